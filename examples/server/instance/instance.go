@@ -1,0 +1,70 @@
+package instance
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
+)
+
+// ErrNotFound is returned by Stop and Restart for an id that is not there.
+var ErrNotFound = errors.New("no such instance")
+
+// Spec says what to run.
+type Spec struct {
+	// ID names the instance and its folder: lower-case letters, digits, "-" and "_", 64 at most.
+	ID string `json:"id"`
+	// Image is a reference by digest, "host/repository@sha256:…".
+	Image string `json:"image"`
+	// Env is added to the image's own environment, NAME=value. PORT is added by the Runtime.
+	Env []string `json:"env,omitempty"`
+	// Labels are the embedder's own words about the instance; the Runtime only keeps them.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Instance is a Spec that runs, or is about to run again.
+type Instance struct {
+	Spec
+	Addr     netip.AddrPort `json:"addr"`     // where it listens
+	PID      int            `json:"pid"`      // of its first process, as this machine sees it
+	Ticks    uint64         `json:"ticks"`    // the start time of PID in clock ticks after boot: pids are used again
+	Started  time.Time      `json:"started"`  // of the process
+	Restarts int            `json:"restarts"` // how often it was started again after it had ended by itself
+}
+
+var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+
+func (s Spec) validate() error {
+	if !validID.MatchString(s.ID) {
+		return fmt.Errorf("instance id %q: expected lower-case letters, digits, - and _, 64 at most", s.ID)
+	}
+	return nil
+}
+
+const recordFile = "instance.json"
+
+func (i Instance) save(dir string) error {
+	data, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(dir, recordFile), append(data, '\n'), 0o644)
+}
+
+func load(dir string) (Instance, error) {
+	var i Instance
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return i, err
+	}
+	if err := json.Unmarshal(data, &i); err != nil {
+		return i, fmt.Errorf("%s: %w", filepath.Join(dir, recordFile), err)
+	}
+	return i, nil
+}

@@ -1,0 +1,71 @@
+package instance
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	watchEvery   = 200 * time.Millisecond
+	firstRestart = 500 * time.Millisecond // doubles up to lastRestart
+	lastRestart  = 30 * time.Second
+)
+
+// Run starts instances again that have ended by themselves, with growing pauses, until ctx is done. It leaves the
+// instances running when it returns.
+func (r *Runtime) Run(ctx context.Context) error {
+	var restarts sync.WaitGroup
+	defer restarts.Wait()
+	due := map[string]time.Time{}
+	pause := map[string]time.Duration{}
+	for tick := time.NewTicker(watchEvery); ; {
+		for _, i := range r.List() {
+			if i.alive() {
+				if time.Since(i.Started) > lastRestart {
+					delete(pause, i.ID)
+				}
+				continue
+			}
+			if time.Now().Before(due[i.ID]) {
+				continue
+			}
+			release, err := r.claim(i.ID)
+			if err != nil {
+				continue
+			}
+			due[i.ID] = time.Now().Add(max(firstRestart, pause[i.ID]))
+			pause[i.ID] = min(max(firstRestart, 2*pause[i.ID]), lastRestart)
+			restarts.Go(func() {
+				defer release()
+				r.restart(ctx, i.ID)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Runtime) restart(ctx context.Context, id string) {
+	i, found := r.get(id)
+	if !found || i.alive() {
+		return
+	}
+	before := i.Addr
+	i.Restarts++
+	i, err := r.start(ctx, i)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.config.Logger.Warn("instance does not start again", "id", id, "err", err)
+		}
+		return
+	}
+	r.config.Logger.Info("instance started again", "id", id, "addr", i.Addr, "restarts", i.Restarts)
+	if i.Addr != before && r.config.Changed != nil {
+		r.config.Changed()
+	}
+}

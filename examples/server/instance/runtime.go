@@ -1,0 +1,322 @@
+package instance
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Config is what a Runtime needs.
+type Config struct {
+	// Dir holds one folder an instance: its record, its log and its file system. It is made if it is missing.
+	Dir string
+	// Ready bounds how long a started instance may take to accept connections. The default is 20 s.
+	Ready time.Duration
+	// Grace is how long an instance may take to end after SIGTERM before it is killed. The default is 12 s.
+	Grace time.Duration
+	// Changed, if set, is called by Run after it started an instance again at another address.
+	Changed func()
+	// Logger receives what Run does by itself. The default discards.
+	Logger *slog.Logger
+}
+
+// Runtime starts, watches and stops instances. It is safe for concurrent use.
+type Runtime struct {
+	config Config
+
+	mu        sync.Mutex
+	instances map[string]Instance
+	busy      map[string]bool // being started or stopped: Run leaves it alone
+}
+
+// Open finds the instances that lie in config.Dir. Those that no longer live are started again by Run.
+func Open(config Config) (*Runtime, error) {
+	config.Ready = cmp.Or(config.Ready, 20*time.Second)
+	config.Grace = cmp.Or(config.Grace, 12*time.Second)
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	config.Dir = dir
+	r := &Runtime{config: config, instances: map[string]Instance{}, busy: map[string]bool{}}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("instances: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("instances: %w", err)
+	}
+	for _, entry := range entries {
+		i, err := load(filepath.Join(dir, entry.Name()))
+		if errors.Is(err, os.ErrNotExist) { // a start that was cut off before anything ran
+			err = os.RemoveAll(filepath.Join(dir, entry.Name()))
+			if err != nil {
+				return nil, fmt.Errorf("instances: %w", err)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("instances: %w", err)
+		}
+		r.instances[i.ID] = i
+	}
+	return r, nil
+}
+
+// List returns the instances, sorted by id.
+func (r *Runtime) List() []Instance {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]Instance, 0, len(r.instances))
+	for _, i := range r.instances {
+		list = append(list, i)
+	}
+	slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// Start unpacks the image, starts the instance and waits until it accepts connections. An instance of the same id and
+// image that runs already is returned as it is; one of another image is an error. On an error nothing is left running;
+// the end of the instance's log is part of it.
+func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
+	if err := spec.validate(); err != nil {
+		return Instance{}, err
+	}
+	release, err := r.claim(spec.ID)
+	if err != nil {
+		return Instance{}, err
+	}
+	defer release()
+	if i, found := r.get(spec.ID); found && i.alive() {
+		if i.Image != spec.Image {
+			return Instance{}, fmt.Errorf("instance %s runs %s already, asked for %s", spec.ID, i.Image, spec.Image)
+		}
+		return i, nil
+	}
+	dir := r.dir(spec.ID)
+	i := Instance{Spec: spec}
+	if err = r.unpack(ctx, spec, dir); err == nil {
+		i, err = r.start(ctx, i)
+	}
+	if err == nil {
+		return i, nil
+	}
+	err = errors.Join(fmt.Errorf("instance %s: %w", spec.ID, err), r.end(context.WithoutCancel(ctx), i), os.RemoveAll(dir))
+	r.forget(spec.ID)
+	return Instance{}, err
+}
+
+// Stop ends the instance, by SIGTERM and after the grace time by SIGKILL, and removes its folder.
+func (r *Runtime) Stop(ctx context.Context, id string) error {
+	release, err := r.claim(id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	i, found := r.get(id)
+	if !found {
+		return fmt.Errorf("instance %s: %w", id, ErrNotFound)
+	}
+	if err := r.end(ctx, i); err != nil {
+		return err
+	}
+	err = os.RemoveAll(r.dir(id))
+	r.forget(id)
+	return err
+}
+
+// Log returns the path of the instance's output.
+func (r *Runtime) Log(id string) string { return filepath.Join(r.dir(id), "log") }
+
+func (r *Runtime) dir(id string) string { return filepath.Join(r.config.Dir, id) }
+
+func (r *Runtime) get(id string) (Instance, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, found := r.instances[id]
+	return i, found
+}
+
+func (r *Runtime) forget(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.instances, id)
+}
+
+// claim keeps everybody else away from one id until release is called.
+func (r *Runtime) claim(id string) (release func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[id] {
+		return nil, fmt.Errorf("instance %s is being started or stopped", id)
+	}
+	r.busy[id] = true
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.busy, id)
+	}, nil
+}
+
+func (r *Runtime) unpack(ctx context.Context, spec Spec, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	config, err := unpack(ctx, spec.Image, filepath.Join(dir, "rootfs"))
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "image.json"), data, 0o644)
+}
+
+// start runs the unpacked image on a free port. The record is on disk before the process is told to go on.
+func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
+	dir := r.dir(i.ID)
+	order, err := r.launchOrder(dir)
+	if err != nil {
+		return i, err
+	}
+	if i.Addr, err = freeAddr(i.Addr); err != nil {
+		return i, err
+	}
+	order.Env = append(append(order.Env, i.Env...), "PORT="+strconv.Itoa(int(i.Addr.Port())))
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return i, err
+	}
+	defer log.Close()
+	pid, pipe, err := process(log)
+	if err != nil {
+		return i, err
+	}
+	i.PID, i.Started = pid, time.Now().UTC()
+	i.Ticks, _ = startTicks(pid)
+	if err := i.save(dir); err != nil {
+		return i, errors.Join(err, pipe.Close())
+	}
+	r.mu.Lock()
+	r.instances[i.ID] = i
+	r.mu.Unlock()
+	err = send(pipe, order)
+	if err == nil {
+		err = r.waitReady(ctx, i)
+	}
+	if err == nil {
+		return i, nil
+	}
+	return i, fmt.Errorf("%w; its log ends: %s", err, tail(filepath.Join(dir, "log")))
+}
+
+func (r *Runtime) launchOrder(dir string) (launch, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "image.json"))
+	if err != nil {
+		return launch{}, err
+	}
+	var config v1.Config
+	if err := json.Unmarshal(data, &config); err != nil {
+		return launch{}, err
+	}
+	l := launch{
+		Root: filepath.Join(dir, "rootfs"), Dir: config.WorkingDir,
+		Args: slices.Concat(config.Entrypoint, config.Cmd), Env: slices.Clone(config.Env),
+	}
+	if len(l.Args) == 0 {
+		return launch{}, errors.New("the image has neither ENTRYPOINT nor CMD")
+	}
+	if os.Geteuid() != 0 {
+		return l, nil // the user namespace has one user only
+	}
+	root, err := os.OpenRoot(l.Root)
+	if err != nil {
+		return launch{}, err
+	}
+	defer root.Close()
+	l.UID, l.GID, err = lookupUser(root, config.User)
+	return l, err
+}
+
+func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.config.Ready, fmt.Errorf("does not accept connections on %s after %s", i.Addr, r.config.Ready))
+	defer cancel()
+	for dialer := (net.Dialer{}); ; {
+		conn, err := dialer.DialContext(ctx, "tcp", i.Addr.String())
+		if err == nil {
+			return conn.Close()
+		}
+		if !i.alive() {
+			return errors.New("ended before it accepted connections")
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// end stops the process and waits until it is gone.
+func (r *Runtime) end(ctx context.Context, i Instance) error {
+	process, err := os.FindProcess(i.PID) // by pidfd: what comes after alive cannot hit another process
+	if err != nil || !i.alive() {
+		return nil
+	}
+	defer process.Release()
+	if err := process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop instance %s: %w", i.ID, err)
+	}
+	grace := time.After(r.config.Grace)
+	for i.alive() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stop instance %s: %w", i.ID, context.Cause(ctx))
+		case <-grace:
+			_ = process.Kill()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// freeAddr returns the wanted address if nobody listens there, else one with another port.
+func freeAddr(wanted netip.AddrPort) (netip.AddrPort, error) {
+	if wanted.IsValid() {
+		if l, err := net.Listen("tcp", wanted.String()); err == nil {
+			return wanted, l.Close()
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return l.Addr().(*net.TCPAddr).AddrPort(), l.Close()
+}
+
+// tail is the end of a log, short enough for an error message.
+func tail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) == 0 {
+		return "(empty)"
+	}
+	return strconv.Quote(string(data[max(0, len(data)-500):]))
+}
