@@ -1,0 +1,109 @@
+package boltjournal_test
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/boltjournal"
+	"github.com/sluice-deploy/sluice/promote/journaltest"
+)
+
+func open(t *testing.T, path string) *boltjournal.Journal {
+	t.Helper()
+	j, err := boltjournal.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, j.Close()) })
+	return j
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	journaltest.Run(t, func(t *testing.T) promote.Journal { return open(t, filepath.Join(t.TempDir(), "journal")) })
+}
+
+func TestConformanceInASharedDatabase(t *testing.T) {
+	t.Parallel()
+	journaltest.Run(t, func(t *testing.T) promote.Journal {
+		db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
+		require.NoError(t, err)
+		j, err := boltjournal.New(db)
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			require.NoError(t, j.Close())
+			require.NoError(t, db.Close())
+		})
+		return j
+	})
+}
+
+func TestEntriesSurviveCloseAndPagesHaveNoGap(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	j := open(t, path)
+	const n = 1001 // one more than a page
+	for seq := range uint64(n) {
+		require.NoError(t, j.Append(t.Context(), seq, promote.Entry{Seq: seq + 1, Kind: promote.Bound}))
+	}
+	require.NoError(t, j.Close())
+
+	j = open(t, path)
+	first, err := j.Read(t.Context(), 0)
+	require.NoError(t, err)
+	require.Len(t, first, 1000)
+	rest, err := j.Read(t.Context(), 1000)
+	require.NoError(t, err)
+	require.Len(t, rest, 1)
+	require.ErrorIs(t, j.Append(t.Context(), 7, promote.Entry{Seq: 8}), promote.ErrConflict)
+}
+
+func TestSecondOpenSaysWhy(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	open(t, path)
+	_, err := boltjournal.Open(path)
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "another process has it open")
+}
+
+func TestOpenOfWhatIsNoDatabase(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	require.NoError(t, os.WriteFile(path, []byte("not a database, but long enough to look like one"), 0o600))
+	_, err := boltjournal.Open(path)
+	require.ErrorContains(t, err, path)
+}
+
+func TestBrokenRecordIsAnError(t *testing.T) {
+	t.Parallel()
+	for name, record := range map[string]string{"no JSON": "{", "other number": `{"seq":7}`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
+			require.NoError(t, err)
+			defer db.Close()
+			j, err := boltjournal.New(db)
+			require.NoError(t, err)
+			require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+				return tx.Bucket([]byte("promote.journal")).Put(binary.BigEndian.AppendUint64(nil, 1), []byte(record))
+			}))
+			_, err = j.Read(t.Context(), 0)
+			require.ErrorContains(t, err, "entry 1")
+		})
+	}
+}
+
+func TestCloseEndsWait(t *testing.T) {
+	t.Parallel()
+	j := open(t, filepath.Join(t.TempDir(), "journal"))
+	ended := make(chan error)
+	go func() { ended <- j.Wait(t.Context(), 0) }()
+	require.NoError(t, j.Close())
+	require.ErrorContains(t, <-ended, "wait for entry 1")
+	require.NoError(t, j.Close())
+}

@@ -1,0 +1,34 @@
+// Package promote moves the digest of an image through a pipeline of environments, one after the other, past gates, and
+// writes every step down.
+//
+// A version is bound to a digest once, for ever. What moves is the digest: the same one in every environment. Every change of
+// a target (a cluster in an environment) is a compare-and-set on a journal, so that of two people who deploy the same target
+// at once one wins and the other is told who and what. A change that fails leaves what was there before, and a crash in the
+// middle of one is seen, and brought to an end, by Recover.
+//
+// The embedder, in this order:
+//
+//  1. chooses a Journal: promote/boltjournal on one machine, NewMemJournal in tests;
+//  2. writes a Deployer: two idempotent methods that make a target run a digest, or nothing, and that refuse a generation
+//     older than one they have seen;
+//  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, and any of its own;
+//  4. calls New, then Recover once before the first change;
+//  5. binds each version to its digest when the image is built, then promotes, rolls back and retires.
+//
+// For example:
+//
+//	journal, err := boltjournal.Open("journal.db")
+//	…
+//	p, err := promote.New(promote.Config{
+//		Journal:  journal,
+//		Deployer: deployer,
+//		Gates:    []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: ociregistry.New(ociregistry.Config{})}},
+//	})
+//	…
+//	_, err = p.Recover(ctx)
+//	err = p.Bind(ctx, promote.Binding{Cluster: "hello_web", Version: "v2", Digest: digest, Repository: "registry:5000/hello_web", Actor: "ci"})
+//	_, err = p.Promote(ctx, promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "t1"}, Version: "v2", Actor: "alice"})
+//
+// It does not build images, run containers, shift traffic, or know who may ask for what: Actor is what the caller says. The
+// journal is read into memory, once, and kept there.
+package promote

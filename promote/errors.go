@@ -1,0 +1,131 @@
+package promote
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What a caller branches on. The messages that wrap them say which input, what was expected, and what to do.
+var (
+	// ErrInvalid is wrapped by every error about an input that could never be accepted, whatever the state.
+	ErrInvalid = errors.New("invalid")
+	// ErrUnbound is wrapped when a version is not bound to a digest. See Promoter.Bind.
+	ErrUnbound = errors.New("version is not bound to a digest")
+	// ErrRebound is matched by *ReboundError.
+	ErrRebound = errors.New("version is bound to another digest")
+	// ErrConflict is matched by *ConflictError, and wrapped by a Journal whose end is not where the caller believes it is.
+	ErrConflict = errors.New("conflict")
+	// ErrFenced is wrapped when a newer change, or a Recover, has taken over the target: the outcome is no longer this
+	// caller's to decide. A Deployer wraps it to refuse a generation that is older than one it has seen for the target.
+	ErrFenced = errors.New("fenced off by a newer generation")
+)
+
+// ReboundError says that a version has its digest already, and that it is not the one asked for.
+type ReboundError struct {
+	Cluster, Version string
+	Bound, Asked     Digest
+	// Actor is who bound it, and Since when.
+	Actor string
+	Since time.Time
+}
+
+func (e *ReboundError) Error() string {
+	return fmt.Sprintf("bind %s %s to %s: it is bound to %s since %s by %s, and a version is bound once: give the new image a new version name",
+		e.Cluster, e.Version, e.Asked, e.Bound, stamp(e.Since), e.Actor)
+}
+
+// Is matches ErrRebound.
+func (e *ReboundError) Is(target error) bool { return target == ErrRebound }
+
+// ConflictError says that the target is not as the caller believes: somebody is changing it right now, or has changed it.
+type ConflictError struct {
+	Target
+	// InProgress is true while the other change has not ended. Then Op, Actor, Version, Digest and Since are that change's,
+	// else they are those of what is current.
+	InProgress bool
+	Op         Op
+	Actor      string
+	Version    string
+	// Digest is empty when nothing is current.
+	Digest Digest
+	Since  time.Time
+	// Expect is what the caller believed to be current. It is empty when it said nothing about it.
+	Expect Digest
+}
+
+func (e *ConflictError) Error() string {
+	switch {
+	case e.InProgress && e.Op == OpRetire:
+		return fmt.Sprintf("%s: %s is retiring it since %s: wait until that has ended", e.Target, e.Actor, stamp(e.Since))
+	case e.InProgress:
+		return fmt.Sprintf("%s: %s is deploying %s (%s) since %s: wait until that has ended", e.Target, e.Actor, e.Version, e.Digest.Short(), stamp(e.Since))
+	case e.Digest == "":
+		return fmt.Sprintf("%s: nothing is current, not %s as expected: look again, then ask again", e.Target, e.Expect.Short())
+	default:
+		return fmt.Sprintf("%s: current is %s (%s), deployed by %s at %s, not %s as expected: look again, then ask again",
+			e.Target, e.Version, e.Digest.Short(), e.Actor, stamp(e.Since), e.Expect.Short())
+	}
+}
+
+// Is matches ErrConflict.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// RefusedError says that gates did not let a change pass. It holds the answer of every gate that did not, not of the first only.
+type RefusedError struct {
+	Change Change
+	Gates  []GateRefusal
+}
+
+// GateRefusal is why one gate did not let a change pass.
+type GateRefusal struct {
+	// Gate is the gate's name.
+	Gate string
+	Refusal
+	// Err is not nil when the gate could not decide. Then Reasons says so.
+	Err error
+}
+
+func (e *RefusedError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s is refused", e.Change.Op, e.Change.Target, e.Change.Version)
+	for _, g := range e.Gates {
+		fmt.Fprintf(&b, "; %s gate: %s", g.Gate, g.Refusal.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the errors of the gates that could not decide.
+func (e *RefusedError) Unwrap() []error {
+	var errs []error
+	for _, g := range e.Gates {
+		if g.Err != nil {
+			errs = append(errs, g.Err)
+		}
+	}
+	return errs
+}
+
+// DeployError says that the deployer did not do what a change asked for. What was current before still is.
+type DeployError struct {
+	Op         Op
+	Deployment Deployment
+	// Err is the deployer's.
+	Err error
+	// Doubt is why what was current before could not be put back. It is empty when it was put back.
+	Doubt string
+}
+
+func (e *DeployError) Error() string {
+	s := fmt.Sprintf("%s %s %s (%s): %v", e.Op, e.Deployment.Target, e.Deployment.Version, e.Deployment.Digest.Short(), e.Err)
+	if e.Doubt != "" {
+		s += "; what runs now is in doubt: " + e.Doubt + ": deploy again, or roll back, once the cause is gone"
+	}
+	return s
+}
+
+// Unwrap returns the deployer's error.
+func (e *DeployError) Unwrap() error { return e.Err }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

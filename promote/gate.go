@@ -1,0 +1,105 @@
+package promote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Gate lets a change pass, or not. Promoter asks every gate before it starts a promotion or a rollback, concurrently for
+// different targets, and once more when what the gate was told about the past has changed meanwhile.
+type Gate interface {
+	// Name names the gate in answers: one or two lower-case words.
+	Name() string
+	// Check returns nil to let c pass and a *Refusal not to. Any other error means that the gate could not decide, and the
+	// change does not pass either. A gate must not change what c refers to.
+	Check(ctx context.Context, c Change) error
+}
+
+// Change is what a gate is asked about: what is wanted, and what the journal says of it.
+type Change struct {
+	Op Op
+	Target
+	Version    string
+	Digest     Digest
+	Repository string
+	// Current is what runs at the target now; empty when nothing does.
+	Current Digest
+	// PreviousEnvironment is the one before the target's in the pipeline; empty for the first.
+	PreviousEnvironment string
+	Actor, Reason       string
+	// Time is when the gates are asked.
+	Time time.Time
+	// Runs are all the times that this digest has been live at a target of this cluster, oldest first.
+	Runs []Run
+}
+
+// Image returns the reference to deploy by: repository@digest.
+func (c Change) Image() string { return c.Repository + "@" + c.Digest.String() }
+
+// Run is a time during which a digest was live.
+type Run struct {
+	Target
+	Version string
+	From    time.Time
+	// Until is zero while it still is live.
+	Until time.Time
+}
+
+// Refusal is a gate's answer that a change may not pass. It is returned as an error.
+type Refusal struct {
+	// Reasons are sentences for a person: what is, what should be, and what to do.
+	Reasons []string
+	// Missing names what has to be there first: of ConfigGate, the files.
+	Missing []string
+	// Until is when the answer will be another one with nothing done about it. It is zero when that is not known.
+	Until time.Time
+}
+
+func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }
+
+// ask puts change to the gates and returns a *RefusedError with every answer that is not yes.
+func ask(ctx context.Context, gates []Gate, change Change) error {
+	refused := &RefusedError{Change: change}
+	for _, gate := range gates {
+		err := gate.Check(ctx, change)
+		var refusal *Refusal
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s %s: %s gate: %w", change.Op, change.Target, gate.Name(), err)
+		case errors.As(err, &refusal):
+			refused.Gates = append(refused.Gates, GateRefusal{Gate: gate.Name(), Refusal: *refusal})
+		default:
+			refused.Gates = append(refused.Gates, GateRefusal{Gate: gate.Name(), Refusal: Refusal{Reasons: []string{"could not be decided: " + err.Error()}}, Err: err})
+		}
+	}
+	if len(refused.Gates) > 0 {
+		return refused
+	}
+	return nil
+}
+
+// OrderGate lets a digest into an environment when it is live, or has been live, in the environment before. Any digest may
+// enter the first environment. A rollback passes: its digest has been there.
+type OrderGate struct{}
+
+var _ Gate = OrderGate{}
+
+// Name returns "order".
+func (OrderGate) Name() string { return "order" }
+
+// Check implements Gate.
+func (OrderGate) Check(_ context.Context, c Change) error {
+	if c.Op == OpRollback || c.PreviousEnvironment == "" {
+		return nil
+	}
+	if slices.ContainsFunc(c.Runs, func(r Run) bool { return r.Environment == c.PreviousEnvironment }) {
+		return nil
+	}
+	return &Refusal{Reasons: []string{fmt.Sprintf("%s %s (%s) has never been live in %s: deploy it there first",
+		c.Cluster, c.Version, c.Digest.Short(), c.PreviousEnvironment)}}
+}

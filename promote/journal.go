@@ -1,0 +1,136 @@
+package promote
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Op is what a change does to its target.
+type Op string
+
+// The operations.
+const (
+	OpPromote  Op = "promote"  // deploy a version that may not have been there before
+	OpRollback Op = "rollback" // deploy a digest again that was there before
+	OpRetire   Op = "retire"   // end the target: nothing runs there any more
+)
+
+// Kind is what an entry of the journal records.
+type Kind string
+
+// The kinds of entries. A change is one Started, any number of Resumed, and one Succeeded or Failed.
+const (
+	Bound     Kind = "bound"     // a version was bound to a digest
+	Started   Kind = "started"   // a change passed its gates; the deployer is asked next
+	Resumed   Kind = "resumed"   // Recover took over a change that had not ended
+	Succeeded Kind = "succeeded" // the deployer did it; what it deployed is now current
+	Failed    Kind = "failed"    // the deployer did not; what was current before still is
+)
+
+// Entry is one record of the journal. Entries are never changed or removed.
+type Entry struct {
+	// Seq numbers the entries from 1, without a gap.
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	Kind Kind      `json:"kind"`
+	// Op is empty where the entry is not of a change.
+	Op Op `json:"op,omitempty"`
+	// Change is the Seq of the Started entry of the change that this entry belongs to.
+	Change uint64 `json:"change,omitempty"`
+	// Generation is the Seq of the Started or Resumed entry that gave the right to act: the fencing token of the change.
+	Generation uint64 `json:"generation,omitempty"`
+	// Target of a binding has the cluster only.
+	Target
+	Version    string `json:"version,omitempty"`
+	Digest     Digest `json:"digest,omitempty"`
+	Repository string `json:"repository,omitempty"`
+	// Previous is what was current when the change started; empty when nothing was.
+	Previous Digest `json:"previous,omitempty"`
+	Actor    string `json:"actor,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	// Error is the deployer's, of a Failed entry, cut to 4096 bytes.
+	Error string `json:"error,omitempty"`
+	// Doubt, of a Failed entry, is why what was current before could not be put back. It is empty when it was put back.
+	Doubt string `json:"doubt,omitempty"`
+}
+
+// Journal is an append-only list of entries with a compare-and-set on its end. journaltest.Run holds an implementation to
+// this contract. All methods are safe for concurrent use and honour a cancelled context.
+type Journal interface {
+	// Append adds e, whose Seq is after+1, when the last entry's Seq is after (0 for an empty journal). Otherwise it adds
+	// nothing and returns an error that wraps ErrConflict. When it returns nil the entry survives a crash, as far as the
+	// journal survives one at all.
+	Append(ctx context.Context, after uint64, e Entry) error
+	// Read returns entries with a Seq above after, in order and without a gap. It may return fewer than there are, but at
+	// least one if there is one. The caller owns the slice.
+	Read(ctx context.Context, after uint64) ([]Entry, error)
+	// Wait blocks until there is an entry with a Seq above after, or until ctx ends.
+	Wait(ctx context.Context, after uint64) error
+}
+
+// MemJournal is a Journal in memory: for tests, and the reference for other implementations.
+type MemJournal struct {
+	mu      sync.Mutex
+	entries []Entry
+	grown   chan struct{} // closed and replaced by each append
+}
+
+var _ Journal = (*MemJournal)(nil)
+
+// NewMemJournal returns an empty journal.
+func NewMemJournal() *MemJournal { return &MemJournal{grown: make(chan struct{})} }
+
+// Append implements Journal.
+func (j *MemJournal) Append(ctx context.Context, after uint64, e Entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if last := uint64(len(j.entries)); last != after {
+		return fmt.Errorf("append after entry %d: %w: the last entry is %d", after, ErrConflict, last)
+	}
+	if e.Seq != after+1 {
+		return fmt.Errorf("append after entry %d: entry has number %d", after, e.Seq)
+	}
+	j.entries = append(j.entries, e)
+	close(j.grown)
+	j.grown = make(chan struct{})
+	return nil
+}
+
+// Read implements Journal.
+func (j *MemJournal) Read(ctx context.Context, after uint64) ([]Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if after >= uint64(len(j.entries)) {
+		return nil, nil
+	}
+	return slices.Clone(j.entries[after:]), nil
+}
+
+// Wait implements Journal.
+func (j *MemJournal) Wait(ctx context.Context, after uint64) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		j.mu.Lock()
+		last, grown := uint64(len(j.entries)), j.grown
+		j.mu.Unlock()
+		if last > after {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

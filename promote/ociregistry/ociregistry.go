@@ -1,0 +1,232 @@
+// Package ociregistry asks an OCI registry what promote has to know of an image: its digest, and which configuration files it
+// carries for which environment. It never pulls the image.
+//
+// The configuration is read from the image label promote.ConfigLabel: manifest and image config, a few kilobytes of an image
+// of any size. Without the label the layers are looked into from the top, up to a limit, for etc/envconfig/manifest.json, or
+// else for the files below etc/envconfig/envs/. Files that an upper layer deletes do not count.
+//
+// The account needs the right to pull. An index is looked into for one platform.
+package ociregistry
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+const (
+	root         = "etc/envconfig"
+	manifestPath = root + "/manifest.json"
+	envsPath     = root + "/envs"
+	baseName     = "_base" // the folder below envsPath whose files all environments share
+
+	maxManifest = 1 << 20
+	// What a layer may unpack to, against archives made to keep a reader busy for a day.
+	unpackedFree, unpackedRatio = 64 << 20, 100
+)
+
+// Config configures a Reader. The zero Config works.
+type Config struct {
+	// Transport carries the requests. The default is remote.DefaultTransport.
+	Transport http.RoundTripper
+	// Keychain finds the credentials of a registry. The default is authn.DefaultKeychain: those of docker login.
+	Keychain authn.Keychain
+	// Platform chooses the image of an index. The default is linux/amd64.
+	Platform v1.Platform
+	// MaxBytes limits the compressed bytes of layers that one look into an image without a label may fetch. A layer that
+	// does not fit is not fetched, nor are those below it. The default is 4 MiB.
+	MaxBytes int64
+	// Insecure allows plain HTTP for any registry. Without it HTTP is used for loopback and private names only.
+	Insecure bool
+}
+
+// Reader reads from registries. It is safe for concurrent use.
+type Reader struct {
+	options  []remote.Option
+	naming   []name.Option
+	maxBytes int64
+}
+
+var _ promote.ConfigSource = (*Reader)(nil)
+
+// New returns a Reader.
+func New(config Config) *Reader {
+	if config.Transport == nil {
+		config.Transport = remote.DefaultTransport
+	}
+	if config.Keychain == nil {
+		config.Keychain = authn.DefaultKeychain
+	}
+	if config.Platform.OS == "" && config.Platform.Architecture == "" {
+		config.Platform = v1.Platform{OS: "linux", Architecture: "amd64"}
+	}
+	if config.MaxBytes == 0 {
+		config.MaxBytes = 4 << 20
+	}
+	r := &Reader{maxBytes: config.MaxBytes, options: []remote.Option{
+		remote.WithTransport(config.Transport), remote.WithAuthFromKeychain(config.Keychain), remote.WithPlatform(config.Platform)}}
+	if config.Insecure {
+		r.naming = append(r.naming, name.Insecure)
+	}
+	return r
+}
+
+// Resolve returns the digest that a reference such as registry/repository:tag stands for now, by one HEAD request.
+func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest, error) {
+	ref, err := name.ParseReference(reference, r.naming...)
+	if err != nil {
+		return "", fmt.Errorf("%w: reference: %w", promote.ErrInvalid, err)
+	}
+	head, err := remote.Head(ref, append(r.options, remote.WithContext(ctx))...)
+	if err != nil {
+		return "", fmt.Errorf("resolve %s: %w", reference, err)
+	}
+	return promote.ParseDigest(head.Digest.String())
+}
+
+// Configuration implements promote.ConfigSource. An image that carries nothing is not an error. A label or manifest that
+// cannot be parsed is.
+func (r *Reader) Configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
+	ref, err := name.NewDigest(repository+"@"+d.String(), r.naming...)
+	if err != nil {
+		return promote.Configuration{}, fmt.Errorf("%w: image: %w", promote.ErrInvalid, err)
+	}
+	img, err := remote.Image(ref, append(r.options, remote.WithContext(ctx))...)
+	if err != nil {
+		return promote.Configuration{}, fmt.Errorf("manifest: %w", err)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		return promote.Configuration{}, fmt.Errorf("image config: %w", err)
+	}
+	if label, ok := file.Config.Labels[promote.ConfigLabel]; ok {
+		c, err := promote.ParseConfiguration([]byte(label))
+		if err != nil {
+			return c, fmt.Errorf("label %s: %w", promote.ConfigLabel, err)
+		}
+		return c, nil
+	}
+	return scan(img, r.maxBytes)
+}
+
+// scan looks into the layers of img from the top.
+func scan(img v1.Image, budget int64) (promote.Configuration, error) {
+	layers, err := img.Layers()
+	if err != nil {
+		return promote.Configuration{}, fmt.Errorf("layers: %w", err)
+	}
+	found := tree{files: map[string]bool{}}
+	var unread string
+	for i, layer := range slices.Backward(layers) {
+		size, err := layer.Size()
+		if err != nil {
+			return promote.Configuration{}, fmt.Errorf("layer %d: %w", i, err)
+		}
+		if size > budget {
+			unread = fmt.Sprintf("the lowest %d of %d layers were not looked into, as layer %d has %d bytes and %d are left of the limit: set the label %s",
+				i+1, len(layers), i+1, size, budget, promote.ConfigLabel)
+			break
+		}
+		budget -= size
+		manifest, err := found.add(layer, unpackedFree+unpackedRatio*size)
+		if err != nil {
+			return promote.Configuration{}, fmt.Errorf("layer %d: %w", i+1, err)
+		}
+		if manifest != nil {
+			c, err := promote.ParseConfiguration(manifest)
+			if err != nil {
+				return c, fmt.Errorf("layer %d: %s: %w", i+1, manifestPath, err)
+			}
+			return c, nil
+		}
+	}
+	c := found.configuration()
+	c.Unread = unread
+	return c, nil
+}
+
+// tree is what the layers that were looked into leave visible below etc/envconfig.
+type tree struct {
+	files  map[string]bool
+	hidden []string // paths that lower layers can no longer show, nor anything below them
+}
+
+// add takes in the next lower layer, and returns the content of the manifest when it is there to be seen.
+func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
+	content, err := layer.Uncompressed()
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	bounded := &io.LimitedReader{R: content, N: limit}
+	var hides []string // a layer hides only what is below it
+	for archive := tar.NewReader(bounded); ; {
+		header, err := archive.Next()
+		if bounded.N <= 0 { // the archive seems to end here, and does not
+			return nil, fmt.Errorf("unpacks to more than %d bytes", limit)
+		}
+		if err == io.EOF {
+			hides = slices.DeleteFunc(hides, func(h string) bool { return !within(h, root) && !within(root, h) })
+			t.hidden = append(t.hidden, hides...)
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		file := strings.TrimPrefix(path.Clean("/"+header.Name), "/")
+		dir, base := path.Split(file)
+		switch {
+		case base == ".wh..wh..opq":
+			hides = append(hides, strings.TrimSuffix(dir, "/"))
+		case strings.HasPrefix(base, ".wh."):
+			hides = append(hides, dir+strings.TrimPrefix(base, ".wh."))
+		case header.Typeflag == tar.TypeDir || slices.ContainsFunc(t.hidden, func(h string) bool { return within(file, h) }):
+		case file == manifestPath:
+			data, err := io.ReadAll(io.LimitReader(archive, maxManifest+1))
+			if len(data) > maxManifest {
+				err = errors.Join(err, fmt.Errorf("%s has more than %d bytes", manifestPath, maxManifest))
+			}
+			return data, err
+		case within(file, envsPath):
+			t.files[file] = true
+		}
+	}
+}
+
+// within reports whether file is dir or below it; the empty dir is the root.
+func within(file, dir string) bool {
+	return dir == "" || file == dir || strings.HasPrefix(file, dir+"/")
+}
+
+func (t *tree) configuration() promote.Configuration {
+	byEnvironment := map[string][]string{}
+	for file := range t.files {
+		environment, target, ok := strings.Cut(strings.TrimPrefix(file, envsPath+"/"), "/")
+		if ok {
+			byEnvironment[environment] = append(byEnvironment[environment], target)
+		}
+	}
+	base := byEnvironment[baseName]
+	delete(byEnvironment, baseName)
+	c := promote.Configuration{Environments: byEnvironment}
+	for environment, files := range byEnvironment {
+		files = append(files, base...)
+		slices.Sort(files)
+		byEnvironment[environment] = slices.Compact(files)
+	}
+	c.Required = c.Union()
+	return c
+}

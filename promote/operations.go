@@ -1,0 +1,213 @@
+package promote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Binding ties the name of a version to the one digest that it means, for ever.
+type Binding struct {
+	Cluster string `json:"cluster"`
+	Version string `json:"version"`
+	Digest  Digest `json:"digest"`
+	// Repository is where the image can be pulled from, registry included: "127.0.0.1:5800/hello_web".
+	Repository string `json:"repository"`
+	// Actor is who built or bound it.
+	Actor string `json:"actor"`
+	// Time is when it was bound. Bind sets it.
+	Time time.Time `json:"time"`
+}
+
+// Bind binds a version to a digest. Binding it to the same digest again does nothing. A version that has another digest is a
+// *ReboundError. Two versions may have the same digest.
+func (p *Promoter) Bind(ctx context.Context, b Binding) error {
+	_, digestErr := ParseDigest(string(b.Digest))
+	err := errors.Join(checkName("cluster", b.Cluster), checkVersion(b.Version), digestErr, checkWho(b.Actor, ""),
+		match(repositoryRE, "repository", b.Repository, "registry/path without tag or digest"))
+	if err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) { return s.bind(b) })
+	return err
+}
+
+// Request asks for a version at a target.
+type Request struct {
+	Target
+	Version string
+	// Expect is what the caller believes to be current at the target: a digest, or None. When something else is, the answer
+	// is a *ConflictError. Empty means that the caller does not mind.
+	Expect Digest
+	// Actor is who asks. It must not be empty.
+	Actor string
+	// Reason may be empty.
+	Reason string
+}
+
+func (p *Promoter) checkRequest(r Request) error {
+	return errors.Join(p.pipeline.checkTarget(r.Target), checkVersion(r.Version), checkExpect(r.Expect), checkWho(r.Actor, r.Reason))
+}
+
+// Promote deploys a bound version at a target, once every gate lets it pass, and returns when the deployer has ended. A
+// version that is current already is deployed again. While another change of the same target is under way, and when Expect
+// does not hold, the answer is a *ConflictError that says who and what; gates that do not let it pass are a *RefusedError;
+// a deployer that does not do it is a *DeployError, after what was there before has been put back. Cancelling ctx cancels
+// the deployer and puts back what was there before.
+func (p *Promoter) Promote(ctx context.Context, r Request) (Deployment, error) {
+	if err := p.checkRequest(r); err != nil {
+		return Deployment{}, fmt.Errorf("promote: %w", err)
+	}
+	return p.deploy(ctx, func(s *state) (Entry, error) { return s.promote(r) })
+}
+
+// Check returns what Promote would return before it asks the deployer, and changes nothing: nil when it would start.
+func (p *Promoter) Check(ctx context.Context, r Request) error {
+	if err := p.checkRequest(r); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	change, err := p.preview(ctx, func(s *state) (Entry, error) { return s.promote(r) })
+	if err != nil {
+		return err
+	}
+	return p.ask(ctx, change)
+}
+
+// RollbackRequest asks for a digest that was live in the target's environment before.
+type RollbackRequest struct {
+	Target
+	Digest Digest
+	// Expect, Actor and Reason are as in Request.
+	Expect Digest
+	Actor  string
+	Reason string
+}
+
+// Rollback deploys a digest again that was live in the environment before, under the version that it had when it last
+// was. The gates are asked; those of this package let a rollback pass. A digest that was never live there is a
+// *RefusedError that lists those that were. Otherwise it is as Promote.
+func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (Deployment, error) {
+	_, digestErr := ParseDigest(string(r.Digest))
+	if err := errors.Join(p.pipeline.checkTarget(r.Target), digestErr, checkExpect(r.Expect), checkWho(r.Actor, r.Reason)); err != nil {
+		return Deployment{}, fmt.Errorf("roll back: %w", err)
+	}
+	return p.deploy(ctx, func(s *state) (Entry, error) { return s.rollback(r) })
+}
+
+func (p *Promoter) deploy(ctx context.Context, decide func(*state) (Entry, error)) (Deployment, error) {
+	open, err := p.start(ctx, decide)
+	if err != nil {
+		return Deployment{}, err
+	}
+	ended, err := p.run(ctx, open)
+	if err != nil {
+		return Deployment{}, err
+	}
+	d := ended.deployment()
+	d.Since = ended.Time
+	return d, nil
+}
+
+// RetireRequest asks for the end of a target.
+type RetireRequest struct {
+	Target
+	// Expect, Actor and Reason are as in Request.
+	Expect Digest
+	Actor  string
+	Reason string
+}
+
+// Retire ends a target: the deployer removes what runs there, and nothing is current any more. The digest still counts as
+// having been live there. A target where nothing is current is retired already: that is no error. No gate is asked.
+func (p *Promoter) Retire(ctx context.Context, r RetireRequest) error {
+	if err := errors.Join(p.pipeline.checkTarget(r.Target), checkExpect(r.Expect), checkWho(r.Actor, r.Reason)); err != nil {
+		return fmt.Errorf("retire: %w", err)
+	}
+	open, err := p.commit(ctx, func(s *state) (Entry, bool, error) { return s.retire(r) })
+	if err != nil || open.Kind != Started {
+		return err
+	}
+	_, err = p.run(ctx, open)
+	return err
+}
+
+// Recover brings every change to an end that was started and has neither succeeded nor failed, and that this Promoter is not
+// at work on: it asks the deployer again under a new generation, all targets at once, and writes down how that ended. It
+// returns the entries with which the changes ended, and an error for each that failed or could not be ended.
+//
+// Call it at the start, once the deployer works, and again when an error of another method said that an outcome could not
+// be written down. Where several processes share a journal it also takes over what a living one is doing: that one gets
+// ErrFenced, and no harm is done.
+func (p *Promoter) Recover(ctx context.Context) ([]Entry, error) {
+	var open []Entry
+	if err := p.view(ctx, func(s *state) { open = s.open(p.pipeline) }); err != nil {
+		return nil, err
+	}
+	ended, errs := make([]Entry, len(open)), make([]error, len(open))
+	var wg sync.WaitGroup
+	for i, o := range open {
+		wg.Go(func() {
+			resumed, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
+				if _, busy := p.running.Load(o.Change); busy {
+					return Entry{}, false, nil
+				}
+				return s.resume(o.Target, o.Change)
+			})
+			if err != nil || resumed.Kind != Resumed {
+				errs[i] = err
+				return
+			}
+			ended[i], errs[i] = p.run(ctx, resumed)
+		})
+	}
+	wg.Wait()
+	var list []Entry
+	for _, e := range ended {
+		if e.Seq != 0 {
+			list = append(list, e)
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+// Current returns what is deployed, sorted by cluster, by the pipeline's order, and by task. While a change is under way the
+// earlier deployment is still current.
+func (p *Promoter) Current(ctx context.Context) (list []Deployment, err error) {
+	err = p.view(ctx, func(s *state) { list = s.current(p.pipeline) })
+	return list, err
+}
+
+// Open returns the changes under way, sorted as Current does, as their Started entries with the newest generation.
+func (p *Promoter) Open(ctx context.Context) (list []Entry, err error) {
+	err = p.view(ctx, func(s *state) { list = s.open(p.pipeline) })
+	return list, err
+}
+
+// History returns the entries of the journal that match t, oldest first. An empty field of t matches everything, so a Target
+// with only a cluster returns all of the cluster, its bindings too.
+func (p *Promoter) History(ctx context.Context, t Target) (list []Entry, err error) {
+	err = p.view(ctx, func(s *state) { list = s.history(t) })
+	return list, err
+}
+
+// Bindings returns the versions of a cluster, oldest first; those of all clusters when cluster is empty.
+func (p *Promoter) Bindings(ctx context.Context, cluster string) (list []Binding, err error) {
+	err = p.view(ctx, func(s *state) { list = s.bindings(cluster) })
+	return list, err
+}
+
+// Watch blocks until the journal has entries with a Seq above after and returns them, or some of them, oldest first. A
+// caller asks again with the Seq of the last one; 0 begins at the beginning.
+func (p *Promoter) Watch(ctx context.Context, after uint64) ([]Entry, error) {
+	for {
+		entries, err := p.journal.Read(ctx, after)
+		if err != nil || len(entries) > 0 {
+			return entries, err
+		}
+		if err := p.journal.Wait(ctx, after); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package promote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+)
+
+// Deployment is one digest at one target.
+type Deployment struct {
+	Target
+	Version string `json:"version"`
+	Digest  Digest `json:"digest"`
+	// Repository is where the image can be pulled from.
+	Repository string `json:"repository"`
+	// Generation grows with every change of the target: the fencing token for a Deployer.
+	Generation uint64 `json:"generation"`
+	// Actor and Reason are those of the change that deployed it.
+	Actor  string `json:"actor"`
+	Reason string `json:"reason,omitempty"`
+	// Since is when it became current. It is zero for a Deployer.
+	Since time.Time `json:"since"`
+	// Doubt is not empty after a change that failed and that could not be undone: then what really runs is not known. The
+	// next change that succeeds ends it.
+	Doubt string `json:"doubt,omitempty"`
+}
+
+// Image returns the reference to pull by: repository@digest.
+func (d Deployment) Image() string { return d.Repository + "@" + d.Digest.String() }
+
+// Deployer makes a target run a digest, and nothing else. Both methods are idempotent, safe for concurrent use on different
+// targets, and stop when ctx ends. Deploy is asked again, with a higher Generation, after a crash.
+//
+// A call whose Generation is lower than the highest one seen for the target must change nothing and return an error that
+// wraps ErrFenced: it comes from a caller that was taken for dead. The text of an error is kept in the journal, so it must
+// hold no secret.
+type Deployer interface {
+	// Deploy returns nil once the target runs d.Image() and nothing older. After an error Promoter asks for what was
+	// there before.
+	Deploy(ctx context.Context, d Deployment) error
+	// Remove returns nil once nothing runs at d.Target. The other fields say what is believed to run there, and may be empty.
+	Remove(ctx context.Context, d Deployment) error
+}
+
+// Config configures a Promoter.
+type Config struct {
+	// Pipeline is the order of environments. The default is DefaultPipeline().
+	Pipeline Pipeline
+	// Journal must not be nil.
+	Journal Journal
+	// Deployer must not be nil.
+	Deployer Deployer
+	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate alone; an empty slice
+	// means no gate.
+	Gates []Gate
+	// Grace is how long a change that failed or was cancelled may take to put back what was there before and to write the
+	// outcome down. The default is one minute.
+	Grace time.Duration
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
+}
+
+// Promoter moves digests through the pipeline. It is safe for concurrent use; several may share a Journal.
+type Promoter struct {
+	pipeline Pipeline
+	journal  Journal
+	deployer Deployer
+	gates    []Gate
+	grace    time.Duration
+	now      func() time.Time
+
+	running sync.Map // change number of every change that this Promoter is at work on
+
+	lock  chan struct{} // a mutex that can be waited for with a context; guards state
+	state *state
+}
+
+// New returns a Promoter, or every problem of config at once. It does not read the journal yet: every method does, up to its
+// end. Call Recover before the first change.
+func New(config Config) (*Promoter, error) {
+	p := &Promoter{pipeline: config.Pipeline, journal: config.Journal, deployer: config.Deployer, gates: config.Gates,
+		grace: config.Grace, now: config.Now, lock: make(chan struct{}, 1), state: newState()}
+	if p.pipeline == nil {
+		p.pipeline = DefaultPipeline()
+	}
+	if p.gates == nil {
+		p.gates = []Gate{OrderGate{}}
+	}
+	if p.grace == 0 {
+		p.grace = time.Minute
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	errs := []error{p.pipeline.Validate()}
+	if p.journal == nil {
+		errs = append(errs, fmt.Errorf("%w: no journal", ErrInvalid))
+	}
+	if p.deployer == nil {
+		errs = append(errs, fmt.Errorf("%w: no deployer", ErrInvalid))
+	}
+	if p.grace < 0 {
+		errs = append(errs, fmt.Errorf("%w: grace %s: want a positive duration", ErrInvalid, p.grace))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("promote: %w", err)
+	}
+	return p, nil
+}
+
+// view runs f on the state at the journal's end. f must not keep what it is given.
+func (p *Promoter) view(ctx context.Context, f func(*state)) error {
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.release()
+	f(p.state)
+	return nil
+}
+
+// acquire takes the lock and brings the state up to the journal's end.
+func (p *Promoter) acquire(ctx context.Context) error {
+	select {
+	case p.lock <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := p.sync(ctx); err != nil {
+		p.release()
+		return err
+	}
+	return nil
+}
+
+func (p *Promoter) release() { <-p.lock }
+
+func (p *Promoter) sync(ctx context.Context) error {
+	for {
+		entries, err := p.journal.Read(ctx, p.state.seq)
+		if err != nil {
+			return fmt.Errorf("read journal after entry %d: %w", p.state.seq, err)
+		}
+		if len(entries) == 0 {
+			return nil
+		}
+		for _, e := range entries {
+			if err := p.state.apply(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// commit turns the newest state into the next entry and appends it, and decides anew when another writer was faster. It
+// appends nothing when decide returns false or an error.
+func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry, error) {
+	if err := p.acquire(ctx); err != nil {
+		return Entry{}, err
+	}
+	defer p.release()
+	for {
+		after := p.state.seq
+		e, ok, err := decide(p.state)
+		if err != nil || !ok {
+			return Entry{}, err
+		}
+		e.Seq, e.Time = after+1, p.now().UTC().Round(0)
+		switch e.Kind {
+		case Started:
+			e.Change, e.Generation = e.Seq, e.Seq
+		case Resumed:
+			e.Generation = e.Seq
+		}
+		err = p.journal.Append(ctx, after, e)
+		if err == nil {
+			if e.Kind == Started || e.Kind == Resumed {
+				p.running.Store(e.Change, true)
+			}
+			return e, p.state.apply(e)
+		}
+		if !errors.Is(err, ErrConflict) {
+			return Entry{}, fmt.Errorf("append to journal: %w", err)
+		}
+		if syncErr := p.sync(ctx); syncErr != nil {
+			return Entry{}, syncErr
+		}
+		if p.state.seq == after { // a journal that went back in time: trying again would never end
+			return Entry{}, fmt.Errorf("append to journal: it shows nothing after entry %d: was it replaced? %w", after, err)
+		}
+	}
+}
+
+// start asks the gates about the change that decide wants and, when all let it pass, writes its Started entry. The gates are
+// asked outside the lock, so they are asked again when the facts they were told have changed until then.
+func (p *Promoter) start(ctx context.Context, decide func(*state) (Entry, error)) (Entry, error) {
+	change, err := p.preview(ctx, decide)
+	if err != nil {
+		return Entry{}, err
+	}
+	for {
+		if err := p.ask(ctx, change); err != nil {
+			return Entry{}, err
+		}
+		asked := change
+		started, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
+			e, err := decide(s)
+			change = s.change(p.pipeline, e)
+			return e, reflect.DeepEqual(change, asked), err
+		})
+		if err != nil || started.Kind == Started {
+			return started, err
+		}
+	}
+}
+
+func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (change Change, err error) {
+	viewErr := p.view(ctx, func(s *state) {
+		var e Entry
+		e, err = decide(s)
+		change = s.change(p.pipeline, e)
+	})
+	return change, errors.Join(viewErr, err)
+}
+
+func (p *Promoter) ask(ctx context.Context, change Change) error {
+	change.Time = p.now().UTC()
+	return ask(ctx, p.gates, change)
+}
+
+// run asks the deployer to do what the Started or Resumed entry open says, and writes down how it ended. What it began is
+// brought to an end within the grace even when ctx is cancelled.
+func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
+	defer p.running.Delete(open.Change)
+	d := open.deployment()
+	act := p.deployer.Deploy
+	if open.Op == OpRetire {
+		act = p.deployer.Remove
+	}
+	failure := act(ctx, d)
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.grace)
+	defer cancel()
+	var doubt string
+	if failure != nil {
+		if err := p.restore(ctx, open, failure); err != nil {
+			doubt = err.Error()
+		}
+	}
+	ended, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
+		e, err := s.end(open, failure, doubt)
+		return e, true, err
+	})
+	if err != nil {
+		return Entry{}, errors.Join(err, failure)
+	}
+	if failure != nil {
+		return ended, &DeployError{Op: open.Op, Deployment: d, Err: failure, Doubt: ended.Doubt}
+	}
+	return ended, nil
+}
+
+// restore puts back what was current before open. It keeps its hands off when another generation has the right to act.
+func (p *Promoter) restore(ctx context.Context, open Entry, failure error) error {
+	if errors.Is(failure, ErrFenced) {
+		return failure
+	}
+	var before *Deployment
+	var fenced error
+	err := p.view(ctx, func(s *state) {
+		before = s.place(open.Target).current
+		_, fenced = s.end(open, failure, "")
+	})
+	if err = errors.Join(err, fenced); err != nil {
+		return err
+	}
+	if before == nil {
+		d := open.deployment()
+		if err := p.deployer.Remove(ctx, d); err != nil {
+			return fmt.Errorf("remove %s: %w", d.Target, err)
+		}
+		return nil
+	}
+	d := *before
+	d.Generation, d.Since = open.Generation, time.Time{}
+	if err := p.deployer.Deploy(ctx, d); err != nil {
+		return fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), err)
+	}
+	return nil
+}
