@@ -1,0 +1,184 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/sluice-deploy/sluice/builder"
+)
+
+// Config is how an [Engine] reaches registries. The zero value works.
+type Config struct {
+	// Transport carries the requests. The default is go-containerregistry's, with its timeouts.
+	Transport http.RoundTripper
+	// Keychain finds credentials. The default is the Docker configuration file of the process's user, else none.
+	Keychain authn.Keychain
+	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private addresses need no mention.
+	Insecure []string
+	// Platform is what images on an empty base run on, and what is taken from a base for several. The default is linux on
+	// the architecture of this process.
+	Platform v1.Platform
+	// TempDir is where layers are spooled during a build. The default is os.TempDir.
+	TempDir string
+}
+
+// Engine builds images in this process. It is safe for concurrent use; builds share what was learnt about base images and
+// layers, so keep one for the life of the process.
+type Engine struct {
+	config Config
+	known  digests
+
+	mu    sync.Mutex
+	bases map[v1.Hash]tree // never changed once here
+
+	tagging [16]chan struct{} // held while a tag is looked up and written; by hash of the tag
+}
+
+var _ builder.Engine = (*Engine)(nil)
+
+// New returns an engine. It starts nothing and contacts nobody.
+func New(c Config) *Engine {
+	if c.Transport == nil {
+		c.Transport = remote.DefaultTransport
+	}
+	if c.Keychain == nil {
+		c.Keychain = authn.DefaultKeychain
+	}
+	if c.Platform.OS == "" {
+		c.Platform.OS = "linux"
+	}
+	if c.Platform.Architecture == "" {
+		c.Platform.Architecture = runtime.GOARCH
+	}
+	e := &Engine{config: c, bases: map[v1.Hash]tree{}}
+	for i := range e.tagging {
+		e.tagging[i] = make(chan struct{}, 1) // one holder
+	}
+	return e
+}
+
+// Build implements [builder.Engine].
+func (e *Engine) Build(ctx context.Context, r builder.Request) (builder.Result, error) {
+	res, err := e.build(ctx, r)
+	if err != nil {
+		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, err)
+	}
+	return res, nil
+}
+
+func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result, err error) {
+	if err := ctx.Err(); err != nil {
+		return builder.Result{}, err
+	}
+	target, err := e.target(r)
+	if err != nil {
+		return builder.Result{}, err
+	}
+	plan, err := read(r)
+	if err != nil {
+		return builder.Result{}, err
+	}
+	files, err := openContext(r.Context)
+	if err != nil {
+		return builder.Result{}, err
+	}
+	dir, err := os.MkdirTemp(e.config.TempDir, "sluice-build-*")
+	if err != nil {
+		return builder.Result{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	meter := &meter{next: e.config.Transport, sent: map[string]bool{}}
+	s := &stage{
+		ctx: ctx, engine: e, options: e.options(ctx, meter), files: files, dir: dir, epoch: plan.epoch,
+		args: plan.args, log: &log{w: r.Log, steps: len(plan.stage.Commands) + 1},
+	}
+	if err := s.from(plan); err != nil {
+		return builder.Result{}, err
+	}
+	for _, c := range plan.stage.Commands {
+		if err := s.step(c); err != nil {
+			return builder.Result{}, err
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(plan.args)) {
+		if !s.declared[k] && k != sourceDateEpoch {
+			s.log.note("build argument %s is declared by no ARG and ignored", k)
+		}
+	}
+	maps.Copy(s.labels(), r.Labels)
+	img, err := s.image()
+	if err != nil {
+		return builder.Result{}, err
+	}
+	return s.push(target, img, meter, r.ReplaceTag)
+}
+
+// target is where a build goes.
+type target struct {
+	repository name.Repository
+	tag        *name.Tag
+}
+
+func (e *Engine) target(r builder.Request) (target, error) {
+	repository, err := name.NewRepository(r.Repository, e.nameOptions(r.Repository)...)
+	if err != nil {
+		return target{}, fmt.Errorf("repository: %w", err)
+	}
+	t := target{repository: repository}
+	if r.Tag == "" {
+		return t, nil
+	}
+	tag, err := name.NewTag(repository.String()+":"+r.Tag, e.nameOptions(r.Repository)...)
+	if err != nil {
+		return target{}, fmt.Errorf("tag: %w", err)
+	}
+	t.tag = &tag
+	return t, nil
+}
+
+// nameOptions makes a registry of Config.Insecure be spoken to in plain HTTP.
+func (e *Engine) nameOptions(reference string) []name.Option {
+	options := []name.Option{name.StrictValidation}
+	for _, registry := range e.config.Insecure {
+		if len(reference) > len(registry) && reference[:len(registry)] == registry && reference[len(registry)] == '/' {
+			options = append(options, name.Insecure)
+		}
+	}
+	return options
+}
+
+func (e *Engine) options(ctx context.Context, transport http.RoundTripper) []remote.Option {
+	return []remote.Option{
+		remote.WithContext(ctx), remote.WithTransport(transport), remote.WithAuthFromKeychain(e.config.Keychain),
+		remote.WithPlatform(e.config.Platform), remote.WithUserAgent("sluice"),
+	}
+}
+
+const sourceDateEpoch = "SOURCE_DATE_EPOCH"
+
+func epochOf(args map[string]string) (time.Time, error) {
+	v, ok := args[sourceDateEpoch]
+	if !ok {
+		return time.Unix(0, 0).UTC(), nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 || n > 1<<33-1 {
+		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since 1970", sourceDateEpoch, v)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}

@@ -1,0 +1,184 @@
+package assemble
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+
+	"github.com/sluice-deploy/sluice/builder"
+)
+
+// plan is a Dockerfile that this engine can build, as far as can be told from reading it.
+type plan struct {
+	stage instructions.Stage
+	meta  []instructions.ArgCommand // ARG before FROM
+	args  map[string]string
+	epoch time.Time
+}
+
+// read parses the Dockerfile and refuses, before anything is done, what this engine cannot build.
+func read(r builder.Request) (plan, error) {
+	if err := builder.Refused(r.Dockerfile); err != nil {
+		return plan{}, err
+	}
+	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
+		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX: %w: leave it out", builder.ErrRefused)
+	}
+	epoch, err := epochOf(r.Args)
+	if err != nil {
+		return plan{}, err
+	}
+	parsed, err := parser.Parse(bytes.NewReader(r.Dockerfile))
+	if err != nil {
+		return plan{}, located(err)
+	}
+	stages, meta, err := instructions.Parse(parsed.AST, nil)
+	if err != nil {
+		return plan{}, located(err)
+	}
+	if len(stages) == 0 {
+		return plan{}, errors.New("Dockerfile has no FROM")
+	}
+	if len(stages) > 1 {
+		return plan{}, &builder.UnsupportedError{Line: lineOf(stages[1].Location), What: "a second FROM", Hint: needsSandbox}
+	}
+	for _, c := range stages[0].Commands {
+		if err := supported(c); err != nil {
+			return plan{}, err
+		}
+	}
+	return plan{stage: stages[0], meta: meta, args: r.Args, epoch: epoch}, nil
+}
+
+const needsSandbox = "build it with an engine that runs commands (BuildKit, kaniko or buildah, for instance in a Kubernetes Job)"
+
+// supported returns an error for what this engine cannot do.
+func supported(c instructions.Command) error {
+	refuse := func(what, hint string) error {
+		return &builder.UnsupportedError{Line: lineOf(c.Location()), What: what, Hint: hint}
+	}
+	const copyPlain = "copy from the build context without it, or build with BuildKit"
+	switch c := c.(type) {
+	case *instructions.RunCommand:
+		return refuse("RUN", needsSandbox)
+	case *instructions.OnbuildCommand:
+		return refuse("ONBUILD", "write the instruction into the image that needs it")
+	case *instructions.CopyCommand:
+		switch {
+		case c.From != "":
+			return refuse("COPY --from", copyPlain)
+		case c.Link:
+			return refuse("COPY --link", copyPlain)
+		case c.Parents:
+			return refuse("COPY --parents", copyPlain)
+		case len(c.ExcludePatterns) > 0:
+			return refuse("COPY --exclude", "use .dockerignore")
+		}
+	case *instructions.AddCommand:
+		switch {
+		case c.Link:
+			return refuse("ADD --link", copyPlain)
+		case c.Checksum != "" || c.KeepGitDir != nil || c.Unpack != nil:
+			return refuse("a flag of ADD for archives and remote sources", copyPlain)
+		case len(c.ExcludePatterns) > 0:
+			return refuse("ADD --exclude", "use .dockerignore")
+		}
+	}
+	return nil
+}
+
+func lineOf(where []parser.Range) int {
+	if len(where) == 0 {
+		return 0
+	}
+	return where[0].Start.Line
+}
+
+// located puts the line of a parser's error in front of it.
+func located(err error) error {
+	var at *parser.LocationError
+	if errors.As(err, &at) && len(at.Locations) > 0 {
+		return fmt.Errorf("Dockerfile line %d: %w", lineOf(at.Locations[0]), err)
+	}
+	return fmt.Errorf("Dockerfile: %w", err)
+}
+
+// environment is what $NAME stands for. ENV wins over ARG, as in Docker.
+type environment struct {
+	env  []string // name=value, in order
+	args map[string]string
+}
+
+var _ shell.EnvGetter = environment{}
+
+// Get implements shell.EnvGetter.
+func (e environment) Get(key string) (string, bool) {
+	for _, kv := range e.env {
+		if k, v, _ := strings.Cut(kv, "="); k == key {
+			return v, true
+		}
+	}
+	v, ok := e.args[key]
+	return v, ok
+}
+
+// Keys implements shell.EnvGetter.
+func (e environment) Keys() []string {
+	var keys []string
+	for _, kv := range e.env {
+		k, _, _ := strings.Cut(kv, "=")
+		keys = append(keys, k)
+	}
+	for k := range e.args {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+func (e environment) word(word string) (string, error) {
+	v, _, err := shell.NewLex(parser.DefaultEscapeToken).ProcessWord(word, e)
+	return v, err
+}
+
+func (e environment) words(word string) ([]string, error) {
+	return shell.NewLex(parser.DefaultEscapeToken).ProcessWords(word, e)
+}
+
+// heredoc expands the text of a file in the Dockerfile, whose quotes mean nothing.
+func (e environment) heredoc(text string) (string, error) {
+	lex := shell.NewLex(parser.DefaultEscapeToken)
+	lex.SkipProcessQuotes = true
+	v, _, err := lex.ProcessWord(text, e)
+	return v, err
+}
+
+// setEnv replaces or appends name=value.
+func setEnv(env []string, key, value string) []string {
+	for i, kv := range env {
+		if k, _, _ := strings.Cut(kv, "="); k == key {
+			env[i] = key + "=" + value
+			return env
+		}
+	}
+	return append(env, key+"="+value)
+}
+
+// platformArgs are the arguments that exist before the first FROM, as in BuildKit.
+func (e *Engine) platformArgs() map[string]string {
+	p := e.config.Platform
+	variant := ""
+	if p.Variant != "" {
+		variant = "/" + p.Variant
+	}
+	return map[string]string{
+		"TARGETPLATFORM": cmp.Or(p.OS, "linux") + "/" + p.Architecture + variant,
+		"TARGETOS":       p.OS, "TARGETARCH": p.Architecture, "TARGETVARIANT": p.Variant,
+	}
+}

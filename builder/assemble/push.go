@@ -1,0 +1,264 @@
+package assemble
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/sluice-deploy/sluice/builder"
+)
+
+// Labels that say which base image was used.
+const (
+	labelBaseName   = "org.opencontainers.image.base.name"
+	labelBaseDigest = "org.opencontainers.image.base.digest"
+)
+
+// start begins with an empty image for "scratch", else with the base image, which a tag is resolved to once.
+func (s *stage) start(from string) error {
+	if from == "scratch" {
+		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+		s.layerType, s.tree = types.OCILayer, tree{}
+		p := s.engine.config.Platform
+		s.config = &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
+		s.config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+		return nil
+	}
+	ref, err := name.ParseReference(from, s.engine.nameOptions(from)[1:]...)
+	if err != nil {
+		return err
+	}
+	desc, err := remote.Get(ref, s.options...)
+	if err != nil {
+		return err
+	}
+	if s.base, err = desc.Image(); err != nil {
+		return err
+	}
+	digest, err := s.base.Digest()
+	if err != nil {
+		return err
+	}
+	s.baseName = ref.Context().Digest(digest.String()).String()
+	if _, pinned := ref.(name.Digest); !pinned {
+		s.log.note("base %s is %s today", from, digest)
+	}
+	config, err := s.base.ConfigFile()
+	if err != nil {
+		return err
+	}
+	if len(config.Config.OnBuild) > 0 {
+		return fmt.Errorf("the base image has ONBUILD instructions: %w: %s", builder.ErrUnsupported, needsSandbox)
+	}
+	mediaType, err := s.base.MediaType()
+	if err != nil {
+		return err
+	}
+	s.layerType = types.OCILayer
+	if mediaType == types.DockerManifestSchema2 {
+		s.layerType = types.DockerLayer
+	}
+	s.config = config.DeepCopy()
+	s.labels()[labelBaseName], s.labels()[labelBaseDigest] = ref.Name(), digest.String()
+	s.tree, err = s.engine.tree(digest, s.base)
+	return err
+}
+
+// maxBases bounds how many base images' trees are kept; one has 10 MB for 50,000 files.
+const maxBases = 8
+
+// tree returns a copy of what the base image holds, read once per base.
+func (e *Engine) tree(digest v1.Hash, base v1.Image) (tree, error) {
+	e.mu.Lock()
+	known, ok := e.bases[digest]
+	e.mu.Unlock()
+	if ok {
+		return maps.Clone(known), nil
+	}
+	layers, err := base.Layers()
+	if err != nil {
+		return nil, err
+	}
+	t := tree{}
+	for _, l := range layers {
+		if err := t.add(l); err != nil {
+			return nil, err
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.bases) >= maxBases {
+		clear(e.bases)
+	}
+	e.bases[digest] = t
+	return maps.Clone(t), nil
+}
+
+// image puts base, layers and configuration together.
+func (s *stage) image() (v1.Image, error) {
+	add := make([]mutate.Addendum, len(s.layers))
+	for i, l := range s.layers {
+		add[i] = mutate.Addendum{Layer: l, MediaType: s.layerType}
+	}
+	img, err := mutate.Append(s.base, add...)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	s.config.RootFS = config.RootFS
+	s.config.Created = v1.Time{Time: s.epoch}
+	s.config.History = append(s.config.History, s.history...)
+	return mutate.ConfigFile(img, s.config)
+}
+
+// push writes the image by digest, then the tag. A tag that names another image stops it before anything is sent.
+func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.Result, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return builder.Result{}, err
+	}
+	if to.tag != nil {
+		unlock, err := s.engine.lockTag(s, *to.tag)
+		if err != nil {
+			return builder.Result{}, err
+		}
+		defer unlock()
+		if err := s.checkTag(*to.tag, digest, replace); err != nil {
+			return builder.Result{}, err
+		}
+	}
+	ref := to.repository.Digest(digest.String())
+	if err := remote.Write(ref, img, s.options...); err != nil {
+		return builder.Result{}, fmt.Errorf("push: %w", err)
+	}
+	res, err := s.result(ref, img, m)
+	if err != nil {
+		return builder.Result{}, err
+	}
+	s.log.pushed(to.repository.String(), res)
+	var named name.Reference = ref
+	if to.tag != nil {
+		if err := remote.Tag(*to.tag, img, s.options...); err != nil {
+			return builder.Result{}, fmt.Errorf("tag %s: %w", to.tag, err)
+		}
+		named = to.tag
+	}
+	got, err := remote.Head(named, s.options...)
+	if err != nil {
+		return builder.Result{}, fmt.Errorf("read %s back: %w", named, err)
+	}
+	if got.Digest != digest {
+		return builder.Result{}, fmt.Errorf("%s names %s right after the push of %s: somebody else writes the tag, or the registry "+
+			"changes images", named, got.Digest, digest)
+	}
+	s.log.done(res, to.tag)
+	return res, nil
+}
+
+// lockTag keeps other builds of this engine from the tag. Registries have no conditional write: against other processes the
+// check is as close to the write as it can be, and the read back finds what slipped through.
+func (e *Engine) lockTag(s *stage, tag name.Tag) (unlock func(), err error) {
+	h := fnv.New32a()
+	h.Write([]byte(tag.String()))
+	slot := e.tagging[h.Sum32()%uint32(len(e.tagging))]
+	select {
+	case slot <- struct{}{}:
+		return func() { <-slot }, nil
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
+	}
+}
+
+func (s *stage) checkTag(tag name.Tag, built v1.Hash, replace bool) error {
+	existing, err := remote.Head(tag, s.options...)
+	var answer *transport.Error
+	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look up tag %s: %w", tag, err)
+	}
+	if existing.Digest != built && !replace {
+		return &builder.TagExistsError{Reference: tag.String(), Existing: existing.Digest.String(), Built: built.String()}
+	}
+	return nil
+}
+
+func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result, error) {
+	manifest, err := img.Manifest()
+	if err != nil {
+		return builder.Result{}, err
+	}
+	size, err := img.Size()
+	if err != nil {
+		return builder.Result{}, err
+	}
+	res := builder.Result{Digest: ref.DigestStr(), Reference: ref.String(), Base: s.baseName, Size: size}
+	count := func(d v1.Descriptor) (reused bool) {
+		if reused = !m.uploaded(d.Digest); reused {
+			res.Reused += d.Size
+		} else {
+			res.Uploaded += d.Size
+		}
+		res.Size += d.Size
+		return reused
+	}
+	count(manifest.Config)
+	var made []string
+	for _, h := range s.history {
+		if !h.EmptyLayer {
+			made = append(made, h.CreatedBy)
+		}
+	}
+	first := len(manifest.Layers) - len(made)
+	for i, d := range manifest.Layers {
+		l := builder.Layer{Digest: d.Digest.String(), Size: d.Size, Reused: count(d)}
+		if i >= first {
+			l.CreatedBy = made[i-first]
+		}
+		res.Layers = append(res.Layers, l)
+	}
+	return res, nil
+}
+
+// meter sees which blobs a build sends: the last request of an upload names the digest.
+type meter struct {
+	next http.RoundTripper
+
+	mu   sync.Mutex
+	sent map[string]bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := m.next.RoundTrip(r)
+	if err == nil && r.Method == http.MethodPut && res.StatusCode == http.StatusCreated {
+		if digest := r.URL.Query().Get("digest"); strings.HasPrefix(digest, "sha256:") {
+			m.mu.Lock()
+			m.sent[digest] = true
+			m.mu.Unlock()
+		}
+	}
+	return res, err
+}
+
+func (m *meter) uploaded(digest v1.Hash) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sent[digest.String()]
+}

@@ -1,0 +1,193 @@
+package builder
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// ErrNotFound is returned by [Catalog.Template] for a name that the catalogue does not hold.
+var ErrNotFound = errors.New("template not found")
+
+//go:embed catalog
+var embedded embed.FS
+
+// Catalog is a checked set of templates. It never changes and is safe for concurrent use.
+type Catalog struct {
+	templates []*Template
+}
+
+// Template is one Dockerfile with declared parameters. It never changes and is safe for concurrent use; callers must not
+// write to its slices.
+type Template struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	// Params stand in the order in which the template declares them.
+	Params []Param `json:"params"`
+	// Context lists what the build context must hold.
+	Context []ContextFile `json:"context"`
+
+	source []byte
+	uses   []placeholder
+	digest string
+	run    bool
+}
+
+// ContextFile is one file or folder that a template copies from the build context.
+type ContextFile struct {
+	// Path is relative to the context and may hold placeholders of the template.
+	Path        string `json:"path"`
+	Description string `json:"description"`
+}
+
+// Default returns the catalogue that comes with the package: tomcat, go-static, static-site, node and python.
+func Default() *Catalog { return defaultCatalog() }
+
+var defaultCatalog = sync.OnceValue(func() *Catalog {
+	sub, err := fs.Sub(embedded, "catalog")
+	if err != nil {
+		panic(err)
+	}
+	c, err := Load(sub)
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
+// Load reads a catalogue: every folder of fsys is a template of that name, with a Dockerfile and a template.json.
+// It checks each of them (declarations, placeholders, a skeleton that no value can change, the rules of [Lint] that are
+// errors) and returns every problem at once, joined.
+func Load(fsys fs.FS) (*Catalog, error) {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return nil, fmt.Errorf("load catalogue: %w", err)
+	}
+	c := &Catalog{}
+	var problems []error
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		t, err := loadTemplate(fsys, e.Name())
+		if err != nil {
+			problems = append(problems, fmt.Errorf("load template %q: %w", e.Name(), err))
+			continue
+		}
+		c.templates = append(c.templates, t)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(c.templates, func(a, b *Template) int { return cmp.Compare(a.Name, b.Name) })
+	return c, nil
+}
+
+// Templates returns the templates by name.
+func (c *Catalog) Templates() []*Template { return slices.Clone(c.templates) }
+
+// Template returns the template of that name, or an error that is [ErrNotFound] and lists the names there are.
+func (c *Catalog) Template(name string) (*Template, error) {
+	names := make([]string, len(c.templates))
+	for i, t := range c.templates {
+		if t.Name == name {
+			return t, nil
+		}
+		names[i] = t.Name
+	}
+	return nil, fmt.Errorf("%w: %s, have %s", ErrNotFound, quote(name), strings.Join(names, ", "))
+}
+
+// Source returns a copy of the Dockerfile as the template has it, with its placeholders.
+func (t *Template) Source() []byte { return bytes.Clone(t.source) }
+
+// Digest is "sha256:…" over the template's two files: it names this state of the template in records and labels.
+func (t *Template) Digest() string { return t.digest }
+
+// NeedsRun reports whether the template runs commands, so that only an engine with a sandbox can build it.
+func (t *Template) NeedsRun() bool { return t.run }
+
+var templateName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func loadTemplate(fsys fs.FS, name string) (*Template, error) {
+	if !templateName.MatchString(name) {
+		return nil, errors.New("the folder's name must be lower-case letters, digits and -")
+	}
+	source, err := fs.ReadFile(fsys, name+"/Dockerfile")
+	if err != nil {
+		return nil, err
+	}
+	declaration, err := fs.ReadFile(fsys, name+"/template.json")
+	if err != nil {
+		return nil, err
+	}
+	t := &Template{}
+	dec := json.NewDecoder(bytes.NewReader(declaration))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(t); err != nil {
+		return nil, fmt.Errorf("template.json: %w", err)
+	}
+	if t.Name != "" && t.Name != name {
+		return nil, fmt.Errorf("template.json: name %q differs from the folder's name: leave it out", t.Name)
+	}
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%d\n%s%s", len(source), source, declaration)
+	t.Name, t.source, t.digest = name, source, "sha256:"+hex.EncodeToString(sum.Sum(nil))
+	return t, t.check()
+}
+
+// check finds everything that is wrong with the template by itself, before any value is known.
+func (t *Template) check() error {
+	var problems []error
+	if t.Description == "" {
+		problems = append(problems, errors.New("template.json: no description"))
+	}
+	declared := map[string]bool{}
+	for _, p := range t.Params {
+		if declared[p.Name] {
+			problems = append(problems, fmt.Errorf("template.json: parameter %s is declared twice", p.Name))
+		}
+		declared[p.Name] = true
+		if err := p.declared(); err != nil {
+			problems = append(problems, fmt.Errorf("template.json: %w", err))
+		}
+	}
+	uses, err := placeholders(t.source)
+	problems = append(problems, err)
+	used := map[string]bool{}
+	for _, u := range uses {
+		used[u.name] = true
+		if !declared[u.name] {
+			problems = append(problems, fmt.Errorf("Dockerfile line %d: placeholder {{%s}} is not declared in template.json", u.line, u.name))
+		}
+	}
+	for _, p := range t.Params {
+		if !used[p.Name] {
+			problems = append(problems, fmt.Errorf("template.json: parameter %s is declared, but the Dockerfile does not use it", p.Name))
+		}
+	}
+	for _, f := range t.Context {
+		in, err := placeholders([]byte(f.Path))
+		problems = append(problems, err)
+		for _, u := range in {
+			if !declared[u.name] {
+				problems = append(problems, fmt.Errorf("template.json: context path %s: placeholder {{%s}} is not declared", f.Path, u.name))
+			}
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	t.uses = uses
+	return t.checkSkeleton()
+}

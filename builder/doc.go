@@ -1,0 +1,30 @@
+// Package builder turns a template, a few typed values and a folder of files into an image in a registry.
+//
+// Developers choose a [Template] of a [Catalog] and enter its parameters; nobody writes a Dockerfile. What is rendered
+// has the instructions of the template whatever the values are, and an [Engine] builds and pushes it. Package assemble
+// holds the engine that works in this process, without daemon and without root, for templates that run no command.
+//
+// An embedder's part, in order:
+//
+//  1. Take [Default], or [Load] a catalogue of your own.
+//  2. Lay out the build context as Template.Context says: the envconfig binary, the configuration of all environments, its
+//     manifest, the service.
+//  3. Render, and show every error to the person who entered the values: it names the template's line and the parameter.
+//  4. Choose the engine: one that executes commands when Template.NeedsRun, else any. Keep it for the life of the process.
+//  5. Build under a tag that is the version's name, and keep Result.Digest: the digest is what is deployed.
+//
+// In short:
+//
+//	template, err := builder.Default().Template("go-static")
+//	dockerfile, err := template.Render(map[string]string{"CLUSTER_NAME": "hello_web"})
+//	engine := assemble.New(assemble.Config{})
+//	result, err := engine.Build(ctx, builder.Request{
+//		Dockerfile: dockerfile,
+//		Context:    root.FS(), // an *os.Root
+//		Repository: "registry.example.com/hello_web",
+//		Tag:        "v2",
+//	})
+//
+// The package does not compile code, scan images, keep records of builds, or delete what it pushed. It does not hide values:
+// parameters, build arguments and labels are part of the image, so secrets have no place in them.
+package builder

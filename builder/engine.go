@@ -1,0 +1,108 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// Sentinels of [Engine.Build]. ErrTagExists comes as a [*TagExistsError], ErrUnsupported as an [*UnsupportedError].
+var (
+	// ErrRefused: the Dockerfile or the context breaks a rule; building again does not help.
+	ErrRefused = errors.New("refused")
+	// ErrTagExists: the tag names another image and Request.ReplaceTag is not set. Nothing was pushed under the tag.
+	ErrTagExists = errors.New("tag exists")
+	// ErrUnsupported: this engine cannot do what an instruction asks.
+	ErrUnsupported = errors.New("not supported by this engine")
+)
+
+// Engine builds one image and pushes it. Implementations are safe for concurrent use, give up when ctx ends, and return a
+// Result only after the registry has acknowledged the image and, when asked for, the tag.
+type Engine interface {
+	Build(ctx context.Context, r Request) (Result, error)
+}
+
+// Request is one build.
+type Request struct {
+	// Dockerfile is what to build: as a rule, the output of [Template.Render].
+	Dockerfile []byte
+	// Context holds the files for COPY and ADD, and .dockerignore when there is one. Nil is an empty context.
+	// For a folder use os.Root.FS, which cannot be led out of it.
+	Context fs.FS
+	// Repository is where to push, registry included: "registry.example.com/team/hello_web".
+	Repository string
+	// Tag is the name of the image in the repository. The default is none: the image is pushed by digest only.
+	Tag string
+	// ReplaceTag lets Tag move from the image that it names now. The default is that a tag stays for ever.
+	ReplaceTag bool
+	// Args are values for ARG. A value that no ARG declares is ignored, and the log says so. Every engine knows
+	// SOURCE_DATE_EPOCH: the time, in seconds since 1970, that the image and its files carry. The default is 0.
+	Args map[string]string
+	// Labels are set on the image over those of the Dockerfile.
+	Labels map[string]string
+	// Log receives one line or more per step, for a person to read. Nil discards them. An error of Log is ignored.
+	Log io.Writer
+}
+
+// Result is a finished build.
+type Result struct {
+	// Digest is the digest of the image's manifest, "sha256:…".
+	Digest string `json:"digest"`
+	// Reference is repository@digest.
+	Reference string `json:"reference"`
+	// Base is the base image by digest, even where the Dockerfile names it by tag; "" for scratch.
+	Base string `json:"base,omitempty"`
+	// Size is what a puller transfers, in bytes: manifest, configuration and compressed layers.
+	Size int64 `json:"size"`
+	// Uploaded and Reused are bytes of layers and configuration that were sent to the registry, and that it had already.
+	Uploaded int64 `json:"uploaded"`
+	Reused   int64 `json:"reused"`
+	// Layers are the image's layers, base first.
+	Layers []Layer `json:"layers"`
+}
+
+// Layer is one layer of the built image.
+type Layer struct {
+	Digest string `json:"digest"`
+	// Size is in bytes, compressed.
+	Size int64 `json:"size"`
+	// CreatedBy is the instruction that made the layer, as the Dockerfile has it; "" for layers of the base image.
+	CreatedBy string `json:"createdBy,omitempty"`
+	// Reused says that the registry had the layer already.
+	Reused bool `json:"reused"`
+}
+
+// TagExistsError says that a tag names another image already. It is [ErrTagExists].
+type TagExistsError struct {
+	// Reference is repository:tag.
+	Reference string
+	// Existing is the digest that the tag names, Built the one that the build gave.
+	Existing, Built string
+}
+
+func (e *TagExistsError) Error() string {
+	return fmt.Sprintf("tag %s names %s already, the build gave %s: choose another tag, a tag is never moved unasked",
+		e.Reference, e.Existing, e.Built)
+}
+
+// Is reports whether target is [ErrTagExists].
+func (e *TagExistsError) Is(target error) bool { return target == ErrTagExists }
+
+// UnsupportedError says which instruction an engine cannot build. It is [ErrUnsupported].
+type UnsupportedError struct {
+	// Line is the instruction's line in the Dockerfile.
+	Line int
+	// What is the instruction, or the part of it.
+	What string
+	// Hint says what to do.
+	Hint string
+}
+
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("Dockerfile line %d: %s is not supported by this engine: %s", e.Line, e.What, e.Hint)
+}
+
+// Is reports whether target is [ErrUnsupported].
+func (e *UnsupportedError) Is(target error) bool { return target == ErrUnsupported }

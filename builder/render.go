@@ -1,0 +1,141 @@
+package builder
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ParamError says what is wrong with one value that was given to [Template.Render], or with one that was not.
+type ParamError struct {
+	Template string
+	Param    string
+	// Line is where the template's Dockerfile uses the parameter first; 0 when it does not.
+	Line   int
+	Reason string
+}
+
+func (e *ParamError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("template %s: parameter %s: %s", e.Template, e.Param, e.Reason)
+	}
+	return fmt.Sprintf("template %s: Dockerfile line %d: parameter %s: %s", e.Template, e.Line, e.Param, e.Reason)
+}
+
+// placeholder is one {{NAME}} in a template.
+type placeholder struct {
+	name       string
+	start, end int // bytes in the source
+	line       int
+}
+
+var placeholderMark = regexp.MustCompile(`\{\{[^{}\n]*\}\}`)
+
+// placeholders lists the placeholders of source in order. Braces in pairs that are none are an error with their line.
+func placeholders(source []byte) ([]placeholder, error) {
+	var found []placeholder
+	var problems []error
+	rest := bytes.Clone(source)
+	line := func(at int) int { return 1 + bytes.Count(source[:at], []byte("\n")) }
+	for _, at := range placeholderMark.FindAllIndex(source, -1) {
+		name := string(source[at[0]+2 : at[1]-2])
+		if !paramName.MatchString(name) {
+			problems = append(problems, fmt.Errorf("Dockerfile line %d: placeholder {{%s}}: the name must be an upper-case letter, "+
+				"then upper-case letters, digits and _, without spaces", line(at[0]), name))
+		}
+		found = append(found, placeholder{name: name, start: at[0], end: at[1], line: line(at[0])})
+		for i := at[0]; i < at[1]; i++ {
+			rest[i] = ' '
+		}
+	}
+	for _, stray := range []string{"{{", "}}"} {
+		if i := bytes.Index(rest, []byte(stray)); i >= 0 {
+			problems = append(problems, fmt.Errorf("Dockerfile line %d: %s that belongs to no placeholder", line(i), stray))
+		}
+	}
+	return found, errors.Join(problems...)
+}
+
+// Render fills in the placeholders and returns the Dockerfile. Parameters that values leaves out take their default.
+// It returns an error, with one [ParamError] for each problem joined, when values misses a required parameter, has one
+// that the template does not declare, or has a value that the parameter's type refuses. The rendered Dockerfile has been
+// parsed and consists of the same instructions, with the same number of words, as the template.
+func (t *Template) Render(values map[string]string) ([]byte, error) {
+	full := make(map[string]string, len(t.Params))
+	var problems []error
+	for _, p := range t.Params {
+		v, given := values[p.Name]
+		switch {
+		case given:
+			if reason := p.refuse(v); reason != "" {
+				problems = append(problems, t.paramError(p.Name, reason))
+			}
+		case p.Required:
+			problems = append(problems, t.paramError(p.Name, fmt.Sprintf("no value (%s, for example %s)", p.Description, p.example())))
+		default:
+			v = p.Default
+		}
+		full[p.Name] = v
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if _, ok := full[name]; !ok {
+			problems = append(problems, t.paramError(name, "the template does not use it, it has "+t.paramNames()))
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	rendered := t.fill(full)
+	if err := t.keepsSkeleton(rendered, full); err != nil {
+		return nil, fmt.Errorf("template %s: %w", t.Name, err)
+	}
+	return rendered, nil
+}
+
+// Examples returns a value for every parameter: its example, else its default. Render accepts them.
+func (t *Template) Examples() map[string]string {
+	values := make(map[string]string, len(t.Params))
+	for _, p := range t.Params {
+		values[p.Name] = p.example()
+	}
+	return values
+}
+
+func (t *Template) fill(values map[string]string) []byte {
+	var out bytes.Buffer
+	at := 0
+	for _, u := range t.uses {
+		out.Write(t.source[at:u.start])
+		out.WriteString(values[u.name])
+		at = u.end
+	}
+	out.Write(t.source[at:])
+	return out.Bytes()
+}
+
+func (t *Template) paramError(name, reason string) *ParamError {
+	e := &ParamError{Template: t.Name, Param: name, Reason: reason}
+	for _, u := range t.uses {
+		if u.name == name {
+			e.Line = u.line
+			break
+		}
+	}
+	if !paramName.MatchString(name) {
+		e.Param = quote(name)
+	}
+	return e
+}
+
+func (t *Template) paramNames() string {
+	names := make([]string, len(t.Params))
+	for i, p := range t.Params {
+		names[i] = p.Name
+	}
+	return cmp.Or(strings.Join(names, ", "), "no parameters")
+}
