@@ -1,0 +1,14 @@
+package envconfig_test
+
+import (
+	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/depcheck"
+)
+
+func TestRuntimePartLinksTheStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	for _, pkg := range []string{"envconfig", "envconfig/entry", "envconfig/cmd/envconfig"} {
+		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+pkg, "net/http", "crypto/tls", "text/template", "html/template", "os/exec", "regexp")
+	}
+}

@@ -1,0 +1,69 @@
+package envconfig
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What a caller branches on. The binary's exit code for each is given; every other failure to read or write is a plain
+// I/O error (74).
+var (
+	// ErrUnknownEnvironment (78): the name of the environment is missing, malformed or not one that the image has, or
+	// a witness of the environment disagrees. Nothing was changed.
+	ErrUnknownEnvironment = errors.New("unknown environment")
+	// ErrInvalid (65): the source folder, envconfig.json or manifest.json is not as it must be.
+	ErrInvalid = errors.New("invalid configuration data")
+	// ErrIncomplete (66): the environment is known but its files, or some of the required ones, are not there.
+	ErrIncomplete = errors.New("incomplete environment")
+	// ErrTarget (73): a target cannot be a file, or cannot be replaced as a whole.
+	ErrTarget = errors.New("target cannot be created")
+	// ErrPermission (77): a target may not be written by this user.
+	ErrPermission = errors.New("target not writable")
+)
+
+// UnknownEnvironmentError says which name was refused. It matches [ErrUnknownEnvironment].
+type UnknownEnvironmentError struct {
+	// Name is what was asked for; it may be empty.
+	Name string
+	// Reason says what is wrong with Name.
+	Reason string
+	// Known are the environments of the image, sorted.
+	Known []string
+	// Nearest is the known environment whose name is nearest to Name, or empty.
+	Nearest string
+}
+
+// Error names the refused environment and what the image has instead.
+func (e *UnknownEnvironmentError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "environment %s: %s", quote(e.Name), e.Reason)
+	if e.Nearest != "" {
+		fmt.Fprintf(&b, "; did you mean %q", e.Nearest)
+	}
+	fmt.Fprintf(&b, "; the image has %s", list(e.Known))
+	return b.String()
+}
+
+// Is reports whether target is [ErrUnknownEnvironment].
+func (e *UnknownEnvironmentError) Is(target error) bool { return target == ErrUnknownEnvironment }
+
+// quote shows a string that a stranger chose, cut where it is too long to be a name.
+func quote(s string) string {
+	if len(s) > 64 {
+		return fmt.Sprintf("%q… (%d bytes)", s[:64], len(s))
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// invalid is an error that matches [ErrInvalid] and says where and what.
+func invalid(where, format string, args ...any) error {
+	return fmt.Errorf("%s: %w: %w", where, ErrInvalid, fmt.Errorf(format, args...))
+}

@@ -1,0 +1,243 @@
+package envconfig
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+type opKind string
+
+const (
+	opCreate  opKind = "create"
+	opReplace opKind = "replace"
+	opRemove  opKind = "remove"
+)
+
+// op is one change of the target tree.
+type op struct {
+	Kind opKind `json:"kind"`
+	Path string `json:"path"`
+	// Seq numbers the op, and with it the names of its temporary files.
+	Seq int `json:"seq"`
+
+	file *File
+}
+
+// fresh is where the new content stands until it is renamed to Path; saved is where the old content is kept meanwhile.
+func (o *op) fresh() string {
+	return path.Join(path.Dir(o.Path), fmt.Sprintf("%s%d.new", tempPrefix, o.Seq))
+}
+func (o *op) saved() string {
+	return path.Join(path.Dir(o.Path), fmt.Sprintf("%s%d.old", tempPrefix, o.Seq))
+}
+
+// plan is what it takes to make an environment active.
+type plan struct {
+	ops  []op
+	kept int
+	// missing are the folders that have to be made, parents first.
+	missing []string
+	// emptied are folders made by an earlier activation that may be empty afterwards, children first.
+	emptied []string
+}
+
+// makePlan compares the files of env with what stands at their targets.
+func makePlan(t *tree, m *Manifest, env *Environment, before *record) (*plan, error) {
+	p := &plan{}
+	var problems []error
+	for i := range env.Files {
+		f := &env.Files[i]
+		kind, err := compare(t, f)
+		switch {
+		case err != nil:
+			problems = append(problems, targetError("/"+f.Path, err))
+		case kind == "":
+			p.kept++
+		default:
+			p.ops = append(p.ops, op{Kind: kind, Path: f.Path, file: f})
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	stale, err := staleFiles(t, m, env, before)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range stale {
+		p.ops = append(p.ops, op{Kind: opRemove, Path: name})
+	}
+	for i := range p.ops {
+		p.ops[i].Seq = i
+	}
+	if before != nil && len(stale) > 0 {
+		p.emptied = slices.Clone(before.Dirs)
+		slices.Sort(p.emptied)
+		slices.Reverse(p.emptied)
+	}
+	return p, p.findMissing(t)
+}
+
+// compare says what has to be done for f: nothing, create or replace.
+func compare(t *tree, f *File) (opKind, error) {
+	info, err := t.lstat(f.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return opCreate, nil
+	case err != nil:
+		return "", err
+	case info.Mode().Type() == fs.ModeSymlink:
+		return opReplace, nil // the link itself goes; what it points to is not touched
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, typeName(info.Mode().Type()))
+	case info.Size() != f.Size || info.Mode() != f.Mode:
+		return opReplace, nil
+	}
+	sum, err := t.sum(f.Path)
+	if errors.Is(err, fs.ErrPermission) {
+		return opReplace, nil
+	}
+	if err != nil || sum == f.SHA256 {
+		return "", err
+	}
+	return opReplace, nil
+}
+
+// staleFiles are the targets that stand there because of another environment: those of the record, and, for the case
+// that the record was lost, those whose content is exactly what another environment of the manifest puts there.
+func staleFiles(t *tree, m *Manifest, env *Environment, before *record) ([]string, error) {
+	wanted := map[string]bool{}
+	for _, f := range env.Files {
+		wanted[f.Path] = true
+	}
+	stale := map[string]bool{}
+	if before != nil {
+		for _, f := range before.Files {
+			if wanted[f.Path] {
+				continue
+			}
+			info, err := t.lstat(f.Path)
+			if err == nil && !info.IsDir() {
+				stale[f.Path] = true
+			}
+		}
+	}
+	for _, name := range m.Names() {
+		for i := range m.Environments[name].Files {
+			f := &m.Environments[name].Files[i]
+			if wanted[f.Path] || stale[f.Path] {
+				continue
+			}
+			if kind, err := compare(t, f); err == nil && kind == "" {
+				stale[f.Path] = true
+			}
+		}
+	}
+	var paths []string
+	for name := range stale {
+		paths = append(paths, name)
+	}
+	slices.Sort(paths)
+	return paths, nil
+}
+
+// findMissing lists the folders that do not exist yet.
+func (p *plan) findMissing(t *tree) error {
+	seen := map[string]bool{}
+	for _, o := range p.ops {
+		for dir := path.Dir(o.Path); dir != "." && !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+			if _, err := t.dir(dir); errors.Is(err, fs.ErrNotExist) {
+				p.missing = append(p.missing, dir)
+			} else if err != nil {
+				return targetError("/"+dir, err)
+			}
+		}
+	}
+	slices.Sort(p.missing)
+	return nil
+}
+
+// dirs are the folders that activations made: those of before that are still there, and those that p makes.
+func (p *plan) dirs(before *record) []string {
+	dirs := slices.Clone(p.missing)
+	if before != nil {
+		dirs = append(dirs, before.Dirs...)
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// preflight reports all targets that this user cannot write, at once.
+func (p *plan) preflight(t *tree) error {
+	var bad []string
+	seen := map[string]bool{}
+	for _, o := range p.ops {
+		dir, err := t.nearest(path.Dir(o.Path))
+		if err != nil {
+			return targetError("/"+path.Dir(o.Path), err)
+		}
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		if err := writable(t, dir); err != nil {
+			bad = append(bad, err.Error())
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w by uid %d: %s: give the folders to this user in the image, mount a writable volume there, or use the action pointer",
+		ErrPermission, os.Geteuid(), strings.Join(bad, ", "))
+}
+
+// writable says why files cannot be made and renamed in dir.
+func writable(t *tree, dir string) error {
+	d, err := t.dir(dir)
+	if err != nil {
+		return err
+	}
+	f, err := d.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const writeSearch = 2 | 1
+	if err := syscall.Faccessat(int(f.Fd()), ".", writeSearch, 0); err != nil {
+		info, statErr := f.Stat()
+		if statErr != nil {
+			return fmt.Errorf("/%s (%w)", dir, err)
+		}
+		return fmt.Errorf("/%s (mode %04o%s, %w)", dir, info.Mode().Perm(), owner(info), err)
+	}
+	return nil
+}
+
+func owner(info fs.FileInfo) string {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf(", uid %d, gid %d", st.Uid, st.Gid)
+	}
+	return ""
+}
+
+func (p *plan) result() Result {
+	r := Result{Kept: p.kept}
+	for _, o := range p.ops {
+		switch o.Kind {
+		case opCreate:
+			r.Created++
+		case opReplace:
+			r.Replaced++
+		case opRemove:
+			r.Removed++
+		}
+	}
+	return r
+}

@@ -1,0 +1,218 @@
+package envconfig
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+const (
+	envsDir = "envs"
+	baseDir = "_base"
+)
+
+// Scan reads the source folder fsys, which holds envs/ and optionally envconfig.json, and returns what it has. The error
+// matches [ErrInvalid] when the folder breaks a rule: a name that cannot be an environment, a symbolic link that leaves
+// envs/, a device, pipe or socket, two paths that differ in case only, a path that is a file and a folder at once. Entries
+// of envs/ itself whose names begin with a dot are passed over.
+//
+// Give it [os.Root.FS] rather than [os.DirFS], so that nothing outside of the folder can be reached.
+func Scan(fsys fs.FS) (*Manifest, error) {
+	m := &Manifest{Environments: map[string]*Environment{}}
+	if err := m.readSpec(fsys); err != nil {
+		return nil, err
+	}
+	entries, err := fs.ReadDir(fsys, envsDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("scan: %w: no folder %s in the source folder", ErrIncomplete, envsDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	sets := map[string][]File{}
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		if problem := nameProblem(name); problem != "" && name != baseDir {
+			return nil, invalid("scan envs/"+name, "environment %s %s", quote(name), problem)
+		}
+		if !e.IsDir() {
+			return nil, invalid("scan envs/"+name, "is not a folder")
+		}
+		if sets[name], err = m.scanSet(fsys, envsDir+"/"+name); err != nil {
+			return nil, fmt.Errorf("scan: %w", err)
+		}
+	}
+	for name, files := range sets {
+		if name != baseDir {
+			m.Environments[name] = &Environment{Name: name, Files: overlay(sets[baseDir], files)}
+		}
+	}
+	m.Required = m.required()
+	return m, m.validate()
+}
+
+// Load returns the manifest of the source folder fsys: manifest.json when there is one, else what [Scan] finds.
+func Load(fsys fs.FS) (*Manifest, error) {
+	data, err := readFile(fsys, ManifestName, maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Scan(fsys)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ParseManifest(data)
+}
+
+func (m *Manifest) readSpec(fsys fs.FS) error {
+	data, err := readFile(fsys, SpecName, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.Spec, err = ParseSpec(data)
+	return err
+}
+
+func (m *Manifest) required() []string {
+	var paths []string
+	if len(m.Spec.Required) > 0 {
+		paths = slices.Clone(m.Spec.Required)
+	} else {
+		for _, env := range m.Environments {
+			paths = append(paths, env.Paths()...)
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// scanSet lists the files below dir, sorted by path.
+func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
+	var files []File
+	err := fs.WalkDir(fsys, dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		target := strings.TrimPrefix(name, dir+"/")
+		if problem := pathProblem(target); problem != "" {
+			return invalid(dir, "path %q %s", target, problem)
+		}
+		if err := checkType(fsys, name, d); err != nil {
+			return err
+		}
+		f := File{Path: target, Source: name}
+		if err := f.read(fsys); err != nil {
+			return err
+		}
+		m.Spec.apply(&f)
+		files = append(files, f)
+		return nil
+	})
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	return files, err
+}
+
+// checkType accepts regular files, and links to regular files that stay below envs/.
+func checkType(fsys fs.FS, name string, d fs.DirEntry) error {
+	switch {
+	case d.Type().IsRegular():
+		return nil
+	case d.Type() != fs.ModeSymlink:
+		return invalid(name, "is a %s; only files, folders and links to files can be activated", typeName(d.Type()))
+	}
+	for at, hops := name, 0; hops < 40; hops++ {
+		to, err := fs.ReadLink(fsys, at)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		at = path.Join(path.Dir(at), to)
+		if path.IsAbs(to) || !strings.HasPrefix(at, envsDir+"/") {
+			return invalid(name, "is a link to %q, which leaves %s/", to, envsDir)
+		}
+		info, err := fs.Lstat(fsys, at)
+		if err != nil {
+			return invalid(name, "is a link to %q: %w", to, err)
+		}
+		if info.Mode().IsRegular() {
+			return nil
+		}
+		if info.Mode().Type() != fs.ModeSymlink {
+			return invalid(name, "is a link to the %s %q; only links to files can be activated", typeName(info.Mode().Type()), to)
+		}
+	}
+	return invalid(name, "is a link that leads round in a circle")
+}
+
+func typeName(t fs.FileMode) string {
+	switch {
+	case t.IsDir():
+		return "folder"
+	case t&fs.ModeNamedPipe != 0:
+		return "pipe"
+	case t&fs.ModeSocket != 0:
+		return "socket"
+	case t&fs.ModeDevice != 0:
+		return "device"
+	case t&fs.ModeSymlink != 0:
+		return "link"
+	case t.IsRegular():
+		return "file"
+	}
+	return "special file"
+}
+
+// read fills in what the content of the source says.
+func (f *File) read(fsys fs.FS) error {
+	src, err := fsys.Open(f.Source)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	if f.Size, err = io.Copy(h, src); err != nil {
+		return err
+	}
+	f.Mode, f.SHA256 = info.Mode().Perm(), hex.EncodeToString(h.Sum(nil))
+	return nil
+}
+
+// overlay is base with the files of env in the place of those with the same path.
+func overlay(base, env []File) []File {
+	files := slices.Clone(env)
+	for _, f := range base {
+		if _, ok := slices.BinarySearchFunc(env, f.Path, func(e File, p string) int { return strings.Compare(e.Path, p) }); !ok {
+			files = append(files, f)
+		}
+	}
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	return files
+}
+
+// readFile reads a file of at most limit bytes.
+func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = invalid(name, "longer than %d bytes", limit)
+	}
+	return data, err
+}

@@ -1,0 +1,128 @@
+package envconfig
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+)
+
+// SpecName is the optional declarative file in the source folder.
+const SpecName = "envconfig.json"
+
+// Spec is what envconfig.json may say. The zero value, or no such file, means: copy every file with the mode that it has
+// in the source folder, no default environment, and required is what any environment has.
+type Spec struct {
+	// Default is the environment when none is selected. The default is none: a missing selection is refused. It may not
+	// be one of Live.
+	Default string `json:"default,omitempty"`
+	// Live are the environments that real users see. The default is production, prod, live and stable.
+	Live []string `json:"live,omitempty"`
+	// Required are the target paths that every environment must have. The default is the union of all environments'.
+	Required []string `json:"required,omitempty"`
+	// Paths are rules for single paths; of several that match, the last that says something about a property wins.
+	Paths []Rule `json:"paths,omitempty"`
+}
+
+// Rule says how the paths that match its pattern are activated.
+type Rule struct {
+	// Match is a pattern for target paths: each segment as in [path.Match], and "**" for any number of segments.
+	Match string `json:"match"`
+	// Mode is the permission bits in octal, e.g. "0640". The default is what the source has.
+	Mode string `json:"mode,omitempty"`
+	// Action is copy, link, pointer or render. The default is copy.
+	Action Action `json:"action,omitempty"`
+}
+
+// Action is the way in which a file gets to its target.
+type Action string
+
+// Copy puts a copy of the source, made whole beside the target first, in the target's place.
+const Copy Action = "copy"
+
+func (a Action) problem() string {
+	if !slices.Contains([]Action{"", Copy}, a) {
+		return "has the unknown action " + quote(string(a))
+	}
+	return ""
+}
+
+// ParseSpec reads envconfig.json. Unknown names are errors, so that a slip of the pen does not go unnoticed. The error
+// matches [ErrInvalid].
+func ParseSpec(data []byte) (Spec, error) {
+	var s Spec
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return Spec{}, invalid(SpecName, "%w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Spec{}, invalid(SpecName, "data after the end at byte %d", dec.InputOffset())
+	}
+	return s, s.validate()
+}
+
+// IsLive reports whether real users see the environment of that name.
+func (s *Spec) IsLive(name string) bool {
+	live := s.Live
+	if live == nil {
+		live = []string{"production", "prod", "live", "stable"}
+	}
+	return slices.Contains(live, name)
+}
+
+func (s *Spec) validate() error {
+	if s.Default != "" {
+		if problem := nameProblem(s.Default); problem != "" {
+			return invalid(SpecName, "default %s %s", quote(s.Default), problem)
+		}
+		if s.IsLive(s.Default) {
+			return invalid(SpecName, "default %q: an environment that real users see must be selected by name", s.Default)
+		}
+	}
+	for _, p := range s.Required {
+		if problem := pathProblem(p); problem != "" {
+			return invalid(SpecName, "required path %s %s", quote(p), problem)
+		}
+	}
+	for i, r := range s.Paths {
+		if r.Match == "" || !validPattern(r.Match) {
+			return invalid(SpecName, "paths[%d]: pattern %s is malformed", i, quote(r.Match))
+		}
+		if _, err := r.mode(); err != nil {
+			return invalid(SpecName, "paths[%d]: mode %s is not three or four octal digits without set-id bits", i, quote(r.Mode))
+		}
+		if problem := r.Action.problem(); problem != "" {
+			return invalid(SpecName, "paths[%d]: %s", i, problem)
+		}
+	}
+	return nil
+}
+
+func (r *Rule) mode() (fs.FileMode, error) {
+	if r.Mode == "" {
+		return 0, nil
+	}
+	mode, err := strconv.ParseUint(r.Mode, 8, 9)
+	return fs.FileMode(mode), err
+}
+
+// apply sets what the rules say about f.
+func (s *Spec) apply(f *File) {
+	for _, r := range s.Paths {
+		if !matchPath(r.Match, f.Path) {
+			continue
+		}
+		if mode, _ := r.mode(); r.Mode != "" {
+			f.Mode = mode
+		}
+		if r.Action != "" && r.Action != Copy {
+			f.Action = r.Action
+		} else if r.Action == Copy {
+			f.Action = ""
+		}
+	}
+}

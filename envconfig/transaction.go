@@ -1,0 +1,248 @@
+package envconfig
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+)
+
+// copyBuffer bounds the memory that a file takes on its way, whatever its size.
+const copyBuffer = 64 << 10
+
+// transaction carries out a plan so that it is done as a whole or not at all.
+//
+// A journal beside the first target goes through three names: while it is "stage", new files are written beside their
+// targets and no target has changed; while it is "commit", targets are replaced one by one; once it is "done", nothing is
+// undone any more and only leftovers have to go. Each change of the name is one rename. A journal that is found at the next
+// start tells how far the last one came.
+type transaction struct {
+	targets *tree
+	source  *os.Root
+	step    func(string)
+
+	journal *journal
+	bytes   int64
+	buffer  []byte
+}
+
+// run does everything up to the point where the old files could go.
+func (x *transaction) run(ctx context.Context, p *plan) error {
+	if len(p.ops) == 0 {
+		return context.Cause(ctx)
+	}
+	err := x.stage(ctx, p)
+	if err == nil {
+		err = x.commit(ctx, p)
+	}
+	if err == nil || x.journal == nil {
+		return err
+	}
+	if undoErr := x.journal.undo(x.targets, x.step); undoErr != nil {
+		return errors.Join(err, fmt.Errorf("undo: %w; the next start tries again", undoErr))
+	}
+	return err
+}
+
+func (x *transaction) stage(ctx context.Context, p *plan) error {
+	x.step("journal")
+	var err error
+	if x.journal, err = startJournal(x.targets, p); err != nil {
+		return err
+	}
+	for _, dir := range p.missing {
+		x.step("mkdir " + dir)
+		if err := x.mkdir(dir); err != nil {
+			return targetError("/"+dir, err)
+		}
+	}
+	for i := range p.ops {
+		o := &p.ops[i]
+		if o.Kind == opRemove {
+			continue
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		x.step("stage " + o.Path)
+		if err := x.stageFile(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *transaction) mkdir(dir string) error {
+	parent, base, err := x.targets.split(dir)
+	if err != nil {
+		return err
+	}
+	if err := parent.Mkdir(base, 0o700); err != nil {
+		return err
+	}
+	d, err := parent.Open(base)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Chmod(0o755), d.Close())
+}
+
+// stageFile writes the new content beside the target and holds it to what the manifest says.
+func (x *transaction) stageFile(o *op) error {
+	src, err := x.source.Open(o.file.Source)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s: %w: %w", o.file.Source, ErrIncomplete, err)
+		}
+		return sourceFileError(o.file.Source, err)
+	}
+	defer src.Close()
+	h := sha256.New()
+	if x.buffer == nil {
+		x.buffer = make([]byte, copyBuffer)
+	}
+	var n int64
+	err = x.targets.create(o.fresh(), o.file.Mode, func(w io.Writer) (err error) {
+		n, err = io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{src}, x.buffer)
+		return err
+	})
+	x.bytes += n
+	if err != nil {
+		return targetError("/"+o.Path, err)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != o.file.SHA256 {
+		return invalid(o.file.Source, "its content has the sha256 %.12s… and the manifest says %.12s…: write the manifest anew with envconfig manifest", got, o.file.SHA256)
+	}
+	return nil
+}
+
+func sourceFileError(name string, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%s: %w for uid %d to read: %w", name, ErrPermission, os.Geteuid(), err)
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// onlyWriter and onlyReader hide the shortcuts that would pass the buffer by.
+type (
+	onlyWriter struct{ io.Writer }
+	onlyReader struct{ io.Reader }
+)
+
+func (x *transaction) commit(ctx context.Context, p *plan) error {
+	x.step("commit")
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := x.journal.advance(x.targets, phaseCommit); err != nil {
+		return err
+	}
+	for i := range p.ops {
+		o := &p.ops[i]
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := x.swap(o); err != nil {
+			return targetError("/"+o.Path, err)
+		}
+	}
+	x.step("done")
+	return x.journal.advance(x.targets, phaseDone)
+}
+
+// swap puts the new file in the target's place and keeps the old one under another name.
+func (x *transaction) swap(o *op) error {
+	if o.Kind != opCreate {
+		x.step("save " + o.Path)
+		if err := x.save(o); err != nil {
+			return err
+		}
+	}
+	if o.Kind == opRemove {
+		x.step("remove " + o.Path)
+		return x.targets.remove(o.Path)
+	}
+	x.step("rename " + o.Path)
+	return x.targets.rename(o.fresh(), o.Path)
+}
+
+// save gives the old file a second name. Where links cannot be made, on a file system without them or for a file of
+// another user, the old file is moved away, and for a moment there is none.
+func (x *transaction) save(o *op) error {
+	if err := x.targets.remove(o.saved()); err != nil {
+		return err
+	}
+	if x.targets.link(o.Path, o.saved()) == nil {
+		return nil
+	}
+	return x.targets.rename(o.Path, o.saved())
+}
+
+// finish takes the old files and the journal away. It changes no target, so that its errors come after the fact.
+func (x *transaction) finish(p *plan) error {
+	if x.journal == nil {
+		return nil
+	}
+	if err := x.journal.clean(x.targets, x.step); err != nil {
+		return err
+	}
+	for _, dir := range p.emptied {
+		_ = x.targets.remove(dir) // a folder that holds something else stays
+	}
+	return nil
+}
+
+// undoOp brings one target back to what it was. It may be called any number of times.
+func undoOp(t *tree, o *op, committing bool) error {
+	if committing {
+		fresh, err := t.exists(o.fresh())
+		if err != nil {
+			return err
+		}
+		saved, err := t.exists(o.saved())
+		if err != nil {
+			return err
+		}
+		switch {
+		case o.Kind == opCreate && !fresh:
+			if err := t.remove(o.Path); err != nil {
+				return err
+			}
+		case saved:
+			// Renaming one of two names of the same file onto the other does nothing, so the second name goes separately.
+			if err := t.rename(o.saved(), o.Path); err != nil {
+				return err
+			}
+		}
+		if err := t.remove(o.saved()); err != nil {
+			return err
+		}
+	}
+	if o.Kind == opRemove {
+		return nil
+	}
+	return t.remove(o.fresh())
+}
+
+// undo brings every target back, last change first, and takes the journal away.
+func (j *journal) undo(t *tree, step func(string)) error {
+	t.forget()
+	for i := range slices.Backward(j.Ops) {
+		o := &j.Ops[i]
+		step("undo " + o.Path)
+		if err := undoOp(t, o, j.phase == phaseCommit); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return targetError("/"+o.Path, err)
+		}
+	}
+	for _, dir := range slices.Backward(j.Dirs) {
+		t.forget()
+		_ = t.remove(path.Clean(dir)) // not empty: somebody else has put something there
+	}
+	step("forget")
+	return j.remove(t)
+}

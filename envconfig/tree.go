@@ -1,0 +1,183 @@
+package envconfig
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"syscall"
+)
+
+// maxOpen bounds the folders that a tree holds open, well below the usual limit of 1024 descriptors.
+const maxOpen = 128
+
+// tree reaches files below a root through their folders, each opened once. All access goes through [os.Root], so that no
+// link, however it changes meanwhile, leads out of the root.
+type tree struct {
+	root *os.Root
+	open map[string]*os.Root
+}
+
+// dir returns the open folder; it stays open until the next call.
+func (t *tree) dir(name string) (*os.Root, error) {
+	if name == "." {
+		return t.root, nil
+	}
+	if d := t.open[name]; d != nil {
+		return d, nil
+	}
+	d, err := t.root.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.open) >= maxOpen {
+		t.forget()
+	}
+	if t.open == nil {
+		t.open = map[string]*os.Root{}
+	}
+	t.open[name] = d
+	return d, nil
+}
+
+// split returns the open folder of a path and its last element.
+func (t *tree) split(name string) (*os.Root, string, error) {
+	d, err := t.dir(path.Dir(name))
+	return d, path.Base(name), err
+}
+
+// forget closes all folders but the root.
+func (t *tree) forget() {
+	for _, d := range t.open {
+		d.Close()
+	}
+	clear(t.open)
+}
+
+func (t *tree) close() {
+	t.forget()
+	t.root.Close()
+}
+
+func (t *tree) lstat(name string) (fs.FileInfo, error) {
+	d, base, err := t.split(name)
+	if err != nil {
+		return nil, err
+	}
+	return d.Lstat(base)
+}
+
+func (t *tree) exists(name string) (bool, error) {
+	_, err := t.lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// rename moves a file within its folder.
+func (t *tree) rename(from, to string) error {
+	d, base, err := t.split(from)
+	if err != nil {
+		return err
+	}
+	return d.Rename(base, path.Base(to))
+}
+
+// link gives a file a second name within its folder.
+func (t *tree) link(from, to string) error {
+	d, base, err := t.split(from)
+	if err != nil {
+		return err
+	}
+	return d.Link(base, path.Base(to))
+}
+
+// remove takes a file or an empty folder away; it is no error when there is none.
+func (t *tree) remove(name string) error {
+	d, base, err := t.split(name)
+	if err == nil {
+		err = d.Remove(base)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// create makes a new file with exactly that mode and lets fill write its content. Whatever had that name is replaced.
+func (t *tree) create(name string, mode fs.FileMode, fill func(io.Writer) error) (err error) {
+	d, base, err := t.split(name)
+	if err != nil {
+		return err
+	}
+	f, err := d.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if err = d.Remove(base); err == nil {
+			f, err = d.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err = fill(f); err == nil {
+		err = f.Chmod(mode)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// sum is the SHA-256 of a regular file's content.
+func (t *tree) sum(name string) (string, error) {
+	d, base, err := t.split(name)
+	if err != nil {
+		return "", err
+	}
+	f, err := d.Open(base)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// nearest is the folder name, or the nearest one above it that exists.
+func (t *tree) nearest(name string) (string, error) {
+	for {
+		_, err := t.dir(name)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || name == "." {
+			return name, err
+		}
+		name = path.Dir(name)
+	}
+}
+
+// targetError says which target an error is about and gives it the sentinel that fits.
+func targetError(name string, err error) error {
+	kind := error(nil)
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		kind = ErrPermission
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%s: %w: it is a mount of its own and cannot be replaced; mount the folder instead, or take it out of envs/: %w", name, ErrTarget, err)
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENAMETOOLONG), isEscape(err):
+		kind = ErrTarget
+	default:
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return fmt.Errorf("%s: %w: %w", name, kind, err)
+}
+
+// isEscape reports whether os.Root refused a path because a link on its way leaves the root.
+func isEscape(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && p.Err.Error() == "path escapes from parent"
+}

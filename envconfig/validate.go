@@ -1,0 +1,96 @@
+package envconfig
+
+import (
+	"cmp"
+	"encoding/hex"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// tempPrefix begins the name of every file that an activation makes beside the targets and takes away again.
+const tempPrefix = ".envconfig-"
+
+// pathProblem says what keeps p from being a target, or is empty.
+func pathProblem(p string) string {
+	switch {
+	case !utf8.ValidString(p):
+		return "is not UTF-8"
+	case !fs.ValidPath(p) || p == ".":
+		return "is not a clean relative path"
+	case strings.ContainsRune(p, 0):
+		return "holds a zero byte"
+	case len(p) > 4000:
+		return "is longer than 4000 bytes"
+	}
+	for part := range strings.SplitSeq(p, "/") {
+		if len(part) > 255 {
+			return "has a name longer than 255 bytes"
+		}
+		if strings.HasPrefix(part, tempPrefix) {
+			return "has a name that begins with " + tempPrefix + ", which is reserved"
+		}
+	}
+	return ""
+}
+
+// validate holds a manifest to the rules that make an activation safe, whoever wrote it.
+func (m *Manifest) validate() error {
+	for _, name := range m.Names() {
+		if problem := nameProblem(name); problem != "" {
+			return invalid(ManifestName, "environment %s %s", quote(name), problem)
+		}
+		if err := m.Environments[name].validate(); err != nil {
+			return err
+		}
+	}
+	for _, p := range m.Required {
+		if problem := pathProblem(p); problem != "" {
+			return invalid(ManifestName, "required path %s %s", quote(p), problem)
+		}
+	}
+	return m.Spec.validate()
+}
+
+func (e *Environment) validate() error {
+	where := "environment " + e.Name
+	if !slices.IsSortedFunc(e.Files, func(a, b File) int { return strings.Compare(a.Path, b.Path) }) {
+		return invalid(where, "files are not sorted by path")
+	}
+	folded := map[string]string{}
+	for _, f := range e.Files {
+		if problem := cmp.Or(pathProblem(f.Path), f.problem()); problem != "" {
+			return invalid(where, "path %q %s", f.Path, problem)
+		}
+		low := strings.ToLower(f.Path)
+		if other, ok := folded[low]; ok {
+			return invalid(where, "paths %q and %q differ in nothing but case", other, f.Path)
+		}
+		folded[low] = f.Path
+	}
+	for _, f := range e.Files {
+		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+			if other, ok := folded[strings.ToLower(dir)]; ok {
+				return invalid(where, "path %q is a file and also a folder of %q", other, f.Path)
+			}
+		}
+	}
+	return nil
+}
+
+func (f *File) problem() string {
+	sum, err := hex.DecodeString(f.SHA256)
+	switch {
+	case err != nil || len(sum) != 32:
+		return "has no proper sha256"
+	case f.Size < 0:
+		return "has a negative size"
+	case f.Mode&^fs.ModePerm != 0:
+		return "has a mode beyond the nine permission bits"
+	case pathProblem(f.Source) != "" || !strings.HasPrefix(f.Source, envsDir+"/"):
+		return "has a source outside of envs/"
+	}
+	return f.Action.problem()
+}
