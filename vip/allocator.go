@@ -1,0 +1,337 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	addrPrefix   = "addr/"
+	maxRounds    = 64 // conflicts with other allocators before ErrContended
+	maxResends   = 3  // of a commit whose outcome the store did not say
+	sweepAtOnce  = 16 // leases ended in one commit: a Consul transaction holds 64 operations
+	defaultTTL   = 24 * time.Hour
+	defaultEvery = time.Second
+	defaultDrain = 10 * time.Minute
+)
+
+// Config tunes an Allocator. The zero value works.
+type Config struct {
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
+	// DefaultTTL of a request that names none; Forever is allowed. The default is 24 h.
+	DefaultTTL time.Duration
+	// Grace after Expires in which a lease is still live and may be renewed. The default is none.
+	Grace time.Duration
+	// Drained says whether nothing uses the address of an ended lease any more, so that its cool-down may begin. It is
+	// called by Sweep, without locks held, until it says yes. The default is to begin the cool-down at once.
+	Drained func(ctx context.Context, ended Lease) (bool, error)
+	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless. The default is 10 min.
+	DrainLimit time.Duration
+	// Interval is the longest time between two sweeps of Run. The default is 1 s.
+	Interval time.Duration
+	// Logger of Run, and of records that New sets aside as damaged. The default discards.
+	Logger *slog.Logger
+}
+
+// Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the store before the call that
+// made it returns.
+type Allocator struct {
+	store Store
+	cfg   Config
+
+	mu     sync.Mutex // not held while the store is called: an entry with a call under way is busy
+	x      *index
+	claims map[string]*entry // task → an entry that is, or perhaps was, being allocated for it
+	doubts []*commit         // whose outcome is not known
+}
+
+// New loads what the store has and returns an allocator for the pools. A live lease outside all pools is kept until it
+// ends. A record that is damaged puts its address into quarantine and stops nothing else. ctx bounds the loading only.
+func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.DefaultTTL = orDefault(cfg.DefaultTTL, defaultTTL)
+	cfg.Interval = orDefault(cfg.Interval, defaultEvery)
+	cfg.DrainLimit = orDefault(cfg.DrainLimit, defaultDrain)
+	layouts, err := layOutAll(pools)
+	if err != nil {
+		return nil, err
+	}
+	a := &Allocator{store: store, cfg: cfg, x: newIndex(pools, layouts, cfg.Grace), claims: map[string]*entry{}}
+	return a, a.load(ctx)
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+func layOutAll(pools []Pool) ([]layout, error) {
+	layouts := make([]layout, len(pools))
+	names := map[string]bool{}
+	var errs []error
+	for i, p := range pools {
+		var err error
+		layouts[i], err = layOut(p)
+		errs = append(errs, err)
+		if names[p.Name] {
+			errs = append(errs, fmt.Errorf("pool %q: another pool has this name", p.Name))
+		}
+		names[p.Name] = true
+	}
+	if len(pools) == 0 {
+		errs = append(errs, errors.New("no pools"))
+	}
+	return layouts, errors.Join(append(errs, overlaps(pools, layouts))...)
+}
+
+func (a *Allocator) load(ctx context.Context) error {
+	records, err := a.store.List(ctx, addrPrefix)
+	if err != nil {
+		return fmt.Errorf("load leases: %w", err)
+	}
+	type loaded struct {
+		lease *Lease
+		rev   uint64
+	}
+	leases := make([]loaded, 0, len(records))
+	for _, r := range records {
+		l, err := a.decode(r)
+		if err != nil {
+			return fmt.Errorf("load leases: %w", err)
+		}
+		leases = append(leases, loaded{l, r.Revision})
+	}
+	// the order in which they were freed is the order of the free queue
+	slices.SortStableFunc(leases, func(a, b loaded) int { return a.lease.freed().Compare(b.lease.freed()) })
+	now := a.cfg.Now()
+	for _, l := range leases {
+		p := a.x.poolOf(l.lease.Addr)
+		if p == nil {
+			if l.lease.State == Free || l.lease.State == Cooling {
+				continue
+			}
+			p = a.x.formerPool(l.lease.Pool)
+		}
+		a.x.set(a.x.entry(p, l.lease.Addr), l.lease, l.rev, now)
+	}
+	return nil
+}
+
+// freed is when the address became free, or will.
+func (l *Lease) freed() time.Time {
+	if l.CoolUntil.IsZero() {
+		return l.Ended
+	}
+	return l.CoolUntil
+}
+
+// step gives one address its next tenure.
+type step struct {
+	e    *entry
+	next *Lease
+}
+
+// commit is a set of steps that the store makes all of or none.
+type commit struct {
+	steps   []step
+	changes []Change
+}
+
+// commit makes the steps. It is called, and returns, with mu held; in between mu is free and the entries are busy. On
+// ErrRevision the entries have been read again. On ErrUncertain they are left to resolve.
+func (a *Allocator) commit(ctx context.Context, steps ...step) error {
+	c := &commit{steps, make([]Change, len(steps))}
+	for i, s := range steps {
+		s.e.busy = true
+		c.changes[i] = Change{Key: s.e.key, Value: encodeLease(s.next), Revision: s.e.rev}
+	}
+	a.mu.Unlock()
+	rev, err := a.send(ctx, c.changes)
+	var found []Record
+	if errors.Is(err, ErrRevision) {
+		var getErr error
+		if found, getErr = a.read(ctx, steps); getErr != nil {
+			err = getErr
+		}
+	}
+	a.mu.Lock()
+	a.idle(steps)
+	switch {
+	case err == nil:
+		now := a.cfg.Now()
+		for _, s := range steps {
+			a.x.set(s.e, s.next, rev, now)
+		}
+	case found != nil:
+		a.adopt(steps, found)
+	default:
+		a.doubts = append(a.doubts, c)
+		for _, s := range steps {
+			s.e.unsure = c
+		}
+	}
+	return err
+}
+
+// send commits changes until the store says what has become of them: sent twice, they are made once. ErrRevision after a
+// resend may mean that they were made; what is read then tells.
+func (a *Allocator) send(ctx context.Context, changes []Change) (uint64, error) {
+	for resends := 0; ; resends++ {
+		rev, err := a.store.Commit(ctx, changes...)
+		if err == nil || errors.Is(err, ErrRevision) {
+			return rev, err
+		}
+		if resends == maxResends || ctx.Err() != nil {
+			return 0, fmt.Errorf("%w: %w", ErrUncertain, err)
+		}
+	}
+}
+
+func (a *Allocator) read(ctx context.Context, steps []step) ([]Record, error) {
+	keys := make([]string, len(steps))
+	for i, s := range steps {
+		keys[i] = s.e.key
+	}
+	found, err := a.store.Get(ctx, keys...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	return found, nil
+}
+
+// adopt takes over what the store has.
+func (a *Allocator) adopt(steps []step, found []Record) {
+	now := a.cfg.Now()
+	for i, s := range steps {
+		var l *Lease
+		if found[i].Revision != 0 {
+			var err error
+			if l, err = a.decode(found[i]); err != nil {
+				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
+			}
+		}
+		a.x.set(s.e, l, found[i].Revision, now)
+	}
+}
+
+// idle ends busy and wakes who waits.
+func (a *Allocator) idle(steps []step) {
+	for _, s := range steps {
+		s.e.busy = false
+		if s.e.wait != nil {
+			close(s.e.wait)
+			s.e.wait = nil
+		}
+	}
+}
+
+// settle waits until nothing is under way for e, and finds out what has become of a commit whose outcome is not known.
+// It is called, and returns, with mu held. When it has let go of mu again is true: what the caller has seen may be old.
+func (a *Allocator) settle(ctx context.Context, e *entry) (again bool, err error) {
+	if e.busy {
+		if e.wait == nil {
+			e.wait = make(chan struct{})
+		}
+		wait := e.wait
+		a.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		a.mu.Lock()
+		return true, err
+	}
+	if e.unsure != nil {
+		return true, a.resolve(ctx, e.unsure)
+	}
+	return false, nil
+}
+
+// resolve makes an unsure commit either made or impossible: it rewrites what was there before, so that a commit that is
+// still on its way finds another revision.
+func (a *Allocator) resolve(ctx context.Context, c *commit) error {
+	before := make([]Change, len(c.steps))
+	for i, s := range c.steps {
+		s.e.busy = true
+		old := s.e.lease
+		if old == nil {
+			old = &Lease{Addr: s.e.addr, Pool: s.e.pool.Name}
+		}
+		before[i] = Change{Key: s.e.key, Value: encodeLease(old), Revision: s.e.rev}
+	}
+	a.mu.Unlock()
+	_, err := a.store.Commit(ctx, before...)
+	var found []Record
+	if err == nil || errors.Is(err, ErrRevision) {
+		found, err = a.read(ctx, c.steps)
+	} else {
+		err = fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	a.mu.Lock()
+	a.idle(c.steps)
+	if err != nil {
+		return err
+	}
+	for _, s := range c.steps {
+		s.e.unsure = nil
+	}
+	a.adopt(c.steps, found)
+	a.doubts = slices.DeleteFunc(a.doubts, func(d *commit) bool { return d == c })
+	return nil
+}
+
+// ask reads an address again that the index and a caller disagree about. It is called, and returns, with mu held.
+func (a *Allocator) ask(ctx context.Context, addr netip.Addr) error {
+	a.mu.Unlock()
+	found, err := a.store.Get(ctx, addrPrefix+addr.String())
+	a.mu.Lock()
+	if err != nil || found[0].Revision == 0 {
+		return err
+	}
+	e := a.x.entries[addr]
+	if e == nil {
+		p := a.x.poolOf(addr)
+		if p == nil {
+			return nil
+		}
+		e = a.x.entry(p, addr)
+	}
+	if !e.busy && e.unsure == nil && found[0].Revision > e.rev {
+		a.adopt([]step{{e: e}}, found)
+	}
+	return nil
+}
+
+// decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not
+// known; that the key is not an address is an error.
+func (a *Allocator) decode(r Record) (*Lease, error) {
+	addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
+	if err != nil {
+		return nil, fmt.Errorf("record %q: the key has no address: %w", r.Key, err)
+	}
+	l, err := decodeLease(r.Value)
+	if err == nil && l.Addr != addr {
+		err = fmt.Errorf("%w: it is for %s", errCorrupt, l.Addr)
+	}
+	if err != nil {
+		a.cfg.Logger.Warn("address set aside", "addr", addr, "record", r.Key, "err", err)
+		return &Lease{Addr: addr, State: Quarantined, Reason: err.Error()}, nil
+	}
+	return l, nil
+}

@@ -1,0 +1,218 @@
+// Package boltstore keeps the records of a vip.Allocator in a bbolt file: durable, for one process on one machine.
+//
+// One bucket, "vip", holds a key for each record; its value is the revision (8 bytes, big endian) and the record's value.
+// Revisions come from the bucket's sequence, so they go on growing over restarts and deletes. A commit is on disk, synced,
+// when Commit returns; commits that arrive while another is being written share the next write (group commit). bbolt
+// locks the file: a second process that opens it gets an error after a second.
+package boltstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+var bucket = []byte("vip")
+
+// Store is a vip.Store in a bbolt database.
+type Store struct {
+	db   *bbolt.DB
+	path string        // for errors: a closed database forgets it
+	own  bool          // Close closes db
+	turn chan struct{} // holds one token: who has it writes for all that are queued
+
+	mu    sync.Mutex
+	queue []*request
+}
+
+var _ vip.Store = (*Store)(nil)
+
+type request struct {
+	changes  []vip.Change
+	revision uint64
+	err      error
+	done     chan struct{}
+}
+
+// Open opens or creates the file path. The caller calls Close.
+func Open(path string) (*Store, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		if errors.Is(err, bbolt.ErrTimeout) {
+			return nil, fmt.Errorf("open %s: another process has it open: %w", path, err)
+		}
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s, err := New(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.own = true
+	return s, nil
+}
+
+// New uses a database that the caller has opened, and closes after the last call.
+func New(db *bbolt.DB) (*Store, error) {
+	err := db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucket)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: bucket %q: %w", db.Path(), bucket, err)
+	}
+	return &Store{db: db, path: db.Path(), turn: make(chan struct{}, 1)}, nil
+}
+
+// Close closes a database that Open has opened. Calls that are under way end first.
+func (s *Store) Close() error {
+	if !s.own {
+		return nil
+	}
+	return s.db.Close()
+}
+
+// List implements vip.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var found []vip.Record
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucket).Cursor()
+		for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
+			r, err := record(string(k), v)
+			if err != nil {
+				return err
+			}
+			found = append(found, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	return found, nil
+}
+
+// Get implements vip.Store.
+func (s *Store) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	found := make([]vip.Record, len(keys))
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		for i, key := range keys {
+			var err error
+			if found[i], err = record(key, b.Get([]byte(key))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	return found, nil
+}
+
+// record reads a stored value; nil gives a record that is absent.
+func record(key string, v []byte) (vip.Record, error) {
+	if v == nil {
+		return vip.Record{Key: key}, nil
+	}
+	if len(v) < 8 {
+		return vip.Record{}, fmt.Errorf("key %s: %d bytes, want 8 or more", key, len(v))
+	}
+	return vip.Record{Key: key, Value: bytes.Clone(v[8:]), Revision: binary.BigEndian.Uint64(v)}, nil
+}
+
+// Commit implements vip.Store. A commit that has begun is seen through, even when ctx ends meanwhile.
+func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	r := &request{changes: changes, done: make(chan struct{})}
+	s.mu.Lock()
+	s.queue = append(s.queue, r)
+	s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		s.flush()
+		<-s.turn
+	case <-r.done:
+	}
+	<-r.done
+	return r.revision, r.err
+}
+
+// flush writes all that is queued in one transaction. A request that does not fit what is there fails alone.
+func (s *Store) flush() {
+	s.mu.Lock()
+	batch := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+	if len(batch) == 0 {
+		return
+	}
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		for _, r := range batch {
+			if r.err = check(b, r.changes); r.err != nil {
+				continue
+			}
+			if err := apply(b, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, r := range batch {
+		if err != nil && r.err == nil {
+			r.err = fmt.Errorf("%s: %w", s.path, err)
+		}
+		close(r.done)
+	}
+}
+
+func check(b *bbolt.Bucket, changes []vip.Change) error {
+	for _, c := range changes {
+		if c.Revision == vip.AnyRevision {
+			continue
+		}
+		have, err := record(c.Key, b.Get([]byte(c.Key)))
+		if err != nil {
+			return err
+		}
+		if have.Revision != c.Revision {
+			return fmt.Errorf("key %s: %w: has %d, expected %d", c.Key, vip.ErrRevision, have.Revision, c.Revision)
+		}
+	}
+	return nil
+}
+
+func apply(b *bbolt.Bucket, r *request) error {
+	var err error
+	if r.revision, err = b.NextSequence(); err != nil {
+		return err
+	}
+	for _, c := range r.changes {
+		if c.Value == nil {
+			err = b.Delete([]byte(c.Key))
+		} else {
+			err = b.Put([]byte(c.Key), append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(c.Value)), r.revision), c.Value...))
+		}
+		if err != nil {
+			return fmt.Errorf("key %s: %w", c.Key, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never beyond Pool.MaxLease
+// from its acquisition. A lease that is over or of another generation is ErrFenced.
+func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl time.Duration) (Lease, error) {
+	if ttl < 0 && ttl != Forever {
+		return Lease{}, fmt.Errorf("renew lease %s: %w: ttl %s: want more than 0, or Forever", id, ErrInvalid, ttl)
+	}
+	return a.change(ctx, "renew", id, generation, func(e *entry, next *Lease, now time.Time) error {
+		if ttl != 0 {
+			next.TTL = ttl
+		}
+		return extend(next, e.pool, now)
+	})
+}
+
+// Bind records the instances behind the VIP, in place of those recorded before. No instances means that nothing answers.
+func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, instances []Instance) (Lease, error) {
+	seen := map[string]bool{}
+	for _, i := range instances {
+		if !i.Addr.IsValid() || i.Addr.Port() == 0 {
+			return Lease{}, fmt.Errorf("bind lease %s: instance %q: %w: address %q: want host:port", id, i.ID, ErrInvalid, i.Addr)
+		}
+		if i.ID != "" && seen[i.ID] {
+			return Lease{}, fmt.Errorf("bind lease %s: instance %q: %w: named twice", id, i.ID, ErrInvalid)
+		}
+		seen[i.ID] = true
+	}
+	return a.change(ctx, "bind", id, generation, func(_ *entry, next *Lease, now time.Time) error {
+		next.Binding = Binding{slices.Clone(instances), now}
+		return nil
+	})
+}
+
+// Release ends the lease: its address drains and cools down, then it may be handed out again. Releasing a lease that has
+// ended is no error as long as nobody else got the address since. It returns the lease as it ended.
+func (a *Allocator) Release(ctx context.Context, id string, generation uint64, reason string) (Lease, error) {
+	return a.change(ctx, "release", id, generation, func(e *entry, next *Lease, now time.Time) error {
+		a.ending(e, next, now, reason)
+		return nil
+	})
+}
+
+// change makes one change to a live lease. A release also finds a lease that has ended, and leaves it as it is.
+func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *Lease, now time.Time) error) (Lease, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for range maxRounds {
+		if err := ctx.Err(); err != nil {
+			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		}
+		e, err := a.find(ctx, id, generation)
+		if err != nil {
+			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		}
+		now := a.cfg.Now()
+		a.x.advance(now)
+		switch {
+		case e.state != Leased && op == "release":
+			return e.shown(), nil
+		case e.state != Leased:
+			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it ended at %s (%s)",
+				op, id, e.lease.Owner.Task, ErrFenced, e.lease.Ended.Format(time.RFC3339), e.lease.Reason)
+		case a.x.expired(e, now) && op != "release":
+			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it expired at %s",
+				op, id, e.lease.Owner.Task, ErrFenced, e.lease.Expires.Format(time.RFC3339))
+		}
+		next := *e.lease
+		if err := edit(e, &next, now); err != nil {
+			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		}
+		err = a.commit(ctx, step{e, &next})
+		if errors.Is(err, ErrRevision) {
+			continue
+		}
+		if err != nil {
+			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		}
+		return e.shown(), nil
+	}
+	return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, ErrContended)
+}
+
+// find returns the entry whose last tenure is the lease id, settled. The store is asked before the answer is no.
+func (a *Allocator) find(ctx context.Context, id string, generation uint64) (*entry, error) {
+	addr, tenure, err := parseLeaseID(id)
+	if err != nil {
+		return nil, err
+	}
+	for asked := false; ; asked = true {
+		e := a.x.entries[addr]
+		for e != nil {
+			again, err := a.settle(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			if !again {
+				break
+			}
+		}
+		if e != nil && e.lease != nil && e.lease.ID == id && e.lease.Generation == generation && (asked || e.state == Leased) {
+			return e, nil
+		}
+		if !asked {
+			if err := a.ask(ctx, addr); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if e == nil || e.lease == nil || e.lease.Generation < tenure {
+			return nil, ErrNotFound
+		}
+		return nil, fmt.Errorf("%w: lease %s has generation %d, the call has %d", ErrFenced, e.lease.ID, e.lease.Generation, generation)
+	}
+}
+
+// ending makes next the ended tenure of e.
+func (a *Allocator) ending(e *entry, next *Lease, now time.Time, reason string) {
+	next.Ended, next.Reason, next.Expires = now, reason, time.Time{}
+	next.State = Draining
+	if a.cfg.Drained == nil {
+		cool(e, next, now)
+	}
+}
+
+// cool begins the cool-down.
+func cool(e *entry, next *Lease, now time.Time) {
+	rest := e.pool.coolDown()
+	if rest == 0 {
+		next.State, next.CoolUntil = Free, time.Time{}
+		return
+	}
+	next.State, next.CoolUntil = Cooling, now.Add(rest)
+}
+
+// end ends a live lease that nobody asked to end. A conflict is no error: the entry has been read again.
+func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
+	next := *e.lease
+	a.ending(e, &next, now, reason)
+	if err := a.commit(ctx, step{e, &next}); err != nil && !errors.Is(err, ErrRevision) {
+		return fmt.Errorf("end lease %s: %w", next.ID, err)
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A lease is stored as a version byte, its fields in the order of encodeLease, and a CRC-32C of all that. Numbers are
+// varints, strings have their length before them, times are nanoseconds since 1970 with 0 for the zero time.
+const leaseVersion = 1
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var errCorrupt = errors.New("record is damaged")
+
+func encodeLease(l *Lease) []byte {
+	e := encoder(make([]byte, 0, 128+len(l.Pool)+len(l.Reason)+64*len(l.Owner.Overrides)+192*len(l.Binding.Instances)))
+	e = append(e, leaseVersion, byte(l.State))
+	e.str(l.ID)
+	e.uint(l.Generation)
+	e.addr(l.Addr)
+	e.str(l.Pool)
+	e.str(l.Owner.Task)
+	e.str(l.Owner.Team)
+	e.pairs(l.Owner.Overrides)
+	e.str(l.RequestID)
+	e.int(int64(l.TTL))
+	for _, t := range []time.Time{l.Acquired, l.Expires, l.Ended, l.CoolUntil, l.Binding.Since} {
+		e.time(t)
+	}
+	e.str(l.Reason)
+	e.uint(uint64(len(l.Binding.Instances)))
+	for _, i := range l.Binding.Instances {
+		e.str(i.ID)
+		e.addr(i.Addr.Addr())
+		e.uint(uint64(i.Addr.Port()))
+		e.str(i.Cluster)
+		e.str(i.Version)
+		e.str(i.Digest)
+	}
+	return binary.LittleEndian.AppendUint32(e, crc32.Checksum(e, castagnoli))
+}
+
+func decodeLease(data []byte) (*Lease, error) {
+	if len(data) < 6 {
+		return nil, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
+	}
+	body, sum := data[:len(data)-4], binary.LittleEndian.Uint32(data[len(data)-4:])
+	if crc32.Checksum(body, castagnoli) != sum {
+		return nil, fmt.Errorf("%w: checksum does not match", errCorrupt)
+	}
+	if body[0] != leaseVersion {
+		return nil, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], leaseVersion)
+	}
+	l := &Lease{State: State(body[1])}
+	d := decoder{rest: body[2:], ok: l.State < states}
+	l.ID = d.str()
+	l.Generation = d.uint()
+	l.Addr = d.addr()
+	l.Pool = d.str()
+	l.Owner.Task = d.str()
+	l.Owner.Team = d.str()
+	l.Owner.Overrides = d.pairs()
+	l.RequestID = d.str()
+	l.TTL = time.Duration(d.int())
+	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil, &l.Binding.Since} {
+		*t = d.time()
+	}
+	l.Reason = d.str()
+	for n := d.count(); n > 0; n-- {
+		var i Instance
+		i.ID = d.str()
+		i.Addr = netip.AddrPortFrom(d.addr(), uint16(d.uint()))
+		i.Cluster = d.str()
+		i.Version = d.str()
+		i.Digest = d.str()
+		l.Binding.Instances = append(l.Binding.Instances, i)
+	}
+	if !d.ok || len(d.rest) != 0 {
+		return nil, fmt.Errorf("%w: fields do not add up", errCorrupt)
+	}
+	return l, nil
+}
+
+type encoder []byte
+
+func (e *encoder) uint(n uint64) { *e = binary.AppendUvarint(*e, n) }
+func (e *encoder) int(n int64)   { *e = binary.AppendVarint(*e, n) }
+
+func (e *encoder) str(s string) {
+	e.uint(uint64(len(s)))
+	*e = append(*e, s...)
+}
+
+func (e *encoder) addr(a netip.Addr) {
+	switch {
+	case a.Is4():
+		b := a.As4()
+		*e = append(append(*e, 4), b[:]...)
+	case a.IsValid():
+		b := a.As16()
+		*e = append(append(*e, 16), b[:]...)
+	default:
+		*e = append(*e, 0)
+	}
+}
+
+func (e *encoder) time(t time.Time) {
+	if t.IsZero() {
+		e.int(0)
+	} else {
+		e.int(t.UnixNano())
+	}
+}
+
+func (e *encoder) pairs(m map[string]string) {
+	e.uint(uint64(len(m)))
+	if len(m) == 0 {
+		return
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		e.str(k)
+		e.str(m[k])
+	}
+}
+
+// decoder reads what encoder wrote; after the first field that is not there ok is false and every value is zero.
+type decoder struct {
+	rest []byte
+	ok   bool
+}
+
+func (d *decoder) take(n int) []byte {
+	if !d.ok || n < 0 || n > len(d.rest) {
+		d.ok = false
+		return nil
+	}
+	taken := d.rest[:n]
+	d.rest = d.rest[n:]
+	return taken
+}
+
+func (d *decoder) uint() uint64 {
+	n, size := binary.Uvarint(d.rest)
+	if d.take(size); size <= 0 || !d.ok {
+		d.ok = false
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) int() int64 {
+	n, size := binary.Varint(d.rest)
+	if d.take(size); size <= 0 || !d.ok {
+		d.ok = false
+		return 0
+	}
+	return n
+}
+
+// count reads a number of elements, each of which takes a byte or more.
+func (d *decoder) count() int {
+	n := d.uint()
+	if n > uint64(len(d.rest)) {
+		d.ok = false
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) str() string { return string(d.take(d.count())) }
+
+func (d *decoder) addr() netip.Addr {
+	n := d.take(1)
+	if !d.ok || n[0] == 0 {
+		return netip.Addr{}
+	}
+	a, ok := netip.AddrFromSlice(d.take(int(n[0])))
+	d.ok = d.ok && ok
+	return a
+}
+
+func (d *decoder) time() time.Time {
+	n := d.int()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+func (d *decoder) pairs() map[string]string {
+	n := d.count()
+	if n == 0 {
+		return nil
+	}
+	m := make(map[string]string, n)
+	for ; n > 0; n-- {
+		k := d.str()
+		m[k] = d.str()
+	}
+	return m
+}

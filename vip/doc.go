@@ -1,0 +1,37 @@
+// Package vip leases virtual IP addresses out of pools: one for each test task, so that the address a tester types names
+// the version that answers. An address is never given to two owners, and never given again before it has rested.
+//
+// What the embedder does, in this order:
+//
+//  1. Declare the pools: addresses that lead to the test Nginx. ParsePool reads prefixes, ranges and single addresses.
+//  2. Choose a Store and open it: MemStore, boltstore (one machine), or one that passes storetest.Run.
+//  3. Make an Allocator with New and run its Run in a goroutine: it ends what has expired.
+//  4. Allocate with a task as the owner. Keep the lease's ID and Generation: every later change needs both.
+//  5. Bind the instances behind the address whenever they change, Renew before the lease expires, Release at the end.
+//  6. Point the data plane at what List and Locate say. An address that drains or cools down is answered by the baseline.
+//
+// A lease in ten lines:
+//
+//	pool, err := vip.ParsePool("test", "127.58.0.0/24")
+//	// ...
+//	a, err := vip.New(ctx, vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+//	// ...
+//	go a.Run(ctx)
+//	lease, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "T-1", Overrides: map[string]string{"hello_web": "v2"}}})
+//	// ...
+//	lease, err = a.Bind(ctx, lease.ID, lease.Generation, []vip.Instance{{ID: "c1", Addr: netip.MustParseAddrPort("10.1.2.3:8080")}})
+//	// ...
+//	_, err = a.Release(ctx, lease.ID, lease.Generation, "task finished")
+//
+// What is remembered: the owner is the identity, so an answer that was lost is asked for again and is the same. The
+// generation grows with every tenure of an address, so that a late call of an earlier holder gets ErrFenced. A released
+// address cools down for Pool.CoolDown, 130 s unless said otherwise, because ARP tables, connection tracking and browsers
+// remember it; then the address that has been free longest is handed out first. All of it is in the store, and survives a
+// restart. A store that does not say whether a commit was made is asked until it does, and the address is not touched
+// before. At every revision free + leased + draining + cooling + quarantined + reserved is the size of the pool.
+//
+// Allocation and release cost the same whether the pool is empty or full.
+//
+// What this package does not do: it moves no packets and configures no network; it does not start, stop or watch the
+// instances; it does not decide which version a task should test.
+package vip

@@ -1,0 +1,104 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// What a caller branches on with errors.Is. Where there is data, errors.As gives the struct named beside it.
+var (
+	// ErrExhausted: no address is free in any pool that the request may use. See *ExhaustedError.
+	ErrExhausted = errors.New("pool exhausted")
+	// ErrConflict: the owner already holds a lease with another specification. See *ConflictError.
+	ErrConflict = errors.New("owner holds a lease with another specification")
+	// ErrFenced: the lease of the call has ended, or its generation is stale. Nothing was changed.
+	ErrFenced = errors.New("lease is fenced")
+	// ErrNotFound: no such lease, pool or address.
+	ErrNotFound = errors.New("not found")
+	// ErrTaken: the address that was asked for by name cannot be had. See *TakenError.
+	ErrTaken = errors.New("address is not free")
+	// ErrInvalid: the request contradicts itself or the pool's limits.
+	ErrInvalid = errors.New("invalid request")
+	// ErrUncertain: the store did not say whether the change was made. The allocator finds out before it touches the
+	// address again; asking again with the same owner or lease gives the answer.
+	ErrUncertain = errors.New("outcome is not known")
+	// ErrContended: other allocators of the same store won every round. Try again later.
+	ErrContended = errors.New("too many conflicting changes")
+)
+
+// ExhaustedError says how full the pools are that a request could have used.
+type ExhaustedError struct {
+	Pools       []string  // pools that were tried, in order; empty when no pool matched
+	Free        uint64    // addresses that are free now: not zero only when more than one was asked for
+	Cooling     uint64    // addresses that become free when their cool-down ends
+	Quarantined uint64    // addresses set aside as bad
+	Soonest     time.Time // when the next address becomes free if no lease is renewed or released; zero when nothing is due
+}
+
+func (e *ExhaustedError) Error() string {
+	if len(e.Pools) == 0 {
+		return "no enabled pool matches the request"
+	}
+	soonest := "nothing is due to become free: release a lease or grow the pool"
+	if !e.Soonest.IsZero() {
+		soonest = "the next address is due at " + e.Soonest.Format(time.RFC3339)
+	}
+	return fmt.Sprintf("pool %s: %s: %d free, %d cooling, %d quarantined; %s",
+		strings.Join(e.Pools, ", "), ErrExhausted, e.Free, e.Cooling, e.Quarantined, soonest)
+}
+
+// Is makes errors.Is(err, ErrExhausted) true.
+func (e *ExhaustedError) Is(target error) bool { return target == ErrExhausted }
+
+// Difference is one field in which a request and the lease that its owner holds are not the same.
+type Difference struct {
+	Field      string // such as "pool", "addr", "overrides.hello_web"
+	Have, Want string // of the lease, of the request; "" when absent
+}
+
+// ConflictError names the lease that the owner holds and every difference.
+type ConflictError struct {
+	Lease Lease
+	Diff  []Difference
+}
+
+func (e *ConflictError) Error() string {
+	parts := make([]string, len(e.Diff))
+	for i, d := range e.Diff {
+		parts[i] = fmt.Sprintf("%s is %q, asked for %q", d.Field, d.Have, d.Want)
+	}
+	return fmt.Sprintf("task %q: %s: lease %s: %s; release it first or ask for the same",
+		e.Lease.Owner.Task, ErrConflict, e.Lease.ID, strings.Join(parts, ", "))
+}
+
+// Is makes errors.Is(err, ErrConflict) true.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// TakenError says why an address that was asked for by name cannot be had.
+type TakenError struct {
+	Addr   netip.Addr
+	State  State
+	Reason string    // why it is reserved or quarantined
+	Holder Owner     // who holds it, or held it last
+	Until  time.Time // when the state ends by itself; zero when it does not
+}
+
+func (e *TakenError) Error() string {
+	msg := fmt.Sprintf("address %s: %s: %s", e.Addr, ErrTaken, e.State)
+	if e.Reason != "" {
+		msg += fmt.Sprintf(" (%s)", e.Reason)
+	}
+	if e.Holder.Task != "" {
+		msg += fmt.Sprintf(", task %q", e.Holder.Task)
+	}
+	if !e.Until.IsZero() {
+		msg += ", until " + e.Until.Format(time.RFC3339)
+	}
+	return msg
+}
+
+// Is makes errors.Is(err, ErrTaken) true.
+func (e *TakenError) Is(target error) bool { return target == ErrTaken }

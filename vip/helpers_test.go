@@ -1,0 +1,85 @@
+package vip_test
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+// clock is a clock that moves when told to.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) Add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func pool(t testing.TB, name string, ranges ...string) vip.Pool {
+	t.Helper()
+	p, err := vip.ParsePool(name, ranges...)
+	require.NoError(t, err)
+	return p
+}
+
+func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config, pools ...vip.Pool) *vip.Allocator {
+	t.Helper()
+	cfg.Now = c.Now
+	a, err := vip.New(context.Background(), store, pools, cfg)
+	require.NoError(t, err)
+	return a
+}
+
+func owner(task string, overrides ...string) vip.Owner {
+	o := vip.Owner{Task: task}
+	for i := 0; i < len(overrides); i += 2 {
+		if o.Overrides == nil {
+			o.Overrides = map[string]string{}
+		}
+		o.Overrides[overrides[i]] = overrides[i+1]
+	}
+	return o
+}
+
+func allocate(t testing.TB, a *vip.Allocator, req vip.Request) vip.Lease {
+	t.Helper()
+	l, err := a.Allocate(context.Background(), req)
+	require.NoError(t, err)
+	return l
+}
+
+func release(t testing.TB, a *vip.Allocator, l vip.Lease) vip.Lease {
+	t.Helper()
+	ended, err := a.Release(context.Background(), l.ID, l.Generation, "done")
+	require.NoError(t, err)
+	return ended
+}
+
+// conserved requires that the states of every pool add up to its size, and returns the first pool's.
+func conserved(t testing.TB, a *vip.Allocator) vip.Stats {
+	t.Helper()
+	all := a.Stats()
+	for _, s := range all {
+		require.Equal(t, s.Size, s.Free+s.Leased+s.Draining+s.Cooling+s.Quarantined+s.Reserved, "%+v", s)
+	}
+	return all[0]
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

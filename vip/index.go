@@ -1,0 +1,327 @@
+package vip
+
+import (
+	"container/heap"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// index is the allocator's picture of the store: pure, no clock, no lock. Every operation of the hot path costs the same
+// at any occupancy, and addresses that were never used cost nothing.
+type index struct {
+	pools   []*pool
+	byName  map[string]*pool
+	entries map[netip.Addr]*entry
+	live    map[string]*entry // task → its leases, chained by entry.next
+	ended   map[string]*entry // task → addresses that it was the last to hold
+	bound   map[netip.AddrPort]map[*entry]struct{}
+	due     deadlines
+	overdue []*entry            // leases that were due when advance last looked, for Sweep
+	drains  map[*entry]struct{} // entries that are Draining
+	grace   time.Duration       // after Expires, in which a lease still lives
+}
+
+// pool is a Pool with its free queue: first the addresses never used, in order, then the others, longest free first.
+type pool struct {
+	Pool
+	layout
+	gone        bool // not configured any more, kept for the leases that it still has
+	counts      [states]uint64
+	fresh       uint64 // how many addresses at the front were looked at by takeFresh
+	first, last *entry // free queue
+}
+
+// entry is one address that is or was in use.
+type entry struct {
+	addr  netip.Addr
+	key   string // in the store
+	pool  *pool
+	state State
+	lease *Lease // the tenure, immutable; nil before the first. Its State is what is stored, state is what holds now
+	rev   uint64 // in the store
+
+	busy   bool          // a commit is under way; the entry is not to be touched
+	wait   chan struct{} // closed when busy ends; made by the first who waits
+	unsure *commit       // a commit whose outcome is not known
+
+	deadline  time.Time // when state ends by itself
+	heapIndex int       // in index.due plus 1; 0 when not there
+
+	next          *entry // in live or ended
+	before, after *entry // in the pool's free queue
+	queued        bool
+}
+
+func newIndex(pools []Pool, layouts []layout, grace time.Duration) *index {
+	x := &index{
+		byName: map[string]*pool{}, entries: map[netip.Addr]*entry{}, live: map[string]*entry{}, ended: map[string]*entry{},
+		bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
+	}
+	for i, p := range pools {
+		added := &pool{Pool: p, layout: layouts[i]}
+		added.counts[Reserved] = uint64(len(p.Reserved))
+		x.pools = append(x.pools, added)
+		x.byName[p.Name] = added
+	}
+	return x
+}
+
+// poolOf finds the pool that has addr, nil when none does.
+func (x *index) poolOf(addr netip.Addr) *pool {
+	for _, p := range x.pools {
+		if p.contains(addr) {
+			return p
+		}
+	}
+	return nil
+}
+
+// formerPool is a pool that is not configured any more, for leases that it still has.
+func (x *index) formerPool(name string) *pool {
+	if p := x.byName[name]; p != nil && p.gone {
+		return p
+	}
+	p := &pool{Pool: Pool{Name: name}, gone: true}
+	x.pools = append(x.pools, p)
+	if x.byName[name] == nil {
+		x.byName[name] = p
+	}
+	return p
+}
+
+// entry returns the entry of an address of p, which is made when it was never used.
+func (x *index) entry(p *pool, addr netip.Addr) *entry {
+	if e := x.entries[addr]; e != nil {
+		return e
+	}
+	e := &entry{addr: addr, key: addrPrefix + addr.String(), pool: p}
+	if _, reserved := p.Reserved[addr]; reserved {
+		e.state = Reserved
+	}
+	x.entries[addr] = e
+	return e
+}
+
+// takeFree takes the next address out of the free queue of p; nil when there is none.
+func (x *index) takeFree(p *pool) *entry {
+	for p.fresh < p.size {
+		addr := p.at(p.fresh)
+		p.fresh++
+		if _, reserved := p.Reserved[addr]; !reserved && x.entries[addr] == nil {
+			return x.entry(p, addr)
+		}
+	}
+	if e := p.first; e != nil {
+		p.dequeue(e)
+		return e
+	}
+	return nil
+}
+
+func (p *pool) enqueue(e *entry) {
+	e.before, e.after, e.queued = p.last, nil, true
+	if p.last != nil {
+		p.last.after = e
+	} else {
+		p.first = e
+	}
+	p.last = e
+}
+
+func (p *pool) dequeue(e *entry) {
+	if !e.queued {
+		return
+	}
+	if e.before != nil {
+		e.before.after = e.after
+	} else {
+		p.first = e.after
+	}
+	if e.after != nil {
+		e.after.before = e.before
+	} else {
+		p.last = e.before
+	}
+	e.before, e.after, e.queued = nil, nil, false
+}
+
+// free is how many addresses of p nobody holds; those with a commit under way are among them.
+func (p *pool) free() uint64 {
+	if p.gone {
+		return 0
+	}
+	taken := p.counts[Reserved]
+	for _, s := range [...]State{Leased, Draining, Cooling, Quarantined} {
+		taken += p.counts[s]
+	}
+	return p.size - taken
+}
+
+// advance makes free what has cooled down by now, and moves leases that are over to overdue.
+func (x *index) advance(now time.Time) {
+	for len(x.due) > 0 && !x.due[0].deadline.After(now) {
+		e := x.due[0]
+		if e.state == Leased {
+			e.deadline = time.Time{}
+			x.due.update(e)
+			x.overdue = append(x.overdue, e)
+		} else {
+			x.relink(e, now)
+		}
+	}
+}
+
+// expired says whether the lease of e is over, grace included.
+func (x *index) expired(e *entry, now time.Time) bool {
+	return e.state == Leased && !e.lease.Expires.IsZero() && !e.lease.Expires.Add(x.grace).After(now)
+}
+
+// set makes l, at revision rev, the tenure of e; nil when it never had one.
+func (x *index) set(e *entry, l *Lease, rev uint64, now time.Time) {
+	x.unlink(e)
+	e.lease, e.rev = l, rev
+	x.link(e, now)
+}
+
+// relink is set with what e has: its deadline is worked out anew.
+func (x *index) relink(e *entry, now time.Time) { x.set(e, e.lease, e.rev, now) }
+
+// draining lists the entries that are Draining, by address.
+func (x *index) draining() []*entry {
+	return slices.SortedFunc(maps.Keys(x.drains), func(a, b *entry) int { return a.addr.Compare(b.addr) })
+}
+
+func (x *index) unlink(e *entry) {
+	if e.state != Free {
+		e.pool.counts[e.state]--
+	}
+	e.pool.dequeue(e)
+	if e.state == Draining {
+		delete(x.drains, e)
+	}
+	if e.lease == nil {
+		return
+	}
+	if task := e.lease.Owner.Task; e.state == Leased {
+		unchain(x.live, task, e)
+	} else {
+		unchain(x.ended, task, e)
+	}
+	for _, i := range e.lease.Binding.Instances {
+		if at := x.bound[i.Addr]; at != nil {
+			if delete(at, e); len(at) == 0 {
+				delete(x.bound, i.Addr)
+			}
+		}
+	}
+}
+
+func (x *index) link(e *entry, now time.Time) {
+	l := e.lease
+	e.state, e.deadline = Free, time.Time{}
+	if l != nil {
+		e.state = l.State
+	}
+	switch e.state {
+	case Leased:
+		if !l.Expires.IsZero() {
+			e.deadline = l.Expires.Add(x.grace)
+		}
+	case Draining:
+		x.drains[e] = struct{}{}
+	case Cooling, Quarantined:
+		if e.deadline = l.CoolUntil; !e.deadline.IsZero() && !e.deadline.After(now) {
+			e.state, e.deadline = Free, time.Time{}
+		}
+	}
+	if _, reserved := e.pool.Reserved[e.addr]; reserved && e.state == Free {
+		e.state = Reserved
+	}
+	x.due.update(e)
+	if e.state != Free {
+		e.pool.counts[e.state]++
+	} else if !e.pool.gone && !e.busy && e.unsure == nil {
+		e.pool.enqueue(e)
+	}
+	if l == nil {
+		return
+	}
+	if e.state == Leased {
+		chain(x.live, l.Owner.Task, e)
+	} else {
+		chain(x.ended, l.Owner.Task, e)
+	}
+	if e.state != Leased && e.state != Draining {
+		return
+	}
+	for _, i := range l.Binding.Instances {
+		if x.bound[i.Addr] == nil {
+			x.bound[i.Addr] = map[*entry]struct{}{}
+		}
+		x.bound[i.Addr][e] = struct{}{}
+	}
+}
+
+func chain(m map[string]*entry, task string, e *entry) {
+	e.next = m[task]
+	m[task] = e
+}
+
+func unchain(m map[string]*entry, task string, e *entry) {
+	first := m[task]
+	switch {
+	case first == e && e.next == nil:
+		delete(m, task)
+	case first == e:
+		m[task] = e.next
+	default:
+		for at := first; at != nil; at = at.next {
+			if at.next == e {
+				at.next = e.next
+				break
+			}
+		}
+	}
+	e.next = nil
+}
+
+// deadlines is a heap of the entries that have one, soonest first.
+type deadlines []*entry
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].deadline.Before(d[j].deadline) }
+
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].heapIndex, d[j].heapIndex = i+1, j+1
+}
+
+// Push implements heap.Interface.
+func (d *deadlines) Push(e any) {
+	*d = append(*d, e.(*entry))
+	e.(*entry).heapIndex = len(*d)
+}
+
+// Pop implements heap.Interface.
+func (d *deadlines) Pop() any {
+	e := (*d)[len(*d)-1]
+	(*d)[len(*d)-1] = nil
+	*d = (*d)[:len(*d)-1]
+	e.heapIndex = 0
+	return e
+}
+
+// update puts e where its deadline says, or takes it out when it has none.
+func (d *deadlines) update(e *entry) {
+	switch {
+	case e.deadline.IsZero() && e.heapIndex > 0:
+		heap.Remove(d, e.heapIndex-1)
+	case e.deadline.IsZero():
+	case e.heapIndex > 0:
+		heap.Fix(d, e.heapIndex-1)
+	default:
+		heap.Push(d, e)
+	}
+}

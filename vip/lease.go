@@ -1,0 +1,154 @@
+package vip
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// State is where an address stands. Every address of a pool is in exactly one state at every revision.
+type State uint8
+
+// The states of an address. A lease is live while Leased.
+const (
+	Free        State = iota // may be handed out
+	Leased                   // held by an owner
+	Draining                 // given back, still waiting for the proof that nothing uses it
+	Cooling                  // given back, waits for its cool-down
+	Quarantined              // set aside as bad
+	Reserved                 // never handed out, by configuration
+	states
+)
+
+var stateNames = [states]string{"free", "leased", "draining", "cooling", "quarantined", "reserved"}
+
+func (s State) String() string {
+	if s < states {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// MarshalText gives the name of the state.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads the name of a state.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(stateNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("state %q: want one of %s", text, strings.Join(stateNames[:], ", "))
+	}
+	*s = State(i)
+	return nil
+}
+
+// Forever as a TTL asks for a lease that does not expire.
+const Forever time.Duration = -1
+
+// Owner says for whom an address is held. Task and the names of the overridden clusters are its identity: a task has one
+// lease for a set of clusters, and two live leases of one task override disjoint sets.
+type Owner struct {
+	Task      string            `json:"task"`                // the test task; required
+	Team      string            `json:"team,omitempty"`      // who pays for it, for quotas; may be empty
+	Overrides map[string]string `json:"overrides,omitempty"` // cluster → version that this VIP serves; the rest is baseline
+}
+
+func (o Owner) clone() Owner {
+	o.Overrides = maps.Clone(o.Overrides)
+	return o
+}
+
+// Instance is one running container behind a VIP.
+type Instance struct {
+	ID      string         `json:"id"` // container id, unique among the running instances
+	Addr    netip.AddrPort `json:"addr"`
+	Cluster string         `json:"cluster,omitempty"`
+	Version string         `json:"version,omitempty"`
+	Digest  string         `json:"digest,omitempty"`
+}
+
+// Binding is what answers behind a VIP.
+type Binding struct {
+	Instances []Instance `json:"instances,omitempty"`
+	Since     time.Time  `json:"since,omitzero"` // when it was recorded
+}
+
+// Lease says who holds an address until when. After its end it stays with the address, as the last tenure, until the
+// address is handed out again.
+type Lease struct {
+	ID         string        `json:"id"`         // unique for ever
+	Generation uint64        `json:"generation"` // fencing token: grows with every tenure of the address
+	Addr       netip.Addr    `json:"addr"`
+	Pool       string        `json:"pool"`
+	Owner      Owner         `json:"owner"`
+	RequestID  string        `json:"requestID,omitempty"`
+	State      State         `json:"state"`
+	TTL        time.Duration `json:"ttl"` // Forever when it does not expire; nanoseconds in JSON
+	Acquired   time.Time     `json:"acquired,omitzero"`
+	Expires    time.Time     `json:"expires,omitzero"`   // zero when it does not expire
+	Ended      time.Time     `json:"ended,omitzero"`     // when it was released, expired or taken away; zero while live
+	CoolUntil  time.Time     `json:"coolUntil,omitzero"` // end of the cool-down, or of the quarantine
+	Reason     string        `json:"reason,omitempty"`   // why it ended, or why the address is reserved or quarantined
+	Binding    Binding       `json:"binding,omitzero"`
+}
+
+// shown is the lease as the caller gets it: with maps and slices of its own, and times that are on the wall clock only.
+func (e *entry) shown() Lease {
+	l := *e.lease
+	l.State = e.state
+	l.Owner = l.Owner.clone()
+	l.Binding.Instances = slices.Clone(l.Binding.Instances)
+	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil, &l.Binding.Since} {
+		if !t.IsZero() {
+			*t = t.Round(0).UTC()
+		}
+	}
+	return l
+}
+
+// leaseID names one tenure of one address, for ever.
+func leaseID(addr netip.Addr, generation uint64) string {
+	return addr.String() + "-" + strconv.FormatUint(generation, 10)
+}
+
+func parseLeaseID(id string) (netip.Addr, uint64, error) {
+	before, after, ok := strings.Cut(id, "-")
+	addr, err := netip.ParseAddr(before)
+	generation, err2 := strconv.ParseUint(after, 10, 64)
+	if !ok || err != nil || err2 != nil || id != leaseID(addr, generation) {
+		return netip.Addr{}, 0, fmt.Errorf("lease %q: %w: an id looks like 10.0.0.7-3", id, ErrNotFound)
+	}
+	return addr, generation, nil
+}
+
+// Request asks for an address.
+type Request struct {
+	Owner Owner
+	// Pool to take the address from. The default is any enabled pool, in the order of configuration.
+	Pool string
+	// RequestID tells two requests of one owner apart: a late duplicate of a request whose lease has ended is refused
+	// with ErrFenced instead of taking a second address. The default is none.
+	RequestID string
+	// TTL after which the lease ends unless it is renewed; Forever for no end. The default is Config.DefaultTTL.
+	TTL time.Duration
+	// Addr asks for one address by name. The default is the address that the owner had last, if it is free, else the one
+	// that has been free for longest.
+	Addr netip.Addr
+}
+
+// Query selects leases: every field that is set must match. The zero Query matches all.
+type Query struct {
+	VIP      netip.Addr     // the address of the lease
+	Pool     string         // pool name
+	Task     string         // task of the owner
+	Team     string         // team of the owner
+	Cluster  string         // overridden by the owner, or bound
+	Version  string         // of the overridden cluster, or of a bound instance
+	Instance string         // id of a bound instance
+	Addr     netip.AddrPort // host:port of a bound instance
+	States   []State        // nil: Leased and Draining for Locate, all but Free for List
+}

@@ -1,0 +1,77 @@
+package vip
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// MemStore keeps records in memory: for tests, and for a platform that hands out its addresses anew on every start.
+type MemStore struct {
+	mu       sync.RWMutex
+	records  map[string]Record
+	revision uint64
+}
+
+var _ Store = (*MemStore)(nil)
+
+// NewMemStore returns an empty store.
+func NewMemStore() *MemStore { return &MemStore{records: map[string]Record{}} }
+
+// List implements Store.
+func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var found []Record
+	for key, r := range s.records {
+		if strings.HasPrefix(key, prefix) {
+			found = append(found, r)
+		}
+	}
+	slices.SortFunc(found, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
+	return found, nil
+}
+
+// Get implements Store.
+func (s *MemStore) Get(ctx context.Context, keys ...string) ([]Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	found := make([]Record, len(keys))
+	for i, key := range keys {
+		found[i] = s.records[key]
+		found[i].Key = key
+	}
+	return found, nil
+}
+
+// Commit implements Store.
+func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range changes {
+		if have := s.records[c.Key].Revision; c.Revision != AnyRevision && have != c.Revision {
+			return 0, fmt.Errorf("key %s: %w: has %d, expected %d", c.Key, ErrRevision, have, c.Revision)
+		}
+	}
+	s.revision++
+	for _, c := range changes {
+		if c.Value == nil {
+			delete(s.records, c.Key)
+		} else {
+			s.records[c.Key] = Record{Key: c.Key, Value: c.Value, Revision: s.revision}
+		}
+	}
+	return s.revision, nil
+}

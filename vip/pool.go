@@ -1,0 +1,237 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// DefaultCoolDown outlasts what remembers an address: ARP entries (60 s), connection tracking of a half-open connection (120 s).
+const DefaultCoolDown = 130 * time.Second
+
+// Range is a run of addresses of one family, both ends included.
+type Range struct {
+	First, Last netip.Addr
+}
+
+func (r Range) String() string {
+	if r.First == r.Last {
+		return r.First.String()
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
+// ParseRange reads "10.0.0.0/24", "10.0.0.7" or "10.0.0.7-10.0.0.20", IPv4 or IPv6. A prefix must have no host bits set.
+func ParseRange(s string) (Range, error) {
+	if first, last, ok := strings.Cut(s, "-"); ok {
+		return parseEnds(s, first, last)
+	}
+	if !strings.Contains(s, "/") {
+		return parseEnds(s, s, s)
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return Range{}, fmt.Errorf("range %q: want a prefix, an address or first-last: %w", s, err)
+	case p != p.Masked():
+		return Range{}, fmt.Errorf("range %q: host bits are set: write %s or a single address", s, p.Masked())
+	case p.Addr().Is4In6():
+		return Range{}, fmt.Errorf("range %q: IPv4 in IPv6 form: write the IPv4 prefix", s)
+	}
+	last := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(last)*8; bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	end, _ := netip.AddrFromSlice(last)
+	return Range{p.Addr(), end}, nil
+}
+
+func parseEnds(s, first, last string) (Range, error) {
+	var r Range
+	var err error
+	if r.First, err = netip.ParseAddr(strings.TrimSpace(first)); err == nil {
+		r.Last, err = netip.ParseAddr(strings.TrimSpace(last))
+	}
+	if err != nil {
+		return Range{}, fmt.Errorf("range %q: want a prefix, an address or first-last: %w", s, err)
+	}
+	return r, r.validate()
+}
+
+func (r Range) validate() error {
+	switch {
+	case !r.First.IsValid() || !r.Last.IsValid():
+		return fmt.Errorf("range %s: both ends are required", r)
+	case r.First.Zone() != "" || r.Last.Zone() != "":
+		return fmt.Errorf("range %s: zones are not supported", r)
+	case r.First.Is4In6() || r.Last.Is4In6():
+		return fmt.Errorf("range %s: IPv4 in IPv6 form: write the IPv4 address", r)
+	case r.First.BitLen() != r.Last.BitLen():
+		return fmt.Errorf("range %s: ends of two address families", r)
+	case r.Last.Less(r.First):
+		return fmt.Errorf("range %s: first is after last", r)
+	}
+	return nil
+}
+
+// Pool is a set of addresses that are handed out under the same rules.
+type Pool struct {
+	// Name of the pool; required.
+	Name string
+	// Ranges of addresses. They must not overlap each other or those of another pool.
+	Ranges []Range
+	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are refused.
+	Reserved map[netip.Addr]string
+	// CoolDown is how long an address rests after its lease has ended; negative for none. The default is DefaultCoolDown.
+	CoolDown time.Duration
+	// Labels to choose a pool by.
+	Labels map[string]string
+	// Disabled pools hand out nothing; what is leased stays leased. This is how a pool is drained. The default is enabled.
+	Disabled bool
+	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no limit.
+	MaxLease time.Duration
+}
+
+// ParsePool makes a pool of ranges as ParseRange reads them. In an IPv4 prefix shorter than /31 the network and the
+// broadcast address are reserved.
+func ParsePool(name string, ranges ...string) (Pool, error) {
+	p := Pool{Name: name, Reserved: map[netip.Addr]string{}}
+	var errs []error
+	for _, s := range ranges {
+		r, err := ParseRange(s)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.Ranges = append(p.Ranges, r)
+		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Addr().Is4() && prefix.Bits() < 31 {
+			p.Reserved[r.First], p.Reserved[r.Last] = "network address", "broadcast address"
+		}
+	}
+	if len(errs) > 0 {
+		return Pool{}, fmt.Errorf("pool %q: %w", name, errors.Join(errs...))
+	}
+	if _, err := layOut(p); err != nil {
+		return Pool{}, err
+	}
+	return p, nil
+}
+
+func (p Pool) coolDown() time.Duration {
+	switch {
+	case p.CoolDown == 0:
+		return DefaultCoolDown
+	case p.CoolDown < 0:
+		return 0
+	}
+	return p.CoolDown
+}
+
+// layout is the arithmetic of a pool: its ranges in order, and the index of the first address of each.
+type layout struct {
+	ranges []Range
+	starts []uint64
+	size   uint64
+}
+
+func layOut(p Pool) (layout, error) {
+	l := layout{ranges: slices.Clone(p.Ranges)}
+	var errs []error
+	if p.Name == "" {
+		errs = append(errs, errors.New("name is empty"))
+	}
+	if len(p.Ranges) == 0 {
+		errs = append(errs, errors.New("no ranges"))
+	}
+	for _, r := range p.Ranges {
+		errs = append(errs, r.validate())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return layout{}, fmt.Errorf("pool %q: %w", p.Name, err)
+	}
+	slices.SortFunc(l.ranges, func(a, b Range) int { return a.First.Compare(b.First) })
+	for i, r := range l.ranges {
+		if i > 0 && !l.ranges[i-1].Last.Less(r.First) {
+			errs = append(errs, fmt.Errorf("ranges %s and %s overlap", l.ranges[i-1], r))
+		}
+		l.starts = append(l.starts, l.size)
+		n := distance(r.First, r.Last)
+		if n >= math.MaxInt64-l.size {
+			return layout{}, fmt.Errorf("pool %q: range %s: a pool may hold up to 2^63 addresses", p.Name, r)
+		}
+		l.size += n + 1
+	}
+	for addr := range p.Reserved {
+		if !l.contains(addr) {
+			errs = append(errs, fmt.Errorf("reserved address %s is outside its ranges", addr))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return layout{}, fmt.Errorf("pool %q: %w", p.Name, err)
+	}
+	return l, nil
+}
+
+func (l layout) contains(addr netip.Addr) bool {
+	i := sort.Search(len(l.ranges), func(i int) bool { return addr.Less(l.ranges[i].First) }) - 1
+	return i >= 0 && !l.ranges[i].Last.Less(addr)
+}
+
+// at is the address with index i in the order of addresses.
+func (l layout) at(i uint64) netip.Addr {
+	r := sort.Search(len(l.starts), func(r int) bool { return l.starts[r] > i }) - 1
+	first, n := l.ranges[r].First, i-l.starts[r]
+	if first.Is4() {
+		b := first.As4()
+		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+		return netip.AddrFrom4(b)
+	}
+	b := first.As16()
+	low := binary.BigEndian.Uint64(b[8:])
+	if low+n < low {
+		binary.BigEndian.PutUint64(b[:8], binary.BigEndian.Uint64(b[:8])+1)
+	}
+	binary.BigEndian.PutUint64(b[8:], low+n)
+	return netip.AddrFrom16(b)
+}
+
+// distance is the number of steps from a to b, both of one family, saturated.
+func distance(a, b netip.Addr) uint64 {
+	x, y := a.As16(), b.As16()
+	high := binary.BigEndian.Uint64(y[:8]) - binary.BigEndian.Uint64(x[:8])
+	lowA, lowB := binary.BigEndian.Uint64(x[8:]), binary.BigEndian.Uint64(y[8:])
+	if lowB < lowA {
+		high--
+	}
+	if high > 0 {
+		return math.MaxUint64
+	}
+	return lowB - lowA
+}
+
+// overlaps reports the first pair of pools that share an address.
+func overlaps(pools []Pool, layouts []layout) error {
+	type piece struct {
+		Range
+		pool string
+	}
+	var all []piece
+	for i, l := range layouts {
+		for _, r := range l.ranges {
+			all = append(all, piece{r, pools[i].Name})
+		}
+	}
+	slices.SortFunc(all, func(a, b piece) int { return a.First.Compare(b.First) })
+	for i := 1; i < len(all); i++ {
+		if a, b := all[i-1], all[i]; !a.Last.Less(b.First) {
+			return fmt.Errorf("pools %q and %q overlap: %s and %s", a.pool, b.pool, a.Range, b.Range)
+		}
+	}
+	return nil
+}

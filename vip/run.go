@@ -1,0 +1,120 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Run sweeps until ctx is done, whenever something is due and at least every Config.Interval. It returns ctx's cause. A
+// store that is away is logged and tried again.
+func (a *Allocator) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
+			a.cfg.Logger.Warn("sweep of leases", "err", err)
+		}
+		timer.Reset(a.pause())
+	}
+}
+
+// pause is how long nothing is due, between a millisecond and Interval.
+func (a *Allocator) pause() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pause := a.cfg.Interval
+	if len(a.x.due) > 0 {
+		pause = min(pause, a.x.due[0].deadline.Sub(a.cfg.Now()))
+	}
+	return max(pause, time.Millisecond)
+}
+
+// Sweep does what is due now: it settles commits whose outcome is not known, ends leases that have expired, and begins the
+// cool-down of addresses that have drained. Run calls it; a caller with a scheduler of its own may call it instead.
+func (a *Allocator) Sweep(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(a.settleDoubts(ctx), a.endOverdue(ctx), a.endDrained(ctx))
+}
+
+func (a *Allocator) settleDoubts(ctx context.Context) error {
+	var errs []error
+	for _, c := range append([]*commit(nil), a.doubts...) {
+		if e := c.steps[0].e; e.unsure == c && !e.busy {
+			errs = append(errs, a.resolve(ctx, c))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Allocator) endOverdue(ctx context.Context) error {
+	a.x.advance(a.cfg.Now())
+	overdue := a.x.overdue
+	a.x.overdue = nil
+	for len(overdue) > 0 {
+		now := a.cfg.Now()
+		n := min(len(overdue), sweepAtOnce)
+		var steps []step
+		for _, e := range overdue[:n] {
+			if e.busy || e.unsure != nil {
+				a.x.overdue = append(a.x.overdue, e)
+				continue
+			}
+			if !a.x.expired(e, now) {
+				a.x.relink(e, now)
+				continue
+			}
+			next := *e.lease
+			a.ending(e, &next, now, "expired")
+			steps = append(steps, step{e, &next})
+		}
+		if len(steps) > 0 {
+			if err := a.commit(ctx, steps...); err != nil {
+				for _, s := range steps { // those that are over still come back next time
+					a.x.overdue = append(a.x.overdue, s.e)
+				}
+				if !errors.Is(err, ErrRevision) {
+					a.x.overdue = append(a.x.overdue, overdue[n:]...)
+					return fmt.Errorf("end expired leases: %w", err)
+				}
+			}
+		}
+		overdue = overdue[n:]
+	}
+	return nil
+}
+
+func (a *Allocator) endDrained(ctx context.Context) error {
+	var errs []error
+	for _, e := range a.x.draining() {
+		if e.state != Draining || e.busy || e.unsure != nil {
+			continue
+		}
+		l, rev := e.shown(), e.rev
+		over := !l.Ended.Add(a.cfg.DrainLimit).After(a.cfg.Now())
+		if !over && a.cfg.Drained != nil {
+			a.mu.Unlock()
+			drained, err := a.cfg.Drained(ctx, l)
+			a.mu.Lock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("drain of %s: %w", l.Addr, err))
+			}
+			if !drained || err != nil || e.rev != rev || e.busy || e.unsure != nil {
+				continue
+			}
+		}
+		next := *e.lease
+		cool(e, &next, a.cfg.Now())
+		if err := a.commit(ctx, step{e, &next}); err != nil && !errors.Is(err, ErrRevision) {
+			errs = append(errs, fmt.Errorf("cool down %s: %w", l.Addr, err))
+		}
+	}
+	return errors.Join(errs...)
+}

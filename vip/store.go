@@ -1,0 +1,43 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"math"
+)
+
+// Store keeps the records of an allocator. Implementations are MemStore, boltstore and those that pass storetest.Run.
+// All methods are safe for concurrent use.
+type Store interface {
+	// List returns every record whose key begins with prefix, in order of keys.
+	List(ctx context.Context, prefix string) ([]Record, error)
+	// Get returns one record for each key, in the order of the keys; an absent one has Revision 0 and no value.
+	Get(ctx context.Context, keys ...string) ([]Record, error)
+	// Commit makes all changes or none, and returns the revision that each changed key now has. Revisions grow from
+	// commit to commit and are never used twice, not even after a delete or a restart. When a key does not have the
+	// revision that its change expects, Commit changes nothing and returns ErrRevision. After any other error the
+	// commit may have been made, or may still be made later, unless ctx was done before the call.
+	//
+	// A key occurs in one change only. The store may keep the Value slices; the caller leaves them alone.
+	Commit(ctx context.Context, changes ...Change) (revision uint64, err error)
+}
+
+// ErrRevision is what Store.Commit returns when a key has been changed by somebody else.
+var ErrRevision = errors.New("revision is not the expected one")
+
+// AnyRevision as Change.Revision makes the change whatever revision the key has.
+const AnyRevision uint64 = math.MaxUint64
+
+// Record is one key with its value. The caller does not change Value.
+type Record struct {
+	Key      string
+	Value    []byte
+	Revision uint64 // of the commit that changed it last; 0 when absent
+}
+
+// Change sets or deletes one key.
+type Change struct {
+	Key      string
+	Value    []byte // nil deletes
+	Revision uint64 // that the key must have; 0: it must be absent; AnyRevision: not checked
+}
