@@ -51,7 +51,7 @@ type ConflictError struct {
 	// Digest is empty when nothing is current.
 	Digest Digest
 	Since  time.Time
-	// Expect is what the caller believed to be current. It is empty when it said nothing about it.
+	// Expect is what the caller believed to be current, or None. It may be empty while InProgress.
 	Expect Digest
 }
 

@@ -39,7 +39,7 @@ type Request struct {
 	Target
 	Version string
 	// Expect is what the caller believes to be current at the target: a digest, or None. When something else is, the answer
-	// is a *ConflictError. Empty means that the caller does not mind.
+	// is a *ConflictError. Empty stands for what is current when the call begins.
 	Expect Digest
 	// Actor is who asks. It must not be empty.
 	Actor string
@@ -60,7 +60,10 @@ func (p *Promoter) Promote(ctx context.Context, r Request) (Deployment, error) {
 	if err := p.checkRequest(r); err != nil {
 		return Deployment{}, fmt.Errorf("promote: %w", err)
 	}
-	return p.deploy(ctx, func(s *state) (Entry, error) { return s.promote(r) })
+	return p.deploy(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
+		r.Expect = expect
+		return s.promote(r)
+	})
 }
 
 // Check returns what Promote would return before it asks the deployer, and changes nothing: nil when it would start.
@@ -93,11 +96,14 @@ func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (Deployment,
 	if err := errors.Join(p.pipeline.checkTarget(r.Target), digestErr, checkExpect(r.Expect), checkWho(r.Actor, r.Reason)); err != nil {
 		return Deployment{}, fmt.Errorf("roll back: %w", err)
 	}
-	return p.deploy(ctx, func(s *state) (Entry, error) { return s.rollback(r) })
+	return p.deploy(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
+		r.Expect = expect
+		return s.rollback(r)
+	})
 }
 
-func (p *Promoter) deploy(ctx context.Context, decide func(*state) (Entry, error)) (Deployment, error) {
-	open, err := p.start(ctx, decide)
+func (p *Promoter) deploy(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry, error)) (Deployment, error) {
+	open, err := p.start(ctx, expect, decide)
 	if err != nil {
 		return Deployment{}, err
 	}

@@ -1,6 +1,7 @@
 package promote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,19 +195,21 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 }
 
 // start asks the gates about the change that decide wants and, when all let it pass, writes its Started entry. The gates are
-// asked outside the lock, so they are asked again when the facts they were told have changed until then.
-func (p *Promoter) start(ctx context.Context, decide func(*state) (Entry, error)) (Entry, error) {
-	change, err := p.preview(ctx, decide)
+// asked outside the lock, so they are asked again when the facts they were told have changed until then. A caller who expects
+// nothing in particular is held to what was current at the beginning.
+func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry, error)) (Entry, error) {
+	change, err := p.preview(ctx, func(s *state) (Entry, error) { return decide(s, expect) })
 	if err != nil {
 		return Entry{}, err
 	}
+	expect = cmp.Or(expect, change.Current, None)
 	for {
 		if err := p.ask(ctx, change); err != nil {
 			return Entry{}, err
 		}
 		asked := change
 		started, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
-			e, err := decide(s)
+			e, err := decide(s, expect)
 			change = s.change(p.pipeline, e)
 			return e, reflect.DeepEqual(change, asked), err
 		})

@@ -451,7 +451,7 @@ func raceForTargets(t *testing.T, j promote.Journal, promoters, rounds int) {
 				switch {
 				case err == nil:
 					won.Store(id, true)
-				case errors.As(err, &conflict) && conflict.InProgress && conflict.Actor != "":
+				case errors.As(err, &conflict) && conflict.Actor != "" && conflict.Actor != id:
 					lost.Store(id, true)
 				default:
 					t.Error(err)

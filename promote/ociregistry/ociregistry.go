@@ -35,7 +35,7 @@ const (
 
 	maxManifest = 1 << 20
 	// What a layer may unpack to, against archives made to keep a reader busy for a day.
-	unpackedFree, unpackedRatio = 64 << 20, 100
+	unpackedFree, unpackedRatio = 8 << 20, 100
 )
 
 // Config configures a Reader. The zero Config works.
@@ -133,7 +133,7 @@ func scan(img v1.Image, budget int64) (promote.Configuration, error) {
 	for i, layer := range slices.Backward(layers) {
 		size, err := layer.Size()
 		if err != nil {
-			return promote.Configuration{}, fmt.Errorf("layer %d: %w", i, err)
+			return promote.Configuration{}, fmt.Errorf("layer %d: %w", i+1, err)
 		}
 		if size > budget {
 			unread = fmt.Sprintf("the lowest %d of %d layers were not looked into, as layer %d has %d bytes and %d are left of the limit: set the label %s",
