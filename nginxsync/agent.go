@@ -1,0 +1,329 @@
+package nginxsync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
+)
+
+// Config configures an Agent. Source and Driver are required.
+type Config struct {
+	Source Source
+	Driver Driver
+	// StateFile is where the routes are kept that Nginx has accepted: Nginx starts from it without the agent, and the agent
+	// resumes from it. Empty means that nothing is kept.
+	StateFile string
+	// CheckEvery is how often a verified Nginx is asked whether it still has the routes. The default is one second.
+	CheckEvery time.Duration
+	// Logger is for what happens while Run runs. The default discards.
+	Logger *slog.Logger
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
+}
+
+// Agent keeps one Nginx in step with a Source: source, guard, desired, applied, verified. Its methods are safe for
+// concurrent use.
+//
+// The guard holds an emptying change: when a snapshot takes the last instance of a cluster's baseline away and does not
+// name the cluster in Planned, the agent keeps the instances that it knew, applies the rest, and shows the cluster in
+// Status.Held until a snapshot has instances again or plans the change.
+type Agent struct {
+	cfg     Config
+	resumed Routes // of the state file
+
+	mu      sync.Mutex
+	status  Status
+	changed chan struct{} // closed with each change of status
+}
+
+// Status is what an Agent knows.
+type Status struct {
+	Revision         uint64     // of the snapshot that Desired was made from; 0 before the first
+	VerifiedRevision uint64     // the newest revision that every worker answers with
+	Desired          Generation // what Nginx should have
+	Applied          Generation // what Nginx has accepted
+	Verified         Generation // what every worker of Nginx answered with when last asked
+	Resumed          bool       // Desired is still that of the state file: the source has said nothing yet
+	ChangedAt        time.Time  // when Desired changed last
+	VerifiedAt       time.Time  // when Nginx was last seen to have all of Desired
+	Held             []Held     // clusters whose emptying is held, by name
+	Workers          []Worker   // as last seen
+	LastError        string     // of the last attempt at Nginx, the state file or the source; empty when it went well
+	Pushes           uint64     // how many times routes were pushed to Nginx
+}
+
+// Held is an emptying change that the guard holds.
+type Held struct {
+	Cluster   string
+	Instances int       // how many are kept
+	Since     time.Time // when the change came
+}
+
+// NewAgent checks the configuration and reads the state file. A state file that is damaged is an error: it would be what
+// Nginx starts from. A missing one is not.
+func NewAgent(cfg Config) (*Agent, error) {
+	if cfg.Source == nil || cfg.Driver == nil {
+		return nil, errors.New("agent: Source and Driver are required")
+	}
+	if cfg.CheckEvery <= 0 {
+		cfg.CheckEvery = time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &Agent{cfg: cfg, changed: make(chan struct{})}
+	if cfg.StateFile == "" {
+		return a, nil
+	}
+	text, err := os.ReadFile(cfg.StateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil
+	}
+	if err == nil {
+		err = a.resumed.UnmarshalText(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("agent: state file %s: %w", cfg.StateFile, err)
+	}
+	a.status = Status{Desired: a.resumed.Generation, Resumed: true, ChangedAt: cfg.Now()}
+	return a, nil
+}
+
+// Status is a copy of what the agent knows now.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	s.Held, s.Workers = slices.Clone(s.Held), slices.Clone(s.Workers)
+	return s
+}
+
+// WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the source or of a newer
+// one. What the guard holds counts as the routes of the revision. The error names what the agent saw last and has the
+// context's cause in its chain.
+func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
+	for {
+		a.mu.Lock()
+		status, changed := a.status, a.changed
+		a.mu.Unlock()
+		if status.VerifiedRevision >= revision {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			last := status.LastError
+			if last == "" {
+				last = "none"
+			}
+			return fmt.Errorf("wait for revision %d: at %d, verified %d, last error: %s: %w",
+				revision, status.Revision, status.VerifiedRevision, last, context.Cause(ctx))
+		}
+	}
+}
+
+func (a *Agent) update(f func(*Status)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(&a.status)
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+type revised struct {
+	snapshot Snapshot
+	revision uint64
+}
+
+// Run keeps Nginx in step until ctx ends, and returns its cause. A source or an Nginx that fails is tried again, for ever.
+// Run must not be called twice.
+func (a *Agent) Run(ctx context.Context) error {
+	snapshots := make(chan revised, 1) // the newest one only: an older one is taken out before
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { a.watch(ctx, snapshots) })
+
+	d := desired{routes: a.resumed, have: a.resumed.Generation != (Generation{})}
+	retry := backoff{}
+	var wait time.Duration
+	for {
+		var timer <-chan time.Time
+		if d.have {
+			timer = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case next := <-snapshots:
+			a.accept(&d, next)
+			retry = backoff{}
+		case <-timer:
+		}
+		if !d.have {
+			continue
+		}
+		verified, err := a.reconcile(ctx, &d)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			wait = retry.next(20*time.Millisecond, 2*time.Second)
+			a.cfg.Logger.Warn("nginx is not in step", "err", err, "generation", d.routes.Generation.Number, "retry", wait)
+		case !verified:
+			wait = retry.next(2*time.Millisecond, 100*time.Millisecond)
+		default:
+			wait, retry = a.cfg.CheckEvery, backoff{}
+		}
+	}
+}
+
+func (a *Agent) watch(ctx context.Context, out chan revised) {
+	var after uint64
+	retry := backoff{}
+	for {
+		snapshot, revision, err := a.cfg.Source.Watch(ctx, after)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = snapshot.Validate()
+			after = revision // a snapshot that is not valid is not asked for again
+		}
+		if err != nil {
+			a.cfg.Logger.Warn("source", "err", err)
+			a.update(func(s *Status) { s.LastError = fmt.Sprintf("source: %v", err) })
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retry.next(50*time.Millisecond, 5*time.Second)):
+			}
+			continue
+		}
+		retry = backoff{}
+		select {
+		case <-out:
+		default:
+		}
+		out <- revised{snapshot, revision}
+	}
+}
+
+// desired is what Nginx should have, owned by Run.
+type desired struct {
+	routes   Routes
+	have     bool
+	held     []Held
+	revision uint64
+	saved    Generation // in the state file
+}
+
+// accept turns a snapshot into the desired routes: guarded, and with a new generation only if it routes differently.
+func (a *Agent) accept(d *desired, next revised) {
+	now := a.cfg.Now()
+	snapshot, held := guard(d.routes.Snapshot, next.snapshot, d.held, now)
+	changed := !d.have || !snapshot.Equal(d.routes.Snapshot)
+	if changed {
+		d.routes, d.have = NewRoutes(d.routes.Generation.Number+1, snapshot), true
+	}
+	for _, h := range held {
+		if !slices.Contains(d.held, h) {
+			a.cfg.Logger.Warn("emptying change held", "cluster", h.Cluster, "instances", h.Instances)
+		}
+	}
+	d.held, d.revision = held, next.revision
+	a.update(func(s *Status) {
+		s.Revision, s.Held, s.Desired, s.Resumed = next.revision, held, d.routes.Generation, false
+		if changed {
+			s.ChangedAt = now
+		}
+	})
+}
+
+// guard is next with the last known instances of every cluster whose baseline it would empty without a plan.
+func guard(last, next Snapshot, before []Held, now time.Time) (Snapshot, []Held) {
+	planned := next.Planned
+	next = next.Canonical()
+	var held []Held
+	for cluster, instances := range last.Baseline {
+		if len(instances) == 0 || len(next.Baseline[cluster]) > 0 || slices.Contains(planned, cluster) {
+			continue
+		}
+		next.Baseline[cluster] = instances
+		h := Held{Cluster: cluster, Instances: len(instances), Since: now}
+		if i := slices.IndexFunc(before, func(b Held) bool { return b.Cluster == cluster }); i >= 0 {
+			h.Since = before[i].Since
+		}
+		held = append(held, h)
+	}
+	slices.SortFunc(held, func(a, b Held) int { return cmp.Compare(a.Cluster, b.Cluster) })
+	return next, held
+}
+
+// reconcile makes one step: look, push when Nginx has something else, keep the state file, look again.
+func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			a.update(func(s *Status) { s.LastError = err.Error() })
+		}
+	}()
+	state, err := a.cfg.Driver.State(ctx)
+	if err != nil {
+		return false, err
+	}
+	if state.Applied != d.routes.Generation {
+		if state.Applied.Number >= d.routes.Generation.Number {
+			// Somebody else has pushed, or our state file is older than Nginx: go past it.
+			d.routes = NewRoutes(state.Applied.Number+1, d.routes.Snapshot)
+			a.update(func(s *Status) { s.Desired = d.routes.Generation })
+		}
+		if err := a.cfg.Driver.Apply(ctx, d.routes); err != nil {
+			return false, err
+		}
+		a.update(func(s *Status) { s.Pushes++ })
+		if state, err = a.cfg.Driver.State(ctx); err != nil {
+			return false, err
+		}
+	}
+	if a.cfg.StateFile != "" && d.saved != d.routes.Generation {
+		text, err := d.routes.MarshalText()
+		if err == nil {
+			err = atomicfile.Write(a.cfg.StateFile, text, 0o644)
+		}
+		if err != nil {
+			return false, fmt.Errorf("state file: %w", err)
+		}
+		d.saved = d.routes.Generation
+	}
+	verified = state.Verified(d.routes.Generation)
+	a.update(func(s *Status) {
+		s.Applied, s.Workers, s.LastError = state.Applied, state.Workers, ""
+		if verified {
+			s.Verified, s.VerifiedAt, s.VerifiedRevision = d.routes.Generation, a.cfg.Now(), d.revision
+		}
+	})
+	return verified, nil
+}
+
+// backoff doubles with each try, and takes a random part of the last half so that many agents do not march in step.
+type backoff struct{ tries int }
+
+func (b *backoff) next(first, most time.Duration) time.Duration {
+	d := min(first<<min(b.tries, 20), most)
+	b.tries++
+	return d/2 + rand.N(d/2+1)
+}

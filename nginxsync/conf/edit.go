@@ -1,0 +1,233 @@
+package conf
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Edit collects changes to a tree. Each is a splice of a byte span; the tree itself does not change. The same change
+// asked for twice, as happens in a file that is included in two places, is one change. It is not safe for concurrent use.
+type Edit struct {
+	tree    *Tree
+	splices map[*File]map[splice]int // to the order of asking
+	added   map[string]string
+}
+
+type splice struct {
+	start, end int
+	text       string
+}
+
+// Edit begins a set of changes.
+func (t *Tree) Edit() *Edit {
+	return &Edit{tree: t, splices: map[*File]map[splice]int{}, added: map[string]string{}}
+}
+
+func (e *Edit) splice(f *File, start, end int, text string) {
+	all := e.splices[f]
+	if all == nil {
+		all = map[splice]int{}
+		e.splices[f] = all
+	}
+	s := splice{start: start, end: end, text: text}
+	if _, ok := all[s]; !ok {
+		all[s] = len(all)
+	}
+}
+
+// Replace puts text in the place of the directive.
+func (e *Edit) Replace(d *Directive, text string) { e.splice(d.file, int(d.start), int(d.end), text) }
+
+// Rename gives the directive another name.
+func (e *Edit) Rename(d *Directive, name string) { e.replaceWord(d, 0, Quote(name)) }
+
+// ReplaceArg gives the i-th argument, from 0, another value. It is quoted where it must be.
+func (e *Edit) ReplaceArg(d *Directive, i int, value string) { e.replaceWord(d, i+1, Quote(value)) }
+
+// ReplaceRawArg is ReplaceArg with text that is written as it is.
+func (e *Edit) ReplaceRawArg(d *Directive, i int, text string) { e.replaceWord(d, i+1, text) }
+
+func (e *Edit) replaceWord(d *Directive, i int, text string) {
+	start, end := d.words[i].span()
+	e.splice(d.file, int(start), int(end), text)
+}
+
+// ReplaceArgs gives the directive other arguments. They are quoted where they must be.
+func (e *Edit) ReplaceArgs(d *Directive, args ...string) {
+	var b strings.Builder
+	for _, a := range args {
+		b.WriteByte(' ')
+		b.WriteString(Quote(a))
+	}
+	_, start := d.words[0].span()
+	_, end := d.words[len(d.words)-1].span()
+	e.splice(d.file, int(start), int(end), b.String())
+}
+
+// InsertArg puts one more argument, written as text, in front of the i-th; with i the number of arguments, behind the last.
+func (e *Edit) InsertArg(d *Directive, i int, text string) {
+	_, end := d.words[i].span()
+	e.splice(d.file, int(end), int(end), " "+text)
+}
+
+// ReplaceBody puts text between the braces of a block, in the place of what is there.
+func (e *Edit) ReplaceBody(d *Directive, text string) {
+	e.splice(d.file, int(d.body), int(d.end)-1, text)
+}
+
+// Remove takes the directive away, together with its line when nothing else stands on it.
+func (e *Edit) Remove(d *Directive) {
+	text, start, end := d.file.Text, int(d.start), int(d.end)
+	from := start - len(indentBefore(text, start))
+	to := end
+	for to < len(text) && (text[to] == ' ' || text[to] == '\t' || text[to] == '\r') {
+		to++
+	}
+	if (from == 0 || text[from-1] == '\n') && to < len(text) && text[to] == '\n' {
+		start, end = from, to+1
+	}
+	e.splice(d.file, start, end, "")
+}
+
+// InsertBefore puts text in front of the directive, on lines of its own with the directive's indentation.
+func (e *Edit) InsertBefore(d *Directive, text string) {
+	indent := indentBefore(d.file.Text, int(d.start))
+	e.splice(d.file, int(d.start), int(d.start), indented(text, indent)+"\n"+indent)
+}
+
+// InsertAfter puts text behind the directive, on lines of its own with the directive's indentation.
+func (e *Edit) InsertAfter(d *Directive, text string) {
+	indent := indentBefore(d.file.Text, int(d.start))
+	e.splice(d.file, int(d.end), int(d.end), "\n"+indent+indented(text, indent))
+}
+
+// Prepend puts text first into the body of a block, on lines of its own.
+func (e *Edit) Prepend(d *Directive, text string) {
+	indent := d.innerIndent()
+	e.splice(d.file, int(d.body), int(d.body), "\n"+indent+indented(text, indent))
+}
+
+// Append puts text last into the body of a block, on lines of its own.
+func (e *Edit) Append(d *Directive, text string) {
+	indent := d.innerIndent()
+	closing := int(d.end) - 1
+	if before := indentBefore(d.file.Text, closing); closing-len(before) > 0 && d.file.Text[closing-len(before)-1] == '\n' {
+		at := closing - len(before)
+		e.splice(d.file, at, at, indent+indented(text, indent)+"\n")
+		return
+	}
+	outer := indentBefore(d.file.Text, int(d.start))
+	e.splice(d.file, closing, closing, "\n"+indent+indented(text, indent)+"\n"+outer)
+}
+
+// PrependFile puts text on lines of its own at the beginning of a file.
+func (e *Edit) PrependFile(f *File, text string) { e.splice(f, 0, 0, text+"\n") }
+
+// AddFile adds a file to the tree. Files reports a name that the tree has already.
+func (e *Edit) AddFile(name, text string) { e.added[name] = text }
+
+// innerIndent is the indentation of the block's first directive that begins a line, or the block's own and four spaces.
+func (d *Directive) innerIndent() string {
+	for _, c := range d.children {
+		indent := indentBefore(d.file.Text, int(c.start))
+		if at := int(c.start) - len(indent); at > 0 && d.file.Text[at-1] == '\n' {
+			return indent
+		}
+	}
+	return indentBefore(d.file.Text, int(d.start)) + "    "
+}
+
+// indentBefore is the white space between the beginning of the line, or what stands on it before, and the offset.
+func indentBefore(text string, offset int) string {
+	from := offset
+	for from > 0 && (text[from-1] == ' ' || text[from-1] == '\t') {
+		from--
+	}
+	if from > 0 && text[from-1] != '\n' {
+		// Not the first on its line: repeat the line's own indentation.
+		line := strings.LastIndexByte(text[:from], '\n') + 1
+		end := line
+		for text[end] == ' ' || text[end] == '\t' {
+			end++
+		}
+		return text[line:end]
+	}
+	return text[from:offset]
+}
+
+func indented(text, indent string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+indent)
+}
+
+// Files are the contents of all files of the tree after the changes, by name. Changes that overlap are an *Error.
+func (e *Edit) Files() (map[string]string, error) {
+	files := make(map[string]string, len(e.tree.files)+len(e.added))
+	for name, f := range e.tree.files {
+		text, err := apply(f, e.splices[f])
+		if err != nil {
+			return nil, err
+		}
+		files[name] = text
+	}
+	for name, text := range e.added {
+		if _, ok := files[name]; ok {
+			return nil, &Error{File: name, Msg: "file to be added is already in the tree"}
+		}
+		files[name] = text
+	}
+	return files, nil
+}
+
+func apply(f *File, all map[splice]int) (string, error) {
+	if len(all) == 0 {
+		return f.Text, nil
+	}
+	ordered := slices.SortedFunc(maps.Keys(all), func(a, b splice) int {
+		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end), cmp.Compare(all[a], all[b]))
+	})
+	var b strings.Builder
+	b.Grow(len(f.Text) + len(f.Text)/8)
+	at := 0
+	for _, s := range ordered {
+		if s.start < at {
+			return "", f.errorf(s.start, "two changes of the same text")
+		}
+		b.WriteString(f.Text[at:s.start])
+		b.WriteString(s.text)
+		at = s.end
+	}
+	b.WriteString(f.Text[at:])
+	return b.String(), nil
+}
+
+// Quote is value as one token: as it is where Nginx would read it back so, in double quotes otherwise.
+func Quote(value string) string {
+	if value != "" && !strings.ContainsAny(value[:1], "\"'#{};$\\") && !strings.ContainsAny(value, " \t\r\n;{\\") {
+		return value
+	}
+	if plain := strings.HasPrefix(value, "$") && !strings.ContainsAny(value, " \t\r\n;{\\"); plain {
+		return value
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; c {
+		case '"':
+			b.WriteString(`\"`)
+		case '\\':
+			b.WriteString(`\\`)
+		case '\n':
+			b.WriteString(`\n`)
+		case '\r':
+			b.WriteString(`\r`)
+		case '\t':
+			b.WriteString(`\t`)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

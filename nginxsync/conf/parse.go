@@ -1,0 +1,275 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Parser has the limits of reading. The zero value is ready to use.
+type Parser struct {
+	// Root is the absolute path that the fs.FS stands for: an include of /etc/nginx/mime.types is then the file
+	// mime.types. The default is /etc/nginx.
+	Root string
+	// MaxFileSize is the size in bytes from which a file is refused unread. The default is 64 MiB.
+	MaxFileSize int64
+	// MaxSize is the same for all files together. The default is 256 MiB.
+	MaxSize int64
+	// MaxDepth is how deep includes, and how deep blocks, may nest. The default is 64.
+	MaxDepth int
+	// MaxDirectives is the number of directives, those of a file counted each time that it is included. The default is
+	// 20,000,000.
+	MaxDirectives int
+}
+
+// Parse reads the file main of fsys and all that it includes, with the limits of the zero Parser. The error is an *Error.
+func Parse(fsys fs.FS, main string) (*Tree, error) { return Parser{}.Parse(fsys, main) }
+
+// Parse reads the file main of fsys and all that it includes. The error is an *Error.
+func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
+	if p.Root == "" {
+		p.Root = "/etc/nginx"
+	}
+	if p.MaxFileSize <= 0 {
+		p.MaxFileSize = 64 << 20
+	}
+	if p.MaxSize <= 0 {
+		p.MaxSize = 256 << 20
+	}
+	if p.MaxDepth <= 0 {
+		p.MaxDepth = 64
+	}
+	if p.MaxDirectives <= 0 {
+		p.MaxDirectives = 20_000_000
+	}
+	// Offsets are 32 bits wide.
+	p.MaxFileSize = min(p.MaxFileSize, 1<<30)
+	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, root: path.Clean(p.Root)}}
+	f, err := r.file(path.Clean(main), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.tree.Main = f
+	return r.tree, nil
+}
+
+type reader struct {
+	Parser
+	fsys fs.FS
+	dir  string // of the main file: what relative includes are relative to, in every file
+	tree *Tree
+	size int64
+	open []string // names of the files that are being read, main first
+}
+
+// file reads a file or takes it from those already read. from is the include that asks for it, nil for the main file.
+func (r *reader) file(name string, from *Directive) (*File, error) {
+	refuse := func(cause error, format string, args ...any) error {
+		e := &Error{File: name, Msg: fmt.Sprintf(format, args...), Err: cause}
+		if from != nil {
+			pos := from.Pos()
+			e.File, e.Line, e.Col, e.Msg = pos.File, pos.Line, pos.Col, fmt.Sprintf("include %s: %s", name, e.Msg)
+		}
+		return e
+	}
+	if i := slices.Index(r.open, name); i >= 0 {
+		return nil, refuse(nil, "include cycle: %s", strings.Join(append(slices.Clone(r.open[i:]), name), " > "))
+	}
+	if f := r.tree.files[name]; f != nil {
+		return f, nil
+	}
+	if len(r.open) >= r.MaxDepth {
+		return nil, refuse(nil, "includes nest deeper than %d", r.MaxDepth)
+	}
+	text, err := r.read(name)
+	if err != nil {
+		return nil, refuse(err, "read")
+	}
+	f := &File{Name: name, Text: text}
+	r.open = append(r.open, name)
+	if err := r.parse(f); err != nil {
+		return nil, err
+	}
+	r.open = r.open[:len(r.open)-1]
+	r.tree.files[name] = f
+	return f, nil
+}
+
+var errTooLarge = errors.New("larger than allowed")
+
+func (r *reader) read(name string) (string, error) {
+	f, err := r.fsys.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: not a regular file", name)
+	}
+	limit := min(r.MaxFileSize, r.MaxSize-r.size)
+	if info.Size() > limit {
+		return "", fmt.Errorf("%w: %d bytes, limit is %d", errTooLarge, info.Size(), limit)
+	}
+	var b strings.Builder
+	b.Grow(int(info.Size()))
+	n, err := io.Copy(&b, io.LimitReader(f, limit+1))
+	if err != nil {
+		return "", err
+	}
+	if n > limit {
+		return "", fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)
+	}
+	r.size += n
+	return b.String(), nil
+}
+
+const bom = "\xef\xbb\xbf"
+
+func (r *reader) parse(f *File) error {
+	s := newScanner(f.Text)
+	type level struct {
+		block *Directive // nil at the top of the file
+		list  []*Directive
+	}
+	stack := []level{{}}
+	var slab []Directive
+	for {
+		kind, failed := s.next()
+		if failed != nil {
+			return f.errorf(failed.offset, "%s", failed.msg)
+		}
+		top := &stack[len(stack)-1]
+		switch kind {
+		case tokenEOF:
+			if top.block != nil {
+				return f.errorf(len(f.Text), "unexpected end of file, expecting \"}\"")
+			}
+			f.Body = top.list
+			return nil
+		case tokenClose:
+			if top.block == nil {
+				return f.errorf(s.pos-1, "unexpected \"}\"")
+			}
+			top.block.children, top.block.end = slices.Clip(top.list), int32(s.pos)
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		if len(slab) == 0 {
+			slab = make([]Directive, 64)
+		}
+		d := &slab[0]
+		slab = slab[1:]
+		words := s.words[s.first:]
+		start, _ := words[0].span()
+		*d = Directive{file: f, scan: s, words: words[:len(words):len(words)], start: start, end: int32(s.pos), name: s.value(words[0])}
+		if strings.HasPrefix(d.name, bom) && d.start == 0 {
+			return f.errorf(0, "unknown directive %q: the file begins with a byte order mark, which Nginx takes for a part of the name", d.name)
+		}
+		top.list = append(top.list, d)
+		f.count++
+		if f.count > r.MaxDirectives {
+			return f.errorf(int(d.start), "more than %d directives, those of included files counted", r.MaxDirectives)
+		}
+		if kind == tokenSimple {
+			if d.name == "include" && !keepsIncludes(top.block) {
+				if err := r.include(d); err != nil {
+					return err
+				}
+				for _, in := range d.included {
+					f.count += in.count
+				}
+			}
+			continue
+		}
+		d.body = int32(s.pos)
+		if strings.HasSuffix(d.name, luaSuffix) {
+			if _, failed := s.lua(); failed != nil {
+				return f.errorf(failed.offset, "%s", failed.msg)
+			}
+			d.end = int32(s.pos)
+			continue
+		}
+		if len(stack) > r.MaxDepth {
+			return f.errorf(int(d.start), "blocks nest deeper than %d", r.MaxDepth)
+		}
+		stack = append(stack, level{block: d})
+	}
+}
+
+// keepsIncludes reports whether "include" has no meaning of its own in the block.
+func keepsIncludes(block *Directive) bool {
+	return block != nil && (block.name == "charset_map" || block.name == "split_clients")
+}
+
+func (r *reader) include(d *Directive) error {
+	if d.NumArgs() != 1 {
+		return d.errorf("invalid number of arguments in \"include\" directive")
+	}
+	pattern := d.Arg(0)
+	name := pattern
+	if path.IsAbs(name) {
+		rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(r.tree.root, "/")+"/")
+		if !ok {
+			return d.errorf("include %s: outside the tree, which stands for %s", pattern, r.tree.root)
+		}
+		name = rel
+	} else {
+		name = path.Join(r.dir, name)
+	}
+	if !fs.ValidPath(name) {
+		return d.errorf("include %s: outside the tree, which stands for %s", pattern, r.tree.root)
+	}
+	names := []string{name}
+	if strings.ContainsAny(pattern, "*?[") {
+		var err error
+		if names, err = glob(r.fsys, name); err != nil {
+			return d.errorf("include %s: %s", pattern, err)
+		}
+	}
+	for _, name := range names {
+		f, err := r.file(name, d)
+		if err != nil {
+			return err
+		}
+		d.included = append(d.included, f)
+	}
+	return nil
+}
+
+// glob is glob(3) as Nginx calls it: bytewise order of the whole path, and a leading dot is matched by a dot only.
+func glob(fsys fs.FS, pattern string) ([]string, error) {
+	if strings.Contains(pattern, "[:") || strings.Contains(pattern, "[.") || strings.Contains(pattern, "[=") {
+		return nil, errors.New("character classes in a pattern are not supported")
+	}
+	pattern = strings.ReplaceAll(pattern, "[!", "[^")
+	names, err := fs.Glob(fsys, pattern)
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(pattern, "/")
+	names = slices.DeleteFunc(names, func(name string) bool {
+		for i, part := range strings.Split(name, "/") {
+			if strings.HasPrefix(part, ".") && !strings.HasPrefix(parts[i], ".") && !strings.HasPrefix(parts[i], "\\.") {
+				return true
+			}
+		}
+		return false
+	})
+	slices.Sort(names)
+	return names, nil
+}
+
+func (d *Directive) errorf(format string, args ...any) *Error {
+	return d.file.errorf(int(d.start), format, args...)
+}
+
+// Errorf is an *Error at the directive.
+func (d *Directive) Errorf(format string, args ...any) *Error { return d.errorf(format, args...) }

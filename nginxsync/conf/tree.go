@@ -1,0 +1,240 @@
+package conf
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Tree is a configuration: its main file and all that it includes. It does not change after Parse and may be used by
+// several goroutines.
+type Tree struct {
+	Main  *File
+	files map[string]*File
+	root  string
+}
+
+// File is one file of a tree.
+type File struct {
+	Name string // slash-separated path in the fs.FS
+	Text string
+	Body []*Directive // the directives at the file's top level, in order
+
+	index sync.Once
+	lines []int32 // offsets at which lines begin
+	count int     // directives below, includes resolved
+}
+
+// Directive is one directive as it stands in a file.
+type Directive struct {
+	file     *File
+	scan     *scanner
+	words    []word
+	start    int32 // of the name, its quote included
+	end      int32 // after the ";" or the "}"
+	body     int32 // after the "{"; 0 in a simple directive
+	name     string
+	children []*Directive
+	included []*File
+}
+
+// Files are the tree's files by name, in the order of their names.
+func (t *Tree) Files() []*File {
+	files := make([]*File, 0, len(t.files))
+	for _, f := range t.files {
+		files = append(files, f)
+	}
+	slices.SortFunc(files, func(a, b *File) int { return strings.Compare(a.Name, b.Name) })
+	return files
+}
+
+// File is the file of that name, or nil.
+func (t *Tree) File(name string) *File { return t.files[name] }
+
+// Root is the absolute path that the tree's fs.FS stands for: see Parser.Root.
+func (t *Tree) Root() string { return t.root }
+
+// Name is the directive's name.
+func (d *Directive) Name() string { return d.name }
+
+// NumArgs is the number of arguments, the name not counted.
+func (d *Directive) NumArgs() int { return len(d.words) - 1 }
+
+// Arg is the i-th argument, from 0, as Nginx sees it: without quotes and escapes. It is empty when there is none.
+func (d *Directive) Arg(i int) string {
+	if i < 0 || i >= d.NumArgs() {
+		return ""
+	}
+	return d.scan.value(d.words[i+1])
+}
+
+// Args are all arguments.
+func (d *Directive) Args() []string {
+	args := make([]string, d.NumArgs())
+	for i := range args {
+		args[i] = d.Arg(i)
+	}
+	return args
+}
+
+// RawArg is the i-th argument as it is written, quotes and escapes included.
+func (d *Directive) RawArg(i int) string {
+	if i < 0 || i >= d.NumArgs() {
+		return ""
+	}
+	start, end := d.words[i+1].span()
+	return d.file.Text[start:end]
+}
+
+// span of a word with its quotes.
+func (w word) span() (start, end int32) {
+	if w.quote != 0 {
+		return w.start - 1, w.end + 1
+	}
+	return w.start, w.end
+}
+
+// IsBlock reports whether the directive has a body in braces.
+func (d *Directive) IsBlock() bool { return d.body != 0 }
+
+// IsLua reports whether the body is Lua code.
+func (d *Directive) IsLua() bool { return d.IsBlock() && strings.HasSuffix(d.name, luaSuffix) }
+
+// Body is the text between the braces, or nothing in a simple directive.
+func (d *Directive) Body() string {
+	if !d.IsBlock() {
+		return ""
+	}
+	return d.file.Text[d.body : d.end-1]
+}
+
+// Children are the directives in the body as they are written: an include is one of them. Node.Children resolves them.
+func (d *Directive) Children() []*Directive { return d.children }
+
+// Text is the directive as it is written, from its name to its ";" or "}".
+func (d *Directive) Text() string { return d.file.Text[d.start:d.end] }
+
+// Pos is where the directive begins.
+func (d *Directive) Pos() Pos { return d.file.pos(int(d.start)) }
+
+// File is the file that the directive stands in.
+func (d *Directive) File() *File { return d.file }
+
+// Included are the files that an include directive brings in, in Nginx's order.
+func (d *Directive) Included() []*File { return d.included }
+
+// Node is a directive together with the blocks around it. A file that is included twice has its directives in two places.
+type Node struct {
+	*Directive
+	// Parents are the blocks around the directive, outermost first; includes are left out.
+	Parents []*Directive
+}
+
+// Parent is the block that the directive stands in, or nil in the main context.
+func (n Node) Parent() *Directive {
+	if len(n.Parents) == 0 {
+		return nil
+	}
+	return n.Parents[len(n.Parents)-1]
+}
+
+// Children are the directives of the block in Nginx's order, those of included files in the place of the include.
+func (n Node) Children() iter.Seq[Node] {
+	return func(yield func(Node) bool) {
+		if !n.IsBlock() {
+			return
+		}
+		walkLevel(n.children, append(slices.Clip(n.Parents), n.Directive), yield)
+	}
+}
+
+// Path is the names of the blocks around the directive and its own.
+func (n Node) Path() []string {
+	path := make([]string, 0, len(n.Parents)+1)
+	for _, p := range n.Parents {
+		path = append(path, p.name)
+	}
+	return append(path, n.name)
+}
+
+// Top are the directives of the main context, in Nginx's order, those of included files in the place of the include.
+func (t *Tree) Top() iter.Seq[Node] {
+	return func(yield func(Node) bool) { walkLevel(t.Main.Body, nil, yield) }
+}
+
+// walkLevel steps through one context. An include directive itself is yielded too, before what it brings in, so that
+// an edit can reach it.
+func walkLevel(list []*Directive, parents []*Directive, yield func(Node) bool) bool {
+	for _, d := range list {
+		if !yield(Node{Directive: d, Parents: parents}) {
+			return false
+		}
+		for _, f := range d.included {
+			if !walkLevel(f.Body, parents, yield) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// All are all directives, each before those in its body, in Nginx's order. Include directives are among them.
+func (t *Tree) All() iter.Seq[Node] {
+	return func(yield func(Node) bool) { walkAll(t.Top(), yield) }
+}
+
+// All are all directives below the block.
+func (n Node) All() iter.Seq[Node] {
+	return func(yield func(Node) bool) { walkAll(n.Children(), yield) }
+}
+
+func walkAll(level iter.Seq[Node], yield func(Node) bool) bool {
+	for n := range level {
+		if !yield(n) || !walkAll(n.Children(), yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// Find are the directives whose path is the one given: Find("http", "server", "listen"). "*" stands for any one name,
+// "**" for any number of blocks, none included: Find("http", "**", "proxy_pass").
+func (t *Tree) Find(path ...string) iter.Seq[Node] {
+	return func(yield func(Node) bool) { find(t.Top(), path, yield) }
+}
+
+// Find is Tree.Find with a path that begins in the block.
+func (n Node) Find(path ...string) iter.Seq[Node] {
+	return func(yield func(Node) bool) { find(n.Children(), path, yield) }
+}
+
+func find(level iter.Seq[Node], path []string, yield func(Node) bool) bool {
+	if len(path) == 0 {
+		return true
+	}
+	if path[0] == "**" {
+		if !find(level, path[1:], yield) {
+			return false
+		}
+		for n := range level {
+			if n.IsBlock() && !find(n.Children(), path, yield) {
+				return false
+			}
+		}
+		return true
+	}
+	for n := range level {
+		if path[0] != "*" && path[0] != n.name {
+			continue
+		}
+		if len(path) == 1 {
+			if !yield(n) {
+				return false
+			}
+		} else if !find(n.Children(), path[1:], yield) {
+			return false
+		}
+	}
+	return true
+}

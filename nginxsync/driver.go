@@ -1,0 +1,49 @@
+package nginxsync
+
+import (
+	"context"
+	"errors"
+)
+
+// Driver puts routes into one running Nginx without a reload. drivertest.Run holds an implementation to the contract.
+type Driver interface {
+	// Apply makes r the routes in force. Nil means that Nginx has accepted all of r, not that every worker answers with it.
+	// On an error either the old routes or r are in force, never a part. Routes that are in force already are accepted again.
+	// ErrConflict: Nginx has another generation whose number is not below r's. ErrTooLarge: r does not fit, and the
+	// old routes stay.
+	Apply(ctx context.Context, r Routes) error
+	// State reports which generation is in force and with which each worker answers.
+	State(ctx context.Context) (DriverState, error)
+}
+
+// ErrConflict is in the chain of Apply's error when a generation that is not older is in force.
+var ErrConflict = errors.New("a generation that is not older is in force")
+
+// ErrTooLarge is in the chain of Apply's error when the routes do not fit into the memory that Nginx has for them.
+var ErrTooLarge = errors.New("routes do not fit")
+
+// DriverState is what Nginx says about itself.
+type DriverState struct {
+	Applied Generation // zero when Nginx has no routes
+	Workers []Worker   // all workers that take new requests, by slot
+}
+
+// Worker is one worker process of Nginx.
+type Worker struct {
+	Slot    int
+	PID     int
+	Applied Generation // what it answers with; zero when it has not reported yet
+}
+
+// Verified reports whether g is in force and every worker answers with it.
+func (s DriverState) Verified(g Generation) bool {
+	if s.Applied != g || len(s.Workers) == 0 {
+		return false
+	}
+	for _, w := range s.Workers {
+		if w.Applied != g {
+			return false
+		}
+	}
+	return true
+}

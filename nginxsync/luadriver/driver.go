@@ -1,0 +1,181 @@
+package luadriver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+)
+
+// Config configures a Driver.
+type Config struct {
+	// Socket is that of SnippetConfig. It is required.
+	Socket string
+	// Timeout is for one question to Nginx. The default is 5 seconds.
+	Timeout time.Duration
+}
+
+// Driver is an nginxsync.Driver that talks to the admin socket. It is safe for concurrent use.
+type Driver struct {
+	socket  string
+	timeout time.Duration
+	client  *http.Client
+}
+
+var _ nginxsync.Driver = (*Driver)(nil)
+
+// New is a driver for the Nginx behind the socket. Nginx need not run yet.
+func New(cfg Config) (*Driver, error) {
+	if cfg.Socket == "" {
+		return nil, errors.New("luadriver: Socket is required")
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", cfg.Socket)
+	}
+	// A connection that is kept would stay with a worker that a reload has retired.
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
+	return &Driver{socket: cfg.Socket, timeout: cfg.Timeout, client: &http.Client{Transport: transport}}, nil
+}
+
+// Apply implements nginxsync.Driver.
+func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) error {
+	text, err := r.MarshalText()
+	if err != nil {
+		return err
+	}
+	status, answer, err := d.do(ctx, http.MethodPut, "/v1/routes", text)
+	if err != nil {
+		return err
+	}
+	at := fmt.Sprintf("nginx at %s: generation %s", d.socket, r.Generation)
+	switch status {
+	case http.StatusOK:
+		return nil
+	case http.StatusConflict:
+		return fmt.Errorf("%s: %s: %w", at, answer, nginxsync.ErrConflict)
+	case http.StatusInsufficientStorage, http.StatusRequestEntityTooLarge:
+		return fmt.Errorf("%s: %d bytes: %s: give the shared dictionary more memory: %w", at, len(text), answer, nginxsync.ErrTooLarge)
+	}
+	return fmt.Errorf("%s: status %d: %s", at, status, answer)
+}
+
+// State implements nginxsync.Driver.
+func (d *Driver) State(ctx context.Context) (nginxsync.DriverState, error) {
+	var state nginxsync.DriverState
+	status, answer, err := d.do(ctx, http.MethodGet, "/v1/state", nil)
+	if err != nil {
+		return state, err
+	}
+	if status != http.StatusOK {
+		return state, fmt.Errorf("nginx at %s: state: status %d: %s", d.socket, status, answer)
+	}
+	for line := range strings.Lines(answer) {
+		f := strings.Fields(line)
+		var w nginxsync.Worker
+		switch {
+		case len(f) == 2 && f[0] == "generation":
+			state.Applied, err = parseGeneration(f[1])
+		case len(f) == 4 && f[0] == "worker":
+			_, err = fmt.Sscan(f[1]+" "+f[2], &w.Slot, &w.PID)
+			if err == nil {
+				w.Applied, err = parseGeneration(f[3])
+			}
+			state.Workers = append(state.Workers, w)
+		default:
+			err = fmt.Errorf("unknown line %q", line)
+		}
+		if err != nil {
+			return nginxsync.DriverState{}, fmt.Errorf("nginx at %s: state: %w", d.socket, err)
+		}
+	}
+	return state, nil
+}
+
+func parseGeneration(s string) (nginxsync.Generation, error) {
+	if s == "-" {
+		return nginxsync.Generation{}, nil
+	}
+	return nginxsync.ParseGeneration(s)
+}
+
+// Routes reads back what is in force. The zero Routes means that nothing is.
+func (d *Driver) Routes(ctx context.Context) (nginxsync.Routes, error) {
+	var r nginxsync.Routes
+	status, answer, err := d.do(ctx, http.MethodGet, "/v1/routes", nil)
+	switch {
+	case err != nil:
+		return r, err
+	case status == http.StatusNotFound:
+		return r, nil
+	case status != http.StatusOK:
+		return r, fmt.Errorf("nginx at %s: routes: status %d: %s", d.socket, status, answer)
+	}
+	if err := r.UnmarshalText([]byte(answer)); err != nil {
+		return r, fmt.Errorf("nginx at %s: %w", d.socket, err)
+	}
+	return r, nil
+}
+
+func (d *Driver) do(ctx context.Context, method, path string, body []byte) (status int, answer string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://nginx"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return 0, "", fmt.Errorf("nginx at %s: %w", d.socket, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 512<<20))
+	if err != nil {
+		return 0, "", fmt.Errorf("nginx at %s: %w", d.socket, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		text = bytes.TrimSpace(text[:min(len(text), 512)])
+	}
+	return resp.StatusCode, string(text), nil
+}
+
+// RemoveStaleSockets removes the files of the sockets that Snippets made, unless somebody listens there: Nginx does
+// not remove them when it ends hard, and refuses to start over them.
+func RemoveStaleSockets(cfg SnippetConfig) error {
+	paths := []string{cfg.Socket, cfg.Unavailable}
+	if cfg.Unavailable == "" {
+		paths[1] = cfg.Socket + ".503"
+	}
+	for _, path := range paths {
+		info, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("stale socket: %w", err)
+		}
+		if info.Mode().Type() != fs.ModeSocket {
+			return fmt.Errorf("stale socket %s: not a socket", path)
+		}
+		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			conn.Close()
+			return fmt.Errorf("stale socket %s: an Nginx listens there", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("stale socket: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package luadriver
+
+import (
+	_ "embed"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+)
+
+//go:embed routes.lua
+var routesLua string
+
+// SnippetConfig configures Snippets. Socket is required.
+type SnippetConfig struct {
+	// Socket is the absolute path of the unix socket of the admin endpoint.
+	Socket string
+	// Unavailable is the absolute path of the unix socket that answers 503 for clusters without an instance. The user of
+	// the workers must be able to enter its folder. The default is Socket and ".503".
+	Unavailable string
+	// StateFile is the agent's state file, which Nginx reads when it starts. Empty means that it starts without routes.
+	StateFile string
+	// Memory is the size of the shared dictionary in bytes. It must hold the routes twice. The default is 16 MiB.
+	Memory int
+	// Tick is how often a worker without requests looks for another generation. The default is 20 ms.
+	Tick time.Duration
+	// ModulesDir is the folder of Nginx's modules. The default is /usr/lib/nginx/modules.
+	ModulesDir string
+	// LuaPath is lua_package_path where the tree sets none: it must find resty.core. The default is
+	// "/usr/share/lua/5.1/?.lua;;".
+	LuaPath string
+}
+
+const piece = 32 << 10
+
+// Snippets is what the driver needs in the configuration, for nginxsync.Rules. It panics when a path is not absolute or has
+// other characters than letters, digits and "/._-": the paths become a part of the configuration.
+func Snippets(cfg SnippetConfig) nginxsync.Snippets {
+	if cfg.Unavailable == "" {
+		cfg.Unavailable = cfg.Socket + ".503"
+	}
+	if cfg.Memory <= 0 {
+		cfg.Memory = 16 << 20
+	}
+	if cfg.Tick <= 0 {
+		cfg.Tick = 20 * time.Millisecond
+	}
+	if cfg.ModulesDir == "" {
+		cfg.ModulesDir = "/usr/lib/nginx/modules"
+	}
+	if cfg.LuaPath == "" {
+		cfg.LuaPath = "/usr/share/lua/5.1/?.lua;;"
+	}
+	mustPath("Socket", cfg.Socket)
+	mustPath("Unavailable", cfg.Unavailable)
+	mustPath("ModulesDir", cfg.ModulesDir)
+	if cfg.StateFile != "" {
+		mustPath("StateFile", cfg.StateFile)
+	}
+	lua := fmt.Sprintf(`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d }`,
+		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece)
+	return nginxsync.Snippets{
+		Modules:  []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir + "/ngx_http_lua_module.so"},
+		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},
+		HTTP:     httpSnippet(cfg),
+		Once: []nginxsync.Block{
+			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1)},
+			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
+		},
+		Upstream: upstream,
+	}
+}
+
+func upstream(u nginxsync.Upstream) string {
+	maxFails, timeout := 1, 10.0
+	if n, err := strconv.Atoi(u.MaxFails); err == nil && n >= 0 {
+		maxFails = n
+	}
+	if d, err := time.ParseDuration(u.FailTimeout); err == nil && d > 0 {
+		timeout = d.Seconds()
+	} else if n, err := strconv.Atoi(u.FailTimeout); err == nil && n > 0 {
+		timeout = float64(n)
+	}
+	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(%q, %d, %g) }",
+		u.Cluster, maxFails, timeout)
+}
+
+// httpSnippet is the dictionary and the two servers. They state what they would otherwise inherit from production.
+func httpSnippet(cfg SnippetConfig) string {
+	return fmt.Sprintf(`lua_shared_dict sluice_routes %dk;
+server {
+    listen unix:%s;
+    access_log off;
+    auth_basic off;
+    allow all;
+    add_header Cache-Control no-store always;
+    client_max_body_size 256m;
+    client_body_buffer_size 1m;
+    location = /v1/state {
+        content_by_lua_block { package.loaded["sluice.routes"].state() }
+    }
+    location = /v1/routes {
+        content_by_lua_block { package.loaded["sluice.routes"].admin() }
+    }
+    location / {
+        return 404;
+    }
+}
+server {
+    listen unix:%s;
+    access_log off;
+    auth_basic off;
+    allow all;
+    add_header Cache-Control no-store always;
+    default_type text/plain;
+    location / {
+        return 503 "no instance serves this cluster on VIP $http_x_env_vip\n";
+    }
+}
+`, (cfg.Memory+1023)/1024, cfg.Socket, cfg.Unavailable)
+}
+
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/._-]+$`)
+
+func mustPath(field, path string) {
+	if !plainPath.MatchString(path) {
+		panic(fmt.Sprintf("luadriver: %s %q: want an absolute path of letters, digits and /._-", field, path))
+	}
+}

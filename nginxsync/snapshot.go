@@ -1,0 +1,181 @@
+package nginxsync
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Instance is one running container of a cluster.
+type Instance struct {
+	ID      string // unique in its cluster; printable ASCII without spaces, 1 to 128 bytes
+	Addr    netip.AddrPort
+	Weight  int    // share of the requests relative to the other instances, 0 to 65535; 0 stands for 1
+	Version string // shown in the response header; printable ASCII without spaces, at most 128 bytes
+}
+
+// Snapshot is who serves what. The zero value has no instance at all. A Snapshot that was given away is not changed.
+type Snapshot struct {
+	// Baseline is, by cluster, the instances that serve it wherever no overlay names it.
+	Baseline map[string][]Instance
+	// Overlays is, by VIP and cluster, the instances that serve the cluster on that VIP. A cluster with an empty list is
+	// answered with 503 there: a tester must not look at another version and believe it is the one under test. To return
+	// to the baseline, leave the cluster out.
+	Overlays map[netip.Addr]map[string][]Instance
+	// Planned are the clusters whose baseline may lose its last instance by this snapshot. Without it the agent holds the
+	// last instances that it knew: see Config.
+	Planned []string
+}
+
+// ErrInvalid is in the chain of the errors of Validate.
+var ErrInvalid = errors.New("invalid routes")
+
+// Validate reports everything that is wrong with the snapshot, each with the cluster, the VIP and the instance.
+func (s Snapshot) Validate() error {
+	var errs []error
+	add := func(where, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s: %w", where, fmt.Sprintf(format, args...), ErrInvalid))
+	}
+	check := func(where string, clusters map[string][]Instance) {
+		for _, cluster := range slices.Sorted(maps.Keys(clusters)) {
+			at := fmt.Sprintf("%s cluster %q", where, cluster)
+			if why := badWord(cluster, 1); why != "" {
+				add(at, "name %s", why)
+			}
+			seen := map[string]bool{}
+			for _, in := range clusters[cluster] {
+				at := fmt.Sprintf("%s instance %q", at, in.ID)
+				if why := badWord(in.ID, 1); why != "" {
+					add(at, "id %s", why)
+				}
+				if seen[in.ID] {
+					add(at, "listed twice")
+				}
+				seen[in.ID] = true
+				if why := badWord(in.Version, 0); why != "" {
+					add(at, "version %q %s", in.Version, why)
+				} else if in.Version == noVersion {
+					add(at, "version %q stands for no version", in.Version)
+				}
+				if !in.Addr.IsValid() || in.Addr.Port() == 0 || in.Addr.Addr().IsUnspecified() || in.Addr.Addr().Zone() != "" {
+					add(at, "address %s, want a host address without zone and a port", in.Addr)
+				}
+				if in.Weight < 0 || in.Weight > 65535 {
+					add(at, "weight %d, want 0 to 65535", in.Weight)
+				}
+			}
+		}
+	}
+	check("baseline", s.Baseline)
+	for _, vip := range slices.SortedFunc(maps.Keys(s.Overlays), netip.Addr.Compare) {
+		at := fmt.Sprintf("vip %s", vip)
+		if !vip.IsValid() || vip.IsUnspecified() || vip.Zone() != "" {
+			add(at, "want an address without zone")
+		}
+		if vip.Is4In6() {
+			add(at, "write the IPv4 address as %s", vip.Unmap())
+		}
+		check(at, s.Overlays[vip])
+	}
+	return errors.Join(errs...)
+}
+
+// noVersion is an empty version in the line form.
+const noVersion = "-"
+
+func badWord(s string, atLeast int) string {
+	switch {
+	case len(s) < atLeast:
+		return "is empty"
+	case len(s) > 128:
+		return fmt.Sprintf("has %d bytes, want at most 128", len(s))
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "wants printable ASCII without spaces"
+	case strings.ContainsAny(s, "\"\\"):
+		return "must not contain a quote or a backslash"
+	}
+	return ""
+}
+
+// Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0 written as 1, IPv4
+// addresses in their short form, overlays without clusters and the list of planned clusters left out. Two snapshots that
+// mean the same have equal canonical forms.
+func (s Snapshot) Canonical() Snapshot {
+	out := Snapshot{Baseline: canonicalClusters(s.Baseline), Overlays: make(map[netip.Addr]map[string][]Instance, len(s.Overlays))}
+	for vip, clusters := range s.Overlays {
+		if len(clusters) > 0 {
+			out.Overlays[vip] = canonicalClusters(clusters)
+		}
+	}
+	return out
+}
+
+func canonicalClusters(clusters map[string][]Instance) map[string][]Instance {
+	out := make(map[string][]Instance, len(clusters))
+	for cluster, list := range clusters {
+		list = append(make([]Instance, 0, len(list)), list...)
+		for i := range list {
+			list[i].Weight = max(list[i].Weight, 1)
+			list[i].Addr = netip.AddrPortFrom(list[i].Addr.Addr().Unmap(), list[i].Addr.Port())
+		}
+		slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+		out[cluster] = list
+	}
+	return out
+}
+
+// Equal reports whether the snapshots route every request the same way.
+func (s Snapshot) Equal(other Snapshot) bool {
+	a, b := s.Canonical(), other.Canonical()
+	return equalClusters(a.Baseline, b.Baseline) && maps.EqualFunc(a.Overlays, b.Overlays, equalClusters)
+}
+
+func equalClusters(a, b map[string][]Instance) bool { return maps.EqualFunc(a, b, slices.Equal) }
+
+// RouteChange is one difference between two snapshots.
+type RouteChange struct {
+	VIP     netip.Addr // the zero Addr for the baseline
+	Cluster string
+	Before  []Instance // nil when the cluster was not named, empty when it was named without an instance
+	After   []Instance
+}
+
+// Diff is what has to change to get from one snapshot to the other, baseline first, then by VIP and cluster.
+func Diff(from, to Snapshot) []RouteChange {
+	from, to = from.Canonical(), to.Canonical()
+	changes := diffClusters(netip.Addr{}, from.Baseline, to.Baseline)
+	vips := map[netip.Addr]bool{}
+	for vip := range from.Overlays {
+		vips[vip] = true
+	}
+	for vip := range to.Overlays {
+		vips[vip] = true
+	}
+	for _, vip := range slices.SortedFunc(maps.Keys(vips), netip.Addr.Compare) {
+		changes = append(changes, diffClusters(vip, from.Overlays[vip], to.Overlays[vip])...)
+	}
+	return changes
+}
+
+func diffClusters(vip netip.Addr, from, to map[string][]Instance) []RouteChange {
+	names := map[string]bool{}
+	for name := range from {
+		names[name] = true
+	}
+	for name := range to {
+		names[name] = true
+	}
+	var changes []RouteChange
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		before, had := from[name]
+		after, has := to[name]
+		if had != has || !slices.Equal(before, after) {
+			changes = append(changes, RouteChange{VIP: vip, Cluster: name, Before: before, After: after})
+		}
+	}
+	return changes
+}

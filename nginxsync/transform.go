@@ -1,0 +1,181 @@
+package nginxsync
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+)
+
+// Generated is the name, beside the main file, of the file that Transform adds to a tree.
+const Generated = "sluice.conf"
+
+// Result is a transformed tree.
+type Result struct {
+	Main    string            // name of the main file
+	Files   map[string]string // all files, by slash-separated name
+	Changes []Change          // in the order of files and lines
+	diff    string
+}
+
+// Change is one thing that Transform did, and why.
+type Change struct {
+	At     conf.Pos
+	Rule   string // such as "listen", "upstream", "cache-key"
+	Reason string
+}
+
+// Transform makes the tree of a test Nginx out of a production tree. It touches only what it must; everything else
+// stays byte for byte as it is. The same tree and rules give the same result, and a tree that is already the result of the same
+// rules is returned as it is. The error joins everything in the tree that the rules do not cover, each a *conf.Error.
+func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
+	if err := rules.validate(); err != nil {
+		return nil, err
+	}
+	generated := path.Join(path.Dir(tree.Main.Name), Generated)
+	if f := tree.File(generated); f != nil {
+		return again(tree, f, rules)
+	}
+	t := &transform{tree: tree, rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}}
+	t.run()
+	if len(t.errs) > 0 {
+		return nil, t.failure()
+	}
+	files, err := t.edit.Files()
+	if err != nil {
+		return nil, err
+	}
+	files[generated] = marker(rules, files) + t.extra.String()
+	slices.SortStableFunc(t.changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Col, b.At.Col))
+	})
+	r := &Result{Main: tree.Main.Name, Files: files, Changes: slices.Compact(t.changes)}
+	r.diff = t.edit.Diff() + conf.DiffAdded(generated, files[generated])
+	return r, check(r, tree, generated)
+}
+
+// check reads the result back: it must be a tree, and must include the generated file once.
+func check(r *Result, tree *conf.Tree, generated string) error {
+	out, err := conf.Parser{Root: tree.Root()}.Parse(r.FS(), r.Main)
+	if err != nil {
+		return fmt.Errorf("transformed tree: %w", err)
+	}
+	included := 0
+	for n := range out.All() {
+		for _, f := range n.Included() {
+			if f.Name == generated {
+				included++
+			}
+		}
+	}
+	if included != 1 {
+		return &conf.Error{File: generated, Msg: fmt.Sprintf("included %d times in the transformed tree, want once: an include of the tree matches its name", included)}
+	}
+	return nil
+}
+
+const markerLine = "# Written by nginxsync transform. Do not edit: transform the production tree again.\n"
+
+// marker heads the generated file: what it was made with, and of what the other files consist.
+func marker(rules Rules, files map[string]string) string {
+	h := sha256.New()
+	var names strings.Builder
+	for _, name := range sortedKeys(files) {
+		fmt.Fprintf(h, "%q %d %s", name, len(files[name]), files[name])
+		fmt.Fprintf(&names, "# file %s\n", name)
+	}
+	return fmt.Sprintf("%s# rules %s\n# tree %s\n%s\n", markerLine, rules.digest(), hex.EncodeToString(h.Sum(nil)), names.String())
+}
+
+// again is the result for a tree that is a result already.
+func again(tree *conf.Tree, generated *conf.File, rules Rules) (*Result, error) {
+	files := map[string]string{}
+	for _, f := range tree.Files() {
+		if f != generated {
+			files[f.Name] = f.Text
+		}
+	}
+	if !strings.HasPrefix(generated.Text, marker(rules, files)) {
+		return nil, &conf.Error{File: generated.Name, Line: 1, Col: 1,
+			Msg: "the tree was transformed already, by other rules or edited since: transform the production tree itself"}
+	}
+	files[generated.Name] = generated.Text
+	return &Result{Main: tree.Main.Name, Files: files}, nil
+}
+
+// transform is the state of one Transform.
+type transform struct {
+	tree      *conf.Tree
+	rules     Rules
+	edit      *conf.Edit
+	generated string
+	extra     strings.Builder // of the generated file, for the http context
+	upstreams map[string]bool // names in lower case, the added ones too
+	listens   map[string]string
+	changes   []Change
+	errs      []error
+	seen      map[string]bool
+	keys      int
+}
+
+func (t *transform) changed(d *conf.Directive, rule, format string, args ...any) {
+	t.changes = append(t.changes, Change{At: d.Pos(), Rule: rule, Reason: fmt.Sprintf(format, args...)})
+}
+
+// refuse notes an error, once for a directive that stands in two places.
+func (t *transform) refuse(d *conf.Directive, format string, args ...any) {
+	err := d.Errorf(format, args...)
+	if t.seen == nil {
+		t.seen = map[string]bool{}
+	}
+	if !t.seen[err.Error()] {
+		t.seen[err.Error()] = true
+		t.errs = append(t.errs, err)
+	}
+}
+
+func (t *transform) failure() error { return errors.Join(t.errs...) }
+
+func (t *transform) run() {
+	var http []conf.Node
+	for n := range t.tree.Top() {
+		if n.Name() == "http" && n.IsBlock() {
+			http = append(http, n)
+		}
+	}
+	if len(http) != 1 {
+		t.errs = append(t.errs, &conf.Error{File: t.tree.Main.Name, Msg: fmt.Sprintf("%d http blocks, want one", len(http))})
+		return
+	}
+	h := http[0]
+	for n := range h.Find("upstream") {
+		t.upstreams[strings.ToLower(n.Arg(0))] = true
+	}
+	t.main()
+	for n := range t.tree.All() {
+		t.code(n)
+		t.paths(n)
+		t.egress(n)
+	}
+	t.variables(h)
+	t.servers(h)
+	for n := range h.Find("upstream") {
+		t.upstream(n)
+	}
+	for n := range h.All() {
+		t.pass(n)
+		t.keyed(n)
+	}
+	t.logs(h)
+	t.headers(h)
+	t.defaults(h)
+	t.snippets(h)
+	t.edit.Append(h.Directive, "include "+Generated+";")
+	t.changed(h.Directive, "generated", "includes %s, which holds what the driver and the rules add", Generated)
+}

@@ -1,0 +1,199 @@
+package nginxsync
+
+import (
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+)
+
+// main sets what Rules.Main names and drops or refuses what carries traffic outside the http context.
+func (t *transform) main() {
+	set := map[string]bool{}
+	for n := range t.tree.Top() {
+		name := n.Name()
+		value, named := t.rules.Main[name]
+		switch {
+		case slices.Contains(t.rules.Drop, name):
+			t.edit.Remove(n.Directive)
+			t.changed(n.Directive, "drop", "%s is left out", name)
+		case (name == "stream" || name == "mail") && n.IsBlock():
+			t.refuse(n.Directive, "%s block: nothing maps its upstreams; name it in the rules under drop to leave it out", name)
+		case !named || name == "load_module":
+		case value == "" || set[name]:
+			t.edit.Remove(n.Directive)
+			t.changed(n.Directive, "main", "%s is removed", name)
+		default:
+			set[name] = true
+			t.edit.Replace(n.Directive, name+" "+value+";")
+			t.changed(n.Directive, "main", "%s is set to %s", name, value)
+		}
+	}
+	var head strings.Builder
+	for _, name := range sortedKeys(t.rules.Main) {
+		if value := t.rules.Main[name]; value != "" && !set[name] {
+			head.WriteString(name + " " + value + ";\n")
+			t.changes = append(t.changes, Change{At: conf.Pos{File: t.tree.Main.Name, Line: 1, Col: 1}, Rule: "main", Reason: name + " is added"})
+		}
+	}
+	head.WriteString(t.modules())
+	if head.Len() > 0 {
+		t.edit.PrependFile(t.tree.Main, strings.TrimSuffix(head.String(), "\n"))
+	}
+}
+
+func (t *transform) modules() string {
+	loaded := map[string]bool{}
+	for n := range t.tree.Find("load_module") {
+		loaded[path.Base(n.Arg(0))] = true
+	}
+	var b strings.Builder
+	for _, m := range t.rules.Snippets.Modules {
+		if !loaded[path.Base(m)] {
+			b.WriteString("load_module " + conf.Quote(m) + ";\n")
+			t.changes = append(t.changes, Change{At: conf.Pos{File: t.tree.Main.Name, Line: 1, Col: 1}, Rule: "driver", Reason: "loads " + m})
+		}
+	}
+	return b.String()
+}
+
+// writes are the directives whose first argument is a path that Nginx writes to, reads those that it only reads.
+var (
+	writes = set("access_log", "error_log", "pid", "lock_file", "client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path",
+		"uwsgi_temp_path", "scgi_temp_path", "proxy_cache_path", "fastcgi_cache_path", "uwsgi_cache_path", "scgi_cache_path",
+		"proxy_store", "fastcgi_store", "uwsgi_store", "scgi_store", "google_perftools_profiles", "working_directory")
+	reads = set("ssl_certificate", "ssl_certificate_key", "ssl_dhparam", "ssl_client_certificate", "ssl_trusted_certificate", "ssl_crl",
+		"ssl_password_file", "ssl_session_ticket_key", "ssl_stapling_file", "auth_basic_user_file", "root", "alias", "load_module",
+		"proxy_ssl_certificate", "proxy_ssl_certificate_key", "proxy_ssl_trusted_certificate", "proxy_ssl_crl", "proxy_ssl_password_file",
+		"grpc_ssl_certificate", "grpc_ssl_certificate_key", "grpc_ssl_trusted_certificate", "grpc_ssl_crl", "grpc_ssl_password_file",
+		"uwsgi_ssl_certificate", "uwsgi_ssl_certificate_key", "uwsgi_ssl_trusted_certificate", "uwsgi_ssl_crl", "uwsgi_ssl_password_file",
+		"geoip_country", "geoip_city", "geoip_org", "xslt_stylesheet", "perl_modules", "js_import", "js_path",
+		"lua_ssl_trusted_certificate", "lua_ssl_crl", "lua_ssl_certificate", "lua_ssl_certificate_key", "modsecurity_rules_file")
+)
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, name := range names {
+		m[name] = true
+	}
+	return m
+}
+
+// paths maps path arguments and makes absolute includes point into the new tree.
+func (t *transform) paths(n conf.Node) {
+	name := n.Name()
+	if _, ok := t.rules.Main[name]; ok && len(n.Parents) == 0 {
+		return
+	}
+	if len(n.Parents) == 1 && slices.Contains(t.rules.Drop, n.Parents[0].Name()) || slices.Contains(t.rules.Drop, name) && len(n.Parents) == 0 {
+		return
+	}
+	value := n.Arg(0)
+	switch {
+	case name == "include" && path.IsAbs(value):
+		rel := strings.TrimPrefix(path.Clean(value), strings.TrimSuffix(t.tree.Root(), "/")+"/")
+		if dir := path.Dir(t.tree.Main.Name); dir != "." {
+			rel = strings.Repeat("../", strings.Count(dir, "/")+1) + rel
+		}
+		t.edit.ReplaceArg(n.Directive, 0, rel)
+		t.changed(n.Directive, "paths", "the include points into the transformed tree")
+		return
+	case !writes[name] && !reads[name], n.NumArgs() == 0:
+		return
+	}
+	if (name == "access_log" || name == "proxy_store" || name == "error_log") && (value == "off" || value == "on" || value == "stderr") {
+		return
+	}
+	if to, ok := t.mapped(value); ok {
+		t.edit.ReplaceArg(n.Directive, 0, to)
+		if to == "off" {
+			t.edit.ReplaceArgs(n.Directive, to)
+			if name == "error_log" {
+				t.edit.Remove(n.Directive)
+			}
+		}
+		t.changed(n.Directive, "paths", "%s is mapped to %s", value, to)
+		return
+	}
+	if writes[name] && (path.IsAbs(value) || strings.HasPrefix(value, "syslog:") || strings.HasPrefix(value, "$")) {
+		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in the rules under paths", name, value)
+	}
+}
+
+// mapped is the value with its beginning replaced by the longest entry of Rules.Paths that matches.
+func (t *transform) mapped(value string) (string, bool) {
+	best := ""
+	for from := range t.rules.Paths {
+		if strings.HasPrefix(value, from) && len(from) > len(best) {
+			best = from
+		}
+	}
+	if best == "" {
+		return value, false
+	}
+	to := t.rules.Paths[best]
+	if to == "off" {
+		return to, true
+	}
+	return to + value[len(best):], true
+}
+
+// code refuses programs in the configuration unless the rules trust them.
+func (t *transform) code(n conf.Node) {
+	name := n.Name()
+	program := strings.Contains(name, "_by_lua") || strings.HasPrefix(name, "perl") || strings.HasPrefix(name, "js_")
+	if program && !t.rules.TrustCode {
+		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", name)
+	}
+}
+
+// egress takes away what talks to others on Nginx's own account.
+func (t *transform) egress(n conf.Node) {
+	switch n.Name() {
+	case "resolver":
+		if t.rules.Resolver == "" {
+			t.edit.Remove(n.Directive)
+			t.changed(n.Directive, "resolver", "production's resolver is removed: a name that no upstream has stays unresolved")
+			return
+		}
+		t.edit.ReplaceArgs(n.Directive, strings.Fields(t.rules.Resolver)...)
+		t.changed(n.Directive, "resolver", "the resolver is %s", t.rules.Resolver)
+	case "ssl_stapling", "ssl_ocsp":
+		if n.Arg(0) != "off" {
+			t.edit.ReplaceArgs(n.Directive, "off")
+			t.changed(n.Directive, "egress", "%s would ask the certificate's issuer", n.Name())
+		}
+	}
+}
+
+// variables defines $sluice_vip, the VIP of the request, and what AllowClients needs.
+func (t *transform) variables(http conf.Node) {
+	peer := "$remote_addr"
+	for range http.Find("**", "set_real_ip_from") {
+		peer = "$realip_remote_addr" // $remote_addr is what the peer claims
+		break
+	}
+	geo := func(variable string, networks []netip.Prefix) {
+		t.extra.WriteString("geo " + peer + " " + variable + " {\n    default 0;\n")
+		for _, p := range networks {
+			t.extra.WriteString("    " + p.Masked().String() + " 1;\n")
+		}
+		t.extra.WriteString("}\n")
+	}
+	if len(t.rules.AllowClients) > 0 {
+		networks := t.rules.AllowClients
+		t.extra.WriteString("# Who may use this Nginx at all.\n")
+		geo("$sluice_client", networks)
+	}
+	t.extra.WriteString("# The VIP of a request is the address that it came to.\n")
+	if len(t.rules.TrustVIPHeader) == 0 {
+		t.extra.WriteString("map $server_addr $sluice_vip {\n    default $server_addr;\n}\n")
+	} else {
+		geo("$sluice_peer", t.rules.TrustVIPHeader)
+		t.extra.WriteString("# A trusted peer may name another one, to come back to the VIP of its own caller.\n" +
+			"map $sluice_peer:$http_x_env_vip $sluice_vip {\n    default $server_addr;\n    \"~^1:([0-9a-f.:]+)$\" $1;\n}\n")
+	}
+	t.extra.WriteString("map \"\" $sluice_version {\n    default \"\";\n}\n")
+}
