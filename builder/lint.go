@@ -66,7 +66,7 @@ func directives(dockerfile []byte) []Finding {
 	add := func(name string, where []parser.Range) {
 		line := 1
 		if len(where) > 0 {
-			line = where[0].Start.Line
+			line = max(line, where[0].Start.Line)
 		}
 		found = append(found, Finding{Line: line, Rule: "directive", Severity: Error,
 			Message: "parser directive " + name + " is refused: remove the line"})

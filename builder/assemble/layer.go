@@ -62,9 +62,8 @@ func (c *changes) put(name string, e entry) error {
 	old, ok := c.tree[at]
 	switch {
 	case ok && e.kind == isDir && old.kind == isLink:
-		if at, err = c.folder(at, e.owner); err != nil {
-			return err
-		}
+		_, err := c.folder(at, e.owner) // what the link leads to keeps its mode and owner
+		return err
 	case ok && e.kind == isDir && old.kind != isDir:
 		return fmt.Errorf("/%s is a file in the image, and a folder in the build context", at)
 	case ok && e.kind != isDir && old.kind == isDir:

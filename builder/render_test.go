@@ -1,0 +1,256 @@
+package builder_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"pgregory.net/rapid"
+
+	"github.com/sluice-deploy/sluice/builder"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestRenderedTemplates(t *testing.T) {
+	t.Parallel()
+	for _, tmpl := range builder.Default().Templates() {
+		t.Run(tmpl.Name, func(t *testing.T) {
+			t.Parallel()
+			got, err := tmpl.Render(tmpl.Examples())
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", "rendered", tmpl.Name+".Dockerfile")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("rendered differs from %s (-want +got):\n%s", golden, diff)
+			}
+		})
+	}
+}
+
+func TestCatalogHasNoFindings(t *testing.T) {
+	t.Parallel()
+	for _, tmpl := range builder.Default().Templates() {
+		rendered, err := tmpl.Render(tmpl.Examples())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range builder.Lint(rendered) {
+			t.Errorf("%s: %s", tmpl.Name, f)
+		}
+		if !bytes.Contains(rendered, []byte(`ENTRYPOINT ["/sbin/envconfig", "--", `)) {
+			t.Errorf("%s does not start through envconfig", tmpl.Name)
+		}
+		if want := bytes.Contains(tmpl.Source(), []byte("\nRUN ")); tmpl.NeedsRun() != want {
+			t.Errorf("%s: NeedsRun is %v, want %v", tmpl.Name, tmpl.NeedsRun(), want)
+		}
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	t.Parallel()
+	digest := "@sha256:" + strings.Repeat("a", 64)
+	for _, c := range []struct {
+		name, template, param, value string
+		says                         string
+	}{
+		{"newline", "go-static", "CLUSTER_NAME", "a\nUSER root", "line 3: parameter CLUSTER_NAME: the value has a newline at byte 2"},
+		{"carriage return", "go-static", "CLUSTER_NAME", "a\rb", "a newline"},
+		{"double quote", "go-static", "BINARY", `a"`, `a quote " at byte 2`},
+		{"single quote", "go-static", "BINARY", "a'", "a quote '"},
+		{"backtick", "go-static", "BINARY", "`id`", "a quote `"},
+		{"substitution", "tomcat", "PACKAGES", "rsync $(id)", "line 4: parameter PACKAGES: the value has a command substitution $( at byte 7"},
+		{"variable", "tomcat", "PACKAGES", "$HOME", "a variable sign $"},
+		{"backslash", "tomcat", "HOME_DIR", `/a\`, "a backslash"},
+		{"nul", "tomcat", "HOME_DIR", "/a\x00", "a control character"},
+		{"unicode", "tomcat", "BUILD_IP", "häst", "outside ASCII"},
+		{"empty", "tomcat", "BUILD_IP", "", "the value is empty"},
+		{"operator", "tomcat", "PACKAGES", "rsync && id", "is not words"},
+		{"option", "tomcat", "PACKAGES", "--installroot=/x", "is not words"},
+		{"option in front", "tomcat", "PACKAGES", "-y", "is not words"},
+		{"two spaces", "tomcat", "PACKAGES", "a  b", "is not words"},
+		{"host with port", "tomcat", "BUILD_IP", "10.1.2.3:873", "is not an IPv4 address or a DNS name"},
+		{"host out of range", "tomcat", "BUILD_IP", "10.1.2.300", "is not an IPv4 address or a DNS name"},
+		{"host of six", "tomcat", "BUILD_IP", "::1", "is not an IPv4 address or a DNS name"},
+		{"host as option", "tomcat", "BUILD_IP", "-e", "is not an IPv4 address or a DNS name"},
+		{"port zero", "go-static", "PORT", "0", "is not a port from 1 to 65535"},
+		{"port high", "go-static", "PORT", "65536", "is not a port"},
+		{"port padded", "go-static", "PORT", "080", "is not a port"},
+		{"port signed", "go-static", "PORT", "+80", "is not a port"},
+		{"port word", "go-static", "PORT", "http", "is not a port"},
+		{"root", "go-static", "UID", "0", "is not a numeric user id from 1"},
+		{"relative path", "tomcat", "HOME_DIR", "home", "is not an absolute path"},
+		{"root path", "tomcat", "HOME_DIR", "/", "is not an absolute path"},
+		{"parent path", "tomcat", "HOME_DIR", "/a/../b", "is not an absolute path"},
+		{"path with space", "tomcat", "HOME_DIR", "/a b", "is not an absolute path"},
+		{"path with pattern", "tomcat", "HOME_DIR", "/a*", "is not an absolute path"},
+		{"absolute file", "node", "MAIN", "/server.js", "is not a relative path"},
+		{"file outside", "node", "MAIN", "../server.js", "is not a relative path"},
+		{"file as option", "node", "APP_DIR", "--from", "is not a relative path"},
+		{"image by tag", "go-static", "BASE_IMAGE", "alpine:3", "is not scratch or an image by digest"},
+		{"image with a stage", "go-static", "BASE_IMAGE", "alpine" + digest + " AS x", "is not scratch or an image by digest"},
+		{"image upper case", "go-static", "BASE_IMAGE", "Alpine" + digest, "is not scratch or an image by digest"},
+		{"long", "go-static", "BINARY", strings.Repeat("a", 5000), "has 5000 bytes, more than 4096"},
+		{"unused", "go-static", "COLOUR", "red", "parameter COLOUR: the template does not use it, it has CLUSTER_NAME, BASE_IMAGE"},
+		{"odd name", "go-static", "A\nB", "red", `parameter "A\nB": the template does not use it`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			tmpl, err := builder.Default().Template(c.template)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values := tmpl.Examples()
+			values[c.param] = c.value
+			got, err := tmpl.Render(values)
+			if err == nil {
+				t.Fatalf("accepted, rendered:\n%s", got)
+			}
+			var param *builder.ParamError
+			if !errors.As(err, &param) || param.Template != c.template {
+				t.Errorf("error is %#v, want a ParamError of template %s", err, c.template)
+			}
+			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "template "+c.template+": ") {
+				t.Errorf("error is %q, want %q in it", err, c.says)
+			}
+			if strings.Count(err.Error(), "\n") > 0 {
+				t.Errorf("error has several lines: %q", err)
+			}
+		})
+	}
+}
+
+func TestRenderReportsEverything(t *testing.T) {
+	t.Parallel()
+	tmpl, err := builder.Default().Template("tomcat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tmpl.Render(map[string]string{"PORT": "x", "EXTRA": "y"})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{
+		"line 3: parameter CLUSTER_NAME: no value", "line 2: parameter BASE_IMAGE: no value", "line 12: parameter BUILD_IP: no value",
+		"line 5: parameter PORT: value \"x\"", "parameter EXTRA: ",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q lacks %q", err, want)
+		}
+	}
+}
+
+func TestTemplateNotFound(t *testing.T) {
+	t.Parallel()
+	_, err := builder.Default().Template("php")
+	if !errors.Is(err, builder.ErrNotFound) || !strings.Contains(err.Error(), `"php", have go-static, node, python, static-site, tomcat`) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// outline is an independent, rougher view of a Dockerfile than the package's own: the instructions, their flags, how many
+// arguments they have, and for RUN which characters that a shell minds stand in it.
+func outline(t interface{ Fatal(...any) }, dockerfile []byte) string {
+	res, err := parser.Parse(bytes.NewReader(dockerfile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, n := range res.AST.Children {
+		out.WriteString(strings.ToUpper(n.Value))
+		for _, f := range n.Flags {
+			name, _, _ := strings.Cut(f, "=")
+			out.WriteString(" " + name)
+		}
+		for a := n.Next; a != nil; a = a.Next {
+			out.WriteString(" .")
+		}
+		if strings.EqualFold(n.Value, "run") {
+			for _, r := range n.Original {
+				if strings.ContainsRune("\n;&|<>()$`\\\"'*?[]{}#!~", r) {
+					out.WriteRune(r)
+				}
+			}
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
+}
+
+// TestNoValueChangesTheSkeleton asks rapid for hostile values of every parameter of every template.
+func TestNoValueChangesTheSkeleton(t *testing.T) {
+	t.Parallel()
+	hostile := rapid.OneOf(
+		rapid.StringMatching(`[a-z0-9/._:@ -]{0,20}`),
+		rapid.StringMatching("[ -~\n\t\r]{0,20}"),
+		rapid.SampledFrom([]string{"a\nRUN id", "a \\", "a # b", "<<EOF", "--from=x", "a b c", "x AS y", "[\"a\"]", "scratch", "8080", "10.0.0.1"}),
+	)
+	for _, tmpl := range builder.Default().Templates() {
+		t.Run(tmpl.Name, func(t *testing.T) {
+			t.Parallel()
+			neutral, err := tmpl.Render(tmpl.Examples())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := outline(t, neutral)
+			rapid.Check(t, func(t *rapid.T) {
+				values := tmpl.Examples()
+				for _, p := range tmpl.Params {
+					if rapid.Bool().Draw(t, "hostile "+p.Name) {
+						values[p.Name] = hostile.Draw(t, p.Name)
+					}
+				}
+				rendered, err := tmpl.Render(values)
+				if err != nil {
+					return
+				}
+				if got := outline(t, rendered); got != want {
+					t.Fatalf("values %q give another skeleton:\n%s", values, rendered)
+				}
+			})
+		})
+	}
+}
+
+func FuzzRender(f *testing.F) {
+	for _, seed := range []string{"a\nRUN id", "a \\", "$(id)", "<<EOF", "a b", "/a/b", "8080", "scratch", "10.0.0.1", "x@sha256:" + strings.Repeat("0", 64)} {
+		f.Add(seed, uint8(0))
+	}
+	templates := builder.Default().Templates()
+	f.Fuzz(func(t *testing.T, value string, which uint8) {
+		tmpl := templates[int(which)%len(templates)]
+		neutral, err := tmpl.Render(tmpl.Examples())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := outline(t, neutral)
+		for _, p := range tmpl.Params {
+			values := maps.Clone(tmpl.Examples())
+			values[p.Name] = value
+			rendered, err := tmpl.Render(values)
+			if err != nil {
+				continue
+			}
+			if got := outline(t, rendered); got != want {
+				t.Errorf("%s: %s=%q gives another skeleton:\n%s", tmpl.Name, p.Name, value, rendered)
+			}
+		}
+	})
+}

@@ -1,0 +1,12 @@
+# A statically linked Go service on an empty base. No RUN: every engine builds it, the one in process too.
+FROM scratch
+LABEL org.opencontainers.image.title=hello_web
+ENV PORT=8080
+EXPOSE 8080
+USER 65532:65532
+WORKDIR /app
+COPY --chmod=0755 envconfig /sbin/envconfig
+COPY --chmod=0755 app /app/app
+COPY envs /etc/envconfig/envs
+COPY manifest.json /etc/envconfig/manifest.json
+ENTRYPOINT ["/sbin/envconfig", "--", "/app/app"]

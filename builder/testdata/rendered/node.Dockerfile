@@ -1,0 +1,14 @@
+# A Node service. Dependencies are a layer of their own, installed again only when the lock file changes.
+FROM docker.io/library/node:24@sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
+LABEL org.opencontainers.image.title=chat_front
+ENV NODE_ENV=production PORT=8080
+EXPOSE 8080
+USER 1000:1000
+WORKDIR /app
+COPY --chmod=0755 envconfig /sbin/envconfig
+COPY --chown=1000:1000 app/package.json app/package-lock.json /app/
+RUN ["npm", "ci", "--omit=dev", "--ignore-scripts", "--cache=/tmp/npm"]
+COPY --chown=1000:1000 app /app
+COPY envs /etc/envconfig/envs
+COPY manifest.json /etc/envconfig/manifest.json
+ENTRYPOINT ["/sbin/envconfig", "--", "node", "/app/server.js"]

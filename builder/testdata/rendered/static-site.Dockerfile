@@ -1,0 +1,11 @@
+# A site of plain files behind Nginx. No RUN: every engine builds it, the one in process too.
+FROM docker.io/nginxinc/nginx-unprivileged:1.28@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+LABEL org.opencontainers.image.title=help_pages
+ENV PORT=8080
+EXPOSE 8080
+COPY --chmod=0755 envconfig /sbin/envconfig
+COPY site /usr/share/nginx/html
+COPY envs /etc/envconfig/envs
+COPY manifest.json /etc/envconfig/manifest.json
+USER 101:101
+ENTRYPOINT ["/sbin/envconfig", "--", "nginx", "-g", "daemon off;"]
