@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -135,7 +136,8 @@ type target struct {
 }
 
 func (e *Engine) target(r builder.Request) (target, error) {
-	repository, err := name.NewRepository(r.Repository, e.nameOptions(r.Repository)...)
+	options := append(e.nameOptions(r.Repository), name.StrictValidation)
+	repository, err := name.NewRepository(r.Repository, options...)
 	if err != nil {
 		return target{}, fmt.Errorf("repository: %w", err)
 	}
@@ -143,7 +145,7 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	if r.Tag == "" {
 		return t, nil
 	}
-	tag, err := name.NewTag(repository.String()+":"+r.Tag, e.nameOptions(r.Repository)...)
+	tag, err := name.NewTag(repository.String()+":"+r.Tag, options...)
 	if err != nil {
 		return target{}, fmt.Errorf("tag: %w", err)
 	}
@@ -153,13 +155,11 @@ func (e *Engine) target(r builder.Request) (target, error) {
 
 // nameOptions makes a registry of Config.Insecure be spoken to in plain HTTP.
 func (e *Engine) nameOptions(reference string) []name.Option {
-	options := []name.Option{name.StrictValidation}
-	for _, registry := range e.config.Insecure {
-		if len(reference) > len(registry) && reference[:len(registry)] == registry && reference[len(registry)] == '/' {
-			options = append(options, name.Insecure)
-		}
+	registry, _, _ := strings.Cut(reference, "/")
+	if slices.Contains(e.config.Insecure, registry) {
+		return []name.Option{name.Insecure}
 	}
-	return options
+	return nil
 }
 
 func (e *Engine) options(ctx context.Context, transport http.RoundTripper) []remote.Option {

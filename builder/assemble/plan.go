@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -38,6 +39,13 @@ func read(r builder.Request) (plan, error) {
 	parsed, err := parser.Parse(bytes.NewReader(r.Dockerfile))
 	if err != nil {
 		return plan{}, located(err)
+	}
+	for _, n := range parsed.AST.Children {
+		if keyword := strings.ToUpper(n.Value); keyword == "FROM" {
+			break
+		} else if keyword != "ARG" {
+			return plan{}, fmt.Errorf("Dockerfile line %d: %s stands before the first FROM", n.StartLine, keyword)
+		}
 	}
 	stages, meta, err := instructions.Parse(parsed.AST, nil)
 	if err != nil {
@@ -101,13 +109,16 @@ func lineOf(where []parser.Range) int {
 	return where[0].Start.Line
 }
 
-// located puts the line of a parser's error in front of it.
+var parserPrefix = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
+
+// located says once at which line a parser's error is.
 func located(err error) error {
+	text := parserPrefix.ReplaceAllString(err.Error(), "")
 	var at *parser.LocationError
 	if errors.As(err, &at) && len(at.Locations) > 0 {
-		return fmt.Errorf("Dockerfile line %d: %w", lineOf(at.Locations[0]), err)
+		return fmt.Errorf("Dockerfile line %d: %s", lineOf(at.Locations[0]), text)
 	}
-	return fmt.Errorf("Dockerfile: %w", err)
+	return fmt.Errorf("Dockerfile: %s", text)
 }
 
 // environment is what $NAME stands for. ENV wins over ARG, as in Docker.
@@ -144,7 +155,11 @@ func (e environment) Keys() []string {
 
 func (e environment) word(word string) (string, error) {
 	v, _, err := shell.NewLex(parser.DefaultEscapeToken).ProcessWord(word, e)
-	return v, err
+	if err != nil {
+		// The lexer puts the character that it missed into its message, which may be NUL.
+		return "", fmt.Errorf("expand %s: %s", word, strings.ReplaceAll(err.Error(), "\x00", "end of line"))
+	}
+	return v, nil
 }
 
 func (e environment) words(word string) ([]string, error) {

@@ -36,7 +36,7 @@ func (s *stage) start(from string) error {
 		s.config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		return nil
 	}
-	ref, err := name.ParseReference(from, s.engine.nameOptions(from)[1:]...)
+	ref, err := name.ParseReference(from, s.engine.nameOptions(from)...)
 	if err != nil {
 		return err
 	}
@@ -133,12 +133,9 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 		return builder.Result{}, err
 	}
 	if to.tag != nil {
-		unlock, err := s.engine.lockTag(s, *to.tag)
-		if err != nil {
-			return builder.Result{}, err
-		}
-		defer unlock()
-		if err := s.checkTag(*to.tag, digest, replace); err != nil {
+		// The answer counts only right before the tag is written, but a conflict should cost no upload. A registry may deny to
+		// look into a repository that the push is about to create.
+		if _, err := s.tagged(*to.tag, digest, replace); err != nil && !denied(err) {
 			return builder.Result{}, err
 		}
 	}
@@ -153,8 +150,8 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	s.log.pushed(to.repository.String(), res)
 	var named name.Reference = ref
 	if to.tag != nil {
-		if err := remote.Tag(*to.tag, img, s.options...); err != nil {
-			return builder.Result{}, fmt.Errorf("tag %s: %w", to.tag, err)
+		if err := s.tag(*to.tag, img, digest, replace); err != nil {
+			return builder.Result{}, err
 		}
 		named = to.tag
 	}
@@ -170,33 +167,49 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	return res, nil
 }
 
-// lockTag keeps other builds of this engine from the tag. Registries have no conditional write: against other processes the
-// check is as close to the write as it can be, and the read back finds what slipped through.
-func (e *Engine) lockTag(s *stage, tag name.Tag) (unlock func(), err error) {
+// tag makes the tag name the image. Registries have no conditional write: other builds of this engine wait, and against
+// other processes the look is as close to the write as it can be; reading the tag back finds what slipped through.
+func (s *stage) tag(tag name.Tag, img v1.Image, digest v1.Hash, replace bool) error {
 	h := fnv.New32a()
 	h.Write([]byte(tag.String()))
-	slot := e.tagging[h.Sum32()%uint32(len(e.tagging))]
+	slot := s.engine.tagging[h.Sum32()%uint32(len(s.engine.tagging))]
 	select {
 	case slot <- struct{}{}:
-		return func() { <-slot }, nil
+		defer func() { <-slot }()
 	case <-s.ctx.Done():
-		return nil, s.ctx.Err()
+		return s.ctx.Err()
 	}
-}
-
-func (s *stage) checkTag(tag name.Tag, built v1.Hash, replace bool) error {
-	existing, err := remote.Head(tag, s.options...)
-	var answer *transport.Error
-	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
-		return nil
+	there, err := s.tagged(tag, digest, replace)
+	if err != nil || there {
+		return err // a registry with immutable tags may refuse even the same image
 	}
-	if err != nil {
-		return fmt.Errorf("look up tag %s: %w", tag, err)
-	}
-	if existing.Digest != built && !replace {
-		return &builder.TagExistsError{Reference: tag.String(), Existing: existing.Digest.String(), Built: built.String()}
+	if err := remote.Tag(tag, img, s.options...); err != nil {
+		return fmt.Errorf("tag %s: %w", tag, err)
 	}
 	return nil
+}
+
+// tagged reports whether the tag names the image already. That it names another is an error unless replace is set.
+func (s *stage) tagged(tag name.Tag, built v1.Hash, replace bool) (bool, error) {
+	existing, err := remote.Head(tag, s.options...)
+	switch {
+	case answered(err, http.StatusNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look up tag %s: %w", tag, err)
+	case existing.Digest != built && !replace:
+		return false, &builder.TagExistsError{Reference: tag.String(), Existing: existing.Digest.String(), Built: built.String()}
+	}
+	return existing.Digest == built, nil
+}
+
+func denied(err error) bool {
+	return answered(err, http.StatusUnauthorized) || answered(err, http.StatusForbidden)
+}
+
+func answered(err error, status int) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == status
 }
 
 func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result, error) {
