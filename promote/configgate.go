@@ -93,6 +93,14 @@ var _ Gate = ConfigGate{}
 // Name returns "config".
 func (ConfigGate) Name() string { return "config" }
 
+// Validate reports a missing Source.
+func (g ConfigGate) Validate(Pipeline) error {
+	if g.Source == nil {
+		return fmt.Errorf("%w: no source", ErrInvalid)
+	}
+	return nil
+}
+
 // Check implements Gate. The files of the refusal stand in Missing.
 func (g ConfigGate) Check(ctx context.Context, c Change) error {
 	if c.Op == OpRollback {

@@ -11,7 +11,7 @@
 //  1. chooses a Journal: promote/boltjournal on one machine, NewMemJournal in tests;
 //  2. writes a Deployer: two idempotent methods that make a target run a digest, or nothing, and that refuse a generation
 //     older than one they have seen;
-//  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, and any of its own;
+//  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate, FreezeGate, and any of its own;
 //  4. calls New, then Recover once before the first change;
 //  5. binds each version to its digest when the image is built, then promotes, rolls back and retires.
 //

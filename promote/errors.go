@@ -81,10 +81,10 @@ type RefusedError struct {
 // GateRefusal is why one gate did not let a change pass.
 type GateRefusal struct {
 	// Gate is the gate's name.
-	Gate string
+	Gate string `json:"gate"`
 	Refusal
 	// Err is not nil when the gate could not decide. Then Reasons says so.
-	Err error
+	Err error `json:"-"`
 }
 
 func (e *RefusedError) Error() string {

@@ -11,6 +11,8 @@ import (
 
 // Gate lets a change pass, or not. Promoter asks every gate before it starts a promotion or a rollback, concurrently for
 // different targets, and once more when what the gate was told about the past has changed meanwhile.
+//
+// A gate that also has a method Validate(Pipeline) error is asked by New whether its settings fit the pipeline.
 type Gate interface {
 	// Name names the gate in answers: one or two lower-case words.
 	Name() string
@@ -33,8 +35,13 @@ type Change struct {
 	Actor, Reason       string
 	// Time is when the gates are asked.
 	Time time.Time
+	// Builder is who bound the version to the digest.
+	Builder string
 	// Runs are all the times that this digest has been live at a target of this cluster, oldest first.
 	Runs []Run
+	// Reviews are the last word of each reviewer on this digest at this target, oldest first, since it last became current
+	// there.
+	Reviews []Review
 }
 
 // Image returns the reference to deploy by: repository@digest.
@@ -52,11 +59,11 @@ type Run struct {
 // Refusal is a gate's answer that a change may not pass. It is returned as an error.
 type Refusal struct {
 	// Reasons are sentences for a person: what is, what should be, and what to do.
-	Reasons []string
+	Reasons []string `json:"reasons"`
 	// Missing names what has to be there first: of ConfigGate, the files.
-	Missing []string
-	// Until is when the answer will be another one with nothing done about it. It is zero when that is not known.
-	Until time.Time
+	Missing []string `json:"missing,omitempty"`
+	// Until is when this gate will let the change pass with nothing done about it. It is zero when that is not known.
+	Until time.Time `json:"until,omitzero"`
 }
 
 func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }

@@ -24,6 +24,8 @@ type Kind string
 // The kinds of entries. A change is one Started, any number of Resumed, and one Succeeded or Failed.
 const (
 	Bound     Kind = "bound"     // a version was bound to a digest
+	Approved  Kind = "approved"  // somebody approved of a digest at a target
+	Rejected  Kind = "rejected"  // somebody does not want a digest at a target
 	Started   Kind = "started"   // a change passed its gates; the deployer is asked next
 	Resumed   Kind = "resumed"   // Recover took over a change that had not ended
 	Succeeded Kind = "succeeded" // the deployer did it; what it deployed is now current

@@ -116,6 +116,33 @@ func (p *Promoter) deploy(ctx context.Context, expect Digest, decide func(*state
 	return d, nil
 }
 
+// Review is what somebody thinks of a version at a target. ApprovalGate counts reviews.
+type Review struct {
+	Target
+	Version string
+	// Approve is false for a rejection.
+	Approve bool
+	// Actor is who reviews. The last word of each counts.
+	Actor string
+	// Reason may be empty.
+	Reason string
+	// Time is when it was given. Promoter.Review sets it.
+	Time time.Time
+}
+
+// Review writes a review down. It is of the digest that the version is bound to, and holds until that digest becomes current
+// at the target: then it is used up.
+func (p *Promoter) Review(ctx context.Context, r Review) error {
+	if err := errors.Join(p.pipeline.checkTarget(r.Target), checkVersion(r.Version), checkWho(r.Actor, r.Reason)); err != nil {
+		return fmt.Errorf("review: %w", err)
+	}
+	_, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
+		e, err := s.review(r)
+		return e, true, err
+	})
+	return err
+}
+
 // RetireRequest asks for the end of a target.
 type RetireRequest struct {
 	Target

@@ -62,11 +62,20 @@ func (t Target) String() string {
 	return s
 }
 
+// checkEnvironments holds the environments that a gate is set up for against the pipeline: a misspelt one would let all pass.
+func (p Pipeline) checkEnvironments(environments []string) error {
+	var errs []error
+	for _, environment := range environments {
+		if p.Index(environment) < 0 {
+			errs = append(errs, fmt.Errorf("%w: environment %q: the pipeline has %s", ErrInvalid, clip(environment, 100), strings.Join(p, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (p Pipeline) checkTarget(t Target) error {
-	errs := []error{checkName("cluster", t.Cluster)}
+	errs := []error{checkName("cluster", t.Cluster), p.checkEnvironments([]string{t.Environment})}
 	switch i := p.Index(t.Environment); {
-	case i < 0:
-		errs = append(errs, fmt.Errorf("%w: environment %q: the pipeline has %s", ErrInvalid, clip(t.Environment, 100), strings.Join(p, ", ")))
 	case t.Task != "" && i > 0:
 		errs = append(errs, fmt.Errorf("%w: task %q in environment %s: only %s runs tasks side by side: leave the task empty", ErrInvalid, clip(t.Task, 100), t.Environment, p[0]))
 	case t.Task != "":

@@ -103,6 +103,17 @@ func New(config Config) (*Promoter, error) {
 	if p.deployer == nil {
 		errs = append(errs, fmt.Errorf("%w: no deployer", ErrInvalid))
 	}
+	for i, gate := range p.gates {
+		if gate == nil {
+			errs = append(errs, fmt.Errorf("%w: gate %d is nil", ErrInvalid, i+1))
+			continue
+		}
+		if v, ok := gate.(interface{ Validate(Pipeline) error }); ok {
+			if err := v.Validate(p.pipeline); err != nil {
+				errs = append(errs, fmt.Errorf("%s gate: %w", gate.Name(), err))
+			}
+		}
+	}
 	if p.grace < 0 {
 		errs = append(errs, fmt.Errorf("%w: grace %s: want a positive duration", ErrInvalid, p.grace))
 	}
@@ -257,7 +268,7 @@ func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 		return e, true, err
 	})
 	if err != nil {
-		return Entry{}, errors.Join(err, failure)
+		return Entry{}, errors.Join(fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to an end: %w", open.Op, open.Target, err), failure)
 	}
 	if failure != nil {
 		return ended, &DeployError{Op: open.Op, Deployment: d, Err: failure, Doubt: ended.Doubt}

@@ -24,6 +24,13 @@ type cluster struct {
 	versions []Binding
 	targets  map[Target]*place
 	runs     map[Digest][]Run
+	reviews  map[reviewed][]Review // at most one of each actor, oldest first
+}
+
+// reviewed is what a review is of.
+type reviewed struct {
+	Target
+	Digest
 }
 
 // place is what a target is like: what is current, and the change under way.
@@ -43,7 +50,7 @@ func (s *state) apply(e Entry) error {
 	}
 	c := s.clusters[e.Cluster]
 	if c == nil {
-		c = &cluster{targets: map[Target]*place{}, runs: map[Digest][]Run{}}
+		c = &cluster{targets: map[Target]*place{}, runs: map[Digest][]Run{}, reviews: map[reviewed][]Review{}}
 	}
 	if err := c.apply(e); err != nil {
 		return fmt.Errorf("journal entry %d: %s %s: %w", e.Seq, e.Kind, e.Target, err)
@@ -55,13 +62,24 @@ func (s *state) apply(e Entry) error {
 }
 
 func (c *cluster) apply(e Entry) error {
-	if e.Kind == Bound {
+	switch e.Kind {
+	case Bound:
 		if _, ok := c.bound(e.Version); ok {
 			return fmt.Errorf("version %s is bound twice", e.Version)
 		}
 		c.versions = append(c.versions, Binding{Cluster: e.Cluster, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Actor: e.Actor, Time: e.Time})
 		return nil
+	case Approved, Rejected:
+		of := reviewed{e.Target, e.Digest}
+		others := slices.DeleteFunc(c.reviews[of], func(r Review) bool { return r.Actor == e.Actor })
+		c.reviews[of] = append(others, Review{Target: e.Target, Version: e.Version, Approve: e.Kind == Approved, Actor: e.Actor, Reason: e.Reason, Time: e.Time})
+		return nil
+	default:
+		return c.applyChange(e)
 	}
+}
+
+func (c *cluster) applyChange(e Entry) error {
 	p := c.targets[e.Target]
 	if p == nil {
 		p = &place{}
@@ -112,6 +130,7 @@ func (c *cluster) succeed(p *place, e Entry) {
 	d := e.deployment()
 	d.Since = e.Time
 	p.current = &d
+	delete(c.reviews, reviewed{e.Target, e.Digest})
 	if !same {
 		c.runs[e.Digest] = append(c.runs[e.Digest], Run{Target: e.Target, Version: e.Version, From: e.Time})
 	}
@@ -151,6 +170,23 @@ func (s *state) bind(b Binding) (e Entry, ok bool, err error) {
 	return Entry{Kind: Bound, Target: Target{Cluster: b.Cluster}, Version: b.Version, Digest: b.Digest, Repository: b.Repository, Actor: b.Actor}, true, nil
 }
 
+// review decides on the word of a reviewer.
+func (s *state) review(r Review) (Entry, error) {
+	b, ok := s.clusters[r.Cluster].bound(r.Version)
+	if !ok {
+		return Entry{}, unbound(r.Target, r.Version)
+	}
+	e := Entry{Kind: Rejected, Target: r.Target, Version: b.Version, Digest: b.Digest, Actor: r.Actor, Reason: r.Reason}
+	if r.Approve {
+		e.Kind = Approved
+	}
+	return e, nil
+}
+
+func unbound(t Target, version string) error {
+	return fmt.Errorf("%s %s: %w: bind it to the image that was built for it", t.Cluster, version, ErrUnbound)
+}
+
 // start decides whether op may start at t for a caller who expects expect there, but for the gates.
 func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Entry, error) {
 	p := s.place(t)
@@ -172,7 +208,7 @@ func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Ent
 func (s *state) promote(r Request) (Entry, error) {
 	b, ok := s.clusters[r.Cluster].bound(r.Version)
 	if !ok {
-		return Entry{}, fmt.Errorf("%s %s: %w: bind it to the image that was built for it", r.Cluster, r.Version, ErrUnbound)
+		return Entry{}, unbound(r.Target, r.Version)
 	}
 	e, err := s.start(OpPromote, r.Target, r.Expect, r.Actor, r.Reason)
 	e.Version, e.Digest, e.Repository = b.Version, b.Digest, b.Repository
@@ -218,13 +254,6 @@ func (s *state) lived(t Target) []Entry {
 	return list
 }
 
-func (s *state) runs(cluster string, d Digest) []Run {
-	if c := s.clusters[cluster]; c != nil {
-		return c.runs[d]
-	}
-	return nil
-}
-
 // retire decides on the end of a target; ok is false when there is nothing to end.
 func (s *state) retire(r RetireRequest) (e Entry, ok bool, err error) {
 	p := s.place(r.Target)
@@ -264,8 +293,15 @@ func (s *state) end(open Entry, failure error, doubt string) (Entry, error) {
 
 // change is what the gates are told of e, but for the time.
 func (s *state) change(p Pipeline, e Entry) Change {
-	return Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Current: e.Previous,
-		PreviousEnvironment: p.Previous(e.Environment), Actor: e.Actor, Reason: e.Reason, Runs: slices.Clone(s.runs(e.Cluster, e.Digest))}
+	change := Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Current: e.Previous,
+		PreviousEnvironment: p.Previous(e.Environment), Actor: e.Actor, Reason: e.Reason}
+	if c := s.clusters[e.Cluster]; c != nil {
+		b, _ := c.bound(e.Version)
+		change.Builder = b.Actor
+		change.Runs = slices.Clone(c.runs[e.Digest])
+		change.Reviews = slices.Clone(c.reviews[reviewed{e.Target, e.Digest}])
+	}
+	return change
 }
 
 // current lists what is deployed, by cluster, place in the pipeline, and task.
