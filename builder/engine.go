@@ -44,6 +44,9 @@ type Request struct {
 	Labels map[string]string
 	// Log receives one line or more per step, for a person to read. Nil discards them. An error of Log is ignored.
 	Log io.Writer
+	// Events receives what Log does, as values, in order, from the goroutine that called Build, which waits for it.
+	// Nil discards them.
+	Events func(Event)
 }
 
 // Result is a finished build.

@@ -2,35 +2,30 @@ package assemble
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/sluice-deploy/sluice/builder"
 )
 
-// log writes what a person reads while a build runs. It shows instructions as the Dockerfile has them, so that the values of
-// build arguments stay out of it.
-type log struct {
-	w     io.Writer
-	steps int
-	at    int
+// progress tells the request what happens. It shows instructions as the Dockerfile has them, so that the values of build
+// arguments stay out of it.
+type progress struct {
+	request *builder.Request
+	steps   int
+	at      int
 }
 
-func (l *log) line(format string, args ...any) {
-	if l.w != nil {
-		fmt.Fprintf(l.w, format+"\n", args...)
-	}
+func (p *progress) step(line int, code string) {
+	p.at++
+	p.request.Emit(builder.Event{Kind: builder.EventStep, Step: p.at, Steps: p.steps, Line: line, Text: code})
 }
 
-func (l *log) step(code string) {
-	l.at++
-	l.line("[%d/%d] %s", l.at, l.steps, code)
+func (p *progress) note(format string, args ...any) {
+	p.request.Emit(builder.Event{Kind: builder.EventDetail, Text: fmt.Sprintf(format, args...)})
 }
 
-func (l *log) note(format string, args ...any) { l.line("      "+format, args...) }
-
-func (l *log) files(entries map[string]entry) {
+func (p *progress) layer(entries map[string]entry) {
 	files, size := 0, int64(0)
 	for _, e := range entries {
 		if e.kind != isDir {
@@ -38,20 +33,23 @@ func (l *log) files(entries map[string]entry) {
 			size += e.size
 		}
 	}
+	text := plural(len(entries)-files, "folder")
 	if files > 0 {
-		l.note("%s, %s", plural(files, "file"), bytesOf(size))
+		text = plural(files, "file") + ", " + bytesOf(size)
 	}
+	p.request.Emit(builder.Event{Kind: builder.EventLayer, Text: text, Bytes: size})
 }
 
-func (l *log) pushed(repository string, r builder.Result) {
-	l.line("push to %s: %s sent, %s there already", repository, bytesOf(r.Uploaded), bytesOf(r.Reused))
+func (p *progress) pushed(repository string, r builder.Result) {
+	p.request.Emit(builder.Event{Kind: builder.EventPush, Bytes: r.Uploaded,
+		Text: fmt.Sprintf("push to %s: %s sent, %s there already", repository, bytesOf(r.Uploaded), bytesOf(r.Reused))})
 }
 
-func (l *log) done(r builder.Result, tag *name.Tag) {
+func (p *progress) done(r builder.Result, tag *name.Tag) {
 	if tag != nil {
-		l.line("tag %s", tag.TagStr())
+		p.request.Emit(builder.Event{Kind: builder.EventTag, Text: "tag " + tag.TagStr()})
 	}
-	l.line("digest %s", r.Digest)
+	p.request.Emit(builder.Event{Kind: builder.EventDone, Text: "digest " + r.Digest})
 }
 
 func plural(n int, noun string) string {

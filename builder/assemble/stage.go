@@ -27,7 +27,7 @@ type stage struct {
 	dir     string // for spooled layers
 	epoch   time.Time
 	args    map[string]string // given by the request
-	log     *log
+	log     *progress
 
 	base      v1.Image
 	baseName  string // by digest, "" for scratch
@@ -59,7 +59,7 @@ func (s *stage) step(c instructions.Command) error {
 		return err
 	}
 	code := sourceOf(c)
-	s.log.step(code)
+	s.log.step(lineOf(c.Location()), code)
 	made, err := s.do(c)
 	if err != nil {
 		return fmt.Errorf("Dockerfile line %d: %s: %w", lineOf(c.Location()), code, err)
@@ -72,7 +72,7 @@ func (s *stage) step(c instructions.Command) error {
 		}
 		l.mediaType, l.known = s.layerType, &s.engine.known
 		s.layers = append(s.layers, l)
-		s.log.files(made.entries)
+		s.log.layer(made.entries)
 		h.EmptyLayer = false
 	}
 	s.history = append(s.history, h)
@@ -271,7 +271,7 @@ func (s *stage) from(p plan) error {
 		s.meta, s.vars = s.vars, before
 	}
 	line := lineOf(p.stage.Location)
-	s.log.step(p.stage.SourceCode)
+	s.log.step(line, p.stage.SourceCode)
 	from, err := environment{args: s.meta}.word(p.stage.BaseName)
 	if err == nil && p.stage.Platform != "" {
 		err = &builder.UnsupportedError{Line: line, What: "FROM --platform", Hint: "the engine's configuration says the platform"}

@@ -406,7 +406,20 @@ func logged(t *testing.T, s Subject) {
 	var out strings.Builder
 	r := request(s, "FROM scratch\nARG TOKEN\nCOPY a /a\n", fstest.MapFS{"a": file("A")})
 	r.Args, r.Log = map[string]string{"TOKEN": "hunter2-value"}, &out
+	var steps []string
+	var last builder.Event
+	r.Events = func(e builder.Event) {
+		if last = e; e.Kind == builder.EventStep {
+			steps = append(steps, fmt.Sprintf("%d/%d line %d %s", e.Step, e.Steps, e.Line, e.Text))
+		}
+	}
 	res, _ := build(t, s, r)
+	if got, want := strings.Join(steps, "; "), "1/3 line 1 FROM scratch; 2/3 line 2 ARG TOKEN; 3/3 line 3 COPY a /a"; got != want {
+		t.Errorf("steps are %s, want %s", got, want)
+	}
+	if last.Kind != builder.EventDone || !strings.Contains(last.Text, res.Digest) {
+		t.Errorf("last event is %+v", last)
+	}
 	for _, want := range []string{"FROM scratch", "COPY a /a", res.Digest} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("log does not say %q:\n%s", want, out.String())
