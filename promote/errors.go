@@ -42,12 +42,13 @@ func (e *ReboundError) Is(target error) bool { return target == ErrRebound }
 // ConflictError says that the target is not as the caller believes: somebody is changing it right now, or has changed it.
 type ConflictError struct {
 	Target
-	// InProgress is true while the other change has not ended. Then Op, Actor, Version, Digest and Since are that change's,
-	// else they are those of what is current.
+	// InProgress is true while the other change has not ended. Then the fields below are that change's, else they are those
+	// of what is current.
 	InProgress bool
-	Op         Op
-	Actor      string
-	Version    string
+	// Op is empty when not InProgress.
+	Op      Op
+	Actor   string
+	Version string
 	// Digest is empty when nothing is current.
 	Digest Digest
 	Since  time.Time

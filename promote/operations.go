@@ -22,7 +22,7 @@ type Binding struct {
 }
 
 // Bind binds a version to a digest. Binding it to the same digest again does nothing. A version that has another digest is a
-// *ReboundError. Two versions may have the same digest.
+// *ReboundError. Two versions may have the same digest. Repository and Actor stay those of the first time.
 func (p *Promoter) Bind(ctx context.Context, b Binding) error {
 	_, digestErr := ParseDigest(string(b.Digest))
 	err := errors.Join(checkName("cluster", b.Cluster), checkVersion(b.Version), digestErr, checkWho(b.Actor, ""),

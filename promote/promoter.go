@@ -23,7 +23,7 @@ type Deployment struct {
 	Actor  string `json:"actor"`
 	Reason string `json:"reason,omitempty"`
 	// Since is when it became current. It is zero for a Deployer.
-	Since time.Time `json:"since"`
+	Since time.Time `json:"since,omitzero"`
 	// Doubt is not empty after a change that failed and that could not be undone: then what really runs is not known. The
 	// next change that succeeds ends it.
 	Doubt string `json:"doubt,omitempty"`
@@ -285,7 +285,7 @@ func (p *Promoter) restore(ctx context.Context, open Entry, failure error) error
 	var fenced error
 	err := p.view(ctx, func(s *state) {
 		before = s.place(open.Target).current
-		_, fenced = s.end(open, failure, "")
+		fenced = s.holds(open)
 	})
 	if err = errors.Join(err, fenced); err != nil {
 		return err

@@ -191,18 +191,17 @@ func unbound(t Target, version string) error {
 func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Entry, error) {
 	p := s.place(t)
 	if p.open != nil {
-		return Entry{}, &ConflictError{Target: t, InProgress: true, Op: p.open.Op, Actor: p.open.Actor, Version: p.open.Version, Digest: p.open.Digest, Since: p.open.Time, Expect: expect}
+		return Entry{}, &ConflictError{Target: t, InProgress: true, Op: p.open.Op, Actor: p.open.Actor, Version: p.open.Version,
+			Digest: p.open.Digest, Since: p.open.Time, Expect: expect}
 	}
-	e := Entry{Kind: Started, Op: op, Target: t, Actor: actor, Reason: reason}
-	conflict := &ConflictError{Target: t, Op: OpRetire, Expect: expect}
+	var now Deployment
 	if p.current != nil {
-		e.Previous = p.current.Digest
-		conflict = &ConflictError{Target: t, Op: OpPromote, Actor: p.current.Actor, Version: p.current.Version, Digest: p.current.Digest, Since: p.current.Since, Expect: expect}
+		now = *p.current
 	}
-	if expect != "" && expect != cmp.Or(e.Previous, None) {
-		return Entry{}, conflict
+	if expect != "" && expect != cmp.Or(now.Digest, None) {
+		return Entry{}, &ConflictError{Target: t, Actor: now.Actor, Version: now.Version, Digest: now.Digest, Since: now.Since, Expect: expect}
 	}
-	return e, nil
+	return Entry{Kind: Started, Op: op, Target: t, Previous: now.Digest, Actor: actor, Reason: reason}, nil
 }
 
 func (s *state) promote(r Request) (Entry, error) {
@@ -278,11 +277,18 @@ func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
 	return e, true, nil
 }
 
-// end decides on the last entry of a change. Only the generation that has the right to act may end it.
+// holds returns nil while the generation of open has the right to act, and else an error that wraps ErrFenced.
+func (s *state) holds(open Entry) error {
+	if p := s.place(open.Target); p.open == nil || p.open.Generation != open.Generation {
+		return fmt.Errorf("%s %s %s: change %d: %w", open.Op, open.Target, open.Version, open.Change, ErrFenced)
+	}
+	return nil
+}
+
+// end decides on the last entry of a change.
 func (s *state) end(open Entry, failure error, doubt string) (Entry, error) {
-	p := s.place(open.Target)
-	if p.open == nil || p.open.Generation != open.Generation {
-		return Entry{}, fmt.Errorf("%s %s %s: change %d: %w", open.Op, open.Target, open.Version, open.Change, ErrFenced)
+	if err := s.holds(open); err != nil {
+		return Entry{}, err
 	}
 	open.Kind = Succeeded
 	if failure != nil {

@@ -1,0 +1,130 @@
+package promote_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/boltjournal"
+)
+
+// TestMain is the program that TestKilledProcess kills when it is told the folder to work in.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("PROMOTE_TEST_DEPLOY_FOR_EVER"); dir != "" {
+		fmt.Fprintln(os.Stderr, deployForEver(dir))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// fileDeployer runs a digest by writing it into a file.
+type fileDeployer struct {
+	dir  string
+	says io.Writer // is told of each Deploy before it acts
+}
+
+func (f fileDeployer) name(t promote.Target) string {
+	return filepath.Join(f.dir, "runs-"+t.Environment)
+}
+
+func (f fileDeployer) Deploy(_ context.Context, d promote.Deployment) error {
+	fmt.Fprintln(f.says, "deploying")
+	return atomicfile.Write(f.name(d.Target), []byte(d.Digest), 0o600)
+}
+
+func (f fileDeployer) Remove(_ context.Context, d promote.Deployment) error {
+	if err := os.Remove(f.name(d.Target)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func openInFolder(dir string, says io.Writer) (*promote.Promoter, *boltjournal.Journal, error) {
+	j, err := boltjournal.Open(filepath.Join(dir, "journal"))
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := promote.New(promote.Config{Journal: j, Deployer: fileDeployer{dir, says}})
+	return p, j, err
+}
+
+// deployForEver deploys v1, v2, v3 and v1 again to test and says so after each: an acknowledgement.
+func deployForEver(dir string) error {
+	ctx := context.Background()
+	p, _, err := openInFolder(dir, os.Stdout)
+	if err != nil {
+		return err
+	}
+	for n := 1; n <= 3; n++ {
+		if err := p.Bind(ctx, binding(fmt.Sprint("v", n), digest(n))); err != nil {
+			return err
+		}
+	}
+	for n := 0; ; n++ {
+		d, err := p.Promote(ctx, request("test", fmt.Sprint("v", n%3+1)))
+		if err != nil {
+			return err
+		}
+		fmt.Println("done", d.Generation, d.Digest)
+	}
+}
+
+// A process is killed with SIGKILL while it deploys, again and again on the same files: what it acknowledged is there, what
+// runs is what is current, and the next process goes on.
+func TestKilledProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	recovered := 0
+	for round := range 12 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "PROMOTE_TEST_DEPLOY_FOR_EVER="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(out)
+		var generation uint64
+		var acknowledged promote.Digest
+		for n := 0; lines.Scan(); n++ {
+			if done, ok := strings.CutPrefix(lines.Text(), "done "); ok {
+				_, err := fmt.Sscan(done, &generation, &acknowledged)
+				require.NoError(t, err)
+			}
+			if n == 3+round { // even rounds kill just after an acknowledgement, odd ones in the deployer
+				require.NoError(t, cmd.Process.Kill())
+			}
+		}
+		require.Error(t, cmd.Wait(), "it was killed")
+
+		p, j, err := openInFolder(dir, io.Discard)
+		require.NoError(t, err)
+		ended, err := p.Recover(t.Context())
+		require.NoError(t, err)
+		recovered += len(ended)
+		current, err := p.Current(t.Context())
+		require.NoError(t, err)
+		require.Len(t, current, 1)
+		require.GreaterOrEqual(t, current[0].Generation, generation)
+		if current[0].Generation == generation {
+			require.Equal(t, acknowledged, current[0].Digest)
+		}
+		runs, err := os.ReadFile(fileDeployer{dir: dir}.name(in("test")))
+		require.NoError(t, err)
+		require.Equal(t, string(current[0].Digest), string(runs))
+		require.NoError(t, j.Close())
+	}
+	require.NotZero(t, recovered, "no kill left a change open: this test shows nothing")
+	t.Logf("%d changes that the kills left open were brought to an end", recovered)
+}
