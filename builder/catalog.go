@@ -114,6 +114,17 @@ func (t *Template) Source() []byte { return bytes.Clone(t.source) }
 // Digest is "sha256:…" over the template's two files: it names this state of the template in records and labels.
 func (t *Template) Digest() string { return t.digest }
 
+// Keys of the labels that [Template.Labels] gives.
+const (
+	LabelTemplate       = "io.github.sluice-deploy.template"
+	LabelTemplateDigest = "io.github.sluice-deploy.template.digest"
+)
+
+// Labels are for [Request.Labels]: they tell from an image which template, in which state, it was built from.
+func (t *Template) Labels() map[string]string {
+	return map[string]string{LabelTemplate: t.Name, LabelTemplateDigest: t.digest}
+}
+
 // NeedsRun reports whether the template runs commands, so that only an engine with a sandbox can build it.
 func (t *Template) NeedsRun() bool { return t.run }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// instruction is the shape of one instruction: everything that a value must not change.
-type instruction struct {
+// shape is what one instruction looks like: everything that a value must not change.
+type shape struct {
 	keyword    string
 	start, end int // lines
 	flags      string
@@ -25,14 +25,14 @@ type instruction struct {
 const marks = "\\\"'`$;&|<>(){}[]*?~!#=,"
 
 // skeleton parses a Dockerfile as BuildKit does and returns the shape of its instructions.
-func skeleton(dockerfile []byte) ([]instruction, error) {
+func skeleton(dockerfile []byte) ([]shape, error) {
 	ast, err := parse(dockerfile)
 	if err != nil {
 		return nil, err
 	}
-	var shape []instruction
+	var list []shape
 	for _, n := range ast.Children {
-		in := instruction{
+		in := shape{
 			keyword: strings.ToUpper(n.Value), start: n.StartLine, end: n.EndLine,
 			heredocs: len(n.Heredocs), json: n.Attributes["json"], words: len(strings.Fields(n.Original)),
 			marks: strings.Map(func(r rune) rune {
@@ -49,9 +49,9 @@ func skeleton(dockerfile []byte) ([]instruction, error) {
 		for arg := n.Next; arg != nil; arg = arg.Next {
 			in.args++
 		}
-		shape = append(shape, in)
+		list = append(list, in)
 	}
-	return shape, nil
+	return list, nil
 }
 
 func parse(dockerfile []byte) (*parser.Node, error) {
@@ -94,7 +94,7 @@ func (t *Template) neutral(count func(Param) int) map[string]string {
 }
 
 // differ returns the line of the first instruction that differs, or 0.
-func differ(want, got []instruction) int {
+func differ(want, got []shape) int {
 	for i, w := range want {
 		if i >= len(got) || got[i] != w {
 			return w.start
