@@ -127,7 +127,7 @@ func TestKilledAtEachStepThenRecovered(t *testing.T) {
 				p = live(forever)
 				_, lastErr := p.Recover(t.Context())
 				if lastErr != nil {
-					require.ErrorIs(t, lastErr, errBroken)
+					require.ErrorContains(t, lastErr, errBroken.Error())
 				}
 				open, openErr := p.Open(t.Context())
 				require.NoError(t, openErr)

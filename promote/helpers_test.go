@@ -50,8 +50,12 @@ func (w *world) act(ctx context.Context, d promote.Deployment, do func()) error 
 	if d.Generation < w.seen[d.Target] {
 		return fmt.Errorf("generation %d after %d: %w", d.Generation, w.seen[d.Target], promote.ErrFenced)
 	}
+	before, again := w.runs[d.Target], d.Generation == w.seen[d.Target]
 	w.seen[d.Target] = d.Generation
 	do()
+	if again && before != w.runs[d.Target] {
+		panic(fmt.Sprintf("generation %d of %s asked for %q, then for %q", d.Generation, d.Target, before, w.runs[d.Target]))
+	}
 	return nil
 }
 

@@ -21,13 +21,14 @@ const (
 // Kind is what an entry of the journal records.
 type Kind string
 
-// The kinds of entries. A change is one Started, any number of Resumed, and one Succeeded or Failed.
+// The kinds of entries. A change is one Started, any number of Resumed and Restoring, and one Succeeded or Failed.
 const (
 	Bound     Kind = "bound"     // a version was bound to a digest
 	Approved  Kind = "approved"  // somebody approved of a digest at a target
 	Rejected  Kind = "rejected"  // somebody does not want a digest at a target
 	Started   Kind = "started"   // a change passed its gates; the deployer is asked next
 	Resumed   Kind = "resumed"   // Recover took over a change that had not ended
+	Restoring Kind = "restoring" // the deployer did not do it; it is asked to put back what was there before
 	Succeeded Kind = "succeeded" // the deployer did it; what it deployed is now current
 	Failed    Kind = "failed"    // the deployer did not; what was current before still is
 )
@@ -42,7 +43,7 @@ type Entry struct {
 	Op Op `json:"op,omitempty"`
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`
-	// Generation is the Seq of the Started or Resumed entry that gave the right to act: the fencing token of the change.
+	// Generation is the Seq of the Started, Resumed or Restoring entry that gave the right to act: the fencing token.
 	Generation uint64 `json:"generation,omitempty"`
 	// Target of a binding has the cluster only.
 	Target
@@ -53,7 +54,7 @@ type Entry struct {
 	Previous Digest `json:"previous,omitempty"`
 	Actor    string `json:"actor,omitempty"`
 	Reason   string `json:"reason,omitempty"`
-	// Error is the deployer's, of a Failed entry, cut to 4096 bytes.
+	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on.
 	Error string `json:"error,omitempty"`
 	// Doubt, of a Failed entry, is why what was current before could not be put back. It is empty when it was put back.
 	Doubt string `json:"doubt,omitempty"`

@@ -17,7 +17,7 @@ type Deployment struct {
 	Digest  Digest `json:"digest"`
 	// Repository is where the image can be pulled from.
 	Repository string `json:"repository"`
-	// Generation grows with every change of the target: the fencing token for a Deployer.
+	// Generation is the fencing token for a Deployer. It grows with every change of the target, and with every new attempt.
 	Generation uint64 `json:"generation"`
 	// Actor and Reason are those of the change that deployed it.
 	Actor  string `json:"actor"`
@@ -33,7 +33,8 @@ type Deployment struct {
 func (d Deployment) Image() string { return d.Repository + "@" + d.Digest.String() }
 
 // Deployer makes a target run a digest, and nothing else. Both methods are idempotent, safe for concurrent use on different
-// targets, and stop when ctx ends. Deploy is asked again, with a higher Generation, after a crash.
+// targets, and stop when ctx ends. After a crash, and to put back what was there before, they are asked again with a higher
+// Generation: calls with the same Target and Generation ask for the same thing.
 //
 // A call whose Generation is lower than the highest one seen for the target must change nothing and return an error that
 // wraps ErrFenced: it comes from a caller that was taken for dead. The text of an error is kept in the journal, so it must
@@ -183,7 +184,7 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 		switch e.Kind {
 		case Started:
 			e.Change, e.Generation = e.Seq, e.Seq
-		case Resumed:
+		case Resumed, Restoring:
 			e.Generation = e.Seq
 		}
 		err = p.journal.Append(ctx, after, e)
@@ -249,17 +250,14 @@ func (p *Promoter) ask(ctx context.Context, change Change) error {
 func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 	defer p.running.Delete(open.Change)
 	d := open.deployment()
-	act := p.deployer.Deploy
-	if open.Op == OpRetire {
-		act = p.deployer.Remove
-	}
-	failure := act(ctx, d)
+	failure := p.act(ctx, open)
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.grace)
 	defer cancel()
 	var doubt string
 	if failure != nil {
-		if err := p.restore(ctx, open, failure); err != nil {
+		var err error
+		if open, err = p.restore(ctx, open, failure); err != nil {
 			doubt = err.Error()
 		}
 	}
@@ -267,40 +265,54 @@ func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 		e, err := s.end(open, failure, doubt)
 		return e, true, err
 	})
-	if err != nil {
-		return Entry{}, errors.Join(fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to an end: %w", open.Op, open.Target, err), failure)
-	}
-	if failure != nil {
+	switch {
+	case errors.Is(err, ErrFenced):
+		return Entry{}, errors.Join(err, failure)
+	case err != nil:
+		err = fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to an end: %w", open.Op, open.Target, err)
+		return Entry{}, errors.Join(err, failure)
+	case failure != nil:
 		return ended, &DeployError{Op: open.Op, Deployment: d, Err: failure, Doubt: ended.Doubt}
 	}
 	return ended, nil
 }
 
-// restore puts back what was current before open. It keeps its hands off when another generation has the right to act.
-func (p *Promoter) restore(ctx context.Context, open Entry, failure error) error {
+func (p *Promoter) act(ctx context.Context, open Entry) error {
+	switch {
+	case open.Error != "": // taken over from one that was about to put back
+		return errors.New(open.Error)
+	case open.Op == OpRetire:
+		return p.deployer.Remove(ctx, open.deployment())
+	default:
+		return p.deployer.Deploy(ctx, open.deployment())
+	}
+}
+
+// restore puts back what was current before open, under a generation of its own, and returns the entry that gave it. It keeps
+// its hands off when somebody else has the right to act.
+func (p *Promoter) restore(ctx context.Context, open Entry, failure error) (Entry, error) {
 	if errors.Is(failure, ErrFenced) {
-		return failure
+		return open, failure
 	}
 	var before *Deployment
-	var fenced error
-	err := p.view(ctx, func(s *state) {
+	restoring, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
 		before = s.place(open.Target).current
-		fenced = s.holds(open)
+		e, err := s.restore(open, failure)
+		return e, true, err
 	})
-	if err = errors.Join(err, fenced); err != nil {
-		return err
+	if err != nil {
+		return open, err
 	}
 	if before == nil {
-		d := open.deployment()
-		if err := p.deployer.Remove(ctx, d); err != nil {
-			return fmt.Errorf("remove %s: %w", d.Target, err)
+		if err := p.deployer.Remove(ctx, restoring.deployment()); err != nil {
+			return restoring, fmt.Errorf("remove %s: %w", open.Target, err)
 		}
-		return nil
+		return restoring, nil
 	}
 	d := *before
-	d.Generation, d.Since = open.Generation, time.Time{}
+	d.Generation, d.Since = restoring.Generation, time.Time{}
 	if err := p.deployer.Deploy(ctx, d); err != nil {
-		return fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), err)
+		return restoring, fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), err)
 	}
-	return nil
+	return restoring, nil
 }

@@ -241,9 +241,15 @@ func TestAFailedDeployLeavesTheEarlierDigest(t *testing.T) {
 	for _, e := range history {
 		kinds = append(kinds, e.Kind)
 	}
-	require.Equal(t, []promote.Kind{promote.Started, promote.Succeeded, promote.Started, promote.Failed}, kinds)
-	require.Equal(t, "no such host", history[3].Error)
-	require.Equal(t, digest(1), history[3].Previous)
+	require.Equal(t, []promote.Kind{promote.Started, promote.Succeeded, promote.Started, promote.Restoring, promote.Failed}, kinds)
+	for _, e := range history[3:] {
+		require.Equal(t, "no such host", e.Error)
+		require.Equal(t, digest(1), e.Previous)
+		require.Equal(t, history[2].Seq, e.Change)
+	}
+	current, err := p.Current(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, history[3].Seq, current[0].Generation, "it was put back under a generation of its own")
 
 	_, err = p.Promote(t.Context(), request("sandbox", "v2"))
 	require.ErrorContains(t, err, "never been live in test", "a failed deploy does not open the next environment")

@@ -90,20 +90,25 @@ func (c *cluster) applyChange(e Entry) error {
 			return fmt.Errorf("change %d has not ended", p.open.Change)
 		}
 		p.open = &e
-	case Resumed, Succeeded, Failed:
+	case Resumed, Restoring, Succeeded, Failed:
 		if p.open == nil || p.open.Change != e.Change {
 			return fmt.Errorf("change %d is not under way", e.Change)
 		}
-		if e.Kind == Resumed {
-			p.open.Generation = e.Generation
+		if e.Kind == Resumed || e.Kind == Restoring {
+			p.open.Generation, p.open.Error = e.Generation, e.Error
 			break
 		}
 		if p.open.Generation != e.Generation {
 			return fmt.Errorf("generation %d acts, generation %d has the right to", e.Generation, p.open.Generation)
 		}
 		p.open, p.doubt = nil, e.Doubt
-		if e.Kind == Succeeded {
+		switch {
+		case e.Kind == Succeeded:
 			c.succeed(p, e)
+		case p.current != nil && e.Doubt == "":
+			restored := *p.current
+			restored.Generation = e.Generation
+			p.current = &restored
 		}
 	default:
 		return errors.New("unknown kind of entry: was it written by a newer program?")
@@ -283,6 +288,12 @@ func (s *state) holds(open Entry) error {
 		return fmt.Errorf("%s %s %s: change %d: %w", open.Op, open.Target, open.Version, open.Change, ErrFenced)
 	}
 	return nil
+}
+
+// restore decides on the putting back of what was current before open.
+func (s *state) restore(open Entry, failure error) (Entry, error) {
+	open.Kind, open.Error = Restoring, clip(failure.Error(), maxText)
+	return open, s.holds(open)
 }
 
 // end decides on the last entry of a change.
