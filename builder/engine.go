@@ -8,14 +8,17 @@ import (
 	"io/fs"
 )
 
-// Sentinels of [Engine.Build]. ErrTagExists comes as a [*TagExistsError], ErrUnsupported as an [*UnsupportedError].
+// Sentinels of [Engine.Build].
 var (
-	// ErrRefused: the Dockerfile or the context breaks a rule; building again does not help.
+	// ErrRefused: the request itself is wrong, so that building it again does not help. What is wrong in the Dockerfile, or in
+	// the context at one of its instructions, comes as a [*DockerfileError]. Nothing was pushed.
 	ErrRefused = errors.New("refused")
-	// ErrTagExists: the tag names another image and Request.ReplaceTag is not set. Nothing was pushed under the tag.
-	ErrTagExists = errors.New("tag exists")
-	// ErrUnsupported: this engine cannot do what an instruction asks.
+	// ErrUnsupported: another engine may build this. An instruction that an engine lacks comes as an [*UnsupportedError].
+	// Nothing was pushed.
 	ErrUnsupported = errors.New("not supported by this engine")
+	// ErrTagExists: the tag names another image and Request.ReplaceTag is not set. It comes as a [*TagExistsError].
+	// The tag is as it was.
+	ErrTagExists = errors.New("tag exists")
 )
 
 // Engine builds one image and pushes it. Implementations are safe for concurrent use, give up when ctx ends, and return a
@@ -92,6 +95,32 @@ func (e *TagExistsError) Error() string {
 
 // Is reports whether target is [ErrTagExists].
 func (e *TagExistsError) Is(target error) bool { return target == ErrTagExists }
+
+// DockerfileError says what is wrong at one line of a Dockerfile. It is [ErrRefused].
+type DockerfileError struct {
+	// Line is counted from 1; 0 concerns the whole file.
+	Line int
+	// Instruction is the instruction as the Dockerfile has it; "" when it could not be read.
+	Instruction string
+	Err         error
+}
+
+func (e *DockerfileError) Error() string {
+	at := "Dockerfile"
+	if e.Line > 0 {
+		at = fmt.Sprintf("Dockerfile line %d", e.Line)
+	}
+	if e.Instruction != "" {
+		at += ": " + e.Instruction
+	}
+	return fmt.Sprintf("%s: %v", at, e.Err)
+}
+
+// Is reports whether target is [ErrRefused].
+func (e *DockerfileError) Is(target error) bool { return target == ErrRefused }
+
+// Unwrap returns the cause.
+func (e *DockerfileError) Unwrap() error { return e.Err }
 
 // UnsupportedError says which instruction an engine cannot build. It is [ErrUnsupported].
 type UnsupportedError struct {

@@ -1,7 +1,7 @@
 package builder
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -48,7 +48,12 @@ func Lint(dockerfile []byte) []Finding {
 	}
 	ast, err := parse(dockerfile)
 	if err != nil {
-		return []Finding{{Line: 1, Rule: "parse", Severity: Error, Message: err.Error()}}
+		f := Finding{Line: 1, Rule: "parse", Severity: Error, Message: err.Error()}
+		var at *parser.LocationError
+		if errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
+			f.Line = max(1, at.Locations[0][0].Start.Line)
+		}
+		return []Finding{f}
 	}
 	l := linter{}
 	for _, n := range ast.Children {
@@ -171,16 +176,18 @@ func arguments(n *parser.Node) []string {
 	return args
 }
 
-// Refused returns the findings of severity [Error] as one error, nil when there are none. Engines call it first.
+// Refused returns the findings of severity [Error], each as a [DockerfileError], joined; nil when there are none. Engines call
+// it first.
 func Refused(dockerfile []byte) error {
-	var text bytes.Buffer
+	var refused []error
 	for _, f := range Lint(dockerfile) {
 		if f.Severity == Error {
-			fmt.Fprintf(&text, "; Dockerfile %s", f)
+			refused = append(refused, f.err())
 		}
 	}
-	if text.Len() == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", ErrRefused, text.Bytes()[2:])
+	return errors.Join(refused...)
+}
+
+func (f Finding) err() error {
+	return &DockerfileError{Line: f.Line, Err: fmt.Errorf("%s (%s)", f.Message, f.Rule)}
 }

@@ -40,7 +40,7 @@ func TestLint(t *testing.T) {
 		{"back to root", "FROM scratch\nUSER 1\nUSER 0:0\n", []string{"1 root"}},
 		{"shell form", "FROM scratch\nENTRYPOINT /app" + user, []string{"2 shell-entrypoint"}},
 		{"secret", "FROM scratch\nARG DB_PASSWORD\nENV A=1 API_KEY=x PASSWORDLESS=1" + user, []string{"2 secret", "3 secret"}},
-		{"parse", "FROM scratch\nCOPY <<EOF /a\n", []string{"1 parse"}},
+		{"parse", "FROM scratch\nCOPY <<EOF /a\n", []string{"2 parse"}},
 		{"empty", "", []string{"1 parse"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

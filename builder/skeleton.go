@@ -2,7 +2,6 @@ package builder
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -57,11 +56,7 @@ func skeleton(dockerfile []byte) ([]shape, error) {
 func parse(dockerfile []byte) (*parser.Node, error) {
 	res, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
-		var at *parser.LocationError
-		if errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
-			return nil, fmt.Errorf("Dockerfile line %d: %w", at.Locations[0][0].Start.Line, err)
-		}
-		return nil, fmt.Errorf("Dockerfile: %w", err)
+		return nil, err
 	}
 	return res.AST, nil
 }
@@ -110,13 +105,7 @@ func differ(want, got []shape) int {
 // of an instruction.
 func (t *Template) checkSkeleton() error {
 	one := t.fill(t.neutral(func(Param) int { return 1 }))
-	var problems []error
-	for _, f := range Lint(one) {
-		if f.Severity == Error {
-			problems = append(problems, fmt.Errorf("Dockerfile line %d: %s (%s)", f.Line, f.Message, f.Rule))
-		}
-	}
-	if err := errors.Join(problems...); err != nil {
+	if err := Refused(one); err != nil {
 		return err
 	}
 	want, err := skeleton(one)

@@ -139,7 +139,7 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	options := append(e.nameOptions(r.Repository), name.StrictValidation)
 	repository, err := name.NewRepository(r.Repository, options...)
 	if err != nil {
-		return target{}, fmt.Errorf("repository: %w", err)
+		return target{}, fmt.Errorf("repository %w: %w", builder.ErrRefused, err)
 	}
 	t := target{repository: repository}
 	if r.Tag == "" {
@@ -147,7 +147,7 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	}
 	tag, err := name.NewTag(repository.String()+":"+r.Tag, options...)
 	if err != nil {
-		return target{}, fmt.Errorf("tag: %w", err)
+		return target{}, fmt.Errorf("tag %w: %w", builder.ErrRefused, err)
 	}
 	t.tag = &tag
 	return t, nil
@@ -178,7 +178,7 @@ func epochOf(args map[string]string) (time.Time, error) {
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 0 || n > 1<<33-1 {
-		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since 1970", sourceDateEpoch, v)
+		return time.Time{}, fmt.Errorf("build argument %s %w: %q is not a number of seconds since 1970", sourceDateEpoch, builder.ErrRefused, v)
 	}
 	return time.Unix(n, 0).UTC(), nil
 }

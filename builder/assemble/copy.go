@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 // placing is one COPY or ADD.
 type placing struct {
 	*changes
+	ctx   context.Context
 	files *buildContext
 	owner owner
 	mode  int64 // -1 keeps what the file has
@@ -27,7 +29,7 @@ type placing struct {
 // copy places sources as Docker does: a folder's content goes into the destination, a file into it when it is a folder or
 // ends with "/", else to it. Of a file's mode only "executable" counts, so that a umask changes no digest.
 func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add bool) (*changes, error) {
-	p := placing{changes: s.changes(), files: s.files, mode: -1, add: add}
+	p := placing{changes: s.changes(), ctx: s.ctx, files: s.files, mode: -1, add: add}
 	var err error
 	if chown != "" {
 		if p.owner, err = parseOwner(chown); err != nil {
@@ -98,6 +100,9 @@ func (p placing) source(src source, dest string, intoFolder bool) error {
 
 // file places one entry of the context, a folder without what it holds.
 func (p placing) file(from, to string, info fs.FileInfo) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
 	e := entry{kind: isFile, owner: p.owner}
 	switch mode := info.Mode(); mode.Type() {
 	case fs.ModeDir:

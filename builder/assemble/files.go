@@ -10,6 +10,8 @@ import (
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/sluice-deploy/sluice/builder"
 )
 
 // maxLinks bounds the symbolic links that one path may lead through, as Linux does.
@@ -40,7 +42,7 @@ func openContext(fsys fs.FS) (*buildContext, error) {
 		c.ignore, err = patternmatcher.New(patterns)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("build context: .dockerignore: %w", err)
+		return nil, fmt.Errorf(".dockerignore %w: %w", builder.ErrRefused, err)
 	}
 	return c, nil
 }

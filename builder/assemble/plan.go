@@ -30,7 +30,7 @@ func read(r builder.Request) (plan, error) {
 		return plan{}, err
 	}
 	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
-		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX: %w: leave it out", builder.ErrRefused)
+		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX is %w: leave it out", builder.ErrRefused)
 	}
 	epoch, err := epochOf(r.Args)
 	if err != nil {
@@ -44,7 +44,7 @@ func read(r builder.Request) (plan, error) {
 		if keyword := strings.ToUpper(n.Value); keyword == "FROM" {
 			break
 		} else if keyword != "ARG" {
-			return plan{}, fmt.Errorf("Dockerfile line %d: %s stands before the first FROM", n.StartLine, keyword)
+			return plan{}, &builder.DockerfileError{Line: n.StartLine, Err: fmt.Errorf("%s stands before the first FROM", keyword)}
 		}
 	}
 	stages, meta, err := instructions.Parse(parsed.AST, nil)
@@ -52,7 +52,7 @@ func read(r builder.Request) (plan, error) {
 		return plan{}, located(err)
 	}
 	if len(stages) == 0 {
-		return plan{}, errors.New("Dockerfile has no FROM")
+		return plan{}, &builder.DockerfileError{Err: errors.New("has no FROM")}
 	}
 	if len(stages) > 1 {
 		return plan{}, &builder.UnsupportedError{Line: lineOf(stages[1].Location), What: "a second FROM", Hint: needsSandbox}
@@ -113,12 +113,12 @@ var parserPrefix = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
 
 // located says once at which line a parser's error is.
 func located(err error) error {
-	text := parserPrefix.ReplaceAllString(err.Error(), "")
+	e := &builder.DockerfileError{Err: errors.New(parserPrefix.ReplaceAllString(err.Error(), ""))}
 	var at *parser.LocationError
 	if errors.As(err, &at) && len(at.Locations) > 0 {
-		return fmt.Errorf("Dockerfile line %d: %s", lineOf(at.Locations[0]), text)
+		e.Line = lineOf(at.Locations[0])
 	}
-	return fmt.Errorf("Dockerfile: %s", text)
+	return e
 }
 
 // environment is what $NAME stands for. ENV wins over ARG, as in Docker.

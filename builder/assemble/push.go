@@ -38,7 +38,7 @@ func (s *stage) start(from string) error {
 	}
 	ref, err := name.ParseReference(from, s.engine.nameOptions(from)...)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", builder.ErrRefused, err)
 	}
 	desc, err := remote.Get(ref, s.options...)
 	if err != nil {

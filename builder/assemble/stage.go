@@ -61,8 +61,11 @@ func (s *stage) step(c instructions.Command) error {
 	code := sourceOf(c)
 	s.log.step(lineOf(c.Location()), code)
 	made, err := s.do(c)
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
+	}
 	if err != nil {
-		return fmt.Errorf("Dockerfile line %d: %s: %w", lineOf(c.Location()), code, err)
+		return &builder.DockerfileError{Line: lineOf(c.Location()), Instruction: code, Err: err}
 	}
 	h := v1.History{Created: v1.Time{Time: s.epoch}, CreatedBy: code, EmptyLayer: true}
 	if made != nil && len(made.entries) > 0 {
@@ -263,7 +266,7 @@ func (s *stage) from(p plan) error {
 	for _, c := range p.meta {
 		c.Args = slices.Clone(c.Args)
 		if err := c.Expand(environment{args: s.meta}.word); err != nil {
-			return fmt.Errorf("Dockerfile line %d: %w", lineOf(c.Location()), err)
+			return &builder.DockerfileError{Line: lineOf(c.Location()), Err: err}
 		}
 		before := s.vars
 		s.vars = maps.Clone(s.meta)
