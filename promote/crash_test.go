@@ -155,6 +155,34 @@ func TestKilledAtEachStepThenRecovered(t *testing.T) {
 	}
 }
 
+// Whoever takes over from one that was about to put back puts back, and does not try the failed deployment once more.
+func TestKilledWhileItPutsBack(t *testing.T) {
+	t.Parallel()
+	journal, w := promote.NewMemJournal(), newWorld()
+	live := func(steps int) *promote.Promoter {
+		l := &life{steps: steps}
+		return newPromoter(t, promote.Config{Journal: mortalJournal{journal, l}, Deployer: mortalDeployer{w, l}})
+	}
+	p := live(100)
+	for _, n := range []int{1, 3} {
+		require.NoError(t, p.Bind(t.Context(), binding(fmt.Sprint("v", n), digest(n))))
+	}
+	_, err := p.Promote(t.Context(), request("test", "v1"))
+	require.NoError(t, err)
+	_, err = live(3).Promote(t.Context(), request("test", "v3")) // Started, the deployer, Restoring
+	require.ErrorIs(t, err, errKilled)
+	require.ErrorContains(t, err, "Recover brings the change to an end")
+	require.Equal(t, digest(3), w.snapshot()[in("test")])
+
+	before := w.calls
+	ended, err := live(100).Recover(t.Context())
+	require.ErrorContains(t, err, errBroken.Error())
+	require.Len(t, ended, 1)
+	require.Equal(t, promote.Failed, ended[0].Kind)
+	require.Equal(t, before+1, w.calls, "the earlier one was deployed, and nothing else")
+	requireAgrees(t, t.Context(), p, w)
+}
+
 // A promoter is taken for dead, and is not: whatever it does when it wakes up, the newer one stands.
 func TestAPausedPromoterIsFencedOff(t *testing.T) {
 	t.Parallel()

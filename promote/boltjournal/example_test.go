@@ -1,0 +1,32 @@
+package boltjournal_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/boltjournal"
+)
+
+func Example() {
+	ctx := context.Background()
+	dir, _ := os.MkdirTemp("", "")
+	defer os.RemoveAll(dir)
+	j, err := boltjournal.Open(filepath.Join(dir, "journal.db"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer j.Close()
+	_ = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound, Target: promote.Target{Cluster: "hello_web"}, Version: "v1"})
+	err = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound, Target: promote.Target{Cluster: "hello_web"}, Version: "v2"})
+	fmt.Println(errors.Is(err, promote.ErrConflict), err)
+	entries, _ := j.Read(ctx, 0)
+	fmt.Println(len(entries), entries[0].Version)
+	// Output:
+	// true append after entry 0: conflict: the last entry is 1
+	// 1 v1
+}
