@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -13,7 +12,7 @@ import (
 const maxText = 4096
 
 // state is what a journal says, entry by entry. It has no clock, no lock and no I/O: apply is the only way to change it, and
-// the decisions below turn it and a request into the next entry.
+// the decisions (decide.go) turn it and a request into the next entry.
 type state struct {
 	seq      uint64
 	clusters map[string]*cluster
@@ -162,150 +161,6 @@ func (s *state) place(t Target) place {
 		return *c.targets[t]
 	}
 	return place{}
-}
-
-// bind decides on a binding; ok is false when there is nothing to do.
-func (s *state) bind(b Binding) (e Entry, ok bool, err error) {
-	if old, ok := s.clusters[b.Cluster].bound(b.Version); ok {
-		if old.Digest == b.Digest {
-			return Entry{}, false, nil
-		}
-		return Entry{}, false, &ReboundError{Cluster: b.Cluster, Version: b.Version, Bound: old.Digest, Asked: b.Digest, Actor: old.Actor, Since: old.Time}
-	}
-	return Entry{Kind: Bound, Target: Target{Cluster: b.Cluster}, Version: b.Version, Digest: b.Digest, Repository: b.Repository, Actor: b.Actor}, true, nil
-}
-
-// review decides on the word of a reviewer.
-func (s *state) review(r Review) (Entry, error) {
-	b, ok := s.clusters[r.Cluster].bound(r.Version)
-	if !ok {
-		return Entry{}, unbound(r.Target, r.Version)
-	}
-	e := Entry{Kind: Rejected, Target: r.Target, Version: b.Version, Digest: b.Digest, Actor: r.Actor, Reason: r.Reason}
-	if r.Approve {
-		e.Kind = Approved
-	}
-	return e, nil
-}
-
-func unbound(t Target, version string) error {
-	return fmt.Errorf("%s %s: %w: bind it to the image that was built for it", t.Cluster, version, ErrUnbound)
-}
-
-// start decides whether op may start at t for a caller who expects expect there, but for the gates.
-func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Entry, error) {
-	p := s.place(t)
-	if p.open != nil {
-		return Entry{}, &ConflictError{Target: t, InProgress: true, Op: p.open.Op, Actor: p.open.Actor, Version: p.open.Version,
-			Digest: p.open.Digest, Since: p.open.Time, Expect: expect}
-	}
-	var now Deployment
-	if p.current != nil {
-		now = *p.current
-	}
-	if expect != "" && expect != cmp.Or(now.Digest, None) {
-		return Entry{}, &ConflictError{Target: t, Actor: now.Actor, Version: now.Version, Digest: now.Digest, Since: now.Since, Expect: expect}
-	}
-	return Entry{Kind: Started, Op: op, Target: t, Previous: now.Digest, Actor: actor, Reason: reason}, nil
-}
-
-func (s *state) promote(r Request) (Entry, error) {
-	b, ok := s.clusters[r.Cluster].bound(r.Version)
-	if !ok {
-		return Entry{}, unbound(r.Target, r.Version)
-	}
-	e, err := s.start(OpPromote, r.Target, r.Expect, r.Actor, r.Reason)
-	e.Version, e.Digest, e.Repository = b.Version, b.Digest, b.Repository
-	return e, err
-}
-
-// rollback takes version and repository from the last time that the digest went live in the environment, for whichever task.
-func (s *state) rollback(r RollbackRequest) (Entry, error) {
-	e, err := s.start(OpRollback, r.Target, r.Expect, r.Actor, r.Reason)
-	if err != nil {
-		return Entry{}, err
-	}
-	var others []string
-	for _, was := range s.lived(r.Target) {
-		if was.Digest == r.Digest {
-			e.Version, e.Digest, e.Repository = was.Version, was.Digest, was.Repository
-			return e, nil
-		}
-		if len(others) < 10 {
-			others = append(others, was.Version+" ("+was.Digest.Short()+")")
-		}
-	}
-	change := Change{Op: OpRollback, Target: r.Target, Digest: r.Digest, Current: e.Previous, Actor: r.Actor, Reason: r.Reason}
-	reason := fmt.Sprintf("%s was never live in %s: promote it, or roll back to one of: %s",
-		r.Digest.Short(), r.Environment, cmp.Or(strings.Join(others, ", "), "none"))
-	return Entry{}, &RefusedError{Change: change, Gates: []GateRefusal{{Gate: "history", Refusal: Refusal{Reasons: []string{reason}}}}}
-}
-
-// lived lists, for each digest that was live in the environment of t, the entry with which it last went live, newest first.
-func (s *state) lived(t Target) []Entry {
-	c := s.clusters[t.Cluster]
-	if c == nil {
-		return nil
-	}
-	var list []Entry
-	seen := map[Digest]bool{}
-	for _, e := range slices.Backward(c.entries) {
-		if e.Kind == Succeeded && e.Op != OpRetire && e.Environment == t.Environment && !seen[e.Digest] {
-			seen[e.Digest] = true
-			list = append(list, e)
-		}
-	}
-	return list
-}
-
-// retire decides on the end of a target; ok is false when there is nothing to end.
-func (s *state) retire(r RetireRequest) (e Entry, ok bool, err error) {
-	p := s.place(r.Target)
-	if p.current == nil && p.open == nil && p.doubt == "" {
-		return Entry{}, false, nil
-	}
-	e, err = s.start(OpRetire, r.Target, r.Expect, r.Actor, r.Reason)
-	if p.current != nil {
-		e.Version, e.Digest, e.Repository = p.current.Version, p.current.Digest, p.current.Repository
-	}
-	return e, true, err
-}
-
-// resume decides on the taking over of the open change of t; ok is false when it has ended meanwhile.
-func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
-	p := s.place(t)
-	if p.open == nil || p.open.Change != change {
-		return Entry{}, false, nil
-	}
-	e = *p.open
-	e.Kind = Resumed
-	return e, true, nil
-}
-
-// holds returns nil while the generation of open has the right to act, and else an error that wraps ErrFenced.
-func (s *state) holds(open Entry) error {
-	if p := s.place(open.Target); p.open == nil || p.open.Generation != open.Generation {
-		return fmt.Errorf("%s %s %s: change %d: %w", open.Op, open.Target, open.Version, open.Change, ErrFenced)
-	}
-	return nil
-}
-
-// restore decides on the putting back of what was current before open.
-func (s *state) restore(open Entry, failure error) (Entry, error) {
-	open.Kind, open.Error = Restoring, clip(failure.Error(), maxText)
-	return open, s.holds(open)
-}
-
-// end decides on the last entry of a change.
-func (s *state) end(open Entry, failure error, doubt string) (Entry, error) {
-	if err := s.holds(open); err != nil {
-		return Entry{}, err
-	}
-	open.Kind = Succeeded
-	if failure != nil {
-		open.Kind, open.Error, open.Doubt = Failed, clip(failure.Error(), maxText), clip(doubt, maxText)
-	}
-	return open, nil
 }
 
 // change is what the gates are told of e, but for the time.
