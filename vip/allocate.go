@@ -1,84 +1,168 @@
 package vip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 )
 
 // Allocate leases an address to req.Owner. The same owner asking for the same again gets the lease that it has, whatever
 // became of the earlier answer. The error is one of ErrInvalid, ErrNotFound (no such pool or address), ErrConflict,
-// ErrExhausted, ErrTaken, ErrFenced (a late duplicate), ErrUncertain, ErrContended, or the store's.
+// ErrExhausted, ErrQuota, ErrTaken, ErrFenced (a late duplicate), ErrUncertain, ErrContended, or the store's. When a
+// request that waits is given up, the error is both ctx's and an *ExhaustedError.
 func (a *Allocator) Allocate(ctx context.Context, req Request) (Lease, error) {
-	if err := req.validate(); err != nil {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var one [1]*entry
+	got, err := a.allocate(ctx, &req, 1, one[:0])
+	if err != nil {
 		return Lease{}, err
+	}
+	return got[0].shown(), nil
+}
+
+// MaxTogether is how many addresses AllocateN gives at once: as many as a Consul transaction holds.
+const MaxTogether = 32
+
+// AllocateN leases n addresses to req.Owner, all or none, and returns them in order of addresses. Like Allocate it gives the
+// same again to the same owner; a group of which a part has ended is ErrConflict. Each lease lives on its own afterwards.
+func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) ([]Lease, error) {
+	if n < 1 || n > MaxTogether || req.Addr.IsValid() && n > 1 {
+		return nil, fmt.Errorf("task %q: %w: %d addresses together: want 1 to %d, and one if it is named", req.Owner.Task, ErrInvalid, n, MaxTogether)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for range maxRounds {
+	got, err := a.allocate(ctx, &req, n, nil)
+	if err != nil {
+		return nil, err
+	}
+	leases := make([]Lease, n)
+	for i, e := range got {
+		leases[i] = e.shown()
+	}
+	slices.SortFunc(leases, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
+	return leases, nil
+}
+
+// allocate appends to got the entries of the owner's lease, or of its group of n.
+func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*entry) ([]*entry, error) {
+	if err := req.validate(); err != nil {
+		return nil, err
+	}
+	var w *waiter // once the request has joined the queue
+	defer func() { a.leave(w) }()
+	for conflicts := 0; conflicts < maxRounds; {
 		if err := ctx.Err(); err != nil {
-			return Lease{}, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+			return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
 		}
 		now := a.cfg.Now()
 		a.x.advance(now)
-		held, again, err := a.holding(ctx, &req, now)
+		held, again, err := a.holding(ctx, req, n, now, got[:0])
+		if err != nil {
+			return nil, err
+		}
+		if again {
+			continue
+		}
+		if len(held) > 0 {
+			return held, nil
+		}
+		picked, again, err := a.pick(ctx, req, n, w, got[:0])
 		if again && err == nil {
 			continue
 		}
-		if err != nil {
-			return Lease{}, err
-		}
-		if held != nil {
-			return held.shown(), nil
-		}
-		e, again, err := a.pick(ctx, &req)
-		if again && err == nil {
+		if req.Wait && errors.Is(err, ErrExhausted) {
+			if w, err = a.queueUp(ctx, w, req, n, err); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if err != nil {
-			return Lease{}, err
+			return nil, err
 		}
-		next, err := a.tenure(e, &req, now)
-		if err != nil {
-			a.x.relink(e, now)
-			return Lease{}, err
-		}
-		a.claims[req.Owner.Task] = e
-		err = a.commit(ctx, step{e, next})
-		if !errors.Is(err, ErrUncertain) {
-			delete(a.claims, req.Owner.Task)
-		}
-		if errors.Is(err, ErrRevision) {
+		if err := a.take(ctx, req, n, picked, now); errors.Is(err, ErrRevision) {
+			conflicts++
 			continue
+		} else if err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return Lease{}, fmt.Errorf("allocate %s for task %q: %w", e.addr, req.Owner.Task, err)
-		}
-		return e.shown(), nil
+		return picked, nil
 	}
-	return Lease{}, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, ErrContended)
+	return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, ErrContended)
 }
 
-func (r *Request) validate() error {
-	switch {
-	case r.Owner.Task == "":
-		return fmt.Errorf("%w: the owner has no task", ErrInvalid)
-	case r.TTL < 0 && r.TTL != Forever:
-		return fmt.Errorf("task %q: %w: ttl %s: want more than 0, or Forever", r.Owner.Task, ErrInvalid, r.TTL)
-	}
-	for cluster, version := range r.Owner.Overrides {
-		if cluster == "" || version == "" {
-			return fmt.Errorf("task %q: %w: override %q: %q: cluster and version are required", r.Owner.Task, ErrInvalid, cluster, version)
+// take commits a lease for each of the picked entries.
+func (a *Allocator) take(ctx context.Context, req *Request, n int, picked []*entry, now time.Time) error {
+	var one [1]step
+	steps := one[:0]
+	for _, e := range picked {
+		next, err := a.tenure(e, req, n, now)
+		if err != nil {
+			a.putBack(picked, now)
+			return err
 		}
+		steps = append(steps, step{e, next})
+	}
+	p, task := picked[0].pool, req.Owner.Task
+	a.claims[task] = picked[0]
+	p.reserve(req.Owner.Team, n)
+	err := a.commit(ctx, steps...)
+	p.reserve(req.Owner.Team, -n)
+	if !errors.Is(err, ErrUncertain) {
+		delete(a.claims, task)
+	}
+	if err != nil && !errors.Is(err, ErrRevision) {
+		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, task, err)
+	}
+	return err
+}
+
+func (a *Allocator) putBack(picked []*entry, now time.Time) {
+	for _, e := range picked {
+		a.x.relink(e, now)
+	}
+}
+
+// tenure is the next lease of e.
+func (a *Allocator) tenure(e *entry, req *Request, n int, now time.Time) (*tenure, error) {
+	l := &tenure{Lease: Lease{
+		Generation: 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
+		State: Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
+	}}
+	if n > 1 {
+		l.Count = n
+	}
+	if e.lease != nil {
+		l.Generation += e.lease.Generation
+		l.history = e.lease.history
+	}
+	l.ID = leaseID(e.addr, l.Generation)
+	return l, l.extend(e.pool, now)
+}
+
+// extend sets the expiry to the TTL from now on, within what the pool allows.
+func (l *tenure) extend(p *pool, now time.Time) error {
+	switch {
+	case l.TTL != Forever:
+		l.Expires = now.Add(l.TTL)
+	case p.MaxLease > 0:
+		return fmt.Errorf("task %q: pool %q: %w: a lease without end, the longest is %s", l.Owner.Task, p.Name, ErrInvalid, p.MaxLease)
+	default:
+		l.Expires = time.Time{}
+	}
+	if last := l.Acquired.Add(p.MaxLease); p.MaxLease > 0 && last.Before(l.Expires) {
+		l.Expires = last
 	}
 	return nil
 }
 
-// holding finds the lease that the owner has for this request.
-func (a *Allocator) holding(ctx context.Context, req *Request, now time.Time) (held *entry, again bool, err error) {
+// holding appends to held the leases that the owner has for this request; none when it has to be given some.
+func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time, held []*entry) (_ []*entry, again bool, err error) {
 	if e := a.claims[req.Owner.Task]; e != nil {
 		if again, err = a.settle(ctx, e); again || err != nil {
 			return nil, again, err
@@ -95,13 +179,16 @@ func (a *Allocator) holding(ctx context.Context, req *Request, now time.Time) (h
 		if a.x.expired(e, now) {
 			return nil, true, a.end(ctx, e, now, "expired")
 		}
-		if diff := a.differences(e, req); len(diff) > 0 {
+		if diff := differences(e, req, n); len(diff) > 0 {
 			return nil, false, &ConflictError{e.shown(), diff}
 		}
-		return e, false, nil
+		held = append(held, e)
 	}
-	if req.RequestID == "" {
-		return nil, false, nil
+	switch {
+	case len(held) > 0 && len(held) != n:
+		return nil, false, &ConflictError{held[0].shown(), []Difference{{"live leases of the group", strconv.Itoa(len(held)), strconv.Itoa(n)}}}
+	case len(held) > 0 || req.RequestID == "":
+		return held, false, nil
 	}
 	for e := a.x.ended[req.Owner.Task]; e != nil; e = e.next {
 		if e.lease.RequestID == req.RequestID {
@@ -125,7 +212,8 @@ func related(a, b Owner) bool {
 	return false
 }
 
-func (a *Allocator) differences(e *entry, req *Request) []Difference {
+// differences lists how the lease of e is not what req asks for. The TTL is not compared: Renew changes it.
+func differences(e *entry, req *Request, n int) []Difference {
 	var diff []Difference
 	have := e.lease
 	if req.Pool != "" && req.Pool != e.pool.Name {
@@ -137,10 +225,14 @@ func (a *Allocator) differences(e *entry, req *Request) []Difference {
 	if req.Owner.Team != have.Owner.Team {
 		diff = append(diff, Difference{"team", have.Owner.Team, req.Owner.Team})
 	}
+	if held := max(have.Count, 1); held != n {
+		diff = append(diff, Difference{"count", strconv.Itoa(held), strconv.Itoa(n)})
+	}
 	if maps.Equal(have.Owner.Overrides, req.Owner.Overrides) {
 		return diff
 	}
-	clusters := maps.Clone(have.Owner.Overrides)
+	clusters := map[string]string{}
+	maps.Copy(clusters, have.Owner.Overrides)
 	maps.Copy(clusters, req.Owner.Overrides)
 	for _, c := range slices.Sorted(maps.Keys(clusters)) {
 		if x, y := have.Owner.Overrides[c], req.Owner.Overrides[c]; x != y {
@@ -148,135 +240,4 @@ func (a *Allocator) differences(e *entry, req *Request) []Difference {
 		}
 	}
 	return diff
-}
-
-// pick takes a free address for req out of its queue.
-func (a *Allocator) pick(ctx context.Context, req *Request) (e *entry, again bool, err error) {
-	if req.Addr.IsValid() {
-		return a.pickNamed(ctx, req)
-	}
-	pools, err := a.poolsFor(req)
-	if err != nil {
-		return nil, false, err
-	}
-	for e := a.x.ended[req.Owner.Task]; e != nil; e = e.next { // sticky
-		if e.queued && slices.Contains(pools, e.pool) && sameClusters(e.lease.Owner, req.Owner) {
-			e.pool.dequeue(e)
-			return e, false, nil
-		}
-	}
-	for _, p := range pools {
-		if e := a.x.takeFree(p); e != nil {
-			return e, false, nil
-		}
-	}
-	return nil, false, a.exhausted(pools)
-}
-
-func sameClusters(a, b Owner) bool {
-	if len(a.Overrides) != len(b.Overrides) {
-		return false
-	}
-	for cluster := range a.Overrides {
-		if _, ok := b.Overrides[cluster]; !ok {
-			return false
-		}
-	}
-	return true
-}
-
-func (a *Allocator) pickNamed(ctx context.Context, req *Request) (e *entry, again bool, err error) {
-	p := a.x.poolOf(req.Addr)
-	switch {
-	case p == nil || req.Pool != "" && p.Name != req.Pool:
-		return nil, false, fmt.Errorf("address %s in pool %q: %w", req.Addr, req.Pool, ErrNotFound)
-	case p.Disabled:
-		return nil, false, &TakenError{Addr: req.Addr, Reason: fmt.Sprintf("pool %q is disabled", p.Name)}
-	}
-	if reason, ok := p.Reserved[req.Addr]; ok {
-		return nil, false, &TakenError{Addr: req.Addr, State: Reserved, Reason: reason}
-	}
-	e = a.x.entries[req.Addr]
-	if e == nil {
-		return a.x.entry(p, req.Addr), false, nil
-	}
-	if again, err := a.settle(ctx, e); again || err != nil {
-		return nil, again, err
-	}
-	if e.state == Free {
-		p.dequeue(e)
-		return e, false, nil
-	}
-	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.lease.Reason, Holder: e.lease.Owner.clone(), Until: e.lease.CoolUntil}
-	if e.state == Leased {
-		taken.Until = e.lease.Expires
-	}
-	return nil, false, taken
-}
-
-// poolsFor lists the pools that may serve req, best first.
-func (a *Allocator) poolsFor(req *Request) ([]*pool, error) {
-	if req.Pool == "" {
-		return slices.DeleteFunc(slices.Clone(a.x.pools), func(p *pool) bool { return p.gone || p.Disabled }), nil
-	}
-	p := a.x.byName[req.Pool]
-	switch {
-	case p == nil || p.gone:
-		return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
-	case p.Disabled:
-		return nil, nil
-	}
-	return []*pool{p}, nil
-}
-
-func (a *Allocator) exhausted(pools []*pool) error {
-	err := &ExhaustedError{}
-	for _, p := range pools {
-		err.Pools = append(err.Pools, p.Name)
-		err.Free += p.free()
-		err.Cooling += p.counts[Cooling]
-		err.Quarantined += p.counts[Quarantined]
-	}
-	for _, e := range a.x.due {
-		if !slices.Contains(pools, e.pool) {
-			continue
-		}
-		at := e.deadline
-		if e.state == Leased {
-			at = at.Add(e.pool.coolDown())
-		}
-		if err.Soonest.IsZero() || at.Before(err.Soonest) {
-			err.Soonest = at
-		}
-	}
-	return err
-}
-
-// tenure is the next lease of e.
-func (a *Allocator) tenure(e *entry, req *Request, now time.Time) (*Lease, error) {
-	l := &Lease{Generation: 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID, State: Leased, TTL: req.TTL, Acquired: now}
-	if e.lease != nil {
-		l.Generation += e.lease.Generation
-	}
-	l.ID = leaseID(e.addr, l.Generation)
-	if l.TTL == 0 {
-		l.TTL = a.cfg.DefaultTTL
-	}
-	return l, extend(l, e.pool, now)
-}
-
-// extend sets the expiry of l to its TTL from now on, within what the pool allows.
-func extend(l *Lease, p *pool, now time.Time) error {
-	if p.MaxLease > 0 && l.TTL == Forever {
-		return fmt.Errorf("task %q: pool %q: %w: a lease without end, the longest is %s", l.Owner.Task, p.Name, ErrInvalid, p.MaxLease)
-	}
-	if l.TTL == Forever {
-		l.Expires = time.Time{}
-		return nil
-	}
-	l.Expires = now.Add(l.TTL)
-	if last := l.Acquired.Add(p.MaxLease); p.MaxLease > 0 && last.Before(l.Expires) {
-		l.Expires = last
-	}
-	return nil
 }

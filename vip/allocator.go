@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,13 +14,16 @@ import (
 )
 
 const (
-	addrPrefix   = "addr/"
-	maxRounds    = 64 // conflicts with other allocators before ErrContended
-	maxResends   = 3  // of a commit whose outcome the store did not say
-	sweepAtOnce  = 16 // leases ended in one commit: a Consul transaction holds 64 operations
-	defaultTTL   = 24 * time.Hour
-	defaultEvery = time.Second
-	defaultDrain = 10 * time.Minute
+	addrPrefix       = "addr/"
+	maxRounds        = 64 // conflicts with other allocators before ErrContended
+	maxResends       = 3  // of a commit whose outcome the store did not say
+	sweepAtOnce      = 16 // leases ended in one commit: a Consul transaction holds 64 operations
+	defaultTTL       = 24 * time.Hour
+	defaultEvery     = time.Second
+	defaultDrain     = 10 * time.Minute
+	defaultLeakGrace = 15 * time.Minute
+	defaultLeakEvery = time.Minute
+	defaultHistory   = 16
 )
 
 // Config tunes an Allocator. The zero value works.
@@ -35,6 +39,14 @@ type Config struct {
 	Drained func(ctx context.Context, ended Lease) (bool, error)
 	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless. The default is 10 min.
 	DrainLimit time.Duration
+	// Alive says whether the owner of a lease still exists: see CheckLeaks. The default is not to look for leaks.
+	Alive func(ctx context.Context, live Lease) (bool, error)
+	// LeakGrace is how long an owner must be gone before its lease is ended; negative to report only. The default is 15 min.
+	LeakGrace time.Duration
+	// LeakInterval is the time between two looks of Run. The default is 1 min.
+	LeakInterval time.Duration
+	// History is how many records of the past are kept for each address; negative for none. The default is 16.
+	History int
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
 	// Logger of Run, and of records that New sets aside as damaged. The default discards.
@@ -46,11 +58,15 @@ type Config struct {
 type Allocator struct {
 	store Store
 	cfg   Config
+	epoch uint64 // which allocator of the store it is
 
-	mu     sync.Mutex // not held while the store is called: an entry with a call under way is busy
-	x      *index
-	claims map[string]*entry // task → an entry that is, or perhaps was, being allocated for it
-	doubts []*commit         // whose outcome is not known
+	mu       sync.Mutex // not held while the store is called: an entry with a call under way is busy
+	x        *index
+	claims   map[string]*entry // task → an entry that is, or perhaps was, being allocated for it
+	doubts   []*commit         // whose outcome is not known
+	waiters  []*waiter         // highest priority first, then longest waiting
+	news     news
+	suspects map[string]time.Time // lease id → since when its owner seems to be gone
 }
 
 // New loads what the store has and returns an allocator for the pools. A live lease outside all pools is kept until it
@@ -62,22 +78,17 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.DefaultTTL = orDefault(cfg.DefaultTTL, defaultTTL)
-	cfg.Interval = orDefault(cfg.Interval, defaultEvery)
-	cfg.DrainLimit = orDefault(cfg.DrainLimit, defaultDrain)
-	layouts, err := layOutAll(pools)
-	if err != nil {
+	cfg.DefaultTTL = cmp.Or(cfg.DefaultTTL, defaultTTL)
+	cfg.Interval = cmp.Or(cfg.Interval, defaultEvery)
+	cfg.LeakGrace = cmp.Or(cfg.LeakGrace, defaultLeakGrace)
+	cfg.LeakInterval = cmp.Or(cfg.LeakInterval, defaultLeakEvery)
+	cfg.History = cmp.Or(cfg.History, defaultHistory)
+	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
+	a := &Allocator{store: store, cfg: cfg, claims: map[string]*entry{}}
+	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}
-	a := &Allocator{store: store, cfg: cfg, x: newIndex(pools, layouts, cfg.Grace), claims: map[string]*entry{}}
-	return a, a.load(ctx)
-}
-
-func orDefault(d, otherwise time.Duration) time.Duration {
-	if d == 0 {
-		return otherwise
-	}
-	return d
+	return a, a.begin(ctx)
 }
 
 func layOutAll(pools []Pool) ([]layout, error) {
@@ -99,51 +110,51 @@ func layOutAll(pools []Pool) ([]layout, error) {
 	return layouts, errors.Join(append(errs, overlaps(pools, layouts))...)
 }
 
-func (a *Allocator) load(ctx context.Context) error {
+// SetPools puts other pools in place of those that there are: to grow or shrink one, to disable it, to change its quotas.
+// No live lease is touched: one whose address is in no pool any more stays in a pool of its old name, which Stats shows as
+// Gone, until it has ended and cooled down.
+func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
+	layouts, err := layOutAll(pools)
+	if err != nil {
+		return err
+	}
 	records, err := a.store.List(ctx, addrPrefix)
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
-	type loaded struct {
-		lease *Lease
-		rev   uint64
-	}
-	leases := make([]loaded, 0, len(records))
-	for _, r := range records {
-		l, err := a.decode(r)
-		if err != nil {
+	leases := make([]*tenure, len(records))
+	for i, r := range records {
+		if leases[i], err = a.decode(r); err != nil {
 			return fmt.Errorf("load leases: %w", err)
 		}
-		leases = append(leases, loaded{l, r.Revision})
 	}
-	// the order in which they were freed is the order of the free queue
-	slices.SortStableFunc(leases, func(a, b loaded) int { return a.lease.freed().Compare(b.lease.freed()) })
-	now := a.cfg.Now()
-	for _, l := range leases {
-		p := a.x.poolOf(l.lease.Addr)
-		if p == nil {
-			if l.lease.State == Free || l.lease.State == Cooling {
-				continue
-			}
-			p = a.x.formerPool(l.lease.Pool)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	entries := make(map[netip.Addr]*entry, len(records))
+	if a.x != nil {
+		entries = a.x.entries
+	}
+	for i, l := range leases {
+		e := entries[l.Addr]
+		if e == nil {
+			e = &entry{addr: l.Addr, key: records[i].Key, pool: &pool{Pool: Pool{Name: l.Pool}}, state: l.State}
+			entries[l.Addr] = e
 		}
-		a.x.set(a.x.entry(p, l.lease.Addr), l.lease, l.rev, now)
+		if !e.busy && e.unsure == nil && records[i].Revision > e.rev {
+			e.lease, e.rev, e.state = l, records[i].Revision, l.State
+		}
 	}
+	a.x = newIndex(pools, layouts, a.cfg.Grace)
+	a.x.freed, a.x.tell = a.wakeUp, a.tell
+	a.x.take(entries, a.cfg.Now())
+	a.wakeUp()
 	return nil
-}
-
-// freed is when the address became free, or will.
-func (l *Lease) freed() time.Time {
-	if l.CoolUntil.IsZero() {
-		return l.Ended
-	}
-	return l.CoolUntil
 }
 
 // step gives one address its next tenure.
 type step struct {
 	e    *entry
-	next *Lease
+	next *tenure
 }
 
 // commit is a set of steps that the store makes all of or none.
@@ -155,10 +166,13 @@ type commit struct {
 // commit makes the steps. It is called, and returns, with mu held; in between mu is free and the entries are busy. On
 // ErrRevision the entries have been read again. On ErrUncertain they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, steps ...step) error {
-	c := &commit{steps, make([]Change, len(steps))}
-	for i, s := range steps {
+	c := &commit{steps, make([]Change, 0, 2*len(steps))}
+	for _, s := range steps {
 		s.e.busy = true
-		c.changes[i] = Change{Key: s.e.key, Value: encodeLease(s.next), Revision: s.e.rev}
+		if past, ok := a.remember(s.e, s.next); ok {
+			c.changes = append(c.changes, past)
+		}
+		c.changes = append(c.changes, Change{Key: s.e.key, Value: encodeTenure(s.next), Revision: s.e.rev})
 	}
 	a.mu.Unlock()
 	rev, err := a.send(ctx, c.changes)
@@ -218,7 +232,7 @@ func (a *Allocator) read(ctx context.Context, steps []step) ([]Record, error) {
 func (a *Allocator) adopt(steps []step, found []Record) {
 	now := a.cfg.Now()
 	for i, s := range steps {
-		var l *Lease
+		var l *tenure
 		if found[i].Revision != 0 {
 			var err error
 			if l, err = a.decode(found[i]); err != nil {
@@ -271,9 +285,9 @@ func (a *Allocator) resolve(ctx context.Context, c *commit) error {
 		s.e.busy = true
 		old := s.e.lease
 		if old == nil {
-			old = &Lease{Addr: s.e.addr, Pool: s.e.pool.Name}
+			old = &tenure{Lease: Lease{Addr: s.e.addr, Pool: s.e.pool.Name}}
 		}
-		before[i] = Change{Key: s.e.key, Value: encodeLease(old), Revision: s.e.rev}
+		before[i] = Change{Key: s.e.key, Value: encodeTenure(old), Revision: s.e.rev}
 	}
 	a.mu.Unlock()
 	_, err := a.store.Commit(ctx, before...)
@@ -320,18 +334,19 @@ func (a *Allocator) ask(ctx context.Context, addr netip.Addr) error {
 
 // decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not
 // known; that the key is not an address is an error.
-func (a *Allocator) decode(r Record) (*Lease, error) {
+func (a *Allocator) decode(r Record) (*tenure, error) {
 	addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
 	if err != nil {
 		return nil, fmt.Errorf("record %q: the key has no address: %w", r.Key, err)
 	}
-	l, err := decodeLease(r.Value)
+	l, err := decodeTenure(r.Value)
 	if err == nil && l.Addr != addr {
 		err = fmt.Errorf("%w: it is for %s", errCorrupt, l.Addr)
 	}
 	if err != nil {
 		a.cfg.Logger.Warn("address set aside", "addr", addr, "record", r.Key, "err", err)
-		return &Lease{Addr: addr, State: Quarantined, Reason: err.Error()}, nil
+		// a generation is never above the revision: no lease id of the past is given again
+		return &tenure{Lease: Lease{Addr: addr, Generation: r.Revision, State: Quarantined, Reason: err.Error()}}, nil
 	}
 	return l, nil
 }

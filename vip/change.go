@@ -14,11 +14,11 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl
 	if ttl < 0 && ttl != Forever {
 		return Lease{}, fmt.Errorf("renew lease %s: %w: ttl %s: want more than 0, or Forever", id, ErrInvalid, ttl)
 	}
-	return a.change(ctx, "renew", id, generation, func(e *entry, next *Lease, now time.Time) error {
+	return a.change(ctx, "renew", id, generation, func(e *entry, next *tenure, now time.Time) error {
 		if ttl != 0 {
 			next.TTL = ttl
 		}
-		return extend(next, e.pool, now)
+		return next.extend(e.pool, now)
 	})
 }
 
@@ -34,7 +34,7 @@ func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, inst
 		}
 		seen[i.ID] = true
 	}
-	return a.change(ctx, "bind", id, generation, func(_ *entry, next *Lease, now time.Time) error {
+	return a.change(ctx, "bind", id, generation, func(_ *entry, next *tenure, now time.Time) error {
 		next.Binding = Binding{slices.Clone(instances), now}
 		return nil
 	})
@@ -43,14 +43,14 @@ func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, inst
 // Release ends the lease: its address drains and cools down, then it may be handed out again. Releasing a lease that has
 // ended is no error as long as nobody else got the address since. It returns the lease as it ended.
 func (a *Allocator) Release(ctx context.Context, id string, generation uint64, reason string) (Lease, error) {
-	return a.change(ctx, "release", id, generation, func(e *entry, next *Lease, now time.Time) error {
+	return a.change(ctx, "release", id, generation, func(e *entry, next *tenure, now time.Time) error {
 		a.ending(e, next, now, reason)
 		return nil
 	})
 }
 
 // change makes one change to a live lease. A release also finds a lease that has ended, and leaves it as it is.
-func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *Lease, now time.Time) error) (Lease, error) {
+func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *tenure, now time.Time) error) (Lease, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for range maxRounds {
@@ -123,7 +123,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64) (*en
 }
 
 // ending makes next the ended tenure of e.
-func (a *Allocator) ending(e *entry, next *Lease, now time.Time, reason string) {
+func (a *Allocator) ending(e *entry, next *tenure, now time.Time, reason string) {
 	next.Ended, next.Reason, next.Expires = now, reason, time.Time{}
 	next.State = Draining
 	if a.cfg.Drained == nil {
@@ -132,7 +132,7 @@ func (a *Allocator) ending(e *entry, next *Lease, now time.Time, reason string) 
 }
 
 // cool begins the cool-down.
-func cool(e *entry, next *Lease, now time.Time) {
+func cool(e *entry, next *tenure, now time.Time) {
 	rest := e.pool.coolDown()
 	if rest == 0 {
 		next.State, next.CoolUntil = Free, time.Time{}

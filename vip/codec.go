@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// A lease is stored as a version byte, its fields in the order of encodeLease, and a CRC-32C of all that. Numbers are
+// A tenure is stored as a version byte, its fields in the order of encodeTenure, and a CRC-32C of all that. Numbers are
 // varints, strings have their length before them, times are nanoseconds since 1970 with 0 for the zero time.
-const leaseVersion = 1
+const tenureVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errCorrupt = errors.New("record is damaged")
 
-func encodeLease(l *Lease) []byte {
+func encodeTenure(l *tenure) []byte {
 	e := encoder(make([]byte, 0, 128+len(l.Pool)+len(l.Reason)+64*len(l.Owner.Overrides)+192*len(l.Binding.Instances)))
-	e = append(e, leaseVersion, byte(l.State))
+	e = append(e, tenureVersion, byte(l.State))
 	e.str(l.ID)
 	e.uint(l.Generation)
 	e.addr(l.Addr)
@@ -30,6 +30,8 @@ func encodeLease(l *Lease) []byte {
 	e.str(l.Owner.Team)
 	e.pairs(l.Owner.Overrides)
 	e.str(l.RequestID)
+	e.uint(uint64(l.Count))
+	e.uint(l.history)
 	e.int(int64(l.TTL))
 	for _, t := range []time.Time{l.Acquired, l.Expires, l.Ended, l.CoolUntil, l.Binding.Since} {
 		e.time(t)
@@ -47,7 +49,7 @@ func encodeLease(l *Lease) []byte {
 	return binary.LittleEndian.AppendUint32(e, crc32.Checksum(e, castagnoli))
 }
 
-func decodeLease(data []byte) (*Lease, error) {
+func decodeTenure(data []byte) (*tenure, error) {
 	if len(data) < 6 {
 		return nil, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
 	}
@@ -55,10 +57,10 @@ func decodeLease(data []byte) (*Lease, error) {
 	if crc32.Checksum(body, castagnoli) != sum {
 		return nil, fmt.Errorf("%w: checksum does not match", errCorrupt)
 	}
-	if body[0] != leaseVersion {
-		return nil, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], leaseVersion)
+	if body[0] != tenureVersion {
+		return nil, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
 	}
-	l := &Lease{State: State(body[1])}
+	l := &tenure{Lease: Lease{State: State(body[1])}}
 	d := decoder{rest: body[2:], ok: l.State < states}
 	l.ID = d.str()
 	l.Generation = d.uint()
@@ -68,6 +70,8 @@ func decodeLease(data []byte) (*Lease, error) {
 	l.Owner.Team = d.str()
 	l.Owner.Overrides = d.pairs()
 	l.RequestID = d.str()
+	l.Count = int(d.uint())
+	l.history = d.uint()
 	l.TTL = time.Duration(d.int())
 	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil, &l.Binding.Since} {
 		*t = d.time()

@@ -20,6 +20,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrTaken: the address that was asked for by name cannot be had. See *TakenError.
 	ErrTaken = errors.New("address is not free")
+	// ErrQuota: the team has as many leases as it may. See *QuotaError.
+	ErrQuota = errors.New("quota of the team is used up")
 	// ErrInvalid: the request contradicts itself or the pool's limits.
 	ErrInvalid = errors.New("invalid request")
 	// ErrUncertain: the store did not say whether the change was made. The allocator finds out before it touches the
@@ -102,3 +104,17 @@ func (e *TakenError) Error() string {
 
 // Is makes errors.Is(err, ErrTaken) true.
 func (e *TakenError) Is(target error) bool { return target == ErrTaken }
+
+// QuotaError says which quota stands in the way.
+type QuotaError struct {
+	Pool, Team string
+	Limit      int // leases that the team may have at once
+	Held       int // that it has, or is about to get
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("pool %q: team %q: %s: %d of %d; release a lease or raise Pool.Quotas", e.Pool, e.Team, ErrQuota, e.Held, e.Limit)
+}
+
+// Is makes errors.Is(err, ErrQuota) true.
+func (e *QuotaError) Is(target error) bool { return target == ErrQuota }

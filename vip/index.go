@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"container/heap"
 	"maps"
 	"net/netip"
@@ -12,7 +13,8 @@ import (
 // at any occupancy, and addresses that were never used cost nothing.
 type index struct {
 	pools   []*pool
-	byName  map[string]*pool
+	byName  map[string]*pool // configured ones
+	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries map[netip.Addr]*entry
 	live    map[string]*entry // task → its leases, chained by entry.next
 	ended   map[string]*entry // task → addresses that it was the last to hold
@@ -21,16 +23,22 @@ type index struct {
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
 	drains  map[*entry]struct{} // entries that are Draining
 	grace   time.Duration       // after Expires, in which a lease still lives
+	freed   func()              // called when the free queue of a pool has grown
+	tell    func(e *entry, was *tenure, wasState State, now time.Time)
 }
 
 // pool is a Pool with its free queue: first the addresses never used, in order, then the others, longest free first.
 type pool struct {
 	Pool
 	layout
-	gone        bool // not configured any more, kept for the leases that it still has
-	counts      [states]uint64
-	fresh       uint64 // how many addresses at the front were looked at by takeFresh
-	first, last *entry // free queue
+	gone          bool
+	counts        [states]uint64 // but for Free, which is the rest of size
+	known         uint64         // addresses that have an entry
+	knownReserved uint64         // the reserved ones among them
+	fresh         uint64         // how many addresses from the start on takeFree has looked at
+	first, last   *entry         // free queue
+	queue         uint64         // its length
+	teams         map[string]int // leases of each team, those under way included; counted while there are quotas
 }
 
 // entry is one address that is or was in use.
@@ -39,8 +47,8 @@ type entry struct {
 	key   string // in the store
 	pool  *pool
 	state State
-	lease *Lease // the tenure, immutable; nil before the first. Its State is what is stored, state is what holds now
-	rev   uint64 // in the store
+	lease *tenure // immutable; nil before the first. Its State is what is stored, state is what holds now
+	rev   uint64  // in the store
 
 	busy   bool          // a commit is under way; the entry is not to be touched
 	wait   chan struct{} // closed when busy ends; made by the first who waits
@@ -56,16 +64,55 @@ type entry struct {
 
 func newIndex(pools []Pool, layouts []layout, grace time.Duration) *index {
 	x := &index{
-		byName: map[string]*pool{}, entries: map[netip.Addr]*entry{}, live: map[string]*entry{}, ended: map[string]*entry{},
-		bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
+		byName: map[string]*pool{}, former: map[string]*pool{}, entries: map[netip.Addr]*entry{}, live: map[string]*entry{},
+		ended: map[string]*entry{}, bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
-		added := &pool{Pool: p, layout: layouts[i]}
+		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}}
 		added.counts[Reserved] = uint64(len(p.Reserved))
 		x.pools = append(x.pools, added)
 		x.byName[p.Name] = added
 	}
 	return x
+}
+
+// take gives the entries to the index, those that became free first before others. Of those whose address is in no pool it
+// takes the ones that are not free, or have a commit under way, into a former pool.
+func (x *index) take(entries map[netip.Addr]*entry, now time.Time) {
+	moving := slices.SortedFunc(maps.Values(entries), func(a, b *entry) int {
+		return cmp.Or(a.freed().Compare(b.freed()), a.addr.Compare(b.addr))
+	})
+	for _, e := range moving {
+		p := x.poolOf(e.addr)
+		if p == nil && (e.state == Free || e.cooled(now)) && !e.busy && e.unsure == nil {
+			continue
+		}
+		if p == nil {
+			p = x.formerPool(e.pool.Name)
+		}
+		e.pool = p
+		e.next, e.before, e.after, e.queued, e.heapIndex = nil, nil, nil, false, 0
+		if x.add(e); e.state == Reserved {
+			p.counts[Reserved]--
+		}
+		x.link(e, now)
+	}
+}
+
+// cooled says whether nothing but time was needed to make e free, and it has passed.
+func (e *entry) cooled(now time.Time) bool {
+	return (e.state == Cooling || e.state == Quarantined) && !e.lease.CoolUntil.IsZero() && !e.lease.CoolUntil.After(now)
+}
+
+// freed is when the address became free, or will.
+func (e *entry) freed() time.Time {
+	switch {
+	case e.lease == nil:
+		return time.Time{}
+	case e.lease.CoolUntil.IsZero():
+		return e.lease.Ended
+	}
+	return e.lease.CoolUntil
 }
 
 // poolOf finds the pool that has addr, nil when none does.
@@ -78,15 +125,12 @@ func (x *index) poolOf(addr netip.Addr) *pool {
 	return nil
 }
 
-// formerPool is a pool that is not configured any more, for leases that it still has.
 func (x *index) formerPool(name string) *pool {
-	if p := x.byName[name]; p != nil && p.gone {
-		return p
-	}
-	p := &pool{Pool: Pool{Name: name}, gone: true}
-	x.pools = append(x.pools, p)
-	if x.byName[name] == nil {
-		x.byName[name] = p
+	p := x.former[name]
+	if p == nil {
+		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}}
+		x.former[name] = p
+		x.pools = append(x.pools, p)
 	}
 	return p
 }
@@ -97,11 +141,19 @@ func (x *index) entry(p *pool, addr netip.Addr) *entry {
 		return e
 	}
 	e := &entry{addr: addr, key: addrPrefix + addr.String(), pool: p}
-	if _, reserved := p.Reserved[addr]; reserved {
-		e.state = Reserved
-	}
-	x.entries[addr] = e
+	x.add(e)
 	return e
+}
+
+// add makes e known to its pool.
+func (x *index) add(e *entry) {
+	x.entries[e.addr] = e
+	e.state = Free
+	e.pool.known++
+	if _, reserved := e.pool.Reserved[e.addr]; reserved {
+		e.state = Reserved // as it was counted until now
+		e.pool.knownReserved++
+	}
 }
 
 // takeFree takes the next address out of the free queue of p; nil when there is none.
@@ -120,6 +172,11 @@ func (x *index) takeFree(p *pool) *entry {
 	return nil
 }
 
+// ready is how many addresses takeFree would find.
+func (p *pool) ready() uint64 {
+	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
+}
+
 func (p *pool) enqueue(e *entry) {
 	e.before, e.after, e.queued = p.last, nil, true
 	if p.last != nil {
@@ -128,6 +185,7 @@ func (p *pool) enqueue(e *entry) {
 		p.first = e
 	}
 	p.last = e
+	p.queue++
 }
 
 func (p *pool) dequeue(e *entry) {
@@ -145,6 +203,7 @@ func (p *pool) dequeue(e *entry) {
 		p.last = e.before
 	}
 	e.before, e.after, e.queued = nil, nil, false
+	p.queue--
 }
 
 // free is how many addresses of p nobody holds; those with a commit under way are among them.
@@ -163,26 +222,47 @@ func (p *pool) free() uint64 {
 func (x *index) advance(now time.Time) {
 	for len(x.due) > 0 && !x.due[0].deadline.After(now) {
 		e := x.due[0]
-		if e.state == Leased {
+		was := e.state
+		switch over := x.over(e); {
+		case e.state != Leased:
+			x.relink(e, now)
+			x.tell(e, e.lease, was, now)
+		case e.deadline.Before(over):
+			e.deadline = over
+			x.due.update(e)
+			x.tell(e, e.lease, was, now)
+		default:
 			e.deadline = time.Time{}
 			x.due.update(e)
 			x.overdue = append(x.overdue, e)
-		} else {
-			x.relink(e, now)
 		}
 	}
 }
 
-// expired says whether the lease of e is over, grace included.
+// over is when a lease that expires is over, grace included.
+func (x *index) over(e *entry) time.Time { return e.lease.Expires.Add(x.grace) }
+
 func (x *index) expired(e *entry, now time.Time) bool {
-	return e.state == Leased && !e.lease.Expires.IsZero() && !e.lease.Expires.Add(x.grace).After(now)
+	return e.state == Leased && !e.lease.Expires.IsZero() && !x.over(e).After(now)
+}
+
+// freeAt is when an address with a deadline will be free if nobody touches it.
+func (x *index) freeAt(e *entry) time.Time {
+	if e.state == Leased {
+		return x.over(e).Add(e.pool.coolDown())
+	}
+	return e.deadline
 }
 
 // set makes l, at revision rev, the tenure of e; nil when it never had one.
-func (x *index) set(e *entry, l *Lease, rev uint64, now time.Time) {
+func (x *index) set(e *entry, l *tenure, rev uint64, now time.Time) {
+	was, wasState := e.lease, e.state
 	x.unlink(e)
 	e.lease, e.rev = l, rev
 	x.link(e, now)
+	if l != was {
+		x.tell(e, was, wasState, now)
+	}
 }
 
 // relink is set with what e has: its deadline is worked out anew.
@@ -205,6 +285,7 @@ func (x *index) unlink(e *entry) {
 		return
 	}
 	if task := e.lease.Owner.Task; e.state == Leased {
+		e.pool.reserve(e.lease.Owner.Team, -1)
 		unchain(x.live, task, e)
 	} else {
 		unchain(x.ended, task, e)
@@ -226,13 +307,11 @@ func (x *index) link(e *entry, now time.Time) {
 	}
 	switch e.state {
 	case Leased:
-		if !l.Expires.IsZero() {
-			e.deadline = l.Expires.Add(x.grace)
-		}
+		e.deadline = l.Expires
 	case Draining:
 		x.drains[e] = struct{}{}
 	case Cooling, Quarantined:
-		if e.deadline = l.CoolUntil; !e.deadline.IsZero() && !e.deadline.After(now) {
+		if e.deadline = l.CoolUntil; e.cooled(now) {
 			e.state, e.deadline = Free, time.Time{}
 		}
 	}
@@ -244,11 +323,13 @@ func (x *index) link(e *entry, now time.Time) {
 		e.pool.counts[e.state]++
 	} else if !e.pool.gone && !e.busy && e.unsure == nil {
 		e.pool.enqueue(e)
+		x.freed()
 	}
 	if l == nil {
 		return
 	}
 	if e.state == Leased {
+		e.pool.reserve(l.Owner.Team, 1)
 		chain(x.live, l.Owner.Task, e)
 	} else {
 		chain(x.ended, l.Owner.Task, e)
@@ -265,6 +346,9 @@ func (x *index) link(e *entry, now time.Time) {
 }
 
 func chain(m map[string]*entry, task string, e *entry) {
+	if task == "" {
+		return // a record without a lease
+	}
 	e.next = m[task]
 	m[task] = e
 }
@@ -272,6 +356,7 @@ func chain(m map[string]*entry, task string, e *entry) {
 func unchain(m map[string]*entry, task string, e *entry) {
 	first := m[task]
 	switch {
+	case first == nil:
 	case first == e && e.next == nil:
 		delete(m, task)
 	case first == e:

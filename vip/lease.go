@@ -86,6 +86,7 @@ type Lease struct {
 	Pool       string        `json:"pool"`
 	Owner      Owner         `json:"owner"`
 	RequestID  string        `json:"requestID,omitempty"`
+	Count      int           `json:"count,omitempty"` // how many addresses AllocateN gave the owner together; 0 for one
 	State      State         `json:"state"`
 	TTL        time.Duration `json:"ttl"` // Forever when it does not expire; nanoseconds in JSON
 	Acquired   time.Time     `json:"acquired,omitzero"`
@@ -96,9 +97,15 @@ type Lease struct {
 	Binding    Binding       `json:"binding,omitzero"`
 }
 
+// tenure is a lease as it is stored.
+type tenure struct {
+	Lease
+	history uint64 // how many records of the past the address has had
+}
+
 // shown is the lease as the caller gets it: with maps and slices of its own, and times that are on the wall clock only.
 func (e *entry) shown() Lease {
-	l := *e.lease
+	l := e.lease.Lease
 	l.State = e.state
 	l.Owner = l.Owner.clone()
 	l.Binding.Instances = slices.Clone(l.Binding.Instances)
@@ -123,21 +130,6 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 		return netip.Addr{}, 0, fmt.Errorf("lease %q: %w: an id looks like 10.0.0.7-3", id, ErrNotFound)
 	}
 	return addr, generation, nil
-}
-
-// Request asks for an address.
-type Request struct {
-	Owner Owner
-	// Pool to take the address from. The default is any enabled pool, in the order of configuration.
-	Pool string
-	// RequestID tells two requests of one owner apart: a late duplicate of a request whose lease has ended is refused
-	// with ErrFenced instead of taking a second address. The default is none.
-	RequestID string
-	// TTL after which the lease ends unless it is renewed; Forever for no end. The default is Config.DefaultTTL.
-	TTL time.Duration
-	// Addr asks for one address by name. The default is the address that the owner had last, if it is free, else the one
-	// that has been free for longest.
-	Addr netip.Addr
 }
 
 // Query selects leases: every field that is set must match. The zero Query matches all.

@@ -15,6 +15,12 @@ import (
 // DefaultCoolDown outlasts what remembers an address: ARP entries (60 s), connection tracking of a half-open connection (120 s).
 const DefaultCoolDown = 130 * time.Second
 
+// DefaultMaxQuarantined is the share of a pool that may be in quarantine.
+const DefaultMaxQuarantined = 0.1
+
+// AnyTeam as a key of Pool.Quotas stands for each team that has no quota of its own.
+const AnyTeam = "*"
+
 // Range is a run of addresses of one family, both ends included.
 type Range struct {
 	First, Last netip.Addr
@@ -90,10 +96,16 @@ type Pool struct {
 	Reserved map[netip.Addr]string
 	// CoolDown is how long an address rests after its lease has ended; negative for none. The default is DefaultCoolDown.
 	CoolDown time.Duration
+	// MaxQuarantined is the share of the pool, above 0 up to 1, that Quarantine may set aside; one address always. The
+	// default is DefaultMaxQuarantined.
+	MaxQuarantined float64
 	// Labels to choose a pool by.
 	Labels map[string]string
 	// Disabled pools hand out nothing; what is leased stays leased. This is how a pool is drained. The default is enabled.
 	Disabled bool
+	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each team that is not named.
+	// What is over a quota already stays. The default is no limit.
+	Quotas map[string]int
 	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no limit.
 	MaxLease time.Duration
 }
@@ -151,6 +163,9 @@ func layOut(p Pool) (layout, error) {
 	}
 	for _, r := range p.Ranges {
 		errs = append(errs, r.validate())
+	}
+	if p.MaxQuarantined < 0 || p.MaxQuarantined > 1 {
+		errs = append(errs, fmt.Errorf("share of quarantined addresses %v: want 0 to 1", p.MaxQuarantined))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return layout{}, fmt.Errorf("pool %q: %w", p.Name, err)

@@ -118,7 +118,7 @@ func (q *Query) matches(e *entry) bool {
 }
 
 // serves says whether l overrides the cluster with the version, or has an instance of it.
-func (q *Query) serves(l *Lease) bool {
+func (q *Query) serves(l *tenure) bool {
 	matches := func(cluster, version string) bool {
 		return (q.Cluster == "" || q.Cluster == cluster) && (q.Version == "" || q.Version == version)
 	}

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Run sweeps until ctx is done, whenever something is due and at least every Config.Interval. It returns ctx's cause. A
+// Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done, whenever something is due and at least every Config.Interval. It returns ctx's cause. A
 // store that is away is logged and tried again.
 func (a *Allocator) Run(ctx context.Context) error {
+	var looked time.Time // for leaks
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -21,14 +22,21 @@ func (a *Allocator) Run(ctx context.Context) error {
 		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.Warn("sweep of leases", "err", err)
 		}
-		timer.Reset(a.pause())
+		if now := a.cfg.Now(); a.cfg.Alive != nil && now.Sub(looked).Abs() >= a.cfg.LeakInterval {
+			looked = now
+			if _, err := a.CheckLeaks(ctx); err != nil && ctx.Err() == nil {
+				a.cfg.Logger.Warn("check for leaked leases", "err", err)
+			}
+		}
+		a.mu.Lock()
+		pause := a.pause()
+		a.mu.Unlock()
+		timer.Reset(pause)
 	}
 }
 
-// pause is how long nothing is due, between a millisecond and Interval.
+// pause is how long nothing is due, between a millisecond and Interval. It is called with mu held.
 func (a *Allocator) pause() time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	pause := a.cfg.Interval
 	if len(a.x.due) > 0 {
 		pause = min(pause, a.x.due[0].deadline.Sub(a.cfg.Now()))

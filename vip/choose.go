@@ -1,0 +1,169 @@
+package vip
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// pick appends to picked n free addresses for req, out of their queue. They are all of one pool: the first that has them.
+func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, picked []*entry) (_ []*entry, again bool, err error) {
+	if req.Addr.IsValid() {
+		return a.pickNamed(ctx, req, picked)
+	}
+	pools, err := a.poolsFor(req)
+	if err != nil {
+		return nil, false, err
+	}
+	open := slices.DeleteFunc(slices.Clone(pools), func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || a.awaited(p, w) })
+	if e := a.lastOf(req, open); e != nil && n == 1 {
+		e.pool.dequeue(e)
+		return append(picked, e), false, nil
+	}
+	for _, p := range open {
+		if p.ready() < uint64(n) {
+			continue
+		}
+		for range n {
+			picked = append(picked, a.x.takeFree(p))
+		}
+		return picked, false, nil
+	}
+	if len(pools) > 0 && !slices.ContainsFunc(pools, func(p *pool) bool { return !p.overQuota(req.Owner.Team, n) }) {
+		p := pools[0]
+		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
+	}
+	return nil, false, a.exhausted(pools)
+}
+
+// lastOf is the address that the owner of req had last, if it is free in one of the pools.
+func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
+	for e := a.x.ended[req.Owner.Task]; e != nil; e = e.next {
+		if e.queued && sameClusters(e.lease.Owner, req.Owner) && slices.Contains(pools, e.pool) {
+			return e
+		}
+	}
+	return nil
+}
+
+func sameClusters(a, b Owner) bool {
+	if len(a.Overrides) != len(b.Overrides) {
+		return false
+	}
+	for cluster := range a.Overrides {
+		if _, ok := b.Overrides[cluster]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry) (_ []*entry, again bool, err error) {
+	p := a.x.poolOf(req.Addr)
+	switch {
+	case p == nil || req.Pool != "" && p.Name != req.Pool:
+		return nil, false, fmt.Errorf("address %s in pool %q: %w", req.Addr, req.Pool, ErrNotFound)
+	case p.Disabled:
+		return nil, false, &TakenError{Addr: req.Addr, Reason: fmt.Sprintf("pool %q is disabled", p.Name)}
+	case p.overQuota(req.Owner.Team, 1):
+		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
+	}
+	if reason, ok := p.Reserved[req.Addr]; ok {
+		return nil, false, &TakenError{Addr: req.Addr, State: Reserved, Reason: reason}
+	}
+	e := a.x.entries[req.Addr]
+	if e == nil {
+		return append(picked, a.x.entry(p, req.Addr)), false, nil
+	}
+	if again, err := a.settle(ctx, e); again || err != nil {
+		return nil, again, err
+	}
+	if e.state == Free {
+		p.dequeue(e)
+		return append(picked, e), false, nil
+	}
+	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.lease.Reason, Holder: e.lease.Owner.clone(), Until: e.lease.CoolUntil}
+	if e.state == Leased {
+		taken.Until = e.lease.Expires
+	}
+	return nil, false, taken
+}
+
+// poolsFor lists the pools that may serve req, best first.
+func (a *Allocator) poolsFor(req *Request) ([]*pool, error) {
+	if p := a.x.byName[req.Pool]; p != nil && !p.gone {
+		if p.Disabled || !p.has(req.Selector) {
+			return nil, nil
+		}
+		return []*pool{p}, nil
+	}
+	if req.Pool != "" {
+		return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
+	}
+	var matching, others []*pool
+	for _, p := range a.x.pools {
+		switch {
+		case p.gone || p.Disabled:
+		case p.has(req.Selector):
+			matching = append(matching, p)
+		case req.Fallback:
+			others = append(others, p)
+		}
+	}
+	return append(matching, others...), nil
+}
+
+// has says whether the pool has all of the labels.
+func (p *pool) has(labels map[string]string) bool {
+	for k, v := range labels {
+		if have, ok := p.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// quota is how many leases team may have in p; negative for any number.
+func (p *pool) quota(team string) int {
+	if n, ok := p.Quotas[team]; ok {
+		return n
+	}
+	if n, ok := p.Quotas[AnyTeam]; ok {
+		return n
+	}
+	return -1
+}
+
+func (p *pool) overQuota(team string, n int) bool {
+	limit := p.quota(team)
+	return limit >= 0 && p.teams[team]+n > limit
+}
+
+// reserve counts n leases of team, or gives them back when n is negative, while quotas are in force.
+func (p *pool) reserve(team string, n int) {
+	if len(p.Quotas) == 0 {
+		return
+	}
+	if p.teams[team] += n; p.teams[team] == 0 {
+		delete(p.teams, team)
+	}
+}
+
+func (a *Allocator) exhausted(pools []*pool) *ExhaustedError {
+	err := &ExhaustedError{}
+	for _, p := range pools {
+		err.Pools = append(err.Pools, p.Name)
+		err.Free += p.free()
+		err.Cooling += p.counts[Cooling]
+		err.Quarantined += p.counts[Quarantined]
+	}
+	for _, e := range a.x.due {
+		if !slices.Contains(pools, e.pool) {
+			continue
+		}
+		if at := a.x.freeAt(e); err.Soonest.IsZero() || at.Before(err.Soonest) {
+			err.Soonest = at
+		}
+	}
+	return err
+}

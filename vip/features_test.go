@@ -1,0 +1,427 @@
+package vip_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+type result struct {
+	lease vip.Lease
+	err   error
+}
+
+func wait(ctx context.Context, a *vip.Allocator, task string, priority int) <-chan result {
+	got := make(chan result, 1)
+	go func() {
+		l, err := a.Allocate(ctx, vip.Request{Owner: owner(task), Wait: true, Priority: priority})
+		got <- result{l, err}
+	}()
+	return got
+}
+
+func queued(t *testing.T, a *vip.Allocator, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(a.Waiting()) == n }, 10*time.Second, time.Millisecond)
+}
+
+func TestWaitInLine(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	p := pool(t, "p", "10.0.0.1-10.0.0.2")
+	p.CoolDown = -1
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, p)
+	held := []vip.Lease{
+		allocate(t, a, vip.Request{Owner: owner("H1"), TTL: time.Hour}),
+		allocate(t, a, vip.Request{Owner: owner("H2"), TTL: time.Minute}),
+	}
+	low := wait(t.Context(), a, "low", 0)
+	queued(t, a, 1)
+	low2 := wait(t.Context(), a, "low2", 0)
+	queued(t, a, 2)
+	ctx, giveUp := context.WithCancel(t.Context())
+	quitter := wait(ctx, a, "quitter", 5)
+	queued(t, a, 3)
+	high := wait(t.Context(), a, "high", 1)
+	queued(t, a, 4)
+
+	line := a.Waiting()
+	for i, want := range []string{"quitter", "high", "low", "low2"} {
+		require.Equal(t, want, line[i].Owner.Task)
+		require.Equal(t, i+1, line[i].Position)
+	}
+	require.Equal(t, c.Now().Add(time.Minute), line[0].Estimate)
+	require.Equal(t, c.Now().Add(time.Hour), line[1].Estimate)
+	require.Zero(t, line[2].Estimate)
+
+	giveUp()
+	r := <-quitter
+	require.ErrorIs(t, r.err, context.Canceled)
+	require.ErrorIs(t, r.err, vip.ErrExhausted)
+	release(t, a, held[1])
+	r = <-high
+	require.NoError(t, r.err)
+	require.Equal(t, held[1].Addr, r.lease.Addr)
+
+	release(t, a, held[0])
+	r = <-low
+	require.NoError(t, r.err)
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("newcomer")})
+	require.ErrorIs(t, err, vip.ErrExhausted)
+	release(t, a, r.lease)
+	require.NoError(t, (<-low2).err)
+	require.Empty(t, a.Waiting())
+}
+
+func TestNewcomerDoesNotPassTheLine(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.3"))
+	held := allocate(t, a, vip.Request{Owner: owner("H")})
+	ctx, cancel := context.WithCancel(t.Context())
+	group := make(chan error, 1)
+	go func() {
+		_, err := a.AllocateN(ctx, vip.Request{Owner: owner("group"), Wait: true}, 3)
+		group <- err
+	}()
+	queued(t, a, 1)
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("newcomer")})
+	require.ErrorIs(t, err, vip.ErrExhausted, "two are free, and awaited")
+	release(t, a, held)
+	cancel()
+	require.ErrorIs(t, <-group, context.Canceled)
+	allocate(t, a, vip.Request{Owner: owner("newcomer")})
+}
+
+func TestManyWaitAndAllAreServedOrGiveUp(t *testing.T) {
+	t.Parallel()
+	p := pool(t, "p", "10.0.0.1-10.0.0.4")
+	p.CoolDown = -1
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 60)
+	for i := range 40 {
+		go func() {
+			l, err := a.Allocate(ctx, vip.Request{Owner: owner(fmt.Sprint("T", i)), Wait: true})
+			if err == nil {
+				_, err = a.Release(ctx, l.ID, l.Generation, "")
+			}
+			served <- err
+		}()
+	}
+	for range 40 {
+		require.NoError(t, <-served)
+	}
+	for i := range 4 {
+		allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("H", i))})
+	}
+	for i := range 20 {
+		go func() {
+			_, err := a.Allocate(ctx, vip.Request{Owner: owner(fmt.Sprint("W", i)), Wait: true})
+			served <- err
+		}()
+	}
+	queued(t, a, 20)
+	cancel()
+	for range 20 {
+		require.ErrorIs(t, <-served, context.Canceled)
+	}
+	require.Empty(t, a.Waiting())
+	require.Equal(t, uint64(4), conserved(t, a).Leased)
+}
+
+func TestWhoHadThisVIP(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	store, p := vip.NewMemStore(), pool(t, "p", "10.0.0.1")
+	a := allocator(t, store, c, vip.Config{History: 4}, p)
+	start := c.Now()
+	first := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1")})
+	for i := range 2 {
+		c.Add(time.Minute)
+		_, err := a.Bind(t.Context(), first.ID, first.Generation, []vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+		require.NoError(t, err)
+	}
+	c.Add(time.Minute)
+	release(t, a, first)
+	c.Add(10 * time.Minute)
+	second := allocate(t, a, vip.Request{Owner: owner("T2", "web", "v2"), TTL: vip.Forever})
+
+	a = allocator(t, store, c, vip.Config{History: 4}, p)
+	for _, q := range []struct {
+		minute         int
+		task, instance string
+	}{{-1, "", ""}, {0, "T1", ""}, {1, "T1", "c0"}, {2, "T1", "c1"}, {3, "", ""}, {9, "", ""}, {13, "T2", ""}, {100, "T2", ""}} {
+		l, err := a.At(t.Context(), addr("10.0.0.1"), start.Add(time.Duration(q.minute)*time.Minute+time.Second))
+		if q.task == "" {
+			require.ErrorIs(t, err, vip.ErrNotFound, "minute %d", q.minute)
+			continue
+		}
+		require.NoError(t, err, "minute %d", q.minute)
+		require.Equal(t, q.task, l.Owner.Task, "minute %d", q.minute)
+		if q.instance == "" {
+			require.Empty(t, l.Binding.Instances)
+		} else {
+			require.Equal(t, q.instance, l.Binding.Instances[0].ID)
+		}
+	}
+	for range 9 {
+		release(t, a, second)
+		c.Add(10 * time.Minute)
+		second = allocate(t, a, vip.Request{Owner: owner("T2", "web", "v2"), TTL: vip.Forever})
+	}
+	past, err := a.History(t.Context(), addr("10.0.0.1"))
+	require.NoError(t, err)
+	require.Len(t, past, 5, "four records and the live lease")
+	require.Equal(t, second, past[4])
+	_, err = a.History(t.Context(), addr("10.9.9.9"))
+	require.ErrorIs(t, err, vip.ErrNotFound)
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	store, p := vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")
+	a := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)
+	from := a.Revision()
+	next := make(chan []vip.Event)
+	go func() {
+		events, err := a.Watch(t.Context(), from)
+		if err != nil {
+			t.Error(err)
+		}
+		next <- events
+	}()
+	l := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Minute})
+	require.Equal(t, vip.Allocated, (<-next)[0].Kind)
+	_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+	require.NoError(t, err)
+	_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
+	require.NoError(t, err)
+	c.Add(time.Minute)
+	require.NoError(t, a.Sweep(t.Context()))
+	c.Add(time.Minute)
+	require.NoError(t, a.Sweep(t.Context()))
+	c.Add(time.Hour)
+	require.NoError(t, a.Sweep(t.Context()))
+	_, err = a.Quarantine(t.Context(), addr("10.0.0.2"), "answers ARP", time.Minute)
+	require.NoError(t, err)
+
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	var kinds []vip.EventKind
+	for i, e := range events {
+		kinds = append(kinds, e.Kind)
+		require.Equal(t, from+uint64(i)+1, e.Revision)
+	}
+	require.Equal(t, []vip.EventKind{vip.Allocated, vip.Bound, vip.Renewed, vip.Expiring, vip.Ended, vip.BecameFree, vip.SetAside}, kinds)
+	require.Equal(t, "expired", events[4].Lease.Reason)
+	rest, err := a.Watch(t.Context(), events[4].Revision)
+	require.NoError(t, err)
+	require.Equal(t, events[5:], rest, "a watch goes on where it was")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = a.Watch(ctx, a.Revision())
+	require.ErrorIs(t, err, context.Canceled)
+	for range 3000 {
+		release(t, a, allocate(t, a, vip.Request{Owner: owner("T2")}))
+		c.Add(130 * time.Second)
+	}
+	_, err = a.Watch(t.Context(), from)
+	require.ErrorIs(t, err, vip.ErrCompacted)
+
+	b := allocator(t, store, c, vip.Config{}, p)
+	require.Greater(t, b.Revision(), a.Revision())
+	_, err = b.Watch(t.Context(), a.Revision())
+	require.ErrorIs(t, err, vip.ErrCompacted, "another allocator")
+}
+
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	p := pool(t, "p", "10.0.0.0/28")
+	p.MaxQuarantined = 0.2 // of 16: 3
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, p)
+	held := allocate(t, a, vip.Request{Owner: owner("T1")})
+	cooling := allocate(t, a, vip.Request{Owner: owner("T2")})
+	release(t, a, cooling)
+
+	got, err := a.Quarantine(t.Context(), held.Addr, "answers ARP for another", 0)
+	require.NoError(t, err)
+	require.Equal(t, vip.Quarantined, got.State)
+	_, err = a.Renew(t.Context(), held.ID, held.Generation, 0)
+	require.ErrorIs(t, err, vip.ErrFenced)
+	_, err = a.Quarantine(t.Context(), cooling.Addr, "flaps", time.Hour)
+	require.NoError(t, err)
+	_, err = a.Quarantine(t.Context(), addr("10.0.0.9"), "never used", time.Hour)
+	require.NoError(t, err)
+	_, err = a.Quarantine(t.Context(), addr("10.0.0.10"), "one too many", time.Hour)
+	require.ErrorIs(t, err, vip.ErrQuarantineFull)
+	_, err = a.Quarantine(t.Context(), addr("10.0.0.9"), "again, longer", 2*time.Hour)
+	require.NoError(t, err, "those that are in it may change")
+	_, err = a.Quarantine(t.Context(), addr("10.0.0.0"), "", 0)
+	require.ErrorIs(t, err, vip.ErrTaken)
+	_, err = a.Quarantine(t.Context(), addr("10.9.0.0"), "", 0)
+	require.ErrorIs(t, err, vip.ErrNotFound)
+	require.Equal(t, uint64(3), conserved(t, a).Quarantined)
+
+	c.Add(time.Hour)
+	require.Equal(t, uint64(2), conserved(t, a).Quarantined)
+	got, err = a.Restore(t.Context(), held.Addr, "replaced")
+	require.NoError(t, err)
+	require.Equal(t, vip.Cooling, got.State)
+	got, err = a.Restore(t.Context(), held.Addr, "replaced")
+	require.NoError(t, err)
+	require.Equal(t, vip.Cooling, got.State)
+	c.Add(time.Hour)
+	require.Equal(t, uint64(14), conserved(t, a).Free)
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T3"), Addr: held.Addr})
+	require.NoError(t, err)
+}
+
+func TestLeaksAreConfirmedBeforeTheyEnd(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	gone := map[string]bool{}
+	var fault error
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{
+		LeakGrace: 10 * time.Minute,
+		Alive:     func(_ context.Context, l vip.Lease) (bool, error) { return !gone[l.Owner.Task], fault },
+	}, pool(t, "p", "10.0.0.0/28"))
+	stays, leaks := allocate(t, a, vip.Request{Owner: owner("T1")}), allocate(t, a, vip.Request{Owner: owner("T2")})
+	check := func() []vip.Leak {
+		t.Helper()
+		found, err := a.CheckLeaks(t.Context())
+		require.NoError(t, err)
+		return found
+	}
+	require.Empty(t, check())
+	gone["T1"], gone["T2"] = true, true
+	require.Len(t, check(), 2)
+	require.Len(t, a.Suspects(), 2)
+	gone["T1"] = false
+	c.Add(5 * time.Minute)
+	require.Len(t, check(), 1)
+	c.Add(5 * time.Minute)
+	gone["T1"] = true
+	fault = errors.New("orchestrator is away")
+	_, err := a.CheckLeaks(t.Context())
+	require.ErrorIs(t, err, fault)
+	require.Equal(t, uint64(2), conserved(t, a).Leased, "not knowing ends nothing")
+	fault = nil
+	found := check()
+	require.Len(t, found, 2)
+	require.False(t, found[0].Confirmed, "T1 was back in between")
+	require.True(t, found[1].Confirmed)
+	l, err := a.Get(t.Context(), leaks.ID)
+	require.NoError(t, err)
+	require.Equal(t, vip.Cooling, l.State)
+	require.Equal(t, "leaked: its owner is gone", l.Reason)
+	_, err = a.Renew(t.Context(), stays.ID, stays.Generation, 0)
+	require.NoError(t, err)
+}
+
+func TestARenewalSavesALeaseFromTheLeakCheck(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	var a *vip.Allocator
+	var l vip.Lease
+	renew := false
+	a = allocator(t, vip.NewMemStore(), c, vip.Config{LeakGrace: time.Minute, Alive: func(ctx context.Context, _ vip.Lease) (bool, error) {
+		if renew {
+			_, err := a.Renew(ctx, l.ID, l.Generation, 0)
+			return false, err
+		}
+		return false, nil
+	}}, pool(t, "p", "10.0.0.0/28"))
+	l = allocate(t, a, vip.Request{Owner: owner("T1")})
+	_, err := a.CheckLeaks(t.Context())
+	require.NoError(t, err)
+	c.Add(time.Hour)
+	renew = true
+	found, err := a.CheckLeaks(t.Context())
+	require.NoError(t, err)
+	require.False(t, found[0].Confirmed)
+	require.Equal(t, uint64(1), conserved(t, a).Leased)
+}
+
+// table is a Truth that can be repaired.
+type table struct {
+	name string
+	rows map[netip.Addr]vip.Observation
+	err  error
+}
+
+func (s *table) Name() string { return s.name }
+
+func (s *table) Observe(context.Context) ([]vip.Observation, error) {
+	var all []vip.Observation
+	for _, o := range s.rows {
+		all = append(all, o)
+	}
+	return all, s.err
+}
+
+func (s *table) Repair(_ context.Context, f vip.Finding) error {
+	delete(s.rows, f.Addr)
+	if f.Lease != nil {
+		o := vip.Observation{Addr: f.Addr, Task: f.Lease.Owner.Task, Instances: []netip.AddrPort{}}
+		for _, i := range f.Lease.Binding.Instances {
+			o.Instances = append(o.Instances, i.Addr)
+		}
+		s.rows[f.Addr] = o
+	}
+	return nil
+}
+
+func TestAuditAndApply(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/28"))
+	x, y := netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.2:80")
+	rows := map[netip.Addr]vip.Observation{addr("10.0.0.9"): {Addr: addr("10.0.0.9"), Task: "ghost"}}
+	var leases []vip.Lease
+	for i, seen := range [][]netip.AddrPort{{y, x}, {x}, nil} {
+		l := allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i))})
+		l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "x", Addr: x}, {ID: "y", Addr: y}})
+		require.NoError(t, err)
+		leases = append(leases, l)
+		rows[l.Addr] = vip.Observation{Addr: l.Addr, Task: "T0", Instances: seen}
+	}
+	unserved := allocate(t, a, vip.Request{Owner: owner("T3")})
+	nginx, lvs := &table{name: "nginx", rows: rows}, &table{name: "lvs", err: errors.New("no answer")}
+
+	report, err := a.Audit(t.Context(), nginx, lvs)
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"lvs": "no answer"}, report.Failed)
+	require.Equal(t, 4, report.Leases)
+	type row struct {
+		kind vip.FindingKind
+		addr netip.Addr
+	}
+	var got []row
+	for _, f := range report.Findings {
+		got = append(got, row{f.Kind, f.Addr})
+	}
+	require.Equal(t, []row{
+		{vip.OtherInstances, leases[1].Addr}, {vip.OtherTask, leases[1].Addr}, {vip.OtherTask, leases[2].Addr},
+		{vip.NotServed, unserved.Addr}, {vip.NotLeased, addr("10.0.0.9")},
+	}, got)
+	require.Equal(t, "leads to [192.0.2.1:80], bound are [192.0.2.1:80 192.0.2.2:80]", report.Findings[0].Detail)
+
+	release(t, a, leases[2]) // after the report: its finding is passed over
+	repaired, err := a.Apply(t.Context(), report, nginx, lvs)
+	require.NoError(t, err)
+	require.Equal(t, 4, repaired)
+	report, err = a.Audit(t.Context(), nginx)
+	require.NoError(t, err)
+	require.Len(t, report.Findings, 1)
+	require.Equal(t, vip.NotLeased, report.Findings[0].Kind)
+}

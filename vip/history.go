@@ -1,0 +1,82 @@
+package vip
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+const historyPrefix = "past/"
+
+// remember is the change that keeps what was, when next ends it: a tenure that ends, or a binding that is replaced. The
+// oldest record of the address makes room. ok is false when there is nothing to keep.
+func (a *Allocator) remember(e *entry, next *tenure) (c Change, ok bool) {
+	was := e.lease
+	if a.cfg.History < 0 || was == nil || was.State != Leased {
+		return Change{}, false
+	}
+	record := *was
+	switch {
+	case next.State != Leased:
+		record = *next
+	case len(was.Binding.Instances) > 0 && !next.Binding.Since.Equal(was.Binding.Since):
+		record.Ended, record.Reason = next.Binding.Since, "bound anew"
+	default:
+		return Change{}, false
+	}
+	slot := next.history % uint64(a.cfg.History)
+	next.history++
+	key := historyPrefix + e.addr.String() + "/" + strconv.FormatUint(slot, 10)
+	return Change{Key: key, Value: encodeTenure(&record), Revision: AnyRevision}, true
+}
+
+// History returns who had addr, oldest first: one record for each binding of each tenure that has ended, and the live lease
+// as the last. In a record Ended is when the tenure, or the binding, was over; Config.History says how many are kept.
+func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, error) {
+	records, err := a.store.List(ctx, historyPrefix+addr.String()+"/")
+	if err != nil {
+		return nil, fmt.Errorf("history of %s: %w", addr, err)
+	}
+	var past []Lease
+	for _, r := range records {
+		l, err := decodeTenure(r.Value)
+		if err != nil {
+			return nil, fmt.Errorf("history of %s: %s: %w", addr, r.Key, err)
+		}
+		past = append(past, l.Lease)
+	}
+	slices.SortFunc(past, func(a, b Lease) int { return a.Ended.Compare(b.Ended) })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if e := a.x.entries[addr]; e != nil && e.state == Leased {
+		past = append(past, e.shown())
+	} else if e == nil && len(past) == 0 && a.x.poolOf(addr) == nil {
+		return nil, fmt.Errorf("history of %s: %w: the address is in no pool", addr, ErrNotFound)
+	}
+	return past, nil
+}
+
+// At answers "who had this VIP at 14:32". Its Binding is empty when nothing was bound at that time yet. ErrNotFound when
+// nobody had it, or so long ago that it is not kept.
+func (a *Allocator) At(ctx context.Context, addr netip.Addr, at time.Time) (Lease, error) {
+	past, err := a.History(ctx, addr)
+	if err != nil {
+		return Lease{}, err
+	}
+	for _, l := range past {
+		if !l.Ended.IsZero() && !l.Ended.After(at) {
+			continue
+		}
+		if l.Acquired.After(at) {
+			break
+		}
+		if l.Binding.Since.After(at) {
+			l.Binding = Binding{}
+		}
+		return l, nil
+	}
+	return Lease{}, fmt.Errorf("holder of %s at %s: %w", addr, at.Format(time.RFC3339), ErrNotFound)
+}

@@ -1,0 +1,242 @@
+package vip_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+func TestParsePool(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ranges   []string
+		size     uint64
+		reserved int
+		err      string
+	}{
+		{ranges: []string{"10.0.0.0/24"}, size: 256, reserved: 2},
+		{ranges: []string{"10.0.0.0/31", "10.0.1.7/32", "10.0.1.9"}, size: 4},
+		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, err: "up to 2^63 addresses"},
+		{ranges: []string{"fd00::/66"}, size: 1 << 62},
+		{ranges: []string{"fd00::fff0-fd00::1:000f"}, size: 32},
+		{ranges: nil, err: "no ranges"},
+		{ranges: []string{"10.0.0.1/24"}, err: "host bits are set: write 10.0.0.0/24"},
+		{ranges: []string{"10.0.0.9-10.0.0.1"}, err: "first is after last"},
+		{ranges: []string{"10.0.0.1-fd00::1"}, err: "two address families"},
+		{ranges: []string{"fe80::1%eth0"}, err: "zones are not supported"},
+		{ranges: []string{"::ffff:10.0.0.1"}, err: "IPv4 in IPv6 form"},
+		{ranges: []string{"10.0.0.0/29", "10.0.0.7"}, err: "ranges 10.0.0.0-10.0.0.7 and 10.0.0.7 overlap"},
+		{ranges: []string{"tgw", "10.0.0.0/33"}, err: `range "tgw": want a prefix, an address or first-last`},
+	} {
+		p, err := vip.ParsePool("p", c.ranges...)
+		if c.err != "" {
+			require.ErrorContains(t, err, c.err, "%q", c.ranges)
+			require.ErrorContains(t, err, `pool "p": `)
+			continue
+		}
+		require.NoError(t, err, "%q", c.ranges)
+		require.Len(t, p.Reserved, c.reserved)
+		a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+		require.Equal(t, c.size, conserved(t, a).Size, "%q", c.ranges)
+	}
+}
+
+// A pool hands out exactly the addresses that walking its ranges gives, in their order.
+func TestPoolHandsOutItsRanges(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		next := netip.MustParseAddr(rapid.SampledFrom([]string{"10.0.0.250", "fd00::fff0", "fd00::ffff:ffff:ffff:fff9"}).Draw(t, "start"))
+		var ranges []vip.Range
+		var want []netip.Addr
+		for range rapid.IntRange(1, 5).Draw(t, "ranges") {
+			for range rapid.IntRange(0, 9).Draw(t, "gap") {
+				next = next.Next()
+			}
+			r := vip.Range{First: next}
+			for range rapid.IntRange(1, 20).Draw(t, "length") {
+				want = append(want, next)
+				r.Last, next = next, next.Next()
+			}
+			ranges = append(ranges, r)
+		}
+		a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{{Name: "p", Ranges: rapid.Permutation(ranges).Draw(t, "order")}}, vip.Config{})
+		require.NoError(t, err)
+		for i, addr := range want {
+			l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(fmt.Sprint("T", i))})
+			require.NoError(t, err)
+			require.Equal(t, addr, l.Addr)
+		}
+		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("one more")})
+		require.ErrorIs(t, err, vip.ErrExhausted)
+	})
+}
+
+func FuzzParseRange(f *testing.F) {
+	for _, s := range []string{"10.0.0.0/24", "10.0.0.1-10.0.0.3", "fd00::1", "::/0", "0.0.0.0/0", "-", "1.1.1.1-", "::ffff:1.2.3.4/120"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := vip.ParseRange(s)
+		if err != nil {
+			return
+		}
+		again, err := vip.ParseRange(r.String())
+		if err != nil || again != r || r.Last.Less(r.First) {
+			t.Errorf("%q: %v, and again: %v, %v", s, r, again, err)
+		}
+	})
+}
+
+func TestPoolsAreChosenByLabelWithFallback(t *testing.T) {
+	t.Parallel()
+	bj, sh, off := pool(t, "bj", "10.0.0.1"), pool(t, "sh", "10.0.1.1-10.0.1.2"), pool(t, "off", "10.0.2.1")
+	bj.Labels, sh.Labels = map[string]string{"region": "bj", "net": "a"}, map[string]string{"region": "sh"}
+	off.Labels, off.Disabled = map[string]string{"region": "off"}, true
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, bj, sh, off)
+	in := func(region string, fallback bool) vip.Request {
+		return vip.Request{Selector: map[string]string{"region": region}, Fallback: fallback}
+	}
+	req := in("sh", false)
+	req.Owner = owner("T1")
+	require.Equal(t, "sh", allocate(t, a, req).Pool)
+	req = in("bj", true)
+	req.Owner = owner("T2")
+	require.Equal(t, "bj", allocate(t, a, req).Pool)
+	req.Owner = owner("T3")
+	require.Equal(t, "sh", allocate(t, a, req).Pool, "bj is full")
+
+	for _, c := range []struct {
+		req   vip.Request
+		pools []string
+		text  string
+	}{
+		{in("bj", false), []string{"bj"}, `pool bj: pool exhausted: 0 free`},
+		{in("off", false), nil, "no enabled pool matches"},
+		{in("nowhere", false), nil, "no enabled pool matches"},
+		{vip.Request{Pool: "off"}, nil, "no enabled pool matches"},
+		{in("off", true), []string{"bj", "sh"}, "pool bj, sh: "},
+	} {
+		c.req.Owner = owner("T4")
+		_, err := a.Allocate(t.Context(), c.req)
+		var full *vip.ExhaustedError
+		require.ErrorAs(t, err, &full)
+		require.Equal(t, c.pools, full.Pools)
+		require.ErrorContains(t, err, c.text)
+	}
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T4"), Pool: "none"})
+	require.ErrorIs(t, err, vip.ErrNotFound)
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T4"), Addr: addr("10.0.2.1")})
+	require.ErrorContains(t, err, `pool "off" is disabled`)
+}
+
+func TestQuotas(t *testing.T) {
+	t.Parallel()
+	p, q := pool(t, "p", "10.0.0.0/28"), pool(t, "q", "10.0.1.0/28")
+	p.Quotas = map[string]int{"web": 2, vip.AnyTeam: 1}
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	take := func(task, team string) (vip.Lease, error) {
+		return a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task, Team: team}})
+	}
+	first, err := take("T1", "web")
+	require.NoError(t, err)
+	_, err = take("T2", "web")
+	require.NoError(t, err)
+	_, err = take("T3", "web")
+	require.ErrorIs(t, err, vip.ErrQuota)
+	require.ErrorContains(t, err, `pool "p": team "web": quota of the team is used up: 2 of 2`)
+	_, err = take("T4", "")
+	require.NoError(t, err)
+	_, err = take("T5", "")
+	require.ErrorIs(t, err, vip.ErrQuota)
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T3", Team: "web"}, Addr: addr("10.0.0.9")})
+	require.ErrorIs(t, err, vip.ErrQuota)
+	_, err = a.AllocateN(t.Context(), vip.Request{Owner: vip.Owner{Task: "T6", Team: "api"}}, 2)
+	require.ErrorIs(t, err, vip.ErrQuota)
+
+	release(t, a, first)
+	_, err = take("T3", "web")
+	require.NoError(t, err)
+
+	p.Quotas["web"] = 1
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q}))
+	l, err := take("T7", "web")
+	require.NoError(t, err)
+	require.Equal(t, "q", l.Pool, "another pool has no quota")
+	require.Equal(t, uint64(3), conserved(t, a).Leased)
+}
+
+func TestAllOrNothing(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/29"), pool(t, "q", "10.0.1.0/28"))
+	allocate(t, a, vip.Request{Owner: owner("T0")})
+	req := vip.Request{Owner: owner("T1", "web", "v1")}
+	group, err := a.AllocateN(t.Context(), req, 6)
+	require.NoError(t, err)
+	require.Len(t, group, 6)
+	require.Equal(t, "q", group[0].Pool, "p has 5: they are all of one pool")
+	again, err := a.AllocateN(t.Context(), req, 6)
+	require.NoError(t, err)
+	require.Equal(t, group, again)
+
+	_, err = a.AllocateN(t.Context(), vip.Request{Owner: owner("T2")}, 9)
+	require.ErrorIs(t, err, vip.ErrExhausted)
+	require.Equal(t, []uint64{1, 6}, []uint64{a.Stats()[0].Leased, a.Stats()[1].Leased})
+	_, err = a.AllocateN(t.Context(), req, 5)
+	require.ErrorContains(t, err, `count is "6", asked for "5"`)
+	release(t, a, group[2])
+	_, err = a.AllocateN(t.Context(), req, 6)
+	require.ErrorContains(t, err, `live leases of the group is "5", asked for "6"`)
+	_, err = a.AllocateN(t.Context(), req, vip.MaxTogether+1)
+	require.ErrorIs(t, err, vip.ErrInvalid)
+}
+
+func TestSetPoolsLeavesLeasesAlone(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "p", "10.0.0.0/28"))
+	var leases []vip.Lease
+	for i := range 6 {
+		leases = append(leases, allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i))}))
+	}
+	release(t, a, leases[0])
+	small := pool(t, "p", "10.0.0.2-10.0.0.3")
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{small}))
+	require.Equal(t, []vip.Stats{
+		{Pool: "p", Size: 2, Leased: 2},
+		{Pool: "p", Size: 4, Leased: 3, Cooling: 1, Disabled: true, Gone: true},
+	}, a.Stats())
+	for _, l := range leases[1:] {
+		_, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+		require.NoError(t, err)
+	}
+	release(t, a, leases[4])
+	c.Add(130 * time.Second)
+	require.Equal(t, uint64(2), a.Stats()[1].Size)
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("U")})
+	require.ErrorIs(t, err, vip.ErrExhausted, "what left the pool is not handed out")
+
+	grown := pool(t, "p", "10.0.0.0/27")
+	grown.Reserved[addr("10.0.0.5")] = "gateway"
+	grown.Reserved[addr("10.0.0.4")] = "taken while leased"
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{grown}))
+	require.Equal(t, vip.Stats{Pool: "p", Size: 32, Leased: 4, Free: 25, Reserved: 3}, conserved(t, a))
+	release(t, a, leases[3])
+	c.Add(130 * time.Second)
+	require.Equal(t, vip.Stats{Pool: "p", Size: 32, Leased: 3, Free: 25, Reserved: 4}, conserved(t, a))
+	for i := range 25 {
+		l := allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("V", i))})
+		require.NotContains(t, grown.Reserved, l.Addr)
+	}
+	l, err := a.Get(t.Context(), leases[1].ID)
+	require.NoError(t, err)
+	require.Equal(t, leases[1].Acquired, l.Acquired)
+
+	require.Error(t, a.SetPools(t.Context(), nil))
+	require.Equal(t, uint64(28), conserved(t, a).Leased, "refused pools change nothing")
+}

@@ -1,0 +1,114 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// ErrQuarantineFull is what Quarantine returns when Pool.MaxQuarantined addresses are set aside already: a fault that
+// makes every address look bad must not empty the pool.
+var ErrQuarantineFull = errors.New("quarantine is full")
+
+// Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until Restore is called. A lease
+// that lives on it ends. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
+func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string, rest time.Duration) (Lease, error) {
+	return a.force(ctx, "quarantine", addr, func(e *entry, next *tenure, now time.Time) error {
+		if limit := e.pool.maxQuarantined(); e.state != Quarantined && e.pool.counts[Quarantined] >= limit {
+			return fmt.Errorf("pool %q: %w: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined",
+				e.pool.Name, ErrQuarantineFull, e.pool.counts[Quarantined], e.pool.size, limit)
+		}
+		if next.State == Leased {
+			next.Ended, next.Expires = now, time.Time{}
+		}
+		next.State, next.Reason, next.CoolUntil = Quarantined, reason, time.Time{}
+		if rest > 0 {
+			next.CoolUntil = now.Add(rest)
+		}
+		return nil
+	})
+}
+
+// Restore takes an address out of quarantine: it cools down, and is free then. An address that is not in quarantine is
+// left as it is.
+func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string) (Lease, error) {
+	return a.force(ctx, "restore", addr, func(e *entry, next *tenure, now time.Time) error {
+		if e.state != Quarantined {
+			return errUnchanged
+		}
+		next.Reason = reason
+		cool(e, next, now)
+		return nil
+	})
+}
+
+var errUnchanged = errors.New("nothing to change")
+
+// force changes an address whoever has it.
+func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit func(e *entry, next *tenure, now time.Time) error) (Lease, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for conflicts := 0; conflicts < maxRounds; {
+		if err := ctx.Err(); err != nil {
+			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
+		}
+		now := a.cfg.Now()
+		a.x.advance(now)
+		e, err := a.named(addr)
+		if err != nil {
+			return Lease{}, fmt.Errorf("%s: %w", op, err)
+		}
+		if again, err := a.settle(ctx, e); err != nil {
+			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
+		} else if again {
+			continue
+		}
+		next := &tenure{Lease: Lease{Addr: addr, Pool: e.pool.Name}}
+		if e.lease != nil {
+			*next = *e.lease
+		}
+		if err := edit(e, next, now); errors.Is(err, errUnchanged) {
+			return e.shown(), nil
+		} else if err != nil {
+			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
+		}
+		e.pool.dequeue(e)
+		if err := a.commit(ctx, step{e, next}); errors.Is(err, ErrRevision) {
+			conflicts++
+			continue
+		} else if err != nil {
+			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
+		}
+		return e.shown(), nil
+	}
+	return Lease{}, fmt.Errorf("%s %s: %w", op, addr, ErrContended)
+}
+
+// named finds the entry of an address that is not reserved, and makes it when it was never used.
+func (a *Allocator) named(addr netip.Addr) (*entry, error) {
+	e, p := a.x.entries[addr], a.x.poolOf(addr)
+	switch {
+	case e == nil && p == nil:
+		return nil, fmt.Errorf("address %s: %w in any pool", addr, ErrNotFound)
+	case e == nil:
+		if reason, ok := p.Reserved[addr]; ok {
+			return nil, &TakenError{Addr: addr, State: Reserved, Reason: reason}
+		}
+		e = a.x.entry(p, addr)
+		a.x.relink(e, a.cfg.Now())
+	case e.state == Reserved:
+		return nil, &TakenError{Addr: addr, State: Reserved, Reason: p.Reserved[addr]}
+	}
+	return e, nil
+}
+
+// maxQuarantined is how many addresses of p may be set aside.
+func (p *pool) maxQuarantined() uint64 {
+	share := p.MaxQuarantined
+	if share == 0 {
+		share = DefaultMaxQuarantined
+	}
+	return max(1, uint64(share*float64(p.size)))
+}

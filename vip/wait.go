@@ -1,0 +1,123 @@
+package vip
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Waiter is a request that waits for an address.
+type Waiter struct {
+	Owner    Owner     `json:"owner"`
+	Pools    []string  `json:"pools"` // any of which will do
+	Count    int       `json:"count"`
+	Priority int       `json:"priority"`
+	Since    time.Time `json:"since"`
+	Position int       `json:"position"`          // 1 is next
+	Estimate time.Time `json:"estimate,omitzero"` // when its turn comes if no lease is renewed or released early; zero when not known
+}
+
+type waiter struct {
+	Waiter
+	req  *Request
+	wake chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
+}
+
+// Waiting lists the requests that wait, the next one first.
+func (a *Allocator) Waiting() []Waiter {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.x.advance(a.cfg.Now())
+	x := a.x
+	dues := slices.Clone([]*entry(x.due))
+	slices.SortFunc(dues, func(a, b *entry) int { return x.freeAt(a).Compare(x.freeAt(b)) })
+	all := make([]Waiter, len(a.waiters))
+	for i, w := range a.waiters {
+		all[i] = w.Waiter
+		all[i].Owner = w.Owner.clone()
+		all[i].Position = i + 1
+		for needed := w.Count; needed > 0; needed-- { // an address that is due serves one of those who wait
+			next := slices.IndexFunc(dues, func(e *entry) bool { return slices.Contains(w.Pools, e.pool.Name) })
+			if next < 0 {
+				all[i].Estimate = time.Time{}
+				break
+			}
+			all[i].Estimate = x.freeAt(dues[next]).Round(0).UTC()
+			dues = slices.Delete(dues, next, next+1)
+		}
+	}
+	return all
+}
+
+// awaited says whether somebody who waits for p goes before w, or before a newcomer when w is nil.
+func (a *Allocator) awaited(p *pool, w *waiter) bool {
+	for _, ahead := range a.waiters {
+		if ahead == w {
+			return false
+		}
+		if slices.Contains(ahead.Pools, p.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// queueUp puts the request into the queue, unless w says that it is there, and sleeps until it may be its turn. It is
+// called, and returns, with mu held.
+func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
+	if w == nil {
+		w = &waiter{req: req, wake: make(chan struct{}, 1)}
+		w.Owner, w.Count, w.Priority, w.Since = req.Owner.clone(), n, req.Priority, a.cfg.Now()
+		at, _ := slices.BinarySearchFunc(a.waiters, w, func(have, new *waiter) int {
+			return cmp.Or(cmp.Compare(new.Priority, have.Priority), -1) // after those of the same priority
+		})
+		a.waiters = slices.Insert(a.waiters, at, w)
+	}
+	pools, err := a.poolsFor(req)
+	if err != nil {
+		return w, err
+	}
+	w.Pools = w.Pools[:0:0]
+	for _, p := range pools {
+		w.Pools = append(w.Pools, p.Name)
+	}
+	timer := time.NewTimer(a.pause()) // what is due is seen even when nobody calls Run
+	defer timer.Stop()
+	a.mu.Unlock()
+	select {
+	case <-w.wake:
+	case <-timer.C:
+	case <-ctx.Done():
+		err = fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, ctx.Err(), full)
+	}
+	a.mu.Lock()
+	return w, err
+}
+
+// leave takes w out of the queue; nil is fine. Those behind it may be next.
+func (a *Allocator) leave(w *waiter) {
+	if w == nil {
+		return
+	}
+	a.waiters = slices.DeleteFunc(a.waiters, func(other *waiter) bool { return other == w })
+	a.wakeUp()
+}
+
+// wakeUp wakes those whose turn it may be: the first for each pool that has a free address.
+func (a *Allocator) wakeUp() {
+	if len(a.waiters) == 0 {
+		return
+	}
+	for _, p := range a.x.pools {
+		first := slices.IndexFunc(a.waiters, func(w *waiter) bool { return slices.Contains(w.Pools, p.Name) })
+		if first < 0 || p.ready() < uint64(a.waiters[first].Count) {
+			continue
+		}
+		select {
+		case a.waiters[first].wake <- struct{}{}:
+		default:
+		}
+	}
+}

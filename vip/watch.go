@@ -1,0 +1,175 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Event is one change of one address.
+type Event struct {
+	Revision uint64    `json:"revision,string"` // grows from event to event
+	Kind     EventKind `json:"kind"`
+	At       time.Time `json:"at"`
+	Lease    Lease     `json:"lease"` // as it is after the change
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// The kinds of events.
+const (
+	Allocated  EventKind = "allocated"
+	Renewed    EventKind = "renewed"
+	Bound      EventKind = "bound"
+	Expiring   EventKind = "expiring"    // Expires has passed, Config.Grace has not: told by Sweep
+	Ended      EventKind = "ended"       // released, expired or taken away: Lease.Reason says which
+	Drained    EventKind = "drained"     // the cool-down begins after a drain
+	SetAside   EventKind = "quarantined" // as a bad address
+	BecameFree EventKind = "free"
+)
+
+const (
+	epochKey   = "epoch"
+	epochBits  = 40 // a revision is the epoch of its allocator, shifted by this, and a count
+	keptEvents = 8192
+)
+
+// ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has happened since, or the
+// revision is another allocator's. The caller takes Revision, lists, and watches from there.
+var ErrCompacted = errors.New("events since this revision are not kept")
+
+// Revision is the revision of the last event. What List says afterwards includes it.
+func (a *Allocator) Revision() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.x.advance(a.cfg.Now())
+	return a.news.last
+}
+
+// Watch returns the events after revision from, oldest first, and waits until there is one. The next call takes the
+// revision of the last. Revisions survive a reconnection, not a restart of the allocator: after that, and when more than
+// 8192 events have passed, the error is ErrCompacted. That an address became free is told when the allocator sees it, at
+// the latest in the next sweep.
+func (a *Allocator) Watch(ctx context.Context, from uint64) ([]Event, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		events, err := a.news.since(from)
+		if err != nil || len(events) > 0 {
+			return events, err
+		}
+		if a.news.more == nil {
+			a.news.more = make(chan struct{})
+		}
+		more := a.news.more
+		a.mu.Unlock()
+		select {
+		case <-more:
+		case <-ctx.Done():
+		}
+		a.mu.Lock()
+	}
+}
+
+// news is the ring of events that are kept.
+type news struct {
+	ring []happened
+	last uint64        // revision of the latest
+	kept uint64        // how many of the latest are in the ring
+	more chan struct{} // closed at the next event; made by the first who waits
+}
+
+// happened is an event before somebody wants to see it: it costs nothing but its place.
+type happened struct {
+	kind  EventKind
+	at    time.Time
+	lease *tenure
+	state State
+	pool  *pool
+}
+
+func (n *news) add(h happened) {
+	if n.ring == nil {
+		n.ring = make([]happened, keptEvents)
+	}
+	n.last++
+	n.ring[n.last%keptEvents] = h
+	n.kept = min(n.kept+1, keptEvents)
+	if n.more != nil {
+		close(n.more)
+		n.more = nil
+	}
+}
+
+func (n *news) since(from uint64) ([]Event, error) {
+	if from > n.last || n.last-from > n.kept {
+		return nil, fmt.Errorf("watch from %d: %w: the latest is %d", from, ErrCompacted, n.last)
+	}
+	var events []Event
+	for rev := from + 1; rev <= n.last; rev++ {
+		h := n.ring[rev%keptEvents]
+		e := entry{lease: h.lease, state: h.state, pool: h.pool}
+		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})
+	}
+	return events, nil
+}
+
+// tell records what made e what it is now.
+func (a *Allocator) tell(e *entry, was *tenure, wasState State, now time.Time) {
+	kind := Renewed
+	switch {
+	case e.lease == nil:
+		return
+	case e.state == Leased && (was == nil || was.ID != e.lease.ID || wasState != Leased):
+		kind = Allocated
+	case e.state == Leased && !was.Binding.Since.Equal(e.lease.Binding.Since):
+		kind = Bound
+	case e.state == Leased && was == e.lease:
+		kind = Expiring
+	case e.state == Leased:
+	case e.state == Quarantined:
+		kind = SetAside
+	case wasState == Leased:
+		kind = Ended
+	case e.state == Cooling:
+		kind = Drained
+	case e.state == Free && wasState != Free:
+		kind = BecameFree
+	default:
+		return
+	}
+	a.news.add(happened{kind, now, e.lease, e.state, e.pool})
+}
+
+// begin takes a new epoch from the store, so that the revisions of this allocator are above those of any before.
+func (a *Allocator) begin(ctx context.Context) error {
+	for range maxRounds {
+		found, err := a.store.Get(ctx, epochKey)
+		if err != nil {
+			return fmt.Errorf("load epoch: %w", err)
+		}
+		var epoch uint64
+		if len(found[0].Value) > 0 {
+			if epoch, err = strconv.ParseUint(string(found[0].Value), 10, 64-epochBits); err != nil {
+				return fmt.Errorf("load epoch: record %q: %w", epochKey, err)
+			}
+		}
+		value := strconv.AppendUint(nil, epoch+1, 10)
+		_, err = a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
+		if err == nil {
+			a.epoch = epoch + 1
+			a.news.last = a.epoch << epochBits
+			return nil
+		}
+		if !errors.Is(err, ErrRevision) {
+			return fmt.Errorf("begin epoch %d: %w", epoch+1, err)
+		}
+	}
+	return fmt.Errorf("begin epoch: %w", ErrContended)
+}
