@@ -1,5 +1,5 @@
 // Command hello is the sample service of the trial: it answers every request with who it is. It reads one properties
-// file, /etc/hello/app.properties by default, which envconfig has put there for the environment that the container runs in.
+// file, /app/conf/app.properties by default, which envconfig has put there for the environment that the container runs in.
 //
 // Variables: PORT (required) is the port to listen on at 127.0.0.1; DEPLOY_ENV, CLUSTER_NAME and IMAGE_DIGEST are shown in
 // the answer; HELLO_CONFIG names another properties file. The version is linked in: -ldflags "-X main.version=v1".
@@ -45,7 +45,7 @@ func main() {
 func run(ctx context.Context, getenv func(string) string) error {
 	path := getenv("HELLO_CONFIG")
 	if path == "" {
-		path = "/etc/hello/app.properties"
+		path = "/app/conf/app.properties"
 	}
 	config, err := readProperties(path)
 	if err != nil {

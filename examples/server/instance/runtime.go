@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -142,6 +143,20 @@ func (r *Runtime) Stop(ctx context.Context, id string) error {
 	return err
 }
 
+// End ends the instance like Stop and keeps its folder: Run starts it again.
+func (r *Runtime) End(ctx context.Context, id string) error {
+	release, err := r.claim(id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	i, found := r.get(id)
+	if !found {
+		return fmt.Errorf("instance %s: %w", id, ErrNotFound)
+	}
+	return r.end(ctx, i)
+}
+
 // Log returns the path of the instance's output.
 func (r *Runtime) Log(id string) string { return filepath.Join(r.dir(id), "log") }
 
@@ -200,7 +215,7 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	if i.Addr, err = freeAddr(i.Addr); err != nil {
 		return i, err
 	}
-	order.Env = append(append(order.Env, i.Env...), "PORT="+strconv.Itoa(int(i.Addr.Port())))
+	order.Env = override(order.Env, append(slices.Clone(i.Env), "PORT="+strconv.Itoa(int(i.Addr.Port()))))
 	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return i, err
@@ -254,6 +269,18 @@ func (r *Runtime) launchOrder(dir string) (launch, error) {
 	defer root.Close()
 	l.UID, l.GID, err = lookupUser(root, config.User)
 	return l, err
+}
+
+// override is env with the variables of over in place of those of the same name.
+func override(env, over []string) []string {
+	name := func(kv string) string {
+		n, _, _ := strings.Cut(kv, "=")
+		return n
+	}
+	kept := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		return slices.ContainsFunc(over, func(o string) bool { return name(o) == name(kv) })
+	})
+	return append(kept, over...)
 }
 
 func (r *Runtime) waitReady(ctx context.Context, i Instance) error {

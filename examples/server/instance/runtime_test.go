@@ -50,7 +50,7 @@ func push(t *testing.T, change func(*v1.Config)) string {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	for _, f := range []struct{ name, content string }{
-		{"app/hello", string(data)}, {"etc/hello/app.properties", "greeting = from the image\n"}, {"etc/passwd", "work:x:1234:1235::/:/bin/sh\n"},
+		{"app/hello", string(data)}, {"app/conf/app.properties", "greeting = from the image\n"}, {"etc/passwd", "work:x:1234:1235::/:/bin/sh\n"},
 	} {
 		require.NoError(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.content)), Typeflag: tar.TypeReg}))
 		_, err := w.Write([]byte(f.content))
@@ -61,7 +61,7 @@ func push(t *testing.T, change func(*v1.Config)) string {
 	require.NoError(t, err)
 	image, err := mutate.AppendLayers(empty.Image, l)
 	require.NoError(t, err)
-	config := v1.Config{Entrypoint: []string{"hello"}, Env: []string{"PATH=/app"}, WorkingDir: "/app", User: "work"}
+	config := v1.Config{Entrypoint: []string{"hello"}, Env: []string{"PATH=/app", "PORT=1", "DEPLOY_ENV=image"}, WorkingDir: "/app", User: "work"}
 	if change != nil {
 		change(&config)
 	}

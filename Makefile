@@ -1,0 +1,42 @@
+# make demo    shows the main job on this machine; DEMO=once ends after the story
+# make test    installs what the tests need, then runs all of them; PKG=./vip/... runs one package, TESTFLAGS go to go test
+# make check   formatting, vet, staticcheck, tidy modules
+MODULES    = . examples
+PKG        = ./...
+TESTFLAGS  = -race
+DEMO       =
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+NGINX    = nginx=nginx /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua
+TESTING  = $(NGINX) chromium=chromium gcc=gcc /usr/include/stdio.h=libc6-dev
+
+STATIC = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
+
+.PHONY: demo test check binaries go
+
+demo: go
+	@scripts/packages 'make demo' $(NGINX)
+	@echo 'Building the server and the tools; the first time takes a few minutes, later ones seconds.'
+	@$(MAKE) --no-print-directory binaries
+	@bin/demo -examples examples -server bin/server -data .cache/demo $(if $(filter once,$(DEMO)),-once)
+
+binaries:
+	@$(STATIC) -o bin/envconfig ./envconfig/cmd/envconfig
+	@cd examples && $(STATIC) -o ../bin/server ./server && $(STATIC) -o ../bin/demo ./demo
+
+ifeq ($(PKG),./...)
+test: go
+	@scripts/packages 'make test' $(TESTING)
+	@set -e; for m in $(MODULES); do echo "== go test in $$m"; (cd $$m && go test $(TESTFLAGS) ./...); done
+else
+test: go
+	@scripts/packages 'make test' $(TESTING)
+	@case '$(PKG)' in ./examples/*) cd examples && go test $(TESTFLAGS) $(patsubst ./examples/%,./%,$(PKG));; *) go test $(TESTFLAGS) $(PKG);; esac
+endif
+
+check: go
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted:"; echo "$$unformatted"; exit 1; }
+	@set -e; for m in $(MODULES); do echo "== check $$m"; (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...); done
+
+go:
+	@command -v go >/dev/null || { echo 'Go is not installed, or not in PATH: see https://go.dev/doc/install' >&2; exit 1; }

@@ -1,0 +1,106 @@
+// Command demo starts the example server on a fresh folder and tells the story of package story against it. It stays until
+// Ctrl-C, so that one can look around; with -once it ends after the story, with status 1 if a step saw what it should not.
+// Either way nothing is left running.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/sluice-deploy/sluice/examples/story"
+)
+
+func main() {
+	once := flag.Bool("once", false, "end after the story")
+	server := flag.String("server", "bin/server", "`path` of the server's binary")
+	data := flag.String("data", ".cache/demo", "`folder` of the server; what an earlier demo has left in it goes")
+	examples := flag.String("examples", ".", "`folder` of the examples module")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *once, *server, *data, *examples); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+const base = "http://127.0.0.1:8800"
+
+func run(ctx context.Context, once bool, server, data, examples string) (err error) {
+	start := time.Now()
+	if response, err := http.Get(base + "/api/v1/health"); err == nil {
+		_ = response.Body.Close()
+		return fmt.Errorf("something answers at %s already: end it first (an earlier demo?)", base)
+	}
+	if out, err := exec.CommandContext(ctx, server, "-data", data, "-stop").CombinedOutput(); err != nil {
+		return fmt.Errorf("end what an earlier demo has left: %w: %s", err, out)
+	}
+	if err := os.RemoveAll(data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(data, "server.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(server, "-data", data)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the demo, which then ends the server
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1) // one result, read by whoever looks first
+	go func() { ended <- cmd.Wait() }()
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if waitErr := <-ended; waitErr != nil {
+			err = errors.Join(err, fmt.Errorf("server: %w: its log is %s", waitErr, log.Name()))
+		}
+		fmt.Println("demo: everything is stopped")
+	}()
+
+	ready, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("30 s have passed"))
+	defer cancel()
+	ready, died := context.WithCancelCause(ready)
+	go func() {
+		waitErr := <-ended
+		ended <- waitErr
+		died(fmt.Errorf("it has ended (%w): see %s", errors.Join(waitErr), log.Name()))
+	}()
+	if err := story.WaitReady(ready, base); err != nil {
+		return errors.Join(err, tail(log.Name()))
+	}
+	fmt.Printf("The server is up: page and API at %s, registry at 127.0.0.1:5800, Nginx on port 8880, VIPs out of 127.58.0.0/24.\n", base)
+	result, err := story.Run(ctx, story.Config{Server: base, Examples: examples, Out: os.Stdout})
+	if err == nil && result.Failed > 0 {
+		err = fmt.Errorf("%d steps saw something else than they should: the server's log is %s", result.Failed, log.Name())
+	}
+	if once || ctx.Err() != nil {
+		return err
+	}
+	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would write \"127.58.0.1 %s\" into the hosts file,\nor say: curl --resolve %[3]s:8880:127.58.0.1 http://%[3]s:8880/\nCtrl-C ends everything.\n",
+		time.Since(start).Seconds(), base, story.Host)
+	<-ctx.Done()
+	return err
+}
+
+// tail is the end of the server's log as an error, which is where the reason stands.
+func tail(name string) error {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	return errors.New(string(data[max(0, len(data)-1000):]))
+}

@@ -1,0 +1,228 @@
+// Package edge runs the private Nginx of the example server: it transforms a production configuration tree for the test
+// environment (nginxsync), tests the result, and starts Nginx on it in a folder of its own, as the user who started the
+// server, apart from whatever other Nginx the machine has. Nginx outlives the server; Start finds it again.
+package edge
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+)
+
+// Modules are where Debian's libnginx-mod-http-lua puts what the Lua driver needs.
+var modules = []string{"/usr/lib/nginx/modules/ndk_http_module.so", "/usr/lib/nginx/modules/ngx_http_lua_module.so"}
+
+// Config is what an Edge needs.
+type Config struct {
+	// Dir is the prefix of this Nginx. It is made if it is missing.
+	Dir string
+	// Tree is the production configuration; its main file is nginx.conf.
+	Tree fs.FS
+	// Ports maps the ports that production listens on to those of this Nginx.
+	Ports map[int]int
+	// Program is the nginx binary. The default is "nginx" in PATH or in /usr/sbin.
+	Program string
+}
+
+// Edge is one private Nginx.
+type Edge struct {
+	config Config
+	// Result is the transform that serves: what was changed in the production tree, and why.
+	Result *nginxsync.Result
+	// Upstreams are the names of the tree's upstreams.
+	Upstreams []string
+}
+
+// New transforms the tree and writes it below config.Dir; an Nginx that runs there already goes on with its old one
+// until Start. It names the packages to install when Nginx or its Lua module is missing.
+func New(config Config) (*Edge, error) {
+	dir, err := filepath.Abs(config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	config.Dir = dir
+	if config.Program, err = findProgram(config.Program); err != nil {
+		return nil, err
+	}
+	for sub, mode := range map[string]fs.FileMode{"logs": 0o755, "cache": 0o755, "temp": 0o755, "admin": 0o700} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), mode); err != nil {
+			return nil, fmt.Errorf("edge: %w", err)
+		}
+	}
+	tree, err := conf.Parse(config.Tree, "nginx.conf")
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	e := &Edge{config: config}
+	e.Result, err = nginxsync.Transform(tree, e.rules())
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	for upstream := range tree.Find("http", "upstream") {
+		e.Upstreams = append(e.Upstreams, upstream.Args()[0])
+	}
+	slices.Sort(e.Upstreams)
+	return e, e.write()
+}
+
+func findProgram(program string) (string, error) {
+	path, err := exec.LookPath(cmp.Or(program, "nginx"))
+	if err != nil && program == "" {
+		path, err = exec.LookPath("/usr/sbin/nginx") // Debian keeps it out of a user's PATH
+	}
+	for _, module := range modules {
+		if err == nil {
+			_, err = os.Stat(module)
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("edge: %w: install them with: apt-get install --no-install-recommends nginx libnginx-mod-http-lua", err)
+	}
+	return path, nil
+}
+
+func (e *Edge) rules() nginxsync.Rules {
+	dir := e.config.Dir
+	rules := nginxsync.Rules{
+		Listen: e.config.Ports,
+		Main: map[string]string{
+			"pid":       filepath.Join(dir, pidFile),
+			"error_log": filepath.Join(dir, "logs/error.log") + " warn",
+			"user":      "",
+		},
+		Paths:        map[string]string{"/var/log/nginx": filepath.Join(dir, "logs"), "/var/cache/nginx": filepath.Join(dir, "cache")},
+		TempDir:      filepath.Join(dir, "temp"),
+		AllowClients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Snippets:     luadriver.Snippets(e.snippets()),
+	}
+	if os.Geteuid() == 0 {
+		rules.Main["user"] = "root" // as the user who started the server: the folder may be closed to others
+	}
+	return rules
+}
+
+// write puts the transformed tree beside the one in use, has Nginx test it, and switches.
+func (e *Edge) write() error {
+	staged := filepath.Join(e.config.Dir, "conf.new")
+	if err := os.RemoveAll(staged); err != nil {
+		return err
+	}
+	if err := e.Result.WriteTo(staged); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	if out, err := e.nginx("-t", "-q", "-c", filepath.Join(staged, "nginx.conf")).CombinedOutput(); err != nil {
+		return fmt.Errorf("edge: nginx -t: %w: %s", err, bytes.TrimSpace(out))
+	}
+	current := filepath.Join(e.config.Dir, "conf")
+	return errors.Join(os.RemoveAll(current), os.Rename(staged, current))
+}
+
+// Socket is where the driver talks to Nginx.
+func (e *Edge) Socket() string { return filepath.Join(e.config.Dir, "admin", "nginx.sock") }
+
+func (e *Edge) snippets() luadriver.SnippetConfig {
+	return luadriver.SnippetConfig{Socket: e.Socket(), StateFile: e.StateFile()}
+}
+
+// StateFile is what Nginx starts from when nobody tells it routes.
+func (e *Edge) StateFile() string { return filepath.Join(e.config.Dir, "routes.state") }
+
+func (e *Edge) mainFile() string { return filepath.Join(e.config.Dir, "conf", "nginx.conf") }
+
+func (e *Edge) nginx(args ...string) *exec.Cmd {
+	base := []string{"-p", e.config.Dir + "/", "-e", filepath.Join(e.config.Dir, "logs/error.log")}
+	return exec.Command(e.config.Program, append(base, args...)...)
+}
+
+// Start starts Nginx, or reloads the one that runs here already. It returns when Nginx accepts requests.
+func (e *Edge) Start(ctx context.Context) error {
+	if master(e.config.Dir) == 0 {
+		return e.Ensure(ctx)
+	}
+	if out, err := e.nginx("-c", e.mainFile(), "-s", "reload").CombinedOutput(); err != nil {
+		return fmt.Errorf("edge: reload: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Ensure starts Nginx if it does not run.
+func (e *Edge) Ensure(ctx context.Context) error {
+	if master(e.config.Dir) != 0 {
+		return nil
+	}
+	if err := luadriver.RemoveStaleSockets(e.snippets()); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	// Nginx makes itself a daemon: the command ends when the sockets are open.
+	cmd := e.nginx("-c", e.mainFile())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	log, err := os.CreateTemp(e.config.Dir, ".start-*") // a pipe would be held open by the daemon
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = log.Close(), os.Remove(log.Name()) }()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Run(); err != nil {
+		out, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("edge: start nginx: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return ctx.Err()
+}
+
+// Stop ends the Nginx of the folder dir after the requests under way, or at once when ctx is done.
+func Stop(ctx context.Context, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	pid := master(dir)
+	if pid == 0 {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil {
+		return fmt.Errorf("edge: stop nginx: %w", err)
+	}
+	for master(dir) != 0 {
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("edge: stop nginx: %w", context.Cause(ctx)), syscall.Kill(pid, syscall.SIGTERM))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// master is the pid of the Nginx of this folder, 0 when there is none: a pid in a file may be somebody else's by now.
+func master(dir string) int {
+	data, err := os.ReadFile(filepath.Join(dir, pidFile))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return 0
+	}
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !bytes.Contains(title, []byte(dir+"/")) {
+		return 0
+	}
+	return pid
+}
+
+const pidFile = "nginx.pid"

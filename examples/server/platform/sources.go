@@ -1,0 +1,152 @@
+package platform
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing/fstest"
+
+	"github.com/sluice-deploy/sluice/envconfig"
+	"github.com/sluice-deploy/sluice/examples/server/untar"
+)
+
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,62}$`)
+
+func checkName(what, name string) error {
+	if !validName.MatchString(name) {
+		return invalid("%s %q: expected lower-case letters, digits, - _ and ., 63 at most", what, name)
+	}
+	return nil
+}
+
+// Sources returns the names of the source folders: each holds what a build of a cluster takes in (its binary and its
+// envs folder), as an upload or the operator has put it there.
+func (p *Platform) Sources() ([]string, error) {
+	entries, err := os.ReadDir(p.sourcesDir())
+	if err != nil {
+		return nil, err
+	}
+	names := []string{}
+	for _, entry := range entries {
+		if entry.IsDir() && validName.MatchString(entry.Name()) {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// PutSource unpacks a tar archive as the source folder name; an earlier one of this name is replaced when the archive
+// has been read to its end.
+func (p *Platform) PutSource(name string, archive io.Reader) error {
+	if err := checkName("source", name); err != nil {
+		return err
+	}
+	staged, err := os.MkdirTemp(p.sourcesDir(), ".upload-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(staged)
+	if err := untar.Into(filepath.Join(staged, "new"), archive); err != nil {
+		return invalid("source %s: %v", name, err)
+	}
+	target := filepath.Join(p.sourcesDir(), name)
+	p.sourcesMu.Lock()
+	defer p.sourcesMu.Unlock()
+	if err := os.Rename(target, filepath.Join(staged, "old")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(filepath.Join(staged, "new"), target); err != nil {
+		return err
+	}
+	p.Events.Bump()
+	return nil
+}
+
+func (p *Platform) sourcesDir() string { return filepath.Join(p.config.Dir, "sources") }
+
+// buildContext is the source folder with the envconfig binary and, where there is configuration, its manifest; labels
+// are those that the image gets for it.
+func (p *Platform) buildContext(name string) (context fs.FS, labels map[string]string, done func() error, err error) {
+	root, err := os.OpenRoot(filepath.Join(p.sourcesDir(), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil, invalid("source %q: no such folder below %s; upload it first", name, p.sourcesDir())
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	binary, err := os.ReadFile(p.config.Envconfig)
+	if err != nil {
+		return nil, nil, nil, errors.Join(fmt.Errorf("envconfig binary: %w", err), root.Close())
+	}
+	added := fstest.MapFS{"envconfig": {Data: binary, Mode: 0o755}}
+	labels = map[string]string{}
+	if _, err := root.Stat("envs"); err == nil {
+		manifest, err := envconfig.Scan(root.FS())
+		if err != nil {
+			return nil, nil, nil, errors.Join(invalid("source %s: %v", name, err), root.Close())
+		}
+		added[envconfig.ManifestName] = &fstest.MapFile{Data: manifest.JSON(), Mode: 0o644}
+		key, value := manifest.Label()
+		labels[key] = value
+	}
+	return overlayFS{root.FS(), added}, labels, root.Close, nil
+}
+
+// overlayFS shows the files of over at its root, and below and beside them those of base.
+type overlayFS struct {
+	base fs.FS
+	over fstest.MapFS
+}
+
+// Open opens a file of over, else of base.
+func (o overlayFS) Open(name string) (fs.File, error) {
+	if _, found := o.over[name]; found {
+		return o.over.Open(name)
+	}
+	return o.base.Open(name)
+}
+
+// Lstat does not follow a symbolic link.
+func (o overlayFS) Lstat(name string) (fs.FileInfo, error) {
+	if _, found := o.over[name]; found {
+		return o.over.Lstat(name)
+	}
+	return fs.Lstat(o.base, name)
+}
+
+// ReadLink reads a symbolic link of base.
+func (o overlayFS) ReadLink(name string) (string, error) { return fs.ReadLink(o.base, name) }
+
+// ReadDir lists a folder; the root has the entries of both.
+func (o overlayFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(o.base, name)
+	if err != nil || name != "." {
+		return entries, err
+	}
+	added, err := fs.ReadDir(o.over, ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if _, found := o.over[entry.Name()]; !found {
+			added = append(added, entry)
+		}
+	}
+	return added, nil
+}
+
+// sweepSources removes uploads that a crash has cut off.
+func (p *Platform) sweepSources() error {
+	left, err := filepath.Glob(filepath.Join(p.sourcesDir(), ".upload-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}

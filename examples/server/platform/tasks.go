@@ -1,0 +1,229 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+const testEnvironment = "test"
+
+// TaskRequest asks for a test task: one version of a cluster behind a VIP of its own.
+type TaskRequest struct {
+	Task    string `json:"task"`
+	Cluster string `json:"cluster"`
+	Version string `json:"version"`
+	Actor   string `json:"actor"`
+}
+
+// Task is a test task and the VIP that carries it.
+type Task struct {
+	Task      string         `json:"task"`
+	VIP       netip.Addr     `json:"vip"`
+	State     vip.State      `json:"state"`
+	Clusters  []TaskCluster  `json:"clusters"`
+	Instances []vip.Instance `json:"instances"`
+	Since     time.Time      `json:"since"`
+	Expires   time.Time      `json:"expires,omitzero"`
+	CoolUntil time.Time      `json:"cool_until,omitzero"` // when the VIP may be given to another task
+}
+
+// TaskCluster is what one cluster is overridden with.
+type TaskCluster struct {
+	Cluster string `json:"cluster"`
+	Version string `json:"version"`
+	Digest  string `json:"digest,omitempty"`
+}
+
+// StartTask deploys the version to test for this task and gives it a VIP. It returns when every worker of Nginx answers
+// on the VIP with the version. The same request again returns the same VIP.
+func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
+	if err := errors.Join(checkName("task", request.Task), checkName("cluster", request.Cluster)); err != nil {
+		return Task{}, err
+	}
+	deploy := promote.Request{
+		Target:  promote.Target{Cluster: request.Cluster, Environment: testEnvironment, Task: request.Task},
+		Version: request.Version, Actor: request.Actor, Reason: "task " + request.Task,
+	}
+	if err := p.promoter.Check(ctx, deploy); err != nil {
+		return Task{}, err
+	}
+	defer p.taskLocks.lock(request.Task)()
+	lease, err := p.leases.Allocate(ctx, vip.Request{
+		Owner:     vip.Owner{Task: request.Task, Overrides: map[string]string{request.Cluster: request.Version}},
+		RequestID: request.Task + "/" + request.Cluster + "/" + request.Version,
+	})
+	if err != nil {
+		return Task{}, err
+	}
+	if len(lease.Binding.Instances) == 0 {
+		_, err = p.promoter.Promote(ctx, deploy)
+	}
+	if err == nil {
+		err = p.settle(ctx)
+	}
+	if err != nil {
+		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID, lease.Generation, "the deployment did not succeed")
+		return Task{}, errors.Join(err, releaseErr)
+	}
+	p.Events.Bump()
+	return p.Task(ctx, request.Task)
+}
+
+// FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends the task's instances.
+func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, error) {
+	defer p.taskLocks.lock(name)()
+	leases := p.leases.Locate(vip.Query{Task: name})
+	if len(leases) == 0 {
+		return Task{}, fmt.Errorf("task %q: %w", name, ErrNotFound)
+	}
+	lease, err := p.leases.Release(ctx, leases[0].ID, leases[0].Generation, "finished by "+actor)
+	if err != nil {
+		return Task{}, err
+	}
+	if err := p.settle(ctx); err != nil {
+		return Task{}, err
+	}
+	if err := p.retireTask(ctx, name, actor, "task finished"); err != nil {
+		return Task{}, err
+	}
+	p.Events.Bump()
+	return p.taskOf(lease, nil), nil
+}
+
+// retireTask ends the deployments of a task whose lease has ended.
+func (p *Platform) retireTask(ctx context.Context, name, actor, reason string) error {
+	current, err := p.promoter.Current(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range current {
+		if d.Task != name {
+			continue
+		}
+		if err := p.promoter.Retire(ctx, promote.RetireRequest{Target: d.Target, Actor: actor, Reason: reason}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tidyTasks ends the deployments of tasks whose lease has expired, or was given back just before a crash.
+func (p *Platform) tidyTasks(ctx context.Context) error {
+	current, err := p.promoter.Current(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range current {
+		if d.Task == "" || len(p.leases.Locate(vip.Query{Task: d.Task})) > 0 {
+			continue
+		}
+		if err := p.tidyTask(ctx, d.Task); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Platform) tidyTask(ctx context.Context, name string) error {
+	defer p.taskLocks.lock(name)()
+	if len(p.leases.Locate(vip.Query{Task: name})) > 0 { // started again meanwhile
+		return nil
+	}
+	return p.retireTask(ctx, name, "sluice", "the lease of its VIP has ended")
+}
+
+// releaseUnserved gives back the VIPs of tasks whose start was cut off before anything was deployed; nobody was told of
+// them. Only at start: later a lease without a deployment is one that is being started.
+func (p *Platform) releaseUnserved(ctx context.Context) error {
+	current, err := p.promoter.Current(ctx)
+	if err != nil {
+		return err
+	}
+	served := map[string]bool{}
+	for _, d := range current {
+		served[d.Task] = true
+	}
+	for _, lease := range p.leases.List(vip.Query{States: []vip.State{vip.Leased}}) {
+		if served[lease.Owner.Task] {
+			continue
+		}
+		if _, err := p.leases.Release(ctx, lease.ID, lease.Generation, "its start was cut off"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Task returns one live task, or ErrNotFound.
+func (p *Platform) Task(ctx context.Context, name string) (Task, error) {
+	tasks, err := p.tasks(ctx, p.leases.Locate(vip.Query{Task: name}))
+	if err == nil && len(tasks) == 0 {
+		err = fmt.Errorf("task %q: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return Task{}, err
+	}
+	return tasks[0], nil
+}
+
+// Tasks returns the live tasks and those whose VIP still cools down, in the order of the VIPs.
+func (p *Platform) Tasks(ctx context.Context) ([]Task, error) {
+	return p.tasks(ctx, p.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}}))
+}
+
+// WhoIs returns what is on the VIP, or ErrNotFound.
+func (p *Platform) WhoIs(ctx context.Context, addr netip.Addr) (Task, error) {
+	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{VIP: addr, States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}}))
+	if err == nil && len(tasks) == 0 {
+		err = fmt.Errorf("VIP %s: no task: %w", addr, ErrNotFound)
+	}
+	if err != nil {
+		return Task{}, err
+	}
+	return tasks[0], nil
+}
+
+func (p *Platform) tasks(ctx context.Context, leases []vip.Lease) ([]Task, error) {
+	current, err := p.promoter.Current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tasks := make([]Task, 0, len(leases))
+	for _, lease := range leases {
+		tasks = append(tasks, p.taskOf(lease, current))
+	}
+	return tasks, nil
+}
+
+func (p *Platform) taskOf(lease vip.Lease, current []promote.Deployment) Task {
+	task := Task{
+		Task: lease.Owner.Task, VIP: lease.Addr, State: lease.State, Instances: lease.Binding.Instances,
+		Since: lease.Acquired, Expires: lease.Expires, CoolUntil: lease.CoolUntil,
+	}
+	for _, cluster := range clustersOf(lease) {
+		shown := TaskCluster{Cluster: cluster, Version: lease.Owner.Overrides[cluster]}
+		for _, d := range current {
+			if d.Cluster == cluster && d.Environment == testEnvironment && d.Task == task.Task {
+				shown.Digest = string(d.Digest)
+			}
+		}
+		task.Clusters = append(task.Clusters, shown)
+	}
+	return task
+}
+
+func clustersOf(lease vip.Lease) []string {
+	clusters := make([]string, 0, len(lease.Owner.Overrides))
+	for cluster := range lease.Owner.Overrides {
+		clusters = append(clusters, cluster)
+	}
+	slices.Sort(clusters)
+	return clusters
+}

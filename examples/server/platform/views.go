@@ -1,0 +1,188 @@
+package platform
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/sluice-deploy/sluice/examples/server/instance"
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+// Deployment is what serves a cluster in an environment.
+type Deployment struct {
+	Cluster     string    `json:"cluster"`
+	Environment string    `json:"environment"`
+	Task        string    `json:"task,omitempty"`
+	Version     string    `json:"version"`
+	Digest      string    `json:"digest"`
+	Actor       string    `json:"actor"`
+	Since       time.Time `json:"since"`
+}
+
+// DeploymentOf is d as the API shows it.
+func DeploymentOf(d promote.Deployment) Deployment {
+	return Deployment{d.Cluster, d.Environment, d.Task, d.Version, string(d.Digest), d.Actor, d.Since}
+}
+
+// Overview is the table of clusters × environments.
+type Overview struct {
+	Environments []string          `json:"environments"`
+	Clusters     []ClusterOverview `json:"clusters"`
+}
+
+// ClusterOverview is one row: by environment, what is deployed there; tasks stand beside one another in test.
+type ClusterOverview struct {
+	Cluster     string                  `json:"cluster"`
+	Deployments map[string][]Deployment `json:"deployments"`
+}
+
+// Overview returns every cluster that Nginx knows, and every other one that has a version, with what it is deployed as.
+func (p *Platform) Overview(ctx context.Context) (Overview, error) {
+	current, err := p.promoter.Current(ctx)
+	if err != nil {
+		return Overview{}, err
+	}
+	bindings, err := p.promoter.Bindings(ctx, "")
+	if err != nil {
+		return Overview{}, err
+	}
+	clusters := slices.Clone(p.Edge.Upstreams)
+	for _, b := range bindings {
+		clusters = append(clusters, b.Cluster)
+	}
+	slices.Sort(clusters)
+	overview := Overview{Environments: p.pipeline}
+	for _, cluster := range slices.Compact(clusters) {
+		row := ClusterOverview{cluster, map[string][]Deployment{}}
+		for _, d := range current {
+			if d.Cluster == cluster {
+				row.Deployments[d.Environment] = append(row.Deployments[d.Environment], DeploymentOf(d))
+			}
+		}
+		overview.Clusters = append(overview.Clusters, row)
+	}
+	return overview, nil
+}
+
+// Version is a version of a cluster and the digest that it stands for, for ever.
+type Version struct {
+	Cluster string    `json:"cluster"`
+	Version string    `json:"version"`
+	Digest  string    `json:"digest"`
+	Actor   string    `json:"actor"`
+	Bound   time.Time `json:"bound"`
+}
+
+// Versions returns the versions of the cluster, or with "" of all clusters, oldest first.
+func (p *Platform) Versions(ctx context.Context, cluster string) ([]Version, error) {
+	bindings, err := p.promoter.Bindings(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	versions := make([]Version, 0, len(bindings))
+	for _, b := range bindings {
+		versions = append(versions, Version{b.Cluster, b.Version, string(b.Digest), b.Actor, b.Time})
+	}
+	return versions, nil
+}
+
+// Entry is a line of the journal.
+type Entry struct {
+	Seq         uint64    `json:"seq"`
+	Time        time.Time `json:"time"`
+	Kind        string    `json:"kind"`
+	Op          string    `json:"op,omitempty"`
+	Cluster     string    `json:"cluster"`
+	Environment string    `json:"environment,omitempty"`
+	Task        string    `json:"task,omitempty"`
+	Version     string    `json:"version"`
+	Digest      string    `json:"digest"`
+	Actor       string    `json:"actor"`
+	Reason      string    `json:"reason,omitempty"`
+	Error       string    `json:"error,omitempty"`
+}
+
+// Journal returns what happened to the cluster, or with "" to all clusters, oldest first.
+func (p *Platform) Journal(ctx context.Context, cluster string) ([]Entry, error) {
+	history, err := p.promoter.History(ctx, promote.Target{Cluster: cluster})
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(history))
+	for _, e := range history {
+		entries = append(entries, Entry{
+			e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task, e.Version, string(e.Digest), e.Actor, e.Reason, e.Error,
+		})
+	}
+	return entries, nil
+}
+
+// Pool counts the addresses of a pool.
+type Pool struct {
+	Pool     string `json:"pool"`
+	Size     uint64 `json:"size"`
+	Free     uint64 `json:"free"`
+	Leased   uint64 `json:"leased"`
+	Cooling  uint64 `json:"cooling"`
+	Reserved uint64 `json:"reserved"`
+}
+
+// Pools returns the pools' counts.
+func (p *Platform) Pools() []Pool {
+	var pools []Pool
+	for _, s := range p.leases.Stats() {
+		pools = append(pools, Pool{s.Pool, s.Size, s.Free, s.Leased + s.Draining, s.Cooling + s.Quarantined, s.Reserved})
+	}
+	return pools
+}
+
+// Instances returns all instances, sorted by id.
+func (p *Platform) Instances() []instance.Instance { return p.instances.List() }
+
+// InstanceLog returns the path of an instance's output.
+func (p *Platform) InstanceLog(id string) string { return p.instances.Log(id) }
+
+// NginxStatus is what the agent and Nginx say.
+type NginxStatus struct {
+	Port     int      `json:"port"`
+	Revision uint64   `json:"revision"` // of the routes that are asked for
+	Verified uint64   `json:"verified"` // the newest that every worker answers with
+	Workers  []Worker `json:"workers"`
+	Held     int      `json:"held"` // clusters whose last instances are kept against an unplanned loss
+	Error    string   `json:"error,omitempty"`
+	// Changes are what was changed in the production configuration.
+	Changes []NginxChange `json:"changes"`
+}
+
+// NginxChange is one change in the production configuration, at file:line, and its reason.
+type NginxChange struct {
+	At     string `json:"at"`
+	Rule   string `json:"rule"`
+	Reason string `json:"reason"`
+}
+
+// Worker is one worker process of Nginx; Verified says that it answers with the newest routes.
+type Worker struct {
+	PID      int  `json:"pid"`
+	Verified bool `json:"verified"`
+}
+
+// NginxStatus asks Nginx.
+func (p *Platform) NginxStatus(ctx context.Context) (NginxStatus, error) {
+	state, err := p.driver.State(ctx)
+	if err != nil {
+		return NginxStatus{}, err
+	}
+	status := p.agent.Status()
+	out := NginxStatus{
+		Port: p.config.NginxPort, Revision: status.Revision, Verified: status.VerifiedRevision, Held: len(status.Held), Error: status.LastError,
+	}
+	for _, c := range p.Edge.Result.Changes {
+		out.Changes = append(out.Changes, NginxChange{c.At.String(), c.Rule, c.Reason})
+	}
+	for _, w := range state.Workers {
+		out.Workers = append(out.Workers, Worker{w.PID, w.Applied == state.Applied})
+	}
+	return out, nil
+}

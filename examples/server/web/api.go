@@ -1,0 +1,156 @@
+package web
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-deploy/sluice/examples/server/instance"
+	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+//go:embed openapi.json
+var openapi []byte
+
+// route is one operation of the API; openapi.json describes the same ones, which a test holds.
+type route struct {
+	method, path string
+	handler      http.Handler
+}
+
+func (w *web) routes() []route {
+	p := w.Platform
+	return []route{
+		{"GET", "/openapi.json", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "application/json")
+			_, _ = rw.Write(openapi)
+		})},
+		{"GET", "/health", get(w, func(r *http.Request) (any, error) { return w.health(), nil })},
+		{"GET", "/templates", get(w, func(*http.Request) (any, error) { return p.Catalog.Templates(), nil })},
+		{"GET", "/sources", get(w, func(*http.Request) (any, error) { return p.Sources() })},
+		{"PUT", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
+			return struct{}{}, p.PutSource(r.PathValue("source"), r.Body)
+		})},
+		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return p.Builds() })},
+		{"POST", "/builds", post(w, http.StatusAccepted, func(_ context.Context, in platform.BuildRequest) (any, error) { return p.SubmitBuild(in) })},
+		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) { return p.Build(r.PathValue("build")) })},
+		{"GET", "/builds/{build}/log", http.HandlerFunc(w.buildLog)},
+		{"GET", "/versions", get(w, func(r *http.Request) (any, error) { return p.Versions(r.Context(), r.FormValue("cluster")) })},
+		{"GET", "/environments", get(w, func(r *http.Request) (any, error) { return p.Overview(r.Context()) })},
+		{"POST", "/promotions", post(w, http.StatusOK, func(ctx context.Context, in platform.PromotionRequest) (any, error) {
+			return shown(p.Promote(ctx, in))
+		})},
+		{"POST", "/rollbacks", post(w, http.StatusOK, func(ctx context.Context, in platform.RollbackRequest) (any, error) {
+			return shown(p.Rollback(ctx, in))
+		})},
+		{"GET", "/journal", get(w, func(r *http.Request) (any, error) { return p.Journal(r.Context(), r.FormValue("cluster")) })},
+		{"GET", "/tasks", get(w, func(r *http.Request) (any, error) { return p.Tasks(r.Context()) })},
+		{"POST", "/tasks", post(w, http.StatusOK, func(ctx context.Context, in platform.TaskRequest) (any, error) { return p.StartTask(ctx, in) })},
+		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) { return p.Task(r.Context(), r.PathValue("task")) })},
+		{"DELETE", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
+			return p.FinishTask(r.Context(), r.PathValue("task"), actor(r))
+		})},
+		{"GET", "/vips", get(w, func(*http.Request) (any, error) { return p.Pools(), nil })},
+		{"GET", "/vips/{vip}", get(w, func(r *http.Request) (any, error) {
+			addr, err := netip.ParseAddr(r.PathValue("vip"))
+			if err != nil {
+				return nil, fmt.Errorf("%w: vip: %w", platform.ErrInvalid, err)
+			}
+			return p.WhoIs(r.Context(), addr)
+		})},
+		{"GET", "/instances", get(w, func(*http.Request) (any, error) { return instancesOf(p.Instances()), nil })},
+		{"POST", "/instances/{instance}/restart", get(w, func(r *http.Request) (any, error) {
+			i, err := p.RestartInstance(r.Context(), r.PathValue("instance"))
+			return instanceOf(i), err
+		})},
+		{"GET", "/nginx", get(w, func(r *http.Request) (any, error) { return p.NginxStatus(r.Context()) })},
+		{"GET", "/events", http.HandlerFunc(w.events)},
+	}
+}
+
+// actor is who asks: the trial knows no users, so the caller says.
+func actor(r *http.Request) string {
+	if a := r.FormValue("actor"); a != "" {
+		return a
+	}
+	return "somebody"
+}
+
+// Health tells that the server works on requests.
+type Health struct {
+	Ready bool `json:"ready"` // what a crash had cut off is finished
+}
+
+func (w *web) health() Health {
+	select {
+	case <-w.Platform.Ready():
+		return Health{true}
+	default:
+		return Health{false}
+	}
+}
+
+func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		out, err := f(r)
+		if err != nil {
+			w.fail(rw, r, err)
+			return
+		}
+		writeJSON(rw, "application/json", http.StatusOK, out)
+	})
+}
+
+func post[In any](w *web, status int, f func(ctx context.Context, in In) (any, error)) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var in In
+		decoder := json.NewDecoder(http.MaxBytesReader(rw, r.Body, 1<<20))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&in); err != nil {
+			writeProblem(rw, http.StatusBadRequest, "request body: "+err.Error())
+			return
+		}
+		out, err := f(r.Context(), in)
+		if err != nil {
+			w.fail(rw, r, err)
+			return
+		}
+		writeJSON(rw, "application/json", status, out)
+	})
+}
+
+// Instance is one running container as the API shows it.
+type Instance struct {
+	ID          string         `json:"id"`
+	Cluster     string         `json:"cluster"`
+	Environment string         `json:"environment"`
+	Task        string         `json:"task,omitempty"`
+	Version     string         `json:"version"`
+	Digest      string         `json:"digest"`
+	Addr        netip.AddrPort `json:"addr"`
+	PID         int            `json:"pid"`
+	Restarts    int            `json:"restarts"`
+}
+
+func instanceOf(i instance.Instance) Instance {
+	return Instance{
+		ID: i.ID, Cluster: i.Labels["cluster"], Environment: i.Labels["environment"], Task: i.Labels["task"],
+		Version: i.Labels["version"], Digest: i.Labels["digest"], Addr: i.Addr, PID: i.PID, Restarts: i.Restarts,
+	}
+}
+
+func instancesOf(list []instance.Instance) []Instance {
+	out := make([]Instance, 0, len(list))
+	for _, i := range list {
+		out = append(out, instanceOf(i))
+	}
+	return slices.Clip(out)
+}
+
+// shown is a deployment as the API shows it.
+func shown(d promote.Deployment, err error) (any, error) { return platform.DeploymentOf(d), err }
