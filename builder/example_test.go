@@ -24,6 +24,8 @@ func ExampleTemplate_Render() {
 	// ENV PORT=8080
 	// EXPOSE 8080
 	// USER 65532:65532
+	// # Folders that the user may write: what envconfig remembers of its last start, then the service's own.
+	// WORKDIR /run/envconfig
 	// WORKDIR /app
 	// COPY --chmod=0755 envconfig /sbin/envconfig
 	// COPY --chmod=0755 hello /app/hello

@@ -33,7 +33,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("what a new CACHE runs again (-want +got):\n%s", diff)
 	}
 	want := builder.Instruction{
-		Line: 12, EndLine: 12, Keyword: "RUN", Reruns: true,
+		Line: 14, EndLine: 14, Keyword: "RUN", Reruns: true,
 		Source:   "RUN rsync -ac {{BUILD_IP}}::root/root/output/ {{HOME_DIR}}/ && chown -R work:work {{HOME_DIR}}",
 		Rendered: "RUN rsync -ac 10.1.2.3::root/root/output/ /home/work/service/ && chown -R work:work /home/work/service",
 		Values:   []builder.Origin{{Param: "BUILD_IP", Value: "10.1.2.3"}, {Param: "HOME_DIR", Value: "/home/work/service", Default: true}},

@@ -148,8 +148,8 @@ func TestRenderReportsEverything(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		"line 3: parameter CLUSTER_NAME: no value", "line 2: parameter BASE_IMAGE: no value", "line 12: parameter BUILD_IP: no value",
-		"line 5: parameter PORT: value \"x\"", "parameter EXTRA: ",
+		"line 3: parameter CLUSTER_NAME: no value", "line 2: parameter BASE_IMAGE: no value", "line 14: parameter BUILD_IP: no value",
+		"line 7: parameter PORT: value \"x\"", "parameter EXTRA: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q lacks %q", err, want)

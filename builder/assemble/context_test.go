@@ -185,7 +185,7 @@ func TestTemplateWithoutRun(t *testing.T) {
 		got.Labels["org.opencontainers.image.title"] != "hello_web" {
 		t.Errorf("configuration is %+v", got)
 	}
-	if len(res.Layers) != 5 || res.Layers[0].CreatedBy != "WORKDIR /app" {
+	if len(res.Layers) != 6 || res.Layers[1].CreatedBy != "WORKDIR /app" {
 		t.Errorf("layers are %+v", res.Layers)
 	}
 }
@@ -202,7 +202,7 @@ func TestTemplateWithRun(t *testing.T) {
 	}
 	_, err = assemble.New(assemble.Config{}).Build(t.Context(), builder.Request{Dockerfile: dockerfile, Repository: serve(t) + "/app"})
 	var unsupported *builder.UnsupportedError
-	if !errors.As(err, &unsupported) || unsupported.Line != 10 || !strings.Contains(err.Error(), "BuildKit, kaniko or buildah") {
+	if !errors.As(err, &unsupported) || unsupported.Line != 12 || !strings.Contains(err.Error(), "BuildKit, kaniko or buildah") {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -104,21 +104,21 @@ func (c *buildContext) find(pattern string) ([]source, error) {
 }
 
 // glob expands a pattern part by part below dir.
-func (c *buildContext) glob(dir string, parts []string) ([]string, error) {
-	if len(parts) == 0 {
+func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
+	if len(pattern) == 0 {
 		return []string{dir}, nil
 	}
-	if !strings.ContainsAny(parts[0], "*?[") {
-		s, err := c.stat(path.Join(dir, parts[0]))
+	if !strings.ContainsAny(pattern[0], "*?[") {
+		s, err := c.stat(path.Join(dir, pattern[0]))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, nil
 		case err != nil:
 			return nil, err
-		case len(parts) > 1 && !s.info.IsDir():
+		case len(pattern) > 1 && !s.info.IsDir():
 			return nil, nil
 		}
-		return c.glob(path.Join(dir, parts[0]), parts[1:])
+		return c.glob(path.Join(dir, pattern[0]), pattern[1:])
 	}
 	at, err := c.stat(dir)
 	if err != nil {
@@ -130,7 +130,7 @@ func (c *buildContext) glob(dir string, parts []string) ([]string, error) {
 	}
 	var found []string
 	for _, e := range entries {
-		ok, err := path.Match(parts[0], e.Name())
+		ok, err := path.Match(pattern[0], e.Name())
 		if err != nil {
 			return nil, err
 		}
@@ -138,12 +138,12 @@ func (c *buildContext) glob(dir string, parts []string) ([]string, error) {
 		if !ok {
 			continue
 		}
-		if len(parts) > 1 {
+		if len(pattern) > 1 {
 			if s, err := c.stat(name); err != nil || !s.info.IsDir() {
 				continue
 			}
 		}
-		below, err := c.glob(name, parts[1:])
+		below, err := c.glob(name, pattern[1:])
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +154,7 @@ func (c *buildContext) glob(dir string, parts []string) ([]string, error) {
 
 // stat follows the links of name and returns what it leads to.
 func (c *buildContext) stat(name string) (source, error) {
-	rest := slices.DeleteFunc(strings.Split(name, "/"), func(p string) bool { return p == "." || p == "" })
+	rest := parts(name)
 	at, links := ".", 0
 	info, err := fs.Lstat(c.fsys, at)
 	for len(rest) > 0 && err == nil {
@@ -187,7 +187,7 @@ func (c *buildContext) stat(name string) (source, error) {
 		case path.IsAbs(target):
 			return source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the absolute path %s", name, next, target)
 		}
-		rest = append(slices.DeleteFunc(strings.Split(target, "/"), func(p string) bool { return p == "." || p == "" }), rest...)
+		rest = append(parts(target), rest...)
 		info, err = fs.Lstat(c.fsys, at)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -197,6 +197,11 @@ func (c *buildContext) stat(name string) (source, error) {
 		return source{}, fmt.Errorf("build context: %w", err)
 	}
 	return source{name: name, real: at, info: info}, nil
+}
+
+// parts splits a path and drops what stands for the same folder.
+func parts(name string) []string {
+	return slices.DeleteFunc(strings.Split(name, "/"), func(p string) bool { return p == "." || p == "" })
 }
 
 func (c *buildContext) readLink(name string) (string, error) {
@@ -209,21 +214,22 @@ func (c *buildContext) readLink(name string) (string, error) {
 
 // keeps reports whether .dockerignore leaves anything of s.
 func (c *buildContext) keeps(s source) (bool, error) {
-	for _, name := range []string{s.name, s.real} {
-		out, err := c.ignored(name)
-		if err != nil || !out {
-			continue
-		}
-		if !s.info.IsDir() || !c.ignore.Exclusions() {
-			return false, nil
-		}
+	byName, err := c.ignored(s.name)
+	if err != nil {
+		return false, err
 	}
-	if out, err := c.ignored(s.real); err != nil || !out {
-		return true, err
+	out, err := c.ignored(s.real)
+	switch {
+	case err != nil:
+		return false, err
+	case !byName && !out:
+		return true, nil
+	case !s.info.IsDir() || !c.ignore.Exclusions():
+		return false, nil
 	}
-	any := false
-	err := c.walk(s.real, func(string, fs.FileInfo) error { any = true; return nil })
-	return any, err
+	left := false
+	err = c.walk(s.real, func(string, fs.FileInfo) error { left = true; return nil })
+	return left, err
 }
 
 // walk calls visit for everything below the folder dir that .dockerignore leaves, with names relative to dir, in

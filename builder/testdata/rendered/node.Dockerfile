@@ -4,6 +4,8 @@ LABEL org.opencontainers.image.title=chat_front
 ENV NODE_ENV=production PORT=8080
 EXPOSE 8080
 USER 1000:1000
+# Folders that the user may write: what envconfig remembers of its last start, then the service's own.
+WORKDIR /run/envconfig
 WORKDIR /app
 COPY --chmod=0755 envconfig /sbin/envconfig
 COPY --chown=1000:1000 app/package.json app/package-lock.json /app/

@@ -7,6 +7,8 @@ COPY --chmod=0755 envconfig /sbin/envconfig
 COPY app/requirements.txt /tmp/requirements.txt
 RUN ["python", "-m", "pip", "install", "--no-cache-dir", "--require-hashes", "-r", "/tmp/requirements.txt"]
 USER 10001:10001
+# Folders that the user may write: what envconfig remembers of its last start, then the service's own.
+WORKDIR /run/envconfig
 WORKDIR /app
 COPY --chown=10001:10001 app /app
 COPY envs /etc/envconfig/envs

@@ -8,4 +8,7 @@ COPY site /usr/share/nginx/html
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 USER 101:101
+# A folder that the user may write, for what envconfig remembers of its last start.
+WORKDIR /run/envconfig
+WORKDIR /
 ENTRYPOINT ["/sbin/envconfig", "--", "nginx", "-g", "daemon off;"]

@@ -2,6 +2,8 @@
 FROM registry.example.com/base/tomcat:9@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 LABEL org.opencontainers.image.title=car_detail
 RUN yum install -y rsync && yum clean all
+# What envconfig remembers of its last start; the service's user must be able to write it.
+RUN install -d -o work -g work /run/envconfig
 EXPOSE 8080
 WORKDIR /home/work/service
 COPY --chmod=0755 envconfig /sbin/envconfig
