@@ -95,8 +95,9 @@ func (t *transform) logs(http conf.Node) {
 		t.changed(http.Directive, "log-format", "the built-in access log is stated")
 	}
 	if used {
-		t.extra.WriteString("log_format sluice_combined '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent '\n" +
-			"    '\"$http_referer\" \"$http_user_agent\" vip=" + vipVariable + " version=$sluice_version';\n")
+		// At the top: an access_log wants its format before it.
+		t.edit.Prepend(http.Directive, "log_format sluice_combined '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent '\n" +
+			"    '\"$http_referer\" \"$http_user_agent\" vip=" + vipVariable + " version=$sluice_version';")
 	}
 }
 

@@ -33,7 +33,9 @@ func (t *transform) upstream(n conf.Node) {
 			t.staticServer(c)
 		case dynamic == nil:
 		case c.Name() == "server":
-			t.edit.Remove(c.Directive)
+			if !direct || first != nil {
+				t.edit.Remove(c.Directive)
+			}
 			u.fails(c.Directive, servers == 0)
 			servers++
 		case methods[c.Name()]:
@@ -49,9 +51,12 @@ func (t *transform) upstream(n conf.Node) {
 		return
 	}
 	text := dynamic(u)
-	if first == nil {
+	switch {
+	case first == nil:
 		t.edit.Append(n.Directive, text)
-	} else {
+	case first.Name() == "server":
+		t.edit.ReplaceLines(first, text)
+	default:
 		t.edit.InsertBefore(first, text)
 	}
 	t.changed(n.Directive, "upstream", "cluster %s: %d servers give way to the driver", cluster, servers)

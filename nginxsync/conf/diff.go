@@ -13,7 +13,21 @@ const diffContext = 3
 // hunk is a run of old lines, from 0, that changes touch, and what stands there afterwards.
 type hunk struct {
 	from, to int
-	text     string
+	fresh    []string
+}
+
+// trim takes the lines off both ends that come out as they were, and reports whether any are left.
+func (h *hunk) trim(old []string) bool {
+	same := func(a, b string) bool { return strings.TrimSuffix(a, "\n") == strings.TrimSuffix(b, "\n") }
+	for len(old) > 0 && len(h.fresh) > 0 && same(old[0], h.fresh[0]) {
+		old, h.fresh = old[1:], h.fresh[1:]
+		h.from++
+	}
+	for len(old) > 0 && len(h.fresh) > 0 && same(old[len(old)-1], h.fresh[len(h.fresh)-1]) {
+		old, h.fresh = old[:len(old)-1], h.fresh[:len(h.fresh)-1]
+		h.to--
+	}
+	return len(old)+len(h.fresh) > 0
 }
 
 // Diff is the changes as a unified diff, files in the order of their names. It is made from the splices and takes time in
@@ -61,9 +75,8 @@ func diffFile(b *strings.Builder, f *File, all map[splice]int) {
 		for _, h := range group {
 			writeLines(&body, " ", lines[at:h.from])
 			writeLines(&body, "-", lines[h.from:h.to])
-			fresh := splitLines(h.text)
-			writeLines(&body, "+", fresh)
-			added += len(fresh) - (h.to - h.from)
+			writeLines(&body, "+", h.fresh)
+			added += len(h.fresh) - (h.to - h.from)
 			at = h.to
 		}
 		writeLines(&body, " ", lines[at:to])
@@ -109,8 +122,8 @@ func (f *File) hunks(all map[splice]int) []hunk {
 		}
 		end := f.lineEnd(to)
 		text.WriteString(f.Text[min(at, end):end])
-		if text.String() != f.Text[f.lines[from]:end] {
-			hunks = append(hunks, hunk{from: from, to: min(to+1, count), text: text.String()})
+		if h := (hunk{from: from, to: min(to+1, count), fresh: splitLines(text.String())}); h.trim(splitLines(f.Text[f.lines[from]:end])) {
+			hunks = append(hunks, h)
 		}
 	}
 	return hunks

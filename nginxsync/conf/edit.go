@@ -40,6 +40,11 @@ func (e *Edit) splice(f *File, start, end int, text string) {
 // Replace puts text in the place of the directive.
 func (e *Edit) Replace(d *Directive, text string) { e.splice(d.file, int(d.start), int(d.end), text) }
 
+// ReplaceLines is Replace with text of several lines, each with the directive's indentation.
+func (e *Edit) ReplaceLines(d *Directive, text string) {
+	e.Replace(d, indented(text, indentBefore(d.file.Text, int(d.start))))
+}
+
 // Rename gives the directive another name.
 func (e *Edit) Rename(d *Directive, name string) { e.replaceWord(d, 0, Quote(name)) }
 

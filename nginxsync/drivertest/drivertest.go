@@ -1,0 +1,280 @@
+// Package drivertest holds every nginxsync.Driver to the same contract, on a real Nginx.
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+)
+
+// Harness is one running Nginx that sends "/" to cluster "a" and "/b/" to cluster "b", and nothing else.
+type Harness struct {
+	Driver nginxsync.Driver
+	// VIPs are two addresses that Nginx answers on, Plain is one that no overlay names.
+	VIPs  [2]netip.Addr
+	Plain netip.Addr
+	// Get asks for a path on an address, on a connection of its own.
+	Get func(ctx context.Context, to netip.Addr, path string) (Answer, error)
+	// Backend starts an HTTP server whose answers begin with name and a space.
+	Backend func(name string) netip.AddrPort
+	// Workers are the process ids of Nginx's workers.
+	Workers func() []int
+}
+
+// Answer is a response.
+type Answer struct {
+	Status  int
+	Body    string
+	VIP     string // of the response header X-Sluice-Vip
+	Version string // of the response header X-Sluice-Version
+}
+
+// Run runs the suite; each case has a harness of its own.
+func Run(t *testing.T, start func(t *testing.T) *Harness) {
+	cases := []struct {
+		name string
+		run  func(t *testing.T, s *suite)
+	}{
+		{"nothing is routed before the first push", testEmpty},
+		{"an overlay answers on its VIP only, the baseline everywhere else", testOverlay},
+		{"an overlay without instances answers 503", testEmptyOverlay},
+		{"instances change without another worker", testChange},
+		{"a weight is a share of the requests", testWeight},
+		{"a request goes on to the next instance", testRetry},
+		{"a generation that is not newer is refused", testConflict},
+		{"a generation in force is accepted again", testAgain},
+		{"routes that do not fit leave the old ones", testTooLarge},
+		{"concurrent pushes end in one of them", testConcurrent},
+		{"a cancelled context is an error", testCancelled},
+	}
+	for _, c := range cases {
+		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			c.run(t, &suite{Harness: start(t), t: t})
+		})
+	}
+}
+
+type suite struct {
+	*Harness
+	t *testing.T
+}
+
+func (s *suite) push(number uint64, snapshot nginxsync.Snapshot) nginxsync.Generation {
+	s.t.Helper()
+	r := nginxsync.NewRoutes(number, snapshot)
+	if err := s.Driver.Apply(s.t.Context(), r); err != nil {
+		s.t.Fatalf("apply generation %d: %v", number, err)
+	}
+	s.verified(r.Generation)
+	return r.Generation
+}
+
+// verified polls until every worker answers with the generation.
+func (s *suite) verified(g nginxsync.Generation) {
+	s.t.Helper()
+	var state nginxsync.DriverState
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var err error
+		if state, err = s.Driver.State(s.t.Context()); err != nil {
+			s.t.Fatalf("state: %v", err)
+		}
+		if state.Verified(g) {
+			return
+		}
+	}
+	s.t.Fatalf("generation %s: not verified, state %+v", g, state)
+}
+
+func (s *suite) get(to netip.Addr, path string) Answer {
+	s.t.Helper()
+	a, err := s.Get(s.t.Context(), to, path)
+	if err != nil {
+		s.t.Fatalf("get %s on %s: %v", path, to, err)
+	}
+	return a
+}
+
+// want asks and compares: answer is the first word of the body.
+func (s *suite) want(to netip.Addr, path string, status int, answer, version string) {
+	s.t.Helper()
+	a := s.get(to, path)
+	first, _, _ := strings.Cut(a.Body, " ")
+	if a.Status != status || (status == 200 && first != answer) || a.Version != version {
+		s.t.Errorf("get %s on %s: status %d, %q, version %q, want %d, %q, %q", path, to, a.Status, first, a.Version, status, answer, version)
+	}
+	if a.VIP != to.String() {
+		s.t.Errorf("get %s on %s: the answer says VIP %q", path, to, a.VIP)
+	}
+}
+
+func one(id, version string, addr netip.AddrPort) []nginxsync.Instance {
+	return []nginxsync.Instance{{ID: id, Addr: addr, Version: version}}
+}
+
+// two is a baseline of both clusters at version v1.
+func (s *suite) two() nginxsync.Snapshot {
+	return nginxsync.Snapshot{
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", s.Backend("a1")), "b": one("b1", "v1", s.Backend("b1"))},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{},
+	}
+}
+
+func testEmpty(t *testing.T, s *suite) {
+	s.want(s.Plain, "/", 503, "", "none")
+	state, err := s.Driver.State(t.Context())
+	if err != nil || state.Applied != (nginxsync.Generation{}) {
+		t.Errorf("state %+v, %v, want no generation", state, err)
+	}
+}
+
+func testOverlay(_ *testing.T, s *suite) {
+	snapshot := s.two()
+	snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": one("a2", "v2", s.Backend("a2"))}
+	snapshot.Overlays[s.VIPs[1]] = map[string][]nginxsync.Instance{"a": one("a3", "v3", s.Backend("a3")), "b": one("b2", "v2", s.Backend("b2"))}
+	s.push(1, snapshot)
+	s.want(s.Plain, "/", 200, "a1", "v1")
+	s.want(s.Plain, "/b/", 200, "b1", "v1")
+	s.want(s.VIPs[0], "/", 200, "a2", "v2")
+	s.want(s.VIPs[0], "/b/", 200, "b1", "v1")
+	s.want(s.VIPs[1], "/", 200, "a3", "v3")
+	s.want(s.VIPs[1], "/b/", 200, "b2", "v2")
+}
+
+func testEmptyOverlay(_ *testing.T, s *suite) {
+	snapshot := s.two()
+	snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": {}}
+	s.push(1, snapshot)
+	s.want(s.VIPs[0], "/", 503, "", "none")
+	s.want(s.VIPs[0], "/b/", 200, "b1", "v1")
+	s.want(s.VIPs[1], "/", 200, "a1", "v1")
+	delete(snapshot.Overlays, s.VIPs[0])
+	s.push(2, snapshot)
+	s.want(s.VIPs[0], "/", 200, "a1", "v1")
+}
+
+func testChange(t *testing.T, s *suite) {
+	snapshot := s.two()
+	before := s.Workers()
+	for i := range 5 {
+		name := fmt.Sprintf("next%d", i)
+		snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": one(name, name, s.Backend(name))}
+		s.push(uint64(i+1), snapshot)
+		for range 2 * len(before) { // enough for each worker to be asked, more likely than not
+			s.want(s.VIPs[0], "/", 200, name, name)
+		}
+	}
+	if after := s.Workers(); !slices.Equal(before, after) {
+		t.Errorf("workers %v, before the changes %v", after, before)
+	}
+}
+
+func testWeight(t *testing.T, s *suite) {
+	snapshot := s.two()
+	snapshot.Baseline["a"] = []nginxsync.Instance{{ID: "heavy", Addr: s.Backend("heavy"), Weight: 3}, {ID: "light", Addr: s.Backend("light"), Weight: 1}}
+	s.push(1, snapshot)
+	seen := map[string]int{}
+	for range 80 {
+		first, _, _ := strings.Cut(s.get(s.Plain, "/").Body, " ")
+		seen[first]++
+	}
+	// Each worker has a turn of its own, and keeps the shares exactly: it is off by one round at most.
+	if off := seen["heavy"] - 60; off < -3*len(s.Workers()) || off > 3*len(s.Workers()) || seen["heavy"]+seen["light"] != 80 {
+		t.Errorf("80 requests were shared %v, want about 60 to 20", seen)
+	}
+}
+
+func testRetry(_ *testing.T, s *suite) {
+	snapshot := s.two()
+	gone := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1) // nobody listens there
+	snapshot.Baseline["a"] = []nginxsync.Instance{{ID: "gone", Addr: gone, Version: "v0"}, {ID: "here", Addr: s.Backend("here"), Version: "v1"}}
+	s.push(1, snapshot)
+	for range 8 {
+		s.want(s.Plain, "/", 200, "here", "v1")
+	}
+}
+
+func testConflict(t *testing.T, s *suite) {
+	snapshot := s.two()
+	g := s.push(7, snapshot)
+	other := s.two()
+	for _, number := range []uint64{6, 7} {
+		if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(number, other)); !errors.Is(err, nginxsync.ErrConflict) {
+			t.Errorf("apply generation %d over 7: %v, want ErrConflict", number, err)
+		}
+	}
+	s.verified(g)
+	s.want(s.Plain, "/", 200, "a1", "v1")
+}
+
+func testAgain(_ *testing.T, s *suite) {
+	snapshot := s.two()
+	s.push(3, snapshot)
+	s.push(3, snapshot)
+	s.want(s.Plain, "/", 200, "a1", "v1")
+}
+
+func testTooLarge(t *testing.T, s *suite) {
+	snapshot := s.two()
+	g := s.push(1, snapshot)
+	large := s.two()
+	for i := range 20_000 {
+		name := fmt.Sprintf("%s-%d", strings.Repeat("x", 100), i)
+		large.Baseline[name] = one(name, "v1", netip.MustParseAddrPort("127.0.0.1:9"))
+	}
+	if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(2, large)); !errors.Is(err, nginxsync.ErrTooLarge) {
+		t.Fatalf("apply: %v, want ErrTooLarge", err)
+	}
+	s.verified(g)
+	s.want(s.Plain, "/", 200, "a1", "v1")
+	s.push(3, snapshot) // the room is free again
+}
+
+func testConcurrent(t *testing.T, s *suite) {
+	const pushers = 8
+	backends := make([]netip.AddrPort, pushers)
+	for i := range backends {
+		backends[i] = s.Backend(fmt.Sprintf("p%d", i))
+	}
+	var wg sync.WaitGroup
+	for i := range pushers {
+		wg.Go(func() {
+			snapshot := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one("x", fmt.Sprintf("p%d", i), backends[i])}}
+			for n := range 20 {
+				// Busy and conflict are both fine: somebody else was first.
+				_ = s.Driver.Apply(t.Context(), nginxsync.NewRoutes(uint64(n*pushers+i+1), snapshot))
+			}
+		})
+	}
+	wg.Wait()
+	state, err := s.Driver.State(t.Context())
+	if err != nil || state.Applied.Number == 0 {
+		t.Fatalf("state %+v, %v", state, err)
+	}
+	s.verified(state.Applied)
+	want := fmt.Sprintf("p%d", (state.Applied.Number-1)%pushers)
+	for range 8 {
+		s.want(s.Plain, "/", 200, want, want)
+	}
+}
+
+func testCancelled(t *testing.T, s *suite) {
+	g := s.push(1, s.two())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Driver.Apply(ctx, nginxsync.NewRoutes(2, s.two())); !errors.Is(err, context.Canceled) {
+		t.Errorf("apply: %v, want context.Canceled", err)
+	}
+	if _, err := s.Driver.State(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("state: %v, want context.Canceled", err)
+	}
+	s.verified(g)
+}
