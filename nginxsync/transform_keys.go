@@ -96,8 +96,8 @@ func (t *transform) logs(http conf.Node) {
 	}
 	if used {
 		// At the top: an access_log wants its format before it.
-		t.edit.Prepend(http.Directive, "log_format sluice_combined '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent '\n" +
-			"    '\"$http_referer\" \"$http_user_agent\" vip=" + vipVariable + " version=$sluice_version';")
+		t.edit.Prepend(http.Directive, "log_format sluice_combined '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent '\n"+
+			"    '\"$http_referer\" \"$http_user_agent\" vip="+vipVariable+" version=$sluice_version';")
 	}
 }
 

@@ -81,6 +81,9 @@ func (b *bed) ready(t testing.TB) {
 				err = fmt.Errorf("slot %d is empty", w.Slot)
 			}
 		}
+		if pids := b.Workers(); err == nil && len(pids) != len(state.Workers) {
+			err = fmt.Errorf("%d slots, processes %d", len(state.Workers), pids)
+		}
 		return err
 	})
 }
