@@ -133,6 +133,9 @@ func (e *Edge) write() error {
 	return errors.Join(os.RemoveAll(current), os.Rename(staged, current))
 }
 
+// Dir is the prefix of this Nginx, an absolute path.
+func (e *Edge) Dir() string { return e.config.Dir }
+
 // Socket is where the driver talks to Nginx.
 func (e *Edge) Socket() string { return filepath.Join(e.config.Dir, "admin", "nginx.sock") }
 
