@@ -29,8 +29,29 @@ type Parser struct {
 // Parse reads the file main of fsys and all that it includes, with the limits of the zero Parser. The error is an *Error.
 func Parse(fsys fs.FS, main string) (*Tree, error) { return Parser{}.Parse(fsys, main) }
 
+// ParseFile reads one file's text. Include directives are left unresolved. The error is an *Error.
+func ParseFile(name, text string) (*File, error) {
+	r := &reader{Parser: Parser{}.withDefaults(), tree: &Tree{}}
+	f := &File{Name: name, Text: text}
+	if int64(len(text)) > r.MaxFileSize {
+		return nil, &Error{File: name, Msg: fmt.Sprintf("%d bytes, limit is %d", len(text), r.MaxFileSize), Err: errTooLarge}
+	}
+	return f, r.parse(f)
+}
+
 // Parse reads the file main of fsys and all that it includes. The error is an *Error.
 func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
+	p = p.withDefaults()
+	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, root: path.Clean(p.Root)}}
+	f, err := r.file(path.Clean(main), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.tree.Main = f
+	return r.tree, nil
+}
+
+func (p Parser) withDefaults() Parser {
 	if p.Root == "" {
 		p.Root = "/etc/nginx"
 	}
@@ -48,13 +69,7 @@ func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
 	}
 	// Offsets are 32 bits wide.
 	p.MaxFileSize = min(p.MaxFileSize, 1<<30)
-	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, root: path.Clean(p.Root)}}
-	f, err := r.file(path.Clean(main), nil)
-	if err != nil {
-		return nil, err
-	}
-	r.tree.Main = f
-	return r.tree, nil
+	return p
 }
 
 type reader struct {
@@ -179,7 +194,7 @@ func (r *reader) parse(f *File) error {
 			return f.errorf(int(d.start), "more than %d directives, those of included files counted", r.MaxDirectives)
 		}
 		if kind == tokenSimple {
-			if d.name == "include" && !keepsIncludes(top.block) {
+			if d.name == "include" && r.fsys != nil && !keepsIncludes(top.block) {
 				if err := r.include(d); err != nil {
 					return err
 				}

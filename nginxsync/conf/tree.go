@@ -55,6 +55,34 @@ func (t *Tree) File(name string) *File { return t.files[name] }
 // Root is the absolute path that the tree's fs.FS stands for: see Parser.Root.
 func (t *Tree) Root() string { return t.root }
 
+// Rebuild puts the file together again from its directives and what stands between them. It equals Text: the proof that
+// nothing was lost or moved.
+func (f *File) Rebuild() string {
+	var b strings.Builder
+	b.Grow(len(f.Text))
+	at := f.rebuild(&b, 0, f.Body)
+	b.WriteString(f.Text[at:])
+	return b.String()
+}
+
+func (f *File) rebuild(b *strings.Builder, at int32, list []*Directive) int32 {
+	for _, d := range list {
+		for _, w := range d.words {
+			start, end := w.span()
+			b.WriteString(f.Text[at:start])
+			b.WriteString(f.Text[start:end])
+			at = end
+		}
+		if d.IsBlock() {
+			b.WriteString(f.Text[at:d.body])
+			at = f.rebuild(b, d.body, d.children)
+		}
+		b.WriteString(f.Text[at:d.end])
+		at = d.end
+	}
+	return at
+}
+
 // Name is the directive's name.
 func (d *Directive) Name() string { return d.name }
 

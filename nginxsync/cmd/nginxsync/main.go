@@ -1,0 +1,59 @@
+// Command nginxsync carries a production Nginx configuration over to a test Nginx.
+//
+//	nginxsync transform -in DIR -out DIR [-rules FILE] [flags]   writes the tree of a test Nginx, prints a summary and a diff
+//	nginxsync roundtrip FILE...                                  proves that files come out of the reader byte for byte
+//
+// Exit codes: 0 done, 1 something in the input is wrong, 2 the command line is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+const usage = `usage:
+  nginxsync transform -in DIR -out DIR [-rules FILE] [flags]
+  nginxsync roundtrip FILE...
+
+nginxsync COMMAND -h lists the flags of a command.
+`
+
+var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
+	"transform": transform,
+	"roundtrip": roundtrip,
+}
+
+// errUsage is a command line that cannot be followed; what is wrong was printed already.
+var errUsage = errors.New("usage")
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || commands[args[0]] == nil {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	err := commands[args[0]](ctx, args[1:], stdout, stderr)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	fmt.Fprintf(stderr, "nginxsync: %v\n", err)
+	return 1
+}
+
+func parse(flags *flag.FlagSet, args []string) error {
+	err := flags.Parse(args)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		return errUsage
+	}
+	return err
+}
