@@ -85,15 +85,23 @@ func (c *changes) write(ctx context.Context, dir string, epoch time.Time) (_ *la
 	sum := sha256.New()
 	buf := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<16)
 	tw := tar.NewWriter(buf)
-	for _, name := range slices.Sorted(maps.Keys(c.entries)) {
-		if err := writeEntry(ctx, tw, name, c.entries[name], epoch); err != nil {
-			return nil, err
-		}
+	if err := c.writeTo(ctx, tw, epoch); err != nil {
+		return nil, err
 	}
 	if err := errors.Join(tw.Close(), buf.Flush()); err != nil {
 		return nil, err
 	}
 	return &layer{raw: f.Name(), diffID: hashOf(sum)}, nil
+}
+
+// writeTo writes the entries by name, which puts a folder before what it holds.
+func (c *changes) writeTo(ctx context.Context, tw *tar.Writer, epoch time.Time) error {
+	for _, name := range slices.Sorted(maps.Keys(c.entries)) {
+		if err := writeEntry(ctx, tw, name, c.entries[name], epoch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeEntry(ctx context.Context, tw *tar.Writer, name string, e entry, epoch time.Time) error {
