@@ -129,8 +129,18 @@ func (n *Nginx) Workers() []int {
 
 // Kill ends the master and its workers hard, as a crash would.
 func (n *Nginx) Kill() {
+	workers := n.Workers()
 	syscall.Kill(-n.cmd.Process.Pid, syscall.SIGKILL)
 	<-n.done
+	for _, pid := range workers {
+		Poll(n.t, "worker is gone", func() error {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if _, state, _ := strings.Cut(string(stat), ") "); err == nil && !strings.HasPrefix(state, "Z") {
+				return fmt.Errorf("process %d is there", pid)
+			}
+			return nil
+		})
+	}
 }
 
 // Poll tries until f is content, for at most 20 seconds.

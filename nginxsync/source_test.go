@@ -1,0 +1,24 @@
+package nginxsync_test
+
+import (
+	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/depcheck"
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/sourcetest"
+)
+
+func TestStaticSource(t *testing.T) {
+	t.Parallel()
+	sourcetest.Run(t, func(*testing.T) *sourcetest.Harness {
+		s := nginxsync.NewStaticSource(nginxsync.Snapshot{})
+		return &sourcetest.Harness{Source: s, Set: func(next nginxsync.Snapshot) { s.Set(next) }}
+	})
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	for _, p := range []string{"nginxsync", "nginxsync/conf", "nginxsync/luadriver"} {
+		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+p)
+	}
+}
