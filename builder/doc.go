@@ -8,8 +8,9 @@
 //
 //  1. Take [Default], or [Load] a catalogue of your own.
 //  2. Lay out the build context as Template.Context says: the envconfig binary, the configuration of all environments, its
-//     manifest, the service.
+//     manifest, the service. Template.CheckContext reports everything that is missing at once.
 //  3. Render, and show every error to the person who entered the values: it names the template's line and the parameter.
+//     Errors that are ErrRefused are that person's; others are worth another try.
 //  4. Choose the engine: one that executes commands when Template.NeedsRun, else any. Keep it for the life of the process.
 //  5. Build under a tag that is the version's name, and keep Result.Digest: the digest is what is deployed.
 //

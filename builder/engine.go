@@ -8,7 +8,7 @@ import (
 	"io/fs"
 )
 
-// Sentinels of [Engine.Build].
+// Sentinels of [Engine.Build]; ErrRefused is of [Template.Render] and [Template.CheckContext] too.
 var (
 	// ErrRefused: the request itself is wrong, so that building it again does not help. What is wrong in the Dockerfile, or in
 	// the context at one of its instructions, comes as a [*DockerfileError]. Nothing was pushed.

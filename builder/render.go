@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// ParamError says what is wrong with one value that was given to [Template.Render], or with one that was not.
+// ParamError says what is wrong with one value that was given to [Template.Render], or with one that was not. It is
+// [ErrRefused].
 type ParamError struct {
 	Template string
 	Param    string
@@ -26,6 +27,9 @@ func (e *ParamError) Error() string {
 	}
 	return fmt.Sprintf("template %s: Dockerfile line %d: parameter %s: %s", e.Template, e.Line, e.Param, e.Reason)
 }
+
+// Is reports whether target is [ErrRefused].
+func (e *ParamError) Is(target error) bool { return target == ErrRefused }
 
 // placeholder is one {{NAME}} in a template.
 type placeholder struct {
@@ -66,6 +70,19 @@ func placeholders(source []byte) ([]placeholder, error) {
 // that the template does not declare, or has a value that the parameter's type refuses. The rendered Dockerfile has been
 // parsed and consists of the same instructions, with the same number of words, as the template.
 func (t *Template) Render(values map[string]string) ([]byte, error) {
+	full, err := t.complete(values)
+	if err != nil {
+		return nil, err
+	}
+	rendered := fill(t.source, t.uses, full)
+	if err := t.keepsSkeleton(rendered, full); err != nil {
+		return nil, fmt.Errorf("template %s: %w", t.Name, err)
+	}
+	return rendered, nil
+}
+
+// complete checks values and adds the defaults.
+func (t *Template) complete(values map[string]string) (map[string]string, error) {
 	full := make(map[string]string, len(t.Params))
 	var problems []error
 	for _, p := range t.Params {
@@ -87,14 +104,7 @@ func (t *Template) Render(values map[string]string) ([]byte, error) {
 			problems = append(problems, t.paramError(name, "the template does not use it, it has "+t.paramNames()))
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	rendered := t.fill(full)
-	if err := t.keepsSkeleton(rendered, full); err != nil {
-		return nil, fmt.Errorf("template %s: %w", t.Name, err)
-	}
-	return rendered, nil
+	return full, errors.Join(problems...)
 }
 
 // Examples returns a value for every parameter: its example, else its default. Render accepts them.
@@ -106,15 +116,15 @@ func (t *Template) Examples() map[string]string {
 	return values
 }
 
-func (t *Template) fill(values map[string]string) []byte {
+func fill(source []byte, uses []placeholder, values map[string]string) []byte {
 	var out bytes.Buffer
 	at := 0
-	for _, u := range t.uses {
-		out.Write(t.source[at:u.start])
+	for _, u := range uses {
+		out.Write(source[at:u.start])
 		out.WriteString(values[u.name])
 		at = u.end
 	}
-	out.Write(t.source[at:])
+	out.Write(source[at:])
 	return out.Bytes()
 }
 

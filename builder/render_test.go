@@ -124,7 +124,7 @@ func TestRenderRefuses(t *testing.T) {
 				t.Fatalf("accepted, rendered:\n%s", got)
 			}
 			var param *builder.ParamError
-			if !errors.As(err, &param) || param.Template != c.template {
+			if !errors.As(err, &param) || param.Template != c.template || !errors.Is(err, builder.ErrRefused) {
 				t.Errorf("error is %#v, want a ParamError of template %s", err, c.template)
 			}
 			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "template "+c.template+": ") {

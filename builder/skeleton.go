@@ -63,7 +63,8 @@ func parse(dockerfile []byte) (*parser.Node, error) {
 
 // keepsSkeleton compares rendered with the template filled with neutral values.
 func (t *Template) keepsSkeleton(rendered []byte, values map[string]string) error {
-	want, err := skeleton(t.fill(t.neutral(func(p Param) int { return len(strings.Fields(values[p.Name])) })))
+	neutral := t.neutral(func(p Param) int { return len(strings.Fields(values[p.Name])) })
+	want, err := skeleton(fill(t.source, t.uses, neutral))
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func differ(want, got []shape) int {
 // checkSkeleton refuses a template that cannot be parsed, breaks a rule, or lets a list of words become further arguments
 // of an instruction.
 func (t *Template) checkSkeleton() error {
-	one := t.fill(t.neutral(func(Param) int { return 1 }))
+	one := fill(t.source, t.uses, t.neutral(func(Param) int { return 1 }))
 	if err := Refused(one); err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func (t *Template) checkSkeleton() error {
 	if err != nil {
 		return err
 	}
-	got, err := skeleton(t.fill(t.neutral(func(Param) int { return 3 })))
+	got, err := skeleton(fill(t.source, t.uses, t.neutral(func(Param) int { return 3 })))
 	if err != nil {
 		return err
 	}
