@@ -18,7 +18,8 @@ const (
 )
 
 // Activator puts the files of one environment in place. The zero value works inside a container. It may be used again
-// after each return, and several activators, of one process or of many, may work on the same root at once: they take turns.
+// after each return, by one goroutine at a time. Several activators, of one process or of many, may work on the same root
+// at once: they take turns.
 type Activator struct {
 	// Source is the folder that holds envs/. The default is [DefaultSource].
 	Source string
@@ -29,8 +30,14 @@ type Activator struct {
 	State string
 	// Manifest is what the source folder has. The default is what [Load] finds there.
 	Manifest *Manifest
+	// Lookup gives the variables that rendered files may draw on. The default is [os.LookupEnv].
+	Lookup func(name string) (value string, set bool)
+	// Hostname gives the name that a witness may be held to. The default is [os.Hostname].
+	Hostname func() (string, error)
 	// Now is the clock of the record. The default is [time.Now].
 	Now func() time.Time
+
+	loaded *Manifest
 
 	// step is called with the name of each step before it is done; tests end the process there.
 	step func(name string)
@@ -56,55 +63,66 @@ type Result struct {
 // The error matches [ErrUnknownEnvironment], [ErrInvalid], [ErrIncomplete], [ErrTarget] or [ErrPermission], or is a plain
 // I/O error. A cancelled ctx rolls back and returns its cause.
 func (a *Activator) Activate(ctx context.Context, environment string) (Result, error) {
-	source, err := os.OpenRoot(cmp.Or(a.Source, DefaultSource))
+	m, err := a.load()
 	if err != nil {
-		return Result{}, sourceError(err)
-	}
-	defer source.Close()
-	m := a.Manifest
-	if m == nil {
-		if m, err = Load(source.FS()); err != nil {
-			return Result{}, err
-		}
+		return Result{}, err
 	}
 	env, err := m.Select(environment)
 	if err != nil {
 		return Result{}, err
 	}
-	root, err := os.OpenRoot(cmp.Or(a.Root, DefaultRoot))
+	rootName, sourceName, stateName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), cmp.Or(a.State, DefaultState)
+	root, err := os.OpenRoot(rootName)
 	if err != nil {
 		return Result{}, targetError("root", err)
 	}
 	targets := &tree{root: root}
 	defer targets.close()
-
-	unlock, err := lock(ctx, targets, m)
+	if err := m.testify(root, env.Name, a.hostname); err != nil {
+		return Result{}, err
+	}
+	l := newLayout(rootName, sourceName, stateName)
+	unlock, err := lock(ctx, targets, m.first(l))
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	if err := a.recover(targets, m); err != nil {
+	extra, err := a.recover(targets, m, l)
+	if err != nil {
 		return Result{}, err
 	}
-	before := readRecord(cmp.Or(a.State, DefaultState), targets, m)
-	p, err := makePlan(targets, m, env, before)
+	source, err := os.OpenRoot(sourceName)
+	if err != nil {
+		return Result{}, sourceError(err)
+	}
+	defer source.Close()
+	wanted, err := wants(m, env, l, source, values{lookup: a.lookup, root: root})
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.checkLinks(root, l); err != nil {
+		return Result{}, err
+	}
+	besides := beside(m, l)
+	before := readRecord(stateName, targets, besides)
+	p, err := makePlan(targets, m, wanted, before, extra)
 	if err != nil {
 		return Result{}, err
 	}
 	if err := p.preflight(targets); err != nil {
 		return Result{}, err
 	}
-	after := newRecord(m, env, a.now())
-	after.Dirs = p.dirs(before)
+	after := newRecord(m, env, wanted, a.now())
+	after.Dirs = p.dirs(targets, before)
 	tx := &transaction{targets: targets, source: source, step: a.at}
 	if err := tx.run(ctx, p); err != nil {
 		return Result{}, err
 	}
 	if before == nil || !before.same(after) {
 		a.at("record")
-		after.write(cmp.Or(a.State, DefaultState), targets, m)
+		after.write(stateName, targets, besides)
 	}
-	if err := tx.finish(p); err != nil {
+	if err := tx.finish(); err != nil {
 		return Result{}, err
 	}
 	r := p.result()
@@ -112,13 +130,38 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 	return r, nil
 }
 
-// Choose is [Manifest.Select] for the value of the selecting variable: where it is not set at all, the default of the
-// spec is taken if there is one.
-func (m *Manifest) Choose(value string, set bool) (*Environment, error) {
+// Choose returns the environment that value, the content of the selecting variable, stands for. Where the variable is not
+// set at all, it is the default of the spec, if there is one. The errors are those of [Manifest.Select].
+func (a *Activator) Choose(value string, set bool) (string, error) {
+	m, err := a.load()
+	if err != nil {
+		return "", err
+	}
 	if !set {
 		value = m.Spec.Default
 	}
-	return m.Select(value)
+	env, err := m.Select(value)
+	if err != nil {
+		return "", err
+	}
+	return env.Name, nil
+}
+
+// load returns the manifest, or as much of it as an activation needs, and keeps it.
+func (a *Activator) load() (*Manifest, error) {
+	if a.Manifest != nil {
+		return a.Manifest, nil
+	}
+	if a.loaded != nil {
+		return a.loaded, nil
+	}
+	source, err := os.OpenRoot(cmp.Or(a.Source, DefaultSource))
+	if err != nil {
+		return nil, sourceError(err)
+	}
+	defer source.Close()
+	a.loaded, err = loadForStart(source.FS())
+	return a.loaded, err
 }
 
 func (a *Activator) at(step string) {
@@ -127,17 +170,31 @@ func (a *Activator) at(step string) {
 	}
 }
 
-func (a *Activator) now() time.Time {
-	if a.Now != nil {
-		return a.Now()
-	}
-	return time.Now()
-}
-
 // sourceError is an error about the source folder as a whole.
 func sourceError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("source folder: %w: %w", ErrIncomplete, err)
 	}
 	return fmt.Errorf("source folder: %w", err)
+}
+
+func (a *Activator) lookup(name string) (string, bool) {
+	if a.Lookup != nil {
+		return a.Lookup(name)
+	}
+	return os.LookupEnv(name)
+}
+
+func (a *Activator) hostname() (string, error) {
+	if a.Hostname != nil {
+		return a.Hostname()
+	}
+	return os.Hostname()
+}
+
+func (a *Activator) now() time.Time {
+	if a.Now != nil {
+		return a.Now()
+	}
+	return time.Now()
 }

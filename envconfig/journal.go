@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 )
@@ -20,8 +20,10 @@ const (
 
 // journal is what it takes to undo or finish an activation that did not come to its end.
 type journal struct {
-	Ops  []op     `json:"ops"`
-	Dirs []string `json:"dirs"`
+	Ops []op `json:"ops"`
+	// Dirs are folders that the activation makes, Emptied those that it may leave empty; parents before children.
+	Dirs    []string `json:"dirs,omitempty"`
+	Emptied []string `json:"emptied,omitempty"`
 
 	dir   string
 	phase phase
@@ -35,19 +37,13 @@ func startJournal(t *tree, p *plan) (*journal, error) {
 	if err != nil {
 		return nil, targetError("/"+dir, err)
 	}
-	j := &journal{Ops: p.ops, Dirs: p.missing, dir: dir, phase: phaseStage}
+	j := &journal{Ops: p.ops, Dirs: p.missing, Emptied: p.emptied, dir: dir, phase: phaseStage}
 	data, err := json.Marshal(j)
 	if err != nil {
 		return nil, err
 	}
-	// Under its own name the journal must be whole, so it is written under another.
-	draft := path.Join(dir, tempPrefix+"journal-draft")
-	err = t.create(draft, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
-	if err == nil {
-		err = t.rename(draft, j.name(phaseStage))
-	}
-	if err != nil {
-		return nil, errors.Join(targetError("/"+draft, err), t.remove(draft))
+	if err := t.replace(j.name(phaseStage), data); err != nil {
+		return nil, targetError("/"+dir, err)
 	}
 	return j, nil
 }
@@ -78,38 +74,54 @@ func (j *journal) clean(t *tree, step func(string)) error {
 			}
 		}
 	}
+	t.forget()
+	for _, dir := range slices.Backward(j.Emptied) {
+		_ = t.remove(dir) // a folder that holds something else stays
+	}
 	step("forget")
 	return j.remove(t)
 }
 
-// recover undoes or finishes what an earlier activation left when it was killed.
-func (a *Activator) recover(t *tree, m *Manifest) error {
-	for _, dir := range m.targetDirs() {
+// recover undoes or finishes what earlier activations left when they were killed. It returns the targets that stand there
+// because of one that was finished, in case that it did not come to write its record.
+func (a *Activator) recover(t *tree, m *Manifest, l layout) (placed []string, err error) {
+	for _, dir := range m.targetDirs(l) {
 		if _, err := t.dir(dir); err != nil {
 			continue // not there, or not to be reached: the plan reports it where it matters
 		}
-		if err := t.remove(path.Join(dir, tempPrefix+"journal-draft")); err != nil && !errors.Is(err, fs.ErrPermission) {
-			return targetError("/"+dir, err)
+		if err := t.remove(path.Join(dir, tempPrefix+"draft")); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return nil, targetError("/"+dir, err)
 		}
 		for _, ph := range []phase{phaseStage, phaseCommit, phaseDone} {
 			j, err := readJournal(t, dir, ph)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if j == nil {
 				continue
 			}
 			if ph == phaseDone {
+				placed = append(placed, j.placed()...)
 				err = j.clean(t, a.at)
 			} else {
 				err = j.undo(t, a.at)
 			}
 			if err != nil {
-				return fmt.Errorf("recover from an interrupted start: %w", err)
+				return nil, fmt.Errorf("recover from an interrupted start: %w", err)
 			}
 		}
 	}
-	return nil
+	return placed, nil
+}
+
+func (j *journal) placed() []string {
+	var paths []string
+	for i := range j.Ops {
+		if j.Ops[i].Kind != opRemove {
+			paths = append(paths, j.Ops[i].Path)
+		}
+	}
+	return paths
 }
 
 func readJournal(t *tree, dir string, ph phase) (*journal, error) {
@@ -133,7 +145,7 @@ func readJournal(t *tree, dir string, ph phase) (*journal, error) {
 			return nil, invalid("/"+j.name(ph), "path %s %s", quote(o.Path), problem)
 		}
 	}
-	for _, dir := range j.Dirs {
+	for _, dir := range slices.Concat(j.Dirs, j.Emptied) {
 		if problem := pathProblem(dir); problem != "" {
 			return nil, invalid("/"+j.name(ph), "folder %s %s", quote(dir), problem)
 		}
@@ -142,19 +154,38 @@ func readJournal(t *tree, dir string, ph phase) (*journal, error) {
 }
 
 // targetDirs are all folders that targets of any environment may stand in, and those above them, sorted.
-func (m *Manifest) targetDirs() []string {
+func (m *Manifest) targetDirs(l layout) []string {
 	seen := map[string]bool{".": true}
+	add := func(name string) {
+		for dir := path.Dir(name); !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+		}
+	}
 	for _, env := range m.Environments {
 		for i := range env.Files {
-			for dir := path.Dir(env.Files[i].Path); !seen[dir]; dir = path.Dir(dir) {
-				seen[dir] = true
+			if env.Files[i].Action != Pointer {
+				add(env.Files[i].Path)
 			}
 		}
 	}
-	dirs := make([]string, 0, len(seen))
-	for dir := range seen {
-		dirs = append(dirs, dir)
+	if len(m.links()) > 0 {
+		add(l.current())
 	}
-	slices.Sort(dirs)
-	return dirs
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// first is the target that comes first of all environments' targets; what belongs to all of them stands beside it.
+func (m *Manifest) first(l layout) string {
+	first := ""
+	if len(m.links()) > 0 {
+		first = l.current()
+	}
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			if f := &env.Files[i]; f.Action != Pointer && (first == "" || f.Path < first) {
+				first = f.Path
+			}
+		}
+	}
+	return first
 }

@@ -12,14 +12,14 @@ import (
 // lock makes starts that share a target tree take turns. It locks the folder of the first target and every folder above
 // it, from the root down, so that starts which see the tree from different roots still meet, and none waits for another
 // in a circle. The locks are on the folders themselves: no file is made, and a killed process holds none.
-func lock(ctx context.Context, t *tree, m *Manifest) (unlock func(), err error) {
+func lock(ctx context.Context, t *tree, first string) (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
 		for _, f := range held {
 			f.Close()
 		}
 	}
-	for _, dir := range chain(path.Dir(beside(m))) {
+	for _, dir := range chain(path.Dir(first)) {
 		d, err := t.dir(dir)
 		if err != nil {
 			break

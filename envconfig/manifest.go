@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 )
 
 const (
@@ -34,6 +35,10 @@ type Manifest struct {
 	Required []string
 	// Spec is what envconfig.json said.
 	Spec Spec
+
+	// head and digest are set where no more than the head of manifest.json was read; the environments have no files then.
+	head   *head
+	digest string
 }
 
 // Environment is the set of files that one environment puts in place, those of _base included.
@@ -42,6 +47,8 @@ type Environment struct {
 	Name string
 	// Files sorted by Path.
 	Files []File
+
+	digest string // where no more than the head of manifest.json was read
 }
 
 // File is one file of one environment.
@@ -55,11 +62,41 @@ type File struct {
 	// Size of the source in bytes.
 	Size int64 `json:"size"`
 	// Mode is what the target's permission bits will be, whatever the umask.
-	Mode fs.FileMode `json:"mode"`
+	Mode fs.FileMode `json:"-"`
 	// Action says how the file gets to its target. The default is [Copy].
 	Action Action `json:"action,omitempty"`
 	// Keys are the names of the settings in the file, without values, sorted; nil when they were not collected.
 	Keys []string `json:"keys,omitempty"`
+
+	modeGiven bool
+}
+
+// octalFile is a File as manifest.json shows it, with the mode in the form that people know.
+type octalFile struct {
+	plainFile
+	Mode string `json:"mode"`
+}
+
+type plainFile File
+
+// MarshalJSON writes the mode in octal.
+func (f File) MarshalJSON() ([]byte, error) {
+	return json.Marshal(octalFile{plainFile(f), fmt.Sprintf("%04o", f.Mode)})
+}
+
+// UnmarshalJSON reads what [File.MarshalJSON] wrote.
+func (f *File) UnmarshalJSON(data []byte) error {
+	var o octalFile
+	if err := json.Unmarshal(data, &o); err != nil {
+		return err
+	}
+	mode, err := strconv.ParseUint(o.Mode, 8, 9)
+	if err != nil {
+		return fmt.Errorf("mode %s of %q is not octal permission bits", quote(o.Mode), o.Path)
+	}
+	*f = File(o.plainFile)
+	f.Mode = fs.FileMode(mode)
+	return nil
 }
 
 // Names returns the environments' names, sorted.
@@ -77,6 +114,9 @@ func (e *Environment) Paths() []string {
 // Digest identifies what the environment puts in place: "sha256:" and 64 hexadecimal digits. Two environments with equal
 // digests put the same bytes with the same modes into the same places.
 func (e *Environment) Digest() string {
+	if e.digest != "" {
+		return e.digest
+	}
 	h := sha256.New()
 	for _, f := range e.Files {
 		fmt.Fprintf(h, "%q %s %o %s\n", f.Path, f.SHA256, f.Mode, f.Action)
@@ -86,6 +126,9 @@ func (e *Environment) Digest() string {
 
 // Digest identifies the whole: every environment's files, the required ones and the spec. Keys have no part in it.
 func (m *Manifest) Digest() string {
+	if m.digest != "" {
+		return m.digest
+	}
 	h := sha256.New()
 	fmt.Fprintf(h, "envconfig %d\n", manifestVersion)
 	for _, name := range m.Names() {
@@ -103,9 +146,10 @@ func (m *Manifest) Digest() string {
 type wire struct {
 	Version      int                        `json:"version"`
 	Digest       string                     `json:"digest"`
+	Spec         *Spec                      `json:"spec,omitempty"`
+	Pointer      *head                      `json:"pointer,omitempty"` // before the long part
 	Environments map[string]wireEnvironment `json:"environments"`
 	Required     []string                   `json:"required"`
-	Spec         *Spec                      `json:"spec,omitempty"`
 }
 
 type wireEnvironment struct {
@@ -127,7 +171,7 @@ func (m *Manifest) wire(full bool) wire {
 		w.Environments[name] = e
 	}
 	if full {
-		w.Spec = &m.Spec
+		w.Spec, w.Pointer = &m.Spec, newHead(m)
 	}
 	return w
 }
@@ -177,11 +221,22 @@ func ParseManifest(data []byte) (*Manifest, error) {
 
 // complete reports which files env lacks.
 func (m *Manifest) complete(env *Environment) error {
-	if len(env.Files) == 0 {
+	if len(env.Files) == 0 && m.head == nil {
 		return fmt.Errorf("environment %q: %w: no files in envs/%s", env.Name, ErrIncomplete, env.Name)
 	}
-	if missing := m.Missing(env.Name); len(missing) > 0 && len(m.Spec.Required) > 0 {
+	if missing := m.lacks(env); len(missing) > 0 {
 		return fmt.Errorf("environment %q: %w: required files missing: %s", env.Name, ErrIncomplete, list(missing))
+	}
+	return nil
+}
+
+// lacks are the files that the spec requires and env does not have.
+func (m *Manifest) lacks(env *Environment) []string {
+	switch {
+	case m.head != nil:
+		return m.head.Missing[env.Name]
+	case len(m.Spec.Required) > 0:
+		return m.Missing(env.Name)
 	}
 	return nil
 }

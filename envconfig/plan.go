@@ -1,6 +1,7 @@
 package envconfig
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,7 +27,7 @@ type op struct {
 	// Seq numbers the op, and with it the names of its temporary files.
 	Seq int `json:"seq"`
 
-	file *File
+	want *want
 }
 
 // fresh is where the new content stands until it is renamed to Path; saved is where the old content is kept meanwhile.
@@ -43,33 +44,31 @@ type plan struct {
 	kept int
 	// missing are the folders that have to be made, parents first.
 	missing []string
-	// emptied are folders made by an earlier activation that may be empty afterwards, children first.
+	// emptied are folders made by earlier activations that may be empty afterwards, parents first.
 	emptied []string
 }
 
-// makePlan compares the files of env with what stands at their targets.
-func makePlan(t *tree, m *Manifest, env *Environment, before *record) (*plan, error) {
+// makePlan compares what is wanted with what stands at the targets. In extra are targets that an interrupted activation
+// put in place, beside those of the record.
+func makePlan(t *tree, m *Manifest, wanted []want, before *record, extra []string) (*plan, error) {
 	p := &plan{}
 	var problems []error
-	for i := range env.Files {
-		f := &env.Files[i]
-		kind, err := compare(t, f)
+	for i := range wanted {
+		w := &wanted[i]
+		kind, err := w.compare(t)
 		switch {
 		case err != nil:
-			problems = append(problems, targetError("/"+f.Path, err))
+			problems = append(problems, targetError("/"+w.path, err))
 		case kind == "":
 			p.kept++
 		default:
-			p.ops = append(p.ops, op{Kind: kind, Path: f.Path, file: f})
+			p.ops = append(p.ops, op{Kind: kind, Path: w.path, want: w})
 		}
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	stale, err := staleFiles(t, m, env, before)
-	if err != nil {
-		return nil, err
-	}
+	stale := staleFiles(t, m, wanted, before, extra)
 	for _, name := range stale {
 		p.ops = append(p.ops, op{Kind: opRemove, Path: name})
 	}
@@ -78,73 +77,47 @@ func makePlan(t *tree, m *Manifest, env *Environment, before *record) (*plan, er
 	}
 	if before != nil && len(stale) > 0 {
 		p.emptied = slices.Clone(before.Dirs)
-		slices.Sort(p.emptied)
-		slices.Reverse(p.emptied)
 	}
 	return p, p.findMissing(t)
 }
 
-// compare says what has to be done for f: nothing, create or replace.
-func compare(t *tree, f *File) (opKind, error) {
-	info, err := t.lstat(f.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return opCreate, nil
-	case err != nil:
-		return "", err
-	case info.Mode().Type() == fs.ModeSymlink:
-		return opReplace, nil // the link itself goes; what it points to is not touched
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, typeName(info.Mode().Type()))
-	case info.Size() != f.Size || info.Mode() != f.Mode:
-		return opReplace, nil
-	}
-	sum, err := t.sum(f.Path)
-	if errors.Is(err, fs.ErrPermission) {
-		return opReplace, nil
-	}
-	if err != nil || sum == f.SHA256 {
-		return "", err
-	}
-	return opReplace, nil
-}
-
 // staleFiles are the targets that stand there because of another environment: those of the record, and, for the case
 // that the record was lost, those whose content is exactly what another environment of the manifest puts there.
-func staleFiles(t *tree, m *Manifest, env *Environment, before *record) ([]string, error) {
-	wanted := map[string]bool{}
-	for _, f := range env.Files {
-		wanted[f.Path] = true
+func staleFiles(t *tree, m *Manifest, wanted []want, before *record, extra []string) []string {
+	settled := map[string]bool{}
+	for i := range wanted {
+		settled[wanted[i].path] = true
 	}
-	stale := map[string]bool{}
 	if before != nil {
 		for _, f := range before.Files {
-			if wanted[f.Path] {
-				continue
-			}
-			info, err := t.lstat(f.Path)
-			if err == nil && !info.IsDir() {
-				stale[f.Path] = true
-			}
+			extra = append(extra, f.Path)
+		}
+	}
+	var stale []string
+	for _, name := range extra {
+		if settled[name] {
+			continue
+		}
+		if info, err := t.lstat(name); err == nil && !info.IsDir() {
+			settled[name] = true
+			stale = append(stale, name)
 		}
 	}
 	for _, name := range m.Names() {
 		for i := range m.Environments[name].Files {
 			f := &m.Environments[name].Files[i]
-			if wanted[f.Path] || stale[f.Path] {
+			if settled[f.Path] || cmp.Or(f.Action, Copy) != Copy {
 				continue
 			}
-			if kind, err := compare(t, f); err == nil && kind == "" {
-				stale[f.Path] = true
+			w := want{path: f.Path, mode: f.Mode, size: f.Size, sha256: f.SHA256}
+			if kind, err := w.compare(t); err == nil && kind == "" {
+				settled[f.Path] = true
+				stale = append(stale, f.Path)
 			}
 		}
 	}
-	var paths []string
-	for name := range stale {
-		paths = append(paths, name)
-	}
-	slices.Sort(paths)
-	return paths, nil
+	slices.Sort(stale)
+	return stale
 }
 
 // findMissing lists the folders that do not exist yet.
@@ -165,10 +138,14 @@ func (p *plan) findMissing(t *tree) error {
 }
 
 // dirs are the folders that activations made: those of before that are still there, and those that p makes.
-func (p *plan) dirs(before *record) []string {
+func (p *plan) dirs(t *tree, before *record) []string {
 	dirs := slices.Clone(p.missing)
 	if before != nil {
-		dirs = append(dirs, before.Dirs...)
+		for _, dir := range before.Dirs {
+			if _, err := t.dir(dir); err == nil {
+				dirs = append(dirs, dir)
+			}
+		}
 	}
 	slices.Sort(dirs)
 	return slices.Compact(dirs)

@@ -1,7 +1,6 @@
 package envconfig
 
 import (
-	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -36,12 +35,15 @@ type placed struct {
 	SHA256 string      `json:"sha256"`
 	Mode   fs.FileMode `json:"mode"`
 	Action Action      `json:"action,omitempty"`
+	// Link is what a symbolic link says.
+	Link string `json:"link,omitempty"`
 }
 
-func newRecord(m *Manifest, env *Environment, now time.Time) *record {
+func newRecord(m *Manifest, env *Environment, wanted []want, now time.Time) *record {
 	r := &record{Version: 1, Environment: env.Name, Digest: env.Digest(), Manifest: m.Digest(), UID: os.Geteuid(), Activated: now.UTC()}
-	for _, f := range env.Files {
-		r.Files = append(r.Files, placed{Path: f.Path, SHA256: f.SHA256, Mode: f.Mode, Action: f.Action})
+	for i := range wanted {
+		w := &wanted[i]
+		r.Files = append(r.Files, placed{Path: w.path, SHA256: w.sha256, Mode: w.mode, Action: w.action, Link: w.link})
 	}
 	return r
 }
@@ -53,25 +55,17 @@ func (r *record) same(other *record) bool {
 }
 
 // beside is where the record stands when the state folder cannot be written.
-func beside(m *Manifest) string {
-	first := ""
-	for _, env := range m.Environments {
-		if len(env.Files) > 0 && (first == "" || env.Files[0].Path < first) {
-			first = env.Files[0].Path
-		}
-	}
-	return path.Join(path.Dir(cmp.Or(first, "x")), besideName)
-}
+func beside(m *Manifest, l layout) string { return path.Join(path.Dir(m.first(l)), besideName) }
 
 // readRecord returns what the last activation wrote, or nil.
-func readRecord(state string, t *tree, m *Manifest) *record {
+func readRecord(state string, t *tree, besides string) *record {
 	if s, err := os.OpenRoot(state); err == nil {
 		defer s.Close()
 		if r := parseRecord(readFile(s.FS(), recordName, maxManifest)); r != nil {
 			return r
 		}
 	}
-	d, base, err := t.split(beside(m))
+	d, base, err := t.split(besides)
 	if err != nil {
 		return nil
 	}
@@ -98,26 +92,35 @@ func parseRecord(data []byte, err error) *record {
 }
 
 // write puts the record into the state folder or, failing that, beside the first target. Where neither can be written the
-// environment is active all the same.
-func (r *record) write(state string, t *tree, m *Manifest) {
+// environment is active all the same. Only this user may read it: sums of rendered files would let others test guesses.
+func (r *record) write(state string, t *tree, besides string) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return
 	}
-	fill := func(w io.Writer) error { _, err := w.Write(append(data, '\n')); return err }
+	data = append(data, '\n')
 	if os.MkdirAll(state, 0o755) == nil {
 		if s, err := os.OpenRoot(state); err == nil {
 			st := &tree{root: s}
 			defer st.close()
-			if st.create(tempPrefix+recordName, 0o644, fill) == nil && st.rename(tempPrefix+recordName, recordName) == nil {
-				_ = t.remove(beside(m))
+			if st.replace(recordName, data) == nil {
+				_ = t.remove(besides)
 				return
 			}
 		}
 	}
-	name := beside(m)
-	draft := name + ".new"
-	if t.create(draft, 0o644, fill) != nil || t.rename(draft, name) != nil {
+	_ = t.replace(besides, data)
+}
+
+// replace puts data in the place of a small file, as a whole, for this user alone.
+func (t *tree) replace(name string, data []byte) error {
+	draft := path.Join(path.Dir(name), tempPrefix+"draft")
+	err := t.create(draft, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
+	if err == nil {
+		err = t.rename(draft, name)
+	}
+	if err != nil {
 		_ = t.remove(draft)
 	}
+	return err
 }

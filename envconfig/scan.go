@@ -116,6 +116,9 @@ func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 			return err
 		}
 		m.Spec.apply(&f)
+		if err := m.conceal(fsys, &f); err != nil {
+			return err
+		}
 		files = append(files, f)
 		return nil
 	})
@@ -189,6 +192,18 @@ func (f *File) read(fsys fs.FS) error {
 	}
 	f.Mode, f.SHA256 = info.Mode().Perm(), hex.EncodeToString(h.Sum(nil))
 	return nil
+}
+
+// conceal takes the permissions of others from a rendered file that draws on a file, which most likely is a secret.
+func (m *Manifest) conceal(fsys fs.FS, f *File) error {
+	if f.Action != Fill {
+		return nil
+	}
+	template, err := readFile(fsys, f.Source, maxRendered)
+	if err == nil && !f.modeGiven && m.Spec.Render.usesFiles(string(template)) {
+		f.Mode &^= 0o007
+	}
+	return err
 }
 
 // overlay is base with the files of env in the place of those with the same path.

@@ -25,6 +25,18 @@ type Spec struct {
 	Required []string `json:"required,omitempty"`
 	// Paths are rules for single paths; of several that match, the last that says something about a property wins.
 	Paths []Rule `json:"paths,omitempty"`
+	// Render declares what files with the action render may draw on.
+	Render Render `json:"render,omitzero"`
+	// Witnesses are second sources of the environment's name, all of which must agree with the selection.
+	Witnesses []Witness `json:"witnesses,omitempty"`
+}
+
+// Render declares the names that are filled in; whatever else looks like a placeholder is left as it is.
+type Render struct {
+	// Variables are the environment variables that ${NAME} and ${NAME:-default} may name.
+	Variables []string `json:"variables,omitempty"`
+	// Files are patterns, as in [Rule.Match] with a slash before, of the files that ${file:/path} may name.
+	Files []string `json:"files,omitempty"`
 }
 
 // Rule says how the paths that match its pattern are activated.
@@ -40,11 +52,22 @@ type Rule struct {
 // Action is the way in which a file gets to its target.
 type Action string
 
-// Copy puts a copy of the source, made whole beside the target first, in the target's place.
-const Copy Action = "copy"
+const (
+	// Copy puts a copy of the source, made whole beside the target first, in the target's place.
+	Copy Action = "copy"
+	// Link makes the target a symbolic link to the source. Its mode is the source's. Tomcat, for one, does not follow links
+	// inside of a web application.
+	Link Action = "link"
+	// Pointer expects that the image has a link in the target's place which leads through <state>/current, see
+	// [Manifest.Bake]; an activation then makes that one link, however many files there are. A rule whose pattern is a
+	// folder followed by "/**" is one link for the folder as a whole.
+	Pointer Action = "pointer"
+	// Fill is Copy with the placeholders filled in that [Render] declares.
+	Fill Action = "render"
+)
 
 func (a Action) problem() string {
-	if !slices.Contains([]Action{"", Copy}, a) {
+	if !slices.Contains([]Action{"", Copy, Link, Pointer, Fill}, a) {
 		return "has the unknown action " + quote(string(a))
 	}
 	return ""
@@ -88,6 +111,9 @@ func (s *Spec) validate() error {
 			return invalid(SpecName, "required path %s %s", quote(p), problem)
 		}
 	}
+	if err := errors.Join(s.Render.validate(), s.validateWitnesses()); err != nil {
+		return err
+	}
 	for i, r := range s.Paths {
 		if r.Match == "" || !validPattern(r.Match) {
 			return invalid(SpecName, "paths[%d]: pattern %s is malformed", i, quote(r.Match))
@@ -117,12 +143,12 @@ func (s *Spec) apply(f *File) {
 			continue
 		}
 		if mode, _ := r.mode(); r.Mode != "" {
-			f.Mode = mode
+			f.Mode, f.modeGiven = mode, true
 		}
-		if r.Action != "" && r.Action != Copy {
-			f.Action = r.Action
-		} else if r.Action == Copy {
+		if r.Action == Copy {
 			f.Action = ""
+		} else if r.Action != "" {
+			f.Action = r.Action
 		}
 	}
 }

@@ -1,12 +1,14 @@
 package envconfig
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -92,31 +94,47 @@ func (x *transaction) mkdir(dir string) error {
 	return errors.Join(d.Chmod(0o755), d.Close())
 }
 
-// stageFile writes the new content beside the target and holds it to what the manifest says.
+// stageFile puts what is wanted beside the target, and holds a copy to what the manifest says.
 func (x *transaction) stageFile(o *op) error {
-	src, err := x.source.Open(o.file.Source)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s: %w: %w", o.file.Source, ErrIncomplete, err)
+	w := o.want
+	if w.link != "" {
+		if err := x.targets.symlink(o.fresh(), w.link); err != nil {
+			return targetError("/"+o.Path, err)
 		}
-		return sourceFileError(o.file.Source, err)
+		if _, err := x.targets.root.Stat(o.fresh()); err != nil {
+			return fmt.Errorf("/%s: %w: a link there does not lead to %s, because a folder on the way is a link itself: use the action copy: %w",
+				o.Path, ErrTarget, w.link, err)
+		}
+		return nil
 	}
-	defer src.Close()
-	h := sha256.New()
+	if w.source == "" {
+		return x.write(o, bytes.NewReader(w.content))
+	}
+	src, err := x.source.Open(w.source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w: %w", w.source, ErrIncomplete, err)
+	}
+	if err != nil {
+		return sourceFileError(w.source, err)
+	}
+	return errors.Join(x.write(o, src), src.Close())
+}
+
+func (x *transaction) write(o *op, content io.Reader) error {
 	if x.buffer == nil {
 		x.buffer = make([]byte, copyBuffer)
 	}
-	var n int64
-	err = x.targets.create(o.fresh(), o.file.Mode, func(w io.Writer) (err error) {
-		n, err = io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{src}, x.buffer)
+	h := sha256.New()
+	err := x.targets.create(o.fresh(), o.want.mode, func(w io.Writer) error {
+		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{content}, x.buffer)
+		x.bytes += n
 		return err
 	})
-	x.bytes += n
 	if err != nil {
 		return targetError("/"+o.Path, err)
 	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != o.file.SHA256 {
-		return invalid(o.file.Source, "its content has the sha256 %.12s… and the manifest says %.12s…: write the manifest anew with envconfig manifest", got, o.file.SHA256)
+	if hex.EncodeToString(h.Sum(nil)) != o.want.sha256 {
+		return mismatch(o.want.source)
 	}
 	return nil
 }
@@ -184,17 +202,11 @@ func (x *transaction) save(o *op) error {
 }
 
 // finish takes the old files and the journal away. It changes no target, so that its errors come after the fact.
-func (x *transaction) finish(p *plan) error {
+func (x *transaction) finish() error {
 	if x.journal == nil {
 		return nil
 	}
-	if err := x.journal.clean(x.targets, x.step); err != nil {
-		return err
-	}
-	for _, dir := range p.emptied {
-		_ = x.targets.remove(dir) // a folder that holds something else stays
-	}
-	return nil
+	return x.journal.clean(x.targets, x.step)
 }
 
 // undoOp brings one target back to what it was. It may be called any number of times.

@@ -71,6 +71,14 @@ func (t *tree) lstat(name string) (fs.FileInfo, error) {
 	return d.Lstat(base)
 }
 
+func (t *tree) readlink(name string) (string, error) {
+	d, base, err := t.split(name)
+	if err != nil {
+		return "", err
+	}
+	return d.Readlink(base)
+}
+
 func (t *tree) exists(name string) (bool, error) {
 	_, err := t.lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,6 +136,21 @@ func (t *tree) create(name string, mode fs.FileMode, fill func(io.Writer) error)
 		err = f.Chmod(mode)
 	}
 	return errors.Join(err, f.Close())
+}
+
+// symlink makes a link that says text. Whatever had that name is replaced.
+func (t *tree) symlink(name, text string) error {
+	d, base, err := t.split(name)
+	if err != nil {
+		return err
+	}
+	err = d.Symlink(text, base)
+	if errors.Is(err, fs.ErrExist) {
+		if err = d.Remove(base); err == nil {
+			err = d.Symlink(text, base)
+		}
+	}
+	return err
 }
 
 // sum is the SHA-256 of a regular file's content.

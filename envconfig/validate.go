@@ -51,7 +51,10 @@ func (m *Manifest) validate() error {
 			return invalid(ManifestName, "required path %s %s", quote(p), problem)
 		}
 	}
-	return m.Spec.validate()
+	if err := m.Spec.validate(); err != nil {
+		return err
+	}
+	return m.validateLinks()
 }
 
 func (e *Environment) validate() error {

@@ -2,23 +2,29 @@ package main
 
 import (
 	"errors"
+	"flag"
 
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/envconfig/entry"
 )
 
-type usageError struct{ error }
-
-// exitCode is what the binary ends with. The codes below 126 are those of sysexits.h.
+// exitCode is what the binary ends with. The codes from 64 to 78 are those of sysexits.h.
 func exitCode(err error) int {
 	var signal signalError
+	var ended serviceEnded
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
-	case errors.As(err, &usageError{}):
-		return 64
+	case errors.As(err, &ended):
+		return int(ended)
 	case errors.As(err, &signal):
 		return 128 + int(signal)
+	case errors.As(err, &usageError{}):
+		return 64
+	case errors.Is(err, errDrift):
+		return 1
+	case errors.Is(err, errNoCheck):
+		return 2
 	case errors.Is(err, envconfig.ErrUnknownEnvironment):
 		return 78
 	case errors.Is(err, envconfig.ErrInvalid):

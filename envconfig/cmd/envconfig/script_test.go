@@ -13,6 +13,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if mode := os.Getenv("ENVCONFIG_TEST_APP"); mode != "" {
+		apps[mode](os.Args[1:])
+		os.Exit(0)
+	}
 	testscript.Main(m, map[string]func(){"envconfig": main})
 }
 

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig"
+	"github.com/sluice-deploy/sluice/envconfig/entry"
+)
+
+const millisecond = time.Millisecond
+
+// options are the flags; each can be given as ENVCONFIG_<NAME> as well.
+type options struct {
+	source, root, state, variable string
+	environ                       entry.Environ
+	init                          choice
+	grace                         time.Duration
+	onMainExit                    entry.MainExit
+	mapExit                       map[int]int
+	quiet, label, bake            bool
+}
+
+const usage = `envconfig puts the configuration files of one environment in place and becomes the service.
+
+usage:
+  envconfig [flags] -- CMD [ARG…]   put the files in place, then start CMD
+  envconfig activate [flags]        put the files in place
+  envconfig status [flags]          what is active, as JSON
+  envconfig verify [flags]          hold the files on disk to what was put in place; 1 if something differs
+  envconfig list [flags]            the environments of the image and what each lacks
+  envconfig manifest [flags]        write manifest.json into the source folder, or print the image's label (--label)
+  envconfig check | diff ENV ENV | explain KEY     done by envconfig-check; see envconfig check --help
+
+examples:
+  ENTRYPOINT ["/sbin/envconfig", "--", "/opt/web/bin/server"]
+  ENTRYPOINT ["/sbin/envconfig", "--map-exit", "143:0", "--", "sh", "/sbin/startup.sh"]
+  RUN ["/sbin/envconfig", "manifest"]
+  docker run -e DEPLOY_ENV=sandbox -e ENVCONFIG_GRACE=8s IMAGE
+
+CMD becomes process 1 itself, unless it is a shell or a script: then envconfig stays in front of it, passes every signal to
+its process group, reaps zombies, and waits until all descendants have ended.
+
+exit codes: the service's own, or 128+n if signal n ended it, or
+  64 wrong use                     74 input/output error           126 the command cannot be run
+  65 invalid configuration data    77 a target is not writable     127 the command is not found
+  66 the environment lacks files   78 unknown, missing or malformed environment; nothing was changed
+  73 a target cannot be created    128+n signal n came during the activation, which was rolled back
+
+flags, each also as a variable ENVCONFIG_<NAME>, where lists are separated by line ends:
+`
+
+type usageError struct{ error }
+
+func (c *command) parse(args []string) error {
+	fs := flag.NewFlagSet("envconfig", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	c.define(fs)
+	if err := fromEnviron(fs, c.env); err != nil {
+		return err
+	}
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(c.stdout, usage)
+		fs.SetOutput(c.stdout)
+		fs.PrintDefaults()
+		return err
+	} else if err != nil {
+		return usageError{err}
+	}
+	if !c.environ.Valid() {
+		return usageError{errors.New("--unset takes a pattern and --set NAME=VALUE")}
+	}
+	c.args = fs.Args()
+	return nil
+}
+
+func (c *command) define(fs *flag.FlagSet) {
+	fs.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
+	fs.StringVar(&c.root, "root", envconfig.DefaultRoot, "`folder` that target paths are relative to")
+	fs.StringVar(&c.state, "state", envconfig.DefaultState, "`folder` for the record of what is active")
+	fs.StringVar(&c.variable, "var", envconfig.DefaultVariable, "`name` of the variable that selects the environment")
+	fs.BoolVar(&c.quiet, "quiet", false, "print no line about what was done")
+	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is for shells and scripts")
+	fs.DurationVar(&c.grace, "grace", entry.DefaultGrace, "with init: `time` from SIGTERM until what is left is killed; keep it below the orchestrator's")
+	fs.Func("on-main-exit", "with init: stop or `wait` for descendants when the command ends by itself (default stop)", c.setOnMainExit)
+	fs.Func("map-exit", "with init: `from:to` replaces an exit code; may be repeated", each(c.setMapExit))
+	fs.BoolVar(&c.environ.Pristine, "pristine", false, "give the command no variables but those of --set")
+	fs.Func("unset", "`pattern` of variables that the command does not get; may be repeated", each(func(s string) error {
+		c.environ.Unset = append(c.environ.Unset, s)
+		return nil
+	}))
+	fs.Func("set", "`NAME=VALUE` for the command; may be repeated", each(func(s string) error {
+		c.environ.Set = append(c.environ.Set, s)
+		return nil
+	}))
+	fs.BoolVar(&c.label, "label", false, "manifest: print the image's label as KEY=VALUE, write nothing")
+	fs.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first")
+}
+
+// fromEnviron sets the flags that ENVCONFIG_* variables name. A value is not repeated in an error: it may be a secret.
+func fromEnviron(fs *flag.FlagSet, env []string) (err error) {
+	fs.VisitAll(func(f *flag.Flag) {
+		name := "ENVCONFIG_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := lookup(env, name); ok && err == nil {
+			if f.Value.Set(value) != nil {
+				err = usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, f.Usage)}
+			}
+		}
+	})
+	return err
+}
+
+// each lets a variable hold several values, one a line.
+func each(set func(string) error) func(string) error {
+	return func(s string) error {
+		for line := range strings.Lines(s) {
+			if line = strings.TrimRight(line, "\r\n"); line == "" {
+				continue
+			}
+			if err := set(line); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func (c *command) setOnMainExit(s string) error {
+	switch s {
+	case "stop":
+		c.onMainExit = entry.Stop
+	case "wait":
+		c.onMainExit = entry.Wait
+	default:
+		return errors.New("must be stop or wait")
+	}
+	return nil
+}
+
+func (c *command) setMapExit(s string) error {
+	from, to, _ := strings.Cut(s, ":")
+	a, err1 := strconv.ParseUint(from, 10, 8)
+	b, err2 := strconv.ParseUint(to, 10, 8)
+	if err1 != nil || err2 != nil {
+		return errors.New("must be two exit codes, such as 143:0")
+	}
+	if c.mapExit == nil {
+		c.mapExit = map[int]int{}
+	}
+	c.mapExit[int(a)] = int(b)
+	return nil
+}
+
+// choice is true, false or left to what the command is.
+type choice string
+
+func (c *choice) String() string   { return "auto" }
+func (c *choice) IsBoolFlag() bool { return true }
+
+// Set takes true, false or auto.
+func (c *choice) Set(s string) error {
+	if s == "auto" {
+		*c = ""
+		return nil
+	}
+	b, err := strconv.ParseBool(s)
+	*c = choice(strconv.FormatBool(b))
+	return err
+}
+
+func (c choice) is(otherwise bool) bool {
+	if c == "" {
+		return otherwise
+	}
+	return c == "true"
+}

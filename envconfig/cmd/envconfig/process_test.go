@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// service is envconfig as process 1 of a PID namespace of its own.
+type service struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	output *watched
+}
+
+// watched is output that can be looked at while it grows.
+type watched struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.Write(p)
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.String()
+}
+
+// start runs a shell line in a new PID namespace with a /proc of its own. $E is the static envconfig with its flags for
+// the files of the test, $A is the test binary, which is one of apps.
+func start(t *testing.T, line string, env ...string) *service {
+	t.Helper()
+	return startWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}, "mount -t proc proc /proc && "+line, env...)
+}
+
+func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...string) *service {
+	t.Helper()
+	exe, err := binary()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(dir+"/src/envs/test/etc", 0o755))
+	require.NoError(t, os.WriteFile(dir+"/src/envs/test/etc/app.conf", []byte("x"), 0o644))
+	require.NoError(t, os.Mkdir(dir+"/root", 0o755))
+	s := &service{t: t, output: &watched{}}
+	s.cmd = exec.Command("/bin/sh", "-c", line)
+	s.cmd.Dir = dir
+	s.cmd.Env = append(os.Environ(), "DEPLOY_ENV=test", "A="+os.Args[0], "E="+exe,
+		"ENVCONFIG_SOURCE="+dir+"/src", "ENVCONFIG_ROOT="+dir+"/root", "ENVCONFIG_STATE="+dir+"/run")
+	s.cmd.Env = append(s.cmd.Env, env...)
+	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
+	if os.Getuid() != 0 && attr.Cloneflags != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	s.cmd.SysProcAttr = attr
+	require.NoError(t, s.cmd.Start())
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
+	return s
+}
+
+// sees waits until the output holds text.
+func (s *service) sees(text string) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return strings.Contains(s.output.String(), text) }, 20*time.Second, 2*time.Millisecond, "%q in %v", text, s.output)
+}
+
+func (s *service) signal(n syscall.Signal) { _ = s.cmd.Process.Signal(n) }
+
+// ends waits for the end and returns the exit code, or minus the signal's number.
+func (s *service) ends() int {
+	_ = s.cmd.Wait()
+	status := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return -int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+func TestDrainBehindAShellThatDoesNotExec(t *testing.T) {
+	t.Parallel()
+	s := start(t, `printf '%s\n' '"$A"; echo shell went on' > startup.sh; ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" -- sh startup.sh`)
+	s.sees("READY")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 143, s.ends())
+	require.Contains(t, s.output.String(), "DRAINED")
+	require.NotContains(t, s.output.String(), "ASKED TWICE")
+	require.Contains(t, s.output.String(), "drained processes=1")
+}
+
+func TestDrainOfAServiceInASessionOfItsOwn(t *testing.T) {
+	t.Parallel()
+	s := start(t, `ENVCONFIG_TEST_APP=background exec "$E" --init --on-main-exit=wait -- "$A" drain`)
+	s.sees("READY")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 0, s.ends())
+	require.Contains(t, s.output.String(), "DRAINED")
+}
+
+func TestMainExitStopsOrWaits(t *testing.T) {
+	t.Parallel()
+	s := start(t, `ENVCONFIG_TEST_APP=background exec "$E" --init -- "$A" drain`)
+	require.Equal(t, 0, s.ends())
+	s = start(t, `ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" -- sh -c '"$A" & sleep 0.2; exit 7'`)
+	require.Equal(t, 7, s.ends(), "the main process's own code")
+	require.Contains(t, s.output.String(), "DRAINED")
+}
+
+func TestStubbornServiceIsKilledAfterTheGraceTime(t *testing.T) {
+	t.Parallel()
+	s := start(t, `ENVCONFIG_TEST_APP=stubborn exec "$E" --init --grace 200ms -- "$A"`)
+	s.sees("READY")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 137, s.ends())
+	require.Regexp(t, `grace time over after .*, killed: \d+ envconfig`, s.output.String())
+}
+
+func TestSignalsArePassedOnEveryTimeInOrder(t *testing.T) {
+	t.Parallel()
+	s := start(t, `ENVCONFIG_TEST_APP=signals exec "$E" --init -- "$A"`)
+	s.sees("READY")
+	want := ""
+	for _, n := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT,
+		syscall.SIGWINCH, syscall.SIGCONT, 34, 64, syscall.SIGUSR1, syscall.SIGTERM} {
+		s.signal(n)
+		want += fmt.Sprintf("GOT %d\n", n)
+		s.sees(want)
+	}
+	require.Equal(t, 0, s.ends())
+}
+
+func TestSignalStormDoesNotLoseSIGTERM(t *testing.T) {
+	t.Parallel()
+	s := start(t, `ENVCONFIG_TEST_APP=signals exec "$E" --init -- "$A"`)
+	s.sees("READY")
+	for range 10_000 {
+		s.signal(syscall.SIGUSR1)
+	}
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 0, s.ends())
+	require.Contains(t, s.output.String(), "GOT 15\n")
+}
+
+func TestExitCodesComeThrough(t *testing.T) {
+	t.Parallel()
+	exe, err := binary()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(dir+"/src/envs/test", 0o755))
+	require.NoError(t, os.WriteFile(dir+"/src/envs/test/f", nil, 0o644))
+	for _, mode := range []string{"--init=true", "--init=false"} {
+		for code := range 256 {
+			cmd := exec.Command(exe, "--quiet", mode, "--source", dir+"/src", "--root", dir, "--state", dir+"/run", "--", "/bin/sh", "-c", fmt.Sprintf("exit %d", code))
+			cmd.Env = []string{"DEPLOY_ENV=test"}
+			_ = cmd.Run()
+			require.Equal(t, code, cmd.ProcessState.ExitCode(), mode)
+		}
+	}
+}
+
+func TestFatalSignalsOfTheServiceGive128AndTheirNumber(t *testing.T) {
+	t.Parallel()
+	for _, n := range []syscall.Signal{1, 2, 3, 6, 9, 10, 11, 12, 13, 14, 15, 24, 31, 34, 64} {
+		s := start(t, fmt.Sprintf(`ulimit -c 0; exec "$E" --init -- sh -c 'kill -%d $$'`, n))
+		require.Equal(t, 128+int(n), s.ends(), "%v", s.output)
+	}
+}
+
+func TestMapExit(t *testing.T) {
+	t.Parallel()
+	s := start(t, `exec "$E" --map-exit 143:0 -- sh -c 'kill -TERM $$; sleep 9'`)
+	require.Equal(t, 0, s.ends())
+}
+
+func TestZombiesAreReaped(t *testing.T) {
+	t.Parallel()
+	// 200 children whose parent goes at once are orphans of process 1.
+	s := start(t, `exec "$E" -- sh -c 'i=0; while [ $i -lt 200 ]; do (true & true &); i=$((i+2)); done
+		while grep -qs "^State:.Z" /proc/[0-9]*/status; do :; done; echo CLEAN'`)
+	require.Equal(t, 0, s.ends())
+	require.Contains(t, s.output.String(), "CLEAN")
+}
+
+func TestSubreaperWhenNotProcess1(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, &syscall.SysProcAttr{}, `ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" --init --on-main-exit=wait -- sh -c '(setsid "$A" &)'`)
+	s.sees("READY")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 0, s.ends())
+	require.Contains(t, s.output.String(), "DRAINED")
+	require.NotContains(t, s.output.String(), "ASKED TWICE")
+}
+
+func TestExecModeIsProcess1AndLeaksNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, `ulimit -Sn 1000; ENVCONFIG_TEST_APP=status exec "$E" --unset 'SECRET_*' --set COLOUR=red -- "$A"`, "SECRET_TOKEN=canary")
+	require.Equal(t, 0, s.ends())
+	require.Contains(t, s.output.String(), "pid 1 deploy test secret \n")
+	require.NotContains(t, s.output.String(), "LEAKED")
+	require.NotContains(t, s.output.String(), "canary")
+}
+
+func TestLimitOfDescriptorsReachesTheService(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"--init=true", "--init=false"} {
+		s := start(t, `ulimit -Sn 1000; exec "$E" `+mode+` -- sh -c 'ulimit -Sn'`)
+		require.Equal(t, 0, s.ends())
+		require.Contains(t, s.output.String(), "\n1000\n")
+	}
+}
+
+func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"--init=true", "--init=false"} {
+		s := start(t, `trap "" HUP INT; exec "$E" `+mode+` -- grep -E 'SigIgn|SigBlk' /proc/self/status`)
+		require.Equal(t, 0, s.ends())
+		require.Regexp(t, `SigBlk:\s+0000000000000000\nSigIgn:\s+0000000000000003\n`, s.output.String(), mode)
+	}
+}
+
+func TestSIGTERMDuringActivationRollsBack(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, &syscall.SysProcAttr{}, `until read go < gate; do :; done 2>&-; exec "$E" -- echo STARTED`)
+	root := filepath.Join(s.cmd.Dir, "root")
+	held, err := os.Open(root) // another start has its turn, so that this one waits for certain when the signal comes
+	require.NoError(t, err)
+	defer held.Close()
+	require.NoError(t, syscall.Flock(int(held.Fd()), syscall.LOCK_EX))
+	require.NoError(t, os.WriteFile(filepath.Join(s.cmd.Dir, "gate"), []byte("go\n"), 0o644))
+	fds := fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid)
+	require.Eventually(t, func() bool {
+		open, _ := filepath.Glob(fds + "/*")
+		n := 0
+		for _, fd := range open {
+			if to, err := os.Readlink(fd); err == nil && to == root {
+				n++
+			}
+		}
+		return n >= 2
+	}, 20*time.Second, time.Millisecond)
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 143, s.ends())
+	require.NotContains(t, s.output.String(), "STARTED")
+	require.NoDirExists(t, filepath.Join(root, "etc"))
+}
+
+func TestClosedLogChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, `exec "$E" -- sh -c 'echo went on >&3' 3>&1 1>/dev/full 2>&-`)
+	require.Equal(t, 0, s.ends())
+	require.Contains(t, s.output.String(), "went on")
+	s = start(t, `{ "$E" -- sh -c 'echo went on >&3' 3>&4 2>&1; echo code=$? >&4; } 4>&1 | true`)
+	s.ends()
+	require.Contains(t, s.output.String(), "went on\ncode=0")
+}
+
+func TestWithoutProc(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
+		`mount -t tmpfs none /proc && ENVCONFIG_TEST_APP=drain && export ENVCONFIG_TEST_APP && exec "$E" -- sh -c '"$A"; echo never'`)
+	s.sees("READY")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 143, s.ends())
+	require.Contains(t, s.output.String(), "DRAINED")
+}

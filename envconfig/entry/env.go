@@ -1,0 +1,52 @@
+package entry
+
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
+// Environ is what a service is given of the variables that this process has.
+type Environ struct {
+	// Pristine passes on nothing but Set. The default is false.
+	Pristine bool
+	// Unset are patterns as in [path.Match]; variables with such names are left out.
+	Unset []string
+	// Set are NAME=VALUE, put in last, in place of what was there.
+	Set []string
+}
+
+// Apply returns the variables for the service; env is left as it is.
+func (e *Environ) Apply(env []string) []string {
+	var out []string
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if !e.Pristine && !e.leavesOut(name) {
+			out = append(out, kv)
+		}
+	}
+	return append(out, e.Set...)
+}
+
+func (e *Environ) leavesOut(name string) bool {
+	if slices.ContainsFunc(e.Set, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) {
+		return true
+	}
+	return slices.ContainsFunc(e.Unset, func(pattern string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok
+	})
+}
+
+// Valid reports whether every pattern is well-formed and every Set names a variable.
+func (e *Environ) Valid() bool {
+	for _, pattern := range e.Unset {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(e.Set, func(kv string) bool {
+		name, _, ok := strings.Cut(kv, "=")
+		return !ok || name == ""
+	})
+}

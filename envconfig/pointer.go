@@ -1,0 +1,149 @@
+package envconfig
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// links are the places of the target tree where pointer mode has links baked into the image: the folder of each rule
+// "folder/**", and every other file with that action. Sorted.
+func (m *Manifest) links() []string {
+	if m.head != nil {
+		return m.head.Links
+	}
+	var folders []string
+	for _, r := range m.Spec.Paths {
+		folder, ok := strings.CutSuffix(r.Match, "/**")
+		if ok && r.Action == Pointer && !strings.ContainsAny(folder, `*?[\`) {
+			folders = append(folders, folder)
+		}
+	}
+	var links []string
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			f := &env.Files[i]
+			if f.Action == Pointer {
+				links = append(links, cmp.Or(outermost(folders, f.Path), f.Path))
+			}
+		}
+	}
+	slices.Sort(links)
+	return slices.Compact(links)
+}
+
+// outermost is the shortest of the folders that holds name, or empty.
+func outermost(folders []string, name string) string {
+	best := ""
+	for _, folder := range folders {
+		if strings.HasPrefix(name, folder+"/") && (best == "" || len(folder) < len(best)) {
+			best = folder
+		}
+	}
+	return best
+}
+
+// validateLinks refuses targets that would be written through a baked link.
+func (m *Manifest) validateLinks() error {
+	links := m.links()
+	if len(links) == 0 {
+		return nil
+	}
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			f := &env.Files[i]
+			if folder := outermost(links, f.Path); f.Action != Pointer && folder != "" {
+				return invalid(SpecName, "%q is below %q, which has the action pointer as a whole, and has the action %q", f.Path, folder, cmp.Or(f.Action, Copy))
+			}
+		}
+	}
+	return nil
+}
+
+// Bake makes the links that the action pointer needs, when the image is built: in the target tree one for each folder or
+// file, leading through <state>/current, and in each environment's folder one for each file that only _base has. It may
+// be called again. The error matches [ErrTarget] when something else is in a link's place. It returns the links' paths.
+// Write the manifest after it.
+func (a *Activator) Bake() ([]string, error) {
+	rootName, sourceName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource)
+	l := newLayout(rootName, sourceName, cmp.Or(a.State, DefaultState))
+	source, err := os.OpenRoot(sourceName)
+	if err != nil {
+		return nil, sourceError(err)
+	}
+	defer source.Close()
+	m, err := Scan(source.FS())
+	if err != nil {
+		return nil, err
+	}
+	links := m.links()
+	if len(links) == 0 {
+		return nil, nil
+	}
+	if l.state == "" || l.source == "" {
+		return nil, invalid("pointer", "the action pointer needs the source and the state folder below the root")
+	}
+	root, err := os.OpenRoot(rootName)
+	if err != nil {
+		return nil, targetError("root", err)
+	}
+	defer root.Close()
+	for _, name := range m.Names() {
+		for _, f := range m.Environments[name].Files {
+			own := path.Join(envsDir, name, f.Path)
+			if f.Action != Pointer || f.Source == own {
+				continue
+			}
+			if err := bakeLink(source, own, relative(own, f.Source)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, link := range links {
+		if err := bakeLink(root, link, relative(link, path.Join(l.current(), link))); err != nil {
+			return nil, err
+		}
+	}
+	return links, nil
+}
+
+func bakeLink(root *os.Root, name, text string) error {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return targetError("/"+name, err)
+	}
+	if err := root.Symlink(text, name); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrExist) {
+		return targetError("/"+name, err)
+	}
+	return checkLink(root, name, text)
+}
+
+// checkLink holds a baked link to what it must say.
+func checkLink(root *os.Root, name, text string) error {
+	got, err := root.Readlink(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("/%s: %w: the link for the action pointer is not in the image: run envconfig manifest --bake when it is built", name, ErrTarget)
+	case err != nil:
+		return fmt.Errorf("/%s: %w: the image has something else there than the link for the action pointer: remove it before envconfig manifest --bake", name, ErrTarget)
+	case got != text:
+		return fmt.Errorf("/%s: %w: is a link to %q where %q is expected", name, ErrTarget, got, text)
+	}
+	return nil
+}
+
+// checkLinks makes sure that the image was baked for this layout before the pointer is turned.
+func (m *Manifest) checkLinks(root *os.Root, l layout) error {
+	for _, link := range m.links() {
+		if err := checkLink(root, link, relative(link, path.Join(l.current(), link))); err != nil {
+			return err
+		}
+	}
+	return nil
+}

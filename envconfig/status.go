@@ -1,0 +1,168 @@
+package envconfig
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"time"
+)
+
+// Status says what is active. It holds no values.
+type Status struct {
+	// Environment is the active one.
+	Environment string `json:"environment"`
+	// Digest is that of the environment, Manifest that of the whole, both as they were at the activation.
+	Digest   string `json:"digest"`
+	Manifest string `json:"manifest"`
+	// UID is the user that activated it, and Activated is when.
+	UID       int       `json:"uid"`
+	Activated time.Time `json:"activated"`
+	// Files counts the targets.
+	Files int `json:"files"`
+}
+
+// Drift is a target that is not as it was put in place.
+type Drift struct {
+	// Path of the target, relative to the root.
+	Path string
+	// Reason says in what it differs; never what it holds.
+	Reason string
+}
+
+// Status reads the record of the last activation. The error matches [ErrIncomplete] when there is none, or it may not be
+// read by this user.
+func (a *Activator) Status() (Status, error) {
+	r, t, err := a.record()
+	if err != nil {
+		return Status{}, err
+	}
+	t.close()
+	return Status{r.Environment, r.Digest, r.Manifest, r.UID, r.Activated, len(r.Files)}, nil
+}
+
+// Verify holds every target to the record of the last activation and returns those that differ, sorted by path. In
+// pointer mode it is the links that are held to it, and the files behind them are held to the manifest.
+func (a *Activator) Verify() ([]Drift, error) {
+	r, t, err := a.record()
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	drift := []Drift{}
+	pointer := false
+	for _, f := range r.Files {
+		if reason := f.drift(t); reason != "" {
+			drift = append(drift, Drift{f.Path, reason})
+		}
+		pointer = pointer || f.Action == Pointer
+	}
+	if !pointer {
+		return drift, nil
+	}
+	behind, err := a.verifyPointer(r.Environment)
+	return append(drift, behind...), err
+}
+
+// record returns what is active, and the open root.
+func (a *Activator) record() (*record, *tree, error) {
+	m, err := a.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	rootName, state := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.State, DefaultState)
+	root, err := os.OpenRoot(rootName)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := &tree{root: root}
+	r := readRecord(state, t, beside(m, newLayout(rootName, cmp.Or(a.Source, DefaultSource), state)))
+	if r == nil {
+		t.close()
+		return nil, nil, fmt.Errorf("record in %s: %w: nothing was activated here, or not by this user", state, ErrIncomplete)
+	}
+	return r, t, nil
+}
+
+// drift says in what the target differs from f, or is empty.
+func (f *placed) drift(t *tree) string {
+	info, err := t.lstat(f.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "is gone"
+	case err != nil:
+		return cause(err).Error()
+	case f.Link != "":
+		if text, err := t.readlink(f.Path); err != nil || text != f.Link {
+			return "is not the link that was made"
+		}
+		return ""
+	case !info.Mode().IsRegular():
+		return "is a " + typeName(info.Mode().Type()) + " now"
+	}
+	switch sum, err := t.sum(f.Path); {
+	case err != nil:
+		return cause(err).Error()
+	case sum != f.SHA256:
+		return "has other content"
+	case info.Mode() != f.Mode:
+		return fmt.Sprintf("has the mode %04o, was put in place with %04o", info.Mode().Perm(), f.Mode)
+	}
+	return ""
+}
+
+// verifyPointer holds the sources that the links lead to, and the baked links, to the manifest.
+func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
+	source, err := os.OpenRoot(cmp.Or(a.Source, DefaultSource))
+	if err != nil {
+		return nil, sourceError(err)
+	}
+	s := &tree{root: source}
+	defer s.close()
+	m, err := Load(source.FS())
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(cmp.Or(a.Root, DefaultRoot))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	l := newLayout(cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), cmp.Or(a.State, DefaultState))
+	var drift []Drift
+	for _, link := range m.links() {
+		if checkLink(root, link, relative(link, path.Join(l.current(), link))) != nil {
+			drift = append(drift, Drift{link, "is not the link that was baked into the image"})
+		}
+	}
+	env := m.Environments[environment]
+	if env == nil {
+		return drift, nil
+	}
+	for _, f := range env.Files {
+		if f.Action != Pointer {
+			continue
+		}
+		if sum, err := s.sum(f.Source); err != nil || sum != f.SHA256 {
+			drift = append(drift, Drift{f.Path, "has other content than the manifest says"})
+		}
+	}
+	return drift, nil
+}
+
+// WriteManifest puts manifest.json into the source folder, as a whole, readable by everyone.
+func WriteManifest(source *os.Root, m *Manifest) error {
+	const draft = tempPrefix + ManifestName
+	t := &tree{root: source} // not closed: the root is the caller's
+	err := t.create(draft, 0o644, func(w io.Writer) error { _, err := w.Write(m.JSON()); return err })
+	if err == nil {
+		err = t.rename(draft, ManifestName)
+	}
+	if err != nil {
+		return errors.Join(targetError(ManifestName, err), t.remove(draft))
+	}
+	return nil
+}

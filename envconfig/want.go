@@ -1,0 +1,150 @@
+package envconfig
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// want is what has to stand at one target: a link, rendered content, or a copy of a source.
+type want struct {
+	path   string
+	mode   fs.FileMode
+	size   int64
+	sha256 string
+	action Action
+
+	link    string // what the link says; empty for a file
+	content []byte // of a rendered file
+	source  string // of a copied file
+}
+
+// layout says where the source and the state folder are below the root; empty when they are not below it.
+type layout struct{ source, state string }
+
+func newLayout(root, source, state string) layout {
+	return layout{source: below(root, source), state: below(root, state)}
+}
+
+func below(root, name string) string {
+	absRoot, err1 := filepath.Abs(root)
+	absName, err2 := filepath.Abs(name)
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	rel, err := filepath.Rel(absRoot, absName)
+	if err != nil || !filepath.IsLocal(rel) {
+		return ""
+	}
+	return filepath.ToSlash(rel)
+}
+
+// current is the one link that pointer mode makes.
+func (l layout) current() string { return path.Join(l.state, "current") }
+
+// relative is the text of a link at from that leads to to; both are below the root.
+func relative(from, to string) string {
+	rel, err := filepath.Rel(path.Dir("/"+from), "/"+to)
+	if err != nil {
+		return "/" + to // both are absolute and clean: cannot be
+	}
+	return rel
+}
+
+// wants lists what the environment puts in place, sorted by path. All placeholders that cannot be filled in are reported
+// at once.
+func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values) ([]want, error) {
+	var out []want
+	var missing []string
+	for _, f := range env.Files {
+		w := want{path: f.Path, mode: f.Mode, size: f.Size, sha256: f.SHA256, action: f.Action}
+		switch f.Action {
+		case Pointer:
+			continue
+		case Link:
+			if l.source == "" {
+				return nil, invalid(f.Path, "the action link needs the source folder below the root")
+			}
+			w.link, w.sha256 = relative(f.Path, path.Join(l.source, f.Source)), ""
+		case Fill:
+			content, lacks, err := renderFile(m, &f, source, from)
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range lacks {
+				missing = append(missing, name+" for "+f.Path)
+			}
+			sum := sha256.Sum256(content)
+			w.content, w.size, w.sha256 = content, int64(len(content)), hex.EncodeToString(sum[:])
+		default:
+			w.source = f.Source
+		}
+		out = append(out, w)
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("render: %w: not set: %s", ErrInvalid, list(missing))
+	}
+	if len(m.links()) > 0 {
+		if l.state == "" || l.source == "" {
+			return nil, invalid("pointer", "the action pointer needs the source and the state folder below the root")
+		}
+		to := path.Join(l.source, envsDir, env.Name)
+		out = append(out, want{path: l.current(), link: relative(l.current(), to), action: Pointer})
+		slices.SortFunc(out, func(a, b want) int { return strings.Compare(a.path, b.path) })
+	}
+	return out, nil
+}
+
+func renderFile(m *Manifest, f *File, source *os.Root, from values) (content []byte, missing []string, err error) {
+	template, err := readFile(source.FS(), f.Source, maxRendered)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%s: %w: %w", f.Source, ErrIncomplete, err)
+	}
+	if err != nil {
+		return nil, nil, sourceFileError(f.Source, err)
+	}
+	if sum := sha256.Sum256(template); hex.EncodeToString(sum[:]) != f.SHA256 {
+		return nil, nil, mismatch(f.Source)
+	}
+	content, missing = m.Spec.Render.fill(string(template), from)
+	return content, missing, nil
+}
+
+func mismatch(source string) error {
+	return invalid(source, "its content is not what the manifest says: write the manifest anew with envconfig manifest")
+}
+
+// compare says what has to be done for w: nothing, create or replace.
+func (w *want) compare(t *tree) (opKind, error) {
+	info, err := t.lstat(w.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return opCreate, nil
+	case err != nil:
+		return "", err
+	case info.Mode().Type() == fs.ModeSymlink:
+		if text, err := t.readlink(w.path); w.link == "" || err != nil || text != w.link {
+			return opReplace, err // the link itself goes; what it points to is not touched
+		}
+		return "", nil
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, typeName(info.Mode().Type()))
+	case w.link != "" || info.Size() != w.size || info.Mode() != w.mode:
+		return opReplace, nil
+	}
+	sum, err := t.sum(w.path)
+	if errors.Is(err, fs.ErrPermission) {
+		return opReplace, nil
+	}
+	if err != nil || sum == w.sha256 {
+		return "", err
+	}
+	return opReplace, nil
+}
