@@ -6,79 +6,124 @@ import "strings"
 const luaSuffix = "_by_lua_block"
 
 // lua moves past a Lua block whose "{" has just been read, "}" included. As in the Lua module a brace counts unless it
-// stands in a comment, a string or a long bracket; a quote that is never closed is an ordinary byte.
-func (s *scanner) lua() (bodyEnd int, err *scanError) {
-	open, level := s.pos, 1
-	for i := s.pos; i < len(s.text); {
-		switch s.text[i] {
+// stands in a comment, a string or a long bracket; a string ends on its line, and a quote that is not closed is an ordinary
+// byte. The module looks for these through Nginx's buffer, one at a time, and what does not fit into it is refused.
+func (s *scanner) lua() *scanError {
+	open, level := s.pos-1, 1
+	blame := open // where Nginx puts the blame for a missing end: the brace that was opened last
+	for {
+		token, end, err := s.luaToken(blame)
+		if err != nil {
+			return err
+		}
+		s.pos = end
+		switch token {
 		case '{':
 			level++
+			blame = end - 1
 		case '}':
 			level--
 			if level == 0 {
-				s.pos = i + 1
-				s.last = max(s.last, min(s.pos+bufferSize, len(s.text)))
-				return i, nil
+				return nil
 			}
+		}
+	}
+}
+
+// luaToken finds the next thing that matters to the end of the block, and the offset after it.
+func (s *scanner) luaToken(blame int) (token byte, end int, err *scanError) {
+	s.start = s.pos
+	first := s.pos
+	for {
+		if s.pos >= s.last || s.last-s.pos < bufferSize/2 && s.last < len(s.text) {
+			if s.last >= len(s.text) {
+				return 0, 0, s.fail(blame, "unexpected end of file, expecting terminating characters for lua code block")
+			}
+			if s.last-s.start == bufferSize {
+				return 0, 0, s.fail(first, "too long lua code block, probably missing terminating characters")
+			}
+			s.last = min(s.start+bufferSize, len(s.text))
+		}
+		token, begin, end := luaLex(s.text[:s.last], s.pos)
+		switch token {
+		case 0:
+			if s.last >= len(s.text) {
+				return 0, 0, s.fail(blame, "unexpected end of file, expecting terminating characters for lua code block")
+			}
+			if s.last-s.pos == bufferSize {
+				return 0, 0, s.fail(first, "too long lua code block, probably missing terminating characters")
+			}
+			// What begins in this part and ends behind it is not seen any more: the module looks at the rest only.
+			s.start = s.pos
+			s.pos, s.last = s.last, min(s.start+bufferSize, len(s.text))
+			continue
+		case '[':
+			closing := "]" + strings.Repeat("=", strings.Count(s.text[begin:end], "=")) + "]"
+			i := strings.Index(s.text[end:s.last], closing)
+			if i < 0 {
+				return 0, 0, s.fail(begin, "Lua code block missing the closing long bracket \"%s\", the inlined Lua code may be too long", closing)
+			}
+			end += i + len(closing)
+		}
+		return token, end, nil
+	}
+}
+
+// luaLex is the first brace, string, long bracket or comment of text at or after i: its first byte that is not "-", or 0.
+func luaLex(text string, i int) (token byte, begin, end int) {
+	for ; i < len(text); i++ {
+		switch c := text[i]; c {
+		case '{', '}':
+			return c, i, i + 1
 		case '"', '\'':
-			if end := luaString(s.text, i); end > 0 {
-				i = end
-				continue
+			if end := luaString(text, i); end > 0 {
+				return c, i, end
 			}
 		case '-':
-			if !strings.HasPrefix(s.text[i:], "--") {
-				break
-			}
-			if _, ok := longBracket(s.text, i+2); ok {
-				i += 2
+			if i+1 >= len(text) || text[i+1] != '-' {
 				continue
 			}
-			end := strings.IndexByte(s.text[i:], '\n')
-			if end < 0 {
-				i = len(s.text)
-				continue
+			if n := longBracket(text[i+2:]); n > 0 {
+				return '[', i, i + 2 + n
 			}
-			i += end
+			if n := strings.IndexByte(text[i:], '\n'); n >= 0 {
+				return '#', i, i + n + 1
+			}
+			return '#', i, len(text)
 		case '[':
-			closing, ok := longBracket(s.text, i)
-			if !ok {
-				break
+			if n := longBracket(text[i:]); n > 0 {
+				return '[', i, i + n
 			}
-			end := strings.Index(s.text[i+len(closing):], closing)
-			if end < 0 {
-				return 0, s.fail(i, "Lua code block missing the closing long bracket %q, the inlined Lua code may be too long", closing)
-			}
-			i += 2*len(closing) + end
-			continue
 		}
-		i++
 	}
-	return 0, s.fail(open-1, "unexpected end of file, expecting terminating characters for lua code block")
+	return 0, 0, 0
 }
 
-// longBracket reports whether "[", any number of "=", "[" stands at i, and what closes it.
-func longBracket(text string, i int) (closing string, ok bool) {
-	if i >= len(text) || text[i] != '[' {
-		return "", false
+// longBracket is the length of "[", any number of "=", "[" at the beginning of text, or 0.
+func longBracket(text string) int {
+	if text == "" || text[0] != '[' {
+		return 0
 	}
-	end := i + 1
-	for end < len(text) && text[end] == '=' {
-		end++
+	n := 1
+	for n < len(text) && text[n] == '=' {
+		n++
 	}
-	if end >= len(text) || text[end] != '[' {
-		return "", false
+	if n >= len(text) || text[n] != '[' {
+		return 0
 	}
-	return "]" + text[i+1:end] + "]", true
+	return n + 1
 }
 
-// luaString is the index after the string that opens at i, or 0 when it is not closed.
+// luaString is the offset after the string that opens at i, or 0 when it is not closed on its line.
 func luaString(text string, i int) int {
-	for j := i + 1; j < len(text); j++ {
+	for j := i + 1; j < len(text) && text[j] != '\n'; j++ {
 		switch text[j] {
-		case '\\':
-			j++
 		case text[i]:
 			return j + 1
+		case '\\':
+			if j++; j < len(text) && text[j] == '\n' {
+				return 0
+			}
 		}
 	}
 	return 0

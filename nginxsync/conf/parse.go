@@ -206,7 +206,7 @@ func (r *reader) parse(f *File) error {
 		}
 		d.body = int32(s.pos)
 		if strings.HasSuffix(d.name, luaSuffix) {
-			if _, failed := s.lua(); failed != nil {
+			if failed := s.lua(); failed != nil {
 				return f.errorf(failed.offset, "%s", failed.msg)
 			}
 			d.end = int32(s.pos)

@@ -1,0 +1,196 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// An oracle asks nginx -t what it makes of a text. The text stands where Nginx accepts any words, so that what it refuses
+// is the tokenizer's work.
+type oracle struct {
+	dir  string
+	main string
+}
+
+// newTypesOracle reads the text as the content of a types block, in a file of its own: words of any number, no blocks.
+func newTypesOracle(t testing.TB) *oracle {
+	return newOracle(t, "events {}\nhttp { types { include text; } }\n")
+}
+
+// newLuaOracle reads the text as the body of a Lua block.
+func newLuaOracle(t testing.TB) *oracle {
+	return newOracle(t, `load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
+events {}
+http {
+    lua_package_path "/usr/share/lua/5.1/?.lua;;";
+    server { include text; }
+}
+`)
+}
+
+func newOracle(t testing.TB, main string) *oracle {
+	dir := t.TempDir()
+	main = "pid " + dir + "/pid;\n" + main
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(main), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &oracle{dir: dir, main: main}
+}
+
+const noLua = "no runnable Lua code"
+
+type verdict struct {
+	ok   bool
+	line int
+	msg  string // of the first error
+}
+
+// A message may hold any byte of the text, line breaks too.
+var emergency = regexp.MustCompile(`(?s)nginx: \[emerg\] (.*) in \S+/text:(\d+)\n`)
+
+func (o *oracle) ask(text string) (verdict, error) {
+	if err := os.WriteFile(filepath.Join(o.dir, "text"), []byte(text), 0o600); err != nil {
+		return verdict{}, err
+	}
+	out, err := exec.Command("nginx", "-t", "-q", "-p", o.dir, "-c", filepath.Join(o.dir, "nginx.conf"), "-e", "/dev/null").CombinedOutput()
+	if err == nil {
+		return verdict{ok: true}, nil
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return verdict{}, err
+	}
+	m := emergency.FindSubmatch(out)
+	if m == nil && strings.Contains(string(out), noLua) {
+		return verdict{msg: noLua}, nil // a block that is empty, and ends
+	}
+	if m == nil {
+		return verdict{}, fmt.Errorf("nginx -t says something else: %s", out)
+	}
+	line, _ := strconv.Atoi(string(m[2]))
+	return verdict{line: line, msg: string(m[1])}, nil
+}
+
+// words scans a text as a types block would be: what the tokenizer refuses, and any brace.
+func words(text string) (list [][]string, err *Error) {
+	f := &File{Name: "text", Text: text}
+	s := newScanner(text)
+	for {
+		kind, failed := s.next()
+		if failed != nil {
+			return list, f.errorf(failed.offset, "%s", failed.msg)
+		}
+		switch kind {
+		case tokenEOF:
+			return list, nil
+		case tokenClose:
+			return list, f.errorf(s.pos-1, "unexpected \"}\"")
+		case tokenBlock:
+			return list, f.errorf(s.pos-1, "unexpected \"{\"")
+		}
+		var values []string
+		for _, w := range s.words[s.first:] {
+			values = append(values, s.value(w))
+		}
+		list = append(list, values)
+	}
+}
+
+func long(n int) string { return strings.Repeat("x", n) }
+
+// tokenTexts are seeds and, with Nginx's answer, the test of the tokenizer.
+var tokenTexts = []string{
+	"", " ", "\n", "a b;", "a b", "a", "a;", ";", "{", "}", "a { }", "a }", "a b; }",
+	`"a" b;`, `"a"b c;`, `"a";`, `"a"`, `"a`, `'a' b;`, `'a"b' c;`, `a"b c;`, `a'b' c;`, `"a")b c;`, `"a") b;`, `("a") b;`, `"a"{`, `"a"}`,
+	`a\;b c;`, `a\ b c;`, `\a b;`, `\;a b;`, `"a\"b" c;`, `"a\\" b;`, `a\`, `"\`, `a\n\t\r b;`,
+	`$a{b} c;`, `${a} b;`, `$a${b}c d;`, `$${a b;`, `${{a b;`, `$\{a b;`, `"${" b;`, `"$" b;`, `a${ b;`, `a$ {`,
+	"#a\nb c;", "a#b c;", "a #b\nc;", "#", "a b;#", "a b; # \"\n", "a \"b\" #c\n;",
+	"a\r\nb\r\n;", "a\x00b c;", "\xef\xbb\xbfa b;", "\xff\xfe b;", "a\tb\v;", "a\fb;", "a'b;", `"" b;`, `'' "";`,
+	"a b;c d;", "a b;}", "a }b c;", "a}b c;", "a}{", "}a b;",
+	"a " + long(4000) + ";", "a " + long(4093) + ";", "a " + long(4094) + ";", "a " + long(4095) + ";", "a " + long(4096) + ";", "a " + long(4097) + ";b c;",
+	"a \"" + long(4093) + "\";", "a \"" + long(4094) + "\";", "a \"" + long(4095) + "\";", "a \"" + long(4096) + "\" ;", "a \"" + long(5000),
+	"#" + long(4094) + "\na b;", "#" + long(4095) + "\na b;", "#" + long(4096) + "\na b;", "#" + long(9000), "a b;#" + long(4090) + "\na b;",
+	strings.Repeat("a b;\n", 2000), strings.Repeat(" ", 9000) + "a b;", "a" + strings.Repeat(" ", 9000) + "b;",
+	strings.Repeat("a \"b\" ;", 1000), long(4096), long(4095), "a '" + long(4094) + "\n';", "a " + strings.Repeat("\\;", 2048) + ";",
+}
+
+func compareWords(t *testing.T, o *oracle, text string) {
+	t.Helper()
+	list, err := words(text)
+	for _, w := range list {
+		if w[0] == "include" {
+			return // the types block resolves it
+		}
+	}
+	got, askErr := o.ask(text)
+	if askErr != nil {
+		t.Fatal(askErr)
+	}
+	if got.ok != (err == nil) {
+		t.Fatalf("%.200q: nginx says %+v, we say %v", text, got, err)
+	}
+	if err != nil && (err.Line != got.line || err.Msg != got.msg) {
+		t.Fatalf("%.200q: nginx says line %d: %s, we say line %d: %s", text, got.line, got.msg, err.Line, err.Msg)
+	}
+}
+
+// FuzzTokens accepts and refuses what Nginx accepts and refuses, in the same line and with the same words.
+func FuzzTokens(f *testing.F) {
+	for _, text := range tokenTexts {
+		f.Add(text)
+	}
+	o := newTypesOracle(f)
+	f.Fuzz(func(t *testing.T, text string) { compareWords(t, o, text) })
+}
+
+var luaTexts = []string{
+	"", "return 1", "return {}", "if a { then", "a = '}'", `a = "}"`, `a = "\"}"`, `a = '\'}'`, "-- }\n", "-- '\n", "--[[ } ]]", "--[==[ } ]] ]==]",
+	"a = [[ } ]]", "a = [=[ } ]] ]=]", "a = [=[ }", "--[[ }", "a = #t", "a = #\"}\"", "a = b[c[1]]", "a = [ [ ", "a = ']'", "]]", "]=]", "-- \"\n}", "a = \"\n}\"",
+	"a = '\\\n}'", "a = \"unclosed\n", "a = 'it", "--", "-- no line end", "--[", "--[=", "--[=x } \n", "a = \"$x{\"", "$x{", "a = ${b}", "{{}}", "}{", "} location /x { return 200;",
+	"a--b\n}", "a = '--' }", "a = \"[[\"", "[==", "[==[", "[[]]", "--[[]]", "a = '\\\\' }", "a = \"\\\\\" ", "a = 5 -- \\\n",
+	"a = [[" + strings.Repeat("x\n", 300) + "]]", strings.Repeat("a = 1\n", 1500), strings.Repeat("a = {}\n", 1500), strings.Repeat("-- comment's\n", 700),
+	"a = '" + long(3000) + "'", "a = '" + long(5000) + "'", "a = [[" + long(3000) + "]]", "a = [[" + long(5000) + "]]", "--" + long(5000) + "\n", long(5000) + "{}",
+}
+
+const luaHead, luaTail = "location / { content_by_lua_block {", "} }\n"
+
+func compareLua(t *testing.T, o *oracle, body string) {
+	t.Helper()
+	text := luaHead + body + luaTail
+	got, askErr := o.ask(text)
+	if askErr != nil {
+		t.Fatal(askErr)
+	}
+	_, err := ParseFile("text", text)
+	refused := err != nil
+	switch {
+	case got.ok && !refused:
+	case !got.ok && refused && got.msg != noLua:
+		if e := err.(*Error); e.Line != got.line || e.Msg != got.msg {
+			t.Errorf("%.200q: nginx says %+v, we say %v", body, got, err)
+		}
+	case !got.ok && !strings.Contains(got.msg, "unexpected") && !strings.Contains(got.msg, "Lua code block") && !strings.Contains(got.msg, "too long"):
+		// What comes after the block is no directive that Nginx knows.
+	case got.msg == noLua:
+		// Nginx stops at once; what follows may be wrong too.
+	default:
+		t.Errorf("%.200q: nginx says %+v, we say %v", body, got, err)
+	}
+}
+
+// FuzzLua finds the end of a Lua block where the Lua module finds it.
+func FuzzLua(f *testing.F) {
+	for _, body := range luaTexts {
+		f.Add(body)
+	}
+	o := newLuaOracle(f)
+	f.Fuzz(func(t *testing.T, body string) { compareLua(t, o, body) })
+}
