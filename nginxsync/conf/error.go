@@ -62,3 +62,10 @@ func (f *File) errorf(offset int, format string, args ...any) *Error {
 	p := f.pos(min(offset, len(f.Text)))
 	return &Error{File: p.File, Line: p.Line, Col: p.Col, Msg: fmt.Sprintf(format, args...)}
 }
+
+func (d *Directive) errorf(format string, args ...any) *Error {
+	return d.file.errorf(int(d.start), format, args...)
+}
+
+// Errorf is an *Error at the directive.
+func (d *Directive) Errorf(format string, args ...any) *Error { return d.errorf(format, args...) }

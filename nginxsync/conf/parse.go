@@ -191,7 +191,7 @@ func (r *reader) parse(f *File) error {
 		top.list = append(top.list, d)
 		f.count++
 		if f.count > r.MaxDirectives {
-			return f.errorf(int(d.start), "more than %d directives, those of included files counted", r.MaxDirectives)
+			return tooMany(d, r.MaxDirectives)
 		}
 		if kind == tokenSimple {
 			if d.name == "include" && r.fsys != nil && !keepsIncludes(top.block) {
@@ -200,6 +200,9 @@ func (r *reader) parse(f *File) error {
 				}
 				for _, in := range d.included {
 					f.count += in.count
+				}
+				if f.count > r.MaxDirectives {
+					return tooMany(d, r.MaxDirectives)
 				}
 			}
 			continue
@@ -217,6 +220,10 @@ func (r *reader) parse(f *File) error {
 		}
 		stack = append(stack, level{block: d})
 	}
+}
+
+func tooMany(d *Directive, limit int) error {
+	return d.errorf("more than %d directives, those of included files counted", limit)
 }
 
 // keepsIncludes reports whether "include" has no meaning of its own in the block.
@@ -258,33 +265,3 @@ func (r *reader) include(d *Directive) error {
 	}
 	return nil
 }
-
-// glob is glob(3) as Nginx calls it: bytewise order of the whole path, and a leading dot is matched by a dot only.
-func glob(fsys fs.FS, pattern string) ([]string, error) {
-	if strings.Contains(pattern, "[:") || strings.Contains(pattern, "[.") || strings.Contains(pattern, "[=") {
-		return nil, errors.New("character classes in a pattern are not supported")
-	}
-	pattern = strings.ReplaceAll(pattern, "[!", "[^")
-	names, err := fs.Glob(fsys, pattern)
-	if err != nil {
-		return nil, err
-	}
-	parts := strings.Split(pattern, "/")
-	names = slices.DeleteFunc(names, func(name string) bool {
-		for i, part := range strings.Split(name, "/") {
-			if strings.HasPrefix(part, ".") && !strings.HasPrefix(parts[i], ".") && !strings.HasPrefix(parts[i], "\\.") {
-				return true
-			}
-		}
-		return false
-	})
-	slices.Sort(names)
-	return names, nil
-}
-
-func (d *Directive) errorf(format string, args ...any) *Error {
-	return d.file.errorf(int(d.start), format, args...)
-}
-
-// Errorf is an *Error at the directive.
-func (d *Directive) Errorf(format string, args ...any) *Error { return d.errorf(format, args...) }

@@ -96,7 +96,7 @@ func (s *scanner) next() (tokenKind, *scanError) {
 		switch c := s.text[s.pos]; c {
 		case ';', '{':
 			if len(s.words) == s.first {
-				return 0, s.fail(s.pos, "unexpected \"%c\"", c)
+				return 0, s.fail(s.pos, "unexpected \"%s\"", s.text[s.pos:s.pos+1])
 			}
 			s.pos++
 			if c == '{' {
@@ -176,7 +176,7 @@ func (s *scanner) quoted(quote byte) (kind tokenKind, done bool, err *scanError)
 	case c == ')':
 		s.start = s.pos
 	default:
-		return 0, false, s.fail(s.pos, "unexpected \"%c\"", c)
+		return 0, false, s.fail(s.pos, "unexpected \"%s\"", s.text[s.pos:s.pos+1])
 	}
 	return 0, false, nil
 }
