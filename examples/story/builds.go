@@ -19,11 +19,11 @@ var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
 // build compiles the service, uploads it as a source and has the server make an image of it. The binary is that of the
 // version linked; without names environments whose configuration is left out.
 func (t *teller) build(ctx context.Context, cluster, version, linked string, without ...string) (build, error) {
-	binary, err := compile(ctx, t.Examples, linked, t.work)
+	binary, err := Compile(ctx, t.Examples, linked, t.work)
 	if err != nil {
 		return build{}, err
 	}
-	archive, err := pack(binary, filepath.Join(t.Examples, "hello", folder[cluster], "envs"), without...)
+	archive, err := Pack(binary, filepath.Join(t.Examples, "hello", folder[cluster], "envs"), without...)
 	if err != nil {
 		return build{}, err
 	}

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// compile builds the sample service as a static binary that answers with this version.
-func compile(ctx context.Context, examples, version, into string) (string, error) {
+// Compile builds the sample service as a static binary that answers with this version.
+func Compile(ctx context.Context, examples, version, into string) (string, error) {
 	binary := filepath.Join(into, "hello-"+version)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", binary, "./hello")
 	cmd.Dir = examples
@@ -23,8 +23,8 @@ func compile(ctx context.Context, examples, version, into string) (string, error
 	return binary, nil
 }
 
-// pack is the upload for one build: the binary as "app" and the envs folder, without the environments left out.
-func pack(binary, envs string, without ...string) (*bytes.Buffer, error) {
+// Pack is the upload for one build: the binary as "app" and the envs folder, without the environments left out.
+func Pack(binary, envs string, without ...string) (*bytes.Buffer, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	add := func(name string, mode fs.FileMode, data []byte) error {
