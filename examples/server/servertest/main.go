@@ -1,0 +1,71 @@
+package servertest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/sluice-deploy/sluice/examples/server/instance"
+	"github.com/sluice-deploy/sluice/examples/story"
+)
+
+// shared is the folder of the binaries that the servers of this process have in common.
+var shared string
+
+// Main is the body of TestMain: it becomes an instance where it is started as one, else it runs the tests and exits.
+func Main(m *testing.M) {
+	instance.Init()
+	dir, err := os.MkdirTemp("", "sluice-servertest-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "servertest:", err)
+		os.Exit(1)
+	}
+	shared = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// Examples is the folder of the examples module.
+func Examples() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// envconfig builds the binary that goes into images, once for all servers.
+var envconfig = sync.OnceValues(func() (string, error) {
+	if shared == "" {
+		return "", fmt.Errorf("servertest: TestMain must call servertest.Main")
+	}
+	binary := filepath.Join(shared, "envconfig")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/sluice-deploy/sluice/envconfig/cmd/envconfig")
+	cmd.Dir, cmd.Env = Examples(), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("servertest: go build envconfig: %w: %s", err, out)
+	}
+	return binary, nil
+})
+
+var (
+	servicesMu sync.Mutex
+	services   = map[string]string{}
+)
+
+// service builds the sample service of one version, once for all servers.
+func service(t testing.TB, version string) string {
+	t.Helper()
+	servicesMu.Lock()
+	defer servicesMu.Unlock()
+	if services[version] == "" {
+		binary, err := story.Compile(t.Context(), Examples(), version, shared)
+		if err != nil {
+			t.Fatal(err)
+		}
+		services[version] = binary
+	}
+	return services[version]
+}
