@@ -87,7 +87,7 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 		return Result{}, err
 	}
 	defer unlock()
-	extra, err := a.recover(targets, m, l)
+	finished, err := a.recover(targets, m, l)
 	if err != nil {
 		return Result{}, err
 	}
@@ -104,8 +104,8 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 		return Result{}, err
 	}
 	besides := beside(m, l)
-	before := readRecord(stateName, targets, besides)
-	p, err := makePlan(targets, m, wanted, before, extra)
+	before := readRecord(stateName, targets, besides).with(finished)
+	p, err := makePlan(targets, m, wanted, before)
 	if err != nil {
 		return Result{}, err
 	}

@@ -3,6 +3,8 @@ package envconfig
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,12 +16,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const killVariable = "ENVCONFIG_TEST_KILL_AT"
+const (
+	killVariable = "ENVCONFIG_TEST_KILL_AT"
+	userVariable = "ENVCONFIG_TEST_AS_USER"
+)
 
-// TestMain is also the process that TestKilledAtEveryStep kills: it activates an environment and ends itself at a step.
+// TestMain is also the process that activates an environment as another user, or ends itself at a step.
 func TestMain(m *testing.M) {
 	at, err := strconv.Atoi(os.Getenv(killVariable))
-	if err != nil {
+	if os.Getenv(userVariable) != "" {
+		at = math.MaxInt
+	} else if err != nil {
 		os.Exit(m.Run())
 	}
 	root := os.Args[1]
@@ -30,7 +37,12 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 	}
-	if _, err := a.Activate(context.Background(), os.Args[2]); err != nil {
+	_, err = a.Activate(context.Background(), os.Args[2])
+	if errors.Is(err, ErrPermission) {
+		fmt.Println(err)
+		os.Exit(77)
+	}
+	if err != nil {
 		panic(err)
 	}
 }
@@ -104,7 +116,7 @@ func TestKilledAgainDuringRecovery(t *testing.T) {
 	t.Parallel()
 	for first := 0; ; first++ {
 		for second := 0; ; second++ {
-			b, before, after := prepare(t)
+			b, before, after := prepareWith(t, small(t))
 			if !runUntil(t, b.activator(), "production", first) {
 				return
 			}
@@ -121,9 +133,22 @@ func TestKilledAgainDuringRecovery(t *testing.T) {
 	}
 }
 
+// small takes one of each step that changes a target.
+func small(t *testing.T) *box {
+	return newBox(t, map[string]string{
+		SpecName:               `{"paths":[{"match":"opt/render","action":"render"}],"render":{"variables":["HOME"]}}`,
+		"envs/test/opt/render": "${HOME} in test", "envs/production/opt/render": "${HOME} in production",
+		"envs/test/opt/gone/file": "gone", "envs/production/opt/fresh/file": "fresh",
+	})
+}
+
 // prepare returns a box in which test is active, and what its tree is like before and after production is.
 func prepare(t *testing.T) (b *box, before, after map[string]string) {
-	b = mixed(t)
+	return prepareWith(t, mixed(t))
+}
+
+func prepareWith(t *testing.T, fresh *box) (b *box, before, after map[string]string) {
+	b = fresh
 	_, err := b.activator().Bake()
 	require.NoError(t, err)
 	b.activate("production")
@@ -136,18 +161,13 @@ func prepare(t *testing.T) (b *box, before, after map[string]string) {
 func checkWhole(t *testing.T, b *box, before, after map[string]string) {
 	t.Helper()
 	source := filepath.Join(b.root, DefaultSource)
+	m, err := Scan(os.DirFS(source))
+	require.NoError(t, err)
+	a := b.activator()
+	a.Manifest = m
 	moved := source + "/envs/moved"
 	require.NoError(t, os.Rename(source+"/envs/production/opt/render", moved))
-	a := b.activator()
-	a.Manifest, _ = Scan(os.DirFS(source))
-	if a.Manifest == nil {
-		require.NoError(t, os.Rename(moved, source+"/envs/production/opt/render"))
-		m, err := Scan(os.DirFS(source))
-		require.NoError(t, err)
-		require.NoError(t, os.Rename(source+"/envs/production/opt/render", moved))
-		a.Manifest = m
-	}
-	_, err := a.Activate(t.Context(), "production")
+	_, err = a.Activate(t.Context(), "production")
 	require.ErrorIs(t, err, ErrIncomplete)
 	require.NoError(t, os.Rename(moved, source+"/envs/production/opt/render"))
 	got := b.tree()

@@ -82,15 +82,18 @@ func (j *journal) clean(t *tree, step func(string)) error {
 	return j.remove(t)
 }
 
-// recover undoes or finishes what earlier activations left when they were killed. It returns the targets that stand there
-// because of one that was finished, in case that it did not come to write its record.
-func (a *Activator) recover(t *tree, m *Manifest, l layout) (placed []string, err error) {
+// recover undoes or finishes what earlier activations left when they were killed. It returns the journals of those that
+// were finished, since they may not have come to write their record.
+func (a *Activator) recover(t *tree, m *Manifest, l layout) (finished []*journal, err error) {
 	for _, dir := range m.targetDirs(l) {
 		if _, err := t.dir(dir); err != nil {
 			continue // not there, or not to be reached: the plan reports it where it matters
 		}
-		if err := t.remove(path.Join(dir, tempPrefix+"draft")); err != nil && !errors.Is(err, fs.ErrPermission) {
-			return nil, targetError("/"+dir, err)
+		draft := path.Join(dir, tempPrefix+"draft")
+		if found, _ := t.exists(draft); found {
+			if err := t.remove(draft); err != nil {
+				return nil, targetError("/"+draft, err)
+			}
 		}
 		for _, ph := range []phase{phaseStage, phaseCommit, phaseDone} {
 			j, err := readJournal(t, dir, ph)
@@ -101,7 +104,7 @@ func (a *Activator) recover(t *tree, m *Manifest, l layout) (placed []string, er
 				continue
 			}
 			if ph == phaseDone {
-				placed = append(placed, j.placed()...)
+				finished = append(finished, j)
 				err = j.clean(t, a.at)
 			} else {
 				err = j.undo(t, a.at)
@@ -111,17 +114,7 @@ func (a *Activator) recover(t *tree, m *Manifest, l layout) (placed []string, er
 			}
 		}
 	}
-	return placed, nil
-}
-
-func (j *journal) placed() []string {
-	var paths []string
-	for i := range j.Ops {
-		if j.Ops[i].Kind != opRemove {
-			paths = append(paths, j.Ops[i].Path)
-		}
-	}
-	return paths
+	return finished, nil
 }
 
 func readJournal(t *tree, dir string, ph phase) (*journal, error) {

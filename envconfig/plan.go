@@ -48,9 +48,8 @@ type plan struct {
 	emptied []string
 }
 
-// makePlan compares what is wanted with what stands at the targets. In extra are targets that an interrupted activation
-// put in place, beside those of the record.
-func makePlan(t *tree, m *Manifest, wanted []want, before *record, extra []string) (*plan, error) {
+// makePlan compares what is wanted with what stands at the targets.
+func makePlan(t *tree, m *Manifest, wanted []want, before *record) (*plan, error) {
 	p := &plan{}
 	var problems []error
 	for i := range wanted {
@@ -68,7 +67,7 @@ func makePlan(t *tree, m *Manifest, wanted []want, before *record, extra []strin
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	stale := staleFiles(t, m, wanted, before, extra)
+	stale := staleFiles(t, m, wanted, before)
 	for _, name := range stale {
 		p.ops = append(p.ops, op{Kind: opRemove, Path: name})
 	}
@@ -83,24 +82,21 @@ func makePlan(t *tree, m *Manifest, wanted []want, before *record, extra []strin
 
 // staleFiles are the targets that stand there because of another environment: those of the record, and, for the case
 // that the record was lost, those whose content is exactly what another environment of the manifest puts there.
-func staleFiles(t *tree, m *Manifest, wanted []want, before *record, extra []string) []string {
+func staleFiles(t *tree, m *Manifest, wanted []want, before *record) []string {
 	settled := map[string]bool{}
 	for i := range wanted {
 		settled[wanted[i].path] = true
 	}
+	var stale []string
 	if before != nil {
 		for _, f := range before.Files {
-			extra = append(extra, f.Path)
-		}
-	}
-	var stale []string
-	for _, name := range extra {
-		if settled[name] {
-			continue
-		}
-		if info, err := t.lstat(name); err == nil && !info.IsDir() {
-			settled[name] = true
-			stale = append(stale, name)
+			if settled[f.Path] {
+				continue
+			}
+			if info, err := t.lstat(f.Path); err == nil && !info.IsDir() {
+				settled[f.Path] = true
+				stale = append(stale, f.Path)
+			}
 		}
 	}
 	for _, name := range m.Names() {

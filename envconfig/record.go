@@ -72,6 +72,28 @@ func readRecord(state string, t *tree, besides string) *record {
 	return parseRecord(readFile(d.FS(), base, maxManifest))
 }
 
+// with is r, which may be nil, and what journals say was put in place after it.
+func (r *record) with(journals []*journal) *record {
+	if len(journals) == 0 {
+		return r
+	}
+	all := record{}
+	if r != nil {
+		all = *r
+	}
+	all.Manifest = "" // so that a record of its own is written, whatever r says
+	for _, j := range journals {
+		all.Dirs = append(slices.Clone(all.Dirs), j.Dirs...)
+		for i := range j.Ops {
+			if o := &j.Ops[i]; o.Kind != opRemove {
+				all.Files = append(slices.Clone(all.Files), placed{Path: o.Path})
+			}
+		}
+	}
+	slices.Sort(all.Dirs)
+	return &all
+}
+
 // parseRecord returns nil for a record that is not there or makes no sense: it is a help, not a condition.
 func parseRecord(data []byte, err error) *record {
 	r := &record{}

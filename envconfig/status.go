@@ -120,8 +120,7 @@ func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
 	if err != nil {
 		return nil, sourceError(err)
 	}
-	s := &tree{root: source}
-	defer s.close()
+	defer source.Close()
 	m, err := Load(source.FS())
 	if err != nil {
 		return nil, err
@@ -146,7 +145,7 @@ func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
 		if f.Action != Pointer {
 			continue
 		}
-		if sum, err := s.sum(f.Source); err != nil || sum != f.SHA256 {
+		if sum, err := sumFile(source, f.Source); err != nil || sum != f.SHA256 {
 			drift = append(drift, Drift{f.Path, "has other content than the manifest says"})
 		}
 	}

@@ -159,7 +159,11 @@ func (t *tree) sum(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := d.Open(base)
+	return sumFile(d, base)
+}
+
+func sumFile(d *os.Root, name string) (string, error) {
+	f, err := d.Open(name)
 	if err != nil {
 		return "", err
 	}

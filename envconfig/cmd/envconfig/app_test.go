@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -50,18 +49,6 @@ var apps = map[string]func(args []string){
 			}
 		}
 	},
-	// exit ends with the code that it is given.
-	"exit": func(args []string) {
-		code, _ := strconv.Atoi(args[0])
-		os.Exit(code)
-	},
-	// die ends by the signal that it is given.
-	"die": func(args []string) {
-		n, _ := strconv.Atoi(args[0])
-		signal.Reset()
-		_ = syscall.Kill(os.Getpid(), syscall.Signal(n))
-		select {}
-	},
 	// background starts itself as the service that the arguments name, in a session of its own, and goes.
 	"background": func(args []string) {
 		cmd := exec.Command(os.Args[0], args[1:]...)
@@ -70,19 +57,6 @@ var apps = map[string]func(args []string){
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
 			fmt.Println(err)
-		}
-	},
-	// status prints how signals and limits reach a service.
-	"status": func([]string) {
-		var limit syscall.Rlimit
-		_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
-		fmt.Println("pid", os.Getpid(), "deploy", os.Getenv("DEPLOY_ENV"), "secret", os.Getenv("SECRET_TOKEN"))
-		fds, _ := os.ReadDir("/proc/self/fd")
-		for _, fd := range fds {
-			to, err := os.Readlink("/proc/self/fd/" + fd.Name())
-			if n, _ := strconv.Atoi(fd.Name()); err == nil && n > 2 && to != "anon_inode:[eventpoll]" && to != "anon_inode:[eventfd]" {
-				fmt.Println("LEAKED", n, to)
-			}
 		}
 	},
 }
