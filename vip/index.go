@@ -22,6 +22,7 @@ type index struct {
 	due     deadlines
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
 	drains  map[*entry]struct{} // entries that are Draining
+	latest  time.Time           // that advance was told
 	grace   time.Duration       // after Expires, in which a lease still lives
 	freed   func()              // called when the free queue of a pool has grown
 	tell    func(e *entry, was *tenure, wasState State, now time.Time)
@@ -220,6 +221,12 @@ func (p *pool) free() uint64 {
 
 // advance makes free what has cooled down by now, and moves leases that are over to overdue.
 func (x *index) advance(now time.Time) {
+	if now.Before(x.latest.Add(-time.Second)) { // the clock was put back: link shortens what would take too long now
+		for _, e := range slices.Clone(x.due) {
+			x.relink(e, now)
+		}
+	}
+	x.latest = now
 	for len(x.due) > 0 && !x.due[0].deadline.After(now) {
 		e := x.due[0]
 		was := e.state
@@ -260,7 +267,7 @@ func (x *index) set(e *entry, l *tenure, rev uint64, now time.Time) {
 	x.unlink(e)
 	e.lease, e.rev = l, rev
 	x.link(e, now)
-	if l != was {
+	if l != was { // not just looked at again
 		x.tell(e, was, wasState, now)
 	}
 }
@@ -300,11 +307,12 @@ func (x *index) unlink(e *entry) {
 }
 
 func (x *index) link(e *entry, now time.Time) {
-	l := e.lease
 	e.state, e.deadline = Free, time.Time{}
-	if l != nil {
-		e.state = l.State
+	if e.lease != nil {
+		e.lease = e.lease.within(e.pool, now)
+		e.state = e.lease.State
 	}
+	l := e.lease
 	switch e.state {
 	case Leased:
 		e.deadline = l.Expires
@@ -343,6 +351,22 @@ func (x *index) link(e *entry, now time.Time) {
 		}
 		x.bound[i.Addr][e] = struct{}{}
 	}
+}
+
+// within is l without an expiry or a cool-down that ends later than one that begins now: a clock that was put back must not
+// hold an address for hours.
+func (l *tenure) within(p *pool, now time.Time) *tenure {
+	switch {
+	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):
+		shorter := *l
+		shorter.Expires = now.Add(l.TTL)
+		return &shorter
+	case l.State == Cooling && l.CoolUntil.After(now.Add(p.coolDown())):
+		shorter := *l
+		shorter.CoolUntil = now.Add(p.coolDown())
+		return &shorter
+	}
+	return l
 }
 
 func chain(m map[string]*entry, task string, e *entry) {

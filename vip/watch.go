@@ -79,10 +79,10 @@ func (a *Allocator) Watch(ctx context.Context, from uint64) ([]Event, error) {
 
 // news is the ring of events that are kept.
 type news struct {
-	ring []happened
-	last uint64        // revision of the latest
-	kept uint64        // how many of the latest are in the ring
-	more chan struct{} // closed at the next event; made by the first who waits
+	ring   []happened
+	oldest int           // in the ring
+	last   uint64        // revision of the latest
+	more   chan struct{} // closed at the next event; made by the first who waits
 }
 
 // happened is an event before somebody wants to see it: it costs nothing but its place.
@@ -95,12 +95,13 @@ type happened struct {
 }
 
 func (n *news) add(h happened) {
-	if n.ring == nil {
-		n.ring = make([]happened, keptEvents)
-	}
 	n.last++
-	n.ring[n.last%keptEvents] = h
-	n.kept = min(n.kept+1, keptEvents)
+	if len(n.ring) < keptEvents {
+		n.ring = append(n.ring, h)
+	} else {
+		n.ring[n.oldest] = h
+		n.oldest = (n.oldest + 1) % keptEvents
+	}
 	if n.more != nil {
 		close(n.more)
 		n.more = nil
@@ -108,12 +109,13 @@ func (n *news) add(h happened) {
 }
 
 func (n *news) since(from uint64) ([]Event, error) {
-	if from > n.last || n.last-from > n.kept {
+	if from > n.last || n.last-from > uint64(len(n.ring)) {
 		return nil, fmt.Errorf("watch from %d: %w: the latest is %d", from, ErrCompacted, n.last)
 	}
 	var events []Event
 	for rev := from + 1; rev <= n.last; rev++ {
-		h := n.ring[rev%keptEvents]
+		back := int(n.last - rev) // from the latest
+		h := n.ring[(n.oldest+len(n.ring)-1-back)%len(n.ring)]
 		e := entry{lease: h.lease, state: h.state, pool: h.pool}
 		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})
 	}

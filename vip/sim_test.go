@@ -1,0 +1,429 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "replay this seed only")
+	simSeeds = flag.Int("sim.seeds", 200, "how many seeds to try")
+)
+
+// The simulation runs allocators over a store that fails, loses answers and makes commits late, with a clock that jumps,
+// restarts at any point and calls that overtake each other inside the store. One seed gives one run: nothing in it depends
+// on time, goroutines or the order of maps. What the store accepts is judged by rules that know nothing of the allocator.
+func TestSimulation(t *testing.T) {
+	t.Parallel()
+	if *simSeed != 0 {
+		newSim(t, *simSeed).run()
+		return
+	}
+	var total simCounts
+	for seed := uint64(1); seed <= uint64(*simSeeds); seed++ {
+		s := newSim(t, seed)
+		s.run()
+		total.add(s.counts)
+		if t.Failed() {
+			t.Fatalf("replay with: go test ./vip -run TestSimulation -sim.seed=%d", seed)
+		}
+	}
+	t.Logf("%d seeds: %+v", *simSeeds, total)
+}
+
+type simCounts struct {
+	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Jumps, Uncertain int
+}
+
+func (c *simCounts) add(o simCounts) {
+	c.Calls += o.Calls
+	c.Commits += o.Commits
+	c.FailedBefore += o.FailedBefore
+	c.LostAnswers += o.LostAnswers
+	c.LateCommits += o.LateCommits
+	c.FailedReads += o.FailedReads
+	c.Overtakings += o.Overtakings
+	c.Restarts += o.Restarts
+	c.Jumps += o.Jumps
+	c.Uncertain += o.Uncertain
+}
+
+var errFault = errors.New("store is away")
+
+type sim struct {
+	t      *testing.T
+	rnd    *rand.Rand
+	inner  *MemStore
+	now    time.Time
+	faults int // per cent of store calls that go wrong
+	depth  int // of calls that overtake
+	late   [][]Change
+	counts simCounts
+
+	a     *Allocator
+	pools []Pool
+
+	stored map[netip.Addr]*tenure // by the rules: what the store has
+	used   map[string]netip.Addr  // every lease id there ever was
+	acked  map[string]Lease       // leases that were promised, until they were released or could have ended
+	maybe  map[string]bool        // lease ids for which a release, quarantine or the like was tried
+}
+
+func newSim(t *testing.T, seed uint64) *sim {
+	s := &sim{
+		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), inner: NewMemStore(), now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
+		stored: map[netip.Addr]*tenure{}, used: map[string]netip.Addr{}, acked: map[string]Lease{}, maybe: map[string]bool{},
+	}
+	p, _ := ParsePool("p", "10.0.0.0/29")
+	p.MaxQuarantined = 0.3
+	q, _ := ParsePool("q", "10.0.1.0-10.0.1.3")
+	q.CoolDown = 20 * time.Second
+	s.pools = []Pool{p, q}
+	s.faults = s.rnd.IntN(40)
+	return s
+}
+
+func (s *sim) clock() time.Time { return s.now }
+
+func (s *sim) failf(format string, args ...any) { s.t.Helper(); s.t.Errorf(format, args...) }
+
+// List implements Store.
+func (s *sim) List(ctx context.Context, prefix string) ([]Record, error) {
+	s.arriveLate()
+	if s.percent(s.faults) {
+		s.counts.FailedReads++
+		return nil, errFault
+	}
+	return s.inner.List(ctx, prefix)
+}
+
+// Get implements Store.
+func (s *sim) Get(ctx context.Context, keys ...string) ([]Record, error) {
+	s.arriveLate()
+	s.overtake()
+	if s.percent(s.faults) {
+		s.counts.FailedReads++
+		return nil, errFault
+	}
+	return s.inner.Get(ctx, keys...)
+}
+
+// Commit implements Store.
+func (s *sim) Commit(ctx context.Context, changes ...Change) (uint64, error) {
+	s.arriveLate()
+	s.overtake()
+	if s.percent(s.faults) {
+		switch s.rnd.IntN(3) {
+		case 0:
+			s.counts.FailedBefore++
+			return 0, errFault
+		case 1:
+			s.counts.LateCommits++
+			s.late = append(s.late, changes)
+			return 0, errFault
+		default:
+			s.counts.LostAnswers++
+			_, _ = s.make(ctx, changes)
+			return 0, errFault
+		}
+	}
+	return s.make(ctx, changes)
+}
+
+// impatient is a context of a call that overtakes another: it ends as soon as the call has to wait for the other one.
+type impatient struct {
+	context.Context
+	waited bool
+}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (c *impatient) Done() <-chan struct{} {
+	c.waited = true
+	return closed
+}
+
+func (c *impatient) Err() error {
+	if c.waited {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func (s *sim) percent(n int) bool { return s.rnd.IntN(100) < n }
+
+// arriveLate makes a commit whose caller was told that it failed.
+func (s *sim) arriveLate() {
+	if len(s.late) > 0 && s.percent(30) {
+		i := s.rnd.IntN(len(s.late))
+		changes := s.late[i]
+		s.late = append(s.late[:i], s.late[i+1:]...)
+		_, _ = s.make(context.Background(), changes)
+	}
+}
+
+// overtake makes other calls while the allocator waits for the store.
+func (s *sim) overtake() {
+	if s.a != nil && s.depth < 2 && s.percent(15) {
+		s.depth++
+		s.counts.Overtakings++
+		s.step(false)
+		s.depth--
+	}
+}
+
+// make commits, and judges what was accepted.
+func (s *sim) make(ctx context.Context, changes []Change) (uint64, error) {
+	rev, err := s.inner.Commit(ctx, changes...)
+	if err != nil {
+		return rev, err
+	}
+	s.counts.Commits++
+	for _, c := range changes {
+		if len(c.Key) > len(addrPrefix) && c.Key[:len(addrPrefix)] == addrPrefix {
+			s.judge(c)
+		}
+	}
+	return rev, nil
+}
+
+func (s *sim) judge(c Change) {
+	next, err := decodeTenure(c.Value)
+	if err != nil {
+		s.failf("%s: %v", c.Key, err)
+		return
+	}
+	was := s.stored[next.Addr]
+	if was == nil {
+		was = &tenure{}
+	}
+	s.stored[next.Addr] = next
+	switch {
+	case next.Generation == was.Generation && next.ID == was.ID:
+		if was.State != Leased && next.State == Leased {
+			s.failf("%s: lease %s lives again", next.Addr, next.ID)
+		}
+		if was.Owner.Task != next.Owner.Task {
+			s.failf("%s: lease %s goes from task %s to %s", next.Addr, next.ID, was.Owner.Task, next.Owner.Task)
+		}
+	case next.Generation == was.Generation+1 && next.State == Leased:
+		if was.State != Free && (was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
+			s.failf("%s: given to %s while %s of %s", next.Addr, next.Owner.Task, was.State, was.Owner.Task)
+		}
+		if cool := s.coolDown(next.Addr); was.CoolUntil.After(s.now) && (was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
+			// after a clock was put back an address rests for a cool-down of the new time, not until the old
+			if !s.jumped() {
+				s.failf("%s: given to %s at %s, rests until %s", next.Addr, next.Owner.Task, s.now, was.CoolUntil)
+			}
+		}
+		if other, ok := s.used[next.ID]; ok {
+			s.failf("lease id %s is used again, first for %s", next.ID, other)
+		}
+		s.used[next.ID] = next.Addr
+		for addr, other := range s.stored {
+			if addr != next.Addr && other.State == Leased && other.Owner.Task == next.Owner.Task && related(other.Owner, next.Owner) && !s.over(other) && (next.Count < 2 || other.Count != next.Count) {
+				s.failf("task %s gets %s and has %s", next.Owner.Task, next.Addr, addr)
+			}
+		}
+	default:
+		s.failf("%s: from %s generation %d to %s generation %d", next.Addr, was.ID, was.Generation, next.ID, next.Generation)
+	}
+}
+
+func (s *sim) jumped() bool { return s.counts.Jumps > 0 }
+
+func (s *sim) coolDown(addr netip.Addr) time.Duration {
+	if addr.As4()[2] == 0 {
+		return s.pools[0].coolDown()
+	}
+	return s.pools[1].coolDown()
+}
+
+func (s *sim) over(l *tenure) bool { return !l.Expires.IsZero() && !l.Expires.After(s.now) }
+
+func (s *sim) run() {
+	jumps := s.percent(30)
+	s.restart()
+	for range 150 {
+		s.step(true)
+		if jumps && s.percent(2) {
+			s.counts.Jumps++
+			s.now = s.now.Add(time.Duration(s.rnd.IntN(2)*2-1) * time.Hour)
+		}
+		s.conserved()
+	}
+	// the store recovers: every promise must still hold
+	s.faults = 0
+	for len(s.late) > 0 {
+		s.arriveLate()
+	}
+	s.restart()
+	if err := s.a.Sweep(context.Background()); err != nil {
+		s.failf("sweep of a healthy store: %v", err)
+	}
+	s.conserved()
+	for id, l := range s.acked {
+		got, err := s.a.Get(context.Background(), id)
+		if s.maybe[id] || s.jumped() || !l.Expires.IsZero() && !l.Expires.After(s.now) {
+			continue
+		}
+		if err != nil || got.State != Leased || got.Owner.Task != l.Owner.Task {
+			s.failf("lease %s of %s was promised until %s: got %+v, %v", id, l.Owner.Task, l.Expires, got, err)
+		}
+	}
+}
+
+// restart begins with what the store has, as after a crash.
+func (s *sim) restart() {
+	for {
+		s.a = nil // nothing overtakes a start
+		a, err := New(context.Background(), s, s.pools, Config{Now: s.clock, Grace: 0, History: 3})
+		if err == nil {
+			s.a = a
+			s.counts.Restarts++
+			return
+		}
+		if !errors.Is(err, errFault) {
+			s.failf("start: %v", err)
+			return
+		}
+	}
+}
+
+// step makes one call. Only those that overtake nothing may restart the allocator or move the clock.
+func (s *sim) step(outermost bool) {
+	var ctx context.Context = &impatient{Context: context.Background()}
+	s.counts.Calls++
+	a := s.a
+	task := fmt.Sprint("T", s.rnd.IntN(12))
+	switch n := s.rnd.IntN(100); {
+	case n < 40:
+		req := Request{Owner: Owner{Task: task}, TTL: time.Duration(1+s.rnd.IntN(300)) * time.Second}
+		if s.percent(20) {
+			req.TTL = Forever
+		}
+		if s.percent(20) {
+			req.Pool = "q"
+		}
+		l, err := a.Allocate(ctx, req)
+		s.expect(err, ErrExhausted, ErrConflict)
+		if err == nil {
+			s.promised(l)
+		}
+	case n < 45:
+		all, err := a.AllocateN(ctx, Request{Owner: Owner{Task: task, Overrides: map[string]string{"web": "v1"}}, TTL: time.Minute}, 2)
+		s.expect(err, ErrExhausted, ErrConflict)
+		for _, l := range all {
+			s.promised(l)
+		}
+	case n < 60:
+		if l, ok := s.any(); ok {
+			s.maybe[l.ID] = true
+			got, err := a.Release(ctx, l.ID, l.Generation, "done")
+			s.expect(err, ErrFenced)
+			if err == nil && got.State == Leased {
+				s.failf("released lease %s is %s", l.ID, got.State)
+			}
+		}
+	case n < 70:
+		if l, ok := s.any(); ok {
+			got, err := a.Renew(ctx, l.ID, l.Generation, time.Duration(1+s.rnd.IntN(300))*time.Second)
+			s.expect(err, ErrFenced)
+			if err == nil {
+				s.promised(got)
+			} else if errors.Is(err, ErrUncertain) {
+				s.maybe[l.ID] = true // it may have become shorter
+			}
+		}
+	case n < 76:
+		if l, ok := s.any(); ok {
+			_, err := a.Bind(ctx, l.ID, l.Generation, []Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+			s.expect(err, ErrFenced)
+		}
+	case n < 79:
+		addr := s.addr()
+		if l := s.stored[addr]; l != nil {
+			s.maybe[l.ID] = true
+		}
+		s.maybeAt(addr)
+		_, err := a.Quarantine(ctx, addr, "bad", time.Duration(s.rnd.IntN(2))*time.Minute)
+		s.expect(err, ErrQuarantineFull, ErrTaken)
+	case n < 82:
+		_, err := a.Restore(ctx, s.addr(), "good")
+		s.expect(err, ErrTaken)
+	case n < 92:
+		s.expect(a.Sweep(ctx))
+	case outermost && n < 97:
+		s.now = s.now.Add(time.Duration(s.rnd.IntN(60)) * time.Second)
+	case outermost:
+		s.restart()
+	}
+}
+
+// maybeAt: whichever lease lives on addr when the call is made may end.
+func (s *sim) maybeAt(addr netip.Addr) {
+	for id, l := range s.acked {
+		if l.Addr == addr {
+			s.maybe[id] = true
+		}
+	}
+}
+
+func (s *sim) addr() netip.Addr {
+	if s.percent(50) {
+		return netip.AddrFrom4([4]byte{10, 0, 1, byte(s.rnd.IntN(4))})
+	}
+	return netip.AddrFrom4([4]byte{10, 0, 0, byte(s.rnd.IntN(8))})
+}
+
+func (s *sim) promised(l Lease) {
+	have := s.stored[l.Addr]
+	if have == nil || have.Generation < l.Generation {
+		s.failf("lease %s was promised and is not in the store: %+v", l.ID, have)
+	}
+	s.acked[l.ID] = l
+}
+
+// any picks one of the leases that there ever were.
+func (s *sim) any() (Lease, bool) {
+	if len(s.used) == 0 {
+		return Lease{}, false
+	}
+	addr := s.addr()
+	l := s.stored[addr]
+	if l == nil || l.Generation == 0 {
+		return Lease{}, false
+	}
+	generation := l.Generation
+	if s.percent(20) {
+		generation = 1 + s.rnd.Uint64N(generation)
+	}
+	return Lease{ID: leaseID(addr, generation), Generation: generation}, true
+}
+
+func (s *sim) expect(err error, allowed ...error) {
+	s.t.Helper()
+	for _, want := range append(allowed, errFault, context.DeadlineExceeded) {
+		if err == nil || errors.Is(err, want) {
+			if errors.Is(err, ErrUncertain) {
+				s.counts.Uncertain++
+			}
+			return
+		}
+	}
+	s.failf("unexpected: %v", err)
+}
+
+func (s *sim) conserved() {
+	for _, p := range s.a.Stats() {
+		if p.Free+p.Leased+p.Draining+p.Cooling+p.Quarantined+p.Reserved != p.Size || p.Free > p.Size {
+			s.failf("states do not add up: %+v", p)
+		}
+	}
+}
