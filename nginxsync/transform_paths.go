@@ -107,12 +107,13 @@ func (t *transform) paths(n conf.Node) {
 		return
 	}
 	if to, ok := t.mapped(value); ok {
-		t.edit.ReplaceArg(n.Directive, 0, to)
-		if to == "off" {
+		switch {
+		case to != "off":
+			t.edit.ReplaceArg(n.Directive, 0, to)
+		case name == "error_log": // cannot be off
+			t.edit.Remove(n.Directive)
+		default:
 			t.edit.ReplaceArgs(n.Directive, to)
-			if name == "error_log" {
-				t.edit.Remove(n.Directive)
-			}
 		}
 		t.changed(n.Directive, "paths", "%s is mapped to %s", value, to)
 		return
@@ -192,8 +193,10 @@ func (t *transform) variables(http conf.Node) {
 		t.extra.WriteString("map $server_addr $sluice_vip {\n    default $server_addr;\n}\n")
 	} else {
 		geo("$sluice_peer", t.rules.TrustVIPHeader)
+		// No regular expression: its match would take the captures of the request away.
 		t.extra.WriteString("# A trusted peer may name another one, to come back to the VIP of its own caller.\n" +
-			"map $sluice_peer:$http_x_env_vip $sluice_vip {\n    default $server_addr;\n    \"~^1:([0-9a-f.:]+)$\" $1;\n}\n")
+			"map $http_x_env_vip $sluice_named {\n    \"\" $server_addr;\n    default $http_x_env_vip;\n}\n" +
+			"map $sluice_peer $sluice_vip {\n    default $server_addr;\n    1 $sluice_named;\n}\n")
 	}
 	t.extra.WriteString("map \"\" $sluice_version {\n    default \"\";\n}\n")
 }

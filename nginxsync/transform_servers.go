@@ -76,10 +76,11 @@ func (l *listen) merge(other *listen) {
 
 func (t *transform) listen(n conf.Node) (*listen, bool) {
 	value := n.Arg(0)
-	l := &listen{at: n.Directive}
-	if n.NumArgs() > 0 {
-		l.flags = n.Args()[1:]
+	if n.NumArgs() == 0 {
+		t.refuse(n.Directive, "invalid number of arguments in \"listen\" directive")
+		return nil, false
 	}
+	l := &listen{at: n.Directive, flags: n.Args()[1:]}
 	if strings.HasPrefix(value, "unix:") {
 		to, ok := t.mapped(value)
 		if !ok {
@@ -148,6 +149,10 @@ func (t *transform) writeListen(l *listen, defaults, options map[string]*conf.Di
 	if slices.Equal(args, l.at.Args()) {
 		return
 	}
-	t.edit.ReplaceArgs(l.at, args...)
+	if slices.Equal(flags, l.at.Args()[1:]) {
+		t.edit.ReplaceArg(l.at, 0, l.address)
+	} else {
+		t.edit.ReplaceArgs(l.at, args...)
+	}
 	t.changed(l.at, "listen", "the test Nginx listens on %s, on all addresses: the VIP of a request is the address it came to", l.address)
 }

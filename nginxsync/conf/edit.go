@@ -40,9 +40,16 @@ func (e *Edit) splice(f *File, start, end int, text string) {
 // Replace puts text in the place of the directive.
 func (e *Edit) Replace(d *Directive, text string) { e.splice(d.file, int(d.start), int(d.end), text) }
 
-// ReplaceLines is Replace with text of several lines, each with the directive's indentation.
+// ReplaceLines is Replace with text of several lines, each with the directive's indentation. What follows the directive on
+// its line goes to a line of its own, so that the text may end in a comment.
 func (e *Edit) ReplaceLines(d *Directive, text string) {
-	e.Replace(d, indented(text, indentBefore(d.file.Text, int(d.start))))
+	indent := indentBefore(d.file.Text, int(d.start))
+	text = indented(text, indent)
+	rest, _, _ := strings.Cut(d.file.Text[d.end:], "\n")
+	if strings.TrimSpace(rest) != "" {
+		text += "\n" + indent
+	}
+	e.Replace(d, text)
 }
 
 // Rename gives the directive another name.
