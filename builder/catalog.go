@@ -179,7 +179,7 @@ func (t *Template) check() error {
 	for _, u := range uses {
 		used[u.name] = true
 		if !declared[u.name] {
-			problems = append(problems, fmt.Errorf("Dockerfile line %d: placeholder {{%s}} is not declared in template.json", u.line, u.name))
+			problems = append(problems, at(u.line, "placeholder {{%s}} is not declared in template.json", u.name))
 		}
 	}
 	for _, p := range t.Params {

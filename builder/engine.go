@@ -106,14 +106,18 @@ type DockerfileError struct {
 }
 
 func (e *DockerfileError) Error() string {
-	at := "Dockerfile"
+	where := "Dockerfile"
 	if e.Line > 0 {
-		at = fmt.Sprintf("Dockerfile line %d", e.Line)
+		where = fmt.Sprintf("Dockerfile line %d", e.Line)
 	}
 	if e.Instruction != "" {
-		at += ": " + e.Instruction
+		where += ": " + e.Instruction
 	}
-	return fmt.Sprintf("%s: %v", at, e.Err)
+	return fmt.Sprintf("%s: %v", where, e.Err)
+}
+
+func at(line int, format string, args ...any) error {
+	return &DockerfileError{Line: line, Err: fmt.Errorf(format, args...)}
 }
 
 // Is reports whether target is [ErrRefused].

@@ -189,5 +189,5 @@ func Refused(dockerfile []byte) error {
 }
 
 func (f Finding) err() error {
-	return &DockerfileError{Line: f.Line, Err: fmt.Errorf("%s (%s)", f.Message, f.Rule)}
+	return at(f.Line, "%s (%s)", f.Message, f.Rule)
 }

@@ -45,21 +45,21 @@ func placeholders(source []byte) ([]placeholder, error) {
 	var found []placeholder
 	var problems []error
 	rest := bytes.Clone(source)
-	line := func(at int) int { return 1 + bytes.Count(source[:at], []byte("\n")) }
-	for _, at := range placeholderMark.FindAllIndex(source, -1) {
-		name := string(source[at[0]+2 : at[1]-2])
+	line := func(offset int) int { return 1 + bytes.Count(source[:offset], []byte("\n")) }
+	for _, m := range placeholderMark.FindAllIndex(source, -1) {
+		name := string(source[m[0]+2 : m[1]-2])
 		if !paramName.MatchString(name) {
-			problems = append(problems, fmt.Errorf("Dockerfile line %d: placeholder {{%s}}: the name must be an upper-case letter, "+
-				"then upper-case letters, digits and _, without spaces", line(at[0]), name))
+			problems = append(problems, at(line(m[0]), "placeholder {{%s}}: the name must be an upper-case letter, "+
+				"then upper-case letters, digits and _, without spaces", name))
 		}
-		found = append(found, placeholder{name: name, start: at[0], end: at[1], line: line(at[0])})
-		for i := at[0]; i < at[1]; i++ {
+		found = append(found, placeholder{name: name, start: m[0], end: m[1], line: line(m[0])})
+		for i := m[0]; i < m[1]; i++ {
 			rest[i] = ' '
 		}
 	}
 	for _, stray := range []string{"{{", "}}"} {
 		if i := bytes.Index(rest, []byte(stray)); i >= 0 {
-			problems = append(problems, fmt.Errorf("Dockerfile line %d: %s that belongs to no placeholder", line(i), stray))
+			problems = append(problems, at(line(i), "%s that belongs to no placeholder", stray))
 		}
 	}
 	return found, errors.Join(problems...)
@@ -118,13 +118,13 @@ func (t *Template) Examples() map[string]string {
 
 func fill(source []byte, uses []placeholder, values map[string]string) []byte {
 	var out bytes.Buffer
-	at := 0
+	done := 0
 	for _, u := range uses {
-		out.Write(source[at:u.start])
+		out.Write(source[done:u.start])
 		out.WriteString(values[u.name])
-		at = u.end
+		done = u.end
 	}
-	out.Write(source[at:])
+	out.Write(source[done:])
 	return out.Bytes()
 }
 

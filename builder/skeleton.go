@@ -2,7 +2,6 @@ package builder
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -73,7 +72,7 @@ func (t *Template) keepsSkeleton(rendered []byte, values map[string]string) erro
 		return err
 	}
 	if line := differ(want, got); line > 0 {
-		return fmt.Errorf("Dockerfile line %d: a value changes the instruction, which must stay as the template has it", line)
+		return at(line, "a value changes the instruction, which must stay as the template has it")
 	}
 	return nil
 }
@@ -125,7 +124,7 @@ func (t *Template) checkSkeleton() error {
 		got[i].words = 0
 	}
 	if line := differ(want, got); line > 0 {
-		return fmt.Errorf("Dockerfile line %d: a parameter of type words adds arguments to the instruction: use type word", line)
+		return at(line, "a parameter of type words adds arguments to the instruction: use type word")
 	}
 	return nil
 }

@@ -2,11 +2,12 @@
 //
 // It implements [builder.Engine] for Dockerfiles of one stage without RUN: FROM (scratch, or an image of a registry), COPY,
 // ADD of local files, ENV, ARG, LABEL, WORKDIR, USER, EXPOSE, VOLUME, ENTRYPOINT, CMD, SHELL, STOPSIGNAL and HEALTHCHECK, with
-// variables, patterns, links and .dockerignore as BuildKit treats them. What it cannot do is a [builder.UnsupportedError]
-// before anything is read or sent.
+// variables, patterns, links and .dockerignore as BuildKit treats them. An instruction that it lacks is a
+// [builder.UnsupportedError] before anything is read or sent.
 //
 // The same input gives the same digest: times are SOURCE_DATE_EPOCH, owners are 0:0 or --chown, and of a file's mode only
-// "executable" counts (0755, else 0644), unless --chmod says more. The digest depends on the release of Go that
+// "executable" counts (0755, else 0644), unless --chmod says more. Folders that are made on the way to a destination have 0755
+// even then, while newer releases of BuildKit give them the mode of the file. The digest depends on the release of Go that
 // compiled the engine too, because its compressor may change.
 //
 // A base image named by tag is resolved when the build starts and recorded in Result.Base and in the labels

@@ -71,7 +71,7 @@ func (s *stage) step(c instructions.Command) error {
 	if made != nil && len(made.entries) > 0 {
 		l, err := made.write(s.ctx, s.dir, s.epoch)
 		if err != nil {
-			return fmt.Errorf("Dockerfile line %d: %s: %w", lineOf(c.Location()), code, err)
+			return &stepError{lineOf(c.Location()), code, err}
 		}
 		l.mediaType, l.known = s.layerType, &s.engine.known
 		s.layers = append(s.layers, l)
@@ -81,6 +81,19 @@ func (s *stage) step(c instructions.Command) error {
 	s.history = append(s.history, h)
 	return nil
 }
+
+// stepError is an instruction that failed for a reason outside of the Dockerfile and its context.
+type stepError struct {
+	line int
+	code string
+	err  error
+}
+
+func (e *stepError) Error() string {
+	return (&builder.DockerfileError{Line: e.line, Instruction: e.code, Err: e.err}).Error()
+}
+
+func (e *stepError) Unwrap() error { return e.err }
 
 // sourceOf is the instruction as the Dockerfile has it, on one line.
 func sourceOf(c instructions.Command) string {
@@ -283,7 +296,7 @@ func (s *stage) from(p plan) error {
 		err = s.start(from)
 	}
 	if err != nil {
-		return fmt.Errorf("Dockerfile line %d: FROM %s: %w", line, from, err)
+		return &stepError{line, "FROM " + from, err}
 	}
 	return nil
 }

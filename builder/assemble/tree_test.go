@@ -83,13 +83,16 @@ func unpack(t *rapid.T, dir string, entries map[string]byte) {
 	}
 	for _, name := range names {
 		at := filepath.Join(dir, name)
+		if strings.HasPrefix(path.Base(name), whiteoutPrefix) {
+			continue
+		}
 		info, err := os.Lstat(at)
 		if err == nil && !(info.IsDir() && entries[name] == tar.TypeDir) {
-			err = os.RemoveAll(at)
+			if err := os.RemoveAll(at); err != nil {
+				t.Fatal(err)
+			}
 		}
 		switch {
-		case strings.HasPrefix(path.Base(name), whiteoutPrefix):
-			err = nil
 		case entries[name] == tar.TypeDir:
 			err = os.MkdirAll(at, 0o700)
 		case entries[name] == tar.TypeSymlink:

@@ -92,6 +92,7 @@ COPY a.txt /one
 COPY a.txt /dir/
 COPY tree /copy
 COPY tree/*.conf /globbed/
+COPY --chown=12:34 tree/x.conf /owned/
 COPY --chmod=0640 --chown=12:34 a.txt /owned/file
 WORKDIR /work
 COPY a.txt b.txt ./
@@ -109,8 +110,9 @@ TEXT
 		"copy/x.conf": {kind: "file", mode: 0o644, content: "X"}, "copy/sub": {kind: "dir", mode: 0o755},
 		"copy/sub/run.sh": {kind: "file", mode: 0o755, content: "run"}, "copy/link": {kind: "link", content: "sub/run.sh"},
 		"globbed/x.conf": {kind: "file", mode: 0o644, content: "X"}, "globbed/y.conf": {kind: "file", mode: 0o644, content: "Y"},
-		"owned": {kind: "dir", mode: 0o755, uid: 12, gid: 34}, "owned/file": {kind: "file", mode: 0o640, uid: 12, gid: 34, content: "A"},
-		"work": {kind: "dir", mode: 0o755}, "work/a.txt": {kind: "file", mode: 0o644, content: "A"}, "work/b.txt": {kind: "file", mode: 0o644, content: "B"},
+		"owned": {kind: "dir", mode: 0o755, uid: 12, gid: 34}, "owned/x.conf": {kind: "file", mode: 0o644, uid: 12, gid: 34, content: "X"},
+		"owned/file": {kind: "file", mode: 0o640, uid: 12, gid: 34, content: "A"},
+		"work":       {kind: "dir", mode: 0o755}, "work/a.txt": {kind: "file", mode: 0o644, content: "A"}, "work/b.txt": {kind: "file", mode: 0o644, content: "B"},
 		"alias": {kind: "file", mode: 0o644, content: "X"}, "added": {kind: "file", mode: 0o644, content: "A"},
 		"inline": {kind: "file", mode: 0o644, content: "from the Dockerfile\n"},
 	} {
