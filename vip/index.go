@@ -178,15 +178,18 @@ func (p *pool) ready() uint64 {
 	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
 }
 
+// enqueue puts e at the end of the free queue, or at its start when it was never used.
 func (p *pool) enqueue(e *entry) {
-	e.before, e.after, e.queued = p.last, nil, true
-	if p.last != nil {
-		p.last.after = e
-	} else {
-		p.first = e
-	}
-	p.last = e
+	e.queued = true
 	p.queue++
+	switch {
+	case p.first == nil:
+		p.first, p.last = e, e
+	case e.lease == nil:
+		e.after, p.first.before, p.first = p.first, e, e
+	default:
+		e.before, p.last.after, p.last = p.last, e, e
+	}
 }
 
 func (p *pool) dequeue(e *entry) {

@@ -129,7 +129,7 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 	before, after, ok := strings.Cut(id, "-")
 	addr, err := netip.ParseAddr(before)
 	generation, err2 := strconv.ParseUint(after, 10, 64)
-	if !ok || err != nil || err2 != nil || id != leaseID(addr, generation) {
+	if !ok || err != nil || err2 != nil || generation == 0 || id != leaseID(addr, generation) {
 		return netip.Addr{}, 0, fmt.Errorf("lease %q: %w: an id looks like 10.0.0.7-3", id, ErrNotFound)
 	}
 	return addr, generation, nil
