@@ -221,7 +221,7 @@ func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result,
 	if err != nil {
 		return builder.Result{}, err
 	}
-	res := builder.Result{Digest: ref.DigestStr(), Reference: ref.String(), Base: s.baseName, Size: size}
+	res := builder.Result{Digest: ref.DigestStr(), Reference: ref.String(), Base: s.baseName, Size: size, Layers: []builder.Layer{}}
 	count := func(d v1.Descriptor) (reused bool) {
 		if reused = !m.uploaded(d.Digest); reused {
 			res.Reused += d.Size
