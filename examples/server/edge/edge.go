@@ -15,8 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -51,19 +49,18 @@ type Edge struct {
 
 // New transforms the tree and writes it below config.Dir; an Nginx that runs there already goes on with its old one
 // until Start. It names the packages to install when Nginx or its Lua module is missing.
-func New(config Config) (*Edge, error) {
-	dir, err := filepath.Abs(config.Dir)
-	if err != nil {
-		return nil, err
-	}
-	config.Dir = dir
+func New(ctx context.Context, config Config) (*Edge, error) {
+	var err error
 	if config.Program, err = findProgram(config.Program); err != nil {
 		return nil, err
 	}
 	for sub, mode := range map[string]fs.FileMode{"logs": 0o755, "cache": 0o755, "temp": 0o755, "admin": 0o700} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), mode); err != nil {
+		if err := os.MkdirAll(filepath.Join(config.Dir, sub), mode); err != nil {
 			return nil, fmt.Errorf("edge: %w", err)
 		}
+	}
+	if config.Dir, err = realPath(config.Dir); err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
 	}
 	tree, err := conf.Parse(config.Tree, "nginx.conf")
 	if err != nil {
@@ -78,7 +75,10 @@ func New(config Config) (*Edge, error) {
 		e.Upstreams = append(e.Upstreams, upstream.Args()[0])
 	}
 	slices.Sort(e.Upstreams)
-	return e, e.write()
+	if err := e.write(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 func findProgram(program string) (string, error) {
@@ -118,7 +118,7 @@ func (e *Edge) rules() nginxsync.Rules {
 }
 
 // write puts the transformed tree beside the one in use, has Nginx test it, and switches.
-func (e *Edge) write() error {
+func (e *Edge) write(ctx context.Context) error {
 	staged := filepath.Join(e.config.Dir, "conf.new")
 	if err := os.RemoveAll(staged); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (e *Edge) write() error {
 	if err := e.Result.WriteTo(staged); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
-	if out, err := e.nginx("-t", "-q", "-c", filepath.Join(staged, "nginx.conf")).CombinedOutput(); err != nil {
+	if out, err := e.nginx(ctx, "-t", "-q", "-c", filepath.Join(staged, "nginx.conf")).CombinedOutput(); err != nil {
 		return fmt.Errorf("edge: nginx -t: %w: %s", err, bytes.TrimSpace(out))
 	}
 	current := filepath.Join(e.config.Dir, "conf")
@@ -148,36 +148,40 @@ func (e *Edge) StateFile() string { return filepath.Join(e.config.Dir, "routes.s
 
 func (e *Edge) mainFile() string { return filepath.Join(e.config.Dir, "conf", "nginx.conf") }
 
-func (e *Edge) nginx(args ...string) *exec.Cmd {
+func (e *Edge) nginx(ctx context.Context, args ...string) *exec.Cmd {
 	base := []string{"-p", e.config.Dir + "/", "-e", filepath.Join(e.config.Dir, "logs/error.log")}
-	return exec.Command(e.config.Program, append(base, args...)...)
+	return exec.CommandContext(ctx, e.config.Program, append(base, args...)...)
 }
 
-// Start starts Nginx, or reloads the one that runs here already. It returns when Nginx accepts requests.
+// Start starts Nginx, or has the one that runs here already take the new configuration.
 func (e *Edge) Start(ctx context.Context) error {
 	if master(e.config.Dir) == 0 {
 		return e.Ensure(ctx)
 	}
-	if out, err := e.nginx("-c", e.mainFile(), "-s", "reload").CombinedOutput(); err != nil {
+	if out, err := e.nginx(ctx, "-c", e.mainFile(), "-s", "reload").CombinedOutput(); err != nil {
 		return fmt.Errorf("edge: reload: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return nil
 }
 
-// Ensure starts Nginx if it does not run.
+// Ensure starts Nginx if it does not run, and returns when it accepts requests. Workers whose master has been killed, which
+// would keep the ports, end before.
 func (e *Edge) Ensure(ctx context.Context) error {
 	if master(e.config.Dir) != 0 {
 		return nil
+	}
+	if err := kill(ctx, e.config.Dir); err != nil {
+		return err
 	}
 	if err := luadriver.RemoveStaleSockets(e.snippets()); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
 	// Nginx makes itself a daemon: the command ends when the sockets are open.
-	cmd := e.nginx("-c", e.mainFile())
+	cmd := e.nginx(ctx, "-c", e.mainFile())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	log, err := os.CreateTemp(e.config.Dir, ".start-*") // a pipe would be held open by the daemon
 	if err != nil {
-		return err
+		return fmt.Errorf("edge: %w", err)
 	}
 	defer func() { _, _ = log.Close(), os.Remove(log.Name()) }()
 	cmd.Stdout, cmd.Stderr = log, log
@@ -185,47 +189,14 @@ func (e *Edge) Ensure(ctx context.Context) error {
 		out, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("edge: start nginx: %w: %s", err, bytes.TrimSpace(out))
 	}
-	return ctx.Err()
-}
-
-// Stop ends the Nginx of the folder dir after the requests under way, or at once when ctx is done.
-func Stop(ctx context.Context, dir string) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	pid := master(dir)
-	if pid == 0 {
-		return nil
-	}
-	if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil {
-		return fmt.Errorf("edge: stop nginx: %w", err)
-	}
-	for master(dir) != 0 {
+	started, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("it has written no pid file after 5 s: look at its error log"))
+	defer cancel()
+	for master(e.config.Dir) == 0 {
 		select {
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("edge: stop nginx: %w", context.Cause(ctx)), syscall.Kill(pid, syscall.SIGTERM))
-		case <-time.After(10 * time.Millisecond):
+		case <-started.Done():
+			return fmt.Errorf("edge: start nginx: %w", context.Cause(started))
+		case <-time.After(time.Millisecond):
 		}
 	}
 	return nil
 }
-
-// master is the pid of the Nginx of this folder, 0 when there is none: a pid in a file may be somebody else's by now.
-func master(dir string) int {
-	data, err := os.ReadFile(filepath.Join(dir, pidFile))
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return 0
-	}
-	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !bytes.Contains(title, []byte(dir+"/")) {
-		return 0
-	}
-	return pid
-}
-
-const pidFile = "nginx.pid"

@@ -13,12 +13,12 @@ import (
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
 )
 
-// ErrNotFound is returned by Stop and Restart for an id that is not there.
+// ErrNotFound is returned by Stop and End for an id that is not there.
 var ErrNotFound = errors.New("no such instance")
 
 // Spec says what to run.
 type Spec struct {
-	// ID names the instance and its folder: lower-case letters, digits, "-" and "_", 128 at most.
+	// ID names the instance and its folder: lower-case letters, digits, ".", "-" and "_", 128 at most.
 	ID string `json:"id"`
 	// Image is a reference by digest, "host/repository@sha256:…".
 	Image string `json:"image"`
@@ -38,11 +38,11 @@ type Instance struct {
 	Restarts int            `json:"restarts"` // how often it was started again after it had ended by itself
 }
 
-var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,127}$`)
+var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 
 func (s Spec) validate() error {
 	if !validID.MatchString(s.ID) {
-		return fmt.Errorf("instance id %q: expected lower-case letters, digits, - and _, 128 at most", s.ID)
+		return fmt.Errorf("instance id %q: expected lower-case letters, digits, ., - and _, 128 at most", s.ID)
 	}
 	return nil
 }

@@ -55,14 +55,20 @@ func startTicks(pid int) (ticks uint64, ok bool) {
 	}
 	_, rest, found := strings.Cut(string(data), ") ") // the name may hold spaces; field 3 follows
 	fields := strings.Fields(rest)
-	if !found || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if !found || len(fields) < 20 {
+		return 0, false
+	}
+	// While a program of several threads executes another, its first thread may look dead: then there are other threads.
+	dead, threads := fields[0] == "Z" || fields[0] == "X", fields[17]
+	if dead && (threads == "0" || threads == "1") {
 		return 0, false
 	}
 	ticks, err = strconv.ParseUint(fields[19], 10, 64)
 	return ticks, err == nil
 }
 
-func (i Instance) alive() bool {
+// Alive tells whether the process of the instance lives.
+func (i Instance) Alive() bool {
 	ticks, ok := startTicks(i.PID)
 	return ok && ticks == i.Ticks
 }

@@ -21,7 +21,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	pause := map[string]time.Duration{}
 	for tick := time.NewTicker(watchEvery); ; {
 		for _, i := range r.List() {
-			if i.alive() {
+			if i.Alive() {
 				if time.Since(i.Started) > lastRestart {
 					delete(pause, i.ID)
 				}
@@ -30,8 +30,8 @@ func (r *Runtime) Run(ctx context.Context) error {
 			if time.Now().Before(due[i.ID]) {
 				continue
 			}
-			release, err := r.claim(i.ID)
-			if err != nil {
+			release, _ := r.tryClaim(i.ID)
+			if release == nil {
 				continue
 			}
 			due[i.ID] = time.Now().Add(max(firstRestart, pause[i.ID]))
@@ -52,7 +52,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 
 func (r *Runtime) restart(ctx context.Context, id string) {
 	i, found := r.get(id)
-	if !found || i.alive() {
+	if !found || i.Alive() {
 		return
 	}
 	before := i.Addr

@@ -41,7 +41,9 @@ type Runtime struct {
 
 	mu        sync.Mutex
 	instances map[string]Instance
-	busy      map[string]bool // being started or stopped: Run leaves it alone
+	busy      map[string]chan struct{} // ids that are being started or stopped; closed at the end of it
+
+	placing sync.Mutex // held from the choice of a port until it stands in instances
 }
 
 // Open finds the instances that lie in config.Dir. Those that no longer live are started again by Run.
@@ -56,7 +58,7 @@ func Open(config Config) (*Runtime, error) {
 		return nil, err
 	}
 	config.Dir = dir
-	r := &Runtime{config: config, instances: map[string]Instance{}, busy: map[string]bool{}}
+	r := &Runtime{config: config, instances: map[string]Instance{}, busy: map[string]chan struct{}{}}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("instances: %w", err)
 	}
@@ -100,12 +102,12 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	if err := spec.validate(); err != nil {
 		return Instance{}, err
 	}
-	release, err := r.claim(spec.ID)
+	release, err := r.claim(ctx, spec.ID)
 	if err != nil {
 		return Instance{}, err
 	}
 	defer release()
-	if i, found := r.get(spec.ID); found && i.alive() {
+	if i, found := r.get(spec.ID); found && i.Alive() {
 		if i.Image != spec.Image {
 			return Instance{}, fmt.Errorf("instance %s runs %s already, asked for %s", spec.ID, i.Image, spec.Image)
 		}
@@ -126,7 +128,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 
 // Stop ends the instance, by SIGTERM and after the grace time by SIGKILL, and removes its folder.
 func (r *Runtime) Stop(ctx context.Context, id string) error {
-	release, err := r.claim(id)
+	release, err := r.claim(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -145,7 +147,7 @@ func (r *Runtime) Stop(ctx context.Context, id string) error {
 
 // End ends the instance like Stop and keeps its folder: Run starts it again.
 func (r *Runtime) End(ctx context.Context, id string) error {
-	release, err := r.claim(id)
+	release, err := r.claim(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -175,18 +177,35 @@ func (r *Runtime) forget(id string) {
 	delete(r.instances, id)
 }
 
-// claim keeps everybody else away from one id until release is called.
-func (r *Runtime) claim(id string) (release func(), err error) {
+// claim waits until nobody else works on the id, and keeps everybody away until release is called.
+func (r *Runtime) claim(ctx context.Context, id string) (release func(), err error) {
+	for {
+		release, busy := r.tryClaim(id)
+		if release != nil {
+			return release, nil
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("instance %s is being started or stopped: %w", id, context.Cause(ctx))
+		}
+	}
+}
+
+// tryClaim returns nil and what to wait for while somebody else works on the id.
+func (r *Runtime) tryClaim(id string) (release func(), busy <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[id] {
-		return nil, fmt.Errorf("instance %s is being started or stopped", id)
+	if busy := r.busy[id]; busy != nil {
+		return nil, busy
 	}
-	r.busy[id] = true
+	done := make(chan struct{})
+	r.busy[id] = done
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.busy, id)
+		close(done)
 	}, nil
 }
 
@@ -212,27 +231,11 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	if err != nil {
 		return i, err
 	}
-	if i.Addr, err = freeAddr(i.Addr); err != nil {
+	i, pipe, err := r.place(i)
+	if err != nil {
 		return i, err
 	}
 	order.Env = override(order.Env, append(slices.Clone(i.Env), "PORT="+strconv.Itoa(int(i.Addr.Port()))))
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return i, err
-	}
-	defer log.Close()
-	pid, pipe, err := process(log)
-	if err != nil {
-		return i, err
-	}
-	i.PID, i.Started = pid, time.Now().UTC()
-	i.Ticks, _ = startTicks(pid)
-	if err := i.save(dir); err != nil {
-		return i, errors.Join(err, pipe.Close())
-	}
-	r.mu.Lock()
-	r.instances[i.ID] = i
-	r.mu.Unlock()
 	err = send(pipe, order)
 	if err == nil {
 		err = r.waitReady(ctx, i)
@@ -240,7 +243,34 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	if err == nil {
 		return i, nil
 	}
-	return i, fmt.Errorf("%w; its log ends: %s", err, tail(filepath.Join(dir, "log")))
+	return i, fmt.Errorf("%w; its log ends: %s", err, tail(r.Log(i.ID)))
+}
+
+// place gives the instance a port and a process, which waits for its order, and writes both down.
+func (r *Runtime) place(i Instance) (_ Instance, order *os.File, err error) {
+	r.placing.Lock()
+	defer r.placing.Unlock()
+	if i.Addr, err = r.freeAddr(i.ID, i.Addr); err != nil {
+		return i, nil, err
+	}
+	log, err := os.OpenFile(r.Log(i.ID), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return i, nil, err
+	}
+	defer log.Close()
+	pid, order, err := process(log)
+	if err != nil {
+		return i, nil, err
+	}
+	i.PID, i.Started = pid, time.Now().UTC()
+	i.Ticks, _ = startTicks(pid)
+	if err := i.save(r.dir(i.ID)); err != nil {
+		return i, nil, errors.Join(err, order.Close())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.instances[i.ID] = i
+	return i, order, nil
 }
 
 func (r *Runtime) launchOrder(dir string) (launch, error) {
@@ -289,10 +319,13 @@ func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
 	for dialer := (net.Dialer{}); ; {
 		conn, err := dialer.DialContext(ctx, "tcp", i.Addr.String())
 		if err == nil {
-			return conn.Close()
+			err = conn.Close()
 		}
-		if !i.alive() {
+		if !i.Alive() { // who answered was another then
 			return errors.New("ended before it accepted connections")
+		}
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -305,7 +338,7 @@ func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
 // end stops the process and waits until it is gone.
 func (r *Runtime) end(ctx context.Context, i Instance) error {
 	process, err := os.FindProcess(i.PID) // by pidfd: what comes after alive cannot hit another process
-	if err != nil || !i.alive() {
+	if err != nil || !i.Alive() {
 		return nil
 	}
 	defer process.Release()
@@ -313,7 +346,7 @@ func (r *Runtime) end(ctx context.Context, i Instance) error {
 		return fmt.Errorf("stop instance %s: %w", i.ID, err)
 	}
 	grace := time.After(r.config.Grace)
-	for i.alive() {
+	for i.Alive() {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("stop instance %s: %w", i.ID, context.Cause(ctx))
@@ -325,18 +358,27 @@ func (r *Runtime) end(ctx context.Context, i Instance) error {
 	return nil
 }
 
-// freeAddr returns the wanted address if nobody listens there, else one with another port.
-func freeAddr(wanted netip.AddrPort) (netip.AddrPort, error) {
-	if wanted.IsValid() {
-		if l, err := net.Listen("tcp", wanted.String()); err == nil {
-			return wanted, l.Close()
+// freeAddr returns the wanted address if nobody listens there, else one with another port. No other instance has it, also
+// none that is down just now.
+func (r *Runtime) freeAddr(id string, wanted netip.AddrPort) (netip.AddrPort, error) {
+	taken := map[netip.AddrPort]bool{}
+	for _, i := range r.List() {
+		taken[i.Addr] = i.ID != id
+	}
+	listen := cmp.Or(wanted, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0))
+	for {
+		l, err := net.Listen("tcp", listen.String())
+		if err != nil && listen.Port() == 0 {
+			return netip.AddrPort{}, err
 		}
+		if err == nil {
+			addr := l.Addr().(*net.TCPAddr).AddrPort()
+			if err := l.Close(); err != nil || !taken[addr] {
+				return addr, err
+			}
+		}
+		listen = netip.AddrPortFrom(listen.Addr(), 0)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return l.Addr().(*net.TCPAddr).AddrPort(), l.Close()
 }
 
 // tail is the end of a log, short enough for an error message.

@@ -158,6 +158,8 @@ func (p *Platform) runBuild(ctx context.Context, build Build) error {
 }
 
 func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (builder.Result, error) {
+	p.sourcesMu.RLock()
+	defer p.sourcesMu.RUnlock()
 	files, labels, done, err := p.buildContext(build.Source)
 	if err != nil {
 		return builder.Result{}, err

@@ -20,7 +20,8 @@ const (
 	labelGeneration  = "generation"
 )
 
-// serving is, for one target, the highest generation that was asked for and the one that serves; 0 serves nothing.
+// serving is, for one target, the highest generation that was asked for and the one whose instances serve; 0 serves
+// nothing. Active never goes back to an earlier generation, so an instance that is to end is never wanted again.
 type serving struct {
 	Target promote.Target `json:"target"`
 	Seen   uint64         `json:"seen"`
@@ -43,54 +44,95 @@ type deployer struct{ p *Platform }
 
 var _ promote.Deployer = deployer{}
 
-// Deploy starts the instances of d, gives them the target's traffic and ends those of earlier generations.
+// Deploy starts the instances of d, gives them the target's traffic and ends those of earlier generations. Instances that
+// serve this very image already stay: what is put back after a change that failed has never been away.
 func (d deployer) Deploy(ctx context.Context, deployment promote.Deployment) error {
-	if err := d.see(deployment, false); err != nil {
+	seen, err := d.see(deployment)
+	if err != nil {
 		return err
 	}
-	if err := d.start(ctx, deployment); err != nil {
+	runs, err := d.runs(deployment, seen.Active)
+	if err != nil {
 		return err
 	}
-	if err := d.see(deployment, true); err != nil {
-		return err
+	if !runs {
+		if err := d.start(ctx, deployment); err != nil {
+			return err
+		}
+		if err := d.activate(deployment, deployment.Generation); err != nil {
+			return err
+		}
 	}
 	return d.p.settle(ctx)
 }
 
 // Remove takes the target out of the routes and ends its instances.
 func (d deployer) Remove(ctx context.Context, deployment promote.Deployment) error {
-	if err := d.see(deployment, false); err != nil {
+	if _, err := d.see(deployment); err != nil {
 		return err
 	}
-	_, err := d.p.serving.update(key(deployment.Target), func(s serving) (serving, error) {
-		s.Active = 0
-		return s, nil
-	})
-	if err != nil {
+	if err := d.activate(deployment, 0); err != nil {
 		return err
 	}
 	return d.p.settle(ctx)
 }
 
-// see writes down the generation, as seen or as the one that serves, and fences off an earlier one.
-func (d deployer) see(deployment promote.Deployment, active bool) error {
-	_, err := d.p.serving.update(key(deployment.Target), func(s serving) (serving, error) {
-		if deployment.Generation < s.Seen {
-			return s, fmt.Errorf("generation %d of %s: %d was seen: %w", deployment.Generation, key(deployment.Target), s.Seen, promote.ErrFenced)
+// see writes the generation down and fences off an earlier one.
+func (d deployer) see(deployment promote.Deployment) (serving, error) {
+	return d.p.serving.update(key(deployment.Target), func(s serving) (serving, error) {
+		if err := s.fence(deployment); err != nil {
+			return s, err
 		}
 		s.Target, s.Seen = deployment.Target, deployment.Generation
-		if active {
-			s.Active = deployment.Generation
+		return s, nil
+	})
+}
+
+// activate gives the traffic of the target to the instances of a generation.
+func (d deployer) activate(deployment promote.Deployment, generation uint64) error {
+	_, err := d.p.serving.update(key(deployment.Target), func(s serving) (serving, error) {
+		if err := s.fence(deployment); err != nil {
+			return s, err
 		}
+		s.Active = generation
 		return s, nil
 	})
 	return err
 }
 
+func (s serving) fence(deployment promote.Deployment) error {
+	if deployment.Generation < s.Seen {
+		return fmt.Errorf("generation %d of %s: %d was seen: %w", deployment.Generation, key(deployment.Target), s.Seen, promote.ErrFenced)
+	}
+	return nil
+}
+
+// runs tells whether the instances of the generation are all that the deployment asks for, and alive.
+func (d deployer) runs(deployment promote.Deployment, generation uint64) (bool, error) {
+	active, err := d.p.active()
+	if err != nil {
+		return false, err
+	}
+	count := 0
+	for _, i := range active {
+		if targetOf(i) != deployment.Target || generationOf(i) != generation {
+			continue
+		}
+		if i.Image != deployment.Image() || i.Labels[labelVersion] != deployment.Version || !i.Alive() {
+			return false, nil
+		}
+		count++
+	}
+	return count == d.count(deployment), nil
+}
+
+func (d deployer) count(deployment promote.Deployment) int {
+	return max(1, d.p.config.Instances[deployment.Environment])
+}
+
 func (d deployer) start(ctx context.Context, deployment promote.Deployment) error {
-	count := max(1, d.p.config.Instances[deployment.Environment])
 	var started []string
-	for n := range count {
+	for n := range d.count(deployment) {
 		i, err := d.p.instances.Start(ctx, d.spec(deployment, n))
 		if err != nil {
 			for _, id := range started {

@@ -11,6 +11,9 @@ var ErrNotFound = errors.New("not found")
 // ErrInvalid is returned for a request that cannot be right whatever the state.
 var ErrInvalid = errors.New("invalid request")
 
+// ErrClosed is returned for a change that is asked for when Run has ended or is about to.
+var ErrClosed = errors.New("the server is ending")
+
 // invalidError keeps its message free of the sentinel's words.
 type invalidError struct{ message string }
 

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,8 +45,12 @@ type Config struct {
 	CoolDown time.Duration
 	// Envconfig is the path of the envconfig binary that goes into images.
 	Envconfig string
+	// TaskTTL is how long a task lives after it was last asked for. The default is 24 h.
+	TaskTTL time.Duration
 	// Instances is how many instances a deployment has, by environment. The default is one.
 	Instances map[string]int
+	// Patience is how long a change waits for Nginx to take its routes. The default is 15 s.
+	Patience time.Duration
 	// Logger receives what goes on in the background. The default discards.
 	Logger *slog.Logger
 }
@@ -71,34 +76,32 @@ type Platform struct {
 	driver    nginxsync.Driver
 	agent     *nginxsync.Agent
 	source    *nginxsync.StaticSource
-	ready     chan struct{} // closed when what a crash had cut off is finished
-	sourcesMu sync.Mutex
-	taskLocks locks
+	aside     *aside
+	locks     locks
+	sourcesMu sync.RWMutex // held for reading by a build, for writing while a source is replaced
 
-	settleMu sync.Mutex
+	ready   chan struct{} // closed when what a crash had cut off is finished
+	changes sync.RWMutex  // held for reading by every change, for writing to let them end
+	closed  bool          // guarded by changes
+
+	routing  sync.Mutex
 	routed   nginxsync.Snapshot // what source was given last
 	revision uint64             // of routed
-	replaced map[string]bool    // instances that another has taken the place of
 }
 
-// Open opens the state in config.Dir and starts, or finds, the private Nginx. Call Run next.
+// Open opens the state in config.Dir and checks the Nginx configuration; it starts nothing. Call Run next, then Close.
 func Open(ctx context.Context, config Config) (p *Platform, err error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	p = &Platform{
-		Catalog: builder.Default(), config: config, pipeline: promote.DefaultPipeline(),
-		ready: make(chan struct{}), replaced: map[string]bool{},
-	}
+	config.Patience = cmp.Or(config.Patience, 15*time.Second)
+	p = &Platform{Catalog: builder.Default(), config: config, pipeline: promote.DefaultPipeline(), ready: make(chan struct{})}
 	for _, sub := range []string{"sources", "builds"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.sweepSources(); err != nil {
-		return nil, err
-	}
-	if p.db, err = openState(config.Dir); err != nil {
+	if p.db, err = openState(config.Dir); err != nil { // from here on nobody else uses the folder
 		return nil, err
 	}
 	defer func() {
@@ -106,10 +109,13 @@ func Open(ctx context.Context, config Config) (p *Platform, err error) {
 			err = errors.Join(err, p.db.Close())
 		}
 	}()
-	if err := p.openParts(ctx); err != nil {
+	if err := errors.Join(p.sweepSources(), p.openParts(ctx)); err != nil {
 		return nil, err
 	}
-	return p, p.openEdge(ctx)
+	if err := p.openEdge(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // openParts opens what is on disk and what works on it.
@@ -126,7 +132,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	p.promoter, err = promote.New(promote.Config{
-		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p},
+		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience + 15*time.Second,
 		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: ociregistry.New(ociregistry.Config{Insecure: true})}},
 	})
 	if err != nil {
@@ -141,29 +147,36 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	pool.CoolDown = p.config.CoolDown
-	p.leases, err = vip.New(ctx, store, []vip.Pool{pool}, vip.Config{Logger: p.config.Logger})
+	p.leases, err = vip.New(ctx, store, []vip.Pool{pool}, vip.Config{DefaultTTL: p.config.TaskTTL, Logger: p.config.Logger})
 	if err != nil {
 		return err
 	}
 	p.instances, err = instance.Open(instance.Config{
 		Dir: filepath.Join(p.config.Dir, "instances"), Changed: p.Events.Bump, Logger: p.config.Logger,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	p.aside = resumeRestarts(p.instances.List())
+	return nil
 }
 
-// openEdge starts Nginx with the routes that the state on disk asks for.
+// openEdge prepares Nginx and the routes that the state on disk asks for.
 func (p *Platform) openEdge(ctx context.Context) (err error) {
-	p.Edge, err = edge.New(edge.Config{
+	p.Edge, err = edge.New(ctx, edge.Config{
 		Dir: filepath.Join(p.config.Dir, "nginx"), Tree: p.config.Nginx, Ports: map[int]int{80: p.config.NginxPort},
 	})
 	if err != nil {
 		return err
 	}
-	active, _, err := p.split()
+	active, err := p.active()
 	if err != nil {
 		return err
 	}
 	p.routed = routes(active, p.leases.List(vip.Query{States: []vip.State{vip.Leased}}), p.baseline())
+	if p.routed.Planned, err = p.emptied(); err != nil {
+		return err
+	}
 	p.source = nginxsync.NewStaticSource(p.routed)
 	p.revision = p.source.Set(p.routed)
 	if p.driver, err = luadriver.New(luadriver.Config{Socket: p.Edge.Socket()}); err != nil {
@@ -172,61 +185,100 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	p.agent, err = nginxsync.NewAgent(nginxsync.Config{
 		Source: p.source, Driver: p.driver, StateFile: p.Edge.StateFile(), Logger: p.config.Logger,
 	})
-	if err != nil {
-		return err
-	}
-	return p.Edge.Start(ctx)
+	return err
 }
 
-// Run does what goes on in the background until ctx is done: it first finishes what a crash has cut off, then closes
-// Ready's channel, works off builds, keeps instances alive, ends leases, and keeps the routes in step. Instances and Nginx go on
-// after it has returned. It is called once.
+// Run starts the private Nginx, or has the one that runs already take the new configuration, finishes what a crash has cut
+// off, closes Ready's channel, and then works until ctx is done: on builds, on instances that have ended, on leases that have
+// expired, and on routes that are not in step. It returns when the changes under way have ended, so end the contexts of
+// their callers, too. Instances and Nginx go on after it has returned. It is called once.
 func (p *Platform) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.agent.Run(ctx) })
-	group.Go(func() error { return p.instances.Run(ctx) })
-	group.Go(func() error { return p.leases.Run(ctx) })
+	if err := p.Edge.Start(ctx); err != nil {
+		return err
+	}
+	// What the end of a change needs goes on longer than ctx.
+	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
+	group.Go(func() error { return p.agent.Run(background) })
+	group.Go(func() error { return p.instances.Run(background) })
+	group.Go(func() error { return p.leases.Run(background) })
 	group.Go(func() error {
-		if err := p.recover(ctx); err != nil {
-			return fmt.Errorf("recover: %w", err)
-		}
-		close(p.ready)
-		group.Go(func() error { return p.runBuilds(ctx) })
-		return p.reconcile(ctx)
+		work, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(background, cancel)()
+		err := p.work(work)
+		p.changes.Lock() // waits for those under way
+		defer p.changes.Unlock()
+		p.closed = true
+		return err // ends the background
 	})
 	return group.Wait()
 }
 
-// Ready is closed when Run has finished what a crash had cut off.
-func (p *Platform) Ready() <-chan struct{} { return p.ready }
-
-func (p *Platform) recover(ctx context.Context) error {
-	entries, err := p.promoter.Recover(ctx)
-	if err != nil {
-		return err
+// work returns an error always.
+func (p *Platform) work(ctx context.Context) error {
+	seen := p.keepInStep(ctx, "")
+	if err := p.releaseUnserved(ctx); err != nil {
+		return fmt.Errorf("after a restart: %w", err)
 	}
+	close(p.ready)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.runBuilds(ctx) })
+	group.Go(func() error {
+		for tick := time.NewTicker(500 * time.Millisecond); ; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+				return ctx.Err()
+			case <-tick.C:
+				seen = p.keepInStep(ctx, seen)
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// keepInStep finishes what was cut off and catches what no request has caused: an instance on another port, an expired
+// lease, an Nginx that is gone. Nothing of it is lost when it does not succeed: it is tried again. It logs what is wrong
+// unless it is what was wrong before, and returns it.
+func (p *Platform) keepInStep(ctx context.Context, before string) string {
+	err := p.Edge.Ensure(ctx)
+	entries, recoverErr := p.promoter.Recover(ctx)
 	for _, e := range entries {
 		p.config.Logger.Info("finished after a restart", "change", e.Op, "cluster", e.Cluster, "environment", e.Environment, "kind", e.Kind)
 	}
-	if err := errors.Join(p.releaseUnserved(ctx), p.tidyTasks(ctx)); err != nil {
-		return err
+	err = errors.Join(err, recoverErr, p.tidyTasks(ctx), p.settle(ctx))
+	switch {
+	case ctx.Err() != nil:
+		return before
+	case err == nil && before != "":
+		p.config.Logger.Info("in step again")
+		return ""
+	case err != nil && err.Error() != before:
+		p.config.Logger.Warn("not in step", "err", err)
+		return err.Error()
 	}
-	return p.settle(ctx)
+	return before
 }
 
-// reconcile catches what no request has caused: an instance on another port, an expired lease, an Nginx that is gone.
-func (p *Platform) reconcile(ctx context.Context) error {
-	for tick := time.NewTicker(500 * time.Millisecond); ; {
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return ctx.Err()
-		case <-tick.C:
-		}
-		if err := errors.Join(p.Edge.Ensure(ctx), p.tidyTasks(ctx), p.settle(ctx)); err != nil && ctx.Err() == nil {
-			p.config.Logger.Warn("not in step", "err", err)
-		}
+// Ready is closed when Run has finished what a crash had cut off. Changes wait for it.
+func (p *Platform) Ready() <-chan struct{} { return p.ready }
+
+// begin admits a change when the platform is ready for it. Run waits for its end.
+func (p *Platform) begin(ctx context.Context) (end func(), err error) {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the server is not ready: %w", context.Cause(ctx))
 	}
+	p.changes.RLock()
+	if p.closed {
+		p.changes.RUnlock()
+		return nil, ErrClosed
+	}
+	return func() {
+		p.changes.RUnlock()
+		p.Events.Bump()
+	}, nil
 }
 
 // Close closes the state on disk. Call it after Run has returned.
@@ -254,11 +306,12 @@ func StopAll(ctx context.Context, dir string) error {
 }
 
 func stop(ctx context.Context, dir string, instances *instance.Runtime) error {
-	err := edge.Stop(ctx, filepath.Join(dir, "nginx"))
+	var group errgroup.Group
+	group.Go(func() error { return edge.Stop(ctx, filepath.Join(dir, "nginx")) })
 	for _, i := range instances.List() {
-		err = errors.Join(err, instances.End(ctx, i.ID))
+		group.Go(func() error { return instances.End(ctx, i.ID) })
 	}
-	return err
+	return group.Wait()
 }
 
 // stateFile is locked by the process that uses the folder.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
@@ -20,13 +21,18 @@ type PromotionRequest struct {
 	Reason      string `json:"reason,omitempty"`
 }
 
-// Promote deploys the version to the environment when every gate agrees. It returns when the instances serve.
+// Promote deploys the version to the environment when every gate agrees. It returns when the instances serve. A caller who
+// goes away before that has cancelled: what was there before is put back.
 func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment, error) {
 	expect, err := parseExpect(request.Expect)
 	if err != nil {
 		return promote.Deployment{}, err
 	}
-	defer p.Events.Bump()
+	end, err := p.begin(ctx)
+	if err != nil {
+		return promote.Deployment{}, err
+	}
+	defer end()
 	return p.promoter.Promote(ctx, promote.Request{
 		Target:  promote.Target{Cluster: request.Cluster, Environment: request.Environment},
 		Version: request.Version, Expect: expect, Actor: request.Actor, Reason: request.Reason,
@@ -53,7 +59,11 @@ func (p *Platform) Rollback(ctx context.Context, request RollbackRequest) (promo
 	if err != nil {
 		return promote.Deployment{}, err
 	}
-	defer p.Events.Bump()
+	end, err := p.begin(ctx)
+	if err != nil {
+		return promote.Deployment{}, err
+	}
+	defer end()
 	return p.promoter.Rollback(ctx, promote.RollbackRequest{
 		Target: promote.Target{Cluster: request.Cluster, Environment: request.Environment},
 		Digest: digest, Expect: expect, Actor: request.Actor, Reason: request.Reason,
@@ -74,42 +84,56 @@ func parseExpect(expect string) (promote.Digest, error) {
 // RestartInstance replaces one instance: another of the same image starts on a free port, takes over the traffic without
 // a reload of Nginx, and the old one ends after its requests under way. It returns the new one.
 func (p *Platform) RestartInstance(ctx context.Context, id string) (instance.Instance, error) {
-	defer p.taskLocks.lock("instance " + id)()
-	active, err := p.activeInstances()
+	end, err := p.begin(ctx)
 	if err != nil {
 		return instance.Instance{}, err
 	}
-	for _, old := range active {
-		if old.ID != id {
-			continue
-		}
-		spec := old.Spec
-		spec.ID = nextID(id)
-		i, err := p.instances.Start(ctx, spec)
-		if err != nil {
-			return instance.Instance{}, err
-		}
-		p.settleMu.Lock()
-		p.replaced[id] = true
-		p.settleMu.Unlock()
-		defer p.Events.Bump()
-		return i, p.settle(ctx)
+	defer end()
+	unlock, err := p.locks.lock(ctx, "instance "+id)
+	if err != nil {
+		return instance.Instance{}, err
 	}
-	return instance.Instance{}, fmt.Errorf("instance %q: %w", id, ErrNotFound)
+	defer unlock()
+	active, err := p.active()
+	if err != nil {
+		return instance.Instance{}, err
+	}
+	at := slices.IndexFunc(active, func(i instance.Instance) bool { return i.ID == id })
+	if at < 0 {
+		return instance.Instance{}, fmt.Errorf("instance %q: none of this id serves: %w", id, ErrNotFound)
+	}
+	n, err := p.serving.next()
+	if err != nil {
+		return instance.Instance{}, err
+	}
+	spec := active[at].Spec
+	spec.ID = replacementID(id, n)
+	p.aside.put(spec.ID, starting)
+	i, err := p.instances.Start(ctx, spec)
+	if err != nil {
+		p.aside.remove(spec.ID)
+		return instance.Instance{}, err
+	}
+	p.aside.replace(id, spec.ID)
+	return i, p.settle(ctx)
 }
 
-var replacement = regexp.MustCompile(`^(.*?)(?:r(\d+))?$`)
+var replacement = regexp.MustCompile(`^(.*-\d+)r(\d+)$`)
 
-// nextID names the replacement of an instance: "web-1", "web-1r1", "web-1r2".
-func nextID(id string) string {
+// replacementID names the n-th replacement that this platform starts: "web-g7-1", "web-g7-1r12", "web-g7-1r15". No id is
+// given twice.
+func replacementID(id string, n uint64) string {
+	original, _ := parseID(id)
+	return original + "r" + strconv.FormatUint(n, 10)
+}
+
+// parseID returns the id of the instance that this one replaces in the end, and the number of the replacement, 0 for the
+// original.
+func parseID(id string) (original string, n uint64) {
 	parts := replacement.FindStringSubmatch(id)
-	n, _ := strconv.Atoi(parts[2]) // empty for the first
-	return parts[1] + "r" + strconv.Itoa(n+1)
-}
-
-func (p *Platform) activeInstances() ([]instance.Instance, error) {
-	p.settleMu.Lock()
-	defer p.settleMu.Unlock()
-	active, _, err := p.split()
-	return active, err
+	if parts == nil {
+		return id, 0
+	}
+	n, _ = strconv.ParseUint(parts[2], 10, 64) // written by replacementID
+	return parts[1], n
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/promote"
@@ -40,74 +42,96 @@ func routes(instances []instance.Instance, leases []vip.Lease, baseline string) 
 // settle brings the world in line with what is written down: the routes follow the instances of the active generations
 // and the live leases; when every worker of Nginx answers so, the other instances end.
 func (p *Platform) settle(ctx context.Context) error {
-	p.settleMu.Lock()
-	defer p.settleMu.Unlock()
-	active, retired, err := p.split()
+	retired, revision, err := p.route(ctx)
 	if err != nil {
 		return err
 	}
+	waiting, cancel := context.WithTimeoutCause(ctx, p.config.Patience, fmt.Errorf("after %s: look at Nginx and its error log", p.config.Patience))
+	defer cancel()
+	if err := p.agent.WaitVerified(waiting, revision); err != nil {
+		return fmt.Errorf("routes: %w", err)
+	}
+	var group errgroup.Group
+	for _, i := range retired {
+		group.Go(func() error {
+			if err := p.instances.Stop(ctx, i.ID); err != nil && !errors.Is(err, instance.ErrNotFound) {
+				return err
+			}
+			p.aside.remove(i.ID)
+			p.Events.Bump()
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// route gives the agent the routes that are due and returns their revision, and the instances that may end when it is
+// verified.
+func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revision uint64, err error) {
+	p.routing.Lock()
+	defer p.routing.Unlock()
+	active, retired, err := p.split()
+	if err != nil {
+		return nil, 0, err
+	}
 	leases := p.leases.List(vip.Query{States: []vip.State{vip.Leased}})
 	if err := p.bind(ctx, leases, active); err != nil {
-		return err
+		return nil, 0, err
 	}
 	next := routes(active, leases, p.baseline())
-	next.Planned = p.emptied(next)
+	if next.Planned, err = p.emptied(); err != nil {
+		return nil, 0, err
+	}
 	if !next.Equal(p.routed) {
 		p.revision = p.source.Set(next)
 		p.routed = next
 		p.Events.Bump()
 	}
-	if err := p.agent.WaitVerified(ctx, p.revision); err != nil {
-		return fmt.Errorf("routes: %w", err)
-	}
-	for _, i := range retired {
-		if stopErr := p.instances.Stop(ctx, i.ID); stopErr != nil && !errors.Is(stopErr, instance.ErrNotFound) {
-			err = errors.Join(err, stopErr)
-		}
-		p.Events.Bump()
-	}
-	return err
+	return retired, p.revision, nil
 }
 
 // split tells the instances that are to serve from those that are to end. One of a generation that is only being
-// started is neither.
+// started is neither, nor is one that is being started in the place of another. It is called with routing held.
 func (p *Platform) split() (active, retired []instance.Instance, err error) {
+	// The instances last: those of a generation that serves are there, and end only when a later one is routed.
 	records, err := p.serving.list()
 	if err != nil {
 		return nil, nil, err
 	}
+	instances, roles := p.aside.with(p.instances.List)
 	byTarget := map[promote.Target]serving{}
 	for _, s := range records {
 		byTarget[s.Target] = s
 	}
-	for _, i := range p.instances.List() {
+	for _, i := range instances {
 		s := byTarget[targetOf(i)]
 		switch generation := generationOf(i); {
-		case p.replaced[i.ID]:
+		case roles[i.ID] == replaced || generation != s.Active && generation < s.Seen:
 			retired = append(retired, i)
-		case generation == s.Active:
+		case generation == s.Active && roles[i.ID] == 0:
 			active = append(active, i)
-		case generation < s.Seen:
-			retired = append(retired, i)
 		}
 	}
 	return active, retired, nil
 }
 
-// emptied are the clusters that lose their last baseline instance on purpose: their target was removed.
-func (p *Platform) emptied(next nginxsync.Snapshot) []string {
-	var clusters []string
-	for cluster := range p.routed.Baseline {
-		if len(next.Baseline[cluster]) > 0 {
-			continue
-		}
-		target := promote.Target{Cluster: cluster, Environment: p.baseline()}
-		if s, found, err := p.serving.get(key(target)); err == nil && found && s.Active == 0 {
-			clusters = append(clusters, cluster)
+// active are the instances that are to serve.
+func (p *Platform) active() ([]instance.Instance, error) {
+	p.routing.Lock()
+	defer p.routing.Unlock()
+	active, _, err := p.split()
+	return active, err
+}
+
+// emptied are the clusters that have no baseline on purpose: their target was removed.
+func (p *Platform) emptied() (clusters []string, err error) {
+	records, err := p.serving.list()
+	for _, s := range records {
+		if s.Target.Environment == p.baseline() && s.Active == 0 {
+			clusters = append(clusters, s.Target.Cluster)
 		}
 	}
-	slices.Sort(clusters)
-	return clusters
+	return clusters, err
 }
 
 // bind writes into each lease which instances are behind its VIP.

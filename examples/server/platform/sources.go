@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"testing/fstest"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/examples/server/untar"
 )
@@ -39,8 +41,8 @@ func (p *Platform) Sources() ([]string, error) {
 	return names, nil
 }
 
-// PutSource unpacks a tar archive as the source folder name; an earlier one of this name is replaced when the archive
-// has been read to its end.
+// PutSource unpacks a tar archive as the source folder name; an earlier one of this name is replaced at once when the
+// archive has been read to its end, and when no build takes anything in.
 func (p *Platform) PutSource(name string, archive io.Reader) error {
 	if err := checkName("source", name); err != nil {
 		return err
@@ -50,17 +52,18 @@ func (p *Platform) PutSource(name string, archive io.Reader) error {
 		return err
 	}
 	defer os.RemoveAll(staged)
-	if err := untar.Into(filepath.Join(staged, "new"), archive); err != nil {
+	fresh, target := filepath.Join(staged, "source"), filepath.Join(p.sourcesDir(), name)
+	if err := untar.Into(fresh, archive); err != nil {
 		return invalid("source %s: %v", name, err)
 	}
-	target := filepath.Join(p.sourcesDir(), name)
 	p.sourcesMu.Lock()
 	defer p.sourcesMu.Unlock()
-	if err := os.Rename(target, filepath.Join(staged, "old")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, target, unix.RENAME_EXCHANGE)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Rename(fresh, target)
 	}
-	if err := os.Rename(filepath.Join(staged, "new"), target); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("source %s: %w", name, err)
 	}
 	p.Events.Bump()
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluice-deploy/sluice/promote"
@@ -42,11 +43,22 @@ type TaskCluster struct {
 }
 
 // StartTask deploys the version to test for this task and gives it a VIP. It returns when every worker of Nginx answers
-// on the VIP with the version. The same request again returns the same VIP.
+// on the VIP with the version. The same request again returns the same VIP and lets it live anew. A caller who goes away
+// before a new task is served has cancelled: the VIP is given back.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
 	if err := errors.Join(checkName("task", request.Task), checkName("cluster", request.Cluster)); err != nil {
 		return Task{}, err
 	}
+	end, err := p.begin(ctx)
+	if err != nil {
+		return Task{}, err
+	}
+	defer end()
+	unlock, err := p.locks.lock(ctx, "task "+request.Task)
+	if err != nil {
+		return Task{}, err
+	}
+	defer unlock()
 	deploy := promote.Request{
 		Target:  promote.Target{Cluster: request.Cluster, Environment: testEnvironment, Task: request.Task},
 		Version: request.Version, Actor: request.Actor, Reason: "task " + request.Task,
@@ -54,37 +66,63 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	if err := p.promoter.Check(ctx, deploy); err != nil {
 		return Task{}, err
 	}
-	defer p.taskLocks.lock(request.Task)()
-	lease, err := p.leases.Allocate(ctx, vip.Request{
-		Owner:     vip.Owner{Task: request.Task, Overrides: map[string]string{request.Cluster: request.Version}},
-		RequestID: request.Task + "/" + request.Cluster + "/" + request.Version,
-	})
+	lease, served, err := p.lease(ctx, deploy)
 	if err != nil {
 		return Task{}, err
 	}
-	if len(lease.Binding.Instances) == 0 {
-		_, err = p.promoter.Promote(ctx, deploy)
-	}
-	if err == nil {
+	if served {
 		err = p.settle(ctx)
+	} else if _, err = p.promoter.Promote(ctx, deploy); err != nil {
+		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID, lease.Generation, "the deployment did not succeed")
+		err = errors.Join(err, releaseErr)
 	}
 	if err != nil {
-		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID, lease.Generation, "the deployment did not succeed")
-		return Task{}, errors.Join(err, releaseErr)
+		return Task{}, err
 	}
-	p.Events.Bump()
 	return p.Task(ctx, request.Task)
 }
 
-// FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends the task's instances.
-func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, error) {
-	defer p.taskLocks.lock(name)()
-	leases := p.leases.Locate(vip.Query{Task: name})
-	if len(leases) == 0 {
-		return Task{}, fmt.Errorf("task %q: %w", name, ErrNotFound)
+// lease returns the lease of the task, a new one if it has none; served tells whether the version is deployed for it.
+func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip.Lease, served bool, err error) {
+	live := p.leases.Locate(vip.Query{Task: deploy.Task})
+	for _, l := range live {
+		if _, same := l.Owner.Overrides[deploy.Cluster]; !same {
+			return l, false, fmt.Errorf("task %q tests %s on VIP %s: finish it first, or choose another name for %s: %w",
+				deploy.Task, strings.Join(clustersOf(l), ", "), l.Addr, deploy.Cluster, vip.ErrConflict)
+		}
 	}
-	lease, err := p.leases.Release(ctx, leases[0].ID, leases[0].Generation, "finished by "+actor)
+	lease, err = p.leases.Allocate(ctx, vip.Request{
+		Owner: vip.Owner{Task: deploy.Task, Overrides: map[string]string{deploy.Cluster: deploy.Version}},
+	})
+	if err == nil && len(live) > 0 {
+		lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, 0)
+	}
 	if err != nil {
+		return lease, false, err
+	}
+	current, err := p.promoter.Current(ctx)
+	served = slices.ContainsFunc(current, func(d promote.Deployment) bool { return d.Target == deploy.Target && d.Version == deploy.Version })
+	return lease, served, err
+}
+
+// FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends the task's instances.
+// Once more for the same task is no error until another has its VIP.
+func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, error) {
+	end, err := p.begin(ctx)
+	if err != nil {
+		return Task{}, err
+	}
+	defer end()
+	unlock, err := p.locks.lock(ctx, "task "+name)
+	if err != nil {
+		return Task{}, err
+	}
+	defer unlock()
+	lease, err := p.lastLease(name)
+	if err != nil {
+		return Task{}, err
+	}
+	if lease, err = p.leases.Release(ctx, lease.ID, lease.Generation, "finished by "+actor); err != nil {
 		return Task{}, err
 	}
 	if err := p.settle(ctx); err != nil {
@@ -93,8 +131,23 @@ func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, er
 	if err := p.retireTask(ctx, name, actor, "task finished"); err != nil {
 		return Task{}, err
 	}
-	p.Events.Bump()
 	return p.taskOf(lease, nil), nil
+}
+
+// lastLease is the live lease of the task, else the one that ended last, or ErrNotFound.
+func (p *Platform) lastLease(name string) (last vip.Lease, err error) {
+	for _, lease := range p.leases.List(vip.Query{Task: name}) {
+		switch {
+		case lease.State == vip.Leased:
+			return lease, nil
+		case last.ID == "" || lease.Ended.After(last.Ended):
+			last = lease
+		}
+	}
+	if last.ID == "" {
+		return last, fmt.Errorf("task %q: %w", name, ErrNotFound)
+	}
+	return last, nil
 }
 
 // retireTask ends the deployments of a task whose lease has ended.
@@ -132,7 +185,11 @@ func (p *Platform) tidyTasks(ctx context.Context) error {
 }
 
 func (p *Platform) tidyTask(ctx context.Context, name string) error {
-	defer p.taskLocks.lock(name)()
+	unlock, err := p.locks.lock(ctx, "task "+name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if len(p.leases.Locate(vip.Query{Task: name})) > 0 { // started again meanwhile
 		return nil
 	}
@@ -161,7 +218,7 @@ func (p *Platform) releaseUnserved(ctx context.Context) error {
 	return nil
 }
 
-// Task returns one live task, or ErrNotFound.
+// Task returns one live task, or ErrNotFound. A task is about one cluster and has one VIP.
 func (p *Platform) Task(ctx context.Context, name string) (Task, error) {
 	tasks, err := p.tasks(ctx, p.leases.Locate(vip.Query{Task: name}))
 	if err == nil && len(tasks) == 0 {

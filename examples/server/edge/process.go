@@ -1,0 +1,114 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const pidFile = "nginx.pid"
+
+// Stop ends the Nginx of the folder dir after the requests under way, or at once when ctx is done. When it returns without an
+// error no process of it is left.
+func Stop(ctx context.Context, dir string) error {
+	dir, err := realPath(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("edge: stop nginx: %w", err)
+	}
+	if pid := master(dir); pid != 0 {
+		if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("edge: stop nginx: process %d: %w", pid, err)
+		}
+		if gone(ctx, dir) == nil {
+			return nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return kill(ctx, dir)
+}
+
+// kill ends all processes of the folder at once.
+func kill(ctx context.Context, dir string) error {
+	pids := processes(dir)
+	if pid := master(dir); pid != 0 { // first: it would start other workers
+		pids = append([]int{pid}, pids...)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("edge: end nginx: process %d: %w", pid, err)
+		}
+	}
+	return gone(ctx, dir)
+}
+
+// gone waits until no process of the folder is left.
+func gone(ctx context.Context, dir string) error {
+	for len(processes(dir)) > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("edge: processes %v of nginx in %s go on: %w", processes(dir), dir, context.Cause(ctx))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// realPath is dir as the kernel names it.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(dir)
+}
+
+// master is the pid of the Nginx of this folder, 0 when there is none: a pid in a file may be somebody else's by now.
+func master(dir string) int {
+	data, err := os.ReadFile(filepath.Join(dir, pidFile))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return 0
+	}
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !bytes.Contains(title, []byte(dir+"/")) {
+		return 0
+	}
+	return pid
+}
+
+// processes are the master and the workers of this folder, also workers without a master: every Nginx that has the folder's
+// error log open.
+func processes(dir string) (pids []int) {
+	log := filepath.Join(dir, "logs/error.log")
+	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, proc := range procs {
+		title, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+		if err != nil || !bytes.HasPrefix(title, []byte("nginx: ")) {
+			continue
+		}
+		open, _ := filepath.Glob(filepath.Join(proc, "fd/*"))
+		for _, fd := range open {
+			if target, err := os.Readlink(fd); err == nil && target == log {
+				pid, _ := strconv.Atoi(filepath.Base(proc)) // digits by the pattern
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids
+}
