@@ -33,6 +33,17 @@ type Worker struct {
 	Slot    int
 	PID     int
 	Applied Generation // what it answers with; zero when it has not reported yet
+	Tree    string     // Result.ID of the configuration that it runs on
+}
+
+// Runs reports whether every worker runs on the tree.
+func (s DriverState) Runs(tree string) bool {
+	for _, w := range s.Workers {
+		if w.Tree != tree {
+			return false
+		}
+	}
+	return len(s.Workers) > 0
 }
 
 // Verified reports whether g is in force and every worker answers with it.

@@ -53,8 +53,11 @@ type Rules struct {
 	Snippets Snippets `json:"-"`
 }
 
+// TreeID stands for Result.ID in the texts of Snippets.
+const TreeID = "{{tree}}"
+
 // Snippets is what a driver brings into the configuration. It may use $sluice_vip, the VIP of the request, and set
-// $sluice_version, which the response header shows.
+// $sluice_version, which the response header shows. TreeID in HTTP and Once gives way to the id of the tree.
 type Snippets struct {
 	// Modules are shared objects, loaded in this order, each unless the tree loads one of the same file name.
 	Modules []string

@@ -19,6 +19,7 @@ const Generated = "sluice.conf"
 // Result is a transformed tree.
 type Result struct {
 	Main    string            // name of the main file
+	ID      string            // 32 hexadecimal digits taken from the production tree and the rules
 	Files   map[string]string // all files, by slash-separated name
 	Changes []Change          // in the order of files and lines
 	diff    string
@@ -42,7 +43,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if f := tree.File(generated); f != nil {
 		return again(tree, f, rules)
 	}
-	t := &transform{tree: tree, rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}}
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -51,11 +52,11 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	files[generated] = marker(rules, files) + t.extra.String()
+	files[generated] = marker(t.id, rules, files) + t.extra.String()
 	slices.SortStableFunc(t.changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Col, b.At.Col))
 	})
-	r := &Result{Main: tree.Main.Name, Files: files, Changes: slices.Compact(t.changes)}
+	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: slices.Compact(t.changes)}
 	r.diff = t.edit.Diff() + conf.DiffAdded(generated, files[generated])
 	return r, check(r, tree, generated)
 }
@@ -83,14 +84,31 @@ func check(r *Result, tree *conf.Tree, generated string) error {
 const markerLine = "# Written by nginxsync transform. Do not edit: transform the production tree again.\n"
 
 // marker heads the generated file: what it was made with, and of what the other files consist.
-func marker(rules Rules, files map[string]string) string {
-	h := sha256.New()
+func marker(id string, rules Rules, files map[string]string) string {
 	var names strings.Builder
 	for _, name := range sortedKeys(files) {
-		fmt.Fprintf(h, "%q %d %s", name, len(files[name]), files[name])
 		fmt.Fprintf(&names, "# file %s\n", name)
 	}
-	return fmt.Sprintf("%s# rules %s\n# tree %s\n%s\n", markerLine, rules.digest(), hex.EncodeToString(h.Sum(nil)), names.String())
+	return fmt.Sprintf("%s%s%s\n# rules %s\n# files %s\n%s\n", markerLine, markerID, id, rules.digest(), digestFiles(files), names.String())
+}
+
+const markerID = "# tree "
+
+func digestFiles(files map[string]string) string {
+	h := sha256.New()
+	for _, name := range sortedKeys(files) {
+		fmt.Fprintf(h, "%q %d %s", name, len(files[name]), files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// treeID identifies a production tree together with the rules.
+func treeID(tree *conf.Tree, rules Rules) string {
+	files := map[string]string{"": rules.digest() + tree.Main.Name}
+	for _, f := range tree.Files() {
+		files[f.Name] = f.Text
+	}
+	return digestFiles(files)[:32]
 }
 
 // again is the result for a tree that is a result already.
@@ -101,17 +119,20 @@ func again(tree *conf.Tree, generated *conf.File, rules Rules) (*Result, error) 
 			files[f.Name] = f.Text
 		}
 	}
-	if !strings.HasPrefix(generated.Text, marker(rules, files)) {
+	head := strings.TrimPrefix(generated.Text, markerLine)
+	id, _, _ := strings.Cut(strings.TrimPrefix(head, markerID), "\n")
+	if !strings.HasPrefix(generated.Text, marker(id, rules, files)) {
 		return nil, &conf.Error{File: generated.Name, Line: 1, Col: 1,
 			Msg: "the tree was transformed already, by other rules or edited since: transform the production tree itself"}
 	}
 	files[generated.Name] = generated.Text
-	return &Result{Main: tree.Main.Name, Files: files}, nil
+	return &Result{Main: tree.Main.Name, ID: id, Files: files}, nil
 }
 
 // transform is the state of one Transform.
 type transform struct {
 	tree      *conf.Tree
+	id        string
 	rules     Rules
 	edit      *conf.Edit
 	generated string

@@ -95,7 +95,7 @@ func TestTransformGolden(t *testing.T) {
 func stripDigests(diff string) string {
 	var b strings.Builder
 	for line := range strings.Lines(diff) {
-		if strings.HasPrefix(line, "+# rules ") || strings.HasPrefix(line, "+# tree ") {
+		if strings.HasPrefix(line, "+# rules ") || strings.HasPrefix(line, "+# tree ") || strings.HasPrefix(line, "+# files ") {
 			line = line[:strings.LastIndexByte(line, ' ')] + " …\n"
 		}
 		b.WriteString(line)

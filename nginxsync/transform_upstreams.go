@@ -177,9 +177,10 @@ func (t *transform) snippets(http conf.Node) {
 		}
 	}
 	if s.HTTP != "" {
-		t.extra.WriteString(strings.TrimSuffix(s.HTTP, "\n") + "\n")
+		t.extra.WriteString(strings.TrimSuffix(strings.ReplaceAll(s.HTTP, TreeID, t.id), "\n") + "\n")
 	}
 	for _, b := range s.Once {
+		b.Body = strings.ReplaceAll(b.Body, TreeID, t.id)
 		if n, ok := have[b.Name]; ok {
 			t.edit.Prepend(n.Directive, "do\n"+strings.TrimSuffix(b.Body, "\n")+"\nend")
 			t.changed(n.Directive, "driver", "the driver's code runs first")

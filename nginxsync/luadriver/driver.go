@@ -88,7 +88,8 @@ func (d *Driver) State(ctx context.Context) (nginxsync.DriverState, error) {
 		switch {
 		case len(f) == 2 && f[0] == "generation":
 			state.Applied, err = parseGeneration(f[1])
-		case len(f) == 4 && f[0] == "worker":
+		case len(f) == 5 && f[0] == "worker":
+			w.Tree = f[4]
 			_, err = fmt.Sscan(f[1]+" "+f[2], &w.Slot, &w.PID)
 			if err == nil {
 				w.Applied, err = parseGeneration(f[3])

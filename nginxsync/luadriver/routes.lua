@@ -91,7 +91,7 @@ local function report()
     local id = ngx.worker.id()
     if id then
         -- Always of the same length, so that the dictionary has the room once it had it.
-        shm:safe_set("worker:" .. id, string.format("%010d %-37s", ngx.worker.pid(), loaded or "-"))
+        shm:safe_set("worker:" .. id, string.format("%010d %-37s %s", ngx.worker.pid(), loaded or "-", config.tree))
     end
 end
 
@@ -296,8 +296,8 @@ end
 function routes.state()
     local out = { "generation " .. (shm:get("generation") or "-") }
     for id = 0, ngx.worker.count() - 1 do
-        local pid, generation = (shm:get("worker:" .. id) or ""):match("^(%d+) (%S+)")
-        out[#out + 1] = string.format("worker %d %d %s", id, tonumber(pid or 0), generation or "-")
+        local pid, generation, tree = (shm:get("worker:" .. id) or ""):match("^(%d+) (%S+) *(%S*)")
+        out[#out + 1] = string.format("worker %d %d %s %s", id, tonumber(pid or 0), generation or "-", tree or "-")
     end
     answer(200, table.concat(out, "\n"))
 end

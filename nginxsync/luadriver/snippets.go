@@ -60,8 +60,8 @@ func Snippets(cfg SnippetConfig) nginxsync.Snippets {
 	if cfg.StateFile != "" {
 		mustPath("StateFile", cfg.StateFile)
 	}
-	lua := fmt.Sprintf(`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d }`,
-		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece)
+	lua := fmt.Sprintf(`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
+		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, nginxsync.TreeID)
 	return nginxsync.Snippets{
 		Modules:  []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir + "/ngx_http_lua_module.so"},
 		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},

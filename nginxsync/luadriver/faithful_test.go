@@ -1,0 +1,107 @@
+package luadriver_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
+	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+)
+
+// echo is a backend that answers with all that it saw.
+func echo(t testing.TB, name string) netip.AddrPort {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lines := []string{name, r.Method, r.RequestURI, r.Proto, "host: " + r.Host}
+		for key, values := range r.Header {
+			if key != "X-Env-Vip" {
+				lines = append(lines, fmt.Sprint(key, values))
+			}
+		}
+		slices.Sort(lines[5:])
+		w.Header().Set("Location", "http://"+r.Host+"/in/redirected")
+		fmt.Fprint(w, strings.Join(lines, "\n"))
+	}))
+	t.Cleanup(s.Close)
+	return netip.MustParseAddrPort(s.Listener.Addr().String())
+}
+
+// Every request reaches the same upstream with the same URI and the same headers through the transformed tree as through
+// the production tree, and the answer comes back the same, the added headers aside.
+func TestTransformIsFaithful(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			sample := nginxtest.Generate(rand.New(rand.NewPCG(seed, 1)))
+			baseline := map[string][]nginxsync.Instance{}
+			var upstreams strings.Builder
+			for _, name := range sample.Upstreams {
+				addr := echo(t, name)
+				baseline[name] = []nginxsync.Instance{{ID: name, Addr: addr}}
+				fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, addr)
+			}
+			production := faithfulStart(t, sample, upstreams.String(), nginxsync.Snippets{}, baseline)
+			transformed := faithfulStart(t, sample, upstreams.String(), luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
+			for _, r := range sample.Requests {
+				require.Equal(t, production(r), transformed(r), "%+v\n%s", r, sample.Servers)
+			}
+		})
+	}
+}
+
+// faithfulStart runs the production tree, on another port only, or its transform when snippets has a driver.
+func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snippets nginxsync.Snippets, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
+	dir, port := nginxtest.Dir(t), nginxtest.Port(t)
+	main := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\n"+
+		"access_log off;\nclient_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%s%s}\n",
+		dir, upstreams, sample.Servers)
+	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(main)}}, "nginx.conf")
+	require.NoError(t, err)
+	rules := nginxsync.Rules{Listen: map[int]int{80: port}, Paths: map[string]string{dir: dir}}
+	if snippets.Upstream == nil {
+		files, err := listenOn(tree, port)
+		require.NoError(t, err)
+		require.NoError(t, (&nginxsync.Result{Main: "nginx.conf", Files: files}).WriteTo(filepath.Join(dir, "conf")))
+		nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
+	} else {
+		cfg := luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock")}
+		rules.Snippets = luadriver.Snippets(cfg)
+		result, err := nginxsync.Transform(tree, rules)
+		require.NoError(t, err)
+		require.NoError(t, result.WriteTo(filepath.Join(dir, "conf")))
+		nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
+		driver, err := luadriver.New(luadriver.Config{Socket: cfg.Socket})
+		require.NoError(t, err)
+		require.NoError(t, driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
+	}
+	return func(r nginxtest.Request) string {
+		status, header, body, err := nginxtest.Get(context.Background(), netip.AddrPortFrom(plain, uint16(port)), r.Host, r.Path)
+		require.NoError(t, err)
+		for _, name := range []string{"Date", "X-Sluice-Vip", "X-Sluice-Version"} {
+			header.Del(name)
+		}
+		// A redirect of Nginx's own has the port that the client came to.
+		return strings.ReplaceAll(fmt.Sprint(status, header, body), fmt.Sprint(port), "80")
+	}
+}
+
+func listenOn(tree *conf.Tree, port int) (map[string]string, error) {
+	edit := tree.Edit()
+	for n := range tree.Find("http", "server", "listen") {
+		edit.ReplaceArg(n.Directive, 0, fmt.Sprint(port))
+	}
+	return edit.Files()
+}
