@@ -173,7 +173,7 @@ func TestStateMachine(t *testing.T) {
 				}
 				require.NoError(t, err)
 				i := slices.IndexFunc(best, func(r *row) bool { return r.addr == l.Addr })
-				require.GreaterOrEqual(t, i, 0, "%s is not one of the best", l.Addr)
+				require.GreaterOrEqual(t, i, 0, "%s, free since %s, is not one of the best: %s, free since %s", l.Addr, o.row(l.Addr).freed, best[0].addr, best[0].freed)
 				r := best[i]
 				*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1, expires: o.now.Add(ttl)}
 				require.Equal(t, r.gen, l.Generation)

@@ -76,7 +76,9 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 				continue
 			}
 			if !a.x.expired(e, now) {
-				a.x.relink(e, now)
+				if e.state == Leased { // it was renewed, or the clock was put back
+					a.x.relink(e, now)
+				}
 				continue
 			}
 			next := *e.lease
