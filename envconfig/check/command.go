@@ -1,0 +1,180 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// Entrypoint looks at the command of an image, ENTRYPOINT followed by CMD, for what keeps SIGTERM from the service or cuts
+// its requests off. Scripts that the command names are read from root, the image's file system; nil means that there is
+// none to look into. dir is the image's working folder.
+func Entrypoint(command []string, root fs.FS, dir string) []Finding {
+	var out []Finding
+	report := func(line int, source, format string, args ...any) {
+		out = append(out, Finding{Rule: RuleCommand, Source: source, Line: line, Message: fmt.Sprintf(format, args...)})
+	}
+	service, wrapped, waits := unwrap(command)
+	if len(service) == 0 {
+		report(0, "ENTRYPOINT", "names no command")
+		return out
+	}
+	shell := isShell(service[0])
+	if len(service) > 2 && shell && service[1] == "-c" {
+		if !wrapped && !strings.HasPrefix(strings.TrimSpace(service[2]), "exec ") {
+			report(0, "ENTRYPOINT", "a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig")
+		}
+		return out
+	}
+	script := service[0]
+	if shell {
+		if len(service) < 2 {
+			return out
+		}
+		script = service[1]
+	}
+	if root == nil {
+		return out
+	}
+	for _, f := range lintScript(root, script, dir, !shell, wrapped, waits) {
+		f.Source = script
+		out = append(out, f)
+	}
+	return out
+}
+
+// unwrap finds the service behind envconfig.
+func unwrap(command []string) (service []string, wrapped, waits bool) {
+	if len(command) == 0 || path.Base(command[0]) != "envconfig" {
+		return command, false, false
+	}
+	for i, arg := range command {
+		if arg == "--" {
+			return command[i+1:], true, waits
+		}
+		waits = waits || strings.HasSuffix(arg, "on-main-exit=wait") || arg == "wait" && i > 0 && strings.HasSuffix(command[i-1], "on-main-exit")
+	}
+	return nil, true, waits
+}
+
+func isShell(name string) bool {
+	switch path.Base(name) {
+	case "sh", "bash", "dash", "ash", "zsh", "ksh":
+		return true
+	}
+	return false
+}
+
+func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []Finding {
+	var out []Finding
+	report := func(line int, format string, args ...any) {
+		out = append(out, Finding{Rule: RuleCommand, Line: line, Message: fmt.Sprintf(format, args...)})
+	}
+	if !path.IsAbs(name) {
+		if run && !strings.Contains(name, "/") {
+			return nil // looked up in PATH
+		}
+		name = path.Join("/", dir, name)
+	}
+	name = strings.TrimPrefix(path.Clean(name), "/")
+	info, err := fs.Stat(root, name)
+	if err != nil {
+		report(0, "is not in the image")
+		return out
+	}
+	if run && info.Mode().Perm()&0o111 == 0 {
+		report(0, "is not executable: mode %04o", info.Mode().Perm())
+	}
+	data, err := fs.ReadFile(root, name)
+	if err != nil || len(data) > maxFile || strings.HasPrefix(string(data), "\x7fELF") {
+		return out
+	}
+	text := string(data)
+	first, _, _ := strings.Cut(text, "\n")
+	if interpreter, ok := strings.CutPrefix(first, "#!"); ok {
+		if strings.HasSuffix(first, "\r") {
+			report(1, "the first line ends in a carriage return, so that the interpreter is not found")
+		} else if fields := strings.Fields(interpreter); len(fields) == 0 {
+			report(1, "the first line names no interpreter")
+		} else if _, err := fs.Stat(root, strings.TrimPrefix(fields[0], "/")); err != nil {
+			report(1, "the interpreter %s is not in the image", fields[0])
+		}
+	} else if run {
+		report(1, "has no #! line")
+	}
+	out = append(out, lintLines(text, wrapped, waits)...)
+	return out
+}
+
+// lintLines reads a shell script line by line; it does not understand the language, and looks for well-known slips.
+func lintLines(text string, wrapped, waits bool) []Finding {
+	var out []Finding
+	report := func(line int, message string) {
+		out = append(out, Finding{Rule: RuleCommand, Line: line, Message: message})
+	}
+	last, lastLine, background := "", 0, false
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		last, lastLine = line, n
+		switch {
+		case strings.Contains(line, "catalina.sh start") || strings.Contains(line, "startup.sh") && strings.Contains(line, "bin/"):
+			background = true
+			if !waits {
+				report(n, "starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait")
+			}
+		case strings.HasSuffix(line, "&") && !strings.HasSuffix(line, "&&"):
+			background = true
+			if !waits {
+				report(n, "puts a process into the background: run the service in the foreground, or use envconfig --on-main-exit=wait")
+			}
+		case strings.Contains(line, "tail -f /dev/null"), strings.Contains(line, "sleep infinity"):
+			report(n, "keeps the container alive whatever becomes of the service")
+		}
+	}
+	if last != "" && !wrapped && !background && !strings.HasPrefix(last, "exec ") && last != "wait" {
+		report(lastLine, "the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service")
+	}
+	return out
+}
+
+// Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder. A command in the
+// form without brackets is one that "sh -c" runs. What it cannot read it passes over.
+func Dockerfile(text string) (command []string, dir string) {
+	var entrypoint, cmd []string
+	dir = "/"
+	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\\\n", " ")
+	for line := range strings.Lines(text) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		rest = strings.TrimSpace(rest)
+		switch strings.ToUpper(word) {
+		case "FROM":
+			entrypoint, cmd, dir = nil, nil, "/"
+		case "WORKDIR":
+			if path.IsAbs(rest) {
+				dir = rest
+			} else {
+				dir = path.Join(dir, rest)
+			}
+		case "ENTRYPOINT":
+			entrypoint, cmd = words(rest), nil
+		case "CMD":
+			cmd = words(rest)
+		}
+	}
+	return append(entrypoint, cmd...), dir
+}
+
+func words(rest string) []string {
+	var list []string
+	if json.Unmarshal([]byte(rest), &list) == nil {
+		return list
+	}
+	return []string{"/bin/sh", "-c", rest}
+}

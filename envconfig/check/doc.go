@@ -1,0 +1,19 @@
+// Package check finds what is wrong with the configuration of all environments of an image while the image is built, so
+// that production is not where it shows first: a file or a key that one environment lacks, a type that differs, a syntax
+// error, "localhost" in production, production's host in test, a password in plain text, a start script that will not
+// pass SIGTERM on.
+//
+// The embedder's work, in order: read the manifest with [envconfig.Scan], the optional [Config] with [ParseConfig], call
+// [Run], and decide what findings mean for the build. The binary cmd/envconfig-check does this.
+//
+//	manifest, err := envconfig.Scan(root.FS())
+//	…
+//	report, err := check.Run(root.FS(), manifest, check.Config{}, time.Now())
+//	for _, f := range report.Findings {
+//		fmt.Println(f)
+//	}
+//
+// What it does not do: it expands no references, evaluates no shell, reads nothing but the source folder, and never shows a
+// value: findings name environment, file, line and key. Formats are told by the file's name; what is none of properties,
+// YAML, JSON, TOML, XML, INI and dotenv is compared as a whole.
+package check

@@ -1,0 +1,190 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+)
+
+// parseProperties reads Java's properties: "=", ":" or blanks between key and value, "#" and "!" comments, a backslash at
+// the end of a line joins the next, and backslash escapes. Bytes are taken as ISO-8859-1 would be, so none is an error.
+func parseProperties(data []byte, add func(Setting) error) error {
+	lines := strings.Split(strings.ReplaceAll(strings.ReplaceAll(string(data), "\r\n", "\n"), "\r", "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line, at := strings.TrimLeft(lines[i], " \t\f"), i+1
+		if line == "" || line[0] == '#' || line[0] == '!' {
+			continue
+		}
+		for odd(line) && i+1 < len(lines) {
+			i++
+			line = line[:len(line)-1] + strings.TrimLeft(lines[i], " \t\f")
+		}
+		key, value := splitProperty(line)
+		name, err := unescape(key)
+		if err == nil {
+			value, err = unescape(value)
+		}
+		if err != nil {
+			return &SyntaxError{at, err.Error()}
+		}
+		if err := add(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// odd reports whether the line ends in a backslash that is not itself escaped.
+func odd(line string) bool { return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1 }
+
+func splitProperty(line string) (key, value string) {
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '\\':
+			i++
+		case '=', ':':
+			return line[:i], strings.TrimLeft(line[i+1:], " \t\f")
+		case ' ', '\t', '\f':
+			rest := strings.TrimLeft(line[i:], " \t\f")
+			if rest != "" && (rest[0] == '=' || rest[0] == ':') {
+				rest = strings.TrimLeft(rest[1:], " \t\f")
+			}
+			return line[:i], rest
+		}
+	}
+	return line, ""
+}
+
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, `\`) {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			b.WriteByte(s[i])
+			continue
+		}
+		if i++; i == len(s) {
+			break
+		}
+		switch s[i] {
+		case 't':
+			b.WriteByte('\t')
+		case 'n':
+			b.WriteByte('\n')
+		case 'r':
+			b.WriteByte('\r')
+		case 'f':
+			b.WriteByte('\f')
+		case 'u':
+			var r rune
+			if i+4 >= len(s) {
+				return "", fmt.Errorf(`\u is not followed by four hexadecimal digits`)
+			}
+			if _, err := fmt.Sscanf(s[i+1:i+5], "%04x", &r); err != nil {
+				return "", fmt.Errorf(`\u is not followed by four hexadecimal digits`)
+			}
+			b.WriteRune(r)
+			i += 4
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String(), nil
+}
+
+// parseINI reads sections in brackets and KEY=VALUE or KEY:VALUE lines; "#" and ";" begin a comment line.
+func parseINI(data []byte, add func(Setting) error) error {
+	section := ""
+	sections := map[string]bool{}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "", line[0] == '#', line[0] == ';':
+			continue
+		case line[0] == '[':
+			name, ok := strings.CutSuffix(line[1:], "]")
+			if name = strings.TrimSpace(name); !ok || name == "" {
+				return &SyntaxError{n, "a section is [name]"}
+			}
+			if sections[name] {
+				return &SyntaxError{n, fmt.Sprintf("section %q stands there twice", name)}
+			}
+			section, sections[name] = name, true
+			continue
+		}
+		i := strings.IndexAny(line, "=:")
+		if i < 1 {
+			return &SyntaxError{n, "is neither a section nor KEY=VALUE"}
+		}
+		value := strings.Trim(strings.TrimSpace(line[i+1:]), `"`)
+		if err := add(Setting{Key: join(section, strings.TrimSpace(line[:i])), Kind: kindOf(value), Line: n, value: value}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseDotenv reads NAME=VALUE lines, "export" before them allowed, values plain or in single or double quotes, the latter
+// over several lines too. Nothing is evaluated.
+func parseDotenv(data []byte, add func(Setting) error) error {
+	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line, at := strings.TrimSpace(lines[i]), i+1
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		line = strings.TrimSpace(strings.TrimPrefix(line, "export "))
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || !isVariable(name) {
+			return &SyntaxError{at, "is not NAME=VALUE"}
+		}
+		if value != "" && (value[0] == '"' || value[0] == '\'') {
+			quote := value[0]
+			for !closed(value, quote) {
+				if i++; i == len(lines) {
+					return &SyntaxError{at, "the quotation mark is never closed"}
+				}
+				value += "\n" + lines[i]
+			}
+			end := closing(value, quote)
+			rest := strings.TrimSpace(value[end+1:])
+			if rest != "" && rest[0] != '#' {
+				return &SyntaxError{at, "something follows the closing quotation mark"}
+			}
+			value = value[1:end]
+		} else if j := strings.Index(value, " #"); j >= 0 {
+			value = strings.TrimSpace(value[:j])
+		}
+		if err := add(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func closed(value string, quote byte) bool { return closing(value, quote) > 0 }
+
+// closing is the index of the quotation mark that closes the one value begins with, or -1.
+func closing(value string, quote byte) int {
+	for i := 1; i < len(value); i++ {
+		switch {
+		case value[i] == '\\' && quote == '"':
+			i++
+		case value[i] == quote:
+			return i
+		}
+	}
+	return -1
+}
+
+func isVariable(name string) bool {
+	for i, c := range []byte(name) {
+		if c != '_' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (i == 0 || c < '0' || c > '9') && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return name != ""
+}

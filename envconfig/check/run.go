@@ -1,0 +1,246 @@
+package check
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig"
+)
+
+// Rules of the findings.
+const (
+	RuleFile        = "file"        // an environment lacks a file that others have
+	RuleSyntax      = "syntax"      // a file breaks the rules of its format
+	RuleKey         = "key"         // an environment lacks a key that others have
+	RuleType        = "type"        // a key's value is of another type than elsewhere
+	RulePlaceholder = "placeholder" // an environment that users see has a value that nobody has filled in
+	RuleLeak        = "leak"        // a value of one environment occurs in another
+	RuleSecret      = "secret"      // a secret stands there in plain text
+	RuleMode        = "mode"        // permission bits that are too wide, or differ between environments
+	RuleSchema      = "schema"      // a key is not what the configuration says
+	RuleCommand     = "command"     // the entrypoint or a start script will not pass signals on
+	RuleAllow       = "allow"       // an entry of the allow-list has expired or accepts nothing
+)
+
+// Rules returns the names of all rules.
+func Rules() []string {
+	return []string{RuleFile, RuleSyntax, RuleKey, RuleType, RulePlaceholder, RuleLeak, RuleSecret, RuleMode, RuleSchema, RuleCommand, RuleAllow}
+}
+
+// Finding is one thing that is wrong. It holds no value.
+type Finding struct {
+	Rule        string `json:"rule"`
+	Environment string `json:"environment,omitempty"`
+	Path        string `json:"path,omitempty"`
+	Source      string `json:"source,omitempty"`
+	Line        int    `json:"line,omitempty"`
+	Key         string `json:"key,omitempty"`
+	Message     string `json:"message"`
+}
+
+// String is the finding on one line.
+func (f Finding) String() string {
+	var b strings.Builder
+	b.WriteString(cmp.Or(f.Source, f.Path, "-"))
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d", f.Line)
+	}
+	fmt.Fprintf(&b, ": %s", f.Rule)
+	if f.Environment != "" {
+		fmt.Fprintf(&b, ": %s", f.Environment)
+	}
+	if f.Key != "" {
+		fmt.Fprintf(&b, ": %s", f.Key)
+	}
+	fmt.Fprintf(&b, ": %s", f.Message)
+	return b.String()
+}
+
+// Report is what [Run] found.
+type Report struct {
+	// Findings that are not accepted, in a fixed order.
+	Findings []Finding `json:"findings"`
+	// Allowed counts the findings that the allow-list accepts.
+	Allowed int `json:"allowed"`
+	// Environments, Files and Keys count what was looked at.
+	Environments int `json:"environments"`
+	Files        int `json:"files"`
+	Keys         int `json:"keys"`
+}
+
+// Set is all that is known of the configuration.
+type Set struct {
+	manifest *envconfig.Manifest
+	// files by environment and target path.
+	files map[string]map[string]*File
+}
+
+// File is one source as the parsers see it; environments that share it share the File.
+type File struct {
+	envconfig.File
+	// Settings in the order of the file; nil when the format is not known.
+	Settings []Setting
+
+	format string
+	syntax error
+	secret string // what kind of secret the bytes show
+}
+
+// Load reads and parses every file of the manifest once. The error says which could not be read; syntax errors are
+// findings of [Run], not errors.
+func Load(fsys fs.FS, m *envconfig.Manifest) (*Set, error) {
+	s := &Set{manifest: m, files: map[string]map[string]*File{}}
+	parsed := map[string]*File{}
+	for _, name := range m.Names() {
+		s.files[name] = map[string]*File{}
+		for _, f := range m.Environments[name].Files {
+			if parsed[f.Source] == nil {
+				p, err := load(fsys, f)
+				if err != nil {
+					return nil, err
+				}
+				parsed[f.Source] = p
+			}
+			s.files[name][f.Path] = parsed[f.Source]
+		}
+	}
+	return s, nil
+}
+
+func load(fsys fs.FS, f envconfig.File) (*File, error) {
+	out := &File{File: f, format: Format(f.Path)}
+	src, err := fsys.Open(f.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	data, err := io.ReadAll(io.LimitReader(src, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Source, err)
+	}
+	out.secret = secretIn(data)
+	if out.format != "" {
+		out.Settings, out.syntax = Parse(out.format, data)
+	}
+	return out, nil
+}
+
+// Run checks all environments. now decides which entries of the allow-list have expired. The error says what could not be
+// read; everything else is a finding.
+func Run(fsys fs.FS, m *envconfig.Manifest, c Config, now time.Time) (Report, error) {
+	s, err := Load(fsys, m)
+	if err != nil {
+		return Report{}, err
+	}
+	return s.Check(c, now, nil), nil
+}
+
+// Check is [Run] on what is loaded already. More are findings from elsewhere, such as [Entrypoint]'s, for the allow-list
+// to judge.
+func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
+	r := Report{Environments: len(s.files)}
+	for _, files := range s.files {
+		r.Files += len(files)
+		for _, f := range files {
+			r.Keys += len(f.Settings)
+		}
+	}
+	all := slices.Concat(more, s.checkFiles(), s.checkKeys(), s.checkValues(), s.checkLeaks(c.Owned), s.checkSchema(c.Keys))
+	used := make([]bool, len(c.Allow))
+	for _, f := range all {
+		accepted := false
+		for i := range c.Allow {
+			if c.Allow[i].accepts(&f) && !c.Allow[i].expired(now) {
+				used[i], accepted = true, true
+			}
+		}
+		if accepted {
+			r.Allowed++
+		} else {
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	for i, a := range c.Allow {
+		switch {
+		case a.expired(now):
+			r.Findings = append(r.Findings, Finding{Rule: RuleAllow, Source: ConfigName, Message: fmt.Sprintf("allow[%d] for %s expired after %s (%s)", i, a.Rule, a.Until, a.Reason)})
+		case !used[i]:
+			r.Findings = append(r.Findings, Finding{Rule: RuleAllow, Source: ConfigName, Message: fmt.Sprintf("allow[%d] for %s accepts nothing: remove it", i, a.Rule)})
+		}
+	}
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Environment, b.Environment), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Rule, b.Rule))
+	})
+	r.Findings = slices.Compact(r.Findings)
+	return r
+}
+
+// Manifest is what the set was loaded from.
+func (s *Set) Manifest() *envconfig.Manifest { return s.manifest }
+
+// paths are the target paths of all environments, sorted.
+func (s *Set) paths() []string {
+	seen := map[string]bool{}
+	for _, files := range s.files {
+		for name := range files {
+			seen[name] = true
+		}
+	}
+	out := make([]string, 0, len(seen))
+	for name := range seen {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (s *Set) checkFiles() []Finding {
+	var out []Finding
+	for _, name := range s.manifest.Names() {
+		for _, p := range s.manifest.Missing(name) {
+			out = append(out, Finding{Rule: RuleFile, Environment: name, Path: p, Message: "the file is missing"})
+		}
+		if len(s.files[name]) == 0 {
+			out = append(out, Finding{Rule: RuleFile, Environment: name, Message: "the environment has no files"})
+		}
+	}
+	for _, p := range s.paths() {
+		modes := map[fs.FileMode][]string{}
+		for _, name := range s.manifest.Names() {
+			f := s.files[name][p]
+			if f == nil {
+				continue
+			}
+			modes[f.Mode] = append(modes[f.Mode], name)
+			if f.Mode&0o002 != 0 {
+				out = append(out, Finding{Rule: RuleMode, Environment: name, Path: p, Source: f.Source, Message: fmt.Sprintf("mode %04o lets everyone write", f.Mode)})
+			}
+			var syntax *SyntaxError
+			if errors.As(f.syntax, &syntax) {
+				out = append(out, Finding{Rule: RuleSyntax, Environment: name, Path: p, Source: f.Source, Line: syntax.Line, Message: syntax.Msg})
+			}
+			if f.secret != "" {
+				out = append(out, Finding{Rule: RuleSecret, Environment: name, Path: p, Source: f.Source, Message: "holds " + f.secret + ": everyone who can pull the image can read it"})
+			}
+		}
+		if len(modes) > 1 {
+			out = append(out, Finding{Rule: RuleMode, Path: p, Message: "modes differ: " + describe(modes)})
+		}
+	}
+	return out
+}
+
+func describe(modes map[fs.FileMode][]string) string {
+	var parts []string
+	for mode, names := range modes {
+		parts = append(parts, fmt.Sprintf("%04o in %s", mode, strings.Join(names, ", ")))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig"
+	"github.com/sluice-deploy/sluice/envconfig/check"
+)
+
+const usage = `envconfig-check finds what is wrong with the configuration of all environments while an image is built.
+
+usage:
+  envconfig-check check [flags]             exit code 0: clean, 1: findings, 2: could not check
+  envconfig-check diff [flags] ENV ENV      keys and files that differ: + only the second has, - only the first, ~ different
+  envconfig-check explain [flags] KEY       which file and line gives a key in each environment
+  envconfig-check manifest [flags]          write manifest.json with the names of all keys
+
+No command ever shows a value. diff and explain exit with 0, and with 2 where they could not.
+
+examples:
+  RUN ["/sbin/envconfig", "check", "--format", "junit"]
+  envconfig-check check --source build/etc/envconfig --dockerfile Dockerfile --image-root build
+  envconfig-check diff sandbox production
+
+flags:
+`
+
+type command struct {
+	source, format, dockerfile, imageRoot string
+	matrix, bake                          bool
+	args                                  []string
+	env                                   []string
+	stdout                                io.Writer
+}
+
+// errFindings ends check with 1.
+var errFindings = errors.New("findings")
+
+func run(args, env []string, stdout, stderr io.Writer) int {
+	c := &command{env: env, stdout: stdout}
+	name := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		name, args = args[0], args[1:]
+	}
+	err := c.do(name, args)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errFindings):
+		return 1
+	}
+	fmt.Fprintf(stderr, "envconfig-check: %v\n", err)
+	return 2
+}
+
+func (c *command) do(name string, args []string) error {
+	flags := flag.NewFlagSet("envconfig-check", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	source := envconfig.DefaultSource
+	for _, kv := range c.env {
+		if value, ok := strings.CutPrefix(kv, "ENVCONFIG_SOURCE="); ok {
+			source = value
+		}
+	}
+	flags.StringVar(&c.source, "source", source, "`folder` that holds envs/; also ENVCONFIG_SOURCE")
+	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
+	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too")
+	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
+	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
+	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) || name == "" || name == "help" {
+		fmt.Fprint(c.stdout, usage)
+		flags.SetOutput(c.stdout)
+		flags.PrintDefaults()
+		return flag.ErrHelp
+	}
+	if err != nil {
+		return err
+	}
+	c.args = flags.Args()
+	switch {
+	case name == "check" && len(c.args) == 0:
+		return c.check()
+	case name == "diff" && len(c.args) == 2:
+		return c.diff(c.args[0], c.args[1])
+	case name == "explain" && len(c.args) == 1:
+		return c.explain(c.args[0])
+	case name == "manifest" && len(c.args) == 0:
+		return c.manifest()
+	}
+	return fmt.Errorf("%s with %d arguments is no command: see --help", name, len(c.args))
+}
+
+func (c *command) load() (*os.Root, *check.Set, error) {
+	root, err := os.OpenRoot(c.source)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := envconfig.Scan(root.FS())
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
+	}
+	set, err := check.Load(root.FS(), m)
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
+	}
+	return root, set, nil
+}
+
+func (c *command) check() error {
+	root, set, err := c.load()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var config check.Config
+	data, err := fs.ReadFile(root.FS(), check.ConfigName)
+	if err == nil {
+		config, err = check.ParseConfig(data)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	more, err := c.entrypoint()
+	if err != nil {
+		return err
+	}
+	report := set.Check(config, time.Now(), more)
+	if c.matrix {
+		err = c.printMatrix(set)
+	}
+	switch {
+	case err != nil:
+		return err
+	case c.format == "text":
+		err = report.WriteText(c.stdout)
+	case c.format == "json":
+		err = report.WriteJSON(c.stdout)
+	case c.format == "junit":
+		err = report.WriteJUnit(c.stdout)
+	default:
+		return fmt.Errorf("--format %s is none of text, json, junit", c.format)
+	}
+	if err == nil && len(report.Findings) > 0 {
+		err = errFindings
+	}
+	return err
+}
+
+func (c *command) entrypoint() ([]check.Finding, error) {
+	if c.dockerfile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.dockerfile)
+	if err != nil {
+		return nil, err
+	}
+	command, dir := check.Dockerfile(string(text))
+	var image fs.FS
+	if c.imageRoot != "" {
+		root, err := os.OpenRoot(c.imageRoot)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		image = root.FS()
+	}
+	return check.Entrypoint(command, image, dir), nil
+}
+
+func (c *command) printMatrix(set *check.Set) error {
+	environments, rows := set.Matrix()
+	if _, err := fmt.Fprintf(c.stdout, "%s\tpath\tkey\n", strings.Join(environments, "\t")); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		for _, kind := range row.Kinds {
+			if _, err := fmt.Fprintf(c.stdout, "%s\t", cmp.Or(kind, "-")); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintf(c.stdout, "%s\t%s\n", row.Path, row.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *command) diff(a, b string) error {
+	root, set, err := c.load()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, name := range []string{a, b} {
+		if _, err := set.Manifest().Select(name); err != nil {
+			return err
+		}
+	}
+	changes := set.Diff(a, b)
+	if c.format == "json" {
+		return c.printJSON(changes)
+	}
+	for _, d := range changes {
+		if _, err := fmt.Fprintln(c.stdout, strings.TrimSpace(d.Sign+" "+d.Path+" "+d.Key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *command) explain(key string) error {
+	root, set, err := c.load()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	places := set.Explain(key, func(source string) bool { _, err := root.Lstat(source); return err == nil })
+	if len(places) == 0 {
+		return fmt.Errorf("no file that can be read has the key %q", key)
+	}
+	if c.format == "json" {
+		return c.printJSON(places)
+	}
+	for _, p := range places {
+		line := fmt.Sprintf("%s: /%s: %s:%d: %s", p.Environment, p.Path, p.Source, p.Line, p.Kind)
+		if p.Hides != "" {
+			line += ", in place of " + p.Hides
+		}
+		if len(p.Same) > 0 {
+			line += ", same value in " + strings.Join(p.Same, ", ")
+		}
+		if _, err := fmt.Fprintln(c.stdout, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *command) manifest() error {
+	if c.bake {
+		root := cmp.Or(c.imageRoot, envconfig.DefaultRoot)
+		a := envconfig.Activator{Source: c.source, Root: root, State: filepath.Join(root, envconfig.DefaultState)}
+		if _, err := a.Bake(); err != nil {
+			return fmt.Errorf("bake: %w", err)
+		}
+	}
+	root, set, err := c.load()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return envconfig.WriteManifest(root, set.AddKeys())
+}
+
+func (c *command) printJSON(v any) error {
+	enc := json.NewEncoder(c.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
