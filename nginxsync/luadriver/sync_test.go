@@ -1,0 +1,206 @@
+package luadriver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
+	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+)
+
+// synced is an Nginx that follows a production tree.
+type synced struct {
+	*bed
+	syncer *nginxsync.Syncer
+	dir    string
+	taken  int // the test port of production's 81, on which somebody else listens
+}
+
+func site(body string) map[string]string {
+	return map[string]string{
+		"nginx.conf":       "user www-data;\nevents { worker_connections 128; }\nhttp { include conf.d/*.conf; }\n",
+		"conf.d/site.conf": "upstream a { server 10.9.9.1:80; }\nserver {\n    listen 80;\n    " + body + "\n}\n",
+		"secret.key":       "-----BEGIN PRIVATE KEY-----",
+		"htpasswd":         "u:p",
+	}
+}
+
+func bundle(t *testing.T, files map[string]string) *nginxsync.Bundle {
+	t.Helper()
+	m := fstest.MapFS{}
+	for name, text := range files {
+		m[name] = &fstest.MapFile{Data: []byte(text), Mode: 0o640}
+	}
+	b, err := nginxsync.ReadBundle(m, nginxsync.BundleLimits{})
+	require.NoError(t, err)
+	return b
+}
+
+func startSynced(t *testing.T, source nginxsync.BundleSource, body string) *synced {
+	dir := nginxtest.Dir(t)
+	l, err := net.Listen("tcp4", ":0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	s := &synced{bed: &bed{port: nginxtest.Port(t)}, dir: filepath.Join(dir, "trees"), taken: l.Addr().(*net.TCPAddr).Port}
+	require.NoError(t, os.Mkdir(s.dir, 0o755))
+	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
+	s.driver, err = luadriver.New(luadriver.Config{Socket: s.cfg.Socket})
+	require.NoError(t, err)
+	pid := filepath.Join(dir, "nginx.pid")
+	s.syncer, err = nginxsync.NewSyncer(nginxsync.SyncConfig{
+		Source: source, Driver: s.driver, Dir: s.dir, MinInterval: time.Millisecond,
+		Nginx: &nginxsync.ExecNginx{Prefix: dir, PIDFile: pid, ErrorLog: filepath.Join(dir, "error.log")},
+		Rules: nginxsync.Rules{
+			Listen: map[int]int{80: s.port, 81: s.taken}, TempDir: dir, Snippets: luadriver.Snippets(s.cfg),
+			Main: map[string]string{"user": "", "pid": pid, "daemon": "off", "worker_processes": "2", "error_log": filepath.Join(dir, "error.log")},
+		},
+	})
+	require.NoError(t, err)
+	id, err := s.syncer.Stage(t.Context(), bundle(t, site(body)))
+	require.NoError(t, err)
+	require.NoError(t, s.syncer.Switch(id))
+	s.Nginx = nginxtest.Start(t, dir, filepath.Join(s.dir, "current", "nginx.conf"))
+	s.ready(t)
+	return s
+}
+
+func (s *synced) status(t *testing.T, path string) int {
+	t.Helper()
+	status, _, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x", path)
+	require.NoError(t, err)
+	return status
+}
+
+func TestSyncFollowsTheProductionTree(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	require.Equal(t, 204, s.status(t, "/"))
+	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, routes(t, "v2"))))
+	for i := range 5 {
+		require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass http://a; }", i)))))
+		require.Equal(t, 404, s.status(t, fmt.Sprintf("/%d", i)))
+		s.answers(t, vipA, "/", "v2") // the routes outlive the reload
+	}
+	status := s.syncer.Status()
+	require.Equal(t, status.Bundle, status.TreeOf)
+	require.Empty(t, status.LastError)
+	entries, err := filepath.Glob(filepath.Join(s.dir, "????????????????????????????????"))
+	require.NoError(t, err)
+	require.Len(t, entries, 4, "the current tree and three before it")
+
+	// Files that are no configuration come along, private keys stay at home.
+	require.FileExists(t, filepath.Join(s.dir, "current", "htpasswd"))
+	require.NoFileExists(t, filepath.Join(s.dir, "current", "secret.key"))
+}
+
+// A production tree that is wrong in any way leaves Nginx on the tree that it runs on, and the status says why.
+func TestSyncKeepsTheOldTree(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	before := s.Workers()
+	for _, c := range []struct {
+		name, body, want string
+		reloaded         bool
+	}{
+		{"half a file", "location / {", `conf.d/site.conf:6:1: unexpected end of file, expecting "}"`, false},
+		{"not covered by the rules", "location / { proxy_pass http://10.0.0.1; }", "conf.d/site.conf:4:18: proxy_pass http://10.0.0.1", false},
+		{"nginx -t refuses it", "location / { no_such_directive; }", `unknown directive "no_such_directive" in`, false},
+		{"nginx -t accepts it and the reload fails", "listen 81; location / { return 201; }", "bind() to 0.0.0.0:", true},
+	} {
+		b := bundle(t, site(c.body))
+		err := s.syncer.Sync(t.Context(), b)
+		require.ErrorContains(t, err, c.want, c.name)
+		require.Equal(t, 204, s.status(t, "/"), c.name)
+		status := s.syncer.Status()
+		require.Equal(t, b.Digest, status.Bundle, c.name)
+		require.ErrorContains(t, errors.New(status.LastError), c.want, c.name)
+		if !c.reloaded {
+			require.Equal(t, before, s.Workers(), c.name)
+		} else {
+			require.ErrorContains(t, err, "back on ", c.name)
+			require.Equal(t, 1, status.Rollbacks)
+		}
+	}
+	require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site("location / { return 202; }"))))
+	require.Equal(t, 202, s.status(t, "/"))
+}
+
+// However far a sync came before its process died, the next one ends on the right tree and removes what was left.
+func TestSyncAfterACrash(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	next := bundle(t, site("location / { return 202; }"))
+
+	// Died while staging.
+	require.NoError(t, os.MkdirAll(filepath.Join(s.dir, "staging", "conf.d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "staging", "nginx.conf"), []byte("half"), 0o600))
+	// Died after the switch, before the reload.
+	id, err := s.syncer.Stage(t.Context(), next)
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Join(s.dir, "staging"))
+	require.NoError(t, s.syncer.Switch(id))
+	require.Equal(t, 204, s.status(t, "/"))
+	require.NoError(t, s.syncer.Sync(t.Context(), next))
+	require.Equal(t, 202, s.status(t, "/"))
+	// Died after the switch to a tree that Nginx will not have: the good link knows the way back.
+	bad := bundle(t, site("listen 81; location / { return 201; }"))
+	id, err = s.syncer.Stage(t.Context(), bad)
+	require.NoError(t, err)
+	require.NoError(t, s.syncer.Switch(id))
+	require.ErrorContains(t, s.syncer.Sync(t.Context(), bad), "back on ")
+	require.Equal(t, 202, s.status(t, "/"))
+	target, err := os.Readlink(filepath.Join(s.dir, "current"))
+	require.NoError(t, err)
+	require.NotEqual(t, id, target)
+}
+
+func TestSyncRunWatchesAFolder(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	write := func(files map[string]string) {
+		for name, text := range files {
+			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
+		}
+	}
+	write(site("location / { return 204; }"))
+	s := startSynced(t, &nginxsync.FolderSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 50 * time.Millisecond}, "location / { return 204; }")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.syncer.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	write(site("location / { return 202; }"))
+	served := func(status int) {
+		nginxtest.Poll(t, "the change is served", func() error {
+			if got := s.status(t, "/"); got != status {
+				return fmt.Errorf("status %d, %s", got, s.syncer.Status().LastError)
+			}
+			return nil
+		})
+	}
+	served(202)
+	write(site("location / {"))
+	nginxtest.Poll(t, "the error is shown", func() error {
+		if got := s.syncer.Status().LastError; !strings.Contains(got, "conf.d/site.conf:6:1") {
+			return errors.New(got)
+		}
+		return nil
+	})
+	require.Equal(t, 202, s.status(t, "/"))
+	write(site("location / { return 205; }"))
+	served(205)
+}

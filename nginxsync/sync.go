@@ -1,0 +1,393 @@
+package nginxsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+)
+
+// Nginx is the control of one running Nginx. ExecNginx is one.
+type Nginx interface {
+	// Test reports whether Nginx accepts the configuration. The error has what Nginx says.
+	Test(ctx context.Context, main string) error
+	// Reload tells Nginx to read its configuration again. Nil does not mean that it did.
+	Reload(ctx context.Context) error
+	// Workers are the process ids of the workers that take new requests, and the number of those that only finish what they
+	// began.
+	Workers() (active []int, retired int, err error)
+	// Errors are what Nginx has logged as emergencies since the last call of Reload, empty when nothing.
+	Errors() string
+}
+
+// SyncConfig configures a Syncer. Source, Nginx, Driver and Dir are required.
+type SyncConfig struct {
+	Source BundleSource
+	Nginx  Nginx
+	Driver Driver
+	Rules  Rules
+	// Main is the name of the main file in the bundle. The default is nginx.conf.
+	Main string
+	// Root is the absolute path that the bundle stands for. The default is /etc/nginx.
+	Root string
+	// Dir is the folder of the trees. Nginx runs on Dir/current/<Main>, a link to one of them.
+	Dir string
+	// VerifyTimeout is how long the workers of a new tree have to appear. The default is 30 seconds.
+	VerifyTimeout time.Duration
+	// MaxRetired is the number of retired workers with which a reload waits. The default is 8.
+	MaxRetired int
+	// MinInterval is the least time between two reloads. The default is two seconds.
+	MinInterval time.Duration
+	// Keep is how many trees besides the current one stay in Dir. The default is 3.
+	Keep int
+	// Logger is for what happens while Run runs. The default discards.
+	Logger *slog.Logger
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
+}
+
+// Syncer carries each change of the production tree over to a running Nginx: stage, transform, test, switch, reload, verify,
+// and back to the tree before when anything goes wrong. Its methods are safe for concurrent use.
+type Syncer struct {
+	cfg SyncConfig
+
+	mu         sync.Mutex // one sync at a time
+	lastReload time.Time
+
+	statusMu sync.Mutex
+	status   SyncStatus
+}
+
+// SyncStatus is what a Syncer knows.
+type SyncStatus struct {
+	Bundle    string    // digest of the production tree that was looked at last
+	SeenAt    time.Time // when it came
+	Tree      string    // id of the tree that Nginx runs on, verified
+	TreeOf    string    // digest of the production tree that it was made from, empty after a restart
+	Verified  time.Time // when that was seen
+	Changes   []Change  // of the last transform
+	LastError string    // why Bundle is not what Nginx runs on; empty when it is
+	Rollbacks int
+}
+
+// NewSyncer checks the configuration.
+func NewSyncer(cfg SyncConfig) (*Syncer, error) {
+	if cfg.Source == nil || cfg.Nginx == nil || cfg.Driver == nil || cfg.Dir == "" {
+		return nil, errors.New("sync: Source, Nginx, Driver and Dir are required")
+	}
+	if err := cfg.Rules.validate(); err != nil {
+		return nil, fmt.Errorf("sync: %w", err)
+	}
+	if cfg.Main == "" {
+		cfg.Main = "nginx.conf"
+	}
+	if cfg.VerifyTimeout <= 0 {
+		cfg.VerifyTimeout = 30 * time.Second
+	}
+	if cfg.MaxRetired <= 0 {
+		cfg.MaxRetired = 8
+	}
+	if cfg.MinInterval <= 0 {
+		cfg.MinInterval = 2 * time.Second
+	}
+	if cfg.Keep <= 0 {
+		cfg.Keep = 3
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Syncer{cfg: cfg}, nil
+}
+
+// Status is a copy of what the syncer knows now.
+func (s *Syncer) Status() SyncStatus {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	return s.status
+}
+
+func (s *Syncer) update(f func(*SyncStatus)) {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	f(&s.status)
+}
+
+// Stage transforms the bundle, writes the tree and tests it, without touching what Nginx runs on. It returns the tree's id.
+// A new Nginx is started after Stage and Switch.
+func (s *Syncer) Stage(ctx context.Context, b *Bundle) (id string, err error) {
+	tree, err := conf.Parser{Root: s.cfg.Root}.Parse(b.FS(), s.cfg.Main)
+	if err != nil {
+		return "", err
+	}
+	result, err := Transform(tree, s.cfg.Rules)
+	if err != nil {
+		return "", err
+	}
+	s.update(func(st *SyncStatus) { st.Changes = result.Changes })
+	final := s.path(result.ID)
+	if _, err := os.Stat(final); err == nil {
+		return result.ID, nil // a name is given only to what passed the test
+	}
+	staging := s.path("staging")
+	if err := os.RemoveAll(staging); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	defer os.RemoveAll(staging)
+	if err := result.WriteTo(staging); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	if err := writeAssets(staging, b.assets(result.Files)); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	if err := s.cfg.Nginx.Test(ctx, filepath.Join(staging, filepath.FromSlash(s.cfg.Main))); err != nil {
+		return "", fmt.Errorf("test: %w", err)
+	}
+	if err := os.Rename(staging, final); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	return result.ID, nil
+}
+
+func writeAssets(dir string, assets map[string]BundleFile) error {
+	for name, f := range assets {
+		target := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(target, []byte(f.Text), f.Mode.Perm()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Syncer) path(name string) string { return filepath.Join(s.cfg.Dir, name) }
+
+// Two links in Dir: current is what Nginx reads, good is the tree that was verified last.
+const currentLink, goodLink = "current", "good"
+
+func (s *Syncer) link(name string) string {
+	target, _ := os.Readlink(s.path(name))
+	return target
+}
+
+// Switch makes current a link to the tree, in one step.
+func (s *Syncer) Switch(id string) error { return s.point(currentLink, id) }
+
+func (s *Syncer) point(name, id string) error {
+	temporary := s.path("." + name)
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("switch: %w", err)
+	}
+	if err := os.Symlink(id, temporary); err != nil {
+		return fmt.Errorf("switch: %w", err)
+	}
+	if err := os.Rename(temporary, s.path(name)); err != nil {
+		return fmt.Errorf("switch: %w", err)
+	}
+	return nil
+}
+
+// Sync carries one bundle over. On an error Nginx runs on the tree that it ran on before, and the error says why, with
+// file and line where there are any; when even that could not be verified, the error says so too.
+func (s *Syncer) Sync(ctx context.Context, b *Bundle) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.update(func(st *SyncStatus) { st.Bundle, st.SeenAt = b.Digest, s.cfg.Now() })
+	err := s.sync(ctx, b)
+	s.update(func(st *SyncStatus) {
+		st.LastError = ""
+		if err != nil {
+			st.LastError = err.Error()
+		}
+	})
+	return err
+}
+
+func (s *Syncer) sync(ctx context.Context, b *Bundle) error {
+	id, err := s.Stage(ctx, b)
+	if err != nil {
+		return err
+	}
+	good := s.link(goodLink)
+	if good == "" {
+		good = s.link(currentLink) // what Nginx was started on
+	}
+	if err := s.Switch(id); err != nil {
+		return err
+	}
+	if state, err := s.cfg.Driver.State(ctx); err == nil && good == id {
+		if done, err := s.runs(state, id, nil); err == nil && done {
+			return s.verified(id, b.Digest)
+		}
+	}
+	if err = s.activate(ctx, id, true); err == nil {
+		return s.verified(id, b.Digest)
+	}
+	if good == "" || good == id {
+		return fmt.Errorf("tree %s: %w", id, err)
+	}
+	s.update(func(st *SyncStatus) { st.Rollbacks++ })
+	// The way back must not end with the request that asked for the way forth.
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.VerifyTimeout+s.cfg.MinInterval)
+	defer cancel()
+	backErr := s.Switch(good)
+	if backErr == nil {
+		// What the log says now may still be about the reload that failed.
+		backErr = s.activate(back, good, false)
+	}
+	// The tree passed the test and Nginx would not have it: the next try has to test it again.
+	os.RemoveAll(s.path(id))
+	if backErr != nil {
+		return fmt.Errorf("tree %s: %w; back to %s: %w", id, err, good, backErr)
+	}
+	return fmt.Errorf("tree %s: %w; back on %s", id, err, good)
+}
+
+func (s *Syncer) verified(id, bundle string) error {
+	s.update(func(st *SyncStatus) { st.Tree, st.TreeOf, st.Verified = id, bundle, s.cfg.Now() })
+	s.clean(id)
+	return s.point(goodLink, id)
+}
+
+// activate reloads, and waits until every worker is a new one and runs on the tree, or until Nginx logs an error.
+func (s *Syncer) activate(ctx context.Context, id string, errorsEnd bool) error {
+	var before []int
+	for {
+		active, retired, err := s.cfg.Nginx.Workers()
+		if err != nil {
+			return fmt.Errorf("reload: %w", err)
+		}
+		early := s.cfg.MinInterval - time.Since(s.lastReload)
+		if retired <= s.cfg.MaxRetired && early <= 0 {
+			before = active
+			break
+		}
+		if err := sleep(ctx, max(early, 50*time.Millisecond)); err != nil {
+			return fmt.Errorf("reload: %d retired workers: %w", retired, err)
+		}
+	}
+	if err := s.cfg.Nginx.Reload(ctx); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	s.lastReload = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.VerifyTimeout)
+	defer cancel()
+	retry := backoff{}
+	for {
+		state, err := s.cfg.Driver.State(ctx)
+		if err == nil {
+			var done bool
+			if done, err = s.runs(state, id, before); done {
+				return nil
+			}
+		}
+		if text := s.cfg.Nginx.Errors(); text != "" && errorsEnd {
+			return fmt.Errorf("reload: nginx: %s", text)
+		}
+		if sleepErr := sleep(ctx, retry.next(2*time.Millisecond, 200*time.Millisecond)); sleepErr != nil {
+			return fmt.Errorf("verify: workers %+v, last error %v: %w", state.Workers, err, sleepErr)
+		}
+	}
+}
+
+// runs reports whether every worker that takes new requests runs on the tree and is none of those before. For a moment after
+// a reload workers of the tree before still take some.
+func (s *Syncer) runs(state DriverState, id string, before []int) (bool, error) {
+	active, _, err := s.cfg.Nginx.Workers()
+	if err != nil || !state.Runs(id) {
+		return false, err
+	}
+	for _, pid := range active {
+		if slices.Contains(before, pid) || !slices.ContainsFunc(state.Workers, func(w Worker) bool { return w.PID == pid }) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// clean removes all trees but the current one and the Keep that were made last.
+func (s *Syncer) clean(current string) {
+	entries, err := os.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return
+	}
+	type old struct {
+		name string
+		made time.Time
+	}
+	var trees []old
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && e.IsDir() && len(e.Name()) == 32 && strings.Trim(e.Name(), "0123456789abcdef") == "" && e.Name() != current {
+			trees = append(trees, old{e.Name(), info.ModTime()})
+		}
+	}
+	for len(trees) > s.cfg.Keep {
+		oldest := 0
+		for i := range trees {
+			if trees[i].made.Before(trees[oldest].made) {
+				oldest = i
+			}
+		}
+		os.RemoveAll(s.path(trees[oldest].name))
+		trees = append(trees[:oldest], trees[oldest+1:]...)
+	}
+}
+
+// Run syncs each bundle of the source until ctx ends, and returns its cause. A bundle that fails is tried again, at least a
+// minute apart, or at once when the source has another.
+func (s *Syncer) Run(ctx context.Context) error {
+	after := ""
+	retry := backoff{}
+	for {
+		fetch, cancel := ctx, context.CancelFunc(func() {})
+		if s.Status().LastError != "" {
+			fetch, cancel = context.WithTimeout(ctx, retry.next(time.Second, time.Minute))
+		}
+		b, err := s.cfg.Source.Fetch(fetch, after)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded):
+			after = "" // the same bundle again
+			continue
+		case err != nil:
+			s.cfg.Logger.Warn("production tree", "err", err)
+			s.update(func(st *SyncStatus) { st.LastError = fmt.Sprintf("source: %v", err) })
+			if err := sleep(ctx, retry.next(time.Second, time.Minute)); err != nil {
+				return err
+			}
+			continue
+		}
+		after = b.Digest
+		if err := s.Sync(ctx, b); err != nil {
+			s.cfg.Logger.Warn("production tree is not carried over", "err", err, "bundle", b.Digest)
+			continue
+		}
+		retry = backoff{}
+		s.cfg.Logger.Info("production tree is carried over", "bundle", b.Digest, "tree", s.Status().Tree)
+	}
+}
