@@ -1,0 +1,420 @@
+// Package viphttp serves a vip.Allocator over HTTP with JSON bodies.
+//
+//	GET    /leases?vip=&task=&team=&cluster=&version=&instance=&addr=&pool=&state=   leases that match all
+//	POST   /leases                       allocate: body AllocateRequest; 201 with {"leases": […]}
+//	GET    /leases/{id}                  one lease
+//	POST   /leases/{id}/renew            body {"generation": 3, "ttl": "1h"}; no ttl keeps the lease's own
+//	PUT    /leases/{id}/binding          body {"generation": 3, "instances": […]}
+//	DELETE /leases/{id}?generation=3&reason=   release
+//	GET    /locate?…                     like /leases, live ones only
+//	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   who had it
+//	GET    /pools                        counts by state, and who waits
+//	GET    /watch                        server-sent events; Last-Event-ID or ?from= resumes
+//	POST   /audit                        compare with Options.Truths; ?apply=1 puts right what can be
+//	POST   /addresses/{vip}/quarantine   body {"reason": "…", "rest": "1h"}
+//	POST   /addresses/{vip}/restore      body {"reason": "…"}
+//
+// Errors are application/problem+json (RFC 9457) with a type of "about:blank#" and a code: exhausted, conflict, fenced,
+// not-found, taken, quota, quarantine-full, invalid, contended, uncertain, compacted, internal. An exhausted pool answers
+// 503 with Retry-After.
+//
+// The embedder mounts the handler behind its own authentication: who reaches it may take and end any lease. The handler
+// does not limit rates, and answers on no other path.
+package viphttp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+const maxBody = 1 << 20
+
+// Options tune a Handler. The zero value works.
+type Options struct {
+	// Truths that POST /audit compares the leases with. The default is none.
+	Truths []vip.Truth
+	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
+	KeepAlive time.Duration
+	// Observe, when set, is called after every request with its route pattern, its status and how long it took; an event
+	// stream is observed when it ends.
+	Observe func(pattern string, status int, took time.Duration)
+}
+
+type handler struct {
+	a       *vip.Allocator
+	options Options
+}
+
+// Handler serves a. It is safe for concurrent use.
+func Handler(a *vip.Allocator, options Options) http.Handler {
+	if options.KeepAlive <= 0 {
+		options.KeepAlive = 15 * time.Second
+	}
+	h := &handler{a, options}
+	mux := http.NewServeMux()
+	for pattern, serve := range map[string]func(r *http.Request) (int, any, error){
+		"GET /leases":                      h.list,
+		"POST /leases":                     h.allocate,
+		"GET /leases/{id}":                 h.get,
+		"POST /leases/{id}/renew":          h.renew,
+		"PUT /leases/{id}/binding":         h.bind,
+		"DELETE /leases/{id}":              h.release,
+		"GET /locate":                      h.locate,
+		"GET /history/{vip}":               h.history,
+		"GET /pools":                       h.pools,
+		"POST /audit":                      h.audit,
+		"POST /addresses/{vip}/quarantine": h.quarantine,
+		"POST /addresses/{vip}/restore":    h.restore,
+	} {
+		mux.Handle(pattern, h.observed(pattern, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			status, body, err := serve(r)
+			if err != nil {
+				problem(w, err)
+				return
+			}
+			reply(w, status, "application/json", body)
+		}))
+	}
+	mux.Handle("GET /watch", h.observed("GET /watch", h.watch))
+	return mux
+}
+
+// status is a ResponseWriter that remembers what was answered.
+type status struct {
+	http.ResponseWriter
+	code int
+}
+
+func (s *status) WriteHeader(code int) {
+	s.code = code
+	s.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (h *handler) observed(pattern string, serve http.HandlerFunc) http.Handler {
+	if h.options.Observe == nil {
+		return serve
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, start := &status{w, http.StatusOK}, time.Now()
+		serve(s, r)
+		h.options.Observe(pattern, s.code, time.Since(start))
+	})
+}
+
+// Duration is a time.Duration as text, such as "90s" or "1h30m"; "forever" is vip.Forever.
+type Duration time.Duration
+
+// UnmarshalText reads a duration above 0, or "forever".
+func (d *Duration) UnmarshalText(text []byte) error {
+	if string(text) == "forever" {
+		*d = Duration(vip.Forever)
+		return nil
+	}
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v <= 0 {
+		return fmt.Errorf("duration %q: want one such as 90s or 1h30m above 0, or forever", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText is the inverse of UnmarshalText.
+func (d Duration) MarshalText() ([]byte, error) {
+	if time.Duration(d) == vip.Forever {
+		return []byte("forever"), nil
+	}
+	return []byte(time.Duration(d).String()), nil
+}
+
+// AllocateRequest is the body of POST /leases: see vip.Request.
+type AllocateRequest struct {
+	Owner     vip.Owner         `json:"owner"`
+	Pool      string            `json:"pool,omitempty"`
+	Selector  map[string]string `json:"selector,omitempty"`
+	Fallback  bool              `json:"fallback,omitempty"`
+	RequestID string            `json:"requestID,omitempty"`
+	TTL       Duration          `json:"ttl,omitzero"`
+	Addr      netip.Addr        `json:"addr,omitzero"`
+	Count     int               `json:"count,omitempty"` // of addresses, all or none; the default is 1
+	Wait      Duration          `json:"wait,omitzero"`   // in the queue; the default is not to wait
+	Priority  int               `json:"priority,omitempty"`
+}
+
+func (h *handler) allocate(r *http.Request) (int, any, error) {
+	var in AllocateRequest
+	if err := read(r, &in); err != nil {
+		return 0, nil, err
+	}
+	ctx := r.Context()
+	if in.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(in.Wait))
+		defer cancel()
+	}
+	leases, err := h.a.AllocateN(ctx, vip.Request{
+		Owner: in.Owner, Pool: in.Pool, Selector: in.Selector, Fallback: in.Fallback, RequestID: in.RequestID,
+		TTL: time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
+	}, max(in.Count, 1))
+	return http.StatusCreated, leaseList{leases}, err
+}
+
+type leaseList struct {
+	Leases []vip.Lease `json:"leases"`
+}
+
+func (h *handler) list(r *http.Request) (int, any, error) {
+	q, err := query(r)
+	return http.StatusOK, leaseList{notNil(h.a.List(q))}, err
+}
+
+func (h *handler) locate(r *http.Request) (int, any, error) {
+	q, err := query(r)
+	return http.StatusOK, leaseList{notNil(h.a.Locate(q))}, err
+}
+
+func notNil[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// query reads the selectors of a URL; one that is not known is an error, so that a slip of the pen does not list all.
+func query(r *http.Request) (vip.Query, error) {
+	var q vip.Query
+	for name, values := range r.URL.Query() {
+		value, err := values[0], error(nil)
+		switch name {
+		case "vip":
+			q.VIP, err = netip.ParseAddr(value)
+		case "addr":
+			q.Addr, err = netip.ParseAddrPort(value)
+		case "state":
+			for _, v := range values {
+				var s vip.State
+				err = errors.Join(err, s.UnmarshalText([]byte(v)))
+				q.States = append(q.States, s)
+			}
+		default:
+			field := map[string]*string{
+				"pool": &q.Pool, "task": &q.Task, "team": &q.Team, "cluster": &q.Cluster, "version": &q.Version, "instance": &q.Instance,
+			}[name]
+			if field == nil {
+				return q, fmt.Errorf("%w: selector %q is not known", vip.ErrInvalid, name)
+			}
+			*field = value
+		}
+		if err != nil {
+			return q, fmt.Errorf("%w: selector %s: %w", vip.ErrInvalid, name, err)
+		}
+	}
+	return q, nil
+}
+
+func (h *handler) get(r *http.Request) (int, any, error) {
+	l, err := h.a.Get(r.Context(), r.PathValue("id"))
+	return http.StatusOK, l, err
+}
+
+func (h *handler) renew(r *http.Request) (int, any, error) {
+	var in struct {
+		Generation uint64   `json:"generation"`
+		TTL        Duration `json:"ttl"`
+	}
+	if err := read(r, &in); err != nil {
+		return 0, nil, err
+	}
+	l, err := h.a.Renew(r.Context(), r.PathValue("id"), in.Generation, time.Duration(in.TTL))
+	return http.StatusOK, l, err
+}
+
+func (h *handler) bind(r *http.Request) (int, any, error) {
+	var in struct {
+		Generation uint64         `json:"generation"`
+		Instances  []vip.Instance `json:"instances"`
+	}
+	if err := read(r, &in); err != nil {
+		return 0, nil, err
+	}
+	l, err := h.a.Bind(r.Context(), r.PathValue("id"), in.Generation, in.Instances)
+	return http.StatusOK, l, err
+}
+
+func (h *handler) release(r *http.Request) (int, any, error) {
+	text := r.URL.Query().Get("generation")
+	generation, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: generation %q: want the number that the lease has", vip.ErrInvalid, text)
+	}
+	l, err := h.a.Release(r.Context(), r.PathValue("id"), generation, r.URL.Query().Get("reason"))
+	return http.StatusOK, l, err
+}
+
+func address(r *http.Request) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(r.PathValue("vip"))
+	if err != nil {
+		return addr, fmt.Errorf("%w: %w", vip.ErrInvalid, err)
+	}
+	return addr, nil
+}
+
+func (h *handler) history(r *http.Request) (int, any, error) {
+	addr, err := address(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !r.URL.Query().Has("at") {
+		past, err := h.a.History(r.Context(), addr)
+		return http.StatusOK, leaseList{notNil(past)}, err
+	}
+	at, err := time.Parse(time.RFC3339, r.URL.Query().Get("at"))
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: at: want a time such as 2026-03-01T14:32:00Z: %w", vip.ErrInvalid, err)
+	}
+	l, err := h.a.At(r.Context(), addr, at)
+	return http.StatusOK, l, err
+}
+
+func (h *handler) pools(*http.Request) (int, any, error) {
+	return http.StatusOK, map[string]any{"pools": h.a.Stats(), "waiting": notNil(h.a.Waiting()), "suspects": notNil(h.a.Suspects())}, nil
+}
+
+func (h *handler) audit(r *http.Request) (int, any, error) {
+	report, err := h.a.Audit(r.Context(), h.options.Truths...)
+	if err != nil || r.URL.Query().Get("apply") == "" {
+		return http.StatusOK, report, err
+	}
+	repaired, err := h.a.Apply(r.Context(), report, h.options.Truths...)
+	return http.StatusOK, struct {
+		vip.Report
+		Repaired int `json:"repaired"`
+	}{report, repaired}, err
+}
+
+func (h *handler) quarantine(r *http.Request) (int, any, error) {
+	var in struct {
+		Reason string   `json:"reason"`
+		Rest   Duration `json:"rest"`
+	}
+	addr, err := address(r)
+	if err == nil {
+		err = read(r, &in)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	l, err := h.a.Quarantine(r.Context(), addr, in.Reason, max(time.Duration(in.Rest), 0))
+	return http.StatusOK, l, err
+}
+
+func (h *handler) restore(r *http.Request) (int, any, error) {
+	var in struct {
+		Reason string `json:"reason"`
+	}
+	addr, err := address(r)
+	if err == nil {
+		err = read(r, &in)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	l, err := h.a.Restore(r.Context(), addr, in.Reason)
+	return http.StatusOK, l, err
+}
+
+// read decodes a body of one JSON object; a field that is not known is an error.
+func read(r *http.Request, into any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: body: %w", vip.ErrInvalid, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: body: more than one JSON value", vip.ErrInvalid)
+	}
+	return nil
+}
+
+func reply(w http.ResponseWriter, code int, kind string, body any) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(code)
+	_, _ = w.Write(append(data, '\n'))
+}
+
+// Problem is the body of an error.
+type Problem struct {
+	Type   string           `json:"type"`
+	Title  string           `json:"title"`
+	Status int              `json:"status"`
+	Code   string           `json:"code"`
+	Detail string           `json:"detail"`
+	Lease  *vip.Lease       `json:"lease,omitempty"` // of a conflict: the lease that the owner holds
+	Diff   []vip.Difference `json:"diff,omitempty"`  // of a conflict
+	Free   *uint64          `json:"free,omitempty"`  // of an exhausted pool, and the next three
+	Cool   *uint64          `json:"cooling,omitempty"`
+	Bad    *uint64          `json:"quarantined,omitempty"`
+	Next   *time.Time       `json:"soonest,omitempty"`
+}
+
+type answer struct {
+	err    error
+	code   string
+	status int
+}
+
+// codes is looked through in order: a request that waited in vain is exhausted before it is anything else.
+var codes = []answer{
+	{vip.ErrExhausted, "exhausted", http.StatusServiceUnavailable},
+	{vip.ErrConflict, "conflict", http.StatusConflict},
+	{vip.ErrFenced, "fenced", http.StatusPreconditionFailed},
+	{vip.ErrNotFound, "not-found", http.StatusNotFound},
+	{vip.ErrTaken, "taken", http.StatusConflict},
+	{vip.ErrQuota, "quota", http.StatusTooManyRequests},
+	{vip.ErrQuarantineFull, "quarantine-full", http.StatusConflict},
+	{vip.ErrInvalid, "invalid", http.StatusBadRequest},
+	{vip.ErrCompacted, "compacted", http.StatusGone},
+	{vip.ErrUncertain, "uncertain", http.StatusServiceUnavailable},
+	{vip.ErrContended, "contended", http.StatusServiceUnavailable},
+}
+
+func problem(w http.ResponseWriter, err error) {
+	p := Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: err.Error()}
+	if i := slices.IndexFunc(codes, func(c answer) bool { return errors.Is(err, c.err) }); i >= 0 {
+		p.Code, p.Status = codes[i].code, codes[i].status
+	}
+	p.Type, p.Title = "about:blank#"+p.Code, http.StatusText(p.Status)
+	var conflict *vip.ConflictError
+	if errors.As(err, &conflict) {
+		p.Lease, p.Diff = &conflict.Lease, conflict.Diff
+	}
+	var full *vip.ExhaustedError
+	if errors.As(err, &full) {
+		p.Free, p.Cool, p.Bad = &full.Free, &full.Cooling, &full.Quarantined
+		if !full.Soonest.IsZero() {
+			p.Next = &full.Soonest
+		}
+	}
+	if p.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	reply(w, p.Status, "application/problem+json", p)
+}

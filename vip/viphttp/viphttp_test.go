@@ -1,0 +1,190 @@
+package viphttp_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/viphttp"
+)
+
+func serve(t testing.TB, options viphttp.Options) (*httptest.Server, *vip.Allocator) {
+	t.Helper()
+	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.3")
+	require.NoError(t, err)
+	a, err := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	require.NoError(t, err)
+	s := httptest.NewServer(viphttp.Handler(a, options))
+	t.Cleanup(s.Close)
+	return s, a
+}
+
+func call(t testing.TB, method, url, body string) (int, map[string]any) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	var out map[string]any
+	require.NoError(t, json.Unmarshal(data, &out), "%s %s: %d %s", method, url, resp.StatusCode, data)
+	if resp.StatusCode >= 400 {
+		require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
+	}
+	return resp.StatusCode, out
+}
+
+func first(body map[string]any) map[string]any { return body["leases"].([]any)[0].(map[string]any) }
+
+func TestALeaseFromBeginningToEnd(t *testing.T) {
+	t.Parallel()
+	seen := make(chan string, 100)
+	s, _ := serve(t, viphttp.Options{Observe: func(pattern string, status int, _ time.Duration) { seen <- fmt.Sprint(pattern, " ", status) }})
+	code, body := call(t, "POST", s.URL+"/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}},"ttl":"1h"}`)
+	require.Equal(t, 201, code)
+	require.Equal(t, "POST /leases 201", <-seen)
+	lease := first(body)
+	require.Equal(t, "10.0.0.1", lease["addr"])
+	require.Equal(t, "leased", lease["state"])
+	url := s.URL + "/leases/" + lease["id"].(string)
+
+	code, body = call(t, "PUT", url+"/binding", `{"generation":1,"instances":[{"id":"c1","addr":"192.0.2.1:80","cluster":"web","version":"v2"}]}`)
+	require.Equal(t, 200, code)
+	require.Len(t, body["binding"].(map[string]any)["instances"], 1)
+	code, _ = call(t, "POST", url+"/renew", `{"generation":1,"ttl":"forever"}`)
+	require.Equal(t, 200, code)
+	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2", "addr=192.0.2.1:80", "instance=c1", "state=leased"} {
+		code, body = call(t, "GET", s.URL+"/locate?"+q, "")
+		require.Equal(t, 200, code, q)
+		require.Len(t, body["leases"], 1, q)
+	}
+	code, body = call(t, "GET", s.URL+"/pools", "")
+	require.Equal(t, 200, code)
+	require.Equal(t, 1.0, body["pools"].([]any)[0].(map[string]any)["leased"])
+	code, body = call(t, "DELETE", url+"?generation=1&reason=finished", "")
+	require.Equal(t, 200, code)
+	require.Equal(t, "cooling", body["state"])
+	code, body = call(t, "GET", s.URL+"/history/10.0.0.1", "")
+	require.Equal(t, 200, code)
+	require.Equal(t, "finished", first(body)["reason"])
+	code, _ = call(t, "GET", url, "")
+	require.Equal(t, 200, code)
+	code, body = call(t, "POST", s.URL+"/addresses/10.0.0.2/quarantine", `{"reason":"flaps","rest":"1h"}`)
+	require.Equal(t, 200, code)
+	require.Equal(t, "quarantined", body["state"])
+	code, _ = call(t, "POST", s.URL+"/addresses/10.0.0.2/restore", `{}`)
+	require.Equal(t, 200, code)
+	code, body = call(t, "POST", s.URL+"/audit?apply=1", "")
+	require.Equal(t, 200, code)
+	require.Equal(t, 0.0, body["repaired"])
+}
+
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, viphttp.Options{})
+	_, body := call(t, "POST", s.URL+"/leases", `{"owner":{"task":"T1","overrides":{"web":"v1"}}}`)
+	id := first(body)["id"].(string)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		code, detail       string
+	}{
+		{"POST", "/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}}}`, 409, "conflict", `overrides.web is "v1", asked for "v2"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3}`, 503, "exhausted", "2 free"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "deadline exceeded"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"addr":"10.0.0.1"}`, 409, "taken", `task "T1"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"none"}`, 404, "not-found", `pool "none"`},
+		{"POST", "/leases", `{"owner":{}}`, 400, "invalid", "the owner has no task"},
+		{"POST", "/leases", `{"oner":{}}`, 400, "invalid", `unknown field "oner"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"ttl":"-1s"}`, 400, "invalid", `duration "-1s"`},
+		{"POST", "/leases", `{}{}`, 400, "invalid", "more than one JSON value"},
+		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 412, "fenced", "generation 1, the call has 7"},
+		{"DELETE", "/leases/" + id, "", 400, "invalid", `generation ""`},
+		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
+		{"GET", "/leases?tsk=T1", "", 400, "invalid", `selector "tsk" is not known`},
+		{"GET", "/leases?state=gone", "", 400, "invalid", `state "gone"`},
+		{"GET", "/history/10.0.0.1?at=noon", "", 400, "invalid", "want a time such as"},
+		{"GET", "/history/10.0.0.1?at=2001-01-01T00:00:00Z", "", 404, "not-found", "holder of 10.0.0.1"},
+		{"POST", "/addresses/10.0.9.9/quarantine", `{}`, 404, "not-found", "10.0.9.9"},
+		{"GET", "/watch?from=x", "", 400, "invalid", `revision "x"`},
+	} {
+		status, body := call(t, c.method, s.URL+c.path, c.body)
+		what := c.method + " " + c.path + " " + c.body
+		require.Equal(t, c.status, status, what)
+		require.Equal(t, c.code, body["code"], what)
+		require.Contains(t, body["detail"], c.detail, what)
+	}
+}
+
+func TestWatchResumes(t *testing.T) {
+	t.Parallel()
+	s, a := serve(t, viphttp.Options{KeepAlive: 5 * time.Millisecond})
+	open := func(query string) (next func() (kind, id string), end func()) {
+		resp, err := http.Get(s.URL + "/watch" + query)
+		require.NoError(t, err)
+		lines := bufio.NewScanner(resp.Body)
+		return func() (kind, id string) {
+			for lines.Scan() {
+				switch line := lines.Text(); {
+				case strings.HasPrefix(line, "event: "):
+					kind = line[7:]
+				case strings.HasPrefix(line, "id: "):
+					id = line[4:]
+				case line == "" && kind != "":
+					return kind, id
+				}
+			}
+			return "", ""
+		}, func() { _ = resp.Body.Close() }
+	}
+	next, end := open("")
+	kind, start := next()
+	require.Equal(t, "hello", kind)
+	l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"}})
+	require.NoError(t, err)
+	kind, _ = next()
+	require.Equal(t, "allocated", kind)
+	_, err = a.Release(t.Context(), l.ID, l.Generation, "")
+	require.NoError(t, err)
+	kind, _ = next()
+	require.Equal(t, "ended", kind)
+	end()
+
+	next, end = open("?from=" + start)
+	for _, want := range []string{"hello", "allocated", "ended"} {
+		kind, _ = next()
+		require.Equal(t, want, kind)
+	}
+	end()
+	next, end = open("?from=1")
+	defer end()
+	for _, want := range []string{"hello", "reset"} {
+		kind, _ = next()
+		require.Equal(t, want, kind)
+	}
+}
+
+func ExampleHandler() {
+	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
+	a, _ := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+	server := httptest.NewServer(http.StripPrefix("/api/v1", viphttp.Handler(a, viphttp.Options{})))
+	defer server.Close()
+
+	resp, _ := http.Post(server.URL+"/api/v1/leases", "application/json", strings.NewReader(`{"owner":{"task":"T-1"},"ttl":"8h"}`))
+	var body struct{ Leases []vip.Lease }
+	_ = json.NewDecoder(resp.Body).Decode(&body)
+	fmt.Println(resp.StatusCode, body.Leases[0].Addr, body.Leases[0].State)
+	// Output: 201 127.58.0.1 leased
+}
