@@ -52,10 +52,11 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 		http.Redirect(rw, r, "/", http.StatusSeeOther)
 		return
 	}
+	status := http.StatusOK
 	if r.Method == http.MethodPost {
-		rw.WriteHeader(http.StatusUnauthorized)
+		status = http.StatusUnauthorized
 	}
-	w.render(rw, "login.html", map[string]any{"Wrong": r.Method == http.MethodPost})
+	w.render(rw, status, "login.html", map[string]any{"Wrong": r.Method == http.MethodPost})
 }
 
 func equal(a, b string) bool {

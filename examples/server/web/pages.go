@@ -5,13 +5,13 @@ import (
 	"cmp"
 	"context"
 	"embed"
+	"fmt"
 	"html/template"
 	"net/http"
-	"slices"
+	"net/url"
 	"strings"
 	"time"
 
-	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
@@ -23,9 +23,9 @@ var pageFiles embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"short": short,
-	"clock": func(t time.Time) string { return t.Local().Format("15:04:05") },
+	"clock": clock,
+	"bytes": humanBytes,
 	"took":  func(b platform.Build) string { return b.Ended.Sub(b.Started).Round(time.Millisecond).String() },
-	"join":  strings.Join,
 }).ParseFS(pageFiles, "page/*.html"))
 
 // short is the head of a digest, enough to compare by eye.
@@ -34,9 +34,28 @@ func short(digest string) string {
 	return digest[:min(12, len(digest))]
 }
 
+// clock is the time of day, and the day when that is not today.
+func clock(t time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) != time.Now().Format(time.DateOnly) {
+		return t.Format("2 Jan 15:04:05")
+	}
+	return t.Format(time.TimeOnly)
+}
+
+func humanBytes(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
 func (w *web) pages(mux *http.ServeMux) {
 	mux.Handle("GET /static/", http.FileServerFS(static))
-	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, http.StatusOK, nil) })
+	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, nil, "") })
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
 	mux.HandleFunc("GET /login", w.login)
 	mux.HandleFunc("POST /login", w.login)
@@ -86,7 +105,7 @@ type form struct{ r *http.Request }
 
 func (f form) value(name string) string { return strings.TrimSpace(f.r.PostFormValue(name)) }
 
-func (f form) actor() string { return cmp.Or(f.value("actor"), "somebody") }
+func (f form) actor() string { return cmp.Or(f.value("actor"), actorOf(f.r), "somebody") }
 
 // prefixed are the fields whose names start with prefix, without it; empty ones are left out.
 func (f form) prefixed(prefix string) map[string]string {
@@ -99,75 +118,65 @@ func (f form) prefixed(prefix string) map[string]string {
 	return fields
 }
 
-// form answers POST /do/NAME: it goes on to where do says, or shows the page with what went wrong.
+const actorCookie = "sluice_actor"
+
+// actorOf is the name that this browser has given before.
+func actorOf(r *http.Request) string {
+	cookie, err := r.Cookie(actorCookie)
+	if err != nil {
+		return ""
+	}
+	name, err := url.QueryUnescape(cookie.Value)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// form answers POST /do/NAME: it goes on to where do says, or shows the page with what went wrong and what was sent.
 func (w *web) form(mux *http.ServeMux, name string, do func(ctx context.Context, f form) (next string, err error)) {
 	mux.HandleFunc("POST /do/"+name, func(rw http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(rw, r.Body, 1<<20)
 		if err := r.ParseForm(); err != nil {
-			writeProblem(rw, http.StatusBadRequest, err.Error())
+			w.showProblem(rw, fmt.Errorf("%w: form: %w", platform.ErrInvalid, err))
 			return
 		}
-		next, err := do(r.Context(), form{r})
+		f := form{r}
+		if given := f.value("actor"); given != "" {
+			http.SetCookie(rw, &http.Cookie{
+				Name: actorCookie, Value: url.QueryEscape(given), Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+			})
+		}
+		next, err := do(r.Context(), f)
 		if err != nil {
 			problem := problemOf(err)
-			w.index(rw, r, problem.Status, &problem)
+			w.index(rw, r, &problem, name)
 			return
 		}
 		http.Redirect(rw, r, next, http.StatusSeeOther)
 	})
 }
 
-// indexPage is what the front page shows.
-type indexPage struct {
-	Problem   *Problem
-	Overview  platform.Overview
-	Tasks     []platform.Task
-	Pools     []platform.Pool
-	Builds    []platform.Build
-	Instances []Instance
-	Journal   []platform.Entry
-	Nginx     platform.NginxStatus
-	NginxErr  error
-	Versions  []platform.Version
-	Sources   []string
-	Templates []*builder.Template
-}
-
-func (w *web) index(rw http.ResponseWriter, r *http.Request, status int, problem *Problem) {
-	p, ctx := w.Platform, r.Context()
-	page := indexPage{Problem: problem, Pools: p.Pools(), Instances: instancesOf(p.Instances()), Templates: p.Catalog.Templates()}
-	var err error
-	for _, load := range []func() error{
-		func() error { page.Overview, err = p.Overview(ctx); return err },
-		func() error { page.Tasks, err = p.Tasks(ctx); return err },
-		func() error { page.Builds, err = p.Builds(); return err },
-		func() error { page.Journal, err = p.Journal(ctx, ""); return err },
-		func() error { page.Versions, err = p.Versions(ctx, ""); return err },
-		func() error { page.Sources, err = p.Sources(); return err },
-	} {
-		if err := load(); err != nil {
-			w.fail(rw, r, err)
-			return
-		}
-	}
-	page.Nginx, page.NginxErr = p.NginxStatus(ctx) // a page without Nginx is what shows that it is away
-	slices.Reverse(page.Journal)
-	slices.Reverse(page.Versions)
-	page.Journal, page.Builds = page.Journal[:min(30, len(page.Journal))], page.Builds[:min(20, len(page.Builds))]
-	rw.WriteHeader(status)
-	w.render(rw, "index.html", page)
-}
-
 func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
 	build, err := w.Platform.Build(r.PathValue("build"))
 	if err != nil {
-		w.fail(rw, r, err)
+		w.showProblem(rw, err)
 		return
 	}
-	w.render(rw, "build.html", map[string]any{"Build": build, "Log": w.logLines(build)})
+	w.render(rw, http.StatusOK, "build.html", map[string]any{"Build": build, "Log": w.logLines(build)})
+}
+
+// showProblem answers a person with a page of the error alone.
+func (w *web) showProblem(rw http.ResponseWriter, err error) {
+	problem := problemOf(err)
+	if problem.Status == http.StatusInternalServerError {
+		w.Logger.Error("page", "err", err)
+	}
+	w.render(rw, problem.Status, "problem.html", problem)
 }
 
 // render writes a page whole or not at all.
-func (w *web) render(rw http.ResponseWriter, name string, data any) {
+func (w *web) render(rw http.ResponseWriter, status int, name string, data any) {
 	var b bytes.Buffer
 	if err := templates.ExecuteTemplate(&b, name, data); err != nil {
 		w.Logger.Error("page", "name", name, "err", err)
@@ -176,5 +185,7 @@ func (w *web) render(rw http.ResponseWriter, name string, data any) {
 	}
 	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 	rw.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
+	rw.Header().Set("Cache-Control", "no-store")
+	rw.WriteHeader(status)
 	_, _ = rw.Write(b.Bytes())
 }
