@@ -111,7 +111,7 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, picked []*ent
 	p, task := picked[0].pool, req.Owner.Task
 	a.claims[task] = picked[0]
 	p.reserve(req.Owner.Team, n)
-	err := a.commit(ctx, steps...)
+	err := a.commit(ctx, now, steps...)
 	p.reserve(req.Owner.Team, -n)
 	if !errors.Is(err, ErrUncertain) {
 		delete(a.claims, task)
@@ -141,7 +141,7 @@ func (a *Allocator) tenure(e *entry, req *Request, n int, now time.Time) (*tenur
 		l.Generation += e.lease.Generation
 		l.history = e.lease.history
 	}
-	l.ID = leaseID(e.addr, l.Generation)
+	l.ID = leaseID(e.text(), l.Generation)
 	return l, l.extend(e.pool, now)
 }
 

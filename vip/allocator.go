@@ -163,9 +163,9 @@ type commit struct {
 	changes []Change
 }
 
-// commit makes the steps. It is called, and returns, with mu held; in between mu is free and the entries are busy. On
+// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the entries are busy. On
 // ErrRevision the entries have been read again. On ErrUncertain they are left to resolve.
-func (a *Allocator) commit(ctx context.Context, steps ...step) error {
+func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) error {
 	c := &commit{steps, make([]Change, 0, 2*len(steps))}
 	for _, s := range steps {
 		s.e.busy = true
@@ -187,7 +187,6 @@ func (a *Allocator) commit(ctx context.Context, steps ...step) error {
 	a.idle(steps)
 	switch {
 	case err == nil:
-		now := a.cfg.Now()
 		for _, s := range steps {
 			a.x.set(s.e, s.next, rev, now)
 		}

@@ -11,17 +11,22 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 	if req.Addr.IsValid() {
 		return a.pickNamed(ctx, req, picked)
 	}
-	pools, err := a.poolsFor(req)
+	var some [4]*pool
+	pools, err := a.poolsFor(req, some[:0])
 	if err != nil {
 		return nil, false, err
 	}
-	open := slices.DeleteFunc(slices.Clone(pools), func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || a.awaited(p, w) })
-	if e := a.lastOf(req, open); e != nil && n == 1 {
+	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || a.awaited(p, w) }
+	if e := a.lastOf(req, pools); e != nil && n == 1 && !shut(e.pool) {
 		e.pool.dequeue(e)
 		return append(picked, e), false, nil
 	}
-	for _, p := range open {
-		if p.ready() < uint64(n) {
+	over := 0 // pools whose quota is used up
+	for _, p := range pools {
+		if p.overQuota(req.Owner.Team, n) {
+			over++
+		}
+		if shut(p) || p.ready() < uint64(n) {
 			continue
 		}
 		for range n {
@@ -29,7 +34,7 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		}
 		return picked, false, nil
 	}
-	if len(pools) > 0 && !slices.ContainsFunc(pools, func(p *pool) bool { return !p.overQuota(req.Owner.Team, n) }) {
+	if over > 0 && over == len(pools) {
 		p := pools[0]
 		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
 	}
@@ -89,28 +94,25 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 	return nil, false, taken
 }
 
-// poolsFor lists the pools that may serve req, best first.
-func (a *Allocator) poolsFor(req *Request) ([]*pool, error) {
-	if p := a.x.byName[req.Pool]; p != nil && !p.gone {
-		if p.Disabled || !p.has(req.Selector) {
-			return nil, nil
+// poolsFor appends to pools those that may serve req, best first.
+func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
+	if p := a.x.byName[req.Pool]; p != nil {
+		if !p.Disabled && p.has(req.Selector) {
+			pools = append(pools, p)
 		}
-		return []*pool{p}, nil
+		return pools, nil
 	}
 	if req.Pool != "" {
 		return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
 	}
-	var matching, others []*pool
-	for _, p := range a.x.pools {
-		switch {
-		case p.gone || p.Disabled:
-		case p.has(req.Selector):
-			matching = append(matching, p)
-		case req.Fallback:
-			others = append(others, p)
+	for _, matching := range []bool{true, false} {
+		for _, p := range a.x.pools {
+			if !p.gone && !p.Disabled && p.has(req.Selector) == matching && (matching || req.Fallback) {
+				pools = append(pools, p)
+			}
 		}
 	}
-	return append(matching, others...), nil
+	return pools, nil
 }
 
 // has says whether the pool has all of the labels.

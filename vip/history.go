@@ -29,7 +29,7 @@ func (a *Allocator) remember(e *entry, next *tenure) (c Change, ok bool) {
 	}
 	slot := next.history % uint64(a.cfg.History)
 	next.history++
-	key := historyPrefix + e.addr.String() + "/" + strconv.FormatUint(slot, 10)
+	key := historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10)
 	return Change{Key: key, Value: encodeTenure(&record), Revision: AnyRevision}, true
 }
 

@@ -105,6 +105,9 @@ func (e *entry) cooled(now time.Time) bool {
 	return (e.state == Cooling || e.state == Quarantined) && !e.lease.CoolUntil.IsZero() && !e.lease.CoolUntil.After(now)
 }
 
+// text is the address as text.
+func (e *entry) text() string { return e.key[len(addrPrefix):] }
+
 // freed is when the address became free, or will.
 func (e *entry) freed() time.Time {
 	switch {

@@ -61,7 +61,10 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range changes {
-		if have := s.records[c.Key].Revision; c.Revision != AnyRevision && have != c.Revision {
+		if c.Revision == AnyRevision {
+			continue
+		}
+		if have := s.records[c.Key].Revision; have != c.Revision {
 			return 0, fmt.Errorf("key %s: %w: has %d, expected %d", c.Key, ErrRevision, have, c.Revision)
 		}
 	}

@@ -86,7 +86,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 			steps = append(steps, step{e, &next})
 		}
 		if len(steps) > 0 {
-			if err := a.commit(ctx, steps...); err != nil {
+			if err := a.commit(ctx, now, steps...); err != nil {
 				for _, s := range steps { // those that are over still come back next time
 					a.x.overdue = append(a.x.overdue, s.e)
 				}
@@ -121,8 +121,9 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 			}
 		}
 		next := *e.lease
-		cool(e, &next, a.cfg.Now())
-		if err := a.commit(ctx, step{e, &next}); err != nil && !errors.Is(err, ErrRevision) {
+		now := a.cfg.Now()
+		cool(e, &next, now)
+		if err := a.commit(ctx, now, step{e, &next}); err != nil && !errors.Is(err, ErrRevision) {
 			errs = append(errs, fmt.Errorf("cool down %s: %w", l.Addr, err))
 		}
 	}

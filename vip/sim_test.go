@@ -404,7 +404,7 @@ func (s *sim) any() (Lease, bool) {
 	if s.percent(20) {
 		generation = 1 + s.rnd.Uint64N(generation)
 	}
-	return Lease{ID: leaseID(addr, generation), Generation: generation}, true
+	return Lease{ID: leaseID(addr.String(), generation), Generation: generation}, true
 }
 
 func (s *sim) expect(err error, allowed ...error) {

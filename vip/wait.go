@@ -75,7 +75,7 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 		})
 		a.waiters = slices.Insert(a.waiters, at, w)
 	}
-	pools, err := a.poolsFor(req)
+	pools, err := a.poolsFor(req, nil)
 	if err != nil {
 		return w, err
 	}
