@@ -18,7 +18,7 @@ func TestStaticSource(t *testing.T) {
 
 func TestImports(t *testing.T) {
 	t.Parallel()
-	for _, p := range []string{"nginxsync", "nginxsync/conf", "nginxsync/luadriver"} {
+	for _, p := range []string{"nginxsync", "nginxsync/conf", "nginxsync/luadriver", "nginxsync/route"} {
 		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+p)
 	}
 }

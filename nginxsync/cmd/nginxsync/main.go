@@ -1,6 +1,7 @@
 // Command nginxsync carries a production Nginx configuration over to a test Nginx.
 //
 //	nginxsync transform -in DIR -out DIR [-rules FILE] [flags]   writes the tree of a test Nginx, prints a summary and a diff
+//	nginxsync explain -conf DIR [-H HEADER]... URL               says where a request goes, with file and line of each step
 //	nginxsync roundtrip FILE...                                  proves that files come out of the reader byte for byte
 //
 // Exit codes: 0 done, 1 something in the input is wrong, 2 the command line is wrong.
@@ -21,12 +22,14 @@ func main() {
 
 const usage = `usage:
   nginxsync transform -in DIR -out DIR [-rules FILE] [flags]
+  nginxsync explain -conf DIR [-H 'Name: value']... URL
   nginxsync roundtrip FILE...
 
 nginxsync COMMAND -h lists the flags of a command.
 `
 
 var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
+	"explain":   explain,
 	"transform": transform,
 	"roundtrip": roundtrip,
 }
