@@ -1,0 +1,127 @@
+// Package provision makes the addresses that a vip.Allocator has leased answer on the network, and stop answering.
+//
+// The embedder chooses a Driver: None where the addresses are ready-made, as a cloud's load balancer gives them;
+// keepalived for VRRP and LVS. It then runs a Keeper beside the allocator, on the machine that announces. An address is
+// announced from its allocation to the end of its cool-down, in which the baseline answers on it; one in quarantine is not.
+//
+//	k := &provision.Keeper{Allocator: a, Driver: &keepalived.Driver{Path: "/etc/keepalived/keepalived.conf", Interface: "eth0"}}
+//	go k.Run(ctx)
+//
+// A driver sets an address that it cannot announce aside and announces the others. When the Keeper ends, for whatever
+// reason, it withdraws all addresses first and returns afterwards: two machines never announce one address because the
+// first was slow to say that it has lost its lease on the job.
+//
+// This package does not elect who announces, and does not route packets itself.
+package provision
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+// Driver announces addresses.
+type Driver interface {
+	// Apply makes want, sorted and without doubles, the addresses that are announced, and no others. It returns those that
+	// it had to set aside, with the reason. After an error what is announced is as it was before the call, or as a driver
+	// says that it cannot know. Calls do not overlap.
+	Apply(ctx context.Context, want []netip.Addr) (aside map[netip.Addr]error, err error)
+}
+
+// None is the driver of ready-made addresses: they answer already.
+type None struct{}
+
+// Apply implements Driver.
+func (None) Apply(context.Context, []netip.Addr) (map[netip.Addr]error, error) { return nil, nil }
+
+// Keeper keeps a driver at what an allocator says.
+type Keeper struct {
+	Allocator *vip.Allocator // required
+	Driver    Driver         // required
+	// Retry is the time between two attempts while the driver fails or has set something aside. The default is 5 s.
+	Retry time.Duration
+	// Withdraw bounds the last call of the driver, when Run ends. The default is 10 s.
+	Withdraw time.Duration
+	// Logger for what fails and is tried again. The default discards.
+	Logger *slog.Logger
+
+	mu    sync.Mutex
+	aside map[netip.Addr]error
+}
+
+// Run announces until ctx is done. Then it withdraws all addresses, and returns ctx's cause, joined with the error of the
+// driver if that could not withdraw them.
+func (k *Keeper) Run(ctx context.Context) error {
+	log := k.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	var announced []netip.Addr
+	first, failed := true, false
+	for ctx.Err() == nil {
+		from := k.Allocator.Revision()
+		if want := k.want(); first || failed || !slices.Equal(want, announced) {
+			aside, err := k.Driver.Apply(ctx, want)
+			if err != nil && ctx.Err() == nil {
+				log.Warn("announce addresses", "err", err)
+			}
+			for addr, why := range aside {
+				log.Warn("address set aside", "addr", addr, "err", why)
+			}
+			if err == nil {
+				announced = want
+				k.setAside(aside)
+			}
+			first, failed = false, err != nil || len(aside) > 0
+		}
+		k.waitForNews(ctx, from, failed)
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(k.Withdraw, 10*time.Second))
+	defer cancel()
+	_, err := k.Driver.Apply(last, nil)
+	if err != nil {
+		err = fmt.Errorf("withdraw addresses: %w", err)
+	}
+	return errors.Join(context.Cause(ctx), err)
+}
+
+// want lists the addresses to announce.
+func (k *Keeper) want() []netip.Addr {
+	var want []netip.Addr
+	for _, l := range k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}}) {
+		want = append(want, l.Addr)
+	}
+	return want
+}
+
+func (k *Keeper) waitForNews(ctx context.Context, from uint64, failed bool) {
+	if failed {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cmp.Or(k.Retry, 5*time.Second))
+		defer cancel()
+	}
+	_, _ = k.Allocator.Watch(ctx, from) // whatever it says, the next round looks at everything
+}
+
+func (k *Keeper) setAside(aside map[netip.Addr]error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.aside = maps.Clone(aside)
+}
+
+// Aside returns the addresses that the driver has set aside, with the reasons. The caller may want to put them into
+// quarantine.
+func (k *Keeper) Aside() map[netip.Addr]error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.aside)
+}

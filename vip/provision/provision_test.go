@@ -1,0 +1,130 @@
+package provision_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/depcheck"
+	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/provision"
+)
+
+// wire is a driver that remembers what is announced.
+type wire struct {
+	mu    sync.Mutex
+	have  []netip.Addr
+	calls int
+	bad   map[netip.Addr]error
+	err   error
+}
+
+func (w *wire) Apply(_ context.Context, want []netip.Addr) (map[netip.Addr]error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+	if w.err != nil {
+		return nil, w.err
+	}
+	w.have = nil
+	aside := map[netip.Addr]error{}
+	for _, a := range want {
+		if why := w.bad[a]; why != nil {
+			aside[a] = why
+		} else {
+			w.have = append(w.have, a)
+		}
+	}
+	return aside, nil
+}
+
+func (w *wire) set(err error, bad map[netip.Addr]error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err, w.bad = err, bad
+}
+
+func (w *wire) announces(want ...netip.Addr) func() bool {
+	return func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return fmt.Sprint(w.have) == fmt.Sprint(want)
+	}
+}
+
+func TestKeeperFollowsTheLeases(t *testing.T) {
+	t.Parallel()
+	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.9")
+	require.NoError(t, err)
+	a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	require.NoError(t, err)
+	lease := func(task string) vip.Lease {
+		l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
+		require.NoError(t, err)
+		return l
+	}
+	soon := func(condition func() bool) {
+		t.Helper()
+		require.Eventually(t, condition, 10*time.Second, time.Millisecond)
+	}
+	x := lease("T1")
+	w := &wire{}
+	k := &provision.Keeper{Allocator: a, Driver: w, Retry: time.Millisecond}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx) }()
+	soon(w.announces(x.Addr))
+	y := lease("T2")
+	soon(w.announces(x.Addr, y.Addr))
+	_, err = a.Release(t.Context(), x.ID, x.Generation, "done")
+	require.NoError(t, err)
+	w.set(errors.New("no such device"), nil)
+	z := lease("T3")
+	w.set(nil, map[netip.Addr]error{y.Addr: errors.New("someone else answers")})
+	soon(w.announces(x.Addr, z.Addr)) // x cools down: the baseline answers on it
+	soon(func() bool { return len(k.Aside()) == 1 })
+	require.EqualError(t, k.Aside()[y.Addr], "someone else answers")
+	_, err = a.Quarantine(t.Context(), x.Addr, "flaps", 0)
+	require.NoError(t, err)
+	soon(w.announces(z.Addr))
+
+	lost := errors.New("another machine has the job")
+	cancel(lost)
+	require.ErrorIs(t, <-done, lost)
+	require.True(t, w.announces()(), "withdrawn before Run returned")
+}
+
+func TestKeeperSaysWhenItCannotWithdraw(t *testing.T) {
+	t.Parallel()
+	p, err := vip.ParsePool("p", "10.0.0.1")
+	require.NoError(t, err)
+	a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	require.NoError(t, err)
+	w := &wire{err: errors.New("no such device")}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = (&provision.Keeper{Allocator: a, Driver: w}).Run(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "withdraw addresses: no such device")
+}
+
+func TestImportsTheStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/vip/provision/keepalived", "net/http")
+}
+
+func ExampleKeeper() {
+	p, _ := vip.ParsePool("test", "127.58.0.0/24")
+	a, _ := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &provision.Keeper{Allocator: a, Driver: provision.None{}}
+	cancel()
+	fmt.Println(k.Run(ctx))
+	// Output: context canceled
+}
