@@ -24,7 +24,7 @@ func driver(t *testing.T) (*keepalived.Driver, *int) {
 	reloads := 0
 	return &keepalived.Driver{
 		Path: filepath.Join(t.TempDir(), "sluice.conf"), Interface: device(t), Ports: []uint16{80, 443}, Quorum: 1,
-		RealServers: []keepalived.RealServer{{Addr: netip.MustParseAddr("192.0.2.1"), Weight: 2}, {Addr: netip.MustParseAddr("192.0.2.2"), Weight: 1}, {Addr: netip.MustParseAddr("fd00::a1"), Weight: 1}},
+		RealServers: []keepalived.RealServer{{Addr: netip.MustParseAddr("192.0.2.1"), Weight: 2}, {Addr: netip.MustParseAddr("192.0.2.2"), Weight: 1}, {Addr: netip.MustParseAddr("fd00::a1"), Weight: 2}},
 		Check:       keepalived.Check{Path: "/health"},
 		Reload:      func(context.Context) error { reloads++; return nil },
 	}, &reloads
