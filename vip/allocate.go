@@ -86,7 +86,11 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 			return nil, err
 		}
 		if err := a.take(ctx, req, n, picked, now); errors.Is(err, ErrRevision) {
-			conflicts++
+			if conflicts++; conflicts%catchUpAfter == 0 {
+				if err := a.catchUp(ctx); err != nil {
+					return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+				}
+			}
 			continue
 		} else if err != nil {
 			return nil, err
@@ -140,6 +144,9 @@ func (a *Allocator) tenure(e *entry, req *Request, n int, now time.Time) (*tenur
 	if e.lease != nil {
 		l.Generation += e.lease.Generation
 		l.history = e.lease.history
+	}
+	if e.state == Cooling {
+		l.Reason = "the cool-down of the address was cut short: the pool had nothing else left"
 	}
 	l.ID = leaseID(e.text(), l.Generation)
 	return l, l.extend(e.pool, now)

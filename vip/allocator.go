@@ -15,6 +15,7 @@ import (
 
 const (
 	addrPrefix       = "addr/"
+	catchUpAfter     = 4  // conflicts with other allocators in one call
 	maxRounds        = 64 // conflicts with other allocators before ErrContended
 	maxResends       = 3  // of a commit whose outcome the store did not say
 	sweepAtOnce      = 16 // leases ended in one commit: a Consul transaction holds 64 operations
@@ -314,21 +315,42 @@ func (a *Allocator) ask(ctx context.Context, addr netip.Addr) error {
 	a.mu.Unlock()
 	found, err := a.store.Get(ctx, addrPrefix+addr.String())
 	a.mu.Lock()
-	if err != nil || found[0].Revision == 0 {
-		return err
+	if err == nil {
+		a.learn(found)
 	}
-	e := a.x.entries[addr]
-	if e == nil {
-		p := a.x.poolOf(addr)
-		if p == nil {
-			return nil
+	return err
+}
+
+// catchUp reads all addresses again: another allocator has taken many. It is called, and returns, with mu held.
+func (a *Allocator) catchUp(ctx context.Context) error {
+	a.mu.Unlock()
+	found, err := a.store.List(ctx, addrPrefix)
+	a.mu.Lock()
+	if err == nil {
+		a.learn(found)
+	}
+	return err
+}
+
+// learn takes over the records that are newer than what is known.
+func (a *Allocator) learn(found []Record) {
+	for i, r := range found {
+		addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
+		if err != nil || r.Revision == 0 {
+			continue
 		}
-		e = a.x.entry(p, addr)
+		e := a.x.entries[addr]
+		if e == nil {
+			p := a.x.poolOf(addr)
+			if p == nil {
+				continue
+			}
+			e = a.x.entry(p, addr)
+		}
+		if !e.busy && e.unsure == nil && r.Revision > e.rev {
+			a.adopt([]step{{e: e}}, found[i:i+1])
+		}
 	}
-	if !e.busy && e.unsure == nil && found[0].Revision > e.rev {
-		a.adopt([]step{{e: e}}, found)
-	}
-	return nil
 }
 
 // decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not

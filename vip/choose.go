@@ -34,11 +34,31 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		}
 		return picked, false, nil
 	}
+	for _, p := range pools {
+		if e := a.x.coolest(p); e != nil && n == 1 && !shut(p) {
+			return append(picked, e), false, nil
+		}
+	}
 	if over > 0 && over == len(pools) {
 		p := pools[0]
 		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
 	}
 	return nil, false, a.exhausted(pools)
+}
+
+// coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling allows. It walks the
+// deadlines: this is for a pool that has nothing else left.
+func (x *index) coolest(p *pool) *entry {
+	if p.MaxCooling == 0 || p.counts[Cooling] <= uint64(p.MaxCooling*float64(p.size)) {
+		return nil
+	}
+	var found *entry
+	for _, e := range x.due {
+		if e.pool == p && e.state == Cooling && !e.busy && e.unsure == nil && (found == nil || e.deadline.Before(found.deadline)) {
+			found = e
+		}
+	}
+	return found
 }
 
 // lastOf is the address that the owner of req had last, if it is free in one of the pools.

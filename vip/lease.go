@@ -93,8 +93,9 @@ type Lease struct {
 	Expires    time.Time     `json:"expires,omitzero"`   // zero when it does not expire
 	Ended      time.Time     `json:"ended,omitzero"`     // when it was released, expired or taken away; zero while live
 	CoolUntil  time.Time     `json:"coolUntil,omitzero"` // end of the cool-down, or of the quarantine
-	Reason     string        `json:"reason,omitempty"`   // why it ended, or why the address is reserved or quarantined
+	Reason     string        `json:"reason,omitempty"`   // why it ended or is in quarantine; of a live lease, that the cool-down was cut short
 	Binding    Binding       `json:"binding,omitzero"`
+	Details    *Details      `json:"details,omitempty"` // of the address, from Pool.Details; not to be changed
 }
 
 // tenure is a lease as it is stored.
@@ -110,6 +111,9 @@ func (e *entry) shown() Lease {
 	}
 	l := e.lease.Lease
 	l.State = e.state
+	if d, ok := e.pool.Details[e.addr]; ok {
+		l.Details = &d
+	}
 	l.Owner = l.Owner.clone()
 	l.Binding.Instances = slices.Clone(l.Binding.Instances)
 	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil, &l.Binding.Since} {

@@ -96,6 +96,12 @@ type Pool struct {
 	Reserved map[netip.Addr]string
 	// CoolDown is how long an address rests after its lease has ended; negative for none. The default is DefaultCoolDown.
 	CoolDown time.Duration
+	// MaxCooling is the share of the pool, above 0 up to 1, that may cool down while a request finds nothing free: of what
+	// is above it, the address that has cooled longest is handed out early, and the lease's Reason says so. AllocateN for
+	// more than one address does not do this. The default is 1: an address always rests for the whole cool-down.
+	MaxCooling float64
+	// Details of single addresses, as a list of ready-made VIPs gives them: see ReadList. The default is none.
+	Details map[netip.Addr]Details
 	// MaxQuarantined is the share of the pool, above 0 up to 1, that Quarantine may set aside; one address always. The
 	// default is DefaultMaxQuarantined.
 	MaxQuarantined float64
@@ -166,6 +172,9 @@ func layOut(p Pool) (layout, error) {
 	}
 	if p.MaxQuarantined < 0 || p.MaxQuarantined > 1 {
 		errs = append(errs, fmt.Errorf("share of quarantined addresses %v: want 0 to 1", p.MaxQuarantined))
+	}
+	if p.MaxCooling < 0 || p.MaxCooling > 1 {
+		errs = append(errs, fmt.Errorf("share of cooling addresses %v: want 0 to 1", p.MaxCooling))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return layout{}, fmt.Errorf("pool %q: %w", p.Name, err)
