@@ -4,10 +4,12 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
@@ -36,7 +38,7 @@ func (w *web) routes() []route {
 		{"PUT", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
 			return struct{}{}, p.PutSource(r.PathValue("source"), r.Body)
 		})},
-		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return p.Builds() })},
+		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return list(p.Builds()) })},
 		{"POST", "/builds", post(w, http.StatusAccepted, func(_ context.Context, in platform.BuildRequest) (any, error) { return p.SubmitBuild(in) })},
 		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) { return p.Build(r.PathValue("build")) })},
 		{"GET", "/builds/{build}/log", http.HandlerFunc(w.buildLog)},
@@ -73,6 +75,24 @@ func (w *web) routes() []route {
 	}
 }
 
+// api serves the routes. Another method on a path of theirs is 405, any other path below /api/ 404.
+func (w *web) api(mux *http.ServeMux) {
+	methods := map[string][]string{}
+	for _, route := range w.routes() {
+		mux.Handle(route.method+" /api/v1"+route.path, route.handler)
+		methods[route.path] = append(methods[route.path], route.method)
+	}
+	for path, allowed := range methods {
+		mux.HandleFunc("/api/v1"+path, func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Allow", strings.Join(allowed, ", "))
+			writeProblem(rw, http.StatusMethodNotAllowed, r.Method+" is not for this path; it takes "+strings.Join(allowed, ", "))
+		})
+	}
+	mux.HandleFunc("/api/", func(rw http.ResponseWriter, r *http.Request) {
+		writeProblem(rw, http.StatusNotFound, "no such path: see /api/v1/openapi.json")
+	})
+}
+
 // actor is who asks: the trial knows no users, so the caller says.
 func actor(r *http.Request) string {
 	if a := r.FormValue("actor"); a != "" {
@@ -95,6 +115,14 @@ func (w *web) health() Health {
 	}
 }
 
+// list is never null in JSON.
+func list[T any](values []T, err error) ([]T, error) {
+	if values == nil {
+		values = []T{}
+	}
+	return values, err
+}
+
 func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		out, err := f(r)
@@ -112,7 +140,11 @@ func post[In any](w *web, status int, f func(ctx context.Context, in In) (any, e
 		decoder := json.NewDecoder(http.MaxBytesReader(rw, r.Body, 1<<20))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&in); err != nil {
-			writeProblem(rw, http.StatusBadRequest, "request body: "+err.Error())
+			status := http.StatusBadRequest
+			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+				status = http.StatusRequestEntityTooLarge
+			}
+			writeProblem(rw, status, "request body: "+err.Error())
 			return
 		}
 		out, err := f(r.Context(), in)

@@ -80,5 +80,7 @@ func startStream(rw http.ResponseWriter) *http.ResponseController {
 	rw.Header().Set("Content-Type", "text/event-stream")
 	rw.Header().Set("Cache-Control", "no-store")
 	rw.WriteHeader(http.StatusOK)
-	return http.NewResponseController(rw)
+	stream := http.NewResponseController(rw)
+	_ = stream.Flush() // the client knows that it is connected before there is anything to tell
+	return stream
 }

@@ -40,11 +40,12 @@ func New(config Config) (http.Handler, error) {
 		return nil, ErrTokenRequired
 	}
 	mux := http.NewServeMux()
-	for _, route := range w.routes() {
-		mux.Handle(route.method+" /api/v1"+route.path, route.handler)
-	}
+	w.api(mux)
 	w.pages(mux)
 	protect := http.NewCrossOriginProtection()
+	protect.SetDenyHandler(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		writeProblem(rw, http.StatusForbidden, "the request comes from a page of another site")
+	}))
 	return w.checkHost(protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))), nil
 }
 
@@ -65,8 +66,8 @@ func isLoopback(listen string) bool {
 func (w *web) checkHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		host := r.Host
-		if !strings.Contains(host, ":") {
-			host += ":80"
+		if _, _, err := net.SplitHostPort(host); err != nil { // without a port
+			host = net.JoinHostPort(strings.Trim(host, "[]"), "80")
 		}
 		if w.loopback && !isLoopback(host) {
 			writeProblem(rw, http.StatusMisdirectedRequest, "this server answers to loopback names only, not to "+r.Host)

@@ -1,0 +1,226 @@
+package web_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/examples/server/servertest"
+	"github.com/sluice-deploy/sluice/examples/server/web"
+)
+
+// caller asks a server and holds every answer against the document.
+type caller struct {
+	*testing.T
+	server   *servertest.Server
+	document document
+	called   map[string]bool // operations that were answered with success
+}
+
+// call asks path, which is of the operation METHOD TEMPLATE, and decodes the answer, which must have the status.
+func (c *caller) call(operation, path, body string, status int, out any) {
+	c.Helper()
+	method, template, _ := strings.Cut(operation, " ")
+	response, data := c.server.Do(c.T, method, path, strings.NewReader(body))
+	require.Equal(c, status, response.StatusCode, "%s %s: %s", method, path, data)
+	c.document.check(c.T, method, template, response, data)
+	if status < 300 {
+		c.called[operation] = true
+	}
+	if out != nil {
+		require.NoError(c, json.Unmarshal(data, out))
+	}
+}
+
+// refused asks for something that is refused with the status, and returns why.
+func (c *caller) refused(operation, path, body string, status int) web.Problem {
+	c.Helper()
+	var problem web.Problem
+	c.call(operation, path, body, status, &problem)
+	require.Equal(c, status, problem.Status)
+	return problem
+}
+
+// TestAPI goes through every operation on one server, from nothing to a finished task.
+func TestAPI(t *testing.T) {
+	t.Parallel()
+	c := &caller{t, servertest.Start(t, servertest.Config{}), readDocument(t), map[string]bool{"GET /events": true}} // events: TestStreams
+	c.empty()
+	c.sources()
+	v1 := c.builds()
+	c.promotions(v1)
+	c.tasks()
+	c.instances()
+	for path, operations := range at(map[string]any(c.document), "paths").(map[string]any) {
+		for method := range operations.(map[string]any) {
+			require.True(t, c.called[strings.ToUpper(method)+" "+path], "%s %s was never answered here", method, path)
+		}
+	}
+}
+
+func (c *caller) empty() {
+	for _, path := range []string{"/builds", "/versions", "/tasks", "/journal", "/instances", "/sources"} {
+		var all []any
+		c.call("GET "+path, path, "", 200, &all)
+		require.NotNil(c, all, "%s is [] and not null", path)
+		require.Empty(c, all, path)
+	}
+	var health web.Health
+	c.call("GET /health", "/health", "", 200, &health)
+	require.True(c, health.Ready)
+	c.call("GET /openapi.json", "/openapi.json", "", 200, nil)
+	var templates []struct{ Name string }
+	c.call("GET /templates", "/templates", "", 200, &templates)
+	require.Contains(c, templates, struct{ Name string }{"go-static"})
+	var overview platform.Overview
+	c.call("GET /environments", "/environments", "", 200, &overview)
+	require.Equal(c, []string{"test", "sandbox", "production", "stable"}, overview.Environments)
+	require.Len(c, overview.Clusters, 2, "those of the Nginx configuration")
+	var pools []platform.Pool
+	c.call("GET /vips", "/vips", "", 200, &pools)
+	require.EqualValues(c, 256, pools[0].Size)
+	require.Zero(c, pools[0].Leased)
+}
+
+func (c *caller) sources() {
+	c.refused("PUT /sources/{source}", "/sources/Upper", "", 400)
+	c.refused("PUT /sources/{source}", "/sources/broken", "this is no archive", 400)
+	var names []string
+	c.call("GET /sources", "/sources", "", 200, &names)
+	require.Empty(c, names, "a broken upload leaves nothing")
+	c.server.Upload(c, "hello_web", "v1")
+	c.called["PUT /sources/{source}"] = true
+	c.call("GET /sources", "/sources", "", 200, &names)
+	require.Equal(c, []string{"hello_web-v1"}, names)
+}
+
+func (c *caller) builds() platform.Build {
+	const operation = "POST /builds"
+	c.refused(operation, "/builds", `{"cluster":`, 400)
+	require.Contains(c, c.refused(operation, "/builds", `{"clutser":"hello_web"}`, 400).Detail, "clutser")
+	c.refused(operation, "/builds", `{"cluster":"`+strings.Repeat("x", 1<<20)+`"}`, 413)
+	good := func(changes ...string) string {
+		return strings.NewReplacer(changes...).Replace(`{"cluster":"hello_web","version":"v1","template":"go-static","source":"hello_web-v1","actor":"ann"}`)
+	}
+	require.Contains(c, c.refused(operation, "/builds", good("go-static", "cobol"), 400).Detail, "cobol")
+	require.Contains(c, c.refused(operation, "/builds", good("hello_web\"", "Hello Web\""), 400).Detail, "Hello Web")
+	require.Contains(c, c.refused(operation, "/builds", good(`"actor"`, `"params":{"UID":"zero"},"actor"`), 400).Detail, "UID")
+	c.refused("GET /builds/{build}", "/builds/b999999", "", 404)
+	c.refused("GET /builds/{build}/log", "/builds/b999999/log", "", 404)
+
+	var build, failed platform.Build
+	c.call(operation, "/builds", good(), 202, &build)
+	require.Equal(c, platform.BuildQueued, build.State)
+	_, err := c.server.Ended(c.Context(), build.ID)
+	require.NoError(c, err)
+	c.call("GET /builds/{build}", "/builds/"+build.ID, "", 200, &build)
+	require.Equal(c, platform.BuildSucceeded, build.State, build.Error)
+	c.call("GET /builds/{build}/log", "/builds/"+build.ID+"/log", "", 200, nil)
+	_, log := c.server.Do(c, "GET", "/builds/"+build.ID+"/log", nil)
+	require.Contains(c, string(log), build.Digest)
+
+	c.call(operation, "/builds", good("hello_web-v1", "nowhere"), 202, &failed)
+	_, err = c.server.Ended(c.Context(), failed.ID)
+	require.NoError(c, err)
+	var all []platform.Build
+	c.call("GET /builds", "/builds", "", 200, &all)
+	require.Len(c, all, 2)
+	require.Equal(c, failed.ID, all[0].ID, "newest first")
+	require.Equal(c, platform.BuildFailed, all[0].State)
+	require.Contains(c, all[0].Error, "nowhere")
+
+	var versions []platform.Version
+	c.call("GET /versions", "/versions?cluster=hello_web", "", 200, &versions)
+	require.Len(c, versions, 1)
+	require.Equal(c, build.Digest, versions[0].Digest)
+	c.call("GET /versions", "/versions?cluster=greet_api", "", 200, &versions)
+	require.Empty(c, versions)
+	return build
+}
+
+func (c *caller) promotions(v1 platform.Build) {
+	v2 := c.server.MustBuild(c, "hello_web", "v2", "sandbox")
+	promotion := func(version, environment, more string) string {
+		return `{"cluster":"hello_web","version":"` + version + `","environment":"` + environment + `","actor":"ann"` + more + `}`
+	}
+	const promote, rollback = "POST /promotions", "POST /rollbacks"
+	c.refused(promote, "/promotions", promotion("v9", "test", ""), 404)
+	c.refused(promote, "/promotions", promotion("v1", "moon", ""), 400)
+	c.refused(promote, "/promotions", promotion("v1", "test", `,"expect":"sha"`), 400)
+	c.refused(promote, "/promotions", promotion("v1", "test", `,"force":true`), 400)
+	require.NotEmpty(c, c.refused(promote, "/promotions", promotion("v1", "stable", ""), 422).Reasons)
+
+	var deployed platform.Deployment
+	c.call(promote, "/promotions", promotion("v1", "test", `,"expect":"none","reason":"the first"`), 200, &deployed)
+	require.Equal(c, v1.Digest, deployed.Digest)
+	require.Contains(c, c.refused(promote, "/promotions", promotion("v2", "test", `,"expect":"`+v2.Digest+`"`), 409).Detail, "ann")
+	c.call(promote, "/promotions", promotion("v2", "test", `,"expect":"`+v1.Digest+`"`), 200, nil)
+	require.Equal(c, []string{"app/conf/app.properties"}, c.refused(promote, "/promotions", promotion("v2", "sandbox", ""), 422).Missing)
+
+	back := func(digest string) string {
+		return `{"cluster":"hello_web","environment":"test","digest":"` + digest + `","actor":"bob"}`
+	}
+	c.refused(rollback, "/rollbacks", back("v1"), 400)
+	c.call(rollback, "/rollbacks", back(v1.Digest), 200, &deployed)
+	require.Equal(c, "v1", deployed.Version)
+
+	var overview platform.Overview
+	c.call("GET /environments", "/environments", "", 200, &overview)
+	require.Equal(c, v1.Digest, overview.Clusters[1].Deployments["test"][0].Digest)
+	var journal []platform.Entry
+	c.call("GET /journal", "/journal?cluster=hello_web", "", 200, &journal)
+	require.Equal(c, "bob", journal[len(journal)-1].Actor)
+}
+
+func (c *caller) tasks() {
+	const start, one = "POST /tasks", "GET /tasks/{task}"
+	request := func(task, version string) string {
+		return `{"task":"` + task + `","cluster":"hello_web","version":"` + version + `","actor":"bob"}`
+	}
+	c.refused(start, "/tasks", request("Bad Name", "v2"), 400)
+	c.refused(start, "/tasks", request("redesign", "v9"), 404)
+	c.refused(one, "/tasks/redesign", "", 404)
+	var started, again platform.Task
+	c.call(start, "/tasks", request("redesign", "v2"), 200, &started)
+	require.Len(c, started.Instances, 1)
+	c.call(start, "/tasks", request("redesign", "v2"), 200, &again)
+	require.Equal(c, started.VIP, again.VIP, "the same request again is the same VIP")
+	c.refused(start, "/tasks", request("redesign", "v1"), 409)
+	c.call(one, "/tasks/redesign", "", 200, nil)
+	c.call("GET /tasks", "/tasks", "", 200, nil)
+	c.refused("GET /vips/{vip}", "/vips/somewhere", "", 400)
+	c.refused("GET /vips/{vip}", "/vips/127.60.0.200", "", 404)
+	c.call("GET /vips/{vip}", "/vips/"+started.VIP.String(), "", 200, &again)
+	require.Equal(c, "redesign", again.Task)
+
+	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, &again)
+	require.Equal(c, "cooling", again.State.String())
+	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, nil) // again: the answer may have been lost
+	c.refused("DELETE /tasks/{task}", "/tasks/nobody", "", 404)
+	var left []platform.Task
+	c.call("GET /tasks", "/tasks", "", 200, &left)
+	require.Len(c, left, 1)
+	require.False(c, left[0].CoolUntil.IsZero())
+}
+
+func (c *caller) instances() {
+	var before, after []web.Instance
+	c.call("GET /instances", "/instances", "", 200, &before)
+	require.Len(c, before, 1)
+	c.refused("POST /instances/{instance}/restart", "/instances/nobody/restart", "", 404)
+	var fresh web.Instance
+	c.call("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart", "", 200, &fresh)
+	require.NotEqual(c, before[0].Addr, fresh.Addr)
+	c.call("GET /instances", "/instances", "", 200, &after)
+	require.Equal(c, []web.Instance{fresh}, after)
+	var nginx platform.NginxStatus
+	c.call("GET /nginx", "/nginx", "", 200, &nginx)
+	require.Equal(c, c.server.NginxPort, nginx.Port)
+	require.NotEmpty(c, nginx.Changes)
+	for _, worker := range nginx.Workers {
+		require.True(c, worker.Verified)
+	}
+}
