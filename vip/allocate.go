@@ -15,7 +15,10 @@ import (
 // became of the earlier answer. The error is one of ErrInvalid, ErrNotFound (no such pool or address), ErrConflict,
 // ErrExhausted, ErrQuota, ErrTaken, ErrFenced (a late duplicate), ErrUncertain, ErrContended, or the store's. When a
 // request that waits is given up, the error is both ctx's and an *ExhaustedError.
-func (a *Allocator) Allocate(ctx context.Context, req Request) (Lease, error) {
+func (a *Allocator) Allocate(ctx context.Context, req Request) (_ Lease, err error) {
+	if a.cfg.Observe != nil {
+		defer a.observe("allocate", a.cfg.Now(), &err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var one [1]*entry
@@ -31,7 +34,10 @@ const MaxTogether = 32
 
 // AllocateN leases n addresses to req.Owner, all or none, and returns them in order of addresses. Like Allocate it gives the
 // same again to the same owner; a group of which a part has ended is ErrConflict. Each lease lives on its own afterwards.
-func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) ([]Lease, error) {
+func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) (_ []Lease, err error) {
+	if a.cfg.Observe != nil {
+		defer a.observe("allocate", a.cfg.Now(), &err)
+	}
 	if n < 1 || n > MaxTogether || req.Addr.IsValid() && n > 1 {
 		return nil, fmt.Errorf("task %q: %w: %d addresses together: want 1 to %d, and one if it is named", req.Owner.Task, ErrInvalid, n, MaxTogether)
 	}

@@ -48,6 +48,10 @@ type Config struct {
 	LeakInterval time.Duration
 	// History is how many records of the past are kept for each address; negative for none. The default is 16.
 	History int
+	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine and Restore with the name
+	// of the call in lower case, how long it took and its error. It is called without locks held and must not block. What
+	// is used, free and cooling, who waits and what may be leaked, is read from Stats, Waiting and Suspects.
+	Observe func(call string, took time.Duration, err error)
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
 	// Logger of Run, and of records that New sets aside as damaged. The default discards.
@@ -162,6 +166,11 @@ type step struct {
 type commit struct {
 	steps   []step
 	changes []Change
+}
+
+// observe is deferred by the calls that Config.Observe is told about.
+func (a *Allocator) observe(call string, start time.Time, err *error) {
+	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
 }
 
 // commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the entries are busy. On

@@ -50,7 +50,10 @@ func (a *Allocator) Release(ctx context.Context, id string, generation uint64, r
 }
 
 // change makes one change to a live lease. A release also finds a lease that has ended, and leaves it as it is.
-func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *tenure, now time.Time) error) (Lease, error) {
+func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
+	if a.cfg.Observe != nil {
+		defer a.observe(op, a.cfg.Now(), &err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for range maxRounds {

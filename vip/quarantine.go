@@ -47,7 +47,10 @@ func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string)
 var errUnchanged = errors.New("nothing to change")
 
 // force changes an address whoever has it.
-func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit func(e *entry, next *tenure, now time.Time) error) (Lease, error) {
+func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
+	if a.cfg.Observe != nil {
+		defer a.observe(op, a.cfg.Now(), &err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for conflicts := 0; conflicts < maxRounds; {
