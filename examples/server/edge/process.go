@@ -30,8 +30,11 @@ func Stop(ctx context.Context, dir string) error {
 		if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("edge: stop nginx: process %d: %w", pid, err)
 		}
-		if gone(ctx, dir) == nil {
-			return nil
+		for master(dir) == pid && ctx.Err() == nil { // it ends after its workers; one that is killed leaves them
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

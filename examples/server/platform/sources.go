@@ -99,49 +99,6 @@ func (p *Platform) buildContext(name string) (context fs.FS, labels map[string]s
 	return overlayFS{root.FS(), added}, labels, root.Close, nil
 }
 
-// overlayFS shows the files of over at its root, and below and beside them those of base.
-type overlayFS struct {
-	base fs.FS
-	over fstest.MapFS
-}
-
-// Open opens a file of over, else of base.
-func (o overlayFS) Open(name string) (fs.File, error) {
-	if _, found := o.over[name]; found {
-		return o.over.Open(name)
-	}
-	return o.base.Open(name)
-}
-
-// Lstat does not follow a symbolic link.
-func (o overlayFS) Lstat(name string) (fs.FileInfo, error) {
-	if _, found := o.over[name]; found {
-		return o.over.Lstat(name)
-	}
-	return fs.Lstat(o.base, name)
-}
-
-// ReadLink reads a symbolic link of base.
-func (o overlayFS) ReadLink(name string) (string, error) { return fs.ReadLink(o.base, name) }
-
-// ReadDir lists a folder; the root has the entries of both.
-func (o overlayFS) ReadDir(name string) ([]fs.DirEntry, error) {
-	entries, err := fs.ReadDir(o.base, name)
-	if err != nil || name != "." {
-		return entries, err
-	}
-	added, err := fs.ReadDir(o.over, ".")
-	if err != nil {
-		return nil, err
-	}
-	for _, entry := range entries {
-		if _, found := o.over[entry.Name()]; !found {
-			added = append(added, entry)
-		}
-	}
-	return added, nil
-}
-
 // sweepSources removes uploads that a crash has cut off.
 func (p *Platform) sweepSources() error {
 	left, err := filepath.Glob(filepath.Join(p.sourcesDir(), ".upload-*"))
