@@ -11,10 +11,17 @@ import (
 	"testing/fstest"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
 // Diff is what was changed, as a unified diff. It is empty for a tree that was a result already.
-func (r *Result) Diff() string { return r.diff }
+func (r *Result) Diff() string {
+	if r.edit == nil {
+		return ""
+	}
+	generated := path.Join(path.Dir(r.Main), Generated)
+	return r.edit.Diff() + conf.DiffAdded(generated, r.Files[generated])
+}
 
 // Summary is one line for each change: file:line, rule, reason.
 func (r *Result) Summary() string {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ type Result struct {
 	ID      string            // 32 hexadecimal digits taken from the production tree and the rules
 	Files   map[string]string // all files, by slash-separated name
 	Changes []Change          // in the order of files and lines
-	diff    string
+	edit    *conf.Edit
 }
 
 // Change is one thing that Transform did, and why.
@@ -43,7 +44,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if f := tree.File(generated); f != nil {
 		return again(tree, f, rules)
 	}
-	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}, below: map[string][]conf.Node{}}
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -56,8 +57,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	slices.SortStableFunc(t.changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Col, b.At.Col))
 	})
-	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: slices.Compact(t.changes)}
-	r.diff = t.edit.Diff() + conf.DiffAdded(generated, files[generated])
+	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: slices.Compact(t.changes), edit: t.edit}
 	return r, check(r, tree, generated)
 }
 
@@ -97,7 +97,8 @@ const markerID = "# tree "
 func digestFiles(files map[string]string) string {
 	h := sha256.New()
 	for _, name := range sortedKeys(files) {
-		fmt.Fprintf(h, "%q %d %s", name, len(files[name]), files[name])
+		fmt.Fprintf(h, "%q %d ", name, len(files[name]))
+		io.WriteString(h, files[name])
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -136,9 +137,9 @@ type transform struct {
 	rules     Rules
 	edit      *conf.Edit
 	generated string
-	extra     strings.Builder // of the generated file, for the http context
-	upstreams map[string]bool // names in lower case, the added ones too
-	listens   map[string]string
+	extra     strings.Builder        // of the generated file, for the http context
+	below     map[string][]conf.Node // directives of the http context by name, at any depth
+	upstreams map[string]bool        // names in lower case, the added ones too
 	changes   []Change
 	errs      []error
 	seen      map[string]bool
@@ -175,23 +176,30 @@ func (t *transform) run() {
 		return
 	}
 	h := http[0]
-	for n := range h.Find("upstream") {
+	var all []conf.Node
+	for n := range t.tree.All() {
+		all = append(all, n)
+		if len(n.Parents) > 0 && n.Parents[0] == h.Directive {
+			t.below[n.Name()] = append(t.below[n.Name()], n)
+		}
+	}
+	for _, n := range t.below["upstream"] {
 		t.upstreams[strings.ToLower(n.Arg(0))] = true
 	}
+	t.variables()
 	t.main()
-	for n := range t.tree.All() {
+	for _, n := range all {
 		t.code(n)
 		t.paths(n)
 		t.egress(n)
+		if len(n.Parents) > 0 && n.Parents[0] == h.Directive {
+			t.pass(n)
+			t.keyed(n)
+		}
 	}
-	t.variables(h)
 	t.servers(h)
-	for n := range h.Find("upstream") {
+	for _, n := range t.below["upstream"] {
 		t.upstream(n)
-	}
-	for n := range h.All() {
-		t.pass(n)
-		t.keyed(n)
 	}
 	t.logs(h)
 	t.headers(h)

@@ -41,7 +41,7 @@ func (t *transform) defaults(http conf.Node) {
 		have[n.Name()] = true
 	}
 	cached := false
-	for n := range http.Find("**", "proxy_cache") {
+	for _, n := range t.below["proxy_cache"] {
 		cached = cached || n.Arg(0) != "off"
 	}
 	if cached && !have["proxy_cache_key"] {
@@ -60,10 +60,10 @@ func (t *transform) defaults(http conf.Node) {
 // logs add VIP and version to every log format, and to the built-in one.
 func (t *transform) logs(http conf.Node) {
 	used, level := false, false
-	for n := range http.Find("log_format") {
+	for _, n := range t.below["log_format"] {
 		t.logFormat(n)
 	}
-	for n := range http.Find("**", "access_log") {
+	for _, n := range t.below["access_log"] {
 		level = level || n.Parent() == http.Directive
 		if n.Arg(0) == "off" || n.Arg(0) == "" {
 			continue
@@ -138,19 +138,12 @@ var headers = []header{
 
 func (t *transform) headers(http conf.Node) {
 	for _, h := range headers {
-		if h.needs != "" {
-			used := false
-			for range http.Find("**", h.needs) {
-				used = true
-				break
-			}
-			if !used {
-				continue
-			}
+		if h.needs != "" && len(t.below[h.needs]) == 0 {
+			continue
 		}
 		text := strings.Join(h.lines, "\n")
 		t.extra.WriteString(text + "\n")
-		for n := range http.Find("**", h.directive) {
+		for _, n := range t.below[h.directive] {
 			if block := n.Parent(); block != http.Directive {
 				t.edit.Append(block, text)
 				t.changed(block, "headers", "has %s of its own, which would hide the added ones", h.directive)

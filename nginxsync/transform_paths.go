@@ -170,11 +170,10 @@ func (t *transform) egress(n conf.Node) {
 }
 
 // variables defines $sluice_vip, the VIP of the request, and what AllowClients needs.
-func (t *transform) variables(http conf.Node) {
+func (t *transform) variables() {
 	peer := "$remote_addr"
-	for range http.Find("**", "set_real_ip_from") {
+	if len(t.below["set_real_ip_from"]) > 0 {
 		peer = "$realip_remote_addr" // $remote_addr is what the peer claims
-		break
 	}
 	geo := func(variable string, networks []netip.Prefix) {
 		t.extra.WriteString("geo " + peer + " " + variable + " {\n    default 0;\n")

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,7 +53,7 @@ func DiffAdded(name, text string) string {
 	return b.String()
 }
 
-func diffFile(b *strings.Builder, f *File, all map[splice]int) {
+func diffFile(b *strings.Builder, f *File, all []splice) {
 	lines := splitLines(f.Text)
 	hunks := f.hunks(all)
 	if len(hunks) == 0 {
@@ -86,10 +85,8 @@ func diffFile(b *strings.Builder, f *File, all map[splice]int) {
 }
 
 // hunks widens the splices to whole lines and joins those that share one. Lines that come out as they were are left out.
-func (f *File) hunks(all map[splice]int) []hunk {
-	ordered := slices.SortedFunc(maps.Keys(all), func(a, b splice) int {
-		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end), cmp.Compare(all[a], all[b]))
-	})
+func (f *File) hunks(all []splice) []hunk {
+	ordered := ordered(all)
 	f.pos(0)
 	count := len(f.lines)
 	if f.Text == "" || strings.HasSuffix(f.Text, "\n") {

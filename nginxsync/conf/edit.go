@@ -2,7 +2,6 @@ package conf
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -11,7 +10,7 @@ import (
 // asked for twice, as happens in a file that is included in two places, is one change. It is not safe for concurrent use.
 type Edit struct {
 	tree    *Tree
-	splices map[*File]map[splice]int // to the order of asking
+	splices map[*File][]splice // in the order of asking
 	added   map[string]string
 }
 
@@ -22,19 +21,28 @@ type splice struct {
 
 // Edit begins a set of changes.
 func (t *Tree) Edit() *Edit {
-	return &Edit{tree: t, splices: map[*File]map[splice]int{}, added: map[string]string{}}
+	return &Edit{tree: t, splices: map[*File][]splice{}, added: map[string]string{}}
 }
 
 func (e *Edit) splice(f *File, start, end int, text string) {
-	all := e.splices[f]
-	if all == nil {
-		all = map[splice]int{}
-		e.splices[f] = all
+	e.splices[f] = append(e.splices[f], splice{start: start, end: end, text: text})
+}
+
+// ordered are the splices by place, those of one place in the order of asking, each once.
+func ordered(all []splice) []splice {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b splice) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end)) })
+	out := all[:0]
+	for _, s := range all {
+		again := false
+		for i := len(out) - 1; i >= 0 && out[i].start == s.start && out[i].end == s.end; i-- {
+			again = again || out[i] == s
+		}
+		if !again {
+			out = append(out, s)
+		}
 	}
-	s := splice{start: start, end: end, text: text}
-	if _, ok := all[s]; !ok {
-		all[s] = len(all)
-	}
+	return out
 }
 
 // Replace puts text in the place of the directive.
@@ -192,17 +200,14 @@ func (e *Edit) Files() (map[string]string, error) {
 	return files, nil
 }
 
-func apply(f *File, all map[splice]int) (string, error) {
+func apply(f *File, all []splice) (string, error) {
 	if len(all) == 0 {
 		return f.Text, nil
 	}
-	ordered := slices.SortedFunc(maps.Keys(all), func(a, b splice) int {
-		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end), cmp.Compare(all[a], all[b]))
-	})
 	var b strings.Builder
 	b.Grow(len(f.Text) + len(f.Text)/8)
 	at := 0
-	for _, s := range ordered {
+	for _, s := range ordered(all) {
 		if s.start < at {
 			return "", f.errorf(s.start, "two changes of the same text")
 		}

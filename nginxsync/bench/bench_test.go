@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/tufanbarisyildirim/gonginx/dumper"
+	"github.com/tufanbarisyildirim/gonginx/parser"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+)
+
+func parseWrite(tb testing.TB, text string) {
+	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if tree.Main.Rebuild() != text {
+		tb.Fatal("the file comes out differently")
+	}
+}
+
+func peerParseWrite(tb testing.TB, text string) {
+	c, err := parser.NewStringParser(text).Parse()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if dumper.DumpConfig(c, dumper.IndentedStyle) == "" {
+		tb.Fatal("nothing was written")
+	}
+}
+
+var rules = nginxsync.Rules{
+	Listen: map[int]int{80: 8080},
+	Snippets: nginxsync.Snippets{Upstream: func(u nginxsync.Upstream) string {
+		return "server 0.0.0.1;\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(\"" + u.Cluster + "\", 1, 10) }"
+	}},
+}
+
+func transform(tb testing.TB, text string) {
+	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := nginxsync.Transform(tree, rules); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func BenchmarkParseWrite(b *testing.B) {
+	text := Tree(10_000, 5_000)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		parseWrite(b, text)
+	}
+}
+
+func BenchmarkParseWriteGonginx(b *testing.B) {
+	text := Tree(10_000, 5_000)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		peerParseWrite(b, text)
+	}
+}
+
+func BenchmarkTransform(b *testing.B) {
+	text := Tree(10_000, 5_000)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		transform(b, text)
+	}
+}
+
+// TestTable prints one row for each size: the median of rounds in which all are measured in turn. Nothing is asserted.
+func TestTable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a measurement, not a test")
+	}
+	fmt.Printf("%8s %9s %9s %14s %14s %14s %12s\n", "servers", "upstreams", "MB", "parse+write", "gonginx", "transform", "nginx -t")
+	for _, servers := range []int{1, 10, 100, 1_000, 5_000, 10_000, 50_000} {
+		upstreams := max(servers/2, 3)
+		text := Tree(servers, upstreams)
+		dir := t.TempDir()
+		name := filepath.Join(dir, "nginx.conf")
+		if err := os.WriteFile(name, []byte("pid "+dir+"/pid;\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rounds := 3
+		if servers > 10_000 {
+			rounds = 1
+		}
+		work := []func(){
+			func() { parseWrite(t, text) },
+			func() { peerParseWrite(t, text) },
+			func() { transform(t, text) },
+			func() {
+				if servers > 10_000 {
+					return // minutes of work that say nothing new
+				}
+				if out, err := exec.Command("nginx", "-t", "-q", "-p", dir, "-c", name, "-e", "/dev/null").CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			},
+		}
+		times := make([][]time.Duration, len(work))
+		for range rounds {
+			for i, f := range work {
+				runtime.GC()
+				start := time.Now()
+				f()
+				times[i] = append(times[i], time.Since(start))
+			}
+		}
+		fmt.Printf("%8d %9d %9.2f", servers, upstreams, float64(len(text))/1e6)
+		for i := range work {
+			slices.Sort(times[i])
+			fmt.Printf(" %14s", times[i][rounds/2].Round(10*time.Microsecond))
+		}
+		fmt.Println()
+	}
+}

@@ -1,0 +1,2 @@
+// Package bench measures nginxsync against its peers in one run: go test -bench . -run Table -v.
+package bench
