@@ -114,7 +114,9 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 	}
 	after := newRecord(m, env, wanted, a.now())
 	after.Dirs = p.dirs(targets, before)
-	tx := &transaction{targets: targets, source: source, step: a.at}
+	sources := &tree{root: source}
+	defer sources.forget()
+	tx := &transaction{targets: targets, source: sources, step: a.at}
 	if err := tx.run(ctx, p); err != nil {
 		return Result{}, err
 	}

@@ -25,7 +25,7 @@ const copyBuffer = 64 << 10
 // start tells how far the last one came.
 type transaction struct {
 	targets *tree
-	source  *os.Root
+	source  *tree
 	step    func(string)
 
 	journal *journal
@@ -110,7 +110,7 @@ func (x *transaction) stageFile(o *op) error {
 	if w.source == "" {
 		return x.write(o, bytes.NewReader(w.content))
 	}
-	src, err := x.source.Open(w.source)
+	src, err := x.source.read(w.source)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: %w", w.source, ErrIncomplete, err)
 	}

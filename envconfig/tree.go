@@ -138,6 +138,16 @@ func (t *tree) create(name string, mode fs.FileMode, fill func(io.Writer) error)
 	return errors.Join(err, f.Close())
 }
 
+// read opens a file, which may be a link to another that is below the root.
+func (t *tree) read(name string) (*os.File, error) {
+	if d, base, err := t.split(name); err == nil {
+		if f, err := d.Open(base); err == nil {
+			return f, nil
+		}
+	}
+	return t.root.Open(name) // from the root, a link may lead out of the folder
+}
+
 // symlink makes a link that says text. Whatever had that name is replaced.
 func (t *tree) symlink(name, text string) error {
 	d, base, err := t.split(name)

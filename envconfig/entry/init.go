@@ -118,6 +118,7 @@ type running struct {
 	passed   map[syscall.Signal]bool
 	since    time.Time // when the drain began
 	deadline <-chan time.Time
+	outside  <-chan time.Time
 	killing  bool
 }
 
@@ -133,6 +134,8 @@ func (r *running) loop(signals <-chan os.Signal) Report {
 				return r.finish()
 			}
 			r.take(e)
+		case <-r.outside:
+			r.toOutside(syscall.SIGTERM)
 		case <-r.deadline:
 			if r.killing {
 				return r.finish()
@@ -202,9 +205,18 @@ func (r *running) take(e end) {
 	if !r.asked {
 		_ = syscall.Kill(-r.main, syscall.SIGTERM)
 	}
+	r.outside = time.After(askOutside)
+}
+
+// askOutside is how long the end of the last child is waited for before the process table is searched: mostly there is
+// nobody left.
+const askOutside = 2 * time.Millisecond
+
+// toOutside signals the descendants that have left the service's process group.
+func (r *running) toOutside(s syscall.Signal) {
 	for _, p := range r.descendants() {
 		if pgid, err := syscall.Getpgid(p.PID); err == nil && pgid != r.main {
-			_ = syscall.Kill(p.PID, syscall.SIGTERM)
+			_ = syscall.Kill(p.PID, s)
 		}
 	}
 }
@@ -216,11 +228,7 @@ func (r *running) toAll(s syscall.Signal) {
 		return
 	}
 	_ = syscall.Kill(-r.main, s)
-	for _, p := range r.descendants() {
-		if pgid, err := syscall.Getpgid(p.PID); err == nil && pgid != r.main {
-			_ = syscall.Kill(p.PID, s)
-		}
-	}
+	r.toOutside(s)
 }
 
 // kill ends what has outlived the grace time.

@@ -76,6 +76,7 @@ func (c *command) run() error {
 	}
 	env := c.environ.Apply(c.env)
 	if c.init.is(service.NeedsInit()) {
+		signals.addRest()
 		return c.supervise(service, env, after)
 	}
 	return entry.Exec(service, env)

@@ -23,9 +23,10 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
-		"code":  code,
-		"build": func(ts *testscript.TestScript, neg bool, args []string) { install(ts, args[0]) },
-		"image": image,
+		"code":     code,
+		"build":    func(ts *testscript.TestScript, neg bool, args []string) { install(ts, args[0]) },
+		"image":    image,
+		"readonly": readonly,
 	}})
 }
 
@@ -85,6 +86,27 @@ func image(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%v", err)
 	}
 	if got != want {
+		ts.Fatalf("exit code %s, want %s", got, want)
+	}
+}
+
+// readonly runs a command as user 999 in an image whose root is read-only but for a tmpfs on /run/envconfig.
+func readonly(ts *testscript.TestScript, neg bool, args []string) {
+	want, root, args := args[0], ts.MkAbs(args[1]), args[2:]
+	options, mounted, user := "-mp", "uid=999", "--userspec=999:999"
+	if os.Getuid() != 0 {
+		options, mounted, user = "-rmp", "mode=755", "--userspec=0:0"
+	}
+	ts.Check(os.MkdirAll(filepath.Join(root, "run/envconfig"), 0o755))
+	script := `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs -o ` + mounted + ` none "$0/run/envconfig" &&
+		exec chroot ` + user + ` "$0" "$@"`
+	cmd := exec.Command("unshare", append([]string{options, "--fork", "sh", "-c", script, root}, args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEPLOY_ENV=" + ts.Getenv("DEPLOY_ENV")}
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		ts.Fatalf("%v", err)
+	}
+	if got := strconv.Itoa(cmd.ProcessState.ExitCode()); got != want {
 		ts.Fatalf("exit code %s, want %s", got, want)
 	}
 }

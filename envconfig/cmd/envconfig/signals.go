@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
+	"time"
 )
 
 // signalError is the signal that ended an activation.
@@ -26,74 +26,58 @@ type watcher struct {
 	cancel context.CancelCauseFunc
 	caught chan os.Signal
 	quit   chan struct{}
-	done   chan []os.Signal
+	done   chan struct{}
 }
 
-// watchSignals cancels its context on a signal that asks a container to stop and keeps all others. A signal that was
-// ignored when this process began stays ignored, for the service as well.
+// watchSignals cancels its context on a signal that asks a container to stop.
 func watchSignals() *watcher {
-	w := &watcher{caught: make(chan os.Signal, signalRoom), quit: make(chan struct{}), done: make(chan []os.Signal, 1)}
+	w := &watcher{caught: make(chan os.Signal, signalRoom), quit: make(chan struct{}), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancelCause(context.Background())
-	for _, s := range passedOn() {
-		if !signal.Ignored(s) {
-			signal.Notify(w.caught, s)
-		}
-	}
+	w.add(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that nobody reads must not end the start
 	go w.collect()
 	return w
 }
 
-// passedOn are all signals that can be caught but those that tell a process about itself.
-func passedOn() []os.Signal {
-	own := []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE,
-		syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, 32, 33}
-	var all []os.Signal
-	for s := syscall.Signal(1); s <= 64; s++ {
-		if !slices.Contains(own, s) {
-			all = append(all, s)
+// add catches more signals. One that was ignored when this process began stays ignored, for the service as well.
+func (w *watcher) add(signals ...syscall.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(w.caught, s)
 		}
 	}
-	return all
+}
+
+// settled is how long a service has run when the signals that hardly anybody sends begin to be caught.
+const settled = 50 * time.Millisecond
+
+// addRest catches all signals that can be passed on to a service: all that can be caught but those by which the kernel
+// tells a process about itself. Each takes the runtime a change of threads, so those that are common come first, and the
+// real-time ones once the service has started. The Go runtime keeps the first of these, SIGRTMIN, to itself.
+func (w *watcher) addRest() {
+	w.add(syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTSTP)
+	time.AfterFunc(settled, func() {
+		w.add(syscall.SIGABRT, syscall.SIGALRM, syscall.SIGSTKFLT, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ,
+			syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO, syscall.SIGPWR, syscall.SIGSYS)
+		for s := syscall.Signal(35); s <= 64; s++ {
+			w.add(s)
+		}
+		giveBack()
+	})
 }
 
 func (w *watcher) collect() {
-	var kept []os.Signal
-	for {
-		select {
-		case s := <-w.caught:
-			switch s {
-			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
-				w.cancel(signalError(s.(syscall.Signal)))
-			default:
-				kept = append(kept, s)
-			}
-		case <-w.quit:
-			w.done <- kept
-			return
-		}
+	defer close(w.done)
+	select {
+	case s := <-w.caught:
+		w.cancel(signalError(s.(syscall.Signal)))
+	case <-w.quit:
 	}
 }
 
-// release ends the watch. It returns the channel that signals go on coming from, those that were kept first in it, or the
-// signal that asked to stop meanwhile.
+// release ends the watch. It returns the channel that signals go on coming from, or the signal that asked to stop.
 func (w *watcher) release() (<-chan os.Signal, error) {
 	close(w.quit)
-	kept := <-w.done
-	if w.ctx.Err() != nil {
-		return nil, context.Cause(w.ctx)
-	}
-	if len(kept) == 0 {
-		return w.caught, nil
-	}
-	all := make(chan os.Signal, signalRoom)
-	for _, s := range kept[:min(len(kept), signalRoom)] {
-		all <- s
-	}
-	go func() {
-		for s := range w.caught {
-			all <- s
-		}
-	}()
-	return all, nil
+	<-w.done
+	return w.caught, context.Cause(w.ctx)
 }

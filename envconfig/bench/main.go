@@ -1,0 +1,78 @@
+//go:build linux
+
+// Command bench measures the entrypoint against its peers in the same run and prints the table of envconfig/README.md.
+// The peers are Debian's: apt-get install tini dumb-init catatonit. Rounds are interleaved, so that what else the machine
+// does falls on all alike; figures are medians. A test of time would fail on a busy machine, so it judges nothing.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == peakCommand {
+		peakHelper(os.Args[2:])
+	}
+	rounds := flag.Int("rounds", 100, "starts of each command")
+	files := flag.Int("files", 10_000, "files of the large activation")
+	drains := flag.Int("drains", 50, "stops behind a start script, for envconfig; peers get a tenth")
+	only := flag.String("only", "", "start, memory, activate, big, drain or check; the default is all")
+	flag.Parse()
+	if err := run(*only, *rounds, *files, *drains); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(only string, rounds, files, drains int) error {
+	dir, err := os.MkdirTemp("", "envconfig-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{dir: dir, envconfig: filepath.Join(dir, "envconfig"), check: filepath.Join(dir, "envconfig-check")}
+	for _, name := range []string{"envconfig", "envconfig-check"} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), "github.com/sluice-deploy/sluice/envconfig/cmd/"+name)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w: %s", name, err, out)
+		}
+	}
+	fmt.Printf("%s, %d processors, load %s\n\n", runtime.Version(), runtime.NumCPU(), load())
+	peers := []peer{
+		{"tini", []string{"tini", "--"}}, {"tini-static", []string{"tini-static", "--"}}, {"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
+	}
+	var found []peer
+	for _, p := range peers {
+		if _, err := exec.LookPath(p.command[0]); err != nil {
+			fmt.Printf("%s is missing: apt-get install tini dumb-init catatonit\n", p.name)
+			continue
+		}
+		found = append(found, p)
+	}
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"start", func() error { return b.starts(rounds, found) }},
+		{"memory", func() error { return b.resident(found) }},
+		{"activate", func() error { return b.activations(1000, 20) }},
+		{"activate", func() error { return b.activations(files, 5) }},
+		{"big", b.bigFile},
+		{"drain", func() error { return b.drain(drains, found) }},
+		{"check", b.checkLarge},
+	} {
+		if only != "" && only != step.name {
+			continue
+		}
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return nil
+}
