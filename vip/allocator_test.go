@@ -288,8 +288,7 @@ func TestNobodySharesAnAddress(t *testing.T) {
 	p := pool(t, "p", "10.0.0.0/26")
 	p.CoolDown = -1
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
-	var mu sync.Mutex
-	holders := map[netip.Addr]string{}
+	var held holders
 	var wg sync.WaitGroup
 	for w := range 64 {
 		wg.Go(func() {
@@ -303,16 +302,9 @@ func TestNobodySharesAnAddress(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				mu.Lock()
-				if had, ok := holders[l.Addr]; ok {
-					t.Errorf("%s is held by %s and given to %s", l.Addr, had, task)
-				}
-				holders[l.Addr] = task
-				mu.Unlock()
+				held.take(t, l.Addr, task)
 				runtime.Gosched()
-				mu.Lock()
-				delete(holders, l.Addr)
-				mu.Unlock()
+				held.give(l.Addr)
 				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
 					t.Error(err)
 				}

@@ -83,3 +83,28 @@ func conserved(t testing.TB, a *vip.Allocator) vip.Stats {
 }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// holders notices when two have one address at the same time.
+type holders struct {
+	mu   sync.Mutex
+	have map[netip.Addr]string
+}
+
+func (h *holders) take(t *testing.T, addr netip.Addr, task string) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if other, taken := h.have[addr]; taken {
+		t.Errorf("%s is given to %s and %s", addr, task, other)
+	}
+	if h.have == nil {
+		h.have = map[netip.Addr]string{}
+	}
+	h.have[addr] = task
+}
+
+func (h *holders) give(addr netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.have, addr)
+}

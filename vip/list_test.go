@@ -3,6 +3,7 @@ package vip_test
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -92,8 +93,7 @@ func TestAllocatorsOnOneStoreNeverShareAnAddress(t *testing.T) {
 	store := vip.NewMemStore()
 	p := pool(t, "p", "10.0.0.0/26")
 	p.CoolDown = -1
-	var mu sync.Mutex
-	holders := map[netip.Addr]string{}
+	var held holders
 	var wg sync.WaitGroup
 	for w := range 8 {
 		a, err := vip.New(t.Context(), store, []vip.Pool{p}, vip.Config{})
@@ -106,15 +106,9 @@ func TestAllocatorsOnOneStoreNeverShareAnAddress(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				mu.Lock()
-				if other, taken := holders[l.Addr]; taken {
-					t.Errorf("%s is given to %s and %s", l.Addr, task, other)
-				}
-				holders[l.Addr] = task
-				mu.Unlock()
-				mu.Lock()
-				delete(holders, l.Addr)
-				mu.Unlock()
+				held.take(t, l.Addr, task)
+				runtime.Gosched()
+				held.give(l.Addr)
 				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
 					t.Error(err)
 				}

@@ -100,7 +100,7 @@ func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vip.db")
 	acked := map[string]vip.Lease{} // by address
 	writes, promises := 0, 0
-	for at := 1; at <= 40; at++ {
+	for at := 1; at <= 25; at++ {
 		for _, when := range []string{"before", "after"} {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), "CRASH_AT="+strconv.Itoa(at), "CRASH_WHEN="+when, "CRASH_DB="+path)
@@ -142,5 +142,5 @@ func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("80 kills, %d writes, %d acknowledgements", writes, promises)
+	t.Logf("50 kills, %d writes, %d acknowledgements", writes, promises)
 }

@@ -16,17 +16,19 @@ import (
 // Run runs the suite. open returns a new, empty store for each test, and closes it with t.Cleanup if it needs that.
 func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 	for name, test := range map[string]func(*testing.T, vip.Store){
-		"absent keys":           absent,
-		"list by prefix":        list,
-		"values survive as set": values,
-		"compare and set":       compareAndSet,
-		"all or nothing":        allOrNothing,
-		"revisions only grow":   revisions,
-		"any revision":          anyRevision,
-		"delete":                deletes,
-		"cancelled context":     cancelled,
-		"one winner":            oneWinner,
-		"disjoint writers":      disjointWriters,
+		"absent keys":             absent,
+		"list by prefix":          list,
+		"values survive as set":   values,
+		"compare and set":         compareAndSet,
+		"all or nothing":          allOrNothing,
+		"revisions only grow":     revisions,
+		"any revision":            anyRevision,
+		"delete":                  deletes,
+		"cancelled context":       cancelled,
+		"one winner":              oneWinner,
+		"disjoint writers":        disjointWriters,
+		"allocator: claimers":     claimers,
+		"allocator: lost answers": lostAnswers,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -218,6 +220,118 @@ func disjointWriters(t *testing.T, s vip.Store) {
 		if r := get(t, s, fmt.Sprint("w", w))[0]; string(r.Value) != fmt.Sprint(rounds-1) {
 			t.Errorf("writer %d: last value %q, want %q", w, r.Value, fmt.Sprint(rounds-1))
 		}
+	}
+}
+
+func allocator(t *testing.T, s vip.Store) *vip.Allocator {
+	t.Helper()
+	p, err := vip.ParsePool("p", "10.0.0.0/26")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.CoolDown = -1
+	a, err := vip.New(t.Context(), s, []vip.Pool{p}, vip.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// claimers: more claimers than addresses, on two allocators; nobody shares, and a third allocator sees what they did.
+func claimers(t *testing.T, s vip.Store) {
+	both := []*vip.Allocator{allocator(t, s), allocator(t, s)}
+	var mu sync.Mutex
+	holder := map[string]string{}
+	var wg sync.WaitGroup
+	for c := range 80 {
+		wg.Go(func() {
+			task := fmt.Sprint("T", c)
+			l, err := both[c%2].Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
+			if errors.Is(err, vip.ErrExhausted) {
+				return
+			}
+			if err != nil {
+				t.Errorf("task %s: %v", task, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if other, ok := holder[l.Addr.String()]; ok {
+				t.Errorf("%s is given to %s and %s", l.Addr, task, other)
+			}
+			holder[l.Addr.String()] = task
+		})
+	}
+	wg.Wait()
+	if len(holder) != 62 {
+		t.Errorf("%d addresses are given, want all 62", len(holder))
+	}
+	for _, l := range allocator(t, s).List(vip.Query{}) {
+		if holder[l.Addr.String()] != l.Owner.Task {
+			t.Errorf("%s: the store has task %s, given was %s", l.Addr, l.Owner.Task, holder[l.Addr.String()])
+		}
+	}
+}
+
+// forgetful makes commits and loses some of the answers, or fails before it makes them.
+type forgetful struct {
+	vip.Store
+	mu    sync.Mutex
+	calls int
+}
+
+func (f *forgetful) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	f.mu.Lock()
+	f.calls++
+	call := f.calls
+	f.mu.Unlock()
+	if call%7 == 3 {
+		return 0, errors.New("connection refused")
+	}
+	rev, err := f.Store.Commit(ctx, changes...)
+	if call%5 == 2 && err == nil {
+		return 0, errors.New("connection reset")
+	}
+	return rev, err
+}
+
+// lostAnswers: owners that ask until they get an answer have one address each, whatever the store did not say.
+func lostAnswers(t *testing.T, s vip.Store) {
+	p, err := vip.ParsePool("p", "10.0.0.0/26")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &forgetful{Store: s}
+	var a *vip.Allocator
+	for a == nil {
+		a, _ = vip.New(t.Context(), f, []vip.Pool{p}, vip.Config{})
+	}
+	var wg sync.WaitGroup
+	for c := range 30 {
+		wg.Go(func() {
+			for range 100 {
+				_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: fmt.Sprint("T", c)}})
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, vip.ErrUncertain) {
+					t.Errorf("task T%d: %v", c, err)
+					return
+				}
+			}
+			t.Errorf("task T%d: no answer in 100 attempts", c)
+		})
+	}
+	wg.Wait()
+	tasks := map[string]bool{}
+	for _, l := range allocator(t, s).List(vip.Query{States: []vip.State{vip.Leased}}) {
+		if tasks[l.Owner.Task] {
+			t.Errorf("task %s has two addresses", l.Owner.Task)
+		}
+		tasks[l.Owner.Task] = true
+	}
+	if len(tasks) != 30 {
+		t.Errorf("%d of 30 tasks have an address", len(tasks))
 	}
 }
 

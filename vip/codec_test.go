@@ -1,0 +1,43 @@
+package vip
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func full() *tenure {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
+	return &tenure{history: 7, Lease: Lease{
+		ID: "fd00::1-3", Generation: 3, Addr: netip.MustParseAddr("fd00::1"), Pool: "p", RequestID: "r", Count: 2, State: Cooling, TTL: Forever,
+		Owner:    Owner{Task: "T", Team: "x", Overrides: map[string]string{"web": "v1", "api": "v2"}},
+		Acquired: at, Expires: at.Add(1), Ended: at.Add(2), CoolUntil: at.Add(3), Reason: "done",
+		Binding: Binding{Since: at.Add(4), Instances: []Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80"), Cluster: "web", Version: "v1", Digest: "sha256:0"}}},
+	}}
+}
+
+func TestATenureIsReadAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	for _, want := range []*tenure{full(), {}, {Lease: Lease{Addr: netip.MustParseAddr("10.0.0.1"), State: Leased}}} {
+		got, err := decodeTenure(encodeTenure(want))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
+	}
+}
+
+func FuzzDecodeTenure(f *testing.F) {
+	f.Add(encodeTenure(full()))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, err := decodeTenure(data)
+		if err != nil {
+			return
+		}
+		again, err := decodeTenure(encodeTenure(l))
+		if err != nil || !reflect.DeepEqual(again, l) {
+			t.Errorf("%+v is read again as %+v, %v", l, again, err)
+		}
+	})
+}
