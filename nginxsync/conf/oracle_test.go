@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // An oracle asks nginx -t what it makes of a text. The text stands where Nginx accepts any words, so that what it refuses
@@ -122,7 +124,15 @@ var tokenTexts = []string{
 	strings.Repeat("a \"b\" ;", 1000), long(4096), long(4095), "a '" + long(4094) + "\n';", "a " + strings.Repeat("\\;", 2048) + ";",
 }
 
-func compareWords(t *testing.T, o *oracle, text string) {
+// failer is what *testing.T and *rapid.T have in common.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Fatal(args ...any)
+}
+
+func compareWords(t failer, o *oracle, text string) {
 	t.Helper()
 	list, err := words(text)
 	for _, w := range list {
@@ -162,7 +172,7 @@ var luaTexts = []string{
 
 const luaHead, luaTail = "location / { content_by_lua_block {", "} }\n"
 
-func compareLua(t *testing.T, o *oracle, body string) {
+func compareLua(t failer, o *oracle, body string) {
 	t.Helper()
 	text := luaHead + body + luaTail
 	got, askErr := o.ask(text)
@@ -195,4 +205,27 @@ func FuzzLua(f *testing.F) {
 	}
 	o := newLuaOracle(f)
 	f.Fuzz(func(t *testing.T, body string) { compareLua(t, o, body) })
+}
+
+// Random texts out of what the tokenizer looks at; -rapid.checks asks for more of them.
+func TestRandomTextsAsNginxReadsThem(t *testing.T) {
+	t.Parallel()
+	o := newTypesOracle(t)
+	piece := rapid.OneOf(
+		rapid.SampledFrom([]string{"a", "b c", ";", "{", "}", "\"", "'", "\\", "$", "${", "#", "\n", " ", "\t", "\r", ")", "(", "a b;\n", "\"x\" ", "\x00", "\xff", long(100)}),
+		rapid.Map(rapid.IntRange(4085, 4100), long), rapid.Map(rapid.IntRange(4085, 4100), func(n int) string { return strings.Repeat(" ", n) }))
+	rapid.Check(t, func(r *rapid.T) {
+		compareWords(r, o, strings.Join(rapid.SliceOfN(piece, 0, 12).Draw(r, "pieces"), ""))
+	})
+}
+
+func TestRandomLuaAsNginxReadsIt(t *testing.T) {
+	t.Parallel()
+	o := newLuaOracle(t)
+	piece := rapid.OneOf(
+		rapid.SampledFrom([]string{"a = 1", "{", "}", "{}", "\"", "'", "\\", "[[", "]]", "[=[", "]=]", "--", "--[[", "--[=[", "\n", " ", "[", "]", "=", "-", "\\\n", "'}'", long(100)}),
+		rapid.Map(rapid.IntRange(1000, 4100), long), rapid.Map(rapid.IntRange(100, 900), func(n int) string { return strings.Repeat("x={}\n", n) }))
+	rapid.Check(t, func(r *rapid.T) {
+		compareLua(r, o, strings.Join(rapid.SliceOfN(piece, 0, 12).Draw(r, "pieces"), ""))
+	})
 }
