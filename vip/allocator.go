@@ -166,6 +166,8 @@ type step struct {
 type commit struct {
 	steps   []step
 	changes []Change
+	step    [1]step   // room for what most commits are
+	change  [2]Change // likewise
 }
 
 // observe is deferred by the calls that Config.Observe is told about.
@@ -176,35 +178,42 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 // commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the entries are busy. On
 // ErrRevision the entries have been read again. On ErrUncertain they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) error {
-	c := &commit{steps, make([]Change, 0, 2*len(steps))}
+	c := &commit{}
+	c.steps = append(c.step[:0], steps...)
+	c.changes = c.change[:0]
 	for _, s := range steps {
 		s.e.busy = true
-		if past, ok := a.remember(s.e, s.next); ok {
-			c.changes = append(c.changes, past)
+		passes := a.passes(s.e, s.next)
+		if passes {
+			s.next.history++
 		}
-		c.changes = append(c.changes, Change{Key: s.e.key, Value: encodeTenure(s.next), Revision: s.e.rev})
+		value := encodeTenure(s.next)
+		c.changes = append(c.changes, Change{Key: s.e.key, Value: value, Revision: s.e.rev})
+		if passes {
+			c.changes = append(c.changes, a.remember(s.e, s.next, value))
+		}
 	}
 	a.mu.Unlock()
 	rev, err := a.send(ctx, c.changes)
 	var found []Record
 	if errors.Is(err, ErrRevision) {
 		var getErr error
-		if found, getErr = a.read(ctx, steps); getErr != nil {
+		if found, getErr = a.read(ctx, c.steps); getErr != nil {
 			err = getErr
 		}
 	}
 	a.mu.Lock()
-	a.idle(steps)
+	a.idle(c.steps)
 	switch {
 	case err == nil:
-		for _, s := range steps {
+		for _, s := range c.steps {
 			a.x.set(s.e, s.next, rev, now)
 		}
 	case found != nil:
-		a.adopt(steps, found)
+		a.adopt(c.steps, found)
 	default:
 		a.doubts = append(a.doubts, c)
-		for _, s := range steps {
+		for _, s := range c.steps {
 			s.e.unsure = c
 		}
 	}

@@ -12,25 +12,24 @@ import (
 const historyPrefix = "past/"
 
 // remember is the change that keeps what was, when next ends it: a tenure that ends, or a binding that is replaced. The
-// oldest record of the address makes room. ok is false when there is nothing to keep.
-func (a *Allocator) remember(e *entry, next *tenure) (c Change, ok bool) {
+// oldest record of the address makes room. value is how next is stored: a tenure that has ended is kept as it is.
+func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
+	slot := (next.history - 1) % uint64(a.cfg.History)
+	if next.State == Leased {
+		was := *e.lease
+		was.Ended, was.Reason = next.Binding.Since, "bound anew"
+		value = encodeTenure(&was)
+	}
+	return Change{Key: historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10), Value: value, Revision: AnyRevision}
+}
+
+// passes says whether next leaves something behind that is to be remembered.
+func (a *Allocator) passes(e *entry, next *tenure) bool {
 	was := e.lease
 	if a.cfg.History < 0 || was == nil || was.State != Leased {
-		return Change{}, false
+		return false
 	}
-	record := *was
-	switch {
-	case next.State != Leased:
-		record = *next
-	case len(was.Binding.Instances) > 0 && !next.Binding.Since.Equal(was.Binding.Since):
-		record.Ended, record.Reason = next.Binding.Since, "bound anew"
-	default:
-		return Change{}, false
-	}
-	slot := next.history % uint64(a.cfg.History)
-	next.history++
-	key := historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10)
-	return Change{Key: key, Value: encodeTenure(&record), Revision: AnyRevision}, true
+	return next.State != Leased || len(was.Binding.Instances) > 0 && !next.Binding.Since.Equal(was.Binding.Since)
 }
 
 // History returns who had addr, oldest first: one record for each binding of each tenure that has ended, and the live lease
