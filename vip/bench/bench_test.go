@@ -1,0 +1,241 @@
+// Package bench measures vip beside what else hands out addresses, in one run. It is a module of its own so that the peers
+// stay out of the library's module graph.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
+
+	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/boltstore"
+)
+
+const size = 1<<14 - 2 // addresses of a /18
+
+func newAllocator(tb testing.TB, store vip.Store, ranges ...string) *vip.Allocator {
+	tb.Helper()
+	p, err := vip.ParsePool("p", ranges...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.CoolDown = -1
+	a, err := vip.New(context.Background(), store, []vip.Pool{p}, vip.Config{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+func lease(tb testing.TB, a *vip.Allocator, task string) vip.Lease {
+	l, err := a.Allocate(context.Background(), vip.Request{Owner: vip.Owner{Task: task, Overrides: nil}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
+}
+
+// cpu is the processor time of this process: on a busy machine it says more than the clock on the wall.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// pairs runs one allocation and release after the other and reports the rate by the wall and by the processor.
+func pairs(b *testing.B, pair func(i int)) {
+	b.ReportAllocs()
+	start, i := cpu(), 0
+	for b.Loop() {
+		pair(i)
+		i++
+	}
+	b.ReportMetric(float64(i)/b.Elapsed().Seconds(), "pairs/s")
+	b.ReportMetric(float64(i)/(cpu()-start).Seconds(), "pairs/cpu-s")
+}
+
+// BenchmarkMemory: pairs on a /18 that is so many per cent full. vip keeps owner, generation, expiry, history and events;
+// the peer keeps a bit.
+func BenchmarkMemory(b *testing.B) {
+	tasks := make([]string, 1000)
+	for i := range tasks {
+		tasks[i] = fmt.Sprint("task-", i)
+	}
+	for _, full := range []int{0, 50, 99} {
+		b.Run(fmt.Sprintf("vip/full=%d", full), func(b *testing.B) {
+			a := newAllocator(b, vip.NewMemStore(), "10.0.0.0/18")
+			for i := range size * full / 100 {
+				lease(b, a, fmt.Sprint("held-", i))
+			}
+			pairs(b, func(i int) {
+				l := lease(b, a, tasks[i%len(tasks)])
+				if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {
+					b.Fatal(err)
+				}
+			})
+		})
+		b.Run(fmt.Sprintf("kubernetes/full=%d", full), func(b *testing.B) {
+			_, cidr, _ := net.ParseCIDR("10.0.0.0/18")
+			a, err := ipallocator.NewInMemory(cidr)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for range size * full / 100 {
+				if _, err := a.AllocateNext(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			pairs(b, func(int) {
+				ip, err := a.AllocateNext()
+				if err == nil {
+					err = a.Release(ip)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkLatency: 64 goroutines on one allocator; the slowest hundredth of the allocations.
+func BenchmarkLatency(b *testing.B) {
+	a := newAllocator(b, vip.NewMemStore(), "10.0.0.0/18")
+	took := make([][]time.Duration, 64)
+	var wg sync.WaitGroup
+	each := max(b.N/64, 1)
+	b.ResetTimer()
+	for g := range took {
+		wg.Go(func() {
+			for i := range each {
+				start := time.Now()
+				l := lease(b, a, fmt.Sprint(g, "-", i))
+				took[g] = append(took[g], time.Since(start))
+				_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
+			}
+		})
+	}
+	wg.Wait()
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)*50/100].Nanoseconds())/1e3, "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
+}
+
+// BenchmarkDurable: pairs on bbolt with fsync, 64 writers, beside bbolt's own commits: each commit alone, and by its Batch.
+func BenchmarkDurable(b *testing.B) {
+	b.Run("vip/writers=64", func(b *testing.B) {
+		s, err := boltstore.Open(filepath.Join(b.TempDir(), "vip.db"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer s.Close()
+		a := newAllocator(b, s, "10.0.0.0/18")
+		writers(b, func(g, i int) {
+			l := lease(b, a, fmt.Sprint(g, "-", i))
+			_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
+		})
+	})
+	for name, commit := range map[string]func(*bbolt.DB, func(*bbolt.Tx) error) error{
+		"bbolt-update/writers=64": (*bbolt.DB).Update, "bbolt-batch/writers=64": (*bbolt.DB).Batch,
+	} {
+		b.Run(name, func(b *testing.B) {
+			db, err := bbolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			db.MaxBatchDelay = time.Millisecond
+			value := make([]byte, 120)
+			writers(b, func(g, i int) {
+				for range 2 { // a pair is two commits
+					err := commit(db, func(tx *bbolt.Tx) error {
+						bucket, err := tx.CreateBucketIfNotExists([]byte("b"))
+						if err != nil {
+							return err
+						}
+						return bucket.Put([]byte(fmt.Sprint(g)), value)
+					})
+					if err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func writers(b *testing.B, pair func(g, i int)) {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for g := range 64 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				pair(g, int(i))
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pairs/s")
+}
+
+// BenchmarkRecovery: a new allocator on a bbolt file with 100,000 leases.
+func BenchmarkRecovery(b *testing.B) {
+	const leases = 100_000
+	s, err := boltstore.Open(filepath.Join(b.TempDir(), "vip.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	a := newAllocator(b, s, "10.0.0.0/15")
+	var wg sync.WaitGroup
+	for g := range 64 {
+		wg.Go(func() {
+			for i := g; i < leases; i += 64 {
+				lease(b, a, fmt.Sprint("task-", i))
+			}
+		})
+	}
+	wg.Wait()
+	start, n := cpu(), 0
+	for b.Loop() {
+		a = newAllocator(b, s, "10.0.0.0/15")
+		n++
+	}
+	if a.Stats()[0].Leased != leases {
+		b.Fatal(a.Stats())
+	}
+	b.ReportMetric(float64((cpu()-start).Milliseconds())/float64(n), "cpu-ms/recovery")
+}
+
+// BenchmarkMemoryPerLease: heap of the allocator and its MemStore, by the size of the pool, full up to 100,000 leases.
+func BenchmarkMemoryPerLease(b *testing.B) {
+	for _, bits := range []int{24, 20, 16, 12} {
+		b.Run(fmt.Sprintf("pool=%d", bits), func(b *testing.B) {
+			leases := min(1<<(32-bits)-2, 100_000)
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			a := newAllocator(b, vip.NewMemStore(), fmt.Sprintf("10.0.0.0/%d", bits))
+			for i := range leases {
+				lease(b, a, fmt.Sprint("task-", i))
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(leases), "B/lease")
+			b.ReportMetric(0, "ns/op")
+			runtime.KeepAlive(a)
+		})
+	}
+}
