@@ -58,7 +58,8 @@ type Status struct {
 	VerifiedAt       time.Time  // when Nginx was last seen to have all of Desired
 	Held             []Held     // clusters whose emptying is held, by name
 	Workers          []Worker   // as last seen
-	LastError        string     // of the last attempt at Nginx, the state file or the source; empty when it went well
+	LastError        string     // of the last attempt at Nginx or the state file; empty when it went well
+	SourceError      string     // of the last attempt at the source; empty when it went well. What was known stays in force.
 	Pushes           uint64     // how many times routes were pushed to Nginx
 }
 
@@ -125,10 +126,7 @@ func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			last := status.LastError
-			if last == "" {
-				last = "none"
-			}
+			last := cmp.Or(status.LastError, status.SourceError, "none")
 			return fmt.Errorf("wait for revision %d: at %d, verified %d, last error: %s: %w",
 				revision, status.Revision, status.VerifiedRevision, last, context.Cause(ctx))
 		}
@@ -204,7 +202,7 @@ func (a *Agent) watch(ctx context.Context, out chan revised) {
 		}
 		if err != nil {
 			a.cfg.Logger.Warn("source", "err", err)
-			a.update(func(s *Status) { s.LastError = fmt.Sprintf("source: %v", err) })
+			a.update(func(s *Status) { s.SourceError = err.Error() })
 			select {
 			case <-ctx.Done():
 				return
@@ -245,7 +243,7 @@ func (a *Agent) accept(d *desired, next revised) {
 	}
 	d.held, d.revision = held, next.revision
 	a.update(func(s *Status) {
-		s.Revision, s.Held, s.Desired, s.Resumed = next.revision, held, d.routes.Generation, false
+		s.Revision, s.Held, s.Desired, s.Resumed, s.SourceError = next.revision, held, d.routes.Generation, false, ""
 		if changed {
 			s.ChangedAt = now
 		}

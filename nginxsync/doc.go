@@ -10,7 +10,8 @@
 //   - read the production tree (package conf), Transform it with the snippets of a driver, write it out, start Nginx on it;
 //   - keep a Source up to date: a StaticSource, or one that watches a registry;
 //   - run an Agent, which pushes each change to Nginx by way of a Driver and checks that every worker answers with it;
-//   - start Nginx again when it ends: it reads the agent's state file and serves without the agent.
+//   - start Nginx again when it ends: it reads the agent's state file and serves without the agent;
+//   - run a Syncer, which carries each later change of the production tree over, and goes back when Nginx will not have it.
 //
 // For example:
 //

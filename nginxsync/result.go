@@ -8,7 +8,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"testing/fstest"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -34,14 +33,6 @@ func (r *Result) Summary() string {
 
 // FS is the transformed tree as a file system, readable by conf.Parse.
 func (r *Result) FS() fs.FS { return textFS(r.Files) }
-
-func textFS(files map[string]string) fs.FS {
-	fsys := make(fstest.MapFS, len(files))
-	for name, text := range files {
-		fsys[name] = &fstest.MapFile{Data: []byte(text), Mode: 0o644}
-	}
-	return fsys
-}
 
 // WriteTo writes the tree into the folder dir, which is made when it is missing. A folder that holds an earlier result is
 // brought up to date, files that the tree no longer has are removed; any other folder must be empty. Each file is replaced

@@ -41,7 +41,7 @@ func (t *transform) upstream(n conf.Node) {
 		case methods[c.Name()]:
 			t.edit.Remove(c.Directive)
 			u.Method = append([]string{c.Name()}, c.Args()...)
-			t.changed(c.Directive, "upstream", "%s is the driver's business now", c.Name())
+			t.changed(c.Directive, "upstream", "%s is left out: the driver balances in its own way", c.Name())
 		}
 		if first == nil && direct && (c.Name() == "server" || c.Name() == "include" || strings.HasPrefix(c.Name(), "keepalive")) {
 			first = c.Directive
