@@ -8,11 +8,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,8 +38,8 @@ const base = "http://127.0.0.1:8800"
 
 func run(ctx context.Context, once bool, server, data, examples string) (err error) {
 	start := time.Now()
-	if response, err := http.Get(base + "/api/v1/health"); err == nil {
-		_ = response.Body.Close()
+	if conn, err := net.DialTimeout("tcp", strings.TrimPrefix(base, "http://"), time.Second); err == nil {
+		_ = conn.Close()
 		return fmt.Errorf("something answers at %s already: end it first (an earlier demo?)", base)
 	}
 	if out, err := exec.CommandContext(ctx, server, "-data", data, "-stop").CombinedOutput(); err != nil {

@@ -49,7 +49,7 @@ func main() {
 type options struct {
 	data, listen, registry, pool, nginx, envconfig string
 	nginxPort                                      int
-	coolDown                                       time.Duration
+	coolDown, taskTTL                              time.Duration
 	keep, stop                                     bool
 }
 
@@ -64,6 +64,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.IntVar(&o.nginxPort, "nginx-port", 8880, "`port` of the private Nginx, in place of production's port 80")
 	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images (default: beside this program)")
 	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next task gets it (default 130s)")
+	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was last asked for (default 24h)")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
 	f.BoolVar(&o.stop, "stop", false, "end what a killed server has left running on -data, and exit")
 	if err := f.Parse(args); err != nil {
@@ -116,7 +117,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	defer listener.Close()
 	p, err := platform.Open(ctx, platform.Config{
 		Dir: o.data, Registry: registryListener.Addr().String(), Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool,
-		CoolDown: o.coolDown, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
+		CoolDown: o.coolDown, TaskTTL: o.taskTTL, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -127,9 +128,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return serve(running, registryListener, images) })
+	registryInUse, endRegistry := context.WithCancel(context.WithoutCancel(ctx))
+	defer endRegistry()
+	group.Go(func() error { return serve(registryInUse, registryListener, images) })
 	group.Go(func() error { return serve(running, listener, site) })
-	group.Go(func() error { return p.Run(running) })
+	group.Go(func() error {
+		defer endRegistry() // changes under way pull from it until Run returns
+		return p.Run(running)
+	})
 	logger.Info("the page is at http://" + listener.Addr().String())
 	err = group.Wait()
 	if ctx.Err() != nil {
@@ -154,7 +160,7 @@ func (o options) tree() fs.FS {
 	return tree
 }
 
-// serve serves until ctx is done, then lets requests end.
+// serve serves until ctx is done, lets requests end and returns nil.
 func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
@@ -171,5 +177,5 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return ctx.Err()
+	return nil
 }

@@ -91,7 +91,9 @@ func WaitReady(ctx context.Context, server string) error {
 	api := client{base: server + "/api/v1"}
 	for {
 		var health struct{ Ready bool }
-		err := api.call(ctx, "GET", "/health", nil, &health)
+		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := api.call(asking, "GET", "/health", nil, &health)
+		cancel()
 		if err == nil && health.Ready {
 			return nil
 		}

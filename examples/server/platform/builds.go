@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,6 +166,11 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 		return builder.Result{}, err
 	}
 	defer done()
+	template, err := p.Catalog.Template(build.Template)
+	if err != nil {
+		return builder.Result{}, err
+	}
+	maps.Copy(labels, template.Labels())
 	labels["org.opencontainers.image.title"] = build.Cluster
 	labels["org.opencontainers.image.version"] = build.Version
 	repository := p.config.Registry + "/" + build.Cluster

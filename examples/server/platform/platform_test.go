@@ -322,6 +322,25 @@ func TestATaskThatWasFinishedStartsAgain(t *testing.T) {
 	require.True(t, serves(s, second.VIP, "v1")())
 }
 
+func TestATaskEndsWithItsLease(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Config{TaskTTL: 5 * time.Second})
+	s.MustBuild(t, "hello_web", "v1")
+	s.MustPromote(t, "hello_web", "v1", "test", "sandbox", "production", "stable")
+	s.MustBuild(t, "hello_web", "v2")
+	task, err := s.Platform.StartTask(t.Context(), taskRequest("forgotten", "v2"))
+	require.NoError(t, err)
+
+	eventually(t, serves(s, task.VIP, "v1"), "the VIP answers the baseline")
+	eventually(t, func() bool { return len(instancesOf(s, "forgotten")) == 0 }, "its instances end")
+	on, err := s.Platform.WhoIs(t.Context(), task.VIP)
+	require.NoError(t, err)
+	require.Equal(t, vip.Cooling, on.State)
+	entries, err := s.Platform.Journal(t.Context(), "hello_web")
+	require.NoError(t, err)
+	require.Equal(t, "the lease of its VIP has ended", entries[len(entries)-1].Reason)
+}
+
 func kill(t *testing.T, pid int) {
 	t.Helper()
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))

@@ -46,7 +46,7 @@ func problemOf(err error) Problem {
 		{platform.ErrInvalid, http.StatusBadRequest}, {promote.ErrInvalid, http.StatusBadRequest}, {vip.ErrInvalid, http.StatusBadRequest},
 		{promote.ErrConflict, http.StatusConflict}, {promote.ErrRebound, http.StatusConflict}, {promote.ErrFenced, http.StatusConflict},
 		{vip.ErrConflict, http.StatusConflict}, {vip.ErrFenced, http.StatusConflict},
-		{vip.ErrExhausted, http.StatusServiceUnavailable}, {context.DeadlineExceeded, http.StatusGatewayTimeout},
+		{vip.ErrExhausted, http.StatusServiceUnavailable}, {platform.ErrClosed, http.StatusServiceUnavailable}, {context.DeadlineExceeded, http.StatusGatewayTimeout},
 	} {
 		if errors.Is(err, known.err) {
 			status = known.status
