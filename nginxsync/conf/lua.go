@@ -83,7 +83,7 @@ func luaLex(text string, i int) (token byte, begin, end int) {
 			if i+1 >= len(text) || text[i+1] != '-' {
 				continue
 			}
-			if n := longBracket(text[i+2:]); n > 0 {
+			if n := longBracket(text[i+2:], '['); n > 0 {
 				return '[', i, i + 2 + n
 			}
 			if n := strings.IndexByte(text[i:], '\n'); n >= 0 {
@@ -91,24 +91,29 @@ func luaLex(text string, i int) (token byte, begin, end int) {
 			}
 			return '#', i, len(text)
 		case '[':
-			if n := longBracket(text[i:]); n > 0 {
+			if n := longBracket(text[i:], '['); n > 0 {
 				return '[', i, i + n
+			}
+		case ']':
+			// It closes nothing here, but moves the module's buffer on.
+			if n := longBracket(text[i:], ']'); n > 0 {
+				return ']', i, i + n
 			}
 		}
 	}
 	return 0, 0, 0
 }
 
-// longBracket is the length of "[", any number of "=", "[" at the beginning of text, or 0.
-func longBracket(text string) int {
-	if text == "" || text[0] != '[' {
+// longBracket is the length of bracket, any number of "=", bracket at the beginning of text, or 0.
+func longBracket(text string, bracket byte) int {
+	if text == "" || text[0] != bracket {
 		return 0
 	}
 	n := 1
 	for n < len(text) && text[n] == '=' {
 		n++
 	}
-	if n >= len(text) || text[n] != '[' {
+	if n >= len(text) || text[n] != bracket {
 		return 0
 	}
 	return n + 1
