@@ -63,7 +63,6 @@ type Config struct {
 type Allocator struct {
 	store Store
 	cfg   Config
-	epoch uint64 // which allocator of the store it is
 
 	mu       sync.Mutex // not held while the store is called: an entry with a call under way is busy
 	x        *index

@@ -30,8 +30,19 @@
 // restart. A store that does not say whether a commit was made is asked until it does, and the address is not touched
 // before. At every revision free + leased + draining + cooling + quarantined + reserved is the size of the pool.
 //
-// Allocation and release cost the same whether the pool is empty or full.
+// Beyond that an owner may ask for several addresses at once (AllocateN), wait in line (Request.Wait), or choose pools by
+// label; a Pool has quotas and can be disabled or changed under live leases (SetPools); ReadList takes over a provider's
+// list of ready-made addresses. Watch tells what changes, History and At who had an address before. Quarantine sets a bad
+// address aside, CheckLeaks ends leases whose owner is gone, Audit compares the leases with what others believe.
 //
-// What this package does not do: it moves no packets and configures no network; it does not start, stop or watch the
-// instances; it does not decide which version a task should test.
+// Several allocators may share a store, in one process or on several machines, if the store allows it: the store's
+// compare-and-set keeps them from giving one address twice, and a lease that another has given is looked up when its ID is
+// used. Owners are told apart by each allocator for itself: send the requests of one task to one allocator. What another
+// allocator has changed shows in List, Stats and Watch when this one comes across it.
+//
+// Allocation and release cost the same whether the pool is empty or full, and an address that was never used costs no
+// memory.
+//
+// What this package does not do: it moves no packets and configures no network (package provision does); it does not start,
+// stop or watch the instances; it does not decide which version a task should test.
 package vip

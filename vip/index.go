@@ -69,6 +69,7 @@ func newIndex(pools []Pool, layouts []layout, grace time.Duration) *index {
 		ended: map[string]*entry{}, bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
+		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
 		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}}
 		added.counts[Reserved] = uint64(len(p.Reserved))
 		x.pools = append(x.pools, added)

@@ -95,7 +95,7 @@ type Lease struct {
 	CoolUntil  time.Time     `json:"coolUntil,omitzero"` // end of the cool-down, or of the quarantine
 	Reason     string        `json:"reason,omitempty"`   // why it ended or is in quarantine; of a live lease, that the cool-down was cut short
 	Binding    Binding       `json:"binding,omitzero"`
-	Details    *Details      `json:"details,omitempty"` // of the address, from Pool.Details; not to be changed
+	Details    *Details      `json:"details,omitempty"` // of the address, from Pool.Details
 }
 
 // tenure is a lease as it is stored.
@@ -112,6 +112,7 @@ func (e *entry) shown() Lease {
 	l := e.lease.Lease
 	l.State = e.state
 	if d, ok := e.pool.Details[e.addr]; ok {
+		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
 		l.Details = &d
 	}
 	l.Owner = l.Owner.clone()

@@ -21,7 +21,6 @@ type Waiter struct {
 
 type waiter struct {
 	Waiter
-	req  *Request
 	wake chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
 }
 
@@ -68,7 +67,7 @@ func (a *Allocator) awaited(p *pool, w *waiter) bool {
 // called, and returns, with mu held.
 func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
 	if w == nil {
-		w = &waiter{req: req, wake: make(chan struct{}, 1)}
+		w = &waiter{wake: make(chan struct{}, 1)}
 		w.Owner, w.Count, w.Priority, w.Since = req.Owner.clone(), n, req.Priority, a.cfg.Now()
 		at, _ := slices.BinarySearchFunc(a.waiters, w, func(have, new *waiter) int {
 			return cmp.Or(cmp.Compare(new.Priority, have.Priority), -1) // after those of the same priority

@@ -165,8 +165,7 @@ func (a *Allocator) begin(ctx context.Context) error {
 		value := strconv.AppendUint(nil, epoch+1, 10)
 		_, err = a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
 		if err == nil {
-			a.epoch = epoch + 1
-			a.news.last = a.epoch << epochBits
+			a.news.last = (epoch + 1) << epochBits
 			return nil
 		}
 		if !errors.Is(err, ErrRevision) {
