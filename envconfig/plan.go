@@ -177,14 +177,8 @@ func writable(t *tree, dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := d.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	const writeSearch = 2 | 1
-	if err := syscall.Faccessat(int(f.Fd()), ".", writeSearch, 0); err != nil {
-		info, statErr := f.Stat()
+	if err := d.access(); err != nil {
+		info, statErr := d.Stat(".")
 		if statErr != nil {
 			return fmt.Errorf("/%s (%w)", dir, err)
 		}

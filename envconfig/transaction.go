@@ -12,10 +12,13 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
 )
 
 // copyBuffer bounds the memory that a file takes on its way, whatever its size.
 const copyBuffer = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
 // transaction carries out a plan so that it is done as a whole or not at all.
 //
@@ -30,7 +33,6 @@ type transaction struct {
 
 	journal *journal
 	bytes   int64
-	buffer  []byte
 }
 
 // run does everything up to the point where the old files could go.
@@ -121,12 +123,11 @@ func (x *transaction) stageFile(o *op) error {
 }
 
 func (x *transaction) write(o *op, content io.Reader) error {
-	if x.buffer == nil {
-		x.buffer = make([]byte, copyBuffer)
-	}
+	buffer := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buffer)
 	h := sha256.New()
 	err := x.targets.create(o.fresh(), o.want.mode, func(w io.Writer) error {
-		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{content}, x.buffer)
+		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{content}, buffer[:])
 		x.bytes += n
 		return err
 	})

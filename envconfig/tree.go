@@ -19,18 +19,28 @@ const maxOpen = 128
 // link, however it changes meanwhile, leads out of the root.
 type tree struct {
 	root *os.Root
-	open map[string]*os.Root
+	open map[string]*folder
+}
+
+// newFile is a file that was just made.
+type newFile interface {
+	io.WriteCloser
+	Chmod(fs.FileMode) error
 }
 
 // dir returns the open folder; it stays open until the next call.
-func (t *tree) dir(name string) (*os.Root, error) {
-	if name == "." {
-		return t.root, nil
-	}
+func (t *tree) dir(name string) (*folder, error) {
 	if d := t.open[name]; d != nil {
 		return d, nil
 	}
-	d, err := t.root.OpenRoot(name)
+	root := t.root
+	if name != "." {
+		var err error
+		if root, err = t.root.OpenRoot(name); err != nil {
+			return nil, err
+		}
+	}
+	d, err := newFolder(root)
 	if err != nil {
 		return nil, err
 	}
@@ -38,14 +48,14 @@ func (t *tree) dir(name string) (*os.Root, error) {
 		t.forget()
 	}
 	if t.open == nil {
-		t.open = map[string]*os.Root{}
+		t.open = map[string]*folder{}
 	}
 	t.open[name] = d
 	return d, nil
 }
 
 // split returns the open folder of a path and its last element.
-func (t *tree) split(name string) (*os.Root, string, error) {
+func (t *tree) split(name string) (*folder, string, error) {
 	d, err := t.dir(path.Dir(name))
 	return d, path.Base(name), err
 }
@@ -53,7 +63,10 @@ func (t *tree) split(name string) (*os.Root, string, error) {
 // forget closes all folders but the root.
 func (t *tree) forget() {
 	for _, d := range t.open {
-		d.Close()
+		d.close()
+		if d.Root != t.root {
+			d.Root.Close()
+		}
 	}
 	clear(t.open)
 }
@@ -123,10 +136,10 @@ func (t *tree) create(name string, mode fs.FileMode, fill func(io.Writer) error)
 	if err != nil {
 		return err
 	}
-	f, err := d.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := d.openNew(base)
 	if errors.Is(err, fs.ErrExist) {
 		if err = d.Remove(base); err == nil {
-			f, err = d.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			f, err = d.openNew(base)
 		}
 	}
 	if err != nil {
@@ -139,9 +152,9 @@ func (t *tree) create(name string, mode fs.FileMode, fill func(io.Writer) error)
 }
 
 // read opens a file, which may be a link to another that is below the root.
-func (t *tree) read(name string) (*os.File, error) {
+func (t *tree) read(name string) (io.ReadCloser, error) {
 	if d, base, err := t.split(name); err == nil {
-		if f, err := d.Open(base); err == nil {
+		if f, err := d.openRead(base); err == nil {
 			return f, nil
 		}
 	}
@@ -169,17 +182,29 @@ func (t *tree) sum(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return sumFile(d, base)
-}
-
-func sumFile(d *os.Root, name string) (string, error) {
-	f, err := d.Open(name)
+	f, err := d.openRead(base)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	return sumOf(f)
+}
+
+// sumFile is sum for a file that may be reached through links.
+func sumFile(root *os.Root, name string) (string, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return "", err
+	}
+	return sumOf(f)
+}
+
+// sumOf reads and closes a file.
+func sumOf(f io.ReadCloser) (string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	buffer := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buffer)
+	_, err := io.CopyBuffer(h, onlyReader{f}, buffer[:])
+	if err := errors.Join(err, f.Close()); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil

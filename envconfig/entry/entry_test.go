@@ -1,0 +1,86 @@
+package entry
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) string {
+		name = filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(t, os.WriteFile(name, []byte(content), mode))
+		return name
+	}
+	write("a/tool", "\x7fELF", 0o644)
+	tool := write("b/tool", "\x7fELF", 0o755)
+	script := write("b/script", "#! /bin/sh -e\n", 0o755)
+	crlf := write("b/crlf", "#!/bin/sh\r\n", 0o755)
+	lost := write("b/lost", "#!/no/such\n", 0o755)
+	empty := write("b/empty", "#!\n", 0o755)
+	env := []string{"PATH=" + dir + "/a:" + dir + "/b"}
+
+	c, err := Resolve([]string{"tool", "x"}, env)
+	require.NoError(t, err, "one that cannot be run is passed over, as a shell does")
+	require.Equal(t, &Command{Path: tool, Args: []string{"tool", "x"}}, c)
+	require.False(t, c.NeedsInit())
+	c, err = Resolve([]string{script}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "/bin/sh", c.Interpreter)
+	require.True(t, c.NeedsInit())
+
+	for _, bad := range []struct {
+		name, path, want string
+		is               error
+	}{
+		{"absent", env[0], "command not found in PATH", ErrNotFound},
+		{"tool", "PATH=" + dir + "/a", "mode 0644", ErrNotExecutable},
+		{dir, "", "it is a folder", ErrNotExecutable},
+		{dir + "/absent", "", "command not found", ErrNotFound},
+		{dir + "/b/tool/x", "", "command not found", ErrNotFound},
+		{crlf, "", "carriage return", ErrNotExecutable},
+		{lost, "", "interpreter /no/such", ErrNotExecutable},
+		{empty, "", "names no interpreter", ErrNotExecutable},
+		{"", "", "the command is empty", ErrNotFound},
+	} {
+		_, err := Resolve([]string{bad.name}, []string{bad.path})
+		require.ErrorIs(t, err, bad.is, bad.name)
+		require.ErrorContains(t, err, bad.want)
+	}
+	_, err = Resolve(nil, nil)
+	require.ErrorIs(t, err, ErrNotFound)
+}
+
+func TestParseStat(t *testing.T) {
+	t.Parallel()
+	s, ok := parseStat("12 (a b) (c)) Z 7 1 1 0\n")
+	require.True(t, ok)
+	require.Equal(t, stat{Process{12, "a b) (c)"}, 7, true}, s)
+	for _, bad := range []string{"", "12", "12 (a", "x (a) S 1", "1 (a) S", ")("} {
+		_, ok := parseStat(bad)
+		require.False(t, ok, bad)
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("12 (a b) (c)) S 1 1 1")
+	f.Fuzz(func(t *testing.T, line string) { parseStat(line) })
+}
+
+func ExampleResolve() {
+	_, err := Resolve([]string{"no-such-service"}, []string{"PATH=/usr/bin:/bin"})
+	fmt.Println(err)
+	// Output: no-such-service: command not found in PATH /usr/bin:/bin
+}
+
+func ExampleEnviron() {
+	e := Environ{Unset: []string{"AWS_*"}, Set: []string{"MODE=server"}}
+	fmt.Println(e.Apply([]string{"PATH=/bin", "AWS_SECRET=x", "MODE=client"}))
+	// Output: [PATH=/bin MODE=server]
+}

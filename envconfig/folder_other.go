@@ -1,0 +1,19 @@
+//go:build !linux
+
+package envconfig
+
+import (
+	"io"
+	"os"
+)
+
+// folder is an open folder of a tree.
+type folder struct{ *os.Root }
+
+func newFolder(root *os.Root) (*folder, error)                { return &folder{root}, nil }
+func (d *folder) close()                                      {}
+func (d *folder) openRead(name string) (io.ReadCloser, error) { return d.Open(name) }
+func (d *folder) access() error                               { return nil }
+func (d *folder) openNew(name string) (newFile, error) {
+	return d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
