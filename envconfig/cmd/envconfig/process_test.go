@@ -115,9 +115,11 @@ func TestMainExitStopsOrWaits(t *testing.T) {
 	t.Parallel()
 	s := start(t, `ENVCONFIG_TEST_APP=background exec "$E" --init -- "$A" drain`)
 	require.Equal(t, 0, s.ends())
-	s = start(t, `ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" -- sh -c '"$A" & sleep 0.2; exit 7'`)
+	s = start(t, `ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" -- sh -c '"$A" > log & until grep -qs READY log; do :; done; exit 7'; `)
 	require.Equal(t, 7, s.ends(), "the main process's own code")
-	require.Contains(t, s.output.String(), "DRAINED")
+	log, err := os.ReadFile(filepath.Join(s.cmd.Dir, "log"))
+	require.NoError(t, err)
+	require.Contains(t, string(log), "DRAINED")
 }
 
 func TestStubbornServiceIsKilledAfterTheGraceTime(t *testing.T) {
@@ -302,4 +304,17 @@ func TestWithoutProc(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 143, s.ends())
 	require.Contains(t, s.output.String(), "DRAINED")
+}
+
+func TestTerminal(t *testing.T) {
+	t.Parallel()
+	script, err := exec.LookPath("script")
+	require.NoError(t, err, "util-linux's script makes the terminal")
+	// The service reads from the terminal though it is in a process group of its own; a key stops it, as process 1 of a
+	// session nobody could continue it, so it goes on.
+	s := startWith(t, &syscall.SysProcAttr{}, `{ until grep -qs READY typescript; do :; done; printf 'hello\n'; until grep -qs 'got hello' typescript; do :; done; printf '\032again\n'; } |
+		`+script+` -qefc 'exec "$E" --quiet --init=true -- sh -c "echo READY; read x; echo got \$x; read y; echo got \$y; exit 7"' typescript`)
+	require.Equal(t, 7, s.ends(), "%v", s.output)
+	require.Contains(t, s.output.String(), "got hello")
+	require.Contains(t, s.output.String(), "got again")
 }
