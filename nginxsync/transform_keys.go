@@ -78,8 +78,6 @@ func (t *transform) logs(http conf.Node) {
 		case n.Arg(1) == "combined":
 			used = true
 			t.edit.ReplaceArg(n.Directive, 1, "sluice_combined")
-		case strings.HasPrefix(n.Arg(1), "if=") || strings.HasPrefix(n.Arg(1), "buffer=") || strings.HasPrefix(n.Arg(1), "flush="):
-			continue // Nginx refuses it
 		default:
 			continue
 		}

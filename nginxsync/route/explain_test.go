@@ -92,7 +92,7 @@ func TestExplainAsNginxRoutes(t *testing.T) {
 				want := fmt.Sprintf("%d %s %s", status, header.Get("Location"), " ")
 				switch {
 				case answer.Upstream != "":
-					got, want = answer.Upstream+" "+answer.URI, fmt.Sprintf("%s", body)
+					got, want = answer.Upstream+" "+answer.URI, body
 				case answer.Status == 0:
 					got, want = "from files", fmt.Sprint("from files ", status)
 					if status == 404 || status == 403 || status == 301 || status == 200 {
