@@ -189,7 +189,8 @@ func compareLua(t failer, o *oracle, body string) {
 			t.Errorf("%.200q: nginx accepts it, we say %v", body, err)
 		}
 	case syntax:
-		if e == nil || e.Line != got.line || e.Msg != got.msg {
+		// The module does not count the line breaks of what falls out of its buffer unseen: its line may be too small.
+		if e == nil || e.Line < got.line || e.Msg != got.msg {
 			t.Errorf("%.200q: nginx says %+v, we say %v", body, got, err)
 		}
 	case e != nil && e.Line < got.line:
