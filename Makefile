@@ -1,5 +1,6 @@
 # make demo    shows the main job on this machine; DEMO=once ends after the story
 # make test    installs what the tests need, then runs all of them; PKG=./vip/... runs one package, TESTFLAGS go to go test
+# make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check   formatting, vet, staticcheck, tidy modules
 MODULES    = . examples
 PKG        = ./...
@@ -8,11 +9,11 @@ DEMO       =
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 NGINX    = nginx=nginx /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua
-TESTING  = $(NGINX) chromium=chromium gcc=gcc /usr/include/stdio.h=libc6-dev
+TESTING  = $(NGINX) keepalived=keepalived chromium=chromium gcc=gcc /usr/include/stdio.h=libc6-dev
 
 STATIC = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 
-.PHONY: demo test check binaries go
+.PHONY: demo test check binaries go bench-vip bench-conf bench-envconfig
 
 demo: go
 	@scripts/packages 'make demo' $(NGINX)
@@ -33,6 +34,16 @@ test: go
 	@scripts/packages 'make test' $(TESTING)
 	@case '$(PKG)' in ./examples/*) cd examples && go test $(TESTFLAGS) $(patsubst ./examples/%,./%,$(PKG));; *) go test $(TESTFLAGS) $(PKG);; esac
 endif
+
+bench-vip: go
+	cd vip/bench && go test -run '^$$' -bench . ./...
+
+bench-conf: go
+	cd nginxsync/bench && go test -bench . -run Table -v ./...
+
+bench-envconfig: go
+	@scripts/packages 'make bench-envconfig' tini=tini dumb-init=dumb-init catatonit=catatonit
+	go run ./envconfig/bench
 
 check: go
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted:"; echo "$$unformatted"; exit 1; }

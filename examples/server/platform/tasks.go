@@ -261,8 +261,11 @@ func (p *Platform) tasks(ctx context.Context, leases []vip.Lease) ([]Task, error
 
 func (p *Platform) taskOf(lease vip.Lease, current []promote.Deployment) Task {
 	task := Task{
-		Task: lease.Owner.Task, VIP: lease.Addr, State: lease.State, Instances: lease.Binding.Instances,
+		Task: lease.Owner.Task, VIP: lease.Addr, State: lease.State, Instances: []vip.Instance{},
 		Since: lease.Acquired, Expires: lease.Expires, CoolUntil: lease.CoolUntil,
+	}
+	if lease.State == vip.Leased { // afterwards the baseline answers
+		task.Instances = append(task.Instances, lease.Binding.Instances...)
 	}
 	for _, cluster := range clustersOf(lease) {
 		shown := TaskCluster{Cluster: cluster, Version: lease.Owner.Overrides[cluster]}
