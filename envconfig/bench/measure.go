@@ -156,6 +156,7 @@ func (b *bench) resident(peers []peer) error {
 		for !hasChild(cmd.Process.Pid) {
 			time.Sleep(time.Millisecond)
 		}
+		time.Sleep(300 * time.Millisecond) // until what only the start has needed is given back
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()

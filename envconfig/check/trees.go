@@ -307,15 +307,11 @@ func walkTOML(v any, key string, add func(Setting) error) error {
 		}
 		return nil
 	case []map[string]any:
-		if err := add(Setting{Key: key, Kind: List}); err != nil {
-			return err
+		items := make([]any, len(v))
+		for i := range v {
+			items[i] = v[i]
 		}
-		for i, item := range v {
-			if err := walkTOML(item, fmt.Sprintf("%s[%d]", key, i), add); err != nil {
-				return err
-			}
-		}
-		return nil
+		return walkTOML(items, key, add)
 	case []any:
 		if err := add(Setting{Key: key, Kind: List}); err != nil {
 			return err

@@ -107,7 +107,7 @@ func TestDrainOfAServiceInASessionOfItsOwn(t *testing.T) {
 	s := start(t, `ENVCONFIG_TEST_APP=background exec "$E" --init --on-main-exit=wait -- "$A" drain`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
-	require.Equal(t, 0, s.ends())
+	require.Contains(t, []int{0, 143}, s.ends(), "whether the one that started it has ended by itself before the signal came")
 	require.Contains(t, s.output.String(), "DRAINED")
 }
 
