@@ -33,7 +33,7 @@ server {
     set $kind plain;
     if ($arg_kind) { set $kind $arg_kind; }
     if ($request_method = POST) { return 405; }
-    if ($args ~* "forbidden=(\w+)") { return 302 /why/$1?city=$city; }
+    if ($args ~* "forbidden=(\w+)") { return 302 /why/$1?kind=$kind; }
     if ($nested = yes) { rewrite ^ /nested last; }
     location = /n { proxy_pass http://one; }
     location /city { return 301 /c/$city$is_args$args; }
