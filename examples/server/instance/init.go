@@ -67,7 +67,8 @@ func become(pipe *os.File) error {
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, l.Args, l.Env))
 }
 
-// enterRoot makes dir the root of this process's mount namespace, with /proc and the harmless devices in it.
+// enterRoot makes dir the root of this process's mount namespace, with /proc and the harmless devices in it. The image is
+// not trusted: what is mounted upon is opened through os.Root, so that no link in it leads to the machine's own files.
 func enterRoot(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -75,19 +76,18 @@ func enterRoot(dir string) error {
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
-	for _, device := range []string{"null", "zero", "full", "random", "urandom"} {
-		if err := bindDevice(dir, device); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "proc"), 0o755); err != nil {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return err
 	}
-	// Where part of the machine's own /proc is hidden the kernel refuses a new one to a user namespace; a service can
-	// live without.
-	err := unix.Mount("proc", filepath.Join(dir, "proc"), "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	if err != nil && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("mount /proc: %w", err)
+	defer root.Close()
+	for _, device := range []string{"null", "zero", "full", "random", "urandom"} {
+		if err := bindDevice(root, device); err != nil {
+			return fmt.Errorf("/dev/%s: %w", device, err)
+		}
+	}
+	if err := mountProc(root); err != nil {
+		return fmt.Errorf("/proc: %w", err)
 	}
 	if err := os.Chdir(dir); err != nil {
 		return err
@@ -98,21 +98,38 @@ func enterRoot(dir string) error {
 	return unix.Unmount(".", unix.MNT_DETACH)
 }
 
-func bindDevice(dir, device string) error {
-	target := filepath.Join(dir, "dev", device)
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+func bindDevice(root *os.Root, device string) error {
+	if err := root.MkdirAll("dev", 0o755); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o666)
+	f, err := root.OpenFile("dev/"+device, os.O_CREATE|os.O_RDONLY, 0o666)
 	if err != nil {
 		return err
 	}
-	_ = f.Close()
-	if err := unix.Mount("/dev/"+device, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind /dev/%s: %w", device, err)
-	}
-	return nil
+	defer f.Close()
+	return unix.Mount("/dev/"+device, opened(f), "", unix.MS_BIND, "")
 }
+
+func mountProc(root *os.Root) error {
+	if err := root.MkdirAll("proc", 0o755); err != nil {
+		return err
+	}
+	f, err := root.Open("proc")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// Where part of the machine's own /proc is hidden the kernel refuses a new one to a user namespace; a service can
+	// live without.
+	err = unix.Mount("proc", opened(f), "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return err
+}
+
+// opened is a path to an open file that leads nowhere else, whatever happens to its name.
+func opened(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // lookPath is exec.LookPath by the PATH of the new environment.
 func lookPath(name string, env []string) (string, error) {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // process starts a copy of this program in new namespaces; it waits there for its launch order on the returned pipe.
@@ -47,7 +49,7 @@ func send(order *os.File, l launch) error {
 	return errors.Join(json.NewEncoder(order).Encode(l), order.Close())
 }
 
-// startTicks is field 22 of /proc/PID/stat (proc(5)); ok is false when there is no such process or it is a zombie.
+// startTicks is field 22 of /proc/PID/stat (proc(5)); ok is false when there is no such process.
 func startTicks(pid int) (ticks uint64, ok bool) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -58,17 +60,27 @@ func startTicks(pid int) (ticks uint64, ok bool) {
 	if !found || len(fields) < 20 {
 		return 0, false
 	}
-	// While a program of several threads executes another, its first thread may look dead: then there are other threads.
-	dead, threads := fields[0] == "Z" || fields[0] == "X", fields[17]
-	if dead && (threads == "0" || threads == "1") {
-		return 0, false
-	}
 	ticks, err = strconv.ParseUint(fields[19], 10, 64)
 	return ticks, err == nil
 }
 
 // Alive tells whether the process of the instance lives.
+//
+// It asks a pidfd, not the state in /proc/PID/stat: while a program of several threads executes another, as envconfig
+// executes the service, the state is that of its first thread, which may be dead already.
 func (i Instance) Alive() bool {
-	ticks, ok := startTicks(i.PID)
-	return ok && ticks == i.Ticks
+	fd, err := unix.PidfdOpen(i.PID, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if ticks, ok := startTicks(i.PID); !ok || ticks != i.Ticks {
+		return false
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) // readable when all threads have ended
+		if err != unix.EINTR {
+			return err == nil && n == 0
+		}
+	}
 }

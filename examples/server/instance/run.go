@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -59,6 +60,7 @@ func (r *Runtime) restart(ctx context.Context, id string) {
 	i.Restarts++
 	i, err := r.start(ctx, i)
 	if err != nil {
+		err = errors.Join(err, r.end(context.WithoutCancel(ctx), i)) // one that is not ready would pass for alive
 		if ctx.Err() == nil {
 			r.config.Logger.Warn("instance does not start again", "id", id, "err", err)
 		}

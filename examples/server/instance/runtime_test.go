@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // push makes an image of the sample service and returns its reference by digest.
-func push(t *testing.T, change func(*v1.Config)) string {
+func push(t *testing.T, change func(*v1.Config), more ...tar.Header) string {
 	t.Helper()
 	server := httptest.NewServer(registry.New())
 	t.Cleanup(server.Close)
@@ -55,6 +55,9 @@ func push(t *testing.T, change func(*v1.Config)) string {
 		require.NoError(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.content)), Typeflag: tar.TypeReg}))
 		_, err := w.Write([]byte(f.content))
 		require.NoError(t, err)
+	}
+	for _, header := range more {
+		require.NoError(t, w.WriteHeader(&header))
 	}
 	require.NoError(t, w.Close())
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
@@ -163,6 +166,7 @@ func TestStartLeavesNothingWhenItDoesNotSucceed(t *testing.T) {
 		"no entry":  {"a", push(t, func(c *v1.Config) { c.Entrypoint = nil }), "neither ENTRYPOINT nor CMD"},
 		"no user":   {"a", push(t, func(c *v1.Config) { c.User = "nobody" }), `"nobody" is not in the image's /etc/passwd`},
 		"no binary": {"a", push(t, func(c *v1.Config) { c.Entrypoint = []string{"none"} }), "not in PATH"},
+		"links out": {"a", push(t, nil, tar.Header{Name: "dev", Linkname: "/tmp", Typeflag: tar.TypeSymlink}), "/dev/null"},
 		"ends":      {"a", push(t, func(c *v1.Config) { c.Env = append(c.Env, "HELLO_CONFIG=/none") }), "was it activated"},
 	} {
 		t.Run(name, func(t *testing.T) {
