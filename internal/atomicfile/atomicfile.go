@@ -11,7 +11,8 @@ import (
 
 // Write puts data into the file name with exactly the permissions perm, whatever the umask. It writes a temporary file
 // beside name, syncs it, renames it over name and syncs the folder. On an error name is as it was and nothing is left
-// behind; a crash may leave a file that matches ".<base>.tmp-*" in the same folder.
+// behind, except that after an error of the last step, which says so, name has the new content and may lose it in a power
+// failure. A crash may leave a file that matches ".<base>.tmp-*" in the same folder.
 func Write(name string, data []byte, perm fs.FileMode) (err error) {
 	dir, base := filepath.Split(name)
 	if dir == "" {
@@ -21,9 +22,13 @@ func Write(name string, data []byte, perm fs.FileMode) (err error) {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	renamed := false
 	defer func() {
+		if err != nil && !renamed {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(f.Name())))
+			err = fmt.Errorf("write %s: %w", name, err)
 		}
 	}()
 	_, err = f.Write(data)
@@ -42,6 +47,7 @@ func Write(name string, data []byte, perm fs.FileMode) (err error) {
 	if err = os.Rename(f.Name(), name); err != nil {
 		return err
 	}
+	renamed = true
 	return syncDir(dir)
 }
 
