@@ -78,7 +78,7 @@ func run(ctx context.Context, once bool, server, data, examples string) (err err
 	go func() {
 		waitErr := <-ended
 		ended <- waitErr
-		died(fmt.Errorf("it has ended (%w): see %s", errors.Join(waitErr), log.Name()))
+		died(fmt.Errorf("it has ended (%v): see %s", waitErr, log.Name()))
 	}()
 	if err := story.WaitReady(ready, base); err != nil {
 		return errors.Join(err, tail(log.Name()))
@@ -93,7 +93,12 @@ func run(ctx context.Context, once bool, server, data, examples string) (err err
 	}
 	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would write \"127.58.0.1 %s\" into the hosts file,\nor say: curl --resolve %[3]s:8880:127.58.0.1 http://%[3]s:8880/\nCtrl-C ends everything.\n",
 		time.Since(start).Seconds(), base, story.Host)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case waitErr := <-ended:
+		ended <- nil // told here
+		err = errors.Join(err, fmt.Errorf("the server has ended (%v): see %s", waitErr, log.Name()))
+	}
 	return err
 }
 

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
@@ -81,5 +82,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%s serves %s %s for the task %s; Ctrl-C finishes it\n", lease.Addr, *cluster, *version, *task)
 	<-ctx.Done()
-	return hooks.Finished(background, *task)
+	finishing, cancel := context.WithTimeout(background, 10*time.Second) // Nginx may be away
+	defer cancel()
+	return hooks.Finished(finishing, *task)
 }

@@ -30,6 +30,9 @@ func NewHooks(ctx context.Context, pool vip.Pool, store vip.Store, driver nginxs
 		return nil, err
 	}
 	routes := nginxsync.Snapshot{Baseline: baseline, Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	for _, lease := range leases.Locate(vip.Query{}) { // of tasks from before a restart
+		routes.Overlays[lease.Addr] = overlay(lease)
+	}
 	source := nginxsync.NewStaticSource(routes)
 	agent, err := nginxsync.NewAgent(nginxsync.Config{Source: source, Driver: driver, StateFile: stateFile})
 	return &Hooks{leases: leases, source: source, agent: agent, routes: routes}, err
@@ -42,15 +45,26 @@ func (h *Hooks) Deployed(ctx context.Context, task, cluster, version string, ins
 		return lease, err
 	}
 	var bound []vip.Instance
-	var routed []nginxsync.Instance
 	for _, addr := range instances {
 		bound = append(bound, vip.Instance{ID: addr.String(), Addr: addr, Cluster: cluster, Version: version})
-		routed = append(routed, nginxsync.Instance{ID: addr.String(), Addr: addr, Version: version})
 	}
 	if lease, err = h.leases.Bind(ctx, lease.ID, lease.Generation, bound); err != nil {
 		return lease, err
 	}
-	return lease, h.route(ctx, lease.Addr, map[string][]nginxsync.Instance{cluster: routed})
+	return lease, h.route(ctx, lease.Addr, overlay(lease))
+}
+
+// overlay is who serves on the VIP of a lease. A cluster of the task without an instance stays in it, empty: it must not
+// look like the baseline.
+func overlay(lease vip.Lease) map[string][]nginxsync.Instance {
+	routed := map[string][]nginxsync.Instance{}
+	for cluster := range lease.Owner.Overrides {
+		routed[cluster] = nil
+	}
+	for _, i := range lease.Binding.Instances {
+		routed[i.Cluster] = append(routed[i.Cluster], nginxsync.Instance{ID: i.ID, Addr: i.Addr, Version: i.Version})
+	}
+	return routed
 }
 
 // Finished lets the task's VIP answer the baseline again and gives it back.

@@ -57,7 +57,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("server", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&o.data, "data", "sluice-data", "`folder` for everything that outlives the process")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:8800", "`address` of the API and the page; other than loopback needs SLUICE_TOKEN")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8800", "`address` of the API and the page; other than loopback needs SLUICE_TOKEN, and a TLS proxy in front")
 	f.StringVar(&o.registry, "registry", "127.0.0.1:5800", "loopback `address` of the OCI registry")
 	f.StringVar(&o.pool, "pool", "127.58.0.0/24", "`range` of virtual IPs")
 	f.StringVar(&o.nginx, "nginx", "", "`folder` with the production Nginx configuration; its main file is nginx.conf (default: the embedded sample)")
@@ -75,6 +75,9 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	}
 	if o.stop {
 		return o, nil
+	}
+	if !web.IsLoopback(o.registry) {
+		return o, fmt.Errorf("-registry %s: the registry asks nobody who he is, so it listens on a loopback address only", o.registry)
 	}
 	if o.envconfig == "" {
 		self, err := os.Executable()
@@ -130,7 +133,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	group, running := errgroup.WithContext(ctx)
 	registryInUse, endRegistry := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRegistry()
-	group.Go(func() error { return serve(registryInUse, registryListener, images) })
+	group.Go(func() error { return serve(registryInUse, registryListener, web.LoopbackOnly(images)) })
 	group.Go(func() error { return serve(running, listener, site) })
 	group.Go(func() error {
 		defer endRegistry() // changes under way pull from it until Run returns

@@ -172,14 +172,18 @@ func (t *teller) promotion(ctx context.Context) error {
 		return err
 	}
 	for _, environment := range environments {
+		asked := false
 		for _, i := range instances {
-			if i.Cluster != "hello_web" || i.Version != "v2" || i.Environment != environment {
+			if asked || i.Cluster != "hello_web" || i.Version != "v2" || i.Environment != environment {
 				continue
 			}
+			asked = true
 			a, err := visit(ctx, i.Addr, i.Addr.String(), "/")
 			t.step("ask the instance in "+environment, fmt.Sprintf("%q, digest %s", a.Greeting, a.Digest), err,
 				want{"greeting", a.Greeting, "welcome from " + environment}, want{"digest", a.Digest, digest})
-			break
+		}
+		if !asked {
+			t.step("ask the instance in "+environment, nil, errors.New("there is none of v2"))
 		}
 	}
 	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v2", Environment: "stable"})

@@ -28,20 +28,17 @@ type Config struct {
 // Result counts.
 type Result struct {
 	Steps, Failed int
-	// BuildOfOneChange is how long the server took to build and push an image of which one layer had changed.
-	BuildOfOneChange time.Duration
 }
 
 // teller is the state that the parts of the story share.
 type teller struct {
 	Config
 	report
-	api      client
-	work     string // compiled binaries
-	plain    netip.AddrPort
-	digests  map[string]string // by "cluster version"
-	vips     map[string]netip.AddrPort
-	quickest time.Duration
+	api     client
+	work    string // compiled binaries
+	plain   netip.AddrPort
+	digests map[string]string // by "cluster version"
+	vips    map[string]netip.AddrPort
 }
 
 // Run tells the whole story. Its error says that the story could not go on; what a step saw that it should not have seen is
@@ -83,7 +80,7 @@ func Run(ctx context.Context, config Config) (Result, error) {
 		fmt.Fprintf(t.out, "\nthe story cannot go on: %v\n", err)
 	}
 	fmt.Fprintf(t.out, "\ndemo: %d steps, %d failed\n", t.steps, t.failed)
-	return Result{t.steps, t.failed, t.quickest}, err
+	return Result{t.steps, t.failed}, err
 }
 
 // WaitReady waits until the server works.

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,7 +60,10 @@ func New(ctx context.Context, config Config) (*Edge, error) {
 			return nil, fmt.Errorf("edge: %w", err)
 		}
 	}
-	if config.Dir, err = realPath(config.Dir); err != nil {
+	if config.Dir, err = realPath(config.Dir); err == nil && strings.Trim(config.Dir, plainPath) != "" {
+		err = fmt.Errorf("folder %q: its path becomes a part of the Nginx configuration, so it may have letters, digits and /._- only: choose another", config.Dir)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	tree, err := conf.Parse(config.Tree, "nginx.conf")
@@ -80,6 +84,8 @@ func New(ctx context.Context, config Config) (*Edge, error) {
 	}
 	return e, nil
 }
+
+const plainPath = "/._-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 func findProgram(program string) (string, error) {
 	path, err := exec.LookPath(cmp.Or(program, "nginx"))

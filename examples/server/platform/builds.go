@@ -55,7 +55,7 @@ type Build struct {
 func (s BuildState) Ended() bool { return s == BuildSucceeded || s == BuildFailed }
 
 // SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run works off in order. What is
-// wrong with the template's parameters is said at once.
+// wrong with the template's parameters is said at once. What is built is the source as it is now.
 func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	if err := errors.Join(checkName("cluster", request.Cluster), checkName("version", request.Version), checkName("source", request.Source)); err != nil {
 		return Build{}, err
@@ -83,6 +83,9 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	}
 	build := Build{
 		ID: fmt.Sprintf("b%06d", n), BuildRequest: request, Dockerfile: string(dockerfile), State: BuildQueued, Queued: time.Now().UTC(),
+	}
+	if err := p.keepSource(build); err != nil {
+		return Build{}, err
 	}
 	build, err = p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
 	if err != nil {
@@ -155,13 +158,14 @@ func (p *Platform) runBuild(ctx context.Context, build Build) error {
 		build.State, build.Error = BuildFailed, err.Error()
 		fmt.Fprintln(log, "failed:", err)
 	}
-	return p.saveBuild(build)
+	if err := p.saveBuild(build); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.keptSource(build.ID))
 }
 
 func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (builder.Result, error) {
-	p.sourcesMu.RLock()
-	defer p.sourcesMu.RUnlock()
-	files, labels, done, err := p.buildContext(build.Source)
+	files, labels, done, err := p.buildContext(build)
 	if err != nil {
 		return builder.Result{}, err
 	}

@@ -5,5 +5,5 @@
 //
 // What is acknowledged is on disk: the journal, the leases, the builds and which generation of a target serves stand in one
 // bbolt file, images in the registry, instances in folders of their own. Open after a crash finds all of them, finishes
-// what was under way and goes on.
+// what was under way and goes on. Uploaded sources are not synced: a power failure may lose one.
 package platform

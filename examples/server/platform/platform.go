@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -78,9 +77,9 @@ type Platform struct {
 	source    *nginxsync.StaticSource
 	aside     *aside
 	locks     locks
-	sourcesMu sync.RWMutex // held for reading by a build, for writing while a source is replaced
+	sourcesMu sync.RWMutex // held for reading while a source is kept for a build, for writing while it is replaced
 
-	ready   chan struct{} // closed when what a crash had cut off is finished
+	ready   chan struct{} // closed when Run has been through what a crash had cut off
 	changes sync.RWMutex  // held for reading by every change, for writing to let them end
 	closed  bool          // guarded by changes
 
@@ -260,7 +259,8 @@ func (p *Platform) keepInStep(ctx context.Context, before string) string {
 	return before
 }
 
-// Ready is closed when Run has finished what a crash had cut off. Changes wait for it.
+// Ready is closed when Run has been through what a crash had cut off; what it could not finish is logged and tried again.
+// Changes wait for it.
 func (p *Platform) Ready() <-chan struct{} { return p.ready }
 
 // begin admits a change when the platform is ready for it. Run waits for its end.
@@ -326,8 +326,3 @@ func openState(dir string) (*bbolt.DB, error) {
 }
 
 func (p *Platform) baseline() string { return p.pipeline[len(p.pipeline)-1] }
-
-// VIPAddr is where a tester reaches a VIP.
-func (p *Platform) VIPAddr(addr netip.Addr) netip.AddrPort {
-	return netip.AddrPortFrom(addr, uint16(p.config.NginxPort))
-}

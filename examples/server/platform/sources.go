@@ -42,7 +42,7 @@ func (p *Platform) Sources() ([]string, error) {
 }
 
 // PutSource unpacks a tar archive as the source folder name; an earlier one of this name is replaced at once when the
-// archive has been read to its end, and when no build takes anything in.
+// archive has been read to its end. Builds that were submitted before keep the earlier one.
 func (p *Platform) PutSource(name string, archive io.Reader) error {
 	if err := checkName("source", name); err != nil {
 		return err
@@ -71,10 +71,55 @@ func (p *Platform) PutSource(name string, archive io.Reader) error {
 
 func (p *Platform) sourcesDir() string { return filepath.Join(p.config.Dir, "sources") }
 
-// buildContext is the source folder with the envconfig binary and, where there is configuration, its manifest; labels
+// keptSource is the source of a build as it was when the build was submitted.
+func (p *Platform) keptSource(build string) string {
+	return filepath.Join(p.config.Dir, "builds", build+".source")
+}
+
+// keepSource keeps the source for the build. One that is not there is found missing when the build runs.
+func (p *Platform) keepSource(build Build) error {
+	p.sourcesMu.RLock()
+	defer p.sourcesMu.RUnlock()
+	err := linkTree(filepath.Join(p.sourcesDir(), build.Source), p.keptSource(build.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// linkTree makes the folder to with the folders of from, and hard links to its files: an upload replaces files, it never
+// writes into them.
+func linkTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rest, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rest)
+		switch {
+		case entry.IsDir():
+			return os.Mkdir(target, 0o755)
+		case entry.Type() == fs.ModeSymlink:
+			link, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(link, target)
+		case entry.Type().IsRegular():
+			return os.Link(path, target)
+		}
+		return nil
+	})
+}
+
+// buildContext is the build's source with the envconfig binary and, where there is configuration, its manifest; labels
 // are those that the image gets for it.
-func (p *Platform) buildContext(name string) (context fs.FS, labels map[string]string, done func() error, err error) {
-	root, err := os.OpenRoot(filepath.Join(p.sourcesDir(), name))
+func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]string, done func() error, err error) {
+	name := build.Source
+	root, err := os.OpenRoot(p.keptSource(build.ID))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil, invalid("source %q: no such folder below %s; upload it first", name, p.sourcesDir())
 	}

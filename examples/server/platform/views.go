@@ -140,9 +140,6 @@ func (p *Platform) Pools() []Pool {
 // Instances returns all instances, sorted by id.
 func (p *Platform) Instances() []instance.Instance { return p.instances.List() }
 
-// InstanceLog returns the path of an instance's output.
-func (p *Platform) InstanceLog(id string) string { return p.instances.Log(id) }
-
 // NginxStatus is what the agent and Nginx say.
 type NginxStatus struct {
 	Port     int      `json:"port"`

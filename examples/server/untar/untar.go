@@ -72,7 +72,7 @@ func writeEntry(root *os.Root, header *tar.Header, content io.Reader) error {
 	return errors.Join(own(d, header, mode), d.Close())
 }
 
-// own sets owner and mode on the open file, in this order: a change of the owner clears the set-user-id bit.
+// own sets owner and mode on the open file, whatever the umask.
 func own(f *os.File, header *tar.Header, mode fs.FileMode) error {
 	if os.Geteuid() == 0 {
 		if err := f.Chown(header.Uid, header.Gid); err != nil {

@@ -103,7 +103,7 @@ func actor(r *http.Request) string {
 
 // Health tells that the server works on requests.
 type Health struct {
-	Ready bool `json:"ready"` // what a crash had cut off is finished
+	Ready bool `json:"ready"` // the server has been through what a crash had cut off
 }
 
 func (w *web) health() Health {

@@ -47,6 +47,7 @@ func (w *web) session() string {
 }
 
 func (w *web) login(rw http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(rw, r.Body, 4<<10) // anybody may ask
 	if r.Method == http.MethodPost && equal(r.PostFormValue("token"), w.Token) {
 		http.SetCookie(rw, &http.Cookie{Name: cookieName, Value: w.session(), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
 		http.Redirect(rw, r, "/", http.StatusSeeOther)

@@ -45,6 +45,7 @@ type matrixCell struct {
 	Environment        string
 	Deployments, Tasks []platform.Deployment
 	Next               string // the environment that does not have this digest yet and comes next; empty if there is none
+	NextHas            string // the digest that is there, for compare-and-set; "none" for nothing
 }
 
 func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, sentTo string) {
@@ -105,7 +106,10 @@ func matrix(overview platform.Overview) []matrixRow {
 		for n := range row.Cells[1:] {
 			here, next := &row.Cells[n], row.Cells[n+1]
 			if len(here.Deployments) > 0 && (len(next.Deployments) == 0 || next.Deployments[0].Digest != here.Deployments[0].Digest) {
-				here.Next = next.Environment
+				here.Next, here.NextHas = next.Environment, string(promote.None)
+				if len(next.Deployments) > 0 {
+					here.NextHas = next.Deployments[0].Digest
+				}
 			}
 		}
 		rows = append(rows, row)

@@ -83,14 +83,16 @@ func (w *web) pages(mux *http.ServeMux) {
 	w.form(mux, "promotions", func(ctx context.Context, f form) (string, error) {
 		cluster, version, _ := strings.Cut(f.value("image"), " ")
 		_, err := p.Promote(ctx, platform.PromotionRequest{
-			Cluster: cluster, Version: version, Environment: f.value("environment"), Actor: f.actor(), Reason: f.value("reason"),
+			Cluster: cluster, Version: version, Environment: f.value("environment"), Expect: f.value("expect"),
+			Actor: f.actor(), Reason: f.value("reason"),
 		})
 		return "/#environments", err
 	})
 	w.form(mux, "rollbacks", func(ctx context.Context, f form) (string, error) {
-		cluster, environment, _ := strings.Cut(f.value("target"), " ")
+		cluster, rest, _ := strings.Cut(f.value("target"), " ")
+		environment, current, _ := strings.Cut(rest, " ") // what the page showed as current
 		_, err := p.Rollback(ctx, platform.RollbackRequest{
-			Cluster: cluster, Environment: environment, Digest: f.value("digest"), Actor: f.actor(), Reason: f.value("reason"),
+			Cluster: cluster, Environment: environment, Digest: f.value("digest"), Expect: current, Actor: f.actor(), Reason: f.value("reason"),
 		})
 		return "/#environments", err
 	})

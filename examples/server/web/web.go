@@ -27,7 +27,6 @@ var ErrTokenRequired = errors.New("a token is required on an address that others
 
 type web struct {
 	Config
-	loopback bool
 }
 
 // New returns the handler of the API and the page.
@@ -35,8 +34,8 @@ func New(config Config) (http.Handler, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	w := &web{Config: config, loopback: isLoopback(config.Listen)}
-	if !w.loopback && config.Token == "" {
+	w := &web{Config: config}
+	if !IsLoopback(config.Listen) && config.Token == "" {
 		return nil, ErrTokenRequired
 	}
 	mux := http.NewServeMux()
@@ -46,10 +45,15 @@ func New(config Config) (http.Handler, error) {
 	protect.SetDenyHandler(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		writeProblem(rw, http.StatusForbidden, "the request comes from a page of another site")
 	}))
-	return w.checkHost(protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))), nil
+	site := protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))
+	if IsLoopback(config.Listen) {
+		site = LoopbackOnly(site)
+	}
+	return site, nil
 }
 
-func isLoopback(listen string) bool {
+// IsLoopback tells whether host:port can be reached from this machine only.
+func IsLoopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
 		return false
@@ -61,15 +65,15 @@ func isLoopback(listen string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// checkHost refuses, on a loopback address, a Host that is no loopback name: a page from elsewhere whose name was made to
-// resolve to 127.0.0.1 would otherwise be "same origin".
-func (w *web) checkHost(next http.Handler) http.Handler {
+// LoopbackOnly refuses a Host that is no loopback name: a page from elsewhere whose name was made to resolve to 127.0.0.1
+// would otherwise be "same origin".
+func LoopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if _, _, err := net.SplitHostPort(host); err != nil { // without a port
 			host = net.JoinHostPort(strings.Trim(host, "[]"), "80")
 		}
-		if w.loopback && !isLoopback(host) {
+		if !IsLoopback(host) {
 			writeProblem(rw, http.StatusMisdirectedRequest, "this server answers to loopback names only, not to "+r.Host)
 			return
 		}
