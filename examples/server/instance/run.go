@@ -59,11 +59,12 @@ func (r *Runtime) restart(ctx context.Context, id string) {
 	before := i.Addr
 	i.Restarts++
 	i, err := r.start(ctx, i)
+	if ctx.Err() != nil { // it may well get ready, and the next Run looks after it
+		return
+	}
 	if err != nil {
-		err = errors.Join(err, r.end(context.WithoutCancel(ctx), i)) // one that is not ready would pass for alive
-		if ctx.Err() == nil {
-			r.config.Logger.Warn("instance does not start again", "id", id, "err", err)
-		}
+		err = errors.Join(err, r.end(ctx, i)) // one that is not ready would pass for alive
+		r.config.Logger.Warn("instance does not start again", "id", id, "err", err)
 		return
 	}
 	r.config.Logger.Info("instance started again", "id", id, "addr", i.Addr, "restarts", i.Restarts)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 // push makes an image of the sample service and returns its reference by digest.
 func push(t *testing.T, change func(*v1.Config), more ...tar.Header) string {
 	t.Helper()
-	server := httptest.NewServer(registry.New())
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	binary := filepath.Join(t.TempDir(), "hello")
 	build := exec.Command("go", "build", "-ldflags", "-X main.version=v9", "-o", binary, "../../hello")
@@ -125,7 +126,7 @@ func TestInstanceLivesInItsImageAndOutlivesTheRuntime(t *testing.T) {
 	r = open(t, dir)
 	require.Equal(t, []instance.Instance{i}, r.List())
 	require.NoError(t, r.Stop(t.Context(), spec.ID))
-	require.ErrorIs(t, syscall.Kill(i.PID, 0), syscall.ESRCH)
+	require.False(t, i.Alive())
 	require.Empty(t, r.List())
 	require.NoDirExists(t, filepath.Join(dir, spec.ID))
 	require.ErrorIs(t, r.Stop(t.Context(), spec.ID), instance.ErrNotFound)
