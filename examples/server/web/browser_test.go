@@ -79,7 +79,10 @@ func (b *tab) submit(form string) {
 func (b *tab) press(button string) {
 	b.Helper()
 	b.mark()
-	b.do(chromedp.Click(chromedp.CSS(button)))
+	// not by its place on the screen: the live sections above may move it between the look and the press
+	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q).click(); true", button))); err != nil {
+		b.Fatalf("press %s: %v", button, err)
+	}
 	b.see("the next page", `!window.sameDocument && document.readyState == "complete"`)
 }
 
