@@ -33,6 +33,9 @@ type Config struct {
 	// Platform is what images on an empty base run on, and what is taken from a base for several. The default is linux on
 	// the architecture of this process.
 	Platform v1.Platform
+	// Repositories names repositories, as host:port/name, in which a layer may be already; a push asks the registry to take
+	// such a layer over instead of sending it. Those that this engine pushed to are remembered without it. The default is none.
+	Repositories func() []string
 	// TempDir is where layers are spooled during a build. The default is os.TempDir.
 	TempDir string
 }
@@ -42,6 +45,7 @@ type Config struct {
 type Engine struct {
 	config Config
 	known  digests
+	places places
 
 	mu    sync.Mutex
 	bases map[v1.Hash]tree // never changed once here
@@ -122,7 +126,7 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 		}
 	}
 	maps.Copy(s.labels(), r.Labels)
-	img, err := s.image()
+	img, err := s.image(target.repository)
 	if err != nil {
 		return builder.Result{}, err
 	}

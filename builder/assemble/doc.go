@@ -14,7 +14,7 @@
 // org.opencontainers.image.base.name and .digest. To know where its links lead and which folders it has, its layers
 // are read once and remembered.
 //
-// Layers are spooled to Config.TempDir, uncompressed and compressed, while a build runs. What the registry has is not sent
-// again. The registry's own list of tags has no conditional write: two builds of one [Engine] never overwrite each other's
+// Layers are spooled to Config.TempDir, uncompressed and compressed, while a build runs. What the repository has is not sent
+// again, nor what another repository of the registry has that this engine pushed to or Config.Repositories names. The registry's own list of tags has no conditional write: two builds of one [Engine] never overwrite each other's
 // tag, two processes might in the moment between look and write, and the one that lost sees it when it reads the tag back.
 package assemble

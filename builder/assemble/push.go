@@ -106,10 +106,14 @@ func (e *Engine) tree(digest v1.Hash, base v1.Image) (tree, error) {
 	return maps.Clone(t), nil
 }
 
-// image puts base, layers and configuration together.
-func (s *stage) image() (v1.Image, error) {
-	add := make([]mutate.Addendum, len(s.layers))
-	for i, l := range s.layers {
+// image puts base, layers and configuration together, for a push to the repository.
+func (s *stage) image(to name.Repository) (v1.Image, error) {
+	layers, err := s.mountable(to)
+	if err != nil {
+		return nil, err
+	}
+	add := make([]mutate.Addendum, len(layers))
+	for i, l := range layers {
 		add[i] = mutate.Addendum{Layer: l, MediaType: s.layerType}
 	}
 	img, err := mutate.Append(s.base, add...)
@@ -142,6 +146,9 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	ref := to.repository.Digest(digest.String())
 	if err := remote.Write(ref, img, s.options...); err != nil {
 		return builder.Result{}, fmt.Errorf("push: %w", err)
+	}
+	if err := s.remember(to.repository); err != nil {
+		return builder.Result{}, err
 	}
 	res, err := s.result(ref, img, m)
 	if err != nil {

@@ -177,7 +177,7 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 	maps.Copy(labels, template.Labels())
 	labels["org.opencontainers.image.title"] = build.Cluster
 	labels["org.opencontainers.image.version"] = build.Version
-	repository := p.config.Registry + "/" + build.Cluster
+	repository := p.repository(build.Cluster)
 	result, err := p.engine.Build(ctx, builder.Request{
 		Dockerfile: []byte(build.Dockerfile), Context: files, Repository: repository, Tag: build.Version, Labels: labels, Log: log,
 	})
@@ -192,6 +192,21 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 		Cluster: build.Cluster, Version: build.Version, Digest: digest, Repository: repository, Actor: build.Actor,
 	})
 }
+
+// repositories names those that hold images, for layers that clusters share.
+func (p *Platform) repositories() []string {
+	builds, _ := p.builds.list() // without the list, a shared layer is sent once more
+	var names []string
+	for _, b := range builds {
+		if b.State == BuildSucceeded {
+			names = append(names, p.repository(b.Cluster))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (p *Platform) repository(cluster string) string { return p.config.Registry + "/" + cluster }
 
 func (p *Platform) saveBuild(build Build) error {
 	_, err := p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })

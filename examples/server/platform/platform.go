@@ -125,7 +125,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.serving, err = openRecords[serving](p.db, "serving"); err != nil {
 		return err
 	}
-	p.engine = assemble.New(assemble.Config{Insecure: []string{p.config.Registry}})
+	p.engine = assemble.New(assemble.Config{Insecure: []string{p.config.Registry}, Repositories: p.repositories})
 	journal, err := boltjournal.New(p.db)
 	if err != nil {
 		return err
