@@ -159,17 +159,6 @@ func (e *Edge) nginx(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, e.config.Program, append(base, args...)...)
 }
 
-// Start starts Nginx, or has the one that runs here already take the new configuration.
-func (e *Edge) Start(ctx context.Context) error {
-	if master(e.config.Dir) == 0 {
-		return e.Ensure(ctx)
-	}
-	if out, err := e.nginx(ctx, "-c", e.mainFile(), "-s", "reload").CombinedOutput(); err != nil {
-		return fmt.Errorf("edge: reload: %w: %s", err, bytes.TrimSpace(out))
-	}
-	return nil
-}
-
 // Ensure starts Nginx if it does not run, and returns when it accepts requests. Workers whose master has been killed, which
 // would keep the ports, end before.
 func (e *Edge) Ensure(ctx context.Context) error {
