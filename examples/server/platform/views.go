@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -139,6 +140,14 @@ func (p *Platform) Pools() []Pool {
 
 // Instances returns all instances, sorted by id.
 func (p *Platform) Instances() []instance.Instance { return p.instances.List() }
+
+// InstanceLog returns the file that the output of a running instance goes to. Another one is ErrNotFound.
+func (p *Platform) InstanceLog(id string) (string, error) {
+	if !slices.ContainsFunc(p.instances.List(), func(i instance.Instance) bool { return i.ID == id }) {
+		return "", fmt.Errorf("%w: no instance %q runs", ErrNotFound, id)
+	}
+	return p.instances.Log(id), nil
+}
 
 // NginxStatus is what the agent and Nginx say.
 type NginxStatus struct {

@@ -66,6 +66,7 @@ func (w *web) routes() []route {
 			return p.WhoIs(r.Context(), addr)
 		})},
 		{"GET", "/instances", get(w, func(*http.Request) (any, error) { return instancesOf(p.Instances()), nil })},
+		{"GET", "/instances/{instance}/log", http.HandlerFunc(w.instanceLog)},
 		{"POST", "/instances/{instance}/restart", get(w, func(r *http.Request) (any, error) {
 			i, err := p.RestartInstance(r.Context(), r.PathValue("instance"))
 			return instanceOf(i), err

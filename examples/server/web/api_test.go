@@ -2,6 +2,8 @@ package web_test
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -157,6 +159,7 @@ func (c *caller) promotions(v1 platform.Build) {
 	c.call(promote, "/promotions", promotion("v1", "test", `,"expect":"none","reason":"the first"`), 200, &deployed)
 	require.Equal(c, v1.Digest, deployed.Digest)
 	require.Contains(c, c.refused(promote, "/promotions", promotion("v2", "test", `,"expect":"`+v2.Digest+`"`), 409).Detail, "ann")
+	require.Equal(c, http.StatusConflict, c.deployForm("hello_web v2", "test", v2.Digest).StatusCode)
 	c.call(promote, "/promotions", promotion("v2", "test", `,"expect":"`+v1.Digest+`"`), 200, nil)
 	require.Equal(c, []string{"app/conf/app.properties"}, c.refused(promote, "/promotions", promotion("v2", "sandbox", ""), 422).Missing)
 
@@ -173,6 +176,19 @@ func (c *caller) promotions(v1 platform.Build) {
 	var journal []platform.Entry
 	c.call("GET /journal", "/journal?cluster=hello_web", "", 200, &journal)
 	require.Equal(c, "bob", journal[len(journal)-1].Actor)
+}
+
+// deployForm sends what the page's form does; seen is what the page showed as current.
+func (c *caller) deployForm(image, environment, seen string) *http.Response {
+	cluster, _, _ := strings.Cut(image, " ")
+	form := url.Values{"image": {image}, "environment": {environment}, "seen." + cluster + "." + environment: {seen}}
+	r, err := http.NewRequestWithContext(c.Context(), "POST", c.server.URL+"/do/promotions", strings.NewReader(form.Encode()))
+	require.NoError(c, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	response, err := http.DefaultTransport.RoundTrip(r) // which follows no redirect
+	require.NoError(c, err)
+	require.NoError(c, response.Body.Close())
+	return response
 }
 
 func (c *caller) tasks() {
@@ -210,6 +226,10 @@ func (c *caller) instances() {
 	var before, after []web.Instance
 	c.call("GET /instances", "/instances", "", 200, &before)
 	require.Len(c, before, 1)
+	c.refused("GET /instances/{instance}/log", "/instances/nobody/log", "", 404)
+	c.call("GET /instances/{instance}/log", "/instances/"+before[0].ID+"/log", "", 200, nil)
+	_, log := c.server.Do(c, "GET", "/instances/"+before[0].ID+"/log", nil)
+	require.NotEmpty(c, log, "a service says where it listens")
 	c.refused("POST /instances/{instance}/restart", "/instances/nobody/restart", "", 404)
 	var fresh web.Instance
 	c.call("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart", "", 200, &fresh)

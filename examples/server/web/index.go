@@ -48,6 +48,14 @@ type matrixCell struct {
 	NextHas            string // the digest that is there, for compare-and-set; "none" for nothing
 }
 
+// Has is the digest that is here, for compare-and-set; "none" for nothing.
+func (c matrixCell) Has() string {
+	if len(c.Deployments) == 0 {
+		return string(promote.None)
+	}
+	return c.Deployments[0].Digest
+}
+
 func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, sentTo string) {
 	page, err := w.indexPage(r.Context())
 	if err != nil {
@@ -105,11 +113,8 @@ func matrix(overview platform.Overview) []matrixRow {
 		}
 		for n := range row.Cells[1:] {
 			here, next := &row.Cells[n], row.Cells[n+1]
-			if len(here.Deployments) > 0 && (len(next.Deployments) == 0 || next.Deployments[0].Digest != here.Deployments[0].Digest) {
-				here.Next, here.NextHas = next.Environment, string(promote.None)
-				if len(next.Deployments) > 0 {
-					here.NextHas = next.Deployments[0].Digest
-				}
+			if len(here.Deployments) > 0 && next.Has() != here.Has() {
+				here.Next, here.NextHas = next.Environment, next.Has()
 			}
 		}
 		rows = append(rows, row)

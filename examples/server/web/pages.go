@@ -82,8 +82,10 @@ func (w *web) pages(mux *http.ServeMux) {
 	})
 	w.form(mux, "promotions", func(ctx context.Context, f form) (string, error) {
 		cluster, version, _ := strings.Cut(f.value("image"), " ")
+		environment := f.value("environment")
+		expect := cmp.Or(f.value("expect"), f.value("seen."+cluster+"."+environment)) // what the page showed as current
 		_, err := p.Promote(ctx, platform.PromotionRequest{
-			Cluster: cluster, Version: version, Environment: f.value("environment"), Expect: f.value("expect"),
+			Cluster: cluster, Version: version, Environment: environment, Expect: expect,
 			Actor: f.actor(), Reason: f.value("reason"),
 		})
 		return "/#environments", err

@@ -66,6 +66,28 @@ func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// maxInstanceLog is how much of an instance's log is shown: its end.
+const maxInstanceLog = 1 << 20
+
+func (w *web) instanceLog(rw http.ResponseWriter, r *http.Request) {
+	path, err := w.Platform.InstanceLog(r.PathValue("instance"))
+	if err != nil {
+		w.fail(rw, r, err)
+		return
+	}
+	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	rw.Header().Set("Cache-Control", "no-store")
+	f, err := os.Open(path)
+	if err != nil {
+		return // it has said nothing yet, or has just ended
+	}
+	defer f.Close()
+	if _, err := f.Seek(-maxInstanceLog, io.SeekEnd); err != nil {
+		_, _ = f.Seek(0, io.SeekStart) // it is shorter
+	}
+	_, _ = io.Copy(rw, f)
+}
+
 // logLines are the whole lines of the log.
 func (w *web) logLines(build platform.Build) []string {
 	data, err := os.ReadFile(w.Platform.BuildLog(build.ID))
