@@ -1,7 +1,6 @@
 package nginxsync
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,7 +11,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Bundle is one snapshot of a production tree. It does not change.
@@ -28,10 +26,12 @@ type BundleFile struct {
 }
 
 // BundleSource says what the production tree is. It is pulled: the caller keeps the digest that it has and asks for another.
+// bundletest.Run holds an implementation to the contract. An implementation is safe for concurrent use.
 type BundleSource interface {
 	// Fetch blocks until the production tree's digest differs from after, and returns the tree. An after of "" returns the
 	// current tree as soon as there is one. The error is the context's cause when ctx ends; any other error is worth
-	// another try later.
+	// another try later, and says that the production tree is not known, never that it is gone: ErrBundle is in the chain
+	// when there is one that is refused.
 	Fetch(ctx context.Context, after string) (*Bundle, error)
 }
 
@@ -40,23 +40,33 @@ var ErrBundle = errors.New("bundle refused")
 
 // BundleLimits bound what is accepted. The zero value is ready to use.
 type BundleLimits struct {
-	Files int   // The default is 20,000.
-	Bytes int64 // of all contents together. The default is 256 MiB.
+	Files int   // The default is DefaultFiles.
+	Bytes int64 // of all contents together. The default is DefaultBytes.
 }
+
+// The default limits of a bundle.
+const (
+	DefaultFiles = 20_000
+	DefaultBytes = 256 << 20
+)
 
 func (l BundleLimits) withDefaults() BundleLimits {
 	if l.Files <= 0 {
-		l.Files = 20_000
+		l.Files = DefaultFiles
 	}
 	if l.Bytes <= 0 {
-		l.Bytes = 256 << 20
+		l.Bytes = DefaultBytes
 	}
 	return l
 }
 
-// NewBundle checks the names and takes the digest.
+// NewBundle checks the names and the sizes and takes the digest. A bundle without a file is refused: it stands for a source
+// that lost its content, never for a production Nginx.
 func NewBundle(files map[string]BundleFile, limits BundleLimits) (*Bundle, error) {
 	limits = limits.withDefaults()
+	if len(files) == 0 {
+		return nil, fmt.Errorf("no files: %w", ErrBundle)
+	}
 	if len(files) > limits.Files {
 		return nil, fmt.Errorf("%d files, limit is %d: %w", len(files), limits.Files, ErrBundle)
 	}
@@ -65,6 +75,11 @@ func NewBundle(files map[string]BundleFile, limits BundleLimits) (*Bundle, error
 	for _, name := range sortedKeys(files) {
 		if why := badName(name); why != "" {
 			return nil, fmt.Errorf("file %q: %s: %w", name, why, ErrBundle)
+		}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if _, ok := files[dir]; ok {
+				return nil, fmt.Errorf("file %q: %q is a file and a folder: %w", name, dir, ErrBundle)
+			}
 		}
 		f := files[name]
 		if size += int64(len(f.Text)); size > limits.Bytes {
@@ -95,71 +110,6 @@ func (b *Bundle) FS() fs.FS {
 		texts[name] = f.Text
 	}
 	return textFS(texts)
-}
-
-// FolderSource is a BundleSource that looks at a folder from time to time. A change is believed when two looks in a row see
-// the same, so that a writer who is at work is left to finish.
-type FolderSource struct {
-	FS     fs.FS         // os.DirFS of the folder
-	Every  time.Duration // between two looks. The default is two seconds.
-	Settle time.Duration // between the two looks that must see the same. The default is half a second.
-	Limits BundleLimits
-}
-
-var _ BundleSource = (*FolderSource)(nil)
-
-// Fetch implements BundleSource. A symbolic link is refused: it would reach out of the folder.
-func (s *FolderSource) Fetch(ctx context.Context, after string) (*Bundle, error) {
-	every, settle := cmp.Or(s.Every, 2*time.Second), cmp.Or(s.Settle, 500*time.Millisecond)
-	seen := ""
-	for {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		b, err := ReadBundle(s.FS, s.Limits)
-		if err != nil || b.Digest != after && b.Digest == seen {
-			return b, err
-		}
-		wait := every
-		if b.Digest != after {
-			seen, wait = b.Digest, settle
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// ReadBundle takes a snapshot of all files below fsys.
-func ReadBundle(fsys fs.FS, limits BundleLimits) (*Bundle, error) {
-	limits = limits.withDefaults()
-	files := map[string]BundleFile{}
-	left := limits.Bytes
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if !d.Type().IsRegular() {
-			return fmt.Errorf("file %q: %s, want regular files and folders only: %w", name, d.Type(), ErrBundle)
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if left -= info.Size(); left < 0 || len(files) >= limits.Files {
-			return fmt.Errorf("more than %d files or %d bytes: %w", limits.Files, limits.Bytes, ErrBundle)
-		}
-		text, err := fs.ReadFile(fsys, name)
-		if err != nil {
-			return err
-		}
-		files[name] = BundleFile{Mode: info.Mode().Perm(), Text: string(text)}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return NewBundle(files, limits)
 }
 
 // assets are the files of the bundle that are no part of the configuration's text, such as password files and pages,
