@@ -1,4 +1,6 @@
 //go:build tools
+
 // Package tools pins what make tools builds.
 package tools
+
 import _ "github.com/hashicorp/consul"

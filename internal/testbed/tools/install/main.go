@@ -1,0 +1,87 @@
+// Command install builds the tools of package tools into the cache folder of the user, those that are not there yet:
+//
+//	go run ./internal/testbed/tools/install              all of them
+//	go run ./internal/testbed/tools/install consul       one
+//	go run ./internal/testbed/tools/install -for ./vip/... those that the tests of packages ask for
+//
+// It may be stopped at any time: Go's build cache keeps what is compiled, and a program is there whole or not at all.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/sluice-deploy/sluice/internal/testbed/tools"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	forTests := flag.Bool("for", false, "the arguments are packages, whose tests say which tools are meant")
+	flag.Parse()
+	if err := run(ctx, *forTests, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "make tools:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, forTests bool, args []string) error {
+	wanted := tools.All
+	var err error
+	switch {
+	case forTests:
+		wanted, err = neededBy(ctx, args)
+	case len(args) > 0:
+		wanted, err = named(args)
+	}
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var missing []tools.Tool
+	for _, t := range wanted {
+		ok, err := whole(t)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			missing = append(missing, t)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	p := newProgress(os.Stderr, missing)
+	defer p.stop()
+	for _, t := range missing {
+		if err := build(ctx, t, p); err != nil {
+			return fmt.Errorf("%s %s: %w", t.Name, t.Version, err)
+		}
+	}
+	return nil
+}
+
+func named(names []string) ([]tools.Tool, error) {
+	var found []tools.Tool
+	for _, name := range names {
+		i := slices.IndexFunc(tools.All, func(t tools.Tool) bool { return t.Name == name })
+		if i < 0 {
+			var known []string
+			for _, t := range tools.All {
+				known = append(known, t.Name)
+			}
+			return nil, fmt.Errorf("no tool %q: there are %v", name, known)
+		}
+		found = append(found, tools.All[i])
+	}
+	return found, nil
+}
