@@ -1,13 +1,10 @@
 package envconfig
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -39,6 +36,8 @@ type Manifest struct {
 	// head and digest are set where no more than the head of manifest.json was read; the environments have no files then.
 	head   *head
 	digest string
+	// spec is the Spec as manifest.json has it, without blanks; empty where it was not read from there.
+	spec []byte
 }
 
 // Environment is the set of files that one environment puts in place, those of _base included.
@@ -71,32 +70,13 @@ type File struct {
 	modeGiven bool
 }
 
-// octalFile is a File as manifest.json shows it, with the mode in the form that people know.
-type octalFile struct {
-	plainFile
-	Mode string `json:"mode"`
-}
-
-type plainFile File
-
-// MarshalJSON writes the mode in octal.
+// MarshalJSON writes the mode in octal, as people know it.
 func (f File) MarshalJSON() ([]byte, error) {
-	return json.Marshal(octalFile{plainFile(f), fmt.Sprintf("%04o", f.Mode)})
-}
-
-// UnmarshalJSON reads what [File.MarshalJSON] wrote.
-func (f *File) UnmarshalJSON(data []byte) error {
-	var o octalFile
-	if err := json.Unmarshal(data, &o); err != nil {
-		return err
-	}
-	mode, err := strconv.ParseUint(o.Mode, 8, 9)
-	if err != nil {
-		return fmt.Errorf("mode %s of %q is not octal permission bits", quote(o.Mode), o.Path)
-	}
-	*f = File(o.plainFile)
-	f.Mode = fs.FileMode(mode)
-	return nil
+	type plain File
+	return json.Marshal(struct {
+		plain
+		Mode string `json:"mode"`
+	}{plain(f), fmt.Sprintf("%04o", f.Mode)})
 }
 
 // Names returns the environments' names, sorted.
@@ -117,11 +97,15 @@ func (e *Environment) Digest() string {
 	if e.digest != "" {
 		return e.digest
 	}
-	h := sha256.New()
-	for _, f := range e.Files {
-		fmt.Fprintf(h, "%q %s %o %s\n", f.Path, f.SHA256, f.Mode, f.Action)
+	var b []byte
+	for i := range e.Files {
+		f := &e.Files[i]
+		b = append(strconv.AppendQuote(b, f.Path), ' ')
+		b = append(append(b, f.SHA256...), ' ')
+		b = append(strconv.AppendUint(b, uint64(f.Mode), 8), ' ')
+		b = append(append(b, f.Action...), '\n')
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	return digestOf(b)
 }
 
 // Digest identifies the whole: every environment's files, the required ones and the spec. Keys have no part in it.
@@ -129,17 +113,26 @@ func (m *Manifest) Digest() string {
 	if m.digest != "" {
 		return m.digest
 	}
-	h := sha256.New()
-	fmt.Fprintf(h, "envconfig %d\n", manifestVersion)
+	b := strconv.AppendInt([]byte("envconfig "), manifestVersion, 10)
+	b = append(b, '\n')
 	for _, name := range m.Names() {
-		fmt.Fprintf(h, "%s %s\n", name, m.Environments[name].Digest())
-		for _, f := range m.Environments[name].Files {
-			fmt.Fprintf(h, "%q\n", f.Source)
+		env := m.Environments[name]
+		b = append(append(append(append(b, name...), ' '), env.Digest()...), '\n')
+		for i := range env.Files {
+			b = append(strconv.AppendQuote(b, env.Files[i].Source), '\n')
 		}
 	}
-	spec, _ := json.Marshal(m.Spec)
-	fmt.Fprintf(h, "%q\n%s\n", m.Required, spec)
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	spec := m.spec
+	if spec == nil {
+		spec, _ = json.Marshal(m.Spec)
+	}
+	b = fmt.Appendf(b, "%q\n%s\n", m.Required, spec)
+	return digestOf(b)
+}
+
+func digestOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // wire is the form of manifest.json. The label has the same keys and lacks the fields marked omitempty.
@@ -187,36 +180,6 @@ func (m *Manifest) JSON() []byte {
 func (m *Manifest) Label() (key, value string) {
 	data, _ := json.Marshal(m.wire(false))
 	return LabelKey, string(data)
-}
-
-// ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is anything else: cut off,
-// changed by hand so that the digest no longer fits, or of a version that is not known here.
-func ParseManifest(data []byte) (*Manifest, error) {
-	var w wire
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if err := dec.Decode(&w); err != nil {
-		return nil, invalid(ManifestName, "%w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, invalid(ManifestName, "data after the end at byte %d", dec.InputOffset())
-	}
-	if w.Version != manifestVersion {
-		return nil, invalid(ManifestName, "version %d, this envconfig knows version %d", w.Version, manifestVersion)
-	}
-	m := &Manifest{Environments: map[string]*Environment{}, Required: w.Required}
-	if w.Spec != nil {
-		m.Spec = *w.Spec
-	}
-	for name, e := range w.Environments {
-		m.Environments[name] = &Environment{Name: name, Files: e.Entries}
-	}
-	if err := m.validate(); err != nil {
-		return nil, err
-	}
-	if got := m.Digest(); got != w.Digest {
-		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", got, quote(w.Digest))
-	}
-	return m, nil
 }
 
 // complete reports which files env lacks.

@@ -1,0 +1,283 @@
+package envconfig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strconv"
+)
+
+// ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is anything else: cut off,
+// changed by hand so that the digest no longer fits, or of a version that is not known here.
+func ParseManifest(data []byte) (*Manifest, error) {
+	r := &manifestReader{jsonReader: jsonReader{data: data}}
+	r.manifest()
+	if err := r.end(); err != nil {
+		return nil, invalid(ManifestName, "%w", err)
+	}
+	if r.version != manifestVersion {
+		return nil, invalid(ManifestName, "%w", errVersion(r.version))
+	}
+	m := &r.m
+	if err := m.validate(); err != nil {
+		return nil, err
+	}
+	if got := m.Digest(); got != r.digest {
+		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", got, quote(r.digest))
+	}
+	return m, nil
+}
+
+func errVersion(version int64) error {
+	return fmt.Errorf("version %d, this envconfig knows version %d", version, manifestVersion)
+}
+
+// UnmarshalJSON reads what [File.MarshalJSON] wrote.
+func (f *File) UnmarshalJSON(data []byte) error {
+	r := manifestReader{jsonReader: jsonReader{data: data}}
+	*f = r.file()
+	return r.end()
+}
+
+// manifestReader reads manifest.json, or the head of it.
+type manifestReader struct {
+	jsonReader
+	m        Manifest
+	version  int64
+	digest   string
+	headOnly bool
+}
+
+// errHead ends the reading after the head.
+var errHead = errors.New("head")
+
+func (r *manifestReader) manifest() {
+	r.m.Environments = map[string]*Environment{}
+	r.object(func(key string) {
+		switch key {
+		case "version":
+			if r.version = r.number(); r.version != manifestVersion && r.err == nil {
+				r.err = errVersion(r.version) // what follows may have another form
+			}
+		case "digest":
+			r.digest = r.text()
+		case "spec":
+			r.peek()
+			start := r.at
+			r.spec(&r.m.Spec)
+			r.m.spec = compact(r.data[start:min(r.at, len(r.data))])
+		case "pointer":
+			head := r.pointer()
+			if r.headOnly {
+				r.m.head = head
+			}
+		case "environments":
+			if r.headOnly {
+				r.err = errHead
+			}
+			r.object(r.environment)
+		case "required":
+			r.m.Required = r.texts()
+		default:
+			r.skip()
+		}
+	})
+}
+
+func (r *manifestReader) environment(name string) {
+	env := &Environment{Name: name}
+	r.m.Environments[name] = env
+	r.object(func(key string) {
+		if key != "entries" {
+			r.skip()
+			return
+		}
+		r.list(func() { env.Files = append(env.Files, r.file()) })
+	})
+}
+
+func (r *manifestReader) file() (f File) {
+	r.object(func(key string) {
+		switch key {
+		case "path":
+			f.Path = r.text()
+		case "source":
+			f.Source = r.text()
+		case "sha256":
+			f.SHA256 = r.text()
+		case "size":
+			f.Size = r.number()
+		case "mode":
+			mode, err := strconv.ParseUint(r.text(), 8, 9)
+			if f.Mode = fs.FileMode(mode); err != nil {
+				r.fail("permission bits in octal")
+			}
+		case "action":
+			f.Action = Action(r.text())
+		case "keys":
+			f.Keys = r.texts()
+		default:
+			r.skip()
+		}
+	})
+	return f
+}
+
+func (r *manifestReader) pointer() *head {
+	h := &head{Environments: map[string]string{}}
+	r.object(func(key string) {
+		switch key {
+		case "environments":
+			r.object(func(name string) { h.Environments[name] = r.text() })
+		case "links":
+			h.Links = r.texts()
+		case "missing":
+			h.Missing = map[string][]string{}
+			r.object(func(name string) { h.Missing[name] = r.texts() })
+		default:
+			r.skip()
+		}
+	})
+	return h
+}
+
+func (r *manifestReader) spec(s *Spec) {
+	r.object(func(key string) {
+		switch key {
+		case "default":
+			s.Default = r.text()
+		case "live":
+			s.Live = r.texts()
+		case "required":
+			s.Required = r.texts()
+		case "paths":
+			r.list(func() { s.Paths = append(s.Paths, r.rule()) })
+		case "render":
+			r.render(&s.Render)
+		case "witnesses":
+			r.list(func() { s.Witnesses = append(s.Witnesses, r.witness()) })
+		default:
+			r.skip()
+		}
+	})
+}
+
+func (r *manifestReader) rule() (rule Rule) {
+	r.object(func(key string) {
+		switch key {
+		case "match":
+			rule.Match = r.text()
+		case "mode":
+			rule.Mode = r.text()
+		case "action":
+			rule.Action = Action(r.text())
+		default:
+			r.skip()
+		}
+	})
+	return rule
+}
+
+func (r *manifestReader) render(to *Render) {
+	r.object(func(key string) {
+		switch key {
+		case "variables":
+			to.Variables = r.texts()
+		case "files":
+			to.Files = r.texts()
+		default:
+			r.skip()
+		}
+	})
+}
+
+func (r *manifestReader) witness() (w Witness) {
+	r.object(func(key string) {
+		switch key {
+		case "file":
+			w.File = r.text()
+		case "key":
+			w.Key = r.text()
+		case "hostname":
+			w.Hostname = r.text()
+		case "environments":
+			w.Environments = r.texts()
+		default:
+			r.skip()
+		}
+	})
+	return w
+}
+
+// compact is JSON without the blanks between its parts: what json.Marshal gave before it was indented.
+func compact(data []byte) []byte {
+	out, quoted := make([]byte, 0, len(data)), false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\' && i+1 < len(data):
+			out = append(out, c, data[i+1])
+			i++
+			continue
+		case c == '"':
+			quoted = !quoted
+		case !quoted && bytes.IndexByte([]byte(" \t\r\n"), c) >= 0:
+			continue
+		}
+		out = append(out, data[i])
+	}
+	return out
+}
+
+// headSize is how much of manifest.json is read at first. The head is within it unless an image has hundreds of links.
+const headSize = 64 << 10
+
+// loadForStart is [Load], but reads no further than the head where that is enough.
+func loadForStart(fsys fs.FS) (*Manifest, error) {
+	f, err := fsys.Open(ManifestName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Scan(fsys)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, min(info.Size()+1, headSize))
+	n, err := io.ReadFull(f, data)
+	data = data[:n]
+	if m := parseHead(data); m != nil {
+		return m, nil
+	}
+	if err == nil {
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(f, maxManifest-headSize+1))
+		data = append(data, rest...)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	if len(data) > maxManifest {
+		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
+	}
+	return ParseManifest(data)
+}
+
+// parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it; [ParseManifest] tells why.
+func parseHead(data []byte) *Manifest {
+	r := &manifestReader{jsonReader: jsonReader{data: data}, headOnly: true}
+	r.manifest()
+	m := &r.m
+	if r.err != errHead || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
+		return nil
+	}
+	m.digest = r.digest
+	for name, digest := range m.head.Environments {
+		m.Environments[name] = &Environment{Name: name, digest: digest}
+	}
+	return m
+}
