@@ -3,6 +3,7 @@
 //	nginxsync transform -in DIR -out DIR [-rules FILE] [flags]   writes the tree of a test Nginx, prints a summary and a diff
 //	nginxsync explain -conf DIR [-H HEADER]... URL               says where a request goes, with file and line of each step
 //	nginxsync roundtrip FILE...                                  proves that files come out of the reader byte for byte
+//	nginxsync sign -key FILE DIR                                 signs a production tree for sources that ask for it
 //
 // Exit codes: 0 done, 1 something in the input is wrong, 2 the command line is wrong.
 package main
@@ -24,6 +25,7 @@ const usage = `usage:
   nginxsync transform -in DIR -out DIR [-rules FILE] [flags]
   nginxsync explain -conf DIR [-H 'Name: value']... URL
   nginxsync roundtrip FILE...
+  nginxsync sign -key FILE DIR
 
 nginxsync COMMAND -h lists the flags of a command.
 `
@@ -32,6 +34,7 @@ var commands = map[string]func(ctx context.Context, args []string, stdout, stder
 	"explain":   explain,
 	"transform": transform,
 	"roundtrip": roundtrip,
+	"sign":      sign,
 }
 
 // errUsage is a command line that cannot be followed; what is wrong was printed already.
