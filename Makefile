@@ -1,19 +1,28 @@
 # make demo    shows the main job on this machine; DEMO=once ends after the story
-# make test    installs what the tests need, then runs all of them; PKG=./vip/... runs one package, TESTFLAGS go to go test
+# make test    installs what the tests need, then runs all of them; PKG=./vip/... runs one package with what it needs, TESTFLAGS go to go test
+# make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
 # make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check   formatting, vet, staticcheck, tidy modules
 MODULES    = . examples
 PKG        = ./...
 TESTFLAGS  = -race
+TOOLS      =
 DEMO       =
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 NGINX    = nginx=nginx /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua
-TESTING  = $(NGINX) keepalived=keepalived chromium=chromium gcc=gcc /usr/include/stdio.h=libc6-dev
+RACE     = gcc=gcc /usr/include/stdio.h=libc6-dev
+INSTALL  = go run ./internal/testbed/tools/install
 
 STATIC = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 
-.PHONY: demo test check binaries go bench-vip bench-conf bench-envconfig
+ifeq ($(PKG),./...)
+TESTED = ./builder/... ./envconfig/... ./internal/... ./nginxsync/... ./promote/... ./vip/... ./examples/...
+else
+TESTED = $(PKG)
+endif
+
+.PHONY: demo test tools check binaries go bench-vip bench-conf bench-envconfig
 
 demo: go
 	@scripts/packages 'make demo' $(NGINX)
@@ -25,15 +34,19 @@ binaries:
 	@$(STATIC) -o bin/envconfig ./envconfig/cmd/envconfig
 	@cd examples && $(STATIC) -o ../bin/server ./server && $(STATIC) -o ../bin/demo ./demo
 
-ifeq ($(PKG),./...)
+# a server that a test needs and does not find is a failure here; plain go test skips such a test and says what to do
+test: export SLUICE_TESTBED = require
 test: go
-	@scripts/packages 'make test' $(TESTING)
-	@set -e; for m in $(MODULES); do echo "== go test in $$m"; (cd $$m && go test $(TESTFLAGS) ./...); done
-else
-test: go
-	@scripts/packages 'make test' $(TESTING)
-	@case '$(PKG)' in ./examples/*) cd examples && go test $(TESTFLAGS) $(patsubst ./examples/%,./%,$(PKG));; *) go test $(TESTFLAGS) $(PKG);; esac
-endif
+	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make test' $(RACE) $$packages
+	@$(INSTALL) -for $(TESTED)
+	@set -e; case '$(PKG)' in \
+	./...) for m in $(MODULES); do echo "== go test in $$m"; (cd $$m && go test $(TESTFLAGS) ./...); done;; \
+	./examples/*) cd examples && go test $(TESTFLAGS) $(patsubst ./examples/%,./%,$(PKG));; \
+	*) go test $(TESTFLAGS) $(PKG);; \
+	esac
+
+tools: go
+	@$(INSTALL) $(TOOLS)
 
 bench-vip: go
 	cd vip/bench && go test -run '^$$' -bench . ./...

@@ -2,7 +2,8 @@
 //
 //	go run ./internal/testbed/tools/install              all of them
 //	go run ./internal/testbed/tools/install consul       one
-//	go run ./internal/testbed/tools/install -for ./vip/... those that the tests of packages ask for
+//	go run ./internal/testbed/tools/install -for ./vip/... those that the tests there ask for
+//	go run ./internal/testbed/tools/install -packages ./vip/... prints the Debian packages that they ask for
 //
 // It may be stopped at any time: Go's build cache keeps what is compiled, and a program is there whole or not at all.
 package main
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/sluice-deploy/sluice/internal/testbed/tools"
@@ -22,25 +24,36 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	forTests := flag.Bool("for", false, "the arguments are packages, whose tests say which tools are meant")
+	forTests := flag.Bool("for", false, "the arguments are folders, whose tests say which tools are meant")
+	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the folders need, install nothing")
 	flag.Parse()
-	if err := run(ctx, *forTests, flag.Args()); err != nil {
+	if err := run(ctx, *forTests, *packages, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "make tools:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, forTests bool, args []string) error {
+func run(ctx context.Context, forTests, packages bool, args []string) error {
 	wanted := tools.All
-	var err error
 	switch {
-	case forTests:
-		wanted, err = neededBy(ctx, args)
+	case forTests || packages:
+		needs, err := neededBy(args)
+		if err != nil {
+			return err
+		}
+		if packages {
+			fmt.Println(strings.Join(packagesOf(needs), " "))
+			return nil
+		}
+		wanted = toolsOf(needs)
 	case len(args) > 0:
-		wanted, err = named(args)
+		var err error
+		if wanted, err = named(args); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	if len(wanted) == 0 {
+		return nil
 	}
 	unlock, err := lock(ctx)
 	if err != nil {

@@ -2,64 +2,99 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
-// needs says which tools a call in a test asks for.
-var needs = map[string][]string{
-	"Consul(":        {"consul"},
-	"ConsulCluster(": {"consul", "toxiproxy"},
-	"Proxy(":         {"toxiproxy"},
-	"Kube(":          {"etcd", "kubernetes"},
-	"BuilderImage(":  {"buildkit"},
+// need is what a test needs that has the mark in one of its files.
+type need struct {
+	mark     string
+	tools    []string // of package tools
+	packages []string // of Debian, as scripts/packages takes them: file or command = package
 }
 
-// neededBy are the tools that the tests of the packages ask for.
-func neededBy(ctx context.Context, packages []string) ([]tools.Tool, error) {
-	out, err := exec.CommandContext(ctx, "go", append([]string{"list", "-json=Dir,ImportPath,TestGoFiles,XTestGoFiles"}, packages...)...).Output()
-	if err != nil {
-		return nil, fmt.Errorf("go list %v: %w", packages, err)
-	}
-	wanted := map[string]bool{}
-	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
-		var p struct {
-			Dir, ImportPath           string
-			TestGoFiles, XTestGoFiles []string
-		}
-		if err := d.Decode(&p); err != nil {
-			return nil, err
-		}
-		prefix := "testbed."
-		if filepath.Base(p.Dir) == "testbed" {
-			prefix = "" // its own tests
-		}
-		for _, name := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
-			data, err := os.ReadFile(filepath.Join(p.Dir, name))
-			if err != nil {
-				return nil, err
+var needs = []need{
+	{"testbed.Nginx(", nil, nginx},
+	{"testbed.Consul(", []string{"consul"}, nil},
+	{"testbed.ConsulCluster(", []string{"consul", "toxiproxy"}, nil},
+	{"testbed.Proxy(", []string{"toxiproxy"}, nil},
+	{"testbed.Registry(", nil, []string{"docker-registry=docker-registry"}},
+	{"testbed.Rsyncd(", nil, []string{"rsync=rsync"}},
+	{"testbed.Hosts(", nil, []string{"ip=iproute2"}},
+	{"testbed.Kube(", []string{"etcd", "kubernetes"}, []string{
+		"containerd=containerd", "runc=runc", "/usr/lib/cni/bridge=containernetworking-plugins", "busybox=busybox-static", "ip=iproute2",
+	}},
+	{"testbed.BaseImage(", nil, []string{"busybox=busybox-static", "rsync=rsync"}},
+	{"testbed.BuilderImage(", []string{"buildkit"}, []string{"busybox=busybox-static", "rsync=rsync", "runc=runc"}},
+	{"nginxtest.", nil, nginx},
+	{`("nginx"`, nil, nginx},
+	{`, "nginx", "-`, nil, nginx},
+	{"servertest.", nil, nginx},
+	{"server/edge\"", nil, nginx},
+	{"examples/embed\"", nil, nginx},
+	{"examples/story\"", nil, nginx},
+	{"chromedp", nil, []string{"chromium=chromium"}},
+	{"keepalived", nil, []string{"keepalived=keepalived"}},
+	{`"git"`, nil, []string{"git=git"}},
+	{`"rsync"`, nil, []string{"rsync=rsync"}},
+}
+
+var nginx = []string{"nginx=nginx", "/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
+
+// neededBy are the needs of the tests in folders, given as ./folder or ./folder/...
+func neededBy(patterns []string) ([]need, error) {
+	var files [][]byte
+	for _, pattern := range patterns {
+		dir, deep := strings.CutSuffix(pattern, "...")
+		err := filepath.WalkDir(filepath.Clean(dir), func(path string, e fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case e.IsDir() && !deep && path != filepath.Clean(dir):
+				return fs.SkipDir
+			case e.IsDir() || !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(path, ".txtar"):
+				return nil
 			}
-			for call, names := range needs {
-				if bytes.Contains(data, []byte(prefix+call)) {
-					for _, n := range names {
-						wanted[n] = true
-					}
-				}
-			}
+			data, err := os.ReadFile(path)
+			files = append(files, data)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("tests of %s: %w", pattern, err)
 		}
 	}
-	var found []tools.Tool
-	for _, t := range tools.All {
-		if wanted[t.Name] {
-			found = append(found, t)
+	var found []need
+	for _, n := range needs {
+		if slices.ContainsFunc(files, func(data []byte) bool { return bytes.Contains(data, []byte(n.mark)) }) {
+			found = append(found, n)
 		}
 	}
 	return found, nil
+}
+
+// toolsOf are the tools of the needs, the quickest to build first.
+func toolsOf(needs []need) []tools.Tool {
+	var found []tools.Tool
+	for _, t := range tools.All {
+		if slices.ContainsFunc(needs, func(n need) bool { return slices.Contains(n.tools, t.Name) }) {
+			found = append(found, t)
+		}
+	}
+	return found
+}
+
+// packagesOf are the Debian packages of the needs, each once.
+func packagesOf(needs []need) []string {
+	var found []string
+	for _, n := range needs {
+		found = append(found, n.packages...)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
 }
