@@ -105,11 +105,11 @@ func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 	if out, err := command(ctx, t, "mod", "download").CombinedOutput(); err != nil {
 		return fmt.Errorf("go mod download: %w: %s", err, tail(out))
 	}
-	stale, err := command(ctx, t, append([]string{"list", "-trimpath", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"}, t.Packages...)...).Output()
+	stale, err := command(ctx, t, append([]string{"list", "-trimpath", "-deps", "-f", "{{.Stale}}"}, t.Packages...)...).Output()
 	if err != nil {
 		return fmt.Errorf("go list: %w", err)
 	}
-	p.compile(bytes.Count(stale, []byte("\n")))
+	p.compile(bytes.Count(stale, []byte("true\n")), bytes.Count(stale, []byte("\n")))
 	if err := compile(ctx, t, staged, p); err != nil {
 		return err
 	}

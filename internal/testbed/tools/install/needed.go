@@ -35,6 +35,7 @@ var needs = []need{
 	{"nginxtest.", nil, nginx},
 	{`("nginx"`, nil, nginx},
 	{`, "nginx", "-`, nil, nginx},
+	{"exec nginx ", nil, nginx},
 	{"servertest.", nil, nginx},
 	{"server/edge\"", nil, nginx},
 	{"examples/embed\"", nil, nginx},
@@ -56,7 +57,7 @@ func neededBy(patterns []string) ([]need, error) {
 			switch {
 			case err != nil:
 				return err
-			case e.IsDir() && !deep && path != filepath.Clean(dir):
+			case e.IsDir() && !deep && path != filepath.Clean(dir) && !strings.Contains(path, "testdata"):
 				return fs.SkipDir
 			case e.IsDir() || !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(path, ".txtar"):
 				return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ type progress struct {
 }
 
 func newProgress(out io.Writer, todo []tools.Tool) *progress {
-	p := &progress{out: out, quit: make(chan struct{}), todo: todo, began: time.Now()}
+	p := &progress{out: out, quit: make(chan struct{}), todo: slices.Clone(todo), began: time.Now()}
 	fmt.Fprintf(out, "Building servers for tests, once; stop it at will, it goes on where it was. At most %s on this machine:\n", minutes(p.left()))
 	for _, t := range todo {
 		fmt.Fprintf(out, "  %s %s\n", t.Name, t.Version)
@@ -59,10 +60,12 @@ func (p *progress) begin(t tools.Tool) {
 	fmt.Fprintf(p.out, "%s %s: fetching its sources\n", t.Name, t.Version)
 }
 
-func (p *progress) compile(packages int) {
+// compile notes how many packages of the tool at work are to be compiled; Go's build cache has the rest of them.
+func (p *progress) compile(packages, all int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total = packages
+	p.todo[0].Cost = time.Duration(float64(p.todo[0].Cost) * float64(packages) / float64(all))
 }
 
 func (p *progress) compiled() {
@@ -89,8 +92,7 @@ func (p *progress) tell() {
 	fmt.Fprintf(p.out, "%s %s: %d of %d packages, about %s left in all\n", p.todo[0].Name, p.todo[0].Version, min(p.count, p.total), p.total, minutes(p.left()))
 }
 
-// left is the time that the rest takes: at first by the number of processors, then by what was seen. What the build cache
-// has already makes it less.
+// left is the time that the rest takes: at first by the number of processors, then by what was seen.
 func (p *progress) left() time.Duration {
 	var cost time.Duration
 	for _, t := range p.todo {
