@@ -1,0 +1,47 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// missing ends a test that cannot have what it needs: it fails where everything is required, and is skipped elsewhere.
+func missing(t testing.TB, what, how string) {
+	t.Helper()
+	if os.Getenv("SLUICE_TESTBED") == "require" {
+		t.Fatalf("%s is missing, and SLUICE_TESTBED=require: %s", what, how)
+	}
+	t.Skipf("%s is missing: %s", what, how)
+}
+
+// program is the path of a program of a Debian package.
+func program(t testing.TB, name, pkg string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, name, "apt-get install "+pkg)
+	}
+	return path
+}
+
+// file asks for a file of a Debian package.
+func file(t testing.TB, path, pkg string) {
+	t.Helper()
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		missing(t, path, "apt-get install "+pkg)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// root asks for the right to make what only root may.
+func root(t testing.TB, what string) {
+	t.Helper()
+	if uid := os.Geteuid(); uid != 0 {
+		missing(t, what, fmt.Sprintf("run the tests as root, they run as user %d", uid))
+	}
+}

@@ -1,0 +1,205 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// owner is a folder that holds whatever a test binary has started and made. While the kernel holds the lock on it for
+// somebody, the owner lives; without, the next test binary that starts removes the folder and everything that it tells of.
+// Nothing needs a lock file: the folders themselves are locked.
+type owner struct {
+	dir  string
+	lock *os.File
+}
+
+// bedDir is the folder of the owners of this user. It is there only while one of them is.
+func bedDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("sluice-testbed-%d", os.Geteuid()))
+}
+
+var mine struct {
+	sync.Mutex
+	*owner // nil without users
+	users  int
+}
+
+// own returns the owner of this test binary and holds it until the test has ended.
+func own(t testing.TB) *owner {
+	t.Helper()
+	mine.Lock()
+	defer mine.Unlock()
+	if mine.owner == nil {
+		o, err := newOwner(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine.owner = o
+	}
+	mine.users++
+	t.Cleanup(func() {
+		mine.Lock()
+		defer mine.Unlock()
+		if mine.users--; mine.users == 0 {
+			if err := mine.owner.end(); err != nil {
+				t.Error(err)
+			}
+			mine.owner = nil
+		}
+	})
+	return mine.owner
+}
+
+func newOwner(t testing.TB) (*owner, error) {
+	bed, err := lockBed()
+	if err != nil {
+		return nil, err
+	}
+	defer bed.Close()
+	if err := cleanDead(); err != nil {
+		t.Logf("what a test binary that was killed has left behind is still there: %v", err)
+	}
+	self, err := readStat(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(bedDir(), fmt.Sprintf("%d-%d", self.pid, self.start))
+	lock, err := lockPath(dir, unix.LOCK_EX, makeDir)
+	if err != nil {
+		return nil, err
+	}
+	return &owner{dir: dir, lock: lock}, nil
+}
+
+// end removes the owner with everything in it.
+func (o *owner) end() error {
+	bed, err := lockBed()
+	if err != nil {
+		return err
+	}
+	defer bed.Close()
+	if err := remove(o.dir); err != nil {
+		return err
+	}
+	o.lock.Close()
+	return removeBed()
+}
+
+// folder makes a folder for a server of a test. It is removed when the test has ended.
+func (o *owner) folder(t testing.TB, name string) string {
+	t.Helper()
+	dir, err := o.makeFolder(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(unmount(dir), os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// makeFolder makes a folder for a server that lives as long as the owner.
+func (o *owner) makeFolder(name string) (string, error) {
+	dir, err := os.MkdirTemp(o.dir, name+"-")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755) // servers drop their rights and enter as somebody else
+}
+
+// cleanDead removes the owners that no process holds. The caller holds the lock of the bed.
+func cleanDead() error {
+	entries, err := os.ReadDir(bedDir())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(bedDir(), e.Name())
+		lock, err := lockPath(path, unix.LOCK_EX|unix.LOCK_NB, func(string) error { return nil })
+		switch {
+		case errors.Is(err, unix.EWOULDBLOCK):
+			continue // lives
+		case err == nil:
+			err = remove(path)
+			lock.Close()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// lockBed makes the folder of the owners and locks it. Whoever holds it is the only one to make and remove owners.
+func lockBed() (*os.File, error) {
+	f, err := lockPath(bedDir(), unix.LOCK_EX, makeDir)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+		err = fmt.Errorf("%s belongs to another user: remove it or set TMPDIR", bedDir())
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func removeBed() error {
+	err := os.Remove(bedDir())
+	if errors.Is(err, unix.ENOTEMPTY) {
+		return nil // others live
+	}
+	return err
+}
+
+func makeDir(path string) error {
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// lockPath makes a path and locks it. What it returns is at that path, and not something that was removed meanwhile.
+func lockPath(path string, how int, create func(string) error) (*os.File, error) {
+	for {
+		if err := create(path); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if err == nil {
+			if err = flock(f, how); err == nil && isAt(f, path) {
+				return f, nil
+			}
+			f.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func isAt(f *os.File, path string) bool {
+	held, err1 := f.Stat()
+	there, err2 := os.Lstat(path)
+	return err1 == nil && err2 == nil && os.SameFile(held, there)
+}

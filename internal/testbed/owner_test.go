@@ -1,0 +1,133 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
+	t.Parallel()
+	o := own(t)
+	dir := o.folder(t, "shell")
+	p := o.start(t, dir, command{name: "shell", path: "/bin/sh", args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
+		ready: func(context.Context) error { _, err := os.Stat(filepath.Join(dir, "ready")); return err }})
+	children(t, dir)
+	p.Pause()
+	p.Resume()
+	p.Pause()
+	p.Kill()
+	<-p.Done()
+	require.Empty(t, of(t, dir))
+	p.Start()
+	p.Stop()
+	require.Empty(t, of(t, dir))
+	text, err := os.ReadFile(filepath.Join(dir, "ready"))
+	require.NoError(t, err)
+	require.Equal(t, "up\nup\n", string(text))
+}
+
+func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
+	t.Parallel()
+	o := own(t)
+	dir := o.folder(t, "hidden")
+	p := o.start(t, dir, command{name: "hidden", path: "/usr/bin/env", args: []string{"-i", "/bin/sh", "-c", "sleep 1000 & sleep 2000"}})
+	children(t, dir)
+	p.Kill()
+	require.Empty(t, of(t, dir))
+}
+
+func TestStrangerInAFolderDoesNotBelong(t *testing.T) {
+	t.Parallel()
+	dir := own(t).folder(t, "looked-at")
+	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{Dir: dir, Env: []string{"A=" + dir}})
+	require.NoError(t, err)
+	defer child.Wait()
+	defer child.Kill()
+	require.Empty(t, of(t, dir))
+	require.NoError(t, killAll(dir))
+	require.NoError(t, child.Signal(syscall.Signal(0)))
+}
+
+func TestServerThatEndsIsNotReady(t *testing.T) {
+	t.Parallel()
+	o := own(t)
+	p := &Process{dir: o.folder(t, "broken"), c: command{name: "broken", path: "/bin/sh", args: []string{"-c", "echo the reason; exit 3"},
+		ready: func(context.Context) error { return fs.ErrNotExist }}}
+	require.ErrorContains(t, p.begin(), "the reason")
+}
+
+func TestPortsDiffer(t *testing.T) {
+	t.Parallel()
+	seen := map[int]bool{}
+	for range 50 {
+		port := Port(t)
+		require.False(t, seen[port])
+		seen[port] = true
+		_, err := holdPort(port)
+		require.Error(t, err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = holdPort(l.Addr().(*net.TCPAddr).Port)
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+}
+
+func TestShareStartsOnce(t *testing.T) {
+	t.Parallel()
+	name, starts := "share-"+strconv.Itoa(os.Getpid()), 0
+	t.Run("users", func(t *testing.T) {
+		for range 4 {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				o := share(t, name, func(o *owner) error {
+					starts++
+					dir, err := o.makeFolder("sleeper")
+					if err != nil {
+						return err
+					}
+					_, err = o.startShared(dir, command{name: "sleeper", path: "/bin/sleep", args: []string{"1000"}})
+					return err
+				})
+				require.Len(t, of(t, o.dir), 1)
+			})
+		}
+	})
+	require.NoDirExists(t, filepath.Join(bedDir(), name))
+}
+
+func TestShareThatCannotStartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	own(t)
+	name := "unstartable-" + strconv.Itoa(os.Getpid())
+	_, err := join(name, func(*owner) error { return fs.ErrInvalid })
+	require.ErrorIs(t, err, fs.ErrInvalid)
+	require.NoDirExists(t, filepath.Join(bedDir(), name))
+}
+
+func of(t *testing.T, dir string) []int {
+	t.Helper()
+	pids, err := processes(dir)
+	require.NoError(t, err)
+	return pids
+}
+
+// children waits until there is more than one process.
+func children(t *testing.T, dir string) {
+	t.Helper()
+	Poll(t, "a child", func() error {
+		if n := len(of(t, dir)); n < 2 {
+			return fmt.Errorf("%d processes", n)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,311 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startWithin bounds how long a server may take until it is ready, on a machine that has much else to do.
+const startWithin = 90 * time.Second
+
+// command says how a server is started.
+type command struct {
+	name  string // in messages
+	path  string // of the program
+	args  []string
+	env   []string // besides the test's own
+	netns string   // name of a network namespace; empty is the test's own
+
+	stop   syscall.Signal // asks it to end. The default is SIGTERM
+	orphan syscall.Signal // is sent when the test binary has died. The default is SIGKILL; one whose end leaves children needs a milder one
+	lasts  bool           // goes on when the test binary has died, for it is shared
+
+	ready func(ctx context.Context) error // is nil once the server answers; a nil func is ready at once
+	logs  []string                        // files that it writes besides its output, shown with it
+}
+
+// Process is a server that a test runs, with the processes that it started itself. Its methods end the test when they do not
+// succeed, and may be called from several goroutines one after the other.
+type Process struct {
+	c   command
+	dir string
+
+	mu   sync.Mutex
+	t    testing.TB // nil for one that belongs to no test
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process of cmd has ended
+}
+
+// start runs a server in its folder, waits until it is ready, and stops it when the test has ended, with the end of its log
+// if the test has failed.
+func (o *owner) start(t testing.TB, dir string, c command) *Process {
+	t.Helper()
+	p := &Process{c: c, dir: dir, t: t}
+	t.Cleanup(func() {
+		if err := p.end(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the end of the log of %s:\n%s", c.name, p.tail())
+		}
+	})
+	p.Start()
+	return p
+}
+
+// startShared runs a server in its folder and waits until it is ready. It belongs to no test and ends with its owner.
+func (o *owner) startShared(dir string, c command) (*Process, error) {
+	c.lasts = true
+	p := &Process{c: c, dir: dir}
+	return p, p.begin()
+}
+
+// Start runs the server again, after Stop or Kill or its own end, and waits until it is ready. Its files are as it left them.
+func (p *Process) Start() {
+	p.t.Helper()
+	if err := p.begin(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Stop asks the server to end, and waits until it and what it started are gone; after twenty seconds it is killed.
+func (p *Process) Stop() {
+	p.t.Helper()
+	if err := p.end(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Kill ends the server and what it started hard, as a crash would.
+func (p *Process) Kill() {
+	p.t.Helper()
+	if err := p.kill(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Pause stops the server in its tracks: it keeps its connections and answers nothing, as on a machine that hangs.
+func (p *Process) Pause() { p.t.Helper(); p.all(syscall.SIGSTOP) }
+
+// Resume lets the server go on after Pause.
+func (p *Process) Resume() { p.t.Helper(); p.all(syscall.SIGCONT) }
+
+// Signal sends a signal to the server's first process.
+func (p *Process) Signal(sig syscall.Signal) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatalf("signal %v to %s: %v", sig, p.c.name, err)
+	}
+}
+
+// Pid is the number of the server's first process.
+func (p *Process) Pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
+// Done is closed when the server's first process of the last Start has ended.
+func (p *Process) Done() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// Log is what the server has written to its output since its first start.
+func (p *Process) Log() string {
+	text, _ := os.ReadFile(p.logFile())
+	return string(text)
+}
+
+// Dir is the server's folder.
+func (p *Process) Dir() string { return p.dir }
+
+func (p *Process) logFile() string { return filepath.Join(p.dir, "log") }
+
+func (p *Process) begin() error {
+	if err := p.fork(); err != nil {
+		return fmt.Errorf("start %s: %w", p.c.name, err)
+	}
+	if p.c.ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	defer cancel()
+	done := p.Done()
+	err := wait(ctx, func() error {
+		select {
+		case <-done:
+			return final{errors.New("it ended")}
+		default:
+			return p.c.ready(ctx)
+		}
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("start %s: it is not ready: %w; the end of its log:\n%s", p.c.name, err, p.tail()), p.kill())
+	}
+	return nil
+}
+
+// fork starts the process, with its mark, its output in its log, and its group on record.
+func (p *Process) fork() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil && !p.ended() {
+		return errors.New("it runs already")
+	}
+	log, err := os.OpenFile(p.logFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	path, args := p.c.path, p.c.args
+	if p.c.netns != "" {
+		path, args = "nsenter", append([]string{"--net=/run/netns/" + p.c.netns, "--", path}, args...)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
+	cmd.Env = append(append(os.Environ(), p.c.env...), markKey+"="+p.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if !p.c.lasts {
+		cmd.SysProcAttr.Pdeathsig = p.c.orphan
+		if p.c.orphan == 0 {
+			cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+		}
+	}
+	if err := onForkThread(cmd.Start); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // how it ended is in its ProcessState
+		close(done)
+	}()
+	p.cmd, p.done = cmd, done
+	groups, err := os.OpenFile(filepath.Join(p.dir, groupsFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err == nil {
+		_, err = fmt.Fprintln(groups, cmd.Process.Pid)
+		err = errors.Join(err, groups.Close())
+	}
+	if err != nil {
+		return errors.Join(err, p.killLocked())
+	}
+	return nil
+}
+
+// forks are done by one thread that never ends, since a child hears of the end of the thread that made it, not of the process.
+var (
+	forks    = make(chan func())
+	forkOnce = sync.OnceFunc(func() {
+		go func() {
+			runtime.LockOSThread()
+			for f := range forks {
+				f()
+			}
+		}()
+	})
+)
+
+func onForkThread(f func() error) error {
+	forkOnce()
+	result := make(chan error)
+	forks <- func() { result <- f() }
+	return <-result
+}
+
+func (p *Process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *Process) kill() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.killLocked()
+}
+
+// killLocked needs the lock. What was never started is dead.
+func (p *Process) killLocked() error {
+	if p.cmd == nil {
+		return nil
+	}
+	if !p.ended() {
+		_ = p.cmd.Process.Kill() // by the handle that cannot be somebody else's; its mark may not be written yet
+	}
+	<-p.done
+	return killAll(p.dir)
+}
+
+func (p *Process) end() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return nil
+	}
+	if !p.ended() {
+		sig := p.c.stop
+		if sig == 0 {
+			sig = syscall.SIGTERM
+		}
+		_ = p.cmd.Process.Signal(sig)
+		_, _ = signal(p.dir, syscall.SIGCONT) // one that is paused hears nothing
+		select {
+		case <-p.done:
+		case <-time.After(20 * time.Second):
+		}
+	}
+	return p.killLocked()
+}
+
+// all sends SIGSTOP or SIGCONT to every process of the server and waits until they have heard it.
+func (p *Process) all(sig syscall.Signal) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	Poll(p.t, fmt.Sprintf("%s has heard %v", p.c.name, sig), func() error {
+		n, err := signal(p.dir, sig)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%d processes: %w", n, err)
+		}
+		pids, err := processes(p.dir)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if s, err := readStat(pid); err == nil && (s.state == 'T') != (sig == syscall.SIGSTOP) {
+				return fmt.Errorf("process %d is in state %c", pid, s.state)
+			}
+		}
+		return nil
+	})
+}
+
+// tail is the end of the output and of the other logs.
+func (p *Process) tail() string {
+	const most = 60
+	var b strings.Builder
+	for _, name := range append([]string{p.logFile()}, p.c.logs...) {
+		text, err := os.ReadFile(name)
+		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+		if err == nil && len(text) > 0 {
+			fmt.Fprintf(&b, "%s (%d lines)\n%s\n", filepath.Base(name), len(lines), strings.Join(lines[max(0, len(lines)-most):], "\n"))
+		}
+	}
+	return b.String()
+}

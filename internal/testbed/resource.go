@@ -1,0 +1,138 @@
+package testbed
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// resourcesFile is the file in an owner's folder that names what was made outside it, "kind name" a line, each written
+// before the thing is made.
+const resourcesFile = "resources"
+
+// undoers remove what was recorded, by kind. What is not there, or no more, counts as removed.
+var undoers = map[string]func(name string) error{
+	"link":  deleteLink,
+	"netns": deleteNetns,
+}
+
+// record notes that something outside the owner's folder is about to be made, to be undone at the end of the owner
+// whatever happens in between.
+func (o *owner) record(kind, name string) error {
+	if undoers[kind] == nil || strings.ContainsAny(name, " \n") {
+		return fmt.Errorf("record %s %q: unknown kind or bad name", kind, name)
+	}
+	f, err := os.OpenFile(filepath.Join(o.dir, resourcesFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, kind, name)
+	return errors.Join(err, f.Close())
+}
+
+// claim records something that belongs to a test and undoes it when the test has ended.
+func (o *owner) claim(t testing.TB, kind, name string) {
+	t.Helper()
+	if err := o.record(kind, name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := undoers[kind](name); err != nil {
+			t.Errorf("remove %s %s: %v", kind, name, err)
+		}
+	})
+}
+
+// remove empties a folder and removes it. It stays when something in it did not go, for somebody else to try again.
+func remove(dir string) error {
+	if err := empty(dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// empty ends the processes of a folder, undoes what it recorded, latest first, unmounts what is mounted in it, and removes
+// what is in it.
+func empty(dir string) error {
+	if err := killAll(dir); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, resourcesFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return err
+	}
+	var errs []error
+	for _, line := range slices.Backward(strings.Split(string(text), "\n")) {
+		kind, name, _ := strings.Cut(line, " ")
+		if undo := undoers[kind]; undo != nil {
+			if err := undo(name); err != nil {
+				errs = append(errs, fmt.Errorf("remove %s %s: %w", kind, name, err))
+			}
+		}
+	}
+	if err := errors.Join(append(errs, unmount(dir))...); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	errs = []error{err}
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// unmount unmounts whatever is mounted in a folder, so that its removal never reaches files of others.
+func unmount(dir string) error {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, line := range slices.Backward(strings.Split(string(text), "\n")) { // later ones lie on earlier ones
+		if f := strings.Fields(line); len(f) > 4 && within(unescape(f[4]), dir) {
+			errs = append(errs, unix.Unmount(unescape(f[4]), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
+
+func deleteLink(name string) error {
+	if _, err := os.Lstat("/sys/class/net/" + name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return run("", "ip", "link", "delete", name)
+}
+
+func deleteNetns(name string) error {
+	if _, err := os.Lstat("/run/netns/" + name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return run("", "ip", "netns", "delete", name)
+}
+
+// run runs a command of the owner that has nothing to say.
+func (o *owner) run(name string, args ...string) error { return run(o.dir, name, args...) }
+
+func run(mark, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), markKey+"="+mark)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package testbed
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+var shares struct {
+	sync.Mutex
+	all map[string]*shareState
+}
+
+type shareState struct {
+	*owner
+	users int
+}
+
+// share returns an owner that several test binaries hold at once, and holds it until the test has ended. Whoever comes first
+// makes what it has to offer, by start, while the others wait; it ends when its last holder leaves, or, if that was killed, at
+// the next start of a test binary. What start runs has to outlive this test binary: startShared, makeFolder, record.
+func share(t testing.TB, name string, start func(o *owner) error) *owner {
+	t.Helper()
+	own(t) // the dead are cleaned first
+	shares.Lock()
+	defer shares.Unlock()
+	s := shares.all[name]
+	if s == nil {
+		o, err := join(name, start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if shares.all == nil {
+			shares.all = map[string]*shareState{}
+		}
+		s = &shareState{owner: o}
+		shares.all[name] = s
+	}
+	s.users++
+	t.Cleanup(func() {
+		shares.Lock()
+		defer shares.Unlock()
+		if s.users--; s.users == 0 {
+			delete(shares.all, name)
+			if err := s.leave(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return s.owner
+}
+
+// startedFile is in the folder of a shared owner once start has succeeded.
+const startedFile = "started"
+
+func join(name string, start func(o *owner) error) (*owner, error) {
+	o, err := hold(name)
+	if err != nil {
+		return nil, err
+	}
+	// One at a time looks whether it has to start, in a file that is cleaned as an owner is.
+	gate, err := lockPath(filepath.Join(bedDir(), name+".start"), unix.LOCK_EX, func(path string) error {
+		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+	if err != nil {
+		return nil, errors.Join(err, o.leave())
+	}
+	defer gate.Close()
+	started := filepath.Join(o.dir, startedFile)
+	if _, err := os.Stat(started); err == nil {
+		return o, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, o.leave())
+	}
+	// Somebody may have been killed while it started, and others hold on.
+	err = empty(o.dir)
+	if err == nil {
+		err = start(o)
+	}
+	if err == nil {
+		err = os.WriteFile(started, nil, 0o644)
+	}
+	if err != nil {
+		return nil, errors.Join(err, empty(o.dir), o.leave())
+	}
+	return o, nil
+}
+
+// hold takes a share in the lock of an owner.
+func hold(name string) (*owner, error) {
+	bed, err := lockBed()
+	if err != nil {
+		return nil, err
+	}
+	defer bed.Close()
+	if err := cleanDead(); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(bedDir(), name)
+	lock, err := lockPath(dir, unix.LOCK_SH|unix.LOCK_NB, makeDir)
+	return &owner{dir: dir, lock: lock}, err
+}
+
+// leave gives the share back, and removes the owner when nobody else has one.
+func (o *owner) leave() error {
+	bed, err := lockBed()
+	if err != nil {
+		return err
+	}
+	defer bed.Close()
+	o.lock.Close()
+	return errors.Join(cleanDead(), removeBed())
+}
