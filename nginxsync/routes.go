@@ -60,6 +60,7 @@ func NewRoutes(number uint64, s Snapshot) Routes {
 //	sluice-routes 1 <generation>
 //	b <cluster>                                        the cluster is in the baseline
 //	i <address> <port> <weight> <version|-> <id>       an instance of the cluster named last
+//	s <address> <port> <weight> <version|-> <id>       the same, a backup
 //	v <vip> <cluster>                                  the cluster is in the overlay of the VIP
 //	end <number of rows>
 const routesHeader = "sluice-routes 1 "
@@ -87,7 +88,11 @@ func appendClusters(b []byte, prefix string, clusters map[string][]Instance) []b
 	for _, cluster := range slices.Sorted(maps.Keys(clusters)) {
 		b = append(append(append(b, prefix...), cluster...), '\n')
 		for _, in := range clusters[cluster] {
-			b = append(b, "i "...)
+			if in.Backup {
+				b = append(b, "s "...)
+			} else {
+				b = append(b, "i "...)
+			}
 			b = in.Addr.Addr().AppendTo(b)
 			b = append(b, ' ')
 			b = strconv.AppendUint(b, uint64(in.Addr.Port()), 10)
@@ -138,14 +143,14 @@ func (r *Routes) UnmarshalText(text []byte) error {
 			}
 			clusters, cluster = s.Overlays[vip], f[2]
 			clusters[cluster] = []Instance{}
-		case f[0] == "i" && len(f) == 6 && clusters != nil:
+		case (f[0] == "i" || f[0] == "s") && len(f) == 6 && clusters != nil:
 			addr, err1 := netip.ParseAddr(f[1])
 			port, err2 := strconv.ParseUint(f[2], 10, 16)
 			weight, err3 := strconv.Atoi(f[3])
 			if err := cmp.Or(err1, err2, err3); err != nil {
 				return bad(i+1, "%s", err)
 			}
-			in := Instance{ID: f[5], Addr: netip.AddrPortFrom(addr, uint16(port)), Weight: weight, Version: f[4]}
+			in := Instance{ID: f[5], Addr: netip.AddrPortFrom(addr, uint16(port)), Weight: weight, Version: f[4], Backup: f[0] == "s"}
 			if in.Version == noVersion {
 				in.Version = ""
 			}

@@ -17,7 +17,7 @@ func drawClusters(t *rapid.T) map[string][]nginxsync.Instance {
 	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "end", "x.y", "i"}), rapid.ID).Draw(t, "clusters") {
 		for i := range rapid.IntRange(0, 3).Draw(t, "n") {
 			clusters[name] = append(clusters[name], nginxsync.Instance{ID: fmt.Sprint("i", i), Addr: netip.MustParseAddrPort(addr.Draw(t, "addr")),
-				Weight: rapid.IntRange(0, 5).Draw(t, "weight"), Version: rapid.SampledFrom([]string{"", "v1", "2026-01-01"}).Draw(t, "version")})
+				Weight: rapid.IntRange(0, 5).Draw(t, "weight"), Version: rapid.SampledFrom([]string{"", "v1", "2026-01-01"}).Draw(t, "version"), Backup: rapid.Bool().Draw(t, "backup")})
 		}
 		if clusters[name] == nil {
 			clusters[name] = []nginxsync.Instance{}

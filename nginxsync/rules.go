@@ -34,7 +34,8 @@ type Rules struct {
 	// Pass maps literal addresses ("10.0.0.7:8080", "api.example.com", "unix:/run/php.sock") and expressions with variables
 	// ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass, scgi_pass and memcached_pass to the name of an
 	// upstream, which is added when the tree has none of that name, or to another literal address. An entry that maps an
-	// expression to itself says that it yields only names of upstreams. What is not in the map is an error.
+	// expression to itself accepts it as far as it yields the name of an upstream: for anything else the request is answered
+	// with 500. What is not in the map is an error.
 	Pass map[string]string `json:"pass,omitempty"`
 	// Resolver is the argument of every resolver directive. Empty removes them: then a name that no upstream has is
 	// answered with 502.
@@ -42,6 +43,13 @@ type Rules struct {
 	// Drop names blocks of the main context that are left out. "stream" and "mail" in the tree are errors unless they are
 	// named here: nothing maps their upstreams.
 	Drop []string `json:"drop,omitempty"`
+	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
+	// give way to 404: they are production's monitoring, and some of them change upstreams.
+	KeepStatus []string `json:"keep_status,omitempty"`
+	// Secrets are the values that take the place of secrets in the text: by the name of the header, parameter or variable, in
+	// lower case, such as "authorization" or "$api_token", or by that of the directive, such as "secure_link_secret". A secret
+	// that is not in the map becomes "stripped".
+	Secrets map[string]string `json:"secrets,omitempty"`
 	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own. Without it such code is an error.
 	TrustCode bool `json:"trust_code,omitempty"`
 	// AllowClients answers every client outside these networks with 403, whatever the tree allows. Empty lets all in.
@@ -67,6 +75,11 @@ type Snippets struct {
 	Once []Block
 	// HTTP is text for the http context.
 	HTTP string
+	// Hooks are blocks of the http context that a balancing method needs, by its name. Since a block further in that has a
+	// directive of the name would hide them, the body goes in front of each of those too.
+	Hooks map[string]Block
+	// Methods are the balancing methods that the driver honours. The others are reported as left out.
+	Methods []string
 	// Upstream is what takes the place of the server lines of an upstream. Nil leaves upstreams static: then Rules.Pass
 	// must map the address of each server.
 	Upstream func(Upstream) string
@@ -82,8 +95,10 @@ type Upstream struct {
 	// Method is the balancing directive of the tree with its arguments, such as ["hash", "$uri", "consistent"], nil for
 	// round robin. It is not in the transformed tree.
 	Method []string
-	// MaxFails and FailTimeout are max_fails and fail_timeout of the server lines when all have the same, else empty.
-	MaxFails, FailTimeout string
+	// MaxFails, FailTimeout and SlowStart are max_fails, fail_timeout and slow_start of the server lines when all have the
+	// same, else empty. Weights and backups are not here: they belong to production's instances, those of the test
+	// environment come with their own.
+	MaxFails, FailTimeout, SlowStart string
 }
 
 // ReadRules reads rules from JSON. A field that is not known is an error.
@@ -113,7 +128,7 @@ func (r Rules) validate() error {
 	for _, m := range []struct {
 		field string
 		texts map[string]string
-	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters}} {
+	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters}, {"secrets", r.Secrets}} {
 		for _, key := range slices.Sorted(maps.Keys(m.texts)) {
 			if key == "" || strings.ContainsAny(key+m.texts[key], "\n\r;{}") && m.field != "pass" || m.field == "pass" && m.texts[key] == "" {
 				errs = append(errs, fmt.Errorf("rules: %s %q: %q, want text without line breaks, \";\" and braces", m.field, key, m.texts[key]))
@@ -137,6 +152,6 @@ func (r Rules) digest() string {
 	if s.Upstream != nil {
 		fmt.Fprintf(h, "%q", s.Upstream(Upstream{Name: "a", Cluster: "b"}))
 	}
-	fmt.Fprintf(h, "%q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP)
+	fmt.Fprintf(h, "%q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks)
 	return hex.EncodeToString(h.Sum(nil))
 }

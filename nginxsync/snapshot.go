@@ -16,6 +16,7 @@ type Instance struct {
 	Addr    netip.AddrPort
 	Weight  int    // share of the requests relative to the other instances, 0 to 65535; 0 stands for 1
 	Version string // shown in the response header; printable ASCII without spaces, at most 128 bytes
+	Backup  bool   // is asked only when every instance that is no backup failed lately
 }
 
 // Snapshot is who serves what. The zero value has no instance at all. A Snapshot that was given away is not changed.

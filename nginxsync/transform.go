@@ -44,7 +44,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if f := tree.File(generated); f != nil {
 		return again(tree, f, rules)
 	}
-	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}, below: map[string][]conf.Node{}}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}, used: map[string]bool{}, guards: map[string]string{}, below: map[string][]conf.Node{}}
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -138,7 +138,9 @@ type transform struct {
 	edit      *conf.Edit
 	generated string
 	extra     strings.Builder        // of the generated file, for the http context
+	used      map[string]bool        // balancing methods that the driver honours
 	below     map[string][]conf.Node // directives of the http context by name, at any depth
+	guards    map[string]string      // variables by the expression that they hold to upstreams
 	upstreams map[string]bool        // names in lower case, the added ones too
 	changes   []Change
 	errs      []error
@@ -192,6 +194,8 @@ func (t *transform) run() {
 		t.code(n)
 		t.paths(n)
 		t.egress(n)
+		t.status(n)
+		t.secrets(n)
 		if len(n.Parents) > 0 && n.Parents[0] == h.Directive {
 			t.pass(n)
 			t.keyed(n)
@@ -201,6 +205,7 @@ func (t *transform) run() {
 	for _, n := range t.below["upstream"] {
 		t.upstream(n)
 	}
+	t.writeGuards(h)
 	t.logs(h)
 	t.headers(h)
 	t.defaults(h)

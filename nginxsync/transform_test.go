@@ -26,8 +26,10 @@ var short = nginxsync.Snippets{
 	Defaults: []string{"driver_path /lib;"},
 	Once:     []nginxsync.Block{{Name: "init_by_lua_block", Body: "start()"}},
 	HTTP:     "driver_zone routes 1m;\n",
+	Methods:  []string{"least_conn", "hash"},
+	Hooks:    map[string]nginxsync.Block{"least_conn": {Name: "log_by_lua_block", Body: "done()"}},
 	Upstream: func(u nginxsync.Upstream) string {
-		return fmt.Sprintf("server 0.0.0.1;\nbalance %s; # %q %s %s", u.Cluster, u.Method, u.MaxFails, u.FailTimeout)
+		return fmt.Sprintf("server 0.0.0.1;\nbalance %s; # %q %s %s %s", u.Cluster, u.Method, u.MaxFails, u.FailTimeout, u.SlowStart)
 	},
 }
 

@@ -1,6 +1,7 @@
 package nginxsync
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -25,7 +26,7 @@ func (t *transform) upstream(n conf.Node) {
 	}
 	u := Upstream{Name: name, Cluster: cluster}
 	var first *conf.Directive // where the driver's text goes: before this child of the block itself
-	servers := 0
+	servers, left := 0, map[string]bool{}
 	for c := range n.Children() {
 		direct := slices.Contains(n.Directive.Children(), c.Directive)
 		switch {
@@ -36,12 +37,17 @@ func (t *transform) upstream(n conf.Node) {
 			if !direct || first != nil {
 				t.edit.Remove(c.Directive)
 			}
-			u.fails(c.Directive, servers == 0)
+			u.parameters(c.Directive, servers == 0, left)
 			servers++
 		case methods[c.Name()]:
 			t.edit.Remove(c.Directive)
 			u.Method = append([]string{c.Name()}, c.Args()...)
-			t.changed(c.Directive, "upstream", "%s is left out: the driver balances in its own way", c.Name())
+			if slices.Contains(t.rules.Snippets.Methods, c.Name()) {
+				t.used[c.Name()] = true
+				t.changed(c.Directive, "upstream", "%s goes to the driver, which honours it", c.Name())
+			} else {
+				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it and balances round robin", c.Name())
+			}
 		}
 		if first == nil && direct && (c.Name() == "server" || c.Name() == "include" || strings.HasPrefix(c.Name(), "keepalive")) {
 			first = c.Directive
@@ -60,28 +66,29 @@ func (t *transform) upstream(n conf.Node) {
 		t.edit.InsertBefore(first, text)
 	}
 	t.changed(n.Directive, "upstream", "cluster %s: %d servers give way to the driver", cluster, servers)
+	if len(left) > 0 {
+		t.changed(n.Directive, "upstream", "%s of single servers are left out: they are of production's instances", strings.Join(sortedKeys(left), ", "))
+	}
 }
 
-// fails takes max_fails and fail_timeout of a server over, or forgets them when the servers differ.
-func (u *Upstream) fails(server *conf.Directive, first bool) {
-	var maxFails, timeout string
-	for _, a := range server.Args() {
-		if v, ok := strings.CutPrefix(a, "max_fails="); ok {
-			maxFails = v
+// parameters takes over what all servers have alike, and notes in left what the driver cannot take over.
+func (u *Upstream) parameters(server *conf.Directive, first bool, left map[string]bool) {
+	values := map[string]string{}
+	for _, a := range server.Args()[min(1, server.NumArgs()):] {
+		name, value, _ := strings.Cut(a, "=")
+		values[name] = value
+		if name != "max_fails" && name != "fail_timeout" && name != "slow_start" {
+			left[name] = true
 		}
-		if v, ok := strings.CutPrefix(a, "fail_timeout="); ok {
-			timeout = v
+	}
+	for name, field := range map[string]*string{"max_fails": &u.MaxFails, "fail_timeout": &u.FailTimeout, "slow_start": &u.SlowStart} {
+		switch {
+		case first:
+			*field = values[name]
+		case *field != values[name]:
+			*field = ""
+			left[name] = true
 		}
-	}
-	if first {
-		u.MaxFails, u.FailTimeout = maxFails, timeout
-		return
-	}
-	if u.MaxFails != maxFails {
-		u.MaxFails = ""
-	}
-	if u.FailTimeout != timeout {
-		u.FailTimeout = ""
 	}
 }
 
@@ -118,6 +125,9 @@ func (t *transform) pass(n conf.Node) {
 	case !ok:
 		t.refuse(n.Directive, "%s %s: %q is not an upstream of the tree; map it to one in the rules under pass", n.Name(), n.Arg(0), target)
 		return
+	case to == target && strings.Contains(target, "$"):
+		t.guard(n, scheme, target, rest)
+		return
 	case to == target:
 		t.changed(n.Directive, "pass", "%s is accepted as it is by the rules", target)
 		return
@@ -131,6 +141,54 @@ func (t *transform) pass(n conf.Node) {
 	}
 	t.edit.ReplaceArg(n.Directive, 0, scheme+to+rest)
 	t.changed(n.Directive, "pass", "%s is mapped to %s", target, to)
+}
+
+// guard lets an expression through as far as it yields the name of an upstream: with a resolver, or with a literal address, Nginx
+// would go to whatever it yields.
+func (t *transform) guard(n conf.Node, scheme, target, rest string) {
+	if scheme == "" && strings.HasPrefix(n.Name(), "proxy") {
+		t.refuse(n.Directive, "%s %s: the scheme too is known only at run time, so nothing can hold it to upstreams; map %q to an upstream in the rules under pass",
+			n.Name(), n.Arg(0), target)
+		return
+	}
+	variable, ok := t.guards[target]
+	if !ok {
+		variable = fmt.Sprintf("$sluice_pass_%d", len(t.guards)+1)
+		t.guards[target] = variable
+	}
+	t.edit.ReplaceArg(n.Directive, 0, scheme+variable+rest)
+	t.changed(n.Directive, "pass", "%s is accepted as far as it yields the name of an upstream", target)
+}
+
+// writeGuards adds the maps that the guards need, when all upstreams are known.
+func (t *transform) writeGuards(http conf.Node) {
+	if len(t.guards) == 0 {
+		return
+	}
+	have := map[string]bool{}
+	for n := range http.Children() {
+		have[n.Name()] = true
+	}
+	for _, line := range []string{"map_hash_bucket_size 256;", "map_hash_max_size 65536;"} {
+		if name, _, _ := strings.Cut(line, " "); !have[name] {
+			t.extra.WriteString(line + "\n")
+		}
+	}
+	for _, target := range sortedKeys(t.guards) {
+		fmt.Fprintf(&t.extra, "# %s reaches upstreams and nothing else.\nmap %s %s {\n    default \"\";\n", target, conf.Quote(target), t.guards[target])
+		for _, name := range sortedKeys(t.upstreams) {
+			fmt.Fprintf(&t.extra, "    %s %s;\n", mapKey(name), conf.Quote(target))
+		}
+		t.extra.WriteString("}\n")
+	}
+}
+
+// mapKey is a name as the key of a map, where some words and signs at the beginning have a meaning of their own.
+func mapKey(name string) string {
+	if strings.ContainsAny(name[:1], "~\\") || slices.Contains([]string{"default", "include", "volatile", "hostnames"}, name) {
+		return conf.Quote("\\" + name)
+	}
+	return conf.Quote(name)
 }
 
 func (t *transform) addUpstream(name string) {
@@ -193,6 +251,30 @@ func (t *transform) snippets(http conf.Node) {
 			}
 		}
 		t.extra.WriteString(b.Name + " {\n" + strings.TrimSuffix(b.Body, "\n") + "\n}\n")
+	}
+	for _, method := range sortedKeys(t.used) {
+		if hook, ok := s.Hooks[method]; ok {
+			t.hook(http, method, hook)
+		}
+	}
+}
+
+// hook adds a block to the http context and to every block that has one of its name, which would hide it.
+func (t *transform) hook(http conf.Node, method string, hook Block) {
+	base := strings.TrimSuffix(hook.Name, "_block")
+	for _, other := range []string{base, base + "_file"} {
+		for _, n := range t.below[other] {
+			t.refuse(n.Directive, "%s: %s of an upstream needs a %s, which this would hide; write it as %s", other, method, hook.Name, hook.Name)
+		}
+	}
+	outside := true
+	for _, n := range t.below[hook.Name] {
+		t.edit.Prepend(n.Directive, "do\n"+hook.Body+"\nend")
+		t.changed(n.Directive, "driver", "the driver's code for %s runs first", method)
+		outside = outside && n.Parent() != http.Directive
+	}
+	if outside {
+		t.extra.WriteString(hook.Name + " {\n" + hook.Body + "\n}\n")
 	}
 }
 

@@ -15,7 +15,9 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// Harness is one running Nginx that sends "/" to cluster "a" and "/b/" to cluster "b", and nothing else.
+// Harness is one running Nginx that sends "/" to cluster "a" and "/b/" to cluster "b". A driver that honours balancing methods
+// has these upstreams besides: "/hash/" goes to cluster "hash" with "hash $arg_key consistent", "/least/" to cluster "least"
+// with "least_conn", "/slow/" to cluster "slow" whose servers have "slow_start=10h".
 type Harness struct {
 	Driver nginxsync.Driver
 	// VIPs are two addresses that Nginx answers on, Plain is one that no overlay names.
@@ -23,10 +25,13 @@ type Harness struct {
 	Plain netip.Addr
 	// Get asks for a path on an address, on a connection of its own.
 	Get func(ctx context.Context, to netip.Addr, path string) (Answer, error)
-	// Backend starts an HTTP server whose answers begin with name and a space.
+	// Backend starts an HTTP server whose answers begin with name and a space. With "hold" in the query it answers when the
+	// request is cancelled.
 	Backend func(name string) netip.AddrPort
 	// Workers are the process ids of Nginx's workers.
 	Workers func() []int
+	// Methods says that the driver honours balancing methods.
+	Methods bool
 }
 
 // Answer is a response.
@@ -49,6 +54,10 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 		{"instances change without another worker", testChange},
 		{"a weight is a share of the requests", testWeight},
 		{"a request goes on to the next instance", testRetry},
+		{"a backup is asked when the others failed", testBackup},
+		{"a hash keeps a key on its instance", testHash},
+		{"an instance that is busy gets no more", testLeastConn},
+		{"an instance that is new starts slowly", testSlowStart},
 		{"a generation that is not newer is refused", testConflict},
 		{"a generation in force is accepted again", testAgain},
 		{"routes that do not fit leave the old ones", testTooLarge},
@@ -199,6 +208,130 @@ func testRetry(_ *testing.T, s *suite) {
 	s.push(1, snapshot)
 	for range 8 {
 		s.want(s.Plain, "/", 200, "here", "v1")
+	}
+}
+
+func testBackup(_ *testing.T, s *suite) {
+	snapshot := s.two()
+	gone := netip.MustParseAddrPort("127.0.0.1:1") // nobody listens there
+	spare := nginxsync.Instance{ID: "spare", Addr: s.Backend("spare"), Version: "v0", Backup: true}
+	snapshot.Baseline["a"] = append(one("here", "v1", s.Backend("here")), spare)
+	s.push(1, snapshot)
+	for range 8 {
+		s.want(s.Plain, "/", 200, "here", "v1")
+	}
+	snapshot.Baseline["a"] = append(one("here", "v1", gone), spare)
+	s.push(2, snapshot)
+	for range 8 {
+		s.want(s.Plain, "/", 200, "spare", "v0")
+	}
+	snapshot.Baseline["a"] = []nginxsync.Instance{spare}
+	s.push(3, snapshot)
+	s.want(s.Plain, "/", 200, "spare", "v0")
+}
+
+// several starts n instances.
+func (s *suite) several(n int) []nginxsync.Instance {
+	var list []nginxsync.Instance
+	for i := range n {
+		name := fmt.Sprintf("n%d", i)
+		list = append(list, nginxsync.Instance{ID: name, Addr: s.Backend(name), Weight: 1 + i%2})
+	}
+	return list
+}
+
+func (s *suite) answer(path string) string {
+	s.t.Helper()
+	a := s.get(s.Plain, path)
+	first, _, _ := strings.Cut(a.Body, " ")
+	if a.Status != 200 {
+		s.t.Fatalf("get %s: status %d: %s", path, a.Status, a.Body)
+	}
+	return first
+}
+
+func testHash(t *testing.T, s *suite) {
+	if !s.Methods {
+		return
+	}
+	snapshot := s.two()
+	list := s.several(4)
+	snapshot.Baseline["hash"] = list
+	s.push(1, snapshot)
+	const keys = 60
+	owner, load := map[string]string{}, map[string]int{}
+	for i := range keys {
+		key := fmt.Sprint("/hash/?key=", i)
+		owner[key] = s.answer(key)
+		load[owner[key]]++
+		for range 2 * len(s.Workers()) {
+			if got := s.answer(key); got != owner[key] {
+				t.Fatalf("%s was answered by %s, then by %s", key, owner[key], got)
+			}
+		}
+	}
+	if len(load) != len(list) {
+		t.Errorf("%d keys went to %v, want all of %d instances", keys, load, len(list))
+	}
+	snapshot.Baseline["hash"] = list[1:]
+	s.push(2, snapshot)
+	for key, was := range owner {
+		if got := s.answer(key); got != was && was != list[0].ID || got == list[0].ID {
+			t.Errorf("%s moved from %s to %s when %s went", key, was, got, list[0].ID)
+		}
+	}
+}
+
+func testLeastConn(t *testing.T, s *suite) {
+	if !s.Methods {
+		return
+	}
+	snapshot := s.two()
+	snapshot.Baseline["least"] = s.several(2)
+	snapshot.Baseline["least"][1].Weight = 1
+	s.push(1, snapshot)
+	// Hold more requests than there are workers: each worker that has held one sends the next elsewhere. Held and free
+	// instances then never differ by more than one in any worker, so none is asked by all.
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { _, _ = s.Get(ctx, s.Plain, "/least/?hold") })
+	}
+	seen := map[string]int{}
+	for range 40 {
+		seen[s.answer("/least/")]++
+	}
+	cancel()
+	wg.Wait()
+	if len(seen) != 2 {
+		t.Errorf("40 requests beside 8 that last went to %v, want both instances", seen)
+	}
+	// What has ended counts no more: the turns are even again.
+	after := map[string]int{}
+	for range 40 {
+		after[s.answer("/least/")]++
+	}
+	if len(after) != 2 {
+		t.Errorf("40 requests went to %v, want both instances", after)
+	}
+}
+
+func testSlowStart(t *testing.T, s *suite) {
+	if !s.Methods {
+		return
+	}
+	snapshot := s.two()
+	list := s.several(2)
+	snapshot.Baseline["slow"] = list[:1]
+	s.push(1, snapshot)
+	snapshot.Baseline["slow"] = list
+	s.push(2, snapshot)
+	seen := map[string]int{}
+	for range 40 {
+		seen[s.answer("/slow/")]++
+	}
+	if seen[list[0].ID] < 40-len(s.Workers()) {
+		t.Errorf("40 requests went to %v, want nearly all on the instance that is not new", seen)
 	}
 }
 

@@ -26,10 +26,16 @@ http {
         keepalive 4;
     }
     upstream b { server 10.9.9.3:80; }
+    upstream hash { hash $arg_key consistent; server 10.9.9.4:80; server 10.9.9.5:80; }
+    upstream least { least_conn; server 10.9.9.6:80; server 10.9.9.7:80; }
+    upstream slow { server 10.9.9.8:80 slow_start=10h; server 10.9.9.9:80 slow_start=10h; }
     server {
         listen 80 default_server;
         location / { proxy_pass http://a; }
         location /b/ { proxy_pass http://b/; }
+        location /hash/ { proxy_pass http://hash; }
+        location /least/ { proxy_pass http://least; }
+        location /slow/ { proxy_pass http://slow; }
     }
 }
 `
@@ -104,7 +110,7 @@ func TestDriver(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) *drivertest.Harness {
 		b := start(t, 1<<20)
 		return &drivertest.Harness{
-			Driver: b.driver, VIPs: [2]netip.Addr{vipA, vipB}, Plain: plain, Get: b.get, Workers: b.Workers,
+			Driver: b.driver, VIPs: [2]netip.Addr{vipA, vipB}, Plain: plain, Get: b.get, Workers: b.Workers, Methods: true,
 			Backend: func(name string) netip.AddrPort { return nginxtest.Backend(t, name) },
 		}
 	})

@@ -12,29 +12,40 @@ local loaded          -- the generation of the tables below, nil for none
 local baseline, overlays = {}, {}
 local sets = {}       -- every set of peers by its rows: one that stays keeps its turn and its failures
 
+local known = {}      -- what was seen of each peer, by cluster, address and id: it outlives a change of the others
+
+local function group(list)
+    list.n, list.turn, list.equal = #list, 0, true
+    for _, peer in ipairs(list) do
+        list.equal = list.equal and peer.weight == list[1].weight
+    end
+    if list.n > 0 then
+        list.turn = math.random(0, list.n - 1) -- so that the workers do not all begin with the first
+    end
+    return list
+end
+
 local function peers(rows, list)
     local set = sets[rows]
     if set then
         return set
     end
-    set = { rows = rows, n = #list, turn = 0, equal = true }
-    for i, peer in ipairs(list) do
-        set[i] = peer
-        set.equal = set.equal and peer.weight == list[1].weight
+    local main, spare = {}, {}
+    for _, peer in ipairs(list) do
+        local into = peer.backup and spare or main
+        into[#into + 1] = peer
     end
-    if set.n > 0 then
-        set.turn = math.random(0, set.n - 1) -- so that the workers do not all begin with the first
-    end
-    return set
+    return { n = #list, first = list[1], main = group(main), spare = group(spare) }
 end
 
--- parse reads the line form. It returns the generation, baseline, overlays and sets, or nil and what is wrong.
+-- parse reads the line form. It returns the generation, baseline, overlays, sets and states, or nil and what is wrong.
 local function parse(text)
     local first, at = text:match("^sluice%-routes 1 (%d+%-%x+)\n()")
     if not first or #first ~= 37 then
         return nil, "want a line form of version 1"
     end
-    local base, vips, new = {}, {}, {}
+    local base, vips, new, states = {}, {}, {}, {}
+    local born = loaded and ngx.now() or 0 -- what is there when the worker starts is not new
     local into, cluster, scope, list
     local count, from = 0, at
     local function close()
@@ -50,16 +61,19 @@ local function parse(text)
             return nil, "the last line is missing, the text is cut short"
         end
         local kind = text:sub(at, at + 1)
-        if kind == "i " then
-            local host, port, weight, version = text:match("^i (%S+) (%d+) (%d+) (%S+) %S+\n", at)
+        if kind == "i " or kind == "s " then
+            local host, port, weight, version, id = text:match("^%l (%S+) (%d+) (%d+) (%S+) (%S+)\n", at)
             if not host or not list then
                 return nil, "bad row: " .. text:sub(at, stop - 1)
             end
             if host:find(":", 1, true) then
                 host = "[" .. host .. "]"
             end
-            list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), current = 0,
-                version = version ~= "-" and version or "", fails = 0, since = 0, down = 0 }
+            local name = table.concat({ scope, cluster, host, port, id }, " ")
+            local state = known[name] or { current = 0, active = 0, fails = 0, since = 0, down = 0, born = born }
+            states[name] = state
+            list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
+                version = version ~= "-" and version or "", backup = kind == "s " }
         else
             close()
             local line = text:sub(at, stop - 1)
@@ -75,7 +89,7 @@ local function parse(text)
                     scope = vip .. " "
                 end
             elseif line == "end " .. count and stop == #text then
-                return first, base, vips, new
+                return first, base, vips, new, states
             end
             if not name then
                 return nil, "bad row: " .. line
@@ -123,12 +137,12 @@ local function load()
         end
         return
     end
-    local parsed, base, vips, new = parse(text)
+    local parsed, base, vips, new, states = parse(text)
     if not parsed then
         ngx.log(ngx.ERR, "sluice: routes ", generation, ": ", base)
         return
     end
-    loaded, baseline, overlays, sets = parsed, base, vips, new
+    loaded, baseline, overlays, sets, known = parsed, base, vips, new, states
     report()
 end
 
@@ -187,7 +201,7 @@ end
 -- start runs in each worker.
 function routes.start()
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
-    loaded, baseline, overlays, sets = nil, {}, {}, {}
+    loaded, baseline, overlays, sets, known = nil, {}, {}, {}, {}
     load()
     report()
     ngx.timer.every(config.tick, function(premature)
@@ -197,57 +211,167 @@ function routes.start()
     end)
 end
 
-local function failed(peer, max_fails, fail_timeout)
+local function failed(state, max_fails, fail_timeout)
     local now = ngx.now()
-    if now - peer.since > fail_timeout then
-        peer.fails, peer.since = 0, now
+    if now - state.since > fail_timeout then
+        state.fails, state.since = 0, now
     end
-    peer.fails = peer.fails + 1
-    if max_fails > 0 and peer.fails >= max_fails then
-        peer.down = now + fail_timeout
+    state.fails = state.fails + 1
+    if max_fails > 0 and state.fails >= max_fails then
+        state.down = now + fail_timeout
     end
 end
 
--- pick is smooth weighted round robin over the peers that did not fail lately, or over all when all did.
-local function pick(set)
-    local n, now = set.n, nil
-    if set.equal then
-        for _ = 1, n do
-            set.turn = set.turn % n + 1
-            local peer = set[set.turn]
-            if peer.down == 0 then
-                return peer
-            end
-            now = now or ngx.now()
-            if peer.down <= now then
-                peer.down = 0
-                return peer
+-- A peer may be asked when it did not fail lately and this request did not try it yet.
+local function usable(peer, now, tried)
+    return peer.state.down <= now and not (tried and tried[peer])
+end
+
+-- share is the weight of a peer, which grows from nothing while the peer is new.
+local function share(peer, now, slow)
+    local age = now - peer.state.born
+    if age < slow then
+        return peer.weight * math.max(age / slow, 0.0001)
+    end
+    return peer.weight
+end
+
+-- round_robin takes turns smoothly by weight, among all or among those that the filter takes.
+local function round_robin(group, now, tried, slow, filter)
+    if group.equal and slow == 0 and not filter then
+        for _ = 1, group.n do
+            group.turn = group.turn % group.n + 1
+            if usable(group[group.turn], now, tried) then
+                return group[group.turn]
             end
         end
-        return set[set.turn]
+        return nil
     end
     local best, total = nil, 0
-    now = ngx.now()
-    for i = 1, n do
-        local peer = set[i]
-        if peer.down <= now then
-            peer.current = peer.current + peer.weight
-            total = total + peer.weight
-            if not best or peer.current > best.current then
+    for i = 1, group.n do
+        local peer = group[i]
+        if usable(peer, now, tried) and (not filter or filter(peer)) then
+            local weight, state = share(peer, now, slow), peer.state
+            state.current = state.current + weight
+            total = total + weight
+            if not best or state.current > best.state.current then
                 best = peer
             end
         end
     end
-    if not best then
-        set.turn = set.turn % n + 1
-        return set[set.turn]
+    if best then
+        best.state.current = best.state.current - total
     end
-    best.current = best.current - total
     return best
 end
 
+-- least_conn takes turns among the peers that have the fewest requests for their weight in this worker.
+local function least_conn(group, now, tried, slow)
+    local least
+    local function load_of(peer)
+        return peer.state.active / share(peer, now, slow)
+    end
+    for i = 1, group.n do
+        if usable(group[i], now, tried) and (not least or load_of(group[i]) < least) then
+            least = load_of(group[i])
+        end
+    end
+    return round_robin(group, now, tried, slow, function(peer) return load_of(peer) == least end)
+end
+
+-- by_hash gives a key to the peer with the best lot (rendezvous hashing): the same in every worker, in proportion to the
+-- weights, and when a peer comes or goes only its own keys move.
+local function by_hash(group, now, tried, slow, key)
+    local best, least
+    for i = 1, group.n do
+        local peer = group[i]
+        if usable(peer, now, tried) then
+            local a, b, c, d, e, f = ngx.md5_bin(key .. "\0" .. peer.id):byte(1, 6)
+            local lot = (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f + 0.5) / 2 ^ 48
+            local score = -math.log(lot) / share(peer, now, slow)
+            if not best or score < least then
+                best, least = peer, score
+            end
+        end
+    end
+    return best
+end
+
+local expressions = {} -- parts by text: a string as it is, or the name of a variable in a table
+
+local function expression(text)
+    local parts, at = {}, 1
+    while at <= #text do
+        local from, to, name = text:find("%$([%w_]+)", at)
+        local from2, to2, name2 = text:find("%${([%w_]+)}", at)
+        if from2 and (not from or from2 < from) then
+            from, to, name = from2, to2, name2
+        end
+        if not from then
+            parts[#parts + 1] = text:sub(at)
+            break
+        end
+        parts[#parts + 1] = text:sub(at, from - 1)
+        parts[#parts + 1] = { tonumber(name) or name }
+        at = to + 1
+    end
+    expressions[text] = parts
+    return parts
+end
+
+local function evaluate(text)
+    local out = {}
+    for i, part in ipairs(expressions[text] or expression(text)) do
+        out[i] = type(part) == "string" and part or ngx.var[part[1]] or ""
+    end
+    return table.concat(out)
+end
+
+local function pick(set, tried, slow, method, key)
+    local now, choose, by = ngx.now(), round_robin, nil
+    if method == "least_conn" then
+        choose = least_conn
+    elseif method == "hash" then
+        choose, by = by_hash, evaluate(key)
+    elseif method == "ip_hash" then
+        local addr = ngx.var.binary_remote_addr
+        choose, by = by_hash, #addr == 4 and addr:sub(1, 3) or addr
+    end
+    local peer = choose(set.main, now, tried, slow, by) or choose(set.spare, now, tried, slow, by)
+    if peer then
+        return peer
+    end
+    -- All failed lately: one of them is tried all the same.
+    local group = set.main.n > 0 and set.main or set.spare
+    group.turn = group.turn % group.n + 1
+    return group[group.turn]
+end
+
+local inflight = {} -- for least_conn, the state of the peer by request; ngx.ctx would not outlive an internal redirect
+
+local function request()
+    return ngx.var.connection .. ":" .. ngx.var.connection_requests
+end
+
+local function count(state)
+    local id = request()
+    local before = inflight[id]
+    if before then
+        before.active = before.active - 1
+    end
+    if state then
+        state.active = state.active + 1
+    end
+    inflight[id] = state
+end
+
+-- done runs when a request has ended, where an upstream balances by least_conn.
+function routes.done()
+    count(nil)
+end
+
 -- balance chooses the peer of a request to the cluster, in the balancer phase.
-function routes.balance(cluster, max_fails, fail_timeout)
+function routes.balance(cluster, max_fails, fail_timeout, slow, method, key)
     if shm:get("generation") ~= loaded then
         load()
     end
@@ -263,20 +387,24 @@ function routes.balance(cluster, max_fails, fail_timeout)
         set_current_peer(config.unavailable)
         return
     end
-    local peer
-    if set.n == 1 then
-        peer = set[1]
-    else
+    local peer = set.first
+    if set.n > 1 then
         local ctx = ngx.ctx
         if get_last_failure() then
             if ctx.sluice_peer then
-                failed(ctx.sluice_peer, max_fails, fail_timeout)
+                failed(ctx.sluice_peer.state, max_fails, fail_timeout)
+                ctx.sluice_tried = ctx.sluice_tried or {}
+                ctx.sluice_tried[ctx.sluice_peer] = true
             end
         else
             set_more_tries(set.n - 1)
+            ctx.sluice_tried = nil
         end
-        peer = pick(set)
+        peer = pick(set, ctx.sluice_tried, slow or 0, method, key)
         ctx.sluice_peer = peer
+        if method == "least_conn" then
+            count(peer.state)
+        end
     end
     var.sluice_version = peer.version
     local ok, err = set_current_peer(peer.host, peer.port)

@@ -70,22 +70,60 @@ func Snippets(cfg SnippetConfig) nginxsync.Snippets {
 			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1)},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
+		Methods:  []string{"least_conn", "hash", "ip_hash"},
+		Hooks:    map[string]nginxsync.Block{"least_conn": {Name: "log_by_lua_block", Body: `package.loaded["sluice.routes"].done()`}},
 		Upstream: upstream,
 	}
 }
 
+// upstream is the driver's text for an upstream. What all servers of production had alike goes on in its numbers.
 func upstream(u nginxsync.Upstream) string {
-	maxFails, timeout := 1, 10.0
+	maxFails := 1
 	if n, err := strconv.Atoi(u.MaxFails); err == nil && n >= 0 {
 		maxFails = n
 	}
-	if d, err := time.ParseDuration(u.FailTimeout); err == nil && d > 0 {
-		timeout = d.Seconds()
-	} else if n, err := strconv.Atoi(u.FailTimeout); err == nil && n > 0 {
-		timeout = float64(n)
+	args := fmt.Sprintf("%q, %d, %g", u.Cluster, maxFails, seconds(u.FailTimeout, 10))
+	slow, method, key := seconds(u.SlowStart, 0), "", ""
+	if len(u.Method) > 0 {
+		method = u.Method[0]
 	}
-	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(%q, %d, %g) }",
-		u.Cluster, maxFails, timeout)
+	switch {
+	case method == "hash" && len(u.Method) > 1:
+		key = u.Method[1]
+	case method == "ip_hash", method == "least_conn":
+	default:
+		method = ""
+	}
+	if slow > 0 || method != "" {
+		args += fmt.Sprintf(", %g, %q, %s", slow, method, luaString(key))
+	}
+	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(%s) }", args)
+}
+
+// seconds reads a time as Nginx writes it: "10s", "1m", "500ms", "10".
+func seconds(text string, otherwise float64) float64 {
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+		return float64(n)
+	}
+	if d, err := time.ParseDuration(strings.ReplaceAll(text, "d", "")); err == nil && d >= 0 && !strings.Contains(text, "d") {
+		return d.Seconds()
+	}
+	return otherwise
+}
+
+// luaString is text as a Lua string, every byte that is not a plain one by its number.
+func luaString(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := range len(text) {
+		if c := text[i]; c >= ' ' && c <= '~' && !strings.ContainsRune("\"\\{}", rune(c)) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "\\%03d", c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }
 
 // httpSnippet is the dictionary and the two servers. They state what they would otherwise inherit from production.

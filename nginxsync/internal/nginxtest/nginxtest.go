@@ -155,10 +155,14 @@ func Poll(t testing.TB, what string, f func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
-// Backend is an HTTP server on 127.0.0.1 that answers with its name and the request as it saw it.
+// Backend is an HTTP server on 127.0.0.1 that answers with its name and the request as it saw it, when "hold" is in the query
+// once the request is cancelled.
 func Backend(t testing.TB, name string) netip.AddrPort {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("hold") {
+			<-r.Context().Done()
+		}
 		fmt.Fprintf(w, "%s %s host=%s vip=%s", name, r.RequestURI, r.Host, r.Header.Get("X-Env-VIP"))
 	}))
 	t.Cleanup(s.Close)
