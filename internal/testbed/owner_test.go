@@ -27,12 +27,11 @@ func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
 	p.Kill()
 	<-p.Done()
 	require.Empty(t, of(t, dir))
+	require.NoError(t, os.Remove(filepath.Join(dir, "ready")))
 	p.Start()
+	require.FileExists(t, filepath.Join(dir, "ready"))
 	p.Stop()
 	require.Empty(t, of(t, dir))
-	text, err := os.ReadFile(filepath.Join(dir, "ready"))
-	require.NoError(t, err)
-	require.Equal(t, "up\nup\n", string(text))
 }
 
 func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {

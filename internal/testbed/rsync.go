@@ -1,0 +1,39 @@
+package testbed
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// RsyncServer is an rsync daemon.
+type RsyncServer struct {
+	Addr    string // host:port
+	URL     string // of its module, without a slash at the end: rsync://host:port/code
+	Process *Process
+}
+
+// Rsyncd serves a folder, which it only reads, as the module "code" of an rsync daemon on a free port of an address of this
+// machine; 127.0.0.1 without one.
+func Rsyncd(t testing.TB, folder string, host ...string) *RsyncServer {
+	t.Helper()
+	o, dir, addr := server(t, "rsyncd", host)
+	path := program(t, "rsync", "rsync")
+	ip, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf("pid file = %[1]s/pid\nuse chroot = no\nread only = yes\naddress = %[2]s\nport = %[3]s\n[code]\npath = %[4]s\n", dir, ip, port, folder)
+	if os.Geteuid() == 0 {
+		config = "uid = 0\ngid = 0\n" + config // the folder may be closed to nobody
+	}
+	file := filepath.Join(dir, "rsyncd.conf")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return &RsyncServer{Addr: addr, URL: "rsync://" + addr + "/code", Process: o.start(t, dir, command{
+		name: "rsyncd", path: path, args: []string{"--daemon", "--no-detach", "--config=" + file}, ready: listens(addr),
+	})}
+}
