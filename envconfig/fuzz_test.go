@@ -1,6 +1,7 @@
 package envconfig
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path"
@@ -205,4 +206,46 @@ func TestScanRefuses(t *testing.T) {
 		}
 		require.ErrorContains(t, err, c.want, name)
 	}
+}
+
+// The package's own reader takes nothing that is not JSON, and reads the same as encoding/json.
+func FuzzJSON(f *testing.F) {
+	f.Add([]byte(`{"version":1,"environment":"te\u0073t","uid":-5,"files":[{"path":"a","mode":420,"x":[{},[],null,1e3]}],"dirs":["b"]}`))
+	f.Add([]byte(`{"version":1,"files":[],"dirs":["\\"]} `))
+	f.Add([]byte(`{"version":1,"dirs":["\`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := &jsonReader{data: data}
+		got := map[string]any{}
+		r.object(func(key string) {
+			switch c := r.peek(); {
+			case c == '"':
+				got[key] = r.text()
+			case c == '-' || c >= '0' && c <= '9':
+				got[key] = float64(r.number())
+			default:
+				delete(got, key)
+				r.skip()
+			}
+		})
+		if r.end() != nil {
+			return
+		}
+		var want map[string]any
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatalf("accepted what encoding/json does not: %v", err)
+		}
+		for key, value := range want {
+			switch value.(type) {
+			case string, float64:
+				if got[key] != value {
+					t.Fatalf("%q: %v, encoding/json reads %v", key, got[key], value)
+				}
+			}
+		}
+		text, _ := got["version"].(string)
+		var again string
+		if err := json.Unmarshal(appendText(nil, text), &again); err != nil || again != text {
+			t.Fatalf("%q is written as %s", text, appendText(nil, text))
+		}
+	})
 }

@@ -1,13 +1,13 @@
 package envconfig
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 )
 
 type phase string
@@ -20,10 +20,10 @@ const (
 
 // journal is what it takes to undo or finish an activation that did not come to its end.
 type journal struct {
-	Ops []op `json:"ops"`
+	Ops []op
 	// Dirs are folders that the activation makes, Emptied those that it may leave empty; parents before children.
-	Dirs    []string `json:"dirs,omitempty"`
-	Emptied []string `json:"emptied,omitempty"`
+	Dirs    []string
+	Emptied []string
 
 	dir   string
 	phase phase
@@ -38,14 +38,24 @@ func startJournal(t *tree, p *plan) (*journal, error) {
 		return nil, targetError("/"+dir, err)
 	}
 	j := &journal{Ops: p.ops, Dirs: p.missing, Emptied: p.emptied, dir: dir, phase: phaseStage}
-	data, err := json.Marshal(j)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.replace(j.name(phaseStage), data); err != nil {
+	if err := t.replace(j.name(phaseStage), j.json()); err != nil {
 		return nil, targetError("/"+dir, err)
 	}
 	return j, nil
+}
+
+// json is what readJournal reads.
+func (j *journal) json() []byte {
+	b := appendList([]byte(`{"ops":`), len(j.Ops), func(b []byte, i int) []byte {
+		o := &j.Ops[i]
+		b = appendText(append(b, `{"kind":`...), string(o.Kind))
+		b = appendText(append(b, `,"path":`...), o.Path)
+		b = strconv.AppendInt(append(b, `,"seq":`...), int64(o.Seq), 10)
+		return append(b, '}')
+	})
+	b = appendTexts(append(b, `,"dirs":`...), j.Dirs)
+	b = appendTexts(append(b, `,"emptied":`...), j.Emptied)
+	return append(b, "}\n"...)
 }
 
 // advance marks that the next phase has begun.
@@ -130,7 +140,20 @@ func readJournal(t *tree, dir string, ph phase) (*journal, error) {
 	if err != nil {
 		return nil, targetError("/"+j.name(ph), err)
 	}
-	if err := json.Unmarshal(data, j); err != nil {
+	in := &jsonReader{data: data}
+	in.object(func(key string) {
+		switch key {
+		case "ops":
+			in.list(func() { j.Ops = append(j.Ops, in.op()) })
+		case "dirs":
+			j.Dirs = in.texts()
+		case "emptied":
+			j.Emptied = in.texts()
+		default:
+			in.skip()
+		}
+	})
+	if err := in.end(); err != nil {
 		return nil, invalid("/"+j.name(ph), "%w", err)
 	}
 	for _, o := range j.Ops {
@@ -144,6 +167,22 @@ func readJournal(t *tree, dir string, ph phase) (*journal, error) {
 		}
 	}
 	return j, nil
+}
+
+func (r *jsonReader) op() (o op) {
+	r.object(func(key string) {
+		switch key {
+		case "kind":
+			o.Kind = opKind(r.text())
+		case "path":
+			o.Path = r.text()
+		case "seq":
+			o.Seq = int(r.number())
+		default:
+			r.skip()
+		}
+	})
+	return o
 }
 
 // targetDirs are all folders that targets of any environment may stand in, and those above them, sorted.

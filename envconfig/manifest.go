@@ -33,8 +33,9 @@ type Manifest struct {
 	// Spec is what envconfig.json said.
 	Spec Spec
 
-	// head and digest are set where no more than the head of manifest.json was read; the environments have no files then.
-	head   *head
+	// head is set where no more than the head of manifest.json was read; the environments have no files then.
+	head *head
+	// digest is set where it was read and held to the content.
 	digest string
 	// spec is the Spec as manifest.json has it, without blanks; empty where it was not read from there.
 	spec []byte
@@ -47,7 +48,7 @@ type Environment struct {
 	// Files sorted by Path.
 	Files []File
 
-	digest string // where no more than the head of manifest.json was read
+	digest string // as in Manifest
 }
 
 // File is one file of one environment.
@@ -97,7 +98,7 @@ func (e *Environment) Digest() string {
 	if e.digest != "" {
 		return e.digest
 	}
-	var b []byte
+	b := make([]byte, 0, 128*len(e.Files))
 	for i := range e.Files {
 		f := &e.Files[i]
 		b = append(strconv.AppendQuote(b, f.Path), ' ')

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -22,20 +23,20 @@ const (
 
 // op is one change of the target tree.
 type op struct {
-	Kind opKind `json:"kind"`
-	Path string `json:"path"`
+	Kind opKind
+	Path string
 	// Seq numbers the op, and with it the names of its temporary files.
-	Seq int `json:"seq"`
+	Seq int
 
 	want *want
 }
 
 // fresh is where the new content stands until it is renamed to Path; saved is where the old content is kept meanwhile.
-func (o *op) fresh() string {
-	return path.Join(path.Dir(o.Path), fmt.Sprintf("%s%d.new", tempPrefix, o.Seq))
-}
-func (o *op) saved() string {
-	return path.Join(path.Dir(o.Path), fmt.Sprintf("%s%d.old", tempPrefix, o.Seq))
+func (o *op) fresh() string { return o.beside(".new") }
+func (o *op) saved() string { return o.beside(".old") }
+
+func (o *op) beside(ending string) string {
+	return o.Path[:strings.LastIndexByte(o.Path, '/')+1] + tempPrefix + strconv.Itoa(o.Seq) + ending
 }
 
 // plan is what it takes to make an environment active.

@@ -24,8 +24,11 @@ func ParseManifest(data []byte) (*Manifest, error) {
 	if err := m.validate(); err != nil {
 		return nil, err
 	}
-	if got := m.Digest(); got != r.digest {
-		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", got, quote(r.digest))
+	for _, env := range m.Environments {
+		env.digest = env.Digest()
+	}
+	if m.digest = m.Digest(); m.digest != r.digest {
+		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", m.digest, quote(r.digest))
 	}
 	return m, nil
 }
@@ -272,7 +275,7 @@ func parseHead(data []byte) *Manifest {
 	r := &manifestReader{jsonReader: jsonReader{data: data}, headOnly: true}
 	r.manifest()
 	m := &r.m
-	if r.err != errHead || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
+	if !errors.Is(r.err, errHead) || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
 		return nil
 	}
 	m.digest = r.digest

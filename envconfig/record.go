@@ -1,12 +1,12 @@
 package envconfig
 
 import (
-	"encoding/json"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -18,25 +18,25 @@ const (
 
 // record says what is active. It holds names, sums and modes, never a value.
 type record struct {
-	Version     int       `json:"version"`
-	Environment string    `json:"environment"`
-	Digest      string    `json:"digest"`
-	Manifest    string    `json:"manifest"`
-	UID         int       `json:"uid"`
-	Activated   time.Time `json:"activated"`
-	Files       []placed  `json:"files"`
+	Version     int
+	Environment string
+	Digest      string
+	Manifest    string
+	UID         int
+	Activated   time.Time
+	Files       []placed
 	// Dirs are the folders that activations made, and may take away when they are empty.
-	Dirs []string `json:"dirs,omitempty"`
+	Dirs []string
 }
 
 // placed is one file as it was put in place.
 type placed struct {
-	Path   string      `json:"path"`
-	SHA256 string      `json:"sha256"`
-	Mode   fs.FileMode `json:"mode"`
-	Action Action      `json:"action,omitempty"`
+	Path   string
+	SHA256 string
+	Mode   fs.FileMode
+	Action Action
 	// Link is what a symbolic link says.
-	Link string `json:"link,omitempty"`
+	Link string
 }
 
 func newRecord(m *Manifest, env *Environment, wanted []want, now time.Time) *record {
@@ -96,12 +96,40 @@ func (r *record) with(journals []*journal) *record {
 
 // parseRecord returns nil for a record that is not there or makes no sense: it is a help, not a condition.
 func parseRecord(data []byte, err error) *record {
-	r := &record{}
-	if err != nil || json.Unmarshal(data, r) != nil || r.Version != 1 {
+	if err != nil {
 		return nil
 	}
-	for _, f := range r.Files {
-		if pathProblem(f.Path) != "" {
+	r := &record{}
+	in := &jsonReader{data: data}
+	in.object(func(key string) {
+		switch key {
+		case "version":
+			r.Version = int(in.number())
+		case "environment":
+			r.Environment = in.text()
+		case "digest":
+			r.Digest = in.text()
+		case "manifest":
+			r.Manifest = in.text()
+		case "uid":
+			r.UID = int(in.number())
+		case "activated":
+			if err := r.Activated.UnmarshalText([]byte(in.text())); err != nil {
+				in.fail("a time")
+			}
+		case "files":
+			in.list(func() { r.Files = append(r.Files, in.placed()) })
+		case "dirs":
+			r.Dirs = in.texts()
+		default:
+			in.skip()
+		}
+	})
+	if in.end() != nil || r.Version != 1 {
+		return nil
+	}
+	for i := range r.Files {
+		if pathProblem(r.Files[i].Path) != "" {
 			return nil
 		}
 	}
@@ -113,14 +141,57 @@ func parseRecord(data []byte, err error) *record {
 	return r
 }
 
+func (r *jsonReader) placed() (f placed) {
+	r.object(func(key string) {
+		switch key {
+		case "path":
+			f.Path = r.text()
+		case "sha256":
+			f.SHA256 = r.text()
+		case "mode":
+			f.Mode = fs.FileMode(r.number())
+		case "action":
+			f.Action = Action(r.text())
+		case "link":
+			f.Link = r.text()
+		default:
+			r.skip()
+		}
+	})
+	return f
+}
+
+// json is what parseRecord reads.
+func (r *record) json() []byte {
+	b := strconv.AppendInt([]byte(`{"version":`), int64(r.Version), 10)
+	b = appendText(append(b, `,"environment":`...), r.Environment)
+	b = appendText(append(b, `,"digest":`...), r.Digest)
+	b = appendText(append(b, `,"manifest":`...), r.Manifest)
+	b = strconv.AppendInt(append(b, `,"uid":`...), int64(r.UID), 10)
+	b = appendText(append(b, `,"activated":`...), r.Activated.Format(time.RFC3339Nano))
+	b = appendList(append(b, `,"files":`...), len(r.Files), func(b []byte, i int) []byte {
+		f := &r.Files[i]
+		b = appendText(append(b, `{"path":`...), f.Path)
+		b = appendText(append(b, `,"sha256":`...), f.SHA256)
+		b = strconv.AppendInt(append(b, `,"mode":`...), int64(f.Mode), 10)
+		if f.Action != "" {
+			b = appendText(append(b, `,"action":`...), string(f.Action))
+		}
+		if f.Link != "" {
+			b = appendText(append(b, `,"link":`...), f.Link)
+		}
+		return append(b, '}')
+	})
+	if len(r.Dirs) > 0 {
+		b = appendTexts(append(b, `,"dirs":`...), r.Dirs)
+	}
+	return append(b, "}\n"...)
+}
+
 // write puts the record into the state folder or, failing that, beside the first target. Where neither can be written the
 // environment is active all the same. Only this user may read it: sums of rendered files would let others test guesses.
 func (r *record) write(state string, t *tree, besides string) {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return
-	}
-	data = append(data, '\n')
+	data := r.json()
 	if os.MkdirAll(state, 0o755) == nil {
 		if s, err := os.OpenRoot(state); err == nil {
 			st := &tree{root: s}

@@ -89,6 +89,7 @@ func (x *transaction) mkdir(dir string) error {
 	if err := parent.Mkdir(base, 0o700); err != nil {
 		return err
 	}
+	clear(x.targets.absent)
 	d, err := parent.Open(base)
 	if err != nil {
 		return err

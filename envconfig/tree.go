@@ -20,6 +20,8 @@ const maxOpen = 128
 type tree struct {
 	root *os.Root
 	open map[string]*folder
+	// absent are folders that were found not to exist, so that each is looked for once and not once for every file.
+	absent map[string]error
 }
 
 // newFile is a file that was just made.
@@ -33,10 +35,19 @@ func (t *tree) dir(name string) (*folder, error) {
 	if d := t.open[name]; d != nil {
 		return d, nil
 	}
+	if err := t.absent[name]; err != nil {
+		return nil, err
+	}
 	root := t.root
 	if name != "." {
 		var err error
-		if root, err = t.root.OpenRoot(name); err != nil {
+		if root, err = t.root.OpenRoot(name); errors.Is(err, fs.ErrNotExist) {
+			if t.absent == nil {
+				t.absent = map[string]error{}
+			}
+			t.absent[name] = err
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -60,8 +71,9 @@ func (t *tree) split(name string) (*folder, string, error) {
 	return d, path.Base(name), err
 }
 
-// forget closes all folders but the root.
+// forget closes all folders but the root, and looks anew for those that were not there.
 func (t *tree) forget() {
+	clear(t.absent)
 	for _, d := range t.open {
 		d.close()
 		if d.Root != t.root {

@@ -36,8 +36,8 @@ func run(only string, rounds, files, drains int) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{dir: dir, envconfig: filepath.Join(dir, "envconfig"), check: filepath.Join(dir, "envconfig-check")}
-	for _, name := range []string{"envconfig", "envconfig-check"} {
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), "github.com/sluice-deploy/sluice/envconfig/cmd/"+name)
+	for _, name := range []string{"cmd/envconfig", "cmd/envconfig-check", "bench/floor"} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, filepath.Base(name)), "github.com/sluice-deploy/sluice/envconfig/"+name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
@@ -55,6 +55,7 @@ func run(only string, rounds, files, drains int) error {
 		}
 		found = append(found, p)
 	}
+	fmt.Println()
 	for _, step := range []struct {
 		name string
 		do   func() error

@@ -34,7 +34,6 @@ func watchSignals() *watcher {
 	w := &watcher{caught: make(chan os.Signal, signalRoom), quit: make(chan struct{}), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancelCause(context.Background())
 	w.add(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that nobody reads must not end the start
 	go w.collect()
 	return w
 }
