@@ -1,0 +1,76 @@
+package testbed_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+)
+
+func put(t *testing.T, s *testbed.ConsulServer, value string) {
+	t.Helper()
+	_, err := s.Client.KV().Put(&api.KVPair{Key: "testbed/key", Value: []byte(value)}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = s.Client.KV().Delete("testbed/key", nil) }) // of somebody else's server
+}
+
+func TestABlockingQueryWakes(t *testing.T) {
+	t.Parallel()
+	s := testbed.Consul(t)
+	put(t, s, "one")
+	_, meta, err := s.Client.KV().Get("testbed/key", nil)
+	require.NoError(t, err)
+	woken := make(chan string)
+	go func() {
+		pair, _, err := s.Client.KV().Get("testbed/key", &api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 5 * time.Minute})
+		if err != nil {
+			woken <- err.Error()
+			return
+		}
+		woken <- string(pair.Value)
+	}()
+	put(t, s, "two")
+	require.Equal(t, "two", <-woken)
+}
+
+func TestConsulKeepsItsDataThroughAKill(t *testing.T) {
+	t.Parallel()
+	s := testbed.Consul(t)
+	if s.Process == nil {
+		t.Skip("somebody else's Consul is not killed")
+	}
+	put(t, s, "kept")
+	s.Process.Kill()
+	s.Process.Start()
+	pair, _, err := s.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
+	require.NoError(t, err)
+	require.Equal(t, "kept", string(pair.Value))
+}
+
+
+func TestASnapshotTurnsTheIndexBack(t *testing.T) {
+	t.Parallel()
+	s := testbed.Consul(t)
+	if s.Process == nil {
+		t.Skip("somebody else's Consul keeps its state")
+	}
+	put(t, s, "old")
+	_, before, err := s.Client.KV().Get("testbed/key", nil)
+	require.NoError(t, err)
+	snapshot := s.Snapshot(t)
+	for range 20 {
+		put(t, s, "new")
+	}
+	_, after, err := s.Client.KV().Get("testbed/key", nil)
+	require.NoError(t, err)
+	s.Restore(t, snapshot)
+	pair, restored, err := s.Client.KV().Get("testbed/key", nil)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(pair.Value))
+	require.Less(t, restored.LastIndex, after.LastIndex)
+	require.GreaterOrEqual(t, restored.LastIndex, before.LastIndex)
+}
+
