@@ -214,7 +214,7 @@ func FuzzJSON(f *testing.F) {
 	f.Add([]byte(`{"version":1,"files":[],"dirs":["\\"]} `))
 	f.Add([]byte(`{"version":1,"dirs":["\`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r := &jsonReader{data: data}
+		r := &jsonReader{data: string(data)}
 		got := map[string]any{}
 		r.object(func(key string) {
 			switch c := r.peek(); {

@@ -140,7 +140,7 @@ func readJournal(t *tree, dir string, ph phase) (*journal, error) {
 	if err != nil {
 		return nil, targetError("/"+j.name(ph), err)
 	}
-	in := &jsonReader{data: data}
+	in := &jsonReader{data: string(data)}
 	in.object(func(key string) {
 		switch key {
 		case "ops":

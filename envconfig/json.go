@@ -1,17 +1,17 @@
 package envconfig
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
 // jsonReader reads the files that this package writes itself. A start reads two of them and is over in a few milliseconds,
 // of which encoding/json would take the third for looking at types. After an error all its methods do nothing.
 type jsonReader struct {
-	data []byte
+	data string // what text returns are parts of it, not copies
 	at   int
 	err  error
 }
@@ -98,9 +98,9 @@ func (r *jsonReader) text() (s string) {
 		case c < ' ':
 			r.fail("a string without control characters")
 		case c == '"':
-			s = string(r.data[start:r.at])
+			s = r.data[start:r.at]
 			r.at++
-			if escaped && json.Unmarshal(r.data[start-1:r.at], &s) != nil || !utf8.ValidString(s) {
+			if escaped && json.Unmarshal([]byte(r.data[start-1:r.at]), &s) != nil || !utf8.ValidString(s) {
 				r.fail("a string in UTF-8")
 			}
 			return s
@@ -117,20 +117,22 @@ func (r *jsonReader) texts() []string {
 }
 
 // scalar is the text of a number, true, false or null.
-func (r *jsonReader) scalar() []byte {
-	r.peek()
+func (r *jsonReader) scalar() string {
+	if r.peek(); r.err != nil {
+		return ""
+	}
 	start := r.at
-	for r.at < len(r.data) && !bytes.ContainsRune([]byte(" \t\r\n,:]}"), rune(r.data[r.at])) {
+	for r.at < len(r.data) && strings.IndexByte(" \t\r\n,:]}", r.data[r.at]) < 0 {
 		r.at++
 	}
-	if !json.Valid(r.data[start:r.at]) {
+	if !json.Valid([]byte(r.data[start:r.at])) {
 		r.fail("a value")
 	}
 	return r.data[start:r.at]
 }
 
 func (r *jsonReader) number() int64 {
-	n, err := strconv.ParseInt(string(r.scalar()), 10, 64)
+	n, err := strconv.ParseInt(r.scalar(), 10, 64)
 	if err != nil {
 		r.fail("a whole number")
 	}

@@ -1,18 +1,18 @@
 package envconfig
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"strconv"
+	"strings"
 )
 
 // ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is anything else: cut off,
 // changed by hand so that the digest no longer fits, or of a version that is not known here.
 func ParseManifest(data []byte) (*Manifest, error) {
-	r := &manifestReader{jsonReader: jsonReader{data: data}}
+	r := &manifestReader{jsonReader: jsonReader{data: string(data)}}
 	r.manifest()
 	if err := r.end(); err != nil {
 		return nil, invalid(ManifestName, "%w", err)
@@ -39,7 +39,7 @@ func errVersion(version int64) error {
 
 // UnmarshalJSON reads what [File.MarshalJSON] wrote.
 func (f *File) UnmarshalJSON(data []byte) error {
-	r := manifestReader{jsonReader: jsonReader{data: data}}
+	r := manifestReader{jsonReader: jsonReader{data: string(data)}}
 	*f = r.file()
 	return r.end()
 }
@@ -215,7 +215,7 @@ func (r *manifestReader) witness() (w Witness) {
 }
 
 // compact is JSON without the blanks between its parts: what json.Marshal gave before it was indented.
-func compact(data []byte) []byte {
+func compact(data string) []byte {
 	out, quoted := make([]byte, 0, len(data)), false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
@@ -225,7 +225,7 @@ func compact(data []byte) []byte {
 			continue
 		case c == '"':
 			quoted = !quoted
-		case !quoted && bytes.IndexByte([]byte(" \t\r\n"), c) >= 0:
+		case !quoted && strings.IndexByte(" \t\r\n", c) >= 0:
 			continue
 		}
 		out = append(out, data[i])
@@ -272,7 +272,7 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 
 // parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it; [ParseManifest] tells why.
 func parseHead(data []byte) *Manifest {
-	r := &manifestReader{jsonReader: jsonReader{data: data}, headOnly: true}
+	r := &manifestReader{jsonReader: jsonReader{data: string(data)}, headOnly: true}
 	r.manifest()
 	m := &r.m
 	if !errors.Is(r.err, errHead) || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {

@@ -100,7 +100,7 @@ func parseRecord(data []byte, err error) *record {
 		return nil
 	}
 	r := &record{}
-	in := &jsonReader{data: data}
+	in := &jsonReader{data: string(data)}
 	in.object(func(key string) {
 		switch key {
 		case "version":

@@ -103,10 +103,10 @@ func (f *placed) drift(t *tree) string {
 	case !info.Mode().IsRegular():
 		return "is a " + typeName(info.Mode().Type()) + " now"
 	}
-	switch sum, err := t.sum(f.Path); {
+	switch same, err := t.holds(f.Path, f.SHA256); {
 	case err != nil:
 		return cause(err).Error()
-	case sum != f.SHA256:
+	case !same:
 		return "has other content"
 	case info.Mode() != f.Mode:
 		return fmt.Sprintf("has the mode %04o, was put in place with %04o", info.Mode().Perm(), f.Mode)
@@ -145,7 +145,12 @@ func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
 		if f.Action != Pointer {
 			continue
 		}
-		if sum, err := sumFile(source, f.Source); err != nil || sum != f.SHA256 {
+		file, err := source.Open(f.Source)
+		same := false
+		if err == nil {
+			same, err = holds(file, f.SHA256)
+		}
+		if err != nil || !same {
 			drift = append(drift, Drift{f.Path, "has other content than the manifest says"})
 		}
 	}

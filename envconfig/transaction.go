@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -18,7 +19,28 @@ import (
 // copyBuffer bounds the memory that a file takes on its way, whatever its size.
 const copyBuffer = 64 << 10
 
-var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+// hasher is what it takes to read a file and tell its sum.
+type hasher struct {
+	hash.Hash
+	buffer [copyBuffer]byte
+}
+
+var hashers = sync.Pool{New: func() any { return &hasher{Hash: sha256.New()} }}
+
+// takeHasher returns one to use and to put back into hashers.
+func takeHasher() *hasher {
+	h := hashers.Get().(*hasher)
+	h.Reset()
+	return h
+}
+
+// isSum compares what was read with a sum in hexadecimal.
+func (h *hasher) isSum(want string) bool {
+	var sum [sha256.Size]byte
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], h.Sum(sum[:0]))
+	return string(text[:]) == want
+}
 
 // transaction carries out a plan so that it is done as a whole or not at all.
 //
@@ -124,18 +146,17 @@ func (x *transaction) stageFile(o *op) error {
 }
 
 func (x *transaction) write(o *op, content io.Reader) error {
-	buffer := buffers.Get().(*[copyBuffer]byte)
-	defer buffers.Put(buffer)
-	h := sha256.New()
+	h := takeHasher()
+	defer hashers.Put(h)
 	err := x.targets.create(o.fresh(), o.want.mode, func(w io.Writer) error {
-		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{content}, buffer[:])
+		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{content}, h.buffer[:])
 		x.bytes += n
 		return err
 	})
 	if err != nil {
 		return targetError("/"+o.Path, err)
 	}
-	if hex.EncodeToString(h.Sum(nil)) != o.want.sha256 {
+	if !h.isSum(o.want.sha256) {
 		return mismatch(o.want.source)
 	}
 	return nil

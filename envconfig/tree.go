@@ -1,8 +1,6 @@
 package envconfig
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -188,38 +186,28 @@ func (t *tree) symlink(name, text string) error {
 	return err
 }
 
-// sum is the SHA-256 of a regular file's content.
-func (t *tree) sum(name string) (string, error) {
+// holds reports whether a regular file's content has that SHA-256.
+func (t *tree) holds(name, sha256 string) (bool, error) {
 	d, base, err := t.split(name)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	f, err := d.openRead(base)
 	if err != nil {
-		return "", err
+		return false, err
 	}
-	return sumOf(f)
+	return holds(f, sha256)
 }
 
-// sumFile is sum for a file that may be reached through links.
-func sumFile(root *os.Root, name string) (string, error) {
-	f, err := root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	return sumOf(f)
-}
-
-// sumOf reads and closes a file.
-func sumOf(f io.ReadCloser) (string, error) {
-	h := sha256.New()
-	buffer := buffers.Get().(*[copyBuffer]byte)
-	defer buffers.Put(buffer)
-	_, err := io.CopyBuffer(h, onlyReader{f}, buffer[:])
+// holds reads and closes a file.
+func holds(f io.ReadCloser, sha256 string) (bool, error) {
+	h := takeHasher()
+	defer hashers.Put(h)
+	_, err := io.CopyBuffer(onlyWriter{h}, onlyReader{f}, h.buffer[:])
 	if err := errors.Join(err, f.Close()); err != nil {
-		return "", err
+		return false, err
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return h.isSum(sha256), nil
 }
 
 // nearest is the folder name, or the nearest one above it that exists.

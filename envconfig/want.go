@@ -139,11 +139,11 @@ func (w *want) compare(t *tree) (opKind, error) {
 	case w.link != "" || info.Size() != w.size || info.Mode() != w.mode:
 		return opReplace, nil
 	}
-	sum, err := t.sum(w.path)
+	same, err := t.holds(w.path, w.sha256)
 	if errors.Is(err, fs.ErrPermission) {
 		return opReplace, nil
 	}
-	if err != nil || sum == w.sha256 {
+	if err != nil || same {
 		return "", err
 	}
 	return opReplace, nil
