@@ -11,7 +11,7 @@ const vipVariable = "$sluice_vip"
 
 // neverEmpty are keys with which a limit always counts. A limit does not count a request whose key is empty, and must not
 // begin to because the VIP was added.
-var neverEmpty = set("$binary_remote_addr", "$remote_addr", "$server_name", "$host", "$uri", "$request_uri", "$server_addr", "$connection")
+var neverEmpty = set("$binary_remote_addr", "$remote_addr", "$host", "$uri", "$request_uri", "$server_addr", "$connection")
 
 // keyed adds the VIP to keys under which versions would share a cached page or a limit.
 func (t *transform) keyed(n conf.Node) {

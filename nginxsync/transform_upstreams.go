@@ -171,7 +171,7 @@ func (t *transform) writeGuards(http conf.Node) {
 	}
 	for _, line := range []string{"map_hash_bucket_size 256;", "map_hash_max_size 65536;"} {
 		if name, _, _ := strings.Cut(line, " "); !have[name] {
-			t.extra.WriteString(line + "\n")
+			t.edit.Prepend(http.Directive, line) // before the first map, as Nginx wants it
 		}
 	}
 	for _, target := range sortedKeys(t.guards) {

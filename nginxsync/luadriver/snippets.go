@@ -154,6 +154,7 @@ server {
     allow all;
     add_header Cache-Control no-store always;
     default_type text/plain;
+    error_page 400 =503 /; # what does not speak HTTP is answered too
     location / {
         return 503 "no instance serves this cluster on VIP $http_x_env_vip\n";
     }
