@@ -103,7 +103,8 @@ func (n *ExecNginx) Workers() (active []int, retired int, err error) {
 	return active, retired, nil
 }
 
-var emergency = regexp.MustCompile(`(?m)^\S+ \S+ \[emerg\] (.*)$`)
+// emergency is what Nginx logs when it will not have a configuration, or when a worker crashes.
+var emergency = regexp.MustCompile(`(?m)^\S+ \S+ \[(?:emerg\] (.*)|alert\] (.* exited on signal .*))$`)
 
 // Errors implements Nginx by the error log.
 func (n *ExecNginx) Errors() string {
@@ -117,7 +118,7 @@ func (n *ExecNginx) Errors() string {
 	text, _ := io.ReadAll(io.NewSectionReader(f, n.offset, 1<<20))
 	var all []string
 	for _, m := range emergency.FindAllSubmatch(text, 5) {
-		all = append(all, string(m[1]))
+		all = append(all, string(m[1])+string(m[2]))
 	}
 	return strings.Join(all, "; ")
 }

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
 // Nginx is the control of one running Nginx. ExecNginx is one.
@@ -25,7 +23,7 @@ type Nginx interface {
 	// Workers are the process ids of the workers that take new requests, and the number of those that only finish what they
 	// began.
 	Workers() (active []int, retired int, err error)
-	// Errors are what Nginx has logged as emergencies since the last call of Reload, empty when nothing.
+	// Errors are what Nginx has logged as emergencies, and crashes of workers, since the last call of Reload, empty when nothing.
 	Errors() string
 }
 
@@ -43,10 +41,17 @@ type SyncConfig struct {
 	Dir string
 	// VerifyTimeout is how long the workers of a new tree have to appear. The default is 30 seconds.
 	VerifyTimeout time.Duration
-	// MaxRetired is the number of retired workers with which a reload waits. The default is 8.
+	// MaxRetired is the number of retired workers, which finish old requests, from which on a reload waits for one of them to
+	// end: it bounds the old generations that are alive. Where requests may last for ever, set worker_shutdown_timeout with
+	// Rules.Main. The default is 8.
 	MaxRetired int
 	// MinInterval is the least time between two reloads. The default is two seconds.
 	MinInterval time.Duration
+	// Watch is how long the error log is watched after every worker runs on a new tree: a worker that crashes in that time
+	// brings the tree before back. The default is two seconds.
+	Watch time.Duration
+	// DriftEvery is the time between two looks of Run for drift. The default is one minute.
+	DriftEvery time.Duration
 	// Keep is how many trees besides the current one stay in Dir. The default is 3.
 	Keep int
 	// Logger is for what happens while Run runs. The default discards.
@@ -62,6 +67,7 @@ type Syncer struct {
 
 	mu         sync.Mutex // one sync at a time
 	lastReload time.Time
+	expected   expectedTree // of the last Stage
 
 	statusMu sync.Mutex
 	status   SyncStatus
@@ -77,6 +83,18 @@ type SyncStatus struct {
 	Changes   []Change  // of the last transform
 	LastError string    // why Bundle is not what Nginx runs on; empty when it is
 	Rollbacks int
+	Waiting   string    // what a reload waits for; empty when none waits
+	Behind    time.Time // since when production has a tree that Nginx does not run on; zero when it runs on the last one seen
+	Drift     []string  // what differs in the live tree from what was written, as it was seen last; empty when nothing
+	DriftAt   time.Time // when that was
+}
+
+// Lag is how long production has had a tree that Nginx does not run on.
+func (s SyncStatus) Lag(now time.Time) time.Duration {
+	if s.Behind.IsZero() {
+		return 0
+	}
+	return now.Sub(s.Behind)
 }
 
 // NewSyncer checks the configuration.
@@ -99,6 +117,12 @@ func NewSyncer(cfg SyncConfig) (*Syncer, error) {
 	if cfg.MinInterval <= 0 {
 		cfg.MinInterval = 2 * time.Second
 	}
+	if cfg.Watch <= 0 {
+		cfg.Watch = 2 * time.Second
+	}
+	if cfg.DriftEvery <= 0 {
+		cfg.DriftEvery = time.Minute
+	}
 	if cfg.Keep <= 0 {
 		cfg.Keep = 3
 	}
@@ -115,62 +139,15 @@ func NewSyncer(cfg SyncConfig) (*Syncer, error) {
 func (s *Syncer) Status() SyncStatus {
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
-	return s.status
+	status := s.status
+	status.Changes, status.Drift = slices.Clone(status.Changes), slices.Clone(status.Drift)
+	return status
 }
 
 func (s *Syncer) update(f func(*SyncStatus)) {
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
 	f(&s.status)
-}
-
-// Stage transforms the bundle, writes the tree and tests it, without touching what Nginx runs on. It returns the tree's id.
-// A new Nginx is started after Stage and Switch.
-func (s *Syncer) Stage(ctx context.Context, b *Bundle) (id string, err error) {
-	tree, err := conf.Parser{Root: s.cfg.Root}.Parse(b.FS(), s.cfg.Main)
-	if err != nil {
-		return "", err
-	}
-	result, err := Transform(tree, s.cfg.Rules)
-	if err != nil {
-		return "", err
-	}
-	s.update(func(st *SyncStatus) { st.Changes = result.Changes })
-	final := s.path(result.ID)
-	if _, err := os.Stat(final); err == nil {
-		return result.ID, nil // a name is given only to what passed the test
-	}
-	staging := s.path("staging")
-	if err := os.RemoveAll(staging); err != nil {
-		return "", fmt.Errorf("stage: %w", err)
-	}
-	defer os.RemoveAll(staging)
-	if err := result.WriteTo(staging); err != nil {
-		return "", fmt.Errorf("stage: %w", err)
-	}
-	if err := writeAssets(staging, b.assets(result.Files)); err != nil {
-		return "", fmt.Errorf("stage: %w", err)
-	}
-	if err := s.cfg.Nginx.Test(ctx, filepath.Join(staging, filepath.FromSlash(s.cfg.Main))); err != nil {
-		return "", fmt.Errorf("test: %w", err)
-	}
-	if err := os.Rename(staging, final); err != nil {
-		return "", fmt.Errorf("stage: %w", err)
-	}
-	return result.ID, nil
-}
-
-func writeAssets(dir string, assets map[string]BundleFile) error {
-	for name, f := range assets {
-		target := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(target, []byte(f.Text), f.Mode.Perm()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (s *Syncer) path(name string) string { return filepath.Join(s.cfg.Dir, name) }
@@ -205,7 +182,12 @@ func (s *Syncer) point(name, id string) error {
 func (s *Syncer) Sync(ctx context.Context, b *Bundle) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.update(func(st *SyncStatus) { st.Bundle, st.SeenAt = b.Digest, s.cfg.Now() })
+	s.update(func(st *SyncStatus) {
+		st.Bundle, st.SeenAt = b.Digest, s.cfg.Now()
+		if st.TreeOf != b.Digest && st.Behind.IsZero() {
+			st.Behind = st.SeenAt
+		}
+	})
 	err := s.sync(ctx, b)
 	s.update(func(st *SyncStatus) {
 		st.LastError = ""
@@ -217,7 +199,7 @@ func (s *Syncer) Sync(ctx context.Context, b *Bundle) error {
 }
 
 func (s *Syncer) sync(ctx context.Context, b *Bundle) error {
-	id, err := s.Stage(ctx, b)
+	id, fresh, err := s.stage(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -228,7 +210,7 @@ func (s *Syncer) sync(ctx context.Context, b *Bundle) error {
 	if err := s.Switch(id); err != nil {
 		return err
 	}
-	if state, err := s.cfg.Driver.State(ctx); err == nil && good == id {
+	if state, err := s.cfg.Driver.State(ctx); err == nil && good == id && !fresh {
 		if done, err := s.runs(state, id, nil); err == nil && done {
 			return s.verified(id, b.Digest)
 		}
@@ -257,74 +239,12 @@ func (s *Syncer) sync(ctx context.Context, b *Bundle) error {
 }
 
 func (s *Syncer) verified(id, bundle string) error {
-	s.update(func(st *SyncStatus) { st.Tree, st.TreeOf, st.Verified = id, bundle, s.cfg.Now() })
+	s.update(func(st *SyncStatus) {
+		st.Tree, st.TreeOf, st.Verified = id, bundle, s.cfg.Now()
+		st.Behind, st.Drift, st.DriftAt = time.Time{}, nil, st.Verified
+	})
 	s.clean(id)
 	return s.point(goodLink, id)
-}
-
-// activate reloads, and waits until every worker is a new one and runs on the tree, or until Nginx logs an error.
-func (s *Syncer) activate(ctx context.Context, id string, errorsEnd bool) error {
-	var before []int
-	for {
-		active, retired, err := s.cfg.Nginx.Workers()
-		if err != nil {
-			return fmt.Errorf("reload: %w", err)
-		}
-		early := s.cfg.MinInterval - time.Since(s.lastReload)
-		if retired <= s.cfg.MaxRetired && early <= 0 {
-			before = active
-			break
-		}
-		if err := sleep(ctx, max(early, 50*time.Millisecond)); err != nil {
-			return fmt.Errorf("reload: %d retired workers: %w", retired, err)
-		}
-	}
-	if err := s.cfg.Nginx.Reload(ctx); err != nil {
-		return fmt.Errorf("reload: %w", err)
-	}
-	s.lastReload = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.VerifyTimeout)
-	defer cancel()
-	retry := backoff{}
-	for {
-		state, err := s.cfg.Driver.State(ctx)
-		if err == nil {
-			var done bool
-			if done, err = s.runs(state, id, before); done {
-				return nil
-			}
-		}
-		if text := s.cfg.Nginx.Errors(); text != "" && errorsEnd {
-			return fmt.Errorf("reload: nginx: %s", text)
-		}
-		if sleepErr := sleep(ctx, retry.next(2*time.Millisecond, 200*time.Millisecond)); sleepErr != nil {
-			return fmt.Errorf("verify: workers %+v, last error %v: %w", state.Workers, err, sleepErr)
-		}
-	}
-}
-
-// runs reports whether every worker that takes new requests runs on the tree and is none of those before. For a moment after
-// a reload workers of the tree before still take some.
-func (s *Syncer) runs(state DriverState, id string, before []int) (bool, error) {
-	active, _, err := s.cfg.Nginx.Workers()
-	if err != nil || !state.Runs(id) {
-		return false, err
-	}
-	for _, pid := range active {
-		if slices.Contains(before, pid) || !slices.ContainsFunc(state.Workers, func(w Worker) bool { return w.PID == pid }) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // clean removes all trees but the current one and the Keep that were made last.
@@ -359,6 +279,15 @@ func (s *Syncer) clean(current string) {
 // Run syncs each bundle of the source until ctx ends, and returns its cause. A bundle that fails is tried again, at least a
 // minute apart, or at once when the source has another.
 func (s *Syncer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for sleep(ctx, s.cfg.DriftEvery) == nil {
+			if drift := s.CheckDrift(ctx); len(drift) > 0 && ctx.Err() == nil {
+				s.cfg.Logger.Warn("the live tree drifted", "drift", drift)
+			}
+		}
+	})
 	after := ""
 	retry := backoff{}
 	for {

@@ -24,9 +24,10 @@ import (
 // synced is an Nginx that follows a production tree.
 type synced struct {
 	*bed
-	syncer *nginxsync.Syncer
-	dir    string
-	taken  int // the test port of production's 81, on which somebody else listens
+	syncer   *nginxsync.Syncer
+	settings nginxsync.SyncConfig
+	dir      string
+	taken    int // the test port of production's 81, on which somebody else listens
 }
 
 func site(body string) map[string]string {
@@ -59,15 +60,9 @@ func startSynced(t *testing.T, source nginxsync.BundleSource, body string) *sync
 	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
 	s.driver, err = luadriver.New(luadriver.Config{Socket: s.cfg.Socket})
 	require.NoError(t, err)
-	pid := filepath.Join(dir, "nginx.pid")
-	s.syncer, err = nginxsync.NewSyncer(nginxsync.SyncConfig{
-		Source: source, Driver: s.driver, Dir: s.dir, MinInterval: time.Millisecond,
-		Nginx: &nginxsync.ExecNginx{Prefix: dir, PIDFile: pid, ErrorLog: filepath.Join(dir, "error.log")},
-		Rules: nginxsync.Rules{
-			Listen: map[int]int{80: s.port, 81: s.taken}, TempDir: dir, Snippets: luadriver.Snippets(s.cfg),
-			Main: map[string]string{"user": "", "pid": pid, "daemon": "off", "worker_processes": "2", "error_log": filepath.Join(dir, "error.log")},
-		},
-	})
+	s.settings = syncSettings(s.dir, dir, filepath.Join(dir, "nginx.pid"), s.cfg.Socket, s.port, s.taken)
+	s.settings.Source, s.settings.Driver = source, s.driver
+	s.syncer, err = nginxsync.NewSyncer(s.settings)
 	require.NoError(t, err)
 	id, err := s.syncer.Stage(t.Context(), bundle(t, site(body)))
 	require.NoError(t, err)
@@ -75,6 +70,18 @@ func startSynced(t *testing.T, source nginxsync.BundleSource, body string) *sync
 	s.Nginx = nginxtest.Start(t, dir, filepath.Join(s.dir, "current", "nginx.conf"))
 	s.ready(t)
 	return s
+}
+
+// syncSettings are all but Source and Driver.
+func syncSettings(dir, prefix, pid, socket string, port, taken int) nginxsync.SyncConfig {
+	return nginxsync.SyncConfig{
+		Dir: dir, MinInterval: time.Millisecond, Watch: time.Millisecond,
+		Nginx: &nginxsync.ExecNginx{Prefix: prefix, PIDFile: pid, ErrorLog: filepath.Join(prefix, "error.log")},
+		Rules: nginxsync.Rules{
+			Listen: map[int]int{80: port, 81: taken}, TempDir: prefix, Snippets: luadriver.Snippets(luadriver.SnippetConfig{Socket: socket, Memory: 1 << 20}),
+			Main: map[string]string{"user": "", "pid": pid, "daemon": "off", "worker_processes": "2", "error_log": filepath.Join(prefix, "error.log")},
+		},
+	}
 }
 
 func (s *synced) status(t *testing.T, path string) int {

@@ -1,0 +1,355 @@
+package luadriver_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
+	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+)
+
+// A disk that is full leaves Nginx on the old tree, and the next sync finds room again. The test mounts a small disk.
+func TestSyncOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	small := filepath.Join(s.Prefix, "small")
+	require.NoError(t, os.Mkdir(small, 0o755))
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=512k"); errors.Is(err, syscall.EPERM) {
+		t.Skip("only root may mount a disk")
+	} else {
+		require.NoError(t, err)
+	}
+	t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
+	s.move(t, small)
+	require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site("location / { return 202; }"))))
+	large := site("location / { return 201; }")
+	large["page.html"] = strings.Repeat("x", 600<<10)
+	err := s.syncer.Sync(t.Context(), bundle(t, large))
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorContains(t, err, "stage: ")
+	require.Equal(t, 202, s.status(t, "/"))
+	require.Contains(t, s.syncer.Status().LastError, "no space left on device")
+	require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site("location / { return 205; }"))))
+	require.Equal(t, 205, s.status(t, "/"))
+}
+
+// move makes the folder the one of the trees, and starts Nginx there.
+func (s *synced) move(t *testing.T, dir string) {
+	t.Helper()
+	id, err := os.Readlink(filepath.Join(s.dir, "current"))
+	require.NoError(t, err)
+	require.NoError(t, os.CopyFS(filepath.Join(dir, id), os.DirFS(filepath.Join(s.dir, id))))
+	s.Kill()
+	os.Remove(s.cfg.Socket)
+	os.Remove(s.cfg.Socket + ".503")
+	s.settings.Dir, s.dir = dir, dir
+	s.syncer, err = nginxsync.NewSyncer(s.settings)
+	require.NoError(t, err)
+	require.NoError(t, s.syncer.Switch(id))
+	s.Conf = filepath.Join(dir, "current", "nginx.conf")
+	s.Start()
+	s.ready(t)
+}
+
+// steps kills this process when the sync comes to a step.
+type steps struct {
+	nginxsync.Nginx
+	nginxsync.Driver
+	at string
+}
+
+func (s *steps) step(name string) {
+	if s.at == name {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+}
+
+func (s *steps) Test(ctx context.Context, main string) error {
+	s.step("written")
+	err := s.Nginx.Test(ctx, main)
+	s.step("tested")
+	return err
+}
+
+func (s *steps) Workers() ([]int, int, error) {
+	s.step("switched")
+	return s.Nginx.Workers()
+}
+
+func (s *steps) Reload(ctx context.Context) error {
+	s.step("reload")
+	err := s.Nginx.Reload(ctx)
+	s.step("reloaded")
+	return err
+}
+
+func (s *steps) State(ctx context.Context) (nginxsync.DriverState, error) {
+	state, err := s.Driver.State(ctx)
+	s.step("asked")
+	return state, err
+}
+
+func (s *steps) Errors() string {
+	s.step("verified")
+	return s.Nginx.Errors()
+}
+
+type helperInput struct {
+	Step, Dir, Prefix, PID, Socket string
+	Port, Taken                    int
+	Files                          map[string]string
+}
+
+// TestHelperSync is the process that TestSyncKilledAtEachStep kills.
+func TestHelperSync(t *testing.T) {
+	text := os.Getenv("SLUICE_TEST_SYNC")
+	if text == "" {
+		return // a test of its own is TestSyncKilledAtEachStep
+	}
+	var in helperInput
+	require.NoError(t, json.Unmarshal([]byte(text), &in))
+	driver, err := luadriver.New(luadriver.Config{Socket: in.Socket})
+	require.NoError(t, err)
+	settings := syncSettings(in.Dir, in.Prefix, in.PID, in.Socket, in.Port, in.Taken)
+	wrapped := &steps{Nginx: settings.Nginx, Driver: driver, at: in.Step}
+	settings.Source, settings.Nginx, settings.Driver = &nginxsync.FolderSource{}, wrapped, wrapped
+	syncer, err := nginxsync.NewSyncer(settings)
+	require.NoError(t, err)
+	require.NoError(t, syncer.Sync(t.Context(), bundle(t, in.Files)))
+}
+
+// Whenever the process of a sync is killed, Nginx answers with the old tree or the new one, the next process gets to where it
+// has to be, and a restart of Nginx in between finds a tree that it has.
+func TestSyncKilledAtEachStep(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 200 ok-0; }")
+	for i, step := range []string{"writing", "written", "tested", "asked", "switched", "reload", "reloaded", "verified"} {
+		files := site(fmt.Sprintf("location / { return 200 ok-%d; }", i+1))
+		if step == "writing" {
+			for n := range 3000 {
+				files[fmt.Sprint("many/", n)] = "x"
+			}
+		}
+		in, err := json.Marshal(helperInput{step, s.dir, s.Prefix, filepath.Join(s.Prefix, "nginx.pid"), s.cfg.Socket, s.port, s.taken, files})
+		require.NoError(t, err)
+		cmd := exec.Command(os.Args[0], "-test.run=^TestHelperSync$")
+		cmd.Env = append(os.Environ(), "SLUICE_TEST_SYNC="+string(in))
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		require.NoError(t, cmd.Start())
+		if step == "writing" {
+			nginxtest.Poll(t, "files are staged", func() error {
+				some, err := os.ReadDir(filepath.Join(s.dir, "staging", "many"))
+				if err == nil && len(some) < 10 {
+					err = errors.New("too few")
+				}
+				return err
+			})
+			require.NoError(t, cmd.Process.Kill())
+		}
+		require.ErrorContains(t, cmd.Wait(), "signal: killed", "%s: %s", step, out.String())
+		require.Contains(t, []string{fmt.Sprint("ok-", i), fmt.Sprint("ok-", i+1)}, s.body(t), step)
+		if i%2 == 0 { // Nginx too is killed and started again
+			s.Kill()
+			os.Remove(s.cfg.Socket)
+			os.Remove(s.cfg.Socket + ".503")
+			s.Start()
+			s.ready(t)
+			require.Contains(t, []string{fmt.Sprint("ok-", i), fmt.Sprint("ok-", i+1)}, s.body(t), step)
+		}
+		syncer, err := nginxsync.NewSyncer(s.settings)
+		require.NoError(t, err)
+		require.NoError(t, syncer.Sync(t.Context(), bundle(t, files)), step)
+		require.Equal(t, fmt.Sprint("ok-", i+1), s.body(t), step)
+		require.NoDirExists(t, filepath.Join(s.dir, "staging"))
+		require.Empty(t, syncer.CheckDrift(t.Context()))
+	}
+}
+
+func (s *synced) body(t *testing.T) string {
+	t.Helper()
+	_, _, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x", "/")
+	require.NoError(t, err)
+	return body
+}
+
+// What is changed on the disk behind the syncer's back is seen, and the next sync writes it anew.
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	b := bundle(t, site("location / { return 202; }"))
+	require.Empty(t, s.syncer.CheckDrift(t.Context()), "nothing to compare with yet")
+	require.NoError(t, s.syncer.Sync(t.Context(), b))
+	require.Empty(t, s.syncer.CheckDrift(t.Context()))
+
+	live := filepath.Join(s.dir, "current")
+	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "site.conf"), []byte("# by hand\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "extra.conf"), nil, 0o600))
+	require.NoError(t, os.Remove(filepath.Join(live, "htpasswd")))
+	want := []string{"file conf.d/extra.conf is not of the tree", "file conf.d/site.conf was changed", "file htpasswd is missing"}
+	require.Equal(t, want, s.syncer.CheckDrift(t.Context()))
+	require.Equal(t, want, s.syncer.Status().Drift)
+	require.NoError(t, s.syncer.Sync(t.Context(), b))
+	require.Empty(t, s.syncer.CheckDrift(t.Context()))
+	require.Empty(t, s.syncer.Status().Drift)
+	require.Equal(t, 202, s.status(t, "/"))
+
+	require.NoError(t, s.syncer.Switch("elsewhere"))
+	require.Contains(t, s.syncer.CheckDrift(t.Context())[0], `link current leads to "elsewhere"`)
+	require.NoError(t, s.syncer.Sync(t.Context(), b))
+	require.Empty(t, s.syncer.CheckDrift(t.Context()))
+}
+
+// The status shows since when production has a tree that Nginx does not run on.
+func TestLag(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	settings := s.settings
+	settings.Now = func() time.Time { return now }
+	syncer, err := nginxsync.NewSyncer(settings)
+	require.NoError(t, err)
+	require.NoError(t, syncer.Sync(t.Context(), bundle(t, site("location / { return 202; }"))))
+	require.Zero(t, syncer.Status().Lag(now))
+	broken := now
+	require.Error(t, syncer.Sync(t.Context(), bundle(t, site("location / {"))))
+	now = now.Add(time.Hour)
+	require.Error(t, syncer.Sync(t.Context(), bundle(t, site("another {"))))
+	require.Equal(t, broken, syncer.Status().Behind)
+	require.Equal(t, time.Hour, syncer.Status().Lag(now))
+	require.NoError(t, syncer.Sync(t.Context(), bundle(t, site("location / { return 205; }"))))
+	require.Zero(t, syncer.Status().Lag(now))
+}
+
+// A reload waits while workers of the generations before still finish requests, and two reloads keep their distance.
+func TestReloadsWait(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { proxy_pass http://a; }")
+	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, routes(t, "v2"))))
+	settings := s.settings
+	settings.MaxRetired, settings.MinInterval = 1, 300*time.Millisecond
+	counted := &reloads{Nginx: settings.Nginx}
+	settings.Nginx = counted
+	syncer, err := nginxsync.NewSyncer(settings)
+	require.NoError(t, err)
+	next := func(i int) *nginxsync.Bundle {
+		return bundle(t, site(fmt.Sprintf("location /%d { return 204; }\nlocation / { proxy_pass http://a; }", i)))
+	}
+	idle := descriptors(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		nginxtest.Get(ctx, netip.AddrPortFrom(vipA, uint16(s.port)), "x", "/?hold")
+	})
+	nginxtest.Poll(t, "the request is held", func() error {
+		if descriptors(t, s) < idle+2 { // the client's and the backend's
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	require.NoError(t, syncer.Sync(t.Context(), next(1)))
+	done := make(chan error)
+	go func() { done <- syncer.Sync(t.Context(), next(2)) }()
+	nginxtest.Poll(t, "the reload waits", func() error {
+		if got := syncer.Status().Waiting; got != "1 retired workers finish old requests" {
+			return fmt.Errorf("waiting %q", got)
+		}
+		return nil
+	})
+	_, retired, err := settings.Nginx.Workers()
+	require.NoError(t, err)
+	require.Equal(t, 1, retired)
+	select {
+	case err := <-done:
+		t.Fatalf("sync did not wait: %v", err)
+	default:
+	}
+	cancel()
+	require.NoError(t, <-done)
+	require.Empty(t, syncer.Status().Waiting)
+	require.Equal(t, 204, s.status(t, "/2"))
+	for i := range counted.at[1:] {
+		require.GreaterOrEqual(t, counted.at[i+1].Sub(counted.at[i]), settings.MinInterval)
+	}
+}
+
+// descriptors is the number of files and connections that the workers have open.
+func descriptors(t *testing.T, s *synced) int {
+	t.Helper()
+	n := 0
+	for _, pid := range s.Workers() {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		require.NoError(t, err)
+		n += len(fds)
+	}
+	return n
+}
+
+type reloads struct {
+	nginxsync.Nginx
+	at []time.Time
+}
+
+func (r *reloads) Reload(ctx context.Context) error {
+	r.at = append(r.at, time.Now())
+	return r.Nginx.Reload(ctx)
+}
+
+// A tree that makes workers crash after they took over is taken back.
+func TestErrorLogIsWatched(t *testing.T) {
+	t.Parallel()
+	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	settings := s.settings
+	settings.Watch = 20 * time.Second
+	crashing := &crash{Nginx: settings.Nginx}
+	settings.Nginx = crashing
+	syncer, err := nginxsync.NewSyncer(settings)
+	require.NoError(t, err)
+	b := bundle(t, site("location / { return 202; }"))
+	err = syncer.Sync(t.Context(), b)
+	require.ErrorContains(t, err, "after the reload: nginx: ")
+	require.ErrorContains(t, err, "exited on signal 11")
+	require.ErrorContains(t, err, "back on ")
+	require.Equal(t, 204, s.status(t, "/"))
+	require.Equal(t, 1, syncer.Status().Rollbacks)
+	require.NotEmpty(t, syncer.Status().LastError)
+}
+
+// crash makes a worker crash when the error log is looked at after the first reload.
+type crash struct {
+	nginxsync.Nginx
+	reloads, crashes int
+	before           []int
+}
+
+func (c *crash) Reload(ctx context.Context) error {
+	c.reloads++
+	c.before, _, _ = c.Workers()
+	return c.Nginx.Reload(ctx)
+}
+
+func (c *crash) Errors() string {
+	active, _, _ := c.Workers()
+	if c.reloads == 1 && c.crashes == 0 && len(active) == 2 && active[0] > c.before[1] {
+		c.crashes++
+		syscall.Kill(active[0], syscall.SIGSEGV)
+	}
+	return c.Nginx.Errors()
+}
