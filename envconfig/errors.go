@@ -18,7 +18,7 @@ var (
 	ErrIncomplete = errors.New("incomplete environment")
 	// ErrTarget (73): a target cannot be a file, or cannot be replaced as a whole.
 	ErrTarget = errors.New("target cannot be created")
-	// ErrPermission (77): a target may not be written by this user.
+	// ErrPermission (77): this user may not write a target, or not read a source.
 	ErrPermission = errors.New("target not writable")
 )
 

@@ -104,7 +104,8 @@ func FuzzRecord(f *testing.F) {
 
 func FuzzSelect(f *testing.F) {
 	m := &Manifest{Environments: map[string]*Environment{"production": {Name: "production", Files: []File{{Path: "a"}}}}}
-	for _, s := range []string{"production", "Production", " production", "../production", "production\x00", "prod%2f", "ргоduction", "_base", ""} {
+	for _, s := range []string{"production", "Production", " production", "../production", "production\x00", "prod%2f", "ргоduction", "_base", "", "production\n", "production\r",
+		"production ", "/etc", ".", "..", "production/../test", "./production", "production/", strings.Repeat("p", 300), "PRODUCTION", "$DEPLOY_ENV"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

@@ -250,6 +250,9 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.Size() > maxManifest {
+		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
+	}
 	data := make([]byte, min(info.Size()+1, headSize))
 	n, err := io.ReadFull(f, data)
 	data = data[:n]
@@ -258,14 +261,11 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	}
 	if err == nil {
 		var rest []byte
-		rest, err = io.ReadAll(io.LimitReader(f, maxManifest-headSize+1))
+		rest, err = io.ReadAll(io.LimitReader(f, maxManifest-headSize))
 		data = append(data, rest...)
 	}
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
-	}
-	if len(data) > maxManifest {
-		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
 	}
 	return ParseManifest(data)
 }

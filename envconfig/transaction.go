@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // copyBuffer bounds the memory that a file takes on its way, whatever its size.
@@ -136,9 +137,6 @@ func (x *transaction) stageFile(o *op) error {
 		return x.write(o, bytes.NewReader(w.content))
 	}
 	src, err := x.source.read(w.source)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w: %w", w.source, ErrIncomplete, err)
-	}
 	if err != nil {
 		return sourceFileError(w.source, err)
 	}
@@ -162,12 +160,28 @@ func (x *transaction) write(o *op, content io.Reader) error {
 	return nil
 }
 
+// sourceFileError is an error about one file of the source folder.
 func sourceFileError(name string, err error) error {
-	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%s: %w for uid %d to read: %w", name, ErrPermission, os.Geteuid(), err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%s: %w: %w", name, ErrIncomplete, err)
+	case errors.Is(err, fs.ErrPermission):
+		return unreadableError{name, err}
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }
+
+// unreadableError matches ErrPermission, whose text speaks of targets.
+type unreadableError struct {
+	name string
+	err  error
+}
+
+func (e unreadableError) Error() string {
+	return fmt.Sprintf("%s: uid %d may not read it: %v", e.name, os.Geteuid(), cause(e.err))
+}
+func (e unreadableError) Is(target error) bool { return target == ErrPermission }
+func (e unreadableError) Unwrap() error        { return e.err }
 
 // onlyWriter and onlyReader hide the shortcuts that would pass the buffer by.
 type (

@@ -104,9 +104,6 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 
 func renderFile(m *Manifest, f *File, source *os.Root, from values) (content []byte, missing []string, err error) {
 	template, err := readFile(source.FS(), f.Source, maxRendered)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("%s: %w: %w", f.Source, ErrIncomplete, err)
-	}
 	if err != nil {
 		return nil, nil, sourceFileError(f.Source, err)
 	}

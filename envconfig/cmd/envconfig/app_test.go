@@ -1,12 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // apps are services of the tests' own: the test binary is one of them when ENVCONFIG_TEST_APP names it.
@@ -48,6 +55,28 @@ var apps = map[string]func(args []string){
 				return
 			}
 		}
+	},
+	// noprctl becomes the command that the arguments name, which is refused every prctl from then on.
+	"noprctl": func(args []string) {
+		filter := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_PRCTL},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		}
+		runtime.LockOSThread() // filters belong to a thread, and the one that calls exec is the one that stays
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		if err == nil {
+			err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+		}
+		if err == nil && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil {
+			err = errors.New("prctl still works")
+		}
+		if err == nil {
+			err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "ENVCONFIG_TEST_APP=") }))
+		}
+		fmt.Println(err)
 	},
 	// background starts itself as the service that the arguments name, in a session of its own, and goes.
 	"background": func(args []string) {

@@ -1,0 +1,250 @@
+package envconfig
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestOddNamesAreNames(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("n", 255)
+	b := newBox(t, map[string]string{"envs/test/opt/ leading": "1", "envs/test/opt/-rf": "2", "envs/test/opt/line\nend": "3", "envs/test/opt/" + long: "4",
+		"envs/test/opt/ünïcode": "5", "envs/test/opt/..hidden": "6", "envs/test/opt/empty": "", `envs/test/opt/"quoted\`: "7"})
+	require.NoError(t, os.Link(b.root+"/etc/envconfig/envs/test/opt/-rf", b.root+"/etc/envconfig/envs/test/opt/second-name"))
+	withManifest(t, b)
+	require.Equal(t, 9, b.activate("test").Created)
+	require.Equal(t, `-rw-r--r-- "3"`, b.tree()["opt/line\nend"])
+	require.Equal(t, 9, b.activate("test").Kept)
+	drift, err := b.activator().Verify()
+	require.NoError(t, err)
+	require.Empty(t, drift)
+}
+
+// withManifest writes manifest.json, as the build of an image does.
+func withManifest(t *testing.T, b *box) {
+	t.Helper()
+	source, err := os.OpenRoot(filepath.Join(b.root, DefaultSource))
+	require.NoError(t, err)
+	defer source.Close()
+	m, err := Scan(source.FS())
+	require.NoError(t, err)
+	require.NoError(t, WriteManifest(source, m))
+}
+
+func TestSourceTreesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		make func(dir string) error
+		want string
+	}{
+		"not UTF-8":      {func(dir string) error { return os.WriteFile(dir+"/\xff\xfe", nil, 0o644) }, "is not UTF-8"},
+		"pipe":           {func(dir string) error { return syscall.Mkfifo(dir+"/p", 0o644) }, "is a pipe"},
+		"socket":         {func(dir string) error { return syscall.Mknod(dir+"/s", syscall.S_IFSOCK|0o644, 0) }, "is a socket"},
+		"link out":       {func(dir string) error { return os.Symlink("/etc/passwd", dir+"/l") }, "leaves envs/"},
+		"folder, slash":  {func(dir string) error { return os.Symlink("../../../../", dir+"/l") }, "leaves envs/"},
+		"link to folder": {func(dir string) error { return os.Symlink("..", dir+"/l") }, "only links to files can be activated"},
+		"dangling link":  {func(dir string) error { return os.Symlink("absent", dir+"/l") }, "no such file"},
+		"link to itself": {func(dir string) error { return os.Symlink("l", dir+"/l") }, "circle"},
+		"deep path": {func(dir string) error {
+			for range 18 { // each step by itself is short enough for the system
+				if err := os.Mkdir(dir+"/"+strings.Repeat("d", 240), 0o755); err != nil {
+					return err
+				}
+				if err := os.Chmod(dir, 0o755); err != nil {
+					return err
+				}
+				dir += "/" + strings.Repeat("d", 240)
+				if len(dir) > 3700 {
+					break
+				}
+			}
+			return os.WriteFile(dir+"/"+strings.Repeat("f", 300), nil, 0o644)
+		}, "file name too long"},
+	} {
+		b := newBox(t, map[string]string{"envs/test/opt/fine": "x"})
+		err := c.make(b.root + "/etc/envconfig/envs/test/opt")
+		if err == nil {
+			err = b.refuse("test", ErrInvalid)
+		}
+		require.ErrorContains(t, err, c.want, name)
+	}
+}
+
+func TestManifestsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	fresh := func() *box { return newBox(t, map[string]string{"envs/test/opt/a": "x", "envs/production/opt/b": "y"}) }
+	b := fresh()
+	withManifest(t, b)
+	good, err := os.ReadFile(b.root + "/etc/envconfig/manifest.json")
+	require.NoError(t, err)
+	for name, c := range map[string]struct{ content, want string }{
+		"empty":        {"", `"{" expected at byte 0`},
+		"cut off":      {string(good[:len(good)/2]), "expected at byte"},
+		"garbage":      {strings.Repeat("\x00", 1000), `"{" expected`},
+		"more":         {string(good) + "{}", "the end expected"},
+		"future":       {strings.Replace(string(good), `"version": 1`, `"version": 2`, 1), "version 2, this envconfig knows version 1"},
+		"by hand":      {strings.Replace(string(good), `"0644"`, `"0666"`, 1), "write it anew with envconfig manifest"},
+		"nesting bomb": {`{"version":1,"x":` + strings.Repeat("[", 1<<20), "less nesting"},
+		"escape":       {strings.ReplaceAll(string(good), `"opt/a"`, `"../a"`), "is not a clean relative path"},
+		"mode":         {strings.Replace(string(good), `"0644"`, `"4755"`, 1), "permission bits in octal"},
+	} {
+		b := fresh()
+		b.write("etc/envconfig/manifest.json", c.content, 0o644)
+		require.ErrorContains(t, b.refuse("test", ErrInvalid), c.want, name)
+	}
+	b = fresh()
+	require.NoError(t, os.WriteFile(b.root+"/etc/envconfig/manifest.json", nil, 0o644))
+	require.NoError(t, os.Truncate(b.root+"/etc/envconfig/manifest.json", 1<<40))
+	require.ErrorContains(t, b.refuse("test", ErrInvalid), "longer than")
+}
+
+// The manifest has the environment, and the folder that it speaks of is not what it was.
+func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(dir string) error{
+		"gone":   os.RemoveAll,
+		"empty":  func(dir string) error { return os.RemoveAll(dir + "/opt") },
+		"a file": func(dir string) error { _ = os.RemoveAll(dir); return os.WriteFile(dir, nil, 0o644) },
+	} {
+		b := newBox(t, map[string]string{"envs/test/opt/a": "x"})
+		withManifest(t, b)
+		require.NoError(t, change(b.root+"/etc/envconfig/envs/test"), name)
+		b.refuse("test", ErrIncomplete)
+	}
+}
+
+func TestSourceThatThisUserMayNotRead(t *testing.T) {
+	t.Parallel()
+	requireRoot(t)
+	b := newBox(t, map[string]string{"envs/test/opt/a": "x"})
+	withManifest(t, b)
+	require.NoError(t, os.Chmod(b.root+"/etc/envconfig/envs/test/opt/a", 0))
+	require.NoError(t, os.Mkdir(b.root+"/opt", 0o755))
+	require.NoError(t, os.Chown(b.root+"/opt", 54321, 54321))
+	out, code := asUser(t, b.root, 54321)
+	require.Equal(t, 77, code, out)
+	require.Contains(t, out, "envs/test/opt/a: uid 54321 may not read it: permission denied")
+	require.NotContains(t, b.tree(), "opt/a")
+}
+
+func requireRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root may give files to other users or make them immutable")
+	}
+}
+
+// A user without an entry in /etc/passwd, as OpenShift makes them, may write a folder through its group only.
+func TestFolderThatOnlyTheGroupMayWrite(t *testing.T) {
+	t.Parallel()
+	requireRoot(t)
+	b := newBox(t, map[string]string{"envs/test/opt/a": "x"})
+	require.NoError(t, os.Mkdir(b.root+"/opt", 0o755))
+	require.NoError(t, os.Chown(b.root+"/opt", 0, 54321))
+	require.NoError(t, os.Chmod(b.root+"/opt", 0o775|fs.ModeSetgid))
+	out, code := asUser(t, b.root, 54321)
+	require.Equal(t, 0, code, out)
+	require.Equal(t, `-rw-r--r-- "x"`, b.tree()["opt/a"])
+	info, err := os.Stat(b.root + "/opt/a")
+	require.NoError(t, err)
+	require.EqualValues(t, 54321, info.Sys().(*syscall.Stat_t).Uid)
+}
+
+func TestImmutableTarget(t *testing.T) {
+	t.Parallel()
+	requireRoot(t)
+	b := newBox(t, map[string]string{"envs/test/opt/a": "new", "envs/test/opt/b": "new", "envs/test/opt/c": "new"})
+	for _, name := range []string{"opt/a", "opt/b", "opt/c"} {
+		b.write(name, "old", 0o644)
+	}
+	out, err := exec.Command("chattr", "+i", b.root+"/opt/b").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Cleanup(func() { _ = exec.Command("chattr", "-i", b.root+"/opt/b").Run() })
+	require.ErrorContains(t, b.refuse("test", ErrPermission), "/opt/b")
+	require.NoError(t, exec.Command("chattr", "-i", b.root+"/opt/b").Run())
+	b.activate("test")
+}
+
+func TestTargetsThatAreLinks(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, map[string]string{"envs/test/opt/dangling": "x", "envs/test/opt/loop": "x"})
+	require.NoError(t, os.Mkdir(b.root+"/opt", 0o755))
+	require.NoError(t, os.Symlink("/nowhere/at/all", b.root+"/opt/dangling"))
+	require.NoError(t, os.Symlink("loop", b.root+"/opt/loop"))
+	b.activate("test")
+	require.Equal(t, `-rw-r--r-- "x"`, b.tree()["opt/dangling"])
+	require.Equal(t, `-rw-r--r-- "x"`, b.tree()["opt/loop"])
+}
+
+// A volume that may not hold programs or set-id files is a volume like any other, and so is one of another file system.
+func TestOtherFileSystem(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	b := newBox(t, map[string]string{"envs/test/vol/a": "x", "envs/test/opt/b": "y"})
+	b.mount("tmpfs", "vol", "")
+	require.NoError(t, syscall.Mount("none", b.root+"/vol", "", syscall.MS_REMOUNT|syscall.MS_NOEXEC|syscall.MS_NOSUID|syscall.MS_NODEV, ""))
+	b.activate("test")
+	require.Equal(t, `-rw-r--r-- "x"`, b.tree()["vol/a"])
+}
+
+// A sparse file takes no room where it is, and all of it where it goes.
+func TestFileThatDoesNotFit(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	b := newBox(t, map[string]string{"envs/test/vol/small": "x"})
+	b.mount("tmpfs", "vol", "size=1m")
+	require.NoError(t, os.WriteFile(b.root+"/etc/envconfig/envs/test/vol/huge", nil, 0o644))
+	require.NoError(t, os.Truncate(b.root+"/etc/envconfig/envs/test/vol/huge", 64<<20))
+	b.refuse("test", syscall.ENOSPC)
+}
+
+func TestClockThatGoesBack(t *testing.T) {
+	t.Parallel()
+	b := mixed(t)
+	_, err := b.activator().Bake()
+	require.NoError(t, err)
+	for i, environment := range []string{"test", "production", "test"} {
+		a := b.activator()
+		a.Now = func() time.Time { return time.Unix(int64(1e9-i*1e8), 0) }
+		_, err := a.Activate(t.Context(), environment)
+		require.NoError(t, err)
+	}
+	require.NotContains(t, b.tree(), "opt/fresh")
+	status, err := b.activator().Status()
+	require.NoError(t, err)
+	require.Equal(t, "test", status.Environment)
+}
+
+// Whatever names processes have, those of process 1 of two containers that share a volume are the same: names of
+// temporary files must not draw on them, and a lock that a killed start has held is gone.
+func TestStartsThatShareAVolume(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, map[string]string{"envs/test/vol/a": strings.Repeat("x", 1<<20)})
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	var starts []*exec.Cmd
+	for range 10 {
+		cmd := exec.Command(exe, b.root, "test")
+		cmd.Env = append(os.Environ(), killVariable+"=1000")
+		require.NoError(t, cmd.Start())
+		starts = append(starts, cmd)
+	}
+	for _, cmd := range starts {
+		require.NoError(t, cmd.Wait())
+	}
+	require.Equal(t, 1, b.activate("test").Kept)
+	for name := range b.tree() {
+		require.False(t, strings.HasPrefix(filepath.Base(name), tempPrefix), fmt.Sprintf("%q was left", name))
+	}
+}
