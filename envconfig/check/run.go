@@ -26,11 +26,12 @@ const (
 	RuleSchema      = "schema"      // a key is not what the configuration says
 	RuleCommand     = "command"     // the entrypoint or a start script will not pass signals on
 	RuleAllow       = "allow"       // an entry of the allow-list has expired or accepts nothing
+	RuleSource      = "source"      // the source folder has a link, a special file, a name or colliding targets that no start accepts
 )
 
 // Rules returns the names of all rules.
 func Rules() []string {
-	return []string{RuleFile, RuleSyntax, RuleKey, RuleType, RulePlaceholder, RuleLeak, RuleSecret, RuleMode, RuleSchema, RuleCommand, RuleAllow}
+	return []string{RuleFile, RuleSyntax, RuleKey, RuleType, RulePlaceholder, RuleLeak, RuleSecret, RuleMode, RuleSchema, RuleCommand, RuleAllow, RuleSource}
 }
 
 // Finding is one thing that is wrong. It holds no value.
@@ -139,6 +140,12 @@ func Run(fsys fs.FS, m *envconfig.Manifest, c Config, now time.Time) (Report, er
 		return Report{}, err
 	}
 	return s.Check(c, now, nil), nil
+}
+
+// Refused is the report on a source folder that [envconfig.Scan] has refused with an error that matches
+// [envconfig.ErrInvalid]: until that is mended nothing else can be looked at.
+func Refused(err error) Report {
+	return Report{Findings: []Finding{{Rule: RuleSource, Message: err.Error()}}}
 }
 
 // Check is [Run] on what is loaded already. More are findings from elsewhere, such as [Entrypoint]'s, for the allow-list

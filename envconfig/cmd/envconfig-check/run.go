@@ -120,6 +120,9 @@ func (c *command) load() (*os.Root, *check.Set, error) {
 
 func (c *command) check() error {
 	root, set, err := c.load()
+	if errors.Is(err, envconfig.ErrInvalid) {
+		return c.report(check.Refused(err))
+	}
 	if err != nil {
 		return err
 	}
@@ -140,21 +143,26 @@ func (c *command) check() error {
 	}
 	report := set.Check(config, time.Now(), more)
 	if c.matrix {
-		err = c.printMatrix(set)
+		if err := c.printMatrix(set); err != nil {
+			return err
+		}
 	}
-	switch {
-	case err != nil:
-		return err
-	case c.format == "text":
-		err = report.WriteText(c.stdout)
-	case c.format == "json":
-		err = report.WriteJSON(c.stdout)
-	case c.format == "junit":
-		err = report.WriteJUnit(c.stdout)
+	return c.report(report)
+}
+
+// report prints what was found; that there is something is an error, too.
+func (c *command) report(r check.Report) (err error) {
+	switch c.format {
+	case "text":
+		err = r.WriteText(c.stdout)
+	case "json":
+		err = r.WriteJSON(c.stdout)
+	case "junit":
+		err = r.WriteJUnit(c.stdout)
 	default:
 		return fmt.Errorf("--format %s is none of text, json, junit", c.format)
 	}
-	if err == nil && len(report.Findings) > 0 {
+	if err == nil && len(r.Findings) > 0 {
 		err = errFindings
 	}
 	return err

@@ -1,0 +1,233 @@
+package check
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/envconfig"
+)
+
+var today = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// found checks a source folder and returns the findings, one a line.
+func found(t *testing.T, config string, files map[string]string) string {
+	t.Helper()
+	image := fstest.MapFS{}
+	for name, content := range files {
+		mode := fs.FileMode(0o644)
+		name, octal, ok := strings.Cut(name, " ")
+		if ok {
+			_, err := fmt.Sscanf(octal, "%o", &mode)
+			require.NoError(t, err)
+		}
+		image[name] = &fstest.MapFile{Data: []byte(content), Mode: mode}
+	}
+	m, err := envconfig.Scan(image)
+	require.NoError(t, err)
+	var c Config
+	if config != "" {
+		c, err = ParseConfig([]byte(config))
+		require.NoError(t, err)
+	}
+	report, err := Run(image, m, c, today)
+	require.NoError(t, err)
+	var lines []string
+	for _, f := range report.Findings {
+		lines = append(lines, f.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Each rule finds what it is for, and passes over what only looks like it.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		config string
+		files  map[string]string
+		want   string // lines; empty means clean
+	}{
+		"file set": {"", map[string]string{"envs/test/a": "", "envs/test/b": "", "envs/production/a": ""},
+			"b: file: production: the file is missing"},
+		"file set that was declared": {"", map[string]string{"envconfig.json": `{"required":["a"]}`, "envs/test/a": "", "envs/test/b": "", "envs/production/a": ""}, ""},
+		"environment without files": {"", map[string]string{"envconfig.json": `{"required":["a"]}`, "envs/test/a": "", "envs/production/b": ""},
+			"a: file: production: the file is missing"},
+
+		"syntax, properties": {"", map[string]string{"envs/test/a.properties": "a=1\na=2"}, `envs/test/a.properties:2: syntax: test: key "a" stands in line 1 already`},
+		"syntax, yaml":       {"", map[string]string{"envs/test/a.yml": "a: [1"}, "envs/test/a.yml:1: syntax: test: is not valid YAML"},
+		"syntax, json":       {"", map[string]string{"envs/test/a.json": "{\n\"a\":}"}, "envs/test/a.json:2: syntax: test: is not valid JSON"},
+		"syntax, toml":       {"", map[string]string{"envs/test/a.toml": "a = 1\nb = \n"}, "envs/test/a.toml:2: syntax: test: is not valid TOML"},
+		"syntax, xml":        {"", map[string]string{"envs/test/a.xml": "<a>\n<b></a>"}, "envs/test/a.xml:2: syntax: test: is not well-formed XML"},
+		"syntax, ini":        {"", map[string]string{"envs/test/a.ini": "[a\n"}, "envs/test/a.ini:1: syntax: test: a section is [name]"},
+		"syntax, dotenv":     {"", map[string]string{"envs/test/.env": "A='x"}, "envs/test/.env:1: syntax: test: the quotation mark is never closed"},
+		"syntax, other":      {"", map[string]string{"envs/test/a.conf": "{{{"}, ""},
+
+		"key, nested": {"", map[string]string{"envs/test/a.yaml": "db: {url: x, pool: 1}", "envs/production/a.yaml": "db: {url: y}"},
+			"envs/production/a.yaml: key: production: db.pool: the key is missing; it is in test"},
+		"key, length of a list": {"", map[string]string{"envs/test/a.json": `{"l":[1]}`, "envs/production/a.json": `{"l":[1,2]}`}, ""},
+		"type": {"", map[string]string{"envs/test/a.toml": "p = 1", "envs/production/a.toml": "p = '1'"},
+			"a.toml: type: p: types differ: number in test; string in production"},
+		"type, reference": {"", map[string]string{"envs/test/a.ini": "p=80", "envs/production/a.ini": "p=${PORT}"}, ""},
+
+		"placeholder": {"", map[string]string{"envs/production/a.properties": "a=ChangeMe\nb=http://127.0.0.1:80/\nc=TODO\nd=todolist"},
+			"envs/production/a.properties:1: placeholder: production: a: the value is a placeholder that was never filled in\n" +
+				"envs/production/a.properties:2: placeholder: production: b: the value names the container itself as the host\n" +
+				"envs/production/a.properties:3: placeholder: production: c: the value is a placeholder that was never filled in"},
+		"placeholder in test": {"", map[string]string{"envs/test/a.properties": "a=changeme\nb=localhost"}, ""},
+
+		"leak into test": {"", map[string]string{"envs/test/a.ini": "h=db.production.example.com", "envs/production/a.ini": "h=db.production.example.com"},
+			"envs/test/a.ini:1: leak: test: h: a host's name says that it belongs to production"},
+		"leak into production": {"", map[string]string{"envs/test/a.ini": "h=db.test.example.com", "envs/production/a.ini": "h=db.test.example.com"},
+			"envs/production/a.ini:1: leak: production: h: a host's name says that it belongs to test"},
+		"leak, borrowed": {"", map[string]string{"envs/test/a.ini": "h=10.0.0.1", "envs/sandbox/a.ini": "h=10.0.0.2", "envs/production/a.ini": "h=10.0.0.1"},
+			"envs/test/a.ini:1: leak: test: h: the host is the same as in production, while other environments have their own"},
+		"leak, declared": {`{"owned":{"production":["orders-live"],"test":["orders-dev"]}}`,
+			map[string]string{"envs/test/a.ini": "t=topic/orders-live", "envs/production/a.ini": "t=topic/orders-dev"},
+			"envs/production/a.ini:1: leak: production: t: the value belongs to test\nenvs/test/a.ini:1: leak: test: t: the value belongs to production"},
+		"leak, shared": {"", map[string]string{"envs/_base/a.ini": "h=db.production.example.com", "envs/test/b": "", "envs/production/b": ""},
+			"envs/_base/a.ini:1: leak: test: h: a host's name says that it belongs to production"},
+
+		"secret": {"", map[string]string{"envs/test/a.properties": "db.password=x\nurl=https://u:p@h.example.com/\nAPI_KEY=y\n" +
+			"password=${file:/run/secrets/x}\npassword.file=/run/secrets/x\ntokens.enabled=true"},
+			"envs/test/a.properties:1: secret: test: db.password: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/a.properties:2: secret: test: url: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/a.properties:3: secret: test: API_KEY: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render"},
+		"secret in a file of no known format": {"", map[string]string{"envs/test/key.pem": "-----BEGIN PRIVATE KEY-----\n"},
+			"envs/test/key.pem: secret: test: holds a private key: everyone who can pull the image can read it"},
+
+		"mode": {"", map[string]string{"envs/test/a 666": "", "envs/production/a 640": ""},
+			"a: mode: modes differ: 0640 in production; 0666 in test\nenvs/test/a: mode: test: mode 0666 lets everyone write"},
+
+		"schema": {`{"keys":[{"path":"a.yaml","key":"p","type":"number","required":true},{"path":"a.yaml","key":"e","enum":["x","y"]},
+			{"path":"a.yaml","key":"m","pattern":"[a-z]+"},{"path":"a.yaml","key":"q","required":true,"environments":["production"]},{"path":"none","key":"k"}]}`,
+			map[string]string{"envs/test/a.yaml": "p: '1'\ne: z\nm: A\n"},
+			"envconfig-check.json: schema: k: keys[4]: no file matches \"none\"\nenvconfig-check.json: schema: q: keys[3]: no file matches \"a.yaml\"\n" +
+				"envs/test/a.yaml:1: schema: test: p: is a string and must be a number\nenvs/test/a.yaml:2: schema: test: e: is none of the allowed values\n" +
+				"envs/test/a.yaml:3: schema: test: m: does not match the declared pattern"},
+		"schema, required": {`{"keys":[{"path":"conf/*.yaml","key":"db.url","required":true}]}`, map[string]string{"envs/test/conf/a.yaml": "db: {}"},
+			"envs/test/conf/a.yaml: schema: test: db.url: the required key is missing"},
+		"schema, satisfied": {`{"keys":[{"path":"a.ini","key":"p","type":"number","required":true,"enum":["80"],"pattern":"8."}]}`, map[string]string{"envs/test/a.ini": "p=80"}, ""},
+
+		"allowed": {`{"allow":[{"rule":"placeholder","path":"a.ini","key":"h","environments":["production"],"reason":"a side-car","until":"2027-03-01"}]}`,
+			map[string]string{"envs/production/a.ini": "h=localhost"}, ""},
+		"allowed, expired": {`{"allow":[{"rule":"placeholder","reason":"a side-car","until":"2027-02-28"}]}`, map[string]string{"envs/production/a.ini": "h=localhost"},
+			"envconfig-check.json: allow: allow[0] for placeholder expired after 2027-02-28 (a side-car)\n" +
+				"envs/production/a.ini:1: placeholder: production: h: the value names the container itself as the host"},
+		"allowed, nothing": {`{"allow":[{"rule":"leak","reason":"x","until":"2027-03-02"}]}`, map[string]string{"envs/production/a.ini": "h=x"},
+			"envconfig-check.json: allow: allow[0] for leak accepts nothing: remove it"},
+	} {
+		require.Equal(t, c.want, found(t, c.config, c.files), name)
+	}
+}
+
+func TestConfigIsRefused(t *testing.T) {
+	t.Parallel()
+	for config, want := range map[string]string{
+		`{`:           "unexpected EOF",
+		`{"alow":[]}`: `unknown field "alow"`,
+		`{} {}`:       "data after the end",
+		`{"allow":[{"rule":"key","until":"2027-01-01"}]}`:              "allow[0] has no reason",
+		`{"allow":[{"rule":"key","reason":"x"}]}`:                      "allow[0]: until must be a day",
+		`{"allow":[{"rule":"kee","reason":"x","until":"2027-01-01"}]}`: `rule "kee" is none of`,
+		`{"keys":[{"key":"a"}]}`:                                       "keys[0] needs a well-formed path and a key",
+		`{"keys":[{"path":"a","key":"a","type":"int"}]}`:               `type "int" is none of`,
+		`{"keys":[{"path":"a","key":"a","pattern":"["}]}`:              "keys[0]: pattern",
+		`{"owned":{"test":[]}}`:                                        "owned.test needs well-formed patterns",
+	} {
+		_, err := ParseConfig([]byte(config))
+		require.ErrorIs(t, err, ErrConfig, config)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// What keeps SIGTERM from the service, in ENTRYPOINT and in start scripts.
+func TestEntrypoints(t *testing.T) {
+	t.Parallel()
+	image := fstest.MapFS{"bin/sh": {Mode: 0o755}}
+	script := func(name, text string, mode fs.FileMode) {
+		image[name] = &fstest.MapFile{Data: []byte(text), Mode: mode}
+	}
+	script("exec.sh", "#!/bin/sh\nset -e\nexec /app/server\n", 0o755)
+	script("plain.sh", "#!/bin/sh\n/app/server\n", 0o755)
+	script("tomcat.sh", "#!/bin/sh\n/opt/tomcat/bin/catalina.sh start\n", 0o755)
+	script("background.sh", "#!/bin/sh\n/app/server &\nwait\n", 0o755)
+	script("noexec.sh", "#!/bin/sh\nexec x\n", 0o644)
+	script("lost.sh", "#!/usr/bin/perl\nexec x\n", 0o755)
+	script("crlf.sh", "#!/bin/sh\r\nexec x\r\n", 0o755)
+	script("bare.sh", "exec x\n", 0o755)
+	for dockerfile, want := range map[string]string{
+		`ENTRYPOINT ["/exec.sh"]`:                                                  "",
+		`ENTRYPOINT ["/app/server"]`:                                               "/app/server: command: is not in the image",
+		`ENTRYPOINT /app/server`:                                                   "ENTRYPOINT: command: a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig",
+		`ENTRYPOINT exec /app/server`:                                              "",
+		`ENTRYPOINT ["/plain.sh"]`:                                                 "/plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
+		`ENTRYPOINT ["/sbin/envconfig","--","sh","/plain.sh"]`:                     "",
+		"ENTRYPOINT [\"/sbin/envconfig\",\"--\"]\nCMD [\"/tomcat.sh\"]":            "/tomcat.sh:2: command: starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait",
+		`ENTRYPOINT ["/sbin/envconfig","--on-main-exit=wait","--","/tomcat.sh"]`:   "",
+		`ENTRYPOINT ["/sbin/envconfig","--on-main-exit","wait","--","/tomcat.sh"]`: "",
+		`ENTRYPOINT ["sh","/background.sh"]`:                                       "/background.sh:2: command: puts a process into the background: run the service in the foreground, or use envconfig --on-main-exit=wait",
+		`ENTRYPOINT ["/noexec.sh"]`:                                                "/noexec.sh: command: is not executable: mode 0644",
+		`ENTRYPOINT ["/lost.sh"]`:                                                  "/lost.sh:1: command: the interpreter /usr/bin/perl is not in the image",
+		`ENTRYPOINT ["/crlf.sh"]`:                                                  "/crlf.sh:1: command: the first line ends in a carriage return, so that the interpreter is not found",
+		`ENTRYPOINT ["/bare.sh"]`:                                                  "/bare.sh:1: command: has no #! line",
+		"WORKDIR /\nENTRYPOINT [\"./plain.sh\"]\nFROM other\nCMD [\"/exec.sh\"]":   "",
+		`CMD []`:                                "ENTRYPOINT: command: names no command",
+		`ENTRYPOINT ["/sbin/envconfig", "x"]`:   "ENTRYPOINT: command: names no command",
+		"ENTRYPOINT [\"sh\", \\\n\"/exec.sh\"]": "",
+	} {
+		command, dir := Dockerfile("FROM base\n" + dockerfile)
+		var lines []string
+		for _, f := range Entrypoint(command, image, dir) {
+			lines = append(lines, f.String())
+		}
+		require.Equal(t, want, strings.Join(lines, "\n"), dockerfile)
+	}
+}
+
+func TestOutputsAgree(t *testing.T) {
+	t.Parallel()
+	r := Report{Findings: []Finding{{Rule: RuleKey, Environment: "test", Path: "a<b", Source: "envs/test/a<b", Key: "k&\"", Message: "the key is missing"}}, Environments: 1, Files: 2, Keys: 3}
+	var text, data, junit bytes.Buffer
+	require.NoError(t, r.WriteText(&text))
+	require.Equal(t, "envs/test/a<b: key: test: k&\": the key is missing\ncheck: 1 environments, 2 files, 3 keys: 1 findings, 0 allowed\n", text.String())
+	require.NoError(t, r.WriteJSON(&data))
+	var back Report
+	require.NoError(t, json.Unmarshal(data.Bytes(), &back))
+	require.Equal(t, r, back)
+	require.NoError(t, r.WriteJUnit(&junit))
+	var suites junitSuites
+	require.NoError(t, xml.Unmarshal(junit.Bytes(), &suites))
+	require.Equal(t, 1, suites.Suites[0].Failures)
+	require.Len(t, suites.Suites[0].Cases, len(Rules()))
+	data.Reset()
+	require.NoError(t, Report{}.WriteJSON(&data))
+	require.Contains(t, data.String(), `"findings": []`)
+}
+
+func TestChecksAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	image := fstest.MapFS{"envs/test/a.ini": {Data: []byte("k=v"), Mode: 0o644}, "envs/production/a.ini": {Data: []byte("h=localhost"), Mode: 0o644}}
+	m, err := envconfig.Scan(image)
+	require.NoError(t, err)
+	set, err := Load(image, m)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	reports := make([]Report, 8)
+	for i := range reports {
+		wg.Go(func() { reports[i] = set.Check(Config{}, today, nil) })
+	}
+	wg.Wait()
+	for _, r := range reports {
+		require.Equal(t, reports[0], r)
+		require.Len(t, r.Findings, 3)
+	}
+}
