@@ -71,6 +71,7 @@ type Allocator struct {
 	waiters  []*waiter         // highest priority first, then longest waiting
 	news     news
 	suspects map[string]time.Time // lease id → since when its owner seems to be gone
+	atOnce   int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
 }
 
 // New loads what the store has and returns an allocator for the pools. A live lease outside all pools is kept until it
@@ -88,7 +89,7 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	cfg.LeakInterval = cmp.Or(cfg.LeakInterval, defaultLeakEvery)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, claims: map[string]*entry{}}
+	a := &Allocator{store: store, cfg: cfg, claims: map[string]*entry{}, atOnce: sweepAtOnce}
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}
@@ -174,8 +175,9 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
 }
 
-// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the entries are busy. On
-// ErrRevision the entries have been read again. On ErrUncertain they are left to resolve.
+// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the
+// entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
+// error they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) error {
 	c := &commit{}
 	c.steps = append(c.step[:0], steps...)
@@ -210,6 +212,10 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) er
 		}
 	case found != nil:
 		a.adopt(c.steps, found)
+	case errors.Is(err, ErrTooLarge):
+		for _, s := range c.steps {
+			a.x.relink(s.e, now)
+		}
 	default:
 		a.doubts = append(a.doubts, c)
 		for _, s := range c.steps {
@@ -224,7 +230,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) er
 func (a *Allocator) send(ctx context.Context, changes []Change) (uint64, error) {
 	for resends := 0; ; resends++ {
 		rev, err := a.store.Commit(ctx, changes...)
-		if err == nil || errors.Is(err, ErrRevision) {
+		if err == nil || errors.Is(err, ErrRevision) || errors.Is(err, ErrTooLarge) {
 			return rev, err
 		}
 		if resends == maxResends || ctx.Err() != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done, whenever something is due and at least every Config.Interval. It returns ctx's cause. A
-// store that is away is logged and tried again.
+// Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done: whenever something is due, and at least every
+// Config.Interval. It returns ctx's cause. A store that is away is logged and tried again.
 func (a *Allocator) Run(ctx context.Context) error {
 	var looked time.Time // for leaks
 	timer := time.NewTimer(0)
@@ -68,7 +68,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 	a.x.overdue = nil
 	for len(overdue) > 0 {
 		now := a.cfg.Now()
-		n := min(len(overdue), sweepAtOnce)
+		n := min(len(overdue), a.atOnce)
 		var steps []step
 		for _, e := range overdue[:n] {
 			if e.busy || e.unsure != nil {
@@ -89,6 +89,9 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 			if err := a.commit(ctx, now, steps...); err != nil {
 				for _, s := range steps { // those that are over still come back next time
 					a.x.overdue = append(a.x.overdue, s.e)
+				}
+				if errors.Is(err, ErrTooLarge) {
+					a.atOnce = max(1, a.atOnce/2)
 				}
 				if !errors.Is(err, ErrRevision) {
 					a.x.overdue = append(a.x.overdue, overdue[n:]...)

@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// Store keeps the records of an allocator. Implementations are MemStore, boltstore and those that pass storetest.Run.
+// Store keeps the records of an allocator. Implementations are MemStore, boltstore, consulstore and those that pass storetest.Run.
 // All methods are safe for concurrent use.
 type Store interface {
 	// List returns every record whose key begins with prefix, in order of keys.
@@ -15,8 +15,10 @@ type Store interface {
 	Get(ctx context.Context, keys ...string) ([]Record, error)
 	// Commit makes all changes or none, and returns the revision that each changed key now has. Revisions grow from
 	// commit to commit and are never used twice, not even after a delete or a restart. When a key does not have the
-	// revision that its change expects, Commit changes nothing and returns ErrRevision. After any other error the
-	// commit may have been made, or may still be made later, unless ctx was done before the call.
+	// revision that its change expects, Commit changes nothing and returns ErrRevision; when the changes are more than the
+	// store takes at once, it changes nothing and returns ErrTooLarge. After any other error the commit may have been
+	// made, or may still be made later, unless ctx was done before the call. A key that is set to the value that it has is
+	// changed, too: whoever expects its earlier revision gets ErrRevision.
 	//
 	// A key occurs in one change only. The store may keep the Value slices; the caller leaves them alone.
 	Commit(ctx context.Context, changes ...Change) (revision uint64, err error)
@@ -24,6 +26,9 @@ type Store interface {
 
 // ErrRevision is what Store.Commit returns when a key has been changed by somebody else.
 var ErrRevision = errors.New("revision is not the expected one")
+
+// ErrTooLarge is what Store.Commit returns when it cannot take so many changes, or so long values, at once.
+var ErrTooLarge = errors.New("commit is too large")
 
 // AnyRevision as Change.Revision makes the change whatever revision the key has.
 const AnyRevision uint64 = math.MaxUint64

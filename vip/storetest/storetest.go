@@ -24,6 +24,8 @@ func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 		"revisions only grow":     revisions,
 		"any revision":            anyRevision,
 		"delete":                  deletes,
+		"the same value again":    sameValue,
+		"too large or made whole": large,
 		"cancelled context":       cancelled,
 		"one winner":              oneWinner,
 		"disjoint writers":        disjointWriters,
@@ -139,6 +141,37 @@ func deletes(t *testing.T, s vip.Store) {
 		t.Errorf("revisions %d, %d, %d: want them to grow over a delete", first, gone, again)
 	}
 	refuse(t, s, "the revision of before the delete", set("k", "2", first))
+}
+
+// sameValue: setting what is there is a change, so that it shuts out who has read before.
+func sameValue(t *testing.T, s vip.Store) {
+	first := commit(t, s, set("k", "1", 0))
+	second := commit(t, s, set("k", "1", first))
+	if second <= first {
+		t.Errorf("revision %d after %d: want it to grow", second, first)
+	}
+	refuse(t, s, "the revision of before", set("k", "2", first))
+	if r := get(t, s, "k")[0]; string(r.Value) != "1" || r.Revision != second {
+		t.Errorf("got %q at %d, want %q at %d", r.Value, r.Revision, "1", second)
+	}
+}
+
+// large: 64 changes fit into every store; what does not fit changes nothing.
+func large(t *testing.T, s vip.Store) {
+	var changes []vip.Change
+	for i := range 64 {
+		changes = append(changes, set(fmt.Sprintf("k%03d", i), "1", 0))
+	}
+	commit(t, s, changes...)
+	megabyte := string(bytes.Repeat([]byte("x"), 1<<20))
+	_, err := s.Commit(t.Context(), set("small", "1", 0), set("large", megabyte, 0))
+	found := get(t, s, "small", "large")
+	switch {
+	case err == nil && (found[0].Revision == 0 || string(found[1].Value) != megabyte):
+		t.Error("a commit of a megabyte was not made whole")
+	case err != nil && (!errors.Is(err, vip.ErrTooLarge) || found[0].Revision != 0 || found[1].Revision != 0):
+		t.Errorf("a commit of a megabyte: got %v, want it made or ErrTooLarge and nothing changed", err)
+	}
 }
 
 func cancelled(t *testing.T, s vip.Store) {
