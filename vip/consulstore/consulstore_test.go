@@ -1,0 +1,33 @@
+package consulstore_test
+
+import (
+	"crypto/rand"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/consulstore"
+	"github.com/sluice-deploy/sluice/vip/storetest"
+)
+
+// open is a store under a prefix of its own, which is removed afterwards: the server may be somebody else's.
+func open(t testing.TB, server *testbed.ConsulServer, cfg consulstore.Config) *consulstore.Store {
+	t.Helper()
+	if cfg.Prefix == "" {
+		cfg.Prefix = "sluice-test/" + rand.Text() + "/"
+	}
+	s, err := consulstore.New(server.Client, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = server.Client.KV().DeleteTree(cfg.Prefix, nil) })
+	return s
+}
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	server := testbed.Consul(t)
+	t.Run("contract", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) vip.Store { return open(t, server, consulstore.Config{}) })
+	})
+}
