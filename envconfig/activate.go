@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -63,73 +65,127 @@ type Result struct {
 // The error matches [ErrUnknownEnvironment], [ErrInvalid], [ErrIncomplete], [ErrTarget] or [ErrPermission], or is a plain
 // I/O error. A cancelled ctx rolls back and returns its cause.
 func (a *Activator) Activate(ctx context.Context, environment string) (Result, error) {
-	m, err := a.load()
+	p, err := a.prepare(ctx, environment, a.recover)
 	if err != nil {
 		return Result{}, err
 	}
-	env, err := m.Select(environment)
-	if err != nil {
+	defer p.close()
+	if err := p.plan.preflight(p.targets); err != nil {
 		return Result{}, err
 	}
-	rootName, sourceName, stateName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), cmp.Or(a.State, DefaultState)
-	root, err := os.OpenRoot(rootName)
-	if err != nil {
-		return Result{}, targetError("root", err)
-	}
-	targets := &tree{root: root}
-	defer targets.close()
-	if err := m.testify(root, env.Name, a.hostname); err != nil {
-		return Result{}, err
-	}
-	l := newLayout(rootName, sourceName, stateName)
-	unlock, err := lock(ctx, targets, m.first(l))
-	if err != nil {
-		return Result{}, err
-	}
-	defer unlock()
-	finished, err := a.recover(targets, m, l)
-	if err != nil {
-		return Result{}, err
-	}
-	source, err := os.OpenRoot(sourceName)
-	if err != nil {
-		return Result{}, sourceError(err)
-	}
-	defer source.Close()
-	wanted, err := wants(m, env, l, source, values{lookup: a.lookup, root: root})
-	if err != nil {
-		return Result{}, err
-	}
-	if err := m.checkLinks(root, l); err != nil {
-		return Result{}, err
-	}
-	besides := beside(m, l)
-	before := readRecord(stateName, targets, besides).with(finished)
-	p, err := makePlan(targets, m, wanted, before)
-	if err != nil {
-		return Result{}, err
-	}
-	if err := p.preflight(targets); err != nil {
-		return Result{}, err
-	}
-	after := newRecord(m, env, wanted, a.now())
-	after.Dirs = p.dirs(targets, before)
-	sources := &tree{root: source}
+	after := newRecord(p.manifest, p.env, p.wanted, a.now())
+	after.Dirs = p.plan.dirs(p.targets, p.before)
+	sources := &tree{root: p.source}
 	defer sources.forget()
-	tx := &transaction{targets: targets, source: sources, step: a.at}
-	if err := tx.run(ctx, p); err != nil {
+	tx := &transaction{targets: p.targets, source: sources, step: a.at}
+	if err := tx.run(ctx, p.plan); err != nil {
 		return Result{}, err
 	}
-	if before == nil || !before.same(after) {
+	if p.before == nil || !p.before.same(after) {
 		a.at("record")
-		after.write(stateName, targets, besides)
+		after.write(cmp.Or(a.State, DefaultState), p.targets, p.besides)
 	}
 	if err := tx.finish(); err != nil {
 		return Result{}, err
 	}
-	r := p.result()
-	r.Environment, r.Digest, r.Bytes = env.Name, m.Digest(), tx.bytes
+	r := p.plan.result()
+	r.Environment, r.Digest, r.Bytes = p.env.Name, p.manifest.Digest(), tx.bytes
 	return r, nil
+}
+
+// Change is what an activation would do to one target.
+type Change struct {
+	// Kind is "create", "replace" or "remove".
+	Kind string
+	// Path of the target, relative to the root.
+	Path string
+}
+
+// Preview returns what [Activator.Activate] would change, sorted by path, and changes nothing. What a killed start has left
+// is not undone first, so that it may show as changes. The errors are those of Activate, one about targets that may not be
+// written among them.
+func (a *Activator) Preview(ctx context.Context, environment string) ([]Change, error) {
+	p, err := a.prepare(ctx, environment, func(*tree, *Manifest, layout) ([]*journal, error) { return nil, nil })
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	changes := []Change{}
+	for _, o := range p.plan.ops {
+		changes = append(changes, Change{string(o.Kind), o.Path})
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return changes, p.plan.preflight(p.targets)
+}
+
+// prepared is an activation of which nothing was done yet, and during which no other start works on the same root.
+type prepared struct {
+	manifest *Manifest
+	env      *Environment
+	targets  *tree
+	source   *os.Root
+	wanted   []want
+	before   *record
+	besides  string
+	plan     *plan
+	unlock   func()
+}
+
+func (p *prepared) close() {
+	if p.source != nil {
+		p.source.Close()
+	}
+	if p.unlock != nil {
+		p.unlock()
+	}
+	p.targets.close()
+}
+
+// prepare waits for its turn, lets tidy look for what killed starts have left, and compares what is wanted with what is.
+func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*tree, *Manifest, layout) ([]*journal, error)) (_ *prepared, err error) {
+	m, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	env, err := m.Select(environment)
+	if err != nil {
+		return nil, err
+	}
+	rootName, sourceName, stateName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), cmp.Or(a.State, DefaultState)
+	root, err := os.OpenRoot(rootName)
+	if err != nil {
+		return nil, targetError("root", err)
+	}
+	p := &prepared{manifest: m, env: env, targets: &tree{root: root}}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if err := m.testify(root, env.Name, a.hostname); err != nil {
+		return nil, err
+	}
+	l := newLayout(rootName, sourceName, stateName)
+	if p.unlock, err = lock(ctx, p.targets, m.first(l)); err != nil {
+		return nil, err
+	}
+	finished, err := tidy(p.targets, m, l)
+	if err != nil {
+		return nil, err
+	}
+	if p.source, err = os.OpenRoot(sourceName); err != nil {
+		return nil, sourceError(err)
+	}
+	if p.wanted, err = wants(m, env, l, p.source, values{lookup: a.lookup, root: root}); err != nil {
+		return nil, err
+	}
+	if err := m.checkLinks(root, l); err != nil {
+		return nil, err
+	}
+	p.besides = beside(m, l)
+	p.before = readRecord(stateName, p.targets, p.besides).with(finished)
+	p.plan, err = makePlan(p.targets, m, p.wanted, p.before)
+	return p, err
 }
 
 // Choose returns the environment that value, the content of the selecting variable, stands for. Where the variable is not

@@ -23,7 +23,7 @@ type options struct {
 	grace                         time.Duration
 	onMainExit                    entry.MainExit
 	mapExit                       map[int]int
-	quiet, label, bake            bool
+	quiet, dryRun, label, bake    bool
 }
 
 const usage = `envconfig puts the configuration files of one environment in place and becomes the service.
@@ -98,6 +98,7 @@ func (c *command) define(fs *flag.FlagSet) {
 		c.environ.Set = append(c.environ.Set, s)
 		return nil
 	}))
+	fs.BoolVar(&c.dryRun, "dry-run", false, "activate: print what would be changed and change nothing; 1 if something would be")
 	fs.BoolVar(&c.label, "label", false, "manifest: print the image's label as KEY=VALUE, write nothing")
 	fs.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first")
 }

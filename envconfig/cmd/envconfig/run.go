@@ -62,6 +62,9 @@ func (c *command) run() error {
 	if len(c.args) == 0 {
 		return usageError{errors.New("no command after --")}
 	}
+	if c.dryRun {
+		return usageError{errors.New("--dry-run is for activate")}
+	}
 	service, err := entry.Resolve(c.args, c.env)
 	if err != nil {
 		return err
@@ -114,6 +117,13 @@ func (c *command) place(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.variable, err)
 	}
+	if c.dryRun {
+		changes, err := a.Preview(ctx, environment)
+		if err != nil {
+			return fmt.Errorf("activate %s: %w", environment, err)
+		}
+		return c.printChanges(changes)
+	}
 	r, err := a.Activate(ctx, environment)
 	if err != nil {
 		return fmt.Errorf("activate %s: %w", environment, err)
@@ -121,6 +131,21 @@ func (c *command) place(ctx context.Context) error {
 	if !c.quiet {
 		fmt.Fprintf(c.stderr, "envconfig: environment=%s digest=%s created=%d replaced=%d removed=%d kept=%d bytes=%d\n",
 			r.Environment, r.Digest, r.Created, r.Replaced, r.Removed, r.Kept, r.Bytes)
+	}
+	return nil
+}
+
+// errChanges ends a dry run with 1 where there is something to do.
+var errChanges = errors.New("targets would be changed")
+
+func (c *command) printChanges(changes []envconfig.Change) error {
+	for _, change := range changes {
+		if _, err := fmt.Fprintf(c.stdout, "%s /%s\n", change.Kind, change.Path); err != nil {
+			return err
+		}
+	}
+	if len(changes) > 0 {
+		return fmt.Errorf("%w: %d of them", errChanges, len(changes))
 	}
 	return nil
 }
