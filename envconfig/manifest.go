@@ -176,11 +176,41 @@ func (m *Manifest) JSON() []byte {
 	return append(data, '\n')
 }
 
+// maxLabel is where a label begins to name only the files that make a difference.
+const maxLabel = 64 << 10
+
 // Label returns the OCI image label that says which environments the image has files for: the version, the digest, each
-// environment's target paths and the required ones, as JSON on one line.
+// environment's target paths and the required ones, as JSON on one line. A label that would be longer than 64 KiB names
+// only the required files that some environment lacks, and of each environment's files only those: what an environment
+// lacks can be told from it all the same.
 func (m *Manifest) Label() (key, value string) {
-	data, _ := json.Marshal(m.wire(false))
+	w := m.wire(false)
+	data, _ := json.Marshal(w)
+	if len(data) > maxLabel {
+		data, _ = json.Marshal(w.brief())
+	}
 	return LabelKey, string(data)
+}
+
+// brief leaves out what all environments have, and what is not required.
+func (w wire) brief() wire {
+	having := map[string]int{}
+	for _, env := range w.Environments {
+		for _, p := range env.Files {
+			having[p]++
+		}
+	}
+	shared := func(p string) bool { return having[p] == len(w.Environments) }
+	out := w
+	out.Required = slices.DeleteFunc(slices.Clone(w.Required), shared)
+	out.Environments = map[string]wireEnvironment{}
+	for name, env := range w.Environments {
+		out.Environments[name] = wireEnvironment{Files: slices.DeleteFunc(slices.Clone(env.Files), func(p string) bool {
+			_, required := slices.BinarySearch(out.Required, p)
+			return !required
+		})}
+	}
+	return out
 }
 
 // complete reports which files env lacks.
