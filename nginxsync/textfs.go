@@ -1,7 +1,6 @@
 package nginxsync
 
 import (
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -20,7 +19,7 @@ func (t textFS) Open(name string) (fs.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
 	if text, ok := t[name]; ok {
-		return &textFile{Reader: strings.NewReader(text), textInfo: textInfo{path.Base(name), len(text), 0o644}}, nil
+		return &textFile{Reader: strings.NewReader(text), textInfo: textInfo{path.Base(name), len(text), 0o644}, text: text}, nil
 	}
 	for other := range t {
 		if name == "." || strings.HasPrefix(other, name+"/") {
@@ -62,9 +61,11 @@ func (t textFS) ReadDir(name string) ([]fs.DirEntry, error) {
 type textFile struct {
 	*strings.Reader
 	textInfo
+	text string
 }
 
-var _ io.WriterTo = (*textFile)(nil) // read without a copy in between
+// Text is the whole content, for conf.Parse.
+func (f *textFile) Text() string { return f.text }
 
 func (f *textFile) Stat() (fs.FileInfo, error) { return f.textInfo, nil }
 func (f *textFile) Close() error               { return nil }

@@ -44,7 +44,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if f := tree.File(generated); f != nil {
 		return again(tree, f, rules)
 	}
-	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}, used: map[string]bool{}, guards: map[string]string{}, below: map[string][]conf.Node{}}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}, used: map[string]bool{}, guards: map[string]string{}, below: map[string][]conf.Node{}, kinds: map[string]kind{}, secretly: map[string]bool{}}
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -98,9 +98,19 @@ func digestFiles(files map[string]string) string {
 	h := sha256.New()
 	for _, name := range sortedKeys(files) {
 		fmt.Fprintf(h, "%q %d ", name, len(files[name]))
-		io.WriteString(h, files[name])
+		writeString(h, files[name])
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// writeString writes through a small buffer: io.WriteString would copy the whole of a large text.
+func writeString(w io.Writer, text string) {
+	var buffer [16 << 10]byte
+	for len(text) > 0 {
+		n := copy(buffer[:], text)
+		w.Write(buffer[:n])
+		text = text[n:]
+	}
 }
 
 // treeID identifies a production tree together with the rules.
@@ -139,7 +149,9 @@ type transform struct {
 	generated string
 	extra     strings.Builder        // of the generated file, for the http context
 	used      map[string]bool        // balancing methods that the driver honours
-	below     map[string][]conf.Node // directives of the http context by name, at any depth
+	kinds     map[string]kind        // by the name of the directive
+	secretly  map[string]bool        // whether a header, parameter or variable of the name has a secret
+	below     map[string][]conf.Node // directives of the http context by name, at any depth, of the kind wanted
 	guards    map[string]string      // variables by the expression that they hold to upstreams
 	upstreams map[string]bool        // names in lower case, the added ones too
 	changes   []Change
@@ -149,7 +161,49 @@ type transform struct {
 }
 
 func (t *transform) changed(d *conf.Directive, rule, format string, args ...any) {
-	t.changes = append(t.changes, Change{At: d.Pos(), Rule: rule, Reason: fmt.Sprintf(format, args...)})
+	t.note(d, rule, fmt.Sprintf(format, args...))
+}
+
+// note is changed for reasons that are given tens of thousands of times.
+func (t *transform) note(d *conf.Directive, rule, reason string) {
+	t.changes = append(t.changes, Change{At: d.Pos(), Rule: rule, Reason: reason})
+}
+
+// kind says which rules look at the directives of a name: most names are nobody's.
+type kind uint8
+
+const (
+	plainRules kind = 1 << iota // everywhere
+	httpRules                   // in the http context
+	wanted                      // in transform.below
+)
+
+func (t *transform) kind(name string) kind {
+	k, ok := t.kinds[name]
+	if ok {
+		return k
+	}
+	if name == "include" || writes[name] || reads[name] || code(name) || egresses[name] || statusPages[name] || secretive[name] {
+		k |= plainRules
+	}
+	if passes[name] || keys[name] {
+		k |= httpRules
+	}
+	if name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from" {
+		k |= wanted
+	}
+	for _, h := range headers {
+		if name == h.directive || name == h.needs {
+			k |= wanted
+		}
+	}
+	for _, h := range t.rules.Snippets.Hooks {
+		if strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block")) {
+			k |= wanted
+		}
+	}
+	t.kinds[name] = k
+	return k
 }
 
 // refuse notes an error, once for a directive that stands in two places.
@@ -178,10 +232,8 @@ func (t *transform) run() {
 		return
 	}
 	h := http[0]
-	var all []conf.Node
 	for n := range t.tree.All() {
-		all = append(all, n)
-		if len(n.Parents) > 0 && n.Parents[0] == h.Directive {
+		if len(n.Parents) > 0 && n.Parents[0] == h.Directive && t.kind(n.Name())&wanted != 0 {
 			t.below[n.Name()] = append(t.below[n.Name()], n)
 		}
 	}
@@ -190,13 +242,16 @@ func (t *transform) run() {
 	}
 	t.variables()
 	t.main()
-	for _, n := range all {
-		t.code(n)
-		t.paths(n)
-		t.egress(n)
-		t.status(n)
-		t.secrets(n)
-		if len(n.Parents) > 0 && n.Parents[0] == h.Directive {
+	for n := range t.tree.All() {
+		k := t.kind(n.Name())
+		if k&plainRules != 0 {
+			t.code(n)
+			t.paths(n)
+			t.egress(n)
+			t.status(n)
+			t.secrets(n)
+		}
+		if k&httpRules != 0 && len(n.Parents) > 0 && n.Parents[0] == h.Directive {
 			t.pass(n)
 			t.keyed(n)
 		}

@@ -13,6 +13,8 @@ const vipVariable = "$sluice_vip"
 // begin to because the VIP was added.
 var neverEmpty = set("$binary_remote_addr", "$remote_addr", "$host", "$uri", "$request_uri", "$server_addr", "$connection")
 
+var keys = set("proxy_cache_key", "fastcgi_cache_key", "uwsgi_cache_key", "scgi_cache_key", "memcached_key", "limit_req_zone", "limit_conn_zone")
+
 // keyed adds the VIP to keys under which versions would share a cached page or a limit.
 func (t *transform) keyed(n conf.Node) {
 	switch n.Name() {
@@ -141,10 +143,11 @@ func (t *transform) headers(http conf.Node) {
 		}
 		text := strings.Join(h.lines, "\n")
 		t.extra.WriteString(text + "\n")
+		reason := "has " + h.directive + " of its own, which would hide the added ones"
 		for _, n := range t.below[h.directive] {
 			if block := n.Parent(); block != http.Directive {
 				t.edit.Append(block, text)
-				t.changed(block, "headers", "has %s of its own, which would hide the added ones", h.directive)
+				t.note(block, "headers", reason)
 			}
 		}
 	}

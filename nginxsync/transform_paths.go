@@ -141,11 +141,17 @@ func (t *transform) mapped(value string) (string, bool) {
 	return to + value[len(best):], true
 }
 
+// code reports whether a directive holds a program.
+func code(name string) bool {
+	return strings.Contains(name, "_by_lua") || strings.HasPrefix(name, "perl") || strings.HasPrefix(name, "js_")
+}
+
+var egresses = set("resolver", "ssl_stapling", "ssl_ocsp")
+
 // code refuses programs in the configuration unless the rules trust them.
 func (t *transform) code(n conf.Node) {
 	name := n.Name()
-	program := strings.Contains(name, "_by_lua") || strings.HasPrefix(name, "perl") || strings.HasPrefix(name, "js_")
-	if program && !t.rules.TrustCode {
+	if code(name) && !t.rules.TrustCode {
 		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", name)
 	}
 }

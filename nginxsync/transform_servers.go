@@ -154,5 +154,5 @@ func (t *transform) writeListen(l *listen, defaults, options map[string]*conf.Di
 	} else {
 		t.edit.ReplaceArgs(l.at, args...)
 	}
-	t.changed(l.at, "listen", "the test Nginx listens on %s, on all addresses: the VIP of a request is the address it came to", l.address)
+	t.note(l.at, "listen", "the test Nginx listens on "+l.address+", on all addresses: the VIP of a request is the address it came to")
 }

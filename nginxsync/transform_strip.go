@@ -30,6 +30,20 @@ func (t *transform) status(n conf.Node) {
 // secretName is a header, a parameter or a variable whose value is one.
 var secretName = regexp.MustCompile(`(?i)authorization|api[-_]?key|access[-_]?key|token|secret|passw|credential|private[-_]?key|signing[-_]?key`)
 
+// secretive are the directives that may hold one.
+var secretive = set("proxy_set_header", "grpc_set_header", "fastcgi_param", "uwsgi_param", "scgi_param", "add_header", "set", "secure_link_secret",
+	"secure_link_md5", "env", "map")
+
+// secret reports whether what has the name has a secret for a value.
+func (t *transform) secret(name string) bool {
+	yes, ok := t.secretly[name]
+	if !ok {
+		yes = secretName.MatchString(name)
+		t.secretly[name] = yes
+	}
+	return yes
+}
+
 // variablePart is what stands for a value that is known only at run time.
 var variablePart = regexp.MustCompile(`\$\{?\w+\}?`)
 
@@ -60,7 +74,7 @@ func (t *transform) secrets(n conf.Node) {
 	default:
 		return
 	}
-	if value == 1 && !secretName.MatchString(name) || n.NumArgs() <= value {
+	if value == 1 && !t.secret(name) || n.NumArgs() <= value {
 		return
 	}
 	t.strip(n, value, name)
@@ -118,7 +132,7 @@ func literals(text string) string {
 
 func (t *transform) env(n conf.Node) {
 	name, value, ok := strings.Cut(n.Arg(0), "=")
-	if !ok || !secretName.MatchString(name) || value == "" {
+	if !ok || !t.secret(name) || value == "" {
 		return
 	}
 	to, ok := t.rules.Secrets[strings.ToLower(name)]
@@ -131,7 +145,7 @@ func (t *transform) env(n conf.Node) {
 
 // secretMap strips the values of a map that yields a secret.
 func (t *transform) secretMap(n conf.Node) {
-	if !secretName.MatchString(n.Arg(1)) {
+	if !t.secret(n.Arg(1)) {
 		return
 	}
 	for c := range n.Children() {

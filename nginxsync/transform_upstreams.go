@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -65,7 +66,7 @@ func (t *transform) upstream(n conf.Node) {
 	default:
 		t.edit.InsertBefore(first, text)
 	}
-	t.changed(n.Directive, "upstream", "cluster %s: %d servers give way to the driver", cluster, servers)
+	t.note(n.Directive, "upstream", "cluster "+cluster+": "+strconv.Itoa(servers)+" servers give way to the driver")
 	if len(left) > 0 {
 		t.changed(n.Directive, "upstream", "%s of single servers are left out: they are of production's instances", strings.Join(sortedKeys(left), ", "))
 	}

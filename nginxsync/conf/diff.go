@@ -34,8 +34,8 @@ func (h *hunk) trim(old []string) bool {
 func (e *Edit) Diff() string {
 	var b strings.Builder
 	for _, f := range e.tree.Files() {
-		if len(e.splices[f]) > 0 {
-			diffFile(&b, f, e.splices[f])
+		if ordered := e.ordered(f); len(ordered) > 0 {
+			diffFile(&b, f, ordered)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.added)) {
@@ -53,9 +53,9 @@ func DiffAdded(name, text string) string {
 	return b.String()
 }
 
-func diffFile(b *strings.Builder, f *File, all []splice) {
+func diffFile(b *strings.Builder, f *File, ordered []splice) {
 	lines := splitLines(f.Text)
-	hunks := f.hunks(all)
+	hunks := f.hunks(ordered)
 	if len(hunks) == 0 {
 		return
 	}
@@ -85,8 +85,7 @@ func diffFile(b *strings.Builder, f *File, all []splice) {
 }
 
 // hunks widens the splices to whole lines and joins those that share one. Lines that come out as they were are left out.
-func (f *File) hunks(all []splice) []hunk {
-	ordered := ordered(all)
+func (f *File) hunks(ordered []splice) []hunk {
 	f.pos(0)
 	count := len(f.lines)
 	if f.Text == "" || strings.HasSuffix(f.Text, "\n") {
@@ -94,24 +93,25 @@ func (f *File) hunks(all []splice) []hunk {
 	}
 	var hunks []hunk
 	for i := 0; i < len(ordered); {
-		from := f.pos(ordered[i].start).Line - 1
+		from := f.pos(int(ordered[i].start)).Line - 1
 		at := int(f.lines[from])
 		var text strings.Builder
 		to := from
 		for first := true; i < len(ordered); first = false {
 			s := ordered[i]
-			if !first && s.start >= f.lineEnd(to) {
+			start, stop := int(s.start), int(s.end)
+			if !first && start >= f.lineEnd(to) {
 				break
 			}
-			if s.start < at {
+			if start < at {
 				i++
 				continue
 			}
-			text.WriteString(f.Text[at:s.start])
+			text.WriteString(f.Text[at:start])
 			text.WriteString(s.text)
-			at = s.end
+			at = stop
 			last := at
-			if s.end > s.start && f.Text[s.end-1] == '\n' {
+			if stop > start && f.Text[stop-1] == '\n' {
 				last-- // ends with its line, the next one is not touched
 			}
 			to = max(to, f.pos(last).Line-1)

@@ -10,30 +10,52 @@ import (
 // asked for twice, as happens in a file that is included in two places, is one change. It is not safe for concurrent use.
 type Edit struct {
 	tree    *Tree
-	splices map[*File][]splice // in the order of asking
+	splices map[*File]*[]splice // in the order of asking
 	added   map[string]string
 }
 
 type splice struct {
-	start, end int
+	start, end int32
 	text       string
 }
 
 // Edit begins a set of changes.
 func (t *Tree) Edit() *Edit {
-	return &Edit{tree: t, splices: map[*File][]splice{}, added: map[string]string{}}
+	return &Edit{tree: t, splices: map[*File]*[]splice{}, added: map[string]string{}}
 }
 
 func (e *Edit) splice(f *File, start, end int, text string) {
-	e.splices[f] = append(e.splices[f], splice{start: start, end: end, text: text})
+	list := e.splices[f]
+	if list == nil {
+		list = &[]splice{}
+		e.splices[f] = list
+	}
+	*list = append(*list, splice{start: int32(start), end: int32(end), text: text})
 }
 
 // ordered are the splices by place, those of one place in the order of asking, each once.
-func ordered(all []splice) []splice {
-	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b splice) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end)) })
-	out := all[:0]
-	for _, s := range all {
+func (e *Edit) ordered(f *File) []splice {
+	if e.splices[f] == nil {
+		return nil
+	}
+	all := *e.splices[f]
+	type place struct {
+		at    uint64 // start and end
+		asked int32
+	}
+	places := make([]place, len(all))
+	for i, s := range all {
+		places[i] = place{at: uint64(s.start)<<32 | uint64(s.end), asked: int32(i)}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.at != b.at {
+			return cmp.Compare(a.at, b.at)
+		}
+		return cmp.Compare(a.asked, b.asked)
+	})
+	out := make([]splice, 0, len(all))
+	for _, p := range places {
+		s := all[p.asked]
 		again := false
 		for i := len(out) - 1; i >= 0 && out[i].start == s.start && out[i].end == s.end; i-- {
 			again = again || out[i] == s
@@ -70,7 +92,7 @@ func (e *Edit) ReplaceArg(d *Directive, i int, value string) { e.replaceWord(d, 
 func (e *Edit) ReplaceRawArg(d *Directive, i int, text string) { e.replaceWord(d, i+1, text) }
 
 func (e *Edit) replaceWord(d *Directive, i int, text string) {
-	start, end := d.words[i].span()
+	start, end := d.words()[i].span()
 	e.splice(d.file, int(start), int(end), text)
 }
 
@@ -81,14 +103,14 @@ func (e *Edit) ReplaceArgs(d *Directive, args ...string) {
 		b.WriteByte(' ')
 		b.WriteString(Quote(a))
 	}
-	_, start := d.words[0].span()
-	_, end := d.words[len(d.words)-1].span()
+	_, start := d.words()[0].span()
+	_, end := d.words()[d.count-1].span()
 	e.splice(d.file, int(start), int(end), b.String())
 }
 
 // InsertArg puts one more argument, written as text, in front of the i-th; with i the number of arguments, behind the last.
 func (e *Edit) InsertArg(d *Directive, i int, text string) {
-	_, end := d.words[i].span()
+	_, end := d.words()[i].span()
 	e.splice(d.file, int(end), int(end), " "+text)
 }
 
@@ -185,7 +207,7 @@ func indented(text, indent string) string {
 func (e *Edit) Files() (map[string]string, error) {
 	files := make(map[string]string, len(e.tree.files)+len(e.added))
 	for name, f := range e.tree.files {
-		text, err := apply(f, e.splices[f])
+		text, err := apply(f, e.ordered(f))
 		if err != nil {
 			return nil, err
 		}
@@ -200,16 +222,21 @@ func (e *Edit) Files() (map[string]string, error) {
 	return files, nil
 }
 
-func apply(f *File, all []splice) (string, error) {
-	if len(all) == 0 {
+// apply writes the file with the splices, which are in order.
+func apply(f *File, ordered []splice) (string, error) {
+	if len(ordered) == 0 {
 		return f.Text, nil
 	}
+	size := len(f.Text)
+	for _, s := range ordered {
+		size += len(s.text) - int(s.end-s.start)
+	}
 	var b strings.Builder
-	b.Grow(len(f.Text) + len(f.Text)/8)
-	at := 0
-	for _, s := range ordered(all) {
+	b.Grow(max(size, 0))
+	at := int32(0)
+	for _, s := range ordered {
 		if s.start < at {
-			return "", f.errorf(s.start, "two changes of the same text")
+			return "", f.errorf(int(s.start), "two changes of the same text")
 		}
 		b.WriteString(f.Text[at:s.start])
 		b.WriteString(s.text)

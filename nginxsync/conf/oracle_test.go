@@ -100,7 +100,7 @@ func words(text string) (list [][]string, err *Error) {
 		}
 		var values []string
 		for _, w := range s.words[s.first:] {
-			values = append(values, s.value(w))
+			values = append(values, value(text, w))
 		}
 		list = append(list, values)
 	}

@@ -39,7 +39,8 @@ func ParseFile(name, text string) (*File, error) {
 	return f, r.parse(f)
 }
 
-// Parse reads the file main of fsys and all that it includes. The error is an *Error.
+// Parse reads the file main of fsys and all that it includes. The error is an *Error. A file that has a method
+// "Text() string" gives its content by it, which saves a copy.
 func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
 	p = p.withDefaults()
 	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, root: path.Clean(p.Root)}}
@@ -133,6 +134,10 @@ func (r *reader) read(name string) (string, error) {
 	if info.Size() > limit {
 		return "", fmt.Errorf("%w: %d bytes, limit is %d", errTooLarge, info.Size(), limit)
 	}
+	if whole, ok := f.(interface{ Text() string }); ok && int64(len(whole.Text())) == info.Size() {
+		r.size += info.Size()
+		return whole.Text(), nil
+	}
 	var b strings.Builder
 	b.Grow(int(info.Size()))
 	n, err := io.Copy(&b, io.LimitReader(f, limit+1))
@@ -152,10 +157,11 @@ func (r *reader) parse(f *File) error {
 	s := newScanner(f.Text)
 	type level struct {
 		block *Directive // nil at the top of the file
-		list  []*Directive
+		first int        // index into open of the first directive in it
 	}
 	stack := []level{{}}
-	var slab []Directive
+	var open []*Directive // the directives of all levels that are open, the outermost first
+	var arena arena
 	for {
 		kind, failed := s.next()
 		if failed != nil {
@@ -167,38 +173,37 @@ func (r *reader) parse(f *File) error {
 			if top.block != nil {
 				return f.errorf(len(f.Text), "unexpected end of file, expecting \"}\"")
 			}
-			f.Body = top.list
+			f.Body = arena.list(open)
+			f.words = slices.Clip(s.words)
 			return nil
 		case tokenClose:
 			if top.block == nil {
 				return f.errorf(s.pos-1, "unexpected \"}\"")
 			}
-			top.block.children, top.block.end = slices.Clip(top.list), int32(s.pos)
+			top.block.children, top.block.end = arena.list(open[top.first:]), int32(s.pos)
+			open = open[:top.first]
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		if len(slab) == 0 {
-			slab = make([]Directive, 64)
-		}
-		d := &slab[0]
-		slab = slab[1:]
+		d := arena.directive(len(f.Text) - s.pos)
 		words := s.words[s.first:]
 		start, _ := words[0].span()
-		*d = Directive{file: f, scan: s, words: words[:len(words):len(words)], start: start, end: int32(s.pos), name: s.value(words[0])}
+		*d = Directive{file: f, first: int32(s.first), count: int32(len(words)), start: start, end: int32(s.pos), name: value(f.Text, words[0])}
 		if strings.HasPrefix(d.name, bom) && d.start == 0 {
 			return f.errorf(0, "unknown directive %q: the file begins with a byte order mark, which Nginx takes for a part of the name", d.name)
 		}
-		top.list = append(top.list, d)
+		open = append(open, d)
 		f.count++
 		if f.count > r.MaxDirectives {
 			return tooMany(d, r.MaxDirectives)
 		}
 		if kind == tokenSimple {
 			if d.name == "include" && r.fsys != nil && !keepsIncludes(top.block) {
+				f.words = s.words
 				if err := r.include(d); err != nil {
 					return err
 				}
-				for _, in := range d.included {
+				for _, in := range d.Included() {
 					f.count += in.count
 				}
 				if f.count > r.MaxDirectives {
@@ -218,8 +223,44 @@ func (r *reader) parse(f *File) error {
 		if len(stack) > r.MaxDepth {
 			return f.errorf(int(d.start), "blocks nest deeper than %d", r.MaxDepth)
 		}
-		stack = append(stack, level{block: d})
+		stack = append(stack, level{block: d, first: len(open)})
 	}
+}
+
+// arena hands out directives and lists of them from larger pieces of memory.
+type arena struct {
+	directives []Directive
+	lists      []*Directive
+	size       int // of the last piece for lists
+}
+
+// directive is an empty one. left is the number of bytes that are still to be read.
+func (a *arena) directive(left int) *Directive {
+	if len(a.directives) == 0 {
+		a.directives = make([]Directive, min(max(left/40, 1), 1024))
+	}
+	d := &a.directives[0]
+	a.directives = a.directives[1:]
+	return d
+}
+
+// list is a copy that nothing is appended to.
+func (a *arena) list(list []*Directive) []*Directive {
+	n := len(list)
+	if n == 0 {
+		return nil
+	}
+	if n > len(a.lists) {
+		if n > 256 {
+			return slices.Clone(list)
+		}
+		a.size = min(max(2*a.size, 256), 4096)
+		a.lists = make([]*Directive, a.size)
+	}
+	out := a.lists[:n:n]
+	copy(out, list)
+	a.lists = a.lists[n:]
+	return out
 }
 
 func tooMany(d *Directive, limit int) error {
@@ -261,7 +302,10 @@ func (r *reader) include(d *Directive) error {
 		if err != nil {
 			return err
 		}
-		d.included = append(d.included, f)
+		if d.file.included == nil {
+			d.file.included = map[*Directive][]*File{}
+		}
+		d.file.included[d] = append(d.file.included[d], f)
 	}
 	return nil
 }

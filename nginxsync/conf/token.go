@@ -36,7 +36,7 @@ type scanner struct {
 }
 
 func newScanner(text string) *scanner {
-	return &scanner{text: text, last: min(bufferSize, len(text)), words: make([]word, 0, len(text)/8+4)}
+	return &scanner{text: text, last: min(bufferSize, len(text)), words: make([]word, 0, len(text)/16+4)}
 }
 
 type scanError struct {
@@ -89,8 +89,10 @@ func (s *scanner) next() (tokenKind, *scanError) {
 			// Nginx meets the same limit before it sees the end: the last bytes may still have to be read.
 			return tokenEOF, s.filled(s.pos, 0)
 		}
-		if err := s.filled(s.pos+1, 0); err != nil {
-			return 0, err
+		if s.last <= s.pos {
+			if err := s.filled(s.pos+1, 0); err != nil {
+				return 0, err
+			}
 		}
 		s.start = s.pos
 		switch c := s.text[s.pos]; c {
@@ -181,58 +183,63 @@ func (s *scanner) quoted(quote byte) (kind tokenKind, done bool, err *scanError)
 	return 0, false, nil
 }
 
+// special are the bytes that mean something in a word without quotes.
+var special = [256]bool{'\\': true, '$': true, '{': true, ' ': true, '\t': true, '\r': true, '\n': true, ';': true}
+
 // plain reads a word without quotes: up to a space, ";" or "{", where "{" after "$" belongs to the word and a backslash
 // takes the next byte with it.
 func (s *scanner) plain() (kind tokenKind, done bool, err *scanError) {
 	w := word{start: int32(s.pos)}
-	variable := false
+	text, variable := s.text, false
 	i := s.pos
-	for ; ; i++ {
-		if i >= len(s.text) {
-			if err := s.filled(len(s.text), 0); err != nil {
+	for {
+		from := i
+		for i < len(text) && !special[text[i]] {
+			i++
+		}
+		if i >= len(text) {
+			break
+		}
+		c := text[i]
+		switch {
+		case c == '\\':
+			w.escaped = true
+			i += 2
+			variable = false
+			continue
+		case c == '$':
+			variable = true
+			i++
+			continue
+		case c == '{' && variable && i == from:
+			i++ // and ${{ keeps going, as Nginx does
+			continue
+		}
+		w.end = int32(i)
+		s.pos = i + 1
+		if s.last < s.pos {
+			if err := s.filled(s.pos, 0); err != nil {
 				return 0, false, err
 			}
-			return 0, false, s.unexpectedEOF()
 		}
-		switch c := s.text[i]; c {
-		case '\\':
-			w.escaped = true
-			i++
-			variable = false
-			continue
-		case '$':
-			variable = true
-			continue
+		s.words = append(s.words, w)
+		switch c {
+		case ';':
+			return tokenSimple, true, nil
 		case '{':
-			if variable {
-				continue // and ${{ keeps going, as Nginx does
-			}
-		case ' ', '\t', '\r', '\n', ';':
-		default:
-			variable = false
-			continue
+			return tokenBlock, true, nil
 		}
-		break
+		return 0, false, nil
 	}
-	w.end = int32(i)
-	c := s.text[i]
-	s.pos = i + 1
-	if err := s.filled(s.pos, 0); err != nil {
+	if err := s.filled(len(text), 0); err != nil {
 		return 0, false, err
 	}
-	s.words = append(s.words, w)
-	switch c {
-	case ';':
-		return tokenSimple, true, nil
-	case '{':
-		return tokenBlock, true, nil
-	}
-	return 0, false, nil
+	return 0, false, s.unexpectedEOF()
 }
 
 // value is a word as Nginx sees it: backslash before a quote or a backslash dropped, \t \r \n translated, any other kept.
-func (s *scanner) value(w word) string {
-	text := s.text[w.start:w.end]
+func value(text string, w word) string {
+	text = text[w.start:w.end]
 	if !w.escaped {
 		return text
 	}

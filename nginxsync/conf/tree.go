@@ -21,23 +21,28 @@ type File struct {
 	Text string
 	Body []*Directive // the directives at the file's top level, in order
 
-	index sync.Once
-	lines []int32 // offsets at which lines begin
-	count int     // directives below, includes resolved
+	words    []word                 // of all directives, in order
+	included map[*Directive][]*File // by include directive
+	index    sync.Once
+	lines    []int32 // offsets at which lines begin
+	count    int     // directives below, includes resolved
 }
 
 // Directive is one directive as it stands in a file.
+//
+// A large tree has hundreds of thousands: each field counts.
 type Directive struct {
 	file     *File
-	scan     *scanner
-	words    []word
+	name     string
+	first    int32 // index into file.words of the name
+	count    int32 // words, the name among them
 	start    int32 // of the name, its quote included
 	end      int32 // after the ";" or the "}"
 	body     int32 // after the "{"; 0 in a simple directive
-	name     string
 	children []*Directive
-	included []*File
 }
+
+func (d *Directive) words() []word { return d.file.words[d.first : d.first+d.count] }
 
 // Files are the tree's files by name, in the order of their names.
 func (t *Tree) Files() []*File {
@@ -67,34 +72,48 @@ func (f *File) Rebuild() string {
 
 func (f *File) rebuild(b *strings.Builder, at int32, list []*Directive) int32 {
 	for _, d := range list {
-		for _, w := range d.words {
-			start, end := w.span()
-			b.WriteString(f.Text[at:start])
-			b.WriteString(f.Text[start:end])
-			at = end
-		}
+		head := d.end
 		if d.IsBlock() {
-			b.WriteString(f.Text[at:d.body])
-			at = f.rebuild(b, d.body, d.children)
+			head = d.body
 		}
-		b.WriteString(f.Text[at:d.end])
-		at = d.end
+		if !d.ordered(at, head) {
+			return at // what is missing now shows that something was moved
+		}
+		b.WriteString(f.Text[at:head])
+		at = head
+		if d.IsBlock() {
+			at = f.rebuild(b, at, d.children)
+			b.WriteString(f.Text[at:d.end])
+			at = d.end
+		}
 	}
 	return at
+}
+
+// ordered reports whether the words follow each other between the offsets.
+func (d *Directive) ordered(at, end int32) bool {
+	for _, w := range d.words() {
+		from, to := w.span()
+		if from < at || to < from {
+			return false
+		}
+		at = to
+	}
+	return at <= end
 }
 
 // Name is the directive's name.
 func (d *Directive) Name() string { return d.name }
 
 // NumArgs is the number of arguments, the name not counted.
-func (d *Directive) NumArgs() int { return len(d.words) - 1 }
+func (d *Directive) NumArgs() int { return int(d.count) - 1 }
 
 // Arg is the i-th argument, from 0, as Nginx sees it: without quotes and escapes. It is empty when there is none.
 func (d *Directive) Arg(i int) string {
 	if i < 0 || i >= d.NumArgs() {
 		return ""
 	}
-	return d.scan.value(d.words[i+1])
+	return value(d.file.Text, d.words()[i+1])
 }
 
 // Args are all arguments.
@@ -111,7 +130,7 @@ func (d *Directive) RawArg(i int) string {
 	if i < 0 || i >= d.NumArgs() {
 		return ""
 	}
-	start, end := d.words[i+1].span()
+	start, end := d.words()[i+1].span()
 	return d.file.Text[start:end]
 }
 
@@ -150,7 +169,12 @@ func (d *Directive) Pos() Pos { return d.file.pos(int(d.start)) }
 func (d *Directive) File() *File { return d.file }
 
 // Included are the files that an include directive brings in, in Nginx's order.
-func (d *Directive) Included() []*File { return d.included }
+func (d *Directive) Included() []*File {
+	if d.name != "include" {
+		return nil
+	}
+	return d.file.included[d]
+}
 
 // Node is a directive together with the blocks around it. A file that is included twice has its directives in two places.
 type Node struct {
@@ -173,7 +197,7 @@ func (n Node) Children() iter.Seq[Node] {
 		if !n.IsBlock() {
 			return
 		}
-		walkLevel(n.children, append(slices.Clip(n.Parents), n.Directive), yield)
+		walkLevel(n.children, within(n.Parents, n.Directive), yield)
 	}
 }
 
@@ -198,7 +222,7 @@ func walkLevel(list []*Directive, parents []*Directive, yield func(Node) bool) b
 		if !yield(Node{Directive: d, Parents: parents}) {
 			return false
 		}
-		for _, f := range d.included {
+		for _, f := range d.Included() {
 			if !walkLevel(f.Body, parents, yield) {
 				return false
 			}
@@ -209,21 +233,41 @@ func walkLevel(list []*Directive, parents []*Directive, yield func(Node) bool) b
 
 // All are all directives, each before those in its body, in Nginx's order. Include directives are among them.
 func (t *Tree) All() iter.Seq[Node] {
-	return func(yield func(Node) bool) { walkAll(t.Top(), yield) }
+	return func(yield func(Node) bool) { walkAll(t.Main.Body, nil, yield) }
 }
 
 // All are all directives below the block.
 func (n Node) All() iter.Seq[Node] {
-	return func(yield func(Node) bool) { walkAll(n.Children(), yield) }
+	return func(yield func(Node) bool) {
+		if n.IsBlock() {
+			walkAll(n.children, within(n.Parents, n.Directive), yield)
+		}
+	}
 }
 
-func walkAll(level iter.Seq[Node], yield func(Node) bool) bool {
-	for n := range level {
-		if !yield(n) || !walkAll(n.Children(), yield) {
+func walkAll(list []*Directive, parents []*Directive, yield func(Node) bool) bool {
+	for _, d := range list {
+		if !yield(Node{Directive: d, Parents: parents}) {
 			return false
+		}
+		if len(d.children) > 0 && !walkAll(d.children, within(parents, d), yield) {
+			return false
+		}
+		for _, f := range d.Included() {
+			if !walkAll(f.Body, parents, yield) {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+// within is the parents of what stands in the block d: a slice of its own, which a caller may keep.
+func within(parents []*Directive, d *Directive) []*Directive {
+	inner := make([]*Directive, len(parents)+1)
+	copy(inner, parents)
+	inner[len(parents)] = d
+	return inner
 }
 
 // Find are the directives whose path is the one given: Find("http", "server", "listen"). "*" stands for any one name,
