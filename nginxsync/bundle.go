@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -86,7 +85,7 @@ func NewBundle(files map[string]BundleFile, limits BundleLimits) (*Bundle, error
 			return nil, fmt.Errorf("more than %d bytes: %w", limits.Bytes, ErrBundle)
 		}
 		fmt.Fprintf(h, "%q %o %d\n", name, f.Mode.Perm(), len(f.Text))
-		io.WriteString(h, f.Text)
+		writeString(h, f.Text)
 	}
 	return &Bundle{Files: files, Digest: hex.EncodeToString(h.Sum(nil))}, nil
 }

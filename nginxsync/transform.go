@@ -44,7 +44,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if f := tree.File(generated); f != nil {
 		return again(tree, f, rules)
 	}
-	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, upstreams: map[string]bool{}, used: map[string]bool{}, guards: map[string]string{}, below: map[string][]conf.Node{}, kinds: map[string]kind{}, secretly: map[string]bool{}}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, used: map[string]bool{}, guards: map[string]string{}, below: map[string][]conf.Node{}, kinds: map[string]kind{}, secretly: map[string]bool{}}
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -61,22 +61,18 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	return r, check(r, tree, generated)
 }
 
-// check reads the result back: it must be a tree, and must include the generated file once.
+// check reads the result back: Nginx's tokenizer must accept each file, and no include of the tree may bring the generated file
+// in a second time.
 func check(r *Result, tree *conf.Tree, generated string) error {
-	out, err := conf.Parser{Root: tree.Root()}.Parse(r.FS(), r.Main)
-	if err != nil {
-		return fmt.Errorf("transformed tree: %w", err)
-	}
-	included := 0
-	for n := range out.All() {
-		for _, f := range n.Included() {
-			if f.Name == generated {
-				included++
-			}
+	for _, name := range sortedKeys(r.Files) {
+		if err := conf.Check(name, r.Files[name]); err != nil {
+			return fmt.Errorf("transformed tree: %w", err)
 		}
 	}
-	if included != 1 {
-		return &conf.Error{File: generated, Msg: fmt.Sprintf("included %d times in the transformed tree, want once: an include of the tree matches its name", included)}
+	for n := range tree.All() {
+		if n.Name() == "include" && tree.Includes(n.Directive, generated) {
+			return n.Errorf("include %s: it would bring in %s a second time", n.Arg(0), generated)
+		}
 	}
 	return nil
 }
@@ -232,17 +228,29 @@ func (t *transform) run() {
 		return
 	}
 	h := http[0]
+	size := 0
+	for _, f := range t.tree.Files() {
+		size += len(f.Text)
+	}
+	matter := make([]conf.Node, 0, size/80)
 	for n := range t.tree.All() {
-		if len(n.Parents) > 0 && n.Parents[0] == h.Directive && t.kind(n.Name())&wanted != 0 {
+		k := t.kind(n.Name())
+		if k == 0 {
+			continue
+		}
+		matter = append(matter, n)
+		if k&wanted != 0 && len(n.Parents) > 0 && n.Parents[0] == h.Directive {
 			t.below[n.Name()] = append(t.below[n.Name()], n)
 		}
 	}
+	t.changes = make([]Change, 0, len(matter)/2)
+	t.upstreams = make(map[string]bool, len(t.below["upstream"]))
 	for _, n := range t.below["upstream"] {
 		t.upstreams[strings.ToLower(n.Arg(0))] = true
 	}
 	t.variables()
 	t.main()
-	for n := range t.tree.All() {
+	for _, n := range matter {
 		k := t.kind(n.Name())
 		if k&plainRules != 0 {
 			t.code(n)

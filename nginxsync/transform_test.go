@@ -141,6 +141,8 @@ func TestTransformFailsClosed(t *testing.T) {
 		{"events { }", "0 http blocks, want one"},
 		{"http { server { listen 10.0.0.1:80 default_server; } server { listen 10.0.0.2:80 default_server; } }", "a second default server for 8080 after nginx.conf:1"},
 		{"http { include *.conf; }", "include cycle"},
+		{"http { include [s]*.conf; }", "include [s]*.conf: it would bring in sluice.conf a second time"},
+		{"http { include /etc/nginx/sluice.con?; }", "it would bring in sluice.conf a second time"},
 		{"http { upstream \"a b\" { server x; } }", "as a cluster its name wants printable ASCII without spaces"},
 	} {
 		tree, err := conf.Parse(oneFile(c.text), "nginx.conf")

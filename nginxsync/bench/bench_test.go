@@ -45,17 +45,20 @@ var rules = nginxsync.Rules{
 	}},
 }
 
-func transform(tb testing.TB, text string) {
+// transformer reads and transforms a bundle of one file.
+func transformer(tb testing.TB, text string) func() {
 	b, err := nginxsync.NewBundle(map[string]nginxsync.BundleFile{"nginx.conf": {Mode: 0o644, Text: text}}, nginxsync.BundleLimits{})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tree, err := conf.Parse(b.FS(), "nginx.conf")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := nginxsync.Transform(tree, rules); err != nil {
-		tb.Fatal(err)
+	return func() {
+		tree, err := conf.Parse(b.FS(), "nginx.conf")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := nginxsync.Transform(tree, rules); err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
 
@@ -70,13 +73,12 @@ func cpu(who int) time.Duration {
 }
 
 // measure runs work over the tree of 10,000 servers.
-func measure(b *testing.B, work func(testing.TB, string)) {
-	text := Tree(10_000, 5_000)
+func measure(b *testing.B, text string, work func()) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	before := cpu(syscall.RUSAGE_SELF)
 	for b.Loop() {
-		work(b, text)
+		work()
 	}
 	used := (cpu(syscall.RUSAGE_SELF) - before) / time.Duration(b.N)
 	b.ReportMetric(float64(used.Microseconds())/1000, "cpu-ms/op")
@@ -84,15 +86,18 @@ func measure(b *testing.B, work func(testing.TB, string)) {
 }
 
 func BenchmarkParseWrite(b *testing.B) {
-	measure(b, parseWrite)
+	text := Tree(10_000, 5_000)
+	measure(b, text, func() { parseWrite(b, text) })
 }
 
 func BenchmarkParseWriteGonginx(b *testing.B) {
-	measure(b, peerParseWrite)
+	text := Tree(10_000, 5_000)
+	measure(b, text, func() { peerParseWrite(b, text) })
 }
 
 func BenchmarkTransform(b *testing.B) {
-	measure(b, transform)
+	text := Tree(10_000, 5_000)
+	measure(b, text, transformer(b, text))
 }
 
 // TestTable prints one row for each size: the median of rounds in which all are measured in turn. Nothing is asserted.
@@ -116,7 +121,7 @@ func TestTable(t *testing.T) {
 		work := []func(){
 			func() { parseWrite(t, text) },
 			func() { peerParseWrite(t, text) },
-			func() { transform(t, text) },
+			transformer(t, text),
 			func() {
 				if servers > 10_000 {
 					return // minutes of work that say nothing new

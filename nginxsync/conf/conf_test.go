@@ -374,6 +374,9 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := conf.ParseFile("x", text)
+		if checked := conf.Check("x", text); (err == nil) != (checked == nil) && !strings.Contains(err.Error(), "nest deeper") && !strings.Contains(err.Error(), "byte order mark") {
+			t.Fatalf("parse says %v, check %v", err, checked)
+		}
 		if err != nil {
 			var e *conf.Error
 			if !errors.As(err, &e) || e.Line < 1 || e.Col < 1 {

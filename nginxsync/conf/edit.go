@@ -27,7 +27,8 @@ func (t *Tree) Edit() *Edit {
 func (e *Edit) splice(f *File, start, end int, text string) {
 	list := e.splices[f]
 	if list == nil {
-		list = &[]splice{}
+		made := make([]splice, 0, len(f.Text)/128)
+		list = &made
 		e.splices[f] = list
 	}
 	*list = append(*list, splice{start: int32(start), end: int32(end), text: text})

@@ -39,8 +39,7 @@ func globPart(fsys fs.FS, dir, part string) ([]string, error) {
 		}
 		return []string{name}, nil
 	}
-	part = strings.ReplaceAll(part, "[!", "[^")
-	if _, err := path.Match(part, ""); err != nil {
+	if _, err := path.Match(strings.ReplaceAll(part, "[!", "[^"), ""); err != nil {
 		return nil, err
 	}
 	entries, err := fs.ReadDir(fsys, dir)
@@ -49,14 +48,20 @@ func globPart(fsys fs.FS, dir, part string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") && !strings.HasPrefix(strings.TrimPrefix(part, "\\"), ".") {
-			continue
-		}
-		if ok, _ := path.Match(byteRunes(part), byteRunes(e.Name())); ok {
+		if globMatch(part, e.Name()) {
 			names = append(names, path.Join(dir, e.Name()))
 		}
 	}
 	return names, nil
+}
+
+// globMatch reports whether one part of a pattern matches one part of a name.
+func globMatch(part, name string) bool {
+	if strings.HasPrefix(name, ".") && !strings.HasPrefix(strings.TrimPrefix(part, "\\"), ".") {
+		return false
+	}
+	ok, _ := path.Match(byteRunes(strings.ReplaceAll(part, "[!", "[^")), byteRunes(name))
+	return ok
 }
 
 // byteRunes has a rune for each byte of s, so that path.Match counts bytes.

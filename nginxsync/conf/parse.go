@@ -155,6 +155,7 @@ const bom = "\xef\xbb\xbf"
 
 func (r *reader) parse(f *File) error {
 	s := newScanner(f.Text)
+	s.words = make([]word, 0, len(f.Text)/16+4)
 	type level struct {
 		block *Directive // nil at the top of the file
 		first int        // index into open of the first directive in it
@@ -273,28 +274,14 @@ func keepsIncludes(block *Directive) bool {
 }
 
 func (r *reader) include(d *Directive) error {
-	if d.NumArgs() != 1 {
-		return d.errorf("invalid number of arguments in \"include\" directive")
-	}
-	pattern := d.Arg(0)
-	name := pattern
-	if path.IsAbs(name) {
-		rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(r.tree.root, "/")+"/")
-		if !ok {
-			return d.errorf("include %s: outside the tree, which stands for %s", pattern, r.tree.root)
-		}
-		name = rel
-	} else {
-		name = path.Join(r.dir, name)
-	}
-	if !fs.ValidPath(name) {
-		return d.errorf("include %s: outside the tree, which stands for %s", pattern, r.tree.root)
+	name, err := r.tree.includeName(d, r.dir)
+	if err != nil {
+		return err
 	}
 	names := []string{name}
-	if strings.ContainsAny(pattern, "*?[") {
-		var err error
+	if strings.ContainsAny(d.Arg(0), "*?[") {
 		if names, err = glob(r.fsys, name); err != nil {
-			return d.errorf("include %s: %s", pattern, err)
+			return d.errorf("include %s: %s", d.Arg(0), err)
 		}
 	}
 	for _, name := range names {
@@ -308,4 +295,73 @@ func (r *reader) include(d *Directive) error {
 		d.file.included[d] = append(d.file.included[d], f)
 	}
 	return nil
+}
+
+// includeName is the name, or the pattern, of an include directive in the tree. dir is the folder of the main file.
+func (t *Tree) includeName(d *Directive, dir string) (string, error) {
+	if d.NumArgs() != 1 {
+		return "", d.errorf("invalid number of arguments in \"include\" directive")
+	}
+	name := d.Arg(0)
+	if path.IsAbs(name) {
+		rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(t.root, "/")+"/")
+		if !ok {
+			return "", d.errorf("include %s: outside the tree, which stands for %s", name, t.root)
+		}
+		name = rel
+	} else {
+		name = path.Join(dir, name)
+	}
+	if !fs.ValidPath(name) {
+		return "", d.errorf("include %s: outside the tree, which stands for %s", d.Arg(0), t.root)
+	}
+	return name, nil
+}
+
+// Includes reports whether the include directive would bring in a file of that name, if the tree had one.
+func (t *Tree) Includes(d *Directive, name string) bool {
+	pattern, err := t.includeName(d, path.Dir(t.Main.Name))
+	if err != nil || d.name != "include" {
+		return false
+	}
+	if !strings.ContainsAny(pattern, "*?[") {
+		return pattern == name
+	}
+	parts, names := strings.Split(pattern, "/"), strings.Split(name, "/")
+	if len(parts) != len(names) {
+		return false
+	}
+	for i, part := range parts {
+		if !globMatch(part, names[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Check reads a file's text as ParseFile does, and keeps nothing of it. The error is an *Error.
+func Check(name, text string) error {
+	f := &File{Name: name, Text: text}
+	s := newScanner(text)
+	for depth := 0; ; {
+		s.words = s.words[:0]
+		kind, failed := s.next()
+		if failed == nil && kind == tokenBlock && strings.HasSuffix(value(text, s.words[0]), luaSuffix) {
+			kind, failed = tokenSimple, s.lua()
+		}
+		switch {
+		case failed != nil:
+			return f.errorf(failed.offset, "%s", failed.msg)
+		case kind == tokenBlock:
+			depth++
+		case kind == tokenClose && depth == 0:
+			return f.errorf(s.pos-1, "unexpected \"}\"")
+		case kind == tokenClose:
+			depth--
+		case kind == tokenEOF && depth > 0:
+			return f.errorf(len(text), "unexpected end of file, expecting \"}\"")
+		case kind == tokenEOF:
+			return nil
+		}
+	}
 }

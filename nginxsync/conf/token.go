@@ -36,7 +36,7 @@ type scanner struct {
 }
 
 func newScanner(text string) *scanner {
-	return &scanner{text: text, last: min(bufferSize, len(text)), words: make([]word, 0, len(text)/16+4)}
+	return &scanner{text: text, last: min(bufferSize, len(text))}
 }
 
 type scanError struct {
