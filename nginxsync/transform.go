@@ -232,7 +232,7 @@ func (t *transform) run() {
 	for _, f := range t.tree.Files() {
 		size += len(f.Text)
 	}
-	matter := make([]conf.Node, 0, size/80)
+	matter := make([]conf.Node, 0, size/64)
 	for n := range t.tree.All() {
 		k := t.kind(n.Name())
 		if k == 0 {

@@ -21,23 +21,27 @@ func (t *transform) servers(http conf.Node) {
 			t.edit.Prepend(server.Directive, "if ($sluice_client = 0) {\n    return 403;\n}")
 			t.changed(server.Directive, "clients", "answers 403 to clients outside of allow_clients")
 		}
-		own := map[string]*listen{}
 		var order []*listen
-		for n := range server.Find("listen") {
+		listens := false
+		for n := range server.Children() {
+			if n.Name() != "listen" {
+				continue
+			}
+			listens = true
 			l, ok := t.listen(n)
 			if !ok {
 				continue
 			}
-			if first := own[l.address]; first != nil {
+			if i := slices.IndexFunc(order, func(o *listen) bool { return o.address == l.address }); i >= 0 {
+				first := order[i]
 				first.merge(l)
 				t.edit.Remove(n.Directive)
 				t.changed(n.Directive, "listen", "becomes %s like line %d of the same server", l.address, first.at.Pos().Line)
 				continue
 			}
-			own[l.address] = l
 			order = append(order, l)
 		}
-		if len(order) == 0 && !hasListen(server) {
+		if !listens {
 			to, ok := t.rules.Listen[80]
 			if !ok {
 				t.refuse(server.Directive, "server without listen, which means port 80: map it in the rules under listen")
@@ -50,13 +54,6 @@ func (t *transform) servers(http conf.Node) {
 			t.writeListen(l, defaults, options)
 		}
 	}
-}
-
-func hasListen(server conf.Node) bool {
-	for range server.Find("listen") {
-		return true
-	}
-	return false
 }
 
 type listen struct {

@@ -74,21 +74,30 @@ func (t *transform) upstream(n conf.Node) {
 
 // parameters takes over what all servers have alike, and notes in left what the driver cannot take over.
 func (u *Upstream) parameters(server *conf.Directive, first bool, left map[string]bool) {
-	values := map[string]string{}
-	for _, a := range server.Args()[min(1, server.NumArgs()):] {
-		name, value, _ := strings.Cut(a, "=")
-		values[name] = value
-		if name != "max_fails" && name != "fail_timeout" && name != "slow_start" {
+	var maxFails, timeout, slow string
+	for i := 1; i < server.NumArgs(); i++ {
+		name, value, _ := strings.Cut(server.Arg(i), "=")
+		switch name {
+		case "max_fails":
+			maxFails = value
+		case "fail_timeout":
+			timeout = value
+		case "slow_start":
+			slow = value
+		default:
 			left[name] = true
 		}
 	}
-	for name, field := range map[string]*string{"max_fails": &u.MaxFails, "fail_timeout": &u.FailTimeout, "slow_start": &u.SlowStart} {
+	for _, p := range []struct {
+		name, value string
+		field       *string
+	}{{"max_fails", maxFails, &u.MaxFails}, {"fail_timeout", timeout, &u.FailTimeout}, {"slow_start", slow, &u.SlowStart}} {
 		switch {
 		case first:
-			*field = values[name]
-		case *field != values[name]:
-			*field = ""
-			left[name] = true
+			*p.field = p.value
+		case *p.field != p.value:
+			*p.field = ""
+			left[p.name] = true
 		}
 	}
 }
