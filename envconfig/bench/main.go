@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command bench measures the entrypoint against its peers in the same run and prints the table of envconfig/README.md.
-// The peers are Debian's: apt-get install tini dumb-init catatonit. Rounds are interleaved, so that what else the machine
+// The peers are Debian's: apt-get install tini dumb-init catatonit s6; and dockerize, where it is in PATH. Rounds are interleaved, so that what else the machine
 // does falls on all alike; figures are medians. A test of time would fail on a busy machine, so it judges nothing.
 package main
 
@@ -21,7 +21,7 @@ func main() {
 	rounds := flag.Int("rounds", 100, "starts of each command")
 	files := flag.Int("files", 10_000, "files of the large activation")
 	drains := flag.Int("drains", 50, "stops behind a start script, for envconfig; peers get a tenth")
-	only := flag.String("only", "", "start, memory, activate, big, drain or check; the default is all")
+	only := flag.String("only", "", "start, memory, activate, big, codes, drain or check; the default is all")
 	flag.Parse()
 	if err := run(*only, *rounds, *files, *drains); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -46,11 +46,12 @@ func run(only string, rounds, files, drains int) error {
 	fmt.Printf("%s, %d processors, load %s\n\n", runtime.Version(), runtime.NumCPU(), load())
 	peers := []peer{
 		{"tini", []string{"tini", "--"}}, {"tini-static", []string{"tini-static", "--"}}, {"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
+		{"dockerize", []string{"dockerize"}},
 	}
 	var found []peer
 	for _, p := range peers {
 		if _, err := exec.LookPath(p.command[0]); err != nil {
-			fmt.Printf("%s is missing: apt-get install tini dumb-init catatonit\n", p.name)
+			fmt.Printf("%s is missing: see the comment at the head of bench/main.go\n", p.name)
 			continue
 		}
 		found = append(found, p)
@@ -65,6 +66,7 @@ func run(only string, rounds, files, drains int) error {
 		{"activate", func() error { return b.activations(1000, 20) }},
 		{"activate", func() error { return b.activations(files, 5) }},
 		{"big", b.bigFile},
+		{"codes", func() error { return b.codes(found) }},
 		{"drain", func() error { return b.drain(drains, found) }},
 		{"check", b.checkLarge},
 	} {
