@@ -142,7 +142,7 @@ func (p *prepared) close() {
 }
 
 // prepare waits for its turn, lets tidy look for what killed starts have left, and compares what is wanted with what is.
-func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*tree, *Manifest, layout) ([]*journal, error)) (_ *prepared, err error) {
+func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*tree, *Manifest, layout) ([]*journal, error)) (*prepared, error) {
 	m, err := a.load()
 	if err != nil {
 		return nil, err
@@ -157,8 +157,9 @@ func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*
 		return nil, targetError("root", err)
 	}
 	p := &prepared{manifest: m, env: env, targets: &tree{root: root}}
+	done := false
 	defer func() {
-		if err != nil {
+		if !done { // after a panic, too: others wait for the lock
 			p.close()
 		}
 	}()
@@ -184,8 +185,11 @@ func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*
 	}
 	p.besides = beside(m, l)
 	p.before = readRecord(stateName, p.targets, p.besides).with(finished)
-	p.plan, err = makePlan(p.targets, m, p.wanted, p.before)
-	return p, err
+	if p.plan, err = makePlan(p.targets, m, p.wanted, p.before); err != nil {
+		return nil, err
+	}
+	done = true
+	return p, nil
 }
 
 // Choose returns the environment that value, the content of the selecting variable, stands for. Where the variable is not
