@@ -50,7 +50,6 @@ func TestConsulKeepsItsDataThroughAKill(t *testing.T) {
 	require.Equal(t, "kept", string(pair.Value))
 }
 
-
 func TestASnapshotTurnsTheIndexBack(t *testing.T) {
 	t.Parallel()
 	s := testbed.Consul(t)
@@ -73,4 +72,3 @@ func TestASnapshotTurnsTheIndexBack(t *testing.T) {
 	require.Less(t, restored.LastIndex, after.LastIndex)
 	require.GreaterOrEqual(t, restored.LastIndex, before.LastIndex)
 }
-
