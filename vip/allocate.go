@@ -60,11 +60,19 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 	if err := req.validate(); err != nil {
 		return nil, err
 	}
-	var w *waiter // once the request has joined the queue
+	var w *waiter   // once the request has joined the queue
+	looked := false // at what other allocators did, since the last wait
 	defer func() { a.leave(w) }()
 	for conflicts := 0; conflicts < maxRounds; {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+		}
+		var owned claim
+		if a.cfg.Shared {
+			var err error
+			if owned, err = a.claimOf(ctx, req.Owner.Task); err != nil {
+				return nil, err
+			}
 		}
 		now := a.cfg.Now()
 		a.x.advance(now)
@@ -82,16 +90,26 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		if again && err == nil {
 			continue
 		}
+		if !looked && (errors.Is(err, ErrExhausted) || errors.Is(err, ErrQuota)) { // unless others have released something
+			var lookErr error
+			if looked, lookErr = a.refresh(ctx, min(a.cfg.Interval, a.cfg.Refresh)); lookErr != nil {
+				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, lookErr)
+			} else if looked {
+				continue
+			}
+		}
 		if req.Wait && errors.Is(err, ErrExhausted) {
 			if w, err = a.queueUp(ctx, w, req, n, err); err != nil {
 				return nil, err
 			}
+			looked = false
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if err := a.take(ctx, req, n, picked, now); errors.Is(err, ErrRevision) {
+		if err := a.take(ctx, req, n, owned, picked, now); errors.Is(err, ErrRevision) {
+			a.apart = min(2*a.apart+1, farApart)
 			if conflicts++; conflicts%catchUpAfter == 0 {
 				if err := a.catchUp(ctx); err != nil {
 					return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
@@ -101,13 +119,14 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		} else if err != nil {
 			return nil, err
 		}
+		a.apart = max(a.apart-1, 0)
 		return picked, nil
 	}
 	return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, ErrContended)
 }
 
 // take commits a lease for each of the picked entries.
-func (a *Allocator) take(ctx context.Context, req *Request, n int, picked []*entry, now time.Time) error {
+func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, picked []*entry, now time.Time) error {
 	var one [1]step
 	steps := one[:0]
 	for _, e := range picked {
@@ -116,9 +135,17 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, picked []*ent
 			a.putBack(picked, now)
 			return err
 		}
-		steps = append(steps, step{e, next})
+		steps = append(steps, step{e: e, next: next})
 	}
 	p, task := picked[0].pool, req.Owner.Task
+	if a.cfg.Shared {
+		steps[0].also = a.with(owned, task, picked)
+		for _, e := range picked {
+			if e.lease != nil && e.lease.Owner.Task != task && e.lease.Owner.Task != "" {
+				a.forgotten = append(a.forgotten, e.lease.Owner.Task)
+			}
+		}
+	}
 	a.claims[task] = picked[0]
 	p.reserve(req.Owner.Team, n)
 	err := a.commit(ctx, now, steps...)
@@ -154,7 +181,7 @@ func (a *Allocator) tenure(e *entry, req *Request, n int, now time.Time) (*tenur
 	if e.state == Cooling {
 		l.Reason = "the cool-down of the address was cut short: the pool had nothing else left"
 	}
-	l.ID = leaseID(e.text(), l.Generation)
+	l.ID = newLeaseID(e.text(), l.Generation)
 	return l, l.extend(e.pool, now)
 }
 

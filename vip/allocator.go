@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ const (
 	addrPrefix       = "addr/"
 	catchUpAfter     = 4  // conflicts with other allocators in one call
 	maxRounds        = 64 // conflicts with other allocators before ErrContended
+	farApart         = 63 // places in the free queue by which allocators avoid each other
 	maxResends       = 3  // of a commit whose outcome the store did not say
 	sweepAtOnce      = 16 // leases ended in one commit: a Consul transaction holds 64 operations
 	defaultTTL       = 24 * time.Hour
@@ -52,6 +54,14 @@ type Config struct {
 	// of the call in lower case, how long it took and its error. It is called without locks held and must not block. What
 	// is used, free and cooling, who waits and what may be leaked, is read from Stats, Waiting and Suspects.
 	Observe func(call string, took time.Duration, err error)
+	// Shared says that other allocators, in other processes or on other machines, use the store at the same time. Without
+	// it they never give one address twice and fence each other's late calls; with it a task is one owner for all of them,
+	// which costs an allocation one or two reads, and each of them sees what the others did at least every Refresh. All of
+	// them say so, and their clocks agree within Grace. The default is that this allocator is the only one.
+	Shared bool
+	// Refresh is the time between two looks of Run at what other allocators did, with Shared. List, Locate, Watch, Stats
+	// and quotas are so far behind at most. The default is 5 s.
+	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
 	// Logger of Run, and of records that New sets aside as damaged. The default discards.
@@ -72,6 +82,11 @@ type Allocator struct {
 	news     news
 	suspects map[string]time.Time // lease id → since when its owner seems to be gone
 	atOnce   int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
+
+	apart     int             // how many places Allocate may skip in the free queue
+	refreshed time.Time       // when the addresses were last read for what other allocators did
+	forgotten []string        // tasks whose owner record may be of no use any more
+	chance    func(n int) int // rand.IntN
 }
 
 // New loads what the store has and returns an allocator for the pools. A live lease outside all pools is kept until it
@@ -85,13 +100,20 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	}
 	cfg.DefaultTTL = cmp.Or(cfg.DefaultTTL, defaultTTL)
 	cfg.Interval = cmp.Or(cfg.Interval, defaultEvery)
+	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
 	cfg.LeakGrace = cmp.Or(cfg.LeakGrace, defaultLeakGrace)
 	cfg.LeakInterval = cmp.Or(cfg.LeakInterval, defaultLeakEvery)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, claims: map[string]*entry{}, atOnce: sweepAtOnce}
+	a := &Allocator{store: store, cfg: cfg, claims: map[string]*entry{}, atOnce: sweepAtOnce, chance: rand.IntN}
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
+	}
+	a.refreshed = cfg.Now()
+	if cfg.Shared {
+		if err := a.findForgotten(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return a, a.begin(ctx)
 }
@@ -160,6 +182,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 type step struct {
 	e    *entry
 	next *tenure
+	also *Change // is made together with it, if not nil
 }
 
 // commit is a set of steps that the store makes all of or none.
@@ -192,6 +215,9 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) er
 		c.changes = append(c.changes, Change{Key: s.e.key, Value: value, Revision: s.e.rev})
 		if passes {
 			c.changes = append(c.changes, a.remember(s.e, s.next, value))
+		}
+		if s.also != nil {
+			c.changes = append(c.changes, *s.also)
 		}
 	}
 	a.mu.Unlock()
@@ -260,6 +286,9 @@ func (a *Allocator) adopt(steps []step, found []Record) {
 			var err error
 			if l, err = a.decode(found[i]); err != nil {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
+			}
+			if s.e.lease != nil && found[i].Revision == s.e.rev && l.ID == s.e.lease.ID {
+				l = s.e.lease // it was another key of the commit that somebody has changed
 			}
 		}
 		a.x.set(s.e, l, found[i].Revision, now)
@@ -338,10 +367,10 @@ func (a *Allocator) ask(ctx context.Context, addr netip.Addr) error {
 	a.mu.Unlock()
 	found, err := a.store.Get(ctx, addrPrefix+addr.String())
 	a.mu.Lock()
-	if err == nil {
-		a.learn(found)
+	if err != nil {
+		return err
 	}
-	return err
+	return a.learn(ctx, found)
 }
 
 // catchUp reads all addresses again: another allocator has taken many. It is called, and returns, with mu held.
@@ -349,31 +378,70 @@ func (a *Allocator) catchUp(ctx context.Context) error {
 	a.mu.Unlock()
 	found, err := a.store.List(ctx, addrPrefix)
 	a.mu.Lock()
-	if err == nil {
-		a.learn(found)
+	if err != nil {
+		return err
 	}
-	return err
+	there := make(map[string]bool, len(found))
+	for _, r := range found {
+		there[r.Key] = true
+	}
+	for _, e := range a.x.entries {
+		if e.rev != 0 && !there[e.key] {
+			found = append(found, Record{Key: e.key})
+		}
+	}
+	return a.learn(ctx, found)
 }
 
-// learn takes over the records that are newer than what is known.
-func (a *Allocator) learn(found []Record) {
+// learn takes over the records that are not what is known. It is called, and returns, with mu held; in between mu may be free.
+func (a *Allocator) learn(ctx context.Context, found []Record) error {
+	var older []step
 	for i, r := range found {
 		addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
-		if err != nil || r.Revision == 0 {
+		if err != nil {
 			continue
 		}
 		e := a.x.entries[addr]
 		if e == nil {
 			p := a.x.poolOf(addr)
-			if p == nil {
+			if p == nil || r.Revision == 0 {
 				continue
 			}
 			e = a.x.entry(p, addr)
 		}
-		if !e.busy && e.unsure == nil && r.Revision > e.rev {
+		switch {
+		case e.busy || e.unsure != nil:
+		case r.Revision > e.rev:
 			a.adopt([]step{{e: e}}, found[i:i+1])
+		case r.Revision < e.rev:
+			older = append(older, step{e: e})
 		}
 	}
+	return a.relearn(ctx, older)
+}
+
+// relearn reads entries again that seemed older in the store than what is known: they were read before a change of this
+// allocator, or the store was put back to what it was before. While they are busy nothing of this allocator comes between.
+func (a *Allocator) relearn(ctx context.Context, older []step) error {
+	if len(older) == 0 {
+		return nil
+	}
+	for _, s := range older {
+		s.e.busy = true
+		s.e.pool.dequeue(s.e)
+	}
+	a.mu.Unlock()
+	found, err := a.read(ctx, older)
+	a.mu.Lock()
+	a.idle(older)
+	if err != nil {
+		for _, s := range older {
+			a.x.relink(s.e, a.cfg.Now())
+		}
+		return err
+	}
+	a.adopt(older, found)
+	return nil
 }
 
 // decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not

@@ -80,7 +80,7 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 		if err := edit(e, &next, now); err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
-		err = a.commit(ctx, now, step{e, &next})
+		err = a.commit(ctx, now, step{e: e, next: &next})
 		if errors.Is(err, ErrRevision) {
 			continue
 		}
@@ -118,7 +118,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64) (*en
 			}
 			continue
 		}
-		if e == nil || e.lease == nil || e.lease.Generation < tenure || id != leaseID(addr.String(), tenure) {
+		if e == nil || e.lease == nil || e.lease.Generation < tenure {
 			return nil, ErrNotFound
 		}
 		return nil, fmt.Errorf("%w: lease %s has generation %d, the call has %d", ErrFenced, e.lease.ID, e.lease.Generation, generation)
@@ -148,7 +148,7 @@ func cool(e *entry, next *tenure, now time.Time) {
 func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
 	next := *e.lease
 	a.ending(e, &next, now, reason)
-	if err := a.commit(ctx, now, step{e, &next}); err != nil && !errors.Is(err, ErrRevision) {
+	if err := a.commit(ctx, now, step{e: e, next: &next}); err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("end lease %s: %w", next.ID, err)
 	}
 	return nil

@@ -29,10 +29,7 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		if shut(p) || p.ready() < uint64(n) {
 			continue
 		}
-		for range n {
-			picked = append(picked, a.x.takeFree(p))
-		}
-		return picked, false, nil
+		return a.takeApart(p, n, picked), false, nil
 	}
 	for _, p := range pools {
 		if e := a.x.coolest(p); e != nil && n == 1 && !shut(p) {
@@ -44,6 +41,26 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
 	}
 	return nil, false, a.exhausted(pools)
+}
+
+// takeApart appends n free addresses of p to picked: those free for longest, or, after conflicts with other allocators that
+// want the same ones, some that come a few places later.
+func (a *Allocator) takeApart(p *pool, n int, picked []*entry) []*entry {
+	skip := 0
+	if spare := p.ready() - uint64(n); a.apart > 0 && spare > 0 {
+		skip = a.chance(int(min(uint64(a.apart), spare)) + 1)
+	}
+	var skipped [farApart]*entry
+	for i := range skip {
+		skipped[i] = a.x.takeFree(p)
+	}
+	for range n {
+		picked = append(picked, a.x.takeFree(p))
+	}
+	for _, e := range slices.Backward(skipped[:skip]) {
+		p.enqueueFirst(e)
+	}
+	return picked
 }
 
 // coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling allows. It walks the

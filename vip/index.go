@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -130,6 +131,15 @@ func (x *index) poolOf(addr netip.Addr) *pool {
 	return nil
 }
 
+// byKey is the entry of an address by its key in the store; nil when there is none.
+func (x *index) byKey(key string) *entry {
+	addr, err := netip.ParseAddr(strings.TrimPrefix(key, addrPrefix))
+	if err != nil {
+		return nil
+	}
+	return x.entries[addr]
+}
+
 func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
@@ -182,18 +192,26 @@ func (p *pool) ready() uint64 {
 	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
 }
 
-// enqueue puts e at the end of the free queue, or at its start when it was never used.
+// enqueue puts e at the end of the free queue, or at its start when it was never used or has been free for longer than the
+// first, as one that was taken out and not handed out after all.
 func (p *pool) enqueue(e *entry) {
+	if p.first == nil || e.freed().Before(p.first.freed()) || e.lease == nil {
+		p.enqueueFirst(e)
+		return
+	}
 	e.queued = true
 	p.queue++
-	switch {
-	case p.first == nil:
+	e.before, p.last.after, p.last = p.last, e, e
+}
+
+func (p *pool) enqueueFirst(e *entry) {
+	e.queued = true
+	p.queue++
+	if p.first == nil {
 		p.first, p.last = e, e
-	case e.lease == nil:
-		e.after, p.first.before, p.first = p.first, e, e
-	default:
-		e.before, p.last.after, p.last = p.last, e, e
+		return
 	}
+	e.after, p.first.before, p.first = p.first, e, e
 }
 
 func (p *pool) dequeue(e *entry) {

@@ -3,6 +3,7 @@ package vip
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -125,17 +126,29 @@ func (e *entry) shown() Lease {
 	return l
 }
 
-// leaseID names one tenure of one address, for ever.
-func leaseID(addr string, generation uint64) string {
-	return addr + "-" + strconv.FormatUint(generation, 10)
+const idAlphabet = "abcdefghijkmnpqrstuvwxyz23456789" // 32 that look different
+
+// newLeaseID names one tenure of one address, for ever: the part by chance tells it from one of the same generation that was
+// given before the store was put back to a backup.
+func newLeaseID(addr string, generation uint64) string {
+	id := make([]byte, 0, 32)
+	id = append(append(id, addr...), '-')
+	id = append(strconv.AppendUint(id, generation, 10), '-')
+	chance := rand.Uint32()
+	for range 5 {
+		id = append(id, idAlphabet[chance%32])
+		chance /= 32
+	}
+	return string(id)
 }
 
 func parseLeaseID(id string) (netip.Addr, uint64, error) {
 	before, after, ok := strings.Cut(id, "-")
 	addr, err := netip.ParseAddr(before)
+	after, _, _ = strings.Cut(after, "-")
 	generation, err2 := strconv.ParseUint(after, 10, 64)
 	if !ok || err != nil || err2 != nil || generation == 0 {
-		return netip.Addr{}, 0, fmt.Errorf("lease %q: %w: an id looks like 10.0.0.7-3", id, ErrNotFound)
+		return netip.Addr{}, 0, fmt.Errorf("lease %q: %w: an id looks like 10.0.0.7-3-k4f9c", id, ErrNotFound)
 	}
 	return addr, generation, nil
 }

@@ -28,6 +28,7 @@ type row struct {
 	state   vip.State
 	task    string
 	gen     uint64
+	ids     []string  // of its tenures
 	expires time.Time // zero: never
 	until   time.Time // end of cool-down or quarantine
 	freed   time.Time // zero: never used
@@ -152,7 +153,10 @@ func TestStateMachine(t *testing.T) {
 			if gen > 0 && rapid.IntRange(0, 4).Draw(t, "stale") == 0 {
 				gen = rapid.Uint64Range(1, gen).Draw(t, "generation")
 			}
-			return r, gen, fmt.Sprintf("%s-%d", r.addr, gen)
+			if gen == 0 {
+				return r, gen, fmt.Sprint(r.addr, "-1")
+			}
+			return r, gen, r.ids[gen-1]
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"allocate": func(t *rapid.T) {
@@ -175,7 +179,7 @@ func TestStateMachine(t *testing.T) {
 				i := slices.IndexFunc(best, func(r *row) bool { return r.addr == l.Addr })
 				require.GreaterOrEqual(t, i, 0, "%s, free since %s, is not one of the best: %s, free since %s", l.Addr, o.row(l.Addr).freed, best[0].addr, best[0].freed)
 				r := best[i]
-				*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1, expires: o.now.Add(ttl)}
+				*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID), expires: o.now.Add(ttl)}
 				require.Equal(t, r.gen, l.Generation)
 			},
 			"allocate by name": func(t *rapid.T) {
@@ -196,7 +200,7 @@ func TestStateMachine(t *testing.T) {
 				default:
 					require.NoError(t, err)
 					require.Equal(t, r.addr, l.Addr)
-					*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1}
+					*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID)}
 				}
 			},
 			"renew": func(t *rapid.T) {

@@ -78,7 +78,7 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		}
 		e.pool.dequeue(e)
-		if err := a.commit(ctx, now, step{e, next}); errors.Is(err, ErrRevision) {
+		if err := a.commit(ctx, now, step{e: e, next: next}); errors.Is(err, ErrRevision) {
 			conflicts++
 			continue
 		} else if err != nil {

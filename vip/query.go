@@ -40,8 +40,8 @@ func (a *Allocator) Stats() []Stats {
 	return all
 }
 
-// Get returns the lease id, live or the last of its address. A lease that nobody had, or whose address had another since,
-// is ErrNotFound.
+// Get returns the lease id, live or the last of its address. A lease that nobody had is ErrNotFound; one whose address
+// another had since is ErrFenced.
 func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	_, generation, err := parseLeaseID(id)
 	if err != nil {

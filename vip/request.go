@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+	"unicode/utf8"
 )
+
+const longestTask = 1024 // bytes: the name is part of a key in the store
 
 // Request asks for an address.
 type Request struct {
@@ -34,6 +37,8 @@ func (r *Request) validate() error {
 	switch {
 	case r.Owner.Task == "":
 		return fmt.Errorf("%w: the owner has no task", ErrInvalid)
+	case !utf8.ValidString(r.Owner.Task) || len(r.Owner.Task) > longestTask:
+		return fmt.Errorf("task %.64q: %w: want UTF-8 text of at most %d bytes", r.Owner.Task, ErrInvalid, longestTask)
 	case r.TTL < 0 && r.TTL != Forever:
 		return fmt.Errorf("task %q: %w: ttl %s: want more than 0, or Forever", r.Owner.Task, ErrInvalid, r.TTL)
 	}

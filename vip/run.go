@@ -44,12 +44,14 @@ func (a *Allocator) pause() time.Duration {
 	return max(pause, time.Millisecond)
 }
 
-// Sweep does what is due now: it settles commits whose outcome is not known, ends leases that have expired, and begins the
-// cool-down of addresses that have drained. Run calls it; a caller with a scheduler of its own may call it instead.
+// Sweep does what is due now: it looks at what other allocators did (Config.Refresh), settles commits whose outcome is not
+// known, ends leases that have expired, and begins the cool-down of addresses that have drained. Run calls it; a caller with
+// a scheduler of its own may call it instead.
 func (a *Allocator) Sweep(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return errors.Join(a.settleDoubts(ctx), a.endOverdue(ctx), a.endDrained(ctx))
+	_, err := a.refresh(ctx, a.cfg.Refresh)
+	return errors.Join(err, a.settleDoubts(ctx), a.endOverdue(ctx), a.endDrained(ctx), a.forget(ctx))
 }
 
 func (a *Allocator) settleDoubts(ctx context.Context) error {
@@ -83,7 +85,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 			}
 			next := *e.lease
 			a.ending(e, &next, now, "expired")
-			steps = append(steps, step{e, &next})
+			steps = append(steps, step{e: e, next: &next})
 		}
 		if len(steps) > 0 {
 			if err := a.commit(ctx, now, steps...); err != nil {
@@ -126,7 +128,7 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 		next := *e.lease
 		now := a.cfg.Now()
 		cool(e, &next, now)
-		if err := a.commit(ctx, now, step{e, &next}); err != nil && !errors.Is(err, ErrRevision) {
+		if err := a.commit(ctx, now, step{e: e, next: &next}); err != nil && !errors.Is(err, ErrRevision) {
 			errs = append(errs, fmt.Errorf("cool down %s: %w", l.Addr, err))
 		}
 	}

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,7 +21,8 @@ var (
 
 // The simulation runs allocators over a store that fails, loses answers and makes commits late, with a clock that jumps,
 // restarts at any point and calls that overtake each other inside the store. One seed gives one run: nothing in it depends
-// on time, goroutines or the order of maps. What the store accepts is judged by rules that know nothing of the allocator.
+// on time, goroutines or the order of maps. What the store accepts is judged by rules that know nothing of the allocator. On
+// every second seed two allocators share the store, which is now and then put back to what it was before.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *simSeed != 0 {
@@ -38,7 +42,7 @@ func TestSimulation(t *testing.T) {
 }
 
 type simCounts struct {
-	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Jumps, Uncertain int
+	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Jumps, Uncertain, PutBack int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -52,6 +56,7 @@ func (c *simCounts) add(o simCounts) {
 	c.Restarts += o.Restarts
 	c.Jumps += o.Jumps
 	c.Uncertain += o.Uncertain
+	c.PutBack += o.PutBack
 }
 
 var errFault = errors.New("store is away")
@@ -66,8 +71,10 @@ type sim struct {
 	late   [][]Change
 	counts simCounts
 
-	a     *Allocator
-	pools []Pool
+	all    []*Allocator // that share the store; nil while one starts
+	pools  []Pool
+	shared bool
+	backup map[string]Record // of the store
 
 	stored map[netip.Addr]*tenure // by the rules: what the store has
 	used   map[string]netip.Addr  // every lease id there ever was
@@ -86,6 +93,11 @@ func newSim(t *testing.T, seed uint64) *sim {
 	q.CoolDown = 20 * time.Second
 	s.pools = []Pool{p, q}
 	s.faults = s.rnd.IntN(40)
+	s.shared = seed%2 == 0
+	s.all = make([]*Allocator, 1)
+	if s.shared {
+		s.all = make([]*Allocator, 2)
+	}
 	return s
 }
 
@@ -170,7 +182,7 @@ func (s *sim) arriveLate() {
 
 // overtake makes other calls while the allocator waits for the store.
 func (s *sim) overtake() {
-	if s.a != nil && s.depth < 2 && s.percent(15) {
+	if !slices.Contains(s.all, nil) && s.depth < 2 && s.percent(15) {
 		s.depth++
 		s.counts.Overtakings++
 		s.step(false)
@@ -249,9 +261,14 @@ func (s *sim) over(l *tenure) bool { return !l.Expires.IsZero() && !l.Expires.Af
 
 func (s *sim) run() {
 	jumps := s.percent(30)
-	s.restart()
+	for i := range s.all {
+		s.restart(i)
+	}
 	for range 150 {
 		s.step(true)
+		if s.shared {
+			s.putBack()
+		}
 		if jumps && s.percent(2) {
 			s.counts.Jumps++
 			s.now = s.now.Add(time.Duration(s.rnd.IntN(2)*2-1) * time.Hour)
@@ -263,13 +280,15 @@ func (s *sim) run() {
 	for len(s.late) > 0 {
 		s.arriveLate()
 	}
-	s.restart()
-	if err := s.a.Sweep(context.Background()); err != nil {
-		s.failf("sweep of a healthy store: %v", err)
+	for i := range s.all {
+		s.restart(i)
+		if err := s.all[i].Sweep(context.Background()); err != nil {
+			s.failf("sweep of a healthy store: %v", err)
+		}
 	}
 	s.conserved()
 	for id, l := range s.acked {
-		got, err := s.a.Get(context.Background(), id)
+		got, err := s.all[0].Get(context.Background(), id)
 		if s.maybe[id] || s.jumped() || !l.Expires.IsZero() && !l.Expires.After(s.now) {
 			continue
 		}
@@ -280,18 +299,21 @@ func (s *sim) run() {
 }
 
 // restart begins with what the store has, as after a crash. What the former process had sent arrives before, or never: a
-// store that still makes a dead client's commits could give one owner two addresses, though never one address to two.
-func (s *sim) restart() {
-	for len(s.late) > 0 {
+// store that still makes a dead client's commits could give one owner two addresses, though never one address to two. Not so
+// with Shared, where it may arrive whenever it likes.
+func (s *sim) restart(i int) {
+	for len(s.late) > 0 && !s.shared {
 		if s.arriveLate(); len(s.late) > 0 && s.percent(10) {
 			s.late = s.late[1:]
 		}
 	}
 	for {
-		s.a = nil // nothing overtakes a start
-		a, err := New(context.Background(), s, s.pools, Config{Now: s.clock, Grace: 0, History: 3})
+		s.all[i] = nil // nothing overtakes a start
+		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second}
+		a, err := New(context.Background(), s, s.pools, cfg)
 		if err == nil {
-			s.a = a
+			a.chance = s.rnd.IntN
+			s.all[i] = a
 			s.counts.Restarts++
 			return
 		}
@@ -302,11 +324,37 @@ func (s *sim) restart() {
 	}
 }
 
+// putBack now and then makes a backup of the store, or puts the store back to it: what was acknowledged since is void, and what
+// is on its way. Its revisions go on growing, as Consul's do.
+func (s *sim) putBack() {
+	switch {
+	case s.percent(4):
+		s.backup = maps.Clone(s.inner.records)
+	case s.backup != nil && s.percent(2):
+		s.counts.PutBack++
+		s.inner.records = maps.Clone(s.backup)
+		s.late = nil // a commit of before, made again after it, could fit
+		clear(s.stored)
+		clear(s.acked)
+		for key, r := range s.backup {
+			if strings.HasPrefix(key, addrPrefix) {
+				l, err := decodeTenure(r.Value)
+				if err != nil {
+					s.failf("%s: %v", key, err)
+					return
+				}
+				s.stored[l.Addr] = l
+			}
+		}
+	}
+}
+
 // step makes one call. Only those that overtake nothing may restart the allocator or move the clock.
 func (s *sim) step(outermost bool) {
 	var ctx context.Context = &impatient{Context: context.Background()}
 	s.counts.Calls++
-	a := s.a
+	which := s.rnd.IntN(len(s.all))
+	a := s.all[which]
 	task := fmt.Sprint("T", s.rnd.IntN(12))
 	switch n := s.rnd.IntN(100); {
 	case n < 40:
@@ -368,7 +416,7 @@ func (s *sim) step(outermost bool) {
 	case outermost && n < 97:
 		s.now = s.now.Add(time.Duration(s.rnd.IntN(60)) * time.Second)
 	case outermost:
-		s.restart()
+		s.restart(which)
 	}
 }
 
@@ -406,11 +454,10 @@ func (s *sim) any() (Lease, bool) {
 	if l == nil || l.Generation == 0 {
 		return Lease{}, false
 	}
-	generation := l.Generation
-	if s.percent(20) {
-		generation = 1 + s.rnd.Uint64N(generation)
+	if s.percent(20) { // of an earlier holder
+		return Lease{ID: newLeaseID(addr.String(), l.Generation), Generation: 1 + s.rnd.Uint64N(l.Generation)}, true
 	}
-	return Lease{ID: leaseID(addr.String(), generation), Generation: generation}, true
+	return l.Lease, true
 }
 
 func (s *sim) expect(err error, allowed ...error) {
@@ -427,7 +474,13 @@ func (s *sim) expect(err error, allowed ...error) {
 }
 
 func (s *sim) conserved() {
-	for _, p := range s.a.Stats() {
+	for _, a := range s.all {
+		s.conservedIn(a)
+	}
+}
+
+func (s *sim) conservedIn(a *Allocator) {
+	for _, p := range a.Stats() {
 		if p.Free+p.Leased+p.Draining+p.Cooling+p.Quarantined+p.Reserved != p.Size || p.Free > p.Size {
 			s.failf("states do not add up: %+v", p)
 		}

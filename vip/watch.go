@@ -126,6 +126,9 @@ func (n *news) since(from uint64) ([]Event, error) {
 func (a *Allocator) tell(e *entry, was *tenure, wasState State, now time.Time) {
 	kind := Renewed
 	switch {
+	case e.lease == nil && was != nil && wasState == Leased: // the store was put back to before it
+		a.news.add(happened{Ended, now, was, e.state, e.pool})
+		return
 	case e.lease == nil:
 		return
 	case e.state == Leased && (was == nil || was.ID != e.lease.ID || wasState != Leased):

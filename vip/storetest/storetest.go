@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 		"disjoint writers":        disjointWriters,
 		"allocator: claimers":     claimers,
 		"allocator: lost answers": lostAnswers,
+		"allocator: one owner":    oneOwner,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -258,12 +259,17 @@ func disjointWriters(t *testing.T, s vip.Store) {
 
 func allocator(t *testing.T, s vip.Store) *vip.Allocator {
 	t.Helper()
+	return configured(t, s, vip.Config{})
+}
+
+func configured(t *testing.T, s vip.Store, cfg vip.Config) *vip.Allocator {
+	t.Helper()
 	p, err := vip.ParsePool("p", "10.0.0.0/26")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.CoolDown = -1
-	a, err := vip.New(t.Context(), s, []vip.Pool{p}, vip.Config{})
+	a, err := vip.New(t.Context(), s, []vip.Pool{p}, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,6 +308,34 @@ func claimers(t *testing.T, s vip.Store) {
 	for _, l := range allocator(t, s).List(vip.Query{}) {
 		if holder[l.Addr.String()] != l.Owner.Task {
 			t.Errorf("%s: the store has task %s, given was %s", l.Addr, l.Owner.Task, holder[l.Addr.String()])
+		}
+	}
+}
+
+// oneOwner: a task that asks two allocators at once has one lease; when it has given that back, whom it asks next knows.
+func oneOwner(t *testing.T, s vip.Store) {
+	both := []*vip.Allocator{configured(t, s, vip.Config{Shared: true}), configured(t, s, vip.Config{Shared: true})}
+	for round := range 3 {
+		var mu sync.Mutex
+		leases := map[string]vip.Lease{}
+		var wg sync.WaitGroup
+		for c := range 40 {
+			wg.Go(func() {
+				task := fmt.Sprint("T", c/4)
+				l, err := both[c%2].Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
+				mu.Lock()
+				defer mu.Unlock()
+				if other, ok := leases[task]; err != nil || ok && other.ID != l.ID {
+					t.Errorf("round %d: task %s has %s and gets %s, %v", round, task, other.ID, l.ID, err)
+				}
+				leases[task] = l
+			})
+		}
+		wg.Wait()
+		for _, l := range leases {
+			if _, err := both[round%2].Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+				t.Errorf("round %d: release %s: %v", round, l.ID, err)
+			}
 		}
 	}
 }

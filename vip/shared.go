@@ -1,0 +1,165 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// With Config.Shared each task that has, or was the last to have, an address has a record that names those addresses. An
+// allocation compares it like the address itself, so that two allocators cannot give one owner two leases. The record may
+// name too many addresses, never too few.
+const (
+	ownerPrefix    = "owner/"
+	defaultRefresh = 5 * time.Second
+	forgetAtOnce   = 64 // records of owners deleted in one sweep
+)
+
+// claim is the owner's record as it was read for an allocation.
+type claim struct {
+	key   string
+	addrs []netip.Addr
+	rev   uint64
+}
+
+// claimOf reads the record of a task, and the addresses that it names, which are settled. It is called, and returns, with mu
+// held.
+func (a *Allocator) claimOf(ctx context.Context, task string) (claim, error) {
+	for {
+		c, held, err := a.readClaim(ctx, task)
+		if err == nil {
+			err = a.learn(ctx, held)
+		}
+		again := false
+		for i := 0; i < len(held) && err == nil && !again; i++ {
+			// while a commit of this allocator is under way, or in doubt, what was read of its address is not taken over
+			if e := a.x.byKey(held[i].Key); e != nil {
+				again, err = a.settle(ctx, e)
+			}
+		}
+		if err != nil {
+			return c, fmt.Errorf("leases of task %q: %w", task, err)
+		}
+		if !again {
+			return c, nil
+		}
+	}
+}
+
+// readClaim reads without mu, and returns with it held.
+func (a *Allocator) readClaim(ctx context.Context, task string) (c claim, held []Record, err error) {
+	c.key = ownerPrefix + task
+	var keys []string
+	for e := a.x.live[task]; e != nil; e = e.next { // which the record names, unless the store was put back
+		keys = append(keys, e.key)
+	}
+	a.mu.Unlock()
+	defer a.mu.Lock()
+	found, err := a.store.Get(ctx, c.key)
+	if err != nil {
+		return c, nil, err
+	}
+	c.rev = found[0].Revision
+	if c.addrs, err = parseOwned(found[0].Value); err != nil {
+		return c, nil, fmt.Errorf("record %q: %w", c.key, err)
+	}
+	for _, addr := range c.addrs {
+		if key := addrPrefix + addr.String(); !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) > 0 {
+		held, err = a.store.Get(ctx, keys...)
+	}
+	return c, held, err
+}
+
+// with is the change that adds the picked addresses to the claim and drops those that others have had since.
+func (a *Allocator) with(c claim, task string, picked []*entry) *Change {
+	owned := slices.DeleteFunc(c.addrs, func(addr netip.Addr) bool { return !a.owns(task, addr) })
+	for _, e := range picked {
+		owned = append(owned, e.addr)
+	}
+	slices.SortFunc(owned, netip.Addr.Compare)
+	var value strings.Builder
+	for _, addr := range slices.Compact(owned) {
+		fmt.Fprintln(&value, addr)
+	}
+	return &Change{Key: c.key, Value: []byte(value.String()), Revision: c.rev}
+}
+
+func parseOwned(value []byte) (addrs []netip.Addr, err error) {
+	for line := range strings.Lines(string(value)) {
+		addr, err := netip.ParseAddr(strings.TrimSpace(line))
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+// owns says whether the last tenure of the address is, or may be, the task's.
+func (a *Allocator) owns(task string, addr netip.Addr) bool {
+	e := a.x.entries[addr]
+	return e != nil && (e.busy || e.unsure != nil || e.lease != nil && e.lease.Owner.Task == task)
+}
+
+// refresh reads what other allocators did, unless that is less than so long ago. It is called, and returns, with mu held.
+func (a *Allocator) refresh(ctx context.Context, age time.Duration) (bool, error) {
+	now := a.cfg.Now()
+	if !a.cfg.Shared || now.Sub(a.refreshed).Abs() < age {
+		return false, nil
+	}
+	a.refreshed = now
+	return true, a.catchUp(ctx)
+}
+
+// findForgotten notes the tasks whose record names no address that is still theirs.
+func (a *Allocator) findForgotten(ctx context.Context) error {
+	records, err := a.store.List(ctx, ownerPrefix)
+	if err != nil {
+		return fmt.Errorf("load owners: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range records {
+		task := strings.TrimPrefix(r.Key, ownerPrefix)
+		owned, err := parseOwned(r.Value)
+		if err != nil {
+			return fmt.Errorf("load owners: record %q: %w", r.Key, err)
+		}
+		if !slices.ContainsFunc(owned, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
+			a.forgotten = append(a.forgotten, task)
+		}
+	}
+	return nil
+}
+
+// forget deletes the records of tasks whose addresses others have had since. It is called, and returns, with mu held.
+func (a *Allocator) forget(ctx context.Context) error {
+	for left := min(forgetAtOnce, len(a.forgotten)); left > 0 && len(a.forgotten) > 0; left-- {
+		task := a.forgotten[0]
+		a.forgotten = a.forgotten[1:]
+		c, err := a.claimOf(ctx, task)
+		if err != nil {
+			a.forgotten = append(a.forgotten, task)
+			return err
+		}
+		if c.rev == 0 || a.claims[task] != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
+			continue
+		}
+		a.mu.Unlock()
+		_, err = a.store.Commit(ctx, Change{Key: c.key, Revision: c.rev})
+		a.mu.Lock()
+		if err != nil && !errors.Is(err, ErrRevision) { // which means that the task has come back
+			a.forgotten = append(a.forgotten, task)
+			return fmt.Errorf("forget task %q: %w", task, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package vip_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+func TestAllocatorsThatShareAStoreSeeWhatTheOthersDid(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")
+	p.CoolDown, p.Quotas = -1, map[string]int{"team": 1}
+	cfg := vip.Config{Shared: true, Refresh: 5 * time.Second}
+	a, b := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
+	team := func(task string) vip.Request { return vip.Request{Owner: vip.Owner{Task: task, Team: "team"}} }
+
+	l := allocate(t, a, team("T1"))
+	require.Equal(t, l, allocate(t, b, team("T1")), "the same owner")
+	_, err := b.Allocate(t.Context(), team("T2"))
+	require.ErrorIs(t, err, vip.ErrQuota)
+	release(t, a, l)
+	c.Add(time.Second)
+	allocate(t, b, team("T2"))
+
+	from := a.Revision()
+	require.Empty(t, a.Locate(vip.Query{Task: "T2"}), "not yet")
+	c.Add(5 * time.Second)
+	require.NoError(t, a.Sweep(t.Context()))
+	require.Len(t, a.Locate(vip.Query{Task: "T2"}), 1)
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	require.Equal(t, vip.Allocated, events[len(events)-1].Kind)
+	require.Equal(t, conserved(t, a), conserved(t, b))
+}
+
+// Two that ask two allocators for the last address: the one who is not given it learns that there is none.
+func TestAllocatorsThatShareAStoreRunOutTogether(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
+	a, b := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p)
+	l := allocate(t, a, vip.Request{Owner: owner("T1")})
+	_, err := b.Allocate(t.Context(), vip.Request{Owner: owner("T2")})
+	require.ErrorIs(t, err, vip.ErrExhausted)
+	release(t, a, l)
+	c.Add(vip.DefaultCoolDown)
+	require.NotEqual(t, l.ID, allocate(t, b, vip.Request{Owner: owner("T2")}).ID)
+	_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
+	require.ErrorIs(t, err, vip.ErrFenced)
+}
+
+// The records of owners go with the last address that they had.
+func TestForgottenOwnersLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
+	p.CoolDown = -1
+	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	owners := func() []string {
+		records, err := store.List(t.Context(), "owner/")
+		require.NoError(t, err)
+		var all []string
+		for _, r := range records {
+			all = append(all, r.Key)
+		}
+		return all
+	}
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("T2")}))
+	allocate(t, a, vip.Request{Owner: owner("T3")})
+	require.NoError(t, a.Sweep(t.Context()))
+	require.Equal(t, []string{"owner/T3"}, owners())
+}
+
+// A store that was put back to a backup has lost what came after it. What the allocators promised since then is fenced; an
+// id of then is not given again.
+func TestStoreThatIsPutBack(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), &rewound{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
+	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	kept := allocate(t, a, vip.Request{Owner: owner("T1")})
+	store.backUp(t)
+	lost := allocate(t, a, vip.Request{Owner: owner("T2")})
+	store.putBack(t)
+
+	c.Add(time.Second)
+	got := allocate(t, a, vip.Request{Owner: owner("T3")})
+	require.Equal(t, lost.Addr, got.Addr)
+	_, err := a.Release(t.Context(), lost.ID, lost.Generation, "")
+	require.ErrorIs(t, err, vip.ErrFenced)
+	_, err = a.Renew(t.Context(), kept.ID, kept.Generation, 0)
+	require.NoError(t, err)
+
+	store.putBack(t)
+	from := a.Revision()
+	c.Add(time.Minute)
+	require.NoError(t, a.Sweep(t.Context()))
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	last := events[len(events)-1]
+	require.Equal(t, []any{vip.Ended, got.ID}, []any{last.Kind, last.Lease.ID})
+	conserved(t, a)
+	require.Len(t, a.List(vip.Query{}), 1)
+}
+
+// rewound is a store that can be put back; its revisions go on growing.
+type rewound struct {
+	vip.Store
+	backup []vip.Record
+}
+
+func (r *rewound) backUp(t *testing.T) {
+	var err error
+	r.backup, err = r.List(t.Context(), "")
+	require.NoError(t, err)
+}
+
+func (r *rewound) putBack(t *testing.T) {
+	now, err := r.List(t.Context(), "")
+	require.NoError(t, err)
+	var changes []vip.Change
+	for _, rec := range now {
+		changes = append(changes, vip.Change{Key: rec.Key, Revision: vip.AnyRevision})
+	}
+	_, err = r.Commit(t.Context(), changes...)
+	require.NoError(t, err)
+	for _, rec := range r.backup {
+		_, err = r.Commit(t.Context(), vip.Change{Key: rec.Key, Value: rec.Value})
+		require.NoError(t, err)
+	}
+}
