@@ -40,9 +40,11 @@ type Rules struct {
 	// Resolver is the argument of every resolver directive. Empty removes them: then a name that no upstream has is
 	// answered with 502.
 	Resolver string `json:"resolver,omitempty"`
-	// Drop names blocks of the main context that are left out. "stream" and "mail" in the tree are errors unless they are
-	// named here: nothing maps their upstreams.
+	// Drop names directives and blocks that are left out: blocks of the main context other than events and http, such as
+	// "stream" and "mail", whose upstreams nothing maps, and what would be refused because it may connect to something.
 	Drop []string `json:"drop,omitempty"`
+	// Accept names directives that would be refused because they may connect to something, and that stay as they are.
+	Accept []string `json:"accept,omitempty"`
 	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
 	// give way to 404: they are production's monitoring, and some of them change upstreams.
 	KeepStatus []string `json:"keep_status,omitempty"`

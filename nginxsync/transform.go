@@ -169,9 +169,10 @@ func (t *transform) note(d *conf.Directive, rule, reason string) {
 type kind uint8
 
 const (
-	plainRules kind = 1 << iota // everywhere
-	httpRules                   // in the http context
-	wanted                      // in transform.below
+	plainRules  kind = 1 << iota // everywhere
+	addressRule                  // everywhere, about connections
+	httpRules                    // in the http context
+	wanted                       // in transform.below
 )
 
 func (t *transform) kind(name string) kind {
@@ -179,10 +180,13 @@ func (t *transform) kind(name string) kind {
 	if ok {
 		return k
 	}
-	if name == "include" || writes[name] || reads[name] || code(name) || egresses[name] || statusPages[name] || secretive[name] {
+	if name == "include" || writes[name] || reads[name] || code(name) || own[name] || statusPages[name] || secretive(name) {
 		k |= plainRules
 	}
-	if passes[name] || keys[name] {
+	if addressed(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name) {
+		k |= addressRule
+	}
+	if passes(name) || keys[name] {
 		k |= httpRules
 	}
 	if name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from" {
@@ -235,7 +239,11 @@ func (t *transform) run() {
 	matter := make([]conf.Node, 0, size/64)
 	for n := range t.tree.All() {
 		k := t.kind(n.Name())
-		if k == 0 {
+		if k == 0 || inData(n) && n.Name() != "include" || t.givesWay(n) || t.dropped(n) {
+			continue
+		}
+		if k == addressRule {
+			t.connects(n)
 			continue
 		}
 		matter = append(matter, n)
@@ -243,7 +251,7 @@ func (t *transform) run() {
 			t.below[n.Name()] = append(t.below[n.Name()], n)
 		}
 	}
-	t.changes = make([]Change, 0, len(matter)/2)
+	t.changes = slices.Grow(t.changes, len(matter)/2)
 	t.upstreams = make(map[string]bool, len(t.below["upstream"]))
 	for _, n := range t.below["upstream"] {
 		t.upstreams[strings.ToLower(n.Arg(0))] = true
@@ -252,6 +260,9 @@ func (t *transform) run() {
 	t.main()
 	for _, n := range matter {
 		k := t.kind(n.Name())
+		if k&addressRule != 0 {
+			t.connects(n)
+		}
 		if k&plainRules != 0 {
 			t.code(n)
 			t.paths(n)

@@ -13,7 +13,8 @@ const vipVariable = "$sluice_vip"
 // begin to because the VIP was added.
 var neverEmpty = set("$binary_remote_addr", "$remote_addr", "$host", "$uri", "$request_uri", "$server_addr", "$connection")
 
-var keys = set("proxy_cache_key", "fastcgi_cache_key", "uwsgi_cache_key", "scgi_cache_key", "memcached_key", "limit_req_zone", "limit_conn_zone")
+var keys = set("proxy_cache_key", "fastcgi_cache_key", "uwsgi_cache_key", "scgi_cache_key", "memcached_key", "limit_req_zone", "limit_conn_zone",
+	"proxy_store", "fastcgi_store", "uwsgi_store", "scgi_store")
 
 // keyed adds the VIP to keys under which versions would share a cached page or a limit.
 func (t *transform) keyed(n conf.Node) {
@@ -21,6 +22,11 @@ func (t *transform) keyed(n conf.Node) {
 	case "proxy_cache_key", "fastcgi_cache_key", "uwsgi_cache_key", "scgi_cache_key", "memcached_key":
 		t.edit.ReplaceArg(n.Directive, 0, n.Arg(0)+vipVariable)
 		t.changed(n.Directive, "cache-key", "a page of one version must not be served on the VIP of another")
+	case "proxy_store", "fastcgi_store", "uwsgi_store", "scgi_store":
+		if n.Arg(0) != "off" {
+			t.edit.ReplaceArgs(n.Directive, "off")
+			t.changed(n.Directive, "cache-key", "%s: a page of one version must not be stored for the VIP of another", n.Name())
+		}
 	case "limit_req_zone", "limit_conn_zone":
 		key := n.Arg(0)
 		if neverEmpty[key] || !strings.HasPrefix(key, "$") {

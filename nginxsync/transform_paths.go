@@ -16,10 +16,8 @@ func (t *transform) main() {
 		name := n.Name()
 		value, named := t.rules.Main[name]
 		switch {
-		case slices.Contains(t.rules.Drop, name):
-			t.edit.Remove(n.Directive)
-			t.changed(n.Directive, "drop", "%s is left out", name)
-		case (name == "stream" || name == "mail") && n.IsBlock():
+		case slices.Contains(t.rules.Drop, name): // done
+		case n.IsBlock() && name != "http" && name != "events":
 			t.refuse(n.Directive, "%s block: nothing maps its upstreams; name it in the rules under drop to leave it out", name)
 		case !named || name == "load_module":
 		case value == "" || set[name]:
@@ -63,7 +61,7 @@ func (t *transform) modules() string {
 var (
 	writes = set("access_log", "error_log", "pid", "lock_file", "client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path",
 		"uwsgi_temp_path", "scgi_temp_path", "proxy_cache_path", "fastcgi_cache_path", "uwsgi_cache_path", "scgi_cache_path",
-		"proxy_store", "fastcgi_store", "uwsgi_store", "scgi_store", "google_perftools_profiles", "working_directory")
+		"google_perftools_profiles", "working_directory")
 	reads = set("ssl_certificate", "ssl_certificate_key", "ssl_dhparam", "ssl_client_certificate", "ssl_trusted_certificate", "ssl_crl",
 		"ssl_password_file", "ssl_session_ticket_key", "ssl_stapling_file", "auth_basic_user_file", "root", "alias", "load_module",
 		"proxy_ssl_certificate", "proxy_ssl_certificate_key", "proxy_ssl_trusted_certificate", "proxy_ssl_crl", "proxy_ssl_password_file",
@@ -87,9 +85,6 @@ func (t *transform) paths(n conf.Node) {
 	if _, ok := t.rules.Main[name]; ok && len(n.Parents) == 0 {
 		return
 	}
-	if len(n.Parents) == 1 && slices.Contains(t.rules.Drop, n.Parents[0].Name()) || slices.Contains(t.rules.Drop, name) && len(n.Parents) == 0 {
-		return
-	}
 	value := n.Arg(0)
 	switch {
 	case name == "include" && path.IsAbs(value):
@@ -103,7 +98,7 @@ func (t *transform) paths(n conf.Node) {
 	case !writes[name] && !reads[name], n.NumArgs() == 0:
 		return
 	}
-	if (name == "access_log" || name == "proxy_store" || name == "error_log") && (value == "off" || value == "on" || value == "stderr") {
+	if (name == "access_log" || name == "error_log") && (value == "off" || value == "on" || value == "stderr") {
 		return
 	}
 	if to, ok := t.mapped(value); ok {
@@ -139,40 +134,6 @@ func (t *transform) mapped(value string) (string, bool) {
 		return to, true
 	}
 	return to + value[len(best):], true
-}
-
-// code reports whether a directive holds a program.
-func code(name string) bool {
-	return strings.Contains(name, "_by_lua") || strings.HasPrefix(name, "perl") || strings.HasPrefix(name, "js_")
-}
-
-var egresses = set("resolver", "ssl_stapling", "ssl_ocsp")
-
-// code refuses programs in the configuration unless the rules trust them.
-func (t *transform) code(n conf.Node) {
-	name := n.Name()
-	if code(name) && !t.rules.TrustCode {
-		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", name)
-	}
-}
-
-// egress takes away what talks to others on Nginx's own account.
-func (t *transform) egress(n conf.Node) {
-	switch n.Name() {
-	case "resolver":
-		if t.rules.Resolver == "" {
-			t.edit.Remove(n.Directive)
-			t.changed(n.Directive, "resolver", "production's resolver is removed: a name that no upstream has stays unresolved")
-			return
-		}
-		t.edit.ReplaceArgs(n.Directive, strings.Fields(t.rules.Resolver)...)
-		t.changed(n.Directive, "resolver", "the resolver is %s", t.rules.Resolver)
-	case "ssl_stapling", "ssl_ocsp":
-		if n.Arg(0) != "off" {
-			t.edit.ReplaceArgs(n.Directive, "off")
-			t.changed(n.Directive, "egress", "%s would ask the certificate's issuer", n.Name())
-		}
-	}
 }
 
 // variables defines $sluice_vip, the VIP of the request, and what AllowClients needs.

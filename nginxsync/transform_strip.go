@@ -1,6 +1,8 @@
 package nginxsync
 
 import (
+	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,11 +30,27 @@ func (t *transform) status(n conf.Node) {
 }
 
 // secretName is a header, a parameter or a variable whose value is one.
-var secretName = regexp.MustCompile(`(?i)authorization|api[-_]?key|access[-_]?key|token|secret|passw|credential|private[-_]?key|signing[-_]?key`)
+var secretName = regexp.MustCompile(`(?i)authorization|api[-_]?key|access[-_]?key|token|secret|passw|credential|private[-_]?key|signing[-_]?key|session[-_]?key`)
 
-// secretive are the directives that may hold one.
-var secretive = set("proxy_set_header", "grpc_set_header", "fastcgi_param", "uwsgi_param", "scgi_param", "add_header", "set", "secure_link_secret",
-	"secure_link_md5", "env", "map")
+// holders are the directives whose argument, from the second on, is the value of the name before it.
+var holders = set("proxy_set_header", "grpc_set_header", "fastcgi_param", "uwsgi_param", "scgi_param", "add_header", "set")
+
+// urls are the directives whose arguments may have a secret in a query, as token=… has.
+var urls = set("proxy_pass", "rewrite", "return", "set", "proxy_set_header", "fastcgi_param", "uwsgi_param", "scgi_param")
+
+// secretive reports whether a directive may hold a secret.
+func secretive(name string) bool {
+	switch name {
+	case "secure_link_secret", "secure_link_md5", "env", "map", "if", "more_set_headers", "more_set_input_headers":
+		return true
+	}
+	return holders[name] || urls[name] || secretDirective(name)
+}
+
+// secretDirective reports whether a directive itself is named after the secret that it holds, such as aws_secret_key.
+func secretDirective(name string) bool {
+	return name != "server_tokens" && !strings.HasSuffix(name, "_file") && !strings.HasPrefix(name, "ssl_") && !strings.Contains(name, "_ssl_") && secretName.MatchString(name)
+}
 
 // secret reports whether what has the name has a secret for a value.
 func (t *transform) secret(name string) bool {
@@ -54,44 +72,105 @@ const shortSecret = 8
 
 // secrets replaces the values of secrets that stand in the text. A value that consists of variables is none.
 func (t *transform) secrets(n conf.Node) {
-	name, value := "", 1
-	switch n.Name() {
-	case "proxy_set_header", "grpc_set_header", "fastcgi_param", "uwsgi_param", "scgi_param", "add_header":
-		name = n.Arg(0)
-	case "set":
-		if len(n.Arg(1)) < shortSecret {
-			return
-		}
-		name = n.Arg(0)
-	case "secure_link_secret", "secure_link_md5":
-		name, value = n.Name(), 0
-	case "env":
+	name := n.Name()
+	switch {
+	case name == "secure_link_secret", name == "secure_link_md5":
+		t.strip(n, 0, name)
+	case name == "env":
 		t.env(n)
-		return
-	case "map":
+	case name == "map":
 		t.secretMap(n)
-		return
-	default:
+	case name == "if":
+		t.secretCondition(n)
+	case name == "more_set_headers", name == "more_set_input_headers":
+		for i := range n.NumArgs() {
+			if header, value, ok := strings.Cut(n.Arg(i), ":"); ok && (t.secret(header) || t.secretValue(strings.TrimSpace(value))) {
+				value = strings.TrimLeft(value, " ")
+				t.stripTo(n, i, header, header+": "+t.stripped(header, value))
+			}
+		}
+	case secretDirective(name):
+		if n.NumArgs() > 0 && !path.IsAbs(n.Arg(n.NumArgs()-1)) {
+			t.strip(n, n.NumArgs()-1, name)
+		}
+	case holders[name] && n.NumArgs() > 1 && (t.secret(n.Arg(0)) && (name != "set" || len(n.Arg(1)) >= shortSecret) || t.secretValue(n.Arg(1))):
+		t.strip(n, 1, n.Arg(0))
+	case urls[name]:
+		for i := range n.NumArgs() {
+			if to := t.secretQuery(n.Arg(i)); to != n.Arg(i) {
+				t.stripTo(n, i, "a parameter", to)
+			}
+		}
+	}
+}
+
+// secretValue reports whether a value is one for which a name says nothing: "Basic dXNlcjpw" in any header or variable.
+func (t *transform) secretValue(value string) bool {
+	scheme, rest, ok := strings.Cut(value, " ")
+	return ok && (strings.EqualFold(scheme, "basic") || strings.EqualFold(scheme, "bearer")) && len(rest) >= shortSecret &&
+		!strings.ContainsAny(rest, " $")
+}
+
+// queryParameter is a literal value in a query.
+var queryParameter = regexp.MustCompile(`([?&])([A-Za-z0-9_.-]+)=([^&$\s#]+)`)
+
+// secretQuery is the text with the secrets of a query in it replaced.
+func (t *transform) secretQuery(text string) string {
+	if !strings.Contains(text, "=") {
+		return text
+	}
+	return queryParameter.ReplaceAllStringFunc(text, func(match string) string {
+		m := queryParameter.FindStringSubmatch(match)
+		if !t.secret(m[2]) || len(m[3]) < shortSecret {
+			return match
+		}
+		return m[1] + m[2] + "=" + t.stripped(m[2], m[3])
+	})
+}
+
+// secretCondition strips what a condition compares a secret with: if ($http_x_api_key != "…").
+func (t *transform) secretCondition(n conf.Node) {
+	args := n.Args()
+	op := slices.IndexFunc(args, func(a string) bool { return a == "=" || a == "!=" })
+	if op < 1 || op+1 >= len(args) || !t.secret(args[op-1]) {
 		return
 	}
-	if value == 1 && !t.secret(name) || n.NumArgs() <= value {
+	name, raw, tail := strings.TrimPrefix(args[op-1], "("), args[op+1], ""
+	if op+2 == len(args) { // without quotes the parenthesis belongs to the word
+		raw, tail = strings.TrimSuffix(raw, ")"), ")"
+	}
+	if len(raw) < shortSecret {
 		return
 	}
-	t.strip(n, value, name)
+	to := t.stripped(name, raw)
+	if to == raw {
+		return
+	}
+	t.edit.ReplaceRawArg(n.Directive, op+1, conf.Quote(to)+tail)
+	t.changed(n.Directive, "secret", "the value of %s stays in production", name)
 }
 
 // strip replaces what is literal in the argument.
 func (t *transform) strip(n conf.Node, i int, name string) {
-	old := n.Arg(i)
-	to, ok := t.rules.Secrets[strings.ToLower(name)]
-	if !ok {
-		to = literals(old)
+	if i < n.NumArgs() {
+		t.stripTo(n, i, name, t.stripped(name, n.Arg(i)))
 	}
-	if to == old {
+}
+
+func (t *transform) stripTo(n conf.Node, i int, name, to string) {
+	if to == n.Arg(i) {
 		return
 	}
 	t.edit.ReplaceArg(n.Directive, i, to)
 	t.changed(n.Directive, "secret", "the value of %s stays in production", name)
+}
+
+// stripped is what takes the place of the secret of the name.
+func (t *transform) stripped(name, value string) string {
+	if to, ok := t.rules.Secrets[strings.ToLower(name)]; ok {
+		return to
+	}
+	return literals(value)
 }
 
 // flags are values that steer the configuration and are no secrets.
@@ -135,22 +214,28 @@ func (t *transform) env(n conf.Node) {
 	if !ok || !t.secret(name) || value == "" {
 		return
 	}
-	to, ok := t.rules.Secrets[strings.ToLower(name)]
-	if !ok {
-		to = stripped
-	}
-	t.edit.ReplaceArg(n.Directive, 0, name+"="+to)
-	t.changed(n.Directive, "secret", "the value of %s stays in production", name)
+	t.stripTo(n, 0, name, name+"="+t.stripped(name, value))
 }
 
-// secretMap strips the values of a map that yields a secret.
+// secretMap strips the values of a map that yields a secret, and the keys of one that looks a secret up.
 func (t *transform) secretMap(n conf.Node) {
-	if !t.secret(n.Arg(1)) {
-		return
-	}
+	yields, looks := t.secret(n.Arg(1)), t.secret(n.Arg(0))
+	keys := 0
 	for c := range n.Children() {
-		if c.NumArgs() == 1 && c.Name() != "include" && len(c.Arg(0)) >= shortSecret {
+		if c.NumArgs() != 1 || c.Name() == "include" {
+			continue
+		}
+		if yields && len(c.Arg(0)) >= shortSecret {
 			t.strip(c, 0, n.Arg(1))
+		}
+		if key := c.Name(); looks && len(key) >= shortSecret && !strings.HasPrefix(key, "~") {
+			keys++
+			to, ok := t.rules.Secrets[strings.ToLower(n.Arg(0))]
+			if !ok || keys > 1 {
+				to = fmt.Sprintf("%s-%d", stripped, keys)
+			}
+			t.edit.Rename(c.Directive, to)
+			t.changed(c.Directive, "secret", "the value of %s stays in production", n.Arg(0))
 		}
 	}
 }

@@ -12,7 +12,11 @@ import (
 )
 
 // methods are the balancing directives of an upstream: the driver takes their place.
-var methods = set("least_conn", "ip_hash", "hash", "random", "least_time", "fair", "sticky", "balancer_by_lua_block", "balancer_by_lua_file", "balancer_by_lua")
+var methods = set("least_conn", "ip_hash", "hash", "random", "least_time", "fair", "sticky", "session_sticky", "consistent_hash", "ewma",
+	"balancer_by_lua_block", "balancer_by_lua_file", "balancer_by_lua")
+
+// pooling are the directives of an upstream that stay: what they hold is the test Nginx's own.
+var pooling = set("keepalive", "keepalive_requests", "keepalive_timeout", "keepalive_time", "zone", "include")
 
 func (t *transform) upstream(n conf.Node) {
 	dynamic := t.rules.Snippets.Upstream
@@ -49,6 +53,9 @@ func (t *transform) upstream(n conf.Node) {
 			} else {
 				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it and balances round robin", c.Name())
 			}
+		case !pooling[c.Name()] && !slices.Contains(t.rules.Accept, c.Name()):
+			t.edit.Remove(c.Directive)
+			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances", c.Name())
 		}
 		if first == nil && direct && (c.Name() == "server" || c.Name() == "include" || strings.HasPrefix(c.Name(), "keepalive")) {
 			first = c.Directive
@@ -115,11 +122,14 @@ func (t *transform) staticServer(server conf.Node) {
 	}
 }
 
-var passes = set("proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "memcached_pass", "redis_pass", "redis2_pass", "ajp_pass", "drizzle_pass", "postgres_pass")
+// passes reports whether the argument of a directive is where requests go to: proxy_pass and its kind, of any module.
+func passes(name string) bool {
+	return strings.HasSuffix(name, "_pass") && name != "upload_pass" // which names a location
+}
 
 // pass lets a request go to an upstream of the tree, or to what the rules map its target to, and nowhere else.
 func (t *transform) pass(n conf.Node) {
-	if !passes[n.Name()] || n.NumArgs() == 0 {
+	if !passes(n.Name()) || n.NumArgs() == 0 {
 		return
 	}
 	scheme, target, rest := splitTarget(n.Arg(0))
@@ -148,6 +158,9 @@ func (t *transform) pass(n conf.Node) {
 			return
 		}
 		t.addUpstream(to)
+	}
+	if scheme == "" && n.Name() == "proxy_pass" {
+		scheme = "http://" // the expression had it
 	}
 	t.edit.ReplaceArg(n.Directive, 0, scheme+to+rest)
 	t.changed(n.Directive, "pass", "%s is mapped to %s", target, to)
