@@ -1,12 +1,6 @@
 package bench
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -98,53 +92,4 @@ func BenchmarkParseWriteGonginx(b *testing.B) {
 func BenchmarkTransform(b *testing.B) {
 	text := Tree(10_000, 5_000)
 	measure(b, text, transformer(b, text))
-}
-
-// TestTable prints one row for each size: the median of rounds in which all are measured in turn. Nothing is asserted.
-func TestTable(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a measurement, not a test")
-	}
-	fmt.Printf("%8s %9s %9s %14s %14s %14s %12s\n", "servers", "upstreams", "MB", "parse+write", "gonginx", "transform", "nginx -t")
-	for _, servers := range []int{1, 10, 100, 1_000, 5_000, 10_000, 50_000} {
-		upstreams := max(servers/2, 3)
-		text := Tree(servers, upstreams)
-		dir := t.TempDir()
-		name := filepath.Join(dir, "nginx.conf")
-		if err := os.WriteFile(name, []byte("pid "+dir+"/pid;\n"+text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		rounds := 3
-		if servers > 10_000 {
-			rounds = 1
-		}
-		work := []func(){
-			func() { parseWrite(t, text) },
-			func() { peerParseWrite(t, text) },
-			transformer(t, text),
-			func() {
-				if servers > 10_000 {
-					return // minutes of work that say nothing new
-				}
-				if out, err := exec.Command("nginx", "-t", "-q", "-p", dir, "-c", name, "-e", "/dev/null").CombinedOutput(); err != nil {
-					t.Fatalf("%v: %s", err, out)
-				}
-			},
-		}
-		times := make([][]time.Duration, len(work))
-		for range rounds {
-			for i, f := range work {
-				runtime.GC()
-				start := time.Now()
-				f()
-				times[i] = append(times[i], time.Since(start))
-			}
-		}
-		fmt.Printf("%8d %9d %9.2f", servers, upstreams, float64(len(text))/1e6)
-		for i := range work {
-			slices.Sort(times[i])
-			fmt.Printf(" %14s", times[i][rounds/2].Round(10*time.Microsecond))
-		}
-		fmt.Println()
-	}
 }
