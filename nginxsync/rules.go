@@ -49,8 +49,8 @@ type Rules struct {
 	// give way to 404: they are production's monitoring, and some of them change upstreams.
 	KeepStatus []string `json:"keep_status,omitempty"`
 	// Secrets are the values that take the place of secrets in the text: by the name of the header, parameter or variable, in
-	// lower case, such as "authorization" or "$api_token", or by that of the directive, such as "secure_link_secret". A secret
-	// that is not in the map becomes "stripped".
+	// lower case, such as "authorization" or "$api_token", or by that of the directive, such as "secure_link_secret". What is in
+	// the map is a secret whatever its name looks like. A secret that is not in the map becomes "stripped".
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own. Without it such code is an error.
 	TrustCode bool `json:"trust_code,omitempty"`

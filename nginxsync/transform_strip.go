@@ -56,7 +56,8 @@ func secretDirective(name string) bool {
 func (t *transform) secret(name string) bool {
 	yes, ok := t.secretly[name]
 	if !ok {
-		yes = secretName.MatchString(name)
+		_, named := t.rules.Secrets[strings.ToLower(strings.TrimPrefix(name, "("))]
+		yes = named || secretName.MatchString(name)
 		t.secretly[name] = yes
 	}
 	return yes
