@@ -101,9 +101,11 @@ local function parse(text)
     end
 end
 
+local running = false -- the worker has come to its event loop
+
 local function report()
     local id = ngx.worker.id()
-    if id then
+    if id and running then
         -- Always of the same length, so that the dictionary has the room once it had it.
         shm:safe_set("worker:" .. id, string.format("%010d %-37s %s", ngx.worker.pid(), loaded or "-", config.tree))
     end
@@ -202,8 +204,15 @@ end
 function routes.start()
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
     loaded, baseline, overlays, sets, known = nil, {}, {}, {}, {}
+    running = false
     load()
-    report()
+    -- Only now is the worker one that takes requests: code of the tree's own may run before that, and fail or hang.
+    ngx.timer.at(0, function(premature)
+        if not premature then
+            running = true
+            report()
+        end
+    end)
     ngx.timer.every(config.tick, function(premature)
         if not premature and shm:get("generation") ~= loaded then
             load()
