@@ -105,7 +105,7 @@ local running = false -- the worker has come to its event loop
 
 local function report()
     local id = ngx.worker.id()
-    if id and running then
+    if id and running and not ngx.worker.exiting() then
         -- Always of the same length, so that the dictionary has the room once it had it.
         shm:safe_set("worker:" .. id, string.format("%010d %-37s %s", ngx.worker.pid(), loaded or "-", config.tree))
     end
@@ -214,8 +214,13 @@ function routes.start()
         end
     end)
     ngx.timer.every(config.tick, function(premature)
-        if not premature and shm:get("generation") ~= loaded then
+        if premature then
+            return
+        end
+        if shm:get("generation") ~= loaded then
             load()
+        elseif running and (shm:get("worker:" .. ngx.worker.id()) or ""):sub(1, 10) ~= string.format("%010d", ngx.worker.pid()) then
+            report() -- one of the generation before was late
         end
     end)
 end
