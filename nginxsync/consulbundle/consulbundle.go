@@ -30,7 +30,8 @@ import (
 type Config struct {
 	Client *api.Client
 	Prefix string // of the keys, such as "nginx/production/"; a "/" at its end is added when it is missing
-	// Wait is how long a query blocks at most, up to ten minutes. The default is five minutes.
+	// Wait is how long a query blocks at most, up to ten minutes: a Consul that was restored from a snapshot, whose index is
+	// lower than before, is noticed after it at the latest. The default is one minute.
 	Wait time.Duration
 	// Settle is how long the keys must stay as they are before a change is believed. The default is half a second.
 	Settle time.Duration
@@ -55,7 +56,7 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Wait < 0 || cfg.Wait > 10*time.Minute {
 		return nil, fmt.Errorf("consul source: Wait %s, want at most 10m", cfg.Wait)
 	}
-	cfg.Wait = cmp.Or(cfg.Wait, 5*time.Minute)
+	cfg.Wait = cmp.Or(cfg.Wait, time.Minute)
 	cfg.Settle = cmp.Or(cfg.Settle, 500*time.Millisecond)
 	cfg.Interval = cmp.Or(cfg.Interval, time.Second)
 	if cfg.Now == nil {
