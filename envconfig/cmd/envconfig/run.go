@@ -70,17 +70,15 @@ func (c *command) run() error {
 		return err
 	}
 	signals := watchSignals()
-	if err := c.place(signals.ctx); err != nil {
-		return err
-	}
-	after, err := signals.release()
-	if err != nil {
+	if err := c.place(signals); err != nil {
 		return err
 	}
 	env := c.environ.Apply(c.env)
+	if err := signals.Err(); err != nil {
+		return err
+	}
 	if c.init.is(service.NeedsInit()) {
-		signals.addRest()
-		return c.supervise(service, env, after)
+		return c.supervise(service, env, watchAll())
 	}
 	return entry.Exec(service, env)
 }
@@ -109,7 +107,7 @@ func (c *command) supervise(service *entry.Command, env []string, signals <-chan
 }
 
 // activate puts the files in place.
-func (c *command) activate() error { return c.place(watchSignals().ctx) }
+func (c *command) activate() error { return c.place(watchSignals()) }
 
 func (c *command) place(ctx context.Context) error {
 	a := c.activator()

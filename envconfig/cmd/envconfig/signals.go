@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/caught"
 )
 
 // signalError is the signal that ended an activation.
@@ -16,67 +19,76 @@ func (e signalError) Error() string {
 	return fmt.Sprintf("stopped by signal %d (%v)", int(e), syscall.Signal(e))
 }
 
-// room for signals that come in one burst; the kernel keeps one of each kind pending at most.
-const signalRoom = 1024
+// stopping are the signals that ask a container to stop. Without a handler, process 1 would not react to some of them and
+// end with a wrong code on the others.
+var stopping = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT}
 
-// watcher catches signals from before the first change until the service runs. Without a handler, process 1 would not
-// react to some of them and end with a wrong code on the others.
-type watcher struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	caught chan os.Signal
-	quit   chan struct{}
-	done   chan struct{}
+// watch is a context that a stopping signal cancels.
+type watch struct {
+	context.Context
+	done func() <-chan struct{}
 }
 
-// watchSignals cancels its context on a signal that asks a container to stop.
-func watchSignals() *watcher {
-	w := &watcher{caught: make(chan os.Signal, signalRoom), quit: make(chan struct{}), done: make(chan struct{})}
-	w.ctx, w.cancel = context.WithCancelCause(context.Background())
-	w.add(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	go w.collect()
+// watchSignals begins to note the stopping signals.
+func watchSignals() watch {
+	caught.Start(stopping...)
+	w := watch{Context: context.Background()}
+	w.done = sync.OnceValue(w.poll)
 	return w
 }
 
-// add catches more signals. One that was ignored when this process began stays ignored, for the service as well.
-func (w *watcher) add(signals ...syscall.Signal) {
-	for _, s := range signals {
-		if !signal.Ignored(s) {
-			signal.Notify(w.caught, s)
-		}
+// Err returns the signal that has come.
+func (w watch) Err() error {
+	if s := caught.Has(stopping...); s != 0 {
+		return signalError(s)
 	}
+	return nil
 }
 
-// settled is how long a service has run when the signals that hardly anybody sends begin to be caught.
-const settled = 50 * time.Millisecond
+// Done is asked for only where a start has to wait for another.
+func (w watch) Done() <-chan struct{} { return w.done() }
 
-// addRest catches all signals that can be passed on to a service: all that can be caught but those by which the kernel
-// tells a process about itself. Each takes the runtime a change of threads, so those that are common come first, and the
-// real-time ones once the service has started. The Go runtime keeps the first of these, SIGRTMIN, to itself.
-func (w *watcher) addRest() {
-	w.add(syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTSTP)
+func (w watch) poll() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		for w.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		close(done)
+	}()
+	return done
+}
+
+// signalRoom is for signals that come in one burst; the kernel keeps one of each kind pending at most.
+const signalRoom = 1024
+
+// settled is how long a service has run when the Go runtime takes the signals over. Each takes it a change of threads, which
+// would make the start longer; those that come before are noted and passed on then.
+const settled = 20 * time.Millisecond
+
+// watchAll catches all signals that can be passed on to a service: all that can be caught but those by which the kernel
+// tells a process about itself. The Go runtime keeps the first of the real-time ones, SIGRTMIN, to itself. One that was
+// ignored when this process began stays ignored, for the service as well.
+func watchAll() <-chan os.Signal {
+	all := append([]syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTSTP,
+		syscall.SIGABRT, syscall.SIGALRM, syscall.SIGSTKFLT, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ,
+		syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO, syscall.SIGPWR, syscall.SIGSYS}, stopping...)
+	for s := syscall.Signal(35); s <= 64; s++ {
+		all = append(all, s)
+	}
+	caught.Start(all...)
+	signals := make(chan os.Signal, signalRoom)
 	time.AfterFunc(settled, func() {
-		w.add(syscall.SIGABRT, syscall.SIGALRM, syscall.SIGSTKFLT, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ,
-			syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO, syscall.SIGPWR, syscall.SIGSYS)
-		for s := syscall.Signal(35); s <= 64; s++ {
-			w.add(s)
+		for _, s := range all {
+			if !signal.Ignored(s) {
+				signal.Notify(signals, s)
+			}
+		}
+		caught.Stop()
+		for _, s := range caught.Take() {
+			signals <- s
 		}
 		giveBack()
 	})
-}
-
-func (w *watcher) collect() {
-	defer close(w.done)
-	select {
-	case s := <-w.caught:
-		w.cancel(signalError(s.(syscall.Signal)))
-	case <-w.quit:
-	}
-}
-
-// release ends the watch. It returns the channel that signals go on coming from, or the signal that asked to stop.
-func (w *watcher) release() (<-chan os.Signal, error) {
-	close(w.quit)
-	<-w.done
-	return w.caught, context.Cause(w.ctx)
+	return signals
 }

@@ -1,0 +1,56 @@
+package caught
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// action is the kernel's struct sigaction.
+type action struct {
+	handler, flags, restorer uintptr
+	mask                     uint64
+}
+
+const (
+	onStack  = 0x08000000 // SA_ONSTACK: the Go runtime has a signal stack on every thread
+	restart  = 0x10000000 // SA_RESTART
+	restorer = 0x04000000 // SA_RESTORER
+	ignored  = 1          // SIG_IGN
+)
+
+// before holds what the Go runtime had installed, by signal.
+var before = map[syscall.Signal]action{}
+
+// handlers returns the addresses of the handler and of what it returns to.
+func handlers() (handler, back uintptr)
+
+// Start begins to note the signals. One that is ignored stays ignored.
+func Start(signals ...syscall.Signal) {
+	handler, back := handlers()
+	for _, s := range signals {
+		var old action
+		if !set(s, nil, &old) || old.handler == ignored || old.handler == handler {
+			continue
+		}
+		before[s] = old
+		set(s, &action{handler: handler, flags: onStack | restart | restorer, restorer: back, mask: ^uint64(0)}, nil)
+	}
+}
+
+// Stop gives the signals back to the Go runtime, which has taken some of them already where [os/signal.Notify] was called
+// for them. Those that have come meanwhile are still there to be taken.
+func Stop() {
+	handler, _ := handlers()
+	for s, old := range before {
+		var now action
+		if set(s, nil, &now) && now.handler == handler {
+			set(s, &old, nil)
+		}
+	}
+	clear(before)
+}
+
+func set(s syscall.Signal, to, old *action) bool {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	return errno == 0
+}
