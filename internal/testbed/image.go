@@ -20,8 +20,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-
-	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
 // pauseImage holds the namespaces of a pod.
@@ -38,15 +36,8 @@ func BaseImage(t testing.TB, registry string) string {
 // buildkitd, buildctl and runc beside what BaseImage has. It needs a privileged container.
 func BuilderImage(t testing.TB, registry string) string {
 	t.Helper()
-	programs := []string{program(t, "rsync", "rsync"), program(t, "runc", "runc")}
-	for _, p := range []string{"buildkitd", "buildctl"} {
-		path, err := tools.Path(p)
-		if err != nil {
-			missing(t, p, err.Error())
-		}
-		programs = append(programs, path)
-	}
-	return push(t, registry+"/testbed/builder:1", program(t, "busybox", "busybox-static"), programs...)
+	return push(t, registry+"/testbed/builder:1", program(t, "busybox", "busybox-static"),
+		program(t, "rsync", "rsync"), program(t, "runc", "runc"), tool(t, "buildkitd"), tool(t, "buildctl"))
 }
 
 func push(t testing.TB, to, busybox string, programs ...string) string {

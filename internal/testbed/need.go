@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
 // missing ends a test that cannot have what it needs: it fails where everything is required, and is skipped elsewhere.
@@ -16,6 +18,16 @@ func missing(t testing.TB, what, how string) {
 		t.Fatalf("%s is missing, and SLUICE_TESTBED=require: %s", what, how)
 	}
 	t.Skipf("%s is missing: %s", what, how)
+}
+
+// tool is the path of a program that make tools builds.
+func tool(t testing.TB, name string) string {
+	t.Helper()
+	path, err := tools.Path(name)
+	if err != nil {
+		missing(t, name, err.Error())
+	}
+	return path
 }
 
 // program is the path of a program of a Debian package.

@@ -96,7 +96,13 @@ func (o *owner) end() error {
 // folder makes a folder for a server of a test. It is removed when the test has ended.
 func (o *owner) folder(t testing.TB, name string) string {
 	t.Helper()
-	dir, err := o.makeFolder(name)
+	return folderIn(t, o.dir, name)
+}
+
+// folderIn makes a folder in another one, as folder does.
+func folderIn(t testing.TB, parent, name string) string {
+	t.Helper()
+	dir, err := makeFolder(parent, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +115,10 @@ func (o *owner) folder(t testing.TB, name string) string {
 }
 
 // makeFolder makes a folder for a server that lives as long as the owner.
-func (o *owner) makeFolder(name string) (string, error) {
-	dir, err := os.MkdirTemp(o.dir, name+"-")
+func (o *owner) makeFolder(name string) (string, error) { return makeFolder(o.dir, name) }
+
+func makeFolder(parent, name string) (string, error) {
+	dir, err := os.MkdirTemp(parent, name+"-")
 	if err != nil {
 		return "", err
 	}

@@ -18,7 +18,7 @@ func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
 	t.Parallel()
 	o := own(t)
 	dir := o.folder(t, "shell")
-	p := o.start(t, dir, command{name: "shell", path: "/bin/sh", args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
+	p := start(t, dir, command{name: "shell", path: "/bin/sh", args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
 		ready: func(context.Context) error { _, err := os.Stat(filepath.Join(dir, "ready")); return err }})
 	children(t, dir)
 	p.Pause()
@@ -38,7 +38,7 @@ func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
 	t.Parallel()
 	o := own(t)
 	dir := o.folder(t, "hidden")
-	p := o.start(t, dir, command{name: "hidden", path: "/usr/bin/env", args: []string{"-i", "/bin/sh", "-c", "sleep 1000 & sleep 2000"}})
+	p := start(t, dir, command{name: "hidden", path: "/usr/bin/env", args: []string{"-i", "/bin/sh", "-c", "sleep 1000 & sleep 2000"}})
 	children(t, dir)
 	p.Kill()
 	require.Empty(t, of(t, dir))
@@ -94,7 +94,7 @@ func TestShareStartsOnce(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					_, err = o.startShared(dir, command{name: "sleeper", path: "/bin/sleep", args: []string{"1000"}})
+					_, err = startShared(dir, command{name: "sleeper", path: "/bin/sleep", args: []string{"1000"}})
 					return err
 				})
 				require.Len(t, of(t, o.dir), 1)

@@ -91,10 +91,10 @@ func within(path, dir string) bool { return path == dir || strings.HasPrefix(pat
 // groupsFile is the file in a process's folder with the groups that were started for it, a number a line.
 const groupsFile = "groups"
 
-// readGroups reads the groups of a folder and of the folders in it.
+// readGroups reads the groups of a folder and of the folders in it and in those.
 func readGroups(dir string) ([]int, error) {
 	var groups []int
-	for _, pattern := range []string{dir + "/" + groupsFile, dir + "/*/" + groupsFile} {
+	for _, pattern := range []string{dir + "/" + groupsFile, dir + "/*/" + groupsFile, dir + "/*/*/" + groupsFile} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err

@@ -48,8 +48,15 @@ type Process struct {
 
 // start runs a server in its folder, waits until it is ready, and stops it when the test has ended, with the end of its log
 // if the test has failed.
-func (o *owner) start(t testing.TB, dir string, c command) *Process {
+func start(t testing.TB, dir string, c command) *Process {
 	t.Helper()
+	p := prepare(t, dir, c)
+	p.Start()
+	return p
+}
+
+// prepare is start without the start.
+func prepare(t testing.TB, dir string, c command) *Process {
 	p := &Process{c: c, dir: dir, t: t}
 	t.Cleanup(func() {
 		if err := p.end(); err != nil {
@@ -59,12 +66,11 @@ func (o *owner) start(t testing.TB, dir string, c command) *Process {
 			t.Logf("the end of the log of %s:\n%s", c.name, p.tail())
 		}
 	})
-	p.Start()
 	return p
 }
 
 // startShared runs a server in its folder and waits until it is ready. It belongs to no test and ends with its owner.
-func (o *owner) startShared(dir string, c command) (*Process, error) {
+func startShared(dir string, c command) (*Process, error) {
 	c.lasts = true
 	p := &Process{c: c, dir: dir}
 	return p, p.begin()
@@ -173,7 +179,7 @@ func (p *Process) fork() error {
 	defer log.Close()
 	path, args := p.c.path, p.c.args
 	if p.c.netns != "" {
-		path, args = "nsenter", append([]string{"--net=/run/netns/" + p.c.netns, "--", path}, args...)
+		path, args = "nsenter", append([]string{"--net=" + netnsDir + p.c.netns, "--", path}, args...)
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
@@ -223,6 +229,12 @@ func onForkThread(f func() error) error {
 	result := make(chan error)
 	forks <- func() { result <- f() }
 	return <-result
+}
+
+func (p *Process) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil && !p.ended()
 }
 
 func (p *Process) ended() bool {

@@ -19,7 +19,7 @@ type RegistryServer struct {
 // port of an address of this machine; 127.0.0.1 without one. Pods reach it on Kubernetes.HostIP.
 func Registry(t testing.TB, host ...string) *RegistryServer {
 	t.Helper()
-	o, dir, addr := server(t, "registry", host)
+	dir, addr := server(t, "registry", host)
 	path := program(t, "docker-registry", "docker-registry")
 	config := fmt.Sprintf(`version: 0.1
 log: {level: warn, accesslog: {disabled: true}}
@@ -32,20 +32,19 @@ http: {addr: "%[2]s"}
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return &RegistryServer{Addr: addr, Process: o.start(t, dir, command{
+	return &RegistryServer{Addr: addr, Process: start(t, dir, command{
 		name: "docker-registry", path: path, args: []string{"serve", file}, ready: answers("http://" + addr + "/v2/"),
 	})}
 }
 
-// server is the owner, a folder, and a free port on the address of this machine that a test may give.
-func server(t testing.TB, name string, host []string) (o *owner, dir, addr string) {
+// server is a folder, and a free port on the address of this machine that a test may give.
+func server(t testing.TB, name string, host []string) (dir, addr string) {
 	t.Helper()
-	o = own(t)
 	ip := "127.0.0.1"
 	if len(host) > 0 {
 		ip = host[0]
 	}
-	return o, o.folder(t, name), fmt.Sprintf("%s:%d", ip, Port(t))
+	return own(t).folder(t, name), fmt.Sprintf("%s:%d", ip, Port(t))
 }
 
 // answers is nil once a URL answers with 200.

@@ -40,16 +40,16 @@ func (o *owner) record(kind, name string) error {
 }
 
 // claim records something that belongs to a test and undoes it when the test has ended.
-func (o *owner) claim(t testing.TB, kind, name string) {
-	t.Helper()
+func (o *owner) claim(t testing.TB, kind, name string) error {
 	if err := o.record(kind, name); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	t.Cleanup(func() {
 		if err := undoers[kind](name); err != nil {
 			t.Errorf("remove %s %s: %v", kind, name, err)
 		}
 	})
+	return nil
 }
 
 // remove empties a folder and removes it. It stays when something in it did not go, for somebody else to try again.
@@ -117,8 +117,11 @@ func deleteLink(name string) error {
 	return run("", "ip", "link", "delete", name)
 }
 
+// netnsDir is where ip keeps its network namespaces.
+const netnsDir = "/run/netns/"
+
 func deleteNetns(name string) error {
-	if _, err := os.Lstat("/run/netns/" + name); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(netnsDir + name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return run("", "ip", "netns", "delete", name)

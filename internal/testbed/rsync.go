@@ -19,7 +19,7 @@ type RsyncServer struct {
 // machine; 127.0.0.1 without one.
 func Rsyncd(t testing.TB, folder string, host ...string) *RsyncServer {
 	t.Helper()
-	o, dir, addr := server(t, "rsyncd", host)
+	dir, addr := server(t, "rsyncd", host)
 	path := program(t, "rsync", "rsync")
 	ip, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -33,7 +33,7 @@ func Rsyncd(t testing.TB, folder string, host ...string) *RsyncServer {
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return &RsyncServer{Addr: addr, URL: "rsync://" + addr + "/code", Process: o.start(t, dir, command{
+	return &RsyncServer{Addr: addr, URL: "rsync://" + addr + "/code", Process: start(t, dir, command{
 		name: "rsyncd", path: path, args: []string{"--daemon", "--no-detach", "--config=" + file}, ready: listens(addr),
 	})}
 }

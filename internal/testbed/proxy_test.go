@@ -1,0 +1,109 @@
+package testbed_test
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+)
+
+func proxied(t *testing.T) (*testbed.TCPProxy, func() net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go echoes(l)
+	p := testbed.Proxy(t, l.Addr().String())
+	return p, func() net.Conn {
+		conn, err := net.Dial("tcp", p.Addr)
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+}
+
+// silent looks for a moment whether nothing comes.
+func silent(t *testing.T, conn net.Conn) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err := conn.Read(make([]byte, 1))
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout(), "%v", err)
+	require.NoError(t, conn.SetReadDeadline(time.Time{}))
+}
+
+func TestAProxyStallsAndGoesOn(t *testing.T) {
+	t.Parallel()
+	p, dial := proxied(t)
+	conn := dial()
+	require.NoError(t, echo(conn, "before"))
+	p.Stall()
+	later := dial()
+	for _, c := range []net.Conn{conn, later} {
+		_, err := c.Write([]byte("during"))
+		require.NoError(t, err)
+		silent(t, c)
+	}
+	p.Heal()
+	for _, c := range []net.Conn{conn, later} {
+		got := make([]byte, len("during"))
+		_, err := io.ReadFull(c, got)
+		require.NoError(t, err)
+		require.Equal(t, "during", string(got))
+		require.NoError(t, echo(c, "after"))
+	}
+}
+
+func TestAProxyDelays(t *testing.T) {
+	t.Parallel()
+	p, dial := proxied(t)
+	conn := dial()
+	p.Delay(time.Hour)
+	p.Delay(100 * time.Millisecond) // in the place of the hour
+	began := time.Now()
+	require.NoError(t, echo(conn, "there and back"))
+	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond) // what is slow is later still
+}
+
+func TestAProxyCutsAndRefuses(t *testing.T) {
+	t.Parallel()
+	p, dial := proxied(t)
+	conn := dial()
+	require.NoError(t, echo(conn, "before"))
+	p.Cut()
+	_, err := conn.Read(make([]byte, 1))
+	require.Error(t, err)
+	_, err = net.Dial("tcp", p.Addr)
+	require.Error(t, err)
+	p.Heal()
+	require.NoError(t, echo(dial(), "after"))
+}
+
+func TestAProxyCutsWithinAnAnswer(t *testing.T) {
+	t.Parallel()
+	p, dial := proxied(t)
+	p.CutAfter(1000)
+	conn := dial()
+	go func() { _, _ = conn.Write(make([]byte, 10_000)) }()
+	data, _ := io.ReadAll(conn) // closed or reset
+	require.Len(t, data, 1000)
+	p.Heal()
+	require.NoError(t, echo(dial(), "after"))
+}
+
+func TestAProxyLimits(t *testing.T) {
+	t.Parallel()
+	p, dial := proxied(t)
+	conn := dial()
+	p.Limit(100_000)
+	began := time.Now()
+	require.NoError(t, echo(conn, string(make([]byte, 30_000))))
+	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
+	p.Heal()
+	require.NoError(t, echo(conn, "after"))
+}
