@@ -12,8 +12,6 @@ import (
 	"testing"
 
 	"github.com/hashicorp/consul/api"
-
-	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
 // ConsulServer is one Consul server with its data on disk.
@@ -23,8 +21,8 @@ type ConsulServer struct {
 	Process *Process // nil for somebody else's
 
 	dir  string
-	raft string // address that other servers name as the leader's
-	serf string // address at which it is joined
+	raft string // address that servers name as the leader's
+	serf string // address at which others join it
 }
 
 // Consul runs one Consul server, which is its own leader when this returns. Where CONSUL_HTTP_ADDR is set, that one is used,
@@ -38,24 +36,20 @@ func Consul(t testing.TB) *ConsulServer {
 		}
 		return &ConsulServer{Addr: addr, Client: client}
 	}
-	s, c := consul(t, "consul", "127.0.0.1")
-	c.args = append(c.args, "-bootstrap-expect", "1")
-	s.Process = own(t).start(t, s.dir, c)
+	s, c := consul(t, own(t).folder(t, "consul"), "consul", "127.0.0.1", 1)
+	s.Process = start(t, s.dir, c)
 	return s
 }
 
-// consul prepares a server on an address and says how it is started.
-func consul(t testing.TB, name, ip string) (*ConsulServer, command) {
+// consul prepares one of several servers, on an address and in a folder, and says how it is started.
+func consul(t testing.TB, dir, name, ip string, servers int) (*ConsulServer, command) {
 	t.Helper()
-	path, err := tools.Path("consul")
-	if err != nil {
-		missing(t, "consul", err.Error())
-	}
-	dir := own(t).folder(t, "consul")
+	path := tool(t, "consul")
 	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1, "http": Port(t), "serf_lan": Port(t), "server": Port(t)}
 	config, err := json.Marshal(map[string]any{
 		"server": true, "node_name": name, "data_dir": filepath.Join(dir, "data"), "bind_addr": ip, "client_addr": ip, "ports": port,
-		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false,
+		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false, "bootstrap_expect": servers,
+		"autopilot":   map[string]any{"cleanup_dead_servers": false}, // who comes back is still a member
 		"performance": map[string]any{"raft_multiplier": 1}, "limits": map[string]any{"http_max_conns_per_client": 2000},
 	})
 	if err != nil {

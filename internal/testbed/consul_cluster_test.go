@@ -1,0 +1,90 @@
+package testbed_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+)
+
+func get(t *testing.T, s *testbed.ConsulServer) (string, uint64) {
+	t.Helper()
+	pair, meta, err := s.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
+	require.NoError(t, err)
+	require.NotNil(t, pair)
+	return string(pair.Value), meta.LastIndex
+}
+
+func TestTheLeaderOfThreeIsKilledAndANewOneAnswers(t *testing.T) {
+	t.Parallel()
+	c := testbed.ConsulCluster(t, 3)
+	old := c.Leader(t)
+	put(t, old.ConsulServer, "old")
+	snapshot := old.Snapshot(t)
+	old.Process.Kill()
+	leader := c.Leader(t)
+	require.NotEqual(t, old.Addr, leader.Addr)
+	value, _ := get(t, leader.ConsulServer)
+	require.Equal(t, "old", value)
+	for range 20 {
+		put(t, leader.ConsulServer, "new")
+	}
+	_, after := get(t, leader.ConsulServer)
+	old.Process.Start()
+	value, _ = get(t, old.ConsulServer)
+	require.Equal(t, "new", value)
+
+	c.Leader(t).Restore(t, snapshot)
+	for _, m := range c.Members {
+		value, index := get(t, m.ConsulServer)
+		require.Equal(t, "old", value)
+		require.Less(t, index, after, "the index is turned back")
+	}
+}
+
+func TestALeaderThatLosesTheOthersAnswersNoMore(t *testing.T) {
+	t.Parallel()
+	c := testbed.ConsulCluster(t, 3)
+	old := c.Leader(t)
+	put(t, old.ConsulServer, "before")
+	for _, m := range c.Others(old) {
+		old.Part(m.Host)
+	}
+	leader := c.Leader(t)
+	require.NotEqual(t, old.Addr, leader.Addr)
+	put(t, leader.ConsulServer, "after")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _, err := old.Client.KV().Get("testbed/key", (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	require.Error(t, err)
+	stale, _, err := old.Client.KV().Get("testbed/key", &api.QueryOptions{AllowStale: true})
+	require.NoError(t, err, "the test reaches it")
+	require.Equal(t, "before", string(stale.Value))
+
+	old.Heal()
+	testbed.Poll(t, "it is back", func() error {
+		_, _, err := old.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
+		return err
+	})
+	value, _ := get(t, old.ConsulServer)
+	require.Equal(t, "after", value)
+}
+
+func TestALeaderThatHangsIsReplaced(t *testing.T) {
+	t.Parallel()
+	c := testbed.ConsulCluster(t, 3)
+	old := c.Leader(t)
+	put(t, old.ConsulServer, "kept")
+	old.Process.Pause()
+	leader := c.Leader(t)
+	require.NotEqual(t, old.Addr, leader.Addr)
+	old.Process.Resume()
+	testbed.Poll(t, "it follows", func() error {
+		_, _, err := old.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
+		return err
+	})
+}
