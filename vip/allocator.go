@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -81,6 +82,7 @@ type Allocator struct {
 	waiters  []*waiter         // highest priority first, then longest waiting
 	news     news
 	suspects map[string]time.Time // lease id → since when its owner seems to be gone
+	spare    *commit              // to be used again
 	atOnce   int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
 
 	apart     int             // how many places Allocate may skip in the free queue
@@ -157,21 +159,26 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	entries := make(map[netip.Addr]*entry, len(records))
+	var entries []*entry
 	if a.x != nil {
-		entries = a.x.entries
+		entries = slices.SortedFunc(maps.Values(a.x.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
 	}
+	added := make([]entry, len(records)) // together: they stay
 	for i, l := range leases {
-		e := entries[l.Addr]
+		var e *entry
+		if a.x != nil {
+			e = a.x.entries[l.Addr]
+		}
 		if e == nil {
-			e = &entry{addr: l.Addr, key: records[i].Key, pool: &pool{Pool: Pool{Name: l.Pool}}, state: l.State}
-			entries[l.Addr] = e
+			e = &added[i]
+			e.addr, e.key, e.pool, e.state = l.Addr, records[i].Key, &unknownPool, l.State
+			entries = append(entries, e)
 		}
 		if !e.busy && e.unsure == nil && records[i].Revision > e.rev {
 			e.lease, e.rev, e.state = l, records[i].Revision, l.State
 		}
 	}
-	a.x = newIndex(pools, layouts, a.cfg.Grace)
+	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
 	a.x.freed, a.x.tell = a.wakeUp, a.tell
 	a.x.take(entries, a.cfg.Now())
 	a.wakeUp()
@@ -202,7 +209,10 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 // entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
 // error they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) error {
-	c := &commit{}
+	c := a.spare
+	if a.spare = nil; c == nil {
+		c = &commit{}
+	}
 	c.steps = append(c.step[:0], steps...)
 	c.changes = c.change[:0]
 	for _, s := range steps {
@@ -236,6 +246,8 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) er
 		for _, s := range c.steps {
 			a.x.set(s.e, s.next, rev, now)
 		}
+		*c = commit{}
+		a.spare = c
 	case found != nil:
 		a.adopt(c.steps, found)
 	case errors.Is(err, ErrTooLarge):

@@ -20,7 +20,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 var errCorrupt = errors.New("record is damaged")
 
 func encodeTenure(l *tenure) []byte {
-	e := encoder(make([]byte, 0, 128+len(l.Pool)+len(l.Reason)+64*len(l.Owner.Overrides)+192*len(l.Binding.Instances)))
+	e := encoder(make([]byte, 0, l.sizeHint()))
 	e = append(e, tenureVersion, byte(l.State))
 	e.str(l.ID)
 	e.uint(l.Generation)
@@ -49,6 +49,12 @@ func encodeTenure(l *tenure) []byte {
 	return binary.LittleEndian.AppendUint32(e, crc32.Checksum(e, castagnoli))
 }
 
+// sizeHint is about how long the record will be: a little more for most.
+func (l *tenure) sizeHint() int {
+	size := 80 + len(l.ID) + len(l.Pool) + len(l.Owner.Task) + len(l.Owner.Team) + len(l.RequestID) + len(l.Reason)
+	return size + 64*len(l.Owner.Overrides) + 192*len(l.Binding.Instances)
+}
+
 func decodeTenure(data []byte) (*tenure, error) {
 	if len(data) < 6 {
 		return nil, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
@@ -61,7 +67,7 @@ func decodeTenure(data []byte) (*tenure, error) {
 		return nil, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
 	}
 	l := &tenure{Lease: Lease{State: State(body[1])}}
-	d := decoder{rest: body[2:], ok: l.State < states}
+	d := decoder{rest: body[2:], text: string(body), ok: l.State < states}
 	l.ID = d.str()
 	l.Generation = d.uint()
 	l.Addr = d.addr()
@@ -137,6 +143,7 @@ func (e *encoder) pairs(m map[string]string) {
 // decoder reads what encoder wrote; after the first field that is not there ok is false and every value is zero.
 type decoder struct {
 	rest []byte
+	text string // the whole: what str returns is part of it
 	ok   bool
 }
 
@@ -178,7 +185,11 @@ func (d *decoder) count() int {
 	return int(n)
 }
 
-func (d *decoder) str() string { return string(d.take(d.count())) }
+func (d *decoder) str() string {
+	n := len(d.take(d.count()))
+	end := len(d.text) - len(d.rest)
+	return d.text[end-n : end]
+}
 
 func (d *decoder) addr() netip.Addr {
 	n := d.take(1)

@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"cmp"
 	"container/heap"
 	"maps"
 	"net/netip"
@@ -64,10 +63,11 @@ type entry struct {
 	queued        bool
 }
 
-func newIndex(pools []Pool, layouts []layout, grace time.Duration) *index {
+// newIndex is an index of pools, with room for so many entries.
+func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *index {
 	x := &index{
-		byName: map[string]*pool{}, former: map[string]*pool{}, entries: map[netip.Addr]*entry{}, live: map[string]*entry{},
-		ended: map[string]*entry{}, bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
+		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
+		live: make(map[string]*entry, size), due: make(deadlines, 0, size), ended: map[string]*entry{}, bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
 		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
@@ -79,27 +79,48 @@ func newIndex(pools []Pool, layouts []layout, grace time.Duration) *index {
 	return x
 }
 
+// unknownPool is where an entry is until take.
+var unknownPool pool
+
 // take gives the entries to the index, those that became free first before others. Of those whose address is in no pool it
 // takes the ones that are not free, or have a commit under way, into a former pool.
-func (x *index) take(entries map[netip.Addr]*entry, now time.Time) {
-	moving := slices.SortedFunc(maps.Values(entries), func(a, b *entry) int {
-		return cmp.Or(a.freed().Compare(b.freed()), a.addr.Compare(b.addr))
-	})
-	for _, e := range moving {
-		p := x.poolOf(e.addr)
-		if p == nil && (e.state == Free || e.cooled(now)) && !e.busy && e.unsure == nil {
-			continue
+func (x *index) take(entries []*entry, now time.Time) {
+	ended := entries[:0:0]
+	for _, e := range entries {
+		if e.state == Leased {
+			x.takeOne(e, now)
+		} else {
+			ended = append(ended, e)
 		}
-		if p == nil {
-			p = x.formerPool(e.pool.Name)
-		}
-		e.pool = p
-		e.next, e.before, e.after, e.queued, e.heapIndex = nil, nil, nil, false, 0
-		if x.add(e); e.state == Reserved {
-			p.counts[Reserved]--
-		}
-		x.link(e, now)
 	}
+	slices.SortStableFunc(ended, func(a, b *entry) int { return a.freed().Compare(b.freed()) })
+	for _, e := range ended {
+		x.takeOne(e, now)
+	}
+}
+
+func (x *index) takeOne(e *entry, now time.Time) {
+	p := x.poolOf(e.addr)
+	if p == nil && (e.state == Free || e.cooled(now)) && !e.busy && e.unsure == nil {
+		return
+	}
+	if p == nil {
+		p = x.formerPool(e.formerName())
+	}
+	e.pool = p
+	e.next, e.before, e.after, e.queued, e.heapIndex = nil, nil, nil, false, 0
+	if x.add(e); e.state == Reserved {
+		p.counts[Reserved]--
+	}
+	x.link(e, now)
+}
+
+// formerName is the name of the pool that e was in.
+func (e *entry) formerName() string {
+	if e.pool == &unknownPool && e.lease != nil {
+		return e.lease.Pool
+	}
+	return e.pool.Name
 }
 
 // cooled says whether nothing but time was needed to make e free, and it has passed.
@@ -195,7 +216,11 @@ func (p *pool) ready() uint64 {
 // enqueue puts e at the end of the free queue, or at its start when it was never used or has been free for longer than the
 // first, as one that was taken out and not handed out after all.
 func (p *pool) enqueue(e *entry) {
-	if p.first == nil || e.freed().Before(p.first.freed()) || e.lease == nil {
+	switch {
+	case p.first == nil || e.lease == nil:
+		p.enqueueFirst(e)
+		return
+	case e.freed().Before(p.last.freed()) && e.freed().Before(p.first.freed()):
 		p.enqueueFirst(e)
 		return
 	}

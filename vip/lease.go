@@ -112,7 +112,8 @@ func (e *entry) shown() Lease {
 	}
 	l := e.lease.Lease
 	l.State = e.state
-	if d, ok := e.pool.Details[e.addr]; ok {
+	if _, ok := e.pool.Details[e.addr]; ok {
+		d := e.pool.Details[e.addr]
 		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
 		l.Details = &d
 	}

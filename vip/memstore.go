@@ -12,14 +12,14 @@ import (
 // MemStore keeps records in memory: for tests, and for a platform that hands out its addresses anew on every start.
 type MemStore struct {
 	mu       sync.RWMutex
-	records  map[string]Record
+	records  map[string]*Record
 	revision uint64
 }
 
 var _ Store = (*MemStore)(nil)
 
 // NewMemStore returns an empty store.
-func NewMemStore() *MemStore { return &MemStore{records: map[string]Record{}} }
+func NewMemStore() *MemStore { return &MemStore{records: map[string]*Record{}} }
 
 // List implements Store.
 func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
@@ -31,7 +31,7 @@ func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
 	var found []Record
 	for key, r := range s.records {
 		if strings.HasPrefix(key, prefix) {
-			found = append(found, r)
+			found = append(found, *r)
 		}
 	}
 	slices.SortFunc(found, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
@@ -47,8 +47,10 @@ func (s *MemStore) Get(ctx context.Context, keys ...string) ([]Record, error) {
 	defer s.mu.RUnlock()
 	found := make([]Record, len(keys))
 	for i, key := range keys {
-		found[i] = s.records[key]
-		found[i].Key = key
+		found[i] = Record{Key: key}
+		if r := s.records[key]; r != nil {
+			found[i] = *r
+		}
 	}
 	return found, nil
 }
@@ -60,20 +62,28 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var some [4]*Record
+	there := some[:0]
 	for _, c := range changes {
-		if c.Revision == AnyRevision {
-			continue
+		r := s.records[c.Key]
+		there = append(there, r)
+		var have uint64
+		if r != nil {
+			have = r.Revision
 		}
-		if have := s.records[c.Key].Revision; have != c.Revision {
+		if c.Revision != AnyRevision && have != c.Revision {
 			return 0, fmt.Errorf("key %s: %w: has %d, expected %d", c.Key, ErrRevision, have, c.Revision)
 		}
 	}
 	s.revision++
-	for _, c := range changes {
-		if c.Value == nil {
+	for i, c := range changes {
+		switch r := there[i]; {
+		case c.Value == nil:
 			delete(s.records, c.Key)
-		} else {
-			s.records[c.Key] = Record{Key: c.Key, Value: c.Value, Revision: s.revision}
+		case r != nil:
+			r.Value, r.Revision = c.Value, s.revision
+		default:
+			s.records[c.Key] = &Record{Key: c.Key, Value: c.Value, Revision: s.revision}
 		}
 	}
 	return s.revision, nil

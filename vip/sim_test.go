@@ -74,7 +74,7 @@ type sim struct {
 	all    []*Allocator // that share the store; nil while one starts
 	pools  []Pool
 	shared bool
-	backup map[string]Record // of the store
+	backup map[string]*Record // of the store
 
 	stored map[netip.Addr]*tenure // by the rules: what the store has
 	used   map[string]netip.Addr  // every lease id there ever was
@@ -329,10 +329,10 @@ func (s *sim) restart(i int) {
 func (s *sim) putBack() {
 	switch {
 	case s.percent(4):
-		s.backup = maps.Clone(s.inner.records)
+		s.backup = copied(s.inner.records)
 	case s.backup != nil && s.percent(2):
 		s.counts.PutBack++
-		s.inner.records = maps.Clone(s.backup)
+		s.inner.records = copied(s.backup)
 		s.late = nil // a commit of before, made again after it, could fit
 		clear(s.stored)
 		clear(s.acked)
@@ -347,6 +347,15 @@ func (s *sim) putBack() {
 			}
 		}
 	}
+}
+
+func copied(records map[string]*Record) map[string]*Record {
+	all := maps.Clone(records)
+	for key, r := range all {
+		one := *r
+		all[key] = &one
+	}
+	return all
 }
 
 // step makes one call. Only those that overtake nothing may restart the allocator or move the clock.

@@ -30,8 +30,11 @@ type Store struct {
 	own  bool          // Close closes db
 	turn chan struct{} // holds one token: who has it writes for all that are queued
 
-	mu    sync.Mutex
-	queue []*request
+	mu      sync.Mutex
+	queue   []*request
+	callers int           // that were in Commit when the last write ended
+	took    time.Duration // by the last write
+	full    chan struct{} // of capacity 1: gets a token when as many as callers are queued
 }
 
 var _ vip.Store = (*Store)(nil)
@@ -69,7 +72,7 @@ func New(db *bbolt.DB) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: bucket %q: %w", db.Path(), bucket, err)
 	}
-	return &Store{db: db, path: db.Path(), turn: make(chan struct{}, 1)}, nil
+	return &Store{db: db, path: db.Path(), turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}, nil
 }
 
 // Close closes a database that Open has opened. Calls that are under way end first.
@@ -87,13 +90,22 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 	}
 	var found []vip.Record
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucket).Cursor()
-		for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
-			r, err := record(string(k), v)
-			if err != nil {
+		count := 0
+		c, begin := tx.Bucket(bucket).Cursor(), []byte(prefix)
+		for k, _ := c.Seek(begin); k != nil && bytes.HasPrefix(k, begin); k, _ = c.Next() {
+			count++
+		}
+		found = make([]vip.Record, count)
+		for i, k, v := 0, []byte(nil), []byte(nil); i < count; i++ {
+			if i == 0 {
+				k, v = c.Seek(begin)
+			} else {
+				k, v = c.Next()
+			}
+			var err error
+			if found[i], err = record(string(k), v); err != nil {
 				return err
 			}
-			found = append(found, r)
 		}
 		return nil
 	})
@@ -144,15 +156,43 @@ func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, erro
 	r := &request{changes: changes, done: make(chan struct{})}
 	s.mu.Lock()
 	s.queue = append(s.queue, r)
+	if len(s.queue) == s.callers {
+		select {
+		case s.full <- struct{}{}:
+		default:
+		}
+	}
 	s.mu.Unlock()
 	select {
 	case s.turn <- struct{}{}:
+		s.gather()
 		s.flush()
 		<-s.turn
 	case <-r.done:
 	}
 	<-r.done
 	return r.revision, r.err
+}
+
+// gather waits until those who had a commit in the last write, or were queued behind it, are back with the next, for half as
+// long as that write took at most: one write for all of them is cheaper than two. A caller who is alone does not wait.
+func (s *Store) gather() {
+	s.mu.Lock()
+	missing, patience := s.callers-len(s.queue), s.took/2
+	select {
+	case <-s.full: // of an earlier time
+	default:
+	}
+	s.mu.Unlock()
+	if missing <= 0 {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-s.full:
+	case <-timer.C:
+	}
 }
 
 // flush writes all that is queued in one transaction. A request that does not fit what is there fails alone.
@@ -164,6 +204,7 @@ func (s *Store) flush() {
 	if len(batch) == 0 {
 		return
 	}
+	start := time.Now()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
 		for _, r := range batch {
@@ -176,6 +217,9 @@ func (s *Store) flush() {
 		}
 		return nil
 	})
+	s.mu.Lock()
+	s.callers, s.took = len(batch)+len(s.queue), time.Since(start)
+	s.mu.Unlock()
 	for _, r := range batch {
 		if err != nil && r.err == nil {
 			r.err = fmt.Errorf("%s: %w", s.path, err)
