@@ -27,6 +27,10 @@ type Load struct {
 	Calls   int // of each caller
 	Tasks   int // for which they ask; more of them than there are addresses show exhaustion
 	Size    int // of the pool: see Pool
+
+	// Until, when set, makes the callers go on after Calls until it is closed, with a rest of Pause between two calls.
+	Until <-chan struct{}
+	Pause time.Duration
 }
 
 // Counts is what was tried.
@@ -53,6 +57,18 @@ func (l Load) Pool() vip.Pool {
 	}
 	p.CoolDown = -1
 	return p
+}
+
+func (l Load) goesOn() bool {
+	if l.Until == nil {
+		return false
+	}
+	select {
+	case <-l.Until:
+		return false
+	default:
+		return true
+	}
 }
 
 type call struct {
@@ -84,7 +100,8 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(load.Seed, uint64(c)))
 			var had []vip.Lease
-			for range load.Calls {
+			for i := 0; i < load.Calls || load.goesOn(); i++ {
+				time.Sleep(load.Pause)
 				in := call{op: "allocate", task: fmt.Sprint("T", rnd.IntN(load.Tasks))}
 				if n := len(had); n > 0 && rnd.IntN(2) == 0 {
 					in = call{op: []string{"release", "renew"}[rnd.IntN(2)], lease: had[max(n-1-rnd.IntN(4), 0)]}
