@@ -109,7 +109,7 @@ func (s *Source) query(ctx context.Context, index uint64, wait time.Duration) (*
 	case err != nil:
 		return nil, 0, redacted(err)
 	case !meta.KnownLeader:
-		return nil, 0, errors.New("Consul knows no leader")
+		return nil, 0, errors.New("consul knows no leader")
 	}
 	b := nginxsync.BundleBuilder{Limits: s.cfg.Limits}
 	for _, p := range pairs {

@@ -79,7 +79,7 @@ func New(cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("git source: Ref %q: want the name of a branch or a tag", cfg.Ref)
 	}
 	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
-		return nil, fmt.Errorf("git source: Folder %q: want a relative path without . and ..", cfg.Folder)
+		return nil, fmt.Errorf("git source: Folder %q: want a relative path that neither . nor .. is part of", cfg.Folder)
 	}
 	if cfg.Dir == "" {
 		return nil, errors.New("git source: Dir is required")

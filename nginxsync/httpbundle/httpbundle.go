@@ -70,7 +70,7 @@ func New(cfg Config) (*Source, error) {
 		}
 	}
 	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
-		return nil, fmt.Errorf("http source: Folder %q: want a relative path without . and ..", cfg.Folder)
+		return nil, fmt.Errorf("http source: Folder %q: want a relative path that neither . nor .. is part of", cfg.Folder)
 	}
 	if cfg.Limits.Files <= 0 {
 		cfg.Limits.Files = nginxsync.DefaultFiles
