@@ -90,17 +90,28 @@ func (t *transform) secrets(n conf.Node) {
 				t.stripTo(n, i, header, header+": "+t.stripped(header, value))
 			}
 		}
+	case holders[name], urls[name]:
+		t.secretWords(n)
 	case secretDirective(name):
 		if n.NumArgs() > 0 && !path.IsAbs(n.Arg(n.NumArgs()-1)) {
 			t.strip(n, n.NumArgs()-1, name)
 		}
-	case holders[name] && n.NumArgs() > 1 && (t.secret(n.Arg(0)) && (name != "set" || len(n.Arg(1)) >= shortSecret) || t.secretValue(n.Arg(1))):
-		t.strip(n, 1, n.Arg(0))
-	case urls[name]:
-		for i := range n.NumArgs() {
-			if to := t.secretQuery(n.Arg(i)); to != n.Arg(i) {
-				t.stripTo(n, i, "a parameter", to)
-			}
+	}
+}
+
+func (t *transform) secretWords(n conf.Node) {
+	if value := n.Arg(1); holders[n.Name()] && n.NumArgs() > 1 {
+		if name := n.Arg(0); t.secret(name) && (n.Name() != "set" || len(value) >= shortSecret) || t.secretValue(value) {
+			t.strip(n, 1, name)
+			return
+		}
+	}
+	if !urls[n.Name()] {
+		return
+	}
+	for i := range n.NumArgs() {
+		if to := t.secretQuery(n.Arg(i)); to != n.Arg(i) {
+			t.stripTo(n, i, "a parameter", to)
 		}
 	}
 }
@@ -117,7 +128,7 @@ var queryParameter = regexp.MustCompile(`([?&])([A-Za-z0-9_.-]+)=([^&$\s#]+)`)
 
 // secretQuery is the text with the secrets of a query in it replaced.
 func (t *transform) secretQuery(text string) string {
-	if !strings.Contains(text, "=") {
+	if !strings.ContainsAny(text, "?&") || !strings.Contains(text, "=") {
 		return text
 	}
 	return queryParameter.ReplaceAllStringFunc(text, func(match string) string {
