@@ -63,7 +63,7 @@ var addressing = set("listen", "server_name", "upstream", "server", "location", 
 	"error_page", "try_files", "valid_referers", "allow", "deny", "set_real_ip_from", "log_format", "access_log", "error_log", "include", "debug_connection",
 	"add_header", "add_trailer", "auth_basic", "sub_filter", "subs_filter", "proxy_redirect", "proxy_cookie_domain", "proxy_cookie_path", "proxy_ssl_name",
 	"grpc_ssl_name", "uwsgi_ssl_name", "resolver", "geoip_proxy", "userid_domain", "ssl_stapling_responder", "ssl_ocsp_responder", "secure_link",
-	"secure_link_md5", "mirror", "auth_request", "auth_request_set", "xslt_param", "xslt_string_param", "echo", "memcached_key",
+	"secure_link_md5", "mirror", "auth_request", "auth_request_set", "xslt_param", "xslt_string_param", "echo", "memcached_key", "proxy_set_body", "geoip2_proxy",
 	"proxy_cache_bypass", "proxy_no_cache", "index", "env", "load_module", "root", "alias")
 
 // suffixes are those of more of them.
