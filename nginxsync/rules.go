@@ -114,6 +114,9 @@ func ReadRules(r io.Reader) (Rules, error) {
 	return rules, rules.validate()
 }
 
+// undroppable are what other rules edit.
+var undroppable = set("http", "events", "server", "listen", "location", "upstream", "include", "map", "geo")
+
 func (r Rules) validate() error {
 	var errs []error
 	from := map[int]int{}
@@ -138,6 +141,11 @@ func (r Rules) validate() error {
 			if m.field == "clusters" && badWord(m.texts[key], 1) != "" {
 				errs = append(errs, fmt.Errorf("rules: clusters %q: name %s", key, badWord(m.texts[key], 1)))
 			}
+		}
+	}
+	for _, name := range r.Drop {
+		if undroppable[name] {
+			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop what stands in them", name))
 		}
 	}
 	if strings.ContainsAny(r.TempDir+r.Resolver, "\n\r;{}\"") {

@@ -14,7 +14,7 @@ func (t *transform) servers(http conf.Node) {
 	defaults := map[string]*conf.Directive{} // test address to the listen that is the default server
 	options := map[string]*conf.Directive{}  // test address to the listen that has socket options
 	for server := range http.Find("server") {
-		if !server.IsBlock() || slices.Contains(t.rules.Drop, "server") {
+		if !server.IsBlock() {
 			continue
 		}
 		if len(t.rules.AllowClients) > 0 {

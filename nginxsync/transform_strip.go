@@ -35,8 +35,9 @@ var secretName = regexp.MustCompile(`(?i)authorization|api[-_]?key|access[-_]?ke
 // holders are the directives whose argument, from the second on, is the value of the name before it.
 var holders = set("proxy_set_header", "grpc_set_header", "fastcgi_param", "uwsgi_param", "scgi_param", "add_header", "set")
 
-// urls are the directives whose arguments may have a secret in a query, as token=… has.
-var urls = set("proxy_pass", "rewrite", "return", "set", "proxy_set_header", "fastcgi_param", "uwsgi_param", "scgi_param")
+// urls are the directives whose arguments may have a secret in a query, as token=… has. In the targets of passes it is pass that
+// looks for them.
+var urls = set("rewrite", "return", "set", "proxy_set_header", "fastcgi_param", "uwsgi_param", "scgi_param")
 
 // secretive reports whether a directive may hold a secret.
 func secretive(name string) bool {

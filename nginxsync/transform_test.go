@@ -206,6 +206,7 @@ func TestRulesAreChecked(t *testing.T) {
 		{nginxsync.Rules{Paths: map[string]string{"/a": "b}"}}, `paths "/a"`},
 		{nginxsync.Rules{Clusters: map[string]string{"a": "b c"}}, `clusters "a"`},
 		{nginxsync.Rules{Resolver: "1.1.1.1;"}, "resolver"},
+		{nginxsync.Rules{Drop: []string{"stream", "http"}}, `drop "http"`},
 	} {
 		_, err := nginxsync.Transform(parse(t, oneFile("http {}")), c.rules)
 		require.ErrorContains(t, err, c.want)

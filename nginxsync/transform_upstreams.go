@@ -132,11 +132,16 @@ func (t *transform) pass(n conf.Node) {
 	if !passes(n.Name()) || n.NumArgs() == 0 {
 		return
 	}
-	scheme, target, rest := splitTarget(n.Arg(0))
-	if t.upstreams[strings.ToLower(target)] {
+	bare := t.secretQuery(n.Arg(0))
+	scheme, target, rest := splitTarget(bare)
+	to, ok := t.rules.Pass[target]
+	if t.upstreams[strings.ToLower(target)] || ok && to == target && !strings.Contains(target, "$") {
+		if ok && to == target {
+			t.changed(n.Directive, "pass", "%s is accepted as it is by the rules", target)
+		}
+		t.stripTo(n, 0, "a parameter", bare)
 		return
 	}
-	to, ok := t.rules.Pass[target]
 	switch {
 	case !ok && strings.Contains(target, "$"):
 		t.refuse(n.Directive, "%s %s: the target is known only at run time; map %q to an upstream, or to itself if it yields only names of upstreams, in the rules under pass",
@@ -145,11 +150,8 @@ func (t *transform) pass(n conf.Node) {
 	case !ok:
 		t.refuse(n.Directive, "%s %s: %q is not an upstream of the tree; map it to one in the rules under pass", n.Name(), n.Arg(0), target)
 		return
-	case to == target && strings.Contains(target, "$"):
-		t.guard(n, scheme, target, rest)
-		return
 	case to == target:
-		t.changed(n.Directive, "pass", "%s is accepted as it is by the rules", target)
+		t.guard(n, scheme, target, rest)
 		return
 	}
 	if _, err := netip.ParseAddrPort(to); err != nil && !strings.HasPrefix(to, "unix:") && !t.upstreams[strings.ToLower(to)] {
