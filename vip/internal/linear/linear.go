@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ type Load struct {
 	// Until, when set, makes the callers go on after Calls until it is closed, with a rest of Pause between two calls.
 	Until <-chan struct{}
 	Pause time.Duration
+	// Answered, when set, counts the calls that have been answered.
+	Answered *atomic.Int64
 }
 
 // Counts is what was tried.
@@ -109,6 +112,9 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 				begin := time.Since(start).Nanoseconds()
 				out := in.make(t.Context(), allocators[rnd.IntN(len(allocators))])
 				end := time.Since(start).Nanoseconds()
+				if load.Answered != nil {
+					load.Answered.Add(1)
+				}
 				if out.unknown() {
 					end = math.MaxInt64
 				} else if out.err == nil && in.op == "allocate" {
