@@ -6,15 +6,16 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/cilium/pkg/ipalloc"
 	"go.etcd.io/bbolt"
 	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 
@@ -26,12 +27,22 @@ const size = 1<<14 - 2 // addresses of a /18
 
 func newAllocator(tb testing.TB, store vip.Store, ranges ...string) *vip.Allocator {
 	tb.Helper()
+	return configured(tb, store, vip.Config{}, ranges...)
+}
+
+func newShared(tb testing.TB, store vip.Store, ranges ...string) *vip.Allocator {
+	tb.Helper()
+	return configured(tb, store, vip.Config{Shared: true}, ranges...)
+}
+
+func configured(tb testing.TB, store vip.Store, cfg vip.Config, ranges ...string) *vip.Allocator {
+	tb.Helper()
 	p, err := vip.ParsePool("p", ranges...)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	p.CoolDown = -1
-	a, err := vip.New(context.Background(), store, []vip.Pool{p}, vip.Config{})
+	a, err := vip.New(context.Background(), store, []vip.Pool{p}, cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -44,6 +55,14 @@ func lease(tb testing.TB, a *vip.Allocator, task string) vip.Lease {
 		tb.Fatal(err)
 	}
 	return l
+}
+
+func names(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprint("task-", i)
+	}
+	return all
 }
 
 // cpu is the processor time of this process: on a busy machine it says more than the clock on the wall.
@@ -61,17 +80,15 @@ func pairs(b *testing.B, pair func(i int)) {
 		pair(i)
 		i++
 	}
-	b.ReportMetric(float64(i)/b.Elapsed().Seconds(), "pairs/s")
-	b.ReportMetric(float64(i)/(cpu()-start).Seconds(), "pairs/cpu-s")
+	figure(b, "pairs/s", float64(i)/b.Elapsed().Seconds())
+	figure(b, "pairs/cpu-s", float64(i)/(cpu()-start).Seconds())
 }
 
 // BenchmarkMemory: pairs on a /18 that is so many per cent full. vip keeps owner, generation, expiry, history and events;
-// the peer keeps a bit.
+// Kubernetes keeps a bit,
+// Cilium the owner's name.
 func BenchmarkMemory(b *testing.B) {
-	tasks := make([]string, 1000)
-	for i := range tasks {
-		tasks[i] = fmt.Sprint("task-", i)
-	}
+	tasks := names(1000)
 	for _, full := range []int{0, 50, 99} {
 		b.Run(fmt.Sprintf("vip/full=%d", full), func(b *testing.B) {
 			a := newAllocator(b, vip.NewMemStore(), "10.0.0.0/18")
@@ -81,6 +98,26 @@ func BenchmarkMemory(b *testing.B) {
 			pairs(b, func(i int) {
 				l := lease(b, a, tasks[i%len(tasks)])
 				if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {
+					b.Fatal(err)
+				}
+			})
+		})
+		b.Run(fmt.Sprintf("cilium/full=%d", full), func(b *testing.B) {
+			a, err := ipalloc.NewHashAllocator[string](netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.63.254"), size)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for range size * full / 100 {
+				if _, err := a.AllocAny("held"); err != nil {
+					b.Fatal(err)
+				}
+			}
+			pairs(b, func(i int) {
+				ip, err := a.AllocAny(tasks[i%len(tasks)])
+				if err == nil {
+					err = a.Free(ip)
+				}
+				if err != nil {
 					b.Fatal(err)
 				}
 			})
@@ -129,8 +166,8 @@ func BenchmarkLatency(b *testing.B) {
 	wg.Wait()
 	all := slices.Concat(took...)
 	slices.Sort(all)
-	b.ReportMetric(float64(all[len(all)*50/100].Nanoseconds())/1e3, "p50-µs")
-	b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
+	figure(b, "p50-µs", float64(all[len(all)*50/100].Nanoseconds())/1e3)
+	figure(b, "p99-µs", float64(all[len(all)*99/100].Nanoseconds())/1e3)
 }
 
 // BenchmarkDurable: pairs on bbolt with fsync, 64 writers, beside bbolt's own commits: each commit alone, and by its Batch.
@@ -142,7 +179,7 @@ func BenchmarkDurable(b *testing.B) {
 		}
 		defer s.Close()
 		a := newAllocator(b, s, "10.0.0.0/18")
-		writers(b, func(g, i int) {
+		callers(b, 64, func(g, i int) {
 			l := lease(b, a, fmt.Sprint(g, "-", i))
 			_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
 		})
@@ -158,7 +195,7 @@ func BenchmarkDurable(b *testing.B) {
 			defer db.Close()
 			db.MaxBatchDelay = time.Millisecond
 			value := make([]byte, 120)
-			writers(b, func(g, i int) {
+			callers(b, 64, func(g, i int) {
 				for range 2 { // a pair is two commits
 					err := commit(db, func(tx *bbolt.Tx) error {
 						bucket, err := tx.CreateBucketIfNotExists([]byte("b"))
@@ -174,20 +211,6 @@ func BenchmarkDurable(b *testing.B) {
 			})
 		})
 	}
-}
-
-func writers(b *testing.B, pair func(g, i int)) {
-	var wg sync.WaitGroup
-	var next atomic.Int64
-	for g := range 64 {
-		wg.Go(func() {
-			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
-				pair(g, int(i))
-			}
-		})
-	}
-	wg.Wait()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pairs/s")
 }
 
 // BenchmarkRecovery: a new allocator on a bbolt file with 100,000 leases.
@@ -216,7 +239,8 @@ func BenchmarkRecovery(b *testing.B) {
 	if a.Stats()[0].Leased != leases {
 		b.Fatal(a.Stats())
 	}
-	b.ReportMetric(float64((cpu()-start).Milliseconds())/float64(n), "cpu-ms/recovery")
+	figure(b, "ms/recovery", float64(b.Elapsed().Milliseconds())/float64(n))
+	figure(b, "cpu-ms/recovery", float64((cpu()-start).Milliseconds())/float64(n))
 }
 
 // BenchmarkMemoryPerLease: heap of the allocator and its MemStore, by the size of the pool, full up to 100,000 leases.
@@ -233,9 +257,27 @@ func BenchmarkMemoryPerLease(b *testing.B) {
 			}
 			runtime.GC()
 			runtime.ReadMemStats(&after)
-			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(leases), "B/lease")
-			b.ReportMetric(0, "ns/op")
+			figure(b, "B/lease", float64(after.HeapAlloc-before.HeapAlloc)/float64(leases))
 			runtime.KeepAlive(a)
+		})
+	}
+}
+
+// BenchmarkGrowth: pairs by the size of the pool, half full, up to 100,000 leases.
+func BenchmarkGrowth(b *testing.B) {
+	for _, bits := range []int{24, 20, 16, 12} {
+		b.Run(fmt.Sprintf("pool=%d", bits), func(b *testing.B) {
+			a := newAllocator(b, vip.NewMemStore(), fmt.Sprintf("10.0.0.0/%d", bits))
+			for i := range min(1<<(32-bits)/2, 100_000) {
+				lease(b, a, fmt.Sprint("held-", i))
+			}
+			tasks := names(100)
+			pairs(b, func(i int) {
+				l := lease(b, a, tasks[i%len(tasks)])
+				if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {
+					b.Fatal(err)
+				}
+			})
 		})
 	}
 }
