@@ -2,12 +2,15 @@ package luadriver_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -210,4 +213,54 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 	require.Equal(t, 202, s.status(t, "/"))
 	write(site("location / { return 205; }"))
 	served(205)
+}
+
+// Half a bundle, by its checksums, is not looked at further: what is there keeps serving until the rest has come.
+func TestSyncRefusesHalfABundle(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	write := func(files map[string]string) {
+		for name, text := range files {
+			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
+		}
+	}
+	sums := func(files map[string]string) map[string]string {
+		var b strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256([]byte(files[name])), name)
+		}
+		return map[string]string{nginxsync.ChecksumFile: b.String()}
+	}
+	first, second := site("location / { return 204; }"), site("location / { return 202; }")
+	second["conf.d/the-rest.conf"] = "server { listen 80; server_name more.example; return 205; }\n"
+	write(first)
+	write(sums(first))
+	s := startSynced(t, &nginxsync.VerifiedSource{Checksums: true,
+		Source: &nginxsync.FolderSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 20 * time.Millisecond}}, "location / { return 204; }")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.syncer.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	says := func(want string) {
+		nginxtest.Poll(t, want, func() error {
+			if got := s.syncer.Status().LastError; !strings.Contains(got, want) {
+				return errors.New(got)
+			}
+			return nil
+		})
+		require.Equal(t, 204, s.status(t, "/"))
+	}
+	write(sums(second))
+	says(`"conf.d/site.conf" has another checksum`)
+	write(map[string]string{"conf.d/site.conf": second["conf.d/site.conf"]})
+	says(`"conf.d/the-rest.conf" is missing`)
+	write(second)
+	nginxtest.Poll(t, "the whole bundle is served", func() error {
+		if got := s.status(t, "/"); got != 202 {
+			return fmt.Errorf("status %d, %s", got, s.syncer.Status().LastError)
+		}
+		return nil
+	})
 }
