@@ -144,6 +144,8 @@ func TestVIPHeaderOfTrustedPeers(t *testing.T) {
 	b := startTree(t, `
 events { }
 http {
+    set_real_ip_from 0.0.0.0/0;      # whoever comes may say for whom, but does not become a trusted peer
+    real_ip_header X-Forwarded-For;
     upstream a { server 10.9.9.1:80; }
     server { listen 80; location / { proxy_pass http://a; } }
 }
@@ -153,19 +155,24 @@ http {
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
 	})))
 	for _, c := range []struct {
-		from              netip.Addr
-		header, want, vip string
+		from                         netip.Addr
+		header, forwarded, want, vip string
 	}{
-		{trusted, vipA.String(), "two", vipA.String()},
-		{trusted, "", "one", plain.String()},
-		{plain, vipA.String(), "one", plain.String()},
-		{trusted, "nonsense", "one", "nonsense"},
+		{trusted, vipA.String(), "", "two", vipA.String()},
+		{trusted, vipA.String(), "10.0.0.1", "two", vipA.String()},
+		{trusted, "", "", "one", plain.String()},
+		{plain, vipA.String(), "", "one", plain.String()},
+		{plain, vipA.String(), trusted.String(), "one", plain.String()},
+		{trusted, "nonsense", "", "one", "nonsense"},
 	} {
 		transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: c.from.AsSlice()}}).DialContext, DisableKeepAlives: true}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d/", plain, b.port), nil)
 		require.NoError(t, err)
 		if c.header != "" {
 			req.Header.Set("X-Env-VIP", c.header)
+		}
+		if c.forwarded != "" {
+			req.Header.Set("X-Forwarded-For", c.forwarded)
 		}
 		resp, err := transport.RoundTrip(req)
 		require.NoError(t, err)
