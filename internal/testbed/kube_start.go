@@ -1,0 +1,220 @@
+package testbed
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// In the folder of the shared owner.
+const (
+	kubeconfigFile = "kubeconfig"
+	hostsDir       = "registries"
+)
+
+// machine is what a Kubernetes of our own is made of.
+type machine struct {
+	program map[string]string // paths by name
+	cni     string            // folder of the CNI plugins
+}
+
+// kubeMachine looks whether everything is there.
+func kubeMachine(t testing.TB) *machine {
+	t.Helper()
+	root(t, "Kubernetes")
+	m := &machine{program: map[string]string{}}
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"} {
+		m.program[name] = tool(t, name)
+	}
+	for name, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd", "runc": "runc", "ip": "iproute2", "busybox": "busybox-static"} {
+		m.program[name] = program(t, name, pkg)
+	}
+	m.cni = "/usr/lib/cni"
+	file(t, filepath.Join(m.cni, "bridge"), "containernetworking-plugins")
+	return m
+}
+
+// start starts everything and returns when the node is ready.
+func (m *machine) start(o *owner) error {
+	n := &node{machine: m, owner: o}
+	for _, step := range []func() error{n.remember, n.bridged, n.credentials, n.controlPlane, n.containerd, n.kubelet, n.ready} {
+		if err := step(); err != nil {
+			return fmt.Errorf("start kubernetes: %w", err)
+		}
+	}
+	return nil
+}
+
+// node is one Kubernetes while it is started.
+type node struct {
+	*machine
+	owner *owner
+
+	*network // of the pods
+
+	cgroup string
+	socket string // of containerd
+	certs  string // folder of the API server's certificate
+	api    string // its URL
+}
+
+// service runs one of the processes in a folder of its own.
+func (n *node) service(name string, ready func(context.Context) error, args ...string) error {
+	dir, err := n.owner.makeFolder(name)
+	if err != nil {
+		return err
+	}
+	_, err = startShared(dir, command{name: name, path: n.program[name], args: args, ready: ready})
+	return err
+}
+
+// credentials makes the key that signs service accounts' tokens and the administrator's token, in files only root reads.
+func (n *node) credentials() error {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	token := rand.Text()
+	return errors.Join(
+		n.secret("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
+		n.secret("sa.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
+		n.secret("token", []byte(token)),
+		n.secret("tokens.csv", fmt.Appendf(nil, "%s,admin,admin,\"system:masters\"\n", token)),
+	)
+}
+
+func (n *node) path(name string) string { return filepath.Join(n.owner.dir, name) }
+
+func (n *node) secret(name string, data []byte) error { return os.WriteFile(n.path(name), data, 0o600) }
+
+// ports are free ones. Whoever gets one listens on it soon.
+func ports(count int) ([]string, error) {
+	var found []string
+	for port := firstPort; port <= lastPort && len(found) < count; port++ {
+		held, err := holdPort(port)
+		if err != nil {
+			continue
+		}
+		defer held.Close()
+		found = append(found, fmt.Sprint(port))
+	}
+	if len(found) < count {
+		return nil, fmt.Errorf("fewer than %d free ports in %d to %d", count, firstPort, lastPort)
+	}
+	return found, nil
+}
+
+func (n *node) controlPlane() error {
+	port, err := ports(5)
+	if err != nil {
+		return err
+	}
+	client, peer := "http://127.0.0.1:"+port[0], "http://127.0.0.1:"+port[1]
+	// What etcd holds need not outlive this machine: it may leave out the waiting for the disk.
+	err = n.service("etcd", listens("127.0.0.1:"+port[0]), "--data-dir", n.path("etcd-data"), "--unsafe-no-fsync",
+		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+	if err != nil {
+		return err
+	}
+	n.certs, n.api = n.path("certs"), "https://127.0.0.1:"+port[2]
+	err = n.service("kube-apiserver", n.answers, "--etcd-servers", client, "--service-cluster-ip-range", "10.96.0.0/16",
+		"--cert-dir", n.certs, "--token-auth-file", n.path("tokens.csv"), "--authorization-mode", "RBAC", "--anonymous-auth=false",
+		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", n.path("sa.pub"),
+		"--service-account-signing-key-file", n.path("sa.key"), "--bind-address", "127.0.0.1", "--secure-port", port[2],
+		"--advertise-address", n.ip, "--external-hostname", "localhost", "--allow-privileged=true",
+		"--kubelet-preferred-address-types", "InternalIP", "--endpoint-reconciler-type", "none")
+	if err != nil {
+		return err
+	}
+	manager := []string{
+		"--kubeconfig", n.path(kubeconfigFile), "--service-account-private-key-file", n.path("sa.key"),
+		"--root-ca-file", filepath.Join(n.certs, "apiserver.crt"), "--use-service-account-credentials", "--leader-elect=false",
+		"--bind-address", "127.0.0.1", "--secure-port", port[3], "--cert-dir", n.path("manager-certs"),
+	}
+	scheduler := []string{
+		"--kubeconfig", n.path(kubeconfigFile), "--leader-elect=false", "--bind-address", "127.0.0.1", "--secure-port", port[4],
+		"--cert-dir", n.path("scheduler-certs"),
+	}
+	return errors.Join(n.service("kube-controller-manager", nil, manager...), n.service("kube-scheduler", nil, scheduler...))
+}
+
+// answers is nil once the API server is ready, and leaves the kubeconfig then.
+func (n *node) answers(ctx context.Context) error {
+	ca := filepath.Join(n.certs, "apiserver.crt") // it signed itself
+	if _, err := os.Stat(ca); err != nil {
+		return err
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["testbed"] = &clientcmdapi.Cluster{Server: n.api, CertificateAuthority: ca}
+	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{TokenFile: n.path("token")}
+	config.Contexts["testbed"] = &clientcmdapi.Context{Cluster: "testbed", AuthInfo: "admin"}
+	config.CurrentContext = "testbed"
+	if err := clientcmd.WriteToFile(*config, n.path(kubeconfigFile)); err != nil {
+		return err
+	}
+	client, err := n.client()
+	if err != nil {
+		return err
+	}
+	_, err = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+	return err
+}
+
+func (n *node) client() (*kubernetes.Clientset, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", n.path(kubeconfigFile))
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(config)
+}
+
+// ready waits for the node.
+func (n *node) ready() error {
+	client, err := n.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	defer cancel()
+	return wait(ctx, func() error {
+		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, node := range nodes.Items {
+			for _, c := range node.Status.Conditions {
+				if c.Type != corev1.NodeReady {
+					continue
+				}
+				if c.Status == corev1.ConditionTrue {
+					return nil
+				}
+				err = fmt.Errorf("node %s: %s", node.Name, c.Message)
+			}
+		}
+		return errors.Join(errors.New("no node is ready: see the logs of kubelet and containerd in "+n.owner.dir), err)
+	})
+}
+
+func (n *node) bridged() (err error) {
+	n.network, err = newNetwork(func(link string) error { return n.owner.record("link", link) })
+	return err
+}
