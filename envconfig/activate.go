@@ -36,6 +36,9 @@ type Activator struct {
 	Lookup func(name string) (value string, set bool)
 	// Hostname gives the name that a witness may be held to. The default is [os.Hostname].
 	Hostname func() (string, error)
+	// Durable makes an activation wait until the file systems of the targets have written it down, by one syncfs(2) for each,
+	// so that it outlives a loss of power. The default is false: a container's layer does not outlive its machine. Linux only.
+	Durable bool
 	// Now is the clock of the record. The default is [time.Now].
 	Now func() time.Time
 
@@ -77,7 +80,7 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 	after.Dirs = p.plan.dirs(p.targets, p.before)
 	sources := &tree{root: p.source}
 	defer sources.forget()
-	tx := &transaction{targets: p.targets, source: sources, step: a.at}
+	tx := &transaction{targets: p.targets, source: sources, durable: a.Durable, step: a.at}
 	if err := tx.run(ctx, p.plan); err != nil {
 		return Result{}, err
 	}

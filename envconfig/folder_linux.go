@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"syscall"
 )
 
@@ -105,4 +106,33 @@ func (d *folder) access() error {
 	}
 	const writeSearch = 2 | 1
 	return syscall.Faccessat(int(d.handle.Fd()), ".", writeSearch, 0)
+}
+
+// syncfs is the number of syncfs(2), which package syscall does not have for all machines; where it is not known here,
+// sync(2) has to do.
+func syncfs() uintptr {
+	switch runtime.GOARCH {
+	case "amd64":
+		return 306
+	case "arm64", "riscv64", "loong64":
+		return 267
+	}
+	return 0
+}
+
+// sync waits until the folder's file system has written down what it holds in memory, each file system once.
+func (d *folder) sync(synced map[uint64]bool) error {
+	if d.handle == nil || syncfs() == 0 {
+		syscall.Sync()
+		return nil
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(d.handle.Fd()), &st); err != nil || synced[uint64(st.Dev)] {
+		return os.NewSyscallError("fstat", err)
+	}
+	synced[uint64(st.Dev)] = true
+	if _, _, errno := syscall.Syscall(syncfs(), d.handle.Fd(), 0, 0); errno != 0 {
+		return os.NewSyscallError("syncfs", errno)
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ func newFolder(root *os.Root) (*folder, error)                { return &folder{r
 func (d *folder) close()                                      {}
 func (d *folder) openRead(name string) (io.ReadCloser, error) { return d.Open(name) }
 func (d *folder) access() error                               { return nil }
+func (d *folder) sync(map[uint64]bool) error                  { return nil }
 func (d *folder) openNew(name string) (newFile, error) {
 	return d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }

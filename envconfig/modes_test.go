@@ -211,3 +211,30 @@ func TestWitnessMustAgree(t *testing.T) {
 		require.Equal(t, before, b.tree())
 	}
 }
+
+// What was put in place is on the disk before the old files go, with one call for the one file system.
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	b := mixed(t)
+	_, err := b.activator().Bake()
+	require.NoError(t, err)
+	b.activate("test")
+	var late []string
+	a := b.activator()
+	a.Durable = true
+	a.step = func(name string) {
+		if name == "sync" || len(late) > 0 {
+			late = append(late, strings.Fields(name)[0])
+		}
+	}
+	_, err = a.Activate(t.Context(), "production")
+	require.NoError(t, err)
+	require.Equal(t, []string{"sync", "done"}, late[:2])
+	require.NotContains(t, late, "rename")
+	require.Contains(t, late, "clean")
+	a.Durable = false
+	late = nil
+	_, err = a.Activate(t.Context(), "test")
+	require.NoError(t, err)
+	require.Empty(t, late)
+}

@@ -52,6 +52,7 @@ func (h *hasher) isSum(want string) bool {
 type transaction struct {
 	targets *tree
 	source  *tree
+	durable bool
 	step    func(string)
 
 	journal *journal
@@ -206,8 +207,29 @@ func (x *transaction) commit(ctx context.Context, p *plan) error {
 			return targetError("/"+o.Path, err)
 		}
 	}
+	if x.durable {
+		x.step("sync")
+		if err := x.sync(p); err != nil {
+			return err
+		}
+	}
 	x.step("done")
 	return x.journal.advance(x.targets, phaseDone)
+}
+
+// sync comes before the old files are given up: until then a start after a loss of power finds the journal and undoes.
+func (x *transaction) sync(p *plan) error {
+	synced := map[uint64]bool{}
+	for i := range p.ops {
+		d, err := x.targets.dir(path.Dir(p.ops[i].Path))
+		if err == nil {
+			err = d.sync(synced)
+		}
+		if err != nil {
+			return targetError("/"+p.ops[i].Path, err)
+		}
+	}
+	return nil
 }
 
 // swap puts the new file in the target's place and keeps the old one under another name.

@@ -24,6 +24,7 @@ type options struct {
 	onMainExit                    entry.MainExit
 	mapExit                       map[int]int
 	quiet, dryRun, label, bake    bool
+	durable                       bool
 }
 
 const usage = `envconfig puts the configuration files of one environment in place and becomes the service.
@@ -85,6 +86,7 @@ func (c *command) define(fs *flag.FlagSet) {
 	fs.StringVar(&c.state, "state", envconfig.DefaultState, "`folder` for the record of what is active")
 	fs.StringVar(&c.variable, "var", envconfig.DefaultVariable, "`name` of the variable that selects the environment")
 	fs.BoolVar(&c.quiet, "quiet", false, "print no line about what was done")
+	fs.BoolVar(&c.durable, "durable", false, "wait until the files are on the disk, for targets on a volume that outlives the machine")
 	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is for shells and scripts")
 	fs.DurationVar(&c.grace, "grace", entry.DefaultGrace, "with init: `time` from SIGTERM until what is left is killed; keep it below the orchestrator's")
 	fs.Func("on-main-exit", "with init: stop or `wait` for descendants when the command ends by itself (default stop)", c.setOnMainExit)

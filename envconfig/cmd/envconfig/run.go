@@ -149,7 +149,7 @@ func (c *command) printChanges(changes []envconfig.Change) error {
 }
 
 func (c *command) activator() *envconfig.Activator {
-	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Lookup: func(name string) (string, bool) { return lookup(c.env, name) }}
+	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Durable: c.durable, Lookup: func(name string) (string, bool) { return lookup(c.env, name) }}
 }
 
 // lookup returns the first value of a variable, as the C library does.
