@@ -1,8 +1,9 @@
 //go:build linux
 
 // Command bench measures the entrypoint against its peers in the same run and prints the table of envconfig/README.md.
-// The peers are Debian's: apt-get install tini dumb-init catatonit s6; and dockerize, where it is in PATH. Rounds are interleaved, so that what else the machine
-// does falls on all alike; figures are medians. A test of time would fail on a busy machine, so it judges nothing.
+// The peers are Debian's, apt-get install tini dumb-init catatonit s6, and dockerize, which is built from the module in
+// peers. Rounds are interleaved, so that what else the machine does falls on all alike; figures are medians. A test of time
+// would fail on a busy machine, so it judges nothing.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 func main() {
@@ -43,10 +45,14 @@ func run(only string, rounds, files, drains int) error {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
 		}
 	}
+	dockerize := filepath.Join(dir, "dockerize")
+	if err := buildPeer(dockerize, "github.com/jwilder/dockerize"); err != nil {
+		fmt.Println(err)
+	}
 	fmt.Printf("%s, %d processors, load %s\n\n", runtime.Version(), runtime.NumCPU(), load())
 	peers := []peer{
 		{"tini", []string{"tini", "--"}}, {"tini-static", []string{"tini-static", "--"}}, {"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
-		{"dockerize", []string{"dockerize"}},
+		{"dockerize", []string{dockerize}},
 	}
 	var found []peer
 	for _, p := range peers {
@@ -76,6 +82,21 @@ func run(only string, rounds, files, drains int) error {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
+	}
+	return nil
+}
+
+// buildPeer builds a program of the module in peers.
+func buildPeer(to, pkg string) error {
+	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", "github.com/sluice-deploy/sluice/envconfig/bench").Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", pkg, err)
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
+	build.Dir = filepath.Join(strings.TrimSpace(string(dir)), "peers")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", pkg, err, out)
 	}
 	return nil
 }
