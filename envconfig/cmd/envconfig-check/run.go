@@ -32,7 +32,7 @@ examples:
   envconfig-check check --source build/etc/envconfig --dockerfile Dockerfile --image-root build
   envconfig-check diff sandbox production
 
-flags:
+flags, each also as a variable ENVCONFIG_<NAME>:
 `
 
 type command struct {
@@ -66,18 +66,15 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 func (c *command) do(name string, args []string) error {
 	flags := flag.NewFlagSet("envconfig-check", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	source := envconfig.DefaultSource
-	for _, kv := range c.env {
-		if value, ok := strings.CutPrefix(kv, "ENVCONFIG_SOURCE="); ok {
-			source = value
-		}
-	}
-	flags.StringVar(&c.source, "source", source, "`folder` that holds envs/; also ENVCONFIG_SOURCE")
+	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
 	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
 	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too")
 	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
 	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
 	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
+	if err := fromEnviron(flags, c.env); err != nil {
+		return err
+	}
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) || name == "" || name == "help" {
 		fmt.Fprint(c.stdout, usage)
@@ -100,6 +97,23 @@ func (c *command) do(name string, args []string) error {
 		return c.manifest()
 	}
 	return fmt.Errorf("%s with %d arguments is no command: see --help", name, len(c.args))
+}
+
+// fromEnviron sets the flags that ENVCONFIG_* variables name. A value is not repeated in an error: it may be a secret.
+func fromEnviron(flags *flag.FlagSet, env []string) (err error) {
+	flags.VisitAll(func(f *flag.Flag) {
+		prefix := "ENVCONFIG_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")) + "="
+		for _, kv := range env {
+			value, ok := strings.CutPrefix(kv, prefix)
+			if ok && f.Value.Set(value) != nil {
+				err = fmt.Errorf("%snot a value for --%s: %s", strings.Replace(prefix, "=", ": ", 1), f.Name, f.Usage)
+			}
+			if ok {
+				return // the first counts, as the C library has it
+			}
+		}
+	})
+	return err
 }
 
 func (c *command) load() (*os.Root, *check.Set, error) {
