@@ -58,20 +58,20 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 		return cmp.Or(cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Col, b.At.Col))
 	})
 	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: slices.Compact(t.changes), edit: t.edit}
-	return r, check(r, tree, generated)
+	return r, t.check(r)
 }
 
 // check reads the result back: Nginx's tokenizer must accept each file, and no include of the tree may bring the generated file
 // in a second time.
-func check(r *Result, tree *conf.Tree, generated string) error {
+func (t *transform) check(r *Result) error {
 	for _, name := range sortedKeys(r.Files) {
 		if err := conf.Check(name, r.Files[name]); err != nil {
 			return fmt.Errorf("transformed tree: %w", err)
 		}
 	}
-	for n := range tree.All() {
-		if n.Name() == "include" && tree.Includes(n.Directive, generated) {
-			return n.Errorf("include %s: it would bring in %s a second time", n.Arg(0), generated)
+	for _, d := range t.includes {
+		if t.tree.Includes(d, t.generated) {
+			return d.Errorf("include %s: it would bring in %s a second time", d.Arg(0), t.generated)
 		}
 	}
 	return nil
@@ -143,6 +143,7 @@ type transform struct {
 	rules     Rules
 	edit      *conf.Edit
 	generated string
+	includes  []*conf.Directive
 	extra     strings.Builder        // of the generated file, for the http context
 	used      map[string]bool        // balancing methods that the driver honours
 	kinds     map[string]kind        // by the name of the directive
@@ -247,6 +248,9 @@ func (t *transform) run() {
 			continue
 		}
 		matter = append(matter, n)
+		if n.Name() == "include" {
+			t.includes = append(t.includes, n.Directive)
+		}
 		if k&wanted != 0 && len(n.Parents) > 0 && n.Parents[0] == h.Directive {
 			t.below[n.Name()] = append(t.below[n.Name()], n)
 		}

@@ -142,14 +142,13 @@ func (t *transform) writeListen(l *listen, defaults, options map[string]*conf.Di
 		}
 		flags = append(flags, f)
 	}
-	args := append([]string{l.address}, flags...)
-	if slices.Equal(args, l.at.Args()) {
+	switch same := slices.Equal(flags, l.at.Args()[1:]); {
+	case same && l.at.Arg(0) == l.address:
 		return
-	}
-	if slices.Equal(flags, l.at.Args()[1:]) {
+	case same:
 		t.edit.ReplaceArg(l.at, 0, l.address)
-	} else {
-		t.edit.ReplaceArgs(l.at, args...)
+	default:
+		t.edit.ReplaceArgs(l.at, append([]string{l.address}, flags...)...)
 	}
 	t.note(l.at, "listen", "the test Nginx listens on "+l.address+", on all addresses: the VIP of a request is the address it came to")
 }
