@@ -1,0 +1,301 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// step gives one address its next tenure.
+type step struct {
+	e    *entry
+	next *tenure
+	also *Change // is made together with it, if not nil
+}
+
+// commit is a set of steps that the store makes all of or none.
+type commit struct {
+	steps   []step
+	changes []Change
+	step    [1]step   // room for what most commits are
+	change  [2]Change // likewise
+}
+
+// observe is deferred by the calls that Config.Observe is told about.
+func (a *Allocator) observe(call string, start time.Time, err *error) {
+	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
+}
+
+// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the
+// entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
+// error they are left to resolve.
+func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) error {
+	c := a.spare
+	if a.spare = nil; c == nil {
+		c = &commit{}
+	}
+	c.steps = append(c.step[:0], steps...)
+	c.changes = c.change[:0]
+	for _, s := range steps {
+		s.e.busy = true
+		passes := a.passes(s.e, s.next)
+		if passes {
+			s.next.history++
+		}
+		value := encodeTenure(s.next)
+		c.changes = append(c.changes, Change{Key: s.e.key, Value: value, Revision: s.e.rev})
+		if passes {
+			c.changes = append(c.changes, a.remember(s.e, s.next, value))
+		}
+		if s.also != nil {
+			c.changes = append(c.changes, *s.also)
+		}
+	}
+	a.mu.Unlock()
+	rev, err := a.send(ctx, c.changes)
+	var found []Record
+	if errors.Is(err, ErrRevision) {
+		var getErr error
+		if found, getErr = a.read(ctx, c.steps); getErr != nil {
+			err = getErr
+		}
+	}
+	a.mu.Lock()
+	a.idle(c.steps)
+	switch {
+	case err == nil:
+		for _, s := range c.steps {
+			a.x.set(s.e, s.next, rev, now)
+		}
+		*c = commit{}
+		a.spare = c
+	case found != nil:
+		a.adopt(c.steps, found)
+	case errors.Is(err, ErrTooLarge):
+		for _, s := range c.steps {
+			a.x.relink(s.e, now)
+		}
+	default:
+		a.doubts = append(a.doubts, c)
+		for _, s := range c.steps {
+			s.e.unsure = c
+		}
+	}
+	return err
+}
+
+// send commits changes until the store says what has become of them: sent twice, they are made once. ErrRevision after a
+// resend may mean that they were made; what is read then tells.
+func (a *Allocator) send(ctx context.Context, changes []Change) (uint64, error) {
+	for resends := 0; ; resends++ {
+		rev, err := a.store.Commit(ctx, changes...)
+		if err == nil || errors.Is(err, ErrRevision) || errors.Is(err, ErrTooLarge) {
+			return rev, err
+		}
+		if resends == maxResends || ctx.Err() != nil {
+			return 0, fmt.Errorf("%w: %w", ErrUncertain, err)
+		}
+	}
+}
+
+func (a *Allocator) read(ctx context.Context, steps []step) ([]Record, error) {
+	keys := make([]string, len(steps))
+	for i, s := range steps {
+		keys[i] = s.e.key
+	}
+	found, err := a.store.Get(ctx, keys...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	return found, nil
+}
+
+// adopt takes over what the store has.
+func (a *Allocator) adopt(steps []step, found []Record) {
+	now := a.cfg.Now()
+	for i, s := range steps {
+		var l *tenure
+		if found[i].Revision != 0 {
+			var err error
+			if l, err = a.decode(found[i]); err != nil {
+				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
+			}
+			if s.e.lease != nil && found[i].Revision == s.e.rev && l.ID == s.e.lease.ID {
+				l = s.e.lease // it was another key of the commit that somebody has changed
+			}
+		}
+		a.x.set(s.e, l, found[i].Revision, now)
+	}
+}
+
+// idle ends busy and wakes who waits.
+func (a *Allocator) idle(steps []step) {
+	for _, s := range steps {
+		s.e.busy = false
+		if s.e.wait != nil {
+			close(s.e.wait)
+			s.e.wait = nil
+		}
+	}
+}
+
+// settle waits until nothing is under way for e, and finds out what has become of a commit whose outcome is not known.
+// It is called, and returns, with mu held. When it has let go of mu again is true: what the caller has seen may be old.
+func (a *Allocator) settle(ctx context.Context, e *entry) (again bool, err error) {
+	if e.busy {
+		if e.wait == nil {
+			e.wait = make(chan struct{})
+		}
+		wait := e.wait
+		a.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		a.mu.Lock()
+		return true, err
+	}
+	if e.unsure != nil {
+		return true, a.resolve(ctx, e.unsure)
+	}
+	return false, nil
+}
+
+// resolve makes an unsure commit either made or impossible: it rewrites what was there before, so that a commit that is
+// still on its way finds another revision.
+func (a *Allocator) resolve(ctx context.Context, c *commit) error {
+	before := make([]Change, len(c.steps))
+	for i, s := range c.steps {
+		s.e.busy = true
+		old := s.e.lease
+		if old == nil {
+			old = &tenure{Lease: Lease{Addr: s.e.addr, Pool: s.e.pool.Name}}
+		}
+		before[i] = Change{Key: s.e.key, Value: encodeTenure(old), Revision: s.e.rev}
+	}
+	a.mu.Unlock()
+	_, err := a.store.Commit(ctx, before...)
+	var found []Record
+	if err == nil || errors.Is(err, ErrRevision) {
+		found, err = a.read(ctx, c.steps)
+	} else {
+		err = fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	a.mu.Lock()
+	a.idle(c.steps)
+	if err != nil {
+		return err
+	}
+	for _, s := range c.steps {
+		s.e.unsure = nil
+	}
+	a.adopt(c.steps, found)
+	a.doubts = slices.DeleteFunc(a.doubts, func(d *commit) bool { return d == c })
+	return nil
+}
+
+// ask reads an address again that the index and a caller disagree about. It is called, and returns, with mu held.
+func (a *Allocator) ask(ctx context.Context, addr netip.Addr) error {
+	a.mu.Unlock()
+	found, err := a.store.Get(ctx, addrPrefix+addr.String())
+	a.mu.Lock()
+	if err != nil {
+		return err
+	}
+	return a.learn(ctx, found)
+}
+
+// catchUp reads all addresses again: another allocator has taken many. It is called, and returns, with mu held.
+func (a *Allocator) catchUp(ctx context.Context) error {
+	a.mu.Unlock()
+	found, err := a.store.List(ctx, addrPrefix)
+	a.mu.Lock()
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(found))
+	for _, r := range found {
+		there[r.Key] = true
+	}
+	for _, e := range a.x.entries {
+		if e.rev != 0 && !there[e.key] {
+			found = append(found, Record{Key: e.key})
+		}
+	}
+	return a.learn(ctx, found)
+}
+
+// learn takes over the records that are not what is known. It is called, and returns, with mu held; in between mu may be free.
+func (a *Allocator) learn(ctx context.Context, found []Record) error {
+	var older []step
+	for i, r := range found {
+		addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
+		if err != nil {
+			continue
+		}
+		e := a.x.entries[addr]
+		if e == nil {
+			p := a.x.poolOf(addr)
+			if p == nil || r.Revision == 0 {
+				continue
+			}
+			e = a.x.entry(p, addr)
+		}
+		switch {
+		case e.busy || e.unsure != nil:
+		case r.Revision > e.rev:
+			a.adopt([]step{{e: e}}, found[i:i+1])
+		case r.Revision < e.rev:
+			older = append(older, step{e: e})
+		}
+	}
+	return a.relearn(ctx, older)
+}
+
+// relearn reads entries again that seemed older in the store than what is known: they were read before a change of this
+// allocator, or the store was put back to what it was before. While they are busy nothing of this allocator comes between.
+func (a *Allocator) relearn(ctx context.Context, older []step) error {
+	if len(older) == 0 {
+		return nil
+	}
+	for _, s := range older {
+		s.e.busy = true
+		s.e.pool.dequeue(s.e)
+	}
+	a.mu.Unlock()
+	found, err := a.read(ctx, older)
+	a.mu.Lock()
+	a.idle(older)
+	if err != nil {
+		for _, s := range older {
+			a.x.relink(s.e, a.cfg.Now())
+		}
+		return err
+	}
+	a.adopt(older, found)
+	return nil
+}
+
+// decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not
+// known; that the key is not an address is an error.
+func (a *Allocator) decode(r Record) (*tenure, error) {
+	addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
+	if err != nil {
+		return nil, fmt.Errorf("record %q: the key has no address: %w", r.Key, err)
+	}
+	l, err := decodeTenure(r.Value)
+	if err == nil && l.Addr != addr {
+		err = fmt.Errorf("%w: it is for %s", errCorrupt, l.Addr)
+	}
+	if err != nil {
+		a.cfg.Logger.Warn("address set aside", "addr", addr, "record", r.Key, "err", err)
+		// a generation is never above the revision: no lease id of the past is given again
+		return &tenure{Lease: Lease{Addr: addr, Generation: r.Revision, State: Quarantined, Reason: err.Error()}}, nil
+	}
+	return l, nil
+}

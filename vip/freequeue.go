@@ -1,0 +1,92 @@
+package vip
+
+// pool is a Pool with its free queue: first the addresses never used, in order, then the others, longest free first.
+type pool struct {
+	Pool
+	layout
+	gone          bool
+	counts        [states]uint64 // but for Free, which is the rest of size
+	known         uint64         // addresses that have an entry
+	knownReserved uint64         // the reserved ones among them
+	fresh         uint64         // how many addresses from the start on takeFree has looked at
+	first, last   *entry         // free queue
+	queue         uint64         // its length
+	teams         map[string]int // leases of each team, those under way included; counted while there are quotas
+}
+
+// takeFree takes the next address out of the free queue of p; nil when there is none.
+func (x *index) takeFree(p *pool) *entry {
+	for p.fresh < p.size {
+		addr := p.at(p.fresh)
+		p.fresh++
+		if _, reserved := p.Reserved[addr]; !reserved && x.entries[addr] == nil {
+			return x.entry(p, addr)
+		}
+	}
+	if e := p.first; e != nil {
+		p.dequeue(e)
+		return e
+	}
+	return nil
+}
+
+// ready is how many addresses takeFree would find.
+func (p *pool) ready() uint64 {
+	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
+}
+
+// enqueue puts e at the end of the free queue, or at its start when it was never used or has been free for longer than the
+// first, as one that was taken out and not handed out after all.
+func (p *pool) enqueue(e *entry) {
+	switch {
+	case p.first == nil || e.lease == nil:
+		p.enqueueFirst(e)
+		return
+	case e.freed().Before(p.last.freed()) && e.freed().Before(p.first.freed()):
+		p.enqueueFirst(e)
+		return
+	}
+	e.queued = true
+	p.queue++
+	e.before, p.last.after, p.last = p.last, e, e
+}
+
+func (p *pool) enqueueFirst(e *entry) {
+	e.queued = true
+	p.queue++
+	if p.first == nil {
+		p.first, p.last = e, e
+		return
+	}
+	e.after, p.first.before, p.first = p.first, e, e
+}
+
+func (p *pool) dequeue(e *entry) {
+	if !e.queued {
+		return
+	}
+	if e.before != nil {
+		e.before.after = e.after
+	} else {
+		p.first = e.after
+	}
+	if e.after != nil {
+		e.after.before = e.before
+	} else {
+		p.last = e.before
+	}
+	e.before, e.after, e.queued = nil, nil, false
+	p.queue--
+}
+
+// free is how many addresses of p nobody holds; those with a commit under way are among them.
+func (p *pool) free() uint64 {
+	if p.gone {
+		return 0
+	}
+	taken := p.counts[Reserved]
+	for _, s := range [...]State{Leased, Draining, Cooling, Quarantined} {
+		taken += p.counts[s]
+	}
+	return p.size - taken
+}
