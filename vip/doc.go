@@ -4,7 +4,7 @@
 // What the embedder does, in this order:
 //
 //  1. Declare the pools: addresses that lead to the test Nginx. ParsePool reads prefixes, ranges and single addresses.
-//  2. Choose a Store and open it: MemStore, boltstore (one machine), or one that passes storetest.Run.
+//  2. Choose a Store and open it: MemStore, boltstore (one machine), consulstore (several), or one that passes storetest.Run.
 //  3. Make an Allocator with New and run its Run in a goroutine: it ends what has expired.
 //  4. Allocate with a task as the owner. Keep the lease's ID and Generation: every later change needs both.
 //  5. Bind the instances behind the address whenever they change, Renew before the lease expires, Release at the end.
@@ -35,10 +35,10 @@
 // list of ready-made addresses. Watch tells what changes, History and At who had an address before. Quarantine sets a bad
 // address aside, CheckLeaks ends leases whose owner is gone, Audit compares the leases with what others believe.
 //
-// Several allocators may share a store, in one process or on several machines, if the store allows it: the store's
-// compare-and-set keeps them from giving one address twice, and a lease that another has given is looked up when its ID is
-// used. Owners are told apart by each allocator for itself: send the requests of one task to one allocator. What another
-// allocator has changed shows in List, Stats and Watch when this one comes across it.
+// Several allocators may share a store, in one process or on several machines, if the store allows it: with Config.Shared a
+// task is one owner for all of them, whichever it asks, and each sees what the others did at least every Config.Refresh. An
+// allocator that was stopped, or cut off, while others went on changes nothing that has changed meanwhile. A store that is
+// put back to a backup takes promises back: they are fenced, and a lease id of then is not given again.
 //
 // Allocation and release cost the same whether the pool is empty or full, and an address that was never used costs no
 // memory.
