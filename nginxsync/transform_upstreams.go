@@ -31,7 +31,7 @@ func (t *transform) upstream(n conf.Node) {
 	}
 	u := Upstream{Name: name, Cluster: cluster}
 	var first *conf.Directive // where the driver's text goes: before this child of the block itself
-	servers, left := 0, map[string]bool{}
+	servers, best, left := 0, 0, map[string]bool{}
 	for c := range n.Children() {
 		direct := slices.Contains(n.Directive.Children(), c.Directive)
 		switch {
@@ -46,8 +46,11 @@ func (t *transform) upstream(n conf.Node) {
 			servers++
 		case methods[c.Name()]:
 			t.edit.Remove(c.Directive)
-			u.Method = append([]string{c.Name()}, c.Args()...)
-			if slices.Contains(t.rules.Snippets.Methods, c.Name()) {
+			honours := slices.Contains(t.rules.Snippets.Methods, c.Name())
+			if rank := methodRank(c.Name(), honours); rank >= best {
+				u.Method, best = append([]string{c.Name()}, c.Args()...), rank
+			}
+			if honours {
 				t.used[c.Name()] = true
 				t.changed(c.Directive, "upstream", "%s goes to the driver, which honours it", c.Name())
 			} else {
@@ -77,6 +80,17 @@ func (t *transform) upstream(n conf.Node) {
 	if len(left) > 0 {
 		t.changed(n.Directive, "upstream", "%s of single servers are left out: they are of production's instances", strings.Join(sortedKeys(left), ", "))
 	}
+}
+
+// methodRank orders the methods of one upstream: the driver gets one that it honours, and stickiness before what picks the first time.
+func methodRank(name string, honours bool) int {
+	switch {
+	case !honours:
+		return 0
+	case strings.HasSuffix(name, "sticky"):
+		return 2
+	}
+	return 1
 }
 
 // parameters takes over what all servers have alike, and notes in left what the driver cannot take over.

@@ -2,6 +2,7 @@ package luadriver_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -231,5 +232,49 @@ http {
 			require.Empty(t, header.Values("Set-Cookie"))
 			b.answers(t, vipB, "/", "v1")
 		}
+	}
+}
+
+// A client of an upstream that is sticky in production stays with one instance, on each VIP with one of its own version.
+func TestStickyClients(t *testing.T) {
+	t.Parallel()
+	b := startTree(t, `
+events { }
+http {
+    upstream a { least_conn; sticky cookie srv_id expires=1h; server 10.9.9.1:80; server 10.9.9.2:80; }
+    server { listen 80; location / { proxy_pass http://a; } }
+}
+`, nginxsync.Rules{})
+	instances := func(version string) (list []nginxsync.Instance) {
+		for i := range 4 {
+			name := fmt.Sprint(version, "-", i)
+			list = append(list, one(name, version, nginxtest.Backend(t, name))...)
+		}
+		return list
+	}
+	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
+		Baseline: map[string][]nginxsync.Instance{"a": instances("v1")},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": instances("v2")}},
+	})))
+	for vip, version := range map[netip.Addr]string{vipA: "v2", vipB: "v1"} {
+		asked := map[string]bool{}
+		for client := range 16 {
+			mine := map[string]bool{}
+			for range 3 {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d/", vip, b.port), nil)
+				require.NoError(t, err)
+				req.Header.Set("User-Agent", fmt.Sprint("browser ", client))
+				resp, err := http.DefaultTransport.RoundTrip(req)
+				require.NoError(t, err)
+				body, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				resp.Body.Close()
+				name, _, _ := strings.Cut(string(body), " ")
+				require.True(t, strings.HasPrefix(name, version), name)
+				mine[name], asked[name] = true, true
+			}
+			require.Len(t, mine, 1)
+		}
+		require.Greater(t, len(asked), 1)
 	}
 }

@@ -70,7 +70,7 @@ func Snippets(cfg SnippetConfig) nginxsync.Snippets {
 			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1)},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
-		Methods:  []string{"least_conn", "hash", "ip_hash"},
+		Methods:  []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
 		Hooks:    map[string]nginxsync.Block{"least_conn": {Name: "log_by_lua_block", Body: `package.loaded["sluice.routes"].done()`}},
 		Upstream: upstream,
 	}
@@ -90,6 +90,9 @@ func upstream(u nginxsync.Upstream) string {
 	switch {
 	case method == "hash" && len(u.Method) > 1:
 		key = u.Method[1]
+	case method == "sticky", method == "session_sticky":
+		// A client stays with an instance by what it is, not by a cookie: no cookie of one VIP can lead to a version on another.
+		method, key = "hash", "$remote_addr$http_user_agent"
 	case method == "ip_hash", method == "least_conn":
 	default:
 		method = ""
