@@ -103,7 +103,7 @@ func (f *placed) drift(t *tree) string {
 	case !info.Mode().IsRegular():
 		return "is a " + typeName(info.Mode().Type()) + " now"
 	}
-	switch same, err := t.holds(f.Path, f.SHA256); {
+	switch same, err := t.holds(f.Path, f.SHA256, -1); {
 	case err != nil:
 		return cause(err).Error()
 	case !same:

@@ -141,7 +141,7 @@ func (x *transaction) stageFile(o *op) error {
 	if err != nil {
 		return sourceFileError(w.source, err)
 	}
-	return errors.Join(x.write(o, src), src.Close())
+	return errors.Join(x.write(o, &sized{src, w.size}), src.Close())
 }
 
 func (x *transaction) write(o *op, content io.Reader) error {

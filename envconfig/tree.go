@@ -186,8 +186,24 @@ func (t *tree) symlink(name, text string) error {
 	return err
 }
 
-// holds reports whether a regular file's content has that SHA-256.
-func (t *tree) holds(name, sha256 string) (bool, error) {
+// sized reads a regular file that should have size bytes. A read that brings the last of them and had room for more has come
+// to the end, which saves the read that would say so: of a small file it is every other one.
+type sized struct {
+	io.ReadCloser
+	left int64
+}
+
+// Read reads as [io.Reader] says.
+func (f *sized) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if f.left -= int64(n); err == nil && f.left == 0 && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// holds reports whether a regular file's content has that SHA-256. The size is what the file has; -1 if that is not known.
+func (t *tree) holds(name, sha256 string, size int64) (bool, error) {
 	d, base, err := t.split(name)
 	if err != nil {
 		return false, err
@@ -196,7 +212,7 @@ func (t *tree) holds(name, sha256 string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return holds(f, sha256)
+	return holds(&sized{f, size}, sha256)
 }
 
 // holds reads and closes a file.

@@ -136,7 +136,7 @@ func (w *want) compare(t *tree) (opKind, error) {
 	case w.link != "" || info.Size() != w.size || info.Mode() != w.mode:
 		return opReplace, nil
 	}
-	same, err := t.holds(w.path, w.sha256)
+	same, err := t.holds(w.path, w.sha256, w.size)
 	if errors.Is(err, fs.ErrPermission) {
 		return opReplace, nil
 	}

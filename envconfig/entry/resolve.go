@@ -1,10 +1,8 @@
 package entry
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -96,20 +94,18 @@ func check(name string, args []string) (*Command, error) {
 
 // readInterpreter returns what a "#!" line names. A file that may be run and not read has none that can be checked.
 func readInterpreter(name string) (string, error) {
-	f, err := os.Open(name)
+	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return "", nil
 	}
-	defer f.Close()
-	line, err := bufio.NewReader(io.LimitReader(f, 256)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	defer syscall.Close(fd)
+	var head [256]byte // as much as the kernel looks at
+	n, err := syscall.Read(fd, head[:])
+	if err != nil || !strings.HasPrefix(string(head[:n]), "#!") {
 		return "", nil
 	}
-	rest, ok := strings.CutPrefix(line, "#!")
-	if !ok {
-		return "", nil
-	}
-	rest = strings.TrimRight(strings.Trim(rest, " \t"), "\n")
+	rest, _, _ := strings.Cut(string(head[len("#!"):n]), "\n")
+	rest = strings.Trim(rest, " \t")
 	interpreter, _, _ := strings.Cut(rest, " ")
 	interpreter, _, _ = strings.Cut(interpreter, "\t")
 	switch _, err := os.Stat(interpreter); {

@@ -105,17 +105,26 @@ func (c *command) define(fs *flag.FlagSet) {
 	fs.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first")
 }
 
-// fromEnviron sets the flags that ENVCONFIG_* variables name. A value is not repeated in an error: it may be a secret.
-func fromEnviron(fs *flag.FlagSet, env []string) (err error) {
-	fs.VisitAll(func(f *flag.Flag) {
-		name := "ENVCONFIG_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value, ok := lookup(env, name); ok && err == nil {
-			if f.Value.Set(value) != nil {
-				err = usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, f.Usage)}
-			}
+// variables is what the names of the variables begin with that stand for flags.
+const variables = "ENVCONFIG_"
+
+// fromEnviron sets the flags that ENVCONFIG_* variables name. One that is there twice counts as the C library has it: the
+// first. A value is not repeated in an error: it may be a secret.
+func fromEnviron(fs *flag.FlagSet, env []string) error {
+	for i, kv := range env {
+		if !strings.HasPrefix(kv, variables) {
+			continue
 		}
-	})
-	return err
+		name, value, _ := strings.Cut(kv, "=")
+		f := fs.Lookup(strings.ToLower(strings.ReplaceAll(name[len(variables):], "_", "-")))
+		if _, before := lookup(env[:i], name); f == nil || before {
+			continue
+		}
+		if f.Value.Set(value) != nil {
+			return usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, f.Usage)}
+		}
+	}
+	return nil
 }
 
 // each lets a variable hold several values, one a line.

@@ -8,6 +8,7 @@ import (
 )
 
 func main() {
+	growStack()
 	os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, log(syscall.Stderr)))
 }
 
