@@ -3,6 +3,7 @@ package testbed
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -46,7 +48,7 @@ func push(t testing.TB, to, busybox string, programs ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := systemImage(busybox, programs...)
+	img, err := images.get(busybox, programs...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +60,31 @@ func push(t testing.TB, to, busybox string, programs ...string) string {
 		t.Fatal(err)
 	}
 	return ref.Context().Digest(digest.String()).String()
+}
+
+// images are those that this test binary has made, by their programs.
+var images imageCache
+
+type imageCache struct {
+	mu  sync.Mutex
+	all map[string]v1.Image
+}
+
+func (c *imageCache) get(busybox string, programs ...string) (v1.Image, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := busybox + " " + strings.Join(programs, " ")
+	if img, ok := c.all[key]; ok {
+		return img, nil
+	}
+	img, err := systemImage(busybox, programs...)
+	if err == nil {
+		if c.all == nil {
+			c.all = map[string]v1.Image{}
+		}
+		c.all[key] = img
+	}
+	return img, err
 }
 
 func writePauseImage(file, busybox string) error {
@@ -102,11 +129,14 @@ func systemImage(busybox string, programs ...string) (v1.Image, error) {
 			files[strings.TrimPrefix(l, "/")] = l
 		}
 	}
+	var b bytes.Buffer
+	if err := writeLayer(&b, files, links); err != nil {
+		return nil, err
+	}
+	// It goes to a registry on this machine: to compress it takes longer than to send it.
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		var b bytes.Buffer
-		err := writeLayer(&b, files, links)
-		return io.NopCloser(&b), err
-	})
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	}, tarball.WithCompressionLevel(gzip.NoCompression))
 	if err != nil {
 		return nil, err
 	}

@@ -33,11 +33,13 @@ func tool(t testing.TB, name string) string {
 // program is the path of a program of a Debian package.
 func program(t testing.TB, name, pkg string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		missing(t, name, "apt-get install "+pkg)
+	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} { // not every user's PATH has the last ones
+		if path, err := exec.LookPath(candidate); err == nil {
+			return path
+		}
 	}
-	return path
+	missing(t, name, "apt-get install "+pkg)
+	return ""
 }
 
 // file asks for a file of a Debian package.

@@ -28,7 +28,11 @@ func main() {
 	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the folders need, install nothing")
 	flag.Parse()
 	if err := run(ctx, *forTests, *packages, flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "make tools:", err)
+		command := "make tools:"
+		if *forTests || *packages {
+			command = "make test:"
+		}
+		fmt.Fprintln(os.Stderr, command, err)
 		os.Exit(1)
 	}
 }
@@ -39,6 +43,9 @@ func run(ctx context.Context, forTests, packages bool, args []string) error {
 	case forTests || packages:
 		needs, err := neededBy(args)
 		if err != nil {
+			return err
+		}
+		if err := allowed(needs, os.Geteuid()); err != nil {
 			return err
 		}
 		if packages {

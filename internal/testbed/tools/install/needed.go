@@ -22,7 +22,7 @@ type need struct {
 var needs = []need{
 	{"testbed.Nginx(", nil, nginx},
 	{"testbed.Consul(", []string{"consul"}, nil},
-	{"testbed.ConsulCluster(", []string{"consul", "toxiproxy"}, nil},
+	{"testbed.ConsulCluster(", []string{"consul"}, []string{"ip=iproute2"}},
 	{"testbed.Proxy(", []string{"toxiproxy"}, nil},
 	{"testbed.Registry(", nil, []string{"docker-registry=docker-registry"}},
 	{"testbed.Rsyncd(", nil, []string{"rsync=rsync"}},
@@ -88,6 +88,24 @@ func toolsOf(needs []need) []tools.Tool {
 		}
 	}
 	return found
+}
+
+// asRoot are the marks of what only root can make.
+var asRoot = []string{"testbed.Kube(", "testbed.Hosts(", "testbed.ConsulCluster("}
+
+// allowed is an error when the needs ask for more than a user may.
+func allowed(needs []need, uid int) error {
+	var marks []string
+	for _, n := range needs {
+		if uid != 0 && slices.Contains(asRoot, n.mark) {
+			marks = append(marks, strings.TrimSuffix(n.mark, "("))
+		}
+	}
+	if marks == nil {
+		return nil
+	}
+	return fmt.Errorf("what these tests start needs root, and you are user %d: %s: run this as root, or PKG=./folder/... of tests that do "+
+		"without, or go test ./..., which skips what it cannot start", uid, strings.Join(marks, ", "))
 }
 
 // packagesOf are the Debian packages of the needs, each once.

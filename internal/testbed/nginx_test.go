@@ -1,0 +1,47 @@
+package testbed_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+)
+
+func TestNginxWithLuaTellsTwoVIPsApart(t *testing.T) {
+	t.Parallel()
+	dir, port := testbed.Folder(t), testbed.Port(t)
+	conf := filepath.Join(dir, "nginx.conf")
+	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `daemon off;
+load_module %[1]s/ndk_http_module.so;
+load_module %[1]s/ngx_http_lua_module.so;
+pid %[2]s/pid;
+events {}
+http {
+    access_log off;
+    lua_package_path "/usr/share/lua/5.1/?.lua;;";
+    server {
+        listen %[3]d;
+        location / { content_by_lua_block { ngx.say(ngx.var.server_addr) } }
+    }
+}
+`, testbed.NginxModules, dir, port), 0o644))
+	n := testbed.Nginx(t, dir, conf)
+	for _, vip := range []string{"127.58.0.7", "127.58.0.8"} {
+		response, err := http.Get(fmt.Sprintf("http://%s:%d/", vip, port))
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, vip+"\n", string(body))
+	}
+	n.Kill()
+	require.Empty(t, n.Workers())
+	n.Start()
+	require.NotEmpty(t, n.Workers())
+}
