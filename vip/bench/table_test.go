@@ -51,6 +51,19 @@ func load() string {
 	return strings.Fields(string(text))[0]
 }
 
+// ratios that the library is measured by.
+var ratios = []struct{ of, to, unit string }{
+	{"Memory/vip/full=99", "Memory/vip/full=0", "pairs/cpu-s"},
+	{"Memory/vip/full=99", "Memory/kubernetes/full=99", "pairs/cpu-s"},
+	{"Memory/vip/full=99", "Memory/kubernetes/full=99", "pairs/s"},
+	{"Memory/vip/full=99", "Memory/cilium/full=99", "pairs/cpu-s"},
+	{"Durable/vip/writers=64", "Durable/bbolt-batch/writers=64", "pairs/s"},
+	{"Durable/vip/writers=64", "Durable/bbolt-update/writers=64", "pairs/s"},
+	{"Consul/vip/allocators=1", "Consul/bare-txn/callers=1", "pairs/s"},
+	{"Consul/vip/allocators=16", "Consul/bare-txn/callers=16", "pairs/s"},
+	{"Growth/pool=12", "Growth/pool=24", "pairs/cpu-s"},
+}
+
 func writeTable(before, after string) error {
 	var rows strings.Builder
 	fmt.Fprintf(&rows, "%d cores, %s, load before and after: %s and %s.\n\n", runtime.NumCPU(), runtime.Version(), before, after)
@@ -62,6 +75,12 @@ func writeTable(before, after string) error {
 		}
 		slices.Sort(all)
 		fmt.Fprintf(&rows, "| `%s` | %s |\n", name, strings.Join(all, ", "))
+	}
+	rows.WriteString("\n| ratio | |\n| --- | ---: |\n")
+	for _, r := range ratios {
+		if a, b := figures[r.of][r.unit], figures[r.to][r.unit]; a > 0 && b > 0 {
+			fmt.Fprintf(&rows, "| `%s` to `%s`, %s | %.2f |\n", r.of, r.to, r.unit, a/b)
+		}
 	}
 	text, err := os.ReadFile("README.md")
 	if err != nil {
