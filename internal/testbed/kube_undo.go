@@ -13,11 +13,6 @@ import (
 	"time"
 )
 
-func init() {
-	undoers["sysctl"], undoers["logs"], undoers["cni"], undoers["shims"] = undoSysctl, undoLogs, undoCNI, undoShims
-	undoers["cgroup"], undoers["folder"] = undoCgroup, undoFolder
-}
-
 // undoFolder removes a folder that was not there before.
 func undoFolder(dir string) error { return errors.Join(unmount(dir), os.RemoveAll(dir)) }
 

@@ -21,8 +21,14 @@ const resourcesFile = "resources"
 
 // undoers remove what was recorded, by kind. What is not there, or no more, counts as removed.
 var undoers = map[string]func(name string) error{
-	"link":  deleteLink,
-	"netns": deleteNetns,
+	"link":   deleteLink,
+	"netns":  deleteNetns,
+	"folder": undoFolder,
+	"cgroup": undoCgroup,
+	"sysctl": undoSysctl,
+	"logs":   undoLogs,
+	"cni":    undoCNI,
+	"shims":  undoShims,
 }
 
 // record notes that something outside the owner's folder is about to be made, to be undone at the end of the owner

@@ -13,9 +13,10 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// What the tests here use of the testbed.
+// Nginx is a running Nginx.
 type Nginx = testbed.NginxServer
 
+// What the tests here use of the testbed.
 var (
 	Start = testbed.Nginx
 	Dir   = testbed.Folder
