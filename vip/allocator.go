@@ -149,11 +149,9 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
-	leases := make([]*tenure, len(records))
-	for i, r := range records {
-		if leases[i], err = a.decode(r); err != nil {
-			return fmt.Errorf("load leases: %w", err)
-		}
+	leases, err := a.decodeAll(records)
+	if err != nil {
+		return fmt.Errorf("load leases: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

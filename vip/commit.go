@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -279,6 +281,23 @@ func (a *Allocator) relearn(ctx context.Context, older []step) error {
 	}
 	a.adopt(older, found)
 	return nil
+}
+
+// decodeAll decodes records on all processors: a start waits for it.
+func (a *Allocator) decodeAll(records []Record) ([]*tenure, error) {
+	leases := make([]*tenure, len(records))
+	parts := min(runtime.GOMAXPROCS(0), 1+len(records)/1000)
+	errs := make([]error, parts)
+	var wg sync.WaitGroup
+	for p := range parts {
+		wg.Go(func() {
+			for i := p * len(records) / parts; i < (p+1)*len(records)/parts && errs[p] == nil; i++ {
+				leases[i], errs[p] = a.decode(records[i])
+			}
+		})
+	}
+	wg.Wait()
+	return leases, errors.Join(errs...)
 }
 
 // decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not
