@@ -73,8 +73,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 		n := min(len(overdue), a.atOnce)
 		var steps []step
 		for _, e := range overdue[:n] {
-			if e.busy || e.unsure != nil {
-				a.x.overdue = append(a.x.overdue, e)
+			if e.busy || e.unsure != nil { // the end of that makes it due again if it is still over
 				continue
 			}
 			if !a.x.expired(e, now) {
@@ -85,13 +84,11 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 			}
 			next := *e.lease
 			a.ending(e, &next, now, "expired")
+			e.busy = true // if it is overdue twice, it is ended once
 			steps = append(steps, step{e: e, next: &next})
 		}
 		if len(steps) > 0 {
-			if err := a.commit(ctx, now, steps...); err != nil {
-				for _, s := range steps { // those that are over still come back next time
-					a.x.overdue = append(a.x.overdue, s.e)
-				}
+			if err := a.commit(ctx, now, steps...); err != nil { // those that are over still are due again
 				if errors.Is(err, ErrTooLarge) {
 					a.atOnce = max(1, a.atOnce/2)
 				}

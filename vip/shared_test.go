@@ -1,6 +1,8 @@
 package vip_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -129,4 +131,37 @@ func (r *rewound) putBack(t *testing.T) {
 		_, err = r.Commit(t.Context(), vip.Change{Key: rec.Key, Value: rec.Value})
 		require.NoError(t, err)
 	}
+}
+
+// Two allocators end the same expired leases. One that comes second ends what is left of its batch in the next sweep.
+func TestLeaseIsEndedOnceAfterAConflict(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), onceEach{vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
+	a := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)
+	one, two := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Hour}), allocate(t, a, vip.Request{Owner: owner("T2"), TTL: time.Hour})
+	b := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)
+	c.Add(time.Hour + time.Minute)
+	release(t, b, one)
+	require.NoError(t, a.Sweep(t.Context()))
+	from := a.Revision()
+	require.NoError(t, a.Sweep(t.Context()))
+	require.Empty(t, a.List(vip.Query{States: []vip.State{vip.Leased}}))
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+	require.Equal(t, []any{vip.Ended, two.ID}, []any{events[0].Kind, events[0].Lease.ID})
+}
+
+// onceEach is a store that, as Consul does, finds another revision when a commit changes a key a second time.
+type onceEach struct{ vip.Store }
+
+func (s onceEach) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	seen := map[string]bool{}
+	for _, c := range changes {
+		if seen[c.Key] {
+			return 0, fmt.Errorf("key %s: %w", c.Key, vip.ErrRevision)
+		}
+		seen[c.Key] = true
+	}
+	return s.Store.Commit(ctx, changes...)
 }
