@@ -243,6 +243,9 @@ func (a *Allocator) learn(ctx context.Context, found []Record) error {
 		e := a.x.entries[addr]
 		if e == nil {
 			p := a.x.poolOf(addr)
+			if p == nil {
+				p = a.elsewhere(r)
+			}
 			if p == nil || r.Revision == 0 {
 				continue
 			}
@@ -257,6 +260,19 @@ func (a *Allocator) learn(ctx context.Context, found []Record) error {
 		}
 	}
 	return a.relearn(ctx, older)
+}
+
+// elsewhere is the former pool for a record whose address is in none, as it may be in one of another allocator: its lease is
+// kept until it ends, like those that New finds. It is nil for an address that nobody has.
+func (a *Allocator) elsewhere(r Record) *pool {
+	if r.Revision == 0 {
+		return nil
+	}
+	l, err := a.decode(r)
+	if err != nil || l.State != Leased && l.State != Draining {
+		return nil
+	}
+	return a.x.formerPool(l.Pool)
 }
 
 // relearn reads entries again that seemed older in the store than what is known: they were read before a change of this

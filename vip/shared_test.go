@@ -165,3 +165,18 @@ func (s onceEach) Commit(ctx context.Context, changes ...vip.Change) (uint64, er
 	}
 	return s.Store.Commit(ctx, changes...)
 }
+
+// Two allocators that have not been given the same pools yet are still one for a task.
+func TestOneOwnerWhileAPoolIsAdded(t *testing.T) {
+	t.Parallel()
+	c, store := newClock(), vip.NewMemStore()
+	p, q := pool(t, "p", "10.0.0.1"), pool(t, "q", "10.0.1.1")
+	older, newer := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p, q)
+	l := allocate(t, newer, vip.Request{Owner: owner("T"), Pool: "q"})
+	require.Equal(t, l, allocate(t, older, vip.Request{Owner: owner("T")}))
+	conserved(t, older)
+	release(t, older, l)
+	conserved(t, older)
+	_, err := newer.Renew(t.Context(), l.ID, l.Generation, 0)
+	require.ErrorIs(t, err, vip.ErrFenced)
+}
