@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -79,15 +78,7 @@ func watchAll() <-chan os.Signal {
 	caught.Start(all...)
 	signals := make(chan os.Signal, signalRoom)
 	time.AfterFunc(settled, func() {
-		for _, s := range all {
-			if !signal.Ignored(s) {
-				signal.Notify(signals, s)
-			}
-		}
-		caught.Stop()
-		for _, s := range caught.Take() {
-			signals <- s
-		}
+		caught.Pass(signals)
 		giveBack()
 	})
 	return signals

@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// pending has the bit n-1 for signal n. The handler sets it.
+// pending has the bit n-1 for signal n.
 var pending uint64
 
 // Has returns the first of the signals that has come, or 0.
 func Has(signals ...syscall.Signal) syscall.Signal {
+	collect()
 	came := atomic.LoadUint64(&pending)
 	for _, s := range signals {
 		if came&(1<<(s-1)) != 0 {
@@ -23,8 +24,8 @@ func Has(signals ...syscall.Signal) syscall.Signal {
 	return 0
 }
 
-// Take returns the signals that have come, lowest number first, and forgets them.
-func Take() []syscall.Signal {
+// take returns the signals that have come, lowest number first, and forgets them.
+func take() []syscall.Signal {
 	var out []syscall.Signal
 	for came := atomic.SwapUint64(&pending, 0); came != 0; came &= came - 1 {
 		out = append(out, syscall.Signal(bits.TrailingZeros64(came)+1))

@@ -1,6 +1,8 @@
 package caught
 
 import (
+	"os"
+	"os/signal"
 	"syscall"
 	"unsafe"
 )
@@ -37,17 +39,25 @@ func Start(signals ...syscall.Signal) {
 	}
 }
 
-// Stop gives the signals back to the Go runtime, which has taken some of them already where [os/signal.Notify] was called
-// for them. Those that have come meanwhile are still there to be taken.
-func Stop() {
+// collect has nothing to do: the handler notes.
+func collect() {}
+
+// Pass has the Go runtime send the signals to the channel from now on, and sends those that have come since Start, each of these
+// once.
+func Pass(to chan<- os.Signal) {
 	handler, _ := handlers()
 	for s, old := range before {
+		signal.Notify(to, s)
+		// Where the runtime had a handler from the beginning, Notify installs none.
 		var now action
 		if set(s, nil, &now) && now.handler == handler {
 			set(s, &old, nil)
 		}
 	}
 	clear(before)
+	for _, s := range take() {
+		to <- s
+	}
 }
 
 func set(s syscall.Signal, to, old *action) bool {
