@@ -118,6 +118,7 @@ func TestTransformFailsClosed(t *testing.T) {
 		{"http { server { listen 80; location / { proxy_pass http://$x; } } }", `the target is known only at run time; map "$x"`},
 		{"http { server { listen 80; location / { proxy_pass $x; } } }", `the target is known only at run time; map "$x"`},
 		{"http { server { listen 80; location / { proxy_pass http://a$x/u; } } upstream a { server b; } }", `map "a$x"`},
+		{"http { server { listen 80; location / { proxy_pass $p://a/u; } } upstream a { server b; } }", `known only at run time; map "$p://a"`},
 		{"http { server { listen 80; location / { proxy_pass http://unix:/run/a:/u; } } }", `"unix:/run/a" is not an upstream`},
 		{"http { server { listen 80; location / { fastcgi_pass 127.0.0.1:9000; } } }", `"127.0.0.1:9000" is not an upstream`},
 		{"http { server { listen 80; location / { fastcgi_pass unix:/run/php.sock; } } }", `"unix:/run/php.sock" is not`},

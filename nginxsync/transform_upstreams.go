@@ -240,7 +240,8 @@ func (t *transform) addUpstream(name string) {
 	t.extra.WriteString("upstream " + conf.Quote(name) + " {\n    " + text + "\n}\n")
 }
 
-// splitTarget cuts the argument of a pass directive into scheme, host and port, and URI.
+// splitTarget cuts the argument of a pass directive into scheme, host and port, and URI. A scheme with another variable than
+// $scheme, which is http or https, is of the target: it may yield a whole address.
 func splitTarget(value string) (scheme, target, rest string) {
 	if i := strings.Index(value, "://"); i >= 0 {
 		scheme, value = value[:i+3], value[i+3:]
@@ -253,11 +254,14 @@ func splitTarget(value string) (scheme, target, rest string) {
 		}
 		return scheme, value, ""
 	}
-	i := strings.IndexAny(value, "/?")
-	if i < 0 {
-		return scheme, value, ""
+	target = value
+	if i := strings.IndexAny(value, "/?"); i >= 0 {
+		target, rest = value[:i], value[i:]
 	}
-	return scheme, value[:i], value[i:]
+	if strings.Contains(scheme, "$") && scheme != "$scheme://" && scheme != "${scheme}://" {
+		scheme, target = "", scheme+target
+	}
+	return scheme, target, rest
 }
 
 // snippets adds what the driver brings.
