@@ -92,8 +92,11 @@ func addressed(name string) bool {
 // hostPort is what begins with a name and a port, such as consul.example:8500/v1.
 var hostPort = regexp.MustCompile(`^(?:[A-Za-z0-9_-]+\.[A-Za-z0-9._-]*[A-Za-z]|localhost):[0-9]{1,5}(?:/|$)`)
 
-// address reports whether an argument names a machine.
+// address reports whether an argument names a machine, or several with commas between them.
 func address(arg string) bool {
+	if first, others, ok := strings.Cut(arg, ","); ok && !strings.Contains(arg, "://") {
+		return address(first) || address(others)
+	}
 	if _, value, ok := strings.Cut(arg, "="); ok {
 		arg = value
 	}

@@ -149,6 +149,7 @@ func TestTransformFailsClosed(t *testing.T) {
 		{"http { otel_exporter { endpoint 10.0.0.1:4317; } }", "otel_exporter: it opens connections"},
 		{"http { anything 10.0.0.1; }", "anything 10.0.0.1: nothing says what this address is for"},
 		{"http { anything on target=10.0.0.1:80; }", "target=10.0.0.1:80: nothing says"},
+		{"http { anything brokers=10.0.0.1:9092,10.0.0.2:9092; }", "nothing says what this address is for"},
 		{"http { anything [2001:db8::1]:80; }", "nothing says what this address is for"},
 		{"http { anything tcp://x; }", "anything tcp://x: nothing says"},
 		{"http { anything consul.example:8500/v1; }", "nothing says"},
