@@ -214,7 +214,7 @@ func (t *transform) writeGuards(http conf.Node) {
 		}
 	}
 	for _, target := range sortedKeys(t.guards) {
-		fmt.Fprintf(&t.extra, "# %s reaches upstreams and nothing else.\nmap %s %s {\n    default \"\";\n", target, conf.Quote(target), t.guards[target])
+		fmt.Fprintf(&t.extra, "# %s reaches upstreams and nothing else.\nmap %s %s {\n    volatile; # another location may set it anew\n    default \"\";\n", target, conf.Quote(target), t.guards[target])
 		for _, name := range sortedKeys(t.upstreams) {
 			fmt.Fprintf(&t.extra, "    %s %s;\n", mapKey(name), conf.Quote(target))
 		}
