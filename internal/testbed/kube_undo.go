@@ -14,7 +14,7 @@ import (
 )
 
 // undoFolder removes a folder that was not there before.
-func undoFolder(dir string) error { return errors.Join(unmount(dir), os.RemoveAll(dir)) }
+func undoFolder(dir string) error { return unmountAndRemove(dir) }
 
 // undoSysctl puts a kernel setting, given as name=value, back.
 func undoSysctl(setting string) error {

@@ -86,11 +86,9 @@ func (o *owner) end() error {
 		return err
 	}
 	defer bed.Close()
-	if err := remove(o.dir); err != nil {
-		return err
-	}
-	o.lock.Close()
-	return removeBed()
+	err = remove(o.dir)
+	o.lock.Close() // whatever is left: who comes next tries again, be it this test binary
+	return errors.Join(err, removeBed())
 }
 
 // folder makes a folder for a server of a test. It is removed when the test has ended.
@@ -107,7 +105,7 @@ func folderIn(t testing.TB, parent, name string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(unmount(dir), os.RemoveAll(dir)); err != nil {
+		if err := unmountAndRemove(dir); err != nil {
 			t.Error(err)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
@@ -129,4 +130,16 @@ func children(t *testing.T, dir string) {
 		}
 		return nil
 	})
+}
+
+func TestOwnerThatCannotBeRemovedIsLetGo(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // a bed that nobody else cleans; not parallel for that
+	o, err := newOwner(t)
+	require.NoError(t, err)
+	require.NoError(t, o.record("sysctl", "none/such=1"))
+	require.Error(t, o.end())
+	again, err := lockPath(o.dir, unix.LOCK_EX|unix.LOCK_NB, makeDir)
+	require.NoError(t, err, "the lock is free")
+	require.FileExists(t, filepath.Join(o.dir, resourcesFile))
+	require.NoError(t, again.Close())
 }

@@ -99,6 +99,14 @@ func empty(dir string) error {
 	return errors.Join(errs...)
 }
 
+// unmountAndRemove removes a folder. It stays when something is still mounted in it.
+func unmountAndRemove(dir string) error {
+	if err := unmount(dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
 // unmount unmounts whatever is mounted in a folder, so that its removal never reaches files of others.
 func unmount(dir string) error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
