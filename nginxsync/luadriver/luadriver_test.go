@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -70,7 +71,7 @@ func start(t testing.TB, memory int) *bed {
 		t.Fatal(err)
 	}
 	b.Nginx = nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
-	if b.driver, err = luadriver.New(luadriver.Config{Socket: b.cfg.Socket}); err != nil {
+	if b.driver, err = luadriver.New(luadriver.Config{Socket: b.cfg.Socket, Timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	b.ready(t)
