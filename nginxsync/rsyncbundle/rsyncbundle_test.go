@@ -34,7 +34,10 @@ func startDaemon(t *testing.T) *daemon {
 	require.NoError(t, os.Mkdir(d.dir, 0o755))
 	secrets := filepath.Join(base, "secrets")
 	require.NoError(t, os.WriteFile(secrets, []byte("sluice:geheim\n"), 0o600))
+	// as root the daemon serves as nobody unless it is told, who may not reach the test's folder
 	require.NoError(t, os.WriteFile(d.conf, fmt.Appendf(nil, `use chroot = no
+uid = %d
+gid = %d
 port = %d
 address = 127.0.0.1
 [tree]
@@ -45,7 +48,7 @@ path = %s
 read only = yes
 auth users = sluice
 secrets file = %s
-`, d.port, d.dir, d.dir, secrets), 0o600))
+`, os.Geteuid(), os.Getegid(), d.port, d.dir, d.dir, secrets), 0o600))
 	d.start()
 	t.Cleanup(d.stop)
 	return d
