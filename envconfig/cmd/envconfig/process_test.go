@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -57,6 +58,7 @@ func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...stri
 	require.NoError(t, os.WriteFile(dir+"/src/envs/test/etc/app.conf", []byte("x"), 0o644))
 	require.NoError(t, os.Mkdir(dir+"/root", 0o755))
 	s := &service{t: t, output: &watched{}}
+	unignore()
 	s.cmd = exec.Command("/bin/sh", "-c", line)
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), "DEPLOY_ENV=test", "A="+os.Args[0], "E="+exe,
@@ -73,6 +75,9 @@ func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...stri
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
 	return s
 }
+
+// unignore makes the commands of this process get SIGHUP, which a run under nohup ignores and hands down so.
+var unignore = sync.OnceFunc(func() { signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) })
 
 // sees waits until the output holds text.
 func (s *service) sees(text string) {
