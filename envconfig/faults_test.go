@@ -248,8 +248,7 @@ func TestConcurrentStarts(t *testing.T) {
 	require.True(t, equalTrees(b.tree(), test) || equalTrees(b.tree(), production), "%v", b.tree())
 }
 
-func TestBigFileTakesConstantMemory(t *testing.T) {
-	t.Parallel()
+func TestBigFileTakesConstantMemory(t *testing.T) { // not parallel: what is allocated is counted for the whole process
 	b := newBox(t, map[string]string{"envs/test/opt/small": ""})
 	f, err := os.Create(filepath.Join(b.root, DefaultSource, "envs/test/opt/big"))
 	require.NoError(t, err)
