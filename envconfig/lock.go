@@ -54,10 +54,9 @@ func waitLock(ctx context.Context, f *os.File) error {
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil // held, or a file system without locks, where starts must not share
 		}
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil { // not Done, for which the entrypoint's context starts a goroutine that polls as well, and stays
 			return context.Cause(ctx)
-		case <-time.After(lockPoll):
 		}
+		time.Sleep(lockPoll)
 	}
 }

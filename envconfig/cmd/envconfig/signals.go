@@ -66,8 +66,9 @@ const signalRoom = 1024
 const settled = 20 * time.Millisecond
 
 // watchAll catches all signals that can be passed on to a service: all that can be caught but those by which the kernel
-// tells a process about itself. The Go runtime keeps the first of the real-time ones, SIGRTMIN, to itself. One that was
-// ignored when this process began stays ignored, for the service as well.
+// tells a process about itself. The Go runtime keeps the first of the real-time ones, SIGRTMIN, to itself. SIGHUP and
+// SIGINT that were ignored when this process began stay ignored, for the service as well; of the others the runtime has
+// taken that back before main.
 func watchAll() <-chan os.Signal {
 	all := append([]syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTSTP,
 		syscall.SIGABRT, syscall.SIGALRM, syscall.SIGSTKFLT, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ,
