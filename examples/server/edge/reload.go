@@ -33,7 +33,7 @@ func (e *Edge) Start(ctx context.Context) error {
 	if out, err := e.nginx(ctx, "-c", e.mainFile(), "-s", "reload").CombinedOutput(); err != nil {
 		return fmt.Errorf("edge: reload: %w: %s", err, bytes.TrimSpace(out))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Second, errors.New("it has not changed its workers after 15 s: look at its error log"))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it has not changed its workers after a minute: look at its error log"))
 	defer cancel()
 	var said []byte
 	for !renewed(before, workers(e.config.Dir)) {
