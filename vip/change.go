@@ -41,7 +41,9 @@ func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, inst
 }
 
 // Release ends the lease: its address drains and cools down, then it may be handed out again. Releasing a lease that has
-// ended is no error as long as nobody else got the address since. It returns the lease as it ended.
+// ended is no error as long as nobody else got the address since. It returns the lease as it ended. ErrFenced says that the
+// lease is over, not who ended it: with Config.Shared it may be this very call, when the store lost the answer and another
+// allocator gave the address away before it could be asked.
 func (a *Allocator) Release(ctx context.Context, id string, generation uint64, reason string) (Lease, error) {
 	return a.change(ctx, "release", id, generation, func(e *entry, next *tenure, now time.Time) error {
 		a.ending(e, next, now, reason)

@@ -1,7 +1,11 @@
 package vip_test
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,11 +21,14 @@ func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		allocators int
+		lost       bool
 		open       func(t *testing.T) vip.Store
 	}{
-		"memory": {1, func(*testing.T) vip.Store { return vip.NewMemStore() }},
-		"shared": {3, func(*testing.T) vip.Store { return vip.NewMemStore() }},
-		"bbolt": {1, func(t *testing.T) vip.Store {
+		"memory":       {1, false, func(*testing.T) vip.Store { return vip.NewMemStore() }},
+		"shared":       {3, false, func(*testing.T) vip.Store { return vip.NewMemStore() }},
+		"lost":         {1, false, func(*testing.T) vip.Store { return &forgetful{Store: vip.NewMemStore()} }},
+		"lost, shared": {3, true, func(*testing.T) vip.Store { return &forgetful{Store: vip.NewMemStore()} }},
+		"bbolt": {1, false, func(t *testing.T) vip.Store {
 			s, err := boltstore.Open(filepath.Join(t.TempDir(), "vip.db"))
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = s.Close() })
@@ -32,7 +39,7 @@ func TestLinearizable(t *testing.T) {
 			t.Parallel()
 			var total linear.Counts
 			for seed := range uint64(10) {
-				load := linear.Load{Seed: seed, Callers: 6, Calls: 40, Tasks: 7, Size: 4}
+				load := linear.Load{Seed: seed, Callers: 6, Calls: 40, Tasks: 7, Size: 4, Lost: test.lost}
 				store := test.open(t)
 				var all []*vip.Allocator
 				for range test.allocators {
@@ -44,6 +51,23 @@ func TestLinearizable(t *testing.T) {
 				total.Add(linear.Check(t, all, load))
 			}
 			t.Logf("%+v", total)
+			require.NotZero(t, total.Allocated)
+			require.Zero(t, total.Unknown)
 		})
 	}
+}
+
+// forgetful makes commits and then fails to say so, one in four.
+type forgetful struct {
+	vip.Store
+	n atomic.Uint64
+}
+
+func (f *forgetful) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	rev, err := f.Store.Commit(ctx, changes...)
+	if err == nil && f.n.Add(1)%4 == 0 {
+		runtime.Gosched() // so that others get on meanwhile
+		return 0, errors.New("the answer is lost")
+	}
+	return rev, err
 }

@@ -23,7 +23,7 @@ func TestLeaderLostAndRestored(t *testing.T) {
 	cluster := testbed.ConsulCluster(t, 3)
 	over := make(chan struct{})
 	var answered atomic.Int64
-	load := linear.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
+	load := linear.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Lost: true, Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
 	cfg := consulstore.Config{Prefix: "sluice-test/leader/"}
 	var all []*vip.Allocator
 	for _, m := range cluster.Members {
@@ -33,8 +33,12 @@ func TestLeaderLostAndRestored(t *testing.T) {
 	go func() { checked <- linear.Check(t, all, load) }()
 
 	faults := 0
+	var counts linear.Counts
 	func() {
-		defer close(over)
+		defer func() {
+			close(over)
+			counts = <-checked
+		}()
 		for range 3 {
 			for _, fault := range []struct{ begin, end func(m *testbed.ConsulMember) }{
 				{func(m *testbed.ConsulMember) { m.Process.Kill() }, func(m *testbed.ConsulMember) { m.Process.Start() }},
@@ -56,8 +60,8 @@ func TestLeaderLostAndRestored(t *testing.T) {
 			}
 		}
 	}()
-	counts := <-checked
 	t.Logf("%d leaders lost: %+v", faults, counts)
+	require.NotZero(t, counts.Allocated)
 
 	fresh := shared(t, open(t, cluster.Members[0].ConsulServer, cfg), load)
 	tasks := map[string]bool{}

@@ -34,4 +34,6 @@ func TestLinearizable(t *testing.T) {
 		total.Add(linear.Check(t, all, load))
 	}
 	t.Logf("%+v", total)
+	require.NotZero(t, total.Allocated)
+	require.Zero(t, total.Unknown)
 }

@@ -3,6 +3,7 @@
 package linear
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type Load struct {
 	// Until, when set, makes the callers go on after Calls until it is closed, with a rest of Pause between two calls.
 	Until <-chan struct{}
 	Pause time.Duration
+	// Lost says that the store may lose answers. A release that was made is then answered ErrFenced when another allocator has
+	// given the address away before the store could be asked.
+	Lost bool
 	// Answered, when set, counts the calls that have been answered.
 	Answered *atomic.Int64
 }
@@ -135,10 +139,50 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 		},
 		DescribeOperation: func(in, out any) string { return fmt.Sprintf("%+v → %+v", in, out) },
 	}
-	if result := porcupine.CheckOperationsTimeout(m.ToModel(), history, time.Minute); result != porcupine.Ok {
-		t.Errorf("seed %d: history of %d calls: %s", load.Seed, len(history), result)
+	result, info := porcupine.CheckOperationsVerbose(m.ToModel(), history, time.Minute)
+	if result != porcupine.Ok {
+		t.Errorf("seed %d: history of %d calls: %s\n%s", load.Seed, len(history), result, stuck(history, info))
 	}
 	return counts
+}
+
+// stuck shows where the longest order that was found ends: its last calls, and those that cannot follow although they began
+// before any other of the rest had returned.
+func stuck(history []porcupine.Operation, info porcupine.LinearizationInfo) string {
+	var longest []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	same := func(a, b porcupine.Operation) bool { return a.ClientId == b.ClientId && a.Call == b.Call }
+	rest := slices.DeleteFunc(slices.Clone(history), func(o porcupine.Operation) bool {
+		return slices.ContainsFunc(longest, func(p porcupine.Operation) bool { return same(o, p) })
+	})
+	slices.SortFunc(rest, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	first := int64(math.MaxInt64)
+	for _, o := range rest {
+		first = min(first, o.Return)
+	}
+	var text strings.Builder
+	show := func(o porcupine.Operation) {
+		in, out := o.Input.(call), o.Output.(answer)
+		fmt.Fprintf(&text, "  %s–%s caller %d: %s %s%s → %s of %q, %v\n", time.Duration(o.Call), time.Duration(o.Return), o.ClientId,
+			in.op, in.task, in.lease.ID, out.lease.ID, out.lease.Owner.Task, out.err)
+	}
+	fmt.Fprintf(&text, "%d calls in an order that may be, the last of them:\n", len(longest))
+	for _, o := range longest[max(0, len(longest)-24):] {
+		show(o)
+	}
+	text.WriteString("none of these can follow:\n")
+	for _, o := range rest {
+		if o.Call <= first {
+			show(o)
+		}
+	}
+	return text.String()
 }
 
 func (in call) make(ctx context.Context, a *vip.Allocator) (out answer) {
@@ -222,6 +266,8 @@ func (b board) step(load Load, several bool, in call, out answer) []any {
 		return []any{b, freed}
 	case out.unknown():
 		return []any{b}
+	case load.Lost && in.op == "release" && errors.Is(out.err, vip.ErrFenced) && !stale:
+		return []any{freed}
 	case stale || in.op == "renew" && s.task == "":
 		return when(errors.Is(out.err, vip.ErrFenced), b)
 	case in.op == "renew":
