@@ -137,24 +137,25 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 		}
 		steps = append(steps, step{e: e, next: next})
 	}
-	p, task := picked[0].pool, req.Owner.Task
+	p, t := picked[0].pool, a.x.task(req.Owner.Task)
 	if a.cfg.Shared {
-		steps[0].also = a.with(owned, task, picked)
+		steps[0].also = a.with(owned, t.name, picked)
 		for _, e := range picked {
-			if e.lease != nil && e.lease.Owner.Task != task && e.lease.Owner.Task != "" {
-				a.forgotten = append(a.forgotten, e.lease.Owner.Task)
+			if e.task != nil && e.task != t {
+				a.forgotten = append(a.forgotten, e.task.name)
 			}
 		}
 	}
-	a.claims[task] = picked[0]
+	t.claim = picked[0]
 	p.reserve(req.Owner.Team, n)
 	err := a.commit(ctx, now, steps...)
 	p.reserve(req.Owner.Team, -n)
 	if !errors.Is(err, ErrUncertain) {
-		delete(a.claims, task)
+		t.claim = nil
+		a.x.drop(t)
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
-		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, task, err)
+		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)
 	}
 	return err
 }
@@ -203,13 +204,18 @@ func (l *tenure) extend(p *pool, now time.Time) error {
 
 // holding appends to held the leases that the owner has for this request; none when it has to be given some.
 func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time, held []*entry) (_ []*entry, again bool, err error) {
-	if e := a.claims[req.Owner.Task]; e != nil {
-		if again, err = a.settle(ctx, e); again || err != nil {
+	t := a.x.tasks[req.Owner.Task]
+	if t == nil {
+		return held, false, nil
+	}
+	if t.claim != nil {
+		if again, err = a.settle(ctx, t.claim); again || err != nil {
 			return nil, again, err
 		}
-		delete(a.claims, req.Owner.Task)
+		t.claim = nil
+		a.x.drop(t)
 	}
-	for e := a.x.live[req.Owner.Task]; e != nil; e = e.next {
+	for e := t.live; e != nil; e = e.next {
 		if !related(e.lease.Owner, req.Owner) {
 			continue
 		}
@@ -230,7 +236,7 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 	case len(held) > 0 || req.RequestID == "":
 		return held, false, nil
 	}
-	for e := a.x.ended[req.Owner.Task]; e != nil; e = e.next {
+	for e := t.ended; e != nil; e = e.next {
 		if e.lease.RequestID == req.RequestID {
 			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which ended at %s: %w",
 				req.Owner.Task, req.RequestID, e.lease.ID, e.lease.Ended.Format(time.RFC3339), ErrFenced)

@@ -75,9 +75,8 @@ type Allocator struct {
 
 	mu       sync.Mutex // not held while the store is called: an entry with a call under way is busy
 	x        *index
-	claims   map[string]*entry // task → an entry that is, or perhaps was, being allocated for it
-	doubts   []*commit         // whose outcome is not known
-	waiters  []*waiter         // highest priority first, then longest waiting
+	doubts   []*commit // whose outcome is not known
+	waiters  []*waiter // highest priority first, then longest waiting
 	news     news
 	suspects map[string]time.Time // lease id → since when its owner seems to be gone
 	spare    *commit              // to be used again
@@ -105,7 +104,7 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	cfg.LeakInterval = cmp.Or(cfg.LeakInterval, defaultLeakEvery)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, claims: map[string]*entry{}, atOnce: sweepAtOnce, chance: rand.IntN}
+	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN}
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}
@@ -174,7 +173,9 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			e.lease, e.rev, e.state = l, records[i].Revision, l.State
 		}
 	}
+	was := a.x
 	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
+	a.x.keepClaims(was)
 	a.x.freed, a.x.tell = a.wakeUp, a.tell
 	a.x.take(entries, a.cfg.Now())
 	a.wakeUp()

@@ -80,7 +80,7 @@ func (x *index) coolest(p *pool) *entry {
 
 // lastOf is the address that the owner of req had last, if it is free in one of the pools.
 func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
-	for e := a.x.ended[req.Owner.Task]; e != nil; e = e.next {
+	for e := a.x.past(req.Owner.Task); e != nil; e = e.next {
 		if e.queued && sameClusters(e.lease.Owner, req.Owner) && slices.Contains(pools, e.pool) {
 			return e
 		}

@@ -15,8 +15,7 @@ type index struct {
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries map[netip.Addr]*entry
-	live    map[string]*entry // task → its leases, chained by entry.next
-	ended   map[string]*entry // task → addresses that it was the last to hold
+	tasks   map[string]*task // those that have, had last, or are about to have an address
 	bound   map[netip.AddrPort]map[*entry]struct{}
 	due     deadlines
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
@@ -25,6 +24,14 @@ type index struct {
 	grace   time.Duration       // after Expires, in which a lease still lives
 	freed   func()              // called when the free queue of a pool has grown
 	tell    func(e *entry, was *tenure, wasState State, now time.Time)
+}
+
+// task is what one task has. It is in index.tasks as long as it has something.
+type task struct {
+	name  string
+	live  *entry // its leases, chained by entry.next
+	ended *entry // addresses that it was the last to hold, likewise
+	claim *entry // that is, or perhaps was, being allocated for it
 }
 
 // entry is one address that is or was in use.
@@ -43,7 +50,8 @@ type entry struct {
 	deadline  time.Time // when state ends by itself
 	heapIndex int       // in index.due plus 1; 0 when not there
 
-	next          *entry // in live or ended
+	task          *task  // of the lease, nil without one
+	next          *entry // in task.live or task.ended
 	before, after *entry // in the pool's free queue
 	queued        bool
 }
@@ -52,7 +60,8 @@ type entry struct {
 func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
-		live: make(map[string]*entry, size), due: make(deadlines, 0, size), ended: map[string]*entry{}, bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
+		tasks: make(map[string]*task, size), due: make(deadlines, 0, size),
+		bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
 		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
@@ -93,7 +102,7 @@ func (x *index) takeOne(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.next, e.before, e.after, e.queued, e.heapIndex = nil, nil, nil, false, 0
+	e.task, e.next, e.before, e.after, e.queued, e.heapIndex = nil, nil, nil, nil, false, 0
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
 	}
@@ -221,10 +230,11 @@ func (x *index) freeAt(e *entry) time.Time {
 
 // set makes l, at revision rev, the tenure of e; nil when it never had one.
 func (x *index) set(e *entry, l *tenure, rev uint64, now time.Time) {
-	was, wasState := e.lease, e.state
+	was, wasState, wasOf := e.lease, e.state, e.task
 	x.unlink(e)
 	e.lease, e.rev = l, rev
 	x.link(e, now)
+	x.drop(wasOf)
 	if l != was { // not just looked at again
 		x.tell(e, was, wasState, now)
 	}
@@ -249,11 +259,12 @@ func (x *index) unlink(e *entry) {
 	if e.lease == nil {
 		return
 	}
-	if task := e.lease.Owner.Task; e.state == Leased {
+	if e.state == Leased {
 		e.pool.reserve(e.lease.Owner.Team, -1)
-		unchain(x.live, task, e)
-	} else {
-		unchain(x.ended, task, e)
+	}
+	if e.task != nil {
+		unchain(e.task.chain(e.state), e)
+		e.task = nil
 	}
 	for _, i := range e.lease.Binding.Instances {
 		if at := x.bound[i.Addr]; at != nil {
@@ -296,9 +307,11 @@ func (x *index) link(e *entry, now time.Time) {
 	}
 	if e.state == Leased {
 		e.pool.reserve(l.Owner.Team, 1)
-		chain(x.live, l.Owner.Task, e)
-	} else {
-		chain(x.ended, l.Owner.Task, e)
+	}
+	if l.Owner.Task != "" { // not a record without a lease
+		e.task = x.task(l.Owner.Task)
+		chain := e.task.chain(e.state)
+		e.next, *chain = *chain, e
 	}
 	if e.state != Leased && e.state != Draining {
 		return
@@ -327,29 +340,64 @@ func (l *tenure) within(p *pool, now time.Time) *tenure {
 	return l
 }
 
-func chain(m map[string]*entry, task string, e *entry) {
-	if task == "" {
-		return // a record without a lease
+// task returns the task of that name, which is made when it has nothing yet.
+func (x *index) task(name string) *task {
+	t := x.tasks[name]
+	if t == nil {
+		t = &task{name: name}
+		x.tasks[name] = t
 	}
-	e.next = m[task]
-	m[task] = e
+	return t
 }
 
-func unchain(m map[string]*entry, task string, e *entry) {
-	first := m[task]
-	switch {
-	case first == nil:
-	case first == e && e.next == nil:
-		delete(m, task)
-	case first == e:
-		m[task] = e.next
-	default:
-		for at := first; at != nil; at = at.next {
-			if at.next == e {
-				at.next = e.next
-				break
-			}
+// drop takes out a task that has nothing any more.
+func (x *index) drop(t *task) {
+	if t != nil && t.live == nil && t.ended == nil && t.claim == nil {
+		delete(x.tasks, t.name)
+	}
+}
+
+// keepClaims takes over the tasks for which an allocation was under way or in doubt in the index before; nil for none.
+func (x *index) keepClaims(before *index) {
+	if before == nil {
+		return
+	}
+	for name, t := range before.tasks {
+		if t.live, t.ended = nil, nil; t.claim != nil {
+			x.tasks[name] = t
 		}
 	}
-	e.next = nil
+}
+
+// leases are the live ones of a task, chained by entry.next.
+func (x *index) leases(task string) *entry {
+	if t := x.tasks[task]; t != nil {
+		return t.live
+	}
+	return nil
+}
+
+// past are the addresses that a task was the last to hold, chained by entry.next.
+func (x *index) past(task string) *entry {
+	if t := x.tasks[task]; t != nil {
+		return t.ended
+	}
+	return nil
+}
+
+// chain is where the entries of the task in a state are.
+func (t *task) chain(s State) **entry {
+	if s == Leased {
+		return &t.live
+	}
+	return &t.ended
+}
+
+func unchain(at **entry, e *entry) {
+	for ; *at != nil; at = &(*at).next {
+		if *at == e {
+			*at, e.next = e.next, nil
+			return
+		}
+	}
 }

@@ -90,7 +90,7 @@ func (a *Allocator) candidates(q Query, yield func(*entry)) {
 			yield(e)
 		}
 	case q.Task != "":
-		for _, chain := range []*entry{a.x.live[q.Task], a.x.ended[q.Task]} {
+		for _, chain := range []*entry{a.x.leases(q.Task), a.x.past(q.Task)} {
 			for e := chain; e != nil; e = e.next {
 				yield(e)
 			}

@@ -54,7 +54,7 @@ func (a *Allocator) claimOf(ctx context.Context, task string) (claim, error) {
 func (a *Allocator) readClaim(ctx context.Context, task string) (c claim, held []Record, err error) {
 	c.key = ownerPrefix + task
 	var keys []string
-	for e := a.x.live[task]; e != nil; e = e.next { // which the record names, unless the store was put back
+	for e := a.x.leases(task); e != nil; e = e.next { // which the record names, unless the store was put back
 		keys = append(keys, e.key)
 	}
 	a.mu.Unlock()
@@ -150,7 +150,7 @@ func (a *Allocator) forget(ctx context.Context) error {
 			a.forgotten = append(a.forgotten, task)
 			return err
 		}
-		if c.rev == 0 || a.claims[task] != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
+		if t := a.x.tasks[task]; c.rev == 0 || t != nil && t.claim != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
 			continue
 		}
 		a.mu.Unlock()
