@@ -20,33 +20,34 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 var errCorrupt = errors.New("record is damaged")
 
 func encodeTenure(l *tenure) []byte {
-	e := encoder(make([]byte, 0, l.sizeHint()))
-	e = append(e, tenureVersion, byte(l.State))
-	e.str(l.ID)
-	e.uint(l.Generation)
-	e.addr(l.Addr)
-	e.str(l.Pool)
-	e.str(l.Owner.Task)
-	e.str(l.Owner.Team)
-	e.pairs(l.Owner.Overrides)
-	e.str(l.RequestID)
-	e.uint(uint64(l.Count))
-	e.uint(l.history)
-	e.int(int64(l.TTL))
-	for _, t := range []time.Time{l.Acquired, l.Expires, l.Ended, l.CoolUntil, l.Binding.Since} {
-		e.time(t)
-	}
-	e.str(l.Reason)
-	e.uint(uint64(len(l.Binding.Instances)))
+	b := append(make([]byte, 0, l.sizeHint()), tenureVersion, byte(l.State))
+	b = appendText(b, l.ID)
+	b = binary.AppendUvarint(b, l.Generation)
+	b = appendAddr(b, l.Addr)
+	b = appendText(b, l.Pool)
+	b = appendText(b, l.Owner.Task)
+	b = appendText(b, l.Owner.Team)
+	b = appendPairs(b, l.Owner.Overrides)
+	b = appendText(b, l.RequestID)
+	b = binary.AppendUvarint(b, uint64(l.Count))
+	b = binary.AppendUvarint(b, l.history)
+	b = binary.AppendVarint(b, int64(l.TTL))
+	b = appendTime(b, l.Acquired)
+	b = appendTime(b, l.Expires)
+	b = appendTime(b, l.Ended)
+	b = appendTime(b, l.CoolUntil)
+	b = appendTime(b, l.Binding.Since)
+	b = appendText(b, l.Reason)
+	b = binary.AppendUvarint(b, uint64(len(l.Binding.Instances)))
 	for _, i := range l.Binding.Instances {
-		e.str(i.ID)
-		e.addr(i.Addr.Addr())
-		e.uint(uint64(i.Addr.Port()))
-		e.str(i.Cluster)
-		e.str(i.Version)
-		e.str(i.Digest)
+		b = appendText(b, i.ID)
+		b = appendAddr(b, i.Addr.Addr())
+		b = binary.AppendUvarint(b, uint64(i.Addr.Port()))
+		b = appendText(b, i.Cluster)
+		b = appendText(b, i.Version)
+		b = appendText(b, i.Digest)
 	}
-	return binary.LittleEndian.AppendUint32(e, crc32.Checksum(e, castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 // sizeHint is about how long the record will be: a little more for most.
@@ -98,49 +99,41 @@ func decodeTenure(data []byte) (*tenure, error) {
 	return l, nil
 }
 
-type encoder []byte
-
-func (e *encoder) uint(n uint64) { *e = binary.AppendUvarint(*e, n) }
-func (e *encoder) int(n int64)   { *e = binary.AppendVarint(*e, n) }
-
-func (e *encoder) str(s string) {
-	e.uint(uint64(len(s)))
-	*e = append(*e, s...)
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func (e *encoder) addr(a netip.Addr) {
+func appendAddr(b []byte, a netip.Addr) []byte {
 	switch {
 	case a.Is4():
-		b := a.As4()
-		*e = append(append(*e, 4), b[:]...)
+		four := a.As4()
+		return append(append(b, 4), four[:]...)
 	case a.IsValid():
-		b := a.As16()
-		*e = append(append(*e, 16), b[:]...)
-	default:
-		*e = append(*e, 0)
+		sixteen := a.As16()
+		return append(append(b, 16), sixteen[:]...)
 	}
+	return append(b, 0)
 }
 
-func (e *encoder) time(t time.Time) {
+func appendTime(b []byte, t time.Time) []byte {
 	if t.IsZero() {
-		e.int(0)
-	} else {
-		e.int(t.UnixNano())
+		return append(b, 0)
 	}
+	return binary.AppendVarint(b, t.UnixNano())
 }
 
-func (e *encoder) pairs(m map[string]string) {
-	e.uint(uint64(len(m)))
+func appendPairs(b []byte, m map[string]string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(m)))
 	if len(m) == 0 {
-		return
+		return b
 	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		e.str(k)
-		e.str(m[k])
+		b = appendText(appendText(b, k), m[k])
 	}
+	return b
 }
 
-// decoder reads what encoder wrote; after the first field that is not there ok is false and every value is zero.
+// decoder reads what encodeTenure wrote; after the first field that is not there ok is false and every value is zero.
 type decoder struct {
 	rest []byte
 	text string // the whole: what str returns is part of it
