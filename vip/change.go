@@ -58,11 +58,12 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	fresh := false
 	for range maxRounds {
 		if err := ctx.Err(); err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
-		e, err := a.find(ctx, id, generation)
+		e, err := a.find(ctx, id, generation, fresh)
 		if err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
@@ -84,6 +85,7 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 		}
 		err = a.commit(ctx, now, step{e: e, next: &next})
 		if errors.Is(err, ErrRevision) {
+			fresh = true
 			continue
 		}
 		if err != nil {
@@ -94,13 +96,14 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 	return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, ErrContended)
 }
 
-// find returns the entry whose last tenure is the lease id, settled. The store is asked before the answer is no.
-func (a *Allocator) find(ctx context.Context, id string, generation uint64) (*entry, error) {
+// find returns the entry whose last tenure is the lease id, settled. The store is asked before the answer is no, unless the
+// entry is fresh from there.
+func (a *Allocator) find(ctx context.Context, id string, generation uint64, fresh bool) (*entry, error) {
 	addr, tenure, err := parseLeaseID(id)
 	if err != nil {
 		return nil, err
 	}
-	for asked := false; ; asked = true {
+	for asked := fresh; ; asked = true {
 		e := a.x.entries[addr]
 		for e != nil {
 			again, err := a.settle(ctx, e)

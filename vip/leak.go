@@ -64,7 +64,7 @@ func (a *Allocator) CheckLeaks(ctx context.Context) ([]Leak, error) {
 func (a *Allocator) reclaim(ctx context.Context, l Lease) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e, err := a.find(ctx, l.ID, l.Generation)
+	e, err := a.find(ctx, l.ID, l.Generation, false)
 	if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) {
 		return false, nil
 	}

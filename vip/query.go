@@ -50,7 +50,7 @@ func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.x.advance(a.cfg.Now())
-	e, err := a.find(ctx, id, generation)
+	e, err := a.find(ctx, id, generation, false)
 	if err != nil {
 		return Lease{}, fmt.Errorf("lease %s: %w", id, err)
 	}
