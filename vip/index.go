@@ -325,14 +325,14 @@ func (x *index) link(e *entry, now time.Time) {
 }
 
 // within is l without an expiry or a cool-down that ends later than one that begins now: a clock that was put back must not
-// hold an address for hours.
+// hold an address for hours. How long the cool-down of a former pool was is not known.
 func (l *tenure) within(p *pool, now time.Time) *tenure {
 	switch {
 	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):
 		shorter := *l
 		shorter.Expires = now.Add(l.TTL)
 		return &shorter
-	case l.State == Cooling && l.CoolUntil.After(now.Add(p.coolDown())):
+	case l.State == Cooling && !p.gone && l.CoolUntil.After(now.Add(p.coolDown())):
 		shorter := *l
 		shorter.CoolUntil = now.Add(p.coolDown())
 		return &shorter

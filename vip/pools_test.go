@@ -196,6 +196,20 @@ func TestAllOrNothing(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrInvalid)
 }
 
+// The rest of an address lasts as long when its pool is taken away meanwhile and comes back.
+func TestCoolDownOutlastsItsPool(t *testing.T) {
+	t.Parallel()
+	c, p := newClock(), pool(t, "p", "10.0.0.1")
+	p.CoolDown = time.Hour
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, p)
+	ended := release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool(t, "q", "10.0.1.1")}))
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
+	l, err := a.Get(t.Context(), ended.ID)
+	require.NoError(t, err)
+	require.Equal(t, c.Now().Add(time.Hour), l.CoolUntil)
+}
+
 func TestSetPoolsLeavesLeasesAlone(t *testing.T) {
 	t.Parallel()
 	c := newClock()

@@ -8,7 +8,8 @@ import (
 )
 
 // Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done: whenever something is due, and at least every
-// Config.Interval. It returns ctx's cause. A store that is away is logged and tried again.
+// Config.Interval. It returns ctx's cause. A sweep that failed is logged and made again after a second, or Config.Interval
+// when that is less.
 func (a *Allocator) Run(ctx context.Context) error {
 	var looked time.Time // for leaks
 	timer := time.NewTimer(0)
@@ -19,8 +20,10 @@ func (a *Allocator) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-timer.C:
 		}
+		var shortest time.Duration
 		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.Warn("sweep of leases", "err", err)
+			shortest = min(a.cfg.Interval, defaultEvery)
 		}
 		if now := a.cfg.Now(); a.cfg.Alive != nil && now.Sub(looked).Abs() >= a.cfg.LeakInterval {
 			looked = now
@@ -31,7 +34,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 		a.mu.Lock()
 		pause := a.pause()
 		a.mu.Unlock()
-		timer.Reset(pause)
+		timer.Reset(max(pause, shortest))
 	}
 }
 

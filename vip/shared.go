@@ -12,7 +12,7 @@ import (
 
 // With Config.Shared each task that has, or was the last to have, an address has a record that names those addresses. An
 // allocation compares it like the address itself, so that two allocators cannot give one owner two leases. The record may
-// name too many addresses, never too few.
+// name too many addresses, never too few. A damaged one is made anew from the records of the addresses.
 const (
 	ownerPrefix    = "owner/"
 	defaultRefresh = 5 * time.Second
@@ -65,7 +65,10 @@ func (a *Allocator) readClaim(ctx context.Context, task string) (c claim, held [
 	}
 	c.rev = found[0].Revision
 	if c.addrs, err = parseOwned(found[0].Value); err != nil {
-		return c, nil, fmt.Errorf("record %q: %w", c.key, err)
+		a.cfg.Logger.Warn("record of an owner is damaged: all addresses are read", "record", c.key, "err", err)
+		if c.addrs, err = a.addressesOf(ctx, task); err != nil {
+			return c, nil, err
+		}
 	}
 	for _, addr := range c.addrs {
 		if key := addrPrefix + addr.String(); !slices.Contains(keys, key) {
@@ -76,6 +79,20 @@ func (a *Allocator) readClaim(ctx context.Context, task string) (c claim, held [
 		held, err = a.store.Get(ctx, keys...)
 	}
 	return c, held, err
+}
+
+// addressesOf finds the addresses whose last tenure is the task's without its record.
+func (a *Allocator) addressesOf(ctx context.Context, task string) (addrs []netip.Addr, err error) {
+	records, err := a.store.List(ctx, addrPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		if l, err := a.decode(r); err == nil && l.Owner.Task == task {
+			addrs = append(addrs, l.Addr)
+		}
+	}
+	return addrs, nil
 }
 
 // with is the change that adds the picked addresses to the claim and drops those that others have had since.
@@ -130,8 +147,9 @@ func (a *Allocator) findForgotten(ctx context.Context) error {
 	for _, r := range records {
 		task := strings.TrimPrefix(r.Key, ownerPrefix)
 		owned, err := parseOwned(r.Value)
-		if err != nil {
-			return fmt.Errorf("load owners: record %q: %w", r.Key, err)
+		if err != nil { // the next allocation for the task mends it
+			a.cfg.Logger.Warn("record of an owner is damaged", "record", r.Key, "err", err)
+			continue
 		}
 		if !slices.ContainsFunc(owned, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
 			a.forgotten = append(a.forgotten, task)

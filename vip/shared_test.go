@@ -75,6 +75,28 @@ func TestForgottenOwnersLeaveNothingBehind(t *testing.T) {
 	require.Equal(t, []string{"owner/T3"}, owners())
 }
 
+// An owner's record that is damaged stops nobody: its task is still one owner, and the next allocation makes it anew.
+func TestDamagedOwnerRecord(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.9")
+	cfg := vip.Config{Shared: true}
+	a := allocator(t, store, c, cfg, p)
+	l := allocate(t, a, vip.Request{Owner: owner("T1")})
+	damage := func() {
+		_, err := store.Commit(t.Context(), vip.Change{Key: "owner/T1", Value: []byte("10.0.0.\n"), Revision: vip.AnyRevision})
+		require.NoError(t, err)
+	}
+	damage()
+	b := allocator(t, store, c, cfg, p)
+	require.Equal(t, l.ID, allocate(t, b, vip.Request{Owner: owner("T1")}).ID)
+	release(t, b, l)
+	again := allocate(t, a, vip.Request{Owner: owner("T1")})
+	require.NotEqual(t, l.ID, again.ID)
+	records, err := store.Get(t.Context(), "owner/T1")
+	require.NoError(t, err)
+	require.Contains(t, string(records[0].Value), again.Addr.String()+"\n")
+}
+
 // A store that was put back to a backup has lost what came after it. What the allocators promised since then is fenced; an
 // id of then is not given again.
 func TestStoreThatIsPutBack(t *testing.T) {
