@@ -75,8 +75,8 @@ func leftovers(t *testing.T, temp string, pid int) map[string][]string {
 	t.Helper()
 	found := map[string][]string{"mounts": nil, "processes": nil}
 	for what, pattern := range map[string]string{
-		"links":   fmt.Sprintf("/sys/class/net/sl%d-*", pid),
-		"hosts":   fmt.Sprintf("%ssl%d-*", netnsDir, pid),
+		"links":   "/sys/class/net/" + linkName(pid) + "*",
+		"hosts":   netnsDir + linkName(pid) + "*",
 		"files":   temp + "/*",
 		"cgroups": cgroupRoot + "/*" + cgroupOf(pid),
 	} {

@@ -46,7 +46,7 @@ func (n *node) remember() error {
 			}
 		}
 	}
-	n.cgroup = "/sluice-testbed"
+	n.cgroup = fmt.Sprintf("/sluice-testbed-kube-%d", os.Getpid())
 	return errors.Join(n.owner.record("logs", n.owner.dir), n.owner.record("cgroup", n.cgroup), makeCgroup(n.cgroup))
 }
 
@@ -197,7 +197,7 @@ func (n *node) kubelet() error {
 	}
 	config := fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authentication: {anonymous: {enabled: false}, webhook: {enabled: false}, x509: {clientCAFile: %[6]s}}
 authorization: {mode: AlwaysAllow}
 containerRuntimeEndpoint: unix://%[1]s
 address: %[2]s
@@ -213,7 +213,7 @@ localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 podLogsDir: %[5]s/logs
 volumePluginDir: %[5]s/volume-plugins
-`, n.socket, n.ip, port[0], n.cgroup, dir)
+`, n.socket, n.ip, port[0], n.cgroup, dir, n.path(kubeletClientCert))
 	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}

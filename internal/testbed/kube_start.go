@@ -2,15 +2,19 @@ package testbed
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +27,10 @@ import (
 const (
 	kubeconfigFile = "kubeconfig"
 	hostsDir       = "registries"
+
+	// The kubelet, which obeys whoever it takes for an API server, listens where pods and hosts of other tests reach it.
+	kubeletClientCert = "kubelet-client.crt"
+	kubeletClientKey  = "kubelet-client.key"
 )
 
 // machine is what a Kubernetes of our own is made of.
@@ -81,7 +89,8 @@ func (n *node) service(name string, ready func(context.Context) error, args ...s
 	return err
 }
 
-// credentials makes the key that signs service accounts' tokens and the administrator's token, in files only root reads.
+// credentials makes the key that signs service accounts' tokens, the administrator's token and what the API server shows to
+// the kubelet, in files only root reads.
 func (n *node) credentials() error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -93,6 +102,7 @@ func (n *node) credentials() error {
 	}
 	token := rand.Text()
 	return errors.Join(
+		n.kubeletClient(),
 		n.secret("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
 		n.secret("sa.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 		n.secret("token", []byte(token)),
@@ -103,6 +113,32 @@ func (n *node) credentials() error {
 func (n *node) path(name string) string { return filepath.Join(n.owner.dir, name) }
 
 func (n *node) secret(name string, data []byte) error { return os.WriteFile(n.path(name), data, 0o600) }
+
+// kubeletClient makes a certificate that has signed itself: it is also the authority that the kubelet trusts.
+func (n *node) kubeletClient() error {
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kube-apiserver-kubelet-client"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		n.secret(kubeletClientKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})),
+		n.secret(kubeletClientCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
+	)
+}
 
 // ports are free ones. Whoever gets one listens on it soon.
 func ports(count int) ([]string, error) {
@@ -140,7 +176,8 @@ func (n *node) controlPlane() error {
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", n.path("sa.pub"),
 		"--service-account-signing-key-file", n.path("sa.key"), "--bind-address", "127.0.0.1", "--secure-port", port[2],
 		"--advertise-address", n.ip, "--external-hostname", "localhost", "--allow-privileged=true",
-		"--kubelet-preferred-address-types", "InternalIP", "--endpoint-reconciler-type", "none")
+		"--kubelet-preferred-address-types", "InternalIP", "--kubelet-client-certificate", n.path(kubeletClientCert),
+		"--kubelet-client-key", n.path(kubeletClientKey), "--endpoint-reconciler-type", "none")
 	if err != nil {
 		return err
 	}

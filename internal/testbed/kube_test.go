@@ -1,11 +1,13 @@
 package testbed_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +70,21 @@ func TestAJobsLogIsReadThroughTheAPI(t *testing.T) {
 	}}}), metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.Contains(t, finished(t, k, "hello"), "hello from hello-")
+}
+
+// The kubelet listens where every pod reaches it, and obeys the API server only.
+func TestKubeletSendsStrangersAway(t *testing.T) {
+	t.Parallel()
+	k := testbed.Kube(t)
+	nodes, err := k.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	node := nodes.Items[0].Status
+	i := slices.IndexFunc(node.Addresses, func(a corev1.NodeAddress) bool { return a.Type == corev1.NodeInternalIP })
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	answer, err := client.Get(fmt.Sprintf("https://%s:%d/pods", node.Addresses[i].Address, node.DaemonEndpoints.KubeletEndpoint.Port))
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusUnauthorized, answer.StatusCode)
 }
 
 func TestRBACHolds(t *testing.T) {

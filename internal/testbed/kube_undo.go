@@ -13,8 +13,40 @@ import (
 	"time"
 )
 
-// undoFolder removes a folder that was not there before.
-func undoFolder(dir string) error { return unmountAndRemove(dir) }
+// undoFolder removes a folder that was not there before. What is in it stays when somebody else's containerd or kubelet has
+// moved in meanwhile.
+func undoFolder(dir string) error {
+	for _, theirs := range []string{containerdRun + "/containerd.sock", kubeletDir + "/config.yaml", kubeletDir + "/pods"} {
+		if _, err := os.Lstat(theirs); err == nil {
+			return removeEmpty(dir)
+		}
+	}
+	switch dir {
+	case containerdRun, kubeletDir:
+		return unmountAndRemove(dir)
+	case cniDir: // other engines use it, too
+		return errors.Join(undoCNI("cni-loopback"), removeEmpty(dir))
+	}
+	return removeEmpty(dir)
+}
+
+// removeEmpty removes a folder as far as there are no files in it.
+func removeEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		if e.IsDir() {
+			errs = append(errs, removeEmpty(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err := os.Remove(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
 
 // undoSysctl puts a kernel setting, given as name=value, back.
 func undoSysctl(setting string) error {

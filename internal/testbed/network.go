@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 )
 
 // network is a bridge of this machine.
@@ -15,12 +16,16 @@ type network struct {
 	prefix netip.Prefix
 }
 
+// linkName is how the names of the links that a test binary makes begin. With the numbers of network and peer they are no
+// longer than the 15 bytes that a link's name may have.
+func linkName(pid int) string { return "sl" + strconv.FormatInt(int64(pid), 36) + "-" }
+
 // newNetwork makes a bridge with an address in a network that no interface of this machine is in. Its name is told to record
 // before it is made.
 func newNetwork(record func(link string) error) (*network, error) {
 	for second := 64; second < 128; second++ {
 		n := &network{
-			bridge: fmt.Sprintf("sl%d-%d", os.Getpid(), second), // with the peers' numbers, no longer than names of links may be
+			bridge: linkName(os.Getpid()) + strconv.Itoa(second),
 			ip:     fmt.Sprintf("10.%d.0.1", second), prefix: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", second)),
 		}
 		// Whoever holds it looks and makes; from then on the address says that the network is taken.

@@ -87,8 +87,14 @@ func (o *owner) end() error {
 	}
 	defer bed.Close()
 	err = remove(o.dir)
-	o.lock.Close() // whatever is left: who comes next tries again, be it this test binary
+	o.unlock() // whatever is left: who comes next tries again, be it this test binary
 	return errors.Join(err, removeBed())
+}
+
+// unlock lets go at once: a process that is being started may hold what is open here until it executes its program.
+func (o *owner) unlock() {
+	_ = flock(o.lock, unix.LOCK_UN)
+	o.lock.Close()
 }
 
 // folder makes a folder for a server of a test. It is removed when the test has ended.

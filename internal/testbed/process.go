@@ -292,8 +292,11 @@ func (p *Process) all(sig syscall.Signal) {
 	defer p.mu.Unlock()
 	Poll(p.t, fmt.Sprintf("%s has heard %v", p.c.name, sig), func() error {
 		n, err := signal(p.dir, sig)
-		if err != nil || n == 0 {
-			return fmt.Errorf("%d processes: %w", n, err)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return errors.New("it has no processes")
 		}
 		pids, err := processes(p.dir)
 		if err != nil {

@@ -117,6 +117,6 @@ func (o *owner) leave() error {
 		return err
 	}
 	defer bed.Close()
-	o.lock.Close()
+	o.unlock()
 	return errors.Join(cleanDead(), removeBed())
 }
