@@ -18,7 +18,7 @@ type Environ struct {
 
 // Apply returns the variables for the service; env is left as it is.
 func (e *Environ) Apply(env []string) []string {
-	var out []string
+	out := make([]string, 0, len(env)+len(e.Set))
 	for _, kv := range env {
 		name, _, _ := strings.Cut(kv, "=")
 		if !e.Pristine && !e.leavesOut(name) {

@@ -101,7 +101,7 @@ func readInterpreter(name string) (string, error) {
 	defer syscall.Close(fd)
 	var head [256]byte // as much as the kernel looks at
 	n, err := syscall.Read(fd, head[:])
-	if err != nil || !strings.HasPrefix(string(head[:n]), "#!") {
+	if err != nil || n < len("#!") || head[0] != '#' || head[1] != '!' {
 		return "", nil
 	}
 	rest, _, _ := strings.Cut(string(head[len("#!"):n]), "\n")
