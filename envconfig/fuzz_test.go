@@ -92,7 +92,7 @@ func FuzzJournal(f *testing.F) {
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"version":1,"files":[{"path":"a"}],"dirs":["b"]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if r := parseRecord(data, nil); r != nil {
+		if r := parseRecord(string(data), nil); r != nil {
 			for _, p := range r.Files {
 				if pathProblem(p.Path) != "" {
 					t.Fatalf("accepted %q", p.Path)

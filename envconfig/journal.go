@@ -133,14 +133,14 @@ func readJournal(t *tree, dir string, ph phase) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := readFile(d.FS(), path.Base(j.name(ph)), maxManifest)
+	text, err := readText(d.FS(), path.Base(j.name(ph)), maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, targetError("/"+j.name(ph), err)
 	}
-	in := &jsonReader{data: string(data)}
+	in := &jsonReader{data: text}
 	in.object(func(key string) {
 		switch key {
 		case "ops":

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"io/fs"
 	"maps"
 	"slices"
@@ -98,15 +99,15 @@ func (e *Environment) Digest() string {
 	if e.digest != "" {
 		return e.digest
 	}
-	b := make([]byte, 0, 128*len(e.Files))
+	d := newDigest()
 	for i := range e.Files {
 		f := &e.Files[i]
-		b = append(strconv.AppendQuote(b, f.Path), ' ')
+		b := append(strconv.AppendQuote(d.line(), f.Path), ' ')
 		b = append(append(b, f.SHA256...), ' ')
 		b = append(strconv.AppendUint(b, uint64(f.Mode), 8), ' ')
-		b = append(append(b, f.Action...), '\n')
+		d.add(append(append(b, f.Action...), '\n'))
 	}
-	return digestOf(b)
+	return d.text()
 }
 
 // Digest identifies the whole: every environment's files, the required ones and the spec. Keys have no part in it.
@@ -114,26 +115,52 @@ func (m *Manifest) Digest() string {
 	if m.digest != "" {
 		return m.digest
 	}
-	b := strconv.AppendInt([]byte("envconfig "), manifestVersion, 10)
-	b = append(b, '\n')
+	d := newDigest()
+	d.add(append(strconv.AppendInt(append(d.line(), "envconfig "...), manifestVersion, 10), '\n'))
 	for _, name := range m.Names() {
 		env := m.Environments[name]
-		b = append(append(append(append(b, name...), ' '), env.Digest()...), '\n')
+		d.add(append(append(append(append(d.line(), name...), ' '), env.Digest()...), '\n'))
 		for i := range env.Files {
-			b = append(strconv.AppendQuote(b, env.Files[i].Source), '\n')
+			d.add(append(strconv.AppendQuote(d.line(), env.Files[i].Source), '\n'))
 		}
+	}
+	d.add(append(d.line(), '['))
+	for i, p := range m.Required {
+		b := d.line()
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		d.add(strconv.AppendQuote(b, p))
 	}
 	spec := m.spec
 	if spec == nil {
 		spec, _ = json.Marshal(m.Spec)
 	}
-	b = fmt.Appendf(b, "%q\n%s\n", m.Required, spec)
-	return digestOf(b)
+	d.add(append(append(append(d.line(), "]\n"...), spec...), '\n'))
+	return d.text()
 }
 
-func digestOf(b []byte) string {
-	sum := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(sum[:])
+// digest is a SHA-256 of lines, which need not be in memory all at once.
+type digest struct {
+	hash.Hash
+	buffer []byte
+}
+
+func newDigest() *digest { return &digest{Hash: sha256.New(), buffer: make([]byte, 0, 512)} }
+
+// line is where the next line may be put together.
+func (d *digest) line() []byte { return d.buffer[:0] }
+
+func (d *digest) add(line []byte) {
+	d.buffer = line
+	_, _ = d.Write(line) // never fails
+}
+
+func (d *digest) text() string {
+	const algorithm = "sha256:"
+	var text [len(algorithm) + 2*sha256.Size]byte
+	hex.Encode(text[copy(text[:], algorithm):], d.Sum(d.line()))
+	return string(text[:])
 }
 
 // wire is the form of manifest.json. The label has the same keys and lacks the fields marked omitempty.

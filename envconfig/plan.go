@@ -84,7 +84,7 @@ func makePlan(t *tree, m *Manifest, wanted []want, before *record) (*plan, error
 // staleFiles are the targets that stand there because of another environment: those of the record, and, for the case
 // that the record was lost, those whose content is exactly what another environment of the manifest puts there.
 func staleFiles(t *tree, m *Manifest, wanted []want, before *record) []string {
-	settled := map[string]bool{}
+	settled := make(map[string]bool, len(wanted))
 	for i := range wanted {
 		settled[wanted[i].path] = true
 	}

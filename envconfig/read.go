@@ -3,16 +3,18 @@ package envconfig
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is anything else: cut off,
 // changed by hand so that the digest no longer fits, or of a version that is not known here.
-func ParseManifest(data []byte) (*Manifest, error) {
-	r := &manifestReader{jsonReader: jsonReader{data: string(data)}}
+func ParseManifest(data []byte) (*Manifest, error) { return parseManifest(string(data)) }
+
+func parseManifest(text string) (*Manifest, error) {
+	r := &manifestReader{jsonReader: jsonReader{data: text}}
 	r.manifest()
 	if err := r.end(); err != nil {
 		return nil, invalid(ManifestName, "%w", err)
@@ -92,12 +94,17 @@ func (r *manifestReader) manifest() {
 func (r *manifestReader) environment(name string) {
 	env := &Environment{Name: name}
 	r.m.Environments[name] = env
+	paths := 0
 	r.object(func(key string) {
-		if key != "entries" {
+		switch key {
+		case "files": // the same as in the entries, which come after them
+			r.list(func() { r.text(); paths++ })
+		case "entries":
+			env.Files = slices.Grow(env.Files, paths)
+			r.list(func() { env.Files = append(env.Files, r.file()) })
+		default:
 			r.skip()
-			return
 		}
-		r.list(func() { env.Files = append(env.Files, r.file()) })
 	})
 }
 
@@ -253,26 +260,27 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	if info.Size() > maxManifest {
 		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
 	}
-	data := make([]byte, min(info.Size()+1, headSize))
-	n, err := io.ReadFull(f, data)
-	data = data[:n]
-	if m := parseHead(data); m != nil {
-		return m, nil
-	}
-	if err == nil {
-		var rest []byte
-		rest, err = io.ReadAll(io.LimitReader(f, maxManifest-headSize))
-		data = append(data, rest...)
-	}
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	var text strings.Builder
+	text.Grow(int(min(info.Size(), headSize)))
+	n, err := readSome(&text, f, headSize)
+	if err != nil {
 		return nil, err
 	}
-	return ParseManifest(data)
+	if m := parseHead(text.String()); m != nil {
+		return m, nil
+	}
+	if n == headSize {
+		text.Grow(int(max(info.Size()-n, 0)))
+		if _, err := readSome(&text, f, maxManifest-n); err != nil {
+			return nil, err
+		}
+	}
+	return parseManifest(text.String())
 }
 
 // parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it; [ParseManifest] tells why.
-func parseHead(data []byte) *Manifest {
-	r := &manifestReader{jsonReader: jsonReader{data: string(data)}, headOnly: true}
+func parseHead(text string) *Manifest {
+	r := &manifestReader{jsonReader: jsonReader{data: text}, headOnly: true}
 	r.manifest()
 	m := &r.m
 	if !errors.Is(r.err, errHead) || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {

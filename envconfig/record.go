@@ -41,6 +41,7 @@ type placed struct {
 
 func newRecord(m *Manifest, env *Environment, wanted []want, now time.Time) *record {
 	r := &record{Version: 1, Environment: env.Name, Digest: env.Digest(), Manifest: m.Digest(), UID: os.Geteuid(), Activated: now.UTC()}
+	r.Files = make([]placed, 0, len(wanted))
 	for i := range wanted {
 		w := &wanted[i]
 		r.Files = append(r.Files, placed{Path: w.path, SHA256: w.sha256, Mode: w.mode, Action: w.action, Link: w.link})
@@ -61,7 +62,7 @@ func beside(m *Manifest, l layout) string { return path.Join(path.Dir(m.first(l)
 func readRecord(state string, t *tree, besides string) *record {
 	if s, err := os.OpenRoot(state); err == nil {
 		defer s.Close()
-		if r := parseRecord(readFile(s.FS(), recordName, maxManifest)); r != nil {
+		if r := parseRecord(readText(s.FS(), recordName, maxManifest)); r != nil {
 			return r
 		}
 	}
@@ -69,7 +70,7 @@ func readRecord(state string, t *tree, besides string) *record {
 	if err != nil {
 		return nil
 	}
-	return parseRecord(readFile(d.FS(), base, maxManifest))
+	return parseRecord(readText(d.FS(), base, maxManifest))
 }
 
 // with is r, which may be nil, and what journals say was put in place after it.
@@ -94,13 +95,16 @@ func (r *record) with(journals []*journal) *record {
 	return &all
 }
 
+// placedSize is what a file with a short name takes up in a record.
+const placedSize = 110
+
 // parseRecord returns nil for a record that is not there or makes no sense: it is a help, not a condition.
-func parseRecord(data []byte, err error) *record {
+func parseRecord(text string, err error) *record {
 	if err != nil {
 		return nil
 	}
 	r := &record{}
-	in := &jsonReader{data: string(data)}
+	in := &jsonReader{data: text}
 	in.object(func(key string) {
 		switch key {
 		case "version":
@@ -118,6 +122,7 @@ func parseRecord(data []byte, err error) *record {
 				in.fail("a time")
 			}
 		case "files":
+			r.Files = make([]placed, 0, len(text)/placedSize)
 			in.list(func() { r.Files = append(r.Files, in.placed()) })
 		case "dirs":
 			r.Dirs = in.texts()

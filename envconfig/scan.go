@@ -1,7 +1,7 @@
 package envconfig
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -62,14 +62,14 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 
 // Load returns the manifest of the source folder fsys: manifest.json when there is one, else what [Scan] finds.
 func Load(fsys fs.FS) (*Manifest, error) {
-	data, err := readFile(fsys, ManifestName, maxManifest)
+	text, err := readText(fsys, ManifestName, maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Scan(fsys)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return ParseManifest(data)
+	return parseManifest(text)
 }
 
 func (m *Manifest) readSpec(fsys fs.FS) error {
@@ -186,8 +186,9 @@ func (f *File) read(fsys fs.FS) error {
 	if err != nil {
 		return err
 	}
-	h := sha256.New()
-	if f.Size, err = io.Copy(h, src); err != nil {
+	h := takeHasher()
+	defer hashers.Put(h)
+	if f.Size, err = io.CopyBuffer(onlyWriter{h}, onlyReader{src}, h.buffer[:]); err != nil {
 		return err
 	}
 	f.Mode, f.SHA256 = info.Mode().Perm(), hex.EncodeToString(h.Sum(nil))
@@ -220,14 +221,41 @@ func overlay(base, env []File) []File {
 
 // readFile reads a file of at most limit bytes.
 func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	var b bytes.Buffer
+	err := readInto(&b, fsys, name, limit)
+	return b.Bytes(), err
+}
+
+// readText is readFile for what is used as a string, which then is not copied.
+func readText(fsys fs.FS, name string, limit int64) (string, error) {
+	var b strings.Builder
+	err := readInto(&b, fsys, name, limit)
+	return b.String(), err
+}
+
+// growing is what can be told how much is to come.
+type growing interface {
+	io.Writer
+	Grow(n int)
+}
+
+func readInto(to growing, fsys fs.FS, name string, limit int64) error {
 	f, err := fsys.Open(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
+	if info, err := f.Stat(); err == nil {
+		to.Grow(int(min(info.Size(), limit))) // a hint: the files of /proc have the size 0
+	}
+	n, err := readSome(to, f, limit+1)
+	if err == nil && n > limit {
 		err = invalid(name, "longer than %d bytes", limit)
 	}
-	return data, err
+	return err
+}
+
+// readSome reads until the end or as much as limit says.
+func readSome(to io.Writer, from io.Reader, limit int64) (int64, error) {
+	return io.CopyBuffer(onlyWriter{to}, io.LimitReader(from, limit), make([]byte, 16<<10))
 }

@@ -58,25 +58,32 @@ func (m *Manifest) validate() error {
 }
 
 func (e *Environment) validate() error {
-	where := "environment " + e.Name
+	wrong := func(format string, args ...any) error { return invalid("environment "+e.Name, format, args...) }
 	if !slices.IsSortedFunc(e.Files, func(a, b File) int { return strings.Compare(a.Path, b.Path) }) {
-		return invalid(where, "files are not sorted by path")
+		return wrong("files are not sorted by path")
 	}
-	folded := map[string]string{}
-	for _, f := range e.Files {
+	folded := make(map[string]string, len(e.Files))
+	for i := range e.Files {
+		f := &e.Files[i]
 		if problem := cmp.Or(pathProblem(f.Path), f.problem()); problem != "" {
-			return invalid(where, "path %q %s", f.Path, problem)
+			return wrong("path %q %s", f.Path, problem)
 		}
 		low := strings.ToLower(f.Path)
 		if other, ok := folded[low]; ok {
-			return invalid(where, "paths %q and %q differ in nothing but case", other, f.Path)
+			return wrong("paths %q and %q differ in nothing but case", other, f.Path)
 		}
 		folded[low] = f.Path
 	}
-	for _, f := range e.Files {
-		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+	before := "."
+	for i := range e.Files {
+		f := &e.Files[i]
+		if path.Dir(f.Path) == before {
+			continue
+		}
+		before = path.Dir(f.Path)
+		for dir := before; dir != "."; dir = path.Dir(dir) {
 			if other, ok := folded[strings.ToLower(dir)]; ok {
-				return invalid(where, "path %q is a file and also a folder of %q", other, f.Path)
+				return wrong("path %q is a file and also a folder of %q", other, f.Path)
 			}
 		}
 	}

@@ -61,7 +61,7 @@ func relative(from, to string) string {
 // wants lists what the environment puts in place, sorted by path. All placeholders that cannot be filled in are reported
 // at once.
 func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values) ([]want, error) {
-	var out []want
+	out := make([]want, 0, len(env.Files)+1)
 	var missing []string
 	for _, f := range env.Files {
 		w := want{path: f.Path, mode: f.Mode, size: f.Size, sha256: f.SHA256, action: f.Action}

@@ -68,7 +68,7 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 		}
 		return ""
 	}
-	content, err := readFile(root.FS(), strings.TrimPrefix(w.File, "/"), maxWitness)
+	content, err := readText(root.FS(), strings.TrimPrefix(w.File, "/"), maxWitness)
 	if err != nil {
 		reason := cause(err).Error()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -76,7 +76,7 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 		}
 		return "the witness " + w.File + " cannot be read: " + reason
 	}
-	says, ok := w.read(string(content))
+	says, ok := w.read(content)
 	switch {
 	case !ok:
 		return "the witness " + w.File + " has no key " + quote(w.Key)
