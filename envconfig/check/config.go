@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"regexp"
 	"slices"
@@ -21,6 +22,8 @@ type Config struct {
 	Allow []Allow `json:"allow,omitempty"`
 	// Keys says what single keys must be.
 	Keys []KeyRule `json:"keys,omitempty"`
+	// Schemas says which JSON Schemas files must satisfy. Package schema holds them to these.
+	Schemas []SchemaRule `json:"schemas,omitempty"`
 	// Owned gives, by environment, patterns as in [path.Match] for values that must occur in that environment only, e.g.
 	// {"production": ["*.prod.example.com", "orders-live"]}. They are held to every word of a value.
 	Owned map[string][]string `json:"owned,omitempty"`
@@ -57,6 +60,21 @@ type KeyRule struct {
 	Environments []string `json:"environments,omitempty"`
 
 	compiled *regexp.Regexp
+}
+
+// SchemaRule says which schema files must satisfy.
+type SchemaRule struct {
+	// Path is a pattern as in [path.Match] for the target path of the files that it is about, which are YAML, JSON or TOML.
+	Path string `json:"path"`
+	// Schema is the path of the JSON Schema in the source folder, e.g. "schemas/app.json".
+	Schema string `json:"schema"`
+	// Environments are those that the rule is about. The default is all.
+	Environments []string `json:"environments,omitempty"`
+}
+
+// About reports whether the rule is about the file at that target path in that environment.
+func (r *SchemaRule) About(environment, path string) bool {
+	return about(r.Environments, environment) && matches(r.Path, path)
 }
 
 // ErrConfig is matched by the errors of [ParseConfig].
@@ -102,6 +120,11 @@ func ParseConfig(data []byte) (Config, error) {
 		var err error
 		if k.compiled, err = regexp.Compile("^(?:" + k.Pattern + ")$"); err != nil {
 			bad("keys[%d]: pattern: %v", i, err)
+		}
+	}
+	for i, r := range c.Schemas {
+		if r.Path == "" || !validPattern(r.Path) || !fs.ValidPath(r.Schema) {
+			bad("schemas[%d] needs a well-formed path, and a schema by its path in the source folder", i)
 		}
 	}
 	for name, patterns := range c.Owned {

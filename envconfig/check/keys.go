@@ -49,7 +49,7 @@ func (s *Set) checkKeys() []Finding {
 						Message: "the key is missing; it is in " + strings.Join(slices.Sorted(maps.Keys(at)), ", ")})
 					continue
 				}
-				if setting.Kind != Null && (setting.value != "" || setting.Kind != String) && !isReference(setting.value) {
+				if setting.Kind != Null && (setting.value != "" || setting.Kind != String) && !IsReference(setting.value) {
 					kinds[setting.Kind] = append(kinds[setting.Kind], name)
 				}
 			}
@@ -83,8 +83,8 @@ func describeKinds(kinds map[Kind][]string) string {
 	return strings.Join(parts, "; ")
 }
 
-// isReference reports whether the value is a placeholder that is filled in at start.
-func isReference(value string) bool {
+// IsReference reports whether the value is a placeholder that is filled in at start.
+func IsReference(value string) bool {
 	return strings.HasPrefix(value, "${") && strings.HasSuffix(value, "}")
 }
 
@@ -126,7 +126,7 @@ func (k *KeyRule) judge(f *File) (problem string, line int) {
 	}
 	s := &f.Settings[i]
 	switch {
-	case isReference(s.value):
+	case IsReference(s.value):
 		return "", 0
 	case k.Type != "" && s.Kind != k.Type && (k.Type != String || f.typed()):
 		return fmt.Sprintf("is a %s and must be a %s", s.Kind, k.Type), s.Line

@@ -120,7 +120,7 @@ func parseINI(data []byte, add func(Setting) error) error {
 			return &SyntaxError{n, "is neither a section nor KEY=VALUE"}
 		}
 		value := strings.Trim(strings.TrimSpace(line[i+1:]), `"`)
-		if err := add(Setting{Key: join(section, strings.TrimSpace(line[:i])), Kind: kindOf(value), Line: n, value: value}); err != nil {
+		if err := add(Setting{Key: Join(section, strings.TrimSpace(line[:i])), Kind: kindOf(value), Line: n, value: value}); err != nil {
 			return err
 		}
 	}

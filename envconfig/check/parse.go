@@ -138,7 +138,8 @@ func kindOf(value string) Kind {
 	return Number
 }
 
-func join(prefix, key string) string {
+// Join is the key of what stands below prefix, which may be empty.
+func Join(prefix, key string) string {
 	if prefix == "" {
 		return key
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -187,6 +188,22 @@ func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
 	r.Findings = slices.Compact(r.Findings)
 	return r
 }
+
+// All gives every file with the environment that it belongs to, sorted by path and environment.
+func (s *Set) All() iter.Seq2[string, *File] {
+	return func(yield func(string, *File) bool) {
+		for _, p := range s.paths() {
+			for _, name := range s.manifest.Names() {
+				if f := s.files[name][p]; f != nil && !yield(name, f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// WellFormed reports whether nothing in the file breaks the rules of its format.
+func (f *File) WellFormed() bool { return f.syntax == nil }
 
 // Manifest is what the set was loaded from.
 func (s *Set) Manifest() *envconfig.Manifest { return s.manifest }

@@ -90,10 +90,10 @@ func (w *jsonWalk) object(key string, depth int) error {
 			return &SyntaxError{w.line(), "is not valid JSON"}
 		}
 		if seen[name] {
-			return &SyntaxError{w.line(), fmt.Sprintf("key %q stands there twice", join(key, name))}
+			return &SyntaxError{w.line(), fmt.Sprintf("key %q stands there twice", Join(key, name))}
 		}
 		seen[name] = true
-		if err := w.value(join(key, name), depth+1); err != nil {
+		if err := w.value(Join(key, name), depth+1); err != nil {
 			return err
 		}
 	}
@@ -143,7 +143,7 @@ func parseXML(data []byte, add func(Setting) error) error {
 			if n := top.count[name]; n > 1 {
 				name += fmt.Sprintf("#%d", n)
 			}
-			e := &element{path: join(top.path, name), count: map[string]int{}}
+			e := &element{path: Join(top.path, name), count: map[string]int{}}
 			if stack = append(stack, e); len(stack) > maxDepth {
 				return &SyntaxError{line, "nested too deeply"}
 			}
@@ -244,7 +244,7 @@ func (w *yamlWalk) mapping(n *yaml.Node, key string, depth int) error {
 			}
 			continue
 		}
-		full := join(key, name.Value)
+		full := Join(key, name.Value)
 		if first, ok := seen[name.Value]; ok {
 			return &SyntaxError{name.Line, fmt.Sprintf("key %q stands in line %d already", full, first)}
 		}
@@ -273,7 +273,7 @@ func (w *yamlWalk) merge(value, into *yaml.Node, key string, depth int) error {
 		if own || name.ShortTag() == "!!merge" {
 			continue
 		}
-		if err := w.node(value.Content[i+1], join(key, name.Value), depth+1); err != nil {
+		if err := w.node(value.Content[i+1], Join(key, name.Value), depth+1); err != nil {
 			return err
 		}
 	}
@@ -301,7 +301,7 @@ func walkTOML(v any, key string, add func(Setting) error) error {
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			if err := walkTOML(v[name], join(key, name), add); err != nil {
+			if err := walkTOML(v[name], Join(key, name), add); err != nil {
 				return err
 			}
 		}

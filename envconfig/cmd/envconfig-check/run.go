@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/envconfig/check"
+	"github.com/sluice-deploy/sluice/envconfig/check/schema"
 )
 
 const usage = `envconfig-check finds what is wrong with the configuration of all environments while an image is built.
@@ -155,6 +156,11 @@ func (c *command) check() error {
 	if err != nil {
 		return err
 	}
+	broken, err := schema.Check(root.FS(), set, config.Schemas)
+	if err != nil {
+		return err
+	}
+	more = append(more, broken...)
 	report := set.Check(config, time.Now(), more)
 	if c.matrix {
 		if err := c.printMatrix(set); err != nil {

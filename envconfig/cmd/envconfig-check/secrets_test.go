@@ -32,7 +32,9 @@ func TestValuesAreShownNowhere(t *testing.T) {
 	lay("good/envs/test/etc", whole)
 	lay("good/envs/production/etc", whole)
 	lay("good/envs/sandbox", nil)
-	lay("good", map[string]string{"envconfig-check.json": `{"owned":{"production":["*.prod.example.com"]},"keys":[{"path":"etc/a.properties","key":"db.password","type":"number","enum":["x"],"pattern":"[0-9]+"}]}`})
+	lay("good", map[string]string{"envconfig-check.json": `{"owned":{"production":["*.prod.example.com"]},"keys":[{"path":"etc/a.properties","key":"db.password","type":"number","enum":["x"],"pattern":"[0-9]+"}],` +
+		`"schemas":[{"path":"etc/*.yaml","schema":"s.json"},{"path":"etc/*.json","schema":"s.json"},{"path":"etc/*.toml","schema":"s.json"}]}`,
+		"s.json": `{"properties":{"token":{"pattern":"^[0-9]$"},"url":{"maxLength":3},"secret":{"const":"x"},"api_key":{"anyOf":[{"type":"null"},{"enum":[1]}]}}}`})
 	lay("bad/envs/test/etc", broken)
 	lay("bad/envs/production/etc", whole)
 	lay("worse/envs/test", whole)
