@@ -54,7 +54,7 @@ func waitLock(ctx context.Context, f *os.File) error {
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil // held, or a file system without locks, where starts must not share
 		}
-		if ctx.Err() != nil { // not Done, for which the entrypoint's context starts a goroutine that polls as well, and stays
+		if ctx.Err() != nil { // not Done, which the entrypoint's context does not have
 			return context.Cause(ctx)
 		}
 		time.Sleep(lockPoll)

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/stretchr/testify/require"
 )
 
@@ -107,4 +109,42 @@ func checker() (string, error) {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	return name, cmd.Run()
+}
+
+// Every Dockerfile of the README is one for BuildKit's own parser, and takes files from stages that it has.
+func TestDockerfilesOfTheReadme(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	blocks := strings.Split(string(readme), "```dockerfile\n")[1:]
+	require.Len(t, blocks, 2)
+	text := ""
+	for _, block := range blocks { // the second is one more line of the first
+		block, _, _ = strings.Cut(block, "```")
+		text += block
+	}
+	parsed, err := parser.Parse(strings.NewReader(text))
+	require.NoError(t, err)
+	require.Empty(t, parsed.Warnings)
+	stages, _, err := instructions.Parse(parsed.AST, nil)
+	require.NoError(t, err)
+	require.Len(t, stages, 2)
+	require.Equal(t, "envconfig", stages[0].Name)
+	mounts, copies := 0, 0
+	for _, c := range stages[1].Commands {
+		switch c := c.(type) {
+		case *instructions.RunCommand:
+			require.NoError(t, c.Expand(func(word string) (string, error) { return word, nil }))
+			for _, m := range instructions.GetMounts(c) {
+				require.Equal(t, "envconfig", m.From)
+				mounts++
+			}
+		case *instructions.CopyCommand:
+			if c.From != "" {
+				require.Equal(t, "envconfig", c.From)
+				copies++
+			}
+		}
+	}
+	require.Equal(t, []int{2, 1}, []int{mounts, copies})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
@@ -22,40 +21,22 @@ func (e signalError) Error() string {
 // end with a wrong code on the others.
 var stopping = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT}
 
-// watch is a context that a stopping signal cancels.
-type watch struct {
-	context.Context
-	done func() <-chan struct{}
-}
+// watch is a context that a stopping signal cancels, to be asked with Err alone: a channel for Done would take a goroutine that
+// looks for signals, for as long as the service runs.
+type watch struct{ context.Context }
 
 // watchSignals begins to note the stopping signals.
 func watchSignals() watch {
 	caught.Start(stopping...)
-	w := watch{Context: context.Background()}
-	w.done = sync.OnceValue(w.poll)
-	return w
+	return watch{context.Background()}
 }
 
 // Err returns the signal that has come.
-func (w watch) Err() error {
+func (watch) Err() error {
 	if s := caught.Has(stopping...); s != 0 {
 		return signalError(s)
 	}
 	return nil
-}
-
-// Done is asked for only where a start has to wait for another.
-func (w watch) Done() <-chan struct{} { return w.done() }
-
-func (w watch) poll() <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		for w.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		close(done)
-	}()
-	return done
 }
 
 // signalRoom is for signals that come in one burst; the kernel keeps one of each kind pending at most.
