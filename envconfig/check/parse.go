@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path"
@@ -93,7 +94,7 @@ func Parse(format string, data []byte) ([]Setting, error) {
 	if format != "properties" && !utf8.Valid(data) {
 		return nil, &SyntaxError{Msg: "is not UTF-8"}
 	}
-	data = []byte(strings.TrimPrefix(string(data), "\ufeff"))
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	var settings []Setting
 	seen := map[string]int{}
 	err := parse(data, func(s Setting) error {

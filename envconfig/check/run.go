@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -122,13 +123,13 @@ func load(fsys fs.FS, f envconfig.File) (*File, error) {
 		return nil, err
 	}
 	defer src.Close()
-	data, err := io.ReadAll(io.LimitReader(src, maxFile+1))
-	if err != nil {
+	data := bytes.NewBuffer(make([]byte, 0, min(f.Size, maxFile)+bytes.MinRead)) // room to see the end, too
+	if _, err := data.ReadFrom(io.LimitReader(src, maxFile+1)); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Source, err)
 	}
-	out.secret = secretIn(data)
+	out.secret = secretIn(data.Bytes())
 	if out.format != "" {
-		out.Settings, out.syntax = Parse(out.format, data)
+		out.Settings, out.syntax = Parse(out.format, data.Bytes())
 	}
 	return out, nil
 }

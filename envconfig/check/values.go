@@ -17,6 +17,9 @@ var loopback = []string{"localhost", "127.0.0.1", "[::1]", "::1"}
 // secretNames are what keys of secrets are called, written without separators.
 var secretNames = []string{"password", "passwd", "secret", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase"}
 
+// separators are left out of a key's name before it is compared.
+var separators = strings.NewReplacer("_", "", "-", "")
+
 // signatures begin secrets of well-known kinds.
 var signatures = []struct{ begins, what string }{
 	{"-----BEGIN RSA PRIVATE KEY", "a private key"}, {"-----BEGIN PRIVATE KEY", "a private key"}, {"-----BEGIN EC PRIVATE KEY", "a private key"},
@@ -103,7 +106,7 @@ func isSecret(s *Setting) bool {
 		return false
 	}
 	last := s.Key[strings.LastIndexAny(s.Key, ".@]")+1:]
-	last = strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(last))
+	last = separators.Replace(strings.ToLower(last))
 	return slices.ContainsFunc(secretNames, func(n string) bool { return strings.HasSuffix(last, n) })
 }
 
