@@ -20,17 +20,27 @@ type tab struct {
 	url string
 }
 
-// openBrowser starts Debian's Chromium on the server's front page.
+// openBrowser starts Chromium on the server's front page.
 func openBrowser(t *testing.T, s *servertest.Server) *tab {
 	t.Helper()
-	chromium, err := exec.LookPath("chromium")
-	require.NoError(t, err, "install it with: apt-get install --no-install-recommends chromium")
+	chromium := lookPath("chromium", "chromium-browser", "google-chrome")
+	require.NotEmpty(t, chromium, "install Chromium or Chrome; on Debian: apt-get install --no-install-recommends chromium")
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(chromium), chromedp.Headless, chromedp.DisableGPU,
 		chromedp.NoSandbox, // it has none as root or in a container
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-quic", true))
 	t.Cleanup(cancel)
 	return newTab(t, ctx, s)
+}
+
+// lookPath is where the first of the programs is that there is.
+func lookPath(names ...string) string {
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 func newTab(t *testing.T, parent context.Context, s *servertest.Server) *tab {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,13 +41,27 @@ var needs = []need{
 	{"server/edge\"", nil, nginx},
 	{"examples/embed\"", nil, nginx},
 	{"examples/story\"", nil, nginx},
-	{"chromedp", nil, []string{"chromium=chromium"}},
+	{"chromedp", nil, browser()},
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
 
 var nginx = []string{"nginx=nginx", "/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
+
+// browser is the package of Chromium, which Ubuntu has as a snap behind a package of another name. Whoever has another build of
+// it needs none.
+func browser() []string {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if _, err := exec.LookPath(name); err == nil {
+			return nil
+		}
+	}
+	if release, err := os.ReadFile("/etc/os-release"); err == nil && bytes.Contains(release, []byte("\nID=ubuntu\n")) {
+		return []string{"chromium-browser=chromium-browser"}
+	}
+	return []string{"chromium=chromium"}
+}
 
 // neededBy are the needs of the tests in folders, given as ./folder or ./folder/...
 func neededBy(patterns []string) ([]need, error) {
