@@ -387,8 +387,12 @@ func FuzzParse(f *testing.F) {
 		if got.Rebuild() != text {
 			t.Fatalf("%q comes out as %q", text, got.Rebuild())
 		}
+		var lines conf.PosReader
 		for _, d := range got.Body {
-			_, _, _ = d.Args(), d.Pos(), d.Body()
+			_, _ = d.Args(), d.Body()
+			if at := lines.Pos(d); at != d.Pos() {
+				t.Fatalf("%s is at %v, one after the other at %v", d.Name(), d.Pos(), at)
+			}
 		}
 	})
 }

@@ -12,6 +12,7 @@ type Edit struct {
 	tree    *Tree
 	splices map[*File]*[]splice // in the order of asking
 	added   map[string]string
+	last    struct{ text, indent, indented string } // the same lines often go into many blocks, one after the other
 }
 
 type splice struct {
@@ -40,41 +41,35 @@ func (e *Edit) ordered(f *File) []splice {
 		return nil
 	}
 	all := *e.splices[f]
-	type place struct {
-		at    uint64 // start and end
-		asked int32
-	}
-	places := make([]place, len(all))
+	places := make([]uint64, len(all)) // start and number
 	for i, s := range all {
-		places[i] = place{at: uint64(s.start)<<32 | uint64(s.end), asked: int32(i)}
+		places[i] = uint64(s.start)<<32 | uint64(i)
 	}
-	slices.SortFunc(places, func(a, b place) int {
-		if a.at != b.at {
-			return cmp.Compare(a.at, b.at)
-		}
-		return cmp.Compare(a.asked, b.asked)
-	})
+	slices.Sort(places)
 	out := make([]splice, 0, len(all))
-	for _, p := range places {
-		s := all[p.asked]
-		again := false
-		for i := len(out) - 1; i >= 0 && out[i].start == s.start && out[i].end == s.end; i-- {
-			again = again || out[i] == s
+	for len(places) > 0 {
+		n, from := 1, len(out)
+		for n < len(places) && places[n]>>32 == places[0]>>32 {
+			n++
 		}
-		if !again {
-			out = append(out, s)
+		for _, p := range places[:n] {
+			if s := all[uint32(p)]; !slices.Contains(out[from:], s) {
+				out = append(out, s)
+			}
 		}
+		places = places[n:]
+		slices.SortStableFunc(out[from:], func(a, b splice) int { return cmp.Compare(a.end, b.end) })
 	}
 	return out
 }
 
 // Replace puts text in the place of the directive.
-func (e *Edit) Replace(d *Directive, text string) { e.splice(d.file, int(d.start), int(d.end), text) }
+func (e *Edit) Replace(d *Directive, text string) { e.splice(d.file, d.start(), int(d.end), text) }
 
 // ReplaceLines is Replace with text of several lines, each with the directive's indentation. What follows the directive on
 // its line goes to a line of its own, so that the text may end in a comment.
 func (e *Edit) ReplaceLines(d *Directive, text string) {
-	indent := indentBefore(d.file.Text, int(d.start))
+	indent := indentBefore(d.file.Text, d.start())
 	text = indented(text, indent)
 	rest, _, _ := strings.Cut(d.file.Text[d.end:], "\n")
 	if strings.TrimSpace(rest) != "" {
@@ -122,7 +117,7 @@ func (e *Edit) ReplaceBody(d *Directive, text string) {
 
 // Remove takes the directive away, together with its line when nothing else stands on it.
 func (e *Edit) Remove(d *Directive) {
-	text, start, end := d.file.Text, int(d.start), int(d.end)
+	text, start, end := d.file.Text, d.start(), int(d.end)
 	from := start - len(indentBefore(text, start))
 	to := end
 	for to < len(text) && (text[to] == ' ' || text[to] == '\t' || text[to] == '\r') {
@@ -136,13 +131,13 @@ func (e *Edit) Remove(d *Directive) {
 
 // InsertBefore puts text in front of the directive, on lines of its own with the directive's indentation.
 func (e *Edit) InsertBefore(d *Directive, text string) {
-	indent := indentBefore(d.file.Text, int(d.start))
-	e.splice(d.file, int(d.start), int(d.start), indented(text, indent)+"\n"+indent)
+	indent := indentBefore(d.file.Text, d.start())
+	e.splice(d.file, d.start(), d.start(), indented(text, indent)+"\n"+indent)
 }
 
 // InsertAfter puts text behind the directive, on lines of its own with the directive's indentation.
 func (e *Edit) InsertAfter(d *Directive, text string) {
-	indent := indentBefore(d.file.Text, int(d.start))
+	indent := indentBefore(d.file.Text, d.start())
 	e.splice(d.file, int(d.end), int(d.end), "\n"+indent+indented(text, indent))
 }
 
@@ -158,10 +153,13 @@ func (e *Edit) Append(d *Directive, text string) {
 	closing := int(d.end) - 1
 	if before := indentBefore(d.file.Text, closing); closing-len(before) > 0 && d.file.Text[closing-len(before)-1] == '\n' {
 		at := closing - len(before)
-		e.splice(d.file, at, at, indent+indented(text, indent)+"\n")
+		if l := &e.last; l.text != text || l.indent != indent {
+			l.text, l.indent, l.indented = text, indent, indent+indented(text, indent)+"\n"
+		}
+		e.splice(d.file, at, at, e.last.indented)
 		return
 	}
-	outer := indentBefore(d.file.Text, int(d.start))
+	outer := indentBefore(d.file.Text, d.start())
 	e.splice(d.file, closing, closing, "\n"+indent+indented(text, indent)+"\n"+outer)
 }
 
@@ -173,13 +171,13 @@ func (e *Edit) AddFile(name, text string) { e.added[name] = text }
 
 // innerIndent is the indentation of the block's first directive that begins a line, or the block's own and four spaces.
 func (d *Directive) innerIndent() string {
-	for _, c := range d.children {
-		indent := indentBefore(d.file.Text, int(c.start))
-		if at := int(c.start) - len(indent); at > 0 && d.file.Text[at-1] == '\n' {
+	for _, c := range d.Children() {
+		indent := indentBefore(d.file.Text, c.start())
+		if at := c.start() - len(indent); at > 0 && d.file.Text[at-1] == '\n' {
 			return indent
 		}
 	}
-	return indentBefore(d.file.Text, int(d.start)) + "    "
+	return indentBefore(d.file.Text, d.start()) + "    "
 }
 
 // indentBefore is the white space between the beginning of the line, or what stands on it before, and the offset.

@@ -58,13 +58,36 @@ func (f *File) pos(offset int) Pos {
 	return Pos{File: f.Name, Line: line, Col: offset - int(f.lines[line-1]) + 1}
 }
 
+// PosReader gives the places of many directives. Asked file by file and in the order of the text, it reads each text once and
+// keeps nothing of it, where Directive.Pos keeps an index of the lines. The zero value is ready to use.
+type PosReader struct {
+	file         *File
+	offset, line int // what was read, and the line that it ends in
+	start        int // of that line
+}
+
+// Pos is where the directive begins.
+func (r *PosReader) Pos(d *Directive) Pos {
+	offset := d.start()
+	if r.file != d.file || offset < r.offset {
+		*r = PosReader{file: d.file, line: 1}
+	}
+	passed := d.file.Text[r.offset:offset]
+	if n := strings.Count(passed, "\n"); n > 0 {
+		r.line += n
+		r.start = r.offset + strings.LastIndexByte(passed, '\n') + 1
+	}
+	r.offset = offset
+	return Pos{File: d.file.Name, Line: r.line, Col: offset - r.start + 1}
+}
+
 func (f *File) errorf(offset int, format string, args ...any) *Error {
 	p := f.pos(min(offset, len(f.Text)))
 	return &Error{File: p.File, Line: p.Line, Col: p.Col, Msg: fmt.Sprintf(format, args...)}
 }
 
 func (d *Directive) errorf(format string, args ...any) *Error {
-	return d.file.errorf(int(d.start), format, args...)
+	return d.file.errorf(d.start(), format, args...)
 }
 
 // Errorf is an *Error at the directive.

@@ -163,6 +163,8 @@ func (r *reader) parse(f *File) error {
 	stack := []level{{}}
 	var open []*Directive // the directives of all levels that are open, the outermost first
 	var arena arena
+	// As many directives as there can be, were no ";" or "{" in a comment or a word.
+	lists := make([]*Directive, 0, min(strings.Count(f.Text, ";")+strings.Count(f.Text, "{"), len(f.Text)/16))
 	for {
 		kind, failed := s.next()
 		if failed != nil {
@@ -174,14 +176,16 @@ func (r *reader) parse(f *File) error {
 			if top.block != nil {
 				return f.errorf(len(f.Text), "unexpected end of file, expecting \"}\"")
 			}
-			f.Body = arena.list(open)
-			f.words = slices.Clip(s.words)
+			f.lists = append(lists, open...)
+			f.Body = slices.Clip(f.lists[len(lists):])
 			return nil
 		case tokenClose:
 			if top.block == nil {
 				return f.errorf(s.pos-1, "unexpected \"}\"")
 			}
-			top.block.children, top.block.end = arena.list(open[top.first:]), int32(s.pos)
+			d := top.block
+			d.end, d.child, d.children = int32(s.pos), int32(len(lists)), int32(len(open)-top.first)
+			lists = append(lists, open[top.first:]...)
 			open = open[:top.first]
 			stack = stack[:len(stack)-1]
 			continue
@@ -189,9 +193,11 @@ func (r *reader) parse(f *File) error {
 		d := arena.directive(len(f.Text) - s.pos)
 		words := s.words[s.first:]
 		start, _ := words[0].span()
-		*d = Directive{file: f, first: int32(s.first), count: int32(len(words)), start: start, end: int32(s.pos), name: value(f.Text, words[0])}
-		if strings.HasPrefix(d.name, bom) && d.start == 0 {
-			return f.errorf(0, "unknown directive %q: the file begins with a byte order mark, which Nginx takes for a part of the name", d.name)
+		*d = Directive{file: f, first: int32(s.first), count: int32(len(words)), end: int32(s.pos)}
+		f.words = s.words
+		name := d.Name()
+		if start == 0 && strings.HasPrefix(name, bom) {
+			return f.errorf(0, "unknown directive %q: the file begins with a byte order mark, which Nginx takes for a part of the name", name)
 		}
 		open = append(open, d)
 		f.count++
@@ -199,8 +205,7 @@ func (r *reader) parse(f *File) error {
 			return tooMany(d, r.MaxDirectives)
 		}
 		if kind == tokenSimple {
-			if d.name == "include" && r.fsys != nil && !keepsIncludes(top.block) {
-				f.words = s.words
+			if name == "include" && r.fsys != nil && !keepsIncludes(top.block) {
 				if err := r.include(d); err != nil {
 					return err
 				}
@@ -214,7 +219,7 @@ func (r *reader) parse(f *File) error {
 			continue
 		}
 		d.body = int32(s.pos)
-		if strings.HasSuffix(d.name, luaSuffix) {
+		if strings.HasSuffix(name, luaSuffix) {
 			if failed := s.lua(); failed != nil {
 				return f.errorf(failed.offset, "%s", failed.msg)
 			}
@@ -222,7 +227,7 @@ func (r *reader) parse(f *File) error {
 			continue
 		}
 		if len(stack) > r.MaxDepth {
-			return f.errorf(int(d.start), "blocks nest deeper than %d", r.MaxDepth)
+			return f.errorf(int(start), "blocks nest deeper than %d", r.MaxDepth)
 		}
 		stack = append(stack, level{block: d, first: len(open)})
 	}
@@ -245,21 +250,16 @@ func (a *arena) directive(left int) *Directive {
 	return d
 }
 
-// list is a copy that nothing is appended to.
-func (a *arena) list(list []*Directive) []*Directive {
-	n := len(list)
-	if n == 0 {
-		return nil
+// pointers is an empty list of that length.
+func (a *arena) pointers(n int) []*Directive {
+	if n > 256 {
+		return make([]*Directive, n)
 	}
 	if n > len(a.lists) {
-		if n > 256 {
-			return slices.Clone(list)
-		}
 		a.size = min(max(2*a.size, 256), 4096)
 		a.lists = make([]*Directive, a.size)
 	}
 	out := a.lists[:n:n]
-	copy(out, list)
 	a.lists = a.lists[n:]
 	return out
 }
@@ -270,7 +270,7 @@ func tooMany(d *Directive, limit int) error {
 
 // keepsIncludes reports whether "include" has no meaning of its own in the block.
 func keepsIncludes(block *Directive) bool {
-	return block != nil && (block.name == "charset_map" || block.name == "split_clients")
+	return block != nil && (block.Name() == "charset_map" || block.Name() == "split_clients")
 }
 
 func (r *reader) include(d *Directive) error {
@@ -321,7 +321,7 @@ func (t *Tree) includeName(d *Directive, dir string) (string, error) {
 // Includes reports whether the include directive would bring in a file of that name, if the tree had one.
 func (t *Tree) Includes(d *Directive, name string) bool {
 	pattern, err := t.includeName(d, path.Dir(t.Main.Name))
-	if err != nil || d.name != "include" {
+	if err != nil || d.Name() != "include" {
 		return false
 	}
 	if !strings.ContainsAny(pattern, "*?[") {

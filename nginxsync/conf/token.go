@@ -10,9 +10,10 @@ import (
 const bufferSize = 4096
 
 type word struct {
-	start, end int32 // without the quotes
-	escaped    bool  // has a backslash, so that its value is not its text
-	quote      byte
+	start   int32  // without the quote
+	size    uint16 // no word is longer than the buffer
+	escaped bool   // has a backslash, so that its value is not its text
+	quote   byte
 }
 
 type tokenKind uint8
@@ -154,11 +155,11 @@ func (s *scanner) quoted(quote byte) (kind tokenKind, done bool, err *scanError)
 			break
 		}
 	}
-	w.end = int32(i)
 	s.pos = i + 1
 	if err := s.filled(s.pos, quote); err != nil {
 		return 0, false, err
 	}
+	w.size = uint16(i - int(w.start))
 	s.words = append(s.words, w)
 	if s.pos >= len(s.text) {
 		return 0, false, s.unexpectedEOF()
@@ -215,13 +216,13 @@ func (s *scanner) plain() (kind tokenKind, done bool, err *scanError) {
 			i++ // and ${{ keeps going, as Nginx does
 			continue
 		}
-		w.end = int32(i)
 		s.pos = i + 1
 		if s.last < s.pos {
 			if err := s.filled(s.pos, 0); err != nil {
 				return 0, false, err
 			}
 		}
+		w.size = uint16(i - int(w.start))
 		s.words = append(s.words, w)
 		switch c {
 		case ';':
@@ -239,10 +240,14 @@ func (s *scanner) plain() (kind tokenKind, done bool, err *scanError) {
 
 // value is a word as Nginx sees it: backslash before a quote or a backslash dropped, \t \r \n translated, any other kept.
 func value(text string, w word) string {
-	text = text[w.start:w.end]
-	if !w.escaped {
-		return text
+	text = text[w.start : w.start+int32(w.size)]
+	if w.escaped {
+		text = unescape(text)
 	}
+	return text
+}
+
+func unescape(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		if text[i] == '\\' && i+1 < len(text) {

@@ -22,6 +22,7 @@ type File struct {
 	Body []*Directive // the directives at the file's top level, in order
 
 	words    []word                 // of all directives, in order
+	lists    []*Directive           // the children of all blocks, those of one block together
 	included map[*Directive][]*File // by include directive
 	index    sync.Once
 	lines    []int32 // offsets at which lines begin
@@ -33,16 +34,21 @@ type File struct {
 // A large tree has hundreds of thousands: each field counts.
 type Directive struct {
 	file     *File
-	name     string
 	first    int32 // index into file.words of the name
 	count    int32 // words, the name among them
-	start    int32 // of the name, its quote included
-	end      int32 // after the ";" or the "}"
-	body     int32 // after the "{"; 0 in a simple directive
-	children []*Directive
+	end      int32 // offset after the ";" or the "}"
+	body     int32 // offset after the "{"; 0 in a simple directive
+	child    int32 // index into file.lists of the first child
+	children int32 // their number
 }
 
 func (d *Directive) words() []word { return d.file.words[d.first : d.first+d.count] }
+
+// start is the offset of the name, its quote included.
+func (d *Directive) start() int {
+	start, _ := d.file.words[d.first].span()
+	return int(start)
+}
 
 // Files are the tree's files by name, in the order of their names.
 func (t *Tree) Files() []*File {
@@ -82,7 +88,7 @@ func (f *File) rebuild(b *strings.Builder, at int32, list []*Directive) int32 {
 		b.WriteString(f.Text[at:head])
 		at = head
 		if d.IsBlock() {
-			at = f.rebuild(b, at, d.children)
+			at = f.rebuild(b, at, d.Children())
 			b.WriteString(f.Text[at:d.end])
 			at = d.end
 		}
@@ -103,7 +109,7 @@ func (d *Directive) ordered(at, end int32) bool {
 }
 
 // Name is the directive's name.
-func (d *Directive) Name() string { return d.name }
+func (d *Directive) Name() string { return value(d.file.Text, d.file.words[d.first]) }
 
 // NumArgs is the number of arguments, the name not counted.
 func (d *Directive) NumArgs() int { return int(d.count) - 1 }
@@ -136,17 +142,18 @@ func (d *Directive) RawArg(i int) string {
 
 // span of a word with its quotes.
 func (w word) span() (start, end int32) {
+	start, end = w.start, w.start+int32(w.size)
 	if w.quote != 0 {
-		return w.start - 1, w.end + 1
+		return start - 1, end + 1
 	}
-	return w.start, w.end
+	return start, end
 }
 
 // IsBlock reports whether the directive has a body in braces.
 func (d *Directive) IsBlock() bool { return d.body != 0 }
 
 // IsLua reports whether the body is Lua code.
-func (d *Directive) IsLua() bool { return d.IsBlock() && strings.HasSuffix(d.name, luaSuffix) }
+func (d *Directive) IsLua() bool { return d.IsBlock() && strings.HasSuffix(d.Name(), luaSuffix) }
 
 // Body is the text between the braces, or nothing in a simple directive.
 func (d *Directive) Body() string {
@@ -157,20 +164,25 @@ func (d *Directive) Body() string {
 }
 
 // Children are the directives in the body as they are written: an include is one of them. Node.Children resolves them.
-func (d *Directive) Children() []*Directive { return d.children }
+func (d *Directive) Children() []*Directive {
+	return d.file.lists[d.child : d.child+d.children : d.child+d.children]
+}
 
 // Text is the directive as it is written, from its name to its ";" or "}".
-func (d *Directive) Text() string { return d.file.Text[d.start:d.end] }
+func (d *Directive) Text() string { return d.file.Text[d.start():d.end] }
 
 // Pos is where the directive begins.
-func (d *Directive) Pos() Pos { return d.file.pos(int(d.start)) }
+func (d *Directive) Pos() Pos { return d.file.pos(d.start()) }
+
+// Offset is where in its file's text the directive begins.
+func (d *Directive) Offset() int { return d.start() }
 
 // File is the file that the directive stands in.
 func (d *Directive) File() *File { return d.file }
 
 // Included are the files that an include directive brings in, in Nginx's order.
 func (d *Directive) Included() []*File {
-	if d.name != "include" {
+	if d.Name() != "include" {
 		return nil
 	}
 	return d.file.included[d]
@@ -197,7 +209,7 @@ func (n Node) Children() iter.Seq[Node] {
 		if !n.IsBlock() {
 			return
 		}
-		walkLevel(n.children, within(n.Parents, n.Directive), yield)
+		walkLevel(n.Directive.Children(), within(n.Parents, n.Directive), yield)
 	}
 }
 
@@ -205,9 +217,9 @@ func (n Node) Children() iter.Seq[Node] {
 func (n Node) Path() []string {
 	path := make([]string, 0, len(n.Parents)+1)
 	for _, p := range n.Parents {
-		path = append(path, p.name)
+		path = append(path, p.Name())
 	}
-	return append(path, n.name)
+	return append(path, n.Name())
 }
 
 // Top are the directives of the main context, in Nginx's order, those of included files in the place of the include.
@@ -233,28 +245,38 @@ func walkLevel(list []*Directive, parents []*Directive, yield func(Node) bool) b
 
 // All are all directives, each before those in its body, in Nginx's order. Include directives are among them.
 func (t *Tree) All() iter.Seq[Node] {
-	return func(yield func(Node) bool) { walkAll(t.Main.Body, nil, yield) }
+	return func(yield func(Node) bool) { (&walker{yield: yield}).all(t.Main.Body, nil) }
 }
 
 // All are all directives below the block.
 func (n Node) All() iter.Seq[Node] {
 	return func(yield func(Node) bool) {
 		if n.IsBlock() {
-			walkAll(n.children, within(n.Parents, n.Directive), yield)
+			(&walker{yield: yield}).all(n.Directive.Children(), within(n.Parents, n.Directive))
 		}
 	}
 }
 
-func walkAll(list []*Directive, parents []*Directive, yield func(Node) bool) bool {
+type walker struct {
+	yield func(Node) bool
+	arena arena
+}
+
+func (w *walker) all(list, parents []*Directive) bool {
 	for _, d := range list {
-		if !yield(Node{Directive: d, Parents: parents}) {
+		if !w.yield(Node{Directive: d, Parents: parents}) {
 			return false
 		}
-		if len(d.children) > 0 && !walkAll(d.children, within(parents, d), yield) {
-			return false
+		if d.children > 0 {
+			inner := w.arena.pointers(len(parents) + 1)
+			copy(inner, parents)
+			inner[len(parents)] = d
+			if !w.all(d.Children(), inner) {
+				return false
+			}
 		}
 		for _, f := range d.Included() {
-			if !walkAll(f.Body, parents, yield) {
+			if !w.all(f.Body, parents) {
 				return false
 			}
 		}
@@ -297,7 +319,7 @@ func find(level iter.Seq[Node], path []string, yield func(Node) bool) bool {
 		return true
 	}
 	for n := range level {
-		if path[0] != "*" && path[0] != n.name {
+		if path[0] != "*" && path[0] != n.Name() {
 			continue
 		}
 		if len(path) == 1 {
