@@ -44,7 +44,7 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if f := tree.File(generated); f != nil {
 		return again(tree, f, rules)
 	}
-	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, used: map[string]bool{}, guards: map[string]string{}, below: map[string][]conf.Node{}, kinds: map[string]kind{}, secretly: map[string]bool{}}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, used: map[string]bool{}, guards: map[string]string{}, names: map[string]*about{}, secretly: map[string]bool{}}
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -53,11 +53,8 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	files[generated] = marker(t.id, rules, files) + t.extra.String()
-	slices.SortStableFunc(t.changes, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Col, b.At.Col))
-	})
-	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: slices.Compact(t.changes), edit: t.edit}
+	files[generated] = marker(t.id, rules, files) + t.variables() + t.extra.String()
+	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: t.ordered(), edit: t.edit}
 	return r, t.check(r)
 }
 
@@ -144,14 +141,13 @@ type transform struct {
 	edit      *conf.Edit
 	generated string
 	includes  []*conf.Directive
-	extra     strings.Builder        // of the generated file, for the http context
-	used      map[string]bool        // balancing methods that the driver honours
-	kinds     map[string]kind        // by the name of the directive
-	secretly  map[string]bool        // whether a header, parameter or variable of the name has a secret
-	below     map[string][]conf.Node // directives of the http context by name, at any depth, of the kind wanted
-	guards    map[string]string      // variables by the expression that they hold to upstreams
-	upstreams map[string]bool        // names in lower case, the added ones too
-	changes   []Change
+	extra     strings.Builder   // of the generated file, for the http context
+	used      map[string]bool   // balancing methods that the driver honours
+	names     map[string]*about // by the name of the directive
+	secretly  map[string]bool   // whether a header, parameter or variable of the name has a secret
+	guards    map[string]string // variables by the expression that they hold to upstreams
+	upstreams map[string]bool   // names in lower case, the added ones too
+	changes   []change
 	errs      []error
 	seen      map[string]bool
 	keys      int
@@ -163,48 +159,128 @@ func (t *transform) changed(d *conf.Directive, rule, format string, args ...any)
 
 // note is changed for reasons that are given tens of thousands of times.
 func (t *transform) note(d *conf.Directive, rule, reason string) {
-	t.changes = append(t.changes, Change{At: d.Pos(), Rule: rule, Reason: reason})
+	t.changes = append(t.changes, change{at: d, rule: rule, reason: reason})
 }
 
-// kind says which rules look at the directives of a name: most names are nobody's.
-type kind uint8
+// change is a Change whose line is not known yet. at is nil for what is added to the main file.
+type change struct {
+	at           *conf.Directive
+	rule, reason string
+}
+
+// ordered are the changes in the order of files and lines, those of one place in the order of asking, each once.
+func (t *transform) ordered() []Change {
+	rank := map[*conf.File]int64{}
+	for i, f := range t.tree.Files() {
+		rank[f] = int64(i)
+	}
+	type place struct {
+		at    int64 // the file and the offset
+		asked int
+	}
+	places := make([]place, len(t.changes))
+	file, first := t.tree.Main, rank[t.tree.Main]<<32
+	for i, c := range t.changes {
+		if c.at == nil {
+			places[i] = place{rank[t.tree.Main] << 32, i}
+			continue
+		}
+		if c.at.File() != file {
+			file, first = c.at.File(), rank[c.at.File()]<<32
+		}
+		places[i] = place{first + int64(c.at.Offset()), i}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.at != b.at {
+			return cmp.Compare(a.at, b.at)
+		}
+		return cmp.Compare(a.asked, b.asked)
+	})
+	changes := make([]Change, 0, len(places))
+	var lines conf.PosReader
+	for i, p := range places {
+		c := t.changes[p.asked]
+		if i > 0 && c == t.changes[places[i-1].asked] {
+			continue
+		}
+		at := conf.Pos{File: t.tree.Main.Name, Line: 1, Col: 1}
+		if c.at != nil {
+			at = lines.Pos(c.at)
+		}
+		changes = append(changes, Change{At: at, Rule: c.rule, Reason: c.reason})
+	}
+	return changes
+}
+
+// about is what the transform has to know of all directives of a name.
+type about struct {
+	rules  rule
+	nodes  []conf.Node       // those of the http context at any depth, when they are kept
+	blocks []*conf.Directive // the blocks in it that have one, when they are inherited
+}
+
+// rule says which rules look at a directive: most are nobody's.
+type rule uint16
 
 const (
-	plainRules  kind = 1 << iota // everywhere
-	addressRule                  // everywhere, about connections
-	httpRules                    // in the http context
-	wanted                       // in transform.below
+	includeRule rule = 1 << iota
+	addressRule
+	codeRule
+	pathRule
+	egressRule
+	statusRule
+	secretRule
+	// The others are about the http context.
+	passRule
+	keyRule
+	kept
+	inherited
 )
 
-func (t *transform) kind(name string) kind {
-	k, ok := t.kinds[name]
-	if ok {
-		return k
+// below are the directives of the http context that have the name, at any depth.
+func (t *transform) below(name string) []conf.Node { return t.about(name).nodes }
+
+func (t *transform) about(name string) *about {
+	a, ok := t.names[name]
+	if !ok {
+		a = &about{rules: t.rulesFor(name)}
+		t.names[name] = a
 	}
-	if name == "include" || writes[name] || reads[name] || code(name) || own[name] || statusPages[name] || secretive(name) {
-		k |= plainRules
-	}
-	if addressed(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name) {
-		k |= addressRule
-	}
-	if passes(name) || keys[name] {
-		k |= httpRules
-	}
-	if name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from" {
-		k |= wanted
-	}
+	return a
+}
+
+func (t *transform) rulesFor(name string) rule {
+	keep := name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from"
+	hides := false
 	for _, h := range headers {
-		if name == h.directive || name == h.needs {
-			k |= wanted
-		}
+		keep = keep || name == h.needs
+		hides = hides || name == h.directive
 	}
 	for _, h := range t.rules.Snippets.Hooks {
-		if strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block")) {
-			k |= wanted
+		keep = keep || strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block"))
+	}
+	var rules rule
+	for _, r := range []struct {
+		rule    rule
+		applies bool
+	}{
+		{includeRule, name == "include"},
+		{addressRule, addressed(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name)},
+		{codeRule, code(name)},
+		{pathRule, name == "include" || writes[name] || reads[name]},
+		{egressRule, own[name]},
+		{statusRule, statusPages[name]},
+		{secretRule, secretive(name)},
+		{passRule, passes(name)},
+		{keyRule, keys[name]},
+		{kept, keep},
+		{inherited, hides},
+	} {
+		if r.applies {
+			rules |= r.rule
 		}
 	}
-	t.kinds[name] = k
-	return k
+	return rules
 }
 
 // refuse notes an error, once for a directive that stands in two places.
@@ -237,50 +313,45 @@ func (t *transform) run() {
 	for _, f := range t.tree.Files() {
 		size += len(f.Text)
 	}
-	matter := make([]conf.Node, 0, size/64)
-	for n := range t.tree.All() {
-		k := t.kind(n.Name())
-		if k == 0 || inData(n) && n.Name() != "include" || t.givesWay(n) || t.dropped(n) {
-			continue
-		}
-		if k == addressRule {
-			t.connects(n)
-			continue
-		}
-		matter = append(matter, n)
-		if n.Name() == "include" {
-			t.includes = append(t.includes, n.Directive)
-		}
-		if k&wanted != 0 && len(n.Parents) > 0 && n.Parents[0] == h.Directive {
-			t.below[n.Name()] = append(t.below[n.Name()], n)
-		}
-	}
-	t.changes = slices.Grow(t.changes, len(matter)/2)
-	t.upstreams = make(map[string]bool, len(t.below["upstream"]))
-	for _, n := range t.below["upstream"] {
+	t.changes = make([]change, 0, size/128)
+	t.upstreams = map[string]bool{}
+	for n := range h.Find("upstream") {
 		t.upstreams[strings.ToLower(n.Arg(0))] = true
 	}
-	t.variables()
 	t.main()
-	for _, n := range matter {
-		k := t.kind(n.Name())
-		if k&addressRule != 0 {
-			t.connects(n)
+	var block *conf.Directive // the parent of the last one
+	apart := false
+	for n := range t.tree.All() {
+		a := t.about(n.Name())
+		rules := a.rules
+		if rules == 0 {
+			continue
 		}
-		if k&plainRules != 0 {
-			t.code(n)
-			t.paths(n)
-			t.egress(n)
-			t.status(n)
-			t.secrets(n)
+		if parent := n.Parent(); parent != block {
+			block, apart = parent, t.apart(parent)
 		}
-		if k&httpRules != 0 && len(n.Parents) > 0 && n.Parents[0] == h.Directive {
+		if apart && rules&includeRule == 0 || t.dropped(n) {
+			continue
+		}
+		t.apply(n, rules)
+		if len(n.Parents) == 0 || n.Parents[0] != h.Directive {
+			continue
+		}
+		if rules&passRule != 0 {
 			t.pass(n)
+		}
+		if rules&keyRule != 0 {
 			t.keyed(n)
+		}
+		if rules&kept != 0 {
+			a.nodes = append(a.nodes, n)
+		}
+		if last := len(a.blocks) - 1; rules&inherited != 0 && (last < 0 || a.blocks[last] != n.Parent()) {
+			a.blocks = append(a.blocks, n.Parent())
 		}
 	}
 	t.servers(h)
-	for _, n := range t.below["upstream"] {
+	for _, n := range t.below("upstream") {
 		t.upstream(n)
 	}
 	t.writeGuards(h)
@@ -290,4 +361,29 @@ func (t *transform) run() {
 	t.snippets(h)
 	t.edit.Append(h.Directive, "include "+Generated+";")
 	t.changed(h.Directive, "generated", "includes %s, which holds what the driver and the rules add", Generated)
+}
+
+// apply has the rules look at the directive that are about every context.
+func (t *transform) apply(n conf.Node, rules rule) {
+	if rules&includeRule != 0 {
+		t.includes = append(t.includes, n.Directive)
+	}
+	if rules&addressRule != 0 {
+		t.connects(n)
+	}
+	if rules&codeRule != 0 {
+		t.code(n)
+	}
+	if rules&pathRule != 0 {
+		t.paths(n)
+	}
+	if rules&egressRule != 0 {
+		t.egress(n)
+	}
+	if rules&statusRule != 0 {
+		t.status(n)
+	}
+	if rules&secretRule != 0 {
+		t.secrets(n)
+	}
 }

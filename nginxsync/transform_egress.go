@@ -17,14 +17,11 @@ func code(name string) bool {
 
 // code refuses programs in the configuration unless the rules trust them, and names those that they trust.
 func (t *transform) code(n conf.Node) {
-	name := n.Name()
-	switch {
-	case !code(name):
-	case !t.rules.TrustCode:
-		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", name)
-	default:
-		t.changed(n.Directive, "code", "%s is kept as it is: trust_code is set, and what it connects to no rule sees", name)
+	if !t.rules.TrustCode {
+		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", n.Name())
+		return
 	}
+	t.changed(n.Directive, "code", "%s is kept as it is: trust_code is set, and what it connects to no rule sees", n.Name())
 }
 
 // own are the directives with which Nginx talks to others on its own account, and those that a test Nginx cannot follow.
@@ -33,7 +30,6 @@ var own = set("resolver", "ssl_stapling", "ssl_ocsp", "proxy_bind", "fastcgi_bin
 func (t *transform) egress(n conf.Node) {
 	name := n.Name()
 	switch {
-	case !own[name]:
 	case name == "resolver":
 		if t.rules.Resolver == "" {
 			t.edit.Remove(n.Directive)
@@ -72,16 +68,10 @@ var suffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key",
 // data are blocks whose content is no directives.
 var data = set("map", "geo", "types", "split_clients", "charset_map", "match")
 
-// inData reports whether what stands there is an entry of a table and not a directive.
-func inData(n conf.Node) bool {
-	parent := n.Parent()
-	return parent != nil && data[parent.Name()]
-}
-
-// givesWay reports whether the driver takes the place of what stands there, in an upstream.
-func (t *transform) givesWay(n conf.Node) bool {
-	parent := n.Parent()
-	return parent != nil && parent.Name() == "upstream" && t.rules.Snippets.Upstream != nil && n.Name() != "include"
+// apart reports whether what stands in the block is nothing for the rules, includes aside: entries of a table and no directives,
+// or, in an upstream, what the driver takes the place of.
+func (t *transform) apart(block *conf.Directive) bool {
+	return block != nil && (data[block.Name()] || block.Name() == "upstream" && t.rules.Snippets.Upstream != nil)
 }
 
 // addressed reports whether an argument of the directive has to be looked at by address.

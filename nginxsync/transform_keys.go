@@ -49,7 +49,7 @@ func (t *transform) defaults(http conf.Node) {
 		have[n.Name()] = true
 	}
 	cached := false
-	for _, n := range t.below["proxy_cache"] {
+	for _, n := range t.below("proxy_cache") {
 		cached = cached || n.Arg(0) != "off"
 	}
 	if cached && !have["proxy_cache_key"] {
@@ -68,10 +68,10 @@ func (t *transform) defaults(http conf.Node) {
 // logs add VIP and version to every log format, and to the built-in one.
 func (t *transform) logs(http conf.Node) {
 	used, level := false, false
-	for _, n := range t.below["log_format"] {
+	for _, n := range t.below("log_format") {
 		t.logFormat(n)
 	}
-	for _, n := range t.below["access_log"] {
+	for _, n := range t.below("access_log") {
 		level = level || n.Parent() == http.Directive
 		if n.Arg(0) == "off" || n.Arg(0) == "" {
 			continue
@@ -144,14 +144,14 @@ var headers = []header{
 
 func (t *transform) headers(http conf.Node) {
 	for _, h := range headers {
-		if h.needs != "" && len(t.below[h.needs]) == 0 {
+		if h.needs != "" && len(t.below(h.needs)) == 0 {
 			continue
 		}
 		text := strings.Join(h.lines, "\n")
 		t.extra.WriteString(text + "\n")
 		reason := "has " + h.directive + " of its own, which would hide the added ones"
-		for _, n := range t.below[h.directive] {
-			if block := n.Parent(); block != http.Directive {
+		for _, block := range t.about(h.directive).blocks {
+			if block != http.Directive {
 				t.edit.Append(block, text)
 				t.note(block, "headers", reason)
 			}

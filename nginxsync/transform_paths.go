@@ -33,7 +33,7 @@ func (t *transform) main() {
 	for _, name := range sortedKeys(t.rules.Main) {
 		if value := t.rules.Main[name]; value != "" && !set[name] {
 			head.WriteString(name + " " + value + ";\n")
-			t.changes = append(t.changes, Change{At: conf.Pos{File: t.tree.Main.Name, Line: 1, Col: 1}, Rule: "main", Reason: name + " is added"})
+			t.changes = append(t.changes, change{rule: "main", reason: name + " is added"})
 		}
 	}
 	head.WriteString(t.modules())
@@ -51,7 +51,7 @@ func (t *transform) modules() string {
 	for _, m := range t.rules.Snippets.Modules {
 		if !loaded[path.Base(m)] {
 			b.WriteString("load_module " + conf.Quote(m) + ";\n")
-			t.changes = append(t.changes, Change{At: conf.Pos{File: t.tree.Main.Name, Line: 1, Col: 1}, Rule: "driver", Reason: "loads " + m})
+			t.changes = append(t.changes, change{rule: "driver", reason: "loads " + m})
 		}
 	}
 	return b.String()
@@ -137,32 +137,34 @@ func (t *transform) mapped(value string) (string, bool) {
 }
 
 // variables defines $sluice_vip, the VIP of the request, and what AllowClients needs.
-func (t *transform) variables() {
+func (t *transform) variables() string {
+	var b strings.Builder
 	peer := "$remote_addr"
-	if len(t.below["set_real_ip_from"]) > 0 {
+	if len(t.below("set_real_ip_from")) > 0 {
 		peer = "$realip_remote_addr" // $remote_addr is what the peer claims
 	}
 	geo := func(variable string, networks []netip.Prefix) {
-		t.extra.WriteString("geo " + peer + " " + variable + " {\n    default 0;\n")
+		b.WriteString("geo " + peer + " " + variable + " {\n    default 0;\n")
 		for _, p := range networks {
-			t.extra.WriteString("    " + p.Masked().String() + " 1;\n")
+			b.WriteString("    " + p.Masked().String() + " 1;\n")
 		}
-		t.extra.WriteString("}\n")
+		b.WriteString("}\n")
 	}
 	if len(t.rules.AllowClients) > 0 {
 		networks := t.rules.AllowClients
-		t.extra.WriteString("# Who may use this Nginx at all.\n")
+		b.WriteString("# Who may use this Nginx at all.\n")
 		geo("$sluice_client", networks)
 	}
-	t.extra.WriteString("# The VIP of a request is the address that it came to.\n")
+	b.WriteString("# The VIP of a request is the address that it came to.\n")
 	if len(t.rules.TrustVIPHeader) == 0 {
-		t.extra.WriteString("map $server_addr $sluice_vip {\n    default $server_addr;\n}\n")
+		b.WriteString("map $server_addr $sluice_vip {\n    default $server_addr;\n}\n")
 	} else {
 		geo("$sluice_peer", t.rules.TrustVIPHeader)
 		// No regular expression: its match would take the captures of the request away.
-		t.extra.WriteString("# A trusted peer may name another one, to come back to the VIP of its own caller.\n" +
+		b.WriteString("# A trusted peer may name another one, to come back to the VIP of its own caller.\n" +
 			"map $http_x_env_vip $sluice_named {\n    \"\" $server_addr;\n    default $http_x_env_vip;\n}\n" +
 			"map $sluice_peer $sluice_vip {\n    default $server_addr;\n    1 $sluice_named;\n}\n")
 	}
-	t.extra.WriteString("map \"\" $sluice_version {\n    default \"\";\n}\n")
+	b.WriteString("map \"\" $sluice_version {\n    default \"\";\n}\n")
+	return b.String()
 }

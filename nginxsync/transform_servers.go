@@ -11,8 +11,7 @@ import (
 
 // servers maps the listens of every server to wildcard listens on the test ports.
 func (t *transform) servers(http conf.Node) {
-	defaults := map[string]*conf.Directive{} // test address to the listen that is the default server
-	options := map[string]*conf.Directive{}  // test address to the listen that has socket options
+	written := listens{map[string]*conf.Directive{}, map[string]*conf.Directive{}, map[string]string{}}
 	for server := range http.Find("server") {
 		if !server.IsBlock() {
 			continue
@@ -51,9 +50,16 @@ func (t *transform) servers(http conf.Node) {
 			t.changed(server.Directive, "listen", "production listens on port 80 by default")
 		}
 		for _, l := range order {
-			t.writeListen(l, defaults, options)
+			t.writeListen(l, written)
 		}
 	}
+}
+
+// listens is what is known of test addresses: the listen that is the default server, the one that has the socket options, and
+// the reason that is given for its changes.
+type listens struct {
+	defaults, options map[string]*conf.Directive
+	reasons           map[string]string
 }
 
 type listen struct {
@@ -119,7 +125,7 @@ func splitListen(value string) (host string, port int) {
 // socketOptions may be given once for an address; bind asks for a socket of its own, which a wildcard has anyway.
 var socketOptions = set("setfib", "fastopen", "backlog", "rcvbuf", "sndbuf", "accept_filter", "deferred", "ipv6only", "reuseport", "so_keepalive")
 
-func (t *transform) writeListen(l *listen, defaults, options map[string]*conf.Directive) {
+func (t *transform) writeListen(l *listen, written listens) {
 	flags := make([]string, 0, len(l.flags))
 	for _, f := range l.flags {
 		name, _, _ := strings.Cut(f, "=")
@@ -127,18 +133,18 @@ func (t *transform) writeListen(l *listen, defaults, options map[string]*conf.Di
 		case name == "bind":
 			continue
 		case name == "default_server" || name == "default":
-			if other := defaults[l.address]; other != nil && other != l.at {
+			if other := written.defaults[l.address]; other != nil && other != l.at {
 				t.refuse(l.at, "listen %s: a second default server for %s after %s: production keeps them apart by address, the test Nginx cannot",
 					l.at.Arg(0), l.address, other.Pos())
 				return
 			}
-			defaults[l.address] = l.at
+			written.defaults[l.address] = l.at
 		case socketOptions[name]:
-			if other := options[l.address]; other != nil && other != l.at {
+			if other := written.options[l.address]; other != nil && other != l.at {
 				t.changed(l.at, "listen", "%s is left out: %s sets the socket options of %s", f, other.Pos(), l.address)
 				continue
 			}
-			options[l.address] = l.at
+			written.options[l.address] = l.at
 		}
 		flags = append(flags, f)
 	}
@@ -150,5 +156,8 @@ func (t *transform) writeListen(l *listen, defaults, options map[string]*conf.Di
 	default:
 		t.edit.ReplaceArgs(l.at, append([]string{l.address}, flags...)...)
 	}
-	t.note(l.at, "listen", "the test Nginx listens on "+l.address+", on all addresses: the VIP of a request is the address it came to")
+	if written.reasons[l.address] == "" {
+		written.reasons[l.address] = "the test Nginx listens on " + l.address + ", on all addresses: the VIP of a request is the address it came to"
+	}
+	t.note(l.at, "listen", written.reasons[l.address])
 }

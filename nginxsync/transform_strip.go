@@ -17,7 +17,7 @@ var statusPages = set("stub_status", "status", "api", "server_status", "check_st
 
 func (t *transform) status(n conf.Node) {
 	name := n.Name()
-	if !statusPages[name] || slices.Contains(t.rules.KeepStatus, name) {
+	if slices.Contains(t.rules.KeepStatus, name) {
 		return
 	}
 	if parent := n.Parent(); parent != nil && parent.Name() == "location" && !strings.HasSuffix(name, "_format") && name != "upstream_conf" {
@@ -129,7 +129,7 @@ var queryParameter = regexp.MustCompile(`([?&])([A-Za-z0-9_.-]+)=([^&$\s#]+)`)
 
 // secretQuery is the text with the secrets of a query in it replaced.
 func (t *transform) secretQuery(text string) string {
-	if !strings.ContainsAny(text, "?&") || !strings.Contains(text, "=") {
+	if strings.IndexByte(text, '=') < 0 || !strings.ContainsAny(text, "?&") {
 		return text
 	}
 	return queryParameter.ReplaceAllStringFunc(text, func(match string) string {

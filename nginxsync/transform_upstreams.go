@@ -31,36 +31,38 @@ func (t *transform) upstream(n conf.Node) {
 	}
 	u := Upstream{Name: name, Cluster: cluster}
 	var first *conf.Directive // where the driver's text goes: before this child of the block itself
-	servers, best, left := 0, 0, map[string]bool{}
+	servers, best := 0, 0
+	var left []string // parameters of single servers
 	for c := range n.Children() {
+		word := c.Name()
 		direct := slices.Contains(n.Directive.Children(), c.Directive)
 		switch {
-		case c.Name() == "server" && dynamic == nil:
+		case word == "server" && dynamic == nil:
 			t.staticServer(c)
 		case dynamic == nil:
-		case c.Name() == "server":
+		case word == "server":
 			if !direct || first != nil {
 				t.edit.Remove(c.Directive)
 			}
-			u.parameters(c.Directive, servers == 0, left)
+			left = u.parameters(c.Directive, servers == 0, left)
 			servers++
-		case methods[c.Name()]:
+		case methods[word]:
 			t.edit.Remove(c.Directive)
-			honours := slices.Contains(t.rules.Snippets.Methods, c.Name())
-			if rank := methodRank(c.Name(), honours); rank >= best {
-				u.Method, best = append([]string{c.Name()}, c.Args()...), rank
+			honours := slices.Contains(t.rules.Snippets.Methods, word)
+			if rank := methodRank(word, honours); rank >= best {
+				u.Method, best = append([]string{word}, c.Args()...), rank
 			}
 			if honours {
-				t.used[c.Name()] = true
-				t.changed(c.Directive, "upstream", "%s goes to the driver, which honours it", c.Name())
+				t.used[word] = true
+				t.changed(c.Directive, "upstream", "%s goes to the driver, which honours it", word)
 			} else {
-				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it and balances round robin", c.Name())
+				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it and balances round robin", word)
 			}
-		case !pooling[c.Name()] && !slices.Contains(t.rules.Accept, c.Name()):
+		case !pooling[word] && !slices.Contains(t.rules.Accept, word):
 			t.edit.Remove(c.Directive)
-			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances", c.Name())
+			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances", word)
 		}
-		if first == nil && direct && (c.Name() == "server" || c.Name() == "include" || strings.HasPrefix(c.Name(), "keepalive")) {
+		if first == nil && direct && (word == "server" || word == "include" || strings.HasPrefix(word, "keepalive")) {
 			first = c.Directive
 		}
 	}
@@ -78,7 +80,8 @@ func (t *transform) upstream(n conf.Node) {
 	}
 	t.note(n.Directive, "upstream", "cluster "+cluster+": "+strconv.Itoa(servers)+" servers give way to the driver")
 	if len(left) > 0 {
-		t.changed(n.Directive, "upstream", "%s of single servers are left out: they are of production's instances", strings.Join(sortedKeys(left), ", "))
+		slices.Sort(left)
+		t.note(n.Directive, "upstream", strings.Join(slices.Compact(left), ", ")+" of single servers are left out: they are of production's instances")
 	}
 }
 
@@ -93,8 +96,8 @@ func methodRank(name string, honours bool) int {
 	return 1
 }
 
-// parameters takes over what all servers have alike, and notes in left what the driver cannot take over.
-func (u *Upstream) parameters(server *conf.Directive, first bool, left map[string]bool) {
+// parameters takes over what all servers have alike, and adds to left what the driver cannot take over.
+func (u *Upstream) parameters(server *conf.Directive, first bool, left []string) []string {
 	var maxFails, timeout, slow string
 	for i := 1; i < server.NumArgs(); i++ {
 		name, value, _ := strings.Cut(server.Arg(i), "=")
@@ -106,7 +109,7 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left map[strin
 		case "slow_start":
 			slow = value
 		default:
-			left[name] = true
+			left = append(left, name)
 		}
 	}
 	for _, p := range []struct {
@@ -118,9 +121,10 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left map[strin
 			*p.field = p.value
 		case *p.field != p.value:
 			*p.field = ""
-			left[p.name] = true
+			left = append(left, p.name)
 		}
 	}
+	return left
 }
 
 func (t *transform) staticServer(server conf.Node) {
@@ -143,7 +147,7 @@ func passes(name string) bool {
 
 // pass lets a request go to an upstream of the tree, or to what the rules map its target to, and nowhere else.
 func (t *transform) pass(n conf.Node) {
-	if !passes(n.Name()) || n.NumArgs() == 0 {
+	if n.NumArgs() == 0 {
 		return
 	}
 	bare := t.secretQuery(n.Arg(0))
@@ -306,12 +310,12 @@ func (t *transform) snippets(http conf.Node) {
 func (t *transform) hook(http conf.Node, method string, hook Block) {
 	base := strings.TrimSuffix(hook.Name, "_block")
 	for _, other := range []string{base, base + "_file"} {
-		for _, n := range t.below[other] {
+		for _, n := range t.below(other) {
 			t.refuse(n.Directive, "%s: %s of an upstream needs a %s, which this would hide; write it as %s", other, method, hook.Name, hook.Name)
 		}
 	}
 	outside := true
-	for _, n := range t.below[hook.Name] {
+	for _, n := range t.below(hook.Name) {
 		t.edit.Prepend(n.Directive, "do\n"+hook.Body+"\nend")
 		t.changed(n.Directive, "driver", "the driver's code for %s runs first", method)
 		outside = outside && n.Parent() != http.Directive
