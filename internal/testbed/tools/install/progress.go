@@ -29,7 +29,7 @@ type progress struct {
 
 func newProgress(out io.Writer, todo []tools.Tool) *progress {
 	p := &progress{out: out, quit: make(chan struct{}), todo: slices.Clone(todo), began: time.Now()}
-	fmt.Fprintf(out, "Building servers for tests, once; stop it at will, it goes on where it was. At most %s on this machine:\n", minutes(p.left()))
+	fmt.Fprintf(out, "Building servers for tests, once; stop it at will, it goes on where it was. About %s on this machine if it does nothing else:\n", minutes(p.left()))
 	for _, t := range todo {
 		fmt.Fprintf(out, "  %s %s\n", t.Name, t.Version)
 	}
