@@ -62,6 +62,25 @@ func TestTransformIsFaithful(t *testing.T) {
 	}
 }
 
+// A target that is a variable, which another location sets anew within the same request, is held to upstreams anew as well.
+func TestTargetSetAnewIsFaithful(t *testing.T) {
+	t.Parallel()
+	request := nginxtest.Request{Host: "bj.city.example", Path: "/a"}
+	sample := nginxtest.Sample{Servers: `server {
+    listen 80;
+    location / { set $pool dead; error_page 502 = @anew; proxy_pass http://$pool; }
+    location @anew { set $pool one; proxy_pass http://$pool; }
+}
+`}
+	dead, one := netip.MustParseAddrPort("127.0.0.1:1"), echo(t, "one")
+	baseline := map[string][]nginxsync.Instance{"dead": {{ID: "dead", Addr: dead}}, "one": {{ID: "one", Addr: one}}}
+	upstreams := fmt.Sprintf("upstream dead { server %s; }\nupstream one { server %s; }\n", dead, one)
+	production := faithfulStart(t, sample, upstreams, nginxsync.Snippets{}, baseline)
+	transformed := faithfulStart(t, sample, upstreams, luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
+	require.Contains(t, production(request), "200")
+	require.Equal(t, production(request), transformed(request))
+}
+
 // faithfulStart runs the production tree, on another port only, or its transform when snippets has a driver.
 func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snippets nginxsync.Snippets, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
 	dir, port := nginxtest.Dir(t), nginxtest.Port(t)
@@ -70,7 +89,7 @@ func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snip
 		dir, upstreams, sample.Servers)
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(main)}}, "nginx.conf")
 	require.NoError(t, err)
-	rules := nginxsync.Rules{Listen: map[int]int{80: port}, Paths: map[string]string{dir: dir}}
+	rules := nginxsync.Rules{Listen: map[int]int{80: port}, Paths: map[string]string{dir: dir}, Pass: map[string]string{"$pool": "$pool"}}
 	if snippets.Upstream == nil {
 		files, err := listenOn(tree, port)
 		require.NoError(t, err)

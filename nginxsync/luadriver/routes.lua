@@ -7,6 +7,10 @@ local balancer = require "ngx.balancer"
 local set_current_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
 local get_last_failure = balancer.get_last_failure
 
+local ffi = require "ffi"
+ffi.cdef "int kill(int pid, int sig);"
+local ESRCH = 3 -- on every Unix
+
 local routes = {}
 local loaded          -- the generation of the tables below, nil for none
 local baseline, overlays = {}, {}
@@ -101,13 +105,15 @@ local function parse(text)
     end
 end
 
+-- What the workers say of themselves is in a dictionary of its own, by the number of the configuration that they run on and their
+-- id: during a reload old and new workers have the same ids. One that the master starts anew takes the place of its predecessor.
+local workers = ngx.shared.sluice_workers
+local reload          -- the number of this configuration
 local running = false -- the worker has come to its event loop
 
 local function report()
-    local id = ngx.worker.id()
-    if id and running and not ngx.worker.exiting() then
-        -- Always of the same length, so that the dictionary has the room once it had it.
-        shm:safe_set("worker:" .. id, string.format("%010d %-37s %s", ngx.worker.pid(), loaded or "-", config.tree))
+    if running and not ngx.worker.exiting() then
+        workers:set(reload .. ":" .. ngx.worker.id(), ngx.worker.pid() .. " " .. (loaded or "-") .. " " .. config.tree)
     end
 end
 
@@ -181,6 +187,7 @@ end
 
 -- init runs in the master: a dictionary that survived a reload is newer than the file or equal.
 function routes.init()
+    reload = workers:incr("reloads", 1, 0)
     if shm:get("generation") or config.state_file == "" then
         return
     end
@@ -200,8 +207,11 @@ function routes.init()
     end
 end
 
--- start runs in each worker.
+-- start runs in each worker, and in the privileged agent, which has no id and takes no requests.
 function routes.start()
+    if not ngx.worker.id() then
+        return
+    end
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
     loaded, baseline, overlays, sets, known = nil, {}, {}, {}, {}
     running = false
@@ -215,12 +225,9 @@ function routes.start()
     end)
     ngx.timer.every(config.tick, function(premature)
         if premature then
-            return
-        end
-        if shm:get("generation") ~= loaded then
+            workers:delete(reload .. ":" .. ngx.worker.id()) -- it ends, and takes no more requests
+        elseif shm:get("generation") ~= loaded then
             load()
-        elseif running and (shm:get("worker:" .. ngx.worker.id()) or ""):sub(1, 10) ~= string.format("%010d", ngx.worker.pid()) then
-            report() -- one of the generation before was late
         end
     end)
 end
@@ -434,13 +441,33 @@ local function answer(status, text)
     ngx.print(text, "\n")
 end
 
--- state answers which generation is in force and with which each worker answers.
+-- ended reports whether a process is there no more.
+local function ended(pid)
+    return ffi.C.kill(pid, 0) ~= 0 and ffi.errno() == ESRCH
+end
+
+-- state answers which generation is in force and with which each worker answers: those of this configuration, and those of another one
+-- that still or already take requests.
 function routes.state()
-    local out = { "generation " .. (shm:get("generation") or "-") }
+    local rows = {}
     for id = 0, ngx.worker.count() - 1 do
-        local pid, generation, tree = (shm:get("worker:" .. id) or ""):match("^(%d+) (%S+) *(%S*)")
-        out[#out + 1] = string.format("worker %d %d %s %s", id, tonumber(pid or 0), generation or "-", tree or "-")
+        rows[reload .. ":" .. id] = "0 - -"
     end
+    for _, key in ipairs(workers:get_keys(0)) do
+        local value = workers:get(key)
+        local pid = value and key:find(":", 1, true) and tonumber(value:match("^%d+"))
+        if pid and not rows[key] and ended(pid) then
+            workers:delete(key) -- it was killed while it ended
+        elseif pid then
+            rows[key] = value
+        end
+    end
+    local out = {}
+    for key, value in pairs(rows) do
+        out[#out + 1] = string.format("worker %d %s", key:match(":(%d+)$"), value)
+    end
+    table.sort(out)
+    table.insert(out, 1, "generation " .. (shm:get("generation") or "-"))
     answer(200, table.concat(out, "\n"))
 end
 

@@ -132,6 +132,7 @@ func luaString(text string) string {
 // httpSnippet is the dictionary and the two servers. They state what they would otherwise inherit from production.
 func httpSnippet(cfg SnippetConfig) string {
 	return fmt.Sprintf(`lua_shared_dict sluice_routes %dk;
+lua_shared_dict sluice_workers 256k;
 server {
     listen unix:%s;
     access_log off;

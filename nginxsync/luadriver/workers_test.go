@@ -1,0 +1,106 @@
+package luadriver_test
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
+)
+
+// stopInReload begins a reload and stops the master when it has started new workers and has not told the old ones to end yet, for
+// which it takes 100 ms. It returns the ids of the old ones and a function that lets the master go on.
+func (b *bed) stopInReload(t *testing.T) (old []int, resume func()) {
+	t.Helper()
+	for range 20 {
+		old = b.Workers()
+		require.NoError(t, syscall.Kill(b.Pid(), syscall.SIGHUP))
+		for fresh := 0; t.Context().Err() == nil && fresh < len(old); runtime.Gosched() { // a pause may be longer than the 100 ms
+			fresh = 0
+			for _, pid := range b.Workers() {
+				if !slices.Contains(old, pid) {
+					fresh++
+				}
+			}
+		}
+		require.NoError(t, syscall.Kill(b.Pid(), syscall.SIGSTOP))
+		resume = func() { _ = syscall.Kill(b.Pid(), syscall.SIGCONT) }
+		var pids []int
+		nginxtest.Poll(t, "all workers report", func() (err error) {
+			pids, err = b.reported(t, nginxsync.Generation{})
+			return err
+		})
+		if len(pids) == 2*len(old) {
+			return old, resume
+		}
+		resume() // it was too late
+		b.ready(t)
+	}
+	t.Fatal("no reload was stopped in time")
+	return nil, nil
+}
+
+// reported are the processes that the state names, once they are those that run, each with its slot and its generation.
+func (b *bed) reported(t *testing.T, want nginxsync.Generation) ([]int, error) {
+	state, err := b.driver.State(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, w := range state.Workers {
+		pids = append(pids, w.PID)
+		if want != (nginxsync.Generation{}) && w.Applied != want {
+			err = errors.Join(err, fmt.Errorf("%d answers with %v", w.PID, w.Applied))
+		}
+	}
+	running := b.Workers()
+	slices.Sort(pids)
+	slices.Sort(running)
+	if !slices.Equal(pids, running) {
+		err = errors.Join(err, fmt.Errorf("%d report, %d run", pids, running))
+	}
+	return pids, err
+}
+
+// During a reload old and new workers take requests, with the same slots: each of them counts until it ends, and none speaks for
+// another.
+func TestOldAndNewWorkersOfAReload(t *testing.T) {
+	t.Parallel()
+	b := start(t, 1<<20)
+	routes := func(n uint64) nginxsync.Routes {
+		return nginxsync.NewRoutes(n, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one(fmt.Sprint(n), "v1", nginxtest.Backend(t, "a"))}})
+	}
+	old, resume := b.stopInReload(t)
+	t.Cleanup(resume)
+	second := routes(2)
+	require.NoError(t, b.driver.Apply(t.Context(), second))
+	nginxtest.Poll(t, "old and new workers answer with the routes", func() error {
+		_, err := b.reported(t, second.Generation)
+		return err
+	})
+
+	// One that is killed cannot say that it ends.
+	require.NoError(t, syscall.Kill(old[0], syscall.SIGKILL))
+	nginxtest.Poll(t, "it is gone", func() error {
+		if slices.Contains(b.Workers(), old[0]) {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	resume()
+	third := routes(3)
+	require.NoError(t, b.driver.Apply(t.Context(), third))
+	nginxtest.Poll(t, "the new workers are alone", func() error {
+		pids, err := b.reported(t, third.Generation)
+		if err == nil && (len(pids) != 2 || slices.Contains(pids, old[0]) || slices.Contains(pids, old[1])) {
+			err = fmt.Errorf("%d are there, old are %d", pids, old)
+		}
+		return err
+	})
+}
