@@ -82,7 +82,8 @@ func addressed(name string) bool {
 // hostPort is what begins with a name and a port, such as consul.example:8500/v1.
 var hostPort = regexp.MustCompile(`^(?:[A-Za-z0-9_-]+\.[A-Za-z0-9._-]*[A-Za-z]|localhost):[0-9]{1,5}(?:/|$)`)
 
-// address reports whether an argument names a machine, or several with commas between them.
+// address reports whether an argument names a machine, or several with commas between them. What could be any word is not seen: a
+// host without dots ("kafka1:9092", "db-7"), a name without a port ("redis.internal"), a unix socket.
 func address(arg string) bool {
 	if first, others, ok := strings.Cut(arg, ","); ok && !strings.Contains(arg, "://") {
 		return address(first) || address(others)
