@@ -95,13 +95,13 @@ func master(dir string) int {
 }
 
 // processes are the master and the workers of this folder, also workers without a master: every Nginx that has the folder's
-// error log open.
+// error log open, until the kernel has closed it.
 func processes(dir string) (pids []int) {
 	log := filepath.Join(dir, "logs/error.log")
 	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
 	for _, proc := range procs {
 		title, err := os.ReadFile(filepath.Join(proc, "cmdline"))
-		if err != nil || !bytes.HasPrefix(title, []byte("nginx: ")) {
+		if err != nil || len(title) > 0 && !bytes.HasPrefix(title, []byte("nginx: ")) { // one that dies has no title any more
 			continue
 		}
 		open, _ := filepath.Glob(filepath.Join(proc, "fd/*"))
