@@ -1,0 +1,71 @@
+package vip
+
+// task is what one task has. It is in index.tasks as long as it has something.
+type task struct {
+	name  string
+	live  *entry // its leases, chained by entry.next
+	ended *entry // addresses that it was the last to hold, likewise
+	claim *entry // that is, or perhaps was, being allocated for it
+}
+
+// task returns the task of that name, which is made when it has nothing yet.
+func (x *index) task(name string) *task {
+	t := x.tasks[name]
+	if t == nil {
+		t = &task{name: name}
+		x.tasks[name] = t
+	}
+	return t
+}
+
+// drop takes out a task that has nothing any more.
+func (x *index) drop(t *task) {
+	if t != nil && t.live == nil && t.ended == nil && t.claim == nil {
+		delete(x.tasks, t.name)
+	}
+}
+
+// keepClaims takes over the tasks for which an allocation was under way or in doubt in the index before; nil for none.
+func (x *index) keepClaims(before *index) {
+	if before == nil {
+		return
+	}
+	for name, t := range before.tasks {
+		if t.live, t.ended = nil, nil; t.claim != nil {
+			x.tasks[name] = t
+		}
+	}
+}
+
+// leases are the live ones of a task, chained by entry.next.
+func (x *index) leases(task string) *entry {
+	if t := x.tasks[task]; t != nil {
+		return t.live
+	}
+	return nil
+}
+
+// past are the addresses that a task was the last to hold, chained by entry.next.
+func (x *index) past(task string) *entry {
+	if t := x.tasks[task]; t != nil {
+		return t.ended
+	}
+	return nil
+}
+
+// chain is where the entries of the task in a state are.
+func (t *task) chain(s State) **entry {
+	if s == Leased {
+		return &t.live
+	}
+	return &t.ended
+}
+
+func unchain(at **entry, e *entry) {
+	for ; *at != nil; at = &(*at).next {
+		if *at == e {
+			*at, e.next = e.next, nil
+			return
+		}
+	}
+}
