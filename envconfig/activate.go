@@ -76,16 +76,20 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 	if err := p.plan.preflight(p.targets); err != nil {
 		return Result{}, err
 	}
-	after := newRecord(p.manifest, p.env, p.wanted, a.now())
-	after.Dirs = p.plan.dirs(p.targets, p.before)
+	after := newRecord(p.manifest, p.env, p.plan.dirs(p.targets, p.before))
 	sources := &tree{root: p.source}
 	defer sources.forget()
 	tx := &transaction{targets: p.targets, source: sources, durable: a.Durable, step: a.at}
 	if err := tx.run(ctx, p.plan); err != nil {
 		return Result{}, err
 	}
-	if p.before == nil || !p.before.same(after) {
+	if !p.before.says(after, p.wanted) {
 		a.at("record")
+		after.Activated = a.now().UTC()
+		after.Files = make([]placed, 0, len(p.wanted))
+		for i := range p.wanted {
+			after.Files = append(after.Files, p.wanted[i].placed())
+		}
 		after.write(cmp.Or(a.State, DefaultState), p.targets, p.besides)
 	}
 	if err := tx.finish(); err != nil {
@@ -187,7 +191,7 @@ func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*
 		return nil, err
 	}
 	p.besides = beside(m, l)
-	p.before = readRecord(stateName, p.targets, p.besides).with(finished)
+	p.before = readRecord(stateName, p.targets, p.besides, p.wanted).with(finished)
 	if p.plan, err = makePlan(p.targets, m, p.wanted, p.before); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 )
 
 // folder is an open folder of a tree. Files in it are opened by their name alone and without following a link, so that
@@ -33,7 +34,7 @@ func (d *folder) close() {
 	}
 }
 
-// descriptor is a regular file.
+// descriptor is a regular file, or a folder to be locked.
 type descriptor int
 
 func (d *folder) openFile(name string, flags int, mode uint32) (descriptor, error) {
@@ -46,6 +47,31 @@ func (d *folder) openFile(name string, flags int, mode uint32) (descriptor, erro
 			return 0, &fs.PathError{Op: "openat", Path: name, Err: err}
 		}
 	}
+}
+
+// look returns what kind of file has the name, and its size; a link is not followed. It is os.Root's Lstat without what that
+// makes for each file.
+func (d *folder) look(name string) (fs.FileMode, int64, error) {
+	if number := fstatat(); d.handle != nil && number != 0 {
+		path, err := syscall.BytePtrFromString(name)
+		if err != nil {
+			return 0, 0, &fs.PathError{Op: "fstatat", Path: name, Err: err}
+		}
+		const noFollow = 0x100 // AT_SYMLINK_NOFOLLOW
+		var st syscall.Stat_t
+		_, _, errno := syscall.Syscall6(number, d.handle.Fd(), uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&st)), noFollow, 0, 0)
+		switch {
+		case errno == 0 && st.Mode&^uint32(fs.ModePerm) == syscall.S_IFREG:
+			return fs.FileMode(st.Mode).Perm(), st.Size, nil
+		case errno == syscall.ENOENT:
+			return 0, 0, &fs.PathError{Op: "fstatat", Path: name, Err: errno}
+		}
+	}
+	info, err := d.Lstat(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	return info.Mode(), info.Size(), nil
 }
 
 // openRead opens a file that is no link.
@@ -62,6 +88,30 @@ func (d *folder) openNew(name string) (newFile, error) {
 		return d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	return d.openFile(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+}
+
+// again opens the folder once more, for a lock that is kept when the tree forgets the folder.
+func (d *folder) again() (handle, error) {
+	if d.handle == nil {
+		return nil, fs.ErrPermission
+	}
+	return d.openFile(".", syscall.O_RDONLY, 0)
+}
+
+// Fd is the number of the descriptor.
+func (f descriptor) Fd() uintptr { return uintptr(f) }
+
+// rename gives a file of the folder another name. Unlike os.Root's Rename it does not look first whether a folder has that name;
+// the kernel refuses that in any case.
+func (d *folder) rename(from, to string) error {
+	if d.handle == nil {
+		return d.Rename(from, to)
+	}
+	fd := int(d.handle.Fd())
+	if err := syscall.Renameat(fd, from, fd, to); err != nil {
+		return &os.LinkError{Op: "renameat", Old: from, New: to, Err: err}
+	}
+	return nil
 }
 
 // Read reads as [io.Reader] says.
@@ -106,6 +156,17 @@ func (d *folder) access() error {
 	}
 	const writeSearch = 2 | 1
 	return syscall.Faccessat(int(d.handle.Fd()), ".", writeSearch, 0)
+}
+
+// fstatat is the number of fstatat(2), or 0.
+func fstatat() uintptr {
+	switch runtime.GOARCH {
+	case "amd64":
+		return 262
+	case "arm64", "riscv64":
+		return 79
+	}
+	return 0
 }
 
 // syncfs is the number of syncfs(2), which package syscall does not have for all machines; where it is not known here,

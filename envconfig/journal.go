@@ -44,9 +44,13 @@ func startJournal(t *tree, p *plan) (*journal, error) {
 	return j, nil
 }
 
+// opSize is what an op with a short path takes up in a journal.
+const opSize = 80
+
 // json is what readJournal reads.
 func (j *journal) json() []byte {
-	b := appendList([]byte(`{"ops":`), len(j.Ops), func(b []byte, i int) []byte {
+	b := make([]byte, 0, 256+opSize*len(j.Ops))
+	b = appendList(append(b, `{"ops":`...), len(j.Ops), func(b []byte, i int) []byte {
 		o := &j.Ops[i]
 		b = appendText(append(b, `{"kind":`...), string(o.Kind))
 		b = appendText(append(b, `,"path":`...), o.Path)

@@ -47,6 +47,15 @@ func (r *jsonReader) take(c byte) bool {
 	return true
 }
 
+// passOver goes beyond what comes next if it is exactly that.
+func (r *jsonReader) passOver(value []byte) bool {
+	if r.peek(); r.err != nil || len(r.data)-r.at < len(value) || r.data[r.at:r.at+len(value)] != string(value) {
+		return false
+	}
+	r.at += len(value)
+	return true
+}
+
 func (r *jsonReader) must(c byte) {
 	if !r.take(c) {
 		r.fail(strconv.Quote(string(c)))
@@ -87,27 +96,37 @@ func (r *jsonReader) list(item func()) {
 	r.must(']')
 }
 
-func (r *jsonReader) text() (s string) {
+func (r *jsonReader) text() string {
 	r.must('"')
-	start, escaped := r.at, false
+	start, plain := r.at, true
 	for ; r.err == nil && r.at < len(r.data); r.at++ {
 		switch c := r.data[r.at]; {
-		case c == '\\':
-			escaped = true
+		case c == '"':
 			r.at++
+			if plain {
+				return r.data[start : r.at-1]
+			}
+			return r.decoded(r.data[start-1 : r.at])
 		case c < ' ':
 			r.fail("a string without control characters")
-		case c == '"':
-			s = r.data[start:r.at]
+		case c == '\\':
+			plain = false
 			r.at++
-			if escaped && json.Unmarshal([]byte(r.data[start-1:r.at]), &s) != nil || !utf8.ValidString(s) {
-				r.fail("a string in UTF-8")
-			}
-			return s
+		case c >= utf8.RuneSelf:
+			plain = false
 		}
 	}
 	r.fail(`"`)
 	return ""
+}
+
+// decoded is the text of a quoted string with more in it than ASCII. It is for itself so that what json writes to is made for such
+// strings alone.
+func (r *jsonReader) decoded(quoted string) (s string) {
+	if !utf8.ValidString(quoted) || json.Unmarshal([]byte(quoted), &s) != nil {
+		r.fail("a string in UTF-8")
+	}
+	return s
 }
 
 func (r *jsonReader) texts() []string {

@@ -3,7 +3,6 @@ package envconfig
 import (
 	"context"
 	"errors"
-	"os"
 	"path"
 	"syscall"
 	"time"
@@ -13,7 +12,7 @@ import (
 // it, from the root down, so that starts which see the tree from different roots still meet, and none waits for another
 // in a circle. The locks are on the folders themselves: no file is made, and a killed process holds none.
 func lock(ctx context.Context, t *tree, first string) (unlock func(), err error) {
-	var held []*os.File
+	var held []handle
 	unlock = func() {
 		for _, f := range held {
 			f.Close()
@@ -24,7 +23,7 @@ func lock(ctx context.Context, t *tree, first string) (unlock func(), err error)
 		if err != nil {
 			break
 		}
-		f, err := d.Open(".")
+		f, err := d.again()
 		if err != nil {
 			break // a folder that may be searched but not read: the ones above it are locked
 		}
@@ -48,7 +47,13 @@ func chain(dir string) []string {
 // lockPoll is how long a start waits before it asks again for a lock that another one holds.
 const lockPoll = 5 * time.Millisecond
 
-func waitLock(ctx context.Context, f *os.File) error {
+// handle is an open folder.
+type handle interface {
+	Fd() uintptr
+	Close() error
+}
+
+func waitLock(ctx context.Context, f handle) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {

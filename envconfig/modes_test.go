@@ -1,6 +1,7 @@
 package envconfig
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -237,4 +238,55 @@ func TestDurable(t *testing.T) {
 	_, err = a.Activate(t.Context(), "test")
 	require.NoError(t, err)
 	require.Empty(t, late)
+}
+
+// So many files are compared by two goroutines: each half has a file that was changed, and each a folder that is in the way.
+func TestManyFilesAreComparedAtOnce(t *testing.T) {
+	t.Parallel()
+	source := map[string]string{}
+	for i := range 2 * atOnce {
+		source[fmt.Sprintf("envs/test/opt/d%d/f%03d", i/100, i)] = strings.Repeat("x", i)
+	}
+	b := newBox(t, source)
+	require.Equal(t, 2*atOnce, b.activate("test").Created)
+	times := changeTimes(t, b.root)
+	require.Equal(t, 2*atOnce, b.activate("test").Kept)
+	require.Equal(t, times, changeTimes(t, b.root))
+
+	b.write("opt/d0/f007", "yyyyyyy", 0o644) // of the same size
+	b.write("opt/d5/f511", strings.Repeat("x", 511), 0o600)
+	r := b.activate("test")
+	require.Equal(t, []int{2, 2*atOnce - 2}, []int{r.Replaced, r.Kept})
+
+	for _, name := range []string{"opt/d0/f001", "opt/d5/f510"} {
+		require.NoError(t, os.Remove(filepath.Join(b.root, name)))
+		require.NoError(t, os.Mkdir(filepath.Join(b.root, name), 0o755))
+	}
+	err := b.refuse("test", ErrTarget)
+	require.ErrorContains(t, err, "/opt/d0/f001: ")
+	require.ErrorContains(t, err, "/opt/d5/f510: ")
+}
+
+// A record that was written for other files, or in another order, is not taken for the one of this start.
+func TestRecordIsHeldToWhatIsWanted(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, map[string]string{"envs/test/opt/a": "1", "envs/test/opt/b": "2", "envs/test/opt/ü": "3"})
+	b.activate("test")
+	name := filepath.Join(b.root, DefaultState, recordName)
+	written, err := os.ReadFile(name)
+	require.NoError(t, err)
+	for _, other := range []string{
+		strings.Replace(string(written), `"mode":420`, `"mode":384`, 1),
+		strings.Replace(string(written), `{"path":"opt/a"`, `{"path":"opt/0","sha256":"","mode":420},{"path":"opt/a"`, 1),
+		strings.Replace(string(written), `"files":[`, `"files":[ `, 1)[:200],
+	} {
+		require.NoError(t, os.WriteFile(name, []byte(other), 0o600))
+		require.Equal(t, 3, b.activate("test").Kept)
+		again, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NotEqual(t, other, string(again))
+		status, err := b.activator().Status()
+		require.NoError(t, err)
+		require.Equal(t, 3, status.Files)
+	}
 }

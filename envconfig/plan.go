@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -52,20 +54,7 @@ type plan struct {
 // makePlan compares what is wanted with what stands at the targets.
 func makePlan(t *tree, m *Manifest, wanted []want, before *record) (*plan, error) {
 	p := &plan{}
-	var problems []error
-	for i := range wanted {
-		w := &wanted[i]
-		kind, err := w.compare(t)
-		switch {
-		case err != nil:
-			problems = append(problems, targetError("/"+w.path, err))
-		case kind == "":
-			p.kept++
-		default:
-			p.ops = append(p.ops, op{Kind: kind, Path: w.path, want: w})
-		}
-	}
-	if err := errors.Join(problems...); err != nil {
+	if err := p.compare(t, wanted); err != nil {
 		return nil, err
 	}
 	stale := staleFiles(t, m, wanted, before)
@@ -81,40 +70,84 @@ func makePlan(t *tree, m *Manifest, wanted []want, before *record) (*plan, error
 	return p, p.findMissing(t)
 }
 
+// atOnce is how many files make a second goroutine worth its while.
+const atOnce = 256
+
+// compare adds what has to be done for the files that are wanted. All problems are reported at once.
+func (p *plan) compare(t *tree, wanted []want) error {
+	kinds := make([]opKind, len(wanted))
+	compare := func(t *tree, from, to int) (problems []error) {
+		for i := from; i < to; i++ {
+			var err error
+			if kinds[i], err = wanted[i].compare(t); err != nil {
+				problems = append(problems, targetError("/"+wanted[i].Path, err))
+			}
+		}
+		return problems
+	}
+	half := len(wanted)
+	var problems []error
+	var other sync.WaitGroup
+	if half >= atOnce && runtime.GOMAXPROCS(0) > 1 {
+		half /= 2
+		other.Go(func() {
+			own := &tree{root: t.root} // a tree is for one goroutine
+			defer own.forget()
+			problems = compare(own, half, len(wanted))
+		})
+	}
+	first := compare(t, 0, half)
+	other.Wait()
+	if err := errors.Join(append(first, problems...)...); err != nil {
+		return err
+	}
+	for i, kind := range kinds {
+		if kind == "" {
+			p.kept++
+			continue
+		}
+		if p.ops == nil {
+			p.ops = make([]op, 0, len(wanted)-i) // mostly it is all of them, or none
+		}
+		p.ops = append(p.ops, op{Kind: kind, Path: wanted[i].Path, want: &wanted[i]})
+	}
+	return nil
+}
+
 // staleFiles are the targets that stand there because of another environment: those of the record, and, for the case
 // that the record was lost, those whose content is exactly what another environment of the manifest puts there.
 func staleFiles(t *tree, m *Manifest, wanted []want, before *record) []string {
-	settled := make(map[string]bool, len(wanted))
-	for i := range wanted {
-		settled[wanted[i].path] = true
-	}
 	var stale []string
 	if before != nil {
 		for _, f := range before.Files {
-			if settled[f.Path] {
+			if isWanted(wanted, f.Path) {
 				continue
 			}
 			if info, err := t.lstat(f.Path); err == nil && !info.IsDir() {
-				settled[f.Path] = true
 				stale = append(stale, f.Path)
 			}
 		}
 	}
-	for _, name := range m.Names() {
-		for i := range m.Environments[name].Files {
-			f := &m.Environments[name].Files[i]
-			if settled[f.Path] || cmp.Or(f.Action, Copy) != Copy {
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			f := &env.Files[i]
+			if cmp.Or(f.Action, Copy) != Copy || isWanted(wanted, f.Path) {
 				continue
 			}
-			w := want{path: f.Path, mode: f.Mode, size: f.Size, sha256: f.SHA256}
+			w := want{File: f}
 			if kind, err := w.compare(t); err == nil && kind == "" {
-				settled[f.Path] = true
 				stale = append(stale, f.Path)
 			}
 		}
 	}
 	slices.Sort(stale)
-	return stale
+	return slices.Compact(stale)
+}
+
+// isWanted reports whether one of wanted, which are sorted by path, has that path.
+func isWanted(wanted []want, path string) bool {
+	_, found := slices.BinarySearchFunc(wanted, path, func(w want, path string) int { return strings.Compare(w.Path, path) })
+	return found
 }
 
 // findMissing lists the folders that do not exist yet.

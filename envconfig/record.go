@@ -27,6 +27,9 @@ type record struct {
 	Files       []placed
 	// Dirs are the folders that activations made, and may take away when they are empty.
 	Dirs []string
+
+	// known counts files that were read and are not in Files, because they are what is wanted now, in the same order.
+	known int
 }
 
 // placed is one file as it was put in place.
@@ -39,38 +42,48 @@ type placed struct {
 	Link string
 }
 
-func newRecord(m *Manifest, env *Environment, wanted []want, now time.Time) *record {
-	r := &record{Version: 1, Environment: env.Name, Digest: env.Digest(), Manifest: m.Digest(), UID: os.Geteuid(), Activated: now.UTC()}
-	r.Files = make([]placed, 0, len(wanted))
-	for i := range wanted {
-		w := &wanted[i]
-		r.Files = append(r.Files, placed{Path: w.path, SHA256: w.sha256, Mode: w.mode, Action: w.action, Link: w.link})
-	}
-	return r
+// newRecord is a record without files: mostly the one that is there says the same already.
+func newRecord(m *Manifest, env *Environment, dirs []string) *record {
+	return &record{Version: 1, Environment: env.Name, Digest: env.Digest(), Manifest: m.Digest(), UID: os.Geteuid(), Dirs: dirs}
 }
 
-// same reports whether both say the same but for the time.
-func (r *record) same(other *record) bool {
-	return r.Environment == other.Environment && r.Digest == other.Digest && r.Manifest == other.Manifest && r.UID == other.UID &&
-		slices.Equal(r.Files, other.Files) && slices.Equal(r.Dirs, other.Dirs)
+// says reports whether r, which may be nil, says what other does, and that these files were put in place, whenever it was.
+func (r *record) says(other *record, files []want) bool {
+	return r != nil && r.Environment == other.Environment && r.Digest == other.Digest && r.Manifest == other.Manifest && r.UID == other.UID &&
+		r.known == len(files) && len(r.Files) == 0 && slices.Equal(r.Dirs, other.Dirs)
+}
+
+// placed is what a record says of w.
+func (w *want) placed() placed {
+	p := placed{Path: w.Path, SHA256: w.SHA256, Mode: w.Mode, Action: w.Action, Link: w.link}
+	if w.link != "" {
+		p.SHA256 = ""
+	}
+	return p
 }
 
 // beside is where the record stands when the state folder cannot be written.
 func beside(m *Manifest, l layout) string { return path.Join(path.Dir(m.first(l)), besideName) }
 
-// readRecord returns what the last activation wrote, or nil.
-func readRecord(state string, t *tree, besides string) *record {
+// readRecord returns what the last activation wrote, or nil. What is wanted only saves keeping what it says of that.
+func readRecord(state string, t *tree, besides string, wanted []want) *record {
 	if s, err := os.OpenRoot(state); err == nil {
 		defer s.Close()
-		if r := parseRecord(readText(s.FS(), recordName, maxManifest)); r != nil {
-			return r
+		if text, err := readText(s.FS(), recordName, maxManifest); err == nil {
+			if r := parseRecord(text, wanted); r != nil {
+				return r
+			}
 		}
 	}
 	d, base, err := t.split(besides)
 	if err != nil {
 		return nil
 	}
-	return parseRecord(readText(d.FS(), base, maxManifest))
+	text, err := readText(d.FS(), base, maxManifest)
+	if err != nil {
+		return nil
+	}
+	return parseRecord(text, wanted)
 }
 
 // with is r, which may be nil, and what journals say was put in place after it.
@@ -95,15 +108,13 @@ func (r *record) with(journals []*journal) *record {
 	return &all
 }
 
-// placedSize is what a file with a short name takes up in a record.
-const placedSize = 110
+// placedSize is what a file with a short path takes up in a record.
+const placedSize = 120
 
-// parseRecord returns nil for a record that is not there or makes no sense: it is a help, not a condition.
-func parseRecord(text string, err error) *record {
-	if err != nil {
-		return nil
-	}
+// parseRecord returns nil for a record that makes no sense: it is a help, not a condition.
+func parseRecord(text string, wanted []want) *record {
 	r := &record{}
+	var known []byte
 	in := &jsonReader{data: text}
 	in.object(func(key string) {
 		switch key {
@@ -122,8 +133,17 @@ func parseRecord(text string, err error) *record {
 				in.fail("a time")
 			}
 		case "files":
-			r.Files = make([]placed, 0, len(text)/placedSize)
-			in.list(func() { r.Files = append(r.Files, in.placed()) })
+			in.list(func() {
+				if r.known < len(wanted) {
+					w := wanted[r.known].placed()
+					known = w.appendTo(known[:0])
+					if in.passOver(known) {
+						r.known++
+						return
+					}
+				}
+				r.Files = append(r.Files, in.placed())
+			})
 		case "dirs":
 			r.Dirs = in.texts()
 		default:
@@ -168,29 +188,34 @@ func (r *jsonReader) placed() (f placed) {
 
 // json is what parseRecord reads.
 func (r *record) json() []byte {
-	b := strconv.AppendInt([]byte(`{"version":`), int64(r.Version), 10)
+	b := make([]byte, 0, 512+placedSize*len(r.Files))
+	b = strconv.AppendInt(append(b, `{"version":`...), int64(r.Version), 10)
 	b = appendText(append(b, `,"environment":`...), r.Environment)
 	b = appendText(append(b, `,"digest":`...), r.Digest)
 	b = appendText(append(b, `,"manifest":`...), r.Manifest)
 	b = strconv.AppendInt(append(b, `,"uid":`...), int64(r.UID), 10)
 	b = appendText(append(b, `,"activated":`...), r.Activated.Format(time.RFC3339Nano))
 	b = appendList(append(b, `,"files":`...), len(r.Files), func(b []byte, i int) []byte {
-		f := &r.Files[i]
-		b = appendText(append(b, `{"path":`...), f.Path)
-		b = appendText(append(b, `,"sha256":`...), f.SHA256)
-		b = strconv.AppendInt(append(b, `,"mode":`...), int64(f.Mode), 10)
-		if f.Action != "" {
-			b = appendText(append(b, `,"action":`...), string(f.Action))
-		}
-		if f.Link != "" {
-			b = appendText(append(b, `,"link":`...), f.Link)
-		}
-		return append(b, '}')
+		return r.Files[i].appendTo(b)
 	})
 	if len(r.Dirs) > 0 {
 		b = appendTexts(append(b, `,"dirs":`...), r.Dirs)
 	}
 	return append(b, "}\n"...)
+}
+
+// appendTo appends what jsonReader.placed reads.
+func (f *placed) appendTo(b []byte) []byte {
+	b = appendText(append(b, `{"path":`...), f.Path)
+	b = appendText(append(b, `,"sha256":`...), f.SHA256)
+	b = strconv.AppendInt(append(b, `,"mode":`...), int64(f.Mode), 10)
+	if f.Action != "" {
+		b = appendText(append(b, `,"action":`...), string(f.Action))
+	}
+	if f.Link != "" {
+		b = appendText(append(b, `,"link":`...), f.Link)
+	}
+	return append(b, '}')
 }
 
 // write puts the record into the state folder or, failing that, beside the first target. Where neither can be written the

@@ -79,7 +79,7 @@ func (a *Activator) record() (*record, *tree, error) {
 		return nil, nil, err
 	}
 	t := &tree{root: root}
-	r := readRecord(state, t, beside(m, newLayout(rootName, cmp.Or(a.Source, DefaultSource), state)))
+	r := readRecord(state, t, beside(m, newLayout(rootName, cmp.Or(a.Source, DefaultSource), state)), nil)
 	if r == nil {
 		t.close()
 		return nil, nil, fmt.Errorf("record in %s: %w: nothing was activated here, or not by this user", state, ErrIncomplete)
@@ -89,27 +89,31 @@ func (a *Activator) record() (*record, *tree, error) {
 
 // drift says in what the target differs from f, or is empty.
 func (f *placed) drift(t *tree) string {
-	info, err := t.lstat(f.Path)
+	d, base, err := t.split(f.Path)
+	var mode fs.FileMode
+	if err == nil {
+		mode, _, err = d.look(base)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "is gone"
 	case err != nil:
 		return cause(err).Error()
 	case f.Link != "":
-		if text, err := t.readlink(f.Path); err != nil || text != f.Link {
+		if text, err := d.Readlink(base); err != nil || text != f.Link {
 			return "is not the link that was made"
 		}
 		return ""
-	case !info.Mode().IsRegular():
-		return "is a " + typeName(info.Mode().Type()) + " now"
+	case !mode.IsRegular():
+		return "is a " + typeName(mode.Type()) + " now"
 	}
-	switch same, err := t.holds(f.Path, f.SHA256, -1); {
+	switch same, err := d.holds(base, f.SHA256, -1); {
 	case err != nil:
 		return cause(err).Error()
 	case !same:
 		return "has other content"
-	case info.Mode() != f.Mode:
-		return fmt.Sprintf("has the mode %04o, was put in place with %04o", info.Mode().Perm(), f.Mode)
+	case mode != f.Mode:
+		return fmt.Sprintf("has the mode %04o, was put in place with %04o", mode.Perm(), f.Mode)
 	}
 	return ""
 }
@@ -148,7 +152,7 @@ func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
 		file, err := source.Open(f.Source)
 		same := false
 		if err == nil {
-			same, err = holds(file, f.SHA256)
+			same, err = holds(file, f.SHA256, -1)
 		}
 		if err != nil || !same {
 			drift = append(drift, Drift{f.Path, "has other content than the manifest says"})

@@ -23,6 +23,7 @@ const copyBuffer = 64 << 10
 // hasher is what it takes to read a file and tell its sum.
 type hasher struct {
 	hash.Hash
+	sum    [sha256.Size]byte
 	buffer [copyBuffer]byte
 }
 
@@ -35,11 +36,30 @@ func takeHasher() *hasher {
 	return h
 }
 
+// readAll reads until the end, and passes on what it reads to copy, which may be nil.
+func (h *hasher) readAll(from io.Reader, copy io.Writer) (read int64, err error) {
+	for {
+		n, err := from.Read(h.buffer[:])
+		_, _ = h.Write(h.buffer[:n]) // never fails
+		if copy != nil && n > 0 {
+			if _, err := copy.Write(h.buffer[:n]); err != nil {
+				return read, err
+			}
+		}
+		read += int64(n)
+		if errors.Is(err, io.EOF) {
+			return read, nil
+		}
+		if err != nil {
+			return read, err
+		}
+	}
+}
+
 // isSum compares what was read with a sum in hexadecimal.
 func (h *hasher) isSum(want string) bool {
-	var sum [sha256.Size]byte
 	var text [2 * sha256.Size]byte
-	hex.Encode(text[:], h.Sum(sum[:0]))
+	hex.Encode(text[:], h.Sum(h.sum[:0]))
 	return string(text[:]) == want
 }
 
@@ -134,29 +154,29 @@ func (x *transaction) stageFile(o *op) error {
 		}
 		return nil
 	}
-	if w.source == "" {
+	if w.Action == Fill {
 		return x.write(o, bytes.NewReader(w.content))
 	}
-	src, err := x.source.read(w.source)
+	src, err := x.source.read(w.Source)
 	if err != nil {
-		return sourceFileError(w.source, err)
+		return sourceFileError(w.Source, err)
 	}
-	return errors.Join(x.write(o, &sized{src, w.size}), src.Close())
+	return errors.Join(x.write(o, &sized{src, w.Size}), src.Close())
 }
 
 func (x *transaction) write(o *op, content io.Reader) error {
 	h := takeHasher()
 	defer hashers.Put(h)
-	err := x.targets.create(o.fresh(), o.want.mode, func(w io.Writer) error {
-		n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, onlyReader{content}, h.buffer[:])
+	err := x.targets.create(o.fresh(), o.want.Mode, func(w io.Writer) error {
+		n, err := h.readAll(content, w)
 		x.bytes += n
 		return err
 	})
 	if err != nil {
 		return targetError("/"+o.Path, err)
 	}
-	if !h.isSum(o.want.sha256) {
-		return mismatch(o.want.source)
+	if !h.isSum(o.want.SHA256) {
+		return mismatch(o.want.Source)
 	}
 	return nil
 }
@@ -183,12 +203,6 @@ func (e unreadableError) Error() string {
 }
 func (e unreadableError) Is(target error) bool { return target == ErrPermission }
 func (e unreadableError) Unwrap() error        { return e.err }
-
-// onlyWriter and onlyReader hide the shortcuts that would pass the buffer by.
-type (
-	onlyWriter struct{ io.Writer }
-	onlyReader struct{ io.Reader }
-)
 
 func (x *transaction) commit(ctx context.Context, p *plan) error {
 	x.step("commit")

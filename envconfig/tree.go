@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 )
 
@@ -63,10 +64,14 @@ func (t *tree) dir(name string) (*folder, error) {
 	return d, nil
 }
 
-// split returns the open folder of a path and its last element.
+// split returns the open folder of a path and its last element. The path is a clean one, as pathProblem has it.
 func (t *tree) split(name string) (*folder, string, error) {
-	d, err := t.dir(path.Dir(name))
-	return d, path.Base(name), err
+	dir, base := ".", name
+	if slash := strings.LastIndexByte(name, '/'); slash >= 0 {
+		dir, base = name[:slash], name[slash+1:]
+	}
+	d, err := t.dir(dir)
+	return d, base, err
 }
 
 // forget closes all folders but the root, and looks anew for those that were not there.
@@ -94,14 +99,6 @@ func (t *tree) lstat(name string) (fs.FileInfo, error) {
 	return d.Lstat(base)
 }
 
-func (t *tree) readlink(name string) (string, error) {
-	d, base, err := t.split(name)
-	if err != nil {
-		return "", err
-	}
-	return d.Readlink(base)
-}
-
 func (t *tree) exists(name string) (bool, error) {
 	_, err := t.lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,7 +113,7 @@ func (t *tree) rename(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return d.Rename(base, path.Base(to))
+	return d.rename(base, path.Base(to))
 }
 
 // link gives a file a second name within its folder.
@@ -202,24 +199,20 @@ func (f *sized) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// holds reports whether a regular file's content has that SHA-256. The size is what the file has; -1 if that is not known.
-func (t *tree) holds(name, sha256 string, size int64) (bool, error) {
-	d, base, err := t.split(name)
+// holds reports whether a regular file of the folder, which has that size, has content with that SHA-256.
+func (d *folder) holds(name, sha256 string, size int64) (bool, error) {
+	f, err := d.openRead(name)
 	if err != nil {
 		return false, err
 	}
-	f, err := d.openRead(base)
-	if err != nil {
-		return false, err
-	}
-	return holds(&sized{f, size}, sha256)
+	return holds(f, sha256, size)
 }
 
-// holds reads and closes a file.
-func holds(f io.ReadCloser, sha256 string) (bool, error) {
+// holds reads and closes a file. The size is as in sized; -1 if it is not known.
+func holds(f io.ReadCloser, sha256 string, size int64) (bool, error) {
 	h := takeHasher()
 	defer hashers.Put(h)
-	_, err := io.CopyBuffer(onlyWriter{h}, onlyReader{f}, h.buffer[:])
+	_, err := h.readAll(&sized{f, size}, nil)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return false, err
 	}

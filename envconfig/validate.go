@@ -2,7 +2,7 @@ package envconfig
 
 import (
 	"cmp"
-	"encoding/hex"
+	"crypto/sha256"
 	"io/fs"
 	"path"
 	"slices"
@@ -62,17 +62,27 @@ func (e *Environment) validate() error {
 	if !slices.IsSortedFunc(e.Files, func(a, b File) int { return strings.Compare(a.Path, b.Path) }) {
 		return wrong("files are not sorted by path")
 	}
-	folded := make(map[string]string, len(e.Files))
+	folded := make([]string, len(e.Files))
 	for i := range e.Files {
 		f := &e.Files[i]
 		if problem := cmp.Or(pathProblem(f.Path), f.problem()); problem != "" {
 			return wrong("path %q %s", f.Path, problem)
 		}
-		low := strings.ToLower(f.Path)
-		if other, ok := folded[low]; ok {
-			return wrong("paths %q and %q differ in nothing but case", other, f.Path)
+		folded[i] = strings.ToLower(f.Path)
+	}
+	slices.Sort(folded) // mostly they are sorted already
+	named := func(low string) (paths []any) {
+		for i := range e.Files {
+			if strings.ToLower(e.Files[i].Path) == low {
+				paths = append(paths, e.Files[i].Path)
+			}
 		}
-		folded[low] = f.Path
+		return paths
+	}
+	for i := 1; i < len(folded); i++ {
+		if folded[i] == folded[i-1] {
+			return wrong("paths %q and %q differ in nothing but case", named(folded[i])[:2]...)
+		}
 	}
 	before := "."
 	for i := range e.Files {
@@ -82,8 +92,9 @@ func (e *Environment) validate() error {
 		}
 		before = path.Dir(f.Path)
 		for dir := before; dir != "."; dir = path.Dir(dir) {
-			if other, ok := folded[strings.ToLower(dir)]; ok {
-				return wrong("path %q is a file and also a folder of %q", other, f.Path)
+			low := strings.ToLower(dir)
+			if _, ok := slices.BinarySearch(folded, low); ok {
+				return wrong("path %q is a file and also a folder of %q", named(low)[0], f.Path)
 			}
 		}
 	}
@@ -91,9 +102,8 @@ func (e *Environment) validate() error {
 }
 
 func (f *File) problem() string {
-	sum, err := hex.DecodeString(f.SHA256)
 	switch {
-	case err != nil || len(sum) != 32:
+	case len(f.SHA256) != 2*sha256.Size || strings.Trim(f.SHA256, "0123456789abcdef") != "":
 		return "has no proper sha256"
 	case f.Size < 0:
 		return "has a negative size"

@@ -15,15 +15,10 @@ import (
 
 // want is what has to stand at one target: a link, rendered content, or a copy of a source.
 type want struct {
-	path   string
-	mode   fs.FileMode
-	size   int64
-	sha256 string
-	action Action
+	*File // with the size and the sum of what was rendered
 
 	link    string // what the link says; empty for a file
 	content []byte // of a rendered file
-	source  string // of a copied file
 }
 
 // layout says where the source and the state folder are below the root; empty when they are not below it.
@@ -63,8 +58,9 @@ func relative(from, to string) string {
 func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values) ([]want, error) {
 	out := make([]want, 0, len(env.Files)+1)
 	var missing []string
-	for _, f := range env.Files {
-		w := want{path: f.Path, mode: f.Mode, size: f.Size, sha256: f.SHA256, action: f.Action}
+	for i := range env.Files {
+		f := &env.Files[i]
+		w := want{File: f}
 		switch f.Action {
 		case Pointer:
 			continue
@@ -72,9 +68,9 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 			if l.source == "" {
 				return nil, invalid(f.Path, "the action link needs the source folder below the root")
 			}
-			w.link, w.sha256 = relative(f.Path, path.Join(l.source, f.Source)), ""
+			w.link = relative(f.Path, path.Join(l.source, f.Source))
 		case Fill:
-			content, lacks, err := renderFile(m, &f, source, from)
+			content, lacks, err := renderFile(m, f, source, from)
 			if err != nil {
 				return nil, err
 			}
@@ -82,9 +78,9 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 				missing = append(missing, name+" for "+f.Path)
 			}
 			sum := sha256.Sum256(content)
-			w.content, w.size, w.sha256 = content, int64(len(content)), hex.EncodeToString(sum[:])
-		default:
-			w.source = f.Source
+			rendered := *f
+			rendered.Size, rendered.SHA256 = int64(len(content)), hex.EncodeToString(sum[:])
+			w.File, w.content = &rendered, content
 		}
 		out = append(out, w)
 	}
@@ -96,8 +92,8 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 			return nil, invalid("pointer", "the action pointer needs the source and the state folder below the root")
 		}
 		to := path.Join(l.source, envsDir, env.Name)
-		out = append(out, want{path: l.current(), link: relative(l.current(), to), action: Pointer})
-		slices.SortFunc(out, func(a, b want) int { return strings.Compare(a.path, b.path) })
+		out = append(out, want{File: &File{Path: l.current(), Action: Pointer}, link: relative(l.current(), to)})
+		slices.SortFunc(out, func(a, b want) int { return strings.Compare(a.Path, b.Path) })
 	}
 	return out, nil
 }
@@ -120,23 +116,28 @@ func mismatch(source string) error {
 
 // compare says what has to be done for w: nothing, create or replace.
 func (w *want) compare(t *tree) (opKind, error) {
-	info, err := t.lstat(w.path)
+	d, base, err := t.split(w.Path)
+	var mode fs.FileMode
+	var size int64
+	if err == nil {
+		mode, size, err = d.look(base)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return opCreate, nil
 	case err != nil:
 		return "", err
-	case info.Mode().Type() == fs.ModeSymlink:
-		if text, err := t.readlink(w.path); w.link == "" || err != nil || text != w.link {
+	case mode.Type() == fs.ModeSymlink:
+		if text, err := d.Readlink(base); w.link == "" || err != nil || text != w.link {
 			return opReplace, err // the link itself goes; what it points to is not touched
 		}
 		return "", nil
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, typeName(info.Mode().Type()))
-	case w.link != "" || info.Size() != w.size || info.Mode() != w.mode:
+	case !mode.IsRegular():
+		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, typeName(mode.Type()))
+	case w.link != "" || size != w.Size || mode != w.Mode:
 		return opReplace, nil
 	}
-	same, err := t.holds(w.path, w.sha256, w.size)
+	same, err := d.holds(base, w.SHA256, size)
 	if errors.Is(err, fs.ErrPermission) {
 		return opReplace, nil
 	}
