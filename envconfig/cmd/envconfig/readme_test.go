@@ -26,7 +26,7 @@ func TestTomcatImageOfTheReadme(t *testing.T) {
 		"COPY --from=envconfig /out/envconfig /sbin/envconfig\n",
 		"COPY --chmod=0755 startup.sh /sbin/startup.sh\n",
 		"COPY etc/envconfig /etc/envconfig\n",
-		"RUN install -d -o work /opt/web/shop/conf /run/envconfig\n",
+		"RUN install -d -o work /opt/web/shop/conf /run/envconfig /opt/web/shop/work\n",
 		"/out/envconfig-check check && /out/envconfig-check manifest\n",
 		"USER work\n",
 		`ENTRYPOINT ["/sbin/envconfig", "--map-exit", "143:0", "--"]` + "\n",
