@@ -127,19 +127,17 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 
 // take commits a lease for each of the picked entries.
 func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, picked []*entry, now time.Time) error {
-	var one [1]step
-	steps := one[:0]
+	c := a.plan()
 	for _, e := range picked {
-		next, err := a.tenure(e, req, n, now)
-		if err != nil {
+		if err := a.grant(&c.add(e).next, e, req, n, now); err != nil {
+			a.done(c)
 			a.putBack(picked, now)
 			return err
 		}
-		steps = append(steps, step{e: e, next: next})
 	}
 	p, t := picked[0].pool, a.x.task(req.Owner.Task)
 	if a.cfg.Shared {
-		steps[0].also = a.with(owned, t.name, picked)
+		c.steps[0].also = a.with(owned, t.name, picked)
 		for _, e := range picked {
 			if e.task != nil && e.task != t {
 				a.forgotten = append(a.forgotten, e.task.name)
@@ -148,7 +146,7 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 	}
 	t.claim = picked[0]
 	p.reserve(req.Owner.Team, n)
-	err := a.commit(ctx, now, steps...)
+	err := a.commit(ctx, now, c)
 	p.reserve(req.Owner.Team, -n)
 	if !errors.Is(err, ErrUncertain) {
 		t.claim = nil
@@ -166,24 +164,20 @@ func (a *Allocator) putBack(picked []*entry, now time.Time) {
 	}
 }
 
-// tenure is the next lease of e.
-func (a *Allocator) tenure(e *entry, req *Request, n int, now time.Time) (*tenure, error) {
-	l := &tenure{Lease: Lease{
-		Generation: 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
+// grant makes l the next lease of e.
+func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Time) error {
+	*l = tenure{history: e.lease.history, Lease: Lease{
+		Generation: e.lease.Generation + 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
 		State: Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
 	}}
 	if n > 1 {
 		l.Count = n
 	}
-	if e.lease != nil {
-		l.Generation += e.lease.Generation
-		l.history = e.lease.history
-	}
 	if e.state == Cooling {
 		l.Reason = "the cool-down of the address was cut short: the pool had nothing else left"
 	}
 	l.ID = newLeaseID(e.text(), l.Generation)
-	return l, l.extend(e.pool, now)
+	return l.extend(e.pool, now)
 }
 
 // extend sets the expiry to the TTL from now on, within what the pool allows.
@@ -261,7 +255,7 @@ func related(a, b Owner) bool {
 // differences lists how the lease of e is not what req asks for. The TTL is not compared: Renew changes it.
 func differences(e *entry, req *Request, n int) []Difference {
 	var diff []Difference
-	have := e.lease
+	have := &e.lease
 	if req.Pool != "" && req.Pool != e.pool.Name {
 		diff = append(diff, Difference{"pool", e.pool.Name, req.Pool})
 	}

@@ -79,7 +79,7 @@ type Allocator struct {
 	waiters  []*waiter // highest priority first, then longest waiting
 	news     news
 	suspects map[string]time.Time // lease id → since when its owner seems to be gone
-	spare    *commit              // to be used again
+	spare    *commit              // to be used again, chained
 	atOnce   int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
 
 	apart     int             // how many places Allocate may skip in the free queue
@@ -170,7 +170,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			entries = append(entries, e)
 		}
 		if !e.busy && e.unsure == nil && records[i].Revision > e.rev {
-			e.lease, e.rev, e.state = l, records[i].Revision, l.State
+			e.lease, e.rev, e.state = *l, records[i].Revision, l.State
 		}
 	}
 	was := a.x

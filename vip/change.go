@@ -79,11 +79,14 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it expired at %s",
 				op, id, e.lease.Owner.Task, ErrFenced, e.lease.Expires.Format(time.RFC3339))
 		}
-		next := *e.lease
-		if err := edit(e, &next, now); err != nil {
+		c := a.plan()
+		next := &c.add(e).next
+		*next = e.lease
+		if err := edit(e, next, now); err != nil {
+			a.done(c)
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
-		err = a.commit(ctx, now, step{e: e, next: &next})
+		err = a.commit(ctx, now, c)
 		if errors.Is(err, ErrRevision) {
 			fresh = true
 			continue
@@ -114,7 +117,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 				break
 			}
 		}
-		if e != nil && e.lease != nil && e.lease.ID == id && e.lease.Generation == generation && (asked || e.state == Leased) {
+		if e != nil && e.lease.ID == id && e.lease.Generation == generation && (asked || e.state == Leased) {
 			return e, nil
 		}
 		if !asked {
@@ -123,7 +126,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 			}
 			continue
 		}
-		if e == nil || e.lease == nil || e.lease.Generation < tenure {
+		if e == nil || e.lease.Generation < tenure {
 			return nil, ErrNotFound
 		}
 		return nil, fmt.Errorf("%w: lease %s has generation %d, the call has %d", ErrFenced, e.lease.ID, e.lease.Generation, generation)
@@ -151,10 +154,13 @@ func cool(e *entry, next *tenure, now time.Time) {
 
 // end ends a live lease that nobody asked to end. A conflict is no error: the entry has been read again.
 func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
-	next := *e.lease
-	a.ending(e, &next, now, reason)
-	if err := a.commit(ctx, now, step{e: e, next: &next}); err != nil && !errors.Is(err, ErrRevision) {
-		return fmt.Errorf("end lease %s: %w", next.ID, err)
+	c := a.plan()
+	next := &c.add(e).next
+	*next = e.lease
+	a.ending(e, next, now, reason)
+	id := next.ID
+	if err := a.commit(ctx, now, c); err != nil && !errors.Is(err, ErrRevision) {
+		return fmt.Errorf("end lease %s: %w", id, err)
 	}
 	return nil
 }

@@ -14,17 +14,52 @@ import (
 
 // step gives one address its next tenure.
 type step struct {
-	e    *entry
-	next *tenure
-	also *Change // is made together with it, if not nil
+	e      *entry
+	next   tenure
+	record []byte  // next as it is stored
+	also   *Change // is made together with it, if not nil
 }
 
-// commit is a set of steps that the store makes all of or none.
+// commit is a set of steps that the store makes all of or none. It is filled by whoever plans it, with mu held all the while.
 type commit struct {
 	steps   []step
 	changes []Change
-	step    [1]step   // room for what most commits are
-	change  [2]Change // likewise
+	one     [1]step   // room for what most commits are
+	two     [2]Change // likewise
+	spare   *commit   // the next of those that are
+}
+
+// plan begins a commit: one that has been made, or has been given up, serves again.
+func (a *Allocator) plan() *commit {
+	c := a.spare
+	if c == nil {
+		c = &commit{}
+	}
+	a.spare, c.spare = c.spare, nil
+	c.steps, c.changes = c.one[:0], c.two[:0]
+	return c
+}
+
+// done takes back a commit that nobody needs any more.
+func (a *Allocator) done(c *commit) { a.spare, c.spare = c, a.spare }
+
+// add plans a step for e. What it returns is to be filled in before the next add.
+func (c *commit) add(e *entry) *step {
+	if len(c.steps) == cap(c.steps) {
+		c.steps = slices.Grow(c.steps, 1)
+	}
+	c.steps = c.steps[:len(c.steps)+1]
+	s := &c.steps[len(c.steps)-1]
+	s.e, s.also = e, nil
+	return s
+}
+
+func (c *commit) entries() []*entry {
+	all := make([]*entry, len(c.steps))
+	for i := range c.steps {
+		all[i] = c.steps[i].e
+	}
+	return all
 }
 
 // observe is deferred by the calls that Config.Observe is told about.
@@ -35,23 +70,18 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 // commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the
 // entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
 // error they are left to resolve.
-func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) error {
-	c := a.spare
-	if a.spare = nil; c == nil {
-		c = &commit{}
-	}
-	c.steps = append(c.step[:0], steps...)
-	c.changes = c.change[:0]
-	for _, s := range steps {
+func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error {
+	for i := range c.steps {
+		s := &c.steps[i]
 		s.e.busy = true
-		passes := a.passes(s.e, s.next)
+		passes := a.passes(s.e, &s.next)
 		if passes {
 			s.next.history++
 		}
-		value := encodeTenure(s.next)
-		c.changes = append(c.changes, Change{Key: s.e.key, Value: value, Revision: s.e.rev})
+		s.record = encodeTenure(&s.next)
+		c.changes = append(c.changes, Change{Key: s.e.key, Value: s.record, Revision: s.e.rev})
 		if passes {
-			c.changes = append(c.changes, a.remember(s.e, s.next, value))
+			c.changes = append(c.changes, a.remember(s.e, &s.next, s.record))
 		}
 		if s.also != nil {
 			c.changes = append(c.changes, *s.also)
@@ -62,31 +92,34 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, steps ...step) er
 	var found []Record
 	if errors.Is(err, ErrRevision) {
 		var getErr error
-		if found, getErr = a.read(ctx, c.steps); getErr != nil {
+		if found, getErr = a.read(ctx, c.entries()); getErr != nil {
 			err = getErr
 		}
 	}
 	a.mu.Lock()
-	a.idle(c.steps)
+	for i := range c.steps {
+		c.steps[i].e.idle()
+	}
 	switch {
 	case err == nil:
-		for _, s := range c.steps {
-			a.x.set(s.e, s.next, rev, now)
+		for i := range c.steps {
+			s := &c.steps[i]
+			a.x.set(s.e, &s.next, s.record, rev, now)
 		}
-		*c = commit{}
-		a.spare = c
 	case found != nil:
-		a.adopt(c.steps, found)
+		a.adopt(c.entries(), found)
 	case errors.Is(err, ErrTooLarge):
-		for _, s := range c.steps {
-			a.x.relink(s.e, now)
+		for i := range c.steps {
+			a.x.relink(c.steps[i].e, now)
 		}
 	default:
 		a.doubts = append(a.doubts, c)
-		for _, s := range c.steps {
-			s.e.unsure = c
+		for i := range c.steps {
+			c.steps[i].e.unsure = c
 		}
+		return err
 	}
+	a.done(c)
 	return err
 }
 
@@ -104,10 +137,10 @@ func (a *Allocator) send(ctx context.Context, changes []Change) (uint64, error) 
 	}
 }
 
-func (a *Allocator) read(ctx context.Context, steps []step) ([]Record, error) {
-	keys := make([]string, len(steps))
-	for i, s := range steps {
-		keys[i] = s.e.key
+func (a *Allocator) read(ctx context.Context, entries []*entry) ([]Record, error) {
+	keys := make([]string, len(entries))
+	for i, e := range entries {
+		keys[i] = e.key
 	}
 	found, err := a.store.Get(ctx, keys...)
 	if err != nil {
@@ -117,31 +150,29 @@ func (a *Allocator) read(ctx context.Context, steps []step) ([]Record, error) {
 }
 
 // adopt takes over what the store has.
-func (a *Allocator) adopt(steps []step, found []Record) {
+func (a *Allocator) adopt(entries []*entry, found []Record) {
 	now := a.cfg.Now()
-	for i, s := range steps {
-		var l *tenure
+	for i, e := range entries {
+		l := &tenure{}
 		if found[i].Revision != 0 {
 			var err error
 			if l, err = a.decode(found[i]); err != nil {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
 			}
-			if s.e.lease != nil && found[i].Revision == s.e.rev && l.ID == s.e.lease.ID {
-				l = s.e.lease // it was another key of the commit that somebody has changed
+			if found[i].Revision == e.rev && l.ID == e.lease.ID {
+				l = &e.lease // it was another key of the commit that somebody has changed
 			}
 		}
-		a.x.set(s.e, l, found[i].Revision, now)
+		a.x.set(e, l, nil, found[i].Revision, now)
 	}
 }
 
 // idle ends busy and wakes who waits.
-func (a *Allocator) idle(steps []step) {
-	for _, s := range steps {
-		s.e.busy = false
-		if s.e.wait != nil {
-			close(s.e.wait)
-			s.e.wait = nil
-		}
+func (e *entry) idle() {
+	e.busy = false
+	if e.wait != nil {
+		close(e.wait)
+		e.wait = nil
 	}
 }
 
@@ -171,32 +202,35 @@ func (a *Allocator) settle(ctx context.Context, e *entry) (again bool, err error
 // resolve makes an unsure commit either made or impossible: it rewrites what was there before, so that a commit that is
 // still on its way finds another revision.
 func (a *Allocator) resolve(ctx context.Context, c *commit) error {
-	before := make([]Change, len(c.steps))
-	for i, s := range c.steps {
-		s.e.busy = true
-		old := s.e.lease
-		if old == nil {
-			old = &tenure{Lease: Lease{Addr: s.e.addr, Pool: s.e.pool.Name}}
+	entries := c.entries()
+	before := make([]Change, len(entries))
+	for i, e := range entries {
+		e.busy = true
+		old := &e.lease
+		if e.rev == 0 {
+			old = &tenure{Lease: Lease{Addr: e.addr, Pool: e.pool.Name}}
 		}
-		before[i] = Change{Key: s.e.key, Value: encodeTenure(old), Revision: s.e.rev}
+		before[i] = Change{Key: e.key, Value: encodeTenure(old), Revision: e.rev}
 	}
 	a.mu.Unlock()
 	_, err := a.store.Commit(ctx, before...)
 	var found []Record
 	if err == nil || errors.Is(err, ErrRevision) {
-		found, err = a.read(ctx, c.steps)
+		found, err = a.read(ctx, entries)
 	} else {
 		err = fmt.Errorf("%w: %w", ErrUncertain, err)
 	}
 	a.mu.Lock()
-	a.idle(c.steps)
+	for _, e := range entries {
+		e.idle()
+	}
 	if err != nil {
 		return err
 	}
-	for _, s := range c.steps {
-		s.e.unsure = nil
+	for _, e := range entries {
+		e.unsure = nil
 	}
-	a.adopt(c.steps, found)
+	a.adopt(entries, found)
 	a.doubts = slices.DeleteFunc(a.doubts, func(d *commit) bool { return d == c })
 	return nil
 }
@@ -234,7 +268,7 @@ func (a *Allocator) catchUp(ctx context.Context) error {
 
 // learn takes over the records that are not what is known. It is called, and returns, with mu held; in between mu may be free.
 func (a *Allocator) learn(ctx context.Context, found []Record) error {
-	var older []step
+	var older []*entry
 	for i, r := range found {
 		addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
 		if err != nil {
@@ -254,9 +288,9 @@ func (a *Allocator) learn(ctx context.Context, found []Record) error {
 		switch {
 		case e.busy || e.unsure != nil:
 		case r.Revision > e.rev:
-			a.adopt([]step{{e: e}}, found[i:i+1])
+			a.adopt([]*entry{e}, found[i:i+1])
 		case r.Revision < e.rev:
-			older = append(older, step{e: e})
+			older = append(older, e)
 		}
 	}
 	return a.relearn(ctx, older)
@@ -277,22 +311,24 @@ func (a *Allocator) elsewhere(r Record) *pool {
 
 // relearn reads entries again that seemed older in the store than what is known: they were read before a change of this
 // allocator, or the store was put back to what it was before. While they are busy nothing of this allocator comes between.
-func (a *Allocator) relearn(ctx context.Context, older []step) error {
+func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 	if len(older) == 0 {
 		return nil
 	}
-	for _, s := range older {
-		s.e.busy = true
-		s.e.pool.dequeue(s.e)
+	for _, e := range older {
+		e.busy = true
+		e.pool.dequeue(e)
 	}
 	a.mu.Unlock()
 	found, err := a.read(ctx, older)
 	a.mu.Lock()
-	a.idle(older)
-	if err != nil {
-		for _, s := range older {
-			a.x.relink(s.e, a.cfg.Now())
+	for _, e := range older {
+		e.idle()
+		if err != nil {
+			a.x.relink(e, a.cfg.Now())
 		}
+	}
+	if err != nil {
 		return err
 	}
 	a.adopt(older, found)

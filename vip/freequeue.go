@@ -39,7 +39,7 @@ func (p *pool) ready() uint64 {
 // first, as one that was taken out and not handed out after all.
 func (p *pool) enqueue(e *entry) {
 	switch {
-	case p.first == nil || e.lease == nil:
+	case p.first == nil || e.rev == 0:
 		p.enqueueFirst(e)
 		return
 	case e.freed().Before(p.last.freed()) && e.freed().Before(p.first.freed()):

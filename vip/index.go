@@ -23,7 +23,7 @@ type index struct {
 	latest  time.Time           // that advance was told
 	grace   time.Duration       // after Expires, in which a lease still lives
 	freed   func()              // called when the free queue of a pool has grown
-	tell    func(e *entry, was *tenure, wasState State, now time.Time)
+	tell    func(e *entry, was prior, record []byte, now time.Time)
 }
 
 // entry is one address that is or was in use.
@@ -32,8 +32,8 @@ type entry struct {
 	key   string // in the store
 	pool  *pool
 	state State
-	lease *tenure // immutable; nil before the first. Its State is what is stored, state is what holds now
-	rev   uint64  // in the store
+	lease tenure // the last; zero before the first. Its State is what is stored, state is what holds now
+	rev   uint64 // in the store; 0 before the first lease
 
 	busy   bool          // a commit is under way; the entry is not to be touched
 	wait   chan struct{} // closed when busy ends; made by the first who waits
@@ -103,7 +103,7 @@ func (x *index) takeOne(e *entry, now time.Time) {
 
 // formerName is the name of the pool that e was in.
 func (e *entry) formerName() string {
-	if e.pool == &unknownPool && e.lease != nil {
+	if e.pool == &unknownPool && e.rev != 0 {
 		return e.lease.Pool
 	}
 	return e.pool.Name
@@ -120,7 +120,7 @@ func (e *entry) text() string { return e.key[len(addrPrefix):] }
 // freed is when the address became free, or will.
 func (e *entry) freed() time.Time {
 	switch {
-	case e.lease == nil:
+	case e.rev == 0:
 		return time.Time{}
 	case e.lease.CoolUntil.IsZero():
 		return e.lease.Ended
@@ -188,15 +188,15 @@ func (x *index) advance(now time.Time) {
 	x.latest = now
 	for len(x.due) > 0 && !x.due[0].deadline.After(now) {
 		e := x.due[0]
-		was := e.state
+		was := e.prior()
 		switch over := x.over(e); {
 		case e.state != Leased:
 			x.relink(e, now)
-			x.tell(e, e.lease, was, now)
+			x.tell(e, was, nil, now)
 		case e.deadline.Before(over):
 			e.deadline = over
 			x.due.update(e)
-			x.tell(e, e.lease, was, now)
+			x.tell(e, was, nil, now)
 		default:
 			e.deadline = time.Time{}
 			x.due.update(e)
@@ -220,20 +220,38 @@ func (x *index) freeAt(e *entry) time.Time {
 	return e.deadline
 }
 
-// set makes l, at revision rev, the tenure of e; nil when it never had one.
-func (x *index) set(e *entry, l *tenure, rev uint64, now time.Time) {
-	was, wasState, wasOf := e.lease, e.state, e.task
+// set makes l, at revision rev, the tenure of e: the zero tenure at 0 when it never had one. record is l as it is stored, nil
+// when that is not at hand.
+func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
+	was, wasOf := e.prior(), e.task
+	if rev == 0 && e.state == Leased {
+		record = encodeTenure(&e.lease) // that it is gone will be told
+	}
 	x.unlink(e)
-	e.lease, e.rev = l, rev
+	other := l != &e.lease // not just looked at again
+	if other {
+		e.lease = *l
+	}
+	e.rev = rev
 	x.link(e, now)
 	x.drop(wasOf)
-	if l != was { // not just looked at again
-		x.tell(e, was, wasState, now)
+	if other {
+		x.tell(e, was, record, now)
 	}
 }
 
 // relink is set with what e has: its deadline is worked out anew.
-func (x *index) relink(e *entry, now time.Time) { x.set(e, e.lease, e.rev, now) }
+func (x *index) relink(e *entry, now time.Time) { x.set(e, &e.lease, nil, e.rev, now) }
+
+// prior is what tell has to know of what was.
+type prior struct {
+	id    string
+	state State
+	since time.Time // of the binding
+	rev   uint64
+}
+
+func (e *entry) prior() prior { return prior{e.lease.ID, e.state, e.lease.Binding.Since, e.rev} }
 
 // draining lists the entries that are Draining, by address.
 func (x *index) draining() []*entry {
@@ -248,7 +266,7 @@ func (x *index) unlink(e *entry) {
 	if e.state == Draining {
 		delete(x.drains, e)
 	}
-	if e.lease == nil {
+	if e.rev == 0 {
 		return
 	}
 	if e.state == Leased {
@@ -269,11 +287,11 @@ func (x *index) unlink(e *entry) {
 
 func (x *index) link(e *entry, now time.Time) {
 	e.state, e.deadline = Free, time.Time{}
-	if e.lease != nil {
-		e.lease = e.lease.within(e.pool, now)
-		e.state = e.lease.State
+	l := &e.lease
+	if e.rev != 0 {
+		l.shorten(e.pool, now)
+		e.state = l.State
 	}
-	l := e.lease
 	switch e.state {
 	case Leased:
 		e.deadline = l.Expires
@@ -294,7 +312,7 @@ func (x *index) link(e *entry, now time.Time) {
 		e.pool.enqueue(e)
 		x.freed()
 	}
-	if l == nil {
+	if e.rev == 0 {
 		return
 	}
 	if e.state == Leased {
@@ -316,18 +334,13 @@ func (x *index) link(e *entry, now time.Time) {
 	}
 }
 
-// within is l without an expiry or a cool-down that ends later than one that begins now: a clock that was put back must not
-// hold an address for hours. How long the cool-down of a former pool was is not known.
-func (l *tenure) within(p *pool, now time.Time) *tenure {
+// shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock that was put back must
+// not hold an address for hours. How long the cool-down of a former pool was is not known.
+func (l *tenure) shorten(p *pool, now time.Time) {
 	switch {
 	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):
-		shorter := *l
-		shorter.Expires = now.Add(l.TTL)
-		return &shorter
+		l.Expires = now.Add(l.TTL)
 	case l.State == Cooling && !p.gone && l.CoolUntil.After(now.Add(p.coolDown())):
-		shorter := *l
-		shorter.CoolUntil = now.Add(p.coolDown())
-		return &shorter
+		l.CoolUntil = now.Add(p.coolDown())
 	}
-	return l
 }

@@ -107,7 +107,7 @@ type tenure struct {
 
 // shown is the lease as the caller gets it: with maps and slices of its own, and times that are on the wall clock only.
 func (e *entry) shown() Lease {
-	if e.lease == nil { // never used
+	if e.rev == 0 { // never used
 		return Lease{Addr: e.addr, Pool: e.pool.Name, State: e.state}
 	}
 	l := e.lease.Lease

@@ -68,17 +68,20 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 		} else if again {
 			continue
 		}
-		next := &tenure{Lease: Lease{Addr: addr, Pool: e.pool.Name}}
-		if e.lease != nil {
-			*next = *e.lease
+		c := a.plan()
+		next := &c.add(e).next
+		if *next = e.lease; e.rev == 0 {
+			*next = tenure{Lease: Lease{Addr: addr, Pool: e.pool.Name}}
 		}
 		if err := edit(e, next, now); errors.Is(err, errUnchanged) {
+			a.done(c)
 			return e.shown(), nil
 		} else if err != nil {
+			a.done(c)
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		}
 		e.pool.dequeue(e)
-		if err := a.commit(ctx, now, step{e: e, next: next}); errors.Is(err, ErrRevision) {
+		if err := a.commit(ctx, now, c); errors.Is(err, ErrRevision) {
 			conflicts++
 			continue
 		} else if err != nil {

@@ -74,7 +74,7 @@ func (a *Allocator) List(q Query) []Lease {
 	a.x.advance(a.cfg.Now())
 	var found []Lease
 	a.candidates(q, func(e *entry) {
-		if e.lease != nil && q.matches(e) {
+		if e.rev != 0 && q.matches(e) {
 			found = append(found, e.shown())
 		}
 	})
@@ -107,7 +107,7 @@ func (a *Allocator) candidates(q Query, yield func(*entry)) {
 }
 
 func (q *Query) matches(e *entry) bool {
-	l := e.lease
+	l := &e.lease
 	if q.States == nil && e.state == Free || q.States != nil && !slices.Contains(q.States, e.state) {
 		return false
 	}

@@ -74,7 +74,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 	for len(overdue) > 0 {
 		now := a.cfg.Now()
 		n := min(len(overdue), a.atOnce)
-		var steps []step
+		c := a.plan()
 		for _, e := range overdue[:n] {
 			if e.busy || e.unsure != nil { // the end of that makes it due again if it is still over
 				continue
@@ -85,20 +85,20 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 				}
 				continue
 			}
-			next := *e.lease
-			a.ending(e, &next, now, "expired")
+			s := c.add(e)
+			s.next = e.lease
+			a.ending(e, &s.next, now, "expired")
 			e.busy = true // if it is overdue twice, it is ended once
-			steps = append(steps, step{e: e, next: &next})
 		}
-		if len(steps) > 0 {
-			if err := a.commit(ctx, now, steps...); err != nil { // those that are over still are due again
-				if errors.Is(err, ErrTooLarge) {
-					a.atOnce = max(1, a.atOnce/2)
-				}
-				if !errors.Is(err, ErrRevision) {
-					a.x.overdue = append(a.x.overdue, overdue[n:]...)
-					return fmt.Errorf("end expired leases: %w", err)
-				}
+		if len(c.steps) == 0 {
+			a.done(c)
+		} else if err := a.commit(ctx, now, c); err != nil { // those that are over still are due again
+			if errors.Is(err, ErrTooLarge) {
+				a.atOnce = max(1, a.atOnce/2)
+			}
+			if !errors.Is(err, ErrRevision) {
+				a.x.overdue = append(a.x.overdue, overdue[n:]...)
+				return fmt.Errorf("end expired leases: %w", err)
 			}
 		}
 		overdue = overdue[n:]
@@ -125,10 +125,11 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 				continue
 			}
 		}
-		next := *e.lease
-		now := a.cfg.Now()
-		cool(e, &next, now)
-		if err := a.commit(ctx, now, step{e: e, next: &next}); err != nil && !errors.Is(err, ErrRevision) {
+		c, now := a.plan(), a.cfg.Now()
+		s := c.add(e)
+		s.next = e.lease
+		cool(e, &s.next, now)
+		if err := a.commit(ctx, now, c); err != nil && !errors.Is(err, ErrRevision) {
 			errs = append(errs, fmt.Errorf("cool down %s: %w", l.Addr, err))
 		}
 	}

@@ -87,11 +87,11 @@ type news struct {
 
 // happened is an event before somebody wants to see it: it costs nothing but its place.
 type happened struct {
-	kind  EventKind
-	at    time.Time
-	lease *tenure
-	state State
-	pool  *pool
+	kind   EventKind
+	at     time.Time
+	record []byte // the tenure as it is stored
+	state  State
+	pool   *pool
 }
 
 func (n *news) add(h happened) {
@@ -116,40 +116,47 @@ func (n *news) since(from uint64) ([]Event, error) {
 	for rev := from + 1; rev <= n.last; rev++ {
 		back := int(n.last - rev) // from the latest
 		h := n.ring[(n.oldest+len(n.ring)-1-back)%len(n.ring)]
-		e := entry{lease: h.lease, state: h.state, pool: h.pool}
+		l, err := decodeTenure(h.record)
+		if err != nil {
+			return nil, fmt.Errorf("event %d: %w", rev, err)
+		}
+		e := entry{addr: l.Addr, lease: *l, rev: rev, state: h.state, pool: h.pool}
 		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})
 	}
 	return events, nil
 }
 
-// tell records what made e what it is now.
-func (a *Allocator) tell(e *entry, was *tenure, wasState State, now time.Time) {
+// tell records what made e what it is now. record is its tenure as it is stored, that of the lease that is gone when there is
+// none any more; nil when it is not at hand.
+func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
 	kind := Renewed
 	switch {
-	case e.lease == nil && was != nil && wasState == Leased: // the store was put back to before it
-		a.news.add(happened{Ended, now, was, e.state, e.pool})
+	case e.rev == 0 && was.state == Leased: // the store was put back to before it
+		kind = Ended
+	case e.rev == 0:
 		return
-	case e.lease == nil:
-		return
-	case e.state == Leased && (was == nil || was.ID != e.lease.ID || wasState != Leased):
+	case e.state == Leased && (was.id != e.lease.ID || was.state != Leased):
 		kind = Allocated
-	case e.state == Leased && !was.Binding.Since.Equal(e.lease.Binding.Since):
+	case e.state == Leased && !was.since.Equal(e.lease.Binding.Since):
 		kind = Bound
-	case e.state == Leased && was == e.lease:
+	case e.state == Leased && was.rev == e.rev:
 		kind = Expiring
 	case e.state == Leased:
 	case e.state == Quarantined:
 		kind = SetAside
-	case wasState == Leased:
+	case was.state == Leased:
 		kind = Ended
 	case e.state == Cooling:
 		kind = Drained
-	case e.state == Free && wasState != Free:
+	case e.state == Free && was.state != Free:
 		kind = BecameFree
 	default:
 		return
 	}
-	a.news.add(happened{kind, now, e.lease, e.state, e.pool})
+	if record == nil {
+		record = encodeTenure(&e.lease)
+	}
+	a.news.add(happened{kind, now, record, e.state, e.pool})
 }
 
 // begin takes a new epoch from the store, so that the revisions of this allocator are above those of any before.
