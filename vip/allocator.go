@@ -148,32 +148,23 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
-	leases, err := a.decodeAll(records)
+	stored, err := a.decodeAll(records)
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var entries []*entry
-	if a.x != nil {
-		entries = slices.SortedFunc(maps.Values(a.x.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
-	}
-	added := make([]entry, len(records)) // together: they stay
-	for i, l := range leases {
-		var e *entry
-		if a.x != nil {
-			e = a.x.entries[l.Addr]
-		}
-		if e == nil {
-			e = &added[i]
-			e.addr, e.key, e.pool, e.state = l.Addr, records[i].Key, &unknownPool, l.State
-			entries = append(entries, e)
-		}
-		if !e.busy && e.unsure == nil && records[i].Revision > e.rev {
-			e.lease, e.rev, e.state = *l, records[i].Revision, l.State
+	entries, was := stored, a.x
+	if was != nil {
+		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
+		for _, s := range stored {
+			if e := was.entries[s.addr]; e == nil {
+				entries = append(entries, s)
+			} else if !e.busy && e.unsure == nil && s.rev > e.rev {
+				e.lease, e.rev, e.state = s.lease, s.rev, s.state
+			}
 		}
 	}
-	was := a.x
 	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
 	a.x.keepClaims(was)
 	a.x.freed, a.x.tell = a.wakeUp, a.tell

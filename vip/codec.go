@@ -56,18 +56,18 @@ func (l *tenure) sizeHint() int {
 	return size + 64*len(l.Owner.Overrides) + 192*len(l.Binding.Instances)
 }
 
-func decodeTenure(data []byte) (*tenure, error) {
+func decodeTenure(data []byte) (l tenure, err error) {
 	if len(data) < 6 {
-		return nil, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
+		return l, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
 	}
 	body, sum := data[:len(data)-4], binary.LittleEndian.Uint32(data[len(data)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return nil, fmt.Errorf("%w: checksum does not match", errCorrupt)
+		return l, fmt.Errorf("%w: checksum does not match", errCorrupt)
 	}
 	if body[0] != tenureVersion {
-		return nil, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
+		return l, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
 	}
-	l := &tenure{Lease: Lease{State: State(body[1])}}
+	l.State = State(body[1])
 	d := decoder{rest: body[2:], text: string(body), ok: l.State < states}
 	l.ID = d.str()
 	l.Generation = d.uint()
@@ -94,7 +94,7 @@ func decodeTenure(data []byte) (*tenure, error) {
 		l.Binding.Instances = append(l.Binding.Instances, i)
 	}
 	if !d.ok || len(d.rest) != 0 {
-		return nil, fmt.Errorf("%w: fields do not add up", errCorrupt)
+		return tenure{}, fmt.Errorf("%w: fields do not add up", errCorrupt)
 	}
 	return l, nil
 }

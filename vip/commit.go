@@ -153,17 +153,18 @@ func (a *Allocator) read(ctx context.Context, entries []*entry) ([]Record, error
 func (a *Allocator) adopt(entries []*entry, found []Record) {
 	now := a.cfg.Now()
 	for i, e := range entries {
-		l := &tenure{}
+		var l tenure
 		if found[i].Revision != 0 {
 			var err error
 			if l, err = a.decode(found[i]); err != nil {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
 			}
-			if found[i].Revision == e.rev && l.ID == e.lease.ID {
-				l = &e.lease // it was another key of the commit that somebody has changed
+			if found[i].Revision == e.rev && l.ID == e.lease.ID { // it was another key of the commit that somebody has changed
+				a.x.relink(e, now)
+				continue
 			}
 		}
-		a.x.set(e, l, nil, found[i].Revision, now)
+		a.x.set(e, &l, nil, found[i].Revision, now)
 	}
 }
 
@@ -335,29 +336,36 @@ func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 	return nil
 }
 
-// decodeAll decodes records on all processors: a start waits for it.
-func (a *Allocator) decodeAll(records []Record) ([]*tenure, error) {
-	leases := make([]*tenure, len(records))
+// decodeAll makes entries of records, on all processors: a start waits for it.
+func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
+	entries := make([]*entry, len(records))
 	parts := min(runtime.GOMAXPROCS(0), 1+len(records)/1000)
 	errs := make([]error, parts)
 	var wg sync.WaitGroup
 	for p := range parts {
 		wg.Go(func() {
-			for i := p * len(records) / parts; i < (p+1)*len(records)/parts && errs[p] == nil; i++ {
-				leases[i], errs[p] = a.decode(records[i])
+			first, end := p*len(records)/parts, (p+1)*len(records)/parts
+			together := make([]entry, end-first) // they stay
+			for i, r := range records[first:end] {
+				e := &together[i]
+				if e.lease, errs[p] = a.decode(r); errs[p] != nil {
+					return
+				}
+				e.addr, e.key, e.pool, e.state, e.rev = e.lease.Addr, r.Key, &unknownPool, e.lease.State, r.Revision
+				entries[first+i] = e
 			}
 		})
 	}
 	wg.Wait()
-	return leases, errors.Join(errs...)
+	return entries, errors.Join(errs...)
 }
 
 // decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not
 // known; that the key is not an address is an error.
-func (a *Allocator) decode(r Record) (*tenure, error) {
+func (a *Allocator) decode(r Record) (tenure, error) {
 	addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
 	if err != nil {
-		return nil, fmt.Errorf("record %q: the key has no address: %w", r.Key, err)
+		return tenure{}, fmt.Errorf("record %q: the key has no address: %w", r.Key, err)
 	}
 	l, err := decodeTenure(r.Value)
 	if err == nil && l.Addr != addr {
@@ -366,7 +374,7 @@ func (a *Allocator) decode(r Record) (*tenure, error) {
 	if err != nil {
 		a.cfg.Logger.Warn("address set aside", "addr", addr, "record", r.Key, "err", err)
 		// a generation is never above the revision: no lease id of the past is given again
-		return &tenure{Lease: Lease{Addr: addr, Generation: r.Revision, State: Quarantined, Reason: err.Error()}}, nil
+		return tenure{Lease: Lease{Addr: addr, Generation: r.Revision, State: Quarantined, Reason: err.Error()}}, nil
 	}
 	return l, nil
 }

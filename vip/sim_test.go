@@ -215,7 +215,7 @@ func (s *sim) judge(c Change) {
 	if was == nil {
 		was = &tenure{}
 	}
-	s.stored[next.Addr] = next
+	s.stored[next.Addr] = &next
 	switch {
 	case next.Generation == was.Generation && next.ID == was.ID:
 		if was.State != Leased && next.State == Leased {
@@ -343,7 +343,7 @@ func (s *sim) putBack() {
 					s.failf("%s: %v", key, err)
 					return
 				}
-				s.stored[l.Addr] = l
+				s.stored[l.Addr] = &l
 			}
 		}
 	}

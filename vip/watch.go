@@ -120,7 +120,7 @@ func (n *news) since(from uint64) ([]Event, error) {
 		if err != nil {
 			return nil, fmt.Errorf("event %d: %w", rev, err)
 		}
-		e := entry{addr: l.Addr, lease: *l, rev: rev, state: h.state, pool: h.pool}
+		e := entry{addr: l.Addr, lease: l, rev: rev, state: h.state, pool: h.pool}
 		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})
 	}
 	return events, nil
