@@ -67,8 +67,8 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
 }
 
-// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the
-// entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
+// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free, unless
+// the store is at hand, and the entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
 // error they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error {
 	for i := range c.steps {
@@ -87,7 +87,9 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 			c.changes = append(c.changes, *s.also)
 		}
 	}
-	a.mu.Unlock()
+	if !a.atHand {
+		a.mu.Unlock()
+	}
 	rev, err := a.send(ctx, c.changes)
 	var found []Record
 	if errors.Is(err, ErrRevision) {
@@ -96,7 +98,9 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 			err = getErr
 		}
 	}
-	a.mu.Lock()
+	if !a.atHand {
+		a.mu.Lock()
+	}
 	for i := range c.steps {
 		c.steps[i].e.idle()
 	}
