@@ -90,6 +90,12 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		if again && err == nil {
 			continue
 		}
+		if errors.Is(err, ErrExhausted) && len(a.rereading) > 0 {
+			if _, err := a.settle(ctx, a.rereading[0]); err != nil {
+				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+			}
+			continue
+		}
 		if !looked && (errors.Is(err, ErrExhausted) || errors.Is(err, ErrQuota)) { // unless others have released something
 			var lookErr error
 			if looked, lookErr = a.refresh(ctx, min(a.cfg.Interval, a.cfg.Refresh)); lookErr != nil {
@@ -166,8 +172,8 @@ func (a *Allocator) putBack(picked []*entry, now time.Time) {
 
 // grant makes l the next lease of e.
 func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Time) error {
-	*l = tenure{history: e.lease.history, Lease: Lease{
-		Generation: e.lease.Generation + 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
+	*l = tenure{history: e.last().history, Lease: Lease{
+		Generation: e.last().Generation + 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
 		State: Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
 	}}
 	if n > 1 {
@@ -210,7 +216,7 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 		a.x.drop(t)
 	}
 	for e := t.live; e != nil; e = e.next {
-		if !related(e.lease.Owner, req.Owner) {
+		if !related(e.last().Owner, req.Owner) {
 			continue
 		}
 		if again, err = a.settle(ctx, e); again || err != nil {
@@ -231,9 +237,9 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 		return held, false, nil
 	}
 	for e := t.ended; e != nil; e = e.next {
-		if e.lease.RequestID == req.RequestID {
+		if e.last().RequestID == req.RequestID {
 			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which ended at %s: %w",
-				req.Owner.Task, req.RequestID, e.lease.ID, e.lease.Ended.Format(time.RFC3339), ErrFenced)
+				req.Owner.Task, req.RequestID, e.last().ID, e.last().Ended.Format(time.RFC3339), ErrFenced)
 		}
 	}
 	return nil, false, nil
@@ -255,7 +261,7 @@ func related(a, b Owner) bool {
 // differences lists how the lease of e is not what req asks for. The TTL is not compared: Renew changes it.
 func differences(e *entry, req *Request, n int) []Difference {
 	var diff []Difference
-	have := &e.lease
+	have := e.last()
 	if req.Pool != "" && req.Pool != e.pool.Name {
 		diff = append(diff, Difference{"pool", e.pool.Name, req.Pool})
 	}

@@ -72,15 +72,16 @@ type Allocator struct {
 	store Store
 	cfg   Config
 
-	mu       fairMutex // not held while the store is called, unless it is at hand: an entry with a call under way is busy
-	atHand   bool      // the store is in memory: to let others go first would cost more than its answer takes
-	x        *index
-	doubts   []*commit // whose outcome is not known
-	waiters  []*waiter // highest priority first, then longest waiting
-	news     news
-	suspects map[string]time.Time // lease id → since when its owner seems to be gone
-	spare    *commit              // to be used again, chained
-	atOnce   int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
+	mu        fairMutex // not held while the store is called, unless it is at hand: an entry with a call under way is busy
+	atHand    bool      // the store is in memory: to let others go first would cost more than its answer takes
+	x         *index
+	doubts    []*commit // whose outcome is not known
+	waiters   []*waiter // highest priority first, then longest waiting
+	news      news
+	suspects  map[string]time.Time // lease id → since when its owner seems to be gone
+	rereading []*entry             // which may be free, though nobody gets them until they have been read
+	spare     *commit              // to be used again, chained
+	atOnce    int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
 
 	apart     int             // how many places Allocate may skip in the free queue
 	refreshed time.Time       // when the addresses were last read for what other allocators did
@@ -162,7 +163,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			if e := was.entries[s.addr]; e == nil {
 				entries = append(entries, s)
 			} else if !e.busy && e.unsure == nil && s.rev > e.rev {
-				e.lease, e.rev, e.state = s.lease, s.rev, s.state
+				e.lease, e.record, e.rev, e.state = s.lease, s.record, s.rev, s.state
 			}
 		}
 	}

@@ -74,14 +74,14 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 			return e.shown(), nil
 		case e.state != Leased:
 			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it ended at %s (%s)",
-				op, id, e.lease.Owner.Task, ErrFenced, e.lease.Ended.Format(time.RFC3339), e.lease.Reason)
+				op, id, e.last().Owner.Task, ErrFenced, e.last().Ended.Format(time.RFC3339), e.last().Reason)
 		case a.x.expired(e, now) && op != "release":
 			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it expired at %s",
-				op, id, e.lease.Owner.Task, ErrFenced, e.lease.Expires.Format(time.RFC3339))
+				op, id, e.last().Owner.Task, ErrFenced, e.last().Expires.Format(time.RFC3339))
 		}
 		c := a.plan()
 		next := &c.add(e).next
-		*next = e.lease
+		*next = *e.last()
 		if err := edit(e, next, now); err != nil {
 			a.done(c)
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
@@ -117,7 +117,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 				break
 			}
 		}
-		if e != nil && e.lease.ID == id && e.lease.Generation == generation && (asked || e.state == Leased) {
+		if e != nil && e.last().ID == id && e.last().Generation == generation && (asked || e.state == Leased) {
 			return e, nil
 		}
 		if !asked {
@@ -126,10 +126,10 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 			}
 			continue
 		}
-		if e == nil || e.lease.Generation < tenure {
+		if e == nil || e.last().Generation < tenure {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("%w: lease %s has generation %d, the call has %d", ErrFenced, e.lease.ID, e.lease.Generation, generation)
+		return nil, fmt.Errorf("%w: lease %s has generation %d, the call has %d", ErrFenced, e.last().ID, e.last().Generation, generation)
 	}
 }
 
@@ -156,7 +156,7 @@ func cool(e *entry, next *tenure, now time.Time) {
 func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
 	c := a.plan()
 	next := &c.add(e).next
-	*next = e.lease
+	*next = *e.last()
 	a.ending(e, next, now, reason)
 	id := next.ID
 	if err := a.commit(ctx, now, c); err != nil && !errors.Is(err, ErrRevision) {

@@ -81,7 +81,7 @@ func (x *index) coolest(p *pool) *entry {
 // lastOf is the address that the owner of req had last, if it is free in one of the pools.
 func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
 	for e := a.x.past(req.Owner.Task); e != nil; e = e.next {
-		if e.queued && sameClusters(e.lease.Owner, req.Owner) && slices.Contains(pools, e.pool) {
+		if e.queued && sameClusters(e.last().Owner, req.Owner) && slices.Contains(pools, e.pool) {
 			return e
 		}
 	}
@@ -124,9 +124,9 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 		p.dequeue(e)
 		return append(picked, e), false, nil
 	}
-	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.lease.Reason, Holder: e.lease.Owner.clone(), Until: e.lease.CoolUntil}
+	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.last().Reason, Holder: e.last().Owner.clone(), Until: e.last().CoolUntil}
 	if e.state == Leased {
-		taken.Until = e.lease.Expires
+		taken.Until = e.last().Expires
 	}
 	return nil, false, taken
 }

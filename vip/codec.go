@@ -56,7 +56,12 @@ func (l *tenure) sizeHint() int {
 	return size + 64*len(l.Owner.Overrides) + 192*len(l.Binding.Instances)
 }
 
-func decodeTenure(data []byte) (l tenure, err error) {
+func decodeTenure(data []byte) (tenure, error) { return readTenure(data, true) }
+
+// glanceAt reads of a record what the index needs to find the address by, and leaves the other texts out.
+func glanceAt(data []byte) (tenure, error) { return readTenure(data, false) }
+
+func readTenure(data []byte, whole bool) (l tenure, err error) {
 	if len(data) < 6 {
 		return l, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
 	}
@@ -68,13 +73,16 @@ func decodeTenure(data []byte) (l tenure, err error) {
 		return l, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
 	}
 	l.State = State(body[1])
-	d := decoder{rest: body[2:], text: string(body), ok: l.State < states}
+	d := decoder{rest: body[2:], ok: l.State < states}
+	if whole {
+		d.text = string(body)
+	}
 	l.ID = d.str()
 	l.Generation = d.uint()
 	l.Addr = d.addr()
 	l.Pool = d.str()
-	l.Owner.Task = d.str()
-	l.Owner.Team = d.str()
+	l.Owner.Task = d.name()
+	l.Owner.Team = d.name()
 	l.Owner.Overrides = d.pairs()
 	l.RequestID = d.str()
 	l.Count = int(d.uint())
@@ -136,7 +144,7 @@ func appendPairs(b []byte, m map[string]string) []byte {
 // decoder reads what encodeTenure wrote; after the first field that is not there ok is false and every value is zero.
 type decoder struct {
 	rest []byte
-	text string // the whole: what str returns is part of it
+	text string // the whole: what str returns is part of it; empty at a glance
 	ok   bool
 }
 
@@ -180,8 +188,19 @@ func (d *decoder) count() int {
 
 func (d *decoder) str() string {
 	n := len(d.take(d.count()))
+	if d.text == "" {
+		return ""
+	}
 	end := len(d.text) - len(d.rest)
 	return d.text[end-n : end]
+}
+
+// name reads a text that is of use at a glance, too.
+func (d *decoder) name() string {
+	if d.text != "" {
+		return d.str()
+	}
+	return string(d.take(d.count()))
 }
 
 func (d *decoder) addr() netip.Addr {
@@ -205,6 +224,13 @@ func (d *decoder) time() time.Time {
 func (d *decoder) pairs() map[string]string {
 	n := d.count()
 	if n == 0 {
+		return nil
+	}
+	if d.text == "" {
+		for ; n > 0; n-- {
+			d.str()
+			d.str()
+		}
 		return nil
 	}
 	m := make(map[string]string, n)

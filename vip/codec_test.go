@@ -3,6 +3,7 @@ package vip
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -27,13 +28,30 @@ func TestATenureIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
+// seen is what is to be seen of l at a glance.
+func seen(l tenure) tenure {
+	l.ID, l.Pool, l.RequestID, l.Reason, l.Owner.Overrides = "", "", "", "", nil
+	l.Binding.Instances = slices.Clone(l.Binding.Instances)
+	for i, one := range l.Binding.Instances {
+		l.Binding.Instances[i] = Instance{Addr: one.Addr}
+	}
+	return l
+}
+
 func FuzzDecodeTenure(f *testing.F) {
 	f.Add(encodeTenure(full()))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, err := decodeTenure(data)
+		glance, glanceErr := glanceAt(data)
+		if (err == nil) != (glanceErr == nil) {
+			t.Fatalf("read: %v, at a glance: %v", err, glanceErr)
+		}
 		if err != nil {
 			return
+		}
+		if !reflect.DeepEqual(glance, seen(l)) {
+			t.Errorf("%+v is at a glance %+v", l, glance)
 		}
 		again, err := decodeTenure(encodeTenure(&l))
 		if err != nil || !reflect.DeepEqual(again, l) {

@@ -163,7 +163,7 @@ func (a *Allocator) adopt(entries []*entry, found []Record) {
 			if l, err = a.decode(found[i]); err != nil {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
 			}
-			if found[i].Revision == e.rev && l.ID == e.lease.ID { // it was another key of the commit that somebody has changed
+			if found[i].Revision == e.rev && l.ID == e.last().ID { // it was another key of the commit that somebody has changed
 				a.x.relink(e, now)
 				continue
 			}
@@ -211,7 +211,7 @@ func (a *Allocator) resolve(ctx context.Context, c *commit) error {
 	before := make([]Change, len(entries))
 	for i, e := range entries {
 		e.busy = true
-		old := &e.lease
+		old := e.last()
 		if e.rev == 0 {
 			old = &tenure{Lease: Lease{Addr: e.addr, Pool: e.pool.Name}}
 		}
@@ -324,9 +324,11 @@ func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 		e.busy = true
 		e.pool.dequeue(e)
 	}
+	a.rereading = append(a.rereading, older...)
 	a.mu.Unlock()
 	found, err := a.read(ctx, older)
 	a.mu.Lock()
+	a.rereading = slices.DeleteFunc(a.rereading, func(e *entry) bool { return slices.Contains(older, e) })
 	for _, e := range older {
 		e.idle()
 		if err != nil {
@@ -352,10 +354,17 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 			together := make([]entry, end-first) // they stay
 			for i, r := range records[first:end] {
 				e := &together[i]
-				if e.lease, errs[p] = a.decode(r); errs[p] != nil {
-					return
+				l, err := glanceAt(r.Value)
+				if addr, _ := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix)); err != nil || l.Addr != addr || !addr.IsValid() {
+					if l, errs[p] = a.decode(r); errs[p] != nil {
+						return
+					}
+					e.lease = new(tenure)
+					*e.lease = l
+				} else {
+					e.record = r.Value
 				}
-				e.addr, e.key, e.pool, e.state, e.rev = e.lease.Addr, r.Key, &unknownPool, e.lease.State, r.Revision
+				e.addr, e.key, e.pool, e.state, e.rev = l.Addr, r.Key, &unknownPool, l.State, r.Revision
 				entries[first+i] = e
 			}
 		})

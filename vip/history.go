@@ -16,7 +16,7 @@ const historyPrefix = "past/"
 func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
 	slot := (next.history - 1) % uint64(a.cfg.History)
 	if next.State == Leased {
-		was := e.lease
+		was := *e.last()
 		was.Ended, was.Reason = next.Binding.Since, "bound anew"
 		value = encodeTenure(&was)
 	}
@@ -25,7 +25,7 @@ func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
 
 // passes says whether next leaves something behind that is to be remembered.
 func (a *Allocator) passes(e *entry, next *tenure) bool {
-	was := &e.lease
+	was := e.last()
 	if a.cfg.History < 0 || e.rev == 0 || was.State != Leased {
 		return false
 	}

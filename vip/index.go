@@ -28,12 +28,13 @@ type index struct {
 
 // entry is one address that is or was in use.
 type entry struct {
-	addr  netip.Addr
-	key   string // in the store
-	pool  *pool
-	state State
-	lease tenure // the last; zero before the first. Its State is what is stored, state is what holds now
-	rev   uint64 // in the store; 0 before the first lease
+	addr   netip.Addr
+	key    string // in the store
+	pool   *pool
+	state  State
+	lease  *tenure // see last
+	record []byte  // the last tenure as it is stored, as long as nobody has asked for it
+	rev    uint64  // in the store; 0 before the first lease
 
 	busy   bool          // a commit is under way; the entry is not to be touched
 	wait   chan struct{} // closed when busy ends; made by the first who waits
@@ -87,7 +88,7 @@ func (x *index) take(entries []*entry, now time.Time) {
 
 func (x *index) takeOne(e *entry, now time.Time) {
 	p := x.poolOf(e.addr)
-	if p == nil && (e.state == Free || e.cooled(now)) && !e.busy && e.unsure == nil {
+	if p == nil && (e.state == Free || e.last().cooled(now)) && !e.busy && e.unsure == nil {
 		return
 	}
 	if p == nil {
@@ -104,14 +105,31 @@ func (x *index) takeOne(e *entry, now time.Time) {
 // formerName is the name of the pool that e was in.
 func (e *entry) formerName() string {
 	if e.pool == &unknownPool && e.rev != 0 {
-		return e.lease.Pool
+		return e.last().Pool
 	}
 	return e.pool.Name
 }
 
-// cooled says whether nothing but time was needed to make e free, and it has passed.
-func (e *entry) cooled(now time.Time) bool {
-	return (e.state == Cooling || e.state == Quarantined) && !e.lease.CoolUntil.IsZero() && !e.lease.CoolUntil.After(now)
+// cooled says whether nothing but time was needed to make the address free, and it has passed.
+func (l *tenure) cooled(now time.Time) bool {
+	return (l.State == Cooling || l.State == Quarantined) && !l.CoolUntil.IsZero() && !l.CoolUntil.After(now)
+}
+
+// last is the last tenure, zero before the first. Its State is what is stored, e.state is what holds now. Most of what a
+// start finds in the store nobody asks for before it is over: that stays as it is stored, which takes half of the memory.
+func (e *entry) last() *tenure {
+	if e.lease == nil {
+		e.unfold()
+	}
+	return e.lease
+}
+
+func (e *entry) unfold() {
+	e.lease = new(tenure)
+	if e.record != nil {
+		*e.lease, _ = decodeTenure(e.record) // decodeAll has seen that it can be read
+		e.record = nil
+	}
 }
 
 // text is the address as text.
@@ -122,10 +140,10 @@ func (e *entry) freed() time.Time {
 	switch {
 	case e.rev == 0:
 		return time.Time{}
-	case e.lease.CoolUntil.IsZero():
-		return e.lease.Ended
+	case e.last().CoolUntil.IsZero():
+		return e.last().Ended
 	}
-	return e.lease.CoolUntil
+	return e.last().CoolUntil
 }
 
 // poolOf finds the pool that has addr, nil when none does.
@@ -206,10 +224,10 @@ func (x *index) advance(now time.Time) {
 }
 
 // over is when a lease that expires is over, grace included.
-func (x *index) over(e *entry) time.Time { return e.lease.Expires.Add(x.grace) }
+func (x *index) over(e *entry) time.Time { return e.last().Expires.Add(x.grace) }
 
 func (x *index) expired(e *entry, now time.Time) bool {
-	return e.state == Leased && !e.lease.Expires.IsZero() && !x.over(e).After(now)
+	return e.state == Leased && !e.last().Expires.IsZero() && !x.over(e).After(now)
 }
 
 // freeAt is when an address with a deadline will be free if nobody touches it.
@@ -225,12 +243,12 @@ func (x *index) freeAt(e *entry) time.Time {
 func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
 	was, wasOf := e.prior(), e.task
 	if rev == 0 && e.state == Leased {
-		record = encodeTenure(&e.lease) // that it is gone will be told
+		record = encodeTenure(e.last()) // that it is gone will be told
 	}
 	x.unlink(e)
-	other := l != &e.lease // not just looked at again
+	other := l != e.last() // not just looked at again
 	if other {
-		e.lease = *l
+		*e.lease = *l
 	}
 	e.rev = rev
 	x.link(e, now)
@@ -241,7 +259,7 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 }
 
 // relink is set with what e has: its deadline is worked out anew.
-func (x *index) relink(e *entry, now time.Time) { x.set(e, &e.lease, nil, e.rev, now) }
+func (x *index) relink(e *entry, now time.Time) { x.set(e, e.last(), nil, e.rev, now) }
 
 // prior is what tell has to know of what was.
 type prior struct {
@@ -251,7 +269,7 @@ type prior struct {
 	rev   uint64
 }
 
-func (e *entry) prior() prior { return prior{e.lease.ID, e.state, e.lease.Binding.Since, e.rev} }
+func (e *entry) prior() prior { return prior{e.last().ID, e.state, e.last().Binding.Since, e.rev} }
 
 // draining lists the entries that are Draining, by address.
 func (x *index) draining() []*entry {
@@ -270,13 +288,13 @@ func (x *index) unlink(e *entry) {
 		return
 	}
 	if e.state == Leased {
-		e.pool.reserve(e.lease.Owner.Team, -1)
+		e.pool.reserve(e.last().Owner.Team, -1)
 	}
 	if e.task != nil {
 		unchain(e.task.chain(e.state), e)
 		e.task = nil
 	}
-	for _, i := range e.lease.Binding.Instances {
+	for _, i := range e.last().Binding.Instances {
 		if at := x.bound[i.Addr]; at != nil {
 			if delete(at, e); len(at) == 0 {
 				delete(x.bound, i.Addr)
@@ -286,10 +304,22 @@ func (x *index) unlink(e *entry) {
 }
 
 func (x *index) link(e *entry, now time.Time) {
-	e.state, e.deadline = Free, time.Time{}
-	l := &e.lease
+	if e.lease == nil && e.record != nil {
+		if l, err := glanceAt(e.record); err == nil && !l.shorten(e.pool, now) {
+			x.linkAs(e, &l, now)
+			return
+		}
+	}
 	if e.rev != 0 {
-		l.shorten(e.pool, now)
+		e.last().shorten(e.pool, now)
+	}
+	x.linkAs(e, e.last(), now)
+}
+
+// linkAs is link for an entry whose last tenure is l, or looks like it at a glance.
+func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
+	e.state, e.deadline = Free, time.Time{}
+	if e.rev != 0 {
 		e.state = l.State
 	}
 	switch e.state {
@@ -298,7 +328,7 @@ func (x *index) link(e *entry, now time.Time) {
 	case Draining:
 		x.drains[e] = struct{}{}
 	case Cooling, Quarantined:
-		if e.deadline = l.CoolUntil; e.cooled(now) {
+		if e.deadline = l.CoolUntil; l.cooled(now) {
 			e.state, e.deadline = Free, time.Time{}
 		}
 	}
@@ -336,11 +366,14 @@ func (x *index) link(e *entry, now time.Time) {
 
 // shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock that was put back must
 // not hold an address for hours. How long the cool-down of a former pool was is not known.
-func (l *tenure) shorten(p *pool, now time.Time) {
+func (l *tenure) shorten(p *pool, now time.Time) (shortened bool) {
 	switch {
 	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):
 		l.Expires = now.Add(l.TTL)
 	case l.State == Cooling && !p.gone && l.CoolUntil.After(now.Add(p.coolDown())):
 		l.CoolUntil = now.Add(p.coolDown())
+	default:
+		return false
 	}
+	return true
 }

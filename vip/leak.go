@@ -77,7 +77,7 @@ func (a *Allocator) reclaim(ctx context.Context, l Lease) (bool, error) {
 	if err := a.end(ctx, e, a.cfg.Now(), "leaked: its owner is gone"); err != nil {
 		return false, err
 	}
-	return e.lease.ID == l.ID && e.state != Leased, nil
+	return e.last().ID == l.ID && e.state != Leased, nil
 }
 
 // Suspects lists the leases that are candidates for a leak, by address.
@@ -87,7 +87,7 @@ func (a *Allocator) Suspects() []Leak {
 	var all []Leak
 	for _, e := range a.x.entries {
 		if e.state == Leased {
-			if since, ok := a.suspects[e.lease.ID]; ok {
+			if since, ok := a.suspects[e.last().ID]; ok {
 				all = append(all, Leak{Lease: e.shown(), Since: since.Round(0).UTC()})
 			}
 		}

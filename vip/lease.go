@@ -110,7 +110,7 @@ func (e *entry) shown() Lease {
 	if e.rev == 0 { // never used
 		return Lease{Addr: e.addr, Pool: e.pool.Name, State: e.state}
 	}
-	l := e.lease.Lease
+	l := e.last().Lease
 	l.State = e.state
 	if _, ok := e.pool.Details[e.addr]; ok {
 		d := e.pool.Details[e.addr]

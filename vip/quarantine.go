@@ -70,7 +70,7 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 		}
 		c := a.plan()
 		next := &c.add(e).next
-		if *next = e.lease; e.rev == 0 {
+		if *next = *e.last(); e.rev == 0 {
 			*next = tenure{Lease: Lease{Addr: addr, Pool: e.pool.Name}}
 		}
 		if err := edit(e, next, now); errors.Is(err, errUnchanged) {

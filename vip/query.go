@@ -107,7 +107,7 @@ func (a *Allocator) candidates(q Query, yield func(*entry)) {
 }
 
 func (q *Query) matches(e *entry) bool {
-	l := &e.lease
+	l := e.last()
 	if q.States == nil && e.state == Free || q.States != nil && !slices.Contains(q.States, e.state) {
 		return false
 	}

@@ -86,7 +86,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 				continue
 			}
 			s := c.add(e)
-			s.next = e.lease
+			s.next = *e.last()
 			a.ending(e, &s.next, now, "expired")
 			e.busy = true // if it is overdue twice, it is ended once
 		}
@@ -127,7 +127,7 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 		}
 		c, now := a.plan(), a.cfg.Now()
 		s := c.add(e)
-		s.next = e.lease
+		s.next = *e.last()
 		cool(e, &s.next, now)
 		if err := a.commit(ctx, now, c); err != nil && !errors.Is(err, ErrRevision) {
 			errs = append(errs, fmt.Errorf("cool down %s: %w", l.Addr, err))

@@ -120,7 +120,7 @@ func (n *news) since(from uint64) ([]Event, error) {
 		if err != nil {
 			return nil, fmt.Errorf("event %d: %w", rev, err)
 		}
-		e := entry{addr: l.Addr, lease: l, rev: rev, state: h.state, pool: h.pool}
+		e := entry{addr: l.Addr, lease: &l, rev: rev, state: h.state, pool: h.pool}
 		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})
 	}
 	return events, nil
@@ -135,9 +135,9 @@ func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
 		kind = Ended
 	case e.rev == 0:
 		return
-	case e.state == Leased && (was.id != e.lease.ID || was.state != Leased):
+	case e.state == Leased && (was.id != e.last().ID || was.state != Leased):
 		kind = Allocated
-	case e.state == Leased && !was.since.Equal(e.lease.Binding.Since):
+	case e.state == Leased && !was.since.Equal(e.last().Binding.Since):
 		kind = Bound
 	case e.state == Leased && was.rev == e.rev:
 		kind = Expiring
@@ -154,7 +154,7 @@ func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
 		return
 	}
 	if record == nil {
-		record = encodeTenure(&e.lease)
+		record = encodeTenure(e.last())
 	}
 	a.news.add(happened{kind, now, record, e.state, e.pool})
 }
