@@ -91,7 +91,7 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 			continue
 		}
 		if errors.Is(err, ErrExhausted) && len(a.rereading) > 0 {
-			if _, err := a.settle(ctx, a.rereading[0]); err != nil {
+			if _, err := a.settle(ctx, a.rereading[0][0]); err != nil {
 				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
 			}
 			continue

@@ -79,7 +79,7 @@ type Allocator struct {
 	waiters   []*waiter // highest priority first, then longest waiting
 	news      news
 	suspects  map[string]time.Time // lease id → since when its owner seems to be gone
-	rereading []*entry             // which may be free, though nobody gets them until they have been read
+	rereading [][]*entry           // which may be free, though nobody gets them until they have been read
 	spare     *commit              // to be used again, chained
 	atOnce    int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
 

@@ -68,8 +68,8 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 }
 
 // commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free, unless
-// the store is at hand, and the entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
-// error they are left to resolve.
+// the store is at hand, and the entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as
+// they were. After any other error they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error {
 	for i := range c.steps {
 		s := &c.steps[i]
@@ -324,11 +324,11 @@ func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 		e.busy = true
 		e.pool.dequeue(e)
 	}
-	a.rereading = append(a.rereading, older...)
+	a.rereading = append(a.rereading, older)
 	a.mu.Unlock()
 	found, err := a.read(ctx, older)
 	a.mu.Lock()
-	a.rereading = slices.DeleteFunc(a.rereading, func(e *entry) bool { return slices.Contains(older, e) })
+	a.rereading = slices.DeleteFunc(a.rereading, func(some []*entry) bool { return some[0] == older[0] })
 	for _, e := range older {
 		e.idle()
 		if err != nil {
