@@ -416,6 +416,7 @@ func (s *sim) step(outermost bool) {
 		}
 		s.maybeAt(addr)
 		_, err := a.Quarantine(ctx, addr, "bad", time.Duration(s.rnd.IntN(2))*time.Minute)
+		s.maybeAt(addr) // one that began meanwhile, too
 		s.expect(err, ErrQuarantineFull, ErrTaken)
 	case n < 82:
 		_, err := a.Restore(ctx, s.addr(), "good")
