@@ -90,7 +90,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	if !a.atHand {
 		a.mu.Unlock()
 	}
-	rev, err := a.send(ctx, c.changes)
+	rev, once, err := a.send(ctx, c.changes)
 	var found []Record
 	if errors.Is(err, ErrRevision) {
 		var getErr error
@@ -123,20 +123,22 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 		}
 		return err
 	}
-	a.done(c)
+	if once {
+		a.done(c)
+	}
 	return err
 }
 
 // send commits changes until the store says what has become of them: sent twice, they are made once. ErrRevision after a
-// resend may mean that they were made; what is read then tells.
-func (a *Allocator) send(ctx context.Context, changes []Change) (uint64, error) {
+// resend may mean that they were made; what is read then tells. If they were not sent once only, the store may still have them.
+func (a *Allocator) send(ctx context.Context, changes []Change) (rev uint64, once bool, err error) {
 	for resends := 0; ; resends++ {
 		rev, err := a.store.Commit(ctx, changes...)
 		if err == nil || errors.Is(err, ErrRevision) || errors.Is(err, ErrTooLarge) {
-			return rev, err
+			return rev, resends == 0, err
 		}
 		if resends == maxResends || ctx.Err() != nil {
-			return 0, fmt.Errorf("%w: %w", ErrUncertain, err)
+			return 0, false, fmt.Errorf("%w: %w", ErrUncertain, err)
 		}
 	}
 }
