@@ -16,7 +16,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "replay this seed only")
-	simSeeds = flag.Int("sim.seeds", 200, "how many seeds to try")
+	simSeeds = flag.Int("sim.seeds", 500, "how many seeds to try")
 )
 
 // The simulation runs allocators over a store that fails, loses answers and makes commits late, with a clock that jumps,
