@@ -75,43 +75,42 @@ const atOnce = 256
 
 // compare adds what has to be done for the files that are wanted. All problems are reported at once.
 func (p *plan) compare(t *tree, wanted []want) error {
-	kinds := make([]opKind, len(wanted))
-	compare := func(t *tree, from, to int) (problems []error) {
-		for i := from; i < to; i++ {
-			var err error
-			if kinds[i], err = wanted[i].compare(t); err != nil {
-				problems = append(problems, targetError("/"+wanted[i].Path, err))
-			}
-		}
-		return problems
-	}
 	half := len(wanted)
-	var problems []error
+	var ops []op
+	var err error
 	var other sync.WaitGroup
 	if half >= atOnce && runtime.GOMAXPROCS(0) > 1 {
 		half /= 2
 		other.Go(func() {
 			own := &tree{root: t.root} // a tree is for one goroutine
 			defer own.forget()
-			problems = compare(own, half, len(wanted))
+			ops, err = compare(own, wanted[half:])
 		})
 	}
-	first := compare(t, 0, half)
+	first, firstErr := compare(t, wanted[:half])
 	other.Wait()
-	if err := errors.Join(append(first, problems...)...); err != nil {
-		return err
-	}
-	for i, kind := range kinds {
-		if kind == "" {
-			p.kept++
-			continue
+	p.ops = append(first, ops...)
+	p.kept = len(wanted) - len(p.ops)
+	return errors.Join(firstErr, err)
+}
+
+func compare(t *tree, wanted []want) (ops []op, err error) {
+	var problems []error
+	for i := range wanted {
+		w := &wanted[i]
+		kind, err := w.compare(t)
+		switch {
+		case err != nil:
+			problems = append(problems, targetError("/"+w.Path, err))
+		case kind == "":
+		default:
+			if ops == nil {
+				ops = make([]op, 0, len(wanted)-i) // mostly it is all of them, or none
+			}
+			ops = append(ops, op{Kind: kind, Path: w.Path, want: w})
 		}
-		if p.ops == nil {
-			p.ops = make([]op, 0, len(wanted)-i) // mostly it is all of them, or none
-		}
-		p.ops = append(p.ops, op{Kind: kind, Path: wanted[i].Path, want: &wanted[i]})
 	}
-	return nil
+	return ops, errors.Join(problems...)
 }
 
 // staleFiles are the targets that stand there because of another environment: those of the record, and, for the case

@@ -240,8 +240,9 @@ func compact(data string) []byte {
 	return out
 }
 
-// headSize is how much of manifest.json is read at first. The head is within it unless an image has hundreds of links.
-const headSize = 64 << 10
+// headSize is how much of manifest.json is read to find the head. It is within that unless an image has hundreds of links.
+// Mostly headStart is enough to see it, or that there is none.
+const headSize, headStart = 64 << 10, 4 << 10
 
 // loadForStart is [Load], but reads no further than the head where that is enough.
 func loadForStart(fsys fs.FS) (*Manifest, error) {
@@ -261,34 +262,45 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
 	}
 	var text strings.Builder
-	text.Grow(int(min(info.Size(), headSize)))
-	n, err := readSome(&text, f, headSize)
+	readTo := func(limit int) (more bool, err error) {
+		text.Grow(max(int(min(info.Size(), int64(limit)))-text.Len(), 0))
+		_, err = readSome(&text, f, int64(limit-text.Len()))
+		return text.Len() == limit, err
+	}
+	more, err := readTo(headStart)
 	if err != nil {
 		return nil, err
 	}
-	if m := parseHead(text.String()); m != nil {
+	m, decided := parseHead(text.String())
+	if more && !decided {
+		if more, err = readTo(headSize); err != nil {
+			return nil, err
+		}
+		m, _ = parseHead(text.String())
+	}
+	if m != nil {
 		return m, nil
 	}
-	if n == headSize {
-		text.Grow(int(max(info.Size()-n, 0)))
-		if _, err := readSome(&text, f, maxManifest-n); err != nil {
+	if more {
+		if _, err := readTo(maxManifest); err != nil {
 			return nil, err
 		}
 	}
 	return parseManifest(text.String())
 }
 
-// parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it; [ParseManifest] tells why.
-func parseHead(text string) *Manifest {
+// parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it; [ParseManifest] tells why. It is
+// decided when the place of the head has been passed.
+func parseHead(text string) (m *Manifest, decided bool) {
 	r := &manifestReader{jsonReader: jsonReader{data: text}, headOnly: true}
 	r.manifest()
-	m := &r.m
-	if !errors.Is(r.err, errHead) || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
-		return nil
+	m, decided = &r.m, errors.Is(r.err, errHead)
+	if !decided || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
+		return nil, decided
 	}
 	m.digest = r.digest
 	for name, digest := range m.head.Environments {
 		m.Environments[name] = &Environment{Name: name, digest: digest}
 	}
-	return m
+	return m, true
 }

@@ -258,5 +258,7 @@ func readInto(to growing, fsys fs.FS, name string, limit int64) error {
 // readSome reads until the end or as much as limit says.
 func readSome(to io.Writer, from io.Reader, limit int64) (int64, error) {
 	type plain struct{ io.Writer } // without the shortcuts that would pass the buffer by
-	return io.CopyBuffer(plain{to}, io.LimitReader(from, limit), make([]byte, 16<<10))
+	h := takeHasher()
+	defer hashers.Put(h)
+	return io.CopyBuffer(plain{to}, io.LimitReader(from, limit), h.buffer[:16<<10])
 }
