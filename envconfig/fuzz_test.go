@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -215,6 +216,7 @@ func FuzzJSON(f *testing.F) {
 	f.Add([]byte(`{"version":1,"environment":"te\u0073t","uid":-5,"files":[{"path":"a","mode":420,"x":[{},[],null,1e3]}],"dirs":["b"]}`))
 	f.Add([]byte(`{"version":1,"files":[],"dirs":["\\"]} `))
 	f.Add([]byte(`{"version":1,"dirs":["\`))
+	f.Add([]byte(`{"version":"a\"\\\n\u007fü/~"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := &jsonReader{data: string(data)}
 		got := map[string]any{}
@@ -252,6 +254,9 @@ func FuzzJSON(f *testing.F) {
 		var again string
 		if err := json.Unmarshal(appendText(nil, text), &again); err != nil || again != text {
 			t.Fatalf("%q is written as %s", text, appendText(nil, text))
+		}
+		if quoted := string(appendQuote(nil, text)); quoted != strconv.Quote(text) {
+			t.Fatalf("%q is quoted as %s", text, quoted)
 		}
 	})
 }

@@ -102,7 +102,7 @@ func (e *Environment) Digest() string {
 	d := newDigest()
 	for i := range e.Files {
 		f := &e.Files[i]
-		b := append(strconv.AppendQuote(d.line(), f.Path), ' ')
+		b := append(appendQuote(d.line(), f.Path), ' ')
 		b = append(append(b, f.SHA256...), ' ')
 		b = append(strconv.AppendUint(b, uint64(f.Mode), 8), ' ')
 		d.add(append(append(b, f.Action...), '\n'))
@@ -121,7 +121,7 @@ func (m *Manifest) Digest() string {
 		env := m.Environments[name]
 		d.add(append(append(append(append(d.line(), name...), ' '), env.Digest()...), '\n'))
 		for i := range env.Files {
-			d.add(append(strconv.AppendQuote(d.line(), env.Files[i].Source), '\n'))
+			d.add(append(appendQuote(d.line(), env.Files[i].Source), '\n'))
 		}
 	}
 	d.add(append(d.line(), '['))
@@ -130,7 +130,7 @@ func (m *Manifest) Digest() string {
 		if i > 0 {
 			b = append(b, ' ')
 		}
-		d.add(strconv.AppendQuote(b, p))
+		d.add(appendQuote(b, p))
 	}
 	spec := m.spec
 	if spec == nil {
@@ -154,6 +154,16 @@ func (d *digest) line() []byte { return d.buffer[:0] }
 func (d *digest) add(line []byte) {
 	d.buffer = line
 	_, _ = d.Write(line) // never fails
+}
+
+// appendQuote is [strconv.AppendQuote], for which there is mostly nothing to do.
+func appendQuote(b []byte, s string) []byte {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return strconv.AppendQuote(b, s)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 func (d *digest) text() string {

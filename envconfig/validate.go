@@ -103,7 +103,7 @@ func (e *Environment) validate() error {
 
 func (f *File) problem() string {
 	switch {
-	case len(f.SHA256) != 2*sha256.Size || strings.Trim(f.SHA256, "0123456789abcdef") != "":
+	case !isSum(f.SHA256):
 		return "has no proper sha256"
 	case f.Size < 0:
 		return "has a negative size"
@@ -113,4 +113,13 @@ func (f *File) problem() string {
 		return "has a source outside of envs/"
 	}
 	return f.Action.problem()
+}
+
+func isSum(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(s) == 2*sha256.Size
 }
