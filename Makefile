@@ -55,7 +55,7 @@ bench-conf: go
 	cd nginxsync/bench && go test -bench . -run Table -v ./...
 
 bench-envconfig: go
-	@scripts/packages 'make bench-envconfig' tini=tini dumb-init=dumb-init catatonit=catatonit
+	@scripts/packages 'make bench-envconfig' tini=tini dumb-init=dumb-init catatonit=catatonit s6-svscan=s6
 	go run ./envconfig/bench
 
 check: go
