@@ -90,8 +90,8 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		if again && err == nil {
 			continue
 		}
-		if errors.Is(err, ErrExhausted) && len(a.rereading) > 0 {
-			if _, err := a.settle(ctx, a.rereading[0][0]); err != nil {
+		if e := a.reread(err); e != nil && !req.Wait { // who waits is woken when it is free
+			if _, err := a.settle(ctx, e); err != nil {
 				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
 			}
 			continue

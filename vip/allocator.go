@@ -72,8 +72,7 @@ type Allocator struct {
 	store Store
 	cfg   Config
 
-	mu        fairMutex // not held while the store is called, unless it is at hand: an entry with a call under way is busy
-	atHand    bool      // the store is in memory: to let others go first would cost more than its answer takes
+	mu        fairMutex // not held while the store is called: an entry with a call under way is busy
 	x         *index
 	doubts    []*commit // whose outcome is not known
 	waiters   []*waiter // highest priority first, then longest waiting
@@ -106,7 +105,6 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
 	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN}
-	_, a.atHand = store.(*MemStore)
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}

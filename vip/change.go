@@ -11,8 +11,8 @@ import (
 // Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never beyond Pool.MaxLease
 // from its acquisition. A lease that is over or of another generation is ErrFenced.
 func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl time.Duration) (Lease, error) {
-	if ttl < 0 && ttl != Forever {
-		return Lease{}, fmt.Errorf("renew lease %s: %w: ttl %s: want more than 0, or Forever", id, ErrInvalid, ttl)
+	if ttl < 0 && ttl != Forever || ttl > longestTTL {
+		return Lease{}, fmt.Errorf("renew lease %s: %w: ttl %s: want more than 0 and at most 100 years, or Forever", id, ErrInvalid, ttl)
 	}
 	return a.change(ctx, "renew", id, generation, func(e *entry, next *tenure, now time.Time) error {
 		if ttl != 0 {

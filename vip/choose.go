@@ -2,6 +2,7 @@ package vip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -186,6 +187,22 @@ func (p *pool) reserve(team string, n int) {
 	if p.teams[team] += n; p.teams[team] == 0 {
 		delete(p.teams, team)
 	}
+}
+
+// reread is a free address of the pools that err says are exhausted, which is being read again; nil when there is none.
+func (a *Allocator) reread(err error) *entry {
+	var full *ExhaustedError
+	if !errors.As(err, &full) {
+		return nil
+	}
+	for _, some := range a.rereading {
+		for _, e := range some {
+			if e.state == Free && slices.Contains(full.Pools, e.pool.Name) {
+				return e
+			}
+		}
+	}
+	return nil
 }
 
 func (a *Allocator) exhausted(pools []*pool) *ExhaustedError {

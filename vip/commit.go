@@ -67,9 +67,9 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
 }
 
-// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free, unless
-// the store is at hand, and the entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as
-// they were. After any other error they are left to resolve.
+// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the
+// entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
+// error they are left to resolve.
 func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error {
 	for i := range c.steps {
 		s := &c.steps[i]
@@ -87,9 +87,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 			c.changes = append(c.changes, *s.also)
 		}
 	}
-	if !a.atHand {
-		a.mu.Unlock()
-	}
+	a.mu.Unlock()
 	rev, once, err := a.send(ctx, c.changes)
 	var found []Record
 	if errors.Is(err, ErrRevision) {
@@ -98,9 +96,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 			err = getErr
 		}
 	}
-	if !a.atHand {
-		a.mu.Lock()
-	}
+	a.mu.Lock()
 	for i := range c.steps {
 		c.steps[i].e.idle()
 	}
@@ -388,8 +384,13 @@ func (a *Allocator) decode(r Record) (tenure, error) {
 	}
 	if err != nil {
 		a.cfg.Logger.Warn("address set aside", "addr", addr, "record", r.Key, "err", err)
-		// a generation is never above the revision: no lease id of the past is given again
-		return tenure{Lease: Lease{Addr: addr, Generation: r.Revision, State: Quarantined, Reason: err.Error()}}, nil
+		return damaged(addr, r.Revision, err), nil
 	}
 	return l, nil
+}
+
+// damaged is the tenure of an address whose record cannot be read. A generation is never above the revision, so no lease id
+// of the past is given again.
+func damaged(addr netip.Addr, rev uint64, err error) tenure {
+	return tenure{Lease: Lease{Addr: addr, Generation: rev, State: Quarantined, Reason: err.Error()}}
 }

@@ -34,7 +34,7 @@ type entry struct {
 	state  State
 	lease  *tenure // see last
 	record []byte  // the last tenure as it is stored, as long as nobody has asked for it
-	rev    uint64  // in the store; 0 before the first lease
+	rev    uint64  // in the store; 0 when it has no record
 
 	busy   bool          // a commit is under way; the entry is not to be touched
 	wait   chan struct{} // closed when busy ends; made by the first who waits
@@ -116,7 +116,8 @@ func (l *tenure) cooled(now time.Time) bool {
 }
 
 // last is the last tenure, zero before the first. Its State is what is stored, e.state is what holds now. Most of what a
-// start finds in the store nobody asks for before it is over: that stays as it is stored, which takes half of the memory.
+// start finds in the store nobody asks for before it is over, unless all are listed: that stays as it is stored, which takes half
+// of the memory.
 func (e *entry) last() *tenure {
 	if e.lease == nil {
 		e.unfold()
@@ -127,7 +128,10 @@ func (e *entry) last() *tenure {
 func (e *entry) unfold() {
 	e.lease = new(tenure)
 	if e.record != nil {
-		*e.lease, _ = decodeTenure(e.record) // decodeAll has seen that it can be read
+		var err error
+		if *e.lease, err = decodeTenure(e.record); err != nil { // decodeAll could read it: the store does not keep to its contract
+			*e.lease = damaged(e.addr, e.rev, err)
+		}
 		e.record = nil
 	}
 }
@@ -253,6 +257,9 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 	e.rev = rev
 	x.link(e, now)
 	x.drop(wasOf)
+	if !e.lease.Expires.Equal(l.Expires) || !e.lease.CoolUntil.Equal(l.CoolUntil) {
+		record = nil // it has been shortened
+	}
 	if other {
 		x.tell(e, was, record, now)
 	}

@@ -85,6 +85,9 @@ func (a *Allocator) Suspects() []Leak {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var all []Leak
+	if len(a.suspects) == 0 {
+		return nil
+	}
 	for _, e := range a.x.entries {
 		if e.state == Leased {
 			if since, ok := a.suspects[e.last().ID]; ok {

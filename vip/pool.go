@@ -204,7 +204,7 @@ func layOut(p Pool) (layout, error) {
 
 func (l layout) contains(addr netip.Addr) bool {
 	i := sort.Search(len(l.ranges), func(i int) bool { return addr.Less(l.ranges[i].First) }) - 1
-	return i >= 0 && !l.ranges[i].Last.Less(addr)
+	return addr.Zone() == "" && i >= 0 && !l.ranges[i].Last.Less(addr)
 }
 
 // at is the address with index i in the order of addresses.

@@ -15,6 +15,9 @@ var ErrQuarantineFull = errors.New("quarantine is full")
 // Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until Restore is called. A lease
 // that lives on it ends. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
 func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string, rest time.Duration) (Lease, error) {
+	if rest > longestTTL {
+		return Lease{}, fmt.Errorf("quarantine %s: %w: rest %s: want at most 100 years, or 0 for no end", addr, ErrInvalid, rest)
+	}
 	return a.force(ctx, "quarantine", addr, func(e *entry, next *tenure, now time.Time) error {
 		if limit := e.pool.maxQuarantined(); e.state != Quarantined && e.pool.counts[Quarantined] >= limit {
 			return fmt.Errorf("pool %q: %w: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined",

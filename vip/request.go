@@ -7,7 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-const longestTask = 1024 // bytes: the name is part of a key in the store
+const (
+	longestTask = 1024                       // bytes: the name is part of a key in the store
+	longestTTL  = 100 * 365 * 24 * time.Hour // times are stored as nanoseconds since 1970, up to the year 2262
+)
 
 // Request asks for an address.
 type Request struct {
@@ -21,7 +24,7 @@ type Request struct {
 	// RequestID tells two requests of one owner apart: a late duplicate of a request whose lease has ended is refused
 	// with ErrFenced instead of taking a second address. The default is none.
 	RequestID string
-	// TTL after which the lease ends unless it is renewed; Forever for no end. The default is Config.DefaultTTL.
+	// TTL after which the lease ends unless it is renewed, at most 100 years; Forever for no end. The default is Config.DefaultTTL.
 	TTL time.Duration
 	// Addr asks for one address by name. The default is the address that the owner had last, if it is free, else the one
 	// that has been free for longest.
@@ -39,8 +42,8 @@ func (r *Request) validate() error {
 		return fmt.Errorf("%w: the owner has no task", ErrInvalid)
 	case !utf8.ValidString(r.Owner.Task) || len(r.Owner.Task) > longestTask:
 		return fmt.Errorf("task %.64q: %w: want UTF-8 text of at most %d bytes", r.Owner.Task, ErrInvalid, longestTask)
-	case r.TTL < 0 && r.TTL != Forever:
-		return fmt.Errorf("task %q: %w: ttl %s: want more than 0, or Forever", r.Owner.Task, ErrInvalid, r.TTL)
+	case r.TTL < 0 && r.TTL != Forever || r.TTL > longestTTL:
+		return fmt.Errorf("task %q: %w: ttl %s: want more than 0 and at most 100 years, or Forever", r.Owner.Task, ErrInvalid, r.TTL)
 	}
 	for cluster, version := range r.Owner.Overrides {
 		if cluster == "" || version == "" {

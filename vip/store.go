@@ -20,7 +20,8 @@ type Store interface {
 	// made, or may still be made later, unless ctx was done before the call. A key that is set to the value that it has is
 	// changed, too: whoever expects its earlier revision gets ErrRevision.
 	//
-	// A key occurs in one change only. The store may keep the Value slices; the caller leaves them alone.
+	// A key occurs in one change only. The store may keep the Value slices; neither it nor the caller changes them. The slice of
+	// changes is the caller's again after nil, ErrRevision and ErrTooLarge.
 	Commit(ctx context.Context, changes ...Change) (revision uint64, err error)
 }
 
@@ -33,7 +34,7 @@ var ErrTooLarge = errors.New("commit is too large")
 // AnyRevision as Change.Revision makes the change whatever revision the key has.
 const AnyRevision uint64 = math.MaxUint64
 
-// Record is one key with its value. The caller does not change Value.
+// Record is one key with its value. Neither the caller nor the store changes Value.
 type Record struct {
 	Key      string
 	Value    []byte

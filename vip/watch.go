@@ -85,7 +85,7 @@ type news struct {
 	more   chan struct{} // closed at the next event; made by the first who waits
 }
 
-// happened is an event before somebody wants to see it: it costs nothing but its place.
+// happened is an event before somebody wants to see it.
 type happened struct {
 	kind   EventKind
 	at     time.Time
@@ -118,7 +118,7 @@ func (n *news) since(from uint64) ([]Event, error) {
 		h := n.ring[(n.oldest+len(n.ring)-1-back)%len(n.ring)]
 		l, err := decodeTenure(h.record)
 		if err != nil {
-			return nil, fmt.Errorf("event %d: %w", rev, err)
+			return nil, fmt.Errorf("event %d: %w: %w", rev, ErrCompacted, err)
 		}
 		e := entry{addr: l.Addr, lease: &l, rev: rev, state: h.state, pool: h.pool}
 		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})

@@ -19,6 +19,7 @@ func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 		"absent keys":             absent,
 		"list by prefix":          list,
 		"values survive as set":   values,
+		"values stay as read":     valuesStay,
 		"compare and set":         compareAndSet,
 		"all or nothing":          allOrNothing,
 		"revisions only grow":     revisions,
@@ -81,6 +82,27 @@ func values(t *testing.T, s vip.Store) {
 	}
 	if len(found[1].Value) != 0 || found[1].Revision != rev {
 		t.Errorf("an empty value is a value: got %+v, want revision %d", found[1], rev)
+	}
+}
+
+// What was read, and what was given to be kept, stays as it is whatever becomes of the keys.
+func valuesStay(t *testing.T, s vip.Store) {
+	given := []byte("given")
+	first := commit(t, s, vip.Change{Key: "addr/a", Value: given}, set("addr/b", "before", 0))
+	listed, err := s.List(t.Context(), "addr/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := get(t, s, "addr/a", "addr/b")
+	commit(t, s, set("addr/a", "AFTER", first), vip.Change{Key: "addr/b", Revision: first}, set("addr/c", "others", 0))
+	if _, err := s.List(t.Context(), "addr/"); err != nil {
+		t.Fatal(err)
+	}
+	get(t, s, "addr/a", "addr/b", "addr/c")
+	for _, read := range [][]vip.Record{listed, got} {
+		if len(read) != 2 || string(read[0].Value) != "given" || string(read[1].Value) != "before" || string(given) != "given" {
+			t.Errorf("the store has changed what it was given or has returned: %+v", read)
+		}
 	}
 }
 
