@@ -51,7 +51,7 @@ func run(only string, rounds, files, drains int) error {
 	}
 	fmt.Printf("%s, %d processors, load %s\n\n", runtime.Version(), runtime.NumCPU(), load())
 	peers := []peer{
-		{"tini", []string{"tini", "--"}}, {"tini-static", []string{"tini-static", "--"}}, {"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
+		{"tini", []string{"tini", "-s", "--"}}, {"tini-static", []string{"tini-static", "-s", "--"}}, {"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
 		{"dockerize", []string{dockerize}},
 	}
 	var found []peer
