@@ -191,6 +191,9 @@ func (p *pool) reserve(team string, n int) {
 
 // reread is a free address of the pools that err says are exhausted, which is being read again; nil when there is none.
 func (a *Allocator) reread(err error) *entry {
+	if err == nil || len(a.rereading) == 0 {
+		return nil
+	}
 	var full *ExhaustedError
 	if !errors.As(err, &full) {
 		return nil
