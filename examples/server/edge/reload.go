@@ -29,12 +29,17 @@ func (e *Edge) Start(ctx context.Context) error {
 	if _, err := log.Seek(0, io.SeekEnd); err != nil {
 		return fmt.Errorf("edge: reload: %w", err)
 	}
-	before := workers(e.config.Dir)
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it has not changed its workers after a minute: look at its error log"))
+	defer cancel()
+	for len(workers(e.config.Dir)) == 0 { // it is only just starting
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+	before := processes(e.config.Dir) // a worker that was made a moment ago still has its master's title
 	if out, err := e.nginx(ctx, "-c", e.mainFile(), "-s", "reload").CombinedOutput(); err != nil {
 		return fmt.Errorf("edge: reload: %w: %s", err, bytes.TrimSpace(out))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it has not changed its workers after a minute: look at its error log"))
-	defer cancel()
 	var said []byte
 	for !renewed(before, workers(e.config.Dir)) {
 		more, err := io.ReadAll(log)
@@ -48,13 +53,20 @@ func (e *Edge) Start(ctx context.Context) error {
 				return fmt.Errorf("edge: reload: Nginx refuses the new configuration and goes on with the old one: %s", bytes.TrimSpace(said))
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("edge: reload: %w", context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
+		if err := pause(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("edge: reload: %w", context.Cause(ctx))
+	case <-time.After(10 * time.Millisecond):
+		return nil
+	}
 }
 
 // renewed reports whether there are workers now, and none from before.
