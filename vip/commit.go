@@ -45,10 +45,7 @@ func (a *Allocator) done(c *commit) { a.spare, c.spare = c, a.spare }
 
 // add plans a step for e. What it returns is to be filled in before the next add.
 func (c *commit) add(e *entry) *step {
-	if len(c.steps) == cap(c.steps) {
-		c.steps = slices.Grow(c.steps, 1)
-	}
-	c.steps = c.steps[:len(c.steps)+1]
+	c.steps = slices.Grow(c.steps, 1)[:len(c.steps)+1]
 	s := &c.steps[len(c.steps)-1]
 	s.e, s.also = e, nil
 	return s
