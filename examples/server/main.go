@@ -64,7 +64,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.IntVar(&o.nginxPort, "nginx-port", 8880, "`port` of the private Nginx, in place of production's port 80")
 	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images (default: beside this program)")
 	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next task gets it (default 130s)")
-	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was last asked for (default 24h)")
+	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when last asked for (default 24h)")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
 	f.BoolVar(&o.stop, "stop", false, "end what a killed server has left running on -data, and exit")
 	if err := f.Parse(args); err != nil {

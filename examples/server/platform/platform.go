@@ -44,7 +44,7 @@ type Config struct {
 	CoolDown time.Duration
 	// Envconfig is the path of the envconfig binary that goes into images.
 	Envconfig string
-	// TaskTTL is how long a task lives after it was last asked for. The default is 24 h.
+	// TaskTTL is how long a task lives after it was served when last asked for. The default is 24 h.
 	TaskTTL time.Duration
 	// Instances is how many instances a deployment has, by environment. The default is one.
 	Instances map[string]int
@@ -94,6 +94,7 @@ func Open(ctx context.Context, config Config) (p *Platform, err error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	config.Patience = cmp.Or(config.Patience, 15*time.Second)
+	config.TaskTTL = cmp.Or(config.TaskTTL, 24*time.Hour)
 	p = &Platform{Catalog: builder.Default(), config: config, pipeline: promote.DefaultPipeline(), ready: make(chan struct{})}
 	for _, sub := range []string{"sources", "builds"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, sub), 0o755); err != nil {
@@ -146,7 +147,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	pool.CoolDown = p.config.CoolDown
-	p.leases, err = vip.New(ctx, store, []vip.Pool{pool}, vip.Config{DefaultTTL: p.config.TaskTTL, Logger: p.config.Logger})
+	p.leases, err = vip.New(ctx, store, []vip.Pool{pool}, vip.Config{Logger: p.config.Logger})
 	if err != nil {
 		return err
 	}

@@ -324,12 +324,14 @@ func TestATaskThatWasFinishedStartsAgain(t *testing.T) {
 
 func TestATaskEndsWithItsLease(t *testing.T) {
 	t.Parallel()
-	s := servertest.Start(t, servertest.Config{TaskTTL: 5 * time.Second})
+	s := servertest.Start(t, servertest.Config{TaskTTL: time.Millisecond}) // less than a start takes
 	s.MustBuild(t, "hello_web", "v1")
 	s.MustPromote(t, "hello_web", "v1", "test", "sandbox", "production", "stable")
 	s.MustBuild(t, "hello_web", "v2")
 	task, err := s.Platform.StartTask(t.Context(), taskRequest("forgotten", "v2"))
 	require.NoError(t, err)
+	require.Equal(t, vip.Leased, task.State)
+	require.NotEmpty(t, task.Instances, "it was served")
 
 	eventually(t, serves(s, task.VIP, "v1"), "the VIP answers the baseline")
 	eventually(t, func() bool { return len(instancesOf(s, "forgotten")) == 0 }, "its instances end")

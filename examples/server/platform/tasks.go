@@ -15,6 +15,9 @@ import (
 
 const testEnvironment = "test"
 
+// startTTL is the least that the lease of a task lasts while it is being started, however short TaskTTL is.
+const startTTL = time.Hour
+
 // TaskRequest asks for a test task: one version of a cluster behind a VIP of its own.
 type TaskRequest struct {
 	Task    string `json:"task"`
@@ -43,8 +46,8 @@ type TaskCluster struct {
 }
 
 // StartTask deploys the version to test for this task and gives it a VIP. It returns when every worker of Nginx answers
-// on the VIP with the version. The same request again returns the same VIP and lets it live anew. A caller who goes away
-// before a new task is served has cancelled: the VIP is given back.
+// on the VIP with the version; TaskTTL counts from then on. The same request again returns the same VIP and lets it live
+// anew. A caller who goes away before a new task is served has cancelled: the VIP is given back.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
 	if err := errors.Join(checkName("task", request.Task), checkName("cluster", request.Cluster)); err != nil {
 		return Task{}, err
@@ -82,10 +85,17 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	if err != nil {
 		return Task{}, err
 	}
-	return p.Task(ctx, request.Task)
+	if lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, p.config.TaskTTL); err != nil {
+		return Task{}, err
+	}
+	current, err := p.promoter.Current(ctx)
+	if err != nil {
+		return Task{}, err
+	}
+	return p.taskOf(lease, current), nil
 }
 
-// lease returns the lease of the task, a new one if it has none; served tells whether the version is deployed for it.
+// lease returns the lease of the task for its start, a new one if it has none; served tells whether the version is deployed for it.
 func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip.Lease, served bool, err error) {
 	live := p.leases.Locate(vip.Query{Task: deploy.Task})
 	for _, l := range live {
@@ -94,11 +104,12 @@ func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip
 				deploy.Task, strings.Join(clustersOf(l), ", "), l.Addr, deploy.Cluster, vip.ErrConflict)
 		}
 	}
+	ttl := max(p.config.TaskTTL, startTTL)
 	lease, err = p.leases.Allocate(ctx, vip.Request{
-		Owner: vip.Owner{Task: deploy.Task, Overrides: map[string]string{deploy.Cluster: deploy.Version}},
+		Owner: vip.Owner{Task: deploy.Task, Overrides: map[string]string{deploy.Cluster: deploy.Version}}, TTL: ttl,
 	})
 	if err == nil && len(live) > 0 {
-		lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, 0)
+		lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, ttl)
 	}
 	if err != nil {
 		return lease, false, err
