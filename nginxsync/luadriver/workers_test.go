@@ -3,10 +3,10 @@ package luadriver_test
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,22 +15,24 @@ import (
 )
 
 // stopInReload begins a reload and stops the master when it has started new workers and has not told the old ones to end yet, for
-// which it takes 100 ms. It returns the ids of the old ones and a function that lets the master go on.
+// which it takes 100 ms. It runs in slices, and is looked at while it stands: a look may take longer than the 100 ms. It returns
+// the ids of the old workers and a function that lets the master go on.
 func (b *bed) stopInReload(t *testing.T) (old []int, resume func()) {
 	t.Helper()
+	master := b.Pid()
+	resume = func() { _ = syscall.Kill(master, syscall.SIGCONT) }
 	for range 20 {
 		old = b.Workers()
-		require.NoError(t, syscall.Kill(b.Pid(), syscall.SIGHUP))
-		for fresh := 0; t.Context().Err() == nil && fresh < len(old); runtime.Gosched() { // a pause may be longer than the 100 ms
-			fresh = 0
-			for _, pid := range b.Workers() {
-				if !slices.Contains(old, pid) {
-					fresh++
-				}
+		require.NoError(t, syscall.Kill(master, syscall.SIGHUP))
+		for {
+			require.NoError(t, syscall.Kill(master, syscall.SIGSTOP))
+			fresh := slices.DeleteFunc(b.Workers(), func(pid int) bool { return slices.Contains(old, pid) })
+			if len(fresh) >= len(old) || t.Context().Err() != nil {
+				break
 			}
+			resume()
+			time.Sleep(time.Millisecond)
 		}
-		require.NoError(t, syscall.Kill(b.Pid(), syscall.SIGSTOP))
-		resume = func() { _ = syscall.Kill(b.Pid(), syscall.SIGCONT) }
 		var pids []int
 		nginxtest.Poll(t, "all workers report", func() (err error) {
 			pids, err = b.reported(t, nginxsync.Generation{})
