@@ -287,6 +287,45 @@ func TestQuarantine(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A quarantine is no way around the cool-down, nor around the proof that nothing uses the address any more.
+func TestQuarantineDoesNotCutARestShort(t *testing.T) {
+	t.Parallel()
+	drained := false
+	for _, cfg := range []vip.Config{{}, {DrainLimit: time.Minute, Drained: func(context.Context, vip.Lease) (bool, error) { return drained, nil }}} {
+		c := newClock()
+		a := allocator(t, vip.NewMemStore(), c, cfg, pool(t, "p", "10.0.0.1"))
+		quarantine := func(rest time.Duration) time.Duration {
+			l, err := a.Quarantine(t.Context(), addr("10.0.0.1"), "flaps", rest)
+			require.NoError(t, err)
+			return l.CoolUntil.Sub(c.Now())
+		}
+		require.Equal(t, time.Second, quarantine(time.Second), "it was never used")
+		c.Add(time.Second)
+		l := allocate(t, a, vip.Request{Owner: owner("T1")})
+		require.Equal(t, vip.DefaultCoolDown+cfg.DrainLimit, quarantine(time.Second))
+		require.Equal(t, vip.DefaultCoolDown+cfg.DrainLimit, quarantine(time.Second), "asked again")
+		require.Equal(t, time.Hour, quarantine(time.Hour))
+
+		from := a.Revision()
+		restored, err := a.Restore(t.Context(), l.Addr, "a mistake")
+		require.NoError(t, err)
+		events, err := a.Watch(t.Context(), from)
+		require.NoError(t, err)
+		require.Equal(t, vip.Restored, events[0].Kind)
+		if cfg.Drained != nil {
+			require.Equal(t, vip.Draining, restored.State)
+			drained = true
+			require.NoError(t, a.Sweep(t.Context()))
+			restored, err = a.Get(t.Context(), l.ID)
+			require.NoError(t, err)
+		}
+		require.Equal(t, vip.Cooling, restored.State)
+		require.LessOrEqual(t, quarantine(time.Second), vip.DefaultCoolDown, "it has drained")
+		c.Add(vip.DefaultCoolDown)
+		require.Equal(t, time.Second, quarantine(time.Second), "it has rested")
+	}
+}
+
 func TestLeaksAreConfirmedBeforeTheyEnd(t *testing.T) {
 	t.Parallel()
 	c := newClock()

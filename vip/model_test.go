@@ -243,6 +243,9 @@ func TestStateMachine(t *testing.T) {
 					return
 				}
 				require.NoError(t, err)
+				if r.state != vip.Free && r.gen > 0 && rest > 0 {
+					rest = max(rest, r.cool)
+				}
 				r.state, r.until = vip.Quarantined, time.Time{}
 				if rest > 0 {
 					r.until = o.now.Add(rest)

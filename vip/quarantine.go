@@ -13,7 +13,8 @@ import (
 var ErrQuarantineFull = errors.New("quarantine is full")
 
 // Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until Restore is called. A lease
-// that lives on it ends. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
+// that lives on it ends. An address that is not free rests for its cool-down at least, however short rest is; with
+// Config.Drained for Config.DrainLimit more, as nobody is asked. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
 func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string, rest time.Duration) (Lease, error) {
 	if rest > longestTTL {
 		return Lease{}, fmt.Errorf("quarantine %s: %w: rest %s: want at most 100 years, or 0 for no end", addr, ErrInvalid, rest)
@@ -28,21 +29,35 @@ func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason stri
 		}
 		next.State, next.Reason, next.CoolUntil = Quarantined, reason, time.Time{}
 		if rest > 0 {
-			next.CoolUntil = now.Add(rest)
+			next.CoolUntil = now.Add(max(rest, a.leastRest(e)))
 		}
 		return nil
 	})
 }
 
-// Restore takes an address out of quarantine: it cools down, and is free then. An address that is not in quarantine is
-// left as it is.
+// leastRest is how long an address may at least not be given again, whatever becomes of it.
+func (a *Allocator) leastRest(e *entry) time.Duration {
+	rest := e.pool.coolDown()
+	switch {
+	case e.state == Free || e.last().Generation == 0: // it has rested, or was never used
+		return 0
+	case e.state != Cooling && a.cfg.Drained != nil:
+		rest += a.cfg.DrainLimit
+	}
+	return rest
+}
+
+// Restore takes an address out of quarantine: it drains and cools down like one that was released, and is free then. An
+// address that is not in quarantine is left as it is.
 func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string) (Lease, error) {
 	return a.force(ctx, "restore", addr, func(e *entry, next *tenure, now time.Time) error {
 		if e.state != Quarantined {
 			return errUnchanged
 		}
-		next.Reason = reason
-		cool(e, next, now)
+		next.Reason, next.State, next.CoolUntil = reason, Draining, time.Time{}
+		if a.cfg.Drained == nil || next.ID == "" { // nobody can say of what
+			cool(e, next, now)
+		}
 		return nil
 	})
 }

@@ -234,6 +234,9 @@ func (s *sim) judge(c Change) {
 				s.failf("%s: given to %s at %s, rests until %s", next.Addr, next.Owner.Task, s.now, was.CoolUntil)
 			}
 		}
+		if rested := next.Acquired.Sub(was.Ended); !was.Ended.IsZero() && rested < s.coolDown(next.Addr) && !s.jumped() {
+			s.failf("%s: given to %s, %s after %s had it", next.Addr, next.Owner.Task, rested, was.Owner.Task)
+		}
 		if other, ok := s.used[next.ID]; ok {
 			s.failf("lease id %s is used again, first for %s", next.ID, other)
 		}

@@ -28,6 +28,7 @@ const (
 	Ended      EventKind = "ended"       // released, expired or taken away: Lease.Reason says which
 	Drained    EventKind = "drained"     // the cool-down begins after a drain
 	SetAside   EventKind = "quarantined" // as a bad address
+	Restored   EventKind = "restored"    // taken out of quarantine: it drains or cools down
 	BecameFree EventKind = "free"
 )
 
@@ -146,6 +147,8 @@ func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
 		kind = SetAside
 	case was.state == Leased:
 		kind = Ended
+	case was.state == Quarantined && (e.state == Draining || e.state == Cooling):
+		kind = Restored
 	case e.state == Cooling:
 		kind = Drained
 	case e.state == Free && was.state != Free:
