@@ -27,7 +27,8 @@ type Repairer interface {
 	Repair(ctx context.Context, f Finding) error
 }
 
-// Observation is one address as a truth knows it. What the truth does not know stays zero and is not compared.
+// Observation is one address as a truth knows it. What the truth does not know stays zero and is not compared. An IPv4
+// address in IPv6 form is the IPv4 address.
 type Observation struct {
 	Addr      netip.Addr
 	Task      string
@@ -64,29 +65,34 @@ type Report struct {
 }
 
 // Audit compares the live leases with each truth. The leases are read before and after the truths, and only those that
-// did not change meanwhile are compared, so what is in motion is no finding. A truth that fails stands in the report and
-// does not hold up the others. Nothing is changed: see Apply.
+// did not change meanwhile are compared, so what is in motion is no finding; with Config.Shared they are read from the store.
+// A truth that fails stands in the report and does not hold up the others. Nothing is changed: see Apply.
 func (a *Allocator) Audit(ctx context.Context, truths ...Truth) (Report, error) {
 	report := Report{At: a.cfg.Now().Round(0).UTC(), Failed: map[string]string{}}
-	_, before := a.held()
-	seen := map[Truth][]Observation{}
-	for _, t := range truths {
+	_, before, err := a.held(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("audit: %w", err)
+	}
+	seen := make([][]Observation, len(truths))
+	for i, t := range truths {
 		found, err := t.Observe(ctx)
 		if err := ctx.Err(); err != nil {
 			return Report{}, fmt.Errorf("audit: %w", err)
 		}
 		if err != nil {
 			report.Failed[t.Name()] = err.Error()
-			continue
 		}
-		seen[t] = found
+		seen[i] = found
 	}
-	leases, after := a.held()
+	leases, after, err := a.held(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("audit: %w", err)
+	}
 	steady := func(addr netip.Addr) bool { return before[addr] == after[addr] }
 	report.Leases = len(leases)
-	for _, t := range truths {
-		if found, ok := seen[t]; ok {
-			report.Findings = append(report.Findings, compare(t.Name(), found, leases, steady)...)
+	for i, t := range truths {
+		if _, failed := report.Failed[t.Name()]; !failed {
+			report.Findings = append(report.Findings, compare(t.Name(), seen[i], leases, steady)...)
 		}
 	}
 	for addr, h := range leases {
@@ -105,10 +111,13 @@ type heldLease struct {
 	gone  bool // its pool is
 }
 
-// held returns the live leases, and the revision of every address.
-func (a *Allocator) held() (map[netip.Addr]heldLease, map[netip.Addr]uint64) {
+// held returns the live leases, and the revision of every address, as they are now for all allocators.
+func (a *Allocator) held(ctx context.Context) (map[netip.Addr]heldLease, map[netip.Addr]uint64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if _, err := a.refresh(ctx, 0); err != nil {
+		return nil, nil, fmt.Errorf("read leases: %w", err)
+	}
 	a.x.advance(a.cfg.Now())
 	held, revs := map[netip.Addr]heldLease{}, map[netip.Addr]uint64{}
 	for addr, e := range a.x.entries {
@@ -117,7 +126,7 @@ func (a *Allocator) held() (map[netip.Addr]heldLease, map[netip.Addr]uint64) {
 			held[addr] = heldLease{e.shown(), e.pool.gone}
 		}
 	}
-	return held, revs
+	return held, revs, nil
 }
 
 // compare lists the differences between one truth and the leases.
@@ -130,6 +139,7 @@ func compare(truth string, found []Observation, held map[netip.Addr]heldLease, s
 	}
 	served := map[netip.Addr]bool{}
 	for _, o := range found {
+		o.Addr = o.Addr.Unmap()
 		served[o.Addr] = true
 		h, ok := held[o.Addr]
 		if !ok {
@@ -163,7 +173,11 @@ func (l *Lease) instances() string {
 }
 
 func addrPorts(all []netip.AddrPort) string {
-	sorted := slices.SortedFunc(slices.Values(all), netip.AddrPort.Compare)
+	sorted := make([]netip.AddrPort, len(all))
+	for i, a := range all {
+		sorted[i] = unmapped(a)
+	}
+	slices.SortFunc(sorted, netip.AddrPort.Compare)
 	var b strings.Builder
 	for i, a := range slices.Compact(sorted) {
 		if i > 0 {
@@ -174,8 +188,11 @@ func addrPorts(all []netip.AddrPort) string {
 	return b.String()
 }
 
+// unmapped is a with its IPv4 address if that is in IPv6 form.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
 // Apply puts the truths right that are Repairers: the leases are what holds. A finding whose lease has changed since the
-// report is passed over. Findings of other truths, and OutOfPool, are for people.
+// report is passed over; with Config.Shared the store is asked. Findings of other truths, and OutOfPool, are for people.
 func (a *Allocator) Apply(ctx context.Context, report Report, truths ...Truth) (repaired int, err error) {
 	byName := map[string]Repairer{}
 	for _, t := range truths {
@@ -186,23 +203,36 @@ func (a *Allocator) Apply(ctx context.Context, report Report, truths ...Truth) (
 	var errs []error
 	for _, f := range report.Findings {
 		r := byName[f.Truth]
-		if r == nil || !a.stands(f) {
+		if r == nil {
 			continue
 		}
-		if err := r.Repair(ctx, f); err != nil {
+		stands, err := a.stands(ctx, f)
+		if stands {
+			err = r.Repair(ctx, f)
+		}
+		switch {
+		case err != nil:
 			errs = append(errs, fmt.Errorf("repair %s of %s: %w", f.Addr, f.Truth, err))
-			continue
+		case stands:
+			repaired++
 		}
-		repaired++
 	}
 	return repaired, errors.Join(errs...)
 }
 
 // stands says whether the lease of a finding is still the one that holds.
-func (a *Allocator) stands(f Finding) bool {
+func (a *Allocator) stands(ctx context.Context, f Finding) (bool, error) {
+	if a.cfg.Shared {
+		a.mu.Lock()
+		err := a.ask(ctx, f.Addr)
+		a.mu.Unlock()
+		if err != nil {
+			return false, err
+		}
+	}
 	now := a.List(Query{VIP: f.Addr, States: []State{Leased}})
 	if f.Lease == nil || len(now) == 0 {
-		return f.Lease == nil && len(now) == 0
+		return f.Lease == nil && len(now) == 0, nil
 	}
-	return now[0].ID == f.Lease.ID && now[0].Generation == f.Lease.Generation && now[0].instances() == f.Lease.instances()
+	return now[0].ID == f.Lease.ID && now[0].Generation == f.Lease.Generation && now[0].instances() == f.Lease.instances(), nil
 }

@@ -23,9 +23,11 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl
 }
 
 // Bind records the instances behind the VIP, in place of those recorded before. No instances means that nothing answers.
+// An IPv4 address in IPv6 form is recorded as the IPv4 address.
 func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, instances []Instance) (Lease, error) {
 	seen := map[string]bool{}
-	for _, i := range instances {
+	instances = slices.Clone(instances)
+	for at, i := range instances {
 		if !i.Addr.IsValid() || i.Addr.Port() == 0 {
 			return Lease{}, fmt.Errorf("bind lease %s: instance %q: %w: address %q: want host:port", id, i.ID, ErrInvalid, i.Addr)
 		}
@@ -33,9 +35,10 @@ func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, inst
 			return Lease{}, fmt.Errorf("bind lease %s: instance %q: %w: named twice", id, i.ID, ErrInvalid)
 		}
 		seen[i.ID] = true
+		instances[at].Addr = unmapped(i.Addr)
 	}
 	return a.change(ctx, "bind", id, generation, func(_ *entry, next *tenure, now time.Time) error {
-		next.Binding = Binding{slices.Clone(instances), now}
+		next.Binding = Binding{instances, now}
 		return nil
 	})
 }

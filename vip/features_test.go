@@ -465,6 +465,48 @@ func TestAuditAndApply(t *testing.T) {
 	require.Equal(t, vip.NotLeased, report.Findings[0].Kind)
 }
 
+// What another allocator has given away is no finding, and is not repaired after a report that is older.
+func TestAuditSeesTheLeasesOfOtherAllocators(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.4")
+	a, b := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p)
+	first, second := addr("10.0.0.1"), addr("10.0.0.2")
+	allocate(t, b, vip.Request{Owner: owner("T1"), Addr: first})
+	nginx := &table{name: "nginx", rows: map[netip.Addr]vip.Observation{first: {Addr: first, Task: "T1"}, second: {Addr: second, Task: "T2"}}}
+	report, err := a.Audit(t.Context(), nginx)
+	require.NoError(t, err)
+	require.Len(t, report.Findings, 1)
+	require.Equal(t, second, report.Findings[0].Addr)
+	allocate(t, b, vip.Request{Owner: owner("T2"), Addr: second})
+	repaired, err := a.Apply(t.Context(), report, nginx)
+	require.NoError(t, err)
+	require.Zero(t, repaired)
+	require.Len(t, nginx.rows, 2)
+}
+
+// listed is a Truth that cannot be the key of a map.
+type listed []vip.Observation
+
+func (listed) Name() string { return "listed" }
+
+func (l listed) Observe(context.Context) ([]vip.Observation, error) { return l, nil }
+
+func TestAuditKnowsAnAddressInEitherForm(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1"))
+	l := allocate(t, a, vip.Request{Owner: owner("T1")})
+	mapped, plain := netip.MustParseAddrPort("[::ffff:192.0.2.1]:80"), netip.MustParseAddrPort("192.0.2.1:80")
+	l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{Addr: mapped}})
+	require.NoError(t, err)
+	require.Equal(t, plain, l.Binding.Instances[0].Addr)
+	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr}, {VIP: addr("::ffff:10.0.0.1")}} {
+		require.Len(t, a.Locate(q), 1, "%+v", q)
+	}
+	report, err := a.Audit(t.Context(), listed{{Addr: addr("::ffff:10.0.0.1"), Task: "T1", Instances: []netip.AddrPort{mapped}}})
+	require.NoError(t, err)
+	require.Empty(t, report.Findings)
+}
+
 func TestObserve(t *testing.T) {
 	t.Parallel()
 	c := newClock()

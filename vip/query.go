@@ -69,6 +69,7 @@ func (a *Allocator) Locate(q Query) []Lease {
 // List returns the leases that match q, by address; addresses that are free, or were never used, only when q.States has
 // Free and they have had a lease.
 func (a *Allocator) List(q Query) []Lease {
+	q.VIP, q.Addr = q.VIP.Unmap(), unmapped(q.Addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.x.advance(a.cfg.Now())
