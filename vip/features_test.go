@@ -100,6 +100,43 @@ func TestNewcomerDoesNotPassTheLine(t *testing.T) {
 	allocate(t, a, vip.Request{Owner: owner("newcomer")})
 }
 
+// Who waits stands in nobody's way in a pool that could not serve it: its team has all it may there, or the pool is too small.
+func TestWaitingHoldsUpOnlyThePoolsThatCanServeIt(t *testing.T) {
+	t.Parallel()
+	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1-10.0.1.2")
+	p.Quotas, q.CoolDown = map[string]int{"web": 1}, -1
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Interval: time.Millisecond}, p, q)
+	web := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "H", Team: "web"}, Pool: "p"})
+	held := []vip.Lease{allocate(t, a, vip.Request{Owner: owner("Q1"), Pool: "q"}), allocate(t, a, vip.Request{Owner: owner("Q2"), Pool: "q"})}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	served := make(chan vip.Lease)
+	go func() {
+		l, _ := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+		served <- l
+	}()
+	queued(t, a, 1)
+	behind := wait(ctx, a, "behind", 0)
+	require.Equal(t, "p", (<-behind).lease.Pool)
+	allocate(t, a, vip.Request{Owner: owner("newcomer"), Pool: "p"})
+	release(t, a, web) // its quota is free, one address of p cools down, none is left
+	release(t, a, held[0])
+	require.Equal(t, "q", (<-served).Pool)
+
+	_, err := a.AllocateN(ctx, vip.Request{Owner: owner("group"), Wait: true}, 4)
+	require.ErrorIs(t, err, vip.ErrExhausted, "no pool holds four")
+	release(t, a, held[1])
+	group := make(chan error)
+	go func() {
+		_, err := a.AllocateN(ctx, vip.Request{Owner: owner("group"), Wait: true}, 3)
+		group <- err
+	}()
+	queued(t, a, 1)
+	require.Equal(t, "q", allocate(t, a, vip.Request{Owner: owner("newcomer2")}).Pool, "three will never be free in q")
+	cancel()
+	require.ErrorIs(t, <-group, context.Canceled)
+}
+
 func TestManyWaitAndAllAreServedOrGiveUp(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.1-10.0.0.4")

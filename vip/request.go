@@ -30,7 +30,8 @@ type Request struct {
 	// that has been free for longest.
 	Addr netip.Addr
 	// Wait waits in a queue, until the context is done, instead of failing with ErrExhausted. Whoever waits for a pool goes
-	// before who comes later. It has no effect on a request for an Addr.
+	// before who comes later, unless the quota of the team keeps it from having an address there. It has no effect on a
+	// request for an Addr, or for more addresses than any of the pools holds.
 	Wait bool
 	// Priority in the queue: higher goes first, equal ones in the order of arrival. The default is 0.
 	Priority int

@@ -38,7 +38,7 @@ func (a *Allocator) Waiting() []Waiter {
 		all[i].Owner = w.Owner.clone()
 		all[i].Position = i + 1
 		for needed := w.Count; needed > 0; needed-- { // an address that is due serves one of those who wait
-			next := slices.IndexFunc(dues, func(e *entry) bool { return slices.Contains(w.Pools, e.pool.Name) })
+			next := slices.IndexFunc(dues, func(e *entry) bool { return w.wants(e.pool) })
 			if next < 0 {
 				all[i].Estimate = time.Time{}
 				break
@@ -50,13 +50,21 @@ func (a *Allocator) Waiting() []Waiter {
 	return all
 }
 
+// wants says whether w would take what it waits for from p as soon as that is free.
+func (w *waiter) wants(p *pool) bool {
+	return !p.gone && slices.Contains(w.Pools, p.Name) && p.holds(w.Count) && !p.overQuota(w.Owner.Team, w.Count)
+}
+
+// holds says whether p is large enough for n leases.
+func (p *pool) holds(n int) bool { return p.size-uint64(len(p.Reserved)) >= uint64(n) }
+
 // awaited says whether somebody who waits for p goes before w, or before a newcomer when w is nil.
 func (a *Allocator) awaited(p *pool, w *waiter) bool {
 	for _, ahead := range a.waiters {
 		if ahead == w {
 			return false
 		}
-		if slices.Contains(ahead.Pools, p.Name) {
+		if ahead.wants(p) {
 			return true
 		}
 	}
@@ -77,6 +85,9 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	pools, err := a.poolsFor(req, nil)
 	if err != nil {
 		return w, err
+	}
+	if len(pools) > 0 && !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) }) {
+		return w, full
 	}
 	w.Pools = w.Pools[:0:0]
 	for _, p := range pools {
@@ -110,7 +121,7 @@ func (a *Allocator) wakeUp() {
 		return
 	}
 	for _, p := range a.x.pools {
-		first := slices.IndexFunc(a.waiters, func(w *waiter) bool { return slices.Contains(w.Pools, p.Name) })
+		first := slices.IndexFunc(a.waiters, func(w *waiter) bool { return w.wants(p) })
 		if first < 0 || p.ready() < uint64(a.waiters[first].Count) {
 			continue
 		}
