@@ -104,7 +104,7 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	cfg.LeakInterval = cmp.Or(cfg.LeakInterval, defaultLeakEvery)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN}
+	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN, suspects: map[string]time.Time{}}
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}

@@ -405,28 +405,59 @@ func TestLeaksAreConfirmedBeforeTheyEnd(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestARenewalSavesALeaseFromTheLeakCheck(t *testing.T) {
+// An owner that does something while the world is asked about it is there, whatever the world says.
+func TestAnOwnerThatIsHeardOfSavesItsLeaseFromTheLeakCheck(t *testing.T) {
 	t.Parallel()
-	c := newClock()
-	var a *vip.Allocator
-	var l vip.Lease
-	renew := false
-	a = allocator(t, vip.NewMemStore(), c, vip.Config{LeakGrace: time.Minute, Alive: func(ctx context.Context, _ vip.Lease) (bool, error) {
-		if renew {
+	for what, call := range map[string]func(context.Context, *vip.Allocator, vip.Lease) error{
+		"renew": func(ctx context.Context, a *vip.Allocator, l vip.Lease) error {
 			_, err := a.Renew(ctx, l.ID, l.Generation, 0)
-			return false, err
+			return err
+		},
+		"bind": func(ctx context.Context, a *vip.Allocator, l vip.Lease) error {
+			_, err := a.Bind(ctx, l.ID, l.Generation, nil)
+			return err
+		},
+		"allocate": func(ctx context.Context, a *vip.Allocator, l vip.Lease) error {
+			again, err := a.Allocate(ctx, vip.Request{Owner: l.Owner})
+			if again.ID != l.ID {
+				return fmt.Errorf("another lease: %s", again.ID)
+			}
+			return err
+		},
+	} {
+		for _, ttl := range []time.Duration{24 * time.Hour, vip.Forever} { // one that is Forever looks the same after a renewal
+			c := newClock()
+			var a *vip.Allocator
+			heard := false
+			a = allocator(t, vip.NewMemStore(), c, vip.Config{LeakGrace: time.Minute, Alive: func(ctx context.Context, l vip.Lease) (bool, error) {
+				if heard {
+					return false, call(ctx, a, l)
+				}
+				return false, nil
+			}}, pool(t, "p", "10.0.0.0/28"))
+			l := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: ttl})
+			check := func() vip.Leak {
+				c.Add(time.Hour)
+				found, err := a.CheckLeaks(t.Context())
+				require.NoError(t, err, what)
+				return found[0]
+			}
+			check()
+			heard = true
+			require.False(t, check().Confirmed, "%s %s", what, ttl)
+			require.Equal(t, uint64(1), conserved(t, a).Leased, what)
+			heard = false
+			if what == "allocate" {
+				require.False(t, a.Suspects()[0].Since.Before(c.Now()), "a candidate anew")
+				require.True(t, check().Confirmed, what)
+			}
+			_, err := a.Release(t.Context(), l.ID, l.Generation, "")
+			require.NoError(t, err)
+			_, err = a.CheckLeaks(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, a.Suspects(), what)
 		}
-		return false, nil
-	}}, pool(t, "p", "10.0.0.0/28"))
-	l = allocate(t, a, vip.Request{Owner: owner("T1")})
-	_, err := a.CheckLeaks(t.Context())
-	require.NoError(t, err)
-	c.Add(time.Hour)
-	renew = true
-	found, err := a.CheckLeaks(t.Context())
-	require.NoError(t, err)
-	require.False(t, found[0].Confirmed)
-	require.Equal(t, uint64(1), conserved(t, a).Leased)
+	}
 }
 
 // table is a Truth that can be repaired.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -16,68 +18,86 @@ type Leak struct {
 }
 
 // CheckLeaks asks Config.Alive about the owner of every live lease. An owner that is gone makes its lease a candidate; one
-// that is still gone after Config.LeakGrace has its lease ended, unless the grace is negative. One that is back in between
-// is no candidate any more. The leases are read before the first question, and a lease that has changed meanwhile is left
-// alone, so an owner that has just come is never taken for one that has gone. Run calls it every Config.LeakInterval.
+// that is still gone after Config.LeakGrace has its lease ended, unless the grace is negative. One that is back in between,
+// or has asked this allocator for its lease again, is no candidate any more. The leases are read before the first question,
+// and a lease that has changed meanwhile is left alone, so an owner that has just come is never taken for one that has gone.
+// Run calls it every Config.LeakInterval.
 func (a *Allocator) CheckLeaks(ctx context.Context) ([]Leak, error) {
 	if a.cfg.Alive == nil {
 		return nil, fmt.Errorf("check for leaks: %w: Config.Alive is not set", ErrInvalid)
 	}
-	leases := a.List(Query{States: []State{Leased}})
+	held, revs, err := a.held(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("check for leaks: %w", err)
+	}
 	var leaks []Leak
 	var errs []error
-	gone := map[string]time.Time{}
-	for _, l := range leases {
+	for _, addr := range slices.SortedFunc(maps.Keys(held), netip.Addr.Compare) {
+		l := held[addr].lease
 		alive, err := a.cfg.Alive(ctx, l)
-		a.mu.Lock()
-		since, known := a.suspects[l.ID]
-		a.mu.Unlock()
-		if err != nil {
+		if err != nil { // not seen alive, and not counted as seen gone
 			errs = append(errs, fmt.Errorf("owner of lease %s: %w", l.ID, err))
-			if known {
-				gone[l.ID] = since // not seen alive, and not counted as seen gone
-			}
 			continue
 		}
-		if alive {
-			continue
+		leak, err := a.suspect(ctx, l, revs[addr], alive)
+		if leak != nil {
+			leaks = append(leaks, *leak)
 		}
-		now := a.cfg.Now()
-		if !known {
-			since = now
-		}
-		gone[l.ID] = since
-		leak := Leak{Lease: l, Since: since.Round(0).UTC()}
-		if known && a.cfg.LeakGrace >= 0 && now.Sub(since) >= a.cfg.LeakGrace {
-			leak.Confirmed, err = a.reclaim(ctx, l)
-			errs = append(errs, err)
-		}
-		leaks = append(leaks, leak)
+		errs = append(errs, err)
 	}
 	a.mu.Lock()
-	a.suspects = gone
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	live := map[string]bool{}
+	for _, h := range held {
+		live[h.lease.ID] = true
+	}
+	maps.DeleteFunc(a.suspects, func(id string, _ time.Time) bool { return !live[id] })
 	return leaks, errors.Join(errs...)
 }
 
-// reclaim ends l if it is still as it was when it was read.
-func (a *Allocator) reclaim(ctx context.Context, l Lease) (bool, error) {
+// suspect notes whether the owner of l, which was read at revision rev, is alive, and ends l if it has been gone for long.
+// It returns nil when there is no leak.
+func (a *Allocator) suspect(ctx context.Context, l Lease, rev uint64, alive bool) (*Leak, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	since, known := a.suspects[l.ID]
+	if alive {
+		delete(a.suspects, l.ID)
+		return nil, nil
+	}
+	now := a.cfg.Now()
+	if !known {
+		since = now
+		a.suspects[l.ID] = now
+	}
+	leak := &Leak{Lease: l, Since: since.Round(0).UTC()}
+	if !known || a.cfg.LeakGrace < 0 || now.Sub(since) < a.cfg.LeakGrace {
+		return leak, nil
+	}
 	e, err := a.find(ctx, l.ID, l.Generation, false)
-	if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) {
-		return false, nil
+	switch {
+	case errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):
+		return leak, nil
+	case err != nil:
+		return leak, fmt.Errorf("end leaked lease %s: %w", l.ID, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("end leaked lease %s: %w", l.ID, err)
-	}
-	if now := e.shown(); now.State != Leased || !now.Expires.Equal(l.Expires) || !now.Binding.Since.Equal(l.Binding.Since) {
-		return false, nil
+	if _, still := a.suspects[l.ID]; !still || e.state != Leased || e.rev != rev {
+		return leak, nil
 	}
 	if err := a.end(ctx, e, a.cfg.Now(), "leaked: its owner is gone"); err != nil {
-		return false, err
+		return leak, err
 	}
-	return e.last().ID == l.ID && e.state != Leased, nil
+	leak.Confirmed = e.last().ID == l.ID && e.state != Leased
+	return leak, nil
+}
+
+// present says that the owner of held has just asked for it.
+func (a *Allocator) present(held []*entry) {
+	for _, e := range held {
+		if len(a.suspects) > 0 {
+			delete(a.suspects, e.last().ID)
+		}
+	}
 }
 
 // Suspects lists the leases that are candidates for a leak, by address.
