@@ -353,3 +353,29 @@ func TestRunEndsWhatExpires(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 }
+
+// A callback that takes its time, as one that asks another service does, holds up neither the expiry of leases nor the other.
+func TestRunDoesNotWaitForCallbacks(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	asked := make(chan string, 1000)
+	hang := func(what string) func(context.Context, vip.Lease) (bool, error) {
+		return func(ctx context.Context, _ vip.Lease) (bool, error) {
+			asked <- what
+			<-ctx.Done()
+			return false, ctx.Err()
+		}
+	}
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{Interval: time.Millisecond, Drained: hang("drained"), Alive: hang("alive")}, pool(t, "p", "10.0.0.0/28"))
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
+	allocate(t, a, vip.Request{Owner: owner("T2"), TTL: time.Minute})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- a.Run(ctx) }()
+	require.ElementsMatch(t, []string{"drained", "alive"}, []string{<-asked, <-asked})
+	c.Add(time.Minute)
+	require.Eventually(t, func() bool { return a.Stats()[0].Draining == 2 }, 10*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.Empty(t, asked)
+}

@@ -4,32 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
 // Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done: whenever something is due, and at least every
 // Config.Interval. It returns ctx's cause. A sweep that failed is logged and made again after a second, or Config.Interval
-// when that is less.
+// when that is less. Config.Drained and Config.Alive are called beside the sweep, one at a time each: while they take their time
+// leases expire all the same. Run returns after they have.
 func (a *Allocator) Run(ctx context.Context) error {
-	var looked time.Time // for leaks
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asking.Go(func() {
+		a.repeat(ctx, "drain of addresses", func() error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.endDrained(ctx)
+		})
+	})
+	if a.cfg.Alive != nil {
+		var looked time.Time
+		asking.Go(func() {
+			a.repeat(ctx, "check for leaked leases", func() (err error) {
+				if now := a.cfg.Now(); now.Sub(looked).Abs() >= a.cfg.LeakInterval {
+					looked = now
+					_, err = a.CheckLeaks(ctx)
+				}
+				return err
+			})
+		})
+	}
+	a.repeat(ctx, "sweep of leases", func() error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.sweep(ctx)
+	})
+	return context.Cause(ctx)
+}
+
+// repeat calls do at once, and then whenever something is due or Config.Interval has passed, until ctx is done.
+func (a *Allocator) repeat(ctx context.Context, what string, do func() error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return
 		case <-timer.C:
 		}
 		var shortest time.Duration
-		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
-			a.cfg.Logger.Warn("sweep of leases", "err", err)
+		if err := do(); err != nil && ctx.Err() == nil {
+			a.cfg.Logger.Warn(what, "err", err)
 			shortest = min(a.cfg.Interval, defaultEvery)
-		}
-		if now := a.cfg.Now(); a.cfg.Alive != nil && now.Sub(looked).Abs() >= a.cfg.LeakInterval {
-			looked = now
-			if _, err := a.CheckLeaks(ctx); err != nil && ctx.Err() == nil {
-				a.cfg.Logger.Warn("check for leaked leases", "err", err)
-			}
 		}
 		a.mu.Lock()
 		pause := a.pause()
@@ -53,8 +79,13 @@ func (a *Allocator) pause() time.Duration {
 func (a *Allocator) Sweep(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return errors.Join(a.sweep(ctx), a.endDrained(ctx))
+}
+
+// sweep is Sweep without the questions to the caller.
+func (a *Allocator) sweep(ctx context.Context) error {
 	_, err := a.refresh(ctx, a.cfg.Refresh)
-	return errors.Join(err, a.settleDoubts(ctx), a.endOverdue(ctx), a.endDrained(ctx), a.forget(ctx))
+	return errors.Join(err, a.settleDoubts(ctx), a.endOverdue(ctx), a.forget(ctx))
 }
 
 func (a *Allocator) settleDoubts(ctx context.Context) error {
