@@ -216,6 +216,10 @@ func TestCoolDownWaitsForTheDrainProof(t *testing.T) {
 	release(t, a, second)
 	require.ErrorContains(t, a.Sweep(t.Context()), "a connection is open")
 	require.Equal(t, uint64(2), conserved(t, a).Draining)
+	_, err := a.AllocateN(t.Context(), vip.Request{Owner: owner("T3")}, 5)
+	var full *vip.ExhaustedError
+	require.ErrorAs(t, err, &full)
+	require.Equal(t, c.Now().Add(130*time.Second), full.Soonest, "if it is drained now")
 
 	c.Add(time.Minute)
 	proof[first.Addr] = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // pick appends to picked n free addresses for req, out of their queue. They are all of one pool: the first that has them.
@@ -216,13 +217,10 @@ func (a *Allocator) exhausted(pools []*pool) *ExhaustedError {
 		err.Cooling += p.counts[Cooling]
 		err.Quarantined += p.counts[Quarantined]
 	}
-	for _, e := range a.x.due {
-		if !slices.Contains(pools, e.pool) {
-			continue
-		}
-		if at := a.x.freeAt(e); err.Soonest.IsZero() || at.Before(err.Soonest) {
+	a.x.coming(func(e *entry, at time.Time) {
+		if slices.Contains(pools, e.pool) && (err.Soonest.IsZero() || at.Before(err.Soonest)) {
 			err.Soonest = at
 		}
-	}
+	})
 	return err
 }

@@ -37,7 +37,7 @@ type ExhaustedError struct {
 	Free        uint64    // addresses that are free now: not zero only when more than one was asked for
 	Cooling     uint64    // addresses that become free when their cool-down ends
 	Quarantined uint64    // addresses set aside as bad
-	Soonest     time.Time // when the next address becomes free if no lease is renewed or released; zero when nothing is due
+	Soonest     time.Time // when the next address may become free if no lease is renewed or released; zero when nothing is due
 }
 
 func (e *ExhaustedError) Error() string {

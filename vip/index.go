@@ -234,12 +234,23 @@ func (x *index) expired(e *entry, now time.Time) bool {
 	return e.state == Leased && !e.last().Expires.IsZero() && !x.over(e).After(now)
 }
 
-// freeAt is when an address with a deadline will be free if nobody touches it.
-func (x *index) freeAt(e *entry) time.Time {
-	if e.state == Leased {
-		return x.over(e).Add(e.pool.coolDown())
+// coming calls yield for every entry that will be free if nobody touches it, and says when that is at the soonest.
+func (x *index) coming(yield func(e *entry, at time.Time)) {
+	for _, e := range x.due {
+		if e.state == Leased {
+			yield(e, x.over(e).Add(e.pool.coolDown()))
+		} else {
+			yield(e, e.deadline)
+		}
 	}
-	return e.deadline
+	for _, e := range x.overdue {
+		if e.state == Leased && e.heapIndex == 0 {
+			yield(e, x.latest.Add(e.pool.coolDown()))
+		}
+	}
+	for e := range x.drains { // whether that has drained is asked time and again
+		yield(e, x.latest.Add(e.pool.coolDown()))
+	}
 }
 
 // set makes l, at revision rev, the tenure of e: the zero tenure at 0 when it never had one. record is l as it is stored, nil

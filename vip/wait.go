@@ -29,21 +29,25 @@ func (a *Allocator) Waiting() []Waiter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.x.advance(a.cfg.Now())
-	x := a.x
-	dues := slices.Clone([]*entry(x.due))
-	slices.SortFunc(dues, func(a, b *entry) int { return x.freeAt(a).Compare(x.freeAt(b)) })
+	type due struct {
+		pool *pool
+		at   time.Time
+	}
+	var dues []due
+	a.x.coming(func(e *entry, at time.Time) { dues = append(dues, due{e.pool, at}) })
+	slices.SortFunc(dues, func(a, b due) int { return a.at.Compare(b.at) })
 	all := make([]Waiter, len(a.waiters))
 	for i, w := range a.waiters {
 		all[i] = w.Waiter
 		all[i].Owner = w.Owner.clone()
 		all[i].Position = i + 1
 		for needed := w.Count; needed > 0; needed-- { // an address that is due serves one of those who wait
-			next := slices.IndexFunc(dues, func(e *entry) bool { return w.wants(e.pool) })
+			next := slices.IndexFunc(dues, func(d due) bool { return w.wants(d.pool) })
 			if next < 0 {
 				all[i].Estimate = time.Time{}
 				break
 			}
-			all[i].Estimate = x.freeAt(dues[next]).Round(0).UTC()
+			all[i].Estimate = dues[next].at.Round(0).UTC()
 			dues = slices.Delete(dues, next, next+1)
 		}
 	}
