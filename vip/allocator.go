@@ -154,13 +154,18 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	now := a.cfg.Now()
 	entries, was := stored, a.x
+	news := map[*entry]prior{} // what other allocators did
 	if was != nil {
+		was.advance(now)
 		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
 		for _, s := range stored {
 			if e := was.entries[s.addr]; e == nil {
 				entries = append(entries, s)
+				news[s] = prior{}
 			} else if !e.busy && e.unsure == nil && s.rev > e.rev {
+				news[e] = e.prior()
 				e.lease, e.record, e.rev, e.state = s.lease, s.record, s.rev, s.state
 			}
 		}
@@ -168,7 +173,12 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
 	a.x.keepClaims(was)
 	a.x.freed, a.x.tell = a.wakeUp, a.tell
-	a.x.take(entries, a.cfg.Now())
+	a.x.take(entries, now)
+	for _, e := range entries {
+		if before, ok := news[e]; ok && a.x.entries[e.addr] == e {
+			a.tell(e, before, nil, now)
+		}
+	}
 	a.wakeUp()
 	return nil
 }

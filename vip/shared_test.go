@@ -38,6 +38,28 @@ func TestAllocatorsThatShareAStoreSeeWhatTheOthersDid(t *testing.T) {
 	require.Equal(t, conserved(t, a), conserved(t, b))
 }
 
+// Whatever SetPools is the first to see is told like everything else: what others did, and that an address has cooled down.
+func TestSetPoolsTellsWhatItSees(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
+	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("cooling")}))
+	mine := allocate(t, a, vip.Request{Owner: owner("mine")})
+	b := allocator(t, store, c, vip.Config{Shared: true}, p)
+	from := a.Revision()
+	allocate(t, b, vip.Request{Owner: owner("other")})
+	release(t, b, mine)
+	c.Add(vip.DefaultCoolDown)
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	told := map[string]vip.EventKind{}
+	for _, e := range events {
+		told[e.Lease.Owner.Task] = e.Kind
+	}
+	require.Equal(t, map[string]vip.EventKind{"cooling": vip.BecameFree, "mine": vip.Ended, "other": vip.Allocated}, told)
+}
+
 // Two that ask two allocators for the last address: the one who is not given it learns that there is none.
 func TestAllocatorsThatShareAStoreRunOutTogether(t *testing.T) {
 	t.Parallel()
