@@ -274,7 +274,7 @@ func TestLeasesOutliveTheirPool(t *testing.T) {
 	require.Equal(t, vip.Stats{Pool: "old", Size: 1, Leased: 1, Disabled: true, Gone: true}, b.Stats()[1])
 	release(t, b, l)
 	c.Add(time.Hour)
-	require.Equal(t, uint64(0), b.Stats()[1].Size)
+	require.Len(t, b.Stats(), 1)
 	require.Equal(t, addr("10.0.1.1"), allocate(t, b, vip.Request{Owner: owner("T1")}).Addr)
 }
 

@@ -33,7 +33,9 @@ func (a *Allocator) Stats() []Stats {
 			Quarantined: p.counts[Quarantined], Reserved: p.counts[Reserved], Disabled: p.Disabled || p.gone, Gone: p.gone,
 		}
 		if p.gone {
-			s.Size = s.Leased + s.Draining + s.Cooling + s.Quarantined
+			if s.Size = s.Leased + s.Draining + s.Cooling + s.Quarantined; s.Size == 0 {
+				continue
+			}
 		}
 		all = append(all, s)
 	}
