@@ -111,7 +111,7 @@ func (e *entry) shown() Lease {
 		return Lease{Addr: e.addr, Pool: e.pool.Name, State: e.state}
 	}
 	l := e.last().Lease
-	l.State = e.state
+	l.State, l.Pool = e.state, e.pool.Name
 	if _, ok := e.pool.Details[e.addr]; ok {
 		d := e.pool.Details[e.addr]
 		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)

@@ -196,6 +196,20 @@ func TestAllOrNothing(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrInvalid)
 }
 
+// An address that goes to another pool takes its lease with it.
+func TestLeaseSaysInWhichPoolItIs(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.9"))
+	l := allocate(t, a, vip.Request{Owner: owner("T1")})
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool(t, "q", "10.0.0.1-10.0.0.3"), pool(t, "p", "10.0.0.4-10.0.0.9")}))
+	require.Empty(t, a.List(vip.Query{Pool: "p"}))
+	require.Equal(t, "q", a.List(vip.Query{Pool: "q"})[0].Pool)
+	require.Equal(t, "q", allocate(t, a, vip.Request{Owner: owner("T1"), Pool: "q"}).Pool)
+	l, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+	require.NoError(t, err)
+	require.Equal(t, "q", l.Pool)
+}
+
 // The rest of an address lasts as long when its pool is taken away meanwhile and comes back.
 func TestCoolDownOutlastsItsPool(t *testing.T) {
 	t.Parallel()
