@@ -238,7 +238,7 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 		return held, false, nil
 	}
 	for e := t.ended; e != nil; e = e.next {
-		if e.last().RequestID == req.RequestID {
+		if e.last().RequestID == req.RequestID && related(e.last().Owner, req.Owner) {
 			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which ended at %s: %w",
 				req.Owner.Task, req.RequestID, e.last().ID, e.last().Ended.Format(time.RFC3339), ErrFenced)
 		}

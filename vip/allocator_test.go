@@ -80,6 +80,15 @@ func TestOwnerGetsItsLastAddressIfItIsFree(t *testing.T) {
 	release(t, a, first)
 	c.Add(time.Hour)
 	require.Equal(t, first.Addr, allocate(t, a, vip.Request{Owner: owner("T1", "web", "v2")}).Addr)
+
+	slow, quick := pool(t, "slow", "10.0.0.0/29"), pool(t, "quick", "10.0.1.0/29")
+	slow.CoolDown, quick.CoolDown = time.Hour, time.Second
+	a = allocator(t, vip.NewMemStore(), c, vip.Config{}, slow, quick)
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1"), Pool: "slow"}))
+	c.Add(time.Minute)
+	last := release(t, a, allocate(t, a, vip.Request{Owner: owner("T1"), Pool: "quick"}))
+	c.Add(time.Hour)
+	require.Equal(t, last.Addr, allocate(t, a, vip.Request{Owner: owner("T1")}).Addr, "free for longer than the one it had before")
 }
 
 func TestStaleCallsAreFenced(t *testing.T) {
@@ -114,6 +123,17 @@ func TestStaleCallsAreFenced(t *testing.T) {
 	}
 }
 
+// A request id counts for one set of clusters, as the owner's identity does.
+func TestLateDuplicateIsOfOneOwner(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.3"))
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r1"}))
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r1"})
+	require.ErrorIs(t, err, vip.ErrFenced)
+	allocate(t, a, vip.Request{Owner: owner("T1", "api", "v1"), RequestID: "r1"})
+	allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r2"})
+}
+
 func TestExpiryGraceAndRenew(t *testing.T) {
 	t.Parallel()
 	c := newClock()
@@ -141,9 +161,13 @@ func TestExpiryGraceAndRenew(t *testing.T) {
 	require.Equal(t, "expired", got.Reason)
 	require.Empty(t, a.Locate(vip.Query{Task: "T1"}))
 
-	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T2"), TTL: vip.Forever})
-	require.ErrorIs(t, err, vip.ErrInvalid)
+	for _, name := range []string{"", "p"} {
+		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T2"), TTL: vip.Forever, Pool: name})
+		require.ErrorIs(t, err, vip.ErrInvalid)
+	}
 	require.Equal(t, uint64(5), conserved(t, a).Free, "a refused request takes nothing")
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, pool(t, "endless", "10.0.1.0/29")}))
+	require.Equal(t, "endless", allocate(t, a, vip.Request{Owner: owner("T2"), TTL: vip.Forever}).Pool)
 }
 
 func TestAnAddressByName(t *testing.T) {

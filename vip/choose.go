@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,12 +83,14 @@ func (x *index) coolest(p *pool) *entry {
 
 // lastOf is the address that the owner of req had last, if it is free in one of the pools.
 func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
+	var found *entry
 	for e := a.x.past(req.Owner.Task); e != nil; e = e.next {
-		if e.queued && sameClusters(e.last().Owner, req.Owner) && slices.Contains(pools, e.pool) {
-			return e
+		if e.queued && sameClusters(e.last().Owner, req.Owner) && slices.Contains(pools, e.pool) &&
+			(found == nil || e.last().Ended.After(found.last().Ended)) {
+			found = e
 		}
 	}
-	return nil
+	return found
 }
 
 func sameClusters(a, b Owner) bool {
@@ -144,12 +147,21 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 	if req.Pool != "" {
 		return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
 	}
+	endless, bounded := cmp.Or(req.TTL, a.cfg.DefaultTTL) == Forever, ""
 	for _, matching := range []bool{true, false} {
 		for _, p := range a.x.pools {
-			if !p.gone && !p.Disabled && p.has(req.Selector) == matching && (matching || req.Fallback) {
+			switch {
+			case p.gone || p.Disabled || p.has(req.Selector) != matching || !matching && !req.Fallback:
+			case endless && p.MaxLease > 0:
+				bounded = p.Name
+			default:
 				pools = append(pools, p)
 			}
 		}
+	}
+	if len(pools) == 0 && bounded != "" {
+		return nil, fmt.Errorf("task %q: %w: a lease without end, and pool %q has a longest one, as has every other that it may use",
+			req.Owner.Task, ErrInvalid, bounded)
 	}
 	return pools, nil
 }

@@ -15,14 +15,15 @@ const (
 // Request asks for an address.
 type Request struct {
 	Owner Owner
-	// Pool to take the address from. The default is any enabled pool that Selector allows, in the order of configuration.
+	// Pool to take the address from. The default is any enabled pool that Selector and TTL allow, in the order of configuration.
 	Pool string
 	// Selector are labels that the pool must have. The default is none.
 	Selector map[string]string
 	// Fallback allows a pool without the labels of Selector when those with them have no address left.
 	Fallback bool
 	// RequestID tells two requests of one owner apart: a late duplicate of a request whose lease has ended is refused
-	// with ErrFenced instead of taking a second address. The default is none.
+	// with ErrFenced instead of taking a second address, as long as its address has had no other lease: for the cool-down
+	// at least. The default is none.
 	RequestID string
 	// TTL after which the lease ends unless it is renewed, at most 100 years; Forever for no end. The default is Config.DefaultTTL.
 	TTL time.Duration
