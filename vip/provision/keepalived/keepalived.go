@@ -4,7 +4,8 @@
 // The driver owns one configuration file, which keepalived.conf may include. It writes a candidate beside it, has keepalived
 // itself check it ("keepalived -t"), puts it in place in one step, and asks the running keepalived to reload. An address
 // whose block keepalived refuses is found by halving, set aside and left out; when it refuses every one the fault is taken
-// for a common one, and the file stays. Nothing is written or reloaded when nothing has changed.
+// for a common one, and the file stays. Nothing is written or reloaded when nothing has changed since the driver's last reload;
+// the first one always is made, as a former process may have ended between the file and the reload.
 //
 // It needs the right to write the file and to signal keepalived. It does not start keepalived, and does not put the
 // addresses on the real servers: in direct routing those need them on lo, with arp_ignore=1 and arp_announce=2.
@@ -61,7 +62,8 @@ type Driver struct {
 	Ports []uint16
 	// RealServers behind every address; required when there are Ports.
 	RealServers []RealServer
-	// Quorum of real servers that must live for an address to be served. The default is 1.
+	// Quorum is the weight that the living real servers must have together; below it keepalived says that the quorum is
+	// lost, in its log and to its notifiers, and goes on with those that live. The default is 1.
 	Quorum int
 	// Scheduler of LVS: rr, wrr, lc, wlc, sh, … The default is wrr.
 	Scheduler string
@@ -75,6 +77,8 @@ type Driver struct {
 	Reload func(ctx context.Context) error
 	// PidFile of the running keepalived. The default is /run/keepalived.pid.
 	PidFile string
+
+	reloaded bool // the file as it is has been read by keepalived
 }
 
 var _ provision.Driver = (*Driver)(nil)
@@ -89,7 +93,7 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 		return nil, err
 	}
 	had := err == nil
-	if data := d.Render(want); had && bytes.Equal(data, old) {
+	if data := d.Render(want); d.reloaded && had && bytes.Equal(data, old) {
 		return nil, nil
 	}
 	good, aside, err := d.sift(ctx, want)
@@ -103,20 +107,24 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 	if err := d.check(ctx, data); err != nil {
 		return nil, err
 	}
-	if had && bytes.Equal(data, old) {
+	if d.reloaded && had && bytes.Equal(data, old) {
 		return aside, nil
 	}
+	d.reloaded = false
 	if err := atomicfile.Write(d.Path, data, 0o644); err != nil {
 		return nil, err
 	}
 	if err := d.reload(ctx); err != nil {
-		if had { // what runs is what stands in the file
+		switch {
+		case len(want) == 0: // a keepalived that starts later announces nothing
+		case had: // what runs is what stands in the file
 			err = errors.Join(err, atomicfile.Write(d.Path, old, 0o644))
-		} else {
+		default:
 			err = errors.Join(err, os.Remove(d.Path))
 		}
 		return nil, fmt.Errorf("reload keepalived: %w", err)
 	}
+	d.reloaded = true
 	return aside, nil
 }
 
@@ -132,6 +140,7 @@ func (d *Driver) validate() error {
 	add(d.RouterID < 0 || d.RouterID > 255, "router id %d: want 1 to 255", d.RouterID)
 	add(d.Priority < 0 || d.Priority > 254, "priority %d: want 1 to 254", d.Priority)
 	add(len(d.Ports) > 0 && len(d.RealServers) == 0, "ports without real servers")
+	add(d.Quorum < 0 || d.Check.Retries < 0, "quorum %d, retries %d: want 1 or more", d.Quorum, d.Check.Retries)
 	add(strings.ContainsAny(d.Scheduler+d.Forward, " \t\n{}#!"), "scheduler %q, forward %q: want one word each", d.Scheduler, d.Forward)
 	add(d.Check.Path != "" && (d.Check.Path[0] != '/' || strings.ContainsAny(d.Check.Path, " \t\n{}#!\"")), "check path %q: want an absolute path", d.Check.Path)
 	for _, r := range d.RealServers {

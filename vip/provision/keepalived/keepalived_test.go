@@ -134,6 +134,47 @@ func TestARefusedFileOrReloadChangesNothing(t *testing.T) {
 	require.Len(t, left, 1, "no candidate is left behind")
 }
 
+// A process that ended between the file and the reload leaves a file that keepalived has not read: the next one has it read.
+func TestFirstApplyReloads(t *testing.T) {
+	t.Parallel()
+	d, reloads := driver(t)
+	want := addrs("10.58.0.1")
+	require.NoError(t, os.WriteFile(d.Path, d.Render(want), 0o644))
+	for range 2 {
+		_, err := d.Apply(t.Context(), want)
+		require.NoError(t, err)
+		require.Equal(t, 1, *reloads)
+	}
+	failing := errors.New("no such process")
+	reload := d.Reload
+	d.Reload = func(context.Context) error { return failing }
+	_, err := d.Apply(t.Context(), addrs("10.58.0.2"))
+	require.ErrorIs(t, err, failing)
+	d.Reload = reload
+	_, err = d.Apply(t.Context(), want)
+	require.NoError(t, err)
+	require.Equal(t, 2, *reloads, "whether it has read the refused file is not known")
+}
+
+// Withdrawn addresses stay out of the file when keepalived is not there to be told: it may start later.
+func TestAWithdrawalStands(t *testing.T) {
+	t.Parallel()
+	d, reloads := driver(t)
+	_, err := d.Apply(t.Context(), addrs("10.58.0.1"))
+	require.NoError(t, err)
+	reload := d.Reload
+	d.Reload = func(context.Context) error { return errors.New("no such process") }
+	_, err = d.Apply(t.Context(), nil)
+	require.ErrorContains(t, err, "no such process")
+	data, err := os.ReadFile(d.Path)
+	require.NoError(t, err)
+	require.Equal(t, string(d.Render(nil)), string(data))
+	d.Reload = reload
+	_, err = d.Apply(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, *reloads)
+}
+
 func ExampleDriver_Render() {
 	d := &keepalived.Driver{Interface: "eth0"}
 	fmt.Print(string(d.Render([]netip.Addr{netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2")})))
