@@ -50,7 +50,6 @@ func problem(w http.ResponseWriter, err error) {
 	if i := slices.IndexFunc(codes, func(c answer) bool { return errors.Is(err, c.err) }); i >= 0 {
 		p.Code, p.Status = codes[i].code, codes[i].status
 	}
-	p.Type, p.Title = "about:blank#"+p.Code, http.StatusText(p.Status)
 	var conflict *vip.ConflictError
 	if errors.As(err, &conflict) {
 		p.Lease, p.Diff = &conflict.Lease, conflict.Diff
@@ -65,5 +64,10 @@ func problem(w http.ResponseWriter, err error) {
 	if p.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
+	p.reply(w)
+}
+
+func (p Problem) reply(w http.ResponseWriter) {
+	p.Type, p.Title = "about:blank#"+p.Code, http.StatusText(p.Status)
 	reply(w, p.Status, "application/problem+json", p)
 }

@@ -15,14 +15,15 @@
 //	POST   /addresses/{vip}/restore      body {"reason": "…"}
 //
 // Errors are application/problem+json (RFC 9457) with a type of "about:blank#" and a code: exhausted, conflict, fenced,
-// not-found, taken, quota, quarantine-full, invalid, contended, uncertain, compacted, internal. An exhausted pool answers
-// 503 with Retry-After.
+// not-found, taken, quota, quarantine-full, invalid, contended, uncertain, compacted, method, internal. An exhausted pool
+// answers 503 with Retry-After.
 //
 // The embedder mounts the handler behind its own authentication: who reaches it may take and end any lease. The handler
 // does not limit rates, and answers on no other path.
 package viphttp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,8 +87,30 @@ func Handler(a *vip.Allocator, options Options) http.Handler {
 		}))
 	}
 	mux.Handle("GET /watch", h.observed("GET /watch", h.watch))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if serve, pattern := mux.Handler(r); pattern == "" { // no such path, or not with this method
+			serve.ServeHTTP(&unserved{ResponseWriter: w, path: r.Method + " " + r.URL.Path}, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
+
+// unserved answers with a problem in place of the text that a ServeMux has for a request without a handler.
+type unserved struct {
+	http.ResponseWriter
+	path string
+}
+
+func (u *unserved) WriteHeader(code int) {
+	p := Problem{Status: code, Code: "not-found", Detail: u.path + ": not served here"}
+	if code == http.StatusMethodNotAllowed {
+		p.Code, p.Detail = "method", u.path+": allowed are "+u.Header().Get("Allow")
+	}
+	p.reply(u.ResponseWriter)
+}
+
+func (u *unserved) Write(text []byte) (int, error) { return len(text), nil }
 
 // status is a ResponseWriter that remembers what was answered.
 type status struct {
@@ -167,7 +190,7 @@ func (h *handler) allocate(r *http.Request) (int, any, error) {
 	leases, err := h.a.AllocateN(ctx, vip.Request{
 		Owner: in.Owner, Pool: in.Pool, Selector: in.Selector, Fallback: in.Fallback, RequestID: in.RequestID,
 		TTL: time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
-	}, max(in.Count, 1))
+	}, cmp.Or(in.Count, 1))
 	return http.StatusCreated, leaseList{leases}, err
 }
 
@@ -293,8 +316,12 @@ func (h *handler) pools(*http.Request) (int, any, error) {
 }
 
 func (h *handler) audit(r *http.Request) (int, any, error) {
+	apply, err := strconv.ParseBool(cmp.Or(r.URL.Query().Get("apply"), "0"))
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: apply %q: want 1 or 0", vip.ErrInvalid, r.URL.Query().Get("apply"))
+	}
 	report, err := h.a.Audit(r.Context(), h.options.Truths...)
-	if err != nil || r.URL.Query().Get("apply") == "" {
+	if err != nil || !apply {
 		return http.StatusOK, report, err
 	}
 	repaired, err := h.a.Apply(r.Context(), report, h.options.Truths...)

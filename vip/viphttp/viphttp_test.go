@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -119,20 +120,57 @@ func TestProblems(t *testing.T) {
 		{"GET", "/history/10.0.0.1?at=2001-01-01T00:00:00Z", "", 404, "not-found", "holder of 10.0.0.1"},
 		{"POST", "/addresses/10.0.9.9/quarantine", `{}`, 404, "not-found", "10.0.9.9"},
 		{"GET", "/watch?from=x", "", 400, "invalid", `revision "x"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":-5}`, 400, "invalid", "-5 addresses"},
+		{"POST", "/audit?apply=maybe", "", 400, "invalid", `apply "maybe"`},
+		{"GET", "/nothing", "", 404, "not-found", "GET /nothing"},
+		{"PATCH", "/leases", `{}`, 405, "method", "GET, HEAD, POST"},
 	} {
 		status, body := call(t, c.method, s.URL+c.path, c.body)
 		what := c.method + " " + c.path + " " + c.body
 		require.Equal(t, c.status, status, what)
 		require.Equal(t, c.code, body["code"], what)
 		require.Contains(t, body["detail"], c.detail, what)
+		require.Equal(t, []any{"about:blank#" + c.code, http.StatusText(c.status), float64(c.status)}, []any{body["type"], body["title"], body["status"]}, what)
 	}
+}
+
+// misled is a Truth that knows an address that nobody holds.
+type misled struct{ repaired int }
+
+func (*misled) Name() string { return "nginx" }
+
+func (*misled) Observe(context.Context) ([]vip.Observation, error) {
+	return []vip.Observation{{Addr: netip.MustParseAddr("10.0.0.3"), Task: "ghost"}}, nil
+}
+
+func (m *misled) Repair(context.Context, vip.Finding) error { m.repaired++; return nil }
+
+func TestAuditAppliesOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
+	nginx := &misled{}
+	s, _ := serve(t, viphttp.Options{Truths: []vip.Truth{nginx}})
+	for _, query := range []string{"", "?apply=0", "?apply=false"} {
+		code, body := call(t, "POST", s.URL+"/audit"+query, "")
+		require.Equal(t, 200, code)
+		require.Len(t, body["findings"], 1)
+		require.Zero(t, nginx.repaired, query)
+	}
+	code, body := call(t, "POST", s.URL+"/audit?apply=1", "")
+	require.Equal(t, 200, code)
+	require.Equal(t, 1.0, body["repaired"])
+	require.Equal(t, 1, nginx.repaired)
 }
 
 func TestWatchResumes(t *testing.T) {
 	t.Parallel()
 	s, a := serve(t, viphttp.Options{KeepAlive: 5 * time.Millisecond})
-	open := func(query string) (next func() (kind, id string), end func()) {
-		resp, err := http.Get(s.URL + "/watch" + query)
+	open := func(query string, header ...string) (next func() (kind, id string), end func()) {
+		req, err := http.NewRequest("GET", s.URL+"/watch"+query, nil)
+		require.NoError(t, err)
+		for _, last := range header {
+			req.Header.Set("Last-Event-ID", last)
+		}
+		resp, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)
 		lines := bufio.NewScanner(resp.Body)
 		return func() (kind, id string) {
@@ -154,7 +192,7 @@ func TestWatchResumes(t *testing.T) {
 	require.Equal(t, "hello", kind)
 	l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"}})
 	require.NoError(t, err)
-	kind, _ = next()
+	kind, allocated := next()
 	require.Equal(t, "allocated", kind)
 	_, err = a.Release(t.Context(), l.ID, l.Generation, "")
 	require.NoError(t, err)
@@ -164,6 +202,12 @@ func TestWatchResumes(t *testing.T) {
 
 	next, end = open("?from=" + start)
 	for _, want := range []string{"hello", "allocated", "ended"} {
+		kind, _ = next()
+		require.Equal(t, want, kind)
+	}
+	end()
+	next, end = open("?from="+start, allocated) // as a browser that comes back: where it began, and what it has seen since
+	for _, want := range []string{"hello", "ended"} {
 		kind, _ = next()
 		require.Equal(t, want, kind)
 	}
