@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -154,6 +156,27 @@ func TestFirstApplyReloads(t *testing.T) {
 	_, err = d.Apply(t.Context(), want)
 	require.NoError(t, err)
 	require.Equal(t, 2, *reloads, "whether it has read the refused file is not known")
+}
+
+// The default is SIGHUP to the process of the PID file, which is this one here.
+func TestReloadSignalsKeepalived(t *testing.T) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	d, _ := driver(t)
+	d.Reload, d.PidFile = nil, filepath.Join(t.TempDir(), "keepalived.pid")
+	_, err := d.Apply(t.Context(), addrs("10.58.0.1"))
+	require.ErrorIs(t, err, os.ErrNotExist, "it does not run")
+	require.NoFileExists(t, d.Path)
+	for _, text := range []string{"", "x", "1", "-1"} {
+		require.NoError(t, os.WriteFile(d.PidFile, []byte(text), 0o600))
+		_, err = d.Apply(t.Context(), addrs("10.58.0.1"))
+		require.ErrorContains(t, err, "is no process id", "%q", text)
+	}
+	require.NoError(t, os.WriteFile(d.PidFile, fmt.Appendln(nil, os.Getpid()), 0o600))
+	_, err = d.Apply(t.Context(), addrs("10.58.0.1"))
+	require.NoError(t, err)
+	<-hup
 }
 
 // Withdrawn addresses stay out of the file when keepalived is not there to be told: it may start later.

@@ -39,6 +39,9 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if p := d.protocol(); p < 5 {
+		return nil, fmt.Errorf("protocol %d: want 5 to 255: those below are the kernel's and the administrator's routes", p)
+	}
 	name := cmp.Or(d.Interface, "lo")
 	device, err := net.InterfaceByName(name)
 	if err != nil {

@@ -112,4 +112,14 @@ func TestLocalRoutes(t *testing.T) {
 	require.True(t, answers(t, many[1999]))
 	_, err = (&localaddr.Driver{Interface: "no-such"}).Apply(t.Context(), nil)
 	require.ErrorContains(t, err, "interface no-such")
+	_, err = (&localaddr.Driver{Protocol: 2}).Apply(t.Context(), nil)
+	require.ErrorContains(t, err, "protocol 2: want 5 to 255")
+
+	// an address that the machine has by itself is somebody else's: it is set aside, and stays
+	aside, err = d.Apply(t.Context(), addrs("10.58.0.1", "127.0.0.1"))
+	require.NoError(t, err)
+	require.ErrorIs(t, aside[netip.MustParseAddr("127.0.0.1")], syscall.EEXIST)
+	_, err = d.Apply(t.Context(), nil)
+	require.NoError(t, err)
+	require.True(t, answers(t, netip.MustParseAddr("127.0.0.1")), "the kernel's routes stay")
 }
