@@ -222,6 +222,24 @@ func TestWhoHadThisVIP(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrNotFound)
 }
 
+// A binding that was replaced at the very moment of the release is not in the way of the one before it.
+func TestWhoHadThisVIPWhenTheClockIsCoarse(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{History: 2}, pool(t, "p", "10.0.0.1"))
+	l := allocate(t, a, vip.Request{Owner: owner("T1")})
+	for i := range 3 {
+		c.Add(time.Minute)
+		_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+		require.NoError(t, err)
+	}
+	release(t, a, l)
+	had, err := a.At(t.Context(), l.Addr, c.Now().Add(-time.Second))
+	require.NoError(t, err)
+	require.Len(t, had.Binding.Instances, 1)
+	require.Equal(t, "c1", had.Binding.Instances[0].ID)
+}
+
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	c := newClock()

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -39,15 +40,19 @@ func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, erro
 	if err != nil {
 		return nil, fmt.Errorf("history of %s: %w", addr, err)
 	}
-	var past []Lease
-	for _, r := range records {
-		l, err := decodeTenure(r.Value)
-		if err != nil {
+	tenures := make([]tenure, len(records))
+	for i, r := range records {
+		if tenures[i], err = decodeTenure(r.Value); err != nil {
 			return nil, fmt.Errorf("history of %s: %s: %w", addr, r.Key, err)
 		}
+	}
+	slices.SortFunc(tenures, func(a, b tenure) int {
+		return cmp.Or(a.Ended.Compare(b.Ended), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.history, b.history))
+	})
+	var past []Lease
+	for _, l := range tenures {
 		past = append(past, l.Lease)
 	}
-	slices.SortFunc(past, func(a, b Lease) int { return a.Ended.Compare(b.Ended) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if e := a.x.entries[addr]; e != nil && e.state == Leased {
