@@ -1,8 +1,10 @@
 package vip_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -16,9 +18,13 @@ import (
 
 // oracle is the allocator as a person would keep it on paper: a list of addresses that is walked from end to end.
 type oracle struct {
-	now   time.Time
-	pools []vip.Pool
-	rows  []*row
+	now      time.Time
+	pools    []vip.Pool
+	rows     []*row
+	drains   bool                 // a proof is asked for
+	proven   bool                 // and given
+	gone     string               // the task that does not exist any more
+	suspects map[string]time.Time // lease id → since when its task is gone
 }
 
 type row struct {
@@ -30,14 +36,39 @@ type row struct {
 	gen     uint64
 	ids     []string  // of its tenures
 	expires time.Time // zero: never
+	group   int       // how many addresses were given together; 0 for one
+	bound   string    // the instance behind it
 	until   time.Time // end of cool-down or quarantine
 	freed   time.Time // zero: never used
+	ended   time.Time
+	taken   bool   // out of the pool: it is reserved as soon as it is free
+	said    []said // who had it, oldest first
+}
+
+// said is what holds for an address from at on.
+type said struct {
+	at          time.Time
+	task, bound string
+}
+
+func (o *oracle) say(r *row) { r.said = append(r.said, said{o.now, r.task, r.bound}) }
+
+// begin gives r to task.
+func (o *oracle) begin(r *row, task string, group int, l vip.Lease) {
+	*r = row{
+		addr: r.addr, pool: r.pool, cool: r.cool, taken: r.taken, said: r.said,
+		state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID), expires: l.Expires, group: group,
+	}
+	o.say(r)
 }
 
 func (o *oracle) tick() {
 	for _, r := range o.rows {
 		if (r.state == vip.Cooling || r.state == vip.Quarantined) && !r.until.IsZero() && !r.until.After(o.now) {
 			r.state, r.freed = vip.Free, r.until
+		}
+		if r.state == vip.Free && r.taken {
+			r.state = vip.Reserved
 		}
 	}
 }
@@ -48,54 +79,101 @@ func (o *oracle) sweep() {
 			o.end(r)
 		}
 	}
+	for _, r := range o.rows {
+		if r.state == vip.Draining && (o.proven || !r.ended.Add(drainLimit).After(o.now)) {
+			o.cool(r)
+		}
+	}
 }
+
+const drainLimit = 10 * time.Minute
 
 func (o *oracle) over(r *row) bool {
 	return r.state == vip.Leased && !r.expires.IsZero() && !r.expires.After(o.now)
 }
 
-func (o *oracle) end(r *row) { r.state, r.until = vip.Cooling, o.now.Add(r.cool) }
+// end ends the lease of r.
+func (o *oracle) end(r *row) {
+	r.ended = o.now
+	r.said = append(r.said, said{at: o.now})
+	o.drain(r)
+}
+
+func (o *oracle) drain(r *row) {
+	if r.state = vip.Draining; !o.drains || r.gen == 0 {
+		o.cool(r)
+	}
+}
+
+func (o *oracle) cool(r *row) { r.state, r.until = vip.Cooling, o.now.Add(r.cool) }
 
 func (o *oracle) holder(task string) *row {
 	for _, r := range o.rows {
-		if r.state == vip.Leased && r.task == task {
+		if r.state == vip.Leased && r.task == task && r.group == 0 {
 			return r
 		}
 	}
 	return nil
 }
 
-// best lists the addresses that a request of task may get now.
-func (o *oracle) best(task string) []*row {
-	for _, p := range o.pools {
-		var free []*row
-		for _, r := range o.rows {
-			if r.pool == p.Name && r.state == vip.Free {
-				free = append(free, r)
-			}
-		}
-		for _, r := range o.rows { // its last one, wherever
-			if r.state == vip.Free && r.task == task && r.gen > 0 {
-				return o.lasts(task)
-			}
-		}
-		if len(free) == 0 {
-			continue
-		}
-		oldest := slices.MinFunc(free, func(a, b *row) int { return a.freed.Compare(b.freed) })
-		return slices.DeleteFunc(free, func(r *row) bool { return !r.freed.Equal(oldest.freed) })
-	}
-	return nil
-}
-
-func (o *oracle) lasts(task string) []*row {
+// group lists the live leases of a group of a task.
+func (o *oracle) group(task string) []*row {
 	var all []*row
 	for _, r := range o.rows {
-		if r.state == vip.Free && r.task == task && r.gen > 0 {
+		if r.state == vip.Leased && r.task == task && r.group > 0 {
 			all = append(all, r)
 		}
 	}
 	return all
+}
+
+// open says whether the pool hands out anything.
+func (o *oracle) open(pool string) bool {
+	return !o.pools[slices.IndexFunc(o.pools, func(p vip.Pool) bool { return p.Name == pool })].Disabled
+}
+
+// best lists the addresses that a request of task may get now.
+func (o *oracle) best(task string) []*row {
+	if last := o.last(task); len(last) > 0 { // wherever
+		return last
+	}
+	for _, p := range o.pools {
+		free := o.free(p.Name)
+		if len(free) == 0 || !o.open(p.Name) {
+			continue
+		}
+		return slices.DeleteFunc(free, func(r *row) bool { return !r.freed.Equal(free[0].freed) })
+	}
+	return nil
+}
+
+// free lists the free addresses of a pool, longest free first.
+func (o *oracle) free(pool string) []*row {
+	var free []*row
+	for _, r := range o.rows {
+		if r.pool == pool && r.state == vip.Free {
+			free = append(free, r)
+		}
+	}
+	slices.SortStableFunc(free, func(a, b *row) int { return a.freed.Compare(b.freed) })
+	return free
+}
+
+// last lists the address that task had last, several if it ended them at the same time.
+func (o *oracle) last(task string) []*row {
+	var last []*row
+	for _, r := range o.rows {
+		if r.state != vip.Free || r.task != task || r.group > 0 || r.gen == 0 || !o.open(r.pool) {
+			continue
+		}
+		if len(last) > 0 && r.ended.After(last[0].ended) {
+			last = nil
+		}
+		if len(last) == 0 || r.ended.Equal(last[0].ended) {
+			last = append(last, r)
+		}
+	}
+	return last
 }
 
 func (o *oracle) row(addr netip.Addr) *row {
@@ -118,7 +196,7 @@ func newOracle(t require.TestingT) *oracle {
 	q, err := vip.ParsePool("q", "10.0.1.1-10.0.1.3")
 	require.NoError(t, err)
 	p.MaxQuarantined, q.MaxQuarantined, q.CoolDown = 1, 1, 30*time.Second
-	o := &oracle{now: newClock().now, pools: []vip.Pool{p, q}}
+	o := &oracle{now: newClock().now, pools: []vip.Pool{p, q}, suspects: map[string]time.Time{}}
 	for _, pool := range o.pools {
 		for a := pool.Ranges[0].First; a.Compare(pool.Ranges[0].Last) <= 0; a = a.Next() {
 			r := &row{addr: a, pool: pool.Name, cool: vip.DefaultCoolDown}
@@ -138,13 +216,22 @@ func TestStateMachine(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		o, c, store := newOracle(t), newClock(), vip.NewMemStore()
+		cfg := vip.Config{
+			Now: c.Now, History: 1000, LeakGrace: time.Minute,
+			Alive: func(_ context.Context, l vip.Lease) (bool, error) { return l.Owner.Task != o.gone, nil },
+		}
+		if o.drains = rapid.Bool().Draw(t, "drains"); o.drains {
+			cfg.Drained = func(context.Context, vip.Lease) (bool, error) { return o.proven, nil }
+		}
 		start := func() *vip.Allocator {
-			a, err := vip.New(t.Context(), store, o.pools, vip.Config{Now: c.Now})
+			clear(o.suspects)
+			a, err := vip.New(t.Context(), store, o.pools, cfg)
 			require.NoError(t, err)
 			return a
 		}
 		a := start()
 		tasks := rapid.SampledFrom([]string{"A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L"})
+		instances := rapid.SampledFrom([]string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"})
 		some := rapid.Custom(func(t *rapid.T) *row { return rapid.SampledFrom(o.rows).Draw(t, "row") })
 		// lease draws a lease, mostly the latest of its address
 		lease := func(t *rapid.T) (*row, uint64, string) {
@@ -168,6 +255,7 @@ func TestStateMachine(t *testing.T) {
 				if r := o.holder(task); r != nil {
 					require.NoError(t, err)
 					require.Equal(t, r.addr, l.Addr)
+					delete(o.suspects, l.ID)
 					return
 				}
 				best := o.best(task)
@@ -178,9 +266,48 @@ func TestStateMachine(t *testing.T) {
 				require.NoError(t, err)
 				i := slices.IndexFunc(best, func(r *row) bool { return r.addr == l.Addr })
 				require.GreaterOrEqual(t, i, 0, "%s, free since %s, is not one of the best: %s, free since %s", l.Addr, o.row(l.Addr).freed, best[0].addr, best[0].freed)
-				r := best[i]
-				*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID), expires: o.now.Add(ttl)}
-				require.Equal(t, r.gen, l.Generation)
+				o.begin(best[i], task, 0, l)
+				require.Equal(t, best[i].gen, l.Generation)
+				require.True(t, l.Expires.Equal(o.now.Add(ttl)))
+			},
+			"allocate two": func(t *rapid.T) {
+				task := tasks.Draw(t, "task")
+				leases, err := a.AllocateN(t.Context(), vip.Request{Owner: owner(task, "web", "v1"), TTL: time.Minute}, 2)
+				for _, r := range o.group(task) {
+					if o.over(r) {
+						o.end(r)
+					}
+				}
+				switch held := o.group(task); len(held) {
+				case 1:
+					require.ErrorIs(t, err, vip.ErrConflict)
+					return
+				case 2:
+					require.NoError(t, err)
+					for i, r := range held {
+						require.Equal(t, r.addr, leases[i].Addr)
+						delete(o.suspects, leases[i].ID)
+					}
+					return
+				}
+				for _, p := range o.pools {
+					free := o.free(p.Name)
+					if len(free) < 2 || !o.open(p.Name) {
+						continue
+					}
+					require.NoError(t, err)
+					want, got := []time.Time{free[0].freed, free[1].freed}, []time.Time(nil)
+					for _, l := range leases {
+						require.Equal(t, p.Name, l.Pool)
+						require.Equal(t, vip.Free, o.row(l.Addr).state)
+						got = append(got, o.row(l.Addr).freed)
+						o.begin(o.row(l.Addr), task, 2, l)
+					}
+					slices.SortFunc(got, time.Time.Compare)
+					require.Equal(t, want, got, "those free for longest")
+					return
+				}
+				require.ErrorIs(t, err, vip.ErrExhausted)
 			},
 			"allocate by name": func(t *rapid.T) {
 				task, r := tasks.Draw(t, "task"), some.Draw(t, "addr")
@@ -195,13 +322,98 @@ func TestStateMachine(t *testing.T) {
 					require.ErrorIs(t, err, vip.ErrConflict)
 				case held == r:
 					require.NoError(t, err)
-				case r.state != vip.Free:
+					delete(o.suspects, l.ID)
+				case r.state != vip.Free || !o.open(r.pool):
 					require.ErrorIs(t, err, vip.ErrTaken)
 				default:
 					require.NoError(t, err)
 					require.Equal(t, r.addr, l.Addr)
-					*r = row{addr: r.addr, pool: r.pool, cool: r.cool, state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID)}
+					o.begin(r, task, 0, l)
 				}
+			},
+			"bind": func(t *rapid.T) {
+				r, gen, id := lease(t)
+				at := instances.Draw(t, "instance")
+				_, err := a.Bind(t.Context(), id, gen, []vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort(at)}})
+				switch {
+				case r.gen == 0:
+					require.ErrorIs(t, err, vip.ErrNotFound)
+				case gen != r.gen || r.state != vip.Leased || o.over(r):
+					require.ErrorIs(t, err, vip.ErrFenced)
+				default:
+					require.NoError(t, err)
+					r.bound = at
+					o.say(r)
+				}
+			},
+			"who had it": func(t *rapid.T) {
+				r, ago := some.Draw(t, "addr"), time.Duration(rapid.IntRange(0, 600).Draw(t, "ago"))*time.Second
+				l, err := a.At(t.Context(), r.addr, o.now.Add(-ago))
+				var had said
+				for _, s := range r.said {
+					if !s.at.After(o.now.Add(-ago)) {
+						had = s
+					}
+				}
+				if had.task == "" {
+					require.ErrorIs(t, err, vip.ErrNotFound)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, had.task, l.Owner.Task)
+				if had.bound == "" {
+					require.Empty(t, l.Binding.Instances)
+				} else {
+					require.Equal(t, had.bound, l.Binding.Instances[0].Addr.String())
+				}
+			},
+			"drain proof": func(t *rapid.T) { o.proven = rapid.Bool().Draw(t, "proven") },
+			"disable or enable": func(t *rapid.T) {
+				i := rapid.IntRange(0, 1).Draw(t, "pool")
+				o.pools[i].Disabled = !o.pools[i].Disabled
+				require.NoError(t, a.SetPools(t.Context(), o.pools))
+			},
+			"reserve or not": func(t *rapid.T) {
+				r := some.Draw(t, "addr")
+				reserved := o.pools[slices.IndexFunc(o.pools, func(p vip.Pool) bool { return p.Name == r.pool })].Reserved
+				switch {
+				case r.taken:
+					delete(reserved, r.addr)
+				case r.state == vip.Reserved: // from the beginning
+					return
+				default:
+					reserved[r.addr] = "gateway"
+				}
+				if r.taken = !r.taken; r.state == vip.Reserved {
+					r.state = vip.Free
+				}
+				require.NoError(t, a.SetPools(t.Context(), o.pools))
+			},
+			"look for leaks": func(t *rapid.T) {
+				o.gone = tasks.Draw(t, "gone")
+				leaks, err := a.CheckLeaks(t.Context())
+				require.NoError(t, err)
+				ended := 0
+				live := map[string]bool{}
+				for _, r := range o.rows {
+					if r.state != vip.Leased {
+						continue
+					}
+					id := r.ids[r.gen-1]
+					live[id] = true
+					since, known := o.suspects[id]
+					switch {
+					case r.task != o.gone:
+						delete(o.suspects, id)
+					case !known:
+						o.suspects[id] = o.now
+					case o.now.Sub(since) >= time.Minute:
+						o.end(r)
+						ended++
+					}
+				}
+				maps.DeleteFunc(o.suspects, func(id string, _ time.Time) bool { return !live[id] })
+				require.Equal(t, ended, len(slices.DeleteFunc(leaks, func(l vip.Leak) bool { return !l.Confirmed })))
 			},
 			"renew": func(t *rapid.T) {
 				r, gen, id := lease(t)
@@ -244,7 +456,14 @@ func TestStateMachine(t *testing.T) {
 				}
 				require.NoError(t, err)
 				if r.state != vip.Free && r.gen > 0 && rest > 0 {
-					rest = max(rest, r.cool)
+					least := r.cool
+					if o.drains && r.state != vip.Cooling {
+						least += drainLimit
+					}
+					rest = max(rest, least)
+				}
+				if r.state == vip.Leased {
+					o.end(r)
 				}
 				r.state, r.until = vip.Quarantined, time.Time{}
 				if rest > 0 {
@@ -260,7 +479,7 @@ func TestStateMachine(t *testing.T) {
 				}
 				require.NoError(t, err)
 				if r.state == vip.Quarantined {
-					o.end(r)
+					o.drain(r)
 				}
 			},
 			"time passes": func(t *rapid.T) {
@@ -279,6 +498,19 @@ func TestStateMachine(t *testing.T) {
 					n := o.counts(s.Pool)
 					got := [6]uint64{s.Free, s.Leased, s.Draining, s.Cooling, s.Quarantined, s.Reserved}
 					require.Equal(t, n, got, "pool %s", s.Pool)
+				}
+				bound := map[string][]netip.Addr{}
+				for _, r := range o.rows {
+					if r.state == vip.Leased || r.state == vip.Draining {
+						bound[r.bound] = append(bound[r.bound], r.addr)
+					}
+				}
+				for _, at := range []string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"} {
+					var found []netip.Addr
+					for _, l := range a.Locate(vip.Query{Addr: netip.MustParseAddrPort(at)}) {
+						found = append(found, l.Addr)
+					}
+					require.Equal(t, bound[at], found, at)
 				}
 				for _, l := range a.List(vip.Query{}) {
 					r := o.row(l.Addr)
