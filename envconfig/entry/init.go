@@ -75,7 +75,9 @@ func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, 
 	if err != nil {
 		return Report{}, startError(c, err)
 	}
-	tty.give(pid)
+	if tty.give(pid) {
+		_ = syscall.Kill(-pid, syscall.SIGCONT) // it was faster, and was stopped for reading too soon
+	}
 	r := running{Init: i, main: pid, tty: tty, ends: make(chan end), only: os.Getpid() == 1}
 	go reap(r.ends)
 	return r.loop(signals), nil
@@ -152,6 +154,7 @@ func (r *running) pass(s syscall.Signal) {
 		r.passed = map[syscall.Signal]bool{}
 	}
 	r.passed[s] = true
+	r.tty.give(r.main) // the signal may have come because a shell has brought this process into the foreground
 	if r.ended {
 		r.toAll(s)
 	} else {
@@ -181,8 +184,9 @@ func (r *running) startGrace() {
 func (r *running) take(e end) {
 	switch {
 	case e.status.Stopped():
-		if e.pid == r.main {
-			r.tty.stopped(r.main, e.status.StopSignal(), r.passed[e.status.StopSignal()])
+		if by := e.status.StopSignal(); e.pid == r.main && by != syscall.SIGSTOP {
+			r.tty.stopped(r.main, r.passed[by])
+			delete(r.passed, by)
 		}
 		return
 	case e.pid != r.main:
@@ -243,6 +247,7 @@ func (r *running) kill() {
 }
 
 func (r *running) finish() Report {
+	r.tty.takeBack(r.main)
 	if !r.since.IsZero() {
 		r.report.Drain = time.Since(r.since)
 	}

@@ -329,3 +329,24 @@ func TestTerminal(t *testing.T) {
 	require.Contains(t, s.output.String(), "got hello")
 	require.Contains(t, s.output.String(), "got again")
 }
+
+// A shell's job control treats envconfig as it would the service: ^Z, bg, fg, and a start in the background. When it has ended,
+// a script that runs it reads from the terminal again.
+func TestJobControl(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, &syscall.SysProcAttr{}, `
+		sees() { n=0; until tr -d '\r' < typescript | grep -qs "$1"; do sleep 0.02; n=$((n+1)); [ $n -lt 1500 ] || exit; done; }
+		{
+			sees '^. $'
+			printf '%s\n' '"$E" --quiet --init -- sh -c "echo UP; until [ -e go ]; do sleep 0.05; done; echo RAN; read x; echo got \$x; exit 7"'
+			sees '^UP'; printf '\032'; sees '[Ss]topped'
+			printf 'bg\ntouch go\n'; sees 'RAN$'
+			printf 'fg\n'; printf 'hello\n'; sees 'got hello$'
+			printf 'echo code $?\n'; sees 'code 7$'
+			printf '%s\n' '"$E" --quiet --init -- sh -c "read x; echo had \$x" &'
+			printf 'fg\nthere\n'; sees 'had there$'
+			printf '%s\n' 'sh -c "\"\$E\" --quiet --init -- true; read x; echo after \$x"' again; sees 'after again$'
+			printf 'exit 5\n'
+		} | timeout -s HUP 90 script -qefc 'PS1="$ " exec sh -i' typescript`, "ENV=")
+	require.Equal(t, 5, s.ends(), "%v", s.output)
+}
