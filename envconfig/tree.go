@@ -23,6 +23,15 @@ type tree struct {
 	absent map[string]error
 }
 
+// everything is what secrets and witnesses are read from. Where it is the whole file system, links that begin with a slash are
+// followed, which os.Root never does: in many an image /var/run is one.
+func everything(root *os.Root) fs.FS {
+	if root.Name() == "/" {
+		return os.DirFS("/")
+	}
+	return root.FS()
+}
+
 // newFile is a file that was just made.
 type newFile interface {
 	io.WriteCloser

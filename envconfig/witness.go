@@ -68,7 +68,7 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 		}
 		return ""
 	}
-	content, err := readText(root.FS(), strings.TrimPrefix(w.File, "/"), maxWitness)
+	content, err := readText(everything(root), strings.TrimPrefix(w.File, "/"), maxWitness)
 	if err != nil {
 		reason := cause(err).Error()
 		if errors.Is(err, fs.ErrNotExist) {
