@@ -200,6 +200,14 @@ func TestTargetsInTheWay(t *testing.T) {
 	err := b.refuse("test", ErrTarget)
 	require.ErrorContains(t, err, "/opt/dir: target cannot be created: a folder is in the way")
 	require.ErrorContains(t, err, "/opt/pipe: target cannot be created: a pipe is in the way")
+
+	// what is a file in one environment and a folder in the other
+	b = newBox(t, map[string]string{"envs/test/opt/x": "x", "envs/production/opt/x/below": "x"})
+	b.activate("test")
+	require.ErrorContains(t, b.refuse("production", ErrTarget), "/opt/x/below: target cannot be created: a file is where a folder has to be")
+	require.NoError(t, os.Remove(filepath.Join(b.root, "opt/x")))
+	b.activate("production")
+	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/x: target cannot be created: a folder is in the way")
 }
 
 func TestNothingIsWrittenThroughALink(t *testing.T) {

@@ -115,10 +115,21 @@ func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
 		"empty":  func(dir string) error { return os.RemoveAll(dir + "/opt") },
 		"a file": func(dir string) error { _ = os.RemoveAll(dir); return os.WriteFile(dir, nil, 0o644) },
 	} {
-		b := newBox(t, map[string]string{"envs/test/opt/a": "x"})
-		withManifest(t, b)
-		require.NoError(t, change(b.root+"/etc/envconfig/envs/test"), name)
-		b.refuse("test", ErrIncomplete)
+		for _, action := range []Action{Copy, Link, Pointer} {
+			b := newBox(t, map[string]string{SpecName: `{"paths":[{"match":"opt/**","action":"` + string(action) + `"}]}`, "envs/test/opt/a": "x"})
+			_, err := b.activator().Bake()
+			require.NoError(t, err)
+			withManifest(t, b)
+			again := newBox(t, nil)
+			require.NoError(t, os.CopyFS(again.root, os.DirFS(b.root)))
+			require.NoError(t, change(b.root+"/etc/envconfig/envs/test"), name)
+			b.refuse("test", ErrIncomplete)
+			again.activate("test")
+			require.NoError(t, change(again.root+"/etc/envconfig/envs/test"), name)
+			if action != Copy { // what was copied is there
+				again.refuse("test", ErrIncomplete)
+			}
+		}
 	}
 }
 

@@ -181,6 +181,16 @@ func TestVerifyNamesEveryDrift(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "test", status.Environment)
 	require.Equal(t, 5, status.Files)
+
+	b = newBox(t, map[string]string{SpecName: `{"paths":[{"match":"a/*","action":"link"}]}`, "envs/test/a/behind": "x", "envs/test/a/link": "x", "envs/test/b": "x"})
+	withManifest(t, b)
+	b.activate("test")
+	b.write("etc/envconfig/envs/test/a/behind", "y", 0o644)
+	b.write("b", "y", 0o644)
+	require.NoError(t, os.Remove(filepath.Join(b.root, "a/link")))
+	drift, err = b.activator().Verify()
+	require.NoError(t, err)
+	require.Equal(t, []Drift{{"a/behind", "has other content than the manifest says"}, {"a/link", "is gone"}, {"b", "has other content"}}, drift)
 }
 
 func TestWitnessMustAgree(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -44,8 +46,8 @@ func (a *Activator) Status() (Status, error) {
 	return Status{r.Environment, r.Digest, r.Manifest, r.UID, r.Activated, len(r.Files)}, nil
 }
 
-// Verify holds every target to the record of the last activation and returns those that differ, sorted by path. In
-// pointer mode it is the links that are held to it, and the files behind them are held to the manifest.
+// Verify holds every target to the record of the last activation and returns those that differ, sorted by path. Of the actions
+// pointer and link it is the links that are held to it, and the files behind them are held to the manifest.
 func (a *Activator) Verify() ([]Drift, error) {
 	r, t, err := a.record()
 	if err != nil {
@@ -53,18 +55,20 @@ func (a *Activator) Verify() ([]Drift, error) {
 	}
 	defer t.close()
 	drift := []Drift{}
-	pointer := false
+	links := false
 	for _, f := range r.Files {
 		if reason := f.drift(t); reason != "" {
 			drift = append(drift, Drift{f.Path, reason})
 		}
-		pointer = pointer || f.Action == Pointer
+		links = links || f.Link != ""
 	}
-	if !pointer {
+	if !links {
 		return drift, nil
 	}
-	behind, err := a.verifyPointer(r.Environment)
-	return append(drift, behind...), err
+	behind, err := a.verifyBehind(r.Environment)
+	drift = append(drift, behind...)
+	slices.SortStableFunc(drift, func(a, b Drift) int { return strings.Compare(a.Path, b.Path) })
+	return drift, err
 }
 
 // record returns what is active, and the open root.
@@ -118,8 +122,8 @@ func (f *placed) drift(t *tree) string {
 	return ""
 }
 
-// verifyPointer holds the sources that the links lead to, and the baked links, to the manifest.
-func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
+// verifyBehind holds the sources that the links lead to, and the baked links, to the manifest.
+func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 	source, err := os.OpenRoot(cmp.Or(a.Source, DefaultSource))
 	if err != nil {
 		return nil, sourceError(err)
@@ -146,7 +150,7 @@ func (a *Activator) verifyPointer(environment string) ([]Drift, error) {
 		return drift, nil
 	}
 	for _, f := range env.Files {
-		if f.Action != Pointer {
+		if f.Action != Pointer && f.Action != Link {
 			continue
 		}
 		file, err := source.Open(f.Source)

@@ -14,7 +14,6 @@ import (
 	"path"
 	"slices"
 	"sync"
-	"syscall"
 )
 
 // copyBuffer bounds the memory that a file takes on its way, whatever its size.
@@ -184,7 +183,7 @@ func (x *transaction) write(o *op, content io.Reader) error {
 // sourceFileError is an error about one file of the source folder.
 func sourceFileError(name string, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist), isNoFolder(err):
 		return fmt.Errorf("%s: %w: %w", name, ErrIncomplete, err)
 	case errors.Is(err, fs.ErrPermission):
 		return unreadableError{name, err}

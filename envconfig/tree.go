@@ -247,7 +247,9 @@ func targetError(name string, err error) error {
 		kind = ErrPermission
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("%s: %w: it is a mount of its own and cannot be replaced; mount the folder instead, or take it out of envs/: %w", name, ErrTarget, err)
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist),
+	case isNoFolder(err):
+		return fmt.Errorf("%s: %w: a file is where a folder has to be: %w", name, ErrTarget, err)
+	case errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist),
 		errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENAMETOOLONG), isEscape(err):
 		kind = ErrTarget
 	default:
@@ -257,7 +259,15 @@ func targetError(name string, err error) error {
 }
 
 // isEscape reports whether os.Root refused a path because a link on its way leaves the root.
-func isEscape(err error) bool {
+func isEscape(err error) bool { return refuses(err, "path escapes from parent") }
+
+// isNoFolder reports whether something else is where a folder has to be.
+func isNoFolder(err error) bool {
+	return errors.Is(err, syscall.ENOTDIR) || refuses(err, syscall.ENOTDIR.Error())
+}
+
+// refuses reports whether os.Root has refused a path with that text, which is all that it says.
+func refuses(err error, text string) bool {
 	var p *fs.PathError
-	return errors.As(err, &p) && p.Err.Error() == "path escapes from parent"
+	return errors.As(err, &p) && p.Err.Error() == text
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -58,6 +59,8 @@ func relative(from, to string) string {
 func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values) ([]want, error) {
 	out := make([]want, 0, len(env.Files)+1)
 	var missing []string
+	sources := &tree{root: source}
+	defer sources.forget()
 	for i := range env.Files {
 		f := &env.Files[i]
 		w := want{File: f}
@@ -67,6 +70,9 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 		case Link:
 			if l.source == "" {
 				return nil, invalid(f.Path, "the action link needs the source folder below the root")
+			}
+			if err := sources.lacks(f.Source); err != nil {
+				return nil, err
 			}
 			w.link = relative(f.Path, path.Join(l.source, f.Source))
 		case Fill:
@@ -91,11 +97,44 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 		if l.state == "" || l.source == "" {
 			return nil, invalid("pointer", "the action pointer needs the source and the state folder below the root")
 		}
-		to := path.Join(l.source, envsDir, env.Name)
-		out = append(out, want{File: &File{Path: l.current(), Action: Pointer}, link: relative(l.current(), to)})
+		own := path.Join(envsDir, env.Name)
+		if err := isEmpty(source, own); err != nil {
+			return nil, err
+		}
+		out = append(out, want{File: &File{Path: l.current(), Action: Pointer}, link: relative(l.current(), path.Join(l.source, own))})
 		slices.SortFunc(out, func(a, b want) int { return strings.Compare(a.Path, b.Path) })
 	}
 	return out, nil
+}
+
+// lacks is an error when a source that a link leads to is not there.
+func (t *tree) lacks(name string) error {
+	d, base, err := t.split(name)
+	if err == nil {
+		_, _, err = d.look(base)
+	}
+	return absent(name, err)
+}
+
+// isEmpty is an error when the folder that pointer mode leads to is not there, or has nothing in it.
+func isEmpty(source *os.Root, name string) error {
+	dir, err := source.Open(name)
+	if err == nil {
+		_, err = dir.Readdirnames(1)
+		dir.Close()
+	}
+	if errors.Is(err, io.EOF) {
+		err = fs.ErrNotExist
+	}
+	return absent(name, err)
+}
+
+// absent passes over what this user may not look for: whether the service may read it is another matter.
+func absent(name string, err error) error {
+	if err == nil || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return sourceFileError(name, err)
 }
 
 func renderFile(m *Manifest, f *File, source *os.Root, from values) (content []byte, missing []string, err error) {
