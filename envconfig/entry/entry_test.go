@@ -24,6 +24,9 @@ func TestResolve(t *testing.T) {
 	crlf := write("b/crlf", "#!/bin/sh\r\n", 0o755)
 	lost := write("b/lost", "#!/no/such\n", 0o755)
 	empty := write("b/empty", "#!\n", 0o755)
+	bare := write("b/bare", "echo hello\n", 0o755)
+	nothing := write("b/nothing", "", 0o755)
+	other := write("b/other", "\x00asm", 0o755)
 	env := []string{"PATH=" + dir + "/a:" + dir + "/b"}
 
 	c, err := Resolve([]string{"tool", "x"}, env)
@@ -34,6 +37,8 @@ func TestResolve(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "/bin/sh", c.Interpreter)
 	require.True(t, c.NeedsInit())
+	_, err = Resolve([]string{other}, nil)
+	require.NoError(t, err, "the kernel may have been told of the format")
 
 	for _, bad := range []struct {
 		name, path, want string
@@ -47,6 +52,8 @@ func TestResolve(t *testing.T) {
 		{crlf, "", "carriage return", ErrNotExecutable},
 		{lost, "", "interpreter /no/such", ErrNotExecutable},
 		{empty, "", "names no interpreter", ErrNotExecutable},
+		{bare, "", "nor a script with a #! line", ErrNotExecutable},
+		{nothing, "", "nor a script with a #! line", ErrNotExecutable},
 		{"", "", "the command is empty", ErrNotFound},
 	} {
 		_, err := Resolve([]string{bad.name}, []string{bad.path})

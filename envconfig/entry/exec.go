@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 )
 
@@ -14,11 +15,18 @@ func Exec(c *Command, env []string) error {
 }
 
 func startError(c *Command, err error) error {
+	_, gone := os.Stat(c.Path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && gone != nil:
 		return fmt.Errorf("%s: %w: %w", c.Path, ErrNotFound, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w: the loader that it was linked for is not in the image, as with another C library: %w", c.Path, ErrNotExecutable, err)
 	case errors.Is(err, syscall.ENOEXEC):
-		return fmt.Errorf("%s: %w: neither a binary for this machine nor a script with a #! line", c.Path, ErrNotExecutable)
+		return noFormat(c.Path)
 	}
 	return fmt.Errorf("%s: %w: %w", c.Path, ErrNotExecutable, err)
+}
+
+func noFormat(name string) error {
+	return fmt.Errorf("%s: %w: neither a binary for this machine nor a script with a #! line", name, ErrNotExecutable)
 }

@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -101,8 +102,14 @@ func readInterpreter(name string) (string, error) {
 	defer syscall.Close(fd)
 	var head [256]byte // as much as the kernel looks at
 	n, err := syscall.Read(fd, head[:])
-	if err != nil || n < len("#!") || head[0] != '#' || head[1] != '!' {
+	switch {
+	case err != nil:
 		return "", nil
+	case bytes.HasPrefix(head[:n], []byte("#!")):
+	case bytes.HasPrefix(head[:n], []byte("\x7fELF")), bytes.IndexByte(head[:n], 0) >= 0: // the kernel may have been told of other formats
+		return "", nil
+	default:
+		return "", noFormat(name)
 	}
 	rest, _, _ := strings.Cut(string(head[len("#!"):n]), "\n")
 	rest = strings.Trim(rest, " \t")

@@ -78,6 +78,15 @@ func TestCommandBelowTheWorkingFolder(t *testing.T) {
 	require.Equal(t, 9, s.ends())
 }
 
+func TestBinaryWhoseLoaderIsNotThere(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"--init=true", "--init=false"} {
+		s := start(t, `sed 's#/ld-linux#/ld-linus#' /bin/true > tool; chmod +x tool; exec "$E" `+mode+` -- ./tool`)
+		require.Equal(t, 126, s.ends(), mode)
+		require.Contains(t, s.output.String(), "./tool: command not executable: the loader that it was linked for is not in the image")
+	}
+}
+
 // A limit on the size of files is met as a full disk is: the process gets SIGXFSZ and must outlive it to roll back.
 func TestLimitOfFileSize(t *testing.T) {
 	t.Parallel()

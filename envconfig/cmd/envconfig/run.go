@@ -65,11 +65,11 @@ func (c *command) run() error {
 	if c.dryRun {
 		return usageError{errors.New("--dry-run is for activate")}
 	}
+	signals := watchSignals() // first: until then, SIGTERM ends process 1 with 2
 	service, err := entry.Resolve(c.args, c.env)
 	if err != nil {
 		return err
 	}
-	signals := watchSignals()
 	if err := c.place(signals); err != nil {
 		return err
 	}
