@@ -87,7 +87,7 @@ func ExampleResolve() {
 }
 
 func ExampleEnviron() {
-	e := Environ{Unset: []string{"AWS_*"}, Set: []string{"MODE=server"}}
+	e := Environ{Unset: []string{"AWS_*"}, Set: []string{"MODE=batch", "MODE=server"}}
 	fmt.Println(e.Apply([]string{"PATH=/bin", "AWS_SECRET=x", "MODE=client"}))
 	// Output: [PATH=/bin MODE=server]
 }

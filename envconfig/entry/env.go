@@ -12,7 +12,7 @@ type Environ struct {
 	Pristine bool
 	// Unset are patterns as in [path.Match]; variables with such names are left out.
 	Unset []string
-	// Set are NAME=VALUE, put in last, in place of what was there.
+	// Set are NAME=VALUE, put in last, in place of what was there. Of several for the same name the last counts.
 	Set []string
 }
 
@@ -25,11 +25,20 @@ func (e *Environ) Apply(env []string) []string {
 			out = append(out, kv)
 		}
 	}
-	return append(out, e.Set...)
+	for i, kv := range e.Set {
+		if name, _, _ := strings.Cut(kv, "="); !sets(e.Set[i+1:], name) {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+func sets(all []string, name string) bool {
+	return slices.ContainsFunc(all, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
 }
 
 func (e *Environ) leavesOut(name string) bool {
-	if slices.ContainsFunc(e.Set, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) {
+	if sets(e.Set, name) {
 		return true
 	}
 	return slices.ContainsFunc(e.Unset, func(pattern string) bool {

@@ -76,6 +76,9 @@ func (c *command) parse(args []string) error {
 	if !c.environ.Valid() {
 		return usageError{errors.New("--unset takes a pattern and --set NAME=VALUE")}
 	}
+	if c.grace <= 0 {
+		return usageError{errors.New("--grace must be longer than 0")}
+	}
 	c.args = fs.Args()
 	return nil
 }
