@@ -200,6 +200,7 @@ func TestScanRefuses(t *testing.T) {
 		"link to folder": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("d")}, "envs/test/d/x": {}}, "only links to files"},
 		"link in circle": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("m")}, "envs/test/m": {Mode: os.ModeSymlink, Data: []byte("l")}}, "circle"},
 		"mode":           {fstest.MapFS{"envs/test/a": {}, SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"4755"}]}`)}}, "octal digits"},
+		"mode of a link": {fstest.MapFS{"envs/test/a": {Mode: 0o644}, SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"0600","action":"link"}]}`)}}, "with the action link it is that of envs/test/a, 0644"},
 		"pointer":        {fstest.MapFS{"envs/test/a/b": {}, SpecName: {Data: []byte(`{"paths":[{"match":"a/**","action":"pointer"},{"match":"a/b","action":"copy"}]}`)}}, ""},
 	} {
 		_, err := Scan(c.files)

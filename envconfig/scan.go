@@ -115,7 +115,11 @@ func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 		if err := f.read(fsys); err != nil {
 			return err
 		}
+		own := f.Mode
 		m.Spec.apply(&f)
+		if f.Mode != own && (f.Action == Link || f.Action == Pointer) {
+			return invalid(SpecName, "%q has the mode %04o, but with the action %s it is that of %s, %04o: give that one the mode", target, f.Mode, f.Action, name, own)
+		}
 		if err := m.conceal(fsys, &f); err != nil {
 			return err
 		}

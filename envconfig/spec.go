@@ -43,7 +43,8 @@ type Render struct {
 type Rule struct {
 	// Match is a pattern for target paths: each segment as in [path.Match], and "**" for any number of segments.
 	Match string `json:"match"`
-	// Mode is the permission bits in octal, e.g. "0640". The default is what the source has.
+	// Mode is the permission bits in octal, e.g. "0640". The default is what the source has, and with the actions link and
+	// pointer there is no other.
 	Mode string `json:"mode,omitempty"`
 	// Action is copy, link, pointer or render. The default is copy.
 	Action Action `json:"action,omitempty"`
