@@ -131,6 +131,15 @@ func FuzzWitness(f *testing.F) {
 	})
 }
 
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	known := []string{"production", "sandbox", "staging", "test"}
+	for name, want := range map[string]string{"stage": "staging", "prod": "production", "Production": "production", " test": "test", "sandobx": "sandbox",
+		"tets": "test", "dev": "", "qa": "", "x": "", "": ""} {
+		require.Equal(t, want, nearest(name, known), name)
+	}
+}
+
 // A pattern matches what the plain, slow reading of the rule says.
 func TestMatchPathAgainstThePlainRule(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ func nearest(name string, known []string) string {
 	if name == "" || len(name) > maxName {
 		return ""
 	}
-	best, bestDistance := "", max(1, len(name)/2)+1
+	best, bestDistance := "", max(1, (len(name)+1)/2)+1
 	for _, k := range known {
 		d := distance(name, k)
 		if strings.HasPrefix(k, name) || strings.HasPrefix(name, k) {
