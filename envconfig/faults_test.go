@@ -158,12 +158,18 @@ func TestUnprivilegedUserIsToldEveryTarget(t *testing.T) {
 		require.NoError(t, os.Mkdir(filepath.Join(b.root, dir), 0o755))
 	}
 	require.NoError(t, os.Chown(filepath.Join(b.root, "mine"), 12345, 12345))
+	for _, name := range []string{"x", "y"} { // as in /tmp: everyone may make files, and replace none of others
+		b.write("etc/envconfig/envs/test/sticky/"+name, "new", 0o644)
+		b.write("sticky/"+name, "old", 0o666)
+	}
+	require.NoError(t, os.Chmod(filepath.Join(b.root, "sticky"), 0o777|os.ModeSticky))
 	require.NoError(t, os.Chmod(filepath.Dir(b.root), 0o755))
 	require.NoError(t, os.Chmod(b.root, 0o755))
 	before := b.tree()
 	out, code := asUser(t, b.root, 12345)
 	require.Equal(t, 77, code, out)
-	require.Contains(t, out, "target not writable by uid 12345: /a (mode 0755, uid 0, gid 0, permission denied), /b (mode 0755, uid 0, gid 0, permission denied): give")
+	require.Contains(t, out, "target not writable by uid 12345: /a (mode 0755, uid 0, gid 0, permission denied), /b (mode 0755, uid 0, gid 0, permission denied), "+
+		"/sticky/x (of another user, in a folder with the sticky bit), /sticky/y (of another user, in a folder with the sticky bit): give")
 	require.Equal(t, before, b.tree())
 }
 

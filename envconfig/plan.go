@@ -189,6 +189,9 @@ func (p *plan) preflight(t *tree) error {
 		if err != nil {
 			return targetError("/"+path.Dir(o.Path), err)
 		}
+		if o.Kind != opCreate && heldBack(t, o.Path) {
+			bad = append(bad, "/"+o.Path+" (of another user, in a folder with the sticky bit)")
+		}
 		if seen[dir] {
 			continue
 		}
@@ -218,6 +221,28 @@ func writable(t *tree, dir string) error {
 		return fmt.Errorf("/%s (mode %04o%s, %w)", dir, info.Mode().Perm(), owner(info), err)
 	}
 	return nil
+}
+
+// heldBack reports whether the target is in a folder such as /tmp, where only its owner may replace it, and is another user's.
+func heldBack(t *tree, name string) bool {
+	user := os.Geteuid()
+	d, base, err := t.split(name)
+	if user == 0 || err != nil {
+		return false
+	}
+	dir, err := d.Stat(".")
+	if err != nil || dir.Mode()&fs.ModeSticky == 0 || uid(dir) == user {
+		return false
+	}
+	file, err := d.Lstat(base)
+	return err == nil && uid(file) != user
+}
+
+func uid(info fs.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return -1
 }
 
 func owner(info fs.FileInfo) string {
