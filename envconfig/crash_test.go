@@ -191,6 +191,37 @@ func equalTrees(a, b map[string]string) bool {
 	return true
 }
 
+// asked is a context that is cancelled when it has been asked so many times.
+type asked struct {
+	context.Context
+	left int
+}
+
+func (a *asked) Err() error {
+	if a.left--; a.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestCancelledWithinAFileChangesNothing(t *testing.T) {
+	t.Parallel()
+	const chunks = 20
+	source := map[string]string{"envs/test/opt/large": "small", "envs/production/opt/large": strings.Repeat("x", chunks*copyBuffer)}
+	for left := 0; ; left++ {
+		b := newBox(t, source)
+		b.activate("test")
+		before := b.tree()
+		_, err := b.activator().Activate(&asked{t.Context(), left}, "production")
+		if err == nil {
+			require.Greater(t, left, chunks, "it is asked for each part of the file")
+			return
+		}
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, before, b.tree())
+	}
+}
+
 func TestCancelledAtEveryStepChangesNothing(t *testing.T) {
 	t.Parallel()
 	stop := errors.New("stop")

@@ -35,13 +35,13 @@ func takeHasher() *hasher {
 	return h
 }
 
-// readAll reads until the end, and passes on what it reads to copy, which may be nil.
-func (h *hasher) readAll(from io.Reader, copy io.Writer) (read int64, err error) {
+// readAll reads until the end, and passes on what it reads to each, which may be nil.
+func (h *hasher) readAll(from io.Reader, each func([]byte) error) (read int64, err error) {
 	for {
 		n, err := from.Read(h.buffer[:])
 		_, _ = h.Write(h.buffer[:n]) // never fails
-		if copy != nil && n > 0 {
-			if _, err := copy.Write(h.buffer[:n]); err != nil {
+		if each != nil && n > 0 {
+			if err := each(h.buffer[:n]); err != nil {
 				return read, err
 			}
 		}
@@ -117,7 +117,7 @@ func (x *transaction) stage(ctx context.Context, p *plan) error {
 			return context.Cause(ctx)
 		}
 		x.step("stage " + o.Path)
-		if err := x.stageFile(o); err != nil {
+		if err := x.stageFile(ctx, o); err != nil {
 			return err
 		}
 	}
@@ -141,7 +141,7 @@ func (x *transaction) mkdir(dir string) error {
 }
 
 // stageFile puts what is wanted beside the target, and holds a copy to what the manifest says.
-func (x *transaction) stageFile(o *op) error {
+func (x *transaction) stageFile(ctx context.Context, o *op) error {
 	w := o.want
 	if w.link != "" {
 		if err := x.targets.symlink(o.fresh(), w.link); err != nil {
@@ -154,20 +154,26 @@ func (x *transaction) stageFile(o *op) error {
 		return nil
 	}
 	if w.Action == Fill {
-		return x.write(o, bytes.NewReader(w.content))
+		return x.write(ctx, o, bytes.NewReader(w.content))
 	}
 	src, err := x.source.read(w.Source)
 	if err != nil {
 		return sourceFileError(w.Source, err)
 	}
-	return errors.Join(x.write(o, &sized{src, w.Size}), src.Close())
+	return errors.Join(x.write(ctx, o, &sized{src, w.Size}), src.Close())
 }
 
-func (x *transaction) write(o *op, content io.Reader) error {
+func (x *transaction) write(ctx context.Context, o *op, content io.Reader) error {
 	h := takeHasher()
 	defer hashers.Put(h)
 	err := x.targets.create(o.fresh(), o.want.Mode, func(w io.Writer) error {
-		n, err := h.readAll(content, w)
+		n, err := h.readAll(content, func(p []byte) error {
+			if ctx.Err() != nil { // a file may be large
+				return context.Cause(ctx)
+			}
+			_, err := w.Write(p)
+			return err
+		})
 		x.bytes += n
 		return err
 	})
