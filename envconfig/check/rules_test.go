@@ -101,6 +101,14 @@ func TestRules(t *testing.T) {
 			"envs/test/a.properties:1: secret: test: db.password: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
 				"envs/test/a.properties:2: secret: test: url: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
 				"envs/test/a.properties:3: secret: test: API_KEY: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render"},
+		"secret by the name beside it": {"", map[string]string{"envs/test/context.xml": `<C><Parameter name="db.password" value="x"/><Environment name="apiKey" value="x"/>
+			<Parameter name="db.user" value="x"/><property name="secret">x</property><property name="a@b">x</property><entry key="pwd">${PWD}</entry><Connector keystorePass="x"/></C>`,
+			"envs/test/k.yaml": "env: [{name: DB_PASSWORD, value: x}, {name: DB_USER, value: x}, {name: API_TOKEN, valueFrom: x}]\ntokens: [a]\n"},
+			"envs/test/context.xml:1: secret: test: C.Environment[apiKey]@value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/context.xml:1: secret: test: C.Parameter[db.password]@value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/context.xml:2: secret: test: C.Connector@keystorePass: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/context.xml:2: secret: test: C.property[secret]: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/k.yaml:1: secret: test: env[0].value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render"},
 		"secret in a file of no known format": {"", map[string]string{"envs/test/key.pem": "-----BEGIN PRIVATE KEY-----\n"},
 			"envs/test/key.pem: secret: test: holds a private key: everyone who can pull the image can read it"},
 

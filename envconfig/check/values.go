@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"path"
 	"slices"
@@ -15,7 +16,7 @@ var unfilled = []string{"changeme", "change-me", "change_me", "todo", "fixme", "
 var loopback = []string{"localhost", "127.0.0.1", "[::1]", "::1"}
 
 // secretNames are what keys of secrets are called, written without separators.
-var secretNames = []string{"password", "passwd", "secret", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase"}
+var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass", "keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase"}
 
 // separators are left out of a key's name before it is compared.
 var separators = strings.NewReplacer("_", "", "-", "")
@@ -65,6 +66,7 @@ func (s *Set) checkValues() []Finding {
 		live := s.manifest.Spec.IsLive(name)
 		for _, p := range slices.Sorted(maps.Keys(s.files[name])) {
 			f := s.files[name][p]
+			names := f.names()
 			for i := range f.Settings {
 				setting := &f.Settings[i]
 				report := func(rule, message string) {
@@ -75,7 +77,7 @@ func (s *Set) checkValues() []Finding {
 					report(RulePlaceholder, "the value is a placeholder that was never filled in")
 				case live && slices.ContainsFunc(hosts(setting.value), func(h string) bool { return slices.Contains(loopback, h) }):
 					report(RulePlaceholder, "the value names the container itself as the host")
-				case isSecret(setting):
+				case isSecret(setting, f.format, names):
 					report(RuleSecret, "a secret stands there in plain text: use ${file:/run/secrets/…} with the action render")
 				}
 			}
@@ -89,8 +91,33 @@ func isUnfilled(value string) bool {
 	return slices.Contains(unfilled, value) || strings.Contains(value, "changeme")
 }
 
+// element is what a key's last part is called, and what stands before it. The text of an XML element has no such part.
+func element(key, format string) (before, last string) {
+	i := strings.LastIndexAny(key, ".@]")
+	if format == "xml" {
+		i = strings.LastIndexByte(key, '@')
+	}
+	if i < 0 || i < strings.LastIndexByte(key, ']') {
+		return key, ""
+	}
+	return key[:i], key[i+1:]
+}
+
+// names are what settings are called by another one beside them: <Parameter name="db.password" value="…"/>, or name and value in
+// a list.
+func (f *File) names() map[string]string {
+	names := map[string]string{}
+	for i := range f.Settings {
+		s := &f.Settings[i]
+		if before, last := element(s.Key, f.format); before != "" && (last == "name" || last == "key") {
+			names[before] = s.value
+		}
+	}
+	return names
+}
+
 // isSecret tells by the key's name, or by a password in a URL. A reference, a file's path or a switch is none.
-func isSecret(s *Setting) bool {
+func isSecret(s *Setting, format string, names map[string]string) bool {
 	value := s.value
 	if s.Kind == Bool || s.Kind == Null || s.Kind == List || strings.Contains(value, "${") || isUnfilled(value) {
 		return false
@@ -105,9 +132,16 @@ func isSecret(s *Setting) bool {
 	if value == "" || strings.HasPrefix(value, "/") || strings.Contains(value, "://") {
 		return false
 	}
-	last := s.Key[strings.LastIndexAny(s.Key, ".@]")+1:]
-	last = separators.Replace(strings.ToLower(last))
-	return slices.ContainsFunc(secretNames, func(n string) bool { return strings.HasSuffix(last, n) })
+	before, last := element(s.Key, format)
+	if name, ok := names[before]; ok && (last == "" || strings.EqualFold(last, "value")) {
+		return isSecretName(name)
+	}
+	return isSecretName(cmp.Or(last, before[strings.LastIndexAny(before, ".]")+1:]))
+}
+
+func isSecretName(name string) bool {
+	name = separators.Replace(strings.ToLower(name))
+	return slices.ContainsFunc(secretNames, func(n string) bool { return strings.HasSuffix(name, n) })
 }
 
 // hosts are the words of a value that can be host names or addresses.
