@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -91,6 +92,9 @@ func Parse(format string, data []byte) ([]Setting, error) {
 	if len(data) > maxFile {
 		return nil, &SyntaxError{Msg: fmt.Sprintf("longer than %d bytes", maxFile)}
 	}
+	if format == "xml" && !utf8.Valid(data) && latin1.Match(data) {
+		data = fromLatin1(data)
+	}
 	if format != "properties" && !utf8.Valid(data) {
 		return nil, &SyntaxError{Msg: "is not UTF-8"}
 	}
@@ -113,6 +117,18 @@ func Parse(format string, data []byte) ([]Setting, error) {
 		err = &SyntaxError{Msg: "cannot be read as " + format}
 	}
 	return settings, err
+}
+
+// latin1 is how XML says that each of its bytes is a character.
+var latin1 = regexp.MustCompile(`^\s*<\?xml[^>]*\sencoding\s*=\s*["'](?i:iso-8859-1|latin1|windows-1252)["']`)
+
+// fromLatin1 is the text in UTF-8.
+func fromLatin1(data []byte) []byte {
+	out := make([]byte, 0, len(data)+len(data)/8)
+	for _, c := range data {
+		out = utf8.AppendRune(out, rune(c))
+	}
+	return out
 }
 
 // kindOf tells the kind of a value in a format without types.
