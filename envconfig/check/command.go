@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -45,18 +46,24 @@ func Entrypoint(command []string, root fs.FS, dir string) []Finding {
 	return out
 }
 
-// unwrap finds the service behind envconfig.
+func isWrapped(command []string) bool {
+	return len(command) > 0 && path.Base(command[0]) == "envconfig"
+}
+
+// unwrap finds the service behind envconfig, which stays before a shell or a script unless it was told not to.
 func unwrap(command []string) (service []string, wrapped, waits bool) {
-	if len(command) == 0 || path.Base(command[0]) != "envconfig" {
+	if !isWrapped(command) {
 		return command, false, false
 	}
+	wrapped = true
 	for i, arg := range command {
 		if arg == "--" {
-			return command[i+1:], true, waits
+			return command[i+1:], wrapped, waits
 		}
+		wrapped = wrapped && !strings.HasSuffix(arg, "-init=false")
 		waits = waits || strings.HasSuffix(arg, "on-main-exit=wait") || arg == "wait" && i > 0 && strings.HasSuffix(command[i-1], "on-main-exit")
 	}
-	return nil, true, waits
+	return nil, wrapped, waits
 }
 
 func isShell(name string) bool {
@@ -144,31 +151,73 @@ func lintLines(text string, wrapped, waits bool) []Finding {
 	return out
 }
 
-// Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder. A command in the
-// form without brackets is one that "sh -c" runs. What it cannot read it passes over.
+// stage is what a stage of a Dockerfile says of its command.
+type stage struct {
+	entrypoint, cmd, flags []string
+	dir                    string
+}
+
+// Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder; what a stage does not
+// say it has from the stage that it begins with. A command in the form without brackets is one that "sh -c" runs. ENVCONFIG_*
+// variables are given as the flags that they stand for. What it cannot read it passes over.
 func Dockerfile(text string) (command []string, dir string) {
-	var entrypoint, cmd []string
-	dir = "/"
+	s := &stage{dir: "/"}
+	stages := map[string]*stage{}
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\\\n", " ")
 	for line := range strings.Lines(text) {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		rest = strings.TrimSpace(rest)
 		switch strings.ToUpper(word) {
 		case "FROM":
-			entrypoint, cmd, dir = nil, nil, "/"
+			s = from(rest, stages)
+		case "ENV":
+			s.flags = append(slices.Clone(s.flags), flags(rest)...)
 		case "WORKDIR":
 			if path.IsAbs(rest) {
-				dir = rest
+				s.dir = rest
 			} else {
-				dir = path.Join(dir, rest)
+				s.dir = path.Join(s.dir, rest)
 			}
 		case "ENTRYPOINT":
-			entrypoint, cmd = words(rest), nil
+			s.entrypoint, s.cmd = words(rest), nil
 		case "CMD":
-			cmd = words(rest)
+			s.cmd = words(rest)
 		}
 	}
-	return append(entrypoint, cmd...), dir
+	command = slices.Concat(s.entrypoint, s.cmd)
+	if isWrapped(command) {
+		command = slices.Insert(command, 1, s.flags...)
+	}
+	return command, s.dir
+}
+
+// from begins a stage: FROM [--platform=…] image [AS name].
+func from(rest string, stages map[string]*stage) *stage {
+	fields := slices.DeleteFunc(strings.Fields(rest), func(f string) bool { return strings.HasPrefix(f, "--") })
+	s := &stage{dir: "/"}
+	if len(fields) > 0 {
+		if base := stages[strings.ToLower(fields[0])]; base != nil {
+			*s = *base
+		}
+	}
+	if len(fields) == 3 && strings.EqualFold(fields[1], "as") {
+		stages[strings.ToLower(fields[2])] = s
+	}
+	return s
+}
+
+// flags are those that ENV's NAME=VALUE or NAME VALUE set.
+func flags(rest string) (out []string) {
+	if name, value, ok := strings.Cut(rest, " "); ok && !strings.Contains(name, "=") {
+		rest = name + "=" + strings.TrimSpace(value)
+	}
+	for _, field := range strings.Fields(rest) {
+		name, value, _ := strings.Cut(field, "=")
+		if name, ok := strings.CutPrefix(name, "ENVCONFIG_"); ok {
+			out = append(out, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+strings.Trim(value, `"'`))
+		}
+	}
+	return out
 }
 
 func words(rest string) []string {
