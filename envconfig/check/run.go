@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -235,6 +236,7 @@ func (s *Set) checkFiles() []Finding {
 			out = append(out, Finding{Rule: RuleFile, Environment: name, Message: "the environment has no files"})
 		}
 	}
+	out = append(out, s.checkFolders()...)
 	for _, p := range s.paths() {
 		modes := map[fs.FileMode][]string{}
 		for _, name := range s.manifest.Names() {
@@ -256,6 +258,24 @@ func (s *Set) checkFiles() []Finding {
 		}
 		if len(modes) > 1 {
 			out = append(out, Finding{Rule: RuleMode, Path: p, Message: "modes differ: " + describe(modes)})
+		}
+	}
+	return out
+}
+
+// checkFolders finds what is a file in one environment and a folder in another.
+func (s *Set) checkFolders() []Finding {
+	var out []Finding
+	seen := map[string]bool{}
+	for _, below := range s.paths() {
+		for dir := path.Dir(below); dir != "." && !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+			for _, name := range s.manifest.Names() {
+				if f := s.files[name][dir]; f != nil {
+					out = append(out, Finding{Rule: RuleFile, Environment: name, Path: dir, Source: f.Source,
+						Message: "is a folder in another environment: where the one has been put in place, the other cannot be"})
+				}
+			}
 		}
 	}
 	return out
