@@ -37,11 +37,11 @@ flags, each also as a variable ENVCONFIG_<NAME>:
 `
 
 type command struct {
-	source, format, dockerfile, imageRoot string
-	matrix, bake                          bool
-	args                                  []string
-	env                                   []string
-	stdout                                io.Writer
+	source, state, format, dockerfile, imageRoot string
+	matrix, bake                                 bool
+	args                                         []string
+	env                                          []string
+	stdout                                       io.Writer
 }
 
 // errFindings ends check with 1.
@@ -68,6 +68,7 @@ func (c *command) do(name string, args []string) error {
 	flags := flag.NewFlagSet("envconfig-check", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
+	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image for the record of what is active, as the start has it")
 	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
 	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too")
 	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
@@ -281,7 +282,7 @@ func (c *command) explain(key string) error {
 func (c *command) manifest() error {
 	if c.bake {
 		root := cmp.Or(c.imageRoot, envconfig.DefaultRoot)
-		a := envconfig.Activator{Source: c.source, Root: root, State: filepath.Join(root, envconfig.DefaultState)}
+		a := envconfig.Activator{Source: c.source, Root: root, State: filepath.Join(root, c.state)}
 		if _, err := a.Bake(); err != nil {
 			return fmt.Errorf("bake: %w", err)
 		}
