@@ -19,11 +19,18 @@ import (
 )
 
 // TestMain is also the process that gets killed: with CRASH_AT set it works on a store until then, and tells what was
-// acknowledged.
+// acknowledged. With FULL_DB set it is the one whose disk is full.
 func TestMain(m *testing.M) {
 	if at := os.Getenv("CRASH_AT"); at != "" {
 		n, _ := strconv.Atoi(at)
 		if err := work(os.Getenv("CRASH_DB"), n, os.Getenv("CRASH_WHEN") == "after"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if path := os.Getenv("FULL_DB"); path != "" {
+		if err := fill(path); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
