@@ -3,7 +3,9 @@ package vip_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,6 +109,58 @@ func (s *stopping) Get(ctx context.Context, keys ...string) ([]vip.Record, error
 		}
 	}
 	return s.Store.Get(ctx, keys...)
+}
+
+// Another allocator that wins every round costs an error and no address.
+func TestGivingUpAfterManyConflicts(t *testing.T) {
+	t.Parallel()
+	store := &rival{Store: vip.NewMemStore()}
+	a := allocator(t, store, newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.9"))
+	held := allocate(t, a, vip.Request{Owner: owner("A")})
+	store.wins.Store(true)
+	for what, call := range map[string]func() error{
+		"allocate": func() error { _, err := a.Allocate(t.Context(), vip.Request{Owner: owner("B")}); return err },
+		"two":      func() error { _, err := a.AllocateN(t.Context(), vip.Request{Owner: owner("C")}, 2); return err },
+		"by name": func() error {
+			_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("D"), Addr: addr("10.0.0.5")})
+			return err
+		},
+		"renew":      func() error { _, err := a.Renew(t.Context(), held.ID, held.Generation, 0); return err },
+		"release":    func() error { _, err := a.Release(t.Context(), held.ID, held.Generation, ""); return err },
+		"quarantine": func() error { _, err := a.Quarantine(t.Context(), addr("10.0.0.7"), "bad", 0); return err },
+	} {
+		require.ErrorIs(t, call(), vip.ErrContended, what)
+		require.Equal(t, []uint64{8, 1}, []uint64{conserved(t, a).Free, conserved(t, a).Leased}, what)
+	}
+	store.wins.Store(false)
+	for i := range 8 {
+		allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i))})
+	}
+	release(t, a, held)
+}
+
+// rival is a store in which somebody else may have changed every key before a commit.
+type rival struct {
+	vip.Store
+	wins atomic.Bool
+}
+
+func (r *rival) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	if !r.wins.Load() {
+		return r.Store.Commit(ctx, changes...)
+	}
+	for _, c := range changes {
+		found, err := r.Get(ctx, c.Key)
+		if err != nil {
+			return 0, err
+		}
+		if found[0].Value != nil {
+			if _, err := r.Store.Commit(ctx, vip.Change{Key: c.Key, Value: found[0].Value, Revision: vip.AnyRevision}); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return 0, vip.ErrRevision
 }
 
 func TestAddressWithAZoneIsInNoPool(t *testing.T) {

@@ -90,7 +90,7 @@ func (r Range) validate() error {
 type Pool struct {
 	// Name of the pool; required.
 	Name string
-	// Ranges of addresses. They must not overlap each other or those of another pool.
+	// Ranges of addresses, up to 2^63 together. They must not overlap each other or those of another pool.
 	Ranges []Range
 	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are refused.
 	Reserved map[netip.Addr]string
