@@ -156,13 +156,14 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 
 // Query selects leases: every field that is set must match. The zero Query matches all.
 type Query struct {
-	VIP      netip.Addr     // the address of the lease
-	Pool     string         // pool name
-	Task     string         // task of the owner
-	Team     string         // team of the owner
-	Cluster  string         // overridden by the owner, or bound
-	Version  string         // of the overridden cluster, or of a bound instance
-	Instance string         // id of a bound instance
-	Addr     netip.AddrPort // host:port of a bound instance
-	States   []State        // nil: Leased and Draining for Locate, all but Free for List
+	VIP      netip.Addr        // the address of the lease
+	Pool     string            // pool name
+	Selector map[string]string // labels that the pool must have, as in Request
+	Task     string            // task of the owner
+	Team     string            // team of the owner
+	Cluster  string            // overridden by the owner, or bound
+	Version  string            // of the overridden cluster, or of a bound instance
+	Instance string            // id of a bound instance
+	Addr     netip.AddrPort    // host:port of a bound instance
+	States   []State           // nil: Leased and Draining for Locate, all but Free for List
 }

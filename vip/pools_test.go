@@ -133,6 +133,10 @@ func TestPoolsAreChosenByLabelWithFallback(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrNotFound)
 	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T4"), Addr: addr("10.0.2.1")})
 	require.ErrorContains(t, err, `pool "off" is disabled`)
+
+	require.Len(t, a.Locate(vip.Query{Selector: map[string]string{"region": "sh"}}), 2)
+	require.Len(t, a.Locate(vip.Query{Selector: map[string]string{"region": "bj", "net": "a"}}), 1)
+	require.Empty(t, a.Locate(vip.Query{Selector: map[string]string{"region": "bj", "net": "b"}}))
 }
 
 func TestQuotas(t *testing.T) {

@@ -114,7 +114,7 @@ func (q *Query) matches(e *entry) bool {
 	if q.States == nil && e.state == Free || q.States != nil && !slices.Contains(q.States, e.state) {
 		return false
 	}
-	return (!q.VIP.IsValid() || q.VIP == l.Addr) && (q.Pool == "" || q.Pool == e.pool.Name) &&
+	return (!q.VIP.IsValid() || q.VIP == l.Addr) && (q.Pool == "" || q.Pool == e.pool.Name) && e.pool.has(q.Selector) &&
 		(q.Task == "" || q.Task == l.Owner.Task) && (q.Team == "" || q.Team == l.Owner.Team) &&
 		(q.Cluster == "" && q.Version == "" || q.serves(l)) &&
 		(q.Instance == "" && !q.Addr.IsValid() || slices.ContainsFunc(l.Binding.Instances, q.matchesInstance))

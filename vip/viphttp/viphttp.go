@@ -1,6 +1,6 @@
 // Package viphttp serves a vip.Allocator over HTTP with JSON bodies.
 //
-//	GET    /leases?vip=&task=&team=&cluster=&version=&instance=&addr=&pool=&state=   leases that match all
+//	GET    /leases?vip=&task=&team=&cluster=&version=&instance=&addr=&pool=&label=&state=   leases that match all; label is KEY=VALUE of the pool
 //	POST   /leases                       allocate: body AllocateRequest; 201 with {"leases": […]}
 //	GET    /leases/{id}                  one lease
 //	POST   /leases/{id}/renew            body {"generation": 3, "ttl": "1h"}; no ttl keeps the lease's own
@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluice-deploy/sluice/vip"
@@ -225,6 +226,8 @@ func query(r *http.Request) (vip.Query, error) {
 			q.VIP, err = netip.ParseAddr(value)
 		case "addr":
 			q.Addr, err = netip.ParseAddrPort(value)
+		case "label":
+			q.Selector, err = labels(values)
 		case "state":
 			for _, v := range values {
 				var s vip.State
@@ -245,6 +248,19 @@ func query(r *http.Request) (vip.Query, error) {
 		}
 	}
 	return q, nil
+}
+
+// labels of a pool, each KEY=VALUE.
+func labels(values []string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, v := range values {
+		key, value, ok := strings.Cut(v, "=")
+		if _, twice := all[key]; !ok || twice {
+			return nil, fmt.Errorf("%q: want KEY=VALUE, each key once", v)
+		}
+		all[key] = value
+	}
+	return all, nil
 }
 
 func (h *handler) get(r *http.Request) (int, any, error) {

@@ -23,6 +23,7 @@ func serve(t testing.TB, options viphttp.Options) (*httptest.Server, *vip.Alloca
 	t.Helper()
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.3")
 	require.NoError(t, err)
+	p.Labels = map[string]string{"region": "bj", "net": "a"}
 	a, err := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
 	require.NoError(t, err)
 	s := httptest.NewServer(viphttp.Handler(a, options))
@@ -66,11 +67,14 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Len(t, body["binding"].(map[string]any)["instances"], 1)
 	code, _ = call(t, "POST", url+"/renew", `{"generation":1,"ttl":"forever"}`)
 	require.Equal(t, 200, code)
-	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2", "addr=192.0.2.1:80", "instance=c1", "state=leased"} {
+	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2", "addr=192.0.2.1:80", "instance=c1", "state=leased", "label=region=bj&label=net=a"} {
 		code, body = call(t, "GET", s.URL+"/locate?"+q, "")
 		require.Equal(t, 200, code, q)
 		require.Len(t, body["leases"], 1, q)
 	}
+	code, body = call(t, "GET", s.URL+"/locate?label=region=sh", "")
+	require.Equal(t, 200, code)
+	require.Empty(t, body["leases"])
 	code, body = call(t, "GET", s.URL+"/pools", "")
 	require.Equal(t, 200, code)
 	require.Equal(t, 1.0, body["pools"].([]any)[0].(map[string]any)["leased"])
@@ -115,6 +119,8 @@ func TestProblems(t *testing.T) {
 		{"DELETE", "/leases/" + id, "", 400, "invalid", `generation ""`},
 		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
 		{"GET", "/leases?tsk=T1", "", 400, "invalid", `selector "tsk" is not known`},
+		{"GET", "/leases?label=region", "", 400, "invalid", "want KEY=VALUE"},
+		{"GET", "/leases?label=a=1&label=a=2", "", 400, "invalid", "each key once"},
 		{"GET", "/leases?state=gone", "", 400, "invalid", `state "gone"`},
 		{"GET", "/history/10.0.0.1?at=noon", "", 400, "invalid", "want a time such as"},
 		{"GET", "/history/10.0.0.1?at=2001-01-01T00:00:00Z", "", 404, "not-found", "holder of 10.0.0.1"},
