@@ -160,8 +160,8 @@ func scan(img v1.Image, budget int64) (promote.Configuration, error) {
 
 // tree is what the layers that were looked into leave visible below etc/envconfig.
 type tree struct {
-	files  map[string]bool
-	hidden []string // paths that lower layers can no longer show, nor anything below them
+	files  map[string]bool // a folder of that name in a lower layer does not show
+	hidden []string        // paths that lower layers can no longer show, nor anything below them
 }
 
 // add takes in the next lower layer, and returns the content of the manifest when it is there to be seen.
@@ -193,7 +193,9 @@ func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
 			hides = append(hides, strings.TrimSuffix(dir, "/"))
 		case strings.HasPrefix(base, ".wh."):
 			hides = append(hides, dir+strings.TrimPrefix(base, ".wh."))
-		case header.Typeflag == tar.TypeDir || slices.ContainsFunc(t.hidden, func(h string) bool { return within(file, h) }):
+		case header.Typeflag == tar.TypeDir || t.hides(file):
+		case within(envsPath, file): // no folder, so nothing of lower layers is below it
+			hides = append(hides, file)
 		case file == manifestPath:
 			data, err := io.ReadAll(io.LimitReader(archive, maxManifest+1))
 			if len(data) > maxManifest {
@@ -204,6 +206,15 @@ func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
 			t.files[file] = true
 		}
 	}
+}
+
+func (t *tree) hides(file string) bool {
+	for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {
+		if t.files[dir] {
+			return true
+		}
+	}
+	return slices.ContainsFunc(t.hidden, func(h string) bool { return within(file, h) })
 }
 
 // within reports whether file is dir or below it; the empty dir is the root.

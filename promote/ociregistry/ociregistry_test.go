@@ -191,6 +191,20 @@ func TestConfiguration(t *testing.T) {
 				}
 			},
 		},
+		"a file hides the folder that it replaces": {
+			want:     promote.Configuration{Environments: map[string][]string{"test": {"etc"}}, Required: []string{"etc"}},
+			requests: 5, bytes: 8 << 10,
+			layers: func(t *testing.T) []v1.Layer {
+				return []v1.Layer{layer(t, envs+"test/etc/a=x", envs+"test/etc/b/c=x"), layer(t, envs+"test/etc=x")}
+			},
+		},
+		"a file in the place of a folder above": {
+			want:     promote.Configuration{Environments: map[string][]string{}},
+			requests: 5, bytes: 8 << 10,
+			layers: func(t *testing.T) []v1.Layer {
+				return []v1.Layer{layer(t, "etc/envconfig/manifest.json="+manifest, envs+"test/etc/a=x"), layer(t, "etc/envconfig=x")}
+			},
+		},
 		"everything below etc replaced": {
 			want:     promote.Configuration{Environments: map[string][]string{}},
 			requests: 5, bytes: 8 << 10,
