@@ -207,6 +207,11 @@ func TestTargetsInTheWay(t *testing.T) {
 	require.ErrorContains(t, err, "/opt/dir: target cannot be created: a folder is in the way")
 	require.ErrorContains(t, err, "/opt/pipe: target cannot be created: a pipe is in the way")
 
+	b = newBox(t, map[string]string{"envs/test/opt/pipe/below": "x"})
+	require.NoError(t, os.Mkdir(filepath.Join(b.root, "opt"), 0o755))
+	require.NoError(t, syscall.Mkfifo(filepath.Join(b.root, "opt/pipe"), 0o644))
+	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/pipe/below: target cannot be created: a file is where a folder has to be")
+
 	// what is a file in one environment and a folder in the other
 	b = newBox(t, map[string]string{"envs/test/opt/x": "x", "envs/production/opt/x/below": "x"})
 	b.activate("test")

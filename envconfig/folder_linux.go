@@ -79,7 +79,7 @@ func (d *folder) openRead(name string) (io.ReadCloser, error) {
 	if d.handle == nil {
 		return d.Open(name)
 	}
-	return d.openFile(name, syscall.O_RDONLY, 0)
+	return d.openFile(name, syscall.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe is found out by its size
 }
 
 // openNew makes a file that must not exist.

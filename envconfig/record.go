@@ -67,7 +67,7 @@ func beside(m *Manifest, l layout) string { return path.Join(path.Dir(m.first(l)
 
 // readRecord returns what the last activation wrote, or nil. What is wanted only saves keeping what it says of that.
 func readRecord(state string, t *tree, besides string, wanted []want) *record {
-	if s, err := os.OpenRoot(state); err == nil {
+	if s, err := os.OpenRoot(asFolder(state)); err == nil {
 		defer s.Close()
 		if text, err := readText(s.FS(), recordName, maxManifest); err == nil {
 			if r := parseRecord(text, wanted); r != nil {
@@ -223,7 +223,7 @@ func (f *placed) appendTo(b []byte) []byte {
 func (r *record) write(state string, t *tree, besides string) {
 	data := r.json()
 	if os.MkdirAll(state, 0o755) == nil {
-		if s, err := os.OpenRoot(state); err == nil {
+		if s, err := os.OpenRoot(asFolder(state)); err == nil {
 			st := &tree{root: s}
 			defer st.close()
 			if st.replace(recordName, data) == nil {

@@ -38,6 +38,9 @@ type newFile interface {
 	Chmod(fs.FileMode) error
 }
 
+// asFolder is a name of the folder that no other kind of file has: to open a pipe waits for somebody who writes.
+func asFolder(name string) string { return name + "/." }
+
 // dir returns the open folder; it stays open until the next call.
 func (t *tree) dir(name string) (*folder, error) {
 	if d := t.open[name]; d != nil {
@@ -49,13 +52,14 @@ func (t *tree) dir(name string) (*folder, error) {
 	root := t.root
 	if name != "." {
 		var err error
-		if root, err = t.root.OpenRoot(name); errors.Is(err, fs.ErrNotExist) {
-			if t.absent == nil {
-				t.absent = map[string]error{}
+		if root, err = t.root.OpenRoot(asFolder(name)); err != nil {
+			err = &fs.PathError{Op: "open", Path: name, Err: cause(err)}
+			if errors.Is(err, fs.ErrNotExist) {
+				if t.absent == nil {
+					t.absent = map[string]error{}
+				}
+				t.absent[name] = err
 			}
-			t.absent[name] = err
-		}
-		if err != nil {
 			return nil, err
 		}
 	}
