@@ -137,6 +137,23 @@ func TestWaitingHoldsUpOnlyThePoolsThatCanServeIt(t *testing.T) {
 	require.ErrorIs(t, <-group, context.Canceled)
 }
 
+func TestReleaseMakesRoomInAQuota(t *testing.T) {
+	t.Parallel()
+	p, q := pool(t, "p", "10.0.0.1-10.0.0.2"), pool(t, "q", "10.0.1.1")
+	p.Quotas, p.CoolDown = map[string]int{"web": 1}, time.Hour
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Interval: time.Hour}, p, q)
+	web := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "H", Team: "web"}, Pool: "p"})
+	allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
+	served := make(chan vip.Lease)
+	go func() {
+		l, _ := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+		served <- l
+	}()
+	queued(t, a, 1)
+	release(t, a, web)
+	require.Equal(t, "10.0.0.2", (<-served).Addr.String())
+}
+
 func TestManyWaitAndAllAreServedOrGiveUp(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.1-10.0.0.4")

@@ -307,6 +307,9 @@ func (x *index) unlink(e *entry) {
 	}
 	if e.state == Leased {
 		e.pool.reserve(e.last().Owner.Team, -1)
+		if len(e.pool.Quotas) > 0 { // somebody who waits may have free addresses there now
+			x.freed()
+		}
 	}
 	if e.task != nil {
 		unchain(e.task.chain(e.state), e)
