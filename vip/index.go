@@ -22,7 +22,7 @@ type index struct {
 	drains  map[*entry]struct{} // entries that are Draining
 	latest  time.Time           // that advance was told
 	grace   time.Duration       // after Expires, in which a lease still lives
-	freed   func()              // called when the free queue of a pool has grown
+	freed   func()              // called when the free queue of a pool has grown, or what a quota leaves of it
 	tell    func(e *entry, was prior, record []byte, now time.Time)
 }
 
@@ -268,6 +268,9 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 	e.rev = rev
 	x.link(e, now)
 	x.drop(wasOf)
+	if len(e.pool.Quotas) > 0 && was.state == Leased && (e.state != Leased || e.lease.ID != was.id) {
+		x.freed() // for somebody who waits: of what was free already, the quota may allow one more
+	}
 	if !e.lease.Expires.Equal(l.Expires) || !e.lease.CoolUntil.Equal(l.CoolUntil) {
 		record = nil // it has been shortened
 	}
@@ -307,9 +310,6 @@ func (x *index) unlink(e *entry) {
 	}
 	if e.state == Leased {
 		e.pool.reserve(e.last().Owner.Team, -1)
-		if len(e.pool.Quotas) > 0 { // somebody who waits may have free addresses there now
-			x.freed()
-		}
 	}
 	if e.task != nil {
 		unchain(e.task.chain(e.state), e)

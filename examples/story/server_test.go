@@ -93,6 +93,12 @@ func (s *server) kill() {
 
 // end ends the server as an operator does, and what a killed one has left, and looks whether anything is left.
 func (s *server) end() {
+	defer func() {
+		if s.t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
+			s.t.Logf("the server's log:\n%s", log)
+		}
+	}()
 	if s.cmd != nil {
 		require.NoError(s.t, s.cmd.Process.Signal(syscall.SIGTERM))
 		require.NoError(s.t, s.cmd.Wait())
@@ -101,10 +107,6 @@ func (s *server) end() {
 	out, err := exec.Command(filepath.Join(binaries, "server"), "-data", s.dir, "-stop").CombinedOutput()
 	require.NoError(s.t, err, string(out))
 	require.Empty(s.t, processes(s.dir))
-	if s.t.Failed() {
-		log, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
-		s.t.Logf("the server's log:\n%s", log)
-	}
 }
 
 // call asks the API.

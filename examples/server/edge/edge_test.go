@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -155,11 +154,14 @@ func TestEnsureEndsWorkersWithoutMaster(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	e := open(t, dir, port, answering("first"))
 	require.NoError(t, e.Start(t.Context()))
-	master := pid(t, dir)
-	require.NoError(t, syscall.Kill(master, syscall.SIGKILL))
-	require.Eventually(t, func() bool { return e.Ensure(t.Context()) == nil && pid(t, dir) != master }, time.Minute, 10*time.Millisecond)
-	require.NotEqual(t, master, pid(t, dir))
-	require.Equal(t, "first", ask(port))
+	for range 5 {
+		master := pid(t, dir)
+		require.NoError(t, syscall.Kill(master, syscall.SIGKILL))
+		for pid(t, dir) == master { // until the kill is seen there is nothing to do
+			require.NoError(t, e.Ensure(t.Context()))
+		}
+		require.Equal(t, "first", ask(port))
+	}
 
 	require.NoError(t, syscall.Kill(pid(t, dir), syscall.SIGKILL))
 	require.NoError(t, edge.Stop(t.Context(), dir))

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +43,7 @@ func Stop(ctx context.Context, dir string) error {
 	return kill(ctx, dir)
 }
 
-// kill ends all processes of the folder at once.
+// kill ends all processes of the folder at once, and waits until none is left and nothing listens any more.
 func kill(ctx context.Context, dir string) error {
 	pids := processes(dir)
 	if pid := master(dir); pid != 0 { // first: it would start other workers
@@ -53,12 +54,7 @@ func kill(ctx context.Context, dir string) error {
 			return fmt.Errorf("edge: end nginx: process %d: %w", pid, err)
 		}
 	}
-	return gone(ctx, dir)
-}
-
-// gone waits until no process of the folder is left.
-func gone(ctx context.Context, dir string) error {
-	for len(processes(dir)) > 0 {
+	for pids = append(pids, lastMaster(dir)); len(processes(dir)) > 0 || slices.ContainsFunc(pids, dying); {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("edge: processes %v of nginx in %s go on: %w", processes(dir), dir, context.Cause(ctx))
@@ -66,6 +62,18 @@ func gone(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
+}
+
+// dying reports whether the process is about to end: it has no title and no files to be seen any more, and the kernel may not
+// have closed its sockets yet.
+func dying(pid int) bool {
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || len(title) > 0 {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	state := bytes.TrimSpace(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return err == nil && !bytes.HasPrefix(state, []byte("Z")) && !bytes.HasPrefix(state, []byte("X"))
 }
 
 // realPath is dir as the kernel names it.
@@ -79,18 +87,21 @@ func realPath(dir string) (string, error) {
 
 // master is the pid of the Nginx of this folder, 0 when there is none: a pid in a file may be somebody else's by now.
 func master(dir string) int {
-	data, err := os.ReadFile(filepath.Join(dir, pidFile))
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return 0
-	}
+	pid := lastMaster(dir)
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || !bytes.Contains(title, []byte(dir+"/")) {
 		return 0
 	}
+	return pid
+}
+
+// lastMaster is what the pid file says, 0 when it says nothing.
+func lastMaster(dir string) int {
+	data, err := os.ReadFile(filepath.Join(dir, pidFile))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
 	return pid
 }
 
