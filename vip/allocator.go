@@ -156,10 +156,15 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	defer a.mu.Unlock()
 	now := a.cfg.Now()
 	entries, was := stored, a.x
-	news := map[*entry]prior{} // what other allocators did
+	news := map[*entry]prior{} // what may have changed: other allocators did it, or the pools do
 	if was != nil {
 		was.advance(now)
 		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
+		for _, e := range entries {
+			if e.state != Free && e.state != Leased {
+				news[e] = e.prior()
+			}
+		}
 		for _, s := range stored {
 			if e := was.entries[s.addr]; e == nil {
 				entries = append(entries, s)
@@ -175,7 +180,8 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	a.x.freed, a.x.tell = a.wakeUp, a.tell
 	a.x.take(entries, now)
 	for _, e := range entries {
-		if before, ok := news[e]; ok && a.x.entries[e.addr] == e {
+		before, ok := news[e] // of an address that is in no pool any more it is told how its lease ended
+		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries[e.addr] == e || before.rev != 0) {
 			a.tell(e, before, nil, now)
 		}
 	}

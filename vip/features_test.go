@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -152,6 +154,78 @@ func TestReleaseMakesRoomInAQuota(t *testing.T) {
 	queued(t, a, 1)
 	release(t, a, web)
 	require.Equal(t, "10.0.0.2", (<-served).Addr.String())
+}
+
+// Who waits for a quota is not woken by what does not change how much of it is used.
+func TestRenewalsDoNotWakeWhoWaitsForAQuota(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, q := pool(t, "p", "10.0.0.1-10.0.0.2"), pool(t, "q", "10.0.1.1")
+		p.Quotas = map[string]int{"web": 1}
+		store := &hooked{Store: vip.NewMemStore()}
+		a := allocator(t, store, newClock(), vip.Config{Interval: time.Hour, Shared: true}, p, q)
+		web := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "H", Team: "web"}, Pool: "p"})
+		allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error)
+		go func() {
+			_, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+			served <- err
+		}()
+		synctest.Wait()
+		before := store.reads.Load()
+		_, err := a.Renew(t.Context(), web.ID, web.Generation, 0)
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, before, store.reads.Load())
+		cancel()
+		require.ErrorIs(t, <-served, context.Canceled)
+	})
+}
+
+// What an allocation that fails in the end had reserved of a quota is there for those who wait.
+func TestAFailureMakesRoomInAQuota(t *testing.T) {
+	t.Parallel()
+	p, q := pool(t, "p", "10.0.0.1-10.0.0.2"), pool(t, "q", "10.0.1.1")
+	p.Quotas = map[string]int{"web": 1}
+	c, store := newClock(), &hooked{Store: vip.NewMemStore()}
+	cfg := vip.Config{Interval: time.Hour, Shared: true}
+	a, other := allocator(t, store, c, cfg, p, q), allocator(t, store.Store, c, cfg, p, q)
+	allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
+	served := make(chan result, 1)
+	hook := func() { // while the address is being allocated, somebody queues, and another takes the address
+		go func() {
+			l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+			served <- result{l, err}
+		}()
+		queued(t, a, 1)
+		allocate(t, other, vip.Request{Owner: owner("O"), Addr: addr("10.0.0.1")})
+	}
+	store.next.Store(&hook)
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}, Addr: addr("10.0.0.1")})
+	require.ErrorIs(t, err, vip.ErrTaken)
+	r := <-served
+	require.NoError(t, r.err)
+	require.Equal(t, "10.0.0.2", r.lease.Addr.String())
+}
+
+// hooked is a store that counts what is read, and calls next before a commit.
+type hooked struct {
+	vip.Store
+	reads atomic.Int64
+	next  atomic.Pointer[func()]
+}
+
+func (h *hooked) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
+	h.reads.Add(1)
+	return h.Store.Get(ctx, keys...)
+}
+
+func (h *hooked) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	if next := h.next.Swap(nil); next != nil {
+		(*next)()
+	}
+	return h.Store.Commit(ctx, changes...)
 }
 
 func TestManyWaitAndAllAreServedOrGiveUp(t *testing.T) {

@@ -60,6 +60,35 @@ func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	require.Equal(t, map[string]vip.EventKind{"cooling": vip.BecameFree, "mine": vip.Ended, "other": vip.Allocated}, told)
 }
 
+// What its pools make of an address is told like what others do, of one that they do not have any more, too.
+func TestSetPoolsTellsWhatItDoes(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
+	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	mine := allocate(t, a, vip.Request{Owner: owner("mine")})
+	for _, task := range []string{"cooling", "aside"} {
+		release(t, a, allocate(t, a, vip.Request{Owner: owner(task)}))
+	}
+	_, err := a.Quarantine(t.Context(), addr("10.0.0.3"), "", 0)
+	require.NoError(t, err)
+	from := a.Revision()
+	p.CoolDown = -1
+	release(t, allocator(t, store, c, vip.Config{Shared: true}, p), mine)
+	p.Ranges[0].First = addr("10.0.0.2")
+	for range 2 {
+		require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
+	}
+	require.NotEqual(t, from, a.Revision())
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	told := map[string]vip.EventKind{}
+	for _, e := range events {
+		told[e.Lease.Owner.Task] = e.Kind
+	}
+	require.Equal(t, map[string]vip.EventKind{"mine": vip.Ended, "cooling": vip.BecameFree}, told)
+	require.Len(t, events, 2)
+}
+
 // Two that ask two allocators for the last address: the one who is not given it learns that there is none.
 func TestAllocatorsThatShareAStoreRunOutTogether(t *testing.T) {
 	t.Parallel()
