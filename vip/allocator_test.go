@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -406,4 +407,28 @@ func TestRunDoesNotWaitForCallbacks(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	require.Empty(t, asked)
+}
+
+// A sweep that waits for the store leaves what is due where it is. Nobody is asked again and again for that.
+func TestRunAsksSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		store := &hooked{Store: vip.NewMemStore()}
+		a, err := vip.New(t.Context(), store, []vip.Pool{pool(t, "p", "10.0.0.0/28")}, vip.Config{Drained: func(context.Context, vip.Lease) (bool, error) {
+			asked++
+			return false, nil
+		}})
+		require.NoError(t, err)
+		release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
+		for i := range 2 {
+			allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("expires", i)), TTL: time.Duration(i+1) * time.Minute})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		hang := func() { <-ctx.Done() }
+		store.next.Store(&hang)
+		require.ErrorIs(t, a.Run(ctx), context.DeadlineExceeded)
+		require.InDelta(t, 180, asked, 5, "once a second")
+	})
 }

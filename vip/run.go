@@ -11,12 +11,14 @@ import (
 // Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done: whenever something is due, and at least every
 // Config.Interval. It returns ctx's cause. A sweep that failed is logged and made again after a second, or Config.Interval
 // when that is less. Config.Drained and Config.Alive are called beside the sweep, one at a time each: while they take their time
-// leases expire all the same. Run returns after they have.
+// leases expire all the same. Between two rounds of such calls is a second, or Config.Interval when that is less. Run returns
+// after they have.
 func (a *Allocator) Run(ctx context.Context) error {
 	var asking sync.WaitGroup
 	defer asking.Wait()
+	seldom := min(a.cfg.Interval, defaultEvery)
 	asking.Go(func() {
-		a.repeat(ctx, "drain of addresses", func() error {
+		a.repeat(ctx, "drain of addresses", seldom, func() error {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			return a.endDrained(ctx)
@@ -25,7 +27,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 	if a.cfg.Alive != nil {
 		var looked time.Time
 		asking.Go(func() {
-			a.repeat(ctx, "check for leaked leases", func() (err error) {
+			a.repeat(ctx, "check for leaked leases", seldom, func() (err error) {
 				if now := a.cfg.Now(); now.Sub(looked).Abs() >= a.cfg.LeakInterval {
 					looked = now
 					_, err = a.CheckLeaks(ctx)
@@ -34,7 +36,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 			})
 		})
 	}
-	a.repeat(ctx, "sweep of leases", func() error {
+	a.repeat(ctx, "sweep of leases", 0, func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		return a.sweep(ctx)
@@ -42,8 +44,9 @@ func (a *Allocator) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// repeat calls do at once, and then whenever something is due or Config.Interval has passed, until ctx is done.
-func (a *Allocator) repeat(ctx context.Context, what string, do func() error) {
+// repeat calls do at once, and then whenever something is due or Config.Interval has passed, though not before least has, until
+// ctx is done.
+func (a *Allocator) repeat(ctx context.Context, what string, least time.Duration, do func() error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -52,7 +55,7 @@ func (a *Allocator) repeat(ctx context.Context, what string, do func() error) {
 			return
 		case <-timer.C:
 		}
-		var shortest time.Duration
+		shortest := least
 		if err := do(); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.Warn(what, "err", err)
 			shortest = min(a.cfg.Interval, defaultEvery)
