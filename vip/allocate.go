@@ -154,10 +154,15 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 	t.claim = picked[0]
 	p.reserve(req.Owner.Team, n)
 	err := a.commit(ctx, now, c)
-	p.reserve(req.Owner.Team, -n)
-	if !errors.Is(err, ErrUncertain) {
+	if team := req.Owner.Team; errors.Is(err, ErrUncertain) { // it may have been made
+		c.resolved = func() { p.reserve(team, -n) }
+	} else {
+		p.reserve(team, -n)
 		t.claim = nil
 		a.x.drop(t)
+	}
+	if err != nil {
+		a.wakeUp() // the quota allows others what it reserved
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)

@@ -27,6 +27,8 @@ type commit struct {
 	one     [1]step   // room for what most commits are
 	two     [2]Change // likewise
 	spare   *commit   // the next of those that are
+
+	resolved func() // called when its outcome is known after all, if not nil
 }
 
 // plan begins a commit: one that has been made, or has been given up, serves again.
@@ -229,6 +231,9 @@ func (a *Allocator) resolve(ctx context.Context, c *commit) error {
 	}
 	for _, e := range entries {
 		e.unsure = nil
+	}
+	if c.resolved != nil {
+		c.resolved()
 	}
 	a.adopt(entries, found)
 	a.doubts = slices.DeleteFunc(a.doubts, func(d *commit) bool { return d == c })

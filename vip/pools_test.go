@@ -1,6 +1,8 @@
 package vip_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -271,4 +273,49 @@ func TestSetPoolsLeavesLeasesAlone(t *testing.T) {
 
 	require.Error(t, a.SetPools(t.Context(), nil))
 	require.Equal(t, uint64(28), conserved(t, a).Leased, "refused pools change nothing")
+}
+
+// An allocation whose outcome is not known counts until it is: it may turn out to have been made.
+func TestQuotaCountsWhatIsInDoubt(t *testing.T) {
+	t.Parallel()
+	for _, made := range []bool{true, false} {
+		p := pool(t, "p", "10.0.0.1-10.0.0.8")
+		p.Quotas = map[string]int{"web": 1}
+		store := &silent{Store: vip.NewMemStore(), made: made}
+		a := allocator(t, store, newClock(), vip.Config{}, p)
+		ctx, cancel := context.WithCancel(t.Context())
+		store.lose = cancel
+		_, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}})
+		require.ErrorIs(t, err, vip.ErrUncertain)
+		next := vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}}
+		_, err = a.Allocate(t.Context(), next)
+		require.ErrorIs(t, err, vip.ErrQuota)
+		require.NoError(t, a.Sweep(t.Context()))
+		if _, err = a.Allocate(t.Context(), next); made {
+			require.ErrorIs(t, err, vip.ErrQuota)
+		} else {
+			require.NoError(t, err)
+		}
+		require.Len(t, a.List(vip.Query{Team: "web"}), 1)
+	}
+}
+
+// silent is a store that loses one answer, and its caller.
+type silent struct {
+	vip.Store
+	made bool
+	lose func()
+}
+
+func (s *silent) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	lose := s.lose
+	if s.lose = nil; lose == nil {
+		return s.Store.Commit(ctx, changes...)
+	}
+	lose()
+	if s.made {
+		_, err := s.Store.Commit(context.WithoutCancel(ctx), changes...)
+		return 0, errors.Join(context.Canceled, err)
+	}
+	return 0, context.Canceled
 }
