@@ -61,10 +61,14 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		return nil, err
 	}
 	var w *waiter   // once the request has joined the queue
+	var full error  // why it has
 	looked := false // at what other allocators did, since the last wait
 	defer func() { a.leave(w) }()
 	for conflicts := 0; conflicts < maxRounds; {
 		if err := ctx.Err(); err != nil {
+			if full != nil {
+				return nil, fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, err, full)
+			}
 			return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
 		}
 		var owned claim
@@ -106,6 +110,7 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 			}
 		}
 		if req.Wait && errors.Is(err, ErrExhausted) {
+			full = err
 			if w, err = a.queueUp(ctx, w, req, n, err); err != nil {
 				return nil, err
 			}

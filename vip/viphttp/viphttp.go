@@ -188,10 +188,15 @@ func (h *handler) allocate(r *http.Request) (int, any, error) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(in.Wait))
 		defer cancel()
 	}
-	leases, err := h.a.AllocateN(ctx, vip.Request{
+	request := vip.Request{
 		Owner: in.Owner, Pool: in.Pool, Selector: in.Selector, Fallback: in.Fallback, RequestID: in.RequestID,
 		TTL: time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
-	}, cmp.Or(in.Count, 1))
+	}
+	leases, err := h.a.AllocateN(ctx, request, cmp.Or(in.Count, 1))
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, vip.ErrExhausted) && r.Context().Err() == nil {
+		request.Wait = false // the wait was over before the pools were looked at
+		leases, err = h.a.AllocateN(r.Context(), request, cmp.Or(in.Count, 1))
+	}
 	return http.StatusCreated, leaseList{leases}, err
 }
 

@@ -108,7 +108,8 @@ func TestProblems(t *testing.T) {
 	}{
 		{"POST", "/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}}}`, 409, "conflict", `overrides.web is "v1", asked for "v2"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3}`, 503, "exhausted", "2 free"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "deadline exceeded"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "pool exhausted"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ns"}`, 503, "exhausted", "pool exhausted"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"addr":"10.0.0.1"}`, 409, "taken", `task "T1"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"none"}`, 404, "not-found", `pool "none"`},
 		{"POST", "/leases", `{"owner":{}}`, 400, "invalid", "the owner has no task"},
