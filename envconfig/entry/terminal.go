@@ -3,26 +3,32 @@
 package entry
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
 )
 
-// terminal is the controlling terminal on standard input, or nil where there is none.
+// terminal is the controlling terminal, or nil where none of the standard files is it. Where standard input is not, as in a pipe,
+// the terminal is left to the others of the pipe, and only what it stops is followed.
 type terminal struct{ own int }
 
 func openTerminal() *terminal {
-	if foreground() < 0 {
-		return nil
+	for fd := range uintptr(3) {
+		if foregroundOf(fd) >= 0 {
+			return &terminal{own: syscall.Getpgrp()}
+		}
 	}
-	return &terminal{own: syscall.Getpgrp()}
+	return nil
 }
 
-// foreground is the process group that may read from the terminal, or -1.
-func foreground() int {
+// foreground is the process group that may read from the terminal on standard input, or -1.
+func foreground() int { return foregroundOf(0) }
+
+func foregroundOf(fd uintptr) int {
 	var group int32
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGPGRP, uintptr(unsafe.Pointer(&group))); errno != 0 {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCGPGRP, uintptr(unsafe.Pointer(&group))); errno != 0 {
 		return -1
 	}
 	return int(group)
@@ -49,28 +55,32 @@ func (t *terminal) give(group int) bool {
 	return true
 }
 
-// takeBack is for the shell script that goes on when this process ends.
+// takeBack is for the shell script that goes on when this process ends. It takes the terminal from the service, or from a group
+// that has gone, as a shell leaves behind that was killed.
 func (t *terminal) takeBack(group int) {
-	if t != nil && foreground() == group {
+	if t == nil {
+		return
+	}
+	if now := foreground(); now == group || now > 0 && errors.Is(syscall.Kill(-now, 0), syscall.ESRCH) {
 		setForeground(t.own)
 	}
 }
 
 // stopped follows a service that a key has stopped, or that wanted to read in the background: where a shell runs this process,
 // it stops as well, so that the shell knows and takes the terminal, until "fg" or "bg" sends SIGCONT. In a container nobody could
-// ever continue it, so the service gets the terminal and goes on, unless it was a signal passed on that had asked it to stop.
+// ever continue it, nor where the script that runs this process is what has the terminal, so the service gets the terminal and
+// goes on, unless it was a signal passed on that had asked it to stop.
 func (t *terminal) stopped(group int, asked bool) {
 	if t == nil {
 		return
 	}
 	sid, _, _ := syscall.Syscall(syscall.SYS_GETSID, 0, 0, 0)
-	pid := os.Getpid()
-	switch inShell := pid != 1 && int(sid) != pid; {
+	switch inShell := os.Getpid() != 1 && int(sid) != t.own; {
 	case t.give(group): // "fg" sends no SIGCONT to what goes on already
 	case inShell:
 		_ = syscall.Kill(0, syscall.SIGSTOP)
 		return
-	case asked:
+	case asked, foreground() < 0:
 		return
 	default:
 		setForeground(group)

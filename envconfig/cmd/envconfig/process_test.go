@@ -330,6 +330,23 @@ func TestTerminal(t *testing.T) {
 	require.Contains(t, s.output.String(), "got again")
 }
 
+// Of a script that is the session's leader, as a container's process 1 is, nobody could continue what a key has stopped. When a
+// shell that was the service has been killed, the script reads from the terminal again although a job of that had it.
+func TestTerminalOfAScript(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, &syscall.SysProcAttr{}, `
+		sees() { n=0; until tr -d '\r' < typescript | grep -qs "$1"; do sleep 0.02; n=$((n+1)); [ $n -lt 1500 ] || exit; done; }
+		{
+			sees '^UP'; printf '\032hello\n'; sees 'got hello$'
+			sees '^. $'; printf 'sh -c "echo RAN; kill -9 \$PPID; sleep 0.2"\n'; sees '^RAN'; sees '^NEXT'
+			printf 'again\n'; sees 'after again$'
+		} | PS1='$ ' timeout -s HUP 90 script -qefc '
+			"$E" --quiet --init -- sh -c "echo UP; read x; echo got \$x"
+			"$E" --quiet --init -- sh -i; echo NEXT
+			read x; echo after $x; exit 6' typescript`, "ENV=")
+	require.Equal(t, 6, s.ends(), "%v", s.output)
+}
+
 // A shell's job control treats envconfig as it would the service: ^Z, bg, fg, and a start in the background. When it has ended,
 // a script that runs it reads from the terminal again.
 func TestJobControl(t *testing.T) {
@@ -346,6 +363,9 @@ func TestJobControl(t *testing.T) {
 			printf '%s\n' '"$E" --quiet --init -- sh -c "read x; echo had \$x" &'
 			printf 'fg\nthere\n'; sees 'had there$'
 			printf '%s\n' 'sh -c "\"\$E\" --quiet --init -- true; read x; echo after \$x"' again; sees 'after again$'
+			printf '%s\n' 'true | "$E" --quiet --init -- sh -c "echo PIPED; until [ -e on ]; do sleep 0.05; done; echo WENT; exit 8"'
+			sees '^PIPED'; printf '\032'; printf 'echo prompt $((1+1))\ntouch on\n'; sees 'prompt 2$'
+			printf 'fg\necho code $?\n'; sees 'WENT$'; sees 'code 8$'
 			printf 'exit 5\n'
 		} | timeout -s HUP 90 script -qefc 'PS1="$ " exec sh -i' typescript`, "ENV=")
 	require.Equal(t, 5, s.ends(), "%v", s.output)
