@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -60,8 +61,16 @@ func unwrap(command []string) (service []string, wrapped, waits bool) {
 		if arg == "--" {
 			return command[i+1:], wrapped, waits
 		}
-		wrapped = wrapped && !strings.HasSuffix(arg, "-init=false")
-		waits = waits || strings.HasSuffix(arg, "on-main-exit=wait") || arg == "wait" && i > 0 && strings.HasSuffix(command[i-1], "on-main-exit")
+		name, value, ok := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if !ok && i+1 < len(command) {
+			value = command[i+1]
+		}
+		switch name { // the last counts
+		case "init":
+			wrapped = !ok || value != "false"
+		case "on-main-exit":
+			waits = value == "wait"
+		}
 	}
 	return nil, wrapped, waits
 }
@@ -155,7 +164,11 @@ func lintLines(text string, wrapped, waits bool) []Finding {
 type stage struct {
 	entrypoint, cmd, flags []string
 	dir                    string
+	ownCmd                 bool // an ENTRYPOINT takes away only the CMD of the stage before
 }
+
+// comments are lines that are left out, also of an instruction that goes on.
+var comments = regexp.MustCompile(`(?m)^[ \t]*#.*\n?`)
 
 // Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder; what a stage does not
 // say it has from the stage that it begins with. A command in the form without brackets is one that "sh -c" runs. ENVCONFIG_*
@@ -163,10 +176,14 @@ type stage struct {
 func Dockerfile(text string) (command []string, dir string) {
 	s := &stage{dir: "/"}
 	stages := map[string]*stage{}
-	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\\\n", " ")
-	for line := range strings.Lines(text) {
-		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		rest = strings.TrimSpace(rest)
+	text = comments.ReplaceAllString(strings.ReplaceAll(text, "\r\n", "\n"), "")
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+		line = strings.TrimSpace(line)
+		word := line
+		if i := strings.IndexAny(line, " \t"); i > 0 {
+			word = line[:i]
+		}
+		rest := strings.TrimSpace(line[len(word):])
 		switch strings.ToUpper(word) {
 		case "FROM":
 			s = from(rest, stages)
@@ -179,9 +196,12 @@ func Dockerfile(text string) (command []string, dir string) {
 				s.dir = path.Join(s.dir, rest)
 			}
 		case "ENTRYPOINT":
-			s.entrypoint, s.cmd = words(rest), nil
+			s.entrypoint = words(rest)
+			if !s.ownCmd {
+				s.cmd = nil
+			}
 		case "CMD":
-			s.cmd = words(rest)
+			s.cmd, s.ownCmd = words(rest), true
 		}
 	}
 	command = slices.Concat(s.entrypoint, s.cmd)
@@ -198,6 +218,7 @@ func from(rest string, stages map[string]*stage) *stage {
 	if len(fields) > 0 {
 		if base := stages[strings.ToLower(fields[0])]; base != nil {
 			*s = *base
+			s.ownCmd = false
 		}
 	}
 	if len(fields) == 3 && strings.EqualFold(fields[1], "as") {

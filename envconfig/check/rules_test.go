@@ -113,6 +113,17 @@ func TestRules(t *testing.T) {
 				"envs/test/context.xml:2: secret: test: C.Connector@keystorePass: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
 				"envs/test/context.xml:2: secret: test: C.property[secret]: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
 				"envs/test/k.yaml:1: secret: test: env[0].value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render"},
+		"secret by the name in an element beside it": {"", map[string]string{
+			"envs/test/a.xml": `<a><p><param-name>db.password</param-name><param-value>x</param-value></p><p><param-name>db.user</param-name><param-value>x</param-value></p>
+			<p><name>pwd</name><value>x</value></p><p name="secret"><value>x</value></p><p><display-name>token</display-name><value>x</value></p>
+			<password>${A}</password><password>x</password></a>`,
+			"envs/test/b.json": "[{\"Name\": \"DB_PASSWORD\", \"Value\": \"x\"},\n{\"ParameterKey\": \"DbPassword\", \"ParameterValue\": \"x\"}]"},
+			"envs/test/a.xml:1: secret: test: a.p.param-value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/a.xml:2: secret: test: a.p#3.value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/a.xml:2: secret: test: a.p[secret].value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/a.xml:3: secret: test: a.password#2: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/b.json:1: secret: test: [0].Value: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render\n" +
+				"envs/test/b.json:2: secret: test: [1].ParameterValue: a secret stands there in plain text: use ${file:/run/secrets/…} with the action render"},
 		"secret in a file of no known format": {"", map[string]string{"envs/test/key.pem": "-----BEGIN PRIVATE KEY-----\n"},
 			"envs/test/key.pem: secret: test: holds a private key: everyone who can pull the image can read it"},
 
@@ -197,6 +208,11 @@ func TestEntrypoints(t *testing.T) {
 		"ENV ENVCONFIG_ON_MAIN_EXIT wait\nENTRYPOINT [\"/sbin/envconfig\",\"--\",\"/tomcat.sh\"]":                                                      "",
 		"ENV ENVCONFIG_ON_MAIN_EXIT=wait\nENTRYPOINT [\"/exec.sh\"]":                                                                                   "",
 		`ENTRYPOINT ["/sbin/envconfig","--init=false","--","sh","/plain.sh"]`:                                                                          "/plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
+		"CMD [\"sh\", \"/plain.sh\"]\nENTRYPOINT [\"/sbin/envconfig\", \"--\"]":                                                                        "",
+		"ENV ENVCONFIG_INIT=false\nENV ENVCONFIG_INIT=true\nENTRYPOINT [\"/sbin/envconfig\", \"--\", \"/plain.sh\"]":                                   "",
+		"ENV ENVCONFIG_INIT=false\nENTRYPOINT [\"/sbin/envconfig\", \"--init\", \"--\", \"/plain.sh\"]":                                                "",
+		"ENV ENVCONFIG_ON_MAIN_EXIT=wait\nENTRYPOINT [\"/sbin/envconfig\", \"--on-main-exit\", \"stop\", \"--\", \"/tomcat.sh\"]":                      "/tomcat.sh:2: command: starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait",
+		"ENTRYPOINT\t[\"sh\", \\\n # the service\n\"/exec.sh\"]":                                                                                       "",
 		`CMD []`:                                "ENTRYPOINT: command: names no command",
 		`ENTRYPOINT ["/sbin/envconfig", "x"]`:   "ENTRYPOINT: command: names no command",
 		"ENTRYPOINT [\"sh\", \\\n\"/exec.sh\"]": "",

@@ -91,33 +91,40 @@ func isUnfilled(value string) bool {
 	return slices.Contains(unfilled, value) || strings.Contains(value, "changeme")
 }
 
-// element is what a key's last part is called, and what stands before it. The text of an XML element has no such part.
+// element is what a key's last part is called, and what stands before it. The text of an XML element that has a name has none.
 func element(key, format string) (before, last string) {
 	i := strings.LastIndexAny(key, ".@]")
 	if format == "xml" {
-		i = strings.LastIndexByte(key, '@')
+		i = max(strings.LastIndexByte(key, '@'), strings.LastIndexByte(key, '.'))
 	}
 	if i < 0 || i < strings.LastIndexByte(key, ']') {
 		return key, ""
 	}
-	return key[:i], key[i+1:]
+	before, last = key[:i], key[i+1:]
+	if format == "xml" {
+		last, _, _ = strings.Cut(last, "#") // the second of that name
+	}
+	return before, last
 }
 
-// names are what settings are called by another one beside them: <Parameter name="db.password" value="…"/>, or name and value in
-// a list.
-func (f *File) names() map[string]string {
-	names := map[string]string{}
+// names are what settings are called by another one beside them: <Parameter name="db.password" value="…"/>, name and value in a
+// list, param-name and param-value in a web.xml.
+func (f *File) names() map[[2]string]string {
+	names := map[[2]string]string{}
 	for i := range f.Settings {
 		s := &f.Settings[i]
-		if before, last := element(s.Key, f.format); before != "" && (last == "name" || last == "key") {
-			names[before] = s.value
+		before, last := element(s.Key, f.format)
+		for _, ending := range []string{"name", "key"} {
+			if of, ok := strings.CutSuffix(strings.ToLower(last), ending); ok && before != "" {
+				names[[2]string{before, of}] = s.value
+			}
 		}
 	}
 	return names
 }
 
 // isSecret tells by the key's name, or by a password in a URL. A reference, a file's path or a switch is none.
-func isSecret(s *Setting, format string, names map[string]string) bool {
+func isSecret(s *Setting, format string, names map[[2]string]string) bool {
 	value := s.value
 	if s.Kind == Bool || s.Kind == Null || s.Kind == List || strings.Contains(value, "${") || isUnfilled(value) {
 		return false
@@ -133,8 +140,10 @@ func isSecret(s *Setting, format string, names map[string]string) bool {
 		return false
 	}
 	before, last := element(s.Key, format)
-	if name, ok := names[before]; ok && (last == "" || strings.EqualFold(last, "value")) {
-		return isSecretName(name)
+	if of, ok := strings.CutSuffix(strings.ToLower(last), "value"); ok || last == "" {
+		if name, ok := names[[2]string{before, of}]; ok {
+			return isSecretName(name)
+		}
 	}
 	return isSecretName(cmp.Or(last, before[strings.LastIndexAny(before, ".]")+1:]))
 }
