@@ -114,6 +114,7 @@ func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
 		"gone":   os.RemoveAll,
 		"empty":  func(dir string) error { return os.RemoveAll(dir + "/opt") },
 		"a file": func(dir string) error { _ = os.RemoveAll(dir); return os.WriteFile(dir, nil, 0o644) },
+		"a pipe": func(dir string) error { _ = os.RemoveAll(dir); return syscall.Mkfifo(dir, 0o644) },
 	} {
 		for _, action := range []Action{Copy, Link, Pointer} {
 			b := newBox(t, map[string]string{SpecName: `{"paths":[{"match":"opt/**","action":"` + string(action) + `"}]}`, "envs/test/opt/a": "x"})

@@ -118,7 +118,7 @@ func (t *tree) lacks(name string) error {
 
 // isEmpty is an error when the folder that pointer mode leads to is not there, or has nothing in it.
 func isEmpty(source *os.Root, name string) error {
-	dir, err := source.Open(name)
+	dir, err := source.Open(asFolder(name))
 	if err == nil {
 		_, err = dir.Readdirnames(1)
 		dir.Close()
