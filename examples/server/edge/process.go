@@ -54,7 +54,7 @@ func kill(ctx context.Context, dir string) error {
 			return fmt.Errorf("edge: end nginx: process %d: %w", pid, err)
 		}
 	}
-	for pids = append(pids, lastMaster(dir)); len(processes(dir)) > 0 || slices.ContainsFunc(pids, dying); {
+	for pids = append(pids, lastMaster(dir)); len(processes(dir)) > 0 || master(dir) != 0 || slices.ContainsFunc(pids, dying); {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("edge: processes %v of nginx in %s go on: %w", processes(dir), dir, context.Cause(ctx))
