@@ -185,7 +185,7 @@ func (r *running) take(e end) {
 	switch {
 	case e.status.Stopped():
 		if by := e.status.StopSignal(); e.pid == r.main && by != syscall.SIGSTOP {
-			r.tty.stopped(r.main, r.passed[by])
+			r.tty.stopped(r.main, by, r.passed[by])
 			delete(r.passed, by)
 		}
 		return

@@ -28,7 +28,7 @@ func foreground() int { return foregroundOf(0) }
 
 func foregroundOf(fd uintptr) int {
 	var group int32
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCGPGRP, uintptr(unsafe.Pointer(&group))); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, fd, syscall.TIOCGPGRP, uintptr(unsafe.Pointer(&group))); errno != 0 {
 		return -1
 	}
 	return int(group)
@@ -70,15 +70,17 @@ func (t *terminal) takeBack(group int) {
 // it stops as well, so that the shell knows and takes the terminal, until "fg" or "bg" sends SIGCONT. In a container nobody could
 // ever continue it, nor where the script that runs this process is what has the terminal, so the service gets the terminal and
 // goes on, unless it was a signal passed on that had asked it to stop.
-func (t *terminal) stopped(group int, asked bool) {
+func (t *terminal) stopped(group int, by syscall.Signal, asked bool) {
 	if t == nil {
 		return
 	}
 	sid, _, _ := syscall.Syscall(syscall.SYS_GETSID, 0, 0, 0)
 	switch inShell := os.Getpid() != 1 && int(sid) != t.own; {
 	case t.give(group): // "fg" sends no SIGCONT to what goes on already
+	case !asked && foreground() == group && (by == syscall.SIGTTIN || by == syscall.SIGTTOU): // it has got the terminal since
 	case inShell:
-		_ = syscall.Kill(0, syscall.SIGSTOP)
+		// At once, as the kernel does after the same look: an "fg" in between would find nothing stopped.
+		_, _, _ = syscall.RawSyscall(syscall.SYS_KILL, 0, uintptr(syscall.SIGSTOP), 0)
 		return
 	case asked, foreground() < 0:
 		return
