@@ -71,6 +71,7 @@ func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...stri
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
 	s.cmd.SysProcAttr = attr
+	s.cmd.WaitDelay = time.Minute // for output that is still held open
 	require.NoError(t, s.cmd.Start())
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
 	return s
@@ -87,8 +88,13 @@ func (s *service) sees(text string) {
 
 func (s *service) signal(n syscall.Signal) { _ = s.cmd.Process.Signal(n) }
 
-// ends waits for the end and returns the exit code, or minus the signal's number.
+// ends waits for the end and returns the exit code, or minus the signal's number. What hangs is killed, so that its output is seen.
 func (s *service) ends() int {
+	hangs := time.AfterFunc(2*time.Minute, func() {
+		s.t.Errorf("does not end: %v", s.output)
+		_ = s.cmd.Process.Kill()
+	})
+	defer hangs.Stop()
 	_ = s.cmd.Wait()
 	status := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
@@ -340,7 +346,7 @@ func TestTerminalOfAScript(t *testing.T) {
 			sees '^UP'; printf '\032hello\n'; sees 'got hello$'
 			sees '^. $'; printf 'sh -c "echo RAN; kill -9 \$PPID; sleep 0.2"\n'; sees '^RAN'; sees '^NEXT'
 			printf 'again\n'; sees 'after again$'
-		} | PS1='$ ' timeout -s HUP 90 script -qefc '
+		} | PS1='$ ' timeout -k 5 90 script -qefc '
 			"$E" --quiet --init -- sh -c "echo UP; read x; echo got \$x"
 			"$E" --quiet --init -- sh -i; echo NEXT
 			read x; echo after $x; exit 6' typescript`, "ENV=")
@@ -353,20 +359,22 @@ func TestJobControl(t *testing.T) {
 	t.Parallel()
 	s := startWith(t, &syscall.SysProcAttr{}, `
 		sees() { n=0; until tr -d '\r' < typescript | grep -qs "$1"; do sleep 0.02; n=$((n+1)); [ $n -lt 1500 ] || exit; done; }
+		rests() { n=0; until grep -qs ') T' /proc/$(cat pid)/stat; do sleep 0.02; n=$((n+1)); [ $n -lt 1500 ] || exit; done; }
 		{
 			sees '^. $'
-			printf '%s\n' '"$E" --quiet --init -- sh -c "echo UP; until [ -e go ]; do sleep 0.05; done; echo RAN; read x; echo got \$x; exit 7"'
-			sees '^UP'; printf '\032'; sees '[Ss]topped'
-			printf 'bg\ntouch go\n'; sees 'RAN$'
+			printf '%s\n' '"$E" --quiet --init -- sh -c "echo \$PPID > pid; echo UP; until [ -e go ]; do sleep 0.05; done; echo RAN; read x; echo got \$x; exit 7"'
+			sees 'UP$'; printf '\032'; sees '[Ss]topped'
+			printf 'bg\ntouch go\n'; sees 'RAN$'; rests
 			printf 'fg\n'; printf 'hello\n'; sees 'got hello$'
 			printf 'echo code $?\n'; sees 'code 7$'
-			printf '%s\n' '"$E" --quiet --init -- sh -c "read x; echo had \$x" &'
+			printf '%s\n' '"$E" --quiet --init -- sh -c "echo \$PPID > pid; echo SOON; read x; echo had \$x" &'
+			sees 'SOON$'; rests
 			printf 'fg\nthere\n'; sees 'had there$'
 			printf '%s\n' 'sh -c "\"\$E\" --quiet --init -- true; read x; echo after \$x"' again; sees 'after again$'
 			printf '%s\n' 'true | "$E" --quiet --init -- sh -c "echo PIPED; until [ -e on ]; do sleep 0.05; done; echo WENT; exit 8"'
-			sees '^PIPED'; printf '\032'; printf 'echo prompt $((1+1))\ntouch on\n'; sees 'prompt 2$'
+			sees 'PIPED$'; printf '\032'; printf 'echo prompt $((1+1))\ntouch on\n'; sees 'prompt 2$'
 			printf 'fg\necho code $?\n'; sees 'WENT$'; sees 'code 8$'
 			printf 'exit 5\n'
-		} | timeout -s HUP 90 script -qefc 'PS1="$ " exec sh -i' typescript`, "ENV=")
+		} | timeout -k 5 90 script -qefc 'PS1="$ " exec sh -i' typescript`, "ENV=")
 	require.Equal(t, 5, s.ends(), "%v", s.output)
 }
