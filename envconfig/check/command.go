@@ -1,12 +1,9 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -158,93 +155,4 @@ func lintLines(text string, wrapped, waits bool) []Finding {
 		report(lastLine, "the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service")
 	}
 	return out
-}
-
-// stage is what a stage of a Dockerfile says of its command.
-type stage struct {
-	entrypoint, cmd, flags []string
-	dir                    string
-	ownCmd                 bool // an ENTRYPOINT takes away only the CMD of the stage before
-}
-
-// comments are lines that are left out, also of an instruction that goes on.
-var comments = regexp.MustCompile(`(?m)^[ \t]*#.*\n?`)
-
-// Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder; what a stage does not
-// say it has from the stage that it begins with. A command in the form without brackets is one that "sh -c" runs. ENVCONFIG_*
-// variables are given as the flags that they stand for. What it cannot read it passes over.
-func Dockerfile(text string) (command []string, dir string) {
-	s := &stage{dir: "/"}
-	stages := map[string]*stage{}
-	text = comments.ReplaceAllString(strings.ReplaceAll(text, "\r\n", "\n"), "")
-	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
-		line = strings.TrimSpace(line)
-		word := line
-		if i := strings.IndexAny(line, " \t"); i > 0 {
-			word = line[:i]
-		}
-		rest := strings.TrimSpace(line[len(word):])
-		switch strings.ToUpper(word) {
-		case "FROM":
-			s = from(rest, stages)
-		case "ENV":
-			s.flags = append(slices.Clone(s.flags), flags(rest)...)
-		case "WORKDIR":
-			if path.IsAbs(rest) {
-				s.dir = rest
-			} else {
-				s.dir = path.Join(s.dir, rest)
-			}
-		case "ENTRYPOINT":
-			s.entrypoint = words(rest)
-			if !s.ownCmd {
-				s.cmd = nil
-			}
-		case "CMD":
-			s.cmd, s.ownCmd = words(rest), true
-		}
-	}
-	command = slices.Concat(s.entrypoint, s.cmd)
-	if isWrapped(command) {
-		command = slices.Insert(command, 1, s.flags...)
-	}
-	return command, s.dir
-}
-
-// from begins a stage: FROM [--platform=…] image [AS name].
-func from(rest string, stages map[string]*stage) *stage {
-	fields := slices.DeleteFunc(strings.Fields(rest), func(f string) bool { return strings.HasPrefix(f, "--") })
-	s := &stage{dir: "/"}
-	if len(fields) > 0 {
-		if base := stages[strings.ToLower(fields[0])]; base != nil {
-			*s = *base
-			s.ownCmd = false
-		}
-	}
-	if len(fields) == 3 && strings.EqualFold(fields[1], "as") {
-		stages[strings.ToLower(fields[2])] = s
-	}
-	return s
-}
-
-// flags are those that ENV's NAME=VALUE or NAME VALUE set.
-func flags(rest string) (out []string) {
-	if name, value, ok := strings.Cut(rest, " "); ok && !strings.Contains(name, "=") {
-		rest = name + "=" + strings.TrimSpace(value)
-	}
-	for _, field := range strings.Fields(rest) {
-		name, value, _ := strings.Cut(field, "=")
-		if name, ok := strings.CutPrefix(name, "ENVCONFIG_"); ok {
-			out = append(out, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+strings.Trim(value, `"'`))
-		}
-	}
-	return out
-}
-
-func words(rest string) []string {
-	var list []string
-	if json.Unmarshal([]byte(rest), &list) == nil {
-		return list
-	}
-	return []string{"/bin/sh", "-c", rest}
 }

@@ -1,0 +1,158 @@
+package check
+
+import (
+	"encoding/json"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder; what a stage does not
+// say it has from the stage that it begins with, for which ARGs count by their defaults. A command in the form without brackets
+// is one that "sh -c" runs. ENVCONFIG_* variables are given as the flags that they stand for. ONBUILD says nothing of this
+// image, but of a stage that begins with the one in which it stands. What it cannot read it passes over.
+func Dockerfile(text string) (command []string, dir string) {
+	head := &stage{dir: "/"}
+	lines := strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
+	r := &reader{head: head, now: head, stages: map[string]*stage{}, escape: escapeOf(lines)}
+	instructions(lines, r.escape, r.do)
+	command = slices.Concat(r.now.entrypoint, r.now.cmd)
+	if isWrapped(command) {
+		command = slices.Insert(command, 1, r.now.flags...)
+	}
+	return command, r.now.dir
+}
+
+// stage is what a stage of a Dockerfile says of its command.
+type stage struct {
+	entrypoint, cmd, flags []string
+	dir                    string
+	vars                   map[string]string // of ARG and ENV
+	onbuild                []string
+	ownCmd                 bool // an ENTRYPOINT takes away only the CMD of the stage before
+}
+
+// reader follows the instructions of a Dockerfile.
+type reader struct {
+	head, now *stage // head is what stands before the first FROM
+	stages    map[string]*stage
+	escape    byte
+}
+
+// split parts an instruction's name, in upper case, from what follows.
+func split(line string) (name, rest string) {
+	line = strings.TrimSpace(line)
+	if i := strings.IndexAny(line, blanks); i >= 0 {
+		line, rest = line[:i], strings.TrimSpace(line[i:])
+	}
+	return strings.ToUpper(line), rest
+}
+
+func (r *reader) do(name, rest string) {
+	s := r.now
+	switch name {
+	case "FROM":
+		r.from(rest)
+	case "ARG":
+		words, _ := words(rest, r.escape)
+		for _, word := range words {
+			key, value, ok := strings.Cut(word, "=")
+			if ok {
+				s.set(key, r.fill(value))
+			} else if value, ok := r.head.vars[key]; ok {
+				s.set(key, value)
+			}
+		}
+	case "ENV":
+		r.env(rest)
+	case "WORKDIR":
+		if rest = r.fill(rest); path.IsAbs(rest) {
+			s.dir = rest
+		} else {
+			s.dir = path.Join(s.dir, rest)
+		}
+	case "ENTRYPOINT":
+		s.entrypoint = argv(rest)
+		if !s.ownCmd {
+			s.cmd = nil
+		}
+	case "CMD":
+		s.cmd, s.ownCmd = argv(rest), true
+	case "ONBUILD":
+		s.onbuild = append(s.onbuild, rest)
+	}
+}
+
+// from begins a stage: FROM [--platform=…] image [AS name]. Variables in it are those before the first FROM.
+func (r *reader) from(rest string) {
+	fields := slices.DeleteFunc(strings.Fields(rest), func(f string) bool { return strings.HasPrefix(f, "--") })
+	s := &stage{dir: "/"}
+	r.now = r.head
+	var triggers []string
+	if len(fields) > 0 {
+		if base := r.stages[strings.ToLower(r.fill(fields[0]))]; base != nil {
+			*s = *base
+			s.vars, s.flags = maps.Clone(base.vars), slices.Clone(base.flags)
+			s.ownCmd, s.onbuild, triggers = false, nil, base.onbuild
+		}
+	}
+	if len(fields) == 3 && strings.EqualFold(fields[1], "as") {
+		r.stages[strings.ToLower(fields[2])] = s
+	}
+	r.now = s
+	for _, trigger := range triggers {
+		if name, rest := split(trigger); name != "FROM" && name != "ONBUILD" {
+			r.do(name, rest)
+		}
+	}
+}
+
+// env is ENV's NAME=VALUE… or NAME VALUE.
+func (r *reader) env(rest string) {
+	s := r.now
+	set := map[string]string{}
+	words, _ := words(rest, r.escape)
+	for i, word := range words {
+		key, value, ok := strings.Cut(word, "=")
+		if i == 0 && !ok {
+			key, value = word, strings.TrimSpace(rest[len(word):])
+			words = nil
+		}
+		set[key] = r.fill(value) // with what was set before this instruction
+		if words == nil {
+			break
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		s.set(key, set[key])
+		if name, ok := strings.CutPrefix(key, "ENVCONFIG_"); ok {
+			s.flags = append(s.flags, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+set[key])
+		}
+	}
+}
+
+// maxVariable bounds what variables that double themselves grow to.
+const maxVariable = 64 << 10
+
+func (s *stage) set(key, value string) {
+	if s.vars == nil {
+		s.vars = map[string]string{}
+	}
+	if s.vars[key] = value; len(value) > maxVariable {
+		delete(s.vars, key)
+	}
+}
+
+func (r *reader) fill(word string) string {
+	return (&filler{escape: r.escape, vars: r.now.vars}).fill(word)
+}
+
+// argv is what ENTRYPOINT or CMD run.
+func argv(rest string) []string {
+	var list []string
+	if strings.HasPrefix(rest, "[") && json.Unmarshal([]byte(rest), &list) == nil {
+		return list
+	}
+	return []string{"/bin/sh", "-c", rest}
+}
