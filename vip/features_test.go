@@ -390,6 +390,43 @@ func TestWatch(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrCompacted, "another allocator")
 }
 
+// That a lease expires is told once, whatever happens to it in its grace; after a renewal it is told anew.
+func TestExpiringIsToldOnce(t *testing.T) {
+	t.Parallel()
+	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")
+	a := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)
+	l := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Hour})
+	from := a.Revision()
+	expiring := func() (n int) { // since the last call
+		require.NoError(t, a.Sweep(t.Context()))
+		require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
+		require.NoError(t, a.Sweep(t.Context()))
+		for a.Revision() > from {
+			events, err := a.Watch(t.Context(), from)
+			require.NoError(t, err)
+			for _, e := range events {
+				if from = e.Revision; e.Kind == vip.Expiring {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	c.Add(time.Hour)
+	require.Equal(t, 1, expiring())
+	_, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+	require.NoError(t, err)
+	require.Zero(t, expiring())
+	c.Add(time.Hour)
+	require.Equal(t, 1, expiring())
+	_, err = a.Bind(t.Context(), l.ID, l.Generation, nil) // which renews nothing
+	require.NoError(t, err)
+	require.Zero(t, expiring())
+	c.Add(time.Minute)
+	require.Zero(t, expiring())
+	require.Empty(t, a.Locate(vip.Query{}))
+}
+
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	c := newClock()

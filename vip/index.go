@@ -37,16 +37,17 @@ type entry struct {
 	rev    uint64  // in the store; 0 when it has no record
 
 	busy   bool          // a commit is under way; the entry is not to be touched
+	queued bool          // in the pool's free queue
 	wait   chan struct{} // closed when busy ends; made by the first who waits
 	unsure *commit       // a commit whose outcome is not known
 
 	deadline  time.Time // when state ends by itself
 	heapIndex int       // in index.due plus 1; 0 when not there
+	told      int64     // the Expires, in Unix ns, that has been told to have passed while the lease lives on; 0 for none
 
 	task          *task  // of the lease, nil without one
 	next          *entry // in task.live or task.ended
 	before, after *entry // in the pool's free queue
-	queued        bool
 }
 
 // newIndex is an index of pools, with room for so many entries.
@@ -216,7 +217,7 @@ func (x *index) advance(now time.Time) {
 			x.relink(e, now)
 			x.tell(e, was, nil, now)
 		case e.deadline.Before(over):
-			e.deadline = over
+			e.deadline, e.told = over, e.last().Expires.UnixNano()
 			x.due.update(e)
 			x.tell(e, was, nil, now)
 		default:
@@ -345,7 +346,9 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	}
 	switch e.state {
 	case Leased:
-		e.deadline = l.Expires
+		if e.deadline = l.Expires; e.told != 0 && e.told == l.Expires.UnixNano() {
+			e.deadline = l.Expires.Add(x.grace)
+		}
 	case Draining:
 		x.drains[e] = struct{}{}
 	case Cooling, Quarantined:

@@ -24,7 +24,7 @@ const (
 	Allocated  EventKind = "allocated"
 	Renewed    EventKind = "renewed"
 	Bound      EventKind = "bound"
-	Expiring   EventKind = "expiring"    // Expires has passed, Config.Grace has not: told by Sweep
+	Expiring   EventKind = "expiring"    // Expires has passed, Config.Grace has not: told once, by Sweep
 	Ended      EventKind = "ended"       // released, expired or taken away: Lease.Reason says which
 	Drained    EventKind = "drained"     // the cool-down begins after a drain
 	SetAside   EventKind = "quarantined" // as a bad address
