@@ -14,7 +14,7 @@ import (
 
 // Truth is something outside that knows which addresses are in use: the Nginx routes, the LVS tables, a registry.
 type Truth interface {
-	// Name of the truth, for reports.
+	// Name of the truth, for reports; not empty, and of no other truth of the call.
 	Name() string
 	// Observe returns what it has, one Observation for each address.
 	Observe(ctx context.Context) ([]Observation, error)
@@ -66,8 +66,13 @@ type Report struct {
 
 // Audit compares the live leases with each truth. The leases are read before and after the truths, and only those that
 // did not change meanwhile are compared, so what is in motion is no finding; with Config.Shared they are read from the store.
-// A truth that fails stands in the report and does not hold up the others. Nothing is changed: see Apply.
+// A truth that fails stands in the report and does not hold up the others. Truths that do not have a name each of their own
+// are ErrInvalid: a report could not say which is meant. Nothing is changed: see Apply.
 func (a *Allocator) Audit(ctx context.Context, truths ...Truth) (Report, error) {
+	names, err := namesOf(truths)
+	if err != nil {
+		return Report{}, fmt.Errorf("audit: %w", err)
+	}
 	report := Report{At: a.cfg.Now().Round(0).UTC(), Failed: map[string]string{}}
 	_, before, err := a.held(ctx)
 	if err != nil {
@@ -80,7 +85,7 @@ func (a *Allocator) Audit(ctx context.Context, truths ...Truth) (Report, error) 
 			return Report{}, fmt.Errorf("audit: %w", err)
 		}
 		if err != nil {
-			report.Failed[t.Name()] = err.Error()
+			report.Failed[names[i]] = err.Error()
 		}
 		seen[i] = found
 	}
@@ -90,9 +95,9 @@ func (a *Allocator) Audit(ctx context.Context, truths ...Truth) (Report, error) 
 	}
 	steady := func(addr netip.Addr) bool { return before[addr] == after[addr] }
 	report.Leases = len(leases)
-	for i, t := range truths {
-		if _, failed := report.Failed[t.Name()]; !failed {
-			report.Findings = append(report.Findings, compare(t.Name(), seen[i], leases, steady)...)
+	for i, name := range names {
+		if _, failed := report.Failed[name]; !failed {
+			report.Findings = append(report.Findings, compare(name, seen[i], leases, steady)...)
 		}
 	}
 	for addr, h := range leases {
@@ -104,6 +109,21 @@ func (a *Allocator) Audit(ctx context.Context, truths ...Truth) (Report, error) 
 		return cmp.Or(cmp.Compare(a.Truth, b.Truth), a.Addr.Compare(b.Addr), cmp.Compare(a.Kind, b.Kind))
 	})
 	return report, nil
+}
+
+// namesOf asks each truth for its name, once.
+func namesOf(truths []Truth) ([]string, error) {
+	names := make([]string, len(truths))
+	var errs []error
+	for i, t := range truths {
+		switch names[i] = t.Name(); {
+		case names[i] == "":
+			errs = append(errs, fmt.Errorf("truth %d of %d: %w: it has no name", i+1, len(truths), ErrInvalid))
+		case slices.Contains(names[:i], names[i]):
+			errs = append(errs, fmt.Errorf("truth %q: %w: another truth has this name", names[i], ErrInvalid))
+		}
+	}
+	return names, errors.Join(errs...)
 }
 
 type heldLease struct {
@@ -192,12 +212,17 @@ func addrPorts(all []netip.AddrPort) string {
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // Apply puts the truths right that are Repairers: the leases are what holds. A finding whose lease has changed since the
-// report is passed over; with Config.Shared the store is asked. Findings of other truths, and OutOfPool, are for people.
+// report is passed over; with Config.Shared the store is asked. Findings of other truths, and OutOfPool, are for people. Names
+// are as for Audit.
 func (a *Allocator) Apply(ctx context.Context, report Report, truths ...Truth) (repaired int, err error) {
+	names, err := namesOf(truths)
+	if err != nil {
+		return 0, fmt.Errorf("apply: %w", err)
+	}
 	byName := map[string]Repairer{}
-	for _, t := range truths {
+	for i, t := range truths {
 		if r, ok := t.(Repairer); ok {
-			byName[t.Name()] = r
+			byName[names[i]] = r
 		}
 	}
 	var errs []error

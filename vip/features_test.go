@@ -679,6 +679,30 @@ func TestAuditAndApply(t *testing.T) {
 	require.Equal(t, vip.NotLeased, report.Findings[0].Kind)
 }
 
+// One of two truths of the same name that fails would hide what the other has found, and a repair could go to the wrong one.
+func TestTruthsHaveNamesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1"))
+	ghost := map[netip.Addr]vip.Observation{addr("10.0.0.1"): {Addr: addr("10.0.0.1"), Task: "ghost"}}
+	one, two := &table{name: "nginx", rows: ghost}, &table{name: "nginx", err: errors.New("no answer")}
+	_, err := a.Audit(t.Context(), one, two)
+	require.ErrorIs(t, err, vip.ErrInvalid)
+	require.ErrorContains(t, err, `audit: truth "nginx": invalid request: another truth has this name`)
+	_, err = a.Audit(t.Context(), one, &table{})
+	require.ErrorContains(t, err, "audit: truth 2 of 2: invalid request: it has no name")
+
+	two.name = "nginx-2"
+	report, err := a.Audit(t.Context(), one, two)
+	require.NoError(t, err)
+	require.Len(t, report.Findings, 1)
+	require.Equal(t, map[string]string{"nginx-2": "no answer"}, report.Failed)
+	two.name = "nginx"
+	repaired, err := a.Apply(t.Context(), report, one, two)
+	require.ErrorIs(t, err, vip.ErrInvalid)
+	require.Zero(t, repaired)
+	require.Len(t, ghost, 1)
+}
+
 // What another allocator has given away is no finding, and is not repaired after a report that is older.
 func TestAuditSeesTheLeasesOfOtherAllocators(t *testing.T) {
 	t.Parallel()

@@ -42,7 +42,7 @@ const maxBody = 1 << 20
 
 // Options tune a Handler. The zero value works.
 type Options struct {
-	// Truths that POST /audit compares the leases with. The default is none.
+	// Truths that POST /audit compares the leases with, each with a name of its own. The default is none.
 	Truths []vip.Truth
 	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
 	KeepAlive time.Duration
