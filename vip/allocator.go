@@ -177,7 +177,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	}
 	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
 	a.x.keepClaims(was)
-	a.x.freed, a.x.tell = a.wakeUp, a.tell
+	a.x.freed, a.x.handed, a.x.tell = a.wakeUp, a.handed, a.tell
 	a.x.take(entries, now)
 	for _, e := range entries {
 		before, ok := news[e] // of an address that is in no pool any more it is told how its lease ended
@@ -185,6 +185,6 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			a.tell(e, before, nil, now)
 		}
 	}
-	a.wakeUp()
+	a.repooled()
 	return nil
 }

@@ -183,6 +183,78 @@ func TestRenewalsDoNotWakeWhoWaitsForAQuota(t *testing.T) {
 	})
 }
 
+// Who waits behind somebody is woken as soon as that one does not want the pool any more, for whatever reason.
+func TestWhoWaitsBehindIsServedWhenTheOneInFrontIsOutOfTheWay(t *testing.T) {
+	t.Parallel()
+	p := pool(t, "p", "10.0.0.1-10.0.0.3")
+	p.Quotas, p.Labels = map[string]int{"web": 3}, map[string]string{"region": "bj"}
+	named := func(task, team string) vip.Request {
+		return vip.Request{Owner: vip.Owner{Task: task, Team: team}, Addr: addr("10.0.0.1")}
+	}
+	for what, happens := range map[string]func(t *testing.T, a, other *vip.Allocator, cancel func()){
+		"it gives up":                   func(t *testing.T, a, other *vip.Allocator, cancel func()) { cancel() },
+		"it has a lease":                func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, a, named("front", "web")) },
+		"another allocator gave it one": func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, other, named("front", "web")) },
+		"its quota is used up":          func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, a, named("T", "web")) },
+		"another allocator used it up":  func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, other, named("T", "web")) },
+		"the pool has other labels": func(t *testing.T, a, other *vip.Allocator, cancel func()) {
+			p := p
+			p.Labels = nil
+			require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, store, cfg := newClock(), vip.NewMemStore(), vip.Config{Interval: time.Hour, Shared: true}
+				a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
+				allocate(t, a, vip.Request{Owner: owner("H"), Addr: addr("10.0.0.3")})
+				ctx, cancel := context.WithCancel(t.Context())
+				front := make(chan error, 1)
+				go func() {
+					req := vip.Request{Owner: vip.Owner{Task: "front", Team: "web"}, Selector: p.Labels, Wait: true}
+					_, err := a.AllocateN(ctx, req, 3)
+					front <- err
+				}()
+				synctest.Wait()
+				behind := wait(t.Context(), a, "behind", 0)
+				synctest.Wait()
+				require.Len(t, a.Waiting(), 2)
+				happens(t, a, other, cancel)
+				c.Add(5 * time.Second)
+				require.NoError(t, a.Sweep(t.Context())) // which sees what the other did
+				synctest.Wait()
+				require.Len(t, behind, 1)
+				require.NoError(t, (<-behind).err)
+				cancel()
+				require.Error(t, <-front)
+			})
+		})
+	}
+}
+
+// A pool that SetPools adds serves those who wait at once, in their order.
+func TestWhoWaitsIsServedByAPoolThatIsAdded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, q := pool(t, "p", "10.0.0.1"), pool(t, "q", "10.0.1.1-10.0.1.3")
+		a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Interval: time.Hour}, p)
+		allocate(t, a, vip.Request{Owner: owner("H")})
+		var waiting []<-chan result
+		for i := range 4 {
+			waiting = append(waiting, wait(t.Context(), a, fmt.Sprint("T", i), 0))
+			synctest.Wait()
+		}
+		require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q}))
+		synctest.Wait()
+		require.Equal(t, "T3", a.Waiting()[0].Owner.Task)
+		for i, w := range waiting[:3] {
+			require.Equal(t, fmt.Sprint("10.0.1.", i+1), (<-w).lease.Addr.String())
+		}
+		require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q, pool(t, "r", "10.0.2.1")}))
+		require.Equal(t, "r", (<-waiting[3]).lease.Pool)
+	})
+}
+
 // What an allocation that fails in the end had reserved of a quota is there for those who wait.
 func TestAFailureMakesRoomInAQuota(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,8 @@ type index struct {
 	drains  map[*entry]struct{} // entries that are Draining
 	latest  time.Time           // that advance was told
 	grace   time.Duration       // after Expires, in which a lease still lives
-	freed   func()              // called when the free queue of a pool has grown, or what a quota leaves of it
+	freed   func()              // called when the free queue of a pool has grown
+	handed  func(e *entry)      // called when e has got a lease, or lost it
 	tell    func(e *entry, was prior, record []byte, now time.Time)
 }
 
@@ -269,8 +270,8 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 	e.rev = rev
 	x.link(e, now)
 	x.drop(wasOf)
-	if len(e.pool.Quotas) > 0 && was.state == Leased && (e.state != Leased || e.lease.ID != was.id) {
-		x.freed() // for somebody who waits: of what was free already, the quota may allow one more
+	if held := e.state == Leased; held != (was.state == Leased) || held && e.lease.ID != was.id {
+		x.handed(e)
 	}
 	if !e.lease.Expires.Equal(l.Expires) || !e.lease.CoolUntil.Equal(l.CoolUntil) {
 		record = nil // it has been shortened

@@ -21,6 +21,7 @@ type Waiter struct {
 
 type waiter struct {
 	Waiter
+	req  Request
 	wake chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
 }
 
@@ -79,23 +80,19 @@ func (a *Allocator) awaited(p *pool, w *waiter) bool {
 // called, and returns, with mu held.
 func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
 	if w == nil {
-		w = &waiter{wake: make(chan struct{}, 1)}
+		w = &waiter{req: *req, wake: make(chan struct{}, 1)}
 		w.Owner, w.Count, w.Priority, w.Since = req.Owner.clone(), n, req.Priority, a.cfg.Now()
 		at, _ := slices.BinarySearchFunc(a.waiters, w, func(have, new *waiter) int {
 			return cmp.Or(cmp.Compare(new.Priority, have.Priority), -1) // after those of the same priority
 		})
 		a.waiters = slices.Insert(a.waiters, at, w)
 	}
-	pools, err := a.poolsFor(req, nil)
+	pools, err := a.aim(w)
 	if err != nil {
 		return w, err
 	}
 	if len(pools) > 0 && !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) }) {
 		return w, full
-	}
-	w.Pools = w.Pools[:0:0]
-	for _, p := range pools {
-		w.Pools = append(w.Pools, p.Name)
 	}
 	timer := time.NewTimer(a.pause()) // what is due is seen even when nobody calls Run
 	defer timer.Stop()
@@ -108,6 +105,16 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	}
 	a.mu.Lock()
 	return w, err
+}
+
+// aim notes which pools may serve w.
+func (a *Allocator) aim(w *waiter) ([]*pool, error) {
+	pools, err := a.poolsFor(&w.req, nil)
+	w.Pools = nil
+	for _, p := range pools {
+		w.Pools = append(w.Pools, p.Name)
+	}
+	return pools, err
 }
 
 // leave takes w out of the queue; nil is fine. Those behind it may be next.
@@ -129,9 +136,40 @@ func (a *Allocator) wakeUp() {
 		if first < 0 || p.ready() < uint64(a.waiters[first].Count) {
 			continue
 		}
-		select {
-		case a.waiters[first].wake <- struct{}{}:
-		default:
+		a.waiters[first].stir()
+	}
+}
+
+// stir wakes w, to see for itself.
+func (w *waiter) stir() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// repooled wakes all: the pools are others.
+func (a *Allocator) repooled() {
+	for _, w := range a.waiters {
+		_, _ = a.aim(w) // w gets the error itself
+		w.stir()
+	}
+}
+
+// handed wakes whom it concerns that e has got a lease, or lost it: those of its owner, who need not wait any more, and those whom
+// the quotas of its pool let pass now, or others who stood before them not.
+func (a *Allocator) handed(e *entry) {
+	if len(a.waiters) == 0 {
+		return
+	}
+	if e.state == Leased {
+		for _, w := range a.waiters {
+			if w.Owner.Task == e.last().Owner.Task {
+				w.stir()
+			}
 		}
+	}
+	if len(e.pool.Quotas) > 0 {
+		a.wakeUp()
 	}
 }
