@@ -147,7 +147,7 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 			return err
 		}
 	}
-	p, t := picked[0].pool, a.x.task(req.Owner.Task)
+	t := a.x.task(req.Owner.Task)
 	if a.cfg.Shared {
 		c.steps[0].also = a.with(owned, t.name, picked)
 		for _, e := range picked {
@@ -156,15 +156,13 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 			}
 		}
 	}
-	t.claim = picked[0]
-	p.reserve(req.Owner.Team, n)
+	t.claim = c
+	c.reserve(1)
 	err := a.commit(ctx, now, c)
-	if team := req.Owner.Team; errors.Is(err, ErrUncertain) { // it may have been made
-		c.resolved = func() { p.reserve(team, -n) }
+	if errors.Is(err, ErrUncertain) { // it may have been made
+		c.resolved = func() { a.unclaim(t) }
 	} else {
-		p.reserve(team, -n)
-		t.claim = nil
-		a.x.drop(t)
+		a.unclaim(t)
 	}
 	if err != nil {
 		a.wakeUp() // the quota allows others what it reserved
@@ -173,6 +171,13 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)
 	}
 	return err
+}
+
+// unclaim says that the outcome of the allocation for t is known.
+func (a *Allocator) unclaim(t *task) {
+	t.claim.reserve(-1)
+	t.claim = nil
+	a.x.drop(t)
 }
 
 func (a *Allocator) putBack(picked []*entry, now time.Time) {
@@ -220,11 +225,9 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 		return held, false, nil
 	}
 	if t.claim != nil {
-		if again, err = a.settle(ctx, t.claim); again || err != nil {
+		if again, err = a.settle(ctx, t.claim.steps[0].e); again || err != nil {
 			return nil, again, err
 		}
-		t.claim = nil
-		a.x.drop(t)
 	}
 	for e := t.live; e != nil; e = e.next {
 		if !related(e.last().Owner, req.Owner) {

@@ -179,6 +179,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	a.x.keepClaims(was)
 	a.x.freed, a.x.handed, a.x.tell = a.wakeUp, a.handed, a.tell
 	a.x.take(entries, now)
+	a.x.countClaims()
 	for _, e := range entries {
 		before, ok := news[e] // of an address that is in no pool any more it is told how its lease ended
 		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries[e.addr] == e || before.rev != 0) {

@@ -202,6 +202,13 @@ func (p *pool) reserve(team string, n int) {
 	}
 }
 
+// reserve counts the leases that c gives for the quotas of the pools that they are in, or gives them back when n is -1.
+func (c *commit) reserve(n int) {
+	for i := range c.steps {
+		c.steps[i].e.pool.reserve(c.steps[i].next.Owner.Team, n)
+	}
+}
+
 // reread is a free address of the pools that err says are exhausted, which is being read again; nil when there is none.
 func (a *Allocator) reread(err error) *entry {
 	if err == nil || len(a.rereading) == 0 {

@@ -110,8 +110,8 @@ type Pool struct {
 	// Disabled pools hand out nothing; what is leased stays leased. This is how a pool is drained. The default is enabled.
 	Disabled bool
 	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each team that is not named.
-	// What is over a quota already stays, and so does an allocation that was under way when SetPools set the quota. The
-	// default is no limit.
+	// What is over a quota already stays, and so does an allocation that was under way when SetPools set the quota; both count.
+	// The default is no limit.
 	Quotas map[string]int
 	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no limit.
 	MaxLease time.Duration

@@ -300,6 +300,73 @@ func TestQuotaCountsWhatIsInDoubt(t *testing.T) {
 	}
 }
 
+// Other pools do not make anybody forget what is in doubt: it counts for the quotas of the pools that its addresses are in now,
+// and nobody else gets them.
+func TestSetPoolsKeepsWhatIsInDoubt(t *testing.T) {
+	t.Parallel()
+	for _, made := range []bool{true, false} {
+		p := pool(t, "p", "10.0.0.1-10.0.0.4")
+		p.Quotas = map[string]int{"web": 2}
+		store := &silent{Store: vip.NewMemStore(), made: made}
+		a := allocator(t, store, newClock(), vip.Config{}, p)
+		ctx, cancel := context.WithCancel(t.Context())
+		store.lose = cancel
+		_, err := a.AllocateN(ctx, vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}}, 2)
+		require.ErrorIs(t, err, vip.ErrUncertain)
+		away, q, r := pool(t, "away", "10.0.1.1"), pool(t, "q", "10.0.0.1", "10.0.0.3"), pool(t, "r", "10.0.0.2", "10.0.0.4")
+		q.Quotas, r.Quotas = map[string]int{"web": 1}, map[string]int{"web": 1}
+		for _, pools := range [][]vip.Pool{{away}, {q, r}} {
+			require.NoError(t, a.SetPools(t.Context(), pools))
+		}
+		web := func(task, pool string) error {
+			_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task, Team: "web"}, Pool: pool})
+			return err
+		}
+		require.ErrorIs(t, web("B", "q"), vip.ErrQuota)
+		require.ErrorIs(t, web("C", "r"), vip.ErrQuota)
+		for _, task := range []string{"D", "E"} {
+			require.Contains(t, []string{"10.0.0.3", "10.0.0.4"}, allocate(t, a, vip.Request{Owner: owner(task)}).Addr.String())
+		}
+		require.NoError(t, a.Sweep(t.Context()))
+		if made {
+			require.ErrorIs(t, web("B", "q"), vip.ErrQuota)
+			require.Len(t, a.List(vip.Query{Task: "A"}), 2)
+			for _, l := range a.List(vip.Query{Task: "A"}) {
+				release(t, a, l)
+			}
+		} else {
+			require.NoError(t, web("B", "q"))
+			require.NoError(t, web("C", "r"))
+		}
+		for _, s := range a.Stats() {
+			require.Equal(t, s.Size, s.Free+s.Leased+s.Cooling, "%+v", s)
+		}
+	}
+}
+
+// An allocation that is under way when SetPools sets a quota counts for it at once, and once.
+func TestSetPoolsCountsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1")
+	store := &hooked{Store: vip.NewMemStore()}
+	a := allocator(t, store, newClock(), vip.Config{}, p)
+	quota := p
+	quota.Quotas = map[string]int{"web": 1}
+	var poolsErr, err error
+	hook := func() {
+		poolsErr = a.SetPools(t.Context(), []vip.Pool{quota, q})
+		_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}, Pool: "p"})
+	}
+	store.next.Store(&hook)
+	l := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}})
+	require.NoError(t, poolsErr)
+	require.ErrorIs(t, err, vip.ErrQuota)
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}, Pool: "p"})
+	require.ErrorIs(t, err, vip.ErrQuota)
+	release(t, a, l)
+	allocate(t, a, vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}, Pool: "p"})
+}
+
 // silent is a store that loses one answer, and its caller.
 type silent struct {
 	vip.Store

@@ -3,9 +3,9 @@ package vip
 // task is what one task has. It is in index.tasks as long as it has something.
 type task struct {
 	name  string
-	live  *entry // its leases, chained by entry.next
-	ended *entry // addresses that it was the last to hold, likewise
-	claim *entry // that is, or perhaps was, being allocated for it
+	live  *entry  // its leases, chained by entry.next
+	ended *entry  // addresses that it was the last to hold, likewise
+	claim *commit // of an allocation for it, which is under way or in doubt: its steps are busy or unsure
 }
 
 // task returns the task of that name, which is made when it has nothing yet.
@@ -33,6 +33,15 @@ func (x *index) keepClaims(before *index) {
 	for name, t := range before.tasks {
 		if t.live, t.ended = nil, nil; t.claim != nil {
 			x.tasks[name] = t
+		}
+	}
+}
+
+// countClaims counts those allocations for the quotas of the pools that their addresses are in now.
+func (x *index) countClaims() {
+	for _, t := range x.tasks {
+		if t.claim != nil {
+			t.claim.reserve(1)
 		}
 	}
 }
