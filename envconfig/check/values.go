@@ -1,8 +1,6 @@
 package check
 
 import (
-	"bytes"
-	"cmp"
 	"maps"
 	"path"
 	"slices"
@@ -14,50 +12,6 @@ var unfilled = []string{"changeme", "change-me", "change_me", "todo", "fixme", "
 
 // loopback are hosts that are the container itself.
 var loopback = []string{"localhost", "127.0.0.1", "[::1]", "::1"}
-
-// secretNames are what keys of secrets are called, written without separators.
-var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass", "keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase"}
-
-// separators are left out of a key's name before it is compared.
-var separators = strings.NewReplacer("_", "", "-", "")
-
-// signatures begin secrets of well-known kinds.
-var signatures = []struct{ begins, what string }{
-	{"-----BEGIN RSA PRIVATE KEY", "a private key"}, {"-----BEGIN PRIVATE KEY", "a private key"}, {"-----BEGIN EC PRIVATE KEY", "a private key"},
-	{"-----BEGIN OPENSSH PRIVATE KEY", "a private key"}, {"-----BEGIN DSA PRIVATE KEY", "a private key"}, {"-----BEGIN ENCRYPTED PRIVATE KEY", "a private key"},
-	{"-----BEGIN PGP PRIVATE KEY", "a private key"}, {"ghp_", "a GitHub token"}, {"github_pat_", "a GitHub token"}, {"glpat-", "a GitLab token"},
-	{"xoxb-", "a Slack token"}, {"xoxp-", "a Slack token"}, {"AKIA", "an AWS access key"}, {"ASIA", "an AWS access key"}, {"AIza", "a Google API key"},
-}
-
-// secretIn says what kind of secret the bytes show, or is empty.
-func secretIn(data []byte) string {
-	for _, s := range signatures {
-		for rest := data; ; {
-			i := bytes.Index(rest, []byte(s.begins))
-			if i < 0 {
-				break
-			}
-			if strings.HasPrefix(s.begins, "---") || (i == 0 || !isWord(rest[i-1])) && run(rest[i+len(s.begins):]) >= 16 {
-				return s.what
-			}
-			rest = rest[i+len(s.begins):]
-		}
-	}
-	return ""
-}
-
-// run is how many letters and digits data begins with.
-func run(data []byte) int {
-	n := 0
-	for n < len(data) && isWord(data[n]) {
-		n++
-	}
-	return n
-}
-
-func isWord(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
-}
 
 // checkValues looks for values that nobody has filled in, in environments that users see, and for secrets in all.
 func (s *Set) checkValues() []Finding {
@@ -89,68 +43,6 @@ func (s *Set) checkValues() []Finding {
 func isUnfilled(value string) bool {
 	value = strings.ToLower(strings.TrimSpace(value))
 	return slices.Contains(unfilled, value) || strings.Contains(value, "changeme")
-}
-
-// element is what a key's last part is called, and what stands before it. The text of an XML element that has a name has none.
-func element(key, format string) (before, last string) {
-	i := strings.LastIndexAny(key, ".@]")
-	if format == "xml" {
-		i = max(strings.LastIndexByte(key, '@'), strings.LastIndexByte(key, '.'))
-	}
-	if i < 0 || i < strings.LastIndexByte(key, ']') {
-		return key, ""
-	}
-	before, last = key[:i], key[i+1:]
-	if format == "xml" {
-		last, _, _ = strings.Cut(last, "#") // the second of that name
-	}
-	return before, last
-}
-
-// names are what settings are called by another one beside them: <Parameter name="db.password" value="…"/>, name and value in a
-// list, param-name and param-value in a web.xml.
-func (f *File) names() map[[2]string]string {
-	names := map[[2]string]string{}
-	for i := range f.Settings {
-		s := &f.Settings[i]
-		before, last := element(s.Key, f.format)
-		for _, ending := range []string{"name", "key"} {
-			if of, ok := strings.CutSuffix(strings.ToLower(last), ending); ok && before != "" {
-				names[[2]string{before, of}] = s.value
-			}
-		}
-	}
-	return names
-}
-
-// isSecret tells by the key's name, or by a password in a URL. A reference, a file's path or a switch is none.
-func isSecret(s *Setting, format string, names map[[2]string]string) bool {
-	value := s.value
-	if s.Kind == Bool || s.Kind == Null || s.Kind == List || strings.Contains(value, "${") || isUnfilled(value) {
-		return false
-	}
-	if _, rest, ok := strings.Cut(value, "://"); ok {
-		authority, _, _ := strings.Cut(rest, "/")
-		if user, _, ok := strings.Cut(authority, "@"); ok {
-			_, password, ok := strings.Cut(user, ":")
-			return ok && password != ""
-		}
-	}
-	if value == "" || strings.HasPrefix(value, "/") || strings.Contains(value, "://") {
-		return false
-	}
-	before, last := element(s.Key, format)
-	if of, ok := strings.CutSuffix(strings.ToLower(last), "value"); ok || last == "" {
-		if name, ok := names[[2]string{before, of}]; ok {
-			return isSecretName(name)
-		}
-	}
-	return isSecretName(cmp.Or(last, before[strings.LastIndexAny(before, ".]")+1:]))
-}
-
-func isSecretName(name string) bool {
-	name = separators.Replace(strings.ToLower(name))
-	return slices.ContainsFunc(secretNames, func(n string) bool { return strings.HasSuffix(name, n) })
 }
 
 // hosts are the words of a value that can be host names or addresses.
