@@ -92,13 +92,19 @@ func Parse(format string, data []byte) ([]Setting, error) {
 	if len(data) > maxFile {
 		return nil, &SyntaxError{Msg: fmt.Sprintf("longer than %d bytes", maxFile)}
 	}
-	if format == "xml" && !utf8.Valid(data) && latin1.Match(data) {
-		data = fromLatin1(data)
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if format == "xml" {
+		switch m := encoding.FindSubmatch(data); {
+		case m == nil, isUTF8.Match(m[1]):
+		case !aboveASCII.Match(m[1]):
+			return nil, &SyntaxError{1, fmt.Sprintf("is in the encoding %q, which is not known here: UTF-8 and those that have ASCII in them are", m[1])}
+		case !utf8.Valid(data):
+			data = fromLatin1(data)
+		}
 	}
 	if format != "properties" && !utf8.Valid(data) {
 		return nil, &SyntaxError{Msg: "is not UTF-8"}
 	}
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	var settings []Setting
 	seen := map[string]int{}
 	err := parse(data, func(s Setting) error {
@@ -119,10 +125,16 @@ func Parse(format string, data []byte) ([]Setting, error) {
 	return settings, err
 }
 
-// latin1 is how XML says that each of its bytes is a character.
-var latin1 = regexp.MustCompile(`^\s*<\?xml[^>]*\sencoding\s*=\s*["'](?i:iso-8859-1|latin1|windows-1252)["']`)
+// encoding is where XML says in which it is.
+var encoding = regexp.MustCompile(`^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']`)
 
-// fromLatin1 is the text in UTF-8.
+var isUTF8 = regexp.MustCompile(`^(?i:utf-?8|us-ascii|ascii)$`)
+
+// aboveASCII are encodings in which a byte that has a meaning in XML is never a part of another character. Read as Latin-1 they
+// have the same elements, and values that are the same where they were.
+var aboveASCII = regexp.MustCompile(`^(?i:iso-?8859-\d+|latin-?\d+|(?:windows|cp)-?125\d|koi8-[ru]|gbk|gb2312|gb18030|big5|shift_jis|euc-(?:jp|kr|cn|tw))$`)
+
+// fromLatin1 is text of a byte a character in UTF-8.
 func fromLatin1(data []byte) []byte {
 	out := make([]byte, 0, len(data)+len(data)/8)
 	for _, c := range data {

@@ -49,6 +49,14 @@ func TestParse(t *testing.T) {
 		{"xml", `<c><bean id="x" class="y"><v>1</v></bean><bean id="z"/></c>`, "c.bean[x]@id string 1 x|c.bean[x]@class string 1 y|c.bean[x].v number 1 1|c.bean[z]@id string 1 z"},
 		{"xml", `<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>`, "line 1: holds a document type, which could pull in other files"},
 		{"xml", "<a>\n</b>", "line 2: is not well-formed XML"},
+		{"xml", "<?xml version='1.0' encoding='ISO-8859-15'?>\n<a b='\xa4'/>", "a@b string 2 \u00a4"},
+		{"xml", "\ufeff<?xml version=\"1.0\" encoding=\"utf-8\"?><a>é</a>", "a string 1 é"},
+		{"xml", "<?xml version='1.0' encoding = \"Windows-1252\" ?><a b='\x80 \x93x\x94'>1</a>", "a@b string 1 \u0080 \u0093x\u0094|a number 1 1"},
+		{"xml", "<?xml version='1.0' encoding='GBK'?><a b='\xd6\x5d\xce\xc4'>\x81\x7c</a>", "a@b string 1 Ö]ÎÄ|a string 1 \u0081|"},
+		{"xml", "<?xml version='1.0' encoding='iso-8859-2'?><a b='\xa4'>", "line 1: is not well-formed XML"},
+		{"xml", "<?xml version='1.0' encoding='EBCDIC-CP-US'?><a b='\xa4'/>", `line 1: is in the encoding "EBCDIC-CP-US", which is not known here: UTF-8 and those that have ASCII in them are`},
+		{"xml", "<?xml version='1.0' encoding='UTF-16'?><a b='x'/>", `line 1: is in the encoding "UTF-16", which is not known here: UTF-8 and those that have ASCII in them are`},
+		{"xml", "<?xml version='1.0' encoding='utf-8'?><a b='\xa4'/>", "is not UTF-8"},
 		{"", "anything", ""},
 	} {
 		settings, err := Parse(c.format, []byte(c.in))
@@ -124,7 +132,9 @@ func FuzzProperties(f *testing.F) {
 func FuzzINI(f *testing.F)    { fuzz(f, "ini", "[s]\na=1\n;x\nb: 2", "[", "=") }
 func FuzzDotenv(f *testing.F) { fuzz(f, "dotenv", "export A=1\nB=\"x\ny\\\"\"\nC='z' # c", "A=\"") }
 func FuzzJSON(f *testing.F)   { fuzz(f, "json", `{"a":[1,{"b":null}]}`, "[[", `"`) }
-func FuzzXML(f *testing.F)    { fuzz(f, "xml", `<a b="c"><d>e</d><d/></a>`, "<", "<a>&#0;</a>") }
+func FuzzXML(f *testing.F) {
+	fuzz(f, "xml", `<a b="c"><d>e</d><d/></a>`, "<", "<a>&#0;</a>", "<?xml version='1.0' encoding='ISO-8859-15'?><a b='\xa4'/>")
+}
 func FuzzYAML(f *testing.F) {
 	fuzz(f, "yaml", "a: &x [1, *x]\n<<: {b: c}\n---\n- d", "&a *a", "? []\n")
 }
