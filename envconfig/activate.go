@@ -181,8 +181,8 @@ func (a *Activator) prepare(ctx context.Context, environment string, tidy func(*
 	if err != nil {
 		return nil, err
 	}
-	if p.source, err = os.OpenRoot(sourceName); err != nil {
-		return nil, sourceError(err)
+	if p.source, err = openSource(sourceName); err != nil {
+		return nil, err
 	}
 	if p.wanted, err = wants(m, env, l, p.source, values{lookup: a.lookup, root: root}); err != nil {
 		return nil, err
@@ -224,9 +224,9 @@ func (a *Activator) load() (*Manifest, error) {
 	if a.loaded != nil {
 		return a.loaded, nil
 	}
-	source, err := os.OpenRoot(cmp.Or(a.Source, DefaultSource))
+	source, err := openSource(cmp.Or(a.Source, DefaultSource))
 	if err != nil {
-		return nil, sourceError(err)
+		return nil, err
 	}
 	defer source.Close()
 	a.loaded, err = loadForStart(source.FS())
@@ -239,12 +239,17 @@ func (a *Activator) at(step string) {
 	}
 }
 
-// sourceError is an error about the source folder as a whole.
-func sourceError(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("source folder: %w: %w", ErrIncomplete, err)
+// openSource opens the source folder.
+func openSource(name string) (*os.Root, error) {
+	root, err := os.OpenRoot(asFolder(name))
+	if err == nil {
+		return root, nil
 	}
-	return fmt.Errorf("source folder: %w", err)
+	err = &fs.PathError{Op: "open", Path: name, Err: cause(err)}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("source folder: %w: %w", ErrIncomplete, err)
+	}
+	return nil, fmt.Errorf("source folder: %w", err)
 }
 
 func (a *Activator) lookup(name string) (string, bool) {

@@ -134,6 +134,92 @@ func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
 	}
 }
 
+// A pipe that nobody writes to is in the place of what a start or verify reads: an error, or done without, and no wait.
+func TestPipesAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	const spec = `{"paths":[{"match":"opt/link","action":"link"},{"match":"opt/own","action":"pointer"},{"match":"opt/base","action":"pointer"},{"match":"opt/fill","action":"render"}],
+		"render":{"files":["/run/secrets/*"]},"witnesses":[{"file":"/etc/who"}]}`
+	fresh := func() *box {
+		b := newBox(t, map[string]string{SpecName: spec, "envs/test/opt/copy": "x", "envs/test/opt/link": "x", "envs/test/opt/own": "x", "envs/_base/opt/base": "x",
+			"envs/_base/real": "x", "envs/test/opt/fill": "${file:/run/secrets/s}"})
+		b.write("run/secrets/s", "x", 0o600)
+		b.write("etc/who", "test", 0o644)
+		require.NoError(t, os.Symlink("../../_base/real", b.root+"/etc/envconfig/envs/test/opt/far"))
+		_, err := b.activator().Bake()
+		require.NoError(t, err)
+		withManifest(t, b)
+		return b
+	}
+	pipe := func(b *box, name string) {
+		t.Helper()
+		name = filepath.Join(b.root, name)
+		_ = os.RemoveAll(name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(t, syscall.Mkfifo(name, 0o644))
+	}
+	const source, noPipe = "etc/envconfig/", "is a pipe, not a file"
+	for _, c := range []struct {
+		name string
+		want error
+		text string
+	}{
+		{"etc/envconfig", syscall.ENOTDIR, "source folder: open"},
+		{source + ManifestName, ErrInvalid, noPipe},
+		{source + "envs/test/opt/copy", ErrInvalid, "not what the manifest says"},
+		{source + "envs/test/opt/fill", ErrInvalid, noPipe},
+		{source + "envs/_base/real", ErrInvalid, noPipe}, // behind a link
+		{"run/secrets/s", ErrInvalid, "file /run/secrets/s (" + noPipe + ")"},
+		{"etc/who", ErrUnknownEnvironment, noPipe},
+		{"opt/" + tempPrefix + "journal-" + string(phaseStage), ErrInvalid, noPipe},
+	} {
+		b := fresh()
+		pipe(b, c.name)
+		before := b.tree()
+		_, err := inTime(t, func() (Result, error) { return b.activator().Activate(t.Context(), "test") })
+		require.ErrorIs(t, err, c.want, c.name)
+		require.ErrorContains(t, err, c.text)
+		require.Equal(t, before, b.tree())
+	}
+	b := fresh()
+	require.NoError(t, os.Remove(b.root+"/etc/envconfig/manifest.json"))
+	pipe(b, source+SpecName)
+	_, err := inTime(t, func() (Result, error) { return b.activator().Activate(t.Context(), "test") })
+	require.ErrorIs(t, err, ErrInvalid)
+
+	// records that cannot be read are done without
+	b = fresh()
+	pipe(b, DefaultState+"/"+recordName)
+	pipe(b, "opt/"+besideName)
+	_, err = inTime(t, func() (Result, error) { return b.activator().Activate(t.Context(), "test") })
+	require.NoError(t, err)
+
+	for _, name := range []string{"test/opt/link", "test/opt/own", "_base/opt/base"} {
+		b := fresh()
+		b.activate("test")
+		pipe(b, source+"envs/"+name)
+		drift, err := inTime(t, b.activator().Verify)
+		require.NoError(t, err)
+		require.Equal(t, []Drift{{"opt/" + filepath.Base(name), "has other content than the manifest says"}}, drift)
+	}
+}
+
+// inTime fails the test where do has not come back, rather than leaving that to the end of all tests.
+func inTime[T any](t *testing.T, do func() (T, error)) (result T, err error) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		result, err = do()
+	}()
+	select {
+	case <-done:
+		return result, err
+	case <-time.After(time.Minute):
+		t.Fatal("waits for a pipe")
+		panic("not reached")
+	}
+}
+
 func TestSourceThatThisUserMayNotRead(t *testing.T) {
 	t.Parallel()
 	requireRoot(t)

@@ -72,9 +72,9 @@ func (m *Manifest) validateLinks() error {
 func (a *Activator) Bake() ([]string, error) {
 	rootName, sourceName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource)
 	l := newLayout(rootName, sourceName, cmp.Or(a.State, DefaultState))
-	source, err := os.OpenRoot(sourceName)
+	source, err := openSource(sourceName)
 	if err != nil {
-		return nil, sourceError(err)
+		return nil, err
 	}
 	defer source.Close()
 	m, err := Scan(source.FS())

@@ -246,7 +246,7 @@ const headSize, headStart = 64 << 10, 4 << 10
 
 // loadForStart is [Load], but reads no further than the head where that is enough.
 func loadForStart(fsys fs.FS) (*Manifest, error) {
-	f, err := fsys.Open(ManifestName)
+	f, size, err := openFile(fsys, ManifestName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Scan(fsys)
 	}
@@ -254,16 +254,12 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxManifest {
+	if size > maxManifest {
 		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
 	}
 	var text strings.Builder
 	readTo := func(limit int) (more bool, err error) {
-		text.Grow(max(int(min(info.Size(), int64(limit)))-text.Len(), 0))
+		text.Grow(max(int(min(size, int64(limit)))-text.Len(), 0))
 		_, err = readSome(&text, f, int64(limit-text.Len()))
 		return text.Len() == limit, err
 	}

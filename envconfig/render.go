@@ -105,7 +105,7 @@ func (r *Render) fill(template string, from values) (out []byte, missing []strin
 
 // read returns the content of a file without the line end that editors and "echo" put after a secret.
 func (v *values) read(name string) ([]byte, error) {
-	f, err := everything(v.root).Open(strings.TrimPrefix(name, "/"))
+	f, _, err := openFile(everything(v.root), strings.TrimPrefix(name, "/"))
 	if err != nil {
 		return nil, cause(err)
 	}

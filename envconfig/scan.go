@@ -244,19 +244,44 @@ type growing interface {
 }
 
 func readInto(to growing, fsys fs.FS, name string, limit int64) error {
-	f, err := fsys.Open(name)
+	f, size, err := openFile(fsys, name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil {
-		to.Grow(int(min(info.Size(), limit))) // a hint: the files of /proc have the size 0
-	}
+	to.Grow(int(min(size, limit))) // a hint: the files of /proc have the size 0
 	n, err := readSome(to, f, limit+1)
 	if err == nil && n > limit {
 		err = invalid(name, "longer than %d bytes", limit)
 	}
 	return err
+}
+
+// mustBeFile is an error that matches [ErrInvalid] when something else has the name.
+func mustBeFile(mode fs.FileMode, name string) error {
+	if mode.IsRegular() {
+		return nil
+	}
+	return &fs.PathError{Op: "open", Path: name, Err: noFile(typeName(mode.Type()))}
+}
+
+// noFile is what stands in a file's place.
+type noFile string
+
+func (e noFile) Error() string        { return "is a " + string(e) + ", not a file" }
+func (e noFile) Is(target error) bool { return target == ErrInvalid }
+
+// openFile opens a file unless it is a pipe or another that would wait for somebody who writes.
+func openFile(fsys fs.FS, name string) (f fs.File, size int64, err error) {
+	info, err := fs.Stat(fsys, name)
+	if err == nil {
+		err = mustBeFile(info.Mode(), name)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err = fsys.Open(name)
+	return f, info.Size(), err
 }
 
 // readSome reads until the end or as much as limit says.

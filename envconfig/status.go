@@ -124,9 +124,9 @@ func (f *placed) drift(t *tree) string {
 
 // verifyBehind holds the sources that the links lead to, and the baked links, to the manifest.
 func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
-	source, err := os.OpenRoot(cmp.Or(a.Source, DefaultSource))
+	source, err := openSource(cmp.Or(a.Source, DefaultSource))
 	if err != nil {
-		return nil, sourceError(err)
+		return nil, err
 	}
 	defer source.Close()
 	m, err := Load(source.FS())
@@ -149,11 +149,13 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 	if env == nil {
 		return drift, nil
 	}
+	sources := &tree{root: source}
+	defer sources.forget()
 	for _, f := range env.Files {
 		if f.Action != Pointer && f.Action != Link {
 			continue
 		}
-		file, err := source.Open(f.Source)
+		file, err := sources.read(f.Source)
 		same := false
 		if err == nil {
 			same, err = holds(file, f.SHA256, -1)

@@ -178,7 +178,18 @@ func (t *tree) read(name string) (io.ReadCloser, error) {
 			return f, nil
 		}
 	}
-	return t.root.Open(name) // from the root, a link may lead out of the folder
+	f, err := t.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // from the root, a link may lead out of the folder
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = mustBeFile(info.Mode(), name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // symlink makes a link that says text. Whatever had that name is replaced.
