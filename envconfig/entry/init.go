@@ -150,10 +150,16 @@ func (r *running) loop(signals <-chan os.Signal) Report {
 // pass gives a signal to the service's process group; once the main process has ended, to every descendant, since one
 // that went into the background has most likely left the group.
 func (r *running) pass(s syscall.Signal) {
+	if r.tty.again(s) {
+		return
+	}
 	if r.passed == nil {
 		r.passed = map[syscall.Signal]bool{}
 	}
 	r.passed[s] = true
+	if s == syscall.SIGCONT {
+		r.tty.goOn()
+	}
 	r.tty.give(r.main) // the signal may have come because a shell has brought this process into the foreground
 	if r.ended {
 		r.toAll(s)
@@ -185,7 +191,7 @@ func (r *running) take(e end) {
 	switch {
 	case e.status.Stopped():
 		if by := e.status.StopSignal(); e.pid == r.main && by != syscall.SIGSTOP {
-			r.tty.stopped(r.main, by, r.passed[by])
+			r.tty.follow(r.main, by, r.passed[by])
 			delete(r.passed, by)
 		}
 		return

@@ -12,7 +12,14 @@ import (
 
 // terminal is the controlling terminal, or nil where none of the standard files is it. Where standard input is not, as in a pipe,
 // the terminal is left to the others of the pipe, and only what it stops is followed.
-type terminal struct{ own int }
+type terminal struct {
+	own     int
+	stopped syscall.Signal // what this process's group was stopped with and, until it goes on, does not handle
+	handler sigaction      // its handler
+}
+
+// sigaction has room for the kernel's struct sigaction; its zero value is the default action.
+type sigaction [8]uintptr
 
 func openTerminal() *terminal {
 	for fd := range uintptr(3) {
@@ -66,11 +73,11 @@ func (t *terminal) takeBack(group int) {
 	}
 }
 
-// stopped follows a service that a key has stopped, or that wanted to read in the background: where a shell runs this process,
+// follow follows a service that a key has stopped, or that wanted to read in the background: where a shell runs this process,
 // it stops as well, so that the shell knows and takes the terminal, until "fg" or "bg" sends SIGCONT. In a container nobody could
 // ever continue it, nor where the script that runs this process is what has the terminal, so the service gets the terminal and
 // goes on, unless it was a signal passed on that had asked it to stop.
-func (t *terminal) stopped(group int, by syscall.Signal, asked bool) {
+func (t *terminal) follow(group int, by syscall.Signal, asked bool) {
 	if t == nil {
 		return
 	}
@@ -79,8 +86,7 @@ func (t *terminal) stopped(group int, by syscall.Signal, asked bool) {
 	case t.give(group): // "fg" sends no SIGCONT to what goes on already
 	case !asked && foreground() == group && (by == syscall.SIGTTIN || by == syscall.SIGTTOU): // it has got the terminal since
 	case inShell:
-		// At once, as the kernel does after the same look: an "fg" in between would find nothing stopped.
-		_, _, _ = syscall.RawSyscall(syscall.SYS_KILL, 0, uintptr(syscall.SIGSTOP), 0)
+		t.stop(by)
 		return
 	case asked, foreground() < 0:
 		return
@@ -88,4 +94,39 @@ func (t *terminal) stopped(group int, by syscall.Signal, asked bool) {
 		setForeground(group)
 	}
 	_ = syscall.Kill(-group, syscall.SIGCONT)
+}
+
+// stop stops this process's group by the signal's default action, at once, as the kernel does after the same look at the
+// foreground: an "fg" in between would find nothing stopped. The handler comes back with goOn, for the signal may reach another
+// thread only after this has returned.
+func (t *terminal) stop(by syscall.Signal) {
+	var standard, handler sigaction
+	setAction(by, &standard, &handler)
+	t.stopped, t.handler = by, handler
+	_, _, _ = syscall.RawSyscall(syscall.SYS_KILL, 0, uintptr(by), 0)
+}
+
+// again stops again where the signal of the last stop has come to a handler that was installed in the meantime.
+func (t *terminal) again(s syscall.Signal) bool {
+	if t == nil || s != t.stopped {
+		return false
+	}
+	t.stop(s)
+	return true
+}
+
+// goOn is for the SIGCONT after a stop.
+func (t *terminal) goOn() {
+	if t == nil || t.stopped == 0 {
+		return
+	}
+	if now := (sigaction{}); setAction(t.stopped, nil, &now) && now == (sigaction{}) {
+		setAction(t.stopped, &t.handler, nil)
+	}
+	t.stopped = 0
+}
+
+func setAction(s syscall.Signal, to, old *sigaction) bool {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	return errno == 0
 }

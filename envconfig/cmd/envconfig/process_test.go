@@ -353,27 +353,31 @@ func TestTerminalOfAScript(t *testing.T) {
 	require.Equal(t, 6, s.ends(), "%v", s.output)
 }
 
-// A shell's job control treats envconfig as it would the service: ^Z, bg, fg, and a start in the background. When it has ended,
-// a script that runs it reads from the terminal again.
+// A shell's job control treats envconfig as it would the service: ^Z, bg, fg, and a start in the background, also of one that
+// starts another. When it has ended, a script that runs it reads from the terminal again.
 func TestJobControl(t *testing.T) {
 	t.Parallel()
 	s := startWith(t, &syscall.SysProcAttr{}, `
 		sees() { n=0; until tr -d '\r' < typescript | grep -qs "$1"; do sleep 0.02; n=$((n+1)); [ $n -lt 1500 ] || exit; done; }
+		mkfifo go on # a shell that waits for a child is not stopped while the child is not yet another program: vfork(2)
 		rests() { n=0; until grep -qs ') T' /proc/$(cat pid)/stat; do sleep 0.02; n=$((n+1)); [ $n -lt 1500 ] || exit; done; }
 		{
 			sees '^. $'
-			printf '%s\n' '"$E" --quiet --init -- sh -c "echo \$PPID > pid; echo UP; until [ -e go ]; do sleep 0.05; done; echo RAN; read x; echo got \$x; exit 7"'
+			printf '%s\n' '"$E" --quiet --init -- sh -c "echo \$PPID > pid; echo UP; read x < go; echo RAN; read x; echo got \$x; exit 7"'
 			sees 'UP$'; printf '\032'; sees '[Ss]topped'
-			printf 'bg\ntouch go\n'; sees 'RAN$'; rests
+			printf 'bg\necho > go\n'; sees 'RAN$'; rests
 			printf 'fg\n'; printf 'hello\n'; sees 'got hello$'
 			printf 'echo code $?\n'; sees 'code 7$'
 			printf '%s\n' '"$E" --quiet --init -- sh -c "echo \$PPID > pid; echo SOON; read x; echo had \$x" &'
 			sees 'SOON$'; rests
 			printf 'fg\nthere\n'; sees 'had there$'
 			printf '%s\n' 'sh -c "\"\$E\" --quiet --init -- true; read x; echo after \$x"' again; sees 'after again$'
-			printf '%s\n' 'true | "$E" --quiet --init -- sh -c "echo PIPED; until [ -e on ]; do sleep 0.05; done; echo WENT; exit 8"'
-			sees 'PIPED$'; printf '\032'; printf 'echo prompt $((1+1))\ntouch on\n'; sees 'prompt 2$'
-			printf 'fg\necho code $?\n'; sees 'WENT$'; sees 'code 8$'
+			printf '%s\n' 'true | "$E" --quiet --init -- sh -c "echo PIPED; read x < on; echo WENT; exit 8"'
+			sees 'PIPED$'; printf '\032'; printf 'echo prompt $((1+1))\n'; sees 'prompt 2$'
+			printf 'fg\n'; echo > on; sees 'WENT$'; printf 'echo code $?\n'; sees 'code 8$'
+			printf '%s\n' '"$E" --quiet --init -- sh -c "\"\$E\" --quiet --init -- sh -c \"echo INNER; read x; echo inner \\\$x\"; exit 9"'
+			sees 'INNER$'; printf '\032'; sees 'topped.*INNER'
+			printf 'fg\nwell\n'; sees 'inner well$'; printf 'echo code $?\n'; sees 'code 9$'
 			printf 'exit 5\n'
 		} | timeout -k 5 90 script -qefc 'PS1="$ " exec sh -i' typescript`, "ENV=")
 	require.Equal(t, 5, s.ends(), "%v", s.output)
