@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -378,7 +379,7 @@ func TestRunEndsWhatExpires(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- a.Run(ctx) }()
 	c.Add(time.Minute)
-	require.Eventually(t, func() bool { return a.Stats()[0].Cooling == 40 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return a.Stats()[0].Cooling == 40 }, time.Minute, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 }
@@ -403,10 +404,27 @@ func TestRunDoesNotWaitForCallbacks(t *testing.T) {
 	go func() { done <- a.Run(ctx) }()
 	require.ElementsMatch(t, []string{"drained", "alive"}, []string{<-asked, <-asked})
 	c.Add(time.Minute)
-	require.Eventually(t, func() bool { return a.Stats()[0].Draining == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return a.Stats()[0].Draining == 2 }, time.Minute, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	require.Empty(t, asked)
+}
+
+// What is due at the very moment at which Run is to end is not begun any more.
+func TestRunBeginsNothingWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Drained: func(context.Context, vip.Lease) (bool, error) {
+		asked.Add(1)
+		return false, nil
+	}}, pool(t, "p", "10.0.0.0/28"))
+	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		require.ErrorIs(t, a.Run(ctx), context.Canceled)
+	}
+	require.Zero(t, asked.Load())
 }
 
 // A sweep that waits for the store leaves what is due where it is. Nobody is asked again and again for that.

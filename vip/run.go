@@ -55,6 +55,9 @@ func (a *Allocator) repeat(ctx context.Context, what string, least time.Duration
 			return
 		case <-timer.C:
 		}
+		if ctx.Err() != nil { // both were
+			return
+		}
 		shortest := least
 		if err := do(); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.Warn(what, "err", err)
