@@ -31,7 +31,7 @@ func wait(ctx context.Context, a *vip.Allocator, task string, priority int) <-ch
 
 func queued(t *testing.T, a *vip.Allocator, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(a.Waiting()) == n }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(a.Waiting()) == n }, time.Minute, time.Millisecond)
 }
 
 func TestWaitInLine(t *testing.T) {

@@ -23,7 +23,10 @@ import (
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
 
-var pause = flag.Duration("pause", 30*time.Second, "how long TestPausedProcessIsFenced stops a process: above the 3 s for which its lease lasts")
+var pause = flag.Duration("pause", 30*time.Second, "how long TestPausedProcessIsFenced stops a process, at least until its lease is over")
+
+// ttl of the lease of the process that is stopped: it has to get as far as that before.
+const ttl = 20 * time.Second
 
 // TestMain is also the process that is stopped: with SLUICE_HOLDER set it holds a lease until it is fenced.
 func TestMain(m *testing.M) {
@@ -81,7 +84,7 @@ func hold(ctx context.Context, when string) error {
 		return err
 	}
 	out := json.NewEncoder(os.Stdout)
-	l, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "holder"}, TTL: 3 * time.Second})
+	l, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "holder"}, TTL: ttl})
 	if err != nil {
 		return err
 	}

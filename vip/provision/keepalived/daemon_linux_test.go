@@ -49,7 +49,7 @@ func TestKeepalivedThatRuns(t *testing.T) {
 	}()
 	soon := func(condition func() bool) {
 		t.Helper()
-		require.Eventually(t, condition, 30*time.Second, 10*time.Millisecond)
+		require.Eventually(t, condition, time.Minute, 10*time.Millisecond)
 	}
 	soon(func() bool {
 		_, err := d.Apply(t.Context(), []netip.Addr{one})
