@@ -19,10 +19,13 @@ var (
 	simSeeds = flag.Int("sim.seeds", 500, "how many seeds to try")
 )
 
+// simQuota is the quota of each of three teams in pool p, on every third seed.
+const simQuota = 2
+
 // The simulation runs allocators over a store that fails, loses answers and makes commits late, with a clock that jumps,
-// restarts at any point and calls that overtake each other inside the store. One seed gives one run: nothing in it depends
-// on time, goroutines or the order of maps. What the store accepts is judged by rules that know nothing of the allocator. On
-// every second seed two allocators share the store, which is now and then put back to what it was before.
+// restarts and SetPools at any point, and calls that overtake each other inside the store. One seed gives one run: nothing in
+// it depends on time, goroutines or the order of maps. What the store accepts is judged by rules that know nothing of the
+// allocator. On every second seed two allocators share the store, which is now and then put back to what it was before.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *simSeed != 0 {
@@ -42,7 +45,7 @@ func TestSimulation(t *testing.T) {
 }
 
 type simCounts struct {
-	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Jumps, Uncertain, PutBack int
+	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Repooled, Jumps, Uncertain, PutBack int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -54,6 +57,7 @@ func (c *simCounts) add(o simCounts) {
 	c.FailedReads += o.FailedReads
 	c.Overtakings += o.Overtakings
 	c.Restarts += o.Restarts
+	c.Repooled += o.Repooled
 	c.Jumps += o.Jumps
 	c.Uncertain += o.Uncertain
 	c.PutBack += o.PutBack
@@ -89,6 +93,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 	}
 	p, _ := ParsePool("p", "10.0.0.0/28")
 	p.MaxQuarantined = 0.3
+	if seed%3 == 0 {
+		p.Quotas = map[string]int{AnyTeam: simQuota}
+	}
 	q, _ := ParsePool("q", "10.0.1.0-10.0.1.3")
 	q.CoolDown = 20 * time.Second
 	s.pools = []Pool{p, q}
@@ -241,10 +248,17 @@ func (s *sim) judge(c Change) {
 			s.failf("lease id %s is used again, first for %s", next.ID, other)
 		}
 		s.used[next.ID] = next.Addr
+		held := 0 // by the team in p
 		for addr, other := range s.stored {
+			if s.poolOf(addr) == 0 && s.poolOf(next.Addr) == 0 && other.State == Leased && other.Owner.Team == next.Owner.Team {
+				held++
+			}
 			if addr != next.Addr && other.State == Leased && other.Owner.Task == next.Owner.Task && related(other.Owner, next.Owner) && !s.over(other) && (next.Count < 2 || other.Count != next.Count) {
 				s.failf("task %s gets %s and has %s", next.Owner.Task, next.Addr, addr)
 			}
+		}
+		if held > simQuota && s.pools[0].Quotas != nil && !s.shared { // those that share a store see late what the others did
+			s.failf("team %s gets %s and has %d of %d", next.Owner.Team, next.Addr, held, simQuota)
 		}
 	default:
 		s.failf("%s: from %s generation %d to %s generation %d", next.Addr, was.ID, was.Generation, next.ID, next.Generation)
@@ -253,12 +267,9 @@ func (s *sim) judge(c Change) {
 
 func (s *sim) jumped() bool { return s.counts.Jumps > 0 }
 
-func (s *sim) coolDown(addr netip.Addr) time.Duration {
-	if addr.As4()[2] == 0 {
-		return s.pools[0].coolDown()
-	}
-	return s.pools[1].coolDown()
-}
+func (s *sim) coolDown(addr netip.Addr) time.Duration { return s.pools[s.poolOf(addr)].coolDown() }
+
+func (s *sim) poolOf(addr netip.Addr) int { return int(addr.As4()[2]) }
 
 func (s *sim) over(l *tenure) bool { return !l.Expires.IsZero() && !l.Expires.After(s.now) }
 
@@ -367,10 +378,11 @@ func (s *sim) step(outermost bool) {
 	s.counts.Calls++
 	which := s.rnd.IntN(len(s.all))
 	a := s.all[which]
-	task := fmt.Sprint("T", s.rnd.IntN(12))
+	who := s.rnd.IntN(12)
+	task, team := fmt.Sprint("T", who), fmt.Sprint(who%3)
 	switch n := s.rnd.IntN(100); {
 	case n < 40:
-		req := Request{Owner: Owner{Task: task}, TTL: time.Duration(1+s.rnd.IntN(300)) * time.Second}
+		req := Request{Owner: Owner{Task: task, Team: team}, TTL: time.Duration(1+s.rnd.IntN(300)) * time.Second}
 		if s.percent(20) {
 			req.TTL = Forever
 		}
@@ -378,13 +390,13 @@ func (s *sim) step(outermost bool) {
 			req.Pool = "q"
 		}
 		l, err := a.Allocate(ctx, req)
-		s.expect(err, ErrExhausted, ErrConflict)
+		s.expect(err, ErrExhausted, ErrConflict, ErrQuota)
 		if err == nil {
 			s.promised(l)
 		}
 	case n < 45:
-		all, err := a.AllocateN(ctx, Request{Owner: Owner{Task: task, Overrides: map[string]string{"web": "v1"}}, TTL: time.Minute}, 2)
-		s.expect(err, ErrExhausted, ErrConflict)
+		all, err := a.AllocateN(ctx, Request{Owner: Owner{Task: task, Team: team, Overrides: map[string]string{"web": "v1"}}, TTL: time.Minute}, 2)
+		s.expect(err, ErrExhausted, ErrConflict, ErrQuota)
 		for _, l := range all {
 			s.promised(l)
 		}
@@ -424,8 +436,13 @@ func (s *sim) step(outermost bool) {
 	case n < 82:
 		_, err := a.Restore(ctx, s.addr(), "good")
 		s.expect(err, ErrTaken)
-	case n < 92:
+	case n < 90:
 		s.expect(a.Sweep(ctx))
+	case n < 92:
+		pools := slices.Clone(s.pools)
+		pools[0].Disabled = s.percent(20)
+		s.counts.Repooled++
+		s.expect(a.SetPools(ctx, pools))
 	case outermost && n < 97:
 		s.now = s.now.Add(time.Duration(s.rnd.IntN(60)) * time.Second)
 	case outermost:
