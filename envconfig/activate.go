@@ -246,7 +246,7 @@ func openSource(name string) (*os.Root, error) {
 		return root, nil
 	}
 	err = &fs.PathError{Op: "open", Path: name, Err: cause(err)}
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || isNoFolder(err) {
 		return nil, fmt.Errorf("source folder: %w: %w", ErrIncomplete, err)
 	}
 	return nil, fmt.Errorf("source folder: %w", err)
