@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -20,21 +21,18 @@ func Entrypoint(command []string, root fs.FS, dir string) []Finding {
 		report(0, "ENTRYPOINT", "names no command")
 		return out
 	}
-	shell := isShell(service[0])
-	if len(service) > 2 && shell && service[1] == "-c" {
-		if !wrapped && !strings.HasPrefix(strings.TrimSpace(service[2]), "exec ") {
-			report(0, "ENTRYPOINT", "a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig")
-		}
-		return out
-	}
-	script := service[0]
+	shell, script := isShell(service[0]), service[0]
 	if shell {
-		if len(service) < 2 {
+		line, isLine := "", false
+		if line, isLine = shellRuns(service[1:]); isLine {
+			if !wrapped && !strings.HasPrefix(strings.TrimSpace(line), "exec ") {
+				report(0, "ENTRYPOINT", "a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig")
+			}
 			return out
 		}
-		script = service[1]
+		script = line
 	}
-	if root == nil {
+	if root == nil || script == "" {
 		return out
 	}
 	for _, f := range lintScript(root, script, dir, !shell, wrapped, waits) {
@@ -80,6 +78,28 @@ func isShell(name string) bool {
 	return false
 }
 
+// shellRuns is the script that a shell is given, or the line that it is given with -c.
+func shellRuns(args []string) (what string, isLine bool) {
+	for len(args) > 0 && len(args[0]) > 1 && strings.IndexByte("-+", args[0][0]) >= 0 {
+		option := args[0]
+		args = args[1:]
+		if option == "--" {
+			break
+		}
+		if strings.HasPrefix(option, "--") {
+			continue
+		}
+		isLine = isLine || option[0] == '-' && strings.Contains(option, "c")
+		if strings.HasSuffix(option, "o") && len(args) > 0 {
+			args = args[1:] // pipefail and the like
+		}
+	}
+	if len(args) == 0 {
+		return "", false
+	}
+	return args[0], isLine
+}
+
 func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []Finding {
 	var out []Finding
 	report := func(line int, format string, args ...any) {
@@ -93,9 +113,11 @@ func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []Findin
 	}
 	name = strings.TrimPrefix(path.Clean(name), "/")
 	info, err := fs.Stat(root, name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		report(0, "is not in the image")
-		return out
+	}
+	if err != nil {
+		return out // a link that begins with a slash leads out of root
 	}
 	if run && info.Mode().Perm()&0o111 == 0 {
 		report(0, "is not executable: mode %04o", info.Mode().Perm())
@@ -111,7 +133,7 @@ func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []Findin
 			report(1, "the first line ends in a carriage return, so that the interpreter is not found")
 		} else if fields := strings.Fields(interpreter); len(fields) == 0 {
 			report(1, "the first line names no interpreter")
-		} else if _, err := fs.Stat(root, strings.TrimPrefix(fields[0], "/")); err != nil {
+		} else if _, err := fs.Stat(root, strings.TrimPrefix(fields[0], "/")); errors.Is(err, fs.ErrNotExist) {
 			report(1, "the interpreter %s is not in the image", fields[0])
 		}
 	} else if run {

@@ -205,7 +205,9 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 			return nil, err
 		}
 		defer root.Close()
-		image = root.FS()
+		if image = root.FS(); root.Name() == "/" {
+			image = os.DirFS("/") // follows links that begin with a slash
+		}
 	}
 	return check.Entrypoint(command, image, dir), nil
 }
