@@ -138,7 +138,8 @@ func layOutAll(pools []Pool) ([]layout, error) {
 
 // SetPools puts other pools in place of those that there are: to grow or shrink one, to disable it, to change its quotas.
 // No live lease is touched: one whose address is in no pool any more stays in a pool of its old name, which Stats shows as
-// Gone, until it has ended and cooled down.
+// Gone, until it has ended and cooled down. Requests that wait look at the new pools at once, in their order; what an
+// allocation that is under way or in doubt has reserved of a quota stays reserved.
 func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	layouts, err := layOutAll(pools)
 	if err != nil {
