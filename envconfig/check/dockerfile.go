@@ -55,8 +55,8 @@ func (r *reader) do(name, rest string) {
 	case "FROM":
 		r.from(rest)
 	case "ARG":
-		words, _ := words(rest, r.escape)
-		for _, word := range words {
+		list, _ := words(rest, r.escape)
+		for _, word := range list {
 			key, value, ok := strings.Cut(word, "=")
 			if ok {
 				s.set(key, r.fill(value))
@@ -112,17 +112,14 @@ func (r *reader) from(rest string) {
 func (r *reader) env(rest string) {
 	s := r.now
 	set := map[string]string{}
-	words, _ := words(rest, r.escape)
-	for i, word := range words {
-		key, value, ok := strings.Cut(word, "=")
-		if i == 0 && !ok {
-			key, value = word, strings.TrimSpace(rest[len(word):])
-			words = nil
-		}
+	list, _ := words(rest, r.escape)
+	if len(list) > 0 && !strings.Contains(list[0], "=") {
+		set[list[0]] = r.fill(strings.TrimSpace(rest[len(list[0]):]))
+		list = nil
+	}
+	for _, word := range list {
+		key, value, _ := strings.Cut(word, "=")
 		set[key] = r.fill(value) // with what was set before this instruction
-		if words == nil {
-			break
-		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(set)) {
 		s.set(key, set[key])
@@ -132,16 +129,11 @@ func (r *reader) env(rest string) {
 	}
 }
 
-// maxVariable bounds what variables that double themselves grow to.
-const maxVariable = 64 << 10
-
 func (s *stage) set(key, value string) {
 	if s.vars == nil {
 		s.vars = map[string]string{}
 	}
-	if s.vars[key] = value; len(value) > maxVariable {
-		delete(s.vars, key)
-	}
+	s.vars[key] = value
 }
 
 func (r *reader) fill(word string) string {

@@ -76,25 +76,25 @@ func (h heredoc) reached(line string) bool {
 var heredocStart = regexp.MustCompile(`^\d*<<(-?)\s*([^<]+)$`)
 
 // heredocs are those that an instruction begins, in their order.
-func heredocs(name, rest string) (list []heredoc) {
+func heredocs(name, rest string) (ends []heredoc) {
 	if name == "ONBUILD" {
 		name, rest = split(rest)
 	}
 	if !slices.Contains([]string{"RUN", "COPY", "ADD"}, name) {
 		return nil
 	}
-	words, closed := words(rest, '\\')
+	list, closed := words(rest, '\\')
 	if !closed {
 		return nil
 	}
-	for _, word := range words {
+	for _, word := range list {
 		if m := heredocStart.FindStringSubmatch(word); m != nil {
 			if name := (&filler{escape: '\\'}).fill(m[2]); name != "" {
-				list = append(list, heredoc{name, m[1] == "-"})
+				ends = append(ends, heredoc{name, m[1] == "-"})
 			}
 		}
 	}
-	return list
+	return ends
 }
 
 const blanks = " \t\v\f\r\n"

@@ -13,6 +13,9 @@ type filler struct {
 	depth  int
 }
 
+// maxFilled bounds what variables that double themselves grow to.
+const maxFilled = 64 << 10
+
 func (f *filler) fill(word string) string {
 	out, _ := f.until(word, 0)
 	return out
@@ -37,6 +40,9 @@ func (f *filler) until(s string, stop byte) (out, behind string) {
 			b.WriteByte(s[i])
 		case c == '$' && quote != '\'':
 			value, n := f.variable(s[i:])
+			if b.Len()+len(value) > max(maxFilled, len(s)) {
+				value = ""
+			}
 			b.WriteString(value)
 			i += n - 1
 		default:
