@@ -12,6 +12,9 @@ import (
 // secretNames are what keys of secrets are called, written without separators.
 var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass", "keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase"}
 
+// separators are left out of a key's name before it is compared.
+var separators = strings.NewReplacer("_", "", "-", "")
+
 // otherNames end like those of secrets, and are of what is none: the name of a Secret of Kubernetes, which the value is in charts,
 // or something that every client is told.
 var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken", "xsrftoken"}
@@ -127,13 +130,14 @@ func isSecret(s *Setting, format string, names map[[2]string]string) bool {
 }
 
 func isSecretName(name string, kind Kind) bool {
-	parts := nameParts(name)
-	if kind == Number && slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(measures, p) }) || slices.Contains(parts, "existing") {
+	plain := separators.Replace(strings.ToLower(name))
+	ends := func(with string) bool { return strings.HasSuffix(plain, with) }
+	if !slices.ContainsFunc(secretNames, ends) || slices.ContainsFunc(otherNames, ends) {
 		return false
 	}
-	name = strings.Join(parts, "")
-	ends := func(with string) bool { return strings.HasSuffix(name, with) }
-	return slices.ContainsFunc(secretNames, ends) && !slices.ContainsFunc(otherNames, ends)
+	parts := nameParts(name)
+	measure := slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(measures, p) })
+	return !slices.Contains(parts, "existing") && !(kind == Number && measure)
 }
 
 // nameParts are the words of a name, the same for accessToken, ACCESS_TOKEN and access-token.
