@@ -13,7 +13,7 @@ type filler struct {
 	depth  int
 }
 
-// maxFilled bounds what variables that double themselves grow to.
+// maxFilled bounds what variables that double themselves grow to, and what stands in the place of one.
 const maxFilled = 64 << 10
 
 func (f *filler) fill(word string) string {
@@ -84,6 +84,9 @@ func (f *filler) variable(s string) (value string, length int) {
 		f.depth++
 		other, behind := f.until(rest, '}')
 		f.depth--
+		if len(other) > maxFilled {
+			other = ""
+		}
 		set := set && (sign[0] != ':' || value != "")
 		switch {
 		case strings.HasSuffix(sign, "+") && !set:
