@@ -1,0 +1,160 @@
+// Package httpproblem writes the errors of HTTP interfaces as application/problem+json (RFC 9457).
+//
+// One table says which status a kind of error has, for all interfaces of this module. The package
+// knows kinds, not packages: each interface has a [Rules] that maps the sentinels which it meets to
+// kinds.
+//
+//	var rules = httpproblem.Rules{
+//		{vip.ErrExhausted, httpproblem.Exhausted},
+//		{vip.ErrInvalid, httpproblem.Invalid},
+//	}
+//
+//	httpproblem.Write(w, rules.Problem(err))
+//
+// An interface that has more to say embeds [Problem] in a struct of its own and hands that to
+// [Write]: the fields become members beside the standard ones.
+package httpproblem
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Kind is a kind of error. Its text is the member "code" of the answer, by which a program tells
+// apart errors that share a status.
+type Kind string
+
+// The kinds of errors. The table of this package gives each its status.
+const (
+	Invalid          Kind = "invalid"            // 400: the request is wrong and stays wrong
+	Unauthenticated  Kind = "unauthenticated"    // 401: credentials are missing or wrong
+	Forbidden        Kind = "forbidden"          // 403: the caller may not do this
+	NotFound         Kind = "not-found"          // 404: the path or the thing does not exist
+	MethodNotAllowed Kind = "method-not-allowed" // 405: the path takes other methods
+	Conflict         Kind = "conflict"           // 409: the state is not the one that the caller expects
+	Fenced           Kind = "fenced"             // 409: a newer generation has taken over
+	Taken            Kind = "taken"              // 409: another owner has it
+	Unsatisfiable    Kind = "unsatisfiable"      // 409: no wait and no retry can ever fulfil the request
+	QuarantineFull   Kind = "quarantine-full"    // 409: the pool admits no further quarantine
+	Gone             Kind = "compacted"          // 410: the history asked for was cut off
+	Precondition     Kind = "precondition"       // 412: If-Match names another revision; nothing else is 412
+	TooLarge         Kind = "too-large"          // 413: the request or its content exceeds a limit
+	Misdirected      Kind = "misdirected"        // 421: the host name is not one of this server
+	Refused          Kind = "refused"            // 422: a policy, such as a gate, does not let it pass
+	Quota            Kind = "quota"              // 429: the caller has used up its share
+	Internal         Kind = "internal"           // 500: any error without a rule
+	Exhausted        Kind = "exhausted"          // 503: nothing is free now; later there may be
+	Uncertain        Kind = "uncertain"          // 503: whether the change was stored is not known yet
+	Contended        Kind = "contended"          // 503: others changed the same state again and again
+	Unavailable      Kind = "unavailable"        // 503: the server shuts down or lacks what it depends on
+	Timeout          Kind = "timeout"            // 504: the deadline passed before the work was done
+)
+
+var statuses = map[Kind]int{
+	Invalid:          http.StatusBadRequest,
+	Unauthenticated:  http.StatusUnauthorized,
+	Forbidden:        http.StatusForbidden,
+	NotFound:         http.StatusNotFound,
+	MethodNotAllowed: http.StatusMethodNotAllowed,
+	Conflict:         http.StatusConflict,
+	Fenced:           http.StatusConflict,
+	Taken:            http.StatusConflict,
+	Unsatisfiable:    http.StatusConflict,
+	QuarantineFull:   http.StatusConflict,
+	Gone:             http.StatusGone,
+	Precondition:     http.StatusPreconditionFailed,
+	TooLarge:         http.StatusRequestEntityTooLarge,
+	Misdirected:      http.StatusMisdirectedRequest,
+	Refused:          http.StatusUnprocessableEntity,
+	Quota:            http.StatusTooManyRequests,
+	Internal:         http.StatusInternalServerError,
+	Exhausted:        http.StatusServiceUnavailable,
+	Uncertain:        http.StatusServiceUnavailable,
+	Contended:        http.StatusServiceUnavailable,
+	Unavailable:      http.StatusServiceUnavailable,
+	Timeout:          http.StatusGatewayTimeout,
+}
+
+// Status returns the HTTP status of the kind; that of Internal for one that is not in the table.
+func (k Kind) Status() int {
+	if status, ok := statuses[k]; ok {
+		return status
+	}
+	return http.StatusInternalServerError
+}
+
+// Rule says which kind an error is that matches Err by errors.Is.
+type Rule struct {
+	Err  error
+	Kind Kind
+}
+
+// Rules are looked through in order; the first match decides. An error that matches several is the
+// kind of the earliest rule.
+type Rules []Rule
+
+// Kind returns the kind of err: that of the first matching rule, else Timeout for
+// context.DeadlineExceeded, else Internal.
+func (r Rules) Kind(err error) Kind {
+	for _, rule := range r {
+		if errors.Is(err, rule.Err) {
+			return rule.Kind
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return Timeout
+	}
+	return Internal
+}
+
+// Problem returns the problem of err, with its text as the detail.
+func (r Rules) Problem(err error) Problem { return New(r.Kind(err), err.Error()) }
+
+// Problem is the body of an error. There is no member "type": RFC 9457 then means "about:blank",
+// a problem that says no more than its status; Code is the extension that tells kinds apart.
+type Problem struct {
+	Title  string `json:"title"`  // the status in words
+	Status int    `json:"status"` // the HTTP status
+	Code   Kind   `json:"code"`
+	Detail string `json:"detail"` // what happened, for a person
+}
+
+// New returns the problem of a kind.
+func New(kind Kind, detail string) Problem {
+	status := kind.Status()
+	return Problem{Title: http.StatusText(status), Status: status, Code: kind, Detail: detail}
+}
+
+func (p Problem) problem() Problem { return p }
+
+// Body is a Problem, or a struct that embeds one and adds members.
+type Body interface{ problem() Problem }
+
+// ContentType is the media type of a problem.
+const ContentType = "application/problem+json"
+
+// retryAfter is when a caller may try again after a status of 503, where Write was not told better.
+const retryAfter = time.Second
+
+// Write answers with body and its status. With a status of 503 it sets Retry-After to one second,
+// unless the header is set already. Headers such as Allow are set by the caller before.
+func Write(w http.ResponseWriter, body Body) {
+	p := body.problem()
+	h := w.Header()
+	if p.Status == http.StatusServiceUnavailable && h.Get("Retry-After") == "" {
+		h.Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))
+	}
+	text, err := json.MarshalIndent(body, "", "  ")
+	if err != nil { // a member that is no JSON: the standard ones always are
+		text, _ = json.MarshalIndent(p, "", "  ")
+	}
+	h.Set("Content-Type", ContentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Del("Content-Length")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(text, '\n')) // fails when the client is gone
+}
