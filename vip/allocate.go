@@ -88,7 +88,9 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 			continue
 		}
 		if len(held) > 0 {
-			a.present(held)
+			for _, e := range held {
+				e.asked++
+			}
 			return held, nil
 		}
 		picked, again, err := a.pick(ctx, req, n, w, got[:0])

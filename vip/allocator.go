@@ -13,18 +13,16 @@ import (
 )
 
 const (
-	addrPrefix       = "addr/"
-	catchUpAfter     = 4  // conflicts with other allocators in one call
-	maxRounds        = 64 // conflicts with other allocators before ErrContended
-	farApart         = 63 // places in the free queue by which allocators avoid each other
-	maxResends       = 3  // of a commit whose outcome the store did not say
-	sweepAtOnce      = 16 // leases ended in one commit: a Consul transaction holds 64 operations
-	defaultTTL       = 24 * time.Hour
-	defaultEvery     = time.Second
-	defaultDrain     = 10 * time.Minute
-	defaultLeakGrace = 15 * time.Minute
-	defaultLeakEvery = time.Minute
-	defaultHistory   = 16
+	addrPrefix     = "addr/"
+	catchUpAfter   = 4  // conflicts with other allocators in one call
+	maxRounds      = 64 // conflicts with other allocators before ErrContended
+	farApart       = 63 // places in the free queue by which allocators avoid each other
+	maxResends     = 3  // of a commit whose outcome the store did not say
+	sweepAtOnce    = 16 // leases ended in one commit: a Consul transaction holds 64 operations
+	defaultTTL     = 24 * time.Hour
+	defaultEvery   = time.Second
+	defaultDrain   = 10 * time.Minute
+	defaultHistory = 16
 )
 
 // Config tunes an Allocator. The zero value works.
@@ -40,17 +38,11 @@ type Config struct {
 	Drained func(ctx context.Context, ended Lease) (bool, error)
 	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless. The default is 10 min.
 	DrainLimit time.Duration
-	// Alive says whether the owner of a lease still exists: see CheckLeaks. The default is not to look for leaks.
-	Alive func(ctx context.Context, live Lease) (bool, error)
-	// LeakGrace is how long an owner must be gone before its lease is ended; negative to report only. The default is 15 min.
-	LeakGrace time.Duration
-	// LeakInterval is the time between two looks of Run. The default is 1 min.
-	LeakInterval time.Duration
 	// History is how many records of the past are kept for each address; negative for none. The default is 16.
 	History int
 	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine and Restore with the name
-	// of the call in lower case, how long it took and its error. It is called without locks held and must not block. What
-	// is used, free and cooling, who waits and what may be leaked, is read from Stats, Waiting and Suspects.
+	// of the call in lower case, how long it took and its error. It is called without locks held and must not block. Stats
+	// counts the addresses by state, and Waiting lists the requests in the queue.
 	Observe func(call string, took time.Duration, err error)
 	// Shared says that other allocators, in other processes or on other machines, use the store at the same time. Without
 	// it they never give one address twice and fence each other's late calls; with it a task is one owner for all of them,
@@ -77,10 +69,9 @@ type Allocator struct {
 	doubts    []*commit // whose outcome is not known
 	waiters   []*waiter // highest priority first, then longest waiting
 	news      news
-	suspects  map[string]time.Time // lease id → since when its owner seems to be gone
-	rereading [][]*entry           // which may be free, though nobody gets them until they have been read
-	spare     *commit              // to be used again, chained
-	atOnce    int                  // leases that Sweep ends in one commit: fewer after the store has found them too large
+	rereading [][]*entry // which may be free, though nobody gets them until they have been read
+	spare     *commit    // to be used again, chained
+	atOnce    int        // leases that Sweep ends in one commit: fewer after the store has found them too large
 
 	apart     int             // how many places Allocate may skip in the free queue
 	refreshed time.Time       // when the addresses were last read for what other allocators did
@@ -100,11 +91,9 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	cfg.DefaultTTL = cmp.Or(cfg.DefaultTTL, defaultTTL)
 	cfg.Interval = cmp.Or(cfg.Interval, defaultEvery)
 	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
-	cfg.LeakGrace = cmp.Or(cfg.LeakGrace, defaultLeakGrace)
-	cfg.LeakInterval = cmp.Or(cfg.LeakInterval, defaultLeakEvery)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN, suspects: map[string]time.Time{}}
+	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN}
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -167,3 +168,6 @@ func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason str
 	}
 	return nil
 }
+
+// unmapped returns a with its IPv4 address when that is in IPv6 form.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

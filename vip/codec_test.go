@@ -20,7 +20,7 @@ func full() *tenure {
 	}}
 }
 
-func TestATenureIsReadAsItWasWritten(t *testing.T) {
+func TestTenureRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, want := range []*tenure{full(), {}, {Lease: Lease{Addr: netip.MustParseAddr("10.0.0.1"), State: Leased}}} {
 		got, err := decodeTenure(encodeTenure(want))

@@ -33,7 +33,8 @@
 // Beyond that an owner may ask for several addresses at once (AllocateN), wait in line (Request.Wait), or choose pools by
 // label; a Pool has quotas and can be disabled or changed under live leases (SetPools); ReadList takes over a provider's
 // list of ready-made addresses. Watch tells what changes, History and At who had an address before. Quarantine sets a bad
-// address aside, CheckLeaks ends leases whose owner is gone, Audit compares the leases with what others believe.
+// address aside. Package audit compares the leases with outside systems, such as Nginx routes, and ends leases whose owner is
+// gone.
 //
 // Several allocators may share a store, in one process or on several machines, if the store allows it: with Config.Shared a
 // task is one owner for all of them, whichever it asks, and each sees what the others did at least every Config.Refresh. An

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFairMutexIsHandedOnInTheOrderOfArrival(t *testing.T) {
+func TestFairMutexOrder(t *testing.T) {
 	t.Parallel()
 	var m fairMutex
 	m.Lock()

@@ -15,7 +15,7 @@ import (
 )
 
 // A store that breaks its contract, and uses the memory of what it has returned again, costs addresses. It gives none away.
-func TestStoreThatChangesWhatItReturned(t *testing.T) {
+func TestStoreChangesReturnedValue(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), &reusing{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1")
 	held := allocate(t, allocator(t, store, c, vip.Config{}, p), vip.Request{Owner: owner("A"), TTL: vip.Forever})
@@ -187,7 +187,7 @@ func TestTimesThatNoRecordHolds(t *testing.T) {
 }
 
 // An event shows the lease as it is, also when the clock was put back a little.
-func TestEventAfterAClockThatWasPutBack(t *testing.T) {
+func TestEventAfterClockPutBack(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "p", "10.0.0.1"))

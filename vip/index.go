@@ -33,6 +33,7 @@ type entry struct {
 	key    string // in the store
 	pool   *pool
 	state  State
+	asked  uint32  // see Snapshot.Asked
 	lease  *tenure // see last
 	record []byte  // the last tenure as it is stored, as long as nobody has asked for it
 	rev    uint64  // in the store; 0 when it has no record

@@ -64,7 +64,7 @@ func FuzzReadList(f *testing.F) {
 	})
 }
 
-func TestCoolingIsCappedWhenAskedFor(t *testing.T) {
+func TestMaxCooling(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	p := pool(t, "p", "10.0.0.1-10.0.0.4")
@@ -88,7 +88,7 @@ func TestCoolingIsCappedWhenAskedFor(t *testing.T) {
 }
 
 // Allocators that share a store know nothing of each other but what the store refuses.
-func TestAllocatorsOnOneStoreNeverShareAnAddress(t *testing.T) {
+func TestAllocatorsOnOneStore(t *testing.T) {
 	t.Parallel()
 	store := vip.NewMemStore()
 	p := pool(t, "p", "10.0.0.0/26")
@@ -119,7 +119,7 @@ func TestAllocatorsOnOneStoreNeverShareAnAddress(t *testing.T) {
 }
 
 // An allocator that slept while its lease ended and the address went to another finds itself fenced.
-func TestAnAllocatorThatSleptIsFenced(t *testing.T) {
+func TestLateAllocatorIsFenced(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
 	sleeper, other := allocator(t, store, c, vip.Config{}, p), allocator(t, store, c, vip.Config{}, p)

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/audit"
 )
 
 // oracle is the allocator as a person would keep it on paper: a list of addresses that is walked from end to end.
@@ -217,15 +218,20 @@ func TestStateMachine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o, c, store := newOracle(t), newClock(), vip.NewMemStore()
 		cfg := vip.Config{
-			Now: c.Now, History: 1000, LeakGrace: time.Minute,
-			Alive: func(_ context.Context, l vip.Lease) (bool, error) { return l.Owner.Task != o.gone, nil },
+			Now: c.Now, History: 1000,
 		}
 		if o.drains = rapid.Bool().Draw(t, "drains"); o.drains {
 			cfg.Drained = func(context.Context, vip.Lease) (bool, error) { return o.proven, nil }
 		}
+		var leaks *audit.LeakChecker
 		start := func() *vip.Allocator {
 			clear(o.suspects)
 			a, err := vip.New(t.Context(), store, o.pools, cfg)
+			require.NoError(t, err)
+			leaks, err = audit.NewLeakChecker(audit.LeakConfig{
+				Leases: a, Now: c.Now, Grace: time.Minute,
+				Alive: func(_ context.Context, l vip.Lease) (bool, error) { return l.Owner.Task != o.gone, nil },
+			})
 			require.NoError(t, err)
 			return a
 		}
@@ -391,7 +397,7 @@ func TestStateMachine(t *testing.T) {
 			},
 			"look for leaks": func(t *rapid.T) {
 				o.gone = tasks.Draw(t, "gone")
-				leaks, err := a.CheckLeaks(t.Context())
+				found, err := leaks.Check(t.Context())
 				require.NoError(t, err)
 				ended := 0
 				live := map[string]bool{}
@@ -413,7 +419,7 @@ func TestStateMachine(t *testing.T) {
 					}
 				}
 				maps.DeleteFunc(o.suspects, func(id string, _ time.Time) bool { return !live[id] })
-				require.Equal(t, ended, len(slices.DeleteFunc(leaks, func(l vip.Leak) bool { return !l.Confirmed })))
+				require.Equal(t, ended, len(slices.DeleteFunc(found, func(l audit.Leak) bool { return !l.Confirmed })))
 			},
 			"renew": func(t *rapid.T) {
 				r, gen, id := lease(t)

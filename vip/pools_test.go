@@ -95,7 +95,7 @@ func FuzzParseRange(f *testing.F) {
 	})
 }
 
-func TestPoolsAreChosenByLabelWithFallback(t *testing.T) {
+func TestSelectorAndFallback(t *testing.T) {
 	t.Parallel()
 	bj, sh, off := pool(t, "bj", "10.0.0.1"), pool(t, "sh", "10.0.1.1-10.0.1.2"), pool(t, "off", "10.0.2.1")
 	bj.Labels, sh.Labels = map[string]string{"region": "bj", "net": "a"}, map[string]string{"region": "sh"}
@@ -345,7 +345,7 @@ func TestSetPoolsKeepsWhatIsInDoubt(t *testing.T) {
 }
 
 // An allocation that is under way when SetPools sets a quota counts for it at once, and once.
-func TestSetPoolsCountsWhatIsUnderWay(t *testing.T) {
+func TestSetPoolsCountsInFlight(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1")
 	store := &hooked{Store: vip.NewMemStore()}

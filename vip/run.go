@@ -8,34 +8,21 @@ import (
 	"time"
 )
 
-// Run sweeps, and looks for leaks if there is Config.Alive, until ctx is done: whenever something is due, and at least every
-// Config.Interval. It returns ctx's cause. A sweep that failed is logged and made again after a second, or Config.Interval
-// when that is less. Config.Drained and Config.Alive are called beside the sweep, one at a time each: while they take their time
-// leases expire all the same. Between two rounds of such calls is a second, or Config.Interval when that is less. Run returns
-// after they have.
+// Run sweeps until ctx is done: whenever something is due, and at least every Config.Interval. It
+// returns ctx's cause. A sweep that failed is logged and made again after a second, or
+// Config.Interval when that is less. Config.Drained is called beside the sweep, one call at a time:
+// leases expire while it takes its time. Between two rounds of such calls is a second, or
+// Config.Interval when that is less. Run returns after the last call of Config.Drained has.
 func (a *Allocator) Run(ctx context.Context) error {
-	var asking sync.WaitGroup
-	defer asking.Wait()
-	seldom := min(a.cfg.Interval, defaultEvery)
-	asking.Go(func() {
-		a.repeat(ctx, "drain of addresses", seldom, func() error {
+	var drains sync.WaitGroup
+	defer drains.Wait()
+	drains.Go(func() {
+		a.repeat(ctx, "drain of addresses", min(a.cfg.Interval, defaultEvery), func() error {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			return a.endDrained(ctx)
 		})
 	})
-	if a.cfg.Alive != nil {
-		var looked time.Time
-		asking.Go(func() {
-			a.repeat(ctx, "check for leaked leases", seldom, func() (err error) {
-				if now := a.cfg.Now(); now.Sub(looked).Abs() >= a.cfg.LeakInterval {
-					looked = now
-					_, err = a.CheckLeaks(ctx)
-				}
-				return err
-			})
-		})
-	}
 	a.repeat(ctx, "sweep of leases", 0, func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -44,8 +31,8 @@ func (a *Allocator) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// repeat calls do at once, and then whenever something is due or Config.Interval has passed, though not before least has, until
-// ctx is done.
+// repeat calls do at once, and then whenever something is due or Config.Interval has passed, though
+// not before least has, until ctx is done.
 func (a *Allocator) repeat(ctx context.Context, what string, least time.Duration, do func() error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -79,9 +66,10 @@ func (a *Allocator) pause() time.Duration {
 	return max(pause, time.Millisecond)
 }
 
-// Sweep does what is due now: it looks at what other allocators did (Config.Refresh), settles commits whose outcome is not
-// known, ends leases that have expired, and begins the cool-down of addresses that have drained. Run calls it; a caller with
-// a scheduler of its own may call it instead.
+// Sweep does what is due now: it looks at what other allocators did (Config.Refresh), settles
+// commits whose outcome is not known, ends leases that have expired, and begins the cool-down of
+// addresses that have drained. Run calls it; a caller with a scheduler of its own may call it
+// instead.
 func (a *Allocator) Sweep(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

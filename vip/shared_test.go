@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-func TestAllocatorsThatShareAStoreSeeWhatTheOthersDid(t *testing.T) {
+func TestSharedSeesOthers(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")
 	p.CoolDown, p.Quotas = -1, map[string]int{"team": 1}
@@ -90,7 +90,7 @@ func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 }
 
 // Two that ask two allocators for the last address: the one who is not given it learns that there is none.
-func TestAllocatorsThatShareAStoreRunOutTogether(t *testing.T) {
+func TestSharedRunOutTogether(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
 	a, b := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p)
@@ -105,7 +105,7 @@ func TestAllocatorsThatShareAStoreRunOutTogether(t *testing.T) {
 }
 
 // The records of owners go with the last address that they had.
-func TestForgottenOwnersLeaveNothingBehind(t *testing.T) {
+func TestForgottenOwners(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
 	p.CoolDown = -1
@@ -207,7 +207,7 @@ func (r *rewound) putBack(t *testing.T) {
 }
 
 // Two allocators end the same expired leases. One that comes second ends what is left of its batch in the next sweep.
-func TestLeaseIsEndedOnceAfterAConflict(t *testing.T) {
+func TestConflictEndsLeaseOnce(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), onceEach{vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
 	a := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)

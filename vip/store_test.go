@@ -17,7 +17,7 @@ func TestMemStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) vip.Store { return vip.NewMemStore() })
 }
 
-func TestImportsTheStandardLibraryOnly(t *testing.T) {
+func TestImports(t *testing.T) {
 	t.Parallel()
 	depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/vip", "net/http")
 	depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/vip/storetest")

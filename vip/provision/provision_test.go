@@ -114,7 +114,7 @@ func TestKeeperSaysWhenItCannotWithdraw(t *testing.T) {
 	require.ErrorContains(t, err, "withdraw addresses: no such device")
 }
 
-func TestImportsTheStandardLibraryOnly(t *testing.T) {
+func TestImports(t *testing.T) {
 	t.Parallel()
 	depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/vip/provision/keepalived", "net/http")
 }

@@ -8,9 +8,9 @@
 //	DELETE /leases/{id}?generation=3&reason=   release
 //	GET    /locate?…                     like /leases, live ones only
 //	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   who had it
-//	GET    /pools                        counts by state, and who waits
+//	GET    /pools                        counts by state, the queue, and the suspects of Options.Leaks
 //	GET    /watch                        server-sent events; Last-Event-ID or ?from= resumes
-//	POST   /audit                        compare with Options.Truths; ?apply=1 puts right what can be
+//	POST   /audit                        compare with Options.Views; ?repair=1 also repairs
 //	POST   /addresses/{vip}/quarantine   body {"reason": "…", "rest": "1h"}
 //	POST   /addresses/{vip}/restore      body {"reason": "…"}
 //
@@ -36,14 +36,17 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/audit"
 )
 
 const maxBody = 1 << 20
 
 // Options tune a Handler. The zero value works.
 type Options struct {
-	// Truths that POST /audit compares the leases with, each with a name of its own. The default is none.
-	Truths []vip.Truth
+	// Views that POST /audit compares the leases with, each with another name. The default is none.
+	Views []audit.View
+	// Leaks, when set, is the checker whose suspects GET /pools lists. The embedder runs it. The default is none.
+	Leaks *audit.LeakChecker
 	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
 	KeepAlive time.Duration
 	// Observe, when set, is called after every request with its route pattern, its status and how long it took; an event
@@ -333,21 +336,28 @@ func (h *handler) history(r *http.Request) (int, any, error) {
 }
 
 func (h *handler) pools(*http.Request) (int, any, error) {
-	return http.StatusOK, map[string]any{"pools": h.a.Stats(), "waiting": notNil(h.a.Waiting()), "suspects": notNil(h.a.Suspects())}, nil
+	suspects := []audit.Leak{}
+	if h.options.Leaks != nil {
+		suspects = h.options.Leaks.Suspects()
+	}
+	return http.StatusOK, map[string]any{
+		"pools": h.a.Stats(), "waiting": notNil(h.a.Waiting()), "suspects": suspects,
+	}, nil
 }
 
 func (h *handler) audit(r *http.Request) (int, any, error) {
-	apply, err := strconv.ParseBool(cmp.Or(r.URL.Query().Get("apply"), "0"))
+	query := r.URL.Query()
+	repair, err := strconv.ParseBool(cmp.Or(query.Get("repair"), "0"))
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: apply %q: want 1 or 0", vip.ErrInvalid, r.URL.Query().Get("apply"))
+		return 0, nil, fmt.Errorf("%w: repair %q: want 1 or 0", vip.ErrInvalid, query.Get("repair"))
 	}
-	report, err := h.a.Audit(r.Context(), h.options.Truths...)
-	if err != nil || !apply {
+	report, err := audit.Check(r.Context(), h.a, h.options.Views...)
+	if err != nil || !repair {
 		return http.StatusOK, report, err
 	}
-	repaired, err := h.a.Apply(r.Context(), report, h.options.Truths...)
+	repaired, err := audit.Repair(r.Context(), h.a, report, h.options.Views...)
 	return http.StatusOK, struct {
-		vip.Report
+		audit.Report
 		Repaired int `json:"repaired"`
 	}{report, repaired}, err
 }

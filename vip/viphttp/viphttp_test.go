@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/audit"
 	"github.com/sluice-deploy/sluice/vip/viphttp"
 )
 
@@ -91,7 +92,7 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Equal(t, "quarantined", body["state"])
 	code, _ = call(t, "POST", s.URL+"/addresses/10.0.0.2/restore", `{}`)
 	require.Equal(t, 200, code)
-	code, body = call(t, "POST", s.URL+"/audit?apply=1", "")
+	code, body = call(t, "POST", s.URL+"/audit?repair=1", "")
 	require.Equal(t, 200, code)
 	require.Equal(t, 0.0, body["repaired"])
 }
@@ -128,7 +129,7 @@ func TestProblems(t *testing.T) {
 		{"POST", "/addresses/10.0.9.9/quarantine", `{}`, 404, "not-found", "10.0.9.9"},
 		{"GET", "/watch?from=x", "", 400, "invalid", `revision "x"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":-5}`, 400, "invalid", "-5 addresses"},
-		{"POST", "/audit?apply=maybe", "", 400, "invalid", `apply "maybe"`},
+		{"POST", "/audit?repair=maybe", "", 400, "invalid", `repair "maybe"`},
 		{"GET", "/nothing", "", 404, "not-found", "GET /nothing"},
 		{"PATCH", "/leases", `{}`, 405, "method", "GET, HEAD, POST"},
 	} {
@@ -141,28 +142,28 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// misled is a Truth that knows an address that nobody holds.
+// misled is a View with an address that nobody holds.
 type misled struct{ repaired int }
 
 func (*misled) Name() string { return "nginx" }
 
-func (*misled) Observe(context.Context) ([]vip.Observation, error) {
-	return []vip.Observation{{Addr: netip.MustParseAddr("10.0.0.3"), Task: "ghost"}}, nil
+func (*misled) Observe(context.Context) ([]audit.Observation, error) {
+	return []audit.Observation{{Addr: netip.MustParseAddr("10.0.0.3"), Task: "ghost"}}, nil
 }
 
-func (m *misled) Repair(context.Context, vip.Finding) error { m.repaired++; return nil }
+func (m *misled) Repair(context.Context, audit.Finding) error { m.repaired++; return nil }
 
-func TestAuditAppliesOnlyWhenAsked(t *testing.T) {
+func TestAuditRepairsOnlyWhenAsked(t *testing.T) {
 	t.Parallel()
 	nginx := &misled{}
-	s, _ := serve(t, viphttp.Options{Truths: []vip.Truth{nginx}})
-	for _, query := range []string{"", "?apply=0", "?apply=false"} {
+	s, _ := serve(t, viphttp.Options{Views: []audit.View{nginx}})
+	for _, query := range []string{"", "?repair=0", "?repair=false"} {
 		code, body := call(t, "POST", s.URL+"/audit"+query, "")
 		require.Equal(t, 200, code)
 		require.Len(t, body["findings"], 1)
 		require.Zero(t, nginx.repaired, query)
 	}
-	code, body := call(t, "POST", s.URL+"/audit?apply=1", "")
+	code, body := call(t, "POST", s.URL+"/audit?repair=1", "")
 	require.Equal(t, 200, code)
 	require.Equal(t, 1.0, body["repaired"])
 	require.Equal(t, 1, nginx.repaired)

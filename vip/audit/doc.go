@@ -1,0 +1,19 @@
+// Package audit compares the leases of a vip.Allocator with the systems around it.
+//
+// Check compares the live leases with outside views of the addresses: the routes in Nginx, the
+// tables of LVS, a registry. Repair puts the views right, because the leases are what holds. A
+// LeakChecker ends leases whose owner does not exist any more, in two steps: an owner that is gone
+// makes its lease a suspect, and only one that stays gone for a grace period loses it.
+//
+// What the embedder does, in this order:
+//
+//  1. Implement View for each system that uses the addresses, and Repairer where it can be put
+//     right.
+//  2. Call Check now and then, show Report.Findings, and call Repair with the same views when the
+//     findings look right.
+//  3. Make a LeakChecker with a function that asks the orchestrator whether the owner of a lease
+//     exists, and run its Run.
+//
+// What this package does not do: it keeps no record of earlier reports, and it does not find
+// instances that no lease binds.
+package audit

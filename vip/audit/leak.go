@@ -1,0 +1,218 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+const (
+	defaultGrace    = 15 * time.Minute
+	defaultInterval = time.Minute
+)
+
+// LeakConfig configures a LeakChecker. Leases and Alive are required.
+type LeakConfig struct {
+	// Leases is the allocator whose leases are checked.
+	Leases *vip.Allocator
+	// Alive reports whether the owner of a live lease still exists. An error means that it is not
+	// known, and ends nothing. Check calls it for one lease after the other, without locks held.
+	Alive func(ctx context.Context, live vip.Lease) (bool, error)
+	// Grace is how long an owner must be gone before its lease is ended; negative to report only.
+	// The default is 15 min.
+	Grace time.Duration
+	// Interval is the time between two checks of Run. The default is 1 min.
+	Interval time.Duration
+	// Logger receives the errors of Run. The default discards.
+	Logger *slog.Logger
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of every Check with "check leaks", how long it took
+	// and its error. It is called without locks held and must not block. The default is none.
+	Observe func(op string, took time.Duration, err error)
+}
+
+func (cfg *LeakConfig) validate() error {
+	var errs []error
+	if cfg.Leases == nil {
+		errs = append(errs, fmt.Errorf("LeakConfig.Leases: required: %w", vip.ErrInvalid))
+	}
+	if cfg.Alive == nil {
+		errs = append(errs, fmt.Errorf("LeakConfig.Alive: required: %w", vip.ErrInvalid))
+	}
+	if cfg.Interval < 0 {
+		errs = append(errs, fmt.Errorf("LeakConfig.Interval: %s: want 0 (default %s) or more: %w",
+			cfg.Interval, defaultInterval, vip.ErrInvalid))
+	}
+	return errors.Join(errs...)
+}
+
+// Leak is a live lease whose owner seems to be gone.
+type Leak struct {
+	Lease     vip.Lease `json:"lease"`
+	Since     time.Time `json:"since"`     // when a check first found the owner gone, in UTC
+	Confirmed bool      `json:"confirmed"` // the owner stayed gone, and the lease has been ended
+}
+
+// LeakChecker ends leases whose owner is gone. What it suspects is in memory only: after a restart
+// the grace begins again. It is safe for concurrent use.
+type LeakChecker struct {
+	cfg LeakConfig
+
+	mu       sync.Mutex
+	suspects map[string]suspect // by lease id
+}
+
+type suspect struct {
+	leak  Leak
+	asked uint32 // Snapshot.Asked when the owner was last found gone
+}
+
+// NewLeakChecker returns a checker that has checked nothing yet. The error is vip.ErrInvalid and
+// names every bad field.
+func NewLeakChecker(cfg LeakConfig) (*LeakChecker, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	cfg.Grace = cmp.Or(cfg.Grace, defaultGrace)
+	cfg.Interval = cmp.Or(cfg.Interval, defaultInterval)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &LeakChecker{cfg: cfg, suspects: map[string]suspect{}}, nil
+}
+
+// Run checks at once and then every LeakConfig.Interval until ctx is done, and returns
+// context.Cause(ctx). It logs the errors of a check.
+func (c *LeakChecker) Run(ctx context.Context) error {
+	ticker := time.NewTicker(c.cfg.Interval)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if _, err := c.Check(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Logger.Warn("check for leaked leases", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// Check asks LeakConfig.Alive about the owner of every live lease. A lease whose owner is gone
+// becomes a suspect; Check ends a suspect whose owner is still gone after LeakConfig.Grace. An
+// owner that is alive again, or has asked the allocator for its lease again, is no suspect any
+// more. A lease that changes while Alive is asked about it is not ended, so a renewal or a binding
+// at the last moment saves it. Check returns the suspects by address, the ended ones included, with
+// all errors joined. When ctx is done the error is context.Cause(ctx).
+func (c *LeakChecker) Check(ctx context.Context) (leaks []Leak, err error) {
+	if c.cfg.Observe != nil {
+		start := c.cfg.Now()
+		defer func() { c.cfg.Observe("check leaks", c.cfg.Now().Sub(start), err) }()
+	}
+	snapshot, err := c.cfg.Leases.Snapshot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("check for leaks: %w", err)
+	}
+	var errs []error
+	live := make(map[string]bool, len(snapshot.Leases))
+	for _, l := range snapshot.Leases {
+		live[l.ID] = true
+		alive, err := c.cfg.Alive(ctx, l)
+		if ctx.Err() != nil {
+			return leaks, fmt.Errorf("check for leaks: %w", context.Cause(ctx))
+		}
+		switch {
+		case err != nil: // not seen alive, and not counted as seen gone
+			errs = append(errs, fmt.Errorf("owner of lease %s: %w", l.ID, err))
+		case alive:
+			c.clear(l.ID)
+		default:
+			leak, err := c.suspect(ctx, snapshot, l)
+			leaks = append(leaks, leak)
+			errs = append(errs, err)
+		}
+	}
+	c.forgetAllBut(live)
+	return leaks, errors.Join(errs...)
+}
+
+func (c *LeakChecker) clear(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.suspects, id)
+}
+
+func (c *LeakChecker) forgetAllBut(live map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.suspects {
+		if !live[id] {
+			delete(c.suspects, id)
+		}
+	}
+}
+
+// suspect notes that the owner of l is gone, and ends l when it has been gone for the grace.
+func (c *LeakChecker) suspect(ctx context.Context, snapshot *vip.Snapshot, l vip.Lease) (Leak, error) {
+	now := c.cfg.Now().Round(0).UTC()
+	s, first := c.note(l, snapshot.Asked(l.Addr), now)
+	if first || c.cfg.Grace < 0 || now.Sub(s.leak.Since) < c.cfg.Grace {
+		return s.leak, nil
+	}
+	_, err := c.cfg.Leases.ReleaseUnchanged(ctx, snapshot, l.Addr, "leaked: its owner is gone")
+	switch {
+	case errors.Is(err, vip.ErrConflict):
+		return s.leak, nil
+	case err != nil:
+		return s.leak, fmt.Errorf("end leaked lease %s: %w", l.ID, err)
+	}
+	s.leak.Confirmed = true
+	return s.leak, nil
+}
+
+// note returns the suspect for l; first is true when its owner was not known to be gone, or has
+// asked for the lease since.
+func (c *LeakChecker) note(l vip.Lease, asked uint32, now time.Time) (s suspect, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, known := c.suspects[l.ID]
+	if first = !known || s.asked != asked; first {
+		s = suspect{Leak{Lease: l, Since: now}, asked}
+	}
+	s.leak.Lease = l
+	c.suspects[l.ID] = s
+	return s, first
+}
+
+// Suspects lists the leases that the last Check found without an owner and that are live still, by
+// address.
+func (c *LeakChecker) Suspects() []Leak {
+	c.mu.Lock()
+	suspects := make([]Leak, 0, len(c.suspects))
+	for _, s := range c.suspects {
+		suspects = append(suspects, s.leak)
+	}
+	c.mu.Unlock()
+	live := suspects[:0]
+	for _, s := range suspects {
+		for _, l := range c.cfg.Leases.List(vip.Query{VIP: s.Lease.Addr, States: []vip.State{vip.Leased}}) {
+			if l.ID == s.Lease.ID {
+				s.Lease = l
+				live = append(live, s)
+			}
+		}
+	}
+	slices.SortFunc(live, func(a, b Leak) int { return a.Lease.Addr.Compare(b.Lease.Addr) })
+	return live
+}

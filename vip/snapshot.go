@@ -1,0 +1,127 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Snapshot holds the live leases at one moment, and tells two moments of one address apart. It is
+// not changed after Allocator.Snapshot has returned it, and may be read by several goroutines.
+type Snapshot struct {
+	// At is when the snapshot was taken, in UTC, by Config.Now.
+	At time.Time
+	// Leases are the live leases, by address. The caller owns the slice.
+	Leases []Lease
+
+	marks map[netip.Addr]mark
+}
+
+// mark is what a snapshot remembers of an address.
+type mark struct {
+	id       string // of the live lease; "" when there is none
+	revision uint64
+	asked    uint32
+	gone     bool
+}
+
+// Revision returns the store's revision of the address's record, which grows with every change of
+// it; 0 when the address has no record.
+func (s *Snapshot) Revision(addr netip.Addr) uint64 { return s.marks[addr].revision }
+
+// OutOfPool reports whether the address has a record although no configured pool contains it any
+// more.
+func (s *Snapshot) OutOfPool(addr netip.Addr) bool { return s.marks[addr].gone }
+
+// Asked counts how often Allocate of this allocator has answered the owner with the lease that it
+// already held at addr. Only a difference between two snapshots of one allocator has a meaning: the
+// owner has asked in between.
+func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr].asked }
+
+// Snapshot returns the live leases as they are now. With Config.Shared it reads all addresses from
+// the store first, so that it includes what other allocators did. The error is ErrUncertain or the
+// store's.
+func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, err := a.refresh(ctx, 0); err != nil {
+		return nil, fmt.Errorf("read leases: %w", err)
+	}
+	now := a.cfg.Now()
+	a.x.advance(now)
+	s := &Snapshot{At: now.Round(0).UTC(), marks: make(map[netip.Addr]mark, len(a.x.entries))}
+	for addr, e := range a.x.entries {
+		m := mark{revision: e.rev, asked: e.asked, gone: e.pool.gone}
+		if e.state == Leased {
+			l := e.shown()
+			m.id = l.ID
+			s.Leases = append(s.Leases, l)
+		}
+		s.marks[addr] = m
+	}
+	slices.SortFunc(s.Leases, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
+	return s, nil
+}
+
+// Holder returns the live lease of addr as it is now; ErrNotFound when nobody holds the address.
+// With Config.Shared it reads the address from the store first. Other errors are ErrUncertain and
+// the store's.
+func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) {
+	addr = addr.Unmap()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cfg.Shared {
+		if err := a.ask(ctx, addr); err != nil {
+			return Lease{}, fmt.Errorf("holder of %s: %w", addr, err)
+		}
+	}
+	a.x.advance(a.cfg.Now())
+	e := a.x.entries[addr]
+	if e == nil || e.state != Leased {
+		return Lease{}, fmt.Errorf("holder of %s: %w", addr, ErrNotFound)
+	}
+	return e.shown(), nil
+}
+
+// ReleaseUnchanged ends the lease that addr had in the snapshot, like Release, provided that
+// nothing has happened to it since: the record of the address is the same, and the owner has not
+// asked this allocator for the lease again. Otherwise it changes nothing and returns ErrConflict.
+// An address without a live lease in the snapshot is ErrNotFound. The snapshot must be of this
+// allocator.
+func (a *Allocator) ReleaseUnchanged(
+	ctx context.Context, since *Snapshot, addr netip.Addr, reason string,
+) (_ Lease, err error) {
+	if a.cfg.Observe != nil {
+		defer a.observe("release", a.cfg.Now(), &err)
+	}
+	seen := since.marks[addr]
+	if seen.id == "" {
+		return Lease{}, fmt.Errorf("release %s: no live lease in the snapshot: %w", addr, ErrNotFound)
+	}
+	_, generation, err := parseLeaseID(seen.id)
+	if err != nil {
+		return Lease{}, fmt.Errorf("release %s: %w", addr, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e, err := a.find(ctx, seen.id, generation, false)
+	changed := fmt.Errorf("release lease %s: changed since the snapshot: %w", seen.id, ErrConflict)
+	switch {
+	case errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):
+		return Lease{}, changed
+	case err != nil:
+		return Lease{}, fmt.Errorf("release lease %s: %w", seen.id, err)
+	case e.state != Leased || e.rev != seen.revision || e.asked != seen.asked:
+		return Lease{}, changed
+	}
+	if err := a.end(ctx, e, a.cfg.Now(), reason); err != nil {
+		return Lease{}, err
+	}
+	if e.state == Leased || e.last().ID != seen.id {
+		return Lease{}, changed
+	}
+	return e.shown(), nil
+}
