@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 )
 
 // Config configures an Agent. Source and Driver are required.
@@ -155,7 +155,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.watch(ctx, snapshots) })
 
 	d := desired{routes: a.resumed, have: a.resumed.Generation != (Generation{})}
-	retry := backoff{}
+	tries := retry.Backoff{}
 	var wait time.Duration
 	for {
 		var timer <-chan time.Time
@@ -167,7 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case next := <-snapshots:
 			a.accept(&d, next)
-			retry = backoff{}
+			tries = retry.Backoff{}
 		case <-timer:
 		}
 		if !d.have {
@@ -178,19 +178,19 @@ func (a *Agent) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			wait = retry.next(20*time.Millisecond, 2*time.Second)
+			wait = tries.Next(20*time.Millisecond, 2*time.Second)
 			a.cfg.Logger.Warn("nginx is not in step", "err", err, "generation", d.routes.Generation.Number, "retry", wait)
 		case !verified:
-			wait = retry.next(2*time.Millisecond, 100*time.Millisecond)
+			wait = tries.Next(2*time.Millisecond, 100*time.Millisecond)
 		default:
-			wait, retry = a.cfg.CheckEvery, backoff{}
+			wait, tries = a.cfg.CheckEvery, retry.Backoff{}
 		}
 	}
 }
 
 func (a *Agent) watch(ctx context.Context, out chan revised) {
 	var after uint64
-	retry := backoff{}
+	tries := retry.Backoff{}
 	for {
 		snapshot, revision, err := a.cfg.Source.Watch(ctx, after)
 		if ctx.Err() != nil {
@@ -206,11 +206,11 @@ func (a *Agent) watch(ctx context.Context, out chan revised) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(retry.next(50*time.Millisecond, 5*time.Second)):
+			case <-time.After(tries.Next(50*time.Millisecond, 5*time.Second)):
 			}
 			continue
 		}
-		retry = backoff{}
+		tries = retry.Backoff{}
 		select {
 		case <-out:
 		default:
@@ -315,13 +315,4 @@ func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err e
 		}
 	})
 	return verified, nil
-}
-
-// backoff doubles with each try, and takes a random part of the last half so that many agents do not march in step.
-type backoff struct{ tries int }
-
-func (b *backoff) next(first, most time.Duration) time.Duration {
-	d := min(first<<min(b.tries, 20), most)
-	b.tries++
-	return d/2 + rand.N(d/2+1)
 }

@@ -7,7 +7,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/internal/word"
 )
 
 // Instance is one running container of a cluster.
@@ -44,20 +45,20 @@ func (s Snapshot) Validate() error {
 	check := func(where string, clusters map[string][]Instance) {
 		for _, cluster := range slices.Sorted(maps.Keys(clusters)) {
 			at := fmt.Sprintf("%s cluster %q", where, cluster)
-			if why := badWord(cluster, 1); why != "" {
+			if why := word.Problem(cluster, 1); why != "" {
 				add(at, "name %s", why)
 			}
 			seen := map[string]bool{}
 			for _, in := range clusters[cluster] {
 				at := fmt.Sprintf("%s instance %q", at, in.ID)
-				if why := badWord(in.ID, 1); why != "" {
+				if why := word.Problem(in.ID, 1); why != "" {
 					add(at, "id %s", why)
 				}
 				if seen[in.ID] {
 					add(at, "listed twice")
 				}
 				seen[in.ID] = true
-				if why := badWord(in.Version, 0); why != "" {
+				if why := word.Problem(in.Version, 0); why != "" {
 					add(at, "version %q %s", in.Version, why)
 				} else if in.Version == noVersion {
 					add(at, "version %q stands for no version", in.Version)
@@ -87,20 +88,6 @@ func (s Snapshot) Validate() error {
 
 // noVersion is an empty version in the line form.
 const noVersion = "-"
-
-func badWord(s string, atLeast int) string {
-	switch {
-	case len(s) < atLeast:
-		return "is empty"
-	case len(s) > 128:
-		return fmt.Sprintf("has %d bytes, want at most 128", len(s))
-	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "wants printable ASCII without spaces"
-	case strings.ContainsAny(s, "\"\\"):
-		return "must not contain a quote or a backslash"
-	}
-	return ""
-}
 
 // Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0 written as 1, IPv4
 // addresses in their short form, overlays without clusters and the list of planned clusters left out. Two snapshots that

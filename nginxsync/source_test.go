@@ -3,7 +3,6 @@ package nginxsync_test
 import (
 	"testing"
 
-	"github.com/sluice-deploy/sluice/internal/depcheck"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/sourcetest"
 )
@@ -14,11 +13,4 @@ func TestStaticSource(t *testing.T) {
 		s := nginxsync.NewStaticSource(nginxsync.Snapshot{})
 		return &sourcetest.Harness{Source: s, Set: func(next nginxsync.Snapshot) { s.Set(next) }}
 	})
-}
-
-func TestImports(t *testing.T) {
-	t.Parallel()
-	for _, p := range []string{"nginxsync", "nginxsync/conf", "nginxsync/luadriver", "nginxsync/route"} {
-		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+p)
-	}
 }

@@ -2,7 +2,7 @@
 // instance that runs already, routes it in the Nginx whose admin socket is given, and gives it back on Ctrl-C.
 // platform.go holds the two hooks that a deploy platform would call.
 //
-// The Nginx serves a tree that "nginxsync transform" or nginxsync.Transform has made.
+// The Nginx serves a tree that "nginxsync transform" or transform.Transform has made.
 package main
 
 import (

@@ -8,8 +8,9 @@ import (
 	"github.com/tufanbarisyildirim/gonginx/dumper"
 	"github.com/tufanbarisyildirim/gonginx/parser"
 
-	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 func parseWrite(tb testing.TB, text string) {
@@ -32,16 +33,16 @@ func peerParseWrite(tb testing.TB, text string) {
 	}
 }
 
-var rules = nginxsync.Rules{
+var rules = transform.Rules{
 	Listen: map[int]int{80: 8080},
-	Snippets: nginxsync.Snippets{Upstream: func(u nginxsync.Upstream) string {
+	Snippets: transform.Snippets{Upstream: func(u transform.Upstream) string {
 		return "server 0.0.0.1;\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(\"" + u.Cluster + "\", 1, 10) }"
 	}},
 }
 
 // transformer reads and transforms a bundle of one file.
 func transformer(tb testing.TB, text string) func() {
-	b, err := nginxsync.NewBundle(map[string]nginxsync.BundleFile{"nginx.conf": {Mode: 0o644, Text: text}}, nginxsync.BundleLimits{})
+	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}}, bundle.Limits{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func transformer(tb testing.TB, text string) func() {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if _, err := nginxsync.Transform(tree, rules); err != nil {
+		if _, err := transform.Transform(tree, rules); err != nil {
 			tb.Fatal(err)
 		}
 	}

@@ -6,7 +6,7 @@
 //
 // What the embedder does, in this order:
 //
-//   - give Snippets to nginxsync.Transform, so that the configuration has the dictionary, the code and the admin socket;
+//   - give Snippets to transform.Transform, so that the configuration has the dictionary, the code and the admin socket;
 //   - put the admin socket into a folder that only the agent's user may enter: Nginx gives the socket itself to everybody;
 //   - call RemoveStaleSockets before it starts Nginx: after a hard end the old files are still there, and Nginx does not
 //     bind over them;

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 // watched is an address of production that must not be reached: by TCP, and by UDP on a port of its own.
@@ -103,7 +104,7 @@ http {
     upstream elsewhere { server 10.9.9.9; }
 }
 `))},
-	}, nginxsync.Rules{Pass: map[string]string{"$chosen": "$chosen", "$whole": "elsewhere", w.tcp: "elsewhere"}})
+	}, transform.Rules{Pass: map[string]string{"$chosen": "$chosen", "$whole": "elsewhere", w.tcp: "elsewhere"}})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"elsewhere": one("e", "v1", nginxtest.Backend(t, "elsewhere"))},
 	})))
@@ -152,7 +153,7 @@ http {
         location /guarded { if ($http_x_api_key != "geheim-key") { return 403; } proxy_pass http://a; }
     }
 }
-`, nginxsync.Rules{Secrets: map[string]string{"$http_x_api_key": "testers"}})
+`, transform.Rules{Secrets: map[string]string{"$http_x_api_key": "testers"}})
 	seen := make(chan http.Header, 1)
 	query := make(chan string, 1)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -216,7 +217,7 @@ http {
 		keep []string
 		want int
 	}{{nil, 404}, {[]string{"stub_status"}, 200}} {
-		b := startTree(t, text, nginxsync.Rules{KeepStatus: c.keep})
+		b := startTree(t, text, transform.Rules{KeepStatus: c.keep})
 		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 			Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
 			Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
@@ -244,7 +245,7 @@ http {
     upstream a { least_conn; sticky cookie srv_id expires=1h; server 10.9.9.1:80; server 10.9.9.2:80; }
     server { listen 80; location / { proxy_pass http://a; } }
 }
-`, nginxsync.Rules{})
+`, transform.Rules{})
 	instances := func(version string) (list []nginxsync.Instance) {
 		for i := range 4 {
 			name := fmt.Sprint(version, "-", i)

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 // echo is a backend that answers with all that it saw.
@@ -53,7 +54,7 @@ func TestTransformIsFaithful(t *testing.T) {
 				baseline[name] = []nginxsync.Instance{{ID: name, Addr: addr}}
 				fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, addr)
 			}
-			production := faithfulStart(t, sample, upstreams.String(), nginxsync.Snippets{}, baseline)
+			production := faithfulStart(t, sample, upstreams.String(), transform.Snippets{}, baseline)
 			transformed := faithfulStart(t, sample, upstreams.String(), luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
 			for _, r := range sample.Requests {
 				require.Equal(t, production(r), transformed(r), "%+v\n%s", r, sample.Servers)
@@ -75,30 +76,30 @@ func TestTargetSetAnewIsFaithful(t *testing.T) {
 	dead, one := netip.MustParseAddrPort("127.0.0.1:1"), echo(t, "one")
 	baseline := map[string][]nginxsync.Instance{"dead": {{ID: "dead", Addr: dead}}, "one": {{ID: "one", Addr: one}}}
 	upstreams := fmt.Sprintf("upstream dead { server %s; }\nupstream one { server %s; }\n", dead, one)
-	production := faithfulStart(t, sample, upstreams, nginxsync.Snippets{}, baseline)
+	production := faithfulStart(t, sample, upstreams, transform.Snippets{}, baseline)
 	transformed := faithfulStart(t, sample, upstreams, luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
 	require.Contains(t, production(request), "200")
 	require.Equal(t, production(request), transformed(request))
 }
 
 // faithfulStart runs the production tree, on another port only, or its transform when snippets has a driver.
-func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snippets nginxsync.Snippets, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
+func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snippets transform.Snippets, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
 	dir, port := nginxtest.Dir(t), nginxtest.Port(t)
 	main := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\n"+
 		"access_log off;\nclient_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%s%s}\n",
 		dir, upstreams, sample.Servers)
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(main)}}, "nginx.conf")
 	require.NoError(t, err)
-	rules := nginxsync.Rules{Listen: map[int]int{80: port}, Paths: map[string]string{dir: dir}, Pass: map[string]string{"$pool": "$pool"}}
+	rules := transform.Rules{Listen: map[int]int{80: port}, Paths: map[string]string{dir: dir}, Pass: map[string]string{"$pool": "$pool"}}
 	if snippets.Upstream == nil {
 		files, err := listenOn(tree, port)
 		require.NoError(t, err)
-		require.NoError(t, (&nginxsync.Result{Main: "nginx.conf", Files: files}).WriteTo(filepath.Join(dir, "conf")))
+		require.NoError(t, (&transform.Result{Main: "nginx.conf", Files: files}).WriteTo(filepath.Join(dir, "conf")))
 		nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
 	} else {
 		cfg := luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock")}
 		rules.Snippets = luadriver.Snippets(cfg)
-		result, err := nginxsync.Transform(tree, rules)
+		result, err := transform.Transform(tree, rules)
 		require.NoError(t, err)
 		require.NoError(t, result.WriteTo(filepath.Join(dir, "conf")))
 		nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))

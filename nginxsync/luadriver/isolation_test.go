@@ -19,15 +19,16 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 // startTree runs an Nginx on the transform of a production tree of one file, whose port is 80.
-func startTree(t *testing.T, text string, rules nginxsync.Rules) *bed {
+func startTree(t *testing.T, text string, rules transform.Rules) *bed {
 	t.Helper()
 	return startFiles(t, fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, rules)
 }
 
-func startFiles(t *testing.T, files fstest.MapFS, rules nginxsync.Rules) *bed {
+func startFiles(t *testing.T, files fstest.MapFS, rules transform.Rules) *bed {
 	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := &bed{port: nginxtest.Port(t)}
@@ -37,7 +38,7 @@ func startFiles(t *testing.T, files fstest.MapFS, rules nginxsync.Rules) *bed {
 	rules.Listen, rules.TempDir, rules.Snippets = map[int]int{80: b.port}, dir, luadriver.Snippets(b.cfg)
 	rules.Main = map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"), "daemon": "off", "worker_processes": "1"}
 	rules.Paths = map[string]string{"/var/log/nginx/": dir + "/", "/var/cache/nginx/": dir + "/", "syslog:": "off"}
-	result, err := nginxsync.Transform(tree, rules)
+	result, err := transform.Transform(tree, rules)
 	require.NoError(t, err)
 	require.NoError(t, result.WriteTo(filepath.Join(dir, "conf")))
 	b.Nginx = nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
@@ -77,7 +78,7 @@ http {
         location /server { limit_conn by_server 1; proxy_pass http://a; }
     }
 }
-`, nginxsync.Rules{})
+`, transform.Rules{})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
@@ -149,7 +150,7 @@ http {
     upstream a { server 10.9.9.1:80; }
     server { listen 80; location / { proxy_pass http://a; } }
 }
-`, nginxsync.Rules{TrustVIPHeader: []netip.Prefix{netip.PrefixFrom(trusted, 32)}})
+`, transform.Rules{TrustVIPHeader: []netip.Prefix{netip.PrefixFrom(trusted, 32)}})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},

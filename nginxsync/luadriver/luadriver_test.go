@@ -9,11 +9,11 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/drivertest"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 const production = `
@@ -58,7 +58,7 @@ func start(t testing.TB, memory int) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := nginxsync.Transform(tree, nginxsync.Rules{
+	result, err := transform.Transform(tree, transform.Rules{
 		Listen:   map[int]int{80: b.port},
 		Main:     map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"), "daemon": "off", "worker_processes": "2"},
 		TempDir:  dir,

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 //go:embed routes.lua
@@ -36,9 +36,9 @@ type SnippetConfig struct {
 
 const piece = 32 << 10
 
-// Snippets is what the driver needs in the configuration, for nginxsync.Rules. It panics when a path is not absolute or has
+// Snippets is what the driver needs in the configuration, for transform.Rules. It panics when a path is not absolute or has
 // other characters than letters, digits and "/._-": the paths become a part of the configuration.
-func Snippets(cfg SnippetConfig) nginxsync.Snippets {
+func Snippets(cfg SnippetConfig) transform.Snippets {
 	if cfg.Unavailable == "" {
 		cfg.Unavailable = cfg.Socket + ".503"
 	}
@@ -61,23 +61,23 @@ func Snippets(cfg SnippetConfig) nginxsync.Snippets {
 		mustPath("StateFile", cfg.StateFile)
 	}
 	lua := fmt.Sprintf(`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
-		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, nginxsync.TreeID)
-	return nginxsync.Snippets{
+		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, transform.TreeID)
+	return transform.Snippets{
 		Modules:  []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir + "/ngx_http_lua_module.so"},
 		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},
 		HTTP:     httpSnippet(cfg),
-		Once: []nginxsync.Block{
+		Once: []transform.Block{
 			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1)},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
 		Methods:  []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
-		Hooks:    map[string]nginxsync.Block{"least_conn": {Name: "log_by_lua_block", Body: `package.loaded["sluice.routes"].done()`}},
+		Hooks:    map[string]transform.Block{"least_conn": {Name: "log_by_lua_block", Body: `package.loaded["sluice.routes"].done()`}},
 		Upstream: upstream,
 	}
 }
 
 // upstream is the driver's text for an upstream. What all servers of production had alike goes on in its numbers.
-func upstream(u nginxsync.Upstream) string {
+func upstream(u transform.Upstream) string {
 	maxFails := 1
 	if n, err := strconv.Atoi(u.MaxFails); err == nil && n >= 0 {
 		maxFails = n

@@ -20,14 +20,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/mirror"
 )
 
 // A disk that is full leaves Nginx on the old tree, and the next sync finds room again. The test mounts a small disk.
 func TestSyncOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	small := filepath.Join(s.Prefix, "small")
 	require.NoError(t, os.Mkdir(small, 0o755))
 	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=512k"); errors.Is(err, syscall.EPERM) {
@@ -37,15 +39,15 @@ func TestSyncOnAFullDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
 	s.move(t, small)
-	require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site("location / { return 202; }"))))
+	require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
 	large := site("location / { return 201; }")
 	large["page.html"] = strings.Repeat("x", 600<<10)
-	err := s.syncer.Sync(t.Context(), bundle(t, large))
+	err := s.syncer.Sync(t.Context(), bundleOf(t, large))
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.ErrorContains(t, err, "stage: ")
 	require.Equal(t, 202, s.status(t, "/"))
 	require.Contains(t, s.syncer.Status().LastError, "no space left on device")
-	require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site("location / { return 205; }"))))
+	require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
 	require.Equal(t, 205, s.status(t, "/"))
 }
 
@@ -59,7 +61,7 @@ func (s *synced) move(t *testing.T, dir string) {
 	os.Remove(s.cfg.Socket)
 	os.Remove(s.cfg.Socket + ".503")
 	s.settings.Dir, s.dir = dir, dir
-	s.syncer, err = nginxsync.NewSyncer(s.settings)
+	s.syncer, err = mirror.New(s.settings)
 	require.NoError(t, err)
 	require.NoError(t, s.syncer.Switch(id))
 	s.Conf = filepath.Join(dir, "current", "nginx.conf")
@@ -69,7 +71,7 @@ func (s *synced) move(t *testing.T, dir string) {
 
 // steps kills this process when the sync comes to a step.
 type steps struct {
-	nginxsync.Nginx
+	mirror.Nginx
 	nginxsync.Driver
 	at string
 }
@@ -129,17 +131,17 @@ func TestHelperSync(t *testing.T) {
 	require.NoError(t, err)
 	settings := syncSettings(in.Dir, in.Prefix, in.PID, in.Socket, in.Port, in.Taken)
 	wrapped := &steps{Nginx: settings.Nginx, Driver: driver, at: in.Step}
-	settings.Source, settings.Nginx, settings.Driver = &nginxsync.FolderSource{}, wrapped, wrapped
-	syncer, err := nginxsync.NewSyncer(settings)
+	settings.Source, settings.Nginx, settings.Driver = &bundle.DirSource{}, wrapped, wrapped
+	syncer, err := mirror.New(settings)
 	require.NoError(t, err)
-	require.NoError(t, syncer.Sync(t.Context(), bundle(t, in.Files)))
+	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, in.Files)))
 }
 
 // Whenever the process of a sync is killed, Nginx answers with the old tree or the new one, the next process gets to where it
 // has to be, and a restart of Nginx in between finds a tree that it has.
 func TestSyncKilledAtEachStep(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 200 ok-0; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 200 ok-0; }")
 	for i, step := range []string{"writing", "written", "tested", "asked", "switched", "reload", "reloaded", "verified"} {
 		files := site(fmt.Sprintf("location / { return 200 ok-%d; }", i+1))
 		if step == "writing" {
@@ -174,9 +176,9 @@ func TestSyncKilledAtEachStep(t *testing.T) {
 			s.ready(t)
 			require.Contains(t, []string{fmt.Sprint("ok-", i), fmt.Sprint("ok-", i+1)}, s.body(t), step)
 		}
-		syncer, err := nginxsync.NewSyncer(s.settings)
+		syncer, err := mirror.New(s.settings)
 		require.NoError(t, err)
-		require.NoError(t, syncer.Sync(t.Context(), bundle(t, files)), step)
+		require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, files)), step)
 		require.Equal(t, fmt.Sprint("ok-", i+1), s.body(t), step)
 		require.NoDirExists(t, filepath.Join(s.dir, "staging"))
 		require.Empty(t, syncer.CheckDrift(t.Context()))
@@ -193,8 +195,8 @@ func (s *synced) body(t *testing.T) string {
 // What is changed on the disk behind the syncer's back is seen, and the next sync writes it anew.
 func TestDrift(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
-	b := bundle(t, site("location / { return 202; }"))
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
+	b := bundleOf(t, site("location / { return 202; }"))
 	require.Empty(t, s.syncer.CheckDrift(t.Context()), "nothing to compare with yet")
 	require.NoError(t, s.syncer.Sync(t.Context(), b))
 	require.Empty(t, s.syncer.CheckDrift(t.Context()))
@@ -220,28 +222,28 @@ func TestDrift(t *testing.T) {
 // The status shows since when production has a tree that Nginx does not run on.
 func TestLag(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	settings := s.settings
 	settings.Now = func() time.Time { return now }
-	syncer, err := nginxsync.NewSyncer(settings)
+	syncer, err := mirror.New(settings)
 	require.NoError(t, err)
-	require.NoError(t, syncer.Sync(t.Context(), bundle(t, site("location / { return 202; }"))))
+	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
 	require.Zero(t, syncer.Status().Lag(now))
 	broken := now
-	require.Error(t, syncer.Sync(t.Context(), bundle(t, site("location / {"))))
+	require.Error(t, syncer.Sync(t.Context(), bundleOf(t, site("location / {"))))
 	now = now.Add(time.Hour)
-	require.Error(t, syncer.Sync(t.Context(), bundle(t, site("another {"))))
+	require.Error(t, syncer.Sync(t.Context(), bundleOf(t, site("another {"))))
 	require.Equal(t, broken, syncer.Status().Behind)
 	require.Equal(t, time.Hour, syncer.Status().Lag(now))
-	require.NoError(t, syncer.Sync(t.Context(), bundle(t, site("location / { return 205; }"))))
+	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
 	require.Zero(t, syncer.Status().Lag(now))
 }
 
 // A reload waits while workers of the generations before still finish requests, and two reloads keep their distance.
 func TestReloadsWait(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { proxy_pass http://a; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { proxy_pass http://a; }")
 	held := make(chan struct{})
 	backend := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(held)
@@ -255,10 +257,10 @@ func TestReloadsWait(t *testing.T) {
 	settings.MaxRetired, settings.MinInterval = 1, 300*time.Millisecond
 	counted := &reloads{Nginx: settings.Nginx}
 	settings.Nginx = counted
-	syncer, err := nginxsync.NewSyncer(settings)
+	syncer, err := mirror.New(settings)
 	require.NoError(t, err)
-	next := func(i int) *nginxsync.Bundle {
-		return bundle(t, site(fmt.Sprintf("location /%d { return 204; }\nlocation / { proxy_pass http://a; }", i)))
+	next := func(i int) *bundle.Bundle {
+		return bundleOf(t, site(fmt.Sprintf("location /%d { return 204; }\nlocation / { proxy_pass http://a; }", i)))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -295,7 +297,7 @@ func TestReloadsWait(t *testing.T) {
 }
 
 type reloads struct {
-	nginxsync.Nginx
+	mirror.Nginx
 	at []time.Time
 }
 
@@ -307,14 +309,14 @@ func (r *reloads) Reload(ctx context.Context) error {
 // A tree that makes workers crash after they took over is taken back.
 func TestErrorLogIsWatched(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	settings := s.settings
 	settings.Watch = 20 * time.Second
 	crashing := &crash{Nginx: settings.Nginx}
 	settings.Nginx = crashing
-	syncer, err := nginxsync.NewSyncer(settings)
+	syncer, err := mirror.New(settings)
 	require.NoError(t, err)
-	b := bundle(t, site("location / { return 202; }"))
+	b := bundleOf(t, site("location / { return 202; }"))
 	err = syncer.Sync(t.Context(), b)
 	require.ErrorContains(t, err, "after the reload: nginx: ")
 	require.ErrorContains(t, err, "exited on signal 11")
@@ -326,7 +328,7 @@ func TestErrorLogIsWatched(t *testing.T) {
 
 // crash makes a worker crash when the error log is looked at after the first reload.
 type crash struct {
-	nginxsync.Nginx
+	mirror.Nginx
 	reloads, crashes int
 	before           []int
 }
@@ -349,16 +351,16 @@ func (c *crash) Errors() string {
 // A tree on which one worker hangs before it takes requests is not verified, although the other runs on it, and is taken back.
 func TestEveryWorkerCounts(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	hold := filepath.Join(s.Prefix, "hold")
 	require.NoError(t, syscall.Mkfifo(hold, 0o666))
 	settings := s.settings
 	settings.Rules.TrustCode, settings.VerifyTimeout = true, 5*time.Second
-	syncer, err := nginxsync.NewSyncer(settings)
+	syncer, err := mirror.New(settings)
 	require.NoError(t, err)
 	files := site("location / { return 202; }")
 	files["conf.d/hang.conf"] = fmt.Sprintf("init_worker_by_lua_block { if ngx.worker.id() == 1 then io.open(%q) end }\n", hold)
-	b := bundle(t, files)
+	b := bundleOf(t, files)
 	err = syncer.Sync(t.Context(), b)
 	require.ErrorContains(t, err, "verify: workers ")
 	require.ErrorContains(t, err, "back on ")
@@ -377,6 +379,6 @@ func TestEveryWorkerCounts(t *testing.T) {
 		return err
 	})
 	require.Empty(t, tree, "nothing was verified")
-	require.NoError(t, syncer.Sync(t.Context(), bundle(t, site("location / { return 205; }"))))
+	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
 	require.Equal(t, 205, s.status(t, "/"))
 }

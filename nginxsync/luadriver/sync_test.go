@@ -20,15 +20,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/mirror"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 // synced is an Nginx that follows a production tree.
 type synced struct {
 	*bed
-	syncer   *nginxsync.Syncer
-	settings nginxsync.SyncConfig
+	syncer   *mirror.Mirror
+	settings mirror.Config
 	dir      string
 	taken    int // the test port of production's 81, on which somebody else listens
 }
@@ -42,18 +45,18 @@ func site(body string) map[string]string {
 	}
 }
 
-func bundle(t *testing.T, files map[string]string) *nginxsync.Bundle {
+func bundleOf(t *testing.T, files map[string]string) *bundle.Bundle {
 	t.Helper()
 	m := fstest.MapFS{}
 	for name, text := range files {
 		m[name] = &fstest.MapFile{Data: []byte(text), Mode: 0o640}
 	}
-	b, err := nginxsync.ReadBundle(m, nginxsync.BundleLimits{})
+	b, err := bundle.Read(m, bundle.Limits{})
 	require.NoError(t, err)
 	return b
 }
 
-func startSynced(t *testing.T, source nginxsync.BundleSource, body string) *synced {
+func startSynced(t *testing.T, source bundle.Source, body string) *synced {
 	dir := nginxtest.Dir(t)
 	l, err := net.Listen("tcp4", ":0")
 	require.NoError(t, err)
@@ -65,9 +68,9 @@ func startSynced(t *testing.T, source nginxsync.BundleSource, body string) *sync
 	require.NoError(t, err)
 	s.settings = syncSettings(s.dir, dir, filepath.Join(dir, "nginx.pid"), s.cfg.Socket, s.port, s.taken)
 	s.settings.Source, s.settings.Driver = source, s.driver
-	s.syncer, err = nginxsync.NewSyncer(s.settings)
+	s.syncer, err = mirror.New(s.settings)
 	require.NoError(t, err)
-	id, err := s.syncer.Stage(t.Context(), bundle(t, site(body)))
+	id, err := s.syncer.Stage(t.Context(), bundleOf(t, site(body)))
 	require.NoError(t, err)
 	require.NoError(t, s.syncer.Switch(id))
 	s.Nginx = nginxtest.Start(t, dir, filepath.Join(s.dir, "current", "nginx.conf"))
@@ -76,11 +79,11 @@ func startSynced(t *testing.T, source nginxsync.BundleSource, body string) *sync
 }
 
 // syncSettings are all but Source and Driver.
-func syncSettings(dir, prefix, pid, socket string, port, taken int) nginxsync.SyncConfig {
-	return nginxsync.SyncConfig{
+func syncSettings(dir, prefix, pid, socket string, port, taken int) mirror.Config {
+	return mirror.Config{
 		Dir: dir, MinInterval: time.Millisecond, Watch: time.Millisecond,
-		Nginx: &nginxsync.ExecNginx{Prefix: prefix, PIDFile: pid, ErrorLog: filepath.Join(prefix, "error.log")},
-		Rules: nginxsync.Rules{
+		Nginx: &mirror.ExecNginx{Prefix: prefix, PIDFile: pid, ErrorLog: filepath.Join(prefix, "error.log")},
+		Rules: transform.Rules{
 			Listen: map[int]int{80: port, 81: taken}, TempDir: prefix, Snippets: luadriver.Snippets(luadriver.SnippetConfig{Socket: socket, Memory: 1 << 20}),
 			Main: map[string]string{"user": "", "pid": pid, "daemon": "off", "worker_processes": "2", "error_log": filepath.Join(prefix, "error.log")},
 		},
@@ -96,11 +99,11 @@ func (s *synced) status(t *testing.T, path string) int {
 
 func TestSyncFollowsTheProductionTree(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	require.Equal(t, 204, s.status(t, "/"))
 	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, routes(t, "v2"))))
 	for i := range 5 {
-		require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass http://a; }", i)))))
+		require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass http://a; }", i)))))
 		require.Equal(t, 404, s.status(t, fmt.Sprintf("/%d", i)))
 		s.answers(t, vipA, "/", "v2") // the routes outlive the reload
 	}
@@ -119,7 +122,7 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 // A production tree that is wrong in any way leaves Nginx on the tree that it runs on, and the status says why.
 func TestSyncKeepsTheOldTree(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	before := s.Workers()
 	for _, c := range []struct {
 		name, body, want string
@@ -130,7 +133,7 @@ func TestSyncKeepsTheOldTree(t *testing.T) {
 		{"nginx -t refuses it", "location / { no_such_directive; }", `unknown directive "no_such_directive" in`, false},
 		{"nginx -t accepts it and the reload fails", "listen 81; location / { return 201; }", "bind() to 0.0.0.0:", true},
 	} {
-		b := bundle(t, site(c.body))
+		b := bundleOf(t, site(c.body))
 		err := s.syncer.Sync(t.Context(), b)
 		require.ErrorContains(t, err, c.want, c.name)
 		require.Equal(t, 204, s.status(t, "/"), c.name)
@@ -144,15 +147,15 @@ func TestSyncKeepsTheOldTree(t *testing.T) {
 			require.Equal(t, 1, status.Rollbacks)
 		}
 	}
-	require.NoError(t, s.syncer.Sync(t.Context(), bundle(t, site("location / { return 202; }"))))
+	require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
 	require.Equal(t, 202, s.status(t, "/"))
 }
 
 // However far a sync came before its process died, the next one ends on the right tree and removes what was left.
 func TestSyncAfterACrash(t *testing.T) {
 	t.Parallel()
-	s := startSynced(t, &nginxsync.FolderSource{}, "location / { return 204; }")
-	next := bundle(t, site("location / { return 202; }"))
+	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
+	next := bundleOf(t, site("location / { return 202; }"))
 
 	// Died while staging.
 	require.NoError(t, os.MkdirAll(filepath.Join(s.dir, "staging", "conf.d"), 0o755))
@@ -166,7 +169,7 @@ func TestSyncAfterACrash(t *testing.T) {
 	require.NoError(t, s.syncer.Sync(t.Context(), next))
 	require.Equal(t, 202, s.status(t, "/"))
 	// Died after the switch to a tree that Nginx will not have: the good link knows the way back.
-	bad := bundle(t, site("listen 81; location / { return 201; }"))
+	bad := bundleOf(t, site("listen 81; location / { return 201; }"))
 	id, err = s.syncer.Stage(t.Context(), bad)
 	require.NoError(t, err)
 	require.NoError(t, s.syncer.Switch(id))
@@ -187,7 +190,7 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 		}
 	}
 	write(site("location / { return 204; }"))
-	s := startSynced(t, &nginxsync.FolderSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 50 * time.Millisecond}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 50 * time.Millisecond}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.syncer.Run(ctx) })
@@ -230,14 +233,14 @@ func TestSyncRefusesHalfABundle(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256([]byte(files[name])), name)
 		}
-		return map[string]string{nginxsync.ChecksumFile: b.String()}
+		return map[string]string{bundle.ChecksumFile: b.String()}
 	}
 	first, second := site("location / { return 204; }"), site("location / { return 202; }")
 	second["conf.d/the-rest.conf"] = "server { listen 80; server_name more.example; return 205; }\n"
 	write(first)
 	write(sums(first))
-	s := startSynced(t, &nginxsync.VerifiedSource{Checksums: true,
-		Source: &nginxsync.FolderSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 20 * time.Millisecond}}, "location / { return 204; }")
+	s := startSynced(t, &bundle.VerifiedSource{Checksums: true,
+		Source: &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 20 * time.Millisecond}}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.syncer.Run(ctx) })

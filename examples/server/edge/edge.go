@@ -19,9 +19,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
 // Modules are where Debian's libnginx-mod-http-lua puts what the Lua driver needs.
@@ -43,7 +43,7 @@ type Config struct {
 type Edge struct {
 	config Config
 	// Result is the transform that serves: what was changed in the production tree, and why.
-	Result *nginxsync.Result
+	Result *transform.Result
 	// Upstreams are the names of the tree's upstreams.
 	Upstreams []string
 }
@@ -71,7 +71,7 @@ func New(ctx context.Context, config Config) (*Edge, error) {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	e := &Edge{config: config}
-	e.Result, err = nginxsync.Transform(tree, e.rules())
+	e.Result, err = transform.Transform(tree, e.rules())
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
@@ -103,9 +103,9 @@ func findProgram(program string) (string, error) {
 	return path, nil
 }
 
-func (e *Edge) rules() nginxsync.Rules {
+func (e *Edge) rules() transform.Rules {
 	dir := e.config.Dir
-	rules := nginxsync.Rules{
+	rules := transform.Rules{
 		Listen: e.config.Ports,
 		Main: map[string]string{
 			"pid":       filepath.Join(dir, pidFile),

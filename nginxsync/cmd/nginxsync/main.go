@@ -32,7 +32,7 @@ nginxsync COMMAND -h lists the flags of a command.
 
 var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
 	"explain":   explain,
-	"transform": transform,
+	"transform": transformTree,
 	"roundtrip": roundtrip,
 	"sign":      sign,
 }

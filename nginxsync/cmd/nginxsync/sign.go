@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
-	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 )
 
 // sign writes the signature of a tree into it. The key is a PEM file as "openssl genpkey -algorithm ed25519" makes it.
@@ -37,18 +37,18 @@ func sign(_ context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer root.Close()
-	b, err := nginxsync.ReadBundle(root.FS(), nginxsync.BundleLimits{})
+	b, err := bundle.Read(root.FS(), bundle.Limits{})
 	if err == nil && *git {
 		b, err = gitModes(b)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", flags.Arg(0), err)
 	}
-	signature, err := nginxsync.Sign(b, key)
+	signature, err := bundle.Sign(b, key)
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(flags.Arg(0), nginxsync.SignatureFile)
+	name := filepath.Join(flags.Arg(0), bundle.SignatureFile)
 	if err := atomicfile.Write(name, []byte(signature), 0o644); err != nil {
 		return err
 	}
@@ -56,8 +56,8 @@ func sign(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-func gitModes(b *nginxsync.Bundle) (*nginxsync.Bundle, error) {
-	files := make(map[string]nginxsync.BundleFile, len(b.Files))
+func gitModes(b *bundle.Bundle) (*bundle.Bundle, error) {
+	files := make(map[string]bundle.File, len(b.Files))
 	for name, f := range b.Files {
 		if f.Mode&0o100 != 0 {
 			f.Mode = 0o755
@@ -66,7 +66,7 @@ func gitModes(b *nginxsync.Bundle) (*nginxsync.Bundle, error) {
 		}
 		files[name] = f
 	}
-	return nginxsync.NewBundle(files, nginxsync.BundleLimits{})
+	return bundle.New(files, bundle.Limits{})
 }
 
 func readKey(name string) (ed25519.PrivateKey, error) {

@@ -7,12 +7,12 @@ import (
 	"io"
 	"os"
 
-	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-func transform(_ context.Context, args []string, stdout, stderr io.Writer) error {
+func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("nginxsync transform", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	in := flags.String("in", "", "`folder` of the production tree")
@@ -30,14 +30,14 @@ func transform(_ context.Context, args []string, stdout, stderr io.Writer) error
 		fmt.Fprintln(stderr, "nginxsync transform: -in and -out are required, and nothing besides the flags")
 		return errUsage
 	}
-	var rules nginxsync.Rules
+	var rules transform.Rules
 	if *rulesFile != "" {
 		f, err := os.Open(*rulesFile)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		if rules, err = nginxsync.ReadRules(f); err != nil {
+		if rules, err = transform.ReadRules(f); err != nil {
 			return fmt.Errorf("%s: %w", *rulesFile, err)
 		}
 	}
@@ -46,7 +46,7 @@ func transform(_ context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	rules.Snippets = luadriver.Snippets(luadriver.SnippetConfig{Socket: *socket, StateFile: *state})
-	result, err := nginxsync.Transform(tree, rules)
+	result, err := transform.Transform(tree, rules)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,115 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/internal/textfs"
+)
+
+// Bundle is one snapshot of a production tree. It does not change.
+type Bundle struct {
+	Files  map[string]File // by slash-separated name
+	Digest string          // of names, modes and contents; made by New
+}
+
+// File is one file of a bundle.
+type File struct {
+	Mode fs.FileMode // permission bits
+	Text string
+}
+
+// Source says what the production tree is. It is pulled: the caller keeps the digest that it has and asks for another.
+// bundletest.Run holds an implementation to the contract. An implementation is safe for concurrent use.
+type Source interface {
+	// Fetch blocks until the production tree's digest differs from after, and returns the tree. An after of "" returns the
+	// current tree as soon as there is one. The error is the context's cause when ctx ends; any other error is worth
+	// another try later, and says that the production tree is not known, never that it is gone: ErrInvalid is in the chain
+	// when there is one that is refused.
+	Fetch(ctx context.Context, after string) (*Bundle, error)
+}
+
+// ErrInvalid is in the chain of errors about a bundle that is refused.
+var ErrInvalid = errors.New("bundle refused")
+
+// Limits bound what is accepted. The zero value is ready to use.
+type Limits struct {
+	Files int   // The default is DefaultFiles.
+	Bytes int64 // of all contents together. The default is DefaultBytes.
+}
+
+// The default limits of a bundle.
+const (
+	DefaultFiles = 20_000
+	DefaultBytes = 256 << 20
+)
+
+func (l Limits) withDefaults() Limits {
+	if l.Files <= 0 {
+		l.Files = DefaultFiles
+	}
+	if l.Bytes <= 0 {
+		l.Bytes = DefaultBytes
+	}
+	return l
+}
+
+// New checks the names and the sizes and takes the digest. A bundle without a file is refused: it stands for a source
+// that lost its content, never for a production Nginx.
+func New(files map[string]File, limits Limits) (*Bundle, error) {
+	limits = limits.withDefaults()
+	if len(files) == 0 {
+		return nil, fmt.Errorf("no files: %w", ErrInvalid)
+	}
+	if len(files) > limits.Files {
+		return nil, fmt.Errorf("%d files, limit is %d: %w", len(files), limits.Files, ErrInvalid)
+	}
+	h := sha256.New()
+	var size int64
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if why := badName(name); why != "" {
+			return nil, fmt.Errorf("file %q: %s: %w", name, why, ErrInvalid)
+		}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if _, ok := files[dir]; ok {
+				return nil, fmt.Errorf("file %q: %q is a file and a folder: %w", name, dir, ErrInvalid)
+			}
+		}
+		f := files[name]
+		if size += int64(len(f.Text)); size > limits.Bytes {
+			return nil, fmt.Errorf("more than %d bytes: %w", limits.Bytes, ErrInvalid)
+		}
+		fmt.Fprintf(h, "%q %o %d\n", name, f.Mode.Perm(), len(f.Text))
+		textfs.WriteTo(h, f.Text)
+	}
+	return &Bundle{Files: files, Digest: hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+func badName(name string) string {
+	switch {
+	case !fs.ValidPath(name) || name == ".":
+		return "want a relative path without . and .."
+	case len(name) > 1024:
+		return "the name is longer than 1024 bytes"
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return "the name has control characters"
+	}
+	return ""
+}
+
+// FS is the bundle as a file system.
+func (b *Bundle) FS() fs.FS {
+	texts := make(map[string]string, len(b.Files))
+	for name, f := range b.Files {
+		texts[name] = f.Text
+	}
+	return textfs.FS(texts)
+}

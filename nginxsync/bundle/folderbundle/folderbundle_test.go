@@ -1,0 +1,89 @@
+package folderbundle_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/bundletest"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+)
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
+		dir := filepath.Join(t.TempDir(), "tree")
+		// Every is longer than the test: the kernel has to tell.
+		source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: 20 * time.Millisecond, Every: time.Hour, Limits: bundletest.Limits})
+		require.NoError(t, err)
+		return &bundletest.Harness{
+			Source: source,
+			Set:    func(f bundletest.Files) { bundletest.Write(t, dir, f) },
+			Away:   func() { require.NoError(t, os.Rename(dir, dir+".away")) },
+			Back:   func() { require.NoError(t, os.Rename(dir+".away", dir)) },
+		}
+	})
+}
+
+// Links are followed inside the folder, as in sites-enabled, and refused when they lead out.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ link, target, want string }{
+		{"sites-enabled/a", "../sites-available/a", ""},
+		{"all", "sites-available", ""},
+		{"data/a", "../all/a", "which is not there"},
+		{"b", "/etc/passwd", "it leads out of the tree"},
+		{"b", "../../../etc/passwd", "it leads out of the tree"},
+		{"b", "b", "too many links"},
+		{"b", "none", "which is not there"},
+		{"b", "sites-available/..", "it leads out of the tree"},
+	} {
+		dir := t.TempDir()
+		bundletest.Write(t, dir, bundletest.Files{"sites-available/a": "server {}", "x/y": ""})
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(c.link)), 0o755))
+		require.NoError(t, os.Symlink(c.target, filepath.Join(dir, c.link)))
+		source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond})
+		require.NoError(t, err)
+		b, err := source.Fetch(t.Context(), "")
+		if c.want != "" {
+			require.ErrorIs(t, err, bundle.ErrInvalid)
+			require.ErrorContains(t, err, c.want)
+			continue
+		}
+		require.NoError(t, err)
+		require.True(t, b.Files[c.link].Text == "server {}" || b.Files[c.link+"/a"].Text == "server {}")
+	}
+}
+
+// A tree that is moved into the place of the old one, as tools that switch a link do, is seen.
+func TestFolderIsReplaced(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "tree")
+	bundletest.Write(t, dir+".1", bundletest.Files{"nginx.conf": "1"})
+	bundletest.Write(t, dir+".2", bundletest.Files{"nginx.conf": "2"})
+	require.NoError(t, os.Symlink(dir+".1", dir))
+	source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond, Every: time.Hour})
+	require.NoError(t, err)
+	first, err := source.Fetch(t.Context(), "")
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(dir+".2", dir+".next"))
+	require.NoError(t, os.Rename(dir+".next", dir))
+	second, err := source.Fetch(t.Context(), first.Digest)
+	require.NoError(t, err)
+	require.Equal(t, "2", second.Files["nginx.conf"].Text)
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	_, err := folderbundle.New(folderbundle.Config{})
+	require.ErrorContains(t, err, "Dir is required")
+	source, err := folderbundle.New(folderbundle.Config{Dir: "/nonexistent"})
+	require.NoError(t, err)
+	_, err = source.Fetch(t.Context(), "")
+	require.True(t, errors.Is(err, os.ErrNotExist))
+}

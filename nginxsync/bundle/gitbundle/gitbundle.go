@@ -1,0 +1,299 @@
+// Package gitbundle is a bundle.Source on a branch or a tag of a git repository.
+//
+// Purpose: a production tree under version control. New makes a Source that asks the repository for the commit of the ref every
+// Every, and takes only that commit, without its history and without files larger than the limits, into a repository of its own
+// in Dir. It needs the git program, 2.30 or newer.
+//
+// What is read: the files of the commit as they are stored. Modes are 0644 or 0755, symbolic links are resolved when they stay in
+// Folder, submodules are refused. No work tree is made, so that no filter, attribute, line ending rule or hook of the repository
+// runs; the configuration of the machine and of the user, their hooks, credential helpers and environment are not read.
+//
+// Permissions: to read the repository and to write Dir. Credentials are given with Env, such as GIT_SSH_COMMAND or, as
+// GIT_CONFIG_COUNT, GIT_CONFIG_KEY_0 and GIT_CONFIG_VALUE_0, an http.extraHeader. Limits: a ref that is gone is an error.
+package gitbundle
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/tool"
+)
+
+// Config configures a Source. Repository, Ref and Dir are required.
+type Config struct {
+	// Repository is a URL with the scheme https, http, ssh, git or file, or an absolute path.
+	Repository string
+	// Ref is a branch or a tag: "main", "v1", or in full, "refs/heads/main". A short name that both have is an error.
+	Ref string
+	// Folder is the part of the repository that is the production tree. Empty means all of it.
+	Folder string
+	// Dir is a folder for the source's own repository, made when it is missing. Nothing else may write there.
+	Dir string
+	// Every is the time between two looks. The default is 30 seconds.
+	Every time.Duration
+	// Timeout is how long one look may take. The default is two minutes.
+	Timeout time.Duration
+	// Env are variables for git, "NAME=value", besides PATH and those that keep it to itself.
+	Env    []string
+	Limits bundle.Limits
+}
+
+// Source is a bundle.Source. It is safe for concurrent use.
+type Source struct {
+	cfg Config
+
+	mu     sync.Mutex // one look at a time
+	object string     // what the ref names
+	bundle *bundle.Bundle
+	taken  int // commits since Dir was made
+}
+
+var _ bundle.Source = (*Source)(nil)
+
+// New checks the configuration. It does not ask the repository.
+func New(cfg Config) (*Source, error) {
+	u, err := url.Parse(cfg.Repository)
+	switch {
+	case err != nil:
+		return nil, errors.New("git source: Repository is no URL")
+	case path.IsAbs(cfg.Repository), u.Scheme == "https", u.Scheme == "http", u.Scheme == "ssh", u.Scheme == "git", u.Scheme == "file":
+	default:
+		return nil, errors.New("git source: Repository: want https://, http://, ssh://, git://, file:// or an absolute path")
+	}
+	if strings.ContainsFunc(cfg.Ref, badRune) || cfg.Ref == "" || cfg.Ref[0] == '-' || strings.Contains(cfg.Ref, "..") || strings.Contains(cfg.Ref, "@{") {
+		return nil, fmt.Errorf("git source: Ref %q: want the name of a branch or a tag", cfg.Ref)
+	}
+	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
+		return nil, fmt.Errorf("git source: Folder %q: want a relative path that neither . nor .. is part of", cfg.Folder)
+	}
+	if cfg.Dir == "" {
+		return nil, errors.New("git source: Dir is required")
+	}
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("git source: %w", err)
+	}
+	cfg.Every = cmp.Or(cfg.Every, 30*time.Second)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 2*time.Minute)
+	if cfg.Limits.Files <= 0 {
+		cfg.Limits.Files = bundle.DefaultFiles
+	}
+	if cfg.Limits.Bytes <= 0 {
+		cfg.Limits.Bytes = bundle.DefaultBytes
+	}
+	return &Source{cfg: cfg}, nil
+}
+
+func badRune(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("~^:?*[\\", r) }
+
+// Fetch implements bundle.Source.
+func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error) {
+	return bundle.Polling{Every: s.cfg.Every}.Fetch(ctx, after, s.look)
+}
+
+func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, fmt.Errorf("git took longer than %s", s.cfg.Timeout))
+	defer cancel()
+	ref, object, err := s.remote(ctx)
+	if err == nil && (s.bundle == nil || object != s.object) {
+		var b *bundle.Bundle
+		if b, err = s.take(ctx, ref); err == nil {
+			s.object, s.bundle = object, b
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("git source %s, ref %s: %w", redacted(s.cfg.Repository), s.cfg.Ref, err)
+	}
+	return s.bundle, nil
+}
+
+// redacted is the repository without user, password and query.
+func redacted(repository string) string {
+	if u, err := url.Parse(repository); err == nil && u.Host != "" {
+		return u.Scheme + "://" + u.Host + u.Path
+	}
+	return repository
+}
+
+// git runs git on the source's own repository. Settings on the command line win over those of files; there are no files.
+func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocols string, args ...string) ([]byte, error) {
+	settings := []string{"--git-dir=" + s.cfg.Dir, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
+		"-c", "credential.helper=", "-c", "core.askPass=", "-c", "fetch.fsckObjects=true", "-c", "submodule.recurse=false", "-c", "protocol.version=2"}
+	out, err := tool.Command{
+		Name: "git", Args: append(settings, args...), Stdin: stdin, Limit: limit,
+		Env: append([]string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
+			"GIT_OPTIONAL_LOCKS=0", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "HOME=" + s.cfg.Dir, "GIT_ALLOW_PROTOCOL=" + protocols}, s.cfg.Env...),
+	}.Output(ctx)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, tool.ErrOutput) {
+		return nil, s.redactError(err)
+	}
+	return out, err
+}
+
+// redactError takes what git repeats of the secrets in the URL out of its message.
+func (s *Source) redactError(err error) error {
+	u, parseErr := url.Parse(s.cfg.Repository)
+	if parseErr != nil || u.User == nil && u.RawQuery == "" {
+		return err
+	}
+	text := err.Error()
+	for _, secret := range []string{u.User.String() + "@", "?" + u.RawQuery} {
+		if len(secret) > 1 {
+			text = strings.ReplaceAll(text, secret, "")
+		}
+	}
+	return errors.New(text)
+}
+
+const network, nothing = "https:http:ssh:git:file", "none"
+
+// remote is the full name of the ref and what it names now.
+func (s *Source) remote(ctx context.Context) (ref, object string, err error) {
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return "", "", err
+	}
+	names := []string{"refs/heads/" + s.cfg.Ref, "refs/tags/" + s.cfg.Ref}
+	if strings.HasPrefix(s.cfg.Ref, "refs/") {
+		names = []string{s.cfg.Ref}
+	}
+	out, err := s.git(ctx, nil, 1<<20, network, append([]string{"ls-remote", "--quiet", "--", s.cfg.Repository}, names...)...)
+	if err != nil {
+		return "", "", err
+	}
+	for line := range strings.Lines(string(out)) {
+		id, name, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		for _, n := range names {
+			if name != n {
+				continue
+			}
+			if ref != "" {
+				return "", "", fmt.Errorf("it is a branch and a tag: want %s or %s", names[0], names[1])
+			}
+			ref, object = name, id
+		}
+	}
+	if ref == "" {
+		return "", "", errors.New("the repository has no such branch or tag")
+	}
+	return ref, object, nil
+}
+
+// Every this many commits the source's own repository is made anew: git does not tidy it up.
+const renewAfter = 100
+
+// take fetches the commit and reads it. What an earlier run left behind, a lock or a part of a commit, must not stand in the
+// way for ever: when something goes wrong the next try begins with an empty repository.
+func (s *Source) take(ctx context.Context, ref string) (b *bundle.Bundle, err error) {
+	defer func() {
+		if err != nil || s.taken >= renewAfter {
+			s.taken = 0
+			err = errors.Join(err, os.RemoveAll(s.cfg.Dir))
+		}
+	}()
+	s.taken++
+	if _, err := s.git(ctx, nil, 1<<20, nothing, "init", "--quiet", "--bare", "--template="); err != nil {
+		return nil, err
+	}
+	if _, err := s.git(ctx, nil, 1<<20, nothing, "config", "remote.origin.url", s.cfg.Repository); err != nil {
+		return nil, err
+	}
+	if _, err := s.git(ctx, nil, 1<<20, network, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--depth=1",
+		"--filter=blob:limit="+strconv.FormatInt(s.cfg.Limits.Bytes+1, 10), "--force", "origin", ref+":refs/sluice"); err != nil {
+		return nil, err
+	}
+	return s.read(ctx)
+}
+
+// read makes a bundle of what refs/sluice names.
+func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
+	args := []string{"ls-tree", "-r", "-z", "--full-tree", "refs/sluice^{commit}"}
+	if s.cfg.Folder != "" {
+		args = append(args, "--", s.cfg.Folder+"/")
+	}
+	list, err := s.git(ctx, nil, int64(s.cfg.Limits.Files+1)*1200, nothing, args...)
+	if errors.Is(err, tool.ErrOutput) {
+		return nil, fmt.Errorf("more than %d files: %w", s.cfg.Limits.Files, bundle.ErrInvalid)
+	} else if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	var objects strings.Builder
+	for _, line := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		if line == "" {
+			break
+		}
+		head, name, _ := strings.Cut(line, "\t")
+		f := strings.Fields(head)
+		if len(f) != 3 || f[1] != "blob" {
+			return nil, fmt.Errorf("%q is a submodule, want files and links only: %w", name, bundle.ErrInvalid)
+		}
+		entries = append(entries, entry{mode: f[0], name: name})
+		objects.WriteString(f[2] + "\n")
+	}
+	if len(entries) > s.cfg.Limits.Files {
+		return nil, fmt.Errorf("%d files, limit is %d: %w", len(entries), s.cfg.Limits.Files, bundle.ErrInvalid)
+	}
+	blobs, err := s.git(ctx, strings.NewReader(objects.String()), s.cfg.Limits.Bytes+int64(len(entries))*128, nothing, "cat-file", "--batch")
+	switch {
+	case errors.Is(err, tool.ErrOutput):
+		return nil, fmt.Errorf("more than %d bytes: %w", s.cfg.Limits.Bytes, bundle.ErrInvalid)
+	case err != nil && strings.Contains(err.Error(), "promisor"):
+		return nil, fmt.Errorf("a file of more than %d bytes: %w", s.cfg.Limits.Bytes, bundle.ErrInvalid)
+	case err != nil:
+		return nil, err
+	}
+	return s.build(entries, bufio.NewReader(bytes.NewReader(blobs)))
+}
+
+type entry struct{ mode, name string }
+
+// build reads what cat-file --batch printed: for each object a line with its size, its content and a line break.
+func (s *Source) build(entries []entry, blobs *bufio.Reader) (*bundle.Bundle, error) {
+	b := &bundle.Builder{Limits: s.cfg.Limits, Folder: s.cfg.Folder}
+	for _, e := range entries {
+		head, err := blobs.ReadString('\n')
+		f := strings.Fields(head)
+		if err != nil || len(f) != 3 || f[1] != "blob" {
+			return nil, fmt.Errorf("file %q: git has no content for it: %q", e.name, head)
+		}
+		size, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("file %q: %w", e.name, err)
+		}
+		content := io.LimitReader(blobs, size)
+		switch e.mode {
+		case "120000":
+			var target []byte
+			if target, err = io.ReadAll(content); err == nil {
+				err = b.Link(e.name, string(target))
+			}
+		case "100755":
+			err = b.Add(e.name, 0o755, content)
+		default:
+			err = b.Add(e.name, 0o644, content)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if _, err := blobs.Discard(1); err != nil {
+			return nil, fmt.Errorf("file %q: %w", e.name, err)
+		}
+	}
+	return b.Bundle()
+}

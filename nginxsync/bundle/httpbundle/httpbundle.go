@@ -1,0 +1,219 @@
+// Package httpbundle is a bundle.Source on a tar archive, compressed with gzip or not, that an HTTP server has.
+//
+// Purpose: a production tree that a build or an artefact store publishes. New makes a Source that asks for the archive every Every
+// and, by its ETag or Last-Modified, takes it only when it has changed.
+//
+// What is read: the files below Folder of the archive; links are resolved when they stay there. An archive that ends early, that is
+// larger than the limits allow, packed or unpacked, or whose checksum differs is refused.
+//
+// Permissions: to read the URL; credentials are given with Header or with the Client's transport. Limits: redirects from https to
+// http are refused; the archive is held in memory while it is read.
+package httpbundle
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+)
+
+// Config configures a Source. URL is required.
+type Config struct {
+	URL string // of the archive, http or https
+	// ChecksumURL is that of a file with the archive's SHA-256, alone or as sha256sum writes it. Empty means that there is none.
+	ChecksumURL string
+	// Folder is the part of the archive that is the production tree. Empty means all of it.
+	Folder string
+	// Header is sent with each request. It is the place for credentials.
+	Header http.Header
+	// Client sends the requests. The default is one like http.DefaultClient.
+	Client *http.Client
+	// Every is the time between two looks. The default is 30 seconds.
+	Every time.Duration
+	// Timeout is how long one look may take. The default is two minutes.
+	Timeout time.Duration
+	Limits  bundle.Limits
+}
+
+// Source is a bundle.Source. It is safe for concurrent use.
+type Source struct {
+	cfg    Config
+	client http.Client
+
+	mu     sync.Mutex // one look at a time
+	state  validators // of bundle
+	bundle *bundle.Bundle
+}
+
+type validators struct{ etag, modified, checksum string }
+
+var _ bundle.Source = (*Source)(nil)
+
+// New checks the configuration. It does not ask the server.
+func New(cfg Config) (*Source, error) {
+	for _, text := range []string{cfg.URL, cmp.Or(cfg.ChecksumURL, cfg.URL)} {
+		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, errors.New("http source: URL and ChecksumURL: want http:// or https:// and a host")
+		}
+	}
+	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
+		return nil, fmt.Errorf("http source: Folder %q: want a relative path that neither . nor .. is part of", cfg.Folder)
+	}
+	if cfg.Limits.Files <= 0 {
+		cfg.Limits.Files = bundle.DefaultFiles
+	}
+	if cfg.Limits.Bytes <= 0 {
+		cfg.Limits.Bytes = bundle.DefaultBytes
+	}
+	s := &Source{cfg: cfg}
+	if cfg.Client != nil {
+		s.client = *cfg.Client
+	}
+	ask := s.client.CheckRedirect
+	s.client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		switch {
+		case via[0].URL.Scheme == "https" && req.URL.Scheme != "https":
+			return errors.New("a redirect from https to http")
+		case ask != nil:
+			return ask(req, via)
+		case len(via) >= 10:
+			return errors.New("more than 10 redirects")
+		}
+		return nil
+	}
+	return s, nil
+}
+
+// Fetch implements bundle.Source.
+func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error) {
+	return bundle.Polling{Every: cmp.Or(s.cfg.Every, 30*time.Second)}.Fetch(ctx, after, s.look)
+}
+
+func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	timeout := cmp.Or(s.cfg.Timeout, 2*time.Minute)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no whole answer in %s", timeout))
+	defer cancel()
+	if err := s.take(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("http source %s: %w", redacted(s.cfg.URL), err)
+	}
+	return s.bundle, nil
+}
+
+// redacted is the URL without user, password and query.
+func redacted(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "?"
+	}
+	return u.Scheme + "://" + u.Host + u.Path
+}
+
+// take asks for the archive when it may have changed.
+func (s *Source) take(ctx context.Context) error {
+	next := validators{}
+	if s.cfg.ChecksumURL != "" {
+		text, _, err := s.get(ctx, s.cfg.ChecksumURL, 1<<20, validators{})
+		if err != nil {
+			return fmt.Errorf("checksum %s: %w", redacted(s.cfg.ChecksumURL), err)
+		}
+		if next.checksum, err = checksum(string(text), path.Base(s.cfg.URL)); err != nil {
+			return fmt.Errorf("checksum %s: %w", redacted(s.cfg.ChecksumURL), err)
+		}
+	}
+	known := s.state
+	if s.bundle == nil || known.checksum != next.checksum {
+		known = validators{}
+	}
+	// A packed archive that is larger than its content by more than the headers is none that we want.
+	limit := s.cfg.Limits.Bytes + int64(s.cfg.Limits.Files)*2048 + 1<<20
+	text, header, err := s.get(ctx, s.cfg.URL, limit, known)
+	if err != nil || text == nil {
+		return err
+	}
+	if sum := sha256.Sum256(text); next.checksum != "" && next.checksum != hex.EncodeToString(sum[:]) {
+		return fmt.Errorf("the archive's SHA-256 is %x, want %s: %w", sum, next.checksum, bundle.ErrInvalid)
+	}
+	b, err := bundle.ReadTar(bytes.NewReader(text), s.cfg.Folder, s.cfg.Limits)
+	if err != nil {
+		return err
+	}
+	next.etag, next.modified = header.Get("ETag"), header.Get("Last-Modified")
+	s.state, s.bundle = next, b
+	return nil
+}
+
+// get is the body, or nil when the server says that it has not changed.
+func (s *Source) get(ctx context.Context, from string, limit int64, known validators) ([]byte, http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, nil, errors.New("the URL cannot be asked for")
+	}
+	for name, values := range s.cfg.Header {
+		req.Header[name] = values
+	}
+	// Else the transport would unpack what says Content-Encoding, without a limit of ours.
+	req.Header.Set("Accept-Encoding", "identity")
+	if known.etag != "" {
+		req.Header.Set("If-None-Match", known.etag)
+	} else if known.modified != "" {
+		req.Header.Set("If-Modified-Since", known.modified)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // without the URL and its secrets
+		}
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNotModified && known != (validators{}):
+		return nil, nil, nil
+	case resp.StatusCode != http.StatusOK:
+		return nil, nil, fmt.Errorf("status %s, want 200", resp.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	if int64(len(text)) > limit {
+		return nil, nil, fmt.Errorf("more than %d bytes: %w", limit, bundle.ErrInvalid)
+	}
+	return text, resp.Header, nil
+}
+
+// checksum is the SHA-256 in the text that stands alone or beside the name.
+func checksum(text, name string) (string, error) {
+	if u, err := url.Parse(name); err == nil {
+		name = path.Base(u.Path)
+	}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) == 0 || len(f) == 2 && strings.TrimPrefix(path.Base(f[1]), "*") != name {
+			continue
+		}
+		if sum, err := hex.DecodeString(f[0]); err == nil && len(sum) == sha256.Size && len(f) <= 2 {
+			return strings.ToLower(f[0]), nil
+		}
+	}
+	return "", fmt.Errorf("no SHA-256 for %q in it: %w", name, bundle.ErrInvalid)
+}

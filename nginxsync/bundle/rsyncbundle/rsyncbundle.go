@@ -1,0 +1,180 @@
+// Package rsyncbundle is a bundle.Source on a module of an rsync daemon.
+//
+// Purpose: a production tree that its machines already offer by rsync. New makes a Source that asks for the list of files every
+// Every, holds it to the limits, and brings its copy in Dir up to date, by checksum; a copy is believed when the daemon has nothing
+// to add to it. It needs the rsync program, 3.1 or newer.
+//
+// No shell is started, on either side: only rsync:// URLs are accepted, and the environment of the process is not passed on.
+// Symbolic links are resolved when they stay in the tree; devices and the like are refused.
+//
+// Permissions: to read the module and to write Dir; a password is given with PasswordFile. Limits: with each look the daemon reads
+// the whole tree. Between the list and the copy a daemon could offer more than it said: each file is held to the limit on its own.
+package rsyncbundle
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/tool"
+)
+
+// Config configures a Source. URL and Dir are required.
+type Config struct {
+	URL string // rsync://[user@]host[:port]/module[/folder]
+	// Dir is a folder for the copy, made when it is missing. Nothing else may write there.
+	Dir string
+	// PasswordFile is the file with the user's password, which others must not be able to read. Empty means that there is none.
+	PasswordFile string
+	// Every is the time between two looks. The default is 30 seconds.
+	Every time.Duration
+	// Timeout is how long one look may take. The default is two minutes.
+	Timeout time.Duration
+	Limits  bundle.Limits
+}
+
+// Source is a bundle.Source. It is safe for concurrent use.
+type Source struct {
+	cfg Config
+	mu  sync.Mutex // one look at a time
+}
+
+var _ bundle.Source = (*Source)(nil)
+
+// New checks the configuration. It does not ask the daemon.
+func New(cfg Config) (*Source, error) {
+	u, err := url.Parse(cfg.URL)
+	switch {
+	case err != nil || u.Scheme != "rsync" || u.Host == "" || strings.Trim(u.Path, "/") == "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("rsync source: URL: want rsync://host/module or rsync://host/module/folder")
+	case cfg.Dir == "":
+		return nil, errors.New("rsync source: Dir is required")
+	}
+	if _, password := u.User.Password(); password {
+		return nil, errors.New("rsync source: URL: want the password in PasswordFile")
+	}
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("rsync source: %w", err)
+	}
+	cfg.URL = strings.TrimRight(cfg.URL, "/") + "/" // what is in the folder, not the folder
+	if cfg.Limits.Files <= 0 {
+		cfg.Limits.Files = bundle.DefaultFiles
+	}
+	if cfg.Limits.Bytes <= 0 {
+		cfg.Limits.Bytes = bundle.DefaultBytes
+	}
+	return &Source{cfg: cfg}, nil
+}
+
+// Fetch implements bundle.Source.
+func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error) {
+	return bundle.Polling{Every: cmp.Or(s.cfg.Every, 30*time.Second)}.Fetch(ctx, after, s.look)
+}
+
+func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	timeout := cmp.Or(s.cfg.Timeout, 2*time.Minute)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("rsync took longer than %s", timeout))
+	defer cancel()
+	b, err := s.take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("rsync source %s: %w", s.cfg.URL, err)
+	}
+	return b, nil
+}
+
+// rsync runs rsync with what every run has. "--" ends the options.
+func (s *Source) rsync(ctx context.Context, limit int64, args ...string) ([]byte, error) {
+	common := []string{"--recursive", "--links", "--perms", "--times", "--contimeout=20", "--timeout=60", "--no-motd"}
+	if s.cfg.PasswordFile != "" {
+		common = append(common, "--password-file="+s.cfg.PasswordFile)
+	}
+	return tool.Command{Name: "rsync", Args: append(common, args...), Limit: limit}.Output(ctx)
+}
+
+var errChanging = errors.New("the tree changes while it is read")
+
+// take copies until the daemon has nothing to add and lists what it listed before: the tree was at rest.
+func (s *Source) take(ctx context.Context) (*bundle.Bundle, error) {
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	copying := []string{"--checksum", "--delete", "--force", "--max-size=" + strconv.FormatInt(s.cfg.Limits.Bytes, 10), "--", s.cfg.URL, s.cfg.Dir + "/"}
+	list, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for range 5 {
+		if _, err := s.rsync(ctx, 1<<20, copying...); err != nil {
+			return nil, err
+		}
+		rest, err := s.rsync(ctx, 16<<20, append([]string{"--dry-run", "--omit-dir-times", "--itemize-changes"}, copying...)...)
+		if err != nil {
+			return nil, err
+		}
+		before := list
+		if list, err = s.list(ctx); err != nil {
+			return nil, err
+		}
+		if len(bytes.TrimSpace(rest)) == 0 && list == before {
+			return s.read()
+		}
+	}
+	return nil, errChanging
+}
+
+// list is the daemon's list of files, held to the limits.
+func (s *Source) list(ctx context.Context) (string, error) {
+	list, err := s.rsync(ctx, int64(s.cfg.Limits.Files+1)*2400, "--list-only", "--no-human-readable", "--", s.cfg.URL)
+	if errors.Is(err, tool.ErrOutput) {
+		return "", fmt.Errorf("more than %d files: %w", s.cfg.Limits.Files, bundle.ErrInvalid)
+	} else if err != nil {
+		return "", err
+	}
+	return string(list), s.check(string(list))
+}
+
+// check holds the list, a line for each file such as "-rw-r--r--  1234 2026/01/02 03:04:05 name", to the limits.
+func (s *Source) check(list string) error {
+	files, size := 0, int64(0)
+	for line := range strings.Lines(list) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[0][0] == 'd' {
+			continue
+		}
+		n, err := strconv.ParseInt(f[1], 10, 64)
+		switch {
+		case err != nil:
+			return fmt.Errorf("list of files: %q", strings.TrimSpace(line))
+		case f[0][0] != '-' && f[0][0] != 'l':
+			return fmt.Errorf("%s: want regular files, links and folders only: %w", strings.TrimSpace(line), bundle.ErrInvalid)
+		case f[0][0] == '-':
+			size += n
+		}
+		if files++; files > s.cfg.Limits.Files || size > s.cfg.Limits.Bytes {
+			return fmt.Errorf("more than %d files or %d bytes: %w", s.cfg.Limits.Files, s.cfg.Limits.Bytes, bundle.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// read makes a bundle of the copy. Nothing in it leads out of Dir, whatever the daemon sent.
+func (s *Source) read() (*bundle.Bundle, error) {
+	root, err := os.OpenRoot(s.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return bundle.Read(root.FS(), s.cfg.Limits)
+}

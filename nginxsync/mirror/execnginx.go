@@ -1,0 +1,124 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// ExecNginx controls the Nginx of this machine by its binary, its pid file and its error log. Its methods are safe for
+// concurrent use.
+type ExecNginx struct {
+	Binary   string // The default is nginx, found on PATH.
+	Prefix   string // what Nginx was started with as -p; empty for its own
+	PIDFile  string
+	ErrorLog string // the file of the main error log; empty means that it is not watched
+
+	mu     sync.Mutex
+	offset int64 // of ErrorLog when Reload was called
+}
+
+var _ Nginx = (*ExecNginx)(nil)
+
+func (n *ExecNginx) args(args ...string) []string {
+	if n.Prefix != "" {
+		args = append(args, "-p", n.Prefix)
+	}
+	return append(args, "-e", "stderr")
+}
+
+// Test implements Nginx with nginx -t.
+func (n *ExecNginx) Test(ctx context.Context, main string) error {
+	binary := n.Binary
+	if binary == "" {
+		binary = "nginx"
+	}
+	out, err := exec.CommandContext(ctx, binary, n.args("-t", "-q", "-c", main)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("nginx -t: %w: %s", err, bytes.TrimSpace(out[:min(len(out), 4096)]))
+	}
+	return nil
+}
+
+// Reload implements Nginx with a HUP signal to the process in the pid file.
+func (n *ExecNginx) Reload(context.Context) error {
+	pid, err := n.master()
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	if info, err := os.Stat(n.ErrorLog); n.ErrorLog != "" && err == nil {
+		n.offset = info.Size()
+	}
+	n.mu.Unlock()
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("nginx process %d: %w", pid, err)
+	}
+	return nil
+}
+
+func (n *ExecNginx) master() (int, error) {
+	text, err := os.ReadFile(n.PIDFile)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid < 2 {
+		return 0, fmt.Errorf("%s: %q is no process id", n.PIDFile, text)
+	}
+	return pid, nil
+}
+
+// Workers implements Nginx by the titles of the master's children.
+func (n *ExecNginx) Workers() (active []int, retired int, err error) {
+	pid, err := n.master()
+	if err != nil {
+		return nil, 0, err
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", pid))
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, child := range strings.Fields(string(children)) {
+		title, _ := os.ReadFile("/proc/" + child + "/cmdline") // a child that has ended counts no more
+		switch {
+		case strings.Contains(string(title), "is shutting down"):
+			retired++
+		case strings.HasPrefix(string(title), "nginx: worker process"):
+			id, err := strconv.Atoi(child)
+			if err != nil {
+				return nil, 0, err
+			}
+			active = append(active, id)
+		}
+	}
+	return active, retired, nil
+}
+
+// emergency is what Nginx logs when it will not have a configuration, or when a worker crashes.
+var emergency = regexp.MustCompile(`(?m)^\S+ \S+ \[(?:emerg\] (.*)|alert\] (.* exited on signal .*))$`)
+
+// Errors implements Nginx by the error log.
+func (n *ExecNginx) Errors() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f, err := os.Open(n.ErrorLog)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.NewSectionReader(f, n.offset, 1<<20))
+	var all []string
+	for _, m := range emergency.FindAllSubmatch(text, 5) {
+		all = append(all, string(m[1])+string(m[2]))
+	}
+	return strings.Join(all, "; ")
+}

@@ -1,0 +1,147 @@
+package transform
+
+import (
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+)
+
+// code reports whether a directive holds a program.
+func code(name string) bool {
+	return strings.Contains(name, "_by_lua") || strings.HasPrefix(name, "perl") || strings.HasPrefix(name, "js_") ||
+		strings.HasPrefix(name, "passenger_") || strings.HasPrefix(name, "mruby_") || strings.HasPrefix(name, "proxy_wasm")
+}
+
+// code refuses programs in the configuration unless the rules trust them, and names those that they trust.
+func (t *transform) code(n conf.Node) {
+	if !t.rules.TrustCode {
+		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", n.Name())
+		return
+	}
+	t.changed(n.Directive, "code", "%s is kept as it is: trust_code is set, and what it connects to no rule sees", n.Name())
+}
+
+// own are the directives with which Nginx talks to others on its own account, and those that a test Nginx cannot follow.
+var own = set("resolver", "ssl_stapling", "ssl_ocsp", "proxy_bind", "fastcgi_bind", "grpc_bind", "uwsgi_bind", "scgi_bind", "memcached_bind")
+
+func (t *transform) egress(n conf.Node) {
+	name := n.Name()
+	switch {
+	case name == "resolver":
+		if t.rules.Resolver == "" {
+			t.edit.Remove(n.Directive)
+			t.changed(n.Directive, "resolver", "production's resolver is removed: a name that no upstream has stays unresolved")
+			return
+		}
+		t.edit.ReplaceArgs(n.Directive, strings.Fields(t.rules.Resolver)...)
+		t.changed(n.Directive, "resolver", "the resolver is %s", t.rules.Resolver)
+	case n.Arg(0) == "off":
+	case strings.HasSuffix(name, "_bind"):
+		t.edit.ReplaceArgs(n.Directive, "off")
+		t.changed(n.Directive, "egress", "%s: the source address is one of production's machines", name)
+	default:
+		t.edit.ReplaceArgs(n.Directive, "off")
+		t.changed(n.Directive, "egress", "%s would ask the certificate's issuer", name)
+	}
+}
+
+// connecting are directives of modules that open connections which no other rule sees.
+var connecting = set("proxy_connect", "otel_exporter", "opentelemetry_config", "opentracing_load_tracer", "zipkin_collector_host", "jaeger_agent_host",
+	"statsd_server", "graphite_config", "graylog_server", "influxdb", "kafka_log", "kafka_broker_list", "kafka.broker.list", "accesslog_kafka", "ldap_server", "auth_ldap_url", "auth_ldap",
+	"auth_ldap_servers", "auth_gss", "auth_spnego", "auth_pam", "nchan_redis_url", "nchan_redis_server", "drizzle_server", "postgres_server", "health_check",
+	"check", "upsync", "pagespeed", "modsecurity_rules_remote", "zookeeper", "usage_report", "push", "pull", "exec", "state")
+
+// addressing are directives that may name an address and connect to none, or whose addresses other rules look at.
+var addressing = set("listen", "server_name", "upstream", "server", "location", "if", "map", "geo", "split_clients", "set", "return", "rewrite",
+	"error_page", "try_files", "valid_referers", "allow", "deny", "set_real_ip_from", "log_format", "access_log", "error_log", "include", "debug_connection",
+	"add_header", "add_trailer", "auth_basic", "sub_filter", "subs_filter", "proxy_redirect", "proxy_cookie_domain", "proxy_cookie_path", "proxy_ssl_name",
+	"grpc_ssl_name", "uwsgi_ssl_name", "resolver", "geoip_proxy", "userid_domain", "ssl_stapling_responder", "ssl_ocsp_responder", "secure_link",
+	"secure_link_md5", "mirror", "auth_request", "auth_request_set", "xslt_param", "xslt_string_param", "echo", "memcached_key", "proxy_set_body", "geoip2_proxy",
+	"proxy_cache_bypass", "proxy_no_cache", "index", "env", "load_module", "root", "alias")
+
+// suffixes are those of more of them.
+var suffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key", "_set_headers", "_set_input_headers", "_zone", "_store"}
+
+// data are blocks whose content is no directives.
+var data = set("map", "geo", "types", "split_clients", "charset_map", "match")
+
+// apart reports whether what stands in the block is nothing for the rules, includes aside: entries of a table and no directives,
+// or, in an upstream, what the driver takes the place of.
+func (t *transform) apart(block *conf.Directive) bool {
+	return block != nil && (data[block.Name()] || block.Name() == "upstream" && t.rules.Snippets.Upstream != nil)
+}
+
+// addressed reports whether an argument of the directive has to be looked at by address.
+func addressed(name string) bool {
+	return !addressing[name] && !own[name] && !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+}
+
+// hostPort is what begins with a name and a port, such as consul.example:8500/v1.
+var hostPort = regexp.MustCompile(`^(?:[A-Za-z0-9_-]+\.[A-Za-z0-9._-]*[A-Za-z]|localhost):[0-9]{1,5}(?:/|$)`)
+
+// address reports whether an argument names a machine, or several with commas between them. What could be any word is not seen: a
+// host without dots ("kafka1:9092", "db-7"), a name without a port ("redis.internal"), a unix socket.
+func address(arg string) bool {
+	if first, others, ok := strings.Cut(arg, ","); ok && !strings.Contains(arg, "://") {
+		return address(first) || address(others)
+	}
+	if _, value, ok := strings.Cut(arg, "="); ok {
+		arg = value
+	}
+	if strings.Contains(arg, "://") {
+		return true
+	}
+	if !strings.ContainsAny(arg, ".:") {
+		return false
+	}
+	host, _, _ := strings.Cut(arg, "/")
+	if _, err := netip.ParseAddrPort(host); err == nil {
+		return true
+	}
+	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil && (a.Is4() || strings.Count(host, ":") > 1) {
+		return true
+	}
+	return hostPort.MatchString(arg)
+}
+
+// connects refuses what may open a connection that the rules do not map: a directive that is known to, and any other that names a
+// machine and is not known to leave it alone.
+func (t *transform) connects(n conf.Node) {
+	name := n.Name()
+	if slices.Contains(t.rules.Accept, name) {
+		t.changed(n.Directive, "accept", "%s is kept as it is: the rules accept it", name)
+		return
+	}
+	if connecting[name] {
+		t.refuse(n.Directive, "%s: it opens connections that nothing maps; name it in the rules under drop to leave it out, or under accept to keep it", name)
+		return
+	}
+	for i := range n.NumArgs() {
+		if a := n.Arg(i); address(a) {
+			t.refuse(n.Directive, "%s %s: nothing says what this address is for; name %s in the rules under drop to leave it out, or under accept if it connects to nothing of production",
+				name, a, name)
+			return
+		}
+	}
+}
+
+// dropped leaves out what the rules drop, and reports whether the directive is of that.
+func (t *transform) dropped(n conf.Node) bool {
+	if len(t.rules.Drop) == 0 {
+		return false
+	}
+	for _, p := range n.Parents {
+		if slices.Contains(t.rules.Drop, p.Name()) {
+			return true
+		}
+	}
+	if !slices.Contains(t.rules.Drop, n.Name()) {
+		return false
+	}
+	t.edit.Remove(n.Directive)
+	t.changed(n.Directive, "drop", "%s is left out", n.Name())
+	return true
+}

@@ -1,0 +1,170 @@
+package transform
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/internal/word"
+)
+
+// Rules say how a production tree becomes that of a test Nginx. What a rule does not cover and would reach production is
+// an error of Transform, not a default.
+type Rules struct {
+	// Listen maps each production port to the port of the test Nginx, which listens there on all addresses. A listen whose
+	// port is not in the map is an error.
+	Listen map[int]int `json:"listen"`
+	// Main sets directives of the main context, such as pid, user, daemon, worker_processes, error_log. An empty value
+	// removes the directive.
+	Main map[string]string `json:"main,omitempty"`
+	// Paths replaces the beginning of path arguments, the longest match first: {"/var/log/nginx/": "/srv/test/logs/"}. An
+	// absolute path that Nginx writes to (logs, caches, pid, sockets) and that no entry matches is an error. An entry for
+	// "syslog:" is needed where production logs to syslog, and "off" is a value it may have.
+	Paths map[string]string `json:"paths,omitempty"`
+	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The default leaves those that
+	// Nginx was built with.
+	TempDir string `json:"temp_dir,omitempty"`
+	// Clusters maps upstream names to clusters. An upstream that is not in the map is the cluster of the same name.
+	Clusters map[string]string `json:"clusters,omitempty"`
+	// Pass maps literal addresses ("10.0.0.7:8080", "api.example.com", "unix:/run/php.sock") and expressions with variables
+	// ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass, scgi_pass and memcached_pass to the name of an
+	// upstream, which is added when the tree has none of that name, or to another literal address. An entry that maps an
+	// expression to itself accepts it as far as it yields the name of an upstream: for anything else the request is answered
+	// with 500. What is not in the map is an error.
+	Pass map[string]string `json:"pass,omitempty"`
+	// Resolver is the argument of every resolver directive. Empty removes them: then a name that no upstream has is
+	// answered with 502.
+	Resolver string `json:"resolver,omitempty"`
+	// Drop names directives and blocks that are left out: blocks of the main context other than events and http, such as
+	// "stream" and "mail", whose upstreams nothing maps, and what would be refused because it may connect to something.
+	Drop []string `json:"drop,omitempty"`
+	// Accept names directives that would be refused because they may connect to something, and that stay as they are.
+	Accept []string `json:"accept,omitempty"`
+	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
+	// give way to 404: they are production's monitoring, and some of them change upstreams.
+	KeepStatus []string `json:"keep_status,omitempty"`
+	// Secrets are the values that take the place of secrets in the text: by the name of the header, parameter or variable, in
+	// lower case, such as "authorization" or "$api_token", or by that of the directive, such as "secure_link_secret". What is in
+	// the map is a secret whatever its name looks like. A secret that is not in the map becomes "stripped".
+	Secrets map[string]string `json:"secrets,omitempty"`
+	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own. Without it such code is an error.
+	TrustCode bool `json:"trust_code,omitempty"`
+	// AllowClients answers every client outside these networks with 403, whatever the tree allows. Empty lets all in.
+	AllowClients []netip.Prefix `json:"allow_clients,omitempty"`
+	// TrustVIPHeader are the networks of the peers whose X-Env-VIP request header selects the VIP, so that a backend that
+	// calls a production host name comes back to the VIP of its own caller. The default trusts none.
+	TrustVIPHeader []netip.Prefix `json:"trust_vip_header,omitempty"`
+	// Snippets is what the driver needs in the configuration.
+	Snippets Snippets `json:"-"`
+}
+
+// TreeID stands for Result.ID in the texts of Snippets.
+const TreeID = "{{tree}}"
+
+// Snippets is what a driver brings into the configuration. It may use $sluice_vip, the VIP of the request, and set
+// $sluice_version, which the response header shows. TreeID in HTTP and Once gives way to the id of the tree.
+type Snippets struct {
+	// Modules are shared objects, loaded in this order, each unless the tree loads one of the same file name.
+	Modules []string
+	// Defaults are directives of the http context, each left out when the tree has one of the same name there.
+	Defaults []string
+	// Once are blocks of the http context that may stand only once: the body goes in front of that of the tree's own.
+	Once []Block
+	// HTTP is text for the http context.
+	HTTP string
+	// Hooks are blocks of the http context that a balancing method needs, by its name. Since a block further in that has a
+	// directive of the name would hide them, the body goes in front of each of those too.
+	Hooks map[string]Block
+	// Methods are the balancing methods that the driver honours. The others are reported as left out.
+	Methods []string
+	// Upstream is what takes the place of the server lines of an upstream. Nil leaves upstreams static: then Rules.Pass
+	// must map the address of each server.
+	Upstream func(Upstream) string
+}
+
+// Block is a block directive.
+type Block struct{ Name, Body string }
+
+// Upstream is an upstream block of the tree.
+type Upstream struct {
+	Name    string
+	Cluster string
+	// Method is the balancing directive of the tree with its arguments, such as ["hash", "$uri", "consistent"], nil for
+	// round robin. It is not in the transformed tree.
+	Method []string
+	// MaxFails, FailTimeout and SlowStart are max_fails, fail_timeout and slow_start of the server lines when all have the
+	// same, else empty. Weights and backups are not here: they belong to production's instances, those of the test
+	// environment come with their own.
+	MaxFails, FailTimeout, SlowStart string
+}
+
+// ReadRules reads rules from JSON. A field that is not known is an error.
+func ReadRules(r io.Reader) (Rules, error) {
+	var rules Rules
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&rules); err != nil {
+		return Rules{}, fmt.Errorf("rules: %w", err)
+	}
+	return rules, rules.Validate()
+}
+
+// undroppable are what other rules edit.
+var undroppable = set("http", "events", "server", "listen", "location", "upstream", "include", "map", "geo")
+
+// Validate reports everything that is wrong with the rules, each problem with its field.
+func (r Rules) Validate() error {
+	var errs []error
+	from := map[int]int{}
+	for _, port := range slices.Sorted(maps.Keys(r.Listen)) {
+		to := r.Listen[port]
+		if port < 1 || port > 65535 || to < 1 || to > 65535 {
+			errs = append(errs, fmt.Errorf("rules: listen %d: %d, want ports 1 to 65535", port, to))
+		}
+		if other, ok := from[to]; ok {
+			errs = append(errs, fmt.Errorf("rules: listen %d and %d both become %d, want a port of its own for each", other, port, to))
+		}
+		from[to] = port
+	}
+	for _, m := range []struct {
+		field string
+		texts map[string]string
+	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters}, {"secrets", r.Secrets}} {
+		for _, key := range slices.Sorted(maps.Keys(m.texts)) {
+			if key == "" || strings.ContainsAny(key+m.texts[key], "\n\r;{}") && m.field != "pass" || m.field == "pass" && m.texts[key] == "" {
+				errs = append(errs, fmt.Errorf("rules: %s %q: %q, want text without line breaks, \";\" and braces", m.field, key, m.texts[key]))
+			}
+			if m.field == "clusters" && word.Problem(m.texts[key], 1) != "" {
+				errs = append(errs, fmt.Errorf("rules: clusters %q: name %s", key, word.Problem(m.texts[key], 1)))
+			}
+		}
+	}
+	for _, name := range r.Drop {
+		if undroppable[name] {
+			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop what stands in them", name))
+		}
+	}
+	if strings.ContainsAny(r.TempDir+r.Resolver, "\n\r;{}\"") {
+		errs = append(errs, fmt.Errorf("rules: temp_dir %q, resolver %q: want text without line breaks, quotes, \";\" and braces", r.TempDir, r.Resolver))
+	}
+	return errors.Join(errs...)
+}
+
+// digest identifies the rules and the snippets.
+func (r Rules) digest() string {
+	h := sha256.New()
+	_ = json.NewEncoder(h).Encode(r)
+	s := r.Snippets
+	if s.Upstream != nil {
+		fmt.Fprintf(h, "%q", s.Upstream(Upstream{Name: "a", Cluster: "b"}))
+	}
+	fmt.Fprintf(h, "%q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks)
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,380 @@
+package transform
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/textfs"
+)
+
+// Generated is the name, beside the main file, of the file that Transform adds to a tree.
+const Generated = "sluice.conf"
+
+// Result is a transformed tree.
+type Result struct {
+	Main    string            // name of the main file
+	ID      string            // 32 hexadecimal digits taken from the production tree and the rules
+	Files   map[string]string // all files, by slash-separated name
+	Changes []Change          // in the order of files and lines
+	edit    *conf.Edit
+}
+
+// Change is one thing that Transform did, and why.
+type Change struct {
+	At     conf.Pos
+	Rule   string // such as "listen", "upstream", "cache-key"
+	Reason string
+}
+
+// Transform makes the tree of a test Nginx out of a production tree. It touches only what it must; everything else
+// stays byte for byte as it is. The same tree and rules give the same result, and a tree that is already the result of the same
+// rules is returned as it is. The error joins everything in the tree that the rules do not cover, each a *conf.Error.
+func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
+	if err := rules.Validate(); err != nil {
+		return nil, err
+	}
+	generated := path.Join(path.Dir(tree.Main.Name), Generated)
+	if f := tree.File(generated); f != nil {
+		return again(tree, f, rules)
+	}
+	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, used: map[string]bool{}, guards: map[string]string{}, names: map[string]*about{}, secretly: map[string]bool{}}
+	t.run()
+	if len(t.errs) > 0 {
+		return nil, t.failure()
+	}
+	files, err := t.edit.Files()
+	if err != nil {
+		return nil, err
+	}
+	files[generated] = marker(t.id, rules, files) + t.variables() + t.extra.String()
+	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: t.ordered(), edit: t.edit}
+	return r, t.check(r)
+}
+
+// check reads the result back: Nginx's tokenizer must accept each file, and no include of the tree may bring the generated file
+// in a second time.
+func (t *transform) check(r *Result) error {
+	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
+		if err := conf.Check(name, r.Files[name]); err != nil {
+			return fmt.Errorf("transformed tree: %w", err)
+		}
+	}
+	for _, d := range t.includes {
+		if t.tree.Includes(d, t.generated) {
+			return d.Errorf("include %s: it would bring in %s a second time", d.Arg(0), t.generated)
+		}
+	}
+	return nil
+}
+
+const markerLine = "# Written by nginxsync transform. Do not edit: transform the production tree again.\n"
+
+// marker heads the generated file: what it was made with, and of what the other files consist.
+func marker(id string, rules Rules, files map[string]string) string {
+	var names strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(&names, "# file %s\n", name)
+	}
+	return fmt.Sprintf("%s%s%s\n# rules %s\n# files %s\n%s\n", markerLine, markerID, id, rules.digest(), digestFiles(files), names.String())
+}
+
+const markerID = "# tree "
+
+func digestFiles(files map[string]string) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%q %d ", name, len(files[name]))
+		textfs.WriteTo(h, files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// treeID identifies a production tree together with the rules.
+func treeID(tree *conf.Tree, rules Rules) string {
+	files := map[string]string{"": rules.digest() + tree.Main.Name}
+	for _, f := range tree.Files() {
+		files[f.Name] = f.Text
+	}
+	return digestFiles(files)[:32]
+}
+
+// again is the result for a tree that is a result already.
+func again(tree *conf.Tree, generated *conf.File, rules Rules) (*Result, error) {
+	files := map[string]string{}
+	for _, f := range tree.Files() {
+		if f != generated {
+			files[f.Name] = f.Text
+		}
+	}
+	head := strings.TrimPrefix(generated.Text, markerLine)
+	id, _, _ := strings.Cut(strings.TrimPrefix(head, markerID), "\n")
+	if !strings.HasPrefix(generated.Text, marker(id, rules, files)) {
+		return nil, &conf.Error{File: generated.Name, Line: 1, Col: 1,
+			Msg: "the tree was transformed already, by other rules or edited since: transform the production tree itself"}
+	}
+	files[generated.Name] = generated.Text
+	return &Result{Main: tree.Main.Name, ID: id, Files: files}, nil
+}
+
+// transform is the state of one Transform.
+type transform struct {
+	tree      *conf.Tree
+	id        string
+	rules     Rules
+	edit      *conf.Edit
+	generated string
+	includes  []*conf.Directive
+	extra     strings.Builder   // of the generated file, for the http context
+	used      map[string]bool   // balancing methods that the driver honours
+	names     map[string]*about // by the name of the directive
+	secretly  map[string]bool   // whether a header, parameter or variable of the name has a secret
+	guards    map[string]string // variables by the expression that they hold to upstreams
+	upstreams map[string]bool   // names in lower case, the added ones too
+	changes   []change
+	errs      []error
+	seen      map[string]bool
+	keys      int
+}
+
+func (t *transform) changed(d *conf.Directive, rule, format string, args ...any) {
+	t.note(d, rule, fmt.Sprintf(format, args...))
+}
+
+// note is changed for reasons that are given tens of thousands of times.
+func (t *transform) note(d *conf.Directive, rule, reason string) {
+	t.changes = append(t.changes, change{at: d, rule: rule, reason: reason})
+}
+
+// change is a Change whose line is not known yet. at is nil for what is added to the main file.
+type change struct {
+	at           *conf.Directive
+	rule, reason string
+}
+
+// ordered are the changes in the order of files and lines, those of one place in the order of asking, each once.
+func (t *transform) ordered() []Change {
+	rank := map[*conf.File]int64{}
+	for i, f := range t.tree.Files() {
+		rank[f] = int64(i)
+	}
+	type place struct {
+		at    int64 // the file and the offset
+		asked int
+	}
+	places := make([]place, len(t.changes))
+	file, first := t.tree.Main, rank[t.tree.Main]<<32
+	for i, c := range t.changes {
+		if c.at == nil {
+			places[i] = place{rank[t.tree.Main] << 32, i}
+			continue
+		}
+		if c.at.File() != file {
+			file, first = c.at.File(), rank[c.at.File()]<<32
+		}
+		places[i] = place{first + int64(c.at.Offset()), i}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.at != b.at {
+			return cmp.Compare(a.at, b.at)
+		}
+		return cmp.Compare(a.asked, b.asked)
+	})
+	changes := make([]Change, 0, len(places))
+	var lines conf.PosReader
+	for i, p := range places {
+		c := t.changes[p.asked]
+		if i > 0 && c == t.changes[places[i-1].asked] {
+			continue
+		}
+		at := conf.Pos{File: t.tree.Main.Name, Line: 1, Col: 1}
+		if c.at != nil {
+			at = lines.Pos(c.at)
+		}
+		changes = append(changes, Change{At: at, Rule: c.rule, Reason: c.reason})
+	}
+	return changes
+}
+
+// about is what the transform has to know of all directives of a name.
+type about struct {
+	rules  rule
+	nodes  []conf.Node       // those of the http context at any depth, when they are kept
+	blocks []*conf.Directive // the blocks in it that have one, when they are inherited
+}
+
+// rule says which rules look at a directive: most are nobody's.
+type rule uint16
+
+const (
+	includeRule rule = 1 << iota
+	addressRule
+	codeRule
+	pathRule
+	egressRule
+	statusRule
+	secretRule
+	// The others are about the http context.
+	passRule
+	keyRule
+	kept
+	inherited
+)
+
+// below are the directives of the http context that have the name, at any depth.
+func (t *transform) below(name string) []conf.Node { return t.about(name).nodes }
+
+func (t *transform) about(name string) *about {
+	a, ok := t.names[name]
+	if !ok {
+		a = &about{rules: t.rulesFor(name)}
+		t.names[name] = a
+	}
+	return a
+}
+
+func (t *transform) rulesFor(name string) rule {
+	keep := name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from"
+	hides := false
+	for _, h := range headers {
+		keep = keep || name == h.needs
+		hides = hides || name == h.directive
+	}
+	for _, h := range t.rules.Snippets.Hooks {
+		keep = keep || strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block"))
+	}
+	var rules rule
+	for _, r := range []struct {
+		rule    rule
+		applies bool
+	}{
+		{includeRule, name == "include"},
+		{addressRule, addressed(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name)},
+		{codeRule, code(name)},
+		{pathRule, name == "include" || writes[name] || reads[name]},
+		{egressRule, own[name]},
+		{statusRule, statusPages[name]},
+		{secretRule, secretive(name)},
+		{passRule, passes(name)},
+		{keyRule, keys[name]},
+		{kept, keep},
+		{inherited, hides},
+	} {
+		if r.applies {
+			rules |= r.rule
+		}
+	}
+	return rules
+}
+
+// refuse notes an error, once for a directive that stands in two places.
+func (t *transform) refuse(d *conf.Directive, format string, args ...any) {
+	err := d.Errorf(format, args...)
+	if t.seen == nil {
+		t.seen = map[string]bool{}
+	}
+	if !t.seen[err.Error()] {
+		t.seen[err.Error()] = true
+		t.errs = append(t.errs, err)
+	}
+}
+
+func (t *transform) failure() error { return errors.Join(t.errs...) }
+
+func (t *transform) run() {
+	var http []conf.Node
+	for n := range t.tree.Top() {
+		if n.Name() == "http" && n.IsBlock() {
+			http = append(http, n)
+		}
+	}
+	if len(http) != 1 {
+		t.errs = append(t.errs, &conf.Error{File: t.tree.Main.Name, Msg: fmt.Sprintf("%d http blocks, want one", len(http))})
+		return
+	}
+	h := http[0]
+	size := 0
+	for _, f := range t.tree.Files() {
+		size += len(f.Text)
+	}
+	t.changes = make([]change, 0, size/128)
+	t.upstreams = map[string]bool{}
+	for n := range h.Find("upstream") {
+		t.upstreams[strings.ToLower(n.Arg(0))] = true
+	}
+	t.main()
+	var block *conf.Directive // the parent of the last one
+	apart := false
+	for n := range t.tree.All() {
+		a := t.about(n.Name())
+		rules := a.rules
+		if rules == 0 {
+			continue
+		}
+		if parent := n.Parent(); parent != block {
+			block, apart = parent, t.apart(parent)
+		}
+		if apart && rules&includeRule == 0 || t.dropped(n) {
+			continue
+		}
+		t.apply(n, rules)
+		if len(n.Parents) == 0 || n.Parents[0] != h.Directive {
+			continue
+		}
+		if rules&passRule != 0 {
+			t.pass(n)
+		}
+		if rules&keyRule != 0 {
+			t.keyed(n)
+		}
+		if rules&kept != 0 {
+			a.nodes = append(a.nodes, n)
+		}
+		if last := len(a.blocks) - 1; rules&inherited != 0 && (last < 0 || a.blocks[last] != n.Parent()) {
+			a.blocks = append(a.blocks, n.Parent())
+		}
+	}
+	t.servers(h)
+	for _, n := range t.below("upstream") {
+		t.upstream(n)
+	}
+	t.writeGuards(h)
+	t.logs(h)
+	t.headers(h)
+	t.defaults(h)
+	t.snippets(h)
+	t.edit.Append(h.Directive, "include "+Generated+";")
+	t.changed(h.Directive, "generated", "includes %s, which holds what the driver and the rules add", Generated)
+}
+
+// apply has the rules look at the directive that are about every context.
+func (t *transform) apply(n conf.Node, rules rule) {
+	if rules&includeRule != 0 {
+		t.includes = append(t.includes, n.Directive)
+	}
+	if rules&addressRule != 0 {
+		t.connects(n)
+	}
+	if rules&codeRule != 0 {
+		t.code(n)
+	}
+	if rules&pathRule != 0 {
+		t.paths(n)
+	}
+	if rules&egressRule != 0 {
+		t.egress(n)
+	}
+	if rules&statusRule != 0 {
+		t.status(n)
+	}
+	if rules&secretRule != 0 {
+		t.secrets(n)
+	}
+}
