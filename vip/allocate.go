@@ -79,7 +79,7 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 			}
 		}
 		now := a.cfg.Now()
-		a.x.advance(now)
+		a.advance(now)
 		held, again, err := a.holding(ctx, req, n, now, got[:0])
 		if err != nil {
 			return nil, err
@@ -97,7 +97,7 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		if again && err == nil {
 			continue
 		}
-		if e := a.reread(err); e != nil && !req.Wait { // who waits is woken when it is free
+		if e := a.freeButRefetching(err); e != nil && !req.Wait { // who waits is woken when it is free
 			if _, err := a.settle(ctx, e); err != nil {
 				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
 			}
@@ -123,7 +123,7 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 			return nil, err
 		}
 		if err := a.take(ctx, req, n, owned, picked, now); errors.Is(err, ErrRevision) {
-			a.apart = min(2*a.apart+1, farApart)
+			a.skip = min(2*a.skip+1, maxSkip)
 			if conflicts++; conflicts%catchUpAfter == 0 {
 				if err := a.catchUp(ctx); err != nil {
 					return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
@@ -133,7 +133,7 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 		} else if err != nil {
 			return nil, err
 		}
-		a.apart = max(a.apart-1, 0)
+		a.skip = max(a.skip-1, 0)
 		return picked, nil
 	}
 	return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, ErrContended)
@@ -167,7 +167,7 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 		a.unclaim(t)
 	}
 	if err != nil {
-		a.wakeUp() // the quota allows others what it reserved
+		a.wakeWaiters() // the quota allows others what it reserved
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)
@@ -184,7 +184,7 @@ func (a *Allocator) unclaim(t *task) {
 
 func (a *Allocator) putBack(picked []*entry, now time.Time) {
 	for _, e := range picked {
-		a.x.relink(e, now)
+		a.relink(e, now)
 	}
 }
 

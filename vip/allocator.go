@@ -16,7 +16,7 @@ const (
 	addrPrefix     = "addr/"
 	catchUpAfter   = 4  // conflicts with other allocators in one call
 	maxRounds      = 64 // conflicts with other allocators before ErrContended
-	farApart       = 63 // places in the free queue by which allocators avoid each other
+	maxSkip        = 63 // places in the free queue by which allocators avoid each other
 	maxResends     = 3  // of a commit whose outcome the store did not say
 	sweepAtOnce    = 16 // leases ended in one commit: a Consul transaction holds 64 operations
 	defaultTTL     = 24 * time.Hour
@@ -33,24 +33,29 @@ type Config struct {
 	DefaultTTL time.Duration
 	// Grace after Expires in which a lease is still live and may be renewed. The default is none.
 	Grace time.Duration
-	// Drained says whether nothing uses the address of an ended lease any more, so that its cool-down may begin. It is
-	// called by Sweep, without locks held, until it says yes. The default is to begin the cool-down at once.
+	// Drained says whether nothing uses the address of an ended lease any more, so that its cool-down
+	// may begin. It is called by Sweep, without locks held, until it says yes. The default is to begin
+	// the cool-down at once.
 	Drained func(ctx context.Context, ended Lease) (bool, error)
-	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless. The default is 10 min.
+	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless. The
+	// default is 10 min.
 	DrainLimit time.Duration
-	// History is how many records of the past are kept for each address; negative for none. The default is 16.
+	// History is how many records of the past are kept for each address; negative for none. The
+	// default is 16.
 	History int
-	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine and Restore with the name
-	// of the call in lower case, how long it took and its error. It is called without locks held and must not block. Stats
-	// counts the addresses by state, and Waiting lists the requests in the queue.
+	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine and
+	// Restore with the name of the call in lower case, how long it took and its error. It is called
+	// without locks held and must not block. Stats counts the addresses by state, and Waiting lists
+	// the requests in the queue.
 	Observe func(call string, took time.Duration, err error)
-	// Shared says that other allocators, in other processes or on other machines, use the store at the same time. Without
-	// it they never give one address twice and fence each other's late calls; with it a task is one owner for all of them,
-	// which costs an allocation one or two reads, and each of them sees what the others did at least every Refresh. All of
-	// them say so, and their clocks agree within Grace. The default is that this allocator is the only one.
+	// Shared says that other allocators, in other processes or on other machines, use the store at the
+	// same time. Without it they never give one address twice and fence each other's late calls; with
+	// it a task is one owner for all of them, which costs an allocation one or two reads, and each of
+	// them sees what the others did at least every Refresh. All of them say so, and their clocks agree
+	// within Grace. The default is that this allocator is the only one.
 	Shared bool
-	// Refresh is the time between two looks of Run at what other allocators did, with Shared. List, Locate, Watch, Stats
-	// and quotas are so far behind at most. The default is 5 s.
+	// Refresh is the time between two looks of Run at what other allocators did, with Shared. List,
+	// Locate, Watch, Stats and quotas are so far behind at most. The default is 5 s.
 	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
@@ -58,29 +63,30 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the store before the call that
-// made it returns.
+// Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the
+// store before the call that made it returns.
 type Allocator struct {
 	store Store
 	cfg   Config
 
-	mu        fairMutex // not held while the store is called: an entry with a call under way is busy
-	x         *index
-	doubts    []*commit // whose outcome is not known
-	waiters   []*waiter // highest priority first, then longest waiting
-	news      news
-	rereading [][]*entry // which may be free, though nobody gets them until they have been read
-	spare     *commit    // to be used again, chained
-	atOnce    int        // leases that Sweep ends in one commit: fewer after the store has found them too large
+	mu         fairMutex // not held while the store is called: an entry with a call under way is busy
+	x          *index
+	uncertain  []*commit // whose outcome is not known
+	waiters    []*waiter // highest priority first, then longest waiting
+	events     eventLog
+	refetching [][]*entry // which may be free, though nobody gets them until they have been read
+	nextFree   *commit    // to be used again, chained
+	atOnce     int        // leases that Sweep ends in one commit: fewer after the store has found them too large
 
-	apart     int             // how many places Allocate may skip in the free queue
+	skip      int             // how many places Allocate may skip in the free queue
 	refreshed time.Time       // when the addresses were last read for what other allocators did
 	forgotten []string        // tasks whose owner record may be of no use any more
-	chance    func(n int) int // rand.IntN
+	randN     func(n int) int // rand.IntN
 }
 
-// New loads what the store has and returns an allocator for the pools. A live lease outside all pools is kept until it
-// ends. A record that is damaged puts its address into quarantine and stops nothing else. ctx bounds the loading only.
+// New loads what the store has and returns an allocator for the pools. A live lease outside all
+// pools is kept until it ends. A record that is damaged puts its address into quarantine and stops
+// nothing else. ctx bounds the loading only.
 func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -93,7 +99,7 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, chance: rand.IntN}
+	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, randN: rand.IntN}
 	if err := a.SetPools(ctx, pools); err != nil {
 		return nil, err
 	}
@@ -105,6 +111,25 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 	}
 	return a, a.begin(ctx)
 }
+
+// react does what a transition of the index asks for. It is called with mu held.
+func (a *Allocator) react(fx effects) {
+	for i := range fx.events {
+		a.events.add(fx.events[i])
+	}
+	for _, e := range fx.owners {
+		a.ownerChanged(e)
+	}
+	if fx.freed {
+		a.wakeWaiters()
+	}
+}
+
+// advance brings the index up to now. It is called with mu held.
+func (a *Allocator) advance(now time.Time) { a.react(a.x.advance(now)) }
+
+// relink computes the state of e again. It is called with mu held.
+func (a *Allocator) relink(e *entry, now time.Time) { a.react(a.x.relink(e, now)) }
 
 func layOutAll(pools []Pool) ([]layout, error) {
 	layouts := make([]layout, len(pools))
@@ -125,10 +150,11 @@ func layOutAll(pools []Pool) ([]layout, error) {
 	return layouts, errors.Join(append(errs, overlaps(pools, layouts))...)
 }
 
-// SetPools puts other pools in place of those that there are: to grow or shrink one, to disable it, to change its quotas.
-// No live lease is touched: one whose address is in no pool any more stays in a pool of its old name, which Stats shows as
-// Gone, until it has ended and cooled down. Requests that wait look at the new pools at once, in their order; what an
-// allocation that is under way or in doubt has reserved of a quota stays reserved.
+// SetPools puts other pools in place of those that there are: to grow or shrink one, to disable it,
+// to change its quotas. No live lease is touched: one whose address is in no pool any more stays in
+// a pool of its old name, which Stats shows as Gone, until it has ended and cooled down. Requests
+// that wait look at the new pools at once, in their order; what an allocation that is under way or
+// in doubt has reserved of a quota stays reserved.
 func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	layouts, err := layOutAll(pools)
 	if err != nil {
@@ -148,7 +174,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	entries, was := stored, a.x
 	news := map[*entry]prior{} // what may have changed: other allocators did it, or the pools do
 	if was != nil {
-		was.advance(now)
+		a.advance(now)
 		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
 		for _, e := range entries {
 			if e.state != Free && e.state != Leased {
@@ -159,7 +185,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			if e := was.entries[s.addr]; e == nil {
 				entries = append(entries, s)
 				news[s] = prior{}
-			} else if !e.busy && e.unsure == nil && s.rev > e.rev {
+			} else if !e.busy && e.uncertain == nil && s.rev > e.rev {
 				news[e] = e.prior()
 				e.lease, e.record, e.rev, e.state = s.lease, s.record, s.rev, s.state
 			}
@@ -167,15 +193,15 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	}
 	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
 	a.x.keepClaims(was)
-	a.x.freed, a.x.handed, a.x.tell = a.wakeUp, a.handed, a.tell
-	a.x.take(entries, now)
+	a.react(a.x.load(entries, now))
 	a.x.countClaims()
 	for _, e := range entries {
 		before, ok := news[e] // of an address that is in no pool any more it is told how its lease ended
 		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries[e.addr] == e || before.rev != 0) {
-			a.tell(e, before, nil, now)
+			a.x.note(e, before, nil, now)
 		}
 	}
-	a.repooled()
+	a.react(a.x.flush())
+	a.poolsChanged()
 	return nil
 }

@@ -72,7 +72,7 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
 		now := a.cfg.Now()
-		a.x.advance(now)
+		a.advance(now)
 		switch {
 		case e.state != Leased && op == "release":
 			return e.shown(), nil

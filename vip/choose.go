@@ -32,7 +32,7 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		if shut(p) || p.ready() < uint64(n) {
 			continue
 		}
-		return a.takeApart(p, n, picked), false, nil
+		return a.popFreeSpread(p, n, picked), false, nil
 	}
 	for _, p := range pools {
 		if e := a.x.coolest(p); e != nil && n == 1 && !shut(p) {
@@ -46,19 +46,19 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 	return nil, false, a.exhausted(pools)
 }
 
-// takeApart appends n free addresses of p to picked: those free for longest, or, after conflicts with other allocators that
+// popFreeSpread appends n free addresses of p to picked: those free for longest, or, after conflicts with other allocators that
 // want the same ones, some that come a few places later.
-func (a *Allocator) takeApart(p *pool, n int, picked []*entry) []*entry {
+func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 	skip := 0
-	if spare := p.ready() - uint64(n); a.apart > 0 && spare > 0 {
-		skip = a.chance(int(min(uint64(a.apart), spare)) + 1)
+	if spare := p.ready() - uint64(n); a.skip > 0 && spare > 0 {
+		skip = a.randN(int(min(uint64(a.skip), spare)) + 1)
 	}
-	var skipped [farApart]*entry
+	var skipped [maxSkip]*entry
 	for i := range skip {
-		skipped[i] = a.x.takeFree(p)
+		skipped[i] = a.x.popFree(p)
 	}
 	for range n {
-		picked = append(picked, a.x.takeFree(p))
+		picked = append(picked, a.x.popFree(p))
 	}
 	for _, e := range slices.Backward(skipped[:skip]) {
 		p.enqueueFirst(e)
@@ -74,7 +74,7 @@ func (x *index) coolest(p *pool) *entry {
 	}
 	var found *entry
 	for _, e := range x.due {
-		if e.pool == p && e.state == Cooling && !e.busy && e.unsure == nil && (found == nil || e.deadline.Before(found.deadline)) {
+		if e.pool == p && e.state == Cooling && !e.busy && e.uncertain == nil && (found == nil || e.deadline.Before(found.deadline)) {
 			found = e
 		}
 	}
@@ -209,16 +209,16 @@ func (c *commit) reserve(n int) {
 	}
 }
 
-// reread is a free address of the pools that err says are exhausted, which is being read again; nil when there is none.
-func (a *Allocator) reread(err error) *entry {
-	if err == nil || len(a.rereading) == 0 {
+// freeButRefetching returns a free address of the pools that err says are exhausted, which is being read again; nil when there is none.
+func (a *Allocator) freeButRefetching(err error) *entry {
+	if err == nil || len(a.refetching) == 0 {
 		return nil
 	}
 	var full *ExhaustedError
 	if !errors.As(err, &full) {
 		return nil
 	}
-	for _, some := range a.rereading {
+	for _, some := range a.refetching {
 		for _, e := range some {
 			if e.state == Free && slices.Contains(full.Pools, e.pool.Name) {
 				return e

@@ -148,7 +148,7 @@ type decoder struct {
 	ok   bool
 }
 
-func (d *decoder) take(n int) []byte {
+func (d *decoder) readN(n int) []byte {
 	if !d.ok || n < 0 || n > len(d.rest) {
 		d.ok = false
 		return nil
@@ -160,7 +160,7 @@ func (d *decoder) take(n int) []byte {
 
 func (d *decoder) uint() uint64 {
 	n, size := binary.Uvarint(d.rest)
-	if d.take(size); size <= 0 || !d.ok {
+	if d.readN(size); size <= 0 || !d.ok {
 		d.ok = false
 		return 0
 	}
@@ -169,7 +169,7 @@ func (d *decoder) uint() uint64 {
 
 func (d *decoder) int() int64 {
 	n, size := binary.Varint(d.rest)
-	if d.take(size); size <= 0 || !d.ok {
+	if d.readN(size); size <= 0 || !d.ok {
 		d.ok = false
 		return 0
 	}
@@ -187,7 +187,7 @@ func (d *decoder) count() int {
 }
 
 func (d *decoder) str() string {
-	n := len(d.take(d.count()))
+	n := len(d.readN(d.count()))
 	if d.text == "" {
 		return ""
 	}
@@ -200,15 +200,15 @@ func (d *decoder) name() string {
 	if d.text != "" {
 		return d.str()
 	}
-	return string(d.take(d.count()))
+	return string(d.readN(d.count()))
 }
 
 func (d *decoder) addr() netip.Addr {
-	n := d.take(1)
+	n := d.readN(1)
 	if !d.ok || n[0] == 0 {
 		return netip.Addr{}
 	}
-	a, ok := netip.AddrFromSlice(d.take(int(n[0])))
+	a, ok := netip.AddrFromSlice(d.readN(int(n[0])))
 	d.ok = d.ok && ok
 	return a
 }

@@ -22,28 +22,28 @@ type step struct {
 
 // commit is a set of steps that the store makes all of or none. It is filled by whoever plans it, with mu held all the while.
 type commit struct {
-	steps   []step
-	changes []Change
-	one     [1]step   // room for what most commits are
-	two     [2]Change // likewise
-	spare   *commit   // the next of those that are
+	steps         []step
+	changes       []Change
+	inlineSteps   [1]step   // room for what most commits are
+	inlineChanges [2]Change // likewise
+	nextFree      *commit   // the next of those that are
 
 	resolved func() // called when its outcome is known after all, if not nil
 }
 
 // plan begins a commit: one that has been made, or has been given up, serves again.
 func (a *Allocator) plan() *commit {
-	c := a.spare
+	c := a.nextFree
 	if c == nil {
 		c = &commit{}
 	}
-	a.spare, c.spare = c.spare, nil
-	c.steps, c.changes = c.one[:0], c.two[:0]
+	a.nextFree, c.nextFree = c.nextFree, nil
+	c.steps, c.changes = c.inlineSteps[:0], c.inlineChanges[:0]
 	return c
 }
 
 // done takes back a commit that nobody needs any more.
-func (a *Allocator) done(c *commit) { a.spare, c.spare = c, a.spare }
+func (a *Allocator) done(c *commit) { a.nextFree, c.nextFree = c, a.nextFree }
 
 // add plans a step for e. What it returns is to be filled in before the next add.
 func (c *commit) add(e *entry) *step {
@@ -103,18 +103,18 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	case err == nil:
 		for i := range c.steps {
 			s := &c.steps[i]
-			a.x.set(s.e, &s.next, s.record, rev, now)
+			a.react(a.x.set(s.e, &s.next, s.record, rev, now))
 		}
 	case found != nil:
 		a.adopt(c.entries(), found)
 	case errors.Is(err, ErrTooLarge):
 		for i := range c.steps {
-			a.x.relink(c.steps[i].e, now)
+			a.relink(c.steps[i].e, now)
 		}
 	default:
-		a.doubts = append(a.doubts, c)
+		a.uncertain = append(a.uncertain, c)
 		for i := range c.steps {
-			c.steps[i].e.unsure = c
+			c.steps[i].e.uncertain = c
 		}
 		return err
 	}
@@ -161,11 +161,11 @@ func (a *Allocator) adopt(entries []*entry, found []Record) {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
 			}
 			if found[i].Revision == e.rev && l.ID == e.last().ID { // it was another key of the commit that somebody has changed
-				a.x.relink(e, now)
+				a.relink(e, now)
 				continue
 			}
 		}
-		a.x.set(e, &l, nil, found[i].Revision, now)
+		a.react(a.x.set(e, &l, nil, found[i].Revision, now))
 	}
 }
 
@@ -195,8 +195,8 @@ func (a *Allocator) settle(ctx context.Context, e *entry) (again bool, err error
 		a.mu.Lock()
 		return true, err
 	}
-	if e.unsure != nil {
-		return true, a.resolve(ctx, e.unsure)
+	if e.uncertain != nil {
+		return true, a.resolve(ctx, e.uncertain)
 	}
 	return false, nil
 }
@@ -230,13 +230,13 @@ func (a *Allocator) resolve(ctx context.Context, c *commit) error {
 		return err
 	}
 	for _, e := range entries {
-		e.unsure = nil
+		e.uncertain = nil
 	}
 	if c.resolved != nil {
 		c.resolved()
 	}
 	a.adopt(entries, found)
-	a.doubts = slices.DeleteFunc(a.doubts, func(d *commit) bool { return d == c })
+	a.uncertain = slices.DeleteFunc(a.uncertain, func(d *commit) bool { return d == c })
 	return nil
 }
 
@@ -291,7 +291,7 @@ func (a *Allocator) learn(ctx context.Context, found []Record) error {
 			e = a.x.entry(p, addr)
 		}
 		switch {
-		case e.busy || e.unsure != nil:
+		case e.busy || e.uncertain != nil:
 		case r.Revision > e.rev:
 			a.adopt([]*entry{e}, found[i:i+1])
 		case r.Revision < e.rev:
@@ -324,15 +324,15 @@ func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 		e.busy = true
 		e.pool.dequeue(e)
 	}
-	a.rereading = append(a.rereading, older)
+	a.refetching = append(a.refetching, older)
 	a.mu.Unlock()
 	found, err := a.read(ctx, older)
 	a.mu.Lock()
-	a.rereading = slices.DeleteFunc(a.rereading, func(some []*entry) bool { return some[0] == older[0] })
+	a.refetching = slices.DeleteFunc(a.refetching, func(some []*entry) bool { return some[0] == older[0] })
 	for _, e := range older {
 		e.idle()
 		if err != nil {
-			a.x.relink(e, a.cfg.Now())
+			a.relink(e, a.cfg.Now())
 		}
 	}
 	if err != nil {

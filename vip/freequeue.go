@@ -8,14 +8,14 @@ type pool struct {
 	counts        [states]uint64 // but for Free, which is the rest of size
 	known         uint64         // addresses that have an entry
 	knownReserved uint64         // the reserved ones among them
-	fresh         uint64         // how many addresses from the start on takeFree has looked at
+	fresh         uint64         // how many addresses from the start on popFree has looked at
 	first, last   *entry         // free queue
 	queue         uint64         // its length
 	teams         map[string]int // leases of each team, those under way included; counted while there are quotas
 }
 
-// takeFree takes the next address out of the free queue of p; nil when there is none.
-func (x *index) takeFree(p *pool) *entry {
+// popFree takes the next address out of the free queue of p; nil when there is none.
+func (x *index) popFree(p *pool) *entry {
 	for p.fresh < p.size {
 		addr := p.at(p.fresh)
 		p.fresh++
@@ -30,7 +30,7 @@ func (x *index) takeFree(p *pool) *entry {
 	return nil
 }
 
-// ready is how many addresses takeFree would find.
+// ready is how many addresses popFree would find.
 func (p *pool) ready() uint64 {
 	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
 }

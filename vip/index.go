@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// index is the allocator's picture of the store: pure, no clock, no lock. Every operation of the hot path costs the same
-// at any occupancy, and addresses that were never used cost nothing.
+// index is the allocator's picture of the store. It is pure: no clock, no lock, no call into the
+// allocator; what a transition asks for comes back as effects. Every operation of the hot path
+// costs the same at any occupancy, and addresses that were never used cost nothing.
 type index struct {
 	pools   []*pool
 	byName  map[string]*pool // configured ones
@@ -22,9 +23,28 @@ type index struct {
 	drains  map[*entry]struct{} // entries that are Draining
 	latest  time.Time           // that advance was told
 	grace   time.Duration       // after Expires, in which a lease still lives
-	freed   func()              // called when the free queue of a pool has grown
-	handed  func(e *entry)      // called when e has got a lease, or lost it
-	tell    func(e *entry, was prior, record []byte, now time.Time)
+	out     effects             // of the transition that is being made: see flush
+}
+
+// effects are what a transition of the index asks its caller to do. The slices are valid until the
+// next transition.
+type effects struct {
+	events []pendingEvent // to append to the event log, in order
+	owners []*entry       // entries that have got a lease, or lost it
+	freed  bool           // the free queue of a pool has grown
+}
+
+// maxScratch is up to how many effects of a transition leave their room to the next one.
+const maxScratch = 64
+
+// flush ends a transition and returns its effects.
+func (x *index) flush() effects {
+	fx := x.out
+	x.out = effects{}
+	if cap(fx.events) <= maxScratch && cap(fx.owners) <= maxScratch {
+		x.out.events, x.out.owners = fx.events[:0], fx.owners[:0]
+	}
+	return fx
 }
 
 // entry is one address that is or was in use.
@@ -38,14 +58,14 @@ type entry struct {
 	record []byte  // the last tenure as it is stored, as long as nobody has asked for it
 	rev    uint64  // in the store; 0 when it has no record
 
-	busy   bool          // a commit is under way; the entry is not to be touched
-	queued bool          // in the pool's free queue
-	wait   chan struct{} // closed when busy ends; made by the first who waits
-	unsure *commit       // a commit whose outcome is not known
+	busy      bool          // a commit is under way; the entry is not to be touched
+	queued    bool          // in the pool's free queue
+	wait      chan struct{} // closed when busy ends; made by the first who waits
+	uncertain *commit       // a commit whose outcome is not known
 
-	deadline  time.Time // when state ends by itself
-	heapIndex int       // in index.due plus 1; 0 when not there
-	told      int64     // the Expires, in Unix ns, that has been told to have passed while the lease lives on; 0 for none
+	deadline        time.Time // when state ends by itself
+	heapIndex       int       // in index.due plus 1; 0 when not there
+	announcedExpiry int64     // the expiry, in Unix ns, that has an Expiring event already; 0 for none
 
 	task          *task  // of the lease, nil without one
 	next          *entry // in task.live or task.ended
@@ -69,29 +89,31 @@ func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *in
 	return x
 }
 
-// unknownPool is where an entry is until take.
+// unknownPool is a placeholder for entries that load has not yet assigned to a pool.
 var unknownPool pool
 
-// take gives the entries to the index, those that became free first before others. Of those whose address is in no pool it
-// takes the ones that are not free, or have a commit under way, into a former pool.
-func (x *index) take(entries []*entry, now time.Time) {
+// load gives the entries to the index, those that became free first before others. Of those whose
+// address is in no pool it takes the ones that are not free, or have a commit under way, into a
+// former pool.
+func (x *index) load(entries []*entry, now time.Time) effects {
 	ended := entries[:0:0]
 	for _, e := range entries {
 		if e.state == Leased {
-			x.takeOne(e, now)
+			x.insert(e, now)
 		} else {
 			ended = append(ended, e)
 		}
 	}
 	slices.SortStableFunc(ended, func(a, b *entry) int { return a.freed().Compare(b.freed()) })
 	for _, e := range ended {
-		x.takeOne(e, now)
+		x.insert(e, now)
 	}
+	return x.flush()
 }
 
-func (x *index) takeOne(e *entry, now time.Time) {
+func (x *index) insert(e *entry, now time.Time) {
 	p := x.poolOf(e.addr)
-	if p == nil && (e.state == Free || e.last().cooled(now)) && !e.busy && e.unsure == nil {
+	if p == nil && (e.state == Free || e.last().cooled(now)) && !e.busy && e.uncertain == nil {
 		return
 	}
 	if p == nil {
@@ -118,9 +140,9 @@ func (l *tenure) cooled(now time.Time) bool {
 	return (l.State == Cooling || l.State == Quarantined) && !l.CoolUntil.IsZero() && !l.CoolUntil.After(now)
 }
 
-// last is the last tenure, zero before the first. Its State is what is stored, e.state is what holds now. Most of what a
-// start finds in the store nobody asks for before it is over, unless all are listed: that stays as it is stored, which takes half
-// of the memory.
+// last is the last tenure, zero before the first. Its State is what is stored, e.state is what
+// holds now. Most of what a start finds in the store nobody asks for before it is over, unless all
+// are listed: that stays as it is stored, which takes half of the memory.
 func (e *entry) last() *tenure {
 	if e.lease == nil {
 		e.unfold()
@@ -204,10 +226,10 @@ func (x *index) add(e *entry) {
 }
 
 // advance makes free what has cooled down by now, and moves leases that are over to overdue.
-func (x *index) advance(now time.Time) {
+func (x *index) advance(now time.Time) effects {
 	if now.Before(x.latest.Add(-time.Second)) { // the clock was put back: link shortens what would take too long now
 		for _, e := range slices.Clone(x.due) {
-			x.relink(e, now)
+			x.place(e, e.last(), nil, e.rev, now)
 		}
 	}
 	x.latest = now
@@ -216,18 +238,19 @@ func (x *index) advance(now time.Time) {
 		was := e.prior()
 		switch over := x.over(e); {
 		case e.state != Leased:
-			x.relink(e, now)
-			x.tell(e, was, nil, now)
+			x.place(e, e.last(), nil, e.rev, now)
+			x.note(e, was, nil, now)
 		case e.deadline.Before(over):
-			e.deadline, e.told = over, e.last().Expires.UnixNano()
+			e.deadline, e.announcedExpiry = over, e.last().Expires.UnixNano()
 			x.due.update(e)
-			x.tell(e, was, nil, now)
+			x.note(e, was, nil, now)
 		default:
 			e.deadline = time.Time{}
 			x.due.update(e)
 			x.overdue = append(x.overdue, e)
 		}
 	}
+	return x.flush()
 }
 
 // over is when a lease that expires is over, grace included.
@@ -237,7 +260,8 @@ func (x *index) expired(e *entry, now time.Time) bool {
 	return e.state == Leased && !e.last().Expires.IsZero() && !x.over(e).After(now)
 }
 
-// coming calls yield for every entry that will be free if nobody touches it, and says when that is at the soonest.
+// coming calls yield for every entry that will be free if nobody touches it, and says when that is
+// at the soonest.
 func (x *index) coming(yield func(e *entry, at time.Time)) {
 	for _, e := range x.due {
 		if e.state == Leased {
@@ -256,9 +280,15 @@ func (x *index) coming(yield func(e *entry, at time.Time)) {
 	}
 }
 
-// set makes l, at revision rev, the tenure of e: the zero tenure at 0 when it never had one. record is l as it is stored, nil
-// when that is not at hand.
-func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
+// set makes l, at revision rev, the tenure of e: the zero tenure at 0 when it never had one. record
+// is l as it is stored, nil when that is not at hand.
+func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Time) effects {
+	x.place(e, l, record, rev, now)
+	return x.flush()
+}
+
+// place is a part of a transition: set without its end.
+func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
 	was, wasOf := e.prior(), e.task
 	if rev == 0 && e.state == Leased {
 		record = encodeTenure(e.last()) // that it is gone will be told
@@ -272,20 +302,22 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 	x.link(e, now)
 	x.drop(wasOf)
 	if held := e.state == Leased; held != (was.state == Leased) || held && e.lease.ID != was.id {
-		x.handed(e)
+		x.out.owners = append(x.out.owners, e)
 	}
 	if !e.lease.Expires.Equal(l.Expires) || !e.lease.CoolUntil.Equal(l.CoolUntil) {
 		record = nil // it has been shortened
 	}
 	if other {
-		x.tell(e, was, record, now)
+		x.note(e, was, record, now)
 	}
 }
 
-// relink is set with what e has: its deadline is worked out anew.
-func (x *index) relink(e *entry, now time.Time) { x.set(e, e.last(), nil, e.rev, now) }
+// relink is set with the tenure that e has: it computes the state and the deadline again.
+func (x *index) relink(e *entry, now time.Time) effects {
+	return x.set(e, e.last(), nil, e.rev, now)
+}
 
-// prior is what tell has to know of what was.
+// prior is the state of an entry before a transition, as far as note compares it.
 type prior struct {
 	id    string
 	state State
@@ -348,7 +380,7 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	}
 	switch e.state {
 	case Leased:
-		if e.deadline = l.Expires; e.told != 0 && e.told == l.Expires.UnixNano() {
+		if e.deadline = l.Expires; e.announcedExpiry != 0 && e.announcedExpiry == l.Expires.UnixNano() {
 			e.deadline = l.Expires.Add(x.grace)
 		}
 	case Draining:
@@ -364,9 +396,9 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	x.due.update(e)
 	if e.state != Free {
 		e.pool.counts[e.state]++
-	} else if !e.pool.gone && !e.busy && e.unsure == nil {
+	} else if !e.pool.gone && !e.busy && e.uncertain == nil {
 		e.pool.enqueue(e)
-		x.freed()
+		x.out.freed = true
 	}
 	if e.rev == 0 {
 		return
@@ -390,8 +422,9 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	}
 }
 
-// shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock that was put back must
-// not hold an address for hours. How long the cool-down of a former pool was is not known.
+// shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock
+// that was put back must not hold an address for hours. How long the cool-down of a former pool was
+// is not known.
 func (l *tenure) shorten(p *pool, now time.Time) (shortened bool) {
 	switch {
 	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):

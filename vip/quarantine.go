@@ -76,7 +76,7 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		}
 		now := a.cfg.Now()
-		a.x.advance(now)
+		a.advance(now)
 		e, err := a.named(addr)
 		if err != nil {
 			return Lease{}, fmt.Errorf("%s: %w", op, err)
@@ -121,7 +121,7 @@ func (a *Allocator) named(addr netip.Addr) (*entry, error) {
 			return nil, &TakenError{Addr: addr, State: Reserved, Reason: reason}
 		}
 		e = a.x.entry(p, addr)
-		a.x.relink(e, a.cfg.Now())
+		a.relink(e, a.cfg.Now())
 	case e.state == Reserved:
 		return nil, &TakenError{Addr: addr, State: Reserved, Reason: p.Reserved[addr]}
 	}

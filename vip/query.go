@@ -25,7 +25,7 @@ type Stats struct {
 func (a *Allocator) Stats() []Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.x.advance(a.cfg.Now())
+	a.advance(a.cfg.Now())
 	var all []Stats
 	for _, p := range a.x.pools {
 		s := Stats{
@@ -51,7 +51,7 @@ func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.x.advance(a.cfg.Now())
+	a.advance(a.cfg.Now())
 	e, err := a.find(ctx, id, generation, false)
 	if err != nil {
 		return Lease{}, fmt.Errorf("lease %s: %w", id, err)
@@ -74,7 +74,7 @@ func (a *Allocator) List(q Query) []Lease {
 	q.VIP, q.Addr = q.VIP.Unmap(), unmapped(q.Addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.x.advance(a.cfg.Now())
+	a.advance(a.cfg.Now())
 	var found []Lease
 	a.candidates(q, func(e *entry) {
 		if e.rev != 0 && q.matches(e) {

@@ -79,13 +79,13 @@ func (a *Allocator) Sweep(ctx context.Context) error {
 // sweep is Sweep without the questions to the caller.
 func (a *Allocator) sweep(ctx context.Context) error {
 	_, err := a.refresh(ctx, a.cfg.Refresh)
-	return errors.Join(err, a.settleDoubts(ctx), a.endOverdue(ctx), a.forget(ctx))
+	return errors.Join(err, a.resolveAll(ctx), a.endOverdue(ctx), a.forget(ctx))
 }
 
-func (a *Allocator) settleDoubts(ctx context.Context) error {
+func (a *Allocator) resolveAll(ctx context.Context) error {
 	var errs []error
-	for _, c := range append([]*commit(nil), a.doubts...) {
-		if e := c.steps[0].e; e.unsure == c && !e.busy {
+	for _, c := range append([]*commit(nil), a.uncertain...) {
+		if e := c.steps[0].e; e.uncertain == c && !e.busy {
 			errs = append(errs, a.resolve(ctx, c))
 		}
 	}
@@ -93,7 +93,7 @@ func (a *Allocator) settleDoubts(ctx context.Context) error {
 }
 
 func (a *Allocator) endOverdue(ctx context.Context) error {
-	a.x.advance(a.cfg.Now())
+	a.advance(a.cfg.Now())
 	overdue := a.x.overdue
 	a.x.overdue = nil
 	for len(overdue) > 0 {
@@ -101,12 +101,12 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 		n := min(len(overdue), a.atOnce)
 		c := a.plan()
 		for _, e := range overdue[:n] {
-			if e.busy || e.unsure != nil { // the end of that makes it due again if it is still over
+			if e.busy || e.uncertain != nil { // the end of that makes it due again if it is still over
 				continue
 			}
 			if !a.x.expired(e, now) {
 				if e.state == Leased { // it was renewed, or the clock was put back
-					a.x.relink(e, now)
+					a.relink(e, now)
 				}
 				continue
 			}
@@ -134,7 +134,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 func (a *Allocator) endDrained(ctx context.Context) error {
 	var errs []error
 	for _, e := range a.x.draining() {
-		if e.state != Draining || e.busy || e.unsure != nil {
+		if e.state != Draining || e.busy || e.uncertain != nil {
 			continue
 		}
 		l, rev := e.shown(), e.rev
@@ -146,7 +146,7 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 			if err != nil {
 				errs = append(errs, fmt.Errorf("drain of %s: %w", l.Addr, err))
 			}
-			if !drained || err != nil || e.rev != rev || e.busy || e.unsure != nil {
+			if !drained || err != nil || e.rev != rev || e.busy || e.uncertain != nil {
 				continue
 			}
 		}

@@ -123,7 +123,7 @@ func parseOwned(value []byte) (addrs []netip.Addr, err error) {
 // owns says whether the last tenure of the address is, or may be, the task's.
 func (a *Allocator) owns(task string, addr netip.Addr) bool {
 	e := a.x.entries[addr]
-	return e != nil && (e.busy || e.unsure != nil || e.rev != 0 && e.last().Owner.Task == task)
+	return e != nil && (e.busy || e.uncertain != nil || e.rev != 0 && e.last().Owner.Task == task)
 }
 
 // refresh reads what other allocators did, unless that is less than so long ago. It is called, and returns, with mu held.

@@ -326,7 +326,7 @@ func (s *sim) restart(i int) {
 		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second}
 		a, err := New(context.Background(), s, s.pools, cfg)
 		if err == nil {
-			a.chance = s.rnd.IntN
+			a.randN = s.rnd.IntN
 			s.all[i] = a
 			s.counts.Restarts++
 			return

@@ -51,7 +51,7 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
 	now := a.cfg.Now()
-	a.x.advance(now)
+	a.advance(now)
 	s := &Snapshot{At: now.Round(0).UTC(), marks: make(map[netip.Addr]mark, len(a.x.entries))}
 	for addr, e := range a.x.entries {
 		m := mark{revision: e.rev, asked: e.asked, gone: e.pool.gone}
@@ -78,7 +78,7 @@ func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) 
 			return Lease{}, fmt.Errorf("holder of %s: %w", addr, err)
 		}
 	}
-	a.x.advance(a.cfg.Now())
+	a.advance(a.cfg.Now())
 	e := a.x.entries[addr]
 	if e == nil || e.state != Leased {
 		return Lease{}, fmt.Errorf("holder of %s: %w", addr, ErrNotFound)

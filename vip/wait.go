@@ -21,15 +21,15 @@ type Waiter struct {
 
 type waiter struct {
 	Waiter
-	req  Request
-	wake chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
+	req   Request
+	woken chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
 }
 
 // Waiting lists the requests that wait, the next one first.
 func (a *Allocator) Waiting() []Waiter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.x.advance(a.cfg.Now())
+	a.advance(a.cfg.Now())
 	type due struct {
 		pool *pool
 		at   time.Time
@@ -76,11 +76,11 @@ func (a *Allocator) awaited(p *pool, w *waiter) bool {
 	return false
 }
 
-// queueUp puts the request into the queue, unless w says that it is there, and sleeps until it may be its turn. It is
-// called, and returns, with mu held.
+// queueUp puts the request into the queue, unless w says that it is there, and sleeps until it may
+// be its turn. It is called, and returns, with mu held.
 func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
 	if w == nil {
-		w = &waiter{req: *req, wake: make(chan struct{}, 1)}
+		w = &waiter{req: *req, woken: make(chan struct{}, 1)}
 		w.Owner, w.Count, w.Priority, w.Since = req.Owner.clone(), n, req.Priority, a.cfg.Now()
 		at, _ := slices.BinarySearchFunc(a.waiters, w, func(have, new *waiter) int {
 			return cmp.Or(cmp.Compare(new.Priority, have.Priority), -1) // after those of the same priority
@@ -98,7 +98,7 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	defer timer.Stop()
 	a.mu.Unlock()
 	select {
-	case <-w.wake:
+	case <-w.woken:
 	case <-timer.C:
 	case <-ctx.Done():
 		err = fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, ctx.Err(), full)
@@ -123,11 +123,11 @@ func (a *Allocator) leave(w *waiter) {
 		return
 	}
 	a.waiters = slices.DeleteFunc(a.waiters, func(other *waiter) bool { return other == w })
-	a.wakeUp()
+	a.wakeWaiters()
 }
 
-// wakeUp wakes those whose turn it may be: the first for each pool that has a free address.
-func (a *Allocator) wakeUp() {
+// wakeWaiters wakes those whose turn it may be: the first for each pool that has a free address.
+func (a *Allocator) wakeWaiters() {
 	if len(a.waiters) == 0 {
 		return
 	}
@@ -136,40 +136,40 @@ func (a *Allocator) wakeUp() {
 		if first < 0 || p.ready() < uint64(a.waiters[first].Count) {
 			continue
 		}
-		a.waiters[first].stir()
+		a.waiters[first].wake()
 	}
 }
 
-// stir wakes w, to see for itself.
-func (w *waiter) stir() {
+// wake makes w look at the pools again.
+func (w *waiter) wake() {
 	select {
-	case w.wake <- struct{}{}:
+	case w.woken <- struct{}{}:
 	default:
 	}
 }
 
-// repooled wakes all: the pools are others.
-func (a *Allocator) repooled() {
+// poolsChanged wakes all waiters: each has to look at the new pools.
+func (a *Allocator) poolsChanged() {
 	for _, w := range a.waiters {
 		_, _ = a.aim(w) // w gets the error itself
-		w.stir()
+		w.wake()
 	}
 }
 
-// handed wakes whom it concerns that e has got a lease, or lost it: those of its owner, who need not wait any more, and those whom
-// the quotas of its pool let pass now, or others who stood before them not.
-func (a *Allocator) handed(e *entry) {
+// ownerChanged wakes the waiters affected by e's gaining or losing a lease: those of the same task,
+// and those that the pool's quotas now admit.
+func (a *Allocator) ownerChanged(e *entry) {
 	if len(a.waiters) == 0 {
 		return
 	}
 	if e.state == Leased {
 		for _, w := range a.waiters {
 			if w.Owner.Task == e.last().Owner.Task {
-				w.stir()
+				w.wake()
 			}
 		}
 	}
 	if len(e.pool.Quotas) > 0 {
-		a.wakeUp()
+		a.wakeWaiters()
 	}
 }

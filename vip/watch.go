@@ -27,7 +27,7 @@ const (
 	Expiring   EventKind = "expiring"    // Expires has passed, Config.Grace has not: told once, by Sweep
 	Ended      EventKind = "ended"       // released, expired or taken away: Lease.Reason says which
 	Drained    EventKind = "drained"     // the cool-down begins after a drain
-	SetAside   EventKind = "quarantined" // as a bad address
+	Quarantine EventKind = "quarantined" // as a bad address
 	Restored   EventKind = "restored"    // taken out of quarantine: it drains or cools down
 	BecameFree EventKind = "free"
 )
@@ -38,22 +38,23 @@ const (
 	keptEvents = 8192
 )
 
-// ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has happened since, or the
-// revision is another allocator's. The caller takes Revision, lists, and watches from there.
+// ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has
+// happened since, or the revision is another allocator's. The caller takes Revision, lists, and
+// watches from there.
 var ErrCompacted = errors.New("events since this revision are not kept")
 
 // Revision is the revision of the last event. What List says afterwards includes it.
 func (a *Allocator) Revision() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.x.advance(a.cfg.Now())
-	return a.news.last
+	a.advance(a.cfg.Now())
+	return a.events.last
 }
 
-// Watch returns the events after revision from, oldest first, and waits until there is one. The next call takes the
-// revision of the last. Revisions survive a reconnection, not a restart of the allocator: after that, and when more than
-// 8192 events have passed, the error is ErrCompacted. That an address became free is told when the allocator sees it, at
-// the latest in the next sweep.
+// Watch returns the events after revision from, oldest first, and waits until there is one. The
+// next call takes the revision of the last. Revisions survive a reconnection, not a restart of the
+// allocator: after that, and when more than 8192 events have passed, the error is ErrCompacted.
+// That an address became free is told when the allocator sees it, at the latest in the next sweep.
 func (a *Allocator) Watch(ctx context.Context, from uint64) ([]Event, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -61,14 +62,14 @@ func (a *Allocator) Watch(ctx context.Context, from uint64) ([]Event, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		events, err := a.news.since(from)
+		events, err := a.events.since(from)
 		if err != nil || len(events) > 0 {
 			return events, err
 		}
-		if a.news.more == nil {
-			a.news.more = make(chan struct{})
+		if a.events.more == nil {
+			a.events.more = make(chan struct{})
 		}
-		more := a.news.more
+		more := a.events.more
 		a.mu.Unlock()
 		select {
 		case <-more:
@@ -78,16 +79,16 @@ func (a *Allocator) Watch(ctx context.Context, from uint64) ([]Event, error) {
 	}
 }
 
-// news is the ring of events that are kept.
-type news struct {
-	ring   []happened
+// eventLog is the ring of events that are kept.
+type eventLog struct {
+	ring   []pendingEvent
 	oldest int           // in the ring
 	last   uint64        // revision of the latest
 	more   chan struct{} // closed at the next event; made by the first who waits
 }
 
-// happened is an event before somebody wants to see it.
-type happened struct {
+// pendingEvent is an event as it is kept: Watch decodes it.
+type pendingEvent struct {
 	kind   EventKind
 	at     time.Time
 	record []byte // the tenure as it is stored
@@ -95,7 +96,7 @@ type happened struct {
 	pool   *pool
 }
 
-func (n *news) add(h happened) {
+func (n *eventLog) add(h pendingEvent) {
 	n.last++
 	if len(n.ring) < keptEvents {
 		n.ring = append(n.ring, h)
@@ -109,7 +110,7 @@ func (n *news) add(h happened) {
 	}
 }
 
-func (n *news) since(from uint64) ([]Event, error) {
+func (n *eventLog) since(from uint64) ([]Event, error) {
 	if from > n.last || n.last-from > uint64(len(n.ring)) {
 		return nil, fmt.Errorf("watch from %d: %w: the latest is %d", from, ErrCompacted, n.last)
 	}
@@ -127,9 +128,9 @@ func (n *news) since(from uint64) ([]Event, error) {
 	return events, nil
 }
 
-// tell records what made e what it is now. record is its tenure as it is stored, that of the lease that is gone when there is
-// none any more; nil when it is not at hand.
-func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
+// note adds the event of e's change from was. record is the encoded tenure, that of the ended lease
+// when there is none any more; nil to encode it here.
+func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 	kind := Renewed
 	switch {
 	case e.rev == 0 && was.state == Leased: // the store was put back to before it
@@ -144,7 +145,7 @@ func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
 		kind = Expiring
 	case e.state == Leased:
 	case e.state == Quarantined:
-		kind = SetAside
+		kind = Quarantine
 	case was.state == Leased:
 		kind = Ended
 	case was.state == Quarantined && (e.state == Draining || e.state == Cooling):
@@ -159,10 +160,11 @@ func (a *Allocator) tell(e *entry, was prior, record []byte, now time.Time) {
 	if record == nil {
 		record = encodeTenure(e.last())
 	}
-	a.news.add(happened{kind, now, record, e.state, e.pool})
+	x.out.events = append(x.out.events, pendingEvent{kind, now, record, e.state, e.pool})
 }
 
-// begin takes a new epoch from the store, so that the revisions of this allocator are above those of any before.
+// begin takes a new epoch from the store, so that the revisions of this allocator are above those
+// of any before.
 func (a *Allocator) begin(ctx context.Context) error {
 	for range maxRounds {
 		found, err := a.store.Get(ctx, epochKey)
@@ -178,7 +180,7 @@ func (a *Allocator) begin(ctx context.Context) error {
 		value := strconv.AppendUint(nil, epoch+1, 10)
 		_, err = a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
 		if err == nil {
-			a.news.last = (epoch + 1) << epochBits
+			a.events.last = (epoch + 1) << epochBits
 			return nil
 		}
 		if !errors.Is(err, ErrRevision) {

@@ -47,7 +47,7 @@ func TestWatch(t *testing.T) {
 		kinds = append(kinds, e.Kind)
 		require.Equal(t, from+uint64(i)+1, e.Revision)
 	}
-	require.Equal(t, []vip.EventKind{vip.Allocated, vip.Bound, vip.Renewed, vip.Expiring, vip.Ended, vip.BecameFree, vip.SetAside}, kinds)
+	require.Equal(t, []vip.EventKind{vip.Allocated, vip.Bound, vip.Renewed, vip.Expiring, vip.Ended, vip.BecameFree, vip.Quarantine}, kinds)
 	require.Equal(t, "expired", events[4].Lease.Reason)
 	rest, err := a.Watch(t.Context(), events[4].Revision)
 	require.NoError(t, err)
