@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-deploy/sluice/nginxsync/internal/word"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Rules say how a production tree becomes that of a test Nginx. What a rule does not cover and would reach production is
@@ -31,7 +31,10 @@ type Rules struct {
 	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The default leaves those that
 	// Nginx was built with.
 	TempDir string `json:"temp_dir,omitempty"`
-	// Clusters maps upstream names to clusters. An upstream that is not in the map is the cluster of the same name.
+	// Clusters maps upstream names to clusters. An upstream that is not in the map is the cluster of the same name in lower
+	// case (Nginx compares the names of upstreams without regard to case): the upstream Hello_Web is the cluster hello_web.
+	// An upstream whose name is no cluster's even so, such as "a..b", keeps its own servers: then Pass must map the address
+	// of each, like those of an upstream without a driver.
 	Clusters map[string]string `json:"clusters,omitempty"`
 	// Pass maps literal addresses ("10.0.0.7:8080", "api.example.com", "unix:/run/php.sock") and expressions with variables
 	// ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass, scgi_pass and memcached_pass to the name of an
@@ -141,8 +144,10 @@ func (r Rules) Validate() error {
 			if key == "" || strings.ContainsAny(key+m.texts[key], "\n\r;{}") && m.field != "pass" || m.field == "pass" && m.texts[key] == "" {
 				errs = append(errs, fmt.Errorf("rules: %s %q: %q, want text without line breaks, \";\" and braces", m.field, key, m.texts[key]))
 			}
-			if m.field == "clusters" && word.Problem(m.texts[key], 1) != "" {
-				errs = append(errs, fmt.Errorf("rules: clusters %q: name %s", key, word.Problem(m.texts[key], 1)))
+			if m.field == "clusters" {
+				if err := names.Cluster(m.texts[key]); err != nil {
+					errs = append(errs, fmt.Errorf("rules: clusters %q: %w", key, err))
+				}
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/tools/txtar"
 
+	"github.com/sluice-deploy/sluice/internal/names/namestest"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
@@ -163,7 +164,7 @@ func TestTransformFailsClosed(t *testing.T) {
 		{"http { include *.conf; }", "include cycle"},
 		{"http { include [s]*.conf; }", "include [s]*.conf: it would bring in sluice.conf a second time"},
 		{"http { include /etc/nginx/sluice.con?; }", "it would bring in sluice.conf a second time"},
-		{"http { upstream \"a b\" { server x; } }", "as a cluster its name wants printable ASCII without spaces"},
+		{"http { upstream \"a b\" { server x; } }", `server x: upstream "a b" keeps its servers (cluster "a b": byte 2 is ' '`},
 	} {
 		tree, err := conf.Parse(oneFile(c.text), "nginx.conf")
 		if err == nil {
@@ -173,6 +174,37 @@ func TestTransformFailsClosed(t *testing.T) {
 		require.ErrorAs(t, err, &e, c.text)
 		require.ErrorContains(t, err, c.want, c.text)
 	}
+}
+
+func TestUpstreamNames(t *testing.T) {
+	t.Parallel()
+	rules := transform.Rules{
+		Listen:   map[int]int{80: 8080},
+		Pass:     map[string]string{"10.0.0.1:80": "127.0.0.1:81"},
+		Clusters: map[string]string{"legacy..name": "mapped"},
+		Snippets: short,
+	}
+	for _, c := range []struct{ name, upstream, want, summary string }{
+		{"capitals are lower case", "Hello_Web", "balance hello_web;", "cluster hello_web: 1 servers give way"},
+		{"the rules name the cluster", "legacy..name", "balance mapped;", "cluster mapped: 1 servers give way"},
+		{"no cluster's name keeps mapped servers", "a..b", "server 127.0.0.1:81;", `keeps its own servers: cluster "a..b": byte 3 is '.'`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			text := "http {\n upstream " + c.upstream + " { server 10.0.0.1:80; }\n server { listen 80; location / { proxy_pass http://" + c.upstream + "; } }\n}\n"
+			result, err := transform.Transform(parse(t, oneFile(text)), rules)
+			require.NoError(t, err)
+			require.Contains(t, result.Files["nginx.conf"], "upstream "+c.upstream+" {")
+			require.Contains(t, result.Files["nginx.conf"], c.want)
+			require.Contains(t, result.Summary(), c.summary)
+		})
+	}
+	_, err := transform.Transform(parse(t, oneFile("http { server { listen 80; location / { proxy_pass http://10.0.0.2; } } }")),
+		transform.Rules{Listen: rules.Listen, Pass: map[string]string{"10.0.0.2": "a..b"}, Snippets: short})
+	require.ErrorContains(t, err, `upstream "a..b" is added by the rules under pass: cluster "a..b": byte 3`)
+	namestest.Run(t, namestest.Cluster, func(s string) error {
+		return transform.Rules{Clusters: map[string]string{"a": s}}.Validate()
+	})
 }
 
 func TestTransformReportsEverythingAtOnce(t *testing.T) {

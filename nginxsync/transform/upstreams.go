@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
-	"github.com/sluice-deploy/sluice/nginxsync/internal/word"
 )
 
 // methods are the balancing directives of an upstream: the driver takes their place.
@@ -22,13 +22,11 @@ var pooling = set("keepalive", "keepalive_requests", "keepalive_timeout", "keepa
 func (t *transform) upstream(n conf.Node) {
 	dynamic := t.rules.Snippets.Upstream
 	name := n.Arg(0)
-	cluster, ok := t.rules.Clusters[name]
-	if !ok {
-		cluster = name
-	}
-	if why := word.Problem(cluster, 1); why != "" && dynamic != nil {
-		t.refuse(n.Directive, "upstream %s: as a cluster its name %s; name the cluster in the rules under clusters", name, why)
-		return
+	cluster := t.cluster(name)
+	if err := names.Cluster(cluster); err != nil && dynamic != nil {
+		// No snapshot can name it: it keeps its own servers, as far as the rules map their addresses.
+		dynamic = nil
+		t.changed(n.Directive, "upstream", "keeps its own servers: %v; name its cluster in the rules under clusters to route it", err)
 	}
 	u := Upstream{Name: name, Cluster: cluster}
 	var first *conf.Directive // where the driver's text goes: before this child of the block itself
@@ -39,7 +37,7 @@ func (t *transform) upstream(n conf.Node) {
 		direct := slices.Contains(n.Directive.Children(), c.Directive)
 		switch {
 		case word == "server" && dynamic == nil:
-			t.staticServer(c)
+			t.staticServer(c, name)
 		case dynamic == nil:
 		case word == "server":
 			if !direct || first != nil {
@@ -128,11 +126,25 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left []string)
 	return left
 }
 
-func (t *transform) staticServer(server conf.Node) {
+// cluster returns the cluster of an upstream: the one that the rules name, else the name of the upstream in lower case,
+// because Nginx compares the names of upstreams without regard to case.
+func (t *transform) cluster(upstream string) string {
+	if cluster, ok := t.rules.Clusters[upstream]; ok {
+		return cluster
+	}
+	return strings.ToLower(upstream)
+}
+
+// staticServer maps the address of a server that stays.
+func (t *transform) staticServer(server conf.Node, upstream string) {
 	address := server.Arg(0)
 	to, ok := t.rules.Pass[address]
 	if !ok {
-		t.refuse(server.Directive, "server %s: no driver, and the address is not in the rules under pass", address)
+		why := "no driver"
+		if err := names.Cluster(t.cluster(upstream)); t.rules.Snippets.Upstream != nil {
+			why = fmt.Sprintf("upstream %s keeps its servers (%v; name its cluster in the rules under clusters)", names.Quote(upstream), err)
+		}
+		t.refuse(server.Directive, "server %s: %s, and the address is not in the rules under pass", address, why)
 		return
 	}
 	if to != address {
@@ -176,6 +188,10 @@ func (t *transform) pass(n conf.Node) {
 	if _, err := netip.ParseAddrPort(to); err != nil && !strings.HasPrefix(to, "unix:") && !t.upstreams[strings.ToLower(to)] {
 		if t.rules.Snippets.Upstream == nil {
 			t.refuse(n.Directive, "%s %s: no driver, and the tree has no upstream %q", n.Name(), n.Arg(0), to)
+			return
+		}
+		if err := names.Cluster(t.cluster(to)); err != nil {
+			t.refuse(n.Directive, "%s %s: upstream %q is added by the rules under pass: %v", n.Name(), n.Arg(0), to, err)
 			return
 		}
 		t.addUpstream(to)
@@ -237,11 +253,7 @@ func mapKey(name string) string {
 
 func (t *transform) addUpstream(name string) {
 	t.upstreams[strings.ToLower(name)] = true
-	cluster, ok := t.rules.Clusters[name]
-	if !ok {
-		cluster = name
-	}
-	text := strings.ReplaceAll(strings.TrimSuffix(t.rules.Snippets.Upstream(Upstream{Name: name, Cluster: cluster}), "\n"), "\n", "\n    ")
+	text := strings.ReplaceAll(strings.TrimSuffix(t.rules.Snippets.Upstream(Upstream{Name: name, Cluster: t.cluster(name)}), "\n"), "\n", "\n    ")
 	t.extra.WriteString("upstream " + conf.Quote(name) + " {\n    " + text + "\n}\n")
 }
 
