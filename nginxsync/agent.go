@@ -37,6 +37,9 @@ type Config struct {
 // The guard holds an emptying change: when a snapshot takes the last instance of a cluster's baseline away and does not
 // name the cluster in Planned, the agent keeps the instances that it knew, applies the rest, and shows the cluster in
 // Status.Held until a snapshot has instances again or plans the change.
+//
+// A record that is not valid harms only itself: the agent sets it aside by the rules of Snapshot.Usable, applies the rest,
+// shows it in Status.SetAside and logs it once.
 type Agent struct {
 	cfg     Config
 	resumed Routes // of the state file
@@ -57,6 +60,7 @@ type Status struct {
 	ChangedAt        time.Time  // when Desired changed last
 	VerifiedAt       time.Time  // when Nginx was last seen to have all of Desired
 	Held             []Held     // clusters whose emptying is held, by name
+	SetAside         []SetAside // records of the snapshot of Revision that are not valid, as Snapshot.Usable returns them
 	Workers          []Worker   // as last seen
 	LastError        string     // of the last attempt at Nginx or the state file; empty when it went well
 	SourceError      string     // of the last attempt at the source; empty when it went well. What was known stays in force.
@@ -108,12 +112,13 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
-	s.Held, s.Workers = slices.Clone(s.Held), slices.Clone(s.Workers)
+	s.Held, s.Workers, s.SetAside = slices.Clone(s.Held), slices.Clone(s.Workers), slices.Clone(s.SetAside)
 	return s
 }
 
 // WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the source or of a newer
-// one. What the guard holds counts as the routes of the revision. The error names what the agent saw last and has the
+// one. What the guard holds counts as the routes of the revision, and so does the rest of a snapshot with records that are
+// set aside: look for them in Status, or ask Snapshot.Validate before the snapshot goes to the source. The error names what the agent saw last and has the
 // context's cause in its chain.
 func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
 	for {
@@ -196,10 +201,6 @@ func (a *Agent) watch(ctx context.Context, out chan revised) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil {
-			err = snapshot.Validate()
-			after = revision // a snapshot that is not valid is not asked for again
-		}
 		if err != nil {
 			a.cfg.Logger.Warn("source", "err", err)
 			a.update(func(s *Status) { s.SourceError = err.Error() })
@@ -210,7 +211,7 @@ func (a *Agent) watch(ctx context.Context, out chan revised) {
 			}
 			continue
 		}
-		tries = retry.Backoff{}
+		after, tries = revision, retry.Backoff{}
 		select {
 		case <-out:
 		default:
@@ -224,14 +225,17 @@ type desired struct {
 	routes   Routes
 	have     bool
 	held     []Held
+	aside    []SetAside
 	revision uint64
 	saved    Generation // in the state file
 }
 
-// accept turns a snapshot into the desired routes: guarded, and with a new generation only if it routes differently.
+// accept turns a snapshot into the desired routes: without the records that are not valid, guarded, and with a new
+// generation only if it routes differently.
 func (a *Agent) accept(d *desired, next revised) {
 	now := a.cfg.Now()
-	snapshot, held := guard(d.routes.Snapshot, next.snapshot, d.held, now)
+	usable, aside := next.snapshot.Usable()
+	snapshot, held := guard(d.routes.Snapshot, usable, d.held, now)
 	changed := !d.have || !snapshot.Equal(d.routes.Snapshot)
 	if changed {
 		d.routes, d.have = NewRoutes(d.routes.Generation.Number+1, snapshot), true
@@ -241,9 +245,19 @@ func (a *Agent) accept(d *desired, next revised) {
 			a.cfg.Logger.Warn("emptying change held", "cluster", h.Cluster, "instances", h.Instances)
 		}
 	}
-	d.held, d.revision = held, next.revision
+	known := make(map[SetAside]bool, len(d.aside))
+	for _, record := range d.aside {
+		known[record] = true
+	}
+	for _, record := range aside {
+		if !known[record] {
+			a.cfg.Logger.Warn("record set aside", "record", record.String())
+		}
+	}
+	d.held, d.aside, d.revision = held, aside, next.revision
 	a.update(func(s *Status) {
-		s.Revision, s.Held, s.Desired, s.Resumed, s.SourceError = next.revision, held, d.routes.Generation, false, ""
+		s.Revision, s.Held, s.SetAside, s.SourceError = next.revision, held, aside, ""
+		s.Desired, s.Resumed = d.routes.Generation, false
 		if changed {
 			s.ChangedAt = now
 		}

@@ -107,7 +107,8 @@ func appendClusters(b []byte, prefix string, clusters map[string][]Instance) []b
 	return b
 }
 
-// UnmarshalText reads the line form. It refuses text that is cut short, that was changed by hand or that is not valid.
+// UnmarshalText reads the line form. It refuses text that is cut short, that was changed by hand or that is not valid. It
+// accepts names that earlier versions wrote and Snapshot.Validate refuses now.
 func (r *Routes) UnmarshalText(text []byte) error {
 	lines := strings.Split(string(text), "\n")
 	bad := func(i int, format string, args ...any) error {
@@ -159,8 +160,8 @@ func (r *Routes) UnmarshalText(text []byte) error {
 			return bad(i+1, "unknown row %q", line)
 		}
 	}
-	if err := s.Validate(); err != nil {
-		return err
+	if _, aside := s.sift(lenient); len(aside) > 0 {
+		return fmt.Errorf("routes: %w", asErrors(aside))
 	}
 	got := NewRoutes(generation.Number, s)
 	if got.Generation != generation {

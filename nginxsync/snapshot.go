@@ -2,25 +2,32 @@ package nginxsync
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-
-	"github.com/sluice-deploy/sluice/nginxsync/internal/word"
 )
 
 // Instance is one running container of a cluster.
 type Instance struct {
-	ID      string // unique in its cluster; printable ASCII without spaces, 1 to 128 bytes
-	Addr    netip.AddrPort
-	Weight  int    // share of the requests relative to the other instances, 0 to 65535; 0 stands for 1
-	Version string // shown in the response header; printable ASCII without spaces, at most 128 bytes
-	Backup  bool   // is asked only when every instance that is no backup failed lately
+	// ID is unique in its cluster: 1 to 128 letters, digits, ".", "_", "-" or ":", with a letter or
+	// digit at both ends.
+	ID   string
+	Addr netip.AddrPort // a host address without zone, and a port
+	// Weight is the share of the requests relative to the other instances, 0 to 65535. The default
+	// is 1.
+	Weight int
+	// Version is shown in the response header: 1 to 63 letters, digits, ".", "_" or "-", with a
+	// letter or digit at both ends. Empty means that none is shown.
+	Version string
+	Backup  bool // is asked only when every instance that is no backup failed lately
 }
 
-// Snapshot is who serves what. The zero value has no instance at all. A Snapshot that was given away is not changed.
+// Snapshot says which instances serve each cluster. The zero value has no instance at all. A Snapshot that was given away
+// is not changed.
+//
+// The name of a cluster is 1 to 63 lower-case letters, digits and single separators (".", "_", "__" or a run of "-"), with
+// a letter or digit at both ends. Nginx compares the names of upstreams without regard to case, so package transform gives
+// the upstream Hello_Web to the cluster hello_web.
 type Snapshot struct {
 	// Baseline is, by cluster, the instances that serve it wherever no overlay names it.
 	Baseline map[string][]Instance
@@ -33,64 +40,8 @@ type Snapshot struct {
 	Planned []string
 }
 
-// ErrInvalid is in the chain of the errors of Validate.
-var ErrInvalid = errors.New("invalid routes")
-
-// Validate reports everything that is wrong with the snapshot, each with the cluster, the VIP and the instance.
-func (s Snapshot) Validate() error {
-	var errs []error
-	add := func(where, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s: %w", where, fmt.Sprintf(format, args...), ErrInvalid))
-	}
-	check := func(where string, clusters map[string][]Instance) {
-		for _, cluster := range slices.Sorted(maps.Keys(clusters)) {
-			at := fmt.Sprintf("%s cluster %q", where, cluster)
-			if why := word.Problem(cluster, 1); why != "" {
-				add(at, "name %s", why)
-			}
-			seen := map[string]bool{}
-			for _, in := range clusters[cluster] {
-				at := fmt.Sprintf("%s instance %q", at, in.ID)
-				if why := word.Problem(in.ID, 1); why != "" {
-					add(at, "id %s", why)
-				}
-				if seen[in.ID] {
-					add(at, "listed twice")
-				}
-				seen[in.ID] = true
-				if why := word.Problem(in.Version, 0); why != "" {
-					add(at, "version %q %s", in.Version, why)
-				} else if in.Version == noVersion {
-					add(at, "version %q stands for no version", in.Version)
-				}
-				if !in.Addr.IsValid() || in.Addr.Port() == 0 || in.Addr.Addr().IsUnspecified() || in.Addr.Addr().Zone() != "" {
-					add(at, "address %s, want a host address without zone and a port", in.Addr)
-				}
-				if in.Weight < 0 || in.Weight > 65535 {
-					add(at, "weight %d, want 0 to 65535", in.Weight)
-				}
-			}
-		}
-	}
-	check("baseline", s.Baseline)
-	for _, vip := range slices.SortedFunc(maps.Keys(s.Overlays), netip.Addr.Compare) {
-		at := fmt.Sprintf("vip %s", vip)
-		if !vip.IsValid() || vip.IsUnspecified() || vip.Zone() != "" {
-			add(at, "want an address without zone")
-		}
-		if vip.Is4In6() {
-			add(at, "write the IPv4 address as %s", vip.Unmap())
-		}
-		check(at, s.Overlays[vip])
-	}
-	return errors.Join(errs...)
-}
-
-// noVersion is an empty version in the line form.
-const noVersion = "-"
-
 // Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0 written as 1, IPv4
-// addresses in their short form, overlays without clusters and the list of planned clusters left out. Two snapshots that
+// addresses of instances in their short form, overlays without clusters and the list of planned clusters left out. Two snapshots that
 // mean the same have equal canonical forms.
 func (s Snapshot) Canonical() Snapshot {
 	out := Snapshot{Baseline: canonicalClusters(s.Baseline), Overlays: make(map[netip.Addr]map[string][]Instance, len(s.Overlays))}
