@@ -1,3 +1,5 @@
+//go:build linux
+
 package envconfig
 
 import (
@@ -14,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 const (
@@ -207,7 +211,7 @@ func (a *asked) Err() error {
 func TestCancelledWithinAFileChangesNothing(t *testing.T) {
 	t.Parallel()
 	const chunks = 20
-	source := map[string]string{"envs/test/opt/large": "small", "envs/production/opt/large": strings.Repeat("x", chunks*copyBuffer)}
+	source := map[string]string{"envs/test/opt/large": "small", "envs/production/opt/large": strings.Repeat("x", chunks*place.CopyBuffer)}
 	for left := 0; ; left++ {
 		b := newBox(t, source)
 		b.activate("test")

@@ -8,7 +8,10 @@ import (
 
 func TestRuntimePartLinksTheStandardLibraryOnly(t *testing.T) {
 	t.Parallel()
-	for _, pkg := range []string{"envconfig", "envconfig/entry", "envconfig/cmd/envconfig"} {
+	for _, pkg := range []string{
+		"envconfig", "envconfig/entry", "envconfig/cmd/envconfig",
+		"envconfig/internal/place", "envconfig/internal/fastjson", "envconfig/internal/caught",
+	} {
 		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+pkg, "net/http", "crypto/tls", "text/template", "html/template", "os/exec", "regexp")
 	}
 }

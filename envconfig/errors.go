@@ -4,22 +4,25 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
-// What a caller branches on. The binary's exit code for each is given; every other failure to read or write is a plain
-// I/O error (74).
+// What a caller branches on. The binary's exit code for each is given; every other failure to read
+// or write is a plain I/O error (74).
 var (
-	// ErrUnknownEnvironment (78): the name of the environment is missing, malformed or not one that the image has, or
-	// a witness of the environment disagrees. Nothing was changed.
+	// ErrUnknownEnvironment (78): the name of the environment is missing, malformed or not one that
+	// the image has, or a witness of the environment disagrees. Nothing was changed.
 	ErrUnknownEnvironment = errors.New("unknown environment")
 	// ErrInvalid (65): the source folder, envconfig.json or manifest.json is not as it must be.
-	ErrInvalid = errors.New("invalid configuration data")
-	// ErrIncomplete (66): the environment is known but its files, or some of the required ones, are not there.
+	ErrInvalid = place.ErrInvalid
+	// ErrIncomplete (66): the environment is known but its files, or some of the required ones, are
+	// not there.
 	ErrIncomplete = errors.New("incomplete environment")
 	// ErrTarget (73): a target cannot be a file, or cannot be replaced as a whole.
-	ErrTarget = errors.New("target cannot be created")
+	ErrTarget = place.ErrTarget
 	// ErrPermission (77): this user may not write a target, or not read a source.
-	ErrPermission = errors.New("target not writable")
+	ErrPermission = place.ErrPermission
 )
 
 // UnknownEnvironmentError says which name was refused. It matches [ErrUnknownEnvironment].

@@ -1,8 +1,6 @@
 package envconfig
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"os"
 	"path"
@@ -14,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 func FuzzParseManifest(f *testing.F) {
@@ -62,41 +62,12 @@ func FuzzRender(f *testing.F) {
 	})
 }
 
-func FuzzJournal(f *testing.F) {
-	f.Add([]byte(`{"ops":[{"kind":"create","path":"a/b","seq":1}],"dirs":["a"]}`))
-	f.Add([]byte(`{"ops":[{"kind":"remove","path":"../b","seq":-1}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := t.TempDir()
-		if err := os.WriteFile(dir+"/"+tempPrefix+"journal-stage", data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		root, err := os.OpenRoot(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tr := &tree{root: root}
-		defer tr.close()
-		j, err := readJournal(tr, ".", phaseStage)
-		if err != nil {
-			if !errors.Is(err, ErrInvalid) {
-				t.Fatal(err)
-			}
-			return
-		}
-		for _, o := range j.Ops {
-			if pathProblem(o.Path) != "" {
-				t.Fatalf("accepted %q", o.Path)
-			}
-		}
-	})
-}
-
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"version":1,"files":[{"path":"a"}],"dirs":["b"]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if r := parseRecord(string(data), nil); r != nil {
 			for _, p := range r.Files {
-				if pathProblem(p.Path) != "" {
+				if place.PathProblem(p.Path) != "" {
 					t.Fatalf("accepted %q", p.Path)
 				}
 			}
@@ -221,50 +192,9 @@ func TestScanRefuses(t *testing.T) {
 	}
 }
 
-// The package's own reader takes nothing that is not JSON, and reads the same as encoding/json.
-func FuzzJSON(f *testing.F) {
-	f.Add([]byte(`{"version":1,"environment":"te\u0073t","uid":-5,"files":[{"path":"a","mode":420,"x":[{},[],null,1e3]}],"dirs":["b"]}`))
-	f.Add([]byte(`{"version":1,"files":[],"dirs":["\\"]} `))
-	f.Add([]byte(`{"version":1,"dirs":["\`))
-	f.Add([]byte(`{"version":"a\"\\\n\u007fü/~"}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r := &jsonReader{data: string(data)}
-		got := map[string]any{}
-		r.object(func(key string) {
-			switch c := r.peek(); {
-			case c == '"':
-				got[key] = r.text()
-			case c == '-' || c >= '0' && c <= '9':
-				got[key] = float64(r.number())
-			default:
-				delete(got, key)
-				r.skip()
-			}
-		})
-		if r.end() != nil {
-			return
-		}
-		var want map[string]any
-		theirs := json.NewDecoder(bytes.NewReader(data))
-		theirs.UseNumber() // one of no Go type is JSON all the same
-		if err := theirs.Decode(&want); err != nil {
-			t.Fatalf("accepted what encoding/json does not: %v", err)
-		}
-		for key, value := range want {
-			if number, ok := value.(json.Number); ok {
-				value, _ = number.Float64()
-			} else if _, ok := value.(string); !ok {
-				continue
-			}
-			if got[key] != value {
-				t.Fatalf("%q: %v, encoding/json reads %v", key, got[key], value)
-			}
-		}
-		text, _ := got["version"].(string)
-		var again string
-		if err := json.Unmarshal(appendText(nil, text), &again); err != nil || again != text {
-			t.Fatalf("%q is written as %s", text, appendText(nil, text))
-		}
+func FuzzAppendQuote(f *testing.F) {
+	f.Add("a\"\\\n\u007fü/~")
+	f.Fuzz(func(t *testing.T, text string) {
 		if quoted := string(appendQuote(nil, text)); quoted != strconv.Quote(text) {
 			t.Fatalf("%q is quoted as %s", text, quoted)
 		}

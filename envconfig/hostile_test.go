@@ -1,3 +1,5 @@
+//go:build linux
+
 package envconfig
 
 import (
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 func TestOddNamesAreNames(t *testing.T) {
@@ -170,7 +174,7 @@ func TestPipesAreNotWaitedFor(t *testing.T) {
 		{source + "envs/_base/real", ErrInvalid, noPipe}, // behind a link
 		{"run/secrets/s", ErrInvalid, "file /run/secrets/s (" + noPipe + ")"},
 		{"etc/who", ErrUnknownEnvironment, noPipe},
-		{"opt/" + tempPrefix + "journal-" + string(phaseStage), ErrInvalid, noPipe},
+		{"opt/" + place.TempPrefix + "journal-" + "stage", ErrInvalid, noPipe},
 	} {
 		b := fresh()
 		pipe(b, c.name)
@@ -343,6 +347,6 @@ func TestStartsThatShareAVolume(t *testing.T) {
 	}
 	require.Equal(t, 1, b.activate("test").Kept)
 	for name := range b.tree() {
-		require.False(t, strings.HasPrefix(filepath.Base(name), tempPrefix), fmt.Sprintf("%q was left", name))
+		require.False(t, strings.HasPrefix(filepath.Base(name), place.TempPrefix), fmt.Sprintf("%q was left", name))
 	}
 }

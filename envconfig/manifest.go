@@ -189,27 +189,31 @@ type wireEnvironment struct {
 	Entries []File   `json:"entries,omitempty"`
 }
 
-func (m *Manifest) wire(full bool) wire {
+// short returns the form of the label before [wire.brief].
+func (m *Manifest) short() wire {
 	w := wire{Version: manifestVersion, Digest: m.Digest(), Environments: map[string]wireEnvironment{}, Required: m.Required}
 	if w.Required == nil {
 		w.Required = []string{}
 	}
 	for name, env := range m.Environments {
-		e := wireEnvironment{Files: env.Paths()}
-		if full {
-			e.Digest, e.Entries = env.Digest(), env.Files
-		}
-		w.Environments[name] = e
+		w.Environments[name] = wireEnvironment{Files: env.Paths()}
 	}
-	if full {
-		w.Spec, w.Pointer = &m.Spec, newHead(m)
+	return w
+}
+
+// full returns the form of manifest.json.
+func (m *Manifest) full() wire {
+	w := m.short()
+	for name, env := range m.Environments {
+		w.Environments[name] = wireEnvironment{env.Digest(), w.Environments[name].Files, env.Files}
 	}
+	w.Spec, w.Pointer = &m.Spec, newHead(m)
 	return w
 }
 
 // JSON returns the content of manifest.json. Equal manifests give equal bytes.
 func (m *Manifest) JSON() []byte {
-	data, _ := json.MarshalIndent(m.wire(true), "", " ") // strings, numbers and maps of them: cannot fail
+	data, _ := json.MarshalIndent(m.full(), "", " ") // strings, numbers and maps of them: cannot fail
 	return append(data, '\n')
 }
 
@@ -221,7 +225,7 @@ const maxLabel = 64 << 10
 // only the required files that some environment lacks, and of each environment's files only those: what an environment
 // lacks can be told from it all the same.
 func (m *Manifest) Label() (key, value string) {
-	w := m.wire(false)
+	w := m.short()
 	data, _ := json.Marshal(w)
 	if len(data) > maxLabel {
 		data, _ = json.Marshal(w.brief())

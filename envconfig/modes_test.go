@@ -1,3 +1,5 @@
+//go:build linux
+
 package envconfig
 
 import (
@@ -249,6 +251,9 @@ func TestDurable(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, late)
 }
+
+// atOnce is the number of files from which on [place.Diff] uses a second goroutine.
+const atOnce = 256
 
 // So many files are compared by two goroutines: each half has a file that was changed, and each a folder that is in the way.
 func TestManyFilesAreComparedAtOnce(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 // links are the places of the target tree where pointer mode has links baked into the image: the folder of each rule
@@ -90,7 +92,7 @@ func (a *Activator) Bake() ([]string, error) {
 	}
 	root, err := os.OpenRoot(rootName)
 	if err != nil {
-		return nil, targetError("root", err)
+		return nil, place.TargetError("root", err)
 	}
 	defer root.Close()
 	for _, name := range m.Names() {
@@ -114,12 +116,12 @@ func (a *Activator) Bake() ([]string, error) {
 
 func bakeLink(root *os.Root, name, text string) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return targetError("/"+name, err)
+		return place.TargetError("/"+name, err)
 	}
 	if err := root.Symlink(text, name); err == nil {
 		return nil
 	} else if !errors.Is(err, fs.ErrExist) {
-		return targetError("/"+name, err)
+		return place.TargetError("/"+name, err)
 	}
 	return checkLink(root, name, text)
 }

@@ -7,16 +7,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/fastjson"
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
-// ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is anything else: cut off,
-// changed by hand so that the digest no longer fits, or of a version that is not known here.
+// ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is
+// anything else: cut off, changed by hand so that the digest no longer fits, or of a version that
+// is not known here.
 func ParseManifest(data []byte) (*Manifest, error) { return parseManifest(string(data)) }
 
 func parseManifest(text string) (*Manifest, error) {
-	r := &manifestReader{jsonReader: jsonReader{data: text}}
+	r := &manifestReader{Reader: fastjson.NewReader(text)}
 	r.manifest()
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, invalid(ManifestName, "%w", err)
 	}
 	if r.version != manifestVersion {
@@ -41,14 +45,14 @@ func errVersion(version int64) error {
 
 // UnmarshalJSON reads what [File.MarshalJSON] wrote.
 func (f *File) UnmarshalJSON(data []byte) error {
-	r := manifestReader{jsonReader: jsonReader{data: string(data)}}
+	r := manifestReader{Reader: fastjson.NewReader(string(data))}
 	*f = r.file()
-	return r.end()
+	return r.End()
 }
 
 // manifestReader reads manifest.json, or the head of it.
 type manifestReader struct {
-	jsonReader
+	*fastjson.Reader
 	m        Manifest
 	version  int64
 	digest   string
@@ -60,19 +64,16 @@ var errHead = errors.New("head")
 
 func (r *manifestReader) manifest() {
 	r.m.Environments = map[string]*Environment{}
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "version":
-			if r.version = r.number(); r.version != manifestVersion && r.err == nil {
-				r.err = errVersion(r.version) // what follows may have another form
+			if r.version = r.Number(); r.version != manifestVersion {
+				r.Stop(errVersion(r.version)) // the rest may have another form
 			}
 		case "digest":
-			r.digest = r.text()
+			r.digest = r.Text()
 		case "spec":
-			r.peek()
-			start := r.at
-			r.spec(&r.m.Spec)
-			r.m.spec = compact(r.data[start:min(r.at, len(r.data))])
+			r.m.spec = fastjson.Compact(r.Raw(func() { r.spec(&r.m.Spec) }))
 		case "pointer":
 			head := r.pointer()
 			if r.headOnly {
@@ -80,13 +81,13 @@ func (r *manifestReader) manifest() {
 			}
 		case "environments":
 			if r.headOnly {
-				r.err = errHead
+				r.Stop(errHead)
 			}
-			r.object(r.environment)
+			r.Object(r.environment)
 		case "required":
-			r.m.Required = r.texts()
+			r.m.Required = r.Texts()
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 }
@@ -95,41 +96,41 @@ func (r *manifestReader) environment(name string) {
 	env := &Environment{Name: name}
 	r.m.Environments[name] = env
 	paths := 0
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "files": // the same as in the entries, which come after them
-			r.list(func() { r.text(); paths++ })
+			r.List(func() { r.Text(); paths++ })
 		case "entries":
 			env.Files = slices.Grow(env.Files, paths)
-			r.list(func() { env.Files = append(env.Files, r.file()) })
+			r.List(func() { env.Files = append(env.Files, r.file()) })
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 }
 
 func (r *manifestReader) file() (f File) {
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "path":
-			f.Path = r.text()
+			f.Path = r.Text()
 		case "source":
-			f.Source = r.text()
+			f.Source = r.Text()
 		case "sha256":
-			f.SHA256 = r.text()
+			f.SHA256 = r.Text()
 		case "size":
-			f.Size = r.number()
+			f.Size = r.Number()
 		case "mode":
-			mode, err := strconv.ParseUint(r.text(), 8, 9)
+			mode, err := strconv.ParseUint(r.Text(), 8, 9)
 			if f.Mode = fs.FileMode(mode); err != nil {
-				r.fail("permission bits in octal")
+				r.Fail("permission bits in octal")
 			}
 		case "action":
-			f.Action = Action(r.text())
+			f.Action = Action(r.Text())
 		case "keys":
-			f.Keys = r.texts()
+			f.Keys = r.Texts()
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 	return f
@@ -137,116 +138,97 @@ func (r *manifestReader) file() (f File) {
 
 func (r *manifestReader) pointer() *head {
 	h := &head{Environments: map[string]string{}}
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "environments":
-			r.object(func(name string) { h.Environments[name] = r.text() })
+			r.Object(func(name string) { h.Environments[name] = r.Text() })
 		case "links":
-			h.Links = r.texts()
+			h.Links = r.Texts()
 		case "missing":
 			h.Missing = map[string][]string{}
-			r.object(func(name string) { h.Missing[name] = r.texts() })
+			r.Object(func(name string) { h.Missing[name] = r.Texts() })
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 	return h
 }
 
 func (r *manifestReader) spec(s *Spec) {
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "default":
-			s.Default = r.text()
+			s.Default = r.Text()
 		case "live":
-			s.Live = r.texts()
+			s.Live = r.Texts()
 		case "required":
-			s.Required = r.texts()
+			s.Required = r.Texts()
 		case "paths":
-			r.list(func() { s.Paths = append(s.Paths, r.rule()) })
+			r.List(func() { s.Paths = append(s.Paths, r.rule()) })
 		case "render":
 			r.render(&s.Render)
 		case "witnesses":
-			r.list(func() { s.Witnesses = append(s.Witnesses, r.witness()) })
+			r.List(func() { s.Witnesses = append(s.Witnesses, r.witness()) })
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 }
 
 func (r *manifestReader) rule() (rule Rule) {
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "match":
-			rule.Match = r.text()
+			rule.Match = r.Text()
 		case "mode":
-			rule.Mode = r.text()
+			rule.Mode = r.Text()
 		case "action":
-			rule.Action = Action(r.text())
+			rule.Action = Action(r.Text())
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 	return rule
 }
 
 func (r *manifestReader) render(to *Render) {
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "variables":
-			to.Variables = r.texts()
+			to.Variables = r.Texts()
 		case "files":
-			to.Files = r.texts()
+			to.Files = r.Texts()
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 }
 
 func (r *manifestReader) witness() (w Witness) {
-	r.object(func(key string) {
+	r.Object(func(key string) {
 		switch key {
 		case "file":
-			w.File = r.text()
+			w.File = r.Text()
 		case "key":
-			w.Key = r.text()
+			w.Key = r.Text()
 		case "hostname":
-			w.Hostname = r.text()
+			w.Hostname = r.Text()
 		case "environments":
-			w.Environments = r.texts()
+			w.Environments = r.Texts()
 		default:
-			r.skip()
+			r.Skip()
 		}
 	})
 	return w
 }
 
-// compact is JSON without the blanks between its parts: what json.Marshal gave before it was indented.
-func compact(data string) []byte {
-	out, quoted := make([]byte, 0, len(data)), false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\' && i+1 < len(data):
-			out = append(out, c, data[i+1])
-			i++
-			continue
-		case c == '"':
-			quoted = !quoted
-		case !quoted && strings.IndexByte(" \t\r\n", c) >= 0:
-			continue
-		}
-		out = append(out, data[i])
-	}
-	return out
-}
-
-// headSize is how much of manifest.json is read to find the head. It is within that unless an image has hundreds of links.
-// Mostly headStart is enough to see it, or that there is none.
+// headSize is how much of manifest.json is read to find the head. It is within that unless an image
+// has hundreds of links. Mostly headStart is enough to see it, or that there is none.
 const headSize, headStart = 64 << 10, 4 << 10
 
 // loadForStart is [Load], but reads no further than the head where that is enough.
 func loadForStart(fsys fs.FS) (*Manifest, error) {
-	f, size, err := openFile(fsys, ManifestName)
+	f, size, err := place.OpenFile(fsys, ManifestName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Scan(fsys)
 	}
@@ -260,7 +242,7 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	var text strings.Builder
 	readTo := func(limit int) (more bool, err error) {
 		text.Grow(max(int(min(size, int64(limit)))-text.Len(), 0))
-		_, err = readSome(&text, f, int64(limit-text.Len()))
+		_, err = place.CopyN(&text, f, int64(limit-text.Len()))
 		return text.Len() == limit, err
 	}
 	more, err := readTo(headStart)
@@ -285,12 +267,12 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	return parseManifest(text.String())
 }
 
-// parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it; [ParseManifest] tells why. It is
-// decided when the place of the head has been passed.
+// parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it;
+// [ParseManifest] tells why. It is decided when the place of the head has been passed.
 func parseHead(text string) (m *Manifest, decided bool) {
-	r := &manifestReader{jsonReader: jsonReader{data: text}, headOnly: true}
+	r := &manifestReader{Reader: fastjson.NewReader(text), headOnly: true}
 	r.manifest()
-	m, decided = &r.m, errors.Is(r.err, errHead)
+	m, decided = &r.m, errors.Is(r.Err(), errHead)
 	if !decided || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
 		return nil, decided
 	}

@@ -1,19 +1,20 @@
 package envconfig
 
 import (
-	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/fastjson"
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 const (
 	recordName = "active.json"
 	// besideName is the record's name where it has to stand beside the first target.
-	besideName = tempPrefix + recordName
+	besideName = place.TempPrefix + recordName
 )
 
 // record says what is active. It holds names, sums and modes, never a value.
@@ -28,7 +29,8 @@ type record struct {
 	// Dirs are the folders that activations made, and may take away when they are empty.
 	Dirs []string
 
-	// known counts files that were read and are not in Files, because they are what is wanted now, in the same order.
+	// known counts files that were read and are not in Files, because they are what is wanted now,
+	// in the same order.
 	known int
 }
 
@@ -42,208 +44,191 @@ type placed struct {
 	Link string
 }
 
-// newRecord is a record without files: mostly the one that is there says the same already.
+// newRecord returns a record without files: mostly the one on disk says the same already, and the
+// files are not needed.
 func newRecord(m *Manifest, env *Environment, dirs []string) *record {
-	return &record{Version: 1, Environment: env.Name, Digest: env.Digest(), Manifest: m.Digest(), UID: os.Geteuid(), Dirs: dirs}
-}
-
-// says reports whether r, which may be nil, says what other does, and that these files were put in place, whenever it was.
-func (r *record) says(other *record, files []want) bool {
-	return r != nil && r.Environment == other.Environment && r.Digest == other.Digest && r.Manifest == other.Manifest && r.UID == other.UID &&
-		r.known == len(files) && len(r.Files) == 0 && slices.Equal(r.Dirs, other.Dirs)
-}
-
-// placed is what a record says of w.
-func (w *want) placed() placed {
-	p := placed{Path: w.Path, SHA256: w.SHA256, Mode: w.Mode, Action: w.Action, Link: w.link}
-	if w.link != "" {
-		p.SHA256 = ""
+	return &record{
+		Version: 1, Environment: env.Name, Digest: env.Digest(), Manifest: m.Digest(),
+		UID: os.Geteuid(), Dirs: dirs,
 	}
-	return p
 }
 
-// beside is where the record stands when the state folder cannot be written.
-func beside(m *Manifest, l layout) string { return path.Join(path.Dir(m.first(l)), besideName) }
+// says reports whether r, which may be nil, says the same as other and names exactly these files;
+// times do not count.
+func (r *record) says(other *record, w *wanted) bool {
+	return r != nil && r.Environment == other.Environment && r.Digest == other.Digest &&
+		r.Manifest == other.Manifest && r.UID == other.UID &&
+		r.known == len(w.files) && len(r.Files) == 0 && slices.Equal(r.Dirs, other.Dirs)
+}
 
-// readRecord returns what the last activation wrote, or nil. What is wanted only saves keeping what it says of that.
-func readRecord(state string, t *tree, besides string, wanted []want) *record {
-	if s, err := os.OpenRoot(asFolder(state)); err == nil {
+// readRecord returns what the last activation wrote, or nil. With w, which may be nil, it counts
+// the files at the beginning that are those of w in known and does not keep them.
+func readRecord(state string, t *place.Tree, besides string, w *wanted) *record {
+	if s, err := place.OpenRoot(state); err == nil {
 		defer s.Close()
-		if text, err := readText(s.FS(), recordName, maxManifest); err == nil {
-			if r := parseRecord(text, wanted); r != nil {
+		if text, err := place.ReadText(s.FS(), recordName, maxManifest); err == nil {
+			if r := parseRecord(text, w); r != nil {
 				return r
 			}
 		}
 	}
-	d, base, err := t.split(besides)
+	d, base, err := t.Split(besides)
 	if err != nil {
 		return nil
 	}
-	text, err := readText(d.FS(), base, maxManifest)
+	text, err := place.ReadText(d.FS(), base, maxManifest)
 	if err != nil {
 		return nil
 	}
-	return parseRecord(text, wanted)
+	return parseRecord(text, w)
 }
 
-// with is r, which may be nil, and what journals say was put in place after it.
-func (r *record) with(journals []*journal) *record {
-	if len(journals) == 0 {
+// with returns r, which may be nil, together with what was put in place after it.
+func (r *record) with(committed []place.Committed) *record {
+	if len(committed) == 0 {
 		return r
 	}
 	all := record{}
 	if r != nil {
 		all = *r
 	}
-	all.Manifest = "" // so that a record of its own is written, whatever r says
-	for _, j := range journals {
-		all.Dirs = append(slices.Clone(all.Dirs), j.Dirs...)
-		for i := range j.Ops {
-			if o := &j.Ops[i]; o.Kind != opRemove {
-				all.Files = append(slices.Clone(all.Files), placed{Path: o.Path})
-			}
+	all.Manifest = "" // so that it equals no other and is written again
+	all.Dirs, all.Files = slices.Clone(all.Dirs), slices.Clone(all.Files)
+	for _, c := range committed {
+		all.Dirs = append(all.Dirs, c.Dirs...)
+		for _, name := range c.Files {
+			all.Files = append(all.Files, placed{Path: name})
 		}
 	}
 	slices.Sort(all.Dirs)
 	return &all
 }
 
-// placedSize is what a file with a short path takes up in a record.
+// placedSize is roughly the size in bytes of a file with a short path in a record.
 const placedSize = 120
 
-// parseRecord returns nil for a record that makes no sense: it is a help, not a condition.
-func parseRecord(text string, wanted []want) *record {
+// parseRecord returns nil for a record that is damaged: an activation does not depend on it.
+func parseRecord(text string, w *wanted) *record {
 	r := &record{}
 	var known []byte
-	in := &jsonReader{data: text}
-	in.object(func(key string) {
+	in := fastjson.NewReader(text)
+	in.Object(func(key string) {
 		switch key {
 		case "version":
-			r.Version = int(in.number())
+			r.Version = int(in.Number())
 		case "environment":
-			r.Environment = in.text()
+			r.Environment = in.Text()
 		case "digest":
-			r.Digest = in.text()
+			r.Digest = in.Text()
 		case "manifest":
-			r.Manifest = in.text()
+			r.Manifest = in.Text()
 		case "uid":
-			r.UID = int(in.number())
+			r.UID = int(in.Number())
 		case "activated":
-			if err := r.Activated.UnmarshalText([]byte(in.text())); err != nil {
-				in.fail("a time")
+			if err := r.Activated.UnmarshalText([]byte(in.Text())); err != nil {
+				in.Fail("a time")
 			}
 		case "files":
-			in.list(func() {
-				if r.known < len(wanted) {
-					w := wanted[r.known].placed()
-					known = w.appendTo(known[:0])
-					if in.passOver(known) {
+			in.List(func() {
+				if w != nil && r.known < len(w.files) {
+					next := w.placed(r.known)
+					known = next.appendTo(known[:0])
+					if in.PassOver(known) {
 						r.known++
 						return
 					}
 				}
-				r.Files = append(r.Files, in.placed())
+				r.Files = append(r.Files, readPlaced(in))
 			})
 		case "dirs":
-			r.Dirs = in.texts()
+			r.Dirs = in.Texts()
 		default:
-			in.skip()
+			in.Skip()
 		}
 	})
-	if in.end() != nil || r.Version != 1 {
+	if in.End() != nil || r.Version != 1 {
 		return nil
 	}
 	for i := range r.Files {
-		if pathProblem(r.Files[i].Path) != "" {
+		if place.PathProblem(r.Files[i].Path) != "" {
 			return nil
 		}
 	}
 	for _, dir := range r.Dirs {
-		if pathProblem(dir) != "" {
+		if place.PathProblem(dir) != "" {
 			return nil
 		}
 	}
 	return r
 }
 
-func (r *jsonReader) placed() (f placed) {
-	r.object(func(key string) {
+// readPlaced reads what placed.appendTo writes.
+func readPlaced(in *fastjson.Reader) (f placed) {
+	in.Object(func(key string) {
 		switch key {
 		case "path":
-			f.Path = r.text()
+			f.Path = in.Text()
 		case "sha256":
-			f.SHA256 = r.text()
+			f.SHA256 = in.Text()
 		case "mode":
-			f.Mode = fs.FileMode(r.number())
+			f.Mode = fs.FileMode(in.Number())
 		case "action":
-			f.Action = Action(r.text())
+			f.Action = Action(in.Text())
 		case "link":
-			f.Link = r.text()
+			f.Link = in.Text()
 		default:
-			r.skip()
+			in.Skip()
 		}
 	})
 	return f
 }
 
-// json is what parseRecord reads.
+// json returns the form that parseRecord reads.
 func (r *record) json() []byte {
 	b := make([]byte, 0, 512+placedSize*len(r.Files))
 	b = strconv.AppendInt(append(b, `{"version":`...), int64(r.Version), 10)
-	b = appendText(append(b, `,"environment":`...), r.Environment)
-	b = appendText(append(b, `,"digest":`...), r.Digest)
-	b = appendText(append(b, `,"manifest":`...), r.Manifest)
+	b = fastjson.AppendText(append(b, `,"environment":`...), r.Environment)
+	b = fastjson.AppendText(append(b, `,"digest":`...), r.Digest)
+	b = fastjson.AppendText(append(b, `,"manifest":`...), r.Manifest)
 	b = strconv.AppendInt(append(b, `,"uid":`...), int64(r.UID), 10)
-	b = appendText(append(b, `,"activated":`...), r.Activated.Format(time.RFC3339Nano))
-	b = appendList(append(b, `,"files":`...), len(r.Files), func(b []byte, i int) []byte {
+	b = fastjson.AppendText(append(b, `,"activated":`...), r.Activated.Format(time.RFC3339Nano))
+	b = fastjson.AppendList(append(b, `,"files":`...), len(r.Files), func(b []byte, i int) []byte {
 		return r.Files[i].appendTo(b)
 	})
 	if len(r.Dirs) > 0 {
-		b = appendTexts(append(b, `,"dirs":`...), r.Dirs)
+		b = fastjson.AppendTexts(append(b, `,"dirs":`...), r.Dirs)
 	}
 	return append(b, "}\n"...)
 }
 
-// appendTo appends what jsonReader.placed reads.
+// appendTo appends the form that readPlaced reads.
 func (f *placed) appendTo(b []byte) []byte {
-	b = appendText(append(b, `{"path":`...), f.Path)
-	b = appendText(append(b, `,"sha256":`...), f.SHA256)
+	b = fastjson.AppendText(append(b, `{"path":`...), f.Path)
+	b = fastjson.AppendText(append(b, `,"sha256":`...), f.SHA256)
 	b = strconv.AppendInt(append(b, `,"mode":`...), int64(f.Mode), 10)
 	if f.Action != "" {
-		b = appendText(append(b, `,"action":`...), string(f.Action))
+		b = fastjson.AppendText(append(b, `,"action":`...), string(f.Action))
 	}
 	if f.Link != "" {
-		b = appendText(append(b, `,"link":`...), f.Link)
+		b = fastjson.AppendText(append(b, `,"link":`...), f.Link)
 	}
 	return append(b, '}')
 }
 
-// write puts the record into the state folder or, failing that, beside the first target. Where neither can be written the
-// environment is active all the same. Only this user may read it: sums of rendered files would let others test guesses.
-func (r *record) write(state string, t *tree, besides string) {
+// write writes the record to the state directory or, failing that, beside the first target. Where
+// neither can be written the environment is active all the same. Only this user may read the
+// record: from the sums of rendered files others could test guesses of a secret.
+func (r *record) write(state string, t *place.Tree, besides string) {
 	data := r.json()
 	if os.MkdirAll(state, 0o755) == nil {
-		if s, err := os.OpenRoot(asFolder(state)); err == nil {
-			st := &tree{root: s}
-			defer st.close()
-			if st.replace(recordName, data) == nil {
-				_ = t.remove(besides)
+		if s, err := place.OpenRoot(state); err == nil {
+			st := place.NewTree(s)
+			defer st.Close()
+			if st.Replace(recordName, data) == nil {
+				_ = t.Remove(besides)
 				return
 			}
 		}
 	}
-	_ = t.replace(besides, data)
-}
-
-// replace puts data in the place of a small file, as a whole, for this user alone.
-func (t *tree) replace(name string, data []byte) error {
-	draft := path.Join(path.Dir(name), tempPrefix+"draft")
-	err := t.create(draft, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
-	if err == nil {
-		err = t.rename(draft, name)
-	}
-	if err != nil {
-		_ = t.remove(draft)
-	}
-	return err
+	_ = t.Replace(besides, data)
 }

@@ -2,12 +2,13 @@ package envconfig
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 // maxRendered bounds a file with placeholders, which is held in memory; files that are copied have no bound.
@@ -61,7 +62,7 @@ func (r *Render) split(template string) []piece {
 func (r *Render) placeholder(inner string) (piece, bool) {
 	if path, ok := strings.CutPrefix(inner, filePrefix); ok {
 		rel, absolute := strings.CutPrefix(path, "/")
-		return piece{name: path, file: true}, absolute && pathProblem(rel) == "" && slices.ContainsFunc(r.Files, func(pattern string) bool {
+		return piece{name: path, file: true}, absolute && place.PathProblem(rel) == "" && slices.ContainsFunc(r.Files, func(pattern string) bool {
 			return matchPath(strings.TrimPrefix(pattern, "/"), rel)
 		})
 	}
@@ -105,30 +106,19 @@ func (r *Render) fill(template string, from values) (out []byte, missing []strin
 
 // read returns the content of a file without the line end that editors and "echo" put after a secret.
 func (v *values) read(name string) ([]byte, error) {
-	f, _, err := openFile(everything(v.root), strings.TrimPrefix(name, "/"))
+	f, _, err := place.OpenFile(everything(v.root), strings.TrimPrefix(name, "/"))
 	if err != nil {
-		return nil, cause(err)
+		return nil, place.Cause(err)
 	}
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, maxRendered+1))
 	if err != nil {
-		return nil, cause(err)
+		return nil, place.Cause(err)
 	}
 	if len(content) > maxRendered {
 		return nil, fmt.Errorf("longer than %d bytes", maxRendered)
 	}
 	return bytes.TrimSuffix(bytes.TrimSuffix(content, []byte("\n")), []byte("\r")), nil
-}
-
-// cause is the innermost error, without the path that the caller names anyway.
-func cause(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
 }
 
 // usesFiles reports whether the template draws on a file, and so most likely on a secret.

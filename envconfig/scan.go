@@ -1,15 +1,14 @@
 package envconfig
 
 import (
-	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 const (
@@ -62,7 +61,7 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 
 // Load returns the manifest of the source folder fsys: manifest.json when there is one, else what [Scan] finds.
 func Load(fsys fs.FS) (*Manifest, error) {
-	text, err := readText(fsys, ManifestName, maxManifest)
+	text, err := place.ReadText(fsys, ManifestName, maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Scan(fsys)
 	}
@@ -73,7 +72,7 @@ func Load(fsys fs.FS) (*Manifest, error) {
 }
 
 func (m *Manifest) readSpec(fsys fs.FS) error {
-	data, err := readFile(fsys, SpecName, 1<<20)
+	data, err := place.ReadFile(fsys, SpecName, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -105,7 +104,7 @@ func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 			return err
 		}
 		target := strings.TrimPrefix(name, dir+"/")
-		if problem := pathProblem(target); problem != "" {
+		if problem := place.PathProblem(target); problem != "" {
 			return invalid(dir, "path %q %s", target, problem)
 		}
 		if err := checkType(fsys, name, d); err != nil {
@@ -136,7 +135,7 @@ func checkType(fsys fs.FS, name string, d fs.DirEntry) error {
 	case d.Type().IsRegular():
 		return nil
 	case d.Type() != fs.ModeSymlink:
-		return invalid(name, "is a %s; only files, folders and links to files can be activated", typeName(d.Type()))
+		return invalid(name, "is a %s; only files, folders and links to files can be activated", place.TypeName(d.Type()))
 	}
 	for at, hops := name, 0; hops < 40; hops++ {
 		to, err := fs.ReadLink(fsys, at)
@@ -155,28 +154,10 @@ func checkType(fsys fs.FS, name string, d fs.DirEntry) error {
 			return nil
 		}
 		if info.Mode().Type() != fs.ModeSymlink {
-			return invalid(name, "is a link to the %s %q; only links to files can be activated", typeName(info.Mode().Type()), to)
+			return invalid(name, "is a link to the %s %q; only links to files can be activated", place.TypeName(info.Mode().Type()), to)
 		}
 	}
 	return invalid(name, "is a link that leads round in a circle")
-}
-
-func typeName(t fs.FileMode) string {
-	switch {
-	case t.IsDir():
-		return "folder"
-	case t&fs.ModeNamedPipe != 0:
-		return "pipe"
-	case t&fs.ModeSocket != 0:
-		return "socket"
-	case t&fs.ModeDevice != 0:
-		return "device"
-	case t&fs.ModeSymlink != 0:
-		return "link"
-	case t.IsRegular():
-		return "file"
-	}
-	return "special file"
 }
 
 // read fills in what the content of the source says.
@@ -190,12 +171,12 @@ func (f *File) read(fsys fs.FS) error {
 	if err != nil {
 		return err
 	}
-	h := takeHasher()
-	defer hashers.Put(h)
-	if f.Size, err = h.readAll(src, nil); err != nil {
+	h := place.NewHasher()
+	defer h.Release()
+	if f.Size, err = h.ReadAll(src, nil); err != nil {
 		return err
 	}
-	f.Mode, f.SHA256 = info.Mode().Perm(), hex.EncodeToString(h.Sum(nil))
+	f.Mode, f.SHA256 = info.Mode().Perm(), h.Hex()
 	return nil
 }
 
@@ -204,7 +185,7 @@ func (m *Manifest) conceal(fsys fs.FS, f *File) error {
 	if f.Action != Fill {
 		return nil
 	}
-	template, err := readFile(fsys, f.Source, maxRendered)
+	template, err := place.ReadFile(fsys, f.Source, maxRendered)
 	if err == nil && !f.modeGiven && m.Spec.Render.usesFiles(string(template)) {
 		f.Mode &^= 0o007
 	}
@@ -221,73 +202,4 @@ func overlay(base, env []File) []File {
 	}
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return files
-}
-
-// readFile reads a file of at most limit bytes.
-func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	var b bytes.Buffer
-	err := readInto(&b, fsys, name, limit)
-	return b.Bytes(), err
-}
-
-// readText is readFile for what is used as a string, which then is not copied.
-func readText(fsys fs.FS, name string, limit int64) (string, error) {
-	var b strings.Builder
-	err := readInto(&b, fsys, name, limit)
-	return b.String(), err
-}
-
-// growing is what can be told how much is to come.
-type growing interface {
-	io.Writer
-	Grow(n int)
-}
-
-func readInto(to growing, fsys fs.FS, name string, limit int64) error {
-	f, size, err := openFile(fsys, name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	to.Grow(int(min(size, limit))) // a hint: the files of /proc have the size 0
-	n, err := readSome(to, f, limit+1)
-	if err == nil && n > limit {
-		err = invalid(name, "longer than %d bytes", limit)
-	}
-	return err
-}
-
-// mustBeFile is an error that matches [ErrInvalid] when something else has the name.
-func mustBeFile(mode fs.FileMode, name string) error {
-	if mode.IsRegular() {
-		return nil
-	}
-	return &fs.PathError{Op: "open", Path: name, Err: noFile(typeName(mode.Type()))}
-}
-
-// noFile is what stands in a file's place.
-type noFile string
-
-func (e noFile) Error() string        { return "is a " + string(e) + ", not a file" }
-func (e noFile) Is(target error) bool { return target == ErrInvalid }
-
-// openFile opens a file unless it is a pipe or another that would wait for somebody who writes.
-func openFile(fsys fs.FS, name string) (f fs.File, size int64, err error) {
-	info, err := fs.Stat(fsys, name)
-	if err == nil {
-		err = mustBeFile(info.Mode(), name)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	f, err = fsys.Open(name)
-	return f, info.Size(), err
-}
-
-// readSome reads until the end or as much as limit says.
-func readSome(to io.Writer, from io.Reader, limit int64) (int64, error) {
-	type plain struct{ io.Writer } // without the shortcuts that would pass the buffer by
-	h := takeHasher()
-	defer hashers.Put(h)
-	return io.CopyBuffer(plain{to}, io.LimitReader(from, limit), h.buffer[:16<<10])
 }

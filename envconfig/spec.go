@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 // SpecName is the optional declarative file in the source folder.
@@ -108,7 +110,7 @@ func (s *Spec) validate() error {
 		}
 	}
 	for _, p := range s.Required {
-		if problem := pathProblem(p); problem != "" {
+		if problem := place.PathProblem(p); problem != "" {
 			return invalid(SpecName, "required path %s %s", quote(p), problem)
 		}
 	}

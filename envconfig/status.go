@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 // Status says what is active. It holds no values.
@@ -42,7 +44,7 @@ func (a *Activator) Status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	t.close()
+	t.Close()
 	return Status{r.Environment, r.Digest, r.Manifest, r.UID, r.Activated, len(r.Files)}, nil
 }
 
@@ -53,7 +55,7 @@ func (a *Activator) Verify() ([]Drift, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer t.close()
+	defer t.Close()
 	drift := []Drift{}
 	links := false
 	for _, f := range r.Files {
@@ -72,7 +74,7 @@ func (a *Activator) Verify() ([]Drift, error) {
 }
 
 // record returns what is active, and the open root.
-func (a *Activator) record() (*record, *tree, error) {
+func (a *Activator) record() (*record, *place.Tree, error) {
 	m, err := a.load()
 	if err != nil {
 		return nil, nil, err
@@ -82,38 +84,39 @@ func (a *Activator) record() (*record, *tree, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &tree{root: root}
-	r := readRecord(state, t, beside(m, newLayout(rootName, cmp.Or(a.Source, DefaultSource), state)), nil)
+	t := place.NewTree(root)
+	l := newLayout(rootName, cmp.Or(a.Source, DefaultSource), state)
+	r := readRecord(state, t, l.beside(m), nil)
 	if r == nil {
-		t.close()
+		t.Close()
 		return nil, nil, fmt.Errorf("record in %s: %w: nothing was activated here, or not by this user", state, ErrIncomplete)
 	}
 	return r, t, nil
 }
 
 // drift says in what the target differs from f, or is empty.
-func (f *placed) drift(t *tree) string {
-	d, base, err := t.split(f.Path)
+func (f *placed) drift(t *place.Tree) string {
+	d, base, err := t.Split(f.Path)
 	var mode fs.FileMode
 	if err == nil {
-		mode, _, err = d.look(base)
+		mode, _, err = d.Look(base)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "is gone"
 	case err != nil:
-		return cause(err).Error()
+		return place.Cause(err).Error()
 	case f.Link != "":
 		if text, err := d.Readlink(base); err != nil || text != f.Link {
 			return "is not the link that was made"
 		}
 		return ""
 	case !mode.IsRegular():
-		return "is a " + typeName(mode.Type()) + " now"
+		return "is a " + place.TypeName(mode.Type()) + " now"
 	}
-	switch same, err := d.holds(base, f.SHA256, -1); {
+	switch same, err := d.Holds(base, f.SHA256, -1); {
 	case err != nil:
-		return cause(err).Error()
+		return place.Cause(err).Error()
 	case !same:
 		return "has other content"
 	case mode != f.Mode:
@@ -149,16 +152,16 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 	if env == nil {
 		return drift, nil
 	}
-	sources := &tree{root: source}
-	defer sources.forget()
+	sources := place.NewTree(source)
+	defer sources.Forget()
 	for _, f := range env.Files {
 		if f.Action != Pointer && f.Action != Link {
 			continue
 		}
-		file, err := sources.read(f.Source)
+		file, err := sources.Open(f.Source)
 		same := false
 		if err == nil {
-			same, err = holds(file, f.SHA256, -1)
+			same, err = place.Holds(file, f.SHA256, -1)
 		}
 		if err != nil || !same {
 			drift = append(drift, Drift{f.Path, "has other content than the manifest says"})
@@ -167,16 +170,16 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 	return drift, nil
 }
 
-// WriteManifest puts manifest.json into the source folder, as a whole, readable by everyone.
+// WriteManifest replaces manifest.json in the source directory as a whole. Everyone may read it.
 func WriteManifest(source *os.Root, m *Manifest) error {
-	const draft = tempPrefix + ManifestName
-	t := &tree{root: source} // not closed: the root is the caller's
-	err := t.create(draft, 0o644, func(w io.Writer) error { _, err := w.Write(m.JSON()); return err })
+	const draft = place.TempPrefix + ManifestName
+	t := place.NewTree(source) // not closed: the root is the caller's
+	err := t.Create(draft, 0o644, func(w io.Writer) error { _, err := w.Write(m.JSON()); return err })
 	if err == nil {
-		err = t.rename(draft, ManifestName)
+		err = t.Rename(draft, ManifestName)
 	}
 	if err != nil {
-		return errors.Join(targetError(ManifestName, err), t.remove(draft))
+		return errors.Join(place.TargetError(ManifestName, err), t.Remove(draft))
 	}
 	return nil
 }

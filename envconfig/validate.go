@@ -7,34 +7,9 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
-
-// tempPrefix begins the name of every file that an activation makes beside the targets and takes away again.
-const tempPrefix = ".envconfig-"
-
-// pathProblem says what keeps p from being a target, or is empty.
-func pathProblem(p string) string {
-	switch {
-	case !utf8.ValidString(p):
-		return "is not UTF-8"
-	case !fs.ValidPath(p) || p == ".":
-		return "is not a clean relative path"
-	case strings.ContainsRune(p, 0):
-		return "holds a zero byte"
-	case len(p) > 4000:
-		return "is longer than 4000 bytes"
-	}
-	for part := range strings.SplitSeq(p, "/") {
-		if len(part) > 255 {
-			return "has a name longer than 255 bytes"
-		}
-		if strings.HasPrefix(part, tempPrefix) {
-			return "has a name that begins with " + tempPrefix + ", which is reserved"
-		}
-	}
-	return ""
-}
 
 // validate holds a manifest to the rules that make an activation safe, whoever wrote it.
 func (m *Manifest) validate() error {
@@ -47,7 +22,7 @@ func (m *Manifest) validate() error {
 		}
 	}
 	for _, p := range m.Required {
-		if problem := pathProblem(p); problem != "" {
+		if problem := place.PathProblem(p); problem != "" {
 			return invalid(ManifestName, "required path %s %s", quote(p), problem)
 		}
 	}
@@ -65,7 +40,7 @@ func (e *Environment) validate() error {
 	folded := make([]string, len(e.Files))
 	for i := range e.Files {
 		f := &e.Files[i]
-		if problem := cmp.Or(pathProblem(f.Path), f.problem()); problem != "" {
+		if problem := cmp.Or(place.PathProblem(f.Path), f.problem()); problem != "" {
 			return wrong("path %q %s", f.Path, problem)
 		}
 		folded[i] = strings.ToLower(f.Path)
@@ -109,7 +84,7 @@ func (f *File) problem() string {
 		return "has a negative size"
 	case f.Mode&^fs.ModePerm != 0:
 		return "has a mode beyond the nine permission bits"
-	case pathProblem(f.Source) != "" || !strings.HasPrefix(f.Source, envsDir+"/"):
+	case place.PathProblem(f.Source) != "" || !strings.HasPrefix(f.Source, envsDir+"/"):
 		return "has a source outside of envs/"
 	}
 	return f.Action.problem()

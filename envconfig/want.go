@@ -3,67 +3,44 @@ package envconfig
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
-// want is what has to stand at one target: a link, rendered content, or a copy of a source.
-type want struct {
-	*File // with the size and the sum of what was rendered
-
-	link    string // what the link says; empty for a file
-	content []byte // of a rendered file
+// wanted is everything that an environment puts in place. Its two slices have the same length and
+// order; it is the [place.Contents] of files.
+type wanted struct {
+	files   []place.File // sorted by path
+	origins []origin
+	sources *place.Tree
 }
 
-// layout says where the source and the state folder are below the root; empty when they are not below it.
-type layout struct{ source, state string }
-
-func newLayout(root, source, state string) layout {
-	return layout{source: below(root, source), state: below(root, state)}
+// origin says where the content of a file comes from.
+type origin struct {
+	file     *File    // in the manifest
+	rendered rendered // content, of a file that is rendered
 }
 
-func below(root, name string) string {
-	absRoot, err1 := filepath.Abs(root)
-	absName, err2 := filepath.Abs(name)
-	if err1 != nil || err2 != nil {
-		return ""
+// newWanted lists what the environment puts in place. All placeholders that have no value are
+// reported at once.
+func newWanted(
+	m *Manifest, env *Environment, l layout, source *os.Root, from values,
+) (*wanted, error) {
+	w := &wanted{
+		files:   make([]place.File, 0, len(env.Files)+1),
+		origins: make([]origin, 0, len(env.Files)+1),
+		sources: place.NewTree(source),
 	}
-	rel, err := filepath.Rel(absRoot, absName)
-	if err != nil || !filepath.IsLocal(rel) {
-		return ""
-	}
-	return filepath.ToSlash(rel)
-}
-
-// current is the one link that pointer mode makes.
-func (l layout) current() string { return path.Join(l.state, "current") }
-
-// relative is the text of a link at from that leads to to; both are below the root.
-func relative(from, to string) string {
-	rel, err := filepath.Rel(path.Dir("/"+from), "/"+to)
-	if err != nil {
-		return "/" + to // both are absolute and clean: cannot be
-	}
-	return rel
-}
-
-// wants lists what the environment puts in place, sorted by path. All placeholders that cannot be filled in are reported
-// at once.
-func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values) ([]want, error) {
-	out := make([]want, 0, len(env.Files)+1)
 	var missing []string
-	sources := &tree{root: source}
-	defer sources.forget()
 	for i := range env.Files {
 		f := &env.Files[i]
-		w := want{File: f}
+		file, o := target(f), origin{file: f}
 		switch f.Action {
 		case Pointer:
 			continue
@@ -71,10 +48,10 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 			if l.source == "" {
 				return nil, invalid(f.Path, "the action link needs the source folder below the root")
 			}
-			if err := sources.lacks(f.Source); err != nil {
+			if err := requireSource(w.sources, f.Source); err != nil {
 				return nil, err
 			}
-			w.link = relative(f.Path, path.Join(l.source, f.Source))
+			file = place.File{Path: f.Path, Link: relative(f.Path, path.Join(l.source, f.Source))}
 		case Fill:
 			content, lacks, err := renderFile(m, f, source, from)
 			if err != nil {
@@ -84,104 +61,123 @@ func wants(m *Manifest, env *Environment, l layout, source *os.Root, from values
 				missing = append(missing, name+" for "+f.Path)
 			}
 			sum := sha256.Sum256(content)
-			rendered := *f
-			rendered.Size, rendered.SHA256 = int64(len(content)), hex.EncodeToString(sum[:])
-			w.File, w.content = &rendered, content
+			file.Size, file.SHA256 = int64(len(content)), hex.EncodeToString(sum[:])
+			o.rendered = content
 		}
-		out = append(out, w)
+		w.files, w.origins = append(w.files, file), append(w.origins, o)
 	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("render: %w: not set: %s", ErrInvalid, list(missing))
 	}
 	if len(m.links()) > 0 {
-		if l.state == "" || l.source == "" {
-			return nil, invalid("pointer", "the action pointer needs the source and the state folder below the root")
-		}
-		own := path.Join(envsDir, env.Name)
-		if err := isEmpty(source, own); err != nil {
+		if err := w.addPointer(env, l, source); err != nil {
 			return nil, err
 		}
-		out = append(out, want{File: &File{Path: l.current(), Action: Pointer}, link: relative(l.current(), path.Join(l.source, own))})
-		slices.SortFunc(out, func(a, b want) int { return strings.Compare(a.Path, b.Path) })
 	}
-	return out, nil
+	return w, nil
 }
 
-// lacks is an error when a source that a link leads to is not there.
-func (t *tree) lacks(name string) error {
-	d, base, err := t.split(name)
-	if err == nil {
-		_, _, err = d.look(base)
-	}
-	return absent(name, err)
+// target is what f puts at its target when it is copied as it is.
+func target(f *File) place.File {
+	return place.File{Path: f.Path, Mode: f.Mode, Size: f.Size, SHA256: f.SHA256}
 }
 
-// isEmpty is an error when the folder that pointer mode leads to is not there, or has nothing in it.
-func isEmpty(source *os.Root, name string) error {
-	dir, err := source.Open(asFolder(name))
-	if err == nil {
-		_, err = dir.Readdirnames(1)
-		dir.Close()
+// addPointer adds the one link of pointer mode.
+func (w *wanted) addPointer(env *Environment, l layout, source *os.Root) error {
+	if l.state == "" || l.source == "" {
+		return invalid("pointer",
+			"the action pointer needs the source and the state folder below the root")
 	}
-	if errors.Is(err, io.EOF) {
-		err = fs.ErrNotExist
+	own := path.Join(envsDir, env.Name)
+	if err := requireFiles(source, own); err != nil {
+		return err
 	}
-	return absent(name, err)
+	name := l.current()
+	link := relative(name, path.Join(l.source, own))
+	w.files = append(w.files, place.File{Path: name, Link: link})
+	w.origins = append(w.origins, origin{file: &File{Path: name, Action: Pointer}})
+	for i := len(w.files) - 1; i > 0 && w.files[i].Path < w.files[i-1].Path; i-- {
+		w.files[i], w.files[i-1] = w.files[i-1], w.files[i]
+		w.origins[i], w.origins[i-1] = w.origins[i-1], w.origins[i]
+	}
+	return nil
 }
 
-// absent passes over what this user may not look for: whether the service may read it is another matter.
-func absent(name string, err error) error {
-	if err == nil || errors.Is(err, fs.ErrPermission) {
-		return nil
-	}
-	return sourceFileError(name, err)
+// find returns the index of the file with that path, or where it would be.
+func (w *wanted) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(w.files, name, func(f place.File, name string) int {
+		return strings.Compare(f.Path, name)
+	})
 }
 
-func renderFile(m *Manifest, f *File, source *os.Root, from values) (content []byte, missing []string, err error) {
-	template, err := readFile(source.FS(), f.Source, maxRendered)
+// Open returns the content of the file with that index.
+func (w *wanted) Open(i int) (io.ReadCloser, error) {
+	o := w.origins[i]
+	if o.file.Action == Fill {
+		return &o.rendered, nil
+	}
+	f, err := w.sources.Open(o.file.Source)
 	if err != nil {
-		return nil, nil, sourceFileError(f.Source, err)
+		return nil, sourceFileError(o.file.Source, err)
 	}
-	if sum := sha256.Sum256(template); hex.EncodeToString(sum[:]) != f.SHA256 {
-		return nil, nil, mismatch(f.Source)
-	}
-	content, missing = m.Spec.Render.fill(string(template), from)
-	return content, missing, nil
+	return f, nil
 }
 
-func mismatch(source string) error {
-	return invalid(source, "its content is not what the manifest says: write the manifest anew with envconfig manifest")
+// rendered is content in memory that is still to be read.
+type rendered []byte
+
+// Read reads as [io.Reader] says.
+func (r *rendered) Read(p []byte) (int, error) {
+	if len(*r) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, *r)
+	*r = (*r)[n:]
+	return n, nil
 }
 
-// compare says what has to be done for w: nothing, create or replace.
-func (w *want) compare(t *tree) (opKind, error) {
-	d, base, err := t.split(w.Path)
-	var mode fs.FileMode
-	var size int64
-	if err == nil {
-		mode, size, err = d.look(base)
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return opCreate, nil
-	case err != nil:
-		return "", err
-	case mode.Type() == fs.ModeSymlink:
-		if text, err := d.Readlink(base); w.link == "" || err != nil || text != w.link {
-			return opReplace, err // the link itself goes; what it points to is not touched
+// Close does nothing.
+func (r *rendered) Close() error { return nil }
+
+// Mismatch returns the error for a source that has another content than the manifest says.
+func (w *wanted) Mismatch(i int) error { return mismatch(w.origins[i].file.Source) }
+
+// placed returns what a record says of the file with that index.
+func (w *wanted) placed(i int) placed {
+	f, o := &w.files[i], w.origins[i].file
+	return placed{Path: f.Path, SHA256: f.SHA256, Mode: o.Mode, Action: o.Action, Link: f.Link}
+}
+
+// stale returns the paths of the files that stand in the tree because of another environment,
+// sorted: those of the record and, in case the record was lost, those whose content is exactly what
+// another environment of the manifest puts there.
+func (w *wanted) stale(t *place.Tree, m *Manifest, before *record) []string {
+	var stale []string
+	if before != nil {
+		for _, f := range before.Files {
+			if _, found := w.find(f.Path); found {
+				continue
+			}
+			if info, err := t.Lstat(f.Path); err == nil && !info.IsDir() {
+				stale = append(stale, f.Path)
+			}
 		}
-		return "", nil
-	case !mode.IsRegular():
-		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, typeName(mode.Type()))
-	case w.link != "" || size != w.Size || mode != w.Mode:
-		return opReplace, nil
 	}
-	same, err := d.holds(base, w.SHA256, size)
-	if errors.Is(err, fs.ErrPermission) {
-		return opReplace, nil
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			f := &env.Files[i]
+			if f.Action != "" && f.Action != Copy {
+				continue
+			}
+			if _, found := w.find(f.Path); found {
+				continue
+			}
+			there := target(f)
+			if kind, err := t.Compare(&there); err == nil && kind == "" {
+				stale = append(stale, f.Path)
+			}
+		}
 	}
-	if err != nil || same {
-		return "", err
-	}
-	return opReplace, nil
+	slices.Sort(stale)
+	return slices.Compact(stale)
 }

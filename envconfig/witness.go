@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
 // Witness is a second, independent source of the environment's name, so that one mistyped variable does not put
@@ -32,7 +34,7 @@ func (s *Spec) validateWitnesses() error {
 		switch {
 		case (w.File == "") == (w.Hostname == ""):
 			return invalid(SpecName, "witnesses[%d]: give either file or hostname", i)
-		case w.File != "" && (!absolute || pathProblem(rel) != ""):
+		case w.File != "" && (!absolute || place.PathProblem(rel) != ""):
 			return invalid(SpecName, "witnesses[%d]: file %s is not a clean absolute path", i, quote(w.File))
 		case w.Hostname != "" && !strings.Contains(w.Hostname, "{env}"):
 			return invalid(SpecName, "witnesses[%d]: hostname %s does not name {env}", i, quote(w.Hostname))
@@ -68,9 +70,9 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 		}
 		return ""
 	}
-	content, err := readText(everything(root), strings.TrimPrefix(w.File, "/"), maxWitness)
+	content, err := place.ReadText(everything(root), strings.TrimPrefix(w.File, "/"), maxWitness)
 	if err != nil {
-		reason := cause(err).Error()
+		reason := place.Cause(err).Error()
 		if errors.Is(err, fs.ErrNotExist) {
 			reason = "there is no such file"
 		}

@@ -1,0 +1,204 @@
+package place
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+)
+
+// Dir is an open directory of a [Tree]. It opens files by their name alone and without following a
+// link, so that they need neither the walk nor the poller of package os: those are most of the
+// system calls for a small file.
+type Dir struct {
+	*os.Root
+	handle *os.File
+}
+
+func newDir(root *os.Root) (*Dir, error) {
+	handle, err := root.Open(".")
+	if errors.Is(err, fs.ErrPermission) {
+		return &Dir{Root: root}, nil // it may be searched but not read
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{root, handle}, nil
+}
+
+func (d *Dir) close() {
+	if d.handle != nil {
+		d.handle.Close()
+	}
+}
+
+// descriptor is a regular file, or a directory to be locked.
+type descriptor int
+
+func (d *Dir) openFile(name string, flags int, mode uint32) (descriptor, error) {
+	for {
+		flags |= syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+		fd, err := syscall.Openat(int(d.handle.Fd()), name, flags, mode)
+		if err == nil {
+			return descriptor(fd), nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return 0, &fs.PathError{Op: "openat", Path: name, Err: err}
+		}
+	}
+}
+
+// Look returns the mode and the size of what has the name; a link is not followed. It is
+// os.Root.Lstat without its allocations.
+func (d *Dir) Look(name string) (fs.FileMode, int64, error) {
+	if number := fstatat(); d.handle != nil && number != 0 {
+		path, err := syscall.BytePtrFromString(name)
+		if err != nil {
+			return 0, 0, &fs.PathError{Op: "fstatat", Path: name, Err: err}
+		}
+		const noFollow = 0x100 // AT_SYMLINK_NOFOLLOW
+		var st syscall.Stat_t
+		_, _, errno := syscall.Syscall6(number, d.handle.Fd(),
+			uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&st)), noFollow, 0, 0)
+		switch {
+		case errno == 0 && st.Mode&^uint32(fs.ModePerm) == syscall.S_IFREG:
+			return fs.FileMode(st.Mode).Perm(), st.Size, nil
+		case errno == syscall.ENOENT:
+			return 0, 0, &fs.PathError{Op: "fstatat", Path: name, Err: errno}
+		}
+	}
+	info, err := d.Lstat(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	return info.Mode(), info.Size(), nil
+}
+
+// openRead opens a file that is not a link.
+func (d *Dir) openRead(name string) (io.ReadCloser, error) {
+	if d.handle == nil {
+		return d.Open(name)
+	}
+	const noWait = syscall.O_NONBLOCK // for the writer of a pipe
+	return d.openFile(name, syscall.O_RDONLY|noWait, 0)
+}
+
+// openNew makes a file that must not exist.
+func (d *Dir) openNew(name string) (newFile, error) {
+	if d.handle == nil {
+		return d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	return d.openFile(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+}
+
+// again opens the directory once more, for a lock that is kept when the Tree closes the directory.
+func (d *Dir) again() (handle, error) {
+	if d.handle == nil {
+		return nil, fs.ErrPermission
+	}
+	return d.openFile(".", syscall.O_RDONLY, 0)
+}
+
+// Fd is the number of the descriptor.
+func (f descriptor) Fd() uintptr { return uintptr(f) }
+
+// rename gives a file of the directory another name. Unlike os.Root.Rename it does not look first
+// whether a directory has that name; the kernel refuses that in any case.
+func (d *Dir) rename(from, to string) error {
+	if d.handle == nil {
+		return d.Rename(from, to)
+	}
+	fd := int(d.handle.Fd())
+	if err := syscall.Renameat(fd, from, fd, to); err != nil {
+		return &os.LinkError{Op: "renameat", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// Read reads as [io.Reader] says.
+func (f descriptor) Read(p []byte) (int, error) {
+	for {
+		switch n, err := syscall.Read(int(f), p); {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0 && len(p) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// Write writes as [io.Writer] says.
+func (f descriptor) Write(p []byte) (written int, err error) {
+	for written < len(p) {
+		n, err := syscall.Write(int(f), p[written:])
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return written, os.NewSyscallError("write", err)
+		}
+		written += max(n, 0)
+	}
+	return written, nil
+}
+
+// Chmod sets the permission bits exactly.
+func (f descriptor) Chmod(mode fs.FileMode) error {
+	return os.NewSyscallError("fchmod", syscall.Fchmod(int(f), uint32(mode.Perm())))
+}
+
+// Close closes the file.
+func (f descriptor) Close() error { return os.NewSyscallError("close", syscall.Close(int(f))) }
+
+// access returns why files cannot be made in the directory, or nil.
+func (d *Dir) access() error {
+	if d.handle == nil {
+		return nil // cannot be asked without a descriptor: the first file shows it
+	}
+	const writeSearch = 2 | 1
+	return syscall.Faccessat(int(d.handle.Fd()), ".", writeSearch, 0)
+}
+
+// fstatat is the number of fstatat(2), or 0.
+func fstatat() uintptr {
+	switch runtime.GOARCH {
+	case "amd64":
+		return 262
+	case "arm64", "riscv64":
+		return 79
+	}
+	return 0
+}
+
+// syncfs is the number of syncfs(2), which package syscall does not have for all machines, or 0
+// where sync(2) is used instead.
+func syncfs() uintptr {
+	switch runtime.GOARCH {
+	case "amd64":
+		return 306
+	case "arm64", "riscv64", "loong64":
+		return 267
+	}
+	return 0
+}
+
+// sync waits until the directory's file system has written its buffers to the disk. A file system
+// in synced is passed over, and is in synced afterwards.
+func (d *Dir) sync(synced map[uint64]bool) error {
+	if d.handle == nil || syncfs() == 0 {
+		syscall.Sync()
+		return nil
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(d.handle.Fd()), &st); err != nil || synced[uint64(st.Dev)] {
+		return os.NewSyscallError("fstat", err)
+	}
+	synced[uint64(st.Dev)] = true
+	if _, _, errno := syscall.Syscall(syncfs(), d.handle.Fd(), 0, 0); errno != 0 {
+		return os.NewSyscallError("syncfs", errno)
+	}
+	return nil
+}

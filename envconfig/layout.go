@@ -1,0 +1,83 @@
+package envconfig
+
+import (
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+)
+
+// layout says where the source and the state directory are below the root; empty when they are not
+// below it.
+type layout struct{ source, state string }
+
+func newLayout(root, source, state string) layout {
+	return layout{source: below(root, source), state: below(root, state)}
+}
+
+func below(root, name string) string {
+	absRoot, err1 := filepath.Abs(root)
+	absName, err2 := filepath.Abs(name)
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	rel, err := filepath.Rel(absRoot, absName)
+	if err != nil || !filepath.IsLocal(rel) {
+		return ""
+	}
+	return filepath.ToSlash(rel)
+}
+
+// current is the one link that pointer mode makes.
+func (l layout) current() string { return path.Join(l.state, "current") }
+
+// first returns the target that comes first of all environments' targets. The lock, and the record
+// where the state directory cannot be written, belong to all environments and stand beside it.
+func (l layout) first(m *Manifest) string {
+	first := ""
+	if len(m.links()) > 0 {
+		first = l.current()
+	}
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			if f := &env.Files[i]; f.Action != Pointer && (first == "" || f.Path < first) {
+				first = f.Path
+			}
+		}
+	}
+	return first
+}
+
+// beside returns the path of the record where the state directory cannot be written.
+func (l layout) beside(m *Manifest) string { return path.Join(path.Dir(l.first(m)), besideName) }
+
+// targetDirs returns all directories that targets of any environment may stand in, and those above
+// them, sorted.
+func (l layout) targetDirs(m *Manifest) []string {
+	seen := map[string]bool{".": true}
+	add := func(name string) {
+		for dir := path.Dir(name); !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+		}
+	}
+	for _, env := range m.Environments {
+		for i := range env.Files {
+			if env.Files[i].Action != Pointer {
+				add(env.Files[i].Path)
+			}
+		}
+	}
+	if len(m.links()) > 0 {
+		add(l.current())
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// relative returns the text of a link at from that leads to to; both are below the root.
+func relative(from, to string) string {
+	rel, err := filepath.Rel(path.Dir("/"+from), "/"+to)
+	if err != nil {
+		return "/" + to // both are absolute and clean: cannot be
+	}
+	return filepath.ToSlash(rel)
+}
