@@ -10,26 +10,32 @@ import (
 	"time"
 )
 
-// DefaultGrace is below the 30 seconds that Kubernetes gives a pod. "docker stop" gives 10 unless it is told otherwise.
+// DefaultGrace is below the 30 seconds that Kubernetes gives a pod. "docker stop" gives 10 unless
+// it is told otherwise.
 const DefaultGrace = 25 * time.Second
 
-// killWait bounds how long killed processes are waited for: one that hangs in the kernel must not hold the container.
+// killWait bounds how long killed processes are waited for: one that hangs in the kernel must not
+// hold the container.
 const killWait = 5 * time.Second
 
-// Init runs a service as the process 1 of a container should: it stays in front of the service, passes every signal on to
-// the service's whole process group, reaps what is orphaned, and ends when the last descendant has gone rather than when
-// the first child has. That is what lets a service behind "sh /sbin/startup.sh" finish its requests after SIGTERM, which
-// the shell does not survive and does not pass on.
+// Init runs a service as the process 1 of a container should: it stays in front of the service,
+// passes every signal on to the service's whole process group, reaps what is orphaned, and ends
+// when the last descendant has gone rather than when the first child has. That is what lets a
+// service behind "sh /sbin/startup.sh" finish its requests after SIGTERM, which the shell does not
+// survive and does not pass on.
 //
-// Run waits for all children of the process, so no other part of the program may wait for or start any. Where the process
-// is not process 1, Run makes it the reaper of its descendants.
+// Run waits for all children of the process, so no other part of the program may wait for or start
+// any. Where the process is not process 1, Run makes it the reaper of its descendants.
 type Init struct {
-	// Grace is how long descendants may go on after SIGTERM was passed on or, under StopOnMainExit, after the service's
-	// main process has ended; then they are killed. The default is [DefaultGrace].
+	// Grace is how long descendants may go on after SIGTERM was passed on or, under StopOnMainExit,
+	// after the service's main process has ended; then they are killed. The default is
+	// [DefaultGrace].
 	Grace time.Duration
-	// OnMainExit says what becomes of other descendants when the main process ends by itself. The default is [Stop].
+	// OnMainExit says what becomes of other descendants when the main process ends by itself. The
+	// default is [Stop].
 	OnMainExit MainExit
-	// MapExit replaces exit codes, e.g. {143: 0} for a JVM that ends cleanly on SIGTERM. The default is none.
+	// MapExit replaces exit codes, e.g. {143: 0} for a JVM that ends cleanly on SIGTERM. The
+	// default is none.
 	MapExit map[int]int
 }
 
@@ -39,19 +45,22 @@ type MainExit int
 const (
 	// Stop sends SIGTERM to the descendants that are left and gives them the grace time.
 	Stop MainExit = iota
-	// Wait goes on until they have ended by themselves; for start scripts that put the service into the background.
+	// Wait goes on until they have ended by themselves; for start scripts that put the service into
+	// the background.
 	Wait
 )
 
 // Report says how a service ended.
 type Report struct {
-	// Code is the exit code for the container: the main process's own or 128 and the signal that ended it, after MapExit.
+	// Code is the exit code for the container: the main process's own or 128 and the signal that
+	// ended it, after MapExit.
 	Code int
 	// Drained counts the descendants that ended after the main process had.
 	Drained int
 	// Killed are those that had to be killed when the grace time was over.
 	Killed []Process
-	// Drain is the time between the end of the main process, or SIGTERM where that came first, and the end of the last.
+	// Drain is the time between the end of the main process, or SIGTERM where that came first, and
+	// the end of the last.
 	Drain time.Duration
 }
 
@@ -61,9 +70,13 @@ type Process struct {
 	Name string
 }
 
-// Run starts the command and returns when it and all its descendants have ended. Every signal that comes out of signals
-// is passed on in order; give it all that the process can catch but SIGCHLD, SIGURG and SIGPIPE, in a channel with room
-// to spare. The error says why the command could not be started and matches [ErrNotFound] or [ErrNotExecutable].
+// Run starts the command and returns when it and all its descendants have ended. Every signal that
+// comes out of signals is passed on in order; give it all that the process can catch but SIGCHLD,
+// SIGURG and SIGPIPE, in a channel with room to spare. Closing signals means that no more will
+// come: those in the channel are passed on, and Run goes on until the descendants have ended. A nil
+// channel passes on none. Run only receives; after it has returned, nothing receives from the
+// channel. The error says why the command could not be started and matches [ErrNotFound] or
+// [ErrNotExecutable].
 func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, error) {
 	becomeReaper()
 	tty := openTerminal()
@@ -78,9 +91,14 @@ func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, 
 	if tty.give(pid) {
 		_ = syscall.Kill(-pid, syscall.SIGCONT) // it was faster, and was stopped for reading too soon
 	}
-	r := running{Init: i, main: pid, tty: tty, ends: make(chan end), only: os.Getpid() == 1}
+	r := running{
+		Init: i, main: pid, tty: tty, signals: signals, ends: make(chan end),
+		isPID1: os.Getpid() == 1,
+	}
 	go reap(r.ends)
-	return r.loop(signals), nil
+	for !r.turn() {
+	}
+	return r.finish(), nil
 }
 
 // end is a child that has ended or stopped.
@@ -109,14 +127,16 @@ func reap(ends chan<- end) {
 // running is a service that runs.
 type running struct {
 	*Init
-	main int
-	tty  *terminal
-	ends chan end
-	only bool // process 1 of its namespace: every other process is a descendant
+	main    int
+	tty     *terminal
+	signals <-chan os.Signal // nil once the caller has closed it
+	ends    chan end
+	isPID1  bool // of its namespace, where every other process is a descendant
 
-	report   Report
-	ended    bool // the main process
-	asked    bool // SIGTERM or SIGINT was passed on, or what ended the main process was a signal that was passed on
+	report Report
+	ended  bool // the main process
+	// asked: SIGTERM or SIGINT was passed on, or a signal that was passed on ended the main process.
+	asked    bool
 	passed   map[syscall.Signal]bool
 	since    time.Time // when the drain began
 	deadline <-chan time.Time
@@ -124,33 +144,36 @@ type running struct {
 	killing  bool
 }
 
-func (r *running) loop(signals <-chan os.Signal) Report {
-	for {
-		select {
-		case s := <-signals:
-			if s, ok := s.(syscall.Signal); ok {
-				r.pass(s)
-			}
-		case e, ok := <-r.ends:
-			if !ok {
-				return r.finish()
-			}
-			r.take(e)
-		case <-r.outside:
-			r.toOutside(syscall.SIGTERM)
-		case <-r.deadline:
-			if r.killing {
-				return r.finish()
-			}
-			r.kill()
+// turn waits for one event and handles it. It reports whether the service and its descendants have
+// ended, or have been given up.
+func (r *running) turn() (done bool) {
+	select {
+	case s, ok := <-r.signals:
+		if !ok {
+			r.signals = nil // a closed channel is always ready
+		} else if s, ok := s.(syscall.Signal); ok {
+			r.pass(s)
 		}
+	case e, ok := <-r.ends:
+		if !ok {
+			return true
+		}
+		r.childChanged(e)
+	case <-r.outside:
+		r.signalOutside(syscall.SIGTERM)
+	case <-r.deadline:
+		if r.killing {
+			return true
+		}
+		r.kill()
 	}
+	return false
 }
 
-// pass gives a signal to the service's process group; once the main process has ended, to every descendant, since one
-// that went into the background has most likely left the group.
+// pass gives a signal to the service's process group; once the main process has ended, to every
+// descendant, since one that went into the background has most likely left the group.
 func (r *running) pass(s syscall.Signal) {
-	if r.tty.again(s) {
+	if r.tty.stopAgain(s) {
 		return
 	}
 	if r.passed == nil {
@@ -158,11 +181,11 @@ func (r *running) pass(s syscall.Signal) {
 	}
 	r.passed[s] = true
 	if s == syscall.SIGCONT {
-		r.tty.goOn()
+		r.tty.restoreHandler()
 	}
 	r.tty.give(r.main) // the signal may have come because a shell has brought this process into the foreground
 	if r.ended {
-		r.toAll(s)
+		r.signalAll(s)
 	} else {
 		_ = syscall.Kill(-r.main, s)
 	}
@@ -186,8 +209,8 @@ func (r *running) startGrace() {
 	r.deadline = time.After(grace)
 }
 
-// take notes that a child has ended.
-func (r *running) take(e end) {
+// childChanged notes that a child has ended or stopped.
+func (r *running) childChanged(e end) {
 	switch {
 	case e.status.Stopped():
 		if by := e.status.StopSignal(); e.pid == r.main && by != syscall.SIGSTOP {
@@ -210,20 +233,20 @@ func (r *running) take(e end) {
 		return
 	}
 	r.startGrace()
-	// Who has been asked already must not be asked twice: many a service takes the second SIGTERM for an order to drop
-	// everything. Those outside of the group have not heard it yet.
+	// Who has been asked already must not be asked twice: many a service takes the second SIGTERM
+	// for an order to drop everything. Those outside of the group have not heard it yet.
 	if !r.asked {
 		_ = syscall.Kill(-r.main, syscall.SIGTERM)
 	}
-	r.outside = time.After(askOutside)
+	r.outside = time.After(scanDelay)
 }
 
-// askOutside is how long the end of the last child is waited for before the process table is searched: mostly there is
-// nobody left.
-const askOutside = 2 * time.Millisecond
+// scanDelay is the time to wait for the end of the last child before the process table is scanned;
+// usually no child is left.
+const scanDelay = 2 * time.Millisecond
 
-// toOutside signals the descendants that have left the service's process group.
-func (r *running) toOutside(s syscall.Signal) {
+// signalOutside signals the descendants that have left the service's process group.
+func (r *running) signalOutside(s syscall.Signal) {
 	for _, p := range r.descendants() {
 		if pgid, err := syscall.Getpgid(p.PID); err == nil && pgid != r.main {
 			_ = syscall.Kill(p.PID, s)
@@ -231,14 +254,14 @@ func (r *running) toOutside(s syscall.Signal) {
 	}
 }
 
-// toAll signals every descendant.
-func (r *running) toAll(s syscall.Signal) {
-	if r.only {
+// signalAll signals every descendant.
+func (r *running) signalAll(s syscall.Signal) {
+	if r.isPID1 {
 		_ = syscall.Kill(-1, s)
 		return
 	}
 	_ = syscall.Kill(-r.main, s)
-	r.toOutside(s)
+	r.signalOutside(s)
 }
 
 // kill ends what has outlived the grace time.
@@ -248,7 +271,7 @@ func (r *running) kill() {
 	if len(r.report.Killed) == 0 {
 		r.report.Killed = []Process{{PID: r.main}} // no /proc to look into
 	}
-	r.toAll(syscall.SIGKILL)
+	r.signalAll(syscall.SIGKILL)
 	r.deadline = time.After(killWait)
 }
 
@@ -265,7 +288,7 @@ func (r *running) finish() Report {
 
 func (r *running) descendants() []Process {
 	all := processes()
-	if r.only {
+	if r.isPID1 {
 		return slices.DeleteFunc(all, func(p Process) bool { return p.PID == 1 })
 	}
 	return descendantsOf(os.Getpid())
@@ -279,8 +302,8 @@ func exitCode(s syscall.WaitStatus) int {
 	return s.ExitStatus()
 }
 
-// becomeReaper makes orphaned descendants children of this process. Where that is not allowed, those that leave their
-// parent go to process 1 as they always did.
+// becomeReaper makes orphaned descendants children of this process. Where that is not allowed,
+// those that leave their parent go to process 1 as they always did.
 func becomeReaper() {
 	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 	if os.Getpid() != 1 {

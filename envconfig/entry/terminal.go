@@ -10,8 +10,9 @@ import (
 	"unsafe"
 )
 
-// terminal is the controlling terminal, or nil where none of the standard files is it. Where standard input is not, as in a pipe,
-// the terminal is left to the others of the pipe, and only what it stops is followed.
+// terminal is the controlling terminal, or nil where none of the standard files is it. Where
+// standard input is not, as in a pipe, the terminal is left to the others of the pipe, and only
+// what it stops is followed.
 type terminal struct {
 	own     int
 	stopped syscall.Signal // what this process's group was stopped with and, until it goes on, does not handle
@@ -52,8 +53,9 @@ func setForeground(group int) {
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, set, uintptr(unsafe.Pointer(&before)), 0, 8, 0, 0)
 }
 
-// give puts the service's group into the foreground in place of this process's, so that it may read and gets what the keys
-// send. It reports whether this process was there: a shell that runs it in the background keeps the terminal.
+// give puts the service's group into the foreground in place of this process's, so that it may read
+// and gets what the keys send. It reports whether this process was there: a shell that runs it in
+// the background keeps the terminal.
 func (t *terminal) give(group int) bool {
 	if t == nil || foreground() != t.own {
 		return false
@@ -62,8 +64,8 @@ func (t *terminal) give(group int) bool {
 	return true
 }
 
-// takeBack is for the shell script that goes on when this process ends. It takes the terminal from the service, or from a group
-// that has gone, as a shell leaves behind that was killed.
+// takeBack is for the shell script that goes on when this process ends. It takes the terminal from
+// the service, or from a group that has gone, as a shell leaves behind that was killed.
 func (t *terminal) takeBack(group int) {
 	if t == nil {
 		return
@@ -73,10 +75,11 @@ func (t *terminal) takeBack(group int) {
 	}
 }
 
-// follow follows a service that a key has stopped, or that wanted to read in the background: where a shell runs this process,
-// it stops as well, so that the shell knows and takes the terminal, until "fg" or "bg" sends SIGCONT. In a container nobody could
-// ever continue it, nor where the script that runs this process is what has the terminal, so the service gets the terminal and
-// goes on, unless it was a signal passed on that had asked it to stop.
+// follow follows a service that a key has stopped, or that wanted to read in the background: where
+// a shell runs this process, it stops as well, so that the shell knows and takes the terminal,
+// until "fg" or "bg" sends SIGCONT. In a container nobody could ever continue it, nor where the
+// script that runs this process is what has the terminal, so the service gets the terminal and goes
+// on, unless it was a signal passed on that had asked it to stop.
 func (t *terminal) follow(group int, by syscall.Signal, asked bool) {
 	if t == nil {
 		return
@@ -96,9 +99,9 @@ func (t *terminal) follow(group int, by syscall.Signal, asked bool) {
 	_ = syscall.Kill(-group, syscall.SIGCONT)
 }
 
-// stop stops this process's group by the signal's default action, at once, as the kernel does after the same look at the
-// foreground: an "fg" in between would find nothing stopped. The handler comes back with goOn, for the signal may reach another
-// thread only after this has returned.
+// stop stops this process's group by the signal's default action, at once, as the kernel does after
+// the same look at the foreground: an "fg" in between would find nothing stopped. The handler comes
+// back with restoreHandler, for the signal may reach another thread only after this has returned.
 func (t *terminal) stop(by syscall.Signal) {
 	var standard, handler sigaction
 	setAction(by, &standard, &handler)
@@ -106,8 +109,9 @@ func (t *terminal) stop(by syscall.Signal) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_KILL, 0, uintptr(by), 0)
 }
 
-// again stops again where the signal of the last stop has come to a handler that was installed in the meantime.
-func (t *terminal) again(s syscall.Signal) bool {
+// stopAgain stops this process again where the signal of the last stop has come to a handler that
+// was installed in the meantime.
+func (t *terminal) stopAgain(s syscall.Signal) bool {
 	if t == nil || s != t.stopped {
 		return false
 	}
@@ -115,8 +119,8 @@ func (t *terminal) again(s syscall.Signal) bool {
 	return true
 }
 
-// goOn is for the SIGCONT after a stop.
-func (t *terminal) goOn() {
+// restoreHandler installs the handler again, after the SIGCONT that ends a stop.
+func (t *terminal) restoreHandler() {
 	if t == nil || t.stopped == 0 {
 		return
 	}
