@@ -1,3 +1,5 @@
+//go:build unix
+
 package entry
 
 import (
@@ -64,30 +66,8 @@ func TestResolve(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotFound)
 }
 
-func TestParseStat(t *testing.T) {
-	t.Parallel()
-	s, ok := parseStat("12 (a b) (c)) Z 7 1 1 0\n")
-	require.True(t, ok)
-	require.Equal(t, stat{Process{12, "a b) (c)"}, 7, true}, s)
-	for _, bad := range []string{"", "12", "12 (a", "x (a) S 1", "1 (a) S", ")("} {
-		_, ok := parseStat(bad)
-		require.False(t, ok, bad)
-	}
-}
-
-func FuzzParseStat(f *testing.F) {
-	f.Add("12 (a b) (c)) S 1 1 1")
-	f.Fuzz(func(t *testing.T, line string) { parseStat(line) })
-}
-
 func ExampleResolve() {
 	_, err := Resolve([]string{"no-such-service"}, []string{"PATH=/usr/bin:/bin"})
 	fmt.Println(err)
 	// Output: no-such-service: command not found in PATH /usr/bin:/bin
-}
-
-func ExampleEnviron() {
-	e := Environ{Unset: []string{"AWS_*"}, Set: []string{"MODE=batch", "MODE=server"}}
-	fmt.Println(e.Apply([]string{"PATH=/bin", "AWS_SECRET=x", "MODE=client"}))
-	// Output: [PATH=/bin MODE=server]
 }

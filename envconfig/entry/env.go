@@ -12,7 +12,8 @@ type Environ struct {
 	Pristine bool
 	// Unset are patterns as in [path.Match]; variables with such names are left out.
 	Unset []string
-	// Set are NAME=VALUE, put in last, in place of what was there. Of several for the same name the last counts.
+	// Set are NAME=VALUE, put in last, in place of what was there. Of several for the same name the
+	// last counts.
 	Set []string
 }
 
@@ -58,4 +59,15 @@ func (e *Environ) Valid() bool {
 		name, _, ok := strings.Cut(kv, "=")
 		return !ok || name == ""
 	})
+}
+
+// Lookup returns the value of a variable in env, which holds NAME=VALUE as [os.Environ] does, and
+// reports whether it is set. Of several for the same name the first counts, as in the C library.
+func Lookup(env []string, name string) (value string, set bool) {
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
 }

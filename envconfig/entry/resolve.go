@@ -1,3 +1,5 @@
+//go:build unix
+
 package entry
 
 import (
@@ -11,7 +13,8 @@ import (
 	"syscall"
 )
 
-// ErrNotFound (exit code 127): there is no such command. ErrNotExecutable (126): there is, and it cannot be run.
+// ErrNotFound (exit code 127): there is no such command. ErrNotExecutable (126): there is, and it
+// cannot be run.
 var (
 	ErrNotFound      = errors.New("command not found")
 	ErrNotExecutable = errors.New("command not executable")
@@ -30,8 +33,9 @@ type Command struct {
 	Interpreter string
 }
 
-// Resolve finds the command args[0] as a shell would: a name with a slash is taken as it is, any other is looked up in
-// PATH of env. The error matches [ErrNotFound] or [ErrNotExecutable] and says why, a missing interpreter included.
+// Resolve finds the command args[0] as a shell would: a name with a slash is taken as it is, any
+// other is looked up in PATH of env. The error matches [ErrNotFound] or [ErrNotExecutable] and says
+// why, a missing interpreter included.
 func Resolve(args, env []string) (*Command, error) {
 	if len(args) == 0 || args[0] == "" {
 		return nil, fmt.Errorf("%w: the command is empty", ErrNotFound)
@@ -40,7 +44,7 @@ func Resolve(args, env []string) (*Command, error) {
 	if strings.Contains(name, "/") {
 		return check(name, args)
 	}
-	search, set := lookup(env, "PATH")
+	search, set := Lookup(env, "PATH")
 	if !set {
 		search = defaultPath
 	}
@@ -61,15 +65,6 @@ func Resolve(args, env []string) (*Command, error) {
 		return nil, found
 	}
 	return nil, fmt.Errorf("%s: %w in PATH %s", name, ErrNotFound, search)
-}
-
-func lookup(env []string, name string) (string, bool) {
-	for _, kv := range env {
-		if value, ok := strings.CutPrefix(kv, name+"="); ok {
-			return value, true
-		}
-	}
-	return "", false
 }
 
 func check(name string, args []string) (*Command, error) {
@@ -93,7 +88,8 @@ func check(name string, args []string) (*Command, error) {
 	return &Command{Path: name, Args: args, Interpreter: interpreter}, nil
 }
 
-// readInterpreter returns what a "#!" line names. A file that may be run and not read has none that can be checked.
+// readInterpreter returns what a "#!" line names. A file that may be run and not read has none that
+// can be checked.
 func readInterpreter(name string) (string, error) {
 	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -120,7 +122,7 @@ func fromEnviron(fs *flag.FlagSet, env []string) error {
 		}
 		name, value, _ := strings.Cut(kv, "=")
 		f := fs.Lookup(strings.ToLower(strings.ReplaceAll(name[len(variables):], "_", "-")))
-		if _, before := lookup(env[:i], name); f == nil || before {
+		if _, before := entry.Lookup(env[:i], name); f == nil || before {
 			continue
 		}
 		if f.Value.Set(value) != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -10,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/sluice-deploy/sluice/envconfig"
+	"github.com/sluice-deploy/sluice/envconfig/entry"
 )
 
 func (c *command) openSource() (*os.Root, error) {
@@ -114,7 +117,7 @@ func (c *command) delegate(args []string) error {
 	if self, err := os.Executable(); err == nil {
 		places = append([]string{filepath.Dir(self)}, places...)
 	}
-	if search, ok := lookup(c.env, "PATH"); ok {
+	if search, ok := entry.Lookup(c.env, "PATH"); ok {
 		places = append(places, filepath.SplitList(search)...)
 	}
 	for _, dir := range places {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -111,7 +113,7 @@ func (c *command) activate() error { return c.place(watchSignals()) }
 
 func (c *command) place(ctx context.Context) error {
 	a := c.activator()
-	environment, err := a.Choose(lookup(c.env, c.variable))
+	environment, err := a.Choose(entry.Lookup(c.env, c.variable))
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.variable, err)
 	}
@@ -149,15 +151,5 @@ func (c *command) printChanges(changes []envconfig.Change) error {
 }
 
 func (c *command) activator() *envconfig.Activator {
-	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Durable: c.durable, Lookup: func(name string) (string, bool) { return lookup(c.env, name) }}
-}
-
-// lookup returns the first value of a variable, as the C library does.
-func lookup(env []string, name string) (string, bool) {
-	for _, kv := range env {
-		if value, ok := strings.CutPrefix(kv, name+"="); ok {
-			return value, true
-		}
-	}
-	return "", false
+	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Durable: c.durable, Lookup: func(name string) (string, bool) { return entry.Lookup(c.env, name) }}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 // growStack makes room at once for all that a start calls, while there is hardly anything on the stack that has to be moved,
