@@ -78,8 +78,9 @@ func (j *journal) clean(t *Tree, step func(string)) error {
 			}
 		}
 	}
-	t.Forget()
 	for _, dir := range slices.Backward(j.Emptied) {
+		// an open handle of a directory that is gone would fail what comes next
+		t.Forget()
 		_ = t.Remove(dir) // a directory that holds something else stays
 	}
 	step("forget")
