@@ -225,17 +225,22 @@ func TestLag(t *testing.T) {
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	settings := s.settings
-	settings.Now = func() time.Time { return now }
+	settings.Now = func() time.Time {
+		now = now.Add(time.Millisecond) // MinInterval and Watch go by this clock
+		return now
+	}
 	syncer, err := mirror.New(settings)
 	require.NoError(t, err)
 	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
 	require.Zero(t, syncer.Status().Lag(now))
-	broken := now
+	good := now
 	require.Error(t, syncer.Sync(t.Context(), bundleOf(t, site("location / {"))))
+	broken := syncer.Status().Behind
+	require.True(t, broken.After(good) && !broken.After(now), broken)
 	now = now.Add(time.Hour)
 	require.Error(t, syncer.Sync(t.Context(), bundleOf(t, site("another {"))))
 	require.Equal(t, broken, syncer.Status().Behind)
-	require.Equal(t, time.Hour, syncer.Status().Lag(now))
+	require.Equal(t, now.Sub(broken), syncer.Status().Lag(now))
 	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
 	require.Zero(t, syncer.Status().Lag(now))
 }

@@ -61,7 +61,7 @@ type Config struct {
 	Keep int
 	// Logger is for what happens while Run runs. The default discards.
 	Logger *slog.Logger
-	// Now is the clock. The default is time.Now.
+	// Now is the clock of MinInterval, Watch and the times in Status. The default is time.Now.
 	Now func() time.Time
 }
 
@@ -220,7 +220,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 			return m.verified(id, b.Digest)
 		}
 	}
-	if err = m.activate(ctx, id, true); err == nil {
+	if err = m.activate(ctx, id); err == nil {
 		return m.verified(id, b.Digest)
 	}
 	if good == "" || good == id {
@@ -232,8 +232,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	defer cancel()
 	backErr := m.Switch(good)
 	if backErr == nil {
-		// What the log says now may still be about the reload that failed.
-		backErr = m.activate(back, good, false)
+		backErr = m.restore(back, good)
 	}
 	// The tree passed the test and Nginx would not have it: the next try has to test it again.
 	os.RemoveAll(m.path(id))

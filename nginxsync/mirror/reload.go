@@ -11,15 +11,36 @@ import (
 )
 
 // activate reloads, waits until every worker is a new one and runs on the tree, and watches the error log.
-func (m *Mirror) activate(ctx context.Context, id string, errorsEnd bool) error {
+func (m *Mirror) activate(ctx context.Context, id string) error {
+	before, err := m.reload(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.verify(ctx, id, before, m.cfg.Nginx.Errors); err != nil {
+		return err
+	}
+	return m.watch(ctx)
+}
+
+// restore is activate for the tree that was verified before. The error log may still tell of the reload that failed, so
+// it is not read.
+func (m *Mirror) restore(ctx context.Context, id string) error {
+	before, err := m.reload(ctx)
+	if err != nil {
+		return err
+	}
+	return m.verify(ctx, id, before, func() string { return "" })
+}
+
+// reload waits until a reload may begin, tells Nginx to reload, and returns the workers of before.
+func (m *Mirror) reload(ctx context.Context) (before []int, err error) {
 	defer m.update(func(st *Status) { st.Waiting = "" })
-	var before []int
 	for {
 		active, retired, err := m.cfg.Nginx.Workers()
 		if err != nil {
-			return fmt.Errorf("reload: %w", err)
+			return nil, fmt.Errorf("reload: %w", err)
 		}
-		early := m.cfg.MinInterval - time.Since(m.lastReload)
+		early := m.cfg.MinInterval - m.cfg.Now().Sub(m.lastReload)
 		if retired < m.cfg.MaxRetired && early <= 0 {
 			before = active
 			break
@@ -28,27 +49,23 @@ func (m *Mirror) activate(ctx context.Context, id string, errorsEnd bool) error 
 			m.update(func(st *Status) { st.Waiting = fmt.Sprintf("%d retired workers finish old requests", retired) })
 		}
 		if err := retry.Sleep(ctx, max(early, 50*time.Millisecond)); err != nil {
-			return fmt.Errorf("reload: %d retired workers: %w", retired, err)
+			return nil, fmt.Errorf("reload: %d retired workers: %w", retired, err)
 		}
 	}
-	m.update(func(st *Status) { st.Waiting = "" })
 	if err := m.cfg.Nginx.Reload(ctx); err != nil {
-		return fmt.Errorf("reload: %w", err)
+		return nil, fmt.Errorf("reload: %w", err)
 	}
-	m.lastReload = time.Now()
-	if err := m.verify(ctx, id, before, errorsEnd); err != nil || !errorsEnd {
-		return err
-	}
-	return m.watch(ctx)
+	m.lastReload = m.cfg.Now()
+	return before, nil
 }
 
 // watch looks at the error log for a while: a tree that Nginx accepts may still make its workers crash.
 func (m *Mirror) watch(ctx context.Context) error {
-	for end := time.Now().Add(m.cfg.Watch); ; {
+	for start := m.cfg.Now(); ; {
 		if text := m.cfg.Nginx.Errors(); text != "" {
 			return fmt.Errorf("after the reload: nginx: %s", text)
 		}
-		left := time.Until(end)
+		left := m.cfg.Watch - m.cfg.Now().Sub(start)
 		if left <= 0 {
 			return nil
 		}
@@ -58,8 +75,8 @@ func (m *Mirror) watch(ctx context.Context) error {
 	}
 }
 
-// verify waits until every worker is a new one and runs on the tree, or until Nginx logs an error.
-func (m *Mirror) verify(ctx context.Context, id string, before []int, errorsEnd bool) error {
+// verify waits until every worker is a new one and runs on the tree, or until logged returns an error of Nginx.
+func (m *Mirror) verify(ctx context.Context, id string, before []int, logged func() string) error {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.VerifyTimeout)
 	defer cancel()
 	tries := retry.Backoff{}
@@ -71,7 +88,7 @@ func (m *Mirror) verify(ctx context.Context, id string, before []int, errorsEnd 
 				return nil
 			}
 		}
-		if text := m.cfg.Nginx.Errors(); text != "" && errorsEnd {
+		if text := logged(); text != "" {
 			return fmt.Errorf("reload: nginx: %s", text)
 		}
 		if sleepErr := retry.Sleep(ctx, tries.Next(2*time.Millisecond, 200*time.Millisecond)); sleepErr != nil {
