@@ -24,8 +24,18 @@ func (t *transform) code(n conf.Node) {
 	t.changed(n.Directive, "code", "%s is kept as it is: trust_code is set, and what it connects to no rule sees", n.Name())
 }
 
-// own are the directives with which Nginx talks to others on its own account, and those that a test Nginx cannot follow.
-var own = set("resolver", "ssl_stapling", "ssl_ocsp", "proxy_bind", "fastcgi_bind", "grpc_bind", "uwsgi_bind", "scgi_bind", "memcached_bind")
+// outboundDirectives are the directives with which Nginx talks to others on its own account, and those that a test Nginx cannot follow.
+var outboundDirectives = set(
+	"fastcgi_bind",
+	"grpc_bind",
+	"memcached_bind",
+	"proxy_bind",
+	"resolver",
+	"scgi_bind",
+	"ssl_ocsp",
+	"ssl_stapling",
+	"uwsgi_bind",
+)
 
 func (t *transform) egress(n conf.Node) {
 	name := n.Name()
@@ -48,45 +58,132 @@ func (t *transform) egress(n conf.Node) {
 	}
 }
 
-// connecting are directives of modules that open connections which no other rule sees.
-var connecting = set("proxy_connect", "otel_exporter", "opentelemetry_config", "opentracing_load_tracer", "zipkin_collector_host", "jaeger_agent_host",
-	"statsd_server", "graphite_config", "graylog_server", "influxdb", "kafka_log", "kafka_broker_list", "kafka.broker.list", "accesslog_kafka", "ldap_server", "auth_ldap_url", "auth_ldap",
-	"auth_ldap_servers", "auth_gss", "auth_spnego", "auth_pam", "nchan_redis_url", "nchan_redis_server", "drizzle_server", "postgres_server", "health_check",
-	"check", "upsync", "pagespeed", "modsecurity_rules_remote", "zookeeper", "usage_report", "push", "pull", "exec", "state")
+// connectingDirectives are directives of modules that open connections which no other rule sees.
+var connectingDirectives = set(
+	"accesslog_kafka",
+	"auth_gss",
+	"auth_ldap",
+	"auth_ldap_servers",
+	"auth_ldap_url",
+	"auth_pam",
+	"auth_spnego",
+	"check",
+	"drizzle_server",
+	"exec",
+	"graphite_config",
+	"graylog_server",
+	"health_check",
+	"influxdb",
+	"jaeger_agent_host",
+	"kafka.broker.list",
+	"kafka_broker_list",
+	"kafka_log",
+	"ldap_server",
+	"modsecurity_rules_remote",
+	"nchan_redis_server",
+	"nchan_redis_url",
+	"opentelemetry_config",
+	"opentracing_load_tracer",
+	"otel_exporter",
+	"pagespeed",
+	"postgres_server",
+	"proxy_connect",
+	"pull",
+	"push",
+	"state",
+	"statsd_server",
+	"upsync",
+	"usage_report",
+	"zipkin_collector_host",
+	"zookeeper",
+)
 
-// addressing are directives that may name an address and connect to none, or whose addresses other rules look at.
-var addressing = set("listen", "server_name", "upstream", "server", "location", "if", "map", "geo", "split_clients", "set", "return", "rewrite",
-	"error_page", "try_files", "valid_referers", "allow", "deny", "set_real_ip_from", "log_format", "access_log", "error_log", "include", "debug_connection",
-	"add_header", "add_trailer", "auth_basic", "sub_filter", "subs_filter", "proxy_redirect", "proxy_cookie_domain", "proxy_cookie_path", "proxy_ssl_name",
-	"grpc_ssl_name", "uwsgi_ssl_name", "resolver", "geoip_proxy", "userid_domain", "ssl_stapling_responder", "ssl_ocsp_responder", "secure_link",
-	"secure_link_md5", "mirror", "auth_request", "auth_request_set", "xslt_param", "xslt_string_param", "echo", "memcached_key", "proxy_set_body", "geoip2_proxy",
-	"proxy_cache_bypass", "proxy_no_cache", "index", "env", "load_module", "root", "alias")
+// inertDirectives are directives that may name an address and connect to none, or whose addresses other rules look at.
+var inertDirectives = set(
+	"access_log",
+	"add_header",
+	"add_trailer",
+	"alias",
+	"allow",
+	"auth_basic",
+	"auth_request",
+	"auth_request_set",
+	"debug_connection",
+	"deny",
+	"echo",
+	"env",
+	"error_log",
+	"error_page",
+	"geo",
+	"geoip2_proxy",
+	"geoip_proxy",
+	"grpc_ssl_name",
+	"if",
+	"include",
+	"index",
+	"listen",
+	"load_module",
+	"location",
+	"log_format",
+	"map",
+	"memcached_key",
+	"mirror",
+	"proxy_cache_bypass",
+	"proxy_cookie_domain",
+	"proxy_cookie_path",
+	"proxy_no_cache",
+	"proxy_redirect",
+	"proxy_set_body",
+	"proxy_ssl_name",
+	"resolver",
+	"return",
+	"rewrite",
+	"root",
+	"secure_link",
+	"secure_link_md5",
+	"server",
+	"server_name",
+	"set",
+	"set_real_ip_from",
+	"split_clients",
+	"ssl_ocsp_responder",
+	"ssl_stapling_responder",
+	"sub_filter",
+	"subs_filter",
+	"try_files",
+	"upstream",
+	"userid_domain",
+	"uwsgi_ssl_name",
+	"valid_referers",
+	"xslt_param",
+	"xslt_string_param",
+)
 
-// suffixes are those of more of them.
-var suffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key", "_set_headers", "_set_input_headers", "_zone", "_store"}
+// inertSuffixes end the names of further inert directives.
+var inertSuffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key", "_set_headers", "_set_input_headers", "_zone", "_store"}
 
-// data are blocks whose content is no directives.
-var data = set("map", "geo", "types", "split_clients", "charset_map", "match")
+// tableBlocks are blocks of table entries, which are no directives.
+var tableBlocks = set("map", "geo", "types", "split_clients", "charset_map", "match")
 
-// apart reports whether what stands in the block is nothing for the rules, includes aside: entries of a table and no directives,
-// or, in an upstream, what the driver takes the place of.
-func (t *transform) apart(block *conf.Directive) bool {
-	return block != nil && (data[block.Name()] || block.Name() == "upstream" && t.rules.Snippets.Upstream != nil)
+// skipChildren reports whether the rules ignore the content of the block, except include: table entries, or the
+// body of an upstream that the driver replaces.
+func (t *transform) skipChildren(block *conf.Directive) bool {
+	return block != nil && (tableBlocks[block.Name()] || block.Name() == "upstream" && t.rules.Snippets.Upstream != nil)
 }
 
-// addressed reports whether an argument of the directive has to be looked at by address.
-func addressed(name string) bool {
-	return !addressing[name] && !own[name] && !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+// mayNameHost reports whether an argument of the directive may be a machine to connect to.
+func mayNameHost(name string) bool {
+	return !inertDirectives[name] && !outboundDirectives[name] && !slices.ContainsFunc(inertSuffixes, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
 // hostPort is what begins with a name and a port, such as consul.example:8500/v1.
 var hostPort = regexp.MustCompile(`^(?:[A-Za-z0-9_-]+\.[A-Za-z0-9._-]*[A-Za-z]|localhost):[0-9]{1,5}(?:/|$)`)
 
-// address reports whether an argument names a machine, or several with commas between them. What could be any word is not seen: a
+// namesHost reports whether an argument names a machine, or several with commas between them. What could be any word is not seen: a
 // host without dots ("kafka1:9092", "db-7"), a name without a port ("redis.internal"), a unix socket.
-func address(arg string) bool {
+func namesHost(arg string) bool {
 	if first, others, ok := strings.Cut(arg, ","); ok && !strings.Contains(arg, "://") {
-		return address(first) || address(others)
+		return namesHost(first) || namesHost(others)
 	}
 	if _, value, ok := strings.Cut(arg, "="); ok {
 		arg = value
@@ -115,12 +212,12 @@ func (t *transform) connects(n conf.Node) {
 		t.changed(n.Directive, "accept", "%s is kept as it is: the rules accept it", name)
 		return
 	}
-	if connecting[name] {
+	if connectingDirectives[name] {
 		t.refuse(n.Directive, "%s: it opens connections that nothing maps; name it in the rules under drop to leave it out, or under accept to keep it", name)
 		return
 	}
 	for i := range n.NumArgs() {
-		if a := n.Arg(i); address(a) {
+		if a := n.Arg(i); namesHost(a) {
 			t.refuse(n.Directive, "%s %s: nothing says what this address is for; name %s in the rules under drop to leave it out, or under accept if it connects to nothing of production",
 				name, a, name)
 			return

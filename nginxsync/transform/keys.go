@@ -11,10 +11,29 @@ const vipVariable = "$sluice_vip"
 
 // neverEmpty are keys with which a limit always counts. A limit does not count a request whose key is empty, and must not
 // begin to because the VIP was added.
-var neverEmpty = set("$binary_remote_addr", "$remote_addr", "$host", "$uri", "$request_uri", "$server_addr", "$connection")
+var neverEmpty = set(
+	"$binary_remote_addr",
+	"$connection",
+	"$host",
+	"$remote_addr",
+	"$request_uri",
+	"$server_addr",
+	"$uri",
+)
 
-var keys = set("proxy_cache_key", "fastcgi_cache_key", "uwsgi_cache_key", "scgi_cache_key", "memcached_key", "limit_req_zone", "limit_conn_zone",
-	"proxy_store", "fastcgi_store", "uwsgi_store", "scgi_store")
+var keys = set(
+	"fastcgi_cache_key",
+	"fastcgi_store",
+	"limit_conn_zone",
+	"limit_req_zone",
+	"memcached_key",
+	"proxy_cache_key",
+	"proxy_store",
+	"scgi_cache_key",
+	"scgi_store",
+	"uwsgi_cache_key",
+	"uwsgi_store",
+)
 
 // keyed adds the VIP to keys under which versions would share a cached page or a limit.
 func (t *transform) keyed(n conf.Node) {
@@ -150,7 +169,7 @@ func (t *transform) headers(http conf.Node) {
 		text := strings.Join(h.lines, "\n")
 		t.extra.WriteString(text + "\n")
 		reason := "has " + h.directive + " of its own, which would hide the added ones"
-		for _, block := range t.about(h.directive).blocks {
+		for _, block := range t.info(h.directive).blocks {
 			if block != http.Directive {
 				t.edit.Append(block, text)
 				t.note(block, "headers", reason)

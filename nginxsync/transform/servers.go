@@ -123,7 +123,18 @@ func splitListen(value string) (host string, port int) {
 }
 
 // socketOptions may be given once for an address; bind asks for a socket of its own, which a wildcard has anyway.
-var socketOptions = set("setfib", "fastopen", "backlog", "rcvbuf", "sndbuf", "accept_filter", "deferred", "ipv6only", "reuseport", "so_keepalive")
+var socketOptions = set(
+	"accept_filter",
+	"backlog",
+	"deferred",
+	"fastopen",
+	"ipv6only",
+	"rcvbuf",
+	"reuseport",
+	"setfib",
+	"sndbuf",
+	"so_keepalive",
+)
 
 func (t *transform) writeListen(l *listen, written listens) {
 	flags := make([]string, 0, len(l.flags))
@@ -134,7 +145,7 @@ func (t *transform) writeListen(l *listen, written listens) {
 			continue
 		case name == "default_server" || name == "default":
 			if other := written.defaults[l.address]; other != nil && other != l.at {
-				t.refuse(l.at, "listen %s: a second default server for %s after %s: production keeps them apart by address, the test Nginx cannot",
+				t.refuse(l.at, "listen %s: a second default server for %s after %s: production keeps them skip by address, the test Nginx cannot",
 					l.at.Arg(0), l.address, other.Pos())
 				return
 			}

@@ -11,9 +11,26 @@ import (
 )
 
 // statusPages show, and some change, the state of the Nginx that they run in.
-var statusPages = set("stub_status", "status", "api", "server_status", "check_status", "dyups_interface", "upstream_show", "status_format",
-	"vhost_traffic_status_display", "vhost_traffic_status_display_format", "nginx_status", "live_activity_monitoring", "upstream_conf", "purge_all",
-	"proxy_cache_purge", "fastcgi_cache_purge", "uwsgi_cache_purge", "scgi_cache_purge")
+var statusPages = set(
+	"api",
+	"check_status",
+	"dyups_interface",
+	"fastcgi_cache_purge",
+	"live_activity_monitoring",
+	"nginx_status",
+	"proxy_cache_purge",
+	"purge_all",
+	"scgi_cache_purge",
+	"server_status",
+	"status",
+	"status_format",
+	"stub_status",
+	"upstream_conf",
+	"upstream_show",
+	"uwsgi_cache_purge",
+	"vhost_traffic_status_display",
+	"vhost_traffic_status_display_format",
+)
 
 func (t *transform) status(n conf.Node) {
 	name := n.Name()
@@ -33,11 +50,27 @@ func (t *transform) status(n conf.Node) {
 var secretName = regexp.MustCompile(`(?i)authorization|api[-_]?key|access[-_]?key|token|secret|passw|credential|private[-_]?key|signing[-_]?key|session[-_]?key`)
 
 // holders are the directives whose argument, from the second on, is the value of the name before it.
-var holders = set("proxy_set_header", "grpc_set_header", "fastcgi_param", "uwsgi_param", "scgi_param", "add_header", "set")
+var holders = set(
+	"add_header",
+	"fastcgi_param",
+	"grpc_set_header",
+	"proxy_set_header",
+	"scgi_param",
+	"set",
+	"uwsgi_param",
+)
 
 // urls are the directives whose arguments may have a secret in a query, as token=… has. In the targets of passes it is pass that
 // looks for them.
-var urls = set("rewrite", "return", "set", "proxy_set_header", "fastcgi_param", "uwsgi_param", "scgi_param")
+var urls = set(
+	"fastcgi_param",
+	"proxy_set_header",
+	"return",
+	"rewrite",
+	"scgi_param",
+	"set",
+	"uwsgi_param",
+)
 
 // secretive reports whether a directive may hold a secret.
 func secretive(name string) bool {

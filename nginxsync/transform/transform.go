@@ -43,9 +43,9 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	}
 	generated := path.Join(path.Dir(tree.Main.Name), Generated)
 	if f := tree.File(generated); f != nil {
-		return again(tree, f, rules)
+		return alreadyTransformed(tree, f, rules)
 	}
-	t := &transform{tree: tree, id: treeID(tree, rules), rules: rules, edit: tree.Edit(), generated: generated, used: map[string]bool{}, guards: map[string]string{}, names: map[string]*about{}, secretly: map[string]bool{}}
+	t := newTransform(tree, rules, generated)
 	t.run()
 	if len(t.errs) > 0 {
 		return nil, t.failure()
@@ -106,8 +106,8 @@ func treeID(tree *conf.Tree, rules Rules) string {
 	return digestFiles(files)[:32]
 }
 
-// again is the result for a tree that is a result already.
-func again(tree *conf.Tree, generated *conf.File, rules Rules) (*Result, error) {
+// alreadyTransformed returns the Result of a tree that Transform produced earlier.
+func alreadyTransformed(tree *conf.Tree, generated *conf.File, rules Rules) (*Result, error) {
 	files := map[string]string{}
 	for _, f := range tree.Files() {
 		if f != generated {
@@ -132,16 +132,30 @@ type transform struct {
 	edit      *conf.Edit
 	generated string
 	includes  []*conf.Directive
-	extra     strings.Builder   // of the generated file, for the http context
-	used      map[string]bool   // balancing methods that the driver honours
-	names     map[string]*about // by the name of the directive
-	secretly  map[string]bool   // whether a header, parameter or variable of the name has a secret
-	guards    map[string]string // variables by the expression that they hold to upstreams
-	upstreams map[string]bool   // names in lower case, the added ones too
+	extra     strings.Builder      // of the generated file, for the http context
+	used      map[string]bool      // balancing methods that the driver honours
+	names     map[string]*nameInfo // by the name of the directive
+	secretly  map[string]bool      // whether a header, parameter or variable of the name has a secret
+	guards    map[string]string    // variables by the expression that they hold to upstreams
+	upstreams map[string]bool      // names in lower case, the added ones too
 	changes   []change
 	errs      []error
 	seen      map[string]bool
 	keys      int
+}
+
+func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
+	return &transform{
+		tree:      tree,
+		id:        treeID(tree, rules),
+		rules:     rules,
+		edit:      tree.Edit(),
+		generated: generated,
+		used:      map[string]bool{},
+		guards:    map[string]string{},
+		names:     map[string]*nameInfo{},
+		secretly:  map[string]bool{},
+	}
 }
 
 func (t *transform) changed(d *conf.Directive, rule, format string, args ...any) {
@@ -203,18 +217,18 @@ func (t *transform) ordered() []Change {
 	return changes
 }
 
-// about is what the transform has to know of all directives of a name.
-type about struct {
-	rules  rule
+// nameInfo is what the transform knows of all directives of one name.
+type nameInfo struct {
+	rules  ruleSet
 	nodes  []conf.Node       // those of the http context at any depth, when they are kept
 	blocks []*conf.Directive // the blocks in it that have one, when they are inherited
 }
 
-// rule says which rules look at a directive: most are nobody's.
-type rule uint16
+// ruleSet is the set of rules that apply to a directive name, usually empty.
+type ruleSet uint16
 
 const (
-	includeRule rule = 1 << iota
+	includeRule ruleSet = 1 << iota
 	addressRule
 	codeRule
 	pathRule
@@ -229,18 +243,18 @@ const (
 )
 
 // below are the directives of the http context that have the name, at any depth.
-func (t *transform) below(name string) []conf.Node { return t.about(name).nodes }
+func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }
 
-func (t *transform) about(name string) *about {
+func (t *transform) info(name string) *nameInfo {
 	a, ok := t.names[name]
 	if !ok {
-		a = &about{rules: t.rulesFor(name)}
+		a = &nameInfo{rules: t.rulesFor(name)}
 		t.names[name] = a
 	}
 	return a
 }
 
-func (t *transform) rulesFor(name string) rule {
+func (t *transform) rulesFor(name string) ruleSet {
 	keep := name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from"
 	hides := false
 	for _, h := range headers {
@@ -250,16 +264,16 @@ func (t *transform) rulesFor(name string) rule {
 	for _, h := range t.rules.Snippets.Hooks {
 		keep = keep || strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block"))
 	}
-	var rules rule
+	var rules ruleSet
 	for _, r := range []struct {
-		rule    rule
+		rule    ruleSet
 		applies bool
 	}{
 		{includeRule, name == "include"},
-		{addressRule, addressed(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name)},
+		{addressRule, mayNameHost(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name)},
 		{codeRule, code(name)},
 		{pathRule, name == "include" || writes[name] || reads[name]},
-		{egressRule, own[name]},
+		{egressRule, outboundDirectives[name]},
 		{statusRule, statusPages[name]},
 		{secretRule, secretive(name)},
 		{passRule, passes(name)},
@@ -311,17 +325,17 @@ func (t *transform) run() {
 	}
 	t.main()
 	var block *conf.Directive // the parent of the last one
-	apart := false
+	skip := false
 	for n := range t.tree.All() {
-		a := t.about(n.Name())
+		a := t.info(n.Name())
 		rules := a.rules
 		if rules == 0 {
 			continue
 		}
 		if parent := n.Parent(); parent != block {
-			block, apart = parent, t.apart(parent)
+			block, skip = parent, t.skipChildren(parent)
 		}
-		if apart && rules&includeRule == 0 || t.dropped(n) {
+		if skip && rules&includeRule == 0 || t.dropped(n) {
 			continue
 		}
 		t.apply(n, rules)
@@ -355,7 +369,7 @@ func (t *transform) run() {
 }
 
 // apply has the rules look at the directive that are about every context.
-func (t *transform) apply(n conf.Node, rules rule) {
+func (t *transform) apply(n conf.Node, rules ruleSet) {
 	if rules&includeRule != 0 {
 		t.includes = append(t.includes, n.Directive)
 	}

@@ -13,11 +13,31 @@ import (
 )
 
 // methods are the balancing directives of an upstream: the driver takes their place.
-var methods = set("least_conn", "ip_hash", "hash", "random", "least_time", "fair", "sticky", "session_sticky", "consistent_hash", "ewma",
-	"balancer_by_lua_block", "balancer_by_lua_file", "balancer_by_lua")
+var methods = set(
+	"balancer_by_lua",
+	"balancer_by_lua_block",
+	"balancer_by_lua_file",
+	"consistent_hash",
+	"ewma",
+	"fair",
+	"hash",
+	"ip_hash",
+	"least_conn",
+	"least_time",
+	"random",
+	"session_sticky",
+	"sticky",
+)
 
 // pooling are the directives of an upstream that stay: what they hold is the test Nginx's own.
-var pooling = set("keepalive", "keepalive_requests", "keepalive_timeout", "keepalive_time", "zone", "include")
+var pooling = set(
+	"include",
+	"keepalive",
+	"keepalive_requests",
+	"keepalive_time",
+	"keepalive_timeout",
+	"zone",
+)
 
 func (t *transform) upstream(n conf.Node) {
 	dynamic := t.rules.Snippets.Upstream
