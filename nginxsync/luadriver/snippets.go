@@ -3,7 +3,9 @@ package luadriver
 import (
 	_ "embed"
 	"fmt"
+	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,15 +105,40 @@ func upstream(u transform.Upstream) string {
 	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(%s) }", args)
 }
 
-// seconds reads a time as Nginx writes it: "10s", "1m", "500ms", "10".
+// seconds returns a time of Nginx in seconds, or otherwise where the text is none.
 func seconds(text string, otherwise float64) float64 {
-	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
-		return float64(n)
-	}
-	if d, err := time.ParseDuration(strings.ReplaceAll(text, "d", "")); err == nil && d >= 0 && !strings.Contains(text, "d") {
+	if d, ok := nginxDuration(text); ok {
 		return d.Seconds()
 	}
 	return otherwise
+}
+
+// timeUnits are Nginx's, from the largest to the smallest; a number without a unit is in seconds and comes last.
+var (
+	timeUnits = []string{"y", "M", "w", "d", "h", "m", "s", "ms", ""}
+	unitTimes = []time.Duration{365 * day, 30 * day, 7 * day, day, time.Hour, time.Minute, time.Second, time.Millisecond, time.Second}
+	timePart  = regexp.MustCompile(`^([0-9]+)(ms|[yMwdhms]?) *`)
+)
+
+const day = 24 * time.Hour
+
+// nginxDuration reads a time as ngx_parse_time does: numbers with units, each unit smaller than the one before, such as
+// "1h 30m" or "1d".
+func nginxDuration(text string) (total time.Duration, ok bool) {
+	for next := 0; text != ""; {
+		part := timePart.FindStringSubmatch(text)
+		if part == nil {
+			return 0, false
+		}
+		n, err := strconv.ParseInt(part[1], 10, 64)
+		unit := slices.Index(timeUnits, part[2])
+		if err != nil || unit < next || n > int64((math.MaxInt64-total)/unitTimes[unit]) {
+			return 0, false
+		}
+		total, next = total+time.Duration(n)*unitTimes[unit], unit+1
+		text, ok = text[len(part[0]):], true
+	}
+	return total, ok
 }
 
 // luaString is text as a Lua string, every byte that is not a plain one by its number.
