@@ -2,7 +2,7 @@ package names
 
 import (
 	"crypto/sha256"
-	"encoding/base32"
+	"encoding/binary"
 	"strings"
 )
 
@@ -12,7 +12,8 @@ const (
 	hashMark = 'x'
 )
 
-var base32hex = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
+// digits are those of base32hex (RFC 4648) in lower case.
+const digits = "0123456789abcdefghijklmnopqrstuv"
 
 // DNSLabel maps a name to a DNS label (RFC 1123: 1 to 63 lower-case letters, digits and hyphens,
 // with a letter or digit at both ends). A name that is a label stays as it is. In any other one
@@ -26,14 +27,26 @@ func DNSLabel(name string) string {
 	if isLabel(name) && !isHashed(name) {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
-	hash := string(hashMark) + base32hex.EncodeToString(sum[:])[:hashLen]
+	hash := string(hashMark) + hashOf(name)
 	stem := name[:min(len(name), maxLabel-1-len(hash))]
 	stem = strings.Trim(strings.Map(labelByte, stem), "-")
 	if stem == "" {
 		return hash
 	}
 	return stem + "-" + hash
+}
+
+// hashOf returns the first hashLen characters of the SHA-256 in base32hex. It does without
+// encoding/base32, which would add its tables to the start of every program that checks a name.
+func hashOf(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	bits := binary.BigEndian.Uint64(sum[:])
+	var hash [hashLen]byte
+	for i := range hash {
+		hash[i] = digits[bits>>59]
+		bits <<= 5
+	}
+	return string(hash[:])
 }
 
 // labelByte maps a character to one of a label; characters outside ASCII become one hyphen each.
@@ -65,5 +78,5 @@ func isHashed(label string) bool {
 	if at < 0 || label[at] != hashMark || at > 0 && label[at-1] != '-' {
 		return false
 	}
-	return strings.Trim(label[at+1:], "0123456789abcdefghijklmnopqrstuv") == ""
+	return strings.Trim(label[at+1:], digits) == ""
 }

@@ -1,6 +1,8 @@
 package names_test
 
 import (
+	"crypto/sha256"
+	"encoding/base32"
 	"regexp"
 	"slices"
 	"strings"
@@ -217,5 +219,17 @@ func TestQuote(t *testing.T) {
 	got := names.Quote(strings.Repeat("é", 100))
 	if !strings.HasSuffix(got, `"...`) || slices.ContainsFunc([]rune(got), notPrintable) {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestDNSLabelHash(t *testing.T) {
+	t.Parallel()
+	encoding := base32.HexEncoding.WithPadding(base32.NoPadding)
+	for _, name := range []string{"", "_", "hello_web", strings.Repeat("x", 300)} {
+		sum := sha256.Sum256([]byte(name))
+		want := "x" + strings.ToLower(encoding.EncodeToString(sum[:]))[:12]
+		if got := names.DNSLabel(name); !strings.HasSuffix(got, want) {
+			t.Errorf("label of %.20q is %s, want it to end with %s", name, got, want)
+		}
 	}
 }
