@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // What a caller branches on. The binary's exit code for each is given; every other failure to read
@@ -40,7 +41,7 @@ type UnknownEnvironmentError struct {
 // Error names the refused environment and what the image has instead.
 func (e *UnknownEnvironmentError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "environment %s: %s", quote(e.Name), e.Reason)
+	fmt.Fprintf(&b, "environment %s: %s", names.Quote(e.Name), e.Reason)
 	if e.Nearest != "" {
 		fmt.Fprintf(&b, "; did you mean %q", e.Nearest)
 	}
@@ -51,14 +52,7 @@ func (e *UnknownEnvironmentError) Error() string {
 // Is reports whether target is [ErrUnknownEnvironment].
 func (e *UnknownEnvironmentError) Is(target error) bool { return target == ErrUnknownEnvironment }
 
-// quote shows a string that a stranger chose, cut where it is too long to be a name.
-func quote(s string) string {
-	if len(s) > 64 {
-		return fmt.Sprintf("%q… (%d bytes)", s[:64], len(s))
-	}
-	return fmt.Sprintf("%q", s)
-}
-
+// list returns the names for a message.
 func list(names []string) string {
 	if len(names) == 0 {
 		return "none"

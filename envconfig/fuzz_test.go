@@ -169,8 +169,8 @@ func TestScanRefuses(t *testing.T) {
 		want  string
 	}{
 		"no folder":      {fstest.MapFS{}, "no folder envs"},
-		"name":           {fstest.MapFS{"envs/Test/a": {}}, `environment "Test" must begin with a lower-case letter`},
-		"reserved":       {fstest.MapFS{"envs/default/a": {}}, "is a reserved name"},
+		"name":           {fstest.MapFS{"envs/Test/a": {}}, `environment "Test": byte 1 is the capital 'T'`},
+		"reserved":       {fstest.MapFS{"envs/default/a": {}}, "the word is reserved"},
 		"file in envs":   {fstest.MapFS{"envs/readme": {}}, "is not a folder"},
 		"case":           {fstest.MapFS{"envs/test/a/B": {}, "envs/_base/a/b": {}}, "differ in nothing but case"},
 		"file, folder":   {fstest.MapFS{"envs/test/a/b": {}, "envs/_base/a": {}}, "is a file and also a folder"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/fastjson"
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is
@@ -34,7 +35,7 @@ func parseManifest(text string) (*Manifest, error) {
 		env.digest = env.Digest()
 	}
 	if m.digest = m.Digest(); m.digest != r.digest {
-		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", m.digest, quote(r.digest))
+		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", m.digest, names.Quote(r.digest))
 	}
 	return m, nil
 }

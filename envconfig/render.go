@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // maxRendered bounds a file with placeholders, which is held in memory; files that are copied have no bound.
@@ -129,13 +130,13 @@ func (r *Render) usesFiles(template string) bool {
 func (r *Render) validate() error {
 	for _, name := range r.Variables {
 		if name == "" || strings.ContainsAny(name, "{}$=:\x00") {
-			return invalid(SpecName, "render variable %s cannot be the name of a variable", quote(name))
+			return invalid(SpecName, "render variable %s cannot be the name of a variable", names.Quote(name))
 		}
 	}
 	for _, pattern := range r.Files {
 		rel, ok := strings.CutPrefix(pattern, "/")
 		if !ok || !validPattern(rel) {
-			return invalid(SpecName, "render file pattern %s must begin with / and be well-formed", quote(pattern))
+			return invalid(SpecName, "render file pattern %s must begin with / and be well-formed", names.Quote(pattern))
 		}
 	}
 	return nil

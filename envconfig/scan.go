@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 const (
@@ -40,8 +41,8 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
-		if problem := nameProblem(name); problem != "" && name != baseDir {
-			return nil, invalid("scan envs/"+name, "environment %s %s", quote(name), problem)
+		if err := names.Environment(name); err != nil && name != baseDir {
+			return nil, invalid("scan envs/"+name, "%w", err)
 		}
 		if !e.IsDir() {
 			return nil, invalid("scan envs/"+name, "is not a folder")

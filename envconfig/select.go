@@ -1,59 +1,55 @@
 package envconfig
 
 import (
-	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // DefaultVariable is the environment variable that selects the environment when no other name was configured.
 const DefaultVariable = "DEPLOY_ENV"
 
-// maxName keeps an environment's name usable as a DNS label together with a prefix.
-const maxName = 32
-
-// reserved are names that other tools give a meaning of their own, so that a slip would select them silently.
-var reserved = []string{"default", "local"}
-
-// nameProblem says what keeps name from being the name of an environment, or is empty. A name is a lower-case letter
-// followed by lower-case letters, digits and hyphens, 32 bytes at most.
-func nameProblem(name string) string {
-	switch {
-	case name == "":
-		return "no name given"
-	case len(name) > maxName:
-		return "longer than 32 bytes"
-	case name[0] < 'a' || name[0] > 'z':
-		return "must begin with a lower-case letter"
-	case slices.Contains(reserved, name):
-		return "is a reserved name"
+// checkStored returns nil when a manifest may have an environment of that name, else why not. Names
+// of new environments are held to names.Environment; a manifest from before that grammar may also
+// have names that end in a hyphen, and its image must go on starting.
+func checkStored(name string) error {
+	if stem, ok := strings.CutSuffix(name, "-"); ok && names.Environment(stem+"0") == nil {
+		return nil
 	}
-	for _, c := range []byte(name) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return "may hold lower-case letters, digits and hyphens only"
-		}
-	}
-	return ""
+	return names.Environment(name)
 }
 
 // Select returns the environment of that name. The name is taken as it is: nothing is trimmed, folded or guessed. The
 // error matches [ErrUnknownEnvironment] when the name is empty, malformed or not in the manifest, and [ErrIncomplete]
 // when the environment has no files or lacks required ones.
 func (m *Manifest) Select(name string) (*Environment, error) {
-	problem := nameProblem(name)
 	env := m.Environments[name]
-	if problem == "" && env == nil {
-		problem = "not in the manifest"
-	}
-	if problem != "" {
-		return nil, &UnknownEnvironmentError{Name: name, Reason: problem, Known: m.Names(), Nearest: nearest(name, m.Names())}
+	if problem := m.selectProblem(name); problem != "" {
+		return nil, &UnknownEnvironmentError{
+			Name: name, Reason: problem, Known: m.Names(), Nearest: nearest(name, m.Names()),
+		}
 	}
 	return env, m.complete(env)
+}
+
+// selectProblem returns why name selects nothing, or "".
+func (m *Manifest) selectProblem(name string) string {
+	if name == "" {
+		return "no name given"
+	}
+	if err := checkStored(name); err != nil {
+		return strings.TrimPrefix(err.Error(), "environment "+names.Quote(name)+": ")
+	}
+	if m.Environments[name] == nil {
+		return "not in the manifest"
+	}
+	return ""
 }
 
 // nearest is the name that a person who typed name most likely meant, or empty.
 func nearest(name string, known []string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
-	if name == "" || len(name) > maxName {
+	if name == "" || len(name) > names.MaxEnvironment {
 		return ""
 	}
 	best, bestDistance := "", max(1, (len(name)+1)/2)+1

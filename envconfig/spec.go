@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // SpecName is the optional declarative file in the source folder.
@@ -71,7 +72,7 @@ const (
 
 func (a Action) problem() string {
 	if !slices.Contains([]Action{"", Copy, Link, Pointer, Fill}, a) {
-		return "has the unknown action " + quote(string(a))
+		return "has the unknown action " + names.Quote(string(a))
 	}
 	return ""
 }
@@ -88,7 +89,15 @@ func ParseSpec(data []byte) (Spec, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return Spec{}, invalid(SpecName, "data after the end at byte %d", dec.InputOffset())
 	}
-	return s, s.validate()
+	if s.Default != "" {
+		if err := names.Environment(s.Default); err != nil {
+			return Spec{}, invalid(SpecName, "default: %w", err)
+		}
+	}
+	if err := s.validate(); err != nil {
+		return Spec{}, err
+	}
+	return s, nil
 }
 
 // IsLive reports whether real users see the environment of that name.
@@ -100,10 +109,11 @@ func (s *Spec) IsLive(name string) bool {
 	return slices.Contains(live, name)
 }
 
+// validate holds a spec to its rules, wherever it was read.
 func (s *Spec) validate() error {
 	if s.Default != "" {
-		if problem := nameProblem(s.Default); problem != "" {
-			return invalid(SpecName, "default %s %s", quote(s.Default), problem)
+		if err := checkStored(s.Default); err != nil {
+			return invalid(SpecName, "default: %w", err)
 		}
 		if s.IsLive(s.Default) {
 			return invalid(SpecName, "default %q: an environment that real users see must be selected by name", s.Default)
@@ -111,7 +121,7 @@ func (s *Spec) validate() error {
 	}
 	for _, p := range s.Required {
 		if problem := place.PathProblem(p); problem != "" {
-			return invalid(SpecName, "required path %s %s", quote(p), problem)
+			return invalid(SpecName, "required path %s %s", names.Quote(p), problem)
 		}
 	}
 	if err := errors.Join(s.Render.validate(), s.validateWitnesses()); err != nil {
@@ -119,10 +129,10 @@ func (s *Spec) validate() error {
 	}
 	for i, r := range s.Paths {
 		if r.Match == "" || !validPattern(r.Match) {
-			return invalid(SpecName, "paths[%d]: pattern %s is malformed", i, quote(r.Match))
+			return invalid(SpecName, "paths[%d]: pattern %s is malformed", i, names.Quote(r.Match))
 		}
 		if _, err := r.mode(); err != nil {
-			return invalid(SpecName, "paths[%d]: mode %s is not three or four octal digits without set-id bits", i, quote(r.Mode))
+			return invalid(SpecName, "paths[%d]: mode %s is not three or four octal digits without set-id bits", i, names.Quote(r.Mode))
 		}
 		if problem := r.Action.problem(); problem != "" {
 			return invalid(SpecName, "paths[%d]: %s", i, problem)

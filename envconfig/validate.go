@@ -9,13 +9,14 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // validate holds a manifest to the rules that make an activation safe, whoever wrote it.
 func (m *Manifest) validate() error {
 	for _, name := range m.Names() {
-		if problem := nameProblem(name); problem != "" {
-			return invalid(ManifestName, "environment %s %s", quote(name), problem)
+		if err := checkStored(name); err != nil {
+			return invalid(ManifestName, "%w", err)
 		}
 		if err := m.Environments[name].validate(); err != nil {
 			return err
@@ -23,7 +24,7 @@ func (m *Manifest) validate() error {
 	}
 	for _, p := range m.Required {
 		if problem := place.PathProblem(p); problem != "" {
-			return invalid(ManifestName, "required path %s %s", quote(p), problem)
+			return invalid(ManifestName, "required path %s %s", names.Quote(p), problem)
 		}
 	}
 	if err := m.Spec.validate(); err != nil {

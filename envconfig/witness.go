@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Witness is a second, independent source of the environment's name, so that one mistyped variable does not put
@@ -35,12 +36,12 @@ func (s *Spec) validateWitnesses() error {
 		case (w.File == "") == (w.Hostname == ""):
 			return invalid(SpecName, "witnesses[%d]: give either file or hostname", i)
 		case w.File != "" && (!absolute || place.PathProblem(rel) != ""):
-			return invalid(SpecName, "witnesses[%d]: file %s is not a clean absolute path", i, quote(w.File))
+			return invalid(SpecName, "witnesses[%d]: file %s is not a clean absolute path", i, names.Quote(w.File))
 		case w.Hostname != "" && !strings.Contains(w.Hostname, "{env}"):
-			return invalid(SpecName, "witnesses[%d]: hostname %s does not name {env}", i, quote(w.Hostname))
+			return invalid(SpecName, "witnesses[%d]: hostname %s does not name {env}", i, names.Quote(w.Hostname))
 		}
 		if _, err := path.Match(w.Hostname, ""); err != nil {
-			return invalid(SpecName, "witnesses[%d]: hostname %s: %w", i, quote(w.Hostname), err)
+			return invalid(SpecName, "witnesses[%d]: hostname %s: %w", i, names.Quote(w.Hostname), err)
 		}
 	}
 	return nil
@@ -66,7 +67,7 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 			return "the witness hostname cannot be asked: " + err.Error()
 		}
 		if ok, _ := path.Match(strings.ReplaceAll(w.Hostname, "{env}", environment), name); !ok {
-			return "the host name " + quote(name) + " does not match " + quote(w.Hostname)
+			return "the host name " + names.Quote(name) + " does not match " + names.Quote(w.Hostname)
 		}
 		return ""
 	}
@@ -81,9 +82,9 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 	says, ok := w.read(content)
 	switch {
 	case !ok:
-		return "the witness " + w.File + " has no key " + quote(w.Key)
+		return "the witness " + w.File + " has no key " + names.Quote(w.Key)
 	case says != environment:
-		return "the witness " + w.File + " says " + quote(says)
+		return "the witness " + w.File + " says " + names.Quote(says)
 	}
 	return ""
 }
