@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 )
@@ -46,7 +46,7 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 		c.Environments[environment] = e.Files
 	}
 	for _, file := range slices.Concat(append(slices.Collect(maps.Values(c.Environments)), c.Required)...) {
-		if file == "" || path.IsAbs(file) || path.Clean(file) != file || file == ".." || strings.HasPrefix(file, "../") {
+		if !fs.ValidPath(file) || file == "." {
 			return Configuration{}, fmt.Errorf("%w: configuration manifest: file %q: want a clean path relative to the root", ErrInvalid, clip(file, 200))
 		}
 	}
