@@ -55,7 +55,7 @@ func TestDigestIgnoresTimesAndUmask(t *testing.T) {
 			t.Fatal(err)
 		}
 		// An engine of its own each time, so that nothing remembered makes them equal.
-		res, err := assemble.New(assemble.Config{}).Build(t.Context(), builder.Request{
+		res, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{
 			Dockerfile: []byte(copyAll), Context: fsys, Repository: host + "/app"})
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +108,7 @@ func TestContextOnDisk(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := assemble.New(assemble.Config{}).Build(t.Context(), builder.Request{
+			_, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{
 				Dockerfile: []byte("FROM scratch\n" + c.instruction + "\n"), Context: fsys, Repository: host + "/app"})
 			if c.says == "" && err != nil {
 				t.Errorf("build: %v", err)
@@ -146,7 +146,7 @@ func TestFileChangesDuringBuild(t *testing.T) {
 	host := serve(t)
 	for claim, says := range map[int64]string{2: "has grown over the 2 bytes", 9: "has 5 bytes, had 9"} {
 		temp := t.TempDir()
-		_, err := assemble.New(assemble.Config{TempDir: temp}).Build(t.Context(), builder.Request{
+		_, err := newEngine(t, assemble.Config{TempDir: temp}).Build(t.Context(), builder.Request{
 			Dockerfile: []byte("FROM scratch\nCOPY f /f\n"), Repository: host + "/app", Context: growing{fstest.MapFS{"f": {Data: []byte("12345")}}, claim}})
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("file that claims %d bytes: %v", claim, err)
@@ -171,7 +171,7 @@ func TestTemplateWithoutRun(t *testing.T) {
 	_, fsys := folder(t, map[string]string{
 		"envconfig": "elf", "app": "elf", "manifest.json": "{}", "envs/_base/app/conf/a": "1", "envs/production/app/conf/b": "2",
 	}, 0o600)
-	res, err := assemble.New(assemble.Config{}).Build(t.Context(), builder.Request{
+	res, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{
 		Dockerfile: dockerfile, Context: fsys, Repository: host + "/hello_web", Tag: "v1"})
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +200,7 @@ func TestTemplateWithRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = assemble.New(assemble.Config{}).Build(t.Context(), builder.Request{Dockerfile: dockerfile, Repository: serve(t) + "/app"})
+	_, err = newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{Dockerfile: dockerfile, Repository: serve(t) + "/app"})
 	var unsupported *builder.UnsupportedError
 	if !errors.As(err, &unsupported) || unsupported.Line != 12 || !strings.Contains(err.Error(), "BuildKit, kaniko or buildah") {
 		t.Errorf("error is %v", err)

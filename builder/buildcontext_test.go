@@ -24,7 +24,7 @@ func TestCheckContext(t *testing.T) {
 	values["APP_DIR"] = "web"
 	files := fstest.MapFS{"envconfig": {}, "envs/_base/a": {}, "web/package.json": {}, "web/server.js": {}}
 	err = tmpl.CheckContext(files, values)
-	if !errors.Is(err, builder.ErrRefused) || strings.Count(err.Error(), "lacks") != 2 ||
+	if !errors.Is(err, builder.ErrInvalid) || strings.Count(err.Error(), "lacks") != 2 ||
 		!strings.Contains(err.Error(), "lacks web/package-lock.json: its lock file") || !strings.Contains(err.Error(), "lacks manifest.json: ") {
 		t.Errorf("error is %v", err)
 	}

@@ -7,8 +7,9 @@ import (
 	"path"
 )
 
-// CheckContext looks whether a build context has what Template.Context says for these values, and reports everything that
-// is missing at once, as [ErrRefused]; a build would stop at the first. Errors of values are those of [Template.Render].
+// CheckContext looks for every file that Template.Context names in a build context and returns all
+// that are missing at once, joined, as [ErrInvalid]; a build would stop at the first. Errors of
+// values are those of [Template.Render].
 func (t *Template) CheckContext(files fs.FS, values map[string]string) error {
 	full, err := t.complete(values)
 	if err != nil {
@@ -24,7 +25,7 @@ func (t *Template) CheckContext(files fs.FS, values map[string]string) error {
 		_, err = fs.Stat(files, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			problems = append(problems, fmt.Errorf("template %s: build context %w: lacks %s: %s", t.Name, ErrRefused, name, f.Description))
+			problems = append(problems, fmt.Errorf("template %s: build context lacks %s: %s: %w", t.Name, name, f.Description, ErrInvalid))
 		case err != nil:
 			problems = append(problems, fmt.Errorf("template %s: build context: %w", t.Name, err))
 		}
