@@ -17,7 +17,7 @@ import (
 )
 
 // ErrNotFound is returned by [Catalog.Template] for a name that the catalogue does not hold.
-var ErrNotFound = errors.New("template not found")
+var ErrNotFound = errors.New("not found")
 
 //go:embed catalog
 var embedded embed.FS
@@ -105,7 +105,7 @@ func (c *Catalog) Template(name string) (*Template, error) {
 		}
 		names[i] = t.Name
 	}
-	return nil, fmt.Errorf("%w: %s, have %s", ErrNotFound, quote(name), strings.Join(names, ", "))
+	return nil, fmt.Errorf("template %s: have %s: %w", quote(name), strings.Join(names, ", "), ErrNotFound)
 }
 
 // Source returns a copy of the Dockerfile as the template has it, with its placeholders.
@@ -154,7 +154,10 @@ func loadTemplate(fsys fs.FS, name string) (*Template, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s%s", len(source), source, declaration)
 	t.Name, t.source, t.digest = name, source, "sha256:"+hex.EncodeToString(sum.Sum(nil))
-	return t, t.check()
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // check finds everything that is wrong with the template by itself, before any value is known.

@@ -10,7 +10,7 @@
 //  2. Lay out the build context as Template.Context says: the envconfig binary, the configuration of all environments, its
 //     manifest, the service. Template.CheckContext reports everything that is missing at once.
 //  3. Render, and show every error to the person who entered the values: it names the template's line and the parameter.
-//     Errors that are ErrRefused are that person's; others are worth another try.
+//     Errors that are ErrInvalid are that person's; others are worth another try.
 //  4. Choose the engine: one that executes commands when Template.NeedsRun, else any. Keep it for the life of the process.
 //  5. Build under a tag that is the version's name, and keep Result.Digest: the digest is what is deployed.
 //
@@ -18,7 +18,7 @@
 //
 //	template, err := builder.Default().Template("go-static")
 //	dockerfile, err := template.Render(map[string]string{"CLUSTER_NAME": "hello_web"})
-//	engine := assemble.New(assemble.Config{})
+//	engine, err := assemble.New(assemble.Config{})
 //	result, err := engine.Build(ctx, builder.Request{
 //		Dockerfile: dockerfile,
 //		Context:    root.FS(), // an *os.Root

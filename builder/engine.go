@@ -6,23 +6,29 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Sentinels of [Engine.Build]; ErrRefused is of [Template.Render] and [Template.CheckContext] too.
+// Sentinels of [Engine.Build]; ErrInvalid is of [Template.Render], [Template.CheckContext] and the
+// constructors of engines, too.
 var (
-	// ErrRefused: the request itself is wrong, so that building it again does not help. What is wrong in the Dockerfile, or in
-	// the context at one of its instructions, comes as a [*DockerfileError]. Nothing was pushed.
-	ErrRefused = errors.New("refused")
+	// ErrInvalid: the request itself is wrong, so that building it again does not help. A fault in the
+	// Dockerfile, or in the context at one of its instructions, comes as a [*DockerfileError]. Nothing
+	// was pushed.
+	ErrInvalid = errors.New("invalid")
 	// ErrUnsupported: another engine may build this. An instruction that an engine lacks comes as an [*UnsupportedError].
 	// Nothing was pushed.
-	ErrUnsupported = errors.New("not supported by this engine")
+	ErrUnsupported = errors.New("unsupported")
 	// ErrTagExists: the tag names another image and Request.ReplaceTag is not set. It comes as a [*TagExistsError].
 	// The tag is as it was.
 	ErrTagExists = errors.New("tag exists")
 )
 
-// Engine builds one image and pushes it. Implementations are safe for concurrent use, give up when ctx ends, and return a
-// Result only after the registry has acknowledged the image and, when asked for, the tag.
+// Engine builds one image and pushes it. Implementations are safe for concurrent use and return a
+// Result only after the registry has acknowledged the image and, when asked for, the tag. They call
+// [Request.Validate] first. When ctx ends they give up with an error that wraps its cause.
+// enginetest.Run holds an engine to this contract.
 type Engine interface {
 	Build(ctx context.Context, r Request) (Result, error)
 }
@@ -36,7 +42,8 @@ type Request struct {
 	Context fs.FS
 	// Repository is where to push, registry included: "registry.example.com/team/hello_web".
 	Repository string
-	// Tag is the name of the image in the repository. The default is none: the image is pushed by digest only.
+	// Tag is the name of the image in the repository, and the name of a version: 1 to 63 letters,
+	// digits, ".", "_" and "-". The default is none: the image is pushed by digest only.
 	Tag string
 	// ReplaceTag lets Tag move from the image that it names now. The default is that a tag stays for ever.
 	ReplaceTag bool
@@ -50,6 +57,18 @@ type Request struct {
 	// Events receives what Log does, as values, in order, from the goroutine that called Build, which waits for it.
 	// Nil discards them.
 	Events func(Event)
+}
+
+// Validate returns every problem that can be told without a registry, joined, each wrapping
+// [ErrInvalid]: a Tag that is no version, and the findings of [Lint] that are errors.
+func (r *Request) Validate() error {
+	errs := lintErrors(r.Dockerfile)
+	if r.Tag != "" {
+		if err := names.Version(r.Tag); err != nil {
+			errs = append(errs, fmt.Errorf("tag: %w: %w", err, ErrInvalid))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Result is a finished build.
@@ -96,7 +115,7 @@ func (e *TagExistsError) Error() string {
 // Is reports whether target is [ErrTagExists].
 func (e *TagExistsError) Is(target error) bool { return target == ErrTagExists }
 
-// DockerfileError says what is wrong at one line of a Dockerfile. It is [ErrRefused].
+// DockerfileError says what is wrong at one line of a Dockerfile. It is [ErrInvalid].
 type DockerfileError struct {
 	// Line is counted from 1; 0 concerns the whole file.
 	Line int
@@ -120,8 +139,8 @@ func at(line int, format string, args ...any) error {
 	return &DockerfileError{Line: line, Err: fmt.Errorf(format, args...)}
 }
 
-// Is reports whether target is [ErrRefused].
-func (e *DockerfileError) Is(target error) bool { return target == ErrRefused }
+// Is reports whether target is [ErrInvalid].
+func (e *DockerfileError) Is(target error) bool { return target == ErrInvalid }
 
 // Unwrap returns the cause.
 func (e *DockerfileError) Unwrap() error { return e.Err }

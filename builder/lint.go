@@ -176,16 +176,15 @@ func arguments(n *parser.Node) []string {
 	return args
 }
 
-// Refused returns the findings of severity [Error], each as a [DockerfileError], joined; nil when there are none. Engines call
-// it first.
-func Refused(dockerfile []byte) error {
-	var refused []error
+// lintErrors returns the findings of severity [Error], each as a [DockerfileError].
+func lintErrors(dockerfile []byte) []error {
+	var errs []error
 	for _, f := range Lint(dockerfile) {
 		if f.Severity == Error {
-			refused = append(refused, f.err())
+			errs = append(errs, f.err())
 		}
 	}
-	return errors.Join(refused...)
+	return errs
 }
 
 func (f Finding) err() error {

@@ -1,6 +1,7 @@
 package builder_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -68,8 +69,9 @@ func FuzzLint(f *testing.F) {
 				t.Errorf("finding %s outside the %d lines", f, lines)
 			}
 		}
-		if (builder.Refused(dockerfile) != nil) != refused {
-			t.Error("Refused and Lint disagree")
+		r := builder.Request{Dockerfile: dockerfile}
+		if errors.Is(r.Validate(), builder.ErrInvalid) != refused {
+			t.Error("Validate and Lint disagree")
 		}
 	})
 }

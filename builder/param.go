@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Type says what a value of a parameter may look like. No type admits a newline, a quote, a backslash, "$", a backtick or
@@ -16,7 +18,7 @@ type Type string
 
 // The types of parameters.
 const (
-	TypeName  Type = "name"  // a cluster's name: lower-case letters, digits, "_", "-" and ".", at most 63 characters
+	TypeName  Type = "name"  // a cluster: 1 to 63 lower-case letters, digits and single separators ".", "_", "__" or a run of "-"
 	TypeHost  Type = "host"  // an IPv4 address or a DNS name
 	TypeIP    Type = "ip"    // an IPv4 or IPv6 address
 	TypePort  Type = "port"  // 1 to 65535
@@ -47,7 +49,6 @@ type Param struct {
 
 var (
 	paramName  = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	nameValue  = regexp.MustCompile(`^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$`)
 	dnsLabel   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 	allDigits  = regexp.MustCompile(`^[0-9.]+$`)
 	number     = regexp.MustCompile(`^[1-9][0-9]{0,9}$`)
@@ -110,7 +111,9 @@ func (p Param) refuse(v string) string {
 	want := ""
 	switch p.Type {
 	case TypeName:
-		want = unless(nameValue.MatchString(v), "a name of at most 63 lower-case letters, digits, _, - and ., such as hello_web")
+		if err := names.Cluster(v); err != nil {
+			return err.Error()
+		}
 	case TypeHost:
 		want = unless(isHost(v), "an IPv4 address or a DNS name, such as 10.1.2.3")
 	case TypeIP:

@@ -12,7 +12,7 @@ import (
 )
 
 // ParamError says what is wrong with one value that was given to [Template.Render], or with one that was not. It is
-// [ErrRefused].
+// [ErrInvalid].
 type ParamError struct {
 	Template string
 	Param    string
@@ -28,8 +28,8 @@ func (e *ParamError) Error() string {
 	return fmt.Sprintf("template %s: Dockerfile line %d: parameter %s: %s", e.Template, e.Line, e.Param, e.Reason)
 }
 
-// Is reports whether target is [ErrRefused].
-func (e *ParamError) Is(target error) bool { return target == ErrRefused }
+// Is reports whether target is [ErrInvalid].
+func (e *ParamError) Is(target error) bool { return target == ErrInvalid }
 
 // placeholder is one {{NAME}} in a template.
 type placeholder struct {
@@ -62,7 +62,10 @@ func placeholders(source []byte) ([]placeholder, error) {
 			problems = append(problems, at(line(i), "%s that belongs to no placeholder", stray))
 		}
 	}
-	return found, errors.Join(problems...)
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // Render fills in the placeholders and returns the Dockerfile. Parameters that values leaves out take their default.
@@ -104,7 +107,10 @@ func (t *Template) complete(values map[string]string) (map[string]string, error)
 			problems = append(problems, t.paramError(name, "the template does not use it, it has "+t.paramNames()))
 		}
 	}
-	return full, errors.Join(problems...)
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	return full, nil
 }
 
 // Examples returns a value for every parameter: its example, else its default. Render accepts them.

@@ -124,7 +124,7 @@ func TestRenderRefuses(t *testing.T) {
 				t.Fatalf("accepted, rendered:\n%s", got)
 			}
 			var param *builder.ParamError
-			if !errors.As(err, &param) || param.Template != c.template || !errors.Is(err, builder.ErrRefused) {
+			if !errors.As(err, &param) || param.Template != c.template || !errors.Is(err, builder.ErrInvalid) {
 				t.Errorf("error is %#v, want a ParamError of template %s", err, c.template)
 			}
 			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "template "+c.template+": ") {
@@ -160,7 +160,7 @@ func TestRenderReportsEverything(t *testing.T) {
 func TestTemplateNotFound(t *testing.T) {
 	t.Parallel()
 	_, err := builder.Default().Template("php")
-	if !errors.Is(err, builder.ErrNotFound) || !strings.Contains(err.Error(), `"php", have go-static, node, python, static-site, tomcat`) {
+	if !errors.Is(err, builder.ErrNotFound) || !strings.Contains(err.Error(), `template "php": have go-static, node, python, static-site, tomcat: not found`) {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -105,7 +106,7 @@ func differ(want, got []shape) int {
 // of an instruction.
 func (t *Template) checkSkeleton() error {
 	one := fill(t.source, t.uses, t.neutral(func(Param) int { return 1 }))
-	if err := Refused(one); err != nil {
+	if err := errors.Join(lintErrors(one)...); err != nil {
 		return err
 	}
 	want, err := skeleton(one)

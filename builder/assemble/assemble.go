@@ -7,10 +7,8 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,24 +18,37 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/internal/ociref"
 )
 
-// Config is how an [Engine] reaches registries. The zero value works.
+// Config configures an [Engine]. The zero value works.
 type Config struct {
-	// Transport carries the requests. The default is go-containerregistry's, with its timeouts.
+	// Transport carries the requests. The default, for nil, is go-containerregistry's, with its
+	// timeouts.
 	Transport http.RoundTripper
-	// Keychain finds credentials. The default is the Docker configuration file of the process's user, else none.
+	// Keychain finds credentials. The default, for nil, is the Docker configuration file of the
+	// process's user, else none.
 	Keychain authn.Keychain
-	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private addresses need no mention.
+	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private addresses
+	// need no mention. The default is none.
 	Insecure []string
-	// Platform is what images on an empty base run on, and what is taken from a base for several. The default is linux on
-	// the architecture of this process.
+	// Platform is the platform of images on an empty base, and chooses the image of a base that is an
+	// index. The default is linux on the architecture of this process, as in promote/ociregistry.
 	Platform v1.Platform
-	// Repositories names repositories, as host:port/name, in which a layer may be already; a push asks the registry to take
-	// such a layer over instead of sending it. Those that this engine pushed to are remembered without it. The default is none.
+	// Repositories names repositories, as host:port/name, in which a layer may be already; a push asks
+	// the registry to take such a layer over instead of sending it. Those that this engine pushed to
+	// are remembered without it. The default is none.
 	Repositories func() []string
 	// TempDir is where layers are spooled during a build. The default is os.TempDir.
 	TempDir string
+}
+
+func (c Config) validate() error {
+	errs := ociref.CheckInsecure("Config.Insecure", c.Insecure)
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("assemble: %w: %w", err, builder.ErrInvalid)
+	}
+	return errors.Join(errs...)
 }
 
 // Engine builds images in this process. It is safe for concurrent use; builds share what was learnt about base images and
@@ -55,38 +66,49 @@ type Engine struct {
 
 var _ builder.Engine = (*Engine)(nil)
 
-// New returns an engine. It starts nothing and contacts nobody.
-func New(c Config) *Engine {
-	if c.Transport == nil {
-		c.Transport = remote.DefaultTransport
+// New returns an engine, or every problem of cfg at once, each wrapping builder.ErrInvalid. It starts
+// nothing and contacts no registry.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
 	}
-	if c.Keychain == nil {
-		c.Keychain = authn.DefaultKeychain
+	if cfg.Transport == nil {
+		cfg.Transport = remote.DefaultTransport
 	}
-	if c.Platform.OS == "" {
-		c.Platform.OS = "linux"
+	if cfg.Keychain == nil {
+		cfg.Keychain = authn.DefaultKeychain
 	}
-	if c.Platform.Architecture == "" {
-		c.Platform.Architecture = runtime.GOARCH
-	}
-	e := &Engine{config: c, bases: map[v1.Hash]tree{}}
+	cfg.Platform = ociref.Platform(cfg.Platform)
+	e := &Engine{config: cfg, bases: map[v1.Hash]tree{}}
 	for i := range e.tagging {
 		e.tagging[i] = make(chan struct{}, 1) // one holder
 	}
-	return e
+	return e, nil
 }
 
 // Build implements [builder.Engine].
 func (e *Engine) Build(ctx context.Context, r builder.Request) (builder.Result, error) {
 	res, err := e.build(ctx, r)
 	if err != nil {
-		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, err)
+		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, withCause(ctx, err))
 	}
 	return res, nil
 }
 
+// withCause returns err, and when ctx has ended an error that wraps both err and the context's
+// cause.
+func withCause(ctx context.Context, err error) error {
+	if ctx.Err() == nil || errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+}
+
 func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result, err error) {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
+		return builder.Result{}, context.Cause(ctx)
+	}
+	if err := r.Validate(); err != nil {
 		return builder.Result{}, err
 	}
 	target, err := e.target(r)
@@ -140,10 +162,10 @@ type target struct {
 }
 
 func (e *Engine) target(r builder.Request) (target, error) {
-	options := append(e.nameOptions(r.Repository), name.StrictValidation)
+	options := append(ociref.NameOptions(e.config.Insecure, r.Repository), name.StrictValidation)
 	repository, err := name.NewRepository(r.Repository, options...)
 	if err != nil {
-		return target{}, fmt.Errorf("repository %w: %w", builder.ErrRefused, err)
+		return target{}, fmt.Errorf("repository: %w: %w", err, builder.ErrInvalid)
 	}
 	t := target{repository: repository}
 	if r.Tag == "" {
@@ -151,19 +173,10 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	}
 	tag, err := name.NewTag(repository.String()+":"+r.Tag, options...)
 	if err != nil {
-		return target{}, fmt.Errorf("tag %w: %w", builder.ErrRefused, err)
+		return target{}, fmt.Errorf("tag: %w: %w", err, builder.ErrInvalid)
 	}
 	t.tag = &tag
 	return t, nil
-}
-
-// nameOptions makes a registry of Config.Insecure be spoken to in plain HTTP.
-func (e *Engine) nameOptions(reference string) []name.Option {
-	registry, _, _ := strings.Cut(reference, "/")
-	if slices.Contains(e.config.Insecure, registry) {
-		return []name.Option{name.Insecure}
-	}
-	return nil
 }
 
 func (e *Engine) options(ctx context.Context, transport http.RoundTripper) []remote.Option {
@@ -182,7 +195,8 @@ func epochOf(args map[string]string) (time.Time, error) {
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 0 || n > 1<<33-1 {
-		return time.Time{}, fmt.Errorf("build argument %s %w: %q is not a number of seconds since 1970", sourceDateEpoch, builder.ErrRefused, v)
+		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since 1970: %w",
+			sourceDateEpoch, v, builder.ErrInvalid)
 	}
 	return time.Unix(n, 0).UTC(), nil
 }

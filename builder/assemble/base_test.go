@@ -123,7 +123,7 @@ func TestBaseLinksAndFoldersStay(t *testing.T) {
 	base := pushBase(t, host+"/base:1", v1.Config{},
 		layerOf(t, "usr/", "usr/bin/", "usr/bin/sh", "bin>usr/bin", "opt/", "opt/old/", "opt/old/f", "gone/", "gone/f", "abs>/opt", "srv/f"),
 		layerOf(t, "opt/.wh.old", ".wh.gone", "opt/old2/"))
-	engine := assemble.New(assemble.Config{})
+	engine := newEngine(t, assemble.Config{})
 	for _, c := range []struct {
 		instruction string
 		want        []string
@@ -173,7 +173,7 @@ func TestBaseConfiguration(t *testing.T) {
 		Env: []string{"PATH=/bin", "A=base"}, Entrypoint: []string{"/base"}, Cmd: []string{"arg"}, Labels: map[string]string{"l": "base"},
 		User: "7", WorkingDir: "/home",
 	}, layerOf(t, "home/"))
-	engine := assemble.New(assemble.Config{})
+	engine := newEngine(t, assemble.Config{})
 	for _, from := range []string{base, host + "/base:1"} {
 		res, err := engine.Build(t.Context(), builder.Request{Repository: host + "/app",
 			Dockerfile: []byte("FROM " + from + "\nENV A=$A-more\nWORKDIR x\nENTRYPOINT [\"/app\"]\n")})
@@ -207,7 +207,7 @@ func TestBaseIsReadOnce(t *testing.T) {
 	host := serve(t)
 	base := pushBase(t, host+"/base:1", v1.Config{}, layerOf(t, "etc/", "etc/os-release"))
 	var blobs atomic.Int64
-	engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/base/blobs/") {
 			blobs.Add(1)
 		}
@@ -236,7 +236,7 @@ func TestBaseRefusals(t *testing.T) {
 		host + "/trigger:1": "ONBUILD", host + "/missing:1": "missing", "Not/Valid": "Not/Valid",
 		"--platform=linux/arm64 scratch": "FROM --platform",
 	} {
-		_, err := assemble.New(assemble.Config{}).Build(t.Context(), builder.Request{Repository: host + "/app", Dockerfile: []byte("FROM " + from + "\n")})
+		_, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{Repository: host + "/app", Dockerfile: []byte("FROM " + from + "\n")})
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "Dockerfile line 1") {
 			t.Errorf("FROM %s: error is %v", from, err)
 		}

@@ -32,7 +32,7 @@ func BenchmarkChangedImage(b *testing.B) {
 		return code
 	}
 	files := fstest.MapFS{"envconfig": {Data: binary(4 << 20)}, "app": {Data: binary(8 << 20)}, "manifest.json": {}, "envs/_base/a": {}}
-	engine := assemble.New(assemble.Config{})
+	engine := newEngine(b, assemble.Config{})
 	n := 0
 	for b.Loop() {
 		n++

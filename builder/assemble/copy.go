@@ -100,8 +100,8 @@ func (p placing) source(src source, dest string, intoFolder bool) error {
 
 // file places one entry of the context, a folder without what it holds.
 func (p placing) file(from, to string, info fs.FileInfo) error {
-	if err := p.ctx.Err(); err != nil {
-		return err
+	if p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
 	}
 	e := entry{kind: isFile, owner: p.owner}
 	switch mode := info.Mode(); mode.Type() {

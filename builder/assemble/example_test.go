@@ -20,7 +20,7 @@ func Example() {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 
-	engine := assemble.New(assemble.Config{})
+	engine, _ := assemble.New(assemble.Config{})
 	request := builder.Request{
 		Dockerfile: []byte("FROM scratch\nCOPY --chmod=0755 app /app\nUSER 65532\nENTRYPOINT [\"/app\"]\n"),
 		Context:    fstest.MapFS{"app": {Data: []byte("#!")}}, // as a rule os.Root.FS

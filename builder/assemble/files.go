@@ -42,7 +42,7 @@ func openContext(fsys fs.FS) (*buildContext, error) {
 		c.ignore, err = patternmatcher.New(patterns)
 	}
 	if err != nil {
-		return nil, fmt.Errorf(".dockerignore %w: %w", builder.ErrRefused, err)
+		return nil, fmt.Errorf(".dockerignore: %w: %w", err, builder.ErrInvalid)
 	}
 	return c, nil
 }

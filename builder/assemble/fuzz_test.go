@@ -48,14 +48,14 @@ func FuzzDockerfile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, dockerfile []byte) {
 		temp := t.TempDir()
 		r := builder.Request{Dockerfile: dockerfile, Context: files, Repository: "127.0.0.1/app", Args: map[string]string{"B": "given"}}
-		first, err := assemble.New(assemble.Config{Transport: transport, TempDir: temp}).Build(t.Context(), r)
+		first, err := newEngine(t, assemble.Config{Transport: transport, TempDir: temp}).Build(t.Context(), r)
 		if left, _ := os.ReadDir(temp); len(left) > 0 {
 			t.Errorf("the build left %v", left)
 		}
 		if err != nil {
 			return
 		}
-		again, err := assemble.New(assemble.Config{Transport: transport, TempDir: temp}).Build(t.Context(), r)
+		again, err := newEngine(t, assemble.Config{Transport: transport, TempDir: temp}).Build(t.Context(), r)
 		if err != nil || again.Digest != first.Digest {
 			t.Errorf("second build gave %s, %v, the first %s", again.Digest, err, first.Digest)
 		}
@@ -70,7 +70,7 @@ func FuzzDockerfile(f *testing.F) {
 		if err := validate.Image(img); err != nil {
 			t.Errorf("the image is invalid: %v", err)
 		}
-		if errors.Is(builder.Refused(dockerfile), builder.ErrRefused) {
+		if errors.Is((&builder.Request{Dockerfile: dockerfile}).Validate(), builder.ErrInvalid) {
 			t.Error("built what the rules refuse")
 		}
 	})

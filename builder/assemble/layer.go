@@ -105,8 +105,8 @@ func (c *changes) writeTo(ctx context.Context, tw *tar.Writer, epoch time.Time) 
 }
 
 func writeEntry(ctx context.Context, tw *tar.Writer, name string, e entry, epoch time.Time) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	h := &tar.Header{Name: name, Mode: e.mode, Uid: e.owner.uid, Gid: e.owner.gid, ModTime: epoch, Size: e.size}
 	switch e.kind {
@@ -148,8 +148,8 @@ type reader struct {
 }
 
 func (r reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
 	}
 	return r.r.Read(p)
 }

@@ -7,6 +7,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/sluice-deploy/sluice/internal/ociref"
 )
 
 // places remembers which repository of a registry has a blob, from the pushes of this engine.
@@ -65,7 +67,7 @@ func (s *stage) find(to name.Repository, digest v1.Hash) (name.Repository, bool)
 		return name.Repository{}, false
 	}
 	for _, text := range s.engine.config.Repositories() {
-		r, err := name.NewRepository(text, s.engine.nameOptions(text)...)
+		r, err := name.NewRepository(text, ociref.NameOptions(s.engine.config.Insecure, text)...)
 		if err == nil && r.RegistryStr() == to.RegistryStr() && r.String() != to.String() && s.has(r, digest) {
 			return r, true
 		}

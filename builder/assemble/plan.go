@@ -26,11 +26,8 @@ type plan struct {
 
 // read parses the Dockerfile and refuses, before anything is done, what this engine cannot build.
 func read(r builder.Request) (plan, error) {
-	if err := builder.Refused(r.Dockerfile); err != nil {
-		return plan{}, err
-	}
 	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
-		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX is %w: leave it out", builder.ErrRefused)
+		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w", builder.ErrInvalid)
 	}
 	epoch, err := epochOf(r.Args)
 	if err != nil {

@@ -1,134 +1,21 @@
 package assemble
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"net/http"
 	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/sluice-deploy/sluice/builder"
 )
-
-// Labels that say which base image was used.
-const (
-	labelBaseName   = "org.opencontainers.image.base.name"
-	labelBaseDigest = "org.opencontainers.image.base.digest"
-)
-
-// start begins with an empty image for "scratch", else with the base image, which a tag is resolved to once.
-func (s *stage) start(from string) error {
-	if from == "scratch" {
-		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-		s.layerType, s.tree = types.OCILayer, tree{}
-		p := s.engine.config.Platform
-		s.config = &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
-		s.config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-		return nil
-	}
-	ref, err := name.ParseReference(from, s.engine.nameOptions(from)...)
-	if err != nil {
-		return fmt.Errorf("%w: %w", builder.ErrRefused, err)
-	}
-	desc, err := remote.Get(ref, s.options...)
-	if err != nil {
-		return err
-	}
-	if s.base, err = desc.Image(); err != nil {
-		return err
-	}
-	digest, err := s.base.Digest()
-	if err != nil {
-		return err
-	}
-	s.baseName = ref.Context().Digest(digest.String()).String()
-	if _, pinned := ref.(name.Digest); !pinned {
-		s.log.note("base %s is %s today", from, digest)
-	}
-	config, err := s.base.ConfigFile()
-	if err != nil {
-		return err
-	}
-	if len(config.Config.OnBuild) > 0 {
-		return fmt.Errorf("the base image has ONBUILD instructions: %w: %s", builder.ErrUnsupported, needsSandbox)
-	}
-	mediaType, err := s.base.MediaType()
-	if err != nil {
-		return err
-	}
-	s.layerType = types.OCILayer
-	if mediaType == types.DockerManifestSchema2 {
-		s.layerType = types.DockerLayer
-	}
-	s.config = config.DeepCopy()
-	s.labels()[labelBaseName], s.labels()[labelBaseDigest] = ref.Name(), digest.String()
-	s.tree, err = s.engine.tree(digest, s.base)
-	return err
-}
-
-// maxBases bounds how many base images' trees are kept; one has 10 MB for 50,000 files.
-const maxBases = 8
-
-// tree returns a copy of what the base image holds, read once per base.
-func (e *Engine) tree(digest v1.Hash, base v1.Image) (tree, error) {
-	e.mu.Lock()
-	known, ok := e.bases[digest]
-	e.mu.Unlock()
-	if ok {
-		return maps.Clone(known), nil
-	}
-	layers, err := base.Layers()
-	if err != nil {
-		return nil, err
-	}
-	t := tree{}
-	for _, l := range layers {
-		if err := t.add(l); err != nil {
-			return nil, err
-		}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.bases) >= maxBases {
-		clear(e.bases)
-	}
-	e.bases[digest] = t
-	return maps.Clone(t), nil
-}
-
-// image puts base, layers and configuration together, for a push to the repository.
-func (s *stage) image(to name.Repository) (v1.Image, error) {
-	layers, err := s.mountable(to)
-	if err != nil {
-		return nil, err
-	}
-	add := make([]mutate.Addendum, len(layers))
-	for i, l := range layers {
-		add[i] = mutate.Addendum{Layer: l, MediaType: s.layerType}
-	}
-	img, err := mutate.Append(s.base, add...)
-	if err != nil {
-		return nil, err
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	s.config.RootFS = config.RootFS
-	s.config.Created = v1.Time{Time: s.epoch}
-	s.config.History = append(s.config.History, s.history...)
-	return mutate.ConfigFile(img, s.config)
-}
 
 // push writes the image by digest, then the tag. A tag that names another image stops it before anything is sent.
 func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.Result, error) {
@@ -184,7 +71,7 @@ func (s *stage) tag(tag name.Tag, img v1.Image, digest v1.Hash, replace bool) er
 	case slot <- struct{}{}:
 		defer func() { <-slot }()
 	case <-s.ctx.Done():
-		return s.ctx.Err()
+		return context.Cause(s.ctx)
 	}
 	there, err := s.tagged(tag, digest, replace)
 	if err != nil || there {

@@ -36,7 +36,7 @@ func TestPushWhereLookingIsDenied(t *testing.T) {
 	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
 		host := serve(t)
 		var pushed atomic.Bool
-		engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPut {
 				pushed.Store(true)
 			}
@@ -56,7 +56,7 @@ func TestPushToImmutableTag(t *testing.T) {
 	t.Parallel()
 	host := serve(t)
 	var written atomic.Int64
-	engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/manifests/v1") && written.Add(1) > 1 {
 			return answer(r, http.StatusConflict), nil
 		}
@@ -84,7 +84,7 @@ func TestConflictCostsNoUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			t.Errorf("%s %s", r.Method, r.URL.Path)
 		}
@@ -118,7 +118,7 @@ func TestTagTakenMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			var taken atomic.Bool
-			engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 				res, err := http.DefaultTransport.RoundTrip(r)
 				what := r.Method
 				if strings.HasSuffix(r.URL.Path, "/manifests/v1") {
@@ -143,14 +143,14 @@ func TestPushBreaks(t *testing.T) {
 	host := serve(t)
 	var broken atomic.Bool
 	broken.Store(true)
-	engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		if broken.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/sha256:") {
 			return answer(r, http.StatusInsufficientStorage), nil
 		}
 		return http.DefaultTransport.RoundTrip(r)
 	})})
 	_, err := engine.Build(t.Context(), tagged(host))
-	if err == nil || !strings.Contains(err.Error(), "push: ") || errors.Is(err, builder.ErrRefused) {
+	if err == nil || !strings.Contains(err.Error(), "push: ") || errors.Is(err, builder.ErrInvalid) {
 		t.Errorf("error is %v", err)
 	}
 	tag, err := name.NewTag(host + "/app:v1")
@@ -176,7 +176,7 @@ func TestCancelDuringPush(t *testing.T) {
 	host := serve(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	temp := t.TempDir()
-	engine := assemble.New(assemble.Config{TempDir: temp, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	engine := newEngine(t, assemble.Config{TempDir: temp, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		if r.Method == http.MethodPatch {
 			cancel()
 			<-r.Context().Done() // a registry that does not answer
@@ -195,7 +195,7 @@ func TestCancelDuringPush(t *testing.T) {
 // The registry's password is in no error.
 func TestErrorsHideCredentials(t *testing.T) {
 	t.Parallel()
-	engine := assemble.New(assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		return answer(r, http.StatusForbidden), nil
 	}), Keychain: staticKeychain{}})
 	_, err := engine.Build(t.Context(), tagged("127.0.0.1:5000"))

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -18,7 +20,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 )
 
-// stage is a build on its way: the image so far.
+// stage is a build in progress: the image so far.
 type stage struct {
 	ctx     context.Context
 	engine  *Engine
@@ -55,14 +57,14 @@ func (s *stage) labels() map[string]string {
 
 // step carries out one instruction.
 func (s *stage) step(c instructions.Command) error {
-	if err := s.ctx.Err(); err != nil {
-		return err
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
 	}
 	code := sourceOf(c)
 	s.log.step(lineOf(c.Location()), code)
 	made, err := s.do(c)
 	if s.ctx.Err() != nil {
-		return s.ctx.Err()
+		return context.Cause(s.ctx)
 	}
 	if err != nil {
 		return &builder.DockerfileError{Line: lineOf(c.Location()), Instruction: code, Err: err}
@@ -299,4 +301,28 @@ func (s *stage) from(p plan) error {
 		return &stepError{line, "FROM " + from, err}
 	}
 	return nil
+}
+
+// image puts base, layers and configuration together, for a push to the repository.
+func (s *stage) image(to name.Repository) (v1.Image, error) {
+	layers, err := s.mountable(to)
+	if err != nil {
+		return nil, err
+	}
+	add := make([]mutate.Addendum, len(layers))
+	for i, l := range layers {
+		add[i] = mutate.Addendum{Layer: l, MediaType: s.layerType}
+	}
+	img, err := mutate.Append(s.base, add...)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	s.config.RootFS = config.RootFS
+	s.config.Created = v1.Time{Time: s.epoch}
+	s.config.History = append(s.config.History, s.history...)
+	return mutate.ConfigFile(img, s.config)
 }

@@ -1,5 +1,5 @@
 // Package enginetest holds every [builder.Engine] to the same behaviour. An engine's test calls [Run] with a way to open it
-// over a real registry; a capability that an engine lacks is declared in [Subject], and the suite then asks for the right
+// over a real registry; a capability that an engine lacks is declared in [Harness], and the suite then asks for the right
 // refusal instead.
 package enginetest
 
@@ -15,10 +15,11 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/internal/names/namestest"
 )
 
-// Subject is an engine under test.
-type Subject struct {
+// Harness is an engine under test.
+type Harness struct {
 	Engine builder.Engine
 	// Registry is the host:port of an empty registry that the engine may push to and that speaks plain HTTP.
 	Registry string
@@ -28,25 +29,26 @@ type Subject struct {
 }
 
 // Run runs the suite. open gives every case an engine and a registry of its own, which end with t.
-func Run(t *testing.T, open func(t *testing.T) Subject) {
+func Run(t *testing.T, open func(t *testing.T) Harness) {
 	cases := []struct {
 		name string
-		run  func(t *testing.T, s Subject)
+		run  func(t *testing.T, s Harness)
 	}{
-		{"files", files},
-		{"configuration", configuration},
-		{"arguments", arguments},
-		{"ignore", ignore},
-		{"labels of the request", labels},
+		{"copy and add place files", files},
+		{"the image has the configuration of the Dockerfile", configuration},
+		{"arguments are filled in", arguments},
+		{"dockerignore keeps files out", ignore},
+		{"labels of the request win", labels},
 		{"same input same digest", sameDigest},
 		{"unchanged layers are reused", reuse},
-		{"tags stay", tags},
-		{"tag race", tagRace},
-		{"refusals", refusals},
-		{"cancelled", cancelled},
-		{"registry away", registryAway},
-		{"log", logged},
-		{"run", runs},
+		{"a tag stays unless it may move", tags},
+		{"one of several builds gets the tag", tagRace},
+		{"an invalid request pushes nothing", refusals},
+		{"a tag is the name of a version", versions},
+		{"a cancelled build returns the cause", cancelled},
+		{"a missing registry is named", registryAway},
+		{"log and events tell the steps", logged},
+		{"run needs a sandbox", runs},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -63,12 +65,12 @@ func link(target string) *fstest.MapFile {
 	return &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777}
 }
 
-func request(s Subject, dockerfile string, files fstest.MapFS) builder.Request {
+func request(s Harness, dockerfile string, files fstest.MapFS) builder.Request {
 	return builder.Request{Dockerfile: []byte(dockerfile), Context: files, Repository: s.Registry + "/team/app"}
 }
 
 // build builds and reads the image back from the registry.
-func build(t *testing.T, s Subject, r builder.Request) (builder.Result, *image) {
+func build(t *testing.T, s Harness, r builder.Request) (builder.Result, *image) {
 	t.Helper()
 	res, err := s.Engine.Build(t.Context(), r)
 	if err != nil {
@@ -84,7 +86,7 @@ func build(t *testing.T, s Subject, r builder.Request) (builder.Result, *image) 
 	return res, img
 }
 
-func files(t *testing.T, s Subject) {
+func files(t *testing.T, s Harness) {
 	script := file("run")
 	script.Mode = 0o755
 	_, img := build(t, s, request(s, `FROM scratch
@@ -131,7 +133,7 @@ TEXT
 	}
 }
 
-func configuration(t *testing.T, s Subject) {
+func configuration(t *testing.T, s Harness) {
 	_, img := build(t, s, request(s, `FROM scratch
 ENV ROOT=/srv NAME="a b"
 ENV DATA=$ROOT/data
@@ -170,7 +172,7 @@ CMD ["serve"]
 	check("system", img.config.OS, "linux")
 }
 
-func arguments(t *testing.T, s Subject) {
+func arguments(t *testing.T, s Harness) {
 	r := request(s, `ARG BEFORE=outer
 FROM scratch
 ARG BEFORE
@@ -191,7 +193,7 @@ LABEL before=$BEFORE given=$GIVEN unset=$UNSET e=$E missing=[$MISSING]
 	}
 }
 
-func ignore(t *testing.T, s Subject) {
+func ignore(t *testing.T, s Harness) {
 	r := request(s, "FROM scratch\nCOPY . /all/\n", fstest.MapFS{
 		".dockerignore": file("# kept out\n*.log\nsecret\n!secret/public.txt\n**/tmp\n"),
 		"a.txt":         file("A"), "x.log": file("L"), "secret/key": file("K"), "secret/public.txt": file("P"), "d/tmp/t": file("T"), "d/e": file("E"),
@@ -213,7 +215,7 @@ func ignore(t *testing.T, s Subject) {
 	}
 }
 
-func labels(t *testing.T, s Subject) {
+func labels(t *testing.T, s Harness) {
 	r := request(s, "FROM scratch\nLABEL a=dockerfile b=dockerfile\n", nil)
 	r.Labels = map[string]string{"b": "request", "io.example/json": `{"v":1,"x":"$y"}`}
 	_, img := build(t, s, r)
@@ -223,7 +225,7 @@ func labels(t *testing.T, s Subject) {
 	}
 }
 
-func sameDigest(t *testing.T, s Subject) {
+func sameDigest(t *testing.T, s Harness) {
 	content := func(at time.Time) fstest.MapFS {
 		m := fstest.MapFS{"d/a": file("A"), "d/b": file("B"), "c": file("C")}
 		for _, f := range m {
@@ -245,7 +247,7 @@ func sameDigest(t *testing.T, s Subject) {
 	}
 }
 
-func reuse(t *testing.T, s Subject) {
+func reuse(t *testing.T, s Harness) {
 	big := strings.Repeat("0123456789abcdef", 1<<14)
 	const dockerfile = "FROM scratch\nCOPY big /big\nCOPY code /code\n"
 	first, _ := build(t, s, request(s, dockerfile, fstest.MapFS{"big": file(big), "code": file("v1")}))
@@ -267,7 +269,7 @@ func reuse(t *testing.T, s Subject) {
 	}
 }
 
-func tags(t *testing.T, s Subject) {
+func tags(t *testing.T, s Harness) {
 	r := request(s, "FROM scratch\nLABEL v=1\n", nil)
 	r.Tag = "v1"
 	first, _ := build(t, s, r)
@@ -293,7 +295,7 @@ func tags(t *testing.T, s Subject) {
 	}
 }
 
-func tagRace(t *testing.T, s Subject) {
+func tagRace(t *testing.T, s Harness) {
 	const n = 8
 	results := make([]builder.Result, n)
 	errs := make([]error, n)
@@ -322,7 +324,7 @@ func tagRace(t *testing.T, s Subject) {
 	}
 }
 
-func refusals(t *testing.T, s Subject) {
+func refusals(t *testing.T, s Harness) {
 	content := fstest.MapFS{
 		"a": file("A"), "d/b": file("B"), "out": link("../../etc/passwd"), "abs": link("/etc/passwd"), "loop": link("loop"), ".wh.a": file("W"),
 	}
@@ -354,8 +356,8 @@ func refusals(t *testing.T, s Subject) {
 			if err == nil {
 				t.Fatal("was built")
 			}
-			if !errors.Is(err, builder.ErrRefused) {
-				t.Errorf("error is %v, want ErrRefused", err)
+			if !errors.Is(err, builder.ErrInvalid) {
+				t.Errorf("error is %v, want ErrInvalid", err)
 			}
 			for _, want := range c.says {
 				if !strings.Contains(err.Error(), want) {
@@ -370,30 +372,50 @@ func refusals(t *testing.T, s Subject) {
 	r := request(s, "FROM scratch\n", nil)
 	for _, bad := range []string{"", "UPPER", s.Registry + "/with space", s.Registry + "/a:tag"} {
 		r.Repository = bad
-		if _, err := s.Engine.Build(t.Context(), r); !errors.Is(err, builder.ErrRefused) {
-			t.Errorf("repository %q: %v, want ErrRefused", bad, err)
+		if _, err := s.Engine.Build(t.Context(), r); !errors.Is(err, builder.ErrInvalid) {
+			t.Errorf("repository %q: %v, want ErrInvalid", bad, err)
 		}
 	}
 	r.Repository, r.Tag = s.Registry+"/a", "not a tag"
-	if _, err := s.Engine.Build(t.Context(), r); !errors.Is(err, builder.ErrRefused) {
-		t.Errorf("a tag with spaces: %v, want ErrRefused", err)
+	if _, err := s.Engine.Build(t.Context(), r); !errors.Is(err, builder.ErrInvalid) {
+		t.Errorf("a tag with spaces: %v, want ErrInvalid", err)
 	}
 }
 
-func cancelled(t *testing.T, s Subject) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+func versions(t *testing.T, s Harness) {
+	namestest.Run(t, namestest.Version, func(name string) error {
+		r := request(s, "FROM scratch\nLABEL a=b\n", nil)
+		r.Repository, r.Tag = s.Registry+"/versions", name
+		_, err := s.Engine.Build(t.Context(), r)
+		if err != nil && !errors.Is(err, builder.ErrInvalid) {
+			t.Errorf("tag %.80q: %v, want ErrInvalid", name, err)
+		}
+		return err
+	}, "empty") // no tag
+}
+
+func cancelled(t *testing.T, s Harness) {
+	cause := errors.New("the caller's reason")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
 	r := request(s, "FROM scratch\nCOPY a /a\n", fstest.MapFS{"a": file("A")})
 	r.Tag = "cancelled"
-	if _, err := s.Engine.Build(ctx, r); !errors.Is(err, context.Canceled) {
-		t.Errorf("build with a cancelled context: %v", err)
+	if _, err := s.Engine.Build(ctx, r); !errors.Is(err, cause) {
+		t.Errorf("build with a cancelled context: got %v, want the context's cause", err)
+	}
+	ctx, cancel = context.WithCancelCause(t.Context())
+	r.Events = func(e builder.Event) { // in the middle of the build, at its first step
+		cancel(cause)
+	}
+	if _, err := s.Engine.Build(ctx, r); !errors.Is(err, cause) {
+		t.Errorf("build whose context ends at a step: got %v, want the context's cause", err)
 	}
 	if got, err := resolve(t.Context(), r.Repository, "cancelled"); err == nil {
 		t.Errorf("the tag names %s after a cancelled build", got)
 	}
 }
 
-func registryAway(t *testing.T, s Subject) {
+func registryAway(t *testing.T, s Harness) {
 	r := request(s, "FROM scratch\nLABEL a=b\n", nil)
 	r.Repository = "127.0.0.1:1/app" // nothing listens on port 1
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -402,12 +424,12 @@ func registryAway(t *testing.T, s Subject) {
 	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Errorf("error %v does not name the registry", err)
 	}
-	if errors.Is(err, builder.ErrRefused) {
+	if errors.Is(err, builder.ErrInvalid) {
 		t.Errorf("error %v says that building again does not help", err)
 	}
 }
 
-func logged(t *testing.T, s Subject) {
+func logged(t *testing.T, s Harness) {
 	var out strings.Builder
 	r := request(s, "FROM scratch\nARG TOKEN\nCOPY a /a\n", fstest.MapFS{"a": file("A")})
 	r.Args, r.Log = map[string]string{"TOKEN": "hunter2-value"}, &out
@@ -435,7 +457,7 @@ func logged(t *testing.T, s Subject) {
 	}
 }
 
-func runs(t *testing.T, s Subject) {
+func runs(t *testing.T, s Harness) {
 	if s.RunBase == "" {
 		_, err := s.Engine.Build(t.Context(), request(s, "FROM scratch\n\nRUN echo\n", nil))
 		var unsupported *builder.UnsupportedError
