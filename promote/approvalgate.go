@@ -37,17 +37,22 @@ func (ApprovalGate) Name() string { return "approval" }
 
 // Validate reports every rule that could not be met, or that is for an environment that the pipeline does not have.
 func (g ApprovalGate) Validate(p Pipeline) error {
-	errs := []error{p.checkEnvironments(slices.Sorted(maps.Keys(g.Rules)))}
-	for environment, rule := range g.Rules {
-		if rule.Count < 1 || rule.Within < 0 {
-			errs = append(errs, fmt.Errorf("%w: %s: count %d within %s: want at least 1 and no negative time", ErrInvalid, environment, rule.Count, rule.Within))
+	var list problems
+	list.environments(p, slices.Sorted(maps.Keys(g.Rules)))
+	for _, environment := range slices.Sorted(maps.Keys(g.Rules)) {
+		rule := g.Rules[environment]
+		if rule.Count < 1 {
+			list.add("Rules[%q].Count: %d: want 1 or more", environment, rule.Count)
 		}
-		names := slices.Compact(slices.Sorted(slices.Values(rule.Approvers)))
-		if len(names) > 0 && len(names) < rule.Count {
-			errs = append(errs, fmt.Errorf("%w: %s: %d approvals of %d approvers", ErrInvalid, environment, rule.Count, len(names)))
+		if rule.Within < 0 {
+			list.add("Rules[%q].Within: %s: want 0 (the default, no limit) or more", environment, rule.Within)
+		}
+		people := slices.Compact(slices.Sorted(slices.Values(rule.Approvers)))
+		if len(people) > 0 && len(people) < rule.Count {
+			list.add("Rules[%q].Count: %d approvals of %d approvers", environment, rule.Count, len(people))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(list...)
 }
 
 // Check implements Gate.

@@ -17,7 +17,7 @@ import (
 // is that of the durable journal alone: what its appends cost.
 func BenchmarkPipeline(b *testing.B) {
 	bolt := func(b *testing.B) *boltjournal.Journal {
-		j, err := boltjournal.Open(filepath.Join(b.TempDir(), "journal"))
+		j, err := boltjournal.Open(b.Context(), boltjournal.Config{Path: filepath.Join(b.TempDir(), "journal")})
 		require.NoError(b, err)
 		b.Cleanup(func() { require.NoError(b, j.Close()) })
 		return j

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // ConfigLabel is the image label that holds a Configuration as JSON.
@@ -36,10 +38,11 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 		Required []string `json:"required"`
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return Configuration{}, fmt.Errorf("%w: configuration manifest: %w", ErrInvalid, err)
+		return Configuration{}, fmt.Errorf("configuration manifest: %w: %w", err, ErrInvalid)
 	}
 	if doc.Version != 1 {
-		return Configuration{}, fmt.Errorf("%w: configuration manifest: version %d: this program reads version 1", ErrInvalid, doc.Version)
+		return Configuration{}, fmt.Errorf("configuration manifest: version %d: this program reads version 1: %w",
+			doc.Version, ErrInvalid)
 	}
 	c := Configuration{Environments: map[string][]string{}, Required: doc.Required}
 	for environment, e := range doc.Environments {
@@ -47,7 +50,8 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 	}
 	for _, file := range slices.Concat(append(slices.Collect(maps.Values(c.Environments)), c.Required)...) {
 		if !fs.ValidPath(file) || file == "." {
-			return Configuration{}, fmt.Errorf("%w: configuration manifest: file %q: want a clean path relative to the root", ErrInvalid, clip(file, 200))
+			return Configuration{}, fmt.Errorf("configuration manifest: file %s: want a clean path relative to the root: %w",
+				names.Quote(file), ErrInvalid)
 		}
 	}
 	if len(c.Required) == 0 {
@@ -96,7 +100,7 @@ func (ConfigGate) Name() string { return "config" }
 // Validate reports a missing Source.
 func (g ConfigGate) Validate(Pipeline) error {
 	if g.Source == nil {
-		return fmt.Errorf("%w: no source", ErrInvalid)
+		return fmt.Errorf("Source: want one: %w", ErrInvalid)
 	}
 	return nil
 }

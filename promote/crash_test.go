@@ -262,12 +262,12 @@ func TestADeployerThatRefusesIsNotAskedToPutBack(t *testing.T) {
 func TestManyPromotersOnOneBoltFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")
-	j, err := boltjournal.Open(path)
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.NoError(t, err)
 	raceForTargets(t, j, 8, 10)
 	require.NoError(t, j.Close())
 
-	again, err := boltjournal.Open(path)
+	again, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.NoError(t, err)
 	defer again.Close()
 	p := newPromoter(t, promote.Config{Journal: again, Deployer: newWorld()})

@@ -34,7 +34,7 @@ func (s *state) review(r Review) (Entry, error) {
 }
 
 func unbound(t Target, version string) error {
-	return fmt.Errorf("%s %s: %w: bind it to the image that was built for it", t.Cluster, version, ErrUnbound)
+	return fmt.Errorf("%s %s: bind the version to the image that was built for it: %w", t.Cluster, version, ErrUnbound)
 }
 
 // start decides whether op may start at t for a caller who expects expect there, but for the gates.
@@ -130,7 +130,8 @@ func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
 // holds returns nil while the generation of open has the right to act, and else an error that wraps ErrFenced.
 func (s *state) holds(open Entry) error {
 	if p := s.place(open.Target); p.open == nil || p.open.Generation != open.Generation {
-		return fmt.Errorf("%s %s %s: change %d: %w", open.Op, open.Target, open.Version, open.Change, ErrFenced)
+		return fmt.Errorf("%s %s %s: change %d: a newer generation has taken over: %w",
+			open.Op, open.Target, open.Version, open.Change, ErrFenced)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package promote
 import (
 	"fmt"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Digest names the content of an image: "sha256:" and 64 lower-case hexadecimal digits. Only digests move through the
@@ -16,7 +18,7 @@ const None Digest = "none"
 func ParseDigest(s string) (Digest, error) {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", fmt.Errorf("%w: digest %q: want sha256: and 64 lower-case hexadecimal digits", ErrInvalid, clip(s, 100))
+		return "", fmt.Errorf("digest %s: want sha256: and 64 lower-case hexadecimal digits: %w", names.Quote(s), ErrInvalid)
 	}
 	return Digest(s), nil
 }

@@ -9,20 +9,22 @@
 // The embedder, in this order:
 //
 //  1. chooses a Journal: promote/boltjournal on one machine, NewMemJournal in tests;
-//  2. writes a Deployer: two idempotent methods that make a target run a digest, or nothing, and that refuse a generation
-//     older than one they have seen;
+//  2. writes a Deployer: two idempotent methods that make a target run a digest, or nothing, and that
+//     refuse a generation older than one they have seen; deployertest.Run holds it to the contract;
 //  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate, FreezeGate, and any of its own;
 //  4. calls New, then Recover once before the first change;
 //  5. binds each version to its digest when the image is built, then promotes, rolls back and retires.
 //
 // For example:
 //
-//	journal, err := boltjournal.Open("journal.db")
+//	journal, err := boltjournal.Open(ctx, boltjournal.Config{Path: "journal.db"})
+//	…
+//	images, err := ociregistry.New(ociregistry.Config{})
 //	…
 //	p, err := promote.New(promote.Config{
 //		Journal:  journal,
 //		Deployer: deployer,
-//		Gates:    []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: ociregistry.New(ociregistry.Config{})}},
+//		Gates:    []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: images}},
 //	})
 //	…
 //	_, err = p.Recover(ctx)

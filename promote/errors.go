@@ -12,14 +12,14 @@ var (
 	// ErrInvalid is wrapped by every error about an input that could never be accepted, whatever the state.
 	ErrInvalid = errors.New("invalid")
 	// ErrUnbound is wrapped when a version is not bound to a digest. See Promoter.Bind.
-	ErrUnbound = errors.New("version is not bound to a digest")
+	ErrUnbound = errors.New("not bound")
 	// ErrRebound is matched by *ReboundError.
-	ErrRebound = errors.New("version is bound to another digest")
+	ErrRebound = errors.New("already bound")
 	// ErrConflict is matched by *ConflictError, and wrapped by a Journal whose end is not where the caller believes it is.
 	ErrConflict = errors.New("conflict")
 	// ErrFenced is wrapped when a newer change, or a Recover, has taken over the target: the outcome is no longer this
 	// caller's to decide. A Deployer wraps it to refuse a generation that is older than one it has seen for the target.
-	ErrFenced = errors.New("fenced off by a newer generation")
+	ErrFenced = errors.New("fenced")
 )
 
 // ReboundError says that a version has its digest already, and that it is not the one asked for.

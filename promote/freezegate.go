@@ -40,17 +40,14 @@ func (FreezeGate) Name() string { return "freeze" }
 
 // Validate reports every freeze that says nothing clear.
 func (g FreezeGate) Validate(p Pipeline) error {
-	var errs []error
+	var all problems
 	for i, f := range g.Freezes {
-		problem := func(what string) {
-			errs = append(errs, fmt.Errorf("%w: freeze %d (%s): %s", ErrInvalid, i+1, clip(f.Reason, 100), what))
-		}
+		var own problems
+		problem := func(what string) { own.add("%s", what) }
 		if f.Reason == "" {
 			problem("no reason")
 		}
-		if err := p.checkEnvironments(f.Environments); err != nil {
-			problem(err.Error())
-		}
+		own.environments(p, f.Environments)
 		if !f.From.IsZero() && !f.Until.IsZero() && !f.From.Before(f.Until) {
 			problem("from is not before until")
 		}
@@ -67,8 +64,9 @@ func (g FreezeGate) Validate(p Pipeline) error {
 				problem(fmt.Sprintf("there is no day %d", int(weekday)))
 			}
 		}
+		all = append(all, own.prefix(fmt.Sprintf("Freezes[%d] (%s)", i, clip(f.Reason, 100)))...)
 	}
-	return errors.Join(errs...)
+	return errors.Join(all...)
 }
 
 const day = 24 * time.Hour

@@ -68,20 +68,39 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }
 
-// ask puts change to the gates and returns a *RefusedError with every answer that is not yes.
-func ask(ctx context.Context, gates []Gate, change Change) error {
+// Equal reports whether c and other tell a gate the same, but for the time at which it is asked.
+func (c Change) Equal(other Change) bool {
+	return c.Op == other.Op && c.Target == other.Target && c.Version == other.Version && c.Digest == other.Digest &&
+		c.Repository == other.Repository && c.Current == other.Current && c.PreviousEnvironment == other.PreviousEnvironment &&
+		c.Actor == other.Actor && c.Reason == other.Reason && c.Builder == other.Builder &&
+		slices.EqualFunc(c.Runs, other.Runs, Run.equal) && slices.EqualFunc(c.Reviews, other.Reviews, Review.equal)
+}
+
+func (r Run) equal(other Run) bool {
+	return r.Target == other.Target && r.Version == other.Version && r.From.Equal(other.From) && r.Until.Equal(other.Until)
+}
+
+func (r Review) equal(other Review) bool {
+	return r.Target == other.Target && r.Version == other.Version && r.Approve == other.Approve && r.Actor == other.Actor &&
+		r.Reason == other.Reason && r.Time.Equal(other.Time)
+}
+
+// askGates puts change to every gate and returns a *RefusedError with every answer that is not yes.
+func (p *Promoter) askGates(ctx context.Context, change Change) error {
 	refused := &RefusedError{Change: change}
-	for _, gate := range gates {
-		err := gate.Check(ctx, change)
+	for _, gate := range p.gates {
+		err := p.check(ctx, gate, change)
 		var refusal *Refusal
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return fmt.Errorf("%s %s: %s gate: %w", change.Op, change.Target, gate.Name(), err)
+			return fmt.Errorf("%s %s: %s gate: %w", change.Op, change.Target, gate.Name(), withCause(ctx, err))
 		case errors.As(err, &refusal):
 			refused.Gates = append(refused.Gates, GateRefusal{Gate: gate.Name(), Refusal: *refusal})
 		default:
-			refused.Gates = append(refused.Gates, GateRefusal{Gate: gate.Name(), Refusal: Refusal{Reasons: []string{"could not be decided: " + err.Error()}}, Err: err})
+			reason := "could not be decided: " + err.Error()
+			refused.Gates = append(refused.Gates,
+				GateRefusal{Gate: gate.Name(), Refusal: Refusal{Reasons: []string{reason}}, Err: err})
 		}
 	}
 	if len(refused.Gates) > 0 {

@@ -65,6 +65,19 @@ func (w *world) setFault(f func(context.Context, promote.Deployment) error) {
 	w.fault = f
 }
 
+// newest returns the newest generation that was seen at a target.
+func (w *world) newest(t promote.Target) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen[t]
+}
+
+func (w *world) see(d promote.Deployment) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen[d.Target] = d.Generation
+}
+
 func (w *world) snapshot() map[promote.Target]promote.Digest {
 	w.mu.Lock()
 	defer w.mu.Unlock()

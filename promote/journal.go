@@ -61,7 +61,8 @@ type Entry struct {
 }
 
 // Journal is an append-only list of entries with a compare-and-set on its end. journaltest.Run holds an implementation to
-// this contract. All methods are safe for concurrent use and honour a cancelled context.
+// this contract. All methods are safe for concurrent use, and when ctx has ended they return
+// an error that wraps the context's cause.
 type Journal interface {
 	// Append adds e, whose Seq is after+1, when the last entry's Seq is after (0 for an empty journal). Otherwise it adds
 	// nothing and returns an error that wraps ErrConflict. When it returns nil the entry survives a crash, as far as the
@@ -88,16 +89,16 @@ func NewMemJournal() *MemJournal { return &MemJournal{grown: make(chan struct{})
 
 // Append implements Journal.
 func (j *MemJournal) Append(ctx context.Context, after uint64, e Entry) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if last := uint64(len(j.entries)); last != after {
-		return fmt.Errorf("append after entry %d: %w: the last entry is %d", after, ErrConflict, last)
+		return fmt.Errorf("append after entry %d: the last entry is %d: %w", after, last, ErrConflict)
 	}
 	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: entry has number %d", after, e.Seq)
+		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq, ErrInvalid)
 	}
 	j.entries = append(j.entries, e)
 	close(j.grown)
@@ -107,8 +108,8 @@ func (j *MemJournal) Append(ctx context.Context, after uint64, e Entry) error {
 
 // Read implements Journal.
 func (j *MemJournal) Read(ctx context.Context, after uint64) ([]Entry, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -121,8 +122,8 @@ func (j *MemJournal) Read(ctx context.Context, after uint64) ([]Entry, error) {
 // Wait implements Journal.
 func (j *MemJournal) Wait(ctx context.Context, after uint64) error {
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		j.mu.Lock()
 		last, grown := uint64(len(j.entries)), j.grown
@@ -133,7 +134,7 @@ func (j *MemJournal) Wait(ctx context.Context, after uint64) error {
 		select {
 		case <-grown:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (f fileDeployer) Remove(_ context.Context, d promote.Deployment) error {
 }
 
 func openInFolder(dir string, says io.Writer) (*promote.Promoter, *boltjournal.Journal, error) {
-	j, err := boltjournal.Open(filepath.Join(dir, "journal"))
+	j, err := boltjournal.Open(context.Background(), boltjournal.Config{Path: filepath.Join(dir, "journal")})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,9 +3,10 @@ package promote
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Binding ties the name of a version to the one digest that it means, for ever.
@@ -23,12 +24,20 @@ type Binding struct {
 
 // Bind binds a version to a digest. Binding it to the same digest again does nothing. A version that has another digest is a
 // *ReboundError. Two versions may have the same digest. Repository and Actor stay those of the first time.
-func (p *Promoter) Bind(ctx context.Context, b Binding) error {
-	_, digestErr := ParseDigest(string(b.Digest))
-	err := errors.Join(checkName("cluster", b.Cluster), checkVersion(b.Version), digestErr, checkWho(b.Actor, ""),
-		match(repositoryRE, "repository", b.Repository, "registry/path without tag or digest"))
+func (p *Promoter) Bind(ctx context.Context, b Binding) (err error) {
+	defer p.watched("bind", &err)()
+	list, err := p.checkNames(ctx, Target{Cluster: b.Cluster}, b.Version)
 	if err != nil {
-		return fmt.Errorf("bind: %w", err)
+		return err
+	}
+	if b.Version == "" {
+		list.check(names.Version(b.Version))
+	}
+	list.digest(b.Digest)
+	list.repository(b.Repository)
+	list.who(b.Actor, "")
+	if err := list.err("bind"); err != nil {
+		return err
 	}
 	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) { return s.bind(b) })
 	return err
@@ -47,8 +56,30 @@ type Request struct {
 	Reason string
 }
 
-func (p *Promoter) checkRequest(r Request) error {
-	return errors.Join(p.pipeline.checkTarget(r.Target), checkVersion(r.Version), checkExpect(r.Expect), checkWho(r.Actor, r.Reason))
+// checkTarget returns every problem of a request at once: of its target, of its version unless that
+// is nil, and those that check adds.
+func (p *Promoter) checkTarget(ctx context.Context, op string, t Target, version *string, check func(*problems)) error {
+	var v string
+	if version != nil {
+		v = *version
+	}
+	list, err := p.checkNames(ctx, t, v)
+	if err != nil {
+		return err
+	}
+	if version != nil && v == "" {
+		list.check(names.Version(v))
+	}
+	list.place(p.pipeline, t)
+	check(&list)
+	return list.err(op)
+}
+
+func (p *Promoter) checkRequest(ctx context.Context, r Request) error {
+	return p.checkTarget(ctx, "promote", r.Target, &r.Version, func(list *problems) {
+		list.expect(r.Expect)
+		list.who(r.Actor, r.Reason)
+	})
 }
 
 // Promote deploys a bound version at a target, once every gate lets it pass, and returns when the deployer has ended. A
@@ -56,9 +87,10 @@ func (p *Promoter) checkRequest(r Request) error {
 // does not hold, the answer is a *ConflictError that says who and what; gates that do not let it pass are a *RefusedError;
 // a deployer that does not do it is a *DeployError, after what was there before has been put back. Cancelling ctx cancels
 // the deployer and puts back what was there before.
-func (p *Promoter) Promote(ctx context.Context, r Request) (Deployment, error) {
-	if err := p.checkRequest(r); err != nil {
-		return Deployment{}, fmt.Errorf("promote: %w", err)
+func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err error) {
+	defer p.watched("promote", &err)()
+	if err := p.checkRequest(ctx, r); err != nil {
+		return Deployment{}, err
 	}
 	return p.deploy(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
 		r.Expect = expect
@@ -67,9 +99,10 @@ func (p *Promoter) Promote(ctx context.Context, r Request) (Deployment, error) {
 }
 
 // Check returns what Promote would return before it asks the deployer, and changes nothing: nil when it would start.
-func (p *Promoter) Check(ctx context.Context, r Request) error {
-	if err := p.checkRequest(r); err != nil {
-		return fmt.Errorf("promote: %w", err)
+func (p *Promoter) Check(ctx context.Context, r Request) (err error) {
+	defer p.watched("check", &err)()
+	if err := p.checkRequest(ctx, r); err != nil {
+		return err
 	}
 	change, err := p.preview(ctx, func(s *state) (Entry, error) { return s.promote(r) })
 	if err != nil {
@@ -91,10 +124,15 @@ type RollbackRequest struct {
 // Rollback deploys a digest again that was live in the environment before, under the version that it had when it last
 // was. The gates are asked; those of this package let a rollback pass. A digest that was never live there is a
 // *RefusedError that lists those that were. Otherwise it is as Promote.
-func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (Deployment, error) {
-	_, digestErr := ParseDigest(string(r.Digest))
-	if err := errors.Join(p.pipeline.checkTarget(r.Target), digestErr, checkExpect(r.Expect), checkWho(r.Actor, r.Reason)); err != nil {
-		return Deployment{}, fmt.Errorf("roll back: %w", err)
+func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (_ Deployment, err error) {
+	defer p.watched("rollback", &err)()
+	err = p.checkTarget(ctx, "roll back", r.Target, nil, func(list *problems) {
+		list.digest(r.Digest)
+		list.expect(r.Expect)
+		list.who(r.Actor, r.Reason)
+	})
+	if err != nil {
+		return Deployment{}, err
 	}
 	return p.deploy(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
 		r.Expect = expect
@@ -132,11 +170,15 @@ type Review struct {
 
 // Review writes a review down. It is of the digest that the version is bound to, and holds until that digest becomes current
 // at the target: then it is used up.
-func (p *Promoter) Review(ctx context.Context, r Review) error {
-	if err := errors.Join(p.pipeline.checkTarget(r.Target), checkVersion(r.Version), checkWho(r.Actor, r.Reason)); err != nil {
-		return fmt.Errorf("review: %w", err)
+func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
+	defer p.watched("review", &err)()
+	err = p.checkTarget(ctx, "review", r.Target, &r.Version, func(list *problems) {
+		list.who(r.Actor, r.Reason)
+	})
+	if err != nil {
+		return err
 	}
-	_, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
+	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) {
 		e, err := s.review(r)
 		return e, true, err
 	})
@@ -154,9 +196,14 @@ type RetireRequest struct {
 
 // Retire ends a target: the deployer removes what runs there, and nothing is current any more. The digest still counts as
 // having been live there. A target where nothing is current is retired already: that is no error. No gate is asked.
-func (p *Promoter) Retire(ctx context.Context, r RetireRequest) error {
-	if err := errors.Join(p.pipeline.checkTarget(r.Target), checkExpect(r.Expect), checkWho(r.Actor, r.Reason)); err != nil {
-		return fmt.Errorf("retire: %w", err)
+func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
+	defer p.watched("retire", &err)()
+	err = p.checkTarget(ctx, "retire", r.Target, nil, func(list *problems) {
+		list.expect(r.Expect)
+		list.who(r.Actor, r.Reason)
+	})
+	if err != nil {
+		return err
 	}
 	open, err := p.commit(ctx, func(s *state) (Entry, bool, error) { return s.retire(r) })
 	if err != nil || open.Kind != Started {
@@ -173,7 +220,8 @@ func (p *Promoter) Retire(ctx context.Context, r RetireRequest) error {
 // Call it at the start, once the deployer works, and again when an error of another method said that an outcome could not
 // be written down. Where several processes share a journal it also takes over what a living one is doing: that one gets
 // ErrFenced, and no harm is done.
-func (p *Promoter) Recover(ctx context.Context) ([]Entry, error) {
+func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
+	defer p.watched("recover", &err)()
 	var open []Entry
 	if err := p.view(ctx, func(s *state) { open = s.open(p.pipeline) }); err != nil {
 		return nil, err
@@ -236,11 +284,14 @@ func (p *Promoter) Bindings(ctx context.Context, cluster string) (list []Binding
 func (p *Promoter) Watch(ctx context.Context, after uint64) ([]Entry, error) {
 	for {
 		entries, err := p.journal.Read(ctx, after)
-		if err != nil || len(entries) > 0 {
-			return entries, err
+		if err != nil {
+			return nil, withCause(ctx, err)
+		}
+		if len(entries) > 0 {
+			return entries, nil
 		}
 		if err := p.journal.Wait(ctx, after); err != nil {
-			return nil, err
+			return nil, withCause(ctx, err)
 		}
 	}
 }

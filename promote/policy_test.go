@@ -24,10 +24,16 @@ func TestNewRefusesGatesThatCouldNotWork(t *testing.T) {
 			{Reason: "two", Days: []time.Weekday{7}, Length: 8 * 24 * time.Hour},
 		}},
 	}})
-	for _, want := range []string{"gate 1 is nil", "config gate: invalid: no source", `approval gate: invalid: environment "prodution": the pipeline has test`,
-		"stable: count 0", "production: 2 approvals of 1 approvers", "soak gate: ", "test: 1h0m0s", "stable: 0s",
-		"freeze 1 (): no reason", `environment "prod"`, "freeze 1 (): without days it needs from and until", "freeze 2 (one): from is not before until",
-		"freeze 2 (one): start and length need days", "freeze 3 (two): want a start within the day", "there is no day 7"} {
+	for _, want := range []string{
+		"promote: Config.Gates[0]: nil: want a gate: invalid",
+		"promote: Config.Gates[1] (config): Source: want one: invalid",
+		`promote: Config.Gates[2] (approval): environment "prodution": the pipeline has test`,
+		`Rules["stable"].Count: 0: want 1 or more: invalid`, `Rules["production"].Count: 2 approvals of 1 approvers: invalid`,
+		`promote: Config.Gates[3] (soak): Times["test"]: 1h0m0s`, `Times["stable"]: 0s`,
+		"promote: Config.Gates[4] (freeze): Freezes[0] (): no reason: invalid", `Freezes[0] (): environment "prod"`,
+		"Freezes[0] (): without days it needs from and until", "Freezes[1] (one): from is not before until",
+		"Freezes[1] (one): start and length need days", "Freezes[2] (two): want a start within the day", "there is no day 7",
+	} {
 		require.ErrorContains(t, err, want)
 	}
 	require.ErrorIs(t, err, promote.ErrInvalid)

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -47,25 +47,8 @@ type Deployer interface {
 	Remove(ctx context.Context, d Deployment) error
 }
 
-// Config configures a Promoter.
-type Config struct {
-	// Pipeline is the order of environments. The default is DefaultPipeline().
-	Pipeline Pipeline
-	// Journal must not be nil.
-	Journal Journal
-	// Deployer must not be nil.
-	Deployer Deployer
-	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate alone; an empty slice
-	// means no gate.
-	Gates []Gate
-	// Grace is how long a change that failed or was cancelled may take to put back what was there before and to write the
-	// outcome down. The default is one minute.
-	Grace time.Duration
-	// Now is the clock. The default is time.Now.
-	Now func() time.Time
-}
-
-// Promoter moves digests through the pipeline. It is safe for concurrent use; several may share a Journal.
+// Promoter moves digests through the pipeline. It is safe for concurrent use; several may share a
+// Journal.
 type Promoter struct {
 	pipeline Pipeline
 	journal  Journal
@@ -73,55 +56,13 @@ type Promoter struct {
 	gates    []Gate
 	grace    time.Duration
 	now      func() time.Time
+	log      *slog.Logger
+	observe  func(op string, took time.Duration, err error)
 
 	running sync.Map // change number of every change that this Promoter is at work on
 
 	lock  chan struct{} // a mutex that can be waited for with a context; guards state
 	state *state
-}
-
-// New returns a Promoter, or every problem of config at once. It does not read the journal yet: every method does, up to its
-// end. Call Recover before the first change.
-func New(config Config) (*Promoter, error) {
-	p := &Promoter{pipeline: config.Pipeline, journal: config.Journal, deployer: config.Deployer, gates: config.Gates,
-		grace: config.Grace, now: config.Now, lock: make(chan struct{}, 1), state: newState()}
-	if p.pipeline == nil {
-		p.pipeline = DefaultPipeline()
-	}
-	if p.gates == nil {
-		p.gates = []Gate{OrderGate{}}
-	}
-	if p.grace == 0 {
-		p.grace = time.Minute
-	}
-	if p.now == nil {
-		p.now = time.Now
-	}
-	errs := []error{p.pipeline.Validate()}
-	if p.journal == nil {
-		errs = append(errs, fmt.Errorf("%w: no journal", ErrInvalid))
-	}
-	if p.deployer == nil {
-		errs = append(errs, fmt.Errorf("%w: no deployer", ErrInvalid))
-	}
-	for i, gate := range p.gates {
-		if gate == nil {
-			errs = append(errs, fmt.Errorf("%w: gate %d is nil", ErrInvalid, i+1))
-			continue
-		}
-		if v, ok := gate.(interface{ Validate(Pipeline) error }); ok {
-			if err := v.Validate(p.pipeline); err != nil {
-				errs = append(errs, fmt.Errorf("%s gate: %w", gate.Name(), err))
-			}
-		}
-	}
-	if p.grace < 0 {
-		errs = append(errs, fmt.Errorf("%w: grace %s: want a positive duration", ErrInvalid, p.grace))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("promote: %w", err)
-	}
-	return p, nil
 }
 
 // view runs f on the state at the journal's end. f must not keep what it is given.
@@ -139,7 +80,7 @@ func (p *Promoter) acquire(ctx context.Context) error {
 	select {
 	case p.lock <- struct{}{}:
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	if err := p.sync(ctx); err != nil {
 		p.release()
@@ -154,7 +95,7 @@ func (p *Promoter) sync(ctx context.Context) error {
 	for {
 		entries, err := p.journal.Read(ctx, p.state.seq)
 		if err != nil {
-			return fmt.Errorf("read journal after entry %d: %w", p.state.seq, err)
+			return fmt.Errorf("read journal after entry %d: %w", p.state.seq, withCause(ctx, err))
 		}
 		if len(entries) == 0 {
 			return nil
@@ -192,10 +133,14 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 			if e.Kind == Started || e.Kind == Resumed {
 				p.running.Store(e.Change, true)
 			}
-			return e, p.state.apply(e)
+			if err := p.state.apply(e); err != nil {
+				return Entry{}, err
+			}
+			p.logEntry(ctx, e)
+			return e, nil
 		}
 		if !errors.Is(err, ErrConflict) {
-			return Entry{}, fmt.Errorf("append to journal: %w", err)
+			return Entry{}, fmt.Errorf("append to journal: %w", withCause(ctx, err))
 		}
 		if syncErr := p.sync(ctx); syncErr != nil {
 			return Entry{}, syncErr
@@ -223,7 +168,7 @@ func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state,
 		started, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
 			e, err := decide(s, expect)
 			change = s.change(p.pipeline, e)
-			return e, reflect.DeepEqual(change, asked), err
+			return e, err == nil && change.Equal(asked), err
 		})
 		if err != nil || started.Kind == Started {
 			return started, err
@@ -242,7 +187,7 @@ func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, erro
 
 func (p *Promoter) ask(ctx context.Context, change Change) error {
 	change.Time = p.now().UTC()
-	return ask(ctx, p.gates, change)
+	return p.askGates(ctx, change)
 }
 
 // run asks the deployer to do what the Started or Resumed entry open says, and writes down how it ended. What it began is
@@ -250,7 +195,7 @@ func (p *Promoter) ask(ctx context.Context, change Change) error {
 func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 	defer p.running.Delete(open.Change)
 	d := open.deployment()
-	failure := p.act(ctx, open)
+	failure := withCause(ctx, p.act(ctx, open))
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.grace)
 	defer cancel()
@@ -282,9 +227,9 @@ func (p *Promoter) act(ctx context.Context, open Entry) error {
 	case open.Error != "": // taken over from one that was about to put back
 		return errors.New(open.Error)
 	case open.Op == OpRetire:
-		return p.deployer.Remove(ctx, open.deployment())
+		return p.remove(ctx, open.deployment())
 	default:
-		return p.deployer.Deploy(ctx, open.deployment())
+		return p.put(ctx, open.deployment())
 	}
 }
 
@@ -304,14 +249,14 @@ func (p *Promoter) restore(ctx context.Context, open Entry, failure error) (Entr
 		return open, err
 	}
 	if before == nil {
-		if err := p.deployer.Remove(ctx, restoring.deployment()); err != nil {
+		if err := p.remove(ctx, restoring.deployment()); err != nil {
 			return restoring, fmt.Errorf("remove %s: %w", open.Target, err)
 		}
 		return restoring, nil
 	}
 	d := *before
 	d.Generation, d.Since = restoring.Generation, time.Time{}
-	if err := p.deployer.Deploy(ctx, d); err != nil {
+	if err := p.put(ctx, d); err != nil {
 		return restoring, fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), err)
 	}
 	return restoring, nil

@@ -52,7 +52,10 @@ func TestMemJournal(t *testing.T) {
 func TestNewReportsEveryProblemAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := promote.New(promote.Config{Pipeline: promote.Pipeline{"test", "", "test"}, Grace: -1})
-	for _, want := range []string{`environment ""`, `"test" stands in it twice`, "no journal", "no deployer", "grace -1ns"} {
+	for _, want := range []string{
+		`promote: Config.Pipeline: environment "": is empty`, `"test" stands in it twice: invalid`,
+		"promote: Config.Journal: nil", "promote: Config.Deployer: nil", "promote: Config.Grace: -1ns: want 0 (default 1m0s) or more: invalid",
+	} {
 		require.ErrorContains(t, err, want)
 	}
 	require.ErrorIs(t, err, promote.ErrInvalid)
@@ -80,7 +83,7 @@ func TestInvalidInputChangesNothing(t *testing.T) {
 		`only test runs tasks side by side`:  ask(func(r *promote.Request) { r.Environment, r.Task = "sandbox", "t1" }),
 		`task "-t"`:                          ask(func(r *promote.Request) { r.Task = "-t" }),
 		`version "v 1"`:                      ask(func(r *promote.Request) { r.Version = "v 1" }),
-		`expect: invalid: digest "latest"`:   ask(func(r *promote.Request) { r.Expect = "latest" }),
+		`promote: expect: digest "latest"`:   ask(func(r *promote.Request) { r.Expect = "latest" }),
 		`actor ""`:                           ask(func(r *promote.Request) { r.Actor = "" }),
 		`actor "a\nb"`:                       ask(func(r *promote.Request) { r.Actor = "a\nb" }),
 		`reason of 5000 bytes`:               ask(func(r *promote.Request) { r.Reason = strings.Repeat("x", 5000) }),
@@ -93,8 +96,8 @@ func TestInvalidInputChangesNothing(t *testing.T) {
 			_, err := p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"), Digest: promote.None, Actor: "a"})
 			return err
 		}(),
-		"retire: invalid: environment \"\"":    p.Retire(t.Context(), promote.RetireRequest{Target: promote.Target{Cluster: "web"}, Actor: "a"}),
-		"promote: invalid: environment \"x\":": p.Check(t.Context(), request("x", "v1")),
+		"retire: environment \"\"":    p.Retire(t.Context(), promote.RetireRequest{Target: promote.Target{Cluster: "web"}, Actor: "a"}),
+		"promote: environment \"x\":": p.Check(t.Context(), request("x", "v1")),
 	} {
 		require.ErrorIs(t, err, promote.ErrInvalid, want)
 		require.ErrorContains(t, err, want)

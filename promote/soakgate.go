@@ -23,13 +23,14 @@ func (SoakGate) Name() string { return "soak" }
 
 // Validate reports a time that is not positive, and an environment that the pipeline does not have or that is its first.
 func (g SoakGate) Validate(p Pipeline) error {
-	errs := []error{p.checkEnvironments(slices.Sorted(maps.Keys(g.Times)))}
-	for environment, soak := range g.Times {
-		if soak <= 0 || p.Index(environment) == 0 {
-			errs = append(errs, fmt.Errorf("%w: %s: %s: want a positive time, and an environment with one before it", ErrInvalid, environment, soak))
+	var list problems
+	list.environments(p, slices.Sorted(maps.Keys(g.Times)))
+	for _, environment := range slices.Sorted(maps.Keys(g.Times)) {
+		if soak := g.Times[environment]; soak <= 0 || p.Index(environment) == 0 {
+			list.add("Times[%q]: %s: want a positive time, and an environment with one before it", environment, soak)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(list...)
 }
 
 // Check implements Gate. Until of the refusal is set while the digest is live in the environment before.

@@ -163,6 +163,12 @@ func (s *state) place(t Target) place {
 	return place{}
 }
 
+// knows reports whether the journal has an entry of a change of t.
+func (s *state) knows(t Target) bool {
+	c := s.clusters[t.Cluster]
+	return c != nil && c.targets[t] != nil
+}
+
 // change is what the gates are told of e, but for the time.
 func (s *state) change(p Pipeline, e Entry) Change {
 	change := Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Current: e.Previous,

@@ -6,6 +6,7 @@
 package boltjournal
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -37,34 +38,61 @@ type Journal struct {
 
 var _ promote.Journal = (*Journal)(nil)
 
-// Open opens the file at path, and creates it with permissions 0600 when it is missing. The caller closes the journal.
-func Open(path string) (*Journal, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = fmt.Errorf("%w: another process has it open", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("journal %s: %w", path, err)
-	}
-	j, err := New(db)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("journal %s: %w", path, err), db.Close())
-	}
-	j.owned = true
-	return j, nil
+// Config says where a [Journal] is. Exactly one of Path and DB is required.
+type Config struct {
+	// Path is the file. Open creates it with permissions 0600 when it is missing, and Close closes it.
+	Path string
+	// DB is an open database; the journal is kept in it beside whatever else it holds. The caller
+	// closes it, after the journal. A database takes one Journal at a time: Wait hears only of what
+	// the same Journal appended.
+	DB *bbolt.DB
+	// LockTimeout is how long Open waits for another process to close the file at Path. The default
+	// is one second.
+	LockTimeout time.Duration
 }
 
-// New returns the journal in db, beside whatever else is in it. A database takes one Journal at a time: Wait hears only of
-// what the same Journal appended. The caller closes db, after the journal.
-func New(db *bbolt.DB) (*Journal, error) {
-	err := db.Update(func(tx *bbolt.Tx) error {
+func (c Config) validate() error {
+	var errs []error
+	if (c.Path == "") == (c.DB == nil) {
+		errs = append(errs, fmt.Errorf("boltjournal: Config.Path, Config.DB: want exactly one of them: %w", promote.ErrInvalid))
+	}
+	if c.LockTimeout < 0 {
+		errs = append(errs, fmt.Errorf("boltjournal: Config.LockTimeout: %s: want 0 (default %s) or more: %w",
+			c.LockTimeout, defaultLockTimeout, promote.ErrInvalid))
+	}
+	return errors.Join(errs...)
+}
+
+const defaultLockTimeout = time.Second
+
+// Open opens the journal that cfg names, or returns every problem of cfg at once. The caller closes
+// the journal. bbolt cannot give up when ctx ends: Open looks at ctx at its beginning.
+func Open(ctx context.Context, cfg Config) (*Journal, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	j := &Journal{db: cfg.DB, owned: cfg.DB == nil, grown: make(chan struct{})}
+	if j.owned {
+		db, err := bbolt.Open(cfg.Path, 0o600, &bbolt.Options{Timeout: cmp.Or(cfg.LockTimeout, defaultLockTimeout)})
+		if errors.Is(err, bolterrors.ErrTimeout) {
+			err = fmt.Errorf("%w: another process has it open", err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("journal %s: %w", cfg.Path, err)
+		}
+		j.db = db
+	}
+	err := j.db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucket)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(fmt.Errorf("journal %s: %w", j.db.Path(), err), j.Close())
 	}
-	return &Journal{db: db, grown: make(chan struct{})}, nil
+	return j, nil
 }
 
 // Close ends every Wait and closes the file when Open opened it.
@@ -84,11 +112,11 @@ func (j *Journal) Close() error {
 
 // Append implements promote.Journal.
 func (j *Journal) Append(ctx context.Context, after uint64, e promote.Entry) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: entry has number %d", after, e.Seq)
+		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq, promote.ErrInvalid)
 	}
 	value, err := json.Marshal(e)
 	if err != nil {
@@ -97,7 +125,7 @@ func (j *Journal) Append(ctx context.Context, after uint64, e promote.Entry) err
 	err = j.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
 		if last := last(b); last != after {
-			return fmt.Errorf("%w: the last entry is %d", promote.ErrConflict, last)
+			return fmt.Errorf("the last entry is %d: %w", last, promote.ErrConflict)
 		}
 		b.FillPercent = 0.9 // keys only ever grow
 		return b.Put(key(e.Seq), value)
@@ -116,8 +144,8 @@ func (j *Journal) Append(ctx context.Context, after uint64, e promote.Entry) err
 
 // Read implements promote.Journal. It returns at most 1000 entries.
 func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	var entries []promote.Entry
 	err := j.db.View(func(tx *bbolt.Tx) error {
@@ -141,8 +169,8 @@ func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, erro
 // Wait implements promote.Journal. It returns an error when the journal is closed.
 func (j *Journal) Wait(ctx context.Context, after uint64) error {
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		j.mu.Lock()
 		grown, closed := j.grown, j.closed
@@ -160,7 +188,7 @@ func (j *Journal) Wait(ctx context.Context, after uint64) error {
 		select {
 		case <-grown:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 func open(t *testing.T, path string) *boltjournal.Journal {
 	t.Helper()
-	j, err := boltjournal.Open(path)
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, j.Close()) })
 	return j
@@ -32,7 +32,7 @@ func TestConformanceInASharedDatabase(t *testing.T) {
 	journaltest.Run(t, func(t *testing.T) promote.Journal {
 		db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
 		require.NoError(t, err)
-		j, err := boltjournal.New(db)
+		j, err := boltjournal.Open(t.Context(), boltjournal.Config{DB: db})
 		require.NoError(t, err)
 		t.Cleanup(func() {
 			require.NoError(t, j.Close())
@@ -66,7 +66,7 @@ func TestSecondOpenSaysWhy(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")
 	open(t, path)
-	_, err := boltjournal.Open(path)
+	_, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "another process has it open")
 }
@@ -75,7 +75,7 @@ func TestOpenOfWhatIsNoDatabase(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")
 	require.NoError(t, os.WriteFile(path, []byte("not a database, but long enough to look like one"), 0o600))
-	_, err := boltjournal.Open(path)
+	_, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.ErrorContains(t, err, path)
 }
 
@@ -87,7 +87,7 @@ func TestBrokenRecordIsAnError(t *testing.T) {
 			db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
 			require.NoError(t, err)
 			defer db.Close()
-			j, err := boltjournal.New(db)
+			j, err := boltjournal.Open(t.Context(), boltjournal.Config{DB: db})
 			require.NoError(t, err)
 			require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
 				return tx.Bucket([]byte("promote.journal")).Put(binary.BigEndian.AppendUint64(nil, 1), []byte(record))

@@ -15,7 +15,7 @@ func Example() {
 	ctx := context.Background()
 	dir, _ := os.MkdirTemp("", "")
 	defer os.RemoveAll(dir)
-	j, err := boltjournal.Open(filepath.Join(dir, "journal.db"))
+	j, err := boltjournal.Open(ctx, boltjournal.Config{Path: filepath.Join(dir, "journal.db")})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -27,6 +27,6 @@ func Example() {
 	entries, _ := j.Read(ctx, 0)
 	fmt.Println(len(entries), entries[0].Version)
 	// Output:
-	// true append after entry 0: conflict: the last entry is 1
+	// true append after entry 0: the last entry is 1: conflict
 	// 1 v1
 }

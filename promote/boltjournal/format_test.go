@@ -29,7 +29,7 @@ func TestFormat0(t *testing.T) {
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "promote.db")
 	require.NoError(t, os.WriteFile(path, data, 0o600))
-	j, err := boltjournal.Open(path)
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, j.Close()) })
 

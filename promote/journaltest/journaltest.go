@@ -17,13 +17,14 @@ import (
 func Run(t *testing.T, open func(t *testing.T) promote.Journal) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, promote.Journal){
-		"AppendAndRead":     appendAndRead,
-		"CompareAndSet":     compareAndSet,
-		"WrongNumber":       wrongNumber,
-		"ManyEntries":       manyEntries,
-		"ConcurrentAppends": concurrentAppends,
-		"Wait":              wait,
-		"CancelledContext":  cancelledContext,
+		"read returns what was appended":          appendAndRead,
+		"append elsewhere than at the end":        compareAndSet,
+		"append of an entry with a wrong number":  wrongNumber,
+		"many entries":                            manyEntries,
+		"each place has one winner":               concurrentAppends,
+		"append wakes every wait":                 wait,
+		"cancelled calls return the cause":        cancelledContext,
+		"a deadline that has passed is the cause": passedDeadline,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,18 +184,34 @@ func wait(t *testing.T, j promote.Journal) {
 }
 
 func cancelledContext(t *testing.T, j promote.Journal) {
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancelCause(t.Context())
 	ended := make(chan error)
 	go func() { ended <- j.Wait(ctx, 0) }()
-	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("wait: got %v, want context.Canceled", err)
+	cause := errors.New("the caller's reason")
+	cancel(cause)
+	if err := <-ended; !errors.Is(err, cause) {
+		t.Errorf("wait: got %v, want the context's cause", err)
 	}
-	if err := j.Append(ctx, 0, sample(1)); !errors.Is(err, context.Canceled) {
-		t.Errorf("append: got %v, want context.Canceled", err)
+	refuses(t, ctx, j, cause)
+}
+
+func passedDeadline(t *testing.T, j promote.Journal) {
+	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	if err := j.Wait(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("wait: got %v, want context.DeadlineExceeded", err)
 	}
-	if _, err := j.Read(ctx, 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("read: got %v, want context.Canceled", err)
+	refuses(t, ctx, j, context.DeadlineExceeded)
+}
+
+// refuses checks that no method does anything once ctx has ended for the cause.
+func refuses(t *testing.T, ctx context.Context, j promote.Journal, cause error) {
+	t.Helper()
+	if err := j.Append(ctx, 0, sample(1)); !errors.Is(err, cause) {
+		t.Errorf("append: got %v, want the context's cause %v", err, cause)
+	}
+	if _, err := j.Read(ctx, 0); !errors.Is(err, cause) {
+		t.Errorf("read: got %v, want the context's cause %v", err, cause)
 	}
 	if got := readAll(t, j, 0); len(got) != 0 {
 		t.Errorf("a cancelled append left %d entries", len(got))

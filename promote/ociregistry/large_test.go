@@ -63,7 +63,7 @@ func TestConfigurationOfALargeImage(t *testing.T) {
 		digest, err := image.Digest()
 		require.NoError(t, err)
 		f := &fetches{}
-		got, err := ociregistry.New(ociregistry.Config{Transport: f}).Configuration(t.Context(), tag.Context().Name(), promote.Digest(digest.String()))
+		got, err := newReader(t, ociregistry.Config{Transport: f}).Configuration(t.Context(), tag.Context().Name(), promote.Digest(digest.String()))
 		require.NoError(t, err)
 		require.Equal(t, parsed, got, at)
 		t.Logf("%s: %d requests, %d bytes", at, f.requests, f.bytes)

@@ -10,6 +10,7 @@ package ociregistry
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/sluice-deploy/sluice/internal/ociref"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
@@ -38,61 +40,90 @@ const (
 	unpackedFree, unpackedRatio = 8 << 20, 100
 )
 
-// Config configures a Reader. The zero Config works.
+// Config configures a [Reader]. The zero Config works.
 type Config struct {
-	// Transport carries the requests. The default is remote.DefaultTransport.
+	// Transport carries the requests. The default, for nil, is remote.DefaultTransport.
 	Transport http.RoundTripper
-	// Keychain finds the credentials of a registry. The default is authn.DefaultKeychain: those of docker login.
+	// Keychain finds the credentials of a registry. The default, for nil, is authn.DefaultKeychain:
+	// those of docker login.
 	Keychain authn.Keychain
-	// Platform chooses the image of an index. The default is linux/amd64.
+	// Platform chooses the image of an index. The default is linux on the architecture of this
+	// process, as in builder/assemble: set it where the images are for machines of another kind.
 	Platform v1.Platform
-	// MaxBytes limits the compressed bytes of layers that one look into an image without a label may fetch. A layer that
-	// does not fit is not fetched, nor are those below it. The default is 4 MiB.
+	// MaxBytes limits the compressed bytes of layers that one look into an image without a label may
+	// fetch. A layer that does not fit is not fetched, nor are those below it. The default is 4 MiB.
 	MaxBytes int64
-	// Insecure allows plain HTTP for any registry. Without it HTTP is used for loopback and private names only.
-	Insecure bool
+	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private addresses
+	// need no mention. The default is none.
+	Insecure []string
+}
+
+const defaultMaxBytes = 4 << 20
+
+func (c Config) validate() error {
+	errs := ociref.CheckInsecure("Config.Insecure", c.Insecure)
+	if c.MaxBytes < 0 {
+		errs = append(errs, fmt.Errorf("Config.MaxBytes: %d: want 0 (default %d) or more", c.MaxBytes, defaultMaxBytes))
+	}
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("ociregistry: %w: %w", err, promote.ErrInvalid)
+	}
+	return errors.Join(errs...)
 }
 
 // Reader reads from registries. It is safe for concurrent use.
 type Reader struct {
 	options  []remote.Option
-	naming   []name.Option
+	insecure []string
 	maxBytes int64
 }
 
 var _ promote.ConfigSource = (*Reader)(nil)
 
-// New returns a Reader.
-func New(config Config) *Reader {
-	if config.Transport == nil {
-		config.Transport = remote.DefaultTransport
+// New returns a Reader, or every problem of cfg at once. It contacts no registry.
+func New(cfg Config) (*Reader, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
 	}
-	if config.Keychain == nil {
-		config.Keychain = authn.DefaultKeychain
+	if cfg.Transport == nil {
+		cfg.Transport = remote.DefaultTransport
 	}
-	if config.Platform.OS == "" && config.Platform.Architecture == "" {
-		config.Platform = v1.Platform{OS: "linux", Architecture: "amd64"}
+	if cfg.Keychain == nil {
+		cfg.Keychain = authn.DefaultKeychain
 	}
-	if config.MaxBytes == 0 {
-		config.MaxBytes = 4 << 20
+	return &Reader{
+		insecure: slices.Clone(cfg.Insecure), maxBytes: cmp.Or(cfg.MaxBytes, defaultMaxBytes),
+		options: []remote.Option{
+			remote.WithTransport(cfg.Transport), remote.WithAuthFromKeychain(cfg.Keychain),
+			remote.WithPlatform(ociref.Platform(cfg.Platform)),
+		},
+	}, nil
+}
+
+// with returns the options of requests that end with ctx. The slice is a copy: calls run side by
+// side.
+func (r *Reader) with(ctx context.Context) []remote.Option {
+	return append(slices.Clone(r.options), remote.WithContext(ctx))
+}
+
+// withCause returns err, and when ctx has ended an error that wraps both err and the context's
+// cause.
+func withCause(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || errors.Is(err, context.Cause(ctx)) {
+		return err
 	}
-	r := &Reader{maxBytes: config.MaxBytes, options: []remote.Option{
-		remote.WithTransport(config.Transport), remote.WithAuthFromKeychain(config.Keychain), remote.WithPlatform(config.Platform)}}
-	if config.Insecure {
-		r.naming = append(r.naming, name.Insecure)
-	}
-	return r
+	return fmt.Errorf("%w: %w", err, context.Cause(ctx))
 }
 
 // Resolve returns the digest that a reference such as registry/repository:tag stands for now, by one HEAD request.
 func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest, error) {
-	ref, err := name.ParseReference(reference, r.naming...)
+	ref, err := name.ParseReference(reference, ociref.NameOptions(r.insecure, reference)...)
 	if err != nil {
-		return "", fmt.Errorf("%w: reference: %w", promote.ErrInvalid, err)
+		return "", fmt.Errorf("resolve: reference %w: %w", err, promote.ErrInvalid)
 	}
-	head, err := remote.Head(ref, append(r.options, remote.WithContext(ctx))...)
+	head, err := remote.Head(ref, r.with(ctx)...)
 	if err != nil {
-		return "", fmt.Errorf("resolve %s: %w", reference, err)
+		return "", fmt.Errorf("resolve %s: %w", reference, withCause(ctx, err))
 	}
 	return promote.ParseDigest(head.Digest.String())
 }
@@ -100,11 +131,19 @@ func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest,
 // Configuration implements promote.ConfigSource. An image that carries nothing is not an error. A label or manifest that
 // cannot be parsed is.
 func (r *Reader) Configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
-	ref, err := name.NewDigest(repository+"@"+d.String(), r.naming...)
+	c, err := r.configuration(ctx, repository, d)
 	if err != nil {
-		return promote.Configuration{}, fmt.Errorf("%w: image: %w", promote.ErrInvalid, err)
+		return promote.Configuration{}, withCause(ctx, err)
 	}
-	img, err := remote.Image(ref, append(r.options, remote.WithContext(ctx))...)
+	return c, nil
+}
+
+func (r *Reader) configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
+	ref, err := name.NewDigest(repository+"@"+d.String(), ociref.NameOptions(r.insecure, repository)...)
+	if err != nil {
+		return promote.Configuration{}, fmt.Errorf("image: %w: %w", err, promote.ErrInvalid)
+	}
+	img, err := remote.Image(ref, r.with(ctx)...)
 	if err != nil {
 		return promote.Configuration{}, fmt.Errorf("manifest: %w", err)
 	}

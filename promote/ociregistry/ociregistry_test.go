@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +82,7 @@ func (s *server) push(t *testing.T, img remote.Taggable) promote.Digest {
 	case v1.ImageIndex:
 		require.NoError(t, remote.WriteIndex(tag, img))
 	}
-	d, err := ociregistry.New(ociregistry.Config{}).Resolve(t.Context(), tag.String())
+	d, err := newReader(t, ociregistry.Config{}).Resolve(t.Context(), tag.String())
 	require.NoError(t, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,7 +225,7 @@ func TestConfiguration(t *testing.T) {
 			t.Parallel()
 			s := newServer(t)
 			d := s.push(t, image(t, c.label, c.layers(t)...))
-			got, err := ociregistry.New(ociregistry.Config{MaxBytes: limit}).Configuration(t.Context(), s.repository, d)
+			got, err := newReader(t, ociregistry.Config{MaxBytes: limit}).Configuration(t.Context(), s.repository, d)
 			require.NoError(t, err)
 			require.True(t, strings.HasPrefix(got.Unread, c.want.Unread), got.Unread)
 			require.Equal(t, c.want.Unread == "", got.Unread == "")
@@ -241,23 +243,23 @@ func TestConfigurationErrors(t *testing.T) {
 	t.Parallel()
 	zeros := strings.Repeat("\x00", 7<<20)
 	for want, img := range map[string]v1.Image{
-		"label io.github.sluice-deploy.envconfig: invalid: configuration manifest": image(t, "{"),
-		"version 2: this program reads version 1":                                  image(t, `{"version":2}`),
-		`layer 1: etc/envconfig/manifest.json: invalid`:                            image(t, "", layer(t, "etc/envconfig/manifest.json=[]")),
-		"has more than 1048576 bytes":                                              image(t, "", layer(t, "etc/envconfig/manifest.json="+strings.Repeat(" ", 1<<20+1))),
-		"unpacks to more than":                                                     image(t, "", layer(t, "a="+zeros, "b="+zeros)),
+		"label io.github.sluice-deploy.envconfig: configuration manifest": image(t, "{"),
+		"version 2: this program reads version 1":                         image(t, `{"version":2}`),
+		`layer 1: etc/envconfig/manifest.json: configuration manifest`:    image(t, "", layer(t, "etc/envconfig/manifest.json=[]")),
+		"has more than 1048576 bytes":                                     image(t, "", layer(t, "etc/envconfig/manifest.json="+strings.Repeat(" ", 1<<20+1))),
+		"unpacks to more than":                                            image(t, "", layer(t, "a="+zeros, "b="+zeros)),
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t)
-			_, err := ociregistry.New(ociregistry.Config{}).Configuration(t.Context(), s.repository, s.push(t, img))
+			_, err := newReader(t, ociregistry.Config{}).Configuration(t.Context(), s.repository, s.push(t, img))
 			require.ErrorContains(t, err, want)
 		})
 	}
 	t.Run("no such image", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t)
-		reader := ociregistry.New(ociregistry.Config{})
+		reader := newReader(t, ociregistry.Config{})
 		_, err := reader.Configuration(t.Context(), s.repository, promote.Digest("sha256:"+strings.Repeat("0", 64)))
 		require.ErrorContains(t, err, "manifest: ")
 		_, err = reader.Resolve(t.Context(), s.repository+":v404")
@@ -275,17 +277,50 @@ func TestIndexIsLookedIntoForItsPlatform(t *testing.T) {
 		return mutate.IndexAddendum{Add: image(t, label), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}}
 	}
 	s := newServer(t)
-	d := s.push(t, mutate.AppendManifests(empty.Index, add("arm64", `{"version":1,"environments":{"arm":{}}}`), add("amd64", manifest)))
-	for arch, want := range map[string]string{"": "production", "arm64": "arm"} {
-		config := ociregistry.Config{Insecure: true}
-		if arch != "" {
-			config.Platform = v1.Platform{OS: "linux", Architecture: arch}
-		}
-		c, err := ociregistry.New(config).Configuration(t.Context(), s.repository, d)
+	d := s.push(t, mutate.AppendManifests(empty.Index,
+		add("s390x", `{"version":1,"environments":{"other":{}}}`), add(runtime.GOARCH, manifest)))
+	for arch, want := range map[string]string{"": "production", "s390x": "other"} {
+		cfg := ociregistry.Config{Platform: v1.Platform{Architecture: arch}}
+		c, err := newReader(t, cfg).Configuration(t.Context(), s.repository, d)
 		require.NoError(t, err)
 		require.Contains(t, c.Environments, want)
 	}
 }
+
+func newReader(t *testing.T, cfg ociregistry.Config) *ociregistry.Reader {
+	t.Helper()
+	reader, err := ociregistry.New(cfg)
+	require.NoError(t, err)
+	return reader
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	_, err := ociregistry.New(ociregistry.Config{MaxBytes: -1, Insecure: []string{"registry/app"}})
+	require.ErrorIs(t, err, promote.ErrInvalid)
+	require.EqualError(t, err, `ociregistry: Config.Insecure[0]: "registry/app": want host or host:port: invalid
+ociregistry: Config.MaxBytes: -1: want 0 (default 4194304) or more: invalid`)
+}
+
+func TestCancelledCallHasTheCause(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("the caller went away")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s := newServer(t)
+	d := s.push(t, image(t, manifest))
+	reader := newReader(t, ociregistry.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		cancel(cause)
+		return http.DefaultTransport.RoundTrip(r)
+	})})
+	_, err := reader.Configuration(ctx, s.repository, d)
+	require.ErrorIs(t, err, cause)
+	_, err = reader.Resolve(ctx, s.repository+":v1")
+	require.ErrorIs(t, err, cause)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // The gate as it is used: a real registry, a real journal, an image without production's configuration.
 func TestGateNamesTheMissingFiles(t *testing.T) {
@@ -293,7 +328,7 @@ func TestGateNamesTheMissingFiles(t *testing.T) {
 	s := newServer(t)
 	d := s.push(t, image(t, `{"version":1,"environments":{"test":{"files":["etc/a","etc/b"]},"sandbox":{"files":["etc/b"]}}}`))
 	p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: nothing{}, Gates: []promote.Gate{
-		promote.OrderGate{}, promote.ConfigGate{Source: ociregistry.New(ociregistry.Config{})}}})
+		promote.OrderGate{}, promote.ConfigGate{Source: newReader(t, ociregistry.Config{})}}})
 	require.NoError(t, err)
 	require.NoError(t, p.Bind(t.Context(), promote.Binding{Cluster: "hello_web", Version: "v1", Digest: d, Repository: s.repository, Actor: "ci"}))
 	to := func(environment string) error {
@@ -321,7 +356,7 @@ func Example() {
 	img, _ := mutate.Config(empty.Image, v1.Config{Labels: map[string]string{promote.ConfigLabel: manifest}})
 	_ = remote.Write(tag, img)
 
-	reader := ociregistry.New(ociregistry.Config{})
+	reader, _ := ociregistry.New(ociregistry.Config{})
 	digest, _ := reader.Resolve(context.Background(), tag.String())
 	c, _ := reader.Configuration(context.Background(), repository, digest)
 	fmt.Println(c.Missing("stable"))

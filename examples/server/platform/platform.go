@@ -126,14 +126,21 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.serving, err = openRecords[serving](p.db, "serving"); err != nil {
 		return err
 	}
-	p.engine = assemble.New(assemble.Config{Insecure: []string{p.config.Registry}, Repositories: p.repositories})
-	journal, err := boltjournal.New(p.db)
+	p.engine, err = assemble.New(assemble.Config{Insecure: []string{p.config.Registry}, Repositories: p.repositories})
+	if err != nil {
+		return err
+	}
+	images, err := ociregistry.New(ociregistry.Config{Insecure: []string{p.config.Registry}})
+	if err != nil {
+		return err
+	}
+	journal, err := boltjournal.Open(ctx, boltjournal.Config{DB: p.db})
 	if err != nil {
 		return err
 	}
 	p.promoter, err = promote.New(promote.Config{
 		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience + 15*time.Second,
-		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: ociregistry.New(ociregistry.Config{Insecure: true})}},
+		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: images}},
 	})
 	if err != nil {
 		return err

@@ -39,18 +39,21 @@ func TestLayersAreTakenOverFromAnotherRepository(t *testing.T) {
 		return res
 	}
 
-	engine := assemble.New(assemble.Config{})
+	engine, err := assemble.New(assemble.Config{})
+	require.NoError(t, err)
 	first := build(engine, host+"/web", "web")
 	require.Zero(t, first.Reused)
 	second := build(engine, host+"/api", "api")
 	require.True(t, second.Layers[0].Reused, "the engine remembers its pushes")
 	require.False(t, second.Layers[1].Reused)
 
-	restarted := assemble.New(assemble.Config{})
+	restarted, err := assemble.New(assemble.Config{})
+	require.NoError(t, err)
 	require.False(t, build(restarted, host+"/forgot", "x").Layers[0].Reused, "nobody told it where to look")
-	told := assemble.New(assemble.Config{Repositories: func() []string {
+	told, err := assemble.New(assemble.Config{Repositories: func() []string {
 		return []string{"not a name", "127.0.0.1:1/elsewhere", host + "/missing", host + "/told", host + "/web"}
 	}})
+	require.NoError(t, err)
 	third := build(told, host+"/told", "y")
 	require.True(t, third.Layers[0].Reused, "one of the repositories that it was told of has it")
 	require.False(t, third.Layers[1].Reused)

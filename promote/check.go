@@ -1,0 +1,153 @@
+package promote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/sluice-deploy/sluice/internal/names"
+)
+
+// problems are the faults of one input. Each wraps ErrInvalid.
+type problems []error
+
+func (l *problems) add(format string, args ...any) {
+	*l = append(*l, fmt.Errorf(format+": %w", append(args, ErrInvalid)...))
+}
+
+// check adds err, where it is not nil, as a problem.
+func (l *problems) check(err error) {
+	if err != nil {
+		*l = append(*l, fmt.Errorf("%w: %w", err, ErrInvalid))
+	}
+}
+
+// within adds the errors that err joins, each behind the field where they were found. They wrap
+// ErrInvalid already, unless a gate of an embedder does not.
+func (l *problems) within(field string, err error) {
+	for _, err := range split(err) {
+		if errors.Is(err, ErrInvalid) {
+			*l = append(*l, fmt.Errorf("%s: %w", field, err))
+		} else {
+			*l = append(*l, fmt.Errorf("%s: %w: %w", field, err, ErrInvalid))
+		}
+	}
+}
+
+// split returns the errors that errors.Join has joined, whose text has one line for each; else err
+// alone, or nothing for nil.
+func split(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() {
+		return []error{err}
+	}
+	return joined.Unwrap()
+}
+
+// prefix returns the problems with what they are about in front of each.
+func (l problems) prefix(about string) []error {
+	list := make([]error, len(l))
+	for i, err := range l {
+		list[i] = fmt.Errorf("%s: %w", about, err)
+	}
+	return list
+}
+
+// err returns all problems of an operation joined, or nil.
+func (l problems) err(op string) error { return errors.Join(l.prefix(op)...) }
+
+// environments holds the environments that a gate is set up for against the pipeline: a misspelt
+// one would let all changes pass.
+func (l *problems) environments(p Pipeline, environments []string) {
+	for _, environment := range environments {
+		if p.Index(environment) < 0 {
+			l.add("environment %s: the pipeline has %s", names.Quote(environment), strings.Join(p, ", "))
+		}
+	}
+}
+
+// place checks that a target's environment is in the pipeline and that it has a task only where
+// tasks are.
+func (l *problems) place(p Pipeline, t Target) {
+	l.environments(p, []string{t.Environment})
+	if t.Task != "" && p.Index(t.Environment) > 0 {
+		l.add("task %s in environment %s: only %s runs tasks side by side: leave the task empty",
+			names.Quote(t.Task), t.Environment, p[0])
+	}
+}
+
+// oldName is a name that its grammar refuses, and whether the journal has it all the same.
+type oldName struct {
+	err   error
+	known func(*state) bool
+}
+
+// checkNames returns what is wrong with the cluster, the task and the version of a request; an empty
+// task or version is not looked at. A name that the journal has is accepted: what was bound or
+// deployed under an older grammar goes on.
+func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (problems, error) {
+	bad := []oldName{{names.Cluster(t.Cluster), func(s *state) bool { return s.clusters[t.Cluster] != nil }}}
+	if t.Task != "" {
+		bad = append(bad, oldName{names.Task(t.Task), func(s *state) bool { return s.knows(t) }})
+	}
+	if version != "" {
+		bad = append(bad, oldName{names.Version(version), func(s *state) bool {
+			_, ok := s.clusters[t.Cluster].bound(version)
+			return ok
+		}})
+	}
+	bad = slices.DeleteFunc(bad, func(n oldName) bool { return n.err == nil })
+	if len(bad) == 0 {
+		return nil, nil
+	}
+	var list problems
+	err := p.view(ctx, func(s *state) {
+		for _, n := range bad {
+			if !n.known(s) {
+				list.check(n.err)
+			}
+		}
+	})
+	return list, err
+}
+
+// who checks the two texts that people write: a journal, a log line and a page have to show them.
+func (l *problems) who(actor, reason string) {
+	if actor == "" || len(actor) > 256 || !utf8.ValidString(actor) || strings.ContainsFunc(actor, unicode.IsControl) {
+		l.add("actor %s: want who asks, up to 256 bytes without control characters", names.Quote(actor))
+	}
+	if len(reason) > maxText || !utf8.ValidString(reason) {
+		l.add("reason of %d bytes: want valid UTF-8 of at most %d bytes", len(reason), maxText)
+	}
+}
+
+func (l *problems) digest(d Digest) {
+	if _, err := ParseDigest(string(d)); err != nil {
+		*l = append(*l, err)
+	}
+}
+
+func (l *problems) expect(d Digest) {
+	if d == "" || d == None {
+		return
+	}
+	var own problems
+	own.digest(d)
+	*l = append(*l, own.prefix("expect")...)
+}
+
+var repositoryRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+
+func (l *problems) repository(s string) {
+	if !repositoryRE.MatchString(s) {
+		l.add("repository %s: want registry/path without tag or digest", names.Quote(s))
+	}
+}
