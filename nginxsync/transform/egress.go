@@ -18,10 +18,10 @@ func code(name string) bool {
 // code refuses programs in the configuration unless the rules trust them, and names those that they trust.
 func (t *transform) code(n conf.Node) {
 	if !t.rules.TrustCode {
-		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trust_code in the rules to accept it", n.Name())
+		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trustCode in the rules to accept it", n.Name())
 		return
 	}
-	t.changed(n.Directive, "code", "%s is kept as it is: trust_code is set, and what it connects to no rule sees", n.Name())
+	t.changed(n.Directive, "code", "%s is kept as it is: trustCode is set, and what it connects to no rule sees", n.Name())
 }
 
 // outboundDirectives are the directives with which Nginx talks to others on its own account, and those that a test Nginx cannot follow.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ type Rules struct {
 	Paths map[string]string `json:"paths,omitempty"`
 	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The default leaves those that
 	// Nginx was built with.
-	TempDir string `json:"temp_dir,omitempty"`
+	TempDir string `json:"tempDir,omitempty"`
 	// Clusters maps upstream names to clusters. An upstream that is not in the map is the cluster of the same name in lower
 	// case (Nginx compares the names of upstreams without regard to case): the upstream Hello_Web is the cluster hello_web.
 	// An upstream whose name is no cluster's even so, such as "a..b", keeps its own servers: then Pass must map the address
@@ -52,18 +53,18 @@ type Rules struct {
 	Accept []string `json:"accept,omitempty"`
 	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
 	// give way to 404: they are production's monitoring, and some of them change upstreams.
-	KeepStatus []string `json:"keep_status,omitempty"`
+	KeepStatus []string `json:"keepStatus,omitempty"`
 	// Secrets are the values that take the place of secrets in the text: by the name of the header, parameter or variable, in
 	// lower case, such as "authorization" or "$api_token", or by that of the directive, such as "secure_link_secret". What is in
 	// the map is a secret whatever its name looks like. A secret that is not in the map becomes "stripped".
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own. Without it such code is an error.
-	TrustCode bool `json:"trust_code,omitempty"`
+	TrustCode bool `json:"trustCode,omitempty"`
 	// AllowClients answers every client outside these networks with 403, whatever the tree allows. Empty lets all in.
-	AllowClients []netip.Prefix `json:"allow_clients,omitempty"`
+	AllowClients []netip.Prefix `json:"allowClients,omitempty"`
 	// TrustVIPHeader are the networks of the peers whose X-Env-VIP request header selects the VIP, so that a backend that
 	// calls a production host name comes back to the VIP of its own caller. The default trusts none.
-	TrustVIPHeader []netip.Prefix `json:"trust_vip_header,omitempty"`
+	TrustVIPHeader []netip.Prefix `json:"trustVIPHeader,omitempty"`
 	// Snippets is what the driver needs in the configuration.
 	Snippets Snippets `json:"-"`
 }
@@ -108,15 +109,64 @@ type Upstream struct {
 	MaxFails, FailTimeout, SlowStart string
 }
 
-// ReadRules reads rules from JSON. A field that is not known is an error.
+// ErrInvalid is in the chain of errors about rules that are not valid.
+var ErrInvalid = errors.New("invalid")
+
+// ReadRules reads rules from JSON, as UnmarshalJSON does, and validates them.
 func ReadRules(r io.Reader) (Rules, error) {
 	var rules Rules
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&rules); err != nil {
-		return Rules{}, fmt.Errorf("rules: %w", err)
+	if err := json.NewDecoder(r).Decode(&rules); err != nil {
+		return Rules{}, fmt.Errorf("rules: %w: %w", err, ErrInvalid)
 	}
 	return rules, rules.Validate()
+}
+
+// oldNames are the names of fields that earlier versions wrote.
+var oldNames = map[string]string{
+	"allow_clients":    "allowClients",
+	"keep_status":      "keepStatus",
+	"temp_dir":         "tempDir",
+	"trust_code":       "trustCode",
+	"trust_vip_header": "trustVIPHeader",
+}
+
+// UnmarshalJSON reads the object that MarshalJSON writes. It accepts the older names of fields, such as temp_dir for tempDir,
+// one of the two. A field that is not known is an error.
+func (r *Rules) UnmarshalJSON(text []byte) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return err
+	}
+	known := fieldNames()
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		to, old := oldNames[name]
+		switch {
+		case old && fields[to] != nil:
+			return fmt.Errorf("both %q and %q are given: keep %q", name, to, to)
+		case old:
+			fields[to] = fields[name]
+			delete(fields, name)
+		case !known[name]:
+			return fmt.Errorf("unknown field %q", name)
+		}
+	}
+	renamed, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	type plain Rules // without this method
+	return json.Unmarshal(renamed, (*plain)(r))
+}
+
+// fieldNames are the names in JSON of the fields of Rules.
+func fieldNames() map[string]bool {
+	known := map[string]bool{}
+	for t, i := reflect.TypeFor[Rules](), 0; i < t.NumField(); i++ {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "-" {
+			known[name] = true
+		}
+	}
+	return known
 }
 
 // undroppable are what other rules edit.
@@ -157,7 +207,20 @@ func (r Rules) Validate() error {
 		}
 	}
 	if strings.ContainsAny(r.TempDir+r.Resolver, "\n\r;{}\"") {
-		errs = append(errs, fmt.Errorf("rules: temp_dir %q, resolver %q: want text without line breaks, quotes, \";\" and braces", r.TempDir, r.Resolver))
+		errs = append(errs, fmt.Errorf("rules: tempDir %q, resolver %q: want text without line breaks, quotes, \";\" and braces", r.TempDir, r.Resolver))
+	}
+	for _, networks := range []struct {
+		field string
+		list  []netip.Prefix
+	}{{"allowClients", r.AllowClients}, {"trustVIPHeader", r.TrustVIPHeader}} {
+		for _, p := range networks.list {
+			if !p.IsValid() {
+				errs = append(errs, fmt.Errorf("rules: %s: %s, want a network such as 10.0.0.0/8", networks.field, p))
+			}
+		}
+	}
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	return errors.Join(errs...)
 }

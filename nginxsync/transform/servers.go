@@ -18,7 +18,7 @@ func (t *transform) servers(http conf.Node) {
 		}
 		if len(t.rules.AllowClients) > 0 {
 			t.edit.Prepend(server.Directive, "if ($sluice_client = 0) {\n    return 403;\n}")
-			t.changed(server.Directive, "clients", "answers 403 to clients outside of allow_clients")
+			t.changed(server.Directive, "clients", "answers 403 to clients outside of allowClients")
 		}
 		var order []*listen
 		listens := false

@@ -39,11 +39,11 @@ func (t *transform) status(n conf.Node) {
 	}
 	if parent := n.Parent(); parent != nil && parent.Name() == "location" && !strings.HasSuffix(name, "_format") && name != "upstream_conf" {
 		t.edit.Replace(n.Directive, "return 404;")
-		t.changed(n.Directive, "status", "%s gives way to 404: name it in the rules under keep_status to keep it", name)
+		t.changed(n.Directive, "status", "%s gives way to 404: name it in the rules under keepStatus to keep it", name)
 		return
 	}
 	t.edit.Remove(n.Directive)
-	t.changed(n.Directive, "status", "%s is left out: name it in the rules under keep_status to keep it", name)
+	t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus to keep it", name)
 }
 
 // secretName is a header, a parameter or a variable whose value is one.

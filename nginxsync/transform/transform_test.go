@@ -241,9 +241,15 @@ func TestRulesAreChecked(t *testing.T) {
 		{transform.Rules{Clusters: map[string]string{"a": "b c"}}, `clusters "a"`},
 		{transform.Rules{Resolver: "1.1.1.1;"}, "resolver"},
 		{transform.Rules{Drop: []string{"stream", "http"}}, `drop "http"`},
+		{transform.Rules{TempDir: "/tmp; user root"}, "tempDir"},
+		{transform.Rules{Secrets: map[string]string{"authorization": "a;b"}}, `secrets "authorization"`},
+		{transform.Rules{Pass: map[string]string{"10.0.0.1": ""}}, `pass "10.0.0.1"`},
+		{transform.Rules{AllowClients: []netip.Prefix{{}}}, "allowClients"},
+		{transform.Rules{TrustVIPHeader: []netip.Prefix{{}}}, "trustVIPHeader"},
 	} {
 		_, err := transform.Transform(parse(t, oneFile("http {}")), c.rules)
 		require.ErrorContains(t, err, c.want)
+		require.ErrorIs(t, err, transform.ErrInvalid)
 	}
 }
 
@@ -308,7 +314,7 @@ func ExampleTransform() {
 	// nginx.conf:1: log-format: the built-in access log is stated
 	// nginx.conf:1: generated: includes sluice.conf, which holds what the driver and the rules add
 	// nginx.conf:2: upstream: cluster hello_web: 1 servers give way to the driver
-	// nginx.conf:6: clients: answers 403 to clients outside of allow_clients
+	// nginx.conf:6: clients: answers 403 to clients outside of allowClients
 	// nginx.conf:7: listen: the test Nginx listens on 8080, on all addresses: the VIP of a request is the address it came to
 	// http {
 	//     upstream hello_web {
