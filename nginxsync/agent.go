@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 )
 
@@ -25,10 +26,15 @@ type Config struct {
 	StateFile string
 	// CheckEvery is how often a verified Nginx is asked whether it still has the routes. The default is one second.
 	CheckEvery time.Duration
+	// Timeout bounds one attempt to bring Nginx in step: asking, pushing, asking again. The default is 10 seconds.
+	Timeout time.Duration
 	// Logger is for what happens while Run runs. The default discards.
 	Logger *slog.Logger
-	// Now is the clock. The default is time.Now.
+	// Now is the clock of the times in Status and of Observe. The default is time.Now.
 	Now func() time.Time
+	// Observe is called after each call of the driver and each write of the state file with "state", "apply" or "save", how
+	// long it took and its error. It must return soon. Nil means that there is none.
+	Observe func(op string, took time.Duration, err error)
 }
 
 // Agent keeps one Nginx in step with a Source: source, guard, desired, applied, verified. Its methods are safe for
@@ -44,44 +50,48 @@ type Agent struct {
 	cfg     Config
 	resumed Routes // of the state file
 
-	mu      sync.Mutex
-	status  Status
-	changed chan struct{} // closed with each change of status
+	mu       sync.Mutex
+	status   Status
+	revision uint64        // of status; grows with each change
+	changed  chan struct{} // closed with each change of status
 }
 
 // Status is what an Agent knows.
 type Status struct {
-	Revision         uint64     // of the snapshot that Desired was made from; 0 before the first
-	VerifiedRevision uint64     // the newest revision that every worker answers with
-	Desired          Generation // what Nginx should have
-	Applied          Generation // what Nginx has accepted
-	Verified         Generation // what every worker of Nginx answered with when last asked
-	Resumed          bool       // Desired is still that of the state file: the source has said nothing yet
-	ChangedAt        time.Time  // when Desired changed last
-	VerifiedAt       time.Time  // when Nginx was last seen to have all of Desired
-	Held             []Held     // clusters whose emptying is held, by name
-	SetAside         []SetAside // records of the snapshot of Revision that are not valid, as Snapshot.Usable returns them
-	Workers          []Worker   // as last seen
-	LastError        string     // of the last attempt at Nginx or the state file; empty when it went well
-	SourceError      string     // of the last attempt at the source; empty when it went well. What was known stays in force.
-	Pushes           uint64     // how many times routes were pushed to Nginx
+	Revision         uint64     `json:"revision"`         // of the snapshot that Desired was made from; 0 before the first
+	VerifiedRevision uint64     `json:"verifiedRevision"` // the newest revision that every worker answers with
+	Desired          Generation `json:"desired"`          // what Nginx should have
+	Applied          Generation `json:"applied"`          // what Nginx has accepted
+	Verified         Generation `json:"verified"`         // what every worker of Nginx answered with when last asked
+	Resumed          bool       `json:"resumed"`          // Desired is still that of the state file: the source has said nothing yet
+	ChangedAt        time.Time  `json:"changedAt"`        // when Desired changed last
+	VerifiedAt       time.Time  `json:"verifiedAt"`       // when Nginx was last seen to have all of Desired
+	Held             []Held     `json:"held"`             // clusters whose emptying is held, by name
+	SetAside         []SetAside `json:"setAside"`         // records of the snapshot of Revision that are not valid, as Snapshot.Usable returns them
+	Workers          []Worker   `json:"workers"`          // as last seen
+	LastError        string     `json:"lastError"`        // of the last attempt at Nginx or the state file; empty when it went well
+	SourceError      string     `json:"sourceError"`      // of the last attempt at the source; empty when it went well. What was known stays in force.
+	Pushes           uint64     `json:"pushes"`           // how many times routes were pushed to Nginx
 }
 
 // Held is an emptying change that the guard holds.
 type Held struct {
-	Cluster   string
-	Instances int       // how many are kept
-	Since     time.Time // when the change came
+	Cluster   string    `json:"cluster"`
+	Instances int       `json:"instances"` // how many are kept
+	Since     time.Time `json:"since"`     // when the change came
 }
 
-// NewAgent checks the configuration and reads the state file. A state file that is damaged is an error: it would be what
-// Nginx starts from. A missing one is not.
-func NewAgent(cfg Config) (*Agent, error) {
-	if cfg.Source == nil || cfg.Driver == nil {
-		return nil, errors.New("agent: Source and Driver are required")
-	}
-	if cfg.CheckEvery <= 0 {
-		cfg.CheckEvery = time.Second
+// OpenAgent checks the configuration and reads the state file. A configuration that is not valid is an error with all its
+// problems and ErrInvalid in its chain. So is a state file that is damaged: it would be what Nginx starts from. A missing
+// one is not.
+func OpenAgent(ctx context.Context, cfg Config) (*Agent, error) {
+	p := check.Problems{Package: "agent", Sentinel: ErrInvalid}
+	p.Require("Source", cfg.Source != nil)
+	p.Require("Driver", cfg.Driver != nil)
+	p.Duration("CheckEvery", &cfg.CheckEvery, time.Second)
+	p.Duration("Timeout", &cfg.Timeout, 10*time.Second)
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -89,9 +99,15 @@ func NewAgent(cfg Config) (*Agent, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &Agent{cfg: cfg, changed: make(chan struct{})}
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, time.Duration, error) {}
+	}
+	a := &Agent{cfg: cfg, revision: 1, changed: make(chan struct{})}
 	if cfg.StateFile == "" {
 		return a, nil
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("agent: state file %s: %w", cfg.StateFile, context.Cause(ctx))
 	}
 	text, err := os.ReadFile(cfg.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,9 +127,33 @@ func NewAgent(cfg Config) (*Agent, error) {
 func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.status
+	return a.status.clone()
+}
+
+func (s Status) clone() Status {
 	s.Held, s.Workers, s.SetAside = slices.Clone(s.Held), slices.Clone(s.Workers), slices.Clone(s.SetAside)
 	return s
+}
+
+// Watch blocks until the status has another revision than after, and returns the newest status and its revision: those in
+// between are skipped. An after of 0 returns the current one. Revisions grow and are never 0; each look at Nginx makes one.
+// The error is the context's cause when ctx ends.
+func (a *Agent) Watch(ctx context.Context, after uint64) (Status, uint64, error) {
+	for {
+		if ctx.Err() != nil {
+			return Status{}, 0, context.Cause(ctx)
+		}
+		a.mu.Lock()
+		status, revision, changed := a.status.clone(), a.revision, a.changed
+		a.mu.Unlock()
+		if revision != after {
+			return status, revision, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the source or of a newer
@@ -142,6 +182,7 @@ func (a *Agent) update(f func(*Status)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f(&a.status)
+	a.revision++
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
@@ -286,36 +327,41 @@ func guard(last, next Snapshot, before []Held, now time.Time) (Snapshot, []Held)
 
 // reconcile makes one step: look, push when Nginx has something else, keep the state file, look again.
 func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
 	defer func() {
 		if err != nil {
 			a.update(func(s *Status) { s.LastError = err.Error() })
 		}
 	}()
-	state, err := a.cfg.Driver.State(ctx)
+	state, err := a.state(ctx)
 	if err != nil {
 		return false, err
 	}
 	if state.Applied != d.routes.Generation {
 		if state.Applied.Number >= d.routes.Generation.Number {
-			// Somebody else has pushed, or our state file is older than Nginx: go past it.
+			// Another agent pushed, or the state file is stale: pick a higher generation.
 			d.routes = NewRoutes(state.Applied.Number+1, d.routes.Snapshot)
 			a.update(func(s *Status) { s.Desired = d.routes.Generation })
 		}
-		if err := a.cfg.Driver.Apply(ctx, d.routes); err != nil {
+		start := a.cfg.Now()
+		err := a.cfg.Driver.Apply(ctx, d.routes)
+		a.cfg.Observe("apply", a.cfg.Now().Sub(start), err)
+		if err != nil {
 			return false, err
 		}
 		a.update(func(s *Status) { s.Pushes++ })
-		if state, err = a.cfg.Driver.State(ctx); err != nil {
+		if state, err = a.state(ctx); err != nil {
 			return false, err
 		}
 	}
 	if a.cfg.StateFile != "" && d.saved != d.routes.Generation {
+		start := a.cfg.Now()
 		text, err := d.routes.MarshalText()
 		if err == nil {
 			err = atomicfile.Write(a.cfg.StateFile, text, 0o644)
 		}
+		a.cfg.Observe("save", a.cfg.Now().Sub(start), err)
 		if err != nil {
 			return false, fmt.Errorf("state file: %w", err)
 		}
@@ -329,4 +375,12 @@ func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err e
 		}
 	})
 	return verified, nil
+}
+
+// state asks the driver.
+func (a *Agent) state(ctx context.Context) (DriverState, error) {
+	start := a.cfg.Now()
+	state, err := a.cfg.Driver.State(ctx)
+	a.cfg.Observe("state", a.cfg.Now().Sub(start), err)
+	return state, err
 }

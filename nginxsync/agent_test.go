@@ -2,12 +2,14 @@ package nginxsync_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -41,7 +43,7 @@ func (d *memoryDriver) now() nginxsync.Routes {
 // running starts an agent that ends with the test.
 func running(t *testing.T, cfg nginxsync.Config) *nginxsync.Agent {
 	t.Helper()
-	agent, err := nginxsync.NewAgent(cfg)
+	agent, err := nginxsync.OpenAgent(t.Context(), cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -125,4 +127,42 @@ func TestStateFileWithOldNames(t *testing.T) {
 	require.Equal(t, old.Snapshot.Baseline["Hello/Web+"], driver.now().Snapshot.Baseline["Hello/Web+"], "held as it was")
 	require.Len(t, driver.now().Snapshot.Baseline["b"], 1)
 	require.Equal(t, "Hello/Web+", agent.Status().Held[0].Cluster)
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	source := nginxsync.NewStaticSource(nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}})
+	var mu sync.Mutex
+	seen := map[string]int{}
+	agent := running(t, nginxsync.Config{Source: source, Driver: &memoryDriver{}, StateFile: filepath.Join(t.TempDir(), "routes"),
+		Observe: func(op string, _ time.Duration, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				seen[op]++
+			}
+		}})
+	var after uint64
+	for {
+		status, revision, err := agent.Watch(t.Context(), after)
+		require.NoError(t, err)
+		require.Greater(t, revision, after)
+		if after = revision; status.VerifiedRevision == 1 {
+			break
+		}
+	}
+	mu.Lock()
+	require.Equal(t, 1, seen["apply"])
+	require.Equal(t, 1, seen["save"])
+	require.GreaterOrEqual(t, seen["state"], 2)
+	mu.Unlock()
+
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	_, _, err := agent.Watch(ctx, 0)
+	require.ErrorIs(t, err, cause)
+	require.ErrorIs(t, agent.WaitVerified(ctx, 99), cause)
+	_, err = nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: &memoryDriver{}, StateFile: "x"})
+	require.ErrorIs(t, err, cause)
 }

@@ -15,7 +15,7 @@
 //
 //	source := nginxsync.NewStaticSource(nginxsync.Snapshot{})
 //	driver, err := luadriver.New(luadriver.Config{Socket: "/run/sluice/admin.sock"})
-//	agent, err := nginxsync.NewAgent(nginxsync.Config{Source: source, Driver: driver, StateFile: "/var/lib/sluice/routes"})
+//	agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver, StateFile: "/var/lib/sluice/routes"})
 //	go agent.Run(ctx)
 //	err = agent.WaitVerified(ctx, source.Set(snapshot))
 //

@@ -16,8 +16,8 @@ import (
 // Generation names one state of the routes. Number grows with each change that an agent makes; Digest is taken from the
 // content, so that two agents that count alike are told apart. The zero value stands for no routes.
 type Generation struct {
-	Number uint64
-	Digest string // 16 hexadecimal digits
+	Number uint64 `json:"number"`
+	Digest string `json:"digest"` // 16 hexadecimal digits
 }
 
 // String is the number in 20 digits, "-", and the digest: always of the same length, "" for the zero value.

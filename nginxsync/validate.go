@@ -17,10 +17,10 @@ var ErrInvalid = errors.New("invalid")
 
 // SetAside is one record of a Snapshot that cannot be served as it is.
 type SetAside struct {
-	VIP      netip.Addr // the zero Addr for the baseline
-	Cluster  string     // empty when the VIP itself is the problem
-	Instance string     // empty when the cluster or the VIP is the problem, and for an empty id
-	Reason   string     // what is wrong, and what is wanted
+	VIP      netip.Addr `json:"vip"`      // the zero Addr for the baseline
+	Cluster  string     `json:"cluster"`  // empty when the VIP itself is the problem
+	Instance string     `json:"instance"` // empty when the cluster or the VIP is the problem, and for an empty id
+	Reason   string     `json:"reason"`   // what is wrong, and what is wanted
 }
 
 // String is the place and the reason, such as

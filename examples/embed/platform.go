@@ -34,7 +34,7 @@ func NewHooks(ctx context.Context, pool vip.Pool, store vip.Store, driver nginxs
 		routes.Overlays[lease.Addr] = overlay(lease)
 	}
 	source := nginxsync.NewStaticSource(routes)
-	agent, err := nginxsync.NewAgent(nginxsync.Config{Source: source, Driver: driver, StateFile: stateFile})
+	agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver, StateFile: stateFile})
 	return &Hooks{leases: leases, source: source, agent: agent, routes: routes}, err
 }
 

@@ -39,7 +39,7 @@ func (b *Builder) Add(name string, mode fs.FileMode, r io.Reader) error {
 	if !ok {
 		return nil
 	}
-	limits := b.Limits.withDefaults()
+	limits := b.Limits.WithDefaults()
 	if err := b.room(inner, limits); err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (b *Builder) Link(name, target string) error {
 	if !ok {
 		return nil
 	}
-	if err := b.room(inner, b.Limits.withDefaults()); err != nil {
+	if err := b.room(inner, b.Limits.WithDefaults()); err != nil {
 		return err
 	}
 	if b.links == nil {
@@ -96,7 +96,7 @@ func (b *Builder) Bundle() (*Bundle, error) {
 	for name, f := range b.files {
 		files[name] = f
 	}
-	limits := b.Limits.withDefaults()
+	limits := b.Limits.WithDefaults()
 	size := b.size
 	add := func(name string, f File) error {
 		if size += int64(len(f.Text)); size > limits.Bytes || len(files) >= limits.Files {

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,7 +39,7 @@ type Source interface {
 }
 
 // ErrInvalid is in the chain of errors about a bundle that is refused.
-var ErrInvalid = errors.New("bundle refused")
+var ErrInvalid = errors.New("invalid")
 
 // Limits bound what is accepted. The zero value is ready to use.
 type Limits struct {
@@ -52,20 +53,29 @@ const (
 	DefaultBytes = 256 << 20
 )
 
-func (l Limits) withDefaults() Limits {
-	if l.Files <= 0 {
-		l.Files = DefaultFiles
+// Validate refuses negative limits with ErrInvalid.
+func (l Limits) Validate() error {
+	if l.Files < 0 || l.Bytes < 0 {
+		return fmt.Errorf("%d files, %d bytes: want 0 (default %d and %d) or more: %w",
+			l.Files, l.Bytes, DefaultFiles, DefaultBytes, ErrInvalid)
 	}
-	if l.Bytes <= 0 {
-		l.Bytes = DefaultBytes
-	}
+	return nil
+}
+
+// WithDefaults returns the limits with the defaults in the place of zeros.
+func (l Limits) WithDefaults() Limits {
+	l.Files = cmp.Or(l.Files, DefaultFiles)
+	l.Bytes = cmp.Or(l.Bytes, DefaultBytes)
 	return l
 }
 
 // New checks the names and the sizes and takes the digest. A bundle without a file is refused: it stands for a source
 // that lost its content, never for a production Nginx.
 func New(files map[string]File, limits Limits) (*Bundle, error) {
-	limits = limits.withDefaults()
+	if err := limits.Validate(); err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	limits = limits.WithDefaults()
 	if len(files) == 0 {
 		return nil, fmt.Errorf("no files: %w", ErrInvalid)
 	}

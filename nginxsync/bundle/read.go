@@ -49,7 +49,7 @@ func Read(fsys fs.FS, limits Limits) (*Bundle, error) {
 // all. Links are resolved when they stay below folder; devices and the like are refused. Reading ends soon after the limits.
 func ReadTar(r io.Reader, folder string, limits Limits) (*Bundle, error) {
 	b := &Builder{Limits: limits, Folder: folder}
-	limits = limits.withDefaults()
+	limits = limits.WithDefaults()
 	buffered := bufio.NewReader(r)
 	r = buffered
 	if magic, _ := buffered.Peek(2); string(magic) == "\x1f\x8b" {

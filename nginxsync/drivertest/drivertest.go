@@ -63,7 +63,7 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 		{"a generation in force is accepted again", testAgain},
 		{"routes that do not fit leave the old ones", testTooLarge},
 		{"concurrent pushes end in one of them", testConcurrent},
-		{"a cancelled context is an error", testCancelled},
+		{"a cancelled context is an error with its cause", testCancelled},
 	}
 	for _, c := range cases {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
@@ -435,13 +435,14 @@ func testConcurrent(t *testing.T, s *suite) {
 
 func testCancelled(t *testing.T, s *suite) {
 	g := s.push(1, s.two())
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Driver.Apply(ctx, nginxsync.NewRoutes(2, s.two())); !errors.Is(err, context.Canceled) {
-		t.Errorf("apply: %v, want context.Canceled", err)
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if err := s.Driver.Apply(ctx, nginxsync.NewRoutes(2, s.two())); !errors.Is(err, cause) {
+		t.Errorf("apply: %v, want the context's cause", err)
 	}
-	if _, err := s.Driver.State(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("state: %v, want context.Canceled", err)
+	if _, err := s.Driver.State(ctx); !errors.Is(err, cause) {
+		t.Errorf("state: %v, want the context's cause", err)
 	}
 	s.verified(g)
 }

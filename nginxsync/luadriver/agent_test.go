@@ -21,7 +21,7 @@ import (
 // agent runs an agent until the returned function or the test ends it.
 func (b *bed) agent(t *testing.T, source nginxsync.Source) (*nginxsync.Agent, func()) {
 	t.Helper()
-	a, err := nginxsync.NewAgent(nginxsync.Config{Source: source, Driver: b.driver, StateFile: b.state})
+	a, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: source, Driver: b.driver, StateFile: b.state})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -188,7 +188,7 @@ func TestWaitVerifiedEndsWithTheContext(t *testing.T) {
 	driver, err := luadriver.New(luadriver.Config{Socket: "/nonexistent/socket"})
 	require.NoError(t, err)
 	source := nginxsync.NewStaticSource(nginxsync.Snapshot{})
-	a, err := nginxsync.NewAgent(nginxsync.Config{Source: source, Driver: driver})
+	a, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: source, Driver: driver})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -217,7 +217,7 @@ func TestAgentRefusesADamagedStateFile(t *testing.T) {
 	require.NoError(t, err)
 	for i := range len(text) {
 		require.NoError(t, os.WriteFile(file, text[:i], 0o600))
-		_, err := nginxsync.NewAgent(nginxsync.Config{Source: nginxsync.NewStaticSource(nginxsync.Snapshot{}), Driver: driver, StateFile: file})
+		_, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: nginxsync.NewStaticSource(nginxsync.Snapshot{}), Driver: driver, StateFile: file})
 		require.ErrorIs(t, err, nginxsync.ErrInvalid, "cut at %d", i)
 		require.ErrorContains(t, err, file)
 	}

@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
 // Config configures a Driver.
@@ -22,24 +24,37 @@ type Config struct {
 	Socket string
 	// Timeout is for one question to Nginx. The default is 5 seconds.
 	Timeout time.Duration
+	// Now is the clock of Observe. The default is time.Now.
+	Now func() time.Time
+	// Observe is called after each call of Apply, State and Routes with "apply", "state" or "routes", how long it took and
+	// its error. It must return soon. Nil means that there is none.
+	Observe func(op string, took time.Duration, err error)
 }
 
 // Driver is an nginxsync.Driver that talks to the admin socket. It is safe for concurrent use.
 type Driver struct {
-	socket  string
-	timeout time.Duration
-	client  *http.Client
+	cfg    Config
+	client *http.Client
 }
 
 var _ nginxsync.Driver = (*Driver)(nil)
 
-// New is a driver for the Nginx behind the socket. Nginx need not run yet.
+// New is a driver for the Nginx behind the socket. Nginx need not run yet. A configuration that is not valid is an error with
+// all its problems and nginxsync.ErrInvalid in its chain.
 func New(cfg Config) (*Driver, error) {
-	if cfg.Socket == "" {
-		return nil, errors.New("luadriver: Socket is required")
+	p := check.Problems{Package: "luadriver", Sentinel: nginxsync.ErrInvalid}
+	if p.Require("Socket", cfg.Socket != ""); cfg.Socket != "" && !filepath.IsAbs(cfg.Socket) {
+		p.Add("Socket", "%q: want an absolute path", cfg.Socket)
 	}
-	if cfg.Timeout <= 0 {
-		cfg.Timeout = 5 * time.Second
+	p.Duration("Timeout", &cfg.Timeout, 5*time.Second)
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, time.Duration, error) {}
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -47,11 +62,12 @@ func New(cfg Config) (*Driver, error) {
 	}
 	// A connection that is kept would stay with a worker that a reload has retired.
 	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
-	return &Driver{socket: cfg.Socket, timeout: cfg.Timeout, client: &http.Client{Transport: transport}}, nil
+	return &Driver{cfg: cfg, client: &http.Client{Transport: transport}}, nil
 }
 
 // Apply implements nginxsync.Driver.
-func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) error {
+func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) (err error) {
+	defer d.observe("apply", d.cfg.Now(), &err)
 	text, err := r.MarshalText()
 	if err != nil {
 		return err
@@ -60,7 +76,7 @@ func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) error {
 	if err != nil {
 		return err
 	}
-	at := fmt.Sprintf("nginx at %s: generation %s", d.socket, r.Generation)
+	at := fmt.Sprintf("nginx at %s: generation %s", d.cfg.Socket, r.Generation)
 	switch status {
 	case http.StatusOK:
 		return nil
@@ -73,14 +89,14 @@ func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) error {
 }
 
 // State implements nginxsync.Driver.
-func (d *Driver) State(ctx context.Context) (nginxsync.DriverState, error) {
-	var state nginxsync.DriverState
+func (d *Driver) State(ctx context.Context) (state nginxsync.DriverState, err error) {
+	defer d.observe("state", d.cfg.Now(), &err)
 	status, answer, err := d.do(ctx, http.MethodGet, "/v1/state", nil)
 	if err != nil {
 		return state, err
 	}
 	if status != http.StatusOK {
-		return state, fmt.Errorf("nginx at %s: state: status %d: %s", d.socket, status, answer)
+		return state, fmt.Errorf("nginx at %s: state: status %d: %s", d.cfg.Socket, status, answer)
 	}
 	for line := range strings.Lines(answer) {
 		f := strings.Fields(line)
@@ -99,7 +115,7 @@ func (d *Driver) State(ctx context.Context) (nginxsync.DriverState, error) {
 			err = fmt.Errorf("unknown line %q", line)
 		}
 		if err != nil {
-			return nginxsync.DriverState{}, fmt.Errorf("nginx at %s: state: %w", d.socket, err)
+			return nginxsync.DriverState{}, fmt.Errorf("nginx at %s: state: %w", d.cfg.Socket, err)
 		}
 	}
 	return state, nil
@@ -113,8 +129,8 @@ func parseGeneration(s string) (nginxsync.Generation, error) {
 }
 
 // Routes reads back what is in force. The zero Routes means that nothing is.
-func (d *Driver) Routes(ctx context.Context) (nginxsync.Routes, error) {
-	var r nginxsync.Routes
+func (d *Driver) Routes(ctx context.Context) (r nginxsync.Routes, err error) {
+	defer d.observe("routes", d.cfg.Now(), &err)
 	status, answer, err := d.do(ctx, http.MethodGet, "/v1/routes", nil)
 	switch {
 	case err != nil:
@@ -122,29 +138,39 @@ func (d *Driver) Routes(ctx context.Context) (nginxsync.Routes, error) {
 	case status == http.StatusNotFound:
 		return r, nil
 	case status != http.StatusOK:
-		return r, fmt.Errorf("nginx at %s: routes: status %d: %s", d.socket, status, answer)
+		return r, fmt.Errorf("nginx at %s: routes: status %d: %s", d.cfg.Socket, status, answer)
 	}
 	if err := r.UnmarshalText([]byte(answer)); err != nil {
-		return r, fmt.Errorf("nginx at %s: %w", d.socket, err)
+		return r, fmt.Errorf("nginx at %s: %w", d.cfg.Socket, err)
 	}
 	return r, nil
 }
 
+func (d *Driver) observe(op string, start time.Time, err *error) {
+	d.cfg.Observe(op, d.cfg.Now().Sub(start), *err)
+}
+
 func (d *Driver) do(ctx context.Context, method, path string, body []byte) (status int, answer string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	caller := ctx
+	ctx, cancel := context.WithTimeout(caller, d.cfg.Timeout)
 	defer cancel()
+	defer func() {
+		if err != nil && caller.Err() != nil {
+			err = fmt.Errorf("nginx at %s: %w", d.cfg.Socket, context.Cause(caller))
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, method, "http://nginx"+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return 0, "", fmt.Errorf("nginx at %s: %w", d.socket, err)
+		return 0, "", fmt.Errorf("nginx at %s: %w", d.cfg.Socket, err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 512<<20))
 	if err != nil {
-		return 0, "", fmt.Errorf("nginx at %s: %w", d.socket, err)
+		return 0, "", fmt.Errorf("nginx at %s: %w", d.cfg.Socket, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		text = bytes.TrimSpace(text[:min(len(text), 512)])

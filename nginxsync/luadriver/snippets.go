@@ -1,6 +1,7 @@
 package luadriver
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"math"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
@@ -38,29 +41,42 @@ type SnippetConfig struct {
 
 const piece = 32 << 10
 
-// Snippets is what the driver needs in the configuration, for transform.Rules. It panics when a path is not absolute or has
-// other characters than letters, digits and "/._-": the paths become a part of the configuration.
+// Validate reports everything that is wrong with the configuration, with nginxsync.ErrInvalid in its chain: paths that are
+// not absolute or have other characters than letters, digits and "/._-", since they become a part of Nginx's configuration,
+// and negative numbers.
+func (cfg SnippetConfig) Validate() error {
+	_, err := cfg.withDefaults()
+	return err
+}
+
+func (cfg SnippetConfig) withDefaults() (SnippetConfig, error) {
+	cfg.Unavailable = cmp.Or(cfg.Unavailable, cfg.Socket+".503")
+	cfg.ModulesDir = cmp.Or(cfg.ModulesDir, "/usr/lib/nginx/modules")
+	cfg.LuaPath = cmp.Or(cfg.LuaPath, "/usr/share/lua/5.1/?.lua;;")
+	p := check.Problems{Package: "luadriver", Sentinel: nginxsync.ErrInvalid}
+	for _, f := range []struct{ field, path string }{
+		{"Socket", cfg.Socket},
+		{"Unavailable", cfg.Unavailable},
+		{"StateFile", cmp.Or(cfg.StateFile, "/none")},
+		{"ModulesDir", cfg.ModulesDir},
+	} {
+		if !plainPath.MatchString(f.path) {
+			p.Add(f.field, "%q: want an absolute path of letters, digits and /._-", f.path)
+		}
+	}
+	if !plainLuaPath.MatchString(cfg.LuaPath) {
+		p.Add("LuaPath", "%q: want printable ASCII without quotes, backslashes and $", cfg.LuaPath)
+	}
+	check.Number(&p, "Memory", &cfg.Memory, 16<<20)
+	p.Duration("Tick", &cfg.Tick, 20*time.Millisecond)
+	return cfg, p.Err()
+}
+
+// Snippets is what the driver needs in the configuration, for transform.Rules. It panics where Validate returns an error.
 func Snippets(cfg SnippetConfig) transform.Snippets {
-	if cfg.Unavailable == "" {
-		cfg.Unavailable = cfg.Socket + ".503"
-	}
-	if cfg.Memory <= 0 {
-		cfg.Memory = 16 << 20
-	}
-	if cfg.Tick <= 0 {
-		cfg.Tick = 20 * time.Millisecond
-	}
-	if cfg.ModulesDir == "" {
-		cfg.ModulesDir = "/usr/lib/nginx/modules"
-	}
-	if cfg.LuaPath == "" {
-		cfg.LuaPath = "/usr/share/lua/5.1/?.lua;;"
-	}
-	mustPath("Socket", cfg.Socket)
-	mustPath("Unavailable", cfg.Unavailable)
-	mustPath("ModulesDir", cfg.ModulesDir)
-	if cfg.StateFile != "" {
-		mustPath("StateFile", cfg.StateFile)
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		panic(err)
 	}
 	lua := fmt.Sprintf(`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
 		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, transform.TreeID)
@@ -193,10 +209,7 @@ server {
 `, (cfg.Memory+1023)/1024, cfg.Socket, cfg.Unavailable)
 }
 
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/._-]+$`)
-
-func mustPath(field, path string) {
-	if !plainPath.MatchString(path) {
-		panic(fmt.Sprintf("luadriver: %s %q: want an absolute path of letters, digits and /._-", field, path))
-	}
-}
+var (
+	plainPath    = regexp.MustCompile(`^/[A-Za-z0-9/._-]+$`)
+	plainLuaPath = regexp.MustCompile(`^[ !#%-\[\]-~]+$`)
+)

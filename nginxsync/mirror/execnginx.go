@@ -42,6 +42,9 @@ func (n *ExecNginx) Test(ctx context.Context, main string) error {
 		binary = "nginx"
 	}
 	out, err := exec.CommandContext(ctx, binary, n.args("-t", "-q", "-c", main)...).CombinedOutput()
+	if ctx.Err() != nil {
+		return fmt.Errorf("nginx -t: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return fmt.Errorf("nginx -t: %w: %s", err, bytes.TrimSpace(out[:min(len(out), 4096)]))
 	}
@@ -49,7 +52,10 @@ func (n *ExecNginx) Test(ctx context.Context, main string) error {
 }
 
 // Reload implements Nginx with a HUP signal to the process in the pid file.
-func (n *ExecNginx) Reload(context.Context) error {
+func (n *ExecNginx) Reload(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("reload: %w", context.Cause(ctx))
+	}
 	pid, err := n.master()
 	if err != nil {
 		return err
@@ -72,7 +78,7 @@ func (n *ExecNginx) master() (int, error) {
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || pid < 2 {
-		return 0, fmt.Errorf("%s: %q is no process id", n.PIDFile, text)
+		return 0, fmt.Errorf("%s: %q is not a process ID", n.PIDFile, text)
 	}
 	return pid, nil
 }

@@ -1,12 +1,14 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
@@ -61,8 +64,12 @@ type Config struct {
 	Keep int
 	// Logger is for what happens while Run runs. The default discards.
 	Logger *slog.Logger
-	// Now is the clock of MinInterval, Watch and the times in Status. The default is time.Now.
+	// Now is the clock of MinInterval, Watch, Observe and the times in Status. The default is time.Now.
 	Now func() time.Time
+	// Observe is called after each step with its name, how long it took and its error: "stage" (transform, write, test),
+	// "reload" (until every worker runs on the tree and the error log was watched), "sync" (all of it) and "drift". It must
+	// return soon. Nil means that there is none.
+	Observe func(op string, took time.Duration, err error)
 }
 
 // Mirror carries each change of the production tree over to a running Nginx: stage, transform, test, switch, reload, verify,
@@ -76,22 +83,24 @@ type Mirror struct {
 
 	statusMu sync.Mutex
 	status   Status
+	revision uint64        // of status; grows with each change
+	changed  chan struct{} // closed with each change of status
 }
 
 // Status is what a Mirror knows.
 type Status struct {
-	Bundle    string             // digest of the production tree that was looked at last
-	SeenAt    time.Time          // when it came
-	Tree      string             // id of the tree that Nginx runs on, verified
-	TreeOf    string             // digest of the production tree that it was made from, empty after a restart
-	Verified  time.Time          // when that was seen
-	Changes   []transform.Change // of the last transform
-	LastError string             // why Bundle is not what Nginx runs on; empty when it is
-	Rollbacks int
-	Waiting   string    // what a reload waits for; empty when none waits
-	Behind    time.Time // since when production has a tree that Nginx does not run on; zero when it runs on the last one seen
-	Drift     []string  // what differs in the live tree from what was written, as it was seen last; empty when nothing
-	DriftAt   time.Time // when that was
+	Bundle    string             `json:"bundle"`    // digest of the production tree that was looked at last
+	SeenAt    time.Time          `json:"seenAt"`    // when it came
+	Tree      string             `json:"tree"`      // id of the tree that Nginx runs on, verified
+	TreeOf    string             `json:"treeOf"`    // digest of the production tree that it was made from, empty after a restart
+	Verified  time.Time          `json:"verified"`  // when that was seen
+	Changes   []transform.Change `json:"changes"`   // of the last transform
+	LastError string             `json:"lastError"` // why Bundle is not what Nginx runs on; empty when it is
+	Rollbacks int                `json:"rollbacks"`
+	Waiting   string             `json:"waiting"` // what a reload waits for; empty when none waits
+	Behind    time.Time          `json:"behind"`  // since when production has a tree that Nginx does not run on; zero when it runs on the last one seen
+	Drift     []string           `json:"drift"`   // what differs in the live tree from what was written, as it was seen last; empty when nothing
+	DriftAt   time.Time          `json:"driftAt"` // when that was
 }
 
 // Lag is how long production has had a tree that Nginx does not run on.
@@ -102,34 +111,29 @@ func (s Status) Lag(now time.Time) time.Duration {
 	return now.Sub(s.Behind)
 }
 
-// New checks the configuration.
+// New checks the configuration. The error has all its problems, and nginxsync.ErrInvalid in its chain.
 func New(cfg Config) (*Mirror, error) {
-	if cfg.Source == nil || cfg.Nginx == nil || cfg.Driver == nil || cfg.Dir == "" {
-		return nil, errors.New("mirror: Source, Nginx, Driver and Dir are required")
+	cfg.Main = cmp.Or(cfg.Main, "nginx.conf")
+	p := check.Problems{Package: "mirror", Sentinel: nginxsync.ErrInvalid}
+	p.Require("Source", cfg.Source != nil)
+	p.Require("Nginx", cfg.Nginx != nil)
+	p.Require("Driver", cfg.Driver != nil)
+	p.Require("Dir", cfg.Dir != "")
+	p.Join("Rules", cfg.Rules.Validate())
+	if !fs.ValidPath(cfg.Main) || cfg.Main == "." {
+		p.Add("Main", "%q: want a relative path without . and ..", cfg.Main)
 	}
-	if err := cfg.Rules.Validate(); err != nil {
-		return nil, fmt.Errorf("mirror: %w", err)
+	if cfg.Root != "" && !path.IsAbs(cfg.Root) {
+		p.Add("Root", "%q: want an absolute path", cfg.Root)
 	}
-	if cfg.Main == "" {
-		cfg.Main = "nginx.conf"
-	}
-	if cfg.VerifyTimeout <= 0 {
-		cfg.VerifyTimeout = 30 * time.Second
-	}
-	if cfg.MaxRetired <= 0 {
-		cfg.MaxRetired = 8
-	}
-	if cfg.MinInterval <= 0 {
-		cfg.MinInterval = 2 * time.Second
-	}
-	if cfg.Watch <= 0 {
-		cfg.Watch = 2 * time.Second
-	}
-	if cfg.DriftEvery <= 0 {
-		cfg.DriftEvery = time.Minute
-	}
-	if cfg.Keep <= 0 {
-		cfg.Keep = 3
+	p.Duration("VerifyTimeout", &cfg.VerifyTimeout, 30*time.Second)
+	check.Number(&p, "MaxRetired", &cfg.MaxRetired, 8)
+	p.Duration("MinInterval", &cfg.MinInterval, 2*time.Second)
+	p.Duration("Watch", &cfg.Watch, 2*time.Second)
+	p.Duration("DriftEvery", &cfg.DriftEvery, time.Minute)
+	check.Number(&p, "Keep", &cfg.Keep, 3)
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -137,22 +141,60 @@ func New(cfg Config) (*Mirror, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Mirror{cfg: cfg}, nil
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, time.Duration, error) {}
+	}
+	return &Mirror{cfg: cfg, revision: 1, changed: make(chan struct{})}, nil
 }
 
 // Status is a copy of what the mirror knows now.
 func (m *Mirror) Status() Status {
 	m.statusMu.Lock()
 	defer m.statusMu.Unlock()
-	status := m.status
-	status.Changes, status.Drift = slices.Clone(status.Changes), slices.Clone(status.Drift)
-	return status
+	return m.status.clone()
+}
+
+func (s Status) clone() Status {
+	s.Changes, s.Drift = slices.Clone(s.Changes), slices.Clone(s.Drift)
+	return s
+}
+
+// Watch blocks until the status has another revision than after, and returns the newest status and its revision: those in
+// between are skipped. An after of 0 returns the current one. Revisions grow and are never 0. The error is the context's
+// cause when ctx ends.
+func (m *Mirror) Watch(ctx context.Context, after uint64) (Status, uint64, error) {
+	for {
+		if ctx.Err() != nil {
+			return Status{}, 0, context.Cause(ctx)
+		}
+		m.statusMu.Lock()
+		status, revision, changed := m.status.clone(), m.revision, m.changed
+		m.statusMu.Unlock()
+		if revision != after {
+			return status, revision, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (m *Mirror) update(f func(*Status)) {
 	m.statusMu.Lock()
 	defer m.statusMu.Unlock()
 	f(&m.status)
+	m.revision++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// observed runs one step and reports it to Config.Observe.
+func (m *Mirror) observed(op string, step func() error) error {
+	start := m.cfg.Now()
+	err := step()
+	m.cfg.Observe(op, m.cfg.Now().Sub(start), err)
+	return err
 }
 
 func (m *Mirror) path(name string) string { return filepath.Join(m.cfg.Dir, name) }
@@ -193,7 +235,7 @@ func (m *Mirror) Sync(ctx context.Context, b *bundle.Bundle) error {
 			st.Behind = st.SeenAt
 		}
 	})
-	err := m.sync(ctx, b)
+	err := m.observed("sync", func() error { return m.sync(ctx, b) })
 	m.update(func(st *Status) {
 		st.LastError = ""
 		if err != nil {
@@ -220,7 +262,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 			return m.verified(id, b.Digest)
 		}
 	}
-	if err = m.activate(ctx, id); err == nil {
+	if err = m.observed("reload", func() error { return m.activate(ctx, id) }); err == nil {
 		return m.verified(id, b.Digest)
 	}
 	if good == "" || good == id {
@@ -232,7 +274,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	defer cancel()
 	backErr := m.Switch(good)
 	if backErr == nil {
-		backErr = m.restore(back, good)
+		backErr = m.observed("reload", func() error { return m.restore(back, good) })
 	}
 	// The tree passed the test and Nginx would not have it: the next try has to test it again.
 	os.RemoveAll(m.path(id))

@@ -27,8 +27,16 @@ func (m *Mirror) Stage(ctx context.Context, b *bundle.Bundle) (id string, err er
 	return id, err
 }
 
-// stage is Stage. It reports whether the tree was written, and not there already as it should be.
+// stage is Stage, without the lock. It reports whether the tree was written, and not there already as it should be.
 func (m *Mirror) stage(ctx context.Context, b *bundle.Bundle) (id string, fresh bool, err error) {
+	err = m.observed("stage", func() error {
+		id, fresh, err = m.write(ctx, b)
+		return err
+	})
+	return id, fresh, err
+}
+
+func (m *Mirror) write(ctx context.Context, b *bundle.Bundle) (id string, fresh bool, err error) {
 	tree, err := conf.Parser{Root: m.cfg.Root}.Parse(b.FS(), m.cfg.Main)
 	if err != nil {
 		return "", false, err
@@ -173,7 +181,9 @@ func (m *Mirror) CheckDrift(ctx context.Context) []string {
 	if m.expected.id == tree {
 		list = append(list, m.expected.differences(m.path(tree))...)
 	}
+	start := m.cfg.Now()
 	state, err := m.cfg.Driver.State(ctx)
+	m.cfg.Observe("drift", m.cfg.Now().Sub(start), err)
 	if err != nil {
 		list = append(list, fmt.Sprintf("workers: %v", err))
 	}

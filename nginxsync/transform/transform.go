@@ -29,9 +29,9 @@ type Result struct {
 
 // Change is one thing that Transform did, and why.
 type Change struct {
-	At     conf.Pos
-	Rule   string // such as "listen", "upstream", "cache-key"
-	Reason string
+	At     conf.Pos `json:"at"`
+	Rule   string   `json:"rule"` // such as "listen", "upstream", "cache-key"
+	Reason string   `json:"reason"`
 }
 
 // Transform makes the tree of a test Nginx out of a production tree. It touches only what it must; everything else

@@ -189,7 +189,7 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	if p.driver, err = luadriver.New(luadriver.Config{Socket: p.Edge.Socket()}); err != nil {
 		return err
 	}
-	p.agent, err = nginxsync.NewAgent(nginxsync.Config{
+	p.agent, err = nginxsync.OpenAgent(ctx, nginxsync.Config{
 		Source: p.source, Driver: p.driver, StateFile: p.Edge.StateFile(), Logger: p.config.Logger,
 	})
 	return err

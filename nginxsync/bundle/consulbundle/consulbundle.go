@@ -24,6 +24,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
 // Config configures a Source. Client and Prefix are required.
@@ -47,18 +48,25 @@ type Source struct{ cfg Config }
 
 var _ bundle.Source = (*Source)(nil)
 
-// New checks the configuration. It does not ask Consul.
+// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
 func New(cfg Config) (*Source, error) {
 	cfg.Prefix = strings.TrimRight(cfg.Prefix, "/") + "/"
-	if cfg.Client == nil || cfg.Prefix == "/" || cfg.Prefix[0] == '/' {
-		return nil, fmt.Errorf("consul source: Client and Prefix are required, prefix %q must not begin with a slash", cfg.Prefix)
+	p := check.Problems{Package: "consulbundle", Sentinel: bundle.ErrInvalid}
+	p.Require("Client", cfg.Client != nil)
+	if p.Require("Prefix", cfg.Prefix != "/"); cfg.Prefix != "/" && cfg.Prefix[0] == '/' {
+		p.Add("Prefix", "%q: must not begin with a slash", cfg.Prefix)
 	}
-	if cfg.Wait < 0 || cfg.Wait > 10*time.Minute {
-		return nil, fmt.Errorf("consul source: Wait %s, want at most 10m", cfg.Wait)
+	if cfg.Wait > 10*time.Minute {
+		p.Add("Wait", "%s: want at most 10m", cfg.Wait)
 	}
-	cfg.Wait = cmp.Or(cfg.Wait, time.Minute)
-	cfg.Settle = cmp.Or(cfg.Settle, 500*time.Millisecond)
-	cfg.Interval = cmp.Or(cfg.Interval, time.Second)
+	p.Duration("Wait", &cfg.Wait, time.Minute)
+	p.Duration("Settle", &cfg.Settle, 500*time.Millisecond)
+	p.Duration("Interval", &cfg.Interval, time.Second)
+	p.Join("Limits", cfg.Limits.Validate())
+	cfg.Limits = cfg.Limits.WithDefaults()
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -81,7 +89,7 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case err != nil:
-			return nil, fmt.Errorf("consul source %s: %w", s.cfg.Prefix, err)
+			return nil, fmt.Errorf("consulbundle %s: %w", s.cfg.Prefix, err)
 		case b.Digest != after && b.Digest == seen:
 			return b, nil
 		case b.Digest != after:

@@ -187,7 +187,7 @@ func TestConfigIsChecked(t *testing.T) {
 	_, client := serve(t)
 	for _, cfg := range []consulbundle.Config{{}, {Client: client}, {Client: client, Prefix: "/"}, {Client: client, Prefix: "/x"}, {Prefix: "x"}, {Client: client, Prefix: "x", Wait: time.Hour}} {
 		_, err := consulbundle.New(cfg)
-		require.ErrorContains(t, err, "consul source: ")
+		require.ErrorContains(t, err, "consulbundle: ")
 	}
 }
 

@@ -8,7 +8,6 @@
 package folderbundle
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -19,6 +18,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
 // Config configures a Source. Dir is required.
@@ -36,13 +36,18 @@ type Source struct{ cfg Config }
 
 var _ bundle.Source = (*Source)(nil)
 
-// New checks the configuration. The folder may appear later.
+// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain. The directory may appear
+// later.
 func New(cfg Config) (*Source, error) {
-	if cfg.Dir == "" {
-		return nil, fmt.Errorf("folder source: Dir is required")
+	p := check.Problems{Package: "folderbundle", Sentinel: bundle.ErrInvalid}
+	p.Require("Dir", cfg.Dir != "")
+	p.Duration("Settle", &cfg.Settle, 500*time.Millisecond)
+	p.Duration("Every", &cfg.Every, 30*time.Second)
+	p.Join("Limits", cfg.Limits.Validate())
+	cfg.Limits = cfg.Limits.WithDefaults()
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
-	cfg.Settle = cmp.Or(cfg.Settle, 500*time.Millisecond)
-	cfg.Every = cmp.Or(cfg.Every, 30*time.Second)
 	return &Source{cfg: cfg}, nil
 }
 
@@ -60,7 +65,7 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 		// A folder of this name may be another one now: a new tree moved into its place.
 		root, err := os.OpenRoot(s.cfg.Dir)
 		if err != nil {
-			return nil, fmt.Errorf("folder source: %w", err)
+			return nil, fmt.Errorf("folderbundle: %w", err)
 		}
 		defer root.Close()
 		if watcher != nil {
@@ -68,7 +73,7 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 		}
 		b, err := bundle.Read(root.FS(), s.cfg.Limits)
 		if err != nil {
-			return nil, fmt.Errorf("folder source %s: %w", s.cfg.Dir, err)
+			return nil, fmt.Errorf("folderbundle %s: %w", s.cfg.Dir, err)
 		}
 		return b, nil
 	})

@@ -81,7 +81,7 @@ func TestFolderIsReplaced(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	_, err := folderbundle.New(folderbundle.Config{})
-	require.ErrorContains(t, err, "Dir is required")
+	require.ErrorContains(t, err, "Config.Dir: is required")
 	source, err := folderbundle.New(folderbundle.Config{Dir: "/nonexistent"})
 	require.NoError(t, err)
 	_, err = source.Fetch(t.Context(), "")

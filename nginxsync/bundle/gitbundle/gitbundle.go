@@ -15,7 +15,6 @@ package gitbundle
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +30,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/tool"
 )
 
@@ -65,35 +65,38 @@ type Source struct {
 
 var _ bundle.Source = (*Source)(nil)
 
-// New checks the configuration. It does not ask the repository.
+// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
 func New(cfg Config) (*Source, error) {
+	p := check.Problems{Package: "gitbundle", Sentinel: bundle.ErrInvalid}
 	u, err := url.Parse(cfg.Repository)
 	switch {
 	case err != nil:
-		return nil, errors.New("git source: Repository is no URL")
+		p.Add("Repository", "want a URL") // it may hold a password
 	case path.IsAbs(cfg.Repository), u.Scheme == "https", u.Scheme == "http", u.Scheme == "ssh", u.Scheme == "git", u.Scheme == "file":
 	default:
-		return nil, errors.New("git source: Repository: want https://, http://, ssh://, git://, file:// or an absolute path")
+		p.Add("Repository", "want https://, http://, ssh://, git://, file:// or an absolute path")
 	}
 	if strings.ContainsFunc(cfg.Ref, badRune) || cfg.Ref == "" || cfg.Ref[0] == '-' || strings.Contains(cfg.Ref, "..") || strings.Contains(cfg.Ref, "@{") {
-		return nil, fmt.Errorf("git source: Ref %q: want the name of a branch or a tag", cfg.Ref)
+		p.Add("Ref", "%q: want the name of a branch or a tag", cfg.Ref)
 	}
 	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
-		return nil, fmt.Errorf("git source: Folder %q: want a relative path that neither . nor .. is part of", cfg.Folder)
+		p.Add("Folder", "%q: want a relative path that neither . nor .. is part of", cfg.Folder)
 	}
-	if cfg.Dir == "" {
-		return nil, errors.New("git source: Dir is required")
+	p.Require("Dir", cfg.Dir != "")
+	for _, text := range cfg.Env {
+		if name, _, ok := strings.Cut(text, "="); !ok || name == "" {
+			p.Add("Env", "want NAME=value") // the value may be a secret
+		}
+	}
+	p.Duration("Every", &cfg.Every, 30*time.Second)
+	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
+	p.Join("Limits", cfg.Limits.Validate())
+	cfg.Limits = cfg.Limits.WithDefaults()
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("git source: %w", err)
-	}
-	cfg.Every = cmp.Or(cfg.Every, 30*time.Second)
-	cfg.Timeout = cmp.Or(cfg.Timeout, 2*time.Minute)
-	if cfg.Limits.Files <= 0 {
-		cfg.Limits.Files = bundle.DefaultFiles
-	}
-	if cfg.Limits.Bytes <= 0 {
-		cfg.Limits.Bytes = bundle.DefaultBytes
+		return nil, fmt.Errorf("gitbundle: %w", err)
 	}
 	return &Source{cfg: cfg}, nil
 }
@@ -118,7 +121,7 @@ func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("git source %s, ref %s: %w", redacted(s.cfg.Repository), s.cfg.Ref, err)
+		return nil, fmt.Errorf("gitbundle %s, ref %s: %w", redacted(s.cfg.Repository), s.cfg.Ref, err)
 	}
 	return s.bundle, nil
 }

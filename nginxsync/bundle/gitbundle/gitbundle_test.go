@@ -250,7 +250,7 @@ func TestNoSecretInErrors(t *testing.T) {
 	t.Parallel()
 	source := newSource(t, gitbundle.Config{Repository: "http://user:geheim@127.0.0.1:1/x.git?token=geheim", Ref: "main"})
 	_, err := source.Fetch(t.Context(), "")
-	require.ErrorContains(t, err, "git source http://127.0.0.1:1/x.git, ref main")
+	require.ErrorContains(t, err, "gitbundle http://127.0.0.1:1/x.git, ref main")
 	require.NotContains(t, err.Error(), "geheim")
 }
 
@@ -263,7 +263,7 @@ func TestConfigIsChecked(t *testing.T) {
 	_, err := gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main", Dir: "x", Folder: "../y"})
 	require.ErrorContains(t, err, "Folder")
 	_, err = gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main"})
-	require.ErrorContains(t, err, "Dir is required")
+	require.ErrorContains(t, err, "Config.Dir: is required")
 }
 
 func TestImports(t *testing.T) {

@@ -12,7 +12,6 @@ package httpbundle
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,6 +27,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
 // Config configures a Source. URL is required.
@@ -62,21 +62,26 @@ type validators struct{ etag, modified, checksum string }
 
 var _ bundle.Source = (*Source)(nil)
 
-// New checks the configuration. It does not ask the server.
+// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
 func New(cfg Config) (*Source, error) {
-	for _, text := range []string{cfg.URL, cmp.Or(cfg.ChecksumURL, cfg.URL)} {
-		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, errors.New("http source: URL and ChecksumURL: want http:// or https:// and a host")
+	p := check.Problems{Package: "httpbundle", Sentinel: bundle.ErrInvalid}
+	for _, f := range []struct{ field, text string }{{"URL", cfg.URL}, {"ChecksumURL", cfg.ChecksumURL}} {
+		if f.field == "ChecksumURL" && f.text == "" {
+			continue
+		}
+		if u, err := url.Parse(f.text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			p.Add(f.field, "want http:// or https:// and a host") // it may hold a password
 		}
 	}
 	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
-		return nil, fmt.Errorf("http source: Folder %q: want a relative path that neither . nor .. is part of", cfg.Folder)
+		p.Add("Folder", "%q: want a relative path that neither . nor .. is part of", cfg.Folder)
 	}
-	if cfg.Limits.Files <= 0 {
-		cfg.Limits.Files = bundle.DefaultFiles
-	}
-	if cfg.Limits.Bytes <= 0 {
-		cfg.Limits.Bytes = bundle.DefaultBytes
+	p.Duration("Every", &cfg.Every, 30*time.Second)
+	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
+	p.Join("Limits", cfg.Limits.Validate())
+	cfg.Limits = cfg.Limits.WithDefaults()
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
 	s := &Source{cfg: cfg}
 	if cfg.Client != nil {
@@ -99,20 +104,20 @@ func New(cfg Config) (*Source, error) {
 
 // Fetch implements bundle.Source.
 func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error) {
-	return bundle.Polling{Every: cmp.Or(s.cfg.Every, 30*time.Second)}.Fetch(ctx, after, s.look)
+	return bundle.Polling{Every: s.cfg.Every}.Fetch(ctx, after, s.look)
 }
 
 func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	timeout := cmp.Or(s.cfg.Timeout, 2*time.Minute)
+	timeout := s.cfg.Timeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no whole answer in %s", timeout))
 	defer cancel()
 	if err := s.take(ctx); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("http source %s: %w", redacted(s.cfg.URL), err)
+		return nil, fmt.Errorf("httpbundle %s: %w", redacted(s.cfg.URL), err)
 	}
 	return s.bundle, nil
 }

@@ -261,7 +261,7 @@ func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []httpbundle.Config{{}, {URL: "ftp://x/y"}, {URL: "http://"}, {URL: "http://x", ChecksumURL: "file:///x"}, {URL: "http://x", Folder: "/x"}} {
 		_, err := httpbundle.New(cfg)
-		require.ErrorContains(t, err, "http source: ")
+		require.ErrorContains(t, err, "httpbundle: ")
 	}
 }
 

@@ -13,7 +13,6 @@ package rsyncbundle
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/tool"
 )
 
@@ -51,45 +51,47 @@ type Source struct {
 
 var _ bundle.Source = (*Source)(nil)
 
-// New checks the configuration. It does not ask the daemon.
+// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
 func New(cfg Config) (*Source, error) {
+	p := check.Problems{Package: "rsyncbundle", Sentinel: bundle.ErrInvalid}
 	u, err := url.Parse(cfg.URL)
 	switch {
 	case err != nil || u.Scheme != "rsync" || u.Host == "" || strings.Trim(u.Path, "/") == "" || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("rsync source: URL: want rsync://host/module or rsync://host/module/folder")
-	case cfg.Dir == "":
-		return nil, errors.New("rsync source: Dir is required")
+		p.Add("URL", "want rsync://host/module or rsync://host/module/folder") // it may hold a password
+	default:
+		if _, password := u.User.Password(); password {
+			p.Add("URL", "want the password in PasswordFile")
+		}
 	}
-	if _, password := u.User.Password(); password {
-		return nil, errors.New("rsync source: URL: want the password in PasswordFile")
+	p.Require("Dir", cfg.Dir != "")
+	p.Duration("Every", &cfg.Every, 30*time.Second)
+	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
+	p.Join("Limits", cfg.Limits.Validate())
+	cfg.Limits = cfg.Limits.WithDefaults()
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("rsync source: %w", err)
+		return nil, fmt.Errorf("rsyncbundle: %w", err)
 	}
 	cfg.URL = strings.TrimRight(cfg.URL, "/") + "/" // what is in the folder, not the folder
-	if cfg.Limits.Files <= 0 {
-		cfg.Limits.Files = bundle.DefaultFiles
-	}
-	if cfg.Limits.Bytes <= 0 {
-		cfg.Limits.Bytes = bundle.DefaultBytes
-	}
 	return &Source{cfg: cfg}, nil
 }
 
 // Fetch implements bundle.Source.
 func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error) {
-	return bundle.Polling{Every: cmp.Or(s.cfg.Every, 30*time.Second)}.Fetch(ctx, after, s.look)
+	return bundle.Polling{Every: s.cfg.Every}.Fetch(ctx, after, s.look)
 }
 
 func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	timeout := cmp.Or(s.cfg.Timeout, 2*time.Minute)
+	timeout := s.cfg.Timeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("rsync took longer than %s", timeout))
 	defer cancel()
 	b, err := s.take(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("rsync source %s: %w", s.cfg.URL, err)
+		return nil, fmt.Errorf("rsyncbundle %s: %w", s.cfg.URL, err)
 	}
 	return b, nil
 }

@@ -189,10 +189,10 @@ func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{"", "host:path", "host::module", "rsync://host", "rsync://host/", "--rsh=x", "ssh://host/x", "rsync://u:p@host/m", "/etc"} {
 		_, err := rsyncbundle.New(rsyncbundle.Config{URL: url, Dir: "x"})
-		require.ErrorContains(t, err, "rsync source: URL", url)
+		require.ErrorContains(t, err, "rsyncbundle: Config.URL", url)
 	}
 	_, err := rsyncbundle.New(rsyncbundle.Config{URL: "rsync://h/m"})
-	require.ErrorContains(t, err, "Dir is required")
+	require.ErrorContains(t, err, "Config.Dir: is required")
 }
 
 func TestImports(t *testing.T) {

@@ -45,7 +45,11 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	rules.Snippets = luadriver.Snippets(luadriver.SnippetConfig{Socket: *socket, StateFile: *state})
+	snippets := luadriver.SnippetConfig{Socket: *socket, StateFile: *state}
+	if err := snippets.Validate(); err != nil {
+		return err
+	}
+	rules.Snippets = luadriver.Snippets(snippets)
 	result, err := transform.Transform(tree, rules)
 	if err != nil {
 		return err

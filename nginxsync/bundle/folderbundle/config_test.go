@@ -1,0 +1,25 @@
+package folderbundle_test
+
+import (
+	"testing"
+
+	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
+)
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	type config = folderbundle.Config
+	checktest.Run(t, bundle.ErrInvalid, config{Dir: "x"},
+		func(cfg config) error {
+			_, err := folderbundle.New(cfg)
+			return err
+		},
+		map[string][]func(*config){
+			"Dir":    {func(c *config) { c.Dir = "" }},
+			"Settle": {func(c *config) { c.Settle = -1 }},
+			"Every":  {func(c *config) { c.Every = -1 }},
+			"Limits": {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }},
+		})
+}
