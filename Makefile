@@ -3,7 +3,7 @@
 # make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
 # make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check   formatting, vet, staticcheck, tidy modules
-MODULES    = . examples
+MODULES    = . examples internal/linearizable
 PKG        = ./...
 TESTFLAGS  = -race
 TOOLS      =
@@ -42,6 +42,7 @@ test: go
 	@set -e; case '$(PKG)' in \
 	./...) for m in $(MODULES); do echo "== go test in $$m"; (cd $$m && go test $(TESTFLAGS) ./...); done;; \
 	./examples/*) cd examples && go test $(TESTFLAGS) $(patsubst ./examples/%,./%,$(PKG));; \
+	./internal/linearizable*) cd internal/linearizable && go test $(TESTFLAGS) ./...;; \
 	*) go test $(TESTFLAGS) $(PKG);; \
 	esac
 

@@ -1,4 +1,4 @@
-package consulstore_test
+package linearizable_test
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
-	"github.com/sluice-deploy/sluice/vip/internal/linear"
+	"github.com/sluice-deploy/sluice/internal/linearizable"
 )
 
 // The leader of three servers is killed, stopped, cut off from the others, all while callers of three allocators, each with a
@@ -23,17 +23,17 @@ func TestLeaderLostAndRestored(t *testing.T) {
 	cluster := testbed.ConsulCluster(t, 3)
 	over := make(chan struct{})
 	var answered atomic.Int64
-	load := linear.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Lost: true, Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
+	load := linearizable.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Lost: true, Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
 	cfg := consulstore.Config{Prefix: "sluice-test/leader/"}
 	var all []*vip.Allocator
 	for _, m := range cluster.Members {
 		all = append(all, shared(t, open(t, m.ConsulServer, cfg), load))
 	}
-	checked := make(chan linear.Counts, 1)
-	go func() { checked <- linear.Check(t, all, load) }()
+	checked := make(chan linearizable.Counts, 1)
+	go func() { checked <- linearizable.Check(t, all, load) }()
 
 	faults := 0
-	var counts linear.Counts
+	var counts linearizable.Counts
 	func() {
 		defer func() {
 			close(over)

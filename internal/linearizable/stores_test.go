@@ -1,4 +1,4 @@
-package vip_test
+package linearizable_test
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
-	"github.com/sluice-deploy/sluice/vip/internal/linear"
+	"github.com/sluice-deploy/sluice/internal/linearizable"
 )
 
-// Many callers at once, of one allocator or of several, see a history that one caller after the other could have seen.
-func TestLinearizable(t *testing.T) {
+// One allocator, or several that share a store, whose callers all call at once.
+func TestStores(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		allocators int
@@ -37,9 +37,9 @@ func TestLinearizable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var total linear.Counts
+			var total linearizable.Counts
 			for seed := range uint64(10) {
-				load := linear.Load{Seed: seed, Callers: 6, Calls: 40, Tasks: 7, Size: 4, Lost: test.lost}
+				load := linearizable.Load{Seed: seed, Callers: 6, Calls: 40, Tasks: 7, Size: 4, Lost: test.lost}
 				store := test.open(t)
 				var all []*vip.Allocator
 				for range test.allocators {
@@ -48,7 +48,7 @@ func TestLinearizable(t *testing.T) {
 					require.NoError(t, err)
 					all = append(all, a)
 				}
-				total.Add(linear.Check(t, all, load))
+				total.Add(linearizable.Check(t, all, load))
 			}
 			t.Logf("%+v", total)
 			require.NotZero(t, total.Allocated)

@@ -1,6 +1,8 @@
-// Package linear records what concurrent callers of vip.Allocators saw, and checks that one caller after the other could have
-// seen it: with one allocator, or with several that share a store. It is for tests.
-package linear
+// Package linearizable records the calls of concurrent callers of vip.Allocators, and checks with
+// porcupine that some order of the calls, one after the other, explains all answers: with one
+// allocator, or with several that share a store. Its tests run it over the stores of vip. It is a
+// module so that porcupine stays out of the library's requirements.
+package linearizable
 
 import (
 	"cmp"
