@@ -44,10 +44,21 @@ func (a *Allocator) claimOf(ctx context.Context, task string) (claim, error) {
 		if err != nil {
 			return c, fmt.Errorf("leases of task %q: %w", task, err)
 		}
-		if !again {
+		if !again && a.coversAll(held, task) {
 			return c, nil
 		}
 	}
+}
+
+// coversAll reports whether all leases of the task, as far as this allocator knows, are among the
+// records. One that is not has come while they were read: then those may be older than it.
+func (a *Allocator) coversAll(records []Record, task string) bool {
+	for e := a.x.leases(task); e != nil; e = e.next {
+		if !slices.ContainsFunc(records, func(r Record) bool { return r.Key == e.key }) {
+			return false
+		}
+	}
+	return true
 }
 
 // readClaim reads without mu, and returns with it held.

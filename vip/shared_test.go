@@ -3,6 +3,7 @@ package vip_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -252,4 +253,40 @@ func TestOneOwnerWhileAPoolIsAdded(t *testing.T) {
 	conserved(t, older)
 	_, err := newer.Renew(t.Context(), l.ID, l.Generation, 0)
 	require.ErrorIs(t, err, vip.ErrFenced)
+}
+
+// afterGet is a store that calls then, once, after it has read a key.
+type afterGet struct {
+	vip.Store
+	key  string
+	then func()
+}
+
+func (s *afterGet) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
+	found, err := s.Store.Get(ctx, keys...)
+	if then := s.then; then != nil && slices.Contains(keys, s.key) {
+		s.then = nil
+		then()
+	}
+	return found, err
+}
+
+// While an allocator reads the addresses of a task, the task moves to another one, of which this
+// allocator hears at once: it must not take the task for the holder of both.
+func TestSharedOwnerMovesWhileRead(t *testing.T) {
+	t.Parallel()
+	c, cfg := newClock(), vip.Config{Shared: true, Refresh: time.Hour}
+	p := pool(t, "p", "10.0.0.1-10.0.0.3")
+	store := &afterGet{Store: vip.NewMemStore(), key: "addr/10.0.0.1"}
+	a, other := allocator(t, store, c, cfg, p), allocator(t, store.Store, c, cfg, p)
+	first := allocate(t, a, vip.Request{Owner: owner("T")})
+	require.Equal(t, "10.0.0.1", first.Addr.String())
+	var second vip.Lease
+	store.then = func() {
+		release(t, other, first)
+		second = allocate(t, other, vip.Request{Owner: owner("T"), Addr: addr("10.0.0.2")})
+		_, err := a.Get(t.Context(), second.ID)
+		require.NoError(t, err)
+	}
+	require.Equal(t, second.ID, allocate(t, a, vip.Request{Owner: owner("T")}).ID)
 }
