@@ -27,7 +27,7 @@ func Example() {
 	ctx, containers := context.Background(), &runtime{}
 	promoter, _ := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: containers})
 	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
-	leases, _ := vip.New(ctx, vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+	leases, _ := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
 
 	digest, _ := promote.ParseDigest("sha256:5faa310062d3c2067f8e6676d7f476fa187cd63ea407f3d1205a8a650f4eacad")
 	_ = promoter.Bind(ctx, promote.Binding{Cluster: "hello_web", Version: "v2", Digest: digest, Repository: "registry/hello_web", Actor: "ci"})

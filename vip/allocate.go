@@ -38,9 +38,6 @@ func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) (_ []Leas
 	if a.cfg.Observe != nil {
 		defer a.observe("allocate", a.cfg.Now(), &err)
 	}
-	if n < 1 || n > MaxTogether || req.Addr.IsValid() && n > 1 {
-		return nil, fmt.Errorf("task %q: %w: %d addresses together: want 1 to %d, and one if it is named", req.Owner.Task, ErrInvalid, n, MaxTogether)
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	got, err := a.allocate(ctx, &req, n, nil)
@@ -57,7 +54,7 @@ func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) (_ []Leas
 
 // allocate appends to got the entries of the owner's lease, or of its group of n.
 func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*entry) ([]*entry, error) {
-	if err := req.validate(); err != nil {
+	if err := req.validate(n); err != nil {
 		return nil, err
 	}
 	var w *waiter   // once the request has joined the queue
@@ -65,11 +62,11 @@ func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*en
 	looked := false // at what other allocators did, since the last wait
 	defer func() { a.leave(w) }()
 	for conflicts := 0; conflicts < maxRounds; {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			if full != nil {
-				return nil, fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, err, full)
+				return nil, fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, context.Cause(ctx), full)
 			}
-			return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+			return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, context.Cause(ctx))
 		}
 		var owned claim
 		if a.cfg.Shared {
@@ -210,7 +207,8 @@ func (l *tenure) extend(p *pool, now time.Time) error {
 	case l.TTL != Forever:
 		l.Expires = now.Add(l.TTL)
 	case p.MaxLease > 0:
-		return fmt.Errorf("task %q: pool %q: %w: a lease without end, the longest is %s", l.Owner.Task, p.Name, ErrInvalid, p.MaxLease)
+		return fmt.Errorf("task %q: pool %q: a lease without end, Pool.MaxLease is %s: %w",
+			l.Owner.Task, p.Name, p.MaxLease, ErrInvalid)
 	default:
 		l.Expires = time.Time{}
 	}

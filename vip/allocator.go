@@ -25,42 +25,90 @@ const (
 	defaultHistory = 16
 )
 
-// Config tunes an Allocator. The zero value works.
+// Config configures an Allocator. Store and Pools are required.
 type Config struct {
-	// Now is the clock. The default is time.Now.
-	Now func() time.Time
-	// DefaultTTL of a request that names none; Forever is allowed. The default is 24 h.
+	// Store keeps the leases.
+	Store Store
+	// Pools are the addresses that may be leased, at least one pool. SetPools changes them later.
+	Pools []Pool
+	// DefaultTTL of a request that names none, at most 100 years; Forever is allowed. The default is 24 h.
 	DefaultTTL time.Duration
 	// Grace after Expires in which a lease is still live and may be renewed. The default is none.
 	Grace time.Duration
-	// Drained says whether nothing uses the address of an ended lease any more, so that its cool-down
-	// may begin. It is called by Sweep, without locks held, until it says yes. The default is to begin
-	// the cool-down at once.
+	// Drained reports whether nothing uses the address of an ended lease any more, so that its
+	// cool-down may begin. Sweep calls it, without locks held, until it returns true. The default is
+	// to begin the cool-down at once.
 	Drained func(ctx context.Context, ended Lease) (bool, error)
-	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless. The
-	// default is 10 min.
+	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless.
+	// The default is 10 min.
 	DrainLimit time.Duration
 	// History is how many records of the past are kept for each address; negative for none. The
 	// default is 16.
 	History int
-	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine and
-	// Restore with the name of the call in lower case, how long it took and its error. It is called
-	// without locks held and must not block. Stats counts the addresses by state, and Waiting lists
-	// the requests in the queue.
-	Observe func(call string, took time.Duration, err error)
-	// Shared says that other allocators, in other processes or on other machines, use the store at the
-	// same time. Without it they never give one address twice and fence each other's late calls; with
-	// it a task is one owner for all of them, which costs an allocation one or two reads, and each of
-	// them sees what the others did at least every Refresh. All of them say so, and their clocks agree
-	// within Grace. The default is that this allocator is the only one.
+	// Shared says that other allocators, in other processes or on other machines, use the store at
+	// the same time. Without it they never give one address twice and fence each other's late calls;
+	// with it a task is one owner for all of them, which costs an allocation one or two reads, and
+	// each of them sees the changes of the others at least every Refresh. All of them say so, and
+	// their clocks agree within Grace. The default is that this allocator is the only one.
 	Shared bool
-	// Refresh is the time between two looks of Run at what other allocators did, with Shared. List,
-	// Locate, Watch, Stats and quotas are so far behind at most. The default is 5 s.
+	// Refresh is the time between two reads of the whole store by Run, with Shared. List, Locate,
+	// Watch, Stats and quotas may lag behind other allocators by up to Refresh. The default is 5 s.
 	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
-	// Logger of Run, and of records that New sets aside as damaged. The default discards.
+	// Logger of Run, and of records that are set aside as damaged. The default discards.
 	Logger *slog.Logger
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine
+	// and Restore with the name of the call in lower case, how long it took and its error. It is
+	// called without locks held and must not block. Stats counts the addresses by state, and Waiting
+	// lists the requests in the queue. The default is none.
+	Observe func(op string, took time.Duration, err error)
+}
+
+// validate returns all problems, each with the name of its field.
+func (cfg *Config) validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("vip: Config.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid))
+	}
+	if cfg.Store == nil {
+		bad("Store", "required")
+	}
+	if _, err := layOutAll(cfg.Pools); err != nil {
+		errs = append(errs, fmt.Errorf("vip: Config.Pools: %w", err))
+	}
+	if ttl := cfg.DefaultTTL; ttl < 0 && ttl != Forever || ttl > longestTTL {
+		bad("DefaultTTL", "%s: want 0 (default %s) to 100 years, or Forever", ttl, defaultTTL)
+	}
+	for _, d := range []struct {
+		field   string
+		value   time.Duration
+		without string
+	}{
+		{"Grace", cfg.Grace, "none"}, {"DrainLimit", cfg.DrainLimit, defaultDrain.String()},
+		{"Refresh", cfg.Refresh, defaultRefresh.String()}, {"Interval", cfg.Interval, defaultEvery.String()},
+	} {
+		if d.value < 0 {
+			bad(d.field, "%s: want 0 (default %s) or more", d.value, d.without)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (cfg *Config) setDefaults() {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.DefaultTTL = cmp.Or(cfg.DefaultTTL, defaultTTL)
+	cfg.Interval = cmp.Or(cfg.Interval, defaultEvery)
+	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
+	cfg.History = cmp.Or(cfg.History, defaultHistory)
+	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
 }
 
 // Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the
@@ -84,23 +132,17 @@ type Allocator struct {
 	randN     func(n int) int // rand.IntN
 }
 
-// New loads what the store has and returns an allocator for the pools. A live lease outside all
-// pools is kept until it ends. A record that is damaged puts its address into quarantine and stops
-// nothing else. ctx bounds the loading only.
-func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator, error) {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+// Open loads the leases from the store and returns an allocator for the pools. A live lease outside
+// all pools is kept until it ends. A record that is damaged puts its address into quarantine and
+// affects no other. A bad cfg is ErrInvalid, with all problems at once; other errors are the
+// store's, or context.Cause(ctx). ctx bounds the loading only.
+func Open(ctx context.Context, cfg Config) (*Allocator, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	cfg.DefaultTTL = cmp.Or(cfg.DefaultTTL, defaultTTL)
-	cfg.Interval = cmp.Or(cfg.Interval, defaultEvery)
-	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
-	cfg.History = cmp.Or(cfg.History, defaultHistory)
-	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
-	a := &Allocator{store: store, cfg: cfg, atOnce: sweepAtOnce, randN: rand.IntN}
-	if err := a.SetPools(ctx, pools); err != nil {
+	cfg.setDefaults()
+	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce, randN: rand.IntN}
+	if err := a.SetPools(ctx, cfg.Pools); err != nil {
 		return nil, err
 	}
 	a.refreshed = cfg.Now()
@@ -109,7 +151,10 @@ func New(ctx context.Context, store Store, pools []Pool, cfg Config) (*Allocator
 			return nil, err
 		}
 	}
-	return a, a.begin(ctx)
+	if err := a.begin(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // react does what a transition of the index asks for. It is called with mu held.
@@ -140,12 +185,12 @@ func layOutAll(pools []Pool) ([]layout, error) {
 		layouts[i], err = layOut(p)
 		errs = append(errs, err)
 		if names[p.Name] {
-			errs = append(errs, fmt.Errorf("pool %q: another pool has this name", p.Name))
+			errs = append(errs, fmt.Errorf("pool %q: Pool.Name: another pool has this name: %w", p.Name, ErrInvalid))
 		}
 		names[p.Name] = true
 	}
 	if len(pools) == 0 {
-		errs = append(errs, errors.New("no pools"))
+		errs = append(errs, fmt.Errorf("want at least one pool: %w", ErrInvalid))
 	}
 	return layouts, errors.Join(append(errs, overlaps(pools, layouts))...)
 }

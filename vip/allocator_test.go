@@ -307,10 +307,10 @@ func TestLeasesOutliveTheirPool(t *testing.T) {
 func TestBadPoolsAreAllNamed(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.0/29"), pool(t, "p", "10.0.0.4-10.0.0.20")
-	_, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{p, q, {Name: "empty"}}, vip.Config{})
-	require.ErrorContains(t, err, `pools "p" and "p" overlap: 10.0.0.0-10.0.0.7 and 10.0.0.4-10.0.0.20`)
-	require.ErrorContains(t, err, `pool "p": another pool has this name`)
-	require.ErrorContains(t, err, `pool "empty": no ranges`)
+	_, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p, q, {Name: "empty"}}})
+	require.ErrorContains(t, err, `pools "p" and "p": Pool.Ranges: 10.0.0.0-10.0.0.7 and 10.0.0.4-10.0.0.20 overlap`)
+	require.ErrorContains(t, err, `pool "p": Pool.Name: another pool has this name`)
+	require.ErrorContains(t, err, `pool "empty": Pool.Ranges: want at least one`)
 }
 
 func TestNobodySharesAnAddress(t *testing.T) {
@@ -432,7 +432,7 @@ func TestRunAsksSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		store := &hooked{Store: vip.NewMemStore()}
-		a, err := vip.New(t.Context(), store, []vip.Pool{pool(t, "p", "10.0.0.0/28")}, vip.Config{Drained: func(context.Context, vip.Lease) (bool, error) {
+		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{pool(t, "p", "10.0.0.0/28")}, Drained: func(context.Context, vip.Lease) (bool, error) {
 			asked++
 			return false, nil
 		}})

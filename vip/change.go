@@ -7,13 +7,15 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never beyond Pool.MaxLease
 // from its acquisition. A lease that is over or of another generation is ErrFenced.
 func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl time.Duration) (Lease, error) {
 	if ttl < 0 && ttl != Forever || ttl > longestTTL {
-		return Lease{}, fmt.Errorf("renew lease %s: %w: ttl %s: want more than 0 and at most 100 years, or Forever", id, ErrInvalid, ttl)
+		return Lease{}, fmt.Errorf("renew lease %s: ttl %s: want 0 to 100 years, or Forever: %w", id, ttl, ErrInvalid)
 	}
 	return a.change(ctx, "renew", id, generation, func(e *entry, next *tenure, now time.Time) error {
 		if ttl != 0 {
@@ -24,16 +26,20 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl
 }
 
 // Bind records the instances behind the VIP, in place of those recorded before. No instances means that nothing answers.
-// An IPv4 address in IPv6 form is recorded as the IPv4 address.
+// An IPv4 address in IPv6 form is recorded as the IPv4 address. IDs, clusters and versions may be left out; those that are
+// there follow the grammar of the module's names, as in Request.
 func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, instances []Instance) (Lease, error) {
 	seen := map[string]bool{}
 	instances = slices.Clone(instances)
 	for at, i := range instances {
 		if !i.Addr.IsValid() || i.Addr.Port() == 0 {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %q: %w: address %q: want host:port", id, i.ID, ErrInvalid, i.Addr)
+			return Lease{}, fmt.Errorf("bind lease %s: instance %.64q: Instance.Addr: %q: want host:port: %w", id, i.ID, i.Addr, ErrInvalid)
 		}
 		if i.ID != "" && seen[i.ID] {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %q: %w: named twice", id, i.ID, ErrInvalid)
+			return Lease{}, fmt.Errorf("bind lease %s: instance %q: Instance.ID: named twice: %w", id, i.ID, ErrInvalid)
+		}
+		if err := i.checkNames(); err != nil {
+			return Lease{}, fmt.Errorf("bind lease %s: instance %.64q: %w: %w", id, i.ID, err, ErrInvalid)
 		}
 		seen[i.ID] = true
 		instances[at].Addr = unmapped(i.Addr)
@@ -42,6 +48,24 @@ func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, inst
 		next.Binding = Binding{instances, now}
 		return nil
 	})
+}
+
+// checkNames checks the names that the instance has.
+func (i *Instance) checkNames() error {
+	for _, n := range []struct {
+		field, value string
+		check        func(string) error
+	}{
+		{"ID", i.ID, names.Instance}, {"Cluster", i.Cluster, names.Cluster}, {"Version", i.Version, names.Version},
+	} {
+		if n.value == "" {
+			continue
+		}
+		if err := n.check(n.value); err != nil {
+			return fmt.Errorf("Instance.%s: %w", n.field, err)
+		}
+	}
+	return nil
 }
 
 // Release ends the lease: its address drains and cools down, then it may be handed out again. Releasing a lease that has
@@ -64,7 +88,7 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 	defer a.mu.Unlock()
 	fresh := false
 	for range maxRounds {
-		if err := ctx.Err(); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
 		e, err := a.find(ctx, id, generation, fresh)
@@ -77,11 +101,11 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 		case e.state != Leased && op == "release":
 			return e.shown(), nil
 		case e.state != Leased:
-			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it ended at %s (%s)",
-				op, id, e.last().Owner.Task, ErrFenced, e.last().Ended.Format(time.RFC3339), e.last().Reason)
+			return Lease{}, fmt.Errorf("%s lease %s of task %q: it ended at %s (%s): %w",
+				op, id, e.last().Owner.Task, e.last().Ended.Format(time.RFC3339), e.last().Reason, ErrFenced)
 		case a.x.expired(e, now) && op != "release":
-			return Lease{}, fmt.Errorf("%s lease %s of task %q: %w: it expired at %s",
-				op, id, e.last().Owner.Task, ErrFenced, e.last().Expires.Format(time.RFC3339))
+			return Lease{}, fmt.Errorf("%s lease %s of task %q: it expired at %s: %w",
+				op, id, e.last().Owner.Task, e.last().Expires.Format(time.RFC3339), ErrFenced)
 		}
 		c := a.plan()
 		next := &c.add(e).next
@@ -133,7 +157,8 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 		if e == nil || e.last().Generation < tenure {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("%w: lease %s has generation %d, the call has %d", ErrFenced, e.last().ID, e.last().Generation, generation)
+		return nil, fmt.Errorf("lease %s has generation %d, the call has %d: %w",
+			e.last().ID, e.last().Generation, generation, ErrFenced)
 	}
 }
 

@@ -160,8 +160,8 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 		}
 	}
 	if len(pools) == 0 && bounded != "" {
-		return nil, fmt.Errorf("task %q: %w: a lease without end, and pool %q has a longest one, as has every other that it may use",
-			req.Owner.Task, ErrInvalid, bounded)
+		return nil, fmt.Errorf("task %q: Request.TTL: without end, but pool %q and all others have a MaxLease: %w",
+			req.Owner.Task, bounded, ErrInvalid)
 	}
 	return pools, nil
 }

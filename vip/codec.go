@@ -17,7 +17,7 @@ const tenureVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errCorrupt = errors.New("record is damaged")
+var errCorrupt = errors.New("damaged")
 
 func encodeTenure(l *tenure) []byte {
 	b := append(make([]byte, 0, l.sizeHint()), tenureVersion, byte(l.State))
@@ -63,11 +63,11 @@ func glanceAt(data []byte) (tenure, error) { return readTenure(data, false) }
 
 func readTenure(data []byte, whole bool) (l tenure, err error) {
 	if len(data) < 6 {
-		return l, fmt.Errorf("%w: %d bytes", errCorrupt, len(data))
+		return l, fmt.Errorf("%d bytes: %w", len(data), errCorrupt)
 	}
 	body, sum := data[:len(data)-4], binary.LittleEndian.Uint32(data[len(data)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return l, fmt.Errorf("%w: checksum does not match", errCorrupt)
+		return l, fmt.Errorf("checksum does not match: %w", errCorrupt)
 	}
 	if body[0] != tenureVersion {
 		return l, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
@@ -102,7 +102,7 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 		l.Binding.Instances = append(l.Binding.Instances, i)
 	}
 	if !d.ok || len(d.rest) != 0 {
-		return tenure{}, fmt.Errorf("%w: fields do not add up", errCorrupt)
+		return tenure{}, fmt.Errorf("fields do not add up: %w", errCorrupt)
 	}
 	return l, nil
 }

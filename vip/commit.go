@@ -190,7 +190,7 @@ func (a *Allocator) settle(ctx context.Context, e *entry) (again bool, err error
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			err = ctx.Err()
+			err = context.Cause(ctx)
 		}
 		a.mu.Lock()
 		return true, err
@@ -382,7 +382,7 @@ func (a *Allocator) decode(r Record) (tenure, error) {
 	}
 	l, err := decodeTenure(r.Value)
 	if err == nil && l.Addr != addr {
-		err = fmt.Errorf("%w: it is for %s", errCorrupt, l.Addr)
+		err = fmt.Errorf("it is for %s: %w", l.Addr, errCorrupt)
 	}
 	if err != nil {
 		a.cfg.Logger.Warn("address set aside", "addr", addr, "record", r.Key, "err", err)

@@ -5,7 +5,7 @@
 //
 //  1. Declare the pools: addresses that lead to the test Nginx. ParsePool reads prefixes, ranges and single addresses.
 //  2. Choose a Store and open it: MemStore, boltstore (one machine), consulstore (several), or one that passes storetest.Run.
-//  3. Make an Allocator with New and run its Run in a goroutine: it ends what has expired.
+//  3. Make an Allocator with Open and run its Run in a goroutine: it ends what has expired.
 //  4. Allocate with a task as the owner. Keep the lease's ID and Generation: every later change needs both.
 //  5. Bind the instances behind the address whenever they change, Renew before the lease expires, Release at the end.
 //  6. Point the data plane at what List and Locate say. An address that drains or cools down is answered by the baseline.
@@ -14,7 +14,7 @@
 //
 //	pool, err := vip.ParsePool("test", "127.58.0.0/24")
 //	// ...
-//	a, err := vip.New(ctx, vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+//	a, err := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
 //	// ...
 //	go a.Run(ctx)
 //	lease, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "T-1", Overrides: map[string]string{"hello_web": "v2"}}})

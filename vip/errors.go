@@ -11,24 +11,25 @@ import (
 // What a caller branches on with errors.Is. Where there is data, errors.As gives the struct named beside it.
 var (
 	// ErrExhausted: no address is free in any pool that the request may use. See *ExhaustedError.
-	ErrExhausted = errors.New("pool exhausted")
-	// ErrConflict: the owner already holds a lease with another specification. See *ConflictError.
-	ErrConflict = errors.New("owner holds a lease with another specification")
+	ErrExhausted = errors.New("exhausted")
+	// ErrConflict: the owner already holds a lease with another specification (see *ConflictError), or
+	// the address has changed since the snapshot.
+	ErrConflict = errors.New("conflict")
 	// ErrFenced: the lease of the call has ended, or its generation is stale. Nothing was changed.
-	ErrFenced = errors.New("lease is fenced")
+	ErrFenced = errors.New("fenced")
 	// ErrNotFound: no such lease, pool or address.
 	ErrNotFound = errors.New("not found")
 	// ErrTaken: the address that was asked for by name cannot be had. See *TakenError.
-	ErrTaken = errors.New("address is not free")
+	ErrTaken = errors.New("taken")
 	// ErrQuota: the team has as many leases as it may. See *QuotaError.
-	ErrQuota = errors.New("quota of the team is used up")
+	ErrQuota = errors.New("quota used up")
 	// ErrInvalid: the request contradicts itself or the pool's limits.
-	ErrInvalid = errors.New("invalid request")
+	ErrInvalid = errors.New("invalid")
 	// ErrUncertain: the store did not say whether the change was made. The allocator finds out before it touches the
 	// address again; asking again with the same owner or lease gives the answer.
-	ErrUncertain = errors.New("outcome is not known")
+	ErrUncertain = errors.New("uncertain")
 	// ErrContended: other allocators of the same store won every round. Try again later.
-	ErrContended = errors.New("too many conflicting changes")
+	ErrContended = errors.New("contended")
 )
 
 // ExhaustedError says how full the pools are that a request could have used.
@@ -42,14 +43,14 @@ type ExhaustedError struct {
 
 func (e *ExhaustedError) Error() string {
 	if len(e.Pools) == 0 {
-		return "no enabled pool matches the request"
+		return fmt.Sprintf("no enabled pool matches the request: %s", ErrExhausted)
 	}
 	soonest := "nothing is due to become free: release a lease or grow the pool"
 	if !e.Soonest.IsZero() {
 		soonest = "the next address is due at " + e.Soonest.Format(time.RFC3339)
 	}
-	return fmt.Sprintf("pool %s: %s: %d free, %d cooling, %d quarantined; %s",
-		strings.Join(e.Pools, ", "), ErrExhausted, e.Free, e.Cooling, e.Quarantined, soonest)
+	return fmt.Sprintf("pool %s: %d free, %d cooling, %d quarantined; %s: %s",
+		strings.Join(e.Pools, ", "), e.Free, e.Cooling, e.Quarantined, soonest, ErrExhausted)
 }
 
 // Is makes errors.Is(err, ErrExhausted) true.
@@ -72,8 +73,8 @@ func (e *ConflictError) Error() string {
 	for i, d := range e.Diff {
 		parts[i] = fmt.Sprintf("%s is %q, asked for %q", d.Field, d.Have, d.Want)
 	}
-	return fmt.Sprintf("task %q: %s: lease %s: %s; release it first or ask for the same",
-		e.Lease.Owner.Task, ErrConflict, e.Lease.ID, strings.Join(parts, ", "))
+	return fmt.Sprintf("task %q: holds lease %s: %s; release it first or ask for the same: %s",
+		e.Lease.Owner.Task, e.Lease.ID, strings.Join(parts, ", "), ErrConflict)
 }
 
 // Is makes errors.Is(err, ErrConflict) true.
@@ -89,7 +90,7 @@ type TakenError struct {
 }
 
 func (e *TakenError) Error() string {
-	msg := fmt.Sprintf("address %s: %s: %s", e.Addr, ErrTaken, e.State)
+	msg := fmt.Sprintf("address %s: %s", e.Addr, e.State)
 	if e.Reason != "" {
 		msg += fmt.Sprintf(" (%s)", e.Reason)
 	}
@@ -99,7 +100,7 @@ func (e *TakenError) Error() string {
 	if !e.Until.IsZero() {
 		msg += ", until " + e.Until.Format(time.RFC3339)
 	}
-	return msg
+	return msg + ": " + ErrTaken.Error()
 }
 
 // Is makes errors.Is(err, ErrTaken) true.
@@ -113,7 +114,8 @@ type QuotaError struct {
 }
 
 func (e *QuotaError) Error() string {
-	return fmt.Sprintf("pool %q: team %q: %s: %d of %d; release a lease or raise Pool.Quotas", e.Pool, e.Team, ErrQuota, e.Held, e.Limit)
+	return fmt.Sprintf("pool %q: team %q: %d of %d leases; release one or raise Pool.Quotas: %s",
+		e.Pool, e.Team, e.Held, e.Limit, ErrQuota)
 }
 
 // Is makes errors.Is(err, ErrQuota) true.

@@ -12,7 +12,7 @@ import (
 func Example() {
 	ctx := context.Background()
 	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
-	a, _ := vip.New(ctx, vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+	a, _ := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
 
 	task := vip.Request{Owner: vip.Owner{Task: "T-1", Overrides: map[string]string{"hello_web": "v2"}}}
 	lease, _ := a.Allocate(ctx, task)

@@ -42,7 +42,8 @@ func pool(t testing.TB, name string, ranges ...string) vip.Pool {
 func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config, pools ...vip.Pool) *vip.Allocator {
 	t.Helper()
 	cfg.Now = c.Now
-	a, err := vip.New(context.Background(), store, pools, cfg)
+	cfg.Store, cfg.Pools = store, pools
+	a, err := vip.Open(context.Background(), cfg)
 	require.NoError(t, err)
 	return a
 }

@@ -149,7 +149,7 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 	after, _, _ = strings.Cut(after, "-")
 	generation, err2 := strconv.ParseUint(after, 10, 64)
 	if !ok || err != nil || err2 != nil || generation == 0 {
-		return netip.Addr{}, 0, fmt.Errorf("lease %q: %w: an id looks like 10.0.0.7-3-k4f9c", id, ErrNotFound)
+		return netip.Addr{}, 0, fmt.Errorf("lease %.64q: an id looks like 10.0.0.7-3-k4f9c: %w", id, ErrNotFound)
 	}
 	return addr, generation, nil
 }

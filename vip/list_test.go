@@ -40,7 +40,7 @@ func TestReadListNamesEveryFault(t *testing.T) {
 		"region\nbj\n":                   "column vip is missing",
 		"vip,zone\n":                     `column "zone": want each of vip, region`,
 		"vip,vip\n":                      `column "vip"`,
-		"vip\n":                          "no ranges",
+		"vip\n":                          "Pool.Ranges: want at least one",
 		"vip\nx\n10.0.0.1\n10.0.0.1\n":   "line 4: address 10.0.0.1 stands in the list before",
 		"vip,ports\n10.0.0.1,0\n":        `line 2: port "0"`,
 		"vip,real_servers\n10.0.0.1,a\n": "line 2: real server: ",
@@ -96,7 +96,7 @@ func TestAllocatorsOnOneStore(t *testing.T) {
 	var held holders
 	var wg sync.WaitGroup
 	for w := range 8 {
-		a, err := vip.New(t.Context(), store, []vip.Pool{p}, vip.Config{})
+		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}})
 		require.NoError(t, err)
 		wg.Go(func() {
 			for i := range 200 {

@@ -23,7 +23,7 @@ func NewMemStore() *MemStore { return &MemStore{records: map[string]*Record{}} }
 
 // List implements Store.
 func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
@@ -40,7 +40,7 @@ func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
 
 // Get implements Store.
 func (s *MemStore) Get(ctx context.Context, keys ...string) ([]Record, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
@@ -57,7 +57,7 @@ func (s *MemStore) Get(ctx context.Context, keys ...string) ([]Record, error) {
 
 // Commit implements Store.
 func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
@@ -72,7 +72,7 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 			have = r.Revision
 		}
 		if c.Revision != AnyRevision && have != c.Revision {
-			return 0, fmt.Errorf("key %s: %w: has %d, expected %d", c.Key, ErrRevision, have, c.Revision)
+			return 0, fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have, c.Revision, ErrRevision)
 		}
 	}
 	s.revision++

@@ -226,7 +226,8 @@ func TestStateMachine(t *testing.T) {
 		var leaks *audit.LeakChecker
 		start := func() *vip.Allocator {
 			clear(o.suspects)
-			a, err := vip.New(t.Context(), store, o.pools, cfg)
+			cfg.Store, cfg.Pools = store, o.pools
+			a, err := vip.Open(t.Context(), cfg)
 			require.NoError(t, err)
 			leaks, err = audit.NewLeakChecker(audit.LeakConfig{
 				Leases: a, Now: c.Now, Grace: time.Minute,

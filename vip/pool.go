@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -88,9 +89,9 @@ func (r Range) validate() error {
 
 // Pool is a set of addresses that are handed out under the same rules.
 type Pool struct {
-	// Name of the pool; required.
+	// Name of the pool; required, and of one pool only.
 	Name string
-	// Ranges of addresses, up to 2^63 together. They must not overlap each other or those of another pool.
+	// Ranges of addresses; required, up to 2^63 addresses together. They must not overlap each other or those of another pool.
 	Ranges []Range
 	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are refused.
 	Reserved map[netip.Addr]string
@@ -111,7 +112,7 @@ type Pool struct {
 	Disabled bool
 	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each team that is not named.
 	// What is over a quota already stays, and so does an allocation that was under way when SetPools set the quota; both count.
-	// The default is no limit.
+	// A quota of 0 admits none. The default is no limit.
 	Quotas map[string]int
 	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no limit.
 	MaxLease time.Duration
@@ -159,48 +160,89 @@ type layout struct {
 	size   uint64
 }
 
+// layOut checks p. The error is ErrInvalid and names every bad field.
 func layOut(p Pool) (layout, error) {
 	l := layout{ranges: slices.Clone(p.Ranges)}
-	var errs []error
-	if p.Name == "" {
-		errs = append(errs, errors.New("name is empty"))
+	errs := p.problems()
+	if len(errs) == 0 {
+		errs = l.fill(p)
 	}
-	if len(p.Ranges) == 0 {
-		errs = append(errs, errors.New("no ranges"))
-	}
-	for _, r := range p.Ranges {
-		errs = append(errs, r.validate())
-	}
-	if p.MaxQuarantined < 0 || p.MaxQuarantined > 1 {
-		errs = append(errs, fmt.Errorf("share of quarantined addresses %v: want 0 to 1", p.MaxQuarantined))
-	}
-	if p.MaxCooling < 0 || p.MaxCooling > 1 {
-		errs = append(errs, fmt.Errorf("share of cooling addresses %v: want 0 to 1", p.MaxCooling))
+	for i := range errs {
+		errs[i] = fmt.Errorf("pool %q: %w: %w", p.Name, errs[i], ErrInvalid)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return layout{}, fmt.Errorf("pool %q: %w", p.Name, err)
+		return layout{}, err
 	}
+	return l, nil
+}
+
+// problems lists the bad fields of p, as far as each can be judged alone.
+func (p *Pool) problems() (errs []error) {
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("Pool.%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	if p.Name == "" {
+		bad("Name", "required")
+	}
+	if len(p.Ranges) == 0 {
+		bad("Ranges", "want at least one")
+	}
+	for _, r := range p.Ranges {
+		if err := r.validate(); err != nil {
+			bad("Ranges", "%v", err)
+		}
+	}
+	if !(p.MaxCooling >= 0 && p.MaxCooling <= 1) {
+		bad("MaxCooling", "%v: want 0 to 1", p.MaxCooling)
+	}
+	if !(p.MaxQuarantined >= 0 && p.MaxQuarantined <= 1) {
+		bad("MaxQuarantined", "%v: want 0 to 1", p.MaxQuarantined)
+	}
+	if p.CoolDown > longestTTL {
+		bad("CoolDown", "%s: want at most 100 years, or negative for none", p.CoolDown)
+	}
+	if p.MaxLease < 0 || p.MaxLease > longestTTL {
+		bad("MaxLease", "%s: want 0 (default no limit) to 100 years", p.MaxLease)
+	}
+	if _, empty := p.Labels[""]; empty {
+		bad("Labels", "a label has no name")
+	}
+	for _, team := range slices.Sorted(maps.Keys(p.Quotas)) {
+		if limit := p.Quotas[team]; limit < 0 {
+			bad("Quotas", "team %q: %d: want 0 or more", team, limit)
+		}
+	}
+	for addr, d := range p.Details {
+		if !addr.IsValid() {
+			bad("Details", "an address is not valid")
+		}
+		if slices.Contains(d.Ports, 0) {
+			bad("Details", "address %s: port 0: want 1 to 65535", addr)
+		}
+	}
+	return errs
+}
+
+// fill computes the layout of p, and lists what is wrong with the ranges together.
+func (l *layout) fill(p Pool) (errs []error) {
 	slices.SortFunc(l.ranges, func(a, b Range) int { return a.First.Compare(b.First) })
 	for i, r := range l.ranges {
 		if i > 0 && !l.ranges[i-1].Last.Less(r.First) {
-			errs = append(errs, fmt.Errorf("ranges %s and %s overlap", l.ranges[i-1], r))
+			errs = append(errs, fmt.Errorf("Pool.Ranges: ranges %s and %s overlap", l.ranges[i-1], r))
 		}
 		l.starts = append(l.starts, l.size)
 		n := distance(r.First, r.Last)
 		if n >= math.MaxInt64-l.size {
-			return layout{}, fmt.Errorf("pool %q: range %s: a pool may hold up to 2^63 addresses", p.Name, r)
+			return append(errs, fmt.Errorf("Pool.Ranges: range %s: a pool may hold up to 2^63 addresses", r))
 		}
 		l.size += n + 1
 	}
 	for addr := range p.Reserved {
 		if !l.contains(addr) {
-			errs = append(errs, fmt.Errorf("reserved address %s is outside its ranges", addr))
+			errs = append(errs, fmt.Errorf("Pool.Reserved: address %s is outside its ranges", addr))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return layout{}, fmt.Errorf("pool %q: %w", p.Name, err)
-	}
-	return l, nil
+	return errs
 }
 
 func (l layout) contains(addr netip.Addr) bool {
@@ -255,7 +297,7 @@ func overlaps(pools []Pool, layouts []layout) error {
 	slices.SortFunc(all, func(a, b piece) int { return a.First.Compare(b.First) })
 	for i := 1; i < len(all); i++ {
 		if a, b := all[i-1], all[i]; !a.Last.Less(b.First) {
-			return fmt.Errorf("pools %q and %q overlap: %s and %s", a.pool, b.pool, a.Range, b.Range)
+			return fmt.Errorf("pools %q and %q: Pool.Ranges: %s and %s overlap: %w", a.pool, b.pool, a.Range, b.Range, ErrInvalid)
 		}
 	}
 	return nil

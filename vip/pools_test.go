@@ -27,7 +27,7 @@ func TestParsePool(t *testing.T) {
 		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, err: "up to 2^63 addresses"},
 		{ranges: []string{"fd00::/66"}, size: 1 << 62},
 		{ranges: []string{"fd00::fff0-fd00::1:000f"}, size: 32},
-		{ranges: nil, err: "no ranges"},
+		{ranges: nil, err: "Pool.Ranges: want at least one"},
 		{ranges: []string{"10.0.0.1/24"}, err: "host bits are set: write 10.0.0.0/24"},
 		{ranges: []string{"10.0.0.9-10.0.0.1"}, err: "first is after last"},
 		{ranges: []string{"10.0.0.1-fd00::1"}, err: "two address families"},
@@ -67,14 +67,14 @@ func TestPoolHandsOutItsRanges(t *testing.T) {
 			}
 			ranges = append(ranges, r)
 		}
-		a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{{Name: "p", Ranges: rapid.Permutation(ranges).Draw(t, "order")}}, vip.Config{})
+		a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{{Name: "p", Ranges: rapid.Permutation(ranges).Draw(t, "order")}}})
 		require.NoError(t, err)
 		for i, addr := range want {
 			l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(fmt.Sprint("T", i))})
 			require.NoError(t, err)
 			require.Equal(t, addr, l.Addr)
 		}
-		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("one more")})
+		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("one-more")})
 		require.ErrorIs(t, err, vip.ErrExhausted)
 	})
 }
@@ -118,7 +118,7 @@ func TestSelectorAndFallback(t *testing.T) {
 		pools []string
 		text  string
 	}{
-		{in("bj", false), []string{"bj"}, `pool bj: pool exhausted: 0 free`},
+		{in("bj", false), []string{"bj"}, `pool bj: 0 free`},
 		{in("off", false), nil, "no enabled pool matches"},
 		{in("nowhere", false), nil, "no enabled pool matches"},
 		{vip.Request{Pool: "off"}, nil, "no enabled pool matches"},
@@ -155,7 +155,7 @@ func TestQuotas(t *testing.T) {
 	require.NoError(t, err)
 	_, err = take("T3", "web")
 	require.ErrorIs(t, err, vip.ErrQuota)
-	require.ErrorContains(t, err, `pool "p": team "web": quota of the team is used up: 2 of 2`)
+	require.ErrorContains(t, err, `pool "p": team "web": 2 of 2 leases`)
 	_, err = take("T4", "")
 	require.NoError(t, err)
 	_, err = take("T5", "")

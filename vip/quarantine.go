@@ -10,19 +10,19 @@ import (
 
 // ErrQuarantineFull is what Quarantine returns when Pool.MaxQuarantined addresses are set aside already: a fault that
 // makes every address look bad must not empty the pool.
-var ErrQuarantineFull = errors.New("quarantine is full")
+var ErrQuarantineFull = errors.New("quarantine full")
 
 // Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until Restore is called. A lease
 // that lives on it ends. An address that is not free rests for its cool-down at least, however short rest is; with
 // Config.Drained for Config.DrainLimit more, as nobody is asked. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
 func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string, rest time.Duration) (Lease, error) {
-	if rest > longestTTL {
-		return Lease{}, fmt.Errorf("quarantine %s: %w: rest %s: want at most 100 years, or 0 for no end", addr, ErrInvalid, rest)
+	if rest < 0 || rest > longestTTL {
+		return Lease{}, fmt.Errorf("quarantine %s: rest %s: want 0 (no end) to 100 years: %w", addr, rest, ErrInvalid)
 	}
 	return a.force(ctx, "quarantine", addr, func(e *entry, next *tenure, now time.Time) error {
 		if limit := e.pool.maxQuarantined(); e.state != Quarantined && e.pool.counts[Quarantined] >= limit {
-			return fmt.Errorf("pool %q: %w: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined",
-				e.pool.Name, ErrQuarantineFull, e.pool.counts[Quarantined], e.pool.size, limit)
+			return fmt.Errorf("pool %q: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined: %w",
+				e.pool.Name, e.pool.counts[Quarantined], e.pool.size, limit, ErrQuarantineFull)
 		}
 		if next.State == Leased {
 			next.Ended, next.Expires = now, time.Time{}
@@ -72,7 +72,7 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for conflicts := 0; conflicts < maxRounds; {
-		if err := ctx.Err(); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		}
 		now := a.cfg.Now()
@@ -115,7 +115,7 @@ func (a *Allocator) named(addr netip.Addr) (*entry, error) {
 	e, p := a.x.entries[addr], a.x.poolOf(addr)
 	switch {
 	case e == nil && p == nil:
-		return nil, fmt.Errorf("address %s: %w in any pool", addr, ErrNotFound)
+		return nil, fmt.Errorf("address %s: in no pool: %w", addr, ErrNotFound)
 	case e == nil:
 		if reason, ok := p.Reserved[addr]; ok {
 			return nil, &TakenError{Addr: addr, State: Reserved, Reason: reason}

@@ -1,19 +1,27 @@
 package vip
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 const (
-	longestTask = 1024                       // bytes: the name is part of a key in the store
+	longestText = 1024                       // bytes of a team or a request id
 	longestTTL  = 100 * 365 * 24 * time.Hour // times are stored as nanoseconds since 1970, up to the year 2262
 )
 
-// Request asks for an address.
+// Request asks for an address. The task of the owner is required.
 type Request struct {
+	// Owner gets the lease. Task, clusters and versions follow the grammar of the module's names:
+	// letters, digits, '.', '_' and '-', up to 63 bytes, clusters in lower case. A lease that was
+	// stored under names of an older grammar lives on, and can be renewed, bound and released.
 	Owner Owner
 	// Pool to take the address from. The default is any enabled pool that Selector and TTL allow, in the order of configuration.
 	Pool string
@@ -38,19 +46,46 @@ type Request struct {
 	Priority int
 }
 
-func (r *Request) validate() error {
-	switch {
-	case r.Owner.Task == "":
-		return fmt.Errorf("%w: the owner has no task", ErrInvalid)
-	case !utf8.ValidString(r.Owner.Task) || len(r.Owner.Task) > longestTask:
-		return fmt.Errorf("task %.64q: %w: want UTF-8 text of at most %d bytes", r.Owner.Task, ErrInvalid, longestTask)
-	case r.TTL < 0 && r.TTL != Forever || r.TTL > longestTTL:
-		return fmt.Errorf("task %q: %w: ttl %s: want more than 0 and at most 100 years, or Forever", r.Owner.Task, ErrInvalid, r.TTL)
+// validate returns all problems, each with the name of its field.
+func (r *Request) validate(n int) error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("Request.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid))
 	}
-	for cluster, version := range r.Owner.Overrides {
-		if cluster == "" || version == "" {
-			return fmt.Errorf("task %q: %w: override %q: %q: cluster and version are required", r.Owner.Task, ErrInvalid, cluster, version)
+	if err := names.Task(r.Owner.Task); err != nil {
+		bad("Owner.Task", "%v", err)
+	}
+	if badText(r.Owner.Team) {
+		bad("Owner.Team", "%.64q: want UTF-8 text of at most %d bytes", r.Owner.Team, longestText)
+	}
+	for _, cluster := range slices.Sorted(maps.Keys(r.Owner.Overrides)) {
+		if err := names.Cluster(cluster); err != nil {
+			bad("Owner.Overrides", "%v", err)
 		}
+		if err := names.Version(r.Owner.Overrides[cluster]); err != nil {
+			bad("Owner.Overrides", "of cluster %.64q: %v", cluster, err)
+		}
+	}
+	if _, empty := r.Selector[""]; empty {
+		bad("Selector", "a label has no name")
+	}
+	if badText(r.RequestID) {
+		bad("RequestID", "%.64q: want UTF-8 text of at most %d bytes", r.RequestID, longestText)
+	}
+	if r.TTL < 0 && r.TTL != Forever || r.TTL > longestTTL {
+		bad("TTL", "%s: want 0 (default Config.DefaultTTL) to 100 years, or Forever", r.TTL)
+	}
+	switch {
+	case n < 1 || n > MaxTogether:
+		errs = append(errs, fmt.Errorf("%d addresses together: want 1 to %d: %w", n, MaxTogether, ErrInvalid))
+	case n > 1 && r.Addr.IsValid():
+		bad("Addr", "%d addresses together: want 1 when one is named", n)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("allocate for task %.64q: %w", r.Owner.Task, err)
 	}
 	return nil
 }
+
+// badText reports whether a free text is not UTF-8, or too long for a record.
+func badText(s string) bool { return !utf8.ValidString(s) || len(s) > longestText }

@@ -324,7 +324,8 @@ func (s *sim) restart(i int) {
 	for {
 		s.all[i] = nil // nothing overtakes a start
 		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second}
-		a, err := New(context.Background(), s, s.pools, cfg)
+		cfg.Store, cfg.Pools = s, s.pools
+		a, err := Open(context.Background(), cfg)
 		if err == nil {
 			a.randN = s.rnd.IntN
 			s.all[i] = a

@@ -7,7 +7,7 @@ import (
 )
 
 // Store keeps the records of an allocator. Implementations are MemStore, boltstore, consulstore and those that pass storetest.Run.
-// All methods are safe for concurrent use.
+// All methods are safe for concurrent use. When ctx is done they return an error that is context.Cause(ctx) by errors.Is.
 type Store interface {
 	// List returns every record whose key begins with prefix, in order of keys.
 	List(ctx context.Context, prefix string) ([]Record, error)
@@ -26,10 +26,10 @@ type Store interface {
 }
 
 // ErrRevision is what Store.Commit returns when a key has been changed by somebody else.
-var ErrRevision = errors.New("revision is not the expected one")
+var ErrRevision = errors.New("revision conflict")
 
 // ErrTooLarge is what Store.Commit returns when it cannot take so many changes, or so long values, at once.
-var ErrTooLarge = errors.New("commit is too large")
+var ErrTooLarge = errors.New("too large")
 
 // AnyRevision as Change.Revision makes the change whatever revision the key has.
 const AnyRevision uint64 = math.MaxUint64

@@ -101,7 +101,7 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	case <-w.woken:
 	case <-timer.C:
 	case <-ctx.Done():
-		err = fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, ctx.Err(), full)
+		err = fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, context.Cause(ctx), full)
 	}
 	a.mu.Lock()
 	return w, err

@@ -41,7 +41,7 @@ const (
 // ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has
 // happened since, or the revision is another allocator's. The caller takes Revision, lists, and
 // watches from there.
-var ErrCompacted = errors.New("events since this revision are not kept")
+var ErrCompacted = errors.New("compacted")
 
 // Revision is the revision of the last event. What List says afterwards includes it.
 func (a *Allocator) Revision() uint64 {
@@ -51,18 +51,18 @@ func (a *Allocator) Revision() uint64 {
 	return a.events.last
 }
 
-// Watch returns the events after revision from, oldest first, and waits until there is one. The
+// Watch returns the events after a revision, oldest first, and waits until there is one. The
 // next call takes the revision of the last. Revisions survive a reconnection, not a restart of the
 // allocator: after that, and when more than 8192 events have passed, the error is ErrCompacted.
 // That an address became free is told when the allocator sees it, at the latest in the next sweep.
-func (a *Allocator) Watch(ctx context.Context, from uint64) ([]Event, error) {
+func (a *Allocator) Watch(ctx context.Context, after uint64) ([]Event, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("watch after %d: %w", after, context.Cause(ctx))
 		}
-		events, err := a.events.since(from)
+		events, err := a.events.since(after)
 		if err != nil || len(events) > 0 {
 			return events, err
 		}
@@ -110,17 +110,17 @@ func (n *eventLog) add(h pendingEvent) {
 	}
 }
 
-func (n *eventLog) since(from uint64) ([]Event, error) {
-	if from > n.last || n.last-from > uint64(len(n.ring)) {
-		return nil, fmt.Errorf("watch from %d: %w: the latest is %d", from, ErrCompacted, n.last)
+func (n *eventLog) since(after uint64) ([]Event, error) {
+	if after > n.last || n.last-after > uint64(len(n.ring)) {
+		return nil, fmt.Errorf("watch after %d: the latest is %d: %w", after, n.last, ErrCompacted)
 	}
 	var events []Event
-	for rev := from + 1; rev <= n.last; rev++ {
+	for rev := after + 1; rev <= n.last; rev++ {
 		back := int(n.last - rev) // from the latest
 		h := n.ring[(n.oldest+len(n.ring)-1-back)%len(n.ring)]
 		l, err := decodeTenure(h.record)
 		if err != nil {
-			return nil, fmt.Errorf("event %d: %w: %w", rev, ErrCompacted, err)
+			return nil, fmt.Errorf("event %d: %w: %w", rev, err, ErrCompacted)
 		}
 		e := entry{addr: l.Addr, lease: &l, rev: rev, state: h.state, pool: h.pool}
 		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})

@@ -25,7 +25,7 @@ type Hooks struct {
 // NewHooks leases addresses out of pool and routes them in the Nginx behind driver. The baseline is what serves
 // everything that no task overrides. Run its agent and its leases.
 func NewHooks(ctx context.Context, pool vip.Pool, store vip.Store, driver nginxsync.Driver, stateFile string, baseline map[string][]nginxsync.Instance) (*Hooks, error) {
-	leases, err := vip.New(ctx, store, []vip.Pool{pool}, vip.Config{})
+	leases, err := vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}})
 	if err != nil {
 		return nil, err
 	}

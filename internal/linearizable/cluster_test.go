@@ -9,10 +9,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/linearizable"
 	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
-	"github.com/sluice-deploy/sluice/internal/linearizable"
 )
 
 // The leader of three servers is killed, stopped, cut off from the others, all while callers of three allocators, each with a

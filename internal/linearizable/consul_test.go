@@ -7,10 +7,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/linearizable"
 	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
-	"github.com/sluice-deploy/sluice/internal/linearizable"
 )
 
 // open opens a store under a prefix that no other test has. The records are removed afterwards,
@@ -28,7 +28,7 @@ func open(t testing.TB, server *testbed.ConsulServer, cfg consulstore.Config) *c
 
 func shared(t *testing.T, store vip.Store, load linearizable.Load) *vip.Allocator {
 	t.Helper()
-	a, err := vip.New(t.Context(), store, []vip.Pool{load.Pool()}, vip.Config{Shared: true, Refresh: 100 * time.Millisecond})
+	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{load.Pool()}, Shared: true, Refresh: 100 * time.Millisecond})
 	require.NoError(t, err)
 	return a
 }

@@ -122,6 +122,7 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 					load.Answered.Add(1)
 				}
 				if out.unknown() {
+					t.Logf("caller %d: %s %s%s: %v", c, in.op, in.task, in.lease.ID, out.err)
 					end = math.MaxInt64
 				} else if out.err == nil && in.op == "allocate" {
 					had = append(had, out.lease)

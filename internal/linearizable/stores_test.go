@@ -11,9 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/linearizable"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
-	"github.com/sluice-deploy/sluice/internal/linearizable"
 )
 
 // One allocator, or several that share a store, whose callers all call at once.
@@ -44,7 +44,8 @@ func TestStores(t *testing.T) {
 				var all []*vip.Allocator
 				for range test.allocators {
 					cfg := vip.Config{Shared: test.allocators > 1, Refresh: time.Millisecond}
-					a, err := vip.New(t.Context(), store, []vip.Pool{load.Pool()}, cfg)
+					cfg.Store, cfg.Pools = store, []vip.Pool{load.Pool()}
+					a, err := vip.Open(t.Context(), cfg)
 					require.NoError(t, err)
 					all = append(all, a)
 				}

@@ -33,7 +33,7 @@ func (r routes) Repair(_ context.Context, f audit.Finding) error {
 func Example() {
 	ctx := context.Background()
 	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
-	a, _ := vip.New(ctx, vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+	a, _ := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
 	lease, _ := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "T-1"}})
 
 	proxy := routes{lease.Addr: "T-0", netip.MustParseAddr("127.58.0.9"): "T-9"}

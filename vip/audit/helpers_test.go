@@ -41,7 +41,8 @@ func pool(t testing.TB, ranges ...string) vip.Pool {
 func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config, pools ...vip.Pool) *vip.Allocator {
 	t.Helper()
 	cfg.Now = c.Now
-	a, err := vip.New(t.Context(), store, pools, cfg)
+	cfg.Store, cfg.Pools = store, pools
+	a, err := vip.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	return a
 }

@@ -148,7 +148,7 @@ func TestLeaksForgetEndedLeases(t *testing.T) {
 func TestLeaksRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{pool(t, "10.0.0.1")}, vip.Config{})
+		a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool(t, "10.0.0.1")}})
 		require.NoError(t, err)
 		leaks, err := audit.NewLeakChecker(audit.LeakConfig{
 			Leases: a, Grace: 3 * time.Minute,

@@ -42,7 +42,8 @@ func configured(tb testing.TB, store vip.Store, cfg vip.Config, ranges ...string
 		tb.Fatal(err)
 	}
 	p.CoolDown = -1
-	a, err := vip.New(context.Background(), store, []vip.Pool{p}, cfg)
+	cfg.Store, cfg.Pools = store, []vip.Pool{p}
+	a, err := vip.Open(context.Background(), cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}

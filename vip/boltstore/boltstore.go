@@ -85,7 +85,7 @@ func (s *Store) Close() error {
 
 // List implements vip.Store.
 func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	var found []vip.Record
@@ -117,7 +117,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 
 // Get implements vip.Store.
 func (s *Store) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	found := make([]vip.Record, len(keys))
@@ -150,7 +150,7 @@ func record(key string, v []byte) (vip.Record, error) {
 
 // Commit implements vip.Store. A commit that has begun is seen through, even when ctx ends meanwhile.
 func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return 0, err
 	}
 	r := &request{changes: changes, done: make(chan struct{})}
@@ -238,7 +238,7 @@ func check(b *bbolt.Bucket, changes []vip.Change) error {
 			return err
 		}
 		if have.Revision != c.Revision {
-			return fmt.Errorf("key %s: %w: has %d, expected %d", c.Key, vip.ErrRevision, have.Revision, c.Revision)
+			return fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have.Revision, c.Revision, vip.ErrRevision)
 		}
 	}
 	return nil

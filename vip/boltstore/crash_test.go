@@ -76,7 +76,7 @@ func work(path string, at int, after bool) error {
 		return err
 	}
 	ctx := context.Background()
-	a, err := vip.New(ctx, &deadly{s, at, after}, crashPool(), vip.Config{DefaultTTL: vip.Forever})
+	a, err := vip.Open(ctx, vip.Config{Store: &deadly{s, at, after}, Pools: crashPool(), DefaultTTL: vip.Forever})
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 
 			s, err := boltstore.Open(path)
 			require.NoError(t, err)
-			a, err := vip.New(t.Context(), s, crashPool(), vip.Config{})
+			a, err := vip.Open(t.Context(), vip.Config{Store: s, Pools: crashPool()})
 			require.NoError(t, err)
 			all := a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased}})
 			require.NoError(t, s.Close())

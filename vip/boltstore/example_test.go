@@ -26,7 +26,7 @@ func Example() {
 			fmt.Println(err)
 			return
 		}
-		a, err := vip.New(ctx, store, []vip.Pool{pool}, vip.Config{})
+		a, err := vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}})
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -30,7 +30,8 @@ func TestFormat0(t *testing.T) {
 	six, err := vip.ParsePool("six", "fd00:58::/126")
 	require.NoError(t, err)
 	now := time.Date(2026, 3, 1, 14, 0, 30, 0, time.UTC) // 15 s after the last record
-	a, err := vip.New(t.Context(), open(t, path), []vip.Pool{trial, six}, vip.Config{
+	a, err := vip.Open(t.Context(), vip.Config{
+		Store: open(t, path), Pools: []vip.Pool{trial, six},
 		Now:     func() time.Time { return now },
 		Drained: func(context.Context, vip.Lease) (bool, error) { return false, nil },
 	})

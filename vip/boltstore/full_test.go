@@ -30,7 +30,7 @@ func fill(path string) error {
 	}
 	ctx, out := context.Background(), json.NewEncoder(os.Stdout)
 	pool, _ := vip.ParsePool("p", "10.0.0.0/20")
-	a, err := vip.New(ctx, s, []vip.Pool{pool}, vip.Config{DefaultTTL: vip.Forever})
+	a, err := vip.Open(ctx, vip.Config{Store: s, Pools: []vip.Pool{pool}, DefaultTTL: vip.Forever})
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func TestFullDisk(t *testing.T) {
 
 	pool, err := vip.ParsePool("p", "10.0.0.0/20")
 	require.NoError(t, err)
-	a, err := vip.New(t.Context(), open(t, path), []vip.Pool{pool}, vip.Config{})
+	a, err := vip.Open(t.Context(), vip.Config{Store: open(t, path), Pools: []vip.Pool{pool}})
 	require.NoError(t, err)
 	leases := a.List(vip.Query{States: []vip.State{vip.Leased}})
 	require.Len(t, leases, len(ids))

@@ -87,7 +87,7 @@ func (s *Store) send(ctx context.Context, ops api.TxnOps, witness string) (uint6
 		return 0, failures(answer.Errors)
 	}
 	if errors.As(err, &status) && status.Code == http.StatusRequestEntityTooLarge {
-		return 0, fmt.Errorf("%w: %s", vip.ErrTooLarge, status.Body)
+		return 0, fmt.Errorf("%s: %w", status.Body, vip.ErrTooLarge)
 	}
 	if err != nil {
 		return 0, err
@@ -151,5 +151,5 @@ func failures(all api.TxnErrors) error {
 	if len(all) == 0 {
 		return &refused{errors.New("rolled back without a reason")}
 	}
-	return fmt.Errorf("%w: %s", vip.ErrRevision, all[0].What)
+	return fmt.Errorf("%s: %w", all[0].What, vip.ErrRevision)
 }

@@ -125,7 +125,7 @@ func consistent(ctx context.Context) *api.QueryOptions {
 // persist calls once until it succeeds, fails for good, or patience or ctx end. A request that gets no answer is given up:
 // the connection may be dead without anybody having said so.
 func (s *Store) persist(ctx context.Context, once func(context.Context) error) error {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	patience, cancel := context.WithTimeout(ctx, s.patience)
@@ -138,11 +138,11 @@ func (s *Store) persist(ctx context.Context, once func(context.Context) error) e
 		case err == nil || ctx.Err() == nil && final(err):
 			return err
 		case ctx.Err() != nil:
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(context.Cause(ctx), err)
 		}
 		select {
 		case <-patience.Done():
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(context.Cause(ctx), err)
 		case <-time.After(pause/2 + rand.N(pause)): // apart from the others that have been sent away
 		}
 	}

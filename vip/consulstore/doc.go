@@ -5,7 +5,7 @@
 //
 //  1. Make an api.Client: address, TLS and token are its business. The token needs key_prefix write on the prefix. Take it
 //     from CONSUL_HTTP_TOKEN_FILE or a vault, never from a command line.
-//  2. Make a Store with New, and give it to vip.New with Config.Shared when there is more than one allocator.
+//  2. Make a Store with New, and give it to vip.Open with Config.Shared when there is more than one allocator.
 //
 // In short:
 //
@@ -13,7 +13,7 @@
 //	// ...
 //	store, err := consulstore.New(client, consulstore.Config{Prefix: "platform/vip/"})
 //	// ...
-//	a, err := vip.New(ctx, store, pools, vip.Config{Shared: true})
+//	a, err := vip.Open(ctx, vip.Config{Store: store, Pools: pools, Shared: true})
 //
 // A commit is one transaction of Consul in which every key is compared with the index that is expected, so an allocator that
 // was away, in a pause or behind a partition, changes nothing that has changed meanwhile. A record's revision is its

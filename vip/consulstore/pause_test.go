@@ -79,7 +79,7 @@ func hold(ctx context.Context, when string) error {
 		return err
 	}
 	const epoch, allocate, bind = 1, 1, 2 // commits
-	a, err := vip.New(ctx, &sleeper{s, epoch + allocate + bind, when}, one(), vip.Config{Shared: true})
+	a, err := vip.Open(ctx, vip.Config{Store: &sleeper{s, epoch + allocate + bind, when}, Pools: one(), Shared: true})
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			a, err := vip.New(ctx, store, one(), vip.Config{Shared: true})
+			a, err := vip.Open(ctx, vip.Config{Store: store, Pools: one(), Shared: true})
 			require.NoError(t, err)
 			go func() { _ = a.Run(ctx) }()
 			got, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "next"}, Wait: true})
@@ -151,7 +151,7 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			require.True(t, end.Fenced, end.Error)
 			require.NoError(t, holder.Wait())
 			t.Logf("stopped for %s: %s", time.Since(stopped).Round(time.Second), end.Error)
-			fresh, err := vip.New(ctx, store, one(), vip.Config{Shared: true})
+			fresh, err := vip.Open(ctx, vip.Config{Store: store, Pools: one(), Shared: true})
 			require.NoError(t, err)
 			require.Equal(t, []vip.Lease{bound}, fresh.List(vip.Query{}))
 		})

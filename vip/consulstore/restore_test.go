@@ -19,7 +19,8 @@ func shared(t *testing.T, store vip.Store) *vip.Allocator {
 	require.NoError(t, err)
 	p.CoolDown = -1
 	cfg := vip.Config{Shared: true, Refresh: 100 * time.Millisecond}
-	a, err := vip.New(t.Context(), store, []vip.Pool{p}, cfg)
+	cfg.Store, cfg.Pools = store, []vip.Pool{p}
+	a, err := vip.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	return a
 }

@@ -62,7 +62,7 @@ func TestKeeperFollowsTheLeases(t *testing.T) {
 	t.Parallel()
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.9")
 	require.NoError(t, err)
-	a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
 	require.NoError(t, err)
 	lease := func(task string) vip.Lease {
 		l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
@@ -104,7 +104,7 @@ func TestKeeperSaysWhenItCannotWithdraw(t *testing.T) {
 	t.Parallel()
 	p, err := vip.ParsePool("p", "10.0.0.1")
 	require.NoError(t, err)
-	a, err := vip.New(t.Context(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
 	require.NoError(t, err)
 	w := &wire{err: errors.New("no such device")}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -121,7 +121,7 @@ func TestImports(t *testing.T) {
 
 func ExampleKeeper() {
 	p, _ := vip.ParsePool("test", "127.58.0.0/24")
-	a, _ := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	a, _ := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &provision.Keeper{Allocator: a, Driver: provision.None{}}
 	cancel()

@@ -16,23 +16,23 @@ import (
 // Run runs the suite. open returns a new, empty store for each test, and closes it with t.Cleanup if it needs that.
 func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 	for name, test := range map[string]func(*testing.T, vip.Store){
-		"absent keys":             absent,
-		"list by prefix":          list,
-		"values survive as set":   values,
-		"values stay as read":     valuesStay,
-		"compare and set":         compareAndSet,
-		"all or nothing":          allOrNothing,
-		"revisions only grow":     revisions,
-		"any revision":            anyRevision,
-		"delete":                  deletes,
-		"the same value again":    sameValue,
-		"too large or made whole": large,
-		"cancelled context":       cancelled,
-		"one winner":              oneWinner,
-		"disjoint writers":        disjointWriters,
-		"allocator: claimers":     claimers,
-		"allocator: lost answers": lostAnswers,
-		"allocator: one owner":    oneOwner,
+		"absent keys":                        absent,
+		"list by prefix":                     list,
+		"values survive as set":              values,
+		"values stay as read":                valuesStay,
+		"compare and set":                    compareAndSet,
+		"all or nothing":                     allOrNothing,
+		"revisions only grow":                revisions,
+		"any revision":                       anyRevision,
+		"delete":                             deletes,
+		"the same value again":               sameValue,
+		"too large or made whole":            large,
+		"a cancelled call returns the cause": cancelled,
+		"one winner":                         oneWinner,
+		"disjoint writers":                   disjointWriters,
+		"allocator: claimers":                claimers,
+		"allocator: lost answers":            lostAnswers,
+		"allocator: one owner":               oneOwner,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -198,16 +198,17 @@ func large(t *testing.T, s vip.Store) {
 }
 
 func cancelled(t *testing.T, s vip.Store) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := s.Commit(ctx, set("k", "1", 0)); !errors.Is(err, context.Canceled) {
-		t.Errorf("commit: got %v, want context canceled", err)
+	why := errors.New("the program ends")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if _, err := s.Commit(ctx, set("k", "1", 0)); !errors.Is(err, why) {
+		t.Errorf("commit: got %v, want the cause of the context", err)
 	}
-	if _, err := s.Get(ctx, "k"); !errors.Is(err, context.Canceled) {
-		t.Errorf("get: got %v, want context canceled", err)
+	if _, err := s.Get(ctx, "k"); !errors.Is(err, why) {
+		t.Errorf("get: got %v, want the cause of the context", err)
 	}
-	if _, err := s.List(ctx, ""); !errors.Is(err, context.Canceled) {
-		t.Errorf("list: got %v, want context canceled", err)
+	if _, err := s.List(ctx, ""); !errors.Is(err, why) {
+		t.Errorf("list: got %v, want the cause of the context", err)
 	}
 	if r := get(t, s, "k")[0]; r.Revision != 0 {
 		t.Errorf("a cancelled commit was made: %+v", r)
@@ -291,7 +292,8 @@ func configured(t *testing.T, s vip.Store, cfg vip.Config) *vip.Allocator {
 		t.Fatal(err)
 	}
 	p.CoolDown = -1
-	a, err := vip.New(t.Context(), s, []vip.Pool{p}, cfg)
+	cfg.Store, cfg.Pools = s, []vip.Pool{p}
+	a, err := vip.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +395,7 @@ func lostAnswers(t *testing.T, s vip.Store) {
 	f := &forgetful{Store: s}
 	var a *vip.Allocator
 	for a == nil {
-		a, _ = vip.New(t.Context(), f, []vip.Pool{p}, vip.Config{})
+		a, _ = vip.Open(t.Context(), vip.Config{Store: f, Pools: []vip.Pool{p}})
 	}
 	var wg sync.WaitGroup
 	for c := range 30 {

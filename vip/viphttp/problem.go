@@ -3,71 +3,57 @@ package viphttp
 import (
 	"errors"
 	"net/http"
-	"slices"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Problem is the body of an error.
+// Problem is the body of an error: the standard members, the code, and what else is known.
 type Problem struct {
-	Type   string           `json:"type"`
-	Title  string           `json:"title"`
-	Status int              `json:"status"`
-	Code   string           `json:"code"`
-	Detail string           `json:"detail"`
-	Lease  *vip.Lease       `json:"lease,omitempty"` // of a conflict: the lease that the owner holds
-	Diff   []vip.Difference `json:"diff,omitempty"`  // of a conflict
-	Free   *uint64          `json:"free,omitempty"`  // of an exhausted pool, and the next three
-	Cool   *uint64          `json:"cooling,omitempty"`
-	Bad    *uint64          `json:"quarantined,omitempty"`
-	Next   *time.Time       `json:"soonest,omitempty"`
+	httpproblem.Problem
+	Lease       *vip.Lease       `json:"lease,omitempty"`       // of a conflict: the lease that the owner holds
+	Diff        []vip.Difference `json:"diff,omitempty"`        // of a conflict
+	Free        *uint64          `json:"free,omitempty"`        // addresses, of an exhausted pool
+	Cooling     *uint64          `json:"cooling,omitempty"`     // likewise
+	Quarantined *uint64          `json:"quarantined,omitempty"` // likewise
+	Soonest     *time.Time       `json:"soonest,omitempty"`     // see vip.ExhaustedError
 }
 
-type answer struct {
-	err    error
-	code   string
-	status int
+// rules are looked through in order: a request that waited in vain is exhausted before anything else.
+var rules = httpproblem.Rules{
+	{Err: errTooLarge, Kind: httpproblem.TooLarge},
+	{Err: vip.ErrExhausted, Kind: httpproblem.Exhausted},
+	{Err: vip.ErrConflict, Kind: httpproblem.Conflict},
+	{Err: vip.ErrFenced, Kind: httpproblem.Fenced},
+	{Err: vip.ErrNotFound, Kind: httpproblem.NotFound},
+	{Err: vip.ErrTaken, Kind: httpproblem.Taken},
+	{Err: vip.ErrQuota, Kind: httpproblem.Quota},
+	{Err: vip.ErrQuarantineFull, Kind: httpproblem.QuarantineFull},
+	{Err: vip.ErrInvalid, Kind: httpproblem.Invalid},
+	{Err: vip.ErrCompacted, Kind: httpproblem.Gone},
+	{Err: vip.ErrUncertain, Kind: httpproblem.Uncertain},
+	{Err: vip.ErrContended, Kind: httpproblem.Contended},
 }
 
-// codes is looked through in order: a request that waited in vain is exhausted before it is anything else.
-var codes = []answer{
-	{vip.ErrExhausted, "exhausted", http.StatusServiceUnavailable},
-	{vip.ErrConflict, "conflict", http.StatusConflict},
-	{vip.ErrFenced, "fenced", http.StatusPreconditionFailed},
-	{vip.ErrNotFound, "not-found", http.StatusNotFound},
-	{vip.ErrTaken, "taken", http.StatusConflict},
-	{vip.ErrQuota, "quota", http.StatusTooManyRequests},
-	{vip.ErrQuarantineFull, "quarantine-full", http.StatusConflict},
-	{vip.ErrInvalid, "invalid", http.StatusBadRequest},
-	{vip.ErrCompacted, "compacted", http.StatusGone},
-	{vip.ErrUncertain, "uncertain", http.StatusServiceUnavailable},
-	{vip.ErrContended, "contended", http.StatusServiceUnavailable},
-}
+// errTooLarge is a body above maxBody.
+var errTooLarge = errors.New("too large")
 
 func problem(w http.ResponseWriter, err error) {
-	p := Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: err.Error()}
-	if i := slices.IndexFunc(codes, func(c answer) bool { return errors.Is(err, c.err) }); i >= 0 {
-		p.Code, p.Status = codes[i].code, codes[i].status
-	}
+	p := Problem{Problem: rules.Problem(err)}
 	var conflict *vip.ConflictError
 	if errors.As(err, &conflict) {
 		p.Lease, p.Diff = &conflict.Lease, conflict.Diff
 	}
 	var full *vip.ExhaustedError
 	if errors.As(err, &full) {
-		p.Free, p.Cool, p.Bad = &full.Free, &full.Cooling, &full.Quarantined
+		if len(full.Pools) == 0 { // waiting does not help
+			p.Problem = httpproblem.New(httpproblem.Unsatisfiable, err.Error())
+		}
+		p.Free, p.Cooling, p.Quarantined = &full.Free, &full.Cooling, &full.Quarantined
 		if !full.Soonest.IsZero() {
-			p.Next = &full.Soonest
+			p.Soonest = &full.Soonest
 		}
 	}
-	if p.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
-	}
-	p.reply(w)
-}
-
-func (p Problem) reply(w http.ResponseWriter) {
-	p.Type, p.Title = "about:blank#"+p.Code, http.StatusText(p.Status)
-	reply(w, p.Status, "application/problem+json", p)
+	httpproblem.Write(w, p)
 }

@@ -8,15 +8,15 @@
 //	DELETE /leases/{id}?generation=3&reason=   release
 //	GET    /locate?…                     like /leases, live ones only
 //	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   who had it
-//	GET    /pools                        counts by state, the queue, and the suspects of Options.Leaks
-//	GET    /watch                        server-sent events; Last-Event-ID or ?from= resumes
-//	POST   /audit                        compare with Options.Views; ?repair=1 also repairs
+//	GET    /pools                        counts by state, the queue, and the suspects of Config.Leaks
+//	GET    /watch                        server-sent events; Last-Event-ID or ?after= resumes
+//	POST   /audit                        compare with Config.Views; ?repair=1 also repairs
 //	POST   /addresses/{vip}/quarantine   body {"reason": "…", "rest": "1h"}
 //	POST   /addresses/{vip}/restore      body {"reason": "…"}
 //
-// Errors are application/problem+json (RFC 9457) with a type of "about:blank#" and a code: exhausted, conflict, fenced,
-// not-found, taken, quota, quarantine-full, invalid, contended, uncertain, compacted, method, internal. An exhausted pool
-// answers 503 with Retry-After.
+// Errors are application/problem+json (RFC 9457) with a member "code": exhausted, conflict, fenced, not-found, taken, quota,
+// quarantine-full, invalid, contended, uncertain, compacted, too-large, method-not-allowed, timeout, internal. An exhausted
+// pool answers 503 with Retry-After, or 409 with the code unsatisfiable when no pool matches the request.
 //
 // The embedder mounts the handler behind its own authentication: who reaches it may take and end any lease. The handler
 // does not limit rates, and answers on no other path.
@@ -35,36 +35,58 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/audit"
 )
 
 const maxBody = 1 << 20
 
-// Options tune a Handler. The zero value works.
-type Options struct {
+// Config configures a handler. Leases is required.
+type Config struct {
+	// Leases is the allocator that is served.
+	Leases *vip.Allocator
 	// Views that POST /audit compares the leases with, each with another name. The default is none.
 	Views []audit.View
 	// Leaks, when set, is the checker whose suspects GET /pools lists. The embedder runs it. The default is none.
 	Leaks *audit.LeakChecker
 	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
 	KeepAlive time.Duration
-	// Observe, when set, is called after every request with its route pattern, its status and how long it took; an event
-	// stream is observed when it ends.
-	Observe func(pattern string, status int, took time.Duration)
+	// Observe, when set, is called after every request with its route pattern, how long it took, and its error, which is nil
+	// when the request was answered as asked. An event stream is observed when it ends. The default is none.
+	Observe func(op string, took time.Duration, err error)
+	// Now is the clock. The default is time.Now.
+	Now func() time.Time
 }
+
+const defaultKeepAlive = 15 * time.Second
 
 type handler struct {
-	a       *vip.Allocator
-	options Options
+	a   *vip.Allocator
+	cfg Config
 }
 
-// Handler serves a. It is safe for concurrent use.
-func Handler(a *vip.Allocator, options Options) http.Handler {
-	if options.KeepAlive <= 0 {
-		options.KeepAlive = 15 * time.Second
+// New returns a handler, which is safe for concurrent use. The error is vip.ErrInvalid and names every bad field.
+func New(cfg Config) (http.Handler, error) {
+	var errs []error
+	if cfg.Leases == nil {
+		errs = append(errs, fmt.Errorf("viphttp: Config.Leases: required: %w", vip.ErrInvalid))
 	}
-	h := &handler{a, options}
+	if cfg.KeepAlive < 0 {
+		errs = append(errs, fmt.Errorf("viphttp: Config.KeepAlive: %s: want 0 (default %s) or more: %w",
+			cfg.KeepAlive, defaultKeepAlive, vip.ErrInvalid))
+	}
+	if err := audit.CheckNames(cfg.Views...); err != nil {
+		errs = append(errs, fmt.Errorf("viphttp: Config.Views: %w", err))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	cfg.KeepAlive = cmp.Or(cfg.KeepAlive, defaultKeepAlive)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	h := &handler{cfg.Leases, cfg}
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]func(r *http.Request) (int, any, error){
 		"GET /leases":                      h.list,
@@ -80,14 +102,15 @@ func Handler(a *vip.Allocator, options Options) http.Handler {
 		"POST /addresses/{vip}/quarantine": h.quarantine,
 		"POST /addresses/{vip}/restore":    h.restore,
 	} {
-		mux.Handle(pattern, h.observed(pattern, func(w http.ResponseWriter, r *http.Request) {
+		mux.Handle(pattern, h.observed(pattern, func(w http.ResponseWriter, r *http.Request) error {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			status, body, err := serve(r)
 			if err != nil {
 				problem(w, err)
-				return
+				return err
 			}
-			reply(w, status, "application/json", body)
+			reply(w, status, body)
+			return nil
 		}))
 	}
 	mux.Handle("GET /watch", h.observed("GET /watch", h.watch))
@@ -97,7 +120,7 @@ func Handler(a *vip.Allocator, options Options) http.Handler {
 			return
 		}
 		mux.ServeHTTP(w, r)
-	})
+	}), nil
 }
 
 // unserved answers with a problem in place of the text that a ServeMux has for a request without a handler.
@@ -107,37 +130,22 @@ type unserved struct {
 }
 
 func (u *unserved) WriteHeader(code int) {
-	p := Problem{Status: code, Code: "not-found", Detail: u.path + ": not served here"}
+	p := httpproblem.New(httpproblem.NotFound, u.path+": not served here")
 	if code == http.StatusMethodNotAllowed {
-		p.Code, p.Detail = "method", u.path+": allowed are "+u.Header().Get("Allow")
+		p = httpproblem.New(httpproblem.MethodNotAllowed, u.path+": allowed are "+u.Header().Get("Allow"))
 	}
-	p.reply(u.ResponseWriter)
+	httpproblem.Write(u.ResponseWriter, p)
 }
 
 func (u *unserved) Write(text []byte) (int, error) { return len(text), nil }
 
-// status is a ResponseWriter that remembers what was answered.
-type status struct {
-	http.ResponseWriter
-	code int
-}
-
-func (s *status) WriteHeader(code int) {
-	s.code = code
-	s.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
-
-func (h *handler) observed(pattern string, serve http.HandlerFunc) http.Handler {
-	if h.options.Observe == nil {
-		return serve
-	}
+func (h *handler) observed(pattern string, serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, start := &status{w, http.StatusOK}, time.Now()
-		serve(s, r)
-		h.options.Observe(pattern, s.code, time.Since(start))
+		start := h.cfg.Now()
+		err := serve(w, r)
+		if h.cfg.Observe != nil {
+			h.cfg.Observe(pattern, h.cfg.Now().Sub(start), err)
+		}
 	})
 }
 
@@ -247,12 +255,12 @@ func query(r *http.Request) (vip.Query, error) {
 				"pool": &q.Pool, "task": &q.Task, "team": &q.Team, "cluster": &q.Cluster, "version": &q.Version, "instance": &q.Instance,
 			}[name]
 			if field == nil {
-				return q, fmt.Errorf("%w: selector %q is not known", vip.ErrInvalid, name)
+				return q, fmt.Errorf("selector %.64q is not known: %w", name, vip.ErrInvalid)
 			}
 			*field = value
 		}
 		if err != nil {
-			return q, fmt.Errorf("%w: selector %s: %w", vip.ErrInvalid, name, err)
+			return q, fmt.Errorf("selector %s: %w: %w", name, err, vip.ErrInvalid)
 		}
 	}
 	return q, nil
@@ -304,7 +312,7 @@ func (h *handler) release(r *http.Request) (int, any, error) {
 	text := r.URL.Query().Get("generation")
 	generation, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: generation %q: want the number that the lease has", vip.ErrInvalid, text)
+		return 0, nil, fmt.Errorf("generation %.64q: want the number that the lease has: %w", text, vip.ErrInvalid)
 	}
 	l, err := h.a.Release(r.Context(), r.PathValue("id"), generation, r.URL.Query().Get("reason"))
 	return http.StatusOK, l, err
@@ -313,7 +321,7 @@ func (h *handler) release(r *http.Request) (int, any, error) {
 func address(r *http.Request) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(r.PathValue("vip"))
 	if err != nil {
-		return addr, fmt.Errorf("%w: %w", vip.ErrInvalid, err)
+		return addr, fmt.Errorf("%w: %w", err, vip.ErrInvalid)
 	}
 	return addr, nil
 }
@@ -329,7 +337,7 @@ func (h *handler) history(r *http.Request) (int, any, error) {
 	}
 	at, err := time.Parse(time.RFC3339, r.URL.Query().Get("at"))
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: at: want a time such as 2026-03-01T14:32:00Z: %w", vip.ErrInvalid, err)
+		return 0, nil, fmt.Errorf("at: want a time such as 2026-03-01T14:32:00Z: %w: %w", err, vip.ErrInvalid)
 	}
 	l, err := h.a.At(r.Context(), addr, at)
 	return http.StatusOK, l, err
@@ -337,8 +345,8 @@ func (h *handler) history(r *http.Request) (int, any, error) {
 
 func (h *handler) pools(*http.Request) (int, any, error) {
 	suspects := []audit.Leak{}
-	if h.options.Leaks != nil {
-		suspects = h.options.Leaks.Suspects()
+	if h.cfg.Leaks != nil {
+		suspects = h.cfg.Leaks.Suspects()
 	}
 	return http.StatusOK, map[string]any{
 		"pools": h.a.Stats(), "waiting": notNil(h.a.Waiting()), "suspects": suspects,
@@ -349,13 +357,13 @@ func (h *handler) audit(r *http.Request) (int, any, error) {
 	query := r.URL.Query()
 	repair, err := strconv.ParseBool(cmp.Or(query.Get("repair"), "0"))
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: repair %q: want 1 or 0", vip.ErrInvalid, query.Get("repair"))
+		return 0, nil, fmt.Errorf("repair %.64q: want 1 or 0: %w", query.Get("repair"), vip.ErrInvalid)
 	}
-	report, err := audit.Check(r.Context(), h.a, h.options.Views...)
+	report, err := audit.Check(r.Context(), h.a, h.cfg.Views...)
 	if err != nil || !repair {
 		return http.StatusOK, report, err
 	}
-	repaired, err := audit.Repair(r.Context(), h.a, report, h.options.Views...)
+	repaired, err := audit.Repair(r.Context(), h.a, report, h.cfg.Views...)
 	return http.StatusOK, struct {
 		audit.Report
 		Repaired int `json:"repaired"`
@@ -397,22 +405,25 @@ func (h *handler) restore(r *http.Request) (int, any, error) {
 func read(r *http.Request, into any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("%w: body: %w", vip.ErrInvalid, err)
+	var large *http.MaxBytesError
+	if err := d.Decode(into); errors.As(err, &large) {
+		return fmt.Errorf("body: more than %d bytes: %w", large.Limit, errTooLarge)
+	} else if err != nil {
+		return fmt.Errorf("body: %w: %w", err, vip.ErrInvalid)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: body: more than one JSON value", vip.ErrInvalid)
+		return fmt.Errorf("body: more than one JSON value: %w", vip.ErrInvalid)
 	}
 	return nil
 }
 
-func reply(w http.ResponseWriter, code int, kind string, body any) {
+func reply(w http.ResponseWriter, code int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_, _ = w.Write(append(data, '\n'))
 }

@@ -20,14 +20,17 @@ import (
 	"github.com/sluice-deploy/sluice/vip/viphttp"
 )
 
-func serve(t testing.TB, options viphttp.Options) (*httptest.Server, *vip.Allocator) {
+func serve(t testing.TB, cfg viphttp.Config) (*httptest.Server, *vip.Allocator) {
 	t.Helper()
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.3")
 	require.NoError(t, err)
 	p.Labels = map[string]string{"region": "bj", "net": "a"}
-	a, err := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{p}, vip.Config{})
+	a, err := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
 	require.NoError(t, err)
-	s := httptest.NewServer(viphttp.Handler(a, options))
+	cfg.Leases = a
+	handler, err := viphttp.New(cfg)
+	require.NoError(t, err)
+	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return s, a
 }
@@ -54,10 +57,10 @@ func first(body map[string]any) map[string]any { return body["leases"].([]any)[0
 func TestALeaseFromBeginningToEnd(t *testing.T) {
 	t.Parallel()
 	seen := make(chan string, 100)
-	s, _ := serve(t, viphttp.Options{Observe: func(pattern string, status int, _ time.Duration) { seen <- fmt.Sprint(pattern, " ", status) }})
+	s, _ := serve(t, viphttp.Config{Observe: func(op string, _ time.Duration, err error) { seen <- fmt.Sprint(op, " ", err) }})
 	code, body := call(t, "POST", s.URL+"/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}},"ttl":"1h"}`)
 	require.Equal(t, 201, code)
-	require.Equal(t, "POST /leases 201", <-seen)
+	require.Equal(t, "POST /leases <nil>", <-seen)
 	lease := first(body)
 	require.Equal(t, "10.0.0.1", lease["addr"])
 	require.Equal(t, "leased", lease["state"])
@@ -99,7 +102,7 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 
 func TestProblems(t *testing.T) {
 	t.Parallel()
-	s, _ := serve(t, viphttp.Options{})
+	s, _ := serve(t, viphttp.Config{})
 	_, body := call(t, "POST", s.URL+"/leases", `{"owner":{"task":"T1","overrides":{"web":"v1"}}}`)
 	id := first(body)["id"].(string)
 	for _, c := range []struct {
@@ -109,15 +112,15 @@ func TestProblems(t *testing.T) {
 	}{
 		{"POST", "/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}}}`, 409, "conflict", `overrides.web is "v1", asked for "v2"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3}`, 503, "exhausted", "2 free"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "pool exhausted"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ns"}`, 503, "exhausted", "pool exhausted"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "exhausted"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ns"}`, 503, "exhausted", "exhausted"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"addr":"10.0.0.1"}`, 409, "taken", `task "T1"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"none"}`, 404, "not-found", `pool "none"`},
-		{"POST", "/leases", `{"owner":{}}`, 400, "invalid", "the owner has no task"},
+		{"POST", "/leases", `{"owner":{}}`, 400, "invalid", "Request.Owner.Task"},
 		{"POST", "/leases", `{"oner":{}}`, 400, "invalid", `unknown field "oner"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"ttl":"-1s"}`, 400, "invalid", `duration "-1s"`},
 		{"POST", "/leases", `{}{}`, 400, "invalid", "more than one JSON value"},
-		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 412, "fenced", "generation 1, the call has 7"},
+		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 409, "fenced", "generation 1, the call has 7"},
 		{"DELETE", "/leases/" + id, "", 400, "invalid", `generation ""`},
 		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
 		{"GET", "/leases?tsk=T1", "", 400, "invalid", `selector "tsk" is not known`},
@@ -127,18 +130,21 @@ func TestProblems(t *testing.T) {
 		{"GET", "/history/10.0.0.1?at=noon", "", 400, "invalid", "want a time such as"},
 		{"GET", "/history/10.0.0.1?at=2001-01-01T00:00:00Z", "", 404, "not-found", "holder of 10.0.0.1"},
 		{"POST", "/addresses/10.0.9.9/quarantine", `{}`, 404, "not-found", "10.0.9.9"},
-		{"GET", "/watch?from=x", "", 400, "invalid", `revision "x"`},
+		{"GET", "/watch?after=x", "", 400, "invalid", `revision "x"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":-5}`, 400, "invalid", "-5 addresses"},
 		{"POST", "/audit?repair=maybe", "", 400, "invalid", `repair "maybe"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"p","selector":{"region":"sh"}}`, 409, "unsatisfiable", "no enabled pool"},
+		{"POST", "/leases", `{"owner":{"task":"T 2"}}`, 400, "invalid", `task "T 2"`},
+		{"POST", "/leases", `{"owner":{"task":"` + strings.Repeat("x", 1<<20) + `"}}`, 413, "too-large", "more than 1048576 bytes"},
 		{"GET", "/nothing", "", 404, "not-found", "GET /nothing"},
-		{"PATCH", "/leases", `{}`, 405, "method", "GET, HEAD, POST"},
+		{"PATCH", "/leases", `{}`, 405, "method-not-allowed", "GET, HEAD, POST"},
 	} {
 		status, body := call(t, c.method, s.URL+c.path, c.body)
 		what := c.method + " " + c.path + " " + c.body
 		require.Equal(t, c.status, status, what)
 		require.Equal(t, c.code, body["code"], what)
 		require.Contains(t, body["detail"], c.detail, what)
-		require.Equal(t, []any{"about:blank#" + c.code, http.StatusText(c.status), float64(c.status)}, []any{body["type"], body["title"], body["status"]}, what)
+		require.Equal(t, []any{nil, http.StatusText(c.status), float64(c.status)}, []any{body["type"], body["title"], body["status"]}, what)
 	}
 }
 
@@ -156,7 +162,7 @@ func (m *misled) Repair(context.Context, audit.Finding) error { m.repaired++; re
 func TestAuditRepairsOnlyWhenAsked(t *testing.T) {
 	t.Parallel()
 	nginx := &misled{}
-	s, _ := serve(t, viphttp.Options{Views: []audit.View{nginx}})
+	s, _ := serve(t, viphttp.Config{Views: []audit.View{nginx}})
 	for _, query := range []string{"", "?repair=0", "?repair=false"} {
 		code, body := call(t, "POST", s.URL+"/audit"+query, "")
 		require.Equal(t, 200, code)
@@ -171,7 +177,7 @@ func TestAuditRepairsOnlyWhenAsked(t *testing.T) {
 
 func TestWatchResumes(t *testing.T) {
 	t.Parallel()
-	s, a := serve(t, viphttp.Options{KeepAlive: 5 * time.Millisecond})
+	s, a := serve(t, viphttp.Config{KeepAlive: 5 * time.Millisecond})
 	open := func(query string, header ...string) (next func() (kind, id string), end func()) {
 		req, err := http.NewRequest("GET", s.URL+"/watch"+query, nil)
 		require.NoError(t, err)
@@ -208,19 +214,19 @@ func TestWatchResumes(t *testing.T) {
 	require.Equal(t, "ended", kind)
 	end()
 
-	next, end = open("?from=" + start)
+	next, end = open("?after=" + start)
 	for _, want := range []string{"hello", "allocated", "ended"} {
 		kind, _ = next()
 		require.Equal(t, want, kind)
 	}
 	end()
-	next, end = open("?from="+start, allocated) // as a browser that comes back: where it began, and what it has seen since
+	next, end = open("?after="+start, allocated) // as a browser that comes back: where it began, and what it has seen since
 	for _, want := range []string{"hello", "ended"} {
 		kind, _ = next()
 		require.Equal(t, want, kind)
 	}
 	end()
-	next, end = open("?from=1")
+	next, end = open("?after=1")
 	defer end()
 	for _, want := range []string{"hello", "reset"} {
 		kind, _ = next()
@@ -228,10 +234,11 @@ func TestWatchResumes(t *testing.T) {
 	}
 }
 
-func ExampleHandler() {
+func ExampleNew() {
 	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
-	a, _ := vip.New(context.Background(), vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
-	server := httptest.NewServer(http.StripPrefix("/api/v1", viphttp.Handler(a, viphttp.Options{})))
+	a, _ := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
+	handler, _ := viphttp.New(viphttp.Config{Leases: a})
+	server := httptest.NewServer(http.StripPrefix("/api/v1", handler))
 	defer server.Close()
 
 	resp, _ := http.Post(server.URL+"/api/v1/leases", "application/json", strings.NewReader(`{"owner":{"task":"T-1"},"ttl":"8h"}`))

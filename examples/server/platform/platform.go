@@ -154,7 +154,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	pool.CoolDown = p.config.CoolDown
-	p.leases, err = vip.New(ctx, store, []vip.Pool{pool}, vip.Config{Logger: p.config.Logger})
+	p.leases, err = vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}, Logger: p.config.Logger})
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ func (d *Driver) check(ctx context.Context, data []byte) error {
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return context.Cause(ctx)
 	case errors.As(err, &exit):
 		text := strings.TrimSpace(strings.ReplaceAll(string(out), candidate, d.Path))
 		return &refusal{text[:min(len(text), 2000)]}

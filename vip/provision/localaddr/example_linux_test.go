@@ -13,7 +13,7 @@ import (
 func Example() {
 	ctx := context.Background()
 	pool, _ := vip.ParsePool("test", "10.58.0.0/24")
-	a, err := vip.New(ctx, vip.NewMemStore(), []vip.Pool{pool}, vip.Config{})
+	a, err := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -36,7 +36,7 @@ var _ provision.Driver = (*Driver)(nil)
 
 // Apply implements provision.Driver. An address that the kernel refuses is set aside.
 func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]error, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	if p := d.protocol(); p < 5 {
@@ -64,7 +64,7 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 		}
 		err := conn.ask(syscall.RTM_NEWROUTE, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL, d.route(addr, device.Index))
 		if errors.Is(err, syscall.EPERM) {
-			return nil, fmt.Errorf("add a local route: %w: the driver needs CAP_NET_ADMIN", err)
+			return nil, fmt.Errorf("add a local route: the driver needs CAP_NET_ADMIN: %w", err)
 		}
 		if err != nil {
 			aside[addr] = fmt.Errorf("add a local route: %w", err)
