@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig"
 )
 
 // ConfigName is the optional file in the source folder.
@@ -59,7 +61,24 @@ type KeyRule struct {
 	// Environments are those that the rule is about. The default is all.
 	Environments []string `json:"environments,omitempty"`
 
-	compiled *regexp.Regexp
+	compiled *regexp.Regexp // Pattern; nil before Validate
+}
+
+// regexp returns what the whole value must match.
+func (k *KeyRule) regexp() (*regexp.Regexp, error) {
+	if k.compiled != nil {
+		return k.compiled, nil
+	}
+	return regexp.Compile("^(?:" + k.Pattern + ")$")
+}
+
+// admits reports whether the value matches Pattern; none matches a malformed one.
+func (k *KeyRule) admits(value string) bool {
+	if k.Pattern == "" {
+		return true
+	}
+	pattern, err := k.regexp()
+	return err == nil && pattern.MatchString(value)
 }
 
 // SchemaRule says which schema files must satisfy.
@@ -77,8 +96,8 @@ func (r *SchemaRule) About(environment, path string) bool {
 	return about(r.Environments, environment) && matches(r.Path, path)
 }
 
-// ErrConfig is matched by the errors of [ParseConfig].
-var ErrConfig = errors.New("invalid check configuration")
+// ErrInvalid is matched by the errors of [ParseConfig].
+var ErrInvalid = envconfig.ErrInvalid
 
 // ParseConfig reads envconfig-check.json. Every problem is reported at once.
 func ParseConfig(data []byte) (Config, error) {
@@ -86,14 +105,23 @@ func ParseConfig(data []byte) (Config, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
-		return Config{}, fmt.Errorf("%s: %w: %w", ConfigName, ErrConfig, err)
+		return Config{}, fmt.Errorf("%s: %w: %w", ConfigName, err, ErrInvalid)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Config{}, fmt.Errorf("%s: %w: data after the end", ConfigName, ErrConfig)
+		return Config{}, fmt.Errorf("%s: data after the end: %w", ConfigName, ErrInvalid)
 	}
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate returns every problem of the configuration at once; they match [ErrInvalid]. [ParseConfig]
+// has called it. A configuration is for several goroutines after it.
+func (c *Config) Validate() error {
 	var problems []error
 	bad := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%s: %w: %s", ConfigName, ErrConfig, fmt.Sprintf(format, args...)))
+		problems = append(problems, fmt.Errorf("%s: %s: %w", ConfigName, fmt.Sprintf(format, args...), ErrInvalid))
 	}
 	for i, a := range c.Allow {
 		if a.Reason == "" {
@@ -118,7 +146,7 @@ func ParseConfig(data []byte) (Config, error) {
 			bad("keys[%d]: type %q is none of string, number, bool, null, list", i, k.Type)
 		}
 		var err error
-		if k.compiled, err = regexp.Compile("^(?:" + k.Pattern + ")$"); err != nil {
+		if k.compiled, err = k.regexp(); err != nil {
 			bad("keys[%d]: pattern: %v", i, err)
 		}
 	}
@@ -132,7 +160,7 @@ func ParseConfig(data []byte) (Config, error) {
 			bad("owned.%s needs well-formed patterns", name)
 		}
 	}
-	return c, errors.Join(problems...)
+	return errors.Join(problems...)
 }
 
 func validPattern(pattern string) bool {

@@ -132,7 +132,7 @@ func (k *KeyRule) judge(f *File) (problem string, line int) {
 		return fmt.Sprintf("is a %s and must be a %s", s.Kind, k.Type), s.Line
 	case len(k.Enum) > 0 && !slices.Contains(k.Enum, s.value):
 		return "is none of the allowed values", s.Line
-	case k.Pattern != "" && k.compiled != nil && !k.compiled.MatchString(s.value):
+	case !k.admits(s.value):
 		return "does not match the declared pattern", s.Line
 	}
 	return "", 0

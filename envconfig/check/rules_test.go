@@ -167,9 +167,49 @@ func TestConfigIsRefused(t *testing.T) {
 		`{"owned":{"test":[]}}`:                                        "owned.test needs well-formed patterns",
 	} {
 		_, err := ParseConfig([]byte(config))
-		require.ErrorIs(t, err, ErrConfig, config)
+		require.ErrorIs(t, err, ErrInvalid, config)
 		require.ErrorContains(t, err, want)
 	}
+}
+
+func TestConfigFields(t *testing.T) {
+	t.Parallel()
+	allow := Allow{Rule: RuleLeak, Reason: "x", Until: "2027-01-31"}
+	with := func(change func(a *Allow)) []Allow { a := allow; change(&a); return []Allow{a} }
+	require.NoError(t, (&Config{Allow: []Allow{allow}, Keys: []KeyRule{{Path: "a", Key: "k"}}}).Validate())
+	for name, c := range map[string]struct {
+		config Config
+		want   string
+	}{
+		"Allow.Rule":     {Config{Allow: with(func(a *Allow) { a.Rule = "x" })}, `allow[0]: rule "x"`},
+		"Allow.Path":     {Config{Allow: with(func(a *Allow) { a.Path = "[" })}, "allow[0]: malformed pattern"},
+		"Allow.Key":      {Config{Allow: with(func(a *Allow) { a.Key = "[" })}, "allow[0]: malformed pattern"},
+		"Allow.Reason":   {Config{Allow: with(func(a *Allow) { a.Reason = "" })}, "allow[0] has no reason"},
+		"Allow.Until":    {Config{Allow: with(func(a *Allow) { a.Until = "soon" })}, "allow[0]: until"},
+		"KeyRule.Path":   {Config{Keys: []KeyRule{{Path: "[", Key: "k"}}}, "keys[0] needs"},
+		"KeyRule.Key":    {Config{Keys: []KeyRule{{Path: "a"}}}, "keys[0] needs"},
+		"KeyRule.Type":   {Config{Keys: []KeyRule{{Path: "a", Key: "k", Type: "x"}}}, `keys[0]: type "x"`},
+		"KeyRule.Patt.":  {Config{Keys: []KeyRule{{Path: "a", Key: "k", Pattern: "("}}}, "keys[0]: pattern"},
+		"Schema.Path":    {Config{Schemas: []SchemaRule{{Schema: "s.json"}}}, "schemas[0] needs"},
+		"Schema.Schema":  {Config{Schemas: []SchemaRule{{Path: "a", Schema: "../s"}}}, "schemas[0] needs"},
+		"Owned patterns": {Config{Owned: map[string][]string{"test": {"["}}}, "owned.test needs"},
+	} {
+		err := c.config.Validate()
+		require.ErrorIs(t, err, ErrInvalid, name)
+		require.ErrorContains(t, err, c.want, name)
+	}
+	all := Config{Keys: []KeyRule{{Path: "a"}}, Owned: map[string][]string{"test": nil}}
+	require.ErrorContains(t, all.Validate(), "keys[0]")
+	require.ErrorContains(t, all.Validate(), "owned.test")
+}
+
+// A rule that ParseConfig has not read holds values to its pattern, too.
+func TestPatternOfALiteral(t *testing.T) {
+	t.Parallel()
+	require.True(t, (&KeyRule{Pattern: "[a-z]+"}).admits("x"))
+	require.False(t, (&KeyRule{Pattern: "[a-z]+"}).admits("X"))
+	require.False(t, (&KeyRule{Pattern: "("}).admits("("))
+	require.True(t, (&KeyRule{}).admits("("))
 }
 
 // What keeps SIGTERM from the service, in ENTRYPOINT and in start scripts.

@@ -10,12 +10,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/envconfig/check"
 	"github.com/sluice-deploy/sluice/envconfig/check/schema"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 const usage = `envconfig-check finds what is wrong with the configuration of all environments while an image is built.
@@ -67,13 +69,7 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 func (c *command) do(name string, args []string) error {
 	flags := flag.NewFlagSet("envconfig-check", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
-	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image for the record of what is active, as the start has it")
-	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
-	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too")
-	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
-	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
-	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
+	c.define(flags)
 	if err := fromEnviron(flags, c.env); err != nil {
 		return err
 	}
@@ -85,6 +81,9 @@ func (c *command) do(name string, args []string) error {
 		return flag.ErrHelp
 	}
 	if err != nil {
+		return err
+	}
+	if err := c.validate(name); err != nil {
 		return err
 	}
 	c.args = flags.Args()
@@ -99,6 +98,33 @@ func (c *command) do(name string, args []string) error {
 		return c.manifest()
 	}
 	return fmt.Errorf("%s with %d arguments is no command: see --help", name, len(c.args))
+}
+
+// validate returns a problem of a value that its flag took.
+func (c *command) validate(name string) error {
+	for _, f := range []struct{ name, value string }{{"source", c.source}, {"state", c.state}} {
+		if f.value == "" {
+			return fmt.Errorf("--%s must not be empty", f.name)
+		}
+	}
+	formats := []string{"text", "json"}
+	if name == "check" {
+		formats = append(formats, "junit")
+	}
+	if !slices.Contains(formats, c.format) {
+		return fmt.Errorf("--format %s is none of %s", names.Quote(c.format), strings.Join(formats, ", "))
+	}
+	return nil
+}
+
+func (c *command) define(flags *flag.FlagSet) {
+	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
+	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image for the record of what is active, as the start has it")
+	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
+	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too")
+	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
+	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
+	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
 }
 
 // fromEnviron sets the flags that ENVCONFIG_* variables name. A value is not repeated in an error: it may be a secret.
@@ -121,7 +147,7 @@ func fromEnviron(flags *flag.FlagSet, env []string) (err error) {
 func (c *command) load() (*os.Root, *check.Set, error) {
 	root, err := os.OpenRoot(c.source)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("--source: %w", err)
 	}
 	m, err := envconfig.Scan(root.FS())
 	if err != nil {
@@ -180,8 +206,6 @@ func (c *command) report(r check.Report) (err error) {
 		err = r.WriteJSON(c.stdout)
 	case "junit":
 		err = r.WriteJUnit(c.stdout)
-	default:
-		return fmt.Errorf("--format %s is none of text, json, junit", c.format)
 	}
 	if err == nil && len(r.Findings) > 0 {
 		err = errFindings
@@ -195,14 +219,14 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 	}
 	text, err := os.ReadFile(c.dockerfile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--dockerfile: %w", err)
 	}
 	command, dir := check.Dockerfile(string(text))
 	var image fs.FS
 	if c.imageRoot != "" {
 		root, err := os.OpenRoot(c.imageRoot)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--image-root: %w", err)
 		}
 		defer root.Close()
 		if image = root.FS(); root.Name() == "/" {
