@@ -3,6 +3,7 @@ package envconfig
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -30,7 +31,8 @@ type Activator struct {
 	// State is the folder for the record of what is active. The default is [DefaultState]. Where it
 	// cannot be written, the record stands beside the first target.
 	State string
-	// Manifest is what the source folder has. The default is what [Load] finds there.
+	// Manifest says what the source directory has. The default is what [Load] finds there. One that
+	// breaks a rule of [ParseManifest] is refused.
 	Manifest *Manifest
 	// Lookup gives the variables that rendered files may draw on. The default is [os.LookupEnv].
 	Lookup func(name string) (value string, set bool)
@@ -43,7 +45,7 @@ type Activator struct {
 	// Now is the clock of the record. The default is [time.Now].
 	Now func() time.Time
 
-	loaded *Manifest
+	loaded *Manifest // Manifest, once it was held to the rules, or what was read
 
 	// step is called with the name of each step before it is done, unless it is nil; tests end the
 	// process there.
@@ -142,8 +144,11 @@ func (a *Activator) Choose(value string, set bool) (string, error) {
 
 // load returns the manifest, or as much of it as an activation needs, and keeps it.
 func (a *Activator) load() (*Manifest, error) {
-	if a.Manifest != nil {
-		return a.Manifest, nil
+	if a.Manifest != nil && a.loaded != a.Manifest {
+		if err := a.Manifest.validate(); err != nil {
+			return nil, fmt.Errorf("Activator.Manifest: %w", err)
+		}
+		a.loaded = a.Manifest
 	}
 	if a.loaded != nil {
 		return a.loaded, nil

@@ -19,7 +19,7 @@ var (
 	ErrInvalid = place.ErrInvalid
 	// ErrIncomplete (66): the environment is known but its files, or some of the required ones, are
 	// not there.
-	ErrIncomplete = errors.New("incomplete environment")
+	ErrIncomplete = errors.New("incomplete")
 	// ErrTarget (73): a target cannot be a file, or cannot be replaced as a whole.
 	ErrTarget = place.ErrTarget
 	// ErrPermission (77): this user may not write a target, or not read a source.
@@ -62,5 +62,5 @@ func list(names []string) string {
 
 // invalid is an error that matches [ErrInvalid] and says where and what.
 func invalid(where, format string, args ...any) error {
-	return fmt.Errorf("%s: %w: %w", where, ErrInvalid, fmt.Errorf(format, args...))
+	return fmt.Errorf("%s: %w: %w", where, fmt.Errorf(format, args...), ErrInvalid)
 }

@@ -257,10 +257,10 @@ func (w wire) brief() wire {
 // complete reports which files env lacks.
 func (m *Manifest) complete(env *Environment) error {
 	if len(env.Files) == 0 && m.head == nil {
-		return fmt.Errorf("environment %q: %w: no files in envs/%s", env.Name, ErrIncomplete, env.Name)
+		return fmt.Errorf("environment %q: no files in envs/%s: %w", env.Name, env.Name, ErrIncomplete)
 	}
 	if missing := m.lacks(env); len(missing) > 0 {
-		return fmt.Errorf("environment %q: %w: required files missing: %s", env.Name, ErrIncomplete, list(missing))
+		return fmt.Errorf("environment %q: required files missing: %s: %w", env.Name, list(missing), ErrIncomplete)
 	}
 	return nil
 }

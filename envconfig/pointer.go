@@ -131,11 +131,13 @@ func checkLink(root *os.Root, name, text string) error {
 	got, err := root.Readlink(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("/%s: %w: the link for the action pointer is not in the image: run envconfig manifest --bake when it is built", name, ErrTarget)
+		return fmt.Errorf("/%s: the link for the action pointer is not in the image: "+
+			"run envconfig manifest --bake when it is built: %w", name, ErrTarget)
 	case err != nil:
-		return fmt.Errorf("/%s: %w: the image has something else there than the link for the action pointer: remove it before envconfig manifest --bake", name, ErrTarget)
+		return fmt.Errorf("/%s: the image has something else there than the link for the action pointer: "+
+			"remove it before envconfig manifest --bake: %w", name, ErrTarget)
 	case got != text:
-		return fmt.Errorf("/%s: %w: is a link to %q where %q is expected", name, ErrTarget, got, text)
+		return fmt.Errorf("/%s: is a link to %q where %q is expected: %w", name, got, text, ErrTarget)
 	}
 	return nil
 }

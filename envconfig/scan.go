@@ -30,7 +30,7 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 	}
 	entries, err := fs.ReadDir(fsys, envsDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("scan: %w: no folder %s in the source folder", ErrIncomplete, envsDir)
+		return nil, fmt.Errorf("scan: no folder %s in the source folder: %w", envsDir, ErrIncomplete)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("scan: %w", err)

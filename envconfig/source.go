@@ -20,7 +20,7 @@ func openSource(name string) (*os.Root, error) {
 	}
 	err = &fs.PathError{Op: "open", Path: name, Err: place.Cause(err)}
 	if errors.Is(err, fs.ErrNotExist) || place.IsNotDir(err) {
-		return nil, fmt.Errorf("source folder: %w: %w", ErrIncomplete, err)
+		return nil, fmt.Errorf("source folder: %w: %w", err, ErrIncomplete)
 	}
 	return nil, fmt.Errorf("source folder: %w", err)
 }
@@ -29,14 +29,14 @@ func openSource(name string) (*os.Root, error) {
 func sourceFileError(name string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), place.IsNotDir(err):
-		return fmt.Errorf("%s: %w: %w", name, ErrIncomplete, err)
+		return fmt.Errorf("%s: %w: %w", name, err, ErrIncomplete)
 	case errors.Is(err, fs.ErrPermission):
 		return unreadableError{name, err}
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// unreadableError matches ErrPermission, whose text speaks of targets.
+// unreadableError is the error for a source that this user may not read. It matches ErrPermission.
 type unreadableError struct {
 	name string
 	err  error

@@ -108,9 +108,9 @@ func (s *start) writable() error {
 	if err != nil || len(blocked) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w by uid %d: %s: give the folders to this user in the image, "+
-		"mount a writable volume there, or use the action pointer",
-		ErrPermission, os.Geteuid(), strings.Join(blocked, ", "))
+	return fmt.Errorf("uid %d may not write %s: give the folders to this user in the image, "+
+		"mount a writable volume there, or use the action pointer: %w",
+		os.Geteuid(), strings.Join(blocked, ", "), ErrPermission)
 }
 
 // activate carries out the plan and writes the record.

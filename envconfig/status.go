@@ -89,7 +89,7 @@ func (a *Activator) record() (*record, *place.Tree, error) {
 	r := readRecord(state, t, l.beside(m), nil)
 	if r == nil {
 		t.Close()
-		return nil, nil, fmt.Errorf("record in %s: %w: nothing was activated here, or not by this user", state, ErrIncomplete)
+		return nil, nil, fmt.Errorf("record in %s: nothing was activated here, or not by this user: %w", state, ErrIncomplete)
 	}
 	return r, t, nil
 }

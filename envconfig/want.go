@@ -67,7 +67,7 @@ func newWanted(
 		w.files, w.origins = append(w.files, file), append(w.origins, o)
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("render: %w: not set: %s", ErrInvalid, list(missing))
+		return nil, fmt.Errorf("render: not set: %s: %w", list(missing), ErrInvalid)
 	}
 	if len(m.links()) > 0 {
 		if err := w.addPointer(env, l, source); err != nil {

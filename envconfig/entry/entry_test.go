@@ -46,11 +46,11 @@ func TestResolve(t *testing.T) {
 		name, path, want string
 		is               error
 	}{
-		{"absent", env[0], "command not found in PATH", ErrNotFound},
+		{"absent", env[0], "no such command in PATH", ErrNotFound},
 		{"tool", "PATH=" + dir + "/a", "mode 0644", ErrNotExecutable},
 		{dir, "", "it is a folder", ErrNotExecutable},
-		{dir + "/absent", "", "command not found", ErrNotFound},
-		{dir + "/b/tool/x", "", "command not found", ErrNotFound},
+		{dir + "/absent", "", "no such command: not found", ErrNotFound},
+		{dir + "/b/tool/x", "", "no such command: not found", ErrNotFound},
 		{crlf, "", "carriage return", ErrNotExecutable},
 		{lost, "", "interpreter /no/such", ErrNotExecutable},
 		{empty, "", "names no interpreter", ErrNotExecutable},
@@ -69,5 +69,5 @@ func TestResolve(t *testing.T) {
 func ExampleResolve() {
 	_, err := Resolve([]string{"no-such-service"}, []string{"PATH=/usr/bin:/bin"})
 	fmt.Println(err)
-	// Output: no-such-service: command not found in PATH /usr/bin:/bin
+	// Output: no-such-service: no such command in PATH /usr/bin:/bin: not found
 }

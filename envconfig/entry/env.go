@@ -1,6 +1,8 @@
 package entry
 
 import (
+	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -48,17 +50,22 @@ func (e *Environ) leavesOut(name string) bool {
 	})
 }
 
-// Valid reports whether every pattern is well-formed and every Set names a variable.
-func (e *Environ) Valid() bool {
-	for _, pattern := range e.Unset {
+// Validate returns all problems at once: patterns that are malformed, and elements of Set that name
+// no variable. The errors match [ErrInvalid] and do not repeat what is in Set, which may be a
+// secret.
+func (e *Environ) Validate() error {
+	var problems []error
+	for i, pattern := range e.Unset {
 		if _, err := path.Match(pattern, ""); err != nil {
-			return false
+			problems = append(problems, bad(fmt.Sprintf("Environ.Unset[%d]: %.64q", i, pattern), "a pattern"))
 		}
 	}
-	return !slices.ContainsFunc(e.Set, func(kv string) bool {
-		name, _, ok := strings.Cut(kv, "=")
-		return !ok || name == ""
-	})
+	for i, kv := range e.Set {
+		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.ContainsRune(kv, 0) {
+			problems = append(problems, bad(fmt.Sprintf("Environ.Set[%d]", i), "NAME=VALUE"))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // Lookup returns the value of a variable in env, which holds NAME=VALUE as [os.Environ] does, and

@@ -20,15 +20,16 @@ func startError(c *Command, err error) error {
 	_, gone := os.Stat(c.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && gone != nil:
-		return fmt.Errorf("%s: %w: %w", c.Path, ErrNotFound, err)
+		return fmt.Errorf("%s: %w: %w", c.Path, err, ErrNotFound)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: %w: the loader that it was linked for is not in the image, as with another C library: %w", c.Path, ErrNotExecutable, err)
+		return fmt.Errorf("%s: the loader that it was linked for is not in the image, "+
+			"as with another C library: %w: %w", c.Path, err, ErrNotExecutable)
 	case errors.Is(err, syscall.ENOEXEC):
 		return noFormat(c.Path)
 	}
-	return fmt.Errorf("%s: %w: %w", c.Path, ErrNotExecutable, err)
+	return fmt.Errorf("%s: %w: %w", c.Path, err, ErrNotExecutable)
 }
 
 func noFormat(name string) error {
-	return fmt.Errorf("%s: %w: neither a binary for this machine nor a script with a #! line", name, ErrNotExecutable)
+	return fmt.Errorf("%s: neither a binary for this machine nor a script with a #! line: %w", name, ErrNotExecutable)
 }

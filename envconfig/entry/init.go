@@ -4,6 +4,7 @@ package entry
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"syscall"
@@ -27,15 +28,15 @@ const killWait = 5 * time.Second
 // Run waits for all children of the process, so no other part of the program may wait for or start
 // any. Where the process is not process 1, Run makes it the reaper of its descendants.
 type Init struct {
-	// Grace is how long descendants may go on after SIGTERM was passed on or, under StopOnMainExit,
+	// Grace is how long descendants may go on after SIGTERM was passed on or, under [Stop],
 	// after the service's main process has ended; then they are killed. The default is
-	// [DefaultGrace].
+	// [DefaultGrace]; a negative Grace is refused.
 	Grace time.Duration
 	// OnMainExit says what becomes of other descendants when the main process ends by itself. The
 	// default is [Stop].
 	OnMainExit MainExit
 	// MapExit replaces exit codes, e.g. {143: 0} for a JVM that ends cleanly on SIGTERM. The
-	// default is none.
+	// default is none. Both codes are from 0 to 255.
 	MapExit map[int]int
 }
 
@@ -76,8 +77,12 @@ type Process struct {
 // come: those in the channel are passed on, and Run goes on until the descendants have ended. A nil
 // channel passes on none. Run only receives; after it has returned, nothing receives from the
 // channel. The error says why the command could not be started and matches [ErrNotFound] or
-// [ErrNotExecutable].
+// [ErrNotExecutable], or names all bad fields of i and c and matches [ErrInvalid]; then nothing was
+// started.
 func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, error) {
+	if err := errors.Join(i.validate(), c.validate()); err != nil {
+		return Report{}, err
+	}
 	becomeReaper()
 	tty := openTerminal()
 	pid, err := syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{
@@ -99,6 +104,25 @@ func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, 
 	for !r.turn() {
 	}
 	return r.finish(), nil
+}
+
+// validate returns all problems of the fields at once.
+func (i *Init) validate() error {
+	var problems []error
+	if i.Grace < 0 {
+		problems = append(problems,
+			bad(fmt.Sprintf("Init.Grace: %v", i.Grace), fmt.Sprintf("0 (default %v) or more", DefaultGrace)))
+	}
+	if i.OnMainExit != Stop && i.OnMainExit != Wait {
+		problems = append(problems, bad(fmt.Sprintf("Init.OnMainExit: %d", i.OnMainExit), "Stop or Wait"))
+	}
+	for from, to := range i.MapExit {
+		if from != from&0xff || to != to&0xff {
+			problems = append(problems,
+				bad(fmt.Sprintf("Init.MapExit: %d:%d", from, to), "exit codes from 0 to 255"))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // end is a child that has ended or stopped.

@@ -13,13 +13,6 @@ import (
 	"syscall"
 )
 
-// ErrNotFound (exit code 127): there is no such command. ErrNotExecutable (126): there is, and it
-// cannot be run.
-var (
-	ErrNotFound      = errors.New("command not found")
-	ErrNotExecutable = errors.New("command not executable")
-)
-
 // defaultPath is where commands are looked up when PATH is not set at all.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -33,12 +26,20 @@ type Command struct {
 	Interpreter string
 }
 
+// validate reports what a Command that [Resolve] has not made may lack.
+func (c *Command) validate() error {
+	if c == nil || c.Path == "" || len(c.Args) == 0 {
+		return bad("Command", "a Path and Args with the command's name, as Resolve returns them")
+	}
+	return nil
+}
+
 // Resolve finds the command args[0] as a shell would: a name with a slash is taken as it is, any
 // other is looked up in PATH of env. The error matches [ErrNotFound] or [ErrNotExecutable] and says
 // why, a missing interpreter included.
 func Resolve(args, env []string) (*Command, error) {
 	if len(args) == 0 || args[0] == "" {
-		return nil, fmt.Errorf("%w: the command is empty", ErrNotFound)
+		return nil, fmt.Errorf("the command is empty: %w", ErrNotFound)
 	}
 	name := args[0]
 	if strings.Contains(name, "/") {
@@ -64,22 +65,22 @@ func Resolve(args, env []string) (*Command, error) {
 	if found != nil {
 		return nil, found
 	}
-	return nil, fmt.Errorf("%s: %w in PATH %s", name, ErrNotFound, search)
+	return nil, fmt.Errorf("%s: no such command in PATH %s: %w", name, search, ErrNotFound)
 }
 
 func check(name string, args []string) (*Command, error) {
 	info, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
+		return nil, fmt.Errorf("%s: no such command: %w", name, ErrNotFound)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w: %w", name, ErrNotExecutable, err)
+		return nil, fmt.Errorf("%s: %w: %w", name, err, ErrNotExecutable)
 	case info.IsDir():
-		return nil, fmt.Errorf("%s: %w: it is a folder", name, ErrNotExecutable)
+		return nil, fmt.Errorf("%s: it is a folder: %w", name, ErrNotExecutable)
 	}
 	const execute = 1
 	if err := syscall.Access(name, execute); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: mode %04o", name, ErrNotExecutable, info.Mode().Perm())
+		return nil, fmt.Errorf("%s: mode %04o: %w", name, info.Mode().Perm(), ErrNotExecutable)
 	}
 	interpreter, err := readInterpreter(name)
 	if err != nil {
@@ -113,11 +114,12 @@ func readInterpreter(name string) (string, error) {
 	interpreter, _, _ = strings.Cut(interpreter, "\t")
 	switch _, err := os.Stat(interpreter); {
 	case strings.HasSuffix(interpreter, "\r"):
-		return "", fmt.Errorf("%s: %w: its first line ends in a carriage return, so that the interpreter %q is not found: save it with Unix line ends", name, ErrNotExecutable, interpreter)
+		return "", fmt.Errorf("%s: its first line ends in a carriage return, so that the interpreter %q "+
+			"is not found: save it with Unix line ends: %w", name, interpreter, ErrNotExecutable)
 	case interpreter == "":
-		return "", fmt.Errorf("%s: %w: its first line names no interpreter", name, ErrNotExecutable)
+		return "", fmt.Errorf("%s: its first line names no interpreter: %w", name, ErrNotExecutable)
 	case err != nil:
-		return "", fmt.Errorf("%s: %w: interpreter %s: %w", name, ErrNotExecutable, interpreter, err)
+		return "", fmt.Errorf("%s: interpreter %s: %w: %w", name, interpreter, err, ErrNotExecutable)
 	}
 	return interpreter, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/envconfig/entry"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 const millisecond = time.Millisecond
@@ -75,13 +76,32 @@ func (c *command) parse(args []string) error {
 	} else if err != nil {
 		return usageError{err}
 	}
-	if !c.environ.Valid() {
-		return usageError{errors.New("--unset takes a pattern and --set NAME=VALUE")}
+	c.args = fs.Args()
+	return c.validate()
+}
+
+// validate returns a problem of a value that its flag took. It does not repeat values of --set, which
+// may be secrets.
+func (c *command) validate() error {
+	for _, f := range []struct{ name, value string }{
+		{"source", c.source}, {"root", c.root}, {"state", c.state}, {"var", c.variable},
+	} {
+		if f.value == "" || strings.ContainsRune(f.value, 0) {
+			return usageError{fmt.Errorf("--%s must not be empty or hold a zero byte", f.name)}
+		}
 	}
-	if c.grace <= 0 {
+	if strings.Contains(c.variable, "=") {
+		return usageError{fmt.Errorf("--var %s cannot be the name of a variable", names.Quote(c.variable))}
+	}
+	unset, set := entry.Environ{Unset: c.environ.Unset}, entry.Environ{Set: c.environ.Set}
+	switch {
+	case unset.Validate() != nil:
+		return usageError{errors.New("--unset takes a pattern such as AWS_*")}
+	case set.Validate() != nil:
+		return usageError{errors.New("--set takes NAME=VALUE")}
+	case c.grace <= 0:
 		return usageError{errors.New("--grace must be longer than 0")}
 	}
-	c.args = fs.Args()
 	return nil
 }
 

@@ -50,3 +50,34 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 		require.NotContains(t, err.Error(), "s3cret", bad)
 	}
 }
+
+// Every flag refuses a bad value with 64 and an error that names the flag, on the command line and as a
+// variable.
+func TestFlagsRefuseBadValues(t *testing.T) {
+	t.Parallel()
+	values := map[string][]string{
+		"source": {"", "a\x00b"}, "root": {""}, "state": {""}, "var": {"", "A=B"},
+		"quiet": {"", "maybe"}, "durable": {"2"}, "pristine": {"x"}, "dry-run": {"x"}, "label": {"x"}, "bake": {"x"},
+		"init": {"perhaps", ""}, "grace": {"0", "-1s", "8", "x", ""}, "on-main-exit": {"", "go"},
+		"map-exit": {"143", "256:0", "1:-1", "a:b"}, "unset": {"["}, "set": {"NAME", "=x"},
+	}
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	(&command{}).define(fs)
+	n := 0
+	fs.VisitAll(func(f *flag.Flag) {
+		n++
+		require.NotEmpty(t, values[f.Name], "bad values of -%s", f.Name)
+		for _, value := range values[f.Name] {
+			variable := variables + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")) + "=" + value
+			for _, c := range []struct{ args, env []string }{
+				{[]string{"-" + f.Name + "=" + value}, nil},
+				{nil, []string{variable}},
+			} {
+				err := (&command{env: c.env, stdout: io.Discard}).parse(c.args)
+				require.Equal(t, 64, exitCode(err), "-%s %q: %v", f.Name, value, err)
+				require.ErrorContains(t, err, "-"+f.Name)
+			}
+		}
+	})
+	require.Len(t, values, n)
+}

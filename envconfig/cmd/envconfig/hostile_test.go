@@ -69,7 +69,7 @@ func TestTooManyVariablesForTheService(t *testing.T) {
 		s := start(t, `ulimit -s 1024; PAD=$(head -c 100000 /dev/zero | tr '\0' x); export PAD; ENVCONFIG_SET="COPY=$PAD"; export ENVCONFIG_SET
 			exec "$E" `+mode+` -- /bin/true`)
 		require.Equal(t, 126, s.ends(), mode)
-		require.Contains(t, s.output.String(), "/bin/true: command not executable: argument list too long")
+		require.Contains(t, s.output.String(), "/bin/true: argument list too long: not executable")
 		require.NotContains(t, s.output.String(), "xxxx")
 	}
 }
@@ -85,7 +85,7 @@ func TestBinaryWhoseLoaderIsNotThere(t *testing.T) {
 	for _, mode := range []string{"--init=true", "--init=false"} {
 		s := start(t, `sed 's#/ld-linux#/ld-linus#' /bin/true > tool; chmod +x tool; exec "$E" `+mode+` -- ./tool`)
 		require.Equal(t, 126, s.ends(), mode)
-		require.Contains(t, s.output.String(), "./tool: command not executable: the loader that it was linked for is not in the image")
+		require.Contains(t, s.output.String(), "./tool: the loader that it was linked for is not in the image")
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 func (c *command) openSource() (*os.Root, error) {
 	root, err := os.OpenRoot(c.source)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("source folder: %w: %w", envconfig.ErrIncomplete, err)
+		return nil, fmt.Errorf("source folder: %w: %w", err, envconfig.ErrIncomplete)
 	}
 	return root, err
 }
@@ -89,7 +89,7 @@ func (c *command) status() error {
 }
 
 // errDrift ends verify with 1.
-var errDrift = errors.New("files differ from what was put in place")
+var errDrift = errors.New("not as they were put in place")
 
 // verify prints every file that is not as it was put in place.
 func (c *command) verify() error {
@@ -103,7 +103,7 @@ func (c *command) verify() error {
 		}
 	}
 	if len(drift) > 0 {
-		return fmt.Errorf("%w: %d of them", errDrift, len(drift))
+		return fmt.Errorf("%d files: %w", len(drift), errDrift)
 	}
 	return nil
 }
@@ -126,8 +126,8 @@ func (c *command) delegate(args []string) error {
 			return syscall.Exec(name, append([]string{name}, args...), c.env)
 		}
 	}
-	return fmt.Errorf("%s: %w: it is done by the binary envconfig-check, which is neither beside envconfig nor in PATH; "+
-		"it is needed when the image is built, not in it", args[0], errNoCheck)
+	return fmt.Errorf("%s: it is done by the binary envconfig-check, which is neither beside envconfig nor in PATH; "+
+		"it is needed when the image is built, not in it: %w", args[0], errNoCheck)
 }
 
 var errNoCheck = errors.New("could not check")

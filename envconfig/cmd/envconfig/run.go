@@ -136,7 +136,7 @@ func (c *command) place(ctx context.Context) error {
 }
 
 // errChanges ends a dry run with 1 where there is something to do.
-var errChanges = errors.New("targets would be changed")
+var errChanges = errors.New("would be changed")
 
 func (c *command) printChanges(changes []envconfig.Change) error {
 	for _, change := range changes {
@@ -145,7 +145,7 @@ func (c *command) printChanges(changes []envconfig.Change) error {
 		}
 	}
 	if len(changes) > 0 {
-		return fmt.Errorf("%w: %d of them", errChanges, len(changes))
+		return fmt.Errorf("%d targets: %w", len(changes), errChanges)
 	}
 	return nil
 }

@@ -11,16 +11,16 @@ import (
 // Package envconfig exports the same values under the same names.
 var (
 	// ErrInvalid: a journal cannot be read, or something other than a file is where a file is read.
-	ErrInvalid = errors.New("invalid configuration data")
+	ErrInvalid = errors.New("invalid")
 	// ErrTarget: a target cannot be a file, or cannot be replaced as a whole.
-	ErrTarget = errors.New("target cannot be created")
+	ErrTarget = errors.New("unusable target")
 	// ErrPermission: this user may not write a target.
-	ErrPermission = errors.New("target not writable")
+	ErrPermission = errors.New("not permitted")
 )
 
 // invalid returns an error that matches [ErrInvalid] and says where and what.
 func invalid(where, format string, args ...any) error {
-	return fmt.Errorf("%s: %w: %w", where, ErrInvalid, fmt.Errorf(format, args...))
+	return fmt.Errorf("%s: %w: %w", where, fmt.Errorf(format, args...), ErrInvalid)
 }
 
 // TargetError returns err with the name of the target that it is about and, where one fits, with
@@ -31,10 +31,10 @@ func TargetError(name string, err error) error {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		kind = ErrPermission
 	case errors.Is(err, syscall.EBUSY):
-		return fmt.Errorf("%s: %w: it is a mount of its own and cannot be replaced; "+
-			"mount the folder instead, or take it out of envs/: %w", name, ErrTarget, err)
+		return fmt.Errorf("%s: it is a mount of its own and cannot be replaced; "+
+			"mount the folder instead, or take it out of envs/: %w: %w", name, err, ErrTarget)
 	case IsNotDir(err):
-		return fmt.Errorf("%s: %w: a file is where a folder has to be: %w", name, ErrTarget, err)
+		return fmt.Errorf("%s: a file is where a folder has to be: %w: %w", name, err, ErrTarget)
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist),
 		errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.ELOOP),
 		errors.Is(err, syscall.ENAMETOOLONG), isEscape(err):
@@ -42,7 +42,7 @@ func TargetError(name string, err error) error {
 	default:
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return fmt.Errorf("%s: %w: %w", name, kind, err)
+	return fmt.Errorf("%s: %w: %w", name, err, kind)
 }
 
 // IsNotDir reports whether err means that something other than a directory is where a directory has

@@ -41,7 +41,7 @@ func (t *Tree) Compare(f *File) (Kind, error) {
 		}
 		return "", nil
 	case !mode.IsRegular():
-		return "", fmt.Errorf("%w: a %s is in the way", ErrTarget, TypeName(mode.Type()))
+		return "", fmt.Errorf("a %s is in the way: %w", TypeName(mode.Type()), ErrTarget)
 	case f.Link != "" || size != f.Size || mode != f.Mode:
 		return Replace, nil
 	}

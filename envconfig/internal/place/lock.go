@@ -12,6 +12,9 @@ import (
 // exist or cannot be read ends the chain. A cancelled ctx returns its cause; Lock asks ctx.Err and
 // does not use ctx.Done. The locks stay when the Tree forgets its directories.
 func Lock(ctx context.Context, t *Tree, first string) (unlock func(), err error) {
+	if ctx.Err() != nil { // not Done, which the entrypoint's context does not have
+		return nil, context.Cause(ctx)
+	}
 	var held []handle
 	unlock = func() {
 		for _, f := range held {
@@ -49,7 +52,7 @@ const lockPoll = 5 * time.Millisecond
 
 func waitLock(ctx context.Context, f handle) error {
 	for !tryLock(f) {
-		if ctx.Err() != nil { // not Done, which the entrypoint's context does not have
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		time.Sleep(lockPoll)
