@@ -27,8 +27,8 @@ type Catalog struct {
 	templates []*Template
 }
 
-// Template is one Dockerfile with declared parameters. It never changes and is safe for concurrent use; callers must not
-// write to its slices.
+// Template is one Dockerfile with declared parameters. It never changes and is safe for concurrent
+// use; callers must not write to its slices.
 type Template struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
@@ -50,7 +50,8 @@ type ContextFile struct {
 	Description string `json:"description"`
 }
 
-// Default returns the catalogue that comes with the package: tomcat, go-static, static-site, node and python.
+// Default returns the catalogue that comes with the package: tomcat, go-static, static-site, node
+// and python.
 func Default() *Catalog { return defaultCatalog() }
 
 var defaultCatalog = sync.OnceValue(func() *Catalog {
@@ -65,9 +66,9 @@ var defaultCatalog = sync.OnceValue(func() *Catalog {
 	return c
 })
 
-// Load reads a catalogue: every folder of fsys is a template of that name, with a Dockerfile and a template.json.
-// It checks each of them (declarations, placeholders, a skeleton that no value can change, the rules of [Lint] that are
-// errors) and returns every problem at once, joined.
+// Load reads a catalogue: every folder of fsys is a template of that name, with a Dockerfile and a
+// template.json. It checks each of them (declarations, placeholders, a skeleton that no value can
+// change, the rules of [Lint] that are errors) and returns every problem at once, joined.
 func Load(fsys fs.FS) (*Catalog, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
@@ -96,7 +97,8 @@ func Load(fsys fs.FS) (*Catalog, error) {
 // Templates returns the templates by name.
 func (c *Catalog) Templates() []*Template { return slices.Clone(c.templates) }
 
-// Template returns the template of that name, or an error that is [ErrNotFound] and lists the names there are.
+// Template returns the template of that name, or an error that is [ErrNotFound] and lists the names
+// there are.
 func (c *Catalog) Template(name string) (*Template, error) {
 	names := make([]string, len(c.templates))
 	for i, t := range c.templates {
@@ -111,7 +113,8 @@ func (c *Catalog) Template(name string) (*Template, error) {
 // Source returns a copy of the Dockerfile as the template has it, with its placeholders.
 func (t *Template) Source() []byte { return bytes.Clone(t.source) }
 
-// Digest is "sha256:…" over the template's two files: it names this state of the template in records and labels.
+// Digest is "sha256:…" over the template's two files: it names this state of the template in
+// records and labels.
 func (t *Template) Digest() string { return t.digest }
 
 // Keys of the labels that [Template.Labels] gives.
@@ -120,12 +123,14 @@ const (
 	LabelTemplateDigest = "io.github.sluice-deploy.template.digest"
 )
 
-// Labels are for [Request.Labels]: they tell from an image which template, in which state, it was built from.
+// Labels are for [Request.Labels]: they tell from an image which template, in which state, it was
+// built from.
 func (t *Template) Labels() map[string]string {
 	return map[string]string{LabelTemplate: t.Name, LabelTemplateDigest: t.digest}
 }
 
-// NeedsRun reports whether the template runs commands, so that only an engine with a sandbox can build it.
+// NeedsRun reports whether the template runs commands, so that only an engine with a sandbox can
+// build it.
 func (t *Template) NeedsRun() bool { return t.run }
 
 var templateName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -1,8 +1,10 @@
-// Package builder turns a template, a few typed values and a folder of files into an image in a registry.
+// Package builder turns a template, a few typed values and a folder of files into an image in a
+// registry.
 //
-// Developers choose a [Template] of a [Catalog] and enter its parameters; nobody writes a Dockerfile. What is rendered
-// has the instructions of the template whatever the values are, and an [Engine] builds and pushes it. Package assemble
-// holds the engine that works in this process, without daemon and without root, for templates that run no command.
+// Developers choose a [Template] of a [Catalog] and enter its parameters; nobody writes a
+// Dockerfile. What is rendered has the instructions of the template whatever the values are, and an
+// [Engine] builds and pushes it. Package assemble holds the engine that works in this process,
+// without daemon and without root, for templates that run no command.
 //
 // An embedder's part, in order:
 //
@@ -26,6 +28,7 @@
 //		Tag:        "v2",
 //	})
 //
-// The package does not compile code, scan images, keep records of builds, or delete what it pushed. It does not hide values:
-// parameters, build arguments and labels are part of the image, so secrets have no place in them.
+// The package does not compile code, scan images, keep records of builds, or delete what it pushed.
+// It does not hide values: parameters, build arguments and labels are part of the image, so secrets
+// have no place in them.
 package builder

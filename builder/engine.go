@@ -13,15 +13,15 @@ import (
 // Sentinels of [Engine.Build]; ErrInvalid is of [Template.Render], [Template.CheckContext] and the
 // constructors of engines, too.
 var (
-	// ErrInvalid: the request itself is wrong, so that building it again does not help. A fault in the
-	// Dockerfile, or in the context at one of its instructions, comes as a [*DockerfileError]. Nothing
-	// was pushed.
-	ErrInvalid = errors.New("invalid")
-	// ErrUnsupported: another engine may build this. An instruction that an engine lacks comes as an [*UnsupportedError].
+	// ErrInvalid: the request itself is wrong, so that building it again does not help. A fault in
+	// the Dockerfile, or in the context at one of its instructions, comes as a [*DockerfileError].
 	// Nothing was pushed.
+	ErrInvalid = errors.New("invalid")
+	// ErrUnsupported: another engine may build this. An instruction that an engine lacks comes as
+	// an [*UnsupportedError]. Nothing was pushed.
 	ErrUnsupported = errors.New("unsupported")
-	// ErrTagExists: the tag names another image and Request.ReplaceTag is not set. It comes as a [*TagExistsError].
-	// The tag is as it was.
+	// ErrTagExists: the tag names another image and Request.ReplaceTag is not set. It comes as a
+	// [*TagExistsError]. The tag is as it was.
 	ErrTagExists = errors.New("tag exists")
 )
 
@@ -37,25 +37,28 @@ type Engine interface {
 type Request struct {
 	// Dockerfile is what to build: as a rule, the output of [Template.Render].
 	Dockerfile []byte
-	// Context holds the files for COPY and ADD, and .dockerignore when there is one. Nil is an empty context.
-	// For a folder use os.Root.FS, which cannot be led out of it.
+	// Context holds the files for COPY and ADD, and .dockerignore when there is one. Nil is an
+	// empty context. For a folder use os.Root.FS, which cannot be led out of it.
 	Context fs.FS
 	// Repository is where to push, registry included: "registry.example.com/team/hello_web".
 	Repository string
 	// Tag is the name of the image in the repository, and the name of a version: 1 to 63 letters,
 	// digits, ".", "_" and "-". The default is none: the image is pushed by digest only.
 	Tag string
-	// ReplaceTag lets Tag move from the image that it names now. The default is that a tag stays for ever.
+	// ReplaceTag lets Tag move from the image that it names now. The default is that a tag stays
+	// for ever.
 	ReplaceTag bool
-	// Args are values for ARG. A value that no ARG declares is ignored, and the log says so. Every engine knows
-	// SOURCE_DATE_EPOCH: the time, in seconds since 1970, that the image and its files carry. The default is 0.
+	// Args are values for ARG. A value that no ARG declares is ignored, and the log says so. Every
+	// engine knows SOURCE_DATE_EPOCH: the time, in seconds since 1970, that the image and its files
+	// carry. The default is 0.
 	Args map[string]string
 	// Labels are set on the image over those of the Dockerfile.
 	Labels map[string]string
-	// Log receives one line or more per step, for a person to read. Nil discards them. An error of Log is ignored.
+	// Log receives one line or more per step, for a person to read. Nil discards them. An error of
+	// Log is ignored.
 	Log io.Writer
-	// Events receives what Log does, as values, in order, from the goroutine that called Build, which waits for it.
-	// Nil discards them.
+	// Events receives what Log does, as values, in order, from the goroutine that called Build,
+	// which waits for it. Nil discards them.
 	Events func(Event)
 }
 
@@ -81,7 +84,8 @@ type Result struct {
 	Base string `json:"base,omitempty"`
 	// Size is what a puller transfers, in bytes: manifest, configuration and compressed layers.
 	Size int64 `json:"size"`
-	// Uploaded and Reused are bytes of layers and configuration that were sent to the registry, and that it had already.
+	// Uploaded and Reused are bytes of layers and configuration that were sent to the registry, and
+	// that it had already.
 	Uploaded int64 `json:"uploaded"`
 	Reused   int64 `json:"reused"`
 	// Layers are the image's layers, base first.
@@ -93,7 +97,8 @@ type Layer struct {
 	Digest string `json:"digest"`
 	// Size is in bytes, compressed.
 	Size int64 `json:"size"`
-	// CreatedBy is the instruction that made the layer, as the Dockerfile has it; "" for layers of the base image.
+	// CreatedBy is the instruction that made the layer, as the Dockerfile has it; "" for layers of
+	// the base image.
 	CreatedBy string `json:"createdBy,omitempty"`
 	// Reused says that the registry had the layer already.
 	Reused bool `json:"reused"`

@@ -12,8 +12,9 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Type says what a value of a parameter may look like. No type admits a newline, a quote, a backslash, "$", a backtick or
-// any other character that has a meaning to a shell or to the Dockerfile's grammar, and none admits a leading "-".
+// Type says what a value of a parameter may look like. No type admits a newline, a quote, a
+// backslash, "$", a backtick or any other character that has a meaning to a shell or to the
+// Dockerfile's grammar, and none admits a leading "-".
 type Type string
 
 // The types of parameters.
@@ -33,7 +34,8 @@ const (
 
 // Param is one declared parameter of a template.
 type Param struct {
-	// Name is what stands between {{ and }}: an upper-case letter, then upper-case letters, digits and "_".
+	// Name is what stands between {{ and }}: an upper-case letter, then upper-case letters, digits
+	// and "_".
 	Name string `json:"name"`
 	// Description tells a person what to enter.
 	Description string `json:"description"`
@@ -152,7 +154,8 @@ func unless(ok bool, want string) string {
 	return want
 }
 
-// unsafe names the first thing in v that could change the Dockerfile's meaning whatever the type, or returns "".
+// unsafe names the first thing in v that could change the Dockerfile's meaning whatever the type,
+// or returns "".
 func unsafe(v string) string {
 	if v == "" {
 		return "the value is empty"

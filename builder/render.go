@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// ParamError says what is wrong with one value that was given to [Template.Render], or with one that was not. It is
-// [ErrInvalid].
+// ParamError says what is wrong with one value that was given to [Template.Render], or with one
+// that was not. It is [ErrInvalid].
 type ParamError struct {
 	Template string
 	Param    string
@@ -40,7 +40,8 @@ type placeholder struct {
 
 var placeholderMark = regexp.MustCompile(`\{\{[^{}\n]*\}\}`)
 
-// placeholders lists the placeholders of source in order. Braces in pairs that are none are an error with their line.
+// placeholders lists the placeholders of source in order. Braces in pairs that are none are an
+// error with their line.
 func placeholders(source []byte) ([]placeholder, error) {
 	var found []placeholder
 	var problems []error
@@ -68,10 +69,11 @@ func placeholders(source []byte) ([]placeholder, error) {
 	return found, nil
 }
 
-// Render fills in the placeholders and returns the Dockerfile. Parameters that values leaves out take their default.
-// It returns an error, with one [ParamError] for each problem joined, when values misses a required parameter, has one
-// that the template does not declare, or has a value that the parameter's type refuses. The rendered Dockerfile has been
-// parsed and consists of the same instructions, with the same number of words, as the template.
+// Render fills in the placeholders and returns the Dockerfile. Parameters that values leaves out
+// take their default. It returns an error, with one [ParamError] for each problem joined, when
+// values misses a required parameter, has one that the template does not declare, or has a value
+// that the parameter's type refuses. The rendered Dockerfile has been parsed and consists of the
+// same instructions, with the same number of words, as the template.
 func (t *Template) Render(values map[string]string) ([]byte, error) {
 	full, err := t.complete(values)
 	if err != nil {

@@ -102,8 +102,8 @@ func differ(want, got []shape) int {
 	return 0
 }
 
-// checkSkeleton refuses a template that cannot be parsed, breaks a rule, or lets a list of words become further arguments
-// of an instruction.
+// checkSkeleton refuses a template that cannot be parsed, breaks a rule, or lets a list of words
+// become further arguments of an instruction.
 func (t *Template) checkSkeleton() error {
 	one := fill(t.source, t.uses, t.neutral(func(Param) int { return 1 }))
 	if err := errors.Join(lintErrors(one)...); err != nil {

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// ApprovalGate lets a digest into an environment when enough people approved of it there, and none rejects it: see
-// Promoter.Review. The approval of the one who asks for the promotion never counts. Approvals are of one digest at one target
-// and are used up when it becomes current there. A rollback passes.
+// ApprovalGate lets a digest into an environment when enough people approved of it there, and none
+// rejects it: see Promoter.Review. The approval of the one who asks for the promotion never counts.
+// Approvals are of one digest at one target and are used up when it becomes current there. A
+// rollback passes.
 type ApprovalGate struct {
 	// Rules are by environment. An environment without a rule needs no approval.
 	Rules map[string]ApprovalRule
@@ -26,7 +27,8 @@ type ApprovalRule struct {
 	Approvers []string
 	// NotBuilder leaves out the approval of whoever bound the version to its digest.
 	NotBuilder bool
-	// Within is how long an approval counts. The default is for ever. A rejection counts until the same person approves.
+	// Within is how long an approval counts. The default is for ever. A rejection counts until the
+	// same person approves.
 	Within time.Duration
 }
 
@@ -35,7 +37,8 @@ var _ Gate = ApprovalGate{}
 // Name returns "approval".
 func (ApprovalGate) Name() string { return "approval" }
 
-// Validate reports every rule that could not be met, or that is for an environment that the pipeline does not have.
+// Validate reports every rule that could not be met, or that is for an environment that the
+// pipeline does not have.
 func (g ApprovalGate) Validate(p Pipeline) error {
 	var list problems
 	list.environments(p, slices.Sorted(maps.Keys(g.Rules)))

@@ -90,9 +90,9 @@ type oldName struct {
 	known func(*state) bool
 }
 
-// checkNames returns what is wrong with the cluster, the task and the version of a request; an empty
-// task or version is not looked at. A name that the journal has is accepted: what was bound or
-// deployed under an older grammar goes on.
+// checkNames returns what is wrong with the cluster, the task and the version of a request; an
+// empty task or version is not looked at. A name that the journal has is accepted: what was bound
+// or deployed under an older grammar goes on.
 func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (problems, error) {
 	bad := []oldName{{names.Cluster(t.Cluster), func(s *state) bool { return s.clusters[t.Cluster] != nil }}}
 	if t.Task != "" {

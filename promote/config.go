@@ -20,16 +20,17 @@ type Config struct {
 	// Grace is how long a change that failed or was cancelled may take to put back what was there
 	// before and to write the outcome down. The default is one minute.
 	Grace time.Duration
-	// Logger receives one line for each entry that this Promoter appends to the journal. Errors that
-	// a method returns are not logged. The default, for nil, is to log nothing.
+	// Logger receives one line for each entry that this Promoter appends to the journal. Errors
+	// that a method returns are not logged. The default, for nil, is to log nothing.
 	Logger *slog.Logger
-	// Now is the clock: of the entries, of the question to the gates, and of Observe. The default is
-	// time.Now.
+	// Now is the clock: of the entries, of the question to the gates, and of Observe. The default
+	// is time.Now.
 	Now func() time.Time
-	// Observe, when set, is called at the end of each Bind, Promote, Check, Rollback, Review, Retire
-	// and Recover with its name in lower case; of each call of the deployer, as "deployer.deploy" and
-	// "deployer.remove"; and of each gate, as "gate." and its name. It says how long the call took
-	// and what it returned. It is called concurrently and has to return quickly. The default is none.
+	// Observe, when set, is called at the end of each Bind, Promote, Check, Rollback, Review,
+	// Retire and Recover with its name in lower case; of each call of the deployer, as
+	// "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its name. It says
+	// how long the call took and what it returned. It is called concurrently and has to return
+	// quickly. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 

@@ -17,18 +17,19 @@ const ConfigLabel = "io.github.sluice-deploy.envconfig"
 
 // Configuration is the configuration files that an image carries, by environment.
 type Configuration struct {
-	// Environments maps each environment to its files, as paths relative to the root of the container's file system.
-	// Files that all environments share stand in each of them.
+	// Environments maps each environment to its files, as paths relative to the root of the
+	// container's file system. Files that all environments share stand in each of them.
 	Environments map[string][]string
 	// Required are the files that every environment must have.
 	Required []string
-	// Unread, when it is not empty, says which part of the image was not looked into and why, so that what is missing here
-	// may still be there.
+	// Unread, when it is not empty, says which part of the image was not looked into and why, so
+	// that what is missing here may still be there.
 	Unread string
 }
 
-// ParseConfiguration reads the JSON of the label ConfigLabel, or of a manifest.json with the same keys. Keys that it does
-// not know are left alone. When nothing is declared as required, the union of all environments' files is.
+// ParseConfiguration reads the JSON of the label ConfigLabel, or of a manifest.json with the same
+// keys. Keys that it does not know are left alone. When nothing is declared as required, the union
+// of all environments' files is.
 func ParseConfiguration(data []byte) (Configuration, error) {
 	var doc struct {
 		Version      int `json:"version"`
@@ -66,7 +67,8 @@ func (c Configuration) Union() []string {
 	return slices.Compact(all)
 }
 
-// Missing returns whether the image has configuration for environment at all, and the required files that it lacks, sorted.
+// Missing returns whether the image has configuration for environment at all, and the required
+// files that it lacks, sorted.
 func (c Configuration) Missing(environment string) (present bool, missing []string) {
 	files, present := c.Environments[environment]
 	for _, file := range c.Required {
@@ -78,15 +80,15 @@ func (c Configuration) Missing(environment string) (present bool, missing []stri
 	return present, slices.Compact(missing)
 }
 
-// ConfigSource reads the configuration that an image carries. promote/ociregistry has one that asks the registry and reads a
-// few kilobytes of an image of any size.
+// ConfigSource reads the configuration that an image carries. promote/ociregistry has one that asks
+// the registry and reads a few kilobytes of an image of any size.
 type ConfigSource interface {
 	Configuration(ctx context.Context, repository string, d Digest) (Configuration, error)
 }
 
-// ConfigGate lets a digest into an environment when the image has the configuration of that environment, so that it is
-// refused here and does not stop at its start there. A rollback passes without a look into the registry: the content of a
-// digest cannot have changed since it passed.
+// ConfigGate lets a digest into an environment when the image has the configuration of that
+// environment, so that it is refused here and does not stop at its start there. A rollback passes
+// without a look into the registry: the content of a digest cannot have changed since it passed.
 type ConfigGate struct {
 	// Source must not be nil.
 	Source ConfigSource

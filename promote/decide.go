@@ -64,7 +64,8 @@ func (s *state) promote(r Request) (Entry, error) {
 	return e, err
 }
 
-// rollback takes version and repository from the last time that the digest went live in the environment, for whichever task.
+// rollback takes version and repository from the last time that the digest went live in the
+// environment, for whichever task.
 func (s *state) rollback(r RollbackRequest) (Entry, error) {
 	e, err := s.start(OpRollback, r.Target, r.Expect, r.Actor, r.Reason)
 	if err != nil {
@@ -86,7 +87,8 @@ func (s *state) rollback(r RollbackRequest) (Entry, error) {
 	return Entry{}, &RefusedError{Change: change, Gates: []GateRefusal{{Gate: "history", Refusal: Refusal{Reasons: []string{reason}}}}}
 }
 
-// lived lists, for each digest that was live in the environment of t, the entry with which it last went live, newest first.
+// lived lists, for each digest that was live in the environment of t, the entry with which it last
+// went live, newest first.
 func (s *state) lived(t Target) []Entry {
 	c := s.clusters[t.Cluster]
 	if c == nil {
@@ -116,7 +118,8 @@ func (s *state) retire(r RetireRequest) (e Entry, ok bool, err error) {
 	return e, true, err
 }
 
-// resume decides on the taking over of the open change of t; ok is false when it has ended meanwhile.
+// resume decides on the taking over of the open change of t; ok is false when it has ended
+// meanwhile.
 func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
 	p := s.place(t)
 	if p.open == nil || p.open.Change != change {
@@ -127,7 +130,8 @@ func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
 	return e, true, nil
 }
 
-// holds returns nil while the generation of open has the right to act, and else an error that wraps ErrFenced.
+// holds returns nil while the generation of open has the right to act, and else an error that wraps
+// ErrFenced.
 func (s *state) holds(open Entry) error {
 	if p := s.place(open.Target); p.open == nil || p.open.Generation != open.Generation {
 		return fmt.Errorf("%s %s %s: change %d: a newer generation has taken over: %w",

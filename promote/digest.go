@@ -7,11 +7,12 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Digest names the content of an image: "sha256:" and 64 lower-case hexadecimal digits. Only digests move through the
-// pipeline; tags and versions are names for people.
+// Digest names the content of an image: "sha256:" and 64 lower-case hexadecimal digits. Only
+// digests move through the pipeline; tags and versions are names for people.
 type Digest string
 
-// None stands for "nothing is deployed" where a caller says what it expects to be current. It is not the digest of anything.
+// None stands for "nothing is deployed" where a caller says what it expects to be current. It is
+// not the digest of anything.
 const None Digest = "none"
 
 // ParseDigest returns s as a Digest, or an error that wraps ErrInvalid.
@@ -26,8 +27,8 @@ func ParseDigest(s string) (Digest, error) {
 // String returns the digest as it is written.
 func (d Digest) String() string { return string(d) }
 
-// Short returns enough of the digest for a person to tell it from others: the algorithm and 12 digits. It returns "none"
-// for None and for the zero Digest.
+// Short returns enough of the digest for a person to tell it from others: the algorithm and 12
+// digits. It returns "none" for None and for the zero Digest.
 func (d Digest) Short() string {
 	if d == "" {
 		return string(None)

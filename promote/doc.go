@@ -1,10 +1,11 @@
-// Package promote moves the digest of an image through a pipeline of environments, one after the other, past gates, and
-// writes every step down.
+// Package promote moves the digest of an image through a pipeline of environments, one after the
+// other, past gates, and writes every step down.
 //
-// A version is bound to a digest once, for ever. What moves is the digest: the same one in every environment. Every change of
-// a target (a cluster in an environment) is a compare-and-set on a journal, so that of two people who deploy the same target
-// at once one wins and the other is told who and what. A change that fails leaves what was there before, and a crash in the
-// middle of one is seen, and brought to an end, by Recover.
+// A version is bound to a digest once, for ever. What moves is the digest: the same one in every
+// environment. Every change of a target (a cluster in an environment) is a compare-and-set on a
+// journal, so that of two people who deploy the same target at once one wins and the other is told
+// who and what. A change that fails leaves what was there before, and a crash in the middle of one
+// is seen, and brought to an end, by Recover.
 //
 // The embedder, in this order:
 //
@@ -31,6 +32,6 @@
 //	err = p.Bind(ctx, promote.Binding{Cluster: "hello_web", Version: "v2", Digest: digest, Repository: "registry:5000/hello_web", Actor: "ci"})
 //	_, err = p.Promote(ctx, promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "t1"}, Version: "v2", Actor: "alice"})
 //
-// It does not build images, run containers, shift traffic, or know who may ask for what: Actor is what the caller says. The
-// journal is read into memory, once, and kept there.
+// It does not build images, run containers, shift traffic, or know who may ask for what: Actor is
+// what the caller says. The journal is read into memory, once, and kept there.
 package promote

@@ -7,18 +7,22 @@ import (
 	"time"
 )
 
-// What a caller branches on. The messages that wrap them say which input, what was expected, and what to do.
+// What a caller branches on. The messages that wrap them say which input, what was expected, and
+// what to do.
 var (
-	// ErrInvalid is wrapped by every error about an input that could never be accepted, whatever the state.
+	// ErrInvalid is wrapped by every error about an input that could never be accepted, whatever
+	// the state.
 	ErrInvalid = errors.New("invalid")
 	// ErrUnbound is wrapped when a version is not bound to a digest. See Promoter.Bind.
 	ErrUnbound = errors.New("not bound")
 	// ErrRebound is matched by *ReboundError.
 	ErrRebound = errors.New("already bound")
-	// ErrConflict is matched by *ConflictError, and wrapped by a Journal whose end is not where the caller believes it is.
+	// ErrConflict is matched by *ConflictError, and wrapped by a Journal whose end is not where the
+	// caller believes it is.
 	ErrConflict = errors.New("conflict")
-	// ErrFenced is wrapped when a newer change, or a Recover, has taken over the target: the outcome is no longer this
-	// caller's to decide. A Deployer wraps it to refuse a generation that is older than one it has seen for the target.
+	// ErrFenced is wrapped when a newer change, or a Recover, has taken over the target: the
+	// outcome is no longer this caller's to decide. A Deployer wraps it to refuse a generation that
+	// is older than one it has seen for the target.
 	ErrFenced = errors.New("fenced")
 )
 
@@ -39,11 +43,12 @@ func (e *ReboundError) Error() string {
 // Is matches ErrRebound.
 func (e *ReboundError) Is(target error) bool { return target == ErrRebound }
 
-// ConflictError says that the target is not as the caller believes: somebody is changing it right now, or has changed it.
+// ConflictError says that the target is not as the caller believes: somebody is changing it right
+// now, or has changed it.
 type ConflictError struct {
 	Target
-	// InProgress is true while the other change has not ended. Then the fields below are that change's, else they are those
-	// of what is current.
+	// InProgress is true while the other change has not ended. Then the fields below are that
+	// change's, else they are those of what is current.
 	InProgress bool
 	// Op is empty when not InProgress.
 	Op      Op
@@ -73,7 +78,8 @@ func (e *ConflictError) Error() string {
 // Is matches ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// RefusedError says that gates did not let a change pass. It holds the answer of every gate that did not, not of the first only.
+// RefusedError says that gates did not let a change pass. It holds the answer of every gate that
+// did not, not of the first only.
 type RefusedError struct {
 	Change Change
 	Gates  []GateRefusal
@@ -108,7 +114,8 @@ func (e *RefusedError) Unwrap() []error {
 	return errs
 }
 
-// DeployError says that the deployer did not do what a change asked for. What was current before still is.
+// DeployError says that the deployer did not do what a change asked for. What was current before
+// still is.
 type DeployError struct {
 	Op         Op
 	Deployment Deployment

@@ -13,19 +13,22 @@ type FreezeGate struct {
 	Freezes []Freeze
 }
 
-// Freeze is a time during which environments are not changed: once, or every week. With Days it is in force on each of these
-// days from Start on for Length, between From and Until; without Days it is in force from From to Until.
+// Freeze is a time during which environments are not changed: once, or every week. With Days it is
+// in force on each of these days from Start on for Length, between From and Until; without Days it
+// is in force from From to Until.
 type Freeze struct {
 	// Reason says why, for the one who is held up. It must not be empty.
 	Reason string
 	// Environments are those that are frozen. Empty means all.
 	Environments []string
-	// From (included) and Until (excluded) are the limits. Zero means that there is none; without Days neither may be zero.
+	// From (included) and Until (excluded) are the limits. Zero means that there is none; without
+	// Days neither may be zero.
 	From, Until time.Time
 	// Days are the days of the week on which it begins.
 	Days []time.Weekday
-	// Start is the time of day at which it begins, and Length how long it lasts, at most a week: both by the clock on the wall,
-	// so that Friday 16:00 with 64 hours ends on Monday 08:00 even when the clocks change in between.
+	// Start is the time of day at which it begins, and Length how long it lasts, at most a week:
+	// both by the clock on the wall, so that Friday 16:00 with 64 hours ends on Monday 08:00 even
+	// when the clocks change in between.
 	Start, Length time.Duration
 	// Location is where the wall is. The default is UTC.
 	Location *time.Location
@@ -71,7 +74,8 @@ func (g FreezeGate) Validate(p Pipeline) error {
 
 const day = 24 * time.Hour
 
-// Check implements Gate. Until of the refusal is when no freeze is in force any more, as far as a year ahead.
+// Check implements Gate. Until of the refusal is when no freeze is in force any more, as far as a
+// year ahead.
 func (g FreezeGate) Check(_ context.Context, c Change) error {
 	refusal := &Refusal{}
 	for _, f := range g.Freezes {

@@ -9,15 +9,18 @@ import (
 	"time"
 )
 
-// Gate lets a change pass, or not. Promoter asks every gate before it starts a promotion or a rollback, concurrently for
-// different targets, and once more when what the gate was told about the past has changed meanwhile.
+// Gate lets a change pass, or not. Promoter asks every gate before it starts a promotion or a
+// rollback, concurrently for different targets, and once more when what the gate was told about the
+// past has changed meanwhile.
 //
-// A gate that also has a method Validate(Pipeline) error is asked by New whether its settings fit the pipeline.
+// A gate that also has a method Validate(Pipeline) error is asked by New whether its settings fit
+// the pipeline.
 type Gate interface {
 	// Name names the gate in answers: one or two lower-case words.
 	Name() string
-	// Check returns nil to let c pass and a *Refusal not to. Any other error means that the gate could not decide, and the
-	// change does not pass either. A gate must not change what c refers to.
+	// Check returns nil to let c pass and a *Refusal not to. Any other error means that the gate
+	// could not decide, and the change does not pass either. A gate must not change what c refers
+	// to.
 	Check(ctx context.Context, c Change) error
 }
 
@@ -37,10 +40,11 @@ type Change struct {
 	Time time.Time
 	// Builder is who bound the version to the digest.
 	Builder string
-	// Runs are all the times that this digest has been live at a target of this cluster, oldest first.
+	// Runs are all the times that this digest has been live at a target of this cluster, oldest
+	// first.
 	Runs []Run
-	// Reviews are the last word of each reviewer on this digest at this target, oldest first, since it last became current
-	// there.
+	// Reviews are the last word of each reviewer on this digest at this target, oldest first, since
+	// it last became current there.
 	Reviews []Review
 }
 
@@ -62,7 +66,8 @@ type Refusal struct {
 	Reasons []string `json:"reasons"`
 	// Missing names what has to be there first: of ConfigGate, the files.
 	Missing []string `json:"missing,omitempty"`
-	// Until is when this gate will let the change pass with nothing done about it. It is zero when that is not known.
+	// Until is when this gate will let the change pass with nothing done about it. It is zero when
+	// that is not known.
 	Until time.Time `json:"until,omitzero"`
 }
 
@@ -109,8 +114,8 @@ func (p *Promoter) askGates(ctx context.Context, change Change) error {
 	return nil
 }
 
-// OrderGate lets a digest into an environment when it is live, or has been live, in the environment before. Any digest may
-// enter the first environment. A rollback passes: its digest has been there.
+// OrderGate lets a digest into an environment when it is live, or has been live, in the environment
+// before. Any digest may enter the first environment. A rollback passes: its digest has been there.
 type OrderGate struct{}
 
 var _ Gate = OrderGate{}

@@ -21,7 +21,8 @@ const (
 // Kind is what an entry of the journal records.
 type Kind string
 
-// The kinds of entries. A change is one Started, any number of Resumed and Restoring, and one Succeeded or Failed.
+// The kinds of entries. A change is one Started, any number of Resumed and Restoring, and one
+// Succeeded or Failed.
 const (
 	Bound     Kind = "bound"     // a version was bound to a digest
 	Approved  Kind = "approved"  // somebody approved of a digest at a target
@@ -43,7 +44,8 @@ type Entry struct {
 	Op Op `json:"op,omitempty"`
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`
-	// Generation is the Seq of the Started, Resumed or Restoring entry that gave the right to act: the fencing token.
+	// Generation is the Seq of the Started, Resumed or Restoring entry that gave the right to act:
+	// the fencing token.
 	Generation uint64 `json:"generation,omitempty"`
 	// Target of a binding has the cluster only.
 	Target
@@ -56,20 +58,21 @@ type Entry struct {
 	Reason   string `json:"reason,omitempty"`
 	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on.
 	Error string `json:"error,omitempty"`
-	// Doubt, of a Failed entry, is why what was current before could not be put back. It is empty when it was put back.
+	// Doubt, of a Failed entry, is why what was current before could not be put back. It is empty
+	// when it was put back.
 	Doubt string `json:"doubt,omitempty"`
 }
 
-// Journal is an append-only list of entries with a compare-and-set on its end. journaltest.Run holds an implementation to
-// this contract. All methods are safe for concurrent use, and when ctx has ended they return
-// an error that wraps the context's cause.
+// Journal is an append-only list of entries with a compare-and-set on its end. journaltest.Run
+// holds an implementation to this contract. All methods are safe for concurrent use, and when ctx
+// has ended they return an error that wraps the context's cause.
 type Journal interface {
-	// Append adds e, whose Seq is after+1, when the last entry's Seq is after (0 for an empty journal). Otherwise it adds
-	// nothing and returns an error that wraps ErrConflict. When it returns nil the entry survives a crash, as far as the
-	// journal survives one at all.
+	// Append adds e, whose Seq is after+1, when the last entry's Seq is after (0 for an empty
+	// journal). Otherwise it adds nothing and returns an error that wraps ErrConflict. When it
+	// returns nil the entry survives a crash, as far as the journal survives one at all.
 	Append(ctx context.Context, after uint64, e Entry) error
-	// Read returns entries with a Seq above after, in order and without a gap. It may return fewer than there are, but at
-	// least one if there is one. The caller owns the slice.
+	// Read returns entries with a Seq above after, in order and without a gap. It may return fewer
+	// than there are, but at least one if there is one. The caller owns the slice.
 	Read(ctx context.Context, after uint64) ([]Entry, error)
 	// Wait blocks until there is an entry with a Seq above after, or until ctx ends.
 	Wait(ctx context.Context, after uint64) error

@@ -14,7 +14,8 @@ type Binding struct {
 	Cluster string `json:"cluster"`
 	Version string `json:"version"`
 	Digest  Digest `json:"digest"`
-	// Repository is where the image can be pulled from, registry included: "127.0.0.1:5800/hello_web".
+	// Repository is where the image can be pulled from, registry included:
+	// "127.0.0.1:5800/hello_web".
 	Repository string `json:"repository"`
 	// Actor is who built or bound it.
 	Actor string `json:"actor"`
@@ -22,8 +23,9 @@ type Binding struct {
 	Time time.Time `json:"time"`
 }
 
-// Bind binds a version to a digest. Binding it to the same digest again does nothing. A version that has another digest is a
-// *ReboundError. Two versions may have the same digest. Repository and Actor stay those of the first time.
+// Bind binds a version to a digest. Binding it to the same digest again does nothing. A version
+// that has another digest is a *ReboundError. Two versions may have the same digest. Repository and
+// Actor stay those of the first time.
 func (p *Promoter) Bind(ctx context.Context, b Binding) (err error) {
 	defer p.watched("bind", &err)()
 	list, err := p.checkNames(ctx, Target{Cluster: b.Cluster}, b.Version)
@@ -47,8 +49,9 @@ func (p *Promoter) Bind(ctx context.Context, b Binding) (err error) {
 type Request struct {
 	Target
 	Version string
-	// Expect is what the caller believes to be current at the target: a digest, or None. When something else is, the answer
-	// is a *ConflictError. Empty stands for what is current when the call begins.
+	// Expect is what the caller believes to be current at the target: a digest, or None. When
+	// something else is, the answer is a *ConflictError. Empty stands for what is current when the
+	// call begins.
 	Expect Digest
 	// Actor is who asks. It must not be empty.
 	Actor string
@@ -82,11 +85,12 @@ func (p *Promoter) checkRequest(ctx context.Context, r Request) error {
 	})
 }
 
-// Promote deploys a bound version at a target, once every gate lets it pass, and returns when the deployer has ended. A
-// version that is current already is deployed again. While another change of the same target is under way, and when Expect
-// does not hold, the answer is a *ConflictError that says who and what; gates that do not let it pass are a *RefusedError;
-// a deployer that does not do it is a *DeployError, after what was there before has been put back. Cancelling ctx cancels
-// the deployer and puts back what was there before.
+// Promote deploys a bound version at a target, once every gate lets it pass, and returns when the
+// deployer has ended. A version that is current already is deployed again. While another change of
+// the same target is under way, and when Expect does not hold, the answer is a *ConflictError that
+// says who and what; gates that do not let it pass are a *RefusedError; a deployer that does not do
+// it is a *DeployError, after what was there before has been put back. Cancelling ctx cancels the
+// deployer and puts back what was there before.
 func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err error) {
 	defer p.watched("promote", &err)()
 	if err := p.checkRequest(ctx, r); err != nil {
@@ -98,7 +102,8 @@ func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err er
 	})
 }
 
-// Check returns what Promote would return before it asks the deployer, and changes nothing: nil when it would start.
+// Check returns what Promote would return before it asks the deployer, and changes nothing: nil
+// when it would start.
 func (p *Promoter) Check(ctx context.Context, r Request) (err error) {
 	defer p.watched("check", &err)()
 	if err := p.checkRequest(ctx, r); err != nil {
@@ -121,9 +126,10 @@ type RollbackRequest struct {
 	Reason string
 }
 
-// Rollback deploys a digest again that was live in the environment before, under the version that it had when it last
-// was. The gates are asked; those of this package let a rollback pass. A digest that was never live there is a
-// *RefusedError that lists those that were. Otherwise it is as Promote.
+// Rollback deploys a digest again that was live in the environment before, under the version that
+// it had when it last was. The gates are asked; those of this package let a rollback pass. A digest
+// that was never live there is a *RefusedError that lists those that were. Otherwise it is as
+// Promote.
 func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (_ Deployment, err error) {
 	defer p.watched("rollback", &err)()
 	err = p.checkTarget(ctx, "roll back", r.Target, nil, func(list *problems) {
@@ -168,8 +174,8 @@ type Review struct {
 	Time time.Time
 }
 
-// Review writes a review down. It is of the digest that the version is bound to, and holds until that digest becomes current
-// at the target: then it is used up.
+// Review writes a review down. It is of the digest that the version is bound to, and holds until
+// that digest becomes current at the target: then it is used up.
 func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 	defer p.watched("review", &err)()
 	err = p.checkTarget(ctx, "review", r.Target, &r.Version, func(list *problems) {
@@ -194,8 +200,9 @@ type RetireRequest struct {
 	Reason string
 }
 
-// Retire ends a target: the deployer removes what runs there, and nothing is current any more. The digest still counts as
-// having been live there. A target where nothing is current is retired already: that is no error. No gate is asked.
+// Retire ends a target: the deployer removes what runs there, and nothing is current any more. The
+// digest still counts as having been live there. A target where nothing is current is retired
+// already: that is no error. No gate is asked.
 func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
 	defer p.watched("retire", &err)()
 	err = p.checkTarget(ctx, "retire", r.Target, nil, func(list *problems) {
@@ -213,13 +220,14 @@ func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
 	return err
 }
 
-// Recover brings every change to an end that was started and has neither succeeded nor failed, and that this Promoter is not
-// at work on: it asks the deployer again under a new generation, all targets at once, and writes down how that ended. It
-// returns the entries with which the changes ended, and an error for each that failed or could not be ended.
+// Recover brings every change to an end that was started and has neither succeeded nor failed, and
+// that this Promoter is not at work on: it asks the deployer again under a new generation, all
+// targets at once, and writes down how that ended. It returns the entries with which the changes
+// ended, and an error for each that failed or could not be ended.
 //
-// Call it at the start, once the deployer works, and again when an error of another method said that an outcome could not
-// be written down. Where several processes share a journal it also takes over what a living one is doing: that one gets
-// ErrFenced, and no harm is done.
+// Call it at the start, once the deployer works, and again when an error of another method said
+// that an outcome could not be written down. Where several processes share a journal it also takes
+// over what a living one is doing: that one gets ErrFenced, and no harm is done.
 func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	defer p.watched("recover", &err)()
 	var open []Entry
@@ -253,34 +261,36 @@ func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	return list, errors.Join(errs...)
 }
 
-// Current returns what is deployed, sorted by cluster, by the pipeline's order, and by task. While a change is under way the
-// earlier deployment is still current.
+// Current returns what is deployed, sorted by cluster, by the pipeline's order, and by task. While
+// a change is under way the earlier deployment is still current.
 func (p *Promoter) Current(ctx context.Context) (list []Deployment, err error) {
 	err = p.view(ctx, func(s *state) { list = s.current(p.pipeline) })
 	return list, err
 }
 
-// Open returns the changes under way, sorted as Current does, as their Started entries with the newest generation.
+// Open returns the changes under way, sorted as Current does, as their Started entries with the
+// newest generation.
 func (p *Promoter) Open(ctx context.Context) (list []Entry, err error) {
 	err = p.view(ctx, func(s *state) { list = s.open(p.pipeline) })
 	return list, err
 }
 
-// History returns the entries of the journal that match t, oldest first. An empty field of t matches everything, so a Target
-// with only a cluster returns all of the cluster, its bindings too.
+// History returns the entries of the journal that match t, oldest first. An empty field of t
+// matches everything, so a Target with only a cluster returns all of the cluster, its bindings too.
 func (p *Promoter) History(ctx context.Context, t Target) (list []Entry, err error) {
 	err = p.view(ctx, func(s *state) { list = s.history(t) })
 	return list, err
 }
 
-// Bindings returns the versions of a cluster, oldest first; those of all clusters when cluster is empty.
+// Bindings returns the versions of a cluster, oldest first; those of all clusters when cluster is
+// empty.
 func (p *Promoter) Bindings(ctx context.Context, cluster string) (list []Binding, err error) {
 	err = p.view(ctx, func(s *state) { list = s.bindings(cluster) })
 	return list, err
 }
 
-// Watch blocks until the journal has entries with a Seq above after and returns them, or some of them, oldest first. A
-// caller asks again with the Seq of the last one; 0 begins at the beginning.
+// Watch blocks until the journal has entries with a Seq above after and returns them, or some of
+// them, oldest first. A caller asks again with the Seq of the last one; 0 begins at the beginning.
 func (p *Promoter) Watch(ctx context.Context, after uint64) ([]Entry, error) {
 	for {
 		entries, err := p.journal.Read(ctx, after)

@@ -15,7 +15,8 @@ func DefaultPipeline() Pipeline { return Pipeline{"test", "sandbox", "production
 // Index returns the place of environment in the pipeline from 0, or -1.
 func (p Pipeline) Index(environment string) int { return slices.Index(p, environment) }
 
-// Previous returns the environment that comes before, or "" for the first one and for one that is not in the pipeline.
+// Previous returns the environment that comes before, or "" for the first one and for one that is
+// not in the pipeline.
 func (p Pipeline) Previous(environment string) string {
 	if i := p.Index(environment); i > 0 {
 		return p[i-1]
@@ -47,8 +48,8 @@ type Target struct {
 	Cluster string `json:"cluster"`
 	// Environment is one of the pipeline's.
 	Environment string `json:"environment,omitempty"`
-	// Task tells apart the versions that run side by side in the pipeline's first environment, one target for each test
-	// task. It is empty in every other environment.
+	// Task tells apart the versions that run side by side in the pipeline's first environment, one
+	// target for each test task. It is empty in every other environment.
 	Task string `json:"task,omitempty"`
 }
 

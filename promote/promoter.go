@@ -17,33 +17,36 @@ type Deployment struct {
 	Digest  Digest `json:"digest"`
 	// Repository is where the image can be pulled from.
 	Repository string `json:"repository"`
-	// Generation is the fencing token for a Deployer. It grows with every change of the target, and with every new attempt.
+	// Generation is the fencing token for a Deployer. It grows with every change of the target, and
+	// with every new attempt.
 	Generation uint64 `json:"generation"`
 	// Actor and Reason are those of the change that deployed it.
 	Actor  string `json:"actor"`
 	Reason string `json:"reason,omitempty"`
 	// Since is when it became current. It is zero for a Deployer.
 	Since time.Time `json:"since,omitzero"`
-	// Doubt is not empty after a change that failed and that could not be undone: then what really runs is not known. The
-	// next change that succeeds ends it.
+	// Doubt is not empty after a change that failed and that could not be undone: then what really
+	// runs is not known. The next change that succeeds ends it.
 	Doubt string `json:"doubt,omitempty"`
 }
 
 // Image returns the reference to pull by: repository@digest.
 func (d Deployment) Image() string { return d.Repository + "@" + d.Digest.String() }
 
-// Deployer makes a target run a digest, and nothing else. Both methods are idempotent, safe for concurrent use on different
-// targets, and stop when ctx ends. After a crash, and to put back what was there before, they are asked again with a higher
-// Generation: calls with the same Target and Generation ask for the same thing.
+// Deployer makes a target run a digest, and nothing else. Both methods are idempotent, safe for
+// concurrent use on different targets, and stop when ctx ends. After a crash, and to put back what
+// was there before, they are asked again with a higher Generation: calls with the same Target and
+// Generation ask for the same thing.
 //
-// A call whose Generation is lower than the highest one seen for the target must change nothing and return an error that
-// wraps ErrFenced: it comes from a caller that was taken for dead. The text of an error is kept in the journal, so it must
-// hold no secret.
+// A call whose Generation is lower than the highest one seen for the target must change nothing and
+// return an error that wraps ErrFenced: it comes from a caller that was taken for dead. The text of
+// an error is kept in the journal, so it must hold no secret.
 type Deployer interface {
-	// Deploy returns nil once the target runs d.Image() and nothing older. After an error Promoter asks for what was
-	// there before.
+	// Deploy returns nil once the target runs d.Image() and nothing older. After an error Promoter
+	// asks for what was there before.
 	Deploy(ctx context.Context, d Deployment) error
-	// Remove returns nil once nothing runs at d.Target. The other fields say what is believed to run there, and may be empty.
+	// Remove returns nil once nothing runs at d.Target. The other fields say what is believed to
+	// run there, and may be empty.
 	Remove(ctx context.Context, d Deployment) error
 }
 
@@ -108,8 +111,8 @@ func (p *Promoter) sync(ctx context.Context) error {
 	}
 }
 
-// commit turns the newest state into the next entry and appends it, and decides anew when another writer was faster. It
-// appends nothing when decide returns false or an error.
+// commit turns the newest state into the next entry and appends it, and decides anew when another
+// writer was faster. It appends nothing when decide returns false or an error.
 func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry, error) {
 	if err := p.acquire(ctx); err != nil {
 		return Entry{}, err
@@ -151,9 +154,10 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 	}
 }
 
-// start asks the gates about the change that decide wants and, when all let it pass, writes its Started entry. The gates are
-// asked outside the lock, so they are asked again when the facts they were told have changed until then. A caller who expects
-// nothing in particular is held to what was current at the beginning.
+// start asks the gates about the change that decide wants and, when all let it pass, writes its
+// Started entry. The gates are asked outside the lock, so they are asked again when the facts they
+// were told have changed until then. A caller who expects nothing in particular is held to what was
+// current at the beginning.
 func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry, error)) (Entry, error) {
 	change, err := p.preview(ctx, func(s *state) (Entry, error) { return decide(s, expect) })
 	if err != nil {
@@ -190,8 +194,8 @@ func (p *Promoter) ask(ctx context.Context, change Change) error {
 	return p.askGates(ctx, change)
 }
 
-// run asks the deployer to do what the Started or Resumed entry open says, and writes down how it ended. What it began is
-// brought to an end within the grace even when ctx is cancelled.
+// run asks the deployer to do what the Started or Resumed entry open says, and writes down how it
+// ended. What it began is brought to an end within the grace even when ctx is cancelled.
 func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 	defer p.running.Delete(open.Change)
 	d := open.deployment()
@@ -233,8 +237,8 @@ func (p *Promoter) act(ctx context.Context, open Entry) error {
 	}
 }
 
-// restore puts back what was current before open, under a generation of its own, and returns the entry that gave it. It keeps
-// its hands off when somebody else has the right to act.
+// restore puts back what was current before open, under a generation of its own, and returns the
+// entry that gave it. It keeps its hands off when somebody else has the right to act.
 func (p *Promoter) restore(ctx context.Context, open Entry, failure error) (Entry, error) {
 	if errors.Is(failure, ErrFenced) {
 		return open, failure

@@ -9,10 +9,12 @@ import (
 	"time"
 )
 
-// SoakGate lets a digest into an environment when it has been live in the one before for long enough without a break. Of
-// several runs there the longest counts, and deploying the same digest again does not break a run. A rollback passes.
+// SoakGate lets a digest into an environment when it has been live in the one before for long
+// enough without a break. Of several runs there the longest counts, and deploying the same digest
+// again does not break a run. A rollback passes.
 type SoakGate struct {
-	// Times are by the environment to enter: how long the digest must have been live in the one before.
+	// Times are by the environment to enter: how long the digest must have been live in the one
+	// before.
 	Times map[string]time.Duration
 }
 
@@ -21,7 +23,8 @@ var _ Gate = SoakGate{}
 // Name returns "soak".
 func (SoakGate) Name() string { return "soak" }
 
-// Validate reports a time that is not positive, and an environment that the pipeline does not have or that is its first.
+// Validate reports a time that is not positive, and an environment that the pipeline does not have
+// or that is its first.
 func (g SoakGate) Validate(p Pipeline) error {
 	var list problems
 	list.environments(p, slices.Sorted(maps.Keys(g.Times)))
@@ -33,7 +36,8 @@ func (g SoakGate) Validate(p Pipeline) error {
 	return errors.Join(list...)
 }
 
-// Check implements Gate. Until of the refusal is set while the digest is live in the environment before.
+// Check implements Gate. Until of the refusal is set while the digest is live in the environment
+// before.
 func (g SoakGate) Check(_ context.Context, c Change) error {
 	soak, ok := g.Times[c.Environment]
 	if !ok || c.Op == OpRollback {

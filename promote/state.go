@@ -11,8 +11,8 @@ import (
 // maxText limits the texts of people and deployers in an entry, in bytes.
 const maxText = 4096
 
-// state is what a journal says, entry by entry. It has no clock, no lock and no I/O: apply is the only way to change it, and
-// the decisions (decide.go) turn it and a request into the next entry.
+// state is what a journal says, entry by entry. It has no clock, no lock and no I/O: apply is the
+// only way to change it, and the decisions (decide.go) turn it and a request into the next entry.
 type state struct {
 	seq      uint64
 	clusters map[string]*cluster
@@ -41,8 +41,8 @@ type place struct {
 
 func newState() *state { return &state{clusters: map[string]*cluster{}} }
 
-// apply takes the next entry in. An entry that does not fit is an error and changes nothing: then the journal is broken, or
-// from a newer program.
+// apply takes the next entry in. An entry that does not fit is an error and changes nothing: then
+// the journal is broken, or from a newer program.
 func (s *state) apply(e Entry) error {
 	if e.Seq != s.seq+1 {
 		return fmt.Errorf("journal entry %d follows entry %d", e.Seq, s.seq)
@@ -116,7 +116,8 @@ func (c *cluster) applyChange(e Entry) error {
 	return nil
 }
 
-// succeed makes what e deployed current. Deploying the same digest again does not interrupt its run.
+// succeed makes what e deployed current. Deploying the same digest again does not interrupt its
+// run.
 func (c *cluster) succeed(p *place, e Entry) {
 	same := p.current != nil && e.Op != OpRetire && p.current.Digest == e.Digest
 	if p.current != nil && !same {

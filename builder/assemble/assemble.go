@@ -29,15 +29,16 @@ type Config struct {
 	// Keychain finds credentials. The default, for nil, is the Docker configuration file of the
 	// process's user, else none.
 	Keychain authn.Keychain
-	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private addresses
-	// need no mention. The default is none.
+	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private
+	// addresses need no mention. The default is none.
 	Insecure []string
-	// Platform is the platform of images on an empty base, and chooses the image of a base that is an
-	// index. The default is linux on the architecture of this process, as in promote/ociregistry.
+	// Platform is the platform of images on an empty base, and chooses the image of a base that is
+	// an index. The default is linux on the architecture of this process, as in
+	// promote/ociregistry.
 	Platform v1.Platform
-	// Repositories names repositories, as host:port/name, in which a layer may be already; a push asks
-	// the registry to take such a layer over instead of sending it. Those that this engine pushed to
-	// are remembered without it. The default is none.
+	// Repositories names repositories, as host:port/name, in which a layer may be already; a push
+	// asks the registry to take such a layer over instead of sending it. Those that this engine
+	// pushed to are remembered without it. The default is none.
 	Repositories func() []string
 	// TempDir is where layers are spooled during a build. The default is os.TempDir.
 	TempDir string
@@ -51,8 +52,8 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Engine builds images in this process. It is safe for concurrent use; builds share what was learnt about base images and
-// layers, so keep one for the life of the process.
+// Engine builds images in this process. It is safe for concurrent use; builds share what was learnt
+// about base images and layers, so keep one for the life of the process.
 type Engine struct {
 	config Config
 	known  digests
@@ -66,8 +67,8 @@ type Engine struct {
 
 var _ builder.Engine = (*Engine)(nil)
 
-// New returns an engine, or every problem of cfg at once, each wrapping builder.ErrInvalid. It starts
-// nothing and contacts no registry.
+// New returns an engine, or every problem of cfg at once, each wrapping builder.ErrInvalid. It
+// starts nothing and contacts no registry.
 func New(cfg Config) (*Engine, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err

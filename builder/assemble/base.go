@@ -21,7 +21,8 @@ const (
 	labelBaseDigest = "org.opencontainers.image.base.digest"
 )
 
-// start begins with an empty image for "scratch", else with the base image, which a tag is resolved to once.
+// start begins with an empty image for "scratch", else with the base image, which a tag is resolved
+// to once.
 func (s *stage) start(from string) error {
 	if from == "scratch" {
 		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)

@@ -26,8 +26,9 @@ type placing struct {
 	add   bool  // ADD, which would unpack an archive
 }
 
-// copy places sources as Docker does: a folder's content goes into the destination, a file into it when it is a folder or
-// ends with "/", else to it. Of a file's mode only "executable" counts, so that a umask changes no digest.
+// copy places sources as Docker does: a folder's content goes into the destination, a file into it
+// when it is a folder or ends with "/", else to it. Of a file's mode only "executable" counts, so
+// that a umask changes no digest.
 func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add bool) (*changes, error) {
 	p := placing{changes: s.changes(), ctx: s.ctx, files: s.files, mode: -1, add: add}
 	var err error

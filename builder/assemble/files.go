@@ -17,8 +17,8 @@ import (
 // maxLinks bounds the symbolic links that one path may lead through, as Linux does.
 const maxLinks = 40
 
-// buildContext reads the files of a build. It follows a symbolic link only by its own hand, link by link, so that none
-// leads out of the context whatever the file system behind it would do.
+// buildContext reads the files of a build. It follows a symbolic link only by its own hand, link by
+// link, so that none leads out of the context whatever the file system behind it would do.
 type buildContext struct {
 	fsys   fs.FS
 	ignore *patternmatcher.PatternMatcher
@@ -232,14 +232,15 @@ func (c *buildContext) keeps(s source) (bool, error) {
 	return left, err
 }
 
-// walk calls visit for everything below the folder dir that .dockerignore leaves, with names relative to dir, in
-// lexical order and a folder before what it holds. Links are visited, not followed.
+// walk calls visit for everything below the folder dir that .dockerignore leaves, with names
+// relative to dir, in lexical order and a folder before what it holds. Links are visited, not
+// followed.
 func (c *buildContext) walk(dir string, visit func(rel string, info fs.FileInfo) error) error {
 	return c.walkBelow(dir, ".", func() error { return nil }, visit)
 }
 
-// walkBelow visits rel's entries. enter visits rel itself if that has not happened: an ignored folder is entered only when
-// something below it is not ignored.
+// walkBelow visits rel's entries. enter visits rel itself if that has not happened: an ignored
+// folder is entered only when something below it is not ignored.
 func (c *buildContext) walkBelow(dir, rel string, enter func() error, visit func(string, fs.FileInfo) error) error {
 	entries, err := fs.ReadDir(c.fsys, path.Join(dir, rel))
 	if err != nil {

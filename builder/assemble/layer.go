@@ -41,7 +41,8 @@ type changes struct {
 	entries map[string]entry
 }
 
-// folder makes the folder name and the missing ones on the way to it, and returns its name without links.
+// folder makes the folder name and the missing ones on the way to it, and returns its name without
+// links.
 func (c *changes) folder(name string, o owner) (string, error) {
 	return c.tree.resolve(name, func(dir string) error {
 		c.entries[dir] = entry{kind: isDir, mode: 0o755, owner: o}
@@ -49,7 +50,8 @@ func (c *changes) folder(name string, o owner) (string, error) {
 	})
 }
 
-// put places e at name. A link on the way is followed; what is at name itself is replaced, a folder only by a folder.
+// put places e at name. A link on the way is followed; what is at name itself is replaced, a folder
+// only by a folder.
 func (c *changes) put(name string, e entry) error {
 	if base := path.Base(name); strings.HasPrefix(base, whiteoutPrefix) {
 		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it", name, whiteoutPrefix)
@@ -74,8 +76,8 @@ func (c *changes) put(name string, e entry) error {
 	return nil
 }
 
-// write spools the changes as a tar in which only names, content, modes and owners count: the same changes give the same
-// bytes on any machine.
+// write spools the changes as a tar in which only names, content, modes and owners count: the same
+// changes give the same bytes on any machine.
 func (c *changes) write(ctx context.Context, dir string, epoch time.Time) (_ *layer, err error) {
 	f, err := os.CreateTemp(dir, "layer-*.tar")
 	if err != nil {
@@ -154,7 +156,8 @@ func (r reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// layer is a spooled layer. It is compressed when somebody asks for its bytes, or for a digest that nobody has kept.
+// layer is a spooled layer. It is compressed when somebody asks for its bytes, or for a digest that
+// nobody has kept.
 type layer struct {
 	raw       string // file that holds the tar
 	diffID    v1.Hash
@@ -228,7 +231,8 @@ func (l *layer) identity() (packedAs, error) {
 	return l.id, err
 }
 
-// pack compresses the layer once. BestSpeed costs a tenth in size and saves most of the time of a build.
+// pack compresses the layer once. BestSpeed costs a tenth in size and saves most of the time of a
+// build.
 func (l *layer) pack() (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

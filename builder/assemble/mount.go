@@ -41,8 +41,9 @@ func (p *places) put(r name.Repository, digest v1.Hash) {
 	p.of[place{r.RegistryStr(), digest}] = r
 }
 
-// mountable lets the registry take over the layers that another of its repositories has (a cross-repository mount: OCI
-// distribution specification, "Mounting a blob from another repository"). What it cannot take over is uploaded.
+// mountable lets the registry take over the layers that another of its repositories has (a
+// cross-repository mount: OCI distribution specification, "Mounting a blob from another
+// repository"). What it cannot take over is uploaded.
 func (s *stage) mountable(to name.Repository) ([]v1.Layer, error) {
 	layers := make([]v1.Layer, len(s.layers))
 	for i, l := range s.layers {

@@ -17,15 +17,16 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 )
 
-// push writes the image by digest, then the tag. A tag that names another image stops it before anything is sent.
+// push writes the image by digest, then the tag. A tag that names another image stops it before
+// anything is sent.
 func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.Result, error) {
 	digest, err := img.Digest()
 	if err != nil {
 		return builder.Result{}, err
 	}
 	if to.tag != nil {
-		// The answer counts only right before the tag is written, but a conflict should cost no upload. A registry may deny to
-		// look into a repository that the push is about to create.
+		// The answer counts only right before the tag is written, but a conflict should cost no
+		// upload. A registry may deny to look into a repository that the push is about to create.
 		if _, err := s.tagged(*to.tag, digest, replace); err != nil && !denied(err) {
 			return builder.Result{}, err
 		}
@@ -61,8 +62,9 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	return res, nil
 }
 
-// tag makes the tag name the image. Registries have no conditional write: other builds of this engine wait, and against
-// other processes the look is as close to the write as it can be; reading the tag back finds what slipped through.
+// tag makes the tag name the image. Registries have no conditional write: other builds of this
+// engine wait, and against other processes the look is as close to the write as it can be; reading
+// the tag back finds what slipped through.
 func (s *stage) tag(tag name.Tag, img v1.Image, digest v1.Hash, replace bool) error {
 	h := fnv.New32a()
 	h.Write([]byte(tag.String()))
@@ -83,7 +85,8 @@ func (s *stage) tag(tag name.Tag, img v1.Image, digest v1.Hash, replace bool) er
 	return nil
 }
 
-// tagged reports whether the tag names the image already. That it names another is an error unless replace is set.
+// tagged reports whether the tag names the image already. That it names another is an error unless
+// replace is set.
 func (s *stage) tagged(tag name.Tag, built v1.Hash, replace bool) (bool, error) {
 	existing, err := remote.Head(tag, s.options...)
 	switch {

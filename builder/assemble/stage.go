@@ -231,7 +231,8 @@ func (s *stage) exposeOne(spec string) error {
 	return nil
 }
 
-// workdir moves to a folder, and makes it for the user of the image when it is missing, as BuildKit does.
+// workdir moves to a folder, and makes it for the user of the image when it is missing, as BuildKit
+// does.
 func (s *stage) workdir(dir string) (*changes, error) {
 	if dir == "" {
 		return nil, fmt.Errorf("the path is empty")

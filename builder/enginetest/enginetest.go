@@ -1,6 +1,6 @@
-// Package enginetest holds every [builder.Engine] to the same behaviour. An engine's test calls [Run] with a way to open it
-// over a real registry; a capability that an engine lacks is declared in [Harness], and the suite then asks for the right
-// refusal instead.
+// Package enginetest holds every [builder.Engine] to the same behaviour. An engine's test calls
+// [Run] with a way to open it over a real registry; a capability that an engine lacks is declared
+// in [Harness], and the suite then asks for the right refusal instead.
 package enginetest
 
 import (
@@ -21,10 +21,11 @@ import (
 // Harness is an engine under test.
 type Harness struct {
 	Engine builder.Engine
-	// Registry is the host:port of an empty registry that the engine may push to and that speaks plain HTTP.
+	// Registry is the host:port of an empty registry that the engine may push to and that speaks
+	// plain HTTP.
 	Registry string
-	// RunBase is a base image by digest with a shell, for an engine that executes RUN. Empty says that the engine does not,
-	// and must refuse.
+	// RunBase is a base image by digest with a shell, for an engine that executes RUN. Empty says
+	// that the engine does not, and must refuse.
 	RunBase string
 }
 

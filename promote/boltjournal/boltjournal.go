@@ -1,8 +1,9 @@
-// Package boltjournal keeps a promote.Journal in a bbolt file: for one process on one machine. Every append is one
-// transaction, synced to the disk before it returns.
+// Package boltjournal keeps a promote.Journal in a bbolt file: for one process on one machine.
+// Every append is one transaction, synced to the disk before it returns.
 //
-// The bucket "promote.journal" holds one record an entry: the key is Seq as 8 bytes, big-endian, the value the entry as JSON.
-// bbolt locks the file, so a second process cannot open it; a journal for several machines needs another implementation.
+// The bucket "promote.journal" holds one record an entry: the key is Seq as 8 bytes, big-endian,
+// the value the entry as JSON. bbolt locks the file, so a second process cannot open it; a journal
+// for several machines needs another implementation.
 package boltjournal
 
 import (
@@ -21,7 +22,8 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// page limits the entries that one Read returns, and with them the time that it holds its transaction.
+// page limits the entries that one Read returns, and with them the time that it holds its
+// transaction.
 const page = 1000
 
 var bucket = []byte("promote.journal")
@@ -40,7 +42,8 @@ var _ promote.Journal = (*Journal)(nil)
 
 // Config says where a [Journal] is. Exactly one of Path and DB is required.
 type Config struct {
-	// Path is the file. Open creates it with permissions 0600 when it is missing, and Close closes it.
+	// Path is the file. Open creates it with permissions 0600 when it is missing, and Close closes
+	// it.
 	Path string
 	// DB is an open database; the journal is kept in it beside whatever else it holds. The caller
 	// closes it, after the journal. A database takes one Journal at a time: Wait hears only of what

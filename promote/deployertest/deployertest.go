@@ -16,23 +16,24 @@ import (
 // Harness is a deployer under test. Every field is required.
 type Harness struct {
 	Deployer promote.Deployer
-	// Images are two different images that the deployer can deploy to any target that Target returns.
-	// Version, Digest and Repository are set.
+	// Images are two different images that the deployer can deploy to any target that Target
+	// returns. Version, Digest and Repository are set.
 	Images [2]promote.Deployment
-	// Broken is an image that the deployer cannot deploy, such as one that the registry does not have.
+	// Broken is an image that the deployer cannot deploy, such as one that the registry does not
+	// have.
 	Broken promote.Deployment
 	// Target returns a target to which nothing was ever deployed, another one each time.
 	Target func() promote.Target
-	// Running returns the digests that the target runs now, in any order: two instances of one image
-	// are one digest.
+	// Running returns the digests that the target runs now, in any order: two instances of one
+	// image are one digest.
 	Running func(t *testing.T, target promote.Target) []promote.Digest
-	// Crash forgets Deployer as a crash of its process would and returns the deployer of the process
-	// after it, which finds what the first one has put into files, a database or the world.
+	// Crash forgets Deployer as a crash of its process would and returns the deployer of the
+	// process after it, which finds what the first one has put into files, a database or the world.
 	Crash func(t *testing.T) promote.Deployer
 }
 
-// Run runs the suite. It calls open once; cases run side by side on targets of their own, those with
-// a crash after all others.
+// Run runs the suite. It calls open once; cases run side by side on targets of their own, those
+// with a crash after all others.
 func Run(t *testing.T, open func(t *testing.T) Harness) {
 	t.Helper()
 	h := open(t)
@@ -294,7 +295,8 @@ func crashKeepsFence(t *testing.T, s *subject) {
 	s.remove(t, 7)
 }
 
-// crashGoesOn asks for an interrupted change again under a newer generation, as Promoter.Recover does.
+// crashGoesOn asks for an interrupted change again under a newer generation, as Promoter.Recover
+// does.
 func crashGoesOn(t *testing.T, s *subject) {
 	s.deploy(t, s.h.Images[0], 1)
 	ctx, cancel := context.WithCancelCause(t.Context())

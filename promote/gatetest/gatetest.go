@@ -1,5 +1,5 @@
-// Package gatetest holds a [promote.Gate] to its contract. A gate's test calls [Run] with changes of
-// which it knows whether they pass.
+// Package gatetest holds a [promote.Gate] to its contract. A gate's test calls [Run] with changes
+// of which it knows whether they pass.
 package gatetest
 
 import (
@@ -17,7 +17,8 @@ import (
 // Harness is a gate under test.
 type Harness struct {
 	Gate promote.Gate
-	// Pipeline is one that the gate's settings fit. The default, for nil, is promote.DefaultPipeline().
+	// Pipeline is one that the gate's settings fit. The default, for nil, is
+	// promote.DefaultPipeline().
 	Pipeline promote.Pipeline
 	// Pass are changes that the gate lets pass, by what they are; at least one.
 	Pass map[string]promote.Change

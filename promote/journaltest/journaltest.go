@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// Run runs the suite. open returns a new, empty journal each time, and cleans up after itself with t.Cleanup.
+// Run runs the suite. open returns a new, empty journal each time, and cleans up after itself with
+// t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) promote.Journal) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, promote.Journal){
@@ -33,7 +34,8 @@ func Run(t *testing.T, open func(t *testing.T) promote.Journal) {
 	}
 }
 
-// sample returns an entry with every field set, so that a field that an implementation loses is seen.
+// sample returns an entry with every field set, so that a field that an implementation loses is
+// seen.
 func sample(seq uint64) promote.Entry {
 	e := promote.Entry{Seq: seq, Change: seq, Generation: seq}
 	v := reflect.ValueOf(&e).Elem()
@@ -114,7 +116,8 @@ func manyEntries(t *testing.T, j promote.Journal) {
 	}
 }
 
-// concurrentAppends lets writers race for every place: each place has one winner, and each success is there to be read.
+// concurrentAppends lets writers race for every place: each place has one winner, and each success
+// is there to be read.
 func concurrentAppends(t *testing.T, j promote.Journal) {
 	const writers, each = 8, 20
 	var wg sync.WaitGroup

@@ -1,9 +1,10 @@
-// Package ociregistry asks an OCI registry what promote has to know of an image: its digest, and which configuration files it
-// carries for which environment. It never pulls the image.
+// Package ociregistry asks an OCI registry what promote has to know of an image: its digest, and
+// which configuration files it carries for which environment. It never pulls the image.
 //
-// The configuration is read from the image label promote.ConfigLabel: manifest and image config, a few kilobytes of an image
-// of any size. Without the label the layers are looked into from the top, up to a limit, for etc/envconfig/manifest.json, or
-// else for the files below etc/envconfig/envs/. Files that an upper layer deletes do not count.
+// The configuration is read from the image label promote.ConfigLabel: manifest and image config, a
+// few kilobytes of an image of any size. Without the label the layers are looked into from the top,
+// up to a limit, for etc/envconfig/manifest.json, or else for the files below etc/envconfig/envs/.
+// Files that an upper layer deletes do not count.
 //
 // The account needs the right to pull. An index is looked into for one platform.
 package ociregistry
@@ -50,11 +51,12 @@ type Config struct {
 	// Platform chooses the image of an index. The default is linux on the architecture of this
 	// process, as in builder/assemble: set it where the images are for machines of another kind.
 	Platform v1.Platform
-	// MaxBytes limits the compressed bytes of layers that one look into an image without a label may
-	// fetch. A layer that does not fit is not fetched, nor are those below it. The default is 4 MiB.
+	// MaxBytes limits the compressed bytes of layers that one look into an image without a label
+	// may fetch. A layer that does not fit is not fetched, nor are those below it. The default is 4
+	// MiB.
 	MaxBytes int64
-	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private addresses
-	// need no mention. The default is none.
+	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private
+	// addresses need no mention. The default is none.
 	Insecure []string
 }
 
@@ -115,7 +117,8 @@ func withCause(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", err, context.Cause(ctx))
 }
 
-// Resolve returns the digest that a reference such as registry/repository:tag stands for now, by one HEAD request.
+// Resolve returns the digest that a reference such as registry/repository:tag stands for now, by
+// one HEAD request.
 func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest, error) {
 	ref, err := name.ParseReference(reference, ociref.NameOptions(r.insecure, reference)...)
 	if err != nil {
@@ -128,8 +131,8 @@ func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest,
 	return promote.ParseDigest(head.Digest.String())
 }
 
-// Configuration implements promote.ConfigSource. An image that carries nothing is not an error. A label or manifest that
-// cannot be parsed is.
+// Configuration implements promote.ConfigSource. An image that carries nothing is not an error. A
+// label or manifest that cannot be parsed is.
 func (r *Reader) Configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
 	c, err := r.configuration(ctx, repository, d)
 	if err != nil {
@@ -203,7 +206,8 @@ type tree struct {
 	hidden []string        // paths that lower layers can no longer show, nor anything below them
 }
 
-// add takes in the next lower layer, and returns the content of the manifest when it is there to be seen.
+// add takes in the next lower layer, and returns the content of the manifest when it is there to be
+// seen.
 func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
 	content, err := layer.Uncompressed()
 	if err != nil {

@@ -322,7 +322,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// The gate as it is used: a real registry, a real journal, an image without production's configuration.
+// The gate as it is used: a real registry, a real journal, an image without production's
+// configuration.
 func TestGateNamesTheMissingFiles(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
