@@ -25,7 +25,8 @@ func (t *Template) CheckContext(files fs.FS, values map[string]string) error {
 		_, err = fs.Stat(files, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			problems = append(problems, fmt.Errorf("template %s: build context lacks %s: %s: %w", t.Name, name, f.Description, ErrInvalid))
+			problems = append(problems, fmt.Errorf("template %s: build context lacks %s: %s: %w",
+				t.Name, name, f.Description, ErrInvalid))
 		case err != nil:
 			problems = append(problems, fmt.Errorf("template %s: build context: %w", t.Name, err))
 		}

@@ -107,7 +107,8 @@ func (c *Catalog) Template(name string) (*Template, error) {
 		}
 		names[i] = t.Name
 	}
-	return nil, fmt.Errorf("template %s: have %s: %w", quote(name), strings.Join(names, ", "), ErrNotFound)
+	return nil, fmt.Errorf("template %s: have %s: %w", quote(name), strings.Join(names, ", "),
+		ErrNotFound)
 }
 
 // Source returns a copy of the Dockerfile as the template has it, with its placeholders.
@@ -174,7 +175,8 @@ func (t *Template) check() error {
 	declared := map[string]bool{}
 	for _, p := range t.Params {
 		if declared[p.Name] {
-			problems = append(problems, fmt.Errorf("template.json: parameter %s is declared twice", p.Name))
+			problems = append(problems, fmt.Errorf("template.json: parameter %s is declared twice",
+				p.Name))
 		}
 		declared[p.Name] = true
 		if err := p.declared(); err != nil {
@@ -187,12 +189,14 @@ func (t *Template) check() error {
 	for _, u := range uses {
 		used[u.name] = true
 		if !declared[u.name] {
-			problems = append(problems, at(u.line, "placeholder {{%s}} is not declared in template.json", u.name))
+			problems = append(problems, at(u.line,
+				"placeholder {{%s}} is not declared in template.json", u.name))
 		}
 	}
 	for _, p := range t.Params {
 		if !used[p.Name] {
-			problems = append(problems, fmt.Errorf("template.json: parameter %s is declared, but the Dockerfile does not use it", p.Name))
+			problems = append(problems,
+				fmt.Errorf("template.json: parameter %s is declared, but the Dockerfile does not use it", p.Name))
 		}
 	}
 	for _, f := range t.Context {
@@ -200,7 +204,9 @@ func (t *Template) check() error {
 		problems = append(problems, err)
 		for _, u := range in {
 			if !declared[u.name] {
-				problems = append(problems, fmt.Errorf("template.json: context path %s: placeholder {{%s}} is not declared", f.Path, u.name))
+				problems = append(problems,
+					fmt.Errorf("template.json: context path %s: placeholder {{%s}} is not declared",
+						f.Path, u.name))
 			}
 		}
 	}

@@ -161,7 +161,8 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("Dockerfile line %d: %s is not supported by this engine: %s", e.Line, e.What, e.Hint)
+	return fmt.Sprintf("Dockerfile line %d: %s is not supported by this engine: %s", e.Line, e.What,
+		e.Hint)
 }
 
 // Is reports whether target is [ErrUnsupported].

@@ -42,7 +42,8 @@ func (t *Template) Explain(values map[string]string) ([]Instruction, error) {
 	if err != nil {
 		return nil, err
 	}
-	sourceLines, renderedLines := bytes.Split(t.source, []byte("\n")), bytes.Split(rendered, []byte("\n"))
+	sourceLines, renderedLines := bytes.Split(t.source, []byte("\n")), bytes.Split(rendered,
+		[]byte("\n"))
 	text := func(lines [][]byte, first, last int) string {
 		return string(bytes.Join(lines[first-1:min(last, len(lines))], []byte("\n")))
 	}
@@ -51,7 +52,8 @@ func (t *Template) Explain(values map[string]string) ([]Instruction, error) {
 	for _, n := range ast.Children {
 		in := Instruction{
 			Line: n.StartLine, EndLine: n.EndLine, Keyword: strings.ToUpper(n.Value),
-			Source: text(sourceLines, n.StartLine, n.EndLine), Rendered: text(renderedLines, n.StartLine, n.EndLine),
+			Source: text(sourceLines, n.StartLine, n.EndLine), Rendered: text(renderedLines,
+				n.StartLine, n.EndLine),
 			Values: t.origins(values, n.StartLine, n.EndLine),
 		}
 		switch in.Keyword {
@@ -74,7 +76,8 @@ func (t *Template) Explain(values map[string]string) ([]Instruction, error) {
 func (t *Template) origins(values map[string]string, first, last int) []Origin {
 	var list []Origin
 	for _, u := range t.uses {
-		if u.line < first || u.line > last || slices.ContainsFunc(list, func(o Origin) bool { return o.Param == u.name }) {
+		if u.line < first || u.line > last ||
+			slices.ContainsFunc(list, func(o Origin) bool { return o.Param == u.name }) {
 			continue
 		}
 		o := Origin{Param: u.name}

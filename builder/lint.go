@@ -107,8 +107,10 @@ func (l *linter) instruction(n *parser.Node) {
 	case "FROM":
 		l.endStage()
 		l.from, l.user = n.StartLine, ""
-		if len(args) > 0 && args[0] != "scratch" && !strings.Contains(args[0], "@sha256:") && !strings.Contains(args[0], "$") {
-			l.add(n.StartLine, "base-digest", Warning, fmt.Sprintf("base image %s is not pinned by digest: write name@sha256:…", args[0]))
+		if len(args) > 0 && args[0] != "scratch" && !strings.Contains(args[0], "@sha256:") &&
+			!strings.Contains(args[0], "$") {
+			l.add(n.StartLine, "base-digest", Warning,
+				fmt.Sprintf("base image %s is not pinned by digest: write name@sha256:…", args[0]))
 		}
 	case "ARG", "ENV":
 		l.variables(n.StartLine, keyword, args)
@@ -121,12 +123,14 @@ func (l *linter) instruction(n *parser.Node) {
 		if keyword == "ADD" && len(args) > 0 && len(n.Heredocs) == 0 {
 			for _, src := range args[:len(args)-1] {
 				if remoteSource.MatchString(src) {
-					l.add(n.StartLine, "remote-add", Error, "ADD of a remote source: put the file into the build context and COPY it")
+					l.add(n.StartLine, "remote-add", Error,
+						"ADD of a remote source: put the file into the build context and COPY it")
 				}
 			}
 		}
 	case "ONBUILD":
-		l.add(n.StartLine, "onbuild", Error, "ONBUILD acts in the builds of other images: write the instruction there")
+		l.add(n.StartLine, "onbuild", Error,
+			"ONBUILD acts in the builds of other images: write the instruction there")
 	case "USER":
 		l.user = ""
 		if name, _, _ := strings.Cut(strings.Join(args, ""), ":"); name != "root" && name != "0" {
@@ -134,7 +138,8 @@ func (l *linter) instruction(n *parser.Node) {
 		}
 	case "ENTRYPOINT":
 		if !n.Attributes["json"] {
-			l.add(n.StartLine, "shell-entrypoint", Warning, `ENTRYPOINT in shell form keeps signals from the service: write ["program", "argument"]`)
+			l.add(n.StartLine, "shell-entrypoint", Warning,
+				`ENTRYPOINT in shell form keeps signals from the service: write ["program", "argument"]`)
 		}
 	}
 }
@@ -151,7 +156,9 @@ func (l *linter) variables(line int, keyword string, args []string) {
 			l.cacheArg = line
 		}
 		if secretName.MatchString(name) {
-			l.add(line, "secret", Warning, fmt.Sprintf("%s %s: everyone who has the image can read it, give secrets at start", keyword, name))
+			l.add(line, "secret", Warning,
+				fmt.Sprintf("%s %s: everyone who has the image can read it, give secrets at start",
+					keyword, name))
 		}
 	}
 }

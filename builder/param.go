@@ -126,16 +126,19 @@ func (p Param) refuse(v string) string {
 	case TypeUID:
 		want = unless(isNumber(v, 1<<31-1), "a numeric user id from 1 to 2147483647 (0 is root)")
 	case TypePath:
-		want = unless(strings.HasPrefix(v, "/") && isPath(v[1:]), "an absolute path below / without . or .. parts, such as /home/work")
+		want = unless(strings.HasPrefix(v, "/") && isPath(v[1:]),
+			"an absolute path below / without . or .. parts, such as /home/work")
 	case TypeFile:
-		want = unless(isPath(v), "a relative path inside the build context without . or .. parts, such as app/server.js")
+		want = unless(isPath(v),
+			"a relative path inside the build context without . or .. parts, such as app/server.js")
 	case TypeImage:
 		want = unless(v == "scratch" || imageValue.MatchString(v),
 			"scratch or an image by digest, such as registry.example.com/base@sha256:… with 64 hex digits")
 	case TypeWord:
 		want = unless(wordValue.MatchString(v), "one word of letters, digits and . _ + -")
 	case TypeWords:
-		want = unless(wordsValue.MatchString(v), "words of letters, digits and . _ + : - with one space between them")
+		want = unless(wordsValue.MatchString(v),
+			"words of letters, digits and . _ + : - with one space between them")
 	case TypeEnum:
 		want = unless(slices.Contains(p.Values, v), "one of "+strings.Join(p.Values, ", "))
 	default:

@@ -25,7 +25,8 @@ func (e *ParamError) Error() string {
 	if e.Line == 0 {
 		return fmt.Sprintf("template %s: parameter %s: %s", e.Template, e.Param, e.Reason)
 	}
-	return fmt.Sprintf("template %s: Dockerfile line %d: parameter %s: %s", e.Template, e.Line, e.Param, e.Reason)
+	return fmt.Sprintf("template %s: Dockerfile line %d: parameter %s: %s", e.Template, e.Line,
+		e.Param, e.Reason)
 }
 
 // Is reports whether target is [ErrInvalid].
@@ -50,8 +51,9 @@ func placeholders(source []byte) ([]placeholder, error) {
 	for _, m := range placeholderMark.FindAllIndex(source, -1) {
 		name := string(source[m[0]+2 : m[1]-2])
 		if !paramName.MatchString(name) {
-			problems = append(problems, at(line(m[0]), "placeholder {{%s}}: the name must be an upper-case letter, "+
-				"then upper-case letters, digits and _, without spaces", name))
+			problems = append(problems, at(line(m[0]),
+				"placeholder {{%s}}: the name must be an upper-case letter, "+
+					"then upper-case letters, digits and _, without spaces", name))
 		}
 		found = append(found, placeholder{name: name, start: m[0], end: m[1], line: line(m[0])})
 		for i := m[0]; i < m[1]; i++ {
@@ -98,7 +100,8 @@ func (t *Template) complete(values map[string]string) (map[string]string, error)
 				problems = append(problems, t.paramError(p.Name, reason))
 			}
 		case p.Required:
-			problems = append(problems, t.paramError(p.Name, fmt.Sprintf("no value (%s, for example %s)", p.Description, p.example())))
+			problems = append(problems, t.paramError(p.Name,
+				fmt.Sprintf("no value (%s, for example %s)", p.Description, p.example())))
 		default:
 			v = p.Default
 		}
@@ -106,7 +109,8 @@ func (t *Template) complete(values map[string]string) (map[string]string, error)
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if _, ok := full[name]; !ok {
-			problems = append(problems, t.paramError(name, "the template does not use it, it has "+t.paramNames()))
+			problems = append(problems, t.paramError(name,
+				"the template does not use it, it has "+t.paramNames()))
 		}
 	}
 	if err := errors.Join(problems...); err != nil {

@@ -48,11 +48,13 @@ func (g ApprovalGate) Validate(p Pipeline) error {
 			list.add("Rules[%q].Count: %d: want 1 or more", environment, rule.Count)
 		}
 		if rule.Within < 0 {
-			list.add("Rules[%q].Within: %s: want 0 (the default, no limit) or more", environment, rule.Within)
+			list.add("Rules[%q].Within: %s: want 0 (the default, no limit) or more", environment,
+				rule.Within)
 		}
 		people := slices.Compact(slices.Sorted(slices.Values(rule.Approvers)))
 		if len(people) > 0 && len(people) < rule.Count {
-			list.add("Rules[%q].Count: %d approvals of %d approvers", environment, rule.Count, len(people))
+			list.add("Rules[%q].Count: %d approvals of %d approvers", environment, rule.Count,
+				len(people))
 		}
 	}
 	return errors.Join(list...)
@@ -70,7 +72,8 @@ func (g ApprovalGate) Check(_ context.Context, c Change) error {
 		case len(rule.Approvers) > 0 && !slices.Contains(rule.Approvers, r.Actor):
 			not = append(not, r.Actor+" is not an approver")
 		case !r.Approve:
-			reason := fmt.Sprintf("%s rejected %s (%s) for %s at %s", r.Actor, c.Version, c.Digest.Short(), c.Environment, stamp(r.Time))
+			reason := fmt.Sprintf("%s rejected %s (%s) for %s at %s", r.Actor, c.Version,
+				c.Digest.Short(), c.Environment, stamp(r.Time))
 			if r.Reason != "" {
 				reason += ": " + r.Reason
 			}
@@ -86,7 +89,8 @@ func (g ApprovalGate) Check(_ context.Context, c Change) error {
 		}
 	}
 	if len(approved) < rule.Count {
-		reason := fmt.Sprintf("%s needs %d approvals of %s (%s) and has %d", c.Environment, rule.Count, c.Version, c.Digest.Short(), len(approved))
+		reason := fmt.Sprintf("%s needs %d approvals of %s (%s) and has %d", c.Environment,
+			rule.Count, c.Version, c.Digest.Short(), len(approved))
 		if len(approved) > 0 {
 			reason += " (" + strings.Join(approved, ", ") + ")"
 		}

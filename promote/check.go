@@ -69,7 +69,8 @@ func (l problems) err(op string) error { return errors.Join(l.prefix(op)...) }
 func (l *problems) environments(p Pipeline, environments []string) {
 	for _, environment := range environments {
 		if p.Index(environment) < 0 {
-			l.add("environment %s: the pipeline has %s", names.Quote(environment), strings.Join(p, ", "))
+			l.add("environment %s: the pipeline has %s", names.Quote(environment),
+				strings.Join(p, ", "))
 		}
 	}
 }
@@ -94,7 +95,8 @@ type oldName struct {
 // empty task or version is not looked at. A name that the journal has is accepted: what was bound
 // or deployed under an older grammar goes on.
 func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (problems, error) {
-	bad := []oldName{{names.Cluster(t.Cluster), func(s *state) bool { return s.clusters[t.Cluster] != nil }}}
+	bad := []oldName{{names.Cluster(t.Cluster),
+		func(s *state) bool { return s.clusters[t.Cluster] != nil }}}
 	if t.Task != "" {
 		bad = append(bad, oldName{names.Task(t.Task), func(s *state) bool { return s.knows(t) }})
 	}
@@ -121,8 +123,10 @@ func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (pr
 
 // who checks the two texts that people write: a journal, a log line and a page have to show them.
 func (l *problems) who(actor, reason string) {
-	if actor == "" || len(actor) > 256 || !utf8.ValidString(actor) || strings.ContainsFunc(actor, unicode.IsControl) {
-		l.add("actor %s: want who asks, up to 256 bytes without control characters", names.Quote(actor))
+	if actor == "" || len(actor) > 256 || !utf8.ValidString(actor) ||
+		strings.ContainsFunc(actor, unicode.IsControl) {
+		l.add("actor %s: want who asks, up to 256 bytes without control characters",
+			names.Quote(actor))
 	}
 	if len(reason) > maxText || !utf8.ValidString(reason) {
 		l.add("reason of %d bytes: want valid UTF-8 of at most %d bytes", len(reason), maxText)

@@ -73,7 +73,8 @@ func (c Config) validate() error {
 			continue
 		}
 		if v, ok := gate.(interface{ Validate(Pipeline) error }); ok {
-			list.within(fmt.Sprintf("Config.Gates[%d] (%s)", i, gate.Name()), v.Validate(c.Pipeline))
+			list.within(fmt.Sprintf("Config.Gates[%d] (%s)", i, gate.Name()),
+				v.Validate(c.Pipeline))
 		}
 	}
 	if c.Grace < 0 {

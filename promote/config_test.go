@@ -70,16 +70,20 @@ func TestObserve(t *testing.T) {
 	})
 	_, err := p.Promote(t.Context(), request("test", "v1"))
 	require.ErrorIs(t, err, failure)
-	require.NoError(t, p.Review(t.Context(), promote.Review{Target: in("test"), Version: "v1", Actor: "bob"}))
-	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"), Actor: "bob"}))
+	require.NoError(t, p.Review(t.Context(),
+		promote.Review{Target: in("test"), Version: "v1", Actor: "bob"}))
+	require.NoError(t, p.Retire(t.Context(),
+		promote.RetireRequest{Target: in("test"), Actor: "bob"}))
 	_, err = p.Recover(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"bind", "gate.order", "check", "gate.order", "deployer.deploy fails", "deployer.remove", "promote fails",
 		"review", "retire", "recover",
 	}, seen)
-	require.Contains(t, log.String(), `level=INFO msg="journal entry" seq=1 kind=bound cluster=web version=v1`)
-	require.Contains(t, log.String(), `level=WARN msg="journal entry" seq=4 kind=failed op=promote cluster=web environment=test`)
+	require.Contains(t, log.String(),
+		`level=INFO msg="journal entry" seq=1 kind=bound cluster=web version=v1`)
+	require.Contains(t, log.String(),
+		`level=WARN msg="journal entry" seq=4 kind=failed op=promote cluster=web environment=test`)
 	require.Contains(t, log.String(), `err="no room"`)
 }
 
@@ -93,7 +97,8 @@ func TestCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
 		_, promoteErr := p.Promote(ctx, request("test", "v1"))
-		_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1), Actor: "a"})
+		_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"),
+			Digest: digest(1), Actor: "a"})
 		_, recoverErr := p.Recover(ctx)
 		_, currentErr := p.Current(ctx)
 		_, openErr := p.Open(ctx)
@@ -106,7 +111,8 @@ func TestCancelled(t *testing.T) {
 			"bind":   p.Bind(ctx, binding("v9", digest(9))),
 			"check":  p.Check(ctx, request("test", "v1")),
 			"retire": p.Retire(ctx, promote.RetireRequest{Target: in("test"), Actor: "a"}),
-			"review": p.Review(ctx, promote.Review{Target: in("test"), Version: "v1", Actor: "bob"}),
+			"review": p.Review(ctx, promote.Review{Target: in("test"), Version: "v1",
+				Actor: "bob"}),
 		} {
 			require.ErrorIs(t, err, cause, name)
 		}
@@ -158,7 +164,8 @@ func (f gateFunc) Check(ctx context.Context, c promote.Change) error { return f(
 func TestChangeEqual(t *testing.T) {
 	t.Parallel()
 	fresh := func() promote.Change {
-		return promote.Change{Runs: []promote.Run{{Version: "v1"}}, Reviews: []promote.Review{{Actor: "bob"}}}
+		return promote.Change{Runs: []promote.Run{{Version: "v1"}},
+			Reviews: []promote.Review{{Actor: "bob"}}}
 	}
 	zero := fresh()
 	var fields int
@@ -178,7 +185,8 @@ func TestChangeEqual(t *testing.T) {
 			v.SetLen(0)
 		case v.Kind() == reflect.Struct:
 			for i := range v.NumField() {
-				walk(path+"."+v.Type().Field(i).Name, func(c *promote.Change) reflect.Value { return at(c).Field(i) })
+				walk(path+"."+v.Type().Field(i).Name,
+					func(c *promote.Change) reflect.Value { return at(c).Field(i) })
 			}
 			return
 		default:

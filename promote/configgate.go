@@ -49,7 +49,8 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 	for environment, e := range doc.Environments {
 		c.Environments[environment] = e.Files
 	}
-	for _, file := range slices.Concat(append(slices.Collect(maps.Values(c.Environments)), c.Required)...) {
+	for _, file := range slices.Concat(append(slices.Collect(maps.Values(c.Environments)),
+		c.Required)...) {
 		if !fs.ValidPath(file) || file == "." {
 			return Configuration{}, fmt.Errorf("configuration manifest: file %s: want a clean path relative to the root: %w",
 				names.Quote(file), ErrInvalid)
@@ -120,12 +121,15 @@ func (g ConfigGate) Check(ctx context.Context, c Change) error {
 	var reason string
 	switch {
 	case len(config.Environments) == 0:
-		reason = fmt.Sprintf("%s %s (%s) carries no configuration for any environment", c.Cluster, c.Version, c.Digest.Short())
+		reason = fmt.Sprintf("%s %s (%s) carries no configuration for any environment", c.Cluster,
+			c.Version, c.Digest.Short())
 	case !present:
-		reason = fmt.Sprintf("%s %s (%s) carries no configuration for %s, only for %s", c.Cluster, c.Version, c.Digest.Short(),
+		reason = fmt.Sprintf("%s %s (%s) carries no configuration for %s, only for %s", c.Cluster,
+			c.Version, c.Digest.Short(),
 			c.Environment, strings.Join(slices.Sorted(maps.Keys(config.Environments)), ", "))
 	case len(missing) > 0:
-		reason = fmt.Sprintf("%s %s (%s) lacks configuration files for %s", c.Cluster, c.Version, c.Digest.Short(), c.Environment)
+		reason = fmt.Sprintf("%s %s (%s) lacks configuration files for %s", c.Cluster, c.Version,
+			c.Digest.Short(), c.Environment)
 	default:
 		return nil
 	}

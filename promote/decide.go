@@ -15,9 +15,11 @@ func (s *state) bind(b Binding) (e Entry, ok bool, err error) {
 		if old.Digest == b.Digest {
 			return Entry{}, false, nil
 		}
-		return Entry{}, false, &ReboundError{Cluster: b.Cluster, Version: b.Version, Bound: old.Digest, Asked: b.Digest, Actor: old.Actor, Since: old.Time}
+		return Entry{}, false, &ReboundError{Cluster: b.Cluster, Version: b.Version,
+			Bound: old.Digest, Asked: b.Digest, Actor: old.Actor, Since: old.Time}
 	}
-	return Entry{Kind: Bound, Target: Target{Cluster: b.Cluster}, Version: b.Version, Digest: b.Digest, Repository: b.Repository, Actor: b.Actor}, true, nil
+	return Entry{Kind: Bound, Target: Target{Cluster: b.Cluster}, Version: b.Version,
+		Digest: b.Digest, Repository: b.Repository, Actor: b.Actor}, true, nil
 }
 
 // review decides on the word of a reviewer.
@@ -26,7 +28,8 @@ func (s *state) review(r Review) (Entry, error) {
 	if !ok {
 		return Entry{}, unbound(r.Target, r.Version)
 	}
-	e := Entry{Kind: Rejected, Target: r.Target, Version: b.Version, Digest: b.Digest, Actor: r.Actor, Reason: r.Reason}
+	e := Entry{Kind: Rejected, Target: r.Target, Version: b.Version, Digest: b.Digest,
+		Actor: r.Actor, Reason: r.Reason}
 	if r.Approve {
 		e.Kind = Approved
 	}
@@ -34,14 +37,16 @@ func (s *state) review(r Review) (Entry, error) {
 }
 
 func unbound(t Target, version string) error {
-	return fmt.Errorf("%s %s: bind the version to the image that was built for it: %w", t.Cluster, version, ErrUnbound)
+	return fmt.Errorf("%s %s: bind the version to the image that was built for it: %w", t.Cluster,
+		version, ErrUnbound)
 }
 
 // start decides whether op may start at t for a caller who expects expect there, but for the gates.
 func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Entry, error) {
 	p := s.place(t)
 	if p.open != nil {
-		return Entry{}, &ConflictError{Target: t, InProgress: true, Op: p.open.Op, Actor: p.open.Actor, Version: p.open.Version,
+		return Entry{}, &ConflictError{Target: t, InProgress: true, Op: p.open.Op,
+			Actor: p.open.Actor, Version: p.open.Version,
 			Digest: p.open.Digest, Since: p.open.Time, Expect: expect}
 	}
 	var now Deployment
@@ -49,9 +54,11 @@ func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Ent
 		now = *p.current
 	}
 	if expect != "" && expect != cmp.Or(now.Digest, None) {
-		return Entry{}, &ConflictError{Target: t, Actor: now.Actor, Version: now.Version, Digest: now.Digest, Since: now.Since, Expect: expect}
+		return Entry{}, &ConflictError{Target: t, Actor: now.Actor, Version: now.Version,
+			Digest: now.Digest, Since: now.Since, Expect: expect}
 	}
-	return Entry{Kind: Started, Op: op, Target: t, Previous: now.Digest, Actor: actor, Reason: reason}, nil
+	return Entry{Kind: Started, Op: op, Target: t, Previous: now.Digest, Actor: actor,
+		Reason: reason}, nil
 }
 
 func (s *state) promote(r Request) (Entry, error) {
@@ -81,10 +88,12 @@ func (s *state) rollback(r RollbackRequest) (Entry, error) {
 			others = append(others, was.Version+" ("+was.Digest.Short()+")")
 		}
 	}
-	change := Change{Op: OpRollback, Target: r.Target, Digest: r.Digest, Current: e.Previous, Actor: r.Actor, Reason: r.Reason}
+	change := Change{Op: OpRollback, Target: r.Target, Digest: r.Digest, Current: e.Previous,
+		Actor: r.Actor, Reason: r.Reason}
 	reason := fmt.Sprintf("%s was never live in %s: promote it, or roll back to one of: %s",
 		r.Digest.Short(), r.Environment, cmp.Or(strings.Join(others, ", "), "none"))
-	return Entry{}, &RefusedError{Change: change, Gates: []GateRefusal{{Gate: "history", Refusal: Refusal{Reasons: []string{reason}}}}}
+	return Entry{}, &RefusedError{Change: change,
+		Gates: []GateRefusal{{Gate: "history", Refusal: Refusal{Reasons: []string{reason}}}}}
 }
 
 // lived lists, for each digest that was live in the environment of t, the entry with which it last
@@ -97,7 +106,8 @@ func (s *state) lived(t Target) []Entry {
 	var list []Entry
 	seen := map[Digest]bool{}
 	for _, e := range slices.Backward(c.entries) {
-		if e.Kind == Succeeded && e.Op != OpRetire && e.Environment == t.Environment && !seen[e.Digest] {
+		if e.Kind == Succeeded && e.Op != OpRetire && e.Environment == t.Environment &&
+			!seen[e.Digest] {
 			seen[e.Digest] = true
 			list = append(list, e)
 		}
@@ -153,7 +163,8 @@ func (s *state) end(open Entry, failure error, doubt string) (Entry, error) {
 	}
 	open.Kind = Succeeded
 	if failure != nil {
-		open.Kind, open.Error, open.Doubt = Failed, clip(failure.Error(), maxText), clip(doubt, maxText)
+		open.Kind, open.Error, open.Doubt = Failed, clip(failure.Error(), maxText), clip(doubt,
+			maxText)
 	}
 	return open, nil
 }

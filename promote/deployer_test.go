@@ -17,7 +17,8 @@ func TestReferenceDeployer(t *testing.T) {
 	t.Parallel()
 	deployertest.Run(t, func(t *testing.T) deployertest.Harness {
 		image := func(n int) promote.Deployment {
-			return promote.Deployment{Version: fmt.Sprint("v", n), Digest: digest(n), Repository: "registry:5000/web"}
+			return promote.Deployment{Version: fmt.Sprint("v", n), Digest: digest(n),
+				Repository: "registry:5000/web"}
 		}
 		broken := image(9)
 		w := newWorld()

@@ -19,7 +19,8 @@ const None Digest = "none"
 func ParseDigest(s string) (Digest, error) {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", fmt.Errorf("digest %s: want sha256: and 64 lower-case hexadecimal digits: %w", names.Quote(s), ErrInvalid)
+		return "", fmt.Errorf("digest %s: want sha256: and 64 lower-case hexadecimal digits: %w",
+			names.Quote(s), ErrInvalid)
 	}
 	return Digest(s), nil
 }

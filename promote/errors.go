@@ -64,11 +64,14 @@ type ConflictError struct {
 func (e *ConflictError) Error() string {
 	switch {
 	case e.InProgress && e.Op == OpRetire:
-		return fmt.Sprintf("%s: %s is retiring it since %s: wait until that has ended", e.Target, e.Actor, stamp(e.Since))
+		return fmt.Sprintf("%s: %s is retiring it since %s: wait until that has ended", e.Target,
+			e.Actor, stamp(e.Since))
 	case e.InProgress:
-		return fmt.Sprintf("%s: %s is deploying %s (%s) since %s: wait until that has ended", e.Target, e.Actor, e.Version, e.Digest.Short(), stamp(e.Since))
+		return fmt.Sprintf("%s: %s is deploying %s (%s) since %s: wait until that has ended",
+			e.Target, e.Actor, e.Version, e.Digest.Short(), stamp(e.Since))
 	case e.Digest == "":
-		return fmt.Sprintf("%s: nothing is current, not %s as expected: look again, then ask again", e.Target, e.Expect.Short())
+		return fmt.Sprintf("%s: nothing is current, not %s as expected: look again, then ask again",
+			e.Target, e.Expect.Short())
 	default:
 		return fmt.Sprintf("%s: current is %s (%s), deployed by %s at %s, not %s as expected: look again, then ask again",
 			e.Target, e.Version, e.Digest.Short(), e.Actor, stamp(e.Since), e.Expect.Short())
@@ -126,9 +129,10 @@ type DeployError struct {
 }
 
 func (e *DeployError) Error() string {
-	s := fmt.Sprintf("%s %s %s (%s): %v", e.Op, e.Deployment.Target, e.Deployment.Version, e.Deployment.Digest.Short(), e.Err)
+	s := fmt.Sprintf("%s %s %s (%s): %v", e.Op, e.Deployment.Target, e.Deployment.Version,
+		e.Deployment.Digest.Short(), e.Err)
 	if e.Doubt != "" {
-		s += "; what runs now is in doubt: " + e.Doubt + ": deploy again, or roll back, once the cause is gone"
+		s += "; what runs now is uncertain: " + e.Doubt + ": deploy again, or roll back, once the cause is gone"
 	}
 	return s
 }

@@ -59,7 +59,8 @@ func (g FreezeGate) Validate(p Pipeline) error {
 			problem("without days it needs from and until")
 		case len(f.Days) == 0 && (f.Start != 0 || f.Length != 0):
 			problem("start and length need days")
-		case len(f.Days) > 0 && (f.Start < 0 || f.Start >= day || f.Length <= 0 || f.Length > 7*day):
+		case len(f.Days) > 0 && (f.Start < 0 || f.Start >= day || f.Length <= 0 ||
+			f.Length > 7*day):
 			problem("want a start within the day and a length of up to a week")
 		}
 		for _, weekday := range f.Days {
@@ -80,7 +81,8 @@ func (g FreezeGate) Check(_ context.Context, c Change) error {
 	refusal := &Refusal{}
 	for _, f := range g.Freezes {
 		if end, ok := f.inForce(c, c.Time); ok {
-			refusal.Reasons = append(refusal.Reasons, fmt.Sprintf("%s is frozen until %s: %s", c.Environment, stamp(end), f.Reason))
+			refusal.Reasons = append(refusal.Reasons,
+				fmt.Sprintf("%s is frozen until %s: %s", c.Environment, stamp(end), f.Reason))
 		}
 	}
 	if len(refusal.Reasons) == 0 {
@@ -110,7 +112,8 @@ func (g FreezeGate) open(c Change, t time.Time) time.Time {
 
 // inForce reports whether f holds c up at t, and until when.
 func (f Freeze) inForce(c Change, t time.Time) (end time.Time, ok bool) {
-	if c.Op == OpRollback && !f.Rollbacks || len(f.Environments) > 0 && !slices.Contains(f.Environments, c.Environment) {
+	if c.Op == OpRollback && !f.Rollbacks || len(f.Environments) > 0 &&
+		!slices.Contains(f.Environments, c.Environment) {
 		return end, false
 	}
 	if t.Before(f.From) || !f.Until.IsZero() && !t.Before(f.Until) {
@@ -126,10 +129,12 @@ func (f Freeze) inForce(c Change, t time.Time) (end time.Time, ok bool) {
 	year, month, today := t.In(location).Date()
 	for back := range 9 { // a week long, and begun late in the day
 		at := func(d time.Duration) time.Time {
-			return time.Date(year, month, today-back, 0, 0, int(d/time.Second), int(d%time.Second), location)
+			return time.Date(year, month, today-back, 0, 0, int(d/time.Second), int(d%time.Second),
+				location)
 		}
 		begin, stop := at(f.Start), at(f.Start+f.Length)
-		if !slices.Contains(f.Days, at(12*time.Hour).Weekday()) || t.Before(begin) || !t.Before(stop) {
+		if !slices.Contains(f.Days, at(12*time.Hour).Weekday()) || t.Before(begin) ||
+			!t.Before(stop) {
 			continue
 		}
 		if !f.Until.IsZero() && stop.After(f.Until) {

@@ -75,18 +75,23 @@ func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }
 
 // Equal reports whether c and other tell a gate the same, but for the time at which it is asked.
 func (c Change) Equal(other Change) bool {
-	return c.Op == other.Op && c.Target == other.Target && c.Version == other.Version && c.Digest == other.Digest &&
-		c.Repository == other.Repository && c.Current == other.Current && c.PreviousEnvironment == other.PreviousEnvironment &&
+	return c.Op == other.Op && c.Target == other.Target && c.Version == other.Version &&
+		c.Digest == other.Digest &&
+		c.Repository == other.Repository && c.Current == other.Current &&
+		c.PreviousEnvironment == other.PreviousEnvironment &&
 		c.Actor == other.Actor && c.Reason == other.Reason && c.Builder == other.Builder &&
-		slices.EqualFunc(c.Runs, other.Runs, Run.equal) && slices.EqualFunc(c.Reviews, other.Reviews, Review.equal)
+		slices.EqualFunc(c.Runs, other.Runs, Run.equal) &&
+		slices.EqualFunc(c.Reviews, other.Reviews, Review.equal)
 }
 
 func (r Run) equal(other Run) bool {
-	return r.Target == other.Target && r.Version == other.Version && r.From.Equal(other.From) && r.Until.Equal(other.Until)
+	return r.Target == other.Target && r.Version == other.Version && r.From.Equal(other.From) &&
+		r.Until.Equal(other.Until)
 }
 
 func (r Review) equal(other Review) bool {
-	return r.Target == other.Target && r.Version == other.Version && r.Approve == other.Approve && r.Actor == other.Actor &&
+	return r.Target == other.Target && r.Version == other.Version && r.Approve == other.Approve &&
+		r.Actor == other.Actor &&
 		r.Reason == other.Reason && r.Time.Equal(other.Time)
 }
 
@@ -99,13 +104,15 @@ func (p *Promoter) askGates(ctx context.Context, change Change) error {
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return fmt.Errorf("%s %s: %s gate: %w", change.Op, change.Target, gate.Name(), withCause(ctx, err))
+			return fmt.Errorf("%s %s: %s gate: %w", change.Op, change.Target, gate.Name(),
+				withCause(ctx, err))
 		case errors.As(err, &refusal):
 			refused.Gates = append(refused.Gates, GateRefusal{Gate: gate.Name(), Refusal: *refusal})
 		default:
 			reason := "could not be decided: " + err.Error()
 			refused.Gates = append(refused.Gates,
-				GateRefusal{Gate: gate.Name(), Refusal: Refusal{Reasons: []string{reason}}, Err: err})
+				GateRefusal{Gate: gate.Name(), Refusal: Refusal{Reasons: []string{reason}},
+					Err: err})
 		}
 	}
 	if len(refused.Gates) > 0 {
@@ -128,7 +135,8 @@ func (OrderGate) Check(_ context.Context, c Change) error {
 	if c.Op == OpRollback || c.PreviousEnvironment == "" {
 		return nil
 	}
-	if slices.ContainsFunc(c.Runs, func(r Run) bool { return r.Environment == c.PreviousEnvironment }) {
+	if slices.ContainsFunc(c.Runs,
+		func(r Run) bool { return r.Environment == c.PreviousEnvironment }) {
 		return nil
 	}
 	return &Refusal{Reasons: []string{fmt.Sprintf("%s %s (%s) has never been live in %s: deploy it there first",

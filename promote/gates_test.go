@@ -36,36 +36,46 @@ func TestGates(t *testing.T) {
 	short := live
 	short.Runs = []promote.Run{{Target: in("test"), Version: "v1", From: now.Add(-time.Minute)}}
 	approved := live
-	approved.Reviews = []promote.Review{{Target: in("sandbox"), Version: "v1", Approve: true, Actor: "bob", Time: now}}
+	approved.Reviews = []promote.Review{{Target: in("sandbox"), Version: "v1", Approve: true,
+		Actor: "bob", Time: now}}
 	rejected := live
-	rejected.Reviews = []promote.Review{{Target: in("sandbox"), Version: "v1", Actor: "bob", Reason: "slow", Time: now}}
+	rejected.Reviews = []promote.Review{{Target: in("sandbox"), Version: "v1", Actor: "bob",
+		Reason: "slow", Time: now}}
 	back := to("sandbox", "test")
 	back.Op = promote.OpRollback
 	for name, h := range map[string]gatetest.Harness{
 		"order": {
-			Gate:   promote.OrderGate{},
-			Pass:   map[string]promote.Change{"first environment": to("test", ""), "live before": live, "rollback": back},
+			Gate: promote.OrderGate{},
+			Pass: map[string]promote.Change{"first environment": to("test", ""),
+				"live before": live, "rollback": back},
 			Refuse: map[string]promote.Change{"never live before": to("sandbox", "test")},
 		},
 		"config": {
-			Gate:   promote.ConfigGate{Source: files{"test": {"etc/a"}, "sandbox": {"etc/a"}, "stable": {}}},
-			Pass:   map[string]promote.Change{"all files": to("sandbox", "test"), "rollback": back},
-			Refuse: map[string]promote.Change{"no environment": to("production", "sandbox"), "a file is missing": to("stable", "production")},
+			Gate: promote.ConfigGate{Source: files{"test": {"etc/a"}, "sandbox": {"etc/a"},
+				"stable": {}}},
+			Pass: map[string]promote.Change{"all files": to("sandbox", "test"), "rollback": back},
+			Refuse: map[string]promote.Change{"no environment": to("production", "sandbox"),
+				"a file is missing": to("stable", "production")},
 		},
 		"approval": {
-			Gate:   promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{"sandbox": {Count: 1}}},
-			Pass:   map[string]promote.Change{"no rule": to("test", ""), "approved": approved, "rollback": back},
+			Gate: promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{"sandbox": {Count: 1}}},
+			Pass: map[string]promote.Change{"no rule": to("test", ""), "approved": approved,
+				"rollback": back},
 			Refuse: map[string]promote.Change{"no review": live, "rejected": rejected},
 		},
 		"soak": {
-			Gate:   promote.SoakGate{Times: map[string]time.Duration{"sandbox": time.Hour}},
-			Pass:   map[string]promote.Change{"long enough": live, "no rule": to("test", ""), "rollback": back},
-			Refuse: map[string]promote.Change{"not long enough": short, "never": to("sandbox", "test")},
+			Gate: promote.SoakGate{Times: map[string]time.Duration{"sandbox": time.Hour}},
+			Pass: map[string]promote.Change{"long enough": live, "no rule": to("test", ""),
+				"rollback": back},
+			Refuse: map[string]promote.Change{"not long enough": short,
+				"never": to("sandbox", "test")},
 		},
 		"freeze": {
-			Gate: promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "weekend", Environments: []string{"sandbox"},
-				Days: []time.Weekday{time.Friday}, Length: 64 * time.Hour}}},
-			Pass:   map[string]promote.Change{"other environment": to("test", ""), "rollback": back},
+			Gate: promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "weekend",
+				Environments: []string{"sandbox"},
+				Days:         []time.Weekday{time.Friday}, Length: 64 * time.Hour}}},
+			Pass: map[string]promote.Change{"other environment": to("test", ""),
+				"rollback": back},
 			Refuse: map[string]promote.Change{"on Friday": live},
 		},
 	} {

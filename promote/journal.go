@@ -98,10 +98,12 @@ func (j *MemJournal) Append(ctx context.Context, after uint64, e Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if last := uint64(len(j.entries)); last != after {
-		return fmt.Errorf("append after entry %d: the last entry is %d: %w", after, last, ErrConflict)
+		return fmt.Errorf("append after entry %d: the last entry is %d: %w", after, last,
+			ErrConflict)
 	}
 	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq, ErrInvalid)
+		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq,
+			ErrInvalid)
 	}
 	j.entries = append(j.entries, e)
 	close(j.grown)

@@ -51,7 +51,8 @@ func TestOldNames(t *testing.T) {
 	ctx := context.Background()
 	journal, w := promote.NewMemJournal(), newWorld()
 	old := promote.Target{Cluster: "Hello__Web_", Environment: "test", Task: "_t1"}
-	change := promote.Entry{Target: old, Version: "1.0+b", Digest: digest(1), Repository: "registry:5000/web", Actor: "ci"}
+	change := promote.Entry{Target: old, Version: "1.0+b", Digest: digest(1),
+		Repository: "registry:5000/web", Actor: "ci"}
 	for i, e := range []promote.Entry{
 		{Kind: promote.Bound, Target: promote.Target{Cluster: old.Cluster}},
 		{Kind: promote.Started, Op: promote.OpPromote, Target: old, Change: 2, Generation: 2},
@@ -87,10 +88,13 @@ func TestOldNames(t *testing.T) {
 	require.Empty(t, w.snapshot())
 
 	again.Version = "2.0+b"
-	require.ErrorContains(t, p.Bind(ctx, again), `bind: version "2.0+b": byte 4 is '+': write '_' in its place`)
+	require.ErrorContains(t, p.Bind(ctx, again),
+		`bind: version "2.0+b": byte 4 is '+': write '_' in its place`)
 	_, promoteErr := p.Promote(ctx, promote.Request{Target: other, Version: "v2", Actor: "a"})
-	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: other, Digest: digest(1), Actor: "a"})
-	for _, err := range []error{promoteErr, rollbackErr, p.Retire(ctx, promote.RetireRequest{Target: other, Actor: "a"})} {
+	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: other, Digest: digest(1),
+		Actor: "a"})
+	for _, err := range []error{promoteErr, rollbackErr,
+		p.Retire(ctx, promote.RetireRequest{Target: other, Actor: "a"})} {
 		require.ErrorIs(t, err, promote.ErrInvalid, "the journal does not have this task")
 		require.ErrorContains(t, err, `task "_t2": byte 1 is '_'`)
 	}

@@ -41,8 +41,10 @@ func (p *Promoter) logEntry(ctx context.Context, e Entry) {
 	}
 	attrs := []slog.Attr{slog.Uint64("seq", e.Seq), slog.String("kind", string(e.Kind))}
 	for _, a := range []struct{ key, value string }{
-		{"op", string(e.Op)}, {"cluster", e.Cluster}, {"environment", e.Environment}, {"task", e.Task},
-		{"version", e.Version}, {"digest", string(e.Digest)}, {"actor", e.Actor}, {"reason", e.Reason},
+		{"op", string(e.Op)}, {"cluster", e.Cluster}, {"environment", e.Environment}, {"task",
+			e.Task},
+		{"version", e.Version}, {"digest", string(e.Digest)}, {"actor", e.Actor}, {"reason",
+			e.Reason},
 		{"err", e.Error}, {"doubt", e.Doubt},
 	} {
 		if a.value != "" {
@@ -50,7 +52,8 @@ func (p *Promoter) logEntry(ctx context.Context, e Entry) {
 		}
 	}
 	if e.Generation != 0 {
-		attrs = append(attrs, slog.Uint64("change", e.Change), slog.Uint64("generation", e.Generation))
+		attrs = append(attrs, slog.Uint64("change", e.Change),
+			slog.Uint64("generation", e.Generation))
 	}
 	p.log.LogAttrs(ctx, level, "journal entry", attrs...)
 }

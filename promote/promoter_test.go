@@ -265,7 +265,7 @@ func TestWhatCannotBePutBackIsInDoubtUntilTheNextSuccess(t *testing.T) {
 	require.NoError(t, err)
 	w.setFault(func(context.Context, promote.Deployment) error { return errors.New("host is down") })
 	_, err = p.Promote(t.Context(), request("test", "v2"))
-	require.ErrorContains(t, err, "what runs now is in doubt: put back v1 (sha256:010101010101): host is down")
+	require.ErrorContains(t, err, "what runs now is uncertain: put back v1 (sha256:010101010101): host is down")
 	current, err := p.Current(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, digest(1), current[0].Digest)
@@ -361,7 +361,7 @@ func TestRetireOfRemains(t *testing.T) {
 	p, w := setup(t)
 	w.setFault(func(context.Context, promote.Deployment) error { return errors.New("host is down") })
 	_, err := p.Promote(t.Context(), request("test", "v1"))
-	require.ErrorContains(t, err, "in doubt")
+	require.ErrorContains(t, err, "uncertain")
 	w.setFault(nil)
 	before := w.calls
 	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"), Actor: "alice"}))

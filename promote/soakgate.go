@@ -30,7 +30,8 @@ func (g SoakGate) Validate(p Pipeline) error {
 	list.environments(p, slices.Sorted(maps.Keys(g.Times)))
 	for _, environment := range slices.Sorted(maps.Keys(g.Times)) {
 		if soak := g.Times[environment]; soak <= 0 || p.Index(environment) == 0 {
-			list.add("Times[%q]: %s: want a positive time, and an environment with one before it", environment, soak)
+			list.add("Times[%q]: %s: want a positive time, and an environment with one before it",
+				environment, soak)
 		}
 	}
 	return errors.Join(list...)
@@ -61,7 +62,8 @@ func (g SoakGate) Check(_ context.Context, c Change) error {
 	if longest >= soak {
 		return nil
 	}
-	reason := fmt.Sprintf("%s %s (%s) has been live in %s for %s of %s", c.Cluster, c.Version, c.Digest.Short(),
+	reason := fmt.Sprintf("%s %s (%s) has been live in %s for %s of %s", c.Cluster, c.Version,
+		c.Digest.Short(),
 		c.PreviousEnvironment, longest.Truncate(time.Second), soak)
 	if opens.IsZero() {
 		reason += " and is not live there now: deploy it there again"

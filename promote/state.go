@@ -49,7 +49,8 @@ func (s *state) apply(e Entry) error {
 	}
 	c := s.clusters[e.Cluster]
 	if c == nil {
-		c = &cluster{targets: map[Target]*place{}, runs: map[Digest][]Run{}, reviews: map[reviewed][]Review{}}
+		c = &cluster{targets: map[Target]*place{}, runs: map[Digest][]Run{},
+			reviews: map[reviewed][]Review{}}
 	}
 	if err := c.apply(e); err != nil {
 		return fmt.Errorf("journal entry %d: %s %s: %w", e.Seq, e.Kind, e.Target, err)
@@ -66,12 +67,15 @@ func (c *cluster) apply(e Entry) error {
 		if _, ok := c.bound(e.Version); ok {
 			return fmt.Errorf("version %s is bound twice", e.Version)
 		}
-		c.versions = append(c.versions, Binding{Cluster: e.Cluster, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Actor: e.Actor, Time: e.Time})
+		c.versions = append(c.versions, Binding{Cluster: e.Cluster, Version: e.Version,
+			Digest: e.Digest, Repository: e.Repository, Actor: e.Actor, Time: e.Time})
 		return nil
 	case Approved, Rejected:
 		of := reviewed{e.Target, e.Digest}
-		others := slices.DeleteFunc(c.reviews[of], func(r Review) bool { return r.Actor == e.Actor })
-		c.reviews[of] = append(others, Review{Target: e.Target, Version: e.Version, Approve: e.Kind == Approved, Actor: e.Actor, Reason: e.Reason, Time: e.Time})
+		others := slices.DeleteFunc(c.reviews[of],
+			func(r Review) bool { return r.Actor == e.Actor })
+		c.reviews[of] = append(others, Review{Target: e.Target, Version: e.Version,
+			Approve: e.Kind == Approved, Actor: e.Actor, Reason: e.Reason, Time: e.Time})
 		return nil
 	default:
 		return c.applyChange(e)
@@ -98,7 +102,8 @@ func (c *cluster) applyChange(e Entry) error {
 			break
 		}
 		if p.open.Generation != e.Generation {
-			return fmt.Errorf("generation %d acts, generation %d has the right to", e.Generation, p.open.Generation)
+			return fmt.Errorf("generation %d acts, generation %d has the right to", e.Generation,
+				p.open.Generation)
 		}
 		p.open, p.doubt = nil, e.Doubt
 		switch {
@@ -137,7 +142,8 @@ func (c *cluster) succeed(p *place, e Entry) {
 	p.current = &d
 	delete(c.reviews, reviewed{e.Target, e.Digest})
 	if !same {
-		c.runs[e.Digest] = append(c.runs[e.Digest], Run{Target: e.Target, Version: e.Version, From: e.Time})
+		c.runs[e.Digest] = append(c.runs[e.Digest],
+			Run{Target: e.Target, Version: e.Version, From: e.Time})
 	}
 }
 
@@ -153,7 +159,8 @@ func (c *cluster) bound(version string) (Binding, bool) {
 }
 
 func (e Entry) deployment() Deployment {
-	return Deployment{Target: e.Target, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Generation: e.Generation, Actor: e.Actor, Reason: e.Reason}
+	return Deployment{Target: e.Target, Version: e.Version, Digest: e.Digest,
+		Repository: e.Repository, Generation: e.Generation, Actor: e.Actor, Reason: e.Reason}
 }
 
 // place returns what target is like; the zero place when it was never heard of.
@@ -172,7 +179,8 @@ func (s *state) knows(t Target) bool {
 
 // change is what the gates are told of e, but for the time.
 func (s *state) change(p Pipeline, e Entry) Change {
-	change := Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest, Repository: e.Repository, Current: e.Previous,
+	change := Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest,
+		Repository: e.Repository, Current: e.Previous,
 		PreviousEnvironment: p.Previous(e.Environment), Actor: e.Actor, Reason: e.Reason}
 	if c := s.clusters[e.Cluster]; c != nil {
 		b, _ := c.bound(e.Version)
@@ -195,7 +203,10 @@ func (s *state) current(p Pipeline) []Deployment {
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b Deployment) int { return compareTargets(p, a.Target, b.Target) })
+	slices.SortFunc(list, func(a, b Deployment) int {
+		return compareTargets(p, a.Target,
+			b.Target)
+	})
 	return list
 }
 
@@ -233,7 +244,8 @@ func (s *state) history(t Target) []Entry {
 			continue
 		}
 		for _, e := range c.entries {
-			if (t.Environment == "" || t.Environment == e.Environment) && (t.Task == "" || t.Task == e.Task) {
+			if (t.Environment == "" || t.Environment == e.Environment) &&
+				(t.Task == "" || t.Task == e.Task) {
 				list = append(list, e)
 			}
 		}

@@ -132,7 +132,8 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 
 	meter := &meter{next: e.config.Transport, sent: map[string]bool{}}
 	s := &stage{
-		ctx: ctx, engine: e, options: e.options(ctx, meter), files: files, dir: dir, epoch: plan.epoch,
+		ctx: ctx, engine: e, options: e.options(ctx,
+			meter), files: files, dir: dir, epoch: plan.epoch,
 		args: plan.args, log: &progress{request: &r, steps: len(plan.stage.Commands) + 1},
 	}
 	if err := s.from(plan); err != nil {

@@ -25,7 +25,8 @@ const (
 // to once.
 func (s *stage) start(from string) error {
 	if from == "scratch" {
-		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+			types.OCIConfigJSON)
 		s.layerType, s.tree = types.OCILayer, tree{}
 		p := s.engine.config.Platform
 		s.config = &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
@@ -56,7 +57,8 @@ func (s *stage) start(from string) error {
 		return err
 	}
 	if len(config.Config.OnBuild) > 0 {
-		return fmt.Errorf("the base image has ONBUILD instructions: %s: %w", needsSandbox, builder.ErrUnsupported)
+		return fmt.Errorf("the base image has ONBUILD instructions: %s: %w", needsSandbox,
+			builder.ErrUnsupported)
 	}
 	mediaType, err := s.base.MediaType()
 	if err != nil {

@@ -38,8 +38,10 @@ func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add 
 		}
 	}
 	if chmod != "" {
-		if p.mode, err = strconv.ParseInt(chmod, 8, 64); err != nil || p.mode < 0 || p.mode > 0o7777 {
-			return nil, fmt.Errorf("--chmod=%s: write the mode in octal, such as 0755: %w", chmod, builder.ErrUnsupported)
+		if p.mode, err = strconv.ParseInt(chmod, 8, 64); err != nil || p.mode < 0 ||
+			p.mode > 0o7777 {
+			return nil, fmt.Errorf("--chmod=%s: write the mode in octal, such as 0755: %w", chmod,
+				builder.ErrUnsupported)
 		}
 	}
 	dest := what.DestPath
@@ -75,8 +77,12 @@ func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add 
 		if intoFolder {
 			to = path.Join(dest, path.Base(c.Path))
 		}
-		open := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(c.Data)), nil }
-		if err := p.put(to, entry{kind: isFile, mode: p.modeOf(0o644), owner: p.owner, size: int64(len(c.Data)), open: open}); err != nil {
+		open := func() (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(c.Data)),
+				nil
+		}
+		if err := p.put(to, entry{kind: isFile, mode: p.modeOf(0o644), owner: p.owner,
+			size: int64(len(c.Data)), open: open}); err != nil {
 			return nil, err
 		}
 	}
@@ -126,7 +132,8 @@ func (p placing) file(from, to string, info fs.FileInfo) error {
 			}
 		}
 	default:
-		return fmt.Errorf("%s is %s: only files, folders and symbolic links can be copied", from, describe(mode))
+		return fmt.Errorf("%s is %s: only files, folders and symbolic links can be copied", from,
+			describe(mode))
 	}
 	return p.put(to, e)
 }
@@ -139,7 +146,8 @@ func (p placing) modeOf(mode int64) int64 {
 }
 
 // archives are the first bytes of what ADD would unpack; that of tar stands at byte 257.
-var archives = [][]byte{{0x1f, 0x8b}, []byte("BZh"), {0xfd, '7', 'z', 'X', 'Z', 0}, {0x28, 0xb5, 0x2f, 0xfd}}
+var archives = [][]byte{{0x1f, 0x8b}, []byte("BZh"), {0xfd, '7', 'z', 'X', 'Z', 0},
+	{0x28, 0xb5, 0x2f, 0xfd}}
 
 func (p placing) refuseArchive(name string) error {
 	f, err := p.files.fsys.Open(name)

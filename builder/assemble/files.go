@@ -159,7 +159,8 @@ func (c *buildContext) stat(name string) (source, error) {
 	info, err := fs.Lstat(c.fsys, at)
 	for len(rest) > 0 && err == nil {
 		if !info.IsDir() {
-			return source{}, fmt.Errorf("%s is not in the build context: %s is no folder: %w", name, at, fs.ErrNotExist)
+			return source{}, fmt.Errorf("%s is not in the build context: %s is no folder: %w", name,
+				at, fs.ErrNotExist)
 		}
 		part := rest[0]
 		rest = rest[1:]
@@ -183,7 +184,8 @@ func (c *buildContext) stat(name string) (source, error) {
 		case linkErr != nil:
 			return source{}, linkErr
 		case links > maxLinks:
-			return source{}, fmt.Errorf("%s: more than %d symbolic links: they may form a circle", name, maxLinks)
+			return source{}, fmt.Errorf("%s: more than %d symbolic links: they may form a circle",
+				name, maxLinks)
 		case path.IsAbs(target):
 			return source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the absolute path %s", name, next, target)
 		}
@@ -201,7 +203,10 @@ func (c *buildContext) stat(name string) (source, error) {
 
 // parts splits a path and drops what stands for the same folder.
 func parts(name string) []string {
-	return slices.DeleteFunc(strings.Split(name, "/"), func(p string) bool { return p == "." || p == "" })
+	return slices.DeleteFunc(strings.Split(name, "/"), func(p string) bool {
+		return p == "." ||
+			p == ""
+	})
 }
 
 func (c *buildContext) readLink(name string) (string, error) {

@@ -54,7 +54,8 @@ func (c *changes) folder(name string, o owner) (string, error) {
 // only by a folder.
 func (c *changes) put(name string, e entry) error {
 	if base := path.Base(name); strings.HasPrefix(base, whiteoutPrefix) {
-		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it", name, whiteoutPrefix)
+		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it",
+			name, whiteoutPrefix)
 	}
 	dir, err := c.folder(path.Dir(clean(name)), e.owner)
 	if err != nil {
@@ -110,7 +111,8 @@ func writeEntry(ctx context.Context, tw *tar.Writer, name string, e entry, epoch
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	h := &tar.Header{Name: name, Mode: e.mode, Uid: e.owner.uid, Gid: e.owner.gid, ModTime: epoch, Size: e.size}
+	h := &tar.Header{Name: name, Mode: e.mode, Uid: e.owner.uid, Gid: e.owner.gid, ModTime: epoch,
+		Size: e.size}
 	switch e.kind {
 	case isDir:
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"

@@ -18,7 +18,8 @@ type progress struct {
 
 func (p *progress) step(line int, code string) {
 	p.at++
-	p.request.Emit(builder.Event{Kind: builder.EventStep, Step: p.at, Steps: p.steps, Line: line, Text: code})
+	p.request.Emit(builder.Event{Kind: builder.EventStep, Step: p.at, Steps: p.steps, Line: line,
+		Text: code})
 }
 
 func (p *progress) note(format string, args ...any) {
@@ -42,7 +43,8 @@ func (p *progress) layer(entries map[string]entry) {
 
 func (p *progress) pushed(repository string, r builder.Result) {
 	p.request.Emit(builder.Event{Kind: builder.EventPush, Bytes: r.Uploaded,
-		Text: fmt.Sprintf("push to %s: %s sent, %s there already", repository, bytesOf(r.Uploaded), bytesOf(r.Reused))})
+		Text: fmt.Sprintf("push to %s: %s sent, %s there already", repository, bytesOf(r.Uploaded),
+			bytesOf(r.Reused))})
 }
 
 func (p *progress) done(r builder.Result, tag *name.Tag) {

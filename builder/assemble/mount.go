@@ -69,7 +69,8 @@ func (s *stage) find(to name.Repository, digest v1.Hash) (name.Repository, bool)
 	}
 	for _, text := range s.engine.config.Repositories() {
 		r, err := name.NewRepository(text, ociref.NameOptions(s.engine.config.Insecure, text)...)
-		if err == nil && r.RegistryStr() == to.RegistryStr() && r.String() != to.String() && s.has(r, digest) {
+		if err == nil && r.RegistryStr() == to.RegistryStr() && r.String() != to.String() &&
+			s.has(r, digest) {
 			return r, true
 		}
 	}

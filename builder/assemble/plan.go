@@ -27,7 +27,8 @@ type plan struct {
 // read parses the Dockerfile and refuses, before anything is done, what this engine cannot build.
 func read(r builder.Request) (plan, error) {
 	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
-		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w", builder.ErrInvalid)
+		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w",
+			builder.ErrInvalid)
 	}
 	epoch, err := epochOf(r.Args)
 	if err != nil {
@@ -41,7 +42,8 @@ func read(r builder.Request) (plan, error) {
 		if keyword := strings.ToUpper(n.Value); keyword == "FROM" {
 			break
 		} else if keyword != "ARG" {
-			return plan{}, &builder.DockerfileError{Line: n.StartLine, Err: fmt.Errorf("%s stands before the first FROM", keyword)}
+			return plan{}, &builder.DockerfileError{Line: n.StartLine,
+				Err: fmt.Errorf("%s stands before the first FROM", keyword)}
 		}
 	}
 	stages, meta, err := instructions.Parse(parsed.AST, nil)
@@ -52,7 +54,8 @@ func read(r builder.Request) (plan, error) {
 		return plan{}, &builder.DockerfileError{Err: errors.New("has no FROM")}
 	}
 	if len(stages) > 1 {
-		return plan{}, &builder.UnsupportedError{Line: lineOf(stages[1].Location), What: "a second FROM", Hint: needsSandbox}
+		return plan{}, &builder.UnsupportedError{Line: lineOf(stages[1].Location),
+			What: "a second FROM", Hint: needsSandbox}
 	}
 	for _, c := range stages[0].Commands {
 		if err := supported(c); err != nil {
@@ -154,7 +157,8 @@ func (e environment) word(word string) (string, error) {
 	v, _, err := shell.NewLex(parser.DefaultEscapeToken).ProcessWord(word, e)
 	if err != nil {
 		// The lexer puts the character that it missed into its message, which may be NUL.
-		return "", fmt.Errorf("expand %s: %s", word, strings.ReplaceAll(err.Error(), "\x00", "end of line"))
+		return "", fmt.Errorf("expand %s: %s", word,
+			strings.ReplaceAll(err.Error(), "\x00", "end of line"))
 	}
 	return v, nil
 }

@@ -95,7 +95,8 @@ func (s *stage) tagged(tag name.Tag, built v1.Hash, replace bool) (bool, error) 
 	case err != nil:
 		return false, fmt.Errorf("look up tag %s: %w", tag, err)
 	case existing.Digest != built && !replace:
-		return false, &builder.TagExistsError{Reference: tag.String(), Existing: existing.Digest.String(), Built: built.String()}
+		return false, &builder.TagExistsError{Reference: tag.String(),
+			Existing: existing.Digest.String(), Built: built.String()}
 	}
 	return existing.Digest == built, nil
 }
@@ -118,7 +119,8 @@ func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result,
 	if err != nil {
 		return builder.Result{}, err
 	}
-	res := builder.Result{Digest: ref.DigestStr(), Reference: ref.String(), Base: s.baseName, Size: size, Layers: []builder.Layer{}}
+	res := builder.Result{Digest: ref.DigestStr(), Reference: ref.String(), Base: s.baseName,
+		Size: size, Layers: []builder.Layer{}}
 	count := func(d v1.Descriptor) (reused bool) {
 		if reused = !m.uploaded(d.Digest); reused {
 			res.Reused += d.Size

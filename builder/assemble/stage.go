@@ -219,7 +219,8 @@ func (s *stage) exposeOne(spec string) error {
 	}
 	first, err := strconv.ParseUint(from, 10, 16)
 	last, err2 := strconv.ParseUint(to, 10, 16)
-	if err != nil || err2 != nil || first > last || !slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
+	if err != nil || err2 != nil || first > last ||
+		!slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
 		return fmt.Errorf("%q is no port: write 8080, 8080/udp or 8000-8010", spec)
 	}
 	if s.config.Config.ExposedPorts == nil {
@@ -293,7 +294,8 @@ func (s *stage) from(p plan) error {
 	s.log.step(line, p.stage.SourceCode)
 	from, err := environment{args: s.meta}.word(p.stage.BaseName)
 	if err == nil && p.stage.Platform != "" {
-		err = &builder.UnsupportedError{Line: line, What: "FROM --platform", Hint: "the engine's configuration says the platform"}
+		err = &builder.UnsupportedError{Line: line, What: "FROM --platform",
+			Hint: "the engine's configuration says the platform"}
 	}
 	if err == nil {
 		err = s.start(from)

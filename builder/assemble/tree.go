@@ -131,7 +131,8 @@ func (t tree) resolve(name string, create func(dir string) error) (string, error
 			at = next
 		case n.kind == isLink:
 			if links++; links > maxLinks {
-				return "", fmt.Errorf("/%s: more than %d symbolic links in the image", name, maxLinks)
+				return "", fmt.Errorf("/%s: more than %d symbolic links in the image", name,
+					maxLinks)
 			}
 			if path.IsAbs(n.link) {
 				at = "."

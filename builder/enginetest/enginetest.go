@@ -60,14 +60,18 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 }
 
 // file is a file of a build context that was written at some time.
-func file(content string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(content), Mode: 0o644} }
+func file(content string) *fstest.MapFile {
+	return &fstest.MapFile{Data: []byte(content),
+		Mode: 0o644}
+}
 
 func link(target string) *fstest.MapFile {
 	return &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777}
 }
 
 func request(s Harness, dockerfile string, files fstest.MapFS) builder.Request {
-	return builder.Request{Dockerfile: []byte(dockerfile), Context: files, Repository: s.Registry + "/team/app"}
+	return builder.Request{Dockerfile: []byte(dockerfile), Context: files,
+		Repository: s.Registry + "/team/app"}
 }
 
 // build builds and reads the image back from the registry.
@@ -109,14 +113,21 @@ TEXT
 		"tree/x.conf": file("X"), "tree/y.conf": file("Y"), "tree/sub/run.sh": script, "tree/link": link("sub/run.sh"),
 	}))
 	for name, want := range map[string]entry{
-		"one": {kind: "file", mode: 0o644, content: "A"}, "dir": {kind: "dir", mode: 0o755}, "dir/a.txt": {kind: "file", mode: 0o644, content: "A"},
-		"copy/x.conf": {kind: "file", mode: 0o644, content: "X"}, "copy/sub": {kind: "dir", mode: 0o755},
-		"copy/sub/run.sh": {kind: "file", mode: 0o755, content: "run"}, "copy/link": {kind: "link", content: "sub/run.sh"},
-		"globbed/x.conf": {kind: "file", mode: 0o644, content: "X"}, "globbed/y.conf": {kind: "file", mode: 0o644, content: "Y"},
-		"owned": {kind: "dir", mode: 0o755, uid: 12, gid: 34}, "owned/x.conf": {kind: "file", mode: 0o644, uid: 12, gid: 34, content: "X"},
+		"one": {kind: "file", mode: 0o644, content: "A"}, "dir": {kind: "dir",
+			mode: 0o755}, "dir/a.txt": {kind: "file", mode: 0o644, content: "A"},
+		"copy/x.conf": {kind: "file", mode: 0o644, content: "X"}, "copy/sub": {kind: "dir",
+			mode: 0o755},
+		"copy/sub/run.sh": {kind: "file", mode: 0o755, content: "run"}, "copy/link": {kind: "link",
+			content: "sub/run.sh"},
+		"globbed/x.conf": {kind: "file", mode: 0o644,
+			content: "X"}, "globbed/y.conf": {kind: "file", mode: 0o644, content: "Y"},
+		"owned": {kind: "dir", mode: 0o755, uid: 12, gid: 34}, "owned/x.conf": {kind: "file",
+			mode: 0o644, uid: 12, gid: 34, content: "X"},
 		"owned/file": {kind: "file", mode: 0o640, uid: 12, gid: 34, content: "A"},
-		"work":       {kind: "dir", mode: 0o755}, "work/a.txt": {kind: "file", mode: 0o644, content: "A"}, "work/b.txt": {kind: "file", mode: 0o644, content: "B"},
-		"alias": {kind: "file", mode: 0o644, content: "X"}, "added": {kind: "file", mode: 0o644, content: "A"},
+		"work":       {kind: "dir", mode: 0o755}, "work/a.txt": {kind: "file", mode: 0o644,
+			content: "A"}, "work/b.txt": {kind: "file", mode: 0o644, content: "B"},
+		"alias": {kind: "file", mode: 0o644, content: "X"}, "added": {kind: "file", mode: 0o644,
+			content: "A"},
 		"inline": {kind: "file", mode: 0o644, content: "from the Dockerfile\n"},
 	} {
 		got, ok := img.files[name]
@@ -183,7 +194,8 @@ ENV E=kept
 ARG E=lost
 LABEL before=$BEFORE given=$GIVEN unset=$UNSET e=$E missing=[$MISSING]
 `, nil)
-	r.Args = map[string]string{"GIVEN": "a value with $(touch /x) and \"quotes\"", "NOBODY": "asked"}
+	r.Args = map[string]string{"GIVEN": "a value with $(touch /x) and \"quotes\"",
+		"NOBODY": "asked"}
 	_, img := build(t, s, r)
 	for k, want := range map[string]string{
 		"before": "outer", "given": r.Args["GIVEN"], "unset": r.Args["GIVEN"], "e": "kept", "missing": "[]",
@@ -221,7 +233,8 @@ func labels(t *testing.T, s Harness) {
 	r.Labels = map[string]string{"b": "request", "io.example/json": `{"v":1,"x":"$y"}`}
 	_, img := build(t, s, r)
 	got := img.config.Config.Labels
-	if got["a"] != "dockerfile" || got["b"] != "request" || got["io.example/json"] != `{"v":1,"x":"$y"}` {
+	if got["a"] != "dockerfile" || got["b"] != "request" ||
+		got["io.example/json"] != `{"v":1,"x":"$y"}` {
 		t.Errorf("labels are %v", got)
 	}
 }
@@ -251,22 +264,28 @@ func sameDigest(t *testing.T, s Harness) {
 func reuse(t *testing.T, s Harness) {
 	big := strings.Repeat("0123456789abcdef", 1<<14)
 	const dockerfile = "FROM scratch\nCOPY big /big\nCOPY code /code\n"
-	first, _ := build(t, s, request(s, dockerfile, fstest.MapFS{"big": file(big), "code": file("v1")}))
-	second, _ := build(t, s, request(s, dockerfile, fstest.MapFS{"big": file(big), "code": file("v2")}))
+	first, _ := build(t, s, request(s, dockerfile,
+		fstest.MapFS{"big": file(big), "code": file("v1")}))
+	second, _ := build(t, s, request(s, dockerfile,
+		fstest.MapFS{"big": file(big), "code": file("v2")}))
 	if len(first.Layers) != 2 || len(second.Layers) != 2 {
 		t.Fatalf("builds have %d and %d layers, want 2", len(first.Layers), len(second.Layers))
 	}
-	if first.Layers[0] != (builder.Layer{Digest: second.Layers[0].Digest, Size: second.Layers[0].Size, CreatedBy: "COPY big /big"}) {
+	if first.Layers[0] != (builder.Layer{Digest: second.Layers[0].Digest,
+		Size: second.Layers[0].Size, CreatedBy: "COPY big /big"}) {
 		t.Errorf("first build's layer is %+v, second's %+v", first.Layers[0], second.Layers[0])
 	}
 	if !second.Layers[0].Reused || second.Layers[1].Reused {
-		t.Errorf("second build reused %v, %v, want the first layer only", second.Layers[0].Reused, second.Layers[1].Reused)
+		t.Errorf("second build reused %v, %v, want the first layer only", second.Layers[0].Reused,
+			second.Layers[1].Reused)
 	}
-	if first.Reused != 0 || second.Reused != second.Layers[0].Size || second.Uploaded >= first.Uploaded {
+	if first.Reused != 0 || second.Reused != second.Layers[0].Size ||
+		second.Uploaded >= first.Uploaded {
 		t.Errorf("sent %d, then %d with %d reused", first.Uploaded, second.Uploaded, second.Reused)
 	}
 	if second.Size <= second.Uploaded+second.Reused {
-		t.Errorf("size is %d, want more than the %d of its parts without the manifest", second.Size, second.Uploaded+second.Reused)
+		t.Errorf("size is %d, want more than the %d of its parts without the manifest", second.Size,
+			second.Uploaded+second.Reused)
 	}
 }
 
@@ -283,7 +302,8 @@ func tags(t *testing.T, s Harness) {
 	if !errors.Is(err, builder.ErrTagExists) || !errors.As(err, &exists) {
 		t.Fatalf("another image under the same tag: %v, want ErrTagExists", err)
 	}
-	if exists.Existing != first.Digest || exists.Built == first.Digest || exists.Reference != r.Repository+":v1" {
+	if exists.Existing != first.Digest || exists.Built == first.Digest ||
+		exists.Reference != r.Repository+":v1" {
 		t.Errorf("error has %+v, the tag names %s", *exists, first.Digest)
 	}
 	if got, err := resolve(t.Context(), r.Repository, "v1"); got != first.Digest {
@@ -291,7 +311,8 @@ func tags(t *testing.T, s Harness) {
 	}
 	r.ReplaceTag = true
 	moved, _ := build(t, s, r)
-	if got, err := resolve(t.Context(), r.Repository, "v1"); got != moved.Digest || moved.Digest != exists.Built {
+	if got, err := resolve(t.Context(), r.Repository, "v1"); got != moved.Digest ||
+		moved.Digest != exists.Built {
 		t.Errorf("after the replacement the tag names %s (%v), want %s", got, err, exists.Built)
 	}
 }
@@ -303,7 +324,8 @@ func tagRace(t *testing.T, s Harness) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			r := request(s, fmt.Sprintf("FROM scratch\nCOPY f /f\nLABEL v=%d\n", i), fstest.MapFS{"f": file(strings.Repeat("x", i))})
+			r := request(s, fmt.Sprintf("FROM scratch\nCOPY f /f\nLABEL v=%d\n", i),
+				fstest.MapFS{"f": file(strings.Repeat("x", i))})
 			r.Tag = "race"
 			results[i], errs[i] = s.Engine.Build(t.Context(), r)
 		})
@@ -320,7 +342,8 @@ func tagRace(t *testing.T, s Harness) {
 			t.Errorf("build %d: %v, want ErrTagExists", i, err)
 		}
 	}
-	if got, err := resolve(t.Context(), s.Registry+"/team/app", "race"); got != winner || winner == "" {
+	if got, err := resolve(t.Context(), s.Registry+"/team/app", "race"); got != winner ||
+		winner == "" {
 		t.Errorf("the tag names %s (%v), the winner is %q", got, err, winner)
 	}
 }
@@ -336,7 +359,8 @@ func refusals(t *testing.T, s Harness) {
 		{"syntax directive", "# syntax=example.com/evil\nFROM scratch\n", []string{"line 1"}},
 		{"remote add", "FROM scratch\nADD https://example.com/x /x\n", []string{"line 2"}},
 		{"onbuild", "FROM scratch\nONBUILD COPY a /a\n", []string{"line 2"}},
-		{"cache without run", "FROM scratch\nARG CACHE=1\nCOPY a /a\n", []string{"line 2", "CACHE"}},
+		{"cache without run", "FROM scratch\nARG CACHE=1\nCOPY a /a\n",
+			[]string{"line 2", "CACHE"}},
 		{"no from", "COPY a /a\n", nil},
 		{"unknown instruction", "FROM scratch\nCPOY a /a\n", []string{"line 2"}},
 		{"missing file", "FROM scratch\n\nCOPY nothing /x\n", []string{"line 3", "nothing"}},
@@ -442,7 +466,8 @@ func logged(t *testing.T, s Harness) {
 		}
 	}
 	res, _ := build(t, s, r)
-	if got, want := strings.Join(steps, "; "), "1/3 line 1 FROM scratch; 2/3 line 2 ARG TOKEN; 3/3 line 3 COPY a /a"; got != want {
+	if got, want := strings.Join(steps,
+		"; "), "1/3 line 1 FROM scratch; 2/3 line 2 ARG TOKEN; 3/3 line 3 COPY a /a"; got != want {
 		t.Errorf("steps are %s, want %s", got, want)
 	}
 	if last.Kind != builder.EventDone || !strings.Contains(last.Text, res.Digest) {
@@ -470,7 +495,8 @@ func runs(t *testing.T, s Harness) {
 		}
 		return
 	}
-	r := request(s, "FROM "+s.RunBase+"\nARG CACHE=1\nRUN echo $CACHE >/made\nCOPY a /a\n", fstest.MapFS{"a": file("A")})
+	r := request(s, "FROM "+s.RunBase+"\nARG CACHE=1\nRUN echo $CACHE >/made\nCOPY a /a\n",
+		fstest.MapFS{"a": file("A")})
 	r.Args = map[string]string{"CACHE": "7"}
 	if _, img := build(t, s, r); img.files["made"].content != "7\n" {
 		t.Errorf("/made is %+v, want 7", img.files["made"])

@@ -56,7 +56,8 @@ const accept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.
 // get reads one object of the repository, which starts with host:port.
 func get(ctx context.Context, repository, kind, reference string) ([]byte, error) {
 	host, name, _ := strings.Cut(repository, "/")
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/v2/%s/%s/%s", host, name, kind, reference), nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		fmt.Sprintf("http://%s/v2/%s/%s/%s", host, name, kind, reference), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -25,8 +25,10 @@ func TestCause(t *testing.T) {
 				}
 			case *ast.CallExpr:
 				selector, ok := n.Fun.(*ast.SelectorExpr)
-				if ok && selector.Sel.Name == "Err" && len(n.Args) == 0 && !compared[n] && isContext(selector.X, contexts) {
-					report(t, exceptions, n.Pos(), "Err of a context is used as a value: use context.Cause")
+				if ok && selector.Sel.Name == "Err" && len(n.Args) == 0 && !compared[n] &&
+					isContext(selector.X, contexts) {
+					report(t, exceptions, n.Pos(),
+						"Err of a context is used as a value: use context.Cause")
 				}
 			}
 			return true
@@ -72,7 +74,8 @@ func contextNames(file *ast.File) map[string]bool {
 				break
 			}
 			selector, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || !strings.HasPrefix(selector.Sel.Name, "With") || !isSelector(selector, "context", selector.Sel.Name) {
+			if !ok || !strings.HasPrefix(selector.Sel.Name, "With") ||
+				!isSelector(selector, "context", selector.Sel.Name) {
 				break
 			}
 			if name, ok := n.Lhs[0].(*ast.Ident); ok {
@@ -91,7 +94,8 @@ func TestClock(t *testing.T) {
 	clocked := map[string]bool{}
 	for _, s := range code(t) {
 		ast.Inspect(s.file, func(n ast.Node) bool {
-			if field, ok := n.(*ast.Field); ok && len(field.Names) == 1 && field.Names[0].Name == "Now" {
+			if field, ok := n.(*ast.Field); ok && len(field.Names) == 1 &&
+				field.Names[0].Name == "Now" {
 				clocked[s.dir()] = true
 			}
 			return true
@@ -108,7 +112,8 @@ func TestClock(t *testing.T) {
 			}
 			for _, name := range []string{"Now", "Since", "Until"} {
 				if isCall(call, "time", name) {
-					report(t, exceptions, call.Pos(), "time.%s is called beside a clock of the configuration", name)
+					report(t, exceptions, call.Pos(),
+						"time.%s is called beside a clock of the configuration", name)
 				}
 			}
 			return true

@@ -28,8 +28,10 @@ func TestSentinels(t *testing.T) {
 		usual := usualText(list)
 		for _, s := range list {
 			switch {
-			case strings.Count(s.text, " ") > 2 || strings.ToLower(s.text) != s.text || strings.Contains(s.text, ":"):
-				report(t, exceptions, s.at, "%s is %q: want up to three lower-case words", name, s.text)
+			case strings.Count(s.text, " ") > 2 || strings.ToLower(s.text) != s.text ||
+				strings.Contains(s.text, ":"):
+				report(t, exceptions, s.at, "%s is %q: want up to three lower-case words", name,
+					s.text)
 			case s.text != usual:
 				report(t, exceptions, s.at, "%s is %q, and %q elsewhere", name, s.text, usual)
 			}
@@ -45,7 +47,8 @@ func usualText(list []sentinel) string {
 		count[s.text]++
 	}
 	return slices.MaxFunc(list, func(a, b sentinel) int {
-		return cmp.Or(cmp.Compare(count[a.text], count[b.text]), cmp.Compare(len(b.text), len(a.text)))
+		return cmp.Or(cmp.Compare(count[a.text], count[b.text]),
+			cmp.Compare(len(b.text), len(a.text)))
 	}).text
 }
 
@@ -98,8 +101,10 @@ func TestSentinelStandsLast(t *testing.T) {
 				return true // indexed or starred: none has a sentinel
 			}
 			for i, at := range verbs {
-				if format[at[0]:at[1]] == "%w" && isSentinel(call.Args[i+1]) && !endsWith(format, at) {
-					report(t, exceptions, call.Pos(), "%q: the sentinel is not at the end, behind a colon", format)
+				if format[at[0]:at[1]] == "%w" && isSentinel(call.Args[i+1]) &&
+					!endsWith(format, at) {
+					report(t, exceptions, call.Pos(),
+						"%q: the sentinel is not at the end, behind a colon", format)
 				}
 			}
 			return true
@@ -120,7 +125,8 @@ func isSentinel(e ast.Expr) bool {
 	case *ast.Ident:
 		return strings.HasPrefix(e.Name, "Err") && len(e.Name) > 3
 	case *ast.SelectorExpr:
-		return strings.HasPrefix(e.Sel.Name, "Err") && len(e.Sel.Name) > 3 && ast.IsExported(e.Sel.Name)
+		return strings.HasPrefix(e.Sel.Name, "Err") && len(e.Sel.Name) > 3 &&
+			ast.IsExported(e.Sel.Name)
 	}
 	return false
 }

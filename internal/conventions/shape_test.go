@@ -37,7 +37,8 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	exceptions := otherWatches
 	check := func(name *ast.Ident, f *ast.FuncType) {
-		if name.Name != "Watch" || f.Params.NumFields() < 2 || !isSelector(f.Params.List[0].Type, "context", "Context") {
+		if name.Name != "Watch" || f.Params.NumFields() < 2 ||
+			!isSelector(f.Params.List[0].Type, "context", "Context") {
 			return
 		}
 		if second := f.Params.List[1]; len(second.Names) != 1 || second.Names[0].Name != "after" {
@@ -78,10 +79,12 @@ func TestConstructors(t *testing.T) {
 				continue
 			}
 			if len(last.Names) != 1 || last.Names[0].Name != "cfg" {
-				report(t, exceptions, f.Pos(), "%s: the parameter of type Config is called cfg", f.Name)
+				report(t, exceptions, f.Pos(), "%s: the parameter of type Config is called cfg",
+					f.Name)
 			}
 			if !returnsError(f.Type) {
-				report(t, exceptions, f.Pos(), "%s takes a Config, which may be invalid, and returns no error", f.Name)
+				report(t, exceptions, f.Pos(),
+					"%s takes a Config, which may be invalid, and returns no error", f.Name)
 			}
 		}
 	}

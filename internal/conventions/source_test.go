@@ -36,7 +36,8 @@ var all = sync.OnceValues(func() ([]source, error) {
 	var list []source
 	top := filepath.Join("..", "..")
 	for _, root := range roots {
-		err := filepath.WalkDir(filepath.Join(top, root), func(file string, entry fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(top, root), func(file string, entry fs.DirEntry,
+			err error) error {
 			if err != nil {
 				return err
 			}
@@ -54,7 +55,8 @@ var all = sync.OnceValues(func() ([]source, error) {
 				return err
 			}
 			name, err := filepath.Rel(top, file)
-			list = append(list, source{filepath.ToSlash(name), parsed, strings.HasSuffix(file, "_test.go")})
+			list = append(list, source{filepath.ToSlash(name), parsed,
+				strings.HasSuffix(file, "_test.go")})
 			return err
 		})
 		if err != nil {
@@ -98,7 +100,8 @@ type exception struct {
 func report(t *testing.T, exceptions []exception, at token.Pos, format string, args ...any) {
 	t.Helper()
 	position := fileSet.Position(at)
-	name := filepath.ToSlash(strings.TrimPrefix(position.Filename, filepath.Join("..", "..")+string(filepath.Separator)))
+	name := filepath.ToSlash(strings.TrimPrefix(position.Filename,
+		filepath.Join("..", "..")+string(filepath.Separator)))
 	for i := range exceptions {
 		if e := &exceptions[i]; name == e.where || strings.HasPrefix(name, e.where+"/") {
 			e.used = true

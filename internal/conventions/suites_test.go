@@ -43,15 +43,20 @@ func TestSuites(t *testing.T) {
 		suite, ok := suites[name]
 		for dir, at := range packages {
 			if !ok && len(packages) > 1 {
-				report(t, exceptions, at, "%s is implemented by %d packages and has no suite", name, len(packages))
+				report(t, exceptions, at, "%s is implemented by %d packages and has no suite", name,
+					len(packages))
 			}
 			if ok && !slices.Contains(run[dir], suite) {
-				report(t, exceptions, at, "%s is implemented here, and no test of %s runs %s", name, dir, suite)
+				report(t, exceptions, at, "%s is implemented here, and no test of %s runs %s", name,
+					dir, suite)
 			}
 		}
 	}
 	for name, suite := range suites {
-		if !slices.ContainsFunc(files(t), func(s source) bool { return s.dir() == suite && hasRun(s.file) }) {
+		if !slices.ContainsFunc(files(t), func(s source) bool {
+			return s.dir() == suite &&
+				hasRun(s.file)
+		}) {
 			t.Errorf("%s: there is no suite %s with a function Run", name, suite)
 		}
 		if len(implementations[name]) == 0 && !slices.Contains(embedders, name) {

@@ -40,7 +40,8 @@ func TestStatusOfEachKind(t *testing.T) {
 		text, _ := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
 		status := httpproblem.Kind(text).Status()
 		if !strings.HasPrefix(spec.Comment.Text(), strconv.Itoa(status)+": ") {
-			t.Errorf("%s has the status %d, its comment says %q", spec.Names[0], status, spec.Comment.Text())
+			t.Errorf("%s has the status %d, its comment says %q", spec.Names[0], status,
+				spec.Comment.Text())
 		}
 		if status == http.StatusPreconditionFailed && text != "precondition" {
 			t.Errorf("%s: 412 is for If-Match only", spec.Names[0])
@@ -69,7 +70,8 @@ func TestRules(t *testing.T) {
 	}{
 		{"wrapped", fmt.Errorf("allocate: %w", conflict), httpproblem.Conflict},
 		{"the earliest rule decides", errors.Join(conflict, full), httpproblem.Exhausted},
-		{"a rule goes before the deadline", errors.Join(context.DeadlineExceeded, full), httpproblem.Exhausted},
+		{"a rule goes before the deadline", errors.Join(context.DeadlineExceeded, full),
+			httpproblem.Exhausted},
 		{"deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded), httpproblem.Timeout},
 		{"unknown", errors.New("disk"), httpproblem.Internal},
 	} {
@@ -89,7 +91,8 @@ type extended struct {
 
 func TestWrite(t *testing.T) {
 	t.Parallel()
-	write := func(t *testing.T, body httpproblem.Body, header http.Header) (*http.Response, map[string]any) {
+	write := func(t *testing.T, body httpproblem.Body, header http.Header) (*http.Response,
+		map[string]any) {
 		w := httptest.NewRecorder()
 		for name, values := range header {
 			w.Header()[name] = values
@@ -109,9 +112,13 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	t.Run("standard members", func(t *testing.T) {
-		resp, members := write(t, httpproblem.New(httpproblem.NotFound, `lease "a": not found`), nil)
-		expect(t, members, `{"code":"not-found","detail":"lease \"a\": not found","status":404,"title":"Not Found"}`)
-		if resp.StatusCode != 404 || resp.Header.Get("Content-Type") != "application/problem+json" || resp.Header.Get("Retry-After") != "" {
+		resp, members := write(t, httpproblem.New(httpproblem.NotFound, `lease "a": not found`),
+			nil)
+		expect(t, members,
+			`{"code":"not-found","detail":"lease \"a\": not found","status":404,"title":"Not Found"}`)
+		if resp.StatusCode != 404 ||
+			resp.Header.Get("Content-Type") != "application/problem+json" ||
+			resp.Header.Get("Retry-After") != "" {
 			t.Errorf("got %d %v", resp.StatusCode, resp.Header)
 		}
 	})
@@ -119,19 +126,22 @@ func TestWrite(t *testing.T) {
 		free := 0
 		body := extended{Problem: httpproblem.New(httpproblem.Exhausted, "full"), Free: &free}
 		resp, members := write(t, body, nil)
-		expect(t, members, `{"code":"exhausted","detail":"full","free":0,"status":503,"title":"Service Unavailable"}`)
+		expect(t, members,
+			`{"code":"exhausted","detail":"full","free":0,"status":503,"title":"Service Unavailable"}`)
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" {
 			t.Errorf("got %d %v", resp.StatusCode, resp.Header)
 		}
 	})
 	t.Run("the caller's Retry-After stays", func(t *testing.T) {
-		resp, _ := write(t, httpproblem.New(httpproblem.Contended, ""), http.Header{"Retry-After": {"7"}})
+		resp, _ := write(t, httpproblem.New(httpproblem.Contended, ""),
+			http.Header{"Retry-After": {"7"}})
 		if resp.Header.Get("Retry-After") != "7" {
 			t.Errorf("got %v", resp.Header)
 		}
 	})
 	t.Run("a member that is no JSON is left out", func(t *testing.T) {
-		resp, members := write(t, extended{Problem: httpproblem.New(httpproblem.Fenced, "old"), Share: math.NaN()}, nil)
+		resp, members := write(t, extended{Problem: httpproblem.New(httpproblem.Fenced, "old"),
+			Share: math.NaN()}, nil)
 		expect(t, members, `{"code":"fenced","detail":"old","status":409,"title":"Conflict"}`)
 		if resp.StatusCode != 409 {
 			t.Errorf("got %d", resp.StatusCode)

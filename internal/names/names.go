@@ -123,7 +123,8 @@ func (g grammar) at(s string, i int) string {
 	case strings.IndexByte(g.marks, c) < 0:
 		return fmt.Sprintf("is %q", c)
 	case i == 0:
-		return fmt.Sprintf("is %q: the first one has to be a letter%s", c, unless(g.alpha, " or digit"))
+		return fmt.Sprintf("is %q: the first one has to be a letter%s", c,
+			unless(g.alpha, " or digit"))
 	case i == len(s)-1:
 		return fmt.Sprintf("is %q: the last one has to be a letter or digit", c)
 	case g.strict && !joins(s, i):

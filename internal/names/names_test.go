@@ -60,15 +60,20 @@ var (
 // holdsElsewhere fails t where a name that is good as a word is refused by a system that takes it.
 func holdsElsewhere(t *testing.T, s string) {
 	t.Helper()
-	within := func(re *regexp.Regexp, limit int) bool { return len(s) <= limit && re.MatchString(s) }
+	within := func(re *regexp.Regexp, limit int) bool {
+		return len(s) <= limit &&
+			re.MatchString(s)
+	}
 	fit := map[namestest.Word]map[string]bool{
 		namestest.Cluster: {
 			"OCI repository component": within(repositoryComponent, 255),
 			"Kubernetes label value":   within(labelValue, 63),
 			"lower case":               s == strings.ToLower(s),
 		},
-		namestest.Version:     {"OCI tag": within(tag, 128), "Kubernetes label value": within(labelValue, 63)},
-		namestest.Task:        {"OCI tag": within(tag, 128), "Kubernetes label value": within(labelValue, 63)},
+		namestest.Version: {"OCI tag": within(tag, 128),
+			"Kubernetes label value": within(labelValue, 63)},
+		namestest.Task: {"OCI tag": within(tag, 128),
+			"Kubernetes label value": within(labelValue, 63)},
 		namestest.Environment: {"DNS label": within(dnsLabel, 32)},
 		namestest.Instance:    {"Nginx word": within(nginxWord, 128)},
 	}
@@ -117,15 +122,19 @@ func TestErrorNamesTheFault(t *testing.T) {
 	}{
 		{names.Cluster(""), `cluster "": is empty: want 1 to 63 lower-case letters`},
 		{names.Cluster("Hello"), `cluster "Hello": byte 1 is the capital 'H': want`},
-		{names.Cluster("a._b"), `cluster "a._b": byte 3 is '_' after '.': separators do not touch: want`},
+		{names.Cluster("a._b"),
+			`cluster "a._b": byte 3 is '_' after '.': separators do not touch: want`},
 		{names.Cluster("a\nb"), `cluster "a\nb": byte 2 is '\n': want`},
 		{names.Cluster("a品"), `cluster "a\u54c1": byte 2 is '\u54c1': want`},
 		{names.Cluster("a\xff"), `cluster "a\xff": byte 2 is 0xff: want`},
-		{names.Cluster("a-"), `cluster "a-": byte 2 is '-': the last one has to be a letter or digit: want`},
+		{names.Cluster("a-"),
+			`cluster "a-": byte 2 is '-': the last one has to be a letter or digit: want`},
 		{names.Cluster(strings.Repeat("a", 100)), `aaaa"...: has 100 bytes: want`},
 		{names.Version("1.0+b"), `version "1.0+b": byte 4 is '+': write '_' in its place: want`},
-		{names.Environment("2nd"), `environment "2nd": byte 1 is '2': the first one has to be a letter: want`},
-		{names.Environment("-a"), `environment "-a": byte 1 is '-': the first one has to be a letter: want`},
+		{names.Environment("2nd"),
+			`environment "2nd": byte 1 is '2': the first one has to be a letter: want`},
+		{names.Environment("-a"),
+			`environment "-a": byte 1 is '-': the first one has to be a letter: want`},
 		{names.Environment("local"), `environment "local": the word is reserved: choose another`},
 		{names.Instance("a b"), `instance "a b": byte 2 is ' ': want`},
 	} {
@@ -188,7 +197,8 @@ func FuzzNames(f *testing.F) {
 		holdsElsewhere(t, a)
 		for word, check := range checks {
 			err := check(a)
-			if err != nil && (len(err.Error()) > 700 || strings.ContainsFunc(err.Error(), notPrintable)) {
+			if err != nil && (len(err.Error()) > 700 ||
+				strings.ContainsFunc(err.Error(), notPrintable)) {
 				t.Errorf("%s: error %q", word, err)
 			}
 		}

@@ -26,8 +26,10 @@ func Platform(p v1.Platform) v1.Platform {
 func CheckInsecure(field string, registries []string) []error {
 	var errs []error
 	for i, registry := range registries {
-		if _, err := name.NewRegistry(registry, name.StrictValidation); err != nil || registry == "" {
-			errs = append(errs, fmt.Errorf("%s[%d]: %q: want host or host:port", field, i, registry))
+		if _, err := name.NewRegistry(registry, name.StrictValidation); err != nil ||
+			registry == "" {
+			errs = append(errs, fmt.Errorf("%s[%d]: %q: want host or host:port", field, i,
+				registry))
 		}
 	}
 	return errs

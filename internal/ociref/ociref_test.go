@@ -19,7 +19,8 @@ func TestPlatform(t *testing.T) {
 		{v1.Platform{}, v1.Platform{OS: "linux", Architecture: runtime.GOARCH}},
 		{v1.Platform{Architecture: "s390x"}, v1.Platform{OS: "linux", Architecture: "s390x"}},
 		{v1.Platform{OS: "windows"}, v1.Platform{OS: "windows", Architecture: runtime.GOARCH}},
-		{v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}, v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}},
+		{v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"},
+			v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}},
 	} {
 		if got := ociref.Platform(tc.given); !got.Equals(tc.want) {
 			t.Errorf("Platform(%v) = %v, want %v", tc.given, got, tc.want)
@@ -42,7 +43,8 @@ func TestInsecure(t *testing.T) {
 			t.Errorf("%s: scheme %s (%v), want %s", reference, repository.Scheme(), err, scheme)
 		}
 	}
-	bad := []string{"registry.example.com", "", "http://registry", "registry/app", "127.0.0.1:5000", "a b"}
+	bad := []string{"registry.example.com", "", "http://registry", "registry/app", "127.0.0.1:5000",
+		"a b"}
 	var got []string
 	for _, err := range ociref.CheckInsecure("Config.Insecure", bad) {
 		got = append(got, err.Error()[:len("Config.Insecure[0]")])
@@ -57,12 +59,14 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	for _, s := range namestest.Samples() {
 		if names.Cluster(s.Name) == nil {
-			if _, err := name.NewRepository("registry.example.com/team/"+s.Name, name.StrictValidation); err != nil {
+			if _, err := name.NewRepository("registry.example.com/team/"+s.Name,
+				name.StrictValidation); err != nil {
 				t.Errorf("cluster %q is no repository: %v", s.Name, err)
 			}
 		}
 		if names.Version(s.Name) == nil {
-			if _, err := name.NewTag("registry.example.com/team/app:"+s.Name, name.StrictValidation); err != nil {
+			if _, err := name.NewTag("registry.example.com/team/app:"+s.Name,
+				name.StrictValidation); err != nil {
 				t.Errorf("version %q is no tag: %v", s.Name, err)
 			}
 		}

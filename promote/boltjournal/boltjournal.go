@@ -57,11 +57,14 @@ type Config struct {
 func (c Config) validate() error {
 	var errs []error
 	if (c.Path == "") == (c.DB == nil) {
-		errs = append(errs, fmt.Errorf("boltjournal: Config.Path, Config.DB: want exactly one of them: %w", promote.ErrInvalid))
+		errs = append(errs,
+			fmt.Errorf("boltjournal: Config.Path, Config.DB: want exactly one of them: %w",
+				promote.ErrInvalid))
 	}
 	if c.LockTimeout < 0 {
-		errs = append(errs, fmt.Errorf("boltjournal: Config.LockTimeout: %s: want 0 (default %s) or more: %w",
-			c.LockTimeout, defaultLockTimeout, promote.ErrInvalid))
+		errs = append(errs,
+			fmt.Errorf("boltjournal: Config.LockTimeout: %s: want 0 (default %s) or more: %w",
+				c.LockTimeout, defaultLockTimeout, promote.ErrInvalid))
 	}
 	return errors.Join(errs...)
 }
@@ -79,7 +82,8 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	}
 	j := &Journal{db: cfg.DB, owned: cfg.DB == nil, grown: make(chan struct{})}
 	if j.owned {
-		db, err := bbolt.Open(cfg.Path, 0o600, &bbolt.Options{Timeout: cmp.Or(cfg.LockTimeout, defaultLockTimeout)})
+		db, err := bbolt.Open(cfg.Path, 0o600,
+			&bbolt.Options{Timeout: cmp.Or(cfg.LockTimeout, defaultLockTimeout)})
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			err = fmt.Errorf("%w: another process has it open", err)
 		}
@@ -119,7 +123,8 @@ func (j *Journal) Append(ctx context.Context, after uint64, e promote.Entry) err
 		return context.Cause(ctx)
 	}
 	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq, promote.ErrInvalid)
+		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq,
+			promote.ErrInvalid)
 	}
 	value, err := json.Marshal(e)
 	if err != nil {
@@ -160,7 +165,8 @@ func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, erro
 				return fmt.Errorf("entry %d: %w", want, err)
 			}
 			if seq(k) != want || e.Seq != want {
-				return fmt.Errorf("entry %d: found key %d with entry %d in its place", want, seq(k), e.Seq)
+				return fmt.Errorf("entry %d: found key %d with entry %d in its place", want, seq(k),
+					e.Seq)
 			}
 			entries = append(entries, e)
 		}

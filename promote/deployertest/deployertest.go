@@ -120,12 +120,16 @@ func (s *subject) runs(t *testing.T, want ...promote.Digest) {
 // fences checks that neither method does anything for a generation.
 func (s *subject) fences(t *testing.T, image promote.Deployment, generation uint64, still ...promote.Digest) {
 	t.Helper()
-	if err := s.h.Deployer.Deploy(t.Context(), s.at(image, generation)); !errors.Is(err, promote.ErrFenced) {
-		t.Errorf("deploy as generation %d, older than the newest: got %v, want ErrFenced", generation, err)
+	if err := s.h.Deployer.Deploy(t.Context(), s.at(image, generation)); !errors.Is(err,
+		promote.ErrFenced) {
+		t.Errorf("deploy as generation %d, older than the newest: got %v, want ErrFenced",
+			generation, err)
 	}
 	s.runs(t, still...)
-	if err := s.h.Deployer.Remove(t.Context(), s.at(image, generation)); !errors.Is(err, promote.ErrFenced) {
-		t.Errorf("remove as generation %d, older than the newest: got %v, want ErrFenced", generation, err)
+	if err := s.h.Deployer.Remove(t.Context(), s.at(image, generation)); !errors.Is(err,
+		promote.ErrFenced) {
+		t.Errorf("remove as generation %d, older than the newest: got %v, want ErrFenced",
+			generation, err)
 	}
 	s.runs(t, still...)
 }
@@ -214,7 +218,8 @@ func sideBySide(t *testing.T, s *subject) {
 		wg.Go(func() {
 			for generation := range uint64(3) {
 				image := s.h.Images[(uint64(i)+generation)%2]
-				if err := s.h.Deployer.Deploy(t.Context(), own.at(image, generation+1)); err != nil {
+				if err := s.h.Deployer.Deploy(t.Context(),
+					own.at(image, generation+1)); err != nil {
 					t.Errorf("deploy to %s beside others: %v", own.target, err)
 					return
 				}

@@ -141,7 +141,8 @@ func cancelled(t *testing.T, h Harness) {
 		err := h.Gate.Check(ctx, c)
 		var refusal *promote.Refusal
 		_, pass := h.Pass[name]
-		if decided := pass && err == nil || !pass && errors.As(err, &refusal); !decided && !errors.Is(err, cause) {
+		if decided := pass && err == nil || !pass && errors.As(err, &refusal); !decided &&
+			!errors.Is(err, cause) {
 			t.Errorf("%s: got %v, want the decision or the context's cause", name, err)
 		}
 	}

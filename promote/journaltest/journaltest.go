@@ -44,7 +44,8 @@ func sample(seq uint64) promote.Entry {
 			f.SetString(fmt.Sprintf("%s %d <&\"世界\n>", v.Type().Field(i).Name, seq))
 		}
 	}
-	e.Target = promote.Target{Cluster: "hello_web", Environment: "test", Task: fmt.Sprint("task", seq)}
+	e.Target = promote.Target{Cluster: "hello_web", Environment: "test",
+		Task: fmt.Sprint("task", seq)}
 	e.Time = time.Date(2026, 1, 2, 3, 4, 5, int(seq), time.UTC)
 	return e
 }
@@ -84,7 +85,8 @@ func compareAndSet(t *testing.T, j promote.Journal) {
 		t.Fatal(err)
 	}
 	for _, after := range []uint64{0, 2, 100} {
-		if err := j.Append(t.Context(), after, sample(after+1)); !errors.Is(err, promote.ErrConflict) {
+		if err := j.Append(t.Context(), after, sample(after+1)); !errors.Is(err,
+			promote.ErrConflict) {
 			t.Errorf("append after %d to a journal of 1: got %v, want ErrConflict", after, err)
 		}
 	}
@@ -139,7 +141,8 @@ func concurrentAppends(t *testing.T, j promote.Journal) {
 				}
 				entries, err := j.Read(t.Context(), after)
 				if err != nil || len(entries) == 0 {
-					t.Errorf("after a conflict at %d: read %d entries, %v", after, len(entries), err)
+					t.Errorf("after a conflict at %d: read %d entries, %v", after, len(entries),
+						err)
 					return
 				}
 				after = entries[len(entries)-1].Seq

@@ -65,7 +65,8 @@ const defaultMaxBytes = 4 << 20
 func (c Config) validate() error {
 	errs := ociref.CheckInsecure("Config.Insecure", c.Insecure)
 	if c.MaxBytes < 0 {
-		errs = append(errs, fmt.Errorf("Config.MaxBytes: %d: want 0 (default %d) or more", c.MaxBytes, defaultMaxBytes))
+		errs = append(errs, fmt.Errorf("Config.MaxBytes: %d: want 0 (default %d) or more",
+			c.MaxBytes, defaultMaxBytes))
 	}
 	for i, err := range errs {
 		errs[i] = fmt.Errorf("ociregistry: %w: %w", err, promote.ErrInvalid)
@@ -142,7 +143,8 @@ func (r *Reader) Configuration(ctx context.Context, repository string, d promote
 }
 
 func (r *Reader) configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
-	ref, err := name.NewDigest(repository+"@"+d.String(), ociref.NameOptions(r.insecure, repository)...)
+	ref, err := name.NewDigest(repository+"@"+d.String(),
+		ociref.NameOptions(r.insecure, repository)...)
 	if err != nil {
 		return promote.Configuration{}, fmt.Errorf("image: %w: %w", err, promote.ErrInvalid)
 	}
@@ -222,7 +224,10 @@ func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
 			return nil, fmt.Errorf("unpacks to more than %d bytes", limit)
 		}
 		if err == io.EOF {
-			hides = slices.DeleteFunc(hides, func(h string) bool { return !within(h, root) && !within(root, h) })
+			hides = slices.DeleteFunc(hides, func(h string) bool {
+				return !within(h, root) &&
+					!within(root, h)
+			})
 			t.hidden = append(t.hidden, hides...)
 			return nil, nil
 		}
@@ -242,7 +247,8 @@ func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
 		case file == manifestPath:
 			data, err := io.ReadAll(io.LimitReader(archive, maxManifest+1))
 			if len(data) > maxManifest {
-				err = errors.Join(err, fmt.Errorf("%s has more than %d bytes", manifestPath, maxManifest))
+				err = errors.Join(err, fmt.Errorf("%s has more than %d bytes", manifestPath,
+					maxManifest))
 			}
 			return data, err
 		case within(file, envsPath):

@@ -29,21 +29,26 @@ func TestDeployer(t *testing.T) {
 			build := s.MustBuild(t, "hello_web", version)
 			digest := promote.Digest(build.Digest)
 			copyImage(t, s.Registry+"/hello_web@"+build.Digest, host+"/hello_web@"+build.Digest)
-			return promote.Deployment{Version: version, Digest: digest, Repository: host + "/hello_web"}
+			return promote.Deployment{Version: version, Digest: digest,
+				Repository: host + "/hello_web"}
 		}
 		one, two := image("v1"), image("v2")
 		broken := promote.Deployment{
-			Version: "v3", Digest: promote.Digest("sha256:" + strings.Repeat("0", 64)), Repository: one.Repository,
+			Version: "v3", Digest: promote.Digest("sha256:" + strings.Repeat("0",
+				64)), Repository: one.Repository,
 		}
 		var n atomic.Int64
 		return deployertest.Harness{
-			Deployer: platform.DeployerOf(s.Platform), Images: [2]promote.Deployment{one, two}, Broken: broken,
+			Deployer: platform.DeployerOf(s.Platform), Images: [2]promote.Deployment{one,
+				two}, Broken: broken,
 			Target: func() promote.Target {
-				return promote.Target{Cluster: fmt.Sprint("web", n.Add(1)), Environment: "test", Task: "t"}
+				return promote.Target{Cluster: fmt.Sprint("web", n.Add(1)), Environment: "test",
+					Task: "t"}
 			},
 			Running: func(_ *testing.T, target promote.Target) (running []promote.Digest) {
 				for _, i := range s.Platform.Instances() {
-					at := promote.Target{Cluster: i.Labels["cluster"], Environment: i.Labels["environment"], Task: i.Labels["task"]}
+					at := promote.Target{Cluster: i.Labels["cluster"],
+						Environment: i.Labels["environment"], Task: i.Labels["task"]}
 					if at == target && i.Alive() {
 						running = append(running, promote.Digest(i.Labels["digest"]))
 					}

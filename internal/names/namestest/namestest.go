@@ -78,7 +78,8 @@ func Samples() []Sample {
 	add(false, goodID, Cluster, Version, Task, Environment)
 	add(false, reserved, Environment)
 	add(true, reserved, Cluster, Version, Task, Instance)
-	for word, limit := range map[Word]int{Cluster: 63, Version: 63, Task: 63, Environment: 32, Instance: 128} {
+	for word, limit := range map[Word]int{Cluster: 63, Version: 63, Task: 63, Environment: 32,
+		Instance: 128} {
 		add(true, map[string]string{"longest": strings.Repeat("a", limit)}, word)
 		add(false, map[string]string{"too long": strings.Repeat("a", limit+1)}, word)
 	}
