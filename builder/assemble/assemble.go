@@ -42,6 +42,12 @@ type Config struct {
 	Repositories func() []string
 	// TempDir is where layers are spooled during a build. The default is os.TempDir.
 	TempDir string
+	// Now is the clock of Observe. Nothing in an image depends on it. The default, for nil, is
+	// time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of each Build as "build", with how long it took and its
+	// error. It is called concurrently. The default is none.
+	Observe func(op string, took time.Duration, err error)
 }
 
 func (c Config) validate() error {
@@ -79,6 +85,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Keychain == nil {
 		cfg.Keychain = authn.DefaultKeychain
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	cfg.Platform = ociref.Platform(cfg.Platform)
 	e := &Engine{config: cfg, bases: map[v1.Hash]tree{}}
 	for i := range e.tagging {
@@ -89,7 +98,11 @@ func New(cfg Config) (*Engine, error) {
 
 // Build implements [builder.Engine].
 func (e *Engine) Build(ctx context.Context, r builder.Request) (builder.Result, error) {
+	start := e.config.Now()
 	res, err := e.build(ctx, r)
+	if e.config.Observe != nil {
+		e.config.Observe("build", e.config.Now().Sub(start), err)
+	}
 	if err != nil {
 		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, withCause(ctx, err))
 	}

@@ -2,11 +2,13 @@ package assemble_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
@@ -50,5 +52,29 @@ func TestConfigIsChecked(t *testing.T) {
 		if !errors.Is(err, builder.ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+func TestObserve(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(0, 0)
+	var seen []string
+	engine := newEngine(t, assemble.Config{
+		Now: func() time.Time {
+			now = now.Add(time.Second)
+			return now
+		},
+		Observe: func(op string, took time.Duration, err error) {
+			seen = append(seen, fmt.Sprint(op, " ", took, " ", errors.Is(err, builder.ErrInvalid)))
+		},
+	})
+	r := builder.Request{Dockerfile: []byte("FROM scratch\nLABEL a=b\n"), Repository: serve(t) + "/app"}
+	if _, err := engine.Build(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	r.Tag = "not a tag"
+	_, _ = engine.Build(t.Context(), r)
+	if got := strings.Join(seen, ", "); got != "build 1s false, build 1s true" {
+		t.Errorf("observed %s", got)
 	}
 }

@@ -172,7 +172,10 @@ func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, erro
 		}
 		return nil
 	})
-	return entries, err
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
 }
 
 // Wait implements promote.Journal. It returns an error when the journal is closed.

@@ -1,7 +1,9 @@
 package boltjournal_test
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -96,6 +98,31 @@ func TestBrokenRecordIsAnError(t *testing.T) {
 			require.ErrorContains(t, err, "entry 1")
 		})
 	}
+}
+
+// TestConfig gives every field of Config a bad value.
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
+	require.NoError(t, err)
+	defer db.Close()
+	path := filepath.Join(t.TempDir(), "journal")
+	for want, cfg := range map[string]boltjournal.Config{
+		"boltjournal: Config.Path, Config.DB: want exactly one of them: invalid": {},
+		"boltjournal: Config.Path, Config.DB: want exactly one":                  {Path: path, DB: db},
+		"boltjournal: Config.LockTimeout: -1ns: want 0 (default 1s) or more":     {DB: db, LockTimeout: -1},
+	} {
+		_, err := boltjournal.Open(t.Context(), cfg)
+		require.ErrorIs(t, err, promote.ErrInvalid)
+		require.ErrorContains(t, err, want)
+	}
+	require.NoFileExists(t, path)
+	cause := errors.New("the caller's reason")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	_, err = boltjournal.Open(ctx, boltjournal.Config{Path: path})
+	require.ErrorIs(t, err, cause)
+	require.NoFileExists(t, path)
 }
 
 func TestCloseEndsWait(t *testing.T) {

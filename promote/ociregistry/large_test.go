@@ -41,8 +41,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// An image of 180 MB costs the gate a few kilobytes: without the label, too, as long as the
-// manifest is in the last layer.
+// An image of 180 MB costs the gate a few kilobytes: without the label, too, as long as the manifest is in the last layer.
 func TestConfigurationOfALargeImage(t *testing.T) {
 	t.Parallel()
 	registry := testbed.Registry(t)

@@ -20,6 +20,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -58,6 +59,11 @@ type Config struct {
 	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private
 	// addresses need no mention. The default is none.
 	Insecure []string
+	// Now is the clock of Observe. The default, for nil, is time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of each Resolve and Configuration with its name in
+	// lower case, how long it took and its error. It is called concurrently. The default is none.
+	Observe func(op string, took time.Duration, err error)
 }
 
 const defaultMaxBytes = 4 << 20
@@ -79,6 +85,8 @@ type Reader struct {
 	options  []remote.Option
 	insecure []string
 	maxBytes int64
+	now      func() time.Time
+	observe  func(op string, took time.Duration, err error)
 }
 
 var _ promote.ConfigSource = (*Reader)(nil)
@@ -94,13 +102,26 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.Keychain == nil {
 		cfg.Keychain = authn.DefaultKeychain
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Reader{
+		now: cfg.Now, observe: cfg.Observe,
 		insecure: slices.Clone(cfg.Insecure), maxBytes: cmp.Or(cfg.MaxBytes, defaultMaxBytes),
 		options: []remote.Option{
 			remote.WithTransport(cfg.Transport), remote.WithAuthFromKeychain(cfg.Keychain),
 			remote.WithPlatform(ociref.Platform(cfg.Platform)),
 		},
 	}, nil
+}
+
+// watched returns the function to defer that reports a call to Config.Observe.
+func (r *Reader) watched(op string, err *error) func() {
+	if r.observe == nil {
+		return func() {}
+	}
+	start := r.now()
+	return func() { r.observe(op, r.now().Sub(start), *err) }
 }
 
 // with returns the options of requests that end with ctx. The slice is a copy: calls run side by
@@ -120,7 +141,8 @@ func withCause(ctx context.Context, err error) error {
 
 // Resolve returns the digest that a reference such as registry/repository:tag stands for now, by
 // one HEAD request.
-func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest, error) {
+func (r *Reader) Resolve(ctx context.Context, reference string) (_ promote.Digest, err error) {
+	defer r.watched("resolve", &err)()
 	ref, err := name.ParseReference(reference, ociref.NameOptions(r.insecure, reference)...)
 	if err != nil {
 		return "", fmt.Errorf("resolve: reference %w: %w", err, promote.ErrInvalid)
@@ -134,7 +156,8 @@ func (r *Reader) Resolve(ctx context.Context, reference string) (promote.Digest,
 
 // Configuration implements promote.ConfigSource. An image that carries nothing is not an error. A
 // label or manifest that cannot be parsed is.
-func (r *Reader) Configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
+func (r *Reader) Configuration(ctx context.Context, repository string, d promote.Digest) (_ promote.Configuration, err error) {
+	defer r.watched("configuration", &err)()
 	c, err := r.configuration(ctx, repository, d)
 	if err != nil {
 		return promote.Configuration{}, withCause(ctx, err)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -308,22 +309,29 @@ func TestCancelledCallHasTheCause(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	s := newServer(t)
 	d := s.push(t, image(t, manifest))
-	reader := newReader(t, ociregistry.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-		cancel(cause)
-		return http.DefaultTransport.RoundTrip(r)
-	})})
+	var ops []string
+	reader := newReader(t, ociregistry.Config{
+		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			cancel(cause)
+			return http.DefaultTransport.RoundTrip(r)
+		}),
+		Observe: func(op string, _ time.Duration, err error) {
+			require.ErrorIs(t, err, cause)
+			ops = append(ops, op)
+		},
+	})
 	_, err := reader.Configuration(ctx, s.repository, d)
 	require.ErrorIs(t, err, cause)
 	_, err = reader.Resolve(ctx, s.repository+":v1")
 	require.ErrorIs(t, err, cause)
+	require.Equal(t, []string{"configuration", "resolve"}, ops)
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// The gate as it is used: a real registry, a real journal, an image without production's
-// configuration.
+// The gate as it is used: a real registry, a real journal, an image without production's configuration.
 func TestGateNamesTheMissingFiles(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
