@@ -22,16 +22,17 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// Nginx is the control of one running Nginx. ExecNginx is one.
+// Nginx controls one running Nginx. ExecNginx is one; mirrortest.Run holds an implementation to the contract. An
+// implementation is safe for concurrent use. A context that ends is an error with the context's cause in its chain.
 type Nginx interface {
-	// Test reports whether Nginx accepts the configuration. The error has what Nginx says.
+	// Test returns nil when Nginx accepts the configuration. The error has the reason that Nginx gives.
 	Test(ctx context.Context, main string) error
 	// Reload tells Nginx to read its configuration again. Nil does not mean that it did.
 	Reload(ctx context.Context) error
-	// Workers are the process ids of the workers that take new requests, and the number of those that only finish what they
-	// began.
+	// Workers returns the process ids of the workers that take new requests, and the number of workers that only finish
+	// the requests they have.
 	Workers() (active []int, retired int, err error)
-	// Errors are what Nginx has logged as emergencies, and crashes of workers, since the last call of Reload, empty when nothing.
+	// Errors returns the emergencies and the crashes of workers that Nginx has logged since the last call of Reload, or "".
 	Errors() string
 }
 
