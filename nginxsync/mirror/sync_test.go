@@ -1,4 +1,4 @@
-package luadriver_test
+package mirror_test
 
 import (
 	"context"
@@ -29,8 +29,11 @@ import (
 
 // synced is an Nginx that follows a production tree.
 type synced struct {
-	*bed
-	syncer   *mirror.Mirror
+	*nginxtest.Nginx
+	driver   *luadriver.Driver
+	cfg      luadriver.SnippetConfig
+	port     int
+	mirror   *mirror.Mirror
 	settings mirror.Config
 	dir      string
 	taken    int // the test port of production's 81, on which somebody else listens
@@ -61,18 +64,18 @@ func startSynced(t *testing.T, source bundle.Source, body string) *synced {
 	l, err := net.Listen("tcp4", ":0")
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
-	s := &synced{bed: &bed{port: nginxtest.Port(t)}, dir: filepath.Join(dir, "trees"), taken: l.Addr().(*net.TCPAddr).Port}
+	s := &synced{port: nginxtest.Port(t), dir: filepath.Join(dir, "trees"), taken: l.Addr().(*net.TCPAddr).Port}
 	require.NoError(t, os.Mkdir(s.dir, 0o755))
 	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
 	s.driver, err = luadriver.New(luadriver.Config{Socket: s.cfg.Socket})
 	require.NoError(t, err)
 	s.settings = syncSettings(s.dir, dir, filepath.Join(dir, "nginx.pid"), s.cfg.Socket, s.port, s.taken)
 	s.settings.Source, s.settings.Driver = source, s.driver
-	s.syncer, err = mirror.New(s.settings)
+	s.mirror, err = mirror.New(s.settings)
 	require.NoError(t, err)
-	id, err := s.syncer.Stage(t.Context(), bundleOf(t, site(body)))
+	id, err := s.mirror.Stage(t.Context(), bundleOf(t, site(body)))
 	require.NoError(t, err)
-	require.NoError(t, s.syncer.Switch(id))
+	require.NoError(t, s.mirror.Switch(id))
 	s.Nginx = nginxtest.Start(t, dir, filepath.Join(s.dir, "current", "nginx.conf"))
 	s.ready(t)
 	return s
@@ -90,6 +93,40 @@ func syncSettings(dir, prefix, pid, socket string, port, taken int) mirror.Confi
 	}
 }
 
+// ready polls until every worker has reported.
+func (s *synced) ready(t *testing.T) {
+	t.Helper()
+	nginxtest.Poll(t, "workers report", func() error {
+		state, err := s.driver.State(t.Context())
+		for _, w := range state.Workers {
+			if w.PID == 0 {
+				err = fmt.Errorf("slot %d is empty", w.Slot)
+			}
+		}
+		if pids := s.Workers(); err == nil && len(pids) != len(state.Workers) {
+			err = fmt.Errorf("%d slots, processes %d", len(state.Workers), pids)
+		}
+		return err
+	})
+}
+
+// answers checks the version that an address answers with.
+func (s *synced) answers(t *testing.T, to netip.Addr, version string) {
+	t.Helper()
+	status, header, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(to, uint16(s.port)), "x", "/")
+	require.NoError(t, err)
+	require.Equal(t, version, header.Get("X-Sluice-Version"), "status %d %s", status, body)
+}
+
+var (
+	plain  = netip.MustParseAddr("127.0.0.1")
+	tested = netip.MustParseAddr("127.58.0.2")
+)
+
+func one(id, version string, addr netip.AddrPort) []nginxsync.Instance {
+	return []nginxsync.Instance{{ID: id, Addr: addr, Version: version}}
+}
+
 func (s *synced) status(t *testing.T, path string) int {
 	t.Helper()
 	status, _, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x", path)
@@ -101,13 +138,15 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	require.Equal(t, 204, s.status(t, "/"))
-	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, routes(t, "v2"))))
+	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{tested: {"a": one("a2", "v2", nginxtest.Backend(t, "v2"))}},
+	})))
 	for i := range 5 {
-		require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass http://a; }", i)))))
+		require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass http://a; }", i)))))
 		require.Equal(t, 404, s.status(t, fmt.Sprintf("/%d", i)))
-		s.answers(t, vipA, "/", "v2") // the routes outlive the reload
+		s.answers(t, tested, "v2") // the routes outlive the reload
 	}
-	status := s.syncer.Status()
+	status := s.mirror.Status()
 	require.Equal(t, status.Bundle, status.TreeOf)
 	require.Empty(t, status.LastError)
 	entries, err := filepath.Glob(filepath.Join(s.dir, "????????????????????????????????"))
@@ -134,10 +173,10 @@ func TestSyncKeepsTheOldTree(t *testing.T) {
 		{"nginx -t accepts it and the reload fails", "listen 81; location / { return 201; }", "bind() to 0.0.0.0:", true},
 	} {
 		b := bundleOf(t, site(c.body))
-		err := s.syncer.Sync(t.Context(), b)
+		err := s.mirror.Sync(t.Context(), b)
 		require.ErrorContains(t, err, c.want, c.name)
 		require.Equal(t, 204, s.status(t, "/"), c.name)
-		status := s.syncer.Status()
+		status := s.mirror.Status()
 		require.Equal(t, b.Digest, status.Bundle, c.name)
 		require.ErrorContains(t, errors.New(status.LastError), c.want, c.name)
 		if !c.reloaded {
@@ -147,7 +186,7 @@ func TestSyncKeepsTheOldTree(t *testing.T) {
 			require.Equal(t, 1, status.Rollbacks)
 		}
 	}
-	require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
+	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
 	require.Equal(t, 202, s.status(t, "/"))
 }
 
@@ -161,19 +200,19 @@ func TestSyncAfterACrash(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(s.dir, "staging", "conf.d"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "staging", "nginx.conf"), []byte("half"), 0o600))
 	// Died after the switch, before the reload.
-	id, err := s.syncer.Stage(t.Context(), next)
+	id, err := s.mirror.Stage(t.Context(), next)
 	require.NoError(t, err)
 	require.NoDirExists(t, filepath.Join(s.dir, "staging"))
-	require.NoError(t, s.syncer.Switch(id))
+	require.NoError(t, s.mirror.Switch(id))
 	require.Equal(t, 204, s.status(t, "/"))
-	require.NoError(t, s.syncer.Sync(t.Context(), next))
+	require.NoError(t, s.mirror.Sync(t.Context(), next))
 	require.Equal(t, 202, s.status(t, "/"))
 	// Died after the switch to a tree that Nginx will not have: the good link knows the way back.
 	bad := bundleOf(t, site("listen 81; location / { return 201; }"))
-	id, err = s.syncer.Stage(t.Context(), bad)
+	id, err = s.mirror.Stage(t.Context(), bad)
 	require.NoError(t, err)
-	require.NoError(t, s.syncer.Switch(id))
-	require.ErrorContains(t, s.syncer.Sync(t.Context(), bad), "back on ")
+	require.NoError(t, s.mirror.Switch(id))
+	require.ErrorContains(t, s.mirror.Sync(t.Context(), bad), "back on ")
 	require.Equal(t, 202, s.status(t, "/"))
 	target, err := os.Readlink(filepath.Join(s.dir, "current"))
 	require.NoError(t, err)
@@ -193,14 +232,14 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 	s := startSynced(t, &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 50 * time.Millisecond}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { s.syncer.Run(ctx) })
+	wg.Go(func() { s.mirror.Run(ctx) })
 	defer wg.Wait()
 	defer cancel()
 	write(site("location / { return 202; }"))
 	served := func(status int) {
 		nginxtest.Poll(t, "the change is served", func() error {
 			if got := s.status(t, "/"); got != status {
-				return fmt.Errorf("status %d, %s", got, s.syncer.Status().LastError)
+				return fmt.Errorf("status %d, %s", got, s.mirror.Status().LastError)
 			}
 			return nil
 		})
@@ -208,7 +247,7 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 	served(202)
 	write(site("location / {"))
 	nginxtest.Poll(t, "the error is shown", func() error {
-		if got := s.syncer.Status().LastError; !strings.Contains(got, "conf.d/site.conf:6:1") {
+		if got := s.mirror.Status().LastError; !strings.Contains(got, "conf.d/site.conf:6:1") {
 			return errors.New(got)
 		}
 		return nil
@@ -243,12 +282,12 @@ func TestSyncRefusesHalfABundle(t *testing.T) {
 		Source: &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 20 * time.Millisecond}}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { s.syncer.Run(ctx) })
+	wg.Go(func() { s.mirror.Run(ctx) })
 	defer wg.Wait()
 	defer cancel()
 	says := func(want string) {
 		nginxtest.Poll(t, want, func() error {
-			if got := s.syncer.Status().LastError; !strings.Contains(got, want) {
+			if got := s.mirror.Status().LastError; !strings.Contains(got, want) {
 				return errors.New(got)
 			}
 			return nil
@@ -262,7 +301,7 @@ func TestSyncRefusesHalfABundle(t *testing.T) {
 	write(second)
 	nginxtest.Poll(t, "the whole bundle is served", func() error {
 		if got := s.status(t, "/"); got != 202 {
-			return fmt.Errorf("status %d, %s", got, s.syncer.Status().LastError)
+			return fmt.Errorf("status %d, %s", got, s.mirror.Status().LastError)
 		}
 		return nil
 	})

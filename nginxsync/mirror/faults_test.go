@@ -1,4 +1,4 @@
-package luadriver_test
+package mirror_test
 
 import (
 	"context"
@@ -39,15 +39,15 @@ func TestSyncOnAFullDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
 	s.move(t, small)
-	require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
+	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
 	large := site("location / { return 201; }")
 	large["page.html"] = strings.Repeat("x", 600<<10)
-	err := s.syncer.Sync(t.Context(), bundleOf(t, large))
+	err := s.mirror.Sync(t.Context(), bundleOf(t, large))
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.ErrorContains(t, err, "stage: ")
 	require.Equal(t, 202, s.status(t, "/"))
-	require.Contains(t, s.syncer.Status().LastError, "no space left on device")
-	require.NoError(t, s.syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
+	require.Contains(t, s.mirror.Status().LastError, "no space left on device")
+	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
 	require.Equal(t, 205, s.status(t, "/"))
 }
 
@@ -61,9 +61,9 @@ func (s *synced) move(t *testing.T, dir string) {
 	os.Remove(s.cfg.Socket)
 	os.Remove(s.cfg.Socket + ".503")
 	s.settings.Dir, s.dir = dir, dir
-	s.syncer, err = mirror.New(s.settings)
+	s.mirror, err = mirror.New(s.settings)
 	require.NoError(t, err)
-	require.NoError(t, s.syncer.Switch(id))
+	require.NoError(t, s.mirror.Switch(id))
 	s.Conf = filepath.Join(dir, "current", "nginx.conf")
 	s.Start()
 	s.ready(t)
@@ -132,9 +132,9 @@ func TestHelperSync(t *testing.T) {
 	settings := syncSettings(in.Dir, in.Prefix, in.PID, in.Socket, in.Port, in.Taken)
 	wrapped := &steps{Nginx: settings.Nginx, Driver: driver, at: in.Step}
 	settings.Source, settings.Nginx, settings.Driver = &bundle.DirSource{}, wrapped, wrapped
-	syncer, err := mirror.New(settings)
+	m, err := mirror.New(settings)
 	require.NoError(t, err)
-	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, in.Files)))
+	require.NoError(t, m.Sync(t.Context(), bundleOf(t, in.Files)))
 }
 
 // Whenever the process of a sync is killed, Nginx answers with the old tree or the new one, the next process gets to where it
@@ -176,12 +176,12 @@ func TestSyncKilledAtEachStep(t *testing.T) {
 			s.ready(t)
 			require.Contains(t, []string{fmt.Sprint("ok-", i), fmt.Sprint("ok-", i+1)}, s.body(t), step)
 		}
-		syncer, err := mirror.New(s.settings)
+		m, err := mirror.New(s.settings)
 		require.NoError(t, err)
-		require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, files)), step)
+		require.NoError(t, m.Sync(t.Context(), bundleOf(t, files)), step)
 		require.Equal(t, fmt.Sprint("ok-", i+1), s.body(t), step)
 		require.NoDirExists(t, filepath.Join(s.dir, "staging"))
-		require.Empty(t, syncer.CheckDrift(t.Context()))
+		require.Empty(t, m.CheckDrift(t.Context()))
 	}
 }
 
@@ -192,31 +192,31 @@ func (s *synced) body(t *testing.T) string {
 	return body
 }
 
-// What is changed on the disk behind the syncer's back is seen, and the next sync writes it anew.
+// What is changed on the disk behind the mirror's back is seen, and the next sync writes it anew.
 func TestDrift(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	b := bundleOf(t, site("location / { return 202; }"))
-	require.Empty(t, s.syncer.CheckDrift(t.Context()), "nothing to compare with yet")
-	require.NoError(t, s.syncer.Sync(t.Context(), b))
-	require.Empty(t, s.syncer.CheckDrift(t.Context()))
+	require.Empty(t, s.mirror.CheckDrift(t.Context()), "nothing to compare with yet")
+	require.NoError(t, s.mirror.Sync(t.Context(), b))
+	require.Empty(t, s.mirror.CheckDrift(t.Context()))
 
 	live := filepath.Join(s.dir, "current")
 	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "site.conf"), []byte("# by hand\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "extra.conf"), nil, 0o600))
 	require.NoError(t, os.Remove(filepath.Join(live, "htpasswd")))
 	want := []string{"file conf.d/extra.conf is not of the tree", "file conf.d/site.conf was changed", "file htpasswd is missing"}
-	require.Equal(t, want, s.syncer.CheckDrift(t.Context()))
-	require.Equal(t, want, s.syncer.Status().Drift)
-	require.NoError(t, s.syncer.Sync(t.Context(), b))
-	require.Empty(t, s.syncer.CheckDrift(t.Context()))
-	require.Empty(t, s.syncer.Status().Drift)
+	require.Equal(t, want, s.mirror.CheckDrift(t.Context()))
+	require.Equal(t, want, s.mirror.Status().Drift)
+	require.NoError(t, s.mirror.Sync(t.Context(), b))
+	require.Empty(t, s.mirror.CheckDrift(t.Context()))
+	require.Empty(t, s.mirror.Status().Drift)
 	require.Equal(t, 202, s.status(t, "/"))
 
-	require.NoError(t, s.syncer.Switch("elsewhere"))
-	require.Contains(t, s.syncer.CheckDrift(t.Context())[0], `link current leads to "elsewhere"`)
-	require.NoError(t, s.syncer.Sync(t.Context(), b))
-	require.Empty(t, s.syncer.CheckDrift(t.Context()))
+	require.NoError(t, s.mirror.Switch("elsewhere"))
+	require.Contains(t, s.mirror.CheckDrift(t.Context())[0], `link current leads to "elsewhere"`)
+	require.NoError(t, s.mirror.Sync(t.Context(), b))
+	require.Empty(t, s.mirror.CheckDrift(t.Context()))
 }
 
 // The status shows since when production has a tree that Nginx does not run on.
@@ -229,20 +229,20 @@ func TestLag(t *testing.T) {
 		now = now.Add(time.Millisecond) // MinInterval and Watch go by this clock
 		return now
 	}
-	syncer, err := mirror.New(settings)
+	m, err := mirror.New(settings)
 	require.NoError(t, err)
-	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
-	require.Zero(t, syncer.Status().Lag(now))
+	require.NoError(t, m.Sync(t.Context(), bundleOf(t, site("location / { return 202; }"))))
+	require.Zero(t, m.Status().Lag(now))
 	good := now
-	require.Error(t, syncer.Sync(t.Context(), bundleOf(t, site("location / {"))))
-	broken := syncer.Status().Behind
+	require.Error(t, m.Sync(t.Context(), bundleOf(t, site("location / {"))))
+	broken := m.Status().Behind
 	require.True(t, broken.After(good) && !broken.After(now), broken)
 	now = now.Add(time.Hour)
-	require.Error(t, syncer.Sync(t.Context(), bundleOf(t, site("another {"))))
-	require.Equal(t, broken, syncer.Status().Behind)
-	require.Equal(t, now.Sub(broken), syncer.Status().Lag(now))
-	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
-	require.Zero(t, syncer.Status().Lag(now))
+	require.Error(t, m.Sync(t.Context(), bundleOf(t, site("another {"))))
+	require.Equal(t, broken, m.Status().Behind)
+	require.Equal(t, now.Sub(broken), m.Status().Lag(now))
+	require.NoError(t, m.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
+	require.Zero(t, m.Status().Lag(now))
 }
 
 // A reload waits while workers of the generations before still finish requests, and two reloads keep their distance.
@@ -262,7 +262,7 @@ func TestReloadsWait(t *testing.T) {
 	settings.MaxRetired, settings.MinInterval = 1, 300*time.Millisecond
 	counted := &reloads{Nginx: settings.Nginx}
 	settings.Nginx = counted
-	syncer, err := mirror.New(settings)
+	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	next := func(i int) *bundle.Bundle {
 		return bundleOf(t, site(fmt.Sprintf("location /%d { return 204; }\nlocation / { proxy_pass http://a; }", i)))
@@ -275,11 +275,11 @@ func TestReloadsWait(t *testing.T) {
 		nginxtest.Get(ctx, netip.AddrPortFrom(plain, uint16(s.port)), "x", "/")
 	})
 	<-held
-	require.NoError(t, syncer.Sync(t.Context(), next(1)))
+	require.NoError(t, m.Sync(t.Context(), next(1)))
 	done := make(chan error)
-	go func() { done <- syncer.Sync(t.Context(), next(2)) }()
+	go func() { done <- m.Sync(t.Context(), next(2)) }()
 	nginxtest.Poll(t, "the reload waits", func() error {
-		if got := syncer.Status().Waiting; got != "1 retired workers finish old requests" {
+		if got := m.Status().Waiting; got != "1 retired workers finish old requests" {
 			return fmt.Errorf("waiting %q", got)
 		}
 		return nil
@@ -294,7 +294,7 @@ func TestReloadsWait(t *testing.T) {
 	}
 	cancel()
 	require.NoError(t, <-done)
-	require.Empty(t, syncer.Status().Waiting)
+	require.Empty(t, m.Status().Waiting)
 	require.Equal(t, 204, s.status(t, "/2"))
 	for i := range counted.at[1:] {
 		require.GreaterOrEqual(t, counted.at[i+1].Sub(counted.at[i]), settings.MinInterval)
@@ -319,16 +319,16 @@ func TestErrorLogIsWatched(t *testing.T) {
 	settings.Watch = 20 * time.Second
 	crashing := &crash{Nginx: settings.Nginx}
 	settings.Nginx = crashing
-	syncer, err := mirror.New(settings)
+	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	b := bundleOf(t, site("location / { return 202; }"))
-	err = syncer.Sync(t.Context(), b)
+	err = m.Sync(t.Context(), b)
 	require.ErrorContains(t, err, "after the reload: nginx: ")
 	require.ErrorContains(t, err, "exited on signal 11")
 	require.ErrorContains(t, err, "back on ")
 	require.Equal(t, 204, s.status(t, "/"))
-	require.Equal(t, 1, syncer.Status().Rollbacks)
-	require.NotEmpty(t, syncer.Status().LastError)
+	require.Equal(t, 1, m.Status().Rollbacks)
+	require.NotEmpty(t, m.Status().LastError)
 }
 
 // crash makes a worker crash when the error log is looked at after the first reload.
@@ -361,16 +361,16 @@ func TestEveryWorkerCounts(t *testing.T) {
 	require.NoError(t, syscall.Mkfifo(hold, 0o666))
 	settings := s.settings
 	settings.Rules.TrustCode, settings.VerifyTimeout = true, 5*time.Second
-	syncer, err := mirror.New(settings)
+	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	files := site("location / { return 202; }")
 	files["conf.d/hang.conf"] = fmt.Sprintf("init_worker_by_lua_block { if ngx.worker.id() == 1 then io.open(%q) end }\n", hold)
 	b := bundleOf(t, files)
-	err = syncer.Sync(t.Context(), b)
+	err = m.Sync(t.Context(), b)
 	require.ErrorContains(t, err, "verify: workers ")
 	require.ErrorContains(t, err, "back on ")
 	require.Equal(t, 204, s.status(t, "/"))
-	tree := syncer.Status().Tree
+	tree := m.Status().Tree
 
 	// The worker that hung goes on when somebody opens the other end, and ends: it does not speak for the ones of now.
 	f, err := os.OpenFile(hold, os.O_WRONLY, 0)
@@ -384,6 +384,6 @@ func TestEveryWorkerCounts(t *testing.T) {
 		return err
 	})
 	require.Empty(t, tree, "nothing was verified")
-	require.NoError(t, syncer.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
+	require.NoError(t, m.Sync(t.Context(), bundleOf(t, site("location / { return 205; }"))))
 	require.Equal(t, 205, s.status(t, "/"))
 }
