@@ -29,11 +29,13 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Driver announces addresses.
+// Driver announces addresses. Implementations pass provisiontest.Run.
 type Driver interface {
-	// Apply makes want, sorted and without doubles, the addresses that are announced, and no others. It returns those that
-	// it had to set aside, with the reason. After an error what is announced is as it was before the call, or as a driver
-	// says that it cannot know. Calls do not overlap.
+	// Apply makes want, sorted and without duplicates, the addresses that are announced, and no
+	// others. It returns the addresses that it had to set aside, with the reason. It neither keeps
+	// nor changes want. After an error the announced addresses are as before the call, or as the
+	// driver's documentation says; when ctx is done the error is context.Cause(ctx). Calls do not
+	// overlap.
 	Apply(ctx context.Context, want []netip.Addr) (aside map[netip.Addr]error, err error)
 }
 

@@ -1,6 +1,7 @@
 package localaddr_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-deploy/sluice/vip/provision/localaddr"
+	"github.com/sluice-deploy/sluice/vip/provision/provisiontest"
 )
 
 // TestMain runs the tests in a network of their own, in which they are root: routes of this machine stay as they are.
@@ -122,4 +124,25 @@ func TestLocalRoutes(t *testing.T) {
 	_, err = d.Apply(t.Context(), nil)
 	require.NoError(t, err)
 	require.True(t, answers(t, netip.MustParseAddr("127.0.0.1")), "the kernel's routes stay")
+}
+
+func TestDriver(t *testing.T) {
+	provisiontest.Run(t, func(t *testing.T) provisiontest.Harness {
+		d := &localaddr.Driver{Protocol: 201}
+		t.Cleanup(func() {
+			_, err := d.Apply(context.Background(), nil)
+			require.NoError(t, err)
+		})
+		return provisiontest.Harness{
+			Driver: d,
+			Announced: func(t *testing.T) (announced []netip.Addr) {
+				for _, addr := range provisiontest.Addrs() {
+					if answers(t, addr) {
+						announced = append(announced, addr)
+					}
+				}
+				return announced
+			},
+		}
+	})
 }
