@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// Allocate leases an address to req.Owner. The same owner asking for the same again gets the lease that it has, whatever
-// became of the earlier answer. The error is one of ErrInvalid, ErrNotFound (no such pool or address), ErrConflict,
-// ErrExhausted, ErrQuota, ErrTaken, ErrFenced (a late duplicate), ErrUncertain, ErrContended, or the store's. When a
-// request that waits is given up, the error is both ctx's and an *ExhaustedError.
+// Allocate leases an address to req.Owner. The same owner asking for the same again gets the lease
+// that it has, whatever became of the earlier answer. The error is one of ErrInvalid, ErrNotFound
+// (no such pool or address), ErrConflict, ErrExhausted, ErrQuota, ErrTaken, ErrFenced (a late
+// duplicate), ErrUncertain, ErrContended, or the store's. When a request that waits is given up,
+// the error is both ctx's and an *ExhaustedError.
 func (a *Allocator) Allocate(ctx context.Context, req Request) (_ Lease, err error) {
 	if a.cfg.Observe != nil {
 		defer a.observe("allocate", a.cfg.Now(), &err)
@@ -32,8 +33,9 @@ func (a *Allocator) Allocate(ctx context.Context, req Request) (_ Lease, err err
 // MaxTogether is how many addresses AllocateN gives at once: as many as a Consul transaction holds.
 const MaxTogether = 32
 
-// AllocateN leases n addresses to req.Owner, all or none, and returns them in order of addresses. Like Allocate it gives the
-// same again to the same owner; a group of which a part has ended is ErrConflict. Each lease lives on its own afterwards.
+// AllocateN leases n addresses to req.Owner, all or none, and returns them in order of addresses.
+// Like Allocate it gives the same again to the same owner; a group of which a part has ended is
+// ErrConflict. Each lease lives on its own afterwards.
 func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) (_ []Lease, err error) {
 	if a.cfg.Observe != nil {
 		defer a.observe("allocate", a.cfg.Now(), &err)
@@ -52,103 +54,170 @@ func (a *Allocator) AllocateN(ctx context.Context, req Request, n int) (_ []Leas
 	return leases, nil
 }
 
-// allocate appends to got the entries of the owner's lease, or of its group of n.
-func (a *Allocator) allocate(ctx context.Context, req *Request, n int, got []*entry) ([]*entry, error) {
+// attempt is the state of one call of allocate between its rounds. It does not hold the request,
+// which would have to be on the heap then.
+type attempt struct {
+	waiter    *waiter // once the request has joined the queue
+	full      error   // why it has
+	fetched   bool    // the records of other allocators, since the last wait
+	conflicts int     // with other allocators
+}
+
+// outcome says how a round of allocate ends.
+type outcome int
+
+const (
+	again    outcome = iota // look again: mu was free, or something has changed
+	answered                // the entries are the answer
+	picked                  // the entries are out of the free queue, to be leased
+)
+
+// allocate appends to got the entries of the owner's lease, or of its group of n. Each round looks
+// at the leases that the owner has, picks addresses, and commits; a round that cannot go on waits,
+// or fetches, and another follows.
+func (a *Allocator) allocate(
+	ctx context.Context, req *Request, n int, got []*entry,
+) ([]*entry, error) {
 	if err := req.validate(n); err != nil {
 		return nil, err
 	}
-	var w *waiter   // once the request has joined the queue
-	var full error  // why it has
-	looked := false // at what other allocators did, since the last wait
-	defer func() { a.leave(w) }()
-	for conflicts := 0; conflicts < maxRounds; {
-		if ctx.Err() != nil {
-			if full != nil {
-				return nil, fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, context.Cause(ctx), full)
-			}
-			return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, context.Cause(ctx))
+	var try attempt
+	defer func() { a.leave(try.waiter) }()
+	for try.conflicts < maxRounds {
+		if err := try.cancelled(ctx, req); err != nil {
+			return nil, err
 		}
-		var owned claim
-		if a.cfg.Shared {
-			var err error
-			if owned, err = a.claimOf(ctx, req.Owner.Task); err != nil {
-				return nil, err
-			}
+		owned, err := a.claimFor(ctx, req)
+		if err != nil {
+			return nil, err
 		}
 		now := a.cfg.Now()
 		a.advance(now)
-		held, again, err := a.holding(ctx, req, n, now, got[:0])
-		if err != nil {
-			return nil, err
-		}
-		if again {
-			continue
-		}
-		if len(held) > 0 {
-			for _, e := range held {
-				e.asked++
-			}
-			return held, nil
-		}
-		picked, again, err := a.pick(ctx, req, n, w, got[:0])
-		if again && err == nil {
-			continue
-		}
-		if e := a.freeButRefetching(err); e != nil && !req.Wait { // who waits is woken when it is free
-			if _, err := a.settle(ctx, e); err != nil {
-				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
-			}
-			continue
-		}
-		if !looked && (errors.Is(err, ErrExhausted) || errors.Is(err, ErrQuota)) { // unless others have released something
-			var lookErr error
-			if looked, lookErr = a.refresh(ctx, min(a.cfg.Interval, a.cfg.Refresh)); lookErr != nil {
-				return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, lookErr)
-			} else if looked {
-				continue
-			}
-		}
-		if req.Wait && errors.Is(err, ErrExhausted) {
-			full = err
-			if w, err = a.queueUp(ctx, w, req, n, err); err != nil {
-				return nil, err
-			}
-			looked = false
-			continue
+		entries, next, err := a.heldOrPicked(ctx, &try, req, n, now, got[:0])
+		if next == picked && err == nil {
+			next, err = a.commitPicked(ctx, &try, req, n, owned, entries, now)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if err := a.take(ctx, req, n, owned, picked, now); errors.Is(err, ErrRevision) {
-			a.skip = min(2*a.skip+1, maxSkip)
-			if conflicts++; conflicts%catchUpAfter == 0 {
-				if err := a.catchUp(ctx); err != nil {
-					return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
-				}
-			}
-			continue
-		} else if err != nil {
-			return nil, err
+		if next == answered {
+			return entries, nil
 		}
-		a.skip = max(a.skip-1, 0)
-		return picked, nil
 	}
 	return nil, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, ErrContended)
 }
 
-// take commits a lease for each of the picked entries.
-func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, picked []*entry, now time.Time) error {
-	c := a.plan()
+// cancelled returns the error of a call whose context is done, else nil.
+func (t *attempt) cancelled(ctx context.Context, req *Request) error {
+	switch {
+	case ctx.Err() == nil:
+		return nil
+	case t.full != nil:
+		return fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, context.Cause(ctx), t.full)
+	}
+	return fmt.Errorf("allocate for task %q: %w", req.Owner.Task, context.Cause(ctx))
+}
+
+// claimFor fetches the owner's record when allocators share the store.
+func (a *Allocator) claimFor(ctx context.Context, req *Request) (claim, error) {
+	if !a.cfg.Shared {
+		return claim{}, nil
+	}
+	return a.fetchClaim(ctx, req.Owner.Task)
+}
+
+// heldOrPicked appends to got the leases that the owner has already (answered), or addresses for
+// new ones (picked).
+func (a *Allocator) heldOrPicked(
+	ctx context.Context, try *attempt, req *Request, n int, now time.Time, got []*entry,
+) ([]*entry, outcome, error) {
+	held, changed, err := a.holding(ctx, req, n, now, got)
+	switch {
+	case err != nil || changed:
+		return nil, again, err
+	case len(held) > 0:
+		for _, e := range held {
+			e.asked++
+		}
+		return held, answered, nil
+	}
+	entries, changed, err := a.pick(ctx, req, n, try.waiter, got)
+	switch {
+	case err != nil:
+		return nil, again, a.makeRoom(ctx, try, req, n, err)
+	case changed:
+		return nil, again, nil
+	}
+	return entries, picked, nil
+}
+
+// makeRoom is called when nothing could be picked, because of why: it waits for an address, or
+// fetches, and returns nil when another round may find one, else the error of the call.
+func (a *Allocator) makeRoom(
+	ctx context.Context, try *attempt, req *Request, n int, why error,
+) error {
+	if e := a.freeButRefetching(why); e != nil && !req.Wait { // a waiter is woken when e is free
+		if _, err := a.awaitIdle(ctx, e); err != nil {
+			return fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+		}
+		return nil
+	}
+	full := errors.Is(why, ErrExhausted)
+	if !try.fetched && (full || errors.Is(why, ErrQuota)) { // unless others have released an address
+		var err error
+		try.fetched, err = a.fetchAllIfOlder(ctx, min(a.cfg.Interval, a.cfg.Refresh))
+		if err != nil {
+			return fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+		}
+		if try.fetched {
+			return nil
+		}
+	}
+	if !full || !req.Wait {
+		return why
+	}
+	try.full = why
+	var err error
+	try.waiter, err = a.queueUp(ctx, try.waiter, req, n, why)
+	try.fetched = false
+	return err
+}
+
+// commitPicked leases the picked entries to the owner. Another round follows a conflict.
+func (a *Allocator) commitPicked(
+	ctx context.Context, try *attempt, req *Request, n int,
+	owned claim, entries []*entry, now time.Time,
+) (outcome, error) {
+	err := a.commitLeases(ctx, req, n, owned, entries, now)
+	switch {
+	case err == nil:
+		a.skip = max(a.skip-1, 0)
+		return answered, nil
+	case !errors.Is(err, ErrRevision):
+		return again, err
+	}
+	a.skip = min(2*a.skip+1, maxSkip)
+	if try.conflicts++; try.conflicts%fetchAllAfter == 0 { // another allocator has taken many
+		if err := a.fetchAll(ctx); err != nil {
+			return again, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+		}
+	}
+	return again, nil
+}
+
+// commitLeases commits a lease for each of the picked entries.
+func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned claim, picked []*entry, now time.Time) error {
+	c := a.newCommit()
 	for _, e := range picked {
 		if err := a.grant(&c.add(e).next, e, req, n, now); err != nil {
-			a.done(c)
+			a.recycle(c)
 			a.putBack(picked, now)
 			return err
 		}
 	}
 	t := a.x.task(req.Owner.Task)
 	if a.cfg.Shared {
-		c.steps[0].also = a.with(owned, t.name, picked)
+		c.steps[0].also = a.ownerChange(owned, t.name, picked)
 		for _, e := range picked {
 			if e.task != nil && e.task != t {
 				a.forgotten = append(a.forgotten, e.task.name)
@@ -159,7 +228,7 @@ func (a *Allocator) take(ctx context.Context, req *Request, n int, owned claim, 
 	c.reserve(1)
 	err := a.commit(ctx, now, c)
 	if errors.Is(err, ErrUncertain) { // it may have been made
-		c.resolved = func() { a.unclaim(t) }
+		c.onResolved = func() { a.unclaim(t) }
 	} else {
 		a.unclaim(t)
 	}
@@ -218,14 +287,15 @@ func (l *tenure) extend(p *pool, now time.Time) error {
 	return nil
 }
 
-// holding appends to held the leases that the owner has for this request; none when it has to be given some.
+// holding appends to held the leases that the owner has for this request; none when it has to be
+// given some.
 func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time, held []*entry) (_ []*entry, again bool, err error) {
 	t := a.x.tasks[req.Owner.Task]
 	if t == nil {
 		return held, false, nil
 	}
 	if t.claim != nil {
-		if again, err = a.settle(ctx, t.claim.steps[0].e); again || err != nil {
+		if again, err = a.awaitIdle(ctx, t.claim.steps[0].e); again || err != nil {
 			return nil, again, err
 		}
 	}
@@ -233,7 +303,7 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 		if !related(e.last().Owner, req.Owner) {
 			continue
 		}
-		if again, err = a.settle(ctx, e); again || err != nil {
+		if again, err = a.awaitIdle(ctx, e); again || err != nil {
 			return nil, again, err
 		}
 		if a.x.expired(e, now) {
@@ -272,7 +342,8 @@ func related(a, b Owner) bool {
 	return false
 }
 
-// differences lists how the lease of e is not what req asks for. The TTL is not compared: Renew changes it.
+// differences lists how the lease of e is not what req asks for. The TTL is not compared: Renew
+// changes it.
 func differences(e *entry, req *Request, n int) []Difference {
 	var diff []Difference
 	have := e.last()

@@ -14,7 +14,7 @@ import (
 
 const (
 	addrPrefix     = "addr/"
-	catchUpAfter   = 4  // conflicts with other allocators in one call
+	fetchAllAfter  = 4  // conflicts with other allocators in one call
 	maxRounds      = 64 // conflicts with other allocators before ErrContended
 	maxSkip        = 63 // places in the free queue by which allocators avoid each other
 	maxResends     = 3  // of a commit whose outcome the store did not say
@@ -31,7 +31,8 @@ type Config struct {
 	Store Store
 	// Pools are the addresses that may be leased, at least one pool. SetPools changes them later.
 	Pools []Pool
-	// DefaultTTL of a request that names none, at most 100 years; Forever is allowed. The default is 24 h.
+	// DefaultTTL of a request that names none, at most 100 years; Forever is allowed. The default is
+	// 24 h.
 	DefaultTTL time.Duration
 	// Grace after Expires in which a lease is still live and may be renewed. The default is none.
 	Grace time.Duration
@@ -117,7 +118,11 @@ type Allocator struct {
 	store Store
 	cfg   Config
 
-	mu         fairMutex // not held while the store is called: an entry with a call under way is busy
+	// mu guards all that follows. The public methods take it. It is free while the store is called,
+	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without a
+	// context keeps mu throughout; one with a context may let go of it, and has it again when it
+	// returns, unless its comment says that it is called without mu.
+	mu         fairMutex
 	x          *index
 	uncertain  []*commit // whose outcome is not known
 	waiters    []*waiter // highest priority first, then longest waiting

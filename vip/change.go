@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never beyond Pool.MaxLease
-// from its acquisition. A lease that is over or of another generation is ErrFenced.
+// Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never
+// beyond Pool.MaxLease from its acquisition. A lease that is over or of another generation is
+// ErrFenced.
 func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl time.Duration) (Lease, error) {
 	if ttl < 0 && ttl != Forever || ttl > longestTTL {
 		return Lease{}, fmt.Errorf("renew lease %s: ttl %s: want 0 to 100 years, or Forever: %w", id, ttl, ErrInvalid)
@@ -25,9 +26,10 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl
 	})
 }
 
-// Bind records the instances behind the VIP, in place of those recorded before. No instances means that nothing answers.
-// An IPv4 address in IPv6 form is recorded as the IPv4 address. IDs, clusters and versions may be left out; those that are
-// there follow the grammar of the module's names, as in Request.
+// Bind records the instances behind the VIP, in place of those recorded before. No instances means
+// that nothing answers. An IPv4 address in IPv6 form is recorded as the IPv4 address. IDs, clusters
+// and versions may be left out; those that are there follow the grammar of the module's names, as
+// in Request.
 func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, instances []Instance) (Lease, error) {
 	seen := map[string]bool{}
 	instances = slices.Clone(instances)
@@ -68,10 +70,11 @@ func (i *Instance) checkNames() error {
 	return nil
 }
 
-// Release ends the lease: its address drains and cools down, then it may be handed out again. Releasing a lease that has
-// ended is no error as long as nobody else got the address since. It returns the lease as it ended. ErrFenced says that the
-// lease is over, not who ended it: with Config.Shared it may be this very call, when the store lost the answer and another
-// allocator gave the address away before it could be asked.
+// Release ends the lease: its address drains and cools down, then it may be handed out again.
+// Releasing a lease that has ended is no error as long as nobody else got the address since. It
+// returns the lease as it ended. ErrFenced says that the lease is over, not who ended it: with
+// Config.Shared it may be this very call, when the store lost the answer and another allocator gave
+// the address away before it could be asked.
 func (a *Allocator) Release(ctx context.Context, id string, generation uint64, reason string) (Lease, error) {
 	return a.change(ctx, "release", id, generation, func(e *entry, next *tenure, now time.Time) error {
 		a.ending(e, next, now, reason)
@@ -79,7 +82,8 @@ func (a *Allocator) Release(ctx context.Context, id string, generation uint64, r
 	})
 }
 
-// change makes one change to a live lease. A release also finds a lease that has ended, and leaves it as it is.
+// change makes one change to a live lease. A release also finds a lease that has ended, and leaves
+// it as it is.
 func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
 	if a.cfg.Observe != nil {
 		defer a.observe(op, a.cfg.Now(), &err)
@@ -107,11 +111,11 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 			return Lease{}, fmt.Errorf("%s lease %s of task %q: it expired at %s: %w",
 				op, id, e.last().Owner.Task, e.last().Expires.Format(time.RFC3339), ErrFenced)
 		}
-		c := a.plan()
+		c := a.newCommit()
 		next := &c.add(e).next
 		*next = *e.last()
 		if err := edit(e, next, now); err != nil {
-			a.done(c)
+			a.recycle(c)
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
 		err = a.commit(ctx, now, c)
@@ -127,8 +131,8 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 	return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, ErrContended)
 }
 
-// find returns the entry whose last tenure is the lease id, settled. The store is asked before the answer is no, unless the
-// entry is fresh from there.
+// find returns the entry whose last tenure is the lease id, settled. The store is asked before the
+// answer is no, unless the entry is fresh from there.
 func (a *Allocator) find(ctx context.Context, id string, generation uint64, fresh bool) (*entry, error) {
 	addr, tenure, err := parseLeaseID(id)
 	if err != nil {
@@ -137,7 +141,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 	for asked := fresh; ; asked = true {
 		e := a.x.entries[addr]
 		for e != nil {
-			again, err := a.settle(ctx, e)
+			again, err := a.awaitIdle(ctx, e)
 			if err != nil {
 				return nil, err
 			}
@@ -149,7 +153,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 			return e, nil
 		}
 		if !asked {
-			if err := a.ask(ctx, addr); err != nil {
+			if err := a.fetchAddr(ctx, addr); err != nil {
 				return nil, err
 			}
 			continue
@@ -181,9 +185,10 @@ func cool(e *entry, next *tenure, now time.Time) {
 	next.State, next.CoolUntil = Cooling, now.Add(rest)
 }
 
-// end ends a live lease that nobody asked to end. A conflict is no error: the entry has been read again.
+// end ends a live lease that nobody asked to end. A conflict is no error: the entry has been read
+// again.
 func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
-	c := a.plan()
+	c := a.newCommit()
 	next := &c.add(e).next
 	*next = *e.last()
 	a.ending(e, next, now, reason)

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// pick appends to picked n free addresses for req, out of their queue. They are all of one pool: the first that has them.
+// pick appends to picked n free addresses for req, out of their queue. They are all of one pool:
+// the first that has them.
 func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, picked []*entry) (_ []*entry, again bool, err error) {
 	if req.Addr.IsValid() {
 		return a.pickNamed(ctx, req, picked)
@@ -46,8 +47,8 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 	return nil, false, a.exhausted(pools)
 }
 
-// popFreeSpread appends n free addresses of p to picked: those free for longest, or, after conflicts with other allocators that
-// want the same ones, some that come a few places later.
+// popFreeSpread appends n free addresses of p to picked: those free for longest, or, after
+// conflicts with other allocators that want the same ones, some that come a few places later.
 func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 	skip := 0
 	if spare := p.ready() - uint64(n); a.skip > 0 && spare > 0 {
@@ -66,8 +67,8 @@ func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 	return picked
 }
 
-// coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling allows. It walks the
-// deadlines: this is for a pool that has nothing else left.
+// coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling
+// allows. It walks the deadlines: this is for a pool that has nothing else left.
 func (x *index) coolest(p *pool) *entry {
 	if p.MaxCooling == 0 || p.counts[Cooling] <= uint64(p.MaxCooling*float64(p.size)) {
 		return nil
@@ -122,7 +123,7 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 	if e == nil {
 		return append(picked, a.x.entry(p, req.Addr)), false, nil
 	}
-	if again, err := a.settle(ctx, e); again || err != nil {
+	if again, err := a.awaitIdle(ctx, e); again || err != nil {
 		return nil, again, err
 	}
 	if e.state == Free {
@@ -192,7 +193,8 @@ func (p *pool) overQuota(team string, n int) bool {
 	return limit >= 0 && p.teams[team]+n > limit
 }
 
-// reserve counts n leases of team, or gives them back when n is negative, while quotas are in force.
+// reserve counts n leases of team, or gives them back when n is negative, while quotas are in
+// force.
 func (p *pool) reserve(team string, n int) {
 	if len(p.Quotas) == 0 {
 		return
@@ -202,14 +204,16 @@ func (p *pool) reserve(team string, n int) {
 	}
 }
 
-// reserve counts the leases that c gives for the quotas of the pools that they are in, or gives them back when n is -1.
+// reserve counts the leases that c gives for the quotas of the pools that they are in, or gives
+// them back when n is -1.
 func (c *commit) reserve(n int) {
 	for i := range c.steps {
 		c.steps[i].e.pool.reserve(c.steps[i].next.Owner.Team, n)
 	}
 }
 
-// freeButRefetching returns a free address of the pools that err says are exhausted, which is being read again; nil when there is none.
+// freeButRefetching returns a free address of the pools that err says are exhausted, which is being
+// read again; nil when there is none.
 func (a *Allocator) freeButRefetching(err error) *entry {
 	if err == nil || len(a.refetching) == 0 {
 		return nil

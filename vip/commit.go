@@ -16,36 +16,38 @@ import (
 type step struct {
 	e      *entry
 	next   tenure
-	record []byte  // next as it is stored
-	also   *Change // is made together with it, if not nil
+	record []byte  // next, encoded
+	also   *Change // committed together with it, if not nil
 }
 
-// commit is a set of steps that the store makes all of or none. It is filled by whoever plans it, with mu held all the while.
+// commit is a set of steps that the store makes all of or none. It is filled without letting go of
+// mu in between.
 type commit struct {
-	steps         []step
-	changes       []Change
-	inlineSteps   [1]step   // room for what most commits are
-	inlineChanges [2]Change // likewise
-	nextFree      *commit   // the next of those that are
+	steps   []step
+	changes []Change
 
-	resolved func() // called when its outcome is known after all, if not nil
+	inlineSteps   [1]step   // saves an allocation for the common commit of one step
+	inlineChanges [2]Change // likewise
+	nextFree      *commit   // in Allocator.nextFree
+
+	onResolved func() // called when the outcome of an uncertain commit is known, if not nil
 }
 
-// plan begins a commit: one that has been made, or has been given up, serves again.
-func (a *Allocator) plan() *commit {
+// newCommit returns an empty commit, a recycled one if there is one.
+func (a *Allocator) newCommit() *commit {
 	c := a.nextFree
 	if c == nil {
 		c = &commit{}
 	}
 	a.nextFree, c.nextFree = c.nextFree, nil
-	c.steps, c.changes = c.inlineSteps[:0], c.inlineChanges[:0]
+	c.steps, c.changes, c.onResolved = c.inlineSteps[:0], c.inlineChanges[:0], nil
 	return c
 }
 
-// done takes back a commit that nobody needs any more.
-func (a *Allocator) done(c *commit) { a.nextFree, c.nextFree = c, a.nextFree }
+// recycle takes back a commit that nothing refers to any more.
+func (a *Allocator) recycle(c *commit) { a.nextFree, c.nextFree = c, a.nextFree }
 
-// add plans a step for e. What it returns is to be filled in before the next add.
+// add appends a step for e. The returned pointer is valid until the next call of add.
 func (c *commit) add(e *entry) *step {
 	c.steps = slices.Grow(c.steps, 1)[:len(c.steps)+1]
 	s := &c.steps[len(c.steps)-1]
@@ -66,9 +68,9 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
 }
 
-// commit makes the steps, which were planned at now. It is called, and returns, with mu held; in between mu is free and the
-// entries are busy. On ErrRevision the entries have been read again, on ErrTooLarge they are as they were. After any other
-// error they are left to resolve.
+// commit makes the steps, which were planned at now, and applies them to the index. While the store
+// is called, mu is free and the entries are busy. On ErrRevision the entries have been fetched
+// again, on ErrTooLarge they are as they were. After any other error the commit is uncertain.
 func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error {
 	for i := range c.steps {
 		s := &c.steps[i]
@@ -86,18 +88,20 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 			c.changes = append(c.changes, *s.also)
 		}
 	}
-	a.mu.Unlock()
-	rev, once, err := a.send(ctx, c.changes)
+	var rev uint64
+	var once bool
 	var found []Record
-	if errors.Is(err, ErrRevision) {
-		var getErr error
-		if found, getErr = a.read(ctx, c.entries()); getErr != nil {
-			err = getErr
+	var err error
+	a.unlocked(func() {
+		if rev, once, err = a.send(ctx, c.changes); errors.Is(err, ErrRevision) {
+			var fetchErr error
+			if found, fetchErr = a.fetch(ctx, c.entries()); fetchErr != nil {
+				err = fetchErr
+			}
 		}
-	}
-	a.mu.Lock()
+	})
 	for i := range c.steps {
-		c.steps[i].e.idle()
+		c.steps[i].e.setIdle()
 	}
 	switch {
 	case err == nil:
@@ -106,7 +110,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 			a.react(a.x.set(s.e, &s.next, s.record, rev, now))
 		}
 	case found != nil:
-		a.adopt(c.entries(), found)
+		a.apply(c.entries(), found)
 	case errors.Is(err, ErrTooLarge):
 		for i := range c.steps {
 			a.relink(c.steps[i].e, now)
@@ -119,13 +123,24 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 		return err
 	}
 	if once {
-		a.done(c)
+		a.recycle(c)
 	}
 	return err
 }
 
-// send commits changes until the store says what has become of them: sent twice, they are made once. ErrRevision after a
-// resend may mean that they were made; what is read then tells. If they were not sent once only, the store may still have them.
+// unlocked calls do, which calls the store, another service or waits, without mu. It is the only
+// place that lets go of mu half way: after it, everything seen before may be old. Only methods with
+// a context call it; a method without one keeps mu throughout.
+func (a *Allocator) unlocked(do func()) {
+	a.mu.Unlock()
+	do()
+	a.mu.Lock()
+}
+
+// send commits changes until the store tells the outcome: sent twice, they are made once.
+// ErrRevision after a second try may mean that they were made; the caller fetches to find out. once
+// reports whether one try sufficed; otherwise the store may still have the changes. It is called
+// without mu.
 func (a *Allocator) send(ctx context.Context, changes []Change) (rev uint64, once bool, err error) {
 	for resends := 0; ; resends++ {
 		rev, err := a.store.Commit(ctx, changes...)
@@ -138,7 +153,8 @@ func (a *Allocator) send(ctx context.Context, changes []Change) (rev uint64, onc
 	}
 }
 
-func (a *Allocator) read(ctx context.Context, entries []*entry) ([]Record, error) {
+// fetch reads the records of the entries from the store. It is called without mu.
+func (a *Allocator) fetch(ctx context.Context, entries []*entry) ([]Record, error) {
 	keys := make([]string, len(entries))
 	for i, e := range entries {
 		keys[i] = e.key
@@ -150,8 +166,8 @@ func (a *Allocator) read(ctx context.Context, entries []*entry) ([]Record, error
 	return found, nil
 }
 
-// adopt takes over what the store has.
-func (a *Allocator) adopt(entries []*entry, found []Record) {
+// apply makes the fetched records the state of the entries.
+func (a *Allocator) apply(entries []*entry, found []Record) {
 	now := a.cfg.Now()
 	for i, e := range entries {
 		var l tenure
@@ -169,41 +185,41 @@ func (a *Allocator) adopt(entries []*entry, found []Record) {
 	}
 }
 
-// idle ends busy and wakes who waits.
-func (e *entry) idle() {
+// setIdle ends busy and wakes the calls that wait for it.
+func (e *entry) setIdle() {
 	e.busy = false
-	if e.wait != nil {
-		close(e.wait)
-		e.wait = nil
+	if e.idled != nil {
+		close(e.idled)
+		e.idled = nil
 	}
 }
 
-// settle waits until nothing is under way for e, and finds out what has become of a commit whose outcome is not known.
-// It is called, and returns, with mu held. When it has let go of mu again is true: what the caller has seen may be old.
-func (a *Allocator) settle(ctx context.Context, e *entry) (again bool, err error) {
+// awaitIdle waits until no store call is in flight for e, and resolves an uncertain commit of it.
+// again reports whether it has let go of mu: then everything the caller has seen may be old.
+func (a *Allocator) awaitIdle(ctx context.Context, e *entry) (again bool, err error) {
 	if e.busy {
-		if e.wait == nil {
-			e.wait = make(chan struct{})
+		if e.idled == nil {
+			e.idled = make(chan struct{})
 		}
-		wait := e.wait
-		a.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		a.mu.Lock()
+		idled := e.idled
+		a.unlocked(func() {
+			select {
+			case <-idled:
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
+		})
 		return true, err
 	}
 	if e.uncertain != nil {
-		return true, a.resolve(ctx, e.uncertain)
+		return true, a.resolveUncertain(ctx, e.uncertain)
 	}
 	return false, nil
 }
 
-// resolve makes an unsure commit either made or impossible: it rewrites what was there before, so that a commit that is
-// still on its way finds another revision.
-func (a *Allocator) resolve(ctx context.Context, c *commit) error {
+// resolveUncertain makes an uncertain commit either made or impossible: it rewrites the records
+// from before the commit, so that a commit still in flight meets another revision.
+func (a *Allocator) resolveUncertain(ctx context.Context, c *commit) error {
 	entries := c.entries()
 	before := make([]Change, len(entries))
 	for i, e := range entries {
@@ -214,17 +230,17 @@ func (a *Allocator) resolve(ctx context.Context, c *commit) error {
 		}
 		before[i] = Change{Key: e.key, Value: encodeTenure(old), Revision: e.rev}
 	}
-	a.mu.Unlock()
-	_, err := a.store.Commit(ctx, before...)
 	var found []Record
-	if err == nil || errors.Is(err, ErrRevision) {
-		found, err = a.read(ctx, entries)
-	} else {
-		err = fmt.Errorf("%w: %w", ErrUncertain, err)
-	}
-	a.mu.Lock()
+	var err error
+	a.unlocked(func() {
+		if _, err = a.store.Commit(ctx, before...); err == nil || errors.Is(err, ErrRevision) {
+			found, err = a.fetch(ctx, entries)
+		} else {
+			err = fmt.Errorf("%w: %w", ErrUncertain, err)
+		}
+	})
 	for _, e := range entries {
-		e.idle()
+		e.setIdle()
 	}
 	if err != nil {
 		return err
@@ -232,30 +248,30 @@ func (a *Allocator) resolve(ctx context.Context, c *commit) error {
 	for _, e := range entries {
 		e.uncertain = nil
 	}
-	if c.resolved != nil {
-		c.resolved()
+	if c.onResolved != nil {
+		c.onResolved()
 	}
-	a.adopt(entries, found)
+	a.apply(entries, found)
 	a.uncertain = slices.DeleteFunc(a.uncertain, func(d *commit) bool { return d == c })
 	return nil
 }
 
-// ask reads an address again that the index and a caller disagree about. It is called, and returns, with mu held.
-func (a *Allocator) ask(ctx context.Context, addr netip.Addr) error {
-	a.mu.Unlock()
-	found, err := a.store.Get(ctx, addrPrefix+addr.String())
-	a.mu.Lock()
+// fetchAddr fetches and applies the record of one address.
+func (a *Allocator) fetchAddr(ctx context.Context, addr netip.Addr) error {
+	var found []Record
+	var err error
+	a.unlocked(func() { found, err = a.store.Get(ctx, addrPrefix+addr.String()) })
 	if err != nil {
 		return err
 	}
-	return a.learn(ctx, found)
+	return a.applyRecords(ctx, found)
 }
 
-// catchUp reads all addresses again: another allocator has taken many. It is called, and returns, with mu held.
-func (a *Allocator) catchUp(ctx context.Context) error {
-	a.mu.Unlock()
-	found, err := a.store.List(ctx, addrPrefix)
-	a.mu.Lock()
+// fetchAll fetches and applies the records of all addresses.
+func (a *Allocator) fetchAll(ctx context.Context) error {
+	var found []Record
+	var err error
+	a.unlocked(func() { found, err = a.store.List(ctx, addrPrefix) })
 	if err != nil {
 		return err
 	}
@@ -268,11 +284,12 @@ func (a *Allocator) catchUp(ctx context.Context) error {
 			found = append(found, Record{Key: e.key})
 		}
 	}
-	return a.learn(ctx, found)
+	return a.applyRecords(ctx, found)
 }
 
-// learn takes over the records that are not what is known. It is called, and returns, with mu held; in between mu may be free.
-func (a *Allocator) learn(ctx context.Context, found []Record) error {
+// applyRecords applies the records that are newer than the index, and fetches again those that seem
+// older than it. Entries with a commit in flight, or an uncertain one, stay as they are.
+func (a *Allocator) applyRecords(ctx context.Context, found []Record) error {
 	var older []*entry
 	for i, r := range found {
 		addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
@@ -293,16 +310,17 @@ func (a *Allocator) learn(ctx context.Context, found []Record) error {
 		switch {
 		case e.busy || e.uncertain != nil:
 		case r.Revision > e.rev:
-			a.adopt([]*entry{e}, found[i:i+1])
+			a.apply([]*entry{e}, found[i:i+1])
 		case r.Revision < e.rev:
 			older = append(older, e)
 		}
 	}
-	return a.relearn(ctx, older)
+	return a.refetch(ctx, older)
 }
 
-// elsewhere is the former pool for a record whose address is in none, as it may be in one of another allocator: its lease is
-// kept until it ends, like those that New finds. It is nil for an address that nobody has.
+// elsewhere is the former pool for a record whose address is in none, as it may be in one of
+// another allocator: its lease is kept until it ends, like those that New finds. It is nil for an
+// address that nobody has.
 func (a *Allocator) elsewhere(r Record) *pool {
 	if r.Revision == 0 {
 		return nil
@@ -314,9 +332,10 @@ func (a *Allocator) elsewhere(r Record) *pool {
 	return a.x.formerPool(l.Pool)
 }
 
-// relearn reads entries again that seemed older in the store than what is known: they were read before a change of this
-// allocator, or the store was put back to what it was before. While they are busy nothing of this allocator comes between.
-func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
+// refetch fetches and applies entries whose records seemed older than the index: they were read
+// before a change of this allocator, or the store was restored from a backup. While they are busy,
+// no change of this allocator comes between.
+func (a *Allocator) refetch(ctx context.Context, older []*entry) error {
 	if len(older) == 0 {
 		return nil
 	}
@@ -325,12 +344,12 @@ func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 		e.pool.dequeue(e)
 	}
 	a.refetching = append(a.refetching, older)
-	a.mu.Unlock()
-	found, err := a.read(ctx, older)
-	a.mu.Lock()
+	var found []Record
+	var err error
+	a.unlocked(func() { found, err = a.fetch(ctx, older) })
 	a.refetching = slices.DeleteFunc(a.refetching, func(some []*entry) bool { return some[0] == older[0] })
 	for _, e := range older {
-		e.idle()
+		e.setIdle()
 		if err != nil {
 			a.relink(e, a.cfg.Now())
 		}
@@ -338,7 +357,7 @@ func (a *Allocator) relearn(ctx context.Context, older []*entry) error {
 	if err != nil {
 		return err
 	}
-	a.adopt(older, found)
+	a.apply(older, found)
 	return nil
 }
 
@@ -373,8 +392,8 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 	return entries, errors.Join(errs...)
 }
 
-// decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address whose holder is not
-// known; that the key is not an address is an error.
+// decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address
+// whose holder is not known; that the key is not an address is an error.
 func (a *Allocator) decode(r Record) (tenure, error) {
 	addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
 	if err != nil {
@@ -391,8 +410,8 @@ func (a *Allocator) decode(r Record) (tenure, error) {
 	return l, nil
 }
 
-// damaged is the tenure of an address whose record cannot be read. A generation is never above the revision, so no lease id
-// of the past is given again.
+// damaged is the tenure of an address whose record cannot be read. A generation is never above the
+// revision, so no lease id of the past is given again.
 func damaged(addr netip.Addr, rev uint64, err error) tenure {
 	return tenure{Lease: Lease{Addr: addr, Generation: rev, State: Quarantined, Reason: err.Error()}}
 }

@@ -60,7 +60,7 @@ type entry struct {
 
 	busy      bool          // a commit is under way; the entry is not to be touched
 	queued    bool          // in the pool's free queue
-	wait      chan struct{} // closed when busy ends; made by the first who waits
+	idled     chan struct{} // closed when busy ends; made by the first call that waits for it
 	uncertain *commit       // a commit whose outcome is not known
 
 	deadline        time.Time // when state ends by itself

@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// ErrQuarantineFull is what Quarantine returns when Pool.MaxQuarantined addresses are set aside already: a fault that
-// makes every address look bad must not empty the pool.
+// ErrQuarantineFull is what Quarantine returns when Pool.MaxQuarantined addresses are set aside
+// already: a fault that makes every address look bad must not empty the pool.
 var ErrQuarantineFull = errors.New("quarantine full")
 
-// Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until Restore is called. A lease
-// that lives on it ends. An address that is not free rests for its cool-down at least, however short rest is; with
-// Config.Drained for Config.DrainLimit more, as nobody is asked. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
+// Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until
+// Restore is called. A lease that lives on it ends. An address that is not free rests for its
+// cool-down at least, however short rest is; with Config.Drained for Config.DrainLimit more, as
+// nobody is asked. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
 func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string, rest time.Duration) (Lease, error) {
 	if rest < 0 || rest > longestTTL {
 		return Lease{}, fmt.Errorf("quarantine %s: rest %s: want 0 (no end) to 100 years: %w", addr, rest, ErrInvalid)
@@ -47,8 +48,8 @@ func (a *Allocator) leastRest(e *entry) time.Duration {
 	return rest
 }
 
-// Restore takes an address out of quarantine: it drains and cools down like one that was released, and is free then. An
-// address that is not in quarantine is left as it is.
+// Restore takes an address out of quarantine: it drains and cools down like one that was released,
+// and is free then. An address that is not in quarantine is left as it is.
 func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string) (Lease, error) {
 	return a.force(ctx, "restore", addr, func(e *entry, next *tenure, now time.Time) error {
 		if e.state != Quarantined {
@@ -81,21 +82,21 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 		if err != nil {
 			return Lease{}, fmt.Errorf("%s: %w", op, err)
 		}
-		if again, err := a.settle(ctx, e); err != nil {
+		if again, err := a.awaitIdle(ctx, e); err != nil {
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		} else if again {
 			continue
 		}
-		c := a.plan()
+		c := a.newCommit()
 		next := &c.add(e).next
 		if *next = *e.last(); e.rev == 0 {
 			*next = tenure{Lease: Lease{Addr: addr, Pool: e.pool.Name}}
 		}
 		if err := edit(e, next, now); errors.Is(err, errUnchanged) {
-			a.done(c)
+			a.recycle(c)
 			return e.shown(), nil
 		} else if err != nil {
-			a.done(c)
+			a.recycle(c)
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		}
 		e.pool.dequeue(e)

@@ -23,24 +23,27 @@ type Request struct {
 	// letters, digits, '.', '_' and '-', up to 63 bytes, clusters in lower case. A lease that was
 	// stored under names of an older grammar lives on, and can be renewed, bound and released.
 	Owner Owner
-	// Pool to take the address from. The default is any enabled pool that Selector and TTL allow, in the order of configuration.
+	// Pool to take the address from. The default is any enabled pool that Selector and TTL allow, in
+	// the order of configuration.
 	Pool string
 	// Selector are labels that the pool must have. The default is none.
 	Selector map[string]string
 	// Fallback allows a pool without the labels of Selector when those with them have no address left.
 	Fallback bool
-	// RequestID tells two requests of one owner apart: a late duplicate of a request whose lease has ended is refused
-	// with ErrFenced instead of taking a second address, as long as its address has had no other lease: for the cool-down
-	// at least. The default is none.
+	// RequestID tells two requests of one owner apart: a late duplicate of a request whose lease has
+	// ended is refused with ErrFenced instead of taking a second address, as long as its address has
+	// had no other lease: for the cool-down at least. The default is none.
 	RequestID string
-	// TTL after which the lease ends unless it is renewed, at most 100 years; Forever for no end. The default is Config.DefaultTTL.
+	// TTL after which the lease ends unless it is renewed, at most 100 years; Forever for no end. The
+	// default is Config.DefaultTTL.
 	TTL time.Duration
-	// Addr asks for one address by name. The default is the address that the owner had last, if it is free, else the one
-	// that has been free for longest.
+	// Addr asks for one address by name. The default is the address that the owner had last, if it is
+	// free, else the one that has been free for longest.
 	Addr netip.Addr
-	// Wait waits in a queue, until the context is done, instead of failing with ErrExhausted. Whoever waits for a pool goes
-	// before who comes later, unless the quota of the team keeps it from having an address there. It has no effect on a
-	// request for an Addr, or for more addresses than any of the pools holds.
+	// Wait waits in a queue, until the context is done, instead of failing with ErrExhausted. Whoever
+	// waits for a pool goes before who comes later, unless the quota of the team keeps it from having
+	// an address there. It has no effect on a request for an Addr, or for more addresses than any of
+	// the pools holds.
 	Wait bool
 	// Priority in the queue: higher goes first, equal ones in the order of arrival. The default is 0.
 	Priority int
@@ -58,7 +61,11 @@ func (r *Request) validate(n int) error {
 	if badText(r.Owner.Team) {
 		bad("Owner.Team", "%.64q: want UTF-8 text of at most %d bytes", r.Owner.Team, longestText)
 	}
-	for _, cluster := range slices.Sorted(maps.Keys(r.Owner.Overrides)) {
+	var clusters []string
+	if len(r.Owner.Overrides) > 0 {
+		clusters = slices.Sorted(maps.Keys(r.Owner.Overrides))
+	}
+	for _, cluster := range clusters {
 		if err := names.Cluster(cluster); err != nil {
 			bad("Owner.Overrides", "%v", err)
 		}

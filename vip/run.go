@@ -32,8 +32,10 @@ func (a *Allocator) Run(ctx context.Context) error {
 }
 
 // repeat calls do at once, and then whenever something is due or Config.Interval has passed, though
-// not before least has, until ctx is done.
-func (a *Allocator) repeat(ctx context.Context, what string, least time.Duration, do func() error) {
+// not before minPause has, until ctx is done.
+func (a *Allocator) repeat(
+	ctx context.Context, what string, minPause time.Duration, do func() error,
+) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -45,7 +47,7 @@ func (a *Allocator) repeat(ctx context.Context, what string, least time.Duration
 		if ctx.Err() != nil { // both were
 			return
 		}
-		shortest := least
+		shortest := minPause
 		if err := do(); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.Warn(what, "err", err)
 			shortest = min(a.cfg.Interval, defaultEvery)
@@ -78,7 +80,7 @@ func (a *Allocator) Sweep(ctx context.Context) error {
 
 // sweep is Sweep without the questions to the caller.
 func (a *Allocator) sweep(ctx context.Context) error {
-	_, err := a.refresh(ctx, a.cfg.Refresh)
+	_, err := a.fetchAllIfOlder(ctx, a.cfg.Refresh)
 	return errors.Join(err, a.resolveAll(ctx), a.endOverdue(ctx), a.forget(ctx))
 }
 
@@ -86,7 +88,7 @@ func (a *Allocator) resolveAll(ctx context.Context) error {
 	var errs []error
 	for _, c := range append([]*commit(nil), a.uncertain...) {
 		if e := c.steps[0].e; e.uncertain == c && !e.busy {
-			errs = append(errs, a.resolve(ctx, c))
+			errs = append(errs, a.resolveUncertain(ctx, c))
 		}
 	}
 	return errors.Join(errs...)
@@ -99,7 +101,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 	for len(overdue) > 0 {
 		now := a.cfg.Now()
 		n := min(len(overdue), a.atOnce)
-		c := a.plan()
+		c := a.newCommit()
 		for _, e := range overdue[:n] {
 			if e.busy || e.uncertain != nil { // the end of that makes it due again if it is still over
 				continue
@@ -116,7 +118,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 			e.busy = true // if it is overdue twice, it is ended once
 		}
 		if len(c.steps) == 0 {
-			a.done(c)
+			a.recycle(c)
 		} else if err := a.commit(ctx, now, c); err != nil { // those that are over still are due again
 			if errors.Is(err, ErrTooLarge) {
 				a.atOnce = max(1, a.atOnce/2)
@@ -140,9 +142,9 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 		l, rev := e.shown(), e.rev
 		over := !l.Ended.Add(a.cfg.DrainLimit).After(a.cfg.Now())
 		if !over && a.cfg.Drained != nil {
-			a.mu.Unlock()
-			drained, err := a.cfg.Drained(ctx, l)
-			a.mu.Lock()
+			var drained bool
+			var err error
+			a.unlocked(func() { drained, err = a.cfg.Drained(ctx, l) })
 			if err != nil {
 				errs = append(errs, fmt.Errorf("drain of %s: %w", l.Addr, err))
 			}
@@ -150,7 +152,7 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 				continue
 			}
 		}
-		c, now := a.plan(), a.cfg.Now()
+		c, now := a.newCommit(), a.cfg.Now()
 		s := c.add(e)
 		s.next = *e.last()
 		cool(e, &s.next, now)

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// With Config.Shared each task that has, or was the last to have, an address has a record that names those addresses. An
-// allocation compares it like the address itself, so that two allocators cannot give one owner two leases. The record may
-// name too many addresses, never too few. A damaged one is made anew from the records of the addresses.
+// With Config.Shared each task that has, or was the last to have, an address has a record that
+// names those addresses. An allocation compares it like the address itself, so that two allocators
+// cannot give one owner two leases. The record may name too many addresses, never too few. A
+// damaged one is made anew from the records of the addresses.
 const (
 	ownerPrefix    = "owner/"
 	defaultRefresh = 5 * time.Second
@@ -26,19 +27,20 @@ type claim struct {
 	rev   uint64
 }
 
-// claimOf reads the record of a task, and the addresses that it names, which are settled. It is called, and returns, with mu
-// held.
-func (a *Allocator) claimOf(ctx context.Context, task string) (claim, error) {
+// fetchClaim fetches the owner record of a task, and fetches and applies the addresses that it
+// names. When it returns, all leases of the task are idle and as they were at one moment.
+func (a *Allocator) fetchClaim(ctx context.Context, task string) (claim, error) {
 	for {
-		c, held, err := a.readClaim(ctx, task)
+		c, held, err := a.fetchClaimOnce(ctx, task)
 		if err == nil {
-			err = a.learn(ctx, held)
+			err = a.applyRecords(ctx, held)
 		}
 		again := false
 		for i := 0; i < len(held) && err == nil && !again; i++ {
-			// while a commit of this allocator is under way, or in doubt, what was read of its address is not taken over
+			// while a commit of this allocator is under way, or in doubt, what was read of its address is
+			// not taken over
 			if e := a.x.byKey(held[i].Key); e != nil {
-				again, err = a.settle(ctx, e)
+				again, err = a.awaitIdle(ctx, e)
 			}
 		}
 		if err != nil {
@@ -61,24 +63,29 @@ func (a *Allocator) coversAll(records []Record, task string) bool {
 	return true
 }
 
-// readClaim reads without mu, and returns with it held.
-func (a *Allocator) readClaim(ctx context.Context, task string) (c claim, held []Record, err error) {
+// fetchClaimOnce fetches the owner record of a task and the records of its addresses.
+func (a *Allocator) fetchClaimOnce(ctx context.Context, task string) (c claim, held []Record, err error) {
 	c.key = ownerPrefix + task
 	var keys []string
 	for e := a.x.leases(task); e != nil; e = e.next { // which the record names, unless the store was put back
 		keys = append(keys, e.key)
 	}
-	a.mu.Unlock()
-	defer a.mu.Lock()
+	a.unlocked(func() { held, err = a.getClaim(ctx, task, &c, keys) })
+	return c, held, err
+}
+
+// getClaim reads the owner record into c, and returns the records of keys and of its addresses. It
+// is called without mu.
+func (a *Allocator) getClaim(ctx context.Context, task string, c *claim, keys []string) (held []Record, err error) {
 	found, err := a.store.Get(ctx, c.key)
 	if err != nil {
-		return c, nil, err
+		return nil, err
 	}
 	c.rev = found[0].Revision
 	if c.addrs, err = parseOwned(found[0].Value); err != nil {
 		a.cfg.Logger.Warn("record of an owner is damaged: all addresses are read", "record", c.key, "err", err)
 		if c.addrs, err = a.addressesOf(ctx, task); err != nil {
-			return c, nil, err
+			return nil, err
 		}
 	}
 	for _, addr := range c.addrs {
@@ -89,10 +96,11 @@ func (a *Allocator) readClaim(ctx context.Context, task string) (c claim, held [
 	if len(keys) > 0 {
 		held, err = a.store.Get(ctx, keys...)
 	}
-	return c, held, err
+	return held, err
 }
 
-// addressesOf finds the addresses whose last tenure is the task's without its record.
+// addressesOf finds the addresses whose last tenure is the task's without its record. It is called
+// without mu.
 func (a *Allocator) addressesOf(ctx context.Context, task string) (addrs []netip.Addr, err error) {
 	records, err := a.store.List(ctx, addrPrefix)
 	if err != nil {
@@ -106,8 +114,9 @@ func (a *Allocator) addressesOf(ctx context.Context, task string) (addrs []netip
 	return addrs, nil
 }
 
-// with is the change that adds the picked addresses to the claim and drops those that others have had since.
-func (a *Allocator) with(c claim, task string, picked []*entry) *Change {
+// ownerChange is the change that adds the picked addresses to the claim and drops those that others
+// have had since.
+func (a *Allocator) ownerChange(c claim, task string, picked []*entry) *Change {
 	owned := slices.DeleteFunc(c.addrs, func(addr netip.Addr) bool { return !a.owns(task, addr) })
 	for _, e := range picked {
 		owned = append(owned, e.addr)
@@ -137,14 +146,15 @@ func (a *Allocator) owns(task string, addr netip.Addr) bool {
 	return e != nil && (e.busy || e.uncertain != nil || e.rev != 0 && e.last().Owner.Task == task)
 }
 
-// refresh reads what other allocators did, unless that is less than so long ago. It is called, and returns, with mu held.
-func (a *Allocator) refresh(ctx context.Context, age time.Duration) (bool, error) {
+// fetchAllIfOlder calls fetchAll when the last call is at least age ago, and reports whether it
+// did. It does nothing without Config.Shared.
+func (a *Allocator) fetchAllIfOlder(ctx context.Context, age time.Duration) (bool, error) {
 	now := a.cfg.Now()
 	if !a.cfg.Shared || now.Sub(a.refreshed).Abs() < age {
 		return false, nil
 	}
 	a.refreshed = now
-	return true, a.catchUp(ctx)
+	return true, a.fetchAll(ctx)
 }
 
 // findForgotten notes the tasks whose record names no address that is still theirs.
@@ -169,12 +179,12 @@ func (a *Allocator) findForgotten(ctx context.Context) error {
 	return nil
 }
 
-// forget deletes the records of tasks whose addresses others have had since. It is called, and returns, with mu held.
+// forget deletes the records of tasks whose addresses others have had since.
 func (a *Allocator) forget(ctx context.Context) error {
 	for left := min(forgetAtOnce, len(a.forgotten)); left > 0 && len(a.forgotten) > 0; left-- {
 		task := a.forgotten[0]
 		a.forgotten = a.forgotten[1:]
-		c, err := a.claimOf(ctx, task)
+		c, err := a.fetchClaim(ctx, task)
 		if err != nil {
 			a.forgotten = append(a.forgotten, task)
 			return err
@@ -182,9 +192,7 @@ func (a *Allocator) forget(ctx context.Context) error {
 		if t := a.x.tasks[task]; c.rev == 0 || t != nil && t.claim != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
 			continue
 		}
-		a.mu.Unlock()
-		_, err = a.store.Commit(ctx, Change{Key: c.key, Revision: c.rev})
-		a.mu.Lock()
+		a.unlocked(func() { _, err = a.store.Commit(ctx, Change{Key: c.key, Revision: c.rev}) })
 		if err != nil && !errors.Is(err, ErrRevision) { // which means that the task has come back
 			a.forgotten = append(a.forgotten, task)
 			return fmt.Errorf("forget task %q: %w", task, err)

@@ -47,7 +47,7 @@ func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr].asked }
 func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, err := a.refresh(ctx, 0); err != nil {
+	if _, err := a.fetchAllIfOlder(ctx, 0); err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
 	now := a.cfg.Now()
@@ -74,7 +74,7 @@ func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cfg.Shared {
-		if err := a.ask(ctx, addr); err != nil {
+		if err := a.fetchAddr(ctx, addr); err != nil {
 			return Lease{}, fmt.Errorf("holder of %s: %w", addr, err)
 		}
 	}

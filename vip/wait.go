@@ -77,7 +77,7 @@ func (a *Allocator) awaited(p *pool, w *waiter) bool {
 }
 
 // queueUp puts the request into the queue, unless w says that it is there, and sleeps until it may
-// be its turn. It is called, and returns, with mu held.
+// be its turn.
 func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
 	if w == nil {
 		w = &waiter{req: *req, woken: make(chan struct{}, 1)}
@@ -96,14 +96,14 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	}
 	timer := time.NewTimer(a.pause()) // what is due is seen even when nobody calls Run
 	defer timer.Stop()
-	a.mu.Unlock()
-	select {
-	case <-w.woken:
-	case <-timer.C:
-	case <-ctx.Done():
-		err = fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, context.Cause(ctx), full)
-	}
-	a.mu.Lock()
+	a.unlocked(func() {
+		select {
+		case <-w.woken:
+		case <-timer.C:
+		case <-ctx.Done():
+			err = fmt.Errorf("wait of task %q: %w: %w", req.Owner.Task, context.Cause(ctx), full)
+		}
+	})
 	return w, err
 }
 

@@ -70,12 +70,12 @@ func (a *Allocator) Watch(ctx context.Context, after uint64) ([]Event, error) {
 			a.events.more = make(chan struct{})
 		}
 		more := a.events.more
-		a.mu.Unlock()
-		select {
-		case <-more:
-		case <-ctx.Done():
-		}
-		a.mu.Lock()
+		a.unlocked(func() {
+			select {
+			case <-more:
+			case <-ctx.Done():
+			}
+		})
 	}
 }
 
