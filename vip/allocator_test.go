@@ -384,7 +384,8 @@ func TestRunEndsWhatExpires(t *testing.T) {
 	require.ErrorIs(t, <-done, context.Canceled)
 }
 
-// A Drained that takes its time, as one that asks another service does, does not hold up the expiry of leases.
+// A Drained that takes its time, as one that asks another service does, does not hold up the expiry
+// of leases.
 func TestRunDoesNotWaitForDrained(t *testing.T) {
 	t.Parallel()
 	c := newClock()
@@ -426,7 +427,8 @@ func TestRunAfterCancel(t *testing.T) {
 	require.Zero(t, asked.Load())
 }
 
-// A sweep that waits for the store leaves what is due where it is. Nobody is asked again and again for that.
+// A sweep that waits for the store leaves what is due where it is. Nobody is asked again and again
+// for that.
 func TestRunAsksSeldom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A tenure is stored as a version byte, its fields in the order of encodeTenure, and a CRC-32C of all that. Numbers are
-// varints, strings have their length before them, times are nanoseconds since 1970 with 0 for the zero time.
+// A tenure is stored as a version byte, its fields in the order of encodeTenure, and a CRC-32C of
+// all that. Numbers are varints, strings have their length before them, times are nanoseconds since
+// 1970 with 0 for the zero time.
 const tenureVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,7 +59,8 @@ func (l *tenure) sizeHint() int {
 
 func decodeTenure(data []byte) (tenure, error) { return readTenure(data, true) }
 
-// glanceAt reads of a record what the index needs to find the address by, and leaves the other texts out.
+// glanceAt reads of a record what the index needs to find the address by, and leaves the other
+// texts out.
 func glanceAt(data []byte) (tenure, error) { return readTenure(data, false) }
 
 func readTenure(data []byte, whole bool) (l tenure, err error) {
@@ -141,7 +143,8 @@ func appendPairs(b []byte, m map[string]string) []byte {
 	return b
 }
 
-// decoder reads what encodeTenure wrote; after the first field that is not there ok is false and every value is zero.
+// decoder reads what encodeTenure wrote; after the first field that is not there ok is false and
+// every value is zero.
 type decoder struct {
 	rest []byte
 	text string // the whole: what str returns is part of it; empty at a glance

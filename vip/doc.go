@@ -1,14 +1,20 @@
-// Package vip leases virtual IP addresses out of pools: one for each test task, so that the address a tester types names
-// the version that answers. An address is never given to two owners, and never given again before it has rested.
+// Package vip leases virtual IP addresses out of pools: one for each test task, so that the address
+// a tester types names the version that answers. An address is never given to two owners, and never
+// given again before it has rested.
 //
 // What the embedder does, in this order:
 //
-//  1. Declare the pools: addresses that lead to the test Nginx. ParsePool reads prefixes, ranges and single addresses.
-//  2. Choose a Store and open it: MemStore, boltstore (one machine), consulstore (several), or one that passes storetest.Run.
+//  1. Declare the pools: addresses that lead to the test Nginx. ParsePool reads prefixes, ranges
+//     and single addresses.
+//  2. Choose a Store and open it: MemStore, boltstore (one machine), consulstore (several), or one
+//     that passes storetest.Run.
 //  3. Make an Allocator with Open and run its Run in a goroutine: it ends what has expired.
-//  4. Allocate with a task as the owner. Keep the lease's ID and Generation: every later change needs both.
-//  5. Bind the instances behind the address whenever they change, Renew before the lease expires, Release at the end.
-//  6. Point the data plane at what List and Locate say. An address that drains or cools down is answered by the baseline.
+//  4. Allocate with a task as the owner. Keep the lease's ID and Generation: every later change
+//     needs both.
+//  5. Bind the instances behind the address whenever they change, Renew before the lease expires,
+//     Release at the end.
+//  6. Point the data plane at what List and Locate say. An address that drains or cools down is
+//     answered by the baseline.
 //
 // A lease in ten lines:
 //
@@ -23,27 +29,32 @@
 //	// ...
 //	_, err = a.Release(ctx, lease.ID, lease.Generation, "task finished")
 //
-// What is remembered: the owner is the identity, so an answer that was lost is asked for again and is the same. The
-// generation grows with every tenure of an address, so that a late call of an earlier holder gets ErrFenced. A released
-// address cools down for Pool.CoolDown, 130 s unless said otherwise, because ARP tables, connection tracking and browsers
-// remember it; then the address that has been free longest is handed out first. All of it is in the store, and survives a
-// restart. A store that does not say whether a commit was made is asked until it does, and the address is not touched
-// before. At every revision free + leased + draining + cooling + quarantined + reserved is the size of the pool.
+// What is remembered: the owner is the identity, so an answer that was lost is asked for again and
+// is the same. The generation grows with every tenure of an address, so that a late call of an
+// earlier holder gets ErrFenced. A released address cools down for Pool.CoolDown, 130 s unless said
+// otherwise, because ARP tables, connection tracking and browsers remember it; then the address
+// that has been free longest is handed out first. All of it is in the store, and survives a
+// restart. A store that does not say whether a commit was made is asked until it does, and the
+// address is not touched before. At every revision free + leased + draining + cooling + quarantined
+// + reserved is the size of the pool.
 //
-// Beyond that an owner may ask for several addresses at once (AllocateN), wait in line (Request.Wait), or choose pools by
-// label; a Pool has quotas and can be disabled or changed under live leases (SetPools); ReadList takes over a provider's
-// list of ready-made addresses. Watch tells what changes, History and At who had an address before. Quarantine sets a bad
-// address aside. Package audit compares the leases with outside systems, such as Nginx routes, and ends leases whose owner is
-// gone.
+// Beyond that an owner may ask for several addresses at once (AllocateN), wait in line
+// (Request.Wait), or choose pools by label; a Pool has quotas and can be disabled or changed under
+// live leases (SetPools); ReadList takes over a provider's list of ready-made addresses. Watch
+// tells what changes, History and At who had an address before. Quarantine sets a bad address
+// aside. Package audit compares the leases with outside systems, such as Nginx routes, and ends
+// leases whose owner is gone.
 //
-// Several allocators may share a store, in one process or on several machines, if the store allows it: with Config.Shared a
-// task is one owner for all of them, whichever it asks, and each sees what the others did at least every Config.Refresh. An
-// allocator that was stopped, or cut off, while others went on changes nothing that has changed meanwhile. A store that is
-// put back to a backup takes promises back: they are fenced, and a lease id of then is not given again.
+// Several allocators may share a store, in one process or on several machines, if the store allows
+// it: with Config.Shared a task is one owner for all of them, whichever it asks, and each sees what
+// the others did at least every Config.Refresh. An allocator that was stopped, or cut off, while
+// others went on changes nothing that has changed meanwhile. A store that is put back to a backup
+// takes promises back: they are fenced, and a lease id of then is not given again.
 //
-// Allocation and release cost the same whether the pool is empty or full, and an address that was never used costs no
-// memory.
+// Allocation and release cost the same whether the pool is empty or full, and an address that was
+// never used costs no memory.
 //
-// What this package does not do: it moves no packets and configures no network (package provision does); it does not start,
-// stop or watch the instances; it does not decide which version a task should test.
+// What this package does not do: it moves no packets and configures no network (package provision
+// does); it does not start, stop or watch the instances; it does not decide which version a task
+// should test.
 package vip

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// What a caller branches on with errors.Is. Where there is data, errors.As gives the struct named beside it.
+// What a caller branches on with errors.Is. Where there is data, errors.As gives the struct named
+// beside it.
 var (
 	// ErrExhausted: no address is free in any pool that the request may use. See *ExhaustedError.
 	ErrExhausted = errors.New("exhausted")
@@ -25,8 +26,8 @@ var (
 	ErrQuota = errors.New("quota used up")
 	// ErrInvalid: the request contradicts itself or the pool's limits.
 	ErrInvalid = errors.New("invalid")
-	// ErrUncertain: the store did not say whether the change was made. The allocator finds out before it touches the
-	// address again; asking again with the same owner or lease gives the answer.
+	// ErrUncertain: the store did not say whether the change was made. The allocator finds out before
+	// it touches the address again; asking again with the same owner or lease gives the answer.
 	ErrUncertain = errors.New("uncertain")
 	// ErrContended: other allocators of the same store won every round. Try again later.
 	ErrContended = errors.New("contended")

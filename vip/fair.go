@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// fairMutex is handed on in the order of arrival. Whoever runs may take a sync.Mutex again and again; of 64 callers on two
-// processors the slowest hundredth then waits five times as long as here. One caller pays nothing for the order, many pay a
-// change of goroutines for each turn.
+// fairMutex is handed on in the order of arrival. Whoever runs may take a sync.Mutex again and
+// again; of 64 callers on two processors the slowest hundredth then waits five times as long as
+// here. One caller pays nothing for the order, many pay a change of goroutines for each turn.
 type fairMutex struct {
 	state       atomic.Int32
 	mu          sync.Mutex // guards what follows

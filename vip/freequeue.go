@@ -1,6 +1,7 @@
 package vip
 
-// pool is a Pool with its free queue: first the addresses never used, in order, then the others, longest free first.
+// pool is a Pool with its free queue: first the addresses never used, in order, then the others,
+// longest free first.
 type pool struct {
 	Pool
 	layout
@@ -35,8 +36,8 @@ func (p *pool) ready() uint64 {
 	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
 }
 
-// enqueue puts e at the end of the free queue, or at its start when it was never used or has been free for longer than the
-// first, as one that was taken out and not handed out after all.
+// enqueue puts e at the end of the free queue, or at its start when it was never used or has been
+// free for longer than the first, as one that was taken out and not handed out after all.
 func (p *pool) enqueue(e *entry) {
 	switch {
 	case p.first == nil || e.rev == 0:

@@ -73,7 +73,8 @@ func release(t testing.TB, a *vip.Allocator, l vip.Lease) vip.Lease {
 	return ended
 }
 
-// conserved requires that the states of every pool add up to its size, and returns the first pool's.
+// conserved requires that the states of every pool add up to its size, and returns the first
+// pool's.
 func conserved(t testing.TB, a *vip.Allocator) vip.Stats {
 	t.Helper()
 	all := a.Stats()

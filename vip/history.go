@@ -12,8 +12,9 @@ import (
 
 const historyPrefix = "past/"
 
-// remember is the change that keeps what was, when next ends it: a tenure that ends, or a binding that is replaced. The
-// oldest record of the address makes room. value is how next is stored: a tenure that has ended is kept as it is.
+// remember is the change that keeps what was, when next ends it: a tenure that ends, or a binding
+// that is replaced. The oldest record of the address makes room. value is how next is stored: a
+// tenure that has ended is kept as it is.
 func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
 	slot := (next.history - 1) % uint64(a.cfg.History)
 	if next.State == Leased {
@@ -33,8 +34,9 @@ func (a *Allocator) passes(e *entry, next *tenure) bool {
 	return next.State != Leased || len(was.Binding.Instances) > 0 && !next.Binding.Since.Equal(was.Binding.Since)
 }
 
-// History returns who had addr, oldest first: one record for each binding of each tenure that has ended, and the live lease
-// as the last. In a record Ended is when the tenure, or the binding, was over; Config.History says how many are kept.
+// History returns who had addr, oldest first: one record for each binding of each tenure that has
+// ended, and the live lease as the last. In a record Ended is when the tenure, or the binding, was
+// over; Config.History says how many are kept.
 func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, error) {
 	records, err := a.store.List(ctx, historyPrefix+addr.String()+"/")
 	if err != nil {
@@ -63,8 +65,8 @@ func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, erro
 	return past, nil
 }
 
-// At answers "who had this VIP at 14:32". Its Binding is empty when nothing was bound at that time yet. ErrNotFound when
-// nobody had it, or so long ago that it is not kept.
+// At answers "who had this VIP at 14:32". Its Binding is empty when nothing was bound at that time
+// yet. ErrNotFound when nobody had it, or so long ago that it is not kept.
 func (a *Allocator) At(ctx context.Context, addr netip.Addr, at time.Time) (Lease, error) {
 	past, err := a.History(ctx, addr)
 	if err != nil {

@@ -59,7 +59,8 @@ func TestHistory(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrNotFound)
 }
 
-// A binding that was replaced at the very moment of the release is not in the way of the one before it.
+// A binding that was replaced at the very moment of the release is not in the way of the one before
+// it.
 func TestHistoryCoarseClock(t *testing.T) {
 	t.Parallel()
 	c := newClock()

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// A store that breaks its contract, and uses the memory of what it has returned again, costs addresses. It gives none away.
+// A store that breaks its contract, and uses the memory of what it has returned again, costs
+// addresses. It gives none away.
 func TestStoreChangesReturnedValue(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), &reusing{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1")
@@ -47,8 +48,8 @@ func (r *reusing) List(ctx context.Context, prefix string) ([]vip.Record, error)
 	return found, err
 }
 
-// While a free address is read again because of a late call, an allocation that could get it waits, one of another pool does
-// not, and one that queues stands in the queue.
+// While a free address is read again because of a late call, an allocation that could get it waits,
+// one of another pool does not, and one that queues stands in the queue.
 func TestAllocationDuringAReReading(t *testing.T) {
 	t.Parallel()
 	c, store := newClock(), &stopping{Store: vip.NewMemStore(), reached: make(chan struct{}), on: make(chan struct{})}

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// State is where an address stands. Every address of a pool is in exactly one state at every revision.
+// State is where an address stands. Every address of a pool is in exactly one state at every
+// revision.
 type State uint8
 
 // The states of an address. A lease is live while Leased.
@@ -50,8 +51,9 @@ func (s *State) UnmarshalText(text []byte) error {
 // Forever as a TTL asks for a lease that does not expire.
 const Forever time.Duration = -1
 
-// Owner says for whom an address is held. Task and the names of the overridden clusters are its identity: a task has one
-// lease for a set of clusters, and two live leases of one task override disjoint sets.
+// Owner says for whom an address is held. Task and the names of the overridden clusters are its
+// identity: a task has one lease for a set of clusters, and two live leases of one task override
+// disjoint sets.
 type Owner struct {
 	Task      string            `json:"task"`                // the test task; required
 	Team      string            `json:"team,omitempty"`      // who pays for it, for quotas; may be empty
@@ -78,8 +80,8 @@ type Binding struct {
 	Since     time.Time  `json:"since,omitzero"` // when it was recorded
 }
 
-// Lease says who holds an address until when. After its end it stays with the address, as the last tenure, until the
-// address is handed out again.
+// Lease says who holds an address until when. After its end it stays with the address, as the last
+// tenure, until the address is handed out again.
 type Lease struct {
 	ID         string        `json:"id"`         // unique for ever
 	Generation uint64        `json:"generation"` // fencing token: grows with every tenure of the address
@@ -105,7 +107,8 @@ type tenure struct {
 	history uint64 // how many records of the past the address has had
 }
 
-// shown is the lease as the caller gets it: with maps and slices of its own, and times that are on the wall clock only.
+// shown is the lease as the caller gets it: with maps and slices of its own, and times that are on
+// the wall clock only.
 func (e *entry) shown() Lease {
 	if e.rev == 0 { // never used
 		return Lease{Addr: e.addr, Pool: e.pool.Name, State: e.state}
@@ -129,8 +132,8 @@ func (e *entry) shown() Lease {
 
 const idAlphabet = "abcdefghijkmnpqrstuvwxyz23456789" // 32 that look different
 
-// newLeaseID names one tenure of one address, for ever: the part by chance tells it from one of the same generation that was
-// given before the store was put back to a backup.
+// newLeaseID names one tenure of one address, for ever: the part by chance tells it from one of the
+// same generation that was given before the store was put back to a backup.
 func newLeaseID(addr string, generation uint64) string {
 	id := make([]byte, 0, 32)
 	id = append(append(id, addr...), '-')

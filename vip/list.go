@@ -18,15 +18,16 @@ type Details struct {
 	Ports       []uint16     `json:"ports,omitempty"`       // on which it answers; none: not known
 }
 
-// ReadList makes a pool of a list of ready-made VIPs, as comma-separated values with a line of column names:
+// ReadList makes a pool of a list of ready-made VIPs, as comma-separated values with a line of
+// column names:
 //
 //	vip,region,ports,real_servers,reserved
 //	10.58.0.1,bj,80 443,192.0.2.1 192.0.2.2,
 //	10.58.0.2,bj,80,192.0.2.1,used by the gateway
 //
-// Only the column vip is required, the order is free, and a column that is not one of these is refused. Ports and real
-// servers are separated by spaces. A value in the column reserved keeps the address from being handed out. Every fault is
-// named with its line.
+// Only the column vip is required, the order is free, and a column that is not one of these is
+// refused. Ports and real servers are separated by spaces. A value in the column reserved keeps the
+// address from being handed out. Every fault is named with its line.
 func ReadList(name string, r io.Reader) (Pool, error) {
 	rows := csv.NewReader(r)
 	rows.TrimLeadingSpace, rows.Comment = true, '#'

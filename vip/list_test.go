@@ -118,7 +118,8 @@ func TestAllocatorsOnOneStore(t *testing.T) {
 	wg.Wait()
 }
 
-// An allocator that slept while its lease ended and the address went to another finds itself fenced.
+// An allocator that slept while its lease ended and the address went to another finds itself
+// fenced.
 func TestLateAllocatorIsFenced(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")

@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// MemStore keeps records in memory: for tests, and for a platform that hands out its addresses anew on every start.
+// MemStore keeps records in memory: for tests, and for a platform that hands out its addresses anew
+// on every start.
 type MemStore struct {
 	mu       sync.RWMutex
 	records  map[string]*Record

@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/audit"
 )
 
-// oracle is the allocator as a person would keep it on paper: a list of addresses that is walked from end to end.
+// oracle is the allocator as a person would keep it on paper: a list of addresses that is walked
+// from end to end.
 type oracle struct {
 	now      time.Time
 	pools    []vip.Pool

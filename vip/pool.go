@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// DefaultCoolDown outlasts what remembers an address: ARP entries (60 s), connection tracking of a half-open connection (120 s).
+// DefaultCoolDown outlasts what remembers an address: ARP entries (60 s), connection tracking of a
+// half-open connection (120 s).
 const DefaultCoolDown = 130 * time.Second
 
 // DefaultMaxQuarantined is the share of a pool that may be in quarantine.
@@ -34,7 +35,8 @@ func (r Range) String() string {
 	return r.First.String() + "-" + r.Last.String()
 }
 
-// ParseRange reads "10.0.0.0/24", "10.0.0.7" or "10.0.0.7-10.0.0.20", IPv4 or IPv6. A prefix must have no host bits set.
+// ParseRange reads "10.0.0.0/24", "10.0.0.7" or "10.0.0.7-10.0.0.20", IPv4 or IPv6. A prefix must
+// have no host bits set.
 func ParseRange(s string) (Range, error) {
 	if first, last, ok := strings.Cut(s, "-"); ok {
 		return parseEnds(s, first, last)
@@ -91,35 +93,42 @@ func (r Range) validate() error {
 type Pool struct {
 	// Name of the pool; required, and of one pool only.
 	Name string
-	// Ranges of addresses; required, up to 2^63 addresses together. They must not overlap each other or those of another pool.
+	// Ranges of addresses; required, up to 2^63 addresses together. They must not overlap each other
+	// or those of another pool.
 	Ranges []Range
-	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are refused.
+	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are
+	// refused.
 	Reserved map[netip.Addr]string
-	// CoolDown is how long an address rests after its lease has ended; negative for none. The default is DefaultCoolDown.
+	// CoolDown is how long an address rests after its lease has ended; negative for none. The default
+	// is DefaultCoolDown.
 	CoolDown time.Duration
-	// MaxCooling is the share of the pool, above 0 up to 1, that may cool down while a request finds nothing free: of what
-	// is above it, the address that has cooled longest is handed out early, and the lease's Reason says so. AllocateN for
-	// more than one address does not do this. The default is 1: an address always rests for the whole cool-down.
+	// MaxCooling is the share of the pool, above 0 up to 1, that may cool down while a request finds
+	// nothing free: of what is above it, the address that has cooled longest is handed out early, and
+	// the lease's Reason says so. AllocateN for more than one address does not do this. The default is
+	// 1: an address always rests for the whole cool-down.
 	MaxCooling float64
-	// Details of single addresses, as a list of ready-made VIPs gives them: see ReadList. The default is none.
+	// Details of single addresses, as a list of ready-made VIPs gives them: see ReadList. The default
+	// is none.
 	Details map[netip.Addr]Details
-	// MaxQuarantined is the share of the pool, above 0 up to 1, that Quarantine may set aside; one address always. The
-	// default is DefaultMaxQuarantined.
+	// MaxQuarantined is the share of the pool, above 0 up to 1, that Quarantine may set aside; one
+	// address always. The default is DefaultMaxQuarantined.
 	MaxQuarantined float64
 	// Labels to choose a pool by, and to find its leases by.
 	Labels map[string]string
-	// Disabled pools hand out nothing; what is leased stays leased. This is how a pool is drained. The default is enabled.
+	// Disabled pools hand out nothing; what is leased stays leased. This is how a pool is drained. The
+	// default is enabled.
 	Disabled bool
-	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each team that is not named.
-	// What is over a quota already stays, and so does an allocation that was under way when SetPools set the quota; both count.
-	// A quota of 0 admits none. The default is no limit.
+	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each team
+	// that is not named. What is over a quota already stays, and so does an allocation that was under
+	// way when SetPools set the quota; both count. A quota of 0 admits none. The default is no limit.
 	Quotas map[string]int
-	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no limit.
+	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no
+	// limit.
 	MaxLease time.Duration
 }
 
-// ParsePool makes a pool of ranges as ParseRange reads them. In an IPv4 prefix shorter than /31 the network and the
-// broadcast address are reserved.
+// ParsePool makes a pool of ranges as ParseRange reads them. In an IPv4 prefix shorter than /31 the
+// network and the broadcast address are reserved.
 func ParsePool(name string, ranges ...string) (Pool, error) {
 	p := Pool{Name: name, Reserved: map[netip.Addr]string{}}
 	var errs []error
@@ -153,7 +162,8 @@ func (p Pool) coolDown() time.Duration {
 	return p.CoolDown
 }
 
-// layout is the arithmetic of a pool: its ranges in order, and the index of the first address of each.
+// layout is the arithmetic of a pool: its ranges in order, and the index of the first address of
+// each.
 type layout struct {
 	ranges []Range
 	starts []uint64

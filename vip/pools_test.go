@@ -300,8 +300,8 @@ func TestQuotaCountsWhatIsInDoubt(t *testing.T) {
 	}
 }
 
-// Other pools do not make anybody forget what is in doubt: it counts for the quotas of the pools that its addresses are in now,
-// and nobody else gets them.
+// Other pools do not make anybody forget what is in doubt: it counts for the quotas of the pools
+// that its addresses are in now, and nobody else gets them.
 func TestSetPoolsKeepsWhatIsInDoubt(t *testing.T) {
 	t.Parallel()
 	for _, made := range []bool{true, false} {

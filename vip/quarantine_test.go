@@ -53,7 +53,8 @@ func TestQuarantine(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A quarantine is no way around the cool-down, nor around the proof that nothing uses the address any more.
+// A quarantine is no way around the cool-down, nor around the proof that nothing uses the address
+// any more.
 func TestQuarantineKeepsCoolDown(t *testing.T) {
 	t.Parallel()
 	drained := false

@@ -42,8 +42,8 @@ func (a *Allocator) Stats() []Stats {
 	return all
 }
 
-// Get returns the lease id, live or the last of its address. A lease that nobody had is ErrNotFound; one whose address
-// another had since is ErrFenced.
+// Get returns the lease id, live or the last of its address. A lease that nobody had is
+// ErrNotFound; one whose address another had since is ErrFenced.
 func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	_, generation, err := parseLeaseID(id)
 	if err != nil {
@@ -59,8 +59,9 @@ func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	return e.shown(), nil
 }
 
-// Locate answers "who is on this VIP", "which VIP has this task", "which VIP leads to this container": the leases that
-// match q, by address; live and draining ones unless q.States says otherwise. None is no error.
+// Locate answers "who is on this VIP", "which VIP has this task", "which VIP leads to this
+// container": the leases that match q, by address; live and draining ones unless q.States says
+// otherwise. None is no error.
 func (a *Allocator) Locate(q Query) []Lease {
 	if q.States == nil {
 		q.States = []State{Leased, Draining}
@@ -68,8 +69,8 @@ func (a *Allocator) Locate(q Query) []Lease {
 	return a.List(q)
 }
 
-// List returns the leases that match q, by address; addresses that are free, or were never used, only when q.States has
-// Free and they have had a lease.
+// List returns the leases that match q, by address; addresses that are free, or were never used,
+// only when q.States has Free and they have had a lease.
 func (a *Allocator) List(q Query) []Lease {
 	q.VIP, q.Addr = q.VIP.Unmap(), unmapped(q.Addr)
 	a.mu.Lock()

@@ -39,7 +39,8 @@ func TestSharedSeesOthers(t *testing.T) {
 	require.Equal(t, conserved(t, a), conserved(t, b))
 }
 
-// Whatever SetPools is the first to see is told like everything else: what others did, and that an address has cooled down.
+// Whatever SetPools is the first to see is told like everything else: what others did, and that an
+// address has cooled down.
 func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
@@ -61,7 +62,8 @@ func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	require.Equal(t, map[string]vip.EventKind{"cooling": vip.BecameFree, "mine": vip.Ended, "other": vip.Allocated}, told)
 }
 
-// What its pools make of an address is told like what others do, of one that they do not have any more, too.
+// What its pools make of an address is told like what others do, of one that they do not have any
+// more, too.
 func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
@@ -90,7 +92,8 @@ func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	require.Len(t, events, 2)
 }
 
-// Two that ask two allocators for the last address: the one who is not given it learns that there is none.
+// Two that ask two allocators for the last address: the one who is not given it learns that there
+// is none.
 func TestSharedRunOutTogether(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
@@ -127,7 +130,8 @@ func TestForgottenOwners(t *testing.T) {
 	require.Equal(t, []string{"owner/T3"}, owners())
 }
 
-// An owner's record that is damaged stops nobody: its task is still one owner, and the next allocation makes it anew.
+// An owner's record that is damaged stops nobody: its task is still one owner, and the next
+// allocation makes it anew.
 func TestDamagedOwnerRecord(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.9")
@@ -149,8 +153,8 @@ func TestDamagedOwnerRecord(t *testing.T) {
 	require.Contains(t, string(records[0].Value), again.Addr.String()+"\n")
 }
 
-// A store that was put back to a backup has lost what came after it. What the allocators promised since then is fenced; an
-// id of then is not given again.
+// A store that was put back to a backup has lost what came after it. What the allocators promised
+// since then is fenced; an id of then is not given again.
 func TestStoreThatIsPutBack(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), &rewound{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
@@ -207,7 +211,8 @@ func (r *rewound) putBack(t *testing.T) {
 	}
 }
 
-// Two allocators end the same expired leases. One that comes second ends what is left of its batch in the next sweep.
+// Two allocators end the same expired leases. One that comes second ends what is left of its batch
+// in the next sweep.
 func TestConflictEndsLeaseOnce(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), onceEach{vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
@@ -226,7 +231,8 @@ func TestConflictEndsLeaseOnce(t *testing.T) {
 	require.Equal(t, []any{vip.Ended, two.ID}, []any{events[0].Kind, events[0].Lease.ID})
 }
 
-// onceEach is a store that, as Consul does, finds another revision when a commit changes a key a second time.
+// onceEach is a store that, as Consul does, finds another revision when a commit changes a key a
+// second time.
 type onceEach struct{ vip.Store }
 
 func (s onceEach) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {

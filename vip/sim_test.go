@@ -22,10 +22,11 @@ var (
 // simQuota is the quota of each of three teams in pool p, on every third seed.
 const simQuota = 2
 
-// The simulation runs allocators over a store that fails, loses answers and makes commits late, with a clock that jumps,
-// restarts and SetPools at any point, and calls that overtake each other inside the store. One seed gives one run: nothing in
-// it depends on time, goroutines or the order of maps. What the store accepts is judged by rules that know nothing of the
-// allocator. On every second seed two allocators share the store, which is now and then put back to what it was before.
+// The simulation runs allocators over a store that fails, loses answers and makes commits late,
+// with a clock that jumps, restarts and SetPools at any point, and calls that overtake each other
+// inside the store. One seed gives one run: nothing in it depends on time, goroutines or the order
+// of maps. What the store accepts is judged by rules that know nothing of the allocator. On every
+// second seed two allocators share the store, which is now and then put back to what it was before.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *simSeed != 0 {
@@ -155,7 +156,8 @@ func (s *sim) Commit(ctx context.Context, changes ...Change) (uint64, error) {
 	return s.make(ctx, changes)
 }
 
-// impatient is a context of a call that overtakes another: it ends as soon as the call has to wait for the other one.
+// impatient is a context of a call that overtakes another: it ends as soon as the call has to wait
+// for the other one.
 type impatient struct {
 	context.Context
 	waited bool
@@ -312,9 +314,10 @@ func (s *sim) run() {
 	}
 }
 
-// restart begins with what the store has, as after a crash. What the former process had sent arrives before, or never: a
-// store that still makes a dead client's commits could give one owner two addresses, though never one address to two. Not so
-// with Shared, where it may arrive whenever it likes.
+// restart begins with what the store has, as after a crash. What the former process had sent
+// arrives before, or never: a store that still makes a dead client's commits could give one owner
+// two addresses, though never one address to two. Not so with Shared, where it may arrive whenever
+// it likes.
 func (s *sim) restart(i int) {
 	for len(s.late) > 0 && !s.shared {
 		if s.arriveLate(); len(s.late) > 0 && s.percent(10) {
@@ -339,8 +342,8 @@ func (s *sim) restart(i int) {
 	}
 }
 
-// putBack now and then makes a backup of the store, or puts the store back to it: what was acknowledged since is void, and what
-// is on its way. Its revisions go on growing, as Consul's do.
+// putBack now and then makes a backup of the store, or puts the store back to it: what was
+// acknowledged since is void, and what is on its way. Its revisions go on growing, as Consul's do.
 func (s *sim) putBack() {
 	switch {
 	case s.percent(4):
@@ -373,7 +376,8 @@ func copied(records map[string]*Record) map[string]*Record {
 	return all
 }
 
-// step makes one call. Only those that overtake nothing may restart the allocator or move the clock.
+// step makes one call. Only those that overtake nothing may restart the allocator or move the
+// clock.
 func (s *sim) step(outermost bool) {
 	var ctx context.Context = &impatient{Context: context.Background()}
 	s.counts.Calls++

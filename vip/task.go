@@ -25,7 +25,8 @@ func (x *index) drop(t *task) {
 	}
 }
 
-// keepClaims takes over the tasks for which an allocation was under way or in doubt in the index before; nil for none.
+// keepClaims takes over the tasks for which an allocation was under way or in doubt in the index
+// before; nil for none.
 func (x *index) keepClaims(before *index) {
 	if before == nil {
 		return

@@ -100,7 +100,8 @@ func TestWaitNewcomerDoesNotOvertake(t *testing.T) {
 	allocate(t, a, vip.Request{Owner: owner("newcomer")})
 }
 
-// Who waits stands in nobody's way in a pool that could not serve it: its team has all it may there, or the pool is too small.
+// Who waits stands in nobody's way in a pool that could not serve it: its team has all it may
+// there, or the pool is too small.
 func TestWaitBlocksOnlyUsablePools(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1-10.0.1.2")
@@ -181,7 +182,8 @@ func TestWaitRenewalDoesNotWake(t *testing.T) {
 	})
 }
 
-// Who waits behind somebody is woken as soon as that one does not want the pool any more, for whatever reason.
+// Who waits behind somebody is woken as soon as that one does not want the pool any more, for
+// whatever reason.
 func TestWaitNextIsServed(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.1-10.0.0.3")

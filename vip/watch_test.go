@@ -70,7 +70,8 @@ func TestWatch(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrCompacted, "another allocator")
 }
 
-// That a lease expires is told once, whatever happens to it in its grace; after a renewal it is told anew.
+// That a lease expires is told once, whatever happens to it in its grace; after a renewal it is
+// told anew.
 func TestWatchExpiringOnce(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")

@@ -119,7 +119,8 @@ func Check(ctx context.Context, a *vip.Allocator, views ...View) (Report, error)
 	return report, nil
 }
 
-// CheckNames returns vip.ErrInvalid when views have no name, or the same one: Check and Repair would refuse them.
+// CheckNames returns vip.ErrInvalid when views have no name, or the same one: Check and Repair
+// would refuse them.
 func CheckNames(views ...View) error {
 	_, err := namesOf(views)
 	return err

@@ -20,7 +20,8 @@ type Problem struct {
 	Soonest     *time.Time       `json:"soonest,omitempty"`     // see vip.ExhaustedError
 }
 
-// rules are looked through in order: a request that waited in vain is exhausted before anything else.
+// rules are looked through in order: a request that waited in vain is exhausted before anything
+// else.
 var rules = httpproblem.Rules{
 	{Err: errTooLarge, Kind: httpproblem.TooLarge},
 	{Err: vip.ErrExhausted, Kind: httpproblem.Exhausted},

@@ -14,12 +14,13 @@
 //	POST   /addresses/{vip}/quarantine   body {"reason": "…", "rest": "1h"}
 //	POST   /addresses/{vip}/restore      body {"reason": "…"}
 //
-// Errors are application/problem+json (RFC 9457) with a member "code": exhausted, conflict, fenced, not-found, taken, quota,
-// quarantine-full, invalid, contended, uncertain, compacted, too-large, method-not-allowed, timeout, internal. An exhausted
-// pool answers 503 with Retry-After, or 409 with the code unsatisfiable when no pool matches the request.
+// Errors are application/problem+json (RFC 9457) with a member "code": exhausted, conflict, fenced,
+// not-found, taken, quota, quarantine-full, invalid, contended, uncertain, compacted, too-large,
+// method-not-allowed, timeout, internal. An exhausted pool answers 503 with Retry-After, or 409
+// with the code unsatisfiable when no pool matches the request.
 //
-// The embedder mounts the handler behind its own authentication: who reaches it may take and end any lease. The handler
-// does not limit rates, and answers on no other path.
+// The embedder mounts the handler behind its own authentication: who reaches it may take and end
+// any lease. The handler does not limit rates, and answers on no other path.
 package viphttp
 
 import (
@@ -48,12 +49,14 @@ type Config struct {
 	Leases *vip.Allocator
 	// Views that POST /audit compares the leases with, each with another name. The default is none.
 	Views []audit.View
-	// Leaks, when set, is the checker whose suspects GET /pools lists. The embedder runs it. The default is none.
+	// Leaks, when set, is the checker whose suspects GET /pools lists. The embedder runs it. The
+	// default is none.
 	Leaks *audit.LeakChecker
 	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
 	KeepAlive time.Duration
-	// Observe, when set, is called after every request with its route pattern, how long it took, and its error, which is nil
-	// when the request was answered as asked. An event stream is observed when it ends. The default is none.
+	// Observe, when set, is called after every request with its route pattern, how long it took, and
+	// its error, which is nil when the request was answered as asked. An event stream is observed when
+	// it ends. The default is none.
 	Observe func(op string, took time.Duration, err error)
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
@@ -66,7 +69,8 @@ type handler struct {
 	cfg Config
 }
 
-// New returns a handler, which is safe for concurrent use. The error is vip.ErrInvalid and names every bad field.
+// New returns a handler, which is safe for concurrent use. The error is vip.ErrInvalid and names
+// every bad field.
 func New(cfg Config) (http.Handler, error) {
 	var errs []error
 	if cfg.Leases == nil {
@@ -123,7 +127,8 @@ func New(cfg Config) (http.Handler, error) {
 	}), nil
 }
 
-// unserved answers with a problem in place of the text that a ServeMux has for a request without a handler.
+// unserved answers with a problem in place of the text that a ServeMux has for a request without a
+// handler.
 type unserved struct {
 	http.ResponseWriter
 	path string
@@ -232,7 +237,8 @@ func notNil[T any](s []T) []T {
 	return s
 }
 
-// query reads the selectors of a URL; one that is not known is an error, so that a slip of the pen does not list all.
+// query reads the selectors of a URL; one that is not known is an error, so that a slip of the pen
+// does not list all.
 func query(r *http.Request) (vip.Query, error) {
 	var q vip.Query
 	for name, values := range r.URL.Query() {

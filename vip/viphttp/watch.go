@@ -12,8 +12,9 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// watch streams events. Without a revision to resume from it begins now. The first event is "hello" with the revision that
-// it begins at; when what came since is not kept it is "reset", and the client lists again.
+// watch streams events. Without a revision to resume from it begins now. The first event is "hello"
+// with the revision that it begins at; when what came since is not kept it is "reset", and the
+// client lists again.
 func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	after := h.a.Revision()
 	text := r.Header.Get("Last-Event-ID")
