@@ -28,7 +28,7 @@ demo: go
 	@scripts/packages 'make demo' $(NGINX)
 	@echo 'Building the server and the tools; the first time takes a few minutes, later ones seconds.'
 	@$(MAKE) --no-print-directory binaries
-	@bin/demo -examples examples -server bin/server -data .cache/demo $(if $(filter once,$(DEMO)),-once)
+	@bin/demo -examples examples -server bin/server $(if $(filter once,$(DEMO)),-once)
 
 binaries:
 	@$(STATIC) -o bin/envconfig ./envconfig/cmd/envconfig

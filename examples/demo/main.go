@@ -1,4 +1,4 @@
-// Command demo starts the example server on a fresh folder and tells the story of package story against it. It stays until
+// Command demo starts the example server on a fresh directory and tells the story of package story against it. It stays until
 // Ctrl-C, so that one can look around; with -once it ends after the story, with status 1 if a step saw what it should not.
 // Either way nothing is left running.
 package main
@@ -8,27 +8,27 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/story"
 )
 
 func main() {
-	once := flag.Bool("once", false, "end after the story")
-	server := flag.String("server", "bin/server", "`path` of the server's binary")
-	data := flag.String("data", ".cache/demo", "`folder` of the server; what an earlier demo has left in it goes")
-	examples := flag.String("examples", ".", "`folder` of the examples module")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *once, *server, *data, *examples); err != nil {
+	switch err := run(ctx, os.Args[1:], os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -36,8 +36,68 @@ func main() {
 
 const base = "http://127.0.0.1:8800"
 
-func run(ctx context.Context, once bool, server, data, examples string) (err error) {
+type options struct {
+	once                   bool
+	server, data, examples string
+}
+
+func (o *options) define(f *flag.FlagSet) {
+	f.BoolVar(&o.once, "once", false, "end after the story")
+	f.StringVar(&o.server, "server", "bin/server", "`path` of the server's binary")
+	f.StringVar(&o.data, "data", "", "`directory` of the server, which must be empty, missing or that of an earlier demo, and is "+
+		"emptied (default .cache/demo, or one below "+os.TempDir()+" where Nginx cannot take that path)")
+	f.StringVar(&o.examples, "examples", ".", "`directory` of the examples module")
+}
+
+// check returns all problems of the options at once, each with the name of its flag.
+func (o *options) check() error {
+	var errs []error
+	if _, err := exec.LookPath(o.server); err != nil {
+		errs = append(errs, fmt.Errorf("-server: %w: build it with: make binaries", err))
+	}
+	if _, err := os.Stat(filepath.Join(o.examples, "hello")); err != nil {
+		errs = append(errs, fmt.Errorf("-examples: %w: want the directory of the examples module", err))
+	}
+	if o.data == "" {
+		o.data = defaultData()
+	}
+	entries, err := os.ReadDir(o.data)
+	isData := func(e os.DirEntry) bool { return e.Name() == "server.log" || e.Name() == "state.db" }
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		errs = append(errs, fmt.Errorf("-data: %w", err))
+	case len(entries) > 0 && !slices.ContainsFunc(entries, isData):
+		errs = append(errs, fmt.Errorf("-data: %s holds something else than an earlier demo, which would be deleted: choose another", o.data))
+	}
+	return errors.Join(errs...)
+}
+
+// defaultData is below the working directory, unless its path has characters that the Nginx configuration cannot take.
+func defaultData() string {
+	data := filepath.Join(".cache", "demo")
+	if abs, err := filepath.Abs(data); err == nil && edge.CheckPath(filepath.Join(abs, "nginx")) == nil {
+		return data
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("sluice-demo-%d", os.Getuid()))
+}
+
+func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	start := time.Now()
+	var o options
+	f := flag.NewFlagSet("demo", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	o.define(f)
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: see -help", f.Arg(0))
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	server, data := o.server, o.data
 	if conn, err := net.DialTimeout("tcp", strings.TrimPrefix(base, "http://"), time.Second); err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("something answers at %s already: end it first (an earlier demo?)", base)
@@ -48,7 +108,10 @@ func run(ctx context.Context, once bool, server, data, examples string) (err err
 	if err := os.RemoveAll(data); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(data, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(data), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(data, 0o755); err != nil { // that it is there by now is an error: below /tmp others could have made it
 		return err
 	}
 	log, err := os.Create(filepath.Join(data, "server.log"))
@@ -84,11 +147,11 @@ func run(ctx context.Context, once bool, server, data, examples string) (err err
 		return errors.Join(err, tail(log.Name()))
 	}
 	fmt.Printf("The server is up: page and API at %s, registry at 127.0.0.1:5800, Nginx on port 8880, VIPs out of 127.58.0.0/24.\n", base)
-	result, err := story.Run(ctx, story.Config{Server: base, Examples: examples, Out: os.Stdout})
+	result, err := story.Run(ctx, story.Config{Server: base, Examples: o.examples, Out: os.Stdout})
 	if err == nil && result.Failed > 0 {
 		err = fmt.Errorf("%d steps saw something else than they should: the server's log is %s", result.Failed, log.Name())
 	}
-	if once || ctx.Err() != nil {
+	if o.once || ctx.Err() != nil {
 		return err
 	}
 	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would write \"127.58.0.1 %s\" into the hosts file,\nor say: curl --resolve %[3]s:8880:127.58.0.1 http://%[3]s:8880/\nCtrl-C ends everything.\n",

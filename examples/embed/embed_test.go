@@ -25,7 +25,7 @@ func TestTaskGetsAVIPInARealNginx(t *testing.T) {
 	require.NoError(t, err)
 	port := listener.Addr().(*net.TCPAddr).Port
 	require.NoError(t, listener.Close())
-	nginx, err := edge.New(t.Context(), edge.Config{
+	nginx, err := edge.Open(t.Context(), edge.Config{
 		Dir: filepath.Join(t.TempDir(), "nginx"), Ports: map[int]int{80: port},
 		Tree: fstest.MapFS{"nginx.conf": {Data: []byte(`
 error_log /var/log/nginx/error.log;

@@ -48,36 +48,42 @@ func main() {
 
 type options struct {
 	data, listen, registry, pool, nginx, envconfig string
+	token                                          string // from the environment
 	nginxPort                                      int
 	coolDown, taskTTL                              time.Duration
 	keep, stop                                     bool
 }
 
-func parse(args []string, stderr io.Writer) (o options, err error) {
-	f := flag.NewFlagSet("server", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.StringVar(&o.data, "data", "sluice-data", "`folder` for everything that outlives the process")
+func (o *options) define(f *flag.FlagSet) {
+	f.StringVar(&o.data, "data", "sluice-data", "`directory` for everything that outlives the process")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8800", "`address` of the API and the page; other than loopback needs SLUICE_TOKEN, and a TLS proxy in front")
 	f.StringVar(&o.registry, "registry", "127.0.0.1:5800", "loopback `address` of the OCI registry")
 	f.StringVar(&o.pool, "pool", "127.58.0.0/24", "`range` of virtual IPs")
-	f.StringVar(&o.nginx, "nginx", "", "`folder` with the production Nginx configuration; its main file is nginx.conf (default: the embedded sample)")
+	f.StringVar(&o.nginx, "nginx", "", "`directory` with the production Nginx configuration; its main file is nginx.conf (default: the embedded sample)")
 	f.IntVar(&o.nginxPort, "nginx-port", 8880, "`port` of the private Nginx, in place of production's port 80")
 	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images (default: beside this program)")
 	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next task gets it (default 130s)")
 	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when last asked for (default 24h)")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
 	f.BoolVar(&o.stop, "stop", false, "end what a killed server has left running on -data, and exit")
+}
+
+func parse(args []string, getenv func(string) string, stderr io.Writer) (o options, err error) {
+	o.token = getenv("SLUICE_TOKEN")
+	f := flag.NewFlagSet("server", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	o.define(f)
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: see -help", f.Arg(0))
 	}
+	if o.data == "" {
+		return o, errors.New("-data: want the path of a directory")
+	}
 	if o.stop {
 		return o, nil
-	}
-	if !web.IsLoopback(o.registry) {
-		return o, fmt.Errorf("-registry %s: the registry asks nobody who he is, so it listens on a loopback address only", o.registry)
 	}
 	if o.envconfig == "" {
 		self, err := os.Executable()
@@ -86,14 +92,58 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		}
 		o.envconfig = filepath.Join(filepath.Dir(self), "envconfig")
 	}
-	if _, err := os.Stat(o.envconfig); err != nil {
-		return o, fmt.Errorf("envconfig binary: %w: build it with: CGO_ENABLED=0 go build -o %s ./envconfig/cmd/envconfig", err, o.envconfig)
+	return o, o.check()
+}
+
+// flags are the flags that set the fields of platform.Config.
+var flags = map[string]string{
+	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port", "Pool": "pool",
+	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl",
+}
+
+// check returns all problems of the options at once, each with the name of its flag.
+func (o options) check() error {
+	var errs []error
+	if err := web.CheckListen(o.listen, o.token); err != nil {
+		errs = append(errs, fmt.Errorf("-listen: %w", err))
 	}
-	return o, nil
+	if err := web.CheckListen(o.registry, "any"); err != nil {
+		errs = append(errs, fmt.Errorf("-registry: %w", err))
+	} else if !web.IsLoopback(o.registry) {
+		errs = append(errs, fmt.Errorf("-registry %s: the registry asks nobody for a name, so it listens on a loopback address only", o.registry))
+	}
+	for _, problem := range problems(o.config("127.0.0.1:5800", nil).Validate()) {
+		err := fmt.Errorf("-%s: %s", flags[problem.Field], problem.Problem)
+		switch problem.Field {
+		case "Nginx":
+			err = fmt.Errorf("-nginx %s: %s", o.nginx, problem.Problem)
+		case "Envconfig":
+			err = fmt.Errorf("%w: build it with: CGO_ENABLED=0 go build -o %s ./envconfig/cmd/envconfig", err, o.envconfig)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// problems are the errors that Config.Validate has joined.
+func problems(err error) (list []*platform.ConfigError) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			list = append(list, err.(*platform.ConfigError))
+		}
+	}
+	return list
+}
+
+func (o options) config(registry string, logger *slog.Logger) platform.Config {
+	return platform.Config{
+		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool, CoolDown: o.coolDown,
+		TaskTTL: o.taskTTL, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
+	}
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
-	o, err := parse(args, stderr)
+	o, err := parse(args, getenv, stderr)
 	if err != nil {
 		return err
 	}
@@ -103,53 +153,91 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return platform.StopAll(stopping, o.data)
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	images, err := registry.New(ctx, filepath.Join(o.data, "registry"))
-	if err != nil {
+	s, err := open(ctx, o, logger)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		logger.Info("asked to end before it had started", "under way", err)
+		return nil
+	case err != nil:
 		return err
 	}
-	defer images.Close()
-	registryListener, err := net.Listen("tcp", o.registry)
-	if err != nil {
-		return fmt.Errorf("registry: %w", err)
+	defer s.close()
+	return s.run(ctx)
+}
+
+// server is what open opens: nothing of it works yet.
+type server struct {
+	options
+	logger           *slog.Logger
+	images           *registry.Registry
+	imagesOn, pageOn net.Listener
+	platform         *platform.Platform
+	site             http.Handler
+}
+
+func open(ctx context.Context, o options, logger *slog.Logger) (*server, error) {
+	s := &server{options: o, logger: logger}
+	if err := s.open(ctx); err != nil {
+		s.close()
+		return nil, err
 	}
-	defer registryListener.Close()
-	listener, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return err
+	return s, nil
+}
+
+func (s *server) open(ctx context.Context) (err error) {
+	if s.images, err = registry.Open(ctx, registry.Config{Dir: filepath.Join(s.data, "registry")}); err != nil {
+		return fmt.Errorf("-data %s: %w", s.data, err)
 	}
-	defer listener.Close()
-	p, err := platform.Open(ctx, platform.Config{
-		Dir: o.data, Registry: registryListener.Addr().String(), Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool,
-		CoolDown: o.coolDown, TaskTTL: o.taskTTL, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
-	})
-	if err != nil {
-		return err
+	if s.imagesOn, err = net.Listen("tcp", s.registry); err != nil {
+		return fmt.Errorf("-registry: %w", err)
 	}
-	defer p.Close()
-	site, err := web.New(web.Config{Platform: p, Listen: o.listen, Token: getenv("SLUICE_TOKEN"), Logger: logger})
-	if err != nil {
-		return err
+	if s.pageOn, err = net.Listen("tcp", s.listen); err != nil {
+		return fmt.Errorf("-listen: %w", err)
 	}
+	if s.platform, err = platform.Open(ctx, s.config(s.imagesOn.Addr().String(), s.logger)); err != nil {
+		return fmt.Errorf("-data %s: %w", s.data, err)
+	}
+	s.site, err = web.New(web.Config{Platform: s.platform, Listen: s.listen, Token: s.token, Logger: s.logger})
+	return err
+}
+
+// close closes what open has opened, of a part of it, too.
+func (s *server) close() {
+	if s.platform != nil {
+		_ = s.platform.Close()
+	}
+	for _, l := range []net.Listener{s.pageOn, s.imagesOn} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if s.images != nil {
+		_ = s.images.Close()
+	}
+}
+
+// run works until ctx is done, and then ends everything that it started, unless -keep is given.
+func (s *server) run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	registryInUse, endRegistry := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRegistry()
-	group.Go(func() error { return serve(registryInUse, registryListener, web.LoopbackOnly(images)) })
-	group.Go(func() error { return serve(running, listener, site) })
+	group.Go(func() error { return serve(registryInUse, s.imagesOn, web.LoopbackOnly(s.images)) })
+	group.Go(func() error { return serve(running, s.pageOn, s.site) })
 	group.Go(func() error {
 		defer endRegistry() // changes under way pull from it until Run returns
-		return p.Run(running)
+		return s.platform.Run(running)
 	})
-	logger.Info("the page is at http://" + listener.Addr().String())
-	err = group.Wait()
+	s.logger.Info("the page is at http://" + s.pageOn.Addr().String())
+	err := group.Wait()
 	if ctx.Err() != nil {
 		err = nil // asked to end
 	}
-	if o.keep {
+	if s.keep {
 		return err
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return errors.Join(err, p.Stop(stopping))
+	return errors.Join(err, s.platform.Stop(stopping))
 }
 
 func (o options) tree() fs.FS {

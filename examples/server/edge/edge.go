@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -27,13 +28,14 @@ import (
 // Modules are where Debian's libnginx-mod-http-lua puts what the Lua driver needs.
 var modules = []string{"/usr/lib/nginx/modules/ndk_http_module.so", "/usr/lib/nginx/modules/ngx_http_lua_module.so"}
 
-// Config is what an Edge needs.
+// Config configures an Edge. Dir, Tree and Ports are required.
 type Config struct {
-	// Dir is the prefix of this Nginx. It is made if it is missing.
+	// Dir is the prefix of this Nginx. Open makes it if it is missing. Its path becomes a part of the Nginx configuration
+	// and of socket addresses, so it holds letters, digits and /._- only, and 85 bytes at most.
 	Dir string
 	// Tree is the production configuration; its main file is nginx.conf.
 	Tree fs.FS
-	// Ports maps the ports that production listens on to those of this Nginx.
+	// Ports maps the ports that production listens on to those of this Nginx, 1 to 65535.
 	Ports map[int]int
 	// Program is the nginx binary. The default is "nginx" in PATH or in /usr/sbin.
 	Program string
@@ -48,29 +50,70 @@ type Edge struct {
 	Upstreams []string
 }
 
-// New transforms the tree and writes it below config.Dir; an Nginx that runs there already goes on with its old one
-// until Start. It names the packages to install when Nginx or its Lua module is missing.
-func New(ctx context.Context, config Config) (*Edge, error) {
-	var err error
-	if config.Program, err = findProgram(config.Program); err != nil {
+// ErrInvalid is returned by Open for a Config that cannot be right.
+var ErrInvalid = errors.New("invalid")
+
+func (cfg Config) validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("edge: Config.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid))
+	}
+	if cfg.Dir == "" {
+		bad("Dir", "want the path of a directory")
+	}
+	if cfg.Tree == nil {
+		bad("Tree", "want the production configuration tree")
+	}
+	if len(cfg.Ports) == 0 {
+		bad("Ports", "want the port of this Nginx for each port that production listens on")
+	}
+	for _, from := range slices.Sorted(maps.Keys(cfg.Ports)) {
+		if to := cfg.Ports[from]; min(from, to) < 1 || max(from, to) > 65535 {
+			bad("Ports", "%d becomes %d: want ports from 1 to 65535", from, to)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckPath returns why Nginx cannot work in the directory of this real, absolute path, or nil. The error matches ErrInvalid.
+func CheckPath(dir string) error {
+	switch {
+	case strings.Trim(dir, plainPath) != "":
+		return fmt.Errorf("edge: Config.Dir: directory %q: its path becomes a part of the Nginx configuration, so it may "+
+			"have letters, digits and /._- only: choose another: %w", dir, ErrInvalid)
+	case len(dir) > longestDir:
+		return fmt.Errorf("edge: Config.Dir: directory %s: its path has %d bytes, and the address of a socket in it "+
+			"has room for %d: choose a shorter one: %w", dir, len(dir), longestDir, ErrInvalid)
+	}
+	return nil
+}
+
+// Open transforms the tree and writes it below cfg.Dir; an Nginx that runs there already goes on with its old one until
+// Start. It returns all problems of cfg at once, and names the packages to install when Nginx or its Lua module is missing.
+func Open(ctx context.Context, cfg Config) (*Edge, error) {
+	err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Program, err = findProgram(cfg.Program); err != nil {
 		return nil, err
 	}
 	for sub, mode := range map[string]fs.FileMode{"logs": 0o755, "cache": 0o755, "temp": 0o755, "admin": 0o700} {
-		if err := os.MkdirAll(filepath.Join(config.Dir, sub), mode); err != nil {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, sub), mode); err != nil {
 			return nil, fmt.Errorf("edge: %w", err)
 		}
 	}
-	if config.Dir, err = realPath(config.Dir); err == nil && strings.Trim(config.Dir, plainPath) != "" {
-		err = fmt.Errorf("folder %q: its path becomes a part of the Nginx configuration, so it may have letters, digits and /._- only: choose another", config.Dir)
+	if cfg.Dir, err = realPath(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
 	}
+	if err := CheckPath(cfg.Dir); err != nil {
+		return nil, err
+	}
+	tree, err := conf.Parse(cfg.Tree, "nginx.conf")
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
-	tree, err := conf.Parse(config.Tree, "nginx.conf")
-	if err != nil {
-		return nil, fmt.Errorf("edge: %w", err)
-	}
-	e := &Edge{config: config}
+	e := &Edge{config: cfg}
 	e.Result, err = transform.Transform(tree, e.rules())
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
@@ -84,6 +127,9 @@ func New(ctx context.Context, config Config) (*Edge, error) {
 	}
 	return e, nil
 }
+
+// longestDir leaves room for the names of sockets in it: an address has 107 bytes.
+const longestDir = 107 - len("/admin/nginx.sock.503")
 
 const plainPath = "/._-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -50,7 +50,7 @@ func freePort(t *testing.T) int {
 
 func open(t *testing.T, dir string, port int, tree fs.FS) *edge.Edge {
 	t.Helper()
-	e, err := edge.New(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port}})
+	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, edge.Stop(context.Background(), dir)) })
 	return e
@@ -92,7 +92,7 @@ func processes(dir string) (found []string) {
 func TestMissingProgramNamesThePackages(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "nginx")
-	_, err := edge.New(t.Context(), edge.Config{Dir: dir, Tree: production(), Program: "/none/nginx"})
+	_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(), Ports: map[int]int{80: 8880}, Program: "/none/nginx"})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "/none/nginx")
 	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx libnginx-mod-http-lua")
@@ -101,7 +101,7 @@ func TestMissingProgramNamesThePackages(t *testing.T) {
 
 func TestMissingModuleNamesThePackages(t *testing.T) {
 	edge.SetModules(t, "/none/ngx_http_lua_module.so") // not parallel: for the whole process
-	_, err := edge.New(t.Context(), edge.Config{Dir: t.TempDir(), Tree: production()})
+	_, err := edge.Open(t.Context(), edge.Config{Dir: t.TempDir(), Tree: production(), Ports: map[int]int{80: 8880}})
 	require.ErrorContains(t, err, "/none/ngx_http_lua_module.so")
 	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx libnginx-mod-http-lua")
 }
@@ -119,7 +119,7 @@ func TestABadTreeLeavesTheOldOneServing(t *testing.T) {
 	} {
 		tree := answering("second")
 		tree["sites/one.conf"] = &fstest.MapFile{Data: []byte(tc.text)}
-		_, err := edge.New(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port}})
+		_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port}})
 		require.ErrorContains(t, err, "sites/one.conf:", "%s: the line is named", name)
 		require.ErrorContains(t, err, tc.want, name)
 		require.Equal(t, "first", ask(port))
@@ -191,7 +191,7 @@ func TestStartSaysWhyItCannot(t *testing.T) {
 	require.ErrorContains(t, err, strconv.Itoa(port))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = edge.New(ctx, edge.Config{Dir: dir, Tree: answering("x"), Ports: map[int]int{80: port}})
+	_, err = edge.Open(ctx, edge.Config{Dir: dir, Tree: answering("x"), Ports: map[int]int{80: port}})
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -200,7 +200,7 @@ func TestStartSaysWhyItCannot(t *testing.T) {
 func TestTransformOfTheSampleTree(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	e, err := edge.New(t.Context(), edge.Config{Dir: dir, Tree: production(), Ports: map[int]int{80: 8880}})
+	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(), Ports: map[int]int{80: 8880}})
 	require.NoError(t, err)
 	require.Equal(t, []string{"greet_api", "hello_web"}, e.Upstreams)
 	golden := filepath.Join("testdata", "transformed")
@@ -250,4 +250,34 @@ var notOurs = regexp.MustCompile(`(?sm)^init_by_lua_block \{.*|^# (tree|rules|fi
 
 func comparableText(text, dir string) string {
 	return notOurs.ReplaceAllString(strings.ReplaceAll(text, dir, "/DIR"), "")
+}
+
+func TestBadConfigIsNamed(t *testing.T) {
+	t.Parallel()
+	for field, changes := range map[string][]func(*edge.Config){
+		"Dir": {
+			func(cfg *edge.Config) { cfg.Dir = "" },
+			func(cfg *edge.Config) { cfg.Dir = filepath.Join(cfg.Dir, "a b") },
+			func(cfg *edge.Config) { cfg.Dir = filepath.Join(cfg.Dir, strings.Repeat("long/", 20)) },
+		},
+		"Tree": {func(cfg *edge.Config) { cfg.Tree = nil }},
+		"Ports": {
+			func(cfg *edge.Config) { cfg.Ports = nil },
+			func(cfg *edge.Config) { cfg.Ports = map[int]int{80: 0} },
+			func(cfg *edge.Config) { cfg.Ports = map[int]int{80: 65536} },
+			func(cfg *edge.Config) { cfg.Ports = map[int]int{-1: 8880} },
+		},
+	} {
+		for _, change := range changes {
+			cfg := edge.Config{Dir: t.TempDir(), Tree: production(), Ports: map[int]int{80: 8880}}
+			change(&cfg)
+			_, err := edge.Open(t.Context(), cfg)
+			require.ErrorIs(t, err, edge.ErrInvalid, field)
+			require.ErrorContains(t, err, "edge: Config."+field+": ")
+		}
+	}
+	_, err := edge.Open(t.Context(), edge.Config{})
+	for _, field := range []string{"Dir", "Tree", "Ports"} {
+		require.ErrorContains(t, err, "edge: Config."+field+": ")
+	}
 }

@@ -26,7 +26,7 @@ func TestStartSeesAReloadThatNginxRefuses(t *testing.T) {
 
 	tree := answering("second")
 	tree["sites/two.conf"] = &fstest.MapFile{Data: []byte("server {\n    listen 81;\n}\n")}
-	e, err := edge.New(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port, 81: number}})
+	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port, 81: number}})
 	require.NoError(t, err, "nginx -t does not find it")
 	err = e.Start(t.Context())
 	require.ErrorContains(t, err, "goes on with the old one")

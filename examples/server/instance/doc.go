@@ -14,7 +14,7 @@
 //
 //	func main() {
 //		instance.Init()
-//		runtime, err := instance.Open(instance.Config{Dir: "data/instances"})
+//		runtime, err := instance.Open(ctx, instance.Config{Dir: "data/instances"})
 //		…
 //		go runtime.Run(ctx)
 //		one, err := runtime.Start(ctx, instance.Spec{ID: "web-1", Image: "127.0.0.1:5800/web@sha256:…"})

@@ -11,7 +11,7 @@ import (
 func Example() {
 	dir, _ := os.MkdirTemp("", "")
 	defer os.RemoveAll(dir)
-	runtime, err := instance.Open(instance.Config{Dir: dir})
+	runtime, err := instance.Open(context.Background(), instance.Config{Dir: dir})
 	if err != nil {
 		panic(err)
 	}

@@ -21,9 +21,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Config is what a Runtime needs.
+// Config configures a Runtime. Dir is required.
 type Config struct {
-	// Dir holds one folder an instance: its record, its log and its file system. It is made if it is missing.
+	// Dir holds one folder an instance: its record, its log and its file system. Open makes it if it is missing.
 	Dir string
 	// Ready bounds how long a started instance may take to accept connections. The default is 20 s.
 	Ready time.Duration
@@ -46,19 +46,40 @@ type Runtime struct {
 	placing sync.Mutex // held from the choice of a port until it stands in instances
 }
 
-// Open finds the instances that lie in config.Dir. Those that no longer live are started again by Run.
-func Open(config Config) (*Runtime, error) {
-	config.Ready = cmp.Or(config.Ready, 20*time.Second)
-	config.Grace = cmp.Or(config.Grace, 12*time.Second)
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
+// ErrInvalid is returned by Open for a Config that cannot be right.
+var ErrInvalid = errors.New("invalid")
+
+func (cfg Config) validate() error {
+	var errs []error
+	if cfg.Dir == "" {
+		errs = append(errs, fmt.Errorf("instance: Config.Dir: want the path of a directory: %w", ErrInvalid))
 	}
-	dir, err := filepath.Abs(config.Dir)
+	for field, d := range map[string]time.Duration{"Ready": cfg.Ready, "Grace": cfg.Grace} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("instance: Config.%s: %s: want 0 for the default, or more: %w", field, d, ErrInvalid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Open finds the instances that lie in cfg.Dir. Those that no longer live are started again by Run. It returns all
+// problems of cfg at once.
+func Open(ctx context.Context, cfg Config) (*Runtime, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("instances: %w", context.Cause(ctx))
+	}
+	cfg.Ready = cmp.Or(cfg.Ready, 20*time.Second)
+	cfg.Grace = cmp.Or(cfg.Grace, 12*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	config.Dir = dir
-	r := &Runtime{config: config, instances: map[string]Instance{}, busy: map[string]chan struct{}{}}
+	cfg.Dir = dir
+	r := &Runtime{config: cfg, instances: map[string]Instance{}, busy: map[string]chan struct{}{}}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("instances: %w", err)
 	}

@@ -91,7 +91,7 @@ func ask(t *testing.T, i instance.Instance) map[string]string {
 
 func open(t *testing.T, dir string) *instance.Runtime {
 	t.Helper()
-	r, err := instance.Open(instance.Config{Dir: dir})
+	r, err := instance.Open(t.Context(), instance.Config{Dir: dir})
 	require.NoError(t, err)
 	return r
 }
@@ -200,4 +200,17 @@ func TestStartIsCancelled(t *testing.T) {
 	_, err := r.Start(ctx, instance.Spec{ID: "one", Image: push(t, nil)})
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, r.List())
+}
+
+func TestBadConfigIsNamed(t *testing.T) {
+	t.Parallel()
+	_, err := instance.Open(t.Context(), instance.Config{Ready: -1, Grace: -1})
+	require.ErrorIs(t, err, instance.ErrInvalid)
+	for _, field := range []string{"Dir", "Ready", "Grace"} {
+		require.ErrorContains(t, err, "instance: Config."+field+": ")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err = instance.Open(t.Context(), instance.Config{Dir: file})
+	require.ErrorContains(t, err, file)
 }

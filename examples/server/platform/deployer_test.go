@@ -66,7 +66,7 @@ func TestDeployer(t *testing.T) {
 
 // outliving returns the host:port of a registry that a restart of the server leaves alone.
 func outliving(t *testing.T) string {
-	images, err := registry.New(t.Context(), t.TempDir())
+	images, err := registry.Open(t.Context(), registry.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
 	server := httptest.NewServer(images)
 	t.Cleanup(func() {

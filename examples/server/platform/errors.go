@@ -8,8 +8,8 @@ import (
 // ErrNotFound is returned for a build, task, instance or VIP that is not there.
 var ErrNotFound = errors.New("not found")
 
-// ErrInvalid is returned for a request that cannot be right whatever the state.
-var ErrInvalid = errors.New("invalid request")
+// ErrInvalid is returned for a request or a Config that cannot be right whatever the state.
+var ErrInvalid = errors.New("invalid")
 
 // ErrClosed is returned for a change that is asked for when Run has ended or is about to.
 var ErrClosed = errors.New("the server is ending")

@@ -1,12 +1,10 @@
 package platform
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,32 +25,6 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
 )
-
-// Config is what a Platform needs.
-type Config struct {
-	// Dir holds everything that outlives the process. It is made if it is missing.
-	Dir string
-	// Registry is host:port of the registry that images are pushed to and pulled from, over plain HTTP.
-	Registry string
-	// Nginx is the production configuration tree; its main file is nginx.conf.
-	Nginx fs.FS
-	// NginxPort is where the private Nginx listens in place of production's port 80.
-	NginxPort int
-	// Pool is the range of VIPs, such as 127.58.0.0/24.
-	Pool string
-	// CoolDown keeps a returned VIP from the next task. The default is 130 s.
-	CoolDown time.Duration
-	// Envconfig is the path of the envconfig binary that goes into images.
-	Envconfig string
-	// TaskTTL is how long a task lives after it was served when last asked for. The default is 24 h.
-	TaskTTL time.Duration
-	// Instances is how many instances a deployment has, by environment. The default is one.
-	Instances map[string]int
-	// Patience is how long a change waits for Nginx to take its routes. The default is 15 s.
-	Patience time.Duration
-	// Logger receives what goes on in the background. The default discards.
-	Logger *slog.Logger
-}
 
 // Platform is the example deploy platform. It is safe for concurrent use; its methods work while Run does.
 type Platform struct {
@@ -88,32 +60,27 @@ type Platform struct {
 	revision uint64             // of routed
 }
 
-// Open opens the state in config.Dir and checks the Nginx configuration; it starts nothing. Call Run next, then Close.
-func Open(ctx context.Context, config Config) (p *Platform, err error) {
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
+// Open opens the state in cfg.Dir and checks the Nginx configuration; it starts nothing. It returns all problems of cfg
+// at once. Call Run next, then Close.
+func Open(ctx context.Context, cfg Config) (*Platform, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
 	}
-	config.Patience = cmp.Or(config.Patience, 15*time.Second)
-	config.TaskTTL = cmp.Or(config.TaskTTL, 24*time.Hour)
-	p = &Platform{Catalog: builder.Default(), config: config, pipeline: promote.DefaultPipeline(), ready: make(chan struct{})}
+	p := &Platform{Catalog: builder.Default(), config: cfg.withDefaults(), pipeline: pipeline(), ready: make(chan struct{})}
 	for _, sub := range []string{"sources", "builds"} {
-		if err := os.MkdirAll(filepath.Join(config.Dir, sub), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if p.db, err = openState(config.Dir); err != nil { // from here on nobody else uses the folder
+	var err error
+	if p.db, err = openState(cfg.Dir); err != nil { // from here on nobody else uses the folder
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.db.Close())
-		}
-	}()
-	if err := errors.Join(p.sweepSources(), p.openParts(ctx)); err != nil {
-		return nil, err
+	if err = errors.Join(p.sweepSources(), p.openParts(ctx)); err == nil {
+		err = p.openEdge(ctx)
 	}
-	if err := p.openEdge(ctx); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, p.db.Close())
 	}
 	return p, nil
 }
@@ -149,16 +116,15 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	pool, err := vip.ParsePool("trial", p.config.Pool)
+	pool, err := p.config.pool()
 	if err != nil {
 		return err
 	}
-	pool.CoolDown = p.config.CoolDown
 	p.leases, err = vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}, Logger: p.config.Logger})
 	if err != nil {
 		return err
 	}
-	p.instances, err = instance.Open(instance.Config{
+	p.instances, err = instance.Open(ctx, instance.Config{
 		Dir: filepath.Join(p.config.Dir, "instances"), Changed: p.Events.Bump, Logger: p.config.Logger,
 	})
 	if err != nil {
@@ -170,7 +136,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 
 // openEdge prepares Nginx and the routes that the state on disk asks for.
 func (p *Platform) openEdge(ctx context.Context) (err error) {
-	p.Edge, err = edge.New(ctx, edge.Config{
+	p.Edge, err = edge.Open(ctx, edge.Config{
 		Dir: filepath.Join(p.config.Dir, "nginx"), Tree: p.config.Nginx, Ports: map[int]int{80: p.config.NginxPort},
 	})
 	if err != nil {
@@ -235,7 +201,7 @@ func (p *Platform) work(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				tick.Stop()
-				return ctx.Err()
+				return context.Cause(ctx)
 			case <-tick.C:
 				seen = p.keepInStep(ctx, seen)
 			}
@@ -306,7 +272,7 @@ func StopAll(ctx context.Context, dir string) error {
 		return err
 	}
 	defer db.Close()
-	instances, err := instance.Open(instance.Config{Dir: filepath.Join(dir, "instances")})
+	instances, err := instance.Open(ctx, instance.Config{Dir: filepath.Join(dir, "instances")})
 	if err != nil {
 		return err
 	}

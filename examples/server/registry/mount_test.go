@@ -19,7 +19,7 @@ import (
 // Not parallel: the registry's logger is process-wide. It is here and not beside the engine because the registry that
 // go-containerregistry has for tests keeps the blobs of all repositories in one place.
 func TestLayersAreTakenOverFromAnotherRepository(t *testing.T) {
-	r, err := registry.New(t.Context(), t.TempDir())
+	r, err := registry.Open(t.Context(), registry.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
 	server := httptest.NewServer(r)
 	defer func() { server.Close(); require.NoError(t, r.Close()) }()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -24,11 +25,21 @@ type Registry struct {
 	log *os.File
 }
 
-// New opens the registry whose images lie in dir, which is made if it is missing. Its log goes to dir/registry.log; the
-// logger is the process-wide one of logrus, which the distribution library leaves no way around. Close it after use.
-func New(ctx context.Context, dir string) (*Registry, error) {
+// Config configures a Registry.
+type Config struct {
+	// Dir holds the images and registry.log. Open makes it if it is missing. It is required.
+	Dir string
+}
+
+// Open opens the registry whose images lie in cfg.Dir. Its log goes to registry.log there; the logger is the process-wide
+// one of logrus, which the distribution library leaves no way around. Close it after use.
+func Open(ctx context.Context, cfg Config) (*Registry, error) {
+	dir := cfg.Dir
+	if dir == "" {
+		return nil, errors.New("registry: Config.Dir: want the path of a directory: invalid")
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("registry: %w", err)
+		return nil, fmt.Errorf("registry: Config.Dir: %w", err)
 	}
 	log, err := os.OpenFile(filepath.Join(dir, "registry.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

@@ -25,7 +25,7 @@ func TestImagesSurviveARestart(t *testing.T) {
 	require.NoError(t, err)
 
 	serve := func() (name.Reference, func()) {
-		r, err := registry.New(t.Context(), dir)
+		r, err := registry.Open(t.Context(), registry.Config{Dir: dir})
 		require.NoError(t, err)
 		server := httptest.NewServer(r)
 		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/hello_web:v1")
@@ -46,9 +46,14 @@ func TestImagesSurviveARestart(t *testing.T) {
 	require.Equal(t, want, digest)
 }
 
-func TestNewNamesTheFolderThatItCannotUse(t *testing.T) {
+func TestOpenNamesTheDirectoryThatItCannotUse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	_, err := registry.New(t.Context(), file)
+	_, err := registry.Open(t.Context(), registry.Config{Dir: file})
 	require.ErrorContains(t, err, file)
+}
+
+func TestBadConfigIsNamed(t *testing.T) {
+	_, err := registry.Open(t.Context(), registry.Config{})
+	require.ErrorContains(t, err, "registry: Config.Dir: ")
 }

@@ -72,7 +72,7 @@ func Start(t testing.TB, config Config) *Server {
 	imagesListener, pageListener := listen(t), listen(t)
 	t.Cleanup(func() { s.end(t) })
 
-	images, err := registry.New(context.Background(), filepath.Join(config.Dir, "registry"))
+	images, err := registry.Open(context.Background(), registry.Config{Dir: filepath.Join(config.Dir, "registry")})
 	if err != nil {
 		t.Fatal(err)
 	}

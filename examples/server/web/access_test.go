@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/examples/server/web"
 )
 
@@ -18,7 +19,7 @@ const token = "the token of this test"
 // site is the web side without a platform: who may come in is decided before one is needed.
 func site(t *testing.T, listen, token string) http.Handler {
 	t.Helper()
-	handler, err := web.New(web.Config{Listen: listen, Token: token})
+	handler, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: listen, Token: token})
 	require.NoError(t, err)
 	return handler
 }
@@ -27,15 +28,36 @@ func TestATokenIsRequiredWhereOthersCanReach(t *testing.T) {
 	t.Parallel()
 	for listen, loopback := range map[string]bool{
 		"127.0.0.1:8800": true, "127.9.9.9:1": true, "[::1]:8800": true, "localhost:8800": true,
-		"0.0.0.0:8800": false, "[::]:8800": false, ":8800": false, "10.1.2.3:8800": false, "localhost.example:8800": false, "127.0.0.1": false,
+		"0.0.0.0:8800": false, "[::]:8800": false, ":8800": false, "10.1.2.3:8800": false, "localhost.example:8800": false,
 	} {
-		_, err := web.New(web.Config{Listen: listen})
+		_, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: listen})
 		if loopback {
 			require.NoError(t, err, listen)
 		} else {
 			require.ErrorIs(t, err, web.ErrTokenRequired, listen)
 		}
 	}
+}
+
+func TestBadConfigIsNamed(t *testing.T) {
+	t.Parallel()
+	good := web.Config{Platform: &platform.Platform{}, Listen: "127.0.0.1:8800"}
+	for field, change := range map[string]func(*web.Config){
+		"Platform":                          func(cfg *web.Config) { cfg.Platform = nil },
+		`Listen: address ""`:                func(cfg *web.Config) { cfg.Listen = "" },
+		`Listen: address "127.0.0.1"`:       func(cfg *web.Config) { cfg.Listen = "127.0.0.1" },
+		`Listen: address "127.0.0.1:99999"`: func(cfg *web.Config) { cfg.Listen = "127.0.0.1:99999" },
+		`Listen: address "127.0.0.1:http"`:  func(cfg *web.Config) { cfg.Listen = "127.0.0.1:http" },
+	} {
+		cfg := good
+		change(&cfg)
+		_, err := web.New(cfg)
+		require.ErrorIs(t, err, web.ErrInvalid, field)
+		require.ErrorContains(t, err, "web: Config."+field)
+	}
+	_, err := web.New(web.Config{Listen: "0.0.0.0:80"})
+	require.ErrorIs(t, err, web.ErrInvalid, "all problems at once")
+	require.ErrorIs(t, err, web.ErrTokenRequired, "all problems at once")
 }
 
 func TestWhoIsLetIn(t *testing.T) {

@@ -1,20 +1,24 @@
 package web
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
-// Config is what New needs.
+// Config configures the handler. Platform and Listen are required.
 type Config struct {
+	// Platform is what the API and the page work on.
 	Platform *platform.Platform
-	// Listen is the address that the server listens on.
+	// Listen is the address that the server listens on, host:port; an empty host stands for all addresses.
 	Listen string
 	// Token is asked for on every request. It may be empty only when Listen is a loopback address.
 	Token string
@@ -22,22 +26,51 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// ErrTokenRequired is returned by New.
+// ErrInvalid is returned by New for a Config that cannot be right.
+var ErrInvalid = errors.New("invalid")
+
+// ErrTokenRequired is returned by New for an address that others can reach when there is no token.
 var ErrTokenRequired = errors.New("a token is required on an address that others can reach: set SLUICE_TOKEN")
 
 type web struct {
 	Config
 }
 
-// New returns the handler of the API and the page.
-func New(config Config) (http.Handler, error) {
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
+// Validate returns all problems of cfg at once, or nil.
+func (cfg Config) Validate() error {
+	var errs []error
+	if cfg.Platform == nil {
+		errs = append(errs, fmt.Errorf("web: Config.Platform: want the platform to show: %w", ErrInvalid))
 	}
-	w := &web{Config: config}
-	if !IsLoopback(config.Listen) && config.Token == "" {
-		return nil, ErrTokenRequired
+	if err := CheckListen(cfg.Listen, cfg.Token); err != nil {
+		errs = append(errs, fmt.Errorf("web: Config.Listen: %w", err))
 	}
+	return errors.Join(errs...)
+}
+
+// CheckListen returns why the web side cannot listen on an address with this token, or nil. The error matches ErrInvalid or
+// ErrTokenRequired.
+func CheckListen(listen, token string) error {
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("address %q: want host:port: %w", listen, ErrInvalid)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("address %q: want a port up to 65535: %w", listen, ErrInvalid)
+	}
+	if !IsLoopback(listen) && token == "" {
+		return fmt.Errorf("address %q: %w", listen, ErrTokenRequired)
+	}
+	return nil
+}
+
+// New returns the handler of the API and the page. It returns all problems of cfg at once.
+func New(cfg Config) (http.Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	w := &web{Config: cfg}
 	mux := http.NewServeMux()
 	w.api(mux)
 	w.pages(mux)
@@ -46,13 +79,13 @@ func New(config Config) (http.Handler, error) {
 		writeProblem(rw, http.StatusForbidden, "the request comes from a page of another site")
 	}))
 	site := protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))
-	if IsLoopback(config.Listen) {
+	if IsLoopback(cfg.Listen) {
 		site = LoopbackOnly(site)
 	}
 	return site, nil
 }
 
-// IsLoopback tells whether host:port can be reached from this machine only.
+// IsLoopback reports whether host:port can be reached from this machine only.
 func IsLoopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

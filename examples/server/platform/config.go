@@ -1,0 +1,150 @@
+package platform
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+// longestTTL bounds CoolDown and TaskTTL: package vip keeps times up to the year 2262.
+const longestTTL = 100 * 365 * 24 * time.Hour
+
+// Config configures a Platform. Dir, Registry, Nginx, NginxPort, Pool and Envconfig are required.
+type Config struct {
+	// Dir holds everything that outlives the process. Open makes it if it is missing. The path of the private Nginx below
+	// it becomes a part of the Nginx configuration, so it holds letters, digits and /._- only.
+	Dir string
+	// Registry is host:port of the registry that images are pushed to and pulled from, over plain HTTP.
+	Registry string
+	// Nginx is the production configuration tree; its main file is nginx.conf.
+	Nginx fs.FS
+	// NginxPort, 1 to 65535, is where the private Nginx listens in place of production's port 80.
+	NginxPort int
+	// Pool is the range of VIPs, such as 127.58.0.0/24. Its addresses are addresses of this machine.
+	Pool string
+	// CoolDown keeps a returned VIP from the next task, for at most 100 years. The default is 130 s.
+	CoolDown time.Duration
+	// Envconfig is the path of the envconfig binary that goes into images.
+	Envconfig string
+	// TaskTTL is how long a task lives after it was served when last asked for, at most 100 years. The default is 24 h.
+	TaskTTL time.Duration
+	// Instances is how many instances a deployment has, by environment of the pipeline. The default is one.
+	Instances map[string]int
+	// Patience is how long a change waits for Nginx to take its routes. The default is 15 s.
+	Patience time.Duration
+	// Logger receives what goes on in the background. The default discards.
+	Logger *slog.Logger
+}
+
+// ConfigError is a problem with one field of a Config. errors.Is matches it with ErrInvalid.
+type ConfigError struct {
+	// Field is the name of the field, such as "Pool".
+	Field string
+	// Problem says what the field holds and what it wants.
+	Problem string
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("platform: Config.%s: %s: %v", e.Field, e.Problem, ErrInvalid)
+}
+
+// Is reports whether target is ErrInvalid.
+func (e *ConfigError) Is(target error) bool { return target == ErrInvalid }
+
+// Validate returns all problems of cfg at once, each a *ConfigError, or nil. It looks at this machine, but changes nothing.
+func (cfg Config) Validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, &ConfigError{field, fmt.Sprintf(format, args...)})
+	}
+	if cfg.Dir == "" {
+		bad("Dir", "want the path of a directory")
+	}
+	if host, port, err := net.SplitHostPort(cfg.Registry); err != nil {
+		bad("Registry", "%v: want host:port", err)
+	} else if n, err := strconv.Atoi(port); host == "" || err != nil || n < 1 || n > 65535 {
+		bad("Registry", "%q: want host:port with a port from 1 to 65535", cfg.Registry)
+	}
+	if cfg.Nginx == nil {
+		bad("Nginx", "want the production configuration tree")
+	} else if _, err := fs.Stat(cfg.Nginx, "nginx.conf"); err != nil {
+		bad("Nginx", "%v: want a tree with nginx.conf in it", err)
+	}
+	if cfg.NginxPort < 1 || cfg.NginxPort > 65535 {
+		bad("NginxPort", "%d: want a port from 1 to 65535", cfg.NginxPort)
+	}
+	if pool, err := cfg.pool(); err != nil {
+		bad("Pool", "%v", err)
+	} else if addr, err := foreign(pool); err != nil {
+		bad("Pool", "%s: %s is not an address of this machine (%v): choose a part of 127.0.0.0/8, or make the range "+
+			"local first with: ip route add local %s dev lo", cfg.Pool, addr, err, cfg.Pool)
+	}
+	if info, err := os.Stat(cfg.Envconfig); err != nil {
+		bad("Envconfig", "%v: want the path of the envconfig binary", err)
+	} else if !info.Mode().IsRegular() {
+		bad("Envconfig", "%s is no regular file: want the envconfig binary", cfg.Envconfig)
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"CoolDown", cfg.CoolDown}, {"TaskTTL", cfg.TaskTTL}, {"Patience", cfg.Patience}} {
+		if d.value < 0 || d.value > longestTTL {
+			bad(d.field, "%s: want 0 for the default, or more, up to 100 years", d.value)
+		}
+	}
+	for _, environment := range slices.Sorted(maps.Keys(cfg.Instances)) {
+		if n := cfg.Instances[environment]; pipeline().Index(environment) < 0 || n < 1 {
+			bad("Instances", "%d in %q: want 1 or more, in one of %v", n, environment, pipeline())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func pipeline() promote.Pipeline { return promote.DefaultPipeline() }
+
+func (cfg Config) withDefaults() Config {
+	cfg.Patience = cmp.Or(cfg.Patience, 15*time.Second)
+	cfg.TaskTTL = cmp.Or(cfg.TaskTTL, 24*time.Hour)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	return cfg
+}
+
+func (cfg Config) pool() (vip.Pool, error) {
+	pool, err := vip.ParsePool("trial", cfg.Pool)
+	pool.CoolDown = cfg.CoolDown
+	return pool, err
+}
+
+// foreign returns an address at an end of the pool on which this machine cannot listen, and why not; a nil error when
+// there is none.
+func foreign(pool vip.Pool) (netip.Addr, error) {
+	for _, r := range pool.Ranges {
+		first, last := r.First, r.Last
+		if pool.Reserved[first] != "" {
+			first = first.Next()
+		}
+		if pool.Reserved[last] != "" {
+			last = last.Prev()
+		}
+		for _, addr := range []netip.Addr{first, last} {
+			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+			if err != nil {
+				return addr, err
+			}
+			_ = l.Close()
+		}
+	}
+	return netip.Addr{}, nil
+}

@@ -1,0 +1,96 @@
+package platform_test
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/examples/server/platform"
+)
+
+func goodConfig(t *testing.T) platform.Config {
+	return platform.Config{
+		Dir: filepath.Join(t.TempDir(), "data"), Registry: "127.0.0.1:5800", Nginx: os.DirFS(filepath.Join("..", "nginx")),
+		NginxPort: 8880, Pool: "127.60.0.0/24", Envconfig: os.Args[0],
+	}
+}
+
+func TestBadConfigIsNamed(t *testing.T) {
+	t.Parallel()
+	type change = func(*platform.Config)
+	cases := map[string][]change{
+		"Dir": {func(cfg *platform.Config) { cfg.Dir = "" }},
+		"Registry": {
+			func(cfg *platform.Config) { cfg.Registry = "" },
+			func(cfg *platform.Config) { cfg.Registry = "127.0.0.1" },
+			func(cfg *platform.Config) { cfg.Registry = "127.0.0.1:0" },
+			func(cfg *platform.Config) { cfg.Registry = ":5800" },
+		},
+		"Nginx": {
+			func(cfg *platform.Config) { cfg.Nginx = nil },
+			func(cfg *platform.Config) { cfg.Nginx = fstest.MapFS{} },
+			func(cfg *platform.Config) { cfg.Nginx = os.DirFS("/nonexistent") },
+		},
+		"NginxPort": {
+			func(cfg *platform.Config) { cfg.NginxPort = 0 },
+			func(cfg *platform.Config) { cfg.NginxPort = 65536 },
+		},
+		"Pool": {
+			func(cfg *platform.Config) { cfg.Pool = "" },
+			func(cfg *platform.Config) { cfg.Pool = "127.58.0.0/33" },
+			func(cfg *platform.Config) { cfg.Pool = "::1/120" },
+			func(cfg *platform.Config) { cfg.Pool = "192.0.2.0/24" },
+			func(cfg *platform.Config) { cfg.Pool = "127.0.0.1-128.0.0.1" },
+		},
+		"CoolDown":  {func(cfg *platform.Config) { cfg.CoolDown = -time.Second }},
+		"Envconfig": {func(cfg *platform.Config) { cfg.Envconfig = "" }, func(cfg *platform.Config) { cfg.Envconfig = "/" }},
+		"TaskTTL": {
+			func(cfg *platform.Config) { cfg.TaskTTL = -time.Second },
+			func(cfg *platform.Config) { cfg.TaskTTL = 101 * 365 * 24 * time.Hour },
+		},
+		"Instances": {
+			func(cfg *platform.Config) { cfg.Instances = map[string]int{"stable": -1} },
+			func(cfg *platform.Config) { cfg.Instances = map[string]int{"nowhere": 1} },
+		},
+		"Patience": {func(cfg *platform.Config) { cfg.Patience = -time.Second }},
+		"Logger":   nil, // any value will do
+	}
+	for f := range reflect.TypeFor[platform.Config]().Fields() {
+		changes, ok := cases[f.Name]
+		require.True(t, ok, "%s has no case", f.Name)
+		for _, change := range changes {
+			cfg := goodConfig(t)
+			change(&cfg)
+			_, err := platform.Open(t.Context(), cfg)
+			require.ErrorIs(t, err, platform.ErrInvalid, f.Name)
+			require.ErrorContains(t, err, "platform: Config."+f.Name+": ")
+		}
+	}
+	_, err := platform.Open(t.Context(), platform.Config{})
+	for _, field := range strings.Fields("Dir Registry Nginx NginxPort Pool Envconfig") {
+		require.ErrorContains(t, err, "platform: Config."+field+": ")
+	}
+}
+
+// TestFailedOpenClosesTheState opens a directory again after a failure behind the point from which the state is open.
+func TestFailedOpenClosesTheState(t *testing.T) {
+	t.Parallel()
+	cfg := goodConfig(t)
+	bad := cfg
+	bad.Nginx = fstest.MapFS{"nginx.conf": {Data: []byte("no_such_thing on;\n")}}
+	_, err := platform.Open(t.Context(), bad)
+	require.ErrorContains(t, err, "0 http blocks, want one")
+	bad = cfg
+	bad.Dir = filepath.Join(t.TempDir(), "a b")
+	_, err = platform.Open(t.Context(), bad)
+	require.ErrorContains(t, err, "letters, digits and /._- only")
+	p, err := platform.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
+}
