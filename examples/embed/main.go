@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
@@ -64,8 +63,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	baseline := map[string][]nginxsync.Instance{} // a real platform lists what serves now
-	hooks, err := NewHooks(ctx, pool, store, driver, filepath.Join(*data, "routes.state"), baseline)
+	hooks, err := Open(ctx, Config{
+		Pool: pool, Store: store, Driver: driver, StateFile: filepath.Join(*data, "routes.state"), // a real platform has a Baseline
+	})
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
-	running.Go(func() { _ = hooks.agent.Run(background) })
-	running.Go(func() { _ = hooks.leases.Run(background) })
+	running.Go(func() { _ = hooks.Run(background) })
 
 	lease, err := hooks.Deployed(ctx, *task, *cluster, *version, addr)
 	if err != nil {

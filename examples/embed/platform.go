@@ -1,57 +1,160 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
+// Config configures Hooks. Pool, Store and Driver are required.
+type Config struct {
+	Pool   vip.Pool         // of the VIPs
+	Store  vip.Store        // keeps the leases
+	Driver nginxsync.Driver // of the Nginx that serves the VIPs
+	// StateFile is where the routes are kept that Nginx has accepted. The default keeps none.
+	StateFile string
+	// Baseline serves everything that no task overrides. The default is no instance at all.
+	Baseline map[string][]nginxsync.Instance
+	// TTL is how long a VIP outlives this program: while Run works, it renews the leases of all tasks. The default is 24 h.
+	TTL time.Duration
+}
+
 // Hooks is what a deploy platform calls when it has deployed a version for a test task, and when the task is over. It is
-// safe for concurrent use.
+// safe for concurrent use; its methods work while Run does.
 type Hooks struct {
+	cfg    Config
+	every  time.Duration // the time between two renewals
 	leases *vip.Allocator
 	source *nginxsync.StaticSource
 	agent  *nginxsync.Agent
 
-	mu     sync.Mutex
-	routes nginxsync.Snapshot
+	routing sync.Mutex // held from the look at the leases until source has what they say
 }
 
-// NewHooks leases addresses out of pool and routes them in the Nginx behind driver. The baseline is what serves
-// everything that no task overrides. Run its agent and its leases.
-func NewHooks(ctx context.Context, pool vip.Pool, store vip.Store, driver nginxsync.Driver, stateFile string, baseline map[string][]nginxsync.Instance) (*Hooks, error) {
-	leases, err := vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}})
+// Open finds the leases of an earlier run. Call Run next.
+func Open(ctx context.Context, cfg Config) (*Hooks, error) {
+	if cfg.TTL < 0 {
+		return nil, fmt.Errorf("embed: Config.TTL: %s: want 0 for the default, or more", cfg.TTL)
+	}
+	cfg.TTL = cmp.Or(cfg.TTL, 24*time.Hour)
+	leases, err := vip.Open(ctx, vip.Config{Store: cfg.Store, Pools: []vip.Pool{cfg.Pool}, DefaultTTL: cfg.TTL})
 	if err != nil {
 		return nil, err
 	}
-	routes := nginxsync.Snapshot{Baseline: baseline, Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
-	for _, lease := range leases.Locate(vip.Query{}) { // of tasks from before a restart
-		routes.Overlays[lease.Addr] = overlay(lease)
+	h := &Hooks{cfg: cfg, every: max(cfg.TTL/4, time.Millisecond), leases: leases}
+	h.source = nginxsync.NewStaticSource(h.snapshot())
+	h.agent, err = nginxsync.OpenAgent(ctx, nginxsync.Config{Source: h.source, Driver: cfg.Driver, StateFile: cfg.StateFile})
+	if err != nil {
+		return nil, err
 	}
-	source := nginxsync.NewStaticSource(routes)
-	agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver, StateFile: stateFile})
-	return &Hooks{leases: leases, source: source, agent: agent, routes: routes}, err
+	return h, nil
+}
+
+// Run keeps the routes in Nginx and the leases up to date until ctx is done, and returns ctx's cause.
+func (h *Hooks) Run(ctx context.Context) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{h.agent.Run, h.leases.Run, h.follow, h.renew} {
+		running.Go(func() { fail(run(ctx)) })
+	}
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+// follow routes what the leases say after each change of one: a VIP whose lease has ended answers the baseline.
+func (h *Hooks) follow(ctx context.Context) error {
+	for {
+		seen := h.leases.Revision()
+		h.route()
+		_, err := h.leases.Watch(ctx, seen)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil && !errors.Is(err, vip.ErrCompacted) {
+			return err
+		}
+	}
+}
+
+// renew lets the leases of all tasks live on. One that cannot be renewed is tried again, until it ends.
+func (h *Hooks) renew(ctx context.Context) error {
+	tick := time.NewTicker(h.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		for _, lease := range h.leases.Locate(vip.Query{}) {
+			_, _ = h.leases.Renew(ctx, lease.ID, lease.Generation, h.cfg.TTL)
+		}
+	}
 }
 
 // Deployed gives the task a VIP on which the instances serve the cluster. It returns when every worker of Nginx answers so.
+// After an error the VIP is as it was before: given back, or with the instances that it had.
 func (h *Hooks) Deployed(ctx context.Context, task, cluster, version string, instances ...netip.AddrPort) (vip.Lease, error) {
-	lease, err := h.leases.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: task, Overrides: map[string]string{cluster: version}}})
+	before, err := h.leases.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: task, Overrides: map[string]string{cluster: version}}})
 	if err != nil {
-		return lease, err
+		return before, err
 	}
 	var bound []vip.Instance
 	for _, addr := range instances {
 		bound = append(bound, vip.Instance{ID: addr.String(), Addr: addr, Cluster: cluster, Version: version})
 	}
-	if lease, err = h.leases.Bind(ctx, lease.ID, lease.Generation, bound); err != nil {
-		return lease, err
+	lease, err := h.leases.Bind(ctx, before.ID, before.Generation, bound)
+	if err == nil {
+		err = h.agent.WaitVerified(ctx, h.route())
 	}
-	return lease, h.route(ctx, lease.Addr, overlay(lease))
+	if err != nil {
+		return lease, errors.Join(err, h.undo(context.WithoutCancel(ctx), before))
+	}
+	return lease, nil
+}
+
+// undo makes the VIP of a lease what it was before it was bound.
+func (h *Hooks) undo(ctx context.Context, before vip.Lease) (err error) {
+	if before.Binding.Since.IsZero() {
+		_, err = h.leases.Release(ctx, before.ID, before.Generation, "the deployment did not succeed")
+	} else {
+		_, err = h.leases.Bind(ctx, before.ID, before.Generation, before.Binding.Instances)
+	}
+	h.route()
+	return err
+}
+
+// Finished gives the task's VIP back. It returns when every worker of Nginx answers the baseline there.
+func (h *Hooks) Finished(ctx context.Context, task string) error {
+	leases := h.leases.Locate(vip.Query{Task: task})
+	if len(leases) == 0 {
+		return fmt.Errorf("task %s: %w", task, vip.ErrNotFound)
+	}
+	_, err := h.leases.Release(ctx, leases[0].ID, leases[0].Generation, "task finished")
+	return errors.Join(err, h.agent.WaitVerified(ctx, h.route()))
+}
+
+// route asks for the routes that the leases say, and returns the revision to wait for.
+func (h *Hooks) route() uint64 {
+	h.routing.Lock()
+	defer h.routing.Unlock()
+	return h.source.Set(h.snapshot())
+}
+
+func (h *Hooks) snapshot() nginxsync.Snapshot {
+	s := nginxsync.Snapshot{Baseline: h.cfg.Baseline, Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	for _, lease := range h.leases.Locate(vip.Query{}) {
+		s.Overlays[lease.Addr] = overlay(lease)
+	}
+	return s
 }
 
 // overlay is who serves on the VIP of a lease. A cluster of the task without an instance stays in it, empty: it must not
@@ -65,31 +168,4 @@ func overlay(lease vip.Lease) map[string][]nginxsync.Instance {
 		routed[i.Cluster] = append(routed[i.Cluster], nginxsync.Instance{ID: i.ID, Addr: i.Addr, Version: i.Version})
 	}
 	return routed
-}
-
-// Finished lets the task's VIP answer the baseline again and gives it back.
-func (h *Hooks) Finished(ctx context.Context, task string) error {
-	leases := h.leases.Locate(vip.Query{Task: task})
-	if len(leases) == 0 {
-		return fmt.Errorf("task %s: %w", task, vip.ErrNotFound)
-	}
-	err := h.route(ctx, leases[0].Addr, nil)
-	_, releaseErr := h.leases.Release(ctx, leases[0].ID, leases[0].Generation, "task finished")
-	return errors.Join(err, releaseErr)
-}
-
-// route puts the overlay of one VIP into force; nil takes it away.
-func (h *Hooks) route(ctx context.Context, addr netip.Addr, overlay map[string][]nginxsync.Instance) error {
-	h.mu.Lock()
-	next := nginxsync.Snapshot{Baseline: h.routes.Baseline, Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
-	for other, clusters := range h.routes.Overlays {
-		next.Overlays[other] = clusters
-	}
-	if delete(next.Overlays, addr); overlay != nil {
-		next.Overlays[addr] = overlay
-	}
-	h.routes = next
-	revision := h.source.Set(next)
-	h.mu.Unlock()
-	return h.agent.WaitVerified(ctx, revision)
 }
