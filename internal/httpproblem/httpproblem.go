@@ -5,8 +5,8 @@
 // kinds.
 //
 //	var rules = httpproblem.Rules{
-//		{vip.ErrExhausted, httpproblem.Exhausted},
-//		{vip.ErrInvalid, httpproblem.Invalid},
+//		{Err: vip.ErrExhausted, Kind: httpproblem.Exhausted},
+//		{Err: vip.ErrInvalid, Kind: httpproblem.Invalid},
 //	}
 //
 //	httpproblem.Write(w, rules.Problem(err))
@@ -45,6 +45,7 @@ const (
 	TooLarge         Kind = "too-large"          // 413: the request or its content exceeds a limit
 	Misdirected      Kind = "misdirected"        // 421: the host name is not one of this server
 	Refused          Kind = "refused"            // 422: a policy, such as a gate, does not let it pass
+	DeployFailed     Kind = "deploy-failed"      // 422: what was to be deployed did not come up
 	Quota            Kind = "quota"              // 429: the caller has used up its share
 	Internal         Kind = "internal"           // 500: any error without a rule
 	Exhausted        Kind = "exhausted"          // 503: nothing is free now; later there may be
@@ -70,6 +71,7 @@ var statuses = map[Kind]int{
 	TooLarge:         http.StatusRequestEntityTooLarge,
 	Misdirected:      http.StatusMisdirectedRequest,
 	Refused:          http.StatusUnprocessableEntity,
+	DeployFailed:     http.StatusUnprocessableEntity,
 	Quota:            http.StatusTooManyRequests,
 	Internal:         http.StatusInternalServerError,
 	Exhausted:        http.StatusServiceUnavailable,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
@@ -86,11 +87,11 @@ func (w *web) api(mux *http.ServeMux) {
 	for path, allowed := range methods {
 		mux.HandleFunc("/api/v1"+path, func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeProblem(rw, http.StatusMethodNotAllowed, r.Method+" is not for this path; it takes "+strings.Join(allowed, ", "))
+			writeProblem(rw, httpproblem.MethodNotAllowed, r.Method+" is not for this path; it takes "+strings.Join(allowed, ", "))
 		})
 	}
 	mux.HandleFunc("/api/", func(rw http.ResponseWriter, r *http.Request) {
-		writeProblem(rw, http.StatusNotFound, "no such path: see /api/v1/openapi.json")
+		writeProblem(rw, httpproblem.NotFound, "no such path: see /api/v1/openapi.json")
 	})
 }
 
@@ -131,7 +132,7 @@ func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
 			w.fail(rw, r, err)
 			return
 		}
-		writeJSON(rw, "application/json", http.StatusOK, out)
+		writeJSON(rw, http.StatusOK, out)
 	})
 }
 
@@ -141,11 +142,11 @@ func post[In any](w *web, status int, f func(ctx context.Context, in In) (any, e
 		decoder := json.NewDecoder(http.MaxBytesReader(rw, r.Body, 1<<20))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&in); err != nil {
-			status := http.StatusBadRequest
+			kind := httpproblem.Invalid
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-				status = http.StatusRequestEntityTooLarge
+				kind = httpproblem.TooLarge
 			}
-			writeProblem(rw, status, "request body: "+err.Error())
+			writeProblem(rw, kind, "request body: "+err.Error())
 			return
 		}
 		out, err := f(r.Context(), in)
@@ -153,7 +154,7 @@ func post[In any](w *web, status int, f func(ctx context.Context, in In) (any, e
 			w.fail(rw, r, err)
 			return
 		}
-		writeJSON(rw, "application/json", status, out)
+		writeJSON(rw, status, out)
 	})
 }
 

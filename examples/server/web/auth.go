@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 )
 
 const cookieName = "sluice_session"
@@ -24,7 +26,7 @@ func (w *web) authenticate(next http.Handler) http.Handler {
 			next.ServeHTTP(rw, r)
 		case strings.HasPrefix(r.URL.Path, "/api/"):
 			rw.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeProblem(rw, http.StatusUnauthorized, "a token is required: send Authorization: Bearer TOKEN")
+			writeProblem(rw, httpproblem.Unauthenticated, "a token is required: send Authorization: Bearer TOKEN")
 		default:
 			http.Redirect(rw, r, "/login", http.StatusSeeOther)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 )
 
 //go:embed static
@@ -173,7 +174,7 @@ func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
 // showProblem answers a person with a page of the error alone.
 func (w *web) showProblem(rw http.ResponseWriter, err error) {
 	problem := problemOf(err)
-	if problem.Status == http.StatusInternalServerError {
+	if problem.Code == httpproblem.Internal {
 		w.Logger.Error("page", "err", err)
 	}
 	w.render(rw, problem.Status, "problem.html", problem)

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -9,64 +8,82 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
 // Problem is the body of an error response (RFC 9457).
 type Problem struct {
-	Title   string   `json:"title"`
-	Status  int      `json:"status"`
-	Detail  string   `json:"detail"`
+	httpproblem.Problem
 	Reasons []string `json:"reasons,omitempty"` // of the gates that refused
 	Missing []string `json:"missing,omitempty"` // files that a gate did not find
 }
 
-func writeProblem(w http.ResponseWriter, status int, detail string) {
-	writeJSON(w, "application/problem+json", status, Problem{Title: http.StatusText(status), Status: status, Detail: detail})
+// rules are the errors of the packages that a request can meet. vip.ErrExhausted goes first: a request that waited in vain is
+// exhausted before it is anything else.
+var rules = httpproblem.Rules{
+	{Err: vip.ErrExhausted, Kind: httpproblem.Exhausted},
+	{Err: vip.ErrConflict, Kind: httpproblem.Conflict},
+	{Err: vip.ErrFenced, Kind: httpproblem.Fenced},
+	{Err: vip.ErrTaken, Kind: httpproblem.Taken},
+	{Err: vip.ErrQuota, Kind: httpproblem.Quota},
+	{Err: vip.ErrQuarantineFull, Kind: httpproblem.QuarantineFull},
+	{Err: vip.ErrCompacted, Kind: httpproblem.Gone},
+	{Err: vip.ErrUncertain, Kind: httpproblem.Uncertain},
+	{Err: vip.ErrContended, Kind: httpproblem.Contended},
+	{Err: vip.ErrTooLarge, Kind: httpproblem.TooLarge},
+	{Err: vip.ErrNotFound, Kind: httpproblem.NotFound},
+	{Err: vip.ErrInvalid, Kind: httpproblem.Invalid},
+
+	{Err: promote.ErrConflict, Kind: httpproblem.Conflict},
+	{Err: promote.ErrRebound, Kind: httpproblem.Conflict},
+	{Err: promote.ErrFenced, Kind: httpproblem.Fenced},
+	{Err: promote.ErrUnbound, Kind: httpproblem.NotFound},
+	{Err: promote.ErrInvalid, Kind: httpproblem.Invalid},
+
+	{Err: builder.ErrTagExists, Kind: httpproblem.Conflict},
+	{Err: builder.ErrNotFound, Kind: httpproblem.NotFound},
+	{Err: builder.ErrInvalid, Kind: httpproblem.Invalid},
+	{Err: builder.ErrUnsupported, Kind: httpproblem.Invalid},
+
+	{Err: platform.ErrClosed, Kind: httpproblem.Unavailable},
+	{Err: platform.ErrNotFound, Kind: httpproblem.NotFound},
+	{Err: instance.ErrNotFound, Kind: httpproblem.NotFound},
+	{Err: platform.ErrInvalid, Kind: httpproblem.Invalid},
+}
+
+func problemOf(err error) Problem {
+	if refused, ok := errors.AsType[*promote.RefusedError](err); ok {
+		p := Problem{Problem: httpproblem.New(httpproblem.Refused, err.Error())}
+		for _, gate := range refused.Gates {
+			p.Reasons = append(p.Reasons, gate.Reasons...)
+			p.Missing = append(p.Missing, gate.Missing...)
+		}
+		return p
+	}
+	// What a deployer says is about the service, not about the request, unless another server has taken over.
+	if _, ok := errors.AsType[*promote.DeployError](err); ok && !errors.Is(err, promote.ErrFenced) {
+		return Problem{Problem: httpproblem.New(httpproblem.DeployFailed, err.Error())}
+	}
+	return Problem{Problem: rules.Problem(err)}
+}
+
+func writeProblem(w http.ResponseWriter, kind httpproblem.Kind, detail string) {
+	httpproblem.Write(w, httpproblem.New(kind, detail))
 }
 
 // fail answers with the status that the error stands for.
 func (w *web) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	problem := problemOf(err)
-	if problem.Status == http.StatusInternalServerError && r.Context().Err() == nil {
+	if problem.Code == httpproblem.Internal && r.Context().Err() == nil {
 		w.Logger.Error("request", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
-	writeJSON(rw, "application/problem+json", problem.Status, problem)
+	httpproblem.Write(rw, problem)
 }
 
-func problemOf(err error) Problem {
-	status := http.StatusInternalServerError
-	for _, known := range []struct {
-		err    error
-		status int
-	}{
-		{platform.ErrNotFound, http.StatusNotFound}, {instance.ErrNotFound, http.StatusNotFound}, {vip.ErrNotFound, http.StatusNotFound},
-		{builder.ErrNotFound, http.StatusNotFound}, {promote.ErrUnbound, http.StatusNotFound},
-		{platform.ErrInvalid, http.StatusBadRequest}, {promote.ErrInvalid, http.StatusBadRequest}, {vip.ErrInvalid, http.StatusBadRequest},
-		{promote.ErrConflict, http.StatusConflict}, {promote.ErrRebound, http.StatusConflict}, {promote.ErrFenced, http.StatusConflict},
-		{vip.ErrConflict, http.StatusConflict}, {vip.ErrFenced, http.StatusConflict},
-		{vip.ErrExhausted, http.StatusServiceUnavailable}, {platform.ErrClosed, http.StatusServiceUnavailable}, {context.DeadlineExceeded, http.StatusGatewayTimeout},
-	} {
-		if errors.Is(err, known.err) {
-			status = known.status
-			break
-		}
-	}
-	p := Problem{Status: status, Detail: err.Error()}
-	if refused, ok := errors.AsType[*promote.RefusedError](err); ok {
-		p.Status = http.StatusUnprocessableEntity
-		for _, gate := range refused.Gates {
-			p.Reasons = append(p.Reasons, gate.Reasons...)
-			p.Missing = append(p.Missing, gate.Missing...)
-		}
-	}
-	p.Title = http.StatusText(p.Status)
-	return p
-}
-
-func writeJSON(w http.ResponseWriter, contentType string, status int, body any) {
-	w.Header().Set("Content-Type", contentType)
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")

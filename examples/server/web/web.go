@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/internal/httpproblem"
 )
 
 // Config configures the handler. Platform and Listen are required.
@@ -76,7 +77,7 @@ func New(cfg Config) (http.Handler, error) {
 	w.pages(mux)
 	protect := http.NewCrossOriginProtection()
 	protect.SetDenyHandler(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		writeProblem(rw, http.StatusForbidden, "the request comes from a page of another site")
+		writeProblem(rw, httpproblem.Forbidden, "the request comes from a page of another site")
 	}))
 	site := protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))
 	if IsLoopback(cfg.Listen) {
@@ -107,7 +108,7 @@ func LoopbackOnly(next http.Handler) http.Handler {
 			host = net.JoinHostPort(strings.Trim(host, "[]"), "80")
 		}
 		if !IsLoopback(host) {
-			writeProblem(rw, http.StatusMisdirectedRequest, "this server answers to loopback names only, not to "+r.Host)
+			writeProblem(rw, httpproblem.Misdirected, "this server answers to loopback names only, not to "+r.Host)
 			return
 		}
 		next.ServeHTTP(rw, r)

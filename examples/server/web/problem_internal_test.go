@@ -1,0 +1,135 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/examples/server/instance"
+	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+// TestStatusOfEachSentinel reads the sources of the packages, so that a new sentinel has to get a row.
+func TestStatusOfEachSentinel(t *testing.T) {
+	t.Parallel()
+	rows := map[string]struct {
+		err    error
+		status int
+		code   string
+	}{
+		"vip.ErrExhausted":      {vip.ErrExhausted, 503, "exhausted"},
+		"vip.ErrConflict":       {vip.ErrConflict, 409, "conflict"},
+		"vip.ErrFenced":         {vip.ErrFenced, 409, "fenced"},
+		"vip.ErrNotFound":       {vip.ErrNotFound, 404, "not-found"},
+		"vip.ErrTaken":          {vip.ErrTaken, 409, "taken"},
+		"vip.ErrQuota":          {vip.ErrQuota, 429, "quota"},
+		"vip.ErrInvalid":        {vip.ErrInvalid, 400, "invalid"},
+		"vip.ErrUncertain":      {vip.ErrUncertain, 503, "uncertain"},
+		"vip.ErrContended":      {vip.ErrContended, 503, "contended"},
+		"vip.ErrQuarantineFull": {vip.ErrQuarantineFull, 409, "quarantine-full"},
+		"vip.ErrTooLarge":       {vip.ErrTooLarge, 413, "too-large"},
+		"vip.ErrCompacted":      {vip.ErrCompacted, 410, "compacted"},
+		"vip.ErrRevision":       {vip.ErrRevision, 500, "internal"}, // a Store's, which the Allocator deals with
+
+		"promote.ErrInvalid":  {promote.ErrInvalid, 400, "invalid"},
+		"promote.ErrUnbound":  {promote.ErrUnbound, 404, "not-found"},
+		"promote.ErrRebound":  {promote.ErrRebound, 409, "conflict"},
+		"promote.ErrConflict": {promote.ErrConflict, 409, "conflict"},
+		"promote.ErrFenced":   {promote.ErrFenced, 409, "fenced"},
+
+		"builder.ErrNotFound":    {builder.ErrNotFound, 404, "not-found"},
+		"builder.ErrInvalid":     {builder.ErrInvalid, 400, "invalid"},
+		"builder.ErrUnsupported": {builder.ErrUnsupported, 400, "invalid"},
+		"builder.ErrTagExists":   {builder.ErrTagExists, 409, "conflict"},
+
+		"platform.ErrNotFound": {platform.ErrNotFound, 404, "not-found"},
+		"platform.ErrInvalid":  {platform.ErrInvalid, 400, "invalid"},
+		"platform.ErrClosed":   {platform.ErrClosed, 503, "unavailable"},
+		"instance.ErrNotFound": {instance.ErrNotFound, 404, "not-found"},
+		"instance.ErrInvalid":  {instance.ErrInvalid, 500, "internal"}, // of a Config, at the start
+	}
+	var found []string
+	for name, dir := range map[string]string{
+		"vip": "../../../vip", "promote": "../../../promote", "builder": "../../../builder",
+		"platform": "../platform", "instance": "../instance",
+	} {
+		for _, sentinel := range sentinels(t, dir) {
+			found = append(found, name+"."+sentinel)
+		}
+	}
+	var want []string
+	for name, row := range rows {
+		want = append(want, name)
+		p := problemOf(fmt.Errorf("task x: %w", row.err))
+		require.Equal(t, row.status, p.Status, name)
+		require.Equal(t, row.code, string(p.Code), name)
+		require.NotEqual(t, http.StatusPreconditionFailed, p.Status, "%s: 412 is for If-Match", name)
+	}
+	require.ElementsMatch(t, found, want)
+}
+
+// sentinels lists the variables of the package in dir whose names begin with Err.
+func sentinels(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	packages, err := parser.ParseDir(token.NewFileSet(), dir, nil, 0)
+	require.NoError(t, err)
+	for _, p := range packages {
+		for file, tree := range p.Files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, decl := range tree.Decls {
+				g, ok := decl.(*ast.GenDecl)
+				if !ok || g.Tok != token.VAR {
+					continue
+				}
+				for _, spec := range g.Specs {
+					for _, name := range spec.(*ast.ValueSpec).Names {
+						if strings.HasPrefix(name.Name, "Err") {
+							names = append(names, name.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, names, dir)
+	return names
+}
+
+func TestProblemOfErrorsWithData(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		err    error
+		status int
+		code   string
+	}{
+		"a gate refuses":            {&promote.RefusedError{}, 422, "refused"},
+		"the service does not come": {&promote.DeployError{Err: errors.New("it does not listen")}, 422, "deploy-failed"},
+		"the deployer misses something": {
+			&promote.DeployError{Err: fmt.Errorf("image: %w", instance.ErrNotFound)}, 422, "deploy-failed",
+		},
+		"another server has taken over": {&promote.DeployError{Err: promote.ErrFenced}, 409, "fenced"},
+		"the owner has another lease":   {&vip.ConflictError{}, 409, "conflict"},
+		"the pool is full":              {&vip.ExhaustedError{Pools: []string{"trial"}}, 503, "exhausted"},
+		"the wait took too long":        {errors.Join(context.DeadlineExceeded, vip.ErrExhausted), 503, "exhausted"},
+		"the deadline has passed":       {fmt.Errorf("routes: %w", context.DeadlineExceeded), 504, "timeout"},
+		"a fault of the server":         {errors.New("disk"), 500, "internal"},
+	} {
+		p := problemOf(fmt.Errorf("task x: %w", tc.err))
+		require.Equal(t, tc.status, p.Status, name)
+		require.Equal(t, tc.code, string(p.Code), name)
+		require.Contains(t, p.Detail, "task x: ", name)
+	}
+}
