@@ -7,10 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // ErrNotFound is returned by Stop and End for an id that is not there.
@@ -18,7 +18,7 @@ var ErrNotFound = errors.New("no such instance")
 
 // Spec says what to run.
 type Spec struct {
-	// ID names the instance and its folder: lower-case letters, digits, ".", "-" and "_", 128 at most.
+	// ID names the instance and its directory: see names.Instance.
 	ID string `json:"id"`
 	// Image is a reference by digest, "host/repository@sha256:…".
 	Image string `json:"image"`
@@ -38,11 +38,9 @@ type Instance struct {
 	Restarts int            `json:"restarts"` // how often it was started again after it had ended by itself
 }
 
-var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
-
 func (s Spec) validate() error {
-	if !validID.MatchString(s.ID) {
-		return fmt.Errorf("instance id %q: expected lower-case letters, digits, ., - and _, 128 at most", s.ID)
+	if err := names.Instance(s.ID); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	return nil
 }

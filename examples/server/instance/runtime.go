@@ -46,7 +46,7 @@ type Runtime struct {
 	placing sync.Mutex // held from the choice of a port until it stands in instances
 }
 
-// ErrInvalid is returned by Open for a Config that cannot be right.
+// ErrInvalid is returned by Open and Start for a Config or a Spec that cannot be right.
 var ErrInvalid = errors.New("invalid")
 
 func (cfg Config) validate() error {

@@ -2,7 +2,6 @@ package platform
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
@@ -57,7 +57,7 @@ func (s BuildState) Ended() bool { return s == BuildSucceeded || s == BuildFaile
 // SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run works off in order. What is
 // wrong with the template's parameters is said at once. What is built is the source as it is now.
 func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
-	if err := errors.Join(checkName("cluster", request.Cluster), checkName("version", request.Version), checkName("source", request.Source)); err != nil {
+	if err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version), checkSource(request.Source)); err != nil {
 		return Build{}, err
 	}
 	template, err := p.Catalog.Template(request.Template)
@@ -196,14 +196,14 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 // repositories names those that hold images, for layers that clusters share.
 func (p *Platform) repositories() []string {
 	builds, _ := p.builds.list() // without the list, a shared layer is sent once more
-	var names []string
+	var list []string
 	for _, b := range builds {
 		if b.State == BuildSucceeded {
-			names = append(names, p.repository(b.Cluster))
+			list = append(list, p.repository(b.Cluster))
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 func (p *Platform) repository(cluster string) string { return p.config.Registry + "/" + cluster }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
@@ -145,10 +146,16 @@ func (d deployer) start(ctx context.Context, deployment promote.Deployment) erro
 	return nil
 }
 
+// longestStem of an instance's id leaves room for a generation, a number and that of a replacement.
+const longestStem = names.MaxInstance - len("-g18446744073709551615-1000r18446744073709551615")
+
 func (d deployer) spec(deployment promote.Deployment, n int) instance.Spec {
 	id := deployment.Cluster + "-" + deployment.Environment
 	if deployment.Task != "" {
 		id += "-" + deployment.Task
+	}
+	if len(id) > longestStem {
+		id = names.DNSLabel(id + "/") // cut, with a hash: no two have the same
 	}
 	return instance.Spec{
 		ID:    fmt.Sprintf("%s-g%d-%d", id, deployment.Generation, n+1),

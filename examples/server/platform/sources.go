@@ -7,20 +7,29 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"testing/fstest"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/examples/server/untar"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,62}$`)
+// checkNames returns the errors of package names, as ErrInvalid.
+func checkNames(errs ...error) error {
+	if err := errors.Join(errs...); err != nil {
+		return invalid("%v", err)
+	}
+	return nil
+}
 
-func checkName(what, name string) error {
-	if !validName.MatchString(name) {
-		return invalid("%s %q: expected lower-case letters, digits, - _ and ., 63 at most", what, name)
+// checkSource wants the grammar of a version, by which a source is mostly called.
+func checkSource(name string) error {
+	if names.Version(name) != nil {
+		return fmt.Errorf("source %s: want 1 to %d letters, digits, '.', '_' or '-', with a letter or digit at both ends",
+			names.Quote(name), names.MaxVersion)
 	}
 	return nil
 }
@@ -32,19 +41,19 @@ func (p *Platform) Sources() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := []string{}
+	list := []string{}
 	for _, entry := range entries {
-		if entry.IsDir() && validName.MatchString(entry.Name()) {
-			names = append(names, entry.Name())
+		if entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") { // those are uploads that have not ended
+			list = append(list, entry.Name())
 		}
 	}
-	return names, nil
+	return list, nil
 }
 
 // PutSource unpacks a tar archive as the source folder name; an earlier one of this name is replaced at once when the
 // archive has been read to its end. Builds that were submitted before keep the earlier one.
 func (p *Platform) PutSource(name string, archive io.Reader) error {
-	if err := checkName("source", name); err != nil {
+	if err := checkNames(checkSource(name)); err != nil {
 		return err
 	}
 	staged, err := os.MkdirTemp(p.sourcesDir(), ".upload-*")

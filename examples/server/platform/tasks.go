@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/vip"
 )
@@ -49,7 +50,7 @@ type TaskCluster struct {
 // on the VIP with the version; TaskTTL counts from then on. The same request again returns the same VIP and lets it live
 // anew. A caller who goes away before a new task is served has cancelled: the VIP is given back.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
-	if err := errors.Join(checkName("task", request.Task), checkName("cluster", request.Cluster)); err != nil {
+	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster), names.Version(request.Version)); err != nil {
 		return Task{}, err
 	}
 	end, err := p.begin(ctx)

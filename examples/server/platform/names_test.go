@@ -1,0 +1,72 @@
+package platform_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/internal/names"
+	"github.com/sluice-deploy/sluice/internal/names/namestest"
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	p, err := platform.Open(t.Context(), goodConfig(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	notNow, cancel := context.WithCancel(t.Context()) // a request with good names waits for Run
+	cancel()
+	for _, s := range namestest.Samples() {
+		build := platform.BuildRequest{Cluster: "web", Version: "v1", Template: "go-static", Source: "web", Actor: "ann"}
+		task := platform.TaskRequest{Task: "search", Cluster: "web", Version: "v1", Actor: "ann"}
+		switch s.Word {
+		case namestest.Cluster:
+			build.Cluster, task.Cluster = s.Name, s.Name
+		case namestest.Version:
+			build.Version, task.Version = s.Name, s.Name
+		case namestest.Task:
+			task.Task = s.Name
+		default:
+			continue
+		}
+		t.Run(string(s.Word)+" "+s.Case, func(t *testing.T) {
+			_, err := p.SubmitBuild(build)
+			_, taskErr := p.StartTask(notNow, task)
+			if s.Good {
+				require.NoError(t, err)
+				require.ErrorIs(t, taskErr, context.Canceled)
+				return
+			}
+			require.ErrorIs(t, taskErr, platform.ErrInvalid)
+			require.ErrorContains(t, taskErr, string(s.Word)+" ")
+			if s.Word != namestest.Task {
+				require.ErrorIs(t, err, platform.ErrInvalid)
+				require.ErrorContains(t, err, string(s.Word)+" ")
+			}
+		})
+	}
+}
+
+// The longest names together are longer than the name of an instance may be.
+func TestInstancesOfTheLongestNames(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", names.MaxCluster)
+	seen := map[string]bool{}
+	for _, d := range []promote.Deployment{
+		{Target: promote.Target{Cluster: long, Environment: "test", Task: long}, Generation: 1},
+		{Target: promote.Target{Cluster: long, Environment: "test", Task: long[1:]}, Generation: 1},
+		{Target: promote.Target{Cluster: long, Environment: strings.Repeat("e", names.MaxEnvironment)}, Generation: 1 << 63},
+		{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "Search"}, Generation: 7},
+	} {
+		id := platform.InstanceID(d)
+		require.NoError(t, errors.Join(names.Instance(id), names.Instance(id+"r18446744073709551615")))
+		require.False(t, seen[id], id)
+		seen[id] = true
+	}
+	require.True(t, seen["hello_web-test-Search-g7-1"], "%v", seen)
+}
