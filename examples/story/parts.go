@@ -21,7 +21,7 @@ type task struct {
 		Version string
 		Digest  string
 	}
-	CoolUntil string `json:"cool_until"`
+	CoolUntil string `json:"coolUntil"`
 }
 
 type nginx struct {

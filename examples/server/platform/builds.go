@@ -150,7 +150,7 @@ func (p *Platform) runBuild(ctx context.Context, build Build) error {
 	defer log.Close()
 	result, err := p.build(ctx, build, io.MultiWriter(log, notifier{&p.Events}))
 	if ctx.Err() != nil {
-		return ctx.Err() // it stays "running" on disk and is run again after the next start
+		return context.Cause(ctx) // it stays "running" on disk and is run again after the next start
 	}
 	build.Ended = time.Now().UTC()
 	build.Digest, build.Size, build.Uploaded = result.Digest, result.Size, result.Uploaded

@@ -36,7 +36,7 @@ type Task struct {
 	Instances []vip.Instance `json:"instances"`
 	Since     time.Time      `json:"since"`
 	Expires   time.Time      `json:"expires,omitzero"`
-	CoolUntil time.Time      `json:"cool_until,omitzero"` // when the VIP may be given to another task
+	CoolUntil time.Time      `json:"coolUntil,omitzero"` // when the VIP may be given to another task
 }
 
 // TaskCluster is what one cluster is overridden with.
