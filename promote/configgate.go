@@ -103,7 +103,9 @@ func (ConfigGate) Name() string { return "config" }
 // Validate reports a missing Source.
 func (g ConfigGate) Validate(Pipeline) error {
 	if g.Source == nil {
-		return fmt.Errorf("Source: want one: %w", ErrInvalid)
+		var list problems
+		list.add("Source: nil: want one")
+		return list[0]
 	}
 	return nil
 }

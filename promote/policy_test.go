@@ -26,7 +26,7 @@ func TestNewRefusesGatesThatCouldNotWork(t *testing.T) {
 	}})
 	for _, want := range []string{
 		"promote: Config.Gates[0]: nil: want a gate: invalid",
-		"promote: Config.Gates[1] (config): Source: want one: invalid",
+		"promote: Config.Gates[1] (config): Source: nil: want one: invalid",
 		`promote: Config.Gates[2] (approval): environment "prodution": the pipeline has test`,
 		`Rules["stable"].Count: 0: want 1 or more: invalid`, `Rules["production"].Count: 2 approvals of 1 approvers: invalid`,
 		`promote: Config.Gates[3] (soak): Times["test"]: 1h0m0s`, `Times["stable"]: 0s`,
