@@ -64,7 +64,7 @@ func (i *Instance) checkNames() error {
 			continue
 		}
 		if err := n.check(n.value); err != nil {
-			return fmt.Errorf("Instance.%s: %w", n.field, err)
+			return fmt.Errorf("%s: %w", "Instance."+n.field, err)
 		}
 	}
 	return nil

@@ -189,7 +189,7 @@ func layOut(p Pool) (layout, error) {
 // problems lists the bad fields of p, as far as each can be judged alone.
 func (p *Pool) problems() (errs []error) {
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("Pool.%s: %s", field, fmt.Sprintf(format, args...)))
+		errs = append(errs, fmt.Errorf("%s: %s", "Pool."+field, fmt.Sprintf(format, args...)))
 	}
 	if p.Name == "" {
 		bad("Name", "required")

@@ -53,7 +53,7 @@ type Request struct {
 func (r *Request) validate(n int) error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("Request.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid))
+		errs = append(errs, fmt.Errorf("%s: %s: %w", "Request."+field, fmt.Sprintf(format, args...), ErrInvalid))
 	}
 	if err := names.Task(r.Owner.Task); err != nil {
 		bad("Owner.Task", "%v", err)
