@@ -25,11 +25,11 @@ func checkNames(errs ...error) error {
 	return nil
 }
 
-// checkSource wants the grammar of a version, by which a source is mostly called.
+// checkSource wants the grammar of a cluster, after which a source is mostly called.
 func checkSource(name string) error {
-	if names.Version(name) != nil {
-		return fmt.Errorf("source %s: want 1 to %d letters, digits, '.', '_' or '-', with a letter or digit at both ends",
-			names.Quote(name), names.MaxVersion)
+	if names.Cluster(name) != nil {
+		return fmt.Errorf("source %s: want 1 to %d lower-case letters, digits and single separators (., _, __ or a run of -), "+
+			"with a letter or digit at both ends", names.Quote(name), names.MaxCluster)
 	}
 	return nil
 }
