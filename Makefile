@@ -3,7 +3,6 @@
 # make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
 # make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check   formatting, vet, staticcheck, tidy modules
-MODULES    = . examples internal/linearizable
 PKG        = ./...
 TESTFLAGS  = -race
 TOOLS      =
@@ -39,12 +38,7 @@ test: export SLUICE_TESTBED = require
 test: go
 	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make test' $(RACE) $$packages
 	@$(INSTALL) -for $(TESTED)
-	@set -e; case '$(PKG)' in \
-	./...) for m in $(MODULES); do echo "== go test in $$m"; (cd $$m && go test $(TESTFLAGS) ./...); done;; \
-	./examples/*) cd examples && go test $(TESTFLAGS) $(patsubst ./examples/%,./%,$(PKG));; \
-	./internal/linearizable*) cd internal/linearizable && go test $(TESTFLAGS) ./...;; \
-	*) go test $(TESTFLAGS) $(PKG);; \
-	esac
+	@scripts/test $(PKG) -- $(TESTFLAGS)
 
 tools: go
 	@$(INSTALL) $(TOOLS)
@@ -61,7 +55,7 @@ bench-envconfig: go
 
 check: go
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted:"; echo "$$unformatted"; exit 1; }
-	@set -e; for m in $(MODULES); do echo "== check $$m"; (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...); done
+	@set -e; export GOWORK=off; for m in $$(scripts/modules); do echo "== check $$m"; (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...); done
 
 go:
 	@command -v go >/dev/null || { echo 'Go is not installed, or not in PATH: see https://go.dev/doc/install' >&2; exit 1; }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluice-deploy/sluice/internal/linearizable"
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
+	"github.com/sluice-deploy/sluice/internal/testbed/hosts"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
@@ -20,14 +22,14 @@ import (
 // that one caller after the other could have seen.
 func TestLeaderLostAndRestored(t *testing.T) {
 	t.Parallel()
-	cluster := testbed.ConsulCluster(t, 3)
+	cluster := consul.StartCluster(t, 3)
 	over := make(chan struct{})
 	var answered atomic.Int64
 	load := linearizable.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Lost: true, Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
 	cfg := consulstore.Config{Prefix: "sluice-test/leader/"}
 	var all []*vip.Allocator
 	for _, m := range cluster.Members {
-		all = append(all, shared(t, open(t, m.ConsulServer, cfg), load))
+		all = append(all, shared(t, open(t, m.Server, cfg), load))
 	}
 	checked := make(chan linearizable.Counts, 1)
 	go func() { checked <- linearizable.Check(t, all, load) }()
@@ -40,10 +42,10 @@ func TestLeaderLostAndRestored(t *testing.T) {
 			counts = <-checked
 		}()
 		for range 3 {
-			for _, fault := range []struct{ begin, end func(m *testbed.ConsulMember) }{
-				{func(m *testbed.ConsulMember) { m.Process.Kill() }, func(m *testbed.ConsulMember) { m.Process.Start() }},
-				{func(m *testbed.ConsulMember) { m.Process.Pause() }, func(m *testbed.ConsulMember) { m.Process.Resume() }},
-				{func(m *testbed.ConsulMember) { part(cluster, m) }, func(m *testbed.ConsulMember) { m.Heal() }},
+			for _, fault := range []struct{ begin, end func(m *consul.Member) }{
+				{func(m *consul.Member) { m.Process.Kill() }, func(m *consul.Member) { m.Process.Start() }},
+				{func(m *consul.Member) { m.Process.Pause() }, func(m *consul.Member) { m.Process.Resume() }},
+				{func(m *consul.Member) { part(cluster, m) }, func(m *consul.Member) { m.Heal() }},
 			} {
 				was, before := cluster.Leader(t), answered.Load()
 				testbed.Poll(t, "the callers to get on", func() error {
@@ -63,7 +65,7 @@ func TestLeaderLostAndRestored(t *testing.T) {
 	t.Logf("%d leaders lost: %+v", faults, counts)
 	require.NotZero(t, counts.Allocated)
 
-	fresh := shared(t, open(t, cluster.Members[0].ConsulServer, cfg), load)
+	fresh := shared(t, open(t, cluster.Members[0].Server, cfg), load)
 	tasks := map[string]bool{}
 	for _, l := range fresh.List(vip.Query{States: []vip.State{vip.Leased}}) {
 		require.False(t, tasks[l.Owner.Task], "task %s has two addresses", l.Owner.Task)
@@ -72,8 +74,8 @@ func TestLeaderLostAndRestored(t *testing.T) {
 }
 
 // part leaves the test a server that has lost the others.
-func part(cluster *testbed.ConsulServers, m *testbed.ConsulMember) {
-	var others []*testbed.Host
+func part(cluster *consul.Cluster, m *consul.Member) {
+	var others []*hosts.Host
 	for _, o := range cluster.Others(m) {
 		others = append(others, o.Host)
 	}
@@ -81,7 +83,7 @@ func part(cluster *testbed.ConsulServers, m *testbed.ConsulMember) {
 }
 
 // follows is nil when one of the others leads.
-func follows(cluster *testbed.ConsulServers, was *testbed.ConsulMember) error {
+func follows(cluster *consul.Cluster, was *consul.Member) error {
 	for _, m := range cluster.Others(was) {
 		now, err := m.Client.Status().Leader()
 		if err != nil {

@@ -8,14 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/internal/linearizable"
-	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
 
 // open opens a store under a prefix that no other test has. The records are removed afterwards,
 // because the server may be one that others use.
-func open(t testing.TB, server *testbed.ConsulServer, cfg consulstore.Config) *consulstore.Store {
+func open(t testing.TB, server *consul.Server, cfg consulstore.Config) *consulstore.Store {
 	t.Helper()
 	if cfg.Prefix == "" {
 		cfg.Prefix = "sluice-test/" + rand.Text() + "/"
@@ -36,7 +36,7 @@ func shared(t *testing.T, store vip.Store, load linearizable.Load) *vip.Allocato
 // Four allocators in one process share a store in Consul.
 func TestConsul(t *testing.T) {
 	t.Parallel()
-	server := testbed.Consul(t)
+	server := consul.Start(t)
 	var total linearizable.Counts
 	for seed := range uint64(5) {
 		load := linearizable.Load{Seed: seed, Callers: 8, Calls: 30, Tasks: 7, Size: 4}

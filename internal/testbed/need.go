@@ -20,8 +20,8 @@ func missing(t testing.TB, what, how string) {
 	t.Skipf("%s is missing: %s", what, how)
 }
 
-// tool is the path of a program that make tools builds.
-func tool(t testing.TB, name string) string {
+// NeedTool returns the path of a program that make tools builds.
+func NeedTool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := tools.Path(name)
 	if err != nil {
@@ -30,8 +30,8 @@ func tool(t testing.TB, name string) string {
 	return path
 }
 
-// program is the path of a program of a Debian package.
-func program(t testing.TB, name, pkg string) string {
+// NeedProgram returns the path of a program of a Debian package.
+func NeedProgram(t testing.TB, name, pkg string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} { // not every user's PATH has the last ones
 		if path, err := exec.LookPath(candidate); err == nil {
@@ -42,8 +42,8 @@ func program(t testing.TB, name, pkg string) string {
 	return ""
 }
 
-// file asks for a file of a Debian package.
-func file(t testing.TB, path, pkg string) {
+// NeedFile asks for a file of a Debian package.
+func NeedFile(t testing.TB, path, pkg string) {
 	t.Helper()
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		missing(t, path, "apt-get install "+pkg)
@@ -52,10 +52,10 @@ func file(t testing.TB, path, pkg string) {
 	}
 }
 
-// root asks for the right to make what only root may.
-func root(t testing.TB, what string) {
+// NeedRoot asks for root's rights, which subject needs.
+func NeedRoot(t testing.TB, subject string) {
 	t.Helper()
 	if uid := os.Geteuid(); uid != 0 {
-		missing(t, what, fmt.Sprintf("run the tests as root, they run as user %d", uid))
+		missing(t, subject, fmt.Sprintf("run the tests as root, they run as user %d", uid))
 	}
 }

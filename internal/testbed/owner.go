@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner is a folder that holds whatever a test binary has started and made. While the kernel holds the lock on it for
-// somebody, the owner lives; without, the next test binary that starts removes the folder and everything that it tells of.
-// Nothing needs a lock file: the folders themselves are locked.
-type owner struct {
-	dir  string
+// Owner is a directory with everything that a test binary has started and made. While the kernel
+// holds a lock on the directory for a process, the owner lives; without one, the next test binary
+// that starts removes the directory and every resource on its record. The directories themselves
+// are locked, so there are no lock files. Its methods are safe for concurrent use.
+type Owner struct {
+	Dir  string // absolute path
 	lock *os.File
 }
 
@@ -28,37 +29,37 @@ func bedDir() string {
 
 var mine struct {
 	sync.Mutex
-	*owner // nil without users
+	*Owner // nil without users
 	users  int
 }
 
-// own returns the owner of this test binary and holds it until the test has ended.
-func own(t testing.TB) *owner {
+// Own returns the owner of this test binary and holds it until the test has ended.
+func Own(t testing.TB) *Owner {
 	t.Helper()
 	mine.Lock()
 	defer mine.Unlock()
-	if mine.owner == nil {
+	if mine.Owner == nil {
 		o, err := newOwner(t)
 		if err != nil {
 			t.Fatal(err)
 		}
-		mine.owner = o
+		mine.Owner = o
 	}
 	mine.users++
 	t.Cleanup(func() {
 		mine.Lock()
 		defer mine.Unlock()
 		if mine.users--; mine.users == 0 {
-			if err := mine.owner.end(); err != nil {
+			if err := mine.Owner.end(); err != nil {
 				t.Error(err)
 			}
-			mine.owner = nil
+			mine.Owner = nil
 		}
 	})
-	return mine.owner
+	return mine.Owner
 }
 
-func newOwner(t testing.TB) (*owner, error) {
+func newOwner(t testing.TB) (*Owner, error) {
 	bed, err := lockBed()
 	if err != nil {
 		return nil, err
@@ -76,37 +77,38 @@ func newOwner(t testing.TB) (*owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &owner{dir: dir, lock: lock}, nil
+	return &Owner{Dir: dir, lock: lock}, nil
 }
 
 // end removes the owner with everything in it.
-func (o *owner) end() error {
+func (o *Owner) end() error {
 	bed, err := lockBed()
 	if err != nil {
 		return err
 	}
 	defer bed.Close()
-	err = remove(o.dir)
+	err = remove(o.Dir)
 	o.unlock() // whatever is left: who comes next tries again, be it this test binary
 	return errors.Join(err, removeBed())
 }
 
-// unlock lets go at once: a process that is being started may hold what is open here until it executes its program.
-func (o *owner) unlock() {
+// unlock releases the lock explicitly, not by closing alone: a child between fork and exec holds a
+// copy of the open file.
+func (o *Owner) unlock() {
 	_ = flock(o.lock, unix.LOCK_UN)
 	o.lock.Close()
 }
 
-// folder makes a folder for a server of a test. It is removed when the test has ended.
-func (o *owner) folder(t testing.TB, name string) string {
+// TestDir makes a directory for a server of a test. It is removed when the test has ended.
+func (o *Owner) TestDir(t testing.TB, name string) string {
 	t.Helper()
-	return folderIn(t, o.dir, name)
+	return DirIn(t, o.Dir, name)
 }
 
-// folderIn makes a folder in another one, as folder does.
-func folderIn(t testing.TB, parent, name string) string {
+// DirIn makes a directory in another one, which is removed when the test has ended.
+func DirIn(t testing.TB, parent, name string) string {
 	t.Helper()
-	dir, err := makeFolder(parent, name)
+	dir, err := makeDirIn(parent, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,15 +120,15 @@ func folderIn(t testing.TB, parent, name string) string {
 	return dir
 }
 
-// makeFolder makes a folder for a server that lives as long as the owner.
-func (o *owner) makeFolder(name string) (string, error) { return makeFolder(o.dir, name) }
+// MakeDir makes a directory for a server that lives as long as the owner.
+func (o *Owner) MakeDir(name string) (string, error) { return makeDirIn(o.Dir, name) }
 
-func makeFolder(parent, name string) (string, error) {
+func makeDirIn(parent, name string) (string, error) {
 	dir, err := os.MkdirTemp(parent, name+"-")
 	if err != nil {
 		return "", err
 	}
-	return dir, os.Chmod(dir, 0o755) // servers drop their rights and enter as somebody else
+	return dir, os.Chmod(dir, 0o755) // servers drop their rights and enter it as another user
 }
 
 // cleanDead removes the owners that no process holds. The caller holds the lock of the bed.
@@ -214,4 +216,11 @@ func isAt(f *os.File, path string) bool {
 	held, err1 := f.Stat()
 	there, err2 := os.Lstat(path)
 	return err1 == nil && err2 == nil && os.SameFile(held, there)
+}
+
+// Dir makes a temporary directory that every user may enter, such as Nginx's workers, which run as
+// another user than the test. It is removed when the test has ended.
+func Dir(t testing.TB) string {
+	t.Helper()
+	return Own(t).TestDir(t, "files")
 }

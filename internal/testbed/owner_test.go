@@ -17,10 +17,10 @@ import (
 
 func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
 	t.Parallel()
-	o := own(t)
-	dir := o.folder(t, "shell")
-	p := start(t, dir, command{name: "shell", path: "/bin/sh", args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
-		ready: func(context.Context) error { _, err := os.Stat(filepath.Join(dir, "ready")); return err }})
+	o := Own(t)
+	dir := o.TestDir(t, "shell")
+	p := Start(t, dir, Command{Name: "shell", Path: "/bin/sh", Args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
+		Ready: func(context.Context) error { _, err := os.Stat(filepath.Join(dir, "ready")); return err }})
 	children(t, dir)
 	p.Pause()
 	p.Resume()
@@ -37,9 +37,9 @@ func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
 
 func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
 	t.Parallel()
-	o := own(t)
-	dir := o.folder(t, "hidden")
-	p := start(t, dir, command{name: "hidden", path: "/usr/bin/env", args: []string{"-i", "/bin/sh", "-c", "sleep 1000 & sleep 2000"}})
+	o := Own(t)
+	dir := o.TestDir(t, "hidden")
+	p := Start(t, dir, Command{Name: "hidden", Path: "/usr/bin/env", Args: []string{"-i", "/bin/sh", "-c", "sleep 1000 & sleep 2000"}})
 	children(t, dir)
 	p.Kill()
 	require.Empty(t, of(t, dir))
@@ -47,22 +47,22 @@ func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
 
 func TestStrangerInAFolderDoesNotBelong(t *testing.T) {
 	t.Parallel()
-	dir := own(t).folder(t, "looked-at")
+	dir := Own(t).TestDir(t, "looked-at")
 	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{Dir: dir, Env: []string{"A=" + dir}})
 	require.NoError(t, err)
 	defer child.Wait()
 	defer child.Kill()
 	require.Empty(t, of(t, dir))
-	require.NoError(t, killAll(dir))
+	require.NoError(t, KillAll(dir))
 	require.NoError(t, child.Signal(syscall.Signal(0)))
 }
 
 func TestServerThatEndsIsNotReady(t *testing.T) {
 	t.Parallel()
-	o := own(t)
-	p := &Process{dir: o.folder(t, "broken"), c: command{name: "broken", path: "/bin/sh", args: []string{"-c", "echo the reason; exit 3"},
-		ready: func(context.Context) error { return fs.ErrNotExist }}}
-	require.ErrorContains(t, p.begin(), "the reason")
+	o := Own(t)
+	p := &Process{dir: o.TestDir(t, "broken"), c: Command{Name: "broken", Path: "/bin/sh", Args: []string{"-c", "echo the reason; exit 3"},
+		Ready: func(context.Context) error { return fs.ErrNotExist }}}
+	require.ErrorContains(t, p.Begin(), "the reason")
 }
 
 func TestPortsDiffer(t *testing.T) {
@@ -89,16 +89,16 @@ func TestShareStartsOnce(t *testing.T) {
 		for range 4 {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
-				o := share(t, name, func(o *owner) error {
+				o := Share(t, name, func(o *Owner) error {
 					starts++
-					dir, err := o.makeFolder("sleeper")
+					dir, err := o.MakeDir("sleeper")
 					if err != nil {
 						return err
 					}
-					_, err = startShared(dir, command{name: "sleeper", path: "/bin/sleep", args: []string{"1000"}})
+					_, err = StartShared(dir, Command{Name: "sleeper", Path: "/bin/sleep", Args: []string{"1000"}})
 					return err
 				})
-				require.Len(t, of(t, o.dir), 1)
+				require.Len(t, of(t, o.Dir), 1)
 			})
 		}
 	})
@@ -107,16 +107,16 @@ func TestShareStartsOnce(t *testing.T) {
 
 func TestShareThatCannotStartLeavesNothing(t *testing.T) {
 	t.Parallel()
-	own(t)
+	Own(t)
 	name := "unstartable-" + strconv.Itoa(os.Getpid())
-	_, err := join(name, func(*owner) error { return fs.ErrInvalid })
+	_, err := join(name, func(*Owner) error { return fs.ErrInvalid })
 	require.ErrorIs(t, err, fs.ErrInvalid)
 	require.NoDirExists(t, filepath.Join(bedDir(), name))
 }
 
 func of(t *testing.T, dir string) []int {
 	t.Helper()
-	pids, err := processes(dir)
+	pids, err := Processes(dir)
 	require.NoError(t, err)
 	return pids
 }
@@ -136,10 +136,10 @@ func TestOwnerThatCannotBeRemovedIsLetGo(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // a bed that nobody else cleans; not parallel for that
 	o, err := newOwner(t)
 	require.NoError(t, err)
-	require.NoError(t, o.record("sysctl", "none/such=1"))
+	require.NoError(t, o.Record("sysctl", "none/such=1"))
 	require.Error(t, o.end())
-	again, err := lockPath(o.dir, unix.LOCK_EX|unix.LOCK_NB, makeDir)
+	again, err := lockPath(o.Dir, unix.LOCK_EX|unix.LOCK_NB, makeDir)
 	require.NoError(t, err, "the lock is free")
-	require.FileExists(t, filepath.Join(o.dir, resourcesFile))
+	require.FileExists(t, filepath.Join(o.Dir, resourcesFile))
 	require.NoError(t, again.Close())
 }

@@ -48,3 +48,32 @@ func holdPort(port int) (net.Listener, error) {
 	}
 	return held, nil
 }
+
+// Endpoint makes a directory for a server of a test and finds a free port on an address of this
+// machine; the first of hosts, or 127.0.0.1 without one. addr is host:port.
+func Endpoint(t testing.TB, name string, hosts []string) (dir, addr string) {
+	t.Helper()
+	ip := "127.0.0.1"
+	if len(hosts) > 0 {
+		ip = hosts[0]
+	}
+	return Own(t).TestDir(t, name), fmt.Sprintf("%s:%d", ip, Port(t))
+}
+
+// FreePorts finds ports for servers that outlive the test. Nothing reserves a port after it returns,
+// so the caller listens on each soon.
+func FreePorts(count int) ([]string, error) {
+	var found []string
+	for port := firstPort; port <= lastPort && len(found) < count; port++ {
+		held, err := holdPort(port)
+		if err != nil {
+			continue
+		}
+		defer held.Close()
+		found = append(found, fmt.Sprint(port))
+	}
+	if len(found) < count {
+		return nil, fmt.Errorf("fewer than %d free ports in %d to %d", count, firstPort, lastPort)
+	}
+	return found, nil
+}

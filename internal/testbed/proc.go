@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// markKey is the variable in the environment of every process that was started here. It names the process's folder, and
+// MarkKey is the variable in the environment of every process that was started here. It names the process's folder, and
 // whatever the process starts inherits it.
-const markKey = "SLUICE_TESTBED_OWNER"
+const MarkKey = "SLUICE_TESTBED_OWNER"
 
 // stat is what the kernel tells of a process.
 type stat struct {
@@ -46,7 +46,7 @@ func readStat(pid int) (stat, error) {
 // processes are the processes that belong to a folder: those with its mark, and those of a process group that was started
 // for it which have a file of it open, for some programs write over their environment. To look at the folder is no crime:
 // a shell in it, or a pager on a log, does not belong.
-func processes(dir string) ([]int, error) {
+func Processes(dir string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func belongs(pid int, dir string, groups []int) bool {
 	proc := fmt.Sprintf("/proc/%d", pid)
 	environ, _ := os.ReadFile(proc + "/environ")
 	for _, kv := range bytes.Split(environ, []byte{0}) {
-		if mark, ok := strings.CutPrefix(string(kv), markKey+"="); ok && within(mark, dir) {
+		if mark, ok := strings.CutPrefix(string(kv), MarkKey+"="); ok && within(mark, dir) {
 			return true
 		}
 	}
@@ -116,7 +116,7 @@ func readGroups(dir string) ([]int, error) {
 
 // signal sends a signal to every process that belongs to a folder and returns how many there were.
 func signal(dir string, sig syscall.Signal) (int, error) {
-	pids, err := processes(dir)
+	pids, err := Processes(dir)
 	if err != nil {
 		return 0, err
 	}
@@ -143,7 +143,7 @@ func signal(dir string, sig syscall.Signal) (int, error) {
 }
 
 // killAll ends every process that belongs to a folder, those that they start meanwhile too, and returns when none is left.
-func killAll(dir string) error {
+func KillAll(dir string) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, err := signal(dir, syscall.SIGKILL)
 		if err != nil || n == 0 {

@@ -15,29 +15,31 @@ import (
 	"time"
 )
 
-// startWithin bounds how long a server may take until it is ready, on a machine that has much else to do.
-const startWithin = 90 * time.Second
+// StartWithin bounds how long a server may take until it is ready, on a busy machine.
+const StartWithin = 90 * time.Second
 
-// command says how a server is started.
-type command struct {
-	name  string // in messages
-	path  string // of the program
-	args  []string
-	env   []string // besides the test's own
-	netns string   // name of a network namespace; empty is the test's own
+// Command says how a server is started.
+type Command struct {
+	Name  string // in messages
+	Path  string // of the program
+	Args  []string
+	Netns string // name of a network namespace; the default is the test's own
 
-	stop   syscall.Signal // asks it to end. The default is SIGTERM
-	orphan syscall.Signal // is sent when the test binary has died. The default is SIGKILL; one whose end leaves children needs a milder one
-	lasts  bool           // goes on when the test binary has died, for it is shared
+	// Orphan is the signal that the kernel sends when the test binary has died. The default is
+	// SIGKILL; a server whose end leaves children needs a milder one.
+	Orphan syscall.Signal
 
-	ready func(ctx context.Context) error // is nil once the server answers; a nil func is ready at once
-	logs  []string                        // files that it writes besides its output, shown with it
+	// Ready returns nil once the server answers; a server with a nil Ready is ready at once.
+	Ready func(ctx context.Context) error
+	Logs  []string // files that the server writes besides its output, shown with it
+
+	lasts bool // goes on when the test binary has died, for it is shared
 }
 
 // Process is a server that a test runs, with the processes that it started itself. Its methods end the test when they do not
 // succeed, and may be called from several goroutines one after the other.
 type Process struct {
-	c   command
+	c   Command
 	dir string
 
 	mu   sync.Mutex
@@ -46,40 +48,41 @@ type Process struct {
 	done chan struct{} // closed when the process of cmd has ended
 }
 
-// start runs a server in its folder, waits until it is ready, and stops it when the test has ended, with the end of its log
+// Start runs a server in its directory, waits until it is ready, and stops it when the test has ended, with the end of its log
 // if the test has failed.
-func start(t testing.TB, dir string, c command) *Process {
+func Start(t testing.TB, dir string, c Command) *Process {
 	t.Helper()
-	p := prepare(t, dir, c)
+	p := Prepare(t, dir, c)
 	p.Start()
 	return p
 }
 
-// prepare is start without the start.
-func prepare(t testing.TB, dir string, c command) *Process {
+// Prepare is Start without the start.
+func Prepare(t testing.TB, dir string, c Command) *Process {
 	p := &Process{c: c, dir: dir, t: t}
 	t.Cleanup(func() {
 		if err := p.end(); err != nil {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("the end of the log of %s:\n%s", c.name, p.tail())
+			t.Logf("the end of the log of %s:\n%s", c.Name, p.tail())
 		}
 	})
 	return p
 }
 
-// startShared runs a server in its folder and waits until it is ready. It belongs to no test and ends with its owner.
-func startShared(dir string, c command) (*Process, error) {
+// StartShared runs a server in its directory and waits until it is ready. It belongs to no test and
+// ends with its owner.
+func StartShared(dir string, c Command) (*Process, error) {
 	c.lasts = true
 	p := &Process{c: c, dir: dir}
-	return p, p.begin()
+	return p, p.Begin()
 }
 
 // Start runs the server again, after Stop or Kill or its own end, and waits until it is ready. Its files are as it left them.
 func (p *Process) Start() {
 	p.t.Helper()
-	if err := p.begin(); err != nil {
+	if err := p.Begin(); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -112,7 +115,7 @@ func (p *Process) Signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.cmd.Process.Signal(sig); err != nil {
-		p.t.Fatalf("signal %v to %s: %v", sig, p.c.name, err)
+		p.t.Fatalf("signal %v to %s: %v", sig, p.c.Name, err)
 	}
 }
 
@@ -136,31 +139,39 @@ func (p *Process) Log() string {
 	return string(text)
 }
 
-// Dir is the server's folder.
+// StartWith is Start with other arguments than before.
+func (p *Process) StartWith(args ...string) {
+	p.t.Helper()
+	p.c.Args = args
+	p.Start()
+}
+
+// Dir is the server's directory.
 func (p *Process) Dir() string { return p.dir }
 
 func (p *Process) logFile() string { return filepath.Join(p.dir, "log") }
 
-func (p *Process) begin() error {
+// Begin is Start for goroutines that may not end the test.
+func (p *Process) Begin() error {
 	if err := p.fork(); err != nil {
-		return fmt.Errorf("start %s: %w", p.c.name, err)
+		return fmt.Errorf("start %s: %w", p.c.Name, err)
 	}
-	if p.c.ready == nil {
+	if p.c.Ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), StartWithin)
 	defer cancel()
 	done := p.Done()
-	err := wait(ctx, func() error {
+	err := Wait(ctx, func() error {
 		select {
 		case <-done:
 			return final{errors.New("it ended")}
 		default:
-			return p.c.ready(ctx)
+			return p.c.Ready(ctx)
 		}
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("start %s: it is not ready: %w; the end of its log:\n%s", p.c.name, err, p.tail()), p.kill())
+		return errors.Join(fmt.Errorf("start %s: it is not ready: %w; the end of its log:\n%s", p.c.Name, err, p.tail()), p.kill())
 	}
 	return nil
 }
@@ -177,17 +188,17 @@ func (p *Process) fork() error {
 		return err
 	}
 	defer log.Close()
-	path, args := p.c.path, p.c.args
-	if p.c.netns != "" {
-		path, args = "nsenter", append([]string{"--net=" + netnsDir + p.c.netns, "--", path}, args...)
+	path, args := p.c.Path, p.c.Args
+	if p.c.Netns != "" {
+		path, args = "nsenter", append([]string{"--net=" + NetnsDir + p.c.Netns, "--", path}, args...)
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
-	cmd.Env = append(append(os.Environ(), p.c.env...), markKey+"="+p.dir)
+	cmd.Env = append(os.Environ(), MarkKey+"="+p.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if !p.c.lasts {
-		cmd.SysProcAttr.Pdeathsig = p.c.orphan
-		if p.c.orphan == 0 {
+		cmd.SysProcAttr.Pdeathsig = p.c.Orphan
+		if p.c.Orphan == 0 {
 			cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 		}
 	}
@@ -231,7 +242,8 @@ func onForkThread(f func() error) error {
 	return <-result
 }
 
-func (p *Process) running() bool {
+// Running reports whether the server's first process of the last Start lives.
+func (p *Process) Running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cmd != nil && !p.ended()
@@ -261,7 +273,7 @@ func (p *Process) killLocked() error {
 		_ = p.cmd.Process.Kill() // by the handle that cannot be somebody else's; its mark may not be written yet
 	}
 	<-p.done
-	return killAll(p.dir)
+	return KillAll(p.dir)
 }
 
 func (p *Process) end() error {
@@ -271,11 +283,7 @@ func (p *Process) end() error {
 		return nil
 	}
 	if !p.ended() {
-		sig := p.c.stop
-		if sig == 0 {
-			sig = syscall.SIGTERM
-		}
-		_ = p.cmd.Process.Signal(sig)
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		_, _ = signal(p.dir, syscall.SIGCONT) // one that is paused hears nothing
 		select {
 		case <-p.done:
@@ -290,7 +298,7 @@ func (p *Process) all(sig syscall.Signal) {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	Poll(p.t, fmt.Sprintf("%s has heard %v", p.c.name, sig), func() error {
+	Poll(p.t, fmt.Sprintf("%s has heard %v", p.c.Name, sig), func() error {
 		n, err := signal(p.dir, sig)
 		if err != nil {
 			return err
@@ -298,7 +306,7 @@ func (p *Process) all(sig syscall.Signal) {
 		if n == 0 {
 			return errors.New("it has no processes")
 		}
-		pids, err := processes(p.dir)
+		pids, err := Processes(p.dir)
 		if err != nil {
 			return err
 		}
@@ -315,7 +323,7 @@ func (p *Process) all(sig syscall.Signal) {
 func (p *Process) tail() string {
 	const most = 60
 	var b strings.Builder
-	for _, name := range append([]string{p.logFile()}, p.c.logs...) {
+	for _, name := range append([]string{p.logFile()}, p.c.Logs...) {
 		text, err := os.ReadFile(name)
 		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 		if err == nil && len(text) > 0 {

@@ -31,13 +31,13 @@ var undoers = map[string]func(name string) error{
 	"shims":  undoShims,
 }
 
-// record notes that something outside the owner's folder is about to be made, to be undone at the end of the owner
+// Record notes that something outside the owner's folder is about to be made, to be undone at the end of the owner
 // whatever happens in between.
-func (o *owner) record(kind, name string) error {
+func (o *Owner) Record(kind, name string) error {
 	if undoers[kind] == nil || strings.ContainsAny(name, " \n") {
 		return fmt.Errorf("record %s %q: unknown kind or bad name", kind, name)
 	}
-	f, err := os.OpenFile(filepath.Join(o.dir, resourcesFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	f, err := os.OpenFile(filepath.Join(o.Dir, resourcesFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
@@ -45,9 +45,9 @@ func (o *owner) record(kind, name string) error {
 	return errors.Join(err, f.Close())
 }
 
-// claim records something that belongs to a test and undoes it when the test has ended.
-func (o *owner) claim(t testing.TB, kind, name string) error {
-	if err := o.record(kind, name); err != nil {
+// Claim records something that belongs to a test and undoes it when the test has ended.
+func (o *Owner) Claim(t testing.TB, kind, name string) error {
+	if err := o.Record(kind, name); err != nil {
 		return err
 	}
 	t.Cleanup(func() {
@@ -69,7 +69,7 @@ func remove(dir string) error {
 // empty ends the processes of a folder, undoes what it recorded, latest first, unmounts what is mounted in it, and removes
 // what is in it.
 func empty(dir string) error {
-	if err := killAll(dir); err != nil {
+	if err := KillAll(dir); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(filepath.Join(dir, resourcesFile))
@@ -128,25 +128,25 @@ func deleteLink(name string) error {
 	if _, err := os.Lstat("/sys/class/net/" + name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return run("", "ip", "link", "delete", name)
+	return Run("", "ip", "link", "delete", name)
 }
 
-// netnsDir is where ip keeps its network namespaces.
-const netnsDir = "/run/netns/"
+// NetnsDir is where ip keeps its network namespaces.
+const NetnsDir = "/run/netns/"
 
 func deleteNetns(name string) error {
-	if _, err := os.Lstat(netnsDir + name); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(NetnsDir + name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return run("", "ip", "netns", "delete", name)
+	return Run("", "ip", "netns", "delete", name)
 }
 
-// run runs a command of the owner that has nothing to say.
-func (o *owner) run(name string, args ...string) error { return run(o.dir, name, args...) }
+// Run runs a command that belongs to the owner; its output is a part of the error.
+func (o *Owner) Run(name string, args ...string) error { return Run(o.Dir, name, args...) }
 
-func run(mark, name string, args ...string) error {
+func Run(mark, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), markKey+"="+mark)
+	cmd.Env = append(os.Environ(), MarkKey+"="+mark)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out))

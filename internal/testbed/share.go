@@ -17,16 +17,16 @@ var shares struct {
 }
 
 type shareState struct {
-	*owner
+	*Owner
 	users int
 }
 
-// share returns an owner that several test binaries hold at once, and holds it until the test has ended. Whoever comes first
+// Share returns an owner that several test binaries hold at once, and holds it until the test has ended. Whoever comes first
 // makes what it has to offer, by start, while the others wait; it ends when its last holder leaves, or, if that was killed, at
-// the next start of a test binary. What start runs has to outlive this test binary: startShared, makeFolder, record.
-func share(t testing.TB, name string, start func(o *owner) error) *owner {
+// the next start of a test binary. What start runs has to outlive this test binary: StartShared, Owner.MakeDir, Owner.Record.
+func Share(t testing.TB, name string, start func(o *Owner) error) *Owner {
 	t.Helper()
-	own(t) // the dead are cleaned first
+	Own(t) // the dead are cleaned first
 	shares.Lock()
 	defer shares.Unlock()
 	s := shares.all[name]
@@ -38,7 +38,7 @@ func share(t testing.TB, name string, start func(o *owner) error) *owner {
 		if shares.all == nil {
 			shares.all = map[string]*shareState{}
 		}
-		s = &shareState{owner: o}
+		s = &shareState{Owner: o}
 		shares.all[name] = s
 	}
 	s.users++
@@ -52,13 +52,13 @@ func share(t testing.TB, name string, start func(o *owner) error) *owner {
 			}
 		}
 	})
-	return s.owner
+	return s.Owner
 }
 
 // startedFile is in the folder of a shared owner once start has succeeded.
 const startedFile = "started"
 
-func join(name string, start func(o *owner) error) (*owner, error) {
+func join(name string, start func(o *Owner) error) (*Owner, error) {
 	o, err := hold(name)
 	if err != nil {
 		return nil, err
@@ -75,14 +75,14 @@ func join(name string, start func(o *owner) error) (*owner, error) {
 		return nil, errors.Join(err, o.leave())
 	}
 	defer gate.Close()
-	started := filepath.Join(o.dir, startedFile)
+	started := filepath.Join(o.Dir, startedFile)
 	if _, err := os.Stat(started); err == nil {
 		return o, nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(err, o.leave())
 	}
 	// Somebody may have been killed while it started, and others hold on.
-	err = empty(o.dir)
+	err = empty(o.Dir)
 	if err == nil {
 		err = start(o)
 	}
@@ -90,13 +90,13 @@ func join(name string, start func(o *owner) error) (*owner, error) {
 		err = os.WriteFile(started, nil, 0o644)
 	}
 	if err != nil {
-		return nil, errors.Join(err, empty(o.dir), o.leave())
+		return nil, errors.Join(err, empty(o.Dir), o.leave())
 	}
 	return o, nil
 }
 
 // hold takes a share in the lock of an owner.
-func hold(name string) (*owner, error) {
+func hold(name string) (*Owner, error) {
 	bed, err := lockBed()
 	if err != nil {
 		return nil, err
@@ -107,11 +107,11 @@ func hold(name string) (*owner, error) {
 	}
 	dir := filepath.Join(bedDir(), name)
 	lock, err := lockPath(dir, unix.LOCK_SH|unix.LOCK_NB, makeDir)
-	return &owner{dir: dir, lock: lock}, err
+	return &Owner{Dir: dir, lock: lock}, err
 }
 
 // leave gives the share back, and removes the owner when nobody else has one.
-func (o *owner) leave() error {
+func (o *Owner) leave() error {
 	bed, err := lockBed()
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/registry"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/ociregistry"
 )
@@ -44,7 +44,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 // An image of 180 MB costs the gate a few kilobytes: without the label, too, as long as the manifest is in the last layer.
 func TestConfigurationOfALargeImage(t *testing.T) {
 	t.Parallel()
-	registry := testbed.Registry(t)
+	server := registry.Start(t)
 	content := make([]byte, 180_000_000) // cannot be compressed
 	_, _ = rand.Read(content)
 	software := static.NewLayer(content, types.OCIUncompressedLayer)
@@ -56,7 +56,7 @@ func TestConfigurationOfALargeImage(t *testing.T) {
 		"label":                      {manifest, 3, 2000},
 		"manifest in the last layer": {"", 4, 10_000},
 	} {
-		tag, err := name.NewTag(registry.Addr + "/team/shop:v1")
+		tag, err := name.NewTag(server.Addr + "/team/shop:v1")
 		require.NoError(t, err)
 		image := image(t, c.label, []v1.Layer{software, top}...)
 		require.NoError(t, remote.Write(tag, image))

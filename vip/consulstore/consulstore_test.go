@@ -6,14 +6,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 	"github.com/sluice-deploy/sluice/vip/storetest"
 )
 
 // open is a store under a prefix of its own, which is removed afterwards: the server may be somebody else's.
-func open(t testing.TB, server *testbed.ConsulServer, cfg consulstore.Config) *consulstore.Store {
+func open(t testing.TB, server *consul.Server, cfg consulstore.Config) *consulstore.Store {
 	t.Helper()
 	if cfg.Prefix == "" {
 		cfg.Prefix = "sluice-test/" + rand.Text() + "/"
@@ -26,7 +26,7 @@ func open(t testing.TB, server *testbed.ConsulServer, cfg consulstore.Config) *c
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	server := testbed.Consul(t)
+	server := consul.Start(t)
 	t.Run("contract", func(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) vip.Store { return open(t, server, consulstore.Config{}) })
 	})

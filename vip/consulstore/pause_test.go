@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
@@ -103,7 +104,7 @@ func hold(ctx context.Context, when string) error {
 // it goes on: it is told so, and has changed nothing.
 func TestPausedProcessIsFenced(t *testing.T) {
 	t.Parallel()
-	server := testbed.Consul(t)
+	server := consul.Start(t)
 	for _, when := range []string{"before", "after"} {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
@@ -28,7 +29,7 @@ func shared(t *testing.T, store vip.Store) *vip.Allocator {
 // A snapshot is restored under two allocators: what was promised after it is fenced, what was promised before it holds.
 func TestRestoredSnapshot(t *testing.T) {
 	t.Parallel()
-	server := testbed.Consul(t)
+	server := consul.Start(t)
 	if server.Process == nil {
 		t.Skip("somebody else's server is not put back")
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sluice-deploy/sluice/internal/testbed"
+	realconsul "github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/bundletest"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/consulbundle"
 )
@@ -47,7 +47,7 @@ var number atomic.Int64
 func TestContractOnConsul(t *testing.T) {
 	t.Parallel()
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
-		s := testbed.Consul(t)
+		s := realconsul.Start(t)
 		if s.Process == nil {
 			t.Skip("somebody else's Consul cannot be taken away")
 		}
@@ -66,7 +66,7 @@ func TestContractOnConsul(t *testing.T) {
 // A Consul that is restored from a snapshot has an older index: the source is not stuck, and sees what came back.
 func TestRestoredConsul(t *testing.T) {
 	t.Parallel()
-	s := testbed.Consul(t)
+	s := realconsul.Start(t)
 	if s.Process == nil {
 		t.Skip("somebody else's Consul is not restored")
 	}

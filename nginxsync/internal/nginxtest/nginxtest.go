@@ -11,15 +11,16 @@ import (
 	"testing"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 )
 
 // Nginx is a running Nginx.
-type Nginx = testbed.NginxServer
+type Nginx = nginx.Server
 
 // What the tests here use of the testbed.
 var (
-	Start = testbed.Nginx
-	Dir   = testbed.Folder
+	Start = nginx.Start
+	Dir   = testbed.Dir
 	Port  = testbed.Port
 	Poll  = testbed.Poll
 )

@@ -21,18 +21,21 @@ type need struct {
 }
 
 var needs = []need{
-	{"testbed.Nginx(", nil, nginx},
-	{"testbed.Consul(", []string{"consul"}, nil},
-	{"testbed.ConsulCluster(", []string{"consul"}, []string{"ip=iproute2"}},
-	{"testbed.Proxy(", []string{"toxiproxy"}, nil},
-	{"testbed.Registry(", nil, []string{"docker-registry=docker-registry"}},
-	{"testbed.Rsyncd(", nil, []string{"rsync=rsync"}},
-	{"testbed.Hosts(", nil, []string{"ip=iproute2"}},
-	{"testbed.Kube(", []string{"etcd", "kubernetes"}, []string{
-		"containerd=containerd", "runc=runc", "/usr/lib/cni/bridge=containernetworking-plugins", "busybox=busybox-static", "ip=iproute2",
+	{"nginx.Start(", nil, nginx},
+	{"consul.Start(", []string{"consul"}, nil},
+	{"consul.StartCluster(", []string{"consul"}, []string{"ip=iproute2"}},
+	{"proxy.Start(", []string{"toxiproxy"}, nil},
+	{"registry.Start(", nil, []string{"docker-registry=docker-registry"}},
+	{"rsync.Start(", nil, []string{"rsync=rsync"}},
+	{"hosts.Start(", nil, []string{"ip=iproute2"}},
+	{"kube.Start(", []string{"etcd", "kubernetes"}, []string{
+		"containerd=containerd", "runc=runc", "/usr/lib/cni/bridge=containernetworking-plugins",
+		"busybox=busybox-static", "ip=iproute2",
 	}},
-	{"testbed.BaseImage(", nil, []string{"busybox=busybox-static", "rsync=rsync"}},
-	{"testbed.BuilderImage(", []string{"buildkit"}, []string{"busybox=busybox-static", "rsync=rsync", "runc=runc"}},
+	{"image.Base(", nil, []string{"busybox=busybox-static", "rsync=rsync"}},
+	{"image.Builder(", []string{"buildkit"}, []string{
+		"busybox=busybox-static", "rsync=rsync", "runc=runc",
+	}},
 	{"nginxtest.", nil, nginx},
 	{`("nginx"`, nil, nginx},
 	{`, "nginx", "-`, nil, nginx},
@@ -106,7 +109,7 @@ func toolsOf(needs []need) []tools.Tool {
 }
 
 // asRoot are the marks of what only root can make.
-var asRoot = []string{"testbed.Kube(", "testbed.Hosts(", "testbed.ConsulCluster("}
+var asRoot = []string{"kube.Start(", "hosts.Start(", "consul.StartCluster("}
 
 // allowed is an error when the needs ask for more than a user may.
 func allowed(needs []need, uid int) error {

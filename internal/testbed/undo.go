@@ -2,29 +2,33 @@ package testbed
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
+)
+
+// The kubelet, containerd and the network plugins use these directories whatever their settings say.
+const (
+	KubeletDir    = "/var/lib/kubelet"
+	ContainerLogs = "/var/log/containers"
+	ContainerdRun = "/run/containerd"
+	CNIDir        = "/var/lib/cni"
 )
 
 // undoFolder removes a folder that was not there before. What is in it stays when somebody else's containerd or kubelet has
 // moved in meanwhile.
 func undoFolder(dir string) error {
-	for _, theirs := range []string{containerdRun + "/containerd.sock", kubeletDir + "/config.yaml", kubeletDir + "/pods"} {
+	for _, theirs := range []string{ContainerdRun + "/containerd.sock", KubeletDir + "/config.yaml", KubeletDir + "/pods"} {
 		if _, err := os.Lstat(theirs); err == nil {
 			return removeEmpty(dir)
 		}
 	}
 	switch dir {
-	case containerdRun, kubeletDir:
+	case ContainerdRun, KubeletDir:
 		return unmountAndRemove(dir)
-	case cniDir: // other engines use it, too
+	case CNIDir: // other engines use it, too
 		return errors.Join(undoCNI("cni-loopback"), removeEmpty(dir))
 	}
 	return removeEmpty(dir)
@@ -56,7 +60,7 @@ func undoSysctl(setting string) error {
 
 // undoLogs removes the links that the kubelet makes to the logs of containers.
 func undoLogs(dir string) error {
-	links, err := filepath.Glob(containerLogs + "/*")
+	links, err := filepath.Glob(ContainerLogs + "/*")
 	if err != nil {
 		return err
 	}
@@ -71,7 +75,7 @@ func undoLogs(dir string) error {
 
 // undoCNI removes what the library of the network plugins remembers of a network.
 func undoCNI(network string) error {
-	results, err := filepath.Glob(cniDir + "/results/" + network + "-*")
+	results, err := filepath.Glob(CNIDir + "/results/" + network + "-*")
 	if err != nil {
 		return err
 	}
@@ -99,57 +103,4 @@ func undoShims(state string) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// undoCgroup ends the processes of a cgroup and removes it with those in it, from every hierarchy.
-func undoCgroup(name string) error {
-	roots, err := hierarchies()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, root := range roots {
-		errs = append(errs, removeCgroup(root+name))
-	}
-	return errors.Join(errs...)
-}
-
-func removeCgroup(dir string) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		err := emptyCgroup(dir)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("cgroup %s: %w", dir, err)
-		}
-	}
-}
-
-func emptyCgroup(dir string) error {
-	var groups []string
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() {
-			groups = append(groups, path)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, group := range slices.Backward(groups) { // the inner ones first
-		text, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
-		if err != nil {
-			return err
-		}
-		for _, field := range strings.Fields(string(text)) {
-			if pid, err := strconv.Atoi(field); err == nil && pid > 0 { // 0 is a process of another PID namespace
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
-		}
-		if err := os.Remove(group); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package testbed_test
+package kube_test
 
 import (
 	"crypto/tls"
@@ -22,6 +22,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/image"
+	"github.com/sluice-deploy/sluice/internal/testbed/kube"
+	"github.com/sluice-deploy/sluice/internal/testbed/registry"
+	"github.com/sluice-deploy/sluice/internal/testbed/rsync"
 )
 
 func labels(app string) map[string]string { return map[string]string{"app": app} }
@@ -35,7 +39,7 @@ func job(name string, pod corev1.PodSpec) *batchv1.Job {
 }
 
 // finished waits for the end of a job and returns the log of its pod.
-func finished(t *testing.T, k *testbed.Kubernetes, name string) string {
+func finished(t *testing.T, k *kube.Cluster, name string) string {
 	t.Helper()
 	var log string
 	testbed.Poll(t, "the end of job "+name, func() error {
@@ -62,11 +66,11 @@ func finished(t *testing.T, k *testbed.Kubernetes, name string) string {
 
 func TestAJobsLogIsReadThroughTheAPI(t *testing.T) {
 	t.Parallel()
-	k := testbed.Kube(t)
-	registry := testbed.Registry(t, k.HostIP)
-	k.Trust(t, registry.Addr)
+	k := kube.Start(t)
+	oci := registry.Start(t, k.HostIP)
+	k.Trust(t, oci.Addr)
 	_, err := k.Client.BatchV1().Jobs(k.Namespace).Create(t.Context(), job("hello", corev1.PodSpec{Containers: []corev1.Container{{
-		Name: "main", Image: testbed.BaseImage(t, registry.Addr), Command: []string{"sh", "-c", "echo hello from $(hostname)"},
+		Name: "main", Image: image.Base(t, oci.Addr), Command: []string{"sh", "-c", "echo hello from $(hostname)"},
 	}}}), metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.Contains(t, finished(t, k, "hello"), "hello from hello-")
@@ -75,7 +79,7 @@ func TestAJobsLogIsReadThroughTheAPI(t *testing.T) {
 // The kubelet listens where every pod reaches it, and obeys the API server only.
 func TestKubeletSendsStrangersAway(t *testing.T) {
 	t.Parallel()
-	k := testbed.Kube(t)
+	k := kube.Start(t)
 	nodes, err := k.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	node := nodes.Items[0].Status
@@ -89,7 +93,7 @@ func TestKubeletSendsStrangersAway(t *testing.T) {
 
 func TestRBACHolds(t *testing.T) {
 	t.Parallel()
-	k := testbed.Kube(t)
+	k := kube.Start(t)
 	_, err := k.Client.RbacV1().Roles(k.Namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "jobs"},
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, Verbs: []string{"list"}}},
@@ -117,26 +121,26 @@ func TestRBACHolds(t *testing.T) {
 // and what was built runs.
 func TestBuildKitBuildsInAJob(t *testing.T) {
 	t.Parallel()
-	k := testbed.Kube(t)
-	registry := testbed.Registry(t, k.HostIP)
-	k.Trust(t, registry.Addr)
+	k := kube.Start(t)
+	oci := registry.Start(t, k.HostIP)
+	k.Trust(t, oci.Addr)
 	code := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(code, "output"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(code, "output", "index.html"), []byte("built from rsync\n"), 0o644))
-	rsyncd := testbed.Rsyncd(t, code, k.HostIP)
+	rsyncd := rsync.Start(t, code, k.HostIP)
 
-	image := registry.Addr + "/hello:v1"
+	ref := oci.Addr + "/hello:v1"
 	_, err := k.Client.CoreV1().ConfigMaps(k.Namespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "build"},
 		Data: map[string]string{
-			"Dockerfile": "FROM " + testbed.BaseImage(t, registry.Addr) + "\nARG CACHE=1\nRUN mkdir /www && rsync -a " + rsyncd.URL + "/output/ /www/\n" +
+			"Dockerfile": "FROM " + image.Base(t, oci.Addr) + "\nARG CACHE=1\nRUN mkdir /www && rsync -a " + rsyncd.URL + "/output/ /www/\n" +
 				"CMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n",
-			"buildkitd.toml": fmt.Sprintf("[registry.%q]\n  http = true\n", registry.Addr),
+			"buildkitd.toml": fmt.Sprintf("[registry.%q]\n  http = true\n", oci.Addr),
 			"build.sh": `set -eu
 buildkitd --config /build/buildkitd.toml --oci-worker-snapshotter=native &
 until buildctl debug workers >/dev/null 2>&1; do kill -0 $!; sleep 0.2; done
 exec buildctl build --frontend dockerfile.v0 --local context=/build --local dockerfile=/build \
-  --output type=image,name=` + image + `,push=true --progress plain
+  --output type=image,name=` + ref + `,push=true --progress plain
 `,
 		},
 	}, metav1.CreateOptions{})
@@ -144,7 +148,7 @@ exec buildctl build --frontend dockerfile.v0 --local context=/build --local dock
 	privileged := true
 	_, err = k.Client.BatchV1().Jobs(k.Namespace).Create(t.Context(), job("build", corev1.PodSpec{
 		Containers: []corev1.Container{{
-			Name: "main", Image: testbed.BuilderImage(t, registry.Addr), Command: []string{"sh", "/build/build.sh"},
+			Name: "main", Image: image.Builder(t, oci.Addr), Command: []string{"sh", "/build/build.sh"},
 			SecurityContext: &corev1.SecurityContext{Privileged: &privileged},
 			VolumeMounts:    []corev1.VolumeMount{{Name: "build", MountPath: "/build"}, {Name: "state", MountPath: "/var/lib/buildkit"}},
 		}},
@@ -162,7 +166,7 @@ exec buildctl build --frontend dockerfile.v0 --local context=/build --local dock
 			Selector: &metav1.LabelSelector{MatchLabels: labels("hello")},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels("hello")},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image}}},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: ref}}},
 			},
 		},
 	}, metav1.CreateOptions{})

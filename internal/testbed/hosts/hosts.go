@@ -1,4 +1,6 @@
-package testbed
+// Package hosts makes hosts for tests: network namespaces on a bridge, each with its own address, that
+// a test can cut off, partition and stop. They need root.
+package hosts
 
 import (
 	"errors"
@@ -8,6 +10,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,56 +21,56 @@ type Host struct {
 	IP   string
 
 	t      testing.TB
-	dir    string
+	Dir    string
 	parted map[*Host]bool
 }
 
 // Hosts makes n hosts, at most 99, which go with the test. It needs root.
-func Hosts(t testing.TB, n int) []*Host {
+func Start(t testing.TB, n int) []*Host {
 	t.Helper()
-	root(t, "a network namespace")
-	program(t, "ip", "iproute2")
-	o := own(t)
-	claim := func(kind, name string) error { return o.claim(t, kind, name) }
-	network, err := newNetwork(func(link string) error { return claim("link", link) })
+	testbed.NeedRoot(t, "a network namespace")
+	testbed.NeedProgram(t, "ip", "iproute2")
+	o := testbed.Own(t)
+	claim := func(kind, name string) error { return o.Claim(t, kind, name) }
+	network, err := NewNetwork(func(link string) error { return claim("link", link) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	hosts := make([]*Host, n)
-	addr := network.prefix.Addr().Next()
+	addr := network.Prefix.Addr().Next()
 	for i := range hosts {
 		addr = addr.Next()
-		name := fmt.Sprintf("%s-%d", network.bridge, i+1)
+		name := fmt.Sprintf("%s-%d", network.Bridge, i+1)
 		if err := errors.Join(claim("netns", name), claim("link", name)); err != nil {
 			t.Fatal(err)
 		}
 		for _, args := range [][]string{
 			{"netns", "add", name},
 			{"link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name},
-			{"link", "set", name, "master", network.bridge, "up"},
+			{"link", "set", name, "master", network.Bridge, "up"},
 			{"-n", name, "link", "set", "lo", "up"},
 			{"-n", name, "address", "add", addr.String() + "/24", "dev", "eth0"},
 			{"-n", name, "link", "set", "eth0", "up"},
 		} {
-			if err := run("", "ip", args...); err != nil {
+			if err := testbed.Run("", "ip", args...); err != nil {
 				t.Fatal(err)
 			}
 		}
-		hosts[i] = &Host{Name: name, IP: addr.String(), t: t, dir: o.folder(t, "host"), parted: map[*Host]bool{}}
+		hosts[i] = &Host{Name: name, IP: addr.String(), t: t, Dir: o.TestDir(t, "host"), parted: map[*Host]bool{}}
 	}
 	return hosts
 }
 
 // Run starts a program on the host. It is stopped when the test has ended.
-func (h *Host) Run(name string, args ...string) *Process {
+func (h *Host) Run(name string, args ...string) *testbed.Process {
 	h.t.Helper()
-	return start(h.t, folderIn(h.t, h.dir, "process"), command{name: name + " on " + h.Name, path: name, args: args, netns: h.Name})
+	return testbed.Start(h.t, testbed.DirIn(h.t, h.Dir, "process"), testbed.Command{Name: name + " on " + h.Name, Path: name, Args: args, Netns: h.Name})
 }
 
 // Command is a command that runs on the host.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(h.t.Context(), "nsenter", append([]string{"--net=" + netnsDir + h.Name, "--", name}, args...)...)
-	cmd.Env = append(os.Environ(), markKey+"="+h.dir)
+	cmd := exec.CommandContext(h.t.Context(), "nsenter", append([]string{"--net=" + testbed.NetnsDir + h.Name, "--", name}, args...)...)
+	cmd.Env = append(os.Environ(), testbed.MarkKey+"="+h.Dir)
 	return cmd
 }
 
@@ -78,7 +81,7 @@ func (h *Host) Do(f func() error) error {
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread ends here
 		result <- func() error {
-			ns, err := os.Open(netnsDir + h.Name)
+			ns, err := os.Open(testbed.NetnsDir + h.Name)
 			if err != nil {
 				return err
 			}
@@ -128,14 +131,14 @@ func (h *Host) Heal() {
 func (h *Host) Stop() {
 	h.t.Helper()
 	h.Cut()
-	if err := killAll(h.dir); err != nil {
+	if err := testbed.KillAll(h.Dir); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
 func (h *Host) ip(args ...string) {
 	h.t.Helper()
-	if err := run("", "ip", args...); err != nil {
+	if err := testbed.Run("", "ip", args...); err != nil {
 		h.t.Fatal(err)
 	}
 }

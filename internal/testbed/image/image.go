@@ -1,4 +1,6 @@
-package testbed
+// Package image makes container images for tests out of programs of this machine, so that no test
+// pulls one from elsewhere.
+package image
 
 import (
 	"archive/tar"
@@ -22,24 +24,25 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// pauseImage holds the namespaces of a pod.
-const pauseImage = "docker.io/sluice/pause:1"
+// Pause holds the namespaces of a pod.
+const Pause = "docker.io/sluice/pause:1"
 
-// BaseImage pushes a small image to a registry, given as host:port, and returns its name with the digest: busybox with all
+// Base pushes a small image to a registry, given as host:port, and returns its name with the digest: busybox with all
 // its commands, and rsync.
-func BaseImage(t testing.TB, registry string) string {
+func Base(t testing.TB, registry string) string {
 	t.Helper()
-	return push(t, registry+"/testbed/base:1", program(t, "busybox", "busybox-static"), program(t, "rsync", "rsync"))
+	return push(t, registry+"/testbed/base:1", testbed.NeedProgram(t, "busybox", "busybox-static"), testbed.NeedProgram(t, "rsync", "rsync"))
 }
 
-// BuilderImage pushes an image with BuildKit to a registry, given as host:port, and returns its name with the digest:
-// buildkitd, buildctl and runc beside what BaseImage has. It needs a privileged container.
-func BuilderImage(t testing.TB, registry string) string {
+// Builder pushes an image with BuildKit to a registry, given as host:port, and returns its name with the digest:
+// buildkitd, buildctl and runc beside what Base has. It needs a privileged container.
+func Builder(t testing.TB, registry string) string {
 	t.Helper()
-	return push(t, registry+"/testbed/builder:1", program(t, "busybox", "busybox-static"),
-		program(t, "rsync", "rsync"), program(t, "runc", "runc"), tool(t, "buildkitd"), tool(t, "buildctl"))
+	return push(t, registry+"/testbed/builder:1", testbed.NeedProgram(t, "busybox", "busybox-static"),
+		testbed.NeedProgram(t, "rsync", "rsync"), testbed.NeedProgram(t, "runc", "runc"), testbed.NeedTool(t, "buildkitd"), testbed.NeedTool(t, "buildctl"))
 }
 
 func push(t testing.TB, to, busybox string, programs ...string) string {
@@ -87,7 +90,7 @@ func (c *imageCache) get(busybox string, programs ...string) (v1.Image, error) {
 	return img, err
 }
 
-func writePauseImage(file, busybox string) error {
+func WritePause(file, busybox string) error {
 	img, err := systemImage(busybox)
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func writePauseImage(file, busybox string) error {
 	if err != nil {
 		return err
 	}
-	tag, err := name.NewTag(pauseImage)
+	tag, err := name.NewTag(Pause)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,5 @@
-package testbed
+// Package rsync runs an rsync daemon for tests.
+package rsync
 
 import (
 	"fmt"
@@ -6,21 +7,23 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// RsyncServer is an rsync daemon.
-type RsyncServer struct {
+// Server is an rsync daemon.
+type Server struct {
 	Addr    string // host:port
 	URL     string // of its module, without a slash at the end: rsync://host:port/code
-	Process *Process
+	Process *testbed.Process
 }
 
 // Rsyncd serves a folder, which it only reads, as the module "code" of an rsync daemon on a free port of an address of this
 // machine; 127.0.0.1 without one.
-func Rsyncd(t testing.TB, folder string, host ...string) *RsyncServer {
+func Start(t testing.TB, folder string, host ...string) *Server {
 	t.Helper()
-	dir, addr := server(t, "rsyncd", host)
-	path := program(t, "rsync", "rsync")
+	dir, addr := testbed.Endpoint(t, "rsyncd", host)
+	path := testbed.NeedProgram(t, "rsync", "rsync")
 	ip, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +36,7 @@ func Rsyncd(t testing.TB, folder string, host ...string) *RsyncServer {
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return &RsyncServer{Addr: addr, URL: "rsync://" + addr + "/code", Process: start(t, dir, command{
-		name: "rsyncd", path: path, args: []string{"--daemon", "--no-detach", "--config=" + file}, ready: listens(addr),
+	return &Server{Addr: addr, URL: "rsync://" + addr + "/code", Process: testbed.Start(t, dir, testbed.Command{
+		Name: "rsyncd", Path: path, Args: []string{"--daemon", "--no-detach", "--config=" + file}, Ready: testbed.Listens(addr),
 	})}
 }

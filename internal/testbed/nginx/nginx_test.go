@@ -1,4 +1,4 @@
-package testbed_test
+package nginx_test
 
 import (
 	"fmt"
@@ -11,11 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 )
 
 func TestNginxWithLuaTellsTwoVIPsApart(t *testing.T) {
 	t.Parallel()
-	dir, port := testbed.Folder(t), testbed.Port(t)
+	dir, port := testbed.Dir(t), testbed.Port(t)
 	conf := filepath.Join(dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `daemon off;
 load_module %[1]s/ndk_http_module.so;
@@ -30,8 +31,8 @@ http {
         location / { content_by_lua_block { ngx.say(ngx.var.server_addr) } }
     }
 }
-`, testbed.NginxModules, dir, port), 0o644))
-	n := testbed.Nginx(t, dir, conf)
+`, nginx.Modules, dir, port), 0o644))
+	n := nginx.Start(t, dir, conf)
 	for _, vip := range []string{"127.58.0.7", "127.58.0.8"} {
 		response, err := http.Get(fmt.Sprintf("http://%s:%d/", vip, port))
 		require.NoError(t, err)

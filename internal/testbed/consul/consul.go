@@ -1,4 +1,6 @@
-package testbed
+// Package consul runs Consul servers for tests: one on this machine, or a cluster of them on hosts
+// of their own, which a test can kill, pause, cut off, partition and restore from a snapshot.
+package consul
 
 import (
 	"bytes"
@@ -12,13 +14,14 @@ import (
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// ConsulServer is one Consul server with its data on disk.
-type ConsulServer struct {
+// Server is one Consul server with its data on disk.
+type Server struct {
 	Addr    string // host:port of its HTTP API
 	Client  *api.Client
-	Process *Process // nil for somebody else's
+	Process *testbed.Process // nil for somebody else's
 
 	dir  string
 	raft string // address that servers name as the leader's
@@ -27,25 +30,25 @@ type ConsulServer struct {
 
 // Consul runs one Consul server, which is its own leader when this returns. Where CONSUL_HTTP_ADDR is set, that one is used,
 // with the other CONSUL variables: a test has to keep to keys of its own and to remove them.
-func Consul(t testing.TB) *ConsulServer {
+func Start(t testing.TB) *Server {
 	t.Helper()
 	if addr := os.Getenv(api.HTTPAddrEnvName); addr != "" {
 		client, err := api.NewClient(api.DefaultConfig())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &ConsulServer{Addr: addr, Client: client}
+		return &Server{Addr: addr, Client: client}
 	}
-	s, c := consul(t, own(t).folder(t, "consul"), "consul", "127.0.0.1", 1)
-	s.Process = start(t, s.dir, c)
+	s, c := consul(t, testbed.Own(t).TestDir(t, "consul"), "consul", "127.0.0.1", 1)
+	s.Process = testbed.Start(t, s.dir, c)
 	return s
 }
 
 // consul prepares one of several servers, on an address and in a folder, and says how it is started.
-func consul(t testing.TB, dir, name, ip string, servers int) (*ConsulServer, command) {
+func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.Command) {
 	t.Helper()
-	path := tool(t, "consul")
-	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1, "http": Port(t), "serf_lan": Port(t), "server": Port(t)}
+	path := testbed.NeedTool(t, "consul")
+	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1, "http": testbed.Port(t), "serf_lan": testbed.Port(t), "server": testbed.Port(t)}
 	config, err := json.Marshal(map[string]any{
 		"server": true, "node_name": name, "data_dir": filepath.Join(dir, "data"), "bind_addr": ip, "client_addr": ip, "ports": port,
 		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false, "bootstrap_expect": servers,
@@ -59,30 +62,30 @@ func consul(t testing.TB, dir, name, ip string, servers int) (*ConsulServer, com
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &ConsulServer{Addr: fmt.Sprintf("%s:%d", ip, port["http"]), dir: dir,
+	s := &Server{Addr: fmt.Sprintf("%s:%d", ip, port["http"]), dir: dir,
 		raft: fmt.Sprintf("%s:%d", ip, port["server"]), serf: fmt.Sprintf("%s:%d", ip, port["serf_lan"])}
 	client := &api.Config{Address: s.Addr, Transport: api.DefaultConfig().Transport}
 	client.Transport.MaxIdleConnsPerHost = 64
 	if s.Client, err = api.NewClient(client); err != nil {
 		t.Fatal(err)
 	}
-	return s, command{name: name, path: path, args: []string{"agent", "-config-file", file}, ready: s.ready}
+	return s, testbed.Command{Name: name, Path: path, Args: []string{"agent", "-config-file", file}, Ready: s.ready}
 }
 
 // ready is nil once there is a leader that answers for the whole.
-func (s *ConsulServer) ready(ctx context.Context) error {
+func (s *Server) ready(ctx context.Context) error {
 	options := (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
 	_, _, err := s.Client.KV().Keys("testbed", "", options)
 	return err
 }
 
 // leader is who leads in the eyes of this server.
-func (s *ConsulServer) leader(ctx context.Context) (string, error) {
+func (s *Server) leader(ctx context.Context) (string, error) {
 	return s.Client.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
 }
 
 // Snapshot is the state of the servers as it is now.
-func (s *ConsulServer) Snapshot(t testing.TB) []byte {
+func (s *Server) Snapshot(t testing.TB) []byte {
 	t.Helper()
 	r, _, err := s.Client.Snapshot().Save(nil)
 	if err != nil {
@@ -96,7 +99,7 @@ func (s *ConsulServer) Snapshot(t testing.TB) []byte {
 }
 
 // Restore puts a snapshot in the place of the servers' state, which turns their index back.
-func (s *ConsulServer) Restore(t testing.TB, snapshot []byte) {
+func (s *Server) Restore(t testing.TB, snapshot []byte) {
 	t.Helper()
 	if err := s.Client.Snapshot().Restore(nil, bytes.NewReader(snapshot)); err != nil {
 		t.Fatal(err)

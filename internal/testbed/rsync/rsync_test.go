@@ -1,4 +1,4 @@
-package testbed_test
+package rsync_test
 
 import (
 	"os"
@@ -6,16 +6,15 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sluice-deploy/sluice/internal/testbed/rsync"
 	"github.com/stretchr/testify/require"
-
-	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
 func TestRsyncdServesAFolder(t *testing.T) {
 	t.Parallel()
 	from, to := t.TempDir(), t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(from, "a"), []byte("code"), 0o600))
-	server := testbed.Rsyncd(t, from)
+	server := rsync.Start(t, from)
 	out, err := exec.Command("rsync", "-a", server.URL+"/", to).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	data, err := os.ReadFile(filepath.Join(to, "a"))

@@ -1,4 +1,7 @@
-package testbed
+// Package kube runs a Kubernetes of one node for tests: etcd, API server, controller manager,
+// scheduler, kubelet and containerd. It is a module of its own, so that Kubernetes' client stays out of
+// the requirements of the library.
+package kube
 
 import (
 	"context"
@@ -11,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,8 +23,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Kubernetes is a cluster of one node, seen by one test.
-type Kubernetes struct {
+// Cluster is a cluster of one node, seen by one test.
+type Cluster struct {
 	Config     *rest.Config // of its administrator
 	Client     *kubernetes.Clientset
 	Kubeconfig string // a file that says the same
@@ -33,13 +37,13 @@ type Kubernetes struct {
 // Kube returns a Kubernetes: API server with RBAC, controller manager, scheduler and a kubelet on containerd, without
 // kube-proxy and DNS, so that pods are reached at their addresses and Services have none. All test binaries that run at the
 // same time share it, each test has a namespace of its own. Where KUBECONFIG is set, that cluster is used.
-func Kube(t testing.TB) *Kubernetes {
+func Start(t testing.TB) *Cluster {
 	t.Helper()
-	k := &Kubernetes{Kubeconfig: os.Getenv(clientcmd.RecommendedConfigPathEnvVar)}
+	k := &Cluster{Kubeconfig: os.Getenv(clientcmd.RecommendedConfigPathEnvVar)}
 	if k.Kubeconfig == "" {
 		m := kubeMachine(t)
-		o := share(t, "kubernetes", m.start)
-		k.Kubeconfig, k.hosts = filepath.Join(o.dir, kubeconfigFile), filepath.Join(o.dir, hostsDir)
+		o := testbed.Share(t, "kubernetes", m.start)
+		k.Kubeconfig, k.hosts = filepath.Join(o.Dir, kubeconfigFile), filepath.Join(o.Dir, hostsDir)
 	}
 	var err error
 	if k.Config, err = clientcmd.BuildConfigFromFlags("", k.Kubeconfig); err != nil {
@@ -57,7 +61,7 @@ func Kube(t testing.TB) *Kubernetes {
 }
 
 // hostIP is the address of this machine on the way to the node, which is that of the bridge for a node of our own.
-func (k *Kubernetes) hostIP(ctx context.Context) (string, error) {
+func (k *Cluster) hostIP(ctx context.Context) (string, error) {
 	nodes, err := k.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err
@@ -79,7 +83,7 @@ func (k *Kubernetes) hostIP(ctx context.Context) (string, error) {
 }
 
 // namespace makes the test's namespace, in which pods can be made when it returns.
-func (k *Kubernetes) namespace(t testing.TB) {
+func (k *Cluster) namespace(t testing.TB) {
 	t.Helper()
 	ns, err := k.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "sluice-test-", Labels: map[string]string{
@@ -104,14 +108,14 @@ func (k *Kubernetes) namespace(t testing.TB) {
 			t.Errorf("remove namespace %s: %v", k.Namespace, err)
 		}
 	})
-	Poll(t, "the service account that pods need", func() error {
+	testbed.Poll(t, "the service account that pods need", func() error {
 		_, err := k.Client.CoreV1().ServiceAccounts(k.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
 		return err
 	})
 }
 
 // describe tells of the pods and what happened to them.
-func (k *Kubernetes) describe(ctx context.Context) string {
+func (k *Cluster) describe(ctx context.Context) string {
 	var b strings.Builder
 	pods, err := k.Client.CoreV1().Pods(k.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -137,7 +141,7 @@ func (k *Kubernetes) describe(ctx context.Context) string {
 
 // Trust lets the node pull over plain HTTP from a registry, given as host:port. With somebody else's cluster that is for
 // whoever set it up.
-func (k *Kubernetes) Trust(t testing.TB, registry string) {
+func (k *Cluster) Trust(t testing.TB, registry string) {
 	t.Helper()
 	if k.hosts == "" {
 		return

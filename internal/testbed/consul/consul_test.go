@@ -1,16 +1,15 @@
-package testbed_test
+package consul_test
 
 import (
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/stretchr/testify/require"
-
-	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-func put(t *testing.T, s *testbed.ConsulServer, value string) {
+func put(t *testing.T, s *consul.Server, value string) {
 	t.Helper()
 	_, err := s.Client.KV().Put(&api.KVPair{Key: "testbed/key", Value: []byte(value)}, nil)
 	require.NoError(t, err)
@@ -21,7 +20,7 @@ func put(t *testing.T, s *testbed.ConsulServer, value string) {
 
 func TestABlockingQueryWakes(t *testing.T) {
 	t.Parallel()
-	s := testbed.Consul(t)
+	s := consul.Start(t)
 	put(t, s, "one")
 	_, meta, err := s.Client.KV().Get("testbed/key", nil)
 	require.NoError(t, err)
@@ -40,7 +39,7 @@ func TestABlockingQueryWakes(t *testing.T) {
 
 func TestConsulKeepsItsDataThroughAKill(t *testing.T) {
 	t.Parallel()
-	s := testbed.Consul(t)
+	s := consul.Start(t)
 	if s.Process == nil {
 		t.Skip("somebody else's Consul is not killed")
 	}
@@ -54,7 +53,7 @@ func TestConsulKeepsItsDataThroughAKill(t *testing.T) {
 
 func TestASnapshotTurnsTheIndexBack(t *testing.T) {
 	t.Parallel()
-	s := testbed.Consul(t)
+	s := consul.Start(t)
 	if s.Process == nil {
 		t.Skip("somebody else's Consul keeps its state")
 	}

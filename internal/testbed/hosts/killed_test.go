@@ -1,4 +1,4 @@
-package testbed
+package hosts
 
 import (
 	"bufio"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +23,10 @@ func TestAKilledTestBinaryLeavesNothingAfterTheNextStart(t *testing.T) {
 	case "killed":
 		makeAndHang(t)
 	case "next":
-		own(t)
+		testbed.Own(t)
 		return
 	}
-	root(t, "a bridge")
+	testbed.NeedRoot(t, "a bridge")
 	binary, err := os.Executable()
 	require.NoError(t, err)
 	temp := t.TempDir()
@@ -56,15 +57,20 @@ func TestAKilledTestBinaryLeavesNothingAfterTheNextStart(t *testing.T) {
 
 // makeAndHang makes one of everything that outlives a test binary, says so and waits to be killed.
 func makeAndHang(t *testing.T) {
-	o := own(t)
-	Hosts(t, 1)[0].Run("sleep", "1000")
-	dir := o.folder(t, "lasting")
-	_, err := startShared(dir, command{name: "sleep", path: "/bin/sh", args: []string{"-c", "sleep 1000 & sleep 1000"}})
+	o := testbed.Own(t)
+	Start(t, 1)[0].Run("sleep", "1000")
+	dir := o.TestDir(t, "lasting")
+	_, err := testbed.StartShared(dir, testbed.Command{Name: "sleep", Path: "/bin/sh", Args: []string{"-c", "sleep 1000 & sleep 1000"}})
 	require.NoError(t, err)
-	children(t, dir)
-	require.NoError(t, o.record("cgroup", cgroupOf(os.Getpid())))
-	require.NoError(t, makeCgroup(cgroupOf(os.Getpid())))
-	require.NoError(t, unix.Mount("tmpfs", o.folder(t, "mount"), "tmpfs", 0, ""))
+	testbed.Poll(t, "a child", func() error {
+		if n := len(processesOf(t, dir)); n < 2 {
+			return fmt.Errorf("%d processes", n)
+		}
+		return nil
+	})
+	require.NoError(t, o.Record("cgroup", cgroupOf(os.Getpid())))
+	require.NoError(t, testbed.MakeCgroup(cgroupOf(os.Getpid())))
+	require.NoError(t, unix.Mount("tmpfs", o.TestDir(t, "mount"), "tmpfs", 0, ""))
 	fmt.Println("\nup")
 	select {}
 }
@@ -76,16 +82,16 @@ func leftovers(t *testing.T, temp string, pid int) map[string][]string {
 	found := map[string][]string{"mounts": nil, "processes": nil}
 	for what, pattern := range map[string]string{
 		"links":   "/sys/class/net/" + linkName(pid) + "*",
-		"hosts":   netnsDir + linkName(pid) + "*",
+		"hosts":   testbed.NetnsDir + linkName(pid) + "*",
 		"files":   temp + "/*",
-		"cgroups": cgroupRoot + "/*" + cgroupOf(pid),
+		"cgroups": testbed.CgroupRoot + "/*" + cgroupOf(pid),
 	} {
 		var err error
 		found[what], err = filepath.Glob(pattern)
 		require.NoError(t, err)
 	}
-	if _, err := os.Stat(cgroupRoot + cgroupOf(pid)); err == nil { // version 2
-		found["cgroups"] = append(found["cgroups"], cgroupRoot+cgroupOf(pid))
+	if _, err := os.Stat(testbed.CgroupRoot + cgroupOf(pid)); err == nil { // version 2
+		found["cgroups"] = append(found["cgroups"], testbed.CgroupRoot+cgroupOf(pid))
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	require.NoError(t, err)
@@ -94,8 +100,15 @@ func leftovers(t *testing.T, temp string, pid int) map[string][]string {
 			found["mounts"] = append(found["mounts"], line)
 		}
 	}
-	for _, p := range of(t, temp) {
+	for _, p := range processesOf(t, temp) {
 		found["processes"] = append(found["processes"], fmt.Sprint(p))
 	}
 	return found
+}
+
+func processesOf(t *testing.T, dir string) []int {
+	t.Helper()
+	pids, err := testbed.Processes(dir)
+	require.NoError(t, err)
+	return pids
 }

@@ -1,4 +1,4 @@
-package testbed_test
+package consul_test
 
 import (
 	"context"
@@ -9,9 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 )
 
-func get(t *testing.T, s *testbed.ConsulServer) (string, uint64) {
+func get(t *testing.T, s *consul.Server) (string, uint64) {
 	t.Helper()
 	pair, meta, err := s.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
 	require.NoError(t, err)
@@ -21,26 +22,26 @@ func get(t *testing.T, s *testbed.ConsulServer) (string, uint64) {
 
 func TestTheLeaderOfThreeIsKilledAndANewOneAnswers(t *testing.T) {
 	t.Parallel()
-	c := testbed.ConsulCluster(t, 3)
+	c := consul.StartCluster(t, 3)
 	old := c.Leader(t)
-	put(t, old.ConsulServer, "old")
+	put(t, old.Server, "old")
 	snapshot := old.Snapshot(t)
 	old.Process.Kill()
 	leader := c.Leader(t)
 	require.NotEqual(t, old.Addr, leader.Addr)
-	value, _ := get(t, leader.ConsulServer)
+	value, _ := get(t, leader.Server)
 	require.Equal(t, "old", value)
 	for range 20 {
-		put(t, leader.ConsulServer, "new")
+		put(t, leader.Server, "new")
 	}
-	_, after := get(t, leader.ConsulServer)
+	_, after := get(t, leader.Server)
 	old.Process.Start()
-	value, _ = get(t, old.ConsulServer)
+	value, _ = get(t, old.Server)
 	require.Equal(t, "new", value)
 
 	c.Leader(t).Restore(t, snapshot)
 	for _, m := range c.Members {
-		value, index := get(t, m.ConsulServer)
+		value, index := get(t, m.Server)
 		require.Equal(t, "old", value)
 		require.Less(t, index, after, "the index is turned back")
 	}
@@ -48,15 +49,15 @@ func TestTheLeaderOfThreeIsKilledAndANewOneAnswers(t *testing.T) {
 
 func TestALeaderThatLosesTheOthersAnswersNoMore(t *testing.T) {
 	t.Parallel()
-	c := testbed.ConsulCluster(t, 3)
+	c := consul.StartCluster(t, 3)
 	old := c.Leader(t)
-	put(t, old.ConsulServer, "before")
+	put(t, old.Server, "before")
 	for _, m := range c.Others(old) {
 		old.Part(m.Host)
 	}
 	leader := c.Leader(t)
 	require.NotEqual(t, old.Addr, leader.Addr)
-	put(t, leader.ConsulServer, "after")
+	put(t, leader.Server, "after")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, _, err := old.Client.KV().Get("testbed/key", (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
@@ -70,15 +71,15 @@ func TestALeaderThatLosesTheOthersAnswersNoMore(t *testing.T) {
 		_, _, err := old.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
 		return err
 	})
-	value, _ := get(t, old.ConsulServer)
+	value, _ := get(t, old.Server)
 	require.Equal(t, "after", value)
 }
 
 func TestALeaderThatHangsIsReplaced(t *testing.T) {
 	t.Parallel()
-	c := testbed.ConsulCluster(t, 3)
+	c := consul.StartCluster(t, 3)
 	old := c.Leader(t)
-	put(t, old.ConsulServer, "kept")
+	put(t, old.Server, "kept")
 	old.Process.Pause()
 	leader := c.Leader(t)
 	require.NotEqual(t, old.Addr, leader.Addr)

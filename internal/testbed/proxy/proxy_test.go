@@ -1,4 +1,4 @@
-package testbed_test
+package proxy_test
 
 import (
 	"io"
@@ -6,18 +6,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/testbed/echo"
+	"github.com/sluice-deploy/sluice/internal/testbed/proxy"
 	"github.com/stretchr/testify/require"
-
-	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-func proxied(t *testing.T) (*testbed.TCPProxy, func() net.Conn) {
+func proxied(t *testing.T) (*proxy.Proxy, func() net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
-	go echoes(l)
-	p := testbed.Proxy(t, l.Addr().String())
+	go echo.Serve(l)
+	p := proxy.Start(t, l.Addr().String())
 	return p, func() net.Conn {
 		conn, err := net.Dial("tcp", p.Addr)
 		require.NoError(t, err)
@@ -26,28 +26,17 @@ func proxied(t *testing.T) (*testbed.TCPProxy, func() net.Conn) {
 	}
 }
 
-// silent looks for a moment whether nothing comes.
-func silent(t *testing.T, conn net.Conn) {
-	t.Helper()
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
-	_, err := conn.Read(make([]byte, 1))
-	var timeout net.Error
-	require.ErrorAs(t, err, &timeout)
-	require.True(t, timeout.Timeout(), "%v", err)
-	require.NoError(t, conn.SetReadDeadline(time.Time{}))
-}
-
 func TestAProxyStallsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	p, dial := proxied(t)
 	conn := dial()
-	require.NoError(t, echo(conn, "before"))
+	require.NoError(t, echo.Try(conn, "before"))
 	p.Stall()
 	later := dial()
 	for _, c := range []net.Conn{conn, later} {
 		_, err := c.Write([]byte("during"))
 		require.NoError(t, err)
-		silent(t, c)
+		echo.Silent(t, c)
 	}
 	p.Heal()
 	for _, c := range []net.Conn{conn, later} {
@@ -55,7 +44,7 @@ func TestAProxyStallsAndGoesOn(t *testing.T) {
 		_, err := io.ReadFull(c, got)
 		require.NoError(t, err)
 		require.Equal(t, "during", string(got))
-		require.NoError(t, echo(c, "after"))
+		require.NoError(t, echo.Try(c, "after"))
 	}
 }
 
@@ -66,7 +55,7 @@ func TestAProxyDelays(t *testing.T) {
 	p.Delay(time.Hour)
 	p.Delay(100 * time.Millisecond) // in the place of the hour
 	began := time.Now()
-	require.NoError(t, echo(conn, "there and back"))
+	require.NoError(t, echo.Try(conn, "there and back"))
 	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond) // what is slow is later still
 }
 
@@ -74,14 +63,14 @@ func TestAProxyCutsAndRefuses(t *testing.T) {
 	t.Parallel()
 	p, dial := proxied(t)
 	conn := dial()
-	require.NoError(t, echo(conn, "before"))
+	require.NoError(t, echo.Try(conn, "before"))
 	p.Cut()
 	_, err := conn.Read(make([]byte, 1))
 	require.Error(t, err)
 	_, err = net.Dial("tcp", p.Addr)
 	require.Error(t, err)
 	p.Heal()
-	require.NoError(t, echo(dial(), "after"))
+	require.NoError(t, echo.Try(dial(), "after"))
 }
 
 func TestAProxyCutsWithinAnAnswer(t *testing.T) {
@@ -93,7 +82,7 @@ func TestAProxyCutsWithinAnAnswer(t *testing.T) {
 	data, _ := io.ReadAll(conn) // closed or reset
 	require.Len(t, data, 1000)
 	p.Heal()
-	require.NoError(t, echo(dial(), "after"))
+	require.NoError(t, echo.Try(dial(), "after"))
 }
 
 func TestAProxyLimits(t *testing.T) {
@@ -102,8 +91,8 @@ func TestAProxyLimits(t *testing.T) {
 	conn := dial()
 	p.Limit(100_000)
 	began := time.Now()
-	require.NoError(t, echo(conn, string(make([]byte, 30_000))))
+	require.NoError(t, echo.Try(conn, string(make([]byte, 30_000))))
 	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
 	p.Heal()
-	require.NoError(t, echo(conn, "after"))
+	require.NoError(t, echo.Try(conn, "after"))
 }

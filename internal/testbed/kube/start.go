@@ -1,4 +1,4 @@
-package testbed
+package kube
 
 import (
 	"context"
@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/hosts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -42,21 +44,21 @@ type machine struct {
 // kubeMachine looks whether everything is there.
 func kubeMachine(t testing.TB) *machine {
 	t.Helper()
-	root(t, "Kubernetes")
+	testbed.NeedRoot(t, "Kubernetes")
 	m := &machine{program: map[string]string{}}
 	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"} {
-		m.program[name] = tool(t, name)
+		m.program[name] = testbed.NeedTool(t, name)
 	}
 	for name, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd", "runc": "runc", "ip": "iproute2", "busybox": "busybox-static"} {
-		m.program[name] = program(t, name, pkg)
+		m.program[name] = testbed.NeedProgram(t, name, pkg)
 	}
 	m.cni = "/usr/lib/cni"
-	file(t, filepath.Join(m.cni, "bridge"), "containernetworking-plugins")
+	testbed.NeedFile(t, filepath.Join(m.cni, "bridge"), "containernetworking-plugins")
 	return m
 }
 
 // start starts everything and returns when the node is ready.
-func (m *machine) start(o *owner) error {
+func (m *machine) start(o *testbed.Owner) error {
 	n := &node{machine: m, owner: o}
 	for _, step := range []func() error{n.remember, n.bridged, n.credentials, n.controlPlane, n.containerd, n.kubelet, n.ready} {
 		if err := step(); err != nil {
@@ -69,9 +71,9 @@ func (m *machine) start(o *owner) error {
 // node is one Kubernetes while it is started.
 type node struct {
 	*machine
-	owner *owner
+	owner *testbed.Owner
 
-	*network // of the pods
+	*hosts.Network // of the pods
 
 	cgroup string
 	socket string // of containerd
@@ -81,11 +83,11 @@ type node struct {
 
 // service runs one of the processes in a folder of its own.
 func (n *node) service(name string, ready func(context.Context) error, args ...string) error {
-	dir, err := n.owner.makeFolder(name)
+	dir, err := n.owner.MakeDir(name)
 	if err != nil {
 		return err
 	}
-	_, err = startShared(dir, command{name: name, path: n.program[name], args: args, ready: ready})
+	_, err = testbed.StartShared(dir, testbed.Command{Name: name, Path: n.program[name], Args: args, Ready: ready})
 	return err
 }
 
@@ -110,7 +112,7 @@ func (n *node) credentials() error {
 	)
 }
 
-func (n *node) path(name string) string { return filepath.Join(n.owner.dir, name) }
+func (n *node) path(name string) string { return filepath.Join(n.owner.Dir, name) }
 
 func (n *node) secret(name string, data []byte) error { return os.WriteFile(n.path(name), data, 0o600) }
 
@@ -140,31 +142,14 @@ func (n *node) kubeletClient() error {
 	)
 }
 
-// ports are free ones. Whoever gets one listens on it soon.
-func ports(count int) ([]string, error) {
-	var found []string
-	for port := firstPort; port <= lastPort && len(found) < count; port++ {
-		held, err := holdPort(port)
-		if err != nil {
-			continue
-		}
-		defer held.Close()
-		found = append(found, fmt.Sprint(port))
-	}
-	if len(found) < count {
-		return nil, fmt.Errorf("fewer than %d free ports in %d to %d", count, firstPort, lastPort)
-	}
-	return found, nil
-}
-
 func (n *node) controlPlane() error {
-	port, err := ports(5)
+	port, err := testbed.FreePorts(5)
 	if err != nil {
 		return err
 	}
 	client, peer := "http://127.0.0.1:"+port[0], "http://127.0.0.1:"+port[1]
 	// What etcd holds need not outlive this machine: it may leave out the waiting for the disk.
-	err = n.service("etcd", listens("127.0.0.1:"+port[0]), "--data-dir", n.path("etcd-data"), "--unsafe-no-fsync",
+	err = n.service("etcd", testbed.Listens("127.0.0.1:"+port[0]), "--data-dir", n.path("etcd-data"), "--unsafe-no-fsync",
 		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 	if err != nil {
@@ -175,7 +160,7 @@ func (n *node) controlPlane() error {
 		"--cert-dir", n.certs, "--token-auth-file", n.path("tokens.csv"), "--authorization-mode", "RBAC", "--anonymous-auth=false",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", n.path("sa.pub"),
 		"--service-account-signing-key-file", n.path("sa.key"), "--bind-address", "127.0.0.1", "--secure-port", port[2],
-		"--advertise-address", n.ip, "--external-hostname", "localhost", "--allow-privileged=true",
+		"--advertise-address", n.IP, "--external-hostname", "localhost", "--allow-privileged=true",
 		"--kubelet-preferred-address-types", "InternalIP", "--kubelet-client-certificate", n.path(kubeletClientCert),
 		"--kubelet-client-key", n.path(kubeletClientKey), "--endpoint-reconciler-type", "none")
 	if err != nil {
@@ -229,9 +214,9 @@ func (n *node) ready() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), testbed.StartWithin)
 	defer cancel()
-	return wait(ctx, func() error {
+	return testbed.Wait(ctx, func() error {
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -247,11 +232,11 @@ func (n *node) ready() error {
 				err = fmt.Errorf("node %s: %s", node.Name, c.Message)
 			}
 		}
-		return errors.Join(errors.New("no node is ready: see the logs of kubelet and containerd in "+n.owner.dir), err)
+		return errors.Join(errors.New("no node is Ready: see the logs of kubelet and containerd in "+n.owner.Dir), err)
 	})
 }
 
 func (n *node) bridged() (err error) {
-	n.network, err = newNetwork(func(link string) error { return n.owner.record("link", link) })
+	n.Network, err = hosts.NewNetwork(func(link string) error { return n.owner.Record("link", link) })
 	return err
 }

@@ -1,4 +1,4 @@
-package testbed
+package consul
 
 import (
 	"context"
@@ -8,50 +8,53 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/hosts"
 )
 
-// ConsulServers are servers of one Consul, each on a host of its own.
-type ConsulServers struct {
-	Members []*ConsulMember
+// Cluster are servers of one Consul, each on a host of its own.
+type Cluster struct {
+	Members []*Member
 }
 
-// ConsulMember is a server and its host: Process.Kill and Process.Start, Process.Pause and Process.Resume act on the one, Cut,
+// Member is a server and its host: Process.Kill and Process.Start, Process.Pause and Process.Resume act on the one, Cut,
 // Part, Heal and Stop on the other. Cut keeps the test from it too; Part leaves the test a server that has lost the others.
-type ConsulMember struct {
-	*ConsulServer
-	*Host
+type Member struct {
+	*Server
+	*hosts.Host
 }
 
 // ConsulCluster runs n Consul servers, which have a leader when this returns. It needs root.
-func ConsulCluster(t testing.TB, n int) *ConsulServers {
+func StartCluster(t testing.TB, n int) *Cluster {
 	t.Helper()
-	tool(t, "consul") // before hosts are made
-	c := &ConsulServers{}
-	commands := make([]command, n)
-	for i, host := range Hosts(t, n) {
-		m := &ConsulMember{Host: host}
-		m.ConsulServer, commands[i] = consul(t, folderIn(t, host.dir, "consul"), fmt.Sprintf("consul-%d", i+1), host.IP, n)
-		commands[i].netns = host.Name
+	testbed.NeedTool(t, "consul") // before hosts are made
+	c := &Cluster{}
+	commands := make([]testbed.Command, n)
+	for i, host := range hosts.Start(t, n) {
+		m := &Member{Host: host}
+		m.Server, commands[i] = consul(t, testbed.DirIn(t, host.Dir, "consul"), fmt.Sprintf("consul-%d", i+1), host.IP, n)
+		commands[i].Netns = host.Name
 		c.Members = append(c.Members, m)
 	}
 	for i, m := range c.Members {
 		for _, other := range c.Others(m) {
-			commands[i].args = append(commands[i].args, "-retry-join", other.serf, "-retry-interval", "1s")
+			commands[i].Args = append(commands[i].Args, "-retry-join", other.serf, "-retry-interval", "1s")
 		}
-		m.Process = prepare(t, m.ConsulServer.dir, commands[i])
+		m.Process = testbed.Prepare(t, m.Server.dir, commands[i])
 	}
 	c.Start(t)
 	return c
 }
 
 // Start starts the members that do not run, and waits until each of them has a leader that answers for the whole.
-func (c *ConsulServers) Start(t testing.TB) {
+func (c *Cluster) Start(t testing.TB) {
 	t.Helper()
 	errs := make([]error, len(c.Members))
 	var wg sync.WaitGroup
 	for i, m := range c.Members {
-		if !m.Process.running() {
-			wg.Go(func() { errs[i] = m.Process.begin() })
+		if !m.Process.Running() {
+			wg.Go(func() { errs[i] = m.Process.Begin() })
 		}
 	}
 	wg.Wait()
@@ -61,15 +64,15 @@ func (c *ConsulServers) Start(t testing.TB) {
 }
 
 // Others are the members without one.
-func (c *ConsulServers) Others(than *ConsulMember) []*ConsulMember {
-	return slices.DeleteFunc(slices.Clone(c.Members), func(m *ConsulMember) bool { return m == than })
+func (c *Cluster) Others(than *Member) []*Member {
+	return slices.DeleteFunc(slices.Clone(c.Members), func(m *Member) bool { return m == than })
 }
 
 // Leader waits until most members agree on one that answers for the whole, and returns it.
-func (c *ConsulServers) Leader(t testing.TB) *ConsulMember {
+func (c *Cluster) Leader(t testing.TB) *Member {
 	t.Helper()
-	var leader *ConsulMember
-	Poll(t, "a leader of Consul", func() error {
+	var leader *Member
+	testbed.Poll(t, "a leader of Consul", func() error {
 		soon, cancel := context.WithTimeout(t.Context(), time.Second) // for those that are cut off
 		defer cancel()
 		said := make([]string, len(c.Members))

@@ -1,4 +1,4 @@
-package testbed
+package kube
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/image"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,96 +19,34 @@ var kubeletSysctls = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// The kubelet, containerd and the network plugins have these folders whatever they are told.
-const (
-	kubeletDir    = "/var/lib/kubelet"
-	containerLogs = "/var/log/containers"
-	containerdRun = "/run/containerd"
-	cniDir        = "/var/lib/cni"
-)
-
 // remember records what containerd and the kubelet change outside of the owner's folder.
 func (n *node) remember() error {
-	if _, err := os.Stat(filepath.Join(kubeletDir, "device-plugins/kubelet.sock")); err == nil {
-		return errors.New("a kubelet runs on this machine, or ran: to use its cluster, set KUBECONFIG; to remove what it left, delete " + kubeletDir)
+	if _, err := os.Stat(filepath.Join(testbed.KubeletDir, "device-plugins/kubelet.sock")); err == nil {
+		return errors.New("a kubelet runs on this machine, or ran: to use its cluster, set KUBECONFIG; to remove what it left, delete " + testbed.KubeletDir)
 	}
 	for _, name := range kubeletSysctls {
 		value, err := os.ReadFile("/proc/sys/" + name)
 		if err != nil {
 			continue // this kernel has none
 		}
-		if err := n.owner.record("sysctl", name+"="+strings.TrimSpace(string(value))); err != nil {
+		if err := n.owner.Record("sysctl", name+"="+strings.TrimSpace(string(value))); err != nil {
 			return err
 		}
 	}
-	for _, dir := range []string{kubeletDir, containerLogs, containerdRun, cniDir} {
+	for _, dir := range []string{testbed.KubeletDir, testbed.ContainerLogs, testbed.ContainerdRun, testbed.CNIDir} {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			if err := n.owner.record("folder", dir); err != nil {
+			if err := n.owner.Record("folder", dir); err != nil {
 				return err
 			}
 		}
 	}
 	n.cgroup = fmt.Sprintf("/sluice-testbed-kube-%d", os.Getpid())
-	return errors.Join(n.owner.record("logs", n.owner.dir), n.owner.record("cgroup", n.cgroup), makeCgroup(n.cgroup))
-}
-
-const cgroupRoot = "/sys/fs/cgroup"
-
-// hierarchies are the folders that cgroups are made in: one for each controller in version 1, one in all in version 2. Where
-// both are mounted, runc uses both.
-func hierarchies() ([]string, error) {
-	if _, err := os.Stat(cgroupRoot + "/cgroup.controllers"); err == nil {
-		return []string{cgroupRoot}, nil
-	}
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for line := range strings.Lines(string(text)) {
-		before, after, _ := strings.Cut(line, " - ")
-		f := strings.Fields(before)
-		if (strings.HasPrefix(after, "cgroup ") || strings.HasPrefix(after, "cgroup2 ")) && len(f) > 4 && within(f[4], cgroupRoot) {
-			found = append(found, f[4])
-		}
-	}
-	return found, nil
-}
-
-func makeCgroup(name string) error {
-	roots, err := hierarchies()
-	if err != nil {
-		return err
-	}
-	for _, root := range roots {
-		if controllers, err := os.ReadFile(root + "/cgroup.controllers"); err == nil {
-			for _, c := range strings.Fields(string(controllers)) { // pods need them; one that cannot be had they do without
-				_ = os.WriteFile(root+"/cgroup.subtree_control", []byte("+"+c), 0o644)
-			}
-		}
-		if err := os.MkdirAll(root+name, 0o755); err != nil {
-			return err
-		}
-		if controllers, err := os.ReadFile(root + name + "/cgroup.controllers"); err == nil {
-			for _, c := range strings.Fields(string(controllers)) {
-				_ = os.WriteFile(root+name+"/cgroup.subtree_control", []byte("+"+c), 0o644)
-			}
-			continue
-		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // version 1 hands none down
-			if value, err := os.ReadFile(filepath.Join(root, file)); err == nil {
-				if err := os.WriteFile(root+name+"/"+file, value, 0o644); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return errors.Join(n.owner.Record("logs", n.owner.Dir), n.owner.Record("cgroup", n.cgroup), testbed.MakeCgroup(n.cgroup))
 }
 
 // snapshotter is overlayfs, where the folder's file system carries it.
 func (n *node) snapshotter() (string, error) {
-	dir, err := n.owner.makeFolder("overlay")
+	dir, err := n.owner.MakeDir("overlay")
 	if err != nil {
 		return "", err
 	}
@@ -127,7 +67,7 @@ func (n *node) containerd() error {
 	if err != nil {
 		return err
 	}
-	dir, err := n.owner.makeFolder("containerd")
+	dir, err := n.owner.MakeDir("containerd")
 	if err != nil {
 		return err
 	}
@@ -153,45 +93,45 @@ disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.sna
     conf_dir = "%[1]s/cni"
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "%[6]s"
-`, dir, n.socket, pauseImage, snapshotter, n.cni, n.path(hostsDir))
+`, dir, n.socket, image.Pause, snapshotter, n.cni, n.path(hostsDir))
 	network := fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "%[1]s", "plugins": [
   {"type": "bridge", "bridge": "%[1]s", "ipam": {"type": "host-local", "dataDir": "%[2]s/addresses",
     "ranges": [[{"subnet": "%[3]s", "gateway": "%[4]s"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
-`, n.bridge, dir, n.prefix, n.ip)
+`, n.Bridge, dir, n.Prefix, n.IP)
 	err = errors.Join(
 		os.MkdirAll(n.path(hostsDir), 0o755),
 		os.Mkdir(filepath.Join(dir, "cni"), 0o755),
 		os.WriteFile(filepath.Join(dir, "cni", "pods.conflist"), []byte(network), 0o644),
 		os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o644),
-		n.owner.record("cni", n.bridge),
-		n.owner.record("shims", filepath.Join(dir, "state")),
+		n.owner.Record("cni", n.Bridge),
+		n.owner.Record("shims", filepath.Join(dir, "state")),
 	)
 	if err != nil {
 		return err
 	}
 	ctr := func(args ...string) error {
-		return n.owner.run(n.program["ctr"], append([]string{"-a", n.socket}, args...)...)
+		return n.owner.Run(n.program["ctr"], append([]string{"-a", n.socket}, args...)...)
 	}
-	_, err = startShared(dir, command{
-		name: "containerd", path: n.program["containerd"], args: []string{"-c", filepath.Join(dir, "config.toml")},
-		ready: func(context.Context) error { return ctr("version") },
+	_, err = testbed.StartShared(dir, testbed.Command{
+		Name: "containerd", Path: n.program["containerd"], Args: []string{"-c", filepath.Join(dir, "config.toml")},
+		Ready: func(context.Context) error { return ctr("version") },
 	})
 	if err != nil {
 		return err
 	}
 	archive := filepath.Join(dir, "pause.tar")
-	if err := writePauseImage(archive, n.program["busybox"]); err != nil {
+	if err := image.WritePause(archive, n.program["busybox"]); err != nil {
 		return err
 	}
 	return ctr("-n", "k8s.io", "images", "import", "--snapshotter", snapshotter, archive)
 }
 
 func (n *node) kubelet() error {
-	port, err := ports(1)
+	port, err := testbed.FreePorts(1)
 	if err != nil {
 		return err
 	}
-	dir, err := n.owner.makeFolder("kubelet-data")
+	dir, err := n.owner.MakeDir("kubelet-data")
 	if err != nil {
 		return err
 	}
@@ -204,7 +144,7 @@ address: %[2]s
 port: %[3]s
 healthzPort: 0
 cgroupDriver: cgroupfs
-cgroupRoot: %[4]s
+testbed.CgroupRoot: %[4]s
 failSwapOn: false
 failCgroupV1: false
 enforceNodeAllocatable: []
@@ -213,11 +153,11 @@ localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 podLogsDir: %[5]s/logs
 volumePluginDir: %[5]s/volume-plugins
-`, n.socket, n.ip, port[0], n.cgroup, dir, n.path(kubeletClientCert))
+`, n.socket, n.IP, port[0], n.cgroup, dir, n.path(kubeletClientCert))
 	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}
-	return n.service("kubelet", listens(n.ip+":"+port[0]), "--config", filepath.Join(dir, "config.yaml"),
+	return n.service("kubelet", testbed.Listens(n.IP+":"+port[0]), "--config", filepath.Join(dir, "config.yaml"),
 		"--kubeconfig", n.path(kubeconfigFile), "--root-dir", filepath.Join(dir, "root"), "--cert-dir", filepath.Join(dir, "pki"),
-		"--hostname-override", "testbed", "--node-ip", n.ip)
+		"--hostname-override", "testbed", "--node-ip", n.IP)
 }

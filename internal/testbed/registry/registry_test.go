@@ -1,4 +1,4 @@
-package testbed_test
+package registry_test
 
 import (
 	"net/http"
@@ -10,20 +10,20 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/registry"
 )
 
 func TestRegistryKeepsAndDeletesImages(t *testing.T) {
 	t.Parallel()
-	registry := testbed.Registry(t)
-	tag, err := name.NewTag(registry.Addr + "/app:v1")
+	server := registry.Start(t)
+	tag, err := name.NewTag(server.Addr + "/app:v1")
 	require.NoError(t, err)
 	image, err := random.Image(1000, 2)
 	require.NoError(t, err)
 	require.NoError(t, remote.Write(tag, image))
 
-	registry.Process.Kill()
-	registry.Process.Start()
+	server.Process.Kill()
+	server.Process.Start()
 	got, err := remote.Head(tag)
 	require.NoError(t, err)
 	want, err := image.Digest()
@@ -35,16 +35,4 @@ func TestRegistryKeepsAndDeletesImages(t *testing.T) {
 	var answer *transport.Error
 	require.ErrorAs(t, err, &answer)
 	require.Equal(t, http.StatusNotFound, answer.StatusCode)
-}
-
-func TestBaseImageIsAnImage(t *testing.T) {
-	t.Parallel()
-	registry := testbed.Registry(t)
-	ref, err := name.NewDigest(testbed.BaseImage(t, registry.Addr))
-	require.NoError(t, err)
-	image, err := remote.Image(ref)
-	require.NoError(t, err)
-	config, err := image.ConfigFile()
-	require.NoError(t, err)
-	require.Equal(t, []string{"/bin/sh"}, config.Config.Cmd)
 }
