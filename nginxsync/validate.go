@@ -162,7 +162,9 @@ func (f *sifter) overlay(vip netip.Addr, clusters map[string][]Instance) {
 // unavailable makes the VIP answer 503 for a cluster whose name is bad, by each name that an upstream may have.
 func (f *sifter) unavailable(vip netip.Addr, cluster string, clusters map[string][]Instance) {
 	for _, name := range []string{cluster, strings.ToLower(cluster)} {
-		if _, own := clusters[name]; word.Problem(name, 1) == "" && (!own || name == cluster) {
+		_, own := clusters[name]
+		_, taken := f.out.Overlays[vip][name] // by the overlay of the address itself
+		if word.Problem(name, 1) == "" && (name == cluster || !own && !taken) {
 			f.put(vip, name, []Instance{})
 		}
 	}
