@@ -40,15 +40,26 @@ type Snapshot struct {
 	Planned []string
 }
 
-// Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0 written as 1, IPv4
-// addresses of instances in their short form, overlays without clusters and the list of planned clusters left out. Two snapshots that
-// mean the same have equal canonical forms.
+// Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0
+// written as 1, IPv4 addresses in their short form, overlays without clusters and the list of
+// planned clusters left out. Two snapshots that mean the same have equal canonical forms.
 func (s Snapshot) Canonical() Snapshot {
-	out := Snapshot{Baseline: canonicalClusters(s.Baseline), Overlays: make(map[netip.Addr]map[string][]Instance, len(s.Overlays))}
+	out := Snapshot{
+		Baseline: canonicalClusters(s.Baseline),
+		Overlays: make(map[netip.Addr]map[string][]Instance, len(s.Overlays)),
+	}
 	for vip, clusters := range s.Overlays {
-		if len(clusters) > 0 {
+		if len(clusters) > 0 && !vip.Is4In6() {
 			out.Overlays[vip] = canonicalClusters(clusters)
 		}
+	}
+	for vip, clusters := range s.Overlays {
+		if len(clusters) == 0 || !vip.Is4In6() {
+			continue
+		}
+		all := canonicalClusters(clusters)
+		maps.Copy(all, out.Overlays[vip.Unmap()]) // the overlay of the address itself counts
+		out.Overlays[vip.Unmap()] = all
 	}
 	return out
 }

@@ -136,3 +136,19 @@ func TestUsable(t *testing.T) {
 		})
 	}
 }
+
+// Nginx looks for a VIP in the short form: a row in the other form would be the baseline.
+func TestCanonicalVIPs(t *testing.T) {
+	t.Parallel()
+	long := netip.MustParseAddr("::ffff:10.0.0.9")
+	s := nginxsync.Snapshot{Overlays: overlays{
+		long: {"a": serves("i3"), "b": serves("i4")},
+		vip:  {"a": serves("i1")},
+	}}
+	want := nginxsync.Snapshot{Overlays: overlays{vip: {"a": serves("i1"), "b": serves("i4")}}}
+	require.True(t, s.Equal(want))
+	require.Empty(t, nginxsync.Diff(s, want))
+	text, err := nginxsync.NewRoutes(1, s).MarshalText()
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "ffff")
+}
