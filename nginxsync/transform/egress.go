@@ -168,7 +168,7 @@ var tableBlocks = set("map", "geo", "types", "split_clients", "charset_map", "ma
 // skipChildren reports whether the rules ignore the content of the block, except include: table entries, or the
 // body of an upstream that the driver replaces.
 func (t *transform) skipChildren(block *conf.Directive) bool {
-	return block != nil && (tableBlocks[block.Name()] || block.Name() == "upstream" && t.rules.Snippets.Upstream != nil)
+	return block != nil && (tableBlocks[block.Name()] || block.Name() == "upstream" && t.routed(block.Arg(0)))
 }
 
 // mayNameHost reports whether an argument of the directive may be a machine to connect to.

@@ -32,8 +32,8 @@ type Rules struct {
 	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The default leaves those that
 	// Nginx was built with.
 	TempDir string `json:"tempDir,omitempty"`
-	// Clusters maps upstream names to clusters. An upstream that is not in the map is the cluster of the same name in lower
-	// case (Nginx compares the names of upstreams without regard to case): the upstream Hello_Web is the cluster hello_web.
+	// Clusters maps upstream names to clusters, without regard to the case of the upstream's name, as Nginx compares them. An
+	// upstream that is not in the map is the cluster of the same name in lower case: the upstream Hello_Web is hello_web.
 	// An upstream whose name is no cluster's even so, such as "a..b", keeps its own servers: then Pass must map the address
 	// of each, like those of an upstream without a driver.
 	Clusters map[string]string `json:"clusters,omitempty"`
@@ -201,6 +201,7 @@ func (r Rules) Validate() error {
 			}
 		}
 	}
+	errs = append(errs, r.sameUpstreams()...)
 	for _, name := range r.Drop {
 		if undroppable[name] {
 			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop what stands in them", name))
@@ -223,6 +224,18 @@ func (r Rules) Validate() error {
 		errs[i] = fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	return errors.Join(errs...)
+}
+
+// sameUpstreams reports keys of Clusters that Nginx takes for the same upstream.
+func (r Rules) sameUpstreams() (errs []error) {
+	first := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(r.Clusters)) {
+		if other, ok := first[strings.ToLower(key)]; ok {
+			errs = append(errs, fmt.Errorf("rules: clusters %q and %q: Nginx takes them for the same upstream, want one", other, key))
+		}
+		first[strings.ToLower(key)] = key
+	}
+	return errs
 }
 
 // digest identifies the rules and the snippets.

@@ -138,6 +138,7 @@ type transform struct {
 	secretly  map[string]bool      // whether a header, parameter or variable of the name has a secret
 	guards    map[string]string    // variables by the expression that they hold to upstreams
 	upstreams map[string]bool      // names in lower case, the added ones too
+	clusters  map[string]string    // of the rules, by the upstream's name in lower case
 	changes   []change
 	errs      []error
 	seen      map[string]bool
@@ -145,6 +146,10 @@ type transform struct {
 }
 
 func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
+	clusters := make(map[string]string, len(rules.Clusters))
+	for name, cluster := range rules.Clusters {
+		clusters[strings.ToLower(name)] = cluster
+	}
 	return &transform{
 		tree:      tree,
 		id:        treeID(tree, rules),
@@ -153,6 +158,7 @@ func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
 		generated: generated,
 		used:      map[string]bool{},
 		guards:    map[string]string{},
+		clusters:  clusters,
 		names:     map[string]*nameInfo{},
 		secretly:  map[string]bool{},
 	}

@@ -165,6 +165,8 @@ func TestTransformFailsClosed(t *testing.T) {
 		{"http { include [s]*.conf; }", "include [s]*.conf: it would bring in sluice.conf a second time"},
 		{"http { include /etc/nginx/sluice.con?; }", "it would bring in sluice.conf a second time"},
 		{"http { upstream \"a b\" { server x; } }", `server x: upstream "a b" keeps its servers (cluster "a b": byte 2 is ' '`},
+		{"http { upstream a..b { balancer_by_lua_block { x() } } }", "balancer_by_lua_block: code can open connections"},
+		{"http { upstream a..b { zookeeper h:1; } }", "zookeeper: it opens connections"},
 	} {
 		tree, err := conf.Parse(oneFile(c.text), "nginx.conf")
 		if err == nil {
@@ -181,12 +183,13 @@ func TestUpstreamNames(t *testing.T) {
 	rules := transform.Rules{
 		Listen:   map[int]int{80: 8080},
 		Pass:     map[string]string{"10.0.0.1:80": "127.0.0.1:81"},
-		Clusters: map[string]string{"legacy..name": "mapped"},
+		Clusters: map[string]string{"legacy..name": "mapped", "Web": "hello_web"},
 		Snippets: short,
 	}
 	for _, c := range []struct{ name, upstream, want, summary string }{
 		{"capitals are lower case", "Hello_Web", "balance hello_web;", "cluster hello_web: 1 servers give way"},
 		{"the rules name the cluster", "legacy..name", "balance mapped;", "cluster mapped: 1 servers give way"},
+		{"the rules name the cluster in other case", "wEB", "balance hello_web;", "cluster hello_web: 1 servers give way"},
 		{"no cluster's name keeps mapped servers", "a..b", "server 127.0.0.1:81;", `keeps its own servers: cluster "a..b": byte 3 is '.'`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -239,6 +242,7 @@ func TestRulesAreChecked(t *testing.T) {
 		{transform.Rules{Main: map[string]string{"pid": "x; user root"}}, `main "pid"`},
 		{transform.Rules{Paths: map[string]string{"/a": "b}"}}, `paths "/a"`},
 		{transform.Rules{Clusters: map[string]string{"a": "b c"}}, `clusters "a"`},
+		{transform.Rules{Clusters: map[string]string{"Web": "a", "web": "b"}}, `clusters "Web" and "web": Nginx takes them for the same upstream`},
 		{transform.Rules{Resolver: "1.1.1.1;"}, "resolver"},
 		{transform.Rules{Drop: []string{"stream", "http"}}, `drop "http"`},
 		{transform.Rules{TempDir: "/tmp; user root"}, "tempDir"},

@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -43,10 +44,10 @@ func (t *transform) upstream(n conf.Node) {
 	dynamic := t.rules.Snippets.Upstream
 	name := n.Arg(0)
 	cluster := t.cluster(name)
-	if err := names.Cluster(cluster); err != nil && dynamic != nil {
+	if dynamic != nil && !t.routed(name) {
 		// No snapshot can name it: it keeps its own servers, as far as the rules map their addresses.
 		dynamic = nil
-		t.changed(n.Directive, "upstream", "keeps its own servers: %v; name its cluster in the rules under clusters to route it", err)
+		t.changed(n.Directive, "upstream", "keeps its own servers: %v; name its cluster in the rules under clusters to route it", names.Cluster(cluster))
 	}
 	u := Upstream{Name: name, Cluster: cluster}
 	var first *conf.Directive // where the driver's text goes: before this child of the block itself
@@ -146,13 +147,16 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left []string)
 	return left
 }
 
-// cluster returns the cluster of an upstream: the one that the rules name, else the name of the upstream in lower case,
-// because Nginx compares the names of upstreams without regard to case.
+// routed reports whether the driver takes the place of the servers of an upstream.
+func (t *transform) routed(upstream string) bool {
+	return t.rules.Snippets.Upstream != nil && names.Cluster(t.cluster(upstream)) == nil
+}
+
+// cluster returns the cluster of an upstream: the one that the rules name, else the name of the
+// upstream in lower case. Nginx compares the names of upstreams without regard to case.
 func (t *transform) cluster(upstream string) string {
-	if cluster, ok := t.rules.Clusters[upstream]; ok {
-		return cluster
-	}
-	return strings.ToLower(upstream)
+	name := strings.ToLower(upstream)
+	return cmp.Or(t.clusters[name], name)
 }
 
 // staticServer maps the address of a server that stays.
