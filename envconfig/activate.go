@@ -176,9 +176,9 @@ func (a *Activator) hostname() (string, error) {
 	return os.Hostname()
 }
 
-func (a *Activator) now() time.Time {
+func (a *Activator) clock() func() time.Time {
 	if a.Now != nil {
-		return a.Now()
+		return a.Now
 	}
-	return time.Now()
+	return time.Now
 }

@@ -150,7 +150,7 @@ func (s *start) writeRecord(after *record) {
 	if s.step != nil {
 		s.step("record")
 	}
-	after.Activated = s.now().UTC()
+	after.Activated = s.clock()().UTC()
 	after.Files = make([]placed, 0, len(s.wanted.files))
 	for i := range s.wanted.files {
 		after.Files = append(after.Files, s.wanted.placed(i))

@@ -15,9 +15,11 @@ var suites = map[string]string{
 	"nginxsync.Driver":        "nginxsync/drivertest",
 	"nginxsync.Source":        "nginxsync/sourcetest",
 	"nginxsync/bundle.Source": "nginxsync/bundle/bundletest",
+	"nginxsync/mirror.Nginx":  "nginxsync/mirror/mirrortest",
 	"promote.Deployer":        "promote/deployertest",
 	"promote.Gate":            "promote/gatetest",
 	"promote.Journal":         "promote/journaltest",
+	"vip/provision.Driver":    "vip/provision/provisiontest",
 	"vip.Store":               "vip/storetest",
 }
 

@@ -39,8 +39,9 @@ type Step struct {
 // String is "file:line: text".
 func (s Step) String() string { return s.At.String() + ": " + s.Text }
 
-// ErrUndecided is in the chain of the error when the way depends on more than the request.
-var ErrUndecided = errors.New("cannot be told from the request and the configuration alone")
+// ErrUndecided is in the chain of the error when the way depends on more than the request and the
+// configuration.
+var ErrUndecided = errors.New("undecided")
 
 // walk is the state of one request on its way.
 type walk struct {
@@ -110,7 +111,8 @@ func (w *walk) step(d *conf.Directive, format string, args ...any) {
 }
 
 func undecided(d *conf.Directive, format string, args ...any) error {
-	return fmt.Errorf("%w: %w", d.Errorf(format, args...), ErrUndecided)
+	return fmt.Errorf("%w: cannot be told from the request and the configuration alone: %w",
+		d.Errorf(format, args...), ErrUndecided)
 }
 
 // errDone ends the walk: the answer is complete.

@@ -143,7 +143,7 @@ func (s *suite) want(after, digest string) *bundle.Bundle {
 	return b
 }
 
-// refused fetches until there is an error that is ErrBundle.
+// refused fetches until there is an error that is bundle.ErrInvalid.
 func (s *suite) refused(after, want string) {
 	s.t.Helper()
 	for {

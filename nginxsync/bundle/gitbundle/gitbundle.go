@@ -143,7 +143,7 @@ func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocol
 		Env: append([]string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 			"GIT_OPTIONAL_LOCKS=0", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "HOME=" + s.cfg.Dir, "GIT_ALLOW_PROTOCOL=" + protocols}, s.cfg.Env...),
 	}.Output(ctx)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, tool.ErrOutput) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, tool.ErrTooLarge) {
 		return nil, s.redactError(err)
 	}
 	return out, err
@@ -230,7 +230,7 @@ func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 		args = append(args, "--", s.cfg.Folder+"/")
 	}
 	list, err := s.git(ctx, nil, int64(s.cfg.Limits.Files+1)*1200, nothing, args...)
-	if errors.Is(err, tool.ErrOutput) {
+	if errors.Is(err, tool.ErrTooLarge) {
 		return nil, fmt.Errorf("more than %d files: %w", s.cfg.Limits.Files, bundle.ErrInvalid)
 	} else if err != nil {
 		return nil, err
@@ -254,7 +254,7 @@ func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 	}
 	blobs, err := s.git(ctx, strings.NewReader(objects.String()), s.cfg.Limits.Bytes+int64(len(entries))*128, nothing, "cat-file", "--batch")
 	switch {
-	case errors.Is(err, tool.ErrOutput):
+	case errors.Is(err, tool.ErrTooLarge):
 		return nil, fmt.Errorf("more than %d bytes: %w", s.cfg.Limits.Bytes, bundle.ErrInvalid)
 	case err != nil && strings.Contains(err.Error(), "promisor"):
 		return nil, fmt.Errorf("a file of more than %d bytes: %w", s.cfg.Limits.Bytes, bundle.ErrInvalid)

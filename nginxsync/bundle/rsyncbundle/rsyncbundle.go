@@ -139,7 +139,7 @@ func (s *Source) take(ctx context.Context) (*bundle.Bundle, error) {
 // list is the daemon's list of files, held to the limits.
 func (s *Source) list(ctx context.Context) (string, error) {
 	list, err := s.rsync(ctx, int64(s.cfg.Limits.Files+1)*2400, "--list-only", "--no-human-readable", "--", s.cfg.URL)
-	if errors.Is(err, tool.ErrOutput) {
+	if errors.Is(err, tool.ErrTooLarge) {
 		return "", fmt.Errorf("more than %d files: %w", s.cfg.Limits.Files, bundle.ErrInvalid)
 	} else if err != nil {
 		return "", err

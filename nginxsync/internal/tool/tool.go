@@ -25,8 +25,8 @@ type Command struct {
 	Limit int64 // of the output in bytes
 }
 
-// ErrOutput is in the chain of the error about an output that is longer than the limit.
-var ErrOutput = errors.New("the output is longer than allowed")
+// ErrTooLarge is in the chain of the error about an output that is longer than Command.Limit.
+var ErrTooLarge = errors.New("too large")
 
 // Output runs the program and returns what it prints. The error has the end of what it says on its standard error; it names the
 // program, not its arguments, which may hold secrets.
@@ -45,7 +45,7 @@ func (c Command) Output(ctx context.Context) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case out.over:
-		return nil, fmt.Errorf("%s: %w: %d bytes", c.Name, ErrOutput, c.Limit)
+		return nil, fmt.Errorf("%s: more than %d bytes of output: %w", c.Name, c.Limit, ErrTooLarge)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w: %s", c.Name, err, strings.Join(strings.Fields(string(said.text)), " "))
 	}
@@ -62,7 +62,7 @@ type limited struct {
 func (l *limited) Write(p []byte) (int, error) {
 	if int64(l.Len()+len(p)) > l.limit {
 		l.over = true
-		return 0, ErrOutput
+		return 0, ErrTooLarge
 	}
 	return l.Buffer.Write(p)
 }
