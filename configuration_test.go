@@ -120,6 +120,7 @@ func TestConfigurationReadersRefuse(t *testing.T) {
 		"root":              withFile("."),
 		"parent":            withFile(".."),
 		"empty path":        withFile(""),
+		"not UTF-8":         strings.Replace(good, "etc/only", "etc/\xff", 1),
 		"files as a number": strings.Replace(good, `"files": [`, `"files": 1, "x": [`, 1),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sluice-deploy/sluice/internal/names"
 )
@@ -37,6 +38,9 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 			Files []string `json:"files"`
 		} `json:"environments"`
 		Required []string `json:"required"`
+	}
+	if !utf8.Valid(data) {
+		return Configuration{}, fmt.Errorf("configuration manifest: want UTF-8: %w", ErrInvalid)
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return Configuration{}, fmt.Errorf("configuration manifest: %w: %w", err, ErrInvalid)
