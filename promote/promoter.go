@@ -36,7 +36,8 @@ func (d Deployment) Image() string { return d.Repository + "@" + d.Digest.String
 // Deployer makes a target run a digest, and nothing else. Both methods are idempotent, safe for
 // concurrent use on different targets, and stop when ctx ends. After a crash, and to put back what
 // was there before, they are asked again with a higher Generation: calls with the same Target and
-// Generation ask for the same thing.
+// Generation ask for the same thing. A call whose ctx has ended before it changes nothing, not even
+// the highest Generation seen, and returns an error that wraps the context's cause.
 //
 // A call whose Generation is lower than the highest one seen for the target must change nothing and
 // return an error that wraps ErrFenced: it comes from a caller that was taken for dead. The text of

@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 			{"a failed deploy is put back", putBack},
 			{"a failed first deploy is removed", putBackNothing},
 			{"a cancelled call returns the cause", cancelled},
+			{"a cancelled call changes nothing", cancelledChangesNothing},
 			{"a call cancelled half way is put back", cancelledHalfWay},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -265,6 +266,18 @@ func cancelled(t *testing.T, s *subject) {
 		t.Errorf("remove with a cancelled context: got %v, want the context's cause", err)
 	}
 	s.deploy(t, s.h.Images[0], 5)
+}
+
+// cancelledChangesNothing cancels before the call: the older generation is not even fenced off.
+func cancelledChangesNothing(t *testing.T, s *subject) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errCause)
+	s.deploy(t, s.h.Images[0], 1)
+	_ = s.h.Deployer.Deploy(ctx, s.at(s.h.Images[1], 3))
+	s.runs(t, s.h.Images[0].Digest)
+	_ = s.h.Deployer.Remove(ctx, s.at(s.h.Images[0], 4))
+	s.runs(t, s.h.Images[0].Digest)
+	s.deploy(t, s.h.Images[1], 2)
 }
 
 // cancelledHalfWay ends the context at some moment of the call: it may have been too late.

@@ -48,6 +48,9 @@ var _ promote.Deployer = deployer{}
 // Deploy starts the instances of d, gives them the target's traffic and ends those of earlier generations. Instances that
 // serve this very image already stay: what is put back after a change that failed has never been away.
 func (d deployer) Deploy(ctx context.Context, deployment promote.Deployment) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("deploy to %s: %w", deployment.Target, context.Cause(ctx))
+	}
 	seen, err := d.see(deployment)
 	if err != nil {
 		return err
@@ -69,6 +72,9 @@ func (d deployer) Deploy(ctx context.Context, deployment promote.Deployment) err
 
 // Remove takes the target out of the routes and ends its instances.
 func (d deployer) Remove(ctx context.Context, deployment promote.Deployment) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("remove from %s: %w", deployment.Target, context.Cause(ctx))
+	}
 	if _, err := d.see(deployment); err != nil {
 		return err
 	}
