@@ -68,7 +68,8 @@ var defaultCatalog = sync.OnceValue(func() *Catalog {
 
 // Load reads a catalogue: every folder of fsys is a template of that name, with a Dockerfile and a
 // template.json. It checks each of them (declarations, placeholders, a skeleton that no value can
-// change, the rules of [Lint] that are errors) and returns every problem at once, joined.
+// change, the rules of [Lint] that are errors) and returns every problem at once, joined. A problem
+// of a template is [ErrInvalid]; a file that cannot be read is the error of fsys.
 func Load(fsys fs.FS) (*Catalog, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
@@ -81,6 +82,10 @@ func Load(fsys fs.FS) (*Catalog, error) {
 			continue
 		}
 		t, err := loadTemplate(fsys, e.Name())
+		var unread *fs.PathError
+		if err != nil && (!errors.As(err, &unread) || errors.Is(err, fs.ErrNotExist)) {
+			err = fmt.Errorf("%w: %w", err, ErrInvalid)
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("load template %q: %w", e.Name(), err))
 			continue

@@ -1,6 +1,8 @@
 package builder_test
 
 import (
+	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -79,20 +81,32 @@ func TestLoadRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := builder.Load(catalogue(c.dockerfile, c.declaration))
-			if err == nil {
-				t.Fatal("accepted")
+			if !errors.Is(err, builder.ErrInvalid) {
+				t.Fatalf("got %v, want ErrInvalid", err)
 			}
 			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), `load template "t": `) {
 				t.Errorf("error is %q, want %q in it", err, c.says)
 			}
 		})
 	}
-	if _, err := builder.Load(fstest.MapFS{"Bad Name/Dockerfile": {}}); err == nil {
-		t.Error("a folder's name with spaces was accepted")
+	if _, err := builder.Load(fstest.MapFS{"Bad Name/Dockerfile": {}}); !errors.Is(err, builder.ErrInvalid) {
+		t.Errorf("a directory's name with spaces: got %v, want ErrInvalid", err)
 	}
-	if _, err := builder.Load(fstest.MapFS{"t/template.json": {}}); err == nil || !strings.Contains(err.Error(), "t/Dockerfile") {
-		t.Errorf("without a Dockerfile: %v", err)
+	_, err := builder.Load(fstest.MapFS{"t/template.json": {}})
+	if !errors.Is(err, builder.ErrInvalid) || !strings.Contains(err.Error(), "t/Dockerfile") {
+		t.Errorf("without a Dockerfile: got %v, want ErrInvalid", err)
 	}
+	if _, err := builder.Load(unreadable{catalogue(plain, declare(aParam))}); !errors.Is(err, fs.ErrPermission) ||
+		errors.Is(err, builder.ErrInvalid) {
+		t.Errorf("a Dockerfile that cannot be read: got %v, want the error of the file system alone", err)
+	}
+}
+
+// unreadable refuses to open files.
+type unreadable struct{ fstest.MapFS }
+
+func (u unreadable) ReadFile(name string) ([]byte, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
 }
 
 func TestEnumAndIP(t *testing.T) {

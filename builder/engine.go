@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Sentinels of [Engine.Build]; ErrInvalid is of [Template.Render], [Template.CheckContext] and the
-// constructors of engines, too.
+// Sentinels of [Engine.Build]; ErrInvalid is of [Load], [Template.Render], [Template.CheckContext]
+// and the constructors of engines, too.
 var (
 	// ErrInvalid: the request itself is wrong, so that building it again does not help. A fault in
 	// the Dockerfile, or in the context at one of its instructions, comes as a [*DockerfileError].
