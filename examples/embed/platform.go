@@ -109,7 +109,7 @@ func (h *Hooks) Deployed(ctx context.Context, task, cluster, version string, ins
 	}
 	var bound []vip.Instance
 	for _, addr := range instances {
-		bound = append(bound, vip.Instance{ID: addr.String(), Addr: addr, Cluster: cluster, Version: version})
+		bound = append(bound, vip.Instance{ID: instanceID(addr), Addr: addr, Cluster: cluster, Version: version})
 	}
 	lease, err := h.leases.Bind(ctx, before.ID, before.Generation, bound)
 	if err == nil {
@@ -119,6 +119,11 @@ func (h *Hooks) Deployed(ctx context.Context, task, cluster, version string, ins
 		return lease, errors.Join(err, h.undo(context.WithoutCancel(ctx), before))
 	}
 	return lease, nil
+}
+
+// instanceID is the address as the id of an instance, which has no brackets and begins with a letter or digit.
+func instanceID(addr netip.AddrPort) string {
+	return fmt.Sprintf("%s:%d", addr.Addr().WithZone("").StringExpanded(), addr.Port())
 }
 
 // undo makes the VIP of a lease what it was before it was bound.

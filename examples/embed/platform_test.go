@@ -178,3 +178,36 @@ func TestFailedDeploymentLeavesTheVIPAsItWas(t *testing.T) {
 	require.NoError(t, h.Finished(t.Context(), "kept"))
 	require.Empty(t, nginx.overlays())
 }
+
+func TestInstanceID(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"127.0.0.1:9001":        "127.0.0.1:9001",
+		"[::1]:9001":            "0000:0000:0000:0000:0000:0000:0000:0001:9001",
+		"[fe80::1%eth0]:9001":   "fe80:0000:0000:0000:0000:0000:0000:0001:9001",
+		"[::ffff:10.1.2.3]:900": "0000:0000:0000:0000:0000:ffff:0a01:0203:900",
+	} {
+		t.Run(addr, func(t *testing.T) {
+			t.Parallel()
+			id := instanceID(netip.MustParseAddrPort(addr))
+			require.Equal(t, want, id)
+			h := open(t, Config{Driver: &fakeNginx{}})
+			lease, err := h.leases.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "t"}})
+			require.NoError(t, err)
+			_, err = h.leases.Bind(t.Context(), lease.ID, lease.Generation,
+				[]vip.Instance{{ID: id, Addr: netip.MustParseAddrPort(addr)}})
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestIPv6InstanceServes(t *testing.T) {
+	t.Parallel()
+	nginx := &fakeNginx{}
+	h := open(t, Config{Driver: nginx})
+	background(t, h.Run)
+	six := netip.MustParseAddrPort("[::1]:9001")
+	lease, err := h.Deployed(t.Context(), "search-redesign", "hello_web", "v2", six)
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{lease.Addr.String(): instanceID(six)}, nginx.overlays())
+}
