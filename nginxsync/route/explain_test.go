@@ -104,3 +104,33 @@ func TestExplainAsNginxRoutes(t *testing.T) {
 		})
 	}
 }
+
+func TestExplainListen(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, listen, addr, want string }{
+		{"a range of ports", "8000-8010", "", "a"},
+		{"a range of ports of the address", "10.0.0.1:8000-8010", "10.0.0.1", "a"},
+		{"a range of ports of another address", "10.0.0.2:8000-8010", "10.0.0.1", "b"},
+		{"a range of other ports", "8000-8004", "", "b"},
+		{"a name when no listen names the address", "host.example:8005", "", "b"},
+		{"a name whose addresses are not known", "host.example:8005", "10.0.0.1", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			text := fmt.Sprintf("http { server { listen %s; return 302 a; } server { listen 8005; return 302 b; } }", c.listen)
+			tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
+			require.NoError(t, err)
+			req := route.Request{URL: "http://x:8005/"}
+			if c.addr != "" {
+				req.Addr = netip.MustParseAddr(c.addr)
+			}
+			answer, err := route.Explain(tree, req)
+			if c.want == "" {
+				require.ErrorIs(t, err, route.ErrUndecided)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.want, answer.Location)
+		})
+	}
+}

@@ -1,13 +1,13 @@
 package route
 
 import (
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
 )
 
 type candidate struct {
@@ -25,13 +25,17 @@ func (w *walk) listening() ([]candidate, error) {
 		listens, mine, all := 0, (*conf.Directive)(nil), (*conf.Directive)(nil)
 		for l := range server.Find("listen") {
 			listens++
-			addr, port := splitListen(l.Arg(0))
-			if port != w.port {
+			at, ok := listen.Parse(l.Arg(0))
+			if !ok || w.port < at.First || w.port > at.Last {
 				continue
 			}
-			if !addr.IsValid() {
+			switch addr, known := at.Addr(); {
+			case !known && w.req.Addr.IsValid():
+				return nil, undecided(l.Directive, "listen %s: the addresses of the name", l.Arg(0))
+			case !known: // w.req.Addr is one that no listen names
+			case addr.IsUnspecified():
 				all = first(all, l.Directive)
-			} else if addr == w.req.Addr {
+			case addr == w.req.Addr:
 				mine = first(mine, l.Directive)
 			}
 		}
@@ -68,30 +72,6 @@ func first(a, b *conf.Directive) *conf.Directive {
 		return a
 	}
 	return b
-}
-
-func splitListen(value string) (netip.Addr, int) {
-	if p, err := strconv.Atoi(value); err == nil {
-		return netip.Addr{}, p
-	}
-	if ap, err := netip.ParseAddrPort(value); err == nil {
-		if ap.Addr().IsUnspecified() {
-			return netip.Addr{}, int(ap.Port())
-		}
-		return ap.Addr(), int(ap.Port())
-	}
-	if a, err := netip.ParseAddr(strings.Trim(value, "[]")); err == nil {
-		if a.IsUnspecified() {
-			return netip.Addr{}, 80
-		}
-		return a, 80
-	}
-	if rest, ok := strings.CutPrefix(value, "*:"); ok {
-		if p, err := strconv.Atoi(rest); err == nil {
-			return netip.Addr{}, p
-		}
-	}
-	return netip.Addr{}, -1 // a unix socket or a name
 }
 
 // byName is Nginx's order: the exact name, the longest wildcard at the beginning, the longest at the end, the first

@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
 )
 
 // servers maps the listens of every server to wildcard listens on the test ports.
 func (t *transform) servers(http conf.Node) {
-	written := listens{map[string]*conf.Directive{}, map[string]*conf.Directive{}, map[string]string{}}
+	written := writtenListens{map[string]*conf.Directive{}, map[string]*conf.Directive{}, map[string]string{}}
 	for server := range http.Find("server") {
 		if !server.IsBlock() {
 			continue
@@ -20,7 +21,7 @@ func (t *transform) servers(http conf.Node) {
 			t.edit.Prepend(server.Directive, "if ($sluice_client = 0) {\n    return 403;\n}")
 			t.changed(server.Directive, "clients", "answers 403 to clients outside of allowClients")
 		}
-		var order []*listen
+		var order []*listenDirective
 		listens := false
 		for n := range server.Children() {
 			if n.Name() != "listen" {
@@ -31,7 +32,7 @@ func (t *transform) servers(http conf.Node) {
 			if !ok {
 				continue
 			}
-			if i := slices.IndexFunc(order, func(o *listen) bool { return o.address == l.address }); i >= 0 {
+			if i := slices.IndexFunc(order, func(o *listenDirective) bool { return o.address == l.address }); i >= 0 {
 				first := order[i]
 				first.merge(l)
 				t.edit.Remove(n.Directive)
@@ -55,20 +56,20 @@ func (t *transform) servers(http conf.Node) {
 	}
 }
 
-// listens is what is known of test addresses: the listen that is the default server, the one that has the socket options, and
+// writtenListens is what is known of test addresses: the listen that is the default server, the one that has the socket options, and
 // the reason that is given for its changes.
-type listens struct {
+type writtenListens struct {
 	defaults, options map[string]*conf.Directive
 	reasons           map[string]string
 }
 
-type listen struct {
+type listenDirective struct {
 	at      *conf.Directive
 	address string // of the test Nginx: "8080", "[::]:8080" or "unix:…"
 	flags   []string
 }
 
-func (l *listen) merge(other *listen) {
+func (l *listenDirective) merge(other *listenDirective) {
 	for _, f := range other.flags {
 		name, _, _ := strings.Cut(f, "=")
 		if !slices.ContainsFunc(l.flags, func(have string) bool { return have == name || strings.HasPrefix(have, name+"=") }) {
@@ -77,13 +78,13 @@ func (l *listen) merge(other *listen) {
 	}
 }
 
-func (t *transform) listen(n conf.Node) (*listen, bool) {
+func (t *transform) listen(n conf.Node) (*listenDirective, bool) {
 	value := n.Arg(0)
 	if n.NumArgs() == 0 {
 		t.refuse(n.Directive, "invalid number of arguments in \"listen\" directive")
 		return nil, false
 	}
-	l := &listen{at: n.Directive, flags: n.Args()[1:]}
+	l := &listenDirective{at: n.Directive, flags: n.Args()[1:]}
 	if strings.HasPrefix(value, "unix:") {
 		to, ok := t.mapped(value)
 		if !ok {
@@ -93,33 +94,25 @@ func (t *transform) listen(n conf.Node) (*listen, bool) {
 		l.address = to
 		return l, true
 	}
-	host, port := splitListen(value)
-	to, ok := t.rules.Listen[port]
+	from, ok := listen.Parse(value)
+	switch {
+	case !ok:
+		t.refuse(n.Directive, "listen %s: not an address with a port from 1 to 65535", value)
+		return nil, false
+	case from.First != from.Last:
+		t.refuse(n.Directive, "listen %s: a range of ports; write a listen for each port", value)
+		return nil, false
+	}
+	to, ok := t.rules.Listen[from.First]
 	if !ok {
-		t.refuse(n.Directive, "listen %s: port %d is not in the rules under listen", value, port)
+		t.refuse(n.Directive, "listen %s: port %d is not in the rules under listen", value, from.First)
 		return nil, false
 	}
 	l.address = strconv.Itoa(to)
-	if strings.HasPrefix(host, "[") {
+	if strings.HasPrefix(from.Host, "[") {
 		l.address = "[::]:" + l.address
 	}
 	return l, true
-}
-
-// splitListen is the host, empty for any, and the port of a listen argument, 80 when it names none.
-func splitListen(value string) (host string, port int) {
-	if p, err := strconv.Atoi(value); err == nil {
-		return "", p
-	}
-	i := strings.LastIndexByte(value, ':')
-	if i < 0 || strings.HasSuffix(value, "]") {
-		return value, 80
-	}
-	p, err := strconv.Atoi(value[i+1:])
-	if err != nil {
-		return value, -1
-	}
-	return value[:i], p
 }
 
 // socketOptions may be given once for an address; bind asks for a socket of its own, which a wildcard has anyway.
@@ -136,7 +129,7 @@ var socketOptions = set(
 	"so_keepalive",
 )
 
-func (t *transform) writeListen(l *listen, written listens) {
+func (t *transform) writeListen(l *listenDirective, written writtenListens) {
 	flags := make([]string, 0, len(l.flags))
 	for _, f := range l.flags {
 		name, _, _ := strings.Cut(f, "=")
