@@ -29,7 +29,8 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl
 // Bind records the instances behind the VIP, in place of those recorded before. No instances means
 // that nothing answers. An IPv4 address in IPv6 form is recorded as the IPv4 address. IDs, clusters
 // and versions may be left out; those that are there follow the grammar of the module's names, as
-// in Request.
+// in Request, unless the lease has the name already: as a cluster or version that it overrides, or
+// of an instance bound now.
 func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, instances []Instance) (Lease, error) {
 	seen := map[string]bool{}
 	instances = slices.Clone(instances)
@@ -40,20 +41,22 @@ func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, inst
 		if i.ID != "" && seen[i.ID] {
 			return Lease{}, fmt.Errorf("bind lease %s: instance %q: Instance.ID: named twice: %w", id, i.ID, ErrInvalid)
 		}
-		if err := i.checkNames(); err != nil {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %.64q: %w: %w", id, i.ID, err, ErrInvalid)
-		}
 		seen[i.ID] = true
 		instances[at].Addr = unmapped(i.Addr)
 	}
 	return a.change(ctx, "bind", id, generation, func(_ *entry, next *tenure, now time.Time) error {
+		for _, i := range instances {
+			if err := i.checkNames(&next.Lease); err != nil {
+				return fmt.Errorf("instance %.64q: %w: %w", i.ID, err, ErrInvalid)
+			}
+		}
 		next.Binding = Binding{instances, now}
 		return nil
 	})
 }
 
-// checkNames checks the names that the instance has.
-func (i *Instance) checkNames() error {
+// checkNames checks the names that the instance has and l has not.
+func (i *Instance) checkNames(l *Lease) error {
 	for _, n := range []struct {
 		field, value string
 		check        func(string) error
@@ -63,11 +66,23 @@ func (i *Instance) checkNames() error {
 		if n.value == "" {
 			continue
 		}
-		if err := n.check(n.value); err != nil {
+		if err := n.check(n.value); err != nil && !l.hasName(n.value) {
 			return fmt.Errorf("%s: %w", "Instance."+n.field, err)
 		}
 	}
 	return nil
+}
+
+// hasName reports whether the lease has a name already, which may be of an older grammar.
+func (l *Lease) hasName(name string) bool {
+	for cluster, version := range l.Owner.Overrides {
+		if name == cluster || name == version {
+			return true
+		}
+	}
+	return slices.ContainsFunc(l.Binding.Instances, func(i Instance) bool {
+		return name == i.ID || name == i.Cluster || name == i.Version
+	})
 }
 
 // Release ends the lease: its address drains and cools down, then it may be handed out again.

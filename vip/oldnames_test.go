@@ -42,8 +42,17 @@ func TestOlderNames(t *testing.T) {
 		require.Equal(t, old.Owner, got.Owner)
 		_, err = a.Renew(t.Context(), old.ID, 1, 2*time.Hour)
 		require.NoError(t, err)
+		moved := Instance{ID: "an id", Addr: netip.MustParseAddrPort("192.0.2.2:80"), Cluster: cluster, Version: version}
+		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
+		require.NoError(t, err, "an instance that was bound has moved")
 		_, err = a.Bind(t.Context(), old.ID, 1, nil)
 		require.NoError(t, err)
+		moved.ID = ""
+		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
+		require.NoError(t, err, "the cluster and version are those that the lease overrides")
+		moved.ID = "an id"
+		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
+		require.ErrorIs(t, err, ErrInvalid, "the instance is not bound any more")
 		other, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: "T1"}})
 		require.NoError(t, err)
 		require.NotEqual(t, at, other.Addr)
