@@ -102,6 +102,16 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+// A problem is told once, and no other that follows from it.
+func TestLoadAfterBadPlaceholder(t *testing.T) {
+	t.Parallel()
+	declared := `{"description": "d", "params": [` + aParam + `]}`
+	_, err := builder.Load(catalogue("FROM scratch\nCOPY {{A}} /{{\n", declared))
+	if err == nil || strings.Contains(err.Error(), "does not use it") {
+		t.Errorf("got %v, want no problem but the braces", err)
+	}
+}
+
 // unreadable refuses to open files.
 type unreadable struct{ fstest.MapFS }
 

@@ -41,8 +41,8 @@ type placeholder struct {
 
 var placeholderMark = regexp.MustCompile(`\{\{[^{}\n]*\}\}`)
 
-// placeholders lists the placeholders of source in order. Braces in pairs that are none are an
-// error with their line.
+// placeholders lists the placeholders of source in order, with an error, too. Braces in pairs that
+// are none are an error with their line.
 func placeholders(source []byte) ([]placeholder, error) {
 	var found []placeholder
 	var problems []error
@@ -65,10 +65,7 @@ func placeholders(source []byte) ([]placeholder, error) {
 			problems = append(problems, at(line(i), "%s that belongs to no placeholder", stray))
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	return found, nil
+	return found, errors.Join(problems...)
 }
 
 // Render fills in the placeholders and returns the Dockerfile. Parameters that values leaves out
