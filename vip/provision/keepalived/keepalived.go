@@ -85,6 +85,9 @@ var _ provision.Driver = (*Driver)(nil)
 
 // Apply implements provision.Driver.
 func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]error, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
