@@ -45,7 +45,8 @@ type Activator struct {
 	// Now is the clock of the record. The default is [time.Now].
 	Now func() time.Time
 
-	loaded *Manifest // Manifest, once it was held to the rules, or what was read
+	loaded  *Manifest // what was read from Source
+	checked *Manifest // Manifest, once it was held to the rules
 
 	// step is called with the name of each step before it is done, unless it is nil; tests end the
 	// process there.
@@ -144,11 +145,14 @@ func (a *Activator) Choose(value string, set bool) (string, error) {
 
 // load returns the manifest, or as much of it as an activation needs, and keeps it.
 func (a *Activator) load() (*Manifest, error) {
-	if a.Manifest != nil && a.loaded != a.Manifest {
-		if err := a.Manifest.validate(); err != nil {
-			return nil, fmt.Errorf("Activator.Manifest: %w", err)
+	if a.Manifest != nil {
+		if a.checked != a.Manifest {
+			if err := a.Manifest.validate(); err != nil {
+				return nil, fmt.Errorf("Activator.Manifest: %w", err)
+			}
+			a.checked = a.Manifest
 		}
-		a.loaded = a.Manifest
+		return a.Manifest, nil
 	}
 	if a.loaded != nil {
 		return a.loaded, nil

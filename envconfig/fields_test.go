@@ -69,6 +69,24 @@ func TestActivatorFields(t *testing.T) {
 	})
 }
 
+// Manifest may change between two activations; without one the source directory counts again.
+func TestManifestChanges(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, map[string]string{"envs/test/opt/a": "x"})
+	a := b.activator()
+	_, err := a.Choose("test", true)
+	require.NoError(t, err)
+	other := File{Path: "opt/a", Source: "envs/other/opt/a", SHA256: strings.Repeat("0", 64), Mode: 0o644}
+	a.Manifest = &Manifest{Environments: map[string]*Environment{"other": {Name: "other", Files: []File{other}}}}
+	_, err = a.Choose("other", true)
+	require.NoError(t, err)
+	a.Manifest = nil
+	_, err = a.Choose("other", true)
+	require.ErrorIs(t, err, ErrUnknownEnvironment)
+	_, err = a.Choose("test", true)
+	require.NoError(t, err)
+}
+
 func TestCancelledBeforeTheStart(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, map[string]string{"envs/test/opt/a": "x"})

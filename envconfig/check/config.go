@@ -145,6 +145,7 @@ func (c *Config) Validate() error {
 		if !slices.Contains([]Kind{"", String, Number, Bool, Null, List}, k.Type) {
 			bad("keys[%d]: type %q is none of string, number, bool, null, list", i, k.Type)
 		}
+		k.compiled = nil // Pattern may have changed
 		var err error
 		if k.compiled, err = k.regexp(); err != nil {
 			bad("keys[%d]: pattern: %v", i, err)

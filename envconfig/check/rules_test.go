@@ -210,6 +210,11 @@ func TestPatternOfALiteral(t *testing.T) {
 	require.False(t, (&KeyRule{Pattern: "[a-z]+"}).admits("X"))
 	require.False(t, (&KeyRule{Pattern: "("}).admits("("))
 	require.True(t, (&KeyRule{}).admits("("))
+
+	c := Config{Keys: []KeyRule{{Path: "a", Key: "k", Pattern: "[a-z]+"}}}
+	require.NoError(t, c.Validate())
+	c.Keys[0].Pattern = "("
+	require.ErrorIs(t, c.Validate(), ErrInvalid)
 }
 
 // What keeps SIGTERM from the service, in ENTRYPOINT and in start scripts.

@@ -80,7 +80,7 @@ func TestBundleFSIsReadAsATree(t *testing.T) {
 	require.ErrorContains(t, err, "not a regular file")
 }
 
-func TestFolderSourceEndsWithTheContext(t *testing.T) {
+func TestDirSourceEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -51,6 +51,10 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 	})
 	require.Len(t, values, n)
 
+	var stdout, stderr bytes.Buffer
+	args := []string{"manifest", "--source", dir}
+	require.Zero(t, run(args, []string{"ENVCONFIG_FORMAT=junit"}, &stdout, &stderr), "%s", &stderr)
+
 	for _, args := range [][]string{{"diff", "--format", "junit", "test", "test"}, {"explain", "--format=xml", "k"}} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 2, run(args, nil, &stdout, &stderr))
