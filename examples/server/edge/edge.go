@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
@@ -46,8 +47,8 @@ type Edge struct {
 	config Config
 	// Result is the transform that serves: what was changed in the production tree, and why.
 	Result *transform.Result
-	// Upstreams are the names of the tree's upstreams.
-	Upstreams []string
+	// Clusters are those of the tree's upstreams, sorted: their names in lower case, as in transform.Rules.Clusters.
+	Clusters []string
 }
 
 // ErrInvalid is returned by Open for a Config that cannot be right.
@@ -119,9 +120,11 @@ func Open(ctx context.Context, cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	for upstream := range tree.Find("http", "upstream") {
-		e.Upstreams = append(e.Upstreams, upstream.Args()[0])
+		if cluster := strings.ToLower(upstream.Arg(0)); names.Cluster(cluster) == nil { // any other keeps its servers
+			e.Clusters = append(e.Clusters, cluster)
+		}
 	}
-	slices.Sort(e.Upstreams)
+	slices.Sort(e.Clusters)
 	if err := e.write(ctx); err != nil {
 		return nil, err
 	}

@@ -195,6 +195,23 @@ func TestStartSaysWhyItCannot(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// TestClustersAreInLowerCase opens a tree whose upstream has capitals, which its cluster has not.
+func TestClustersAreInLowerCase(t *testing.T) {
+	t.Parallel()
+	e, err := edge.Open(t.Context(), edge.Config{
+		Dir: t.TempDir(), Ports: map[int]int{80: 8880},
+		Tree: fstest.MapFS{"nginx.conf": {Data: []byte(`events {}
+http {
+    upstream Hello_Web { server 10.1.1.1:80; }
+    upstream api { server 10.1.1.2:80; }
+    server { listen 80; location / { proxy_pass http://Hello_Web; } }
+}
+`)}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, []string{"api", "hello_web"}, e.Clusters)
+}
+
 // TestTransformOfTheSampleTree compares what serves with the files in testdata: run with -update to write them anew, and
 // read the difference.
 func TestTransformOfTheSampleTree(t *testing.T) {
@@ -202,7 +219,7 @@ func TestTransformOfTheSampleTree(t *testing.T) {
 	dir := t.TempDir()
 	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(), Ports: map[int]int{80: 8880}})
 	require.NoError(t, err)
-	require.Equal(t, []string{"greet_api", "hello_web"}, e.Upstreams)
+	require.Equal(t, []string{"greet_api", "hello_web"}, e.Clusters)
 	golden := filepath.Join("testdata", "transformed")
 	got := map[string]string{}
 	err = fs.WalkDir(os.DirFS(filepath.Join(dir, "conf")), ".", func(name string, entry fs.DirEntry, err error) error {

@@ -63,8 +63,8 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 		return Task{}, err
 	}
 	defer unlock()
-	if !slices.Contains(p.Edge.Upstreams, request.Cluster) {
-		return Task{}, invalid("cluster %q: the Nginx configuration has no upstream of this name, so no address would lead to it; it has %s", request.Cluster, strings.Join(p.Edge.Upstreams, ", "))
+	if !slices.Contains(p.Edge.Clusters, request.Cluster) {
+		return Task{}, invalid("cluster %q: the Nginx configuration has no upstream of this name, so no address would lead to it; it has %s", request.Cluster, strings.Join(p.Edge.Clusters, ", "))
 	}
 	deploy := promote.Request{
 		Target:  promote.Target{Cluster: request.Cluster, Environment: testEnvironment, Task: request.Task},

@@ -48,7 +48,7 @@ func (p *Platform) Overview(ctx context.Context) (Overview, error) {
 	if err != nil {
 		return Overview{}, err
 	}
-	clusters := slices.Clone(p.Edge.Upstreams)
+	clusters := slices.Clone(p.Edge.Clusters)
 	for _, b := range bindings {
 		clusters = append(clusters, b.Cluster)
 	}
