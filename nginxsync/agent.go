@@ -156,10 +156,11 @@ func (a *Agent) Watch(ctx context.Context, after uint64) (Status, uint64, error)
 	}
 }
 
-// WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the source or of a newer
-// one. What the guard holds counts as the routes of the revision, and so does the rest of a snapshot with records that are
-// set aside: look for them in Status, or ask Snapshot.Validate before the snapshot goes to the source. The error names what the agent saw last and has the
-// context's cause in its chain.
+// WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the
+// source or of a newer one. What the guard holds counts as the routes of the revision, and so does
+// the rest of a snapshot with records that are set aside: look for them in Status, or ask
+// Snapshot.Validate before the snapshot goes to the source, before an instance ends that the guard
+// may hold. The error names what the agent saw last and has the context's cause in its chain.
 func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
 	for {
 		a.mu.Lock()

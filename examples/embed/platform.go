@@ -112,6 +112,11 @@ func (h *Hooks) Deployed(ctx context.Context, task, cluster, version string, ins
 		bound = append(bound, vip.Instance{ID: instanceID(addr), Addr: addr, Cluster: cluster, Version: version})
 	}
 	lease, err := h.leases.Bind(ctx, before.ID, before.Generation, bound)
+	if err == nil { // the agent sets aside what is not valid, and the VIP would answer 503
+		err = nginxsync.Snapshot{
+			Overlays: map[netip.Addr]map[string][]nginxsync.Instance{lease.Addr: overlay(lease)},
+		}.Validate()
+	}
 	if err == nil {
 		err = h.agent.WaitVerified(ctx, h.route())
 	}

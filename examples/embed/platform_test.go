@@ -179,6 +179,16 @@ func TestFailedDeploymentLeavesTheVIPAsItWas(t *testing.T) {
 	require.Empty(t, nginx.overlays())
 }
 
+func TestDeployedRefusesWhatCannotBeRouted(t *testing.T) {
+	t.Parallel()
+	nginx := &fakeNginx{}
+	h := open(t, Config{Driver: nginx})
+	background(t, h.Run)
+	_, err := h.Deployed(t.Context(), "t", "hello_web", "v1", netip.MustParseAddrPort("0.0.0.0:80"))
+	require.ErrorIs(t, err, nginxsync.ErrInvalid)
+	require.Empty(t, h.leases.Locate(vip.Query{Task: "t"}), "its VIP is given back")
+}
+
 func TestInstanceID(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]string{

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/internal/names"
+	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
@@ -137,7 +139,21 @@ func (d deployer) count(deployment promote.Deployment) int {
 	return max(1, d.p.config.Instances[deployment.Environment])
 }
 
+// routable returns why the agent would set the instances of the deployment aside, or nil.
+func (d deployer) routable(deployment promote.Deployment) error {
+	i := nginxsync.Instance{
+		ID: d.spec(deployment, 0).ID, Version: deployment.Version,
+		Addr: netip.MustParseAddrPort("127.0.0.1:1"), // it gets one when it starts
+	}
+	return nginxsync.Snapshot{
+		Baseline: map[string][]nginxsync.Instance{deployment.Cluster: {i}},
+	}.Validate()
+}
+
 func (d deployer) start(ctx context.Context, deployment promote.Deployment) error {
+	if err := d.routable(deployment); err != nil {
+		return fmt.Errorf("deploy to %s: %w", deployment.Target, err)
+	}
 	var started []string
 	for n := range d.count(deployment) {
 		i, err := d.p.instances.Start(ctx, d.spec(deployment, n))

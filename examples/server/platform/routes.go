@@ -87,7 +87,18 @@ func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revi
 		p.routed = next
 		p.Events.Bump()
 	}
-	return retired, p.revision, nil
+	_, aside := next.Usable()
+	return expendable(retired, aside), p.revision, nil
+}
+
+// expendable leaves out the retired instances of clusters with records that the agent sets aside: it
+// may hold the retired ones in the place of those.
+func expendable(retired []instance.Instance, aside []nginxsync.SetAside) []instance.Instance {
+	return slices.DeleteFunc(retired, func(i instance.Instance) bool {
+		return slices.ContainsFunc(aside, func(a nginxsync.SetAside) bool {
+			return a.Cluster == i.Labels[labelCluster]
+		})
+	})
 }
 
 // split tells the instances that are to serve from those that are to end. One of a generation that is only being

@@ -3,6 +3,7 @@ package platform
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
@@ -139,4 +141,30 @@ func TestReplacementID(t *testing.T) {
 		require.Equal(t, original, first)
 		require.Zero(t, zero)
 	}
+}
+
+// What the agent sets aside may leave the retired instances in the routes: they go on.
+func TestRetiredInstancesOfARecordSetAsideGoOn(t *testing.T) {
+	t.Parallel()
+	of := func(cluster string) instance.Instance {
+		return instance.Instance{Spec: instance.Spec{ID: cluster + "-1",
+			Labels: map[string]string{labelCluster: cluster}}}
+	}
+	next := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+		"web": {{ID: "web-2", Addr: netip.MustParseAddrPort("127.0.0.1:1"), Version: "v1+5"}},
+		"api": {{ID: "api-2", Addr: netip.MustParseAddrPort("127.0.0.1:1"), Version: "v1"}},
+	}}
+	_, aside := next.Usable()
+	got := expendable([]instance.Instance{of("web"), of("api")}, aside)
+	require.Equal(t, []instance.Instance{of("api")}, got)
+}
+
+func TestRoutable(t *testing.T) {
+	t.Parallel()
+	d := promote.Deployment{Target: promote.Target{Cluster: "web", Environment: "production"}}
+	d.Version = "v1"
+	require.NoError(t, deployer{}.routable(d))
+	d.Version = strings.Repeat("a", 64) // a tag of an image may be longer than a version
+	err := deployer{}.start(t.Context(), d)
+	require.ErrorIs(t, err, nginxsync.ErrInvalid)
 }
