@@ -101,6 +101,9 @@ func (a *Allocator) ReleaseUnchanged(
 	if seen.id == "" {
 		return Lease{}, fmt.Errorf("release %s: no live lease in the snapshot: %w", addr, ErrNotFound)
 	}
+	if ctx.Err() != nil {
+		return Lease{}, fmt.Errorf("release lease %s: %w", seen.id, context.Cause(ctx))
+	}
 	_, generation, err := parseLeaseID(seen.id)
 	if err != nil {
 		return Lease{}, fmt.Errorf("release %s: %w", addr, err)

@@ -1,6 +1,8 @@
 package vip_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -74,6 +76,23 @@ func TestReleaseUnchanged(t *testing.T) {
 			require.ErrorIs(t, err, vip.ErrNotFound)
 		})
 	}
+}
+
+// TestReleaseUnchangedWithDoneContext wants no effect: the snapshot still holds after it.
+func TestReleaseUnchangedWithDoneContext(t *testing.T) {
+	t.Parallel()
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.4"))
+	l := allocate(t, a, vip.Request{Owner: owner("T1")})
+	seen, err := a.Snapshot(t.Context())
+	require.NoError(t, err)
+	why := errors.New("the program ends")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	_, err = a.ReleaseUnchanged(ctx, seen, l.Addr, "gone")
+	require.ErrorIs(t, err, why)
+	require.NotErrorIs(t, err, vip.ErrUncertain)
+	_, err = a.ReleaseUnchanged(t.Context(), seen, l.Addr, "gone")
+	require.NoError(t, err)
 }
 
 func TestHolder(t *testing.T) {
