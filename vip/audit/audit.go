@@ -79,6 +79,9 @@ func Check(ctx context.Context, a *vip.Allocator, views ...View) (Report, error)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit: %w", err)
 	}
+	if ctx.Err() != nil {
+		return Report{}, fmt.Errorf("audit: %w", context.Cause(ctx))
+	}
 	before, err := a.Snapshot(ctx)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit: %w", err)
@@ -225,7 +228,8 @@ func addrPorts(all []netip.AddrPort) string {
 // Repair calls the Repairers among the views for their findings in the report: the leases of a are
 // right. It passes over a finding whose lease has changed since the report, by the store's word
 // with vip.Config.Shared. Findings of other views, and OutOfPool, need a person. It returns how
-// many findings it repaired, and all errors joined. Names are as for Check.
+// many findings it repaired, and all errors joined. It stops when ctx is done, with
+// context.Cause(ctx). Names are as for Check.
 func Repair(
 	ctx context.Context, a *vip.Allocator, report Report, views ...View,
 ) (repaired int, err error) {
@@ -244,6 +248,10 @@ func Repair(
 		r := repairers[f.View]
 		if r == nil {
 			continue
+		}
+		if ctx.Err() != nil {
+			errs = append(errs, fmt.Errorf("repair: %w", context.Cause(ctx)))
+			break
 		}
 		stands, err := stillTrue(ctx, a, f)
 		if stands {

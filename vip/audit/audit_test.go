@@ -159,3 +159,31 @@ func TestImports(t *testing.T) {
 	t.Parallel()
 	depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/vip/audit", "net/http")
 }
+
+// TestDoneContext calls everything with a context that has ended.
+func TestDoneContext(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "10.0.0.0/28"))
+	checker, err := audit.NewLeakChecker(audit.LeakConfig{
+		Leases: a, Alive: func(context.Context, vip.Lease) (bool, error) { return true, nil },
+	})
+	require.NoError(t, err)
+	ghost := addr("10.0.0.9")
+	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{ghost: {Addr: ghost, Task: "ghost"}}}
+	report, err := audit.Check(t.Context(), a, nginx)
+	require.NoError(t, err)
+	require.Len(t, report.Findings, 1)
+
+	why := errors.New("the program ends")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	_, err = audit.Check(ctx, a)
+	require.ErrorIs(t, err, why)
+	_, err = checker.Check(ctx)
+	require.ErrorIs(t, err, why)
+	repaired, err := audit.Repair(ctx, a, report, nginx)
+	require.ErrorIs(t, err, why)
+	require.Zero(t, repaired)
+	require.Len(t, nginx.rows, 1, "nothing is repaired")
+}

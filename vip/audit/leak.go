@@ -120,6 +120,9 @@ func (c *LeakChecker) Check(ctx context.Context) (leaks []Leak, err error) {
 		start := c.cfg.Now()
 		defer func() { c.cfg.Observe("check leaks", c.cfg.Now().Sub(start), err) }()
 	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("check for leaks: %w", context.Cause(ctx))
+	}
 	snapshot, err := c.cfg.Leases.Snapshot(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("check for leaks: %w", err)
