@@ -1,3 +1,5 @@
+//go:build linux
+
 package linearizable_test
 
 import (

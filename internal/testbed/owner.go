@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -22,7 +24,7 @@ type Owner struct {
 	lock *os.File
 }
 
-// bedDir is the folder of the owners of this user. It is there only while one of them is.
+// bedDir is the directory of the owners of this user. It is there only while one of them is.
 func bedDir() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("sluice-testbed-%d", os.Geteuid()))
 }
@@ -153,7 +155,7 @@ func cleanDead() error {
 	return errors.Join(errs...)
 }
 
-// lockBed makes the folder of the owners and locks it. Whoever holds it is the only one to make and remove owners.
+// lockBed makes the directory of the owners and locks it. Its holder alone makes and removes owners.
 func lockBed() (*os.File, error) {
 	f, err := lockPath(bedDir(), unix.LOCK_EX, makeDir)
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -16,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MarkKey is the variable in the environment of every process that was started here. It names the process's folder, and
+// MarkKey is the variable in the environment of every process that was started here. It names the process's directory, and
 // whatever the process starts inherits it.
 const MarkKey = "SLUICE_TESTBED_OWNER"
 
@@ -43,8 +45,8 @@ func readStat(pid int) (stat, error) {
 	return s, nil
 }
 
-// processes are the processes that belong to a folder: those with its mark, and those of a process group that was started
-// for it which have a file of it open, for some programs write over their environment. To look at the folder is no crime:
+// Processes returns the processes that belong to a directory: those with its mark, and those of a process group that was started
+// for it which have a file of it open, for some programs write over their environment. To look at the directory is no crime:
 // a shell in it, or a pager on a log, does not belong.
 func Processes(dir string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
@@ -88,10 +90,10 @@ func belongs(pid int, dir string, groups []int) bool {
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// groupsFile is the file in a process's folder with the groups that were started for it, a number a line.
+// groupsFile is the file in a process's directory with the groups that were started for it, a number a line.
 const groupsFile = "groups"
 
-// readGroups reads the groups of a folder and of the folders in it and in those.
+// readGroups reads the groups of a directory and of the directories in it and in those.
 func readGroups(dir string) ([]int, error) {
 	var groups []int
 	for _, pattern := range []string{dir + "/" + groupsFile, dir + "/*/" + groupsFile, dir + "/*/*/" + groupsFile} {
@@ -114,7 +116,7 @@ func readGroups(dir string) ([]int, error) {
 	return groups, nil
 }
 
-// signal sends a signal to every process that belongs to a folder and returns how many there were.
+// signal sends a signal to every process that belongs to a directory and returns how many there were.
 func signal(dir string, sig syscall.Signal) (int, error) {
 	pids, err := Processes(dir)
 	if err != nil {
@@ -142,7 +144,7 @@ func signal(dir string, sig syscall.Signal) (int, error) {
 	return len(pids), nil
 }
 
-// killAll ends every process that belongs to a folder, those that they start meanwhile too, and returns when none is left.
+// KillAll ends every process that belongs to a directory, those that they start in between, too, and returns when none is left.
 func KillAll(dir string) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, err := signal(dir, syscall.SIGKILL)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -270,7 +272,7 @@ func (p *Process) killLocked() error {
 		return nil
 	}
 	if !p.ended() {
-		_ = p.cmd.Process.Kill() // by the handle that cannot be somebody else's; its mark may not be written yet
+		_ = p.cmd.Process.Kill() // by the handle that no other process can have; its mark may not be written yet
 	}
 	<-p.done
 	return KillAll(p.dir)

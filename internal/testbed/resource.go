@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -15,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resourcesFile is the file in an owner's folder that names what was made outside it, "kind name" a line, each written
+// resourcesFile is the file in an owner's directory that names what was made outside it, "kind name" a line, each written
 // before the thing is made.
 const resourcesFile = "resources"
 
@@ -31,7 +33,7 @@ var undoers = map[string]func(name string) error{
 	"shims":  undoShims,
 }
 
-// Record notes that something outside the owner's folder is about to be made, to be undone at the end of the owner
+// Record notes that something outside the owner's directory is about to be made, to be undone at the end of the owner
 // whatever happens in between.
 func (o *Owner) Record(kind, name string) error {
 	if undoers[kind] == nil || strings.ContainsAny(name, " \n") {
@@ -58,7 +60,7 @@ func (o *Owner) Claim(t testing.TB, kind, name string) error {
 	return nil
 }
 
-// remove empties a folder and removes it. It stays when something in it did not go, for somebody else to try again.
+// remove empties a directory and removes it. It stays when something in it did not go, for the next test binary to try again.
 func remove(dir string) error {
 	if err := empty(dir); err != nil {
 		return err
@@ -66,7 +68,7 @@ func remove(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// empty ends the processes of a folder, undoes what it recorded, latest first, unmounts what is mounted in it, and removes
+// empty ends the processes of a directory, undoes what it recorded, latest first, unmounts what is mounted in it, and removes
 // what is in it.
 func empty(dir string) error {
 	if err := KillAll(dir); err != nil {
@@ -99,7 +101,7 @@ func empty(dir string) error {
 	return errors.Join(errs...)
 }
 
-// unmountAndRemove removes a folder. It stays when something is still mounted in it.
+// unmountAndRemove removes a directory. It stays when something is still mounted in it.
 func unmountAndRemove(dir string) error {
 	if err := unmount(dir); err != nil {
 		return err
@@ -107,7 +109,7 @@ func unmountAndRemove(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// unmount unmounts whatever is mounted in a folder, so that its removal never reaches files of others.
+// unmount unmounts whatever is mounted in a directory, so that its removal never reaches files of others.
 func unmount(dir string) error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -55,7 +57,7 @@ func Share(t testing.TB, name string, start func(o *Owner) error) *Owner {
 	return s.Owner
 }
 
-// startedFile is in the folder of a shared owner once start has succeeded.
+// startedFile is in the directory of a shared owner once start has succeeded.
 const startedFile = "started"
 
 func join(name string, start func(o *Owner) error) (*Owner, error) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -17,7 +19,7 @@ const (
 	CNIDir        = "/var/lib/cni"
 )
 
-// undoFolder removes a folder that was not there before. What is in it stays when somebody else's containerd or kubelet has
+// undoFolder removes a directory that was not there before. What is in it stays when another containerd or kubelet has
 // moved in meanwhile.
 func undoFolder(dir string) error {
 	for _, theirs := range []string{ContainerdRun + "/containerd.sock", KubeletDir + "/config.yaml", KubeletDir + "/pods"} {
@@ -34,7 +36,7 @@ func undoFolder(dir string) error {
 	return removeEmpty(dir)
 }
 
-// removeEmpty removes a folder as far as there are no files in it.
+// removeEmpty removes a directory as far as there are no files in it.
 func removeEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +88,7 @@ func undoCNI(network string) error {
 	return errors.Join(errs...)
 }
 
-// undoShims removes the sockets of the processes that held containers, which are named in containerd's folder of state.
+// undoShims removes the sockets of the processes that held containers, which are named in containerd's directory of state.
 func undoShims(state string) error {
 	names, err := filepath.Glob(state + "/*/*/*/address")
 	if err != nil {

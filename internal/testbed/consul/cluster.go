@@ -1,3 +1,5 @@
+//go:build linux
+
 package consul
 
 import (
@@ -25,7 +27,7 @@ type Member struct {
 	*hosts.Host
 }
 
-// ConsulCluster runs n Consul servers, which have a leader when this returns. It needs root.
+// StartCluster runs n Consul servers, which have a leader when this returns. It needs root.
 func StartCluster(t testing.TB, n int) *Cluster {
 	t.Helper()
 	testbed.NeedTool(t, "consul") // before hosts are made

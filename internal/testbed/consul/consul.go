@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package consul runs Consul servers for tests: one on this machine, or a cluster of them on hosts
 // of their own, which a test can kill, pause, cut off, partition and restore from a snapshot.
 package consul
@@ -21,14 +23,14 @@ import (
 type Server struct {
 	Addr    string // host:port of its HTTP API
 	Client  *api.Client
-	Process *testbed.Process // nil for somebody else's
+	Process *testbed.Process // nil for a server that the test did not start
 
 	dir  string
 	raft string // address that servers name as the leader's
 	serf string // address at which others join it
 }
 
-// Consul runs one Consul server, which is its own leader when this returns. Where CONSUL_HTTP_ADDR is set, that one is used,
+// Start runs one Consul server, which is its own leader when this returns. Where CONSUL_HTTP_ADDR is set, that one is used,
 // with the other CONSUL variables: a test has to keep to keys of its own and to remove them.
 func Start(t testing.TB) *Server {
 	t.Helper()
@@ -44,7 +46,7 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// consul prepares one of several servers, on an address and in a folder, and says how it is started.
+// consul prepares one of several servers, on an address and in a directory, and says how it is started.
 func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.Command) {
 	t.Helper()
 	path := testbed.NeedTool(t, "consul")

@@ -1,3 +1,5 @@
+//go:build linux
+
 package consul_test
 
 import (
@@ -13,7 +15,7 @@ func put(t *testing.T, s *consul.Server, value string) {
 	t.Helper()
 	_, err := s.Client.KV().Put(&api.KVPair{Key: "testbed/key", Value: []byte(value)}, nil)
 	require.NoError(t, err)
-	if s.Process == nil { // somebody else's
+	if s.Process == nil { // a server that the test did not start
 		t.Cleanup(func() { _, _ = s.Client.KV().Delete("testbed/key", nil) })
 	}
 }
@@ -41,7 +43,7 @@ func TestConsulKeepsItsDataThroughAKill(t *testing.T) {
 	t.Parallel()
 	s := consul.Start(t)
 	if s.Process == nil {
-		t.Skip("somebody else's Consul is not killed")
+		t.Skip("the test did not start this Consul, and does not kill it")
 	}
 	put(t, s, "kept")
 	s.Process.Kill()
@@ -55,7 +57,7 @@ func TestASnapshotTurnsTheIndexBack(t *testing.T) {
 	t.Parallel()
 	s := consul.Start(t)
 	if s.Process == nil {
-		t.Skip("somebody else's Consul keeps its state")
+		t.Skip("the test did not start this Consul, and does not restore it")
 	}
 	put(t, s, "old")
 	_, before, err := s.Client.KV().Get("testbed/key", nil)

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package echo is the smallest server and client that show whether bytes pass between two places.
 package echo
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package hosts makes hosts for tests: network namespaces on a bridge, each with its own address, that
 // a test can cut off, partition and stop. They need root.
 package hosts
@@ -25,7 +27,7 @@ type Host struct {
 	parted map[*Host]bool
 }
 
-// Hosts makes n hosts, at most 99, which go with the test. It needs root.
+// Start makes n hosts, at most 99, which go with the test. It needs root.
 func Start(t testing.TB, n int) []*Host {
 	t.Helper()
 	testbed.NeedRoot(t, "a network namespace")

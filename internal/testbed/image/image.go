@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package image makes container images for tests out of programs of this machine, so that no test
 // pulls one from elsewhere.
 package image

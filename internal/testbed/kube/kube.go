@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package kube runs a Kubernetes of one node for tests: etcd, API server, controller manager,
 // scheduler, kubelet and containerd. It is a module of its own, so that Kubernetes' client stays out of
 // the requirements of the library.
@@ -31,10 +33,10 @@ type Cluster struct {
 	Namespace  string // this test's own; it goes with the test
 	HostIP     string // at which pods reach this machine
 
-	hosts string // containerd's folder of registries; empty with somebody else's cluster
+	hosts string // containerd's directory of registries; empty with a cluster that the test did not make
 }
 
-// Kube returns a Kubernetes: API server with RBAC, controller manager, scheduler and a kubelet on containerd, without
+// Start returns a Kubernetes: API server with RBAC, controller manager, scheduler and a kubelet on containerd, without
 // kube-proxy and DNS, so that pods are reached at their addresses and Services have none. All test binaries that run at the
 // same time share it, each test has a namespace of its own. Where KUBECONFIG is set, that cluster is used.
 func Start(t testing.TB) *Cluster {
@@ -139,7 +141,7 @@ func (k *Cluster) describe(ctx context.Context) string {
 	return b.String()
 }
 
-// Trust lets the node pull over plain HTTP from a registry, given as host:port. With somebody else's cluster that is for
+// Trust lets the node pull over plain HTTP from a registry, given as host:port. With a cluster that the test did not make that is for
 // whoever set it up.
 func (k *Cluster) Trust(t testing.TB, registry string) {
 	t.Helper()

@@ -1,3 +1,5 @@
+//go:build linux
+
 package kube
 
 import (
@@ -19,7 +21,7 @@ var kubeletSysctls = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// remember records what containerd and the kubelet change outside of the owner's folder.
+// remember records what containerd and the kubelet change outside of the owner's directory.
 func (n *node) remember() error {
 	if _, err := os.Stat(filepath.Join(testbed.KubeletDir, "device-plugins/kubelet.sock")); err == nil {
 		return errors.New("a kubelet runs on this machine, or ran: to use its cluster, set KUBECONFIG; to remove what it left, delete " + testbed.KubeletDir)
@@ -44,7 +46,7 @@ func (n *node) remember() error {
 	return errors.Join(n.owner.Record("logs", n.owner.Dir), n.owner.Record("cgroup", n.cgroup), testbed.MakeCgroup(n.cgroup))
 }
 
-// snapshotter is overlayfs, where the folder's file system carries it.
+// snapshotter is overlayfs, where the directory's file system carries it.
 func (n *node) snapshotter() (string, error) {
 	dir, err := n.owner.MakeDir("overlay")
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package kube
 
 import (
@@ -25,7 +27,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// In the folder of the shared owner.
+// In the directory of the shared owner.
 const (
 	kubeconfigFile = "kubeconfig"
 	hostsDir       = "registries"
@@ -38,7 +40,7 @@ const (
 // machine is what a Kubernetes of our own is made of.
 type machine struct {
 	program map[string]string // paths by name
-	cni     string            // folder of the CNI plugins
+	cni     string            // directory of the CNI plugins
 }
 
 // kubeMachine looks whether everything is there.
@@ -77,11 +79,11 @@ type node struct {
 
 	cgroup string
 	socket string // of containerd
-	certs  string // folder of the API server's certificate
+	certs  string // directory of the API server's certificate
 	api    string // its URL
 }
 
-// service runs one of the processes in a folder of its own.
+// service runs one of the processes in a directory of its own.
 func (n *node) service(name string, ready func(context.Context) error, args ...string) error {
 	dir, err := n.owner.MakeDir(name)
 	if err != nil {

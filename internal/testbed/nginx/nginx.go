@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package nginx runs Nginx, with Debian's Lua module at hand, for tests.
 package nginx
 
@@ -14,7 +16,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// Modules is the folder of Nginx's modules, for load_module: ndk_http_module.so and ngx_http_lua_module.so are there.
+// Modules is the directory of Nginx's modules, for load_module: ndk_http_module.so and ngx_http_lua_module.so are there.
 const Modules = "/usr/lib/nginx/modules"
 
 // Server is one Nginx with its own prefix and log.
@@ -24,7 +26,7 @@ type Server struct {
 	Conf   string // path of the main file, read by Start
 }
 
-// Nginx runs Nginx on a main file, which says "daemon off", with a folder as its prefix. It serves when this returns. Debian's
+// Start runs Nginx on a main file, which says "daemon off", with a directory as its prefix. It serves when this returns. Debian's
 // Lua module is at hand.
 func Start(t testing.TB, prefix, conf string) *Server {
 	t.Helper()

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package proxy runs a TCP proxy for tests that delays, stalls, limits and cuts connections. It is a
 // module of its own, so that Toxiproxy's client stays out of the requirements of the library.
 package proxy
@@ -22,7 +24,7 @@ type Proxy struct {
 	proxy *toxiproxy.Proxy
 }
 
-// Proxy runs Toxiproxy on a free port of 127.0.0.1 before a server, given as host:port.
+// Start runs Toxiproxy on a free port of 127.0.0.1 before a server, given as host:port.
 func Start(t testing.TB, to string) *Proxy {
 	t.Helper()
 	path := testbed.NeedTool(t, "toxiproxy-server")

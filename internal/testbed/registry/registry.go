@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package registry runs an OCI registry for tests.
 package registry
 
@@ -16,7 +18,7 @@ type Server struct {
 	Process *testbed.Process
 }
 
-// Registry runs Debian's docker-registry, the distribution project's, with its images on disk and deletion allowed, on a free
+// Start runs Debian's docker-registry, the distribution project's, with its images on disk and deletion allowed, on a free
 // port of an address of this machine; 127.0.0.1 without one. Pods reach it on Kubernetes.HostIP.
 func Start(t testing.TB, host ...string) *Server {
 	t.Helper()

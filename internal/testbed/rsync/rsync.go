@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package rsync runs an rsync daemon for tests.
 package rsync
 
@@ -18,7 +20,7 @@ type Server struct {
 	Process *testbed.Process
 }
 
-// Rsyncd serves a folder, which it only reads, as the module "code" of an rsync daemon on a free port of an address of this
+// Start serves a directory, which it only reads, as the module "code" of an rsync daemon on a free port of an address of this
 // machine; 127.0.0.1 without one.
 func Start(t testing.TB, folder string, host ...string) *Server {
 	t.Helper()

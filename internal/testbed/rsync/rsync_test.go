@@ -1,3 +1,5 @@
+//go:build linux
+
 package rsync_test
 
 import (

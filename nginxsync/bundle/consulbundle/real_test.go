@@ -1,3 +1,5 @@
+//go:build linux
+
 package consulbundle_test
 
 import (

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package nginxtest has small HTTP backends and generated configurations for tests of Nginx, on loopback addresses only.
 package nginxtest
 

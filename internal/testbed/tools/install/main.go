@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command install builds the tools of package tools into the cache folder of the user, those that are not there yet:
 //
 //	go run ./internal/testbed/tools/install              all of them
