@@ -96,7 +96,7 @@ func hold(ctx context.Context, when string) error {
 	}
 	for i := 0; ; i++ {
 		at := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
-		if _, err := a.Bind(ctx, l.ID, l.Generation, []vip.Instance{{ID: "of the holder", Addr: at}}); err != nil {
+		if _, err := a.Bind(ctx, l.ID, l.Generation, []vip.Instance{{ID: "of-the-holder", Addr: at}}); err != nil {
 			return out.Encode(map[string]any{"fenced": errors.Is(err, vip.ErrFenced), "error": err.Error()})
 		}
 	}
