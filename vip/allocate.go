@@ -61,6 +61,7 @@ type attempt struct {
 	full      error   // why it has
 	fetched   bool    // the records of other allocators, since the last wait
 	conflicts int     // with other allocators
+	named     bool    // the names of the request are good for a new lease
 }
 
 // outcome says how a round of allocate ends.
@@ -140,6 +141,12 @@ func (a *Allocator) heldOrPicked(
 			e.asked++
 		}
 		return held, answered, nil
+	}
+	if !try.named {
+		if err := req.validateNames(); err != nil {
+			return nil, again, err
+		}
+		try.named = true
 	}
 	entries, changed, err := a.pick(ctx, req, n, try.waiter, got)
 	switch {

@@ -49,17 +49,41 @@ type Request struct {
 	Priority int
 }
 
-// validate returns all problems, each with the name of its field.
+// validate returns all problems, each with the name of its field, unless only names are bad: a task
+// that has a lease under an older grammar gets that lease again.
 func (r *Request) validate(n int) error {
 	var errs []error
-	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s: %w", "Request."+field, fmt.Sprintf(format, args...), ErrInvalid))
-	}
-	if err := names.Task(r.Owner.Task); err != nil {
-		bad("Owner.Task", "%v", err)
-	}
 	if badText(r.Owner.Team) {
-		bad("Owner.Team", "%.64q: want UTF-8 text of at most %d bytes", r.Owner.Team, longestText)
+		errs = append(errs, badField("Owner.Team", "%.64q: want UTF-8 text of at most %d bytes", r.Owner.Team, longestText))
+	}
+	if _, empty := r.Selector[""]; empty {
+		errs = append(errs, badField("Selector", "a label has no name"))
+	}
+	if badText(r.RequestID) {
+		errs = append(errs, badField("RequestID", "%.64q: want UTF-8 text of at most %d bytes", r.RequestID, longestText))
+	}
+	if r.TTL < 0 && r.TTL != Forever || r.TTL > longestTTL {
+		errs = append(errs, badField("TTL", "%s: want 0 (default Config.DefaultTTL) to 100 years, or Forever", r.TTL))
+	}
+	switch {
+	case n < 1 || n > MaxTogether:
+		errs = append(errs, fmt.Errorf("%d addresses together: want 1 to %d: %w", n, MaxTogether, ErrInvalid))
+	case n > 1 && r.Addr.IsValid():
+		errs = append(errs, badField("Addr", "%d addresses together: want 1 when one is named", n))
+	}
+	if len(errs) > 0 || badText(r.Owner.Task) {
+		return r.refuse(append(r.badNames(), errs...))
+	}
+	return nil
+}
+
+// validateNames returns all problems of the names that a new lease would get.
+func (r *Request) validateNames() error { return r.refuse(r.badNames()) }
+
+func (r *Request) badNames() []error {
+	var errs []error
+	if err := names.Task(r.Owner.Task); err != nil {
+		errs = append(errs, badField("Owner.Task", "%v", err))
 	}
 	var clusters []string
 	if len(r.Owner.Overrides) > 0 {
@@ -67,28 +91,22 @@ func (r *Request) validate(n int) error {
 	}
 	for _, cluster := range clusters {
 		if err := names.Cluster(cluster); err != nil {
-			bad("Owner.Overrides", "%v", err)
+			errs = append(errs, badField("Owner.Overrides", "%v", err))
 		}
 		if err := names.Version(r.Owner.Overrides[cluster]); err != nil {
-			bad("Owner.Overrides", "of cluster %.64q: %v", cluster, err)
+			errs = append(errs, badField("Owner.Overrides", "of cluster %.64q: %v", cluster, err))
 		}
 	}
-	if _, empty := r.Selector[""]; empty {
-		bad("Selector", "a label has no name")
-	}
-	if badText(r.RequestID) {
-		bad("RequestID", "%.64q: want UTF-8 text of at most %d bytes", r.RequestID, longestText)
-	}
-	if r.TTL < 0 && r.TTL != Forever || r.TTL > longestTTL {
-		bad("TTL", "%s: want 0 (default Config.DefaultTTL) to 100 years, or Forever", r.TTL)
-	}
-	switch {
-	case n < 1 || n > MaxTogether:
-		errs = append(errs, fmt.Errorf("%d addresses together: want 1 to %d: %w", n, MaxTogether, ErrInvalid))
-	case n > 1 && r.Addr.IsValid():
-		bad("Addr", "%d addresses together: want 1 when one is named", n)
-	}
-	if err := errors.Join(errs...); err != nil {
+	return errs
+}
+
+func badField(field, format string, args ...any) error {
+	return fmt.Errorf("Request.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid)
+}
+
+// refuse joins the problems of the request, nil without any.
+func (r *Request) refuse(problems []error) error {
+	if err := errors.Join(problems...); err != nil {
 		return fmt.Errorf("allocate for task %.64q: %w", r.Owner.Task, err)
 	}
 	return nil

@@ -140,7 +140,7 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			got, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "next"}, Wait: true})
 			require.NoError(t, err)
 			require.Equal(t, held.Addr, got.Addr)
-			bound, err := a.Bind(ctx, got.ID, got.Generation, []vip.Instance{{ID: "of the next", Addr: netip.MustParseAddrPort("192.0.2.2:80")}})
+			bound, err := a.Bind(ctx, got.ID, got.Generation, []vip.Instance{{ID: "of-the-next", Addr: netip.MustParseAddrPort("192.0.2.2:80")}})
 			require.NoError(t, err)
 			time.Sleep(time.Until(stopped.Add(*pause)))
 

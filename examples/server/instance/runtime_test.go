@@ -161,7 +161,7 @@ func TestStartLeavesNothingWhenItDoesNotSucceed(t *testing.T) {
 	t.Parallel()
 	good := push(t, nil)
 	for name, tc := range map[string]struct{ id, image, want string }{
-		"id":        {"No/Good", good, "lower-case letters"},
+		"id":        {"No/Good", good, "want 1 to 128 letters, digits"},
 		"tag":       {"a", strings.Split(good, "@")[0] + ":v9", "by digest"},
 		"unknown":   {"a", strings.Split(good, "@")[0] + "@sha256:" + strings.Repeat("0", 64), "pull"},
 		"no entry":  {"a", push(t, func(c *v1.Config) { c.Entrypoint = nil }), "neither ENTRYPOINT nor CMD"},
