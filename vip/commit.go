@@ -133,8 +133,8 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 // a context call it; a method without one keeps mu throughout.
 func (a *Allocator) unlocked(do func()) {
 	a.mu.Unlock()
+	defer a.mu.Lock() // after a panic of an embedder's function, too
 	do()
-	a.mu.Lock()
 }
 
 // send commits changes until the store tells the outcome: sent twice, they are made once.
