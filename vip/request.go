@@ -101,7 +101,7 @@ func (r *Request) badNames() []error {
 }
 
 func badField(field, format string, args ...any) error {
-	return fmt.Errorf("Request.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid)
+	return fmt.Errorf("%s: %s: %w", "Request."+field, fmt.Sprintf(format, args...), ErrInvalid)
 }
 
 // refuse joins the problems of the request, nil without any.
