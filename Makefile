@@ -56,6 +56,7 @@ bench-envconfig: go
 check: go
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted:"; echo "$$unformatted"; exit 1; }
 	@set -e; export GOWORK=off; for m in $$(scripts/modules); do echo "== check $$m"; (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...); done
+	@set -e; export GOWORK=off CGO_ENABLED=0; for os in darwin windows; do echo "== vet for $$os"; GOOS=$$os go vet ./...; done
 
 go:
 	@command -v go >/dev/null || { echo 'Go is not installed, or not in PATH: see https://go.dev/doc/install' >&2; exit 1; }

@@ -65,7 +65,11 @@ func (n *ExecNginx) Reload(ctx context.Context) error {
 		n.offset = info.Size()
 	}
 	n.mu.Unlock()
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+	master, err := os.FindProcess(pid)
+	if err == nil {
+		err = master.Signal(syscall.SIGHUP)
+	}
+	if err != nil {
 		return fmt.Errorf("nginx process %d: %w", pid, err)
 	}
 	return nil

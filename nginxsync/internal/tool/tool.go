@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -37,8 +36,7 @@ func (c Command) Output(ctx context.Context) ([]byte, error) {
 	cmd.Stdin = c.Stdin
 	out, said := &limited{limit: c.Limit}, &tail{}
 	cmd.Stdout, cmd.Stderr = out, said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	endWithChildren(cmd)
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	switch {

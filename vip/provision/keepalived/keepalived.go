@@ -219,7 +219,11 @@ func (d *Driver) reload(ctx context.Context) error {
 	if err != nil || pid < 2 {
 		return fmt.Errorf("%s: %q is no process id", name, data)
 	}
-	return syscall.Kill(pid, syscall.SIGHUP)
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return process.Signal(syscall.SIGHUP)
 }
 
 // Render is the file for the addresses.
