@@ -79,10 +79,11 @@ const (
 func (a *Allocator) allocate(
 	ctx context.Context, req *Request, n int, got []*entry,
 ) ([]*entry, error) {
-	if err := req.validate(n); err != nil {
+	named, err := req.validate(n)
+	if err != nil {
 		return nil, err
 	}
-	var try attempt
+	try := attempt{named: named}
 	defer func() { a.leave(try.waiter) }()
 	for try.conflicts < maxRounds {
 		if err := try.cancelled(ctx, req); err != nil {
@@ -143,10 +144,7 @@ func (a *Allocator) heldOrPicked(
 		return held, answered, nil
 	}
 	if !try.named {
-		if err := req.validateNames(); err != nil {
-			return nil, again, err
-		}
-		try.named = true
+		return nil, again, req.refuse(req.badNames())
 	}
 	entries, changed, err := a.pick(ctx, req, n, try.waiter, got)
 	switch {

@@ -227,7 +227,12 @@ func (x *index) add(e *entry) {
 
 // advance makes free what has cooled down by now, and moves leases that are over to overdue.
 func (x *index) advance(now time.Time) effects {
-	if now.Before(x.latest.Add(-time.Second)) { // the clock was put back: link shortens what would take too long now
+	putBack := now.Before(x.latest.Add(-time.Second))
+	if !putBack && (len(x.due) == 0 || x.due[0].deadline.After(now)) {
+		x.latest = now
+		return effects{} // the usual case
+	}
+	if putBack { // link shortens what would take too long now
 		for _, e := range slices.Clone(x.due) {
 			x.place(e, e.last(), nil, e.rev, now)
 		}

@@ -50,8 +50,9 @@ type Request struct {
 }
 
 // validate returns all problems, each with the name of its field, unless only names are bad: a task
-// that has a lease under an older grammar gets that lease again.
-func (r *Request) validate(n int) error {
+// that has a lease under an older grammar gets that lease again. named reports whether the names are
+// good for a new lease.
+func (r *Request) validate(n int) (named bool, err error) {
 	var errs []error
 	if badText(r.Owner.Team) {
 		errs = append(errs, badField("Owner.Team", "%.64q: want UTF-8 text of at most %d bytes", r.Owner.Team, longestText))
@@ -71,15 +72,14 @@ func (r *Request) validate(n int) error {
 	case n > 1 && r.Addr.IsValid():
 		errs = append(errs, badField("Addr", "%d addresses together: want 1 when one is named", n))
 	}
-	if len(errs) > 0 || badText(r.Owner.Task) {
-		return r.refuse(append(r.badNames(), errs...))
+	bad := r.badNames()
+	if len(errs) > 0 || len(bad) > 0 && badText(r.Owner.Task) {
+		return false, r.refuse(append(bad, errs...))
 	}
-	return nil
+	return len(bad) == 0, nil
 }
 
-// validateNames returns all problems of the names that a new lease would get.
-func (r *Request) validateNames() error { return r.refuse(r.badNames()) }
-
+// badNames returns all problems of the names that a new lease would get.
 func (r *Request) badNames() []error {
 	var errs []error
 	if err := names.Task(r.Owner.Task); err != nil {
