@@ -1,5 +1,7 @@
 # make demo    shows the main job on this machine; DEMO=once ends after the story
 # make test    installs what the tests need, then runs all of them; PKG=./vip/... runs one package with what it needs, TESTFLAGS go to go test
+# make quick   tests the packages that need neither root nor servers: minutes on a new machine
+# make soak    runs the long tests whole, with more seeds than make test has time for; SOAK=vip takes a part
 # make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
 # make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check   formatting, vet, staticcheck, tidy modules
@@ -7,6 +9,7 @@ PKG        = ./...
 TESTFLAGS  = -race
 TOOLS      =
 DEMO       =
+SOAK       = .
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 NGINX    = nginx=nginx /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua
@@ -21,7 +24,7 @@ else
 TESTED = $(PKG)
 endif
 
-.PHONY: demo test tools check binaries go bench-vip bench-conf bench-envconfig
+.PHONY: demo test quick soak tools check binaries go bench-vip bench-conf bench-envconfig
 
 demo: go
 	@scripts/packages 'make demo' $(NGINX)
@@ -39,6 +42,17 @@ test: go
 	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make test' $(RACE) $$packages
 	@$(INSTALL) -for $(TESTED)
 	@scripts/test $(PKG) -- $(TESTFLAGS)
+
+# what a change of the library needs first: plain go test skips a test whose server is missing, and says which
+QUICK = ./vip ./vip/audit ./vip/viphttp ./vip/boltstore ./promote ./builder ./envconfig ./nginxsync ./nginxsync/conf ./internal/names
+quick: go
+	go test $(QUICK)
+
+soak: export SLUICE_TESTBED = require
+soak: go
+	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make soak' $(RACE) $$packages
+	@$(INSTALL) -for $(TESTED)
+	@scripts/soak '$(SOAK)'
 
 tools: go
 	@$(INSTALL) $(TOOLS)
