@@ -48,6 +48,7 @@ var needs = []need{
 	{"examples/story\"", nil, nginx},
 	{"chromedp", nil, browser()},
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
+	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
