@@ -1,5 +1,6 @@
-// Package soak tells a test how long it may work: shortened, with fixed seeds, in make test and in plain go test, whole in
-// make soak. A test that imports the package is found and run by make soak; nobody lists it.
+// Package soak tells a test how long it may work: shortened, with fixed seeds, in make test and in
+// plain go test, whole in make soak. A test that imports the package is found and run by make soak;
+// nobody lists it.
 package soak
 
 import (
@@ -10,8 +11,8 @@ import (
 // Variable is the environment variable that make soak sets to "1".
 const Variable = "SLUICE_SOAK"
 
-// Whole reports whether the test runs under make soak. Any value of Variable that strconv.ParseBool does not take as true
-// means no.
+// Whole reports whether the test runs under make soak. Any value of Variable that strconv.ParseBool
+// does not take as true means no.
 func Whole() bool {
 	whole, _ := strconv.ParseBool(os.Getenv(Variable))
 	return whole

@@ -15,13 +15,14 @@ import (
 
 // essential are programs that each Debian and Ubuntu has, or that Go brings.
 var essential = []string{
-	"apt-get", "dpkg-deb", "dpkg-query", "env", "go", "ldd", "ls", "mount", "script", "setsid", "sh", "sleep", "umount", "unshare",
+	"apt-get", "dpkg-deb", "dpkg-query", "env", "go", "ldd", "ls", "mount", "script", "setsid",
+	"sh", "sleep", "umount", "unshare",
 }
 
 var executed = regexp.MustCompile(`exec\.(?:Command\(|CommandContext\([^,"]+, ?)"([^"]+)"`)
 
-// A test that executes a program has to have it installed: each program that a test names is essential, or a mark of needs brings
-// a package that holds it.
+// A test that executes a program has to have it installed: each program that a test names is
+// essential, or a mark of needs brings a package that holds it.
 func TestEachExecutedProgramIsBrought(t *testing.T) {
 	root := filepath.Join("..", "..", "..", "..")
 	found := 0
@@ -37,7 +38,8 @@ func TestEachExecutedProgramIsBrought(t *testing.T) {
 			name := filepath.Base(string(m[1]))
 			found++
 			if !strings.HasPrefix(string(m[1]), "/proc/") && !brought(data, name) {
-				t.Errorf("%s executes %s, which no entry of needs brings: add its package to needed.go", path, m[1])
+				t.Errorf("%s executes %s, which no entry of needs brings: add its package to "+
+					"needed.go", path, m[1])
 			}
 		}
 		return nil
@@ -50,12 +52,14 @@ func TestEachExecutedProgramIsBrought(t *testing.T) {
 	}
 }
 
-// brought reports whether the program is essential, or whether a need whose mark stands in data brings it.
+// brought reports whether the program is essential, or whether a need whose mark stands in data
+// brings it.
 func brought(data []byte, program string) bool {
 	return slices.Contains(essential, program) || slices.ContainsFunc(needs, func(n need) bool {
-		return bytes.Contains(data, []byte(n.mark)) && slices.ContainsFunc(n.packages, func(p string) bool {
-			name, _, _ := strings.Cut(p, "=")
-			return filepath.Base(name) == program
-		})
+		return bytes.Contains(data, []byte(n.mark)) && slices.ContainsFunc(n.packages,
+			func(p string) bool {
+				name, _, _ := strings.Cut(p, "=")
+				return filepath.Base(name) == program
+			})
 	})
 }
