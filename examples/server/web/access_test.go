@@ -163,3 +163,23 @@ func TestUnknownPathsAndMethodsAreProblemsToo(t *testing.T) {
 		require.Equal(t, "application/problem+json", rw.Header().Get("Content-Type"), tc.path)
 	}
 }
+
+func TestPagesThatAreNotThere(t *testing.T) {
+	t.Parallel()
+	handler := site(t, "127.0.0.1:8800", "")
+	for _, path := range []string{"/nowhere", "/static/", "/static", "/static/nothing.css", "/builds/", "/static/../web.go"} {
+		rw := httptest.NewRecorder()
+		handler.ServeHTTP(rw, httptest.NewRequest("GET", "http://localhost"+path, nil))
+		if rw.Code == http.StatusTemporaryRedirect || rw.Code == http.StatusMovedPermanently {
+			continue // to the cleaned path
+		}
+		require.Equal(t, http.StatusNotFound, rw.Code, path)
+		require.Contains(t, rw.Body.String(), "<h1>Not Found</h1>", path)
+		require.NotContains(t, rw.Body.String(), "app.js</a>", path)
+	}
+	rw := httptest.NewRecorder()
+	handler.ServeHTTP(rw, httptest.NewRequest("GET", "http://localhost/static/app.css", nil))
+	require.Equal(t, http.StatusOK, rw.Code)
+	require.Equal(t, "text/css; charset=utf-8", rw.Header().Get("Content-Type"))
+	require.NotEmpty(t, rw.Header().Get("ETag"))
+}

@@ -59,7 +59,7 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		status = http.StatusUnauthorized
 	}
-	w.render(rw, status, "login.html", map[string]any{"Wrong": r.Method == http.MethodPost})
+	w.render(rw, r, status, "login.html", map[string]any{"Wrong": r.Method == http.MethodPost})
 }
 
 func equal(a, b string) bool {

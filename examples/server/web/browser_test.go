@@ -23,6 +23,15 @@ type tab struct {
 // openBrowser starts Chromium on the server's front page.
 func openBrowser(t *testing.T, s *servertest.Server) *tab {
 	t.Helper()
+	b := startBrowser(t)
+	b.url = s.URL
+	b.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(s.URL))
+	return b
+}
+
+// startBrowser starts Chromium on an empty page.
+func startBrowser(t *testing.T) *tab {
+	t.Helper()
 	chromium := lookPath("chromium", "chromium-browser", "google-chrome")
 	require.NotEmpty(t, chromium, "install Chromium or Chrome; on Debian: apt-get install --no-install-recommends chromium")
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(chromium), chromedp.Headless, chromedp.DisableGPU,
@@ -30,7 +39,9 @@ func openBrowser(t *testing.T, s *servertest.Server) *tab {
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-quic", true))
 	t.Cleanup(cancel)
-	return newTab(t, ctx, s)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	return &tab{t, ctx, ""}
 }
 
 // lookPath is where the first of the programs is that there is.

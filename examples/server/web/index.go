@@ -59,7 +59,7 @@ func (c matrixCell) Has() string {
 func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, sentTo string) {
 	page, err := w.indexPage(r.Context())
 	if err != nil {
-		w.showProblem(rw, err)
+		w.showProblem(rw, r, err)
 		return
 	}
 	status := http.StatusOK
@@ -69,7 +69,7 @@ func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, s
 	page.Problem, page.sentTo, page.sent = problem, sentTo, r.PostForm
 	page.Actor = cmp.Or(r.PostForm.Get("actor"), actorOf(r))
 	page.Template = cmp.Or(page.Sent("builds", "template"), r.URL.Query().Get("template"), "go-static")
-	w.render(rw, status, "index.html", page)
+	w.render(rw, r, status, "index.html", page)
 }
 
 func (w *web) indexPage(ctx context.Context) (page indexPage, err error) {

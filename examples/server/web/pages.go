@@ -16,9 +16,6 @@ import (
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
 )
 
-//go:embed static
-var static embed.FS
-
 //go:embed page/*.html
 var pageFiles embed.FS
 
@@ -55,7 +52,10 @@ func humanBytes(n int64) string {
 }
 
 func (w *web) pages(mux *http.ServeMux) {
-	mux.Handle("GET /static/", http.FileServerFS(static))
+	w.assets(mux)
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
+		w.showProblem(rw, r, fmt.Errorf("%s: %w: no page has this address", r.URL.Path, platform.ErrNotFound))
+	})
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, nil, "") })
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
 	mux.HandleFunc("GET /login", w.login)
@@ -143,7 +143,7 @@ func (w *web) form(mux *http.ServeMux, name string, do func(ctx context.Context,
 	mux.HandleFunc("POST /do/"+name, func(rw http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(rw, r.Body, 1<<20)
 		if err := r.ParseForm(); err != nil {
-			w.showProblem(rw, fmt.Errorf("%w: form: %w", platform.ErrInvalid, err))
+			w.showProblem(rw, r, fmt.Errorf("%w: form: %w", platform.ErrInvalid, err))
 			return
 		}
 		f := form{r}
@@ -165,32 +165,29 @@ func (w *web) form(mux *http.ServeMux, name string, do func(ctx context.Context,
 func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
 	build, err := w.Platform.Build(r.PathValue("build"))
 	if err != nil {
-		w.showProblem(rw, err)
+		w.showProblem(rw, r, err)
 		return
 	}
-	w.render(rw, http.StatusOK, "build.html", map[string]any{"Build": build, "Log": w.logLines(build)})
+	w.render(rw, r, http.StatusOK, "build.html", map[string]any{"Build": build, "Log": w.logLines(build)})
 }
 
 // showProblem answers a person with a page of the error alone.
-func (w *web) showProblem(rw http.ResponseWriter, err error) {
+func (w *web) showProblem(rw http.ResponseWriter, r *http.Request, err error) {
 	problem := problemOf(err)
 	if problem.Code == httpproblem.Internal {
 		w.Logger.Error("page", "err", err)
 	}
-	w.render(rw, problem.Status, "problem.html", problem)
+	w.render(rw, r, problem.Status, "problem.html", problem)
 }
 
 // render writes a page whole or not at all.
-func (w *web) render(rw http.ResponseWriter, status int, name string, data any) {
+func (w *web) render(rw http.ResponseWriter, r *http.Request, status int, name string, data any) {
 	var b bytes.Buffer
 	if err := templates.ExecuteTemplate(&b, name, data); err != nil {
 		w.Logger.Error("page", "name", name, "err", err)
 		http.Error(rw, "page "+name+" cannot be shown", http.StatusInternalServerError)
 		return
 	}
-	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 	rw.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
-	rw.Header().Set("Cache-Control", "no-store")
-	rw.WriteHeader(status)
-	_, _ = rw.Write(b.Bytes())
+	encode("text/html; charset=utf-8", b.Bytes()).write(rw, r, status)
 }
