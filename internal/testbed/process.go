@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -151,7 +150,10 @@ func (p *Process) StartWith(args ...string) {
 // Dir is the server's directory.
 func (p *Process) Dir() string { return p.dir }
 
-func (p *Process) logFile() string { return filepath.Join(p.dir, "log") }
+// logName is the name of the file in a process's directory that holds its output.
+const logName = "log"
+
+func (p *Process) logFile() string { return filepath.Join(p.dir, logName) }
 
 // Begin is Start for goroutines that may not end the test.
 func (p *Process) Begin() error {
@@ -322,15 +324,4 @@ func (p *Process) all(sig syscall.Signal) {
 }
 
 // tail is the end of the output and of the other logs.
-func (p *Process) tail() string {
-	const most = 60
-	var b strings.Builder
-	for _, name := range append([]string{p.logFile()}, p.c.Logs...) {
-		text, err := os.ReadFile(name)
-		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-		if err == nil && len(text) > 0 {
-			fmt.Fprintf(&b, "%s (%d lines)\n%s\n", filepath.Base(name), len(lines), strings.Join(lines[max(0, len(lines)-most):], "\n"))
-		}
-	}
-	return b.String()
-}
+func (p *Process) tail() string { return tail(append([]string{p.logFile()}, p.c.Logs...)...) }

@@ -45,6 +45,7 @@ func Start(t testing.TB) *Cluster {
 	if k.Kubeconfig == "" {
 		m := kubeMachine(t)
 		o := testbed.Share(t, "kubernetes", m.start)
+		testbed.ShowLogs(t, o.Dir)
 		k.Kubeconfig, k.hosts = filepath.Join(o.Dir, kubeconfigFile), filepath.Join(o.Dir, hostsDir)
 	}
 	var err error

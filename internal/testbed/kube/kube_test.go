@@ -40,6 +40,28 @@ func job(name string, pod corev1.PodSpec) *batchv1.Job {
 	}}}
 }
 
+// failing is a test that has failed: it runs its own clean-up, and keeps what was logged.
+type failing struct {
+	*testing.T
+	cleanups []func()
+	log      strings.Builder
+}
+
+func (f *failing) Failed() bool                 { return true }
+func (f *failing) Cleanup(fn func())            { f.cleanups = append(f.cleanups, fn) }
+func (f *failing) Logf(format string, a ...any) { fmt.Fprintf(&f.log, format+"\n", a...) }
+
+func TestFailureShowsTheServersLogs(t *testing.T) {
+	f := &failing{T: t}
+	kube.Start(f)
+	for _, clean := range slices.Backward(f.cleanups) {
+		clean()
+	}
+	for _, server := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "containerd"} {
+		require.Regexp(t, "the end of the log of "+server+":\nlog \\(\\d+ lines\\)\n.+", f.log.String())
+	}
+}
+
 // finished waits for the end of a job and returns the log of its pod.
 func finished(t *testing.T, k *kube.Cluster, name string) string {
 	t.Helper()
