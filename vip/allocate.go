@@ -140,6 +140,7 @@ func (a *Allocator) heldOrPicked(
 	case len(held) > 0:
 		for _, e := range held {
 			e.asked++
+			a.x.mark(e)
 		}
 		return held, answered, nil
 	}

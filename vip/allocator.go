@@ -52,8 +52,8 @@ type Config struct {
 	// each of them sees the changes of the others at least every Refresh. All of them say so, and
 	// their clocks agree within Grace. The default is that this allocator is the only one.
 	Shared bool
-	// Refresh is the time between two reads of the whole store by Run, with Shared. List, Locate,
-	// Watch, Stats and quotas may lag behind other allocators by up to Refresh. The default is 5 s.
+	// Refresh is the time between two reads of the whole store by Run, with Shared. List, Watch,
+	// Stats and quotas may lag behind other allocators by up to Refresh. The default is 5 s.
 	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
@@ -115,8 +115,9 @@ func (cfg *Config) setDefaults() {
 // Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the
 // store before the call that made it returns.
 type Allocator struct {
-	store Store
-	cfg   Config
+	store   Store
+	cfg     Config
+	catalog catalog // its lock is taken before mu, never while mu is held
 
 	// mu guards all that follows. The public methods take it. It is free while the store is called,
 	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without a

@@ -27,7 +27,7 @@ func TestOwnerGetsItsLeaseAgain(t *testing.T) {
 
 	other := allocate(t, a, vip.Request{Owner: owner("T1", "api", "v1")})
 	require.NotEqual(t, first.Addr, other.Addr, "another cluster of the task")
-	require.Len(t, a.Locate(vip.Query{Task: "T1"}), 2)
+	require.Len(t, a.List(vip.Query{Task: "T1", States: []vip.State{vip.Leased, vip.Draining}}), 2)
 }
 
 func TestConflictNamesTheDifference(t *testing.T) {
@@ -161,7 +161,7 @@ func TestExpiryGraceAndRenew(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, vip.Cooling, got.State)
 	require.Equal(t, "expired", got.Reason)
-	require.Empty(t, a.Locate(vip.Query{Task: "T1"}))
+	require.Empty(t, a.List(vip.Query{Task: "T1", States: []vip.State{vip.Leased, vip.Draining}}))
 
 	for _, name := range []string{"", "p"} {
 		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T2"), TTL: vip.Forever, Pool: name})
@@ -200,7 +200,7 @@ func TestAnAddressByName(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrExhausted)
 }
 
-func TestBindAndLocate(t *testing.T) {
+func TestBindAndFind(t *testing.T) {
 	t.Parallel()
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/28"))
 	l := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v2", "api", "v3")})
@@ -210,20 +210,20 @@ func TestBindAndLocate(t *testing.T) {
 	require.NoError(t, err)
 
 	for _, q := range []vip.Query{{VIP: l.Addr}, {Task: "T1"}, {Cluster: "api"}, {Cluster: "web", Version: "v2"}, {Version: "v3"}, {Instance: "c1"}, {Addr: at}, {Pool: "p", Addr: at, Task: "T1"}} {
-		require.Equal(t, []vip.Lease{l}, a.Locate(q), "%+v", q)
+		require.Equal(t, []vip.Lease{l}, a.List(q), "%+v", q)
 	}
 	for _, q := range []vip.Query{{VIP: addr("10.0.0.9")}, {Task: "T3"}, {Cluster: "api", Version: "v2"}, {Instance: "c2"}, {Task: "T2", Addr: at}, {Pool: "q"}} {
-		require.Empty(t, a.Locate(q), "%+v", q)
+		require.Empty(t, a.List(q), "%+v", q)
 	}
 	moved := netip.MustParseAddrPort("192.0.2.1:9090")
 	_, err = a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c1", Addr: moved}})
 	require.NoError(t, err)
-	require.Empty(t, a.Locate(vip.Query{Addr: at}))
-	require.Len(t, a.Locate(vip.Query{Addr: moved}), 1)
+	require.Empty(t, a.List(vip.Query{Addr: at, States: []vip.State{vip.Leased, vip.Draining}}))
+	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1)
 
 	_, err = a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c1"}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	require.Len(t, a.Locate(vip.Query{Addr: moved}), 1, "a refused binding changes nothing")
+	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1, "a refused binding changes nothing")
 }
 
 func TestCoolDownAwaitsDrained(t *testing.T) {
@@ -278,7 +278,7 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 	b := allocator(t, store, c, vip.Config{}, p)
 	require.Equal(t, a.List(vip.Query{}), b.List(vip.Query{}))
 	require.Equal(t, a.Stats(), b.Stats())
-	require.Len(t, b.Locate(vip.Query{Addr: netip.MustParseAddrPort("[::1]:80")}), 1)
+	require.Len(t, b.List(vip.Query{Addr: netip.MustParseAddrPort("[::1]:80"), States: []vip.State{vip.Leased, vip.Draining}}), 1)
 	_, err = b.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r"})
 	require.ErrorIs(t, err, vip.ErrFenced)
 	c.Add(130 * time.Second)

@@ -13,7 +13,7 @@
 //     needs both.
 //  5. Bind the instances behind the address whenever they change, Renew before the lease expires,
 //     Release at the end.
-//  6. Point the data plane at what List and Locate say. An address that drains or cools down is
+//  6. Point the data plane at what List says. An address that drains or cools down is
 //     answered by the baseline.
 //
 // A lease in ten lines:

@@ -21,7 +21,7 @@ func Example() {
 
 	where := netip.MustParseAddrPort("10.1.2.3:8080")
 	_, _ = a.Bind(ctx, lease.ID, lease.Generation, []vip.Instance{{ID: "c1", Addr: where, Cluster: "hello_web", Version: "v2"}})
-	for _, l := range a.Locate(vip.Query{Addr: where}) {
+	for _, l := range a.List(vip.Query{Addr: where, States: []vip.State{vip.Leased, vip.Draining}}) {
 		fmt.Println(where, "answers on", l.Addr, "for task", l.Owner.Task)
 	}
 

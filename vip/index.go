@@ -17,7 +17,7 @@ type index struct {
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries map[netip.Addr]*entry
 	tasks   map[string]*task // those that have, had last, or are about to have an address
-	bound   map[netip.AddrPort]map[*entry]struct{}
+	dirty   []*entry         // that have changed since the catalog took them over
 	due     deadlines
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
 	drains  map[*entry]struct{} // entries that are Draining
@@ -55,7 +55,7 @@ type entry struct {
 	state  State
 	asked  uint32  // see Snapshot.Asked
 	lease  *tenure // see last
-	record []byte  // the last tenure as it is stored, as long as nobody has asked for it
+	record []byte  // the last tenure as it is stored; nil when that is not at hand
 	rev    uint64  // in the store; 0 when it has no record
 
 	busy      bool          // a commit is under way; the entry is not to be touched
@@ -65,6 +65,7 @@ type entry struct {
 
 	deadline        time.Time // when state ends by itself
 	heapIndex       int       // in index.due plus 1; 0 when not there
+	dirtyAt         int       // in index.dirty plus 1; 0 when not there
 	announcedExpiry int64     // the expiry, in Unix ns, that has an Expiring event already; 0 for none
 
 	task          *task  // of the lease, nil without one
@@ -77,7 +78,7 @@ func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *in
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
 		tasks: make(map[string]*task, size), due: make(deadlines, 0, size),
-		bound: map[netip.AddrPort]map[*entry]struct{}{}, drains: map[*entry]struct{}{}, grace: grace,
+		drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
 		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
@@ -120,7 +121,7 @@ func (x *index) insert(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.task, e.next, e.before, e.after, e.queued, e.heapIndex = nil, nil, nil, nil, false, 0
+	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false, 0, 0
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
 	}
@@ -155,10 +156,17 @@ func (e *entry) unfold() {
 	if e.record != nil {
 		var err error
 		if *e.lease, err = decodeTenure(e.record); err != nil { // decodeAll could read it: the store does not keep to its contract
-			*e.lease = damaged(e.addr, e.rev, err)
+			*e.lease, e.record = damaged(e.addr, e.rev, err), nil
 		}
-		e.record = nil
 	}
+}
+
+// encoded is the last tenure as it is stored.
+func (e *entry) encoded() []byte {
+	if e.record == nil {
+		e.record = encodeTenure(e.last())
+	}
+	return e.record
 }
 
 // text is the address as text.
@@ -295,13 +303,14 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 // place is a part of a transition: set without its end.
 func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
 	was, wasOf := e.prior(), e.task
+	told := record
 	if rev == 0 && e.state == Leased {
-		record = encodeTenure(e.last()) // that it is gone will be told
+		told = e.encoded() // that it is gone will be told
 	}
 	x.unlink(e)
 	other := l != e.last() // not just looked at again
 	if other {
-		*e.lease = *l
+		*e.lease, e.record = *l, record
 	}
 	e.rev = rev
 	x.link(e, now)
@@ -309,11 +318,11 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 	if held := e.state == Leased; held != (was.state == Leased) || held && e.lease.ID != was.id {
 		x.out.owners = append(x.out.owners, e)
 	}
-	if !e.lease.Expires.Equal(l.Expires) || !e.lease.CoolUntil.Equal(l.CoolUntil) {
-		record = nil // it has been shortened
-	}
 	if other {
-		x.note(e, was, record, now)
+		if rev != 0 {
+			told = e.record
+		}
+		x.note(e, was, told, now)
 	}
 }
 
@@ -355,13 +364,6 @@ func (x *index) unlink(e *entry) {
 		unchain(e.task.chain(e.state), e)
 		e.task = nil
 	}
-	for _, i := range e.last().Binding.Instances {
-		if at := x.bound[i.Addr]; at != nil {
-			if delete(at, e); len(at) == 0 {
-				delete(x.bound, i.Addr)
-			}
-		}
-	}
 }
 
 func (x *index) link(e *entry, now time.Time) {
@@ -371,14 +373,15 @@ func (x *index) link(e *entry, now time.Time) {
 			return
 		}
 	}
-	if e.rev != 0 {
-		e.last().shorten(e.pool, now)
+	if e.rev != 0 && e.last().shorten(e.pool, now) {
+		e.record = nil
 	}
 	x.linkAs(e, e.last(), now)
 }
 
 // linkAs is link for an entry whose last tenure is l, or looks like it at a glance.
 func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
+	x.mark(e)
 	e.state, e.deadline = Free, time.Time{}
 	if e.rev != 0 {
 		e.state = l.State
@@ -416,15 +419,23 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 		chain := e.task.chain(e.state)
 		e.next, *chain = *chain, e
 	}
-	if e.state != Leased && e.state != Draining {
-		return
+}
+
+// mark notes that the catalog has to take over e.
+func (x *index) mark(e *entry) {
+	if e.dirtyAt == 0 {
+		x.dirty = append(x.dirty, e)
+		e.dirtyAt = len(x.dirty)
 	}
-	for _, i := range l.Binding.Instances {
-		if x.bound[i.Addr] == nil {
-			x.bound[i.Addr] = map[*entry]struct{}{}
-		}
-		x.bound[i.Addr][e] = struct{}{}
-	}
+}
+
+// clean returns one of the entries that are marked, and takes the mark off.
+func (x *index) clean() *entry {
+	last := len(x.dirty) - 1
+	e := x.dirty[last]
+	x.dirty[last], x.dirty = nil, x.dirty[:last]
+	e.dirtyAt = 0
+	return e
 }
 
 // shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock

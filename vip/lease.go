@@ -157,7 +157,8 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 	return addr, generation, nil
 }
 
-// Query selects leases: every field that is set must match. The zero Query matches all.
+// Query selects leases: every field that is set must match. The zero Query matches all addresses that
+// are not free.
 type Query struct {
 	VIP      netip.Addr        // the address of the lease
 	Pool     string            // pool name
@@ -168,5 +169,12 @@ type Query struct {
 	Version  string            // of the overridden cluster, or of a bound instance
 	Instance string            // id of a bound instance
 	Addr     netip.AddrPort    // host:port of a bound instance
-	States   []State           // nil: Leased and Draining for Locate, all but Free for List
+	// States of the addresses. Leased and Draining are those that answer for their owner; Free finds
+	// the last lease of an address that is free again. The default is all but Free.
+	States []State
+	// Limit is how many leases List returns at most. The default is all.
+	Limit int
+	// After leaves out the leases of this address and of those below. IPv4 addresses are below IPv6
+	// addresses. The default is to leave out none.
+	After netip.Addr
 }

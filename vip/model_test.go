@@ -515,10 +515,14 @@ func TestStateMachine(t *testing.T) {
 				}
 				for _, at := range []string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"} {
 					var found []netip.Addr
-					for _, l := range a.Locate(vip.Query{Addr: netip.MustParseAddrPort(at)}) {
+					for _, l := range a.List(vip.Query{Addr: netip.MustParseAddrPort(at), States: []vip.State{vip.Leased, vip.Draining}}) {
 						found = append(found, l.Addr)
 					}
 					require.Equal(t, bound[at], found, at)
+				}
+				for _, q := range []vip.Query{{}, {Task: "A"}, {Cluster: "web"}, {Instance: "c", Pool: "p"}, {Task: "A", Cluster: "web"}} {
+					q.States = rapid.SampledFrom([][]vip.State{nil, {vip.Free, vip.Leased}}).Draw(t, "states")
+					require.Equal(t, a.List(q), pages(a, q, rapid.IntRange(1, 4).Draw(t, "limit")), "%+v", q)
 				}
 				for _, l := range a.List(vip.Query{}) {
 					r := o.row(l.Addr)

@@ -35,7 +35,7 @@ func TestOlderNames(t *testing.T) {
 		require.NoError(t, err)
 
 		for _, q := range []Query{{}, {Task: task}, {Cluster: cluster, Version: version}, {Instance: "an id"}} {
-			require.Len(t, a.Locate(q), 1, "%+v", q)
+			require.Len(t, a.List(q), 1, "%+v", q)
 		}
 		got, err := a.Get(t.Context(), old.ID)
 		require.NoError(t, err)

@@ -136,9 +136,9 @@ func TestSelectorAndFallback(t *testing.T) {
 	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T4"), Addr: addr("10.0.2.1")})
 	require.ErrorContains(t, err, `pool "off" is disabled`)
 
-	require.Len(t, a.Locate(vip.Query{Selector: map[string]string{"region": "sh"}}), 2)
-	require.Len(t, a.Locate(vip.Query{Selector: map[string]string{"region": "bj", "net": "a"}}), 1)
-	require.Empty(t, a.Locate(vip.Query{Selector: map[string]string{"region": "bj", "net": "b"}}))
+	require.Len(t, a.List(vip.Query{Selector: map[string]string{"region": "sh"}, States: []vip.State{vip.Leased, vip.Draining}}), 2)
+	require.Len(t, a.List(vip.Query{Selector: map[string]string{"region": "bj", "net": "a"}, States: []vip.State{vip.Leased, vip.Draining}}), 1)
+	require.Empty(t, a.List(vip.Query{Selector: map[string]string{"region": "bj", "net": "b"}, States: []vip.State{vip.Leased, vip.Draining}}))
 }
 
 func TestQuotas(t *testing.T) {

@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,69 +58,83 @@ func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	return e.shown(), nil
 }
 
-// Locate answers "who is on this VIP", "which VIP has this task", "which VIP leads to this
-// container": the leases that match q, by address; live and draining ones unless q.States says
-// otherwise. None is no error.
-func (a *Allocator) Locate(q Query) []Lease {
+// List returns the leases that match q, by address, as they all were at one moment. It answers "who
+// is on this VIP", "which VIP has this task", "which VIP leads to this container"; none is no error.
+// It does not hold up other calls while it reads. A page of a long list is q.Limit leases; for the
+// next page set q.After to the address of the last lease, until a page is shorter. Each page is of
+// a moment of its own: a lease that exists from the first page to the last is in exactly one.
+func (a *Allocator) List(q Query) []Lease {
+	q.VIP, q.Addr, q.After = q.VIP.Unmap(), unmapped(q.Addr), q.After.Unmap()
 	if q.States == nil {
-		q.States = []State{Leased, Draining}
+		q.States = []State{Leased, Draining, Cooling, Quarantined, Reserved}
 	}
-	return a.List(q)
+	var found []*view
+	var exact bool
+	if q.VIP.IsValid() {
+		found = a.viewOf(&q)
+	} else {
+		found, exact = a.candidates(&q)
+	}
+	var leases []Lease
+	for _, v := range found {
+		l := v.last()
+		if exact || q.finds(&l) {
+			leases = append(leases, v.shown(&l))
+		}
+	}
+	return leases
 }
 
-// List returns the leases that match q, by address; addresses that are free, or were never used,
-// only when q.States has Free and they have had a lease.
-func (a *Allocator) List(q Query) []Lease {
-	q.VIP, q.Addr = q.VIP.Unmap(), unmapped(q.Addr)
+// viewOf returns the view of q.VIP, if it may match q.
+func (a *Allocator) viewOf(q *Query) []*view {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	var found []Lease
-	a.candidates(q, func(e *entry) {
-		if e.rev != 0 && q.matches(e) {
-			found = append(found, e.shown())
-		}
-	})
-	slices.SortFunc(found, func(a, b Lease) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.ID, b.ID)) })
-	return found
+	e := a.x.entries[q.VIP]
+	if e == nil || e.rev == 0 || !q.After.Less(q.VIP) {
+		return nil
+	}
+	if v := e.view(); q.admits(v) {
+		return []*view{v}
+	}
+	return nil
 }
 
-// candidates calls yield for every entry that may match q, by the narrowest index that q allows.
-func (a *Allocator) candidates(q Query, yield func(*entry)) {
-	switch {
-	case q.VIP.IsValid():
-		if e := a.x.entries[q.VIP]; e != nil {
-			yield(e)
-		}
-	case q.Task != "":
-		for _, chain := range []*entry{a.x.leases(q.Task), a.x.past(q.Task)} {
-			for e := chain; e != nil; e = e.next {
-				yield(e)
+// candidates returns the views that match q, up to its limit; with exact false it may be that only
+// owner and instances of each do not.
+func (a *Allocator) candidates(q *Query) (found []*view, exact bool) {
+	a.syncCatalog(len(q.traits()) > 0)
+	defer a.catalog.mu.RUnlock()
+	set, exact := a.catalog.narrowest(q)
+	for v := range set.after(q.After) {
+		switch {
+		case !q.admits(v):
+			continue
+		case q.Limit > 0 && !exact:
+			if l := v.last(); !q.finds(&l) {
+				continue
 			}
 		}
-	case q.Addr.IsValid():
-		for e := range a.x.bound[q.Addr] {
-			yield(e)
-		}
-	default:
-		for _, e := range a.x.entries {
-			yield(e)
+		if found = append(found, v); len(found) == q.Limit {
+			break
 		}
 	}
+	return found, exact
 }
 
-func (q *Query) matches(e *entry) bool {
-	l := e.last()
-	if q.States == nil && e.state == Free || q.States != nil && !slices.Contains(q.States, e.state) {
-		return false
-	}
-	return (!q.VIP.IsValid() || q.VIP == l.Addr) && (q.Pool == "" || q.Pool == e.pool.Name) && e.pool.has(q.Selector) &&
-		(q.Task == "" || q.Task == l.Owner.Task) && (q.Team == "" || q.Team == l.Owner.Team) &&
+// admits reports whether q matches state and pool of the view.
+func (q *Query) admits(v *view) bool {
+	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == v.pool.Name) && v.pool.has(q.Selector)
+}
+
+// finds reports whether q matches owner and instances of l.
+func (q *Query) finds(l *tenure) bool {
+	return (q.Task == "" || q.Task == l.Owner.Task) && (q.Team == "" || q.Team == l.Owner.Team) &&
 		(q.Cluster == "" && q.Version == "" || q.serves(l)) &&
 		(q.Instance == "" && !q.Addr.IsValid() || slices.ContainsFunc(l.Binding.Instances, q.matchesInstance))
 }
 
-// serves says whether l overrides the cluster with the version, or has an instance of it.
+// serves reports whether l overrides the cluster with the version, or has an instance of it.
 func (q *Query) serves(l *tenure) bool {
 	matches := func(cluster, version string) bool {
 		return (q.Cluster == "" || q.Cluster == cluster) && (q.Version == "" || q.Version == version)

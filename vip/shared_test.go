@@ -29,10 +29,10 @@ func TestSharedSeesOthers(t *testing.T) {
 	allocate(t, b, team("T2"))
 
 	from := a.Revision()
-	require.Empty(t, a.Locate(vip.Query{Task: "T2"}), "not yet")
+	require.Empty(t, a.List(vip.Query{Task: "T2", States: []vip.State{vip.Leased, vip.Draining}}), "not yet")
 	c.Add(5 * time.Second)
 	require.NoError(t, a.Sweep(t.Context()))
-	require.Len(t, a.Locate(vip.Query{Task: "T2"}), 1)
+	require.Len(t, a.List(vip.Query{Task: "T2", States: []vip.State{vip.Leased, vip.Draining}}), 1)
 	events, err := a.Watch(t.Context(), from)
 	require.NoError(t, err)
 	require.Equal(t, vip.Allocated, events[len(events)-1].Kind)

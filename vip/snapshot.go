@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -46,23 +45,27 @@ func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr].asked }
 // store's.
 func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, err := a.fetchAllIfOlder(ctx, 0); err != nil {
+	_, err := a.fetchAllIfOlder(ctx, 0)
+	a.mu.Unlock()
+	if err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
-	now := a.cfg.Now()
-	a.advance(now)
-	s := &Snapshot{At: now.Round(0).UTC(), marks: make(map[netip.Addr]mark, len(a.x.entries))}
-	for addr, e := range a.x.entries {
-		m := mark{revision: e.rev, asked: e.asked, gone: e.pool.gone}
-		if e.state == Leased {
-			l := e.shown()
-			m.id = l.ID
-			s.Leases = append(s.Leases, l)
-		}
-		s.marks[addr] = m
+	now := a.syncCatalog(false)
+	views := make([]*view, 0, a.catalog.byAddr.len)
+	for v := range a.catalog.byAddr.after(netip.Addr{}) {
+		views = append(views, v)
 	}
-	slices.SortFunc(s.Leases, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
+	a.catalog.mu.RUnlock()
+	s := &Snapshot{At: now.Round(0).UTC(), marks: make(map[netip.Addr]mark, len(views))}
+	for _, v := range views {
+		m := mark{revision: v.rev, asked: v.asked, gone: v.pool.gone}
+		if v.state == Leased {
+			l := v.last()
+			m.id = l.ID
+			s.Leases = append(s.Leases, v.shown(&l))
+		}
+		s.marks[v.addr] = m
+	}
 	return s, nil
 }
 

@@ -158,7 +158,7 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 		return
 	}
 	if record == nil {
-		record = encodeTenure(e.last())
+		record = e.encoded()
 	}
 	x.out.events = append(x.out.events, pendingEvent{kind, now, record, e.state, e.pool})
 }

@@ -105,5 +105,5 @@ func TestWatchExpiringOnce(t *testing.T) {
 	require.Zero(t, expiring())
 	c.Add(time.Minute)
 	require.Zero(t, expiring())
-	require.Empty(t, a.Locate(vip.Query{}))
+	require.Empty(t, a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}))
 }

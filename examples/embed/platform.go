@@ -94,7 +94,7 @@ func (h *Hooks) renew(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		for _, lease := range h.leases.Locate(vip.Query{}) {
+		for _, lease := range h.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}) {
 			_, _ = h.leases.Renew(ctx, lease.ID, lease.Generation, h.cfg.TTL)
 		}
 	}
@@ -144,7 +144,7 @@ func (h *Hooks) undo(ctx context.Context, before vip.Lease) (err error) {
 
 // Finished gives the task's VIP back. It returns when every worker of Nginx answers the baseline there.
 func (h *Hooks) Finished(ctx context.Context, task string) error {
-	leases := h.leases.Locate(vip.Query{Task: task})
+	leases := h.leases.List(vip.Query{Task: task, States: []vip.State{vip.Leased, vip.Draining}})
 	if len(leases) == 0 {
 		return fmt.Errorf("task %s: %w", task, vip.ErrNotFound)
 	}
@@ -161,7 +161,7 @@ func (h *Hooks) route() uint64 {
 
 func (h *Hooks) snapshot() nginxsync.Snapshot {
 	s := nginxsync.Snapshot{Baseline: h.cfg.Baseline, Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
-	for _, lease := range h.leases.Locate(vip.Query{}) {
+	for _, lease := range h.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}) {
 		s.Overlays[lease.Addr] = overlay(lease)
 	}
 	return s

@@ -107,7 +107,7 @@ func TestVIPAnswersTheBaseline(t *testing.T) {
 		_, err := h.Deployed(t.Context(), "search-redesign", "hello_web", "v2", one)
 		require.NoError(t, err)
 		eventually(t, func() bool { return len(nginx.overlays()) == 0 })
-		require.Empty(t, h.leases.Locate(vip.Query{}))
+		require.Empty(t, h.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}))
 	})
 	t.Run("when its lease was taken away", func(t *testing.T) {
 		t.Parallel()
@@ -145,7 +145,7 @@ func TestLeaseLivesAsLongAsItsTask(t *testing.T) {
 	first, err := h.Deployed(t.Context(), "search-redesign", "hello_web", "v2", one)
 	require.NoError(t, err)
 	eventually(t, func() bool {
-		live := h.leases.Locate(vip.Query{Task: "search-redesign"})[0]
+		live := h.leases.List(vip.Query{Task: "search-redesign", States: []vip.State{vip.Leased, vip.Draining}})[0]
 		return live.ID == first.ID && live.Expires.After(first.Expires)
 	})
 }
@@ -168,13 +168,13 @@ func TestFailedDeploymentLeavesTheVIPAsItWas(t *testing.T) {
 		nginx.setBroken(false)
 	}
 	fail("fresh", "v2", two)
-	require.Empty(t, h.leases.Locate(vip.Query{Task: "fresh"}), "its VIP is given back")
+	require.Empty(t, h.leases.List(vip.Query{Task: "fresh", States: []vip.State{vip.Leased, vip.Draining}}), "its VIP is given back")
 	eventually(t, func() bool {
 		overlays := nginx.overlays()
 		return len(overlays) == 1 && overlays[kept.Addr.String()] == one.String()
 	})
 	fail("kept", "v1", two)
-	require.Equal(t, one, h.leases.Locate(vip.Query{Task: "kept"})[0].Binding.Instances[0].Addr)
+	require.Equal(t, one, h.leases.List(vip.Query{Task: "kept", States: []vip.State{vip.Leased, vip.Draining}})[0].Binding.Instances[0].Addr)
 	require.NoError(t, h.Finished(t.Context(), "kept"))
 	require.Empty(t, nginx.overlays())
 }
@@ -186,7 +186,7 @@ func TestDeployedRefusesWhatCannotBeRouted(t *testing.T) {
 	background(t, h.Run)
 	_, err := h.Deployed(t.Context(), "t", "hello_web", "v1", netip.MustParseAddrPort("0.0.0.0:80"))
 	require.ErrorIs(t, err, nginxsync.ErrInvalid)
-	require.Empty(t, h.leases.Locate(vip.Query{Task: "t"}), "its VIP is given back")
+	require.Empty(t, h.leases.List(vip.Query{Task: "t", States: []vip.State{vip.Leased, vip.Draining}}), "its VIP is given back")
 }
 
 func TestInstanceID(t *testing.T) {

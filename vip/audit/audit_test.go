@@ -148,7 +148,7 @@ func TestCheckMappedAddress(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, plain, l.Binding.Instances[0].Addr)
 	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr}, {VIP: addr("::ffff:10.0.0.1")}} {
-		require.Len(t, a.Locate(q), 1, "%+v", q)
+		require.Len(t, a.List(q), 1, "%+v", q)
 	}
 	report, err := audit.Check(t.Context(), a, listed{{Addr: addr("::ffff:10.0.0.1"), Task: "T1", Instances: []netip.AddrPort{mapped}}})
 	require.NoError(t, err)

@@ -227,7 +227,10 @@ func (h *handler) list(r *http.Request) (int, any, error) {
 
 func (h *handler) locate(r *http.Request) (int, any, error) {
 	q, err := query(r)
-	return http.StatusOK, leaseList{notNil(h.a.Locate(q))}, err
+	if q.States == nil {
+		q.States = []vip.State{vip.Leased, vip.Draining}
+	}
+	return http.StatusOK, leaseList{notNil(h.a.List(q))}, err
 }
 
 func notNil[T any](s []T) []T {

@@ -98,7 +98,7 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 
 // lease returns the lease of the task for its start, a new one if it has none; served tells whether the version is deployed for it.
 func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip.Lease, served bool, err error) {
-	live := p.leases.Locate(vip.Query{Task: deploy.Task})
+	live := p.leases.List(vip.Query{Task: deploy.Task, States: []vip.State{vip.Leased, vip.Draining}})
 	for _, l := range live {
 		if _, same := l.Owner.Overrides[deploy.Cluster]; !same {
 			return l, false, fmt.Errorf("task %q tests %s on VIP %s: finish it first, or choose another name for %s: %w",
@@ -189,7 +189,7 @@ func (p *Platform) tidyTasks(ctx context.Context) error {
 		return err
 	}
 	for _, d := range current {
-		if d.Task == "" || len(p.leases.Locate(vip.Query{Task: d.Task})) > 0 {
+		if d.Task == "" || len(p.leases.List(vip.Query{Task: d.Task, States: []vip.State{vip.Leased, vip.Draining}})) > 0 {
 			continue
 		}
 		if err := p.tidyTask(ctx, d.Task); err != nil {
@@ -205,7 +205,7 @@ func (p *Platform) tidyTask(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	if len(p.leases.Locate(vip.Query{Task: name})) > 0 { // started again meanwhile
+	if len(p.leases.List(vip.Query{Task: name, States: []vip.State{vip.Leased, vip.Draining}})) > 0 { // started again meanwhile
 		return nil
 	}
 	return p.retireTask(ctx, name, "sluice", "the lease of its VIP has ended")
@@ -235,7 +235,7 @@ func (p *Platform) releaseUnserved(ctx context.Context) error {
 
 // Task returns one live task, or ErrNotFound. A task is about one cluster and has one VIP.
 func (p *Platform) Task(ctx context.Context, name string) (Task, error) {
-	tasks, err := p.tasks(ctx, p.leases.Locate(vip.Query{Task: name}))
+	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{Task: name, States: []vip.State{vip.Leased, vip.Draining}}))
 	if err == nil && len(tasks) == 0 {
 		err = fmt.Errorf("task %q: %w", name, ErrNotFound)
 	}

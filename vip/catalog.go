@@ -1,0 +1,284 @@
+package vip
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// catalog is the copy of the index that List and Snapshot read, in order of addresses. It has a
+// lock of its own, so that reading holds up no change. The index marks the entries that have
+// changed; syncCatalog takes them over. What nobody reads is not copied.
+type catalog struct {
+	mu     sync.RWMutex
+	of     *index // the index that it is a copy of
+	byAddr viewSet
+	traits map[trait]*viewSet // nil until a query asks for one
+}
+
+// view is an entry at one moment. It is never changed.
+type view struct {
+	addr   netip.Addr
+	pool   *pool
+	record []byte // the last tenure as it is stored
+	rev    uint64
+	asked  uint32
+	state  State
+}
+
+// trait is something that leases are found by.
+type trait struct {
+	kind traitKind
+	name string
+	addr netip.AddrPort
+}
+
+type traitKind uint8
+
+const (
+	ofTask traitKind = iota
+	ofTeam
+	ofCluster
+	ofInstance
+	atHostPort
+)
+
+// syncAtOnce is how many entries syncCatalog copies before it lets others have the allocator's lock.
+const syncAtOnce = 256
+
+// view is e as it is now, nil when it has no record.
+func (e *entry) view() *view {
+	if e.rev == 0 {
+		return nil
+	}
+	return &view{e.addr, e.pool, e.encoded(), e.rev, e.asked, e.state}
+}
+
+// last is the tenure of the view.
+func (v *view) last() tenure {
+	l, err := decodeTenure(v.record)
+	if err != nil {
+		return damaged(v.addr, v.rev, err)
+	}
+	return l
+}
+
+// shown is l, which is the view's tenure, as the caller gets it.
+func (v *view) shown(l *tenure) Lease {
+	e := entry{addr: v.addr, lease: l, rev: v.rev, state: v.state, pool: v.pool}
+	return e.shown()
+}
+
+// syncCatalog brings the catalog up to now, with traits when they are wanted, and returns now. When it
+// returns, the catalog's lock is held for reading, and the catalog is the index as it was at that
+// moment. It is called without mu.
+func (a *Allocator) syncCatalog(traits bool) time.Time {
+	c := &a.catalog
+	c.mu.Lock()
+	var some []*entry
+	var views []*view
+	var now time.Time
+	for more := true; more; {
+		a.mu.Lock()
+		now = a.cfg.Now()
+		a.advance(now)
+		if c.of != a.x {
+			c.of, c.byAddr, c.traits = a.x, viewSet{}, nil
+		}
+		some, views = some[:0], views[:0]
+		for n := min(syncAtOnce, len(a.x.dirty)); n > 0; n-- {
+			e := a.x.clean()
+			some, views = append(some, e), append(views, e.view())
+		}
+		more = len(a.x.dirty) > 0
+		a.mu.Unlock()
+		for i, e := range some {
+			c.put(e.addr, views[i])
+		}
+	}
+	if traits && c.traits == nil {
+		c.traits = map[trait]*viewSet{}
+		for v := range c.byAddr.after(netip.Addr{}) {
+			c.addTraits(v)
+		}
+	}
+	c.mu.Unlock()
+	c.mu.RLock()
+	return now
+}
+
+// put makes v the view of addr; nil takes it out.
+func (c *catalog) put(addr netip.Addr, v *view) {
+	if old := c.byAddr.get(addr); old != nil && c.traits != nil {
+		for _, t := range old.traits() {
+			set := c.traits[t]
+			if set.remove(addr); set.len == 0 {
+				delete(c.traits, t)
+			}
+		}
+	}
+	if v == nil {
+		c.byAddr.remove(addr)
+		return
+	}
+	c.byAddr.put(v)
+	if c.traits != nil {
+		c.addTraits(v)
+	}
+}
+
+func (c *catalog) addTraits(v *view) {
+	for _, t := range v.traits() {
+		set := c.traits[t]
+		if set == nil {
+			set = &viewSet{}
+			c.traits[t] = set
+		}
+		set.put(v)
+	}
+}
+
+// traits are all that the lease of the view can be found by, each once.
+func (v *view) traits() []trait {
+	l, err := decodeTenure(v.record)
+	if err != nil {
+		return nil
+	}
+	all := make([]trait, 0, 4)
+	add := func(t trait) {
+		if (t.name != "" || t.addr.IsValid()) && !slices.Contains(all, t) {
+			all = append(all, t)
+		}
+	}
+	add(trait{kind: ofTask, name: l.Owner.Task})
+	add(trait{kind: ofTeam, name: l.Owner.Team})
+	for cluster := range l.Owner.Overrides {
+		add(trait{kind: ofCluster, name: cluster})
+	}
+	for _, i := range l.Binding.Instances {
+		add(trait{kind: ofInstance, name: i.ID})
+		add(trait{kind: ofCluster, name: i.Cluster})
+		add(trait{kind: atHostPort, addr: i.Addr})
+	}
+	return all
+}
+
+// narrowest is the smallest set that has all leases of q, and reports whether each of them matches
+// q as far as owner and instances go.
+func (c *catalog) narrowest(q *Query) (set *viewSet, exact bool) {
+	set, exact = &c.byAddr, q.Version == ""
+	asked := 0
+	for _, t := range q.traits() {
+		asked++
+		some := c.traits[t]
+		if some == nil {
+			return &viewSet{}, true
+		}
+		if some.len < set.len || asked == 1 {
+			set = some
+		}
+	}
+	return set, exact && asked < 2
+}
+
+// traits are those that q asks for.
+func (q *Query) traits() []trait {
+	var all []trait
+	for _, t := range []trait{
+		{kind: ofTask, name: q.Task}, {kind: ofTeam, name: q.Team}, {kind: ofCluster, name: q.Cluster},
+		{kind: ofInstance, name: q.Instance}, {kind: atHostPort, addr: q.Addr},
+	} {
+		if t.name != "" || t.addr.IsValid() {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// longestChunk is how many views a chunk of a viewSet has at most.
+const longestChunk = 256
+
+// viewSet is a set of views, one for each address, in order of addresses: chunks that are not
+// empty, of which an insertion moves one.
+type viewSet struct {
+	chunks [][]*view
+	len    int
+}
+
+// at finds the place of the first view with an address of addr or above.
+func (s *viewSet) at(addr netip.Addr) (chunk, i int) {
+	chunk, _ = slices.BinarySearchFunc(s.chunks, addr, func(c []*view, addr netip.Addr) int {
+		return c[len(c)-1].addr.Compare(addr)
+	})
+	if chunk < len(s.chunks) {
+		i, _ = slices.BinarySearchFunc(s.chunks[chunk], addr, func(v *view, addr netip.Addr) int {
+			return v.addr.Compare(addr)
+		})
+	}
+	return chunk, i
+}
+
+func (s *viewSet) get(addr netip.Addr) *view {
+	if c, i := s.at(addr); c < len(s.chunks) && s.chunks[c][i].addr == addr {
+		return s.chunks[c][i]
+	}
+	return nil
+}
+
+// put adds v, in place of the one of its address.
+func (s *viewSet) put(v *view) {
+	c, i := s.at(v.addr)
+	switch {
+	case c == len(s.chunks) && c == 0:
+		s.chunks = append(s.chunks, []*view{v})
+		s.len++
+		return
+	case c == len(s.chunks): // above all others
+		c, i = c-1, len(s.chunks[c-1])
+	case s.chunks[c][i].addr == v.addr:
+		s.chunks[c][i] = v
+		return
+	}
+	s.len++
+	full := slices.Insert(s.chunks[c], i, v)
+	s.chunks[c] = full
+	if len(full) <= longestChunk {
+		return
+	}
+	keep := longestChunk / 2
+	if i == longestChunk { // addresses that come in order fill their chunks
+		keep = longestChunk
+	}
+	s.chunks = slices.Insert(s.chunks, c+1, slices.Clone(full[keep:]))
+	clear(full[keep:])
+	s.chunks[c] = full[:keep:keep]
+}
+
+func (s *viewSet) remove(addr netip.Addr) {
+	c, i := s.at(addr)
+	if c == len(s.chunks) || s.chunks[c][i].addr != addr {
+		return
+	}
+	s.len--
+	if s.chunks[c] = slices.Delete(s.chunks[c], i, i+1); len(s.chunks[c]) == 0 {
+		s.chunks = slices.Delete(s.chunks, c, c+1)
+	}
+}
+
+// after yields the views of addresses above addr, in order.
+func (s *viewSet) after(addr netip.Addr) func(yield func(*view) bool) {
+	return func(yield func(*view) bool) {
+		c, i := s.at(addr)
+		if c < len(s.chunks) && s.chunks[c][i].addr == addr {
+			i++
+		}
+		for ; c < len(s.chunks); c, i = c+1, 0 {
+			for _, v := range s.chunks[c][i:] {
+				if !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
