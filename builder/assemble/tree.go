@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"archive/tar"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,9 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // kind is what a path of an image is.
@@ -46,9 +50,10 @@ func (t tree) add(layer v1.Layer) error {
 		node node
 	}
 	var added []named
+	brought := tree{}
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
@@ -61,19 +66,48 @@ func (t tree) add(layer v1.Layer) error {
 			t.removeBelow(path.Dir(name))
 		case strings.HasPrefix(base, whiteoutPrefix):
 			t.remove(path.Join(path.Dir(name), strings.TrimPrefix(base, whiteoutPrefix)))
-		case h.Typeflag == tar.TypeDir:
-			added = append(added, named{name, node{kind: isDir}})
-		case h.Typeflag == tar.TypeSymlink:
-			added = append(added, named{name, node{kind: isLink, link: h.Linkname}})
 		default:
-			added = append(added, named{name, node{kind: isFile}})
+			n, err := nodeOf(h, brought, t)
+			if err != nil {
+				return err
+			}
+			if n.kind != 0 {
+				added = append(added, named{name, n})
+				brought[name] = n
+			}
 		}
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil { // the digest is checked at the end
+		return err
 	}
 	// A whiteout hides what lies below its layer, never what the layer itself brings.
 	for _, a := range added {
 		t.set(a.name, a.node)
 	}
 	return nil
+}
+
+// nodeOf returns what an entry makes of its path; the zero node for an entry that is none. A hard link is what its target is,
+// in its own layer, brought, or in those below.
+func nodeOf(h *tar.Header, brought, below tree) (node, error) {
+	switch h.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return node{}, nil
+	case tar.TypeDir:
+		return node{kind: isDir}, nil
+	case tar.TypeSymlink:
+		return node{kind: isLink, link: h.Linkname}, nil
+	case tar.TypeLink:
+		target := clean(h.Linkname)
+		if n := cmp.Or(brought[target], below[target]); n.kind == isLink {
+			return n, nil
+		}
+		return node{kind: isFile}, nil
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return node{kind: isFile}, nil
+	}
+	return node{}, fmt.Errorf("entry %s of a layer: entries of type %q are not known here: %w", names.Quote(h.Name), h.Typeflag,
+		builder.ErrUnsupported)
 }
 
 // set records one entry; a folder that something else replaces takes its content with it.
