@@ -30,55 +30,59 @@ type Kind string
 
 // The kinds of errors. The table of this package gives each its status.
 const (
-	Invalid          Kind = "invalid"            // 400: the request is wrong and stays wrong
-	Unauthenticated  Kind = "unauthenticated"    // 401: credentials are missing or wrong
-	Forbidden        Kind = "forbidden"          // 403: the caller may not do this
-	NotFound         Kind = "not-found"          // 404: the path or the thing does not exist
-	MethodNotAllowed Kind = "method-not-allowed" // 405: the path takes other methods
-	Conflict         Kind = "conflict"           // 409: the state is not the one that the caller expects
-	Fenced           Kind = "fenced"             // 409: a newer generation has taken over
-	Taken            Kind = "taken"              // 409: another owner has it
-	Unsatisfiable    Kind = "unsatisfiable"      // 409: no wait and no retry can ever fulfil the request
-	QuarantineFull   Kind = "quarantine-full"    // 409: the pool admits no further quarantine
-	Gone             Kind = "compacted"          // 410: the history asked for was cut off
-	Precondition     Kind = "precondition"       // 412: If-Match names another revision; nothing else is 412
-	TooLarge         Kind = "too-large"          // 413: the request or its content exceeds a limit
-	Misdirected      Kind = "misdirected"        // 421: the host name is not one of this server
-	Refused          Kind = "refused"            // 422: a policy, such as a gate, does not let it pass
-	DeployFailed     Kind = "deploy-failed"      // 422: what was to be deployed did not come up
-	Quota            Kind = "quota"              // 429: the caller has used up its share
-	Internal         Kind = "internal"           // 500: any error without a rule
-	Exhausted        Kind = "exhausted"          // 503: nothing is free now; later there may be
-	Uncertain        Kind = "uncertain"          // 503: whether the change was stored is not known yet
-	Contended        Kind = "contended"          // 503: others changed the same state again and again
-	Unavailable      Kind = "unavailable"        // 503: the server shuts down or lacks what it depends on
-	Timeout          Kind = "timeout"            // 504: the deadline passed before the work was done
+	Invalid           Kind = "invalid"            // 400: the request is wrong and stays wrong
+	Unauthenticated   Kind = "unauthenticated"    // 401: credentials are missing or wrong
+	Forbidden         Kind = "forbidden"          // 403: the caller may not do this
+	NotFound          Kind = "not-found"          // 404: the path or the thing does not exist
+	MethodNotAllowed  Kind = "method-not-allowed" // 405: the path takes other methods
+	Conflict          Kind = "conflict"           // 409: the state is not the one that the caller expects
+	Fenced            Kind = "fenced"             // 409: a newer generation has taken over
+	Taken             Kind = "taken"              // 409: another owner has it
+	Unsatisfiable     Kind = "unsatisfiable"      // 409: no wait and no retry can ever fulfil the request
+	QuarantineFull    Kind = "quarantine-full"    // 409: the pool admits no further quarantine
+	Gone              Kind = "compacted"          // 410: the history asked for was cut off
+	Precondition      Kind = "precondition"       // 412: If-Match names another revision; nothing else is 412
+	TooLarge          Kind = "too-large"          // 413: the request or its content exceeds a limit
+	UnsupportedFormat Kind = "unsupported-format" // 415: the content is in none of the formats that are taken
+	Misdirected       Kind = "misdirected"        // 421: the host name is not one of this server
+	Refused           Kind = "refused"            // 422: a policy, such as a gate, does not let it pass
+	DeployFailed      Kind = "deploy-failed"      // 422: what was to be deployed did not come up
+	Quota             Kind = "quota"              // 429: the caller has used up its share
+	Internal          Kind = "internal"           // 500: any error without a rule
+	Exhausted         Kind = "exhausted"          // 503: nothing is free now; later there may be
+	Uncertain         Kind = "uncertain"          // 503: whether the change was stored is not known yet
+	Contended         Kind = "contended"          // 503: others changed the same state again and again
+	Unavailable       Kind = "unavailable"        // 503: the server shuts down or lacks what it depends on
+	Timeout           Kind = "timeout"            // 504: the deadline passed before the work was done
+	StorageFull       Kind = "storage-full"       // 507: the disk or the quota of the server is full
 )
 
 var statuses = map[Kind]int{
-	Invalid:          http.StatusBadRequest,
-	Unauthenticated:  http.StatusUnauthorized,
-	Forbidden:        http.StatusForbidden,
-	NotFound:         http.StatusNotFound,
-	MethodNotAllowed: http.StatusMethodNotAllowed,
-	Conflict:         http.StatusConflict,
-	Fenced:           http.StatusConflict,
-	Taken:            http.StatusConflict,
-	Unsatisfiable:    http.StatusConflict,
-	QuarantineFull:   http.StatusConflict,
-	Gone:             http.StatusGone,
-	Precondition:     http.StatusPreconditionFailed,
-	TooLarge:         http.StatusRequestEntityTooLarge,
-	Misdirected:      http.StatusMisdirectedRequest,
-	Refused:          http.StatusUnprocessableEntity,
-	DeployFailed:     http.StatusUnprocessableEntity,
-	Quota:            http.StatusTooManyRequests,
-	Internal:         http.StatusInternalServerError,
-	Exhausted:        http.StatusServiceUnavailable,
-	Uncertain:        http.StatusServiceUnavailable,
-	Contended:        http.StatusServiceUnavailable,
-	Unavailable:      http.StatusServiceUnavailable,
-	Timeout:          http.StatusGatewayTimeout,
+	Invalid:           http.StatusBadRequest,
+	Unauthenticated:   http.StatusUnauthorized,
+	Forbidden:         http.StatusForbidden,
+	NotFound:          http.StatusNotFound,
+	MethodNotAllowed:  http.StatusMethodNotAllowed,
+	Conflict:          http.StatusConflict,
+	Fenced:            http.StatusConflict,
+	Taken:             http.StatusConflict,
+	Unsatisfiable:     http.StatusConflict,
+	QuarantineFull:    http.StatusConflict,
+	Gone:              http.StatusGone,
+	Precondition:      http.StatusPreconditionFailed,
+	TooLarge:          http.StatusRequestEntityTooLarge,
+	UnsupportedFormat: http.StatusUnsupportedMediaType,
+	Misdirected:       http.StatusMisdirectedRequest,
+	Refused:           http.StatusUnprocessableEntity,
+	DeployFailed:      http.StatusUnprocessableEntity,
+	Quota:             http.StatusTooManyRequests,
+	Internal:          http.StatusInternalServerError,
+	Exhausted:         http.StatusServiceUnavailable,
+	Uncertain:         http.StatusServiceUnavailable,
+	Contended:         http.StatusServiceUnavailable,
+	Unavailable:       http.StatusServiceUnavailable,
+	Timeout:           http.StatusGatewayTimeout,
+	StorageFull:       http.StatusInsufficientStorage,
 }
 
 // Status returns the HTTP status of the kind; that of Internal for one that is not in the table.
