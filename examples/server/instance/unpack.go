@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/sluice-deploy/sluice/examples/server/untar"
@@ -26,9 +25,15 @@ func unpack(ctx context.Context, image, root string) (*v1.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", image, err)
 	}
-	files := mutate.Extract(pulled)
-	defer files.Close()
-	if err := untar.Into(root, files); err != nil {
+	pulledLayers, err := pulled.Layers()
+	if err != nil {
+		return nil, fmt.Errorf("pull %s: %w", image, err)
+	}
+	layers := make([]untar.Layer, len(pulledLayers))
+	for n, layer := range pulledLayers {
+		layers[n] = layer.Uncompressed
+	}
+	if err := untar.Image(ctx, root, layers); err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", image, err)
 	}
 	return &config.Config, nil

@@ -50,20 +50,21 @@ func (p *Platform) Sources() ([]string, error) {
 	return list, nil
 }
 
-// PutSource unpacks a tar archive as the source folder name; an earlier one of this name is replaced at once when the
-// archive has been read to its end. Builds that were submitted before keep the earlier one.
+// PutSource unpacks an archive, as untar.Archive takes it, as the source directory name. An earlier one of this name is
+// replaced at once when the archive is complete, and stays when it is refused. Builds that were submitted before keep the earlier
+// one.
 func (p *Platform) PutSource(name string, archive io.Reader) error {
 	if err := checkNames(checkSource(name)); err != nil {
 		return err
 	}
-	staged, err := os.MkdirTemp(p.sourcesDir(), ".upload-*")
+	staged, err := os.MkdirTemp(p.sourcesDir(), uploadPrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(staged)
 	fresh, target := filepath.Join(staged, "source"), filepath.Join(p.sourcesDir(), name)
-	if err := untar.Into(fresh, archive); err != nil {
-		return invalid("source %s: %v", name, err)
+	if err := untar.Archive(fresh, archive, untar.Limits{}); err != nil {
+		return fmt.Errorf("source %s: %w", name, err)
 	}
 	p.sourcesMu.Lock()
 	defer p.sourcesMu.Unlock()
@@ -77,6 +78,32 @@ func (p *Platform) PutSource(name string, archive io.Reader) error {
 	p.Events.Bump()
 	return nil
 }
+
+// DeleteSource removes a source directory, or returns ErrNotFound. Builds that were submitted before keep it.
+func (p *Platform) DeleteSource(name string) error {
+	if err := checkNames(checkSource(name)); err != nil {
+		return err
+	}
+	staged, err := os.MkdirTemp(p.sourcesDir(), uploadPrefix+"*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(staged)
+	p.sourcesMu.Lock()
+	defer p.sourcesMu.Unlock()
+	err = os.Rename(filepath.Join(p.sourcesDir(), name), filepath.Join(staged, "source"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("source %q: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("source %s: %w", name, err)
+	}
+	p.Events.Bump()
+	return nil
+}
+
+// uploadPrefix begins the names of directories beside the sources that are being filled or removed.
+const uploadPrefix = ".upload-"
 
 func (p *Platform) sourcesDir() string { return filepath.Join(p.config.Dir, "sources") }
 
@@ -155,7 +182,7 @@ func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]s
 
 // sweepSources removes uploads that a crash has cut off.
 func (p *Platform) sweepSources() error {
-	left, err := filepath.Glob(filepath.Join(p.sourcesDir(), ".upload-*"))
+	left, err := filepath.Glob(filepath.Join(p.sourcesDir(), uploadPrefix+"*"))
 	if err != nil {
 		return err
 	}

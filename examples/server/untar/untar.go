@@ -1,4 +1,8 @@
-// Package untar unpacks a tar archive that nobody vouches for: an image's file system, an upload.
+// Package untar unpacks tar archives that nobody vouches for: an upload ([Archive]) and the layers of an image ([Image]).
+//
+// Both write below a directory and nothing outside of it, whatever names and links the archive holds. What they cannot write
+// as the archive says it is an error, never left out: an entry of an unknown type, one that stands outside, an archive that
+// ends too early. Directories get their modes last, so that a user other than root can fill those that are closed to writing.
 package untar
 
 import (
@@ -10,74 +14,162 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Into writes everything below dir, which is made if it is missing, and nothing outside of it, whatever names and links the archive holds (os.Root).
-// Devices and pipes are passed over; owners are kept where the caller may set them.
-func Into(dir string, r io.Reader) error {
+// ErrInvalid is returned for an archive that is damaged, incomplete or empty, or holds an entry that cannot be written. A
+// fault of this machine, such as a full disk (syscall.ENOSPC), is not ErrInvalid.
+var ErrInvalid = errors.New("invalid")
+
+// ErrFormat is returned by Archive for input that is no tar archive, or one in a compression other than gzip and zstd.
+var ErrFormat = errors.New("unsupported format")
+
+// ErrTooLarge is returned by Archive for an archive that unpacks to more than its limits.
+var ErrTooLarge = errors.New("too large")
+
+// writer writes entries below root.
+type writer struct {
+	root *os.Root
+	dirs map[string]*tar.Header // directories, by name: they get owner and mode at the end
+}
+
+func open(dir string) (*writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer root.Close()
-	for archive := tar.NewReader(r); ; {
-		header, err := archive.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := writeEntry(root, header, archive); err != nil {
-			return fmt.Errorf("%s: %w", header.Name, err)
-		}
-	}
+	return &writer{root: root, dirs: map[string]*tar.Header{}}, nil
 }
 
-func writeEntry(root *os.Root, header *tar.Header, content io.Reader) error {
-	file := path.Clean(strings.TrimLeft(header.Name, "/"))
-	if file == "." {
-		return nil
+// close gives the directories their owners and modes.
+func (w *writer) close() error {
+	var errs []error
+	for name, header := range w.dirs {
+		d, err := w.root.Open(name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // a later layer has removed or replaced it
+			continue
+		}
+		if err == nil {
+			err = errors.Join(own(d, header), d.Close())
+		}
+		errs = append(errs, err)
 	}
-	if err := root.MkdirAll(path.Dir(file), 0o755); err != nil {
-		return err
-	}
-	mode := fs.FileMode(header.Mode).Perm()
+	return errors.Join(append(errs, w.root.Close())...)
+}
+
+// write writes one entry under the name, whose directory exists and on whose place nothing stands, except for a directory
+// that is to be one.
+func (w *writer) write(name string, header *tar.Header, content io.Reader) error {
 	switch header.Typeflag {
 	case tar.TypeDir:
-		if err := root.Mkdir(file, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		w.dirs[name] = header
+		if err := w.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		info, err := w.root.Lstat(name)
+		if err == nil && !info.IsDir() {
+			err = errors.New("something else of this name stands before it")
+		}
+		return err
 	case tar.TypeSymlink:
-		return root.Symlink(header.Linkname, file)
+		return w.root.Symlink(header.Linkname, name)
 	case tar.TypeLink:
-		return root.Link(strings.TrimLeft(header.Linkname, "/"), file)
-	case tar.TypeReg:
-		f, err := root.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+		return w.root.Link(clean(header.Linkname), name)
+	case tar.TypeReg, tar.TypeGNUSparse:
+		f, err := w.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, content)
-		return errors.Join(err, own(f, header, mode), f.Close())
-	default:
-		return nil
+		err = fill(f, content, sparse(header))
+		return errors.Join(err, own(f, header), f.Close())
 	}
-	d, err := root.Open(file)
-	if err != nil {
-		return err
-	}
-	return errors.Join(own(d, header, mode), d.Close())
+	return fmt.Errorf("entries of type %q are not known here", header.Typeflag)
 }
 
+// sparse reports whether the file has holes that the archive leaves out.
+func sparse(header *tar.Header) bool {
+	if header.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range header.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+// page is the size of what fill leaves out.
+const page = 4096
+
+// fill writes the content. Where it may have holes, pages of zeros are left out.
+func fill(f *os.File, content io.Reader, holes bool) error {
+	buffer := make([]byte, 64*page)
+	size := int64(0)
+	for {
+		n, err := io.ReadFull(content, buffer)
+		for at := 0; at < n; {
+			length := n - at
+			if holes {
+				length = min(page, length)
+			}
+			if part := buffer[at : at+length]; !holes || !zero(part) {
+				if _, err := f.WriteAt(part, size); err != nil {
+					return err
+				}
+			}
+			at, size = at+length, size+int64(length)
+		}
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			// ReadFull says the second of a short buffer, and of an archive that is cut off: that one says it again.
+			if _, err := content.Read(buffer[:1]); err != io.EOF {
+				return readError{err}
+			}
+			if holes {
+				return f.Truncate(size)
+			}
+			return nil
+		default:
+			return readError{err}
+		}
+	}
+}
+
+func zero(data []byte) bool {
+	for _, b := range data {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// readError is an error of the archive, not of the disk.
+type readError struct{ error }
+
+func (e readError) Unwrap() error { return e.error }
+
 // own sets owner and mode on the open file, whatever the umask.
-func own(f *os.File, header *tar.Header, mode fs.FileMode) error {
+func own(f *os.File, header *tar.Header) error {
 	if os.Geteuid() == 0 {
 		if err := f.Chown(header.Uid, header.Gid); err != nil {
 			return err
 		}
 	}
-	return f.Chmod(mode)
+	return f.Chmod(fs.FileMode(header.Mode).Perm())
+}
+
+// clean is the name relative to the root. One that leads outside begins with "..".
+func clean(name string) string { return path.Clean(strings.TrimLeft(name, "/")) }
+
+// entryError says which entry could not be written.
+func entryError(header *tar.Header, err error) error {
+	return fmt.Errorf("entry %s: %w", names.Quote(header.Name), err)
 }

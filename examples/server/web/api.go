@@ -39,6 +39,9 @@ func (w *web) routes() []route {
 		{"PUT", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
 			return struct{}{}, p.PutSource(r.PathValue("source"), r.Body)
 		})},
+		{"DELETE", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
+			return struct{}{}, p.DeleteSource(r.PathValue("source"))
+		})},
 		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return list(p.Builds()) })},
 		{"POST", "/builds", post(w, http.StatusAccepted, func(_ context.Context, in platform.BuildRequest) (any, error) { return p.SubmitBuild(in) })},
 		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) { return p.Build(r.PathValue("build")) })},

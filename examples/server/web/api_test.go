@@ -1,9 +1,15 @@
 package web_test
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -88,15 +94,64 @@ func (c *caller) empty() {
 }
 
 func (c *caller) sources() {
-	c.refused("PUT /sources/{source}", "/sources/Upper", "", 400)
-	c.refused("PUT /sources/{source}", "/sources/broken", "this is no archive", 400)
-	var names []string
-	c.call("GET /sources", "/sources", "", 200, &names)
-	require.Empty(c, names, "a broken upload leaves nothing")
+	const put, remove = "PUT /sources/{source}", "DELETE /sources/{source}"
+	stored := func() (names []string) {
+		c.call("GET /sources", "/sources", "", 200, &names)
+		return names
+	}
+	c.refused(put, "/sources/Upper", "", 400)
 	c.server.Upload(c, "hello_web", "v1")
-	c.called["PUT /sources/{source}"] = true
-	c.call("GET /sources", "/sources", "", 200, &names)
-	require.Equal(c, []string{"hello_web-v1"}, names)
+	c.called[put] = true
+	require.Equal(c, []string{"hello_web-v1"}, stored())
+	before := c.tree("hello_web-v1")
+	var whole bytes.Buffer
+	w := tar.NewWriter(&whole)
+	require.NoError(c, w.WriteHeader(&tar.Header{Name: "app", Typeflag: tar.TypeReg, Mode: 0o755}))
+	end := whole.Len()
+	require.NoError(c, w.Close())
+	huge := tar.Header{Name: "app", Typeflag: tar.TypeReg, Size: 1 << 40}
+	var large bytes.Buffer
+	require.NoError(c, tar.NewWriter(&large).WriteHeader(&huge))
+	for name, tc := range map[string]struct {
+		body   string
+		status int
+	}{
+		"nothing": {"", 400}, "no marker": {whole.String()[:end], 400}, "text": {"this is no archive", 415},
+		"zip": {"PK\x03\x04", 415}, "too large": {large.String(), 413},
+	} {
+		for _, source := range []string{"hello_web-v1", "fresh"} {
+			require.NotEmpty(c, c.refused(put, "/sources/"+source, tc.body, tc.status).Detail, name)
+		}
+		require.Equal(c, []string{"hello_web-v1"}, stored(), name)
+		require.Equal(c, before, c.tree("hello_web-v1"), name)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write(whole.Bytes())
+	require.NoError(c, err)
+	require.NoError(c, z.Close())
+	c.call(put, "/sources/second", packed.String(), 200, nil)
+	require.Equal(c, []string{"hello_web-v1", "second"}, stored())
+	c.call(remove, "/sources/second", "", 200, nil)
+	c.refused(remove, "/sources/second", "", 404)
+	c.refused(remove, "/sources/Upper", "", 400)
+	require.Equal(c, []string{"hello_web-v1"}, stored())
+}
+
+// tree is what lies in a source directory, by name.
+func (c *caller) tree(source string) map[string]string {
+	files := map[string]string{}
+	tree := os.DirFS(filepath.Join(c.server.Dir, "sources", source))
+	require.NoError(c, fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		files[name] = string(data)
+		return err
+	}))
+	require.NotEmpty(c, files)
+	return files
 }
 
 func (c *caller) builds() platform.Build {

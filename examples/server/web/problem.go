@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"syscall"
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/examples/server/untar"
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/vip"
@@ -23,6 +25,12 @@ type Problem struct {
 // rules are the errors of the packages that a request can meet. vip.ErrExhausted goes first: a request that waited in vain is
 // exhausted before it is anything else.
 var rules = httpproblem.Rules{
+	{Err: syscall.ENOSPC, Kind: httpproblem.StorageFull},
+	{Err: syscall.EDQUOT, Kind: httpproblem.StorageFull},
+	{Err: untar.ErrFormat, Kind: httpproblem.UnsupportedFormat},
+	{Err: untar.ErrTooLarge, Kind: httpproblem.TooLarge},
+	{Err: untar.ErrInvalid, Kind: httpproblem.Invalid},
+
 	{Err: vip.ErrExhausted, Kind: httpproblem.Exhausted},
 	{Err: vip.ErrConflict, Kind: httpproblem.Conflict},
 	{Err: vip.ErrFenced, Kind: httpproblem.Fenced},
@@ -65,6 +73,9 @@ func problemOf(err error) Problem {
 	// What a deployer says is about the service, not about the request, unless another server has taken over.
 	if _, ok := errors.AsType[*promote.DeployError](err); ok && !errors.Is(err, promote.ErrFenced) {
 		return Problem{Problem: httpproblem.New(httpproblem.DeployFailed, err.Error())}
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return Problem{Problem: httpproblem.New(httpproblem.TooLarge, err.Error())}
 	}
 	return Problem{Problem: rules.Problem(err)}
 }

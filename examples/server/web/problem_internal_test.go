@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,6 +18,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/examples/server/untar"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/vip"
 )
@@ -54,6 +56,10 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"builder.ErrUnsupported": {builder.ErrUnsupported, 400, "invalid"},
 		"builder.ErrTagExists":   {builder.ErrTagExists, 409, "conflict"},
 
+		"untar.ErrInvalid":  {untar.ErrInvalid, 400, "invalid"},
+		"untar.ErrFormat":   {untar.ErrFormat, 415, "unsupported-format"},
+		"untar.ErrTooLarge": {untar.ErrTooLarge, 413, "too-large"},
+
 		"platform.ErrNotFound": {platform.ErrNotFound, 404, "not-found"},
 		"platform.ErrInvalid":  {platform.ErrInvalid, 400, "invalid"},
 		"platform.ErrClosed":   {platform.ErrClosed, 503, "unavailable"},
@@ -63,7 +69,7 @@ func TestStatusOfEachSentinel(t *testing.T) {
 	var found []string
 	for name, dir := range map[string]string{
 		"vip": "../../../vip", "promote": "../../../promote", "builder": "../../../builder",
-		"platform": "../platform", "instance": "../instance",
+		"platform": "../platform", "instance": "../instance", "untar": "../untar",
 	} {
 		for _, sentinel := range sentinels(t, dir) {
 			found = append(found, name+"."+sentinel)
@@ -126,6 +132,9 @@ func TestProblemOfErrorsWithData(t *testing.T) {
 		"the pool is full":              {&vip.ExhaustedError{Pools: []string{"trial"}}, 503, "exhausted"},
 		"the wait took too long":        {errors.Join(context.DeadlineExceeded, vip.ErrExhausted), 503, "exhausted"},
 		"the deadline has passed":       {fmt.Errorf("routes: %w", context.DeadlineExceeded), 504, "timeout"},
+		"the upload is too long":        {fmt.Errorf("source: %w: %w", &http.MaxBytesError{Limit: 1}, untar.ErrInvalid), 413, "too-large"},
+		"the disk is full":              {fmt.Errorf("source: %w", syscall.ENOSPC), 507, "storage-full"},
+		"the quota is used up":          {fmt.Errorf("source: %w", syscall.EDQUOT), 507, "storage-full"},
 		"a fault of the server":         {errors.New("disk"), 500, "internal"},
 	} {
 		p := problemOf(fmt.Errorf("task x: %w", tc.err))
