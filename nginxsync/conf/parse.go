@@ -12,9 +12,9 @@ import (
 
 // Parser has the limits of reading. The zero value is ready to use.
 type Parser struct {
-	// Root is the absolute path that the fs.FS stands for: an include of /etc/nginx/mime.types is then the file
-	// mime.types. The default is /etc/nginx.
-	Root string
+	// Roots say where absolute paths are in the fs.FS: with the default, an include of
+	// /etc/nginx/mime.types is the file mime.types.
+	Roots Roots
 	// MaxFileSize is the size in bytes from which a file is refused unread. The default is 64 MiB.
 	MaxFileSize int64
 	// MaxSize is the same for all files together. The default is 256 MiB.
@@ -43,7 +43,7 @@ func ParseFile(name, text string) (*File, error) {
 // "Text() string" gives its content by it, which saves a copy.
 func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
 	p = p.withDefaults()
-	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, root: path.Clean(p.Root)}}
+	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, roots: p.Roots}}
 	f, err := r.file(path.Clean(main), nil)
 	if err != nil {
 		return nil, err
@@ -53,9 +53,7 @@ func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
 }
 
 func (p Parser) withDefaults() Parser {
-	if p.Root == "" {
-		p.Root = "/etc/nginx"
-	}
+	p.Roots = p.Roots.OrDefault()
 	if p.MaxFileSize <= 0 {
 		p.MaxFileSize = 64 << 20
 	}
@@ -302,20 +300,26 @@ func (t *Tree) includeName(d *Directive, dir string) (string, error) {
 	if d.NumArgs() != 1 {
 		return "", d.errorf("invalid number of arguments in \"include\" directive")
 	}
-	name := d.Arg(0)
-	if path.IsAbs(name) {
-		rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(t.root, "/")+"/")
-		if !ok {
-			return "", d.errorf("include %s: outside the tree, which stands for %s", name, t.root)
+	abs, name := d.Arg(0), path.Join(dir, d.Arg(0))
+	if from, ok := t.roots.Abs(dir); ok && !path.IsAbs(abs) {
+		abs = path.Join(from, abs)
+	}
+	if path.IsAbs(abs) {
+		var ok bool
+		if name, ok = t.roots.Name(abs); !ok {
+			return "", d.errorf("include %s: outside the tree, which stands for %s; "+
+				"say under roots where it is taken from", d.Arg(0), t.roots)
 		}
-		name = rel
-	} else {
-		name = path.Join(dir, name)
 	}
 	if !fs.ValidPath(name) {
-		return "", d.errorf("include %s: outside the tree, which stands for %s", d.Arg(0), t.root)
+		return "", d.errorf("include %s: outside the tree, which stands for %s", d.Arg(0), t.roots)
 	}
 	return name, nil
+}
+
+// IncludeName returns the name in the tree, or the pattern, of an include directive. The error is an *Error.
+func (t *Tree) IncludeName(d *Directive) (string, error) {
+	return t.includeName(d, path.Dir(t.Main.Name))
 }
 
 // Includes reports whether the include directive would bring in a file of that name, if the tree had one.

@@ -12,7 +12,7 @@ import (
 type Tree struct {
 	Main  *File
 	files map[string]*File
-	root  string
+	roots Roots
 }
 
 // File is one file of a tree.
@@ -63,8 +63,8 @@ func (t *Tree) Files() []*File {
 // File is the file of that name, or nil.
 func (t *Tree) File(name string) *File { return t.files[name] }
 
-// Root is the absolute path that the tree's fs.FS stands for: see Parser.Root.
-func (t *Tree) Root() string { return t.root }
+// Roots say where absolute paths are in the tree: see Parser.Roots.
+func (t *Tree) Roots() Roots { return t.roots }
 
 // Rebuild puts the file together again from its directives and what stands between them. It equals Text: the proof that
 // nothing was lost or moved.

@@ -137,13 +137,8 @@ func (t *transform) paths(n conf.Node) {
 	}
 	value := n.Arg(0)
 	switch {
-	case name == "include" && path.IsAbs(value):
-		rel := strings.TrimPrefix(path.Clean(value), strings.TrimSuffix(t.tree.Root(), "/")+"/")
-		if dir := path.Dir(t.tree.Main.Name); dir != "." {
-			rel = strings.Repeat("../", strings.Count(dir, "/")+1) + rel
-		}
-		t.edit.ReplaceArg(n.Directive, 0, rel)
-		t.changed(n.Directive, "paths", "the include points into the transformed tree")
+	case name == "include":
+		t.include(n)
 		return
 	case !writes[name] && !reads[name], n.NumArgs() == 0:
 		return
@@ -166,6 +161,20 @@ func (t *transform) paths(n conf.Node) {
 	if writes[name] && (path.IsAbs(value) || strings.HasPrefix(value, "syslog:") || strings.HasPrefix(value, "$")) {
 		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in the rules under paths", name, value)
 	}
+}
+
+// include makes an include point into the new tree where its own path does not.
+func (t *transform) include(n conf.Node) {
+	to, err := t.tree.IncludeName(n.Directive)
+	dir := path.Dir(t.tree.Main.Name)
+	if err != nil || path.Join(dir, n.Arg(0)) == to && !path.IsAbs(n.Arg(0)) {
+		return // one with an error ended the reading
+	}
+	if dir != "." {
+		to = strings.Repeat("../", strings.Count(dir, "/")+1) + to
+	}
+	t.edit.ReplaceArg(n.Directive, 0, to)
+	t.changed(n.Directive, "paths", "the include points into the transformed tree")
 }
 
 // mapped is the value with its beginning replaced by the longest entry of Rules.Paths that matches.
