@@ -1,64 +1,102 @@
 package bundle
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/textfs"
 )
 
 // Builder puts a bundle together file by file within limits, for implementations of Source. It reads no more than
-// the limits allow. It is not safe for concurrent use.
+// the limits allow. Files of version control systems and swap files of editors are passed over. It is not safe for
+// concurrent use.
 type Builder struct {
 	// Limits bound the bundle.
 	Limits Limits
 	// Folder is the part of the names that is taken, without a slash at its ends: files outside are passed over. Empty
 	// means all.
 	Folder string
+	// Roots say where the targets of links are in the tree: see Reader.Roots.
+	Roots conf.Roots
 
-	files map[string]File
+	files map[string]content
 	links map[string]string
 	size  int64
+}
+
+// content is a file's text, or the way to it.
+type content struct {
+	mode fs.FileMode
+	size int64
+	text string
+	open func() (fs.File, error) // nil for text
 }
 
 // inside is the name below Folder.
 func (b *Builder) inside(name string) (string, bool) {
 	name = strings.TrimPrefix(name, "./")
-	if b.Folder == "" {
-		return name, true
+	if b.Folder != "" {
+		var ok bool
+		if name, ok = strings.CutPrefix(name, b.Folder+"/"); !ok {
+			return "", false
+		}
 	}
-	return strings.CutPrefix(name, b.Folder+"/")
+	return name, !skipped(name)
 }
 
-// Add reads a regular file. Only the permission bits of mode are kept.
-func (b *Builder) Add(name string, mode fs.FileMode, r io.Reader) error {
+// Add reads a regular file of a known size; -1 when it is not known. Only the permission bits of mode are kept. A file that
+// is larger than the limits allow is refused unread.
+func (b *Builder) Add(name string, mode fs.FileMode, size int64, r io.Reader) error {
 	inner, ok := b.inside(name)
 	if !ok {
 		return nil
 	}
 	limits := b.Limits.WithDefaults()
-	if err := b.room(inner, limits); err != nil {
+	if err := b.vacant(inner, limits); err != nil {
 		return err
 	}
-	var text strings.Builder
-	n, err := io.Copy(&text, io.LimitReader(r, limits.Bytes-b.size+1))
+	total := b.size
+	if err := limits.room(inner, max(size, 0), &total); err != nil {
+		return err
+	}
+	text, err := readText(r, size, min(limits.FileBytes, limits.Bytes-b.size)+1)
 	if err != nil {
 		return fmt.Errorf("file %q: %w", name, err)
 	}
-	if b.size += n; b.size > limits.Bytes {
-		return fmt.Errorf("file %q: more than %d bytes: %w", name, limits.Bytes, ErrInvalid)
+	return b.put(inner, content{mode: mode.Perm(), size: int64(len(text)), text: text})
+}
+
+// readText reads up to limit bytes. size is a guess, -1 for none.
+func readText(r io.Reader, size, limit int64) (string, error) {
+	var text strings.Builder
+	text.Grow(int(max(min(size, limit), 0)))
+	_, err := io.Copy(&text, io.LimitReader(r, limit))
+	return text.String(), err
+}
+
+func (b *Builder) put(inner string, c content) error {
+	limits := b.Limits.WithDefaults()
+	if err := b.vacant(inner, limits); err != nil {
+		return err
+	}
+	if err := limits.room(inner, c.size, &b.size); err != nil {
+		return err
 	}
 	if b.files == nil {
-		b.files = map[string]File{}
+		b.files = map[string]content{}
 	}
-	b.files[inner] = File{Mode: mode.Perm(), Text: text.String()}
+	b.files[inner] = c
 	return nil
 }
 
-func (b *Builder) room(inner string, limits Limits) error {
+func (b *Builder) vacant(inner string, limits Limits) error {
 	_, file := b.files[inner]
 	_, link := b.links[inner]
 	switch {
@@ -72,14 +110,14 @@ func (b *Builder) room(inner string, limits Limits) error {
 	return nil
 }
 
-// Link adds a symbolic link. It is resolved by Bundle, and refused when it leads out of the bundle or to nothing: a bundle has
+// Link adds a symbolic link. It is resolved by Bundle, and refused when it leads out of the roots or to nothing: a bundle has
 // files only.
 func (b *Builder) Link(name, target string) error {
 	inner, ok := b.inside(name)
 	if !ok {
 		return nil
 	}
-	if err := b.room(inner, b.Limits.WithDefaults()); err != nil {
+	if err := b.vacant(inner, b.Limits.WithDefaults()); err != nil {
 		return err
 	}
 	if b.links == nil {
@@ -89,86 +127,120 @@ func (b *Builder) Link(name, target string) error {
 	return nil
 }
 
-// Bundle is what was added, with a copy of its target in the place of each link. A link to a folder brings in all files below
-// it.
+// Bundle is what was added, with a copy of its target in the place of each link. A link to a directory brings in all files
+// below it.
 func (b *Builder) Bundle() (*Bundle, error) {
-	files := make(map[string]File, len(b.files)+len(b.links))
-	for name, f := range b.files {
-		files[name] = f
+	targets, err := b.targets()
+	if err != nil {
+		return nil, err
 	}
-	limits := b.Limits.WithDefaults()
-	size := b.size
-	add := func(name string, f File) error {
-		if size += int64(len(f.Text)); size > limits.Bytes || len(files) >= limits.Files {
-			return fmt.Errorf("more than %d files or %d bytes, those behind links counted: %w", limits.Files, limits.Bytes, ErrInvalid)
+	files, read := make(map[string]File, len(targets)), map[string]File{}
+	for name, target := range targets {
+		f, ok := read[target]
+		if !ok {
+			if f, err = b.files[target].read(b.Limits.WithDefaults()); err != nil {
+				return nil, fmt.Errorf("file %q: %w", target, err)
+			}
+			read[target] = f
 		}
 		files[name] = f
-		return nil
+	}
+	return New(files, b.Limits)
+}
+
+// read returns the text. One that has grown since it was listed is cut behind the limit, for New to refuse.
+func (c content) read(limits Limits) (File, error) {
+	if c.open == nil {
+		return File{Mode: c.mode, Text: c.text}, nil
+	}
+	f, err := c.open()
+	if err != nil {
+		return File{}, err
+	}
+	defer f.Close()
+	text, err := readText(f, c.size, limits.FileBytes+1)
+	return File{Mode: c.mode, Text: text}, err
+}
+
+// digest is that of Bundle's result. Texts are read through a small buffer; that of a file which changes meanwhile makes a
+// digest that no bundle has.
+func (b *Builder) digest() (string, error) {
+	targets, err := b.targets()
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		c := b.files[targets[name]]
+		writeHead(h, name, c.mode, c.size)
+		if c.open == nil {
+			textfs.WriteTo(h, c.text)
+			continue
+		}
+		f, err := c.open()
+		if err != nil {
+			return "", err
+		}
+		_, err = io.Copy(h, io.LimitReader(f, c.size+1))
+		f.Close()
+		if err != nil {
+			return "", fmt.Errorf("file %q: %w", name, err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// targets is, by each name of the bundle, the file that has its content, itself or that which a link leads to.
+func (b *Builder) targets() (map[string]string, error) {
+	limits := b.Limits.WithDefaults()
+	targets, total := make(map[string]string, len(b.files)+len(b.links)), b.size
+	for name := range b.files {
+		targets[name] = name
+	}
+	add := func(name, target string) error {
+		if len(targets) >= limits.Files {
+			return fmt.Errorf("more than %d files, those behind links counted: %w", limits.Files, ErrInvalid)
+		}
+		targets[name] = target
+		return limits.room(name, b.files[target].size, &total)
 	}
 	for _, link := range slices.Sorted(maps.Keys(b.links)) {
 		target, err := b.resolve(link)
 		if err != nil {
 			return nil, err
 		}
-		if f, ok := b.files[target]; ok {
-			if err := add(link, f); err != nil {
+		if _, ok := b.files[target]; ok {
+			if err := add(link, target); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		found := false
-		for _, name := range slices.Sorted(maps.Keys(b.files)) {
-			if rest, ok := strings.CutPrefix(name, target+"/"); ok {
-				found = true
-				if err := add(link+"/"+rest, b.files[name]); err != nil {
-					return nil, err
-				}
-			}
-		}
-		for _, name := range slices.Sorted(maps.Keys(b.links)) {
-			if strings.HasPrefix(name, target+"/") {
-				return nil, b.badLink(link, "a folder with links in it")
-			}
-		}
-		if !found {
-			return nil, b.badLink(link, "which is not there")
+		if err := b.directory(link, target, add); err != nil {
+			return nil, err
 		}
 	}
-	return New(files, limits)
+	names := slices.Sorted(maps.Keys(targets))
+	return targets, checkNames(names, func(name string) bool { _, ok := targets[name]; return ok }, limits)
 }
 
-func (b *Builder) badLink(link, why string) error {
-	return fmt.Errorf("symbolic link %q to %q: %s; want a link to a file of the tree, or the file itself: %w", link, b.links[link], why, ErrInvalid)
-}
-
-// resolve follows a link, and the links on its way, to a name that has none.
-func (b *Builder) resolve(link string) (string, error) {
-	name := link
-	for range 16 {
-		at := b.linkOn(name)
-		if at == "" {
-			return name, nil
-		}
-		target := b.links[at]
-		if path.IsAbs(target) {
-			return "", b.badLink(link, "it leads out of the tree")
-		}
-		name = path.Join(path.Dir(at), target) + strings.TrimPrefix(name, at)
-		if !fs.ValidPath(name) || name == "." {
-			return "", b.badLink(link, "it leads out of the tree")
-		}
-	}
-	return "", b.badLink(link, "too many links on the way")
-}
-
-// linkOn is the first link on the way to the name, or "".
-func (b *Builder) linkOn(name string) string {
-	for i := 0; i <= len(name); i++ {
-		if i == len(name) || name[i] == '/' {
-			if _, ok := b.links[name[:i]]; ok {
-				return name[:i]
+// directory adds what is below the directory that a link leads to.
+func (b *Builder) directory(link, target string, add func(name, target string) error) error {
+	found := false
+	for _, name := range slices.Sorted(maps.Keys(b.files)) {
+		if rest, ok := strings.CutPrefix(name, target+"/"); ok {
+			found = true
+			if err := add(link+"/"+rest, name); err != nil {
+				return err
 			}
 		}
 	}
-	return ""
+	for _, name := range slices.Sorted(maps.Keys(b.links)) {
+		if strings.HasPrefix(name, target+"/") {
+			return b.badLink(link, "a directory with links in it")
+		}
+	}
+	if !found {
+		return b.badLink(link, "which is not there")
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"path"
@@ -45,19 +46,23 @@ var ErrInvalid = errors.New("invalid")
 type Limits struct {
 	Files int   // The default is DefaultFiles.
 	Bytes int64 // of all contents together. The default is DefaultBytes.
+	// FileBytes bounds one file: what one look holds in memory at a time. The default is
+	// DefaultFileBytes, or Bytes where that is less.
+	FileBytes int64
 }
 
 // The default limits of a bundle.
 const (
-	DefaultFiles = 20_000
-	DefaultBytes = 256 << 20
+	DefaultFiles     = 20_000
+	DefaultBytes     = 256 << 20
+	DefaultFileBytes = 64 << 20
 )
 
 // Validate refuses negative limits with ErrInvalid.
 func (l Limits) Validate() error {
-	if l.Files < 0 || l.Bytes < 0 {
-		return fmt.Errorf("%d files, %d bytes: want 0 (default %d and %d) or more: %w",
-			l.Files, l.Bytes, DefaultFiles, DefaultBytes, ErrInvalid)
+	if l.Files < 0 || l.Bytes < 0 || l.FileBytes < 0 {
+		return fmt.Errorf("%d files, %d bytes, %d of one file: want 0 (default %d, %d and %d) or more: %w",
+			l.Files, l.Bytes, l.FileBytes, DefaultFiles, DefaultBytes, DefaultFileBytes, ErrInvalid)
 	}
 	return nil
 }
@@ -66,6 +71,7 @@ func (l Limits) Validate() error {
 func (l Limits) WithDefaults() Limits {
 	l.Files = cmp.Or(l.Files, DefaultFiles)
 	l.Bytes = cmp.Or(l.Bytes, DefaultBytes)
+	l.FileBytes = min(cmp.Or(l.FileBytes, DefaultFileBytes), l.Bytes)
 	return l
 }
 
@@ -76,31 +82,58 @@ func New(files map[string]File, limits Limits) (*Bundle, error) {
 		return nil, fmt.Errorf("limits: %w", err)
 	}
 	limits = limits.WithDefaults()
-	if len(files) == 0 {
-		return nil, fmt.Errorf("no files: %w", ErrInvalid)
-	}
-	if len(files) > limits.Files {
-		return nil, fmt.Errorf("%d files, limit is %d: %w", len(files), limits.Files, ErrInvalid)
+	names := slices.Sorted(maps.Keys(files))
+	if err := checkNames(names, func(name string) bool { _, ok := files[name]; return ok }, limits); err != nil {
+		return nil, err
 	}
 	h := sha256.New()
 	var size int64
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if why := badName(name); why != "" {
-			return nil, fmt.Errorf("file %q: %s: %w", name, why, ErrInvalid)
-		}
-		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			if _, ok := files[dir]; ok {
-				return nil, fmt.Errorf("file %q: %q is a file and a folder: %w", name, dir, ErrInvalid)
-			}
-		}
+	for _, name := range names {
 		f := files[name]
-		if size += int64(len(f.Text)); size > limits.Bytes {
-			return nil, fmt.Errorf("more than %d bytes: %w", limits.Bytes, ErrInvalid)
+		if err := limits.room(name, int64(len(f.Text)), &size); err != nil {
+			return nil, err
 		}
-		fmt.Fprintf(h, "%q %o %d\n", name, f.Mode.Perm(), len(f.Text))
+		writeHead(h, name, f.Mode, int64(len(f.Text)))
 		textfs.WriteTo(h, f.Text)
 	}
 	return &Bundle{Files: files, Digest: hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+// writeHead writes what stands before a file's content in the text whose hash is the digest.
+func writeHead(h io.Writer, name string, mode fs.FileMode, size int64) {
+	fmt.Fprintf(h, "%q %o %d\n", name, mode.Perm(), size)
+}
+
+// checkNames refuses a set of names that is empty, too large, or no set of files.
+func checkNames(names []string, has func(string) bool, limits Limits) error {
+	switch {
+	case len(names) == 0:
+		return fmt.Errorf("no files: %w", ErrInvalid)
+	case len(names) > limits.Files:
+		return fmt.Errorf("%d files, limit is %d: %w", len(names), limits.Files, ErrInvalid)
+	}
+	for _, name := range names {
+		if why := badName(name); why != "" {
+			return fmt.Errorf("file %q: %s: %w", name, why, ErrInvalid)
+		}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if has(dir) {
+				return fmt.Errorf("file %q: %q is a file and a directory: %w", name, dir, ErrInvalid)
+			}
+		}
+	}
+	return nil
+}
+
+// room refuses a file that is too large, alone or with those counted in total before it.
+func (l Limits) room(name string, size int64, total *int64) error {
+	if size > l.FileBytes {
+		return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w", name, size, l.FileBytes, ErrInvalid)
+	}
+	if *total += size; *total > l.Bytes {
+		return fmt.Errorf("file %q: more than %d bytes in all files up to it: %w", name, l.Bytes, ErrInvalid)
+	}
+	return nil
 }
 
 func badName(name string) string {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 )
 
@@ -20,24 +21,41 @@ type Polling struct {
 	Wake <-chan struct{}
 }
 
+// View is what one look saw: the digest of a tree, and the way to its content, which is read only when
+// the digest is a new one.
+type View struct {
+	Digest string
+	// Load returns the tree of now. One of another digest is looked at once more.
+	Load func(context.Context) (*Bundle, error)
+}
+
+// View returns the view of a bundle that is there already.
+func (b *Bundle) View() View {
+	return View{Digest: b.Digest, Load: func(context.Context) (*Bundle, error) { return b, nil }}
+}
+
 // Fetch looks until it sees another digest than after, with the errors of Source.Fetch. An error of look ends it.
-func (p Polling) Fetch(ctx context.Context, after string, look func(context.Context) (*Bundle, error)) (*Bundle, error) {
+func (p Polling) Fetch(ctx context.Context, after string, look func(context.Context) (View, error)) (*Bundle, error) {
 	every, seen := cmp.Or(p.Every, 2*time.Second), ""
 	for {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		b, err := look(ctx)
+		v, err := look(ctx)
+		var b *Bundle
+		if err == nil && v.Digest != after && (v.Digest == seen || p.Settle <= 0) {
+			b, err = v.Load(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case err != nil:
 			return nil, err
-		case b.Digest != after && (b.Digest == seen || p.Settle <= 0):
+		case b != nil && b.Digest == v.Digest:
 			return b, nil
-		case b.Digest != after:
-			seen = b.Digest
-			err = retry.Sleep(ctx, p.Settle)
+		case b != nil || v.Digest != after:
+			seen = v.Digest
+			err = retry.Sleep(ctx, cmp.Or(p.Settle, 10*time.Millisecond))
 		default:
 			seen, err = "", p.wait(ctx, every)
 		}
@@ -59,13 +77,15 @@ func (p Polling) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// DirSource is a Source that looks at a folder from time to time. Package folderbundle has one that is told of
+// DirSource is a Source that looks at a directory from time to time. Package folderbundle has one that is told of
 // changes.
 type DirSource struct {
-	FS     fs.FS         // of the folder: (*os.Root).FS of it, so that no link leads out
+	FS     fs.FS         // of the directory: (*os.Root).FS of it, so that no link leads out
 	Every  time.Duration // between two looks. The default is two seconds.
 	Settle time.Duration // between the two looks that must see the same. The default is half a second.
 	Limits Limits
+	// Roots say where the targets of links are in the tree: see Reader.Roots.
+	Roots conf.Roots
 }
 
 var _ Source = (*DirSource)(nil)
@@ -73,5 +93,12 @@ var _ Source = (*DirSource)(nil)
 // Fetch implements Source.
 func (s *DirSource) Fetch(ctx context.Context, after string) (*Bundle, error) {
 	polling := Polling{Every: s.Every, Settle: cmp.Or(s.Settle, 500*time.Millisecond)}
-	return polling.Fetch(ctx, after, func(context.Context) (*Bundle, error) { return Read(s.FS, s.Limits) })
+	r := Reader{Limits: s.Limits, Roots: s.Roots}
+	return polling.Fetch(ctx, after, func(context.Context) (View, error) { return r.View(s.FS) })
+}
+
+// View looks at a file system: the digest now, the content later.
+func (r Reader) View(fsys fs.FS) (View, error) {
+	digest, err := r.Digest(fsys)
+	return View{Digest: digest, Load: func(context.Context) (*Bundle, error) { return r.Read(fsys) }}, err
 }

@@ -109,7 +109,9 @@ func (b *Bundle) checkSums() error {
 		}
 		name = path.Clean(name[1:])
 		f, ok := b.Files[name]
-		if !ok {
+		if !ok && skipped(name) {
+			continue
+		} else if !ok {
 			return fmt.Errorf("bundle %s: %s:%d: file %q is missing: %w", b.Digest, ChecksumFile, line, name, ErrInvalid)
 		}
 		if got := sha256.Sum256([]byte(f.Text)); !strings.EqualFold(sum, hex.EncodeToString(got[:])) {

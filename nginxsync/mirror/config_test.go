@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
 	"github.com/sluice-deploy/sluice/nginxsync/mirror"
 )
@@ -25,7 +26,7 @@ func TestConfig(t *testing.T) {
 			"Driver":        {func(c *config) { c.Driver = nil }},
 			"Rules":         {func(c *config) { c.Rules.Listen = map[int]int{80: -1} }},
 			"Main":          {func(c *config) { c.Main = "/etc/nginx.conf" }, func(c *config) { c.Main = "../nginx.conf" }},
-			"Root":          {func(c *config) { c.Root = "etc/nginx" }},
+			"Roots":         {func(c *config) { c.Roots = conf.Roots{"etc/nginx": "."} }},
 			"Dir":           {func(c *config) { c.Dir = "" }},
 			"VerifyTimeout": {func(c *config) { c.VerifyTimeout = -1 }},
 			"MaxRetired":    {func(c *config) { c.MaxRetired = -1 }},

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
@@ -44,8 +44,8 @@ type Config struct {
 	Rules  transform.Rules
 	// Main is the name of the main file in the bundle. The default is nginx.conf.
 	Main string
-	// Root is the absolute path that the bundle stands for. The default is /etc/nginx.
-	Root string
+	// Roots say where absolute paths are in the bundle. The default is that it stands for /etc/nginx.
+	Roots conf.Roots
 	// Dir is the folder of the trees. Nginx runs on Dir/current/<Main>, a link to one of them.
 	Dir string
 	// VerifyTimeout is how long the workers of a new tree have to appear. The default is 30 seconds.
@@ -124,8 +124,8 @@ func New(cfg Config) (*Mirror, error) {
 	if !fs.ValidPath(cfg.Main) || cfg.Main == "." {
 		p.Add("Main", "%q: want a relative path without . and ..", cfg.Main)
 	}
-	if cfg.Root != "" && !path.IsAbs(cfg.Root) {
-		p.Add("Root", "%q: want an absolute path", cfg.Root)
+	if err := cfg.Roots.Validate(); err != nil {
+		p.Add("Roots", "%v", err)
 	}
 	p.Duration("VerifyTimeout", &cfg.VerifyTimeout, 30*time.Second)
 	check.Number(&p, "MaxRetired", &cfg.MaxRetired, 8)

@@ -37,7 +37,7 @@ func (m *Mirror) stage(ctx context.Context, b *bundle.Bundle) (id string, fresh 
 }
 
 func (m *Mirror) write(ctx context.Context, b *bundle.Bundle) (id string, fresh bool, err error) {
-	tree, err := conf.Parser{Root: m.cfg.Root}.Parse(b.FS(), m.cfg.Main)
+	tree, err := conf.Parser{Roots: m.cfg.Roots}.Parse(b.FS(), m.cfg.Main)
 	if err != nil {
 		return "", false, err
 	}
@@ -197,11 +197,11 @@ func (m *Mirror) CheckDrift(ctx context.Context) []string {
 }
 
 // assetsOf returns the files of the bundle that are no part of the configuration's text, such as password files and pages,
-// without private keys: those stay in production.
+// without private keys, which stay in production, and without editors' backups that no include brings in.
 func assetsOf(b *bundle.Bundle, config map[string]string) map[string]bundle.File {
 	assets := map[string]bundle.File{}
 	for name, f := range b.Files {
-		if _, ok := config[name]; !ok && !secret(name, f.Text) {
+		if _, ok := config[name]; !ok && !secret(name, f.Text) && !bundle.Backup(name) {
 			assets[name] = f
 		}
 	}

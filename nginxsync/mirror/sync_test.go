@@ -43,10 +43,11 @@ type synced struct {
 
 func site(body string) map[string]string {
 	return map[string]string{
-		"nginx.conf":       "user www-data;\nevents { worker_connections 128; }\nhttp { include conf.d/*.conf; }\n",
-		"conf.d/site.conf": "upstream a { server 10.9.9.1:80; }\nserver {\n    listen 80;\n    " + body + "\n}\n",
-		"secret.key":       "-----BEGIN PRIVATE KEY-----",
-		"htpasswd":         "u:p",
+		"nginx.conf":        "user www-data;\nevents { worker_connections 128; }\nhttp { include conf.d/*.conf; }\n",
+		"conf.d/site.conf":  "upstream a { server 10.9.9.1:80; }\nserver {\n    listen 80;\n    " + body + "\n}\n",
+		"secret.key":        "-----BEGIN PRIVATE KEY-----",
+		"htpasswd":          "u:p",
+		"conf.d/site.conf~": "server { listen 80; }",
 	}
 }
 
@@ -157,6 +158,7 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 
 	// Files that are no configuration come along, private keys stay at home.
 	require.FileExists(t, filepath.Join(s.dir, "current", "htpasswd"))
+	require.NoFileExists(t, filepath.Join(s.dir, "current", "conf.d", "site.conf~"))
 	require.NoFileExists(t, filepath.Join(s.dir, "current", "secret.key"))
 }
 

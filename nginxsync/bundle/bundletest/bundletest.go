@@ -18,10 +18,19 @@ import (
 )
 
 // Limits are those that the harness gives its source.
-var Limits = bundle.Limits{Files: 20, Bytes: 64 << 10}
+var Limits = bundle.Limits{Files: 20, Bytes: 64 << 10, FileBytes: 32 << 10}
 
-// Files is a tree: the contents by name. A name that ends in ".sh" has the mode 0755, every other 0644.
+// Files is a tree: the contents by name. A name that ends in ".sh" has the mode 0755, every other 0644. A content that
+// Link made is a symbolic link.
 type Files map[string]string
+
+const linkMark = "\x00link to "
+
+// Link is the content that stands for a symbolic link.
+func Link(target string) string { return linkMark + target }
+
+// LinkTarget returns where the link of that content leads to. It reports false for the content of a file.
+func LinkTarget(content string) (string, bool) { return strings.CutPrefix(content, linkMark) }
 
 // Mode is that of the file in every tree of the suite.
 func Mode(name string) fs.FileMode {
@@ -49,7 +58,14 @@ func Write(t *testing.T, dir string, f Files) {
 	t.Helper()
 	for name, text := range f {
 		target := filepath.Join(dir, filepath.FromSlash(name))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(target), 0o755), os.WriteFile(target, []byte(text), 0o600), os.Chmod(target, Mode(name))); err != nil {
+		err := os.MkdirAll(filepath.Dir(target), 0o755)
+		if to, ok := LinkTarget(text); ok {
+			os.Remove(target)
+			err = errors.Join(err, os.Symlink(to, target))
+		} else {
+			err = errors.Join(err, os.WriteFile(target, []byte(text), 0o600), os.Chmod(target, Mode(name)))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,6 +88,8 @@ type Harness struct {
 	Set func(f Files)
 	// Away takes the far side away, Back brings it back with the tree that it had.
 	Away, Back func()
+	// NoLinks says that the source's trees have no symbolic links.
+	NoLinks bool
 }
 
 // Run runs the suite; each case has a harness of its own.
@@ -86,6 +104,9 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 		{"every fetcher sees the last change", testFetchers},
 		{"a cancelled context ends the wait with its cause", testCancelled},
 		{"a tree over the limits is refused, the next one is not", testLimits},
+		{"a file over its limit is refused by name, the next tree is not", testFileLimit},
+		{"files of version control and swap files are passed over", testSkipped},
+		{"links to absolute paths of the tree are followed, others refused", testLinks},
 		{"an empty tree is refused", testEmpty},
 		{"a far side that is away wipes nothing", testAway},
 	}
@@ -143,8 +164,8 @@ func (s *suite) want(after, digest string) *bundle.Bundle {
 	return b
 }
 
-// refused fetches until there is an error that is bundle.ErrInvalid.
-func (s *suite) refused(after, want string) {
+// refused fetches until there is an error that is bundle.ErrInvalid, and returns it.
+func (s *suite) refused(after, want string) error {
 	s.t.Helper()
 	for {
 		b, err := s.Source.Fetch(s.ctx, after)
@@ -154,7 +175,7 @@ func (s *suite) refused(after, want string) {
 		case err == nil:
 			s.t.Fatalf("fetch returns %d files, want %s", len(b.Files), want)
 		case errors.Is(err, bundle.ErrInvalid):
-			return
+			return err
 		}
 	}
 }
@@ -235,7 +256,9 @@ func testLimits(s *suite) {
 	digest := s.set(tree("1"))
 	s.want("", digest)
 	large := tree("2")
-	large["large"] = strings.Repeat("x", int(Limits.Bytes))
+	for i := range 3 {
+		large[fmt.Sprint("large", i)] = strings.Repeat("x", int(Limits.FileBytes))
+	}
 	s.set(large)
 	s.refused(digest, "a refusal of too many bytes")
 	many := tree("3")
@@ -245,6 +268,54 @@ func testLimits(s *suite) {
 	s.set(many)
 	s.refused(digest, "a refusal of too many files")
 	s.want(digest, s.set(tree("4")))
+}
+
+func testFileLimit(s *suite) {
+	digest := s.set(tree("1"))
+	s.want("", digest)
+	large := tree("2")
+	large["geo/large.mmdb"] = strings.Repeat("x", int(Limits.FileBytes)+1)
+	s.set(large)
+	if err := s.refused(digest, "a refusal of a large file"); !strings.Contains(err.Error(), "geo/large.mmdb") {
+		s.t.Errorf("refusal %q does not name the file", err)
+	}
+	exact := tree("3")
+	exact["geo/large.mmdb"] = strings.Repeat("x", int(Limits.FileBytes))
+	s.want(digest, s.set(exact))
+}
+
+func testSkipped(s *suite) {
+	plain := tree("1")
+	plain["conf.d/.htpasswd"] = "a:b"
+	plain["conf.d/a.conf~"] = "an include of conf.d/* serves it"
+	digest := plain.digest(s.t)
+	for _, name := range []string{".nginx.conf.swp", "conf.d/.a.conf.swo", "conf.d/.#a.conf", ".svn/entries", "conf.d/.hg/store/x"} {
+		plain[name] = "x"
+	}
+	s.Set(plain)
+	s.want("", digest)
+}
+
+func testLinks(s *suite) {
+	if s.NoLinks {
+		return
+	}
+	files := tree("1")
+	files["sites-available/default"] = "server {}\n"
+	files["sites-enabled/default"] = Link("/etc/nginx/sites-available/default")
+	files["sites-enabled/also"] = Link("../../nginx/sites-available/default")
+	want := maps.Clone(files)
+	want["sites-enabled/default"], want["sites-enabled/also"] = "server {}\n", "server {}\n"
+	digest := want.digest(s.t)
+	s.Set(maps.Clone(files))
+	s.want("", digest)
+	for _, out := range []string{"/usr/share/nginx/modules-available/mod.conf", "../../../etc/passwd", "/etc/nginx/../passwd", "/etc/nginx"} {
+		files["modules-enabled/50-mod.conf"] = Link(out)
+		s.Set(maps.Clone(files))
+		if err := s.refused(digest, "a refusal of a link to "+out); !strings.Contains(err.Error(), "leads out of the tree") {
+			s.t.Errorf("link to %s: %v, want that it leads out of the tree", out, err)
+		}
+	}
 }
 
 func testEmpty(s *suite) {

@@ -13,6 +13,7 @@
 package consulbundle
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -125,7 +126,7 @@ func (s *Source) query(ctx context.Context, index uint64, wait time.Duration) (*
 		if name == "" || strings.HasSuffix(name, "/") && len(p.Value) == 0 {
 			continue
 		}
-		if err := b.Add(name, fs.FileMode(cmp.Or(p.Flags, 0o644)), strings.NewReader(string(p.Value))); err != nil {
+		if err := b.Add(name, fs.FileMode(cmp.Or(p.Flags, 0o644)), int64(len(p.Value)), bytes.NewReader(p.Value)); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -57,10 +57,11 @@ func TestContractOnConsul(t *testing.T) {
 		source, err := consulbundle.New(consulbundle.Config{Client: s.Client, Prefix: prefix, Settle: 20 * time.Millisecond, Interval: 10 * time.Millisecond, Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
-			Source: source,
-			Set:    func(f bundletest.Files) { put(t, s.Client.KV(), prefix, f) },
-			Away:   s.Process.Kill,
-			Back:   s.Process.Start,
+			Source:  source,
+			NoLinks: true,
+			Set:     func(f bundletest.Files) { put(t, s.Client.KV(), prefix, f) },
+			Away:    s.Process.Kill,
+			Back:    s.Process.Start,
 		}
 	})
 }

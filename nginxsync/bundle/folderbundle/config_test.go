@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
 )
 
@@ -20,6 +21,8 @@ func TestConfig(t *testing.T) {
 			"Dir":    {func(c *config) { c.Dir = "" }},
 			"Settle": {func(c *config) { c.Settle = -1 }},
 			"Every":  {func(c *config) { c.Every = -1 }},
-			"Limits": {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }},
+			"Roots":  {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
+			"Extra":  {func(c *config) { c.Extra = map[string]string{"../x": "/usr"} }, func(c *config) { c.Extra = map[string]string{"x": ""} }},
+			"Limits": {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }, func(c *config) { c.Limits.FileBytes = -1 }},
 		})
 }

@@ -11,13 +11,16 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
@@ -27,7 +30,12 @@ type Config struct {
 	// Settle is how long the folder must stay as it is before a change is believed. The default is half a second.
 	Settle time.Duration
 	// Every is the time between two looks when the kernel tells nothing. The default is 30 seconds.
-	Every  time.Duration
+	Every time.Duration
+	// Extra are further directories of this machine, by the directory of the tree that each fills, such as
+	// {"share": "/usr/share/nginx"}. Add them to Roots, too.
+	Extra map[string]string
+	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	Roots  conf.Roots
 	Limits bundle.Limits
 }
 
@@ -43,6 +51,14 @@ func New(cfg Config) (*Source, error) {
 	p.Require("Dir", cfg.Dir != "")
 	p.Duration("Settle", &cfg.Settle, 500*time.Millisecond)
 	p.Duration("Every", &cfg.Every, 30*time.Second)
+	for at, dir := range cfg.Extra {
+		if !fs.ValidPath(at) || at == "." || dir == "" {
+			p.Add("Extra", "%q: %q: want a relative path, and a directory of this machine", at, dir)
+		}
+	}
+	if err := cfg.Roots.Validate(); err != nil {
+		p.Add("Roots", "%v", err)
+	}
 	p.Join("Limits", cfg.Limits.Validate())
 	cfg.Limits = cfg.Limits.WithDefaults()
 	if err := p.Err(); err != nil {
@@ -61,33 +77,57 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 		polling.Wake = wake
 		go forward(watcher, wake)
 	}
-	return polling.Fetch(ctx, after, func(context.Context) (*bundle.Bundle, error) {
-		// A folder of this name may be another one now: a new tree moved into its place.
-		root, err := os.OpenRoot(s.cfg.Dir)
-		if err != nil {
-			return nil, fmt.Errorf("folderbundle: %w", err)
-		}
-		defer root.Close()
+	return polling.Fetch(ctx, after, func(context.Context) (bundle.View, error) {
 		if watcher != nil {
 			s.watch(watcher)
 		}
-		b, err := bundle.Read(root.FS(), s.cfg.Limits)
-		if err != nil {
-			return nil, fmt.Errorf("folderbundle %s: %w", s.cfg.Dir, err)
-		}
-		return b, nil
+		v := bundle.View{Load: func(context.Context) (b *bundle.Bundle, err error) {
+			return b, s.open(func(r bundle.Reader, fsys fs.FS) error {
+				b, err = r.Read(fsys)
+				return err
+			})
+		}}
+		return v, s.open(func(r bundle.Reader, fsys fs.FS) (err error) {
+			v.Digest, err = r.Digest(fsys)
+			return err
+		})
 	})
+}
+
+// open opens the directories. One of this name may be another now: a new tree moved into its place.
+func (s *Source) open(read func(bundle.Reader, fs.FS) error) error {
+	root, err := os.OpenRoot(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("folderbundle: %w", err)
+	}
+	defer root.Close()
+	r := bundle.Reader{Limits: s.cfg.Limits, Roots: s.cfg.Roots, Extra: map[string]fs.FS{}}
+	for at, dir := range s.cfg.Extra {
+		extra, err := os.OpenRoot(dir)
+		if err != nil {
+			return fmt.Errorf("folderbundle: %w", err)
+		}
+		defer extra.Close()
+		r.Extra[at] = extra.FS()
+	}
+	if err := read(r, root.FS()); err != nil {
+		return fmt.Errorf("folderbundle %s: %w", s.cfg.Dir, err)
+	}
+	return nil
 }
 
 // watch asks for changes of all folders that are there. What cannot be watched is found by looking.
 func (s *Source) watch(watcher *fsnotify.Watcher) {
-	_ = filepath.WalkDir(s.cfg.Dir, func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = watcher.Add(name)
-		}
-		return nil
-	})
-	_ = watcher.Add(filepath.Dir(filepath.Clean(s.cfg.Dir))) // for a folder that is replaced as a whole
+	dirs := append(slices.Collect(maps.Values(s.cfg.Extra)), s.cfg.Dir)
+	for _, dir := range dirs {
+		_ = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				_ = watcher.Add(name)
+			}
+			return nil
+		})
+		_ = watcher.Add(filepath.Dir(filepath.Clean(dir))) // for a directory that is replaced as a whole
+	}
 }
 
 func forward(watcher *fsnotify.Watcher, wake chan<- struct{}) {

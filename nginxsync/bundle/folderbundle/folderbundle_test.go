@@ -2,8 +2,11 @@ package folderbundle_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/bundletest"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
 func TestContract(t *testing.T) {
@@ -86,4 +90,58 @@ func TestConfigIsChecked(t *testing.T) {
 	require.NoError(t, err)
 	_, err = source.Fetch(t.Context(), "")
 	require.True(t, errors.Is(err, os.ErrNotExist))
+}
+
+// A tree of Debian: absolute links into itself, and modules that lead to a second root.
+func TestSeveralRoots(t *testing.T) {
+	t.Parallel()
+	dir, share := t.TempDir(), t.TempDir()
+	bundletest.Write(t, share, bundletest.Files{"modules-available/mod.conf": "load_module modules/x.so;", "modules-available/up.conf": bundletest.Link("../../nginx-core/x")})
+	bundletest.Write(t, dir, bundletest.Files{
+		"nginx.conf":                  "include modules-enabled/*.conf;",
+		"sites-available/default":     "server {}",
+		"sites-enabled/default":       bundletest.Link("/etc/nginx/sites-available/default"),
+		"modules-enabled/50-mod.conf": bundletest.Link("/usr/share/nginx/modules-available/mod.conf"),
+	})
+	cfg := folderbundle.Config{
+		Dir: dir, Settle: time.Millisecond,
+		Extra: map[string]string{"share": share},
+		Roots: conf.Roots{"/etc/nginx": ".", "/usr/share/nginx": "share"},
+	}
+	source, err := folderbundle.New(cfg)
+	require.NoError(t, err)
+	_, err = source.Fetch(t.Context(), "")
+	require.ErrorContains(t, err, `symbolic link "share/modules-available/up.conf" to "../../nginx-core/x": it leads out of the tree, `+
+		"which stands for /etc/nginx, /usr/share/nginx; say under roots where ../../nginx-core/x is taken from")
+	require.NoError(t, os.Remove(filepath.Join(share, "modules-available/up.conf")))
+	b, err := source.Fetch(t.Context(), "")
+	require.NoError(t, err)
+	require.Equal(t, "load_module modules/x.so;", b.Files["modules-enabled/50-mod.conf"].Text)
+	require.Equal(t, "server {}", b.Files["sites-enabled/default"].Text)
+}
+
+// A look at a tree that has not changed holds no more than a file's worth of it in memory.
+func TestMemoryOfALook(t *testing.T) {
+	dir := t.TempDir()
+	files := bundletest.Files{}
+	for i := range 16 {
+		files[fmt.Sprint("f", i)] = strings.Repeat("x", 1<<20)
+	}
+	bundletest.Write(t, dir, files)
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer root.Close()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = bundle.Reader{}.Digest(root.FS())
+	runtime.ReadMemStats(&after)
+	require.NoError(t, err)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+	// A sparse file of 5 GiB is refused unread.
+	require.NoError(t, os.Truncate(filepath.Join(dir, "f3"), 5<<30))
+	runtime.ReadMemStats(&before)
+	_, err = bundle.Read(root.FS(), bundle.Limits{})
+	runtime.ReadMemStats(&after)
+	require.ErrorContains(t, err, `file "f3": 5368709120 bytes, limit of one file is 67108864`)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 }

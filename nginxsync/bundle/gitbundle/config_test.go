@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/gitbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
 )
 
@@ -24,6 +25,7 @@ func TestConfig(t *testing.T) {
 			"Every":      {func(c *config) { c.Every = -1 }},
 			"Timeout":    {func(c *config) { c.Timeout = -1 }},
 			"Env":        {func(c *config) { c.Env = []string{"=x"} }, func(c *config) { c.Env = []string{"PATH"} }},
-			"Limits":     {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }},
+			"Roots":      {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
+			"Limits":     {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }, func(c *config) { c.Limits.FileBytes = -1 }},
 		})
 }

@@ -14,7 +14,6 @@ package gitbundle
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/tool"
 )
@@ -49,7 +49,9 @@ type Config struct {
 	// Timeout is how long one look may take. The default is two minutes.
 	Timeout time.Duration
 	// Env are variables for git, "NAME=value", besides PATH and those that keep it to itself.
-	Env    []string
+	Env []string
+	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	Roots  conf.Roots
 	Limits bundle.Limits
 }
 
@@ -90,6 +92,9 @@ func New(cfg Config) (*Source, error) {
 	}
 	p.Duration("Every", &cfg.Every, 30*time.Second)
 	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
+	if err := cfg.Roots.Validate(); err != nil {
+		p.Add("Roots", "%v", err)
+	}
 	p.Join("Limits", cfg.Limits.Validate())
 	cfg.Limits = cfg.Limits.WithDefaults()
 	if err := p.Err(); err != nil {
@@ -108,7 +113,7 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 	return bundle.Polling{Every: s.cfg.Every}.Fetch(ctx, after, s.look)
 }
 
-func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
+func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, fmt.Errorf("git took longer than %s", s.cfg.Timeout))
@@ -121,9 +126,9 @@ func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("gitbundle %s, ref %s: %w", redacted(s.cfg.Repository), s.cfg.Ref, err)
+		return bundle.View{}, fmt.Errorf("gitbundle %s, ref %s: %w", redacted(s.cfg.Repository), s.cfg.Ref, err)
 	}
-	return s.bundle, nil
+	return s.bundle.View(), nil
 }
 
 // redacted is the repository without user, password and query.
@@ -134,15 +139,20 @@ func redacted(repository string) string {
 	return repository
 }
 
-// git runs git on the source's own repository. Settings on the command line win over those of files; there are no files.
-func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocols string, args ...string) ([]byte, error) {
+// command is a run of git on the source's own repository. Settings on the command line win over those of files; there are no
+// files.
+func (s *Source) command(stdin io.Reader, limit int64, protocols string, args ...string) tool.Command {
 	settings := []string{"--git-dir=" + s.cfg.Dir, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
 		"-c", "credential.helper=", "-c", "core.askPass=", "-c", "fetch.fsckObjects=true", "-c", "submodule.recurse=false", "-c", "protocol.version=2"}
-	out, err := tool.Command{
+	return tool.Command{
 		Name: "git", Args: append(settings, args...), Stdin: stdin, Limit: limit,
 		Env: append([]string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 			"GIT_OPTIONAL_LOCKS=0", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "HOME=" + s.cfg.Dir, "GIT_ALLOW_PROTOCOL=" + protocols}, s.cfg.Env...),
-	}.Output(ctx)
+	}
+}
+
+func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocols string, args ...string) ([]byte, error) {
+	out, err := s.command(stdin, limit, protocols, args...).Output(ctx)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, tool.ErrTooLarge) {
 		return nil, s.redactError(err)
 	}
@@ -197,11 +207,11 @@ func (s *Source) remote(ctx context.Context) (ref, object string, err error) {
 	return ref, object, nil
 }
 
-// Every this many commits the source's own repository is made anew: git does not tidy it up.
+// Every this many commits the source's own repository is made again: git does not tidy it up.
 const renewAfter = 100
 
 // take fetches the commit and reads it. What an earlier run left behind, a lock or a part of a commit, must not stand in the
-// way for ever: when something goes wrong the next try begins with an empty repository.
+// way: when something goes wrong the next try begins with an empty repository.
 func (s *Source) take(ctx context.Context, ref string) (b *bundle.Bundle, err error) {
 	defer func() {
 		if err != nil || s.taken >= renewAfter {
@@ -217,7 +227,7 @@ func (s *Source) take(ctx context.Context, ref string) (b *bundle.Bundle, err er
 		return nil, err
 	}
 	if _, err := s.git(ctx, nil, 1<<20, network, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--depth=1",
-		"--filter=blob:limit="+strconv.FormatInt(s.cfg.Limits.Bytes+1, 10), "--force", "origin", ref+":refs/sluice"); err != nil {
+		"--filter=blob:limit="+strconv.FormatInt(s.cfg.Limits.FileBytes+1, 10), "--force", "origin", ref+":refs/sluice"); err != nil {
 		return nil, err
 	}
 	return s.read(ctx)
@@ -246,29 +256,76 @@ func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 		if len(f) != 3 || f[1] != "blob" {
 			return nil, fmt.Errorf("%q is a submodule, want files and links only: %w", name, bundle.ErrInvalid)
 		}
-		entries = append(entries, entry{mode: f[0], name: name})
+		entries = append(entries, entry{mode: f[0], name: name, object: f[2]})
 		objects.WriteString(f[2] + "\n")
 	}
 	if len(entries) > s.cfg.Limits.Files {
 		return nil, fmt.Errorf("%d files, limit is %d: %w", len(entries), s.cfg.Limits.Files, bundle.ErrInvalid)
 	}
-	blobs, err := s.git(ctx, strings.NewReader(objects.String()), s.cfg.Limits.Bytes+int64(len(entries))*128, nothing, "cat-file", "--batch")
-	switch {
-	case errors.Is(err, tool.ErrTooLarge):
-		return nil, fmt.Errorf("more than %d bytes: %w", s.cfg.Limits.Bytes, bundle.ErrInvalid)
-	case err != nil && strings.Contains(err.Error(), "promisor"):
-		return nil, fmt.Errorf("a file of more than %d bytes: %w", s.cfg.Limits.Bytes, bundle.ErrInvalid)
-	case err != nil:
+	if err := s.checkSizes(ctx, entries, objects.String()); err != nil {
 		return nil, err
 	}
-	return s.build(entries, bufio.NewReader(bytes.NewReader(blobs)))
+	var b *bundle.Bundle
+	err = s.command(strings.NewReader(objects.String()), 0, nothing, "cat-file", "--batch").Stream(ctx, func(blobs io.Reader) (err error) {
+		b, err = s.build(entries, bufio.NewReader(blobs))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
-type entry struct{ mode, name string }
+// checkSizes refuses what is too large unread.
+func (s *Source) checkSizes(ctx context.Context, entries []entry, objects string) error {
+	tooLarge := func(e entry, size string) error {
+		return fmt.Errorf("file %q: %s bytes, limit of one file is %d: %w", e.name, size, s.cfg.Limits.FileBytes, bundle.ErrInvalid)
+	}
+	// The fetch leaves out what is larger, when the server can.
+	left, err := s.git(ctx, nil, int64(len(entries)+1)*2048, nothing, "rev-list", "--objects", "--missing=print", "--no-object-names", "refs/sluice")
+	if err != nil {
+		return err
+	}
+	missing := map[string]bool{}
+	for line := range strings.Lines(string(left)) {
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "?"); ok {
+			missing[id] = true
+		}
+	}
+	for _, e := range entries {
+		if missing[e.object] {
+			return tooLarge(e, fmt.Sprint("more than ", s.cfg.Limits.FileBytes))
+		}
+	}
+	sizes, err := s.git(ctx, strings.NewReader(objects), int64(len(entries)+1)*128, nothing, "cat-file", "--batch-check=%(objectsize)")
+	if err != nil {
+		return err
+	}
+	lines := strings.Fields(string(sizes))
+	if len(lines) != len(entries) {
+		return fmt.Errorf("git has %d sizes of %d files", len(lines), len(entries))
+	}
+	var total int64
+	for i, e := range entries {
+		size, err := strconv.ParseInt(lines[i], 10, 64)
+		if err != nil {
+			return fmt.Errorf("file %q: %w", e.name, err)
+		}
+		if total += size; size > s.cfg.Limits.FileBytes {
+			return tooLarge(e, lines[i])
+		}
+	}
+	if total > s.cfg.Limits.Bytes {
+		return fmt.Errorf("%d bytes, limit is %d: %w", total, s.cfg.Limits.Bytes, bundle.ErrInvalid)
+	}
+	return nil
+}
+
+type entry struct{ mode, name, object string }
 
 // build reads what cat-file --batch printed: for each object a line with its size, its content and a line break.
 func (s *Source) build(entries []entry, blobs *bufio.Reader) (*bundle.Bundle, error) {
-	b := &bundle.Builder{Limits: s.cfg.Limits, Folder: s.cfg.Folder}
+	b := &bundle.Builder{Limits: s.cfg.Limits, Folder: s.cfg.Folder, Roots: s.cfg.Roots}
 	for _, e := range entries {
 		head, err := blobs.ReadString('\n')
 		f := strings.Fields(head)
@@ -287,12 +344,15 @@ func (s *Source) build(entries []entry, blobs *bufio.Reader) (*bundle.Bundle, er
 				err = b.Link(e.name, string(target))
 			}
 		case "100755":
-			err = b.Add(e.name, 0o755, content)
+			err = b.Add(e.name, 0o755, size, content)
 		default:
-			err = b.Add(e.name, 0o644, content)
+			err = b.Add(e.name, 0o644, size, content)
 		}
 		if err != nil {
 			return nil, err
+		}
+		if _, err := io.Copy(io.Discard, content); err != nil { // of a file that is passed over
+			return nil, fmt.Errorf("file %q: %w", e.name, err)
 		}
 		if _, err := blobs.Discard(1); err != nil {
 			return nil, fmt.Errorf("file %q: %w", e.name, err)

@@ -167,7 +167,7 @@ func TestRefused(t *testing.T) {
 			require.NoError(r.t, os.Symlink("../../../etc/passwd", filepath.Join(r.work, "x")))
 			r.commit()
 		}},
-		{"a file beyond the limit stays where it is", "a file of more than 65536 bytes", func(r *repository) {
+		{"a file beyond the limit stays where it is", `file "large": more than 32768 bytes, limit of one file is 32768`, func(r *repository) {
 			require.NoError(r.t, os.WriteFile(filepath.Join(r.work, "large"), make([]byte, 1<<20), 0o600))
 			r.commit()
 		}},

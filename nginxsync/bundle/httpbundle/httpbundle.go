@@ -7,11 +7,10 @@
 // larger than the limits allow, packed or unpacked, or whose checksum differs is refused.
 //
 // Permissions: to read the URL; credentials are given with Header or with the Client's transport. Limits: redirects from https to
-// http are refused; the archive is held in memory while it is read.
+// http are refused.
 package httpbundle
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
@@ -45,7 +45,9 @@ type Config struct {
 	Every time.Duration
 	// Timeout is how long one look may take. The default is two minutes.
 	Timeout time.Duration
-	Limits  bundle.Limits
+	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	Roots  conf.Roots
+	Limits bundle.Limits
 }
 
 // Source is a bundle.Source. It is safe for concurrent use.
@@ -78,6 +80,9 @@ func New(cfg Config) (*Source, error) {
 	}
 	p.Duration("Every", &cfg.Every, 30*time.Second)
 	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
+	if err := cfg.Roots.Validate(); err != nil {
+		p.Add("Roots", "%v", err)
+	}
 	p.Join("Limits", cfg.Limits.Validate())
 	cfg.Limits = cfg.Limits.WithDefaults()
 	if err := p.Err(); err != nil {
@@ -107,7 +112,7 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 	return bundle.Polling{Every: s.cfg.Every}.Fetch(ctx, after, s.look)
 }
 
-func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
+func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.cfg.Timeout
@@ -117,9 +122,9 @@ func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("httpbundle %s: %w", redacted(s.cfg.URL), err)
+		return bundle.View{}, fmt.Errorf("httpbundle %s: %w", redacted(s.cfg.URL), err)
 	}
-	return s.bundle, nil
+	return s.bundle.View(), nil
 }
 
 // redacted is the URL without user, password and query.
@@ -135,11 +140,11 @@ func redacted(text string) string {
 func (s *Source) take(ctx context.Context) error {
 	next := validators{}
 	if s.cfg.ChecksumURL != "" {
-		text, _, err := s.get(ctx, s.cfg.ChecksumURL, 1<<20, validators{})
+		text, err := s.text(ctx, s.cfg.ChecksumURL)
 		if err != nil {
 			return fmt.Errorf("checksum %s: %w", redacted(s.cfg.ChecksumURL), err)
 		}
-		if next.checksum, err = checksum(string(text), path.Base(s.cfg.URL)); err != nil {
+		if next.checksum, err = checksum(text, path.Base(s.cfg.URL)); err != nil {
 			return fmt.Errorf("checksum %s: %w", redacted(s.cfg.ChecksumURL), err)
 		}
 	}
@@ -149,27 +154,62 @@ func (s *Source) take(ctx context.Context) error {
 	}
 	// A packed archive that is larger than its content by more than the headers is none that we want.
 	limit := s.cfg.Limits.Bytes + int64(s.cfg.Limits.Files)*2048 + 1<<20
-	text, header, err := s.get(ctx, s.cfg.URL, limit, known)
-	if err != nil || text == nil {
+	resp, err := s.get(ctx, s.cfg.URL, known)
+	if err != nil || resp == nil {
 		return err
 	}
-	if sum := sha256.Sum256(text); next.checksum != "" && next.checksum != hex.EncodeToString(sum[:]) {
-		return fmt.Errorf("the archive's SHA-256 is %x, want %s: %w", sum, next.checksum, bundle.ErrInvalid)
+	defer resp.Body.Close()
+	if resp.ContentLength > limit {
+		return fmt.Errorf("%d bytes, want at most %d: %w", resp.ContentLength, limit, bundle.ErrInvalid)
 	}
-	b, err := bundle.ReadTar(bytes.NewReader(text), s.cfg.Folder, s.cfg.Limits)
+	hash := sha256.New()
+	body := &limited{r: io.TeeReader(resp.Body, hash), left: limit, limit: limit}
+	reader := bundle.Reader{Limits: s.cfg.Limits, Folder: s.cfg.Folder, Roots: s.cfg.Roots}
+	b, err := reader.Tar(body)
 	if err != nil {
 		return err
 	}
-	next.etag, next.modified = header.Get("ETag"), header.Get("Last-Modified")
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		return err
+	}
+	if sum := hash.Sum(nil); next.checksum != "" && next.checksum != hex.EncodeToString(sum) {
+		return fmt.Errorf("the archive's SHA-256 is %x, want %s: %w", sum, next.checksum, bundle.ErrInvalid)
+	}
+	next.etag, next.modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
 	s.state, s.bundle = next, b
 	return nil
 }
 
-// get is the body, or nil when the server says that it has not changed.
-func (s *Source) get(ctx context.Context, from string, limit int64, known validators) ([]byte, http.Header, error) {
+// limited fails when there is more to read than the limit.
+type limited struct {
+	r           io.Reader
+	left, limit int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, fmt.Errorf("more than %d bytes: %w", l.limit, bundle.ErrInvalid)
+	}
+	return n, err
+}
+
+// text is the body of a small answer.
+func (s *Source) text(ctx context.Context, from string) (string, error) {
+	resp, err := s.get(ctx, from, validators{})
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(&limited{r: resp.Body, left: 1 << 20, limit: 1 << 20})
+	return string(text), err
+}
+
+// get is the answer, whose body the caller closes, or nil when the server says that it has not changed.
+func (s *Source) get(ctx context.Context, from string, known validators) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
-		return nil, nil, errors.New("the URL cannot be asked for")
+		return nil, errors.New("the URL cannot be asked for")
 	}
 	for name, values := range s.cfg.Header {
 		req.Header[name] = values
@@ -187,23 +227,16 @@ func (s *Source) get(ctx context.Context, from string, limit int64, known valida
 		if errors.As(err, &u) {
 			err = u.Err // without the URL and its secrets
 		}
-		return nil, nil, err
+		return nil, err
 	}
-	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusNotModified && known != (validators{}):
-		return nil, nil, nil
+		return nil, resp.Body.Close()
 	case resp.StatusCode != http.StatusOK:
-		return nil, nil, fmt.Errorf("status %s, want 200", resp.Status)
+		resp.Body.Close()
+		return nil, fmt.Errorf("status %s, want 200", resp.Status)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err != nil {
-		return nil, nil, err
-	}
-	if int64(len(text)) > limit {
-		return nil, nil, fmt.Errorf("more than %d bytes: %w", limit, bundle.ErrInvalid)
-	}
-	return text, resp.Header, nil
+	return resp, nil
 }
 
 // checksum is the SHA-256 in the text that stands alone or beside the name.

@@ -108,7 +108,11 @@ func packFiles(t *testing.T, gz bool, folder string, f bundletest.Files) []byte 
 	var headers []tar.Header
 	var texts []string
 	for name, text := range f {
-		headers = append(headers, tar.Header{Typeflag: tar.TypeReg, Name: folder + name, Mode: int64(bundletest.Mode(name))})
+		h := tar.Header{Typeflag: tar.TypeReg, Name: folder + name, Mode: int64(bundletest.Mode(name))}
+		if to, ok := bundletest.LinkTarget(text); ok {
+			h.Typeflag, h.Linkname, text = tar.TypeSymlink, to, ""
+		}
+		headers = append(headers, h)
 		texts = append(texts, text)
 	}
 	return pack(t, gz, headers, texts)
@@ -167,21 +171,22 @@ func TestRefused(t *testing.T) {
 		name, want string
 		archive    []byte
 	}{
-		{"no archive", "archive:", []byte("<html>not found</html>")},
-		{"nothing", "no files", nil},
+		{"an HTML page", "archive: an HTML page", []byte("<html>not found</html>")},
+		{"nothing", "archive: empty", nil},
+		{"an archive of nothing", "no files", pack(t, true, nil, nil)},
 		{"cut short", "unexpected EOF", whole[:len(whole)-9]},
 		{"bit flip", "checksum", append(append([]byte{}, whole[:len(whole)-6]...), append([]byte{whole[len(whole)-6] ^ 1}, whole[len(whole)-5:]...)...)},
 		{"dots", "want a relative path", pack(t, true, []tar.Header{{Typeflag: tar.TypeReg, Name: "a/../../b"}}, []string{"x"})},
 		{"absolute", "want a relative path", pack(t, true, []tar.Header{{Typeflag: tar.TypeReg, Name: "/etc/passwd"}}, []string{"x"})},
 		{"twice", "it is there twice", pack(t, true, []tar.Header{file, file}, []string{"x", "y"})},
-		{"a file and a folder", "is a file and a folder", pack(t, true, []tar.Header{file, {Typeflag: tar.TypeReg, Name: "nginx.conf/x"}}, []string{"x", "y"})},
+		{"a file and a directory", "is a file and a directory", pack(t, true, []tar.Header{file, {Typeflag: tar.TypeReg, Name: "nginx.conf/x"}}, []string{"x", "y"})},
 		{"link out", "it leads out of the tree", pack(t, true, []tar.Header{{Typeflag: tar.TypeSymlink, Name: "a/b", Linkname: "../../etc/passwd"}}, []string{""})},
-		{"write through a link", "is a file and a folder", pack(t, true, []tar.Header{file, {Typeflag: tar.TypeSymlink, Name: "l", Linkname: "nginx.conf"}, {Typeflag: tar.TypeReg, Name: "l/x"}}, []string{"x", "", "y"})},
+		{"write through a link", "is a file and a directory", pack(t, true, []tar.Header{file, {Typeflag: tar.TypeSymlink, Name: "l", Linkname: "nginx.conf"}, {Typeflag: tar.TypeReg, Name: "l/x"}}, []string{"x", "", "y"})},
 		{"hard link out", "not there before it", pack(t, true, []tar.Header{{Typeflag: tar.TypeLink, Name: "a", Linkname: "/etc/passwd"}}, []string{""})},
 		{"device", "want regular files", pack(t, true, []tar.Header{{Typeflag: tar.TypeChar, Name: "null"}}, []string{""})},
-		{"bomb", "more than 65536 bytes", pack(t, true, []tar.Header{file}, []string{strings.Repeat("\x00", 64<<20)})},
+		{"bomb", "limit of one file is 32768", pack(t, true, []tar.Header{file}, []string{strings.Repeat("\x00", 64<<20)})},
 		{"bomb beside the folder", "larger than 20 files and 65536 bytes allow", pack(t, true, []tar.Header{{Typeflag: tar.TypeDir, Name: "x/"}, {Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}}, {Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}}}, []string{"", "", ""})},
-		{"too long", "more than 1155", bytes.Repeat([]byte("x"), 2<<20)},
+		{"too long", "2097152 bytes, want at most 1155", bytes.Repeat([]byte("x"), 2<<20)},
 	} {
 		s := serve(t, true)
 		s.put(c.archive)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/rsyncbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
 )
 
@@ -21,6 +22,7 @@ func TestConfig(t *testing.T) {
 			"Dir":     {func(c *config) { c.Dir = "" }},
 			"Every":   {func(c *config) { c.Every = -1 }},
 			"Timeout": {func(c *config) { c.Timeout = -1 }},
-			"Limits":  {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }},
+			"Roots":   {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
+			"Limits":  {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }, func(c *config) { c.Limits.FileBytes = -1 }},
 		}, "PasswordFile")
 }

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/tool"
 )
@@ -40,7 +42,9 @@ type Config struct {
 	Every time.Duration
 	// Timeout is how long one look may take. The default is two minutes.
 	Timeout time.Duration
-	Limits  bundle.Limits
+	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	Roots  conf.Roots
+	Limits bundle.Limits
 }
 
 // Source is a bundle.Source. It is safe for concurrent use.
@@ -66,6 +70,9 @@ func New(cfg Config) (*Source, error) {
 	p.Require("Dir", cfg.Dir != "")
 	p.Duration("Every", &cfg.Every, 30*time.Second)
 	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
+	if err := cfg.Roots.Validate(); err != nil {
+		p.Add("Roots", "%v", err)
+	}
 	p.Join("Limits", cfg.Limits.Validate())
 	cfg.Limits = cfg.Limits.WithDefaults()
 	if err := p.Err(); err != nil {
@@ -83,17 +90,17 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 	return bundle.Polling{Every: s.cfg.Every}.Fetch(ctx, after, s.look)
 }
 
-func (s *Source) look(ctx context.Context) (*bundle.Bundle, error) {
+func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.cfg.Timeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("rsync took longer than %s", timeout))
 	defer cancel()
-	b, err := s.take(ctx)
+	digest, err := s.take(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("rsyncbundle %s: %w", s.cfg.URL, err)
+		return bundle.View{}, fmt.Errorf("rsyncbundle %s: %w", s.cfg.URL, err)
 	}
-	return b, nil
+	return bundle.View{Digest: digest, Load: s.load}, nil
 }
 
 // rsync runs rsync with what every run has. "--" ends the options.
@@ -108,32 +115,32 @@ func (s *Source) rsync(ctx context.Context, limit int64, args ...string) ([]byte
 var errChanging = errors.New("the tree changes while it is read")
 
 // take copies until the daemon has nothing to add and lists what it listed before: the tree was at rest.
-func (s *Source) take(ctx context.Context) (*bundle.Bundle, error) {
+func (s *Source) take(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
-		return nil, err
+		return "", err
 	}
-	copying := []string{"--checksum", "--delete", "--force", "--max-size=" + strconv.FormatInt(s.cfg.Limits.Bytes, 10), "--", s.cfg.URL, s.cfg.Dir + "/"}
+	copying := []string{"--checksum", "--delete", "--force", "--max-size=" + strconv.FormatInt(s.cfg.Limits.FileBytes, 10), "--", s.cfg.URL, s.cfg.Dir + "/"}
 	list, err := s.list(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	for range 5 {
 		if _, err := s.rsync(ctx, 1<<20, copying...); err != nil {
-			return nil, err
+			return "", err
 		}
 		rest, err := s.rsync(ctx, 16<<20, append([]string{"--dry-run", "--omit-dir-times", "--itemize-changes"}, copying...)...)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		before := list
 		if list, err = s.list(ctx); err != nil {
-			return nil, err
+			return "", err
 		}
 		if len(bytes.TrimSpace(rest)) == 0 && list == before {
-			return s.read()
+			return s.digest()
 		}
 	}
-	return nil, errChanging
+	return "", errChanging
 }
 
 // list is the daemon's list of files, held to the limits.
@@ -161,6 +168,8 @@ func (s *Source) check(list string) error {
 			return fmt.Errorf("list of files: %q", strings.TrimSpace(line))
 		case f[0][0] != '-' && f[0][0] != 'l':
 			return fmt.Errorf("%s: want regular files, links and folders only: %w", strings.TrimSpace(line), bundle.ErrInvalid)
+		case f[0][0] == '-' && n > s.cfg.Limits.FileBytes:
+			return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w", strings.Join(f[4:], " "), n, s.cfg.Limits.FileBytes, bundle.ErrInvalid)
 		case f[0][0] == '-':
 			size += n
 		}
@@ -171,12 +180,35 @@ func (s *Source) check(list string) error {
 	return nil
 }
 
-// read makes a bundle of the copy. Nothing in it leads out of Dir, whatever the daemon sent.
-func (s *Source) read() (*bundle.Bundle, error) {
+// digest is that of the copy.
+func (s *Source) digest() (digest string, err error) {
+	err = s.copy(func(r bundle.Reader, fsys fs.FS) error {
+		digest, err = r.Digest(fsys)
+		return err
+	})
+	return digest, err
+}
+
+// load makes a bundle of the copy, which another look may have changed meanwhile.
+func (s *Source) load(context.Context) (b *bundle.Bundle, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.copy(func(r bundle.Reader, fsys fs.FS) error {
+		b, err = r.Read(fsys)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rsyncbundle %s: %w", s.cfg.URL, err)
+	}
+	return b, nil
+}
+
+// copy opens the copy. Nothing in it leads out of Dir, whatever the daemon sent.
+func (s *Source) copy(read func(bundle.Reader, fs.FS) error) error {
 	root, err := os.OpenRoot(s.cfg.Dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
-	return bundle.Read(root.FS(), s.cfg.Limits)
+	return read(bundle.Reader{Limits: s.cfg.Limits, Roots: s.cfg.Roots}, root.FS())
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/route"
 )
 
@@ -19,7 +18,7 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("nginxsync explain", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	dir := flags.String("conf", "", "`folder` of the tree, or its main file")
-	root := flags.String("root", "/etc/nginx", "absolute `path` that the folder stands for")
+	where := rootFlags(flags)
 	header := http.Header{}
 	flags.Func("H", "request `header` \"Name: value\"; may be repeated", func(s string) error {
 		name, value, ok := strings.Cut(s, ":")
@@ -57,7 +56,7 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	if info, err := os.Stat(*dir); err == nil && info.Mode().IsRegular() {
 		*dir, main = filepath.Split(*dir)
 	}
-	tree, err := conf.Parser{Root: *root}.Parse(os.DirFS(*dir), main)
+	tree, err := where.parse(*dir, main)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 	in := flags.String("in", "", "`folder` of the production tree")
 	out := flags.String("out", "", "`folder` for the tree of the test Nginx: missing, empty or of an earlier transform")
 	main := flags.String("main", "nginx.conf", "main `file` of the tree, relative to its folder")
-	root := flags.String("root", "/etc/nginx", "absolute `path` that the folder stands for: what absolute includes begin with")
+	where := rootFlags(flags)
 	rulesFile := flags.String("rules", "", "`file` with the rules in JSON; without it only trees that need none are accepted")
 	socket := flags.String("socket", "/run/sluice/admin.sock", "`path` of the driver's admin socket")
 	state := flags.String("state", "/var/lib/sluice/routes", "`path` of the agent's state file")
@@ -41,7 +41,7 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 			return fmt.Errorf("%s: %w", *rulesFile, err)
 		}
 	}
-	tree, err := conf.Parser{Root: *root}.Parse(os.DirFS(*in), *main)
+	tree, err := where.parse(*in, *main)
 	if err != nil {
 		return err
 	}

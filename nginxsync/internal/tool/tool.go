@@ -4,6 +4,7 @@ package tool
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,24 +31,53 @@ var ErrTooLarge = errors.New("too large")
 // Output runs the program and returns what it prints. The error has the end of what it says on its standard error; it names the
 // program, not its arguments, which may hold secrets.
 func (c Command) Output(ctx context.Context) ([]byte, error) {
+	out := &limited{limit: c.Limit}
+	err := c.run(ctx, out)
+	if out.over && ctx.Err() == nil {
+		return nil, fmt.Errorf("%s: more than %d bytes of output: %w", c.Name, c.Limit, ErrTooLarge)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Stream runs the program and lets read see what it prints, while it prints it. The program ends when read returns an error,
+// which is then the error, after that of ctx. Limit does not count.
+func (c Command) Stream(ctx context.Context, read func(io.Reader) error) error {
+	from, to := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := read(from)
+		from.CloseWithError(errors.Join(err, io.ErrClosedPipe))
+		done <- err
+	}()
+	err := c.run(ctx, to)
+	to.Close()
+	readErr := <-done
+	if readErr != nil && ctx.Err() == nil && !errors.Is(readErr, io.ErrUnexpectedEOF) && !errors.Is(readErr, io.EOF) {
+		return readErr
+	}
+	return cmp.Or(err, readErr) // the program says why it ended early
+}
+
+func (c Command) run(ctx context.Context, out io.Writer) error {
 	cmd := exec.CommandContext(ctx, c.Name, c.Args...)
 	cmd.Dir = c.Dir
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}, c.Env...)
 	cmd.Stdin = c.Stdin
-	out, said := &limited{limit: c.Limit}, &tail{}
+	said := &tail{}
 	cmd.Stdout, cmd.Stderr = out, said
 	endWithChildren(cmd)
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case out.over:
-		return nil, fmt.Errorf("%s: more than %d bytes of output: %w", c.Name, c.Limit, ErrTooLarge)
+		return context.Cause(ctx)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w: %s", c.Name, err, strings.Join(strings.Fields(string(said.text)), " "))
+		return fmt.Errorf("%s: %w: %s", c.Name, err, strings.Join(strings.Fields(string(said.text)), " "))
 	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // limited keeps up to limit bytes and ends the program that writes more.
