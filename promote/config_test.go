@@ -105,9 +105,12 @@ func TestCancelled(t *testing.T) {
 		_, historyErr := p.History(ctx, promote.Target{})
 		_, bindingsErr := p.Bindings(ctx, "")
 		_, watchErr := p.Watch(ctx, 100)
+		_, recentErr := p.Recent(ctx, promote.Target{}, 0, 1)
 		for name, err := range map[string]error{
 			"promote": promoteErr, "rollback": rollbackErr, "recover": recoverErr, "current": currentErr, "open": openErr,
 			"history": historyErr, "bindings": bindingsErr, "watch": watchErr,
+			"recent": recentErr,
+			"note":   p.Note(ctx, promote.Note{Target: in("test"), Op: "restart", Actor: "a"}),
 			"bind":   p.Bind(ctx, binding("v9", digest(9))),
 			"check":  p.Check(ctx, request("test", "v1")),
 			"retire": p.Retire(ctx, promote.RetireRequest{Target: in("test"), Actor: "a"}),

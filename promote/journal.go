@@ -32,6 +32,7 @@ const (
 	Restoring Kind = "restoring" // the deployer did not do it; it is asked to put back what was there before
 	Succeeded Kind = "succeeded" // the deployer did it; what it deployed is now current
 	Failed    Kind = "failed"    // the deployer did not; what was current before still is
+	Noted     Kind = "noted"     // something was done that leaves the digest as it is: see Note
 )
 
 // Entry is one record of the journal. Entries are never changed or removed.
@@ -40,7 +41,7 @@ type Entry struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 	Kind Kind      `json:"kind"`
-	// Op is empty where the entry is not of a change.
+	// Op is empty where the entry is not of a change, and of a note what was done.
 	Op Op `json:"op,omitempty"`
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`
@@ -56,7 +57,7 @@ type Entry struct {
 	Previous Digest `json:"previous,omitempty"`
 	Actor    string `json:"actor,omitempty"`
 	Reason   string `json:"reason,omitempty"`
-	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on.
+	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's.
 	Error string `json:"error,omitempty"`
 	// Doubt, of a Failed entry, is why what was current before could not be put back. It is empty
 	// when it was put back.

@@ -77,6 +77,8 @@ func (c *cluster) apply(e Entry) error {
 		c.reviews[of] = append(others, Review{Target: e.Target, Version: e.Version,
 			Approve: e.Kind == Approved, Actor: e.Actor, Reason: e.Reason, Time: e.Time})
 		return nil
+	case Noted:
+		return nil
 	default:
 		return c.applyChange(e)
 	}

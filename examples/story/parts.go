@@ -144,7 +144,7 @@ func (t *teller) restart(ctx context.Context) error {
 		ID   string
 		Addr netip.AddrPort
 	}
-	err = t.api.call(ctx, "POST", "/instances/"+old.ID+"/restart", nil, &fresh)
+	err = t.api.call(ctx, "POST", "/instances/"+old.ID+"/restart?actor=bob", nil, &fresh)
 	t.step("restart "+old.ID, fmt.Sprintf("from %s to %s", old.Addr, fresh.Addr), err, want{"other port", fresh.Addr != old.Addr, true})
 	if err != nil {
 		return err

@@ -409,17 +409,17 @@ func TestRestartOfAnInstance(t *testing.T) {
 	old := instancesOf(s, "redesign")[0]
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = p.RestartInstance(ctx, old.ID)
+	_, err = p.RestartInstance(ctx, old.ID, "ann")
 	require.ErrorIs(t, err, context.Canceled)
 	for range 3 {
 		old := instancesOf(s, "redesign")[0]
-		fresh, err := p.RestartInstance(t.Context(), old.ID)
+		fresh, err := p.RestartInstance(t.Context(), old.ID, "ann")
 		require.NoError(t, err)
 		require.NotEqual(t, old.Addr, fresh.Addr)
 		require.True(t, serves(s, task.VIP, "v1")(), "the next request is right")
 		require.Equal(t, []instance.Instance{fresh}, instancesOf(s, "redesign"), "the old one has ended")
 		require.False(t, old.Alive())
-		_, err = p.RestartInstance(t.Context(), old.ID)
+		_, err = p.RestartInstance(t.Context(), old.ID, "ann")
 		require.ErrorIs(t, err, platform.ErrNotFound)
 	}
 	after, err := p.NginxStatus(t.Context())

@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -82,8 +83,9 @@ func parseExpect(expect string) (promote.Digest, error) {
 }
 
 // RestartInstance replaces one instance: another of the same image starts on a free port, takes over the traffic without
-// a reload of Nginx, and the old one ends after its requests under way. It returns the new one.
-func (p *Platform) RestartInstance(ctx context.Context, id string) (instance.Instance, error) {
+// a reload of Nginx, and the old one ends after its requests under way. It returns the new one. The journal says that the
+// actor asked, before anything is done, and once more when it did not succeed.
+func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (instance.Instance, error) {
 	end, err := p.begin(ctx)
 	if err != nil {
 		return instance.Instance{}, err
@@ -102,19 +104,33 @@ func (p *Platform) RestartInstance(ctx context.Context, id string) (instance.Ins
 	if at < 0 {
 		return instance.Instance{}, fmt.Errorf("instance %q: none of this id serves: %w", id, ErrNotFound)
 	}
+	note := promote.Note{Target: targetOf(active[at]), Op: "restart", Actor: actor, Reason: "instance " + id}
+	if err := p.promoter.Note(ctx, note); err != nil {
+		return instance.Instance{}, err
+	}
+	i, err := p.replace(ctx, active[at])
+	if err != nil {
+		note.Error = err.Error()
+		err = errors.Join(err, p.promoter.Note(context.WithoutCancel(ctx), note))
+	}
+	return i, err
+}
+
+// replace starts another instance in the place of old.
+func (p *Platform) replace(ctx context.Context, old instance.Instance) (instance.Instance, error) {
 	n, err := p.serving.next()
 	if err != nil {
 		return instance.Instance{}, err
 	}
-	spec := active[at].Spec
-	spec.ID = replacementID(id, n)
+	spec := old.Spec
+	spec.ID = replacementID(old.ID, n)
 	p.aside.put(spec.ID, starting)
 	i, err := p.instances.Start(ctx, spec)
 	if err != nil {
 		p.aside.remove(spec.ID)
 		return instance.Instance{}, err
 	}
-	p.aside.replace(id, spec.ID)
+	p.aside.replace(old.ID, spec.ID)
 	return i, p.settle(ctx)
 }
 

@@ -59,7 +59,11 @@ func (w *web) routes() []route {
 		{"POST", "/tasks", post(w, http.StatusOK, func(ctx context.Context, in platform.TaskRequest) (any, error) { return p.StartTask(ctx, in) })},
 		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) { return p.Task(r.Context(), r.PathValue("task")) })},
 		{"DELETE", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
-			return p.FinishTask(r.Context(), r.PathValue("task"), actor(r))
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			return p.FinishTask(r.Context(), r.PathValue("task"), actor)
 		})},
 		{"GET", "/vips", get(w, func(*http.Request) (any, error) { return p.Pools(), nil })},
 		{"GET", "/vips/{vip}", get(w, func(r *http.Request) (any, error) {
@@ -72,7 +76,11 @@ func (w *web) routes() []route {
 		{"GET", "/instances", get(w, func(*http.Request) (any, error) { return instancesOf(p.Instances()), nil })},
 		{"GET", "/instances/{instance}/log", http.HandlerFunc(w.instanceLog)},
 		{"POST", "/instances/{instance}/restart", get(w, func(r *http.Request) (any, error) {
-			i, err := p.RestartInstance(r.Context(), r.PathValue("instance"))
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			i, err := p.RestartInstance(r.Context(), r.PathValue("instance"), actor)
 			return instanceOf(i), err
 		})},
 		{"GET", "/nginx", get(w, func(r *http.Request) (any, error) { return p.NginxStatus(r.Context()) })},
@@ -99,11 +107,11 @@ func (w *web) api(mux *http.ServeMux) {
 }
 
 // actor is who asks: the trial knows no users, so the caller says.
-func actor(r *http.Request) string {
+func actor(r *http.Request) (string, error) {
 	if a := r.FormValue("actor"); a != "" {
-		return a
+		return a, nil
 	}
-	return "somebody"
+	return "", fmt.Errorf("actor: want who asks, as ?actor=NAME: %w", platform.ErrInvalid)
 }
 
 // Health tells that the server works on requests.

@@ -236,7 +236,7 @@ func (c *caller) promotions(v1 platform.Build) {
 // deployForm sends what the page's form does; seen is what the page showed as current.
 func (c *caller) deployForm(image, environment, seen string) *http.Response {
 	cluster, _, _ := strings.Cut(image, " ")
-	form := url.Values{"image": {image}, "environment": {environment}, "seen." + cluster + "." + environment: {seen}}
+	form := url.Values{"actor": {"ann"}, "image": {image}, "environment": {environment}, "seen." + cluster + "." + environment: {seen}}
 	r, err := http.NewRequestWithContext(c.Context(), "POST", c.server.URL+"/do/promotions", strings.NewReader(form.Encode()))
 	require.NoError(c, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -270,7 +270,8 @@ func (c *caller) tasks() {
 	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, &again)
 	require.Equal(c, "cooling", again.State.String())
 	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, nil) // again: the answer may have been lost
-	c.refused("DELETE /tasks/{task}", "/tasks/nobody", "", 404)
+	c.refused("DELETE /tasks/{task}", "/tasks/nobody?actor=bob", "", 404)
+	c.refused("DELETE /tasks/{task}", "/tasks/redesign", "", 400)
 	var left []platform.Task
 	c.call("GET /tasks", "/tasks", "", 200, &left)
 	require.Len(c, left, 1)
@@ -285,9 +286,10 @@ func (c *caller) instances() {
 	c.call("GET /instances/{instance}/log", "/instances/"+before[0].ID+"/log", "", 200, nil)
 	_, log := c.server.Do(c, "GET", "/instances/"+before[0].ID+"/log", nil)
 	require.NotEmpty(c, log, "a service says where it listens")
-	c.refused("POST /instances/{instance}/restart", "/instances/nobody/restart", "", 404)
+	c.refused("POST /instances/{instance}/restart", "/instances/nobody/restart?actor=ann", "", 404)
+	c.refused("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart", "", 400)
 	var fresh web.Instance
-	c.call("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart", "", 200, &fresh)
+	c.call("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart?actor=bob", "", 200, &fresh)
 	require.NotEqual(c, before[0].Addr, fresh.Addr)
 	c.call("GET /instances", "/instances", "", 200, &after)
 	require.Equal(c, []web.Instance{fresh}, after)

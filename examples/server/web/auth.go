@@ -51,7 +51,7 @@ func (w *web) session() string {
 func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(rw, r.Body, 4<<10) // anybody may ask
 	if r.Method == http.MethodPost && equal(r.PostFormValue("token"), w.Token) {
-		http.SetCookie(rw, &http.Cookie{Name: cookieName, Value: w.session(), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
+		w.setCookie(rw, r, &http.Cookie{Name: cookieName, Value: w.session()})
 		http.Redirect(rw, r, "/", http.StatusSeeOther)
 		return
 	}
@@ -65,4 +65,10 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 func equal(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// setCookie sets a cookie for this site alone.
+func (w *web) setCookie(rw http.ResponseWriter, r *http.Request, cookie *http.Cookie) {
+	cookie.Path, cookie.HttpOnly, cookie.Secure, cookie.SameSite = "/", true, r.TLS != nil, http.SameSiteStrictMode
+	http.SetCookie(rw, cookie)
 }

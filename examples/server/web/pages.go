@@ -2,13 +2,10 @@ package web
 
 import (
 	"bytes"
-	"cmp"
-	"context"
 	"embed"
 	"fmt"
 	"html/template"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -60,106 +57,7 @@ func (w *web) pages(mux *http.ServeMux) {
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
 	mux.HandleFunc("GET /login", w.login)
 	mux.HandleFunc("POST /login", w.login)
-	p := w.Platform
-	w.form(mux, "builds", func(_ context.Context, f form) (string, error) {
-		params := map[string]string{}
-		for name, value := range f.prefixed("param.") {
-			params[name] = value
-		}
-		build, err := p.SubmitBuild(platform.BuildRequest{
-			Cluster: f.value("cluster"), Version: f.value("version"), Template: f.value("template"), Source: f.value("source"),
-			Params: params, Actor: f.actor(),
-		})
-		return "/builds/" + build.ID, err
-	})
-	w.form(mux, "tasks", func(ctx context.Context, f form) (string, error) {
-		cluster, version, _ := strings.Cut(f.value("image"), " ")
-		_, err := p.StartTask(ctx, platform.TaskRequest{Task: f.value("task"), Cluster: cluster, Version: version, Actor: f.actor()})
-		return "/#vips", err
-	})
-	w.form(mux, "finish", func(ctx context.Context, f form) (string, error) {
-		_, err := p.FinishTask(ctx, f.value("task"), f.actor())
-		return "/#vips", err
-	})
-	w.form(mux, "promotions", func(ctx context.Context, f form) (string, error) {
-		cluster, version, _ := strings.Cut(f.value("image"), " ")
-		environment := f.value("environment")
-		expect := cmp.Or(f.value("expect"), f.value("seen."+cluster+"."+environment)) // what the page showed as current
-		_, err := p.Promote(ctx, platform.PromotionRequest{
-			Cluster: cluster, Version: version, Environment: environment, Expect: expect,
-			Actor: f.actor(), Reason: f.value("reason"),
-		})
-		return "/#environments", err
-	})
-	w.form(mux, "rollbacks", func(ctx context.Context, f form) (string, error) {
-		cluster, rest, _ := strings.Cut(f.value("target"), " ")
-		environment, current, _ := strings.Cut(rest, " ") // what the page showed as current
-		_, err := p.Rollback(ctx, platform.RollbackRequest{
-			Cluster: cluster, Environment: environment, Digest: f.value("digest"), Expect: current, Actor: f.actor(), Reason: f.value("reason"),
-		})
-		return "/#environments", err
-	})
-	w.form(mux, "restarts", func(ctx context.Context, f form) (string, error) {
-		_, err := p.RestartInstance(ctx, f.value("instance"))
-		return "/#instances", err
-	})
-}
-
-// form is what a browser has sent.
-type form struct{ r *http.Request }
-
-func (f form) value(name string) string { return strings.TrimSpace(f.r.PostFormValue(name)) }
-
-func (f form) actor() string { return cmp.Or(f.value("actor"), actorOf(f.r), "somebody") }
-
-// prefixed are the fields whose names start with prefix, without it; empty ones are left out.
-func (f form) prefixed(prefix string) map[string]string {
-	fields := map[string]string{}
-	for name := range f.r.PostForm {
-		if rest, found := strings.CutPrefix(name, prefix); found && f.value(name) != "" {
-			fields[rest] = f.value(name)
-		}
-	}
-	return fields
-}
-
-const actorCookie = "sluice_actor"
-
-// actorOf is the name that this browser has given before.
-func actorOf(r *http.Request) string {
-	cookie, err := r.Cookie(actorCookie)
-	if err != nil {
-		return ""
-	}
-	name, err := url.QueryUnescape(cookie.Value)
-	if err != nil {
-		return ""
-	}
-	return name
-}
-
-// form answers POST /do/NAME: it goes on to where do says, or shows the page with what went wrong and what was sent.
-func (w *web) form(mux *http.ServeMux, name string, do func(ctx context.Context, f form) (next string, err error)) {
-	mux.HandleFunc("POST /do/"+name, func(rw http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(rw, r.Body, 1<<20)
-		if err := r.ParseForm(); err != nil {
-			w.showProblem(rw, r, fmt.Errorf("%w: form: %w", platform.ErrInvalid, err))
-			return
-		}
-		f := form{r}
-		if given := f.value("actor"); given != "" {
-			http.SetCookie(rw, &http.Cookie{
-				Name: actorCookie, Value: url.QueryEscape(given), Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-			})
-		}
-		next, err := do(r.Context(), f)
-		if err != nil {
-			problem := problemOf(err)
-			w.index(rw, r, &problem, name)
-			return
-		}
-		http.Redirect(rw, r, next, http.StatusSeeOther)
-	})
+	w.forms(mux)
 }
 
 func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
