@@ -91,7 +91,7 @@ type Lease struct {
 	RequestID  string        `json:"requestID,omitempty"`
 	Count      int           `json:"count,omitempty"` // how many addresses AllocateN gave the owner together; 0 for one
 	State      State         `json:"state"`
-	TTL        time.Duration `json:"ttl"` // Forever when it does not expire; nanoseconds in JSON
+	TTL        time.Duration `json:"-"` // Forever when it does not expire; in JSON as Duration
 	Acquired   time.Time     `json:"acquired,omitzero"`
 	Expires    time.Time     `json:"expires,omitzero"`   // zero when it does not expire
 	Ended      time.Time     `json:"ended,omitzero"`     // when it was released, expired or taken away; zero while live
