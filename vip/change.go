@@ -176,8 +176,11 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 		if e == nil || e.last().Generation < tenure {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("lease %s has generation %d, the call has %d: %w",
-			e.last().ID, e.last().Generation, generation, ErrFenced)
+		if e.last().ID != id { // whose it is is nobody else's business
+			return nil, fmt.Errorf("it is over, and its address has had another lease since: %w", ErrFenced)
+		}
+		return nil, fmt.Errorf("it has generation %d, the call has %d: %w",
+			e.last().Generation, generation, ErrFenced)
 	}
 }
 

@@ -44,7 +44,9 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		p := pools[0]
 		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
 	}
-	return nil, false, a.exhausted(pools)
+	full := a.exhausted(pools)
+	full.Never = !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) })
+	return nil, false, full
 }
 
 // popFreeSpread appends n free addresses of p to picked: those free for longest, or, after

@@ -40,11 +40,16 @@ type ExhaustedError struct {
 	Cooling     uint64    // addresses that become free when their cool-down ends
 	Quarantined uint64    // addresses set aside as bad
 	Soonest     time.Time // when the next address may become free if no lease is renewed or released; zero when nothing is due
+	Never       bool      // none of the pools holds so many addresses: to wait is of no use
 }
 
 func (e *ExhaustedError) Error() string {
 	if len(e.Pools) == 0 {
 		return fmt.Sprintf("no enabled pool matches the request: %s", ErrExhausted)
+	}
+	if e.Never {
+		return fmt.Sprintf("pool %s: has fewer addresses that may be leased than the request wants: %s",
+			strings.Join(e.Pools, ", "), ErrExhausted)
 	}
 	soonest := "nothing is due to become free: release a lease or grow the pool"
 	if !e.Soonest.IsZero() {
