@@ -16,7 +16,8 @@ type Snapshot struct {
 	// Leases are the live leases, by address. The caller owns the slice.
 	Leases []Lease
 
-	marks map[netip.Addr]mark
+	marks   map[netip.Addr]mark
+	records int // addresses with a record
 }
 
 // mark is what a snapshot remembers of an address.
@@ -30,6 +31,10 @@ type mark struct {
 // Revision returns the store's revision of the address's record, which grows with every change of
 // it; 0 when the address has no record.
 func (s *Snapshot) Revision(addr netip.Addr) uint64 { return s.marks[addr].revision }
+
+// Empty reports whether no address had a record: the store is new, was emptied, or is not the one
+// that the leases were made in.
+func (s *Snapshot) Empty() bool { return s.records == 0 }
 
 // OutOfPool reports whether the address has a record although no configured pool contains it any
 // more.
@@ -59,6 +64,9 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 	s := &Snapshot{At: now.Round(0).UTC(), marks: make(map[netip.Addr]mark, len(views))}
 	for _, v := range views {
 		m := mark{revision: v.rev, asked: v.asked, gone: v.pool.gone}
+		if v.rev != 0 {
+			s.records++
+		}
 		if v.state == Leased {
 			l := v.last()
 			m.id = l.ID

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"testing"
 
@@ -58,9 +59,11 @@ func TestCheckAndRepair(t *testing.T) {
 	}
 	unserved := allocate(t, a, vip.Request{Owner: owner("T3")})
 	nginx, lvs := &table{name: "nginx", rows: rows}, &table{name: "lvs", err: errors.New("no answer")}
+	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx, lvs}})
 
-	report, err := audit.Check(t.Context(), a, nginx, lvs)
+	report, err := auditor.Check(t.Context())
 	require.NoError(t, err)
+	require.Empty(t, report.Held)
 	require.Equal(t, map[string]string{"lvs": "no answer"}, report.Failed)
 	require.Equal(t, 4, report.Leases)
 	type row struct {
@@ -78,10 +81,10 @@ func TestCheckAndRepair(t *testing.T) {
 	require.Equal(t, "leads to [192.0.2.1:80], bound are [192.0.2.1:80 192.0.2.2:80]", report.Findings[0].Detail)
 
 	release(t, a, leases[2]) // after the report: its finding is passed over
-	repaired, err := audit.Repair(t.Context(), a, report, nginx, lvs)
+	repaired, err := auditor.Repair(t.Context(), report, nil)
 	require.NoError(t, err)
 	require.Equal(t, 4, repaired)
-	report, err = audit.Check(t.Context(), a, nginx)
+	report, err = auditor.Check(t.Context())
 	require.NoError(t, err)
 	require.Len(t, report.Findings, 1)
 	require.Equal(t, audit.NotLeased, report.Findings[0].Kind)
@@ -89,27 +92,23 @@ func TestCheckAndRepair(t *testing.T) {
 
 // With two views of one name, the failure of one would hide the findings of the other, and Repair
 // could repair the wrong one.
-func TestCheckRejectsDuplicateNames(t *testing.T) {
+func TestNew(t *testing.T) {
 	t.Parallel()
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "10.0.0.1"))
-	ghost := map[netip.Addr]audit.Observation{addr("10.0.0.1"): {Addr: addr("10.0.0.1"), Task: "ghost"}}
-	one, two := &table{name: "nginx", rows: ghost}, &table{name: "nginx", err: errors.New("no answer")}
-	_, err := audit.Check(t.Context(), a, one, two)
+	bad := audit.Config{
+		Views: []audit.View{&table{name: "nginx"}, &table{name: "nginx"}, &table{}},
+		Pools: []string{""}, MaxShare: 1.1, AtLeast: -1,
+	}
+	_, err := audit.New(bad)
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	require.ErrorContains(t, err, `audit: view "nginx": another view has this name`)
-	_, err = audit.Check(t.Context(), a, one, &table{})
-	require.ErrorContains(t, err, "audit: view 2 of 2: the name is empty")
-
-	two.name = "nginx-2"
-	report, err := audit.Check(t.Context(), a, one, two)
-	require.NoError(t, err)
-	require.Len(t, report.Findings, 1)
-	require.Equal(t, map[string]string{"nginx-2": "no answer"}, report.Failed)
-	two.name = "nginx"
-	repaired, err := audit.Repair(t.Context(), a, report, one, two)
-	require.ErrorIs(t, err, vip.ErrInvalid)
-	require.Zero(t, repaired)
-	require.Len(t, ghost, 1)
+	for _, says := range []string{
+		"Config.Leases: required", `view "nginx": another view has this name`, "view 3 of 3: the name is empty",
+		"Config.Pools: ", "Config.MaxShare: 1.1", "Config.AtLeast: -1",
+	} {
+		require.ErrorContains(t, err, says)
+	}
+	_, err = audit.New(audit.Config{Leases: a, MaxShare: math.NaN()})
+	require.ErrorContains(t, err, "Config.MaxShare: NaN")
 }
 
 // A lease that another allocator has given is no finding, and Repair passes over a finding that is
@@ -121,12 +120,13 @@ func TestCheckSharedStore(t *testing.T) {
 	first, second := addr("10.0.0.1"), addr("10.0.0.2")
 	allocate(t, b, vip.Request{Owner: owner("T1"), Addr: first})
 	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{first: {Addr: first, Task: "T1"}, second: {Addr: second, Task: "T2"}}}
-	report, err := audit.Check(t.Context(), a, nginx)
+	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx}})
+	report, err := auditor.Check(t.Context())
 	require.NoError(t, err)
 	require.Len(t, report.Findings, 1)
 	require.Equal(t, second, report.Findings[0].Addr)
 	allocate(t, b, vip.Request{Owner: owner("T2"), Addr: second})
-	repaired, err := audit.Repair(t.Context(), a, report, nginx)
+	repaired, err := auditor.Repair(t.Context(), report, nil)
 	require.NoError(t, err)
 	require.Zero(t, repaired)
 	require.Len(t, nginx.rows, 2)
@@ -150,7 +150,8 @@ func TestCheckMappedAddress(t *testing.T) {
 	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr}, {VIP: addr("::ffff:10.0.0.1")}} {
 		require.Len(t, a.List(q), 1, "%+v", q)
 	}
-	report, err := audit.Check(t.Context(), a, listed{{Addr: addr("::ffff:10.0.0.1"), Task: "T1", Instances: []netip.AddrPort{mapped}}})
+	view := listed{{Addr: addr("::ffff:10.0.0.1"), Task: "T1", Instances: []netip.AddrPort{mapped}}}
+	report, err := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{view}}).Check(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, report.Findings)
 }
@@ -171,19 +172,22 @@ func TestDoneContext(t *testing.T) {
 	require.NoError(t, err)
 	ghost := addr("10.0.0.9")
 	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{ghost: {Addr: ghost, Task: "ghost"}}}
-	report, err := audit.Check(t.Context(), a, nginx)
+	allocate(t, a, vip.Request{Owner: owner("T1"), Addr: addr("10.0.0.1")})
+	nginx.rows[addr("10.0.0.1")] = audit.Observation{Addr: addr("10.0.0.1")}
+	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx}})
+	report, err := auditor.Check(t.Context())
 	require.NoError(t, err)
 	require.Len(t, report.Findings, 1)
 
 	why := errors.New("the program ends")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	_, err = audit.Check(ctx, a)
+	_, err = auditor.Check(ctx)
 	require.ErrorIs(t, err, why)
 	_, err = checker.Check(ctx)
 	require.ErrorIs(t, err, why)
-	repaired, err := audit.Repair(ctx, a, report, nginx)
+	repaired, err := auditor.Repair(ctx, report, nil)
 	require.ErrorIs(t, err, why)
 	require.Zero(t, repaired)
-	require.Len(t, nginx.rows, 1, "nothing is repaired")
+	require.Len(t, nginx.rows, 2, "nothing is repaired")
 }

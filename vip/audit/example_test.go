@@ -37,11 +37,12 @@ func Example() {
 	lease, _ := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "T-1"}})
 
 	proxy := routes{lease.Addr: "T-0", netip.MustParseAddr("127.58.0.9"): "T-9"}
-	report, _ := audit.Check(ctx, a, proxy)
+	auditor, _ := audit.New(audit.Config{Leases: a, Views: []audit.View{proxy}})
+	report, _ := auditor.Check(ctx)
 	for _, f := range report.Findings {
 		fmt.Printf("%s: %s: %s\n", f.Addr, f.Kind, f.Detail)
 	}
-	repaired, _ := audit.Repair(ctx, a, report, proxy)
+	repaired, _ := auditor.Repair(ctx, report, nil)
 	fmt.Println(repaired, "repaired:", proxy)
 	// Output:
 	// 127.58.0.1: other task: used for task "T-0", held by task "T-1"

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/vip"
+	"github.com/sluice-deploy/sluice/vip/audit"
 )
 
 // clock moves only when a test moves it.
@@ -65,3 +66,10 @@ func leased(a *vip.Allocator) uint64 { return a.Stats()[0].Leased }
 func owner(task string) vip.Owner { return vip.Owner{Task: task} }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func auditorOf(t testing.TB, cfg audit.Config) *audit.Auditor {
+	t.Helper()
+	a, err := audit.New(cfg)
+	require.NoError(t, err)
+	return a
+}

@@ -28,6 +28,12 @@ type LeakConfig struct {
 	// Grace is how long an owner must be gone before its lease is ended; negative to report only.
 	// The default is 15 min.
 	Grace time.Duration
+	// MaxShare is the share, above 0 up to 1, of the live leases whose owners may be gone at once: when
+	// Alive says so of more, Check ends none and returns a *HeldError. 1 is no limit. The default is
+	// DefaultMaxShare.
+	MaxShare float64
+	// AtLeast is how many owners may be gone at once in any case. The default is DefaultAtLeast.
+	AtLeast int
 	// Interval is the time between two checks of Run. The default is 1 min.
 	Interval time.Duration
 	// Logger receives the errors of Run. The default discards.
@@ -51,6 +57,7 @@ func (cfg *LeakConfig) validate() error {
 		errs = append(errs, fmt.Errorf("LeakConfig.Interval: %s: want 0 (default %s) or more: %w",
 			cfg.Interval, defaultInterval, vip.ErrInvalid))
 	}
+	errs = append(errs, limitProblems("LeakConfig", cfg.MaxShare, cfg.AtLeast)...)
 	return errors.Join(errs...)
 }
 
@@ -64,10 +71,12 @@ type Leak struct {
 // LeakChecker ends leases whose owner is gone. What it suspects is in memory only: after a restart
 // the grace begins again. It is safe for concurrent use.
 type LeakChecker struct {
-	cfg LeakConfig
+	cfg  LeakConfig
+	most limit
 
 	mu       sync.Mutex
 	suspects map[string]suspect // by lease id
+	held     *Hold              // of the last check; not changed once it is here
 }
 
 type suspect struct {
@@ -83,13 +92,14 @@ func NewLeakChecker(cfg LeakConfig) (*LeakChecker, error) {
 	}
 	cfg.Grace = cmp.Or(cfg.Grace, defaultGrace)
 	cfg.Interval = cmp.Or(cfg.Interval, defaultInterval)
+	most := limit{cmp.Or(cfg.MaxShare, DefaultMaxShare), cmp.Or(cfg.AtLeast, DefaultAtLeast)}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &LeakChecker{cfg: cfg, suspects: map[string]suspect{}}, nil
+	return &LeakChecker{cfg: cfg, most: most, suspects: map[string]suspect{}}, nil
 }
 
 // Run checks at once and then every LeakConfig.Interval until ctx is done, and returns
@@ -112,10 +122,16 @@ func (c *LeakChecker) Run(ctx context.Context) error {
 // Check asks LeakConfig.Alive about the owner of every live lease. A lease whose owner is gone
 // becomes a suspect; Check ends a suspect whose owner is still gone after LeakConfig.Grace. An
 // owner that is alive again, or has asked the allocator for its lease again, is no suspect any
-// more. A lease that changes while Alive is asked about it is not ended, so a renewal or a binding
-// at the last moment saves it. Check returns the suspects by address, the ended ones included, with
-// all errors joined. When ctx is done the error is context.Cause(ctx).
-func (c *LeakChecker) Check(ctx context.Context) (leaks []Leak, err error) {
+// more. A lease that changes after Check has begun is not ended, so a renewal or a binding at the
+// last moment saves it. When more owners are gone at once than LeakConfig.MaxShare and AtLeast
+// allow, Check ends none of them and the error is a *HeldError: see CheckAllowing. Check returns
+// the suspects by address, the ended ones included, with all errors joined. When ctx is done the
+// error is context.Cause(ctx).
+func (c *LeakChecker) Check(ctx context.Context) ([]Leak, error) { return c.CheckAllowing(ctx, 0) }
+
+// CheckAllowing is Check that ends suspects although up to gone owners are gone at once. A person
+// calls it who has seen Held and knows that they are.
+func (c *LeakChecker) CheckAllowing(ctx context.Context, gone int) (leaks []Leak, err error) {
 	if c.cfg.Observe != nil {
 		start := c.cfg.Now()
 		defer func() { c.cfg.Observe("check leaks", c.cfg.Now().Sub(start), err) }()
@@ -128,6 +144,7 @@ func (c *LeakChecker) Check(ctx context.Context) (leaks []Leak, err error) {
 		return nil, fmt.Errorf("check for leaks: %w", err)
 	}
 	var errs []error
+	var due []int // in leaks, to be ended
 	live := make(map[string]bool, len(snapshot.Leases))
 	for _, l := range snapshot.Leases {
 		live[l.ID] = true
@@ -141,13 +158,45 @@ func (c *LeakChecker) Check(ctx context.Context) (leaks []Leak, err error) {
 		case alive:
 			c.clear(l.ID)
 		default:
-			leak, err := c.suspect(ctx, snapshot, l)
+			leak, over := c.suspect(snapshot, l)
+			if over {
+				due = append(due, len(leaks))
+			}
 			leaks = append(leaks, leak)
-			errs = append(errs, err)
 		}
 	}
 	c.forgetAllBut(live)
+	if h := c.hold(len(leaks), len(snapshot.Leases), gone); h != nil {
+		errs = append(errs, fmt.Errorf("check for leaks: %w", &HeldError{*h}))
+		due = nil
+	}
+	for _, i := range due {
+		if ctx.Err() != nil {
+			return leaks, fmt.Errorf("check for leaks: %w", context.Cause(ctx))
+		}
+		errs = append(errs, c.end(ctx, snapshot, &leaks[i]))
+	}
 	return leaks, errors.Join(errs...)
+}
+
+// hold notes, and returns, why no lease is to be ended; nil when suspects may be.
+func (c *LeakChecker) hold(gone, live, allowed int) *Hold {
+	var h *Hold
+	if most := max(c.most.of(live), allowed); gone > most {
+		h = &Hold{Changes: gone, Of: live, Limit: most, Reason: fmt.Sprintf(
+			"the owners of %d of %d leases are said to be gone, at most %d at once", gone, live, most)}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = h
+	return h
+}
+
+// Held says why the last Check ended no lease although owners are gone; nil when it was free to.
+func (c *LeakChecker) Held() *Hold {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held
 }
 
 func (c *LeakChecker) clear(id string) {
@@ -166,22 +215,24 @@ func (c *LeakChecker) forgetAllBut(live map[string]bool) {
 	}
 }
 
-// suspect notes that the owner of l is gone, and ends l when it has been gone for the grace.
-func (c *LeakChecker) suspect(ctx context.Context, snapshot *vip.Snapshot, l vip.Lease) (Leak, error) {
+// suspect notes that the owner of l is gone, and reports whether it has been for the grace.
+func (c *LeakChecker) suspect(snapshot *vip.Snapshot, l vip.Lease) (_ Leak, over bool) {
 	now := c.cfg.Now().Round(0).UTC()
 	s, first := c.note(l, snapshot.Asked(l.Addr), now)
-	if first || c.cfg.Grace < 0 || now.Sub(s.leak.Since) < c.cfg.Grace {
-		return s.leak, nil
-	}
-	_, err := c.cfg.Leases.ReleaseUnchanged(ctx, snapshot, l.Addr, "leaked: its owner is gone")
+	return s.leak, !first && c.cfg.Grace >= 0 && now.Sub(s.leak.Since) >= c.cfg.Grace
+}
+
+// end ends the lease of a suspect.
+func (c *LeakChecker) end(ctx context.Context, snapshot *vip.Snapshot, leak *Leak) error {
+	_, err := c.cfg.Leases.ReleaseUnchanged(ctx, snapshot, leak.Lease.Addr, "leaked: its owner is gone")
 	switch {
 	case errors.Is(err, vip.ErrConflict):
-		return s.leak, nil
+		return nil
 	case err != nil:
-		return s.leak, fmt.Errorf("end leaked lease %s: %w", l.ID, err)
+		return fmt.Errorf("end leaked lease %s: %w", leak.Lease.ID, err)
 	}
-	s.leak.Confirmed = true
-	return s.leak, nil
+	leak.Confirmed = true
+	return nil
 }
 
 // note returns the suspect for l; first is true when its owner was not known to be gone, or has

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/vip"
-	"github.com/sluice-deploy/sluice/vip/audit"
 	"github.com/sluice-deploy/sluice/vip/viphttp"
 )
 
@@ -37,8 +35,15 @@ func serve(t testing.TB, cfg viphttp.Config) (*httptest.Server, *vip.Allocator) 
 
 func call(t testing.TB, method, url, body string) (int, map[string]any) {
 	t.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	var content io.Reader
+	if body != "" {
+		content = strings.NewReader(body)
+	}
+	req, err := http.NewRequest(method, url, content)
 	require.NoError(t, err)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json; charset=utf-8")
+	}
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close()
@@ -95,9 +100,8 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Equal(t, "quarantined", body["state"])
 	code, _ = call(t, "POST", s.URL+"/addresses/10.0.0.2/restore", `{}`)
 	require.Equal(t, 200, code)
-	code, body = call(t, "POST", s.URL+"/audit?repair=1", "")
-	require.Equal(t, 200, code)
-	require.Equal(t, 0.0, body["repaired"])
+	code, _ = call(t, "GET", s.URL+"/audit", "")
+	require.Equal(t, 404, code, "there is no auditor")
 }
 
 func TestProblems(t *testing.T) {
@@ -112,6 +116,8 @@ func TestProblems(t *testing.T) {
 	}{
 		{"POST", "/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}}}`, 409, "conflict", `overrides.web is "v1", asked for "v2"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3}`, 503, "exhausted", "2 free"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":4}`, 409, "unsatisfiable", "fewer addresses"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":4,"wait":"1m"}`, 409, "unsatisfiable", "fewer addresses"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "exhausted"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ns"}`, 503, "exhausted", "exhausted"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"addr":"10.0.0.1"}`, 409, "taken", `task "T1"`},
@@ -123,7 +129,11 @@ func TestProblems(t *testing.T) {
 		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 409, "fenced", "generation 1, the call has 7"},
 		{"DELETE", "/leases/" + id, "", 400, "invalid", `generation ""`},
 		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
-		{"GET", "/leases?tsk=T1", "", 400, "invalid", `selector "tsk" is not known`},
+		{"GET", "/leases?tsk=T1", "", 400, "invalid", `parameter "tsk": want one of limit, after, vip, task`},
+		{"GET", "/leases?limit=0", "", 400, "invalid", `parameter limit: "0": want 1 to 100000`},
+		{"GET", "/leases?limit=ten", "", 400, "invalid", "parameter limit"},
+		{"GET", "/locate?after=here", "", 400, "invalid", "parameter after"},
+		{"GET", "/locate?limit=1&limit=2", "", 400, "invalid", "given more than once"},
 		{"GET", "/leases?label=region", "", 400, "invalid", "want KEY=VALUE"},
 		{"GET", "/leases?label=a=1&label=a=2", "", 400, "invalid", "each key once"},
 		{"GET", "/leases?state=gone", "", 400, "invalid", `state "gone"`},
@@ -132,7 +142,18 @@ func TestProblems(t *testing.T) {
 		{"POST", "/addresses/10.0.9.9/quarantine", `{}`, 404, "not-found", "10.0.9.9"},
 		{"GET", "/watch?after=x", "", 400, "invalid", `revision "x"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":-5}`, 400, "invalid", "-5 addresses"},
-		{"POST", "/audit?repair=maybe", "", 400, "invalid", `repair "maybe"`},
+		{"GET", "/leases?task=a&task=b", "", 400, "invalid", `parameter "task": given more than once`},
+		{"GET", "/leases?task=", "", 400, "invalid", `parameter "task": has no value`},
+		{"GET", "/leases?task=a;team=b", "", 400, "invalid", "query: "},
+		{"GET", "/pools?pool=p", "", 400, "invalid", `parameter "pool": want none`},
+		{"GET", "/watch?from=7", "", 400, "invalid", `parameter "from": want one of after`},
+		{"DELETE", "/leases/" + id + "?generation=1&generation=2", "", 400, "invalid", "given more than once"},
+		{"DELETE", "/leases/" + id + "?generation=1&reson=x", "", 400, "invalid", "want one of generation, reason"},
+		{"DELETE", "/leases/" + id + "?generation=1", "{}", 400, "invalid", "a DELETE has none"},
+		{"POST", "/leases/" + id + "/renew?ttl=1h", `{"generation":1}`, 400, "invalid", `parameter "ttl": want none`},
+		{"POST", "/leases", `{"owner":{"task":"T2"}}` + strings.Repeat(" ", 1<<20), 413, "too-large", "more than 1048576"},
+		{"POST", "/leases", `{"owner":`, 400, "invalid", "unexpected EOF"},
+		{"POST", "/leases", ` `, 400, "invalid", "want a JSON object"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"p","selector":{"region":"sh"}}`, 409, "unsatisfiable", "no enabled pool"},
 		{"POST", "/leases", `{"owner":{"task":"T 2"}}`, 400, "invalid", `task "T 2"`},
 		{"POST", "/leases", `{"owner":{"task":"` + strings.Repeat("x", 1<<20) + `"}}`, 413, "too-large", "more than 1048576 bytes"},
@@ -146,33 +167,6 @@ func TestProblems(t *testing.T) {
 		require.Contains(t, body["detail"], c.detail, what)
 		require.Equal(t, []any{nil, http.StatusText(c.status), float64(c.status)}, []any{body["type"], body["title"], body["status"]}, what)
 	}
-}
-
-// misled is a View with an address that nobody holds.
-type misled struct{ repaired int }
-
-func (*misled) Name() string { return "nginx" }
-
-func (*misled) Observe(context.Context) ([]audit.Observation, error) {
-	return []audit.Observation{{Addr: netip.MustParseAddr("10.0.0.3"), Task: "ghost"}}, nil
-}
-
-func (m *misled) Repair(context.Context, audit.Finding) error { m.repaired++; return nil }
-
-func TestAuditRepairsOnlyWhenAsked(t *testing.T) {
-	t.Parallel()
-	nginx := &misled{}
-	s, _ := serve(t, viphttp.Config{Views: []audit.View{nginx}})
-	for _, query := range []string{"", "?repair=0", "?repair=false"} {
-		code, body := call(t, "POST", s.URL+"/audit"+query, "")
-		require.Equal(t, 200, code)
-		require.Len(t, body["findings"], 1)
-		require.Zero(t, nginx.repaired, query)
-	}
-	code, body := call(t, "POST", s.URL+"/audit?repair=1", "")
-	require.Equal(t, 200, code)
-	require.Equal(t, 1.0, body["repaired"])
-	require.Equal(t, 1, nginx.repaired)
 }
 
 func TestWatchResumes(t *testing.T) {

@@ -16,24 +16,15 @@ import (
 // with the revision that it begins at; when what came since is not kept it is "reset", and the
 // client lists again.
 func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
-	after := h.a.Revision()
-	text := r.Header.Get("Last-Event-ID")
-	if q := r.URL.Query().Get("after"); text == "" {
-		text = q
-	}
-	if text != "" {
-		rev, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			err = fmt.Errorf("revision %.64q: want the id of an event: %w", text, vip.ErrInvalid)
-			problem(w, err)
-			return err
-		}
-		after = rev
+	after, err := h.from(r)
+	if err != nil {
+		h.problem(w, err)
+		return err
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
-	s := stream{w, http.NewResponseController(w)}
+	s := stream{w, http.NewResponseController(w), h.cfg.WriteTimeout}
 	if err := s.send("hello", after, map[string]string{"revision": strconv.FormatUint(after, 10)}); err != nil {
 		return err
 	}
@@ -62,25 +53,37 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-type stream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
+// from is the revision that a stream begins after.
+func (h *handler) from(r *http.Request) (uint64, error) {
+	params, err := h.admit(r, []string{"after"})
+	if err != nil {
+		return 0, err
+	}
+	text := r.Header.Get("Last-Event-ID")
+	if text == "" {
+		text = params.get("after")
+	}
+	if text == "" {
+		return h.a.Revision(), nil
+	}
+	rev, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("revision %.64q: want the id of an event: %w", text, vip.ErrInvalid)
+	}
+	return rev, nil
 }
 
+// send writes one event. A client that is cut off resumes after the last that it has read whole.
 func (s stream) send(kind string, revision uint64, data any) error {
 	body, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(s.w, "event: %s\nid: %d\ndata: %s\n\n", kind, revision, body); err != nil {
-		return err
-	}
-	return s.control.Flush()
+	_, err = s.Write(fmt.Appendf(nil, "event: %s\nid: %d\ndata: %s\n\n", kind, revision, body))
+	return err
 }
 
 func (s stream) comment(text string) error {
-	if _, err := fmt.Fprintf(s.w, ": %s\n\n", text); err != nil {
-		return err
-	}
-	return s.control.Flush()
+	_, err := s.Write([]byte(": " + text + "\n\n"))
+	return err
 }

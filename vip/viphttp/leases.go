@@ -1,0 +1,101 @@
+package viphttp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+// AllocateRequest is the body of POST /leases: see vip.Request.
+type AllocateRequest struct {
+	Owner     vip.Owner         `json:"owner"`
+	Pool      string            `json:"pool,omitempty"`
+	Selector  map[string]string `json:"selector,omitempty"`
+	Fallback  bool              `json:"fallback,omitempty"`
+	RequestID string            `json:"requestID,omitempty"`
+	TTL       vip.Duration      `json:"ttl,omitzero"`
+	Addr      netip.Addr        `json:"addr,omitzero"`
+	Count     int               `json:"count,omitempty"` // of addresses, all or none; the default is 1
+	Wait      vip.Duration      `json:"wait,omitzero"`   // in the queue; the default is not to wait
+	Priority  int               `json:"priority,omitempty"`
+}
+
+func (h *handler) allocate(r *http.Request, _ params) (int, any, error) {
+	var in AllocateRequest
+	if err := read(r, &in); err != nil {
+		return 0, nil, err
+	}
+	ctx := r.Context()
+	if in.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(in.Wait))
+		defer cancel()
+	}
+	request := vip.Request{
+		Owner: in.Owner, Pool: in.Pool, Selector: in.Selector, Fallback: in.Fallback, RequestID: in.RequestID,
+		TTL: time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
+	}
+	leases, err := h.a.AllocateN(ctx, request, cmp.Or(in.Count, 1))
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, vip.ErrExhausted) && r.Context().Err() == nil {
+		request.Wait = false // the wait was over before the pools were looked at
+		leases, err = h.a.AllocateN(r.Context(), request, cmp.Or(in.Count, 1))
+	}
+	return http.StatusCreated, leaseList{leases}, err
+}
+
+type leaseList struct {
+	Leases []vip.Lease `json:"leases"`
+}
+
+func notNil[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func (h *handler) get(r *http.Request, _ params) (int, any, error) {
+	l, err := h.a.Get(r.Context(), r.PathValue("id"))
+	return http.StatusOK, l, err
+}
+
+func (h *handler) renew(r *http.Request, _ params) (int, any, error) {
+	var in struct {
+		Generation uint64       `json:"generation"`
+		TTL        vip.Duration `json:"ttl"`
+	}
+	if err := read(r, &in); err != nil {
+		return 0, nil, err
+	}
+	l, err := h.a.Renew(r.Context(), r.PathValue("id"), in.Generation, time.Duration(in.TTL))
+	return http.StatusOK, l, err
+}
+
+func (h *handler) bind(r *http.Request, _ params) (int, any, error) {
+	var in struct {
+		Generation uint64         `json:"generation"`
+		Instances  []vip.Instance `json:"instances"`
+	}
+	if err := read(r, &in); err != nil {
+		return 0, nil, err
+	}
+	l, err := h.a.Bind(r.Context(), r.PathValue("id"), in.Generation, in.Instances)
+	return http.StatusOK, l, err
+}
+
+func (h *handler) release(r *http.Request, params params) (int, any, error) {
+	text := params.get("generation")
+	generation, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, nil, fmt.Errorf("generation %.64q: want the number that the lease has: %w", text, vip.ErrInvalid)
+	}
+	l, err := h.a.Release(r.Context(), r.PathValue("id"), generation, params.get("reason"))
+	return http.StatusOK, l, err
+}
