@@ -14,6 +14,7 @@ local ESRCH = 3 -- on every Unix
 local routes = {}
 local loaded          -- the generation of the tables below, nil for none
 local baseline, overlays = {}, {}
+local views = { base = "none" } -- what the tokens are made of: see token.lua
 local sets = {}       -- every set of peers by its rows: one that stays keeps its turn and its failures
 
 local known = {}      -- what was seen of each peer, by cluster, address and id: it outlives a change of the others
@@ -39,10 +40,31 @@ local function peers(rows, list)
         local into = peer.backup and spare or main
         into[#into + 1] = peer
     end
-    return { n = #list, first = list[1], main = group(main), spare = group(spare) }
+    local version, mixed = list[1] and list[1].version or "none", false
+    for _, peer in ipairs(list) do
+        mixed = mixed or peer.version ~= version
+    end
+    return { n = #list, first = list[1], main = group(main), spare = group(spare), version = version, mixed = mixed }
 end
 
--- parse reads the line form. It returns the generation, baseline, overlays, sets and states, or nil and what is wrong.
+-- identity says who serves a cluster of the baseline: its version or versions. Instances of a version that come and go
+-- leave it as it is; those without a version are told apart by their rows.
+local function identity(cluster, list, rows)
+    local found, versions = {}, {}
+    for _, peer in ipairs(list) do
+        if peer.version == "" then
+            return rows
+        end
+        if not found[peer.version] then
+            found[peer.version] = true
+            versions[#versions + 1] = peer.version
+        end
+    end
+    table.sort(versions)
+    return cluster .. " " .. table.concat(versions, " ") .. "\n"
+end
+
+-- parse reads the line form. It returns the generation, baseline, overlays, sets, states and views, or nil and what is wrong.
 local function parse(text)
     local first, at = text:match("^sluice%-routes 1 (%d+%-%x+)\n()")
     if not first or #first ~= 37 then
@@ -50,13 +72,15 @@ local function parse(text)
     end
     local base, vips, new, states = {}, {}, {}, {}
     local born = loaded and ngx.now() or 0 -- what is there when the worker starts is not new
-    local into, cluster, scope, list
+    local served, views = {}, {} -- of the baseline by order, of each VIP
+    local into, cluster, scope, view, list
     local count, from = 0, at
     local function close()
         if cluster then
             local rows = scope .. text:sub(from, at - 1)
             local set = peers(rows, list)
             into[cluster], new[rows] = set, set
+            view[#view + 1] = scope == "" and identity(cluster, list, rows) or rows
         end
     end
     while true do
@@ -84,16 +108,19 @@ local function parse(text)
             local vip, name
             if kind == "b " then
                 name = line:match("^b (%S+)$")
-                into, scope = base, ""
+                into, scope, view = base, "", served
             elseif kind == "v " then
                 vip, name = line:match("^v (%S+) (%S+)$")
                 if vip then
                     into = vips[vip] or {}
                     vips[vip] = into
                     scope = vip .. " "
+                    view = views[vip] or {}
+                    views[vip] = view
                 end
             elseif line == "end " .. count and stop == #text then
-                return first, base, vips, new, states
+                views.base = ngx.md5(table.concat(served)):sub(1, 16)
+                return first, base, vips, new, states, views
             end
             if not name then
                 return nil, "bad row: " .. line
@@ -145,12 +172,12 @@ local function load()
         end
         return
     end
-    local parsed, base, vips, new, states = parse(text)
+    local parsed, base, vips, new, states, seen = parse(text)
     if not parsed then
         ngx.log(ngx.ERR, "sluice: routes ", generation, ": ", base)
         return
     end
-    loaded, baseline, overlays, sets, known = parsed, base, vips, new, states
+    loaded, baseline, overlays, sets, known, views = parsed, base, vips, new, states, seen
     report()
 end
 
@@ -213,7 +240,7 @@ function routes.start()
         return
     end
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
-    loaded, baseline, overlays, sets, known = nil, {}, {}, {}, {}
+    loaded, baseline, overlays, sets, known, views = nil, {}, {}, {}, {}, { base = "none" }
     running = false
     load()
     -- Only now is the worker one that takes requests: code of the tree's own may run before that, and fail or hang.
@@ -391,20 +418,51 @@ function routes.done()
     count(nil)
 end
 
--- balance chooses the peer of a request to the cluster, in the balancer phase.
-function routes.balance(cluster, max_fails, fail_timeout, slow, method, key)
+-- refresh loads what is in force, unless the worker has it.
+local function refresh()
     if shm:get("generation") ~= loaded then
         load()
     end
-    local var = ngx.var
+end
+
+-- vip_of is the VIP of the request, as it stands in the routes.
+local function vip_of(var)
     local vip = var.sluice_vip
     if vip:sub(1, 7) == "::ffff:" then
-        vip = vip:sub(8)
+        return vip:sub(8)
     end
+    return vip
+end
+
+-- set_of is who serves the cluster on the VIP, or nil.
+local function set_of(vip, cluster)
     local overlay = overlays[vip]
-    local set = overlay and overlay[cluster] or baseline[cluster]
+    return overlay and overlay[cluster] or baseline[cluster]
+end
+
+-- A subrequest shares the variables of its request, and says nothing of the answer.
+local function answers(var, version)
+    if not ngx.is_subrequest then
+        var.sluice_version = version
+    end
+end
+
+local NGX_BUSY = -3 -- ngx_core.h: Nginx goes on as if no peer were alive
+
+-- balance chooses the peer of a request to the cluster, in the balancer phase. plain is whether all that pass to the upstream
+-- speak plain HTTP to it.
+function routes.balance(cluster, max_fails, fail_timeout, plain, slow, method, key)
+    refresh()
+    local var = ngx.var
+    local vip = vip_of(var)
+    local set = set_of(vip, cluster)
+    routes.keep(var, vip, set)
     if not set or set.n == 0 then
-        var.sluice_version = "none"
+        answers(var, "none")
+        var.sluice_reason = "no-instance; cluster=" .. cluster
+        if not plain then
+            return ngx.exit(NGX_BUSY)
+        end
         set_current_peer(config.unavailable)
         return
     end
@@ -427,7 +485,7 @@ function routes.balance(cluster, max_fails, fail_timeout, slow, method, key)
             count(peer.state)
         end
     end
-    var.sluice_version = peer.version
+    answers(var, peer.version)
     local ok, err = set_current_peer(peer.host, peer.port)
     if not ok then
         ngx.log(ngx.ERR, "sluice: cluster ", cluster, ": ", peer.host, ":", peer.port, ": ", err)
@@ -523,6 +581,3 @@ function routes.admin()
     ngx.header.content_type = "text/plain"
     ngx.print(text)
 end
-
-package.loaded["sluice.routes"] = routes
-routes.init()

@@ -19,6 +19,9 @@ import (
 //go:embed routes.lua
 var routesLua string
 
+//go:embed token.lua
+var tokenLua string
+
 // SnippetConfig configures Snippets. Socket is required.
 type SnippetConfig struct {
 	// Socket is the absolute path of the unix socket of the admin endpoint.
@@ -85,13 +88,29 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},
 		HTTP:     httpSnippet(cfg),
 		Once: []transform.Block{
-			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1)},
+			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1) + tokenLua},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
 		Methods:  []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
 		Hooks:    map[string]transform.Block{"least_conn": {Name: "log_by_lua_block", Body: `package.loaded["sluice.routes"].done()`}},
 		Upstream: upstream,
+		Token:    transform.Block{Name: "server_rewrite_by_lua_block", Body: `package.loaded["sluice.routes"].token()`},
+		URI:      transform.Block{Name: "rewrite_by_lua_block", Body: `package.loaded["sluice.routes"].uri()`},
+		Version:  version,
+		Unavailable: []transform.Block{
+			{Name: "header_filter_by_lua_block", Body: `package.loaded["sluice.routes"].unavailable_header()`},
+			{Name: "body_filter_by_lua_block", Body: `package.loaded["sluice.routes"].unavailable_body()`},
+		},
 	}
+}
+
+// version is the directive that sets $sluice_version before the cache is asked.
+func version(cluster string) string {
+	value := luaString(cluster)
+	if name, ok := strings.CutPrefix(cluster, "$"); ok {
+		value = "ngx.var." + strings.Trim(name, "{}")
+	}
+	return `set_by_lua_block $sluice_version { return package.loaded["sluice.routes"].version(` + value + `) }`
 }
 
 // upstream is the driver's text for an upstream. What all servers of production had alike goes on in its numbers.
@@ -100,7 +119,7 @@ func upstream(u transform.Upstream) string {
 	if n, err := strconv.Atoi(u.MaxFails); err == nil && n >= 0 {
 		maxFails = n
 	}
-	args := fmt.Sprintf("%q, %d, %g", u.Cluster, maxFails, seconds(u.FailTimeout, 10))
+	args := fmt.Sprintf("%q, %d, %g, %t", u.Cluster, maxFails, seconds(u.FailTimeout, 10), u.Plain)
 	slow, method, key := seconds(u.SlowStart, 0), "", ""
 	if len(u.Method) > 0 {
 		method = u.Method[0]
@@ -201,6 +220,7 @@ server {
     allow all;
     add_header Cache-Control no-store always;
     default_type text/plain;
+    set $sluice_fleeting 1; # so that Lua may set it
     error_page 400 =503 /; # what does not speak HTTP is answered too
     location / {
         return 503 "no instance serves this cluster on VIP $http_x_env_vip\n";

@@ -1,16 +1,21 @@
 package transform
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-const vipVariable = "$sluice_vip"
+const (
+	vipVariable   = "$sluice_vip"
+	tokenVariable = "$sluice_token" // the VIP and what serves there
+)
 
 // neverEmpty are keys with which a limit always counts. A limit does not count a request whose key is empty, and must not
-// begin to because the VIP was added.
+// begin to because the token was added.
 var neverEmpty = set(
 	"$binary_remote_addr",
 	"$connection",
@@ -21,59 +26,121 @@ var neverEmpty = set(
 	"$uri",
 )
 
+// keys are the directives that state under what Nginx keeps something.
 var keys = set(
 	"fastcgi_cache_key",
 	"fastcgi_store",
 	"limit_conn_zone",
 	"limit_req_zone",
-	"memcached_key",
 	"proxy_cache_key",
 	"proxy_store",
+	"redis2_query",
 	"scgi_cache_key",
 	"scgi_store",
 	"uwsgi_cache_key",
 	"uwsgi_store",
 )
 
-// keyed adds the VIP to keys under which versions would share a cached page or a limit.
+// keyVariables hold the key of modules that have no directive for it.
+var keyVariables = set("$memc_key", "$memcached_key", "$redis_key")
+
+// setsVariable reports whether a directive may set the variable that its first argument names.
+func setsVariable(name string) bool {
+	return name == "set" || strings.HasPrefix(name, "set_") || strings.HasSuffix(name, "_set")
+}
+
+// keyed adds the token to keys under which versions would share a cached page or a limit.
 func (t *transform) keyed(n conf.Node) {
-	switch n.Name() {
-	case "proxy_cache_key", "fastcgi_cache_key", "uwsgi_cache_key", "scgi_cache_key", "memcached_key":
-		t.edit.ReplaceArg(n.Directive, 0, n.Arg(0)+vipVariable)
-		t.changed(n.Directive, "cache-key", "a page of one version must not be served on the VIP of another")
-	case "proxy_store", "fastcgi_store", "uwsgi_store", "scgi_store":
+	switch name := n.Name(); {
+	case strings.HasSuffix(name, "_cache_key"):
+		t.edit.ReplaceArg(n.Directive, 0, n.Arg(0)+tokenVariable)
+		t.keeps(n, "cache-key", "a page of one version must not be served as one of another")
+	case strings.HasSuffix(name, "_store"):
 		if n.Arg(0) != "off" {
 			t.edit.ReplaceArgs(n.Directive, "off")
-			t.changed(n.Directive, "cache-key", "%s: a page of one version must not be stored for the VIP of another", n.Name())
+			t.changed(n.Directive, "cache-key", "%s: a page of one version must not be stored for another", name)
 		}
-	case "limit_req_zone", "limit_conn_zone":
-		key := n.Arg(0)
-		if neverEmpty[key] || !strings.HasPrefix(key, "$") {
-			t.edit.ReplaceArg(n.Directive, 0, key+vipVariable)
-		} else {
-			t.keys++
-			variable := fmt.Sprintf("$sluice_key_%d", t.keys)
-			fmt.Fprintf(&t.extra, "# %s %s: an empty key is not counted.\nmap %s %s {\n    \"\" \"\";\n    default %s;\n}\n",
-				n.Pos(), n.Name(), conf.Quote(key), variable, conf.Quote(key+vipVariable))
-			t.edit.ReplaceArg(n.Directive, 0, variable)
+	case name == "redis2_query":
+		if n.NumArgs() > 1 {
+			t.edit.ReplaceArg(n.Directive, 1, n.Arg(1)+tokenVariable)
+			t.keeps(n, "cache-key", "what one version stored must not be served as another's")
 		}
-		t.changed(n.Directive, "limit-key", "the load on one VIP must not count for another")
+	default: // limit_req_zone, limit_conn_zone
+		t.limited(n)
 	}
 }
 
-// defaults states what Nginx would do by default and what mixes versions or writes outside the given folders.
+func (t *transform) keeps(n conf.Node, rule, reason string) {
+	t.tokens = true
+	t.changed(n.Directive, rule, "%s", reason)
+}
+
+// limited adds the token to the key of a limit. What is added is named after the zone, so that it stays the same when
+// production changes elsewhere: Nginx cannot change the key of a zone while it runs.
+func (t *transform) limited(n conf.Node) {
+	key := n.Arg(0)
+	if key == "" {
+		return // counts nothing
+	}
+	if neverEmpty[key] || !strings.HasPrefix(key, "$") {
+		t.edit.ReplaceArg(n.Directive, 0, key+tokenVariable)
+	} else {
+		zone := ""
+		for _, a := range n.Args() {
+			if value, ok := strings.CutPrefix(a, "zone="); ok {
+				zone, _, _ = strings.Cut(value, ":")
+			}
+		}
+		variable := "$sluice_key_" + identifier(zone)
+		fmt.Fprintf(&t.extra, "# %s %s: an empty key is not counted.\nmap %s %s {\n    \"\" \"\";\n    default %s;\n}\n",
+			n.Name(), zone, conf.Quote(key), variable, conf.Quote(key+tokenVariable))
+		t.edit.ReplaceArg(n.Directive, 0, variable)
+	}
+	t.keeps(n, "limit-key", "the load on one version must not count for another")
+}
+
+// identifier is text as a part of a variable's name. Two texts never share one.
+func identifier(text string) string {
+	plain := strings.Map(func(r rune) rune {
+		if alphanumeric(r) || r == '_' {
+			return r
+		}
+		return '_'
+	}, text)
+	if plain == text && len(text) <= 48 && text != "" {
+		return text
+	}
+	sum := sha256.Sum256([]byte(text))
+	return plain[:min(len(plain), 24)] + "_" + hex.EncodeToString(sum[:4])
+}
+
+// setKey adds the token to a key that is a variable: $memcached_key and its kind.
+func (t *transform) setKey(n conf.Node) {
+	variable := n.Arg(0)
+	if !keyVariables[variable] {
+		return
+	}
+	if n.Name() != "set" && !strings.HasPrefix(n.Name(), "set_") {
+		t.refuse(n.Directive, "%s %s: nothing can add who serves to this key; let %s set another variable, and write set %s with it", n.Name(), variable, n.Name(), variable)
+		return
+	}
+	t.edit.InsertAfter(n.Directive, "set "+variable+" "+variable+tokenVariable+";")
+	t.keeps(n, "cache-key", "what one version stored must not be served as another's")
+}
+
+// tableKey refuses a key variable that a table yields: nothing could add the token to it.
+func (t *transform) tableKey(n conf.Node) {
+	if variable := n.Arg(n.NumArgs() - 1); keyVariables[variable] {
+		t.refuse(n.Directive, "%s … %s: nothing can add who serves to this key; let the %s yield another variable, and write set %s with it",
+			n.Name(), variable, n.Name(), variable)
+	}
+}
+
+// defaults states what Nginx would do by default and what writes outside the given directories.
 func (t *transform) defaults(http conf.Node) {
 	have := map[string]bool{}
 	for n := range http.Children() {
 		have[n.Name()] = true
-	}
-	cached := false
-	for _, n := range t.below("proxy_cache") {
-		cached = cached || n.Arg(0) != "off"
-	}
-	if cached && !have["proxy_cache_key"] {
-		t.extra.WriteString("# The default key, and the VIP.\nproxy_cache_key $scheme$proxy_host$request_uri" + vipVariable + ";\n")
-		t.changed(http.Directive, "cache-key", "the default key is stated, with the VIP")
 	}
 	if t.rules.TempDir != "" {
 		for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -153,7 +220,15 @@ type header struct {
 }
 
 var headers = []header{
-	{"add_header", "", []string{"add_header X-Sluice-Vip " + vipVariable + " always;", "add_header X-Sluice-Version $sluice_version always;"}},
+	{"add_header", "", []string{
+		"add_header X-Sluice-Vip " + vipVariable + " always;",
+		"add_header X-Sluice-Version $sluice_version always;",
+		"add_header X-Sluice-Reason $sluice_reason always;",
+	}},
+	{"proxy_no_cache", "proxy_cache", []string{"proxy_no_cache $sluice_fleeting;"}},
+	{"fastcgi_no_cache", "fastcgi_cache", []string{"fastcgi_no_cache $sluice_fleeting;"}},
+	{"uwsgi_no_cache", "uwsgi_cache", []string{"uwsgi_no_cache $sluice_fleeting;"}},
+	{"scgi_no_cache", "scgi_cache", []string{"scgi_no_cache $sluice_fleeting;"}},
 	{"proxy_set_header", "", []string{"proxy_set_header X-Env-VIP " + vipVariable + ";"}},
 	{"grpc_set_header", "grpc_pass", []string{"grpc_set_header X-Env-VIP " + vipVariable + ";"}},
 	{"fastcgi_param", "fastcgi_pass", []string{"fastcgi_param HTTP_X_ENV_VIP " + vipVariable + ";"}},

@@ -224,6 +224,9 @@ func (t *transform) variables() string {
 			"map $http_x_env_vip $sluice_named {\n    \"\" $server_addr;\n    default $http_x_env_vip;\n}\n" +
 			"map $sluice_peer $sluice_vip {\n    default $server_addr;\n    1 $sluice_named;\n}\n")
 	}
-	b.WriteString("map \"\" $sluice_version {\n    default \"\";\n}\n")
+	b.WriteString("# The driver sets these.\nmap \"\" $sluice_token {\n    default $sluice_vip;\n}\n")
+	for _, name := range []string{"version", "reason", "fleeting"} {
+		b.WriteString("map \"\" $sluice_" + name + " {\n    default \"\";\n}\n")
+	}
 	return b.String()
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -39,10 +40,14 @@ type Rules struct {
 	Clusters map[string]string `json:"clusters,omitempty"`
 	// Pass maps literal addresses ("10.0.0.7:8080", "api.example.com", "unix:/run/php.sock") and expressions with variables
 	// ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass, scgi_pass and memcached_pass to the name of an
-	// upstream, which is added when the tree has none of that name, or to another literal address. An entry that maps an
-	// expression to itself accepts it as far as it yields the name of an upstream: for anything else the request is answered
-	// with 500. What is not in the map is an error.
+	// upstream, which is added when the tree has none of that name, or to another literal address. The URI mapping, the Host
+	// that the upstream sees and what proxy_redirect does stay those of production. An expression whose values the tree gives
+	// as literals (by set, map, geo, split_clients) needs no entry: each value is mapped like a literal target. An entry that
+	// maps an expression to itself accepts it as far as it yields the name of an upstream: any other name is answered with
+	// 502, an address with 500. What is not in the map is an error.
 	Pass map[string]string `json:"pass,omitempty"`
+	// PassAt are rules for single places, which come before Pass: the first that matches counts.
+	PassAt []PassRule `json:"passAt,omitempty"`
 	// Resolver is the argument of every resolver directive. Empty removes them: then a name that no upstream has is
 	// answered with 502.
 	Resolver string `json:"resolver,omitempty"`
@@ -69,11 +74,21 @@ type Rules struct {
 	Snippets Snippets `json:"-"`
 }
 
+// PassRule maps a target where it stands. An empty field matches everything; To is required and is what a value of Rules.Pass is.
+type PassRule struct {
+	File     string `json:"file,omitempty"`     // the file's name or a pattern of path.Match, such as "conf.d/*.conf"
+	Server   string `json:"server,omitempty"`   // one of the server's names, as written
+	Location string `json:"location,omitempty"` // the arguments of a location around it, such as "/api/" or "~ \\.php$"
+	Target   string `json:"target,omitempty"`   // what a key of Rules.Pass is
+	To       string `json:"to"`
+}
+
 // TreeID stands for Result.ID in the texts of Snippets.
 const TreeID = "{{tree}}"
 
 // Snippets is what a driver brings into the configuration. It may use $sluice_vip, the VIP of the request, and set
-// $sluice_version, which the response header shows. TreeID in HTTP and Once gives way to the id of the tree.
+// $sluice_version, which the response header shows, $sluice_reason, which X-Sluice-Reason shows, and $sluice_fleeting, which
+// keeps an answer out of every cache. TreeID in HTTP and Once gives way to the id of the tree.
 type Snippets struct {
 	// Modules are shared objects, loaded in this order, each unless the tree loads one of the same file name.
 	Modules []string
@@ -86,11 +101,29 @@ type Snippets struct {
 	// Hooks are blocks of the http context that a balancing method needs, by its name. Since a block further in that has a
 	// directive of the name would hide them, the body goes in front of each of those too.
 	Hooks map[string]Block
+	// Token is a block of the http context, for a tree that keeps something over time (cached pages, counts of limits): it sets
+	// $sluice_token, under which that is kept, before any directive of the tree sets a variable. It must differ whenever
+	// what serves on the VIP differs. Without it $sluice_token is the VIP.
+	Token Block
+	// URI is a block of the http context, for a tree with caches whose key production leaves to Nginx: it sets the variable
+	// that $sluice_at names, as luadriver describes. Without it the key is made of $request_uri.
+	URI Block
+	// Version is the directive that sets $sluice_version, in a location whose answers are cached, to the version of the
+	// cluster that made the pages under the token. The cluster may be a variable. Nil leaves the version of a page open.
+	Version func(cluster string) string
+	// Unavailable are blocks of the http context, for a tree that asks upstreams in another protocol than plain HTTP.
+	Unavailable []Block
 	// Methods are the balancing methods that the driver honours. The others are reported as left out.
 	Methods []string
 	// Upstream is what takes the place of the server lines of an upstream. Nil leaves upstreams static: then Rules.Pass
 	// must map the address of each server.
 	Upstream func(Upstream) string
+}
+
+// hooks are all blocks that a block of the tree would hide.
+func (s Snippets) hooks() []Block {
+	all := slices.Collect(maps.Values(s.Hooks))
+	return append(append(all, s.Token, s.URI), s.Unavailable...)
 }
 
 // Block is a block directive.
@@ -107,6 +140,8 @@ type Upstream struct {
 	// same, else empty. Weights and backups are not here: they belong to production's instances, those of the test
 	// environment come with their own.
 	MaxFails, FailTimeout, SlowStart string
+	// Plain is whether all that pass to the upstream speak plain HTTP to it: no TLS, FastCGI, gRPC, uwsgi, SCGI or memcached.
+	Plain bool
 }
 
 // ErrInvalid is in the chain of errors about rules that are not valid.
@@ -202,6 +237,11 @@ func (r Rules) Validate() error {
 		}
 	}
 	errs = append(errs, r.sameUpstreams()...)
+	for i, p := range r.PassAt {
+		if _, err := path.Match(p.File, ""); err != nil || p.To == "" || strings.ContainsAny(p.To, "\n\r;{}") {
+			errs = append(errs, fmt.Errorf("rules: passAt %d: file %q, to %q: want a pattern of path.Match, and a target", i, p.File, p.To))
+		}
+	}
 	for _, name := range r.Drop {
 		if undroppable[name] {
 			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop what stands in them", name))
@@ -246,6 +286,9 @@ func (r Rules) digest() string {
 	if s.Upstream != nil {
 		fmt.Fprintf(h, "%q", s.Upstream(Upstream{Name: "a", Cluster: "b"}))
 	}
-	fmt.Fprintf(h, "%q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks)
+	if s.Version != nil {
+		fmt.Fprintf(h, "%q", s.Version("a"))
+	}
+	fmt.Fprintf(h, "%q %q %q %q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks, s.Token, s.URI, s.Unavailable)
 	return hex.EncodeToString(h.Sum(nil))
 }

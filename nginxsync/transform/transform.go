@@ -126,23 +126,37 @@ func alreadyTransformed(tree *conf.Tree, generated *conf.File, rules Rules) (*Re
 
 // transform is the state of one Transform.
 type transform struct {
-	tree      *conf.Tree
-	id        string
-	rules     Rules
-	edit      *conf.Edit
-	generated string
-	includes  []*conf.Directive
-	extra     strings.Builder      // of the generated file, for the http context
-	used      map[string]bool      // balancing methods that the driver honours
-	names     map[string]*nameInfo // by the name of the directive
-	secretly  map[string]bool      // whether a header, parameter or variable of the name has a secret
-	guards    map[string]string    // variables by the expression that they hold to upstreams
-	upstreams map[string]bool      // names in lower case, the added ones too
-	clusters  map[string]string    // of the rules, by the upstream's name in lower case
-	changes   []change
-	errs      []error
-	seen      map[string]bool
-	keys      int
+	tree                 *conf.Tree
+	id                   string
+	rules                Rules
+	edit                 *conf.Edit
+	generated            string
+	includes             []*conf.Directive
+	extra                strings.Builder      // of the generated file, for the http context
+	used                 map[string]bool      // balancing methods that the driver honours
+	names                map[string]*nameInfo // by the name of the directive
+	secretly             map[string]bool      // whether a header, parameter or variable of the name has a secret
+	guards               map[string]string    // by variable: the text of its map, or the expression that it holds to upstreams
+	defined              map[string]*definitions
+	setters              []conf.Node            // directives that set variables
+	tables               []conf.Node            // map, geo and split_clients
+	targets              []conf.Node            // directives that pass requests on
+	inHTTP               map[string][]conf.Node // by name, what the http block itself has besides servers and upstreams
+	inTree               map[string]bool        // names of the tree's upstreams, in lower case
+	added                [][2]string            // upstreams to add, each with the one whose cluster it is
+	hosts                map[string]string      // of production, by the upstream that stands for it
+	hostHeader, hostName bool
+	tls                  map[string]bool   // upstreams that are asked over TLS
+	stated               bool              // a default key is stated
+	upstreams            map[string]bool   // names in lower case, the added ones too
+	clusters             map[string]string // of the rules, by the upstream's name in lower case
+	passed               []pass            // the targets that requests go to, in order
+	tokens               bool              // the tree keeps something under a token
+	spoken               map[string]bool   // upstreams, in lower case, that are asked in another protocol than plain HTTP
+	speaksAny            bool              // any upstream may be
+	changes              []change
+	errs                 []error
+	seen                 map[string]bool
 }
 
 func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
@@ -161,6 +175,9 @@ func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
 		clusters:  clusters,
 		names:     map[string]*nameInfo{},
 		secretly:  map[string]bool{},
+		spoken:    map[string]bool{},
+		tls:       map[string]bool{},
+		hosts:     map[string]string{},
 	}
 }
 
@@ -244,9 +261,14 @@ const (
 	// The others are about the http context.
 	passRule
 	keyRule
+	setRule
+	tableRule
 	kept
 	inherited
 )
+
+// keptNames are the directives of the http context that the transform looks at when it has seen all.
+var keptNames = set("access_log", "log_format", "proxy_cache_key", "set_real_ip_from", "upstream")
 
 // below are the directives of the http context that have the name, at any depth.
 func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }
@@ -261,14 +283,14 @@ func (t *transform) info(name string) *nameInfo {
 }
 
 func (t *transform) rulesFor(name string) ruleSet {
-	keep := name == "upstream" || name == "proxy_cache" || name == "log_format" || name == "access_log" || name == "set_real_ip_from"
+	keep := keptNames[name]
 	hides := false
 	for _, h := range headers {
 		keep = keep || name == h.needs
 		hides = hides || name == h.directive
 	}
-	for _, h := range t.rules.Snippets.Hooks {
-		keep = keep || strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block"))
+	for _, h := range t.rules.Snippets.hooks() {
+		keep = keep || h.Name != "" && strings.HasPrefix(name, strings.TrimSuffix(h.Name, "_block"))
 	}
 	var rules ruleSet
 	for _, r := range []struct {
@@ -284,6 +306,8 @@ func (t *transform) rulesFor(name string) ruleSet {
 		{secretRule, secretive(name)},
 		{passRule, passes(name)},
 		{keyRule, keys[name]},
+		{setRule, setsVariable(name)},
+		{tableRule, name == "map" || name == "geo" || name == "split_clients"},
 		{kept, keep},
 		{inherited, hides},
 	} {
@@ -329,6 +353,7 @@ func (t *transform) run() {
 	for n := range h.Find("upstream") {
 		t.upstreams[strings.ToLower(n.Arg(0))] = true
 	}
+	t.inTree = maps.Clone(t.upstreams)
 	t.main()
 	var block *conf.Directive // the parent of the last one
 	skip := false
@@ -349,10 +374,18 @@ func (t *transform) run() {
 			continue
 		}
 		if rules&passRule != 0 {
-			t.pass(n)
+			t.targets = append(t.targets, n)
 		}
 		if rules&keyRule != 0 {
 			t.keyed(n)
+		}
+		if rules&setRule != 0 {
+			t.setters = append(t.setters, n)
+			t.setKey(n)
+		}
+		if rules&tableRule != 0 {
+			t.tables = append(t.tables, n)
+			t.tableKey(n)
 		}
 		if rules&kept != 0 {
 			a.nodes = append(a.nodes, n)
@@ -361,10 +394,22 @@ func (t *transform) run() {
 			a.blocks = append(a.blocks, n.Parent())
 		}
 	}
+	t.inHTTP = map[string][]conf.Node{}
+	for n := range h.Children() {
+		if name := n.Name(); name != "server" && name != "upstream" {
+			t.inHTTP[name] = append(t.inHTTP[name], n)
+		}
+	}
+	for _, n := range t.targets {
+		t.pass(n)
+	}
+	t.pages()
 	t.servers(h)
 	for _, n := range t.below("upstream") {
 		t.upstream(n)
 	}
+	t.addUpstreams()
+	t.writeHosts()
 	t.writeGuards(h)
 	t.logs(h)
 	t.headers(h)

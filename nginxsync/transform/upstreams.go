@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +48,8 @@ func (t *transform) upstream(n conf.Node) {
 		dynamic = nil
 		t.changed(n.Directive, "upstream", "keeps its own servers: %v; name its cluster in the rules under clusters to route it", names.Cluster(cluster))
 	}
-	u := Upstream{Name: name, Cluster: cluster}
+	u := Upstream{Name: name, Cluster: cluster, Plain: t.plain(name)}
+	pooled := false
 	var first *conf.Directive // where the driver's text goes: before this child of the block itself
 	servers, best := 0, 0
 	var left []string // parameters of single servers
@@ -82,12 +82,16 @@ func (t *transform) upstream(n conf.Node) {
 			t.edit.Remove(c.Directive)
 			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances", word)
 		}
+		pooled = pooled || word == "keepalive"
 		if first == nil && direct && (word == "server" || word == "include" || strings.HasPrefix(word, "keepalive")) {
 			first = c.Directive
 		}
 	}
 	if dynamic == nil {
 		return
+	}
+	if t.tls[strings.ToLower(name)] && !pooled {
+		t.changed(n.Directive, "upstream", "is asked over TLS and has no keepalive: each request makes a full handshake, since no session is resumed where the driver chooses")
 	}
 	text := dynamic(u)
 	switch {
@@ -177,134 +181,6 @@ func (t *transform) staticServer(server conf.Node, upstream string) {
 	}
 }
 
-// passes reports whether the argument of a directive is where requests go to: proxy_pass and its kind, of any module.
-func passes(name string) bool {
-	return strings.HasSuffix(name, "_pass") && name != "upload_pass" // which names a location
-}
-
-// pass lets a request go to an upstream of the tree, or to what the rules map its target to, and nowhere else.
-func (t *transform) pass(n conf.Node) {
-	if n.NumArgs() == 0 {
-		return
-	}
-	bare := t.secretQuery(n.Arg(0))
-	scheme, target, rest := splitTarget(bare)
-	to, ok := t.rules.Pass[target]
-	if t.upstreams[strings.ToLower(target)] || ok && to == target && !strings.Contains(target, "$") {
-		if ok && to == target {
-			t.changed(n.Directive, "pass", "%s is accepted as it is by the rules", target)
-		}
-		t.stripTo(n, 0, "a parameter", bare)
-		return
-	}
-	switch {
-	case !ok && strings.Contains(target, "$"):
-		t.refuse(n.Directive, "%s %s: the target is known only at run time; map %q to an upstream, or to itself if it yields only names of upstreams, in the rules under pass",
-			n.Name(), n.Arg(0), target)
-		return
-	case !ok:
-		t.refuse(n.Directive, "%s %s: %q is not an upstream of the tree; map it to one in the rules under pass", n.Name(), n.Arg(0), target)
-		return
-	case to == target:
-		t.guard(n, scheme, target, rest)
-		return
-	}
-	if _, err := netip.ParseAddrPort(to); err != nil && !strings.HasPrefix(to, "unix:") && !t.upstreams[strings.ToLower(to)] {
-		if t.rules.Snippets.Upstream == nil {
-			t.refuse(n.Directive, "%s %s: no driver, and the tree has no upstream %q", n.Name(), n.Arg(0), to)
-			return
-		}
-		if err := names.Cluster(t.cluster(to)); err != nil {
-			t.refuse(n.Directive, "%s %s: upstream %q is added by the rules under pass: %v", n.Name(), n.Arg(0), to, err)
-			return
-		}
-		t.addUpstream(to)
-	}
-	if scheme == "" && n.Name() == "proxy_pass" {
-		scheme = "http://" // the expression had it
-	}
-	t.edit.ReplaceArg(n.Directive, 0, scheme+to+rest)
-	t.changed(n.Directive, "pass", "%s is mapped to %s", target, to)
-}
-
-// guard lets an expression through as far as it yields the name of an upstream: with a resolver, or with a literal address, Nginx
-// would go to whatever it yields.
-func (t *transform) guard(n conf.Node, scheme, target, rest string) {
-	if scheme == "" && strings.HasPrefix(n.Name(), "proxy") {
-		t.refuse(n.Directive, "%s %s: the scheme too is known only at run time, so nothing can hold it to upstreams; map %q to an upstream in the rules under pass",
-			n.Name(), n.Arg(0), target)
-		return
-	}
-	variable, ok := t.guards[target]
-	if !ok {
-		variable = fmt.Sprintf("$sluice_pass_%d", len(t.guards)+1)
-		t.guards[target] = variable
-	}
-	t.edit.ReplaceArg(n.Directive, 0, scheme+variable+rest)
-	t.changed(n.Directive, "pass", "%s is accepted as far as it yields the name of an upstream", target)
-}
-
-// writeGuards adds the maps that the guards need, when all upstreams are known.
-func (t *transform) writeGuards(http conf.Node) {
-	if len(t.guards) == 0 {
-		return
-	}
-	have := map[string]bool{}
-	for n := range http.Children() {
-		have[n.Name()] = true
-	}
-	for _, line := range []string{"map_hash_bucket_size 256;", "map_hash_max_size 65536;"} {
-		if name, _, _ := strings.Cut(line, " "); !have[name] {
-			t.edit.Prepend(http.Directive, line) // before the first map, as Nginx wants it
-		}
-	}
-	for _, target := range slices.Sorted(maps.Keys(t.guards)) {
-		fmt.Fprintf(&t.extra, "# %s reaches upstreams and nothing else.\nmap %s %s {\n    volatile; # another location may set it anew\n    default \"\";\n", target, conf.Quote(target), t.guards[target])
-		for _, name := range slices.Sorted(maps.Keys(t.upstreams)) {
-			fmt.Fprintf(&t.extra, "    %s %s;\n", mapKey(name), conf.Quote(target))
-		}
-		t.extra.WriteString("}\n")
-	}
-}
-
-// mapKey is a name as the key of a map, where some words and signs at the beginning have a meaning of their own.
-func mapKey(name string) string {
-	if strings.ContainsAny(name[:1], "~\\") || slices.Contains([]string{"default", "include", "volatile", "hostnames"}, name) {
-		return conf.Quote("\\" + name)
-	}
-	return conf.Quote(name)
-}
-
-func (t *transform) addUpstream(name string) {
-	t.upstreams[strings.ToLower(name)] = true
-	text := strings.ReplaceAll(strings.TrimSuffix(t.rules.Snippets.Upstream(Upstream{Name: name, Cluster: t.cluster(name)}), "\n"), "\n", "\n    ")
-	t.extra.WriteString("upstream " + conf.Quote(name) + " {\n    " + text + "\n}\n")
-}
-
-// splitTarget cuts the argument of a pass directive into scheme, host and port, and URI. A scheme with another variable than
-// $scheme, which is http or https, is of the target: it may yield a whole address.
-func splitTarget(value string) (scheme, target, rest string) {
-	if i := strings.Index(value, "://"); i >= 0 {
-		scheme, value = value[:i+3], value[i+3:]
-	}
-	if strings.HasPrefix(value, "unix:") {
-		// unix:/path or, with a URI, unix:/path:/uri
-		if i := strings.Index(value[len("unix:"):], ":"); i >= 0 {
-			i += len("unix:")
-			return scheme, value[:i], value[i:]
-		}
-		return scheme, value, ""
-	}
-	target = value
-	if i := strings.IndexAny(value, "/?"); i >= 0 {
-		target, rest = value[:i], value[i:]
-	}
-	if strings.Contains(scheme, "$") && scheme != "$scheme://" && scheme != "${scheme}://" {
-		scheme, target = "", scheme+target
-	}
-	return scheme, target, rest
-}
-
 // snippets adds what the driver brings.
 func (t *transform) snippets(http conf.Node) {
 	s := t.rules.Snippets
@@ -329,35 +205,83 @@ func (t *transform) snippets(http conf.Node) {
 			continue
 		}
 		base := strings.TrimSuffix(b.Name, "_block")
+		first := "do\n" + strings.TrimSuffix(b.Body, "\n") + "\nend"
+		replaced := false
 		for _, other := range []string{base, base + "_file"} {
 			if n, ok := have[other]; ok {
-				t.refuse(n.Directive, "%s: the driver needs %s, which cannot stand beside it; write it as %s", other, b.Name, b.Name)
+				replaced = true
+				if t.asBlock(n, first) {
+					t.changed(n.Directive, "driver", "becomes %s: the driver's code runs first", b.Name)
+				}
 			}
+		}
+		if replaced {
+			continue
 		}
 		t.extra.WriteString(b.Name + " {\n" + strings.TrimSuffix(b.Body, "\n") + "\n}\n")
 	}
 	for _, method := range slices.Sorted(maps.Keys(t.used)) {
 		if hook, ok := s.Hooks[method]; ok {
-			t.hook(http, method, hook)
+			t.hook(http, method+" of an upstream", hook)
+		}
+	}
+	if t.tokens && s.Token.Name != "" {
+		t.hook(http, "what Nginx keeps for each version", s.Token)
+	}
+	if t.stated && s.URI.Name != "" {
+		t.hook(http, "the default key of a cache", s.URI)
+	}
+	if len(t.spoken) > 0 || t.speaksAny {
+		for _, b := range s.Unavailable {
+			t.hook(http, "an upstream without an instance", b)
 		}
 	}
 }
 
 // hook adds a block to the http context and to every block that has one of its name, which would hide it.
-func (t *transform) hook(http conf.Node, method string, hook Block) {
+func (t *transform) hook(http conf.Node, why string, hook Block) {
 	base := strings.TrimSuffix(hook.Name, "_block")
-	for _, other := range []string{base, base + "_file"} {
-		for _, n := range t.below(other) {
-			t.refuse(n.Directive, "%s: %s of an upstream needs a %s, which this would hide; write it as %s", other, method, hook.Name, hook.Name)
-		}
-	}
+	first := "do\n" + strings.TrimSuffix(hook.Body, "\n") + "\nend"
 	outside := true
+	reason := "the driver's code runs first: " + why
 	for _, n := range t.below(hook.Name) {
-		t.edit.Prepend(n.Directive, "do\n"+hook.Body+"\nend")
-		t.changed(n.Directive, "driver", "the driver's code for %s runs first", method)
+		t.edit.Prepend(n.Directive, first)
+		t.changed(n.Directive, "driver", "%s", reason)
 		outside = outside && n.Parent() != http.Directive
 	}
-	if outside {
-		t.extra.WriteString(hook.Name + " {\n" + hook.Body + "\n}\n")
+	for _, name := range []string{base, base + "_file"} {
+		for _, n := range t.below(name) {
+			if !t.asBlock(n, first) {
+				continue
+			}
+			t.changed(n.Directive, "driver", "becomes %s: %s", hook.Name, reason)
+			outside = outside && n.Parent() != http.Directive
+		}
 	}
+	if outside {
+		t.extra.WriteString(hook.Name + " {\n" + strings.TrimSuffix(hook.Body, "\n") + "\n}\n")
+	}
+}
+
+// asBlock makes a *_by_lua or *_by_lua_file a *_by_lua_block, with text first in it.
+func (t *transform) asBlock(n conf.Node, first string) bool {
+	base, isFile := strings.CutSuffix(n.Name(), "_file")
+	body := n.Arg(0)
+	if isFile {
+		if strings.Contains(body, "$") {
+			t.refuse(n.Directive, "%s %s: the file is known only at run time, and the driver's code must run first; write it as %s_block", n.Name(), body, base)
+			return false
+		}
+		if to, ok := t.mapped(body); ok {
+			body = to
+		}
+		body = "return package.loaded[\"sluice.routes\"].file(" + strconv.Quote(body) + ")()"
+	}
+	block := base + "_block {\n" + first + "\n" + body + "\n}"
+	if err := conf.Check(n.File().Name, block); err != nil {
+		t.refuse(n.Directive, "%s: the driver's code must run first, and the text is no block of Lua; write it as %s_block", n.Name(), base)
+		return false
+	}
+	t.edit.Replace(n.Directive, block)
+	return true
 }
