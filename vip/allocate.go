@@ -239,7 +239,9 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 		a.unclaim(t)
 	}
 	if err != nil {
-		a.wakeWaiters() // the quota allows others what it reserved
+		for _, e := range picked {
+			e.pool.wakeFirst() // the quota allows others what it reserved
+		}
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)

@@ -125,8 +125,10 @@ type Allocator struct {
 	// returns, unless its comment says that it is called without mu.
 	mu         fairMutex
 	x          *index
-	uncertain  []*commit // whose outcome is not known
-	waiters    []*waiter // highest priority first, then longest waiting
+	uncertain  []*commit            // whose outcome is not known
+	waiters    []*waiter            // in the order of waiter.before
+	waited     uint64               // requests that have waited so far
+	waitersOf  map[string][]*waiter // by task
 	events     eventLog
 	refetching [][]*entry // which may be free, though nobody gets them until they have been read
 	nextFree   *commit    // to be used again, chained
@@ -147,7 +149,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce, randN: rand.IntN}
+	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
 	if err := a.SetPools(ctx, cfg.Pools); err != nil {
 		return nil, err
 	}
@@ -171,8 +173,8 @@ func (a *Allocator) react(fx effects) {
 	for _, e := range fx.owners {
 		a.ownerChanged(e)
 	}
-	if fx.freed {
-		a.wakeWaiters()
+	for _, p := range fx.freed {
+		p.wakeFirst()
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // pick appends to picked n free addresses for req, out of their queue. They are all of one pool:
@@ -20,7 +19,7 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 	if err != nil {
 		return nil, false, err
 	}
-	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || a.awaited(p, w) }
+	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || p.awaited(w) }
 	if e := a.lastOf(req, pools); e != nil && n == 1 && !shut(e.pool) {
 		e.pool.dequeue(e)
 		return append(picked, e), false, nil
@@ -70,18 +69,12 @@ func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 }
 
 // coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling
-// allows. It walks the deadlines: this is for a pool that has nothing else left.
+// allows; nil without one.
 func (x *index) coolest(p *pool) *entry {
 	if p.MaxCooling == 0 || p.counts[Cooling] <= uint64(p.MaxCooling*float64(p.size)) {
 		return nil
 	}
-	var found *entry
-	for _, e := range x.due {
-		if e.pool == p && e.state == Cooling && !e.busy && e.uncertain == nil && (found == nil || e.deadline.Before(found.deadline)) {
-			found = e
-		}
-	}
-	return found
+	return p.due[cools].first(func(e *entry) bool { return !e.busy && e.uncertain == nil })
 }
 
 // lastOf is the address that the owner of req had last, if it is free in one of the pools.
@@ -242,10 +235,10 @@ func (a *Allocator) exhausted(pools []*pool) *ExhaustedError {
 		err.Cooling += p.counts[Cooling]
 		err.Quarantined += p.counts[Quarantined]
 	}
-	a.x.coming(func(e *entry, at time.Time) {
-		if slices.Contains(pools, e.pool) && (err.Soonest.IsZero() || at.Before(err.Soonest)) {
-			err.Soonest = at
+	for _, p := range pools {
+		if due := a.x.coming(p, 1); len(due) > 0 && (err.Soonest.IsZero() || due[0].Before(err.Soonest)) {
+			err.Soonest = due[0]
 		}
-	})
+	}
 	return err
 }

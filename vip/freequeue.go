@@ -12,6 +12,9 @@ type pool struct {
 	fresh         uint64         // how many addresses from the start on popFree has looked at
 	first, last   *entry         // free queue
 	queue         uint64         // its length
+	due           dues
+	overdue       uint64         // leases that are over and have not been ended yet
+	queues        []*waitQueue   // of requests that wait for it, one for each team while there are quotas
 	teams         map[string]int // leases of each team, those under way included; counted while there are quotas
 }
 

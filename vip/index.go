@@ -16,9 +16,9 @@ type index struct {
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries map[netip.Addr]*entry
-	tasks   map[string]*task // those that have, had last, or are about to have an address
-	dirty   []*entry         // that have changed since the catalog took them over
-	due     deadlines
+	tasks   map[string]*task    // those that have, had last, or are about to have an address
+	dirty   []*entry            // that have changed since the catalog took them over
+	soonest time.Time           // no deadline of a pool is before it; zero without deadlines
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
 	drains  map[*entry]struct{} // entries that are Draining
 	latest  time.Time           // that advance was told
@@ -31,7 +31,7 @@ type index struct {
 type effects struct {
 	events []pendingEvent // to append to the event log, in order
 	owners []*entry       // entries that have got a lease, or lost it
-	freed  bool           // the free queue of a pool has grown
+	freed  []*pool        // whose free queue has grown
 }
 
 // maxScratch is up to how many effects of a transition leave their room to the next one.
@@ -42,7 +42,7 @@ func (x *index) flush() effects {
 	fx := x.out
 	x.out = effects{}
 	if cap(fx.events) <= maxScratch && cap(fx.owners) <= maxScratch {
-		x.out.events, x.out.owners = fx.events[:0], fx.owners[:0]
+		x.out.events, x.out.owners, x.out.freed = fx.events[:0], fx.owners[:0], fx.freed[:0]
 	}
 	return fx
 }
@@ -64,9 +64,11 @@ type entry struct {
 	uncertain *commit       // a commit whose outcome is not known
 
 	deadline        time.Time // when state ends by itself
-	heapIndex       int       // in index.due plus 1; 0 when not there
-	dirtyAt         int       // in index.dirty plus 1; 0 when not there
-	announcedExpiry int64     // the expiry, in Unix ns, that has an Expiring event already; 0 for none
+	heapIndex       int       // in the heap of its class in pool.due plus 1; 0 when not there
+	dueClass        dueClass
+	overdue         bool  // a lease that is over: in index.overdue
+	dirtyAt         int   // in index.dirty plus 1; 0 when not there
+	announcedExpiry int64 // the expiry, in Unix ns, that has an Expiring event already; 0 for none
 
 	task          *task  // of the lease, nil without one
 	next          *entry // in task.live or task.ended
@@ -77,7 +79,7 @@ type entry struct {
 func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
-		tasks: make(map[string]*task, size), due: make(deadlines, 0, size),
+		tasks:  make(map[string]*task, size),
 		drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
@@ -121,7 +123,7 @@ func (x *index) insert(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false, 0, 0
+	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt, e.overdue = nil, nil, nil, nil, false, 0, 0, false
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
 	}
@@ -236,34 +238,50 @@ func (x *index) add(e *entry) {
 // advance makes free what has cooled down by now, and moves leases that are over to overdue.
 func (x *index) advance(now time.Time) effects {
 	putBack := now.Before(x.latest.Add(-time.Second))
-	if !putBack && (len(x.due) == 0 || x.due[0].deadline.After(now)) {
+	if !putBack && (x.soonest.IsZero() || x.soonest.After(now)) {
 		x.latest = now
 		return effects{} // the usual case
 	}
 	if putBack { // link shortens what would take too long now
-		for _, e := range slices.Clone(x.due) {
-			x.place(e, e.last(), nil, e.rev, now)
+		for _, p := range x.pools {
+			for _, e := range slices.Concat(p.due[:]...) {
+				x.place(e, e.last(), nil, e.rev, now)
+			}
 		}
 	}
 	x.latest = now
-	for len(x.due) > 0 && !x.due[0].deadline.After(now) {
-		e := x.due[0]
-		was := e.prior()
-		switch over := x.over(e); {
-		case e.state != Leased:
-			x.place(e, e.last(), nil, e.rev, now)
-			x.note(e, was, nil, now)
-		case e.deadline.Before(over):
-			e.deadline, e.announcedExpiry = over, e.last().Expires.UnixNano()
-			x.due.update(e)
-			x.note(e, was, nil, now)
-		default:
-			e.deadline = time.Time{}
-			x.due.update(e)
-			x.overdue = append(x.overdue, e)
+	var soonest time.Time
+	for _, p := range x.pools {
+		e := p.due.next()
+		for ; e != nil && !e.deadline.After(now); e = p.due.next() {
+			x.pass(e, now)
+		}
+		if e != nil && (soonest.IsZero() || e.deadline.Before(soonest)) {
+			soonest = e.deadline
 		}
 	}
+	x.soonest = soonest
 	return x.flush()
+}
+
+// pass makes of e what becomes of it at its deadline, which is not after now.
+func (x *index) pass(e *entry, now time.Time) {
+	was := e.prior()
+	switch end := x.over(e); {
+	case e.state != Leased:
+		x.place(e, e.last(), nil, e.rev, now)
+		x.note(e, was, nil, now)
+	case e.deadline.Before(end):
+		e.deadline, e.announcedExpiry = end, e.last().Expires.UnixNano()
+		e.pool.due.set(e, over)
+		x.note(e, was, nil, now)
+	default:
+		e.deadline = time.Time{}
+		e.pool.due.set(e, over)
+		e.overdue = true
+		e.pool.overdue++
+		x.overdue = append(x.overdue, e)
+	}
 }
 
 // over is when a lease that expires is over, grace included.
@@ -273,24 +291,26 @@ func (x *index) expired(e *entry, now time.Time) bool {
 	return e.state == Leased && !e.last().Expires.IsZero() && !x.over(e).After(now)
 }
 
-// coming calls yield for every entry that will be free if nobody touches it, and says when that is
-// at the soonest.
-func (x *index) coming(yield func(e *entry, at time.Time)) {
-	for _, e := range x.due {
-		if e.state == Leased {
-			yield(e, x.over(e).Add(e.pool.coolDown()))
-		} else {
-			yield(e, e.deadline)
+// coming returns when the first n addresses of p will be free if nobody touches them, at the
+// soonest, in order; fewer when not so many are due.
+func (x *index) coming(p *pool, n int) (all []time.Time) {
+	later := func(times []time.Time, by time.Duration) {
+		for _, at := range times {
+			all = append(all, at.Add(by))
 		}
 	}
-	for _, e := range x.overdue {
-		if e.state == Leased && e.heapIndex == 0 {
-			yield(e, x.latest.Add(e.pool.coolDown()))
-		}
+	rest := p.coolDown()
+	later(p.due[expires].soonest(n), x.grace+rest)
+	later(p.due[over].soonest(n), rest)
+	later(p.due[cools].soonest(n), 0)
+	later(p.due[recovers].soonest(n), 0)
+	// a lease that is over ends in the next sweep; whether an address has drained is asked time and
+	// again
+	for range min(uint64(n), p.overdue+p.counts[Draining]) {
+		all = append(all, x.latest.Add(rest))
 	}
-	for e := range x.drains { // whether that has drained is asked time and again
-		yield(e, x.latest.Add(e.pool.coolDown()))
-	}
+	slices.SortFunc(all, time.Time.Compare)
+	return all[:min(n, len(all))]
 }
 
 // set makes l, at revision rev, the tenure of e: the zero tenure at 0 when it never had one. record
@@ -354,6 +374,10 @@ func (x *index) unlink(e *entry) {
 	if e.state == Draining {
 		delete(x.drains, e)
 	}
+	if e.overdue {
+		e.overdue = false
+		e.pool.overdue--
+	}
 	if e.rev == 0 {
 		return
 	}
@@ -382,6 +406,7 @@ func (x *index) link(e *entry, now time.Time) {
 // linkAs is link for an entry whose last tenure is l, or looks like it at a glance.
 func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	x.mark(e)
+	class := expires
 	e.state, e.deadline = Free, time.Time{}
 	if e.rev != 0 {
 		e.state = l.State
@@ -389,11 +414,14 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	switch e.state {
 	case Leased:
 		if e.deadline = l.Expires; e.announcedExpiry != 0 && e.announcedExpiry == l.Expires.UnixNano() {
-			e.deadline = l.Expires.Add(x.grace)
+			class, e.deadline = over, l.Expires.Add(x.grace)
 		}
 	case Draining:
 		x.drains[e] = struct{}{}
 	case Cooling, Quarantined:
+		if class = cools; e.state == Quarantined {
+			class = recovers
+		}
 		if e.deadline = l.CoolUntil; l.cooled(now) {
 			e.state, e.deadline = Free, time.Time{}
 		}
@@ -401,12 +429,17 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	if _, reserved := e.pool.Reserved[e.addr]; reserved && e.state == Free {
 		e.state = Reserved
 	}
-	x.due.update(e)
+	e.pool.due.set(e, class)
+	if !e.deadline.IsZero() && (x.soonest.IsZero() || e.deadline.Before(x.soonest)) {
+		x.soonest = e.deadline
+	}
 	if e.state != Free {
 		e.pool.counts[e.state]++
 	} else if !e.pool.gone && !e.busy && e.uncertain == nil {
 		e.pool.enqueue(e)
-		x.out.freed = true
+		if !slices.Contains(x.out.freed, e.pool) {
+			x.out.freed = append(x.out.freed, e.pool)
+		}
 	}
 	if e.rev == 0 {
 		return

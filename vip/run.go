@@ -62,8 +62,8 @@ func (a *Allocator) repeat(
 // pause is how long nothing is due, between a millisecond and Interval. It is called with mu held.
 func (a *Allocator) pause() time.Duration {
 	pause := a.cfg.Interval
-	if len(a.x.due) > 0 {
-		pause = min(pause, a.x.due[0].deadline.Sub(a.cfg.Now()))
+	if !a.x.soonest.IsZero() {
+		pause = min(pause, a.x.soonest.Sub(a.cfg.Now()))
 	}
 	return max(pause, time.Millisecond)
 }

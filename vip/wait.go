@@ -21,81 +21,171 @@ type Waiter struct {
 
 type waiter struct {
 	Waiter
-	req   Request
-	woken chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
+	req    Request
+	seq    uint64        // in the order of arrival
+	queues []*pool       // in whose queue it is
+	woken  chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
+}
+
+// before reports whether w goes before other: of a higher priority, or longer waiting.
+func (w *waiter) before(other *waiter) bool { return compareWaiters(w, other) < 0 }
+
+func compareWaiters(a, b *waiter) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.seq, b.seq))
 }
 
 // Waiting lists the requests that wait, the next one first.
 func (a *Allocator) Waiting() []Waiter {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	type due struct {
-		pool *pool
-		at   time.Time
-	}
-	var dues []due
-	a.x.coming(func(e *entry, at time.Time) { dues = append(dues, due{e.pool, at}) })
-	slices.SortFunc(dues, func(a, b due) int { return a.at.Compare(b.at) })
 	all := make([]Waiter, len(a.waiters))
+	wanted := make([][]*pool, len(a.waiters)) // by each of all
+	needed := map[*pool]int{}
 	for i, w := range a.waiters {
 		all[i] = w.Waiter
-		all[i].Owner = w.Owner.clone()
-		all[i].Position = i + 1
-		for needed := w.Count; needed > 0; needed-- { // an address that is due serves one of those who wait
-			next := slices.IndexFunc(dues, func(d due) bool { return w.wants(d.pool) })
-			if next < 0 {
-				all[i].Estimate = time.Time{}
-				break
+		for _, p := range w.queues {
+			if w.wants(p) {
+				wanted[i] = append(wanted[i], p)
+				needed[p] += w.Count
 			}
-			all[i].Estimate = dues[next].at.Round(0).UTC()
-			dues = slices.Delete(dues, next, next+1)
 		}
+	}
+	dues := map[*pool][]time.Time{}
+	for p, n := range needed {
+		dues[p] = a.x.coming(p, n)
+	}
+	a.mu.Unlock()
+	for i := range all {
+		all[i].Owner = all[i].Owner.clone()
+		all[i].Pools = slices.Clone(all[i].Pools)
+		all[i].Position = i + 1
+		all[i].Estimate = estimate(dues, wanted[i], all[i].Count)
 	}
 	return all
 }
 
-// wants says whether w would take what it waits for from p as soon as that is free.
-func (w *waiter) wants(p *pool) bool {
-	return !p.gone && slices.Contains(w.Pools, p.Name) && p.holds(w.Count) && !p.overQuota(w.Owner.Team, w.Count)
+// estimate takes the first n addresses that are due in one of the pools: each serves one of those
+// who wait. It returns when the last is due, zero when there are not so many.
+func estimate(dues map[*pool][]time.Time, pools []*pool, n int) (last time.Time) {
+	for range n {
+		var first *pool
+		for _, p := range pools {
+			if len(dues[p]) > 0 && (first == nil || dues[p][0].Before(dues[first][0])) {
+				first = p
+			}
+		}
+		if first == nil {
+			return time.Time{}
+		}
+		last, dues[first] = dues[first][0].Round(0).UTC(), dues[first][1:]
+	}
+	return last
 }
 
-// holds says whether p is large enough for n leases.
+// wants reports whether w, which is in the queue of p, would take what it waits for as soon as that
+// is free.
+func (w *waiter) wants(p *pool) bool { return !p.overQuota(w.Owner.Team, w.Count) }
+
+// holds reports whether p is large enough for n leases.
 func (p *pool) holds(n int) bool { return p.size-uint64(len(p.Reserved)) >= uint64(n) }
 
-// awaited says whether somebody who waits for p goes before w, or before a newcomer when w is nil.
-func (a *Allocator) awaited(p *pool, w *waiter) bool {
-	for _, ahead := range a.waiters {
-		if ahead == w {
-			return false
-		}
-		if ahead.wants(p) {
-			return true
+// waitQueue are the requests of one team that wait for a pool, in the order of waiter.before; those
+// of all teams when the pool has no quotas.
+type waitQueue struct {
+	team    string
+	waiters []*waiter
+}
+
+// queueOf finds the place of the queue of w in p.queues, len(p.queues) without one.
+func (p *pool) queueOf(w *waiter) int {
+	if len(p.Quotas) == 0 {
+		return 0
+	}
+	for i, q := range p.queues {
+		if q.team == w.Owner.Team {
+			return i
 		}
 	}
-	return false
+	return len(p.queues)
+}
+
+// queueUp puts w into the queue of p.
+func (p *pool) queueUp(w *waiter) {
+	i := p.queueOf(w)
+	if i == len(p.queues) {
+		p.queues = append(p.queues, &waitQueue{team: w.Owner.Team})
+	}
+	p.queues[i].waiters = insertWaiter(p.queues[i].waiters, w)
+	w.queues = append(w.queues, p)
+}
+
+// leave takes w out of the queue of p.
+func (p *pool) leave(w *waiter) {
+	i := p.queueOf(w)
+	q := p.queues[i]
+	if q.waiters = removeWaiter(q.waiters, w); len(q.waiters) == 0 {
+		p.queues = slices.Delete(p.queues, i, i+1)
+	}
+}
+
+func insertWaiter(all []*waiter, w *waiter) []*waiter {
+	i, _ := slices.BinarySearchFunc(all, w, compareWaiters)
+	return slices.Insert(all, i, w)
+}
+
+func removeWaiter(all []*waiter, w *waiter) []*waiter {
+	i, _ := slices.BinarySearchFunc(all, w, compareWaiters)
+	return slices.Delete(all, i, i+1)
+}
+
+// firstWaiter is the request that is next in p, nil without one. It passes over teams whose quota is
+// used up.
+func (p *pool) firstWaiter() (first *waiter) {
+	for _, q := range p.queues {
+		if p.overQuota(q.waiters[0].Owner.Team, 1) {
+			continue
+		}
+		i := slices.IndexFunc(q.waiters, func(w *waiter) bool { return w.wants(p) })
+		if i >= 0 && (first == nil || q.waiters[i].before(first)) {
+			first = q.waiters[i]
+		}
+	}
+	return first
+}
+
+// awaited reports whether a request that waits for p goes before w, or before a newcomer when w is
+// nil.
+func (p *pool) awaited(w *waiter) bool {
+	first := p.firstWaiter()
+	return first != nil && first != w && (w == nil || first.before(w))
+}
+
+// wakeFirst wakes the request that is next in p if p has what it waits for.
+func (p *pool) wakeFirst() {
+	if first := p.firstWaiter(); first != nil && p.ready() >= uint64(first.Count) {
+		first.wake()
+	}
 }
 
 // queueUp puts the request into the queue, unless w says that it is there, and sleeps until it may
 // be its turn.
 func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
 	if w == nil {
-		w = &waiter{req: *req, woken: make(chan struct{}, 1)}
+		a.waited++
+		w = &waiter{req: *req, seq: a.waited, woken: make(chan struct{}, 1)}
 		w.Owner, w.Count, w.Priority, w.Since = req.Owner.clone(), n, req.Priority, a.cfg.Now()
-		at, _ := slices.BinarySearchFunc(a.waiters, w, func(have, new *waiter) int {
-			return cmp.Or(cmp.Compare(new.Priority, have.Priority), -1) // after those of the same priority
-		})
-		a.waiters = slices.Insert(a.waiters, at, w)
+		a.waiters = insertWaiter(a.waiters, w)
+		a.waitersOf[w.Owner.Task] = append(a.waitersOf[w.Owner.Task], w)
+		if err := a.aim(w); err != nil {
+			return w, err
+		}
 	}
-	pools, err := a.aim(w)
-	if err != nil {
-		return w, err
-	}
-	if len(pools) > 0 && !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) }) {
+	if len(w.Pools) > 0 && len(w.queues) == 0 {
 		return w, full
 	}
 	timer := time.NewTimer(a.pause()) // what is due is seen even when nobody calls Run
 	defer timer.Stop()
+	var err error
 	a.unlocked(func() {
 		select {
 		case <-w.woken:
@@ -107,14 +197,17 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	return w, err
 }
 
-// aim notes which pools may serve w.
-func (a *Allocator) aim(w *waiter) ([]*pool, error) {
+// aim puts w into the queues of the pools that may serve it and are large enough.
+func (a *Allocator) aim(w *waiter) error {
 	pools, err := a.poolsFor(&w.req, nil)
-	w.Pools = nil
+	w.Pools, w.queues = nil, nil
 	for _, p := range pools {
 		w.Pools = append(w.Pools, p.Name)
+		if p.holds(w.Count) {
+			p.queueUp(w)
+		}
 	}
-	return pools, err
+	return err
 }
 
 // leave takes w out of the queue; nil is fine. Those behind it may be next.
@@ -122,21 +215,15 @@ func (a *Allocator) leave(w *waiter) {
 	if w == nil {
 		return
 	}
-	a.waiters = slices.DeleteFunc(a.waiters, func(other *waiter) bool { return other == w })
-	a.wakeWaiters()
-}
-
-// wakeWaiters wakes those whose turn it may be: the first for each pool that has a free address.
-func (a *Allocator) wakeWaiters() {
-	if len(a.waiters) == 0 {
-		return
+	a.waiters = removeWaiter(a.waiters, w)
+	task := w.Owner.Task
+	others := slices.DeleteFunc(a.waitersOf[task], func(other *waiter) bool { return other == w })
+	if a.waitersOf[task] = others; len(others) == 0 {
+		delete(a.waitersOf, task)
 	}
-	for _, p := range a.x.pools {
-		first := slices.IndexFunc(a.waiters, func(w *waiter) bool { return w.wants(p) })
-		if first < 0 || p.ready() < uint64(a.waiters[first].Count) {
-			continue
-		}
-		a.waiters[first].wake()
+	for _, p := range w.queues {
+		p.leave(w)
+		p.wakeFirst()
 	}
 }
 
@@ -151,7 +238,7 @@ func (w *waiter) wake() {
 // poolsChanged wakes all waiters: each has to look at the new pools.
 func (a *Allocator) poolsChanged() {
 	for _, w := range a.waiters {
-		_, _ = a.aim(w) // w gets the error itself
+		_ = a.aim(w) // w gets the error itself
 		w.wake()
 	}
 }
@@ -163,13 +250,11 @@ func (a *Allocator) ownerChanged(e *entry) {
 		return
 	}
 	if e.state == Leased {
-		for _, w := range a.waiters {
-			if w.Owner.Task == e.last().Owner.Task {
-				w.wake()
-			}
+		for _, w := range a.waitersOf[e.last().Owner.Task] {
+			w.wake()
 		}
 	}
 	if len(e.pool.Quotas) > 0 {
-		a.wakeWaiters()
+		e.pool.wakeFirst()
 	}
 }
