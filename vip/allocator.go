@@ -150,6 +150,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	}
 	cfg.setDefaults()
 	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
+	a.events.begin(0) // what is found is no news: begin sets the first revision
 	if err := a.SetPools(ctx, cfg.Pools); err != nil {
 		return nil, err
 	}
@@ -168,7 +169,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 // react does what a transition of the index asks for. It is called with mu held.
 func (a *Allocator) react(fx effects) {
 	for i := range fx.events {
-		a.events.add(fx.events[i])
+		a.events.add(&fx.events[i])
 	}
 	for _, e := range fx.owners {
 		a.ownerChanged(e)

@@ -199,6 +199,6 @@ func TestEventAfterClockPutBack(t *testing.T) {
 	require.NoError(t, err)
 	events, err := a.Watch(t.Context(), from)
 	require.NoError(t, err)
-	require.Equal(t, bound.Expires, events[len(events)-1].Lease.Expires)
+	require.Equal(t, bound.Expires, events[len(events)-1].Lease().Expires)
 	require.True(t, bound.Expires.Before(l.Expires))
 }

@@ -57,7 +57,7 @@ func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	require.NoError(t, err)
 	told := map[string]vip.EventKind{}
 	for _, e := range events {
-		told[e.Lease.Owner.Task] = e.Kind
+		told[e.Lease().Owner.Task] = e.Kind
 	}
 	require.Equal(t, map[string]vip.EventKind{"cooling": vip.BecameFree, "mine": vip.Ended, "other": vip.Allocated}, told)
 }
@@ -86,7 +86,7 @@ func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	require.NoError(t, err)
 	told := map[string]vip.EventKind{}
 	for _, e := range events {
-		told[e.Lease.Owner.Task] = e.Kind
+		told[e.Lease().Owner.Task] = e.Kind
 	}
 	require.Equal(t, map[string]vip.EventKind{"mine": vip.Ended, "cooling": vip.BecameFree}, told)
 	require.Len(t, events, 2)
@@ -179,7 +179,7 @@ func TestStoreThatIsPutBack(t *testing.T) {
 	events, err := a.Watch(t.Context(), from)
 	require.NoError(t, err)
 	last := events[len(events)-1]
-	require.Equal(t, []any{vip.Ended, got.ID}, []any{last.Kind, last.Lease.ID})
+	require.Equal(t, []any{vip.Ended, got.ID}, []any{last.Kind, last.Lease().ID})
 	conserved(t, a)
 	require.Len(t, a.List(vip.Query{}), 1)
 }
@@ -228,7 +228,7 @@ func TestConflictEndsLeaseOnce(t *testing.T) {
 	events, err := a.Watch(t.Context(), from)
 	require.NoError(t, err)
 	require.Len(t, events, 1)
-	require.Equal(t, []any{vip.Ended, two.ID}, []any{events[0].Kind, events[0].Lease.ID})
+	require.Equal(t, []any{vip.Ended, two.ID}, []any{events[0].Kind, events[0].Lease().ID})
 }
 
 // onceEach is a store that, as Consul does, finds another revision when a commit changes a key a

@@ -2,18 +2,62 @@ package vip
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Event is one change of one address.
+// Event is one change of one address. It is as large as a few words, and the same for all who watch:
+// its lease is decoded when it is asked for.
 type Event struct {
-	Revision uint64    `json:"revision,string"` // grows from event to event
-	Kind     EventKind `json:"kind"`
-	At       time.Time `json:"at"`
-	Lease    Lease     `json:"lease"` // as it is after the change
+	Revision uint64 // grows from event to event
+	Kind     EventKind
+	At       time.Time
+
+	in *segment
+}
+
+// Lease is the lease as it was after the change. Each call decodes it; the caller owns it.
+func (e Event) Lease() Lease {
+	if e.in == nil {
+		return Lease{}
+	}
+	k := &e.in.kept[e.Revision-e.in.first]
+	v := view{pool: k.pool, record: k.record, rev: e.Revision, state: k.state}
+	l := v.last()
+	v.addr = l.Addr
+	return v.shown(&l)
+}
+
+// MarshalJSON implements json.Marshaler: revision (as text), kind, at and lease. The event is
+// encoded once for all who watch: the caller does not change what is returned.
+func (e Event) MarshalJSON() ([]byte, error) {
+	if e.in == nil {
+		return e.encode()
+	}
+	k := &e.in.kept[e.Revision-e.in.first]
+	if shared := k.json.Load(); shared != nil {
+		return *shared, nil
+	}
+	text, err := e.encode()
+	if err == nil {
+		k.json.Store(&text)
+	}
+	return text, err
+}
+
+func (e Event) encode() ([]byte, error) {
+	return json.Marshal(struct {
+		Revision uint64    `json:"revision,string"`
+		Kind     EventKind `json:"kind"`
+		At       time.Time `json:"at"`
+		Lease    Lease     `json:"lease"`
+	}{e.Revision, e.Kind, e.At, e.Lease()})
 }
 
 // EventKind says what happened.
@@ -33,9 +77,11 @@ const (
 )
 
 const (
-	epochKey   = "epoch"
-	epochBits  = 40 // a revision is the epoch of its allocator, shifted by this, and a count
-	keptEvents = 8192
+	epochKey    = "epoch"
+	epochBits   = 40    // a revision is the epoch of its allocator, shifted by this, and a count
+	keptEvents  = 16384 // at least
+	segmentSize = 256
+	wakeEvery   = 5 * time.Millisecond
 )
 
 // ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has
@@ -48,84 +94,145 @@ func (a *Allocator) Revision() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	return a.events.last
+	return a.events.last()
 }
 
-// Watch returns the events after a revision, oldest first, and waits until there is one. The
-// next call takes the revision of the last. Revisions survive a reconnection, not a restart of the
-// allocator: after that, and when more than 8192 events have passed, the error is ErrCompacted.
-// That an address became free is told when the allocator sees it, at the latest in the next sweep.
+// Watch returns some of the events after a revision, oldest first, and waits until there is one.
+// The next call takes the revision of the last. The events are shared with other callers: nobody
+// changes them. An event after a quiet time is told at once, those of a busy time together, every
+// 5 ms. Nothing is kept for a caller that does not come back: revisions survive a reconnection, not
+// a restart of the allocator; after that, and when more than 16,384 events have passed, the error is
+// ErrCompacted. That an address became free is told when the allocator sees it, at the latest in the
+// next sweep.
 func (a *Allocator) Watch(ctx context.Context, after uint64) ([]Event, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("watch after %d: %w", after, context.Cause(ctx))
 		}
+		more := a.events.more()
 		events, err := a.events.since(after)
 		if err != nil || len(events) > 0 {
 			return events, err
 		}
-		if a.events.more == nil {
-			a.events.more = make(chan struct{})
+		select {
+		case <-more:
+		case <-ctx.Done():
 		}
-		more := a.events.more
-		a.unlocked(func() {
-			select {
-			case <-more:
-			case <-ctx.Done():
-			}
-		})
 	}
 }
 
-// eventLog is the ring of events that are kept.
+// eventLog keeps the latest events. One at a time adds, any number read, and no reader holds up the
+// one that adds.
 type eventLog struct {
-	ring   []pendingEvent
-	oldest int           // in the ring
-	last   uint64        // revision of the latest
-	more   chan struct{} // closed at the next event; made by the first who waits
+	segments atomic.Pointer[[]*segment] // oldest first, at least one; the slice is never changed
+	awaited  atomic.Bool                // a reader may wait for the next event
+
+	mu    sync.Mutex    // guards what follows
+	told  time.Time     // when the readers that waited were last told
+	ahead chan struct{} // closed at the next event; nil when nobody waits
 }
 
-// pendingEvent is an event as it is kept: Watch decodes it.
+// segment is a run of events, of which the first len are there and are never changed.
+type segment struct {
+	first  uint64 // revision of the first
+	len    atomic.Int32
+	events [segmentSize]Event
+	kept   [segmentSize]keptEvent
+}
+
+// keptEvent is what an event is made of when it is asked for.
+type keptEvent struct {
+	record []byte // the tenure as it is stored
+	pool   *pool
+	json   atomic.Pointer[[]byte]
+	state  State
+}
+
+// pendingEvent is an event that has no revision yet.
 type pendingEvent struct {
 	kind   EventKind
 	at     time.Time
-	record []byte // the tenure as it is stored
+	record []byte
 	state  State
 	pool   *pool
 }
 
-func (n *eventLog) add(h pendingEvent) {
-	n.last++
-	if len(n.ring) < keptEvents {
-		n.ring = append(n.ring, h)
-	} else {
-		n.ring[n.oldest] = h
-		n.oldest = (n.oldest + 1) % keptEvents
+// begin makes last the revision of the event before the first.
+func (n *eventLog) begin(last uint64) { n.segments.Store(&[]*segment{{first: last + 1}}) }
+
+func (n *eventLog) newest() *segment {
+	all := *n.segments.Load()
+	return all[len(all)-1]
+}
+
+func (n *eventLog) last() uint64 {
+	s := n.newest()
+	return s.first + uint64(s.len.Load()) - 1
+}
+
+func (n *eventLog) add(h *pendingEvent) {
+	s := n.newest()
+	i := s.len.Load()
+	if i == segmentSize {
+		all := *n.segments.Load()
+		if len(all) > keptEvents/segmentSize {
+			all = all[1:]
+		}
+		s = &segment{first: s.first + segmentSize}
+		all = append(slices.Clone(all), s)
+		n.segments.Store(&all)
+		i = 0
 	}
-	if n.more != nil {
-		close(n.more)
-		n.more = nil
+	s.events[i] = Event{s.first + uint64(i), h.kind, h.at.Round(0).UTC(), s}
+	k := &s.kept[i]
+	k.record, k.pool, k.state = h.record, h.pool, h.state
+	s.len.Store(i + 1)
+	if n.awaited.Load() && n.awaited.CompareAndSwap(true, false) {
+		n.wake()
 	}
 }
 
-func (n *eventLog) since(after uint64) ([]Event, error) {
-	if after > n.last || n.last-after > uint64(len(n.ring)) {
-		return nil, fmt.Errorf("watch after %d: the latest is %d: %w", after, n.last, ErrCompacted)
-	}
-	var events []Event
-	for rev := after + 1; rev <= n.last; rev++ {
-		back := int(n.last - rev) // from the latest
-		h := n.ring[(n.oldest+len(n.ring)-1-back)%len(n.ring)]
-		l, err := decodeTenure(h.record)
-		if err != nil {
-			return nil, fmt.Errorf("event %d: %w: %w", rev, err, ErrCompacted)
+// wake tells the readers that wait, not before wakeEvery has passed since the last time: many that
+// are told of every single event would take all processors.
+func (n *eventLog) wake() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	time.AfterFunc(wakeEvery-time.Since(n.told), func() {
+		n.mu.Lock()
+		ahead := n.ahead
+		n.ahead, n.told = nil, time.Now()
+		n.mu.Unlock()
+		if ahead != nil {
+			close(ahead)
 		}
-		e := entry{addr: l.Addr, lease: &l, rev: rev, state: h.state, pool: h.pool}
-		events = append(events, Event{rev, h.kind, h.at.Round(0).UTC(), e.shown()})
+	})
+}
+
+// more returns a channel that is closed after the next event.
+func (n *eventLog) more() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ahead == nil {
+		n.ahead = make(chan struct{})
 	}
-	return events, nil
+	n.awaited.Store(true)
+	return n.ahead
+}
+
+// since returns events after a revision, as many as are in one segment.
+func (n *eventLog) since(after uint64) ([]Event, error) {
+	all := *n.segments.Load()
+	oldest, newest := all[0].first, all[len(all)-1]
+	last := newest.first + uint64(newest.len.Load()) - 1
+	if after > last || after+1 < oldest {
+		return nil, fmt.Errorf("watch after %d: the events from %d to %d are kept: %w", after, oldest, last, ErrCompacted)
+	}
+	if after == last {
+		return nil, nil
+	}
+	s := all[(after+1-oldest)/segmentSize]
+	there := s.len.Load()
+	return s.events[after+1-s.first : there : there], nil
 }
 
 // note adds the event of e's change from was. record is the encoded tenure, that of the ended lease
@@ -180,7 +287,7 @@ func (a *Allocator) begin(ctx context.Context) error {
 		value := strconv.AppendUint(nil, epoch+1, 10)
 		_, err = a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
 		if err == nil {
-			a.events.last = (epoch + 1) << epochBits
+			a.events.begin((epoch + 1) << epochBits)
 			return nil
 		}
 		if !errors.Is(err, ErrRevision) {

@@ -2,11 +2,16 @@ package vip_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/netip"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/sluice-deploy/sluice/vip"
 )
@@ -48,7 +53,7 @@ func TestWatch(t *testing.T) {
 		require.Equal(t, from+uint64(i)+1, e.Revision)
 	}
 	require.Equal(t, []vip.EventKind{vip.Allocated, vip.Bound, vip.Renewed, vip.Expiring, vip.Ended, vip.BecameFree, vip.Quarantine}, kinds)
-	require.Equal(t, "expired", events[4].Lease.Reason)
+	require.Equal(t, "expired", events[4].Lease().Reason)
 	rest, err := a.Watch(t.Context(), events[4].Revision)
 	require.NoError(t, err)
 	require.Equal(t, events[5:], rest, "a watch goes on where it was")
@@ -57,7 +62,7 @@ func TestWatch(t *testing.T) {
 	cancel()
 	_, err = a.Watch(ctx, a.Revision())
 	require.ErrorIs(t, err, context.Canceled)
-	for range 3000 {
+	for range 6000 {
 		release(t, a, allocate(t, a, vip.Request{Owner: owner("T2")}))
 		c.Add(130 * time.Second)
 	}
@@ -106,4 +111,128 @@ func TestWatchExpiringOnce(t *testing.T) {
 	c.Add(time.Minute)
 	require.Zero(t, expiring())
 	require.Empty(t, a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}))
+}
+
+// 50 watchers beside four callers get every event in order, the same for all of them; one that does
+// not read for too long is told so, and goes on from the revision of now.
+func TestWatchers(t *testing.T) {
+	t.Parallel()
+	p := pool(t, "p", "10.0.0.0/24")
+	p.CoolDown = -1
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	from := a.Revision()
+	const pairs, callers = 500, 4
+	var wg sync.WaitGroup
+	heard := make([][]string, 50)
+	for w := range heard {
+		wg.Go(func() {
+			after := from
+			for len(heard[w]) < 2*pairs*callers {
+				events, err := a.Watch(t.Context(), after)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, e := range events {
+					if e.Revision != after+1 {
+						t.Errorf("event %d after %d", e.Revision, after)
+					}
+					after = e.Revision
+					text, err := e.MarshalJSON()
+					if err != nil {
+						t.Error(err)
+					}
+					heard[w] = append(heard[w], string(text))
+				}
+			}
+		})
+	}
+	for g := range callers {
+		wg.Go(func() {
+			for i := range pairs {
+				l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(fmt.Sprint("T", g, "-", i))})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for w := range heard {
+		require.Equal(t, heard[0], heard[w])
+	}
+	var first struct {
+		Revision string
+		Kind     vip.EventKind
+		At       time.Time
+		Lease    vip.Lease
+	}
+	require.NoError(t, json.Unmarshal([]byte(heard[0][0]), &first))
+	events, err := a.Watch(t.Context(), from)
+	require.NoError(t, err)
+	require.Equal(t, strconv.FormatUint(from+1, 10), first.Revision)
+	require.Equal(t, vip.Allocated, first.Kind)
+	require.Equal(t, events[0].At, first.At)
+	require.Equal(t, events[0].Lease(), first.Lease)
+	require.Equal(t, vip.Lease{}, vip.Event{}.Lease())
+
+	for range 10_000 {
+		release(t, a, allocate(t, a, vip.Request{Owner: owner("T")}))
+	}
+	_, err = a.Watch(t.Context(), from)
+	require.ErrorIs(t, err, vip.ErrCompacted)
+	last := a.Revision()
+	allocate(t, a, vip.Request{Owner: owner("next")})
+	events, err = a.Watch(t.Context(), last)
+	require.NoError(t, err)
+	require.Equal(t, "next", events[0].Lease().Owner.Task)
+}
+
+// What the watchers are told adds up to what List says, whatever happens in between.
+func TestWatchFollowsList(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		c, p := newClock(), pool(&testing.T{}, "p", "10.0.0.1-10.0.0.6")
+		a := allocator(&testing.T{}, vip.NewMemStore(), c, vip.Config{Grace: time.Minute}, p)
+		after, known := a.Revision(), map[netip.Addr]vip.Lease{}
+		task := rapid.SampledFrom([]string{"A", "B", "C", "D"})
+		t.Repeat(map[string]func(*rapid.T){
+			"allocate": func(t *rapid.T) {
+				_, _ = a.Allocate(context.Background(), vip.Request{Owner: owner(task.Draw(t, "task")), TTL: time.Hour})
+			},
+			"release": func(t *rapid.T) {
+				for _, l := range a.List(vip.Query{Task: task.Draw(t, "task")}) {
+					_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
+				}
+			},
+			"quarantine": func(t *rapid.T) {
+				_, _ = a.Quarantine(context.Background(), p.Ranges[0].First, "bad", time.Minute)
+			},
+			"time passes": func(t *rapid.T) {
+				c.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "minutes")) * time.Minute)
+				require.NoError(t, a.Sweep(context.Background()))
+			},
+			"": func(t *rapid.T) {
+				for after < a.Revision() {
+					events, err := a.Watch(context.Background(), after)
+					require.NoError(t, err)
+					for _, e := range events {
+						after, known[e.Lease().Addr] = e.Revision, e.Lease()
+					}
+				}
+				for _, l := range a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased, vip.Cooling, vip.Quarantined}}) {
+					require.Equal(t, l, known[l.Addr])
+					delete(known, l.Addr)
+				}
+				require.Empty(t, known)
+				for _, l := range a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased, vip.Cooling, vip.Quarantined}}) {
+					known[l.Addr] = l
+				}
+			},
+		})
+	})
 }
