@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/sluice-deploy/sluice/envconfig/internal/nearest"
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
@@ -107,7 +108,7 @@ func TestNearest(t *testing.T) {
 	known := []string{"production", "sandbox", "staging", "test"}
 	for name, want := range map[string]string{"stage": "staging", "prod": "production", "Production": "production", " test": "test", "sandobx": "sandbox",
 		"tets": "test", "dev": "", "qa": "", "x": "", "": ""} {
-		require.Equal(t, want, nearest(name, known), name)
+		require.Equal(t, want, nearest.Of(name, known), name)
 	}
 }
 

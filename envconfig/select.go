@@ -3,6 +3,7 @@ package envconfig
 import (
 	"strings"
 
+	"github.com/sluice-deploy/sluice/envconfig/internal/nearest"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
@@ -26,7 +27,7 @@ func (m *Manifest) Select(name string) (*Environment, error) {
 	env := m.Environments[name]
 	if problem := m.selectProblem(name); problem != "" {
 		return nil, &UnknownEnvironmentError{
-			Name: name, Reason: problem, Known: m.Names(), Nearest: nearest(name, m.Names()),
+			Name: name, Reason: problem, Known: m.Names(), Nearest: nearest.Of(name, m.Names()),
 		}
 	}
 	return env, m.complete(env)
@@ -44,44 +45,4 @@ func (m *Manifest) selectProblem(name string) string {
 		return "not in the manifest"
 	}
 	return ""
-}
-
-// nearest is the name that a person who typed name most likely meant, or empty.
-func nearest(name string, known []string) string {
-	name = strings.ToLower(strings.TrimSpace(name))
-	if name == "" || len(name) > names.MaxEnvironment {
-		return ""
-	}
-	best, bestDistance := "", max(1, (len(name)+1)/2)+1
-	for _, k := range known {
-		d := distance(name, k)
-		if strings.HasPrefix(k, name) || strings.HasPrefix(name, k) {
-			d = 1
-		}
-		if d < bestDistance {
-			best, bestDistance = k, d
-		}
-	}
-	return best
-}
-
-// distance is the number of insertions, deletions and substitutions that turn a into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -1,11 +1,12 @@
-// Package entry starts the service of a container: it finds the command before anything is changed, and then becomes it, or
-// stays before it as the process 1 that a shell script is not.
+// Package entry starts the service of a container: it finds the command before anything is changed,
+// and then stays in front of it as the process 1 that the service is not made to be, or becomes it.
 //
-// The embedder's work: call [Resolve] first, do what must be done before the service starts, call [Exec] or [Init.Run].
+// The embedder's work: call [Resolve] first, do what must be done before the service starts, call
+// [Init.Run], or [Exec] where [Command.IsInit] says that the command has to be process 1 itself.
 //
 //	command, err := entry.Resolve([]string{"/app/server", "-port", "8080"}, os.Environ())
 //	…
-//	err = entry.Exec(command, os.Environ()) // returns only when it could not
+//	report, err := (&entry.Init{}).Run(command, os.Environ(), signals)
 //
-// What it does not do: it runs no shell and changes neither user nor folder.
+// What it does not do: it runs no shell and changes neither user nor directory.
 package entry

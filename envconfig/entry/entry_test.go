@@ -34,11 +34,11 @@ func TestResolve(t *testing.T) {
 	c, err := Resolve([]string{"tool", "x"}, env)
 	require.NoError(t, err, "one that cannot be run is passed over, as a shell does")
 	require.Equal(t, &Command{Path: tool, Args: []string{"tool", "x"}}, c)
-	require.False(t, c.NeedsInit())
+	require.False(t, c.IsInit())
 	c, err = Resolve([]string{script}, nil)
 	require.NoError(t, err)
 	require.Equal(t, "/bin/sh", c.Interpreter)
-	require.True(t, c.NeedsInit())
+	require.False(t, c.IsInit())
 	_, err = Resolve([]string{other}, nil)
 	require.NoError(t, err, "the kernel may have been told of the format")
 

@@ -26,8 +26,15 @@ func startError(c *Command, err error) error {
 			"as with another C library: %w: %w", c.Path, err, ErrNotExecutable)
 	case errors.Is(err, syscall.ENOEXEC):
 		return noFormat(c.Path)
+	case errors.Is(err, fs.ErrPermission) && c.Interpreter != "" && isMountedNoExec(c.Interpreter):
+		return noExec(c.Interpreter)
 	}
 	return fmt.Errorf("%s: %w: %w", c.Path, err, ErrNotExecutable)
+}
+
+func noExec(name string) error {
+	return fmt.Errorf("%s: its file system is mounted noexec: remount it with exec, "+
+		"or put the program elsewhere: %w", name, ErrNotExecutable)
 }
 
 func noFormat(name string) error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -20,34 +19,70 @@ const DefaultGrace = 25 * time.Second
 const killWait = 5 * time.Second
 
 // Init runs a service as the process 1 of a container should: it stays in front of the service,
-// passes every signal on to the service's whole process group, reaps what is orphaned, and ends
-// when the last descendant has gone rather than when the first child has. That is what lets a
-// service behind "sh /sbin/startup.sh" finish its requests after SIGTERM, which the shell does not
-// survive and does not pass on.
+// passes every signal on, reaps what is orphaned, and ends when the last descendant has gone rather
+// than when the first child has. That is what lets a service behind "sh /sbin/startup.sh" finish its
+// requests after SIGTERM, which the shell does not survive and does not pass on.
 //
 // Run waits for all children of the process, so no other part of the program may wait for or start
 // any. Where the process is not process 1, Run makes it the reaper of its descendants.
 type Init struct {
-	// Grace is how long descendants may go on after SIGTERM was passed on or, under [Stop],
-	// after the service's main process has ended; then they are killed. The default is
+	// Grace is how long descendants may go on after a signal that asks them to stop or, under
+	// [Stop], after the service's main process has ended; then they are killed. Those that were
+	// left to the service to ask are asked when four fifths of it have gone. The default is
 	// [DefaultGrace]; a negative Grace is refused.
 	Grace time.Duration
+	// Scope says which processes get the signals. The default is [Service].
+	Scope Scope
+	// Rewrite replaces signals on their way to the service, e.g. {SIGTERM: SIGQUIT}; a signal
+	// rewritten to itself is left alone. Without an entry for SIGTERM it becomes StopSignal, or for
+	// Nginx, php-fpm, Apache and HAProxy the signal on which they finish their requests.
+	Rewrite map[syscall.Signal]syscall.Signal
+	// StopSignal asks the service to stop, as the image's STOPSIGNAL says. The default, 0, is
+	// SIGTERM. SIGTERM, SIGINT and SIGQUIT ask it in any case, SIGQUIT except for a JVM, which prints
+	// its threads.
+	StopSignal syscall.Signal
 	// OnMainExit says what becomes of other descendants when the main process ends by itself. The
 	// default is [Stop].
 	OnMainExit MainExit
+	// PIDFile is the file in which a service in the background leaves its process id. Under [Wait]
+	// that process becomes the main one when the start script has ended. The default is none: then
+	// the exit code is that of the last process, see [Wait].
+	PIDFile string
+	// ParentDeath is sent to this process when the one that started it dies, see [EndWithParent],
+	// and to the service when this process does. The default, 0, is that both go on.
+	ParentDeath syscall.Signal
 	// MapExit replaces exit codes, e.g. {143: 0} for a JVM that ends cleanly on SIGTERM. The
 	// default is none. Both codes are from 0 to 255.
 	MapExit map[int]int
 }
 
+// Scope says which of the service's processes get a signal. Those of job control, SIGTSTP, SIGTTIN,
+// SIGTTOU and SIGCONT, go to the process group whatever the scope.
+type Scope int
+
+const (
+	// Service is the first process below this one that is neither a shell nor a wrapper such as
+	// env or su: a service tells its own workers. Where a shell has started several, it is all of
+	// them. A shell without a trap dies of a stopping signal, lest it start its next command; one
+	// that catches a signal gets it in place of what it has started in the background. Where /proc
+	// cannot be read, it is the main process or, for a shell, the group.
+	Service Scope = iota
+	// Main is the process that was started.
+	Main
+	// Group is the process group of the main process.
+	Group
+)
+
 // MainExit is what Init does when the main process has ended without having been asked to.
 type MainExit int
 
 const (
-	// Stop sends SIGTERM to the descendants that are left and gives them the grace time.
+	// Stop sends SIGTERM to the services that are left and gives them the grace time.
 	Stop MainExit = iota
 	// Wait goes on until they have ended by themselves; for start scripts that put the service into
-	// the background.
+	// the background. The exit code is that of the process of PIDFile. Without one it is that of
+	// the process that ended last or, where that is 0, of one that died of a signal of its own, or
+	// of the main process.
 	Wait
 )
 
@@ -83,27 +118,46 @@ func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, 
 	if err := errors.Join(i.validate(), c.validate()); err != nil {
 		return Report{}, err
 	}
+	if err := mayWait(); err != nil {
+		return Report{}, err
+	}
 	becomeReaper()
 	tty := openTerminal()
+	attributes := &syscall.SysProcAttr{Setpgid: true}
+	if i.ParentDeath != 0 {
+		attributes.Pdeathsig = i.ParentDeath
+		if err := EndWithParent(i.ParentDeath); err != nil {
+			return Report{}, err
+		}
+	}
 	pid, err := syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
+		Sys:   attributes,
 	})
 	if err != nil {
 		return Report{}, startError(c, err)
 	}
-	if tty.give(pid) {
-		_ = syscall.Kill(-pid, syscall.SIGCONT) // it was faster, and was stopped for reading too soon
-	}
+	tty.give(pid) // should it have read too soon, it was stopped for that: see follow
 	r := running{
-		Init: i, main: pid, tty: tty, signals: signals, ends: make(chan end),
+		Init: i, main: pid, shell: c.isShell(), tty: tty, signals: signals, ends: make(chan end),
 		isPID1: os.Getpid() == 1,
 	}
-	go reap(r.ends)
+	go r.reap()
 	for !r.turn() {
 	}
-	return r.finish(), nil
+	return r.finish(), r.broken
+}
+
+// mayWait returns an error where the container's profile forbids to wait for children. It comes
+// before the service is started.
+func mayWait() error {
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil); err != nil &&
+		!errors.Is(err, syscall.ECHILD) && !errors.Is(err, syscall.EINTR) {
+		return fmt.Errorf("wait4, without which no end of a service can be seen: %w", err)
+	}
+	return nil
 }
 
 // validate returns all problems of the fields at once.
@@ -116,6 +170,21 @@ func (i *Init) validate() error {
 	if i.OnMainExit != Stop && i.OnMainExit != Wait {
 		problems = append(problems, bad(fmt.Sprintf("Init.OnMainExit: %d", i.OnMainExit), "Stop or Wait"))
 	}
+	if i.Scope < Service || i.Scope > Group {
+		problems = append(problems, bad(fmt.Sprintf("Init.Scope: %d", i.Scope), "Service, Main or Group"))
+	}
+	const catchable = "signals from 1 to 64 that can be caught"
+	for from, to := range i.Rewrite {
+		if !canBePassedOn(from) || !canBePassedOn(to) {
+			problems = append(problems, bad(fmt.Sprintf("Init.Rewrite: %d:%d", from, to), catchable))
+		}
+	}
+	if i.StopSignal != 0 && !canBePassedOn(i.StopSignal) {
+		problems = append(problems, bad(fmt.Sprintf("Init.StopSignal: %d", i.StopSignal), catchable))
+	}
+	if i.ParentDeath != 0 && !canBePassedOn(i.ParentDeath) {
+		problems = append(problems, bad(fmt.Sprintf("Init.ParentDeath: %d", i.ParentDeath), catchable))
+	}
 	for from, to := range i.MapExit {
 		if from != from&0xff || to != to&0xff {
 			problems = append(problems,
@@ -123,199 +192,6 @@ func (i *Init) validate() error {
 		}
 	}
 	return errors.Join(problems...)
-}
-
-// end is a child that has ended or stopped.
-type end struct {
-	pid    int
-	status syscall.WaitStatus
-}
-
-// reap reports every child that ends, and closes ends when there is none left.
-func reap(ends chan<- end) {
-	defer close(ends)
-	for {
-		var e end
-		var err error
-		e.pid, err = syscall.Wait4(-1, &e.status, syscall.WUNTRACED, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return
-		default:
-			ends <- e
-		}
-	}
-}
-
-// running is a service that runs.
-type running struct {
-	*Init
-	main    int
-	tty     *terminal
-	signals <-chan os.Signal // nil once the caller has closed it
-	ends    chan end
-	isPID1  bool // of its namespace, where every other process is a descendant
-
-	report Report
-	ended  bool // the main process
-	// asked: SIGTERM or SIGINT was passed on, or a signal that was passed on ended the main process.
-	asked    bool
-	passed   map[syscall.Signal]bool
-	since    time.Time // when the drain began
-	deadline <-chan time.Time
-	outside  <-chan time.Time
-	killing  bool
-}
-
-// turn waits for one event and handles it. It reports whether the service and its descendants have
-// ended, or have been given up.
-func (r *running) turn() (done bool) {
-	select {
-	case s, ok := <-r.signals:
-		if !ok {
-			r.signals = nil // a closed channel is always ready
-		} else if s, ok := s.(syscall.Signal); ok {
-			r.pass(s)
-		}
-	case e, ok := <-r.ends:
-		if !ok {
-			return true
-		}
-		r.childChanged(e)
-	case <-r.outside:
-		r.signalOutside(syscall.SIGTERM)
-	case <-r.deadline:
-		if r.killing {
-			return true
-		}
-		r.kill()
-	}
-	return false
-}
-
-// pass gives a signal to the service's process group; once the main process has ended, to every
-// descendant, since one that went into the background has most likely left the group.
-func (r *running) pass(s syscall.Signal) {
-	if r.tty.stopAgain(s) {
-		return
-	}
-	if r.passed == nil {
-		r.passed = map[syscall.Signal]bool{}
-	}
-	r.passed[s] = true
-	if s == syscall.SIGCONT {
-		r.tty.restoreHandler()
-	}
-	r.tty.give(r.main) // the signal may have come because a shell has brought this process into the foreground
-	if r.ended {
-		r.signalAll(s)
-	} else {
-		_ = syscall.Kill(-r.main, s)
-	}
-	if s == syscall.SIGTERM || s == syscall.SIGINT {
-		r.asked = true
-	}
-	if s == syscall.SIGTERM {
-		r.startGrace()
-	}
-}
-
-func (r *running) startGrace() {
-	if r.deadline != nil {
-		return
-	}
-	grace := r.Grace
-	if grace == 0 {
-		grace = DefaultGrace
-	}
-	r.since = time.Now()
-	r.deadline = time.After(grace)
-}
-
-// childChanged notes that a child has ended or stopped.
-func (r *running) childChanged(e end) {
-	switch {
-	case e.status.Stopped():
-		if by := e.status.StopSignal(); e.pid == r.main && by != syscall.SIGSTOP {
-			r.tty.follow(r.main, by, r.passed[by])
-			delete(r.passed, by)
-		}
-		return
-	case e.pid != r.main:
-		if r.ended && !r.killing {
-			r.report.Drained++
-		}
-		return
-	}
-	r.ended = true
-	r.report.Code = exitCode(e.status)
-	if e.status.Signaled() && r.passed[e.status.Signal()] {
-		r.asked = true
-	}
-	if r.OnMainExit == Wait && !r.asked {
-		return
-	}
-	r.startGrace()
-	// Who has been asked already must not be asked twice: many a service takes the second SIGTERM
-	// for an order to drop everything. Those outside of the group have not heard it yet.
-	if !r.asked {
-		_ = syscall.Kill(-r.main, syscall.SIGTERM)
-	}
-	r.outside = time.After(scanDelay)
-}
-
-// scanDelay is the time to wait for the end of the last child before the process table is scanned;
-// usually no child is left.
-const scanDelay = 2 * time.Millisecond
-
-// signalOutside signals the descendants that have left the service's process group.
-func (r *running) signalOutside(s syscall.Signal) {
-	for _, p := range r.descendants() {
-		if pgid, err := syscall.Getpgid(p.PID); err == nil && pgid != r.main {
-			_ = syscall.Kill(p.PID, s)
-		}
-	}
-}
-
-// signalAll signals every descendant.
-func (r *running) signalAll(s syscall.Signal) {
-	if r.isPID1 {
-		_ = syscall.Kill(-1, s)
-		return
-	}
-	_ = syscall.Kill(-r.main, s)
-	r.signalOutside(s)
-}
-
-// kill ends what has outlived the grace time.
-func (r *running) kill() {
-	r.killing = true
-	r.report.Killed = r.descendants()
-	if len(r.report.Killed) == 0 {
-		r.report.Killed = []Process{{PID: r.main}} // no /proc to look into
-	}
-	r.signalAll(syscall.SIGKILL)
-	r.deadline = time.After(killWait)
-}
-
-func (r *running) finish() Report {
-	r.tty.takeBack(r.main)
-	if !r.since.IsZero() {
-		r.report.Drain = time.Since(r.since)
-	}
-	if to, ok := r.MapExit[r.report.Code]; ok {
-		r.report.Code = to
-	}
-	return r.report
-}
-
-func (r *running) descendants() []Process {
-	all := processes()
-	if r.isPID1 {
-		return slices.DeleteFunc(all, func(p Process) bool { return p.PID == 1 })
-	}
-	return descendantsOf(os.Getpid())
 }
 
 // exitCode is what a shell shows for the status.

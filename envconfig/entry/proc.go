@@ -4,8 +4,10 @@ package entry
 
 import (
 	"os"
+	"path"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // stat is what /proc/PID/stat says of a process.
@@ -13,9 +15,14 @@ type stat struct {
 	Process
 	parent int
 	zombie bool
+	start  uint64 // in clock ticks since boot: with the PID it tells a process from a later one
 }
 
-// parseStat reads the beginning of /proc/PID/stat: "12 (name) S 1 …". The name may hold spaces and brackets.
+// startField is the place of starttime among the fields after the name; see proc_pid_stat(5).
+const startField = 19
+
+// parseStat reads /proc/PID/stat: "12 (name) S 1 …". The name may hold spaces and brackets. A line
+// that ends before starttime gives the start 0.
 func parseStat(line string) (stat, bool) {
 	open, end := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
 	if open < 1 || end < open {
@@ -27,7 +34,14 @@ func parseStat(line string) (stat, bool) {
 		return stat{}, false
 	}
 	parent, err := strconv.Atoi(rest[1])
-	return stat{Process{pid, line[open+1 : end]}, parent, rest[0] == "Z" || rest[0] == "X"}, err == nil
+	s := stat{
+		Process: Process{pid, line[open+1 : end]}, parent: parent,
+		zombie: rest[0] == "Z" || rest[0] == "X",
+	}
+	if len(rest) > startField {
+		s.start, _ = strconv.ParseUint(rest[startField], 10, 64)
+	}
+	return s, err == nil
 }
 
 // stats lists the processes that /proc shows; none where there is no /proc.
@@ -81,3 +95,63 @@ func descendantsOf(pid int) []Process {
 	}
 	return out
 }
+
+// procFile returns the path of a file of /proc/PID.
+func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
+
+// commandLine returns the arguments of a process, its name first.
+func commandLine(pid int) []string {
+	data, err := os.ReadFile(procFile(pid, "cmdline"))
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+}
+
+// programOf returns the name of the program that a process runs: of its binary, which for a script
+// is the interpreter; for busybox and the like the name that it was called by. Where this user may
+// not look, it is the name by which the process was started.
+func programOf(p Process) string {
+	exe, err := os.Readlink(procFile(p.PID, "exe"))
+	name := path.Base(strings.TrimSuffix(exe, " (deleted)"))
+	if err == nil && name != "busybox" && name != "toybox" {
+		return name
+	}
+	args := commandLine(p.PID)
+	if len(args) == 0 {
+		return p.Name
+	}
+	called := path.Base(strings.TrimPrefix(args[0], "-")) // a login shell has a dash
+	if (called == "busybox" || called == "toybox") && len(args) > 1 {
+		called = args[1]
+	}
+	return called
+}
+
+// dispositions are the signals that a process catches and ignores, a bit for each.
+type dispositions struct{ caught, ignored uint64 }
+
+func dispositionsOf(pid int) dispositions {
+	data, err := os.ReadFile(procFile(pid, "status"))
+	if err != nil {
+		return dispositions{}
+	}
+	return parseDispositions(string(data))
+}
+
+// parseDispositions reads the lines SigIgn and SigCgt of /proc/PID/status.
+func parseDispositions(status string) (d dispositions) {
+	for line := range strings.Lines(status) {
+		name, mask, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name {
+		case "SigIgn":
+			d.ignored, _ = strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+		case "SigCgt":
+			d.caught, _ = strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+		}
+	}
+	return d
+}
+
+func (d dispositions) catches(s syscall.Signal) bool { return d.caught&(1<<(s-1)) != 0 }
+func (d dispositions) ignores(s syscall.Signal) bool { return d.ignored&(1<<(s-1)) != 0 }

@@ -80,6 +80,9 @@ func check(name string, args []string) (*Command, error) {
 	}
 	const execute = 1
 	if err := syscall.Access(name, execute); err != nil || !info.Mode().IsRegular() {
+		if err != nil && info.Mode().Perm()&0o111 != 0 && isMountedNoExec(name) {
+			return nil, noExec(name)
+		}
 		return nil, fmt.Errorf("%s: mode %04o: %w", name, info.Mode().Perm(), ErrNotExecutable)
 	}
 	interpreter, err := readInterpreter(name)

@@ -7,8 +7,12 @@ import (
 	"slices"
 )
 
-// NeedsInit reports whether the command is a shell or a script: as process 1 those ignore SIGTERM unless they trap it, and
-// do not pass it on to what they have started.
-func (c *Command) NeedsInit() bool {
-	return c.Interpreter != "" || slices.Contains([]string{"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "busybox"}, path.Base(c.Path))
+// inits have to be process 1 themselves, or do for their services what [Init] does.
+var inits = []string{
+	"init", "systemd", "tini", "tini-static", "docker-init", "dumb-init", "catatonit", "pid1",
+	"s6-svscan", "runit", "runit-init", "runsvdir", "openrc-init", "my_init",
 }
+
+// IsInit reports whether the command is an init itself, such as systemd, tini or the /init of
+// s6-overlay. It has to be process 1, so it is executed rather than run by [Init].
+func (c *Command) IsInit() bool { return slices.Contains(inits, path.Base(c.Path)) }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apps are services of the tests' own: the test binary is one of them when ENVCONFIG_TEST_APP names it.
+// apps are services of the tests' own: the test binary is one of them when SLUICE_TEST_APP names it.
 var apps = map[string]func(args []string){
 	// drain works on for a while after SIGTERM, as a service with open requests does.
 	"drain": func([]string) {
@@ -37,9 +38,40 @@ var apps = map[string]func(args []string){
 			}
 		}
 	},
-	// stubborn does not end on SIGTERM.
+	// pool is a service with a worker that is in the middle of a task. On SIGTERM it waits for it.
+	"pool": func([]string) {
+		asked, worker := make(chan os.Signal, 8), make(chan os.Signal, 8)
+		if os.Getenv("WORKER") != "" {
+			signal.Notify(worker, syscall.SIGTERM)
+			fmt.Println("WORKING")
+			select {
+			case <-worker:
+				fmt.Println("WORKER SIGNALLED")
+			case <-closed(os.Stdin):
+				time.Sleep(200 * time.Millisecond)
+				fmt.Println("TASK DONE")
+			}
+			return
+		}
+		signal.Notify(asked, syscall.SIGTERM)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "WORKER=1")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		task, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		<-asked
+		task.Close()
+		_ = cmd.Wait()
+	},
+	// stubborn does not end on any signal.
 	"stubborn": func([]string) {
-		signal.Ignore(syscall.SIGTERM)
+		signal.Ignore()
 		fmt.Println("READY")
 		select {}
 	},
@@ -76,18 +108,25 @@ var apps = map[string]func(args []string){
 			err = errors.New("prctl still works")
 		}
 		if err == nil {
-			err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "ENVCONFIG_TEST_APP=") }))
+			err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "SLUICE_TEST_APP=") }))
 		}
 		fmt.Println(err)
 	},
 	// background starts itself as the service that the arguments name, in a session of its own, and goes.
 	"background": func(args []string) {
 		cmd := exec.Command(os.Args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), "ENVCONFIG_TEST_APP="+args[0])
+		cmd.Env = append(os.Environ(), "SLUICE_TEST_APP="+args[0])
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
 			fmt.Println(err)
 		}
 	},
+}
+
+// closed returns a channel that is ready when the file has come to its end.
+func closed(f *os.File) <-chan error {
+	c := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, f); c <- err }()
+	return c
 }

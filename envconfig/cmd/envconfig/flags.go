@@ -9,10 +9,12 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/envconfig/entry"
+	"github.com/sluice-deploy/sluice/envconfig/internal/nearest"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
@@ -23,9 +25,7 @@ type options struct {
 	source, root, state, variable string
 	environ                       entry.Environ
 	init                          choice
-	grace                         time.Duration
-	onMainExit                    entry.MainExit
-	mapExit                       map[int]int
+	service                       entry.Init
 	quiet, dryRun, label, bake    bool
 	durable                       bool
 }
@@ -44,11 +44,13 @@ usage:
 examples:
   ENTRYPOINT ["/sbin/envconfig", "--", "/opt/web/bin/server"]
   ENTRYPOINT ["/sbin/envconfig", "--map-exit", "143:0", "--", "sh", "/sbin/startup.sh"]
+  ENTRYPOINT ["/sbin/envconfig", "--rewrite", "TERM:QUIT", "--", "unicorn"]
   RUN ["/sbin/envconfig", "manifest"]
   docker run -e DEPLOY_ENV=sandbox -e ENVCONFIG_GRACE=8s IMAGE
 
-CMD becomes process 1 itself, unless it is a shell or a script: then envconfig stays in front of it, passes every signal to
-its process group, reaps zombies, and waits until all descendants have ended.
+envconfig stays in front of CMD as process 1: it passes every signal on to the service, reaps zombies, and waits until
+all descendants have ended. The service is the first process below it that is neither a shell nor a wrapper. With
+--init=false CMD becomes process 1 itself, as do other inits, such as systemd, tini and the /init of s6-overlay.
 
 exit codes: the service's own, or 128+n if signal n ended it, or
   64 wrong use                     74 input/output error           126 the command cannot be run
@@ -99,7 +101,7 @@ func (c *command) validate() error {
 		return usageError{errors.New("--unset takes a pattern such as AWS_*")}
 	case set.Validate() != nil:
 		return usageError{errors.New("--set takes NAME=VALUE")}
-	case c.grace <= 0:
+	case c.service.Grace <= 0:
 		return usageError{errors.New("--grace must be longer than 0")}
 	}
 	return nil
@@ -112,9 +114,14 @@ func (c *command) define(fs *flag.FlagSet) {
 	fs.StringVar(&c.variable, "var", envconfig.DefaultVariable, "`name` of the variable that selects the environment")
 	fs.BoolVar(&c.quiet, "quiet", false, "print no line about what was done")
 	fs.BoolVar(&c.durable, "durable", false, "wait until the files are on the disk, for targets on a volume that outlives the machine")
-	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is for shells and scripts")
-	fs.DurationVar(&c.grace, "grace", entry.DefaultGrace, "with init: `time` from SIGTERM until what is left is killed; keep it below the orchestrator's")
+	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is true but for other inits")
+	fs.DurationVar(&c.service.Grace, "grace", entry.DefaultGrace, "with init: `time` from the signal to stop until what is left is killed; keep it below the orchestrator's")
+	fs.Func("scope", "with init: which processes get the signals: main, `service` or group (default service)", c.setScope)
+	fs.Func("rewrite", "with init: `from:to` replaces a signal, as TERM:QUIT; may be repeated", each(c.setRewrite))
+	fs.Func("stop-signal", "with init: `signal` that stops the service, as the image's STOPSIGNAL; TERM becomes it. manifest writes it down", c.setStopSignal)
 	fs.Func("on-main-exit", "with init: stop or `wait` for descendants when the command ends by itself (default stop)", c.setOnMainExit)
+	fs.Func("pid-file", "with --on-main-exit=wait: `file` with the process id of the service, whose exit code counts", c.setPIDFile)
+	fs.Func("parent-death", "`signal` that the service gets when the process dies that started envconfig (default none)", c.setParentDeath)
 	fs.Func("map-exit", "with init: `from:to` replaces an exit code; may be repeated", each(c.setMapExit))
 	fs.BoolVar(&c.environ.Pristine, "pristine", false, "give the command no variables but those of --set")
 	fs.Func("unset", "`pattern` of variables that the command does not get; may be repeated", each(func(s string) error {
@@ -133,8 +140,9 @@ func (c *command) define(fs *flag.FlagSet) {
 // variables is what the names of the variables begin with that stand for flags.
 const variables = "ENVCONFIG_"
 
-// fromEnviron sets the flags that ENVCONFIG_* variables name. One that is there twice counts as the C library has it: the
-// first. A value is not repeated in an error: it may be a secret.
+// fromEnviron sets the flags that ENVCONFIG_* variables name. One that is there twice counts as the
+// C library has it: the first. A variable that names no flag is an error, unless Kubernetes may have
+// set it. A value is not repeated in an error: it may be a secret.
 func fromEnviron(fs *flag.FlagSet, env []string) error {
 	for i, kv := range env {
 		if !strings.HasPrefix(kv, variables) {
@@ -142,14 +150,39 @@ func fromEnviron(fs *flag.FlagSet, env []string) error {
 		}
 		name, value, _ := strings.Cut(kv, "=")
 		f := fs.Lookup(strings.ToLower(strings.ReplaceAll(name[len(variables):], "_", "-")))
-		if _, before := entry.Lookup(env[:i], name); f == nil || before {
+		if _, before := entry.Lookup(env[:i], name); before {
 			continue
+		}
+		if f == nil {
+			if ofServiceLink(name) {
+				continue
+			}
+			return usageError{fmt.Errorf("%s stands for no flag%s", names.Quote(name), nearestVariable(fs, name))}
 		}
 		if f.Value.Set(value) != nil {
 			return usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, f.Usage)}
 		}
 	}
 	return nil
+}
+
+// ofServiceLink reports whether a variable has the form of those that Kubernetes gives to a
+// container for each Service of its namespace, one of which may be called envconfig.
+func ofServiceLink(name string) bool {
+	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") ||
+		name == variables+"PORT" || strings.HasSuffix(name, "_PORT") && strings.Count(name, "_") > 1 ||
+		strings.Contains(name, "_PORT_")
+}
+
+// nearestVariable suggests the variable that was most likely meant, or nothing.
+func nearestVariable(fs *flag.FlagSet, name string) string {
+	var all []string
+	fs.VisitAll(func(f *flag.Flag) { all = append(all, f.Name) })
+	typed := strings.ReplaceAll(name[len(variables):], "_", "-")
+	if near := nearest.Of(typed, all); near != "" {
+		return ": did you mean " + variables + strings.ToUpper(strings.ReplaceAll(near, "-", "_"))
+	}
+	return ": see envconfig --help"
 }
 
 // each lets a variable hold several values, one a line.
@@ -170,13 +203,64 @@ func each(set func(string) error) func(string) error {
 func (c *command) setOnMainExit(s string) error {
 	switch s {
 	case "stop":
-		c.onMainExit = entry.Stop
+		c.service.OnMainExit = entry.Stop
 	case "wait":
-		c.onMainExit = entry.Wait
+		c.service.OnMainExit = entry.Wait
 	default:
 		return errors.New("must be stop or wait")
 	}
 	return nil
+}
+
+func (c *command) setScope(s string) error {
+	scopes := map[string]entry.Scope{"service": entry.Service, "main": entry.Main, "group": entry.Group}
+	scope, ok := scopes[s]
+	if !ok {
+		return errors.New("must be main, service or group")
+	}
+	c.service.Scope = scope
+	return nil
+}
+
+func (c *command) setRewrite(s string) error {
+	from, to, _ := strings.Cut(s, ":")
+	a, err1 := parseSignal(from)
+	b, err2 := parseSignal(to)
+	if err1 != nil || err2 != nil {
+		return errors.New("must be two signals that can be caught, such as TERM:QUIT")
+	}
+	if c.service.Rewrite == nil {
+		c.service.Rewrite = map[syscall.Signal]syscall.Signal{}
+	}
+	c.service.Rewrite[a] = b
+	return nil
+}
+
+func (c *command) setStopSignal(s string) (err error) {
+	c.service.StopSignal, err = parseSignal(s)
+	return err
+}
+
+func (c *command) setParentDeath(s string) (err error) {
+	c.service.ParentDeath, err = parseSignal(s)
+	return err
+}
+
+func (c *command) setPIDFile(s string) error {
+	if s == "" || strings.ContainsRune(s, 0) {
+		return errors.New("must be the name of a file")
+	}
+	c.service.PIDFile = s
+	return nil
+}
+
+// parseSignal returns a signal that can be caught.
+func parseSignal(s string) (syscall.Signal, error) {
+	n, err := entry.ParseSignal(s)
+	if err == nil && (n == syscall.SIGKILL || n == syscall.SIGSTOP) {
+		err = errors.New("must be a signal that can be caught")
+	}
+	return n, err
 }
 
 func (c *command) setMapExit(s string) error {
@@ -186,10 +270,10 @@ func (c *command) setMapExit(s string) error {
 	if err1 != nil || err2 != nil {
 		return errors.New("must be two exit codes, such as 143:0")
 	}
-	if c.mapExit == nil {
-		c.mapExit = map[int]int{}
+	if c.service.MapExit == nil {
+		c.service.MapExit = map[int]int{}
 	}
-	c.mapExit[int(a)] = int(b)
+	c.service.MapExit[int(a)] = int(b)
 	return nil
 }
 

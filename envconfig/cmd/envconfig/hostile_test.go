@@ -15,7 +15,7 @@ import (
 
 func TestDrainBehindAnotherInit(t *testing.T) {
 	t.Parallel()
-	s := start(t, `printf '%s\n' '"$A"; echo shell went on' > startup.sh; ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP
+	s := start(t, `printf '%s\n' '"$A"; echo shell went on' > startup.sh; SLUICE_TEST_APP=drain; export SLUICE_TEST_APP
 		exec "$E" --init --quiet -- "$E" -- sh startup.sh`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
@@ -27,7 +27,7 @@ func TestDrainBehindAnotherInit(t *testing.T) {
 // Where a container's profile forbids prctl, envconfig cannot become the reaper and does the rest.
 func TestWithoutPrctl(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `ENVCONFIG_TEST_APP=noprctl exec "$A" "$E" --init -- sh -c 'echo READY; exit 7'`)
+	s := startWith(t, &syscall.SysProcAttr{}, `SLUICE_TEST_APP=noprctl exec "$A" "$E" --init -- sh -c 'echo READY; exit 7'`)
 	require.Equal(t, 7, s.ends(), s.output)
 	require.Contains(t, s.output.String(), "READY")
 }

@@ -107,7 +107,7 @@ func (s *service) ends() int {
 
 func TestDrainBehindAShellThatDoesNotExec(t *testing.T) {
 	t.Parallel()
-	s := start(t, `printf '%s\n' '"$A"; echo shell went on' > startup.sh; ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" -- sh startup.sh`)
+	s := start(t, `printf '%s\n' '"$A"; echo shell went on' > startup.sh; SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" -- sh startup.sh`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 143, s.ends())
@@ -118,7 +118,7 @@ func TestDrainBehindAShellThatDoesNotExec(t *testing.T) {
 
 func TestDrainOfAServiceInASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
-	s := start(t, `ENVCONFIG_TEST_APP=background exec "$E" --init --on-main-exit=wait -- "$A" drain`)
+	s := start(t, `SLUICE_TEST_APP=background exec "$E" --init --on-main-exit=wait -- "$A" drain`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Contains(t, []int{0, 143}, s.ends(), "whether the one that started it has ended by itself before the signal came")
@@ -127,9 +127,9 @@ func TestDrainOfAServiceInASessionOfItsOwn(t *testing.T) {
 
 func TestMainExitStopsOrWaits(t *testing.T) {
 	t.Parallel()
-	s := start(t, `ENVCONFIG_TEST_APP=background exec "$E" --init -- "$A" drain`)
+	s := start(t, `SLUICE_TEST_APP=background exec "$E" --init -- "$A" drain`)
 	require.Equal(t, 0, s.ends())
-	s = start(t, `ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" -- sh -c '"$A" > log & until grep -qs READY log; do :; done; exit 7'; `)
+	s = start(t, `SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" -- sh -c '"$A" > log & until grep -qs READY log; do :; done; exit 7'; `)
 	require.Equal(t, 7, s.ends(), "the main process's own code")
 	log, err := os.ReadFile(filepath.Join(s.cmd.Dir, "log"))
 	require.NoError(t, err)
@@ -138,7 +138,7 @@ func TestMainExitStopsOrWaits(t *testing.T) {
 
 func TestStubbornServiceIsKilledAfterTheGraceTime(t *testing.T) {
 	t.Parallel()
-	s := start(t, `ENVCONFIG_TEST_APP=stubborn exec "$E" --init --grace 200ms -- "$A"`)
+	s := start(t, `SLUICE_TEST_APP=stubborn exec "$E" --init --grace 200ms -- "$A"`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 137, s.ends())
@@ -147,7 +147,7 @@ func TestStubbornServiceIsKilledAfterTheGraceTime(t *testing.T) {
 
 func TestSignalsArePassedOnEveryTimeInOrder(t *testing.T) {
 	t.Parallel()
-	s := start(t, `ENVCONFIG_TEST_APP=signals exec "$E" --init -- "$A"`)
+	s := start(t, `SLUICE_TEST_APP=signals exec "$E" --init -- "$A"`)
 	s.sees("READY")
 	want := ""
 	for _, n := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT,
@@ -166,7 +166,7 @@ func TestSignalsArePassedOnEveryTimeInOrder(t *testing.T) {
 
 func TestSignalStormDoesNotLoseSIGTERM(t *testing.T) {
 	t.Parallel()
-	s := start(t, `ENVCONFIG_TEST_APP=signals exec "$E" --init -- "$A"`)
+	s := start(t, `SLUICE_TEST_APP=signals exec "$E" --init -- "$A"`)
 	s.sees("READY")
 	for range 10_000 {
 		s.signal(syscall.SIGUSR1)
@@ -221,7 +221,7 @@ func TestZombiesAreReaped(t *testing.T) {
 
 func TestSubreaperWhenNotProcess1(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `ENVCONFIG_TEST_APP=drain; export ENVCONFIG_TEST_APP; exec "$E" --init --on-main-exit=wait -- sh -c '(setsid "$A" &)'`)
+	s := startWith(t, &syscall.SysProcAttr{}, `SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" --init --on-main-exit=wait -- sh -c '(setsid "$A" &)'`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 0, s.ends())
@@ -318,7 +318,7 @@ func TestClosedLogChangesNothing(t *testing.T) {
 func TestWithoutProc(t *testing.T) {
 	t.Parallel()
 	s := startWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
-		`mount -t tmpfs none /proc && ENVCONFIG_TEST_APP=drain && export ENVCONFIG_TEST_APP && exec "$E" -- sh -c '"$A"; echo never'`)
+		`mount -t tmpfs none /proc && SLUICE_TEST_APP=drain && export SLUICE_TEST_APP && exec "$E" -- sh -c '"$A"; echo never'`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 143, s.ends())

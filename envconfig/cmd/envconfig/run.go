@@ -79,8 +79,13 @@ func (c *command) run() error {
 	if err := signals.Err(); err != nil {
 		return err
 	}
-	if c.init.is(service.NeedsInit()) {
+	if c.init.is(!service.IsInit()) {
 		return c.supervise(service, env, watchAll())
+	}
+	if c.service.ParentDeath != 0 {
+		if err := entry.EndWithParent(c.service.ParentDeath); err != nil {
+			return err
+		}
 	}
 	return entry.Exec(service, env)
 }
@@ -91,8 +96,7 @@ type serviceEnded int
 func (e serviceEnded) Error() string { return fmt.Sprintf("the service ended with %d", int(e)) }
 
 func (c *command) supervise(service *entry.Command, env []string, signals <-chan os.Signal) error {
-	i := &entry.Init{Grace: c.grace, OnMainExit: c.onMainExit, MapExit: c.mapExit}
-	report, err := i.Run(service, env, signals)
+	report, err := c.service.Run(service, env, signals)
 	if err != nil {
 		return err
 	}

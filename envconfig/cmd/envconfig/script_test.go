@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if mode := os.Getenv("ENVCONFIG_TEST_APP"); mode != "" {
+	if mode := os.Getenv("SLUICE_TEST_APP"); mode != "" {
 		apps[mode](os.Args[1:])
 		os.Exit(0)
 	}

@@ -1,0 +1,209 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Services without a handler end at SIGTERM though the kernel would not give it to them as process 1.
+func TestServiceWithoutAHandlerEnds(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{
+		`tail -f /dev/null`, `sh -c 'tail -f /dev/null'`, `/usr/bin/env tail -f /dev/null`,
+		`sh -c 'sleep 600 & sleep 600 & wait'`, `bash -c 'while :; do sleep 600; done'`,
+	} {
+		s := start(t, `exec "$E" --grace 60s -- `+command)
+		s.sees("envconfig: environment=")
+		s.startsBelow("tail", "sleep")
+		begin := time.Now()
+		s.signal(syscall.SIGTERM)
+		require.Equal(t, 143, s.ends(), "%s: %v", command, s.output)
+		require.NotContains(t, s.output.String(), "grace time over", command)
+		require.Less(t, time.Since(begin), 45*time.Second, "before the last call")
+	}
+}
+
+// startsBelow waits until a process of one of the names runs below the service's namespace.
+func (s *service) startsBelow(names ...string) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		for _, p := range childrenOf(s.cmd.Process.Pid) {
+			name, _ := os.ReadFile("/proc/" + p + "/comm")
+			for _, want := range names {
+				if strings.TrimSpace(string(name)) == want {
+					return true
+				}
+			}
+		}
+		return false
+	}, 20*time.Second, 2*time.Millisecond)
+}
+
+// childrenOf lists the process and all below it.
+func childrenOf(pid int) []string {
+	all := []string{strconv.Itoa(pid)}
+	for i := 0; i < len(all); i++ {
+		lists, _ := filepath.Glob("/proc/" + all[i] + "/task/*/children")
+		for _, list := range lists {
+			data, _ := os.ReadFile(list)
+			all = append(all, strings.Fields(string(data))...)
+		}
+	}
+	return all
+}
+
+// A service tells its workers itself: they are not signalled in mid-task, however the service was
+// started.
+func TestWorkersFinishTheirTask(t *testing.T) {
+	t.Parallel()
+	for name, command := range map[string]string{
+		"binary":                 `"$A"`,
+		"script":                 `./service`,
+		"behind sh":              `sh start.sh`,
+		"behind two shells":      `sh -c 'sh start.sh; echo shell went on'`,
+		"behind env and nice":    `env LC_ALL=C nice sh start.sh`,
+		"behind chroot and bash": `chroot / bash "$PWD/start.sh"`,
+		"behind flock":           `flock lock sh start.sh`,
+		"in a pipe":              `sh -c '"$A" 2>&1 | tee log'`,
+		"in a loop":              `sh -c 'while :; do "$A"; done'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, `printf '#!/bin/sh\nexec "$A"\n' > service; chmod +x service; printf '"$A"\necho went on\n' > start.sh
+				SLUICE_TEST_APP=pool; export SLUICE_TEST_APP; exec "$E" -- `+command)
+			s.sees("WORKING")
+			s.signal(syscall.SIGTERM)
+			code := s.ends()
+			require.Contains(t, []int{0, 143}, code, "%v", s.output)
+			require.Contains(t, s.output.String(), "TASK DONE")
+			require.NotContains(t, s.output.String(), "WORKER SIGNALLED")
+			require.NotContains(t, s.output.String(), "went on")
+			require.Equal(t, 1, strings.Count(s.output.String(), "WORKING"), "not started again")
+		})
+	}
+}
+
+// With the scope group the workers get the signal, with main a shell alone does.
+func TestOtherScopes(t *testing.T) {
+	t.Parallel()
+	s := start(t, `SLUICE_TEST_APP=pool; export SLUICE_TEST_APP; exec "$E" --scope group -- "$A"`)
+	s.sees("WORKING")
+	s.signal(syscall.SIGTERM)
+	s.ends()
+	require.Contains(t, s.output.String(), "WORKER SIGNALLED")
+	s = start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --scope main -- sh -c 'trap "echo SHELL" USR1; "$A"; true'`)
+	s.sees("READY")
+	s.signal(syscall.SIGUSR1)
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 143, s.ends(), "%v", s.output)
+	require.NotContains(t, s.output.String(), "GOT 10")
+}
+
+// A trap says what is to be done: the shell gets the signal, and what it has put into the background
+// does not; a command in the foreground gets it, too, since no trap runs before its end.
+func TestShellsWithATrap(t *testing.T) {
+	t.Parallel()
+	for _, shell := range []string{"dash", "bash"} {
+		t.Run(shell+" waits in the background", func(t *testing.T) {
+			t.Parallel()
+			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP
+				printf '%s\n' 'trap "kill -USR1 \$p; sleep 0.2; kill -TERM \$p; wait \$p; exit 5" TERM' '"$A" & p=$!' 'wait $p' > two.sh
+				exec "$E" -- `+shell+` two.sh`)
+			s.sees("READY")
+			s.signal(syscall.SIGTERM)
+			require.Equal(t, 5, s.ends(), "%v", s.output)
+			require.Contains(t, s.output.String(), "GOT 10\nGOT 15\n", "in the order of the trap")
+		})
+		t.Run(shell+" waits in the foreground", func(t *testing.T) {
+			t.Parallel()
+			s := start(t, `SLUICE_TEST_APP=drain; export SLUICE_TEST_APP
+				printf '%s\n' 'trap "echo TRAPPED; exit 5" TERM' '"$A"' 'echo never' > one.sh
+				exec "$E" -- `+shell+` one.sh`)
+			s.sees("READY")
+			s.signal(syscall.SIGTERM)
+			require.Equal(t, 5, s.ends(), "%v", s.output)
+			require.Contains(t, s.output.String(), "DRAINED\nTRAPPED\n")
+			require.NotContains(t, s.output.String(), "ASKED TWICE")
+			require.NotContains(t, s.output.String(), "never")
+		})
+		// The trap asks in its own words and ends: what still works is not asked again.
+		t.Run(shell+" leaves before its service", func(t *testing.T) {
+			t.Parallel()
+			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP
+				printf '%s\n' 'trap "kill -HUP \$p; exit 0" QUIT' '"$A" & p=$!' 'wait $p' > quit.sh
+				exec "$E" --grace 60s -- `+shell+` quit.sh`)
+			s.sees("READY")
+			s.signal(syscall.SIGQUIT)
+			s.sees("GOT 1\n")
+			s.signal(syscall.SIGUSR1) // comes after all that the end of the shell may have caused
+			s.sees("GOT 10\n")
+			require.NotContains(t, s.output.String(), "GOT 15")
+			s.signal(syscall.SIGTERM)
+			require.Equal(t, 0, s.ends(), "%v", s.output)
+		})
+	}
+}
+
+// Signals become others on their way, by --rewrite, --stop-signal or what the service is.
+func TestSignalsAreRewritten(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		flags string
+		sent  syscall.Signal
+		got   string
+	}{
+		"rewrite":                     {"--rewrite TERM:QUIT", syscall.SIGTERM, "GOT 3\n"},
+		"several":                     {"--rewrite TERM:QUIT --rewrite HUP:USR2", syscall.SIGHUP, "GOT 12\n"},
+		"stop signal":                 {"--stop-signal USR1", syscall.SIGTERM, "GOT 10\n"},
+		"rewrite before stop signal":  {"--stop-signal USR1 --rewrite TERM:WINCH", syscall.SIGTERM, "GOT 28\n"},
+		"the stop signal as it comes": {"--stop-signal USR1", syscall.SIGUSR1, "GOT 10\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --grace 1h `+c.flags+` -- sh -c '"$A"; true'`)
+			s.sees("READY")
+			s.signal(c.sent)
+			s.sees(c.got)
+			require.NotContains(t, s.output.String(), "GOT 15")
+		})
+	}
+}
+
+// Each signal that asks to stop starts the grace time; others do not.
+func TestEveryStopSignalStartsTheGrace(t *testing.T) {
+	t.Parallel()
+	for flags, sent := range map[string]syscall.Signal{
+		"":                       syscall.SIGTERM,
+		"--scope main":           syscall.SIGINT,
+		"--scope group":          syscall.SIGQUIT,
+		"--stop-signal RTMIN+3":  37,
+		"--rewrite USR2:TERM":    syscall.SIGUSR2,
+		"--stop-signal SIGWINCH": syscall.SIGWINCH,
+	} {
+		s := start(t, `SLUICE_TEST_APP=stubborn exec "$E" --grace 200ms `+flags+` -- "$A"`)
+		s.sees("READY")
+		require.Eventually(t, func() bool {
+			s.signal(sent)
+			return s.cmd.Process.Signal(syscall.Signal(0)) != nil || strings.Contains(s.output.String(), "grace time over")
+		},
+			20*time.Second, 5*time.Millisecond, flags)
+		require.Equal(t, 137, s.ends(), flags)
+	}
+	s := start(t, `SLUICE_TEST_APP=signals exec "$E" --grace 1ms -- "$A"`)
+	s.sees("READY")
+	s.signal(syscall.SIGUSR1)
+	s.sees("GOT 10\n")
+	s.signal(syscall.SIGHUP)
+	s.sees("GOT 1\n")
+	s.signal(syscall.SIGTERM)
+	require.Contains(t, []int{0, 137}, s.ends())
+}

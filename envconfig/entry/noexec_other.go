@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package entry
+
+// isMountedNoExec is not known here.
+func isMountedNoExec(string) bool { return false }

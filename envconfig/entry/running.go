@@ -1,0 +1,406 @@
+//go:build linux
+
+package entry
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// end is a child that has ended or stopped.
+type end struct {
+	pid    int
+	status syscall.WaitStatus
+}
+
+// running is a service that runs.
+type running struct {
+	*Init
+	main    int
+	shell   bool // main was started as a shell
+	tty     *terminal
+	signals <-chan os.Signal // nil once the caller has closed it
+	ends    chan end
+	broken  error // why ends was closed while children are left; read after that
+	isPID1  bool  // of its namespace, where every other process is a descendant
+
+	report Report
+	ended  bool // the main process
+	// asked: the service was given a signal to stop, or the main process ended by a signal that was
+	// passed on, or soon after one.
+	asked bool
+	// trapped: the main process is a shell with a trap for the last signal, so that what it has put
+	// into the background is its business.
+	trapped bool
+	// inCharge: the main process is the service itself.
+	inCharge bool
+	told     map[identity]bool // processes that were given a signal to stop
+	passed   map[syscall.Signal]bool
+	last     time.Time // when a signal was passed on
+
+	since    time.Time // when the drain began
+	deadline <-chan time.Time
+	lastCall <-chan time.Time
+	outside  <-chan time.Time
+	killing  bool
+
+	waits   bool // for the end of a service in the background
+	pidFile <-chan time.Time
+	adopted bool // main is the process of the PID file
+	// code and crash are the exit codes of the process that ended last after the main process, and of
+	// one that died of a signal that was not passed on.
+	code, crash int
+}
+
+// reap reports every child that ends, and closes ends when there is none left or none can be waited
+// for.
+func (r *running) reap() {
+	defer close(r.ends)
+	for {
+		var e end
+		var err error
+		e.pid, err = syscall.Wait4(-1, &e.status, syscall.WUNTRACED, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.ECHILD):
+			return
+		case err != nil:
+			r.broken = fmt.Errorf("wait4: %w", err)
+			return
+		default:
+			r.ends <- e
+		}
+	}
+}
+
+// turn waits for one event and handles it. It reports whether the service and its descendants have
+// ended, or have been given up.
+func (r *running) turn() (done bool) {
+	select {
+	case s, ok := <-r.signals:
+		if !ok {
+			r.signals = nil // a closed channel is always ready
+		} else if s, ok := s.(syscall.Signal); ok {
+			r.pass(s)
+		}
+	case e, ok := <-r.ends:
+		if !ok {
+			if r.broken != nil {
+				r.everyone(syscall.SIGKILL) // their ends could not be seen
+			}
+			return true
+		}
+		r.childChanged(e)
+	case <-r.outside:
+		r.askLeft()
+	case <-r.lastCall:
+		r.tell(r.all(syscall.SIGTERM), syscall.SIGTERM)
+	case <-r.pidFile:
+		r.adopt()
+	case <-r.deadline:
+		if r.killing {
+			return true
+		}
+		r.kill()
+	}
+	return false
+}
+
+// pass gives a signal to the service.
+func (r *running) pass(s syscall.Signal) {
+	if r.tty.stopAgain(s) {
+		return
+	}
+	if r.passed == nil {
+		r.passed = map[syscall.Signal]bool{}
+	}
+	r.passed[s] = true
+	if !ofJobControl(s) && s != syscall.SIGWINCH {
+		r.last = time.Now()
+	}
+	if s == syscall.SIGCONT {
+		r.tty.restoreHandler()
+	}
+	r.tty.give(r.main) // the signal may have come because a shell has brought this process into the foreground
+	switch plain := r.translate(s, ""); {
+	case ofJobControl(s):
+		r.group(s)
+	case r.Scope == Group:
+		r.passed[plain] = true
+		r.group(plain)
+		r.begin(r.stops(s, plain, ""))
+	case r.Scope == Main && !r.ended:
+		program := programOf(Process{PID: r.main})
+		given := r.translate(s, program)
+		r.passed[given] = true
+		_ = syscall.Kill(r.main, given)
+		r.begin(r.stops(s, given, program))
+	default:
+		v := r.view(s)
+		all, shown := r.services(v)
+		if !shown {
+			r.unseen(s)
+			return
+		}
+		clear(r.told) // whoever sends a signal twice means it
+		r.begin(r.tell(all, s))
+	}
+}
+
+// begin starts the grace where a signal has asked the service to stop.
+func (r *running) begin(stops bool) {
+	if stops {
+		r.asked = true
+		r.startGrace()
+	}
+}
+
+// group gives a signal to the process group; once the main process has ended, to every descendant,
+// since one that went into the background has most likely left the group.
+func (r *running) group(s syscall.Signal) {
+	if r.ended {
+		r.everyone(s)
+	} else {
+		_ = syscall.Kill(-r.main, s)
+	}
+}
+
+// unseen gives a signal where no /proc tells what is a shell.
+func (r *running) unseen(s syscall.Signal) {
+	given := r.translate(s, "")
+	r.passed[given] = true
+	if r.ended || r.shell {
+		r.group(given)
+	} else {
+		_ = syscall.Kill(r.main, given)
+	}
+	r.begin(r.stops(s, given, ""))
+}
+
+func (r *running) view(s syscall.Signal) *view {
+	return newView(func(program string) syscall.Signal { return r.translate(s, program) })
+}
+
+// services returns the processes that a signal is for. While a main process runs that is itself the
+// service, or a shell with a trap, what it has detached is its business. shown is false where /proc
+// does not show the children of this process.
+func (r *running) services(v *view) (all []target, shown bool) {
+	children := v.children[os.Getpid()]
+	if r.ended {
+		return v.all(children), len(v.children) > 0
+	}
+	at := slices.IndexFunc(children, func(s stat) bool { return s.PID == r.main })
+	if at < 0 {
+		return nil, len(children) > 0
+	}
+	all = v.services(children[at])
+	first := all[0]
+	r.inCharge = first.PID == r.main && !first.ends
+	r.trapped = r.inCharge && len(v.children[r.main]) > 0 && slices.Contains(shells, first.program)
+	if !r.inCharge {
+		all = append(all, v.all(slices.Delete(slices.Clone(children), at, at+1))...)
+	}
+	return all, true
+}
+
+// tell gives the signal, or what it becomes for the program in question, to the processes and
+// reports whether that asks the service to stop. One that was told to stop is not told again, since
+// many a service takes the second time for an order to drop everything; a shell without a trap is
+// told to stop and nothing else.
+func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
+	for i, t := range all {
+		if !t.ends || i == len(all)-1 {
+			stops = stops || r.stops(s, r.translate(s, t.program), t.program)
+		}
+	}
+	for _, t := range all {
+		if r.told[t.identity()] || t.ends && !stops {
+			continue
+		}
+		given := r.translate(s, t.program)
+		if r.passed == nil {
+			r.passed = map[syscall.Signal]bool{}
+		}
+		r.passed[given] = true
+		_ = syscall.Kill(t.PID, given)
+		if stops {
+			if r.told == nil {
+				r.told = map[identity]bool{}
+			}
+			r.told[t.identity()] = true
+		}
+	}
+	return stops
+}
+
+func (r *running) startGrace() {
+	if r.deadline != nil {
+		return
+	}
+	grace := r.Grace
+	if grace == 0 {
+		grace = DefaultGrace
+	}
+	r.since = time.Now()
+	r.deadline = time.After(grace)
+	r.lastCall = time.After(grace / 5 * 4)
+}
+
+// soon is the time within which a main process that ends has most likely done so because of a signal.
+const soon = time.Second
+
+// childChanged notes that a child has ended or stopped.
+func (r *running) childChanged(e end) {
+	switch {
+	case e.status.Stopped():
+		if by := e.status.StopSignal(); e.pid == r.main && by != syscall.SIGSTOP {
+			r.tty.follow(r.main, by, r.passed[by])
+			delete(r.passed, by)
+		}
+		return
+	case e.pid != r.main || r.ended:
+		if r.ended && !r.killing {
+			r.report.Drained++
+		}
+		r.code = exitCode(e.status)
+		if e.status.Signaled() && !r.passed[e.status.Signal()] && !r.killing {
+			r.crash = r.code
+		}
+		return
+	}
+	r.ended = true
+	r.report.Code = exitCode(e.status)
+	if e.status.Signaled() && r.passed[e.status.Signal()] || time.Since(r.last) < soon {
+		r.asked = true
+	}
+	if r.OnMainExit == Wait && !r.adopted {
+		r.waits, r.code, r.crash = true, 0, 0
+		if r.PIDFile != "" {
+			r.adopt()
+		}
+		if !r.asked {
+			return
+		}
+	}
+	r.startGrace()
+	r.outside = time.After(scanDelay)
+}
+
+// scanDelay is the time to wait for the end of the last child before the process table is scanned;
+// usually no child is left.
+const scanDelay = 2 * time.Millisecond
+
+// askLeft asks those to stop that the main process has left behind. If it was asked itself, it may
+// have told them already, in words of its own; then only those are told that SIGTERM does not kill,
+// or that have nothing to finish, and the others at the last call: a job of cron ends by itself.
+func (r *running) askLeft() {
+	s := syscall.SIGTERM
+	if r.Scope == Group {
+		if !r.asked {
+			_ = syscall.Kill(-r.main, s)
+		}
+		r.outsideGroup(s)
+		return
+	}
+	all := r.all(s)
+	if r.asked && r.inCharge {
+		all = slices.DeleteFunc(all, func(t target) bool {
+			given := r.translate(s, t.program)
+			return !slices.Contains(followers, t.program) &&
+				(r.trapped || !dispositionsOf(t.PID).catches(given))
+		})
+	}
+	r.tell(all, s)
+}
+
+// all returns all services.
+func (r *running) all(s syscall.Signal) []target {
+	v := r.view(s)
+	if len(v.children) == 0 {
+		r.everyone(s)
+		return nil
+	}
+	return v.all(v.children[os.Getpid()])
+}
+
+// pidFilePause is the time between two looks for a PID file that is not there yet.
+const pidFilePause = 20 * time.Millisecond
+
+// adopt makes the process of the PID file the main one, once the file names a process that runs.
+func (r *running) adopt() {
+	data, err := os.ReadFile(r.PIDFile)
+	pid, convErr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || convErr != nil || pid <= 1 || pid == os.Getpid() || syscall.Kill(pid, 0) != nil {
+		r.pidFile = time.After(pidFilePause)
+		return
+	}
+	r.pidFile = nil
+	r.main, r.ended, r.waits, r.adopted, r.shell = pid, false, false, true, false
+}
+
+// outsideGroup signals the descendants that have left the service's process group.
+func (r *running) outsideGroup(s syscall.Signal) {
+	for _, p := range r.descendants() {
+		if pgid, err := syscall.Getpgid(p.PID); err == nil && pgid != r.main {
+			_ = syscall.Kill(p.PID, s)
+		}
+	}
+}
+
+// everyone signals every descendant.
+func (r *running) everyone(s syscall.Signal) {
+	if r.isPID1 {
+		_ = syscall.Kill(-1, s)
+		return
+	}
+	_ = syscall.Kill(-r.main, s)
+	r.outsideGroup(s)
+}
+
+// identity is what tells a process from all others.
+type identity struct {
+	pid   int
+	start uint64
+}
+
+func (t target) identity() identity { return identity{t.PID, t.start} }
+
+// kill ends what has outlived the grace time.
+func (r *running) kill() {
+	r.killing = true
+	r.report.Killed = r.descendants()
+	if len(r.report.Killed) == 0 {
+		r.report.Killed = []Process{{PID: r.main}} // no /proc to look into
+	}
+	r.everyone(syscall.SIGKILL)
+	r.deadline = time.After(killWait)
+}
+
+func (r *running) finish() Report {
+	r.tty.takeBack(r.main)
+	if r.waits {
+		r.report.Code = cmp.Or(r.code, r.crash, r.report.Code)
+	}
+	if !r.since.IsZero() {
+		r.report.Drain = time.Since(r.since)
+	}
+	if to, ok := r.MapExit[r.report.Code]; ok {
+		r.report.Code = to
+	}
+	return r.report
+}
+
+func (r *running) descendants() []Process {
+	all := processes()
+	if r.isPID1 {
+		return slices.DeleteFunc(all, func(p Process) bool { return p.PID == 1 })
+	}
+	return descendantsOf(os.Getpid())
+}
