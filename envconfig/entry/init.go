@@ -155,7 +155,8 @@ func mayWait() error {
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil); err != nil &&
 		!errors.Is(err, syscall.ECHILD) && !errors.Is(err, syscall.EINTR) {
-		return fmt.Errorf("wait4, without which no end of a service can be seen: %w", err)
+		return fmt.Errorf("wait4, without which no end of a service can be seen; "+
+			"--init=false does without: %w", err)
 	}
 	return nil
 }

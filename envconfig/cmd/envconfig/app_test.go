@@ -90,28 +90,24 @@ var apps = map[string]func(args []string){
 			}
 		}
 	},
-	// noprctl becomes the command that the arguments name, which is refused every prctl from then on.
-	"noprctl": func(args []string) {
-		filter := []unix.SockFilter{
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_PRCTL},
-			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	// starting prints the signals that come in its first moments.
+	"starting": func([]string) {
+		c := make(chan os.Signal, 8)
+		signal.Notify(c, syscall.SIGCONT, syscall.SIGHUP)
+		signal.Notify(c, syscall.SIGUSR1)
+		_ = unix.Kill(os.Getpid(), syscall.SIGUSR1)
+		for s := range c {
+			if s == syscall.SIGUSR1 {
+				fmt.Println("SETTLED")
+				return
+			}
+			fmt.Println("GOT", s)
 		}
-		runtime.LockOSThread() // filters belong to a thread, and the one that calls exec is the one that stays
-		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-		if err == nil {
-			err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
-		}
-		if err == nil && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil {
-			err = errors.New("prctl still works")
-		}
-		if err == nil {
-			err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "SLUICE_TEST_APP=") }))
-		}
-		fmt.Println(err)
 	},
+	// noprctl becomes the command that the arguments name, which is refused every prctl from then on.
+	"noprctl": func(args []string) { execWithout(args, unix.SYS_PRCTL) },
+	// nowait does the same with wait4.
+	"nowait": func(args []string) { execWithout(args, unix.SYS_WAIT4) },
 	// background starts itself as the service that the arguments name, in a session of its own, and goes.
 	"background": func(args []string) {
 		cmd := exec.Command(os.Args[0], args[1:]...)
@@ -129,4 +125,27 @@ func closed(f *os.File) <-chan error {
 	c := make(chan error, 1)
 	go func() { _, err := io.Copy(io.Discard, f); c <- err }()
 	return c
+}
+
+// execWithout becomes the command, which is refused one system call from then on.
+func execWithout(args []string, call uint32) {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: call},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	runtime.LockOSThread() // filters belong to a thread, and the one that calls exec is the one that stays
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	if err == nil {
+		err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+	}
+	if err == nil && call == unix.SYS_PRCTL && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil {
+		err = errors.New("prctl still works")
+	}
+	if err == nil {
+		err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "SLUICE_TEST_APP=") }))
+	}
+	fmt.Println(err)
 }
