@@ -1,6 +1,7 @@
 package conventions_test
 
 import (
+	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -14,9 +15,17 @@ func TestDecisions(t *testing.T) {
 		t.Fatalf("%d decisions, %v", len(names), err)
 	}
 	number := regexp.MustCompile(`^\d{4}-`)
+	dated := regexp.MustCompile(`(?m)^Date: 20\d\d-\d\d-\d\d\.$`)
 	taken := map[string]string{}
-	for _, name := range names {
-		name = filepath.Base(name)
+	for _, path := range names {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(path)
+		if !dated.Match(text) {
+			t.Errorf("docs/decisions/%s: want a line such as \"Date: 2026-11-29.\"", name)
+		}
 		n := number.FindString(name)
 		if n == "" || taken[n] != "" {
 			t.Errorf("docs/decisions/%s: want a number of its own, %q has it", name, taken[n])
