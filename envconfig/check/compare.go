@@ -30,7 +30,7 @@ func (s *Set) Diff(a, b string) []Change {
 		case fb == nil:
 			out = append(out, Change{"-", p, ""})
 		case fa.SHA256 == fb.SHA256 && fa.Mode == fb.Mode:
-		case fa.format == "" || fa.syntax != nil || fb.syntax != nil:
+		case !tree(fa.format) || fa.partial || fb.partial:
 			out = append(out, Change{"~", p, ""})
 		default:
 			out = append(out, diffKeys(p, fa, fb)...)
@@ -139,7 +139,7 @@ func (s *Set) AddKeys() *envconfig.Manifest {
 	for name, env := range s.manifest.Environments {
 		for i := range env.Files {
 			f := s.files[name][env.Files[i].Path]
-			if f.Settings == nil || f.syntax != nil {
+			if f.Settings == nil || f.partial || !tree(f.format) {
 				continue
 			}
 			keys := make([]string, 0, len(f.Settings))

@@ -13,7 +13,8 @@
 //		fmt.Println(f)
 //	}
 //
-// What it does not do: it expands no references, evaluates no shell, reads nothing but the source folder, and never shows a
-// value: findings name environment, file, line and key. Formats are told by the file's name; what is none of properties,
-// YAML, JSON, TOML, XML, INI and dotenv is compared as a whole.
+// What it does not do: it expands no references, evaluates no shell, reads nothing but the source directory, and never
+// shows a value: findings name environment, file, line and key. Formats are told by the file's name. Properties, YAML,
+// JSON, TOML, XML, INI and dotenv are read by their rules; configuration files of other formats, scripts and programs
+// are read line by line for values and have no keys that could be compared; anything else is looked at for tokens.
 package check

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -12,7 +13,7 @@ func (s *Set) index(path string) (environments []string, byKey map[string]map[st
 	byKey = map[string]map[string]*Setting{}
 	for _, name := range s.manifest.Names() {
 		f := s.files[name][path]
-		if f == nil || f.format == "" || f.syntax != nil {
+		if f == nil || !tree(f.format) || f.partial {
 			continue
 		}
 		environments = append(environments, name)
@@ -41,24 +42,106 @@ func (s *Set) checkKeys() []Finding {
 			if strings.Contains(key, "[") && Format(p) != "xml" {
 				continue
 			}
-			kinds := map[Kind][]string{}
+			var present []string
 			for _, name := range environments {
-				setting := at[name]
-				if setting == nil {
+				if at[name] == nil {
 					out = append(out, Finding{Rule: RuleKey, Environment: name, Path: p, Source: s.files[name][p].Source, Key: key,
 						Message: "the key is missing; it is in " + strings.Join(slices.Sorted(maps.Keys(at)), ", ")})
-					continue
-				}
-				if setting.Kind != Null && (setting.value != "" || setting.Kind != String) && !IsReference(setting.value) {
-					kinds[setting.Kind] = append(kinds[setting.Kind], name)
+				} else {
+					present = append(present, name)
 				}
 			}
-			if len(kinds) > 1 {
-				out = append(out, Finding{Rule: RuleType, Path: p, Key: key, Message: "types differ: " + describeKinds(kinds)})
+			if message := drift(key, present, at, typed(Format(p))); message != "" {
+				out = append(out, Finding{Rule: RuleType, Path: p, Key: key, Message: message})
 			}
 		}
 	}
 	return out
+}
+
+// drift says which types the values of a key have, if that they differ is a mistake.
+func drift(key string, environments []string, at map[string]*Setting, typed bool) string {
+	if len(environments) < 2 || sameKind(environments, at) {
+		return ""
+	}
+	kinds := map[Kind][]string{}
+	for _, name := range environments {
+		setting := at[name]
+		if setting.Kind == Null || setting.value == "" && setting.Kind == String || setting.secret {
+			continue
+		}
+		if setting.Kind == String && isOpen(setting.value) {
+			continue
+		}
+		kinds[setting.Kind] = append(kinds[setting.Kind], name)
+	}
+	if len(kinds) < 2 {
+		return ""
+	}
+	parts := nameParts(key[strings.LastIndexByte(key, '.')+1:])
+	if isSecretName(key[strings.LastIndexAny(key, ".@]")+1:], String) || isFree(parts) {
+		return ""
+	}
+	for _, name := range kinds[String] {
+		if value := at[name].value; isQuantity(value) || slices.Contains(switches, strings.ToLower(value)) || strings.EqualFold(value, "auto") {
+			return ""
+		}
+	}
+	if !typed && !isMistyped(parts, kinds, at) {
+		return ""
+	}
+	return "types differ: " + describeKinds(kinds)
+}
+
+func sameKind(environments []string, at map[string]*Setting) bool {
+	for _, name := range environments[1:] {
+		if at[name].Kind != at[environments[0]].Kind {
+			return false
+		}
+	}
+	return true
+}
+
+// isOpen reports whether what a value will be is not known here.
+func isOpen(value string) bool {
+	return strings.Contains(value, "${") || strings.Contains(value, "{{") || template.MatchString(value) || isUnfilled(value)
+}
+
+// freeWords are of keys whose values may look like a number in one environment and not in another.
+var freeWords = []string{"version", "tag", "id", "ids", "name", "user", "username", "login", "account", "sha", "revision", "commit", "build", "release", "code", "phone", "zip",
+	"label", "title", "value", "default", "example", "text", "password", "key", "token", "secret", "hash", "uid", "gid", "owner", "group", "profile", "args", "command", "date", "cpu", "memory"}
+
+func isFree(parts []string) bool {
+	return len(parts) > 0 && slices.Contains(freeWords, parts[len(parts)-1])
+}
+
+var quantity = regexp.MustCompile(`^[-+]?\d[\d._]*(?:\s?[A-Za-zµ%]{1,12}\d*)+$|^\d+(?:[-:/,x]\s?\d+)+$|^\d+(?:\.\d+){2,}$|^0x[0-9a-fA-F]+$`)
+
+// isQuantity reports whether a text is a number with a unit, or several numbers: 30s, 512Mi, 1h30m, 8080-8090.
+func isQuantity(value string) bool { return quantity.MatchString(value) }
+
+var (
+	numberWords = []string{"port", "ports", "timeout", "size", "count", "max", "min", "limit", "pool", "threads", "interval", "ttl", "retries", "attempts",
+		"capacity", "connections", "workers", "replicas", "backlog", "length", "width", "height", "seconds", "millis", "ms", "minutes", "hours", "days", "bytes", "depth", "rate", "weight", "priority", "age"}
+	boolWords = []string{"enabled", "enable", "disabled", "disable", "debug", "active", "flag", "use", "allow", "verbose", "required"}
+)
+
+// isMistyped reports whether the key of a format without types, in which a kind is told by how a value reads, says which
+// one it has to be.
+func isMistyped(parts []string, kinds map[Kind][]string, at map[string]*Setting) bool {
+	has := func(words []string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(words, p) })
+	}
+	if len(kinds[Number]) > 0 && len(kinds[String]) > 0 {
+		return has(numberWords)
+	}
+	if len(kinds[Bool]) > 0 && len(kinds[String]) > 0 {
+		return has(boolWords) || slices.ContainsFunc(kinds[String], func(name string) bool {
+			value := strings.ToLower(at[name].value)
+			return len(value) < 7 && (strings.HasPrefix(value, "tru") || strings.HasPrefix(value, "fal") || strings.HasSuffix(value, "alse") || strings.HasSuffix(value, "rue"))
+		})
+	}
+	return false
 }
 
 // shared reports whether all environments have the very same file, which then cannot differ.
@@ -100,7 +183,7 @@ func (s *Set) checkSchema(rules []KeyRule) []Finding {
 			}
 			for _, p := range s.paths() {
 				f := s.files[name][p]
-				if f == nil || !matches(rule.Path, p) || f.syntax != nil {
+				if f == nil || !matches(rule.Path, p) || f.partial {
 					continue
 				}
 				found = true
@@ -128,7 +211,7 @@ func (k *KeyRule) judge(f *File) (problem string, line int) {
 	switch {
 	case IsReference(s.value):
 		return "", 0
-	case k.Type != "" && s.Kind != k.Type && (k.Type != String || f.typed()):
+	case k.Type != "" && s.Kind != k.Type && (k.Type != String || typed(f.format)):
 		return fmt.Sprintf("is a %s and must be a %s", s.Kind, k.Type), s.Line
 	case len(k.Enum) > 0 && !slices.Contains(k.Enum, s.value):
 		return "is none of the allowed values", s.Line
@@ -139,4 +222,4 @@ func (k *KeyRule) judge(f *File) (problem string, line int) {
 }
 
 // typed reports whether the format tells strings from numbers.
-func (f *File) typed() bool { return slices.Contains([]string{"yaml", "json", "toml"}, f.format) }
+func typed(format string) bool { return slices.Contains([]string{"yaml", "json", "toml"}, format) }

@@ -7,7 +7,7 @@ import (
 
 // parseProperties reads Java's properties: "=", ":" or blanks between key and value, "#" and "!" comments, a backslash at
 // the end of a line joins the next, and backslash escapes. Bytes are taken as ISO-8859-1 would be, so none is an error.
-func parseProperties(data []byte, add func(Setting) error) error {
+func parseProperties(data []byte, k *sink) error {
 	lines := strings.Split(strings.ReplaceAll(strings.ReplaceAll(string(data), "\r\n", "\n"), "\r", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		line, at := strings.TrimLeft(lines[i], " \t\f"), i+1
@@ -24,9 +24,10 @@ func parseProperties(data []byte, add func(Setting) error) error {
 			value, err = unescape(value)
 		}
 		if err != nil {
-			return &SyntaxError{at, err.Error()}
+			k.note(at, "%v", err)
+			continue
 		}
-		if err := add(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
+		if err := k.addOnce(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
 			return err
 		}
 	}
@@ -93,43 +94,56 @@ func unescape(s string) (string, error) {
 	return b.String(), nil
 }
 
-// parseINI reads sections in brackets and KEY=VALUE or KEY:VALUE lines; "#" and ";" begin a comment line.
-func parseINI(data []byte, add func(Setting) error) error {
+// parseINI reads sections in brackets and KEY=VALUE or KEY:VALUE lines; "#" and ";" begin a comment line. There is no
+// one standard: a key or a section may be there again, a key may have no value, and a line that begins with a blank may
+// go on with the value before it.
+func parseINI(data []byte, k *sink) error {
 	section := ""
-	sections := map[string]bool{}
+	times := map[string]int{}
 	n := 0
-	for line := range strings.Lines(string(data)) {
+	for whole := range strings.Lines(string(data)) {
 		n++
-		line = strings.TrimSpace(line)
+		line := strings.TrimSpace(whole)
 		switch {
 		case line == "", line[0] == '#', line[0] == ';':
 			continue
 		case line[0] == '[':
-			name, ok := strings.CutSuffix(line[1:], "]")
-			if name = strings.TrimSpace(name); !ok || name == "" {
-				return &SyntaxError{n, "a section is [name]"}
+			end := strings.LastIndexByte(line, ']')
+			if end < 0 {
+				k.note(n, "a section is [name]")
+				continue
 			}
-			if sections[name] {
-				return &SyntaxError{n, fmt.Sprintf("section %q stands there twice", name)}
-			}
-			section, sections[name] = name, true
+			section = strings.TrimSpace(line[1:end])
 			continue
 		}
 		i := strings.IndexAny(line, "=:")
 		if i < 1 {
-			return &SyntaxError{n, "is neither a section nor KEY=VALUE"}
+			continue // a switch, or the rest of a value, which must not become a key
 		}
-		value := strings.Trim(strings.TrimSpace(line[i+1:]), `"`)
-		if err := add(Setting{Key: Join(section, strings.TrimSpace(line[:i])), Kind: kindOf(value), Line: n, value: value}); err != nil {
+		s := Setting{Key: strings.TrimSpace(line[:i]), Line: n, value: unquote(strings.TrimSpace(line[i+1:]))}
+		s.Kind = kindOf(s.value)
+		s.Key = Join(section, s.Key)
+		if times[s.Key]++; times[s.Key] > 1 {
+			s.Key += fmt.Sprintf("#%d", times[s.Key])
+		}
+		if err := k.add(s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// unquote takes away the quotation marks around a value.
+func unquote(value string) string {
+	if n := len(value); n > 1 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+		return value[1 : n-1]
+	}
+	return value
+}
+
 // parseDotenv reads NAME=VALUE lines, "export" before them allowed, values plain or in single or double quotes, the latter
 // over several lines too. Nothing is evaluated.
-func parseDotenv(data []byte, add func(Setting) error) error {
+func parseDotenv(data []byte, k *sink) error {
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		line, at := strings.TrimSpace(lines[i]), i+1
@@ -138,27 +152,32 @@ func parseDotenv(data []byte, add func(Setting) error) error {
 		}
 		line = strings.TrimSpace(strings.TrimPrefix(line, "export "))
 		name, value, ok := strings.Cut(line, "=")
-		if !ok || !isVariable(name) {
-			return &SyntaxError{at, "is not NAME=VALUE"}
+		if name = strings.TrimRight(name, " \t"); !ok || !isVariable(name) {
+			if !isVariable(line) { // "export NAME" alone takes the value that is there
+				k.note(at, "is not NAME=VALUE")
+			}
+			continue
 		}
+		value = strings.TrimLeft(value, " \t")
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
-			quote := value[0]
-			for !closed(value, quote) {
-				if i++; i == len(lines) {
-					return &SyntaxError{at, "the quotation mark is never closed"}
-				}
+			quote, first := value[0], value[1:]
+			for !closed(value, quote) && i+1 < len(lines) {
+				i++
 				value += "\n" + lines[i]
 			}
-			end := closing(value, quote)
-			rest := strings.TrimSpace(value[end+1:])
-			if rest != "" && rest[0] != '#' {
-				return &SyntaxError{at, "something follows the closing quotation mark"}
+			if end := closing(value, quote); end < 0 {
+				k.note(at, "the quotation mark is never closed")
+				i, value = at-1, first
+			} else {
+				if rest := strings.TrimSpace(value[end+1:]); rest != "" && rest[0] != '#' {
+					k.note(at, "something follows the closing quotation mark")
+				}
+				value = value[1:end]
 			}
-			value = value[1:end]
 		} else if j := strings.Index(value, " #"); j >= 0 {
 			value = strings.TrimSpace(value[:j])
 		}
-		if err := add(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
+		if err := k.addOnce(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
 			return err
 		}
 	}

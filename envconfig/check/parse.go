@@ -2,11 +2,14 @@ package check
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -15,6 +18,7 @@ const (
 	maxFile     = 16 << 20
 	maxSettings = 1_000_000
 	maxDepth    = 200
+	maxProblems = 100 // of one file
 )
 
 // Kind is the type of a setting's value as far as its format has types.
@@ -39,7 +43,8 @@ type Setting struct {
 	// Line counts from 1; 0 where the parser does not tell.
 	Line int
 
-	value string
+	value  string
+	secret bool
 }
 
 // SyntaxError says where a file breaks the rules of its format. It never quotes a value.
@@ -58,71 +63,218 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Msg)
 }
 
-type parser func(data []byte, add func(Setting) error) error
-
-var parsers = map[string]parser{
-	"properties": parseProperties, "yaml": parseYAML, "json": parseJSON, "toml": parseTOML, "xml": parseXML, "ini": parseINI, "dotenv": parseDotenv,
+// sink takes what a parser finds.
+type sink struct {
+	settings []Setting
+	problems []*SyntaxError
+	lines    map[string]int // where a key stands first, in formats that are lists of keys
+	values   map[string]string
+	partial  bool // some keys are missing, or are not what the format calls them
+	stopped  int  // where the parser of XML did
 }
 
-// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv, or empty for a file that
-// is compared as a whole.
+// add takes a setting. The error is that there are too many.
+func (k *sink) add(s Setting) error {
+	if len(k.settings) == maxSettings {
+		return &SyntaxError{s.Line, errTooMany.Error()}
+	}
+	k.settings = append(k.settings, s)
+	return nil
+}
+
+// addOnce is add for formats that are lists of keys, in which the last of two equal keys counts: that
+// is a problem where their values differ.
+func (k *sink) addOnce(s Setting) error {
+	if k.lines == nil {
+		k.lines, k.values = map[string]int{}, map[string]string{}
+	}
+	if first, ok := k.lines[s.Key]; !ok {
+		k.lines[s.Key], k.values[s.Key] = s.Line, s.value
+	} else if k.values[s.Key] != s.value {
+		k.note(s.Line, "key %q stands in line %d already", s.Key, first)
+	}
+	return k.add(s)
+}
+
+// note takes a problem after which the file can be read on.
+func (k *sink) note(line int, format string, args ...any) {
+	if len(k.problems) < maxProblems {
+		k.problems = append(k.problems, &SyntaxError{line, fmt.Sprintf(format, args...)})
+	}
+}
+
+// A parser gives what it finds to a sink. Its error is a [SyntaxError] after which it cannot go on.
+type parser func(data []byte, k *sink) error
+
+var parsers = map[string]parser{
+	"properties": parseProperties, "yaml": parseYAML, "json": parseJSON, "toml": parseTOML,
+	"xml": parseXML, "ini": parseINI, "dotenv": parseDotenv,
+	"conf": parseConf, "shell": parseShell, "code": parseCode,
+}
+
+// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv; conf, shell or
+// code for what is read line by line, without rules that it could break; or empty for a file that is compared as a
+// whole.
 func Format(name string) string {
-	base := path.Base(name)
+	base := strings.ToLower(path.Base(name))
 	if base == ".env" || strings.HasPrefix(base, ".env.") || strings.HasSuffix(base, ".env") {
 		return "dotenv"
 	}
-	switch ext := strings.ToLower(path.Ext(base)); ext {
-	case ".properties", ".json", ".toml", ".xml", ".ini":
-		return ext[1:]
-	case ".yaml", ".yml":
-		return "yaml"
+	if format, ok := formats[path.Ext(base)]; ok {
+		return format
+	}
+	if format, ok := formats[base]; ok {
+		return format
+	}
+	if strings.HasPrefix(base, "dockerfile") || strings.HasPrefix(base, "containerfile") {
+		return "shell"
 	}
 	return ""
 }
 
+// formats by what a name ends in, or is.
+var formats = func() map[string]string {
+	m := map[string]string{}
+	for format, endings := range map[string]string{
+		"properties": ".properties",
+		"yaml":       ".yaml .yml",
+		"json":       ".json .jsonc .json5 .ndjson .jsonl",
+		"toml":       ".toml",
+		"xml":        ".xml",
+		"ini":        ".ini .cnf .service .socket .timer .pypirc .my.cnf .gitconfig",
+		"conf": ".conf .cfg .cf .config .hocon .acl .vcl .npmrc .rc .tf .tfvars .hcl .yarnrc " +
+			".netrc .curlrc .wgetrc",
+		"shell": ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab .bat .cmd .ps1",
+		"code": ".js .mjs .cjs .ts .jsx .tsx .py .rb .php .go .java .kt .scala .groovy .gradle .pl .lua " +
+			".cs .swift .sql jenkinsfile",
+	} {
+		for _, ending := range strings.Fields(endings) {
+			m[ending] = format
+		}
+	}
+	return m
+}()
+
+// tree reports whether the format has keys that can be compared between environments.
+func tree(format string) bool {
+	switch format {
+	case "", "conf", "shell", "code":
+		return false
+	}
+	return true
+}
+
 var errTooMany = errors.New("more settings than can be checked")
 
-// Parse returns the settings of a file in the order in which they stand there. The error is a [SyntaxError]. A format that
-// is not known has no settings.
+// Parse returns the settings of a file in the order in which they stand there. The error joins a [SyntaxError] for each
+// place that breaks the rules of the format; the settings are what could be read all the same. A format that is not
+// known has no settings.
 func Parse(format string, data []byte) ([]Setting, error) {
+	settings, problems, _ := read(format, data)
+	all := make([]error, len(problems))
+	for i, p := range problems {
+		all[i] = p
+	}
+	return settings, errors.Join(all...)
+}
+
+// read is [Parse]. partial says that the format's own rules led to a part of the settings only, and that the rest was
+// read line by line: keys are missing then, and others are not what the format would call them.
+func read(format string, data []byte) (settings []Setting, problems []*SyntaxError, partial bool) {
 	parse := parsers[format]
 	if parse == nil {
-		return nil, nil
+		return nil, nil, false
 	}
 	if len(data) > maxFile {
-		return nil, &SyntaxError{Msg: fmt.Sprintf("longer than %d bytes", maxFile)}
+		return nil, []*SyntaxError{{Msg: fmt.Sprintf("longer than %d bytes", maxFile)}}, true
 	}
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	if format == "xml" {
+	k := &sink{}
+	data = k.text(format, data)
+	if format == "conf" && bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")) && bytes.Contains(data, []byte("<?xml")) {
+		parse = parseXML // web.config and its like
+	}
+	err := parse(data, k)
+	if err == nil {
+		return k.settings, k.problems, k.partial
+	}
+	var fatal *SyntaxError
+	if !errors.As(err, &fatal) {
+		fatal = &SyntaxError{Msg: "cannot be read as " + format}
+	}
+	if !templated(data) {
+		k.note(fatal.Line, "%s", fatal.Msg)
+	}
+	k.rest(format, data, fatal.Line)
+	return k.settings, k.problems, true
+}
+
+// text is the file's text in UTF-8.
+func (k *sink) text(format string, data []byte) []byte {
+	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe")) && len(data)%2 == 0:
+		data = fromUTF16(data[2:], binary.LittleEndian)
+	case bytes.HasPrefix(data, []byte("\xfe\xff")) && len(data)%2 == 0:
+		data = fromUTF16(data[2:], binary.BigEndian)
+	case format == "xml":
 		switch m := encoding.FindSubmatch(data); {
 		case m == nil, isUTF8.Match(m[1]):
 		case !aboveASCII.Match(m[1]):
-			return nil, &SyntaxError{1, fmt.Sprintf("is in the encoding %q, which is not known here: UTF-8 and those that have ASCII in them are", m[1])}
+			k.note(1, "is in the encoding %q, which is not known here: UTF-8 and those that have ASCII in them are", m[1])
 		case !utf8.Valid(data):
-			data = fromLatin1(data)
+			return fromLatin1(data)
 		}
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if format != "properties" && !utf8.Valid(data) {
-		return nil, &SyntaxError{Msg: "is not UTF-8"}
-	}
-	var settings []Setting
-	seen := map[string]int{}
-	err := parse(data, func(s Setting) error {
-		if len(settings) == maxSettings {
-			return &SyntaxError{s.Line, errTooMany.Error()}
+		if slices.Contains([]string{"yaml", "json", "toml", "xml"}, format) && len(k.problems) == 0 {
+			k.note(0, "is not UTF-8")
 		}
-		if first, ok := seen[s.Key]; ok && format != "xml" {
-			return &SyntaxError{s.Line, fmt.Sprintf("key %q stands in line %d already", s.Key, first)}
-		}
-		seen[s.Key] = s.Line
-		settings = append(settings, s)
-		return nil
-	})
-	var syntax *SyntaxError
-	if err != nil && !errors.As(err, &syntax) {
-		err = &SyntaxError{Msg: "cannot be read as " + format}
+		return fromLatin1(data)
 	}
-	return settings, err
+	return data
+}
+
+// rest reads line by line what a parser did not get to see, from the line on at which it stopped.
+func (k *sink) rest(format string, data []byte, line int) {
+	if format == "xml" {
+		for range maxProblems { // from behind the token that it stopped at, as a fragment
+			done := min(k.stopped, len(data))
+			data = append(bytes.Repeat([]byte("\n"), bytes.Count(data[:done], []byte("\n"))), data[done:]...)
+			if len(bytes.TrimSpace(data)) == 0 || parseXML(data, k) == nil {
+				break
+			}
+		}
+		return
+	}
+	if format != "json" && format != "properties" && format != "dotenv" {
+		k.settings, line = nil, 1
+	}
+	loose := &sink{}
+	_ = parseConf(data, loose)
+	for _, s := range loose.settings {
+		if s.Line >= line && len(k.settings) < maxSettings {
+			k.settings = append(k.settings, s)
+		}
+	}
+}
+
+// templated reports whether the file is the template of one, as those of Helm, Jinja and ERB are: what it becomes is
+// not known here.
+func templated(data []byte) bool {
+	for _, marks := range [][2]string{{"{{", "}}"}, {"{%", "%}"}, {"<%", "%>"}} {
+		if _, after, ok := bytes.Cut(data, []byte(marks[0])); ok && bytes.Contains(after, []byte(marks[1])) {
+			return true
+		}
+	}
+	return false
+}
+
+func fromUTF16(data []byte, order binary.ByteOrder) []byte {
+	units := make([]uint16, len(data)/2)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // encoding is where XML says in which it is.

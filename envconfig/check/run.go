@@ -3,7 +3,6 @@ package check
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -91,9 +90,11 @@ type File struct {
 	// Settings in the order of the file; nil when the format is not known.
 	Settings []Setting
 
-	format string
-	syntax error
-	secret string // what kind of secret the bytes show
+	format  string
+	syntax  []*SyntaxError
+	partial bool // not all keys are known
+	tokens  []token
+	lines   map[int]bool // in which a setting is a secret
 }
 
 // Load reads and parses every file of the manifest once. The error says which could not be read; syntax errors are
@@ -128,10 +129,9 @@ func load(fsys fs.FS, f envconfig.File) (*File, error) {
 	if _, err := data.ReadFrom(io.LimitReader(src, maxFile+1)); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Source, err)
 	}
-	out.secret = secretIn(data.Bytes())
-	if out.format != "" {
-		out.Settings, out.syntax = Parse(out.format, data.Bytes())
-	}
+	out.tokens = tokensIn(data.Bytes())
+	out.Settings, out.syntax, out.partial = read(out.format, data.Bytes())
+	out.judge()
 	return out, nil
 }
 
@@ -151,7 +151,7 @@ func Refused(err error) Report {
 	return Report{Findings: []Finding{{Rule: RuleSource, Message: err.Error()}}}
 }
 
-// Check is [Run] on what is loaded already. More are findings from elsewhere, such as [Entrypoint]'s, for the allow-list
+// Check is [Run] on what is loaded already. More are findings from elsewhere, such as those of package start, for the allow-list
 // to judge.
 func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
 	r := Report{Environments: len(s.files)}
@@ -205,7 +205,7 @@ func (s *Set) All() iter.Seq2[string, *File] {
 }
 
 // WellFormed reports whether nothing in the file breaks the rules of its format.
-func (f *File) WellFormed() bool { return f.syntax == nil }
+func (f *File) WellFormed() bool { return len(f.syntax) == 0 && !f.partial }
 
 // Manifest is what the set was loaded from.
 func (s *Set) Manifest() *envconfig.Manifest { return s.manifest }
@@ -248,12 +248,14 @@ func (s *Set) checkFiles() []Finding {
 			if f.Mode&0o002 != 0 {
 				out = append(out, Finding{Rule: RuleMode, Environment: name, Path: p, Source: f.Source, Message: fmt.Sprintf("mode %04o lets everyone write", f.Mode)})
 			}
-			var syntax *SyntaxError
-			if errors.As(f.syntax, &syntax) {
+			for _, syntax := range f.syntax {
 				out = append(out, Finding{Rule: RuleSyntax, Environment: name, Path: p, Source: f.Source, Line: syntax.Line, Message: syntax.Msg})
 			}
-			if f.secret != "" {
-				out = append(out, Finding{Rule: RuleSecret, Environment: name, Path: p, Source: f.Source, Message: "holds " + f.secret + ": everyone who can pull the image can read it"})
+			for _, t := range f.tokens {
+				if !f.tells(t.line) {
+					out = append(out, Finding{Rule: RuleSecret, Environment: name, Path: p, Source: f.Source, Line: t.line,
+						Message: "holds " + t.what + ": everyone who can pull the image can read it"})
+				}
 			}
 		}
 		if len(modes) > 1 {

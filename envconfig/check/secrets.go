@@ -1,8 +1,8 @@
 package check
 
 import (
-	"bytes"
 	"cmp"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,14 +10,18 @@ import (
 )
 
 // secretNames are what keys of secrets are called, written without separators.
-var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass", "keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase"}
+var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass",
+	"keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase",
+	"accountkey", "signingkey", "encryptionkey", "masterkey", "authkey", "sharedkey", "secretkeybase", "requirepass",
+	"masterauth", "erlangcookie", "connectionpass"}
 
 // separators are left out of a key's name before it is compared.
 var separators = strings.NewReplacer("_", "", "-", "")
 
 // otherNames end like those of secrets, and are of what is none: the name of a Secret of Kubernetes, which the value is in charts,
 // or something that every client is told.
-var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken", "xsrftoken"}
+var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken", "xsrftoken",
+	"loadcredential", "conditioncredential", "importcredential"}
 
 // measures are words that make of a token something to be counted: max_token=4096.
 var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "per", "total", "count"}
@@ -26,46 +30,10 @@ var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "pe
 var switches = []string{"yes", "no", "on", "off", "none"}
 
 // elsewhere is how values begin that say where the secret is, or that hold it encrypted.
-var elsewhere = []string{"/", "arn:", "file:", "classpath:", "vault:", "ENC(", "ENC[", "{cipher}", "$ANSIBLE_VAULT"}
+var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", "vault:", "ENC(", "ENC[", "{cipher}", "$ANSIBLE_VAULT"}
 
 // template is a value that something else is put in the place of, or a mark such as </s> or [CLS].
 var template = regexp.MustCompile(`^(?:<[^<>]+>|\[[^\[\]]+\]|\{\{.*\}\}|@[\w.-]+@|%[A-Z0-9_]+%|\$\(.*\)|\$[A-Z_][A-Z0-9_]*)$`)
-
-// signatures begin secrets of well-known kinds.
-var signatures = []struct{ begins, what string }{
-	{"-----BEGIN RSA PRIVATE KEY", "a private key"}, {"-----BEGIN PRIVATE KEY", "a private key"}, {"-----BEGIN EC PRIVATE KEY", "a private key"},
-	{"-----BEGIN OPENSSH PRIVATE KEY", "a private key"}, {"-----BEGIN DSA PRIVATE KEY", "a private key"}, {"-----BEGIN ENCRYPTED PRIVATE KEY", "a private key"},
-	{"-----BEGIN PGP PRIVATE KEY", "a private key"}, {"ghp_", "a GitHub token"}, {"github_pat_", "a GitHub token"}, {"glpat-", "a GitLab token"},
-	{"xoxb-", "a Slack token"}, {"xoxp-", "a Slack token"}, {"AKIA", "an AWS access key"}, {"ASIA", "an AWS access key"}, {"AIza", "a Google API key"},
-}
-
-// secretIn says what kind of secret the bytes show, or is empty.
-func secretIn(data []byte) string {
-	for _, s := range signatures {
-		for rest := data; ; {
-			i := bytes.Index(rest, []byte(s.begins))
-			if i < 0 {
-				break
-			}
-			start := i == 0 || !isWord(rest[i-1])
-			rest = rest[i+len(s.begins):]
-			n := run(rest)
-			if strings.HasPrefix(s.begins, "---") || start && n >= 16 && !bytes.HasSuffix(rest[:n], []byte("EXAMPLE")) {
-				return s.what
-			}
-		}
-	}
-	return ""
-}
-
-// run is how many letters and digits data begins with.
-func run(data []byte) int {
-	n := 0
-	for n < len(data) && isWord(data[n]) {
-		n++
-	}
-	return n
-}
 
 func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
@@ -103,39 +71,164 @@ func (f *File) names() map[[2]string]string {
 	return names
 }
 
-// isSecret tells by the key's name, or by a password in a URL. A switch or a limit is none, nor is what says where the secret is.
-func isSecret(s *Setting, format string, names map[[2]string]string) bool {
-	value := s.value
-	if s.Kind == Bool || s.Kind == Null || s.Kind == List || strings.Contains(value, "${") || isUnfilled(value) {
-		return false
-	}
-	if _, rest, ok := strings.Cut(value, "://"); ok {
-		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
-			rest = rest[:i]
+// judge marks the settings that are secrets.
+func (f *File) judge() {
+	names := f.names()
+	words := isTranslation(f.Path)
+	for i := range f.Settings {
+		s := &f.Settings[i]
+		s.secret = isSecret(s, f.format, names, words)
+		if !s.secret && i > 0 && inList(s.Key) {
+			s.secret = isArgument(f.Settings[i-1].value, s)
 		}
-		user, _, ok := strings.Cut(rest, "@")
-		_, password, _ := strings.Cut(user, ":")
-		return ok && password != ""
+		if s.secret {
+			if f.lines == nil {
+				f.lines = map[int]bool{}
+			}
+			f.lines[s.Line] = true
+		}
 	}
-	if value == "" || slices.Contains(switches, strings.ToLower(value)) || template.MatchString(value) ||
-		slices.ContainsFunc(elsewhere, func(begins string) bool { return strings.HasPrefix(value, begins) }) {
+}
+
+// tells reports whether a setting in that line is a secret.
+func (f *File) tells(line int) bool { return f.lines[line] }
+
+func inList(key string) bool { return strings.HasSuffix(key, "]") }
+
+// isArgument reports whether the setting follows --password or the like in a list of arguments.
+func isArgument(flag string, s *Setting) bool {
+	name := strings.TrimLeft(flag, "-")
+	return name != flag && !strings.ContainsAny(name, " =") && isSecretName(name, s.Kind) && isPlain(s.value)
+}
+
+// isSecret tells by the key's name, or by what the value says itself, such as a password in a URL. A switch or a limit is
+// none, nor is what says where the secret is. words are a translation's, in which nothing is told by its name.
+func isSecret(s *Setting, format string, names map[[2]string]string, words bool) bool {
+	value := s.value
+	if s.Kind == Bool || s.Kind == Null || s.Kind == List || isUnfilled(value) {
 		return false
 	}
+	if tellsSecret(value) {
+		return true
+	}
+	if words || s.Key == "" || strings.Contains(value, "://") {
+		return false
+	}
+	name := nameOf(s, format, names)
+	byName := isSecretName(name, s.Kind)
+	if !byName && (len(value) < 20 || !isKeyName(name) || !isRandom(value)) {
+		return false
+	}
+	return isPlain(value) && !isProse(value) && !isVersion(value) && !strings.Contains(s.Key, "ependencies.") &&
+		!slices.Contains(types, strings.ToLower(value)) && (format != "code" || isLiteral(name, value))
+}
+
+// nameOf is what a setting is called, by itself or by another one beside it.
+func nameOf(s *Setting, format string, names map[[2]string]string) string {
 	before, last := element(s.Key, format)
 	name := cmp.Or(last, before[strings.LastIndexAny(before, ".]")+1:])
 	if of, ok := strings.CutSuffix(strings.ToLower(last), "value"); ok || last == "" {
 		name = cmp.Or(names[[2]string{before, of}], name)
 	}
-	return isSecretName(name, s.Kind)
+	if i := strings.LastIndexByte(name, '#'); i > 0 && (format == "ini" || !tree(format)) {
+		name = name[:i]
+	}
+	return name
+}
+
+// types are what a schema says of a secret.
+var types = []string{"string", "str", "object", "integer", "number", "boolean", "required", "optional", "bearer", "null", "undefined",
+	"write", "read"}
+
+// isPlain reports whether a value stands for itself: it is no reference, no template and no place where the secret is.
+func isPlain(value string) bool {
+	return value != "" && !(strings.ContainsAny(value, "${<(/") && filled.MatchString(value)) && !slices.Contains(switches, strings.ToLower(value)) &&
+		!template.MatchString(value) &&
+		!slices.ContainsFunc(elsewhere, func(begins string) bool { return strings.HasPrefix(value, begins) })
+}
+
+// filled is what something else fills in or works out, or a path.
+var filled = regexp.MustCompile(`\$\{|\$\(|\{\{|\{%|<%|^[A-Za-z_][\w.]*\(.*\)$|^[a-z_.-]+(?:/[a-z_.-]+)+$`)
+
+// isProse reports whether a value is a sentence.
+func isProse(value string) bool {
+	return strings.Count(value, " ") >= 2 && strings.IndexFunc(value, unicode.IsDigit) < 0
+}
+
+var version = regexp.MustCompile(`^(?:[\^~]|[<>=]{1,2} ?)v?\d+(?:\.[\dx*]+)*`)
+
+// isVersion reports whether a value is a range of versions, as those of packages whose name ends in "token" are.
+func isVersion(value string) bool { return version.MatchString(value) }
+
+var constant = regexp.MustCompile(`^(?:[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]+(?:[._:-][a-z]+)+|[.#/%&?*\[{(-].*|.*[\[(<{].*|.*[:.])$`)
+
+// isLiteral reports whether a program's string can be a secret, and is not the name of a field, of a variable or a message.
+func isLiteral(name, value string) bool {
+	plain := separators.Replace(strings.ToLower(value))
+	return len(value) >= 4 && !strings.ContainsAny(value, " \t$\\<>") && !constant.MatchString(value) &&
+		plain != separators.Replace(strings.ToLower(name)) && !isSecretName(value, String)
+}
+
+// keyWords make a key the name of something that is random and secret, notKeyWords of something that is only random.
+var (
+	keyWords    = []string{"key", "api", "token", "secret", "auth", "credential", "credentials", "jwt", "bearer", "password", "pass", "pat"}
+	notKeyWords = []string{"public", "pub", "fingerprint", "thumbprint", "checksum", "digest", "hash", "sha", "sha1", "sha256", "md5", "etag", "revision",
+		"commit", "version", "integrity", "cache", "sort", "primary", "foreign", "partition", "url", "uri", "path", "file", "alias", "issuer", "id", "name",
+		"endpoint", "host", "keyid", "class", "algorithm", "type", "keyword", "keyboard", "kid"}
+)
+
+func isKeyName(name string) bool {
+	parts := nameParts(name)
+	has := func(words []string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(words, p) })
+	}
+	return has(keyWords) && !has(notKeyWords)
+}
+
+var (
+	randomText = regexp.MustCompile(`^[A-Za-z0-9+/=_.~-]{20,256}$`)
+	uuid       = regexp.MustCompile(`^(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+	wordsOnly  = regexp.MustCompile(`^(?:[A-Za-z]+|\d+)(?:[-_./~]+(?:[A-Za-z]+|\d+))*$`)
+)
+
+// isRandom reports whether a value looks as if it had been drawn.
+func isRandom(value string) bool {
+	if !randomText.MatchString(value) || wordsOnly.MatchString(value) {
+		return uuid.MatchString(value)
+	}
+	digits := 0
+	for _, c := range []byte(value) {
+		if c >= '0' && c <= '9' {
+			digits++
+		}
+	}
+	return digits >= 3 && digits < len(value) && entropy(value) >= 3.2
+}
+
+// entropy of the bytes of a value in bits (Shannon).
+func entropy(value string) float64 {
+	var count [256]int
+	for _, c := range []byte(value) {
+		count[c]++
+	}
+	sum := 0.0
+	for _, n := range count {
+		if n > 0 {
+			p := float64(n) / float64(len(value))
+			sum -= p * math.Log2(p)
+		}
+	}
+	return sum
 }
 
 func isSecretName(name string, kind Kind) bool {
 	plain := separators.Replace(strings.ToLower(name))
 	ends := func(with string) bool { return strings.HasSuffix(plain, with) }
-	if !slices.ContainsFunc(secretNames, ends) || slices.ContainsFunc(otherNames, ends) {
+	parts := nameParts(name)
+	short := len(parts) > 0 && (parts[len(parts)-1] == "pass" || plain == "auth" && name[0] == '_')
+	if !short && !slices.ContainsFunc(secretNames, ends) || slices.ContainsFunc(otherNames, ends) {
 		return false
 	}
-	parts := nameParts(name)
 	measure := slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(measures, p) })
 	return !slices.Contains(parts, "existing") && !(kind == Number && measure)
 }

@@ -7,40 +7,112 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
 )
 
-// lineAt counts the lines up to an offset.
-func lineAt(data []byte, offset int64) int {
-	return 1 + bytes.Count(data[:min(max(offset, 0), int64(len(data)))], []byte("\n"))
-}
-
-// parseJSON walks the tokens, since a decoder of whole values would let the last of two equal keys win.
-func parseJSON(data []byte, add func(Setting) error) error {
+// parseJSON walks the tokens, since a decoder of whole values would let the last of two equal keys win. Comments are
+// passed over, and so are commas before a closing bracket in a file that has comments, as editors and compilers do it
+// (https://code.visualstudio.com/docs/languages/json#_json-with-comments). Values after the first, each beginning in a
+// line of its own, are records as of https://github.com/ndjson/ndjson-spec, and have their number before the keys.
+func parseJSON(data []byte, k *sink) error {
+	data = bare(data)
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
-	w := &jsonWalk{dec: dec, data: data, add: add}
-	if err := w.value("", 0); err != nil {
-		return err
+	w := &jsonWalk{dec: dec, data: data, sink: k}
+	prefix := ""
+	for i := 1; ; i++ {
+		if err := w.value(prefix, 0); err != nil {
+			return err
+		}
+		end := dec.InputOffset()
+		rest := bytes.TrimLeft(data[end:], " \t\r\n")
+		if len(rest) == 0 {
+			return nil
+		}
+		if !bytes.Contains(data[end:len(data)-len(rest)], []byte("\n")) {
+			return &SyntaxError{w.line(), "data after the end of the value"}
+		}
+		prefix = fmt.Sprintf("document%d", i+1)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return &SyntaxError{w.line(), "data after the end of the value"}
+}
+
+// bare is JSON with blanks in the place of comments, and of commas before a closing bracket if there are comments.
+func bare(data []byte) []byte {
+	if !bytes.Contains(data, []byte("//")) && !bytes.Contains(data, []byte("/*")) {
+		return data
 	}
-	return nil
+	out := bytes.Clone(data)
+	comma, comments := -1, false
+	var commas []int
+	blank := func(from, to int) {
+		for ; from < to; from++ {
+			if out[from] != '\n' {
+				out[from] = ' '
+			}
+		}
+		comments = true
+	}
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case c == '"':
+			for i++; i < len(data) && data[i] != '"' && data[i] != '\n'; i++ {
+				if data[i] == '\\' {
+					i++
+				}
+			}
+			comma = -1
+		case c == '/' && bytes.HasPrefix(data[i:], []byte("//")):
+			end := i + 2
+			for end < len(data) && data[end] != '\n' {
+				end++
+			}
+			blank(i, end)
+			i = end - 1
+		case c == '/' && bytes.HasPrefix(data[i:], []byte("/*")):
+			if n := bytes.Index(data[i+2:], []byte("*/")); n >= 0 {
+				blank(i, i+n+4)
+				i += n + 3
+			}
+		case c == ',':
+			comma = i
+		case c == '}' || c == ']':
+			if comma >= 0 {
+				commas = append(commas, comma)
+			}
+			comma = -1
+		case c > ' ':
+			comma = -1
+		}
+	}
+	if !comments {
+		return data
+	}
+	for _, i := range commas {
+		out[i] = ' '
+	}
+	return out
 }
 
 type jsonWalk struct {
+	*sink
 	dec  *json.Decoder
 	data []byte
-	add  func(Setting) error
+	at   int64 // up to where lines were counted
+	n    int
 }
 
-func (w *jsonWalk) line() int { return lineAt(w.data, w.dec.InputOffset()) }
+// line counts on from where it was asked last.
+func (w *jsonWalk) line() int {
+	to := min(w.dec.InputOffset(), int64(len(w.data)))
+	w.n += bytes.Count(w.data[w.at:to], []byte("\n"))
+	w.at = to
+	return 1 + w.n
+}
 
 func (w *jsonWalk) value(key string, depth int) error {
 	if depth > maxDepth {
@@ -90,7 +162,7 @@ func (w *jsonWalk) object(key string, depth int) error {
 			return &SyntaxError{w.line(), "is not valid JSON"}
 		}
 		if seen[name] {
-			return &SyntaxError{w.line(), fmt.Sprintf("key %q stands there twice", Join(key, name))}
+			w.note(w.line(), "key %q stands there twice", Join(key, name))
 		}
 		seen[name] = true
 		if err := w.value(Join(key, name), depth+1); err != nil {
@@ -107,20 +179,41 @@ func (w *jsonWalk) end() error {
 	return nil
 }
 
-// parseXML gives a setting for every attribute and every text. A document type is refused: it is how entities explode and
-// other files are pulled in.
-func parseXML(data []byte, add func(Setting) error) error {
+// parseXML gives a setting for every attribute and every text. A document type is passed over: nothing that it names
+// is read, and its entities stay what they are called, so that none of them can grow.
+func parseXML(data []byte, k *sink) error {
+	data = xmlVersion.ReplaceAll(data, []byte("${1}1.0")) // differs in what the decoder does not look at
 	dec := xml.NewDecoder(bytes.NewReader(data))
-	dec.CharsetReader = func(charset string, in io.Reader) (io.Reader, error) { return in, nil } // keys are ASCII in practice
+	err := walkXML(dec, data, k)
+	k.stopped = int(dec.InputOffset())
+	return err
+}
+
+var (
+	entity     = regexp.MustCompile(`&([A-Za-z_][\w.-]*);`)
+	xmlVersion = regexp.MustCompile(`^(\s*<\?xml\s+version\s*=\s*["'])1\.1`)
+)
+
+func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
+	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // made UTF-8 by [sink.text]
+	if bytes.Contains(data, []byte("<!DOCTYPE")) {
+		dec.Entity = map[string]string{}
+		for _, m := range entity.FindAllSubmatch(data, -1) {
+			dec.Entity[string(m[1])] = "&" + string(m[1]) + ";"
+		}
+	}
 	type element struct {
 		path  string
 		text  strings.Builder
 		count map[string]int
 	}
 	stack := []*element{{count: map[string]int{}}}
+	line, counted := 1, int64(0)
 	for {
 		token, err := dec.Token()
-		line := lineAt(data, dec.InputOffset())
+		to := min(dec.InputOffset(), int64(len(data)))
+		line += bytes.Count(data[counted:max(to, counted)], []byte("\n"))
+		counted = max(to, counted)
 		if errors.Is(err, io.EOF) && len(stack) == 1 && len(stack[0].count) > 0 {
 			return nil
 		}
@@ -128,13 +221,11 @@ func parseXML(data []byte, add func(Setting) error) error {
 			return &SyntaxError{line, "is not well-formed XML"}
 		}
 		switch t := token.(type) {
-		case xml.Directive:
-			return &SyntaxError{line, "holds a document type, which could pull in other files"}
 		case xml.StartElement:
 			top := stack[len(stack)-1]
 			name := t.Name.Local
 			for _, a := range t.Attr { // what tells elements of the same name apart
-				if slices.Contains([]string{"name", "id", "key", "path", "port"}, a.Name.Local) && a.Name.Local != "port" {
+				if slices.Contains([]string{"name", "id", "key", "path"}, a.Name.Local) {
 					name += "[" + a.Value + "]"
 					break
 				}
@@ -148,7 +239,7 @@ func parseXML(data []byte, add func(Setting) error) error {
 				return &SyntaxError{line, "nested too deeply"}
 			}
 			for _, a := range t.Attr {
-				if err := add(Setting{Key: e.path + "@" + a.Name.Local, Kind: kindOf(a.Value), Line: line, value: a.Value}); err != nil {
+				if err := k.add(Setting{Key: e.path + "@" + a.Name.Local, Kind: kindOf(a.Value), Line: line, value: a.Value}); err != nil {
 					return err
 				}
 			}
@@ -158,7 +249,7 @@ func parseXML(data []byte, add func(Setting) error) error {
 			e := stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
 			if text := strings.TrimSpace(e.text.String()); text != "" {
-				if err := add(Setting{Key: e.path, Kind: kindOf(text), Line: line, value: text}); err != nil {
+				if err := k.add(Setting{Key: e.path, Kind: kindOf(text), Line: line, value: text}); err != nil {
 					return err
 				}
 			}
@@ -166,26 +257,92 @@ func parseXML(data []byte, add func(Setting) error) error {
 	}
 }
 
-// parseYAML reads all documents of a file; those after the first have their number before the keys.
-func parseYAML(data []byte, add func(Setting) error) error {
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	for i := 0; ; i++ {
-		var doc yaml.Node
-		err := dec.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			return nil
+// parseYAML reads all documents of a file; those after the first have their number before the keys. A document that
+// cannot be read harms only itself.
+func parseYAML(data []byte, k *sink) error {
+	nodes, err := decodeYAML(data)
+	if err == nil {
+		for i := range nodes {
+			if err := (&yamlWalk{sink: k}).node(&nodes[i], document(i), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	parts := documents(data)
+	if len(parts) == 1 {
+		return &SyntaxError{yamlLine(err), "is not valid YAML"}
+	}
+	before := 0
+	for i, part := range parts {
+		nodes, err := decodeYAML(part)
+		if err == nil && len(nodes) > 0 {
+			shift(&nodes[0], before)
+			err = (&yamlWalk{sink: k}).node(&nodes[0], document(i), 0)
+		} else if err != nil {
+			loose := &sink{}
+			_ = parseConf(part, loose)
+			for _, s := range loose.settings {
+				s.Line += before
+				s.Key = Join(document(i), s.Key)
+				k.settings = append(k.settings, s)
+			}
+			if !templated(part) {
+				k.note(before+yamlLine(err), "is not valid YAML")
+			}
+			err = nil
 		}
 		if err != nil {
-			return &SyntaxError{yamlLine(err), "is not valid YAML"}
-		}
-		prefix := ""
-		if i > 0 {
-			prefix = fmt.Sprintf("document%d", i+1)
-		}
-		w := &yamlWalk{add: add}
-		if err := w.node(&doc, prefix, 0); err != nil {
 			return err
 		}
+		before += bytes.Count(part, []byte("\n"))
+	}
+	k.partial = true
+	return nil
+}
+
+// document is what stands before the keys of a document.
+func document(i int) string {
+	if i == 0 {
+		return ""
+	}
+	return fmt.Sprintf("document%d", i+1)
+}
+
+func decodeYAML(data []byte) (nodes []yaml.Node, err error) {
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var node yaml.Node
+		if err := dec.Decode(&node); errors.Is(err, io.EOF) {
+			return nodes, nil
+		} else if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, node)
+	}
+}
+
+// documents parts a file at the lines that begin a document: "---" stands at the beginning of a line for nothing else
+// (https://yaml.org/spec/1.2.2/#912-document-markers).
+func documents(data []byte) (parts [][]byte) {
+	start, at, content := 0, 0, false
+	for line := range bytes.Lines(data) {
+		if bytes.HasPrefix(line, []byte("---")) && (len(line) == 3 || strings.IndexByte(blanks, line[3]) >= 0) && content {
+			parts = append(parts, data[start:at])
+			start, content = at, false
+		}
+		content = content || line[0] != '#' && len(bytes.TrimSpace(line)) > 0
+		at += len(line)
+	}
+	return append(parts, data[start:])
+}
+
+const blanks = " \t\v\f\r\n"
+
+// shift adds to the lines of a node and of what is in it.
+func shift(n *yaml.Node, lines int) {
+	n.Line += lines
+	for _, child := range n.Content {
+		shift(child, lines)
 	}
 }
 
@@ -201,7 +358,7 @@ func yamlLine(err error) int {
 }
 
 type yamlWalk struct {
-	add   func(Setting) error
+	*sink
 	nodes int
 }
 
@@ -238,6 +395,15 @@ func (w *yamlWalk) mapping(n *yaml.Node, key string, depth int) error {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
+		if name.Kind == yaml.AliasNode {
+			name = name.Alias
+		}
+		if name.Kind != yaml.ScalarNode {
+			if err := w.node(value, Join(key, fmt.Sprintf("?%d", i/2)), depth+1); err != nil {
+				return err
+			}
+			continue
+		}
 		if name.ShortTag() == "!!merge" {
 			if err := w.merge(value, n, key, depth); err != nil {
 				return err
@@ -246,9 +412,10 @@ func (w *yamlWalk) mapping(n *yaml.Node, key string, depth int) error {
 		}
 		full := Join(key, name.Value)
 		if first, ok := seen[name.Value]; ok {
-			return &SyntaxError{name.Line, fmt.Sprintf("key %q stands in line %d already", full, first)}
+			w.note(name.Line, "key %q stands in line %d already", full, first)
+		} else {
+			seen[name.Value] = name.Line
 		}
-		seen[name.Value] = name.Line
 		if err := w.node(value, full, depth+1); err != nil {
 			return err
 		}
@@ -278,54 +445,4 @@ func (w *yamlWalk) merge(value, into *yaml.Node, key string, depth int) error {
 		}
 	}
 	return nil
-}
-
-func parseTOML(data []byte, add func(Setting) error) error {
-	var tree map[string]any
-	if _, err := toml.NewDecoder(bytes.NewReader(data)).Decode(&tree); err != nil {
-		var syntax toml.ParseError
-		if errors.As(err, &syntax) {
-			return &SyntaxError{syntax.Position.Line, "is not valid TOML"}
-		}
-		return &SyntaxError{0, "is not valid TOML"}
-	}
-	return walkTOML(tree, "", add)
-}
-
-func walkTOML(v any, key string, add func(Setting) error) error {
-	switch v := v.(type) {
-	case map[string]any:
-		names := make([]string, 0, len(v))
-		for name := range v {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			if err := walkTOML(v[name], Join(key, name), add); err != nil {
-				return err
-			}
-		}
-		return nil
-	case []map[string]any:
-		items := make([]any, len(v))
-		for i := range v {
-			items[i] = v[i]
-		}
-		return walkTOML(items, key, add)
-	case []any:
-		if err := add(Setting{Key: key, Kind: List}); err != nil {
-			return err
-		}
-		for i, item := range v {
-			if err := walkTOML(item, fmt.Sprintf("%s[%d]", key, i), add); err != nil {
-				return err
-			}
-		}
-		return nil
-	case bool:
-		return add(Setting{Key: key, Kind: Bool, value: strconv.FormatBool(v)})
-	case int64, float64:
-		return add(Setting{Key: key, Kind: Number, value: fmt.Sprint(v)})
-	}
-	return add(Setting{Key: key, Kind: String, value: fmt.Sprint(v)})
 }

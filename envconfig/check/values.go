@@ -3,36 +3,34 @@ package check
 import (
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// unfilled are words that stand where nobody has filled in a value.
-var unfilled = []string{"changeme", "change-me", "change_me", "todo", "fixme", "replaceme", "replace-me", "xxx", "dummy", "your-password", "<password>", "<secret>"}
-
-// loopback are hosts that are the container itself.
-var loopback = []string{"localhost", "127.0.0.1", "[::1]", "::1"}
-
-// checkValues looks for values that nobody has filled in, in environments that users see, and for secrets in all.
+// checkValues looks for placeholders in environments that users see, and for secrets in all.
 func (s *Set) checkValues() []Finding {
 	var out []Finding
 	for _, name := range s.manifest.Names() {
 		live := s.manifest.Spec.IsLive(name)
 		for _, p := range slices.Sorted(maps.Keys(s.files[name])) {
 			f := s.files[name][p]
-			names := f.names()
+			words := isTranslation(p)
 			for i := range f.Settings {
 				setting := &f.Settings[i]
 				report := func(rule, message string) {
-					out = append(out, Finding{Rule: rule, Environment: name, Path: p, Source: f.Source, Line: setting.Line, Key: setting.Key, Message: message})
+					out = append(out, Finding{Rule: rule, Environment: name, Path: p, Source: f.Source,
+						Line: setting.Line, Key: setting.Key, Message: message})
 				}
 				switch {
-				case live && isUnfilled(setting.value):
-					report(RulePlaceholder, "the value is a placeholder that was never filled in")
-				case live && slices.ContainsFunc(hosts(setting.value), func(h string) bool { return slices.Contains(loopback, h) }):
-					report(RulePlaceholder, "the value names the container itself as the host")
-				case isSecret(setting, f.format, names):
+				case setting.secret:
 					report(RuleSecret, "a secret stands there in plain text: use ${file:/run/secrets/…} with the action render")
+				case !live || words || setting.Key == "" || setting.Kind != String || isText(setting.Key):
+				case f.format == "conf" && parameterName.MatchString(setting.value): // of the file's own language
+				case isUnfilled(setting.value):
+					report(RulePlaceholder, "the value is a placeholder that was never filled in")
+				case f.format != "code" && namesItself(setting):
+					report(RulePlaceholder, "the value names the container itself as the host")
 				}
 			}
 		}
@@ -40,133 +38,87 @@ func (s *Set) checkValues() []Finding {
 	return out
 }
 
-func isUnfilled(value string) bool {
-	value = strings.ToLower(strings.TrimSpace(value))
-	return slices.Contains(unfilled, value) || strings.Contains(value, "changeme")
+// parameterName is one word in angle brackets, which some programs fill in themselves, as fail2ban does.
+var parameterName = regexp.MustCompile(`^<[a-z]+>$`)
+
+// isText reports whether a key is that of a text for people.
+func isText(key string) bool {
+	switch strings.ToLower(key[strings.LastIndexAny(key, ".@]")+1:]) {
+	case "description", "title", "summary", "help", "comment", "doc", "label", "message", "text", "tooltip", "hint", "placeholder":
+		return true
+	}
+	return false
 }
+
+// loopback are hosts that are the container itself.
+var loopback = []string{"localhost", "127.0.0.1", "[::1]", "::1", "localhost.localdomain"}
+
+// Words of keys for which the container itself is the right host, since the service listens there or asks a neighbour
+// in its own pod, and ports and paths of such neighbours.
+var (
+	ownWords = []string{"bind", "binds", "bound", "listen", "listener", "listeners", "listening", "interface", "iface", "jmx",
+		"rmi", "management", "health", "healthcheck", "healthz", "liveness", "readiness", "probe", "probes", "actuator", "metrics", "status",
+		"sidecar", "agent", "envoy", "istio", "linkerd", "dapr", "statsd", "dogstatsd", "datadog", "otel", "otlp", "loopback",
+		"local", "self", "allow", "allowed", "trusted", "whitelist", "allowlist", "acl", "origin", "origins", "cors",
+		"noproxy", "nonproxyhosts", "no", "admin", "debug", "debugger", "pprof", "exporter", "prometheus", "test", "defaulthost",
+		"alias", "aliases", "ping", "heartbeat", "stub", "internalip", "realip", "deny", "denied", "ignore", "exclude",
+		"excluded", "advertised", "mynetworks", "permit", "resolver"}
+	ownKeys  = []string{"server.address", "server.host", "servername", "hostname", "defaulthost", "setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks"}
+	ownPorts = []string{"15000", "15001", "15004", "15006", "15020", "15021", "15090", "8125", "8126", "4317", "4318", "3500", "50001", "8500",
+		"6831", "6832", "9901", "19000", "4140", "4191", "2021", "24224", "24225"}
+	ownPaths = []string{"/health", "/healthz", "/healthcheck", "/livez", "/readyz", "/ready", "/live", "/liveness", "/readiness", "/ping", "/status",
+		"/actuator", "/metrics", "/stub_status", "/nginx_status", "/server-status", "/fpm-ping", "/fpm-status", "/manager/health", "/-/healthy", "/-/ready"}
+)
+
+// namesItself reports whether the value leads to the container itself where another host is meant.
+func namesItself(s *Setting) bool {
+	lower := strings.ToLower(s.value)
+	if !strings.Contains(lower, "localhost") && !strings.Contains(lower, "127.0.0.1") && !strings.Contains(lower, "::1") {
+		return false
+	}
+	if !slices.ContainsFunc(hosts(s.value), func(h string) bool { return slices.Contains(loopback, h) }) && lower != "::1" &&
+		!strings.Contains(lower, "[::1]") {
+		return false
+	}
+	if strings.Count(lower, " ") > 3 && !strings.Contains(lower, "://") { // prose
+		return false
+	}
+	if strings.Contains(s.Key, "Host[localhost]@") || strings.Contains(s.Key, "Alias") {
+		return false
+	}
+	plain := strings.ToLower(separators.Replace(s.Key))
+	if slices.ContainsFunc(ownKeys, func(k string) bool {
+		return plain == k || strings.HasSuffix(plain, "."+k) || strings.HasSuffix(plain, "@"+k)
+	}) {
+		return false
+	}
+	if slices.ContainsFunc(nameParts(s.Key), func(w string) bool { return slices.Contains(ownWords, w) }) {
+		return false
+	}
+	_, after, _ := strings.Cut(lower, "://")
+	if i := strings.IndexByte(after, '/'); i >= 0 {
+		if at, _, _ := strings.Cut(after[i:], "?"); slices.ContainsFunc(ownPaths, func(p string) bool {
+			return at == p || strings.HasPrefix(at, p+"/") || strings.HasSuffix(at, p)
+		}) {
+			return false
+		}
+	}
+	for _, port := range ownPorts {
+		if strings.Contains(lower, ":"+port) && !digitAt(lower, strings.Index(lower, ":"+port)+1+len(port)) {
+			return false
+		}
+	}
+	return true
+}
+
+func digitAt(s string, i int) bool { return i < len(s) && s[i] >= '0' && s[i] <= '9' }
 
 // hosts are the words of a value that can be host names or addresses.
 func hosts(value string) []string {
 	return strings.FieldsFunc(strings.ToLower(value), func(r rune) bool { return strings.ContainsRune(" \t\n,;|/@?&='\"(){}", r) || r == ':' })
 }
 
-// checkLeaks looks for values of one environment in another: values declared to be owned, host names that carry the name
-// of another environment, and hosts that an environment shares with production while others have their own.
-func (s *Set) checkLeaks(owned map[string][]string) []Finding {
-	var out []Finding
-	names := s.manifest.Names()
-	for _, p := range s.paths() {
-		if len(names) > 1 && s.shared(p) {
-			out = append(out, s.sharedLeaks(p, owned)...)
-			continue
-		}
-		_, byKey := s.index(p)
-		for _, key := range slices.Sorted(maps.Keys(byKey)) {
-			at := byKey[key]
-			for _, name := range names {
-				setting := at[name]
-				if setting == nil {
-					continue
-				}
-				reason := s.leak(name, setting, owned)
-				if reason == "" {
-					reason = s.borrowed(name, at)
-				}
-				if reason != "" {
-					out = append(out, Finding{Rule: RuleLeak, Environment: name, Path: p, Source: s.files[name][p].Source, Line: setting.Line, Key: key, Message: reason})
-				}
-			}
-		}
-	}
-	return out
-}
-
-// sharedLeaks looks at a file of _base, which is right for all environments only if it names none of them.
-func (s *Set) sharedLeaks(p string, owned map[string][]string) []Finding {
-	var out []Finding
-	for _, name := range s.manifest.Names() {
-		f := s.files[name][p]
-		for i := range f.Settings {
-			if reason := s.leak(name, &f.Settings[i], owned); reason != "" {
-				out = append(out, Finding{Rule: RuleLeak, Environment: name, Path: p, Source: f.Source, Line: f.Settings[i].Line, Key: f.Settings[i].Key, Message: reason})
-			}
-		}
-	}
-	return out
-}
-
-// leak says whose value a setting of the environment is, by declaration or by the host's name.
-func (s *Set) leak(name string, setting *Setting, owned map[string][]string) string {
-	if setting.Kind != String {
-		return ""
-	}
-	words := hosts(setting.value)
-	for _, owner := range slices.Sorted(maps.Keys(owned)) {
-		if owner == name {
-			continue
-		}
-		for _, pattern := range owned[owner] {
-			if slices.ContainsFunc(words, func(w string) bool { ok, _ := path.Match(strings.ToLower(pattern), w); return ok }) &&
-				!slices.ContainsFunc(owned[name], func(own string) bool { return own == pattern }) {
-				return "the value belongs to " + owner
-			}
-		}
-	}
-	for _, w := range words {
-		if other := s.namedIn(w); other != "" && other != name && s.manifest.Spec.IsLive(other) != s.manifest.Spec.IsLive(name) {
-			return "a host's name says that it belongs to " + other
-		}
-	}
-	return ""
-}
-
-// namedIn is the environment that a host's name carries as a part of its own, such as "db-prod.example.com".
-func (s *Set) namedIn(host string) string {
-	if !strings.ContainsAny(host, ".-") || strings.HasPrefix(host, ".") {
-		return ""
-	}
-	for part := range strings.FieldsFuncSeq(host, func(r rune) bool { return r == '.' || r == '-' || r == '_' }) {
-		switch part {
-		case "prod", "prd", "live":
-			part = "production"
-		case "staging", "qa", "uat":
-			part = "sandbox"
-		}
-		if s.files[part] != nil && strings.Contains(host, ".") {
-			return part
-		}
-	}
-	return ""
-}
-
-// borrowed reports an environment that users do not see and that has production's host for a key, while another one that
-// they do not see either has its own.
-func (s *Set) borrowed(name string, at map[string]*Setting) string {
-	setting := at[name]
-	if s.manifest.Spec.IsLive(name) || setting.Kind != String || !looksLikeHost(setting.value) {
-		return ""
-	}
-	lender, own := "", false
-	for _, other := range slices.Sorted(maps.Keys(at)) {
-		switch same := at[other].value == setting.value; {
-		case other == name:
-		case s.manifest.Spec.IsLive(other) && same:
-			lender = other
-		case !s.manifest.Spec.IsLive(other) && !same:
-			own = true
-		}
-	}
-	if lender == "" || !own {
-		return ""
-	}
-	return "the host is the same as in " + lender + ", while other environments have their own"
-}
-
-// looksLikeHost reports whether the value is a URL, or a name or an address with a dot in it and no blank.
-func looksLikeHost(value string) bool {
-	if strings.Contains(value, "://") {
-		return true
-	}
-	host, _, _ := strings.Cut(value, ":")
-	return strings.Count(host, ".") >= 2 && !strings.ContainsAny(host, " /\\,") && kindOf(value) == String
+// matchesAny reports whether one of the words is what the pattern means.
+func matchesAny(pattern string, words []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { ok, _ := path.Match(strings.ToLower(pattern), w); return ok })
 }

@@ -48,7 +48,7 @@ func TestSchema(t *testing.T) {
 	for name, c := range map[string]struct{ file, content, want string }{
 		"all is well in YAML": {"app.yaml", "db: {url: 'jdbc:a', pool: 3, mode: rw}\nhosts: [{name: a}]\nsince: 2026-01-02\nratio: .5\ncache: true\n", ""},
 		"all is well in TOML": {"app.toml", "since = 2026-01-02\nratio = inf\n[db]\nurl = 'jdbc:a'\npool = 3\n[[hosts]]\nname = 'a'\n",
-			"envs/test/app.toml: schema: test: ratio: has the type string and must have number"},
+			"envs/test/app.toml:2: schema: test: ratio: has the type string and must have number"},
 		"all is well in JSON": {"app.json", `{"db": {"url": "jdbc:a", "pool": 12345678901234567890}}`, ""},
 		"types": {"app.yaml", "db:\n  url: jdbc:a\n  pool: many\ncache: canary\n",
 			"envs/test/app.yaml:4: schema: test: cache: does not satisfy \"anyOf\"\nenvs/test/app.yaml:3: schema: test: db.pool: has the type string and must have integer"},

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/envconfig/check"
 	"github.com/sluice-deploy/sluice/envconfig/check/schema"
+	"github.com/sluice-deploy/sluice/envconfig/check/start"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
@@ -221,7 +222,7 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--dockerfile: %w", err)
 	}
-	command, dir := check.Dockerfile(string(text))
+	command, dir := start.Dockerfile(string(text))
 	var image fs.FS
 	if c.imageRoot != "" {
 		root, err := os.OpenRoot(c.imageRoot)
@@ -233,7 +234,7 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 			image = os.DirFS("/") // follows links that begin with a slash
 		}
 	}
-	return check.Entrypoint(command, image, dir), nil
+	return start.Entrypoint(command, image, dir), nil
 }
 
 func (c *command) printMatrix(set *check.Set) error {

@@ -16,6 +16,8 @@ func TestValuesAreShownNowhere(t *testing.T) {
 	whole := map[string]string{
 		"a.properties": "db.password=" + canary, "b.yaml": "token: " + canary + "\nurl: http://" + canary + ".prod.example.com", "c.json": `{"secret":"` + canary + `"}`,
 		"d.toml": "api_key = '" + canary + "'", "e.xml": `<a password="` + canary + `">` + canary + `</a>`, "f.ini": "[s]\npassword=" + canary, ".env": "TOKEN=" + canary, "g.txt": canary,
+		"h.conf": "a {\n  password " + canary + ";\n  token = \"" + canary + "\"\n}\n" + canary + "\n",
+		"i.sh":   "PASSWORD=" + canary + "\ncurl -u x:" + canary + " http://h\n", "j.js": "const secret = '" + canary + "'",
 	}
 	broken := map[string]string{
 		"a.properties": "x=" + canary + "\nx=" + canary + "\ny=\\u12" + canary, "b.yaml": "a: [" + canary, "c.json": `{"a":"` + canary + `",}`, "d.toml": "a = " + canary,

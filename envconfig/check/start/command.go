@@ -1,4 +1,4 @@
-package check
+package start
 
 import (
 	"errors"
@@ -6,15 +6,20 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/envconfig/check"
 )
+
+// maxFile is the size beyond which a file is no script.
+const maxFile = 16 << 20
 
 // Entrypoint looks at the command of an image, ENTRYPOINT followed by CMD, for what keeps SIGTERM from the service or cuts
 // its requests off. Scripts that the command names are read from root, the image's file system; nil means that there is
 // none to look into. dir is the image's working folder.
-func Entrypoint(command []string, root fs.FS, dir string) []Finding {
-	var out []Finding
+func Entrypoint(command []string, root fs.FS, dir string) []check.Finding {
+	var out []check.Finding
 	report := func(line int, source, format string, args ...any) {
-		out = append(out, Finding{Rule: RuleCommand, Source: source, Line: line, Message: fmt.Sprintf(format, args...)})
+		out = append(out, check.Finding{Rule: check.RuleCommand, Source: source, Line: line, Message: fmt.Sprintf(format, args...)})
 	}
 	service, wrapped, waits := unwrap(command)
 	if len(service) == 0 {
@@ -100,10 +105,10 @@ func shellRuns(args []string) (what string, isLine bool) {
 	return args[0], isLine
 }
 
-func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []Finding {
-	var out []Finding
+func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []check.Finding {
+	var out []check.Finding
 	report := func(line int, format string, args ...any) {
-		out = append(out, Finding{Rule: RuleCommand, Line: line, Message: fmt.Sprintf(format, args...)})
+		out = append(out, check.Finding{Rule: check.RuleCommand, Line: line, Message: fmt.Sprintf(format, args...)})
 	}
 	if !path.IsAbs(name) {
 		if run && !strings.Contains(name, "/") {
@@ -144,10 +149,10 @@ func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []Findin
 }
 
 // lintLines reads a shell script line by line; it does not understand the language, and looks for well-known slips.
-func lintLines(text string, wrapped, waits bool) []Finding {
-	var out []Finding
+func lintLines(text string, wrapped, waits bool) []check.Finding {
+	var out []check.Finding
 	report := func(line int, message string) {
-		out = append(out, Finding{Rule: RuleCommand, Line: line, Message: message})
+		out = append(out, check.Finding{Rule: check.RuleCommand, Line: line, Message: message})
 	}
 	last, lastLine, background := "", 0, false
 	n := 0

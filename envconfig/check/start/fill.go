@@ -1,4 +1,4 @@
-package check
+package start
 
 import (
 	"strings"
@@ -15,6 +15,9 @@ type filler struct {
 
 // maxFilled bounds what variables that double themselves grow to, and what stands in the place of one.
 const maxFilled = 64 << 10
+
+// maxDepth is how deep expressions may stand in each other.
+const maxDepth = 200
 
 func (f *filler) fill(word string) string {
 	out, _ := f.until(word, 0)

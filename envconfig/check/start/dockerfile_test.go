@@ -1,4 +1,4 @@
-package check
+package start
 
 import (
 	"strings"

@@ -1,0 +1,136 @@
+package check
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// tellsSecret reports whether a value says itself that a part of it is a secret: a password in a URL, a parameter of a
+// connection string (password=…;), an argument of a command (--password …, curl -u user:…), a header with credentials.
+func tellsSecret(value string) bool {
+	if len(value) > maxLine*4 {
+		return false
+	}
+	for rest := value; ; {
+		_, after, ok := strings.Cut(rest, "://")
+		if !ok {
+			break
+		}
+		if hasPassword(after) {
+			return true
+		}
+		rest = after
+	}
+	equals, blank := strings.IndexByte(value, '=') >= 0, strings.IndexByte(value, ' ') >= 0
+	if !equals && !blank {
+		return false
+	}
+	lower := strings.ToLower(value)
+	if slices.ContainsFunc(stems, func(stem string) bool { return strings.Contains(lower, stem) }) {
+		if equals && tellsByName(parameter.FindAllStringSubmatch(value, -1)) {
+			return true
+		}
+		if blank && strings.IndexByte(value, '-') >= 0 && tellsByName(option.FindAllStringSubmatch(value, -1)) {
+			return true
+		}
+	}
+	for _, command := range commands {
+		if !blank || !strings.Contains(lower, command.needle) {
+			continue
+		}
+		if m := command.form.FindStringSubmatch(value); m != nil && isArgumentValue(m[1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasPassword reports whether what follows "://" begins with user:password@.
+func hasPassword(rest string) bool {
+	if i := strings.IndexAny(rest, "/?# \t\"'`<>|"); i >= 0 {
+		rest = rest[:i]
+	}
+	i := strings.LastIndexByte(rest, '@')
+	if i < 0 {
+		return false
+	}
+	_, password, _ := strings.Cut(rest[:i], ":")
+	return isArgumentValue(password)
+}
+
+var (
+	parameter = regexp.MustCompile(
+		`(?i)(?:^|[;&?,\s"'(|]|\\n)-{0,2}D?([\w.-]*(?:password|passwd|pwd|pass|secret|token|key|auth)[\w]*) ?= ?("[^"]*"|'[^']*'|\\"[^"\\]*|[^;&,\s"')]+)`)
+	option = regexp.MustCompile(
+		`(?i)(?:^|\s)--?([\w-]*(?:password|passwd|pwd|pass|secret|token|key|passphrase|credentials))[ =]("[^"]*"|'[^']*'|[^\s"']+)`)
+
+	// commands have what may be a secret as their first group.
+	// stems are in the names of secrets.
+	stems = []string{"pass", "pwd", "secret", "token", "key", "auth", "credential"}
+
+	// commands have what may be a secret as their first group. The needle is in all that they match.
+	commands = []struct {
+		needle string
+		form   *regexp.Regexp
+	}{
+		{"curl", regexp.MustCompile(`\bcurl\b.*\s(?:-u|--user|--proxy-user)[ =]?["']?[^\s:"']+:([^\s"']+)`)},
+		{"mysql", regexp.MustCompile(`\bmysql(?:dump|admin|import|show)?\b.*\s-p["']?([^\s"']+)`)},
+		{"sshpass", regexp.MustCompile(`\bsshpass\s+-p ?["']?([^\s"']+)`)},
+		{"redis-cli", regexp.MustCompile(`\bredis-cli\b.*\s-a ["']?([^\s"']+)`)},
+		{"mongo", regexp.MustCompile(`\b(?:mongo(?:sh|dump|restore)?|docker\s+login|helm\s+registry\s+login|skopeo\s+login)\b.*\s-p ["']?([^\s"']+)`)},
+		{"login", regexp.MustCompile(`\b(?:mongo(?:sh|dump|restore)?|docker\s+login|helm\s+registry\s+login|skopeo\s+login)\b.*\s-p ["']?([^\s"']+)`)},
+		{"ldap", regexp.MustCompile(`\bldap(?:search|modify|add|delete|passwd)\b.*\s-w ["']?([^\s"']+)`)},
+		{"pass:", regexp.MustCompile(`\s-pass(?:in|out)?\s+pass:([^\s"']+)`)},
+		{"htpasswd", regexp.MustCompile(`\bhtpasswd\b.*\s-\w*b\w*\s+\S+\s+\S+\s+([^\s"']+)`)},
+		{"insecure-password", regexp.MustCompile(`\binsecure-password\s+(\S+)`)},
+		{"stats", regexp.MustCompile(`\bstats\s+auth\s+[^\s:]+:(\S+)`)},
+		{"machine", regexp.MustCompile(`\bmachine\s+\S+\s+login\s+\S+\s+password\s+(\S+)`)},
+		{"identified", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
+		{"password", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
+		{"authorization", regexp.MustCompile(`(?i)\bauthorization["']?\s*[:= ]\s*["']?(?:bearer|basic|token)\s+([\w.~+/=-]{8,})`)},
+		{"bearer", regexp.MustCompile(`(?i)^(?:bearer|basic)\s+([\w.~+/=-]{16,})$`)},
+		{"basic", regexp.MustCompile(`(?i)^(?:bearer|basic)\s+([\w.~+/=-]{16,})$`)},
+		{"x-a", regexp.MustCompile(`(?i)\bx-(?:api|auth)-(?:key|token)["']?\s*:\s*["']?([\w.~+/=-]{8,})`)},
+	}
+)
+
+// tellsByName reports whether one of the pairs of a name and a value is a secret.
+func tellsByName(pairs [][]string) bool {
+	for _, m := range pairs {
+		name := m[1]
+		if i := strings.LastIndexByte(name, '.'); i >= 0 {
+			name = name[i+1:]
+		}
+		value := unquote(strings.TrimPrefix(m[2], `\"`))
+		if isSecretName(name, kindOf(value)) && isArgumentValue(value) {
+			return true
+		}
+	}
+	return false
+}
+
+// isArgumentValue reports whether an argument stands for itself. A shell fills in more than other formats do.
+func isArgumentValue(value string) bool {
+	return isPlain(value) && !isUnfilled(value) && !strings.ContainsAny(value, "$`{}<>*") && !strings.HasPrefix(value, "%") &&
+		!strings.HasPrefix(value, "-") && strings.ToLower(value) != "true" && strings.ToLower(value) != "false" &&
+		!strings.Contains(value, "://")
+}
+
+var (
+	languageName = regexp.MustCompile(`(?i)(?:^|[._-])[a-z]{2}(?:[-_][a-z]{2,4})?\.(?:json|ya?ml|properties|ini|toml|js|ts|php|xml)$`)
+	messageName  = regexp.MustCompile(`(?i)^(?:messages|validationmessages|localstrings|strings|labels|i18n|.*resources?)(?:[._-].*)?\.(?:properties|json|ya?ml|xml)$`)
+)
+
+// isTranslation reports whether a file has texts for people, told by its name: messages_de.properties, locales/fr.json.
+func isTranslation(name string) bool {
+	for dir := range strings.SplitSeq(strings.ToLower(path.Dir(name)), "/") {
+		switch dir {
+		case "locale", "locales", "i18n", "lang", "langs", "language", "languages", "translations", "l10n", "nls", "_locales", "messages":
+			return true
+		}
+	}
+	base := path.Base(name)
+	return messageName.MatchString(base) || languageName.MatchString(base) && strings.Contains(base, "_") || path.Ext(base) == ".arb"
+}

@@ -1,0 +1,196 @@
+package check
+
+import (
+	"regexp"
+	"strings"
+)
+
+// What is below reads files line by line, for values and not for what a program makes of them: there is no way to break
+// a rule, and keys are not compared between environments.
+
+// maxLine is the length of a line beyond which it is a program's and is not looked at, as in a minified script.
+const maxLine = 4096
+
+// parseConf reads NAME=VALUE, NAME: VALUE, NAME VALUE and blocks in braces, as in nginx.conf, HOCON, redis.conf and
+// Terraform.
+func parseConf(data []byte, k *sink) error {
+	var blocks []string
+	return eachLine(data, func(n int, line string) error {
+		if strings.HasPrefix(line, "}") && len(blocks) > 0 {
+			blocks = blocks[:len(blocks)-1]
+		}
+		if strings.HasSuffix(line, "{") && len(blocks) < maxDepth {
+			name := strings.TrimRight(strings.TrimSuffix(line, "{"), " \t=:")
+			if i := strings.LastIndexAny(name, "{} \t"); i >= 0 && i+1 < len(name) {
+				name = name[i+1:]
+			}
+			blocks = append(blocks, unquote(name))
+			return nil
+		}
+		prefix := ""
+		for _, b := range blocks[max(0, len(blocks)-4):] {
+			prefix = Join(prefix, b)
+		}
+		name, value, ok := assignment(line)
+		if !ok {
+			return literals(k, prefix, n, line, "")
+		}
+		value = unquote(cutComment(strings.TrimRight(value, ";, \t")))
+		if err := k.add(Setting{Key: Join(prefix, name), Kind: kindOf(value), Line: n, value: value}); err != nil {
+			return err
+		}
+		return literals(k, prefix, n, line, value)
+	})
+}
+
+// parseShell reads assignments of a shell script, and gives each command as a setting without a key, since a secret may
+// stand among its arguments.
+func parseShell(data []byte, k *sink) error {
+	joined := ""
+	return eachLine(data, func(n int, line string) error {
+		if before, ok := strings.CutSuffix(line, "\\"); ok && len(joined) < maxLine {
+			joined += before + " "
+			return nil
+		}
+		line, joined = joined+line, ""
+		if m := shellAssignment.FindStringSubmatch(line); m != nil {
+			value := unquote(cutComment(strings.TrimRight(m[2], "; \t")))
+			return k.add(Setting{Key: m[1], Kind: kindOf(value), Line: n, value: value})
+		}
+		return k.add(Setting{Kind: String, Line: n, value: line})
+	})
+}
+
+var shellAssignment = regexp.MustCompile(
+	`^(?i:export\s+|set\s+|setx\s+|local\s+|readonly\s+|declare\s+(?:-\w+\s+)*|env\s+|arg\s+|\$env:|\$)?"?([A-Za-z_][\w.]*)\s?=\s?` +
+		`("[^"]*"|'[^']*'|[^\s]*)"?\s*;?\s*(?:#.*)?$`)
+
+// parseCode reads what a program gives a name to in quotation marks: name = "value", name: 'value', "name" => "value",
+// withName("value"), put("name", "value").
+func parseCode(data []byte, k *sink) error {
+	return eachLine(data, func(n int, line string) error { return literals(k, "", n, line, "") })
+}
+
+// eachLine gives lines without the blanks around them, and none that is empty, a comment or longer than [maxLine].
+func eachLine(data []byte, do func(n int, line string) error) error {
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		if len(line) > maxLine {
+			continue
+		}
+		line = strings.TrimSpace(line)
+		if line == "" || strings.IndexByte("#;*<", line[0]) >= 0 || strings.HasPrefix(line, "//") && !strings.HasPrefix(line, "//registry") ||
+			strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "--") && !strings.Contains(line, "=") {
+			continue
+		}
+		if err := do(n, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// confName is what stands before "=", ":" or a blank in a line of a configuration file.
+var confName = regexp.MustCompile(`^(?:export\s+|set\s+\$?|define\s+)?("[\w.$/:@-]+"|'[\w.$/:@-]+'|[\w.$/@-]+(?:\[[\w"'-]*\])?|//[\w./:@-]+:_\w+)(\s*(?:=>|:=|\+=|\?=|=|:)\s*|[ \t]+)(.+)$`)
+
+func assignment(line string) (name, value string, ok bool) {
+	m := confName.FindStringSubmatch(line)
+	if m == nil || strings.HasPrefix(m[3], "=") || strings.HasPrefix(m[3], "{") {
+		return "", "", false
+	}
+	return unquote(m[1]), m[3], true
+}
+
+// cutComment takes away a comment behind a value that has no quotation marks around it.
+func cutComment(value string) string {
+	if value != "" && (value[0] == '"' || value[0] == '\'') {
+		if end := closing(value, value[0]); end > 0 {
+			return value[:end+1]
+		}
+		return value
+	}
+	for _, mark := range []string{" #", "\t#", " //", "\t//"} {
+		if i := strings.Index(value, mark); i >= 0 {
+			value = value[:i]
+		}
+	}
+	return strings.TrimRight(value, ";, \t")
+}
+
+// literals gives the strings in quotation marks that the line gives a name to. but is a value that was found already.
+func literals(k *sink, prefix string, n int, line, but string) error {
+	before := "" // the literal before this one
+	from := 0
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		if c != '"' && c != '\'' && c != '`' {
+			continue
+		}
+		end := closing(line[i:], c)
+		if c == '\'' {
+			end = closingPlain(line[i:], c)
+		}
+		if end < 0 {
+			break
+		}
+		value := line[i+1 : i+end]
+		if name := named(line[from:i], before); name != "" && value != but {
+			key := Join(prefix, name)
+			if err := k.add(Setting{Key: key, Kind: kindOf(value), Line: n, value: value}); err != nil {
+				return err
+			}
+		}
+		before, from = value, i+end+1
+		i += end
+	}
+	return nil
+}
+
+// closingPlain is [closing] with a backslash that takes the meaning from any quotation mark.
+func closingPlain(s string, quote byte) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case quote:
+			return i
+		}
+	}
+	return -1
+}
+
+var (
+	nameBefore = regexp.MustCompile(`([A-Za-z_$][\w$.-]*)(?:['"]?\])?\s*(?:=>|:=|\+=|\?\?=|\|\|=|=|:)\s*(?:[a-z]?)$`)
+	typeBefore = regexp.MustCompile(`([A-Za-z_]\w*)\s*:\s*[A-Za-z_][\w<>?]*\s*=\s*$`)
+	callBefore = regexp.MustCompile(`(?:\b(?:set|with)_?([A-Za-z]\w*)|\.([a-z]\w*))\($`)
+	sqlBefore  = regexp.MustCompile(`(?i)\b(?:IDENTIFIED\s+BY|(PASSWORD))\s+$`)
+	putBefore  = regexp.MustCompile(`^\s*,\s*$`)
+	pairBefore = regexp.MustCompile(`^\s*\]?\s*(?:=>|=|:)\s*$`)
+	getter     = regexp.MustCompile(`^(?:get|find|load|has|is|read|fetch|delete|remove|require|validate|check|on|log|includes|indexOf|query)`)
+)
+
+// named is the name that text gives to the string literal that follows it; last is the literal before text.
+func named(text, last string) string {
+	if last != "" && (putBefore.MatchString(text) || pairBefore.MatchString(text)) {
+		if strings.ContainsAny(last, " \t/") {
+			return ""
+		}
+		return last
+	}
+	if m := typeBefore.FindStringSubmatch(text); m != nil {
+		return m[1]
+	}
+	if m := nameBefore.FindStringSubmatch(text); m != nil {
+		return m[1]
+	}
+	if m := callBefore.FindStringSubmatch(text); m != nil {
+		if name := m[1] + m[2]; !getter.MatchString(name) {
+			return name
+		}
+	}
+	if sqlBefore.MatchString(text) {
+		return "password"
+	}
+	return ""
+}
