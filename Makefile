@@ -4,6 +4,7 @@
 # make soak    runs the long tests whole, with more seeds than make test has time for; SOAK=vip takes a part
 # make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
 # make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
+# make check-corpus   how often envconfig-check finds something in packages of Debian, npm and Go, which it downloads
 # make check   formatting, vet, staticcheck, tidy modules
 PKG        = ./...
 TESTFLAGS  = -race
@@ -24,7 +25,7 @@ else
 TESTED = $(PKG)
 endif
 
-.PHONY: demo test quick soak tools check binaries go bench-vip bench-conf bench-envconfig
+.PHONY: demo test quick soak tools check check-corpus binaries go bench-vip bench-conf bench-envconfig
 
 demo: go
 	@scripts/packages 'make demo' $(NGINX)
@@ -66,6 +67,9 @@ bench-conf: go
 bench-envconfig: go
 	@scripts/packages 'make bench-envconfig' tini=tini dumb-init=dumb-init catatonit=catatonit s6-svscan=s6
 	go run ./envconfig/bench
+
+check-corpus: go
+	scripts/check-corpus
 
 check: go
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted:"; echo "$$unformatted"; exit 1; }
