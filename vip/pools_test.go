@@ -25,7 +25,7 @@ func TestParsePool(t *testing.T) {
 		{ranges: []string{"10.0.0.0/24"}, size: 256, reserved: 2},
 		{ranges: []string{"10.0.0.0/31", "10.0.1.7/32", "10.0.1.9"}, size: 4},
 		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, err: "up to 2^63 addresses"},
-		{ranges: []string{"fd00::/66"}, size: 1 << 62},
+		{ranges: []string{"fd00::/66"}, size: 1 << 62, reserved: 1},
 		{ranges: []string{"fd00::fff0-fd00::1:000f"}, size: 32},
 		{ranges: nil, err: "Pool.Ranges: want at least one"},
 		{ranges: []string{"10.0.0.1/24"}, err: "host bits are set: write 10.0.0.0/24"},
