@@ -79,6 +79,7 @@ const (
 func (a *Allocator) allocate(
 	ctx context.Context, req *Request, n int, got []*entry,
 ) ([]*entry, error) {
+	req.Addr = req.Addr.Unmap()
 	named, err := req.validate(n)
 	if err != nil {
 		return nil, err
@@ -199,6 +200,8 @@ func (a *Allocator) commitPicked(
 	case err == nil:
 		a.skip = max(a.skip-1, 0)
 		return answered, nil
+	case errors.Is(err, errInUse): // others may not be
+		return again, nil
 	case !errors.Is(err, ErrRevision):
 		return again, err
 	}
@@ -232,6 +235,15 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 	}
 	t.claim = c
 	c.reserve(1)
+	if a.cfg.Probe != nil {
+		if err := a.probe(ctx, &req.Owner, picked); err != nil {
+			a.unclaim(t)
+			a.recycle(c)
+			a.putBack(picked, a.cfg.Now())
+			wakePools(picked)
+			return a.probed(ctx, t.name, err)
+		}
+	}
 	err := a.commit(ctx, now, c)
 	if errors.Is(err, ErrUncertain) { // it may have been made
 		c.onResolved = func() { a.unclaim(t) }
@@ -239,14 +251,19 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 		a.unclaim(t)
 	}
 	if err != nil {
-		for _, e := range picked {
-			e.pool.wakeFirst() // the quota allows others what it reserved
-		}
+		wakePools(picked)
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)
 	}
 	return err
+}
+
+// wakePools wakes who waits: the quota allows others what was reserved for the picked entries.
+func wakePools(picked []*entry) {
+	for _, e := range picked {
+		e.pool.wakeFirst()
+	}
 }
 
 // unclaim says that the outcome of the allocation for t is known.
@@ -271,7 +288,7 @@ func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Tim
 	if n > 1 {
 		l.Count = n
 	}
-	if e.state == Cooling {
+	if e.state == Cooling && !e.last().wasOf(&req.Owner) {
 		l.Reason = "the cool-down of the address was cut short: the pool had nothing else left"
 	}
 	l.ID = newLeaseID(e.text(), l.Generation)

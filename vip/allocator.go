@@ -8,21 +8,24 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 )
 
 const (
-	addrPrefix     = "addr/"
-	fetchAllAfter  = 4  // conflicts with other allocators in one call
-	maxRounds      = 64 // conflicts with other allocators before ErrContended
-	maxSkip        = 63 // places in the free queue by which allocators avoid each other
-	maxResends     = 3  // of a commit whose outcome the store did not say
-	sweepAtOnce    = 16 // leases ended in one commit: a Consul transaction holds 64 operations
-	defaultTTL     = 24 * time.Hour
-	defaultEvery   = time.Second
-	defaultDrain   = 10 * time.Minute
-	defaultHistory = 16
+	addrPrefix    = "addr/"
+	fetchAllAfter = 4  // conflicts with other allocators in one call
+	maxRounds     = 64 // conflicts with other allocators before ErrContended
+	maxSkip       = 63 // places in the free queue by which allocators avoid each other
+	maxResends    = 3  // of a commit whose outcome the store did not say
+	sweepAtOnce   = 16 // leases ended in one commit: a Consul transaction holds 64 operations
+	defaultTTL    = 24 * time.Hour
+	defaultEvery  = time.Second
+	defaultDrain  = 10 * time.Minute
+
+	defaultProbeRest = 10 * time.Minute
+	defaultHistory   = 16
 )
 
 // Config configures an Allocator. Store and Pools are required.
@@ -43,6 +46,17 @@ type Config struct {
 	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless.
 	// The default is 10 min.
 	DrainLimit time.Duration
+	// Probe, when set, is asked before an address is handed out whether something uses it already:
+	// a machine that was given the address by hand, an instance that never left. For an address that
+	// answers always, as one of a load balancer, leave it out. An address in use is quarantined for
+	// ProbeRest, and another is tried; when the quarantine is full the error is ErrQuarantineFull.
+	// After an error the address is handed out to nobody, and the allocation fails with that error.
+	// An owner that gets the address back which it had last is not asked about: it may be the one who
+	// uses it. Probe is called without locks held, for several addresses at once, and obeys ctx. The
+	// default is none.
+	Probe func(ctx context.Context, addr netip.Addr) (inUse bool, err error)
+	// ProbeRest is how long an address rests that Probe has found in use. The default is 10 min.
+	ProbeRest time.Duration
 	// History is how many records of the past are kept for each address; negative for none. The
 	// default is 16.
 	History int
@@ -90,6 +104,7 @@ func (cfg *Config) validate() error {
 	}{
 		{"Grace", cfg.Grace, "none"}, {"DrainLimit", cfg.DrainLimit, defaultDrain.String()},
 		{"Refresh", cfg.Refresh, defaultRefresh.String()}, {"Interval", cfg.Interval, defaultEvery.String()},
+		{"ProbeRest", cfg.ProbeRest, defaultProbeRest.String()},
 	} {
 		if d.value < 0 {
 			bad(d.field, "%s: want 0 (default %s) or more", d.value, d.without)
@@ -110,6 +125,7 @@ func (cfg *Config) setDefaults() {
 	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
+	cfg.ProbeRest = cmp.Or(cfg.ProbeRest, defaultProbeRest)
 }
 
 // Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the

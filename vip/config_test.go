@@ -37,6 +37,7 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 		"DrainLimit": func(cfg *vip.Config) { cfg.DrainLimit = -1 },
 		"Refresh":    func(cfg *vip.Config) { cfg.Refresh = -1 },
 		"Interval":   func(cfg *vip.Config) { cfg.Interval = -1 },
+		"ProbeRest":  func(cfg *vip.Config) { cfg.ProbeRest = -1 },
 	}
 	var fields []string
 	all := good
@@ -57,7 +58,7 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 		require.ErrorContains(t, err, "Config."+field+": ", "all problems at once")
 	}
 	// any function, flag and number of records is a good value
-	everyField(t, good, fields, []string{"Drained", "History", "Shared", "Logger", "Now", "Observe"})
+	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Shared", "Logger", "Now", "Observe"})
 }
 
 func TestOpenRejectsBadPool(t *testing.T) {

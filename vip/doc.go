@@ -33,7 +33,8 @@
 // is the same. The generation grows with every tenure of an address, so that a late call of an
 // earlier holder gets ErrFenced. A released address cools down for Pool.CoolDown, 130 s unless said
 // otherwise, because ARP tables, connection tracking and browsers remember it; then the address
-// that has been free longest is handed out first. All of it is in the store, and survives a
+// that has been free longest is handed out first. Only the owner that had it last gets it back at
+// once: those who test a task keep its address over a redeploy. All of it is in the store, and survives a
 // restart. A store that does not say whether a commit was made is asked until it does, and the
 // address is not touched before. At every revision free + leased + draining + cooling + quarantined
 // + reserved is the size of the pool.

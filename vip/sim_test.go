@@ -234,16 +234,19 @@ func (s *sim) judge(c Change) {
 			s.failf("%s: lease %s goes from task %s to %s", next.Addr, next.ID, was.Owner.Task, next.Owner.Task)
 		}
 	case next.Generation == was.Generation+1 && next.State == Leased:
-		if was.State != Free && (was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
+		// the owner that had it last gets it back at once, others when it has rested
+		back := was.wasOf(&next.Owner) && was.State != Quarantined
+		if was.State == Leased || !back && was.State != Free &&
+			(was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
 			s.failf("%s: given to %s while %s of %s", next.Addr, next.Owner.Task, was.State, was.Owner.Task)
 		}
-		if cool := s.coolDown(next.Addr); was.CoolUntil.After(s.now) && (was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
+		if cool := s.coolDown(next.Addr); !back && was.CoolUntil.After(s.now) && (was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
 			// after a clock was put back an address rests for a cool-down of the new time, not until the old
 			if !s.jumped() {
 				s.failf("%s: given to %s at %s, rests until %s", next.Addr, next.Owner.Task, s.now, was.CoolUntil)
 			}
 		}
-		if rested := next.Acquired.Sub(was.Ended); !was.Ended.IsZero() && rested < s.coolDown(next.Addr) && !s.jumped() {
+		if rested := next.Acquired.Sub(was.Ended); !back && !was.Ended.IsZero() && rested < s.coolDown(next.Addr) && !s.jumped() {
 			s.failf("%s: given to %s, %s after %s had it", next.Addr, next.Owner.Task, rested, was.Owner.Task)
 		}
 		if other, ok := s.used[next.ID]; ok {
