@@ -195,6 +195,15 @@ func (a *Allocator) commitPicked(
 	ctx context.Context, try *attempt, req *Request, n int,
 	owned claim, entries []*entry, now time.Time,
 ) (outcome, error) {
+	for _, e := range entries {
+		if a.mayHaveMissed(e, now) {
+			a.putBack(entries, now)
+			if err := a.fetchAll(ctx); err != nil {
+				return again, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+			}
+			return again, nil
+		}
+	}
 	err := a.commitLeases(ctx, req, n, owned, entries, now)
 	switch {
 	case err == nil:
@@ -281,8 +290,12 @@ func (a *Allocator) putBack(picked []*entry, now time.Time) {
 
 // grant makes l the next lease of e.
 func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Time) error {
+	generation := e.last().Generation + 1
+	if generation == 1 {
+		generation = a.firstGeneration(e)
+	}
 	*l = tenure{history: e.last().history, Lease: Lease{
-		Generation: e.last().Generation + 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
+		Generation: generation, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
 		State: Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
 	}}
 	if n > 1 {

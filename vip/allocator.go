@@ -80,6 +80,8 @@ type Config struct {
 	// called without locks held and must not block. Stats counts the addresses by state, and Waiting
 	// lists the requests in the queue. The default is none.
 	Observe func(op string, took time.Duration, err error)
+
+	sparseAbove uint64 // sparseSize but in tests
 }
 
 // validate returns all problems, each with the name of its field.
@@ -151,6 +153,9 @@ type Allocator struct {
 	atOnce     int        // leases that Sweep ends in one commit: fewer after the store has found them too large
 
 	skip      int             // how many places Allocate may skip in the free queue
+	revision  uint64          // the highest that this allocator has seen in the store
+	forgets   bool            // see forgetsKey
+	read      time.Time       // when it began to read all addresses for the last time that it could
 	refreshed time.Time       // when the addresses were last read for what other allocators did
 	forgotten []string        // tasks whose owner record may be of no use any more
 	randN     func(n int) int // rand.IntN
@@ -230,6 +235,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	if err != nil {
 		return err
 	}
+	began := a.cfg.Now()
 	records, err := a.store.List(ctx, addrPrefix)
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
@@ -261,7 +267,11 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			}
 		}
 	}
-	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
+	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries))
+	a.read = began
+	for _, r := range records {
+		a.revision = max(a.revision, r.Revision)
+	}
 	a.x.keepClaims(was)
 	a.react(a.x.load(entries, now))
 	a.x.countClaims()

@@ -72,7 +72,7 @@ func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 // coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling
 // allows; nil without one.
 func (x *index) coolest(p *pool) *entry {
-	if p.MaxCooling == 0 || p.counts[Cooling] <= uint64(p.MaxCooling*float64(p.size)) {
+	if p.MaxCooling == 0 || p.counts[Cooling] <= p.share(p.MaxCooling) {
 		return nil
 	}
 	return p.due[cools].first(func(e *entry) bool { return !e.busy && e.uncertain == nil })

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -60,6 +61,8 @@ type entry struct {
 
 	busy      bool          // a commit is under way; the entry is not to be touched
 	queued    bool          // in the pool's free queue
+	idle      bool          // in pool.idles
+	listed    bool          // in the catalog
 	idled     chan struct{} // closed when busy ends; made by the first call that waits for it
 	uncertain *commit       // a commit whose outcome is not known
 
@@ -76,7 +79,9 @@ type entry struct {
 }
 
 // newIndex is an index of pools, with room for so many entries.
-func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *index {
+func newIndex(
+	pools []Pool, layouts []layout, grace time.Duration, sparse uint64, size int,
+) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
 		tasks:  make(map[string]*task, size),
@@ -84,7 +89,7 @@ func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *in
 	}
 	for i, p := range pools {
 		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
-		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}}
+		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse}
 		added.counts[Reserved] = uint64(len(p.Reserved))
 		x.pools = append(x.pools, added)
 		x.byName[p.Name] = added
@@ -123,7 +128,8 @@ func (x *index) insert(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt, e.overdue = nil, nil, nil, nil, false, 0, 0, false
+	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false, 0, 0
+	e.overdue, e.idle, e.listed = false, false, false
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
 	}
@@ -207,7 +213,7 @@ func (x *index) byKey(key string) *entry {
 func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
-		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}}
+		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}, sparseAbove: math.MaxUint64}
 		x.former[name] = p
 		x.pools = append(x.pools, p)
 	}
@@ -437,6 +443,7 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 		e.pool.counts[e.state]++
 	} else if !e.pool.gone && !e.busy && e.uncertain == nil {
 		e.pool.enqueue(e)
+		e.pool.idle(e)
 		if !slices.Contains(x.out.freed, e.pool) {
 			x.out.freed = append(x.out.freed, e.pool)
 		}
@@ -467,7 +474,7 @@ func (x *index) clean() *entry {
 	last := len(x.dirty) - 1
 	e := x.dirty[last]
 	x.dirty[last], x.dirty = nil, x.dirty[:last]
-	e.dirtyAt = 0
+	e.dirtyAt, e.listed = 0, e.rev != 0
 	return e
 }
 

@@ -119,8 +119,11 @@ func ends(p netip.Prefix) (first, last netip.Addr) {
 type Pool struct {
 	// Name of the pool; required, and of one pool only.
 	Name string
-	// Ranges of addresses; required, up to 2^63 addresses together. They must not overlap each other
-	// or those of another pool.
+	// Ranges of addresses; required. They must not overlap each other or those of another pool. In a
+	// pool of more than 65,536 addresses, of which more than half are free, an address that has
+	// cooled down is forgotten by the next sweep, with its history: who had it is not known any more,
+	// and a late call for its last lease gets ErrNotFound. So memory and store grow with the leases
+	// that live or cool down, not with the pool. Generations go on growing.
 	Ranges []Range
 	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are
 	// refused.
@@ -283,11 +286,7 @@ func (l *layout) fill(p Pool) (errs []error) {
 			errs = append(errs, fmt.Errorf("Pool.Ranges: ranges %s and %s overlap", l.ranges[i-1], r))
 		}
 		l.starts = append(l.starts, l.size)
-		n := distance(r.First, r.Last)
-		if n >= math.MaxInt64-l.size {
-			return append(errs, fmt.Errorf("Pool.Ranges: range %s: a pool may hold up to 2^63 addresses", r))
-		}
-		l.size += n + 1
+		l.size = addSizes(l.size, addSizes(distance(r.First, r.Last), 1))
 	}
 	for addr := range p.Reserved {
 		if !l.contains(addr) {
@@ -295,6 +294,14 @@ func (l *layout) fill(p Pool) (errs []error) {
 		}
 	}
 	return errs
+}
+
+// addSizes is a + b, at most 2^64 - 1: more addresses than that nobody counts.
+func addSizes(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
 }
 
 func (l layout) contains(addr netip.Addr) bool {

@@ -24,8 +24,11 @@ func TestParsePool(t *testing.T) {
 	}{
 		{ranges: []string{"10.0.0.0/24"}, size: 256, reserved: 2},
 		{ranges: []string{"10.0.0.0/31", "10.0.1.7/32", "10.0.1.9"}, size: 4},
-		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, err: "up to 2^63 addresses"},
+		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, size: 1<<64 - 1, reserved: 1},
 		{ranges: []string{"fd00::/66"}, size: 1 << 62, reserved: 1},
+		{ranges: []string{"fd00::/65"}, size: 1 << 63, reserved: 1},
+		{ranges: []string{"fd00::1-fd00::ffff:ffff:ffff:ffff"}, size: 1<<64 - 1},
+		{ranges: []string{"fd00::/48", "fd01::/16", "10.0.0.0/8"}, size: 1<<64 - 1, reserved: 4},
 		{ranges: []string{"fd00::fff0-fd00::1:000f"}, size: 32},
 		{ranges: nil, err: "Pool.Ranges: want at least one"},
 		{ranges: []string{"10.0.0.1/24"}, err: "host bits are set: write 10.0.0.0/24"},

@@ -141,5 +141,5 @@ func (p *pool) maxQuarantined() uint64 {
 	if share == 0 {
 		share = DefaultMaxQuarantined
 	}
-	return max(1, uint64(share*float64(p.size)))
+	return max(1, p.share(share))
 }

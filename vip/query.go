@@ -9,7 +9,7 @@ import (
 // Stats counts the addresses of a pool by state: the states add up to Size.
 type Stats struct {
 	Pool        string `json:"pool"`
-	Size        uint64 `json:"size"`
+	Size        uint64 `json:"size"` // 2^64 - 1 stands for that many and more
 	Free        uint64 `json:"free"`
 	Leased      uint64 `json:"leased"`
 	Draining    uint64 `json:"draining"`

@@ -81,7 +81,7 @@ func (a *Allocator) Sweep(ctx context.Context) error {
 // sweep is Sweep without the questions to the caller.
 func (a *Allocator) sweep(ctx context.Context) error {
 	_, err := a.fetchAllIfOlder(ctx, a.cfg.Refresh)
-	return errors.Join(err, a.resolveAll(ctx), a.endOverdue(ctx), a.forget(ctx))
+	return errors.Join(err, a.resolveAll(ctx), a.endOverdue(ctx), a.forgetIdle(ctx), a.forget(ctx))
 }
 
 func (a *Allocator) resolveAll(ctx context.Context) error {

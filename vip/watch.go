@@ -274,7 +274,7 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 // of any before.
 func (a *Allocator) begin(ctx context.Context) error {
 	for range maxRounds {
-		found, err := a.store.Get(ctx, epochKey)
+		found, err := a.store.Get(ctx, epochKey, forgetsKey)
 		if err != nil {
 			return fmt.Errorf("load epoch: %w", err)
 		}
@@ -285,8 +285,9 @@ func (a *Allocator) begin(ctx context.Context) error {
 			}
 		}
 		value := strconv.AppendUint(nil, epoch+1, 10)
-		_, err = a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
+		rev, err := a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
 		if err == nil {
+			a.revision, a.forgets = max(a.revision, rev), found[1].Revision != 0
 			a.events.begin((epoch + 1) << epochBits)
 			return nil
 		}
