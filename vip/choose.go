@@ -184,7 +184,7 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 }
 
 // has says whether the pool has all of the labels.
-func (p *pool) has(labels map[string]string) bool {
+func (p *Pool) has(labels map[string]string) bool {
 	for k, v := range labels {
 		if have, ok := p.Labels[k]; !ok || have != v {
 			return false

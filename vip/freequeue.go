@@ -1,10 +1,13 @@
 package vip
 
+import "sync/atomic"
+
 // pool is a Pool with its free queue: first the addresses never used, in order, then the others,
 // longest free first.
 type pool struct {
-	Pool
-	layout
+	Pool                               // its name never changes
+	layout                             // never changes
+	public        atomic.Pointer[Pool] // what List and Watch read of Pool, without the lock
 	gone          bool
 	counts        [states]uint64 // but for Free, which is the rest of size
 	known         uint64         // addresses that have an entry

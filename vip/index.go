@@ -88,13 +88,65 @@ func newIndex(
 		drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
-		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
+		p = p.clone()
 		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse}
+		added.public.Store(&p)
 		added.counts[Reserved] = uint64(len(p.Reserved))
 		x.pools = append(x.pools, added)
 		x.byName[p.Name] = added
 	}
 	return x
+}
+
+func (p Pool) clone() Pool {
+	p.Reserved, p.Labels = maps.Clone(p.Reserved), maps.Clone(p.Labels)
+	p.Quotas, p.Details = maps.Clone(p.Quotas), maps.Clone(p.Details)
+	return p
+}
+
+// changeRules gives the pools other rules. They have the names and addresses that they had.
+func (x *index) changeRules(pools []Pool) {
+	counted := map[*pool]bool{} // whose quotas are the first
+	order := make([]*pool, 0, len(x.pools))
+	for i := range pools {
+		p, next := x.byName[pools[i].Name], pools[i].clone()
+		if len(p.Quotas) == 0 && len(next.Quotas) > 0 {
+			counted[p] = true
+		}
+		p.Pool = next
+		p.public.Store(&next)
+		order = append(order, p)
+	}
+	for _, p := range x.pools {
+		if p.gone {
+			order = append(order, p)
+		}
+	}
+	x.pools = order
+	if len(counted) > 0 {
+		x.countTeams(counted)
+	}
+}
+
+// countTeams counts the leases, those under way included, of pools that had no quotas.
+func (x *index) countTeams(pools map[*pool]bool) {
+	for p := range pools {
+		clear(p.teams)
+	}
+	for _, e := range x.entries {
+		if pools[e.pool] && e.state == Leased {
+			e.pool.reserve(e.last().Owner.Team, 1)
+		}
+	}
+	for _, t := range x.tasks {
+		if t.claim != nil {
+			for i := range t.claim.steps {
+				if s := &t.claim.steps[i]; pools[s.e.pool] {
+					s.e.pool.reserve(s.next.Owner.Team, 1)
+				}
+			}
+		}
+	}
 }
 
 // unknownPool is a placeholder for entries that load has not yet assigned to a pool.
@@ -214,6 +266,7 @@ func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
 		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}, sparseAbove: math.MaxUint64}
+		p.public.Store(&Pool{Name: name})
 		x.former[name] = p
 		x.pools = append(x.pools, p)
 	}

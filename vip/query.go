@@ -124,7 +124,8 @@ func (a *Allocator) candidates(q *Query) (found []*view, exact bool) {
 
 // admits reports whether q matches state and pool of the view.
 func (q *Query) admits(v *view) bool {
-	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == v.pool.Name) && v.pool.has(q.Selector)
+	pool := v.pool.public.Load()
+	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == pool.Name) && pool.has(q.Selector)
 }
 
 // finds reports whether q matches owner and instances of l.
