@@ -233,13 +233,22 @@ func layOutAll(pools []Pool) ([]layout, error) {
 // a pool of its old name, which Stats shows as Gone, until it has ended and cooled down. Requests
 // that wait look at the new pools at once, in their order; what an allocation that is under way or
 // in doubt has reserved of a quota stays reserved. When names, Ranges, Reserved and CoolDown stay as
-// they are, it reads nothing and takes no time to speak of, however many leases there are.
+// they are, it holds up no other call, however many leases there are.
 func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	layouts, err := layOutAll(pools)
 	if err != nil {
 		return err
 	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("set pools: %w", err)
+	}
 	if a.changeRules(pools, layouts) {
+		if !a.cfg.Shared {
+			return nil
+		}
+		if err := a.readAll(ctx); err != nil {
+			return fmt.Errorf("load leases: %w", err)
+		}
 		return nil
 	}
 	began := a.cfg.Now()
