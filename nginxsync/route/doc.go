@@ -8,8 +8,11 @@
 //		fmt.Println(step)
 //	}
 //
-// It follows listen, server_name, location, rewrite, return, if, set, break, map, proxy_pass and its relatives. What
-// depends on more than the request (files on disk, Lua, subrequests, the time) is not guessed: the error is ErrUndecided and
-// names the place. Regular expressions are Go's: one that only PCRE understands is ErrUndecided too. Access rules, limits and
-// caches are not looked at.
+// It follows listen, server_name, location, internal, limit_except, rewrite, return, if, set, break, map, geo, split_clients,
+// error_page, try_files, index, root, alias, proxy_pass and its relatives. What depends on more than the request (Lua, the
+// time, files on disk unless Request.Disk has them) is not guessed: the error is ErrUndecided and names the place. Regular
+// expressions are matched by PCRE's rules; what the matcher does not know, such as recursion, is ErrUndecided.
+//
+// Not looked at: allow, deny (but "deny all" in limit_except), auth_request and its relatives, limits, caches, mirrors, and
+// what an answer of an upstream does afterwards (proxy_intercept_errors, error_page for its failures, X-Accel-Redirect).
 package route

@@ -1,8 +1,10 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -17,17 +19,24 @@ type Request struct {
 	URL    string      // absolute; its port says which listens count
 	Method string      // The default is GET.
 	Header http.Header // Host, when it has one, goes before the host of the URL
-	Addr   netip.Addr  // the address that the request comes to; the zero Addr for one that no listen names
+	Addr   netip.Addr  // the address that the request comes to; the zero Addr for an IPv4 one that no listen names
 	Client netip.Addr  // of the client; the zero Addr leaves $remote_addr undecided
+	// Disk is the file system of the machine, from its root: the file /srv/www/a is srv/www/a. Nil
+	// leaves what depends on files undecided, such as try_files.
+	Disk fs.FS
 }
 
 // Answer is where the request goes.
 type Answer struct {
 	Steps    []Step
-	Status   int    // of an answer by Nginx itself; 0 when the request is passed on
-	Location string // of a redirect: as return or rewrite has it, or the path of a folder
-	Upstream string // host part of proxy_pass and its relatives
+	Status   int    // of an answer by Nginx itself; 0 when the request is passed on, or answered from files that are not known
+	Location string // of a redirect: as return or rewrite has it, or the path of a directory
+	Upstream string // host part of proxy_pass and its relatives; "unix:" and the path of a socket
 	URI      string // that the upstream is asked for
+	File     string // absolute path of the file that answers, when Request.Disk has it
+	// Headers are the directives that set what the upstream is sent besides the client's own headers,
+	// such as proxy_set_header and fastcgi_param, as they are written.
+	Headers []Step
 }
 
 // Step is one decision on the way.
@@ -43,58 +52,69 @@ func (s Step) String() string { return s.At.String() + ": " + s.Text }
 // configuration.
 var ErrUndecided = errors.New("undecided")
 
-// walk is the state of one request on its way.
+// walk is the state of one request.
 type walk struct {
-	tree     *conf.Tree
-	req      Request
-	host     string // normalized
-	port     int
-	scheme   string
-	uri      string // decoded and normalized, changed by rewrites
-	args     string
-	raw      string // path and query as the client sent them
-	rawUsed  bool   // raw still stands for uri: no rewrite has changed it
-	located  bool   // no rewrite with break has cut the tie between uri and the location's prefix
-	captures []string
-	named    map[string]string
-	set      map[string]string
-	maps     map[string]string // values of map variables: one is found once in a request
-	branch   conf.Node         // the if block that was entered last
-	bad      error             // an expression that cannot be decided
-	depth    int               // of map variables
-	answer   Answer
+	tree      *conf.Tree
+	req       Request
+	method    string // GET after an error page
+	hostport  string // as a client sends it
+	host      string // normalized
+	port      int
+	scheme    string
+	uri       string // decoded and normalized, changed by rewrites
+	args      string
+	raw       string // path and query as the client sent them
+	quoted    bool   // the path has percent signs
+	plus      bool   // the path has a plus sign
+	rawUsed   bool   // raw still stands for uri: no rewrite or internal redirect has changed it
+	internal  bool   // a rewrite, an error page or a fallback led here
+	located   bool   // no rewrite with break has cut the tie between uri and the location's prefix
+	errorPage bool   // one was shown already
+	status    int    // that the answer has in the place of its own; 0 for none
+	changes   int    // of the uri that are left
+	server    conf.Node
+	at        conf.Node // whose settings count: server, location, if or limit_except
+	captures  []string
+	named     map[string]string
+	set       map[string]string
+	code      map[string]conf.Node // variables that code sets
+	maps      map[string]string    // values of map variables: one is found once in a request
+	bad       error                // an expression that cannot be decided
+	depth     int                  // of map variables
+	answer    Answer
 }
 
 // Explain walks the request through the tree. On an error the answer has the steps so far.
 func Explain(tree *conf.Tree, req Request) (*Answer, error) {
-	w := &walk{tree: tree, req: req, rawUsed: true, located: true, set: map[string]string{}, maps: map[string]string{}, named: map[string]string{}}
-	if err := w.start(); err != nil {
-		return &w.answer, err
+	w := &walk{tree: tree, req: req, rawUsed: true, located: true, changes: 11, code: map[string]conf.Node{},
+		set: map[string]string{}, maps: map[string]string{}, named: map[string]string{}}
+	err := w.start()
+	if err == nil {
+		err = ignoreDone(w.run())
 	}
-	err := w.run()
 	return &w.answer, err
 }
 
 func (w *walk) start() error {
-	u, err := url.Parse(w.req.URL)
+	u, err := url.Parse(strings.Map(ascii, w.req.URL)) // Nginx takes what a URL must not have
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return fmt.Errorf("url %q: want http:// or https://, a host and a path", w.req.URL)
 	}
-	w.scheme, w.port = u.Scheme, map[string]int{"http": 80, "https": 443}[u.Scheme]
+	standard := map[string]int{"http": 80, "https": 443}[u.Scheme]
+	w.scheme, w.port, w.hostport = u.Scheme, standard, u.Host
 	if p := u.Port(); p != "" {
 		w.port, _ = strconv.Atoi(p)
 	}
-	host := u.Host
-	if h := w.req.Header.Get("Host"); h != "" {
-		host = h
+	if w.port == standard {
+		w.hostport = strings.TrimSuffix(u.Host, ":"+u.Port()) // clients leave it out
 	}
+	w.hostport = cmp.Or(w.req.Header.Get("Host"), w.hostport)
+	host := w.hostport
 	if h, _, ok := strings.Cut(host, ":"); ok && !strings.HasPrefix(host, "[") {
 		host = h
 	}
 	w.host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if w.req.Method == "" {
-		w.req.Method = http.MethodGet
-	}
+	w.method = cmp.Or(w.req.Method, http.MethodGet)
 	_, rest, _ := strings.Cut(w.req.URL, "://")
 	if i := strings.IndexAny(rest, "/?"); i >= 0 {
 		w.raw = rest[i:]
@@ -103,7 +123,17 @@ func (w *walk) start() error {
 		w.raw = "/" + w.raw
 	}
 	w.raw, _, _ = strings.Cut(w.raw, "#")
+	path, _, _ := strings.Cut(w.raw, "?")
+	w.quoted, w.plus = strings.Contains(path, "%"), strings.Contains(path, "+")
 	return nil
+}
+
+// ascii stands in for what url.Parse refuses in a path.
+func ascii(r rune) rune {
+	if r <= ' ' || r >= 0x7f || r == '%' {
+		return '_'
+	}
+	return r
 }
 
 func (w *walk) step(d *conf.Directive, format string, args ...any) {
@@ -115,57 +145,11 @@ func undecided(d *conf.Directive, format string, args ...any) error {
 		d.Errorf(format, args...), ErrUndecided)
 }
 
-// errDone ends the walk: the answer is complete.
-var errDone = errors.New("done")
-
-func (w *walk) run() error {
-	all, err := w.listening()
-	if err != nil {
-		return err
-	}
-	server, err := w.byName(all)
-	if err != nil {
-		return err
-	}
-	// Nginx reads the path before it knows the host: it is the default server that says what to do with its slashes.
-	path, args, ok := normalize(w.raw, !off(defaultServer(all).server, "merge_slashes"))
-	if !ok {
-		w.answer.Status = http.StatusBadRequest
-		w.step(server.Directive, "the path is malformed: 400")
-		return nil
-	}
-	w.uri, w.args = path, args
-	if _, err := w.rewrites(server, true); err != nil {
-		return ignoreDone(err)
-	}
-	for range 11 {
-		location, kind := w.location(server)
-		if w.bad != nil {
-			return w.bad
-		}
-		if location.Directive == nil {
-			return w.content(server)
-		}
-		w.step(location.Directive, "location %s, %s", strings.Join(location.Args(), " "), kind)
-		if kind == kindRedirect {
-			w.answer.Status, w.answer.Location = http.StatusMovedPermanently, escape(w.uri)+"/"
-			if w.args != "" {
-				w.answer.Location += "?" + w.args
-			}
-			return nil
-		}
-		again, err := w.rewrites(location, false)
-		if err != nil {
-			return ignoreDone(err)
-		}
-		if !again {
-			return w.content(location)
-		}
-	}
-	w.answer.Status = http.StatusInternalServerError
-	w.step(server.Directive, "more than 10 rewrites: 500")
-	return nil
-}
+var (
+	errDone  = errors.New("done")           // the answer is complete
+	errAgain = errors.New("again")          // uri and args are new: begin at the server
+	errNamed = errors.New("named location") // at is new: go on in it
+)
 
 func ignoreDone(err error) error {
 	if errors.Is(err, errDone) {
@@ -174,13 +158,129 @@ func ignoreDone(err error) error {
 	return err
 }
 
+func (w *walk) run() error {
+	all, err := w.listening()
+	if err != nil {
+		return err
+	}
+	if w.server, err = w.byName(all); err != nil {
+		return err
+	}
+	w.at = w.server
+	// Nginx reads the path before it knows the host: it is the default server that says what to do with its slashes.
+	path, args, ok := normalize(w.raw, !off(defaultServer(all).server, "merge_slashes"))
+	if !ok {
+		w.answer.Status = http.StatusBadRequest
+		w.step(w.server.Directive, "the path is malformed: 400")
+		return nil
+	}
+	w.uri, w.args = path, args
+	err = errAgain
+	for w.changes > 0 {
+		switch {
+		case errors.Is(err, errAgain):
+			err = w.fromServer()
+		case errors.Is(err, errNamed):
+			err = w.inside(w.at)
+		default:
+			return err
+		}
+	}
+	if !errors.Is(err, errAgain) && !errors.Is(err, errNamed) {
+		return err
+	}
+	w.answer.Status = http.StatusInternalServerError
+	w.step(w.server.Directive, "more than 10 rewrites and internal redirects: 500")
+	return nil
+}
+
+// fromServer runs the rewrites of the server and goes on in the location.
+func (w *walk) fromServer() error {
+	w.at = w.server
+	for n := range w.server.Children() {
+		if strings.HasPrefix(n.Name(), "server_rewrite_by") {
+			return undecided(n.Directive, "%s", n.Name())
+		}
+	}
+	if _, err := w.rewrites(w.server, true); err != nil {
+		return err
+	}
+	return w.fromLocation()
+}
+
+// fromLocation looks for the location of the path until no rewrite changes it any more.
+func (w *walk) fromLocation() error {
+	for w.changes > 0 {
+		location, kind := w.location(w.server)
+		if w.bad != nil {
+			return w.bad
+		}
+		if location.Directive == nil {
+			w.at = w.server
+			return w.content(w.server)
+		}
+		w.step(location.Directive, "location %s, %s", strings.Join(location.Args(), " "), kind)
+		w.at = location
+		if kind == kindRedirect {
+			w.answer.Status, w.answer.Location = http.StatusMovedPermanently, escape(w.uri)+"/"
+			if w.args != "" {
+				w.answer.Location += "?" + w.args
+			}
+			return errDone
+		}
+		for n := range location.Find("internal") {
+			if !w.internal {
+				w.step(n.Directive, "internal, and the request comes from outside: 404")
+				return w.special(http.StatusNotFound, location)
+			}
+		}
+		if err := w.inside(location); !errors.Is(err, errLocation) {
+			return err
+		}
+		w.changes--
+	}
+	return errAgain
+}
+
+var errLocation = errors.New("another location")
+
+// inside runs the rewrites of a location and then answers. The error is errLocation when they changed the path.
+func (w *walk) inside(location conf.Node) error {
+	w.at = location
+	if block := w.excluded(location); block.Directive != nil {
+		// The rewrites of the location are not those of the block.
+		w.step(block.Directive, "limit_except holds: the method is %s", w.method)
+		w.at = block
+		return w.content(location)
+	}
+	again, err := w.rewrites(location, false)
+	if err != nil {
+		return err
+	}
+	if again {
+		return errLocation
+	}
+	return w.content(location)
+}
+
+// excluded is the limit_except block of the location when it counts for the method.
+func (w *walk) excluded(location conf.Node) conf.Node {
+	for n := range location.Find("limit_except") {
+		allowed := false
+		for _, m := range n.Args() {
+			allowed = allowed || strings.EqualFold(m, w.method) || strings.EqualFold(m, "GET") && w.method == http.MethodHead
+		}
+		if !allowed {
+			return n
+		}
+	}
+	return conf.Node{}
+}
+
 // off reports whether a flag that is on by default is off, in the block or around it.
 func off(n conf.Node, name string) bool {
-	for d := range n.Find(name) {
+	for d := range inherited(n, name) {
 		return d.Arg(0) == "off"
-	}
-	if p := n.Parent(); p != nil {
-		return off(conf.Node{Directive: p, Parents: n.Parents[:len(n.Parents)-1]}, name)
 	}
 	return false
 }

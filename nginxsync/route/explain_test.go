@@ -3,20 +3,25 @@
 package route_test
 
 import (
-	"context"
+	"bufio"
 	"fmt"
+	"io"
+	"io/fs"
 	"math/rand/v2"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/soak"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/route"
@@ -61,7 +66,7 @@ func init() {
 	}
 }
 
-// What is told from the configuration is what a real Nginx does, for generated configurations and requests.
+// What is told from the configuration is what a real Nginx does, for configurations without files.
 func TestExplainAsNginxRoutes(t *testing.T) {
 	t.Parallel()
 	samples := []nginxtest.Sample{variables}
@@ -71,40 +76,192 @@ func TestExplainAsNginxRoutes(t *testing.T) {
 	for i, sample := range samples {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			dir, port := nginxtest.Dir(t), nginxtest.Port(t)
-			var upstreams strings.Builder
-			for _, name := range sample.Upstreams {
-				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, " ", r.RequestURI) }))
-				t.Cleanup(s.Close)
-				fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, s.Listener.Addr())
-			}
-			text := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\naccess_log off;\nabsolute_redirect off;\n"+
-				"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%s%s}\n",
-				dir, upstreams.String(), sample.Servers)
-			tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(strings.ReplaceAll(text, "listen 80", fmt.Sprintf("listen %d", port))), 0o600))
-			nginxtest.Start(t, dir, filepath.Join(dir, "nginx.conf"))
+			var pairs []pair
 			for _, r := range sample.Requests {
-				status, header, body, err := nginxtest.Get(context.Background(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), r.Host, r.Path)
-				require.NoError(t, err)
-				answer, err := route.Explain(tree, route.Request{URL: "http://" + r.Host + r.Path})
-				require.NoError(t, err, "%+v\n%s", r, text)
-				got := fmt.Sprintf("%d %s %s", answer.Status, answer.Location, answer.Upstream+" "+answer.URI)
-				want := fmt.Sprintf("%d %s %s", status, header.Get("Location"), " ")
-				switch {
-				case answer.Upstream != "":
-					got, want = answer.Upstream+" "+answer.URI, body
-				case answer.Status == 0:
-					got, want = "from files", fmt.Sprint("from files ", status)
-					if status == 404 || status == 403 || status == 301 || status == 200 {
-						want = got
-					}
-				}
-				require.Equal(t, want, got, "%+v: %v\n%s", r, answer.Steps, text)
+				pairs = append(pairs, pair{method: http.MethodGet, host: r.Host, path: r.Path})
 			}
+			tally := &tally{}
+			compare(t, "root /nonexistent;\n"+sample.Servers, pairs, os.DirFS("/"), tally)
+			require.Zero(t, tally.undecided)
 		})
 	}
+}
+
+// The same for everything that the generator knows, at the shares that are asked for.
+func TestExplainDiffersNowhere(t *testing.T) {
+	t.Parallel()
+	configs := soak.Count(12, 110)
+	all := &tally{}
+	t.Run("configurations", func(t *testing.T) {
+		for i := range configs {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				root := filepath.Join(nginxtest.Dir(t), "www")
+				for _, name := range files {
+					full := filepath.Join(root, name)
+					require.NoError(t, os.MkdirAll(filepath.Dir(full), 0o755))
+					require.NoError(t, os.WriteFile(full, []byte("file "+full), 0o644))
+				}
+				g := generate(rand.New(rand.NewPCG(uint64(i), 7)), root)
+				compare(t, g.b.String(), g.pairs, os.DirFS("/"), all)
+			})
+		}
+	})
+	t.Logf("%d pairs, %d undecided; by steps: %v", all.pairs, all.undecided, all.steps)
+	require.Less(t, 100*all.undecided, 5*all.pairs, "undecided")
+	for step, percent := range map[string]int{"try_files": 10, "look": 5, "error_page": 5, "escape": 5} {
+		require.GreaterOrEqual(t, 100*all.steps[step], percent*all.pairs, "share of %s", step)
+	}
+}
+
+// tally counts the pairs that were asked.
+type tally struct {
+	mu               sync.Mutex
+	pairs, undecided int
+	steps            map[string]int
+}
+
+func (c *tally) add(p pair, answer *route.Answer, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.steps == nil {
+		c.steps = map[string]int{}
+	}
+	c.pairs++
+	if err != nil {
+		c.undecided++
+	}
+	var text strings.Builder
+	for _, s := range answer.Steps {
+		text.WriteString(s.Text + "\n")
+	}
+	if err != nil {
+		text.WriteString(err.Error())
+	}
+	path, _, _ := strings.Cut(p.path, "?")
+	for step, seen := range map[string]bool{
+		"try_files": strings.Contains(text.String(), "try_files"), "error_page": strings.Contains(text.String(), "error_page"),
+		"look":   strings.Contains(text.String(), "(?!") || strings.Contains(text.String(), "(?<!") || strings.Contains(text.String(), "(?=") || strings.Contains(text.String(), "(?<=") || strings.Contains(text.String(), `\Z`),
+		"escape": strings.Contains(path, "%"),
+	} {
+		if seen {
+			c.steps[step]++
+		}
+	}
+}
+
+// compare asks a real Nginx and Explain.
+func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tally) {
+	t.Helper()
+	dir, port := nginxtest.Dir(t), nginxtest.Port(t)
+	var upstreams strings.Builder
+	for _, name := range []string{"one", "two", "three"} {
+		fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, echo(t, name))
+	}
+	text := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\naccess_log off;\nabsolute_redirect off;\n"+
+		"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%[2]s%[3]s}\n",
+		dir, upstreams.String(), servers)
+	text = strings.ReplaceAll(text, "PORT", fmt.Sprint(port))
+	text = strings.ReplaceAll(text, "listen 80", fmt.Sprintf("listen %d", port))
+	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(text), 0o600))
+	nginxtest.Start(t, dir, filepath.Join(dir, "nginx.conf"))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log("with", text)
+		}
+	})
+	for _, p := range pairs {
+		answer, err := route.Explain(tree, route.Request{
+			URL: fmt.Sprintf("http://%s:%d%s", p.host, port, p.path), Method: p.method, Header: http.Header{"Cookie": p.cookies, "Host": {p.hostHeader(port)}},
+			Disk: disk, Client: netip.MustParseAddr("127.0.0.1"),
+		})
+		count.add(p, answer, err)
+		if err != nil {
+			require.ErrorIs(t, err, route.ErrUndecided, "%+v", p)
+			continue
+		}
+		want := ask(t, port, p)
+		got := fmt.Sprintf("status %d %s", answer.Status, answer.Location)
+		switch {
+		case answer.Upstream != "":
+			got = "upstream " + answer.Upstream + " " + answer.URI
+		case answer.File != "":
+			got = fmt.Sprintf("file %s %d", answer.File, answer.Status)
+		}
+		if p.method == http.MethodHead && (answer.Upstream != "" || answer.File != "") {
+			continue // the answer has no body to compare
+		}
+		want, got = strings.TrimRight(want, " "), strings.TrimRight(got, " ") // as readers of headers do
+		if want != got {
+			t.Errorf("%+v: Nginx says %q, Explain %q: %v", p, want, got, answer.Steps)
+		}
+	}
+}
+
+// hostHeader has the port now and then, as tests of Nginx on odd ports send it.
+func (p pair) hostHeader(port int) string {
+	if len(p.path)%2 == 0 {
+		return fmt.Sprintf("%s:%d", p.host, port)
+	}
+	return p.host
+}
+
+// echo is a server that answers with its name and the request line's URI, byte for byte.
+func echo(t *testing.T, name string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r := bufio.NewReader(c)
+				line, err := r.ReadString('\n')
+				for head := line; err == nil && strings.TrimSpace(head) != ""; {
+					head, err = r.ReadString('\n')
+				}
+				line = strings.TrimSuffix(line, " HTTP/1.0\r\n")
+				_, uri, _ := strings.Cut(line, " ")
+				fmt.Fprintf(c, "HTTP/1.0 200 OK\r\n\r\nupstream %s %s", name, uri)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// ask sends the request byte for byte, and returns what came in the words of compare.
+func ask(t *testing.T, port int, p pair) string {
+	t.Helper()
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
+	var head strings.Builder
+	for _, cookie := range p.cookies {
+		head.WriteString("Cookie: " + cookie + "\r\n")
+	}
+	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\nContent-Length: 0\r\n\r\n", p.method, p.path, p.hostHeader(port), head.String())
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: p.method})
+	if err != nil {
+		return "status 444 " // closed
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	switch {
+	case strings.HasPrefix(string(body), "upstream "):
+		return string(body)
+	case strings.HasPrefix(string(body), "file "):
+		return fmt.Sprintf("%s %d", body, resp.StatusCode)
+	}
+	return fmt.Sprintf("status %d %s", resp.StatusCode, resp.Header.Get("Location"))
 }
 
 func TestExplainListen(t *testing.T) {

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -12,7 +11,7 @@ const (
 	kindPrefix   = "the longest prefix of the path"
 	kindFinal    = "the longest prefix of the path, which regular expressions do not override"
 	kindRegex    = "the first regular expression that matches the path"
-	kindRedirect = "the path without its last slash: redirected to the folder"
+	kindRedirect = "the path without its last slash: redirected to the directory"
 )
 
 // pattern is the modifier and the path or expression of a location.
@@ -69,19 +68,19 @@ func (w *walk) location(in conf.Node) (conf.Node, string) {
 		if innerKind == kindExact || innerKind == kindRedirect || innerKind == kindRegex {
 			return inner, innerKind
 		}
+		if w.bad != nil {
+			return conf.Node{}, ""
+		}
 	}
 	if bestKind != kindFinal {
 		for _, n := range exprs {
 			modifier, text := pattern(n)
-			if modifier == "~*" {
-				text = "(?i)" + text
-			}
-			re, err := regexp.Compile(text)
+			yes, err := w.match(n.Directive, text, modifier == "~*", w.uri)
 			if err != nil {
-				w.bad = undecided(n.Directive, "location %s: %v", text, err)
-				continue
+				w.bad = err
+				return conf.Node{}, ""
 			}
-			if w.match(re, w.uri) {
+			if yes {
 				if inner, kind := w.location(n); inner.Directive != nil {
 					return inner, kind
 				}

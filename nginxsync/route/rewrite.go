@@ -2,7 +2,6 @@ package route
 
 import (
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -39,11 +38,13 @@ func (s *script) run(in conf.Node) (end bool, err error) {
 			end = true
 		case "set":
 			err = s.assign(n)
+		case "set_by_lua", "set_by_lua_file", "set_by_lua_block":
+			s.code[strings.ToLower(strings.TrimPrefix(n.Arg(0), "$"))] = n
 		case "if":
 			var yes bool
 			if yes, err = s.condition(n); yes {
 				s.step(n.Directive, "if %s holds", strings.Join(n.Args(), " "))
-				s.branch = n
+				s.at = n
 				end, err = s.run(n)
 			}
 		}
@@ -56,24 +57,26 @@ func (s *script) run(in conf.Node) (end bool, err error) {
 
 func (s *script) assign(n conf.Node) error {
 	value, err := s.expand(n.Directive, n.Arg(1))
-	s.set[strings.TrimPrefix(n.Arg(0), "$")] = value
+	name := strings.ToLower(strings.TrimPrefix(n.Arg(0), "$"))
+	s.set[name] = value
+	delete(s.code, name)
 	return err
 }
 
 func (s *script) rewrite(n conf.Node) (end bool, err error) {
-	re, err := regexp.Compile(n.Arg(0))
-	if err != nil {
-		return false, undecided(n.Directive, "rewrite %s: %v", n.Arg(0), err)
-	}
-	if !s.match(re, s.uri) {
-		return false, nil
+	if yes, err := s.match(n.Directive, n.Arg(0), false, s.uri); err != nil || !yes {
+		return false, err
 	}
 	flag, target := n.Arg(2), n.Arg(1)
 	redirect := flag == "redirect" || flag == "permanent" || strings.HasPrefix(target, "http://") || strings.HasPrefix(target, "https://") || strings.HasPrefix(target, "$scheme")
 	keep := !strings.HasSuffix(target, "?") // the arguments of the request
 	target = strings.TrimSuffix(target, "?")
 	path, args, hasArgs := strings.Cut(target, "?")
-	if path, err = s.expand(n.Directive, path); err != nil {
+	quote := func(capture string) string { return capture }
+	if redirect {
+		quote = s.quoteArgs
+	}
+	if path, err = s.expandWith(n.Directive, path, quote); err != nil {
 		return false, err
 	}
 	if args, err = s.expandWith(n.Directive, args, s.quoteArgs); err != nil {
@@ -86,25 +89,24 @@ func (s *script) rewrite(n conf.Node) (end bool, err error) {
 		args = s.args
 	}
 	if redirect {
-		if strings.Contains(s.raw, "%") {
-			return false, undecided(n.Directive, "rewrite to a redirect of a path with percent signs")
-		}
-		s.answer.Status, s.answer.Location = http.StatusFound, path
+		s.answer.Status, s.answer.Location = http.StatusFound, unescapeRedirect(path)
 		if flag == "permanent" {
 			s.answer.Status = http.StatusMovedPermanently
 		}
 		if args != "" {
 			s.answer.Location += "?" + args
 		}
+		if err := checkHeader(n, s.answer.Location); err != nil {
+			return false, err
+		}
 		s.step(n.Directive, "redirect to %s", s.answer.Location)
 		return true, errDone
 	}
 	s.step(n.Directive, "rewritten from %s to %s %s", s.uri, path, flag)
 	if path == "" {
-		s.answer.Status = http.StatusInternalServerError
-		return true, errDone
+		return true, s.special(http.StatusInternalServerError, s.at)
 	}
-	s.uri, s.args, s.rawUsed = path, args, false
+	s.uri, s.args, s.rawUsed, s.internal = path, args, false, true
 	if flag == "break" {
 		s.located, s.changed = false, false
 	} else {
@@ -115,10 +117,10 @@ func (s *script) rewrite(n conf.Node) (end bool, err error) {
 
 // quoteArgs writes a capture into the arguments: escaped when the path of the request had escapes.
 func (s *script) quoteArgs(capture string) string {
-	if path, _, _ := strings.Cut(s.raw, "?"); !strings.ContainsAny(path, "%+") {
+	if !s.quoted && !s.plus {
 		return capture
 	}
-	return escapeBytes(capture, " #%&+;?")
+	return escapeBytes(capture, " \"#%&+;<>?\\^`{|}")
 }
 
 func (s *script) returns(n conf.Node) error {
@@ -127,17 +129,34 @@ func (s *script) returns(n conf.Node) error {
 	if err != nil {
 		code, text = http.StatusFound, n.Arg(0)
 	}
-	s.answer.Status = code
-	switch code {
-	case 301, 302, 303, 307, 308:
+	switch {
+	case code == 444: // closes the connection
+		s.step(n.Directive, "return 444")
+		s.answer.Status = code
+		return errDone
+	case code == 301 || code == 302 || code == 303 || code == 307 || code == 308:
 		if s.answer.Location, err = s.expand(n.Directive, text); err != nil {
 			return err
 		}
+		if err := checkHeader(n, s.answer.Location); err != nil {
+			return err
+		}
 		s.step(n.Directive, "redirect %d to %s", code, s.answer.Location)
-	default:
-		s.step(n.Directive, "return %d", code)
+		return s.special(code, s.at)
 	}
-	return errDone
+	s.step(n.Directive, "return %d", code)
+	if code < http.StatusBadRequest || n.NumArgs() > 1 {
+		return s.finished(code) // with a text no error page is shown
+	}
+	return s.special(code, s.at)
+}
+
+// checkHeader is undecided about what would end the header: what a client makes of it is its own.
+func checkHeader(n conf.Node, text string) error {
+	if strings.ContainsAny(text, "\r\n") {
+		return undecided(n.Directive, "a line break in a header")
+	}
+	return nil
 }
 
 // condition decides an if.
@@ -158,6 +177,8 @@ func (s *script) condition(n conf.Node) (bool, error) {
 	case len(args) == 1 && strings.HasPrefix(args[0], "$"):
 		value, err := s.expand(n.Directive, args[0])
 		return value != "" && value != "0", err
+	case len(args) == 2 && strings.Contains("-f !-f -d !-d -e !-e", args[0]):
+		return s.onDisk(n, args[0], args[1])
 	case len(args) != 3 || !strings.HasPrefix(args[0], "$"):
 		return false, undecided(n.Directive, "if %s", strings.Join(n.Args(), " "))
 	}
@@ -170,83 +191,8 @@ func (s *script) condition(n conf.Node) (bool, error) {
 		want, err := s.expand(n.Directive, args[2])
 		return (value == want) == (operator == "="), err
 	case "~", "~*", "!~", "!~*":
-		text := args[2]
-		if strings.HasSuffix(operator, "*") {
-			text = "(?i)" + text
-		}
-		re, err := regexp.Compile(text)
-		if err != nil {
-			return false, undecided(n.Directive, "if: %v", err)
-		}
-		return s.match(re, value) == !strings.HasPrefix(operator, "!"), nil
+		yes, err := s.match(n.Directive, args[2], strings.HasSuffix(operator, "*"), value)
+		return yes != strings.HasPrefix(operator, "!"), err
 	}
 	return false, undecided(n.Directive, "if %s", strings.Join(n.Args(), " "))
-}
-
-// content is what answers in the end: the pass directive of the block, or of the if block in it that was entered last.
-func (w *walk) content(in conf.Node) error {
-	for _, block := range []conf.Node{w.branch, in} {
-		if block.Directive == nil || block.Directive == w.branch.Directive && block.Parent() != in.Directive {
-			continue
-		}
-		for n := range block.Children() {
-			switch name := n.Name(); {
-			case strings.HasSuffix(name, "_pass") && n.NumArgs() > 0 && name != "proxy_pass_header":
-				return w.pass(n, in)
-			case name == "try_files" || strings.HasPrefix(name, "content_by") || strings.HasPrefix(name, "js_content") || strings.HasPrefix(name, "rewrite_by"):
-				return undecided(n.Directive, "%s", name)
-			}
-		}
-	}
-	w.step(in.Directive, "nothing passes the request on: answered from files")
-	return nil
-}
-
-// pass is the upstream and the URI that it is asked for.
-func (w *walk) pass(n, location conf.Node) error {
-	value := n.Arg(0)
-	variable := strings.Contains(value, "$")
-	expanded, err := w.expand(n.Directive, value)
-	if err != nil {
-		return err
-	}
-	if i := strings.Index(expanded, "://"); i >= 0 {
-		expanded = expanded[i+3:]
-	}
-	target, uri := expanded, ""
-	if i := strings.IndexAny(expanded, "/?"); i >= 0 && !strings.HasPrefix(expanded, "unix:") {
-		target, uri = expanded[:i], expanded[i:]
-		if uri[0] == '?' {
-			uri = "/" + uri
-		}
-	}
-	w.answer.Upstream = target
-	query := ""
-	if w.args != "" {
-		query = "?" + w.args
-	}
-	switch {
-	case n.Name() != "proxy_pass" && n.Name() != "grpc_pass":
-		w.answer.URI = w.raw
-	case uri == "" && w.rawUsed:
-		w.answer.URI = w.raw
-	case uri == "" || !w.located && !variable:
-		// A rewrite with break inside the location takes the place of proxy_pass's own URI.
-		w.answer.URI = escape(w.uri) + query
-	case variable:
-		w.answer.URI = uri
-	default:
-		modifier, text := pattern(location)
-		cut := 0
-		if modifier != "~" && modifier != "~*" {
-			cut = len(text)
-		}
-		path := escape(w.uri[min(cut, len(w.uri)):])
-		if !strings.Contains(w.raw, "%") && w.rawUsed {
-			path = w.uri[min(cut, len(w.uri)):]
-		}
-		w.answer.URI = uri + path + query
-	}
-	w.step(n.Directive, "%s to %s, asked for %s", n.Name(), target, w.answer.URI)
-	return nil
 }

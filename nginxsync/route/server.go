@@ -1,13 +1,13 @@
 package route
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/pcre"
 )
 
 type candidate struct {
@@ -15,46 +15,65 @@ type candidate struct {
 	listen *conf.Directive // the one that matches; nil when the server has none and listens on 80
 }
 
-// listening are the servers of the address and the port.
+// listening are the servers of the address and the port. The sockets of the two families are apart:
+// one of all IPv6 addresses takes IPv4 only with ipv6only=off.
 func (w *walk) listening() ([]candidate, error) {
-	var specific, any []candidate
+	var specific, any4, any6 []candidate
+	elsewhere := ""
 	for server := range w.tree.Find("http", "server") {
 		if !server.IsBlock() {
 			continue
 		}
-		listens, mine, all := 0, (*conf.Directive)(nil), (*conf.Directive)(nil)
+		listens, mine, all4, all6 := 0, (*conf.Directive)(nil), (*conf.Directive)(nil), (*conf.Directive)(nil)
 		for l := range server.Find("listen") {
 			listens++
 			at, ok := listen.Parse(l.Arg(0))
-			if !ok || w.port < at.First || w.port > at.Last {
+			if !ok || w.port < at.First || w.port > at.Last || slices.Contains(l.Args(), "quic") {
 				continue
 			}
-			switch addr, known := at.Addr(); {
+			addr, known := at.Addr()
+			switch {
 			case !known && w.req.Addr.IsValid():
 				return nil, undecided(l.Directive, "listen %s: the addresses of the name", l.Arg(0))
 			case !known: // w.req.Addr is one that no listen names
+			case addr.IsUnspecified() && addr.Is4():
+				all4 = first(all4, l.Directive)
 			case addr.IsUnspecified():
-				all = first(all, l.Directive)
-			case addr == w.req.Addr:
+				all6 = first(all6, l.Directive)
+			case addr.Unmap() == w.req.Addr.Unmap():
 				mine = first(mine, l.Directive)
+			default:
+				elsewhere = l.Arg(0)
 			}
 		}
-		switch {
-		case mine != nil:
+		if mine != nil {
 			specific = append(specific, candidate{server, mine})
-		case all != nil:
-			any = append(any, candidate{server, all})
-		case listens == 0 && w.port == 80:
-			any = append(any, candidate{server, nil})
+		}
+		if all4 != nil || listens == 0 && w.port == 80 {
+			any4 = append(any4, candidate{server, all4})
+		}
+		if all6 != nil {
+			any6 = append(any6, candidate{server, all6})
 		}
 	}
 	if len(specific) > 0 {
-		any = specific // Nginx looks at the servers of the closest address only
+		return specific, nil // Nginx looks at the servers of the closest address only
 	}
-	if len(any) == 0 {
-		return nil, &conf.Error{File: w.tree.Main.Name, Msg: "no server listens on port " + strconv.Itoa(w.port)}
+	both := slices.ContainsFunc(any6, func(c candidate) bool { return slices.Contains(c.listen.Args(), "ipv6only=off") })
+	six := w.req.Addr.Is6() && !w.req.Addr.Is4In6()
+	switch {
+	case six && len(any6) > 0:
+		return any6, nil
+	case !six && len(any4) > 0:
+		return any4, nil
+	case !six && len(any6) > 0 && (both || !w.req.Addr.IsValid()):
+		return any6, nil
 	}
-	return any, nil
+	why := "no server listens on port " + strconv.Itoa(w.port)
+	if elsewhere != "" {
+		why += " of every address: say which address the request comes to, such as that of listen " + elsewhere
+	}
+	return nil, &conf.Error{File: w.tree.Main.Name, Msg: why}
 }
 
 // defaultServer is the one that says so, or the first.
@@ -123,11 +142,11 @@ func (w *walk) byName(all []candidate) (conf.Node, error) {
 		return tail, nil
 	}
 	for _, e := range exprs {
-		re, err := regexp.Compile("(?i)" + e.name.Arg(e.i)[1:])
+		yes, err := w.match(e.name.Directive, e.name.Arg(e.i)[1:], true, w.host)
 		if err != nil {
-			return conf.Node{}, undecided(e.name.Directive, "server_name %s: %v", e.name.Arg(e.i), err)
+			return conf.Node{}, err
 		}
-		if w.match(re, w.host) {
+		if yes {
 			w.step(e.name.Directive, "server_name %s matches the host", e.name.Arg(e.i))
 			return e.server, nil
 		}
@@ -137,17 +156,22 @@ func (w *walk) byName(all []candidate) (conf.Node, error) {
 	return c.server, nil
 }
 
-// match keeps the captures of a match, as Nginx does for the rest of the request.
-func (w *walk) match(re *regexp.Regexp, text string) bool {
-	m := re.FindStringSubmatch(text)
-	if m == nil {
-		return false
+// match matches by PCRE's rules and keeps the captures, as Nginx does for the rest of the request.
+func (w *walk) match(d *conf.Directive, expr string, caseless bool, text string) (bool, error) {
+	re, err := pcre.Compile(expr, caseless)
+	if err != nil {
+		return false, undecided(d, "%v", err)
 	}
-	w.captures = m
-	for i, name := range re.SubexpNames() {
-		if name != "" {
-			w.named[name] = m[i]
-		}
+	groups, err := re.Match(text)
+	if err != nil {
+		return false, undecided(d, "expression %q: %v", expr, err)
 	}
-	return true
+	if groups == nil {
+		return false, nil
+	}
+	w.captures = groups
+	for i, name := range re.Names() {
+		w.named[strings.ToLower(name)] = groups[i]
+	}
+	return true, nil
 }

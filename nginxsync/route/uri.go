@@ -12,6 +12,9 @@ func normalize(raw string, merge bool) (path, args string, ok bool) {
 	var decoded strings.Builder
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]
+		if c < ' ' || c == 0x7f {
+			return "", "", false
+		}
 		if c == '%' {
 			if i+2 >= len(raw) {
 				return "", "", false
@@ -74,6 +77,34 @@ func escapeBytes(text, special string) string {
 		} else {
 			b.WriteByte(c)
 		}
+	}
+	return b.String()
+}
+
+// unescapeRedirect decodes what Nginx decodes in the path of a redirect by rewrite: percent signs for
+// bytes above the percent sign itself and below 0x7f. What is no such sign is lost.
+func unescapeRedirect(path string) string {
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		if path[i] == '?' {
+			b.WriteString(path[i:])
+			break
+		}
+		if path[i] != '%' {
+			b.WriteByte(path[i])
+			continue
+		}
+		if i+1 < len(path) && unhex(path[i+1]) < 0 {
+			continue // only the percent sign goes
+		}
+		if i+2 < len(path) && unhex(path[i+2]) >= 0 {
+			if c := unhex(path[i+1])<<4 | unhex(path[i+2]); c > '%' && c < 0x7f {
+				b.WriteByte(byte(c))
+			} else {
+				b.WriteString(path[i : i+3])
+			}
+		}
+		i += 2
 	}
 	return b.String()
 }

@@ -42,6 +42,9 @@ func (w *walk) expandWith(at *conf.Directive, text string, quote func(string) st
 }
 
 func (w *walk) variable(at *conf.Directive, name string) (string, error) {
+	if n, ok := w.code[name]; ok {
+		return "", undecided(n.Directive, "%s $%s", n.Name(), name)
+	}
 	if v, ok := w.set[name]; ok {
 		return v, nil
 	}
@@ -70,7 +73,7 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 		}
 		return "", nil
 	case "request_method":
-		return w.req.Method, nil
+		return w.method, nil
 	case "server_port":
 		return strconv.Itoa(w.port), nil
 	case "remote_addr":
@@ -82,10 +85,16 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 			return w.req.Addr.String(), nil
 		}
 	case "http_host":
-		if h := w.req.Header.Get("Host"); h != "" {
-			return h, nil
+		return w.hostport, nil
+	case "server_name":
+		for n := range w.server.Find("server_name") {
+			return n.Arg(0), nil
 		}
-		return w.host, nil
+		return "", nil
+	case "document_root":
+		return w.root(at)
+	case "request_filename":
+		return w.filename(at, w.uri)
 	}
 	if key, ok := strings.CutPrefix(name, "arg_"); ok {
 		for _, pair := range strings.Split(w.args, "&") {
@@ -96,7 +105,16 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 		return "", nil
 	}
 	if key, ok := strings.CutPrefix(name, "http_"); ok {
-		return strings.Join(w.req.Header.Values(strings.ReplaceAll(key, "_", "-")), ", "), nil
+		values := w.req.Header.Values(strings.ReplaceAll(key, "_", "-"))
+		switch {
+		case len(values) < 2:
+			return strings.Join(values, ""), nil
+		case key == "cookie":
+			return strings.Join(values, "; "), nil
+		case key == "x_forwarded_for":
+			return strings.Join(values, ", "), nil
+		}
+		return "", undecided(at, "$%s: the request has the header %d times, and Nginx before 1.23 takes the first", name, len(values))
 	}
 	if key, ok := strings.CutPrefix(name, "cookie_"); ok {
 		for _, line := range w.req.Header.Values("Cookie") {
@@ -121,6 +139,9 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 			w.maps[name] = value
 		}
 		return value, nil
+	}
+	if value, ok, err := w.drawn(name); ok || err != nil {
+		return value, err
 	}
 	for s := range w.tree.Find("http", "**", "set") {
 		if strings.EqualFold(s.Arg(0), "$"+name) {
@@ -147,29 +168,23 @@ func (w *walk) mapped(m conf.Node) (string, error) {
 		hostnames = hostnames || n.Name() == "hostnames" && n.NumArgs() == 0
 	}
 	var found, fallback *conf.Directive
-	rank := 0 // of found: exact above wildcards, wildcards by length, expressions below
+	var exprs []conf.Node
+	rank := 0 // of found: exact above wildcards, wildcards by length
 	for n := range m.Children() {
 		key := n.Name()
 		if n.NumArgs() != 1 || key == "include" {
 			continue
 		}
 		lower, text := strings.ToLower(strings.TrimPrefix(key, `\`)), strings.ToLower(source)
+		if hostnames {
+			text = strings.TrimSuffix(text, ".")
+		}
 		score := 0
 		switch {
 		case key == "default":
 			fallback = n.Directive
 		case strings.HasPrefix(key, "~"):
-			expr := strings.TrimPrefix(key, "~")
-			if strings.HasPrefix(expr, "*") {
-				expr = "(?i)" + expr[1:]
-			}
-			re, err := regexp.Compile(expr)
-			if err != nil {
-				return "", undecided(n.Directive, "%v", err)
-			}
-			if rank == 0 && w.match(re, source) {
-				score = 1
-			}
+			exprs = append(exprs, n)
 		case lower == text:
 			score = 1 << 30
 		case hostnames && strings.HasPrefix(lower, ".") && (text == lower[1:] || strings.HasSuffix(text, lower)):
@@ -181,6 +196,19 @@ func (w *walk) mapped(m conf.Node) (string, error) {
 		}
 		if score > rank {
 			rank, found = score, n.Directive
+		}
+	}
+	for _, n := range exprs { // after all keys
+		if found != nil {
+			break
+		}
+		expr, caseless := strings.CutPrefix(n.Name()[1:], "*")
+		yes, err := w.match(n.Directive, expr, caseless, source)
+		if err != nil {
+			return "", err
+		}
+		if yes {
+			found = n.Directive
 		}
 	}
 	if found == nil {

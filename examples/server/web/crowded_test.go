@@ -71,8 +71,7 @@ func CrowdedPage() any {
 		}
 		page.Builds, page.Journal = append(page.Builds, build), append(page.Journal, entry)
 	}
-	page.Rows, page.Changes = matrix(page.Overview), len(page.Nginx.Changes)
-	page.Pagers = map[string]pager{"vips": {Text: "26–50 of 1000", First: "/", Before: "/", Next: "/"}}
+	page.Rows = matrix(page.Overview)
 	return page
 }
 

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync/route"
 )
@@ -31,8 +35,14 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	method := flags.String("X", http.MethodGet, "request `method`")
 	to := flags.String("to", "", "`address` that the request comes to, for trees whose servers listen on several")
 	from := flags.String("from", "", "`address` of the client, for trees that look at $remote_addr")
+	disk := flags.String("disk", "", "`directory` that is the machine's file system from its root: decides try_files, index, error pages of files")
+	list := flags.String("files", "", "`file` with a line for each file of the machine, in place of -disk: \"find /srv/www\" writes one")
 	if err := parse(flags, args); err != nil {
 		return err
+	}
+	if *disk != "" && *list != "" {
+		fmt.Fprintln(stderr, "nginxsync explain: want -disk or -files, not both")
+		return errUsage
 	}
 	if *dir == "" || flags.NArg() != 1 {
 		fmt.Fprintln(stderr, "nginxsync explain: -conf and one URL are required")
@@ -52,6 +62,21 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		*a.addr = addr
 	}
+	switch {
+	case *disk != "":
+		root, err := os.OpenRoot(*disk)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		req.Disk = root.FS()
+	case *list != "":
+		text, err := os.ReadFile(*list)
+		if err != nil {
+			return err
+		}
+		req.Disk = listed(string(text))
+	}
 	main := "nginx.conf"
 	if info, err := os.Stat(*dir); err == nil && info.Mode().IsRegular() {
 		*dir, main = filepath.Split(*dir)
@@ -65,4 +90,60 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stdout, step)
 	}
 	return err
+}
+
+// listFS is a file system of names without contents.
+type listFS map[string]bool // true for a directory
+
+// listed makes a file system of a list of absolute paths. A name that others are below, or that ends
+// in a slash, is a directory.
+func listed(text string) listFS {
+	l := listFS{".": true}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		name := strings.TrimPrefix(path.Clean(line), "/")
+		if line == "" || name == "" {
+			continue
+		}
+		l[name] = l[name] || strings.HasSuffix(line, "/")
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			l[dir] = true
+		}
+	}
+	return l
+}
+
+// Open implements fs.FS.
+func (l listFS) Open(name string) (fs.File, error) {
+	if _, ok := l[name]; !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: errors.ErrUnsupported}
+}
+
+// Stat implements fs.StatFS.
+func (l listFS) Stat(name string) (fs.FileInfo, error) {
+	dir, ok := l[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+	}
+	return listInfo{name: path.Base(name), dir: dir}, nil
+}
+
+type listInfo struct {
+	name string
+	dir  bool
+}
+
+func (i listInfo) Name() string       { return i.name }
+func (i listInfo) Size() int64        { return 0 }
+func (i listInfo) ModTime() time.Time { return time.Time{} }
+func (i listInfo) IsDir() bool        { return i.dir }
+func (i listInfo) Sys() any           { return nil }
+
+func (i listInfo) Mode() fs.FileMode {
+	if i.dir {
+		return fs.ModeDir | 0o755
+	}
+	return 0o644
 }
