@@ -60,19 +60,17 @@ func (n *ExecNginx) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.mark()
+	return signal(pid, syscall.SIGHUP)
+}
+
+// mark has Errors begin behind what is logged by now.
+func (n *ExecNginx) mark() {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	if info, err := os.Stat(n.ErrorLog); n.ErrorLog != "" && err == nil {
 		n.offset = info.Size()
 	}
-	n.mu.Unlock()
-	master, err := os.FindProcess(pid)
-	if err == nil {
-		err = master.Signal(syscall.SIGHUP)
-	}
-	if err != nil {
-		return fmt.Errorf("nginx process %d: %w", pid, err)
-	}
-	return nil
 }
 
 func (n *ExecNginx) master() (int, error) {
@@ -131,4 +129,15 @@ func (n *ExecNginx) Errors() string {
 		all = append(all, string(m[1])+string(m[2]))
 	}
 	return strings.Join(all, "; ")
+}
+
+func signal(pid int, sig syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err == nil {
+		err = p.Signal(sig)
+	}
+	if err != nil {
+		return fmt.Errorf("nginx process %d: %w", pid, err)
+	}
+	return nil
 }

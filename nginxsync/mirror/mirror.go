@@ -61,6 +61,9 @@ type Config struct {
 	Watch time.Duration
 	// DriftEvery is the time between two looks of Run for drift. The default is one minute.
 	DriftEvery time.Duration
+	// Restart puts a new Nginx in the place of the running one where a reload cannot carry a change over: see
+	// ErrNeedsRestart. ExecNginx is one. The default is none: then the status says that a restart is needed.
+	Restart Upgrader
 	// Keep is how many trees besides the current one stay in Dir. The default is 3.
 	Keep int
 	// Logger is for what happens while Run runs. The default discards.
@@ -68,7 +71,7 @@ type Config struct {
 	// Now is the clock of MinInterval, Watch, Observe and the times in Status. The default is time.Now.
 	Now func() time.Time
 	// Observe is called after each step with its name, how long it took and its error: "stage" (transform, write, test),
-	// "reload" (until every worker runs on the tree and the error log was watched), "sync" (all of it) and "drift". It must
+	// "reload" (until every worker runs on the tree and the error log was watched), "restart", "sync" (all of it) and "drift". It must
 	// return soon. Nil means that there is none.
 	Observe func(op string, took time.Duration, err error)
 }
@@ -98,6 +101,7 @@ type Status struct {
 	Changes   []transform.Change `json:"changes"`   // of the last transform
 	LastError string             `json:"lastError"` // why Bundle is not what Nginx runs on; empty when it is
 	Rollbacks int                `json:"rollbacks"`
+	Restart   string             `json:"restart"` // why a reload cannot carry Bundle over and a restart is needed; empty otherwise
 	Waiting   string             `json:"waiting"` // what a reload waits for; empty when none waits
 	Behind    time.Time          `json:"behind"`  // since when production has a tree that Nginx does not run on; zero when it runs on the last one seen
 	Drift     []string           `json:"drift"`   // what differs in the live tree from what was written, as it was seen last; empty when nothing
@@ -266,6 +270,13 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	if err = m.observed("reload", func() error { return m.activate(ctx, id) }); err == nil {
 		return m.verified(id, b.Digest)
 	}
+	why, err := needsRestart(err)
+	m.update(func(st *Status) { st.Restart = why })
+	if why != "" && m.cfg.Restart != nil {
+		if err = m.observed("restart", func() error { return m.restart(ctx, id, good) }); err == nil {
+			return m.verified(id, b.Digest)
+		}
+	}
 	if good == "" || good == id {
 		return fmt.Errorf("tree %s: %w", id, err)
 	}
@@ -288,7 +299,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 func (m *Mirror) verified(id, digest string) error {
 	m.update(func(st *Status) {
 		st.Tree, st.TreeOf, st.Verified = id, digest, m.cfg.Now()
-		st.Behind, st.Drift, st.DriftAt = time.Time{}, nil, st.Verified
+		st.Behind, st.Drift, st.DriftAt, st.Restart = time.Time{}, nil, st.Verified, ""
 	})
 	m.clean(id)
 	return m.point(goodLink, id)
