@@ -86,14 +86,19 @@ func TestTargetSetAnewIsFaithful(t *testing.T) {
 
 // faithfulStart runs the production tree, on another port only, or its transform when snippets has a driver.
 func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snippets transform.Snippets, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
+	return faithfulRules(t, sample, upstreams, transform.Rules{Pass: map[string]string{"$pool": "$pool"}, Snippets: snippets}, baseline)
+}
+
+// faithfulRules is faithfulStart with rules.
+func faithfulRules(t *testing.T, sample nginxtest.Sample, upstreams string, rules transform.Rules, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
 	dir, port := nginxtest.Dir(t), nginxtest.Port(t)
 	main := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\n"+
 		"access_log off;\nclient_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%s%s}\n",
 		dir, upstreams, sample.Servers)
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(main)}}, "nginx.conf")
 	require.NoError(t, err)
-	rules := transform.Rules{Listen: map[int]int{80: port}, Paths: map[string]string{dir: dir}, Pass: map[string]string{"$pool": "$pool"}}
-	if snippets.Upstream == nil {
+	rules.Listen, rules.Paths = map[int]int{80: port}, map[string]string{dir: dir}
+	if rules.Snippets.Upstream == nil {
 		files, err := listenOn(tree, port)
 		require.NoError(t, err)
 		require.NoError(t, (&transform.Result{Main: "nginx.conf", Files: files}).WriteTo(filepath.Join(dir, "conf")))
@@ -110,7 +115,7 @@ func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snip
 		require.NoError(t, driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
 	}
 	return func(r nginxtest.Request) string {
-		status, header, body, err := nginxtest.Get(context.Background(), netip.AddrPortFrom(plain, uint16(port)), r.Host, r.Path)
+		status, header, body, err := nginxtest.GetKind(context.Background(), netip.AddrPortFrom(plain, uint16(port)), r)
 		require.NoError(t, err)
 		for _, name := range []string{"Date", "X-Sluice-Vip", "X-Sluice-Version"} {
 			header.Del(name)

@@ -198,8 +198,8 @@ lua_shared_dict sluice_workers 256k;
 server {
     listen unix:%s;
     access_log off;
-    auth_basic off;
     allow all;
+    `+transform.Reset+`
     add_header Cache-Control no-store always;
     client_max_body_size 256m;
     client_body_buffer_size 1m;
@@ -216,8 +216,8 @@ server {
 server {
     listen unix:%s;
     access_log off;
-    auth_basic off;
     allow all;
+    `+transform.Reset+`
     add_header Cache-Control no-store always;
     default_type text/plain;
     set $sluice_fleeting 1; # so that Lua may set it

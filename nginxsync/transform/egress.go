@@ -160,7 +160,7 @@ var inertDirectives = set(
 )
 
 // inertSuffixes end the names of further inert directives.
-var inertSuffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key", "_set_headers", "_set_input_headers", "_zone", "_store"}
+var inertSuffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key", "_cache_purge", "_set_headers", "_set_input_headers", "_zone", "_store"}
 
 // tableBlocks are blocks of table entries, which are no directives.
 var tableBlocks = set("map", "geo", "types", "split_clients", "charset_map", "match")

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/internal/names"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
 )
 
 // Rules say how a production tree becomes that of a test Nginx. What a rule does not cover and would reach production is
@@ -23,6 +24,16 @@ type Rules struct {
 	// Listen maps each production port to the port of the test Nginx, which listens there on all addresses. A listen whose
 	// port is not in the map is an error.
 	Listen map[int]int `json:"listen"`
+	// ListenAt maps single addresses, which come before Listen: {"10.1.1.2:80": 8081}. A key is host:port as in production, with
+	// brackets around IPv6, "*:80" for all IPv4 addresses and "[::]:80" for all of IPv6. It is needed where servers on
+	// different addresses have the same name, different default servers, or TLS on one of them only: on one port of the test
+	// Nginx they would become one.
+	ListenAt map[string]int `json:"listenAt,omitempty"`
+	// DefaultServer names, by the listen of the test Nginx ("8080", "[::]:8080"), the server that answers hosts that none has,
+	// by one of its names. It is needed where addresses with different default servers share a port.
+	DefaultServer map[string]string `json:"defaultServer,omitempty"`
+	// KeepProxyProtocol keeps the proxy_protocol of listens. The default leaves it out, since no browser speaks it.
+	KeepProxyProtocol bool `json:"keepProxyProtocol,omitempty"`
 	// Main sets directives of the main context, such as pid, user, daemon, worker_processes, error_log. An empty value
 	// removes the directive.
 	Main map[string]string `json:"main,omitempty"`
@@ -221,10 +232,16 @@ func (r Rules) Validate() error {
 		}
 		from[to] = port
 	}
+	for _, address := range slices.Sorted(maps.Keys(r.ListenAt)) {
+		from, ok := listen.Parse(address)
+		if to := r.ListenAt[address]; !ok || from.First != from.Last || to < 1 || to > 65535 {
+			errs = append(errs, fmt.Errorf("rules: listenAt %q: %d, want an address with a port, and a port from 1 to 65535", address, to))
+		}
+	}
 	for _, m := range []struct {
 		field string
 		texts map[string]string
-	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters}, {"secrets", r.Secrets}} {
+	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters}, {"secrets", r.Secrets}, {"defaultServer", r.DefaultServer}} {
 		for _, key := range slices.Sorted(maps.Keys(m.texts)) {
 			if key == "" || strings.ContainsAny(key+m.texts[key], "\n\r;{}") && m.field != "pass" || m.field == "pass" && m.texts[key] == "" {
 				errs = append(errs, fmt.Errorf("rules: %s %q: %q, want text without line breaks, \";\" and braces", m.field, key, m.texts[key]))

@@ -13,6 +13,7 @@ import (
 // servers maps the listens of every server to wildcard listens on the test ports.
 func (t *transform) servers(http conf.Node) {
 	written := writtenListens{map[string]*conf.Directive{}, map[string]*conf.Directive{}, map[string]string{}}
+	var all sockets
 	for server := range http.Find("server") {
 		if !server.IsBlock() {
 			continue
@@ -22,6 +23,7 @@ func (t *transform) servers(http conf.Node) {
 			t.changed(server.Directive, "clients", "answers 403 to clients outside of allowClients")
 		}
 		var order []*listenDirective
+		var left []conf.Node // out
 		listens := false
 		for n := range server.Children() {
 			if n.Name() != "listen" {
@@ -29,10 +31,15 @@ func (t *transform) servers(http conf.Node) {
 			}
 			listens = true
 			l, ok := t.listen(n)
-			if !ok {
+			switch {
+			case !ok:
+				continue
+			case l == nil:
+				left = append(left, n)
 				continue
 			}
-			if i := slices.IndexFunc(order, func(o *listenDirective) bool { return o.address == l.address }); i >= 0 {
+			all.add(server, l)
+			if i := slices.IndexFunc(order, func(o *listenDirective) bool { return o.address == l.address && o.quic() == l.quic() }); i >= 0 {
 				first := order[i]
 				first.merge(l)
 				t.edit.Remove(n.Directive)
@@ -47,16 +54,36 @@ func (t *transform) servers(http conf.Node) {
 				t.refuse(server.Directive, "server without listen, which means port 80: map it in the rules under listen")
 				continue
 			}
-			t.edit.Prepend(server.Directive, fmt.Sprintf("listen %d;", to))
+			all.add(server, &listenDirective{at: server.Directive, address: strconv.Itoa(to), from: ":80"})
+			flag := ""
+			if all.isDefault(t, strconv.Itoa(to), server) {
+				flag = " default_server"
+			}
+			t.edit.Prepend(server.Directive, fmt.Sprintf("listen %d%s;", to, flag))
 			t.changed(server.Directive, "listen", "production listens on port 80 by default")
 		}
+		for _, n := range left {
+			if len(order) == 0 {
+				t.refuse(n.Directive, "listen %s: the rules leave it out, and without any listen Nginx would take port 80", n.Arg(0))
+				continue
+			}
+			t.edit.Remove(n.Directive)
+			t.changed(n.Directive, "listen", "%s is left out", n.Arg(0))
+		}
 		for _, l := range order {
+			if name := t.rules.DefaultServer[l.address]; name != "" {
+				l.flags = slices.DeleteFunc(l.flags, func(f string) bool { return f == "default_server" || f == "default" })
+				if all.isDefault(t, l.address, server) {
+					l.flags = append([]string{"default_server"}, l.flags...)
+				}
+			}
 			t.writeListen(l, written)
 		}
 	}
+	t.merged(&all)
 }
 
-// writtenListens is what is known of test addresses: the listen that is the default server, the one that has the socket options, and
+// writtenListens is what is known of test sockets: the listen that is the default server, the one that has the socket options, and
 // the reason that is given for its changes.
 type writtenListens struct {
 	defaults, options map[string]*conf.Directive
@@ -65,8 +92,22 @@ type writtenListens struct {
 
 type listenDirective struct {
 	at      *conf.Directive
-	address string // of the test Nginx: "8080", "[::]:8080" or "unix:…"
+	address string // of the test Nginx: "8080", "8080-8082", "[::]:8080" or "unix:…"
+	from    string // of production: host, ":" and ports, or "unix:…"
 	flags   []string
+}
+
+// quic reports whether the socket is one of UDP.
+func (l *listenDirective) quic() bool {
+	return slices.Contains(l.flags, "quic") || slices.Contains(l.flags, "http3")
+}
+
+// socket is what Nginx tells sockets apart by.
+func (l *listenDirective) socket() string {
+	if l.quic() {
+		return l.address + " quic"
+	}
+	return l.address
 }
 
 func (l *listenDirective) merge(other *listenDirective) {
@@ -78,41 +119,74 @@ func (l *listenDirective) merge(other *listenDirective) {
 	}
 }
 
+// listen reads a listen directive. It returns nil and true for one that the rules leave out.
 func (t *transform) listen(n conf.Node) (*listenDirective, bool) {
 	value := n.Arg(0)
 	if n.NumArgs() == 0 {
 		t.refuse(n.Directive, "invalid number of arguments in \"listen\" directive")
 		return nil, false
 	}
-	l := &listenDirective{at: n.Directive, flags: n.Args()[1:]}
+	l := &listenDirective{at: n.Directive, from: value, flags: n.Args()[1:]}
+	if i := slices.Index(l.flags, "proxy_protocol"); i >= 0 && !t.rules.KeepProxyProtocol {
+		l.flags = slices.Delete(l.flags, i, i+1)
+		t.changed(n.Directive, "listen", "proxy_protocol is left out: no browser speaks it; keepProxyProtocol in the rules keeps it")
+	}
 	if strings.HasPrefix(value, "unix:") {
 		to, ok := t.mapped(value)
-		if !ok {
-			t.refuse(n.Directive, "listen %s: map the socket in the rules under paths", value)
+		switch {
+		case !ok:
+			t.refuse(n.Directive, "listen %s: map the socket in the rules under paths, or to \"off\" to leave it out", value)
 			return nil, false
+		case to == "off":
+			return nil, true
 		}
 		l.address = to
 		return l, true
 	}
 	from, ok := listen.Parse(value)
-	switch {
-	case !ok:
+	if !ok {
 		t.refuse(n.Directive, "listen %s: not an address with a port from 1 to 65535", value)
 		return nil, false
-	case from.First != from.Last:
-		t.refuse(n.Directive, "listen %s: a range of ports; write a listen for each port", value)
-		return nil, false
 	}
-	to, ok := t.rules.Listen[from.First]
+	ports := strconv.Itoa(from.First)
+	if from.First != from.Last {
+		ports += "-" + strconv.Itoa(from.Last)
+	}
+	l.from = from.Host + ":" + ports
+	first, ok := t.port(n, value, l.from, from.First)
 	if !ok {
-		t.refuse(n.Directive, "listen %s: port %d is not in the rules under listen", value, from.First)
 		return nil, false
 	}
-	l.address = strconv.Itoa(to)
+	l.address = strconv.Itoa(first)
+	if from.First != from.Last {
+		for p := from.First + 1; p <= from.Last; p++ {
+			to, ok := t.port(n, value, from.Host+":"+strconv.Itoa(p), p)
+			if !ok {
+				return nil, false
+			}
+			if to != first+p-from.First {
+				t.refuse(n.Directive, "listen %s: the rules map port %d to %d and port %d to %d: want a range of the same length", value, from.First, first, p, to)
+				return nil, false
+			}
+		}
+		l.address += "-" + strconv.Itoa(first+from.Last-from.First)
+	}
 	if strings.HasPrefix(from.Host, "[") {
 		l.address = "[::]:" + l.address
 	}
 	return l, true
+}
+
+// port is what the rules make of a port of production, by the address first.
+func (t *transform) port(n conf.Node, value, address string, port int) (int, bool) {
+	if to, ok := t.listenAt[address]; ok {
+		return to, true
+	}
+	to, ok := t.rules.Listen[port]
+	if !ok {
+		t.refuse(n.Directive, "listen %s: port %d is not in the rules under listen", value, port)
+	}
+	return to, ok
 }
 
 // socketOptions may be given once for an address; bind asks for a socket of its own, which a wildcard has anyway.
@@ -131,24 +205,25 @@ var socketOptions = set(
 
 func (t *transform) writeListen(l *listenDirective, written writtenListens) {
 	flags := make([]string, 0, len(l.flags))
+	socket := l.socket()
 	for _, f := range l.flags {
 		name, _, _ := strings.Cut(f, "=")
 		switch {
 		case name == "bind":
 			continue
 		case name == "default_server" || name == "default":
-			if other := written.defaults[l.address]; other != nil && other != l.at {
-				t.refuse(l.at, "listen %s: a second default server for %s after %s: production keeps them skip by address, the test Nginx cannot",
+			if other := written.defaults[socket]; other != nil && other != l.at {
+				t.refuse(l.at, "listen %s: a second default server for %s after %s: production keeps them apart by address; give one of the addresses a port of its own under listenAt, or name the default under defaultServer",
 					l.at.Arg(0), l.address, other.Pos())
 				return
 			}
-			written.defaults[l.address] = l.at
+			written.defaults[socket] = l.at
 		case socketOptions[name]:
-			if other := written.options[l.address]; other != nil && other != l.at {
+			if other := written.options[socket]; other != nil && other != l.at {
 				t.changed(l.at, "listen", "%s is left out: %s sets the socket options of %s", f, other.Pos(), l.address)
 				continue
 			}
-			written.options[l.address] = l.at
+			written.options[socket] = l.at
 		}
 		flags = append(flags, f)
 	}

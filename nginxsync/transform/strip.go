@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -35,9 +36,19 @@ var statusPages = set(
 func (t *transform) status(n conf.Node) {
 	name := n.Name()
 	if slices.Contains(t.rules.KeepStatus, name) {
+		if strings.HasSuffix(name, "_cache_purge") && n.NumArgs() == 2 && n.Arg(1) != "from" {
+			t.edit.ReplaceArg(n.Directive, 1, n.Arg(1)+tokenVariable)
+			t.keeps(n, "cache-key", "a page is purged under the key that it is kept under")
+		}
 		return
 	}
-	if parent := n.Parent(); parent != nil && parent.Name() == "location" && !strings.HasSuffix(name, "_format") && name != "upstream_conf" {
+	parent := n.Parent()
+	if strings.HasSuffix(name, "_cache_purge") && parent != nil && serves(n) {
+		t.edit.Remove(n.Directive)
+		t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus to keep it", name)
+		return
+	}
+	if parent != nil && parent.Name() == "location" && !strings.HasSuffix(name, "_format") && name != "upstream_conf" {
 		t.edit.Replace(n.Directive, "return 404;")
 		t.changed(n.Directive, "status", "%s gives way to 404: name it in the rules under keepStatus to keep it", name)
 		return
@@ -46,8 +57,33 @@ func (t *transform) status(n conf.Node) {
 	t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus to keep it", name)
 }
 
-// secretName is a header, a parameter or a variable whose value is one.
-var secretName = regexp.MustCompile(`(?i)authorization|api[-_]?key|access[-_]?key|token|secret|passw|credential|private[-_]?key|signing[-_]?key|session[-_]?key`)
+// serves reports whether the block of the directive passes requests on, too.
+func serves(n conf.Node) bool {
+	block := conf.Node{Directive: n.Parent(), Parents: n.Parents[:len(n.Parents)-1]}
+	for c := range block.Children() {
+		if passes(c.Name()) {
+			return true
+		}
+	}
+	return false
+}
+
+// secretWord is what the name of a header, a parameter or a variable has whose value may be a secret.
+const secretWord = `(?i)(?:authorization|api[-_]?key|access[-_]?key|jwt[-_]?key|token|secret(?:[-_]?key)?|passw(?:or)?d|passphrase|credentials?|private[-_]?key|signing[-_]?key|session[-_]?key)`
+
+// secretName is a name that is one, and not of something that belongs to one: x_api_key, and not x_api_key_docs.
+var (
+	secretName  = regexp.MustCompile(secretWord + `s?(?:[-_.]?(?:value|base|hash|base64|[0-9]+|v[0-9]+|old|new|test|live|prod|production))*$`)
+	secretInner = regexp.MustCompile(secretWord)
+)
+
+// random reports whether a value looks like one that a machine made up: letters and digits mixed, long, no words and no URL.
+func random(value string) bool {
+	return len(value) >= 16 && strings.ContainsAny(value, "0123456789") && strings.IndexFunc(value, letter) >= 0 &&
+		!strings.ContainsAny(value, "/:. ")
+}
+
+func letter(r rune) bool { return alphanumeric(r) && (r < '0' || r > '9') }
 
 // holders are the directives whose argument, from the second on, is the value of the name before it.
 var holders = set(
@@ -75,7 +111,7 @@ var urls = set(
 // secretive reports whether a directive may hold a secret.
 func secretive(name string) bool {
 	switch name {
-	case "secure_link_secret", "secure_link_md5", "env", "map", "if", "more_set_headers", "more_set_input_headers":
+	case "secure_link_secret", "secure_link_md5", "encrypted_session_key", "jwt_key", "auth_jwt_key", "env", "map", "if", "more_set_headers", "more_set_input_headers":
 		return true
 	}
 	return holders[name] || urls[name] || secretDirective(name)
@@ -95,6 +131,55 @@ func (t *transform) secret(name string) bool {
 		t.secretly[name] = yes
 	}
 	return yes
+}
+
+// named reports whether the rules say what takes the place of the secret of the name.
+func (t *transform) named(name string) bool {
+	_, ok := t.rules.Secrets[strings.ToLower(name)]
+	return ok
+}
+
+// holds reports whether the value of the name is a secret. The name of an upstream, a path and a URL are none, and what decides
+// where a request goes is none.
+func (t *transform) holds(name, value string) bool {
+	switch {
+	case t.named(name):
+		return true
+	case t.routes[name], t.inTree[strings.ToLower(value)], strings.HasPrefix(value, "/"), strings.HasPrefix(value, "unix:"), url.MatchString(value):
+		return false
+	}
+	return t.secret(name) || secretInner.MatchString(name) && random(value)
+}
+
+// url is one without a password in it.
+var url = regexp.MustCompile(`^[a-z+]+://[^@]*$`)
+
+// routing finds the variables that decide where a request goes: those of targets, and those that these are made of.
+func (t *transform) routing() {
+	t.routes = map[string]bool{}
+	var add func(text string, depth int)
+	add = func(text string, depth int) {
+		for _, v := range variablePart.FindAllString(text, -1) {
+			v = "$" + strings.Trim(v, "${}")
+			if t.routes[v] || depth > 8 {
+				continue
+			}
+			t.routes[v] = true
+			d := t.definitions(v[1:])
+			for _, s := range d.sets {
+				add(s.Arg(1), depth+1)
+			}
+			for _, table := range d.tables {
+				for c := range table.Children() {
+					add(c.Arg(0), depth+1)
+				}
+			}
+		}
+	}
+	for _, n := range t.targets {
+		_, target, _ := splitTarget(n.Arg(0))
+		add(target, 0)
+	}
 }
 
 // variablePart is what stands for a value that is known only at run time.
@@ -119,13 +204,19 @@ func (t *transform) secrets(n conf.Node) {
 		t.secretCondition(n)
 	case name == "more_set_headers", name == "more_set_input_headers":
 		for i := range n.NumArgs() {
-			if header, value, ok := strings.Cut(n.Arg(i), ":"); ok && (t.secret(header) || t.secretValue(strings.TrimSpace(value))) {
+			if header, value, ok := strings.Cut(n.Arg(i), ":"); ok && (t.holds(header, strings.TrimSpace(value)) || t.secretValue(strings.TrimSpace(value))) {
 				value = strings.TrimLeft(value, " ")
 				t.stripTo(n, i, header, header+": "+t.stripped(header, value))
 			}
 		}
 	case holders[name], urls[name]:
 		t.secretWords(n)
+	case name == "encrypted_session_key":
+		t.stripTo(n, 0, name, cmp.Or(t.rules.Secrets[name], strings.Repeat(stripped, 4))) // which has 32 bytes
+	case name == "jwt_key", name == "auth_jwt_key":
+		if t.holds(name, n.Arg(0)) && !path.IsAbs(n.Arg(0)) {
+			t.strip(n, 0, name)
+		}
 	case secretDirective(name):
 		if n.NumArgs() > 0 && !path.IsAbs(n.Arg(n.NumArgs()-1)) {
 			t.strip(n, n.NumArgs()-1, name)
@@ -135,7 +226,7 @@ func (t *transform) secrets(n conf.Node) {
 
 func (t *transform) secretWords(n conf.Node) {
 	if value := n.Arg(1); holders[n.Name()] && n.NumArgs() > 1 {
-		if name := n.Arg(0); t.secret(name) && (n.Name() != "set" || len(value) >= shortSecret) || t.secretValue(value) {
+		if name := n.Arg(0); t.holds(name, value) && (n.Name() != "set" || len(value) >= shortSecret) || t.secretValue(value) {
 			t.strip(n, 1, name)
 			return
 		}
@@ -167,7 +258,7 @@ func (t *transform) secretQuery(text string) string {
 	}
 	return queryParameter.ReplaceAllStringFunc(text, func(match string) string {
 		m := queryParameter.FindStringSubmatch(match)
-		if !t.secret(m[2]) || len(m[3]) < shortSecret {
+		if !t.holds(m[2], m[3]) || len(m[3]) < shortSecret {
 			return match
 		}
 		return m[1] + m[2] + "=" + t.stripped(m[2], m[3])
@@ -178,14 +269,14 @@ func (t *transform) secretQuery(text string) string {
 func (t *transform) secretCondition(n conf.Node) {
 	args := n.Args()
 	op := slices.IndexFunc(args, func(a string) bool { return a == "=" || a == "!=" })
-	if op < 1 || op+1 >= len(args) || !t.secret(args[op-1]) {
+	if op < 1 || op+1 >= len(args) {
 		return
 	}
 	name, raw, tail := strings.TrimPrefix(args[op-1], "("), args[op+1], ""
 	if op+2 == len(args) { // without quotes the parenthesis belongs to the word
 		raw, tail = strings.TrimSuffix(raw, ")"), ")"
 	}
-	if len(raw) < shortSecret {
+	if len(raw) < shortSecret || !t.holds(name, raw) {
 		return
 	}
 	to := t.stripped(name, raw)
@@ -257,7 +348,7 @@ func literals(text string) string {
 
 func (t *transform) env(n conf.Node) {
 	name, value, ok := strings.Cut(n.Arg(0), "=")
-	if !ok || !t.secret(name) || value == "" {
+	if !ok || !t.holds(name, value) || value == "" {
 		return
 	}
 	t.stripTo(n, 0, name, name+"="+t.stripped(name, value))
@@ -271,7 +362,7 @@ func (t *transform) secretMap(n conf.Node) {
 		if c.NumArgs() != 1 || c.Name() == "include" {
 			continue
 		}
-		if yields && len(c.Arg(0)) >= shortSecret {
+		if (yields || secretInner.MatchString(n.Arg(1))) && len(c.Arg(0)) >= shortSecret && t.holds(n.Arg(1), c.Arg(0)) {
 			t.strip(c, 0, n.Arg(1))
 		}
 		if key := c.Name(); looks && len(key) >= shortSecret && !strings.HasPrefix(key, "~") {

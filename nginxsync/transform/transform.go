@@ -9,9 +9,11 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/textfs"
 )
 
@@ -138,13 +140,17 @@ type transform struct {
 	secretly             map[string]bool      // whether a header, parameter or variable of the name has a secret
 	guards               map[string]string    // by variable: the text of its map, or the expression that it holds to upstreams
 	defined              map[string]*definitions
-	setters              []conf.Node            // directives that set variables
-	tables               []conf.Node            // map, geo and split_clients
-	targets              []conf.Node            // directives that pass requests on
-	inHTTP               map[string][]conf.Node // by name, what the http block itself has besides servers and upstreams
-	inTree               map[string]bool        // names of the tree's upstreams, in lower case
-	added                [][2]string            // upstreams to add, each with the one whose cluster it is
-	hosts                map[string]string      // of production, by the upstream that stands for it
+	listenAt             map[string]int             // of the rules, by host, ":" and port
+	defaultOf            map[string]*conf.Directive // the servers that Rules.DefaultServer names, by address
+	setters              []conf.Node                // directives that set variables
+	tables               []conf.Node                // map, geo and split_clients
+	secretive            []conf.Node                // directives that may hold a secret
+	routes               map[string]bool            // variables that decide where a request goes, with their "$"
+	targets              []conf.Node                // directives that pass requests on
+	inHTTP               map[string][]conf.Node     // by name, what the http block itself has besides servers and upstreams
+	inTree               map[string]bool            // names of the tree's upstreams, in lower case
+	added                [][2]string                // upstreams to add, each with the one whose cluster it is
+	hosts                map[string]string          // of production, by the upstream that stands for it
 	hostHeader, hostName bool
 	tls                  map[string]bool   // upstreams that are asked over TLS
 	stated               bool              // a default key is stated
@@ -164,7 +170,13 @@ func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
 	for name, cluster := range rules.Clusters {
 		clusters[strings.ToLower(name)] = cluster
 	}
+	at := make(map[string]int, len(rules.ListenAt))
+	for address, to := range rules.ListenAt {
+		from, _ := listen.Parse(address) // Validate did
+		at[from.Host+":"+strconv.Itoa(from.First)] = to
+	}
 	return &transform{
+		listenAt:  at,
 		tree:      tree,
 		id:        treeID(tree, rules),
 		rules:     rules,
@@ -263,6 +275,8 @@ const (
 	keyRule
 	setRule
 	tableRule
+	altSvcRule
+	codeCacheRule
 	kept
 	inherited
 )
@@ -306,6 +320,8 @@ func (t *transform) rulesFor(name string) ruleSet {
 		{secretRule, secretive(name)},
 		{passRule, passes(name)},
 		{keyRule, keys[name]},
+		{altSvcRule, name == "add_header"},
+		{codeCacheRule, name == "lua_code_cache"},
 		{setRule, setsVariable(name)},
 		{tableRule, name == "map" || name == "geo" || name == "split_clients"},
 		{kept, keep},
@@ -403,6 +419,10 @@ func (t *transform) run() {
 	for _, n := range t.targets {
 		t.pass(n)
 	}
+	t.routing()
+	for _, n := range t.secretive {
+		t.secrets(n)
+	}
 	t.pages()
 	t.servers(h)
 	for _, n := range t.below("upstream") {
@@ -440,6 +460,12 @@ func (t *transform) apply(n conf.Node, rules ruleSet) {
 		t.status(n)
 	}
 	if rules&secretRule != 0 {
-		t.secrets(n)
+		t.secretive = append(t.secretive, n)
+	}
+	if rules&codeCacheRule != 0 {
+		t.codeCache(n)
+	}
+	if rules&altSvcRule != 0 {
+		t.altSvc(n)
 	}
 }

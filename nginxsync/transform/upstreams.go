@@ -194,9 +194,6 @@ func (t *transform) snippets(http conf.Node) {
 			t.extra.WriteString(d + "\n")
 		}
 	}
-	if s.HTTP != "" {
-		t.extra.WriteString(strings.TrimSuffix(strings.ReplaceAll(s.HTTP, TreeID, t.id), "\n") + "\n")
-	}
 	for _, b := range s.Once {
 		b.Body = strings.ReplaceAll(b.Body, TreeID, t.id)
 		if n, ok := have[b.Name]; ok {
@@ -220,22 +217,39 @@ func (t *transform) snippets(http conf.Node) {
 		}
 		t.extra.WriteString(b.Name + " {\n" + strings.TrimSuffix(b.Body, "\n") + "\n}\n")
 	}
-	for _, method := range slices.Sorted(maps.Keys(t.used)) {
-		if hook, ok := s.Hooks[method]; ok {
-			t.hook(http, method+" of an upstream", hook)
+	hooked := t.hooks(http)
+	if s.HTTP != "" {
+		reset, zones := t.reset(hooked)
+		text := strings.ReplaceAll(strings.ReplaceAll(s.HTTP, TreeID, t.id), Reset, reset)
+		t.extra.WriteString(zones + strings.TrimSuffix(text, "\n") + "\n")
+	}
+}
+
+// hooks adds the blocks that the tree needs, and returns their names.
+func (t *transform) hooks(http conf.Node) map[string]bool {
+	s := t.rules.Snippets
+	added := map[string]bool{}
+	add := func(why string, b Block) {
+		if b.Name != "" {
+			added[b.Name] = true
+			t.hook(http, why, b)
 		}
 	}
-	if t.tokens && s.Token.Name != "" {
-		t.hook(http, "what Nginx keeps for each version", s.Token)
+	for _, method := range slices.Sorted(maps.Keys(t.used)) {
+		add(method+" of an upstream", s.Hooks[method])
 	}
-	if t.stated && s.URI.Name != "" {
-		t.hook(http, "the default key of a cache", s.URI)
+	if t.tokens {
+		add("what Nginx keeps for each version", s.Token)
+	}
+	if t.stated {
+		add("the default key of a cache", s.URI)
 	}
 	if len(t.spoken) > 0 || t.speaksAny {
 		for _, b := range s.Unavailable {
-			t.hook(http, "an upstream without an instance", b)
+			add("an upstream without an instance", b)
 		}
 	}
+	return added
 }
 
 // hook adds a block to the http context and to every block that has one of its name, which would hide it.

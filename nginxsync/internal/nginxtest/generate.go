@@ -15,8 +15,8 @@ type Sample struct {
 	Requests  []Request
 }
 
-// Request is one request of a sample.
-type Request struct{ Host, Path string }
+// Request is one request of a sample. Kind is the value of the header X-Kind.
+type Request struct{ Host, Path, Kind string }
 
 var (
 	hosts = []string{"bj.city.example", "sh.city.example", "gz.city.example", "www.city.example", "m.bj.city.example", "api.example", "www.api.example", "other.test", "city.example", "x12.shop.example", "BJ.city.example"}

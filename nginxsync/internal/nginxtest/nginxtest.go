@@ -43,11 +43,19 @@ func Backend(t testing.TB, name string) netip.AddrPort {
 
 // Get asks an address for a path under a host name, on a connection of its own.
 func Get(ctx context.Context, addr netip.AddrPort, host, path string) (status int, header http.Header, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+path, nil)
+	return GetKind(ctx, addr, Request{Host: host, Path: path})
+}
+
+// GetKind is Get for a request of a sample.
+func GetKind(ctx context.Context, addr netip.AddrPort, r Request) (status int, header http.Header, body string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+r.Path, nil)
 	if err != nil {
 		return 0, nil, "", err
 	}
-	req.Host, req.Close = host, true
+	req.Host, req.Close = r.Host, true
+	if r.Kind != "" {
+		req.Header.Set("X-Kind", r.Kind)
+	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, "", err
