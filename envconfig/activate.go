@@ -63,6 +63,8 @@ type Result struct {
 	Created, Replaced, Removed, Kept int
 	// Bytes were written to targets.
 	Bytes int64
+	// StopSignal is that of the [Spec].
+	StopSignal string
 }
 
 // Activate makes environment the active one: every file of it stands at its target with its exact

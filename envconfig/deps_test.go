@@ -11,7 +11,7 @@ func TestRuntimePartLinksTheStandardLibraryOnly(t *testing.T) {
 	for _, pkg := range []string{
 		"envconfig", "envconfig/entry", "envconfig/cmd/envconfig",
 		"envconfig/internal/place", "envconfig/internal/fastjson", "envconfig/internal/caught",
-		"envconfig/internal/nearest",
+		"envconfig/internal/nearest", "envconfig/internal/signame",
 	} {
 		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+pkg, "net/http", "crypto/tls", "text/template", "html/template", "os/exec", "regexp")
 	}

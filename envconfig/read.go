@@ -168,6 +168,8 @@ func (r *manifestReader) spec(s *Spec) {
 			r.List(func() { s.Paths = append(s.Paths, r.rule()) })
 		case "render":
 			r.render(&s.Render)
+		case "stopSignal":
+			s.StopSignal = r.Text()
 		case "witnesses":
 			r.List(func() { s.Witnesses = append(s.Witnesses, r.witness()) })
 		default:

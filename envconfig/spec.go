@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
+	"github.com/sluice-deploy/sluice/envconfig/internal/signame"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
@@ -30,6 +31,9 @@ type Spec struct {
 	Paths []Rule `json:"paths,omitempty"`
 	// Render declares what files with the action render may draw on.
 	Render Render `json:"render,omitzero"`
+	// StopSignal is the signal on which the service ends its work and stops, by name or number: the
+	// image's STOPSIGNAL. The default is none.
+	StopSignal string `json:"stopSignal,omitempty"`
 	// Witnesses are second sources of the environment's name, all of which must agree with the selection.
 	Witnesses []Witness `json:"witnesses,omitempty"`
 }
@@ -124,6 +128,9 @@ func (s *Spec) validate() error {
 			return invalid(SpecName, "required path %s %s", names.Quote(p), problem)
 		}
 	}
+	if n, ok := signame.Parse(s.StopSignal); s.StopSignal != "" && (!ok || !signame.CanBeCaught(n)) {
+		return invalid(SpecName, "stopSignal %s is no signal that can be caught, such as QUIT", names.Quote(s.StopSignal))
+	}
 	if err := errors.Join(s.Render.validate(), s.validateWitnesses()); err != nil {
 		return err
 	}
@@ -164,4 +171,23 @@ func (s *Spec) apply(f *File) {
 			f.Action = r.Action
 		}
 	}
+}
+
+// SetStopSignal notes the signal that the image names. The error matches [ErrInvalid] when it is none,
+// or envconfig.json names another.
+func (m *Manifest) SetStopSignal(s string) error {
+	if m.Spec.StopSignal != "" {
+		a, _ := signame.Parse(m.Spec.StopSignal)
+		if b, ok := signame.Parse(s); !ok || a != b {
+			return invalid(SpecName, "stopSignal is %s, and the image's is %s", m.Spec.StopSignal, names.Quote(s))
+		}
+		return nil
+	}
+	spec := m.Spec
+	spec.StopSignal = s
+	if err := spec.validate(); err != nil {
+		return err
+	}
+	m.Spec, m.spec, m.digest = spec, nil, ""
+	return nil
 }

@@ -130,7 +130,7 @@ func (s *start) activate(ctx context.Context) (Result, error) {
 	}
 	r := Result{
 		Environment: s.env.Name, Digest: s.manifest.Digest(),
-		Kept: s.plan.Kept, Bytes: tx.Bytes(),
+		Kept: s.plan.Kept, Bytes: tx.Bytes(), StopSignal: s.manifest.Spec.StopSignal,
 	}
 	for _, o := range s.plan.Ops {
 		switch o.Kind {

@@ -4,48 +4,18 @@ package entry
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"syscall"
-)
 
-// signalNumbers are the names of signal(7) without SIG.
-var signalNumbers = map[string]syscall.Signal{
-	"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT, "ILL": syscall.SIGILL,
-	"TRAP": syscall.SIGTRAP, "ABRT": syscall.SIGABRT, "BUS": syscall.SIGBUS, "FPE": syscall.SIGFPE,
-	"KILL": syscall.SIGKILL, "USR1": syscall.SIGUSR1, "SEGV": syscall.SIGSEGV,
-	"USR2": syscall.SIGUSR2, "PIPE": syscall.SIGPIPE, "ALRM": syscall.SIGALRM,
-	"TERM": syscall.SIGTERM, "STKFLT": syscall.SIGSTKFLT, "CHLD": syscall.SIGCHLD,
-	"CONT": syscall.SIGCONT, "STOP": syscall.SIGSTOP, "TSTP": syscall.SIGTSTP,
-	"TTIN": syscall.SIGTTIN, "TTOU": syscall.SIGTTOU, "URG": syscall.SIGURG,
-	"XCPU": syscall.SIGXCPU, "XFSZ": syscall.SIGXFSZ, "VTALRM": syscall.SIGVTALRM,
-	"PROF": syscall.SIGPROF, "WINCH": syscall.SIGWINCH, "IO": syscall.SIGIO,
-	"PWR": syscall.SIGPWR, "SYS": syscall.SIGSYS,
-}
-
-// The real-time signals as the C library numbers them; the kernel's begin at 32.
-const (
-	firstRealTime = 34
-	lastSignal    = 64
+	"github.com/sluice-deploy/sluice/envconfig/internal/signame"
 )
 
 // ParseSignal returns the signal that a name such as TERM, SIGTERM or SIGRTMIN+3 or a number from 1
 // to 64 stands for, as Docker's STOPSIGNAL takes it; upper and lower case are the same. The error
 // matches [ErrInvalid].
 func ParseSignal(s string) (syscall.Signal, error) {
-	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	if n, ok := signalNumbers[name]; ok {
-		return n, nil
-	}
-	number, base := name, 0
-	if rest, ok := strings.CutPrefix(name, "RTMIN"); ok {
-		number, base = "0"+strings.TrimPrefix(rest, "+"), firstRealTime
-	} else if rest, ok := strings.CutPrefix(name, "RTMAX"); ok {
-		number, base = "-0"+strings.TrimPrefix(rest, "-"), lastSignal
-	}
-	n, err := strconv.Atoi(number)
-	n += base
-	if err != nil || n < 1 || n > lastSignal || base != 0 && n < firstRealTime {
+	n, ok := signame.Parse(s)
+	if !ok {
 		return 0, bad(fmt.Sprintf("signal %.64q", s), "a name such as QUIT or a number from 1 to 64")
 	}
 	return syscall.Signal(n), nil
@@ -53,9 +23,7 @@ func ParseSignal(s string) (syscall.Signal, error) {
 
 // canBePassedOn reports whether a process can catch the signal, so that it can be passed on or be
 // asked for by another.
-func canBePassedOn(s syscall.Signal) bool {
-	return s >= 1 && s <= lastSignal && s != syscall.SIGKILL && s != syscall.SIGSTOP
-}
+func canBePassedOn(s syscall.Signal) bool { return signame.CanBeCaught(int(s)) }
 
 // ofJobControl reports whether the signal stops and continues jobs. A shell and a terminal send
 // these to process groups, so they always go to the whole group.

@@ -13,10 +13,7 @@ import (
 // is one that "sh -c" runs. ENVCONFIG_* variables are given as the flags that they stand for. ONBUILD says nothing of this
 // image, but of a stage that begins with the one in which it stands. What it cannot read it passes over.
 func Dockerfile(text string) (command []string, dir string) {
-	head := &stage{dir: "/"}
-	lines := strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
-	r := &reader{head: head, now: head, stages: map[string]*stage{}, escape: escapeOf(lines)}
-	instructions(lines, r.escape, r.do)
+	r := read(text)
 	command = slices.Concat(r.now.entrypoint, r.now.cmd)
 	if isWrapped(command) {
 		command = slices.Insert(command, 1, r.now.flags...)
@@ -24,10 +21,22 @@ func Dockerfile(text string) (command []string, dir string) {
 	return command, r.now.dir
 }
 
+// StopSignal returns the STOPSIGNAL of the last stage, as it is written there, or "".
+func StopSignal(text string) string { return read(text).now.stopSignal }
+
+// read follows a Dockerfile to its end.
+func read(text string) *reader {
+	head := &stage{dir: "/"}
+	lines := strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
+	r := &reader{head: head, now: head, stages: map[string]*stage{}, escape: escapeOf(lines)}
+	instructions(lines, r.escape, r.do)
+	return r
+}
+
 // stage is what a stage of a Dockerfile says of its command.
 type stage struct {
 	entrypoint, cmd, flags []string
-	dir                    string
+	dir, stopSignal        string
 	vars                   map[string]string // of ARG and ENV
 	onbuild                []string
 	ownCmd                 bool // an ENTRYPOINT takes away only the CMD of the stage before
@@ -79,6 +88,8 @@ func (r *reader) do(name, rest string) {
 		}
 	case "CMD":
 		s.cmd, s.ownCmd = argv(rest), true
+	case "STOPSIGNAL":
+		s.stopSignal = r.fill(rest)
 	case "ONBUILD":
 		s.onbuild = append(s.onbuild, rest)
 	}

@@ -122,7 +122,7 @@ func (c *command) define(flags *flag.FlagSet) {
 	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
 	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image for the record of what is active, as the start has it")
 	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
-	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too")
+	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too; manifest: whose STOPSIGNAL is written down")
 	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
 	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
 	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
@@ -319,7 +319,19 @@ func (c *command) manifest() error {
 		return err
 	}
 	defer root.Close()
-	return envconfig.WriteManifest(root, set.AddKeys())
+	m := set.AddKeys()
+	if c.dockerfile != "" {
+		text, err := os.ReadFile(c.dockerfile)
+		if err != nil {
+			return fmt.Errorf("--dockerfile: %w", err)
+		}
+		if signal := start.StopSignal(string(text)); signal != "" {
+			if err := m.SetStopSignal(signal); err != nil {
+				return fmt.Errorf("%s: %w", c.dockerfile, err)
+			}
+		}
+	}
+	return envconfig.WriteManifest(root, m)
 }
 
 func (c *command) printJSON(v any) error {

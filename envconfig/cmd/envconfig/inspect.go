@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -47,6 +48,11 @@ func (c *command) manifest() error {
 	m, err := envconfig.Scan(root.FS())
 	if err != nil {
 		return err
+	}
+	if c.service.StopSignal != 0 {
+		if err := m.SetStopSignal(strconv.Itoa(int(c.service.StopSignal))); err != nil {
+			return err
+		}
 	}
 	if c.label {
 		key, value := m.Label()

@@ -132,6 +132,11 @@ func (c *command) place(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("activate %s: %w", environment, err)
 	}
+	if c.service.StopSignal == 0 && r.StopSignal != "" {
+		if c.service.StopSignal, err = entry.ParseSignal(r.StopSignal); err != nil {
+			return err
+		}
+	}
 	if !c.quiet {
 		fmt.Fprintf(c.stderr, "envconfig: environment=%s digest=%s created=%d replaced=%d removed=%d kept=%d bytes=%d\n",
 			r.Environment, r.Digest, r.Created, r.Replaced, r.Removed, r.Kept, r.Bytes)

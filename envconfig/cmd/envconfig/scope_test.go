@@ -207,3 +207,15 @@ func TestEveryStopSignalStartsTheGrace(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	require.Contains(t, []int{0, 137}, s.ends())
 }
+
+// The stop signal that the manifest carries counts as if it were a flag.
+func TestStopSignalOfTheManifest(t *testing.T) {
+	t.Parallel()
+	for _, manifest := range []string{`"$E" manifest --stop-signal USR1`, `echo '{"stopSignal":"USR1"}' > src/envconfig.json && "$E" manifest`} {
+		s := start(t, manifest+` && rm -f src/envconfig.json && SLUICE_TEST_APP=signals exec "$E" --grace 1h -- "$A"`)
+		s.sees("READY")
+		s.signal(syscall.SIGTERM)
+		s.sees("GOT 10\n")
+		require.NotContains(t, s.output.String(), "GOT 15")
+	}
+}
