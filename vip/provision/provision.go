@@ -1,7 +1,7 @@
 // Package provision makes the addresses that a vip.Allocator has leased answer on the network, and stop answering.
 //
 // The embedder chooses a Driver: None where the addresses are ready-made, as a cloud's load balancer gives them;
-// keepalived for VRRP and LVS. It then runs a Keeper beside the allocator, on the machine that announces. An address is
+// keepalived for VRRP and LVS; rfc2136 for names in DNS. It then runs a Keeper beside the allocator, on the machine that announces. An address is
 // announced from its allocation to the end of its cool-down, in which the baseline answers on it; one in quarantine is not.
 //
 //	k := &provision.Keeper{Allocator: a, Driver: &keepalived.Driver{Path: "/etc/keepalived/keepalived.conf", Interface: "eth0"}}
@@ -39,6 +39,15 @@ type Driver interface {
 	Apply(ctx context.Context, want []netip.Addr) (aside map[netip.Addr]error, err error)
 }
 
+// LeaseDriver is a Driver that announces more of a lease than its address, such as the name of its
+// task. A Keeper calls ApplyLeases in place of Apply, also when only the lease of an address has
+// changed. To withdraw all it calls Apply without addresses.
+type LeaseDriver interface {
+	Driver
+	// ApplyLeases is Apply for these leases, by address, in the states Leased, Draining and Cooling.
+	ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map[netip.Addr]error, err error)
+}
+
 // None is the driver of ready-made addresses: they answer already.
 type None struct{}
 
@@ -67,12 +76,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	var announced []netip.Addr
+	var announced []tenure
 	first, failed := true, false
 	for ctx.Err() == nil {
 		from := k.Allocator.Revision()
-		if want := k.want(); first || failed || !slices.Equal(want, announced) {
-			aside, err := k.Driver.Apply(ctx, want)
+		leases := k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}})
+		if want := k.tenures(leases); first || failed || !slices.Equal(want, announced) {
+			aside, err := k.apply(ctx, leases)
 			if err != nil && ctx.Err() == nil {
 				log.Warn("announce addresses", "err", err)
 			}
@@ -96,13 +106,35 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return errors.Join(context.Cause(ctx), err)
 }
 
-// want lists the addresses to announce.
-func (k *Keeper) want() []netip.Addr {
+// tenure is what the driver is told about a lease.
+type tenure struct {
+	addr  netip.Addr
+	id    string
+	state vip.State
+}
+
+// tenures lists what the driver has to be called again for when it changes.
+func (k *Keeper) tenures(leases []vip.Lease) []tenure {
+	_, whole := k.Driver.(LeaseDriver)
+	all := make([]tenure, len(leases))
+	for i, l := range leases {
+		if all[i].addr = l.Addr; whole {
+			all[i].id, all[i].state = l.ID, l.State
+		}
+	}
+	return all
+}
+
+// apply tells the driver what to announce.
+func (k *Keeper) apply(ctx context.Context, leases []vip.Lease) (map[netip.Addr]error, error) {
+	if d, ok := k.Driver.(LeaseDriver); ok {
+		return d.ApplyLeases(ctx, leases)
+	}
 	var want []netip.Addr
-	for _, l := range k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}}) {
+	for _, l := range leases {
 		want = append(want, l.Addr)
 	}
-	return want
+	return k.Driver.Apply(ctx, want)
 }
 
 func (k *Keeper) waitForNews(ctx context.Context, from uint64, failed bool) {

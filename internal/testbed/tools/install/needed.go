@@ -49,6 +49,7 @@ var needs = []need{
 	{"chromedp", nil, browser()},
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
+	{"bind.Start(", nil, []string{"named=bind9"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
