@@ -11,7 +11,7 @@ import (
 )
 
 // ApprovalGate lets a digest into an environment when enough people approved of it there, and none
-// rejects it: see Promoter.Review. The approval of the one who asks for the promotion never counts.
+// rejects it: see Promoter.Review. The requester's own approval never counts.
 // Approvals are of one digest at one target and are used up when it becomes current there. A
 // rollback passes.
 type ApprovalGate struct {
@@ -25,10 +25,10 @@ type ApprovalRule struct {
 	Count int
 	// Approvers are those whose reviews count. Empty means everybody's.
 	Approvers []string
-	// NotBuilder leaves out the approval of whoever bound the version to its digest.
+	// NotBuilder leaves out the approval of the actor that bound the version to its digest.
 	NotBuilder bool
-	// Within is how long an approval counts. The default is for ever. A rejection counts until the
-	// same person approves.
+	// Within is how long an approval counts. The default is without limit. A rejection counts until
+	// the same person approves.
 	Within time.Duration
 }
 

@@ -13,11 +13,12 @@ import (
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
 )
 
-// BenchmarkPipeline is one digest through four environments with a deployer that does nothing: 8 appends. The second figure
-// is that of the durable journal alone: what its appends cost.
+// BenchmarkPipeline is one digest through four environments with a deployer that does nothing: 8
+// appends. The second figure is the cost of the durable journal's appends alone.
 func BenchmarkPipeline(b *testing.B) {
 	bolt := func(b *testing.B) *boltjournal.Journal {
-		j, err := boltjournal.Open(b.Context(), boltjournal.Config{Path: filepath.Join(b.TempDir(), "journal")})
+		j, err := boltjournal.Open(b.Context(), boltjournal.Config{Path: filepath.Join(b.TempDir(),
+			"journal")})
 		require.NoError(b, err)
 		b.Cleanup(func() { require.NoError(b, j.Close()) })
 		return j
@@ -48,13 +49,17 @@ func BenchmarkPipeline(b *testing.B) {
 
 // BenchmarkCheck asks all gates of this package about a cluster with 10,000 changes behind it.
 func BenchmarkCheck(b *testing.B) {
-	config := promote.Configuration{Environments: map[string][]string{"test": {"a"}, "sandbox": {"a"}}, Required: []string{"a"}}
-	p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: newWorld(), Gates: []promote.Gate{
-		promote.OrderGate{}, promote.ConfigGate{Source: carries{config: config}},
-		promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{"production": {Count: 2}}},
-		promote.SoakGate{Times: map[string]time.Duration{"sandbox": 1}},
-		promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "weekend", Environments: []string{"production"}, Days: []time.Weekday{6, 0}, Length: 24 * time.Hour}}},
-	}})
+	config := promote.Configuration{Environments: map[string][]string{"test": {"a"},
+		"sandbox": {"a"}}, Required: []string{"a"}}
+	p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: newWorld(),
+		Gates: []promote.Gate{
+			promote.OrderGate{}, promote.ConfigGate{Source: carries{config: config}},
+			promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{"production": {Count: 2}}},
+			promote.SoakGate{Times: map[string]time.Duration{"sandbox": 1}},
+			promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "weekend",
+				Environments: []string{"production"}, Days: []time.Weekday{6, 0},
+				Length: 24 * time.Hour}}},
+		}})
 	require.NoError(b, err)
 	for n := range 100 {
 		require.NoError(b, p.Bind(b.Context(), binding(fmt.Sprint("v", n), digest(n))))
@@ -68,13 +73,16 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// BenchmarkReplay reads a journal of 100,000 entries, as a new process does, and reports the memory that they take.
+// BenchmarkReplay reads a journal of 100,000 entries, as a new process does, and reports the memory
+// that they take.
 func BenchmarkReplay(b *testing.B) {
 	const entries = 100_000
 	j := promote.NewMemJournal()
 	for seq := uint64(1); seq <= entries; seq += 2 {
-		e := promote.Entry{Seq: seq, Time: time.Unix(int64(seq), 0), Kind: promote.Started, Op: promote.OpPromote, Change: seq, Generation: seq,
-			Target: promote.Target{Cluster: fmt.Sprint("c", seq%1000), Environment: "test"}, Version: fmt.Sprint("v", seq), Digest: digest(int(seq % 100)), Actor: "a"}
+		e := promote.Entry{Seq: seq, Time: time.Unix(int64(seq), 0), Kind: promote.Started,
+			Op: promote.OpPromote, Change: seq, Generation: seq,
+			Target:  promote.Target{Cluster: fmt.Sprint("c", seq%1000), Environment: "test"},
+			Version: fmt.Sprint("v", seq), Digest: digest(int(seq % 100)), Actor: "a"}
 		require.NoError(b, j.Append(b.Context(), seq-1, e))
 		e.Seq, e.Kind = seq+1, promote.Succeeded
 		require.NoError(b, j.Append(b.Context(), seq, e))

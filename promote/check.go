@@ -52,7 +52,7 @@ func split(err error) []error {
 	return joined.Unwrap()
 }
 
-// prefix returns the problems with what they are about in front of each.
+// prefix returns the problems, each with its subject in front.
 func (l problems) prefix(about string) []error {
 	list := make([]error, len(l))
 	for i, err := range l {
@@ -91,9 +91,9 @@ type oldName struct {
 	known func(*state) bool
 }
 
-// checkNames returns what is wrong with the cluster, the task and the version of a request; an
-// empty task or version is not looked at. A name that the journal has is accepted: what was bound
-// or deployed under an older grammar goes on.
+// checkNames returns the problems of the cluster, the task and the version of a request; it skips
+// an empty task or version. It accepts each name that the journal has, so that versions bound or
+// deployed under an older grammar stay usable.
 func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (problems, error) {
 	bad := []oldName{{names.Cluster(t.Cluster),
 		func(s *state) bool { return s.clusters[t.Cluster] != nil }}}
@@ -121,8 +121,8 @@ func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (pr
 	return list, err
 }
 
-// who checks the two texts that people write: a journal, a log line and a page have to show them.
-func (l *problems) who(actor, reason string) {
+// texts checks the two texts that people write: a journal, a log line and a page have to show them.
+func (l *problems) texts(actor, reason string) {
 	if actor == "" || len(actor) > 256 || !utf8.ValidString(actor) ||
 		strings.ContainsFunc(actor, unicode.IsControl) {
 		l.add("actor %s: want who asks, up to 256 bytes without control characters",
@@ -148,7 +148,8 @@ func (l *problems) expect(d Digest) {
 	*l = append(*l, own.prefix("expect")...)
 }
 
-var repositoryRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+var repositoryRE = regexp.MustCompile(
+	`^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
 
 func (l *problems) repository(s string) {
 	if !repositoryRE.MatchString(s) {

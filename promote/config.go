@@ -10,15 +10,15 @@ import (
 type Config struct {
 	// Pipeline is the order of environments. The default, for nil, is DefaultPipeline().
 	Pipeline Pipeline
-	// Journal holds what was done. It must not be nil.
+	// Journal holds the entries of all changes. It must not be nil.
 	Journal Journal
 	// Deployer makes a target run a digest. It must not be nil.
 	Deployer Deployer
 	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate
 	// alone; an empty slice means no gate.
 	Gates []Gate
-	// Grace is how long a change that failed or was cancelled may take to put back what was there
-	// before and to write the outcome down. The default is one minute.
+	// Grace is how long a change that failed or was cancelled may take to restore the earlier
+	// deployment and to record the outcome. The default is one minute.
 	Grace time.Duration
 	// Logger receives one line for each entry that this Promoter appends to the journal. Errors
 	// that a method returns are not logged. The default, for nil, is to log nothing.
@@ -28,8 +28,8 @@ type Config struct {
 	Now func() time.Time
 	// Observe, when set, is called at the end of each Bind, Promote, Check, Rollback, Review,
 	// Retire and Recover with its name in lower case; of each call of the deployer, as
-	// "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its name. It says
-	// how long the call took and what it returned. It is called concurrently and has to return
+	// "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its name. It gets
+	// the duration and the error of the call. It is called concurrently and has to return
 	// quickly. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }

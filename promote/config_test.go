@@ -77,7 +77,8 @@ func TestObserve(t *testing.T) {
 	_, err = p.Recover(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		"bind", "gate.order", "check", "gate.order", "deployer.deploy fails", "deployer.remove", "promote fails",
+		"bind", "gate.order", "check", "gate.order", "deployer.deploy fails", "deployer.remove",
+		"promote fails",
 		"review", "retire", "recover",
 	}, seen)
 	require.Contains(t, log.String(),
@@ -107,7 +108,8 @@ func TestCancelled(t *testing.T) {
 		_, watchErr := p.Watch(ctx, 100)
 		_, recentErr := p.Recent(ctx, promote.Target{}, 0, 1)
 		for name, err := range map[string]error{
-			"promote": promoteErr, "rollback": rollbackErr, "recover": recoverErr, "current": currentErr, "open": openErr,
+			"promote": promoteErr, "rollback": rollbackErr, "recover": recoverErr,
+			"current": currentErr, "open": openErr,
 			"history": historyErr, "bindings": bindingsErr, "watch": watchErr,
 			"recent": recentErr,
 			"note":   p.Note(ctx, promote.Note{Target: in("test"), Op: "restart", Actor: "a"}),

@@ -24,7 +24,7 @@ type Configuration struct {
 	// Required are the files that every environment must have.
 	Required []string
 	// Unread, when it is not empty, says which part of the image was not looked into and why, so
-	// that what is missing here may still be there.
+	// that a file that is missing here may still be in the image.
 	Unread string
 }
 
@@ -46,7 +46,8 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 		return Configuration{}, fmt.Errorf("configuration manifest: %w: %w", err, ErrInvalid)
 	}
 	if doc.Version != 1 {
-		return Configuration{}, fmt.Errorf("configuration manifest: version %d: this program reads version 1: %w",
+		return Configuration{}, fmt.Errorf("configuration manifest: version %d: this program "+
+			"reads version 1: %w",
 			doc.Version, ErrInvalid)
 	}
 	c := Configuration{Environments: map[string][]string{}, Required: doc.Required}
@@ -56,7 +57,8 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 	for _, file := range slices.Concat(append(slices.Collect(maps.Values(c.Environments)),
 		c.Required)...) {
 		if !fs.ValidPath(file) || file == "." {
-			return Configuration{}, fmt.Errorf("configuration manifest: file %s: want a clean path relative to the root: %w",
+			return Configuration{}, fmt.Errorf("configuration manifest: file %s: want a clean "+
+				"path relative to the root: %w",
 				names.Quote(file), ErrInvalid)
 		}
 	}
@@ -68,7 +70,8 @@ func ParseConfiguration(data []byte) (Configuration, error) {
 
 // Union returns every file that some environment has, sorted.
 func (c Configuration) Union() []string {
-	all := slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Values(c.Environments))...)))
+	all := slices.Sorted(slices.Values(slices.Concat(
+		slices.Collect(maps.Values(c.Environments))...)))
 	return slices.Compact(all)
 }
 

@@ -19,8 +19,9 @@ var (
 	errBroken = errors.New("v3 does not start")
 )
 
-// life ends at a step: of all that a promoter asks its journal and deployer to do, steps happen, and one more when
-// lostAnswer, the answer of which does not come back. Nothing happens after that, as after kill -9.
+// life ends at a step: of all that a promoter asks its journal and deployer to do, steps happen,
+// and one more when lostAnswer, the answer of which does not come back. Nothing happens after that,
+// as after kill -9.
 type life struct {
 	mu         sync.Mutex
 	steps      int
@@ -73,8 +74,9 @@ func (m mortalDeployer) Remove(ctx context.Context, d promote.Deployment) error 
 	return m.do(func() error { return m.world.Remove(ctx, d) })
 }
 
-// A promoter is killed before and after each thing that it does outside itself, so is the one that recovers after it, and the
-// next one brings everything to an end: nothing is open, what runs is what is current, and what was acknowledged is there.
+// A promoter is killed before and after each thing that it does outside itself, so is the one that
+// recovers after it, and the next one finishes everything: no change is open, each target runs its
+// current digest, and every acknowledged change is there.
 func TestKilledAtEachStepThenRecovered(t *testing.T) {
 	t.Parallel()
 	start := func(version string) func(context.Context, *promote.Promoter) error {
@@ -96,8 +98,10 @@ func TestKilledAtEachStepThenRecovered(t *testing.T) {
 		"end of a target": {[]string{"v1"}, func(ctx context.Context, p *promote.Promoter) error {
 			return p.Retire(ctx, promote.RetireRequest{Target: in("test"), Actor: "a"})
 		}, digest(1), ""},
-		"return to what once was": {[]string{"v1", "v2"}, func(ctx context.Context, p *promote.Promoter) error {
-			_, err := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1), Actor: "a"})
+		"return to what once was": {[]string{"v1", "v2"}, func(ctx context.Context,
+			p *promote.Promoter) error {
+			_, err := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1),
+				Actor: "a"})
 			return err
 		}, digest(2), digest(1)},
 	}
@@ -105,11 +109,13 @@ func TestKilledAtEachStepThenRecovered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			kills := 0
-			// try lives two lives with a death in each, and a third without one; it returns whether the first two died.
+			// try lives two lives with a death in each, and a third without one; it returns whether
+			// the first two died.
 			try := func(first, second int, lostAnswer bool) (firstDied, secondDied bool) {
 				journal, w := promote.NewMemJournal(), newWorld()
 				live := func(l *life) *promote.Promoter {
-					return newPromoter(t, promote.Config{Journal: mortalJournal{journal, l}, Deployer: mortalDeployer{w, l}})
+					return newPromoter(t, promote.Config{Journal: mortalJournal{journal, l},
+						Deployer: mortalDeployer{w, l}})
 				}
 				forever := &life{steps: 1 << 30}
 				p := live(forever)
@@ -155,13 +161,15 @@ func TestKilledAtEachStepThenRecovered(t *testing.T) {
 	}
 }
 
-// Whoever takes over from one that was about to put back puts back, and does not try the failed deployment once more.
+// A promoter that takes over a change in Restoring restores, and does not try the failed deployment
+// once more.
 func TestKilledWhileItPutsBack(t *testing.T) {
 	t.Parallel()
 	journal, w := promote.NewMemJournal(), newWorld()
 	live := func(steps int) *promote.Promoter {
 		l := &life{steps: steps}
-		return newPromoter(t, promote.Config{Journal: mortalJournal{journal, l}, Deployer: mortalDeployer{w, l}})
+		return newPromoter(t, promote.Config{Journal: mortalJournal{journal, l},
+			Deployer: mortalDeployer{w, l}})
 	}
 	p := live(100)
 	for _, n := range []int{1, 3} {
@@ -183,17 +191,24 @@ func TestKilledWhileItPutsBack(t *testing.T) {
 	requireAgrees(t, t.Context(), p, w)
 }
 
-// A promoter is taken for dead, and is not: whatever it does when it wakes up, the newer one stands.
+// A promoter is taken for dead, and is not: its late calls do not undo the newer promoter's.
 func TestAPausedPromoterIsFencedOff(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		pause  func(w *world, paused, wake chan bool) func(ctx context.Context, d promote.Deployment) error
+		pause func(w *world, paused, wake chan bool) func(ctx context.Context,
+			d promote.Deployment) error
 		result error
 	}{
-		"before it acts": {func(_ *world, paused, wake chan bool) func(context.Context, promote.Deployment) error {
-			return func(context.Context, promote.Deployment) error { close(paused); <-wake; return nil }
+		"before it acts": {func(_ *world, paused, wake chan bool) func(context.Context,
+			promote.Deployment) error {
+			return func(context.Context, promote.Deployment) error {
+				close(paused)
+				<-wake
+				return nil
+			}
 		}, nil},
-		"after it acted": {func(w *world, paused, wake chan bool) func(context.Context, promote.Deployment) error {
+		"after it acted": {func(w *world, paused, wake chan bool) func(context.Context,
+			promote.Deployment) error {
 			return func(_ context.Context, d promote.Deployment) error {
 				w.mu.Lock()
 				w.runs[d.Target], w.seen[d.Target] = d.Digest, d.Generation
@@ -203,8 +218,13 @@ func TestAPausedPromoterIsFencedOff(t *testing.T) {
 				return nil
 			}
 		}, nil},
-		"before it fails": {func(_ *world, paused, wake chan bool) func(context.Context, promote.Deployment) error {
-			return func(context.Context, promote.Deployment) error { close(paused); <-wake; return errBroken }
+		"before it fails": {func(_ *world, paused, wake chan bool) func(context.Context,
+			promote.Deployment) error {
+			return func(context.Context, promote.Deployment) error {
+				close(paused)
+				<-wake
+				return errBroken
+			}
 		}, errBroken},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -245,7 +265,8 @@ func TestAPausedPromoterIsFencedOff(t *testing.T) {
 	}
 }
 
-// A deployer that has seen a higher generation, from another journal say, refuses: the change fails and the target is not blocked.
+// A deployer that has seen a higher generation, from another journal say, refuses: the change fails
+// and the target is not blocked.
 func TestADeployerThatRefusesIsNotAskedToPutBack(t *testing.T) {
 	t.Parallel()
 	p, w := setup(t)

@@ -41,7 +41,8 @@ func unbound(t Target, version string) error {
 		version, ErrUnbound)
 }
 
-// start decides whether op may start at t for a caller who expects expect there, but for the gates.
+// start decides whether op may start at t for a caller that expects expect there; it leaves the
+// gates to its caller.
 func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Entry, error) {
 	p := s.place(t)
 	if p.open != nil {
@@ -123,7 +124,8 @@ func (s *state) retire(r RetireRequest) (e Entry, ok bool, err error) {
 	}
 	e, err = s.start(OpRetire, r.Target, r.Expect, r.Actor, r.Reason)
 	if p.current != nil {
-		e.Version, e.Digest, e.Repository = p.current.Version, p.current.Digest, p.current.Repository
+		e.Version, e.Digest, e.Repository = p.current.Version, p.current.Digest,
+			p.current.Repository
 	}
 	return e, true, err
 }
@@ -150,7 +152,7 @@ func (s *state) holds(open Entry) error {
 	return nil
 }
 
-// restore decides on the putting back of what was current before open.
+// restore returns the entry that restores the deployment that was current before open.
 func (s *state) restore(open Entry, failure error) (Entry, error) {
 	open.Kind, open.Error = Restoring, clip(failure.Error(), maxText)
 	return open, s.holds(open)

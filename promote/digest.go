@@ -11,8 +11,8 @@ import (
 // digests move through the pipeline; tags and versions are names for people.
 type Digest string
 
-// None stands for "nothing is deployed" where a caller says what it expects to be current. It is
-// not the digest of anything.
+// None stands for "nothing is deployed" where a caller states the digest that it expects to be
+// current. It is not the digest of anything.
 const None Digest = "none"
 
 // ParseDigest returns s as a Digest, or an error that wraps ErrInvalid.
@@ -28,7 +28,7 @@ func ParseDigest(s string) (Digest, error) {
 // String returns the digest as it is written.
 func (d Digest) String() string { return string(d) }
 
-// Short returns enough of the digest for a person to tell it from others: the algorithm and 12
+// Short returns enough of the digest for a person to recognize it: the algorithm and 12
 // digits. It returns "none" for None and for the zero Digest.
 func (d Digest) Short() string {
 	if d == "" {

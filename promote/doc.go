@@ -1,20 +1,23 @@
 // Package promote moves the digest of an image through a pipeline of environments, one after the
 // other, past gates, and writes every step down.
 //
-// A version is bound to a digest once, for ever. What moves is the digest: the same one in every
+// A version is bound to a digest once and never to another. The digest moves: the same one in every
 // environment. Every change of a target (a cluster in an environment) is a compare-and-set on a
-// journal, so that of two people who deploy the same target at once one wins and the other is told
-// who and what. A change that fails leaves what was there before, and a crash in the middle of one
-// is seen, and brought to an end, by Recover.
+// journal, so that of two people that deploy the same target at once one wins and the second learns
+// the winner's name and version. A change that fails leaves the earlier deployment, and a crash in
+// the middle of one is seen, and brought to an end, by Recover.
 //
 // The embedder, in this order:
 //
 //  1. chooses a Journal: promote/boltjournal on one machine, NewMemJournal in tests;
-//  2. writes a Deployer: two idempotent methods that make a target run a digest, or nothing, and that
-//     refuse a generation older than one they have seen; deployertest.Run holds it to the contract;
-//  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate, FreezeGate, and any of its own;
+//  2. writes a Deployer: two idempotent methods that make a target run a digest, or nothing, and
+//     that refuse a generation older than one they have seen; deployertest.Run holds it to the
+//     contract;
+//  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate,
+//     FreezeGate, and any of its own;
 //  4. calls New, then Recover once before the first change;
-//  5. binds each version to its digest when the image is built, then promotes, rolls back and retires.
+//  5. binds each version to its digest when the image is built, then promotes, rolls back and
+//     retires.
 //
 // For example:
 //
@@ -32,6 +35,6 @@
 //	err = p.Bind(ctx, promote.Binding{Cluster: "hello_web", Version: "v2", Digest: digest, Repository: "registry:5000/hello_web", Actor: "ci"})
 //	_, err = p.Promote(ctx, promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "t1"}, Version: "v2", Actor: "alice"})
 //
-// It does not build images, run containers, shift traffic, or know who may ask for what: Actor is
-// what the caller says. The journal is read into memory, once, and kept there.
+// It does not build images, run containers, shift traffic, or check permissions: Actor is the name
+// that the caller states. The journal is read into memory, once, and kept there.
 package promote

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// What a caller branches on. The messages that wrap them say which input, what was expected, and
-// what to do.
+// The sentinels that a caller branches on. The messages that wrap them name the input, the expected
+// form, and the next step.
 var (
-	// ErrInvalid is wrapped by every error about an input that could never be accepted, whatever
-	// the state.
+	// ErrInvalid is wrapped by every error about an input that no state could ever accept.
 	ErrInvalid = errors.New("invalid")
 	// ErrUnbound is wrapped when a version is not bound to a digest. See Promoter.Bind.
 	ErrUnbound = errors.New("not bound")
@@ -30,25 +29,26 @@ var (
 type ReboundError struct {
 	Cluster, Version string
 	Bound, Asked     Digest
-	// Actor is who bound it, and Since when.
+	// Actor bound it, at Since.
 	Actor string
 	Since time.Time
 }
 
 func (e *ReboundError) Error() string {
-	return fmt.Sprintf("bind %s %s to %s: it is bound to %s since %s by %s, and a version is bound once: give the new image a new version name",
+	return fmt.Sprintf("bind %s %s to %s: it is bound to %s since %s by %s, and a version is "+
+		"bound once: give the new image a new version name",
 		e.Cluster, e.Version, e.Asked, e.Bound, stamp(e.Since), e.Actor)
 }
 
 // Is matches ErrRebound.
 func (e *ReboundError) Is(target error) bool { return target == ErrRebound }
 
-// ConflictError says that the target is not as the caller believes: somebody is changing it right
-// now, or has changed it.
+// ConflictError says that the target is not in the state that the caller expects: another change is
+// in progress, or has ended.
 type ConflictError struct {
 	Target
 	// InProgress is true while the other change has not ended. Then the fields below are that
-	// change's, else they are those of what is current.
+	// change's, else they are those of the current deployment.
 	InProgress bool
 	// Op is empty when not InProgress.
 	Op      Op
@@ -57,7 +57,8 @@ type ConflictError struct {
 	// Digest is empty when nothing is current.
 	Digest Digest
 	Since  time.Time
-	// Expect is what the caller believed to be current, or None. It may be empty while InProgress.
+	// Expect is the digest that the caller expected to be current, or None. It may be empty while
+	// InProgress.
 	Expect Digest
 }
 
@@ -73,7 +74,8 @@ func (e *ConflictError) Error() string {
 		return fmt.Sprintf("%s: nothing is current, not %s as expected: look again, then ask again",
 			e.Target, e.Expect.Short())
 	default:
-		return fmt.Sprintf("%s: current is %s (%s), deployed by %s at %s, not %s as expected: look again, then ask again",
+		return fmt.Sprintf("%s: current is %s (%s), deployed by %s at %s, not %s as expected: "+
+			"look again, then ask again",
 			e.Target, e.Version, e.Digest.Short(), e.Actor, stamp(e.Since), e.Expect.Short())
 	}
 }
@@ -117,14 +119,15 @@ func (e *RefusedError) Unwrap() []error {
 	return errs
 }
 
-// DeployError says that the deployer did not do what a change asked for. What was current before
-// still is.
+// DeployError says that the deployer did not carry out a change. The earlier deployment is still
+// current.
 type DeployError struct {
 	Op         Op
 	Deployment Deployment
 	// Err is the deployer's.
 	Err error
-	// Doubt is why what was current before could not be put back. It is empty when it was put back.
+	// Doubt is the reason why the earlier deployment could not be restored. It is empty after a
+	// successful restore.
 	Doubt string
 }
 
@@ -132,7 +135,8 @@ func (e *DeployError) Error() string {
 	s := fmt.Sprintf("%s %s %s (%s): %v", e.Op, e.Deployment.Target, e.Deployment.Version,
 		e.Deployment.Digest.Short(), e.Err)
 	if e.Doubt != "" {
-		s += "; what runs now is uncertain: " + e.Doubt + ": deploy again, or roll back, once the cause is gone"
+		s += "; what runs now is uncertain: " + e.Doubt + ": deploy again, or roll back, once " +
+			"the cause is gone"
 	}
 	return s
 }

@@ -17,9 +17,9 @@ type FreezeGate struct {
 // in force on each of these days from Start on for Length, between From and Until; without Days it
 // is in force from From to Until.
 type Freeze struct {
-	// Reason says why, for the one who is held up. It must not be empty.
+	// Reason is shown to the actor of a refused change. It must not be empty.
 	Reason string
-	// Environments are those that are frozen. Empty means all.
+	// Environments are the frozen environments. Empty means all.
 	Environments []string
 	// From (included) and Until (excluded) are the limits. Zero means that there is none; without
 	// Days neither may be zero.

@@ -10,8 +10,8 @@ import (
 )
 
 // Gate lets a change pass, or not. Promoter asks every gate before it starts a promotion or a
-// rollback, concurrently for different targets, and once more when what the gate was told about the
-// past has changed meanwhile.
+// rollback, concurrently for different targets, and once more when the facts that it passed to the
+// gate have changed since.
 //
 // A gate that also has a method Validate(Pipeline) error is asked by New whether its settings fit
 // the pipeline.
@@ -19,26 +19,27 @@ type Gate interface {
 	// Name names the gate in answers: one or two lower-case words.
 	Name() string
 	// Check returns nil to let c pass and a *Refusal not to. Any other error means that the gate
-	// could not decide, and the change does not pass either. A gate must not change what c refers
-	// to.
+	// could not decide, and the change does not pass either. A gate must not modify the
+	// slices and maps of c.
 	Check(ctx context.Context, c Change) error
 }
 
-// Change is what a gate is asked about: what is wanted, and what the journal says of it.
+// Change is the subject of a gate's decision: the requested change, and the journal's facts about
+// it.
 type Change struct {
 	Op Op
 	Target
 	Version    string
 	Digest     Digest
 	Repository string
-	// Current is what runs at the target now; empty when nothing does.
+	// Current is the deployment at the target now; empty when there is none.
 	Current Digest
 	// PreviousEnvironment is the one before the target's in the pipeline; empty for the first.
 	PreviousEnvironment string
 	Actor, Reason       string
 	// Time is when the gates are asked.
 	Time time.Time
-	// Builder is who bound the version to the digest.
+	// Builder is the actor that bound the version to the digest.
 	Builder string
 	// Runs are all the times that this digest has been live at a target of this cluster, oldest
 	// first.
@@ -62,9 +63,9 @@ type Run struct {
 
 // Refusal is a gate's answer that a change may not pass. It is returned as an error.
 type Refusal struct {
-	// Reasons are sentences for a person: what is, what should be, and what to do.
+	// Reasons are sentences for a person: the state, the expected state, and the next step.
 	Reasons []string `json:"reasons"`
-	// Missing names what has to be there first: of ConfigGate, the files.
+	// Missing names the things that have to be there first: for ConfigGate, the files.
 	Missing []string `json:"missing,omitempty"`
 	// Until is when this gate will let the change pass with nothing done about it. It is zero when
 	// that is not known.
@@ -73,7 +74,7 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }
 
-// Equal reports whether c and other tell a gate the same, but for the time at which it is asked.
+// Equal reports whether c and other hold the same facts, apart from the time of the question.
 func (c Change) Equal(other Change) bool {
 	return c.Op == other.Op && c.Target == other.Target && c.Version == other.Version &&
 		c.Digest == other.Digest &&
@@ -139,6 +140,7 @@ func (OrderGate) Check(_ context.Context, c Change) error {
 		func(r Run) bool { return r.Environment == c.PreviousEnvironment }) {
 		return nil
 	}
-	return &Refusal{Reasons: []string{fmt.Sprintf("%s %s (%s) has never been live in %s: deploy it there first",
+	return &Refusal{Reasons: []string{fmt.Sprintf("%s %s (%s) has never been live in %s: deploy "+
+		"it there first",
 		c.Cluster, c.Version, c.Digest.Short(), c.PreviousEnvironment)}}
 }

@@ -16,14 +16,16 @@ type carries struct {
 	err    error
 }
 
-func (c carries) Configuration(context.Context, string, promote.Digest) (promote.Configuration, error) {
+func (c carries) Configuration(context.Context, string, promote.Digest) (promote.Configuration,
+	error) {
 	return c.config, c.err
 }
 
 func TestConfigGate(t *testing.T) {
 	t.Parallel()
 	files := func(files ...string) promote.Configuration {
-		return promote.Configuration{Environments: map[string][]string{"production": files, "test": {"a"}}, Required: []string{"a", "b"}}
+		return promote.Configuration{Environments: map[string][]string{"production": files,
+			"test": {"a"}}, Required: []string{"a", "b"}}
 	}
 	unread := files("b")
 	unread.Unread = "layer 1 was not looked into"
@@ -32,18 +34,22 @@ func TestConfigGate(t *testing.T) {
 		change promote.Change
 		want   string // empty: it passes
 	}{
-		"all there":      {source: carries{config: files("a", "b", "c")}},
-		"one missing":    {source: carries{config: files("b")}, want: "lacks configuration files for production: missing a: add the files"},
+		"all there": {source: carries{config: files("a", "b", "c")}},
+		"one missing": {source: carries{config: files("b")}, want: "lacks configuration files " +
+			"for production: missing a: add the files"},
 		"both missing":   {source: carries{config: files()}, want: "missing a, b"},
 		"no production":  {source: carries{config: promote.Configuration{Environments: map[string][]string{"test": {}, "sandbox": {}}}}, want: "carries no configuration for production, only for sandbox, test"},
 		"nothing at all": {want: "carries no configuration for any environment"},
 		"not sure":       {source: carries{config: unread}, want: "(layer 1 was not looked into)"},
-		"registry down":  {source: carries{err: errors.New("connection refused")}, want: "configuration of r/web@" + string(digest(1)) + ": connection refused"},
-		"rollback":       {source: carries{err: errors.New("connection refused")}, change: promote.Change{Op: promote.OpRollback}},
+		"registry down": {source: carries{err: errors.New("connection refused")},
+			want: "configuration of r/web@" + string(digest(1)) + ": connection refused"},
+		"rollback": {source: carries{err: errors.New("connection refused")},
+			change: promote.Change{Op: promote.OpRollback}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c.change.Target, c.change.Version, c.change.Digest, c.change.Repository = in("production"), "v1", digest(1), "r/web"
+			c.change.Target, c.change.Version, c.change.Digest,
+				c.change.Repository = in("production"), "v1", digest(1), "r/web"
 			err := promote.ConfigGate{Source: c.source}.Check(t.Context(), c.change)
 			if c.want == "" {
 				require.NoError(t, err)
@@ -56,21 +62,26 @@ func TestConfigGate(t *testing.T) {
 
 func TestParseConfiguration(t *testing.T) {
 	t.Parallel()
-	c, err := promote.ParseConfiguration([]byte(`{"version":1,"environments":{"test":{"files":["b","a"]},"stable":{}}}`))
+	c, err := promote.ParseConfiguration([]byte(
+		`{"version":1,"environments":{"test":{"files":["b","a"]},"stable":{}}}`))
 	require.NoError(t, err)
 	require.Equal(t, []string{"a", "b"}, c.Required, "nothing declared: the union")
 	present, missing := c.Missing("stable")
 	require.True(t, present)
 	require.Equal(t, []string{"a", "b"}, missing)
-	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"version":2}`, `{"version":1,"required":["/etc/a"]}`,
-		`{"version":1,"required":["../a"]}`, `{"version":1,"environments":{"test":{"files":["a//b"]}}}`, `{"version":1,"required":[""]}`} {
+	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"version":2}`,
+		`{"version":1,"required":["/etc/a"]}`,
+		`{"version":1,"required":["../a"]}`,
+		`{"version":1,"environments":{"test":{"files":["a//b"]}}}`,
+		`{"version":1,"required":[""]}`} {
 		_, err := promote.ParseConfiguration([]byte(bad))
 		require.ErrorIs(t, err, promote.ErrInvalid, bad)
 	}
 }
 
 func FuzzParseConfiguration(f *testing.F) {
-	f.Add([]byte(`{"version":1,"environments":{"test":{"files":["etc/a"]}},"required":["etc/a","etc/b"]}`))
+	f.Add([]byte(
+		`{"version":1,"environments":{"test":{"files":["etc/a"]}},"required":["etc/a","etc/b"]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := promote.ParseConfiguration(data)
 		if err != nil {
@@ -79,7 +90,8 @@ func FuzzParseConfiguration(f *testing.F) {
 		for environment := range c.Environments {
 			present, missing := c.Missing(environment)
 			if !present || len(missing) > len(c.Required) {
-				t.Errorf("%s: present %t, %d of %d missing", environment, present, len(missing), len(c.Required))
+				t.Errorf("%s: present %t, %d of %d missing", environment, present, len(missing),
+					len(c.Required))
 			}
 		}
 	})
@@ -113,12 +125,14 @@ func listens(f func(promote.Change)) gate {
 func TestEveryGateAnswers(t *testing.T) {
 	t.Parallel()
 	down := errors.New("connection refused")
-	p, w := setup(t, says("yes", nil), says("no", &promote.Refusal{Reasons: []string{"one", "two"}, Missing: []string{"x"}}), says("down", down))
+	p, w := setup(t, says("yes", nil), says("no", &promote.Refusal{Reasons: []string{"one", "two"},
+		Missing: []string{"x"}}), says("down", down))
 	_, err := p.Promote(t.Context(), request("stable", "v1"))
 	var refused *promote.RefusedError
 	require.ErrorAs(t, err, &refused)
 	require.ErrorIs(t, err, down)
-	require.EqualError(t, err, "promote web in stable v1 is refused; no gate: one, and two; down gate: could not be decided: connection refused")
+	require.EqualError(t, err, "promote web in stable v1 is refused; no gate: one, and two; down "+
+		"gate: could not be decided: connection refused")
 	require.Equal(t, []string{"x"}, refused.Gates[0].Missing)
 	require.EqualError(t, p.Check(t.Context(), request("stable", "v1")), err.Error())
 	require.Empty(t, w.snapshot())
@@ -145,7 +159,7 @@ func TestGatesAreToldWhatTheJournalSays(t *testing.T) {
 		[]any{told.Op, told.PreviousEnvironment, told.Actor, told.Reason, told.Current})
 }
 
-// What a gate was told is no longer true when the change would start: it is asked again.
+// The facts that a gate got are outdated when the change would start: it is asked again.
 func TestGatesAreAskedAgainWhenTheFactsChange(t *testing.T) {
 	t.Parallel()
 	var p *promote.Promoter
@@ -166,7 +180,7 @@ func TestGatesAreAskedAgainWhenTheFactsChange(t *testing.T) {
 	requireAgrees(t, t.Context(), p, w)
 }
 
-// Somebody else is faster while the gates are asked.
+// Another writer is faster while the gates are asked.
 func TestConflictWhileTheGatesAreAsked(t *testing.T) {
 	t.Parallel()
 	var p *promote.Promoter

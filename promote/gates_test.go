@@ -12,7 +12,8 @@ import (
 // files is a ConfigSource for one image.
 type files map[string][]string
 
-func (f files) Configuration(ctx context.Context, _ string, _ promote.Digest) (promote.Configuration, error) {
+func (f files) Configuration(ctx context.Context, _ string,
+	_ promote.Digest) (promote.Configuration, error) {
 	if ctx.Err() != nil {
 		return promote.Configuration{}, context.Cause(ctx)
 	}
@@ -27,7 +28,8 @@ func TestGates(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) // a Friday
 	to := func(environment, previous string) promote.Change {
 		return promote.Change{
-			Op: promote.OpPromote, Target: in(environment), Version: "v1", Digest: digest(1), Repository: "registry:5000/web",
+			Op: promote.OpPromote, Target: in(environment), Version: "v1", Digest: digest(1),
+			Repository:          "registry:5000/web",
 			PreviousEnvironment: previous, Actor: "alice", Time: now, Builder: "ci",
 		}
 	}

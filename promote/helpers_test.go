@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// world is a Deployer that keeps its word: what runs where, and the highest generation seen there.
+// world is a Deployer that keeps its contract: the deployment of each target and the highest
+// generation seen there.
 type world struct {
 	mu    sync.Mutex
 	runs  map[promote.Target]promote.Digest
@@ -48,13 +49,15 @@ func (w *world) act(ctx context.Context, d promote.Deployment, do func()) error 
 	defer w.mu.Unlock()
 	w.calls++
 	if d.Generation < w.seen[d.Target] {
-		return fmt.Errorf("generation %d after %d: %w", d.Generation, w.seen[d.Target], promote.ErrFenced)
+		return fmt.Errorf("generation %d after %d: %w", d.Generation, w.seen[d.Target],
+			promote.ErrFenced)
 	}
 	before, again := w.runs[d.Target], d.Generation == w.seen[d.Target]
 	w.seen[d.Target] = d.Generation
 	do()
 	if again && before != w.runs[d.Target] {
-		panic(fmt.Sprintf("generation %d of %s asked for %q, then for %q", d.Generation, d.Target, before, w.runs[d.Target]))
+		panic(fmt.Sprintf("generation %d of %s asked for %q, then for %q", d.Generation, d.Target,
+			before, w.runs[d.Target]))
 	}
 	return nil
 }
@@ -88,7 +91,7 @@ func (w *world) snapshot() map[promote.Target]promote.Digest {
 	return runs
 }
 
-// digest returns a digest that is easy to tell from others: n repeated.
+// digest returns a digest that is easy to recognize: n repeated.
 func digest(n int) promote.Digest {
 	return promote.Digest("sha256:" + strings.Repeat(fmt.Sprintf("%02x", n), 32))
 }
@@ -102,7 +105,8 @@ func request(environment, version string) promote.Request {
 }
 
 func binding(version string, d promote.Digest) promote.Binding {
-	return promote.Binding{Cluster: "web", Version: version, Digest: d, Repository: "registry:5000/web", Actor: "ci"}
+	return promote.Binding{Cluster: "web", Version: version, Digest: d,
+		Repository: "registry:5000/web", Actor: "ci"}
 }
 
 // clock ticks one second each time that it is read.
@@ -138,7 +142,7 @@ func setup(t *testing.T, gates ...promote.Gate) (*promote.Promoter, *world) {
 	return p, w
 }
 
-// requireAgrees holds what the journal calls current against what runs.
+// requireAgrees compares the journal's current deployments with the world's.
 func requireAgrees(t require.TestingT, ctx context.Context, p *promote.Promoter, w *world) {
 	current, err := p.Current(ctx)
 	require.NoError(t, err)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Op is what a change does to its target.
+// Op is the kind of change to a target.
 type Op string
 
 // The operations.
@@ -18,21 +18,30 @@ const (
 	OpRetire   Op = "retire"   // end the target: nothing runs there any more
 )
 
-// Kind is what an entry of the journal records.
+// Kind is the kind of event that an entry of the journal records.
 type Kind string
 
 // The kinds of entries. A change is one Started, any number of Resumed and Restoring, and one
 // Succeeded or Failed.
 const (
-	Bound     Kind = "bound"     // a version was bound to a digest
-	Approved  Kind = "approved"  // somebody approved of a digest at a target
-	Rejected  Kind = "rejected"  // somebody does not want a digest at a target
-	Started   Kind = "started"   // a change passed its gates; the deployer is asked next
-	Resumed   Kind = "resumed"   // Recover took over a change that had not ended
-	Restoring Kind = "restoring" // the deployer did not do it; it is asked to put back what was there before
-	Succeeded Kind = "succeeded" // the deployer did it; what it deployed is now current
-	Failed    Kind = "failed"    // the deployer did not; what was current before still is
-	Noted     Kind = "noted"     // something was done that leaves the digest as it is: see Note
+	// a version was bound to a digest
+	Bound Kind = "bound"
+	// somebody approved of a digest at a target
+	Approved Kind = "approved"
+	// somebody does not want a digest at a target
+	Rejected Kind = "rejected"
+	// a change passed its gates; the deployer is asked next
+	Started Kind = "started"
+	// Recover took over a change that had not ended
+	Resumed Kind = "resumed"
+	// the deployer did not do it; it is asked to put back what was there before
+	Restoring Kind = "restoring"
+	// the deployer did it; what it deployed is now current
+	Succeeded Kind = "succeeded"
+	// the deployer did not; what was current before still is
+	Failed Kind = "failed"
+	// something was done that leaves the digest as it is: see Note
+	Noted Kind = "noted"
 )
 
 // Entry is one record of the journal. Entries are never changed or removed.
@@ -41,7 +50,7 @@ type Entry struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 	Kind Kind      `json:"kind"`
-	// Op is empty where the entry is not of a change, and of a note what was done.
+	// Op is empty where the entry is not of a change; of a note it is the act.
 	Op Op `json:"op,omitempty"`
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`
@@ -53,14 +62,14 @@ type Entry struct {
 	Version    string `json:"version,omitempty"`
 	Digest     Digest `json:"digest,omitempty"`
 	Repository string `json:"repository,omitempty"`
-	// Previous is what was current when the change started; empty when nothing was.
+	// Previous is the deployment that was current when the change started; empty for none.
 	Previous Digest `json:"previous,omitempty"`
 	Actor    string `json:"actor,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's.
 	Error string `json:"error,omitempty"`
-	// Doubt, of a Failed entry, is why what was current before could not be put back. It is empty
-	// when it was put back.
+	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
+	// is empty after a successful restore.
 	Doubt string `json:"doubt,omitempty"`
 }
 

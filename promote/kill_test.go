@@ -20,7 +20,8 @@ import (
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
 )
 
-// TestMain is the program that TestKilledProcess kills when it is told the folder to work in.
+// TestMain is the program that TestKilledProcess kills when the environment names a directory to
+// work in.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("PROMOTE_TEST_DEPLOY_FOR_EVER"); dir != "" {
 		fmt.Fprintln(os.Stderr, deployForEver(dir))
@@ -52,7 +53,8 @@ func (f fileDeployer) Remove(_ context.Context, d promote.Deployment) error {
 }
 
 func openInFolder(dir string, says io.Writer) (*promote.Promoter, *boltjournal.Journal, error) {
-	j, err := boltjournal.Open(context.Background(), boltjournal.Config{Path: filepath.Join(dir, "journal")})
+	j, err := boltjournal.Open(context.Background(),
+		boltjournal.Config{Path: filepath.Join(dir, "journal")})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,8 +83,8 @@ func deployForEver(dir string) error {
 	}
 }
 
-// A process is killed with SIGKILL while it deploys, again and again on the same files: what it acknowledged is there, what
-// runs is what is current, and the next process goes on.
+// A process is killed with SIGKILL while it deploys, again and again on the same files: each
+// acknowledged change is there, each target runs its current digest, and the next process goes on.
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -102,7 +104,8 @@ func TestKilledProcess(t *testing.T) {
 				_, err := fmt.Sscan(done, &generation, &acknowledged)
 				require.NoError(t, err)
 			}
-			if n == 3+round { // even rounds kill just after an acknowledgement, odd ones in the deployer
+			// even rounds kill just after an acknowledgement, odd ones in the deployer
+			if n == 3+round {
 				require.NoError(t, cmd.Process.Kill())
 			}
 		}

@@ -58,7 +58,8 @@ func TestOldNames(t *testing.T) {
 		{Kind: promote.Started, Op: promote.OpPromote, Target: old, Change: 2, Generation: 2},
 		{Kind: promote.Succeeded, Op: promote.OpPromote, Target: old, Change: 2, Generation: 2},
 	} {
-		e.Version, e.Digest, e.Repository, e.Actor = change.Version, change.Digest, change.Repository, change.Actor
+		e.Version, e.Digest, e.Repository, e.Actor = change.Version, change.Digest,
+			change.Repository, change.Actor
 		e.Seq = uint64(i) + 1
 		require.NoError(t, journal.Append(ctx, uint64(i), e))
 	}

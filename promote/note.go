@@ -10,10 +10,10 @@ import (
 // another number of instances. Only the journal knows of it; the Promoter does nothing about it.
 type Note struct {
 	Target
-	// Op names what was done, such as "restart" or "scale": lower-case letters and "-", up to 32
+	// Op names the act, such as "restart" or "scale": lower-case letters and "-", up to 32
 	// bytes, and none of OpPromote, OpRollback and OpRetire.
 	Op Op
-	// Actor is who asks. It must not be empty.
+	// Actor is the requester. It must not be empty.
 	Actor string
 	// Reason may be empty.
 	Reason string
@@ -31,10 +31,11 @@ func (p *Promoter) Note(ctx context.Context, n Note) (err error) {
 	err = p.checkTarget(ctx, "note", n.Target, nil, func(list *problems) {
 		if !noteOp.MatchString(string(n.Op)) ||
 			slices.Contains([]Op{OpPromote, OpRollback, OpRetire}, n.Op) {
-			list.add("op %q: want what was done, in up to 32 lower-case letters and \"-\", and none "+
+			list.add("op %q: want what was done, in up to 32 lower-case letters and \"-\", and "+
+				"none "+
 				"of %s, %s, %s", clip(string(n.Op), 64), OpPromote, OpRollback, OpRetire)
 		}
-		list.who(n.Actor, n.Reason)
+		list.texts(n.Actor, n.Reason)
 	})
 	if err != nil {
 		return err

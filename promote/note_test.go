@@ -47,8 +47,10 @@ func TestNote(t *testing.T) {
 	require.NoError(t, err)
 	for _, bad := range []promote.Note{
 		{}, {Target: in("test"), Op: "restart"}, {Target: in("moon"), Op: "restart", Actor: "ann"},
-		{Target: in("test"), Op: promote.OpRetire, Actor: "ann"}, {Target: in("test"), Op: "Re start", Actor: "ann"},
-		{Target: in("test"), Op: "restart", Actor: "ann\n"}, {Target: promote.Target{Environment: "test"}, Op: "restart", Actor: "ann"},
+		{Target: in("test"), Op: promote.OpRetire, Actor: "ann"},
+		{Target: in("test"), Op: "Re start", Actor: "ann"},
+		{Target: in("test"), Op: "restart", Actor: "ann\n"},
+		{Target: promote.Target{Environment: "test"}, Op: "restart", Actor: "ann"},
 	} {
 		require.ErrorIs(t, p.Note(t.Context(), bad), promote.ErrInvalid, "%+v", bad)
 	}
@@ -64,16 +66,18 @@ func TestRecent(t *testing.T) {
 		p := newPromoter(t, promote.Config{Journal: promote.NewMemJournal(), Deployer: newWorld()})
 		clusters, environments := []string{"web", "api", "db"}, []string{"test", "stable"}
 		for range rapid.IntRange(0, 20).Draw(rt, "entries") {
-			require.NoError(rt, p.Note(t.Context(), promote.Note{Op: "restart", Actor: "ann", Target: promote.Target{
-				Cluster:     rapid.SampledFrom(clusters).Draw(rt, "cluster"),
-				Environment: rapid.SampledFrom(environments).Draw(rt, "environment"),
-			}}))
+			require.NoError(rt, p.Note(t.Context(), promote.Note{Op: "restart", Actor: "ann",
+				Target: promote.Target{
+					Cluster:     rapid.SampledFrom(clusters).Draw(rt, "cluster"),
+					Environment: rapid.SampledFrom(environments).Draw(rt, "environment"),
+				}}))
 		}
 		at := promote.Target{
 			Cluster:     rapid.SampledFrom(append(clusters, "", "nobody")).Draw(rt, "of"),
 			Environment: rapid.SampledFrom(append(environments, "")).Draw(rt, "in"),
 		}
-		before, n := rapid.Uint64Range(0, 22).Draw(rt, "before"), rapid.IntRange(0, 22).Draw(rt, "n")
+		before, n := rapid.Uint64Range(0, 22).Draw(rt, "before"), rapid.IntRange(0, 22).Draw(rt,
+			"n")
 		history, err := p.History(t.Context(), at)
 		require.NoError(rt, err)
 		var want []uint64

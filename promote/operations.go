@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Binding ties the name of a version to the one digest that it means, for ever.
+// Binding ties the name of a version to the one digest that it always means.
 type Binding struct {
 	Cluster string `json:"cluster"`
 	Version string `json:"version"`
@@ -17,7 +17,7 @@ type Binding struct {
 	// Repository is where the image can be pulled from, registry included:
 	// "127.0.0.1:5800/hello_web".
 	Repository string `json:"repository"`
-	// Actor is who built or bound it.
+	// Actor built or bound it.
 	Actor string `json:"actor"`
 	// Time is when it was bound. Bind sets it.
 	Time time.Time `json:"time"`
@@ -37,7 +37,7 @@ func (p *Promoter) Bind(ctx context.Context, b Binding) (err error) {
 	}
 	list.digest(b.Digest)
 	list.repository(b.Repository)
-	list.who(b.Actor, "")
+	list.texts(b.Actor, "")
 	if err := list.err("bind"); err != nil {
 		return err
 	}
@@ -49,19 +49,20 @@ func (p *Promoter) Bind(ctx context.Context, b Binding) (err error) {
 type Request struct {
 	Target
 	Version string
-	// Expect is what the caller believes to be current at the target: a digest, or None. When
-	// something else is, the answer is a *ConflictError. Empty stands for what is current when the
-	// call begins.
+	// Expect is the digest that the caller expects to be current at the target, or None. When
+	// another digest is current, the answer is a *ConflictError. Empty stands for the digest that
+	// is current when the call begins.
 	Expect Digest
-	// Actor is who asks. It must not be empty.
+	// Actor is the requester. It must not be empty.
 	Actor string
 	// Reason may be empty.
 	Reason string
 }
 
 // checkTarget returns every problem of a request at once: of its target, of its version unless that
-// is nil, and those that check adds.
-func (p *Promoter) checkTarget(ctx context.Context, op string, t Target, version *string, check func(*problems)) error {
+// is nil, and the problems that check adds.
+func (p *Promoter) checkTarget(ctx context.Context, op string, t Target, version *string,
+	check func(*problems)) error {
 	var v string
 	if version != nil {
 		v = *version
@@ -81,16 +82,16 @@ func (p *Promoter) checkTarget(ctx context.Context, op string, t Target, version
 func (p *Promoter) checkRequest(ctx context.Context, r Request) error {
 	return p.checkTarget(ctx, "promote", r.Target, &r.Version, func(list *problems) {
 		list.expect(r.Expect)
-		list.who(r.Actor, r.Reason)
+		list.texts(r.Actor, r.Reason)
 	})
 }
 
 // Promote deploys a bound version at a target, once every gate lets it pass, and returns when the
 // deployer has ended. A version that is current already is deployed again. While another change of
 // the same target is under way, and when Expect does not hold, the answer is a *ConflictError that
-// says who and what; gates that do not let it pass are a *RefusedError; a deployer that does not do
-// it is a *DeployError, after what was there before has been put back. Cancelling ctx cancels the
-// deployer and puts back what was there before.
+// names the other change and its actor; gates that do not let it pass are a *RefusedError; a
+// deployer that fails is a *DeployError, after the earlier deployment has been restored. Cancelling
+// ctx cancels the deployer and restores the earlier deployment.
 func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err error) {
 	defer p.watched("promote", &err)()
 	if err := p.checkRequest(ctx, r); err != nil {
@@ -102,8 +103,8 @@ func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err er
 	})
 }
 
-// Check returns what Promote would return before it asks the deployer, and changes nothing: nil
-// when it would start.
+// Check returns the error that Promote would return before it asks the deployer, and changes
+// nothing: nil when Promote would start.
 func (p *Promoter) Check(ctx context.Context, r Request) (err error) {
 	defer p.watched("check", &err)()
 	if err := p.checkRequest(ctx, r); err != nil {
@@ -128,14 +129,14 @@ type RollbackRequest struct {
 
 // Rollback deploys a digest again that was live in the environment before, under the version that
 // it had when it last was. The gates are asked; those of this package let a rollback pass. A digest
-// that was never live there is a *RefusedError that lists those that were. Otherwise it is as
+// that was never live there is a *RefusedError that lists the digests that were. Otherwise it is as
 // Promote.
 func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (_ Deployment, err error) {
 	defer p.watched("rollback", &err)()
 	err = p.checkTarget(ctx, "roll back", r.Target, nil, func(list *problems) {
 		list.digest(r.Digest)
 		list.expect(r.Expect)
-		list.who(r.Actor, r.Reason)
+		list.texts(r.Actor, r.Reason)
 	})
 	if err != nil {
 		return Deployment{}, err
@@ -146,7 +147,8 @@ func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (_ Deploymen
 	})
 }
 
-func (p *Promoter) deploy(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry, error)) (Deployment, error) {
+func (p *Promoter) deploy(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry,
+	error)) (Deployment, error) {
 	open, err := p.start(ctx, expect, decide)
 	if err != nil {
 		return Deployment{}, err
@@ -160,13 +162,13 @@ func (p *Promoter) deploy(ctx context.Context, expect Digest, decide func(*state
 	return d, nil
 }
 
-// Review is what somebody thinks of a version at a target. ApprovalGate counts reviews.
+// Review is the verdict of an actor on a version at a target. ApprovalGate counts reviews.
 type Review struct {
 	Target
 	Version string
 	// Approve is false for a rejection.
 	Approve bool
-	// Actor is who reviews. The last word of each counts.
+	// Actor is the reviewer. The last review of each actor counts.
 	Actor string
 	// Reason may be empty.
 	Reason string
@@ -179,7 +181,7 @@ type Review struct {
 func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 	defer p.watched("review", &err)()
 	err = p.checkTarget(ctx, "review", r.Target, &r.Version, func(list *problems) {
-		list.who(r.Actor, r.Reason)
+		list.texts(r.Actor, r.Reason)
 	})
 	if err != nil {
 		return err
@@ -200,14 +202,14 @@ type RetireRequest struct {
 	Reason string
 }
 
-// Retire ends a target: the deployer removes what runs there, and nothing is current any more. The
+// Retire ends a target: the deployer removes the deployment, and nothing is current any more. The
 // digest still counts as having been live there. A target where nothing is current is retired
 // already: that is no error. No gate is asked.
 func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
 	defer p.watched("retire", &err)()
 	err = p.checkTarget(ctx, "retire", r.Target, nil, func(list *problems) {
 		list.expect(r.Expect)
-		list.who(r.Actor, r.Reason)
+		list.texts(r.Actor, r.Reason)
 	})
 	if err != nil {
 		return err
@@ -227,7 +229,7 @@ func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
 //
 // Call it at the start, once the deployer works, and again when an error of another method said
 // that an outcome could not be written down. Where several processes share a journal it also takes
-// over what a living one is doing: that one gets ErrFenced, and no harm is done.
+// over the changes of a living process: that process gets ErrFenced, and no harm is done.
 func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	defer p.watched("recover", &err)()
 	var open []Entry
@@ -261,8 +263,8 @@ func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	return list, errors.Join(errs...)
 }
 
-// Current returns what is deployed, sorted by cluster, by the pipeline's order, and by task. While
-// a change is under way the earlier deployment is still current.
+// Current returns the current deployments, sorted by cluster, by the pipeline's order, and by task.
+// While a change is under way the earlier deployment is still current.
 func (p *Promoter) Current(ctx context.Context) (list []Deployment, err error) {
 	err = p.view(ctx, func(s *state) { list = s.current(p.pipeline) })
 	return list, err

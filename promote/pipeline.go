@@ -48,8 +48,8 @@ type Target struct {
 	Cluster string `json:"cluster"`
 	// Environment is one of the pipeline's.
 	Environment string `json:"environment,omitempty"`
-	// Task tells apart the versions that run side by side in the pipeline's first environment, one
-	// target for each test task. It is empty in every other environment.
+	// Task distinguishes the versions that run side by side in the pipeline's first environment,
+	// one target for each test task. It is empty in every other environment.
 	Task string `json:"task,omitempty"`
 }
 

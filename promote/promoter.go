@@ -25,8 +25,8 @@ type Deployment struct {
 	Reason string `json:"reason,omitempty"`
 	// Since is when it became current. It is zero for a Deployer.
 	Since time.Time `json:"since,omitzero"`
-	// Doubt is not empty after a change that failed and that could not be undone: then what really
-	// runs is not known. The next change that succeeds ends it.
+	// Doubt is not empty after a change that failed and that could not be undone: then the
+	// deployment that really runs is unknown. The next change that succeeds ends it.
 	Doubt string `json:"doubt,omitempty"`
 }
 
@@ -34,20 +34,20 @@ type Deployment struct {
 func (d Deployment) Image() string { return d.Repository + "@" + d.Digest.String() }
 
 // Deployer makes a target run a digest, and nothing else. Both methods are idempotent, safe for
-// concurrent use on different targets, and stop when ctx ends. After a crash, and to put back what
-// was there before, they are asked again with a higher Generation: calls with the same Target and
-// Generation ask for the same thing. A call whose ctx has ended before it changes nothing, not even
-// the highest Generation seen, and returns an error that wraps the context's cause.
+// concurrent use on different targets, and stop when ctx ends. After a crash, and to restore the
+// earlier deployment, they are called again with a higher Generation: calls with the same Target
+// and Generation ask for the same thing. A call whose ctx has ended before it changes nothing, not
+// even the highest Generation seen, and returns an error that wraps the context's cause.
 //
 // A call whose Generation is lower than the highest one seen for the target must change nothing and
 // return an error that wraps ErrFenced: it comes from a caller that was taken for dead. The text of
 // an error is kept in the journal, so it must hold no secret.
 type Deployer interface {
 	// Deploy returns nil once the target runs d.Image() and nothing older. After an error Promoter
-	// asks for what was there before.
+	// asks for the earlier deployment.
 	Deploy(ctx context.Context, d Deployment) error
-	// Remove returns nil once nothing runs at d.Target. The other fields say what is believed to
-	// run there, and may be empty.
+	// Remove returns nil once nothing runs at d.Target. The other fields hold the deployment
+	// that the journal expects there, and may be empty.
 	Remove(ctx context.Context, d Deployment) error
 }
 
@@ -69,7 +69,7 @@ type Promoter struct {
 	state *state
 }
 
-// view runs f on the state at the journal's end. f must not keep what it is given.
+// view runs f on the state at the journal's end. f must not keep its argument.
 func (p *Promoter) view(ctx context.Context, f func(*state)) error {
 	if err := p.acquire(ctx); err != nil {
 		return err
@@ -112,9 +112,10 @@ func (p *Promoter) sync(ctx context.Context) error {
 	}
 }
 
-// commit turns the newest state into the next entry and appends it, and decides anew when another
+// commit turns the newest state into the next entry and appends it, and decides again when another
 // writer was faster. It appends nothing when decide returns false or an error.
-func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry, error) {
+func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry,
+	error) {
 	if err := p.acquire(ctx); err != nil {
 		return Entry{}, err
 	}
@@ -150,16 +151,18 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 			return Entry{}, syncErr
 		}
 		if p.state.seq == after { // a journal that went back in time: trying again would never end
-			return Entry{}, fmt.Errorf("append to journal: it shows nothing after entry %d: was it replaced? %w", after, err)
+			return Entry{}, fmt.Errorf("append to journal: it shows nothing after entry %d: was "+
+				"it replaced? %w", after, err)
 		}
 	}
 }
 
 // start asks the gates about the change that decide wants and, when all let it pass, writes its
-// Started entry. The gates are asked outside the lock, so they are asked again when the facts they
-// were told have changed until then. A caller who expects nothing in particular is held to what was
-// current at the beginning.
-func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry, error)) (Entry, error) {
+// Started entry. The gates are asked outside the lock, so they are asked again when the facts
+// passed to them have changed since. A caller without an expectation is held to the deployment that
+// was current at the beginning.
+func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry,
+	error)) (Entry, error) {
 	change, err := p.preview(ctx, func(s *state) (Entry, error) { return decide(s, expect) })
 	if err != nil {
 		return Entry{}, err
@@ -181,7 +184,8 @@ func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state,
 	}
 }
 
-func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (change Change, err error) {
+func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (change Change,
+	err error) {
 	viewErr := p.view(ctx, func(s *state) {
 		var e Entry
 		e, err = decide(s)
@@ -195,8 +199,8 @@ func (p *Promoter) ask(ctx context.Context, change Change) error {
 	return p.askGates(ctx, change)
 }
 
-// run asks the deployer to do what the Started or Resumed entry open says, and writes down how it
-// ended. What it began is brought to an end within the grace even when ctx is cancelled.
+// run asks the deployer to carry out the Started or Resumed entry open, and records the outcome.
+// It finishes or restores within the grace even when ctx is cancelled.
 func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 	defer p.running.Delete(open.Change)
 	d := open.deployment()
@@ -219,7 +223,8 @@ func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
 	case errors.Is(err, ErrFenced):
 		return Entry{}, errors.Join(err, failure)
 	case err != nil:
-		err = fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to an end: %w", open.Op, open.Target, err)
+		err = fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to "+
+			"an end: %w", open.Op, open.Target, err)
 		return Entry{}, errors.Join(err, failure)
 	case failure != nil:
 		return ended, &DeployError{Op: open.Op, Deployment: d, Err: failure, Doubt: ended.Doubt}
@@ -238,8 +243,8 @@ func (p *Promoter) act(ctx context.Context, open Entry) error {
 	}
 }
 
-// restore puts back what was current before open, under a generation of its own, and returns the
-// entry that gave it. It keeps its hands off when somebody else has the right to act.
+// restore restores the deployment that was current before open, under a generation of its own, and
+// returns the entry of that generation. It does nothing when a newer generation has taken over.
 func (p *Promoter) restore(ctx context.Context, open Entry, failure error) (Entry, error) {
 	if errors.Is(failure, ErrFenced) {
 		return open, failure

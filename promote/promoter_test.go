@@ -54,12 +54,14 @@ func TestNewReportsEveryProblemAtOnce(t *testing.T) {
 	_, err := promote.New(promote.Config{Pipeline: promote.Pipeline{"test", "", "test"}, Grace: -1})
 	for _, want := range []string{
 		`promote: Config.Pipeline: environment "": is empty`, `"test" stands in it twice: invalid`,
-		"promote: Config.Journal: nil", "promote: Config.Deployer: nil", "promote: Config.Grace: -1ns: want 0 (default 1m0s) or more: invalid",
+		"promote: Config.Journal: nil", "promote: Config.Deployer: nil", "promote: Config.Grace: " +
+			"-1ns: want 0 (default 1m0s) or more: invalid",
 	} {
 		require.ErrorContains(t, err, want)
 	}
 	require.ErrorIs(t, err, promote.ErrInvalid)
-	_, err = promote.New(promote.Config{Pipeline: promote.Pipeline{}, Journal: promote.NewMemJournal(), Deployer: newWorld()})
+	_, err = promote.New(promote.Config{Pipeline: promote.Pipeline{},
+		Journal: promote.NewMemJournal(), Deployer: newWorld()})
 	require.ErrorContains(t, err, "name at least one")
 }
 
@@ -78,25 +80,42 @@ func TestInvalidInputChangesNothing(t *testing.T) {
 		return p.Bind(t.Context(), b)
 	}
 	for want, err := range map[string]error{
-		`environment "prod": the pipeline has test, sandbox, production, stable`: ask(func(r *promote.Request) { r.Environment = "prod" }),
-		`cluster "a/b"`:                      ask(func(r *promote.Request) { r.Cluster = "a/b" }),
-		`only test runs tasks side by side`:  ask(func(r *promote.Request) { r.Environment, r.Task = "sandbox", "t1" }),
-		`task "-t"`:                          ask(func(r *promote.Request) { r.Task = "-t" }),
-		`version "v 1"`:                      ask(func(r *promote.Request) { r.Version = "v 1" }),
-		`promote: expect: digest "latest"`:   ask(func(r *promote.Request) { r.Expect = "latest" }),
-		`actor ""`:                           ask(func(r *promote.Request) { r.Actor = "" }),
-		`actor "a\nb"`:                       ask(func(r *promote.Request) { r.Actor = "a\nb" }),
-		`reason of 5000 bytes`:               ask(func(r *promote.Request) { r.Reason = strings.Repeat("x", 5000) }),
-		`digest "sha256:ABC"`:                bind(func(b *promote.Binding) { b.Digest = "sha256:ABC" }),
-		`repository "web:v1"`:                bind(func(b *promote.Binding) { b.Repository = "web:v1" }),
-		`repository "https://user:pw@r/web"`: bind(func(b *promote.Binding) { b.Repository = "https://user:pw@r/web" }),
-		`repository "registry:5000/web@sha"`: bind(func(b *promote.Binding) { b.Repository = "registry:5000/web@sha" }),
-		`version ""`:                         bind(func(b *promote.Binding) { b.Version = "" }),
+		`environment "prod": the pipeline has test, sandbox, production, stable`: ask(
+			func(r *promote.Request) {
+				r.Environment = "prod"
+			}),
+		`cluster "a/b"`: ask(func(r *promote.Request) { r.Cluster = "a/b" }),
+		`only test runs tasks side by side`: ask(func(r *promote.Request) {
+			r.Environment, r.Task = "sandbox", "t1"
+		}),
+		`task "-t"`:                        ask(func(r *promote.Request) { r.Task = "-t" }),
+		`version "v 1"`:                    ask(func(r *promote.Request) { r.Version = "v 1" }),
+		`promote: expect: digest "latest"`: ask(func(r *promote.Request) { r.Expect = "latest" }),
+		`actor ""`:                         ask(func(r *promote.Request) { r.Actor = "" }),
+		`actor "a\nb"`:                     ask(func(r *promote.Request) { r.Actor = "a\nb" }),
+		`reason of 5000 bytes`: ask(func(r *promote.Request) {
+			r.Reason = strings.Repeat("x", 5000)
+		}),
+		`digest "sha256:ABC"`: bind(func(b *promote.Binding) {
+			b.Digest = "sha256:ABC"
+		}),
+		`repository "web:v1"`: bind(func(b *promote.Binding) {
+			b.Repository = "web:v1"
+		}),
+		`repository "https://user:pw@r/web"`: bind(func(b *promote.Binding) {
+			b.Repository = "https://user:pw@r/web"
+		}),
+		`repository "registry:5000/web@sha"`: bind(func(b *promote.Binding) {
+			b.Repository = "registry:5000/web@sha"
+		}),
+		`version ""`: bind(func(b *promote.Binding) { b.Version = "" }),
 		"digest \"none\"": func() error {
-			_, err := p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"), Digest: promote.None, Actor: "a"})
+			_, err := p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"),
+				Digest: promote.None, Actor: "a"})
 			return err
 		}(),
-		"retire: environment \"\"":    p.Retire(t.Context(), promote.RetireRequest{Target: promote.Target{Cluster: "web"}, Actor: "a"}),
+		"retire: environment \"\"": p.Retire(t.Context(),
+			promote.RetireRequest{Target: promote.Target{Cluster: "web"}, Actor: "a"}),
 		"promote: environment \"x\":": p.Check(t.Context(), request("x", "v1")),
 	} {
 		require.ErrorIs(t, err, promote.ErrInvalid, want)
@@ -124,7 +143,8 @@ func TestAVersionIsBoundOnceForEver(t *testing.T) {
 	list, err := p.Bindings(t.Context(), "web")
 	require.NoError(t, err)
 	require.Len(t, list, 3)
-	require.Equal(t, []string{"v1", "v2", "v3"}, []string{list[0].Version, list[1].Version, list[2].Version})
+	require.Equal(t, []string{"v1", "v2", "v3"}, []string{list[0].Version, list[1].Version,
+		list[2].Version})
 	require.False(t, list[0].Time.IsZero())
 
 	_, err = p.Promote(t.Context(), request("test", "v4"))
@@ -153,7 +173,8 @@ func TestTheDigestIsTheSameEverywhereAndTasksRunSideBySide(t *testing.T) {
 	for _, d := range current {
 		table = append(table, fmt.Sprint(d.Target, " ", d.Version))
 	}
-	require.Equal(t, []string{"web in test for task t2 v2", "web in test for task t3 v3", "web in sandbox v2", "web in production v2", "web in stable v2"}, table)
+	require.Equal(t, []string{"web in test for task t2 v2", "web in test for task t3 v3",
+		"web in sandbox v2", "web in production v2", "web in stable v2"}, table)
 	requireAgrees(t, t.Context(), p, w)
 }
 
@@ -166,7 +187,8 @@ func TestExpect(t *testing.T) {
 		_, err := p.Promote(t.Context(), r)
 		return err
 	}
-	require.ErrorContains(t, ask("v1", digest(3)), "nothing is current, not sha256:030303030303 as expected")
+	require.ErrorContains(t, ask("v1", digest(3)), "nothing is current, not sha256:030303030303 "+
+		"as expected")
 	require.NoError(t, ask("v1", promote.None))
 	require.NoError(t, ask("v2", digest(1)))
 	err := ask("v3", digest(1))
@@ -177,18 +199,24 @@ func TestExpect(t *testing.T) {
 	require.Equal(t, "alice", conflict.Actor)
 	require.Equal(t, "v2", conflict.Version)
 	require.Equal(t, digest(2), conflict.Digest)
-	require.ErrorContains(t, err, "current is v2 (sha256:020202020202), deployed by alice at 2026-01-02T")
+	require.ErrorContains(t, err, "current is v2 (sha256:020202020202), deployed by alice at "+
+		"2026-01-02T")
 	require.Error(t, ask("v3", promote.None))
 	require.NoError(t, ask("v3", ""))
 	requireAgrees(t, t.Context(), p, w)
 }
 
-// Two people at once: the deployer holds the first one, so that the second one surely comes in between.
+// Two people at once: the deployer holds the first one, so that the second one surely comes in
+// between.
 func TestTheSecondOfTwoIsToldWhoAndWhat(t *testing.T) {
 	t.Parallel()
 	p, w := setup(t)
 	inside, leave := make(chan bool), make(chan bool)
-	w.setFault(func(context.Context, promote.Deployment) error { close(inside); <-leave; return nil })
+	w.setFault(func(context.Context, promote.Deployment) error {
+		close(inside)
+		<-leave
+		return nil
+	})
 	first := make(chan error)
 	go func() {
 		_, err := p.Promote(t.Context(), request("test", "v1"))
@@ -201,10 +229,13 @@ func TestTheSecondOfTwoIsToldWhoAndWhat(t *testing.T) {
 	var conflict *promote.ConflictError
 	require.ErrorAs(t, err, &conflict)
 	require.True(t, conflict.InProgress)
-	require.Equal(t, []any{"alice", "v1", digest(1), promote.OpPromote}, []any{conflict.Actor, conflict.Version, conflict.Digest, conflict.Op})
+	require.Equal(t, []any{"alice", "v1", digest(1), promote.OpPromote},
+		[]any{conflict.Actor, conflict.Version, conflict.Digest, conflict.Op})
 	require.False(t, conflict.Since.IsZero())
-	require.ErrorContains(t, err, "web in test: alice is deploying v1 (sha256:010101010101) since 2026-01-02T")
-	require.ErrorIs(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"), Actor: "bob"}), promote.ErrConflict)
+	require.ErrorContains(t, err, "web in test: alice is deploying v1 (sha256:010101010101) "+
+		"since 2026-01-02T")
+	require.ErrorIs(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"),
+		Actor: "bob"}), promote.ErrConflict)
 
 	open, err := p.Open(t.Context())
 	require.NoError(t, err)
@@ -244,7 +275,8 @@ func TestAFailedDeployLeavesTheEarlierDigest(t *testing.T) {
 	for _, e := range history {
 		kinds = append(kinds, e.Kind)
 	}
-	require.Equal(t, []promote.Kind{promote.Started, promote.Succeeded, promote.Started, promote.Restoring, promote.Failed}, kinds)
+	require.Equal(t, []promote.Kind{promote.Started, promote.Succeeded, promote.Started,
+		promote.Restoring, promote.Failed}, kinds)
 	for _, e := range history[3:] {
 		require.Equal(t, "no such host", e.Error)
 		require.Equal(t, digest(1), e.Previous)
@@ -252,10 +284,12 @@ func TestAFailedDeployLeavesTheEarlierDigest(t *testing.T) {
 	}
 	current, err := p.Current(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, history[3].Seq, current[0].Generation, "it was put back under a generation of its own")
+	require.Equal(t, history[3].Seq, current[0].Generation, "it was put back under a generation "+
+		"of its own")
 
 	_, err = p.Promote(t.Context(), request("sandbox", "v2"))
-	require.ErrorContains(t, err, "never been live in test", "a failed deploy does not open the next environment")
+	require.ErrorContains(t, err, "never been live in test", "a failed deploy does not open the "+
+		"next environment")
 }
 
 func TestWhatCannotBePutBackIsInDoubtUntilTheNextSuccess(t *testing.T) {
@@ -263,9 +297,12 @@ func TestWhatCannotBePutBackIsInDoubtUntilTheNextSuccess(t *testing.T) {
 	p, w := setup(t)
 	_, err := p.Promote(t.Context(), request("test", "v1"))
 	require.NoError(t, err)
-	w.setFault(func(context.Context, promote.Deployment) error { return errors.New("host is down") })
+	w.setFault(func(context.Context, promote.Deployment) error {
+		return errors.New("host is down")
+	})
 	_, err = p.Promote(t.Context(), request("test", "v2"))
-	require.ErrorContains(t, err, "what runs now is uncertain: put back v1 (sha256:010101010101): host is down")
+	require.ErrorContains(t, err, "what runs now is uncertain: put back v1 "+
+		"(sha256:010101010101): host is down")
 	current, err := p.Current(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, digest(1), current[0].Digest)
@@ -303,7 +340,8 @@ func TestRollback(t *testing.T) {
 	t.Parallel()
 	p, w := setup(t)
 	back := func(n int) (promote.Deployment, error) {
-		return p.Rollback(t.Context(), promote.RollbackRequest{Target: in("sandbox"), Digest: digest(n), Actor: "bob", Reason: "5xx"})
+		return p.Rollback(t.Context(), promote.RollbackRequest{Target: in("sandbox"),
+			Digest: digest(n), Actor: "bob", Reason: "5xx"})
 	}
 	for _, version := range []string{"v1", "v2"} {
 		for _, environment := range []string{"test", "sandbox"} {
@@ -317,7 +355,8 @@ func TestRollback(t *testing.T) {
 	_, err = back(3)
 	var refused *promote.RefusedError
 	require.ErrorAs(t, err, &refused)
-	require.ErrorContains(t, err, "sha256:030303030303 was never live in sandbox: promote it, or roll back to one of: v2 (sha256:020202020202), v1 (sha256:010101010101)")
+	require.ErrorContains(t, err, "sha256:030303030303 was never live in sandbox: promote it, or "+
+		"roll back to one of: v2 (sha256:020202020202), v1 (sha256:010101010101)")
 
 	d, err := back(1)
 	require.NoError(t, err)
@@ -330,7 +369,8 @@ func TestRollback(t *testing.T) {
 	history, err := p.History(t.Context(), in("sandbox"))
 	require.NoError(t, err)
 	last := history[len(history)-1]
-	require.Equal(t, []any{promote.OpRollback, promote.Succeeded, "bob", "5xx", digest(1)}, []any{last.Op, last.Kind, last.Actor, last.Reason, last.Previous})
+	require.Equal(t, []any{promote.OpRollback, promote.Succeeded, "bob", "5xx", digest(1)},
+		[]any{last.Op, last.Kind, last.Actor, last.Reason, last.Previous})
 }
 
 func TestRetire(t *testing.T) {
@@ -338,13 +378,16 @@ func TestRetire(t *testing.T) {
 	p, w := setup(t)
 	target := promote.Target{Cluster: "web", Environment: "test", Task: "t1"}
 	retire := func(expect promote.Digest) error {
-		return p.Retire(t.Context(), promote.RetireRequest{Target: target, Expect: expect, Actor: "alice", Reason: "tested"})
+		return p.Retire(t.Context(), promote.RetireRequest{Target: target, Expect: expect,
+			Actor: "alice", Reason: "tested"})
 	}
 	require.NoError(t, retire(""), "nothing there")
 	_, err := p.Promote(t.Context(), promote.Request{Target: target, Version: "v1", Actor: "alice"})
 	require.NoError(t, err)
 	require.ErrorIs(t, retire(digest(2)), promote.ErrConflict)
-	w.setFault(func(_ context.Context, d promote.Deployment) error { return errors.New("host is down") })
+	w.setFault(func(_ context.Context, d promote.Deployment) error {
+		return errors.New("host is down")
+	})
 	require.ErrorContains(t, retire(digest(1)), "host is down")
 	w.setFault(nil)
 	require.NoError(t, retire(digest(1)))
@@ -359,12 +402,15 @@ func TestRetire(t *testing.T) {
 func TestRetireOfRemains(t *testing.T) {
 	t.Parallel()
 	p, w := setup(t)
-	w.setFault(func(context.Context, promote.Deployment) error { return errors.New("host is down") })
+	w.setFault(func(context.Context, promote.Deployment) error {
+		return errors.New("host is down")
+	})
 	_, err := p.Promote(t.Context(), request("test", "v1"))
 	require.ErrorContains(t, err, "uncertain")
 	w.setFault(nil)
 	before := w.calls
-	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"), Actor: "alice"}))
+	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"),
+		Actor: "alice"}))
 	require.Equal(t, before+1, w.calls)
 }
 
@@ -406,17 +452,19 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, promoteErr := p.Promote(ctx, request("test", "v1"))
-	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1), Actor: "a"})
+	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1),
+		Actor: "a"})
 	_, recoverErr := p.Recover(ctx)
 	_, currentErr := p.Current(ctx)
 	_, watchErr := p.Watch(ctx, 100)
-	for _, err := range []error{promoteErr, rollbackErr, recoverErr, currentErr, watchErr, p.Check(ctx, request("test", "v1")), p.Bind(ctx, binding("v9", digest(9)))} {
+	for _, err := range []error{promoteErr, rollbackErr, recoverErr, currentErr, watchErr,
+		p.Check(ctx, request("test", "v1")), p.Bind(ctx, binding("v9", digest(9)))} {
 		require.ErrorIs(t, err, context.Canceled)
 	}
 	require.Empty(t, w.snapshot())
 }
 
-// A journal that was replaced by an older copy must not be tried for ever.
+// A journal that was replaced by an older copy must not be tried without end.
 func TestJournalThatWentBackInTime(t *testing.T) {
 	t.Parallel()
 	j := &swapped{Journal: promote.NewMemJournal()}
@@ -431,13 +479,15 @@ type swapped struct{ promote.Journal }
 func TestJournalOfANewerProgramIsRefused(t *testing.T) {
 	t.Parallel()
 	j := promote.NewMemJournal()
-	require.NoError(t, j.Append(t.Context(), 0, promote.Entry{Seq: 1, Kind: "sealed", Target: in("test")}))
+	require.NoError(t, j.Append(t.Context(), 0, promote.Entry{Seq: 1, Kind: "sealed",
+		Target: in("test")}))
 	_, err := newPromoter(t, promote.Config{Journal: j, Deployer: newWorld()}).Current(t.Context())
-	require.ErrorContains(t, err, "journal entry 1: sealed web in test: unknown kind of entry: was it written by a newer program?")
+	require.ErrorContains(t, err, "journal entry 1: sealed web in test: unknown kind of entry: "+
+		"was it written by a newer program?")
 }
 
-// Every promoter races for every target. Exactly the changes that the journal calls succeeded were won, none overlap, and the
-// world is as the journal says.
+// Every promoter races for every target. Exactly the changes that the journal calls succeeded were
+// won, none overlap, and the world is as the journal says.
 func raceForTargets(t *testing.T, j promote.Journal, promoters, rounds int) {
 	w := newWorld()
 	newOne := func() *promote.Promoter {

@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// oracle says in the plainest way what a promoter should answer.
+// oracle computes a promoter's answer in the plainest way.
 type oracle struct {
 	bound map[string]promote.Digest // cluster/version
 	runs  map[promote.Target]promote.Digest
@@ -37,7 +37,8 @@ func (o *oracle) set(t promote.Target, d promote.Digest) {
 	o.lived[o.living(t, d)] = true
 }
 
-// Any order of operations by two promoters on one journal, with a deployer that sometimes fails, does what the oracle says.
+// Any order of operations by two promoters on one journal, with a deployer that sometimes fails,
+// agrees with the oracle.
 func TestAgainstOracle(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -48,22 +49,28 @@ func TestAgainstOracle(t *testing.T) {
 			newPromoter(t, promote.Config{Journal: journal, Deployer: w}),
 			newPromoter(t, promote.Config{Journal: journal, Deployer: w}),
 		}
-		o := oracle{bound: map[string]promote.Digest{}, runs: map[promote.Target]promote.Digest{}, lived: map[string]bool{}}
+		o := oracle{bound: map[string]promote.Digest{}, runs: map[promote.Target]promote.Digest{},
+			lived: map[string]bool{}}
 		pipeline := promote.DefaultPipeline()
 
 		digests := rapid.Map(rapid.IntRange(1, 3), digest)
 		targets := rapid.Custom(func(rt *rapid.T) promote.Target {
-			target := promote.Target{Cluster: rapid.SampledFrom([]string{"web", "api"}).Draw(rt, "cluster"),
+			target := promote.Target{Cluster: rapid.SampledFrom([]string{"web", "api"}).Draw(rt,
+				"cluster"),
 				Environment: rapid.SampledFrom(pipeline[:3]).Draw(rt, "environment")}
 			if target.Environment == "test" {
 				target.Task = rapid.SampledFrom([]string{"", "t1"}).Draw(rt, "task")
 			}
 			return target
 		})
-		expects := rapid.OneOf(rapid.Just(promote.Digest("")), rapid.Just(promote.Digest("")), rapid.Just(promote.None), digests)
+		expects := rapid.OneOf(rapid.Just(promote.Digest("")), rapid.Just(promote.Digest("")),
+			rapid.Just(promote.None), digests)
 		versions := rapid.SampledFrom([]string{"v1", "v2", "v3", "v4"})
-		one := func(rt *rapid.T) *promote.Promoter { return rapid.SampledFrom(promoters).Draw(rt, "promoter") }
-		// fail makes the deployer refuse the first call, and put back what was there with the second.
+		one := func(rt *rapid.T) *promote.Promoter {
+			return rapid.SampledFrom(promoters).Draw(rt, "promoter")
+		}
+		// fail makes the deployer refuse the first call, and restore the earlier deployment with
+		// the second.
 		fail := func(rt *rapid.T) bool {
 			fails := rapid.IntRange(0, 4).Draw(rt, "fails") == 0
 			left := 0
@@ -81,7 +88,8 @@ func TestAgainstOracle(t *testing.T) {
 
 		rt.Repeat(map[string]func(*rapid.T){
 			"bind": func(rt *rapid.T) {
-				cluster, version, d := rapid.SampledFrom([]string{"web", "api"}).Draw(rt, "cluster"), versions.Draw(rt, "version"), digests.Draw(rt, "digest")
+				cluster, version, d := rapid.SampledFrom([]string{"web", "api"}).Draw(rt,
+					"cluster"), versions.Draw(rt, "version"), digests.Draw(rt, "digest")
 				b := binding(version, d)
 				b.Cluster = cluster
 				err := one(rt).Bind(ctx, b)
@@ -93,7 +101,8 @@ func TestAgainstOracle(t *testing.T) {
 				o.bound[cluster+"/"+version] = d
 			},
 			"promote": func(rt *rapid.T) {
-				r := promote.Request{Target: targets.Draw(rt, "target"), Version: versions.Draw(rt, "version"), Expect: expects.Draw(rt, "expect"), Actor: "a"}
+				r := promote.Request{Target: targets.Draw(rt, "target"), Version: versions.Draw(rt,
+					"version"), Expect: expects.Draw(rt, "expect"), Actor: "a"}
 				p, fails := one(rt), fail(rt)
 				checkErr := p.Check(ctx, r)
 				got, err := p.Promote(ctx, r)
@@ -122,7 +131,9 @@ func TestAgainstOracle(t *testing.T) {
 				require.EqualError(rt, checkErr, err.Error())
 			},
 			"roll back": func(rt *rapid.T) {
-				r := promote.RollbackRequest{Target: targets.Draw(rt, "target"), Digest: digests.Draw(rt, "digest"), Expect: expects.Draw(rt, "expect"), Actor: "a"}
+				r := promote.RollbackRequest{Target: targets.Draw(rt, "target"),
+					Digest: digests.Draw(rt, "digest"), Expect: expects.Draw(rt, "expect"),
+					Actor: "a"}
 				p, fails := one(rt), fail(rt)
 				got, err := p.Rollback(ctx, r)
 				var refused *promote.RefusedError
@@ -141,7 +152,8 @@ func TestAgainstOracle(t *testing.T) {
 				}
 			},
 			"retire": func(rt *rapid.T) {
-				r := promote.RetireRequest{Target: targets.Draw(rt, "target"), Expect: expects.Draw(rt, "expect"), Actor: "a"}
+				r := promote.RetireRequest{Target: targets.Draw(rt, "target"),
+					Expect: expects.Draw(rt, "expect"), Actor: "a"}
 				p, fails := one(rt), fail(rt)
 				err := p.Retire(ctx, r)
 				_, there := o.runs[r.Target]
@@ -162,9 +174,11 @@ func TestAgainstOracle(t *testing.T) {
 				for _, p := range promoters {
 					requireAgrees(rt, ctx, p, w)
 				}
-				// What a fresh promoter reads out of the journal is what the old ones have kept in mind.
+				// A fresh promoter reads the same state from the journal that the old ones hold in
+				// memory.
 				var answers [][]promote.Deployment
-				for _, p := range append(slices.Clone(promoters), newPromoter(t, promote.Config{Journal: journal, Deployer: w})) {
+				for _, p := range append(slices.Clone(promoters),
+					newPromoter(t, promote.Config{Journal: journal, Deployer: w})) {
 					current, err := p.Current(ctx)
 					require.NoError(rt, err)
 					answers = append(answers, current)

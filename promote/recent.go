@@ -9,9 +9,10 @@ import (
 
 // Recent returns the newest n entries of the journal that match t and have a Seq below before,
 // newest first; before 0 stands for the journal's end. As in History, an empty field of t matches
-// everything. What it costs grows with n and with the number of clusters, not with the journal's
+// everything. Its cost grows with n and with the number of clusters, not with the journal's
 // length, unless t names an environment or a task. A negative n is ErrInvalid.
-func (p *Promoter) Recent(ctx context.Context, t Target, before uint64, n int) (list []Entry, err error) {
+func (p *Promoter) Recent(ctx context.Context, t Target, before uint64, n int) (list []Entry,
+	err error) {
 	if n < 0 {
 		return nil, fmt.Errorf("recent: n %d: want 0 or more: %w", n, ErrInvalid)
 	}
@@ -51,7 +52,8 @@ func matching(entries []Entry, t Target, before uint64) []Entry {
 	}
 	for ; n > 0; n-- {
 		e := &entries[n-1]
-		if (t.Environment == "" || t.Environment == e.Environment) && (t.Task == "" || t.Task == e.Task) {
+		if (t.Environment == "" || t.Environment == e.Environment) &&
+			(t.Task == "" || t.Task == e.Task) {
 			return entries[:n]
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // maxText limits the texts of people and deployers in an entry, in bytes.
 const maxText = 4096
 
-// state is what a journal says, entry by entry. It has no clock, no lock and no I/O: apply is the
+// state is the sum of a journal's entries. It has no clock, no lock and no I/O: apply is the
 // only way to change it, and the decisions (decide.go) turn it and a request into the next entry.
 type state struct {
 	seq      uint64
@@ -26,13 +26,13 @@ type cluster struct {
 	reviews  map[reviewed][]Review // at most one of each actor, oldest first
 }
 
-// reviewed is what a review is of.
+// reviewed is the subject of a review.
 type reviewed struct {
 	Target
 	Digest
 }
 
-// place is what a target is like: what is current, and the change under way.
+// place is the state of a target: the current deployment, and the change in progress.
 type place struct {
 	current *Deployment
 	open    *Entry
@@ -123,7 +123,7 @@ func (c *cluster) applyChange(e Entry) error {
 	return nil
 }
 
-// succeed makes what e deployed current. Deploying the same digest again does not interrupt its
+// succeed makes the deployment of e current. Deploying the same digest again does not interrupt its
 // run.
 func (c *cluster) succeed(p *place, e Entry) {
 	same := p.current != nil && e.Op != OpRetire && p.current.Digest == e.Digest
@@ -165,7 +165,7 @@ func (e Entry) deployment() Deployment {
 		Repository: e.Repository, Generation: e.Generation, Actor: e.Actor, Reason: e.Reason}
 }
 
-// place returns what target is like; the zero place when it was never heard of.
+// place returns the state of target; the zero place for an unknown target.
 func (s *state) place(t Target) place {
 	if c := s.clusters[t.Cluster]; c != nil && c.targets[t] != nil {
 		return *c.targets[t]
@@ -179,7 +179,7 @@ func (s *state) knows(t Target) bool {
 	return c != nil && c.targets[t] != nil
 }
 
-// change is what the gates are told of e, but for the time.
+// change returns the facts about e that the gates get, apart from the time.
 func (s *state) change(p Pipeline, e Entry) Change {
 	change := Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest,
 		Repository: e.Repository, Current: e.Previous,
@@ -193,7 +193,7 @@ func (s *state) change(p Pipeline, e Entry) Change {
 	return change
 }
 
-// current lists what is deployed, by cluster, place in the pipeline, and task.
+// current lists the current deployments, by cluster, place in the pipeline, and task.
 func (s *state) current(p Pipeline) []Deployment {
 	var list []Deployment
 	for _, c := range s.clusters {

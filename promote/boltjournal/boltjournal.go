@@ -45,9 +45,9 @@ type Config struct {
 	// Path is the file. Open creates it with permissions 0600 when it is missing, and Close closes
 	// it.
 	Path string
-	// DB is an open database; the journal is kept in it beside whatever else it holds. The caller
-	// closes it, after the journal. A database takes one Journal at a time: Wait hears only of what
-	// the same Journal appended.
+	// DB is an open database; the journal shares it with other buckets. The caller closes it, after
+	// the journal. A database takes one Journal at a time: Wait hears only of entries that the same
+	// Journal appended.
 	DB *bbolt.DB
 	// LockTimeout is how long Open waits for another process to close the file at Path. The default
 	// is one second.
@@ -191,7 +191,10 @@ func (j *Journal) Wait(ctx context.Context, after uint64) error {
 			return fmt.Errorf("wait for entry %d: %w", after+1, bolterrors.ErrDatabaseNotOpen)
 		}
 		var end uint64
-		if err := j.db.View(func(tx *bbolt.Tx) error { end = last(tx.Bucket(bucket)); return nil }); err != nil {
+		if err := j.db.View(func(tx *bbolt.Tx) error {
+			end = last(tx.Bucket(bucket))
+			return nil
+		}); err != nil {
 			return fmt.Errorf("wait for entry %d: %w", after+1, err)
 		}
 		if end > after {

@@ -26,7 +26,9 @@ func open(t *testing.T, path string) *boltjournal.Journal {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	journaltest.Run(t, func(t *testing.T) promote.Journal { return open(t, filepath.Join(t.TempDir(), "journal")) })
+	journaltest.Run(t, func(t *testing.T) promote.Journal {
+		return open(t, filepath.Join(t.TempDir(), "journal"))
+	})
 }
 
 func TestConformanceInASharedDatabase(t *testing.T) {
@@ -50,7 +52,8 @@ func TestEntriesSurviveCloseAndPagesHaveNoGap(t *testing.T) {
 	j := open(t, path)
 	const n = 1001 // one more than a page
 	for seq := range uint64(n) {
-		require.NoError(t, j.Append(t.Context(), seq, promote.Entry{Seq: seq + 1, Kind: promote.Bound}))
+		require.NoError(t, j.Append(t.Context(), seq, promote.Entry{Seq: seq + 1,
+			Kind: promote.Bound}))
 	}
 	require.NoError(t, j.Close())
 
@@ -76,7 +79,8 @@ func TestSecondOpenSaysWhy(t *testing.T) {
 func TestOpenOfWhatIsNoDatabase(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")
-	require.NoError(t, os.WriteFile(path, []byte("not a database, but long enough to look like one"), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(
+		"not a database, but long enough to look like one"), 0o600))
 	_, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
 	require.ErrorContains(t, err, path)
 }
@@ -92,7 +96,8 @@ func TestBrokenRecordIsAnError(t *testing.T) {
 			j, err := boltjournal.Open(t.Context(), boltjournal.Config{DB: db})
 			require.NoError(t, err)
 			require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
-				return tx.Bucket([]byte("promote.journal")).Put(binary.BigEndian.AppendUint64(nil, 1), []byte(record))
+				return tx.Bucket([]byte("promote.journal")).Put(binary.BigEndian.AppendUint64(nil,
+					1), []byte(record))
 			}))
 			_, err = j.Read(t.Context(), 0)
 			require.ErrorContains(t, err, "entry 1")
@@ -109,8 +114,10 @@ func TestConfig(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	for want, cfg := range map[string]boltjournal.Config{
 		"boltjournal: Config.Path, Config.DB: want exactly one of them: invalid": {},
-		"boltjournal: Config.Path, Config.DB: want exactly one":                  {Path: path, DB: db},
-		"boltjournal: Config.LockTimeout: -1ns: want 0 (default 1s) or more":     {DB: db, LockTimeout: -1},
+		"boltjournal: Config.Path, Config.DB: want exactly one": {Path: path,
+			DB: db},
+		"boltjournal: Config.LockTimeout: -1ns: want 0 (default 1s) or more": {DB: db,
+			LockTimeout: -1},
 	} {
 		_, err := boltjournal.Open(t.Context(), cfg)
 		require.ErrorIs(t, err, promote.ErrInvalid)

@@ -21,8 +21,10 @@ func Example() {
 		return
 	}
 	defer j.Close()
-	_ = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound, Target: promote.Target{Cluster: "hello_web"}, Version: "v1"})
-	err = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound, Target: promote.Target{Cluster: "hello_web"}, Version: "v2"})
+	_ = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound,
+		Target: promote.Target{Cluster: "hello_web"}, Version: "v1"})
+	err = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound,
+		Target: promote.Target{Cluster: "hello_web"}, Version: "v2"})
 	fmt.Println(errors.Is(err, promote.ErrConflict), err)
 	entries, _ := j.Read(ctx, 0)
 	fmt.Println(len(entries), entries[0].Version)

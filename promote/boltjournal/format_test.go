@@ -54,10 +54,12 @@ func TestFormat0(t *testing.T) {
 		"12 approved sandbox v2 0202 by cao reason seen",
 	}, got[:12])
 	require.Equal(t, []string{
-		"restoring promote test: instance does not listen", "failed promote test: instance does not listen",
+		"restoring promote test: instance does not listen", "failed promote test: instance does " +
+			"not listen",
 		"restoring promote sandbox: host is gone", "failed promote sandbox: host is gone",
 	}, failures(entries))
-	require.Equal(t, "resumed", string(entries[len(entries)-1].Kind), "a change that Recover had taken over was cut off")
+	require.Equal(t, "resumed", string(entries[len(entries)-1].Kind), "a change that Recover had "+
+		"taken over was cut off")
 	first := entries[0]
 	require.Equal(t, promote.Digest("sha256:"+strings.Repeat("01", 32)), first.Digest)
 	require.Equal(t, "registry.example:5000/hello_web", first.Repository)
@@ -77,9 +79,11 @@ func TestFormat0(t *testing.T) {
 	ended, err := p.Recover(t.Context())
 	require.NoError(t, err)
 	require.Len(t, ended, 1)
-	require.Equal(t, "succeeded promote v2", fmt.Sprintf("%s %s %s", ended[0].Kind, ended[0].Op, ended[0].Version))
+	require.Equal(t, "succeeded promote v2", fmt.Sprintf("%s %s %s", ended[0].Kind, ended[0].Op,
+		ended[0].Version))
 	_, err = p.Promote(t.Context(), promote.Request{
-		Target: promote.Target{Cluster: "Hello_Web", Environment: "sandbox"}, Version: "v2", Actor: "ann",
+		Target: promote.Target{Cluster: "Hello_Web", Environment: "sandbox"}, Version: "v2",
+		Actor: "ann",
 	})
 	require.NoError(t, err, "a cluster whose name is of an older grammar goes on")
 	versions, err := p.Bindings(t.Context(), "Hello_Web")
@@ -87,7 +91,7 @@ func TestFormat0(t *testing.T) {
 	require.Len(t, versions, 3)
 }
 
-// line is what matters of an entry in one line.
+// line shows the stored facts of an entry in one line.
 func line(e promote.Entry) string {
 	where := e.Environment
 	if e.Task != "" {
@@ -107,7 +111,7 @@ func line(e promote.Entry) string {
 	return strings.Join(words, " ")
 }
 
-// failures lists the entries that tell of an error.
+// failures lists the entries that record an error.
 func failures(entries []promote.Entry) (list []string) {
 	for e := range slices.Values(entries) {
 		if e.Error != "" {

@@ -28,7 +28,8 @@ type Harness struct {
 	// image are one digest.
 	Running func(t *testing.T, target promote.Target) []promote.Digest
 	// Crash forgets Deployer as a crash of its process would and returns the deployer of the
-	// process after it, which finds what the first one has put into files, a database or the world.
+	// process after it, which finds the files, records and running
+	// deployments of the first one.
 	Crash func(t *testing.T) promote.Deployer
 }
 
@@ -119,7 +120,8 @@ func (s *subject) runs(t *testing.T, want ...promote.Digest) {
 }
 
 // fences checks that neither method does anything for a generation.
-func (s *subject) fences(t *testing.T, image promote.Deployment, generation uint64, still ...promote.Digest) {
+func (s *subject) fences(t *testing.T, image promote.Deployment, generation uint64,
+	still ...promote.Digest) {
 	t.Helper()
 	if err := s.h.Deployer.Deploy(t.Context(), s.at(image, generation)); !errors.Is(err,
 		promote.ErrFenced) {

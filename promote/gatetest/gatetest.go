@@ -20,9 +20,9 @@ type Harness struct {
 	// Pipeline is one that the gate's settings fit. The default, for nil, is
 	// promote.DefaultPipeline().
 	Pipeline promote.Pipeline
-	// Pass are changes that the gate lets pass, by what they are; at least one.
+	// Pass are changes that the gate lets pass, by description; at least one.
 	Pass map[string]promote.Change
-	// Refuse are changes that the gate does not let pass, by what they are; at least one.
+	// Refuse are changes that the gate does not let pass, by description; at least one.
 	Refuse map[string]promote.Change
 }
 

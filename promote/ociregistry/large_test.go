@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote/ociregistry"
 )
 
-// fetches counts what a client gets.
+// fetches counts the bytes that a client gets.
 type fetches struct{ requests, bytes int }
 
 func (f *fetches) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -43,14 +43,16 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// An image of 180 MB costs the gate a few kilobytes: without the label, too, as long as the manifest is in the last layer.
+// An image of 180 MB costs the gate a few kilobytes: without the label, too, as long as the
+// manifest is in the last layer.
 func TestConfigurationOfALargeImage(t *testing.T) {
 	t.Parallel()
 	server := registry.Start(t)
 	content := make([]byte, 180_000_000) // cannot be compressed
 	_, _ = rand.Read(content)
 	software := static.NewLayer(content, types.OCIUncompressedLayer)
-	top := layer(t, "etc/envconfig/envs/test/etc/app.conf=x", "etc/envconfig/manifest.json="+manifest)
+	top := layer(t, "etc/envconfig/envs/test/etc/app.conf=x", "etc/envconfig/manifest.json="+
+		manifest)
 	for at, c := range map[string]struct {
 		label           string
 		requests, bytes int
@@ -65,7 +67,8 @@ func TestConfigurationOfALargeImage(t *testing.T) {
 		digest, err := image.Digest()
 		require.NoError(t, err)
 		f := &fetches{}
-		got, err := newReader(t, ociregistry.Config{Transport: f}).Configuration(t.Context(), tag.Context().Name(), promote.Digest(digest.String()))
+		got, err := newReader(t, ociregistry.Config{Transport: f}).Configuration(t.Context(),
+			tag.Context().Name(), promote.Digest(digest.String()))
 		require.NoError(t, err)
 		require.Equal(t, parsed, got, at)
 		t.Logf("%s: %d requests, %d bytes", at, f.requests, f.bytes)

@@ -1,5 +1,5 @@
-// Package ociregistry asks an OCI registry what promote has to know of an image: its digest, and
-// which configuration files it carries for which environment. It never pulls the image.
+// Package ociregistry reads the facts about an image that promote needs from an OCI registry: its
+// digest, and its configuration files by environment. It never pulls the image.
 //
 // The configuration is read from the image label promote.ConfigLabel: manifest and image config, a
 // few kilobytes of an image of any size. Without the label the layers are looked into from the top,
@@ -38,7 +38,8 @@ const (
 	baseName     = "_base" // the folder below envsPath whose files all environments share
 
 	maxManifest = 1 << 20
-	// What a layer may unpack to, against archives made to keep a reader busy for a day.
+	// Limits for the unpacked size of a layer, against archives made to keep a reader busy for a
+	// day.
 	unpackedFree, unpackedRatio = 8 << 20, 100
 )
 
@@ -156,7 +157,8 @@ func (r *Reader) Resolve(ctx context.Context, reference string) (_ promote.Diges
 
 // Configuration implements promote.ConfigSource. An image that carries nothing is not an error. A
 // label or manifest that cannot be parsed is.
-func (r *Reader) Configuration(ctx context.Context, repository string, d promote.Digest) (_ promote.Configuration, err error) {
+func (r *Reader) Configuration(ctx context.Context, repository string,
+	d promote.Digest) (_ promote.Configuration, err error) {
 	defer r.watched("configuration", &err)()
 	c, err := r.configuration(ctx, repository, d)
 	if err != nil {
@@ -165,7 +167,8 @@ func (r *Reader) Configuration(ctx context.Context, repository string, d promote
 	return c, nil
 }
 
-func (r *Reader) configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
+func (r *Reader) configuration(ctx context.Context, repository string,
+	d promote.Digest) (promote.Configuration, error) {
 	ref, err := name.NewDigest(repository+"@"+d.String(),
 		ociref.NameOptions(r.insecure, repository)...)
 	if err != nil {
@@ -203,7 +206,8 @@ func scan(img v1.Image, budget int64) (promote.Configuration, error) {
 			return promote.Configuration{}, fmt.Errorf("layer %d: %w", i+1, err)
 		}
 		if size > budget {
-			unread = fmt.Sprintf("the lowest %d of %d layers were not looked into, as layer %d has %d bytes and %d are left of the limit: set the label %s",
+			unread = fmt.Sprintf("the lowest %d of %d layers were not looked into, as layer %d "+
+				"has %d bytes and %d are left of the limit: set the label %s",
 				i+1, len(layers), i+1, size, budget, promote.ConfigLabel)
 			break
 		}
@@ -225,7 +229,7 @@ func scan(img v1.Image, budget int64) (promote.Configuration, error) {
 	return c, nil
 }
 
-// tree is what the layers that were looked into leave visible below etc/envconfig.
+// tree holds the files below etc/envconfig that the layers read so far leave visible.
 type tree struct {
 	files  map[string]bool // a folder of that name in a lower layer does not show
 	hidden []string        // paths that lower layers can no longer show, nor anything below them

@@ -30,7 +30,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote/ociregistry"
 )
 
-// server is a registry in this process that counts what it sends.
+// server is a registry in this process that counts the bytes that it sends.
 type server struct {
 	repository string
 
@@ -72,7 +72,7 @@ func (s *server) count() (requests, bytes int) {
 	return len(s.requests), s.bytes
 }
 
-// push puts img under the tag v1 and starts the count anew.
+// push puts img under the tag v1 and resets the count.
 func (s *server) push(t *testing.T, img remote.Taggable) promote.Digest {
 	t.Helper()
 	tag, err := name.NewTag(s.repository + ":v1")
@@ -98,7 +98,8 @@ func layer(t *testing.T, files ...string) v1.Layer {
 	w := tar.NewWriter(&buf)
 	for _, file := range files {
 		name, content, _ := strings.Cut(file, "=")
-		header := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg}
+		header := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)),
+			Typeflag: tar.TypeReg}
 		if strings.HasSuffix(name, "/") {
 			header.Typeflag = tar.TypeDir
 		}
@@ -107,7 +108,9 @@ func layer(t *testing.T, files ...string) v1.Layer {
 		require.NoError(t, err)
 	}
 	require.NoError(t, w.Close())
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+	})
 	require.NoError(t, err)
 	return l
 }
@@ -143,8 +146,9 @@ const manifest = `{"version":1,"digest":"sha256:00","environments":{
 	"required":["etc/app.conf"],"more":true}`
 
 var parsed = promote.Configuration{
-	Environments: map[string][]string{"test": {"etc/app.conf"}, "production": {"etc/app.conf", "etc/extra.conf"}, "stable": {}},
-	Required:     []string{"etc/app.conf"},
+	Environments: map[string][]string{"test": {"etc/app.conf"}, "production": {"etc/app.conf",
+		"etc/extra.conf"}, "stable": {}},
+	Required: []string{"etc/app.conf"},
 }
 
 func TestConfiguration(t *testing.T) {
@@ -154,7 +158,7 @@ func TestConfiguration(t *testing.T) {
 		label  string
 		layers func(*testing.T) []v1.Layer // from the bottom
 		want   promote.Configuration
-		// Limits, so that nobody makes the gate pull images.
+		// Limits, so that no image makes the gate pull it whole.
 		requests, bytes int
 	}{
 		"label": {
@@ -172,61 +176,74 @@ func TestConfiguration(t *testing.T) {
 		"manifest in the second layer": {
 			want: parsed, requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {
-				return []v1.Layer{base(t), layer(t, "./etc/envconfig/manifest.json="+manifest), layer(t, "app/server=x")}
+				return []v1.Layer{base(t), layer(t, "./etc/envconfig/manifest.json="+manifest),
+					layer(t, "app/server=x")}
 			},
 		},
 		"files over several layers": {
 			want: promote.Configuration{
-				Environments: map[string][]string{"test": {"etc/app.conf", "etc/shared"}, "production": {"etc/shared", "etc/tls.conf"}},
-				Required:     []string{"etc/app.conf", "etc/shared", "etc/tls.conf"}},
+				Environments: map[string][]string{"test": {"etc/app.conf", "etc/shared"},
+					"production": {"etc/shared", "etc/tls.conf"}},
+				Required: []string{"etc/app.conf", "etc/shared", "etc/tls.conf"}},
 			requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {
-				return []v1.Layer{layer(t, envs+"production/etc/tls.conf=x", envs+"_base/etc/shared=x"), layer(t, envs+"test/", envs+"test/etc/app.conf=x")}
+				return []v1.Layer{layer(t, envs+"production/etc/tls.conf=x",
+					envs+"_base/etc/shared=x"), layer(t, envs+"test/", envs+"test/etc/app.conf=x")}
 			},
 		},
 		"deleted and hidden files do not count": {
-			want:     promote.Configuration{Environments: map[string][]string{"stable": {"new"}}, Required: []string{"new"}},
+			want: promote.Configuration{Environments: map[string][]string{"stable": {"new"}},
+				Required: []string{"new"}},
 			requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {
 				return []v1.Layer{
-					layer(t, "etc/envconfig/manifest.json="+manifest, envs+"test/etc/a=x", envs+"stable/old=x", envs+"production/b=x"),
-					layer(t, "etc/envconfig/.wh.manifest.json=", envs+".wh.test=", envs+"stable/.wh..wh..opq=", envs+"stable/new=x", envs+"production/.wh.b="),
+					layer(t, "etc/envconfig/manifest.json="+manifest, envs+"test/etc/a=x",
+						envs+"stable/old=x", envs+"production/b=x"),
+					layer(t, "etc/envconfig/.wh.manifest.json=", envs+".wh.test=",
+						envs+"stable/.wh..wh..opq=", envs+"stable/new=x", envs+"production/.wh.b="),
 				}
 			},
 		},
 		"a file hides the folder that it replaces": {
-			want:     promote.Configuration{Environments: map[string][]string{"test": {"etc"}}, Required: []string{"etc"}},
+			want: promote.Configuration{Environments: map[string][]string{"test": {"etc"}},
+				Required: []string{"etc"}},
 			requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {
-				return []v1.Layer{layer(t, envs+"test/etc/a=x", envs+"test/etc/b/c=x"), layer(t, envs+"test/etc=x")}
+				return []v1.Layer{layer(t, envs+"test/etc/a=x", envs+"test/etc/b/c=x"),
+					layer(t, envs+"test/etc=x")}
 			},
 		},
 		"a file in the place of a folder above": {
 			want:     promote.Configuration{Environments: map[string][]string{}},
 			requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {
-				return []v1.Layer{layer(t, "etc/envconfig/manifest.json="+manifest, envs+"test/etc/a=x"), layer(t, "etc/envconfig=x")}
+				return []v1.Layer{layer(t, "etc/envconfig/manifest.json="+manifest,
+					envs+"test/etc/a=x"), layer(t, "etc/envconfig=x")}
 			},
 		},
 		"everything below etc replaced": {
 			want:     promote.Configuration{Environments: map[string][]string{}},
 			requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {
-				return []v1.Layer{layer(t, "etc/envconfig/manifest.json="+manifest, envs+"test/etc/a=x"), layer(t, "etc/.wh..wh..opq=", "etc/passwd=x")}
+				return []v1.Layer{layer(t, "etc/envconfig/manifest.json="+manifest,
+					envs+"test/etc/a=x"), layer(t, "etc/.wh..wh..opq=", "etc/passwd=x")}
 			},
 		},
 		"nothing, and a base that is not fetched": {
 			want: promote.Configuration{Environments: map[string][]string{},
 				Unread: "the lowest 1 of 2 layers were not looked into"},
 			requests: 4, bytes: 8 << 10,
-			layers: func(t *testing.T) []v1.Layer { return []v1.Layer{base(t), layer(t, "app/server=x")} },
+			layers: func(t *testing.T) []v1.Layer {
+				return []v1.Layer{base(t), layer(t, "app/server=x")}
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t)
 			d := s.push(t, image(t, c.label, c.layers(t)...))
-			got, err := newReader(t, ociregistry.Config{MaxBytes: limit}).Configuration(t.Context(), s.repository, d)
+			got, err := newReader(t, ociregistry.Config{MaxBytes: limit}).Configuration(t.Context(),
+				s.repository, d)
 			require.NoError(t, err)
 			require.True(t, strings.HasPrefix(got.Unread, c.want.Unread), got.Unread)
 			require.Equal(t, c.want.Unread == "", got.Unread == "")
@@ -245,15 +262,20 @@ func TestConfigurationErrors(t *testing.T) {
 	zeros := strings.Repeat("\x00", 7<<20)
 	for want, img := range map[string]v1.Image{
 		"label io.github.sluice-deploy.envconfig: configuration manifest": image(t, "{"),
-		"version 2: this program reads version 1":                         image(t, `{"version":2}`),
-		`layer 1: etc/envconfig/manifest.json: configuration manifest`:    image(t, "", layer(t, "etc/envconfig/manifest.json=[]")),
-		"has more than 1048576 bytes":                                     image(t, "", layer(t, "etc/envconfig/manifest.json="+strings.Repeat(" ", 1<<20+1))),
-		"unpacks to more than":                                            image(t, "", layer(t, "a="+zeros, "b="+zeros)),
+		"version 2: this program reads version 1": image(t,
+			`{"version":2}`),
+		`layer 1: etc/envconfig/manifest.json: configuration manifest`: image(t, "",
+			layer(t, "etc/envconfig/manifest.json=[]")),
+		"has more than 1048576 bytes": image(t, "",
+			layer(t, "etc/envconfig/manifest.json="+strings.Repeat(" ", 1<<20+1))),
+		"unpacks to more than": image(t, "",
+			layer(t, "a="+zeros, "b="+zeros)),
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t)
-			_, err := newReader(t, ociregistry.Config{}).Configuration(t.Context(), s.repository, s.push(t, img))
+			_, err := newReader(t, ociregistry.Config{}).Configuration(t.Context(), s.repository,
+				s.push(t, img))
 			require.ErrorContains(t, err, want)
 		})
 	}
@@ -261,7 +283,8 @@ func TestConfigurationErrors(t *testing.T) {
 		t.Parallel()
 		s := newServer(t)
 		reader := newReader(t, ociregistry.Config{})
-		_, err := reader.Configuration(t.Context(), s.repository, promote.Digest("sha256:"+strings.Repeat("0", 64)))
+		_, err := reader.Configuration(t.Context(), s.repository, promote.Digest("sha256:"+
+			strings.Repeat("0", 64)))
 		require.ErrorContains(t, err, "manifest: ")
 		_, err = reader.Resolve(t.Context(), s.repository+":v404")
 		require.ErrorContains(t, err, "resolve "+s.repository+":v404")
@@ -275,7 +298,8 @@ func TestConfigurationErrors(t *testing.T) {
 func TestIndexIsLookedIntoForItsPlatform(t *testing.T) {
 	t.Parallel()
 	add := func(arch, label string) mutate.IndexAddendum {
-		return mutate.IndexAddendum{Add: image(t, label), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}}
+		return mutate.IndexAddendum{Add: image(t, label),
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}}
 	}
 	s := newServer(t)
 	d := s.push(t, mutate.AppendManifests(empty.Index,
@@ -331,17 +355,23 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// The gate as it is used: a real registry, a real journal, an image without production's configuration.
+// The gate as it is used: a real registry, a real journal, an image without production's
+// configuration.
 func TestGateNamesTheMissingFiles(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	d := s.push(t, image(t, `{"version":1,"environments":{"test":{"files":["etc/a","etc/b"]},"sandbox":{"files":["etc/b"]}}}`))
-	p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: nothing{}, Gates: []promote.Gate{
-		promote.OrderGate{}, promote.ConfigGate{Source: newReader(t, ociregistry.Config{})}}})
+	d := s.push(t,
+		image(t, `{"version":1,"environments":{"test":{"files":["etc/a","etc/b"]},"sandbox":{"files":["etc/b"]}}}`))
+	p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: nothing{},
+		Gates: []promote.Gate{
+			promote.OrderGate{}, promote.ConfigGate{Source: newReader(t, ociregistry.Config{})}}})
 	require.NoError(t, err)
-	require.NoError(t, p.Bind(t.Context(), promote.Binding{Cluster: "hello_web", Version: "v1", Digest: d, Repository: s.repository, Actor: "ci"}))
+	require.NoError(t, p.Bind(t.Context(), promote.Binding{Cluster: "hello_web", Version: "v1",
+		Digest: d, Repository: s.repository, Actor: "ci"}))
 	to := func(environment string) error {
-		_, err := p.Promote(t.Context(), promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: environment}, Version: "v1", Actor: "alice"})
+		_, err := p.Promote(t.Context(),
+			promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: environment},
+				Version: "v1", Actor: "alice"})
 		return err
 	}
 	require.NoError(t, to("test"))
@@ -349,12 +379,14 @@ func TestGateNamesTheMissingFiles(t *testing.T) {
 	require.ErrorAs(t, to("sandbox"), &refused)
 	require.Len(t, refused.Gates, 1)
 	require.Equal(t, []string{"etc/a"}, refused.Gates[0].Missing)
-	require.ErrorContains(t, refused, "config gate: hello_web v1 ("+d.Short()+") lacks configuration files for sandbox: missing etc/a")
+	require.ErrorContains(t, refused, "config gate: hello_web v1 ("+
+		d.Short()+") lacks configuration files for sandbox: missing etc/a")
 
 	require.ErrorAs(t, to("production"), &refused)
 	require.Len(t, refused.Gates, 2, "every gate answers")
 	require.Equal(t, []string{"etc/a", "etc/b"}, refused.Gates[1].Missing)
-	require.ErrorContains(t, refused, "carries no configuration for production, only for sandbox, test: missing etc/a, etc/b")
+	require.ErrorContains(t, refused, "carries no configuration for production, only for "+
+		"sandbox, test: missing etc/a, etc/b")
 }
 
 func Example() {
@@ -362,7 +394,8 @@ func Example() {
 	defer web.Close()
 	repository := strings.TrimPrefix(web.URL, "http://") + "/web"
 	tag, _ := name.NewTag(repository + ":v1")
-	img, _ := mutate.Config(empty.Image, v1.Config{Labels: map[string]string{promote.ConfigLabel: manifest}})
+	img, _ := mutate.Config(empty.Image,
+		v1.Config{Labels: map[string]string{promote.ConfigLabel: manifest}})
 	_ = remote.Write(tag, img)
 
 	reader, _ := ociregistry.New(ociregistry.Config{})
