@@ -26,6 +26,9 @@ type options struct {
 	environ                       entry.Environ
 	init                          choice
 	service                       entry.Init
+	drainSignal                   syscall.Signal
+	drainPorts                    []int
+	drainTime                     time.Duration
 	quiet, dryRun, label, bake    bool
 	durable                       bool
 }
@@ -37,6 +40,7 @@ usage:
   envconfig activate [flags]        put the files in place
   envconfig status [flags]          what is active, as JSON
   envconfig verify [flags]          hold the files on disk to what was put in place; 1 if something differs
+  envconfig drain [flags]           for a preStop hook: wait until no connection is left; 1 if one is after --drain-time
   envconfig list [flags]            the environments of the image and what each lacks
   envconfig manifest [flags]        write manifest.json into the source folder, or print the image's label (--label)
   envconfig check | diff ENV ENV | explain KEY     done by envconfig-check; see envconfig check --help
@@ -103,6 +107,8 @@ func (c *command) validate() error {
 		return usageError{errors.New("--set takes NAME=VALUE")}
 	case c.service.Grace <= 0:
 		return usageError{errors.New("--grace must be longer than 0")}
+	case c.drainTime <= 0:
+		return usageError{errors.New("--drain-time must be longer than 0")}
 	}
 	return nil
 }
@@ -132,6 +138,12 @@ func (c *command) define(fs *flag.FlagSet) {
 		c.environ.Set = append(c.environ.Set, s)
 		return nil
 	}))
+	fs.Func("drain-signal", "drain: `signal` for the service first, on which it takes no more work (default none)", func(s string) (err error) {
+		c.drainSignal, err = parseSignal(s)
+		return err
+	})
+	fs.Func("drain-port", "drain: `port` of the service; may be repeated (default all that are listened to)", each(c.setDrainPort))
+	fs.DurationVar(&c.drainTime, "drain-time", 20*time.Second, "drain: `time` to wait at most")
 	fs.BoolVar(&c.dryRun, "dry-run", false, "activate: print what would be changed and change nothing; 1 if something would be")
 	fs.BoolVar(&c.label, "label", false, "manifest: print the image's label as KEY=VALUE, write nothing")
 	fs.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first")
@@ -209,6 +221,15 @@ func (c *command) setOnMainExit(s string) error {
 	default:
 		return errors.New("must be stop or wait")
 	}
+	return nil
+}
+
+func (c *command) setDrainPort(s string) error {
+	port, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || port == 0 {
+		return errors.New("must be a port from 1 to 65535")
+	}
+	c.drainPorts = append(c.drainPorts, int(port))
 	return nil
 }
 

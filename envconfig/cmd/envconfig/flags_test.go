@@ -22,6 +22,7 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 	values := map[string]string{
 		"source": "/s", "root": "/r", "state": "/t", "var": "STAGE", "quiet": "true", "init": "false", "durable": "true", "grace": "8s", "on-main-exit": "wait", "map-exit": "143:0\n130:1",
 		"scope": "group", "rewrite": "TERM:SIGQUIT\n2:15", "stop-signal": "rtmin+3", "pid-file": "/run/x.pid", "parent-death": "TERM",
+		"drain-signal": "USR1", "drain-port": "80\n8080", "drain-time": "3s",
 		"pristine": "true", "unset": "SECRET_*\nTOKEN", "set": "A=1\nB=2 3", "dry-run": "true", "label": "true", "bake": "true",
 	}
 	var help bytes.Buffer
@@ -50,6 +51,7 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 			StopSignal: 37, PIDFile: "/run/x.pid", ParentDeath: syscall.SIGTERM,
 		},
 		environ: entry.Environ{Pristine: true, Unset: []string{"SECRET_*", "TOKEN"}, Set: []string{"A=1", "B=2 3"}}, dryRun: true, label: true, bake: true,
+		drainSignal: syscall.SIGUSR1, drainPorts: []int{80, 8080}, drainTime: 3 * time.Second,
 	}, c.options)
 	for _, bad := range []string{"ENVCONFIG_INIT=s3cret", "ENVCONFIG_GRACE=s3cret", "ENVCONFIG_ON_MAIN_EXIT=s3cret", "ENVCONFIG_MAP_EXIT=s3cret", "ENVCONFIG_SET=s3cret", "ENVCONFIG_UNSET=["} {
 		err := (&command{env: []string{bad}, stdout: io.Discard}).parse(nil)
@@ -68,6 +70,7 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 		"init": {"perhaps", ""}, "grace": {"0", "-1s", "8", "x", ""}, "on-main-exit": {"", "go"},
 		"scope": {"", "all"}, "rewrite": {"TERM", "TERM:", "TERM:KILL", "STOP:TERM", "TERM:QUITT", "0:1"},
 		"stop-signal": {"", "KILL", "65", "RTMIN+31", "-1"}, "pid-file": {"", "a\x00b"}, "parent-death": {"", "KILL", "x"},
+		"drain-signal": {"", "KILL"}, "drain-port": {"0", "65536", "http"}, "drain-time": {"0", "-1s", ""},
 		"map-exit": {"143", "256:0", "1:-1", "a:b"}, "unset": {"["}, "set": {"NAME", "=x"},
 	}
 	fs := flag.NewFlagSet("", flag.ContinueOnError)

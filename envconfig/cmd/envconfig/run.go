@@ -40,6 +40,7 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 func (c *command) dispatch(name string, args []string) error {
 	commands := map[string]func() error{
 		"run": c.run, "activate": c.activate, "manifest": c.manifest, "list": c.list, "status": c.status, "verify": c.verify,
+		"drain": c.drain,
 	}
 	do, known := commands[name]
 	switch {
