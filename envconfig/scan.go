@@ -44,7 +44,7 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 		if err := names.Environment(name); err != nil && name != baseDir {
 			return nil, invalid("scan envs/"+name, "%w", err)
 		}
-		if !e.IsDir() {
+		if !e.IsDir() && !(place.IsFarm(entries) && leadsToDir(fsys, envsDir, e)) {
 			return nil, invalid("scan envs/"+name, "is not a folder")
 		}
 		if sets[name], err = m.scanSet(fsys, envsDir+"/"+name); err != nil {
@@ -100,10 +100,7 @@ func (m *Manifest) required() []string {
 // scanSet lists the files below dir, sorted by path.
 func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 	var files []File
-	err := fs.WalkDir(fsys, dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
+	err := walk(fsys, dir, func(name string, d fs.DirEntry) error {
 		target := strings.TrimPrefix(name, dir+"/")
 		if problem := place.PathProblem(target); problem != "" {
 			return invalid(dir, "path %q %s", target, problem)
@@ -128,6 +125,45 @@ func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 	})
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return files, err
+}
+
+// walk calls visit for each entry below dir that is no directory. Of a volume of Kubernetes, whose
+// files are links through ..data to a directory that is replaced as a whole, it visits the files by
+// their own names.
+func walk(fsys fs.FS, dir string, visit func(name string, d fs.DirEntry) error) error {
+	entries, err := fs.ReadDir(fsys, dir)
+	if err != nil {
+		return err
+	}
+	farm := place.IsFarm(entries)
+	for _, e := range entries {
+		name := dir + "/" + e.Name()
+		switch {
+		case farm && strings.HasPrefix(e.Name(), ".."):
+			continue // the volume's own; no key of a ConfigMap begins so
+		case e.IsDir(), farm && leadsToDir(fsys, dir, e):
+			err = walk(fsys, name, visit)
+		default:
+			err = visit(name, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leadsToDir reports whether an entry of a volume is the link to a directory of its files.
+func leadsToDir(fsys fs.FS, dir string, e fs.DirEntry) bool {
+	name := dir + "/" + e.Name()
+	if e.Type() != fs.ModeSymlink {
+		return false
+	}
+	if text, err := fs.ReadLink(fsys, name); err != nil || text != place.FarmData+"/"+e.Name() {
+		return false
+	}
+	info, err := fs.Stat(fsys, name)
+	return err == nil && info.IsDir()
 }
 
 // checkType accepts regular files, and links to regular files that stay below envs/.

@@ -111,6 +111,15 @@ func (f *placed) drift(t *place.Tree) string {
 			return "is not the link that was made"
 		}
 		return ""
+	case !mode.IsRegular() && t.FarmFile(f.Path):
+		file, err := t.Open(f.Path)
+		if err != nil {
+			return place.Cause(err).Error()
+		}
+		if same, err := place.Holds(file, f.SHA256, -1); err != nil || !same {
+			return "has other content"
+		}
+		return ""
 	case !mode.IsRegular():
 		return "is a " + place.TypeName(mode.Type()) + " now"
 	}

@@ -79,6 +79,7 @@ const (
 func (a *Allocator) allocate(
 	ctx context.Context, req *Request, n int, got []*entry,
 ) ([]*entry, error) {
+	req.Addr = req.Addr.Unmap()
 	named, err := req.validate(n)
 	if err != nil {
 		return nil, err
@@ -194,11 +195,22 @@ func (a *Allocator) commitPicked(
 	ctx context.Context, try *attempt, req *Request, n int,
 	owned claim, entries []*entry, now time.Time,
 ) (outcome, error) {
+	for _, e := range entries {
+		if a.mayHaveMissed(e, now) {
+			a.putBack(entries, now)
+			if err := a.fetchAll(ctx); err != nil {
+				return again, fmt.Errorf("allocate for task %q: %w", req.Owner.Task, err)
+			}
+			return again, nil
+		}
+	}
 	err := a.commitLeases(ctx, req, n, owned, entries, now)
 	switch {
 	case err == nil:
 		a.skip = max(a.skip-1, 0)
 		return answered, nil
+	case errors.Is(err, errInUse): // others may not be
+		return again, nil
 	case !errors.Is(err, ErrRevision):
 		return again, err
 	}
@@ -232,6 +244,15 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 	}
 	t.claim = c
 	c.reserve(1)
+	if a.cfg.Probe != nil {
+		if err := a.probe(ctx, &req.Owner, picked); err != nil {
+			a.unclaim(t)
+			a.recycle(c)
+			a.putBack(picked, a.cfg.Now())
+			wakePools(picked)
+			return a.probed(ctx, t.name, err)
+		}
+	}
 	err := a.commit(ctx, now, c)
 	if errors.Is(err, ErrUncertain) { // it may have been made
 		c.onResolved = func() { a.unclaim(t) }
@@ -239,14 +260,19 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 		a.unclaim(t)
 	}
 	if err != nil {
-		for _, e := range picked {
-			e.pool.wakeFirst() // the quota allows others what it reserved
-		}
+		wakePools(picked)
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)
 	}
 	return err
+}
+
+// wakePools wakes who waits: the quota allows others what was reserved for the picked entries.
+func wakePools(picked []*entry) {
+	for _, e := range picked {
+		e.pool.wakeFirst()
+	}
 }
 
 // unclaim says that the outcome of the allocation for t is known.
@@ -264,14 +290,18 @@ func (a *Allocator) putBack(picked []*entry, now time.Time) {
 
 // grant makes l the next lease of e.
 func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Time) error {
+	generation := e.last().Generation + 1
+	if generation == 1 {
+		generation = a.firstGeneration(e)
+	}
 	*l = tenure{history: e.last().history, Lease: Lease{
-		Generation: e.last().Generation + 1, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
+		Generation: generation, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
 		State: Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
 	}}
 	if n > 1 {
 		l.Count = n
 	}
-	if e.state == Cooling {
+	if e.state == Cooling && !e.last().wasOf(&req.Owner) {
 		l.Reason = "the cool-down of the address was cut short: the pool had nothing else left"
 	}
 	l.ID = newLeaseID(e.text(), l.Generation)

@@ -8,21 +8,24 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 )
 
 const (
-	addrPrefix     = "addr/"
-	fetchAllAfter  = 4  // conflicts with other allocators in one call
-	maxRounds      = 64 // conflicts with other allocators before ErrContended
-	maxSkip        = 63 // places in the free queue by which allocators avoid each other
-	maxResends     = 3  // of a commit whose outcome the store did not say
-	sweepAtOnce    = 16 // leases ended in one commit: a Consul transaction holds 64 operations
-	defaultTTL     = 24 * time.Hour
-	defaultEvery   = time.Second
-	defaultDrain   = 10 * time.Minute
-	defaultHistory = 16
+	addrPrefix    = "addr/"
+	fetchAllAfter = 4  // conflicts with other allocators in one call
+	maxRounds     = 64 // conflicts with other allocators before ErrContended
+	maxSkip       = 63 // places in the free queue by which allocators avoid each other
+	maxResends    = 3  // of a commit whose outcome the store did not say
+	sweepAtOnce   = 16 // leases ended in one commit: a Consul transaction holds 64 operations
+	defaultTTL    = 24 * time.Hour
+	defaultEvery  = time.Second
+	defaultDrain  = 10 * time.Minute
+
+	defaultProbeRest = 10 * time.Minute
+	defaultHistory   = 16
 )
 
 // Config configures an Allocator. Store and Pools are required.
@@ -43,6 +46,17 @@ type Config struct {
 	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless.
 	// The default is 10 min.
 	DrainLimit time.Duration
+	// Probe, when set, is asked before an address is handed out whether something uses it already:
+	// a machine that was given the address by hand, an instance that never left. For an address that
+	// answers always, as one of a load balancer, leave it out. An address in use is quarantined for
+	// ProbeRest, and another is tried; when the quarantine is full the error is ErrQuarantineFull.
+	// After an error the address is handed out to nobody, and the allocation fails with that error.
+	// An owner that gets the address back which it had last is not asked about: it may be the one who
+	// uses it. Probe is called without locks held, for several addresses at once, and obeys ctx. The
+	// default is none.
+	Probe func(ctx context.Context, addr netip.Addr) (inUse bool, err error)
+	// ProbeRest is how long an address rests that Probe has found in use. The default is 10 min.
+	ProbeRest time.Duration
 	// History is how many records of the past are kept for each address; negative for none. The
 	// default is 16.
 	History int
@@ -52,8 +66,10 @@ type Config struct {
 	// each of them sees the changes of the others at least every Refresh. All of them say so, and
 	// their clocks agree within Grace. The default is that this allocator is the only one.
 	Shared bool
-	// Refresh is the time between two reads of the whole store by Run, with Shared. List, Watch,
-	// Stats and quotas may lag behind other allocators by up to Refresh. The default is 5 s.
+	// Refresh is the time between two reads of the whole store by Run, with Shared. A store that is a
+	// Watcher is read when it has changed instead, at once, though at most twice in Refresh or in 5 s,
+	// whichever is less. List, Watch, Stats and quotas may lag behind other allocators by up to Refresh.
+	// The default is 5 s.
 	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
@@ -66,6 +82,8 @@ type Config struct {
 	// called without locks held and must not block. Stats counts the addresses by state, and Waiting
 	// lists the requests in the queue. The default is none.
 	Observe func(op string, took time.Duration, err error)
+
+	sparseAbove uint64 // sparseSize but in tests
 }
 
 // validate returns all problems, each with the name of its field.
@@ -90,6 +108,7 @@ func (cfg *Config) validate() error {
 	}{
 		{"Grace", cfg.Grace, "none"}, {"DrainLimit", cfg.DrainLimit, defaultDrain.String()},
 		{"Refresh", cfg.Refresh, defaultRefresh.String()}, {"Interval", cfg.Interval, defaultEvery.String()},
+		{"ProbeRest", cfg.ProbeRest, defaultProbeRest.String()},
 	} {
 		if d.value < 0 {
 			bad(d.field, "%s: want 0 (default %s) or more", d.value, d.without)
@@ -110,6 +129,7 @@ func (cfg *Config) setDefaults() {
 	cfg.Refresh = cmp.Or(cfg.Refresh, defaultRefresh)
 	cfg.History = cmp.Or(cfg.History, defaultHistory)
 	cfg.DrainLimit = cmp.Or(cfg.DrainLimit, defaultDrain)
+	cfg.ProbeRest = cmp.Or(cfg.ProbeRest, defaultProbeRest)
 }
 
 // Allocator leases addresses out of pools. It is safe for concurrent use. Every change is in the
@@ -135,6 +155,10 @@ type Allocator struct {
 	atOnce     int        // leases that Sweep ends in one commit: fewer after the store has found them too large
 
 	skip      int             // how many places Allocate may skip in the free queue
+	revision  uint64          // the highest that this allocator has seen in the store
+	forgets   bool            // see forgetsKey
+	read      time.Time       // when it began to read all addresses for the last time that it could
+	following bool            // Run is told by the store when others have changed something
 	refreshed time.Time       // when the addresses were last read for what other allocators did
 	forgotten []string        // tasks whose owner record may be of no use any more
 	randN     func(n int) int // rand.IntN
@@ -208,12 +232,26 @@ func layOutAll(pools []Pool) ([]layout, error) {
 // to change its quotas. No live lease is touched: one whose address is in no pool any more stays in
 // a pool of its old name, which Stats shows as Gone, until it has ended and cooled down. Requests
 // that wait look at the new pools at once, in their order; what an allocation that is under way or
-// in doubt has reserved of a quota stays reserved.
+// in doubt has reserved of a quota stays reserved. When names, Ranges, Reserved and CoolDown stay as
+// they are, it holds up no other call, however many leases there are.
 func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	layouts, err := layOutAll(pools)
 	if err != nil {
 		return err
 	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("set pools: %w", err)
+	}
+	if a.changeRules(pools, layouts) {
+		if !a.cfg.Shared {
+			return nil
+		}
+		if err := a.readAll(ctx); err != nil {
+			return fmt.Errorf("load leases: %w", err)
+		}
+		return nil
+	}
+	began := a.cfg.Now()
 	records, err := a.store.List(ctx, addrPrefix)
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
@@ -245,7 +283,11 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			}
 		}
 	}
-	a.x = newIndex(pools, layouts, a.cfg.Grace, len(entries))
+	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries))
+	a.read = began
+	for _, r := range records {
+		a.revision = max(a.revision, r.Revision)
+	}
 	a.x.keepClaims(was)
 	a.react(a.x.load(entries, now))
 	a.x.countClaims()
@@ -258,4 +300,25 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	a.react(a.x.flush())
 	a.poolsChanged()
 	return nil
+}
+
+// changeRules puts the pools in place of those that there are if these have the same addresses and
+// rest them as long, and reports whether it has.
+func (a *Allocator) changeRules(pools []Pool, layouts []layout) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.x == nil || len(pools) != len(a.x.byName) {
+		return false
+	}
+	for i := range pools {
+		p, want := a.x.byName[pools[i].Name], &pools[i]
+		if p == nil || p.CoolDown != want.CoolDown || !slices.Equal(p.ranges, layouts[i].ranges) ||
+			!maps.Equal(p.Reserved, want.Reserved) {
+			return false
+		}
+	}
+	a.advance(a.cfg.Now())
+	a.x.changeRules(pools)
+	a.poolsChanged()
+	return true
 }

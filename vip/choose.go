@@ -20,7 +20,8 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 		return nil, false, err
 	}
 	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || p.awaited(w) }
-	if e := a.lastOf(req, pools); e != nil && n == 1 && !shut(e.pool) {
+	if e := a.lastOf(req, pools); e != nil && n == 1 && !e.pool.overQuota(req.Owner.Team, 1) &&
+		(e.state != Free || !e.pool.awaited(w)) { // while it rests it is of no use to those who wait
 		e.pool.dequeue(e)
 		return append(picked, e), false, nil
 	}
@@ -71,22 +72,42 @@ func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 // coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling
 // allows; nil without one.
 func (x *index) coolest(p *pool) *entry {
-	if p.MaxCooling == 0 || p.counts[Cooling] <= uint64(p.MaxCooling*float64(p.size)) {
+	if p.MaxCooling == 0 || p.counts[Cooling] <= p.share(p.MaxCooling) {
 		return nil
 	}
 	return p.due[cools].first(func(e *entry) bool { return !e.busy && e.uncertain == nil })
 }
 
-// lastOf is the address that the owner of req had last, if it is free in one of the pools.
+// lastOf is the address that the owner of req had last, if it may have it again.
 func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
 	var found *entry
 	for e := a.x.past(req.Owner.Task); e != nil; e = e.next {
-		if e.queued && sameClusters(e.last().Owner, req.Owner) && slices.Contains(pools, e.pool) &&
+		if e.returnsTo(&req.Owner) && slices.Contains(pools, e.pool) &&
 			(found == nil || e.last().Ended.After(found.last().Ended)) {
 			found = e
 		}
 	}
 	return found
+}
+
+// returnsTo reports whether e may be given to owner because it was the last to have it: at once,
+// since what still uses the address, or remembers it, is the owner's.
+func (e *entry) returnsTo(owner *Owner) bool {
+	switch {
+	case e.busy || e.uncertain != nil || e.rev == 0:
+		return false
+	case e.state == Free && !e.queued || e.state != Free && e.state != Cooling && e.state != Draining:
+		return false
+	}
+	if _, reserved := e.pool.Reserved[e.addr]; reserved {
+		return false
+	}
+	return e.last().wasOf(owner)
+}
+
+// wasOf reports whether l is a tenure of owner, perhaps with other versions.
+func (l *tenure) wasOf(owner *Owner) bool {
+	return l.Owner.Task == owner.Task && sameClusters(l.Owner, *owner)
 }
 
 func sameClusters(a, b Owner) bool {
@@ -121,7 +142,7 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 	if again, err := a.awaitIdle(ctx, e); again || err != nil {
 		return nil, again, err
 	}
-	if e.state == Free {
+	if e.state == Free || e.returnsTo(&req.Owner) {
 		p.dequeue(e)
 		return append(picked, e), false, nil
 	}
@@ -163,7 +184,7 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 }
 
 // has says whether the pool has all of the labels.
-func (p *pool) has(labels map[string]string) bool {
+func (p *Pool) has(labels map[string]string) bool {
 	for k, v := range labels {
 		if have, ok := p.Labels[k]; !ok || have != v {
 			return false

@@ -21,7 +21,12 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 var errCorrupt = errors.New("damaged")
 
 func encodeTenure(l *tenure) []byte {
-	b := append(make([]byte, 0, l.sizeHint()), tenureVersion, byte(l.State))
+	var room [512]byte
+	return slices.Clone(appendTenure(room[:0], l)) // it is kept: without spare room
+}
+
+func appendTenure(b []byte, l *tenure) []byte {
+	b = append(b, tenureVersion, byte(l.State))
 	b = appendText(b, l.ID)
 	b = binary.AppendUvarint(b, l.Generation)
 	b = appendAddr(b, l.Addr)
@@ -49,12 +54,6 @@ func encodeTenure(l *tenure) []byte {
 		b = appendText(b, i.Digest)
 	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-// sizeHint is about how long the record will be: a little more for most.
-func (l *tenure) sizeHint() int {
-	size := 80 + len(l.ID) + len(l.Pool) + len(l.Owner.Task) + len(l.Owner.Team) + len(l.RequestID) + len(l.Reason)
-	return size + 64*len(l.Owner.Overrides) + 192*len(l.Binding.Instances)
 }
 
 func decodeTenure(data []byte) (tenure, error) { return readTenure(data, true) }

@@ -17,6 +17,7 @@ type step struct {
 	e      *entry
 	next   tenure
 	record []byte  // next, encoded
+	forget bool    // delete its records: it has no next tenure
 	also   *Change // committed together with it, if not nil
 }
 
@@ -51,7 +52,7 @@ func (a *Allocator) recycle(c *commit) { a.nextFree, c.nextFree = c, a.nextFree 
 func (c *commit) add(e *entry) *step {
 	c.steps = slices.Grow(c.steps, 1)[:len(c.steps)+1]
 	s := &c.steps[len(c.steps)-1]
-	s.e, s.also = e, nil
+	s.e, s.also, s.forget = e, nil, false
 	return s
 }
 
@@ -75,6 +76,12 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	for i := range c.steps {
 		s := &c.steps[i]
 		s.e.busy = true
+		if s.forget {
+			if c.changes = a.forgetting(c.changes, s.e); s.also != nil {
+				c.changes = append(c.changes, *s.also)
+			}
+			continue
+		}
 		passes := a.passes(s.e, &s.next)
 		if passes {
 			s.next.history++
@@ -105,8 +112,13 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	}
 	switch {
 	case err == nil:
+		a.revision = max(a.revision, rev)
 		for i := range c.steps {
 			s := &c.steps[i]
+			if s.forget {
+				a.dropForgotten(s.e)
+				continue
+			}
 			a.react(a.x.set(s.e, &s.next, s.record, rev, now))
 		}
 	case found != nil:
@@ -170,6 +182,7 @@ func (a *Allocator) fetch(ctx context.Context, entries []*entry) ([]Record, erro
 func (a *Allocator) apply(entries []*entry, found []Record) {
 	now := a.cfg.Now()
 	for i, e := range entries {
+		a.revision = max(a.revision, found[i].Revision)
 		var l tenure
 		if found[i].Revision != 0 {
 			var err error
@@ -271,10 +284,12 @@ func (a *Allocator) fetchAddr(ctx context.Context, addr netip.Addr) error {
 func (a *Allocator) fetchAll(ctx context.Context) error {
 	var found []Record
 	var err error
+	began := a.cfg.Now()
 	a.unlocked(func() { found, err = a.store.List(ctx, addrPrefix) })
 	if err != nil {
 		return err
 	}
+	a.read = began
 	there := make(map[string]bool, len(found))
 	for _, r := range found {
 		there[r.Key] = true

@@ -21,7 +21,9 @@ func everyField(t *testing.T, of any, tested, free []string) {
 	t.Helper()
 	var all []string
 	for i := range reflect.TypeOf(of).NumField() {
-		all = append(all, reflect.TypeOf(of).Field(i).Name)
+		if f := reflect.TypeOf(of).Field(i); f.IsExported() {
+			all = append(all, f.Name)
+		}
 	}
 	require.ElementsMatch(t, all, append(tested, free...), "a new field needs a bad value here")
 }
@@ -37,6 +39,7 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 		"DrainLimit": func(cfg *vip.Config) { cfg.DrainLimit = -1 },
 		"Refresh":    func(cfg *vip.Config) { cfg.Refresh = -1 },
 		"Interval":   func(cfg *vip.Config) { cfg.Interval = -1 },
+		"ProbeRest":  func(cfg *vip.Config) { cfg.ProbeRest = -1 },
 	}
 	var fields []string
 	all := good
@@ -57,7 +60,7 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 		require.ErrorContains(t, err, "Config."+field+": ", "all problems at once")
 	}
 	// any function, flag and number of records is a good value
-	everyField(t, good, fields, []string{"Drained", "History", "Shared", "Logger", "Now", "Observe"})
+	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Shared", "Logger", "Now", "Observe"})
 }
 
 func TestOpenRejectsBadPool(t *testing.T) {

@@ -33,7 +33,8 @@
 // is the same. The generation grows with every tenure of an address, so that a late call of an
 // earlier holder gets ErrFenced. A released address cools down for Pool.CoolDown, 130 s unless said
 // otherwise, because ARP tables, connection tracking and browsers remember it; then the address
-// that has been free longest is handed out first. All of it is in the store, and survives a
+// that has been free longest is handed out first. Only the owner that had it last gets it back at
+// once: those who test a task keep its address over a redeploy. All of it is in the store, and survives a
 // restart. A store that does not say whether a commit was made is asked until it does, and the
 // address is not touched before. At every revision free + leased + draining + cooling + quarantined
 // + reserved is the size of the pool.
@@ -47,12 +48,14 @@
 //
 // Several allocators may share a store, in one process or on several machines, if the store allows
 // it: with Config.Shared a task is one owner for all of them, whichever it asks, and each sees what
-// the others did at least every Config.Refresh. An allocator that was stopped, or cut off, while
-// others went on changes nothing that has changed meanwhile. A store that is put back to a backup
-// takes promises back: they are fenced, and a lease id of then is not given again.
+// the others did at once when the store is a Watcher, at least every Config.Refresh otherwise. An
+// allocator that was stopped, or cut off, while others went on changes nothing that has changed
+// meanwhile. A store that is put back to a backup takes promises back: they are fenced, and a lease
+// id of then is not given again.
 //
-// Allocation and release cost the same whether the pool is empty or full, and an address that was
-// never used costs no memory.
+// Allocation, release and refusal cost the same whether the pool is empty or full, small or large. An
+// address that was never used costs no memory, and in a pool of more than 65,536 addresses one that
+// has rested is forgotten. Lists and watchers do not hold up allocations.
 //
 // What this package does not do: it moves no packets and configures no network (package provision
 // does); it does not start, stop or watch the instances; it does not decide which version a task

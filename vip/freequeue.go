@@ -1,15 +1,20 @@
 package vip
 
+import "sync/atomic"
+
 // pool is a Pool with its free queue: first the addresses never used, in order, then the others,
 // longest free first.
 type pool struct {
-	Pool
-	layout
+	Pool                               // its name never changes
+	layout                             // never changes
+	public        atomic.Pointer[Pool] // what List and Watch read of Pool, without the lock
 	gone          bool
 	counts        [states]uint64 // but for Free, which is the rest of size
 	known         uint64         // addresses that have an entry
 	knownReserved uint64         // the reserved ones among them
-	fresh         uint64         // how many addresses from the start on popFree has looked at
+	fresh         uint64         // index of the address that popFree looks at next for one without an entry
+	sparseAbove   uint64         // see sparse
+	idles         []*entry       // that became free and may be forgotten, in that order
 	first, last   *entry         // free queue
 	queue         uint64         // its length
 	due           dues
@@ -20,7 +25,10 @@ type pool struct {
 
 // popFree takes the next address out of the free queue of p; nil when there is none.
 func (x *index) popFree(p *pool) *entry {
-	for p.fresh < p.size {
+	for p.ready() > p.queue { // an address that has no entry
+		if p.fresh == p.size {
+			p.fresh = 0 // some were forgotten
+		}
 		addr := p.at(p.fresh)
 		p.fresh++
 		if _, reserved := p.Reserved[addr]; !reserved && x.entries[addr] == nil {

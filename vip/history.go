@@ -38,6 +38,7 @@ func (a *Allocator) passes(e *entry, next *tenure) bool {
 // ended, and the live lease as the last. In a record Ended is when the tenure, or the binding, was
 // over; Config.History says how many are kept.
 func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, error) {
+	addr = addr.Unmap()
 	records, err := a.store.List(ctx, historyPrefix+addr.String()+"/")
 	if err != nil {
 		return nil, fmt.Errorf("history of %s: %w", addr, err)

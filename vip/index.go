@@ -2,6 +2,7 @@ package vip
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -60,6 +61,8 @@ type entry struct {
 
 	busy      bool          // a commit is under way; the entry is not to be touched
 	queued    bool          // in the pool's free queue
+	idle      bool          // in pool.idles
+	listed    bool          // in the catalog
 	idled     chan struct{} // closed when busy ends; made by the first call that waits for it
 	uncertain *commit       // a commit whose outcome is not known
 
@@ -76,20 +79,74 @@ type entry struct {
 }
 
 // newIndex is an index of pools, with room for so many entries.
-func newIndex(pools []Pool, layouts []layout, grace time.Duration, size int) *index {
+func newIndex(
+	pools []Pool, layouts []layout, grace time.Duration, sparse uint64, size int,
+) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
 		tasks:  make(map[string]*task, size),
 		drains: map[*entry]struct{}{}, grace: grace,
 	}
 	for i, p := range pools {
-		p.Reserved, p.Labels, p.Quotas, p.Details = maps.Clone(p.Reserved), maps.Clone(p.Labels), maps.Clone(p.Quotas), maps.Clone(p.Details)
-		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}}
+		p = p.clone()
+		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse}
+		added.public.Store(&p)
 		added.counts[Reserved] = uint64(len(p.Reserved))
 		x.pools = append(x.pools, added)
 		x.byName[p.Name] = added
 	}
 	return x
+}
+
+func (p Pool) clone() Pool {
+	p.Reserved, p.Labels = maps.Clone(p.Reserved), maps.Clone(p.Labels)
+	p.Quotas, p.Details = maps.Clone(p.Quotas), maps.Clone(p.Details)
+	return p
+}
+
+// changeRules gives the pools other rules. They have the names and addresses that they had.
+func (x *index) changeRules(pools []Pool) {
+	counted := map[*pool]bool{} // whose quotas are the first
+	order := make([]*pool, 0, len(x.pools))
+	for i := range pools {
+		p, next := x.byName[pools[i].Name], pools[i].clone()
+		if len(p.Quotas) == 0 && len(next.Quotas) > 0 {
+			counted[p] = true
+		}
+		p.Pool = next
+		p.public.Store(&next)
+		order = append(order, p)
+	}
+	for _, p := range x.pools {
+		if p.gone {
+			order = append(order, p)
+		}
+	}
+	x.pools = order
+	if len(counted) > 0 {
+		x.countTeams(counted)
+	}
+}
+
+// countTeams counts the leases, those under way included, of pools that had no quotas.
+func (x *index) countTeams(pools map[*pool]bool) {
+	for p := range pools {
+		clear(p.teams)
+	}
+	for _, e := range x.entries {
+		if pools[e.pool] && e.state == Leased {
+			e.pool.reserve(e.last().Owner.Team, 1)
+		}
+	}
+	for _, t := range x.tasks {
+		if t.claim != nil {
+			for i := range t.claim.steps {
+				if s := &t.claim.steps[i]; pools[s.e.pool] {
+					s.e.pool.reserve(s.next.Owner.Team, 1)
+				}
+			}
+		}
+	}
 }
 
 // unknownPool is a placeholder for entries that load has not yet assigned to a pool.
@@ -123,7 +180,8 @@ func (x *index) insert(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt, e.overdue = nil, nil, nil, nil, false, 0, 0, false
+	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false, 0, 0
+	e.overdue, e.idle, e.listed = false, false, false
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
 	}
@@ -207,7 +265,8 @@ func (x *index) byKey(key string) *entry {
 func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
-		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}}
+		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}, sparseAbove: math.MaxUint64}
+		p.public.Store(&Pool{Name: name})
 		x.former[name] = p
 		x.pools = append(x.pools, p)
 	}
@@ -437,6 +496,7 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 		e.pool.counts[e.state]++
 	} else if !e.pool.gone && !e.busy && e.uncertain == nil {
 		e.pool.enqueue(e)
+		e.pool.idle(e)
 		if !slices.Contains(x.out.freed, e.pool) {
 			x.out.freed = append(x.out.freed, e.pool)
 		}
@@ -467,7 +527,7 @@ func (x *index) clean() *entry {
 	last := len(x.dirty) - 1
 	e := x.dirty[last]
 	x.dirty[last], x.dirty = nil, x.dirty[:last]
-	e.dirtyAt = 0
+	e.dirtyAt, e.listed = 0, e.rev != 0
 	return e
 }
 

@@ -111,12 +111,11 @@ type tenure struct {
 // the wall clock only.
 func (e *entry) shown() Lease {
 	if e.rev == 0 { // never used
-		return Lease{Addr: e.addr, Pool: e.pool.Name, State: e.state}
+		return Lease{Addr: e.addr, Pool: e.pool.public.Load().Name, State: e.state}
 	}
-	l := e.last().Lease
-	l.State, l.Pool = e.state, e.pool.Name
-	if _, ok := e.pool.Details[e.addr]; ok {
-		d := e.pool.Details[e.addr]
+	l, public := e.last().Lease, e.pool.public.Load()
+	l.State, l.Pool = e.state, public.Name
+	if d, ok := public.Details[e.addr]; ok {
 		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
 		l.Details = &d
 	}

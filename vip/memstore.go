@@ -15,9 +15,10 @@ type MemStore struct {
 	mu       sync.RWMutex
 	records  map[string]*Record
 	revision uint64
+	changed  chan struct{} // closed at the next commit; nil when nobody waits
 }
 
-var _ Store = (*MemStore)(nil)
+var _ Watcher = (*MemStore)(nil)
 
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore { return &MemStore{records: map[string]*Record{}} }
@@ -77,6 +78,10 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 		}
 	}
 	s.revision++
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 	for i, c := range changes {
 		switch r := there[i]; {
 		case c.Value == nil:
@@ -88,4 +93,27 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 		}
 	}
 	return s.revision, nil
+}
+
+// Watch implements Watcher. It tells of every commit, whatever its keys.
+func (s *MemStore) Watch(ctx context.Context, _ string, after uint64) (uint64, error) {
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return 0, err
+		}
+		s.mu.Lock()
+		revision := s.revision + 1 // never 0
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		if revision != after {
+			return revision, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
 }

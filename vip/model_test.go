@@ -161,11 +161,12 @@ func (o *oracle) free(pool string) []*row {
 	return free
 }
 
-// last lists the address that task had last, several if it ended them at the same time.
+// last lists the address that task had last, several if it ended them at the same time: it may have
+// it again at once.
 func (o *oracle) last(task string) []*row {
 	var last []*row
 	for _, r := range o.rows {
-		if r.state != vip.Free || r.task != task || r.group > 0 || r.gen == 0 || !o.open(r.pool) {
+		if !r.returnsTo(task) || !o.open(r.pool) {
 			continue
 		}
 		if len(last) > 0 && r.ended.After(last[0].ended) {
@@ -176,6 +177,11 @@ func (o *oracle) last(task string) []*row {
 		}
 	}
 	return last
+}
+
+func (r *row) returnsTo(task string) bool {
+	rests := r.state == vip.Cooling || r.state == vip.Draining
+	return (r.state == vip.Free || rests && !r.taken) && r.task == task && r.group == 0 && r.gen > 0
 }
 
 func (o *oracle) row(addr netip.Addr) *row {
@@ -331,7 +337,7 @@ func TestStateMachine(t *testing.T) {
 				case held == r:
 					require.NoError(t, err)
 					delete(o.suspects, l.ID)
-				case r.state != vip.Free || !o.open(r.pool):
+				case r.state != vip.Free && !r.returnsTo(task) || !o.open(r.pool):
 					require.ErrorIs(t, err, vip.ErrTaken)
 				default:
 					require.NoError(t, err)

@@ -53,12 +53,9 @@ func ParseRange(s string) (Range, error) {
 	case p.Addr().Is4In6():
 		return Range{}, fmt.Errorf("range %q: IPv4 in IPv6 form: write the IPv4 prefix", s)
 	}
-	last := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(last)*8; bit++ {
-		last[bit/8] |= 0x80 >> (bit % 8)
-	}
-	end, _ := netip.AddrFromSlice(last)
-	return Range{p.Addr(), end}, nil
+	var r Range
+	r.First, r.Last = ends(p)
+	return r, r.validate()
 }
 
 func parseEnds(s, first, last string) (Range, error) {
@@ -86,21 +83,53 @@ func (r Range) validate() error {
 	case r.Last.Less(r.First):
 		return fmt.Errorf("range %s: first is after last", r)
 	}
+	for _, s := range special {
+		if first, last := ends(s.prefix); !last.Less(r.First) && !r.Last.Less(first) {
+			return fmt.Errorf("range %s: %s has %s, which no host can be given", r, s.prefix, s.what)
+		}
+	}
 	return nil
+}
+
+// special are the addresses that are no one host's: RFC 6890 for IPv4, RFC 4291 for IPv6.
+var special = []struct {
+	prefix netip.Prefix
+	what   string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "addresses of \"this network\""},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local addresses"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast addresses"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "the limited broadcast address"},
+	{netip.MustParsePrefix("::/128"), "the unspecified address"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local addresses"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast addresses"},
+}
+
+// ends are the first and the last address of p, which is masked.
+func ends(p netip.Prefix) (first, last netip.Addr) {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ = netip.AddrFromSlice(b)
+	return p.Addr(), last
 }
 
 // Pool is a set of addresses that are handed out under the same rules.
 type Pool struct {
 	// Name of the pool; required, and of one pool only.
 	Name string
-	// Ranges of addresses; required, up to 2^63 addresses together. They must not overlap each other
-	// or those of another pool.
+	// Ranges of addresses; required. They must not overlap each other or those of another pool. In a
+	// pool of more than 65,536 addresses, of which more than half are free, an address that has
+	// cooled down is forgotten by the next sweep, with its history: who had it is not known any more,
+	// and a late call for its last lease gets ErrNotFound. So memory and store grow with the leases
+	// that live or cool down, not with the pool. Generations go on growing.
 	Ranges []Range
 	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are
 	// refused.
 	Reserved map[netip.Addr]string
-	// CoolDown is how long an address rests after its lease has ended; negative for none. The default
-	// is DefaultCoolDown.
+	// CoolDown is how long an address rests after its lease has ended, before another owner gets it;
+	// negative for none. The default is DefaultCoolDown.
 	CoolDown time.Duration
 	// MaxCooling is the share of the pool, above 0 up to 1, that may cool down while a request finds
 	// nothing free: of what is above it, the address that has cooled longest is handed out early, and
@@ -128,7 +157,9 @@ type Pool struct {
 }
 
 // ParsePool makes a pool of ranges as ParseRange reads them. In an IPv4 prefix shorter than /31 the
-// network and the broadcast address are reserved.
+// network and the broadcast address are reserved. In an IPv6 prefix shorter than /127 the first
+// address is, which is the subnet's routers' (RFC 4291, section 2.6.1), and so is any first address
+// whose lower half is zero: it is that of a /64.
 func ParsePool(name string, ranges ...string) (Pool, error) {
 	p := Pool{Name: name, Reserved: map[netip.Addr]string{}}
 	var errs []error
@@ -142,6 +173,9 @@ func ParsePool(name string, ranges ...string) (Pool, error) {
 		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Addr().Is4() && prefix.Bits() < 31 {
 			p.Reserved[r.First], p.Reserved[r.Last] = "network address", "broadcast address"
 		}
+		if r.routersAnycast(s) {
+			p.Reserved[r.First] = "subnet-router anycast address"
+		}
 	}
 	if len(errs) > 0 {
 		return Pool{}, fmt.Errorf("pool %q: %w", name, errors.Join(errs...))
@@ -150,6 +184,17 @@ func ParsePool(name string, ranges ...string) (Pool, error) {
 		return Pool{}, err
 	}
 	return p, nil
+}
+
+// routersAnycast reports whether the first address of r, which was written as text, is the
+// subnet-router anycast address of its subnet.
+func (r Range) routersAnycast(text string) bool {
+	if r.First.Is4() {
+		return false
+	}
+	prefix, err := netip.ParsePrefix(text)
+	b := r.First.As16()
+	return err == nil && prefix.Bits() < 127 || binary.BigEndian.Uint64(b[8:]) == 0
 }
 
 func (p Pool) coolDown() time.Duration {
@@ -223,8 +268,8 @@ func (p *Pool) problems() (errs []error) {
 		}
 	}
 	for addr, d := range p.Details {
-		if !addr.IsValid() {
-			bad("Details", "an address is not valid")
+		if !addr.IsValid() || addr.Is4In6() {
+			bad("Details", "address %s: want a plain IPv4 or IPv6 address", addr)
 		}
 		if slices.Contains(d.Ports, 0) {
 			bad("Details", "address %s: port 0: want 1 to 65535", addr)
@@ -241,11 +286,7 @@ func (l *layout) fill(p Pool) (errs []error) {
 			errs = append(errs, fmt.Errorf("Pool.Ranges: ranges %s and %s overlap", l.ranges[i-1], r))
 		}
 		l.starts = append(l.starts, l.size)
-		n := distance(r.First, r.Last)
-		if n >= math.MaxInt64-l.size {
-			return append(errs, fmt.Errorf("Pool.Ranges: range %s: a pool may hold up to 2^63 addresses", r))
-		}
-		l.size += n + 1
+		l.size = addSizes(l.size, addSizes(distance(r.First, r.Last), 1))
 	}
 	for addr := range p.Reserved {
 		if !l.contains(addr) {
@@ -253,6 +294,14 @@ func (l *layout) fill(p Pool) (errs []error) {
 		}
 	}
 	return errs
+}
+
+// addSizes is a + b, at most 2^64 - 1: more addresses than that nobody counts.
+func addSizes(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
 }
 
 func (l layout) contains(addr netip.Addr) bool {

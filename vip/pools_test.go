@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,8 +25,11 @@ func TestParsePool(t *testing.T) {
 	}{
 		{ranges: []string{"10.0.0.0/24"}, size: 256, reserved: 2},
 		{ranges: []string{"10.0.0.0/31", "10.0.1.7/32", "10.0.1.9"}, size: 4},
-		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, err: "up to 2^63 addresses"},
-		{ranges: []string{"fd00::/66"}, size: 1 << 62},
+		{ranges: []string{"10.0.0.1 - 10.0.0.20", "fd00::/64"}, size: 1<<64 - 1, reserved: 1},
+		{ranges: []string{"fd00::/66"}, size: 1 << 62, reserved: 1},
+		{ranges: []string{"fd00::/65"}, size: 1 << 63, reserved: 1},
+		{ranges: []string{"fd00::1-fd00::ffff:ffff:ffff:ffff"}, size: 1<<64 - 1},
+		{ranges: []string{"fd00::/48", "fd01::/16", "10.0.0.0/8"}, size: 1<<64 - 1, reserved: 4},
 		{ranges: []string{"fd00::fff0-fd00::1:000f"}, size: 32},
 		{ranges: nil, err: "Pool.Ranges: want at least one"},
 		{ranges: []string{"10.0.0.1/24"}, err: "host bits are set: write 10.0.0.0/24"},
@@ -385,4 +389,57 @@ func (s *silent) Commit(ctx context.Context, changes ...vip.Change) (uint64, err
 		return 0, errors.Join(context.Canceled, err)
 	}
 	return 0, context.Canceled
+}
+
+// Rules that change in place are in force for every lease that lives, is asked for, or waits; the
+// events before tell of the pool as it is now.
+func TestChangeRules(t *testing.T) {
+	t.Parallel()
+	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1-10.0.1.2")
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p, q)
+	team := func(task string) vip.Request { return vip.Request{Owner: vip.Owner{Task: task, Team: "web"}} }
+	from := a.Revision()
+	first := allocate(t, a, team("T1"))
+	require.Len(t, a.List(vip.Query{}), 1)
+	var wg sync.WaitGroup
+	for range 2 { // readers beside the changes
+		wg.Go(func() {
+			for range 50 {
+				a.List(vip.Query{Selector: map[string]string{"net": "a"}})
+				events, err := a.Watch(t.Context(), from)
+				if err != nil || events[0].Lease().Addr != first.Addr {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		p.Quotas, p.Disabled = map[string]int{vip.AnyTeam: i}, i%2 == 0
+		require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q}))
+	}
+	wg.Wait()
+	p.Quotas, p.Disabled, p.Labels = map[string]int{"web": 2}, false, map[string]string{"net": "a"}
+	p.Details = map[netip.Addr]vip.Details{first.Addr: {Region: "bj"}}
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{q, p}))
+	require.Equal(t, "bj", a.List(vip.Query{Selector: map[string]string{"net": "a"}})[0].Details.Region)
+	require.Equal(t, "q", a.Stats()[0].Pool)
+	require.Equal(t, "q", allocate(t, a, team("T2")).Pool)
+	q.Disabled = true
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{q, p}))
+	allocate(t, a, team("T3"))
+	_, err := a.Allocate(t.Context(), team("T4"))
+	require.ErrorIs(t, err, vip.ErrQuota, "the lease of before counts")
+
+	waits := make(chan error)
+	go func() {
+		_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T5"), Pool: "q", Wait: true})
+		waits <- err
+	}()
+	require.Eventually(t, func() bool { return len(a.Waiting()) == 1 }, 30*time.Second, time.Millisecond)
+	q.Disabled, q.MaxLease = false, time.Hour
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q}))
+	require.NoError(t, <-waits)
+	got := a.List(vip.Query{Task: "T5"})[0]
+	require.Equal(t, got.Acquired.Add(time.Hour), got.Expires)
+	conserved(t, a)
 }

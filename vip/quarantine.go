@@ -21,19 +21,24 @@ func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason stri
 		return Lease{}, fmt.Errorf("quarantine %s: rest %s: want 0 (no end) to 100 years: %w", addr, rest, ErrInvalid)
 	}
 	return a.force(ctx, "quarantine", addr, func(e *entry, next *tenure, now time.Time) error {
-		if limit := e.pool.maxQuarantined(); e.state != Quarantined && e.pool.counts[Quarantined] >= limit {
-			return fmt.Errorf("pool %q: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined: %w",
-				e.pool.Name, e.pool.counts[Quarantined], e.pool.size, limit, ErrQuarantineFull)
-		}
-		if next.State == Leased {
-			next.Ended, next.Expires = now, time.Time{}
-		}
-		next.State, next.Reason, next.CoolUntil = Quarantined, reason, time.Time{}
-		if rest > 0 {
-			next.CoolUntil = now.Add(max(rest, a.leastRest(e)))
-		}
-		return nil
+		return a.setAside(e, next, now, reason, rest)
 	})
+}
+
+// setAside makes next, which is the last tenure of e, that of an address in quarantine.
+func (a *Allocator) setAside(e *entry, next *tenure, now time.Time, reason string, rest time.Duration) error {
+	if limit := e.pool.maxQuarantined(); e.state != Quarantined && e.pool.counts[Quarantined] >= limit {
+		return fmt.Errorf("pool %q: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined: %w",
+			e.pool.Name, e.pool.counts[Quarantined], e.pool.size, limit, ErrQuarantineFull)
+	}
+	if next.State == Leased {
+		next.Ended, next.Expires = now, time.Time{}
+	}
+	next.State, next.Reason, next.CoolUntil = Quarantined, reason, time.Time{}
+	if rest > 0 {
+		next.CoolUntil = now.Add(max(rest, a.leastRest(e)))
+	}
+	return nil
 }
 
 // leastRest is how long an address may at least not be given again, whatever becomes of it.
@@ -70,6 +75,7 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit 
 	if a.cfg.Observe != nil {
 		defer a.observe(op, a.cfg.Now(), &err)
 	}
+	addr = addr.Unmap()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for conflicts := 0; conflicts < maxRounds; {
@@ -135,5 +141,5 @@ func (p *pool) maxQuarantined() uint64 {
 	if share == 0 {
 		share = DefaultMaxQuarantined
 	}
-	return max(1, uint64(share*float64(p.size)))
+	return max(1, p.share(share))
 }

@@ -9,7 +9,7 @@ import (
 // Stats counts the addresses of a pool by state: the states add up to Size.
 type Stats struct {
 	Pool        string `json:"pool"`
-	Size        uint64 `json:"size"`
+	Size        uint64 `json:"size"` // 2^64 - 1 stands for that many and more
 	Free        uint64 `json:"free"`
 	Leased      uint64 `json:"leased"`
 	Draining    uint64 `json:"draining"`
@@ -124,7 +124,8 @@ func (a *Allocator) candidates(q *Query) (found []*view, exact bool) {
 
 // admits reports whether q matches state and pool of the view.
 func (q *Query) admits(v *view) bool {
-	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == v.pool.Name) && v.pool.has(q.Selector)
+	pool := v.pool.public.Load()
+	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == pool.Name) && pool.has(q.Selector)
 }
 
 // finds reports whether q matches owner and instances of l.

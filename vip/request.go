@@ -37,8 +37,9 @@ type Request struct {
 	// TTL after which the lease ends unless it is renewed, at most 100 years; Forever for no end. The
 	// default is Config.DefaultTTL.
 	TTL time.Duration
-	// Addr asks for one address by name. The default is the address that the owner had last, if it is
-	// free, else the one that has been free for longest.
+	// Addr asks for one address by name; an IPv4 address in IPv6 form is the IPv4 address. The default
+	// is the address that the owner had last, if nobody else has had it since, even while it still
+	// rests; else the one that has been free for longest.
 	Addr netip.Addr
 	// Wait waits in a queue, until the context is done, instead of failing with ErrExhausted. Whoever
 	// waits for a pool goes before who comes later, unless the quota of the team keeps it from having

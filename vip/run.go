@@ -14,15 +14,18 @@ import (
 // leases expire while it takes its time. Between two rounds of such calls is a second, or
 // Config.Interval when that is less. Run returns after the last call of Config.Drained has.
 func (a *Allocator) Run(ctx context.Context) error {
-	var drains sync.WaitGroup
-	defer drains.Wait()
-	drains.Go(func() {
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() {
 		a.repeat(ctx, "drain of addresses", min(a.cfg.Interval, defaultEvery), func() error {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			return a.endDrained(ctx)
 		})
 	})
+	if store, ok := a.store.(Watcher); ok && a.cfg.Shared {
+		others.Go(func() { a.follow(ctx, store) })
+	}
 	a.repeat(ctx, "sweep of leases", 0, func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -80,8 +83,11 @@ func (a *Allocator) Sweep(ctx context.Context) error {
 
 // sweep is Sweep without the questions to the caller.
 func (a *Allocator) sweep(ctx context.Context) error {
-	_, err := a.fetchAllIfOlder(ctx, a.cfg.Refresh)
-	return errors.Join(err, a.resolveAll(ctx), a.endOverdue(ctx), a.forget(ctx))
+	var err error
+	if !a.following {
+		_, err = a.fetchAllIfOlder(ctx, a.cfg.Refresh)
+	}
+	return errors.Join(err, a.resolveAll(ctx), a.endOverdue(ctx), a.forgetIdle(ctx), a.forget(ctx))
 }
 
 func (a *Allocator) resolveAll(ctx context.Context) error {

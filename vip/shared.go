@@ -157,6 +157,69 @@ func (a *Allocator) fetchAllIfOlder(ctx context.Context, age time.Duration) (boo
 	return true, a.fetchAll(ctx)
 }
 
+// follow reads all addresses whenever the store says that some may have changed, until ctx is done:
+// at once, but not more than twice in Config.Refresh, or in 5 s if that is less. While the store does not answer, the sweep
+// reads every Config.Refresh. It is called without mu.
+func (a *Allocator) follow(ctx context.Context, store Watcher) {
+	var after uint64
+	var earlier, last time.Time // the reads before
+	for ctx.Err() == nil {
+		now, err := store.Watch(ctx, addrPrefix, after)
+		a.setFollowing(err == nil)
+		if err != nil {
+			if ctx.Err() == nil {
+				a.cfg.Logger.Warn("watch of leases", "err", err)
+			}
+			after = 0
+			sleep(ctx, min(a.cfg.Refresh, time.Second))
+			continue
+		}
+		if now == after {
+			continue
+		}
+		if now < after { // the store was put back
+			now = 0
+		}
+		after = now
+		if !earlier.IsZero() {
+			sleep(ctx, min(a.cfg.Refresh, defaultRefresh)-time.Since(earlier))
+		}
+		earlier, last = last, time.Now()
+		if err := a.readAll(ctx); err != nil {
+			if ctx.Err() == nil {
+				a.cfg.Logger.Warn("read of leases", "err", err)
+			}
+			a.setFollowing(false)
+			after = 0
+			sleep(ctx, min(a.cfg.Refresh, time.Second))
+		}
+	}
+	a.setFollowing(false)
+}
+
+func (a *Allocator) setFollowing(does bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.following = does
+}
+
+// readAll is fetchAll without mu.
+func (a *Allocator) readAll(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refreshed = a.cfg.Now()
+	return a.fetchAll(ctx)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // findForgotten notes the tasks whose record names no address that is still theirs.
 func (a *Allocator) findForgotten(ctx context.Context) error {
 	records, err := a.store.List(ctx, ownerPrefix)

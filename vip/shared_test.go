@@ -2,8 +2,10 @@ package vip_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -295,4 +297,64 @@ func TestSharedOwnerMovesWhileRead(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, second.ID, allocate(t, a, vip.Request{Owner: owner("T")}).ID)
+}
+
+// An allocator that follows the store reads it when another has changed something, and goes on when
+// the store did not answer for a while.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	store := &watched{MemStore: vip.NewMemStore()}
+	p := pool(t, "p", "10.0.0.0/28")
+	var both []*vip.Allocator
+	for range 2 {
+		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true, Refresh: time.Hour})
+		require.NoError(t, err)
+		both = append(both, a)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = both[0].Run(ctx) })
+	sees := func(n int) {
+		require.Eventually(t, func() bool { return len(both[0].List(vip.Query{})) == n }, 30*time.Second, time.Millisecond)
+	}
+	allocate(t, both[1], vip.Request{Owner: owner("T1")})
+	sees(1)
+	store.fail(errors.New("no leader"))
+	allocate(t, both[1], vip.Request{Owner: owner("T2")})
+	require.Eventually(t, func() bool { return store.failures() > 0 }, 30*time.Second, time.Millisecond)
+	store.fail(nil)
+	sees(2)
+	stop()
+	wg.Wait()
+}
+
+// watched is a store whose Watch fails when told to.
+type watched struct {
+	*vip.MemStore
+	mu     sync.Mutex
+	err    error
+	failed int
+}
+
+func (s *watched) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *watched) failures() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+func (s *watched) Watch(ctx context.Context, prefix string, after uint64) (uint64, error) {
+	now, err := s.MemStore.Watch(ctx, prefix, after)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		s.failed++
+		return 0, s.err
+	}
+	return now, err
 }

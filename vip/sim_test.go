@@ -46,7 +46,7 @@ func TestSimulation(t *testing.T) {
 }
 
 type simCounts struct {
-	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Repooled, Jumps, Uncertain, PutBack int
+	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -62,6 +62,9 @@ func (c *simCounts) add(o simCounts) {
 	c.Jumps += o.Jumps
 	c.Uncertain += o.Uncertain
 	c.PutBack += o.PutBack
+	c.Forgotten += o.Forgotten
+	c.Heard += o.Heard
+	c.Pages += o.Pages
 }
 
 var errFault = errors.New("store is away")
@@ -84,6 +87,9 @@ type sim struct {
 	stored map[netip.Addr]*tenure // by the rules: what the store has
 	used   map[string]netip.Addr  // every lease id there ever was
 	acked  map[string]Lease       // leases that were promised, until they were released or could have ended
+	floor  map[netip.Addr]uint64  // generation of the last tenure of addresses that were forgotten
+	heard  map[*Allocator]uint64  // revision of the last event that was read
+	sparse uint64                 // see Config.sparseAbove
 	maybe  map[string]bool        // lease ids for which a release, quarantine or the like was tried
 }
 
@@ -91,6 +97,10 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{
 		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), inner: NewMemStore(), now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
 		stored: map[netip.Addr]*tenure{}, used: map[string]netip.Addr{}, acked: map[string]Lease{}, maybe: map[string]bool{},
+		floor: map[netip.Addr]uint64{}, heard: map[*Allocator]uint64{},
+	}
+	if seed%5 < 2 {
+		s.sparse = 2
 	}
 	p, _ := ParsePool("p", "10.0.0.0/28")
 	p.MaxQuarantined = 0.3
@@ -215,6 +225,10 @@ func (s *sim) make(ctx context.Context, changes []Change) (uint64, error) {
 }
 
 func (s *sim) judge(c Change) {
+	if c.Value == nil {
+		s.judgeForgotten(netip.MustParseAddr(c.Key[len(addrPrefix):]))
+		return
+	}
 	next, err := decodeTenure(c.Value)
 	if err != nil {
 		s.failf("%s: %v", c.Key, err)
@@ -233,17 +247,20 @@ func (s *sim) judge(c Change) {
 		if was.Owner.Task != next.Owner.Task {
 			s.failf("%s: lease %s goes from task %s to %s", next.Addr, next.ID, was.Owner.Task, next.Owner.Task)
 		}
-	case next.Generation == was.Generation+1 && next.State == Leased:
-		if was.State != Free && (was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
+	case (next.Generation == was.Generation+1 || was.Generation == 0 && next.Generation > s.floor[next.Addr]) && next.State == Leased:
+		// the owner that had it last gets it back at once, others when it has rested
+		back := was.wasOf(&next.Owner) && was.State != Quarantined
+		if was.State == Leased || !back && was.State != Free &&
+			(was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
 			s.failf("%s: given to %s while %s of %s", next.Addr, next.Owner.Task, was.State, was.Owner.Task)
 		}
-		if cool := s.coolDown(next.Addr); was.CoolUntil.After(s.now) && (was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
+		if cool := s.coolDown(next.Addr); !back && was.CoolUntil.After(s.now) && (was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
 			// after a clock was put back an address rests for a cool-down of the new time, not until the old
 			if !s.jumped() {
 				s.failf("%s: given to %s at %s, rests until %s", next.Addr, next.Owner.Task, s.now, was.CoolUntil)
 			}
 		}
-		if rested := next.Acquired.Sub(was.Ended); !was.Ended.IsZero() && rested < s.coolDown(next.Addr) && !s.jumped() {
+		if rested := next.Acquired.Sub(was.Ended); !back && !was.Ended.IsZero() && rested < s.coolDown(next.Addr) && !s.jumped() {
 			s.failf("%s: given to %s, %s after %s had it", next.Addr, next.Owner.Task, rested, was.Owner.Task)
 		}
 		if other, ok := s.used[next.ID]; ok {
@@ -265,6 +282,18 @@ func (s *sim) judge(c Change) {
 	default:
 		s.failf("%s: from %s generation %d to %s generation %d", next.Addr, was.ID, was.Generation, next.ID, next.Generation)
 	}
+}
+
+// judgeForgotten: only what is free is forgotten.
+func (s *sim) judgeForgotten(addr netip.Addr) {
+	s.counts.Forgotten++
+	was := s.stored[addr]
+	rested := was.State == Free || (was.State == Cooling || was.State == Quarantined) && !was.CoolUntil.IsZero()
+	if !rested || was.CoolUntil.After(s.now) && !s.jumped() || s.sparse == 0 {
+		s.failf("%s: forgotten at %s while %s of %s until %s", addr, s.now, was.State, was.Owner.Task, was.CoolUntil)
+	}
+	s.floor[addr] = max(s.floor[addr], was.Generation)
+	delete(s.stored, addr)
 }
 
 func (s *sim) jumped() bool { return s.counts.Jumps > 0 }
@@ -326,7 +355,7 @@ func (s *sim) restart(i int) {
 	}
 	for {
 		s.all[i] = nil // nothing overtakes a start
-		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second}
+		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second, sparseAbove: s.sparse}
 		cfg.Store, cfg.Pools = s, s.pools
 		a, err := Open(context.Background(), cfg)
 		if err == nil {
@@ -443,6 +472,8 @@ func (s *sim) step(outermost bool) {
 		s.expect(err, ErrTaken)
 	case n < 90:
 		s.expect(a.Sweep(ctx))
+	case n < 91:
+		s.read(a)
 	case n < 92:
 		pools := slices.Clone(s.pools)
 		pools[0].Disabled = s.percent(20)
@@ -452,6 +483,53 @@ func (s *sim) step(outermost bool) {
 		s.now = s.now.Add(time.Duration(s.rnd.IntN(60)) * time.Second)
 	case outermost:
 		s.restart(which)
+	}
+}
+
+// read lists page by page, and hears what has happened since it last did.
+func (s *sim) read(a *Allocator) {
+	q := Query{Limit: 1 + s.rnd.IntN(5), States: []State{Free, Leased, Draining, Cooling, Quarantined}}
+	whole, n := a.List(Query{States: q.States}), 0
+	for more := true; more; n += q.Limit {
+		page := a.List(q)
+		s.counts.Pages++
+		if more = len(page) == q.Limit; more {
+			q.After = page[len(page)-1].Addr
+		}
+		for i, l := range page {
+			if n+i >= len(whole) || whole[n+i].ID != l.ID || whole[n+i].State != l.State || a.x.entries[l.Addr] == nil {
+				s.failf("page from %d on has %s, which is %s; all: %+v", n, l.ID, l.State, whole)
+			}
+		}
+	}
+	known := 0
+	for _, e := range a.x.entries {
+		if e.rev != 0 && e.state != Reserved {
+			known++
+		}
+	}
+	if len(whole) != known {
+		s.failf("%d leases are listed, %d are known", len(whole), known)
+	}
+	for after := s.heard[a]; after < a.events.last(); {
+		events, err := a.Watch(context.Background(), after)
+		if errors.Is(err, ErrCompacted) && after == 0 {
+			after = a.Revision()
+			s.heard[a] = after
+			continue
+		}
+		if err != nil {
+			s.failf("watch: %v", err)
+			return
+		}
+		for _, e := range events {
+			if e.Revision != after+1 || e.Lease().Addr == (netip.Addr{}) {
+				s.failf("event %d after %d: %+v", e.Revision, after, e.Lease())
+			}
+			after = e.Revision
+			s.counts.Heard++
+		}
+		s.heard[a] = after
 	}
 }
 

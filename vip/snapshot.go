@@ -30,7 +30,7 @@ type mark struct {
 
 // Revision returns the store's revision of the address's record, which grows with every change of
 // it; 0 when the address has no record.
-func (s *Snapshot) Revision(addr netip.Addr) uint64 { return s.marks[addr].revision }
+func (s *Snapshot) Revision(addr netip.Addr) uint64 { return s.marks[addr.Unmap()].revision }
 
 // Empty reports whether no address had a record: the store is new, was emptied, or is not the one
 // that the leases were made in.
@@ -38,12 +38,12 @@ func (s *Snapshot) Empty() bool { return s.records == 0 }
 
 // OutOfPool reports whether the address has a record although no configured pool contains it any
 // more.
-func (s *Snapshot) OutOfPool(addr netip.Addr) bool { return s.marks[addr].gone }
+func (s *Snapshot) OutOfPool(addr netip.Addr) bool { return s.marks[addr.Unmap()].gone }
 
 // Asked counts how often Allocate of this allocator has answered the owner with the lease that it
 // already held at addr. Only a difference between two snapshots of one allocator has a meaning: the
 // owner has asked in between.
-func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr].asked }
+func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr.Unmap()].asked }
 
 // Snapshot returns the live leases as they are now. With Config.Shared it reads all addresses from
 // the store first, so that it includes what other allocators did. The error is ErrUncertain or the
@@ -108,6 +108,7 @@ func (a *Allocator) ReleaseUnchanged(
 	if a.cfg.Observe != nil {
 		defer a.observe("release", a.cfg.Now(), &err)
 	}
+	addr = addr.Unmap()
 	seen := since.marks[addr]
 	if seen.id == "" {
 		return Lease{}, fmt.Errorf("release %s: no live lease in the snapshot: %w", addr, ErrNotFound)

@@ -28,6 +28,18 @@ type Store interface {
 	Commit(ctx context.Context, changes ...Change) (revision uint64, err error)
 }
 
+// Watcher is a Store that can be waited for. Run of an allocator with Config.Shared reads the
+// addresses when a Watcher says so, in place of every Config.Refresh. All methods are safe for
+// concurrent use.
+type Watcher interface {
+	Store
+	// Watch returns when a record whose key begins with prefix may have changed since it returned
+	// after; at once for 0, and after a minute or so in any case. The result is what the next call
+	// takes: after itself when nothing has changed, never 0, and less than after when the store was
+	// put back. When ctx is done it returns an error that is context.Cause(ctx) by errors.Is.
+	Watch(ctx context.Context, prefix string, after uint64) (uint64, error)
+}
+
 // ErrRevision is what Store.Commit returns when a key has been changed by somebody else.
 var ErrRevision = errors.New("revision conflict")
 

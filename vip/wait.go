@@ -237,6 +237,9 @@ func (w *waiter) wake() {
 
 // poolsChanged wakes all waiters: each has to look at the new pools.
 func (a *Allocator) poolsChanged() {
+	for _, p := range a.x.pools {
+		p.queues = nil
+	}
 	for _, w := range a.waiters {
 		_ = a.aim(w) // w gets the error itself
 		w.wake()

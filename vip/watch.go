@@ -79,9 +79,13 @@ const (
 const (
 	epochKey    = "epoch"
 	epochBits   = 40    // a revision is the epoch of its allocator, shifted by this, and a count
-	keptEvents  = 16384 // at least
+	keptEvents  = 32768 // at least
 	segmentSize = 256
-	wakeEvery   = 5 * time.Millisecond
+	// wakePause is for how long those who wait have been quiet before they are woken again, for each
+	// of them, between the shortest and the longest.
+	wakePause     = 50 * time.Microsecond
+	shortestPause = time.Millisecond
+	longestPause  = 20 * time.Millisecond
 )
 
 // ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has
@@ -99,10 +103,10 @@ func (a *Allocator) Revision() uint64 {
 
 // Watch returns some of the events after a revision, oldest first, and waits until there is one.
 // The next call takes the revision of the last. The events are shared with other callers: nobody
-// changes them. An event after a quiet time is told at once, those of a busy time together, every
-// 5 ms. Nothing is kept for a caller that does not come back: revisions survive a reconnection, not
-// a restart of the allocator; after that, and when more than 16,384 events have passed, the error is
-// ErrCompacted. That an address became free is told when the allocator sees it, at the latest in the
+// changes them. An event after a quiet time is told at once, those of a busy time together: the more
+// callers wait, the longer, up to 20 ms. Nothing is kept for a caller that does not come back:
+// revisions survive a reconnection, not a restart of the allocator; after that, and when more than
+// 32,768 events have passed, the error is ErrCompacted. That an address became free is told when the allocator sees it, at the latest in the
 // next sweep.
 func (a *Allocator) Watch(ctx context.Context, after uint64) ([]Event, error) {
 	for {
@@ -129,6 +133,7 @@ type eventLog struct {
 
 	mu    sync.Mutex    // guards what follows
 	told  time.Time     // when the readers that waited were last told
+	count int           // of readers that may wait
 	ahead chan struct{} // closed at the next event; nil when nobody waits
 }
 
@@ -192,15 +197,16 @@ func (n *eventLog) add(h *pendingEvent) {
 	}
 }
 
-// wake tells the readers that wait, not before wakeEvery has passed since the last time: many that
-// are told of every single event would take all processors.
+// wake tells the readers that wait, not before a pause since the last time: many that are told of
+// every single event would take all processors.
 func (n *eventLog) wake() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	time.AfterFunc(wakeEvery-time.Since(n.told), func() {
+	pause := min(max(time.Duration(n.count)*wakePause, shortestPause), longestPause)
+	time.AfterFunc(pause-time.Since(n.told), func() {
 		n.mu.Lock()
 		ahead := n.ahead
-		n.ahead, n.told = nil, time.Now()
+		n.ahead, n.told, n.count = nil, time.Now(), 0
 		n.mu.Unlock()
 		if ahead != nil {
 			close(ahead)
@@ -215,6 +221,7 @@ func (n *eventLog) more() <-chan struct{} {
 	if n.ahead == nil {
 		n.ahead = make(chan struct{})
 	}
+	n.count++
 	n.awaited.Store(true)
 	return n.ahead
 }
@@ -274,7 +281,7 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 // of any before.
 func (a *Allocator) begin(ctx context.Context) error {
 	for range maxRounds {
-		found, err := a.store.Get(ctx, epochKey)
+		found, err := a.store.Get(ctx, epochKey, forgetsKey)
 		if err != nil {
 			return fmt.Errorf("load epoch: %w", err)
 		}
@@ -285,8 +292,9 @@ func (a *Allocator) begin(ctx context.Context) error {
 			}
 		}
 		value := strconv.AppendUint(nil, epoch+1, 10)
-		_, err = a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
+		rev, err := a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
 		if err == nil {
+			a.revision, a.forgets = max(a.revision, rev), found[1].Revision != 0
 			a.events.begin((epoch + 1) << epochBits)
 			return nil
 		}

@@ -62,7 +62,7 @@ func TestWatch(t *testing.T) {
 	cancel()
 	_, err = a.Watch(ctx, a.Revision())
 	require.ErrorIs(t, err, context.Canceled)
-	for range 6000 {
+	for range 17_000 {
 		release(t, a, allocate(t, a, vip.Request{Owner: owner("T2")}))
 		c.Add(130 * time.Second)
 	}
@@ -180,7 +180,7 @@ func TestWatchers(t *testing.T) {
 	require.Equal(t, events[0].Lease(), first.Lease)
 	require.Equal(t, vip.Lease{}, vip.Event{}.Lease())
 
-	for range 10_000 {
+	for range 17_000 {
 		release(t, a, allocate(t, a, vip.Request{Owner: owner("T")}))
 	}
 	_, err = a.Watch(t.Context(), from)

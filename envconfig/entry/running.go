@@ -48,6 +48,8 @@ type running struct {
 	since    time.Time // when the drain began
 	deadline <-chan time.Time
 	lastCall <-chan time.Time
+	late     bool // the last call has come
+	deferred bool // a service is to be told after another has ended
 	outside  <-chan time.Time
 	killing  bool
 
@@ -101,6 +103,7 @@ func (r *running) turn() (done bool) {
 	case <-r.outside:
 		r.askLeft()
 	case <-r.lastCall:
+		r.late = true
 		r.tell(r.all(syscall.SIGTERM), syscall.SIGTERM)
 	case <-r.pidFile:
 		r.adopt()
@@ -213,15 +216,21 @@ func (r *running) services(v *view) (all []target, shown bool) {
 // tell gives the signal, or what it becomes for the program in question, to the processes and
 // reports whether that asks the service to stop. One that was told to stop is not told again, since
 // many a service takes the second time for an order to drop everything; a shell without a trap is
-// told to stop and nothing else.
+// told to stop and nothing else. A service that answers for a proxy beside it is told when that has
+// ended.
 func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 	for i, t := range all {
 		if !t.ends || i == len(all)-1 {
 			stops = stops || r.stops(s, r.translate(s, t.program), t.program)
 		}
 	}
+	front := slices.ContainsFunc(all, func(t target) bool { return slices.Contains(fronts, t.program) })
 	for _, t := range all {
 		if r.told[t.identity()] || t.ends && !stops {
+			continue
+		}
+		if stops && front && !r.late && isBehind(t.program) {
+			r.deferred = true
 			continue
 		}
 		given := r.translate(s, t.program)
@@ -269,6 +278,9 @@ func (r *running) childChanged(e end) {
 		if r.ended && !r.killing {
 			r.report.Drained++
 		}
+		if r.deferred {
+			r.outside = time.After(scanDelay)
+		}
 		r.code = exitCode(e.status)
 		if e.status.Signaled() && !r.passed[e.status.Signal()] && !r.killing {
 			r.crash = r.code
@@ -310,7 +322,7 @@ func (r *running) askLeft() {
 		return
 	}
 	all := r.all(s)
-	if r.asked && r.inCharge {
+	if r.asked && r.inCharge && r.ended {
 		all = slices.DeleteFunc(all, func(t target) bool {
 			given := r.translate(s, t.program)
 			return !slices.Contains(followers, t.program) &&

@@ -45,6 +45,13 @@ var graceful = map[string]syscall.Signal{
 	"haproxy": syscall.SIGUSR1,  // soft stop
 }
 
+// fronts are the proxies of graceful, which are done when they have sent the last answer.
+var fronts = []string{"nginx", "apache2", "httpd", "haproxy"}
+
+// isBehind reports whether a program answers requests of a proxy in the same container, and drops
+// them when it is told to stop: php-fpm does, unless its process_control_timeout is set.
+func isBehind(program string) bool { return strings.TrimRight(program, "0123456789.") == "php-fpm" }
+
 // gracefulStop returns the signal of graceful for a program, or 0. Debian gives php-fpm a version.
 func gracefulStop(program string) syscall.Signal {
 	return graceful[strings.TrimRight(program, "0123456789.")]

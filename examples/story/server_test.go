@@ -214,7 +214,7 @@ type state struct {
 
 func (s *server) state() state {
 	s.t.Helper()
-	return state{get[[]version](s, "/versions"), get[[]entry](s, "/journal"), get[[]lease](s, "/tasks"), get[environments](s, "/environments")}
+	return state{get[[]version](s, "/versions"), get[[]entry](s, "/journal?limit=1000"), get[[]lease](s, "/tasks"), get[environments](s, "/environments")}
 }
 
 // inOrder looks at everything that must hold after a start, whatever was cut off.

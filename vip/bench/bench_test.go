@@ -5,19 +5,15 @@ package bench
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/cilium/cilium/pkg/ipalloc"
 	"go.etcd.io/bbolt"
-	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
@@ -58,14 +54,6 @@ func lease(tb testing.TB, a *vip.Allocator, task string) vip.Lease {
 	return l
 }
 
-func names(n int) []string {
-	all := make([]string, n)
-	for i := range all {
-		all[i] = fmt.Sprint("task-", i)
-	}
-	return all
-}
-
 // cpu is the processor time of this process: on a busy machine it says more than the clock on the wall.
 func cpu() time.Duration {
 	var u syscall.Rusage
@@ -86,165 +74,90 @@ func pairs(b *testing.B, pair func(i int)) {
 	figure(b, "pairs/cpu-s", float64(i)/(cpu()-start).Seconds())
 }
 
-// BenchmarkMemory: pairs on a /18 that is so many per cent full. vip keeps owner, generation, expiry, history and events;
-// Kubernetes keeps a bit,
-// Cilium the owner's name.
-func BenchmarkMemory(b *testing.B) {
-	tasks := names(1000)
-	for _, full := range []int{0, 50, 99} {
-		b.Run(fmt.Sprintf("vip/full=%d", full), func(b *testing.B) {
-			a := newAllocator(b, vip.NewMemStore(), "10.0.0.0/18")
-			for i := range size * full / 100 {
-				lease(b, a, fmt.Sprint("held-", i))
-			}
-			pairs(b, func(i int) {
-				l := lease(b, a, tasks[i%len(tasks)])
-				if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {
-					b.Fatal(err)
-				}
-			})
-		})
-		b.Run(fmt.Sprintf("cilium/full=%d", full), func(b *testing.B) {
-			a, err := ipalloc.NewHashAllocator[string](netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.63.254"), size)
-			if err != nil {
-				b.Fatal(err)
-			}
-			for range size * full / 100 {
-				if _, err := a.AllocAny("held"); err != nil {
-					b.Fatal(err)
-				}
-			}
-			pairs(b, func(i int) {
-				ip, err := a.AllocAny(tasks[i%len(tasks)])
-				if err == nil {
-					err = a.Free(ip)
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-			})
-		})
-		b.Run(fmt.Sprintf("kubernetes/full=%d", full), func(b *testing.B) {
-			_, cidr, _ := net.ParseCIDR("10.0.0.0/18")
-			a, err := ipallocator.NewInMemory(cidr)
-			if err != nil {
-				b.Fatal(err)
-			}
-			for range size * full / 100 {
-				if _, err := a.AllocateNext(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			pairs(b, func(int) {
-				ip, err := a.AllocateNext()
-				if err == nil {
-					err = a.Release(ip)
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-			})
-		})
-	}
-}
-
-// BenchmarkLatency: 64 goroutines on one allocator that has had every address of its pool in use as often as its history is
-// kept; the slowest hundredth of the allocations.
-func BenchmarkLatency(b *testing.B) {
-	a := newAllocator(b, vip.NewMemStore(), "10.0.0.0/18")
-	pair := func(task string) time.Duration {
-		start := time.Now()
-		l := lease(b, a, task)
-		took := time.Since(start)
-		_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
-		return took
-	}
-	for i := range 17 * size {
-		pair(fmt.Sprint("earlier-", i))
-	}
-	took := make([][]time.Duration, 64)
-	var wg sync.WaitGroup
-	each := max(b.N/64, 1)
-	b.ResetTimer()
-	for g := range took {
-		wg.Go(func() {
-			for i := range each {
-				took[g] = append(took[g], pair(fmt.Sprint(g, "-", i)))
-			}
-		})
-	}
-	wg.Wait()
-	all := slices.Concat(took...)
-	slices.Sort(all)
-	figure(b, "p50-µs", float64(all[len(all)*50/100].Nanoseconds())/1e3)
-	figure(b, "p99-µs", float64(all[len(all)*99/100].Nanoseconds())/1e3)
-	figure(b, "slowest-µs", float64(all[len(all)-1].Nanoseconds())/1e3)
-}
-
-// BenchmarkDurable: pairs on bbolt with fsync, 64 writers, beside bbolt's own commits: each commit alone, and by its Batch.
+// BenchmarkDurable: pairs on bbolt with fsync, 64 writers, beside bbolt's own commits: each commit
+// alone, and by its Batch with several sizes.
 func BenchmarkDurable(b *testing.B) {
-	b.Run("vip/writers=64", func(b *testing.B) {
-		s, err := boltstore.Open(filepath.Join(b.TempDir(), "vip.db"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer s.Close()
-		a := newAllocator(b, s, "10.0.0.0/18")
-		callers(b, 64, func(g, i int) {
-			l := lease(b, a, fmt.Sprint(g, "-", i))
-			_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
-		})
-	})
-	for name, commit := range map[string]func(*bbolt.DB, func(*bbolt.Tx) error) error{
-		"bbolt-update/writers=64": (*bbolt.DB).Update, "bbolt-batch/writers=64": (*bbolt.DB).Batch,
-	} {
-		b.Run(name, func(b *testing.B) {
-			db, err := bbolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer db.Close()
-			db.MaxBatchDelay = time.Millisecond
-			value := make([]byte, 120)
-			callers(b, 64, func(g, i int) {
-				for range 2 { // a pair is two commits
-					err := commit(db, func(tx *bbolt.Tx) error {
-						bucket, err := tx.CreateBucketIfNotExists([]byte("b"))
-						if err != nil {
-							return err
-						}
-						return bucket.Put([]byte(fmt.Sprint(g)), value)
-					})
-					if err != nil {
-						b.Error(err)
-					}
-				}
-			})
-		})
-	}
-}
-
-// BenchmarkRecovery: a new allocator on a bbolt file with 100,000 leases.
-func BenchmarkRecovery(b *testing.B) {
-	const leases = 100_000
 	s, err := boltstore.Open(filepath.Join(b.TempDir(), "vip.db"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	a := newAllocator(b, s, "10.0.0.0/15")
+	a := newAllocator(b, s, "10.0.0.0/18")
+	type writer struct {
+		name string
+		pair func(g, i int)
+	}
+	all := []writer{{"vip", func(g, i int) {
+		l := lease(b, a, fmt.Sprint(g, "-", i))
+		_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
+	}}}
+	for _, batch := range []int{1, 32, 64, 128, 1000} {
+		db, err := bbolt.Open(filepath.Join(b.TempDir(), fmt.Sprint(batch, ".db")), 0o600,
+			&bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer db.Close()
+		db.MaxBatchSize, db.MaxBatchDelay = batch, time.Millisecond
+		value := make([]byte, 120)
+		all = append(all, writer{fmt.Sprint("bbolt-batch=", batch), func(g, i int) {
+			for range 2 { // a pair is two commits
+				err := db.Batch(func(tx *bbolt.Tx) error {
+					bucket, err := tx.CreateBucketIfNotExists([]byte("b"))
+					if err != nil {
+						return err
+					}
+					return bucket.Put([]byte(fmt.Sprint(g)), value)
+				})
+				if err != nil {
+					b.Error(err)
+				}
+			}
+		}})
+	}
+	made, took := make([]atomic.Int64, len(all)), make([]time.Duration, len(all))
+	for b.Loop() {
+		for which, w := range all {
+			start := time.Now()
+			var wg sync.WaitGroup
+			for g := range 64 {
+				wg.Go(func() {
+					for i := 0; time.Since(start) < 100*time.Millisecond; i++ {
+						w.pair(g, i)
+						made[which].Add(1)
+					}
+				})
+			}
+			wg.Wait()
+			took[which] += time.Since(start)
+		}
+	}
+	for which, w := range all {
+		figureOf(b, w.name, "pairs/s", float64(made[which].Load())/took[which].Seconds())
+	}
+}
+
+// BenchmarkRecovery: a new allocator on a bbolt file with a million leases.
+func BenchmarkRecovery(b *testing.B) {
+	const leases = 1_000_000
+	s, err := boltstore.Open(filepath.Join(b.TempDir(), "vip.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	a := newAllocator(b, s, "10.0.0.0/12")
 	var wg sync.WaitGroup
 	for g := range 64 {
 		wg.Go(func() {
 			for i := g; i < leases; i += 64 {
-				lease(b, a, fmt.Sprint("task-", i))
+				lease(b, a, fmt.Sprintf("PAY-%d-held", i))
 			}
 		})
 	}
 	wg.Wait()
 	start, n := cpu(), 0
 	for b.Loop() {
-		a = newAllocator(b, s, "10.0.0.0/15")
+		a = newAllocator(b, s, "10.0.0.0/12")
 		n++
 	}
 	if a.Stats()[0].Leased != leases {
@@ -264,7 +177,7 @@ func BenchmarkMemoryPerLease(b *testing.B) {
 			runtime.ReadMemStats(&before)
 			a := newAllocator(b, vip.NewMemStore(), fmt.Sprintf("10.0.0.0/%d", bits))
 			for i := range leases {
-				lease(b, a, fmt.Sprint("task-", i))
+				lease(b, a, fmt.Sprintf("PAY-%d-held", i))
 			}
 			runtime.GC()
 			runtime.ReadMemStats(&after)
@@ -282,7 +195,7 @@ func BenchmarkGrowth(b *testing.B) {
 			for i := range min(1<<(32-bits)/2, 100_000) {
 				lease(b, a, fmt.Sprint("held-", i))
 			}
-			tasks := names(100)
+			tasks := realistic(100)
 			pairs(b, func(i int) {
 				l := lease(b, a, tasks[i%len(tasks)])
 				if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {

@@ -21,6 +21,7 @@ const (
 	defaultPatience = 30 * time.Second
 	firstPause      = 25 * time.Millisecond
 	longestPause    = 2 * time.Second
+	longestWatch    = 20 * time.Second // Consul adds up to a sixteenth
 )
 
 // Config tunes a Store. The zero value works.
@@ -39,7 +40,7 @@ type Store struct {
 	patience time.Duration
 }
 
-var _ vip.Store = (*Store)(nil)
+var _ vip.Watcher = (*Store)(nil)
 
 // New returns a store; it sends nothing. The client stays the caller's.
 func New(client *api.Client, cfg Config) (*Store, error) {
@@ -65,6 +66,45 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 		found[i] = s.record(p)
 	}
 	return found, nil
+}
+
+// Watch implements vip.Watcher by a blocking query for the parts of the keys up to the first slash: its
+// answer is small however many records there are. It tells of every change below prefix up to its
+// last slash, deletions included. When the servers are put back to a snapshot Consul ends the query
+// early with the index of before; one that is sent after that is answered with a lower index, after
+// 20 s at the latest.
+func (s *Store) Watch(ctx context.Context, prefix string, after uint64) (uint64, error) {
+	begun := time.Now()
+	now, err := s.index(ctx, prefix, after)
+	if err == nil && now == after && time.Since(begun) < longestWatch {
+		if now, err = s.index(ctx, prefix, 0); now == after && now > 1 {
+			now--
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("consul: watch %s%s: %w", s.records(), prefix, err)
+	}
+	return now, nil
+}
+
+// index returns Consul's index of the records, as soon as it is above after or has to be asked for
+// again.
+func (s *Store) index(ctx context.Context, prefix string, after uint64) (uint64, error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	attempt, end := context.WithTimeout(ctx, longestWatch+longestWatch/16+requestLimit)
+	defer end()
+	query := consistent(attempt)
+	query.WaitIndex, query.WaitTime = after, longestWatch
+	_, meta, err := s.client.KV().Keys(s.records()+strings.TrimSuffix(prefix, "/"), "/", query)
+	switch {
+	case ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case err != nil:
+		return 0, err
+	}
+	return max(meta.LastIndex, 1), nil
 }
 
 // Get implements vip.Store. Up to 64 keys are read at one moment.

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 		"a cancelled call returns the cause": cancelled,
 		"one winner":                         oneWinner,
 		"disjoint writers":                   disjointWriters,
+		"watch tells of every change":        watch,
 		"allocator: claimers":                claimers,
 		"allocator: lost answers":            lostAnswers,
 		"allocator: one owner":               oneOwner,
@@ -38,6 +39,60 @@ func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 			t.Parallel()
 			test(t, open(t))
 		})
+	}
+}
+
+// watch is for stores that are vip.Watchers.
+func watch(t *testing.T, s vip.Store) {
+	w, ok := s.(vip.Watcher)
+	if !ok {
+		return
+	}
+	ask := func(after uint64) uint64 {
+		now, err := w.Watch(t.Context(), "addr/", after)
+		if err != nil || now == 0 {
+			t.Fatalf("watch after %d: got %d, %v", after, now, err)
+		}
+		return now
+	}
+	var after uint64
+	rev := commit(t, s, set("addr/a", "1", 0))
+	for _, change := range []vip.Change{set("addr/a", "2", 0), set("addr/b", "1", 0), {Key: "addr/a"}, {Key: "addr/b"}} {
+		seen := make(chan uint64, 1)
+		after = ask(0)
+		go func() {
+			for now := after; ; {
+				var err error
+				if now, err = w.Watch(t.Context(), "addr/", after); err != nil || now != after {
+					seen <- now // 0 after an error
+					return
+				}
+			}
+		}()
+		change.Revision = vip.AnyRevision
+		rev = commit(t, s, change)
+		if now := <-seen; now == 0 || now == after {
+			t.Errorf("change of %s at %d: watch after %d says %d", change.Key, rev, after, now)
+		}
+		if now := ask(after); now == after {
+			t.Errorf("change of %s at %d: a watch that came later says nothing", change.Key, rev)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	failed := make(chan error, 1)
+	after = ask(0)
+	go func() {
+		for {
+			if _, err := w.Watch(ctx, "addr/", after); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	cancel(cause)
+	if err := <-failed; !errors.Is(err, cause) {
+		t.Errorf("a watch that is given up: got %v, want %v", err, cause)
 	}
 }
 

@@ -2,6 +2,7 @@ package viphttp_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -115,7 +116,7 @@ func TestDurationsAreTheSameTextInAndOut(t *testing.T) {
 		}
 		require.Equal(t, want, lease["ttl"])
 		code, _ = call(t, "POST", s.URL+"/leases/"+lease["id"].(string)+"/renew",
-			`{"generation":1,"ttl":"`+lease["ttl"].(string)+`"}`)
+			fmt.Sprintf(`{"generation":%v,"ttl":%q}`, lease["generation"], lease["ttl"]))
 		require.Equal(t, 200, code)
 		text, err := json.Marshal(lease)
 		require.NoError(t, err)

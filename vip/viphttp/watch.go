@@ -75,7 +75,13 @@ func (h *handler) from(r *http.Request) (uint64, error) {
 
 // send writes one event. A client that is cut off resumes after the last that it has read whole.
 func (s stream) send(kind string, revision uint64, data any) error {
-	body, err := json.Marshal(data)
+	var body []byte
+	var err error
+	if shared, ok := data.(vip.Event); ok { // encoded once for all streams
+		body, err = shared.MarshalJSON()
+	} else {
+		body, err = json.Marshal(data)
+	}
 	if err != nil {
 		return err
 	}

@@ -90,19 +90,16 @@ var apps = map[string]func(args []string){
 			}
 		}
 	},
-	// starting prints the signals that come in its first moments.
-	"starting": func([]string) {
-		c := make(chan os.Signal, 8)
-		signal.Notify(c, syscall.SIGCONT, syscall.SIGHUP)
-		signal.Notify(c, syscall.SIGUSR1)
-		_ = unix.Kill(os.Getpid(), syscall.SIGUSR1)
-		for s := range c {
-			if s == syscall.SIGUSR1 {
-				fmt.Println("SETTLED")
-				return
-			}
-			fmt.Println("GOT", s)
+	// blockcont becomes the command that the arguments name, with SIGCONT blocked, so that one that
+	// comes stays pending.
+	"blockcont": func(args []string) {
+		runtime.LockOSThread()
+		set := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGCONT - 1)}}
+		err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
+		if err == nil {
+			err = syscall.Exec(args[0], args, os.Environ())
 		}
+		fmt.Println(err)
 	},
 	// noprctl becomes the command that the arguments name, which is refused every prctl from then on.
 	"noprctl": func(args []string) { execWithout(args, unix.SYS_PRCTL) },

@@ -36,7 +36,11 @@ func (t *Tree) Compare(f *File) (Kind, error) {
 	case err != nil:
 		return "", err
 	case mode.Type() == fs.ModeSymlink:
-		if text, err := d.Readlink(base); f.Link == "" || err != nil || text != f.Link {
+		text, err := d.Readlink(base)
+		switch {
+		case err == nil && f.Link == "" && isOfFarm(d, base, text):
+			return t.compareFarm(f)
+		case f.Link == "" || err != nil || text != f.Link:
 			return Replace, err // the link itself goes; what it points to is not touched
 		}
 		return "", nil

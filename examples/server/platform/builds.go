@@ -102,6 +102,22 @@ func (p *Platform) Builds() ([]Build, error) {
 	return builds, err
 }
 
+// BuildsAfter returns the n builds that keep accepts after the one of the id, newest first, and whether there are more; an
+// empty id begins with the newest. Only builds with the lower-case text in one of their fields are looked at.
+func (p *Platform) BuildsAfter(id string, n int, text string, keep func(Build) bool) (builds []Build, more bool, err error) {
+	err = p.builds.after(id, text, func(b Build) bool {
+		switch {
+		case !keep(b):
+		case len(builds) == n:
+			more = true
+		default:
+			builds = append(builds, b)
+		}
+		return !more
+	})
+	return builds, more, err
+}
+
 // Build returns one build, or ErrNotFound.
 func (p *Platform) Build(id string) (Build, error) {
 	build, found, err := p.builds.get(id)

@@ -24,6 +24,13 @@ func (e *Events) Bump() {
 	}
 }
 
+// Revision counts the changes so far.
+func (e *Events) Revision() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.revision
+}
+
 // Wait returns the revision as soon as it differs from seen, or ctx's error. Start with 0.
 func (e *Events) Wait(ctx context.Context, seen uint64) (uint64, error) {
 	for {

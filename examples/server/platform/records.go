@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -65,6 +66,36 @@ func (r records[T]) list() (values []T, err error) {
 		})
 	})
 	return values, err
+}
+
+// after gives visit the values whose keys are below key, from the last one on, until it returns false; an empty key stands
+// for the end. It leaves those out that do not have the lower-case text: most of them without decoding them.
+func (r records[T]) after(key, text string, visit func(value T) bool) error {
+	return r.db.View(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(r.bucket).Cursor()
+		k, data := cursor.Last()
+		if key != "" {
+			if k, data = cursor.Seek([]byte(key)); k == nil {
+				k, data = cursor.Last()
+			}
+			for k != nil && string(k) >= key {
+				k, data = cursor.Prev()
+			}
+		}
+		for ; k != nil; k, data = cursor.Prev() {
+			if text != "" && !bytes.Contains(bytes.ToLower(data), []byte(text)) {
+				continue
+			}
+			var value T
+			if err := r.decode(string(k), data, &value); err != nil {
+				return err
+			}
+			if !visit(value) {
+				return nil
+			}
+		}
+		return nil
+	})
 }
 
 // next is a number that this bucket has not given before.

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -54,14 +55,15 @@ func (p *Platform) Overview(ctx context.Context) (Overview, error) {
 	}
 	slices.Sort(clusters)
 	overview := Overview{Environments: p.pipeline}
+	rows := map[string]map[string][]Deployment{}
 	for _, cluster := range slices.Compact(clusters) {
-		row := ClusterOverview{cluster, map[string][]Deployment{}}
-		for _, d := range current {
-			if d.Cluster == cluster {
-				row.Deployments[d.Environment] = append(row.Deployments[d.Environment], DeploymentOf(d))
-			}
+		rows[cluster] = map[string][]Deployment{}
+		overview.Clusters = append(overview.Clusters, ClusterOverview{cluster, rows[cluster]})
+	}
+	for _, d := range current {
+		if row := rows[d.Cluster]; row != nil {
+			row[d.Environment] = append(row[d.Environment], DeploymentOf(d))
 		}
-		overview.Clusters = append(overview.Clusters, row)
 	}
 	return overview, nil
 }
@@ -110,13 +112,67 @@ func (p *Platform) Journal(ctx context.Context, cluster string) ([]Entry, error)
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]Entry, 0, len(history))
-	for _, e := range history {
+	return entriesOf(history), nil
+}
+
+func entriesOf(journal []promote.Entry) []Entry {
+	entries := make([]Entry, 0, len(journal))
+	for _, e := range journal {
 		entries = append(entries, Entry{
 			e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task, e.Version, string(e.Digest), e.Actor, e.Reason, e.Error,
 		})
 	}
-	return entries, nil
+	return entries
+}
+
+// Recent returns the newest n entries of the journal with a Seq below before, newest first; before 0 is the journal's end.
+func (p *Platform) Recent(ctx context.Context, before uint64, n int) ([]Entry, error) {
+	recent, err := p.promoter.Recent(ctx, promote.Target{}, before, n)
+	return entriesOf(recent), err
+}
+
+// MaxEntries is the most that one JournalQuery may ask for.
+const MaxEntries = 1000
+
+// JournalQuery asks for a part of the journal. An empty field of the target matches everything.
+type JournalQuery struct {
+	Cluster, Environment, Task string
+	// After asks for the oldest entries with a Seq above it, unless it is 0.
+	After uint64
+	// Before asks for the newest entries with a Seq below it; 0 is the journal's end. One of After and Before is 0.
+	Before uint64
+	// Limit is how many at most, 1 to MaxEntries.
+	Limit int
+}
+
+// JournalPage returns a part of the journal, oldest first, and whether there are others on the side where After or Before
+// leads on: newer ones with After, else older ones.
+func (p *Platform) JournalPage(ctx context.Context, q JournalQuery) (entries []Entry, more bool, err error) {
+	if q.Limit < 1 || q.Limit > MaxEntries {
+		return nil, false, invalid("limit %d: want 1 to %d", q.Limit, MaxEntries)
+	}
+	if q.After > 0 && q.Before > 0 {
+		return nil, false, invalid("after %d and before %d: want one of them", q.After, q.Before)
+	}
+	target := promote.Target{Cluster: q.Cluster, Environment: q.Environment, Task: q.Task}
+	var found []promote.Entry
+	if q.After > 0 {
+		if found, err = p.promoter.History(ctx, target); err != nil {
+			return nil, false, err
+		}
+		from, _ := slices.BinarySearchFunc(found, q.After+1, func(e promote.Entry, seq uint64) int { return cmp.Compare(e.Seq, seq) })
+		found = found[from:]
+	} else {
+		if found, err = p.promoter.Recent(ctx, target, q.Before, q.Limit+1); err != nil {
+			return nil, false, err
+		}
+	}
+	more = len(found) > q.Limit
+	found = found[:min(q.Limit, len(found))]
+	if q.After == 0 {
+		slices.Reverse(found)
+	}
+	return entriesOf(found), more, nil
 }
 
 // Pool counts the addresses of a pool.

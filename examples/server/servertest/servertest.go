@@ -35,6 +35,8 @@ type Config struct {
 	Listen string
 	// Token is asked for on every request of the web side.
 	Token string
+	// Observe is that of web.Config.
+	Observe func(op string, took time.Duration, err error)
 }
 
 // Server is a running example server.
@@ -88,7 +90,7 @@ func Start(t testing.TB, config Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	site, err := web.New(web.Config{Platform: s.Platform, Listen: config.Listen, Token: config.Token, Logger: logger})
+	site, err := web.New(web.Config{Platform: s.Platform, Listen: config.Listen, Token: config.Token, Logger: logger, Observe: config.Observe})
 	if err != nil {
 		t.Fatal(err)
 	}

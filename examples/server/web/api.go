@@ -54,7 +54,7 @@ func (w *web) routes() []route {
 		{"POST", "/rollbacks", post(w, http.StatusOK, func(ctx context.Context, in platform.RollbackRequest) (any, error) {
 			return shown(p.Rollback(ctx, in))
 		})},
-		{"GET", "/journal", get(w, func(r *http.Request) (any, error) { return p.Journal(r.Context(), r.FormValue("cluster")) })},
+		{"GET", "/journal", http.HandlerFunc(w.journal)},
 		{"GET", "/tasks", get(w, func(r *http.Request) (any, error) { return p.Tasks(r.Context()) })},
 		{"POST", "/tasks", post(w, http.StatusOK, func(ctx context.Context, in platform.TaskRequest) (any, error) { return p.StartTask(ctx, in) })},
 		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) { return p.Task(r.Context(), r.PathValue("task")) })},

@@ -236,7 +236,7 @@ func (c *caller) promotions(v1 platform.Build) {
 // deployForm sends what the page's form does; seen is what the page showed as current.
 func (c *caller) deployForm(image, environment, seen string) *http.Response {
 	cluster, _, _ := strings.Cut(image, " ")
-	form := url.Values{"actor": {"ann"}, "image": {image}, "environment": {environment}, "seen." + cluster + "." + environment: {seen}}
+	form := url.Values{"actor": {"ann"}, "image": {image}, "environment": {environment}, "seen." + cluster: {environment + "=" + seen}}
 	r, err := http.NewRequestWithContext(c.Context(), "POST", c.server.URL+"/do/promotions", strings.NewReader(form.Encode()))
 	require.NoError(c, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -27,6 +27,8 @@ func (w *web) authenticate(next http.Handler) http.Handler {
 		case strings.HasPrefix(r.URL.Path, "/api/"):
 			rw.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
 			writeProblem(rw, httpproblem.Unauthenticated, "a token is required: send Authorization: Bearer TOKEN")
+		case r.URL.Path == "/live" || strings.HasPrefix(r.URL.Path, "/sections/"): // the script says so
+			writeProblem(rw, httpproblem.Unauthenticated, "sign in again")
 		default:
 			http.Redirect(rw, r, "/login", http.StatusSeeOther)
 		}

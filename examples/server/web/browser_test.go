@@ -161,7 +161,7 @@ func TestAPersonWorksWithThePage(t *testing.T) {
 	b.fill("promotions", "environment", "test")
 	b.submit("promotions")
 	b.see("v1 in test and how it goes on", `document.querySelector("#environments [name=environment][value=sandbox]")`)
-	b.see("what the next deployment will build on", `document.querySelector("#seen [name='seen.hello_web.test']").value.startsWith("sha256:")`)
+	b.see("what the next deployment will build on", `document.querySelector("#seen [name='seen.hello_web']").value.startsWith("test=sha256:")`)
 	b.see("the log of an instance", `document.querySelector("#instances th a").pathname.endsWith("/log")`)
 	b.press(`#environments form:has([value=sandbox]) button`)
 	b.see("the refusal", `document.querySelector("#problem")?.textContent.includes("app/conf/app.properties")`)

@@ -71,7 +71,8 @@ func CrowdedPage() any {
 		}
 		page.Builds, page.Journal = append(page.Builds, build), append(page.Journal, entry)
 	}
-	page.Rows = matrix(page.Overview)
+	page.Rows, page.Changes = matrix(page.Overview), len(page.Nginx.Changes)
+	page.Pagers = map[string]pager{"vips": {Text: "26–50 of 1000", First: "/", Before: "/", Next: "/"}}
 	return page
 }
 

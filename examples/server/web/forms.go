@@ -110,11 +110,13 @@ func (f form) image() (cluster, version string) {
 
 func (f form) promotion() platform.PromotionRequest {
 	cluster, version := f.image()
-	environment := f.value("environment")
+	environment, expect := f.value("environment"), f.value("expect")
+	if current, found := f.r.PostForm["seen."+cluster]; found && expect == "" { // what the page showed as current
+		expect = expected(current[0], environment)
+	}
 	return platform.PromotionRequest{
 		Cluster: cluster, Version: version, Environment: environment,
-		Expect: cmp.Or(f.value("expect"), f.value("seen."+cluster+"."+environment)), // what the page showed as current
-		Actor:  f.actor(), Reason: f.value("reason"),
+		Expect: expect, Actor: f.actor(), Reason: f.value("reason"),
 	}
 }
 

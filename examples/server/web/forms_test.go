@@ -69,7 +69,7 @@ func TestEveryActHasAName(t *testing.T) {
 	forms := map[string]url.Values{
 		"builds":     {"cluster": {"hello_web"}, "version": {"v2"}, "template": {"go-static"}, "source": {"hello_web-v1"}, "param.UID": {"70"}},
 		"tasks":      {"task": {"other"}, "image": {"hello_web v1"}},
-		"promotions": {"image": {"hello_web v1"}, "environment": {"test"}, "seen.hello_web.test": {"none"}},
+		"promotions": {"image": {"hello_web v1"}, "environment": {"test"}, "seen.hello_web": {""}},
 		"restarts":   {"instance": {instance}},
 		"finish":     {"task": {"redesign"}},
 	}

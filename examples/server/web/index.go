@@ -2,37 +2,91 @@ package web
 
 import (
 	"cmp"
-	"context"
+	"html/template"
 	"net/http"
 	"net/url"
-	"slices"
+	"strings"
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// indexPage is what the front page shows.
+// indexPage is what the front page shows, or a section of it.
 type indexPage struct {
-	Problem   *Problem
-	Actor     string // who uses this browser
-	Template  string // whose parameters the form for builds shows
-	Overview  platform.Overview
-	Baseline  string
-	Rows      []matrixRow
-	Tasks     []platform.Task
-	Pools     []platform.Pool
-	Builds    []platform.Build
-	Instances []Instance
-	Journal   []platform.Entry
-	Nginx     platform.NginxStatus
-	NginxErr  error
-	Versions  []platform.Version // newest first
-	Sources   []string
-	Templates []*builder.Template
+	Problem     *Problem
+	Actor       string // who uses this browser
+	Template    string // whose parameters the form for builds shows
+	Find        string // what is looked for in the names
+	Query       query
+	Pagers      map[string]pager   // by section
+	Sections    map[string]section // what is rendered of them
+	Overview    platform.Overview
+	Baseline    string
+	Rows        []matrixRow
+	Seen        []seenCluster // what is current, for compare-and-set
+	Tasks       []platform.Task
+	Pools       []platform.Pool
+	Builds      []platform.Build
+	Instances   []Instance
+	Journal     []platform.Entry // newest first
+	Nginx       platform.NginxStatus
+	NginxErr    error
+	Changes     int                // of the Nginx configuration; Nginx has the first of them
+	Versions    []platform.Version // newest first
+	Sources     []string
+	Clusters    []string // to choose from
+	MoreChoices bool     // there are versions or sources beside those to choose from
+	Templates   []*builder.Template
 
+	hues   map[hue]int
 	sentTo string // the form that was refused
 	sent   url.Values
+}
+
+// section is a part of the page, and the tag that tells whether it is the newest.
+type section struct {
+	HTML template.HTML
+	Tag  string
+}
+
+// seenCluster is what a page shows as current for one cluster: "test=sha256:… stable=sha256:…".
+type seenCluster struct{ Cluster, Current string }
+
+// seen is what is current for the clusters of the rows and of the versions to choose.
+func seen(all platform.Overview, page indexPage) (list []seenCluster) {
+	shown := map[string]bool{}
+	for _, row := range page.Rows {
+		shown[row.Cluster] = true
+	}
+	for _, v := range page.Versions {
+		shown[v.Cluster] = true
+	}
+	for _, c := range all.Clusters {
+		if !shown[c.Cluster] {
+			continue
+		}
+		var current []string
+		for _, environment := range all.Environments {
+			for _, d := range c.Deployments[environment] {
+				if d.Task == "" {
+					current = append(current, environment+"="+d.Digest)
+				}
+			}
+		}
+		list = append(list, seenCluster{c.Cluster, strings.Join(current, " ")})
+	}
+	return list
+}
+
+// expected is the digest that a seenCluster names for the environment, "none" when it names none.
+func expected(current, environment string) string {
+	for _, field := range strings.Fields(current) {
+		if digest, found := strings.CutPrefix(field, environment+"="); found {
+			return digest
+		}
+	}
+	return string(promote.None)
 }
 
 // matrixRow is what one cluster is deployed as, one cell for each environment.
@@ -44,6 +98,7 @@ type matrixRow struct {
 type matrixCell struct {
 	Environment        string
 	Deployments, Tasks []platform.Deployment
+	MoreTasks          int    // beside Tasks
 	Next               string // the environment that does not have this digest yet and comes next; empty if there is none
 	NextHas            string // the digest that is there, for compare-and-set; "none" for nothing
 }
@@ -57,7 +112,7 @@ func (c matrixCell) Has() string {
 }
 
 func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, sentTo string) {
-	page, err := w.indexPage(r.Context())
+	page, err := w.indexPage(r, problem, sentTo)
 	if err != nil {
 		w.showProblem(rw, r, err)
 		return
@@ -66,35 +121,37 @@ func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, s
 	if problem != nil {
 		status = problem.Status
 	}
-	page.Problem, page.sentTo, page.sent = problem, sentTo, r.PostForm
-	page.Actor = cmp.Or(r.PostForm.Get("actor"), actorOf(r))
-	page.Template = cmp.Or(page.Sent("builds", "template"), r.URL.Query().Get("template"), "go-static")
 	w.render(rw, r, status, "index.html", page)
 }
 
-func (w *web) indexPage(ctx context.Context) (page indexPage, err error) {
-	p := w.Platform
-	page = indexPage{Pools: p.Pools(), Instances: instancesOf(p.Instances()), Templates: p.Catalog.Templates()}
-	for _, load := range []func() error{
-		func() error { page.Overview, err = p.Overview(ctx); return err },
-		func() error { page.Tasks, err = p.Tasks(ctx); return err },
-		func() error { page.Builds, err = p.Builds(); return err },
-		func() error { page.Journal, err = p.Journal(ctx, ""); return err },
-		func() error { page.Versions, err = p.Versions(ctx, ""); return err },
-		func() error { page.Sources, err = p.Sources(); return err },
-	} {
-		if err := load(); err != nil {
+// indexPage takes the sections that all viewers share, and renders the forms for this one.
+func (w *web) indexPage(r *http.Request, problem *Problem, sentTo string) (page indexPage, err error) {
+	b, err := w.board(r.Context(), w.Platform.Events.Revision())
+	if err != nil {
+		return page, err
+	}
+	page = b.page(w, parseQuery(r.URL.Query()))
+	page.Problem, page.sentTo, page.sent = problem, sentTo, r.PostForm
+	page.Actor = cmp.Or(r.PostForm.Get("actor"), actorOf(r))
+	page.Template = pageTemplate(page.Sent("builds", "template"), r.URL.Query())
+	page.Sections = map[string]section{}
+	for _, name := range sections {
+		shared, err := w.section(r.Context(), b, page.Query, name)
+		if err == nil && name == "actions" {
+			tag := shared.tag
+			shared, err = w.renderSection(name, page)
+			shared.tag = tag
+		}
+		if err != nil {
 			return page, err
 		}
+		page.Sections[name] = section{template.HTML(shared.body), shared.tag}
 	}
-	page.Nginx, page.NginxErr = p.NginxStatus(ctx) // a page without Nginx is what shows that it is away
-	page.Rows = matrix(page.Overview)
-	page.Baseline = page.Overview.Environments[len(page.Overview.Environments)-1]
-	page.Journal = outcomes(page.Journal)
-	slices.Reverse(page.Versions)
-	page.Journal, page.Builds = page.Journal[:min(30, len(page.Journal))], page.Builds[:min(20, len(page.Builds))]
 	return page, nil
 }
+
+// cellTasks is how many tasks a cell of the matrix names.
+const cellTasks = 8
 
 func matrix(overview platform.Overview) []matrixRow {
 	rows := make([]matrixRow, 0, len(overview.Clusters))
@@ -109,6 +166,9 @@ func matrix(overview platform.Overview) []matrixRow {
 					cell.Tasks = append(cell.Tasks, d)
 				}
 			}
+			if cell.MoreTasks = len(cell.Tasks) - cellTasks; cell.MoreTasks > 0 {
+				cell.Tasks = cell.Tasks[:cellTasks]
+			}
 			row.Cells = append(row.Cells, cell)
 		}
 		for n := range row.Cells[1:] {
@@ -122,24 +182,18 @@ func matrix(overview platform.Overview) []matrixRow {
 	return rows
 }
 
-// outcomes is the journal from its newest entry on, without the beginnings of changes whose end is known.
-func outcomes(journal []platform.Entry) []platform.Entry {
-	type target struct{ cluster, environment, task string }
-	var kept []platform.Entry
-	ended := map[target]bool{}
-	for _, e := range slices.Backward(journal) {
-		at := target{e.Cluster, e.Environment, e.Task}
-		switch promote.Kind(e.Kind) {
-		case promote.Succeeded, promote.Failed:
-			ended[at] = true
-		case promote.Started, promote.Resumed, promote.Restoring:
-			if ended[at] {
-				continue
-			}
-		}
-		kept = append(kept, e)
+// outcomes leaves the beginnings of changes out whose end is known. It is asked about the entries from the newest on.
+type outcomes map[promote.Target]bool // where the newest end is known
+
+func (ended outcomes) keep(e platform.Entry) bool {
+	at := promote.Target{Cluster: e.Cluster, Environment: e.Environment, Task: e.Task}
+	switch promote.Kind(e.Kind) {
+	case promote.Succeeded, promote.Failed:
+		ended[at] = true
+	case promote.Started, promote.Resumed, promote.Restoring:
+		return !ended[at]
 	}
-	return kept
+	return true
 }
 
 // Sent is what was in the field of the form that was refused.
@@ -151,19 +205,7 @@ func (p indexPage) Sent(form, field string) string {
 }
 
 // Hue tells the digests of a cluster apart at a glance; the digests beside it tell them apart for sure.
-func (p indexPage) Hue(cluster, digest string) int {
-	n := 0
-	for _, v := range slices.Backward(p.Versions) {
-		if v.Cluster != cluster {
-			continue
-		}
-		if v.Digest == digest {
-			return n % 6
-		}
-		n++
-	}
-	return n % 6
-}
+func (p indexPage) Hue(cluster, digest string) int { return p.hues[hue{cluster, digest}] }
 
 // imageOption is one version to choose.
 type imageOption struct {
@@ -194,4 +236,14 @@ func (p indexPage) Param(template string, param builder.Param) paramField {
 		field.Sent = p.Sent("builds", "param."+param.Name)
 	}
 	return field
+}
+
+// Section is a part of the page as it is rendered, or rendered now where it is not.
+func (p indexPage) Section(name string) (section, error) {
+	if s, found := p.Sections[name]; found {
+		return s, nil
+	}
+	var b strings.Builder
+	err := templates.ExecuteTemplate(&b, name, p)
+	return section{HTML: template.HTML(b.String())}, err
 }

@@ -19,6 +19,7 @@ var pageFiles embed.FS
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"short": short,
 	"clock": clock,
+	"clip":  clip,
 	"bytes": humanBytes,
 	"took":  func(b platform.Build) string { return b.Ended.Sub(b.Started).Round(time.Millisecond).String() },
 }).ParseFS(pageFiles, "page/*.html"))
@@ -27,6 +28,15 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 func short(digest string) string {
 	digest = strings.TrimPrefix(digest, "sha256:")
 	return digest[:min(12, len(digest))]
+}
+
+// clip is the head of a text that may be long: its page or the API has the rest.
+func clip(text string) string {
+	const most = 1000
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + " …"
 }
 
 // clock is the time of day, and the day when that is not today.
@@ -54,6 +64,8 @@ func (w *web) pages(mux *http.ServeMux) {
 		w.showProblem(rw, r, fmt.Errorf("%s: %w: no page has this address", r.URL.Path, platform.ErrNotFound))
 	})
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, nil, "") })
+	mux.HandleFunc("GET /live", w.live)
+	mux.HandleFunc("GET /sections/{section}", w.sectionPage)
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
 	mux.HandleFunc("GET /login", w.login)
 	mux.HandleFunc("POST /login", w.login)

@@ -1,10 +1,12 @@
 package web
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
@@ -25,6 +27,59 @@ func (w *web) events(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// live is a stream of server-sent events for a page: a "sections" whenever sections have changed, with their new tags by
+// name; at first with all. The page fetches those that it does not have.
+func (w *web) live(rw http.ResponseWriter, r *http.Request) {
+	q := parseQuery(r.URL.Query())
+	stream := startStream(rw)
+	sent := map[string]string{}
+	for seen := uint64(0); ; {
+		changed := map[string]string{}
+		b, err := w.board(r.Context(), seen)
+		if err != nil {
+			return // the client asks again
+		}
+		for _, name := range sections {
+			e, err := w.section(r.Context(), b, q, name)
+			if err != nil {
+				return
+			}
+			if e.tag != sent[name] {
+				sent[name], changed[name] = e.tag, e.tag
+			}
+		}
+		if len(changed) > 0 {
+			data, _ := json.Marshal(changed) // a map of texts
+			if _, err := fmt.Fprintf(rw, "event: sections\ndata: %s\n\n", data); err != nil || stream.Flush() != nil {
+				return
+			}
+		}
+		if seen, err = w.pace.wait(r.Context(), seen); err != nil {
+			return
+		}
+	}
+}
+
+// sectionPage is one section, at least as new as the last event of live.
+func (w *web) sectionPage(rw http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("section")
+	if !slices.Contains(sections, name) {
+		w.showProblem(rw, r, fmt.Errorf("section %q: %w", name, platform.ErrNotFound))
+		return
+	}
+	b, err := w.board(r.Context(), w.pace.newest())
+	if err != nil {
+		w.showProblem(rw, r, err)
+		return
+	}
+	e, err := w.section(r.Context(), b, parseQuery(r.URL.Query()), name)
+	if err != nil {
+		w.showProblem(rw, r, err)
+		return
+	}
+	e.serve(rw, r)
+}
+
 // buildLog is the log as text, or with Accept: text/event-stream as a stream that ends with the build.
 func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 	build, err := w.Platform.Build(r.PathValue("build"))
@@ -41,14 +96,14 @@ func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	stream := startStream(rw)
-	sent := 0
+	log := tail{path: w.Platform.BuildLog(build.ID)}
+	defer log.close()
 	for seen := uint64(0); ; {
 		if build, err = w.Platform.Build(build.ID); err != nil { // before the log is read: what an ended build wrote is there
 			return
 		}
-		lines := w.logLines(build)
-		for ; sent < len(lines); sent++ {
-			if _, err := fmt.Fprintf(rw, "event: line\ndata: %s\n\n", lines[sent]); err != nil {
+		for _, line := range log.lines() {
+			if _, err := fmt.Fprintf(rw, "event: line\ndata: %s\n\n", line); err != nil {
 				return
 			}
 		}
@@ -88,14 +143,39 @@ func (w *web) instanceLog(rw http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(rw, f)
 }
 
+// tail reads a log that grows. Close it after use.
+type tail struct {
+	path string
+	file *os.File // nil until there is one
+	rest string   // the beginning of a line whose end is not there yet
+}
+
+// lines are the whole lines that were not returned before.
+func (t *tail) lines() []string {
+	if t.file == nil {
+		var err error
+		if t.file, err = os.Open(t.path); err != nil {
+			t.file = nil
+			return nil
+		}
+	}
+	data, _ := io.ReadAll(t.file) // what is there is shown
+	lines := strings.Split(t.rest+string(data), "\n")
+	t.rest = lines[len(lines)-1]
+	return lines[:len(lines)-1]
+}
+
+func (t *tail) close() {
+	if t.file != nil {
+		_ = t.file.Close()
+	}
+}
+
 // logLines are the whole lines of the log.
 func (w *web) logLines(build platform.Build) []string {
-	data, err := os.ReadFile(w.Platform.BuildLog(build.ID))
-	if err != nil {
-		return nil
-	}
-	lines := strings.Split(string(data), "\n")
-	return lines[:len(lines)-1]
+	log := tail{path: w.Platform.BuildLog(build.ID)}
+	defer log.close()
+	return log.lines()
 }
 
 func startStream(rw http.ResponseWriter) *http.ResponseController {

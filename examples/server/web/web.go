@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
@@ -25,6 +26,9 @@ type Config struct {
 	Token string
 	// Logger receives internal errors. The default discards.
 	Logger *slog.Logger
+	// Observe is told of each "load" of what the front page shows, and of each "render" of one of its sections. The default
+	// is none.
+	Observe func(op string, took time.Duration, err error)
 }
 
 // ErrInvalid is returned by New for a Config that cannot be right.
@@ -33,8 +37,13 @@ var ErrInvalid = errors.New("invalid")
 // ErrTokenRequired is returned by New for an address that others can reach when there is no token.
 var ErrTokenRequired = errors.New("a token is required on an address that others can reach: set SLUICE_TOKEN")
 
+// viewEvery is the least time between two looks of the pages that follow the server.
+const viewEvery = 300 * time.Millisecond
+
 type web struct {
 	Config
+	boards boards
+	pace   pace
 }
 
 // Validate returns all problems of cfg at once, or nil.
@@ -71,7 +80,7 @@ func New(cfg Config) (http.Handler, error) {
 		return nil, err
 	}
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	w := &web{Config: cfg}
+	w := &web{Config: cfg, pace: pace{events: &cfg.Platform.Events, every: viewEvery}}
 	mux := http.NewServeMux()
 	w.api(mux)
 	w.pages(mux)

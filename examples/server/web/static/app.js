@@ -3,22 +3,34 @@
 
 const same = (element) => element?.closest("form, a, details")?.outerHTML;
 
-// refresh takes over what the server shows by now; forms that somebody fills in keep what is in them.
-async function refresh() {
-  const response = await fetch("/", { headers: { Accept: "text/html" } });
+const show = (text, lost) => {
+  const live = document.getElementById("live");
+  live.textContent = text;
+  live.classList.toggle("lost", lost);
+};
+
+// refresh takes over a section as the server shows it by now.
+async function refresh(name) {
+  const response = await fetch(`/sections/${name}${location.search}`);
   if (!response.ok || response.redirected) return;
-  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-  for (const section of document.querySelectorAll("[data-live]")) {
-    const next = fresh.getElementById(section.id);
-    const open = section.querySelector("details")?.open;
-    if (open) next?.querySelector("details")?.setAttribute("open", "");
-    if (!next || next.innerHTML === section.innerHTML) continue;
-    const focused = section.contains(document.activeElement) ? same(document.activeElement) : undefined;
-    section.replaceChildren(...next.childNodes);
-    if (!focused) continue;
-    for (const element of section.querySelectorAll("button, a, summary")) if (same(element) === focused) element.focus({ preventScroll: true });
-  }
-  for (const select of document.querySelectorAll("#actions select")) {
+  const section = document.getElementById(name);
+  const fresh = document.createElement("section");
+  fresh.innerHTML = await response.text();
+  section.dataset.tag = response.headers.get("ETag");
+  if (name === "actions") return choose(section, fresh);
+  if (section.querySelector("details")?.open) fresh.querySelector("details")?.setAttribute("open", "");
+  const focused = section.contains(document.activeElement) ? same(document.activeElement) : undefined;
+  const box = section.querySelector(".box")?.scrollLeft;
+  section.replaceChildren(...fresh.childNodes);
+  if (box) section.querySelector(".box").scrollLeft = box;
+  if (!focused) return;
+  for (const element of section.querySelectorAll("button, a, summary")) if (same(element) === focused) element.focus({ preventScroll: true });
+}
+
+// choose takes over what there is to choose; forms that somebody fills in keep what is in them.
+function choose(section, fresh) {
+  for (const id of ["seen", "clusters"]) document.getElementById(id).replaceChildren(...fresh.querySelector("#" + id).childNodes);
+  for (const select of section.querySelectorAll("select")) {
     const next = fresh.querySelector(`form[action="${select.form.getAttribute("action")}"] select[name="${select.name}"]`);
     if (!next || next.innerHTML === select.innerHTML || select === document.activeElement) continue;
     const chosen = select.value;
@@ -28,18 +40,30 @@ async function refresh() {
 }
 
 function follow() {
-  const live = document.getElementById("live");
-  if (!live) return;
-  let waiting = false;
-  const events = new EventSource("/api/v1/events");
-  const show = (text, lost) => { live.textContent = text; live.classList.toggle("lost", lost); };
-  events.addEventListener("change", () => {
-    if (waiting) return;
-    waiting = true; // several changes in a row are one look
-    setTimeout(() => { waiting = false; refresh().catch(() => {}); }, 150);
+  if (!document.getElementById("live")?.dataset.follow) return;
+  const events = new EventSource(`/live${location.search}`);
+  let turn = Promise.resolve(); // one after another: a later state is not overwritten by an earlier one
+  events.addEventListener("sections", (event) => {
+    for (const [name, tag] of Object.entries(JSON.parse(event.data))) {
+      turn = turn.then(() => document.getElementById(name).dataset.tag === tag ? undefined : refresh(name)).catch(() => {});
+    }
   });
   events.onopen = () => show("live", false);
-  events.onerror = () => show("connection lost, trying again", true);
+  events.onerror = async () => {
+    show("connection lost, trying again", true);
+    if (events.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    const answer = await fetch("/sections/journal").catch(() => undefined);
+    if (answer?.status === 401) signedOut();
+    setTimeout(follow, 3000);
+  };
+}
+
+// signedOut says so and leaves the page with what somebody has typed as it is.
+function signedOut() {
+  show("signed out: ", true);
+  const link = document.createElement("a");
+  Object.assign(link, { href: "/login", target: "_blank", textContent: "sign in in another tab" });
+  document.getElementById("live").append(link);
 }
 
 async function followLog() {

@@ -50,11 +50,27 @@ var needs = []need{
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
+	{"phpFPM()", nil, phpFPM()},
+	{"=nodejs", nil, []string{"node=nodejs"}},
+	{"=default-jdk-headless", nil, []string{"javac=default-jdk-headless"}},
+	{"=gunicorn", nil, []string{"gunicorn=gunicorn"}},
+	{"=celery", nil, []string{"celery=celery"}},
+	{"=supervisor", nil, []string{"supervisord=supervisor"}},
+	{"=cron", nil, []string{"cron=cron"}},
+	{"=tomcat10", nil, []string{"/usr/share/tomcat10/bin/catalina.sh=tomcat10"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
 
 var nginx = []string{"nginx=nginx", "/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
+
+// phpFPM is the package of php-fpm, whose program Debian gives the version of PHP.
+func phpFPM() []string {
+	if found, _ := filepath.Glob("/usr/sbin/php-fpm[0-9]*"); len(found) > 0 {
+		return nil
+	}
+	return []string{"php-fpm=php-fpm"}
+}
 
 // browser is the package of Chromium, which Ubuntu has as a snap behind a package of another name. Whoever has another build of
 // it needs none.
