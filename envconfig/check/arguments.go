@@ -86,7 +86,7 @@ var (
 		{"htpasswd", regexp.MustCompile(`\bhtpasswd\b.*\s-\w*b\w*\s+\S+\s+\S+\s+([^\s"']+)`)},
 		{"insecure-password", regexp.MustCompile(`\binsecure-password\s+(\S+)`)},
 		{"stats", regexp.MustCompile(`\bstats\s+auth\s+[^\s:]+:(\S+)`)},
-		{"machine", regexp.MustCompile(`\bmachine\s+\S+\s+login\s+\S+\s+password\s+(\S+)`)},
+		{"login ", regexp.MustCompile(`\blogin\s+\S+\s+password\s+(\S+)`)},
 		{"identified", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
 		{"password", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
 		{"authorization", regexp.MustCompile(`(?i)\bauthorization["']?\s*[:= ]\s*["']?(?:bearer|basic|token)\s+([\w.~+/=-]{8,})`)},

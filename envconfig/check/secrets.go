@@ -116,7 +116,7 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 	}
 	name := nameOf(s, format, names)
 	byName := isSecretName(name, s.Kind)
-	if !byName && (len(value) < 20 || !isKeyName(name) || !isRandom(value)) {
+	if !byName && (len(value) < 16 || !isKeyName(name) || !isRandom(value)) {
 		return false
 	}
 	return isPlain(value) && !isProse(value) && !isVersion(value) && !strings.Contains(s.Key, "ependencies.") &&
@@ -171,22 +171,35 @@ func isLiteral(name, value string) bool {
 
 // keyWords make a key the name of something that is random and secret, notKeyWords of something that is only random.
 var (
-	keyWords    = []string{"key", "api", "token", "secret", "auth", "credential", "credentials", "jwt", "bearer", "password", "pass", "pat"}
+	keyWords    = []string{"key", "api", "token", "secret", "auth", "credential", "credentials", "jwt", "bearer", "password", "pass", "pat", "access"}
 	notKeyWords = []string{"public", "pub", "fingerprint", "thumbprint", "checksum", "digest", "hash", "sha", "sha1", "sha256", "md5", "etag", "revision",
 		"commit", "version", "integrity", "cache", "sort", "primary", "foreign", "partition", "url", "uri", "path", "file", "alias", "issuer", "id", "name",
 		"endpoint", "host", "keyid", "class", "algorithm", "type", "keyword", "keyboard", "kid"}
 )
+
+// issuers are services whose keys have no form of their own.
+var issuers = map[string]bool{}
+
+func init() {
+	for issuer := range strings.FieldsSeq("adafruit adobe airtable algolia alibaba amplitude asana beamer bitbucket bittrex meraki cloudflare codecov coinbase " +
+		"confluent contentful datadog discord droneci dropbox etsy facebook fastly finicity finnhub flickr freshbooks gitter gocardless heroku hubspot " +
+		"intercom jfrog artifactory bintray xray kraken kucoin launchdarkly linear linkedin lob looker mailchimp mailgun mapbox mattermost messagebird " +
+		"netlify newrelic nytimes okta pagerduty pingdom plaid planetscale privateai rapidapi rollbar sendbird sendgrid sentry shodan snyk sonar " +
+		"sourcegraph splunk squarespace sumo sumologic travis trello twilio twitch twitter typeform yandex zendesk zoho duffel dynatrace") {
+		issuers[issuer] = true
+	}
+}
 
 func isKeyName(name string) bool {
 	parts := nameParts(name)
 	has := func(words []string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(words, p) })
 	}
-	return has(keyWords) && !has(notKeyWords)
+	return (has(keyWords) || slices.ContainsFunc(parts, func(p string) bool { return issuers[p] })) && !has(notKeyWords)
 }
 
 var (
-	randomText = regexp.MustCompile(`^[A-Za-z0-9+/=_.~-]{20,256}$`)
+	randomText = regexp.MustCompile(`^[A-Za-z0-9+/=_.~-]{16,256}$`)
 	uuid       = regexp.MustCompile(`^(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 	wordsOnly  = regexp.MustCompile(`^(?:[A-Za-z]+|\d+)(?:[-_./~]+(?:[A-Za-z]+|\d+))*$`)
 )
@@ -202,7 +215,7 @@ func isRandom(value string) bool {
 			digits++
 		}
 	}
-	return digits >= 3 && digits < len(value) && entropy(value) >= 3.2
+	return digits >= 3 && digits < len(value)-2 && entropy(value) >= 3.2
 }
 
 // entropy of the bytes of a value in bits (Shannon).

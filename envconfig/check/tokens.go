@@ -69,7 +69,7 @@ var forms = func() map[[2]byte][]form {
 		"a Google OAuth token":      {`GOCSPX- [\w-]{28}`, `ya29. [\w-]{30,}`},
 		"a Grafana token":           {`glc_ [A-Za-z0-9+/]{32,}={0,3}`, `glsa_ [A-Za-z0-9]{32}_[A-Fa-f0-9]{8}`, `eyJrIjoi [A-Za-z0-9]{60,}={0,3}`},
 		"a Groq key":                {`gsk_ [A-Za-z0-9]{50,54}`},
-		"a Harness token":           {`pat. [\w-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}`, `sat. [\w-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}`},
+		"a Harness token":           {`pat. [\w-]{22}\.[0-9a-zA-Z]{24}\.[A-Za-z0-9]{20}`, `sat. [\w-]{22}\.[0-9a-zA-Z]{24}\.[A-Za-z0-9]{20}`},
 		"a HashiCorp Vault token":   {`hvs. [\w-]{24,}`, `hvb. [\w-]{100,}`, `hvr. [\w-]{24,}`},
 		"a Heroku key":              {`HRKU- AA[\w-]{50,}`},
 		"a Hugging Face token":      {`hf_ [A-Za-z0-9]{34}`, `api_org_ [A-Za-z0-9]{34}`},
@@ -150,6 +150,8 @@ var loose = []struct {
 	form         *regexp.Regexp // of what holds the needle
 }{
 	{"a Telegram bot token", ":A", regexp.MustCompile(`\b\d{5,16}:A[\w-]{34}\b`)},
+	{"a Facebook token", "|", regexp.MustCompile(`\b\d{15,16}\|[\w-]{27,40}\b`)},
+	{"a HashiCorp Vault token", "s.", regexp.MustCompile(`(?:^|["'\s=:])s\.(?:[A-Za-z]*\d){2}[A-Za-z0-9]*(?:$|["'\s,;])`)},
 	{"a Mailchimp key", "-us", regexp.MustCompile(`\b[0-9a-f]{32}-us\d{1,2}\b`)},
 	{"an Azure client secret", "Q~", regexp.MustCompile(`(?:^|[^\w~.])[\w~.]{3}\dQ~[\w~.-]{31,34}(?:$|[^\w~.-])`)},
 	{"a Terraform token", ".atlasv1.", regexp.MustCompile(`\b[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,70}`)},
@@ -158,6 +160,9 @@ var loose = []struct {
 	{"a password hash", "$", regexp.MustCompile(`(?m)^[^\s:#"'=]+:(?:\$apr1\$|\$2[abxy]\$|\$[156y]\$)[\w./$]{20,}`)},
 	{"a password hash", "{S", regexp.MustCompile(`(?m)^[^\s:#"'=]+:\{SS?HA\}[\w+/=]{20,}`)},
 }
+
+// legacyVault is how Vault's tokens looked up to version 1.9.
+var legacyVault = regexp.MustCompile(`s\.[A-Za-z0-9]{24}(?:$|["'\s,;])`)
 
 // tokensIn finds the secrets that show by their form, one a line.
 func tokensIn(data []byte) []token {
@@ -190,8 +195,8 @@ func tokensIn(data []byte) []token {
 			continue
 		}
 		for _, at := range l.form.FindAllIndex(data, maxTokens) {
-			if !isExample(data[at[0]:at[1]]) {
-				f.add(l.what, at[0])
+			if t := data[at[0]:at[1]]; !isExample(t) && (l.needle != "s." || legacyVault.Match(t)) {
+				f.add(l.what, at[0]+bytes.IndexFunc(t, func(r rune) bool { return r > ' ' }))
 			}
 		}
 	}
@@ -249,7 +254,12 @@ var privateKey = regexp.MustCompile(`^-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(
 // isPrivateKey reports whether a private key in the form of PEM (RFC 7468) begins here, and not only its first line in
 // the quotation marks of a program.
 func isPrivateKey(data []byte) bool {
-	return privateKey.Match(data[:min(len(data), 120)])
+	at := privateKey.FindIndex(data[:min(len(data), 120)])
+	if at == nil {
+		return false
+	}
+	body := bytes.TrimLeft(data[at[1]:min(len(data), at[1]+80)], " \t\r\n")
+	return len(body) == 0 || strings.IndexByte(".<*[{$", body[0]) < 0 // an example has no more than dots
 }
 
 var (

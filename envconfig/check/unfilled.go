@@ -20,7 +20,7 @@ var (
 	verbs = []string{"change", "replace", "insert", "enter", "set", "put", "fill", "add", "provide", "update", "edit", "specify",
 		"configure", "define", "adjust", "supply", "paste"}
 	objects = []string{"me", "this", "it", "here", "now", "your", "my", "in", "before", "with", "value", "later", "please", "pls", "real", "actual"}
-	owners  = []string{"your", "yours"}
+	owners  = []string{"your"}
 	// tags are marks with a meaning that stand in angle brackets.
 	tags = []string{"pad", "unk", "mask", "cls", "sep", "eos", "bos", "s", "br", "html", "body", "div", "span", "none", "nil", "null", "unset", "init", "clinit", "rootdir"}
 )

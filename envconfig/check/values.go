@@ -26,7 +26,7 @@ func (s *Set) checkValues() []Finding {
 				case setting.secret:
 					report(RuleSecret, "a secret stands there in plain text: use ${file:/run/secrets/…} with the action render")
 				case !live || words || setting.Key == "" || setting.Kind != String || isText(setting.Key):
-				case f.format == "conf" && parameterName.MatchString(setting.value): // of the file's own language
+				case f.format == "conf" && isParameter(setting.value): // of the file's own language
 				case isUnfilled(setting.value):
 					report(RulePlaceholder, "the value is a placeholder that was never filled in")
 				case f.format != "code" && namesItself(setting):
@@ -38,8 +38,13 @@ func (s *Set) checkValues() []Finding {
 	return out
 }
 
-// parameterName is one word in angle brackets, which some programs fill in themselves, as fail2ban does.
 var parameterName = regexp.MustCompile(`^<[a-z]+>$`)
+
+// isParameter reports whether a value is one word in angle brackets that a program fills in itself, as fail2ban does.
+func isParameter(value string) bool {
+	return parameterName.MatchString(value) && !slices.Contains([]string{"<password>", "<secret>", "<token>", "<key>", "<apikey>", "<hostname>",
+		"<username>", "<user>", "<email>", "<domain>", "<url>", "<value>", "<placeholder>"}, value)
+}
 
 // isText reports whether a key is that of a text for people.
 func isText(key string) bool {

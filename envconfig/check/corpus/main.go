@@ -3,7 +3,7 @@
 // and go/MODULE@VERSION. Two versions of a package are two environments of one image; any other package is production's
 // alone, where every rule counts.
 //
-//	go run ./envconfig/check/corpus [-v] DIRECTORY
+//	go run ./envconfig/check/corpus [-v] [-rules FILE] DIRECTORY
 package main
 
 import (
@@ -24,12 +24,17 @@ import (
 
 func main() {
 	verbose := flag.Bool("v", false, "print the findings of type, syntax, secret and placeholder")
+	rules := flag.String("rules", "", "`file` of gitleaks' rules, whose tokens are looked for")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: corpus [-v] DIRECTORY")
+		fmt.Fprintln(os.Stderr, "usage: corpus [-v] [-rules FILE] DIRECTORY")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), *verbose); err != nil {
+	err := run(flag.Arg(0), *verbose)
+	if err == nil && *rules != "" {
+		err = recall(*rules, *verbose)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "corpus:", err)
 		os.Exit(1)
 	}
