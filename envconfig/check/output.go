@@ -8,25 +8,48 @@ import (
 	"slices"
 )
 
-// WriteText writes one finding a line, and a summary.
+// WriteText writes one finding a line, what to do about each rule that has found something, and a summary.
 func (r Report) WriteText(w io.Writer) error {
 	for _, f := range r.Findings {
 		if _, err := fmt.Fprintln(w, f); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "check: %d environments, %d files, %d keys: %d findings, %d allowed\n", r.Environments, r.Files, r.Keys, len(r.Findings), r.Allowed)
+	for _, rule := range Rules() {
+		if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Rule == rule }) {
+			if _, err := fmt.Fprintf(w, "fix %s: %s\n", rule, fixes[rule]); err != nil {
+				return err
+			}
+		}
+	}
+	known := ""
+	if r.Baselined+r.Mended > 0 {
+		known = fmt.Sprintf(", %d in the baseline, %d of it mended", r.Baselined, r.Mended)
+	}
+	_, err := fmt.Fprintf(w, "check: %d environments, %d files, %d keys: %d findings, %d allowed%s\n",
+		r.Environments, r.Files, r.Keys, len(r.Findings), r.Allowed, known)
 	return err
 }
 
-// WriteJSON writes the report as one JSON object.
+// WriteJSON writes the report as one JSON object, each finding with what to do about it and its fingerprint, which
+// stays the same when lines move.
 func (r Report) WriteJSON(w io.Writer) error {
-	if r.Findings == nil {
-		r.Findings = []Finding{}
+	type finding struct {
+		Finding
+		Fix         string `json:"fix"`
+		Fingerprint string `json:"fingerprint"`
+	}
+	out := struct {
+		Findings []finding `json:"findings"`
+		Report
+	}{Findings: []finding{}, Report: r}
+	prints := fingerprints(r.Findings)
+	for i, f := range r.Findings {
+		out.Findings = append(out.Findings, finding{f, f.Fix(), prints[i]})
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	return enc.Encode(r)
+	return enc.Encode(out)
 }
 
 type junitSuites struct {
@@ -61,7 +84,7 @@ func (r Report) WriteJUnit(w io.Writer) error {
 		}
 	}
 	for _, f := range r.Findings {
-		suite.Cases = append(suite.Cases, junitCase{Name: f.String(), Class: "envconfig." + f.Rule, Failure: &junitFailure{Message: f.Message, Text: f.String()}})
+		suite.Cases = append(suite.Cases, junitCase{Name: f.String(), Class: "envconfig." + f.Rule, Failure: &junitFailure{Message: f.Message, Text: f.String() + "\n" + f.Fix()}})
 		suite.Failures++
 	}
 	suite.Tests = len(suite.Cases)

@@ -222,7 +222,7 @@ func TestOutputsAgree(t *testing.T) {
 	r := Report{Findings: []Finding{{Rule: RuleKey, Environment: "test", Path: "a<b", Source: "envs/test/a<b", Key: "k&\"", Message: "the key is missing"}}, Environments: 1, Files: 2, Keys: 3}
 	var text, data, junit bytes.Buffer
 	require.NoError(t, r.WriteText(&text))
-	require.Equal(t, "envs/test/a<b: key: test: k&\": the key is missing\ncheck: 1 environments, 2 files, 3 keys: 1 findings, 0 allowed\n", text.String())
+	require.Equal(t, "envs/test/a<b: key: test: k&\": the key is missing\nfix key: "+fixes[RuleKey]+"\ncheck: 1 environments, 2 files, 3 keys: 1 findings, 0 allowed\n", text.String())
 	require.NoError(t, r.WriteJSON(&data))
 	var back Report
 	require.NoError(t, json.Unmarshal(data.Bytes(), &back))

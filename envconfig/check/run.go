@@ -71,6 +71,9 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 	// Allowed counts the findings that the allow-list accepts.
 	Allowed int `json:"allowed"`
+	// Baselined counts the findings that a [Baseline] had, Mended those of a baseline that are no longer found.
+	Baselined int `json:"baselined,omitempty"`
+	Mended    int `json:"mended,omitempty"`
 	// Environments, Files and Keys count what was looked at.
 	Environments int `json:"environments"`
 	Files        int `json:"files"`

@@ -1,10 +1,11 @@
 package start
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/check"
@@ -13,38 +14,227 @@ import (
 // maxFile is the size beyond which a file is no script.
 const maxFile = 16 << 20
 
-// Entrypoint looks at the command of an image, ENTRYPOINT followed by CMD, for what keeps SIGTERM from the service or cuts
-// its requests off. Scripts that the command names are read from root, the image's file system; nil means that there is
-// none to look into. dir is the image's working folder.
-func Entrypoint(command []string, root fs.FS, dir string) []check.Finding {
-	var out []check.Finding
-	report := func(line int, source, format string, args ...any) {
-		out = append(out, check.Finding{Rule: check.RuleCommand, Source: source, Line: line, Message: fmt.Sprintf(format, args...)})
-	}
-	service, wrapped, waits := unwrap(command)
+// Image is what is known of how an image starts its service.
+type Image struct {
+	// Command is ENTRYPOINT followed by CMD.
+	Command []string
+	// Dir is the working directory.
+	Dir string
+	// StopSignal is the image's STOPSIGNAL. The default is SIGTERM.
+	StopSignal string
+	// Base is the image in a registry that the last stage begins with, or empty.
+	Base string
+}
+
+// Entrypoint looks at the command of an image for what keeps a signal from the service or cuts its requests off. Scripts
+// that the command names are read from root, the image's file system; nil means that there is none to look into.
+func Entrypoint(i Image, root fs.FS) []check.Finding {
+	l := &linter{image: i, root: root, source: "ENTRYPOINT"}
+	var service []string
+	service, l.wrapped, l.waits = unwrap(i.Command)
 	if len(service) == 0 {
-		report(0, "ENTRYPOINT", "names no command")
-		return out
+		l.report(0, "names no command")
+		return l.out
 	}
-	shell, script := isShell(service[0]), service[0]
-	if shell {
-		line, isLine := "", false
-		if line, isLine = shellRuns(service[1:]); isLine {
-			if !wrapped && !strings.HasPrefix(strings.TrimSpace(line), "exec ") {
-				report(0, "ENTRYPOINT", "a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig")
-			}
-			return out
+	l.stopSignal()
+	l.run(0, service, nil)
+	return l.out
+}
+
+// linter collects what is found.
+type linter struct {
+	image          Image
+	root           fs.FS
+	source         string // what is looked at
+	wrapped, waits bool   // envconfig is in front; and waits for what is in the background
+	depth          int
+	out            []check.Finding
+}
+
+func (l *linter) report(line int, format string, args ...any) {
+	l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: l.source, Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+const inFront = "put envconfig in front of it"
+
+// run looks at the command that a line executes; behind are the arguments that "$@" stands for.
+func (l *linter) run(line int, argv, behind []string) {
+	service, init := peel(argv)
+	if len(service) == 0 {
+		return
+	}
+	if isShell(service[0]) {
+		l.shell(line, service, init)
+		return
+	}
+	if script := service[0]; l.root != nil && l.source == "ENTRYPOINT" {
+		before := len(l.out)
+		l.script(script, service[1:], true, init)
+		if len(l.out) > before && l.out[before].Source == script && l.out[before].Line == 0 {
+			return // there is no such file
 		}
-		script = line
 	}
-	if root == nil || script == "" {
-		return out
+	l.service(line, service, init)
+}
+
+// shell looks at a shell that runs a script or a line.
+func (l *linter) shell(line int, service []string, init string) {
+	what, isLine := shellRuns(service[1:])
+	switch {
+	case what == "":
+	case isLine && l.wrapped:
+		if argv := words1(what); argv != nil {
+			l.run(line, argv, nil)
+		}
+	case isLine:
+		rest, ok := strings.CutPrefix(strings.TrimSpace(what), "exec ")
+		if argv := words1(rest); ok && argv != nil {
+			l.run(line, argv, nil)
+		} else if !ok && init == "" {
+			l.report(line, "a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig")
+		} else if !ok {
+			l.report(line, "%s ends with the shell, and the service is killed before it has finished: use exec, or envconfig", init)
+		}
+	case l.root == nil && !l.wrapped && l.source == "ENTRYPOINT":
+		l.report(line, "a shell is process 1: SIGTERM reaches the service only if %s ends in exec, which --image-root would tell: %s", what, inFront)
+	case l.root != nil:
+		l.script(what, arguments(service, what), false, init)
 	}
-	for _, f := range lintScript(root, script, dir, !shell, wrapped, waits) {
-		f.Source = script
-		out = append(out, f)
+}
+
+// arguments are those that follow the script.
+func arguments(argv []string, script string) []string {
+	for i, a := range argv {
+		if a == script {
+			return argv[i+1:]
+		}
 	}
-	return out
+	return nil
+}
+
+// service looks at a program that becomes process 1, or the child of an init.
+func (l *linter) service(line int, argv []string, init string) {
+	name := program(argv[0])
+	if detaches(argv) && !l.inConfig(name) && !l.waits {
+		switch {
+		case name == "catalina.sh" || name == "startup.sh":
+			l.report(line, "starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait")
+		case foreground[name] != nil:
+			l.report(line, "%s goes into the background, and the container ends: add %s, or use envconfig --on-main-exit=wait", name, hint(name))
+		default:
+			l.report(line, "%s puts the service into the background: run it in the foreground, or use envconfig --on-main-exit=wait", name)
+		}
+		return
+	}
+	if !l.wrapped && init == "" {
+		switch {
+		case slices.Contains(deaf, name) && !l.listens(argv):
+			l.report(line, "%s as process 1 ignores SIGTERM unless the program handles it, and is killed after the grace time: %s, or an init", name, inFront)
+		case slices.Contains(runners, name) && len(argv) > 1:
+			l.report(line, "%s does not pass SIGTERM on: run the program itself, or %s", name, inFront)
+		}
+	}
+	l.drain(line, name, argv)
+}
+
+func hint(name string) string {
+	if name == "nginx" {
+		return "-g 'daemon off;'"
+	}
+	return foreground[name][0]
+}
+
+// inConfig reports whether a program's configuration in the image keeps it in the foreground.
+func (l *linter) inConfig(name string) bool {
+	where := map[string][2]string{"nginx": {"etc/nginx/nginx.conf", "daemon off"}, "supervisord": {"etc/supervisor/supervisord.conf", "nodaemon=true"}}[name]
+	if l.root == nil || where[0] == "" {
+		return false
+	}
+	data, err := fs.ReadFile(l.root, where[0])
+	return err == nil && strings.Contains(string(data), where[1])
+}
+
+var handlers = regexp.MustCompile(`process\.(?:on|once)\(\s*['"]SIGTERM|signal\.signal\(|add_signal_handler\(|pcntl_(?:async_)?signal|\$SIG\{TERM\}|Deno\.addSignalListener`)
+
+// listens reports whether a program in one of the languages of deaf handles SIGTERM, as far as its text is there.
+func (l *linter) listens(argv []string) bool {
+	for _, a := range argv[1:] {
+		if slices.Contains(listening, path.Base(a)) || strings.HasPrefix(a, "gunicorn") {
+			return true
+		}
+		if l.root == nil || strings.HasPrefix(a, "-") {
+			continue
+		}
+		name := a
+		if !path.IsAbs(name) {
+			name = path.Join("/", l.image.Dir, name)
+		}
+		if data, err := fs.ReadFile(l.root, strings.TrimPrefix(path.Clean(name), "/")); err == nil {
+			return handlers.Match(data)
+		}
+	}
+	return false
+}
+
+// stopSignal looks at STOPSIGNAL by itself.
+func (l *linter) stopSignal() {
+	if l.image.StopSignal == "" {
+		return
+	}
+	switch name := signal(l.image.StopSignal); name {
+	case "":
+		l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: "STOPSIGNAL", Message: "is the name of no signal: the engine refuses to start the container"})
+	case "KILL", "STOP":
+		l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: "STOPSIGNAL", Message: "SIG" + name + " cannot be handled: the service has no time to finish"})
+	}
+}
+
+// drain holds the signal that stops the image to what the service does at it.
+func (l *linter) drain(line int, name string, argv []string) {
+	sent := signal(l.image.StopSignal)
+	if l.image.StopSignal == "" {
+		if sent = "TERM"; slices.ContainsFunc(bases, func(b string) bool { return l.basedOn(b) }) || l.basedOn("php") && name == "php-fpm" {
+			return // the base sets it
+		}
+	}
+	if sent == "" || sent == "KILL" || sent == "STOP" || l.wrapped && slices.Contains(rewrites, name) && (sent == "TERM" || sent == drains[name].signal) {
+		return
+	}
+	key := name
+	if name == "redis-server" {
+		key = "redis"
+	}
+	if name == "uwsgi" && slices.Contains(argv, "--die-on-term") {
+		return
+	}
+	if d, ok := drains[name]; ok && d.signal != sent {
+		what := "cuts its requests off"
+		if other, ok := not[key][sent]; ok {
+			what = other
+		}
+		l.report(line, "%s %s at SIG%s and finishes its requests at SIG%s (%s): STOPSIGNAL SIG%s, or envconfig --rewrite %s:%s", name, what, sent, d.signal, d.source, d.signal, sent, d.signal)
+	} else if other, bad := not[key][sent]; bad && !(ok && d.signal == sent) {
+		l.report(line, "%s %s at SIG%s: STOPSIGNAL %s, or envconfig --rewrite %s:%s", name, other, sent, stopOf(name), sent, strings.TrimPrefix(stopOf(name), "SIG"))
+	}
+}
+
+// stopOf is the signal that stops a service as it should be.
+func stopOf(name string) string {
+	if d, ok := drains[name]; ok {
+		return "SIG" + d.signal
+	}
+	switch name {
+	case "uwsgi", "postgres":
+		return "SIGINT"
+	}
+	return "SIGTERM"
+}
+
+func (l *linter) basedOn(name string) bool {
+	base, _, _ := strings.Cut(l.image.Base, "@")
+	last := path.Base(base)
+	repository, tag, _ := strings.Cut(last, ":")
+	return repository == name && (name != "php" || strings.Contains(tag, "fpm"))
 }
 
 func isWrapped(command []string) bool {
@@ -103,83 +293,4 @@ func shellRuns(args []string) (what string, isLine bool) {
 		return "", false
 	}
 	return args[0], isLine
-}
-
-func lintScript(root fs.FS, name, dir string, run, wrapped, waits bool) []check.Finding {
-	var out []check.Finding
-	report := func(line int, format string, args ...any) {
-		out = append(out, check.Finding{Rule: check.RuleCommand, Line: line, Message: fmt.Sprintf(format, args...)})
-	}
-	if !path.IsAbs(name) {
-		if run && !strings.Contains(name, "/") {
-			return nil // looked up in PATH
-		}
-		name = path.Join("/", dir, name)
-	}
-	name = strings.TrimPrefix(path.Clean(name), "/")
-	info, err := fs.Stat(root, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		report(0, "is not in the image")
-	}
-	if err != nil {
-		return out // a link that begins with a slash leads out of root
-	}
-	if run && info.Mode().Perm()&0o111 == 0 {
-		report(0, "is not executable: mode %04o", info.Mode().Perm())
-	}
-	data, err := fs.ReadFile(root, name)
-	if err != nil || len(data) > maxFile || strings.HasPrefix(string(data), "\x7fELF") {
-		return out
-	}
-	text := string(data)
-	first, _, _ := strings.Cut(text, "\n")
-	if interpreter, ok := strings.CutPrefix(first, "#!"); ok {
-		if strings.HasSuffix(first, "\r") {
-			report(1, "the first line ends in a carriage return, so that the interpreter is not found")
-		} else if fields := strings.Fields(interpreter); len(fields) == 0 {
-			report(1, "the first line names no interpreter")
-		} else if _, err := fs.Stat(root, strings.TrimPrefix(fields[0], "/")); errors.Is(err, fs.ErrNotExist) {
-			report(1, "the interpreter %s is not in the image", fields[0])
-		}
-	} else if run {
-		report(1, "has no #! line")
-	}
-	out = append(out, lintLines(text, wrapped, waits)...)
-	return out
-}
-
-// lintLines reads a shell script line by line; it does not understand the language, and looks for well-known slips.
-func lintLines(text string, wrapped, waits bool) []check.Finding {
-	var out []check.Finding
-	report := func(line int, message string) {
-		out = append(out, check.Finding{Rule: check.RuleCommand, Line: line, Message: message})
-	}
-	last, lastLine, background := "", 0, false
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		last, lastLine = line, n
-		switch {
-		case strings.Contains(line, "catalina.sh start") || strings.Contains(line, "startup.sh") && strings.Contains(line, "bin/"):
-			background = true
-			if !waits {
-				report(n, "starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait")
-			}
-		case strings.HasSuffix(line, "&") && !strings.HasSuffix(line, "&&"):
-			background = true
-			if !waits {
-				report(n, "puts a process into the background: run the service in the foreground, or use envconfig --on-main-exit=wait")
-			}
-		case strings.Contains(line, "tail -f /dev/null"), strings.Contains(line, "sleep infinity"):
-			report(n, "keeps the container alive whatever becomes of the service")
-		}
-	}
-	if last != "" && !wrapped && !background && !strings.HasPrefix(last, "exec ") && last != "wait" {
-		report(lastLine, "the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service")
-	}
-	return out
 }

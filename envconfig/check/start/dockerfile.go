@@ -8,21 +8,18 @@ import (
 	"strings"
 )
 
-// Dockerfile returns the command of the last stage, ENTRYPOINT followed by CMD, and its working folder; what a stage does not
+// Dockerfile returns how the last stage starts its service; what a stage does not
 // say it has from the stage that it begins with, for which ARGs count by their defaults. A command in the form without brackets
 // is one that "sh -c" runs. ENVCONFIG_* variables are given as the flags that they stand for. ONBUILD says nothing of this
 // image, but of a stage that begins with the one in which it stands. What it cannot read it passes over.
-func Dockerfile(text string) (command []string, dir string) {
+func Dockerfile(text string) Image {
 	r := read(text)
-	command = slices.Concat(r.now.entrypoint, r.now.cmd)
+	command := slices.Concat(r.now.entrypoint, r.now.cmd)
 	if isWrapped(command) {
 		command = slices.Insert(command, 1, r.now.flags...)
 	}
-	return command, r.now.dir
+	return Image{Command: command, Dir: r.now.dir, StopSignal: r.now.stopSignal, Base: r.now.base}
 }
-
-// StopSignal returns the STOPSIGNAL of the last stage, as it is written there, or "".
-func StopSignal(text string) string { return read(text).now.stopSignal }
 
 // read follows a Dockerfile to its end.
 func read(text string) *reader {
@@ -36,7 +33,8 @@ func read(text string) *reader {
 // stage is what a stage of a Dockerfile says of its command.
 type stage struct {
 	entrypoint, cmd, flags []string
-	dir, stopSignal        string
+	dir                    string
+	stopSignal, base       string
 	vars                   map[string]string // of ARG and ENV
 	onbuild                []string
 	ownCmd                 bool // an ENTRYPOINT takes away only the CMD of the stage before
@@ -81,6 +79,8 @@ func (r *reader) do(name, rest string) {
 		} else {
 			s.dir = path.Join(s.dir, rest)
 		}
+	case "STOPSIGNAL":
+		s.stopSignal = r.fill(rest)
 	case "ENTRYPOINT":
 		s.entrypoint = argv(rest)
 		if !s.ownCmd {
@@ -88,8 +88,6 @@ func (r *reader) do(name, rest string) {
 		}
 	case "CMD":
 		s.cmd, s.ownCmd = argv(rest), true
-	case "STOPSIGNAL":
-		s.stopSignal = r.fill(rest)
 	case "ONBUILD":
 		s.onbuild = append(s.onbuild, rest)
 	}
@@ -102,6 +100,7 @@ func (r *reader) from(rest string) {
 	r.now = r.head
 	var triggers []string
 	if len(fields) > 0 {
+		s.base = r.fill(fields[0])
 		if base := r.stages[strings.ToLower(r.fill(fields[0]))]; base != nil {
 			*s = *base
 			s.vars, s.flags = maps.Clone(base.vars), slices.Clone(base.flags)

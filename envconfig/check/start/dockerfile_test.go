@@ -48,18 +48,18 @@ func TestDockerfile(t *testing.T) {
 		"\ufeffFROM x\n  CMD\t[\"/a\"]": "/a in /",
 		"FROM x\nCMD null":              "/bin/sh -c null in /",
 	} {
-		command, dir := Dockerfile(text)
-		require.Equal(t, want, strings.Join(command, " ")+" in "+dir, text)
+		i := Dockerfile(text)
+		require.Equal(t, want, strings.Join(i.Command, " ")+" in "+i.Dir, text)
 	}
 }
 
 func TestVariablesThatDoubleThemselves(t *testing.T) {
 	t.Parallel()
-	_, dir := Dockerfile("FROM x\nENV A=aaaaaaaa\n" + strings.Repeat("ENV A=$A$A\n", 60) + "WORKDIR /$A\n")
+	dir := Dockerfile("FROM x\nENV A=aaaaaaaa\n" + strings.Repeat("ENV A=$A$A\n", 60) + "WORKDIR /$A\n").Dir
 	require.LessOrEqual(t, len(dir), 1+maxFilled)
-	_, dir = Dockerfile("FROM x\nENV A=" + strings.Repeat("a", maxFilled) + "\nWORKDIR /" + strings.Repeat("$A", 1<<20) + "\n")
+	dir = Dockerfile("FROM x\nENV A=" + strings.Repeat("a", maxFilled) + "\nWORKDIR /" + strings.Repeat("$A", 1<<20) + "\n").Dir
 	require.LessOrEqual(t, len(dir), 3<<20)
-	_, dir = Dockerfile("FROM x\nWORKDIR /" + strings.Repeat("${A:-", 1<<20))
+	dir = Dockerfile("FROM x\nWORKDIR /" + strings.Repeat("${A:-", 1<<20)).Dir
 	require.NotEmpty(t, dir)
 }
 

@@ -23,6 +23,7 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 	values := map[string][]string{
 		"source": {"", dir + "/absent", "a\x00b"}, "state": {""}, "format": {"", "xml"},
 		"dockerfile": {dir + "/absent"}, "image-root": {dir + "/absent"}, "matrix": {"x"}, "bake": {"x"},
+		"baseline": {dir + "/absent", dockerfile}, "write-baseline": {dir + "/absent/x"},
 	}
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	(&command{}).define(flags)

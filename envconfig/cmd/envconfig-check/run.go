@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,7 @@ flags, each also as a variable ENVCONFIG_<NAME>:
 
 type command struct {
 	source, state, format, dockerfile, imageRoot string
+	baseline, writeBaseline                      string
 	matrix, bake                                 bool
 	args                                         []string
 	env                                          []string
@@ -110,7 +112,7 @@ func (c *command) validate(name string) error {
 	}
 	formats := []string{"text", "json"}
 	if name != "diff" && name != "explain" { // manifest has no format, and may share check's variables
-		formats = append(formats, "junit")
+		formats = append(formats, "junit", "sarif")
 	}
 	if !slices.Contains(formats, c.format) {
 		return fmt.Errorf("--format %s is none of %s", names.Quote(c.format), strings.Join(formats, ", "))
@@ -121,9 +123,11 @@ func (c *command) validate(name string) error {
 func (c *command) define(flags *flag.FlagSet) {
 	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
 	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image for the record of what is active, as the start has it")
-	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit")
+	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit or sarif")
 	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too; manifest: whose STOPSIGNAL is written down")
 	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
+	flags.StringVar(&c.baseline, "baseline", "", "check: `file` whose findings are passed over")
+	flags.StringVar(&c.writeBaseline, "write-baseline", "", "check: `file` to write all findings of now into, for --baseline; the exit code is 0")
 	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
 	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
 }
@@ -190,12 +194,49 @@ func (c *command) check() error {
 	}
 	more = append(more, broken...)
 	report := set.Check(config, time.Now(), more)
+	if c.writeBaseline != "" {
+		return c.keep(report)
+	}
+	if c.baseline != "" {
+		known, err := readBaseline(c.baseline)
+		if err != nil {
+			return err
+		}
+		report = known.Apply(report)
+	}
 	if c.matrix {
 		if err := c.printMatrix(set); err != nil {
 			return err
 		}
 	}
 	return c.report(report)
+}
+
+// readBaseline reads the file of --baseline.
+func readBaseline(name string) (check.Baseline, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return check.Baseline{}, fmt.Errorf("--baseline: %w", err)
+	}
+	known, err := check.ParseBaseline(data)
+	if err != nil {
+		return check.Baseline{}, fmt.Errorf("--baseline: %s: %w", name, err)
+	}
+	return known, nil
+}
+
+// keep writes the findings of now into the file of --write-baseline.
+func (c *command) keep(r check.Report) error {
+	var b bytes.Buffer
+	known := check.NewBaseline(r)
+	if err := known.Write(&b); err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.writeBaseline, b.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("--write-baseline: %w", err)
+	}
+	_, err := fmt.Fprintf(c.stdout, "check: %d findings are in %s: pass it as --baseline\n", len(known.Findings), c.writeBaseline)
+	return err
 }
 
 // report prints what was found; that there is something is an error, too.
@@ -207,6 +248,8 @@ func (c *command) report(r check.Report) (err error) {
 		err = r.WriteJSON(c.stdout)
 	case "junit":
 		err = r.WriteJUnit(c.stdout)
+	case "sarif":
+		err = r.WriteSARIF(c.stdout, filepath.ToSlash(c.source))
 	}
 	if err == nil && len(r.Findings) > 0 {
 		err = errFindings
@@ -222,7 +265,7 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--dockerfile: %w", err)
 	}
-	command, dir := start.Dockerfile(string(text))
+	how := start.Dockerfile(string(text))
 	var image fs.FS
 	if c.imageRoot != "" {
 		root, err := os.OpenRoot(c.imageRoot)
@@ -234,7 +277,7 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 			image = os.DirFS("/") // follows links that begin with a slash
 		}
 	}
-	return start.Entrypoint(command, image, dir), nil
+	return start.Entrypoint(how, image), nil
 }
 
 func (c *command) printMatrix(set *check.Set) error {
@@ -325,7 +368,7 @@ func (c *command) manifest() error {
 		if err != nil {
 			return fmt.Errorf("--dockerfile: %w", err)
 		}
-		if signal := start.StopSignal(string(text)); signal != "" {
+		if signal := start.Dockerfile(string(text)).StopSignal; signal != "" {
 			if err := m.SetStopSignal(signal); err != nil {
 				return fmt.Errorf("%s: %w", c.dockerfile, err)
 			}
