@@ -220,6 +220,25 @@ func newOracle(t require.TestingT) *oracle {
 	return o
 }
 
+// routes is a view of who is served on which address.
+type routes map[netip.Addr]string
+
+func (routes) Name() string { return "routes" }
+
+func (r routes) Observe(context.Context) (all []audit.Observation, err error) {
+	for ip, task := range r {
+		all = append(all, audit.Observation{Addr: ip, Task: task})
+	}
+	return all, nil
+}
+
+func (r routes) Repair(_ context.Context, f audit.Finding) error {
+	if delete(r, f.Addr); f.Lease != nil {
+		r[f.Addr] = f.Lease.Owner.Task
+	}
+	return nil
+}
+
 func TestStateMachine(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -359,6 +378,50 @@ func TestStateMachine(t *testing.T) {
 					r.bound = at
 					o.say(r)
 				}
+			},
+			"audit": func(t *rapid.T) {
+				foreign := []netip.Addr{addr("192.0.2.1"), addr("10.0.0.7"), addr("10.0.0.0")} // of no pool, and reserved
+				view, want := routes{}, routes{}
+				for _, ip := range foreign {
+					view[ip], want[ip] = "foreign", "foreign"
+				}
+				for _, r := range o.rows {
+					if r.state == vip.Reserved {
+						continue
+					}
+					if r.state == vip.Leased {
+						want[r.addr] = r.task
+					}
+					if seen := rapid.SampledFrom([]string{"", r.task, "ghost"}).Draw(t, "seen"); seen != "" {
+						view[r.addr] = seen
+					}
+				}
+				seen := maps.Clone(view)
+				check := func(a *vip.Allocator, share float64) error {
+					auditor, err := audit.New(audit.Config{Leases: a, Views: []audit.View{view}, MaxShare: share})
+					require.NoError(t, err)
+					report, err := auditor.Check(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, seen, view, "to look changes nothing")
+					_, err = auditor.Repair(t.Context(), report, nil)
+					return err
+				}
+				empty, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: o.pools, Now: c.Now})
+				require.NoError(t, err)
+				if err := check(empty, 1); err != nil { // else it owns nothing of what is seen
+					require.ErrorIs(t, err, audit.ErrHeld)
+				}
+				require.Equal(t, seen, view, "an empty store wipes nothing")
+				if all, err := a.Snapshot(t.Context()); err != nil || all.Empty() {
+					require.NoError(t, err)
+					return // it is as the one above
+				}
+				if err := check(a, 0); err != nil {
+					require.ErrorIs(t, err, audit.ErrHeld)
+					require.Equal(t, seen, view)
+					require.NoError(t, check(a, 1))
+				}
+				require.Equal(t, want, view)
 			},
 			"who had it": func(t *rapid.T) {
 				r, ago := some.Draw(t, "addr"), time.Duration(rapid.IntRange(0, 600).Draw(t, "ago"))*time.Second
