@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/sluice-deploy/sluice/internal/names"
@@ -123,11 +122,7 @@ func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (pr
 
 // texts checks the two texts that people write: a journal, a log line and a page have to show them.
 func (l *problems) texts(actor, reason string) {
-	if actor == "" || len(actor) > 256 || !utf8.ValidString(actor) ||
-		strings.ContainsFunc(actor, unicode.IsControl) {
-		l.add("actor %s: want who asks, up to 256 bytes without control characters",
-			names.Quote(actor))
-	}
+	l.check(names.Actor(actor))
 	if len(reason) > maxText || !utf8.ValidString(reason) {
 		l.add("reason of %d bytes: want valid UTF-8 of at most %d bytes", len(reason), maxText)
 	}
