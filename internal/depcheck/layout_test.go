@@ -68,6 +68,7 @@ var uncovered = map[string]string{
 	"envconfig/bench/peers":             "pins programs that make bench-envconfig builds; nothing imports it",
 	"internal/testbed/tools/buildkit":   "pins programs that make tools builds with -mod=readonly",
 	"internal/testbed/tools/consul":     "as above",
+	"internal/testbed/tools/crane":      "as above",
 	"internal/testbed/tools/etcd":       "as above",
 	"internal/testbed/tools/kubernetes": "as above",
 	"internal/testbed/tools/toxiproxy":  "as above",

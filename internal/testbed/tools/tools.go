@@ -29,6 +29,10 @@ var All = []Tool{
 		Name: "toxiproxy", Version: "2.5.0", Packages: []string{"github.com/Shopify/toxiproxy/v2/cmd/server"},
 		Rename: map[string]string{"server": "toxiproxy-server"}, Cost: time.Minute,
 	},
+	{
+		Name: "crane", Version: "0.22.1", Packages: []string{"github.com/google/go-containerregistry/cmd/crane"},
+		Cost: time.Minute,
+	},
 	{Name: "consul", Version: "1.22.0", Packages: []string{"github.com/hashicorp/consul"}, Cost: 10 * time.Minute},
 	{
 		Name: "etcd", Version: "3.6.16", Packages: []string{"go.etcd.io/etcd/server/v3"}, Rename: map[string]string{"v3": "etcd"},

@@ -47,6 +47,9 @@ var needs = []need{
 	{"examples/embed\"", nil, nginx},
 	{"examples/story\"", nil, nginx},
 	{"chromedp", nil, browser()},
+	{`"crane"`, []string{"crane"}, nil},
+	{`"skopeo", "skopeo"`, nil, []string{"skopeo=skopeo"}},
+	{`"dockerd", "docker.io"`, nil, []string{"dockerd=docker.io", "docker=docker.io"}},
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
