@@ -49,6 +49,9 @@ type Runtime struct {
 // ErrInvalid is returned by Open and Start for a Config or a Spec that cannot be right.
 var ErrInvalid = errors.New("invalid")
 
+// ErrStart is returned by Start for an image that does not become a service: it cannot be run, ends, or does not listen.
+var ErrStart = errors.New("does not start")
+
 func (cfg Config) validate() error {
 	var errs []error
 	if cfg.Dir == "" {
@@ -117,7 +120,7 @@ func (r *Runtime) List() []Instance {
 }
 
 // Start unpacks the image, starts the instance and waits until it accepts connections. An instance of the same id and
-// image that runs already is returned as it is; one of another image is an error. On an error nothing is left running;
+// digest that runs already is returned as it is, wherever its image was pulled from; one of another digest is an error. On an error nothing is left running;
 // the end of the instance's log is part of it.
 func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	if err := spec.validate(); err != nil {
@@ -129,7 +132,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	}
 	defer release()
 	if i, found := r.get(spec.ID); found && i.Alive() {
-		if i.Image != spec.Image {
+		if digest(i.Image) != digest(spec.Image) {
 			return Instance{}, fmt.Errorf("instance %s runs %s already, asked for %s", spec.ID, i.Image, spec.Image)
 		}
 		return i, nil
@@ -145,6 +148,12 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	err = errors.Join(fmt.Errorf("instance %s: %w", spec.ID, err), r.end(context.WithoutCancel(ctx), i), os.RemoveAll(dir))
 	r.forget(spec.ID)
 	return Instance{}, err
+}
+
+// digest is what an image reference names, without where that is pulled from.
+func digest(image string) string {
+	_, digest, _ := strings.Cut(image, "@")
+	return digest
 }
 
 // Stop ends the instance, by SIGTERM and after the grace time by SIGKILL, and removes its folder.
@@ -250,7 +259,7 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	dir := r.dir(i.ID)
 	order, err := r.launchOrder(dir)
 	if err != nil {
-		return i, err
+		return i, fmt.Errorf("%w: %w", err, ErrStart)
 	}
 	i, pipe, err := r.place(i)
 	if err != nil {
@@ -263,6 +272,9 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	}
 	if err == nil {
 		return i, nil
+	}
+	if ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", err, ErrStart)
 	}
 	return i, fmt.Errorf("%w; its log ends: %s", err, tail(r.Log(i.ID)))
 }

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"fmt"
+	"runtime"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -17,7 +18,7 @@ func unpack(ctx context.Context, image, root string) (*v1.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %q: expected a reference by digest: %w", image, err)
 	}
-	pulled, err := remote.Image(ref, remote.WithContext(ctx))
+	pulled, err := remote.Image(ref, remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", image, err)
 	}
