@@ -49,7 +49,7 @@ func main() {
 type options struct {
 	data, listen, registry, pool, nginx, envconfig string
 	token                                          string // from the environment
-	nginxPort                                      int
+	nginxPort, builds                              int
 	coolDown, taskTTL                              time.Duration
 	keep, stop                                     bool
 }
@@ -64,6 +64,7 @@ func (o *options) define(f *flag.FlagSet) {
 	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images (default: beside this program)")
 	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next task gets it (default 130s)")
 	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when last asked for (default 24h)")
+	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
 	f.BoolVar(&o.stop, "stop", false, "end what a killed server has left running on -data, and exit")
 }
@@ -98,7 +99,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 // flags are the flags that set the fields of platform.Config.
 var flags = map[string]string{
 	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port", "Pool": "pool",
-	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl",
+	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
 }
 
 // check returns all problems of the options at once, each with the name of its flag.
@@ -138,7 +139,7 @@ func problems(err error) (list []*platform.ConfigError) {
 func (o options) config(registry string, logger *slog.Logger) platform.Config {
 	return platform.Config{
 		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool, CoolDown: o.coolDown,
-		TaskTTL: o.taskTTL, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
+		TaskTTL: o.taskTTL, Builds: o.builds, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
 	}
 }
 
@@ -185,7 +186,13 @@ func open(ctx context.Context, o options, logger *slog.Logger) (*server, error) 
 }
 
 func (s *server) open(ctx context.Context) (err error) {
-	if s.images, err = registry.Open(ctx, registry.Config{Dir: filepath.Join(s.data, "registry")}); err != nil {
+	s.images, err = registry.Open(ctx, registry.Config{
+		Dir: filepath.Join(s.data, "registry"),
+		Used: func(ctx context.Context, repository, digest string) (string, error) { // asked only while the platform works
+			return s.platform.Used(ctx, repository, digest)
+		},
+	})
+	if err != nil {
 		return fmt.Errorf("-data %s: %w", s.data, err)
 	}
 	if s.imagesOn, err = net.Listen("tcp", s.registry); err != nil {

@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -34,6 +35,7 @@ const (
 	BuildRunning   BuildState = "running"
 	BuildSucceeded BuildState = "succeeded"
 	BuildFailed    BuildState = "failed"
+	BuildCancelled BuildState = "cancelled"
 )
 
 // Build is one request and what became of it.
@@ -49,15 +51,21 @@ type Build struct {
 	Queued     time.Time  `json:"queued"`
 	Started    time.Time  `json:"started,omitzero"`
 	Ended      time.Time  `json:"ended,omitzero"`
+	// CancelledBy is who asked for its end; it may have succeeded before that.
+	CancelledBy string `json:"cancelledBy,omitempty"`
 }
 
-// Ended tells whether nothing more will happen to a build in this state.
-func (s BuildState) Ended() bool { return s == BuildSucceeded || s == BuildFailed }
+// Ended reports whether nothing more will happen to a build in this state.
+func (s BuildState) Ended() bool {
+	return s == BuildSucceeded || s == BuildFailed || s == BuildCancelled
+}
 
-// SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run works off in order. What is
-// wrong with the template's parameters is said at once. What is built is the source as it is now.
+// SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run works off in order, Config.Builds
+// at a time. A source that is not there is ErrNotFound; what is wrong with the template's parameters or the source's
+// configuration is ErrInvalid, and changes nothing. What is built is the source as it is now.
 func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
-	if err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version), checkSource(request.Source)); err != nil {
+	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version), checkSource(request.Source), checkActor(request.Actor))
+	if err != nil {
 		return Build{}, err
 	}
 	template, err := p.Catalog.Template(request.Template)
@@ -84,12 +92,11 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	build := Build{
 		ID: fmt.Sprintf("b%06d", n), BuildRequest: request, Dockerfile: string(dockerfile), State: BuildQueued, Queued: time.Now().UTC(),
 	}
-	if err := p.keepSource(build); err != nil {
-		return Build{}, err
+	if err = p.keepSource(build); err == nil {
+		build, err = p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
 	}
-	build, err = p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
 	if err != nil {
-		return Build{}, err
+		return Build{}, errors.Join(err, os.RemoveAll(p.keptSource(build.ID)))
 	}
 	p.Events.Bump()
 	return build, nil
@@ -132,54 +139,6 @@ func (p *Platform) BuildLog(id string) string {
 	return filepath.Join(p.config.Dir, "builds", id+".log")
 }
 
-// runBuilds works off the queue. A build that a crash has cut off is run again: the same input gives the same digest.
-func (p *Platform) runBuilds(ctx context.Context) error {
-	for seen := uint64(0); ; {
-		builds, err := p.builds.list()
-		if err != nil {
-			return err
-		}
-		for _, build := range builds {
-			if build.State.Ended() {
-				continue
-			}
-			if err := p.runBuild(ctx, build); err != nil {
-				return err
-			}
-		}
-		if seen, err = p.Events.Wait(ctx, seen); err != nil {
-			return err
-		}
-	}
-}
-
-// runBuild returns an error only when the build's record cannot be written or ctx is done.
-func (p *Platform) runBuild(ctx context.Context, build Build) error {
-	build.State, build.Started = BuildRunning, time.Now().UTC()
-	if err := p.saveBuild(build); err != nil {
-		return err
-	}
-	log, err := os.Create(p.BuildLog(build.ID))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	result, err := p.build(ctx, build, io.MultiWriter(log, notifier{&p.Events}))
-	if ctx.Err() != nil {
-		return context.Cause(ctx) // it stays "running" on disk and is run again after the next start
-	}
-	build.Ended = time.Now().UTC()
-	build.Digest, build.Size, build.Uploaded = result.Digest, result.Size, result.Uploaded
-	if build.State = BuildSucceeded; err != nil {
-		build.State, build.Error = BuildFailed, err.Error()
-		fmt.Fprintln(log, "failed:", err)
-	}
-	if err := p.saveBuild(build); err != nil {
-		return err
-	}
-	return os.RemoveAll(p.keptSource(build.ID))
-}
-
 func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (builder.Result, error) {
 	files, labels, done, err := p.buildContext(build)
 	if err != nil {
@@ -193,9 +152,9 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 	maps.Copy(labels, template.Labels())
 	labels["org.opencontainers.image.title"] = build.Cluster
 	labels["org.opencontainers.image.version"] = build.Version
-	repository := p.repository(build.Cluster)
+	// The tag comes last: a build whose version cannot be bound leaves its name free.
 	result, err := p.engine.Build(ctx, builder.Request{
-		Dockerfile: []byte(build.Dockerfile), Context: files, Repository: repository, Tag: build.Version, Labels: labels, Log: log,
+		Dockerfile: []byte(build.Dockerfile), Context: files, Repository: p.repository(build.Cluster), Labels: labels, Log: log,
 	})
 	if err != nil {
 		return result, err
@@ -204,9 +163,19 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 	if err != nil {
 		return result, err
 	}
-	return result, p.promoter.Bind(ctx, promote.Binding{
-		Cluster: build.Cluster, Version: build.Version, Digest: digest, Repository: repository, Actor: build.Actor,
+	if err := p.untagged(ctx, build, digest); err != nil {
+		return result, err
+	}
+	err = p.promoter.Bind(ctx, promote.Binding{
+		Cluster: build.Cluster, Version: build.Version, Digest: digest, Repository: stored(build.Cluster), Actor: build.Actor,
 	})
+	if err != nil {
+		return result, err
+	}
+	if err := p.setTag(ctx, build, digest); err != nil {
+		fmt.Fprintln(log, "the version is bound, its tag is not set:", err)
+	}
+	return result, nil
 }
 
 // repositories names those that hold images, for layers that clusters share.
@@ -220,20 +189,4 @@ func (p *Platform) repositories() []string {
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
-}
-
-func (p *Platform) repository(cluster string) string { return p.config.Registry + "/" + cluster }
-
-func (p *Platform) saveBuild(build Build) error {
-	_, err := p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
-	p.Events.Bump()
-	return err
-}
-
-// notifier bumps the events for everything that is written to it.
-type notifier struct{ events *Events }
-
-func (n notifier) Write(data []byte) (int, error) {
-	n.events.Bump()
-	return len(data), nil
 }

@@ -44,6 +44,8 @@ type Config struct {
 	Instances map[string]int
 	// Patience is how long a change waits for Nginx to take its routes. The default is 15 s.
 	Patience time.Duration
+	// Builds is how many builds run at a time, at most 64. The default is 2.
+	Builds int
 	// Logger receives what goes on in the background. The default discards.
 	Logger *slog.Logger
 }
@@ -104,6 +106,9 @@ func (cfg Config) Validate() error {
 			bad(d.field, "%s: want 0 for the default, or more, up to 100 years", d.value)
 		}
 	}
+	if cfg.Builds < 0 || cfg.Builds > 64 {
+		bad("Builds", "%d: want 0 for the default, or up to 64", cfg.Builds)
+	}
 	for _, environment := range slices.Sorted(maps.Keys(cfg.Instances)) {
 		if n := cfg.Instances[environment]; pipeline().Index(environment) < 0 || n < 1 {
 			bad("Instances", "%d in %q: want 1 or more, in one of %v", n, environment, pipeline())
@@ -116,6 +121,7 @@ func pipeline() promote.Pipeline { return promote.DefaultPipeline() }
 
 func (cfg Config) withDefaults() Config {
 	cfg.Patience = cmp.Or(cfg.Patience, 15*time.Second)
+	cfg.Builds = cmp.Or(cfg.Builds, 2)
 	cfg.TaskTTL = cmp.Or(cfg.TaskTTL, 24*time.Hour)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return cfg

@@ -50,6 +50,10 @@ func TestBadConfigIsNamed(t *testing.T) {
 		},
 		"CoolDown":  {func(cfg *platform.Config) { cfg.CoolDown = -time.Second }},
 		"Envconfig": {func(cfg *platform.Config) { cfg.Envconfig = "" }, func(cfg *platform.Config) { cfg.Envconfig = "/" }},
+		"Builds": {
+			func(cfg *platform.Config) { cfg.Builds = -1 },
+			func(cfg *platform.Config) { cfg.Builds = 65 },
+		},
 		"TaskTTL": {
 			func(cfg *platform.Config) { cfg.TaskTTL = -time.Second },
 			func(cfg *platform.Config) { cfg.TaskTTL = 101 * 365 * 24 * time.Hour },

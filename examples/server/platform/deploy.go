@@ -127,7 +127,7 @@ func (d deployer) runs(deployment promote.Deployment, generation uint64) (bool, 
 		if targetOf(i) != deployment.Target || generationOf(i) != generation {
 			continue
 		}
-		if i.Image != deployment.Image() || i.Labels[labelVersion] != deployment.Version || !i.Alive() {
+		if !sameImage(i.Image, d.p.image(deployment)) || i.Labels[labelVersion] != deployment.Version || !i.Alive() {
 			return false, nil
 		}
 		count++
@@ -142,7 +142,7 @@ func (d deployer) count(deployment promote.Deployment) int {
 // routable returns why the agent would set the instances of the deployment aside, or nil.
 func (d deployer) routable(deployment promote.Deployment) error {
 	i := nginxsync.Instance{
-		ID: d.spec(deployment, 0).ID, Version: deployment.Version,
+		ID: instanceID(deployment, 0), Version: deployment.Version,
 		Addr: netip.MustParseAddrPort("127.0.0.1:1"), // it gets one when it starts
 	}
 	return nginxsync.Snapshot{
@@ -171,7 +171,8 @@ func (d deployer) start(ctx context.Context, deployment promote.Deployment) erro
 // longestStem of an instance's id leaves room for a generation, a number and that of a replacement.
 const longestStem = names.MaxInstance - len("-g18446744073709551615-1000r18446744073709551615")
 
-func (d deployer) spec(deployment promote.Deployment, n int) instance.Spec {
+// instanceID is the id of the n-th instance of a deployment, counted from 0.
+func instanceID(deployment promote.Deployment, n int) string {
 	id := deployment.Cluster + "-" + deployment.Environment
 	if deployment.Task != "" {
 		id += "-" + deployment.Task
@@ -179,9 +180,13 @@ func (d deployer) spec(deployment promote.Deployment, n int) instance.Spec {
 	if len(id) > longestStem {
 		id = names.DNSLabel(id + "/") // cut, with a hash: no two have the same
 	}
+	return fmt.Sprintf("%s-g%d-%d", id, deployment.Generation, n+1)
+}
+
+func (d deployer) spec(deployment promote.Deployment, n int) instance.Spec {
 	return instance.Spec{
-		ID:    fmt.Sprintf("%s-g%d-%d", id, deployment.Generation, n+1),
-		Image: deployment.Image(),
+		ID:    instanceID(deployment, n),
+		Image: d.p.image(deployment),
 		Env: []string{
 			"DEPLOY_ENV=" + deployment.Environment,
 			"CLUSTER_NAME=" + deployment.Cluster,

@@ -6,4 +6,7 @@ import "github.com/sluice-deploy/sluice/promote"
 func DeployerOf(p *Platform) promote.Deployer { return deployer{p} }
 
 // InstanceID returns the id of the first instance of d.
-func InstanceID(d promote.Deployment) string { return deployer{}.spec(d, 0).ID }
+func InstanceID(d promote.Deployment) string { return instanceID(d, 0) }
+
+// RotateLogs does what Run does every few seconds, with another limit.
+func RotateLogs(p *Platform, limit int64) error { return p.rotateLogs(limit) }

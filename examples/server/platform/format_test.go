@@ -19,7 +19,7 @@ func TestFormat0(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.CopyFS(dir, os.DirFS("../../../testdata/formats/0/server")))
 	p, err := platform.Open(t.Context(), platform.Config{
-		Dir: dir, Registry: "127.0.0.1:5800", Nginx: os.DirFS(filepath.Join("..", "nginx")), NginxPort: 8880, Pool: "127.58.0.0/24", Envconfig: os.Args[0],
+		Dir: dir, Registry: "127.0.0.1:5801", Nginx: os.DirFS(filepath.Join("..", "nginx")), NginxPort: 8880, Pool: "127.58.0.0/24", Envconfig: os.Args[0],
 		CoolDown: 50 * 365 * 24 * time.Hour, // as when it was made
 	})
 	require.NoError(t, err)
@@ -43,6 +43,10 @@ func TestFormat0(t *testing.T) {
 	log, err := os.ReadFile(p.BuildLog("b000006"))
 	require.NoError(t, err)
 	require.Contains(t, string(log), "choose another tag, a tag is never moved unasked")
+
+	reason, err := p.Used(t.Context(), "hello_web", builds[1].Digest)
+	require.NoError(t, err)
+	require.Equal(t, "version v4 of hello_web is this image", reason, "whose registry has moved since")
 
 	overview, err := p.Overview(t.Context())
 	require.NoError(t, err)

@@ -49,6 +49,7 @@ type Platform struct {
 	source    *nginxsync.StaticSource
 	aside     *aside
 	locks     locks
+	queue     queue
 	sourcesMu sync.RWMutex // held for reading while a source is kept for a build, for writing while it is replaced
 
 	ready   chan struct{} // closed when Run has been through what a crash had cut off
@@ -107,7 +108,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	}
 	p.promoter, err = promote.New(promote.Config{
 		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience + 15*time.Second,
-		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: images}},
+		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
 	})
 	if err != nil {
 		return err
@@ -131,7 +132,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	p.aside = resumeRestarts(p.instances.List())
-	return nil
+	return p.sweepBuilds()
 }
 
 // openEdge prepares Nginx and the routes that the state on disk asks for.
@@ -196,6 +197,7 @@ func (p *Platform) work(ctx context.Context) error {
 	close(p.ready)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.runBuilds(ctx) })
+	group.Go(func() error { return p.keepLogsShort(ctx) })
 	group.Go(func() error {
 		for tick := time.NewTicker(500 * time.Millisecond); ; {
 			select {

@@ -123,7 +123,7 @@ func (p *Platform) replace(ctx context.Context, old instance.Instance) (instance
 		return instance.Instance{}, err
 	}
 	spec := old.Spec
-	spec.ID = replacementID(old.ID, n)
+	spec.ID, spec.Image = replacementID(old.ID, n), p.relocated(spec.Image)
 	p.aside.put(spec.ID, starting)
 	i, err := p.instances.Start(ctx, spec)
 	if err != nil {

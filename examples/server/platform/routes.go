@@ -46,7 +46,8 @@ func (p *Platform) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	waiting, cancel := context.WithTimeoutCause(ctx, p.config.Patience, fmt.Errorf("after %s: look at Nginx and its error log", p.config.Patience))
+	waiting, cancel := context.WithTimeoutCause(ctx, p.config.Patience,
+		fmt.Errorf("after %s: look at Nginx and its error log: %w", p.config.Patience, ErrUnverified))
 	defer cancel()
 	if err := p.agent.WaitVerified(waiting, revision); err != nil {
 		return fmt.Errorf("routes: %w", err)

@@ -25,6 +25,9 @@ func checkNames(errs ...error) error {
 	return nil
 }
 
+// checkActor is names.Actor.
+func checkActor(actor string) error { return names.Actor(actor) }
+
 // checkSource wants the grammar of a cluster, after which a source is mostly called.
 func checkSource(name string) error {
 	if names.Cluster(name) != nil {
@@ -112,13 +115,21 @@ func (p *Platform) keptSource(build string) string {
 	return filepath.Join(p.config.Dir, "builds", build+".source")
 }
 
-// keepSource keeps the source for the build. One that is not there is found missing when the build runs.
+// keepSource keeps the source for the build, and looks at its configuration as the build will. After an error a part of it may
+// be kept.
 func (p *Platform) keepSource(build Build) error {
 	p.sourcesMu.RLock()
 	defer p.sourcesMu.RUnlock()
-	err := linkTree(filepath.Join(p.sourcesDir(), build.Source), p.keptSource(build.ID))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	from := filepath.Join(p.sourcesDir(), build.Source)
+	if info, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return fmt.Errorf("source %q: upload it first with PUT /api/v1/sources/%s: %w", build.Source, build.Source, ErrNotFound)
+	}
+	if err := linkTree(from, p.keptSource(build.ID)); err != nil {
+		return fmt.Errorf("source %s: %w", build.Source, err)
+	}
+	_, _, done, err := p.buildContext(build)
+	if err == nil {
+		err = done()
 	}
 	return err
 }
@@ -157,7 +168,7 @@ func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]s
 	name := build.Source
 	root, err := os.OpenRoot(p.keptSource(build.ID))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil, invalid("source %q: no such folder below %s; upload it first", name, p.sourcesDir())
+		return nil, nil, nil, fmt.Errorf("source %q: what was kept of it for this build is gone: submit the build again: %w", name, ErrNotFound)
 	}
 	if err != nil {
 		return nil, nil, nil, err

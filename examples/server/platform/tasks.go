@@ -123,6 +123,9 @@ func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip
 // FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends the task's instances.
 // Once more for the same task is no error until another has its VIP.
 func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, error) {
+	if err := checkNames(checkActor(actor)); err != nil {
+		return Task{}, err
+	}
 	end, err := p.begin(ctx)
 	if err != nil {
 		return Task{}, err

@@ -27,9 +27,10 @@ type Config struct {
 	Dir string
 	// Pool is the range of VIPs. The default is 127.60.0.0/24; servers may share it, each has a port of its own.
 	Pool string
-	// CoolDown, TaskTTL and Instances are those of platform.Config.
+	// CoolDown, TaskTTL, Patience and Instances are those of platform.Config.
 	CoolDown  time.Duration
 	TaskTTL   time.Duration
+	Patience  time.Duration
 	Instances map[string]int
 	// Listen is the address that the web side believes it listens on; the default is the one it does listen on, of 127.0.0.1.
 	Listen string
@@ -74,7 +75,12 @@ func Start(t testing.TB, config Config) *Server {
 	imagesListener, pageListener := listen(t), listen(t)
 	t.Cleanup(func() { s.end(t) })
 
-	images, err := registry.Open(context.Background(), registry.Config{Dir: filepath.Join(config.Dir, "registry")})
+	images, err := registry.Open(context.Background(), registry.Config{
+		Dir: filepath.Join(config.Dir, "registry"),
+		Used: func(ctx context.Context, repository, digest string) (string, error) {
+			return s.Platform.Used(ctx, repository, digest)
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +91,7 @@ func Start(t testing.TB, config Config) *Server {
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	s.Platform, err = platform.Open(t.Context(), platform.Config{
 		Dir: config.Dir, Registry: s.Registry, Nginx: os.DirFS(filepath.Join(Examples(), "server", "nginx")), NginxPort: s.NginxPort,
-		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL, Envconfig: binary, Instances: config.Instances, Logger: logger,
+		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL, Patience: config.Patience, Envconfig: binary, Instances: config.Instances, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,8 +3,6 @@ package web
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -45,8 +43,18 @@ func (w *web) routes() []route {
 		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return list(p.Builds()) })},
 		{"POST", "/builds", post(w, http.StatusAccepted, func(_ context.Context, in platform.BuildRequest) (any, error) { return p.SubmitBuild(in) })},
 		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) { return p.Build(r.PathValue("build")) })},
+		{"DELETE", "/builds/{build}", get(w, func(r *http.Request) (any, error) {
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			return p.CancelBuild(r.PathValue("build"), actor)
+		})},
 		{"GET", "/builds/{build}/log", http.HandlerFunc(w.buildLog)},
 		{"GET", "/versions", get(w, func(r *http.Request) (any, error) { return p.Versions(r.Context(), r.FormValue("cluster")) })},
+		{"POST", "/versions", post(w, http.StatusOK, func(ctx context.Context, in platform.VersionRequest) (any, error) {
+			return p.BindVersion(ctx, in)
+		})},
 		{"GET", "/environments", get(w, func(r *http.Request) (any, error) { return p.Overview(r.Context()) })},
 		{"POST", "/promotions", post(w, http.StatusOK, func(ctx context.Context, in platform.PromotionRequest) (any, error) {
 			return shown(p.Promote(ctx, in))
@@ -92,7 +100,7 @@ func (w *web) routes() []route {
 func (w *web) api(mux *http.ServeMux) {
 	methods := map[string][]string{}
 	for _, route := range w.routes() {
-		mux.Handle(route.method+" /api/v1"+route.path, route.handler)
+		mux.Handle(route.method+" /api/v1"+route.path, strict(route.method+" "+route.path, route.handler))
 		methods[route.path] = append(methods[route.path], route.method)
 	}
 	for path, allowed := range methods {
@@ -150,14 +158,8 @@ func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
 func post[In any](w *web, status int, f func(ctx context.Context, in In) (any, error)) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var in In
-		decoder := json.NewDecoder(http.MaxBytesReader(rw, r.Body, 1<<20))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&in); err != nil {
-			kind := httpproblem.Invalid
-			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-				kind = httpproblem.TooLarge
-			}
-			writeProblem(rw, kind, "request body: "+err.Error())
+		if err := decode(rw, r, &in); err != nil {
+			w.fail(rw, r, err)
 			return
 		}
 		out, err := f(r.Context(), in)

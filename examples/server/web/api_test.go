@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -138,6 +139,16 @@ func (c *caller) sources() {
 	require.Equal(c, []string{"hello_web-v1"}, stored())
 }
 
+// partial is a source that lacks what a build takes from it.
+func partial(t *testing.T) *bytes.Buffer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "other", Typeflag: tar.TypeReg, Mode: 0o644}))
+	require.NoError(t, w.Close())
+	return &b
+}
+
 // tree is what lies in a source directory, by name.
 func (c *caller) tree(source string) map[string]string {
 	files := map[string]string{}
@@ -179,7 +190,9 @@ func (c *caller) builds() platform.Build {
 	_, log := c.server.Do(c, "GET", "/builds/"+build.ID+"/log", nil)
 	require.Contains(c, string(log), build.Digest)
 
-	c.call(operation, "/builds", good("hello_web-v1", "nowhere"), 202, &failed)
+	require.Contains(c, c.refused(operation, "/builds", good("hello_web-v1", "nowhere"), 404).Detail, "upload it first")
+	require.NoError(c, c.server.Platform.PutSource("partial", partial(c.T)))
+	c.call(operation, "/builds", good("hello_web-v1", "partial", `"v1"`, `"v0"`), 202, &failed)
 	_, err = c.server.Ended(c.Context(), failed.ID)
 	require.NoError(c, err)
 	var all []platform.Build
@@ -187,7 +200,18 @@ func (c *caller) builds() platform.Build {
 	require.Len(c, all, 2)
 	require.Equal(c, failed.ID, all[0].ID, "newest first")
 	require.Equal(c, platform.BuildFailed, all[0].State)
-	require.Contains(c, all[0].Error, "nowhere")
+	require.Contains(c, all[0].Error, "app")
+	c.call("POST /versions", "/versions", `{"cluster":"greet_api","version":"v1","actor":"ann"}`, 404, nil)
+	c.call("POST /versions", "/versions", `{"cluster":"hello_web","version":"v1","digest":"`+build.Digest+`","actor":"bob"}`, 200, nil)
+	const cancel = "DELETE /builds/{build}"
+	c.refused(cancel, "/builds/b999999?actor=bob", "", 404)
+	require.Contains(c, c.refused(cancel, "/builds/"+failed.ID+"?actor=bob", "", 409).Detail, "failed already")
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer silent.Close()
+	base := strings.TrimPrefix(silent.URL, "http://") + "/base@sha256:" + strings.Repeat("b", 64)
+	c.call(operation, "/builds", good("go-static", "static-site", `"v1"`, `"v-1"`, `"actor"`, `"params":{"BASE_IMAGE":"`+base+`"},"actor"`), 202, &failed)
+	c.call(cancel, "/builds/"+failed.ID+"?actor=bob", "", 200, &failed)
+	require.Equal(c, "bob", failed.CancelledBy)
 
 	var versions []platform.Version
 	c.call("GET /versions", "/versions?cluster=hello_web", "", 200, &versions)

@@ -106,7 +106,7 @@ func (b *board) page(w *web, q query) indexPage {
 	all := q.find == ""
 	page := indexPage{
 		Query: q, Find: q.find, Overview: platform.Overview{Environments: b.overview.Environments}, Baseline: w.Platform.Baseline(), Pools: b.pools,
-		Nginx: b.nginx, NginxErr: b.nginxErr, Templates: w.Platform.Catalog.Templates(), hues: b.hues, Pagers: map[string]pager{},
+		Nginx: b.nginx, NginxErr: b.nginxErr, Templates: w.Platform.Catalog.Templates(), Registry: w.Platform.Registry(), hues: b.hues, Pagers: map[string]pager{},
 	}
 	page.Changes = len(b.nginx.Changes)
 	page.Nginx.Changes = b.nginx.Changes[:min(changesShown, page.Changes)]

@@ -38,6 +38,13 @@ func (w *web) acts() []act {
 				})
 				return "/builds/" + build.ID, err
 			}},
+		{"versions", titled(func(f form) string { return "Bind " + f.value("cluster") + " " + f.value("version") }),
+			func(ctx context.Context, f form) (string, error) {
+				_, err := p.BindVersion(ctx, platform.VersionRequest{
+					Cluster: f.value("cluster"), Version: f.value("version"), Digest: f.value("digest"), Actor: f.actor(),
+				})
+				return "/#actions", err
+			}},
 		{"tasks", titled(func(f form) string { return "Start the task " + f.value("task") + " with " + f.value("image") }),
 			func(ctx context.Context, f form) (string, error) {
 				cluster, version := f.image()

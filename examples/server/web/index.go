@@ -35,6 +35,7 @@ type indexPage struct {
 	Changes     int                // of the Nginx configuration; Nginx has the first of them
 	Versions    []platform.Version // newest first
 	Sources     []string
+	Registry    string   // host:port
 	Clusters    []string // to choose from
 	MoreChoices bool     // there are versions or sources beside those to choose from
 	Templates   []*builder.Template

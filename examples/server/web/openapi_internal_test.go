@@ -52,7 +52,7 @@ func TestOpenAPISchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 	types := map[string]reflect.Type{
 		"Problem": reflect.TypeFor[Problem](), "Health": reflect.TypeFor[Health](), "Template": reflect.TypeFor[builder.Template](),
 		"BuildRequest": reflect.TypeFor[platform.BuildRequest](), "Build": reflect.TypeFor[platform.Build](),
-		"Version": reflect.TypeFor[platform.Version](), "Deployment": reflect.TypeFor[platform.Deployment](),
+		"Version": reflect.TypeFor[platform.Version](), "VersionRequest": reflect.TypeFor[platform.VersionRequest](), "Deployment": reflect.TypeFor[platform.Deployment](),
 		"Overview": reflect.TypeFor[platform.Overview](), "PromotionRequest": reflect.TypeFor[platform.PromotionRequest](),
 		"RollbackRequest": reflect.TypeFor[platform.RollbackRequest](), "Entry": reflect.TypeFor[platform.Entry](),
 		"TaskRequest": reflect.TypeFor[platform.TaskRequest](), "Task": reflect.TypeFor[platform.Task](), "Pool": reflect.TypeFor[platform.Pool](),

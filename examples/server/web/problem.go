@@ -55,6 +55,9 @@ var rules = httpproblem.Rules{
 	{Err: builder.ErrInvalid, Kind: httpproblem.Invalid},
 	{Err: builder.ErrUnsupported, Kind: httpproblem.Invalid},
 
+	{Err: platform.ErrUnverified, Kind: httpproblem.Timeout},
+	{Err: instance.ErrStart, Kind: httpproblem.DeployFailed},
+	{Err: platform.ErrConflict, Kind: httpproblem.Conflict},
 	{Err: platform.ErrClosed, Kind: httpproblem.Unavailable},
 	{Err: platform.ErrNotFound, Kind: httpproblem.NotFound},
 	{Err: instance.ErrNotFound, Kind: httpproblem.NotFound},
@@ -70,8 +73,8 @@ func problemOf(err error) Problem {
 		}
 		return p
 	}
-	// What a deployer says is about the service, not about the request, unless another server has taken over.
-	if _, ok := errors.AsType[*promote.DeployError](err); ok && !errors.Is(err, promote.ErrFenced) {
+	// What a deployer says is about the service, not about the request, unless another server has taken over or Nginx did not answer.
+	if _, ok := errors.AsType[*promote.DeployError](err); ok && !errors.Is(err, promote.ErrFenced) && !errors.Is(err, platform.ErrUnverified) {
 		return Problem{Problem: httpproblem.New(httpproblem.DeployFailed, err.Error())}
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {

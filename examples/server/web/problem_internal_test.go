@@ -60,11 +60,14 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"untar.ErrFormat":   {untar.ErrFormat, 415, "unsupported-format"},
 		"untar.ErrTooLarge": {untar.ErrTooLarge, 413, "too-large"},
 
-		"platform.ErrNotFound": {platform.ErrNotFound, 404, "not-found"},
-		"platform.ErrInvalid":  {platform.ErrInvalid, 400, "invalid"},
-		"platform.ErrClosed":   {platform.ErrClosed, 503, "unavailable"},
-		"instance.ErrNotFound": {instance.ErrNotFound, 404, "not-found"},
-		"instance.ErrInvalid":  {instance.ErrInvalid, 500, "internal"}, // of a Config, at the start
+		"platform.ErrNotFound":   {platform.ErrNotFound, 404, "not-found"},
+		"platform.ErrInvalid":    {platform.ErrInvalid, 400, "invalid"},
+		"platform.ErrConflict":   {platform.ErrConflict, 409, "conflict"},
+		"platform.ErrUnverified": {platform.ErrUnverified, 504, "timeout"},
+		"platform.ErrClosed":     {platform.ErrClosed, 503, "unavailable"},
+		"instance.ErrNotFound":   {instance.ErrNotFound, 404, "not-found"},
+		"instance.ErrStart":      {instance.ErrStart, 422, "deploy-failed"},
+		"instance.ErrInvalid":    {instance.ErrInvalid, 500, "internal"}, // of a Config, at the start
 	}
 	var found []string
 	for name, dir := range map[string]string{
@@ -126,6 +129,9 @@ func TestProblemOfErrorsWithData(t *testing.T) {
 		"the service does not come": {&promote.DeployError{Err: errors.New("it does not listen")}, 422, "deploy-failed"},
 		"the deployer misses something": {
 			&promote.DeployError{Err: fmt.Errorf("image: %w", instance.ErrNotFound)}, 422, "deploy-failed",
+		},
+		"Nginx does not take the routes": {
+			&promote.DeployError{Err: fmt.Errorf("routes: %w", platform.ErrUnverified)}, 504, "timeout",
 		},
 		"another server has taken over": {&promote.DeployError{Err: promote.ErrFenced}, 409, "fenced"},
 		"the owner has another lease":   {&vip.ConflictError{}, 409, "conflict"},

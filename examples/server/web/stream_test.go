@@ -67,11 +67,12 @@ func TestStreams(t *testing.T) {
 	}
 	require.Equal(t, strings.TrimSuffix(string(text), "\n"), strings.Join(lines, "\n"))
 
-	failing, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v2", Template: "go-static", Source: "nowhere", Actor: "ann"})
+	require.NoError(t, s.Platform.PutSource("partial", partial(t)))
+	failing, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v2", Template: "go-static", Source: "partial", Actor: "ann"})
 	require.NoError(t, err)
 	log := readLog(follow(t, s, "/builds/"+failing.ID+"/log"))
 	require.Equal(t, event{"end", "failed"}, log[len(log)-1])
-	require.Contains(t, log[len(log)-2].data, "nowhere")
+	require.Contains(t, log[len(log)-2].data, "app")
 }
 
 // readLog reads a build's stream to its end.
