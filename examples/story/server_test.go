@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/examples/story"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
 // binaries is the folder with the server and envconfig, as `make binaries` makes them.
@@ -163,6 +164,18 @@ func processes(dir string) map[int]string {
 	return found
 }
 
+// parent is the pid of a process's parent, or 0.
+func parent(pid int) int {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // it may have ended meanwhile
+	_, rest, _ := strings.Cut(string(data), ") ")             // the name may hold spaces
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(fields[1])
+	return n
+}
+
 // freePort is a port on which nobody listens, below those that the kernel gives to connections.
 func freePort(t *testing.T) string {
 	for range 100 {
@@ -258,8 +271,7 @@ func (s *server) inOrder() {
 			require.Contains(s.t, deployed, c.Cluster+" test "+l.Task, "a VIP is leased for what is deployed")
 		}
 	}
-	require.Eventually(s.t, func() bool { return s.settled(deployed) }, time.Minute, 50*time.Millisecond,
-		"the instances are those of the deployments, and no others run")
+	testbed.Poll(s.t, "exactly the instances of the deployments run", func() error { return s.settled(deployed) })
 	for target := range deployed {
 		if task := strings.Split(target, " ")[2]; task != "" {
 			require.True(s.t, tasks[task], "what is deployed for task %s has a VIP", task)
@@ -267,16 +279,16 @@ func (s *server) inOrder() {
 	}
 }
 
-// settled tells whether exactly the instances run that are deployed, and no process besides them, Nginx and the server.
-func (s *server) settled(deployed map[string]string) bool {
-	serving, pids := map[string]int{}, map[int]bool{s.cmd.Process.Pid: true}
+// settled returns why not exactly the instances run that are deployed, and no process besides them, Nginx and the server.
+func (s *server) settled(deployed map[string]string) error {
+	serving, instances, pids := map[string]int{}, map[int]bool{}, map[int]bool{s.cmd.Process.Pid: true}
 	for _, i := range get[[]runningInstance](s, "/instances") {
 		target := i.Cluster + " " + i.Environment + " " + i.Task
 		if deployed[target] != i.Digest {
-			return false
+			return fmt.Errorf("instance %s of %q has %s, deployed is %s", i.ID, target, i.Digest, deployed[target])
 		}
 		serving[target]++
-		pids[i.PID] = true
+		pids[i.PID], instances[i.PID] = true, true // envconfig, in front of the service
 	}
 	for target := range deployed {
 		want := 1
@@ -284,15 +296,17 @@ func (s *server) settled(deployed map[string]string) bool {
 			want = 2
 		}
 		if serving[target] != want {
-			return false
+			return fmt.Errorf("%q has %d instances, want %d", target, serving[target], want)
 		}
 	}
 	for pid, file := range processes(s.dir) {
-		if !pids[pid] && !strings.HasPrefix(file, s.dir+"/nginx/") {
-			return false
+		if !pids[pid] && !instances[parent(pid)] && !strings.HasPrefix(file, s.dir+"/nginx/") {
+			return fmt.Errorf("process %d, which nobody knows, has %s open", pid, file)
 		}
 	}
 	folders, err := os.ReadDir(filepath.Join(s.dir, "instances"))
-	require.NoError(s.t, err)
-	return len(folders) == len(pids)-1
+	if err == nil && len(folders) != len(pids)-1 {
+		err = fmt.Errorf("%d directories of instances, want %d", len(folders), len(pids)-1)
+	}
+	return err
 }
