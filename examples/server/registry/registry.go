@@ -77,6 +77,7 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	logrus.SetOutput(log)
+	logrus.SetLevel(logrus.WarnLevel) // the library leaves this to its own main
 	if err := clean(ctx, images); err != nil {
 		logrus.SetOutput(os.Stderr)
 		return nil, errors.Join(fmt.Errorf("registry: clean %s: %w", images, err), log.Close())
