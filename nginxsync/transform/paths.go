@@ -62,19 +62,28 @@ func (t *transform) modules() string {
 var (
 	writes = set(
 		"access_log",
+		"acme_client_path",
 		"client_body_temp_path",
 		"error_log",
 		"fastcgi_cache_path",
 		"fastcgi_temp_path",
 		"google_perftools_profiles",
+		"grpc_ssl_key_log",
 		"lock_file",
+		"lua_ssl_key_log",
 		"pid",
 		"proxy_cache_path",
+		"proxy_ssl_key_log",
 		"proxy_temp_path",
 		"scgi_cache_path",
 		"scgi_temp_path",
+		"ssl_key_log",
+		"upload_state_store",
+		"upload_store",
 		"uwsgi_cache_path",
+		"uwsgi_ssl_key_log",
 		"uwsgi_temp_path",
+		"vhost_traffic_status_dump",
 		"working_directory",
 	)
 	reads = set(
