@@ -17,7 +17,7 @@ import (
 // ExecNginx controls the Nginx of this machine by its binary, its pid file and its error log. Its methods are safe for
 // concurrent use.
 type ExecNginx struct {
-	Binary   string // The default is nginx, found on PATH.
+	Binary   string // The default is nginx, found on PATH, else /usr/sbin/nginx.
 	Prefix   string // what Nginx was started with as -p; empty for its own
 	PIDFile  string
 	ErrorLog string // the file of the main error log; empty means that it is not watched
@@ -35,11 +35,19 @@ func (n *ExecNginx) args(args ...string) []string {
 	return append(args, "-e", "stderr")
 }
 
+// defaultBinary is nginx on PATH. The PATH of Debian's plain users has no /usr/sbin, where Nginx is.
+func defaultBinary() string {
+	if found, err := exec.LookPath("nginx"); err == nil {
+		return found
+	}
+	return "/usr/sbin/nginx"
+}
+
 // Test implements Nginx with nginx -t.
 func (n *ExecNginx) Test(ctx context.Context, main string) error {
 	binary := n.Binary
 	if binary == "" {
-		binary = "nginx"
+		binary = defaultBinary()
 	}
 	out, err := exec.CommandContext(ctx, binary, n.args("-t", "-q", "-c", main)...).CombinedOutput()
 	if ctx.Err() != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/mirror"
 	"github.com/sluice-deploy/sluice/nginxsync/mirror/mirrortest"
@@ -32,4 +33,14 @@ func TestExecNginx(t *testing.T) {
 		nginxtest.Start(t, dir, main)
 		return h
 	})
+}
+
+// The PATH of a plain user of Debian does not lead to Nginx.
+func TestExecNginxOffThePath(t *testing.T) {
+	testbed.NeedFile(t, "/usr/sbin/nginx", "nginx")
+	t.Setenv("PATH", t.TempDir())
+	dir := nginxtest.Dir(t)
+	main := filepath.Join(dir, "nginx.conf")
+	require.NoError(t, os.WriteFile(main, fmt.Appendf(nil, "pid %s/pid;\nevents {}\n", dir), 0o600))
+	require.NoError(t, (&mirror.ExecNginx{Prefix: dir}).Test(t.Context(), main))
 }
