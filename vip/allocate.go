@@ -328,7 +328,7 @@ func (l *tenure) extend(p *pool, now time.Time) error {
 // holding appends to held the leases that the owner has for this request; none when it has to be
 // given some.
 func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time, held []*entry) (_ []*entry, again bool, err error) {
-	t := a.x.tasks[req.Owner.Task]
+	t := a.x.find(req.Owner.Task)
 	if t == nil {
 		return held, false, nil
 	}

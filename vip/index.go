@@ -18,6 +18,8 @@ type index struct {
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries map[netip.Addr]*entry
 	tasks   map[string]*task    // those that have, had last, or are about to have an address
+	recent  *task               // that find has found last, nil without one
+	absent  string              // name of which find knows that it is in no task; "" without one
 	dirty   []*entry            // that have changed since the catalog took them over
 	soonest time.Time           // no deadline of a pool is before it; zero without deadlines
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
@@ -327,6 +329,8 @@ func (x *index) advance(now time.Time) effects {
 func (x *index) pass(e *entry, now time.Time) {
 	was := e.prior()
 	switch end := x.over(e); {
+	case e.state == Cooling && x.rested(e, now):
+		x.note(e, was, nil, now)
 	case e.state != Leased:
 		x.place(e, e.last(), nil, e.rev, now)
 		x.note(e, was, nil, now)
@@ -340,6 +344,30 @@ func (x *index) pass(e *entry, now time.Time) {
 		e.overdue = true
 		e.pool.overdue++
 		x.overdue = append(x.overdue, e)
+	}
+}
+
+// rested makes e free, which has cooled down, and reports whether it has: the usual case, in which
+// place would put everything but the state back where it was.
+func (x *index) rested(e *entry, now time.Time) bool {
+	_, reserved := e.pool.Reserved[e.addr]
+	if reserved || e.busy || e.uncertain != nil || e.pool.gone || !e.last().cooled(now) {
+		return false
+	}
+	e.pool.counts[Cooling]--
+	e.state, e.deadline = Free, time.Time{}
+	e.pool.due.set(e, cools)
+	x.mark(e)
+	x.release(e)
+	return true
+}
+
+// release puts e, which is free, into the free queue.
+func (x *index) release(e *entry) {
+	e.pool.enqueue(e)
+	e.pool.idle(e)
+	if !slices.Contains(x.out.freed, e.pool) {
+		x.out.freed = append(x.out.freed, e.pool)
 	}
 }
 
@@ -392,6 +420,9 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 		*e.lease, e.record = *l, record
 	}
 	e.rev = rev
+	if wasOf != nil {
+		x.recent = wasOf // mostly it is still the task's
+	}
 	x.link(e, now)
 	x.drop(wasOf)
 	if held := e.state == Leased; held != (was.state == Leased) || held && e.lease.ID != was.id {
@@ -495,11 +526,7 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	if e.state != Free {
 		e.pool.counts[e.state]++
 	} else if !e.pool.gone && !e.busy && e.uncertain == nil {
-		e.pool.enqueue(e)
-		e.pool.idle(e)
-		if !slices.Contains(x.out.freed, e.pool) {
-			x.out.freed = append(x.out.freed, e.pool)
-		}
+		x.release(e)
 	}
 	if e.rev == 0 {
 		return

@@ -252,7 +252,7 @@ func (a *Allocator) forget(ctx context.Context) error {
 			a.forgotten = append(a.forgotten, task)
 			return err
 		}
-		if t := a.x.tasks[task]; c.rev == 0 || t != nil && t.claim != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
+		if t := a.x.find(task); c.rev == 0 || t != nil && t.claim != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
 			continue
 		}
 		a.unlocked(func() { _, err = a.store.Commit(ctx, Change{Key: c.key, Revision: c.rev}) })

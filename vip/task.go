@@ -8,12 +8,31 @@ type task struct {
 	claim *commit // of an allocation for it, which is under way or in doubt: its steps are busy or unsure
 }
 
+// find returns the task of that name, nil when it has nothing. A call asks for one name several
+// times: the map, of which the processor's caches hold little, is asked once.
+func (x *index) find(name string) *task {
+	switch {
+	case x.recent != nil && x.recent.name == name:
+		return x.recent
+	case x.absent == name:
+		return nil
+	}
+	t := x.tasks[name]
+	if t == nil {
+		x.absent = name
+	} else {
+		x.recent = t
+	}
+	return t
+}
+
 // task returns the task of that name, which is made when it has nothing yet.
 func (x *index) task(name string) *task {
-	t := x.tasks[name]
+	t := x.find(name)
 	if t == nil {
 		t = &task{name: name}
 		x.tasks[name] = t
+		x.recent, x.absent = t, ""
 	}
 	return t
 }
@@ -22,6 +41,9 @@ func (x *index) task(name string) *task {
 func (x *index) drop(t *task) {
 	if t != nil && t.live == nil && t.ended == nil && t.claim == nil {
 		delete(x.tasks, t.name)
+		if x.recent == t {
+			x.recent = nil
+		}
 	}
 }
 
@@ -36,6 +58,7 @@ func (x *index) keepClaims(before *index) {
 			x.tasks[name] = t
 		}
 	}
+	x.recent, x.absent = nil, ""
 }
 
 // countClaims counts those allocations for the quotas of the pools that their addresses are in now.
@@ -49,7 +72,7 @@ func (x *index) countClaims() {
 
 // leases are the live ones of a task, chained by entry.next.
 func (x *index) leases(task string) *entry {
-	if t := x.tasks[task]; t != nil {
+	if t := x.find(task); t != nil {
 		return t.live
 	}
 	return nil
@@ -57,7 +80,7 @@ func (x *index) leases(task string) *entry {
 
 // past are the addresses that a task was the last to hold, chained by entry.next.
 func (x *index) past(task string) *entry {
-	if t := x.tasks[task]; t != nil {
+	if t := x.find(task); t != nil {
 		return t.ended
 	}
 	return nil
