@@ -22,10 +22,12 @@ func TestCheckContext(t *testing.T) {
 	}
 	values := tmpl.Examples()
 	values["APP_DIR"] = "web"
-	files := fstest.MapFS{"envconfig": {}, "envs/_base/a": {}, "web/package.json": {}, "web/server.js": {}}
+	files := fstest.MapFS{"envconfig": {}, "envs/_base/a": {}, "web/package.json": {},
+		"web/server.js": {}}
 	err = tmpl.CheckContext(files, values)
 	if !errors.Is(err, builder.ErrInvalid) || strings.Count(err.Error(), "lacks") != 2 ||
-		!strings.Contains(err.Error(), "lacks web/package-lock.json: its lock file") || !strings.Contains(err.Error(), "lacks manifest.json: ") {
+		!strings.Contains(err.Error(), "lacks web/package-lock.json: its lock file") ||
+		!strings.Contains(err.Error(), "lacks manifest.json: ") {
 		t.Errorf("error is %v", err)
 	}
 	files["web/package-lock.json"], files["manifest.json"] = &fstest.MapFile{}, &fstest.MapFile{}
@@ -39,7 +41,8 @@ func TestCheckContext(t *testing.T) {
 	}
 }
 
-// Whatever a template of the catalogue copies, its list of context files names it or something in it.
+// Each source that a template of the catalogue copies is named, or a file in it, by the template's
+// list of context files.
 func TestCatalogNamesItsContext(t *testing.T) {
 	t.Parallel()
 	for _, tmpl := range builder.Default().Templates() {

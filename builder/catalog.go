@@ -34,7 +34,7 @@ type Template struct {
 	Description string `json:"description"`
 	// Params stand in the order in which the template declares them.
 	Params []Param `json:"params"`
-	// Context lists what the build context must hold.
+	// Context lists the files that the build context must hold.
 	Context []ContextFile `json:"context"`
 
 	source []byte
@@ -129,7 +129,7 @@ const (
 	LabelTemplateDigest = "io.github.sluice-deploy.template.digest"
 )
 
-// Labels are for [Request.Labels]: they tell from an image which template, in which state, it was
+// Labels are for [Request.Labels]: they name the template, and its state, that an image was
 // built from.
 func (t *Template) Labels() map[string]string {
 	return map[string]string{LabelTemplate: t.Name, LabelTemplateDigest: t.digest}
@@ -160,7 +160,9 @@ func loadTemplate(fsys fs.FS, name string) (*Template, error) {
 		return nil, fmt.Errorf("template.json: %w", err)
 	}
 	if t.Name != "" && t.Name != name {
-		return nil, fmt.Errorf("template.json: name %q differs from the folder's name: leave it out", t.Name)
+		return nil,
+			fmt.Errorf("template.json: name %q differs from the folder's name: leave it out",
+				t.Name)
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s%s", len(source), source, declaration)
@@ -201,7 +203,8 @@ func (t *Template) check() error {
 	for _, p := range t.Params {
 		if !used[p.Name] {
 			problems = append(problems,
-				fmt.Errorf("template.json: parameter %s is declared, but the Dockerfile does not use it", p.Name))
+				fmt.Errorf("template.json: parameter %s is declared, but the Dockerfile does not "+
+					"use it", p.Name))
 		}
 	}
 	for _, f := range t.Context {

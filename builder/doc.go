@@ -1,20 +1,24 @@
 // Package builder turns a template, a few typed values and a folder of files into an image in a
 // registry.
 //
-// Developers choose a [Template] of a [Catalog] and enter its parameters; nobody writes a
-// Dockerfile. What is rendered has the instructions of the template whatever the values are, and an
+// Developers choose a [Template] of a [Catalog] and enter its parameters in place of writing a
+// Dockerfile. The rendered Dockerfile has the instructions of the template for all values, and an
 // [Engine] builds and pushes it. Package assemble holds the engine that works in this process,
 // without daemon and without root, for templates that run no command.
 //
 // An embedder's part, in order:
 //
 //  1. Take [Default], or [Load] a catalogue of your own.
-//  2. Lay out the build context as Template.Context says: the envconfig binary, the configuration of all environments, its
-//     manifest, the service. Template.CheckContext reports everything that is missing at once.
-//  3. Render, and show every error to the person who entered the values: it names the template's line and the parameter.
-//     Errors that are ErrInvalid are that person's; others are worth another try.
-//  4. Choose the engine: one that executes commands when Template.NeedsRun, else any. Keep it for the life of the process.
-//  5. Build under a tag that is the version's name, and keep Result.Digest: the digest is what is deployed.
+//  2. Lay out the build context as Template.Context says: the envconfig binary, the configuration
+//     of all environments, its manifest, the service. Template.CheckContext reports everything that
+//     is missing at once.
+//  3. Render, and show every error to the user that entered the values: it names the template's
+//     line and the parameter. Errors that are ErrInvalid are that user's; others are worth another
+//     try.
+//  4. Choose the engine: one that executes commands when Template.NeedsRun, else any. Keep it for
+//     the life of the process.
+//  5. Build under a tag that is the version's name, and keep Result.Digest: deployments use the
+//     digest.
 //
 // In short:
 //
@@ -28,7 +32,7 @@
 //		Tag:        "v2",
 //	})
 //
-// The package does not compile code, scan images, keep records of builds, or delete what it pushed.
+// The package does not compile code, scan images, keep records of builds, or delete pushed images.
 // It does not hide values: parameters, build arguments and labels are part of the image, so secrets
 // have no place in them.
 package builder

@@ -35,7 +35,7 @@ type Engine interface {
 
 // Request is one build.
 type Request struct {
-	// Dockerfile is what to build: as a rule, the output of [Template.Render].
+	// Dockerfile is the text to build: as a rule, the output of [Template.Render].
 	Dockerfile []byte
 	// Context holds the files for COPY and ADD, and .dockerignore when there is one. Nil is an
 	// empty context. For a folder use os.Root.FS, which cannot be led out of it.
@@ -45,8 +45,8 @@ type Request struct {
 	// Tag is the name of the image in the repository, and the name of a version: 1 to 63 letters,
 	// digits, ".", "_" and "-". The default is none: the image is pushed by digest only.
 	Tag string
-	// ReplaceTag lets Tag move from the image that it names now. The default is that a tag stays
-	// for ever.
+	// ReplaceTag lets Tag move from the image that it names now. The default is that a tag
+	// never moves.
 	ReplaceTag bool
 	// Args are values for ARG. A value that no ARG declares is ignored, and the log says so. Every
 	// engine knows SOURCE_DATE_EPOCH: the time, in seconds since 1970, that the image and its files
@@ -57,12 +57,12 @@ type Request struct {
 	// Log receives one line or more per step, for a person to read. Nil discards them. An error of
 	// Log is ignored.
 	Log io.Writer
-	// Events receives what Log does, as values, in order, from the goroutine that called Build,
+	// Events receives the events of Log as values, in order, from the goroutine that called Build,
 	// which waits for it. Nil discards them.
 	Events func(Event)
 }
 
-// Validate returns every problem that can be told without a registry, joined, each wrapping
+// Validate returns every problem that can be found without a registry, joined, each wrapping
 // [ErrInvalid]: a Tag that is no version, and the findings of [Lint] that are errors.
 func (r *Request) Validate() error {
 	errs := lintErrors(r.Dockerfile)
@@ -82,7 +82,8 @@ type Result struct {
 	Reference string `json:"reference"`
 	// Base is the base image by digest, even where the Dockerfile names it by tag; "" for scratch.
 	Base string `json:"base,omitempty"`
-	// Size is what a puller transfers, in bytes: manifest, configuration and compressed layers.
+	// Size is the number of bytes that a puller transfers: manifest, configuration and compressed
+	// layers.
 	Size int64 `json:"size"`
 	// Uploaded and Reused are bytes of layers and configuration that were sent to the registry, and
 	// that it had already.
@@ -113,14 +114,15 @@ type TagExistsError struct {
 }
 
 func (e *TagExistsError) Error() string {
-	return fmt.Sprintf("tag %s names %s already, the build gave %s: choose another tag, a tag is never moved unasked",
+	return fmt.Sprintf("tag %s names %s already, the build gave %s: choose another tag, a tag is "+
+		"never moved unasked",
 		e.Reference, e.Existing, e.Built)
 }
 
 // Is reports whether target is [ErrTagExists].
 func (e *TagExistsError) Is(target error) bool { return target == ErrTagExists }
 
-// DockerfileError says what is wrong at one line of a Dockerfile. It is [ErrInvalid].
+// DockerfileError is a problem at one line of a Dockerfile. It is [ErrInvalid].
 type DockerfileError struct {
 	// Line is counted from 1; 0 concerns the whole file.
 	Line int

@@ -5,17 +5,23 @@ import (
 	"io"
 )
 
-// EventKind says what happened in a build.
+// EventKind is the kind of an event of a build.
 type EventKind string
 
 // The kinds of events, in the order in which a build has them.
 const (
-	EventStep   EventKind = "step"   // an instruction begins; Step, Steps, Line and Text are set, Text is the instruction
-	EventDetail EventKind = "detail" // something to know about the step before it
-	EventLayer  EventKind = "layer"  // the step before it made a layer; Bytes is its uncompressed content
-	EventPush   EventKind = "push"   // the image is in the registry; Bytes were sent
-	EventTag    EventKind = "tag"    // the tag names the image
-	EventDone   EventKind = "done"   // Text has the digest
+	// an instruction begins; Step, Steps, Line and Text are set, Text is the instruction
+	EventStep EventKind = "step"
+	// something to know about the step before it
+	EventDetail EventKind = "detail"
+	// the step before it made a layer; Bytes is its uncompressed content
+	EventLayer EventKind = "layer"
+	// the image is in the registry; Bytes were sent
+	EventPush EventKind = "push"
+	// the tag names the image
+	EventTag EventKind = "tag"
+	// Text has the digest
+	EventDone EventKind = "done"
 )
 
 // Event is one thing that happened in a build.

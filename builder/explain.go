@@ -8,7 +8,8 @@ import (
 
 // Instruction is one instruction of a rendered template and where its text comes from.
 type Instruction struct {
-	// Line and EndLine are the same in the template and in what Render returns, because no value has a newline.
+	// Line and EndLine are the same in the template and in the output of Render, because no value
+	// has a newline.
 	Line    int `json:"line"`
 	EndLine int `json:"endLine"`
 	// Keyword is upper case: "FROM", "COPY".
@@ -18,8 +19,8 @@ type Instruction struct {
 	Rendered string `json:"rendered"`
 	// Values are the parameters in the instruction, in order, each once.
 	Values []Origin `json:"values,omitempty"`
-	// Reruns says that a new value of the build argument CACHE makes an engine carry out the instruction again; the others
-	// come from its cache as long as their inputs are the same.
+	// Reruns says that a new value of the build argument CACHE makes an engine carry out the
+	// instruction again; the others come from its cache as long as their inputs are the same.
 	Reruns bool `json:"reruns,omitempty"`
 }
 
@@ -31,8 +32,9 @@ type Origin struct {
 	Default bool `json:"default,omitempty"`
 }
 
-// Explain renders like [Template.Render], with its errors, and returns the instructions one by one: for a preview before the
-// build, and to lead from the failing line of a build to the value behind it.
+// Explain renders like [Template.Render], with its errors, and returns the instructions one by one:
+// for a preview before the build, and to lead from the failing line of a build to the value behind
+// it.
 func (t *Template) Explain(values map[string]string) ([]Instruction, error) {
 	rendered, err := t.Render(values)
 	if err != nil {

@@ -34,9 +34,12 @@ func TestExplain(t *testing.T) {
 	}
 	want := builder.Instruction{
 		Line: 14, EndLine: 14, Keyword: "RUN", Reruns: true,
-		Source:   "RUN rsync -ac {{BUILD_IP}}::root/root/output/ {{HOME_DIR}}/ && chown -R work:work {{HOME_DIR}}",
-		Rendered: "RUN rsync -ac 10.1.2.3::root/root/output/ /home/work/service/ && chown -R work:work /home/work/service",
-		Values:   []builder.Origin{{Param: "BUILD_IP", Value: "10.1.2.3"}, {Param: "HOME_DIR", Value: "/home/work/service", Default: true}},
+		Source: "RUN rsync -ac {{BUILD_IP}}::root/root/output/ {{HOME_DIR}}/ && chown -R " +
+			"work:work {{HOME_DIR}}",
+		Rendered: "RUN rsync -ac 10.1.2.3::root/root/output/ /home/work/service/ && chown -R " +
+			"work:work /home/work/service",
+		Values: []builder.Origin{{Param: "BUILD_IP", Value: "10.1.2.3"},
+			{Param: "HOME_DIR", Value: "/home/work/service", Default: true}},
 	}
 	for _, in := range list {
 		if in.Line == want.Line {
@@ -50,7 +53,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// Whatever the template: the instructions in a row are what Render returns, without comments and empty lines.
+// For each template: the instructions in a row are the output of Render, without comments and empty
+// lines.
 func TestExplainCoversTheDockerfile(t *testing.T) {
 	t.Parallel()
 	for _, tmpl := range builder.Default().Templates() {

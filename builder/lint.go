@@ -31,17 +31,21 @@ func (f Finding) String() string {
 	return fmt.Sprintf("line %d: %s: %s (%s)", f.Line, f.Severity, f.Message, f.Rule)
 }
 
-// Lint checks a Dockerfile and returns what it finds in the order of lines. Its rules:
+// Lint checks a Dockerfile and returns its findings in the order of lines. Its rules:
 //
 //   - parse (error): BuildKit's parser refuses it
-//   - directive (error): a "# syntax=" or "# escape=" line, which lets the file choose who reads it and how
-//   - cache-arg (error): ARG CACHE that no RUN follows before the next COPY or ADD, so that a new value rebuilds nothing
+//   - directive (error): a "# syntax=" or "# escape=" line, which lets the file choose its own
+//     parser
+//   - cache-arg (error): ARG CACHE that no RUN follows before the next COPY or ADD, so that a new
+//     value rebuilds nothing
 //   - onbuild (error): ONBUILD, which acts in other people's builds
 //   - remote-add (error): ADD of a URL or a git repository, which is another file tomorrow
 //   - base-digest (warning): FROM without a digest
 //   - root (warning): the last stage ends without a USER other than root
-//   - shell-entrypoint (warning): ENTRYPOINT in shell form, whose shell keeps signals from the service
-//   - secret (warning): ARG or ENV with the name of a secret, which everyone who has the image can read
+//   - shell-entrypoint (warning): ENTRYPOINT in shell form, whose shell keeps signals from the
+//     service
+//   - secret (warning): ARG or ENV with the name of a secret, which each holder of the image can
+//     read
 func Lint(dockerfile []byte) []Finding {
 	if f := directives(dockerfile); len(f) > 0 {
 		return f
@@ -98,7 +102,8 @@ func (l *linter) add(line int, rule string, s Severity, message string) {
 
 var (
 	remoteSource = regexp.MustCompile(`^([a-z][a-z0-9+.-]*://|git@)|\.git(#.*)?$`)
-	secretName   = regexp.MustCompile(`(?i)(^|_)(passwd|password|secret|token|api_?key|private_?key|credentials?)(_|$)`)
+	secretName   = regexp.MustCompile(
+		`(?i)(^|_)(passwd|password|secret|token|api_?key|private_?key|credentials?)(_|$)`)
 )
 
 func (l *linter) instruction(n *parser.Node) {
@@ -171,7 +176,8 @@ func (l *linter) endStage() {
 
 func (l *linter) cacheUnread() {
 	l.add(l.cacheArg, "cache-arg", Error,
-		"ARG CACHE rebuilds nothing: a RUN that fetches the code must follow it before the next COPY or ADD")
+		"ARG CACHE rebuilds nothing: a RUN that fetches the code must follow it before the next "+
+			"COPY or ADD")
 	l.cacheArg = 0
 }
 

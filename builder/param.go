@@ -12,32 +12,44 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Type says what a value of a parameter may look like. No type admits a newline, a quote, a
+// Type is the form that a value of a parameter must have. No type admits a newline, a quote, a
 // backslash, "$", a backtick or any other character that has a meaning to a shell or to the
 // Dockerfile's grammar, and none admits a leading "-".
 type Type string
 
 // The types of parameters.
 const (
-	TypeName  Type = "name"  // a cluster: 1 to 63 lower-case letters, digits and single separators ".", "_", "__" or a run of "-"
-	TypeHost  Type = "host"  // an IPv4 address or a DNS name
-	TypeIP    Type = "ip"    // an IPv4 or IPv6 address
-	TypePort  Type = "port"  // 1 to 65535
-	TypeUID   Type = "uid"   // a numeric user id above 0, so never root
-	TypePath  Type = "path"  // an absolute, clean path below /
-	TypeFile  Type = "file"  // a relative, clean path inside the build context
-	TypeImage Type = "image" // "scratch" or an image by digest: name[:tag]@sha256:…
-	TypeWord  Type = "word"  // letters, digits, ".", "_", "+" and "-"
-	TypeWords Type = "words" // words, which may hold ":" too, with one space between them: a list of packages
-	TypeEnum  Type = "enum"  // one of Param.Values
+	// a cluster: 1 to 63 lower-case letters, digits and single separators ".", "_", "__" or a run
+	// of "-"
+	TypeName Type = "name"
+	// an IPv4 address or a DNS name
+	TypeHost Type = "host"
+	// an IPv4 or IPv6 address
+	TypeIP Type = "ip"
+	// 1 to 65535
+	TypePort Type = "port"
+	// a numeric user id above 0, so never root
+	TypeUID Type = "uid"
+	// an absolute, clean path below /
+	TypePath Type = "path"
+	// a relative, clean path inside the build context
+	TypeFile Type = "file"
+	// "scratch" or an image by digest: name[:tag]@sha256:…
+	TypeImage Type = "image"
+	// letters, digits, ".", "_", "+" and "-"
+	TypeWord Type = "word"
+	// words, which may hold ":" too, with one space between them: a list of packages
+	TypeWords Type = "words"
+	// one of Param.Values
+	TypeEnum Type = "enum"
 )
 
 // Param is one declared parameter of a template.
 type Param struct {
-	// Name is what stands between {{ and }}: an upper-case letter, then upper-case letters, digits
+	// Name stands between {{ and }}: an upper-case letter, then upper-case letters, digits
 	// and "_".
 	Name string `json:"name"`
-	// Description tells a person what to enter.
+	// Description explains the value to a user.
 	Description string `json:"description"`
 	Type        Type   `json:"type"`
 	// Required says that Render needs a value. A parameter that is not required has a Default.
@@ -55,19 +67,22 @@ var (
 	allDigits  = regexp.MustCompile(`^[0-9.]+$`)
 	number     = regexp.MustCompile(`^[1-9][0-9]{0,9}$`)
 	pathPart   = regexp.MustCompile(`^[A-Za-z0-9._+@][A-Za-z0-9._+@-]*$`)
-	imageValue = regexp.MustCompile(`^[a-z0-9]+([._:/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64}$`)
+	imageValue = regexp.MustCompile(
+		`^[a-z0-9]+([._:/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64}$`)
 	wordValue  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
-	wordsValue = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+:-]*( [A-Za-z0-9][A-Za-z0-9._+:-]*)*$`)
+	wordsValue = regexp.MustCompile(
+		`^[A-Za-z0-9][A-Za-z0-9._+:-]*( [A-Za-z0-9][A-Za-z0-9._+:-]*)*$`)
 )
 
 // maxValue bounds a value in bytes: longer than any path or list of packages that is meant.
 const maxValue = 4096
 
-// declared reports what is wrong with the declaration itself, or nil.
+// declared returns the problem of the declaration itself, or nil.
 func (p Param) declared() error {
 	switch {
 	case !paramName.MatchString(p.Name):
-		return fmt.Errorf("parameter %q: the name must be an upper-case letter, then upper-case letters, digits and _", p.Name)
+		return fmt.Errorf("parameter %q: the name must be an upper-case letter, then upper-case "+
+			"letters, digits and _", p.Name)
 	case p.Description == "":
 		return fmt.Errorf("parameter %s has no description", p.Name)
 	case p.Type == TypeEnum && len(p.Values) == 0:
@@ -75,7 +90,8 @@ func (p Param) declared() error {
 	case p.Type != TypeEnum && len(p.Values) > 0:
 		return fmt.Errorf("parameter %s: only type enum has values", p.Name)
 	case p.Required && p.Default != "":
-		return fmt.Errorf("parameter %s is required, so its default %q is never used: drop one of them", p.Name, p.Default)
+		return fmt.Errorf("parameter %s is required, so its default %q is never used: drop one "+
+			"of them", p.Name, p.Default)
 	case !p.Required && p.Default == "":
 		return fmt.Errorf("parameter %s needs a default, or required: true", p.Name)
 	case p.Required && p.Example == "" && p.Type != TypeEnum:
@@ -83,7 +99,8 @@ func (p Param) declared() error {
 	}
 	for _, v := range p.Values {
 		if !wordValue.MatchString(v) {
-			return fmt.Errorf("parameter %s: choice %q is not a word of letters, digits and . _ + -", p.Name, v)
+			return fmt.Errorf(
+				"parameter %s: choice %q is not a word of letters, digits and . _ + -", p.Name, v)
 		}
 	}
 	for _, v := range []string{p.Default, p.Example} {
@@ -133,7 +150,8 @@ func (p Param) refuse(v string) string {
 			"a relative path inside the build context without . or .. parts, such as app/server.js")
 	case TypeImage:
 		want = unless(v == "scratch" || imageValue.MatchString(v),
-			"scratch or an image by digest, such as registry.example.com/base@sha256:… with 64 hex digits")
+			"scratch or an image by digest, such as registry.example.com/base@sha256:… with 64 "+
+				"hex digits")
 	case TypeWord:
 		want = unless(wordValue.MatchString(v), "one word of letters, digits and . _ + -")
 	case TypeWords:
@@ -157,7 +175,7 @@ func unless(ok bool, want string) string {
 	return want
 }
 
-// unsafe names the first thing in v that could change the Dockerfile's meaning whatever the type,
+// unsafe names the first thing in v that could change the Dockerfile's meaning for any type,
 // or returns "".
 func unsafe(v string) string {
 	if v == "" {
@@ -195,7 +213,7 @@ func isHost(v string) bool {
 	if addr, err := netip.ParseAddr(v); err == nil {
 		return addr.Is4()
 	}
-	// What looks like an address but is none, such as 10.1.2.300, is a mistake and no name.
+	// A text of digits and dots that is no address, such as 10.1.2.300, is a mistake and no name.
 	if len(v) > 253 || allDigits.MatchString(v) {
 		return false
 	}

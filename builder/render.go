@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// ParamError says what is wrong with one value that was given to [Template.Render], or with one
-// that was not. It is [ErrInvalid].
+// ParamError is the problem of one value given to [Template.Render], or of a value that is missing
+// there. It is [ErrInvalid].
 type ParamError struct {
 	Template string
 	Param    string

@@ -8,7 +8,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// shape is what one instruction looks like: everything that a value must not change.
+// shape is the part of one instruction that a value must not change.
 type shape struct {
 	keyword    string
 	start, end int // lines
@@ -33,7 +33,8 @@ func skeleton(dockerfile []byte) ([]shape, error) {
 	for _, n := range ast.Children {
 		in := shape{
 			keyword: strings.ToUpper(n.Value), start: n.StartLine, end: n.EndLine,
-			heredocs: len(n.Heredocs), json: n.Attributes["json"], words: len(strings.Fields(n.Original)),
+			heredocs: len(n.Heredocs), json: n.Attributes["json"],
+			words: len(strings.Fields(n.Original)),
 			marks: strings.Map(func(r rune) rune {
 				if strings.ContainsRune(marks, r) {
 					return r
@@ -125,7 +126,8 @@ func (t *Template) checkSkeleton() error {
 		got[i].words = 0
 	}
 	if line := differ(want, got); line > 0 {
-		return at(line, "a parameter of type words adds arguments to the instruction: use type word")
+		return at(line,
+			"a parameter of type words adds arguments to the instruction: use type word")
 	}
 	return nil
 }

@@ -1,4 +1,5 @@
-// Package atomicfile replaces a file so that a reader, and a crash at any point, sees the old content or the new one whole.
+// Package atomicfile replaces a file so that a reader, and a crash at any point, sees the old
+// content or the new one whole.
 package atomicfile
 
 import (
@@ -9,10 +10,11 @@ import (
 	"path/filepath"
 )
 
-// Write puts data into the file name with exactly the permissions perm, whatever the umask. It writes a temporary file
-// beside name, syncs it, renames it over name and syncs the folder. On an error name is as it was and nothing is left
-// behind, except that after an error of the last step, which says so, name has the new content and may lose it in a power
-// failure. A crash may leave a file that matches ".<base>.tmp-*" in the same folder.
+// Write puts data into the file name with exactly the permissions perm, for any umask. It writes a
+// temporary file beside name, syncs it, renames it over name and syncs the folder. On an error name
+// is as it was and nothing is left behind, except that after an error of the last step, which says
+// so, name has the new content and may lose it in a power failure. A crash may leave a file that
+// matches ".<base>.tmp-*" in the same folder.
 func Write(name string, data []byte, perm fs.FileMode) (err error) {
 	dir, base := filepath.Split(name)
 	if dir == "" {

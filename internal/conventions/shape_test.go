@@ -32,7 +32,7 @@ func TestJSON(t *testing.T) {
 	needed(t, exceptions)
 }
 
-// TestWatch: Watch(ctx, after) returns what comes after it.
+// TestWatch: Watch(ctx, after) returns the changes after the revision.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	exceptions := otherWatches
@@ -63,8 +63,8 @@ func TestWatch(t *testing.T) {
 	needed(t, exceptions)
 }
 
-// TestConstructors: a Config is the parameter cfg, the last one, of a New or an Open that returns an
-// error.
+// TestConstructors: a Config is the parameter cfg, the last one, of a New or an Open that returns
+// an error.
 func TestConstructors(t *testing.T) {
 	t.Parallel()
 	exceptions := otherConstructors

@@ -66,8 +66,8 @@ var all = sync.OnceValues(func() ([]source, error) {
 	return list, nil
 })
 
-// code returns the files that are not tests; commands and what only tests and benchmarks use are
-// left out.
+// code returns the files that are not tests; commands, and packages that only tests and benchmarks
+// use, are left out.
 func code(t *testing.T) []source {
 	t.Helper()
 	return slices.DeleteFunc(files(t), func(s source) bool {
@@ -121,7 +121,8 @@ func needed(t *testing.T, exceptions []exception) {
 	}
 }
 
-// isCall reports whether e calls a function of a package by its usual name: isCall(e, "fmt", "Errorf").
+// isCall reports whether e calls a function of a package by its usual name: isCall(e, "fmt",
+// "Errorf").
 func isCall(e ast.Expr, pkg, name string) bool {
 	call, ok := e.(*ast.CallExpr)
 	return ok && isSelector(call.Fun, pkg, name)

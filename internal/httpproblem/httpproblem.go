@@ -24,37 +24,62 @@ import (
 	"time"
 )
 
-// Kind is a kind of error. Its text is the member "code" of the answer, by which a program tells
-// apart errors that share a status.
+// Kind is a kind of error. Its text is the member "code" of the answer, by which a program
+// distinguishes errors that share a status.
 type Kind string
 
 // The kinds of errors. The table of this package gives each its status.
 const (
-	Invalid           Kind = "invalid"            // 400: the request is wrong and stays wrong
-	Unauthenticated   Kind = "unauthenticated"    // 401: credentials are missing or wrong
-	Forbidden         Kind = "forbidden"          // 403: the caller may not do this
-	NotFound          Kind = "not-found"          // 404: the path or the thing does not exist
-	MethodNotAllowed  Kind = "method-not-allowed" // 405: the path takes other methods
-	Conflict          Kind = "conflict"           // 409: the state is not the one that the caller expects
-	Fenced            Kind = "fenced"             // 409: a newer generation has taken over
-	Taken             Kind = "taken"              // 409: another owner has it
-	Unsatisfiable     Kind = "unsatisfiable"      // 409: no wait and no retry can ever fulfil the request
-	QuarantineFull    Kind = "quarantine-full"    // 409: the pool admits no further quarantine
-	Gone              Kind = "compacted"          // 410: the history asked for was cut off
-	Precondition      Kind = "precondition"       // 412: If-Match names another revision; nothing else is 412
-	TooLarge          Kind = "too-large"          // 413: the request or its content exceeds a limit
-	UnsupportedFormat Kind = "unsupported-format" // 415: the content is in none of the formats that are taken
-	Misdirected       Kind = "misdirected"        // 421: the host name is not one of this server
-	Refused           Kind = "refused"            // 422: a policy, such as a gate, does not let it pass
-	DeployFailed      Kind = "deploy-failed"      // 422: what was to be deployed did not come up
-	Quota             Kind = "quota"              // 429: the caller has used up its share
-	Internal          Kind = "internal"           // 500: any error without a rule
-	Exhausted         Kind = "exhausted"          // 503: nothing is free now; later there may be
-	Uncertain         Kind = "uncertain"          // 503: whether the change was stored is not known yet
-	Contended         Kind = "contended"          // 503: others changed the same state again and again
-	Unavailable       Kind = "unavailable"        // 503: the server shuts down or lacks what it depends on
-	Timeout           Kind = "timeout"            // 504: the deadline passed before the work was done
-	StorageFull       Kind = "storage-full"       // 507: the disk or the quota of the server is full
+	// 400: the request is wrong and stays wrong
+	Invalid Kind = "invalid"
+	// 401: credentials are missing or wrong
+	Unauthenticated Kind = "unauthenticated"
+	// 403: the caller may not do this
+	Forbidden Kind = "forbidden"
+	// 404: the path or the thing does not exist
+	NotFound Kind = "not-found"
+	// 405: the path takes other methods
+	MethodNotAllowed Kind = "method-not-allowed"
+	// 409: the state is not the one that the caller expects
+	Conflict Kind = "conflict"
+	// 409: a newer generation has taken over
+	Fenced Kind = "fenced"
+	// 409: another owner has it
+	Taken Kind = "taken"
+	// 409: no wait and no retry can ever fulfil the request
+	Unsatisfiable Kind = "unsatisfiable"
+	// 409: the pool admits no further quarantine
+	QuarantineFull Kind = "quarantine-full"
+	// 410: the history asked for was cut off
+	Gone Kind = "compacted"
+	// 412: If-Match names another revision; nothing else is 412
+	Precondition Kind = "precondition"
+	// 413: the request or its content exceeds a limit
+	TooLarge Kind = "too-large"
+	// 415: the content is in none of the formats that are taken
+	UnsupportedFormat Kind = "unsupported-format"
+	// 421: the host name is not one of this server
+	Misdirected Kind = "misdirected"
+	// 422: a policy, such as a gate, does not let it pass
+	Refused Kind = "refused"
+	// 422: what was to be deployed did not come up
+	DeployFailed Kind = "deploy-failed"
+	// 429: the caller has used up its share
+	Quota Kind = "quota"
+	// 500: any error without a rule
+	Internal Kind = "internal"
+	// 503: nothing is free now; later there may be
+	Exhausted Kind = "exhausted"
+	// 503: whether the change was stored is not known yet
+	Uncertain Kind = "uncertain"
+	// 503: others changed the same state again and again
+	Contended Kind = "contended"
+	// 503: the server shuts down or lacks what it depends on
+	Unavailable Kind = "unavailable"
+	// 504: the deadline passed before the work was done
+	Timeout Kind = "timeout"
+	// 507: the disk or the quota of the server is full
+	StorageFull Kind = "storage-full"
 )
 
 var statuses = map[Kind]int{
@@ -121,7 +146,7 @@ func (r Rules) Kind(err error) Kind {
 func (r Rules) Problem(err error) Problem { return New(r.Kind(err), err.Error()) }
 
 // Problem is the body of an error. There is no member "type": RFC 9457 then means "about:blank",
-// a problem that says no more than its status; Code is the extension that tells kinds apart.
+// a problem that says no more than its status; Code is the extension that distinguishes kinds.
 type Problem struct {
 	Title  string `json:"title"`  // the status in words
 	Status int    `json:"status"` // the HTTP status

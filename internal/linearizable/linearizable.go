@@ -24,7 +24,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Load says what the callers do. Each goes to one of the allocators at random.
+// Load is the mix of calls of the callers. Each goes to one of the allocators at random.
 type Load struct {
 	Seed    uint64
 	Callers int
@@ -32,17 +32,18 @@ type Load struct {
 	Tasks   int // for which they ask; more of them than there are addresses show exhaustion
 	Size    int // of the pool: see Pool
 
-	// Until, when set, makes the callers go on after Calls until it is closed, with a rest of Pause between two calls.
+	// Until, when set, makes the callers go on after Calls until it is closed, with a rest of Pause
+	// between two calls.
 	Until <-chan struct{}
 	Pause time.Duration
-	// Lost says that the store may lose answers. A release that was made is then answered ErrFenced when another allocator has
-	// given the address away before the store could be asked.
+	// Lost says that the store may lose answers. A release that was made is then answered ErrFenced
+	// when another allocator has given the address away before the store could be asked.
 	Lost bool
 	// Answered, when set, counts the calls that have been answered.
 	Answered *atomic.Int64
 }
 
-// Counts is what was tried.
+// Counts holds the numbers of calls by outcome.
 type Counts struct {
 	Calls, Allocated, Same, Ended, Exhausted, Fenced, Unknown int
 }
@@ -93,11 +94,12 @@ type answer struct {
 
 // unknown says whether the call may have had an effect, or may still have one, although it failed.
 func (a answer) unknown() bool {
-	return a.err != nil && !errors.Is(a.err, vip.ErrFenced) && !errors.Is(a.err, vip.ErrNotFound) && !errors.Is(a.err, vip.ErrExhausted)
+	return a.err != nil && !errors.Is(a.err, vip.ErrFenced) && !errors.Is(a.err, vip.ErrNotFound) &&
+		!errors.Is(a.err, vip.ErrExhausted)
 }
 
-// Check makes the calls and checks the history of them. A call whose outcome is not known, because the store was away, may
-// have been made at any time after it began, or never.
+// Check makes the calls and checks the history of them. A call whose outcome is not known, because
+// the store was away, may have been made at any time after it began, or never.
 func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 	t.Helper()
 	var mu sync.Mutex
@@ -113,7 +115,8 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 				time.Sleep(load.Pause)
 				in := call{op: "allocate", task: fmt.Sprint("T", rnd.IntN(load.Tasks))}
 				if n := len(had); n > 0 && rnd.IntN(2) == 0 {
-					in = call{op: []string{"release", "renew"}[rnd.IntN(2)], lease: had[max(n-1-rnd.IntN(4), 0)]}
+					in = call{op: []string{"release", "renew"}[rnd.IntN(2)],
+						lease: had[max(n-1-rnd.IntN(4), 0)]}
 				}
 				begin := time.Since(start).Nanoseconds()
 				out := in.make(t.Context(), allocators[rnd.IntN(len(allocators))])
@@ -128,7 +131,8 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 					had = append(had, out.lease)
 				}
 				mu.Lock()
-				history = append(history, porcupine.Operation{ClientId: c, Input: in, Call: begin, Output: out, Return: end})
+				history = append(history, porcupine.Operation{ClientId: c, Input: in, Call: begin,
+					Output: out, Return: end})
 				counts.count(in, out)
 				mu.Unlock()
 			}
@@ -144,13 +148,14 @@ func Check(t testing.TB, allocators []*vip.Allocator, load Load) Counts {
 	}
 	result, info := porcupine.CheckOperationsVerbose(m.ToModel(), history, time.Minute)
 	if result != porcupine.Ok {
-		t.Errorf("seed %d: history of %d calls: %s\n%s", load.Seed, len(history), result, stuck(history, info))
+		t.Errorf("seed %d: history of %d calls: %s\n%s", load.Seed, len(history), result,
+			stuck(history, info))
 	}
 	return counts
 }
 
-// stuck shows where the longest order that was found ends: its last calls, and those that cannot follow although they began
-// before any other of the rest had returned.
+// stuck shows where the longest order that was found ends: its last calls, and the calls that
+// cannot follow although they began before any other of the rest had returned.
 func stuck(history []porcupine.Operation, info porcupine.LinearizationInfo) string {
 	var longest []porcupine.Operation
 	for _, partition := range info.PartialLinearizationsOperations() {
@@ -160,7 +165,9 @@ func stuck(history []porcupine.Operation, info porcupine.LinearizationInfo) stri
 			}
 		}
 	}
-	same := func(a, b porcupine.Operation) bool { return a.ClientId == b.ClientId && a.Call == b.Call }
+	same := func(a, b porcupine.Operation) bool {
+		return a.ClientId == b.ClientId && a.Call == b.Call
+	}
 	rest := slices.DeleteFunc(slices.Clone(history), func(o porcupine.Operation) bool {
 		return slices.ContainsFunc(longest, func(p porcupine.Operation) bool { return same(o, p) })
 	})
@@ -172,7 +179,8 @@ func stuck(history []porcupine.Operation, info porcupine.LinearizationInfo) stri
 	var text strings.Builder
 	show := func(o porcupine.Operation) {
 		in, out := o.Input.(call), o.Output.(answer)
-		fmt.Fprintf(&text, "  %s–%s caller %d: %s %s%s → %s of %q, %v\n", time.Duration(o.Call), time.Duration(o.Return), o.ClientId,
+		fmt.Fprintf(&text, "  %s–%s caller %d: %s %s%s → %s of %q, %v\n", time.Duration(o.Call),
+			time.Duration(o.Return), o.ClientId,
 			in.op, in.task, in.lease.ID, out.lease.ID, out.lease.Owner.Task, out.err)
 	}
 	fmt.Fprintf(&text, "%d calls in an order that may be, the last of them:\n", len(longest))
@@ -191,7 +199,8 @@ func stuck(history []porcupine.Operation, info porcupine.LinearizationInfo) stri
 func (in call) make(ctx context.Context, a *vip.Allocator) (out answer) {
 	switch in.op {
 	case "allocate":
-		out.lease, out.err = a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: in.task}, TTL: vip.Forever})
+		out.lease, out.err = a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: in.task},
+			TTL: vip.Forever})
 	case "release":
 		out.lease, out.err = a.Release(ctx, in.lease.ID, in.lease.Generation, "")
 	case "renew":
@@ -218,7 +227,8 @@ func (c *Counts) count(in call, out answer) {
 	}
 }
 
-// board is the state: for each address that was used "address generation task", the task "" once it is free again.
+// board is the state: for each address that was used "address generation task", the task "" once it
+// is free again.
 type board string
 
 type square struct {
@@ -283,14 +293,16 @@ func (b board) allocate(load Load, several bool, in call, out answer) []any {
 	taken := 0
 	for _, s := range b.squares() {
 		if s.task == in.task { // it is answered with the lease that it has
-			return when(out.unknown() || out.err == nil && out.lease.Addr.String() == s.addr && out.lease.Generation == s.gen, b)
+			return when(out.unknown() || out.err == nil && out.lease.Addr.String() == s.addr &&
+				out.lease.Generation == s.gen, b)
 		}
 		if s.task != "" {
 			taken++
 		}
 	}
 	switch {
-	case errors.Is(out.err, vip.ErrExhausted): // of several allocators one may not have seen yet what another gave back
+	case errors.Is(out.err, vip.ErrExhausted):
+		// of several allocators one may not have seen yet what another gave back
 		return when(taken == load.Size || several, b)
 	case out.unknown():
 		states := []any{b}
@@ -305,7 +317,8 @@ func (b board) allocate(load Load, several bool, in call, out answer) []any {
 		return states
 	}
 	s := b.at(out.lease.Addr.String())
-	return when(out.err == nil && s.task == "" && out.lease.Generation == s.gen+1, b.with(square{s.addr, s.gen + 1, in.task}))
+	return when(out.err == nil && s.task == "" && out.lease.Generation == s.gen+1,
+		b.with(square{s.addr, s.gen + 1, in.task}))
 }
 
 func when(right bool, b board) []any {

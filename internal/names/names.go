@@ -36,7 +36,7 @@ const (
 
 const separators = "._-"
 
-// grammar is what one word admits. Every name ends with a letter or digit.
+// grammar is the set of names that one word admits. Every name ends with a letter or digit.
 type grammar struct {
 	word    string
 	max     int
@@ -49,7 +49,8 @@ type grammar struct {
 
 var (
 	cluster = grammar{word: "cluster", max: MaxCluster, marks: separators, strict: true,
-		allowed: "1 to 63 lower-case letters, digits and single separators (., _, __ or a run of -), " +
+		allowed: "1 to 63 lower-case letters, digits and single separators (., _, __ or a run of " +
+			"-), " +
 			"with a letter or digit at both ends"}
 	version = grammar{word: "version", max: MaxVersion, upper: true, marks: separators,
 		allowed: "1 to 63 letters, digits, '.', '_' or '-', with a letter or digit at both ends"}
@@ -59,7 +60,8 @@ var (
 		allowed: "1 to 32 lower-case letters, digits or '-', " +
 			"with a letter in front and a letter or digit at the end"}
 	instance = grammar{word: "instance", max: MaxInstance, upper: true, marks: separators + ":",
-		allowed: "1 to 128 letters, digits, '.', '_', '-' or ':', with a letter or digit at both ends"}
+		allowed: "1 to 128 letters, digits, '.', '_', '-' or ':', with a letter or digit at both " +
+			"ends"}
 )
 
 // reserved are environments to which other tools give a meaning of their own, so that a slip would
@@ -67,7 +69,7 @@ var (
 var reserved = []string{"default", "local"}
 
 // Cluster returns nil when s is the name of a cluster, else an error that quotes s, names the first
-// bad byte (counted from 1) and says what is allowed.
+// bad byte (counted from 1) and lists the allowed bytes.
 func Cluster(s string) error { return cluster.check(s) }
 
 // Version is [Cluster] for versions. A version with the "+" of a semantic version's build metadata
@@ -104,7 +106,7 @@ func (g grammar) check(s string) error {
 	return nil
 }
 
-// at returns what is wrong with the byte s[i], or "".
+// at returns the problem of the byte s[i], or "".
 func (g grammar) at(s string, i int) string {
 	c := s[i]
 	switch {

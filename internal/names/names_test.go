@@ -53,7 +53,7 @@ var (
 	labelValue = regexp.MustCompile(`^(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$`)
 	// k8s.io/apimachinery, pkg/util/validation: dns1123LabelFmt, 63 bytes at most.
 	dnsLabel = regexp.MustCompile(`^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$`)
-	// What a name may hold unquoted in an Nginx configuration.
+	// The bytes that a name may hold unquoted in an Nginx configuration.
 	nginxWord = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
 )
 

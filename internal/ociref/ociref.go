@@ -1,5 +1,5 @@
-// Package ociref holds what packages that speak to OCI registries decide alike: which image of an
-// index is meant, and which registries are spoken to over plain HTTP.
+// Package ociref holds the rules that all packages that speak to OCI registries share: which image
+// of an index is meant, and which registries are spoken to over plain HTTP.
 package ociref
 
 import (

@@ -1,6 +1,6 @@
-// Package soak tells a test how long it may work: shortened, with fixed seeds, in make test and in
+// Package soak sets the length of a test's work: shortened, with fixed seeds, in make test and in
 // plain go test, whole in make soak. A test that imports the package is found and run by make soak;
-// nobody lists it.
+// there is no list.
 package soak
 
 import (

@@ -14,7 +14,7 @@ import (
 // tailLines is how many lines of a log a failure shows.
 const tailLines = 60
 
-// number is what Owner.MakeDir adds to the name of a process.
+// number matches the suffix that Owner.MakeDir adds to the name of a process.
 var number = regexp.MustCompile(`-\d+$`)
 
 // ShowLogs logs the end of the log of each process below dir when the test has failed. dir is that

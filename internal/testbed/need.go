@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
-// missing ends a test that cannot have what it needs: it fails where everything is required, and is skipped elsewhere.
+// missing ends a test whose server or program is missing: it fails where everything is required,
+// and is skipped elsewhere.
 func missing(t testing.TB, what, how string) {
 	t.Helper()
 	if os.Getenv("SLUICE_TESTBED") == "require" {
@@ -35,7 +36,8 @@ func NeedTool(t testing.TB, name string) string {
 // NeedProgram returns the path of a program of a Debian package.
 func NeedProgram(t testing.TB, name, pkg string) string {
 	t.Helper()
-	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} { // not every user's PATH has the last ones
+	// not every user's PATH has the last ones
+	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} {
 		if path, err := exec.LookPath(candidate); err == nil {
 			return path
 		}

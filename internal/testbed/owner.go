@@ -155,7 +155,8 @@ func cleanDead() error {
 	return errors.Join(errs...)
 }
 
-// lockBed makes the directory of the owners and locks it. Its holder alone makes and removes owners.
+// lockBed makes the directory of the owners and locks it. Its holder alone makes and removes
+// owners.
 func lockBed() (*os.File, error) {
 	f, err := lockPath(bedDir(), unix.LOCK_EX, makeDir)
 	if err != nil {
@@ -187,7 +188,8 @@ func makeDir(path string) error {
 	return nil
 }
 
-// lockPath makes a path and locks it. What it returns is at that path, and not something that was removed meanwhile.
+// lockPath makes a path and locks it. The returned file is at that path, and not a file that was
+// removed meanwhile.
 func lockPath(path string, how int, create func(string) error) (*os.File, error) {
 	for {
 		if err := create(path); err != nil {

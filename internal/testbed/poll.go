@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Poll tries until f is content, for at most a minute. An error that lasts fails the test, with what was waited for.
+// Poll tries until f is content, for at most a minute. An error that lasts fails the test, with the
+// awaited condition.
 func Poll(t testing.TB, what string, f func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -18,15 +18,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MarkKey is the variable in the environment of every process that was started here. It names the process's directory, and
-// whatever the process starts inherits it.
+// MarkKey is the variable in the environment of every process that was started here. It names the
+// process's directory, and all its descendants inherit it.
 const MarkKey = "SLUICE_TESTBED_OWNER"
 
-// stat is what the kernel tells of a process.
+// stat holds the kernel's facts about a process.
 type stat struct {
 	pid, group int
 	state      byte
-	start      uint64 // clock ticks since the machine has booted: with the pid it is one process for ever
+	// clock ticks since the machine has booted: with the pid it is one process for ever
+	start uint64
 }
 
 func readStat(pid int) (stat, error) {
@@ -45,9 +46,10 @@ func readStat(pid int) (stat, error) {
 	return s, nil
 }
 
-// Processes returns the processes that belong to a directory: those with its mark, and those of a process group that was started
-// for it which have a file of it open, for some programs write over their environment. To look at the directory is no crime:
-// a shell in it, or a pager on a log, does not belong.
+// Processes returns the processes that belong to a directory: those with its mark, and those of a
+// process group that was started for it which have a file of it open, for some programs write over
+// their environment. To look at the directory is no crime: a shell in it, or a pager on a log, does
+// not belong.
 func Processes(dir string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -59,7 +61,8 @@ func Processes(dir string) ([]int, error) {
 	}
 	var pids []int
 	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != os.Getpid() && belongs(pid, dir, groups) {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != os.Getpid() &&
+			belongs(pid, dir, groups) {
 			pids = append(pids, pid)
 		}
 	}
@@ -90,13 +93,15 @@ func belongs(pid int, dir string, groups []int) bool {
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// groupsFile is the file in a process's directory with the groups that were started for it, a number a line.
+// groupsFile is the file in a process's directory with the groups that were started for it, a
+// number a line.
 const groupsFile = "groups"
 
 // readGroups reads the groups of a directory and of the directories in it and in those.
 func readGroups(dir string) ([]int, error) {
 	var groups []int
-	for _, pattern := range []string{dir + "/" + groupsFile, dir + "/*/" + groupsFile, dir + "/*/*/" + groupsFile} {
+	for _, pattern := range []string{dir + "/" + groupsFile, dir + "/*/" + groupsFile,
+		dir + "/*/*/" + groupsFile} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
@@ -116,7 +121,8 @@ func readGroups(dir string) ([]int, error) {
 	return groups, nil
 }
 
-// signal sends a signal to every process that belongs to a directory and returns how many there were.
+// signal sends a signal to every process that belongs to a directory and returns how many there
+// were.
 func signal(dir string, sig syscall.Signal) (int, error) {
 	pids, err := Processes(dir)
 	if err != nil {
@@ -144,7 +150,8 @@ func signal(dir string, sig syscall.Signal) (int, error) {
 	return len(pids), nil
 }
 
-// KillAll ends every process that belongs to a directory, those that they start in between, too, and returns when none is left.
+// KillAll ends every process that belongs to a directory, children that they start in between, too,
+// and returns when none is left.
 func KillAll(dir string) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, err := signal(dir, syscall.SIGKILL)

@@ -37,8 +37,8 @@ type Command struct {
 	lasts bool // goes on when the test binary has died, for it is shared
 }
 
-// Process is a server that a test runs, with the processes that it started itself. Its methods end the test when they do not
-// succeed, and may be called from several goroutines one after the other.
+// Process is a server that a test runs, with the processes that it started itself. Its methods end
+// the test when they do not succeed, and may be called from several goroutines one after the other.
 type Process struct {
 	c   Command
 	dir string
@@ -49,8 +49,8 @@ type Process struct {
 	done chan struct{} // closed when the process of cmd has ended
 }
 
-// Start runs a server in its directory, waits until it is ready, and stops it when the test has ended, with the end of its log
-// if the test has failed.
+// Start runs a server in its directory, waits until it is ready, and stops it when the test has
+// ended, with the end of its log if the test has failed.
 func Start(t testing.TB, dir string, c Command) *Process {
 	t.Helper()
 	p := Prepare(t, dir, c)
@@ -80,7 +80,8 @@ func StartShared(dir string, c Command) (*Process, error) {
 	return p, p.Begin()
 }
 
-// Start runs the server again, after Stop or Kill or its own end, and waits until it is ready. Its files are as it left them.
+// Start runs the server again, after Stop or Kill or its own end, and waits until it is ready. Its
+// files are as it left them.
 func (p *Process) Start() {
 	p.t.Helper()
 	if err := p.Begin(); err != nil {
@@ -88,7 +89,8 @@ func (p *Process) Start() {
 	}
 }
 
-// Stop asks the server to end, and waits until it and what it started are gone; after twenty seconds it is killed.
+// Stop asks the server to end, and waits until it and its descendants are gone; after twenty
+// seconds it is killed.
 func (p *Process) Stop() {
 	p.t.Helper()
 	if err := p.end(); err != nil {
@@ -96,7 +98,7 @@ func (p *Process) Stop() {
 	}
 }
 
-// Kill ends the server and what it started hard, as a crash would.
+// Kill ends the server and its descendants at once, as a crash would.
 func (p *Process) Kill() {
 	p.t.Helper()
 	if err := p.kill(); err != nil {
@@ -104,7 +106,8 @@ func (p *Process) Kill() {
 	}
 }
 
-// Pause stops the server in its tracks: it keeps its connections and answers nothing, as on a machine that hangs.
+// Pause stops the server in its tracks: it keeps its connections and answers nothing, as on a
+// machine that hangs.
 func (p *Process) Pause() { p.t.Helper(); p.all(syscall.SIGSTOP) }
 
 // Resume lets the server go on after Pause.
@@ -134,7 +137,7 @@ func (p *Process) Done() <-chan struct{} {
 	return p.done
 }
 
-// Log is what the server has written to its output since its first start.
+// Log returns the output of the server since its first start.
 func (p *Process) Log() string {
 	text, _ := os.ReadFile(p.logFile())
 	return string(text)
@@ -175,7 +178,8 @@ func (p *Process) Begin() error {
 		}
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("start %s: it is not ready: %w; the end of its log:\n%s", p.c.Name, err, p.tail()), p.kill())
+		return errors.Join(fmt.Errorf("start %s: it is not ready: %w; the end of its log:\n%s",
+			p.c.Name, err, p.tail()), p.kill())
 	}
 	return nil
 }
@@ -194,7 +198,8 @@ func (p *Process) fork() error {
 	defer log.Close()
 	path, args := p.c.Path, p.c.Args
 	if p.c.Netns != "" {
-		path, args = "nsenter", append([]string{"--net=" + NetnsDir + p.c.Netns, "--", path}, args...)
+		path, args = "nsenter", append([]string{"--net=" + NetnsDir + p.c.Netns, "--", path},
+			args...)
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
@@ -215,7 +220,8 @@ func (p *Process) fork() error {
 		close(done)
 	}()
 	p.cmd, p.done = cmd, done
-	groups, err := os.OpenFile(filepath.Join(p.dir, groupsFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	groups, err := os.OpenFile(filepath.Join(p.dir, groupsFile),
+		os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err == nil {
 		_, err = fmt.Fprintln(groups, cmd.Process.Pid)
 		err = errors.Join(err, groups.Close())
@@ -226,7 +232,8 @@ func (p *Process) fork() error {
 	return nil
 }
 
-// forks are done by one thread that never ends, since a child hears of the end of the thread that made it, not of the process.
+// forks are done by one thread that never ends, since a child hears of the end of the thread that
+// made it, not of the process.
 var (
 	forks    = make(chan func())
 	forkOnce = sync.OnceFunc(func() {
@@ -268,13 +275,14 @@ func (p *Process) kill() error {
 	return p.killLocked()
 }
 
-// killLocked needs the lock. What was never started is dead.
+// killLocked needs the lock. A server that was never started is dead.
 func (p *Process) killLocked() error {
 	if p.cmd == nil {
 		return nil
 	}
 	if !p.ended() {
-		_ = p.cmd.Process.Kill() // by the handle that no other process can have; its mark may not be written yet
+		// by the handle that no other process can have; its mark may not be written yet
+		_ = p.cmd.Process.Kill()
 	}
 	<-p.done
 	return KillAll(p.dir)

@@ -17,11 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resourcesFile is the file in an owner's directory that names what was made outside it, "kind name" a line, each written
-// before the thing is made.
+// resourcesFile is the file in an owner's directory that names the things made outside it, "kind
+// name" a line, each written before the thing is made.
 const resourcesFile = "resources"
 
-// undoers remove what was recorded, by kind. What is not there, or no more, counts as removed.
+// undoers remove the recorded things, by kind. A thing that does not exist counts as removed.
 var undoers = map[string]func(name string) error{
 	"link":   deleteLink,
 	"netns":  deleteNetns,
@@ -33,13 +33,14 @@ var undoers = map[string]func(name string) error{
 	"shims":  undoShims,
 }
 
-// Record notes that something outside the owner's directory is about to be made, to be undone at the end of the owner
-// whatever happens in between.
+// Record notes that something outside the owner's directory is about to be made, to be undone at
+// the end of the owner in any case.
 func (o *Owner) Record(kind, name string) error {
 	if undoers[kind] == nil || strings.ContainsAny(name, " \n") {
 		return fmt.Errorf("record %s %q: unknown kind or bad name", kind, name)
 	}
-	f, err := os.OpenFile(filepath.Join(o.Dir, resourcesFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	f, err := os.OpenFile(filepath.Join(o.Dir, resourcesFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND,
+		0o644)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,8 @@ func (o *Owner) Claim(t testing.TB, kind, name string) error {
 	return nil
 }
 
-// remove empties a directory and removes it. It stays when something in it did not go, for the next test binary to try again.
+// remove empties a directory and removes it. It stays when something in it did not go, for the next
+// test binary to try again.
 func remove(dir string) error {
 	if err := empty(dir); err != nil {
 		return err
@@ -68,8 +70,8 @@ func remove(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// empty ends the processes of a directory, undoes what it recorded, latest first, unmounts what is mounted in it, and removes
-// what is in it.
+// empty ends the processes of a directory, undoes its records, latest first, unmounts every mount
+// in it, and removes its content.
 func empty(dir string) error {
 	if err := KillAll(dir); err != nil {
 		return err
@@ -109,14 +111,15 @@ func unmountAndRemove(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// unmount unmounts whatever is mounted in a directory, so that its removal never reaches files of others.
+// unmount unmounts every mount in a directory, so that its removal never reaches files of others.
 func unmount(dir string) error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, line := range slices.Backward(strings.Split(string(text), "\n")) { // later ones lie on earlier ones
+	// later ones lie on earlier ones
+	for _, line := range slices.Backward(strings.Split(string(text), "\n")) {
 		if f := strings.Fields(line); len(f) > 4 && within(unescape(f[4]), dir) {
 			errs = append(errs, unix.Unmount(unescape(f[4]), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
 		}

@@ -23,9 +23,10 @@ type shareState struct {
 	users int
 }
 
-// Share returns an owner that several test binaries hold at once, and holds it until the test has ended. Whoever comes first
-// makes what it has to offer, by start, while the others wait; it ends when its last holder leaves, or, if that was killed, at
-// the next start of a test binary. What start runs has to outlive this test binary: StartShared, Owner.MakeDir, Owner.Record.
+// Share returns an owner that several test binaries hold at once, and holds it until the test has
+// ended. The first test binary makes its server, by start, while the others wait; it ends when its
+// last holder leaves, or, if that was killed, at the next start of a test binary. The processes of
+// start have to outlive this test binary: StartShared, Owner.MakeDir, Owner.Record.
 func Share(t testing.TB, name string, start func(o *Owner) error) *Owner {
 	t.Helper()
 	Own(t) // the dead are cleaned first
@@ -66,13 +67,14 @@ func join(name string, start func(o *Owner) error) (*Owner, error) {
 		return nil, err
 	}
 	// One at a time looks whether it has to start, in a file that is cleaned as an owner is.
-	gate, err := lockPath(filepath.Join(bedDir(), name+".start"), unix.LOCK_EX, func(path string) error {
-		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
-		if err != nil {
-			return err
-		}
-		return f.Close()
-	})
+	gate, err := lockPath(filepath.Join(bedDir(), name+".start"), unix.LOCK_EX,
+		func(path string) error {
+			f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		})
 	if err != nil {
 		return nil, errors.Join(err, o.leave())
 	}
@@ -83,7 +85,7 @@ func join(name string, start func(o *Owner) error) (*Owner, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(err, o.leave())
 	}
-	// Somebody may have been killed while it started, and others hold on.
+	// Another test binary may have been killed in its start, while others hold a share.
 	err = empty(o.Dir)
 	if err == nil {
 		err = start(o)
@@ -112,7 +114,7 @@ func hold(name string) (*Owner, error) {
 	return &Owner{Dir: dir, lock: lock}, err
 }
 
-// leave gives the share back, and removes the owner when nobody else has one.
+// leave gives the share back, and removes the owner when no share is left.
 func (o *Owner) leave() error {
 	bed, err := lockBed()
 	if err != nil {

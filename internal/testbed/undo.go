@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// The kubelet, containerd and the network plugins use these directories whatever their settings say.
+// The kubelet, containerd and the network plugins use these directories with any settings.
 const (
 	KubeletDir    = "/var/lib/kubelet"
 	ContainerLogs = "/var/log/containers"
@@ -19,10 +19,11 @@ const (
 	CNIDir        = "/var/lib/cni"
 )
 
-// undoFolder removes a directory that was not there before. What is in it stays when another containerd or kubelet has
-// moved in meanwhile.
+// undoFolder removes a directory that was not there before. Its content stays when another
+// containerd or kubelet has begun to use it meanwhile.
 func undoFolder(dir string) error {
-	for _, theirs := range []string{ContainerdRun + "/containerd.sock", KubeletDir + "/config.yaml", KubeletDir + "/pods"} {
+	for _, theirs := range []string{ContainerdRun + "/containerd.sock", KubeletDir + "/config.yaml",
+		KubeletDir + "/pods"} {
 		if _, err := os.Lstat(theirs); err == nil {
 			return removeEmpty(dir)
 		}
@@ -75,7 +76,7 @@ func undoLogs(dir string) error {
 	return errors.Join(errs...)
 }
 
-// undoCNI removes what the library of the network plugins remembers of a network.
+// undoCNI removes the records that the library of the network plugins keeps of a network.
 func undoCNI(network string) error {
 	results, err := filepath.Glob(CNIDir + "/results/" + network + "-*")
 	if err != nil {
@@ -88,7 +89,8 @@ func undoCNI(network string) error {
 	return errors.Join(errs...)
 }
 
-// undoShims removes the sockets of the processes that held containers, which are named in containerd's directory of state.
+// undoShims removes the sockets of the processes that held containers, which are named in
+// containerd's directory of state.
 func undoShims(state string) error {
 	names, err := filepath.Glob(state + "/*/*/*/address")
 	if err != nil {

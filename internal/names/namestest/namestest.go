@@ -39,7 +39,7 @@ func Of(word Word) []Sample {
 }
 
 // Run calls check with each sample of word, in a subtest of its own. It fails where check refuses a
-// good name or accepts a bad one. check returns what the entrance under test answered; an error
+// good name or accepts a bad one. check returns the error of the entrance under test; an error
 // that has nothing to do with the name has to be avoided by check. except are cases to leave out.
 func Run(t *testing.T, word Word, check func(name string) error, except ...string) {
 	t.Helper()

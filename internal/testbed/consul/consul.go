@@ -30,8 +30,9 @@ type Server struct {
 	serf string // address at which others join it
 }
 
-// Start runs one Consul server, which is its own leader when this returns. Where CONSUL_HTTP_ADDR is set, that one is used,
-// with the other CONSUL variables: a test has to keep to keys of its own and to remove them.
+// Start runs one Consul server, which is its own leader when this returns. Where CONSUL_HTTP_ADDR
+// is set, that one is used, with the other CONSUL variables: a test has to keep to keys of its own
+// and to remove them.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	if addr := os.Getenv(api.HTTPAddrEnvName); addr != "" {
@@ -46,16 +47,22 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// consul prepares one of several servers, on an address and in a directory, and says how it is started.
+// consul prepares one of several servers, on an address and in a directory, and says how it is
+// started.
 func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.Command) {
 	t.Helper()
 	path := testbed.NeedTool(t, "consul")
-	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1, "http": testbed.Port(t), "serf_lan": testbed.Port(t), "server": testbed.Port(t)}
+	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
+		"http": testbed.Port(t), "serf_lan": testbed.Port(t), "server": testbed.Port(t)}
 	config, err := json.Marshal(map[string]any{
-		"server": true, "node_name": name, "data_dir": filepath.Join(dir, "data"), "bind_addr": ip, "client_addr": ip, "ports": port,
-		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false, "bootstrap_expect": servers,
-		"autopilot":   map[string]any{"cleanup_dead_servers": false}, // who comes back is still a member
-		"performance": map[string]any{"raft_multiplier": 1}, "limits": map[string]any{"http_max_conns_per_client": 2000},
+		"server": true, "node_name": name, "data_dir": filepath.Join(dir, "data"), "bind_addr": ip,
+		"client_addr": ip, "ports": port,
+		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false,
+		"bootstrap_expect": servers,
+		// who comes back is still a member
+		"autopilot":   map[string]any{"cleanup_dead_servers": false},
+		"performance": map[string]any{"raft_multiplier": 1},
+		"limits":      map[string]any{"http_max_conns_per_client": 2000},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,13 +72,15 @@ func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.C
 		t.Fatal(err)
 	}
 	s := &Server{Addr: fmt.Sprintf("%s:%d", ip, port["http"]), dir: dir,
-		raft: fmt.Sprintf("%s:%d", ip, port["server"]), serf: fmt.Sprintf("%s:%d", ip, port["serf_lan"])}
+		raft: fmt.Sprintf("%s:%d", ip, port["server"]), serf: fmt.Sprintf("%s:%d", ip,
+			port["serf_lan"])}
 	client := &api.Config{Address: s.Addr, Transport: api.DefaultConfig().Transport}
 	client.Transport.MaxIdleConnsPerHost = 64
 	if s.Client, err = api.NewClient(client); err != nil {
 		t.Fatal(err)
 	}
-	return s, testbed.Command{Name: name, Path: path, Args: []string{"agent", "-config-file", file}, Ready: s.ready}
+	return s, testbed.Command{Name: name, Path: path, Args: []string{"agent", "-config-file", file},
+		Ready: s.ready}
 }
 
 // ready is nil once there is a leader that answers for the whole.
@@ -81,7 +90,7 @@ func (s *Server) ready(ctx context.Context) error {
 	return err
 }
 
-// leader is who leads in the eyes of this server.
+// leader returns the address of the leader as this server sees it.
 func (s *Server) leader(ctx context.Context) (string, error) {
 	return s.Client.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Serve sends back whatever each connection sends, until the listener is closed.
+// Serve sends back the bytes of each connection, until the listener is closed.
 func Serve(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -41,7 +41,8 @@ func Try(conn net.Conn, text string) error {
 	return nil
 }
 
-// Silent fails the test when a byte or the end of the connection arrives within a tenth of a second.
+// Silent fails the test when a byte or the end of the connection arrives within a tenth of a
+// second.
 func Silent(t testing.TB, conn net.Conn) {
 	t.Helper()
 	if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package hosts makes hosts for tests: network namespaces on a bridge, each with its own address, that
-// a test can cut off, partition and stop. They need root.
+// Package hosts makes hosts for tests: network namespaces on a bridge, each with its own address,
+// that a test can cut off, partition and stop. They need root.
 package hosts
 
 import (
@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is a machine of a test with an address of its own: a network namespace. All hosts of one call of Hosts, and the test
-// itself, are on one network. Methods without an error end the test when they do not succeed; they belong to one goroutine.
+// Host is a machine of a test with an address of its own: a network namespace. All hosts of one
+// call of Hosts, and the test itself, are on one network. Methods without an error end the test
+// when they do not succeed; they belong to one goroutine.
 type Host struct {
 	Name string
 	IP   string
@@ -58,7 +59,8 @@ func Start(t testing.TB, n int) []*Host {
 				t.Fatal(err)
 			}
 		}
-		hosts[i] = &Host{Name: name, IP: addr.String(), t: t, Dir: o.TestDir(t, "host"), parted: map[*Host]bool{}}
+		hosts[i] = &Host{Name: name, IP: addr.String(), t: t, Dir: o.TestDir(t, "host"),
+			parted: map[*Host]bool{}}
 	}
 	return hosts
 }
@@ -66,18 +68,21 @@ func Start(t testing.TB, n int) []*Host {
 // Run starts a program on the host. It is stopped when the test has ended.
 func (h *Host) Run(name string, args ...string) *testbed.Process {
 	h.t.Helper()
-	return testbed.Start(h.t, testbed.DirIn(h.t, h.Dir, "process"), testbed.Command{Name: name + " on " + h.Name, Path: name, Args: args, Netns: h.Name})
+	return testbed.Start(h.t, testbed.DirIn(h.t, h.Dir, "process"),
+		testbed.Command{Name: name + " on " + h.Name, Path: name, Args: args, Netns: h.Name})
 }
 
 // Command is a command that runs on the host.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(h.t.Context(), "nsenter", append([]string{"--net=" + testbed.NetnsDir + h.Name, "--", name}, args...)...)
+	cmd := exec.CommandContext(h.t.Context(), "nsenter",
+		append([]string{"--net=" + testbed.NetnsDir + h.Name, "--", name}, args...)...)
 	cmd.Env = append(os.Environ(), testbed.MarkKey+"="+h.Dir)
 	return cmd
 }
 
-// Do calls f on a thread that is on the host. The sockets that f itself opens, not those of goroutines that it starts, stay
-// on the host. Looking up a name is a goroutine's work: f has to dial addresses. It has to return, and not to end the test.
+// Do calls f on a thread that is on the host. The sockets that f itself opens, not those of
+// goroutines that it starts, stay on the host. Looking up a name is a goroutine's work: f has to
+// dial addresses. It has to return, and not to end the test.
 func (h *Host) Do(f func() error) error {
 	result := make(chan error)
 	go func() {
@@ -97,10 +102,12 @@ func (h *Host) Do(f func() error) error {
 	return <-result
 }
 
-// Cut pulls the host's cable: it reaches nobody and nobody reaches it, the test included, and nobody is told.
+// Cut pulls the host's cable: no packet leaves or reaches it, the test's included, and no
+// connection is closed.
 func (h *Host) Cut() { h.t.Helper(); h.ip("link", "set", h.Name, "down") }
 
-// Part loses every packet between the host and others, in both directions. All of them go on to reach the test.
+// Part loses every packet between the host and others, in both directions. All of them go on to
+// reach the test.
 func (h *Host) Part(others ...*Host) {
 	h.t.Helper()
 	for _, other := range others {
@@ -110,10 +117,11 @@ func (h *Host) Part(others ...*Host) {
 	}
 }
 
-// lose sends what is for the other's address to a station that does not exist.
+// lose sends packets for the other's address to a station that does not exist.
 func (h *Host) lose(other *Host) {
 	h.t.Helper()
-	h.ip("-n", h.Name, "neighbour", "replace", other.IP, "lladdr", "02:00:00:00:00:00", "nud", "permanent", "dev", "eth0")
+	h.ip("-n", h.Name, "neighbour", "replace", other.IP, "lladdr", "02:00:00:00:00:00", "nud",
+		"permanent", "dev", "eth0")
 }
 
 // Heal undoes Cut and Part of the host, and its share in the Part of others.
@@ -128,8 +136,8 @@ func (h *Host) Heal() {
 	clear(h.parted)
 }
 
-// Stop takes the power from the host: it is cut off, then everything that runs on it ends, so that no connection is closed
-// in the eyes of others. After Heal, its processes may be started again.
+// Stop takes the power from the host: it is cut off, then everything that runs on it ends, so that
+// no connection is closed in the eyes of others. After Heal, its processes may be started again.
 func (h *Host) Stop() {
 	h.t.Helper()
 	h.Cut()

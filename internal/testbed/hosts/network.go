@@ -20,19 +20,21 @@ type Network struct {
 	Prefix netip.Prefix
 }
 
-// linkName is how the names of the links that a test binary makes begin. With the numbers of network and peer they are no
-// longer than the 15 bytes that a link's name may have.
+// linkName is how the names of the links that a test binary makes begin. With the numbers of
+// network and peer they are no longer than the 15 bytes that a link's name may have.
 func linkName(pid int) string { return "sl" + strconv.FormatInt(int64(pid), 36) + "-" }
 
-// NewNetwork makes a bridge with an address in a network that no interface of this machine is in. Its name is told to record
-// before it is made.
+// NewNetwork makes a bridge with an address in a network that no interface of this machine is in.
+// record gets its name before it is made.
 func NewNetwork(record func(link string) error) (*Network, error) {
 	for second := 64; second < 128; second++ {
 		n := &Network{
 			Bridge: linkName(os.Getpid()) + strconv.Itoa(second),
-			IP:     fmt.Sprintf("10.%d.0.1", second), Prefix: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", second)),
+			IP:     fmt.Sprintf("10.%d.0.1", second),
+			Prefix: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", second)),
 		}
-		// Whoever holds it looks and makes; from then on the address says that the network is taken.
+		// The holder of the lock looks for a free network and makes it; from then on the address
+		// says that the network is taken.
 		lock, err := net.Listen("unix", "@sluice-testbed/network/"+n.Prefix.String())
 		if err != nil {
 			continue

@@ -32,19 +32,23 @@ import (
 // Pause holds the namespaces of a pod.
 const Pause = "docker.io/sluice/pause:1"
 
-// Base pushes a small image to a registry, given as host:port, and returns its name with the digest: busybox with all
-// its commands, and rsync.
+// Base pushes a small image to a registry, given as host:port, and returns its name with the
+// digest: busybox with all its commands, and rsync.
 func Base(t testing.TB, registry string) string {
 	t.Helper()
-	return push(t, registry+"/testbed/base:1", testbed.NeedProgram(t, "busybox", "busybox-static"), testbed.NeedProgram(t, "rsync", "rsync"))
+	return push(t, registry+"/testbed/base:1", testbed.NeedProgram(t, "busybox", "busybox-static"),
+		testbed.NeedProgram(t, "rsync", "rsync"))
 }
 
-// Builder pushes an image with BuildKit to a registry, given as host:port, and returns its name with the digest:
-// buildkitd, buildctl and runc beside what Base has. It needs a privileged container.
+// Builder pushes an image with BuildKit to a registry, given as host:port, and returns its name
+// with the digest: buildkitd, buildctl and runc besides the programs of Base. It needs a privileged
+// container.
 func Builder(t testing.TB, registry string) string {
 	t.Helper()
-	return push(t, registry+"/testbed/builder:1", testbed.NeedProgram(t, "busybox", "busybox-static"),
-		testbed.NeedProgram(t, "rsync", "rsync"), testbed.NeedProgram(t, "runc", "runc"), testbed.NeedTool(t, "buildkitd"), testbed.NeedTool(t, "buildctl"))
+	return push(t, registry+"/testbed/builder:1", testbed.NeedProgram(t, "busybox",
+		"busybox-static"),
+		testbed.NeedProgram(t, "rsync", "rsync"), testbed.NeedProgram(t, "runc", "runc"),
+		testbed.NeedTool(t, "buildkitd"), testbed.NeedTool(t, "buildctl"))
 }
 
 func push(t testing.TB, to, busybox string, programs ...string) string {
@@ -67,7 +71,7 @@ func push(t testing.TB, to, busybox string, programs ...string) string {
 	return ref.Context().Digest(digest.String()).String()
 }
 
-// images are those that this test binary has made, by their programs.
+// images are the images that this test binary has made, by their programs.
 var images imageCache
 
 type imageCache struct {
@@ -98,7 +102,8 @@ func WritePause(file, busybox string) error {
 		return err
 	}
 	img, err = configured(img, func(c *v1.Config) {
-		c.Entrypoint = []string{"/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"}
+		c.Entrypoint = []string{"/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 " +
+			"& wait $!; done"}
 	})
 	if err != nil {
 		return err
@@ -110,7 +115,8 @@ func WritePause(file, busybox string) error {
 	return tarball.WriteToFile(file, tag, img)
 }
 
-// systemImage is an image of busybox and programs of this machine with the libraries that they load.
+// systemImage is an image of busybox and programs of this machine with the libraries that they
+// load.
 func systemImage(busybox string, programs ...string) (v1.Image, error) {
 	files := map[string]string{"bin/busybox": busybox} // what is where from
 	links := map[string]string{}
@@ -171,7 +177,8 @@ func libraries(program string) ([]string, error) {
 	cmd := exec.Command("ldd", program)
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {
-		if said := problem.String() + out.String(); strings.Contains(said, "not a dynamic executable") || strings.Contains(said, "statically linked") {
+		if said := problem.String() + out.String(); strings.Contains(said,
+			"not a dynamic executable") || strings.Contains(said, "statically linked") {
 			return nil, nil
 		}
 		return nil, fmt.Errorf("ldd %s: %w: %s", program, err, problem.Bytes())
@@ -189,14 +196,16 @@ func libraries(program string) ([]string, error) {
 
 func writeLayer(w io.Writer, files, links map[string]string) error {
 	tw := tar.NewWriter(w)
-	dirs := map[string]int64{"tmp": 0o1777, "etc": 0o755, "root": 0o700, "proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "var": 0o755}
+	dirs := map[string]int64{"tmp": 0o1777, "etc": 0o755, "root": 0o700, "proc": 0o555,
+		"sys": 0o555, "dev": 0o755, "run": 0o755, "var": 0o755}
 	for _, name := range slices.Concat(sorted(files), sorted(links)) {
 		for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
 			dirs[dir] = 0o755
 		}
 	}
 	for _, dir := range sorted(dirs) {
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: dirs[dir]}); err != nil {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/",
+			Mode: dirs[dir]}); err != nil {
 			return err
 		}
 	}
@@ -205,7 +214,8 @@ func writeLayer(w io.Writer, files, links map[string]string) error {
 		if err != nil {
 			return err
 		}
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755,
+			Size: int64(len(data))}); err != nil {
 			return err
 		}
 		if _, err := tw.Write(data); err != nil {
@@ -213,7 +223,8 @@ func writeLayer(w io.Writer, files, links map[string]string) error {
 		}
 	}
 	for _, name := range sorted(links) {
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: links[name]}); err != nil {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name,
+			Linkname: links[name]}); err != nil {
 			return err
 		}
 	}

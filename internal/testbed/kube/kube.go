@@ -1,8 +1,8 @@
 //go:build linux
 
 // Package kube runs a Kubernetes of one node for tests: etcd, API server, controller manager,
-// scheduler, kubelet and containerd. It is a module of its own, so that Kubernetes' client stays out of
-// the requirements of the library.
+// scheduler, kubelet and containerd. It is a module of its own, so that Kubernetes' client stays
+// out of the requirements of the library.
 package kube
 
 import (
@@ -33,12 +33,14 @@ type Cluster struct {
 	Namespace  string // this test's own; it goes with the test
 	HostIP     string // at which pods reach this machine
 
-	hosts string // containerd's directory of registries; empty with a cluster that the test did not make
+	// containerd's directory of registries; empty with a cluster that the test did not make
+	hosts string
 }
 
-// Start returns a Kubernetes: API server with RBAC, controller manager, scheduler and a kubelet on containerd, without
-// kube-proxy and DNS, so that pods are reached at their addresses and Services have none. All test binaries that run at the
-// same time share it, each test has a namespace of its own. Where KUBECONFIG is set, that cluster is used.
+// Start returns a Kubernetes: API server with RBAC, controller manager, scheduler and a kubelet on
+// containerd, without kube-proxy and DNS, so that pods are reached at their addresses and Services
+// have none. All test binaries that run at the same time share it, each test has a namespace of its
+// own. Where KUBECONFIG is set, that cluster is used.
 func Start(t testing.TB) *Cluster {
 	t.Helper()
 	k := &Cluster{Kubeconfig: os.Getenv(clientcmd.RecommendedConfigPathEnvVar)}
@@ -63,7 +65,8 @@ func Start(t testing.TB) *Cluster {
 	return k
 }
 
-// hostIP is the address of this machine on the way to the node, which is that of the bridge for a node of our own.
+// hostIP is the address of this machine towards the node, which is that of the bridge for a node of
+// our own.
 func (k *Cluster) hostIP(ctx context.Context) (string, error) {
 	nodes, err := k.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -104,20 +107,23 @@ func (k *Cluster) namespace(t testing.TB) {
 		now, background := int64(0), metav1.DeletePropagationBackground
 		pods := k.Client.CoreV1().Pods(k.Namespace)
 		err := errors.Join(
-			k.Client.CoreV1().Namespaces().Delete(context.Background(), k.Namespace, metav1.DeleteOptions{PropagationPolicy: &background}),
-			pods.DeleteCollection(context.Background(), metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{}),
+			k.Client.CoreV1().Namespaces().Delete(context.Background(), k.Namespace,
+				metav1.DeleteOptions{PropagationPolicy: &background}),
+			pods.DeleteCollection(context.Background(),
+				metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{}),
 		)
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Errorf("remove namespace %s: %v", k.Namespace, err)
 		}
 	})
 	testbed.Poll(t, "the service account that pods need", func() error {
-		_, err := k.Client.CoreV1().ServiceAccounts(k.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
+		_, err := k.Client.CoreV1().ServiceAccounts(k.Namespace).Get(t.Context(), "default",
+			metav1.GetOptions{})
 		return err
 	})
 }
 
-// describe tells of the pods and what happened to them.
+// describe lists the pods, their logs and their events.
 func (k *Cluster) describe(ctx context.Context) string {
 	var b strings.Builder
 	pods, err := k.Client.CoreV1().Pods(k.Namespace).List(ctx, metav1.ListOptions{})
@@ -128,7 +134,8 @@ func (k *Cluster) describe(ctx context.Context) string {
 		fmt.Fprintf(&b, "%s: %s %s\n", p.Name, p.Status.Phase, p.Status.Message)
 		lines := int64(40)
 		for _, c := range p.Spec.Containers {
-			log, err := k.Client.CoreV1().Pods(k.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: c.Name, TailLines: &lines}).DoRaw(ctx)
+			log, err := k.Client.CoreV1().Pods(k.Namespace).GetLogs(p.Name,
+				&corev1.PodLogOptions{Container: c.Name, TailLines: &lines}).DoRaw(ctx)
 			fmt.Fprintf(&b, "log of %s: %v\n%s\n", c.Name, err, log)
 		}
 	}
@@ -137,13 +144,14 @@ func (k *Cluster) describe(ctx context.Context) string {
 		return b.String() + err.Error()
 	}
 	for _, e := range events.Items {
-		fmt.Fprintf(&b, "%s %s: %s: %s\n", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Reason, e.Message)
+		fmt.Fprintf(&b, "%s %s: %s: %s\n", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Reason,
+			e.Message)
 	}
 	return b.String()
 }
 
-// Trust lets the node pull over plain HTTP from a registry, given as host:port. With a cluster that the test did not make that is for
-// whoever set it up.
+// Trust lets the node pull over plain HTTP from a registry, given as host:port. It does nothing
+// with a cluster that the test did not make: its administrator decides.
 func (k *Cluster) Trust(t testing.TB, registry string) {
 	t.Helper()
 	if k.hosts == "" {
@@ -152,7 +160,9 @@ func (k *Cluster) Trust(t testing.TB, registry string) {
 	dir := filepath.Join(k.hosts, registry)
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "hosts.toml"), fmt.Appendf(nil, "[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", registry), 0o644)
+		err = os.WriteFile(filepath.Join(dir, "hosts.toml"),
+			fmt.Appendf(nil, "[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+				registry), 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)

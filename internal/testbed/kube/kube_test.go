@@ -35,12 +35,13 @@ func labels(app string) map[string]string { return map[string]string{"app": app}
 func job(name string, pod corev1.PodSpec) *batchv1.Job {
 	pod.RestartPolicy = corev1.RestartPolicyNever
 	none := int32(0)
-	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: batchv1.JobSpec{BackoffLimit: &none, Template: corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: labels(name)}, Spec: pod,
-	}}}
+	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: batchv1.JobSpec{BackoffLimit: &none, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels(name)}, Spec: pod,
+		}}}
 }
 
-// failing is a test that has failed: it runs its own clean-up, and keeps what was logged.
+// failing is a test that has failed: it runs its own clean-up, and keeps its log.
 type failing struct {
 	*testing.T
 	cleanups []func()
@@ -57,8 +58,10 @@ func TestFailureShowsTheServersLogs(t *testing.T) {
 	for _, clean := range slices.Backward(f.cleanups) {
 		clean()
 	}
-	for _, server := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "containerd"} {
-		require.Regexp(t, "the end of the log of "+server+":\nlog \\(\\d+ lines\\)\n.+", f.log.String())
+	for _, server := range []string{"etcd", "kube-apiserver", "kube-controller-manager",
+		"kube-scheduler", "kubelet", "containerd"} {
+		require.Regexp(t, "the end of the log of "+server+":\nlog \\(\\d+ lines\\)\n.+",
+			f.log.String())
 	}
 }
 
@@ -74,11 +77,13 @@ func finished(t *testing.T, k *kube.Cluster, name string) string {
 		if j.Status.Succeeded+j.Status.Failed == 0 {
 			return fmt.Errorf("%+v", j.Status)
 		}
-		pods, err := k.Client.CoreV1().Pods(k.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
+		pods, err := k.Client.CoreV1().Pods(k.Namespace).List(t.Context(),
+			metav1.ListOptions{LabelSelector: "app=" + name})
 		if err != nil || len(pods.Items) != 1 {
 			return fmt.Errorf("%d pods: %w", len(pods.Items), err)
 		}
-		data, err := k.Client.CoreV1().Pods(k.Namespace).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
+		data, err := k.Client.CoreV1().Pods(k.Namespace).GetLogs(pods.Items[0].Name,
+			&corev1.PodLogOptions{}).DoRaw(t.Context())
 		log = string(data)
 		if err == nil && j.Status.Failed > 0 {
 			t.Fatalf("job %s failed:\n%s", name, log)
@@ -93,9 +98,11 @@ func TestAJobsLogIsReadThroughTheAPI(t *testing.T) {
 	k := kube.Start(t)
 	oci := registry.Start(t, k.HostIP)
 	k.Trust(t, oci.Addr)
-	_, err := k.Client.BatchV1().Jobs(k.Namespace).Create(t.Context(), job("hello", corev1.PodSpec{Containers: []corev1.Container{{
-		Name: "main", Image: image.Base(t, oci.Addr), Command: []string{"sh", "-c", "echo hello from $(hostname)"},
-	}}}), metav1.CreateOptions{})
+	_, err := k.Client.BatchV1().Jobs(k.Namespace).Create(t.Context(),
+		job("hello", corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "main", Image: image.Base(t, oci.Addr), Command: []string{"sh", "-c",
+				"echo hello from $(hostname)"},
+		}}}), metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.Contains(t, finished(t, k, "hello"), "hello from hello-")
 }
@@ -107,9 +114,12 @@ func TestKubeletSendsStrangersAway(t *testing.T) {
 	nodes, err := k.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	node := nodes.Items[0].Status
-	i := slices.IndexFunc(node.Addresses, func(a corev1.NodeAddress) bool { return a.Type == corev1.NodeInternalIP })
+	i := slices.IndexFunc(node.Addresses, func(a corev1.NodeAddress) bool {
+		return a.Type == corev1.NodeInternalIP
+	})
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	answer, err := client.Get(fmt.Sprintf("https://%s:%d/pods", node.Addresses[i].Address, node.DaemonEndpoints.KubeletEndpoint.Port))
+	answer, err := client.Get(fmt.Sprintf("https://%s:%d/pods", node.Addresses[i].Address,
+		node.DaemonEndpoints.KubeletEndpoint.Port))
 	require.NoError(t, err)
 	defer answer.Body.Close()
 	require.Equal(t, http.StatusUnauthorized, answer.StatusCode)
@@ -120,17 +130,21 @@ func TestRBACHolds(t *testing.T) {
 	k := kube.Start(t)
 	_, err := k.Client.RbacV1().Roles(k.Namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "jobs"},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, Verbs: []string{"list"}}},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{"batch"}, Resources: []string{"jobs"},
+			Verbs: []string{"list"}}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = k.Client.RbacV1().RoleBindings(k.Namespace).Create(t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "jobs"}, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "jobs"},
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "default", Namespace: k.Namespace}},
+		ObjectMeta: metav1.ObjectMeta{Name: "jobs"}, RoleRef: rbacv1.RoleRef{Kind: "Role",
+			Name: "jobs"},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "default",
+			Namespace: k.Namespace}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 
 	as := rest.CopyConfig(k.Config)
-	as.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + k.Namespace + ":default"}
+	as.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + k.Namespace +
+		":default"}
 	client, err := kubernetes.NewForConfig(as)
 	require.NoError(t, err)
 	testbed.Poll(t, "the role", func() error {
@@ -141,8 +155,8 @@ func TestRBACHolds(t *testing.T) {
 	require.True(t, apierrors.IsForbidden(err), "%v", err)
 }
 
-// A Dockerfile with RUN is built by BuildKit in a Job, on a base image of the registry and with code from an rsync daemon,
-// and what was built runs.
+// A Dockerfile with RUN is built by BuildKit in a Job, on a base image of the registry and with
+// code from an rsync daemon, and the built image runs.
 func TestBuildKitBuildsInAJob(t *testing.T) {
 	t.Parallel()
 	k := kube.Start(t)
@@ -150,14 +164,16 @@ func TestBuildKitBuildsInAJob(t *testing.T) {
 	k.Trust(t, oci.Addr)
 	code := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(code, "output"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(code, "output", "index.html"), []byte("built from rsync\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(code, "output", "index.html"),
+		[]byte("built from rsync\n"), 0o644))
 	rsyncd := rsync.Start(t, code, k.HostIP)
 
 	ref := oci.Addr + "/hello:v1"
 	_, err := k.Client.CoreV1().ConfigMaps(k.Namespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "build"},
 		Data: map[string]string{
-			"Dockerfile": "FROM " + image.Base(t, oci.Addr) + "\nARG CACHE=1\nRUN mkdir /www && rsync -a " + rsyncd.URL + "/output/ /www/\n" +
+			"Dockerfile": "FROM " + image.Base(t, oci.Addr) + "\nARG CACHE=1\nRUN mkdir /www && " +
+				"rsync -a " + rsyncd.URL + "/output/ /www/\n" +
 				"CMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n",
 			"buildkitd.toml": fmt.Sprintf("[registry.%q]\n  http = true\n", oci.Addr),
 			"build.sh": `set -eu
@@ -172,13 +188,17 @@ exec buildctl build --frontend dockerfile.v0 --local context=/build --local dock
 	privileged := true
 	_, err = k.Client.BatchV1().Jobs(k.Namespace).Create(t.Context(), job("build", corev1.PodSpec{
 		Containers: []corev1.Container{{
-			Name: "main", Image: image.Builder(t, oci.Addr), Command: []string{"sh", "/build/build.sh"},
+			Name: "main", Image: image.Builder(t, oci.Addr),
+			Command:         []string{"sh", "/build/build.sh"},
 			SecurityContext: &corev1.SecurityContext{Privileged: &privileged},
-			VolumeMounts:    []corev1.VolumeMount{{Name: "build", MountPath: "/build"}, {Name: "state", MountPath: "/var/lib/buildkit"}},
+			VolumeMounts: []corev1.VolumeMount{{Name: "build", MountPath: "/build"},
+				{Name: "state", MountPath: "/var/lib/buildkit"}},
 		}},
 		Volumes: []corev1.Volume{
-			{Name: "build", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "build"}}}},
-			{Name: "state", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "build",
+				VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "build"}}}},
+			{Name: "state",
+				VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		},
 	}), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -190,13 +210,15 @@ exec buildctl build --frontend dockerfile.v0 --local context=/build --local dock
 			Selector: &metav1.LabelSelector{MatchLabels: labels("hello")},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels("hello")},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: ref}}},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main",
+					Image: ref}}},
 			},
 		},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	testbed.Poll(t, "an answer of the pod", func() error {
-		pods, err := k.Client.CoreV1().Pods(k.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=hello"})
+		pods, err := k.Client.CoreV1().Pods(k.Namespace).List(t.Context(),
+			metav1.ListOptions{LabelSelector: "app=hello"})
 		if err != nil || len(pods.Items) == 0 || pods.Items[0].Status.PodIP == "" {
 			return fmt.Errorf("no pod with an address: %w", err)
 		}

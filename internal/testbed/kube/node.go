@@ -18,13 +18,17 @@ import (
 
 // The kubelet takes these settings over without asking; they are put back at the end.
 var kubeletSysctls = []string{
-	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// remember records what containerd and the kubelet change outside of the owner's directory.
+// remember records the changes that containerd and the kubelet make outside of the owner's
+// directory.
 func (n *node) remember() error {
-	if _, err := os.Stat(filepath.Join(testbed.KubeletDir, "device-plugins/kubelet.sock")); err == nil {
-		return errors.New("a kubelet runs on this machine, or ran: to use its cluster, set KUBECONFIG; to remove what it left, delete " + testbed.KubeletDir)
+	if _, err := os.Stat(filepath.Join(testbed.KubeletDir,
+		"device-plugins/kubelet.sock")); err == nil {
+		return errors.New("a kubelet runs on this machine, or ran: to use its cluster, set " +
+			"KUBECONFIG; to remove what it left, delete " + testbed.KubeletDir)
 	}
 	for _, name := range kubeletSysctls {
 		value, err := os.ReadFile("/proc/sys/" + name)
@@ -35,7 +39,8 @@ func (n *node) remember() error {
 			return err
 		}
 	}
-	for _, dir := range []string{testbed.KubeletDir, testbed.ContainerLogs, testbed.ContainerdRun, testbed.CNIDir} {
+	for _, dir := range []string{testbed.KubeletDir, testbed.ContainerLogs, testbed.ContainerdRun,
+		testbed.CNIDir} {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			if err := n.owner.Record("folder", dir); err != nil {
 				return err
@@ -43,7 +48,8 @@ func (n *node) remember() error {
 		}
 	}
 	n.cgroup = fmt.Sprintf("/sluice-testbed-kube-%d", os.Getpid())
-	return errors.Join(n.owner.Record("logs", n.owner.Dir), n.owner.Record("cgroup", n.cgroup), testbed.MakeCgroup(n.cgroup))
+	return errors.Join(n.owner.Record("logs", n.owner.Dir), n.owner.Record("cgroup", n.cgroup),
+		testbed.MakeCgroup(n.cgroup))
 }
 
 // snapshotter is overlayfs, where the directory's file system carries it.
@@ -115,7 +121,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.sna
 		return n.owner.Run(n.program["ctr"], append([]string{"-a", n.socket}, args...)...)
 	}
 	_, err = testbed.StartShared(dir, testbed.Command{
-		Name: "containerd", Path: n.program["containerd"], Args: []string{"-c", filepath.Join(dir, "config.toml")},
+		Name: "containerd", Path: n.program["containerd"],
+		Args:  []string{"-c", filepath.Join(dir, "config.toml")},
 		Ready: func(context.Context) error { return ctr("version") },
 	})
 	if err != nil {
@@ -159,7 +166,9 @@ volumePluginDir: %[5]s/volume-plugins
 	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}
-	return n.service("kubelet", testbed.Listens(n.IP+":"+port[0]), "--config", filepath.Join(dir, "config.yaml"),
-		"--kubeconfig", n.path(kubeconfigFile), "--root-dir", filepath.Join(dir, "root"), "--cert-dir", filepath.Join(dir, "pki"),
+	return n.service("kubelet", testbed.Listens(n.IP+":"+port[0]), "--config",
+		filepath.Join(dir, "config.yaml"),
+		"--kubeconfig", n.path(kubeconfigFile), "--root-dir", filepath.Join(dir, "root"),
+		"--cert-dir", filepath.Join(dir, "pki"),
 		"--hostname-override", "testbed", "--node-ip", n.IP)
 }

@@ -32,12 +32,13 @@ const (
 	kubeconfigFile = "kubeconfig"
 	hostsDir       = "registries"
 
-	// The kubelet, which obeys whoever it takes for an API server, listens where pods and hosts of other tests reach it.
+	// The kubelet, which obeys any client that it takes for an API server, listens where pods and
+	// hosts of other tests reach it.
 	kubeletClientCert = "kubelet-client.crt"
 	kubeletClientKey  = "kubelet-client.key"
 )
 
-// machine is what a Kubernetes of our own is made of.
+// machine holds the programs of a Kubernetes of our own.
 type machine struct {
 	program map[string]string // paths by name
 	cni     string            // directory of the CNI plugins
@@ -48,10 +49,12 @@ func kubeMachine(t testing.TB) *machine {
 	t.Helper()
 	testbed.NeedRoot(t, "Kubernetes")
 	m := &machine{program: map[string]string{}}
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager",
+		"kube-scheduler", "kubelet"} {
 		m.program[name] = testbed.NeedTool(t, name)
 	}
-	for name, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd", "runc": "runc", "ip": "iproute2", "busybox": "busybox-static"} {
+	for name, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd",
+		"runc": "runc", "ip": "iproute2", "busybox": "busybox-static"} {
 		m.program[name] = testbed.NeedProgram(t, name, pkg)
 	}
 	m.cni = "/usr/lib/cni"
@@ -62,7 +65,8 @@ func kubeMachine(t testing.TB) *machine {
 // start starts everything and returns when the node is ready.
 func (m *machine) start(o *testbed.Owner) error {
 	n := &node{machine: m, owner: o}
-	for _, step := range []func() error{n.remember, n.bridged, n.credentials, n.controlPlane, n.containerd, n.kubelet, n.ready} {
+	for _, step := range []func() error{
+		n.remember, n.bridged, n.credentials, n.controlPlane, n.containerd, n.kubelet, n.ready} {
 		if err := step(); err != nil {
 			return fmt.Errorf("start kubernetes: %w", err)
 		}
@@ -89,12 +93,13 @@ func (n *node) service(name string, ready func(context.Context) error, args ...s
 	if err != nil {
 		return err
 	}
-	_, err = testbed.StartShared(dir, testbed.Command{Name: name, Path: n.program[name], Args: args, Ready: ready})
+	_, err = testbed.StartShared(dir, testbed.Command{Name: name, Path: n.program[name], Args: args,
+		Ready: ready})
 	return err
 }
 
-// credentials makes the key that signs service accounts' tokens, the administrator's token and what the API server shows to
-// the kubelet, in files only root reads.
+// credentials makes the key that signs service accounts' tokens, the administrator's token and the
+// certificate that the API server shows to the kubelet, in files only root reads.
 func (n *node) credentials() error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -107,7 +112,8 @@ func (n *node) credentials() error {
 	token := rand.Text()
 	return errors.Join(
 		n.kubeletClient(),
-		n.secret("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})),
+		n.secret("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
+			Bytes: x509.MarshalPKCS1PrivateKey(key)})),
 		n.secret("sa.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 		n.secret("token", []byte(token)),
 		n.secret("tokens.csv", fmt.Appendf(nil, "%s,admin,admin,\"system:masters\"\n", token)),
@@ -116,9 +122,12 @@ func (n *node) credentials() error {
 
 func (n *node) path(name string) string { return filepath.Join(n.owner.Dir, name) }
 
-func (n *node) secret(name string, data []byte) error { return os.WriteFile(n.path(name), data, 0o600) }
+func (n *node) secret(name string, data []byte) error {
+	return os.WriteFile(n.path(name), data, 0o600)
+}
 
-// kubeletClient makes a certificate that has signed itself: it is also the authority that the kubelet trusts.
+// kubeletClient makes a certificate that has signed itself: it is also the authority that the
+// kubelet trusts.
 func (n *node) kubeletClient() error {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -129,9 +138,11 @@ func (n *node) kubeletClient() error {
 		return err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kube-apiserver-kubelet-client"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
-		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "kube-apiserver-kubelet-client"},
+		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		BasicConstraintsValid: true, IsCA: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
@@ -139,8 +150,10 @@ func (n *node) kubeletClient() error {
 		return err
 	}
 	return errors.Join(
-		n.secret(kubeletClientKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})),
-		n.secret(kubeletClientCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
+		n.secret(kubeletClientKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY",
+			Bytes: secret})),
+		n.secret(kubeletClientCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+			Bytes: cert})),
 	)
 }
 
@@ -150,34 +163,46 @@ func (n *node) controlPlane() error {
 		return err
 	}
 	client, peer := "http://127.0.0.1:"+port[0], "http://127.0.0.1:"+port[1]
-	// What etcd holds need not outlive this machine: it may leave out the waiting for the disk.
-	err = n.service("etcd", testbed.Listens("127.0.0.1:"+port[0]), "--data-dir", n.path("etcd-data"), "--unsafe-no-fsync",
-		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+	// The data of etcd need not outlive this machine, so etcd does not wait for the disk.
+	err = n.service("etcd", testbed.Listens("127.0.0.1:"+port[0]), "--data-dir",
+		n.path("etcd-data"), "--unsafe-no-fsync",
+		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls",
+		peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 	if err != nil {
 		return err
 	}
 	n.certs, n.api = n.path("certs"), "https://127.0.0.1:"+port[2]
-	err = n.service("kube-apiserver", n.answers, "--etcd-servers", client, "--service-cluster-ip-range", "10.96.0.0/16",
-		"--cert-dir", n.certs, "--token-auth-file", n.path("tokens.csv"), "--authorization-mode", "RBAC", "--anonymous-auth=false",
-		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", n.path("sa.pub"),
-		"--service-account-signing-key-file", n.path("sa.key"), "--bind-address", "127.0.0.1", "--secure-port", port[2],
+	err = n.service("kube-apiserver", n.answers, "--etcd-servers", client,
+		"--service-cluster-ip-range", "10.96.0.0/16",
+		"--cert-dir", n.certs, "--token-auth-file", n.path("tokens.csv"), "--authorization-mode",
+		"RBAC", "--anonymous-auth=false",
+		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file",
+		n.path("sa.pub"),
+		"--service-account-signing-key-file", n.path("sa.key"), "--bind-address", "127.0.0.1",
+		"--secure-port", port[2],
 		"--advertise-address", n.IP, "--external-hostname", "localhost", "--allow-privileged=true",
-		"--kubelet-preferred-address-types", "InternalIP", "--kubelet-client-certificate", n.path(kubeletClientCert),
+		"--kubelet-preferred-address-types", "InternalIP", "--kubelet-client-certificate",
+		n.path(kubeletClientCert),
 		"--kubelet-client-key", n.path(kubeletClientKey), "--endpoint-reconciler-type", "none")
 	if err != nil {
 		return err
 	}
 	manager := []string{
-		"--kubeconfig", n.path(kubeconfigFile), "--service-account-private-key-file", n.path("sa.key"),
-		"--root-ca-file", filepath.Join(n.certs, "apiserver.crt"), "--use-service-account-credentials", "--leader-elect=false",
-		"--bind-address", "127.0.0.1", "--secure-port", port[3], "--cert-dir", n.path("manager-certs"),
+		"--kubeconfig", n.path(kubeconfigFile), "--service-account-private-key-file",
+		n.path("sa.key"),
+		"--root-ca-file", filepath.Join(n.certs, "apiserver.crt"),
+		"--use-service-account-credentials", "--leader-elect=false",
+		"--bind-address", "127.0.0.1", "--secure-port", port[3], "--cert-dir",
+		n.path("manager-certs"),
 	}
 	scheduler := []string{
-		"--kubeconfig", n.path(kubeconfigFile), "--leader-elect=false", "--bind-address", "127.0.0.1", "--secure-port", port[4],
+		"--kubeconfig", n.path(kubeconfigFile), "--leader-elect=false", "--bind-address",
+		"127.0.0.1", "--secure-port", port[4],
 		"--cert-dir", n.path("scheduler-certs"),
 	}
-	return errors.Join(n.service("kube-controller-manager", nil, manager...), n.service("kube-scheduler", nil, scheduler...))
+	return errors.Join(n.service("kube-controller-manager", nil, manager...),
+		n.service("kube-scheduler", nil, scheduler...))
 }
 
 // answers is nil once the API server is ready, and leaves the kubeconfig then.
@@ -234,11 +259,15 @@ func (n *node) ready() error {
 				err = fmt.Errorf("node %s: %s", node.Name, c.Message)
 			}
 		}
-		return errors.Join(errors.New("no node is Ready: see the logs of kubelet and containerd in "+n.owner.Dir), err)
+		return errors.Join(
+			errors.New("no node is Ready: see the logs of kubelet and containerd in "+n.owner.Dir),
+			err)
 	})
 }
 
 func (n *node) bridged() (err error) {
-	n.Network, err = hosts.NewNetwork(func(link string) error { return n.owner.Record("link", link) })
+	n.Network, err = hosts.NewNetwork(func(link string) error {
+		return n.owner.Record("link", link)
+	})
 	return err
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// Modules is the directory of Nginx's modules, for load_module: ndk_http_module.so and ngx_http_lua_module.so are there.
+// Modules is the directory of Nginx's modules, for load_module: ndk_http_module.so and
+// ngx_http_lua_module.so are there.
 const Modules = "/usr/lib/nginx/modules"
 
 // Server is one Nginx with its own prefix and log.
@@ -26,8 +27,8 @@ type Server struct {
 	Conf   string // path of the main file, read by Start
 }
 
-// Start runs Nginx on a main file, which says "daemon off", with a directory as its prefix. It serves when this returns. Debian's
-// Lua module is at hand.
+// Start runs Nginx on a main file, which says "daemon off", with a directory as its prefix. It
+// serves when this returns. Debian's Lua module is at hand.
 func Start(t testing.TB, prefix, conf string) *Server {
 	t.Helper()
 	path := testbed.NeedProgram(t, "nginx", "nginx")
@@ -54,7 +55,7 @@ func (n *Server) Start() {
 // ErrorLog is the path of the log.
 func (n *Server) ErrorLog() string { return filepath.Join(n.Prefix, "error.log") }
 
-// Errors is what the log says.
+// Errors returns the text of the error log.
 func (n *Server) Errors() string {
 	text, _ := os.ReadFile(n.ErrorLog())
 	return string(text)

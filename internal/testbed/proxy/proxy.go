@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package proxy runs a TCP proxy for tests that delays, stalls, limits and cuts connections. It is a
-// module of its own, so that Toxiproxy's client stays out of the requirements of the library.
+// Package proxy runs a TCP proxy for tests that delays, stalls, limits and cuts connections. It is
+// a module of its own, so that Toxiproxy's client stays out of the requirements of the library.
 package proxy
 
 import (
@@ -14,8 +14,9 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// Proxy hands connections on to a server, until it is told to do worse. What it is told holds for the connections that
-// there are and for new ones, and adds up until Heal. Its methods end the test when they do not succeed.
+// Proxy hands connections on to a server, until a method makes it worse. Each order holds for
+// existing connections and for new ones, and adds up until Heal. Its methods end the test when they
+// do not succeed.
 type Proxy struct {
 	Addr    string // host:port to connect to
 	Process *testbed.Process
@@ -29,16 +30,18 @@ func Start(t testing.TB, to string) *Proxy {
 	t.Helper()
 	path := testbed.NeedTool(t, "toxiproxy-server")
 	dir, api := testbed.Endpoint(t, "proxy", nil)
-	p := &Proxy{Addr: fmt.Sprintf("127.0.0.1:%d", testbed.Port(t)), t: t, proxy: toxiproxy.NewClient(api).NewProxy()}
+	p := &Proxy{Addr: fmt.Sprintf("127.0.0.1:%d", testbed.Port(t)), t: t,
+		proxy: toxiproxy.NewClient(api).NewProxy()}
 	p.proxy.Name, p.proxy.Listen, p.proxy.Upstream, p.proxy.Enabled = "proxy", p.Addr, to, true
 	host, port, err := net.SplitHostPort(api)
 	p.must("split", err)
-	p.Process = testbed.Start(t, dir, testbed.Command{Name: "toxiproxy", Path: path, Args: []string{"-host", host, "-port", port}, Ready: testbed.Listens(api)})
+	p.Process = testbed.Start(t, dir, testbed.Command{Name: "toxiproxy", Path: path,
+		Args: []string{"-host", host, "-port", port}, Ready: testbed.Listens(api)})
 	p.must("make the proxy", p.proxy.Save())
 	return p
 }
 
-// Delay lets whatever passes, in each direction, arrive so much later.
+// Delay delays all data, in each direction, by d.
 func (p *Proxy) Delay(by time.Duration) {
 	p.t.Helper()
 	for _, stream := range []string{"upstream", "downstream"} {
@@ -46,7 +49,8 @@ func (p *Proxy) Delay(by time.Duration) {
 	}
 }
 
-// Stall lets nothing pass any more. Connections stay, new ones are taken, and after Heal everything arrives.
+// Stall lets nothing pass any more. Connections stay, new ones are taken, and after Heal everything
+// arrives.
 func (p *Proxy) Stall() { p.t.Helper(); p.Delay(1000 * time.Hour) }
 
 // Limit lets so many bytes pass to the client in a second, on each connection; a multiple of 1000.
@@ -64,7 +68,7 @@ func (p *Proxy) CutAfter(bytes int) {
 // Cut closes all connections and refuses new ones.
 func (p *Proxy) Cut() { p.t.Helper(); p.must("cut", p.proxy.Disable()) }
 
-// Heal undoes whatever the proxy was told. What was closed stays closed.
+// Heal undoes all orders to the proxy. Closed connections stay closed.
 func (p *Proxy) Heal() {
 	p.t.Helper()
 	toxics, err := p.proxy.Toxics()

@@ -1,13 +1,15 @@
 //go:build linux
 
-// Command install builds the tools of package tools into the cache folder of the user, those that are not there yet:
+// Command install builds the tools of package tools into the user's cache directory, unless they
+// are there already:
 //
 //	go run ./internal/testbed/tools/install              all of them
 //	go run ./internal/testbed/tools/install consul       one
-//	go run ./internal/testbed/tools/install -for ./vip/... those that the tests there ask for
-//	go run ./internal/testbed/tools/install -packages ./vip/... prints the Debian packages that they ask for
+//	go run ./internal/testbed/tools/install -for ./vip/... the tools of these tests
+//	go run ./internal/testbed/tools/install -packages ./vip/... prints the Debian packages of these tests
 //
-// It may be stopped at any time: Go's build cache keeps what is compiled, and a program is there whole or not at all.
+// It may be stopped at any time: Go's build cache keeps what is compiled, and a program is there
+// whole or not at all.
 package main
 
 import (
@@ -26,8 +28,10 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	forTests := flag.Bool("for", false, "the arguments are folders, whose tests say which tools are meant")
-	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the folders need, install nothing")
+	forTests := flag.Bool("for", false, "the arguments are folders, whose tests say which tools "+
+		"are meant")
+	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the "+
+		"folders need, install nothing")
 	flag.Parse()
 	if err := run(ctx, *forTests, *packages, flag.Args()); err != nil {
 		command := "make tools:"

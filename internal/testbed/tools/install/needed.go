@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
-// need is what a test needs that has the mark in one of its files.
+// need lists the tools and packages of a test that has the mark in one of its files.
 type need struct {
 	mark     string
 	tools    []string // of package tools
@@ -65,7 +65,8 @@ var needs = []need{
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
 
-var nginx = []string{"nginx=nginx", "/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
+var nginx = []string{"nginx=nginx",
+	"/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
 
 // phpFPM is the package of php-fpm, whose program Debian gives the version of PHP.
 func phpFPM() []string {
@@ -75,15 +76,16 @@ func phpFPM() []string {
 	return []string{"php-fpm=php-fpm"}
 }
 
-// browser is the package of Chromium, which Ubuntu has as a snap behind a package of another name. Whoever has another build of
-// it needs none.
+// browser is the package of Chromium, which Ubuntu has as a snap behind a package of another name.
+// A machine with another build of it needs none.
 func browser() []string {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if _, err := exec.LookPath(name); err == nil {
 			return nil
 		}
 	}
-	if release, err := os.ReadFile("/etc/os-release"); err == nil && bytes.Contains(release, []byte("\nID=ubuntu\n")) {
+	if release, err := os.ReadFile("/etc/os-release"); err == nil &&
+		bytes.Contains(release, []byte("\nID=ubuntu\n")) {
 		return []string{"chromium-browser=chromium-browser"}
 	}
 	return []string{"chromium=chromium"}
@@ -94,13 +96,16 @@ func neededBy(patterns []string) ([]need, error) {
 	var files [][]byte
 	for _, pattern := range patterns {
 		dir, deep := strings.CutSuffix(pattern, "...")
-		err := filepath.WalkDir(filepath.Clean(dir), func(path string, e fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Clean(dir), func(path string, e fs.DirEntry,
+			err error) error {
 			switch {
 			case err != nil:
 				return err
-			case e.IsDir() && !deep && path != filepath.Clean(dir) && !strings.Contains(path, "testdata"):
+			case e.IsDir() && !deep && path != filepath.Clean(dir) &&
+				!strings.Contains(path, "testdata"):
 				return fs.SkipDir
-			case e.IsDir() || !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(path, ".txtar"):
+			case e.IsDir() || !strings.HasSuffix(path, "_test.go") &&
+				!strings.HasSuffix(path, ".txtar"):
 				return nil
 			}
 			data, err := os.ReadFile(path)
@@ -113,7 +118,9 @@ func neededBy(patterns []string) ([]need, error) {
 	}
 	var found []need
 	for _, n := range needs {
-		if slices.ContainsFunc(files, func(data []byte) bool { return bytes.Contains(data, []byte(n.mark)) }) {
+		if slices.ContainsFunc(files, func(data []byte) bool {
+			return bytes.Contains(data, []byte(n.mark))
+		}) {
 			found = append(found, n)
 		}
 	}
@@ -124,14 +131,16 @@ func neededBy(patterns []string) ([]need, error) {
 func toolsOf(needs []need) []tools.Tool {
 	var found []tools.Tool
 	for _, t := range tools.All {
-		if slices.ContainsFunc(needs, func(n need) bool { return slices.Contains(n.tools, t.Name) }) {
+		if slices.ContainsFunc(needs, func(n need) bool {
+			return slices.Contains(n.tools, t.Name)
+		}) {
 			found = append(found, t)
 		}
 	}
 	return found
 }
 
-// asRoot are the marks of what only root can make.
+// asRoot are the marks of servers that only root can start.
 var asRoot = []string{"kube.Start(", "hosts.Start(", "consul.StartCluster("}
 
 // allowed is an error when the needs ask for more than a user may.
@@ -145,8 +154,10 @@ func allowed(needs []need, uid int) error {
 	if marks == nil {
 		return nil
 	}
-	return fmt.Errorf("what these tests start needs root, and you are user %d: %s: run this as root, or PKG=./folder/... of tests that do "+
-		"without, or go test ./..., which skips what it cannot start", uid, strings.Join(marks, ", "))
+	return fmt.Errorf("what these tests start needs root, and you are user %d: %s: run this as "+
+		"root, or PKG=./folder/... of tests that do "+
+		"without, or go test ./..., which skips what it cannot start", uid,
+		strings.Join(marks, ", "))
 }
 
 // packagesOf are the Debian packages of the needs, each once.

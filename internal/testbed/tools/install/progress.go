@@ -13,10 +13,11 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
-// interval is how often progress is told.
+// interval is the time between two reports of the progress.
 const interval = 15 * time.Second
 
-// progress tells how far the builds are. The time left is the known cost of what is to do, at the speed of what is done.
+// progress reports the state of the builds. The time left is the known cost of the remaining builds
+// at the speed of the finished ones.
 type progress struct {
 	out  io.Writer
 	quit chan struct{}
@@ -31,7 +32,8 @@ type progress struct {
 
 func newProgress(out io.Writer, todo []tools.Tool) *progress {
 	p := &progress{out: out, quit: make(chan struct{}), todo: slices.Clone(todo), began: time.Now()}
-	fmt.Fprintf(out, "Building servers for tests, once; stop it at will, it goes on where it was. About %s on this machine if it does nothing else:\n", minutes(p.left()))
+	fmt.Fprintf(out, "Building servers for tests, once; stop it at will, it goes on where it "+
+		"was. About %s on this machine if it does nothing else:\n", minutes(p.left()))
 	for _, t := range todo {
 		fmt.Fprintf(out, "  %s %s\n", t.Name, t.Version)
 	}
@@ -62,7 +64,8 @@ func (p *progress) begin(t tools.Tool) {
 	fmt.Fprintf(p.out, "%s %s: fetching its sources\n", t.Name, t.Version)
 }
 
-// compile notes how many packages of the tool at work are to be compiled; Go's build cache has the rest of them.
+// compile notes how many packages of the tool at work are to be compiled; Go's build cache has the
+// rest of them.
 func (p *progress) compile(packages, all int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,7 +82,8 @@ func (p *progress) compiled() {
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.out, "%s %s: done, %s in all so far\n", p.todo[0].Name, p.todo[0].Version, time.Since(p.began).Round(time.Second))
+	fmt.Fprintf(p.out, "%s %s: done, %s in all so far\n", p.todo[0].Name, p.todo[0].Version,
+		time.Since(p.began).Round(time.Second))
 	p.finished += p.todo[0].Cost
 	p.todo = p.todo[1:]
 	p.total, p.count = 0, 0
@@ -91,10 +95,12 @@ func (p *progress) tell() {
 	if len(p.todo) == 0 || p.total == 0 {
 		return
 	}
-	fmt.Fprintf(p.out, "%s %s: %d of %d packages, about %s left in all\n", p.todo[0].Name, p.todo[0].Version, min(p.count, p.total), p.total, minutes(p.left()))
+	fmt.Fprintf(p.out, "%s %s: %d of %d packages, about %s left in all\n", p.todo[0].Name,
+		p.todo[0].Version, min(p.count, p.total), p.total, minutes(p.left()))
 }
 
-// left is the time that the rest takes: at first by the number of processors, then by what was seen.
+// left is the time that the rest takes: at first by the number of processors, then by the measured
+// speed.
 func (p *progress) left() time.Duration {
 	var cost time.Duration
 	for _, t := range p.todo {
