@@ -1,4 +1,5 @@
 # make demo    shows the main job on this machine; DEMO=once ends after the story
+# make serve   runs the example server on DATA, a directory that stays; TREE=/etc/nginx takes your Nginx configuration, FLAGS go to it
 # make test    installs what the tests need, then runs all of them; PKG=./vip/... runs one package with what it needs, TESTFLAGS go to go test
 # make quick   tests the packages that need neither root nor servers: minutes on a new machine
 # make soak    runs the long tests whole, with more seeds than make test has time for; SOAK=vip takes a part
@@ -10,6 +11,9 @@ PKG        = ./...
 TESTFLAGS  = -race
 TOOLS      =
 DEMO       =
+DATA       = sluice-data
+TREE       =
+FLAGS      =
 SOAK       = .
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -25,13 +29,19 @@ else
 TESTED = $(PKG)
 endif
 
-.PHONY: demo test quick soak tools check check-corpus binaries go bench-vip bench-conf bench-envconfig
+.PHONY: demo serve test quick soak tools check check-corpus binaries go bench-vip bench-conf bench-envconfig
 
 demo: go
 	@scripts/packages 'make demo' $(NGINX)
 	@echo 'Building the server and the tools; the first time takes a few minutes, later ones seconds.'
 	@$(MAKE) --no-print-directory binaries
 	@bin/demo -examples examples -server bin/server $(if $(filter once,$(DEMO)),-once)
+
+serve: go
+	@scripts/packages 'make serve' $(NGINX)
+	@echo 'Building the server; the first time takes a few minutes, later ones seconds.'
+	@$(MAKE) --no-print-directory binaries
+	@exec bin/server -data '$(DATA)' $(if $(TREE),-nginx '$(TREE)') $(FLAGS)
 
 binaries:
 	@$(STATIC) -o bin/envconfig ./envconfig/cmd/envconfig

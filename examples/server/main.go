@@ -51,7 +51,7 @@ type options struct {
 	token                                          string // from the environment
 	nginxPort, builds                              int
 	coolDown, taskTTL                              time.Duration
-	keep, stop                                     bool
+	keep, stop, tlsProxy                           bool
 }
 
 func (o *options) define(f *flag.FlagSet) {
@@ -65,6 +65,7 @@ func (o *options) define(f *flag.FlagSet) {
 	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next task gets it (default 130s)")
 	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when last asked for (default 24h)")
 	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
+	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to -listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; needs SLUICE_TOKEN")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
 	f.BoolVar(&o.stop, "stop", false, "end what a killed server has left running on -data, and exit")
 }
@@ -107,6 +108,9 @@ func (o options) check() error {
 	var errs []error
 	if err := web.CheckListen(o.listen, o.token); err != nil {
 		errs = append(errs, fmt.Errorf("-listen: %w", err))
+	}
+	if o.tlsProxy && o.token == "" {
+		errs = append(errs, fmt.Errorf("-tls-proxy: %w", web.ErrTokenRequired))
 	}
 	if err := web.CheckListen(o.registry, "any"); err != nil {
 		errs = append(errs, fmt.Errorf("-registry: %w", err))
@@ -204,7 +208,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.platform, err = platform.Open(ctx, s.config(s.imagesOn.Addr().String(), s.logger)); err != nil {
 		return fmt.Errorf("-data %s: %w", s.data, err)
 	}
-	s.site, err = web.New(web.Config{Platform: s.platform, Listen: s.listen, Token: s.token, Logger: s.logger})
+	s.site, err = web.New(web.Config{Platform: s.platform, Listen: s.listen, Token: s.token, TLSProxy: s.tlsProxy, Logger: s.logger})
 	return err
 }
 
@@ -256,24 +260,4 @@ func (o options) tree() fs.FS {
 		panic(err) // the name is a constant
 	}
 	return tree
-}
-
-// serve serves until ctx is done, lets requests end and returns nil.
-func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return ctx }, // streams end with the server
-	}
-	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if server.Shutdown(grace) != nil {
-			_ = server.Close()
-		}
-	})
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -60,6 +61,7 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"task-ttl", "-1h", "want 0 for the default, or more"},
 		{"builds", "-1", "want 0 for the default, or up to 64"},
 		{"builds", "65", "want 0 for the default, or up to 64"},
+		{"tls-proxy", "true", "set SLUICE_TOKEN"},
 		{"keep", "perhaps", "parse error"},
 		{"stop", "perhaps", "parse error"},
 	}
@@ -85,6 +87,30 @@ func TestAllBadFlagsAreNamedAtOnce(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	require.ErrorContains(t, run(t.Context(), []string{"left"}, env, io.Discard), `unexpected argument "left"`)
+}
+
+// TestREADMEHasEveryFlag holds the table of README.md against the flags.
+func TestREADMEHasEveryFlag(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	var want, got []string
+	f := flag.NewFlagSet("", flag.ContinueOnError)
+	new(options).define(f)
+	f.VisitAll(func(f *flag.Flag) {
+		_, usage := flag.UnquoteUsage(f)
+		value := f.DefValue
+		if value == "0" || value == "0s" || value == "false" {
+			value = ""
+		}
+		want = append(want, strings.TrimSpace(fmt.Sprintf("| `-%s` | %s | %s |", f.Name, value, usage)))
+	})
+	for line := range strings.Lines(string(readme)) {
+		if strings.HasPrefix(line, "| `-") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	require.Equal(t, want, got)
 }
 
 // TestEndWhileStarting stands for a signal that arrives before everything is open.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -52,9 +53,11 @@ type Platform struct {
 	queue     queue
 	sourcesMu sync.RWMutex // held for reading while a source is kept for a build, for writing while it is replaced
 
-	ready   chan struct{} // closed when Run has been through what a crash had cut off
-	changes sync.RWMutex  // held for reading by every change, for writing to let them end
-	closed  bool          // guarded by changes
+	ready      chan struct{} // closed when Run has been through what a crash had cut off
+	readySince time.Time     // set before ready is closed
+	up         atomic.Bool   // the instances were up once, or had their time
+	changes    sync.RWMutex  // held for reading by every change, for writing to let them end
+	closed     bool          // guarded by changes
 
 	routing  sync.Mutex
 	routed   nginxsync.Snapshot // what source was given last
@@ -194,6 +197,7 @@ func (p *Platform) work(ctx context.Context) error {
 	if err := p.releaseUnserved(ctx); err != nil {
 		return fmt.Errorf("after a restart: %w", err)
 	}
+	p.readySince = time.Now()
 	close(p.ready)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.runBuilds(ctx) })

@@ -31,7 +31,7 @@ func (w *web) routes() []route {
 			rw.Header().Set("Content-Type", "application/json")
 			_, _ = rw.Write(openapi)
 		})},
-		{"GET", "/health", get(w, func(r *http.Request) (any, error) { return w.health(), nil })},
+		{"GET", "/health", get(w, func(r *http.Request) (any, error) { return w.health(r.Context()), nil })},
 		{"GET", "/templates", get(w, func(*http.Request) (any, error) { return p.Catalog.Templates(), nil })},
 		{"GET", "/sources", get(w, func(*http.Request) (any, error) { return p.Sources() })},
 		{"PUT", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
@@ -122,18 +122,17 @@ func actor(r *http.Request) (string, error) {
 	return "", fmt.Errorf("actor: want who asks, as ?actor=NAME: %w", platform.ErrInvalid)
 }
 
-// Health tells that the server works on requests.
+// Health tells whether VIPs answer.
 type Health struct {
-	Ready bool `json:"ready"` // the server has been through what a crash had cut off
+	Ready  bool   `json:"ready"`            // as GET /readyz says
+	Reason string `json:"reason,omitempty"` // why not
 }
 
-func (w *web) health() Health {
-	select {
-	case <-w.Platform.Ready():
-		return Health{true}
-	default:
-		return Health{false}
+func (w *web) health(ctx context.Context) Health {
+	if err := w.serves(ctx); err != nil {
+		return Health{false, err.Error()}
 	}
+	return Health{Ready: true}
 }
 
 // list is never null in JSON.

@@ -90,6 +90,12 @@ func (b *tab) fill(form, field, value string) {
 	b.do(chromedp.SetValue(chromedp.CSS(fmt.Sprintf(`#actions form[action="/do/%s"] [name=%s]`, form, field)), value))
 }
 
+// set sets a field.
+func (b *tab) set(selector, value string) {
+	b.Helper()
+	b.do(chromedp.SetValue(chromedp.CSS(selector), value))
+}
+
 // submit presses the button of a form among the actions.
 func (b *tab) submit(form string) {
 	b.Helper()

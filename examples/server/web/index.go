@@ -17,6 +17,7 @@ type indexPage struct {
 	Problem     *Problem
 	Actor       string // who uses this browser
 	Template    string // whose parameters the form for builds shows
+	SignOut     bool   // there is a session to end
 	Find        string // what is looked for in the names
 	Query       query
 	Pagers      map[string]pager   // by section
@@ -132,6 +133,7 @@ func (w *web) indexPage(r *http.Request, problem *Problem, sentTo string) (page 
 		return page, err
 	}
 	page = b.page(w, parseQuery(r.URL.Query()))
+	page.SignOut = w.Token != ""
 	page.Problem, page.sentTo, page.sent = problem, sentTo, r.PostForm
 	page.Actor = cmp.Or(r.PostForm.Get("actor"), actorOf(r))
 	page.Template = pageTemplate(page.Sent("builds", "template"), r.URL.Query())

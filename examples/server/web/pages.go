@@ -69,6 +69,9 @@ func (w *web) pages(mux *http.ServeMux) {
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
 	mux.HandleFunc("GET /login", w.login)
 	mux.HandleFunc("POST /login", w.login)
+	mux.HandleFunc("POST /logout", w.logout)
+	mux.HandleFunc("GET /livez", w.livez)
+	mux.HandleFunc("GET /readyz", w.readyz)
 	w.forms(mux)
 }
 

@@ -26,6 +26,11 @@ type Config struct {
 	Token string
 	// Logger receives internal errors. The default discards.
 	Logger *slog.Logger
+	// TLSProxy says that a proxy which ends TLS is the only way to this server: cookies are Secure, and the last address of
+	// X-Forwarded-For is the client's. It needs a Token.
+	TLSProxy bool
+	// Now is the clock of sessions and of what counts wrong tokens. The default is time.Now.
+	Now func() time.Time
 	// Observe is told of each "load" of what the front page shows, and of each "render" of one of its sections. The default
 	// is none.
 	Observe func(op string, took time.Duration, err error)
@@ -44,6 +49,16 @@ type web struct {
 	Config
 	boards boards
 	pace   pace
+
+	guesses throttle
+	probe   probe
+}
+
+func (w *web) now() time.Time {
+	if w.Now == nil {
+		return time.Now()
+	}
+	return w.Now()
 }
 
 // Validate returns all problems of cfg at once, or nil.
@@ -54,6 +69,9 @@ func (cfg Config) Validate() error {
 	}
 	if err := CheckListen(cfg.Listen, cfg.Token); err != nil {
 		errs = append(errs, fmt.Errorf("web: Config.Listen: %w", err))
+	}
+	if cfg.TLSProxy && cfg.Token == "" {
+		errs = append(errs, fmt.Errorf("web: Config.TLSProxy: a proxy lets others reach the server: %w", ErrTokenRequired))
 	}
 	return errors.Join(errs...)
 }
@@ -81,6 +99,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	w := &web{Config: cfg, pace: pace{events: &cfg.Platform.Events, every: viewEvery}}
+	w.guesses.now = w.now
 	mux := http.NewServeMux()
 	w.api(mux)
 	w.pages(mux)
@@ -89,7 +108,7 @@ func New(cfg Config) (http.Handler, error) {
 		writeProblem(rw, httpproblem.Forbidden, "the request comes from a page of another site")
 	}))
 	site := protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))
-	if IsLoopback(cfg.Listen) {
+	if IsLoopback(cfg.Listen) && !cfg.TLSProxy { // a proxy sends the name that the browser asked for
 		site = LoopbackOnly(site)
 	}
 	return site, nil

@@ -1,0 +1,51 @@
+package web
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// probe remembers for a moment whether the platform serves: anybody may ask, as often as they like.
+type probe struct {
+	mu  sync.Mutex
+	at  time.Time
+	err error
+}
+
+// probeAge is how long an answer holds.
+const probeAge = time.Second
+
+// livez says that the process answers requests. A supervisor that gets no answer starts the server again.
+func (w *web) livez(rw http.ResponseWriter, _ *http.Request) { plain(rw, http.StatusOK, "ok") }
+
+// readyz says whether VIPs answer. What is wrong in detail is for those with a token: GET /api/v1/health.
+func (w *web) readyz(rw http.ResponseWriter, r *http.Request) {
+	if w.serves(r.Context()) != nil {
+		plain(rw, http.StatusServiceUnavailable, "not ready")
+		return
+	}
+	plain(rw, http.StatusOK, "ok")
+}
+
+func (w *web) serves(ctx context.Context) error {
+	w.probe.mu.Lock()
+	defer w.probe.mu.Unlock()
+	if time.Since(w.probe.at) < probeAge {
+		return w.probe.err
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second) // the answer is for others, too
+	defer cancel()
+	w.probe.err = w.Platform.Serves(asking)
+	w.probe.at = time.Now()
+	return w.probe.err
+}
+
+func plain(rw http.ResponseWriter, status int, text string) {
+	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	rw.Header().Set("Cache-Control", "no-store")
+	rw.WriteHeader(status)
+	_, _ = io.WriteString(rw, text+"\n")
+}
