@@ -21,31 +21,35 @@ import (
 type Config struct {
 	Source Source
 	Driver Driver
-	// StateFile is where the routes are kept that Nginx has accepted: Nginx starts from it without the agent, and the agent
-	// resumes from it. Empty means that nothing is kept.
+	// StateFile is where the routes are kept that Nginx has accepted: Nginx starts from it without
+	// the agent, and the agent resumes from it. Empty means that nothing is kept.
 	StateFile string
-	// CheckEvery is how often a verified Nginx is asked whether it still has the routes. The default is one second.
+	// CheckEvery is how often a verified Nginx is asked whether it still has the routes. The
+	// default is one second.
 	CheckEvery time.Duration
-	// Timeout bounds one attempt to bring Nginx in step: asking, pushing, asking again. The default is 10 seconds.
+	// Timeout bounds one attempt to bring Nginx in step: asking, pushing, asking again. The default
+	// is 10 seconds.
 	Timeout time.Duration
-	// Logger is for what happens while Run runs. The default discards.
+	// Logger logs the events of Run. The default discards.
 	Logger *slog.Logger
 	// Now is the clock of the times in Status and of Observe. The default is time.Now.
 	Now func() time.Time
-	// Observe is called after each call of the driver and each write of the state file with "state", "apply" or "save", how
-	// long it took and its error. It must return soon. Nil means that there is none.
+	// Observe is called after each call of the driver and each write of the state file with
+	// "state", "apply" or "save", how long it took and its error. It must return soon. Nil means
+	// that there is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
-// Agent keeps one Nginx in step with a Source: source, guard, desired, applied, verified. Its methods are safe for
-// concurrent use.
+// Agent keeps one Nginx in step with a Source: source, guard, desired, applied, verified. Its
+// methods are safe for concurrent use.
 //
-// The guard holds an emptying change: when a snapshot takes the last instance of a cluster's baseline away and does not
-// name the cluster in Planned, the agent keeps the instances that it knew, applies the rest, and shows the cluster in
-// Status.Held until a snapshot has instances again or plans the change.
+// The guard holds an emptying change: when a snapshot takes the last instance of a cluster's
+// baseline away and does not name the cluster in Planned, the agent keeps the instances that it
+// knew, applies the rest, and shows the cluster in Status.Held until a snapshot has instances again
+// or plans the change.
 //
-// A record that is not valid harms only itself: the agent sets it aside by the rules of Snapshot.Usable, applies the rest,
-// shows it in Status.SetAside and logs it once.
+// A record that is not valid harms only itself: the agent sets it aside by the rules of
+// Snapshot.Usable, applies the rest, shows it in Status.SetAside and logs it once.
 type Agent struct {
 	cfg     Config
 	resumed Routes // of the state file
@@ -56,22 +60,36 @@ type Agent struct {
 	changed  chan struct{} // closed with each change of status
 }
 
-// Status is what an Agent knows.
+// Status is the state of an Agent.
 type Status struct {
-	Revision         uint64     `json:"revision"`         // of the snapshot that Desired was made from; 0 before the first
-	VerifiedRevision uint64     `json:"verifiedRevision"` // the newest revision that every worker answers with
-	Desired          Generation `json:"desired"`          // what Nginx should have
-	Applied          Generation `json:"applied"`          // what Nginx has accepted
-	Verified         Generation `json:"verified"`         // what every worker of Nginx answered with when last asked
-	Resumed          bool       `json:"resumed"`          // Desired is still that of the state file: the source has said nothing yet
-	ChangedAt        time.Time  `json:"changedAt"`        // when Desired changed last
-	VerifiedAt       time.Time  `json:"verifiedAt"`       // when Nginx was last seen to have all of Desired
-	Held             []Held     `json:"held"`             // clusters whose emptying is held, by name
-	SetAside         []SetAside `json:"setAside"`         // records of the snapshot of Revision that are not valid, as Snapshot.Usable returns them
-	Workers          []Worker   `json:"workers"`          // as last seen
-	LastError        string     `json:"lastError"`        // of the last attempt at Nginx or the state file; empty when it went well
-	SourceError      string     `json:"sourceError"`      // of the last attempt at the source; empty when it went well. What was known stays in force.
-	Pushes           uint64     `json:"pushes"`           // how many times routes were pushed to Nginx
+	// of the snapshot that Desired was made from; 0 before the first
+	Revision uint64 `json:"revision"`
+	// the newest revision that every worker answers with
+	VerifiedRevision uint64 `json:"verifiedRevision"`
+	// the generation that Nginx should have
+	Desired Generation `json:"desired"`
+	// the generation that Nginx has accepted
+	Applied Generation `json:"applied"`
+	// the generation that every worker of Nginx answered with when last asked
+	Verified Generation `json:"verified"`
+	// Desired is still that of the state file: the source has supplied no snapshot yet
+	Resumed bool `json:"resumed"`
+	// when Desired changed last
+	ChangedAt time.Time `json:"changedAt"`
+	// when Nginx was last seen to have all of Desired
+	VerifiedAt time.Time `json:"verifiedAt"`
+	// clusters whose emptying is held, by name
+	Held []Held `json:"held"`
+	// records of the snapshot of Revision that are not valid, as Snapshot.Usable returns them
+	SetAside []SetAside `json:"setAside"`
+	// as last seen
+	Workers []Worker `json:"workers"`
+	// of the last attempt at Nginx or the state file; empty when it went well
+	LastError string `json:"lastError"`
+	// of the last attempt at the source; empty when it went well. The last snapshot stays in force.
+	SourceError string `json:"sourceError"`
+	// how many times routes were pushed to Nginx
+	Pushes uint64 `json:"pushes"`
 }
 
 // Held is an emptying change that the guard holds.
@@ -81,9 +99,9 @@ type Held struct {
 	Since     time.Time `json:"since"`     // when the change came
 }
 
-// OpenAgent checks the configuration and reads the state file. A configuration that is not valid is an error with all its
-// problems and ErrInvalid in its chain. So is a state file that is damaged: it would be what Nginx starts from. A missing
-// one is not.
+// OpenAgent checks the configuration and reads the state file. A configuration that is not valid is
+// an error with all its problems and ErrInvalid in its chain. So is a state file that is damaged:
+// Nginx would start with its routes. A missing one is not.
 func OpenAgent(ctx context.Context, cfg Config) (*Agent, error) {
 	p := check.Problems{Package: "agent", Sentinel: ErrInvalid}
 	p.Require("Source", cfg.Source != nil)
@@ -123,7 +141,7 @@ func OpenAgent(ctx context.Context, cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-// Status is a copy of what the agent knows now.
+// Status returns a copy of the agent's current state.
 func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -131,13 +149,14 @@ func (a *Agent) Status() Status {
 }
 
 func (s Status) clone() Status {
-	s.Held, s.Workers, s.SetAside = slices.Clone(s.Held), slices.Clone(s.Workers), slices.Clone(s.SetAside)
+	s.Held, s.Workers, s.SetAside = slices.Clone(s.Held), slices.Clone(s.Workers),
+		slices.Clone(s.SetAside)
 	return s
 }
 
-// Watch blocks until the status has another revision than after, and returns the newest status and its revision: those in
-// between are skipped. An after of 0 returns the current one. Revisions grow and are never 0; each look at Nginx makes one.
-// The error is the context's cause when ctx ends.
+// Watch blocks until the status has another revision than after, and returns the newest status and
+// its revision: those in between are skipped. An after of 0 returns the current one. Revisions grow
+// and are never 0; each look at Nginx makes one. The error is the context's cause when ctx ends.
 func (a *Agent) Watch(ctx context.Context, after uint64) (Status, uint64, error) {
 	for {
 		if ctx.Err() != nil {
@@ -157,10 +176,11 @@ func (a *Agent) Watch(ctx context.Context, after uint64) (Status, uint64, error)
 }
 
 // WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the
-// source or of a newer one. What the guard holds counts as the routes of the revision, and so does
-// the rest of a snapshot with records that are set aside: look for them in Status, or ask
-// Snapshot.Validate before the snapshot goes to the source, before an instance ends that the guard
-// may hold. The error names what the agent saw last and has the context's cause in its chain.
+// source or of a newer one. Routes that the guard holds count as the routes of the revision, and
+// so does the rest of a snapshot with records that are set aside. Before an instance ends that the
+// guard may hold, look for held clusters and records that are set aside in Status, or ask
+// Snapshot.Validate before the snapshot goes to the source. The error names the last revisions and
+// the last error of the agent and has the context's cause in its chain.
 func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
 	for {
 		a.mu.Lock()
@@ -193,8 +213,8 @@ type revised struct {
 	revision uint64
 }
 
-// Run keeps Nginx in step until ctx ends, and returns its cause. A source or an Nginx that fails is tried again, for ever.
-// Run must not be called twice.
+// Run keeps Nginx in step until ctx ends, and returns its cause. A source or an Nginx that fails is
+// tried again without limit. Run must not be called twice.
 func (a *Agent) Run(ctx context.Context) error {
 	snapshots := make(chan revised, 1) // the newest one only: an older one is taken out before
 	var wg sync.WaitGroup
@@ -226,7 +246,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case err != nil:
 			wait = tries.Next(20*time.Millisecond, 2*time.Second)
-			a.cfg.Logger.Warn("nginx is not in step", "err", err, "generation", d.routes.Generation.Number, "retry", wait)
+			a.cfg.Logger.Warn("nginx is not in step", "err", err, "generation",
+				d.routes.Generation.Number, "retry", wait)
 		case !verified:
 			wait = tries.Next(2*time.Millisecond, 100*time.Millisecond)
 		default:
@@ -262,7 +283,7 @@ func (a *Agent) watch(ctx context.Context, out chan revised) {
 	}
 }
 
-// desired is what Nginx should have, owned by Run.
+// desired is the state that Nginx should have, owned by Run.
 type desired struct {
 	routes   Routes
 	have     bool
@@ -272,8 +293,8 @@ type desired struct {
 	saved    Generation // in the state file
 }
 
-// accept turns a snapshot into the desired routes: without the records that are not valid, guarded, and with a new
-// generation only if it routes differently.
+// accept turns a snapshot into the desired routes: without the records that are not valid, guarded,
+// and with a new generation only if it routes differently.
 func (a *Agent) accept(d *desired, next revised) {
 	now := a.cfg.Now()
 	usable, aside := next.snapshot.Usable()
@@ -284,7 +305,8 @@ func (a *Agent) accept(d *desired, next revised) {
 	}
 	for _, h := range held {
 		if !slices.Contains(d.held, h) {
-			a.cfg.Logger.Warn("emptying change held", "cluster", h.Cluster, "instances", h.Instances)
+			a.cfg.Logger.Warn("emptying change held", "cluster", h.Cluster, "instances",
+				h.Instances)
 		}
 	}
 	known := make(map[SetAside]bool, len(d.aside))
@@ -306,18 +328,22 @@ func (a *Agent) accept(d *desired, next revised) {
 	})
 }
 
-// guard is next with the last known instances of every cluster whose baseline it would empty without a plan.
+// guard is next with the last known instances of every cluster whose baseline it would empty
+// without a plan.
 func guard(last, next Snapshot, before []Held, now time.Time) (Snapshot, []Held) {
 	planned := next.Planned
 	next = next.Canonical()
 	var held []Held
 	for cluster, instances := range last.Baseline {
-		if len(instances) == 0 || len(next.Baseline[cluster]) > 0 || slices.Contains(planned, cluster) {
+		if len(instances) == 0 || len(next.Baseline[cluster]) > 0 ||
+			slices.Contains(planned, cluster) {
 			continue
 		}
 		next.Baseline[cluster] = instances
 		h := Held{Cluster: cluster, Instances: len(instances), Since: now}
-		if i := slices.IndexFunc(before, func(b Held) bool { return b.Cluster == cluster }); i >= 0 {
+		if i := slices.IndexFunc(before, func(b Held) bool {
+			return b.Cluster == cluster
+		}); i >= 0 {
 			h.Since = before[i].Since
 		}
 		held = append(held, h)
@@ -326,7 +352,8 @@ func guard(last, next Snapshot, before []Held, now time.Time) (Snapshot, []Held)
 	return next, held
 }
 
-// reconcile makes one step: look, push when Nginx has something else, keep the state file, look again.
+// reconcile makes one step: look, push when Nginx has something else, keep the state file, look
+// again.
 func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
@@ -372,7 +399,8 @@ func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err e
 	a.update(func(s *Status) {
 		s.Applied, s.Workers, s.LastError = state.Applied, state.Workers, ""
 		if verified {
-			s.Verified, s.VerifiedAt, s.VerifiedRevision = d.routes.Generation, a.cfg.Now(), d.revision
+			s.Verified, s.VerifiedAt, s.VerifiedRevision = d.routes.Generation, a.cfg.Now(),
+				d.revision
 		}
 	})
 	return verified, nil

@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// memoryDriver stands for an Nginx with one worker that answers with the routes as soon as it has accepted them.
+// memoryDriver stands for an Nginx with one worker that answers with the routes as soon as it has
+// accepted them.
 type memoryDriver struct {
 	mu     sync.Mutex
 	routes nginxsync.Routes
@@ -74,12 +75,15 @@ func TestSetAside(t *testing.T) {
 	t.Parallel()
 	var log lines
 	driver := &memoryDriver{}
-	poisoned := nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}, Overlays: overlays{vip: {"hello web": serves("i2"), "a": serves("i3")}}}
+	poisoned := nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")},
+		Overlays: overlays{vip: {"hello web": serves("i2"), "a": serves("i3")}}}
 	source := nginxsync.NewStaticSource(poisoned)
-	agent := running(t, nginxsync.Config{Source: source, Driver: driver, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	agent := running(t, nginxsync.Config{Source: source, Driver: driver,
+		Logger: slog.New(slog.NewTextHandler(&log, nil))})
 
 	require.NoError(t, agent.WaitVerified(t.Context(), 1))
-	require.Equal(t, nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}, Overlays: overlays{vip: {"a": serves("i3")}}}.Canonical(), driver.now().Snapshot)
+	require.Equal(t, nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")},
+		Overlays: overlays{vip: {"a": serves("i3")}}}.Canonical(), driver.now().Snapshot)
 	status := agent.Status()
 	require.Len(t, status.SetAside, 1)
 	require.Equal(t, vip, status.SetAside[0].VIP)
@@ -107,8 +111,10 @@ func TestSetAsideBaselineIsHeld(t *testing.T) {
 	require.NoError(t, agent.WaitVerified(t.Context(), 1))
 	bad := serves("i1")
 	bad[0].Weight = -1
-	require.NoError(t, agent.WaitVerified(t.Context(), source.Set(nginxsync.Snapshot{Baseline: clusters{"a": bad}})))
-	require.Equal(t, clusters{"a": nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}}.Canonical().Baseline["a"]}, driver.now().Snapshot.Baseline)
+	require.NoError(t, agent.WaitVerified(t.Context(),
+		source.Set(nginxsync.Snapshot{Baseline: clusters{"a": bad}})))
+	require.Equal(t,
+		clusters{"a": nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}}.Canonical().Baseline["a"]}, driver.now().Snapshot.Baseline)
 	require.Equal(t, "a", agent.Status().Held[0].Cluster)
 }
 
@@ -116,15 +122,19 @@ func TestSetAsideBaselineIsHeld(t *testing.T) {
 func TestStateFileWithOldNames(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "routes")
-	old := nginxsync.NewRoutes(7, nginxsync.Snapshot{Baseline: clusters{"Hello/Web+": {{ID: "c/1", Addr: serves("i")[0].Addr, Version: "1.0+5"}}}})
+	old := nginxsync.NewRoutes(7, nginxsync.Snapshot{Baseline: clusters{"Hello/Web+": {{ID: "c/1",
+		Addr: serves("i")[0].Addr, Version: "1.0+5"}}}})
 	text, err := old.MarshalText()
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	driver := &memoryDriver{}
-	source := nginxsync.NewStaticSource(nginxsync.Snapshot{Baseline: clusters{"Hello/Web+": old.Snapshot.Baseline["Hello/Web+"], "b": serves("i1")}})
+	source := nginxsync.NewStaticSource(
+		nginxsync.Snapshot{Baseline: clusters{"Hello/Web+": old.Snapshot.Baseline["Hello/Web+"],
+			"b": serves("i1")}})
 	agent := running(t, nginxsync.Config{Source: source, Driver: driver, StateFile: file})
 	require.NoError(t, agent.WaitVerified(t.Context(), 1))
-	require.Equal(t, old.Snapshot.Baseline["Hello/Web+"], driver.now().Snapshot.Baseline["Hello/Web+"], "held as it was")
+	require.Equal(t, old.Snapshot.Baseline["Hello/Web+"],
+		driver.now().Snapshot.Baseline["Hello/Web+"], "held as it was")
 	require.Len(t, driver.now().Snapshot.Baseline["b"], 1)
 	require.Equal(t, "Hello/Web+", agent.Status().Held[0].Cluster)
 }
@@ -134,7 +144,8 @@ func TestWatch(t *testing.T) {
 	source := nginxsync.NewStaticSource(nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}})
 	var mu sync.Mutex
 	seen := map[string]int{}
-	agent := running(t, nginxsync.Config{Source: source, Driver: &memoryDriver{}, StateFile: filepath.Join(t.TempDir(), "routes"),
+	agent := running(t, nginxsync.Config{Source: source, Driver: &memoryDriver{},
+		StateFile: filepath.Join(t.TempDir(), "routes"),
 		Observe: func(op string, _ time.Duration, err error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -163,6 +174,7 @@ func TestWatch(t *testing.T) {
 	_, _, err := agent.Watch(ctx, 0)
 	require.ErrorIs(t, err, cause)
 	require.ErrorIs(t, agent.WaitVerified(ctx, 99), cause)
-	_, err = nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: &memoryDriver{}, StateFile: "x"})
+	_, err = nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: &memoryDriver{},
+		StateFile: "x"})
 	require.ErrorIs(t, err, cause)
 }

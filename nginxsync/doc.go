@@ -1,25 +1,30 @@
-// Package nginxsync says which instances serve each cluster, and keeps the routes of a running Nginx in step with that,
-// without a reload: every virtual address (VIP) can answer with another version.
+// Package nginxsync defines the instances that serve each cluster, and keeps the routes of a
+// running Nginx in step with them, without a reload: every virtual address (VIP) can answer with
+// another version.
 //
-// On VIP v, a cluster is served by the instances that the overlay of v names; every cluster that the overlay does not name
-// is served by the baseline.
+// On VIP v, a cluster is served by the instances that the overlay of v names; every cluster that
+// the overlay does not name is served by the baseline.
 //
-// What the embedder does, in this order:
+// The embedder's steps, in this order:
 //
 //   - start an Nginx on a tree that package transform has made with the snippets of a driver;
 //   - keep a Source up to date: a StaticSource, or one that watches a registry;
-//   - run an Agent, which pushes each change to Nginx by way of a Driver and checks that every worker answers with it;
+//   - run an Agent, which pushes each change to Nginx by way of a Driver and checks that every
+//     worker answers with it;
 //   - start Nginx again when it ends: it reads the agent's state file and serves without the agent.
 //
 // For example:
 //
 //	source := nginxsync.NewStaticSource(nginxsync.Snapshot{})
 //	driver, err := luadriver.New(luadriver.Config{Socket: "/run/sluice/admin.sock"})
-//	agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver, StateFile: "/var/lib/sluice/routes"})
+//	agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{
+//		Source: source, Driver: driver, StateFile: "/var/lib/sluice/routes",
+//	})
 //	go agent.Run(ctx)
 //	err = agent.WaitVerified(ctx, source.Set(snapshot))
 //
-// The configuration tree is the business of the packages below: conf reads it, transform rewrites it, bundle fetches it
-// from production, mirror keeps a running Nginx on it, route explains it. The package does not start Nginx, does not lease
-// addresses (package vip does), and does not check the health of instances actively.
+// The configuration tree is the business of the packages below: conf reads it, transform rewrites
+// it, bundle fetches it from production, mirror keeps a running Nginx on it, route explains it. The
+// package does not start Nginx, does not lease addresses (package vip does), and does not check the
+// health of instances actively.
 package nginxsync

@@ -8,8 +8,10 @@ import (
 )
 
 func ExampleDiff() {
-	stable := []nginxsync.Instance{{ID: "s1", Addr: netip.MustParseAddrPort("10.1.0.1:8080"), Version: "v1"}}
-	tested := []nginxsync.Instance{{ID: "t1", Addr: netip.MustParseAddrPort("10.2.0.1:8080"), Version: "v2"}}
+	stable := []nginxsync.Instance{{ID: "s1", Addr: netip.MustParseAddrPort("10.1.0.1:8080"),
+		Version: "v1"}}
+	tested := []nginxsync.Instance{{ID: "t1", Addr: netip.MustParseAddrPort("10.2.0.1:8080"),
+		Version: "v2"}}
 	before := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"hello_web": stable}}
 	after := before
 	after.Overlays = map[netip.Addr]map[string][]nginxsync.Instance{

@@ -13,14 +13,16 @@ import (
 	"strings"
 )
 
-// Generation names one state of the routes. Number grows with each change that an agent makes; Digest is taken from the
-// content, so that two agents that count alike are told apart. The zero value stands for no routes.
+// Generation names one state of the routes. Number grows with each change that an agent makes;
+// Digest is taken from the content, so that the generations of two agents differ even when their
+// numbers are equal. The zero value stands for no routes.
 type Generation struct {
 	Number uint64 `json:"number"`
 	Digest string `json:"digest"` // 16 hexadecimal digits
 }
 
-// String is the number in 20 digits, "-", and the digest: always of the same length, "" for the zero value.
+// String is the number in 20 digits, "-", and the digest: always of the same length, "" for the
+// zero value.
 func (g Generation) String() string {
 	if g == (Generation{}) {
 		return ""
@@ -36,12 +38,14 @@ func ParseGeneration(s string) (Generation, error) {
 	number, digest, ok := strings.Cut(s, "-")
 	n, err := strconv.ParseUint(number, 10, 64)
 	if !ok || err != nil || len(number) != 20 || len(digest) != 16 {
-		return Generation{}, fmt.Errorf("generation %q, want 20 digits, \"-\", 16 hexadecimal digits", s)
+		return Generation{}, fmt.Errorf("generation %q, want 20 digits, \"-\", 16 hexadecimal "+
+			"digits", s)
 	}
 	return Generation{Number: n, Digest: digest}, nil
 }
 
-// Routes is what a Driver puts into Nginx: a generation and its content. Make one with NewRoutes.
+// Routes is the unit that a Driver puts into Nginx: a generation and its content. Make one with
+// NewRoutes.
 type Routes struct {
 	Generation Generation
 	Snapshot   Snapshot // canonical
@@ -51,11 +55,12 @@ type Routes struct {
 func NewRoutes(number uint64, s Snapshot) Routes {
 	s = s.Canonical()
 	sum := sha256.Sum256(appendRows(nil, s))
-	return Routes{Generation: Generation{Number: number, Digest: hex.EncodeToString(sum[:8])}, Snapshot: s}
+	return Routes{Generation: Generation{Number: number, Digest: hex.EncodeToString(sum[:8])},
+		Snapshot: s}
 }
 
-// The line form: what is pushed, and the state file. One row a line, fields separated by one space, so that a reader
-// without a JSON library has an easy task.
+// The line form, in which routes are pushed and the state file is written. One row a line, fields
+// separated by one space, so that a reader without a JSON library has an easy task.
 //
 //	sluice-routes 1 <generation>
 //	b <cluster>                                        the cluster is in the baseline
@@ -107,8 +112,9 @@ func appendClusters(b []byte, prefix string, clusters map[string][]Instance) []b
 	return b
 }
 
-// UnmarshalText reads the line form. It refuses text that is cut short, that was changed by hand or that is not valid. It
-// accepts names that earlier versions wrote and Snapshot.Validate refuses now.
+// UnmarshalText reads the line form. It refuses text that is cut short, that was changed by hand or
+// that is not valid. It accepts names that earlier versions wrote and Snapshot.Validate refuses
+// now.
 func (r *Routes) UnmarshalText(text []byte) error {
 	lines := strings.Split(string(text), "\n")
 	bad := func(i int, format string, args ...any) error {
@@ -122,10 +128,13 @@ func (r *Routes) UnmarshalText(text []byte) error {
 	if err != nil {
 		return bad(0, "%s", err)
 	}
-	if len(lines) < 3 || lines[len(lines)-1] != "" || lines[len(lines)-2] != fmt.Sprintf("end %d", len(lines)-3) {
-		return bad(len(lines)-1, "want %q as the last line, the text is cut short or changed", fmt.Sprintf("end %d", max(len(lines)-3, 0)))
+	if len(lines) < 3 || lines[len(lines)-1] != "" || lines[len(lines)-2] != fmt.Sprintf("end %d",
+		len(lines)-3) {
+		return bad(len(lines)-1, "want %q as the last line, the text is cut short or changed",
+			fmt.Sprintf("end %d", max(len(lines)-3, 0)))
 	}
-	s := Snapshot{Baseline: map[string][]Instance{}, Overlays: map[netip.Addr]map[string][]Instance{}}
+	s := Snapshot{Baseline: map[string][]Instance{},
+		Overlays: map[netip.Addr]map[string][]Instance{}}
 	var clusters map[string][]Instance
 	var cluster string
 	for i, line := range lines[1 : len(lines)-2] {
@@ -151,7 +160,8 @@ func (r *Routes) UnmarshalText(text []byte) error {
 			if err := cmp.Or(err1, err2, err3); err != nil {
 				return bad(i+1, "%s", err)
 			}
-			in := Instance{ID: f[5], Addr: netip.AddrPortFrom(addr, uint16(port)), Weight: weight, Version: f[4], Backup: f[0] == "s"}
+			in := Instance{ID: f[5], Addr: netip.AddrPortFrom(addr, uint16(port)), Weight: weight,
+				Version: f[4], Backup: f[0] == "s"}
 			if in.Version == noVersion {
 				in.Version = ""
 			}
@@ -165,7 +175,8 @@ func (r *Routes) UnmarshalText(text []byte) error {
 	}
 	got := NewRoutes(generation.Number, s)
 	if got.Generation != generation {
-		return bad(0, "the digest of the rows is %s, not %s: the text was changed", got.Generation.Digest, generation.Digest)
+		return bad(0, "the digest of the rows is %s, not %s: the text was changed",
+			got.Generation.Digest, generation.Digest)
 	}
 	*r = got
 	return nil

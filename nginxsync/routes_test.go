@@ -12,12 +12,17 @@ import (
 )
 
 func drawClusters(t *rapid.T) map[string][]nginxsync.Instance {
-	addr := rapid.SampledFrom([]string{"127.0.0.1:80", "10.0.0.1:8080", "[::1]:81", "[::ffff:10.0.0.2]:82"})
+	addr := rapid.SampledFrom([]string{"127.0.0.1:80", "10.0.0.1:8080", "[::1]:81",
+		"[::ffff:10.0.0.2]:82"})
 	clusters := map[string][]nginxsync.Instance{}
-	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "end", "x.y", "i"}), rapid.ID).Draw(t, "clusters") {
+	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "end", "x.y",
+		"i"}), rapid.ID).Draw(t, "clusters") {
 		for i := range rapid.IntRange(0, 3).Draw(t, "n") {
-			clusters[name] = append(clusters[name], nginxsync.Instance{ID: fmt.Sprint("i", i), Addr: netip.MustParseAddrPort(addr.Draw(t, "addr")),
-				Weight: rapid.IntRange(0, 5).Draw(t, "weight"), Version: rapid.SampledFrom([]string{"", "v1", "2026-01-01"}).Draw(t, "version"), Backup: rapid.Bool().Draw(t, "backup")})
+			clusters[name] = append(clusters[name], nginxsync.Instance{ID: fmt.Sprint("i", i),
+				Addr:    netip.MustParseAddrPort(addr.Draw(t, "addr")),
+				Weight:  rapid.IntRange(0, 5).Draw(t, "weight"),
+				Version: rapid.SampledFrom([]string{"", "v1", "2026-01-01"}).Draw(t, "version"),
+				Backup:  rapid.Bool().Draw(t, "backup")})
 		}
 		if clusters[name] == nil {
 			clusters[name] = []nginxsync.Instance{}
@@ -27,14 +32,17 @@ func drawClusters(t *rapid.T) map[string][]nginxsync.Instance {
 }
 
 func drawSnapshot(t *rapid.T) nginxsync.Snapshot {
-	s := nginxsync.Snapshot{Baseline: drawClusters(t), Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
-	for _, vip := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"127.58.0.1", "127.58.0.2", "fd00::1"}), rapid.ID).Draw(t, "vips") {
+	s := nginxsync.Snapshot{Baseline: drawClusters(t),
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	for _, vip := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"127.58.0.1", "127.58.0.2",
+		"fd00::1"}), rapid.ID).Draw(t, "vips") {
 		s.Overlays[netip.MustParseAddr(vip)] = drawClusters(t)
 	}
 	return s
 }
 
-// What is written is read back, and the diff of two snapshots is empty exactly when they are equal.
+// Marshalled routes are read back, and the diff of two snapshots is empty exactly when they are
+// equal.
 func TestRoutesText(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -64,11 +72,14 @@ func TestRoutesText(t *testing.T) {
 	})
 }
 
-// FuzzRoutes never panics, and writes what it accepted as it was.
+// FuzzRoutes requires that UnmarshalText never panics and that accepted routes are the same after
+// MarshalText and UnmarshalText.
 func FuzzRoutes(f *testing.F) {
 	text, err := nginxsync.NewRoutes(7, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": {{ID: "a1", Addr: netip.MustParseAddrPort("127.0.0.1:80"), Version: "v1"}}},
-		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{netip.MustParseAddr("127.58.0.2"): {"a": {}}},
+		Baseline: map[string][]nginxsync.Instance{"a": {{ID: "a1",
+			Addr: netip.MustParseAddrPort("127.0.0.1:80"), Version: "v1"}}},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{netip.MustParseAddr(
+			"127.58.0.2"): {"a": {}}},
 	}).MarshalText()
 	require.NoError(f, err)
 	f.Add(string(text))

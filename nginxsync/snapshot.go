@@ -22,21 +22,22 @@ type Instance struct {
 	Backup  bool // is asked only when every instance that is no backup failed lately
 }
 
-// Snapshot says which instances serve each cluster. The zero value has no instance at all. A Snapshot that was given away
-// is not changed.
+// Snapshot holds the instances that serve each cluster. The zero value has no instance at all. A
+// Snapshot that was given away is not changed.
 //
-// The name of a cluster is 1 to 63 lower-case letters, digits and single separators (".", "_", "__" or a run of "-"), with
-// a letter or digit at both ends. Nginx compares the names of upstreams without regard to case, so package transform gives
-// the upstream Hello_Web to the cluster hello_web.
+// The name of a cluster is 1 to 63 lower-case letters, digits and single separators (".", "_", "__"
+// or a run of "-"), with a letter or digit at both ends. Nginx compares the names of upstreams
+// without regard to case, so package transform gives the upstream Hello_Web to the cluster
+// hello_web.
 type Snapshot struct {
 	// Baseline is, by cluster, the instances that serve it wherever no overlay names it.
 	Baseline map[string][]Instance
-	// Overlays is, by VIP and cluster, the instances that serve the cluster on that VIP. A cluster with an empty list is
-	// answered with 503 there: a tester must not look at another version and believe it is the one under test. To return
-	// to the baseline, leave the cluster out.
+	// Overlays is, by VIP and cluster, the instances that serve the cluster on that VIP. A cluster
+	// with an empty list is answered with 503 there: a tester must not look at another version and
+	// believe it is the one under test. To return to the baseline, leave the cluster out.
 	Overlays map[netip.Addr]map[string][]Instance
-	// Planned are the clusters whose baseline may lose its last instance by this snapshot. Without it the agent holds the
-	// last instances that it knew: see Config.
+	// Planned are the clusters whose baseline may lose its last instance by this snapshot. Without
+	// it the agent holds the last instances that it knew: see Config.
 	Planned []string
 }
 
@@ -81,7 +82,8 @@ func canonicalClusters(clusters map[string][]Instance) map[string][]Instance {
 // Equal reports whether the snapshots route every request the same way.
 func (s Snapshot) Equal(other Snapshot) bool {
 	a, b := s.Canonical(), other.Canonical()
-	return equalClusters(a.Baseline, b.Baseline) && maps.EqualFunc(a.Overlays, b.Overlays, equalClusters)
+	return equalClusters(a.Baseline, b.Baseline) && maps.EqualFunc(a.Overlays, b.Overlays,
+		equalClusters)
 }
 
 func equalClusters(a, b map[string][]Instance) bool { return maps.EqualFunc(a, b, slices.Equal) }
@@ -90,11 +92,13 @@ func equalClusters(a, b map[string][]Instance) bool { return maps.EqualFunc(a, b
 type RouteChange struct {
 	VIP     netip.Addr // the zero Addr for the baseline
 	Cluster string
-	Before  []Instance // nil when the cluster was not named, empty when it was named without an instance
-	After   []Instance
+	// nil when the cluster was not named, empty when it was named without an instance
+	Before []Instance
+	After  []Instance
 }
 
-// Diff is what has to change to get from one snapshot to the other, baseline first, then by VIP and cluster.
+// Diff returns the changes that lead from one snapshot to the other, baseline first, then by VIP
+// and cluster.
 func Diff(from, to Snapshot) []RouteChange {
 	from, to = from.Canonical(), to.Canonical()
 	changes := diffClusters(netip.Addr{}, from.Baseline, to.Baseline)
@@ -124,7 +128,8 @@ func diffClusters(vip netip.Addr, from, to map[string][]Instance) []RouteChange 
 		before, had := from[name]
 		after, has := to[name]
 		if had != has || !slices.Equal(before, after) {
-			changes = append(changes, RouteChange{VIP: vip, Cluster: name, Before: before, After: after})
+			changes = append(changes, RouteChange{VIP: vip, Cluster: name, Before: before,
+				After: after})
 		}
 	}
 	return changes

@@ -5,11 +5,13 @@ import (
 	"sync"
 )
 
-// Source says who serves what. It is pulled: the caller keeps the revision that it has and asks for a newer one.
-// sourcetest.Run holds an implementation to the contract.
+// Source supplies snapshots: the instances that serve each cluster. It is pulled: the caller keeps
+// the revision that it has and asks for a newer one. sourcetest.Run holds an implementation to the
+// contract.
 type Source interface {
-	// Watch blocks until there is a snapshot whose revision differs from after, and returns the newest one: revisions in
-	// between are skipped. An after of 0 returns the current snapshot as soon as there is one. Revisions grow and are never
+	// Watch blocks until there is a snapshot whose revision differs from after, and returns the
+	// newest one: revisions in between are skipped. An after of 0 returns the current snapshot as
+	// soon as there is one. Revisions grow and are never
 	// 0. The caller does not change the snapshot. The error is the context's cause when ctx ends.
 	Watch(ctx context.Context, after uint64) (Snapshot, uint64, error)
 }

@@ -17,10 +17,14 @@ var ErrInvalid = errors.New("invalid")
 
 // SetAside is one record of a Snapshot that cannot be served as it is.
 type SetAside struct {
-	VIP      netip.Addr `json:"vip"`      // the zero Addr for the baseline
-	Cluster  string     `json:"cluster"`  // empty when the VIP itself is the problem
-	Instance string     `json:"instance"` // empty when the cluster or the VIP is the problem, and for an empty id
-	Reason   string     `json:"reason"`   // what is wrong, and what is wanted
+	// the zero Addr for the baseline
+	VIP netip.Addr `json:"vip"`
+	// empty when the VIP itself is the problem
+	Cluster string `json:"cluster"`
+	// empty when the cluster or the VIP is the problem, and for an empty id
+	Instance string `json:"instance"`
+	// the problem, and the valid form
+	Reason string `json:"reason"`
 }
 
 // String is the place and the reason, such as
@@ -45,8 +49,8 @@ func (a SetAside) String() string {
 	return b.String() + ": " + a.Reason
 }
 
-// Validate reports every record that Usable would set aside, with its VIP, cluster and instance. Each error has ErrInvalid
-// in its chain.
+// Validate reports every record that Usable would set aside, with its VIP, cluster and instance.
+// Each error has ErrInvalid in its chain.
 func (s Snapshot) Validate() error {
 	_, aside := s.sift(strict)
 	return asErrors(aside)
@@ -60,20 +64,22 @@ func asErrors(aside []SetAside) error {
 	return errors.Join(errs...)
 }
 
-// Usable returns the part of the snapshot that can be served, and the records that were set aside, baseline first, then
-// by VIP, cluster and instance. A record that is not valid harms only itself:
+// Usable returns the part of the snapshot that can be served, and the records that were set aside,
+// baseline first, then by VIP, cluster and instance. A record that is not valid harms only itself:
 //
-//   - An instance with a bad id, address, weight or version is set aside; the others of its cluster serve. Of several
-//     with the same id the first one stays.
+//   - An instance with a bad id, address, weight or version is set aside; the others of its cluster
+//     serve. Of several with the same id the first one stays.
 //   - A cluster of the baseline with a bad name is set aside.
-//   - A cluster of an overlay with a bad name becomes an empty overlay, which answers 503, under that name and under the
-//     name in lower case unless the overlay has a cluster of that name: the VIP must not show the baseline as the version
-//     under test. The same holds for an overlay whose instances are all set aside. A name that the routes cannot carry
-//     (with spaces or bytes outside of ASCII, too long) is left out: no upstream has it.
-//   - An overlay whose VIP is written as an IPv4 address in IPv6 is an overlay of the IPv4 address. One whose VIP has a
-//     zone becomes empty overlays of the address without it. Where the address itself has an overlay for the cluster,
-//     that one counts, and the other is set aside.
-//   - An overlay without an address, or of the unspecified address, is set aside: no request comes to it.
+//   - A cluster of an overlay with a bad name becomes an empty overlay, which answers 503, under
+//     that name and under the name in lower case unless the overlay has a cluster of that name: the
+//     VIP must not show the baseline as the version under test. The same holds for an overlay whose
+//     instances are all set aside. A name that the routes cannot carry (with spaces or bytes
+//     outside of ASCII, too long) is left out: no upstream has it.
+//   - An overlay whose VIP is written as an IPv4 address in IPv6 is an overlay of the IPv4 address.
+//     One whose VIP has a zone becomes empty overlays of the address without it. Where the address
+//     itself has an overlay for the cluster, that one counts, and the other is set aside.
+//   - An overlay without an address, or of the unspecified address, is set aside: no request comes
+//     to it.
 func (s Snapshot) Usable() (Snapshot, []SetAside) { return s.sift(strict) }
 
 // grammar checks the words of a snapshot.
@@ -131,7 +137,7 @@ func (s Snapshot) sift(g grammar) (Snapshot, []SetAside) {
 // plain is the address that requests for the VIP come to.
 func plain(vip netip.Addr) netip.Addr { return vip.WithZone("").Unmap() }
 
-// reason is the error about a name without its beginning, which says the name again.
+// reason is the error about a name without its beginning, which repeats the name.
 func reason(name string, err error) string {
 	_, why, ok := strings.Cut(err.Error(), names.Quote(name)+": ")
 	if !ok {
@@ -159,7 +165,8 @@ func (f *sifter) overlay(vip netip.Addr, clusters map[string][]Instance) {
 	}
 }
 
-// unavailable makes the VIP answer 503 for a cluster whose name is bad, by each name that an upstream may have.
+// unavailable makes the VIP answer 503 for a cluster whose name is bad, by each name that an
+// upstream may have.
 func (f *sifter) unavailable(vip netip.Addr, cluster string, clusters map[string][]Instance) {
 	for _, name := range []string{cluster, strings.ToLower(cluster)} {
 		_, own := clusters[name]
@@ -182,7 +189,8 @@ func (f *sifter) alias(vip netip.Addr, clusters map[string][]Instance) {
 		_, taken := f.out.Overlays[to][cluster]
 		switch {
 		case taken && !zone:
-			f.reject(SetAside{VIP: vip, Cluster: cluster, Reason: fmt.Sprintf("the overlay of %s has the cluster too", to)})
+			f.reject(SetAside{VIP: vip, Cluster: cluster,
+				Reason: fmt.Sprintf("the overlay of %s has the cluster too", to)})
 		case taken:
 		case zone:
 			rest[cluster] = []Instance{}
@@ -210,7 +218,8 @@ func (f *sifter) instances(vip netip.Addr, cluster string, list []Instance) []In
 			why = append(why, "listed twice")
 		}
 		if len(why) > 0 {
-			f.reject(SetAside{VIP: vip, Cluster: cluster, Instance: in.ID, Reason: strings.Join(why, "; ")})
+			f.reject(SetAside{VIP: vip, Cluster: cluster, Instance: in.ID, Reason: strings.Join(why,
+				"; ")})
 			continue
 		}
 		seen[in.ID] = true
@@ -234,7 +243,8 @@ func (f *sifter) problems(in Instance) []string {
 	}
 	addr := in.Addr.Addr()
 	if !in.Addr.IsValid() || in.Addr.Port() == 0 || addr.IsUnspecified() || addr.Zone() != "" {
-		why = append(why, fmt.Sprintf("address %s, want a host address without zone and a port", in.Addr))
+		why = append(why, fmt.Sprintf("address %s, want a host address without zone and a port",
+			in.Addr))
 	}
 	if in.Weight < 0 || in.Weight > 65535 {
 		why = append(why, fmt.Sprintf("weight %d, want 0 to 65535", in.Weight))
