@@ -200,8 +200,8 @@ func (r *running) services(v *view) (all []target, shown bool) {
 		return v.all(children), len(v.children) > 0
 	}
 	at := slices.IndexFunc(children, func(s stat) bool { return s.PID == r.main })
-	if at < 0 {
-		return nil, len(children) > 0
+	if at < 0 { // it has ended, which is still to be noted
+		return v.all(children), len(v.children) > 0
 	}
 	all = v.services(children[at])
 	first := all[0]
