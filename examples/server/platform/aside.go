@@ -15,14 +15,15 @@ const (
 	replaced                 // another has taken its place
 )
 
-// aside are the instances that a restart has put aside. It is safe for concurrent use; make it with resumeRestarts.
+// aside are the instances that a restart has put aside. It is safe for concurrent use; make it with
+// resumeRestarts.
 type aside struct {
 	mu    sync.Mutex
 	roles map[string]role
 }
 
-// resumeRestarts decides on restarts that a crash has cut off, which nobody was told of: two instances stand for one then.
-// The old one stays as long as it lives.
+// resumeRestarts decides on restarts that a crash has cut off before they were acknowledged: two
+// instances stand for one then. The old one stays as long as it lives.
 func resumeRestarts(instances []instance.Instance) *aside {
 	a := &aside{roles: map[string]role{}}
 	keep := map[string]instance.Instance{}
@@ -46,7 +47,7 @@ func resumeRestarts(instances []instance.Instance) *aside {
 	return a
 }
 
-// with returns what list returns and the roles of the same moment.
+// with returns the instances of list and their roles of the same moment.
 func (a *aside) with(list func() []instance.Instance) ([]instance.Instance, map[string]role) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

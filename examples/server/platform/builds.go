@@ -18,12 +18,15 @@ import (
 
 // BuildRequest asks for the image of one version of a cluster.
 type BuildRequest struct {
-	Cluster  string            `json:"cluster"`
-	Version  string            `json:"version"`
-	Template string            `json:"template"`         // of the catalogue
-	Source   string            `json:"source"`           // the folder that is built
-	Params   map[string]string `json:"params,omitempty"` // of the template; CLUSTER_NAME is the cluster if it is not given
-	Actor    string            `json:"actor"`
+	Cluster string `json:"cluster"`
+	Version string `json:"version"`
+	// of the catalogue
+	Template string `json:"template"`
+	// the folder that is built
+	Source string `json:"source"`
+	// of the template; CLUSTER_NAME is the cluster if it is not given
+	Params map[string]string `json:"params,omitempty"`
+	Actor  string            `json:"actor"`
 }
 
 // BuildState says how far a build is.
@@ -38,7 +41,7 @@ const (
 	BuildCancelled BuildState = "cancelled"
 )
 
-// Build is one request and what became of it.
+// Build is one request and its outcome.
 type Build struct {
 	ID string `json:"id"`
 	BuildRequest
@@ -46,12 +49,14 @@ type Build struct {
 	State      BuildState `json:"state"`
 	Error      string     `json:"error,omitempty"`
 	Digest     string     `json:"digest,omitempty"`
-	Size       int64      `json:"size,omitempty"`     // of the image, compressed, in bytes
-	Uploaded   int64      `json:"uploaded,omitempty"` // of these, what the registry did not have yet
-	Queued     time.Time  `json:"queued"`
-	Started    time.Time  `json:"started,omitzero"`
-	Ended      time.Time  `json:"ended,omitzero"`
-	// CancelledBy is who asked for its end; it may have succeeded before that.
+	// of the image, compressed, in bytes
+	Size int64 `json:"size,omitempty"`
+	// of these, what the registry did not have yet
+	Uploaded int64     `json:"uploaded,omitempty"`
+	Queued   time.Time `json:"queued"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"`
+	// CancelledBy is the person who cancelled the build; it may have succeeded before that.
 	CancelledBy string `json:"cancelledBy,omitempty"`
 }
 
@@ -60,11 +65,13 @@ func (s BuildState) Ended() bool {
 	return s == BuildSucceeded || s == BuildFailed || s == BuildCancelled
 }
 
-// SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run works off in order, Config.Builds
-// at a time. A source that is not there is ErrNotFound; what is wrong with the template's parameters or the source's
-// configuration is ErrInvalid, and changes nothing. What is built is the source as it is now.
+// SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run
+// works off in order, Config.Builds at a time. A source that is not there is ErrNotFound; a mistake
+// in the template's parameters or in the source's configuration is ErrInvalid, and changes nothing.
+// The build takes the source as it is now.
 func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
-	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version), checkSource(request.Source), checkActor(request.Actor))
+	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version),
+		checkSource(request.Source), checkActor(request.Actor))
 	if err != nil {
 		return Build{}, err
 	}
@@ -90,7 +97,8 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 		return Build{}, err
 	}
 	build := Build{
-		ID: fmt.Sprintf("b%06d", n), BuildRequest: request, Dockerfile: string(dockerfile), State: BuildQueued, Queued: time.Now().UTC(),
+		ID: fmt.Sprintf("b%06d", n), BuildRequest: request, Dockerfile: string(dockerfile),
+		State: BuildQueued, Queued: time.Now().UTC(),
 	}
 	if err = p.keepSource(build); err == nil {
 		build, err = p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
@@ -109,9 +117,11 @@ func (p *Platform) Builds() ([]Build, error) {
 	return builds, err
 }
 
-// BuildsAfter returns the n builds that keep accepts after the one of the id, newest first, and whether there are more; an
-// empty id begins with the newest. Only builds with the lower-case text in one of their fields are looked at.
-func (p *Platform) BuildsAfter(id string, n int, text string, keep func(Build) bool) (builds []Build, more bool, err error) {
+// BuildsAfter returns the n builds that keep accepts after the one of the id, newest first, and
+// whether there are more; an empty id begins with the newest. Only builds with the lower-case text
+// in one of their fields are looked at.
+func (p *Platform) BuildsAfter(id string, n int, text string, keep func(Build) bool) (
+	builds []Build, more bool, err error) {
 	err = p.builds.after(id, text, func(b Build) bool {
 		switch {
 		case !keep(b):
@@ -154,7 +164,8 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 	labels["org.opencontainers.image.version"] = build.Version
 	// The tag comes last: a build whose version cannot be bound leaves its name free.
 	result, err := p.engine.Build(ctx, builder.Request{
-		Dockerfile: []byte(build.Dockerfile), Context: files, Repository: p.repository(build.Cluster), Labels: labels, Log: log,
+		Dockerfile: []byte(build.Dockerfile), Context: files,
+		Repository: p.repository(build.Cluster), Labels: labels, Log: log,
 	})
 	if err != nil {
 		return result, err
@@ -167,7 +178,8 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 		return result, err
 	}
 	err = p.promoter.Bind(ctx, promote.Binding{
-		Cluster: build.Cluster, Version: build.Version, Digest: digest, Repository: stored(build.Cluster), Actor: build.Actor,
+		Cluster: build.Cluster, Version: build.Version, Digest: digest,
+		Repository: stored(build.Cluster), Actor: build.Actor,
 	})
 	if err != nil {
 		return result, err
@@ -178,7 +190,8 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 	return result, nil
 }
 
-// repositories names those that hold images, for layers that clusters share.
+// repositories returns the names of the repositories that hold images, for layers that clusters
+// share.
 func (p *Platform) repositories() []string {
 	builds, _ := p.builds.list() // without the list, a shared layer is sent once more
 	var list []string

@@ -23,30 +23,36 @@ const longestTTL = 100 * 365 * 24 * time.Hour
 
 // Config configures a Platform. Dir, Registry, Nginx, NginxPort, Pool and Envconfig are required.
 type Config struct {
-	// Dir holds everything that outlives the process. Open makes it if it is missing. The path of the private Nginx below
-	// it becomes a part of the Nginx configuration, so it holds letters, digits and /._- only.
+	// Dir holds everything that outlives the process. Open makes it if it is missing. The path of
+	// the private Nginx below it becomes a part of the Nginx configuration, so it holds letters,
+	// digits and /._- only.
 	Dir string
-	// Registry is host:port of the registry that images are pushed to and pulled from, over plain HTTP.
+	// Registry is host:port of the registry that images are pushed to and pulled from, over plain
+	// HTTP.
 	Registry string
 	// Nginx is the production configuration tree; its main file is nginx.conf.
 	Nginx fs.FS
 	// NginxPort, 1 to 65535, is where the private Nginx listens in place of production's port 80.
 	NginxPort int
-	// Pool is the range of VIPs, such as 127.58.0.0/24. Its addresses are addresses of this machine.
+	// Pool is the range of VIPs, such as 127.58.0.0/24. Its addresses are addresses of this
+	// machine.
 	Pool string
-	// CoolDown keeps a returned VIP from the next task, for at most 100 years. The default is 130 s.
+	// CoolDown keeps a returned VIP from the next task, for at most 100 years. The default is 130
+	// s.
 	CoolDown time.Duration
 	// Envconfig is the path of the envconfig binary that goes into images.
 	Envconfig string
-	// TaskTTL is how long a task lives after it was served when last asked for, at most 100 years. The default is 24 h.
+	// TaskTTL is how long a task lives after it was served when last asked for, at most 100 years.
+	// The default is 24 h.
 	TaskTTL time.Duration
-	// Instances is how many instances a deployment has, by environment of the pipeline. The default is one.
+	// Instances is how many instances a deployment has, by environment of the pipeline. The default
+	// is one.
 	Instances map[string]int
 	// Patience is how long a change waits for Nginx to take its routes. The default is 15 s.
 	Patience time.Duration
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
-	// Logger receives what goes on in the background. The default discards.
+	// Logger receives the events of the background work. The default discards.
 	Logger *slog.Logger
 }
 
@@ -54,7 +60,7 @@ type Config struct {
 type ConfigError struct {
 	// Field is the name of the field, such as "Pool".
 	Field string
-	// Problem says what the field holds and what it wants.
+	// Problem gives the field's value and the requirement.
 	Problem string
 }
 
@@ -65,7 +71,8 @@ func (e *ConfigError) Error() string {
 // Is reports whether target is ErrInvalid.
 func (e *ConfigError) Is(target error) bool { return target == ErrInvalid }
 
-// Validate returns all problems of cfg at once, each a *ConfigError, or nil. It looks at this machine, but changes nothing.
+// Validate returns all problems of cfg at once, each a *ConfigError, or nil. It looks at this
+// machine, but changes nothing.
 func (cfg Config) Validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
@@ -90,7 +97,8 @@ func (cfg Config) Validate() error {
 	if pool, err := cfg.pool(); err != nil {
 		bad("Pool", "%v", err)
 	} else if addr, err := foreign(pool); err != nil {
-		bad("Pool", "%s: %s is not an address of this machine (%v): choose a part of 127.0.0.0/8, or make the range "+
+		bad("Pool", "%s: %s is not an address of this machine (%v): choose a part of "+
+			"127.0.0.0/8, or make the range "+
 			"local first with: ip route add local %s dev lo", cfg.Pool, addr, err, cfg.Pool)
 	}
 	if info, err := os.Stat(cfg.Envconfig); err != nil {
@@ -133,8 +141,8 @@ func (cfg Config) pool() (vip.Pool, error) {
 	return pool, err
 }
 
-// foreign returns an address at an end of the pool on which this machine cannot listen, and why not; a nil error when
-// there is none.
+// foreign returns an address at an end of the pool on which this machine cannot listen, and why
+// not; a nil error when there is none.
 func foreign(pool vip.Pool) (netip.Addr, error) {
 	for _, r := range pool.Ranges {
 		first, last := r.First, r.Last

@@ -23,8 +23,9 @@ const (
 	labelGeneration  = "generation"
 )
 
-// serving is, for one target, the highest generation that was asked for and the one whose instances serve; 0 serves
-// nothing. Active never goes back to an earlier generation, so an instance that is to end is never wanted again.
+// serving is, for one target, the highest generation that was asked for and the one whose instances
+// serve; 0 serves nothing. Active never goes back to an earlier generation, so an instance that is
+// to end is never wanted again.
 type serving struct {
 	Target promote.Target `json:"target"`
 	Seen   uint64         `json:"seen"`
@@ -34,7 +35,8 @@ type serving struct {
 func key(t promote.Target) string { return t.Cluster + "/" + t.Environment + "/" + t.Task }
 
 func targetOf(i instance.Instance) promote.Target {
-	return promote.Target{Cluster: i.Labels[labelCluster], Environment: i.Labels[labelEnvironment], Task: i.Labels[labelTask]}
+	return promote.Target{Cluster: i.Labels[labelCluster], Environment: i.Labels[labelEnvironment],
+		Task: i.Labels[labelTask]}
 }
 
 func generationOf(i instance.Instance) uint64 {
@@ -42,13 +44,15 @@ func generationOf(i instance.Instance) uint64 {
 	return n
 }
 
-// deployer carries out promote's decisions: new instances first, then the routes, then the old instances go.
+// deployer carries out promote's decisions: new instances first, then the routes, then the old
+// instances go.
 type deployer struct{ p *Platform }
 
 var _ promote.Deployer = deployer{}
 
-// Deploy starts the instances of d, gives them the target's traffic and ends those of earlier generations. Instances that
-// serve this very image already stay: what is put back after a change that failed has never been away.
+// Deploy starts the instances of d, gives them the target's traffic and ends those of earlier
+// generations. Instances that serve this very image already stay: the instances that a failed
+// change puts back have never been away.
 func (d deployer) Deploy(ctx context.Context, deployment promote.Deployment) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("deploy to %s: %w", deployment.Target, context.Cause(ctx))
@@ -111,12 +115,14 @@ func (d deployer) activate(deployment promote.Deployment, generation uint64) err
 
 func (s serving) fence(deployment promote.Deployment) error {
 	if deployment.Generation < s.Seen {
-		return fmt.Errorf("generation %d of %s: %d was seen: %w", deployment.Generation, key(deployment.Target), s.Seen, promote.ErrFenced)
+		return fmt.Errorf("generation %d of %s: %d was seen: %w", deployment.Generation,
+			key(deployment.Target), s.Seen, promote.ErrFenced)
 	}
 	return nil
 }
 
-// runs tells whether the instances of the generation are all that the deployment asks for, and alive.
+// runs reports whether the instances of the generation are all that the deployment asks for, and
+// alive.
 func (d deployer) runs(deployment promote.Deployment, generation uint64) (bool, error) {
 	active, err := d.p.active()
 	if err != nil {
@@ -127,7 +133,8 @@ func (d deployer) runs(deployment promote.Deployment, generation uint64) (bool, 
 		if targetOf(i) != deployment.Target || generationOf(i) != generation {
 			continue
 		}
-		if !sameImage(i.Image, d.p.image(deployment)) || i.Labels[labelVersion] != deployment.Version || !i.Alive() {
+		if !sameImage(i.Image, d.p.image(deployment)) ||
+			i.Labels[labelVersion] != deployment.Version || !i.Alive() {
 			return false, nil
 		}
 		count++
@@ -193,7 +200,8 @@ func (d deployer) spec(deployment promote.Deployment, n int) instance.Spec {
 			"IMAGE_DIGEST=" + string(deployment.Digest),
 		},
 		Labels: map[string]string{
-			labelCluster: deployment.Cluster, labelEnvironment: deployment.Environment, labelTask: deployment.Task,
+			labelCluster: deployment.Cluster, labelEnvironment: deployment.Environment,
+			labelTask:    deployment.Task,
 			labelVersion: deployment.Version, labelDigest: string(deployment.Digest),
 			labelGeneration: strconv.FormatUint(deployment.Generation, 10),
 		},

@@ -8,14 +8,14 @@ import (
 // ErrNotFound is returned for a build, task, instance or VIP that is not there.
 var ErrNotFound = errors.New("not found")
 
-// ErrConflict is returned for a change that does not fit to what the state is by now.
+// ErrConflict is returned for a change that does not fit the current state.
 var ErrConflict = errors.New("conflict")
 
-// ErrUnverified is returned when not every worker of Nginx has answered with the routes within Config.Patience. They may well
-// come into force later.
+// ErrUnverified is returned when not every worker of Nginx has answered with the routes within
+// Config.Patience. They may well come into force later.
 var ErrUnverified = errors.New("not verified")
 
-// ErrInvalid is returned for a request or a Config that cannot be right whatever the state.
+// ErrInvalid is returned for a request or a Config that is invalid in every state.
 var ErrInvalid = errors.New("invalid")
 
 // ErrClosed is returned for a change that is asked for when Run has ended or is about to.

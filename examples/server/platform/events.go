@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Events tells that something changed, so that pages can look again. The zero value is ready to use; it is safe for
-// concurrent use.
+// Events signals that something changed, so that pages can look again. The zero value is ready to
+// use; it is safe for concurrent use.
 type Events struct {
 	mu       sync.Mutex
 	revision uint64

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// locks is a mutex for each name; names that nobody holds or waits for cost nothing. The zero value is ready to use.
+// locks is a mutex for each name; a name without a holder or a waiter costs nothing. The zero value
+// is ready to use.
 type locks struct {
 	mu   sync.Mutex
 	held map[string]*nameLock
@@ -17,7 +18,7 @@ type nameLock struct {
 	users int           // who hold it or wait for it
 }
 
-// lock waits for the name and returns what frees it.
+// lock waits for the name and returns the function that frees it.
 func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
 	l.mu.Lock()
 	if l.held == nil {
@@ -35,7 +36,8 @@ func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error
 		return func() { <-n.taken; l.leave(name, n) }, nil
 	case <-ctx.Done():
 		l.leave(name, n)
-		return nil, fmt.Errorf("%s: another change of it is under way: %w", name, context.Cause(ctx))
+		return nil, fmt.Errorf("%s: another change of it is under way: %w", name,
+			context.Cause(ctx))
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// Guarded reports whether people outside of testing see what is deployed to the environment, so that a person confirms a
-// change of it: production, and everything that comes after it in the pipeline.
+// Guarded reports whether people outside of testing see the deployments of the environment, so that
+// a person confirms a change of it: production, and everything that comes after it in the pipeline.
 func (p *Platform) Guarded(environment string) bool {
 	at := p.pipeline.Index(environment)
 	return at >= 0 && at >= p.pipeline.Index("production")
@@ -17,13 +17,14 @@ func (p *Platform) Guarded(environment string) bool {
 // Baseline is the environment that serves every cluster that no task overrides.
 func (p *Platform) Baseline() string { return p.baseline() }
 
-// Plan is what a change would do at its target.
+// Plan is the effect that a change would have at its target.
 type Plan struct {
 	Next    Deployment // without a time; without a version when no version has the digest
 	Current Deployment // the zero value when nothing is current
 }
 
-// PlanPromotion asks every gate and returns what Promote would do now. It changes nothing.
+// PlanPromotion asks every gate and returns the effect that Promote would have now. It changes
+// nothing.
 func (p *Platform) PlanPromotion(ctx context.Context, request PromotionRequest) (Plan, error) {
 	expect, err := parseExpect(request.Expect)
 	if err != nil {
@@ -31,7 +32,8 @@ func (p *Platform) PlanPromotion(ctx context.Context, request PromotionRequest) 
 	}
 	target := promote.Target{Cluster: request.Cluster, Environment: request.Environment}
 	err = p.promoter.Check(ctx, promote.Request{
-		Target: target, Version: request.Version, Expect: expect, Actor: request.Actor, Reason: request.Reason,
+		Target: target, Version: request.Version, Expect: expect, Actor: request.Actor,
+		Reason: request.Reason,
 	})
 	if err != nil {
 		return Plan{}, err
@@ -39,14 +41,16 @@ func (p *Platform) PlanPromotion(ctx context.Context, request PromotionRequest) 
 	return p.plan(ctx, target, func(v Version) bool { return v.Version == request.Version })
 }
 
-// PlanRollback returns what Rollback would do now, unless it is refused. It changes nothing.
+// PlanRollback returns the effect that Rollback would have now, unless it is refused. It changes
+// nothing.
 func (p *Platform) PlanRollback(ctx context.Context, request RollbackRequest) (Plan, error) {
 	digest, err := promote.ParseDigest(request.Digest)
 	if err != nil {
 		return Plan{}, invalid("%v", err)
 	}
 	if p.pipeline.Index(request.Environment) < 0 {
-		return Plan{}, invalid("environment %q: the pipeline has %v", request.Environment, p.pipeline)
+		return Plan{}, invalid("environment %q: the pipeline has %v", request.Environment,
+			p.pipeline)
 	}
 	target := promote.Target{Cluster: request.Cluster, Environment: request.Environment}
 	plan, err := p.plan(ctx, target, func(v Version) bool { return v.Digest == string(digest) })
@@ -54,7 +58,8 @@ func (p *Platform) PlanRollback(ctx context.Context, request RollbackRequest) (P
 	return plan, err
 }
 
-func (p *Platform) plan(ctx context.Context, target promote.Target, chosen func(Version) bool) (Plan, error) {
+func (p *Platform) plan(ctx context.Context, target promote.Target, chosen func(Version) bool) (
+	Plan, error) {
 	plan := Plan{Next: Deployment{Cluster: target.Cluster, Environment: target.Environment}}
 	versions, err := p.Versions(ctx, target.Cluster)
 	if err != nil {

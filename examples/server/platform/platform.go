@@ -27,13 +27,14 @@ import (
 	"github.com/sluice-deploy/sluice/vip/boltstore"
 )
 
-// Platform is the example deploy platform. It is safe for concurrent use; its methods work while Run does.
+// Platform is the example deploy platform. It is safe for concurrent use; its methods work while
+// Run does.
 type Platform struct {
 	// Catalog are the Dockerfile templates on offer.
 	Catalog *builder.Catalog
 	// Edge is the private Nginx.
 	Edge *edge.Edge
-	// Events tells when something has changed.
+	// Events signals each change.
 	Events Events
 
 	config    Config
@@ -51,7 +52,8 @@ type Platform struct {
 	aside     *aside
 	locks     locks
 	queue     queue
-	sourcesMu sync.RWMutex // held for reading while a source is kept for a build, for writing while it is replaced
+	// held for reading while a source is kept for a build, for writing while it is replaced
+	sourcesMu sync.RWMutex
 
 	ready      chan struct{} // closed when Run has been through what a crash had cut off
 	readySince time.Time     // set before ready is closed
@@ -64,13 +66,14 @@ type Platform struct {
 	revision uint64             // of routed
 }
 
-// Open opens the state in cfg.Dir and checks the Nginx configuration; it starts nothing. It returns all problems of cfg
-// at once. Call Run next, then Close.
+// Open opens the state in cfg.Dir and checks the Nginx configuration; it starts nothing. It returns
+// all problems of cfg at once. Call Run next, then Close.
 func Open(ctx context.Context, cfg Config) (*Platform, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Platform{Catalog: builder.Default(), config: cfg.withDefaults(), pipeline: pipeline(), ready: make(chan struct{})}
+	p := &Platform{Catalog: builder.Default(), config: cfg.withDefaults(), pipeline: pipeline(),
+		ready: make(chan struct{})}
 	for _, sub := range []string{"sources", "builds"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Dir, sub), 0o755); err != nil {
 			return nil, err
@@ -89,7 +92,7 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 	return p, nil
 }
 
-// openParts opens what is on disk and what works on it.
+// openParts opens the stores on disk and the parts that work on them.
 func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.builds, err = openRecords[Build](p.db, "builds"); err != nil {
 		return err
@@ -97,7 +100,8 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.serving, err = openRecords[serving](p.db, "serving"); err != nil {
 		return err
 	}
-	p.engine, err = assemble.New(assemble.Config{Insecure: []string{p.config.Registry}, Repositories: p.repositories})
+	p.engine, err = assemble.New(assemble.Config{Insecure: []string{p.config.Registry},
+		Repositories: p.repositories})
 	if err != nil {
 		return err
 	}
@@ -110,7 +114,8 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	p.promoter, err = promote.New(promote.Config{
-		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience + 15*time.Second,
+		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience +
+			15*time.Second,
 		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
 	})
 	if err != nil {
@@ -124,12 +129,14 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.leases, err = vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}, Logger: p.config.Logger})
+	p.leases, err = vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool},
+		Logger: p.config.Logger})
 	if err != nil {
 		return err
 	}
 	p.instances, err = instance.Open(ctx, instance.Config{
-		Dir: filepath.Join(p.config.Dir, "instances"), Changed: p.Events.Bump, Logger: p.config.Logger,
+		Dir: filepath.Join(p.config.Dir, "instances"), Changed: p.Events.Bump,
+		Logger: p.config.Logger,
 	})
 	if err != nil {
 		return err
@@ -141,7 +148,8 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 // openEdge prepares Nginx and the routes that the state on disk asks for.
 func (p *Platform) openEdge(ctx context.Context) (err error) {
 	p.Edge, err = edge.Open(ctx, edge.Config{
-		Dir: filepath.Join(p.config.Dir, "nginx"), Tree: p.config.Nginx, Ports: map[int]int{80: p.config.NginxPort},
+		Dir: filepath.Join(p.config.Dir, "nginx"), Tree: p.config.Nginx,
+		Ports: map[int]int{80: p.config.NginxPort},
 	})
 	if err != nil {
 		return err
@@ -150,7 +158,8 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.routed = routes(active, p.leases.List(vip.Query{States: []vip.State{vip.Leased}}), p.baseline())
+	p.routed = routes(active, p.leases.List(vip.Query{States: []vip.State{vip.Leased}}),
+		p.baseline())
 	if p.routed.Planned, err = p.emptied(); err != nil {
 		return err
 	}
@@ -165,15 +174,16 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	return err
 }
 
-// Run starts the private Nginx, or has the one that runs already take the new configuration, finishes what a crash has cut
-// off, closes Ready's channel, and then works until ctx is done: on builds, on instances that have ended, on leases that have
-// expired, and on routes that are not in step. It returns when the changes under way have ended, so end the contexts of
-// their callers, too. Instances and Nginx go on after it has returned. It is called once.
+// Run starts the private Nginx, or has the one that runs already take the new configuration,
+// finishes the changes that a crash has cut off, closes Ready's channel, and then works until ctx
+// is done: on builds, on instances that have ended, on leases that have expired, and on routes that
+// are not in step. It returns when the changes under way have ended, so end the contexts of their
+// callers, too. Instances and Nginx go on after it has returned. It is called once.
 func (p *Platform) Run(ctx context.Context) error {
 	if err := p.Edge.Start(ctx); err != nil {
 		return err
 	}
-	// What the end of a change needs goes on longer than ctx.
+	// The parts that a change needs to end go on longer than ctx.
 	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
 	group.Go(func() error { return p.agent.Run(background) })
 	group.Go(func() error { return p.instances.Run(background) })
@@ -216,14 +226,15 @@ func (p *Platform) work(ctx context.Context) error {
 	return group.Wait()
 }
 
-// keepInStep finishes what was cut off and catches what no request has caused: an instance on another port, an expired
-// lease, an Nginx that is gone. Nothing of it is lost when it does not succeed: it is tried again. It logs what is wrong
-// unless it is what was wrong before, and returns it.
+// keepInStep finishes the changes that were cut off and handles the events that no request has
+// caused: an instance on another port, an expired lease, an Nginx that is gone. Nothing is lost
+// when it fails: it is tried again. It returns the problem, and logs it unless it equals before.
 func (p *Platform) keepInStep(ctx context.Context, before string) string {
 	err := p.Edge.Ensure(ctx)
 	entries, recoverErr := p.promoter.Recover(ctx)
 	for _, e := range entries {
-		p.config.Logger.Info("finished after a restart", "change", e.Op, "cluster", e.Cluster, "environment", e.Environment, "kind", e.Kind)
+		p.config.Logger.Info("finished after a restart", "change", e.Op, "cluster", e.Cluster,
+			"environment", e.Environment, "kind", e.Kind)
 	}
 	err = errors.Join(err, recoverErr, p.tidyTasks(ctx), p.settle(ctx))
 	switch {
@@ -239,8 +250,8 @@ func (p *Platform) keepInStep(ctx context.Context, before string) string {
 	return before
 }
 
-// Ready is closed when Run has been through what a crash had cut off; what it could not finish is logged and tried again.
-// Changes wait for it.
+// Ready is closed when Run has been through the changes that a crash had cut off; those it could
+// not finish are logged and tried again. Changes wait for it.
 func (p *Platform) Ready() <-chan struct{} { return p.ready }
 
 // begin admits a change when the platform is ready for it. Run waits for its end.
@@ -264,8 +275,8 @@ func (p *Platform) begin(ctx context.Context) (end func(), err error) {
 // Close closes the state on disk. Call it after Run has returned.
 func (p *Platform) Close() error { return p.db.Close() }
 
-// Stop ends all instances and Nginx: after it nothing of this platform runs. Call it after Run has returned. A later Open
-// on the same folder starts them again.
+// Stop ends all instances and Nginx: after it nothing of this platform runs. Call it after Run has
+// returned. A later Open on the same folder starts them again.
 func (p *Platform) Stop(ctx context.Context) error { return stop(ctx, p.config.Dir, p.instances) }
 
 // StopAll is Stop for a platform whose process was killed. It refuses while a server uses dir.
@@ -298,7 +309,8 @@ func stop(ctx context.Context, dir string, instances *instance.Runtime) error {
 const stateFile = "state.db"
 
 func openState(dir string) (*bbolt.DB, error) {
-	db, err := bbolt.Open(filepath.Join(dir, stateFile), 0o600, &bbolt.Options{Timeout: 2 * time.Second})
+	db, err := bbolt.Open(filepath.Join(dir, stateFile), 0o600,
+		&bbolt.Options{Timeout: 2 * time.Second})
 	if err != nil {
 		return nil, fmt.Errorf("state in %s: %w: does another server use it?", dir, err)
 	}

@@ -43,7 +43,8 @@ func ask(s *servertest.Server, addr netip.Addr) (a answer, err error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, netip.AddrPortFrom(addr, uint16(s.NginxPort)).String())
+			return (&net.Dialer{}).DialContext(ctx, network,
+				netip.AddrPortFrom(addr, uint16(s.NginxPort)).String())
 		},
 	}}
 	response, err := client.Get("http://bj.city.example/")
@@ -59,7 +60,7 @@ func ask(s *servertest.Server, addr netip.Addr) (a answer, err error) {
 
 var plain = netip.MustParseAddr("127.0.0.1")
 
-// serves tells whether addr answers with the version.
+// serves returns a function that reports whether addr answers with the version.
 func serves(s *servertest.Server, addr netip.Addr, version string) func() bool {
 	return func() bool {
 		a, err := ask(s, addr)
@@ -85,15 +86,20 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	s := servertest.Start(t, servertest.Config{Dir: t.TempDir()})
 	p := s.Platform
 	s.Upload(t, "hello_web", "v1")
-	request := platform.BuildRequest{Cluster: "hello_web", Version: "v1", Template: "go-static", Source: "hello_web-v1", Actor: "ann"}
+	request := platform.BuildRequest{Cluster: "hello_web", Version: "v1", Template: "go-static",
+		Source: "hello_web-v1", Actor: "ann"}
 
 	for what, change := range map[string]func(*platform.BuildRequest){
 		`cluster "No"`:    func(r *platform.BuildRequest) { r.Cluster = "No" },
 		`version ""`:      func(r *platform.BuildRequest) { r.Version = "" },
 		`source "../x"`:   func(r *platform.BuildRequest) { r.Source = "../x" },
 		`template "none"`: func(r *platform.BuildRequest) { r.Template = "none" },
-		"NOT_A_PARAMETER": func(r *platform.BuildRequest) { r.Params = map[string]string{"NOT_A_PARAMETER": "x"} },
-		"CLUSTER_NAME":    func(r *platform.BuildRequest) { r.Params = map[string]string{"CLUSTER_NAME": "a\nb"} },
+		"NOT_A_PARAMETER": func(r *platform.BuildRequest) {
+			r.Params = map[string]string{"NOT_A_PARAMETER": "x"}
+		},
+		"CLUSTER_NAME": func(r *platform.BuildRequest) {
+			r.Params = map[string]string{"CLUSTER_NAME": "a\nb"}
+		},
 	} {
 		bad := request
 		change(&bad)
@@ -111,7 +117,8 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	require.ErrorIs(t, err, platform.ErrNotFound)
 	require.ErrorContains(t, err, "upload it first")
 	require.NotContains(t, err.Error(), s.Dir)
-	require.NoError(t, p.PutSource("partial", bytes.NewReader(archive(t, map[string]string{"other": "x"}))))
+	require.NoError(t, p.PutSource("partial",
+		bytes.NewReader(archive(t, map[string]string{"other": "x"}))))
 	missing.Source, missing.Version = "partial", "v0"
 	failed, err := p.SubmitBuild(missing)
 	require.NoError(t, err)
@@ -128,7 +135,7 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildSucceeded, succeeded.State, succeeded.Error)
 
-	// What is queued when the server ends is built after the next start.
+	// A build that is queued when the server ends is run after the next start.
 	s.Leave()
 	s.Platform = nil
 	s = servertest.Start(t, servertest.Config{Dir: s.Dir})
@@ -142,7 +149,8 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	require.Equal(t, succeeded.Digest, again.Digest, "the same input gives the same digest")
 	builds, err = s.Platform.Builds()
 	require.NoError(t, err)
-	require.Equal(t, []string{again.ID, succeeded.ID, failed.ID}, []string{builds[0].ID, builds[1].ID, builds[2].ID})
+	require.Equal(t, []string{again.ID, succeeded.ID, failed.ID},
+		[]string{builds[0].ID, builds[1].ID, builds[2].ID})
 	_, err = s.Platform.Build("b999999")
 	require.ErrorIs(t, err, platform.ErrNotFound)
 }
@@ -153,7 +161,8 @@ func archive(t *testing.T, files map[string]string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for name, content := range files {
-		header := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg}
+		header := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)),
+			Typeflag: tar.TypeReg}
 		if link, target, found := strings.Cut(name, "->"); found {
 			header = &tar.Header{Name: link, Linkname: target, Typeflag: tar.TypeSymlink}
 			content = ""
@@ -176,7 +185,8 @@ func TestSources(t *testing.T) {
 		require.NoError(t, err)
 		return string(data)
 	}
-	require.NoError(t, p.PutSource("web", bytes.NewReader(archive(t, map[string]string{"file": "first", "other": "x"}))))
+	require.NoError(t, p.PutSource("web", bytes.NewReader(archive(t,
+		map[string]string{"file": "first", "other": "x"}))))
 	require.Equal(t, "first", content())
 	second := archive(t, map[string]string{"file": "second"})
 	require.NoError(t, p.PutSource("web", bytes.NewReader(second)))
@@ -185,13 +195,15 @@ func TestSources(t *testing.T) {
 
 	third := archive(t, map[string]string{"file": strings.Repeat("third", 1000)})
 	for name, bad := range map[string][]byte{
-		"cut off":            third[:len(third)/2],
-		"no archive":         []byte("hello"),
-		"a way out":          archive(t, map[string]string{"../../file": "x"}),
-		"a link and through": append(archive(t, map[string]string{"l->/tmp": ""})[:512], archive(t, map[string]string{"l/file": "x"})...),
+		"cut off":    third[:len(third)/2],
+		"no archive": []byte("hello"),
+		"a way out":  archive(t, map[string]string{"../../file": "x"}),
+		"a link and through": append(archive(t, map[string]string{"l->/tmp": ""})[:512],
+			archive(t, map[string]string{"l/file": "x"})...),
 	} {
 		err := p.PutSource("web", bytes.NewReader(bad))
-		require.True(t, errors.Is(err, untar.ErrInvalid) || errors.Is(err, untar.ErrFormat), "%s: %v", name, err)
+		require.True(t, errors.Is(err, untar.ErrInvalid) || errors.Is(err, untar.ErrFormat),
+			"%s: %v", name, err)
 		require.ErrorContains(t, err, "source web", name)
 		require.Equal(t, "second", content(), "%s: the old one stays", name)
 	}
@@ -220,7 +232,8 @@ func TestTwoPeopleDeployTheSameAtOnce(t *testing.T) {
 	for n, version := range versions {
 		go func() {
 			d, err := s.Platform.Promote(t.Context(), platform.PromotionRequest{
-				Cluster: "hello_web", Environment: "test", Version: version, Expect: "none", Actor: []string{"ann", "bob"}[n],
+				Cluster: "hello_web", Environment: "test", Version: version, Expect: "none",
+				Actor: []string{"ann", "bob"}[n],
 			})
 			results <- result{version, d, err}
 		}()
@@ -269,7 +282,8 @@ func TestATaskFromStartToEnd(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrConflict)
 	require.ErrorContains(t, err, `"v2"`)
 	s.MustBuild(t, "greet_api", "v1")
-	_, err = p.StartTask(ctx, platform.TaskRequest{Task: "redesign", Cluster: "greet_api", Version: "v1", Actor: "bob"})
+	_, err = p.StartTask(ctx, platform.TaskRequest{Task: "redesign", Cluster: "greet_api",
+		Version: "v1", Actor: "bob"})
 	require.ErrorIs(t, err, vip.ErrConflict)
 	require.ErrorContains(t, err, "tests hello_web on VIP "+task.VIP.String())
 	_, err = p.StartTask(ctx, taskRequest("redesign2", "v9"))
@@ -329,7 +343,8 @@ func TestATaskThatWasFinishedStartsAgain(t *testing.T) {
 
 func TestATaskEndsWithItsLease(t *testing.T) {
 	t.Parallel()
-	s := servertest.Start(t, servertest.Config{TaskTTL: time.Millisecond}) // less than a start takes
+	// less than a start takes
+	s := servertest.Start(t, servertest.Config{TaskTTL: time.Millisecond})
 	s.MustBuild(t, "hello_web", "v1")
 	s.MustPromote(t, "hello_web", "v1", "test", "sandbox", "production", "stable")
 	s.MustBuild(t, "hello_web", "v2")
@@ -365,21 +380,30 @@ func TestWhatIsKilledComesBack(t *testing.T) {
 
 	before := instancesOf(s, "redesign")[0]
 	kill(t, before.PID)
-	eventually(t, func() bool { now := instancesOf(s, "redesign")[0]; return now.PID != before.PID && now.Alive() }, "the instance is started again")
+	eventually(t, func() bool {
+		now := instancesOf(s, "redesign")[0]
+		return now.PID != before.PID && now.Alive()
+	}, "the instance is started again")
 	eventually(t, serves(s, task.VIP, "v2"), "and serves")
 
-	// The port of an instance that is killed is taken by another program: it comes back on another port.
+	// The port of an instance that is killed is taken by another program: it comes back on another
+	// port.
 	before = instancesOf(s, "redesign")[0]
 	kill(t, before.PID)
 	var thief net.Listener
-	eventually(t, func() bool { thief, err = net.Listen("tcp", before.Addr.String()); return err == nil }, "the port is free")
+	eventually(t, func() bool {
+		thief, err = net.Listen("tcp", before.Addr.String())
+		return err == nil
+	}, "the port is free")
 	t.Cleanup(func() { _ = thief.Close() })
 	go func() {
 		for conn, err := thief.Accept(); err == nil; conn, err = thief.Accept() {
 			_ = conn.Close() // until the routes follow it is asked
 		}
 	}()
-	eventually(t, func() bool { return instancesOf(s, "redesign")[0].Addr != before.Addr }, "another port")
+	eventually(t, func() bool {
+		return instancesOf(s, "redesign")[0].Addr != before.Addr
+	}, "another port")
 	eventually(t, serves(s, task.VIP, "v2"), "the routes follow")
 	who, err := p.WhoIs(t.Context(), task.VIP)
 	require.NoError(t, err)
@@ -422,7 +446,8 @@ func TestRestartOfAnInstance(t *testing.T) {
 		require.NoError(t, err)
 		require.NotEqual(t, old.Addr, fresh.Addr)
 		require.True(t, serves(s, task.VIP, "v1")(), "the next request is right")
-		require.Equal(t, []instance.Instance{fresh}, instancesOf(s, "redesign"), "the old one has ended")
+		require.Equal(t, []instance.Instance{fresh}, instancesOf(s, "redesign"),
+			"the old one has ended")
 		require.False(t, old.Alive())
 		_, err = p.RestartInstance(t.Context(), old.ID, "ann")
 		require.ErrorIs(t, err, platform.ErrNotFound)
@@ -445,13 +470,15 @@ func TestADeploymentThatDoesNotStartLeavesWhatWas(t *testing.T) {
 	require.NoError(t, s.Platform.PutSource("broken", bytes.NewReader(archive(t, map[string]string{
 		"app": "not a program", "envs/test/app/conf/app.properties": "greeting = x\n",
 	}))))
-	build, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v2", Template: "go-static", Source: "broken", Actor: "ann"})
+	build, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v2",
+		Template: "go-static", Source: "broken", Actor: "ann"})
 	require.NoError(t, err)
 	build, err = s.Ended(t.Context(), build.ID)
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildSucceeded, build.State, build.Error)
 
-	_, err = s.Platform.Promote(t.Context(), platform.PromotionRequest{Cluster: "hello_web", Environment: "test", Version: "v2", Actor: "ann"})
+	_, err = s.Platform.Promote(t.Context(), platform.PromotionRequest{Cluster: "hello_web",
+		Environment: "test", Version: "v2", Actor: "ann"})
 	var failure *promote.DeployError
 	require.ErrorAs(t, err, &failure)
 	require.Empty(t, failure.Doubt, "what was there has been put back")
@@ -472,7 +499,8 @@ func TestAClientThatGoesAwayUndoesItsPromotion(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1) // one end
 	go func() {
-		_, err := s.Platform.Promote(ctx, platform.PromotionRequest{Cluster: "hello_web", Environment: "test", Version: "v2", Actor: "ann"})
+		_, err := s.Platform.Promote(ctx, platform.PromotionRequest{Cluster: "hello_web",
+			Environment: "test", Version: "v2", Actor: "ann"})
 		ended <- err
 	}()
 	eventually(t, func() bool {

@@ -17,14 +17,17 @@ type PromotionRequest struct {
 	Cluster     string `json:"cluster"`
 	Environment string `json:"environment"`
 	Version     string `json:"version"`
-	Expect      string `json:"expect,omitempty"` // the digest that the caller believes is current, "none" for nothing; empty does not check
-	Actor       string `json:"actor"`
-	Reason      string `json:"reason,omitempty"`
+	// the digest that the caller believes is current, "none" for nothing; empty does not check
+	Expect string `json:"expect,omitempty"`
+	Actor  string `json:"actor"`
+	Reason string `json:"reason,omitempty"`
 }
 
-// Promote deploys the version to the environment when every gate agrees. It returns when the instances serve. A caller who
-// goes away before that has cancelled: what was there before is put back.
-func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment, error) {
+// Promote deploys the version to the environment when every gate agrees. It returns when the
+// instances serve. A caller who goes away before that has cancelled: the deployment before it is
+// put back.
+func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment,
+	error) {
 	expect, err := parseExpect(request.Expect)
 	if err != nil {
 		return promote.Deployment{}, err
@@ -51,7 +54,8 @@ type RollbackRequest struct {
 }
 
 // Rollback puts an earlier digest of this environment back.
-func (p *Platform) Rollback(ctx context.Context, request RollbackRequest) (promote.Deployment, error) {
+func (p *Platform) Rollback(ctx context.Context, request RollbackRequest) (promote.Deployment,
+	error) {
 	digest, err := promote.ParseDigest(request.Digest)
 	if err != nil {
 		return promote.Deployment{}, invalid("%v", err)
@@ -82,10 +86,12 @@ func parseExpect(expect string) (promote.Digest, error) {
 	return digest, nil
 }
 
-// RestartInstance replaces one instance: another of the same image starts on a free port, takes over the traffic without
-// a reload of Nginx, and the old one ends after its requests under way. It returns the new one. The journal says that the
-// actor asked, before anything is done, and once more when it did not succeed.
-func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (instance.Instance, error) {
+// RestartInstance replaces one instance: another of the same image starts on a free port, takes
+// over the traffic without a reload of Nginx, and the old one ends after its requests under way. It
+// returns the new one. The journal says that the actor asked, before anything is done, and once
+// more when it did not succeed.
+func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (instance.Instance,
+	error) {
 	end, err := p.begin(ctx)
 	if err != nil {
 		return instance.Instance{}, err
@@ -102,9 +108,11 @@ func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (insta
 	}
 	at := slices.IndexFunc(active, func(i instance.Instance) bool { return i.ID == id })
 	if at < 0 {
-		return instance.Instance{}, fmt.Errorf("instance %q: none of this id serves: %w", id, ErrNotFound)
+		return instance.Instance{}, fmt.Errorf("instance %q: none of this id serves: %w", id,
+			ErrNotFound)
 	}
-	note := promote.Note{Target: targetOf(active[at]), Op: "restart", Actor: actor, Reason: "instance " + id}
+	note := promote.Note{Target: targetOf(active[at]), Op: "restart", Actor: actor,
+		Reason: "instance " + id}
 	if err := p.promoter.Note(ctx, note); err != nil {
 		return instance.Instance{}, err
 	}
@@ -136,15 +144,15 @@ func (p *Platform) replace(ctx context.Context, old instance.Instance) (instance
 
 var replacement = regexp.MustCompile(`^(.*-\d+)r(\d+)$`)
 
-// replacementID names the n-th replacement that this platform starts: "web-g7-1", "web-g7-1r12", "web-g7-1r15". No id is
-// given twice.
+// replacementID names the n-th replacement that this platform starts: "web-g7-1", "web-g7-1r12",
+// "web-g7-1r15". No id is given twice.
 func replacementID(id string, n uint64) string {
 	original, _ := parseID(id)
 	return original + "r" + strconv.FormatUint(n, 10)
 }
 
-// parseID returns the id of the instance that this one replaces in the end, and the number of the replacement, 0 for the
-// original.
+// parseID returns the id of the instance that this one replaces in the end, and the number of the
+// replacement, 0 for the original.
 func parseID(id string) (original string, n uint64) {
 	parts := replacement.FindStringSubmatch(id)
 	if parts == nil {

@@ -17,9 +17,10 @@ import (
 // startGrace is how long after Ready an instance that does not come up keeps Serves from success.
 const startGrace = 30 * time.Second
 
-// Serves returns nil when VIPs answer: Run has been through what a crash had cut off, every worker of Nginx answers with the
-// newest routes, and Nginx accepts connections on the VIPs. After a start the instances are up once, too, or have failed for
-// 30 s; later on one that ends by itself is its task's fault and not the server's.
+// Serves returns nil when VIPs answer: Run has been through the changes that a crash had cut off,
+// every worker of Nginx answers with the newest routes, and Nginx accepts connections on the VIPs.
+// After a start the instances are up once, too, or have failed for 30 s; later on one that ends by
+// itself is its task's fault and not the server's.
 func (p *Platform) Serves(ctx context.Context) error {
 	select {
 	case <-p.ready:
@@ -33,7 +34,8 @@ func (p *Platform) Serves(ctx context.Context) error {
 	revision := p.revision
 	p.routing.Unlock()
 	if status := p.agent.Status(); status.VerifiedRevision < revision {
-		return fmt.Errorf("routes: every worker of Nginx answers with %d, the newest are %d: %s", status.VerifiedRevision, revision, status.LastError)
+		return fmt.Errorf("routes: every worker of Nginx answers with %d, the newest are %d: %s",
+			status.VerifiedRevision, revision, status.LastError)
 	}
 	if err := p.dial(ctx, p.someVIPs()); err != nil {
 		return fmt.Errorf("VIP: %w", err)
@@ -56,7 +58,8 @@ func (p *Platform) Serves(ctx context.Context) error {
 	return nil
 }
 
-// someVIPs are addresses on which Nginx has to answer: up to eight with a task, else the first of a pool.
+// someVIPs are addresses on which Nginx has to answer: up to eight with a task, else the first of a
+// pool.
 func (p *Platform) someVIPs() (list []netip.AddrPort) {
 	port := uint16(p.config.NginxPort)
 	for _, lease := range p.leases.List(vip.Query{States: []vip.State{vip.Leased}}) {
@@ -83,7 +86,8 @@ func (p *Platform) dial(ctx context.Context, addrs []netip.AddrPort) error {
 	for _, addr := range addrs {
 		group.Go(func() error {
 			var dialer net.Dialer
-			c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.Addr().String(), strconv.Itoa(int(addr.Port()))))
+			c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.Addr().String(),
+				strconv.Itoa(int(addr.Port()))))
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ func (r records[T]) get(key string) (value T, found bool, err error) {
 	return value, found, err
 }
 
-// update writes what change makes of the value that is there, or of the zero value; its error aborts.
+// update replaces the stored value, or the zero value, by the result of change; its error aborts.
 func (r records[T]) update(key string, change func(value T) (T, error)) (value T, err error) {
 	err = r.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(r.bucket)
@@ -68,8 +68,9 @@ func (r records[T]) list() (values []T, err error) {
 	return values, err
 }
 
-// after gives visit the values whose keys are below key, from the last one on, until it returns false; an empty key stands
-// for the end. It leaves those out that do not have the lower-case text: most of them without decoding them.
+// after gives visit the values whose keys are below key, from the last one on, until it returns
+// false; an empty key stands for the end. It leaves those out that do not have the lower-case text:
+// most of them without decoding them.
 func (r records[T]) after(key, text string, visit func(value T) bool) error {
 	return r.db.View(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(r.bucket).Cursor()

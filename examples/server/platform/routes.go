@@ -15,11 +15,12 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// routes is who serves what: the baseline environment's instances everywhere, and on the VIP of a task that task's
-// instances for the clusters that the task is about. A task's cluster without an instance stays in, empty: it must not
-// look like the baseline.
+// routes returns the instances that serve each cluster: the baseline environment's instances
+// everywhere, and on the VIP of a task that task's instances for the clusters that the task is
+// about. A task's cluster without an instance stays in, empty: it must not look like the baseline.
 func routes(instances []instance.Instance, leases []vip.Lease, baseline string) nginxsync.Snapshot {
-	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{}, Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
 	byTarget := map[promote.Target][]nginxsync.Instance{}
 	for _, i := range instances {
 		target := targetOf(i)
@@ -32,22 +33,25 @@ func routes(instances []instance.Instance, leases []vip.Lease, baseline string) 
 	for _, lease := range leases {
 		overlay := map[string][]nginxsync.Instance{}
 		for cluster := range lease.Owner.Overrides {
-			overlay[cluster] = byTarget[promote.Target{Cluster: cluster, Environment: testEnvironment, Task: lease.Owner.Task}]
+			overlay[cluster] = byTarget[promote.Target{Cluster: cluster,
+				Environment: testEnvironment, Task: lease.Owner.Task}]
 		}
 		s.Overlays[lease.Addr] = overlay
 	}
 	return s
 }
 
-// settle brings the world in line with what is written down: the routes follow the instances of the active generations
-// and the live leases; when every worker of Nginx answers so, the other instances end.
+// settle makes routes and instances follow the stored state: the routes follow the instances of the
+// active generations and the live leases; when every worker of Nginx answers so, the other
+// instances end.
 func (p *Platform) settle(ctx context.Context) error {
 	retired, revision, err := p.route(ctx)
 	if err != nil {
 		return err
 	}
 	waiting, cancel := context.WithTimeoutCause(ctx, p.config.Patience,
-		fmt.Errorf("after %s: look at Nginx and its error log: %w", p.config.Patience, ErrUnverified))
+		fmt.Errorf("after %s: look at Nginx and its error log: %w", p.config.Patience,
+			ErrUnverified))
 	defer cancel()
 	if err := p.agent.WaitVerified(waiting, revision); err != nil {
 		return fmt.Errorf("routes: %w", err)
@@ -55,7 +59,8 @@ func (p *Platform) settle(ctx context.Context) error {
 	var group errgroup.Group
 	for _, i := range retired {
 		group.Go(func() error {
-			if err := p.instances.Stop(ctx, i.ID); err != nil && !errors.Is(err, instance.ErrNotFound) {
+			if err := p.instances.Stop(ctx, i.ID); err != nil &&
+				!errors.Is(err, instance.ErrNotFound) {
 				return err
 			}
 			p.aside.remove(i.ID)
@@ -66,9 +71,10 @@ func (p *Platform) settle(ctx context.Context) error {
 	return group.Wait()
 }
 
-// route gives the agent the routes that are due and returns their revision, and the instances that may end when it is
-// verified.
-func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revision uint64, err error) {
+// route gives the agent the routes that are due and returns their revision, and the instances that
+// may end when it is verified.
+func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revision uint64,
+	err error) {
 	p.routing.Lock()
 	defer p.routing.Unlock()
 	active, retired, err := p.split()
@@ -92,8 +98,8 @@ func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revi
 	return expendable(retired, aside), p.revision, nil
 }
 
-// expendable leaves out the retired instances of clusters with records that the agent sets aside: it
-// may hold the retired ones in the place of those.
+// expendable leaves out the retired instances of clusters with records that the agent sets aside:
+// it may hold the retired ones in the place of those.
 func expendable(retired []instance.Instance, aside []nginxsync.SetAside) []instance.Instance {
 	return slices.DeleteFunc(retired, func(i instance.Instance) bool {
 		return slices.ContainsFunc(aside, func(a nginxsync.SetAside) bool {
@@ -102,10 +108,12 @@ func expendable(retired []instance.Instance, aside []nginxsync.SetAside) []insta
 	})
 }
 
-// split tells the instances that are to serve from those that are to end. One of a generation that is only being
-// started is neither, nor is one that is being started in the place of another. It is called with routing held.
+// split separates the instances that are to serve from the instances that are to end. One of a
+// generation that is only being started is neither, nor is one that is being started in the place
+// of another. It is called with routing held.
 func (p *Platform) split() (active, retired []instance.Instance, err error) {
-	// The instances last: those of a generation that serves are there, and end only when a later one is routed.
+	// The instances last: those of a generation that serves are there, and end only when a later
+	// one is routed.
 	records, err := p.serving.list()
 	if err != nil {
 		return nil, nil, err
@@ -152,16 +160,19 @@ func (p *Platform) bind(ctx context.Context, leases []vip.Lease, active []instan
 	for _, lease := range leases {
 		var behind []vip.Instance
 		for _, i := range active {
-			if _, overridden := lease.Owner.Overrides[i.Labels[labelCluster]]; overridden && i.Labels[labelTask] == lease.Owner.Task {
+			if _, overridden := lease.Owner.Overrides[i.Labels[labelCluster]]; overridden &&
+				i.Labels[labelTask] == lease.Owner.Task {
 				behind = append(behind, vip.Instance{
-					ID: i.ID, Addr: i.Addr, Cluster: i.Labels[labelCluster], Version: i.Labels[labelVersion], Digest: i.Labels[labelDigest],
+					ID: i.ID, Addr: i.Addr, Cluster: i.Labels[labelCluster],
+					Version: i.Labels[labelVersion], Digest: i.Labels[labelDigest],
 				})
 			}
 		}
 		if slices.Equal(behind, lease.Binding.Instances) {
 			continue
 		}
-		if _, err := p.leases.Bind(ctx, lease.ID, lease.Generation, behind); err != nil && !errors.Is(err, vip.ErrFenced) {
+		if _, err := p.leases.Bind(ctx, lease.ID, lease.Generation, behind); err != nil &&
+			!errors.Is(err, vip.ErrFenced) {
 			errs = append(errs, err)
 		}
 	}

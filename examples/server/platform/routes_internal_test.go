@@ -18,14 +18,16 @@ import (
 func served(id, cluster, environment, task, version string, port uint16) instance.Instance {
 	return instance.Instance{
 		Spec: instance.Spec{ID: id, Labels: map[string]string{
-			labelCluster: cluster, labelEnvironment: environment, labelTask: task, labelVersion: version,
+			labelCluster: cluster, labelEnvironment: environment, labelTask: task,
+			labelVersion: version,
 		}},
 		Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
 	}
 }
 
 func leased(addr, task string, overrides map[string]string) vip.Lease {
-	return vip.Lease{Addr: netip.MustParseAddr(addr), Owner: vip.Owner{Task: task, Overrides: overrides}}
+	return vip.Lease{Addr: netip.MustParseAddr(addr), Owner: vip.Owner{Task: task,
+		Overrides: overrides}}
 }
 
 func entry(i instance.Instance) nginxsync.Instance {
@@ -34,9 +36,12 @@ func entry(i instance.Instance) nginxsync.Instance {
 
 func TestRoutes(t *testing.T) {
 	t.Parallel()
-	webStable, apiStable := served("w1", "web", "stable", "", "v1", 1), served("a1", "api", "stable", "", "v1", 2)
-	webTask, webTest := served("w2", "web", "test", "redesign", "v2", 3), served("w3", "web", "test", "", "v3", 4)
-	baseline := map[string][]nginxsync.Instance{"web": {entry(webStable)}, "api": {entry(apiStable)}}
+	webStable, apiStable := served("w1", "web", "stable", "", "v1", 1),
+		served("a1", "api", "stable", "", "v1", 2)
+	webTask, webTest := served("w2", "web", "test", "redesign", "v2", 3),
+		served("w3", "web", "test", "", "v3", 4)
+	baseline := map[string][]nginxsync.Instance{"web": {entry(webStable)},
+		"api": {entry(apiStable)}}
 	all := []instance.Instance{webStable, apiStable, webTask, webTest}
 	redesign := leased("127.0.2.1", "redesign", map[string]string{"web": "v2"})
 	addr := redesign.Addr
@@ -45,11 +50,14 @@ func TestRoutes(t *testing.T) {
 		leases    []vip.Lease
 		overlays  map[netip.Addr]map[string][]nginxsync.Instance
 	}{
-		"no task":                           {all, nil, map[netip.Addr]map[string][]nginxsync.Instance{}},
-		"a task overrides its cluster only": {all, []vip.Lease{redesign}, map[netip.Addr]map[string][]nginxsync.Instance{addr: {"web": {entry(webTask)}}}},
+		"no task": {all, nil,
+			map[netip.Addr]map[string][]nginxsync.Instance{}},
+		"a task overrides its cluster only": {all, []vip.Lease{redesign},
+			map[netip.Addr]map[string][]nginxsync.Instance{addr: {"web": {entry(webTask)}}}},
 		"a task without instance": {all[:2], []vip.Lease{redesign},
 			map[netip.Addr]map[string][]nginxsync.Instance{addr: {"web": nil}}},
-		"another task's instances are not its": {all, []vip.Lease{leased("127.0.2.1", "other", map[string]string{"web": "v2"})},
+		"another task's instances are not its": {all,
+			[]vip.Lease{leased("127.0.2.1", "other", map[string]string{"web": "v2"})},
 			map[netip.Addr]map[string][]nginxsync.Instance{addr: {"web": nil}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,20 +69,23 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestRoutesAsAPlainRule draws any instances and leases, and compares with what a tester expects on every VIP for every cluster.
+// TestRoutesAsAPlainRule draws any instances and leases, and compares with the instances that a
+// tester expects on every VIP for every cluster.
 func TestRoutesAsAPlainRule(t *testing.T) {
 	t.Parallel()
 	clusters, tasks := []string{"a", "b", "c"}, []string{"t1", "t2", "t3"}
 	rapid.Check(t, func(t *rapid.T) {
 		var instances []instance.Instance
 		for n := range rapid.IntRange(0, 12).Draw(t, "instances") {
-			environment := rapid.SampledFrom([]string{"test", "production", "stable"}).Draw(t, "environment")
+			environment := rapid.SampledFrom([]string{"test", "production", "stable"}).Draw(t,
+				"environment")
 			task := ""
 			if environment == "test" {
 				task = rapid.SampledFrom(append(tasks, "")).Draw(t, "task")
 			}
 			cluster := rapid.SampledFrom(clusters).Draw(t, "cluster")
-			instances = append(instances, served(fmt.Sprint("i", n), cluster, environment, task, "v1", uint16(n+1)))
+			instances = append(instances, served(fmt.Sprint("i", n), cluster, environment, task,
+				"v1", uint16(n+1)))
 		}
 		var leases []vip.Lease
 		for n, task := range tasks {
@@ -82,7 +93,8 @@ func TestRoutesAsAPlainRule(t *testing.T) {
 				continue
 			}
 			overrides := map[string]string{}
-			for _, cluster := range rapid.SliceOfNDistinct(rapid.SampledFrom(clusters), 1, 3, rapid.ID).Draw(t, "overrides") {
+			for _, cluster := range rapid.SliceOfNDistinct(rapid.SampledFrom(clusters), 1, 3,
+				rapid.ID).Draw(t, "overrides") {
 				overrides[cluster] = "v1"
 			}
 			leases = append(leases, leased(fmt.Sprintf("127.0.2.%d", n+1), task, overrides))
@@ -93,18 +105,21 @@ func TestRoutesAsAPlainRule(t *testing.T) {
 		}
 		serving := func(cluster, environment, task string) (ids []string) {
 			for _, i := range instances {
-				if i.Labels[labelCluster] == cluster && i.Labels[labelEnvironment] == environment && i.Labels[labelTask] == task {
+				if i.Labels[labelCluster] == cluster && i.Labels[labelEnvironment] == environment &&
+					i.Labels[labelTask] == task {
 					ids = append(ids, i.ID)
 				}
 			}
 			return ids
 		}
 		for _, cluster := range clusters {
-			require.Equal(t, serving(cluster, "stable", ""), ids(got.Baseline[cluster]), "the plain address")
+			require.Equal(t, serving(cluster, "stable", ""), ids(got.Baseline[cluster]),
+				"the plain address")
 			for _, lease := range leases {
 				instances, found := got.Overlays[lease.Addr][cluster]
 				_, overridden := lease.Owner.Overrides[cluster]
-				require.Equal(t, overridden, found, "the baseline serves what the task is not about, and never what it is about")
+				require.Equal(t, overridden, found, "the baseline serves what the task is not "+
+					"about, and never what it is about")
 				if overridden {
 					require.Equal(t, serving(cluster, "test", lease.Owner.Task), ids(instances))
 				}
@@ -143,7 +158,7 @@ func TestReplacementID(t *testing.T) {
 	}
 }
 
-// What the agent sets aside may leave the retired instances in the routes: they go on.
+// A record that the agent sets aside may leave the retired instances in the routes: they go on.
 func TestRetiredInstancesOfARecordSetAsideGoOn(t *testing.T) {
 	t.Parallel()
 	of := func(cluster string) instance.Instance {

@@ -31,14 +31,15 @@ func checkActor(actor string) error { return names.Actor(actor) }
 // checkSource wants the grammar of a cluster, after which a source is mostly called.
 func checkSource(name string) error {
 	if names.Cluster(name) != nil {
-		return fmt.Errorf("source %s: want 1 to %d lower-case letters, digits and single separators (., _, __ or a run of -), "+
+		return fmt.Errorf("source %s: want 1 to %d lower-case letters, digits and single "+
+			"separators (., _, __ or a run of -), "+
 			"with a letter or digit at both ends", names.Quote(name), names.MaxCluster)
 	}
 	return nil
 }
 
-// Sources returns the names of the source folders: each holds what a build of a cluster takes in (its binary and its
-// envs folder), as an upload or the operator has put it there.
+// Sources returns the names of the source directories: each holds the input of a cluster's build
+// (its binary and its envs directory), as an upload or the operator has put it there.
 func (p *Platform) Sources() ([]string, error) {
 	entries, err := os.ReadDir(p.sourcesDir())
 	if err != nil {
@@ -46,16 +47,17 @@ func (p *Platform) Sources() ([]string, error) {
 	}
 	list := []string{}
 	for _, entry := range entries {
-		if entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") { // those are uploads that have not ended
+		// those are uploads that have not ended
+		if entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") {
 			list = append(list, entry.Name())
 		}
 	}
 	return list, nil
 }
 
-// PutSource unpacks an archive, as untar.Archive takes it, as the source directory name. An earlier one of this name is
-// replaced at once when the archive is complete, and stays when it is refused. Builds that were submitted before keep the earlier
-// one.
+// PutSource unpacks an archive, as untar.Archive takes it, as the source directory name. An earlier
+// one of this name is replaced at once when the archive is complete, and stays when it is refused.
+// Builds that were submitted before keep the earlier one.
 func (p *Platform) PutSource(name string, archive io.Reader) error {
 	if err := checkNames(checkSource(name)); err != nil {
 		return err
@@ -82,7 +84,8 @@ func (p *Platform) PutSource(name string, archive io.Reader) error {
 	return nil
 }
 
-// DeleteSource removes a source directory, or returns ErrNotFound. Builds that were submitted before keep it.
+// DeleteSource removes a source directory, or returns ErrNotFound. Builds that were submitted
+// before keep it.
 func (p *Platform) DeleteSource(name string) error {
 	if err := checkNames(checkSource(name)); err != nil {
 		return err
@@ -115,14 +118,15 @@ func (p *Platform) keptSource(build string) string {
 	return filepath.Join(p.config.Dir, "builds", build+".source")
 }
 
-// keepSource keeps the source for the build, and looks at its configuration as the build will. After an error a part of it may
-// be kept.
+// keepSource keeps the source for the build, and looks at its configuration as the build will.
+// After an error a part of it may be kept.
 func (p *Platform) keepSource(build Build) error {
 	p.sourcesMu.RLock()
 	defer p.sourcesMu.RUnlock()
 	from := filepath.Join(p.sourcesDir(), build.Source)
 	if info, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return fmt.Errorf("source %q: upload it first with PUT /api/v1/sources/%s: %w", build.Source, build.Source, ErrNotFound)
+		return fmt.Errorf("source %q: upload it first with PUT /api/v1/sources/%s: %w",
+			build.Source, build.Source, ErrNotFound)
 	}
 	if err := linkTree(from, p.keptSource(build.ID)); err != nil {
 		return fmt.Errorf("source %s: %w", build.Source, err)
@@ -134,8 +138,8 @@ func (p *Platform) keepSource(build Build) error {
 	return err
 }
 
-// linkTree makes the folder to with the folders of from, and hard links to its files: an upload replaces files, it never
-// writes into them.
+// linkTree makes the folder to with the folders of from, and hard links to its files: an upload
+// replaces files, it never writes into them.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -162,13 +166,15 @@ func linkTree(from, to string) error {
 	})
 }
 
-// buildContext is the build's source with the envconfig binary and, where there is configuration, its manifest; labels
-// are those that the image gets for it.
-func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]string, done func() error, err error) {
+// buildContext is the build's source with the envconfig binary and, where there is configuration,
+// its manifest; labels are the labels that the image gets for it.
+func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]string,
+	done func() error, err error) {
 	name := build.Source
 	root, err := os.OpenRoot(p.keptSource(build.ID))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil, fmt.Errorf("source %q: what was kept of it for this build is gone: submit the build again: %w", name, ErrNotFound)
+		return nil, nil, nil, fmt.Errorf("source %q: what was kept of it for this build is gone: "+
+			"submit the build again: %w", name, ErrNotFound)
 	}
 	if err != nil {
 		return nil, nil, nil, err

@@ -16,7 +16,8 @@ import (
 
 const testEnvironment = "test"
 
-// startTTL is the least that the lease of a task lasts while it is being started, however short TaskTTL is.
+// startTTL is the least that the lease of a task lasts while it is being started, however short
+// TaskTTL is.
 const startTTL = time.Hour
 
 // TaskRequest asks for a test task: one version of a cluster behind a VIP of its own.
@@ -36,21 +37,24 @@ type Task struct {
 	Instances []vip.Instance `json:"instances"`
 	Since     time.Time      `json:"since"`
 	Expires   time.Time      `json:"expires,omitzero"`
-	CoolUntil time.Time      `json:"coolUntil,omitzero"` // when the VIP may be given to another task
+	// when the VIP may be given to another task
+	CoolUntil time.Time `json:"coolUntil,omitzero"`
 }
 
-// TaskCluster is what one cluster is overridden with.
+// TaskCluster is the version that overrides one cluster.
 type TaskCluster struct {
 	Cluster string `json:"cluster"`
 	Version string `json:"version"`
 	Digest  string `json:"digest,omitempty"`
 }
 
-// StartTask deploys the version to test for this task and gives it a VIP. It returns when every worker of Nginx answers
-// on the VIP with the version; TaskTTL counts from then on. The same request again returns the same VIP and lets it live
-// anew. A caller who goes away before a new task is served has cancelled: the VIP is given back.
+// StartTask deploys the version to test for this task and gives it a VIP. It returns when every
+// worker of Nginx answers on the VIP with the version; TaskTTL counts from then on. The same
+// request again returns the same VIP and starts its TaskTTL again. A caller who goes away before a
+// new task is served has cancelled: the VIP is given back.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
-	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster), names.Version(request.Version)); err != nil {
+	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster),
+		names.Version(request.Version)); err != nil {
 		return Task{}, err
 	}
 	end, err := p.begin(ctx)
@@ -64,10 +68,13 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	}
 	defer unlock()
 	if !slices.Contains(p.Edge.Clusters, request.Cluster) {
-		return Task{}, invalid("cluster %q: the Nginx configuration has no upstream of this name, so no address would lead to it; it has %s", request.Cluster, strings.Join(p.Edge.Clusters, ", "))
+		return Task{}, invalid("cluster %q: the Nginx configuration has no upstream of this "+
+			"name, so no address would lead to it; it has %s", request.Cluster,
+			strings.Join(p.Edge.Clusters, ", "))
 	}
 	deploy := promote.Request{
-		Target:  promote.Target{Cluster: request.Cluster, Environment: testEnvironment, Task: request.Task},
+		Target: promote.Target{Cluster: request.Cluster, Environment: testEnvironment,
+			Task: request.Task},
 		Version: request.Version, Actor: request.Actor, Reason: "task " + request.Task,
 	}
 	if err := p.promoter.Check(ctx, deploy); err != nil {
@@ -80,7 +87,8 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	if served {
 		err = p.settle(ctx)
 	} else if _, err = p.promoter.Promote(ctx, deploy); err != nil {
-		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID, lease.Generation, "the deployment did not succeed")
+		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID, lease.Generation,
+			"the deployment did not succeed")
 		err = errors.Join(err, releaseErr)
 	}
 	if err != nil {
@@ -96,18 +104,24 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	return p.taskOf(lease, current), nil
 }
 
-// lease returns the lease of the task for its start, a new one if it has none; served tells whether the version is deployed for it.
-func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip.Lease, served bool, err error) {
-	live := p.leases.List(vip.Query{Task: deploy.Task, States: []vip.State{vip.Leased, vip.Draining}})
+// lease returns the lease of the task for its start, a new one if it has none; served reports
+// whether the version is deployed for it.
+func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip.Lease, served bool,
+	err error) {
+	live := p.leases.List(vip.Query{Task: deploy.Task, States: []vip.State{vip.Leased,
+		vip.Draining}})
 	for _, l := range live {
 		if _, same := l.Owner.Overrides[deploy.Cluster]; !same {
-			return l, false, fmt.Errorf("task %q tests %s on VIP %s: finish it first, or choose another name for %s: %w",
-				deploy.Task, strings.Join(clustersOf(l), ", "), l.Addr, deploy.Cluster, vip.ErrConflict)
+			return l, false, fmt.Errorf("task %q tests %s on VIP %s: finish it first, or choose "+
+				"another name for %s: %w",
+				deploy.Task, strings.Join(clustersOf(l), ", "), l.Addr, deploy.Cluster,
+				vip.ErrConflict)
 		}
 	}
 	ttl := max(p.config.TaskTTL, startTTL)
 	lease, err = p.leases.Allocate(ctx, vip.Request{
-		Owner: vip.Owner{Task: deploy.Task, Overrides: map[string]string{deploy.Cluster: deploy.Version}}, TTL: ttl,
+		Owner: vip.Owner{Task: deploy.Task,
+			Overrides: map[string]string{deploy.Cluster: deploy.Version}}, TTL: ttl,
 	})
 	if err == nil && len(live) > 0 {
 		lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, ttl)
@@ -116,12 +130,14 @@ func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip
 		return lease, false, err
 	}
 	current, err := p.promoter.Current(ctx)
-	served = slices.ContainsFunc(current, func(d promote.Deployment) bool { return d.Target == deploy.Target && d.Version == deploy.Version })
+	served = slices.ContainsFunc(current, func(d promote.Deployment) bool {
+		return d.Target == deploy.Target && d.Version == deploy.Version
+	})
 	return lease, served, err
 }
 
-// FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends the task's instances.
-// Once more for the same task is no error until another has its VIP.
+// FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends
+// the task's instances. Once more for the same task is no error until another has its VIP.
 func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, error) {
 	if err := checkNames(checkActor(actor)); err != nil {
 		return Task{}, err
@@ -140,7 +156,8 @@ func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, er
 	if err != nil {
 		return Task{}, err
 	}
-	if lease, err = p.leases.Release(ctx, lease.ID, lease.Generation, "finished by "+actor); err != nil {
+	if lease, err = p.leases.Release(ctx, lease.ID, lease.Generation, "finished by "+
+		actor); err != nil {
 		return Task{}, err
 	}
 	if err := p.settle(ctx); err != nil {
@@ -178,21 +195,24 @@ func (p *Platform) retireTask(ctx context.Context, name, actor, reason string) e
 		if d.Task != name {
 			continue
 		}
-		if err := p.promoter.Retire(ctx, promote.RetireRequest{Target: d.Target, Actor: actor, Reason: reason}); err != nil {
+		if err := p.promoter.Retire(ctx, promote.RetireRequest{Target: d.Target, Actor: actor,
+			Reason: reason}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tidyTasks ends the deployments of tasks whose lease has expired, or was given back just before a crash.
+// tidyTasks ends the deployments of tasks whose lease has expired, or was given back just before a
+// crash.
 func (p *Platform) tidyTasks(ctx context.Context) error {
 	current, err := p.promoter.Current(ctx)
 	if err != nil {
 		return err
 	}
 	for _, d := range current {
-		if d.Task == "" || len(p.leases.List(vip.Query{Task: d.Task, States: []vip.State{vip.Leased, vip.Draining}})) > 0 {
+		if d.Task == "" || len(p.leases.List(vip.Query{Task: d.Task, States: []vip.State{vip.Leased,
+			vip.Draining}})) > 0 {
 			continue
 		}
 		if err := p.tidyTask(ctx, d.Task); err != nil {
@@ -208,14 +228,17 @@ func (p *Platform) tidyTask(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	if len(p.leases.List(vip.Query{Task: name, States: []vip.State{vip.Leased, vip.Draining}})) > 0 { // started again meanwhile
+	// started again meanwhile
+	if len(p.leases.List(vip.Query{Task: name, States: []vip.State{vip.Leased,
+		vip.Draining}})) > 0 {
 		return nil
 	}
 	return p.retireTask(ctx, name, "sluice", "the lease of its VIP has ended")
 }
 
-// releaseUnserved gives back the VIPs of tasks whose start was cut off before anything was deployed; nobody was told of
-// them. Only at start: later a lease without a deployment is one that is being started.
+// releaseUnserved gives back the VIPs of tasks whose start was cut off before anything was
+// deployed; no caller has got them. Only at start: later a lease without a deployment is one that
+// is being started.
 func (p *Platform) releaseUnserved(ctx context.Context) error {
 	current, err := p.promoter.Current(ctx)
 	if err != nil {
@@ -229,7 +252,8 @@ func (p *Platform) releaseUnserved(ctx context.Context) error {
 		if served[lease.Owner.Task] {
 			continue
 		}
-		if _, err := p.leases.Release(ctx, lease.ID, lease.Generation, "its start was cut off"); err != nil {
+		if _, err := p.leases.Release(ctx, lease.ID, lease.Generation,
+			"its start was cut off"); err != nil {
 			return err
 		}
 	}
@@ -238,7 +262,8 @@ func (p *Platform) releaseUnserved(ctx context.Context) error {
 
 // Task returns one live task, or ErrNotFound. A task is about one cluster and has one VIP.
 func (p *Platform) Task(ctx context.Context, name string) (Task, error) {
-	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{Task: name, States: []vip.State{vip.Leased, vip.Draining}}))
+	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{Task: name, States: []vip.State{vip.Leased,
+		vip.Draining}}))
 	if err == nil && len(tasks) == 0 {
 		err = fmt.Errorf("task %q: %w", name, ErrNotFound)
 	}
@@ -250,12 +275,14 @@ func (p *Platform) Task(ctx context.Context, name string) (Task, error) {
 
 // Tasks returns the live tasks and those whose VIP still cools down, in the order of the VIPs.
 func (p *Platform) Tasks(ctx context.Context) ([]Task, error) {
-	return p.tasks(ctx, p.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}}))
+	return p.tasks(ctx, p.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining,
+		vip.Cooling}}))
 }
 
-// WhoIs returns what is on the VIP, or ErrNotFound.
+// WhoIs returns the task on the VIP, or ErrNotFound.
 func (p *Platform) WhoIs(ctx context.Context, addr netip.Addr) (Task, error) {
-	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{VIP: addr, States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}}))
+	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{VIP: addr, States: []vip.State{vip.Leased,
+		vip.Draining, vip.Cooling}}))
 	if err == nil && len(tasks) == 0 {
 		err = fmt.Errorf("VIP %s: no task: %w", addr, ErrNotFound)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// Deployment is what serves a cluster in an environment.
+// Deployment is the version that serves a cluster in an environment.
 type Deployment struct {
 	Cluster     string    `json:"cluster"`
 	Environment string    `json:"environment"`
@@ -24,7 +24,8 @@ type Deployment struct {
 
 // DeploymentOf is d as the API shows it.
 func DeploymentOf(d promote.Deployment) Deployment {
-	return Deployment{d.Cluster, d.Environment, d.Task, d.Version, string(d.Digest), d.Actor, d.Since}
+	return Deployment{d.Cluster, d.Environment, d.Task, d.Version, string(d.Digest), d.Actor,
+		d.Since}
 }
 
 // Overview is the table of clusters × environments.
@@ -33,13 +34,15 @@ type Overview struct {
 	Clusters     []ClusterOverview `json:"clusters"`
 }
 
-// ClusterOverview is one row: by environment, what is deployed there; tasks stand beside one another in test.
+// ClusterOverview is one row: the deployments by environment; tasks stand beside one another in
+// test.
 type ClusterOverview struct {
 	Cluster     string                  `json:"cluster"`
 	Deployments map[string][]Deployment `json:"deployments"`
 }
 
-// Overview returns every cluster that Nginx knows, and every other one that has a version, with what it is deployed as.
+// Overview returns every cluster that Nginx knows, and every other one that has a version, with its
+// deployments.
 func (p *Platform) Overview(ctx context.Context) (Overview, error) {
 	current, err := p.promoter.Current(ctx)
 	if err != nil {
@@ -68,7 +71,7 @@ func (p *Platform) Overview(ctx context.Context) (Overview, error) {
 	return overview, nil
 }
 
-// Version is a version of a cluster and the digest that it stands for, for ever.
+// Version is a version of a cluster and the digest that it stands for, permanently.
 type Version struct {
 	Cluster string    `json:"cluster"`
 	Version string    `json:"version"`
@@ -85,7 +88,8 @@ func (p *Platform) Versions(ctx context.Context, cluster string) ([]Version, err
 	}
 	versions := make([]Version, 0, len(bindings))
 	for _, b := range bindings {
-		versions = append(versions, Version{b.Cluster, b.Version, string(b.Digest), b.Actor, b.Time})
+		versions = append(versions, Version{b.Cluster, b.Version, string(b.Digest), b.Actor,
+			b.Time})
 	}
 	return versions, nil
 }
@@ -106,7 +110,7 @@ type Entry struct {
 	Error       string    `json:"error,omitempty"`
 }
 
-// Journal returns what happened to the cluster, or with "" to all clusters, oldest first.
+// Journal returns the entries of the cluster, or with "" of all clusters, oldest first.
 func (p *Platform) Journal(ctx context.Context, cluster string) ([]Entry, error) {
 	history, err := p.promoter.History(ctx, promote.Target{Cluster: cluster})
 	if err != nil {
@@ -119,13 +123,15 @@ func entriesOf(journal []promote.Entry) []Entry {
 	entries := make([]Entry, 0, len(journal))
 	for _, e := range journal {
 		entries = append(entries, Entry{
-			e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task, e.Version, string(e.Digest), e.Actor, e.Reason, e.Error,
+			e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task,
+			e.Version, string(e.Digest), e.Actor, e.Reason, e.Error,
 		})
 	}
 	return entries
 }
 
-// Recent returns the newest n entries of the journal with a Seq below before, newest first; before 0 is the journal's end.
+// Recent returns the newest n entries of the journal with a Seq below before, newest first; before
+// 0 is the journal's end.
 func (p *Platform) Recent(ctx context.Context, before uint64, n int) ([]Entry, error) {
 	recent, err := p.promoter.Recent(ctx, promote.Target{}, before, n)
 	return entriesOf(recent), err
@@ -139,15 +145,17 @@ type JournalQuery struct {
 	Cluster, Environment, Task string
 	// After asks for the oldest entries with a Seq above it, unless it is 0.
 	After uint64
-	// Before asks for the newest entries with a Seq below it; 0 is the journal's end. One of After and Before is 0.
+	// Before asks for the newest entries with a Seq below it; 0 is the journal's end. One of After
+	// and Before is 0.
 	Before uint64
 	// Limit is how many at most, 1 to MaxEntries.
 	Limit int
 }
 
-// JournalPage returns a part of the journal, oldest first, and whether there are others on the side where After or Before
-// leads on: newer ones with After, else older ones.
-func (p *Platform) JournalPage(ctx context.Context, q JournalQuery) (entries []Entry, more bool, err error) {
+// JournalPage returns a part of the journal, oldest first, and whether there are others on the side
+// where After or Before leads on: newer ones with After, else older ones.
+func (p *Platform) JournalPage(ctx context.Context, q JournalQuery) (entries []Entry, more bool,
+	err error) {
 	if q.Limit < 1 || q.Limit > MaxEntries {
 		return nil, false, invalid("limit %d: want 1 to %d", q.Limit, MaxEntries)
 	}
@@ -160,7 +168,9 @@ func (p *Platform) JournalPage(ctx context.Context, q JournalQuery) (entries []E
 		if found, err = p.promoter.History(ctx, target); err != nil {
 			return nil, false, err
 		}
-		from, _ := slices.BinarySearchFunc(found, q.After+1, func(e promote.Entry, seq uint64) int { return cmp.Compare(e.Seq, seq) })
+		from, _ := slices.BinarySearchFunc(found, q.After+1, func(e promote.Entry, seq uint64) int {
+			return cmp.Compare(e.Seq, seq)
+		})
 		found = found[from:]
 	} else {
 		if found, err = p.promoter.Recent(ctx, target, q.Before, q.Limit+1); err != nil {
@@ -189,7 +199,8 @@ type Pool struct {
 func (p *Platform) Pools() []Pool {
 	var pools []Pool
 	for _, s := range p.leases.Stats() {
-		pools = append(pools, Pool{s.Pool, s.Size, s.Free, s.Leased + s.Draining, s.Cooling + s.Quarantined, s.Reserved})
+		pools = append(pools, Pool{s.Pool, s.Size, s.Free, s.Leased + s.Draining, s.Cooling +
+			s.Quarantined, s.Reserved})
 	}
 	return pools
 }
@@ -197,23 +208,27 @@ func (p *Platform) Pools() []Pool {
 // Instances returns all instances, sorted by id.
 func (p *Platform) Instances() []instance.Instance { return p.instances.List() }
 
-// InstanceLog returns the file that the output of a running instance goes to. Another one is ErrNotFound.
+// InstanceLog returns the file that the output of a running instance goes to. Another one is
+// ErrNotFound.
 func (p *Platform) InstanceLog(id string) (string, error) {
-	if !slices.ContainsFunc(p.instances.List(), func(i instance.Instance) bool { return i.ID == id }) {
+	if !slices.ContainsFunc(p.instances.List(), func(i instance.Instance) bool {
+		return i.ID == id
+	}) {
 		return "", fmt.Errorf("%w: no instance %q runs", ErrNotFound, id)
 	}
 	return p.instances.Log(id), nil
 }
 
-// NginxStatus is what the agent and Nginx say.
+// NginxStatus is the state that the agent and Nginx report.
 type NginxStatus struct {
 	Port     int      `json:"port"`
 	Revision uint64   `json:"revision"` // of the routes that are asked for
 	Verified uint64   `json:"verified"` // the newest that every worker answers with
 	Workers  []Worker `json:"workers"`
-	Held     int      `json:"held"` // clusters whose last instances are kept against an unplanned loss
-	Error    string   `json:"error,omitempty"`
-	// Changes are what was changed in the production configuration.
+	// clusters whose last instances are kept against an unplanned loss
+	Held  int    `json:"held"`
+	Error string `json:"error,omitempty"`
+	// Changes lists the changes in the production configuration.
 	Changes []NginxChange `json:"changes"`
 }
 
@@ -238,7 +253,8 @@ func (p *Platform) NginxStatus(ctx context.Context) (NginxStatus, error) {
 	}
 	status := p.agent.Status()
 	out := NginxStatus{
-		Port: p.config.NginxPort, Revision: status.Revision, Verified: status.VerifiedRevision, Held: len(status.Held), Error: status.LastError,
+		Port: p.config.NginxPort, Revision: status.Revision, Verified: status.VerifiedRevision,
+		Held: len(status.Held), Error: status.LastError,
 	}
 	for _, c := range p.Edge.Result.Changes {
 		out.Changes = append(out.Changes, NginxChange{c.At.String(), c.Rule, c.Reason})
