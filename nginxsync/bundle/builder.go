@@ -14,14 +14,14 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/textfs"
 )
 
-// Builder puts a bundle together file by file within limits, for implementations of Source. It reads no more than
-// the limits allow. Files of version control systems and swap files of editors are passed over. It is not safe for
-// concurrent use.
+// Builder puts a bundle together file by file within limits, for implementations of Source. It
+// reads no more than the limits allow. Files of version control systems and swap files of editors
+// are passed over. It is not safe for concurrent use.
 type Builder struct {
 	// Limits bound the bundle.
 	Limits Limits
-	// Folder is the part of the names that is taken, without a slash at its ends: files outside are passed over. Empty
-	// means all.
+	// Folder is the part of the names that is taken, without a slash at its ends: files outside are
+	// passed over. Empty means all.
 	Folder string
 	// Roots say where the targets of links are in the tree: see Reader.Roots.
 	Roots conf.Roots
@@ -51,8 +51,8 @@ func (b *Builder) inside(name string) (string, bool) {
 	return name, !skipped(name)
 }
 
-// Add reads a regular file of a known size; -1 when it is not known. Only the permission bits of mode are kept. A file that
-// is larger than the limits allow is refused unread.
+// Add reads a regular file of a known size; -1 when it is not known. Only the permission bits of
+// mode are kept. A file that is larger than the limits allow is refused unread.
 func (b *Builder) Add(name string, mode fs.FileMode, size int64, r io.Reader) error {
 	inner, ok := b.inside(name)
 	if !ok {
@@ -110,8 +110,8 @@ func (b *Builder) vacant(inner string, limits Limits) error {
 	return nil
 }
 
-// Link adds a symbolic link. It is resolved by Bundle, and refused when it leads out of the roots or to nothing: a bundle has
-// files only.
+// Link adds a symbolic link. It is resolved by Bundle, and refused when it leads out of the roots
+// or to nothing: a bundle has files only.
 func (b *Builder) Link(name, target string) error {
 	inner, ok := b.inside(name)
 	if !ok {
@@ -127,8 +127,8 @@ func (b *Builder) Link(name, target string) error {
 	return nil
 }
 
-// Bundle is what was added, with a copy of its target in the place of each link. A link to a directory brings in all files
-// below it.
+// Bundle returns the files that were added, with a copy of its target in the place of each link. A
+// link to a directory brings in all files below it.
 func (b *Builder) Bundle() (*Bundle, error) {
 	targets, err := b.targets()
 	if err != nil {
@@ -148,7 +148,8 @@ func (b *Builder) Bundle() (*Bundle, error) {
 	return New(files, b.Limits)
 }
 
-// read returns the text. One that has grown since it was listed is cut behind the limit, for New to refuse.
+// read returns the text. One that has grown since it was listed is cut behind the limit, for New to
+// refuse.
 func (c content) read(limits Limits) (File, error) {
 	if c.open == nil {
 		return File{Mode: c.mode, Text: c.text}, nil
@@ -162,8 +163,8 @@ func (c content) read(limits Limits) (File, error) {
 	return File{Mode: c.mode, Text: text}, err
 }
 
-// digest is that of Bundle's result. Texts are read through a small buffer; that of a file which changes meanwhile makes a
-// digest that no bundle has.
+// digest is that of Bundle's result. Texts are read through a small buffer; that of a file which
+// changes meanwhile makes a digest that no bundle has.
 func (b *Builder) digest() (string, error) {
 	targets, err := b.targets()
 	if err != nil {
@@ -190,7 +191,8 @@ func (b *Builder) digest() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// targets is, by each name of the bundle, the file that has its content, itself or that which a link leads to.
+// targets is, by each name of the bundle, the file that has its content, itself or that which a
+// link leads to.
 func (b *Builder) targets() (map[string]string, error) {
 	limits := b.Limits.WithDefaults()
 	targets, total := make(map[string]string, len(b.files)+len(b.links)), b.size
@@ -199,7 +201,8 @@ func (b *Builder) targets() (map[string]string, error) {
 	}
 	add := func(name, target string) error {
 		if len(targets) >= limits.Files {
-			return fmt.Errorf("more than %d files, those behind links counted: %w", limits.Files, ErrInvalid)
+			return fmt.Errorf("more than %d files, those behind links counted: %w", limits.Files,
+				ErrInvalid)
 		}
 		targets[name] = target
 		return limits.room(name, b.files[target].size, &total)
@@ -220,10 +223,13 @@ func (b *Builder) targets() (map[string]string, error) {
 		}
 	}
 	names := slices.Sorted(maps.Keys(targets))
-	return targets, checkNames(names, func(name string) bool { _, ok := targets[name]; return ok }, limits)
+	return targets, checkNames(names, func(name string) bool {
+		_, ok := targets[name]
+		return ok
+	}, limits)
 }
 
-// directory adds what is below the directory that a link leads to.
+// directory adds the files below the directory that a link leads to.
 func (b *Builder) directory(link, target string, add func(name, target string) error) error {
 	found := false
 	for _, name := range slices.Sorted(maps.Keys(b.files)) {

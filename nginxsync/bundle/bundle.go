@@ -29,24 +29,26 @@ type File struct {
 	Text string
 }
 
-// Source says what the production tree is. It is pulled: the caller keeps the digest that it has and asks for another.
-// bundletest.Run holds an implementation to the contract. An implementation is safe for concurrent use.
+// Source supplies the production tree. It is pulled: the caller keeps the digest that it has and
+// asks for another. bundletest.Run holds an implementation to the contract. An implementation is
+// safe for concurrent use.
 type Source interface {
-	// Fetch blocks until the production tree's digest differs from after, and returns the tree. An after of "" returns the
-	// current tree as soon as there is one. The error is the context's cause when ctx ends; any other error is worth
-	// another try later, and says that the production tree is not known, never that it is gone: ErrInvalid is in the chain
-	// when there is one that is refused.
+	// Fetch blocks until the production tree's digest differs from after, and returns the tree. An
+	// after of "" returns the current tree as soon as there is one. The error is the context's
+	// cause when ctx ends; any other error is worth another try later, and says that the production
+	// tree is not known, never that it is gone: ErrInvalid is in the chain when there is one that
+	// is refused.
 	Fetch(ctx context.Context, after string) (*Bundle, error)
 }
 
 // ErrInvalid is in the chain of errors about a bundle that is refused.
 var ErrInvalid = errors.New("invalid")
 
-// Limits bound what is accepted. The zero value is ready to use.
+// Limits bound the size of a bundle. The zero value is ready to use.
 type Limits struct {
 	Files int   // The default is DefaultFiles.
 	Bytes int64 // of all contents together. The default is DefaultBytes.
-	// FileBytes bounds one file: what one look holds in memory at a time. The default is
+	// FileBytes bounds one file, and so the memory that one look uses at a time. The default is
 	// DefaultFileBytes, or Bytes where that is less.
 	FileBytes int64
 }
@@ -61,7 +63,8 @@ const (
 // Validate refuses negative limits with ErrInvalid.
 func (l Limits) Validate() error {
 	if l.Files < 0 || l.Bytes < 0 || l.FileBytes < 0 {
-		return fmt.Errorf("%d files, %d bytes, %d of one file: want 0 (default %d, %d and %d) or more: %w",
+		return fmt.Errorf("%d files, %d bytes, %d of one file: want 0 (default %d, %d and %d) or "+
+			"more: %w",
 			l.Files, l.Bytes, l.FileBytes, DefaultFiles, DefaultBytes, DefaultFileBytes, ErrInvalid)
 	}
 	return nil
@@ -75,15 +78,18 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
-// New checks the names and the sizes and takes the digest. A bundle without a file is refused: it stands for a source
-// that lost its content, never for a production Nginx.
+// New checks the names and the sizes and takes the digest. A bundle without a file is refused: it
+// stands for a source that lost its content, never for a production Nginx.
 func New(files map[string]File, limits Limits) (*Bundle, error) {
 	if err := limits.Validate(); err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
 	}
 	limits = limits.WithDefaults()
 	names := slices.Sorted(maps.Keys(files))
-	if err := checkNames(names, func(name string) bool { _, ok := files[name]; return ok }, limits); err != nil {
+	if err := checkNames(names, func(name string) bool {
+		_, ok := files[name]
+		return ok
+	}, limits); err != nil {
 		return nil, err
 	}
 	h := sha256.New()
@@ -99,7 +105,7 @@ func New(files map[string]File, limits Limits) (*Bundle, error) {
 	return &Bundle{Files: files, Digest: hex.EncodeToString(h.Sum(nil))}, nil
 }
 
-// writeHead writes what stands before a file's content in the text whose hash is the digest.
+// writeHead writes the line before a file's content in the text whose hash is the digest.
 func writeHead(h io.Writer, name string, mode fs.FileMode, size int64) {
 	fmt.Fprintf(h, "%q %o %d\n", name, mode.Perm(), size)
 }
@@ -118,7 +124,8 @@ func checkNames(names []string, has func(string) bool, limits Limits) error {
 		}
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if has(dir) {
-				return fmt.Errorf("file %q: %q is a file and a directory: %w", name, dir, ErrInvalid)
+				return fmt.Errorf("file %q: %q is a file and a directory: %w", name, dir,
+					ErrInvalid)
 			}
 		}
 	}
@@ -128,10 +135,12 @@ func checkNames(names []string, has func(string) bool, limits Limits) error {
 // room refuses a file that is too large, alone or with those counted in total before it.
 func (l Limits) room(name string, size int64, total *int64) error {
 	if size > l.FileBytes {
-		return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w", name, size, l.FileBytes, ErrInvalid)
+		return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w", name, size, l.FileBytes,
+			ErrInvalid)
 	}
 	if *total += size; *total > l.Bytes {
-		return fmt.Errorf("file %q: more than %d bytes in all files up to it: %w", name, l.Bytes, ErrInvalid)
+		return fmt.Errorf("file %q: more than %d bytes in all files up to it: %w", name, l.Bytes,
+			ErrInvalid)
 	}
 	return nil
 }

@@ -8,10 +8,11 @@ import (
 )
 
 func (b *Builder) badLink(link, why string) error {
-	return fmt.Errorf("symbolic link %q to %q: %s; want a link to a file of the tree, or the file itself: %w", link, b.links[link], why, ErrInvalid)
+	return fmt.Errorf("symbolic link %q to %q: %s; want a link to a file of the tree, or the "+
+		"file itself: %w", link, b.links[link], why, ErrInvalid)
 }
 
-// resolve follows a link, and the links on its way, to a name that has none.
+// resolve follows a link, and the links in its target, to a name without links.
 func (b *Builder) resolve(link string) (string, error) {
 	name := link
 	for range 16 {
@@ -21,15 +22,16 @@ func (b *Builder) resolve(link string) (string, error) {
 		}
 		next, ok := b.follow(at)
 		if !ok {
-			return "", b.badLink(link, fmt.Sprintf("it leads out of the tree, which stands for %s; "+
-				"say under roots where %s is taken from", b.Roots, b.links[at]))
+			return "", b.badLink(link, fmt.Sprintf(
+				"it leads out of the tree, which stands for %s; "+
+					"say under roots where %s is taken from", b.Roots, b.links[at]))
 		}
 		name = next + strings.TrimPrefix(name, at)
 	}
 	return "", b.badLink(link, "too many links on the way")
 }
 
-// follow returns the name of what one link leads to. Where the tree stands for absolute paths, the
+// follow returns the name of one link's target. Where the tree stands for absolute paths, the
 // link is followed as on the production machine.
 func (b *Builder) follow(link string) (string, bool) {
 	target := b.links[link]
@@ -43,7 +45,7 @@ func (b *Builder) follow(link string) (string, bool) {
 	return name, ok && fs.ValidPath(name) && name != "."
 }
 
-// linkOn is the first link on the way to the name, or "".
+// linkOn returns the first part of the name, from its beginning, that is a link, or "".
 func (b *Builder) linkOn(name string) string {
 	for i := 0; i <= len(name); i++ {
 		if i == len(name) || name[i] == '/' {

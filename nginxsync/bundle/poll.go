@@ -14,15 +14,15 @@ import (
 type Polling struct {
 	// Every is the time between two looks. The default is two seconds.
 	Every time.Duration
-	// Settle is the time between the two looks that must see the same before a change is believed, so that a writer who is at
-	// work is left to finish. Zero means that one look is believed.
+	// Settle is the time between the two looks that must see the same before a change is believed,
+	// so that a writer can finish. Zero means that one look is believed.
 	Settle time.Duration
 	// Wake makes the next look due at once. Nil never does.
 	Wake <-chan struct{}
 }
 
-// View is what one look saw: the digest of a tree, and the way to its content, which is read only when
-// the digest is a new one.
+// View is the result of one look: the digest of a tree, and the function that loads its content,
+// which is called only when the digest is a new one.
 type View struct {
 	Digest string
 	// Load returns the tree of now. One of another digest is looked at once more.
@@ -34,8 +34,10 @@ func (b *Bundle) View() View {
 	return View{Digest: b.Digest, Load: func(context.Context) (*Bundle, error) { return b, nil }}
 }
 
-// Fetch looks until it sees another digest than after, with the errors of Source.Fetch. An error of look ends it.
-func (p Polling) Fetch(ctx context.Context, after string, look func(context.Context) (View, error)) (*Bundle, error) {
+// Fetch looks until it sees another digest than after, with the errors of Source.Fetch. An error of
+// look ends it.
+func (p Polling) Fetch(ctx context.Context, after string, look func(context.Context) (View,
+	error)) (*Bundle, error) {
 	every, seen := cmp.Or(p.Every, 2*time.Second), ""
 	for {
 		if ctx.Err() != nil {
@@ -77,12 +79,15 @@ func (p Polling) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// DirSource is a Source that looks at a directory from time to time. Package folderbundle has one that is told of
-// changes.
+// DirSource is a Source that looks at a directory from time to time. Package folderbundle has one
+// that the kernel notifies of changes.
 type DirSource struct {
-	FS     fs.FS         // of the directory: (*os.Root).FS of it, so that no link leads out
-	Every  time.Duration // between two looks. The default is two seconds.
-	Settle time.Duration // between the two looks that must see the same. The default is half a second.
+	// of the directory: (*os.Root).FS of it, so that no link leads out
+	FS fs.FS
+	// between two looks. The default is two seconds.
+	Every time.Duration
+	// between the two looks that must see the same. The default is half a second.
+	Settle time.Duration
 	Limits Limits
 	// Roots say where the targets of links are in the tree: see Reader.Roots.
 	Roots conf.Roots
@@ -100,5 +105,7 @@ func (s *DirSource) Fetch(ctx context.Context, after string) (*Bundle, error) {
 // View looks at a file system: the digest now, the content later.
 func (r Reader) View(fsys fs.FS) (View, error) {
 	digest, err := r.Digest(fsys)
-	return View{Digest: digest, Load: func(context.Context) (*Bundle, error) { return r.Read(fsys) }}, err
+	return View{Digest: digest, Load: func(context.Context) (*Bundle, error) {
+		return r.Read(fsys)
+	}}, err
 }

@@ -32,9 +32,9 @@ type Reader struct {
 // Read takes a snapshot of all files below fsys, as Reader.Read does.
 func Read(fsys fs.FS, limits Limits) (*Bundle, error) { return Reader{Limits: limits}.Read(fsys) }
 
-// Read takes a snapshot of all files below fsys and Extra. Symbolic links are resolved when they stay
-// in the roots; other files that are not regular are refused. The limits are held before the first
-// file is opened.
+// Read takes a snapshot of all files below fsys and Extra. Symbolic links are resolved when they
+// stay in the roots; other files that are not regular are refused. The limits are held before the
+// first file is opened.
 func (r Reader) Read(fsys fs.FS) (*Bundle, error) {
 	b, err := r.list(fsys)
 	if err != nil {
@@ -43,7 +43,8 @@ func (r Reader) Read(fsys fs.FS) (*Bundle, error) {
 	return b.Bundle()
 }
 
-// Digest returns the digest that Read's bundle would have, with no more memory than a list of names.
+// Digest returns the digest that Read's bundle would have, with no more memory than a list of
+// names.
 func (r Reader) Digest(fsys fs.FS) (string, error) {
 	b, err := r.list(fsys)
 	if err != nil {
@@ -83,18 +84,21 @@ func (b *Builder) walk(fsys fs.FS, at string) error {
 			}
 			return b.Link(name, target)
 		case !d.Type().IsRegular():
-			return fmt.Errorf("file %q: %s, want regular files, links and directories only: %w", name, d.Type(), ErrInvalid)
+			return fmt.Errorf("file %q: %s, want regular files, links and directories only: %w",
+				name, d.Type(), ErrInvalid)
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		c := content{mode: info.Mode().Perm(), size: info.Size(), open: func() (fs.File, error) { return fsys.Open(from) }}
+		c := content{mode: info.Mode().Perm(), size: info.Size(), open: func() (fs.File, error) {
+			return fsys.Open(from)
+		}}
 		return b.put(name, c)
 	})
 }
 
-// zeros counts what was read and how much of its end is zero bytes.
+// zeros counts the bytes that were read, and the zero bytes at their end.
 type zeros struct {
 	r           io.Reader
 	total, tail int64
@@ -113,9 +117,9 @@ func (z *zeros) Read(p []byte) (int, error) {
 }
 
 // Tar reads a bundle from a tar archive, compressed with gzip or not. Links are resolved when they
-// stay in the roots; devices and the like are refused. So is what is no tar archive, before more than
-// its beginning is read, and an archive without the two blocks of zeros that end one: it was cut.
-// Reading ends soon after the limits. An error of from is returned as it is.
+// stay in the roots; devices and the like are refused. So is input that is no tar archive, before
+// more than its beginning is read, and an archive without the two blocks of zeros that end one: it
+// was cut. Reading ends soon after the limits. An error of from is returned as it is.
 func (r Reader) Tar(from io.Reader) (*Bundle, error) {
 	failed := &failing{r: from}
 	b, err := r.tar(bufio.NewReader(failed))
@@ -153,14 +157,15 @@ func (r Reader) tar(packed *bufio.Reader) (*Bundle, error) {
 	if err := checkType(plain); err != nil {
 		return nil, fmt.Errorf("archive: %w", invalid(err))
 	}
-	// Twice, since what is outside of the folder is read too; and the headers.
+	// Twice Bytes, since files outside of the directory are read too; and the headers.
 	all := &io.LimitedReader{R: plain, N: 2*limits.Bytes + int64(limits.Files)*4096 + 1<<20}
 	err := b.entries(&zeros{r: all})
 	switch {
 	case err == nil:
 		return b.Bundle()
 	case all.N <= 0:
-		return nil, fmt.Errorf("archive: larger than %d files and %d bytes allow: %w", limits.Files, limits.Bytes, ErrInvalid)
+		return nil, fmt.Errorf("archive: larger than %d files and %d bytes allow: %w", limits.Files,
+			limits.Bytes, ErrInvalid)
 	}
 	return nil, fmt.Errorf("archive: %w", invalid(err))
 }
@@ -180,14 +185,16 @@ func (b *Builder) entries(all *zeros) error {
 		h, err := archive.Next()
 		switch {
 		case errors.Is(err, io.EOF) && (all.total-before < 2*block || all.tail < 2*block):
-			return fmt.Errorf("ends after %d files without the two blocks of zeros that end an archive: it was cut: %w", len(b.files), ErrInvalid)
+			return fmt.Errorf("ends after %d files without the two blocks of zeros that end an "+
+				"archive: it was cut: %w", len(b.files), ErrInvalid)
 		case errors.Is(err, io.EOF):
 			// The checksum of gzip comes behind the end of the archive.
 			if _, err := io.Copy(io.Discard, all); err != nil {
 				return err
 			}
 			if all.total-before > all.tail+block { // up to a block of it pads the last file
-				return fmt.Errorf("has more behind its end, such as a second archive: %w", ErrInvalid)
+				return fmt.Errorf("has more behind its end, such as a second archive: %w",
+					ErrInvalid)
 			}
 			return nil
 		case err != nil:
@@ -216,7 +223,8 @@ func (b *Builder) entry(h *tar.Header, r io.Reader) error {
 		if _, taken := b.inside(name); ok && taken {
 			return b.Add(name, f.mode, f.size, strings.NewReader(f.text))
 		} else if taken {
-			return fmt.Errorf("file %q: a link to %q, which is not there before it: %w", h.Name, h.Linkname, ErrInvalid)
+			return fmt.Errorf("file %q: a link to %q, which is not there before it: %w", h.Name,
+				h.Linkname, ErrInvalid)
 		}
 		return nil
 	case tar.TypeDir, tar.TypeXGlobalHeader:
@@ -225,5 +233,6 @@ func (b *Builder) entry(h *tar.Header, r io.Reader) error {
 	if _, ok := b.inside(name); !ok {
 		return nil
 	}
-	return fmt.Errorf("file %q: type %q, want regular files, links and directories only: %w", h.Name, h.Typeflag, ErrInvalid)
+	return fmt.Errorf("file %q: type %q, want regular files, links and directories only: %w",
+		h.Name, h.Typeflag, ErrInvalid)
 }

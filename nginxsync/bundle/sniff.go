@@ -8,7 +8,8 @@ import (
 	"io"
 )
 
-// magics are the first bytes of what is offered in the place of a tar archive.
+// magics are the first bytes of files of other types that are offered in the place of a tar
+// archive.
 var magics = []struct{ magic, what string }{
 	{"PK\x03\x04", "a zip archive"},
 	{"PK\x05\x06", "an empty zip archive"},
@@ -29,8 +30,8 @@ var magics = []struct{ magic, what string }{
 // block is the unit of a tar archive.
 const block = 512
 
-// checkType refuses what does not begin as a tar archive does, and says what it is. It reads no more
-// than one block ahead. An archive of nothing is let through.
+// checkType refuses input that does not begin as a tar archive does, with an error that names its
+// type. It reads no more than one block ahead. An archive without files is let through.
 func checkType(r *bufio.Reader) error {
 	head, err := r.Peek(block)
 	if err != nil && err != io.EOF {
@@ -41,7 +42,7 @@ func checkType(r *bufio.Reader) error {
 	}
 	if len(head) == block {
 		if _, err := tar.NewReader(bytes.NewReader(head)).Next(); err != tar.ErrHeader {
-			return nil // what is wrong behind a good header is found by reading
+			return nil // errors behind a good header are found by reading
 		}
 	}
 	const want = "want a tar archive, plain or compressed with gzip"

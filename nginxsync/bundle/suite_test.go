@@ -16,8 +16,10 @@ import (
 func TestSuite(t *testing.T) {
 	t.Parallel()
 	for name, wrap := range map[string]func(bundle.Source) bundle.Source{
-		"DirSource":      func(s bundle.Source) bundle.Source { return s },
-		"VerifiedSource": func(s bundle.Source) bundle.Source { return &bundle.VerifiedSource{Source: s} },
+		"DirSource": func(s bundle.Source) bundle.Source { return s },
+		"VerifiedSource": func(s bundle.Source) bundle.Source {
+			return &bundle.VerifiedSource{Source: s}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -25,7 +25,8 @@ func archive(t *testing.T, finish bool) ([]byte, []int) {
 	var ends []int
 	// The second ends in more zeros than the end of an archive has.
 	for i, text := range []string{"events {}\n", strings.Repeat("\x00", 4096), "x"} {
-		require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("f", i), Mode: 0o644, Size: int64(len(text))}))
+		require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg,
+			Name: fmt.Sprint("f", i), Mode: 0o644, Size: int64(len(text))}))
 		_, err := io.WriteString(w, text)
 		require.NoError(t, err)
 		require.NoError(t, w.Flush())
@@ -47,7 +48,7 @@ func zipped(t *testing.T, text []byte) []byte {
 	return b.Bytes()
 }
 
-// An archive that was cut, at whatever byte, is refused: half of the sites must not vanish.
+// An archive that was cut, at any byte, is refused: half of the sites must not vanish.
 func TestTarThatWasCut(t *testing.T) {
 	t.Parallel()
 	whole, ends := archive(t, true)
@@ -60,11 +61,13 @@ func TestTarThatWasCut(t *testing.T) {
 		}
 		for _, text := range [][]byte{whole[:n], zipped(t, whole[:n])} {
 			_, err := bundle.Reader{}.Tar(bytes.NewReader(text))
-			require.ErrorIs(t, err, bundle.ErrInvalid, "%d of %d bytes, entries end at %v", n, len(whole), ends)
+			require.ErrorIs(t, err, bundle.ErrInvalid, "%d of %d bytes, entries end at %v", n,
+				len(whole), ends)
 		}
 	}
 	_, err = bundle.Reader{}.Tar(bytes.NewReader(whole[:ends[1]]))
-	require.ErrorContains(t, err, "ends after 2 files without the two blocks of zeros that end an archive: it was cut")
+	require.ErrorContains(t, err, "ends after 2 files without the two blocks of zeros that end "+
+		"an archive: it was cut")
 	padded := append(bytes.Clone(whole), make([]byte, 10_240)...) // as GNU tar pads to its record
 	_, err = bundle.Reader{}.Tar(bytes.NewReader(padded))
 	require.NoError(t, err)
@@ -72,7 +75,8 @@ func TestTarThatWasCut(t *testing.T) {
 	require.ErrorContains(t, err, "has more behind its end, such as a second archive")
 }
 
-// What is no tar archive is named, before more than a few kilobytes of it are read.
+// The error names the type of input that is no tar archive, before more than a few kilobytes of it
+// are read.
 func TestTarOfAnotherType(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("\x01rest", 1000)
@@ -93,7 +97,8 @@ func TestTarOfAnotherType(t *testing.T) {
 		{"", "empty"},
 		{"oops", "ends after 4 bytes"},
 	} {
-		for name, text := range map[string]string{"plain": c.text, "gzip": string(zipped(t, []byte(c.text)))} {
+		for name, text := range map[string]string{"plain": c.text,
+			"gzip": string(zipped(t, []byte(c.text)))} {
 			counted := &counting{Reader: strings.NewReader(text)}
 			if len(c.text) > 512 { // and much more
 				counted.Reader = io.MultiReader(counted.Reader, zeroes(1<<30))
@@ -134,7 +139,8 @@ func TestTarWhoseReaderFails(t *testing.T) {
 	whole, _ := archive(t, true)
 	broken := errors.New("connection reset")
 	for _, n := range []int{0, 1, 600, len(whole) - 1} {
-		_, err := bundle.Reader{}.Tar(io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(broken)))
+		_, err := bundle.Reader{}.Tar(io.MultiReader(bytes.NewReader(whole[:n]),
+			iotest.ErrReader(broken)))
 		require.ErrorIs(t, err, broken, n)
 		require.NotErrorIs(t, err, bundle.ErrInvalid, n)
 	}
@@ -144,11 +150,13 @@ func TestTarWhoseReaderFails(t *testing.T) {
 func TestTarWithALargeFile(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	require.NoError(t, tar.NewWriter(&b).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "geo.mmdb", Size: 5 << 30}))
+	require.NoError(t, tar.NewWriter(&b).WriteHeader(&tar.Header{Typeflag: tar.TypeReg,
+		Name: "geo.mmdb", Size: 5 << 30}))
 	counted := &counting{Reader: io.MultiReader(&b, zeroes(5<<30))}
 	_, err := bundle.Reader{}.Tar(counted)
 	require.ErrorIs(t, err, bundle.ErrInvalid)
-	require.ErrorContains(t, err, `file "geo.mmdb": 5368709120 bytes, limit of one file is 67108864`)
+	require.ErrorContains(t, err,
+		`file "geo.mmdb": 5368709120 bytes, limit of one file is 67108864`)
 	require.Less(t, counted.n, 64<<10)
 }
 
@@ -159,8 +167,10 @@ func TestTarOfARootFileSystem(t *testing.T) {
 	w := tar.NewWriter(&b)
 	for _, h := range []tar.Header{
 		{Typeflag: tar.TypeReg, Name: "./usr/share/nginx/modules-available/mod.conf"},
-		{Typeflag: tar.TypeSymlink, Name: "./etc/nginx/modules-enabled/50-mod.conf", Linkname: "/usr/share/nginx/modules-available/mod.conf"},
-		{Typeflag: tar.TypeSymlink, Name: "./etc/nginx/modules", Linkname: "../../usr/share/nginx/modules-available"},
+		{Typeflag: tar.TypeSymlink, Name: "./etc/nginx/modules-enabled/50-mod.conf",
+			Linkname: "/usr/share/nginx/modules-available/mod.conf"},
+		{Typeflag: tar.TypeSymlink, Name: "./etc/nginx/modules",
+			Linkname: "../../usr/share/nginx/modules-available"},
 		{Typeflag: tar.TypeReg, Name: "./etc/nginx/nginx.conf"},
 	} {
 		require.NoError(t, w.WriteHeader(&h))

@@ -55,14 +55,29 @@ func TestSignature(t *testing.T) {
 		keys   []ed25519.PublicKey
 		want   string
 	}{
-		"another key":    {func(map[string]string) {}, []ed25519.PublicKey{other}, "by none of the 1 keys"},
-		"no good key":    {func(map[string]string) {}, []ed25519.PublicKey{nil}, "by none of the 1 keys"},
-		"text":           {func(f map[string]string) { f["nginx.conf"] += " " }, keys, "a file was changed after it"},
-		"one more file":  {func(f map[string]string) { f["b"] = "" }, keys, "a file was changed after it"},
-		"one file less":  {func(f map[string]string) { delete(f, "conf.d/a.conf") }, keys, "a file was changed after it"},
-		"no signature":   {func(f map[string]string) { delete(f, bundle.SignatureFile) }, keys, "has no sluice.sig"},
-		"not one":        {func(f map[string]string) { f[bundle.SignatureFile] = "x" }, keys, "sluice.sig is no signature"},
-		"only signature": {func(f map[string]string) { delete(f, "nginx.conf"); delete(f, "conf.d/a.conf") }, keys, "no files"},
+		"another key": {func(map[string]string) {}, []ed25519.PublicKey{other},
+			"by none of the 1 keys"},
+		"no good key": {func(map[string]string) {}, []ed25519.PublicKey{nil},
+			"by none of the 1 keys"},
+		"text": {func(f map[string]string) {
+			f["nginx.conf"] += " "
+		}, keys, "a file was changed after it"},
+		"one more file": {func(f map[string]string) {
+			f["b"] = ""
+		}, keys, "a file was changed after it"},
+		"one file less": {func(f map[string]string) {
+			delete(f, "conf.d/a.conf")
+		}, keys, "a file was changed after it"},
+		"no signature": {func(f map[string]string) {
+			delete(f, bundle.SignatureFile)
+		}, keys, "has no sluice.sig"},
+		"not one": {func(f map[string]string) {
+			f[bundle.SignatureFile] = "x"
+		}, keys, "sluice.sig is no signature"},
+		"only signature": {func(f map[string]string) {
+			delete(f, "nginx.conf")
+			delete(f, "conf.d/a.conf")
+		}, keys, "no files"},
 	} {
 		changed := maps.Clone(files)
 		c.change(changed)
@@ -80,10 +95,12 @@ func TestChecksums(t *testing.T) {
 		{whole, ""},
 		{sum("1") + "  nginx.conf\n", `file "conf.d/a b.conf" is not in SHA256SUMS`},
 		{whole + sum("3") + "  c\n", `SHA256SUMS:3: file "c" is missing`},
-		{strings.Replace(whole, sum("1"), sum("9"), 1), `SHA256SUMS:1: file "nginx.conf" has another checksum`},
+		{strings.Replace(whole, sum("1"), sum("9"), 1),
+			`SHA256SUMS:1: file "nginx.conf" has another checksum`},
 		{"x\n", "SHA256SUMS:1: want a SHA-256"},
 	} {
-		files := map[string]string{"nginx.conf": "1", "conf.d/a b.conf": "2", bundle.ChecksumFile: c.sums}
+		files := map[string]string{"nginx.conf": "1", "conf.d/a b.conf": "2",
+			bundle.ChecksumFile: c.sums}
 		err := fetchVerified(t, files, bundle.VerifiedSource{Checksums: true})
 		if c.want == "" {
 			require.NoError(t, err)
@@ -92,5 +109,6 @@ func TestChecksums(t *testing.T) {
 		require.ErrorIs(t, err, bundle.ErrInvalid)
 		require.ErrorContains(t, err, c.want)
 	}
-	require.ErrorContains(t, fetchVerified(t, map[string]string{"a": ""}, bundle.VerifiedSource{Checksums: true}), "has no SHA256SUMS")
+	require.ErrorContains(t, fetchVerified(t, map[string]string{"a": ""},
+		bundle.VerifiedSource{Checksums: true}), "has no SHA256SUMS")
 }

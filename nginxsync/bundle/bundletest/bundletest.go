@@ -17,11 +17,11 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 )
 
-// Limits are those that the harness gives its source.
+// Limits are the limits that the harness gives its source.
 var Limits = bundle.Limits{Files: 20, Bytes: 64 << 10, FileBytes: 32 << 10}
 
-// Files is a tree: the contents by name. A name that ends in ".sh" has the mode 0755, every other 0644. A content that
-// Link made is a symbolic link.
+// Files is a tree: the contents by name. A name that ends in ".sh" has the mode 0755, every other
+// 0644. A content that Link made is a symbolic link.
 type Files map[string]string
 
 const linkMark = "\x00link to "
@@ -29,7 +29,8 @@ const linkMark = "\x00link to "
 // Link is the content that stands for a symbolic link.
 func Link(target string) string { return linkMark + target }
 
-// LinkTarget returns where the link of that content leads to. It reports false for the content of a file.
+// LinkTarget returns where the link of that content leads to. It reports false for the content of a
+// file.
 func LinkTarget(content string) (string, bool) { return strings.CutPrefix(content, linkMark) }
 
 // Mode is that of the file in every tree of the suite.
@@ -53,7 +54,8 @@ func (f Files) digest(t *testing.T) string {
 	return b.Digest
 }
 
-// Write makes f the whole content of the folder dir: new files first, then what is no more goes.
+// Write makes f the whole content of the directory dir: it writes new files first, then removes
+// files that f lacks.
 func Write(t *testing.T, dir string, f Files) {
 	t.Helper()
 	for name, text := range f {
@@ -63,7 +65,8 @@ func Write(t *testing.T, dir string, f Files) {
 			os.Remove(target)
 			err = errors.Join(err, os.Symlink(to, target))
 		} else {
-			err = errors.Join(err, os.WriteFile(target, []byte(text), 0o600), os.Chmod(target, Mode(name)))
+			err = errors.Join(err, os.WriteFile(target, []byte(text), 0o600),
+				os.Chmod(target, Mode(name)))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -81,7 +84,7 @@ func Write(t *testing.T, dir string, f Files) {
 	}
 }
 
-// Harness is a source with Limits and the ways to change what it sees.
+// Harness is a source with Limits and the functions that change its production tree.
 type Harness struct {
 	Source bundle.Source
 	// Set makes f the whole production tree.
@@ -113,7 +116,8 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 	for _, c := range cases {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("the case takes too long"))
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute,
+				errors.New("the case takes too long"))
 			defer cancel()
 			c.run(&suite{Harness: start(t), t: t, ctx: ctx})
 		})
@@ -127,16 +131,18 @@ type suite struct {
 }
 
 func tree(version string) Files {
-	return Files{"nginx.conf": "http { include conf.d/*.conf; }\n", "conf.d/a.conf": "# " + version + "\n"}
+	return Files{"nginx.conf": "http { include conf.d/*.conf; }\n", "conf.d/a.conf": "# " +
+		version + "\n"}
 }
 
-// follow fetches until the digest is there. Errors and older trees on the way are fine.
+// follow fetches until the digest is there. Errors and older trees before it are fine.
 func (s *suite) follow(after, digest string) (*bundle.Bundle, error) {
 	for {
 		b, err := s.Source.Fetch(s.ctx, after)
 		switch {
 		case s.ctx.Err() != nil:
-			return nil, fmt.Errorf("waiting for bundle %s: %w, last error %w", digest, context.Cause(s.ctx), err)
+			return nil, fmt.Errorf("waiting for bundle %s: %w, last error %w", digest,
+				context.Cause(s.ctx), err)
 		case err != nil:
 			time.Sleep(time.Millisecond) // another try is worth it
 		case b.Digest == after:
@@ -190,7 +196,8 @@ func testFaithful(s *suite) {
 	b := s.want("", s.set(files))
 	for name, text := range files {
 		if f := b.Files[name]; f.Text != text || f.Mode != Mode(name) {
-			s.t.Errorf("file %q: mode %o, %d bytes, want %o, %d bytes", name, f.Mode, len(f.Text), Mode(name), len(text))
+			s.t.Errorf("file %q: mode %o, %d bytes, want %o, %d bytes", name, f.Mode, len(f.Text),
+				Mode(name), len(text))
 		}
 	}
 }
@@ -276,7 +283,8 @@ func testFileLimit(s *suite) {
 	large := tree("2")
 	large["geo/large.mmdb"] = strings.Repeat("x", int(Limits.FileBytes)+1)
 	s.set(large)
-	if err := s.refused(digest, "a refusal of a large file"); !strings.Contains(err.Error(), "geo/large.mmdb") {
+	if err := s.refused(digest, "a refusal of a large file"); !strings.Contains(err.Error(),
+		"geo/large.mmdb") {
 		s.t.Errorf("refusal %q does not name the file", err)
 	}
 	exact := tree("3")
@@ -289,7 +297,8 @@ func testSkipped(s *suite) {
 	plain["conf.d/.htpasswd"] = "a:b"
 	plain["conf.d/a.conf~"] = "an include of conf.d/* serves it"
 	digest := plain.digest(s.t)
-	for _, name := range []string{".nginx.conf.swp", "conf.d/.a.conf.swo", "conf.d/.#a.conf", ".svn/entries", "conf.d/.hg/store/x"} {
+	for _, name := range []string{".nginx.conf.swp", "conf.d/.a.conf.swo", "conf.d/.#a.conf",
+		".svn/entries", "conf.d/.hg/store/x"} {
 		plain[name] = "x"
 	}
 	s.Set(plain)
@@ -309,10 +318,12 @@ func testLinks(s *suite) {
 	digest := want.digest(s.t)
 	s.Set(maps.Clone(files))
 	s.want("", digest)
-	for _, out := range []string{"/usr/share/nginx/modules-available/mod.conf", "../../../etc/passwd", "/etc/nginx/../passwd", "/etc/nginx"} {
+	for _, out := range []string{"/usr/share/nginx/modules-available/mod.conf",
+		"../../../etc/passwd", "/etc/nginx/../passwd", "/etc/nginx"} {
 		files["modules-enabled/50-mod.conf"] = Link(out)
 		s.Set(maps.Clone(files))
-		if err := s.refused(digest, "a refusal of a link to "+out); !strings.Contains(err.Error(), "leads out of the tree") {
+		if err := s.refused(digest, "a refusal of a link to "+out); !strings.Contains(err.Error(),
+			"leads out of the tree") {
 			s.t.Errorf("link to %s: %v, want that it leads out of the tree", out, err)
 		}
 	}

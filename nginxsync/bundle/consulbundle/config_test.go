@@ -24,6 +24,8 @@ func TestConfig(t *testing.T) {
 			"Wait":     {func(c *config) { c.Wait = -1 }, func(c *config) { c.Wait = time.Hour }},
 			"Settle":   {func(c *config) { c.Settle = -1 }},
 			"Interval": {func(c *config) { c.Interval = -1 }},
-			"Limits":   {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }},
+			"Limits": {func(c *config) {
+				c.Limits.Files = -1
+			}, func(c *config) { c.Limits.Bytes = -1 }},
 		}, "Now")
 }

@@ -1,15 +1,21 @@
-// Package consulbundle is a bundle.Source on the keys below a prefix of a Consul agent's key-value store.
+// Package consulbundle is a bundle.Source on the keys below a prefix of a Consul agent's key-value
+// store.
 //
-// Purpose: a production tree that is kept in Consul. New makes a Source that waits for changes with blocking queries. The client
-// is the official one, made and configured by the caller: address, token, TLS, data center.
+// Purpose: a production tree that is kept in Consul. New makes a Source that waits for changes with
+// blocking queries. The client is the official one, made and configured by the caller: address,
+// token, TLS, data center.
 //
-// Layout: the key is the prefix and the name of the file, the value its content, the flags its permission bits, where 0 stands for
-// 0644. A key that ends in "/" and has no value is a folder and is passed over. Consul takes 512 KiB a value and 64 changes in one
-// transaction: a writer of more changes the tree in several steps, which Settle waits for; the SHA256SUMS of
-// bundle.VerifiedSource prove that none is missing.
+// Layout: the key is the prefix and the name of the file, the value its content, the flags its
+// permission bits, where 0 stands for
+//  0644. A key that ends in "/" and has no value is a directory and is passed over. Consul takes
+//     512 KiB a value and 64 changes in one
 //
-// Permissions: key_prefix read. Limits: reads are those of Consul's default consistency, from the leader; an answer without a known
-// leader, an error and an empty prefix are errors, so that a registry that is away or lost its content wipes nothing.
+// transaction: a writer of more changes the tree in several steps, which Settle waits for; the
+// SHA256SUMS of bundle.VerifiedSource prove that none is missing.
+//
+// Permissions: key_prefix read. Limits: reads are those of Consul's default consistency, from the
+// leader; an answer without a known leader, an error and an empty prefix are errors, so that a
+// registry that is away or lost its content wipes nothing.
 package consulbundle
 
 import (
@@ -31,13 +37,17 @@ import (
 // Config configures a Source. Client and Prefix are required.
 type Config struct {
 	Client *api.Client
-	Prefix string // of the keys, such as "nginx/production/"; a "/" at its end is added when it is missing
-	// Wait is how long a query blocks at most, up to ten minutes: a Consul that was restored from a snapshot, whose index is
-	// lower than before, is noticed after it at the latest. The default is one minute.
+	// of the keys, such as "nginx/production/"; a "/" at its end is added when it is missing
+	Prefix string
+	// Wait is how long a query blocks at most, up to ten minutes: a Consul that was restored from a
+	// snapshot, whose index is lower than before, is noticed after it at the latest. The default is
+	// one minute.
 	Wait time.Duration
-	// Settle is how long the keys must stay as they are before a change is believed. The default is half a second.
+	// Settle is how long the keys must stay as they are before a change is believed. The default is
+	// half a second.
 	Settle time.Duration
-	// Interval is the least time between two queries in the long run; two may follow each other at once. The default is one second.
+	// Interval is the least time between two queries in the long run; two may follow each other at
+	// once. The default is one second.
 	Interval time.Duration
 	Limits   bundle.Limits
 	// Now is the clock. The default is time.Now.
@@ -106,12 +116,15 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 }
 
 // query asks for the tree and blocks until Consul's index is above index, at most for wait.
-func (s *Source) query(ctx context.Context, index uint64, wait time.Duration) (*bundle.Bundle, uint64, error) {
-	// Consul adds up to a sixteenth to the wait. A connection that is dead must not be waited for longer.
+func (s *Source) query(ctx context.Context, index uint64, wait time.Duration) (*bundle.Bundle,
+	uint64, error) {
+	// Consul adds up to a sixteenth to the wait. A connection that is dead must not be waited for
+	// longer.
 	limit := wait + wait/16 + 15*time.Second
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer in %s", limit))
 	defer cancel()
-	pairs, meta, err := s.cfg.Client.KV().List(s.cfg.Prefix, (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx))
+	pairs, meta, err := s.cfg.Client.KV().List(s.cfg.Prefix,
+		(&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, 0, context.Cause(ctx)
@@ -126,7 +139,8 @@ func (s *Source) query(ctx context.Context, index uint64, wait time.Duration) (*
 		if name == "" || strings.HasSuffix(name, "/") && len(p.Value) == 0 {
 			continue
 		}
-		if err := b.Add(name, fs.FileMode(cmp.Or(p.Flags, 0o644)), int64(len(p.Value)), bytes.NewReader(p.Value)); err != nil {
+		if err := b.Add(name, fs.FileMode(cmp.Or(p.Flags, 0o644)), int64(len(p.Value)),
+			bytes.NewReader(p.Value)); err != nil {
 			return nil, 0, err
 		}
 	}

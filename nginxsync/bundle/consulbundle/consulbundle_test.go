@@ -18,7 +18,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/consulbundle"
 )
 
-// faulty answers as Consul's KV endpoint does, with the faults that a healthy Consul cannot be made to show.
+// faulty answers as Consul's KV endpoint does, with the faults that a healthy Consul cannot be made
+// to show.
 type faulty struct {
 	mu      sync.Mutex
 	index   uint64
@@ -77,14 +78,15 @@ func (f *faulty) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func newSource(t *testing.T, client *api.Client) *consulbundle.Source {
-	source, err := consulbundle.New(consulbundle.Config{Client: client, Prefix: "tree", Settle: 10 * time.Millisecond, Interval: time.Millisecond, Limits: bundletest.Limits})
+	source, err := consulbundle.New(consulbundle.Config{Client: client, Prefix: "tree",
+		Settle: 10 * time.Millisecond, Interval: time.Millisecond, Limits: bundletest.Limits})
 	require.NoError(t, err)
 	return source
 }
 
 func one(text string) map[string]string { return map[string]string{"nginx.conf": text} }
 
-// Whatever Consul does, the bundle is the right one or there is an error.
+// With each fault of Consul, the bundle is the right one or there is an error.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -135,7 +137,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// An index that grows without a change of the tree is no change; one that goes back, as after a restore, does not stop the watch.
+// An index that grows without a change of the tree is no change; one that goes back, as after a
+// restore, does not stop the watch.
 func TestIndex(t *testing.T) {
 	t.Parallel()
 	f, client := serve(t)
@@ -165,7 +168,8 @@ func TestIndex(t *testing.T) {
 	f.set(7, one("1"), nil)
 	wait(7)
 	f.mu.Lock()
-	require.Contains(t, strings.Join(f.asked, " "), "101  7", "after an index that went back the next query does not wait")
+	require.Contains(t, strings.Join(f.asked, " "), "101  7", "after an index that went back the "+
+		"next query does not wait")
 	f.mu.Unlock()
 	f.set(3, one("2"), nil)
 	require.Equal(t, "2", (<-got).Files["nginx.conf"].Text)
@@ -173,7 +177,9 @@ func TestIndex(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"../etc/passwd": "want a relative path", "a//b": "want a relative path", "a/": "want a relative path", "a\nb": "control characters", strings.Repeat("x", 1025): "longer than"} {
+	for name, want := range map[string]string{"../etc/passwd": "want a relative path",
+		"a//b": "want a relative path", "a/": "want a relative path", "a\nb": "control characters",
+		strings.Repeat("x", 1025): "longer than"} {
 		f, client := serve(t)
 		f.set(100, map[string]string{name: "x"}, nil)
 		_, err := newSource(t, client).Fetch(t.Context(), "")
@@ -185,7 +191,9 @@ func TestRefused(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	_, client := serve(t)
-	for _, cfg := range []consulbundle.Config{{}, {Client: client}, {Client: client, Prefix: "/"}, {Client: client, Prefix: "/x"}, {Prefix: "x"}, {Client: client, Prefix: "x", Wait: time.Hour}} {
+	for _, cfg := range []consulbundle.Config{{}, {Client: client}, {Client: client, Prefix: "/"},
+		{Client: client, Prefix: "/x"}, {Prefix: "x"}, {Client: client, Prefix: "x",
+			Wait: time.Hour}} {
 		_, err := consulbundle.New(cfg)
 		require.ErrorContains(t, err, "consulbundle: ")
 	}

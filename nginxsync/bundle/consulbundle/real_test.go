@@ -34,7 +34,8 @@ func put(t *testing.T, kv *api.KV, prefix string, f bundletest.Files) {
 		if flags == 0o644 {
 			flags = 0 // stands for it
 		}
-		ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: prefix + name, Value: []byte(text), Flags: flags})
+		ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: prefix + name, Value: []byte(text),
+			Flags: flags})
 	}
 	if len(ops) == 0 {
 		return
@@ -54,7 +55,9 @@ func TestContractOnConsul(t *testing.T) {
 			t.Skip("somebody else's Consul cannot be taken away")
 		}
 		prefix := fmt.Sprintf("test%d/", number.Add(1))
-		source, err := consulbundle.New(consulbundle.Config{Client: s.Client, Prefix: prefix, Settle: 20 * time.Millisecond, Interval: 10 * time.Millisecond, Limits: bundletest.Limits})
+		source, err := consulbundle.New(consulbundle.Config{Client: s.Client, Prefix: prefix,
+			Settle: 20 * time.Millisecond, Interval: 10 * time.Millisecond,
+			Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
 			Source:  source,
@@ -66,7 +69,8 @@ func TestContractOnConsul(t *testing.T) {
 	})
 }
 
-// A Consul that is restored from a snapshot has an older index: the source is not stuck, and sees what came back.
+// A Consul that is restored from a snapshot has an older index: the source is not stuck, and sees
+// the restored tree.
 func TestRestoredConsul(t *testing.T) {
 	t.Parallel()
 	s := realconsul.Start(t)
@@ -75,7 +79,8 @@ func TestRestoredConsul(t *testing.T) {
 	}
 	const prefix = "restored/"
 	put(t, s.Client.KV(), prefix, bundletest.Files{"nginx.conf": "1"})
-	source, err := consulbundle.New(consulbundle.Config{Client: s.Client, Prefix: prefix, Wait: time.Second, Settle: 20 * time.Millisecond, Interval: 10 * time.Millisecond})
+	source, err := consulbundle.New(consulbundle.Config{Client: s.Client, Prefix: prefix,
+		Wait: time.Second, Settle: 20 * time.Millisecond, Interval: 10 * time.Millisecond})
 	require.NoError(t, err)
 	first, err := source.Fetch(t.Context(), "")
 	require.NoError(t, err)

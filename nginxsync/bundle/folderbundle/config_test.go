@@ -22,7 +22,12 @@ func TestConfig(t *testing.T) {
 			"Settle": {func(c *config) { c.Settle = -1 }},
 			"Every":  {func(c *config) { c.Every = -1 }},
 			"Roots":  {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
-			"Extra":  {func(c *config) { c.Extra = map[string]string{"../x": "/usr"} }, func(c *config) { c.Extra = map[string]string{"x": ""} }},
-			"Limits": {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }, func(c *config) { c.Limits.FileBytes = -1 }},
+			"Extra": {func(c *config) {
+				c.Extra = map[string]string{"../x": "/usr"}
+			}, func(c *config) { c.Extra = map[string]string{"x": ""} }},
+			"Limits": {func(c *config) {
+				c.Limits.Files = -1
+			}, func(c *config) { c.Limits.Bytes = -1 },
+				func(c *config) { c.Limits.FileBytes = -1 }},
 		})
 }

@@ -1,10 +1,13 @@
-// Package folderbundle is a bundle.Source on a folder of this machine that learns of changes from the kernel.
+// Package folderbundle is a bundle.Source on a directory of this machine that learns of changes
+// from the kernel.
 //
-// Purpose: a production tree that something else already brings to this machine, such as a mounted volume or a configuration
-// management tool. New makes one; it holds an open folder, so that no symbolic link leads out of it, and no other resource.
+// Purpose: a production tree that something else already brings to this machine, such as a mounted
+// volume or a configuration management tool. New makes one; it holds an open directory, so that no
+// symbolic link leads out of it, and no other resource.
 //
-// Permissions: to read the folder and all below it. Limits: the kernel's number of inotify watches (one a folder); where they
-// do not suffice, as on network file systems, which tell nothing, the source looks every Every.
+// Permissions: to read the directory and all below it. Limits: the kernel's number of inotify
+// watches (one a directory); where they do not suffice, as on network file systems, which report no
+// changes, the source looks every Every.
 package folderbundle
 
 import (
@@ -26,15 +29,18 @@ import (
 
 // Config configures a Source. Dir is required.
 type Config struct {
-	Dir string // The folder of the production tree.
-	// Settle is how long the folder must stay as it is before a change is believed. The default is half a second.
+	Dir string // The directory of the production tree.
+	// Settle is how long the directory must stay as it is before a change is believed. The default
+	// is half a second.
 	Settle time.Duration
-	// Every is the time between two looks when the kernel tells nothing. The default is 30 seconds.
+	// Every is the time between two looks when the kernel reports no change. The default is 30
+	// seconds.
 	Every time.Duration
-	// Extra are further directories of this machine, by the directory of the tree that each fills, such as
-	// {"share": "/usr/share/nginx"}. Add them to Roots, too.
+	// Extra are further directories of this machine, by the directory of the tree that each fills,
+	// such as {"share": "/usr/share/nginx"}. Add them to Roots, too.
 	Extra map[string]string
-	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	// Roots say where the targets of links are in the tree. The default is that it stands for
+	// /etc/nginx.
 	Roots  conf.Roots
 	Limits bundle.Limits
 }
@@ -44,8 +50,8 @@ type Source struct{ cfg Config }
 
 var _ bundle.Source = (*Source)(nil)
 
-// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain. The directory may appear
-// later.
+// New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
+// The directory may appear later.
 func New(cfg Config) (*Source, error) {
 	p := check.Problems{Package: "folderbundle", Sentinel: bundle.ErrInvalid}
 	p.Require("Dir", cfg.Dir != "")
@@ -67,7 +73,7 @@ func New(cfg Config) (*Source, error) {
 	return &Source{cfg: cfg}, nil
 }
 
-// Fetch implements bundle.Source. Symbolic links are resolved when they stay in the folder.
+// Fetch implements bundle.Source. Symbolic links are resolved when they stay in the directory.
 func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error) {
 	polling := bundle.Polling{Every: s.cfg.Every, Settle: s.cfg.Settle}
 	watcher, err := fsnotify.NewWatcher()
@@ -116,7 +122,8 @@ func (s *Source) open(read func(bundle.Reader, fs.FS) error) error {
 	return nil
 }
 
-// watch asks for changes of all folders that are there. What cannot be watched is found by looking.
+// watch asks for changes of all directories that are there. Changes in directories that cannot be
+// watched are found by looking.
 func (s *Source) watch(watcher *fsnotify.Watcher) {
 	dirs := append(slices.Collect(maps.Values(s.cfg.Extra)), s.cfg.Dir)
 	for _, dir := range dirs {
@@ -126,7 +133,8 @@ func (s *Source) watch(watcher *fsnotify.Watcher) {
 			}
 			return nil
 		})
-		_ = watcher.Add(filepath.Dir(filepath.Clean(dir))) // for a directory that is replaced as a whole
+		// for a directory that is replaced as a whole
+		_ = watcher.Add(filepath.Dir(filepath.Clean(dir)))
 	}
 }
 

@@ -22,8 +22,9 @@ func TestContract(t *testing.T) {
 	t.Parallel()
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		dir := filepath.Join(t.TempDir(), "tree")
-		// Every is longer than the test: the kernel has to tell.
-		source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: 20 * time.Millisecond, Every: time.Hour, Limits: bundletest.Limits})
+		// Every is longer than the test: the kernel has to report the changes.
+		source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: 20 * time.Millisecond,
+			Every: time.Hour, Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
 			Source: source,
@@ -34,7 +35,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// Links are followed inside the folder, as in sites-enabled, and refused when they lead out.
+// Links are followed inside the directory, as in sites-enabled, and refused when they lead out.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ link, target, want string }{
@@ -60,7 +61,8 @@ func TestLinks(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err)
-		require.True(t, b.Files[c.link].Text == "server {}" || b.Files[c.link+"/a"].Text == "server {}")
+		require.True(t, b.Files[c.link].Text == "server {}" ||
+			b.Files[c.link+"/a"].Text == "server {}")
 	}
 }
 
@@ -71,7 +73,8 @@ func TestFolderIsReplaced(t *testing.T) {
 	bundletest.Write(t, dir+".1", bundletest.Files{"nginx.conf": "1"})
 	bundletest.Write(t, dir+".2", bundletest.Files{"nginx.conf": "2"})
 	require.NoError(t, os.Symlink(dir+".1", dir))
-	source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond, Every: time.Hour})
+	source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond,
+		Every: time.Hour})
 	require.NoError(t, err)
 	first, err := source.Fetch(t.Context(), "")
 	require.NoError(t, err)
@@ -96,12 +99,15 @@ func TestConfigIsChecked(t *testing.T) {
 func TestSeveralRoots(t *testing.T) {
 	t.Parallel()
 	dir, share := t.TempDir(), t.TempDir()
-	bundletest.Write(t, share, bundletest.Files{"modules-available/mod.conf": "load_module modules/x.so;", "modules-available/up.conf": bundletest.Link("../../nginx-core/x")})
+	bundletest.Write(t, share,
+		bundletest.Files{"modules-available/mod.conf": "load_module modules/x.so;",
+			"modules-available/up.conf": bundletest.Link("../../nginx-core/x")})
 	bundletest.Write(t, dir, bundletest.Files{
-		"nginx.conf":                  "include modules-enabled/*.conf;",
-		"sites-available/default":     "server {}",
-		"sites-enabled/default":       bundletest.Link("/etc/nginx/sites-available/default"),
-		"modules-enabled/50-mod.conf": bundletest.Link("/usr/share/nginx/modules-available/mod.conf"),
+		"nginx.conf":              "include modules-enabled/*.conf;",
+		"sites-available/default": "server {}",
+		"sites-enabled/default":   bundletest.Link("/etc/nginx/sites-available/default"),
+		"modules-enabled/50-mod.conf": bundletest.Link(
+			"/usr/share/nginx/modules-available/mod.conf"),
 	})
 	cfg := folderbundle.Config{
 		Dir: dir, Settle: time.Millisecond,
@@ -111,8 +117,11 @@ func TestSeveralRoots(t *testing.T) {
 	source, err := folderbundle.New(cfg)
 	require.NoError(t, err)
 	_, err = source.Fetch(t.Context(), "")
-	require.ErrorContains(t, err, `symbolic link "share/modules-available/up.conf" to "../../nginx-core/x": it leads out of the tree, `+
-		"which stands for /etc/nginx, /usr/share/nginx; say under roots where ../../nginx-core/x is taken from")
+	require.ErrorContains(t, err,
+		`symbolic link "share/modules-available/up.conf" to "../../nginx-core/x": it leads out of the tree, `+
+			"which stands for /etc/nginx, /usr/share/nginx; say under roots where "+
+			"../../nginx-core/x "+
+			"is taken from")
 	require.NoError(t, os.Remove(filepath.Join(share, "modules-available/up.conf")))
 	b, err := source.Fetch(t.Context(), "")
 	require.NoError(t, err)

@@ -18,14 +18,24 @@ func TestConfig(t *testing.T) {
 			return err
 		},
 		map[string][]func(*config){
-			"Repository": {func(c *config) { c.Repository = "" }, func(c *config) { c.Repository = "ext::sh" }, func(c *config) { c.Repository = "%" }},
-			"Ref":        {func(c *config) { c.Ref = "" }, func(c *config) { c.Ref = "-x" }, func(c *config) { c.Ref = "a..b" }},
-			"Folder":     {func(c *config) { c.Folder = "../x" }},
-			"Dir":        {func(c *config) { c.Dir = "" }},
-			"Every":      {func(c *config) { c.Every = -1 }},
-			"Timeout":    {func(c *config) { c.Timeout = -1 }},
-			"Env":        {func(c *config) { c.Env = []string{"=x"} }, func(c *config) { c.Env = []string{"PATH"} }},
-			"Roots":      {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
-			"Limits":     {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }, func(c *config) { c.Limits.FileBytes = -1 }},
+			"Repository": {func(c *config) {
+				c.Repository = ""
+			}, func(c *config) { c.Repository = "ext::sh" },
+				func(c *config) { c.Repository = "%" }},
+			"Ref": {func(c *config) {
+				c.Ref = ""
+			}, func(c *config) { c.Ref = "-x" }, func(c *config) { c.Ref = "a..b" }},
+			"Folder":  {func(c *config) { c.Folder = "../x" }},
+			"Dir":     {func(c *config) { c.Dir = "" }},
+			"Every":   {func(c *config) { c.Every = -1 }},
+			"Timeout": {func(c *config) { c.Timeout = -1 }},
+			"Env": {func(c *config) {
+				c.Env = []string{"=x"}
+			}, func(c *config) { c.Env = []string{"PATH"} }},
+			"Roots": {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
+			"Limits": {func(c *config) {
+				c.Limits.Files = -1
+			}, func(c *config) { c.Limits.Bytes = -1 },
+				func(c *config) { c.Limits.FileBytes = -1 }},
 		})
 }

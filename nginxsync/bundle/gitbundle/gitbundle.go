@@ -1,15 +1,18 @@
 // Package gitbundle is a bundle.Source on a branch or a tag of a git repository.
 //
-// Purpose: a production tree under version control. New makes a Source that asks the repository for the commit of the ref every
-// Every, and takes only that commit, without its history and without files larger than the limits, into a repository of its own
-// in Dir. It needs the git program, 2.30 or newer.
+// Purpose: a production tree under version control. New makes a Source that asks the repository for
+// the commit of the ref every Every, and takes only that commit, without its history and without
+// files larger than the limits, into a repository of its own in Dir. It needs the git program, 2.30
+// or newer.
 //
-// What is read: the files of the commit as they are stored. Modes are 0644 or 0755, symbolic links are resolved when they stay in
-// Folder, submodules are refused. No work tree is made, so that no filter, attribute, line ending rule or hook of the repository
-// runs; the configuration of the machine and of the user, their hooks, credential helpers and environment are not read.
+// Content: the files of the commit as they are stored. Modes are 0644 or 0755, symbolic links are
+// resolved when they stay in Folder, submodules are refused. No work tree is made, so that no
+// filter, attribute, line ending rule or hook of the repository runs; the configuration of the
+// machine and of the user, their hooks, credential helpers and environment are not read.
 //
-// Permissions: to read the repository and to write Dir. Credentials are given with Env, such as GIT_SSH_COMMAND or, as
-// GIT_CONFIG_COUNT, GIT_CONFIG_KEY_0 and GIT_CONFIG_VALUE_0, an http.extraHeader. Limits: a ref that is gone is an error.
+// Permissions: to read the repository and to write Dir. Credentials are given with Env, such as
+// GIT_SSH_COMMAND or, as GIT_CONFIG_COUNT, GIT_CONFIG_KEY_0 and GIT_CONFIG_VALUE_0, an
+// http.extraHeader. Limits: a ref that is gone is an error.
 package gitbundle
 
 import (
@@ -38,19 +41,23 @@ import (
 type Config struct {
 	// Repository is a URL with the scheme https, http, ssh, git or file, or an absolute path.
 	Repository string
-	// Ref is a branch or a tag: "main", "v1", or in full, "refs/heads/main". A short name that both have is an error.
+	// Ref is a branch or a tag: "main", "v1", or in full, "refs/heads/main". A short name that both
+	// have is an error.
 	Ref string
 	// Folder is the part of the repository that is the production tree. Empty means all of it.
 	Folder string
-	// Dir is a folder for the source's own repository, made when it is missing. Nothing else may write there.
+	// Dir is a directory for the source's own repository, made when it is missing. Nothing else may
+	// write there.
 	Dir string
 	// Every is the time between two looks. The default is 30 seconds.
 	Every time.Duration
 	// Timeout is how long one look may take. The default is two minutes.
 	Timeout time.Duration
-	// Env are variables for git, "NAME=value", besides PATH and those that keep it to itself.
+	// Env are variables for git, "NAME=value", besides PATH and the variables that isolate git from
+	// the machine's configuration.
 	Env []string
-	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	// Roots say where the targets of links are in the tree. The default is that it stands for
+	// /etc/nginx.
 	Roots  conf.Roots
 	Limits bundle.Limits
 }
@@ -60,7 +67,7 @@ type Source struct {
 	cfg Config
 
 	mu     sync.Mutex // one look at a time
-	object string     // what the ref names
+	object string     // the object that the ref names
 	bundle *bundle.Bundle
 	taken  int // commits since Dir was made
 }
@@ -74,11 +81,13 @@ func New(cfg Config) (*Source, error) {
 	switch {
 	case err != nil:
 		p.Add("Repository", "want a URL") // it may hold a password
-	case path.IsAbs(cfg.Repository), u.Scheme == "https", u.Scheme == "http", u.Scheme == "ssh", u.Scheme == "git", u.Scheme == "file":
+	case path.IsAbs(cfg.Repository), u.Scheme == "https", u.Scheme == "http", u.Scheme == "ssh",
+		u.Scheme == "git", u.Scheme == "file":
 	default:
 		p.Add("Repository", "want https://, http://, ssh://, git://, file:// or an absolute path")
 	}
-	if strings.ContainsFunc(cfg.Ref, badRune) || cfg.Ref == "" || cfg.Ref[0] == '-' || strings.Contains(cfg.Ref, "..") || strings.Contains(cfg.Ref, "@{") {
+	if strings.ContainsFunc(cfg.Ref, badRune) || cfg.Ref == "" || cfg.Ref[0] == '-' ||
+		strings.Contains(cfg.Ref, "..") || strings.Contains(cfg.Ref, "@{") {
 		p.Add("Ref", "%q: want the name of a branch or a tag", cfg.Ref)
 	}
 	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
@@ -116,7 +125,8 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, fmt.Errorf("git took longer than %s", s.cfg.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout,
+		fmt.Errorf("git took longer than %s", s.cfg.Timeout))
 	defer cancel()
 	ref, object, err := s.remote(ctx)
 	if err == nil && (s.bundle == nil || object != s.object) {
@@ -126,7 +136,8 @@ func (s *Source) look(ctx context.Context) (bundle.View, error) {
 		}
 	}
 	if err != nil {
-		return bundle.View{}, fmt.Errorf("gitbundle %s, ref %s: %w", redacted(s.cfg.Repository), s.cfg.Ref, err)
+		return bundle.View{}, fmt.Errorf("gitbundle %s, ref %s: %w", redacted(s.cfg.Repository),
+			s.cfg.Ref, err)
 	}
 	return s.bundle.View(), nil
 }
@@ -139,19 +150,25 @@ func redacted(repository string) string {
 	return repository
 }
 
-// command is a run of git on the source's own repository. Settings on the command line win over those of files; there are no
-// files.
-func (s *Source) command(stdin io.Reader, limit int64, protocols string, args ...string) tool.Command {
-	settings := []string{"--git-dir=" + s.cfg.Dir, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
-		"-c", "credential.helper=", "-c", "core.askPass=", "-c", "fetch.fsckObjects=true", "-c", "submodule.recurse=false", "-c", "protocol.version=2"}
+// command is a run of git on the source's own repository. Settings on the command line win over
+// those of files; there are no files.
+func (s *Source) command(stdin io.Reader, limit int64, protocols string,
+	args ...string) tool.Command {
+	settings := []string{"--git-dir=" + s.cfg.Dir, "-c", "core.hooksPath=/dev/null", "-c",
+		"core.fsmonitor=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
+		"-c", "credential.helper=", "-c", "core.askPass=", "-c", "fetch.fsckObjects=true", "-c",
+		"submodule.recurse=false", "-c", "protocol.version=2"}
 	return tool.Command{
 		Name: "git", Args: append(settings, args...), Stdin: stdin, Limit: limit,
-		Env: append([]string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
-			"GIT_OPTIONAL_LOCKS=0", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "HOME=" + s.cfg.Dir, "GIT_ALLOW_PROTOCOL=" + protocols}, s.cfg.Env...),
+		Env: append([]string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+			"GIT_CONFIG_SYSTEM=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
+			"GIT_OPTIONAL_LOCKS=0", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "HOME=" + s.cfg.Dir,
+			"GIT_ALLOW_PROTOCOL=" + protocols}, s.cfg.Env...),
 	}
 }
 
-func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocols string, args ...string) ([]byte, error) {
+func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocols string,
+	args ...string) ([]byte, error) {
 	out, err := s.command(stdin, limit, protocols, args...).Output(ctx)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, tool.ErrTooLarge) {
 		return nil, s.redactError(err)
@@ -159,7 +176,7 @@ func (s *Source) git(ctx context.Context, stdin io.Reader, limit int64, protocol
 	return out, err
 }
 
-// redactError takes what git repeats of the secrets in the URL out of its message.
+// redactError removes the secrets of the URL, which git repeats, from the error's message.
 func (s *Source) redactError(err error) error {
 	u, parseErr := url.Parse(s.cfg.Repository)
 	if parseErr != nil || u.User == nil && u.RawQuery == "" {
@@ -176,7 +193,7 @@ func (s *Source) redactError(err error) error {
 
 const network, nothing = "https:http:ssh:git:file", "none"
 
-// remote is the full name of the ref and what it names now.
+// remote returns the full name of the ref and the object that it names now.
 func (s *Source) remote(ctx context.Context) (ref, object string, err error) {
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
 		return "", "", err
@@ -185,7 +202,8 @@ func (s *Source) remote(ctx context.Context) (ref, object string, err error) {
 	if strings.HasPrefix(s.cfg.Ref, "refs/") {
 		names = []string{s.cfg.Ref}
 	}
-	out, err := s.git(ctx, nil, 1<<20, network, append([]string{"ls-remote", "--quiet", "--", s.cfg.Repository}, names...)...)
+	out, err := s.git(ctx, nil, 1<<20, network,
+		append([]string{"ls-remote", "--quiet", "--", s.cfg.Repository}, names...)...)
 	if err != nil {
 		return "", "", err
 	}
@@ -196,7 +214,8 @@ func (s *Source) remote(ctx context.Context) (ref, object string, err error) {
 				continue
 			}
 			if ref != "" {
-				return "", "", fmt.Errorf("it is a branch and a tag: want %s or %s", names[0], names[1])
+				return "", "", fmt.Errorf("it is a branch and a tag: want %s or %s", names[0],
+					names[1])
 			}
 			ref, object = name, id
 		}
@@ -210,8 +229,8 @@ func (s *Source) remote(ctx context.Context) (ref, object string, err error) {
 // Every this many commits the source's own repository is made again: git does not tidy it up.
 const renewAfter = 100
 
-// take fetches the commit and reads it. What an earlier run left behind, a lock or a part of a commit, must not stand in the
-// way: when something goes wrong the next try begins with an empty repository.
+// take fetches the commit and reads it. Remains of an earlier run, a lock or a part of a commit,
+// must not make fetches fail: after an error the next try begins with an empty repository.
 func (s *Source) take(ctx context.Context, ref string) (b *bundle.Bundle, err error) {
 	defer func() {
 		if err != nil || s.taken >= renewAfter {
@@ -220,20 +239,24 @@ func (s *Source) take(ctx context.Context, ref string) (b *bundle.Bundle, err er
 		}
 	}()
 	s.taken++
-	if _, err := s.git(ctx, nil, 1<<20, nothing, "init", "--quiet", "--bare", "--template="); err != nil {
+	if _, err := s.git(ctx, nil, 1<<20, nothing, "init", "--quiet", "--bare",
+		"--template="); err != nil {
 		return nil, err
 	}
-	if _, err := s.git(ctx, nil, 1<<20, nothing, "config", "remote.origin.url", s.cfg.Repository); err != nil {
+	if _, err := s.git(ctx, nil, 1<<20, nothing, "config", "remote.origin.url",
+		s.cfg.Repository); err != nil {
 		return nil, err
 	}
-	if _, err := s.git(ctx, nil, 1<<20, network, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--depth=1",
-		"--filter=blob:limit="+strconv.FormatInt(s.cfg.Limits.FileBytes+1, 10), "--force", "origin", ref+":refs/sluice"); err != nil {
+	if _, err := s.git(ctx, nil, 1<<20, network, "fetch", "--quiet", "--no-tags",
+		"--no-write-fetch-head", "--no-recurse-submodules", "--depth=1",
+		"--filter=blob:limit="+strconv.FormatInt(s.cfg.Limits.FileBytes+1, 10), "--force", "origin",
+		ref+":refs/sluice"); err != nil {
 		return nil, err
 	}
 	return s.read(ctx)
 }
 
-// read makes a bundle of what refs/sluice names.
+// read makes a bundle of the commit that refs/sluice names.
 func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 	args := []string{"ls-tree", "-r", "-z", "--full-tree", "refs/sluice^{commit}"}
 	if s.cfg.Folder != "" {
@@ -254,19 +277,22 @@ func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 		head, name, _ := strings.Cut(line, "\t")
 		f := strings.Fields(head)
 		if len(f) != 3 || f[1] != "blob" {
-			return nil, fmt.Errorf("%q is a submodule, want files and links only: %w", name, bundle.ErrInvalid)
+			return nil, fmt.Errorf("%q is a submodule, want files and links only: %w", name,
+				bundle.ErrInvalid)
 		}
 		entries = append(entries, entry{mode: f[0], name: name, object: f[2]})
 		objects.WriteString(f[2] + "\n")
 	}
 	if len(entries) > s.cfg.Limits.Files {
-		return nil, fmt.Errorf("%d files, limit is %d: %w", len(entries), s.cfg.Limits.Files, bundle.ErrInvalid)
+		return nil, fmt.Errorf("%d files, limit is %d: %w", len(entries), s.cfg.Limits.Files,
+			bundle.ErrInvalid)
 	}
 	if err := s.checkSizes(ctx, entries, objects.String()); err != nil {
 		return nil, err
 	}
 	var b *bundle.Bundle
-	err = s.command(strings.NewReader(objects.String()), 0, nothing, "cat-file", "--batch").Stream(ctx, func(blobs io.Reader) (err error) {
+	err = s.command(strings.NewReader(objects.String()), 0, nothing, "cat-file",
+		"--batch").Stream(ctx, func(blobs io.Reader) (err error) {
 		b, err = s.build(entries, bufio.NewReader(blobs))
 		return err
 	})
@@ -276,13 +302,15 @@ func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 	return b, nil
 }
 
-// checkSizes refuses what is too large unread.
+// checkSizes refuses files that are too large, without reading them.
 func (s *Source) checkSizes(ctx context.Context, entries []entry, objects string) error {
 	tooLarge := func(e entry, size string) error {
-		return fmt.Errorf("file %q: %s bytes, limit of one file is %d: %w", e.name, size, s.cfg.Limits.FileBytes, bundle.ErrInvalid)
+		return fmt.Errorf("file %q: %s bytes, limit of one file is %d: %w", e.name, size,
+			s.cfg.Limits.FileBytes, bundle.ErrInvalid)
 	}
-	// The fetch leaves out what is larger, when the server can.
-	left, err := s.git(ctx, nil, int64(len(entries)+1)*2048, nothing, "rev-list", "--objects", "--missing=print", "--no-object-names", "refs/sluice")
+	// The fetch leaves out larger files, when the server can.
+	left, err := s.git(ctx, nil, int64(len(entries)+1)*2048, nothing, "rev-list", "--objects",
+		"--missing=print", "--no-object-names", "refs/sluice")
 	if err != nil {
 		return err
 	}
@@ -297,7 +325,8 @@ func (s *Source) checkSizes(ctx context.Context, entries []entry, objects string
 			return tooLarge(e, fmt.Sprint("more than ", s.cfg.Limits.FileBytes))
 		}
 	}
-	sizes, err := s.git(ctx, strings.NewReader(objects), int64(len(entries)+1)*128, nothing, "cat-file", "--batch-check=%(objectsize)")
+	sizes, err := s.git(ctx, strings.NewReader(objects), int64(len(entries)+1)*128, nothing,
+		"cat-file", "--batch-check=%(objectsize)")
 	if err != nil {
 		return err
 	}
@@ -323,7 +352,8 @@ func (s *Source) checkSizes(ctx context.Context, entries []entry, objects string
 
 type entry struct{ mode, name, object string }
 
-// build reads what cat-file --batch printed: for each object a line with its size, its content and a line break.
+// build reads the output of cat-file --batch: for each object a line with its size, its content and
+// a line break.
 func (s *Source) build(entries []entry, blobs *bufio.Reader) (*bundle.Bundle, error) {
 	b := &bundle.Builder{Limits: s.cfg.Limits, Folder: s.cfg.Folder, Roots: s.cfg.Roots}
 	for _, e := range entries {

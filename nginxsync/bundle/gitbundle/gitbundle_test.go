@@ -28,7 +28,9 @@ type repository struct {
 
 func (r *repository) git(args ...string) string {
 	r.t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", r.work, "-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "core.autocrlf=false", "-c", "protocol.file.allow=always"}, args...)...)
+	cmd := exec.Command("git", append([]string{"-C", r.work, "-c", "user.name=a", "-c",
+		"user.email=a@b.example", "-c", "core.autocrlf=false", "-c", "protocol.file.allow=always"},
+		args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		r.t.Fatalf("git %v: %v: %s", args, err, out)
@@ -38,7 +40,8 @@ func (r *repository) git(args ...string) string {
 
 func newRepository(t *testing.T) *repository {
 	dir := t.TempDir()
-	r := &repository{t: t, work: filepath.Join(dir, "work"), bare: filepath.Join(dir, "bare.git"), branch: "main"}
+	r := &repository{t: t, work: filepath.Join(dir, "work"), bare: filepath.Join(dir, "bare.git"),
+		branch: "main"}
 	require.NoError(t, os.Mkdir(r.work, 0o755))
 	r.git("init", "-q", "-b", "main")
 	r.git("init", "-q", "--bare", r.bare)
@@ -47,7 +50,7 @@ func newRepository(t *testing.T) *repository {
 	return r
 }
 
-// set commits the files below the folder and pushes them.
+// set commits the files below the directory and pushes them.
 func (r *repository) set(folder string, f bundletest.Files) {
 	r.t.Helper()
 	dir := filepath.Join(r.work, folder)
@@ -83,10 +86,11 @@ func TestContractOfALocalRepository(t *testing.T) {
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		r := newRepository(t)
 		return &bundletest.Harness{
-			Source: newSource(t, gitbundle.Config{Repository: r.bare, Ref: "main", Limits: bundletest.Limits}),
-			Set:    func(f bundletest.Files) { r.set("", f) },
-			Away:   func() { require.NoError(t, os.Rename(r.bare, r.bare+".away")) },
-			Back:   func() { require.NoError(t, os.Rename(r.bare+".away", r.bare)) },
+			Source: newSource(t, gitbundle.Config{Repository: r.bare, Ref: "main",
+				Limits: bundletest.Limits}),
+			Set:  func(f bundletest.Files) { r.set("", f) },
+			Away: func() { require.NoError(t, os.Rename(r.bare, r.bare+".away")) },
+			Back: func() { require.NoError(t, os.Rename(r.bare+".away", r.bare)) },
 		}
 	})
 }
@@ -96,8 +100,9 @@ func serve(t *testing.T, r *repository) *httptest.Server {
 	exe, err := exec.Command("git", "--exec-path").Output()
 	require.NoError(t, err)
 	s := httptest.NewServer(&cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(exe)), "git-http-backend"),
-		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Dir(r.bare), "GIT_HTTP_EXPORT_ALL=1"}, InheritEnv: []string{"PATH"},
+		Path:       filepath.Join(strings.TrimSpace(string(exe)), "git-http-backend"),
+		Env:        []string{"GIT_PROJECT_ROOT=" + filepath.Dir(r.bare), "GIT_HTTP_EXPORT_ALL=1"},
+		InheritEnv: []string{"PATH"},
 	})
 	t.Cleanup(s.Close)
 	return s
@@ -109,10 +114,11 @@ func TestContractOfAFolderByHTTP(t *testing.T) {
 		r := newRepository(t)
 		r.set("", bundletest.Files{"README": "outside of the folder"})
 		return &bundletest.Harness{
-			Source: newSource(t, gitbundle.Config{Repository: serve(t, r).URL + "/bare.git", Ref: "refs/heads/main", Folder: "etc/nginx", Limits: bundletest.Limits}),
-			Set:    func(f bundletest.Files) { r.set("etc/nginx", f) },
-			Away:   func() { require.NoError(t, os.Rename(r.bare, r.bare+".away")) },
-			Back:   func() { require.NoError(t, os.Rename(r.bare+".away", r.bare)) },
+			Source: newSource(t, gitbundle.Config{Repository: serve(t, r).URL + "/bare.git",
+				Ref: "refs/heads/main", Folder: "etc/nginx", Limits: bundletest.Limits}),
+			Set:  func(f bundletest.Files) { r.set("etc/nginx", f) },
+			Away: func() { require.NoError(t, os.Rename(r.bare, r.bare+".away")) },
+			Back: func() { require.NoError(t, os.Rename(r.bare+".away", r.bare)) },
 		}
 	})
 }
@@ -124,7 +130,8 @@ func TestRefs(t *testing.T) {
 	r.git("tag", "-a", "v1", "-m", "annotated")
 	r.git("tag", "both")
 	r.set("", bundletest.Files{"nginx.conf": "2"})
-	r.git("push", "-q", r.bare, "v1", "both", "HEAD:refs/heads/both", "HEAD:refs/heads/a/refs/heads/main")
+	r.git("push", "-q", r.bare, "v1", "both", "HEAD:refs/heads/both",
+		"HEAD:refs/heads/a/refs/heads/main")
 	for _, c := range []struct{ ref, want, fails string }{
 		{"main", "2", ""},
 		{"refs/heads/main", "2", ""},
@@ -137,7 +144,8 @@ func TestRefs(t *testing.T) {
 		{"--upload-pack=x", "", "want the name of a branch or a tag"},
 		{"main^", "", "want the name of a branch or a tag"},
 	} {
-		source, err := gitbundle.New(gitbundle.Config{Repository: r.bare, Ref: c.ref, Dir: t.TempDir()})
+		source, err := gitbundle.New(gitbundle.Config{Repository: r.bare, Ref: c.ref,
+			Dir: t.TempDir()})
 		var b *bundle.Bundle
 		if err == nil {
 			b, err = source.Fetch(t.Context(), "")
@@ -151,7 +159,7 @@ func TestRefs(t *testing.T) {
 	}
 }
 
-// What a repository may hold and a bundle may not.
+// Entries of a repository that a bundle may not have are refused.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -159,7 +167,8 @@ func TestRefused(t *testing.T) {
 		change     func(r *repository)
 	}{
 		{"submodule", `"sub" is a submodule`, func(r *repository) {
-			r.git("update-index", "--add", "--cacheinfo", "160000,"+r.git("rev-parse", "HEAD")+",sub")
+			r.git("update-index", "--add", "--cacheinfo", "160000,"+r.git("rev-parse", "HEAD")+
+				",sub")
 			r.git("commit", "-q", "-m", "sub")
 			r.git("push", "-q", r.bare, "HEAD:main")
 		}},
@@ -167,14 +176,18 @@ func TestRefused(t *testing.T) {
 			require.NoError(r.t, os.Symlink("../../../etc/passwd", filepath.Join(r.work, "x")))
 			r.commit()
 		}},
-		{"a file beyond the limit stays where it is", `file "large": more than 32768 bytes, limit of one file is 32768`, func(r *repository) {
-			require.NoError(r.t, os.WriteFile(filepath.Join(r.work, "large"), make([]byte, 1<<20), 0o600))
-			r.commit()
-		}},
+		{"a file beyond the limit stays where it is",
+			`file "large": more than 32768 bytes, limit of one file is 32768`, func(r *repository) {
+				require.NoError(r.t, os.WriteFile(filepath.Join(r.work, "large"),
+					make([]byte, 1<<20),
+					0o600))
+				r.commit()
+			}},
 	} {
 		r := newRepository(t)
 		r.set("", bundletest.Files{"nginx.conf": "1"})
-		source := newSource(t, gitbundle.Config{Repository: "file://" + r.bare, Ref: "main", Limits: bundletest.Limits})
+		source := newSource(t, gitbundle.Config{Repository: "file://" + r.bare, Ref: "main",
+			Limits: bundletest.Limits})
 		b, err := source.Fetch(t.Context(), "")
 		require.NoError(t, err)
 		c.change(r)
@@ -184,13 +197,15 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Links inside, attributes and line ending rules: the files are those that are stored.
+// Links inside, attributes and line ending rules: the bundle has the files as they are stored.
 func TestFilesAreThoseThatAreStored(t *testing.T) {
 	t.Parallel()
 	r := newRepository(t)
 	require.NoError(t, os.Symlink("nginx.conf", filepath.Join(r.work, "link.conf")))
-	require.NoError(t, os.WriteFile(filepath.Join(r.work, ".gitattributes"), []byte("*.conf export-ignore export-subst filter=evil\n*.txt eol=crlf\n"), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(r.work, "nginx.conf"), []byte("# $Format:%H$\r\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(r.work, ".gitattributes"),
+		[]byte("*.conf export-ignore export-subst filter=evil\n*.txt eol=crlf\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(r.work, "nginx.conf"),
+		[]byte("# $Format:%H$\r\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(r.work, "a.txt"), []byte("a\n"), 0o600))
 	r.commit()
 	b, err := newSource(t, gitbundle.Config{Repository: r.bare, Ref: "main"}).Fetch(t.Context(), "")
@@ -200,8 +215,8 @@ func TestFilesAreThoseThatAreStored(t *testing.T) {
 	require.Equal(t, "a\n", b.Files["a.txt"].Text)
 }
 
-// Neither the configuration of the user nor the environment of the process makes git run anything. This test sets both, and so
-// does not run beside others.
+// Neither the configuration of the user nor the environment of the process makes git run anything.
+// This test sets both, and so does not run beside others.
 func TestNothingOfTheUserRuns(t *testing.T) {
 	r := newRepository(t)
 	r.set("", bundletest.Files{"nginx.conf": "1"})
@@ -209,7 +224,9 @@ func TestNothingOfTheUserRuns(t *testing.T) {
 	script := filepath.Join(home, "script")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\ntouch "+hit+"\nexit 1\n"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(home, ".gitconfig"), fmt.Appendf(nil,
-		"[core]\n hooksPath = %[1]s\n fsmonitor = %[2]s\n sshCommand = %[2]s\n[credential]\n helper = !%[2]s\n[url \"ext::%[2]s\"]\n insteadOf = %[3]s\n", home, script, r.bare), 0o600))
+		"[core]\n hooksPath = %[1]s\n fsmonitor = %[2]s\n sshCommand = %[2]s\n[credential]\n "+
+			"helper = !%[2]s\n[url \"ext::%[2]s\"]\n insteadOf = %[3]s\n", home, script, r.bare),
+		0o600))
 	for _, hook := range []string{"reference-transaction", "post-checkout", "post-index-change"} {
 		require.NoError(t, os.Symlink(script, filepath.Join(home, hook)))
 	}
@@ -229,7 +246,8 @@ func TestLeftoversOfAKilledFetch(t *testing.T) {
 	t.Parallel()
 	r := newRepository(t)
 	r.set("", bundletest.Files{"nginx.conf": "1"})
-	cfg := gitbundle.Config{Repository: r.bare, Ref: "main", Dir: filepath.Join(t.TempDir(), "own"), Every: time.Millisecond}
+	cfg := gitbundle.Config{Repository: r.bare, Ref: "main", Dir: filepath.Join(t.TempDir(), "own"),
+		Every: time.Millisecond}
 	source, err := gitbundle.New(cfg)
 	require.NoError(t, err)
 	first, err := source.Fetch(t.Context(), "")
@@ -248,7 +266,9 @@ func TestLeftoversOfAKilledFetch(t *testing.T) {
 
 func TestNoSecretInErrors(t *testing.T) {
 	t.Parallel()
-	source := newSource(t, gitbundle.Config{Repository: "http://user:geheim@127.0.0.1:1/x.git?token=geheim", Ref: "main"})
+	source := newSource(t,
+		gitbundle.Config{Repository: "http://user:geheim@127.0.0.1:1/x.git?token=geheim",
+			Ref: "main"})
 	_, err := source.Fetch(t.Context(), "")
 	require.ErrorContains(t, err, "gitbundle http://127.0.0.1:1/x.git, ref main")
 	require.NotContains(t, err.Error(), "geheim")
@@ -256,11 +276,13 @@ func TestNoSecretInErrors(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	for _, repository := range []string{"", "ext::sh -c x", "relative/path", "--upload-pack=x", "fd::3", "host:path"} {
+	for _, repository := range []string{"", "ext::sh -c x", "relative/path", "--upload-pack=x",
+		"fd::3", "host:path"} {
 		_, err := gitbundle.New(gitbundle.Config{Repository: repository, Ref: "main", Dir: "x"})
 		require.ErrorContains(t, err, "Repository", repository)
 	}
-	_, err := gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main", Dir: "x", Folder: "../y"})
+	_, err := gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main", Dir: "x",
+		Folder: "../y"})
 	require.ErrorContains(t, err, "Folder")
 	_, err = gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main"})
 	require.ErrorContains(t, err, "Config.Dir: is required")

@@ -18,12 +18,17 @@ func TestConfig(t *testing.T) {
 			return err
 		},
 		map[string][]func(*config){
-			"URL":         {func(c *config) { c.URL = "" }, func(c *config) { c.URL = "ftp://h/x" }},
+			"URL": {func(c *config) {
+				c.URL = ""
+			}, func(c *config) { c.URL = "ftp://h/x" }},
 			"ChecksumURL": {func(c *config) { c.ChecksumURL = "x" }},
 			"Folder":      {func(c *config) { c.Folder = "/x" }},
 			"Every":       {func(c *config) { c.Every = -1 }},
 			"Timeout":     {func(c *config) { c.Timeout = -1 }},
 			"Roots":       {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},
-			"Limits":      {func(c *config) { c.Limits.Files = -1 }, func(c *config) { c.Limits.Bytes = -1 }, func(c *config) { c.Limits.FileBytes = -1 }},
+			"Limits": {func(c *config) {
+				c.Limits.Files = -1
+			}, func(c *config) { c.Limits.Bytes = -1 },
+				func(c *config) { c.Limits.FileBytes = -1 }},
 		}, "Header", "Client")
 }

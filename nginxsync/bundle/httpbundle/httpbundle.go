@@ -1,13 +1,16 @@
-// Package httpbundle is a bundle.Source on a tar archive, compressed with gzip or not, that an HTTP server has.
+// Package httpbundle is a bundle.Source on a tar archive, compressed with gzip or not, that an HTTP
+// server has.
 //
-// Purpose: a production tree that a build or an artefact store publishes. New makes a Source that asks for the archive every Every
-// and, by its ETag or Last-Modified, takes it only when it has changed.
+// Purpose: a production tree that a build or an artefact store publishes. New makes a Source that
+// asks for the archive every Every and, by its ETag or Last-Modified, takes it only when it has
+// changed.
 //
-// What is read: the files below Folder of the archive; links are resolved when they stay there. An archive that ends early, that is
-// larger than the limits allow, packed or unpacked, or whose checksum differs is refused.
+// Content: the files below Folder of the archive; links are resolved when they stay there. An
+// archive that ends early, that is larger than the limits allow, packed or unpacked, or whose
+// checksum differs is refused.
 //
-// Permissions: to read the URL; credentials are given with Header or with the Client's transport. Limits: redirects from https to
-// http are refused.
+// Permissions: to read the URL; credentials are given with Header or with the Client's transport.
+// Limits: redirects from https to http are refused.
 package httpbundle
 
 import (
@@ -33,7 +36,8 @@ import (
 // Config configures a Source. URL is required.
 type Config struct {
 	URL string // of the archive, http or https
-	// ChecksumURL is that of a file with the archive's SHA-256, alone or as sha256sum writes it. Empty means that there is none.
+	// ChecksumURL is that of a file with the archive's SHA-256, alone or as sha256sum writes it.
+	// Empty means that there is none.
 	ChecksumURL string
 	// Folder is the part of the archive that is the production tree. Empty means all of it.
 	Folder string
@@ -45,7 +49,8 @@ type Config struct {
 	Every time.Duration
 	// Timeout is how long one look may take. The default is two minutes.
 	Timeout time.Duration
-	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	// Roots say where the targets of links are in the tree. The default is that it stands for
+	// /etc/nginx.
 	Roots  conf.Roots
 	Limits bundle.Limits
 }
@@ -67,11 +72,13 @@ var _ bundle.Source = (*Source)(nil)
 // New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
 func New(cfg Config) (*Source, error) {
 	p := check.Problems{Package: "httpbundle", Sentinel: bundle.ErrInvalid}
-	for _, f := range []struct{ field, text string }{{"URL", cfg.URL}, {"ChecksumURL", cfg.ChecksumURL}} {
+	for _, f := range []struct{ field, text string }{{"URL", cfg.URL},
+		{"ChecksumURL", cfg.ChecksumURL}} {
 		if f.field == "ChecksumURL" && f.text == "" {
 			continue
 		}
-		if u, err := url.Parse(f.text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		if u, err := url.Parse(f.text); err != nil || u.Scheme != "http" && u.Scheme != "https" ||
+			u.Host == "" {
 			p.Add(f.field, "want http:// or https:// and a host") // it may hold a password
 		}
 	}
@@ -116,7 +123,8 @@ func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.cfg.Timeout
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no whole answer in %s", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no whole answer in %s",
+		timeout))
 	defer cancel()
 	if err := s.take(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -152,7 +160,8 @@ func (s *Source) take(ctx context.Context) error {
 	if s.bundle == nil || known.checksum != next.checksum {
 		known = validators{}
 	}
-	// A packed archive that is larger than its content by more than the headers is none that we want.
+	// A packed archive that is larger than its content by more than the headers is none that we
+	// want.
 	limit := s.cfg.Limits.Bytes + int64(s.cfg.Limits.Files)*2048 + 1<<20
 	resp, err := s.get(ctx, s.cfg.URL, known)
 	if err != nil || resp == nil {
@@ -160,7 +169,8 @@ func (s *Source) take(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	if resp.ContentLength > limit {
-		return fmt.Errorf("%d bytes, want at most %d: %w", resp.ContentLength, limit, bundle.ErrInvalid)
+		return fmt.Errorf("%d bytes, want at most %d: %w", resp.ContentLength, limit,
+			bundle.ErrInvalid)
 	}
 	hash := sha256.New()
 	body := &limited{r: io.TeeReader(resp.Body, hash), left: limit, limit: limit}
@@ -173,7 +183,8 @@ func (s *Source) take(ctx context.Context) error {
 		return err
 	}
 	if sum := hash.Sum(nil); next.checksum != "" && next.checksum != hex.EncodeToString(sum) {
-		return fmt.Errorf("the archive's SHA-256 is %x, want %s: %w", sum, next.checksum, bundle.ErrInvalid)
+		return fmt.Errorf("the archive's SHA-256 is %x, want %s: %w", sum, next.checksum,
+			bundle.ErrInvalid)
 	}
 	next.etag, next.modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
 	s.state, s.bundle = next, b
@@ -205,7 +216,8 @@ func (s *Source) text(ctx context.Context, from string) (string, error) {
 	return string(text), err
 }
 
-// get is the answer, whose body the caller closes, or nil when the server says that it has not changed.
+// get is the answer, whose body the caller closes, or nil when the server says that it has not
+// changed.
 func (s *Source) get(ctx context.Context, from string, known validators) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
@@ -214,7 +226,7 @@ func (s *Source) get(ctx context.Context, from string, known validators) (*http.
 	for name, values := range s.cfg.Header {
 		req.Header[name] = values
 	}
-	// Else the transport would unpack what says Content-Encoding, without a limit of ours.
+	// Else the transport would unpack a response with a Content-Encoding, without a limit of ours.
 	req.Header.Set("Accept-Encoding", "identity")
 	if known.etag != "" {
 		req.Header.Set("If-None-Match", known.etag)
@@ -249,7 +261,8 @@ func checksum(text, name string) (string, error) {
 		if len(f) == 0 || len(f) == 2 && strings.TrimPrefix(path.Base(f[1]), "*") != name {
 			continue
 		}
-		if sum, err := hex.DecodeString(f[0]); err == nil && len(sum) == sha256.Size && len(f) <= 2 {
+		if sum, err := hex.DecodeString(f[0]); err == nil && len(sum) == sha256.Size &&
+			len(f) <= 2 {
 			return strings.ToLower(f[0]), nil
 		}
 	}

@@ -73,7 +73,8 @@ func (c *counter) WriteHeader(status int) {
 func (s *store) put(archive []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.archive, s.sums = archive, fmt.Sprintf("%x  other.tar.gz\n%x *tree.tar.gz\n", sha256.Sum256(nil), sha256.Sum256(archive))
+	s.archive, s.sums = archive, fmt.Sprintf("%x  other.tar.gz\n%x *tree.tar.gz\n",
+		sha256.Sum256(nil), sha256.Sum256(archive))
 }
 
 func (s *store) setDown(down bool) {
@@ -108,7 +109,8 @@ func packFiles(t *testing.T, gz bool, folder string, f bundletest.Files) []byte 
 	var headers []tar.Header
 	var texts []string
 	for name, text := range f {
-		h := tar.Header{Typeflag: tar.TypeReg, Name: folder + name, Mode: int64(bundletest.Mode(name))}
+		h := tar.Header{Typeflag: tar.TypeReg, Name: folder + name,
+			Mode: int64(bundletest.Mode(name))}
 		if to, ok := bundletest.LinkTarget(text); ok {
 			h.Typeflag, h.Linkname, text = tar.TypeSymlink, to, ""
 		}
@@ -122,7 +124,8 @@ func TestContractWithETagAndChecksum(t *testing.T) {
 	t.Parallel()
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		s := serve(t, true)
-		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz?x=y", ChecksumURL: s.URL + "/SHA256SUMS", Folder: "repo-1.0/etc",
+		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz?x=y",
+			ChecksumURL: s.URL + "/SHA256SUMS", Folder: "repo-1.0/etc",
 			Every: 10 * time.Millisecond, Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
@@ -138,7 +141,8 @@ func TestContractOfAPlainServer(t *testing.T) {
 	t.Parallel()
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		s := serve(t, false)
-		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar", Every: 10 * time.Millisecond, Limits: bundletest.Limits})
+		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar",
+			Every: 10 * time.Millisecond, Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
 			Source: source,
@@ -175,22 +179,43 @@ func TestRefused(t *testing.T) {
 		{"nothing", "archive: empty", nil},
 		{"an archive of nothing", "no files", pack(t, true, nil, nil)},
 		{"cut short", "unexpected EOF", whole[:len(whole)-9]},
-		{"bit flip", "checksum", append(append([]byte{}, whole[:len(whole)-6]...), append([]byte{whole[len(whole)-6] ^ 1}, whole[len(whole)-5:]...)...)},
-		{"dots", "want a relative path", pack(t, true, []tar.Header{{Typeflag: tar.TypeReg, Name: "a/../../b"}}, []string{"x"})},
-		{"absolute", "want a relative path", pack(t, true, []tar.Header{{Typeflag: tar.TypeReg, Name: "/etc/passwd"}}, []string{"x"})},
+		{"bit flip", "checksum", append(append([]byte{}, whole[:len(whole)-6]...),
+			append([]byte{whole[len(whole)-6] ^ 1}, whole[len(whole)-5:]...)...)},
+		{"dots", "want a relative path", pack(t, true,
+			[]tar.Header{{Typeflag: tar.TypeReg, Name: "a/../../b"}}, []string{"x"})},
+		{"absolute", "want a relative path", pack(t, true,
+			[]tar.Header{{Typeflag: tar.TypeReg, Name: "/etc/passwd"}}, []string{"x"})},
 		{"twice", "it is there twice", pack(t, true, []tar.Header{file, file}, []string{"x", "y"})},
-		{"a file and a directory", "is a file and a directory", pack(t, true, []tar.Header{file, {Typeflag: tar.TypeReg, Name: "nginx.conf/x"}}, []string{"x", "y"})},
-		{"link out", "it leads out of the tree", pack(t, true, []tar.Header{{Typeflag: tar.TypeSymlink, Name: "a/b", Linkname: "../../etc/passwd"}}, []string{""})},
-		{"write through a link", "is a file and a directory", pack(t, true, []tar.Header{file, {Typeflag: tar.TypeSymlink, Name: "l", Linkname: "nginx.conf"}, {Typeflag: tar.TypeReg, Name: "l/x"}}, []string{"x", "", "y"})},
-		{"hard link out", "not there before it", pack(t, true, []tar.Header{{Typeflag: tar.TypeLink, Name: "a", Linkname: "/etc/passwd"}}, []string{""})},
-		{"device", "want regular files", pack(t, true, []tar.Header{{Typeflag: tar.TypeChar, Name: "null"}}, []string{""})},
-		{"bomb", "limit of one file is 32768", pack(t, true, []tar.Header{file}, []string{strings.Repeat("\x00", 64<<20)})},
-		{"bomb beside the folder", "larger than 20 files and 65536 bytes allow", pack(t, true, []tar.Header{{Typeflag: tar.TypeDir, Name: "x/"}, {Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}}, {Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}}}, []string{"", "", ""})},
+		{"a file and a directory", "is a file and a directory",
+			pack(t, true, []tar.Header{file, {Typeflag: tar.TypeReg, Name: "nginx.conf/x"}},
+				[]string{"x", "y"})},
+		{"link out", "it leads out of the tree",
+			pack(t, true, []tar.Header{{Typeflag: tar.TypeSymlink, Name: "a/b",
+				Linkname: "../../etc/passwd"}}, []string{""})},
+		{"write through a link", "is a file and a directory",
+			pack(t, true, []tar.Header{file, {Typeflag: tar.TypeSymlink, Name: "l",
+				Linkname: "nginx.conf"}, {Typeflag: tar.TypeReg, Name: "l/x"}},
+				[]string{"x", "", "y"})},
+		{"hard link out", "not there before it",
+			pack(t, true, []tar.Header{{Typeflag: tar.TypeLink, Name: "a",
+				Linkname: "/etc/passwd"}}, []string{""})},
+		{"device", "want regular files", pack(t, true,
+			[]tar.Header{{Typeflag: tar.TypeChar, Name: "null"}}, []string{""})},
+		{"bomb", "limit of one file is 32768", pack(t, true, []tar.Header{file},
+			[]string{strings.Repeat("\x00", 64<<20)})},
+		{"bomb beside the folder", "larger than 20 files and 65536 bytes allow",
+			pack(t, true, []tar.Header{{Typeflag: tar.TypeDir, Name: "x/"},
+				{Typeflag: tar.TypeXGlobalHeader,
+					PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}},
+				{Typeflag: tar.TypeXGlobalHeader,
+					PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}}},
+				[]string{"", "", ""})},
 		{"too long", "2097152 bytes, want at most 1155", bytes.Repeat([]byte("x"), 2<<20)},
 	} {
 		s := serve(t, true)
 		s.put(c.archive)
-		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz", Limits: bundletest.Limits})
+		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz",
+			Limits: bundletest.Limits})
 		require.NoError(t, err)
 		_, err = source.Fetch(t.Context(), "")
 		require.ErrorIs(t, err, bundle.ErrInvalid, c.name)
@@ -213,7 +238,8 @@ func TestChecksum(t *testing.T) {
 		{strings.Repeat("0", 64), "the archive's SHA-256 is " + good},
 	} {
 		s.sums = c.sums
-		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz", ChecksumURL: s.URL + "/SHA256SUMS"})
+		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz",
+			ChecksumURL: s.URL + "/SHA256SUMS"})
 		require.NoError(t, err)
 		_, err = source.Fetch(t.Context(), "")
 		if c.want == "" {
@@ -235,14 +261,25 @@ func TestServersThatMisbehave(t *testing.T) {
 			w.Header().Set("Content-Length", "1000")
 			w.Write([]byte("x"))
 		}},
-		{"no answer", "no whole answer in", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
-		{"redirects without end", "more than 10 redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }},
-		{"not modified, though not asked", "status 304", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }},
-		{"forbidden", "status 403", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }},
+		{"no answer", "no whole answer in", func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		}},
+		{"redirects without end", "more than 10 redirects", func(w http.ResponseWriter,
+			r *http.Request) {
+			http.Redirect(w, r, "/x", http.StatusFound)
+		}},
+		{"not modified, though not asked", "status 304", func(w http.ResponseWriter,
+			_ *http.Request) {
+			w.WriteHeader(http.StatusNotModified)
+		}},
+		{"forbidden", "status 403", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusForbidden)
+		}},
 	} {
 		s := httptest.NewServer(c.answer)
 		t.Cleanup(s.Close)
-		source, err := httpbundle.New(httpbundle.Config{URL: strings.Replace(s.URL, "http://", "http://user:geheim@", 1) + "/t?token=geheim", Timeout: 300 * time.Millisecond})
+		source, err := httpbundle.New(httpbundle.Config{URL: strings.Replace(s.URL, "http://",
+			"http://user:geheim@", 1) + "/t?token=geheim", Timeout: 300 * time.Millisecond})
 		require.NoError(t, err)
 		_, err = source.Fetch(t.Context(), "")
 		require.ErrorContains(t, err, c.want, c.name)
@@ -264,7 +301,8 @@ func TestRedirectOutOfTLS(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []httpbundle.Config{{}, {URL: "ftp://x/y"}, {URL: "http://"}, {URL: "http://x", ChecksumURL: "file:///x"}, {URL: "http://x", Folder: "/x"}} {
+	for _, cfg := range []httpbundle.Config{{}, {URL: "ftp://x/y"}, {URL: "http://"},
+		{URL: "http://x", ChecksumURL: "file:///x"}, {URL: "http://x", Folder: "/x"}} {
 		_, err := httpbundle.New(cfg)
 		require.ErrorContains(t, err, "httpbundle: ")
 	}

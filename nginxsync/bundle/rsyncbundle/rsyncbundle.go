@@ -1,14 +1,17 @@
 // Package rsyncbundle is a bundle.Source on a module of an rsync daemon.
 //
-// Purpose: a production tree that its machines already offer by rsync. New makes a Source that asks for the list of files every
-// Every, holds it to the limits, and brings its copy in Dir up to date, by checksum; a copy is believed when the daemon has nothing
-// to add to it. It needs the rsync program, 3.1 or newer.
+// Purpose: a production tree that its machines already offer by rsync. New makes a Source that asks
+// for the list of files every Every, holds it to the limits, and brings its copy in Dir up to date,
+// by checksum; a copy is believed when the daemon has nothing to add to it. It needs the rsync
+// program, 3.1 or newer.
 //
-// No shell is started, on either side: only rsync:// URLs are accepted, and the environment of the process is not passed on.
-// Symbolic links are resolved when they stay in the tree; devices and the like are refused.
+// No shell is started, on either side: only rsync:// URLs are accepted, and the environment of the
+// process is not passed on. Symbolic links are resolved when they stay in the tree; devices and the
+// like are refused.
 //
-// Permissions: to read the module and to write Dir; a password is given with PasswordFile. Limits: with each look the daemon reads
-// the whole tree. Between the list and the copy a daemon could offer more than it said: each file is held to the limit on its own.
+// Permissions: to read the module and to write Dir; a password is given with PasswordFile. Limits:
+// with each look the daemon reads the whole tree. Between the list and the copy a daemon could
+// offer more than it said: each file is held to the limit on its own.
 package rsyncbundle
 
 import (
@@ -34,15 +37,17 @@ import (
 // Config configures a Source. URL and Dir are required.
 type Config struct {
 	URL string // rsync://[user@]host[:port]/module[/folder]
-	// Dir is a folder for the copy, made when it is missing. Nothing else may write there.
+	// Dir is a directory for the copy, made when it is missing. Nothing else may write there.
 	Dir string
-	// PasswordFile is the file with the user's password, which others must not be able to read. Empty means that there is none.
+	// PasswordFile is the file with the user's password, which others must not be able to read.
+	// Empty means that there is none.
 	PasswordFile string
 	// Every is the time between two looks. The default is 30 seconds.
 	Every time.Duration
 	// Timeout is how long one look may take. The default is two minutes.
 	Timeout time.Duration
-	// Roots say where the targets of links are in the tree. The default is that it stands for /etc/nginx.
+	// Roots say where the targets of links are in the tree. The default is that it stands for
+	// /etc/nginx.
 	Roots  conf.Roots
 	Limits bundle.Limits
 }
@@ -60,8 +65,10 @@ func New(cfg Config) (*Source, error) {
 	p := check.Problems{Package: "rsyncbundle", Sentinel: bundle.ErrInvalid}
 	u, err := url.Parse(cfg.URL)
 	switch {
-	case err != nil || u.Scheme != "rsync" || u.Host == "" || strings.Trim(u.Path, "/") == "" || u.RawQuery != "" || u.Fragment != "":
-		p.Add("URL", "want rsync://host/module or rsync://host/module/folder") // it may hold a password
+	case err != nil || u.Scheme != "rsync" || u.Host == "" || strings.Trim(u.Path, "/") == "" ||
+		u.RawQuery != "" || u.Fragment != "":
+		// it may hold a password
+		p.Add("URL", "want rsync://host/module or rsync://host/module/folder")
 	default:
 		if _, password := u.User.Password(); password {
 			p.Add("URL", "want the password in PasswordFile")
@@ -81,7 +88,8 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("rsyncbundle: %w", err)
 	}
-	cfg.URL = strings.TrimRight(cfg.URL, "/") + "/" // what is in the folder, not the folder
+	// the content of the directory, not the directory
+	cfg.URL = strings.TrimRight(cfg.URL, "/") + "/"
 	return &Source{cfg: cfg}, nil
 }
 
@@ -94,7 +102,8 @@ func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.cfg.Timeout
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("rsync took longer than %s", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("rsync took longer than %s",
+		timeout))
 	defer cancel()
 	digest, err := s.take(ctx)
 	if err != nil {
@@ -103,9 +112,10 @@ func (s *Source) look(ctx context.Context) (bundle.View, error) {
 	return bundle.View{Digest: digest, Load: s.load}, nil
 }
 
-// rsync runs rsync with what every run has. "--" ends the options.
+// rsync runs rsync with the arguments of every run before args. In args "--" ends the options.
 func (s *Source) rsync(ctx context.Context, limit int64, args ...string) ([]byte, error) {
-	common := []string{"--recursive", "--links", "--perms", "--times", "--contimeout=20", "--timeout=60", "--no-motd"}
+	common := []string{"--recursive", "--links", "--perms", "--times", "--contimeout=20",
+		"--timeout=60", "--no-motd"}
 	if s.cfg.PasswordFile != "" {
 		common = append(common, "--password-file="+s.cfg.PasswordFile)
 	}
@@ -114,12 +124,14 @@ func (s *Source) rsync(ctx context.Context, limit int64, args ...string) ([]byte
 
 var errChanging = errors.New("the tree changes while it is read")
 
-// take copies until the daemon has nothing to add and lists what it listed before: the tree was at rest.
+// take copies until the daemon has nothing to add and its list is the one from before the copy: the
+// tree was at rest.
 func (s *Source) take(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
 		return "", err
 	}
-	copying := []string{"--checksum", "--delete", "--force", "--max-size=" + strconv.FormatInt(s.cfg.Limits.FileBytes, 10), "--", s.cfg.URL, s.cfg.Dir + "/"}
+	copying := []string{"--checksum", "--delete", "--force", "--max-size=" +
+		strconv.FormatInt(s.cfg.Limits.FileBytes, 10), "--", s.cfg.URL, s.cfg.Dir + "/"}
 	list, err := s.list(ctx)
 	if err != nil {
 		return "", err
@@ -128,7 +140,8 @@ func (s *Source) take(ctx context.Context) (string, error) {
 		if _, err := s.rsync(ctx, 1<<20, copying...); err != nil {
 			return "", err
 		}
-		rest, err := s.rsync(ctx, 16<<20, append([]string{"--dry-run", "--omit-dir-times", "--itemize-changes"}, copying...)...)
+		rest, err := s.rsync(ctx, 16<<20, append([]string{"--dry-run", "--omit-dir-times",
+			"--itemize-changes"}, copying...)...)
 		if err != nil {
 			return "", err
 		}
@@ -145,7 +158,8 @@ func (s *Source) take(ctx context.Context) (string, error) {
 
 // list is the daemon's list of files, held to the limits.
 func (s *Source) list(ctx context.Context) (string, error) {
-	list, err := s.rsync(ctx, int64(s.cfg.Limits.Files+1)*2400, "--list-only", "--no-human-readable", "--", s.cfg.URL)
+	list, err := s.rsync(ctx, int64(s.cfg.Limits.Files+1)*2400, "--list-only",
+		"--no-human-readable", "--", s.cfg.URL)
 	if errors.Is(err, tool.ErrTooLarge) {
 		return "", fmt.Errorf("more than %d files: %w", s.cfg.Limits.Files, bundle.ErrInvalid)
 	} else if err != nil {
@@ -154,7 +168,8 @@ func (s *Source) list(ctx context.Context) (string, error) {
 	return string(list), s.check(string(list))
 }
 
-// check holds the list, a line for each file such as "-rw-r--r--  1234 2026/01/02 03:04:05 name", to the limits.
+// check holds the list, a line for each file such as "-rw-r--r-- 1234 2026/01/02 03:04:05 name", to
+// the limits.
 func (s *Source) check(list string) error {
 	files, size := 0, int64(0)
 	for line := range strings.Lines(list) {
@@ -167,14 +182,17 @@ func (s *Source) check(list string) error {
 		case err != nil:
 			return fmt.Errorf("list of files: %q", strings.TrimSpace(line))
 		case f[0][0] != '-' && f[0][0] != 'l':
-			return fmt.Errorf("%s: want regular files, links and folders only: %w", strings.TrimSpace(line), bundle.ErrInvalid)
+			return fmt.Errorf("%s: want regular files, links and folders only: %w",
+				strings.TrimSpace(line), bundle.ErrInvalid)
 		case f[0][0] == '-' && n > s.cfg.Limits.FileBytes:
-			return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w", strings.Join(f[4:], " "), n, s.cfg.Limits.FileBytes, bundle.ErrInvalid)
+			return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w",
+				strings.Join(f[4:], " "), n, s.cfg.Limits.FileBytes, bundle.ErrInvalid)
 		case f[0][0] == '-':
 			size += n
 		}
 		if files++; files > s.cfg.Limits.Files || size > s.cfg.Limits.Bytes {
-			return fmt.Errorf("more than %d files or %d bytes: %w", s.cfg.Limits.Files, s.cfg.Limits.Bytes, bundle.ErrInvalid)
+			return fmt.Errorf("more than %d files or %d bytes: %w", s.cfg.Limits.Files,
+				s.cfg.Limits.Bytes, bundle.ErrInvalid)
 		}
 	}
 	return nil
@@ -203,7 +221,7 @@ func (s *Source) load(context.Context) (b *bundle.Bundle, err error) {
 	return b, nil
 }
 
-// copy opens the copy. Nothing in it leads out of Dir, whatever the daemon sent.
+// copy opens the copy. Nothing in it leads out of Dir, even when the daemon sent links that would.
 func (s *Source) copy(read func(bundle.Reader, fs.FS) error) error {
 	root, err := os.OpenRoot(s.cfg.Dir)
 	if err != nil {

@@ -32,11 +32,12 @@ type daemon struct {
 
 func startDaemon(t *testing.T) *daemon {
 	base := t.TempDir()
-	d := &daemon{t: t, dir: filepath.Join(base, "tree"), conf: filepath.Join(base, "rsyncd.conf"), port: nginxtest.Port(t)}
+	d := &daemon{t: t, dir: filepath.Join(base, "tree"), conf: filepath.Join(base, "rsyncd.conf"),
+		port: nginxtest.Port(t)}
 	require.NoError(t, os.Mkdir(d.dir, 0o755))
 	secrets := filepath.Join(base, "secrets")
 	require.NoError(t, os.WriteFile(secrets, []byte("sluice:geheim\n"), 0o600))
-	// as root the daemon serves as nobody unless it is told, who may not reach the test's folder
+	// without uid and gid a daemon of root serves as a user that may not reach the test's directory
 	require.NoError(t, os.WriteFile(d.conf, fmt.Appendf(nil, `use chroot = no
 uid = %d
 gid = %d
@@ -108,9 +109,15 @@ func TestRefused(t *testing.T) {
 		name, want string
 		change     func(dir string) error
 	}{
-		{"link out", "it leads out of the tree", func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) }},
-		{"link to a folder out", "it leads out of the tree", func(dir string) error { return os.Symlink("../..", filepath.Join(dir, "x")) }},
-		{"fifo", "want regular files", func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "x"), 0o644) }},
+		{"link out", "it leads out of the tree", func(dir string) error {
+			return os.Symlink("/etc/passwd", filepath.Join(dir, "x"))
+		}},
+		{"link to a folder out", "it leads out of the tree", func(dir string) error {
+			return os.Symlink("../..", filepath.Join(dir, "x"))
+		}},
+		{"fifo", "want regular files", func(dir string) error {
+			return syscall.Mkfifo(filepath.Join(dir, "x"), 0o644)
+		}},
 	} {
 		d := startDaemon(t)
 		bundletest.Write(t, d.dir, bundletest.Files{"nginx.conf": "1"})
@@ -127,7 +134,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A change that keeps size and time of a file is seen; a file and a folder may change places; a link inside comes as its target.
+// A change that keeps size and time of a file is seen; a file and a directory may change places; a
+// link inside comes as its target.
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -163,7 +171,8 @@ func TestPassword(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	for _, c := range []struct{ password, want string }{{"geheim", ""}, {"falsch", "auth failed"}} {
 		require.NoError(t, os.WriteFile(file, []byte(c.password+"\n"), 0o600))
-		b, err := d.source(rsyncbundle.Config{URL: "rsync://sluice@" + d.addr() + "/secret/etc/", PasswordFile: file}).Fetch(t.Context(), "")
+		b, err := d.source(rsyncbundle.Config{URL: "rsync://sluice@" + d.addr() + "/secret/etc/",
+			PasswordFile: file}).Fetch(t.Context(), "")
 		if c.want != "" {
 			require.ErrorContains(t, err, c.want)
 			require.NotContains(t, err.Error(), c.password)
@@ -174,7 +183,8 @@ func TestPassword(t *testing.T) {
 	}
 }
 
-// The environment of the process cannot make rsync start a program. It is set for the whole process, so this test runs alone.
+// The environment of the process cannot make rsync start a program. It is set for the whole
+// process, so this test runs alone.
 func TestNothingOfTheEnvironmentRuns(t *testing.T) {
 	d := startDaemon(t)
 	bundletest.Write(t, d.dir, bundletest.Files{"nginx.conf": "1"})
@@ -189,7 +199,8 @@ func TestNothingOfTheEnvironmentRuns(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "host:path", "host::module", "rsync://host", "rsync://host/", "--rsh=x", "ssh://host/x", "rsync://u:p@host/m", "/etc"} {
+	for _, url := range []string{"", "host:path", "host::module", "rsync://host", "rsync://host/",
+		"--rsh=x", "ssh://host/x", "rsync://u:p@host/m", "/etc"} {
 		_, err := rsyncbundle.New(rsyncbundle.Config{URL: url, Dir: "x"})
 		require.ErrorContains(t, err, "rsyncbundle: Config.URL", url)
 	}
