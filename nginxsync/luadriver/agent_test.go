@@ -23,7 +23,8 @@ import (
 // agent runs an agent until the returned function or the test ends it.
 func (b *bed) agent(t *testing.T, source nginxsync.Source) (*nginxsync.Agent, func()) {
 	t.Helper()
-	a, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: source, Driver: b.driver, StateFile: b.state})
+	a, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: source, Driver: b.driver,
+		StateFile: b.state})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -40,12 +41,14 @@ func (b *bed) answers(t *testing.T, to netip.Addr, path, version string) {
 	t.Helper()
 	answer, err := b.get(t.Context(), to, path)
 	require.NoError(t, err)
-	require.Equal(t, version, answer.Version, "%s on %s: status %d %s", path, to, answer.Status, answer.Body)
+	require.Equal(t, version, answer.Version, "%s on %s: status %d %s", path, to, answer.Status,
+		answer.Body)
 }
 
 func routes(t *testing.T, version string) nginxsync.Snapshot {
 	one := func(cluster, version string) []nginxsync.Instance {
-		return []nginxsync.Instance{{ID: cluster + version, Addr: nginxtest.Backend(t, version), Version: version}}
+		return []nginxsync.Instance{{ID: cluster + version, Addr: nginxtest.Backend(t, version),
+			Version: version}}
 	}
 	return nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a", "v1"), "b": one("b", "v1")},
@@ -71,7 +74,7 @@ func TestAgentFollowsItsSource(t *testing.T) {
 	require.Equal(t, status.Desired, status.Verified)
 	require.Empty(t, status.LastError)
 	require.Empty(t, status.Held)
-	// What routes the same is not pushed again.
+	// A snapshot with the same routes is not pushed again.
 	before := status.Pushes
 	same := routes(t, "v2")
 	require.NoError(t, a.WaitVerified(t.Context(), source.Set(same)))
@@ -164,8 +167,10 @@ func TestAgentHoldsAnEmptyingChange(t *testing.T) {
 	a, _ := b.agent(t, source)
 	require.NoError(t, a.WaitVerified(t.Context(), 1))
 
-	// The registry goes half empty: b stays, and what else the snapshot says is done.
-	require.NoError(t, a.WaitVerified(t.Context(), source.Set(nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]}})))
+	// The registry goes half empty: b stays, and the other changes of the snapshot take effect.
+	require.NoError(t, a.WaitVerified(t.Context(),
+		source.Set(
+			nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]}})))
 	b.answers(t, vipA, "/b/", "v1")
 	b.answers(t, vipA, "/", "v1")
 	held := a.Status().Held
@@ -180,7 +185,8 @@ func TestAgentHoldsAnEmptyingChange(t *testing.T) {
 
 	// By plan b goes, and a comes back.
 	require.NoError(t, a.WaitVerified(t.Context(), source.Set(nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]}, Planned: []string{"b"}})))
+		Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]},
+		Planned:  []string{"b"}})))
 	b.answers(t, vipA, "/b/", "none")
 	require.Empty(t, a.Status().Held)
 }
@@ -219,7 +225,9 @@ func TestAgentRefusesADamagedStateFile(t *testing.T) {
 	require.NoError(t, err)
 	for i := range len(text) {
 		require.NoError(t, os.WriteFile(file, text[:i], 0o600))
-		_, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: nginxsync.NewStaticSource(nginxsync.Snapshot{}), Driver: driver, StateFile: file})
+		_, err := nginxsync.OpenAgent(t.Context(),
+			nginxsync.Config{Source: nginxsync.NewStaticSource(nginxsync.Snapshot{}),
+				Driver: driver, StateFile: file})
 		require.ErrorIs(t, err, nginxsync.ErrInvalid, "cut at %d", i)
 		require.ErrorContains(t, err, file)
 	}

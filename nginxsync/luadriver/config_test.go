@@ -25,9 +25,12 @@ func TestConfig(t *testing.T) {
 func TestSnippetConfig(t *testing.T) {
 	t.Parallel()
 	type config = luadriver.SnippetConfig
-	checktest.Run(t, nginxsync.ErrInvalid, config{Socket: "/run/x.sock", StateFile: "/var/lib/routes"}, config.Validate,
+	checktest.Run(t, nginxsync.ErrInvalid, config{Socket: "/run/x.sock",
+		StateFile: "/var/lib/routes"}, config.Validate,
 		map[string][]func(*config){
-			"Socket":      {func(c *config) { c.Socket = "" }, func(c *config) { c.Socket = "/run/a b" }},
+			"Socket": {func(c *config) {
+				c.Socket = ""
+			}, func(c *config) { c.Socket = "/run/a b" }},
 			"Unavailable": {func(c *config) { c.Unavailable = "x" }},
 			"StateFile":   {func(c *config) { c.StateFile = "/x\"" }},
 			"Memory":      {func(c *config) { c.Memory = -1 }},

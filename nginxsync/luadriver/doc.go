@@ -1,22 +1,28 @@
-// Package luadriver puts routes into a running Nginx that has the Lua module (Debian's libnginx-mod-http-lua, OpenResty).
+// Package luadriver puts routes into a running Nginx that has the Lua module (Debian's
+// libnginx-mod-http-lua, OpenResty).
 //
-// The routes live in a shared dictionary. Each worker keeps a table of them and looks with each request whether the
-// dictionary has another generation, so that a push needs no reload and a request costs the same with any number of
-// upstreams. Each worker writes down the generation that it answers with; a push counts as verified when all have the new one.
+// The routes live in a shared dictionary. Each worker keeps a table of them and looks with each
+// request whether the dictionary has another generation, so that a push needs no reload and a
+// request costs the same with any number of upstreams. Each worker writes down the generation that
+// it answers with; a push counts as verified when all have the new one.
 //
-// What the embedder does, in this order:
+// The embedder's steps, in this order:
 //
-//   - give Snippets to transform.Transform, so that the configuration has the dictionary, the code and the admin socket;
-//   - put the admin socket into a folder that only the agent's user may enter: Nginx gives the socket itself to everybody;
-//   - call RemoveStaleSockets before it starts Nginx: after a hard end the old files are still there, and Nginx does not
-//     bind over them;
+//   - give Snippets to transform.Transform, so that the configuration has the dictionary, the code
+//     and the admin socket;
+//   - put the admin socket into a directory that only the agent's user may enter: Nginx lets all
+//     users open the socket itself;
+//   - call RemoveStaleSockets before it starts Nginx: after a crash the old files are still there,
+//     and Nginx does not bind over them;
 //   - give a Driver from New to the agent.
 //
-// In the dictionary: "generation" is the one in force, "pieces:G" the number of pieces of generation G, "piece:G:i" its
-// pieces, "worker:i" the process id and the generation of the worker in slot i. A push needs room for the old and the new
-// routes at once; when there is none the old ones stay. A reload keeps the dictionary as long as its size is the same; a new
-// start reads the state file.
+// In the dictionary: "generation" is the one in force, "pieces:G" the number of pieces of
+// generation G, "piece:G:i" its pieces, "worker:i" the process id and the generation of the worker
+// in slot i. A push needs room for the old and the new routes at once; when there is none the old
+// ones stay. A reload keeps the dictionary as long as its size is the same; a new start reads the
+// state file.
 //
-// Known limits: a cluster without an instance is answered with 503 over HTTP only, other protocols and TLS to the
-// backend get 502; failures of instances are remembered by each worker on its own; balancing is weighted round robin.
+// Known limits: a cluster without an instance is answered with 503 over HTTP only, other protocols
+// and TLS to the backend get 502; failures of instances are remembered by each worker on its own;
+// balancing is weighted round robin.
 package luadriver

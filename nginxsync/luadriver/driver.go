@@ -26,8 +26,8 @@ type Config struct {
 	Timeout time.Duration
 	// Now is the clock of Observe. The default is time.Now.
 	Now func() time.Time
-	// Observe is called after each call of Apply, State and Routes with "apply", "state" or "routes", how long it took and
-	// its error. It must return soon. Nil means that there is none.
+	// Observe is called after each call of Apply, State and Routes with "apply", "state" or
+	// "routes", how long it took and its error. It must return soon. Nil means that there is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -39,8 +39,8 @@ type Driver struct {
 
 var _ nginxsync.Driver = (*Driver)(nil)
 
-// New is a driver for the Nginx behind the socket. Nginx need not run yet. A configuration that is not valid is an error with
-// all its problems and nginxsync.ErrInvalid in its chain.
+// New is a driver for the Nginx behind the socket. Nginx need not run yet. A configuration that is
+// not valid is an error with all its problems and nginxsync.ErrInvalid in its chain.
 func New(cfg Config) (*Driver, error) {
 	p := check.Problems{Package: "luadriver", Sentinel: nginxsync.ErrInvalid}
 	if p.Require("Socket", cfg.Socket != ""); cfg.Socket != "" && !filepath.IsAbs(cfg.Socket) {
@@ -83,7 +83,8 @@ func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) (err error) {
 	case http.StatusConflict:
 		return fmt.Errorf("%s: %s: %w", at, answer, nginxsync.ErrConflict)
 	case http.StatusInsufficientStorage, http.StatusRequestEntityTooLarge:
-		return fmt.Errorf("%s: %d bytes: %s: give the shared dictionary more memory: %w", at, len(text), answer, nginxsync.ErrTooLarge)
+		return fmt.Errorf("%s: %d bytes: %s: give the shared dictionary more memory: %w", at,
+			len(text), answer, nginxsync.ErrTooLarge)
 	}
 	return fmt.Errorf("%s: status %d: %s", at, status, answer)
 }
@@ -128,7 +129,7 @@ func parseGeneration(s string) (nginxsync.Generation, error) {
 	return nginxsync.ParseGeneration(s)
 }
 
-// Routes reads back what is in force. The zero Routes means that nothing is.
+// Routes reads back the routes in force. The zero Routes means that there are none.
 func (d *Driver) Routes(ctx context.Context) (r nginxsync.Routes, err error) {
 	defer d.observe("routes", d.cfg.Now(), &err)
 	status, answer, err := d.do(ctx, http.MethodGet, "/v1/routes", nil)
@@ -150,7 +151,8 @@ func (d *Driver) observe(op string, start time.Time, err *error) {
 	d.cfg.Observe(op, d.cfg.Now().Sub(start), *err)
 }
 
-func (d *Driver) do(ctx context.Context, method, path string, body []byte) (status int, answer string, err error) {
+func (d *Driver) do(ctx context.Context, method, path string, body []byte) (status int,
+	answer string, err error) {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(caller, d.cfg.Timeout)
 	defer cancel()
@@ -178,8 +180,8 @@ func (d *Driver) do(ctx context.Context, method, path string, body []byte) (stat
 	return resp.StatusCode, string(text), nil
 }
 
-// RemoveStaleSockets removes the files of the sockets that Snippets made, unless somebody listens there: Nginx does
-// not remove them when it ends hard, and refuses to start over them.
+// RemoveStaleSockets removes the files of the sockets that Snippets made, unless a process listens
+// there: Nginx does not remove them when it crashes, and refuses to start over them.
 func RemoveStaleSockets(cfg SnippetConfig) error {
 	paths := []string{cfg.Socket, cfg.Unavailable}
 	if cfg.Unavailable == "" {

@@ -23,7 +23,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// watched is an address of production that must not be reached: by TCP, and by UDP on a port of its own.
+// watched is an address of production that must not be reached: by TCP, and by UDP on a port of its
+// own.
 type watched struct {
 	tcp, udp string
 	reached  atomic.Int64
@@ -59,13 +60,15 @@ func watch(t *testing.T) *watched {
 	return w
 }
 
-// No request reaches an address of production that was not mapped, by any protocol and any way to it, whatever the client asks for.
+// No request of a client reaches an address of production that was not mapped, by any protocol or
+// any route.
 func TestNothingReachesProduction(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
 	mapped := strings.NewReplacer("PRODUCTION", w.tcp, "UDP", w.udp)
 	b := startFiles(t, fstest.MapFS{
-		"racks/a.conf": {Data: []byte(mapped.Replace("server PRODUCTION;\nserver PRODUCTION backup;\n"))},
+		"racks/a.conf": {Data: []byte(mapped.Replace("server PRODUCTION;\nserver PRODUCTION " +
+			"backup;\n"))},
 		"nginx.conf": {Data: []byte(mapped.Replace(`
 error_log syslog:server=UDP info;
 events { }
@@ -106,9 +109,11 @@ http {
     upstream elsewhere { server 10.9.9.9; }
 }
 `))},
-	}, transform.Rules{Pass: map[string]string{"$chosen": "$chosen", "$whole": "elsewhere", w.tcp: "elsewhere"}})
+	}, transform.Rules{Pass: map[string]string{"$chosen": "$chosen", "$whole": "elsewhere",
+		w.tcp: "elsewhere"}})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"elsewhere": one("e", "v1", nginxtest.Backend(t, "elsewhere"))},
+		Baseline: map[string][]nginxsync.Instance{"elsewhere": one("e", "v1",
+			nginxtest.Backend(t, "elsewhere"))},
 	})))
 	status := func(path string) int {
 		t.Helper()
@@ -123,17 +128,20 @@ http {
 		if protocol == "memcached" {
 			continue // Nginx takes no variable there
 		}
-		for _, to := range []string{w.tcp, "prod", "PROD", "localhost:" + port, "production.example", ""} {
-			require.GreaterOrEqual(t, status("/to/"+protocol+"?to="+to), 500, "%s to %q", protocol, to)
+		for _, to := range []string{w.tcp, "prod", "PROD", "localhost:" + port,
+			"production.example", ""} {
+			require.GreaterOrEqual(t, status("/to/"+protocol+"?to="+to), 500, "%s to %q", protocol,
+				to)
 		}
 	}
-	for _, path := range []string{"/to/proxy?to=elsewhere", "/literal", "/whole?to=" + w.tcp, "/try", "/if?to=x", "/if", "/limit", "/mirror", "/auth", "/before", "/ssi"} {
+	for _, path := range []string{"/to/proxy?to=elsewhere", "/literal", "/whole?to=" + w.tcp,
+		"/try", "/if?to=x", "/if", "/limit", "/mirror", "/auth", "/before", "/ssi"} {
 		require.Equal(t, 200, status(path), path)
 	}
 	require.Zero(t, w.reached.Load(), "production was reached")
 }
 
-// What is secret in the production tree is neither in the files of the test Nginx nor in its requests.
+// Secrets of the production tree are neither in the files of the test Nginx nor in its requests.
 func TestSecretsStayInProduction(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, `
@@ -164,10 +172,12 @@ http {
 	}))
 	t.Cleanup(s.Close)
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", netip.MustParseAddrPort(s.Listener.Addr().String()))},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			netip.MustParseAddrPort(s.Listener.Addr().String()))},
 	})))
 	get := func(path, key string) int {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d%s", plain, b.port, path), nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			fmt.Sprintf("http://%s:%d%s", plain, b.port, path), nil)
 		require.NoError(t, err)
 		req.Header.Set("X-Api-Key", key)
 		resp, err := http.DefaultTransport.RoundTrip(req)
@@ -177,7 +187,8 @@ http {
 	}
 	require.Equal(t, 200, get("/x", "testers"))
 	header := <-seen
-	for name, want := range map[string]string{"Authorization": "Basic stripped==", "X-Token": "Bearer stripped", "X-Api-Key": "stripped", "X-Client": "known"} {
+	for name, want := range map[string]string{"Authorization": "Basic stripped==",
+		"X-Token": "Bearer stripped", "X-Api-Key": "stripped", "X-Client": "known"} {
 		require.Equal(t, want, header.Get(name), name)
 	}
 	require.Equal(t, "token=stripped&path=/x", <-query)
@@ -194,8 +205,8 @@ http {
 	}
 }
 
-// Pages that show the state of Nginx stay or give way as the rules say; what an upstream needs of other modules is left out, so that
-// a stock Nginx takes it.
+// Pages that show the state of Nginx stay or give way as the rules say; an upstream's directives of
+// other modules are left out, so that a stock Nginx takes it.
 func TestStatusPagesAndOtherModules(t *testing.T) {
 	t.Parallel()
 	const text = `
@@ -221,8 +232,10 @@ http {
 	}{{nil, 404}, {[]string{"stub_status"}, 200}} {
 		b := startTree(t, text, transform.Rules{KeepStatus: c.keep})
 		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-			Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
-			Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
+			Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+				nginxtest.Backend(t, "one"))},
+			Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2",
+				nginxtest.Backend(t, "two"))}},
 		})))
 		a, err := b.get(t.Context(), plain, "/nginx_status")
 		require.NoError(t, err)
@@ -230,7 +243,8 @@ http {
 		require.Equal(t, c.want == 200, strings.Contains(a.Body, "Active connections"))
 		for range 3 { // no cookie of one VIP leads to its version on another
 			b.answers(t, vipA, "/", "v2")
-			_, header, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(vipB, uint16(b.port)), "x", "/")
+			_, header, _, err := nginxtest.Get(t.Context(),
+				netip.AddrPortFrom(vipB, uint16(b.port)), "x", "/")
 			require.NoError(t, err)
 			require.Empty(t, header.Values("Set-Cookie"))
 			b.answers(t, vipB, "/", "v1")
@@ -238,7 +252,8 @@ http {
 	}
 }
 
-// A client of an upstream that is sticky in production stays with one instance, on each VIP with one of its own version.
+// A client of an upstream that is sticky in production stays with one instance, on each VIP with
+// one of its own version.
 func TestStickyClients(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, `
@@ -264,7 +279,8 @@ http {
 		for client := range 16 {
 			mine := map[string]bool{}
 			for range 3 {
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d/", vip, b.port), nil)
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+					fmt.Sprintf("http://%s:%d/", vip, b.port), nil)
 				require.NoError(t, err)
 				req.Header.Set("User-Agent", fmt.Sprint("browser ", client))
 				resp, err := http.DefaultTransport.RoundTrip(req)

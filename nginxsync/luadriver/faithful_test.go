@@ -41,8 +41,9 @@ func echo(t testing.TB, name string) netip.AddrPort {
 	return netip.MustParseAddrPort(s.Listener.Addr().String())
 }
 
-// Every request reaches the same upstream with the same URI and the same headers through the transformed tree as through
-// the production tree, and the answer comes back the same, the added headers aside.
+// Every request reaches the same upstream with the same URI and the same headers through the
+// transformed tree as through the production tree, and the answer comes back the same, the added
+// headers aside.
 func TestTransformIsFaithful(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(45) { // 66 requests each
@@ -56,8 +57,10 @@ func TestTransformIsFaithful(t *testing.T) {
 				baseline[name] = []nginxsync.Instance{{ID: name, Addr: addr}}
 				fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, addr)
 			}
-			production := faithfulStart(t, sample, upstreams.String(), transform.Snippets{}, baseline)
-			transformed := faithfulStart(t, sample, upstreams.String(), luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
+			production := faithfulStart(t, sample, upstreams.String(), transform.Snippets{},
+				baseline)
+			transformed := faithfulStart(t, sample, upstreams.String(),
+				luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
 			for _, r := range sample.Requests {
 				require.Equal(t, production(r), transformed(r), "%+v\n%s", r, sample.Servers)
 			}
@@ -65,7 +68,8 @@ func TestTransformIsFaithful(t *testing.T) {
 	}
 }
 
-// A target that is a variable, which another location sets anew within the same request, is held to upstreams anew as well.
+// A target that is a variable, which another location sets again within the same request, is held
+// to upstreams again as well.
 func TestTargetSetAnewIsFaithful(t *testing.T) {
 	t.Parallel()
 	request := nginxtest.Request{Host: "bj.city.example", Path: "/a"}
@@ -76,24 +80,34 @@ func TestTargetSetAnewIsFaithful(t *testing.T) {
 }
 `}
 	dead, one := netip.MustParseAddrPort("127.0.0.1:1"), echo(t, "one")
-	baseline := map[string][]nginxsync.Instance{"dead": {{ID: "dead", Addr: dead}}, "one": {{ID: "one", Addr: one}}}
-	upstreams := fmt.Sprintf("upstream dead { server %s; }\nupstream one { server %s; }\n", dead, one)
+	baseline := map[string][]nginxsync.Instance{"dead": {{ID: "dead", Addr: dead}},
+		"one": {{ID: "one", Addr: one}}}
+	upstreams := fmt.Sprintf("upstream dead { server %s; }\nupstream one { server %s; }\n", dead,
+		one)
 	production := faithfulStart(t, sample, upstreams, transform.Snippets{}, baseline)
-	transformed := faithfulStart(t, sample, upstreams, luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
+	transformed := faithfulStart(t, sample, upstreams,
+		luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
 	require.Contains(t, production(request), "200")
 	require.Equal(t, production(request), transformed(request))
 }
 
-// faithfulStart runs the production tree, on another port only, or its transform when snippets has a driver.
-func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string, snippets transform.Snippets, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
-	return faithfulRules(t, sample, upstreams, transform.Rules{Pass: map[string]string{"$pool": "$pool"}, Snippets: snippets}, baseline)
+// faithfulStart runs the production tree, on another port only, or its transform when snippets has
+// a driver.
+func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string,
+	snippets transform.Snippets,
+	baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
+	return faithfulRules(t, sample, upstreams,
+		transform.Rules{Pass: map[string]string{"$pool": "$pool"}, Snippets: snippets}, baseline)
 }
 
 // faithfulRules is faithfulStart with rules.
-func faithfulRules(t *testing.T, sample nginxtest.Sample, upstreams string, rules transform.Rules, baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
+func faithfulRules(t *testing.T, sample nginxtest.Sample, upstreams string, rules transform.Rules,
+	baseline map[string][]nginxsync.Instance) func(nginxtest.Request) string {
 	dir, port := nginxtest.Dir(t), nginxtest.Port(t)
 	main := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\n"+
-		"access_log off;\nclient_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%s%s}\n",
+		"access_log off;\nclient_body_temp_path %[1]s/1;\nproxy_temp_path "+
+		"%[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path "+
+		"%[1]s/5;\n%s%s}\n",
 		dir, upstreams, sample.Servers)
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(main)}}, "nginx.conf")
 	require.NoError(t, err)
@@ -101,7 +115,8 @@ func faithfulRules(t *testing.T, sample nginxtest.Sample, upstreams string, rule
 	if rules.Snippets.Upstream == nil {
 		files, err := listenOn(tree, port)
 		require.NoError(t, err)
-		require.NoError(t, (&transform.Result{Main: "nginx.conf", Files: files}).WriteTo(filepath.Join(dir, "conf")))
+		require.NoError(t, (&transform.Result{Main: "nginx.conf", Files: files}).WriteTo(
+			filepath.Join(dir, "conf")))
 		nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
 	} else {
 		cfg := luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock")}
@@ -112,10 +127,12 @@ func faithfulRules(t *testing.T, sample nginxtest.Sample, upstreams string, rule
 		nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
 		driver, err := luadriver.New(luadriver.Config{Socket: cfg.Socket})
 		require.NoError(t, err)
-		require.NoError(t, driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
+		require.NoError(t, driver.Apply(t.Context(),
+			nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
 	}
 	return func(r nginxtest.Request) string {
-		status, header, body, err := nginxtest.GetKind(context.Background(), netip.AddrPortFrom(plain, uint16(port)), r)
+		status, header, body, err := nginxtest.GetKind(context.Background(),
+			netip.AddrPortFrom(plain, uint16(port)), r)
 		require.NoError(t, err)
 		for _, name := range []string{"Date", "X-Sluice-Vip", "X-Sluice-Version"} {
 			header.Del(name)

@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// Whatever the http context of a tree says, the driver's own servers answer as if it were not there.
+// For each directive in the http context of a tree, the driver's own servers answer as if it were
+// not there.
 func TestServersOfTheDriverInheritNothing(t *testing.T) {
 	t.Parallel()
 	for name, http := range map[string]string{
@@ -51,8 +52,10 @@ http {
 `, transform.Rules{TrustCode: true})
 			for number := range uint64(3) {
 				routes := nginxsync.NewRoutes(number+1, nginxsync.Snapshot{
-					Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
-					Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
+					Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+						nginxtest.Backend(t, "one"))},
+					Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2",
+						"v2", nginxtest.Backend(t, "two"))}},
 				})
 				require.NoError(t, b.driver.Apply(t.Context(), routes))
 				got, err := b.driver.Routes(t.Context())
@@ -66,7 +69,8 @@ http {
 	}
 }
 
-// A program of the tree in any of its three forms still runs where the driver's own code has to run, too.
+// A program of the tree in any of its three forms still runs where the driver's own code has to
+// run, too.
 func TestProgramsOfTheTreeStillRun(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, `
@@ -89,10 +93,12 @@ http {
 }
 `, transform.Rules{TrustCode: true})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			nginxtest.Backend(t, "one"))},
 	})))
 	for path, form := range map[string]string{"/": "text", "/block": "block"} {
-		_, header, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)), "x", path)
+		_, header, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)),
+			"x", path)
 		require.NoError(t, err)
 		require.Equal(t, form, header.Get("X-Form"))
 		require.Equal(t, "yes", header.Get("X-Began"))
@@ -100,7 +106,8 @@ http {
 	require.Equal(t, 503, b.ask(t, plain, "/tls").Status)
 }
 
-// A purge beside a pass goes, and the location stays; a location that does nothing but purge gives way to 404.
+// A purge beside a pass goes, and the location stays; a location that does nothing but purge gives
+// way to 404.
 func TestPurgesGiveWay(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, `
@@ -117,7 +124,8 @@ http {
 }
 `, transform.Rules{})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			nginxtest.Backend(t, "one"))},
 	})))
 	for path, want := range map[string]int{"/p": 200, "/method": 200, "/purge": 404} {
 		require.Equal(t, want, b.ask(t, plain, path).Status, path)

@@ -37,9 +37,12 @@ func startFiles(t *testing.T, files fstest.MapFS, rules transform.Rules) *bed {
 	b.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
 	tree, err := conf.Parse(files, "nginx.conf")
 	require.NoError(t, err)
-	rules.Listen, rules.TempDir, rules.Snippets = map[int]int{80: b.port}, dir, luadriver.Snippets(b.cfg)
-	rules.Main = map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"), "daemon": "off", "worker_processes": "1"}
-	rules.Paths = map[string]string{"/var/log/nginx/": dir + "/", "/var/cache/nginx/": dir + "/", "syslog:": "off"}
+	rules.Listen, rules.TempDir, rules.Snippets = map[int]int{80: b.port}, dir,
+		luadriver.Snippets(b.cfg)
+	rules.Main = map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"),
+		"daemon": "off", "worker_processes": "1"}
+	rules.Paths = map[string]string{"/var/log/nginx/": dir + "/", "/var/cache/nginx/": dir + "/",
+		"syslog:": "off"}
 	result, err := transform.Transform(tree, rules)
 	require.NoError(t, err)
 	require.NoError(t, result.WriteTo(filepath.Join(dir, "conf")))
@@ -82,8 +85,10 @@ http {
 }
 `, transform.Rules{})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
-		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			nginxtest.Backend(t, "one"))},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2",
+			nginxtest.Backend(t, "two"))}},
 	})))
 	get := func(vip netip.Addr, path string) string {
 		t.Helper()
@@ -140,7 +145,8 @@ http {
 	}
 }
 
-// A backend that calls production's host name comes back to the VIP of its own caller, when it is a known peer.
+// A backend that calls production's host name comes back to the VIP of its own caller, when it is a
+// known peer.
 func TestVIPHeaderOfTrustedPeers(t *testing.T) {
 	t.Parallel()
 	trusted := netip.MustParseAddr("127.9.0.9")
@@ -154,8 +160,10 @@ http {
 }
 `, transform.Rules{TrustVIPHeader: []netip.Prefix{netip.PrefixFrom(trusted, 32)}})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", nginxtest.Backend(t, "one"))},
-		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2", nginxtest.Backend(t, "two"))}},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			nginxtest.Backend(t, "one"))},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2",
+			nginxtest.Backend(t, "two"))}},
 	})))
 	for _, c := range []struct {
 		from                         netip.Addr
@@ -169,7 +177,8 @@ http {
 		{trusted, "nonsense", "", "one", "nonsense"},
 	} {
 		transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: c.from.AsSlice()}}).DialContext, DisableKeepAlives: true}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d/", plain, b.port), nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			fmt.Sprintf("http://%s:%d/", plain, b.port), nil)
 		require.NoError(t, err)
 		if c.header != "" {
 			req.Header.Set("X-Env-VIP", c.header)
@@ -182,6 +191,7 @@ http {
 		body, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		resp.Body.Close()
-		require.True(t, strings.HasPrefix(string(body), c.want+" ") && strings.HasSuffix(string(body), "vip="+c.vip), "%+v: %s", c, body)
+		require.True(t, strings.HasPrefix(string(body), c.want+" ") &&
+			strings.HasSuffix(string(body), "vip="+c.vip), "%+v: %s", c, body)
 	}
 }

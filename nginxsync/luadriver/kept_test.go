@@ -17,7 +17,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// served is what a test sees of one answer.
+// served holds the parts of one answer that tests compare.
 type served struct {
 	Status                       int
 	Body, Version, Cache, Reason string
@@ -25,7 +25,8 @@ type served struct {
 
 func (b *bed) ask(t *testing.T, vip netip.Addr, path string, header ...string) served {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d%s", vip, b.port, path), nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+		fmt.Sprintf("http://%s:%d%s", vip, b.port, path), nil)
 	require.NoError(t, err)
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -43,7 +44,8 @@ func (b *bed) ask(t *testing.T, vip netip.Addr, path string, header ...string) s
 	}
 }
 
-// push applies routes: the baseline of cluster a, and what serves it on vipA, nil for the baseline.
+// push applies routes: the baseline of cluster a, and the instances that serve it on vipA, nil for
+// the baseline.
 func (b *bed) push(t *testing.T, number uint64, baseline, onA []nginxsync.Instance) {
 	t.Helper()
 	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": baseline}}
@@ -78,11 +80,13 @@ http {
 }
 `
 
-// Whatever changes who serves on a VIP, a tester sees what serves now, and never a page of before.
+// After each kind of change of the instances that serve a VIP, a tester sees pages of the present
+// instances, never a page of before.
 func TestKeptPagesFollowTheRoutes(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, cachingTree, transform.Rules{})
-	v1, v2, v3 := one("i1", "v1", nginxtest.Backend(t, "one")), one("i2", "v2", nginxtest.Backend(t, "two")), one("i3", "v3", nginxtest.Backend(t, "three"))
+	v1, v2, v3 := one("i1", "v1", nginxtest.Backend(t, "one")),
+		one("i2", "v2", nginxtest.Backend(t, "two")), one("i3", "v3", nginxtest.Backend(t, "three"))
 	var none []nginxsync.Instance
 	none = append(none, v1...)[:0]
 	paths := []string{"/p", "/keyed/p", "/expired/p", "/chosen/p"}
@@ -113,13 +117,16 @@ func TestKeptPagesFollowTheRoutes(t *testing.T) {
 					require.Equal(t, "no-instance; cluster=a", got.Reason)
 					continue
 				}
-				require.Equal(t, fmt.Sprint(step.want, " ", path), got.Body, "%s: %+v", step.name, got)
+				require.Equal(t, fmt.Sprint(step.want, " ", path), got.Body, "%s: %+v", step.name,
+					got)
 				serving := step.onA
 				if serving == nil {
 					serving = step.baseline
 				}
-				require.Equal(t, serving[0].Version, got.Version, "%s %s: %+v", step.name, path, got)
-				if path != "/expired/p" && step.name != "the next tenant" && step.name != "released again" && step.name != "the instances are gone" {
+				require.Equal(t, serving[0].Version, got.Version, "%s %s: %+v", step.name, path,
+					got)
+				if path != "/expired/p" && step.name != "the next tenant" &&
+					step.name != "released again" && step.name != "the instances are gone" {
 					require.Equal(t, cache, got.Cache, "%s %s: %+v", step.name, path, got)
 				}
 			}
@@ -131,7 +138,8 @@ func TestKeptPagesFollowTheRoutes(t *testing.T) {
 func TestLimitsFollowTheRoutes(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, cachingTree, transform.Rules{})
-	v1, v2 := one("i1", "v1", nginxtest.Backend(t, "one")), one("i2", "v2", nginxtest.Backend(t, "two"))
+	v1, v2 := one("i1", "v1", nginxtest.Backend(t, "one")),
+		one("i2", "v2", nginxtest.Backend(t, "two"))
 	b.push(t, 1, v1, v1)
 	require.Equal(t, 200, b.ask(t, vipA, "/limit/").Status)
 	require.Equal(t, 503, b.ask(t, vipA, "/limit/").Status)
@@ -140,11 +148,13 @@ func TestLimitsFollowTheRoutes(t *testing.T) {
 	require.Equal(t, 503, b.ask(t, vipA, "/limit/").Status)
 }
 
-// Pages that instances of several versions may have made are not kept: no cache can say whose they are.
+// Pages that instances of several versions may have made are not kept: no cache can say whose they
+// are.
 func TestMixedVersionsAreNotKept(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, cachingTree, transform.Rules{})
-	b.push(t, 1, append(one("i1", "v1", nginxtest.Backend(t, "one")), one("i2", "v2", nginxtest.Backend(t, "two"))...), nil)
+	b.push(t, 1, append(one("i1", "v1", nginxtest.Backend(t, "one")),
+		one("i2", "v2", nginxtest.Backend(t, "two"))...), nil)
 	seen := map[string]bool{}
 	for range 8 {
 		got := b.ask(t, plain, "/p")
@@ -155,7 +165,8 @@ func TestMixedVersionsAreNotKept(t *testing.T) {
 	require.Len(t, seen, 2)
 }
 
-// Two requests share a page where they share it in production: where the upstream is asked for the same URI.
+// Two requests share a page where they share it in production: where the upstream is asked for the
+// same URI.
 func TestDefaultCacheKeyIsNginxs(t *testing.T) {
 	t.Parallel()
 	const tree = `
@@ -216,7 +227,8 @@ http {
 	}
 }
 
-// The version in the header is that of the answer: not that of a subrequest, and on a cache hit the one that made the page.
+// The version in the header is that of the answer: not that of a subrequest, and on a cache hit the
+// one that made the page.
 func TestVersionIsThatOfTheAnswer(t *testing.T) {
 	t.Parallel()
 	b := startTree(t, `
@@ -240,11 +252,14 @@ http {
     upstream empty { server 10.9.9.3:80; }
 }
 `, transform.Rules{})
-	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
-		"a": one("i1", "v1", nginxtest.Backend(t, "one")), "side": one("s1", "side-7", nginxtest.Backend(t, "side")),
-	}})))
+	require.NoError(t, b.driver.Apply(t.Context(),
+		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+			"a": one("i1", "v1", nginxtest.Backend(t, "one")), "side": one("s1", "side-7",
+				nginxtest.Backend(t, "side")),
+		}})))
 	for range 3 {
-		for path, want := range map[string]string{"/p": "v1", "/cached": "v1", "/auth": "v1", "/text": ""} {
+		for path, want := range map[string]string{"/p": "v1", "/cached": "v1", "/auth": "v1",
+			"/text": ""} {
 			got := b.ask(t, plain, path)
 			require.Equal(t, want, got.Version, "%s: %+v", path, got)
 			require.Less(t, got.Status, 300)
@@ -252,7 +267,8 @@ http {
 	}
 	require.Equal(t, "HIT", b.ask(t, plain, "/cached").Cache)
 	gone := b.ask(t, plain, "/gone")
-	require.Equal(t, served{Status: 500, Body: gone.Body, Reason: "no-instance; cluster=empty"}, gone, "Nginx makes 500 of it, the reason stays")
+	require.Equal(t, served{Status: 500, Body: gone.Body, Reason: "no-instance; cluster=empty"},
+		gone, "Nginx makes 500 of it, the reason stays")
 }
 
 // A cluster without an instance is answered alike, in whichever protocol it is asked.
@@ -289,12 +305,16 @@ http {
     upstream web { server 10.9.9.1:80; }
 }
 `, transform.Rules{})
-	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
-		"web": one("w1", "v1", nginxtest.Backend(t, "web")),
-	}})))
-	for i, protocol := range []string{"http", "https", "both", "fastcgi", "grpc", "grpcs", "uwsgi", "scgi", "memcached"} {
+	require.NoError(t, b.driver.Apply(t.Context(),
+		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+			"web": one("w1", "v1", nginxtest.Backend(t, "web")),
+		}})))
+	for i, protocol := range []string{"http", "https", "both", "fastcgi", "grpc", "grpcs", "uwsgi",
+		"scgi", "memcached"} {
 		got := b.ask(t, vipA, "/"+protocol)
-		want := served{Status: 503, Body: "no instance serves this cluster on VIP " + vipA.String() + "\n", Version: "none", Reason: fmt.Sprint("no-instance; cluster=a", i+1)}
+		want := served{Status: 503, Body: "no instance serves this cluster on VIP " +
+			vipA.String() + "\n", Version: "none", Reason: fmt.Sprint("no-instance; cluster=a",
+			i+1)}
 		require.Equal(t, want, got, protocol)
 	}
 	require.Equal(t, 503, b.ask(t, vipA, "/page").Status)
@@ -303,7 +323,7 @@ http {
 	require.Equal(t, "web /other", other.Body)
 }
 
-// Modules whose key is a variable keep what each version stored apart.
+// Modules whose key is a variable keep the entries of each version apart.
 func TestKeyVariables(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Value
@@ -320,9 +340,10 @@ http {
 }
 `, transform.Rules{})
 	apply := func(number uint64, version string) {
-		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number, nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
-			vipA: {"m": one("m1", version, memcached)},
-		}})))
+		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number,
+			nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
+				vipA: {"m": one("m1", version, memcached)},
+			}})))
 	}
 	apply(1, "v1")
 	b.ask(t, vipA, "/p?a=1")
@@ -331,7 +352,8 @@ http {
 	b.ask(t, vipA, "/p?a=1")
 	require.Equal(t, first, asked.Load())
 	b.ask(t, vipA, "/if?x=1")
-	require.True(t, strings.HasPrefix(asked.Load().(string), "x/if"+vipA.String()+"-"), asked.Load())
+	require.True(t, strings.HasPrefix(asked.Load().(string), "x/if"+vipA.String()+"-"),
+		asked.Load())
 	apply(2, "v2")
 	b.ask(t, vipA, "/p?a=1")
 	require.NotEqual(t, first, asked.Load())

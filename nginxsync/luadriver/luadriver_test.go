@@ -55,14 +55,16 @@ type bed struct {
 func start(t testing.TB, memory int) *bed {
 	dir := nginxtest.Dir(t)
 	b := &bed{port: nginxtest.Port(t), state: filepath.Join(dir, "routes")}
-	b.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), StateFile: b.state, Memory: memory}
+	b.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), StateFile: b.state,
+		Memory: memory}
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(production)}}, "nginx.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	result, err := transform.Transform(tree, transform.Rules{
-		Listen:   map[int]int{80: b.port},
-		Main:     map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"), "daemon": "off", "worker_processes": "2"},
+		Listen: map[int]int{80: b.port},
+		Main: map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"),
+			"daemon": "off", "worker_processes": "2"},
 		TempDir:  dir,
 		Snippets: luadriver.Snippets(b.cfg),
 	})
@@ -73,7 +75,8 @@ func start(t testing.TB, memory int) *bed {
 		t.Fatal(err)
 	}
 	b.Nginx = nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
-	if b.driver, err = luadriver.New(luadriver.Config{Socket: b.cfg.Socket, Timeout: time.Minute}); err != nil {
+	if b.driver, err = luadriver.New(luadriver.Config{Socket: b.cfg.Socket,
+		Timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	b.ready(t)
@@ -98,8 +101,10 @@ func (b *bed) ready(t testing.TB) {
 }
 
 func (b *bed) get(ctx context.Context, to netip.Addr, path string) (drivertest.Answer, error) {
-	status, header, body, err := nginxtest.Get(ctx, netip.AddrPortFrom(to, uint16(b.port)), "bj.example.com", path)
-	return drivertest.Answer{Status: status, Body: body, VIP: header.Get("X-Sluice-Vip"), Version: header.Get("X-Sluice-Version")}, err
+	status, header, body, err := nginxtest.Get(ctx, netip.AddrPortFrom(to, uint16(b.port)),
+		"bj.example.com", path)
+	return drivertest.Answer{Status: status, Body: body, VIP: header.Get("X-Sluice-Vip"),
+		Version: header.Get("X-Sluice-Version")}, err
 }
 
 var (
@@ -113,7 +118,8 @@ func TestDriver(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) *drivertest.Harness {
 		b := start(t, 1<<20)
 		return &drivertest.Harness{
-			Driver: b.driver, VIPs: [2]netip.Addr{vipA, vipB}, Plain: plain, Get: b.get, Workers: b.Workers, Methods: true,
+			Driver: b.driver, VIPs: [2]netip.Addr{vipA, vipB}, Plain: plain, Get: b.get,
+			Workers: b.Workers, Methods: true,
 			Backend: func(name string) netip.AddrPort { return nginxtest.Backend(t, name) },
 		}
 	})

@@ -26,16 +26,20 @@ var tokenLua string
 type SnippetConfig struct {
 	// Socket is the absolute path of the unix socket of the admin endpoint.
 	Socket string
-	// Unavailable is the absolute path of the unix socket that answers 503 for clusters without an instance. The user of
-	// the workers must be able to enter its folder. The default is Socket and ".503".
+	// Unavailable is the absolute path of the unix socket that answers 503 for clusters without an
+	// instance. The user of the workers must be able to enter its directory. The default is Socket
+	// and ".503".
 	Unavailable string
-	// StateFile is the agent's state file, which Nginx reads when it starts. Empty means that it starts without routes.
+	// StateFile is the agent's state file, which Nginx reads when it starts. Empty means that it
+	// starts without routes.
 	StateFile string
-	// Memory is the size of the shared dictionary in bytes. It must hold the routes twice. The default is 16 MiB.
+	// Memory is the size of the shared dictionary in bytes. It must hold the routes twice. The
+	// default is 16 MiB.
 	Memory int
-	// Tick is how often a worker without requests looks for another generation. The default is 20 ms.
+	// Tick is how often a worker without requests looks for another generation. The default is 20
+	// ms.
 	Tick time.Duration
-	// ModulesDir is the folder of Nginx's modules. The default is /usr/lib/nginx/modules.
+	// ModulesDir is the directory of Nginx's modules. The default is /usr/lib/nginx/modules.
 	ModulesDir string
 	// LuaPath is lua_package_path where the tree sets none: it must find resty.core. The default is
 	// "/usr/share/lua/5.1/?.lua;;".
@@ -44,9 +48,9 @@ type SnippetConfig struct {
 
 const piece = 32 << 10
 
-// Validate reports everything that is wrong with the configuration, with nginxsync.ErrInvalid in its chain: paths that are
-// not absolute or have other characters than letters, digits and "/._-", since they become a part of Nginx's configuration,
-// and negative numbers.
+// Validate reports everything that is wrong with the configuration, with nginxsync.ErrInvalid in
+// its chain: paths that are not absolute or have other characters than letters, digits and "/._-",
+// since they become a part of Nginx's configuration, and negative numbers.
 func (cfg SnippetConfig) Validate() error {
 	_, err := cfg.withDefaults()
 	return err
@@ -75,31 +79,40 @@ func (cfg SnippetConfig) withDefaults() (SnippetConfig, error) {
 	return cfg, p.Err()
 }
 
-// Snippets is what the driver needs in the configuration, for transform.Rules. It panics where Validate returns an error.
+// Snippets returns the driver's parts of the configuration, for transform.Rules. It panics where
+// Validate returns an error.
 func Snippets(cfg SnippetConfig) transform.Snippets {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		panic(err)
 	}
-	lua := fmt.Sprintf(`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
+	lua := fmt.Sprintf(
+		`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
 		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, transform.TreeID)
 	return transform.Snippets{
-		Modules:  []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir + "/ngx_http_lua_module.so"},
+		Modules: []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir +
+			"/ngx_http_lua_module.so"},
 		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},
 		HTTP:     httpSnippet(cfg),
 		Once: []transform.Block{
-			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1) + tokenLua},
+			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1) +
+				tokenLua},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
-		Methods:  []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
-		Hooks:    map[string]transform.Block{"least_conn": {Name: "log_by_lua_block", Body: `package.loaded["sluice.routes"].done()`}},
+		Methods: []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
+		Hooks: map[string]transform.Block{"least_conn": {Name: "log_by_lua_block",
+			Body: `package.loaded["sluice.routes"].done()`}},
 		Upstream: upstream,
-		Token:    transform.Block{Name: "server_rewrite_by_lua_block", Body: `package.loaded["sluice.routes"].token()`},
-		URI:      transform.Block{Name: "rewrite_by_lua_block", Body: `package.loaded["sluice.routes"].uri()`},
-		Version:  version,
+		Token: transform.Block{Name: "server_rewrite_by_lua_block",
+			Body: `package.loaded["sluice.routes"].token()`},
+		URI: transform.Block{Name: "rewrite_by_lua_block",
+			Body: `package.loaded["sluice.routes"].uri()`},
+		Version: version,
 		Unavailable: []transform.Block{
-			{Name: "header_filter_by_lua_block", Body: `package.loaded["sluice.routes"].unavailable_header()`},
-			{Name: "body_filter_by_lua_block", Body: `package.loaded["sluice.routes"].unavailable_body()`},
+			{Name: "header_filter_by_lua_block",
+				Body: `package.loaded["sluice.routes"].unavailable_header()`},
+			{Name: "body_filter_by_lua_block",
+				Body: `package.loaded["sluice.routes"].unavailable_body()`},
 		},
 	}
 }
@@ -110,10 +123,12 @@ func version(cluster string) string {
 	if name, ok := strings.CutPrefix(cluster, "$"); ok {
 		value = "ngx.var." + strings.Trim(name, "{}")
 	}
-	return `set_by_lua_block $sluice_version { return package.loaded["sluice.routes"].version(` + value + `) }`
+	return `set_by_lua_block $sluice_version { return package.loaded["sluice.routes"].version(` +
+		value + `) }`
 }
 
-// upstream is the driver's text for an upstream. What all servers of production had alike goes on in its numbers.
+// upstream is the driver's text for an upstream. Parameters that all servers of production had in
+// common go on in its numbers.
 func upstream(u transform.Upstream) string {
 	maxFails := 1
 	if n, err := strconv.Atoi(u.MaxFails); err == nil && n >= 0 {
@@ -128,7 +143,8 @@ func upstream(u transform.Upstream) string {
 	case method == "hash" && len(u.Method) > 1:
 		key = u.Method[1]
 	case method == "sticky", method == "session_sticky":
-		// A client stays with an instance by what it is, not by a cookie: no cookie of one VIP can lead to a version on another.
+		// A client stays with an instance by its address and user agent, not by a cookie: no cookie
+		// of one VIP can lead to a version on another.
 		method, key = "hash", "$remote_addr$http_user_agent"
 	case method == "ip_hash", method == "least_conn":
 	default:
@@ -137,7 +153,8 @@ func upstream(u transform.Upstream) string {
 	if slow > 0 || method != "" {
 		args += fmt.Sprintf(", %g, %q, %s", slow, method, luaString(key))
 	}
-	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(%s) }", args)
+	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block "+
+		"{ package.loaded[\"sluice.routes\"].balance(%s) }", args)
 }
 
 // seconds returns a time of Nginx in seconds, or otherwise where the text is none.
@@ -148,17 +165,19 @@ func seconds(text string, otherwise float64) float64 {
 	return otherwise
 }
 
-// timeUnits are Nginx's, from the largest to the smallest; a number without a unit is in seconds and comes last.
+// timeUnits are Nginx's, from the largest to the smallest; a number without a unit is in seconds
+// and comes last.
 var (
 	timeUnits = []string{"y", "M", "w", "d", "h", "m", "s", "ms", ""}
-	unitTimes = []time.Duration{365 * day, 30 * day, 7 * day, day, time.Hour, time.Minute, time.Second, time.Millisecond, time.Second}
-	timePart  = regexp.MustCompile(`^([0-9]+)(ms|[yMwdhms]?) *`)
+	unitTimes = []time.Duration{365 * day, 30 * day, 7 * day, day, time.Hour, time.Minute,
+		time.Second, time.Millisecond, time.Second}
+	timePart = regexp.MustCompile(`^([0-9]+)(ms|[yMwdhms]?) *`)
 )
 
 const day = 24 * time.Hour
 
-// nginxDuration reads a time as ngx_parse_time does: numbers with units, each unit smaller than the one before, such as
-// "1h 30m" or "1d".
+// nginxDuration reads a time as ngx_parse_time does: numbers with units, each unit smaller than the
+// one before, such as "1h 30m" or "1d".
 func nginxDuration(text string) (total time.Duration, ok bool) {
 	for next := 0; text != ""; {
 		part := timePart.FindStringSubmatch(text)
@@ -191,7 +210,8 @@ func luaString(text string) string {
 	return b.String()
 }
 
-// httpSnippet is the dictionary and the two servers. They state what they would otherwise inherit from production.
+// httpSnippet is the dictionary and the two servers. They set each directive that they would
+// otherwise inherit from production.
 func httpSnippet(cfg SnippetConfig) string {
 	return fmt.Sprintf(`lua_shared_dict sluice_routes %dk;
 lua_shared_dict sluice_workers 256k;

@@ -26,14 +26,16 @@ func echoOn(t *testing.T, path, name string) {
 	l, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(path, 0o777)) // the workers are another user's
-	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, name, r.RequestURI, r.Host)
-	})}}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintln(w, name, r.RequestURI, r.Host)
+		})}}
 	s.Start()
 	t.Cleanup(s.Close)
 }
 
-// Whatever a target looks like, the upstream is asked for the same URI under the same Host, and redirects come back the same.
+// For targets of every form, the upstream is asked for the same URI under the same Host, and
+// redirects come back the same.
 func TestTargetsAreFaithful(t *testing.T) {
 	t.Parallel()
 	one, two := echo(t, "one"), echo(t, "two")
@@ -82,18 +84,23 @@ server {
 	sample := nginxtest.Sample{Servers: text}
 	upstreams := fmt.Sprintf("upstream one { server %s; }\nupstream two { server %s; }\n", one, two)
 	baseline := map[string][]nginxsync.Instance{
-		"one": {{ID: "1", Addr: one}}, "two": {{ID: "2", Addr: two}}, "legacy": {{ID: "3", Addr: literal}},
+		"one": {{ID: "1", Addr: one}}, "two": {{ID: "2", Addr: two}},
+		"legacy": {{ID: "3", Addr: literal}},
 	}
-	rules := transform.Rules{Pass: map[string]string{literal.String(): "legacy", "unix:" + socket: "unix:" + socket, "$arg_any": "one"}}
+	rules := transform.Rules{Pass: map[string]string{literal.String(): "legacy", "unix:" +
+		socket: "unix:" + socket, "$arg_any": "one"}}
 	production := faithfulRules(t, sample, upstreams, rules, baseline)
 	rules.Snippets = luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"})
 	transformed := faithfulRules(t, sample, upstreams, rules, baseline)
 	for _, location := range []string{
-		"literal", "bare", "host", "own", "back", "default", "uri", "args", "lituri", "unix", "unixbare", "ruled", "ruledbare", "re",
-		"pool", "pooluri", "poolall", "brace", "whole", "wholeuri", "mixed", "split", "set", "parts", "broken",
+		"literal", "bare", "host", "own", "back", "default", "uri", "args", "lituri", "unix",
+		"unixbare", "ruled", "ruledbare", "re",
+		"pool", "pooluri", "poolall", "brace", "whole", "wholeuri", "mixed", "split", "set",
+		"parts", "broken",
 	} {
 		for _, kind := range []string{"", "two", "lit"} {
-			r := nginxtest.Request{Host: "h.example", Path: "/" + location + "/p%20q?any=one&seed=" + kind, Kind: kind}
+			r := nginxtest.Request{Host: "h.example", Path: "/" +
+				location + "/p%20q?any=one&seed=" + kind, Kind: kind}
 			require.Equal(t, production(r), transformed(r), "%s %s", location, kind)
 			if location != "args" { // a space cannot be asked for as it is
 				require.Contains(t, production(r), "200", "%s %s", location, kind)
@@ -125,11 +132,14 @@ http {
 	for _, name := range []string{"sub", "first", "second"} {
 		baseline[name] = one(name, "v1", nginxtest.Backend(t, name))
 	}
-	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
+	require.NoError(t, b.driver.Apply(t.Context(),
+		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
 	for _, c := range []struct{ host, path, want string }{
-		{"one.example", "/", "first /"}, {"one.example", "/sub/x", "sub /sub/x"}, {"two.example", "/x", "second /x"},
+		{"one.example", "/", "first /"}, {"one.example", "/sub/x", "sub /sub/x"},
+		{"two.example", "/x", "second /x"},
 	} {
-		_, _, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)), c.host, c.path)
+		_, _, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)),
+			c.host, c.path)
 		require.NoError(t, err)
 		require.True(t, strings.HasPrefix(body, c.want+" "), "%+v: %s", c, body)
 	}

@@ -16,9 +16,10 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 )
 
-// stopInReload begins a reload and stops the master when it has started new workers and has not told the old ones to end yet, for
-// which it takes 100 ms. It runs in slices, and is looked at while it stands: a look may take longer than the 100 ms. It returns
-// the ids of the old workers and a function that lets the master go on.
+// stopInReload begins a reload and stops the master when it has started new workers and has not
+// told the old ones to end yet, for which it takes 100 ms. It runs in slices, and is looked at
+// while it stands: a look may take longer than the 100 ms. It returns the ids of the old workers
+// and a function that lets the master go on.
 func (b *bed) stopInReload(t *testing.T) (old []int, resume func()) {
 	t.Helper()
 	master := b.Pid()
@@ -28,7 +29,9 @@ func (b *bed) stopInReload(t *testing.T) (old []int, resume func()) {
 		require.NoError(t, syscall.Kill(master, syscall.SIGHUP))
 		for {
 			require.NoError(t, syscall.Kill(master, syscall.SIGSTOP))
-			fresh := slices.DeleteFunc(b.Workers(), func(pid int) bool { return slices.Contains(old, pid) })
+			fresh := slices.DeleteFunc(b.Workers(), func(pid int) bool {
+				return slices.Contains(old, pid)
+			})
 			if len(fresh) >= len(old) || t.Context().Err() != nil {
 				break
 			}
@@ -50,7 +53,8 @@ func (b *bed) stopInReload(t *testing.T) (old []int, resume func()) {
 	return nil, nil
 }
 
-// reported are the processes that the state names, once they are those that run, each with its slot and its generation.
+// reported returns the processes that the state names, with an error unless they are the running
+// workers and answer with want.
 func (b *bed) reported(t *testing.T, want nginxsync.Generation) ([]int, error) {
 	state, err := b.driver.State(t.Context())
 	if err != nil {
@@ -72,13 +76,15 @@ func (b *bed) reported(t *testing.T, want nginxsync.Generation) ([]int, error) {
 	return pids, err
 }
 
-// During a reload old and new workers take requests, with the same slots: each of them counts until it ends, and none speaks for
-// another.
+// During a reload old and new workers take requests, with the same slots: each of them counts until
+// it ends, and none speaks for another.
 func TestOldAndNewWorkersOfAReload(t *testing.T) {
 	t.Parallel()
 	b := start(t, 1<<20)
 	routes := func(n uint64) nginxsync.Routes {
-		return nginxsync.NewRoutes(n, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one(fmt.Sprint(n), "v1", nginxtest.Backend(t, "a"))}})
+		return nginxsync.NewRoutes(n,
+			nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one(fmt.Sprint(n),
+				"v1", nginxtest.Backend(t, "a"))}})
 	}
 	old, resume := b.stopInReload(t)
 	t.Cleanup(resume)
@@ -102,7 +108,8 @@ func TestOldAndNewWorkersOfAReload(t *testing.T) {
 	require.NoError(t, b.driver.Apply(t.Context(), third))
 	nginxtest.Poll(t, "the new workers are alone", func() error {
 		pids, err := b.reported(t, third.Generation)
-		if err == nil && (len(pids) != 2 || slices.Contains(pids, old[0]) || slices.Contains(pids, old[1])) {
+		if err == nil && (len(pids) != 2 || slices.Contains(pids, old[0]) ||
+			slices.Contains(pids, old[1])) {
 			err = fmt.Errorf("%d are there, old are %d", pids, old)
 		}
 		return err

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// MinInterval and Watch go by Config.Now: by a clock at a tenth of the speed they take ten times as long.
+// MinInterval and Watch go by Config.Now: by a clock at a tenth of the speed they take ten times as
+// long.
 func TestNow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -28,7 +29,8 @@ func TestNow(t *testing.T) {
 		require.NoError(t, err)
 		sync := func(text string) time.Duration {
 			before := time.Now()
-			b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}}, bundle.Limits{})
+			b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}},
+				bundle.Limits{})
 			require.NoError(t, err)
 			require.NoError(t, m.Sync(t.Context(), b))
 			return time.Since(before)

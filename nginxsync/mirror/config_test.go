@@ -21,11 +21,13 @@ func TestConfig(t *testing.T) {
 			return err
 		},
 		map[string][]func(*config){
-			"Source":        {func(c *config) { c.Source = nil }},
-			"Nginx":         {func(c *config) { c.Nginx = nil }},
-			"Driver":        {func(c *config) { c.Driver = nil }},
-			"Rules":         {func(c *config) { c.Rules.Listen = map[int]int{80: -1} }},
-			"Main":          {func(c *config) { c.Main = "/etc/nginx.conf" }, func(c *config) { c.Main = "../nginx.conf" }},
+			"Source": {func(c *config) { c.Source = nil }},
+			"Nginx":  {func(c *config) { c.Nginx = nil }},
+			"Driver": {func(c *config) { c.Driver = nil }},
+			"Rules":  {func(c *config) { c.Rules.Listen = map[int]int{80: -1} }},
+			"Main": {func(c *config) {
+				c.Main = "/etc/nginx.conf"
+			}, func(c *config) { c.Main = "../nginx.conf" }},
 			"Roots":         {func(c *config) { c.Roots = conf.Roots{"etc/nginx": "."} }},
 			"Dir":           {func(c *config) { c.Dir = "" }},
 			"VerifyTimeout": {func(c *config) { c.VerifyTimeout = -1 }},

@@ -8,10 +8,11 @@
 //   - reload: signal Nginx;
 //   - verify: wait until every worker reports that it runs on the tree, then watch the error log.
 //
-// When a step fails, the mirror goes back to the tree that was verified last, and verifies it again.
+// When a step fails, the mirror goes back to the tree that was verified last, and verifies it
+// again.
 //
-// What the embedder does, in this order: stage a first bundle with Stage and Switch, start Nginx on Dir/current, call Run,
-// show Status to operators. For example:
+// The embedder's steps, in this order: stage a first bundle with Stage and Switch, start Nginx on
+// Dir/current, call Run, show Status to operators. For example:
 //
 //	m, err := mirror.New(mirror.Config{
 //		Source: source, Driver: driver, Rules: rules, Dir: "/var/lib/sluice/trees",

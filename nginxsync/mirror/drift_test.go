@@ -35,7 +35,8 @@ func TestCheckDriftOfWorkers(t *testing.T) {
 		MinInterval: time.Millisecond, Watch: time.Millisecond,
 	})
 	require.NoError(t, err)
-	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: "http { server { listen 80; } }"}}, bundle.Limits{})
+	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644,
+		Text: "http { server { listen 80; } }"}}, bundle.Limits{})
 	require.NoError(t, err)
 	require.NoError(t, m.Sync(t.Context(), b))
 	nginx.workers = []nginxsync.Worker{{Slot: 1, Tree: "-"}}

@@ -52,8 +52,10 @@ func ExampleMirror_Sync() {
 		fmt.Println(err)
 		return
 	}
-	for _, text := range []string{"http { server { listen 80; } }", "http { server { listen 81; } }"} {
-		b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}}, bundle.Limits{})
+	for _, text := range []string{"http { server { listen 80; } }",
+		"http { server { listen 81; } }"} {
+		b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}},
+			bundle.Limits{})
 		if err == nil {
 			err = m.Sync(context.Background(), b)
 		}

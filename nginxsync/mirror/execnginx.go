@@ -14,11 +14,11 @@ import (
 	"syscall"
 )
 
-// ExecNginx controls the Nginx of this machine by its binary, its pid file and its error log. Its methods are safe for
-// concurrent use.
+// ExecNginx controls the Nginx of this machine by its binary, its pid file and its error log. Its
+// methods are safe for concurrent use.
 type ExecNginx struct {
 	Binary   string // The default is nginx, found on PATH, else /usr/sbin/nginx.
-	Prefix   string // what Nginx was started with as -p; empty for its own
+	Prefix   string // the value of -p that Nginx was started with; empty for its own
 	PIDFile  string
 	ErrorLog string // the file of the main error log; empty means that it is not watched
 
@@ -35,7 +35,8 @@ func (n *ExecNginx) args(args ...string) []string {
 	return append(args, "-e", "stderr")
 }
 
-// defaultBinary is nginx on PATH. The PATH of Debian's plain users has no /usr/sbin, where Nginx is.
+// defaultBinary is nginx on PATH. The PATH of Debian's plain users has no /usr/sbin, where Nginx
+// is.
 func defaultBinary() string {
 	if found, err := exec.LookPath("nginx"); err == nil {
 		return found
@@ -72,7 +73,7 @@ func (n *ExecNginx) Reload(ctx context.Context) error {
 	return signal(pid, syscall.SIGHUP)
 }
 
-// mark has Errors begin behind what is logged by now.
+// mark makes Errors begin behind the present end of the error log.
 func (n *ExecNginx) mark() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -104,7 +105,8 @@ func (n *ExecNginx) Workers() (active []int, retired int, err error) {
 		return nil, 0, err
 	}
 	for _, child := range strings.Fields(string(children)) {
-		title, _ := os.ReadFile("/proc/" + child + "/cmdline") // a child that has ended counts no more
+		// a child that has ended counts no more
+		title, _ := os.ReadFile("/proc/" + child + "/cmdline")
 		switch {
 		case strings.Contains(string(title), "is shutting down"):
 			retired++
@@ -119,8 +121,10 @@ func (n *ExecNginx) Workers() (active []int, retired int, err error) {
 	return active, retired, nil
 }
 
-// emergency is what Nginx logs when it will not have a configuration, or when a worker crashes.
-var emergency = regexp.MustCompile(`(?m)^\S+ \S+ \[(?:emerg\] (.*)|alert\] (.* exited on signal .*))$`)
+// emergency finds the lines that Nginx logs when it refuses a configuration, or when a worker
+// crashes.
+var emergency = regexp.MustCompile(
+	`(?m)^\S+ \S+ \[(?:emerg\] (.*)|alert\] (.* exited on signal .*))$`)
 
 // Errors implements Nginx by the error log.
 func (n *ExecNginx) Errors() string {

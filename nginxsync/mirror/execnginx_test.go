@@ -20,14 +20,18 @@ func TestExecNginx(t *testing.T) {
 	t.Parallel()
 	mirrortest.Run(t, func(t *testing.T) *mirrortest.Harness {
 		dir := nginxtest.Dir(t)
-		pid, log, main := filepath.Join(dir, "nginx.pid"), filepath.Join(dir, "error.log"), filepath.Join(dir, "nginx.conf")
+		pid, log, main := filepath.Join(dir, "nginx.pid"), filepath.Join(dir, "error.log"),
+			filepath.Join(dir, "nginx.conf")
 		h := &mirrortest.Harness{
 			Nginx:   &mirror.ExecNginx{Prefix: dir, PIDFile: pid, ErrorLog: log},
 			Workers: 2,
 			Main:    main,
-			Text: fmt.Sprintf("daemon off;\nworker_processes 2;\npid %s;\nerror_log %s;\nevents {}\n"+
+			Text: fmt.Sprintf("daemon off;\nworker_processes 2;\npid %s;\nerror_log %s;\nevents "+
+				"{}\n"+
 				"http { access_log off; server { listen unix:%s/web.sock; } }\n", pid, log, dir),
-			Write: func(text string) { require.NoError(t, os.WriteFile(main, []byte(text), 0o600)) },
+			Write: func(text string) {
+				require.NoError(t, os.WriteFile(main, []byte(text), 0o600))
+			},
 		}
 		h.Write(h.Text)
 		nginxtest.Start(t, dir, main)

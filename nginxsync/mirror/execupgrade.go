@@ -17,8 +17,9 @@ import (
 
 var _ Upgrader = (*ExecNginx)(nil)
 
-// Begin implements Upgrader with the signals of Nginx's upgrade on the fly: USR2 starts a new Nginx on the sockets of the old one,
-// WINCH has the workers of the old one end. Nginx takes neither when it runs in the foreground ("daemon off").
+// Begin implements Upgrader with the signals of Nginx's upgrade on the fly: USR2 starts a new Nginx
+// on the sockets of the old one, WINCH has the workers of the old one end. Nginx takes neither when
+// it runs in the foreground ("daemon off").
 func (n *ExecNginx) Begin(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("upgrade: %w", context.Cause(ctx))
@@ -41,8 +42,10 @@ func (n *ExecNginx) Begin(ctx context.Context) error {
 		failed := error(nil)
 		if text := n.Errors(); text != "" {
 			failed = fmt.Errorf("upgrade: nginx: %s", text)
-		} else if err := retry.Sleep(wait, tries.Next(5*time.Millisecond, 200*time.Millisecond)); err != nil {
-			failed = fmt.Errorf("upgrade: no new nginx with workers in %s; in the foreground (daemon off) nginx cannot be upgraded: %w", n.PIDFile, err)
+		} else if err := retry.Sleep(wait, tries.Next(5*time.Millisecond,
+			200*time.Millisecond)); err != nil {
+			failed = fmt.Errorf("upgrade: no new nginx with workers in %s; in the foreground "+
+				"(daemon off) nginx cannot be upgraded: %w", n.PIDFile, err)
 		}
 		if failed != nil {
 			if pid, err := n.master(); err == nil && pid != old {
@@ -61,7 +64,8 @@ func (n *ExecNginx) alone(ctx context.Context, old int) error {
 		if pid, err := n.master(); err == nil && pid == old {
 			return nil
 		}
-		if err := retry.Sleep(ctx, tries.Next(5*time.Millisecond, 200*time.Millisecond)); err != nil {
+		if err := retry.Sleep(ctx, tries.Next(5*time.Millisecond,
+			200*time.Millisecond)); err != nil {
 			return fmt.Errorf("upgrade: the new nginx in %s does not end: %w", n.PIDFile, err)
 		}
 	}

@@ -28,13 +28,15 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/mirror"
 )
 
-// A disk that is full leaves Nginx on the old tree, and the next sync finds room again. The test mounts a small disk.
+// A disk that is full leaves Nginx on the old tree, and the next sync finds room again. The test
+// mounts a small disk.
 func TestSyncOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	small := filepath.Join(s.Prefix, "small")
 	require.NoError(t, os.Mkdir(small, 0o755))
-	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=512k"); errors.Is(err, syscall.EPERM) {
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=512k"); errors.Is(err,
+		syscall.EPERM) {
 		t.Skip("only root may mount a disk")
 	} else {
 		require.NoError(t, err)
@@ -53,7 +55,7 @@ func TestSyncOnAFullDisk(t *testing.T) {
 	require.Equal(t, 205, s.status(t, "/"))
 }
 
-// move makes the folder the one of the trees, and starts Nginx there.
+// move makes the directory the one of the trees, and starts Nginx there.
 func (s *synced) move(t *testing.T, dir string) {
 	t.Helper()
 	id, err := os.Readlink(filepath.Join(s.dir, "current"))
@@ -139,19 +141,22 @@ func TestHelperSync(t *testing.T) {
 	require.NoError(t, m.Sync(t.Context(), bundleOf(t, in.Files)))
 }
 
-// Whenever the process of a sync is killed, Nginx answers with the old tree or the new one, the next process gets to where it
-// has to be, and a restart of Nginx in between finds a tree that it has.
+// Whenever the process of a sync is killed, Nginx answers with the old tree or the new one, the
+// next process gets to where it has to be, and a restart of Nginx in between finds a tree that it
+// has.
 func TestSyncKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 200 ok-0; }")
-	for i, step := range []string{"writing", "written", "tested", "asked", "switched", "reload", "reloaded", "verified"} {
+	for i, step := range []string{"writing", "written", "tested", "asked", "switched", "reload",
+		"reloaded", "verified"} {
 		files := site(fmt.Sprintf("location / { return 200 ok-%d; }", i+1))
 		if step == "writing" {
 			for n := range 3000 {
 				files[fmt.Sprint("many/", n)] = "x"
 			}
 		}
-		in, err := json.Marshal(helperInput{step, s.dir, s.Prefix, filepath.Join(s.Prefix, "nginx.pid"), s.cfg.Socket, s.port, s.taken, files})
+		in, err := json.Marshal(helperInput{step, s.dir, s.Prefix,
+			filepath.Join(s.Prefix, "nginx.pid"), s.cfg.Socket, s.port, s.taken, files})
 		require.NoError(t, err)
 		cmd := exec.Command(os.Args[0], "-test.run=^TestHelperSync$")
 		cmd.Env = append(os.Environ(), "SLUICE_TEST_SYNC="+string(in))
@@ -176,7 +181,8 @@ func TestSyncKilledAtEachStep(t *testing.T) {
 			os.Remove(s.cfg.Socket + ".503")
 			s.Start()
 			s.ready(t)
-			require.Contains(t, []string{fmt.Sprint("ok-", i), fmt.Sprint("ok-", i+1)}, s.body(t), step)
+			require.Contains(t, []string{fmt.Sprint("ok-", i), fmt.Sprint("ok-", i+1)}, s.body(t),
+				step)
 		}
 		m, err := mirror.New(s.settings)
 		require.NoError(t, err)
@@ -189,12 +195,14 @@ func TestSyncKilledAtEachStep(t *testing.T) {
 
 func (s *synced) body(t *testing.T) string {
 	t.Helper()
-	_, _, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x", "/")
+	_, _, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x",
+		"/")
 	require.NoError(t, err)
 	return body
 }
 
-// What is changed on the disk behind the mirror's back is seen, and the next sync writes it anew.
+// A change on the disk that the mirror did not make is found, and the next sync writes the tree
+// again.
 func TestDrift(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
@@ -204,10 +212,12 @@ func TestDrift(t *testing.T) {
 	require.Empty(t, s.mirror.CheckDrift(t.Context()))
 
 	live := filepath.Join(s.dir, "current")
-	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "site.conf"), []byte("# by hand\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "site.conf"),
+		[]byte("# by hand\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(live, "conf.d", "extra.conf"), nil, 0o600))
 	require.NoError(t, os.Remove(filepath.Join(live, "htpasswd")))
-	want := []string{"file conf.d/extra.conf is not of the tree", "file conf.d/site.conf was changed", "file htpasswd is missing"}
+	want := []string{"file conf.d/extra.conf is not of the tree", "file conf.d/site.conf was " +
+		"changed", "file htpasswd is missing"}
 	require.Equal(t, want, s.mirror.CheckDrift(t.Context()))
 	require.Equal(t, want, s.mirror.Status().Drift)
 	require.NoError(t, s.mirror.Sync(t.Context(), b))
@@ -247,7 +257,8 @@ func TestLag(t *testing.T) {
 	require.Zero(t, m.Status().Lag(now))
 }
 
-// A reload waits while workers of the generations before still finish requests, and two reloads keep their distance.
+// A reload waits while workers of the generations before still finish requests, and two reloads
+// keep their distance.
 func TestReloadsWait(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { proxy_pass http://a; }")
@@ -258,7 +269,8 @@ func TestReloadsWait(t *testing.T) {
 	}))
 	t.Cleanup(backend.Close)
 	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", netip.MustParseAddrPort(backend.Listener.Addr().String()))},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			netip.MustParseAddrPort(backend.Listener.Addr().String()))},
 	})))
 	settings := s.settings
 	settings.MaxRetired, settings.MinInterval = 1, 300*time.Millisecond
@@ -267,7 +279,8 @@ func TestReloadsWait(t *testing.T) {
 	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	next := func(i int) *bundle.Bundle {
-		return bundleOf(t, site(fmt.Sprintf("location /%d { return 204; }\nlocation / { proxy_pass http://a; }", i)))
+		return bundleOf(t, site(fmt.Sprintf("location /%d { return 204; }\nlocation / { "+
+			"proxy_pass http://a; }", i)))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -355,7 +368,8 @@ func (c *crash) Errors() string {
 	return c.Nginx.Errors()
 }
 
-// A tree on which one worker hangs before it takes requests is not verified, although the other runs on it, and is taken back.
+// A tree on which one worker hangs before it takes requests is not verified, although the other
+// runs on it, and is taken back.
 func TestEveryWorkerCounts(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
@@ -366,7 +380,8 @@ func TestEveryWorkerCounts(t *testing.T) {
 	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	files := site("location / { return 202; }")
-	files["conf.d/hang.conf"] = fmt.Sprintf("init_worker_by_lua_block { if ngx.worker.id() == 1 then io.open(%q) end }\n", hold)
+	files["conf.d/hang.conf"] = fmt.Sprintf("init_worker_by_lua_block { if ngx.worker.id() == 1 "+
+		"then io.open(%q) end }\n", hold)
 	b := bundleOf(t, files)
 	err = m.Sync(t.Context(), b)
 	require.ErrorContains(t, err, "verify: workers ")
@@ -374,13 +389,15 @@ func TestEveryWorkerCounts(t *testing.T) {
 	require.Equal(t, 204, s.status(t, "/"))
 	tree := m.Status().Tree
 
-	// The worker that hung goes on when somebody opens the other end, and ends: it does not speak for the ones of now.
+	// The worker that hung goes on when the other end is opened, and ends: it does not report for
+	// the present workers.
 	f, err := os.OpenFile(hold, os.O_WRONLY, 0)
 	require.NoError(t, err)
 	defer f.Close()
 	nginxtest.Poll(t, "two workers of the tree", func() error {
 		state, err := s.driver.State(t.Context())
-		if err == nil && (len(s.Workers()) != 2 || len(state.Workers) != 2 || state.Workers[0].Tree != state.Workers[1].Tree) {
+		if err == nil && (len(s.Workers()) != 2 || len(state.Workers) != 2 ||
+			state.Workers[0].Tree != state.Workers[1].Tree) {
 			err = fmt.Errorf("%v, %+v", s.Workers(), state)
 		}
 		return err

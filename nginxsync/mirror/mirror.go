@@ -22,17 +22,20 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// Nginx controls one running Nginx. ExecNginx is one; mirrortest.Run holds an implementation to the contract. An
-// implementation is safe for concurrent use. A context that ends is an error with the context's cause in its chain.
+// Nginx controls one running Nginx. ExecNginx is one; mirrortest.Run holds an implementation to the
+// contract. An implementation is safe for concurrent use. A context that ends is an error with the
+// context's cause in its chain.
 type Nginx interface {
-	// Test returns nil when Nginx accepts the configuration. The error has the reason that Nginx gives.
+	// Test returns nil when Nginx accepts the configuration. The error has the reason that Nginx
+	// gives.
 	Test(ctx context.Context, main string) error
-	// Reload tells Nginx to read its configuration again. Nil does not mean that it did.
+	// Reload signals Nginx to read its configuration again. Nil does not mean that it did.
 	Reload(ctx context.Context) error
-	// Workers returns the process ids of the workers that take new requests, and the number of workers that only finish
-	// the requests they have.
+	// Workers returns the process ids of the workers that take new requests, and the number of
+	// workers that only finish the requests they have.
 	Workers() (active []int, retired int, err error)
-	// Errors returns the emergencies and the crashes of workers that Nginx has logged since the last call of Reload, or "".
+	// Errors returns the emergencies and the crashes of workers that Nginx has logged since the
+	// last call of Reload, or "".
 	Errors() string
 }
 
@@ -44,40 +47,47 @@ type Config struct {
 	Rules  transform.Rules
 	// Main is the name of the main file in the bundle. The default is nginx.conf.
 	Main string
-	// Roots say where absolute paths are in the bundle. The default is that it stands for /etc/nginx.
+	// Roots say where absolute paths are in the bundle. The default is that it stands for
+	// /etc/nginx.
 	Roots conf.Roots
-	// Dir is the folder of the trees. Nginx runs on Dir/current/<Main>, a link to one of them.
+	// Dir is the directory of the trees. Nginx runs on Dir/current/<Main>, a link to one of them.
 	Dir string
-	// VerifyTimeout is how long the workers of a new tree have to appear. The default is 30 seconds.
+	// VerifyTimeout is how long the workers of a new tree have to appear. The default is 30
+	// seconds.
 	VerifyTimeout time.Duration
-	// MaxRetired is the number of retired workers, which finish old requests, from which on a reload waits for one of them to
-	// end: it bounds the old generations that are alive. Where requests may last for ever, set worker_shutdown_timeout with
-	// Rules.Main. The default is 8.
+	// MaxRetired is the number of retired workers, which finish old requests, from which on a
+	// reload waits for one of them to end: it bounds the old generations that are alive. Where
+	// requests may last indefinitely, set worker_shutdown_timeout with Rules.Main. The default is
+	// 8.
 	MaxRetired int
 	// MinInterval is the least time between two reloads. The default is two seconds.
 	MinInterval time.Duration
-	// Watch is how long the error log is watched after every worker runs on a new tree: a worker that crashes in that time
-	// brings the tree before back. The default is two seconds.
+	// Watch is how long the error log is watched after every worker runs on a new tree: a worker
+	// that crashes in that time brings the tree before back. The default is two seconds.
 	Watch time.Duration
 	// DriftEvery is the time between two looks of Run for drift. The default is one minute.
 	DriftEvery time.Duration
-	// Restart puts a new Nginx in the place of the running one where a reload cannot carry a change over: see
-	// ErrNeedsRestart. ExecNginx is one. The default is none: then the status says that a restart is needed.
+	// Restart puts a new Nginx in the place of the running one where a reload cannot carry a change
+	// over: see ErrNeedsRestart. ExecNginx is one. The default is none: then the status says that a
+	// restart is needed.
 	Restart Upgrader
 	// Keep is how many trees besides the current one stay in Dir. The default is 3.
 	Keep int
-	// Logger is for what happens while Run runs. The default discards.
+	// Logger logs the events of Run. The default discards.
 	Logger *slog.Logger
-	// Now is the clock of MinInterval, Watch, Observe and the times in Status. The default is time.Now.
+	// Now is the clock of MinInterval, Watch, Observe and the times in Status. The default is
+	// time.Now.
 	Now func() time.Time
-	// Observe is called after each step with its name, how long it took and its error: "stage" (transform, write, test),
-	// "reload" (until every worker runs on the tree and the error log was watched), "restart", "sync" (all of it) and "drift". It must
-	// return soon. Nil means that there is none.
+	// Observe is called after each step with its name, how long it took and its error: "stage"
+	// (transform, write, test), "reload" (until every worker runs on the tree and the error log was
+	// watched), "restart", "sync" (all of it) and "drift". It must return soon. Nil means that
+	// there is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
-// Mirror carries each change of the production tree over to a running Nginx: stage, transform, test, switch, reload, verify,
-// and back to the tree before when anything goes wrong. Its methods are safe for concurrent use.
+// Mirror carries each change of the production tree over to a running Nginx: stage, transform,
+// test, switch, reload, verify, and back to the tree before when anything goes wrong. Its methods
+// are safe for concurrent use.
 type Mirror struct {
 	cfg Config
 
@@ -91,21 +101,34 @@ type Mirror struct {
 	changed  chan struct{} // closed with each change of status
 }
 
-// Status is what a Mirror knows.
+// Status is the state of a Mirror.
 type Status struct {
-	Bundle    string             `json:"bundle"`    // digest of the production tree that was looked at last
-	SeenAt    time.Time          `json:"seenAt"`    // when it came
-	Tree      string             `json:"tree"`      // id of the tree that Nginx runs on, verified
-	TreeOf    string             `json:"treeOf"`    // digest of the production tree that it was made from, empty after a restart
-	Verified  time.Time          `json:"verified"`  // when that was seen
-	Changes   []transform.Change `json:"changes"`   // of the last transform
-	LastError string             `json:"lastError"` // why Bundle is not what Nginx runs on; empty when it is
-	Rollbacks int                `json:"rollbacks"`
-	Restart   string             `json:"restart"` // why a reload cannot carry Bundle over and a restart is needed; empty otherwise
-	Waiting   string             `json:"waiting"` // what a reload waits for; empty when none waits
-	Behind    time.Time          `json:"behind"`  // since when production has a tree that Nginx does not run on; zero when it runs on the last one seen
-	Drift     []string           `json:"drift"`   // what differs in the live tree from what was written, as it was seen last; empty when nothing
-	DriftAt   time.Time          `json:"driftAt"` // when that was
+	// digest of the production tree that was looked at last
+	Bundle string `json:"bundle"`
+	// when it came
+	SeenAt time.Time `json:"seenAt"`
+	// id of the tree that Nginx runs on, verified
+	Tree string `json:"tree"`
+	// digest of the production tree that it was made from, empty after a restart
+	TreeOf string `json:"treeOf"`
+	// when that was seen
+	Verified time.Time `json:"verified"`
+	// of the last transform
+	Changes []transform.Change `json:"changes"`
+	// why Nginx does not run on Bundle; empty when it does
+	LastError string `json:"lastError"`
+	Rollbacks int    `json:"rollbacks"`
+	// why a reload cannot carry Bundle over and a restart is needed; empty otherwise
+	Restart string `json:"restart"`
+	// the condition that a reload waits for; empty when none waits
+	Waiting string `json:"waiting"`
+	// since when production has a tree that Nginx does not run on; zero when it runs on the last
+	// one seen
+	Behind time.Time `json:"behind"`
+	// differences of the live tree from the written one, as seen last; empty when there are none
+	Drift []string `json:"drift"`
+	// when that was
+	DriftAt time.Time `json:"driftAt"`
 }
 
 // Lag is how long production has had a tree that Nginx does not run on.
@@ -116,7 +139,8 @@ func (s Status) Lag(now time.Time) time.Duration {
 	return now.Sub(s.Behind)
 }
 
-// New checks the configuration. The error has all its problems, and nginxsync.ErrInvalid in its chain.
+// New checks the configuration. The error has all its problems, and nginxsync.ErrInvalid in its
+// chain.
 func New(cfg Config) (*Mirror, error) {
 	cfg.Main = cmp.Or(cfg.Main, "nginx.conf")
 	p := check.Problems{Package: "mirror", Sentinel: nginxsync.ErrInvalid}
@@ -152,7 +176,7 @@ func New(cfg Config) (*Mirror, error) {
 	return &Mirror{cfg: cfg, revision: 1, changed: make(chan struct{})}, nil
 }
 
-// Status is a copy of what the mirror knows now.
+// Status returns a copy of the mirror's current state.
 func (m *Mirror) Status() Status {
 	m.statusMu.Lock()
 	defer m.statusMu.Unlock()
@@ -164,9 +188,9 @@ func (s Status) clone() Status {
 	return s
 }
 
-// Watch blocks until the status has another revision than after, and returns the newest status and its revision: those in
-// between are skipped. An after of 0 returns the current one. Revisions grow and are never 0. The error is the context's
-// cause when ctx ends.
+// Watch blocks until the status has another revision than after, and returns the newest status and
+// its revision: those in between are skipped. An after of 0 returns the current one. Revisions grow
+// and are never 0. The error is the context's cause when ctx ends.
 func (m *Mirror) Watch(ctx context.Context, after uint64) (Status, uint64, error) {
 	for {
 		if ctx.Err() != nil {
@@ -204,7 +228,7 @@ func (m *Mirror) observed(op string, step func() error) error {
 
 func (m *Mirror) path(name string) string { return filepath.Join(m.cfg.Dir, name) }
 
-// Two links in Dir: current is what Nginx reads, good is the tree that was verified last.
+// Two links in Dir: current is the tree that Nginx reads, good is the tree that was verified last.
 const currentLink, goodLink = "current", "good"
 
 func (m *Mirror) link(name string) string {
@@ -229,8 +253,9 @@ func (m *Mirror) point(name, id string) error {
 	return nil
 }
 
-// Sync carries one bundle over. On an error Nginx runs on the tree that it ran on before, and the error says why, with
-// file and line where there are any; when even that could not be verified, the error says so too.
+// Sync carries one bundle over. On an error Nginx runs on the tree that it ran on before, and the
+// error says why, with file and line where there are any; when even that could not be verified, the
+// error says so too.
 func (m *Mirror) Sync(ctx context.Context, b *bundle.Bundle) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -257,7 +282,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	}
 	good := m.link(goodLink)
 	if good == "" {
-		good = m.link(currentLink) // what Nginx was started on
+		good = m.link(currentLink) // the tree that Nginx was started on
 	}
 	if err := m.Switch(id); err != nil {
 		return err
@@ -273,7 +298,9 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	why, err := needsRestart(err)
 	m.update(func(st *Status) { st.Restart = why })
 	if why != "" && m.cfg.Restart != nil {
-		if err = m.observed("restart", func() error { return m.restart(ctx, id, good) }); err == nil {
+		if err = m.observed("restart", func() error {
+			return m.restart(ctx, id, good)
+		}); err == nil {
 			return m.verified(id, b.Digest)
 		}
 	}
@@ -282,7 +309,8 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	}
 	m.update(func(st *Status) { st.Rollbacks++ })
 	// The way back must not end with the request that asked for the way forth.
-	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.VerifyTimeout+m.cfg.MinInterval)
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.VerifyTimeout+
+		m.cfg.MinInterval)
 	defer cancel()
 	backErr := m.Switch(good)
 	if backErr == nil {
@@ -318,7 +346,8 @@ func (m *Mirror) clean(current string) {
 	var trees []old
 	for _, e := range entries {
 		info, err := e.Info()
-		if err == nil && e.IsDir() && len(e.Name()) == 32 && strings.Trim(e.Name(), "0123456789abcdef") == "" && e.Name() != current {
+		if err == nil && e.IsDir() && len(e.Name()) == 32 &&
+			strings.Trim(e.Name(), "0123456789abcdef") == "" && e.Name() != current {
 			trees = append(trees, old{e.Name(), info.ModTime()})
 		}
 	}
@@ -334,8 +363,8 @@ func (m *Mirror) clean(current string) {
 	}
 }
 
-// Run syncs each bundle of the source until ctx ends, and returns its cause. A bundle that fails is tried again, at least a
-// minute apart, or at once when the source has another.
+// Run syncs each bundle of the source until ctx ends, and returns its cause. A bundle that fails is
+// tried again, at least a minute apart, or at once when the source has another.
 func (m *Mirror) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -375,6 +404,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 			continue
 		}
 		tries = retry.Backoff{}
-		m.cfg.Logger.Info("production tree is carried over", "bundle", b.Digest, "tree", m.Status().Tree)
+		m.cfg.Logger.Info("production tree is carried over", "bundle", b.Digest, "tree",
+			m.Status().Tree)
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 )
 
-// activate reloads, waits until every worker is a new one and runs on the tree, and watches the error log.
+// activate reloads, waits until every worker is a new one and runs on the tree, and watches the
+// error log.
 func (m *Mirror) activate(ctx context.Context, id string) error {
 	before, err := m.reload(ctx)
 	if err != nil {
@@ -22,8 +23,8 @@ func (m *Mirror) activate(ctx context.Context, id string) error {
 	return m.watch(ctx)
 }
 
-// restore is activate for the tree that was verified before. The error log may still tell of the reload that failed, so
-// it is not read.
+// restore is activate for the tree that was verified before. The error log may still hold errors of
+// the reload that failed, so it is not read.
 func (m *Mirror) restore(ctx context.Context, id string) error {
 	before, err := m.reload(ctx)
 	if err != nil {
@@ -32,7 +33,8 @@ func (m *Mirror) restore(ctx context.Context, id string) error {
 	return m.verify(ctx, id, before, func() string { return "" })
 }
 
-// reload waits until a reload may begin, tells Nginx to reload, and returns the workers of before.
+// reload waits until a reload may begin, signals Nginx to reload, and returns the workers of
+// before.
 func (m *Mirror) reload(ctx context.Context) (before []int, err error) {
 	defer m.update(func(st *Status) { st.Waiting = "" })
 	for {
@@ -46,7 +48,9 @@ func (m *Mirror) reload(ctx context.Context) (before []int, err error) {
 			break
 		}
 		if early <= 0 {
-			m.update(func(st *Status) { st.Waiting = fmt.Sprintf("%d retired workers finish old requests", retired) })
+			m.update(func(st *Status) {
+				st.Waiting = fmt.Sprintf("%d retired workers finish old requests", retired)
+			})
 		}
 		if err := retry.Sleep(ctx, max(early, 50*time.Millisecond)); err != nil {
 			return nil, fmt.Errorf("reload: %d retired workers: %w", retired, err)
@@ -59,7 +63,8 @@ func (m *Mirror) reload(ctx context.Context) (before []int, err error) {
 	return before, nil
 }
 
-// watch looks at the error log for a while: a tree that Nginx accepts may still make its workers crash.
+// watch looks at the error log for a while: a tree that Nginx accepts may still make its workers
+// crash.
 func (m *Mirror) watch(ctx context.Context) error {
 	for start := m.cfg.Now(); ; {
 		if text := m.cfg.Nginx.Errors(); text != "" {
@@ -75,7 +80,8 @@ func (m *Mirror) watch(ctx context.Context) error {
 	}
 }
 
-// verify waits until every worker is a new one and runs on the tree, or until logged returns an error of Nginx.
+// verify waits until every worker is a new one and runs on the tree, or until logged returns an
+// error of Nginx.
 func (m *Mirror) verify(ctx context.Context, id string, before []int, logged func() string) error {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.VerifyTimeout)
 	defer cancel()
@@ -91,21 +97,26 @@ func (m *Mirror) verify(ctx context.Context, id string, before []int, logged fun
 		if text := logged(); text != "" {
 			return fmt.Errorf("reload: nginx: %s", text)
 		}
-		if sleepErr := retry.Sleep(ctx, tries.Next(2*time.Millisecond, 200*time.Millisecond)); sleepErr != nil {
-			return fmt.Errorf("verify: workers %+v, last error %v: %w", state.Workers, err, sleepErr)
+		if sleepErr := retry.Sleep(ctx, tries.Next(2*time.Millisecond,
+			200*time.Millisecond)); sleepErr != nil {
+			return fmt.Errorf("verify: workers %+v, last error %v: %w", state.Workers, err,
+				sleepErr)
 		}
 	}
 }
 
-// runs reports whether every worker that takes new requests runs on the tree and is none of those before. For a moment after
-// a reload workers of the tree before still take some.
+// runs reports whether every worker that takes new requests runs on the tree and is none of those
+// before. For a moment after a reload workers of the tree before still take some.
 func (m *Mirror) runs(state nginxsync.DriverState, id string, before []int) (bool, error) {
 	active, _, err := m.cfg.Nginx.Workers()
 	if err != nil || !state.Runs(id) {
 		return false, err
 	}
 	for _, pid := range active {
-		if slices.Contains(before, pid) || !slices.ContainsFunc(state.Workers, func(w nginxsync.Worker) bool { return w.PID == pid }) {
+		if slices.Contains(before, pid) || !slices.ContainsFunc(state.Workers,
+			func(w nginxsync.Worker) bool {
+				return w.PID == pid
+			}) {
 			return false, nil
 		}
 	}

@@ -7,15 +7,17 @@ import (
 	"regexp"
 )
 
-// ErrNeedsRestart is in the chain of an error of Sync when Nginx takes the tree, but not by a reload: the key of a limit or the
-// directory of a cache is another one, which a running Nginx cannot change. Nothing but a new Nginx helps.
+// ErrNeedsRestart is in the chain of an error of Sync when Nginx takes the tree, but not by a
+// reload: the key of a limit or the directory of a cache is another one, which a running Nginx
+// cannot change. Nothing but a new Nginx helps.
 var ErrNeedsRestart = errors.New("needs a restart")
 
-// Upgrader starts a new Nginx in the place of the running one, without closing its sockets. ExecNginx is one, for an Nginx that
-// runs as a daemon. What the workers share (counts of limits, routes that are not in the driver's state file) begins empty.
+// Upgrader starts a new Nginx in the place of the running one, without closing its sockets.
+// ExecNginx is one, for an Nginx that runs as a daemon. The workers' shared memory (counts of
+// limits, routes that are not in the driver's state file) begins empty.
 type Upgrader interface {
-	// Begin starts the new Nginx and has the old one take no more requests. Nil means that the new one has workers. After an
-	// error the old one runs as before.
+	// Begin starts the new Nginx and has the old one take no more requests. Nil means that the new
+	// one has workers. After an error the old one runs as before.
 	Begin(ctx context.Context) error
 	// Finish ends the old Nginx, once its requests are done. It does not wait for that.
 	Finish(ctx context.Context) error
@@ -23,8 +25,9 @@ type Upgrader interface {
 	Abort(ctx context.Context) error
 }
 
-// unreloadable is what Nginx says when a reload cannot carry a change over.
-var unreloadable = regexp.MustCompile(`[^;]* (?:uses the ".*" (?:key|cache path|value) while previously it used|had previously different levels)[^;]*`)
+// unreloadable finds the messages of Nginx about a change that a reload cannot carry over.
+var unreloadable = regexp.MustCompile(
+	`[^;]* (?:uses the ".*" (?:key|cache path|value) while previously it used|had previously different levels)[^;]*`)
 
 // needsRestart marks an error of a reload that only a restart can mend.
 func needsRestart(err error) (string, error) {
@@ -37,7 +40,8 @@ func needsRestart(err error) (string, error) {
 	return "", err
 }
 
-// restart puts a new Nginx on the tree, verified as a reload is. On an error the old one is back on the tree before.
+// restart puts a new Nginx on the tree, verified as a reload is. On an error the old one is back on
+// the tree before.
 func (m *Mirror) restart(ctx context.Context, id, good string) error {
 	begin, cancel := context.WithTimeout(ctx, m.cfg.VerifyTimeout)
 	err := m.cfg.Restart.Begin(begin)

@@ -27,7 +27,8 @@ import (
 
 func limited(zones, body string) map[string]string {
 	return map[string]string{"nginx.conf": "events { worker_connections 128; }\nhttp {\n" + zones +
-		"\nupstream a { server 10.9.9.1:80; }\nserver { listen 80; location / { limit_req zone=b burst=100; " + body + " } }\n}\n"}
+		"\nupstream a { server 10.9.9.1:80; }\nserver { listen 80; location / { limit_req zone=b " +
+		"burst=100; " + body + " } }\n}\n"}
 }
 
 // A zone that production adds in front of another one is carried over by a reload.
@@ -36,7 +37,8 @@ func TestReloadTakesAnotherZone(t *testing.T) {
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	const zone = "limit_req_zone $arg_b zone=b:1m rate=100r/s;"
 	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, limited(zone, "return 201;"))))
-	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, limited("limit_req_zone $arg_a zone=a:1m rate=100r/s;\n"+zone, "return 202;"))))
+	require.NoError(t, s.mirror.Sync(t.Context(),
+		bundleOf(t, limited("limit_req_zone $arg_a zone=a:1m rate=100r/s;\n"+zone, "return 202;"))))
 	require.Equal(t, 202, s.status(t, "/"))
 }
 
@@ -47,7 +49,8 @@ func daemon(t *testing.T, restart bool, first map[string]string) *synced {
 	s := &synced{port: nginxtest.Port(t), dir: filepath.Join(dir, "trees")}
 	require.NoError(t, os.Mkdir(s.dir, 0o755))
 	pid := filepath.Join(dir, "nginx.pid")
-	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20, StateFile: filepath.Join(dir, "routes")}
+	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20,
+		StateFile: filepath.Join(dir, "routes")}
 	var err error
 	s.driver, err = luadriver.New(luadriver.Config{Socket: s.cfg.Socket})
 	require.NoError(t, err)
@@ -63,7 +66,9 @@ func daemon(t *testing.T, restart bool, first map[string]string) *synced {
 	id, err := s.mirror.Stage(t.Context(), bundleOf(t, first))
 	require.NoError(t, err)
 	require.NoError(t, s.mirror.Switch(id))
-	out, err := exec.CommandContext(t.Context(), path, "-p", dir, "-c", filepath.Join(s.dir, "current", "nginx.conf"), "-e", filepath.Join(dir, "error.log")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, "-p", dir, "-c",
+		filepath.Join(s.dir, "current", "nginx.conf"), "-e",
+		filepath.Join(dir, "error.log")).CombinedOutput()
 	require.NoError(t, err, string(out))
 	t.Cleanup(func() { // the new Nginx and the old one, whichever are there
 		nginxtest.Poll(t, "nginx ends", func() (err error) {
@@ -87,20 +92,23 @@ func daemon(t *testing.T, restart bool, first map[string]string) *synced {
 	return s
 }
 
-// What a reload cannot carry over is said, and Nginx stays on the tree before.
+// A change that a reload cannot carry over is reported, and Nginx stays on the tree before.
 func TestSyncSaysThatARestartIsNeeded(t *testing.T) {
 	t.Parallel()
 	s := daemon(t, false, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;", "return 201;"))
-	err := s.mirror.Sync(t.Context(), bundleOf(t, limited("limit_req_zone $host zone=b:1m rate=100r/s;", "return 202;")))
+	err := s.mirror.Sync(t.Context(), bundleOf(t, limited("limit_req_zone $host zone=b:1m "+
+		"rate=100r/s;", "return 202;")))
 	require.ErrorIs(t, err, mirror.ErrNeedsRestart)
 	require.Contains(t, s.mirror.Status().Restart, `limit_req "b" uses the`)
 	require.Equal(t, 201, s.status(t, "/"))
-	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;", "return 203;"))))
+	require.NoError(t, s.mirror.Sync(t.Context(),
+		bundleOf(t, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;", "return 203;"))))
 	require.Equal(t, 203, s.status(t, "/"))
 	require.Empty(t, s.mirror.Status().Restart)
 }
 
-// Where the mirror may, it puts a new Nginx in the place of the old one: no request is lost, the routes are there, and reloads go on.
+// Where the mirror may, it puts a new Nginx in the place of the old one: no request is lost, the
+// routes are there, and reloads go on.
 func TestSyncRestartsNginx(t *testing.T) {
 	t.Parallel()
 	held, release := make(chan struct{}), make(chan struct{})
@@ -112,9 +120,11 @@ func TestSyncRestartsNginx(t *testing.T) {
 		fmt.Fprint(w, "v1")
 	}))
 	t.Cleanup(backend.Close)
-	s := daemon(t, true, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;", "proxy_pass http://a;"))
+	s := daemon(t, true, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;",
+		"proxy_pass http://a;"))
 	routes := nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", netip.MustParseAddrPort(backend.Listener.Addr().String()))},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
+			netip.MustParseAddrPort(backend.Listener.Addr().String()))},
 	})
 	text, err := routes.MarshalText()
 	require.NoError(t, err)
@@ -122,16 +132,20 @@ func TestSyncRestartsNginx(t *testing.T) {
 	require.NoError(t, s.driver.Apply(t.Context(), routes))
 	answered := make(chan int, 1)
 	go func() {
-		status, _, _, _ := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x", "/held")
+		status, _, _, _ := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)),
+			"x", "/held")
 		answered <- status
 	}()
 	<-held
-	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, limited("limit_req_zone $host zone=b:1m rate=100r/s;", "add_header X-New yes; proxy_pass http://a;"))))
+	require.NoError(t, s.mirror.Sync(t.Context(),
+		bundleOf(t, limited("limit_req_zone $host zone=b:1m rate=100r/s;",
+			"add_header X-New yes; proxy_pass http://a;"))))
 	s.answers(t, plain, "v1")
 	require.Empty(t, s.mirror.Status().Restart)
 	close(release)
 	require.Equal(t, 200, <-answered, "the old Nginx finishes its requests")
-	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, limited("limit_req_zone $host zone=b:1m rate=100r/s;", "return 204;"))))
+	require.NoError(t, s.mirror.Sync(t.Context(),
+		bundleOf(t, limited("limit_req_zone $host zone=b:1m rate=100r/s;", "return 204;"))))
 	require.Equal(t, 204, s.status(t, "/"))
 }
 
@@ -139,7 +153,8 @@ func TestSyncRestartsNginx(t *testing.T) {
 func TestRestartThatFails(t *testing.T) {
 	t.Parallel()
 	s := daemon(t, true, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;", "return 201;"))
-	files := limited("limit_req_zone $host zone=b:1m rate=100r/s; init_worker_by_lua_block { while true do end }", "return 202;")
+	files := limited("limit_req_zone $host zone=b:1m rate=100r/s; init_worker_by_lua_block { "+
+		"while true do end }", "return 202;")
 	settings := s.settings
 	settings.VerifyTimeout = 2e9
 	settings.Rules.TrustCode = true

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// Stage transforms the bundle, writes the tree and tests it, without touching what Nginx runs on. It returns the tree's id.
-// A new Nginx is started after Stage and Switch.
+// Stage transforms the bundle, writes the tree and tests it, without touching the tree that Nginx
+// runs on. It returns the tree's id. A new Nginx is started after Stage and Switch.
 func (m *Mirror) Stage(ctx context.Context, b *bundle.Bundle) (id string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -27,7 +27,8 @@ func (m *Mirror) Stage(ctx context.Context, b *bundle.Bundle) (id string, err er
 	return id, err
 }
 
-// stage is Stage, without the lock. It reports whether the tree was written, and not there already as it should be.
+// stage is Stage, without the lock. It reports whether the tree was written, and not there already
+// as it should be.
 func (m *Mirror) stage(ctx context.Context, b *bundle.Bundle) (id string, fresh bool, err error) {
 	err = m.observed("stage", func() error {
 		id, fresh, err = m.write(ctx, b)
@@ -51,7 +52,7 @@ func (m *Mirror) write(ctx context.Context, b *bundle.Bundle) (id string, fresh 
 	final, staging, old := m.path(result.ID), m.path("staging"), m.path("replaced")
 	_, statErr := os.Stat(final)
 	if statErr == nil && len(m.expected.differences(final)) == 0 {
-		return result.ID, false, nil // a name is given only to what passed the test
+		return result.ID, false, nil // only a tree that passed the test is given a name
 	}
 	for _, dir := range []string{staging, old} {
 		if err := os.RemoveAll(dir); err != nil {
@@ -65,7 +66,8 @@ func (m *Mirror) write(ctx context.Context, b *bundle.Bundle) (id string, fresh 
 	if err := writeAssets(staging, assets); err != nil {
 		return "", false, fmt.Errorf("stage: %w", err)
 	}
-	if err := m.cfg.Nginx.Test(ctx, filepath.Join(staging, filepath.FromSlash(m.cfg.Main))); err != nil {
+	if err := m.cfg.Nginx.Test(ctx, filepath.Join(staging,
+		filepath.FromSlash(m.cfg.Main))); err != nil {
 		return "", false, fmt.Errorf("test: %w", err)
 	}
 	if statErr == nil { // it was changed on the disk
@@ -93,7 +95,8 @@ func writeAssets(dir string, assets map[string]bundle.File) error {
 	return nil
 }
 
-// expectedTree is what the folder of a tree holds when nobody changes it: the SHA-256 of each file.
+// expectedTree is the content of a tree's directory as the mirror wrote it: the SHA-256 of each
+// file.
 type expectedTree struct {
 	id    string
 	files map[string]string
@@ -115,7 +118,8 @@ func digestOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// differences are what the folder has otherwise, one line each, in the order of the names.
+// differences returns the differences of the directory from e, one line each, in the order of the
+// names.
 func (e expectedTree) differences(dir string) []string {
 	found := map[string]string{}
 	seen := map[string]bool{}
@@ -161,10 +165,10 @@ func (e expectedTree) differences(dir string) []string {
 	return list
 }
 
-// CheckDrift compares what was verified last with the links, the files and the workers of now, and notes the differences in
-// the status. Nothing is repaired: the next Sync writes a tree again whose files differ. A worker that starts, such as in a
-// reload that is in flight, is no difference. Nil means no drift, or nothing to
-// compare with before the first Sync.
+// CheckDrift compares the tree that was verified last with the present links, files and workers,
+// and notes the differences in the status. Nothing is repaired: the next Sync writes a tree again
+// whose files differ. A worker that starts, such as in a reload that is in flight, is no
+// difference. Nil means no drift, or nothing to compare with before the first Sync.
 func (m *Mirror) CheckDrift(ctx context.Context) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -188,16 +192,18 @@ func (m *Mirror) CheckDrift(ctx context.Context) []string {
 		list = append(list, fmt.Sprintf("workers: %v", err))
 	}
 	for _, w := range state.Workers {
-		if w.PID != 0 && w.Tree != tree { // one that starts has not said what it runs on
-			list = append(list, fmt.Sprintf("worker %d runs on tree %q, want %s", w.PID, w.Tree, tree))
+		if w.PID != 0 && w.Tree != tree { // one that starts has not reported its tree
+			list = append(list, fmt.Sprintf("worker %d runs on tree %q, want %s", w.PID, w.Tree,
+				tree))
 		}
 	}
 	m.update(func(st *Status) { st.Drift, st.DriftAt = list, m.cfg.Now() })
 	return list
 }
 
-// assetsOf returns the files of the bundle that are no part of the configuration's text, such as password files and pages,
-// without private keys, which stay in production, and without editors' backups that no include brings in.
+// assetsOf returns the files of the bundle that are no part of the configuration's text, such as
+// password files and pages, without private keys, which stay in production, and without editors'
+// backups that no include brings in.
 func assetsOf(b *bundle.Bundle, config map[string]string) map[string]bundle.File {
 	assets := map[string]bundle.File{}
 	for name, f := range b.Files {
@@ -210,5 +216,6 @@ func assetsOf(b *bundle.Bundle, config map[string]string) map[string]bundle.File
 
 // secret reports whether the file looks like a private key.
 func secret(name, text string) bool {
-	return slices.Contains([]string{".key", ".p12", ".pfx", ".jks"}, path.Ext(name)) || strings.Contains(text, "PRIVATE KEY-----")
+	return slices.Contains([]string{".key", ".p12", ".pfx", ".jks"}, path.Ext(name)) ||
+		strings.Contains(text, "PRIVATE KEY-----")
 }

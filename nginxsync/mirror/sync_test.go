@@ -38,13 +38,15 @@ type synced struct {
 	mirror   *mirror.Mirror
 	settings mirror.Config
 	dir      string
-	taken    int // the test port of production's 81, on which somebody else listens
+	taken    int // the test port of production's 81, on which another process listens
 }
 
 func site(body string) map[string]string {
 	return map[string]string{
-		"nginx.conf":        "user www-data;\nevents { worker_connections 128; }\nhttp { include conf.d/*.conf; }\n",
-		"conf.d/site.conf":  "upstream a { server 10.9.9.1:80; }\nserver {\n    listen 80;\n    " + body + "\n}\n",
+		"nginx.conf": "user www-data;\nevents { worker_connections 128; }\nhttp { include " +
+			"conf.d/*.conf; }\n",
+		"conf.d/site.conf": "upstream a { server 10.9.9.1:80; }\nserver {\n    listen 80;\n    " +
+			body + "\n}\n",
 		"secret.key":        "-----BEGIN PRIVATE KEY-----",
 		"htpasswd":          "u:p",
 		"conf.d/site.conf~": "server { listen 80; }",
@@ -67,12 +69,14 @@ func startSynced(t *testing.T, source bundle.Source, body string) *synced {
 	l, err := net.Listen("tcp4", ":0")
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
-	s := &synced{port: nginxtest.Port(t), dir: filepath.Join(dir, "trees"), taken: l.Addr().(*net.TCPAddr).Port}
+	s := &synced{port: nginxtest.Port(t), dir: filepath.Join(dir, "trees"),
+		taken: l.Addr().(*net.TCPAddr).Port}
 	require.NoError(t, os.Mkdir(s.dir, 0o755))
 	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
 	s.driver, err = luadriver.New(luadriver.Config{Socket: s.cfg.Socket})
 	require.NoError(t, err)
-	s.settings = syncSettings(s.dir, dir, filepath.Join(dir, "nginx.pid"), s.cfg.Socket, s.port, s.taken)
+	s.settings = syncSettings(s.dir, dir, filepath.Join(dir, "nginx.pid"), s.cfg.Socket, s.port,
+		s.taken)
 	s.settings.Source, s.settings.Driver = source, s.driver
 	s.mirror, err = mirror.New(s.settings)
 	require.NoError(t, err)
@@ -88,10 +92,13 @@ func startSynced(t *testing.T, source bundle.Source, body string) *synced {
 func syncSettings(dir, prefix, pid, socket string, port, taken int) mirror.Config {
 	return mirror.Config{
 		Dir: dir, MinInterval: time.Millisecond, Watch: time.Millisecond,
-		Nginx: &mirror.ExecNginx{Prefix: prefix, PIDFile: pid, ErrorLog: filepath.Join(prefix, "error.log")},
+		Nginx: &mirror.ExecNginx{Prefix: prefix, PIDFile: pid, ErrorLog: filepath.Join(prefix,
+			"error.log")},
 		Rules: transform.Rules{
-			Listen: map[int]int{80: port, 81: taken}, TempDir: prefix, Snippets: luadriver.Snippets(luadriver.SnippetConfig{Socket: socket, Memory: 1 << 20}),
-			Main: map[string]string{"user": "", "pid": pid, "daemon": "off", "worker_processes": "2", "error_log": filepath.Join(prefix, "error.log")},
+			Listen: map[int]int{80: port, 81: taken}, TempDir: prefix,
+			Snippets: luadriver.Snippets(luadriver.SnippetConfig{Socket: socket, Memory: 1 << 20}),
+			Main: map[string]string{"user": "", "pid": pid, "daemon": "off",
+				"worker_processes": "2", "error_log": filepath.Join(prefix, "error.log")},
 		},
 	}
 }
@@ -116,7 +123,8 @@ func (s *synced) ready(t *testing.T) {
 // answers checks the version that an address answers with.
 func (s *synced) answers(t *testing.T, to netip.Addr, version string) {
 	t.Helper()
-	status, header, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(to, uint16(s.port)), "x", "/")
+	status, header, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(to, uint16(s.port)),
+		"x", "/")
 	require.NoError(t, err)
 	require.Equal(t, version, header.Get("X-Sluice-Version"), "status %d %s", status, body)
 }
@@ -132,7 +140,8 @@ func one(id, version string, addr netip.AddrPort) []nginxsync.Instance {
 
 func (s *synced) status(t *testing.T, path string) int {
 	t.Helper()
-	status, _, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x", path)
+	status, _, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)), "x",
+		path)
 	require.NoError(t, err)
 	return status
 }
@@ -142,10 +151,13 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
 	require.Equal(t, 204, s.status(t, "/"))
 	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
-		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{tested: {"a": one("a2", "v2", nginxtest.Backend(t, "v2"))}},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{tested: {"a": one("a2", "v2",
+			nginxtest.Backend(t, "v2"))}},
 	})))
 	for i := range 5 {
-		require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass http://a; }", i)))))
+		require.NoError(t, s.mirror.Sync(t.Context(),
+			bundleOf(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass "+
+				"http://a; }", i)))))
 		require.Equal(t, 404, s.status(t, fmt.Sprintf("/%d", i)))
 		s.answers(t, tested, "v2") // the routes outlive the reload
 	}
@@ -162,7 +174,8 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(s.dir, "current", "secret.key"))
 }
 
-// A production tree that is wrong in any way leaves Nginx on the tree that it runs on, and the status says why.
+// A production tree that is wrong in any way leaves Nginx on the tree that it runs on, and the
+// status says why.
 func TestSyncKeepsTheOldTree(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
@@ -171,10 +184,14 @@ func TestSyncKeepsTheOldTree(t *testing.T) {
 		name, body, want string
 		reloaded         bool
 	}{
-		{"half a file", "location / {", `conf.d/site.conf:6:1: unexpected end of file, expecting "}"`, false},
-		{"not covered by the rules", "location / { proxy_pass http://10.0.0.1; }", "conf.d/site.conf:4:18: proxy_pass http://10.0.0.1", false},
-		{"nginx -t refuses it", "location / { no_such_directive; }", `unknown directive "no_such_directive" in`, false},
-		{"nginx -t accepts it and the reload fails", "listen 81; location / { return 201; }", "bind() to 0.0.0.0:", true},
+		{"half a file", "location / {",
+			`conf.d/site.conf:6:1: unexpected end of file, expecting "}"`, false},
+		{"not covered by the rules", "location / { proxy_pass http://10.0.0.1; }",
+			"conf.d/site.conf:4:18: proxy_pass http://10.0.0.1", false},
+		{"nginx -t refuses it", "location / { no_such_directive; }",
+			`unknown directive "no_such_directive" in`, false},
+		{"nginx -t accepts it and the reload fails", "listen 81; location / { return 201; }",
+			"bind() to 0.0.0.0:", true},
 	} {
 		b := bundleOf(t, site(c.body))
 		err := s.mirror.Sync(t.Context(), b)
@@ -194,7 +211,8 @@ func TestSyncKeepsTheOldTree(t *testing.T) {
 	require.Equal(t, 202, s.status(t, "/"))
 }
 
-// However far a sync came before its process died, the next one ends on the right tree and removes what was left.
+// At whichever step a sync's process crashed, the next sync ends on the right tree and removes the
+// remains.
 func TestSyncAfterACrash(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")
@@ -202,7 +220,8 @@ func TestSyncAfterACrash(t *testing.T) {
 
 	// Died while staging.
 	require.NoError(t, os.MkdirAll(filepath.Join(s.dir, "staging", "conf.d"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "staging", "nginx.conf"), []byte("half"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "staging", "nginx.conf"), []byte("half"),
+		0o600))
 	// Died after the switch, before the reload.
 	id, err := s.mirror.Stage(t.Context(), next)
 	require.NoError(t, err)
@@ -233,7 +252,8 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 		}
 	}
 	write(site("location / { return 204; }"))
-	s := startSynced(t, &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 50 * time.Millisecond}, "location / { return 204; }")
+	s := startSynced(t, &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond,
+		Settle: 50 * time.Millisecond}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.mirror.Run(ctx) })
@@ -261,7 +281,8 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 	served(205)
 }
 
-// Half a bundle, by its checksums, is not looked at further: what is there keeps serving until the rest has come.
+// Half a bundle, by its checksums, is refused: the tree of before keeps serving until the rest has
+// come.
 func TestSyncRefusesHalfABundle(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -283,7 +304,8 @@ func TestSyncRefusesHalfABundle(t *testing.T) {
 	write(first)
 	write(sums(first))
 	s := startSynced(t, &bundle.VerifiedSource{Checksums: true,
-		Source: &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond, Settle: 20 * time.Millisecond}}, "location / { return 204; }")
+		Source: &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond,
+			Settle: 20 * time.Millisecond}}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.mirror.Run(ctx) })

@@ -30,7 +30,8 @@ func TestWatch(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, mirror.Status{}, status)
 
-	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: "http { server { listen 80; } }"}}, bundle.Limits{})
+	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644,
+		Text: "http { server { listen 80; } }"}}, bundle.Limits{})
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -53,7 +53,8 @@ const broken = "sluice_no_such_directive"
 func poll(t *testing.T, what string, ask func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(
+		time.Millisecond) {
 		if err = ask(); err == nil {
 			return
 		}
@@ -88,7 +89,9 @@ func (h *Harness) replaced(t *testing.T, before []int) {
 		if err != nil {
 			return err
 		}
-		old := slices.ContainsFunc(active, func(pid int) bool { return slices.Contains(before, pid) })
+		old := slices.ContainsFunc(active, func(pid int) bool {
+			return slices.Contains(before, pid)
+		})
 		if len(active) == 0 || old {
 			return fmt.Errorf("workers %v after %v", active, before)
 		}
@@ -105,7 +108,8 @@ func testGood(t *testing.T, h *Harness) {
 func testBad(t *testing.T, h *Harness) {
 	before := h.workers(t)
 	h.Write(broken + ";\n" + h.Text)
-	if err := h.Nginx.Test(t.Context(), h.Main); err == nil || !strings.Contains(err.Error(), broken) {
+	if err := h.Nginx.Test(t.Context(), h.Main); err == nil || !strings.Contains(err.Error(),
+		broken) {
 		t.Errorf("test: %v, want an error with %s", err, broken)
 	}
 	if after := h.workers(t); !slices.Equal(before, after) {
