@@ -1,9 +1,10 @@
-// Command server is the example deploy platform: all five packages of Sluice wired together for one machine, with an OCI
-// registry, a private Nginx and a web page. Its runtime is for a trial; platform.Open is the place to look at for how the
-// packages meet.
+// Command server is the example deploy platform: all five packages of Sluice wired together for one
+// machine, with an OCI registry, a private Nginx and a web page. Its runtime is for a trial;
+// platform.Open is the place to look at for how the packages meet.
 //
-// It ends with everything that it started on SIGINT and SIGTERM; -keep leaves instances and Nginx running. After a crash a
-// new start on the same -data finds images, versions, journal and leases, and finds or restarts the instances.
+// It ends with everything that it started on SIGINT and SIGTERM; -keep leaves instances and Nginx
+// running. After a crash a new start on the same -data finds images, versions, journal and leases,
+// and finds or restarts the instances.
 package main
 
 import (
@@ -55,19 +56,29 @@ type options struct {
 }
 
 func (o *options) define(f *flag.FlagSet) {
-	f.StringVar(&o.data, "data", "sluice-data", "`directory` for everything that outlives the process")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:8800", "`address` of the API and the page; other than loopback needs SLUICE_TOKEN, and a TLS proxy in front")
+	f.StringVar(&o.data, "data", "sluice-data", "`directory` for everything that outlives the "+
+		"process")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8800", "`address` of the API and the page; other "+
+		"than loopback needs SLUICE_TOKEN, and a TLS proxy in front")
 	f.StringVar(&o.registry, "registry", "127.0.0.1:5800", "loopback `address` of the OCI registry")
 	f.StringVar(&o.pool, "pool", "127.58.0.0/24", "`range` of virtual IPs")
-	f.StringVar(&o.nginx, "nginx", "", "`directory` with the production Nginx configuration; its main file is nginx.conf (default: the embedded sample)")
-	f.IntVar(&o.nginxPort, "nginx-port", 8880, "`port` of the private Nginx, in place of production's port 80")
-	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images (default: beside this program)")
-	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next task gets it (default 130s)")
-	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when last asked for (default 24h)")
+	f.StringVar(&o.nginx, "nginx", "", "`directory` with the production Nginx configuration; its "+
+		"main file is nginx.conf (default: the embedded sample)")
+	f.IntVar(&o.nginxPort, "nginx-port", 8880, "`port` of the private Nginx, in place of "+
+		"production's port 80")
+	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images "+
+		"(default: beside this program)")
+	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next "+
+		"task gets it (default 130s)")
+	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when "+
+		"last asked for (default 24h)")
 	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
-	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to -listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; needs SLUICE_TOKEN")
+	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to "+
+		"-listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; "+
+		"needs SLUICE_TOKEN")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
-	f.BoolVar(&o.stop, "stop", false, "end what a killed server has left running on -data, and exit")
+	f.BoolVar(&o.stop, "stop", false,
+		"end what a killed server has left running on -data, and exit")
 }
 
 func parse(args []string, getenv func(string) string, stderr io.Writer) (o options, err error) {
@@ -99,7 +110,8 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 
 // flags are the flags that set the fields of platform.Config.
 var flags = map[string]string{
-	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port", "Pool": "pool",
+	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port",
+	"Pool":     "pool",
 	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
 }
 
@@ -115,7 +127,8 @@ func (o options) check() error {
 	if err := web.CheckListen(o.registry, "any"); err != nil {
 		errs = append(errs, fmt.Errorf("-registry: %w", err))
 	} else if !web.IsLoopback(o.registry) {
-		errs = append(errs, fmt.Errorf("-registry %s: the registry asks nobody for a name, so it listens on a loopback address only", o.registry))
+		errs = append(errs, fmt.Errorf("-registry %s: the registry asks nobody for a name, so it "+
+			"listens on a loopback address only", o.registry))
 	}
 	for _, problem := range problems(o.config("127.0.0.1:5800", nil).Validate()) {
 		err := fmt.Errorf("-%s: %s", flags[problem.Field], problem.Problem)
@@ -123,7 +136,8 @@ func (o options) check() error {
 		case "Nginx":
 			err = fmt.Errorf("-nginx %s: %s", o.nginx, problem.Problem)
 		case "Envconfig":
-			err = fmt.Errorf("%w: build it with: CGO_ENABLED=0 go build -o %s ./envconfig/cmd/envconfig", err, o.envconfig)
+			err = fmt.Errorf("%w: build it with: CGO_ENABLED=0 go build -o %s "+
+				"./envconfig/cmd/envconfig", err, o.envconfig)
 		}
 		errs = append(errs, err)
 	}
@@ -142,8 +156,10 @@ func problems(err error) (list []*platform.ConfigError) {
 
 func (o options) config(registry string, logger *slog.Logger) platform.Config {
 	return platform.Config{
-		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool, CoolDown: o.coolDown,
-		TaskTTL: o.taskTTL, Builds: o.builds, Envconfig: o.envconfig, Instances: map[string]int{"stable": 2}, Logger: logger,
+		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool,
+		CoolDown: o.coolDown,
+		TaskTTL:  o.taskTTL, Builds: o.builds, Envconfig: o.envconfig,
+		Instances: map[string]int{"stable": 2}, Logger: logger,
 	}
 }
 
@@ -170,7 +186,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	return s.run(ctx)
 }
 
-// server is what open opens: nothing of it works yet.
+// server holds the parts that open has opened: none of them works yet.
 type server struct {
 	options
 	logger           *slog.Logger
@@ -192,7 +208,8 @@ func open(ctx context.Context, o options, logger *slog.Logger) (*server, error) 
 func (s *server) open(ctx context.Context) (err error) {
 	s.images, err = registry.Open(ctx, registry.Config{
 		Dir: filepath.Join(s.data, "registry"),
-		Used: func(ctx context.Context, repository, digest string) (string, error) { // asked only while the platform works
+		Used: func(ctx context.Context, repository, digest string) (string, error) {
+			// asked only while the platform works
 			return s.platform.Used(ctx, repository, digest)
 		},
 	})
@@ -205,14 +222,16 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.pageOn, err = net.Listen("tcp", s.listen); err != nil {
 		return fmt.Errorf("-listen: %w", err)
 	}
-	if s.platform, err = platform.Open(ctx, s.config(s.imagesOn.Addr().String(), s.logger)); err != nil {
+	if s.platform, err = platform.Open(ctx, s.config(s.imagesOn.Addr().String(),
+		s.logger)); err != nil {
 		return fmt.Errorf("-data %s: %w", s.data, err)
 	}
-	s.site, err = web.New(web.Config{Platform: s.platform, Listen: s.listen, Token: s.token, TLSProxy: s.tlsProxy, Logger: s.logger})
+	s.site, err = web.New(web.Config{Platform: s.platform, Listen: s.listen, Token: s.token,
+		TLSProxy: s.tlsProxy, Logger: s.logger})
 	return err
 }
 
-// close closes what open has opened, of a part of it, too.
+// close closes the parts that open has opened, also after open has failed.
 func (s *server) close() {
 	if s.platform != nil {
 		_ = s.platform.Close()

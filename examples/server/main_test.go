@@ -17,10 +17,11 @@ import (
 
 func env(string) string { return "" }
 
-// with returns arguments that are right, but for those that are given.
+// with returns correct arguments, followed by args, which replace them.
 func with(t *testing.T, args ...string) []string {
 	return append([]string{
-		"-data", filepath.Join(t.TempDir(), "data"), "-envconfig", os.Args[0], "-listen", "127.0.0.1:0", "-registry", "127.0.0.1:0",
+		"-data", filepath.Join(t.TempDir(), "data"), "-envconfig", os.Args[0], "-listen",
+		"127.0.0.1:0", "-registry", "127.0.0.1:0",
 	}, args...)
 }
 
@@ -82,11 +83,13 @@ func TestBadFlagIsNamed(t *testing.T) {
 
 func TestAllBadFlagsAreNamedAtOnce(t *testing.T) {
 	t.Parallel()
-	err := run(t.Context(), with(t, "-pool=foo", "-nginx-port=0", "-task-ttl=-1s", "-listen=x"), env, io.Discard)
+	err := run(t.Context(), with(t, "-pool=foo", "-nginx-port=0", "-task-ttl=-1s", "-listen=x"),
+		env, io.Discard)
 	for _, want := range []string{"-pool", "-nginx-port", "-task-ttl", "-listen"} {
 		require.ErrorContains(t, err, want)
 	}
-	require.ErrorContains(t, run(t.Context(), []string{"left"}, env, io.Discard), `unexpected argument "left"`)
+	require.ErrorContains(t, run(t.Context(), []string{"left"}, env, io.Discard),
+		`unexpected argument "left"`)
 }
 
 // TestREADMEHasEveryFlag holds the table of README.md against the flags.
@@ -103,7 +106,8 @@ func TestREADMEHasEveryFlag(t *testing.T) {
 		if value == "0" || value == "0s" || value == "false" {
 			value = ""
 		}
-		want = append(want, strings.TrimSpace(fmt.Sprintf("| `-%s` | %s | %s |", f.Name, value, usage)))
+		want = append(want, strings.TrimSpace(fmt.Sprintf("| `-%s` | %s | %s |", f.Name, value,
+			usage)))
 	})
 	for line := range strings.Lines(string(readme)) {
 		if strings.HasPrefix(line, "| `-") {

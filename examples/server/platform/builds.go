@@ -51,12 +51,12 @@ type Build struct {
 	Digest     string     `json:"digest,omitempty"`
 	// of the image, compressed, in bytes
 	Size int64 `json:"size,omitempty"`
-	// of these, what the registry did not have yet
+	// of these, the layers that the registry did not have yet
 	Uploaded int64     `json:"uploaded,omitempty"`
 	Queued   time.Time `json:"queued"`
 	Started  time.Time `json:"started,omitzero"`
 	Ended    time.Time `json:"ended,omitzero"`
-	// CancelledBy is the person who cancelled the build; it may have succeeded before that.
+	// CancelledBy is the actor of the cancellation; it may have succeeded before that.
 	CancelledBy string `json:"cancelledBy,omitempty"`
 }
 

@@ -24,7 +24,7 @@ type PromotionRequest struct {
 }
 
 // Promote deploys the version to the environment when every gate agrees. It returns when the
-// instances serve. A caller who goes away before that has cancelled: the deployment before it is
+// instances serve. A caller that goes away before that has cancelled: the deployment before it is
 // put back.
 func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment,
 	error) {

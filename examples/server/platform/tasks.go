@@ -50,7 +50,7 @@ type TaskCluster struct {
 
 // StartTask deploys the version to test for this task and gives it a VIP. It returns when every
 // worker of Nginx answers on the VIP with the version; TaskTTL counts from then on. The same
-// request again returns the same VIP and starts its TaskTTL again. A caller who goes away before a
+// request again returns the same VIP and starts its TaskTTL again. A caller that goes away before a
 // new task is served has cancelled: the VIP is given back.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
 	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster),

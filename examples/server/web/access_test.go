@@ -16,10 +16,11 @@ import (
 
 const token = "the token of this test"
 
-// site is the web side without a platform: who may come in is decided before one is needed.
+// site is the web side without a platform: access is decided before one is needed.
 func site(t *testing.T, listen, token string) http.Handler {
 	t.Helper()
-	handler, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: listen, Token: token})
+	handler, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: listen,
+		Token: token})
 	require.NoError(t, err)
 	return handler
 }
@@ -28,7 +29,8 @@ func TestATokenIsRequiredWhereOthersCanReach(t *testing.T) {
 	t.Parallel()
 	for listen, loopback := range map[string]bool{
 		"127.0.0.1:8800": true, "127.9.9.9:1": true, "[::1]:8800": true, "localhost:8800": true,
-		"0.0.0.0:8800": false, "[::]:8800": false, ":8800": false, "10.1.2.3:8800": false, "localhost.example:8800": false,
+		"0.0.0.0:8800": false, "[::]:8800": false, ":8800": false, "10.1.2.3:8800": false,
+		"localhost.example:8800": false,
 	} {
 		_, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: listen})
 		if loopback {
@@ -43,11 +45,15 @@ func TestBadConfigIsNamed(t *testing.T) {
 	t.Parallel()
 	good := web.Config{Platform: &platform.Platform{}, Listen: "127.0.0.1:8800"}
 	for field, change := range map[string]func(*web.Config){
-		"Platform":                          func(cfg *web.Config) { cfg.Platform = nil },
-		`Listen: address ""`:                func(cfg *web.Config) { cfg.Listen = "" },
-		`Listen: address "127.0.0.1"`:       func(cfg *web.Config) { cfg.Listen = "127.0.0.1" },
-		`Listen: address "127.0.0.1:99999"`: func(cfg *web.Config) { cfg.Listen = "127.0.0.1:99999" },
-		`Listen: address "127.0.0.1:http"`:  func(cfg *web.Config) { cfg.Listen = "127.0.0.1:http" },
+		"Platform":                    func(cfg *web.Config) { cfg.Platform = nil },
+		`Listen: address ""`:          func(cfg *web.Config) { cfg.Listen = "" },
+		`Listen: address "127.0.0.1"`: func(cfg *web.Config) { cfg.Listen = "127.0.0.1" },
+		`Listen: address "127.0.0.1:99999"`: func(cfg *web.Config) {
+			cfg.Listen = "127.0.0.1:99999"
+		},
+		`Listen: address "127.0.0.1:http"`: func(cfg *web.Config) {
+			cfg.Listen = "127.0.0.1:http"
+		},
 	} {
 		cfg := good
 		change(&cfg)
@@ -73,23 +79,35 @@ func TestWhoIsLetIn(t *testing.T) {
 		{"loopback", "GET", "http://127.0.0.1:8800" + document, open, [2]string{}, 200},
 		{"loopback by name", "GET", "http://localhost" + document, open, [2]string{}, 200},
 		{"loopback of IPv6", "GET", "http://[::1]" + document, open, [2]string{}, 200},
-		{"loopback of IPv6 with a port", "GET", "http://[::1]:8800" + document, open, [2]string{}, 200},
+		{"loopback of IPv6 with a port", "GET", "http://[::1]:8800" + document, open, [2]string{},
+			200},
 		{"a foreign name", "GET", "http://rebound.example:8800" + document, open, [2]string{}, 421},
 		{"a foreign address", "GET", "http://10.0.0.1" + document, open, [2]string{}, 421},
-		{"another site's form", "POST", "http://127.0.0.1:8800/do/finish", open, [2]string{"Sec-Fetch-Site", "cross-site"}, 403},
-		{"another site's form, older browser", "POST", "http://127.0.0.1:8800/api/v1/builds", open, [2]string{"Origin", "http://evil.example"}, 403},
-		{"another port of this machine", "POST", "http://127.0.0.1:8800/api/v1/builds", open, [2]string{"Origin", "http://127.0.0.1:9000"}, 403},
+		{"another site's form", "POST", "http://127.0.0.1:8800/do/finish", open,
+			[2]string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"another site's form, older browser", "POST", "http://127.0.0.1:8800/api/v1/builds", open,
+			[2]string{"Origin", "http://evil.example"}, 403},
+		{"another port of this machine", "POST", "http://127.0.0.1:8800/api/v1/builds", open,
+			[2]string{"Origin", "http://127.0.0.1:9000"}, 403},
 		{"no token", "GET", "http://deploy.example" + document, closed, [2]string{}, 401},
 		{"no token, the page", "GET", "http://deploy.example/", closed, [2]string{}, 303},
 		{"the sign-in page", "GET", "http://deploy.example/login", closed, [2]string{}, 200},
-		{"what the sign-in page needs", "GET", "http://deploy.example/static/app.css", closed, [2]string{}, 200},
-		{"token", "GET", "http://deploy.example" + document, closed, [2]string{"Authorization", "Bearer " + token}, 200},
-		{"token, the scheme in another case", "GET", "http://deploy.example" + document, closed, [2]string{"Authorization", "bEARER " + token}, 200},
-		{"another scheme", "GET", "http://deploy.example" + document, closed, [2]string{"Authorization", "Basic " + token}, 401},
-		{"wrong token", "GET", "http://deploy.example" + document, closed, [2]string{"Authorization", "Bearer " + token + "!"}, 401},
-		{"empty token", "GET", "http://deploy.example" + document, closed, [2]string{"Authorization", "Bearer "}, 401},
-		{"the token as a cookie", "GET", "http://deploy.example" + document, closed, [2]string{"Cookie", "sluice_session=" + url.QueryEscape(token)}, 401},
-		{"token from another site", "POST", "http://deploy.example/api/v1/builds", closed, [2]string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"what the sign-in page needs", "GET", "http://deploy.example/static/app.css", closed,
+			[2]string{}, 200},
+		{"token", "GET", "http://deploy.example" + document, closed, [2]string{"Authorization",
+			"Bearer " + token}, 200},
+		{"token, the scheme in another case", "GET", "http://deploy.example" + document, closed,
+			[2]string{"Authorization", "bEARER " + token}, 200},
+		{"another scheme", "GET", "http://deploy.example" + document, closed,
+			[2]string{"Authorization", "Basic " + token}, 401},
+		{"wrong token", "GET", "http://deploy.example" + document, closed,
+			[2]string{"Authorization", "Bearer " + token + "!"}, 401},
+		{"empty token", "GET", "http://deploy.example" + document, closed,
+			[2]string{"Authorization", "Bearer "}, 401},
+		{"the token as a cookie", "GET", "http://deploy.example" + document, closed,
+			[2]string{"Cookie", "sluice_session=" + url.QueryEscape(token)}, 401},
+		{"token from another site", "POST", "http://deploy.example/api/v1/builds", closed,
+			[2]string{"Sec-Fetch-Site", "cross-site"}, 403},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -121,7 +139,8 @@ func TestSigningInGivesACookieThatIsNotTheToken(t *testing.T) {
 	t.Parallel()
 	handler := site(t, "0.0.0.0:8800", token)
 	signIn := func(token string) *httptest.ResponseRecorder {
-		r := httptest.NewRequest("POST", "http://deploy.example/login", strings.NewReader(url.Values{"token": {token}}.Encode()))
+		r := httptest.NewRequest("POST", "http://deploy.example/login",
+			strings.NewReader(url.Values{"token": {token}}.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		rw := httptest.NewRecorder()
 		handler.ServeHTTP(rw, r)
@@ -155,7 +174,8 @@ func TestUnknownPathsAndMethodsAreProblemsToo(t *testing.T) {
 		status       int
 		allow        string
 	}{
-		{"GET", "/api/v1/nothing", 404, ""}, {"GET", "/api/", 404, ""}, {"DELETE", "/api/v1/builds", 405, "GET, POST"}, {"POST", "/api/v1/health", 405, "GET"},
+		{"GET", "/api/v1/nothing", 404, ""}, {"GET", "/api/", 404, ""}, {"DELETE", "/api/v1/builds",
+			405, "GET, POST"}, {"POST", "/api/v1/health", 405, "GET"},
 	} {
 		rw := httptest.NewRecorder()
 		handler.ServeHTTP(rw, httptest.NewRequest(tc.method, "http://localhost"+tc.path, nil))
@@ -168,7 +188,8 @@ func TestUnknownPathsAndMethodsAreProblemsToo(t *testing.T) {
 func TestPagesThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	handler := site(t, "127.0.0.1:8800", "")
-	for _, path := range []string{"/nowhere", "/static/", "/static", "/static/nothing.css", "/builds/", "/static/../web.go"} {
+	for _, path := range []string{"/nowhere", "/static/", "/static", "/static/nothing.css",
+		"/builds/", "/static/../web.go"} {
 		rw := httptest.NewRecorder()
 		handler.ServeHTTP(rw, httptest.NewRequest("GET", "http://localhost"+path, nil))
 		if rw.Code == http.StatusTemporaryRedirect || rw.Code == http.StatusMovedPermanently {

@@ -31,8 +31,12 @@ func (w *web) routes() []route {
 			rw.Header().Set("Content-Type", "application/json")
 			_, _ = rw.Write(openapi)
 		})},
-		{"GET", "/health", get(w, func(r *http.Request) (any, error) { return w.health(r.Context()), nil })},
-		{"GET", "/templates", get(w, func(*http.Request) (any, error) { return p.Catalog.Templates(), nil })},
+		{"GET", "/health", get(w, func(r *http.Request) (any, error) {
+			return w.health(r.Context()), nil
+		})},
+		{"GET", "/templates", get(w, func(*http.Request) (any, error) {
+			return p.Catalog.Templates(), nil
+		})},
 		{"GET", "/sources", get(w, func(*http.Request) (any, error) { return p.Sources() })},
 		{"PUT", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
 			return struct{}{}, p.PutSource(r.PathValue("source"), r.Body)
@@ -41,8 +45,13 @@ func (w *web) routes() []route {
 			return struct{}{}, p.DeleteSource(r.PathValue("source"))
 		})},
 		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return list(p.Builds()) })},
-		{"POST", "/builds", post(w, http.StatusAccepted, func(_ context.Context, in platform.BuildRequest) (any, error) { return p.SubmitBuild(in) })},
-		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) { return p.Build(r.PathValue("build")) })},
+		{"POST", "/builds", post(w, http.StatusAccepted,
+			func(_ context.Context, in platform.BuildRequest) (any, error) {
+				return p.SubmitBuild(in)
+			})},
+		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) {
+			return p.Build(r.PathValue("build"))
+		})},
 		{"DELETE", "/builds/{build}", get(w, func(r *http.Request) (any, error) {
 			actor, err := actor(r)
 			if err != nil {
@@ -51,21 +60,35 @@ func (w *web) routes() []route {
 			return p.CancelBuild(r.PathValue("build"), actor)
 		})},
 		{"GET", "/builds/{build}/log", http.HandlerFunc(w.buildLog)},
-		{"GET", "/versions", get(w, func(r *http.Request) (any, error) { return p.Versions(r.Context(), r.FormValue("cluster")) })},
-		{"POST", "/versions", post(w, http.StatusOK, func(ctx context.Context, in platform.VersionRequest) (any, error) {
+		{"GET", "/versions", get(w, func(r *http.Request) (any, error) {
+			return p.Versions(r.Context(), r.FormValue("cluster"))
+		})},
+		{"POST", "/versions", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.VersionRequest) (any, error) {
 			return p.BindVersion(ctx, in)
 		})},
-		{"GET", "/environments", get(w, func(r *http.Request) (any, error) { return p.Overview(r.Context()) })},
-		{"POST", "/promotions", post(w, http.StatusOK, func(ctx context.Context, in platform.PromotionRequest) (any, error) {
+		{"GET", "/environments", get(w, func(r *http.Request) (any, error) {
+			return p.Overview(r.Context())
+		})},
+		{"POST", "/promotions", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.PromotionRequest) (any, error) {
 			return shown(p.Promote(ctx, in))
 		})},
-		{"POST", "/rollbacks", post(w, http.StatusOK, func(ctx context.Context, in platform.RollbackRequest) (any, error) {
+		{"POST", "/rollbacks", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.RollbackRequest) (any, error) {
 			return shown(p.Rollback(ctx, in))
 		})},
 		{"GET", "/journal", http.HandlerFunc(w.journal)},
-		{"GET", "/tasks", get(w, func(r *http.Request) (any, error) { return p.Tasks(r.Context()) })},
-		{"POST", "/tasks", post(w, http.StatusOK, func(ctx context.Context, in platform.TaskRequest) (any, error) { return p.StartTask(ctx, in) })},
-		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) { return p.Task(r.Context(), r.PathValue("task")) })},
+		{"GET", "/tasks", get(w, func(r *http.Request) (any, error) {
+			return p.Tasks(r.Context())
+		})},
+		{"POST", "/tasks", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.TaskRequest) (any, error) {
+			return p.StartTask(ctx, in)
+		})},
+		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
+			return p.Task(r.Context(), r.PathValue("task"))
+		})},
 		{"DELETE", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
 			actor, err := actor(r)
 			if err != nil {
@@ -81,7 +104,9 @@ func (w *web) routes() []route {
 			}
 			return p.WhoIs(r.Context(), addr)
 		})},
-		{"GET", "/instances", get(w, func(*http.Request) (any, error) { return instancesOf(p.Instances()), nil })},
+		{"GET", "/instances", get(w, func(*http.Request) (any, error) {
+			return instancesOf(p.Instances()), nil
+		})},
 		{"GET", "/instances/{instance}/log", http.HandlerFunc(w.instanceLog)},
 		{"POST", "/instances/{instance}/restart", get(w, func(r *http.Request) (any, error) {
 			actor, err := actor(r)
@@ -91,7 +116,9 @@ func (w *web) routes() []route {
 			i, err := p.RestartInstance(r.Context(), r.PathValue("instance"), actor)
 			return instanceOf(i), err
 		})},
-		{"GET", "/nginx", get(w, func(r *http.Request) (any, error) { return p.NginxStatus(r.Context()) })},
+		{"GET", "/nginx", get(w, func(r *http.Request) (any, error) {
+			return p.NginxStatus(r.Context())
+		})},
 		{"GET", "/events", http.HandlerFunc(w.events)},
 	}
 }
@@ -100,13 +127,15 @@ func (w *web) routes() []route {
 func (w *web) api(mux *http.ServeMux) {
 	methods := map[string][]string{}
 	for _, route := range w.routes() {
-		mux.Handle(route.method+" /api/v1"+route.path, strict(route.method+" "+route.path, route.handler))
+		mux.Handle(route.method+" /api/v1"+route.path, strict(route.method+" "+route.path,
+			route.handler))
 		methods[route.path] = append(methods[route.path], route.method)
 	}
 	for path, allowed := range methods {
 		mux.HandleFunc("/api/v1"+path, func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeProblem(rw, httpproblem.MethodNotAllowed, r.Method+" is not for this path; it takes "+strings.Join(allowed, ", "))
+			writeProblem(rw, httpproblem.MethodNotAllowed, r.Method+" is not for this path; it "+
+				"takes "+strings.Join(allowed, ", "))
 		})
 	}
 	mux.HandleFunc("/api/", func(rw http.ResponseWriter, r *http.Request) {
@@ -114,7 +143,7 @@ func (w *web) api(mux *http.ServeMux) {
 	})
 }
 
-// actor is who asks: the trial knows no users, so the caller says.
+// actor returns the requester: the trial knows no users, so the caller gives the name.
 func actor(r *http.Request) (string, error) {
 	if a := r.FormValue("actor"); a != "" {
 		return a, nil
@@ -122,7 +151,7 @@ func actor(r *http.Request) (string, error) {
 	return "", fmt.Errorf("actor: want who asks, as ?actor=NAME: %w", platform.ErrInvalid)
 }
 
-// Health tells whether VIPs answer.
+// Health reports whether VIPs answer.
 type Health struct {
 	Ready  bool   `json:"ready"`            // as GET /readyz says
 	Reason string `json:"reason,omitempty"` // why not
@@ -154,7 +183,8 @@ func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
 	})
 }
 
-func post[In any](w *web, status int, f func(ctx context.Context, in In) (any, error)) http.Handler {
+func post[In any](w *web, status int, f func(ctx context.Context, in In) (any,
+	error)) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var in In
 		if err := decode(rw, r, &in); err != nil {
@@ -185,8 +215,10 @@ type Instance struct {
 
 func instanceOf(i instance.Instance) Instance {
 	return Instance{
-		ID: i.ID, Cluster: i.Labels["cluster"], Environment: i.Labels["environment"], Task: i.Labels["task"],
-		Version: i.Labels["version"], Digest: i.Labels["digest"], Addr: i.Addr, PID: i.PID, Restarts: i.Restarts,
+		ID: i.ID, Cluster: i.Labels["cluster"], Environment: i.Labels["environment"],
+		Task:    i.Labels["task"],
+		Version: i.Labels["version"], Digest: i.Labels["digest"], Addr: i.Addr, PID: i.PID,
+		Restarts: i.Restarts,
 	}
 }
 

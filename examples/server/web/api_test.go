@@ -29,7 +29,8 @@ type caller struct {
 	called   map[string]bool // operations that were answered with success
 }
 
-// call asks path, which is of the operation METHOD TEMPLATE, and decodes the answer, which must have the status.
+// call asks path, which is of the operation METHOD TEMPLATE, and decodes the answer, which must
+// have the status.
 func (c *caller) call(operation, path, body string, status int, out any) {
 	c.Helper()
 	method, template, _ := strings.Cut(operation, " ")
@@ -56,7 +57,9 @@ func (c *caller) refused(operation, path, body string, status int) web.Problem {
 // TestAPI goes through every operation on one server, from nothing to a finished task.
 func TestAPI(t *testing.T) {
 	t.Parallel()
-	c := &caller{t, servertest.Start(t, servertest.Config{}), readDocument(t), map[string]bool{"GET /events": true}} // events: TestStreams
+	// events: TestStreams
+	c := &caller{t, servertest.Start(t, servertest.Config{}), readDocument(t),
+		map[string]bool{"GET /events": true}}
 	c.empty()
 	c.sources()
 	v1 := c.builds()
@@ -65,13 +68,15 @@ func TestAPI(t *testing.T) {
 	c.instances()
 	for path, operations := range at(map[string]any(c.document), "paths").(map[string]any) {
 		for method := range operations.(map[string]any) {
-			require.True(t, c.called[strings.ToUpper(method)+" "+path], "%s %s was never answered here", method, path)
+			require.True(t, c.called[strings.ToUpper(method)+" "+path],
+				"%s %s was never answered here", method, path)
 		}
 	}
 }
 
 func (c *caller) empty() {
-	for _, path := range []string{"/builds", "/versions", "/tasks", "/journal", "/instances", "/sources"} {
+	for _, path := range []string{"/builds", "/versions", "/tasks", "/journal", "/instances",
+		"/sources"} {
 		var all []any
 		c.call("GET "+path, path, "", 200, &all)
 		require.NotNil(c, all, "%s is [] and not null", path)
@@ -117,8 +122,9 @@ func (c *caller) sources() {
 		body   string
 		status int
 	}{
-		"nothing": {"", 400}, "no marker": {whole.String()[:end], 400}, "text": {"this is no archive", 415},
-		"zip": {"PK\x03\x04", 415}, "too large": {large.String(), 413},
+		"nothing": {"", 400}, "no marker": {whole.String()[:end], 400},
+		"text": {"this is no archive", 415},
+		"zip":  {"PK\x03\x04", 415}, "too large": {large.String(), 413},
 	} {
 		for _, source := range []string{"hello_web-v1", "fresh"} {
 			require.NotEmpty(c, c.refused(put, "/sources/"+source, tc.body, tc.status).Detail, name)
@@ -139,17 +145,18 @@ func (c *caller) sources() {
 	require.Equal(c, []string{"hello_web-v1"}, stored())
 }
 
-// partial is a source that lacks what a build takes from it.
+// partial is a source that lacks the files that a build takes from it.
 func partial(t *testing.T) *bytes.Buffer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "other", Typeflag: tar.TypeReg, Mode: 0o644}))
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "other", Typeflag: tar.TypeReg,
+		Mode: 0o644}))
 	require.NoError(t, w.Close())
 	return &b
 }
 
-// tree is what lies in a source directory, by name.
+// tree returns the contents of a source directory by file name.
 func (c *caller) tree(source string) map[string]string {
 	files := map[string]string{}
 	tree := os.DirFS(filepath.Join(c.server.Dir, "sources", source))
@@ -168,14 +175,19 @@ func (c *caller) tree(source string) map[string]string {
 func (c *caller) builds() platform.Build {
 	const operation = "POST /builds"
 	c.refused(operation, "/builds", `{"cluster":`, 400)
-	require.Contains(c, c.refused(operation, "/builds", `{"clutser":"hello_web"}`, 400).Detail, "clutser")
+	require.Contains(c, c.refused(operation, "/builds", `{"clutser":"hello_web"}`, 400).Detail,
+		"clutser")
 	c.refused(operation, "/builds", `{"cluster":"`+strings.Repeat("x", 1<<20)+`"}`, 413)
 	good := func(changes ...string) string {
-		return strings.NewReplacer(changes...).Replace(`{"cluster":"hello_web","version":"v1","template":"go-static","source":"hello_web-v1","actor":"ann"}`)
+		return strings.NewReplacer(changes...).Replace(
+			`{"cluster":"hello_web","version":"v1","template":"go-static","source":"hello_web-v1","actor":"ann"}`)
 	}
-	require.Contains(c, c.refused(operation, "/builds", good("go-static", "cobol"), 400).Detail, "cobol")
-	require.Contains(c, c.refused(operation, "/builds", good("hello_web\"", "Hello Web\""), 400).Detail, "Hello Web")
-	require.Contains(c, c.refused(operation, "/builds", good(`"actor"`, `"params":{"UID":"zero"},"actor"`), 400).Detail, "UID")
+	require.Contains(c, c.refused(operation, "/builds", good("go-static", "cobol"), 400).Detail,
+		"cobol")
+	require.Contains(c, c.refused(operation, "/builds", good("hello_web\"", "Hello Web\""),
+		400).Detail, "Hello Web")
+	require.Contains(c, c.refused(operation, "/builds",
+		good(`"actor"`, `"params":{"UID":"zero"},"actor"`), 400).Detail, "UID")
 	c.refused("GET /builds/{build}", "/builds/b999999", "", 404)
 	c.refused("GET /builds/{build}/log", "/builds/b999999/log", "", 404)
 
@@ -190,7 +202,8 @@ func (c *caller) builds() platform.Build {
 	_, log := c.server.Do(c, "GET", "/builds/"+build.ID+"/log", nil)
 	require.Contains(c, string(log), build.Digest)
 
-	require.Contains(c, c.refused(operation, "/builds", good("hello_web-v1", "nowhere"), 404).Detail, "upload it first")
+	require.Contains(c, c.refused(operation, "/builds", good("hello_web-v1", "nowhere"),
+		404).Detail, "upload it first")
 	require.NoError(c, c.server.Platform.PutSource("partial", partial(c.T)))
 	c.call(operation, "/builds", good("hello_web-v1", "partial", `"v1"`, `"v0"`), 202, &failed)
 	_, err = c.server.Ended(c.Context(), failed.ID)
@@ -201,15 +214,21 @@ func (c *caller) builds() platform.Build {
 	require.Equal(c, failed.ID, all[0].ID, "newest first")
 	require.Equal(c, platform.BuildFailed, all[0].State)
 	require.Contains(c, all[0].Error, "app")
-	c.call("POST /versions", "/versions", `{"cluster":"greet_api","version":"v1","actor":"ann"}`, 404, nil)
-	c.call("POST /versions", "/versions", `{"cluster":"hello_web","version":"v1","digest":"`+build.Digest+`","actor":"bob"}`, 200, nil)
+	c.call("POST /versions", "/versions", `{"cluster":"greet_api","version":"v1","actor":"ann"}`,
+		404, nil)
+	c.call("POST /versions", "/versions", `{"cluster":"hello_web","version":"v1","digest":"`+
+		build.Digest+`","actor":"bob"}`, 200, nil)
 	const cancel = "DELETE /builds/{build}"
 	c.refused(cancel, "/builds/b999999?actor=bob", "", 404)
-	require.Contains(c, c.refused(cancel, "/builds/"+failed.ID+"?actor=bob", "", 409).Detail, "failed already")
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	require.Contains(c, c.refused(cancel, "/builds/"+failed.ID+"?actor=bob", "", 409).Detail,
+		"failed already")
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
 	defer silent.Close()
 	base := strings.TrimPrefix(silent.URL, "http://") + "/base@sha256:" + strings.Repeat("b", 64)
-	c.call(operation, "/builds", good("go-static", "static-site", `"v1"`, `"v-1"`, `"actor"`, `"params":{"BASE_IMAGE":"`+base+`"},"actor"`), 202, &failed)
+	c.call(operation, "/builds", good("go-static", "static-site", `"v1"`, `"v-1"`, `"actor"`,
+		`"params":{"BASE_IMAGE":"`+base+`"},"actor"`), 202, &failed)
 	c.call(cancel, "/builds/"+failed.ID+"?actor=bob", "", 200, &failed)
 	require.Equal(c, "bob", failed.CancelledBy)
 
@@ -225,25 +244,32 @@ func (c *caller) builds() platform.Build {
 func (c *caller) promotions(v1 platform.Build) {
 	v2 := c.server.MustBuild(c, "hello_web", "v2", "sandbox")
 	promotion := func(version, environment, more string) string {
-		return `{"cluster":"hello_web","version":"` + version + `","environment":"` + environment + `","actor":"ann"` + more + `}`
+		return `{"cluster":"hello_web","version":"` + version + `","environment":"` + environment +
+			`","actor":"ann"` + more + `}`
 	}
 	const promote, rollback = "POST /promotions", "POST /rollbacks"
 	c.refused(promote, "/promotions", promotion("v9", "test", ""), 404)
 	c.refused(promote, "/promotions", promotion("v1", "moon", ""), 400)
 	c.refused(promote, "/promotions", promotion("v1", "test", `,"expect":"sha"`), 400)
 	c.refused(promote, "/promotions", promotion("v1", "test", `,"force":true`), 400)
-	require.NotEmpty(c, c.refused(promote, "/promotions", promotion("v1", "stable", ""), 422).Reasons)
+	require.NotEmpty(c, c.refused(promote, "/promotions", promotion("v1", "stable", ""),
+		422).Reasons)
 
 	var deployed platform.Deployment
-	c.call(promote, "/promotions", promotion("v1", "test", `,"expect":"none","reason":"the first"`), 200, &deployed)
+	c.call(promote, "/promotions", promotion("v1", "test", `,"expect":"none","reason":"the first"`),
+		200, &deployed)
 	require.Equal(c, v1.Digest, deployed.Digest)
-	require.Contains(c, c.refused(promote, "/promotions", promotion("v2", "test", `,"expect":"`+v2.Digest+`"`), 409).Detail, "ann")
-	require.Equal(c, http.StatusConflict, c.deployForm("hello_web v2", "test", v2.Digest).StatusCode)
+	require.Contains(c, c.refused(promote, "/promotions", promotion("v2", "test", `,"expect":"`+
+		v2.Digest+`"`), 409).Detail, "ann")
+	require.Equal(c, http.StatusConflict, c.deployForm("hello_web v2", "test",
+		v2.Digest).StatusCode)
 	c.call(promote, "/promotions", promotion("v2", "test", `,"expect":"`+v1.Digest+`"`), 200, nil)
-	require.Equal(c, []string{"app/conf/app.properties"}, c.refused(promote, "/promotions", promotion("v2", "sandbox", ""), 422).Missing)
+	require.Equal(c, []string{"app/conf/app.properties"}, c.refused(promote, "/promotions",
+		promotion("v2", "sandbox", ""), 422).Missing)
 
 	back := func(digest string) string {
-		return `{"cluster":"hello_web","environment":"test","digest":"` + digest + `","actor":"bob"}`
+		return `{"cluster":"hello_web","environment":"test","digest":"` +
+			digest + `","actor":"bob"}`
 	}
 	c.refused(rollback, "/rollbacks", back("v1"), 400)
 	c.call(rollback, "/rollbacks", back(v1.Digest), 200, &deployed)
@@ -257,11 +283,14 @@ func (c *caller) promotions(v1 platform.Build) {
 	require.Equal(c, "bob", journal[len(journal)-1].Actor)
 }
 
-// deployForm sends what the page's form does; seen is what the page showed as current.
+// deployForm sends the fields of the page's form; seen is the version that the page showed as
+// current.
 func (c *caller) deployForm(image, environment, seen string) *http.Response {
 	cluster, _, _ := strings.Cut(image, " ")
-	form := url.Values{"actor": {"ann"}, "image": {image}, "environment": {environment}, "seen." + cluster: {environment + "=" + seen}}
-	r, err := http.NewRequestWithContext(c.Context(), "POST", c.server.URL+"/do/promotions", strings.NewReader(form.Encode()))
+	form := url.Values{"actor": {"ann"}, "image": {image}, "environment": {environment}, "seen." +
+		cluster: {environment + "=" + seen}}
+	r, err := http.NewRequestWithContext(c.Context(), "POST", c.server.URL+"/do/promotions",
+		strings.NewReader(form.Encode()))
 	require.NoError(c, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	response, err := http.DefaultTransport.RoundTrip(r) // which follows no redirect
@@ -273,7 +302,8 @@ func (c *caller) deployForm(image, environment, seen string) *http.Response {
 func (c *caller) tasks() {
 	const start, one = "POST /tasks", "GET /tasks/{task}"
 	request := func(task, version string) string {
-		return `{"task":"` + task + `","cluster":"hello_web","version":"` + version + `","actor":"bob"}`
+		return `{"task":"` + task + `","cluster":"hello_web","version":"` +
+			version + `","actor":"bob"}`
 	}
 	c.refused(start, "/tasks", request("Bad Name", "v2"), 400)
 	c.refused(start, "/tasks", request("redesign", "v9"), 404)
@@ -293,7 +323,8 @@ func (c *caller) tasks() {
 
 	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, &again)
 	require.Equal(c, "cooling", again.State.String())
-	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, nil) // again: the answer may have been lost
+	// again: the answer may have been lost
+	c.call("DELETE /tasks/{task}", "/tasks/redesign?actor=bob", "", 200, nil)
 	c.refused("DELETE /tasks/{task}", "/tasks/nobody?actor=bob", "", 404)
 	c.refused("DELETE /tasks/{task}", "/tasks/redesign", "", 400)
 	var left []platform.Task
@@ -313,7 +344,8 @@ func (c *caller) instances() {
 	c.refused("POST /instances/{instance}/restart", "/instances/nobody/restart?actor=ann", "", 404)
 	c.refused("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart", "", 400)
 	var fresh web.Instance
-	c.call("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart?actor=bob", "", 200, &fresh)
+	c.call("POST /instances/{instance}/restart", "/instances/"+before[0].ID+"/restart?actor=bob",
+		"", 200, &fresh)
 	require.NotEqual(c, before[0].Addr, fresh.Addr)
 	c.call("GET /instances", "/instances", "", 200, &after)
 	require.Equal(c, []web.Instance{fresh}, after)

@@ -20,9 +20,10 @@ const (
 	sessionLife = 12 * time.Hour
 )
 
-// openPath reports whether a path asks nobody for a token: what the sign-in page needs, and the probes.
+// openPath reports whether a path needs no token: the sign-in page, its assets and the probes.
 func openPath(path string) bool {
-	return path == "/login" || path == "/livez" || path == "/readyz" || strings.HasPrefix(path, "/static/")
+	return path == "/login" || path == "/livez" || path == "/readyz" ||
+		strings.HasPrefix(path, "/static/")
 }
 
 // authenticate lets a request through that carries the token, or the cookie that stands for it.
@@ -50,8 +51,10 @@ func (w *web) authenticate(next http.Handler) http.Handler {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/api/"):
 			rw.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeProblem(rw, httpproblem.Unauthenticated, "a token is required: send Authorization: Bearer TOKEN")
-		case r.URL.Path == "/live" || strings.HasPrefix(r.URL.Path, "/sections/"): // the script says so
+			writeProblem(rw, httpproblem.Unauthenticated, "a token is required: send "+
+				"Authorization: Bearer TOKEN")
+		case r.URL.Path == "/live" || strings.HasPrefix(r.URL.Path, "/sections/"):
+			// the script says so
 			writeProblem(rw, httpproblem.Unauthenticated, "sign in again")
 		case r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/do/"):
 			w.keepForm(rw, r)
@@ -61,7 +64,8 @@ func (w *web) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// guess looks at a token, or returns how long the client waits before one of its tokens is looked at again.
+// guess looks at a token, or returns how long the client waits before one of its tokens is looked
+// at again.
 func (w *web) guess(r *http.Request, token string) (right bool, wait time.Duration) {
 	client := w.client(r)
 	if wait = w.guesses.wait(client); wait > 0 {
@@ -92,7 +96,7 @@ func (w *web) session(r *http.Request) bool {
 	return err == nil && equal(proof, w.proof(ends)) && w.now().Before(time.Unix(end, 0))
 }
 
-// newSession is what the cookie holds: it proves the token and does not tell it.
+// newSession returns the cookie's value: it proves the token and does not reveal it.
 func (w *web) newSession() string {
 	ends := strconv.FormatInt(w.now().Add(sessionLife).Unix(), 10)
 	return ends + "." + w.proof(ends)
@@ -104,7 +108,8 @@ func (w *web) proof(ends string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// signIn is the sign-in page: it keeps a form that was sent without a session, and hands it back after the sign-in.
+// signIn is the sign-in page: it keeps a form that was sent without a session, and hands it back
+// after the sign-in.
 type signIn struct {
 	Problem string
 	Action  string // of the kept form; empty without one
@@ -114,12 +119,13 @@ type signIn struct {
 // keptPrefix stands before the names of the fields of a kept form.
 const keptPrefix = "kept."
 
-// maxKept is how much of a form is kept: anybody may send one.
+// maxKept bounds the size of a kept form: a client without a token can send one, too.
 const maxKept = 64 << 10
 
 // keepForm asks for a sign-in, with the form that was sent in the page.
 func (w *web) keepForm(rw http.ResponseWriter, r *http.Request) {
-	page := signIn{Problem: "You are signed out: the token has changed, or the session has ended. What you typed is kept.", Action: r.URL.Path}
+	page := signIn{Problem: "You are signed out: the token has changed, or the session has " +
+		"ended. What you typed is kept.", Action: r.URL.Path}
 	r.Body = http.MaxBytesReader(rw, r.Body, maxKept)
 	if r.ParseForm() != nil {
 		page = signIn{Problem: "You are signed out, and the form is too large to be kept."}
@@ -138,10 +144,14 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = http.MaxBytesReader(rw, r.Body, 2*maxKept) // anybody may ask
 	if err := r.ParseForm(); err != nil {
-		w.render(rw, r, http.StatusBadRequest, "login.html", signIn{Problem: "The form is not complete."})
+		w.render(rw, r, http.StatusBadRequest, "login.html",
+			signIn{Problem: "The form is not complete."})
 		return
 	}
-	page := signIn{Action: r.PostForm.Get("action"), Fields: hidden(r.PostForm, func(name string) bool { return strings.HasPrefix(name, keptPrefix) })}
+	page := signIn{Action: r.PostForm.Get("action"), Fields: hidden(r.PostForm,
+		func(name string) bool {
+			return strings.HasPrefix(name, keptPrefix)
+		})}
 	if !w.isForm(page.Action) {
 		page = signIn{}
 	}
@@ -155,7 +165,8 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 		page.Problem = "That is not the token of this server."
 		w.render(rw, r, http.StatusUnauthorized, "login.html", page)
 	default:
-		w.setCookie(rw, r, &http.Cookie{Name: cookieName, Value: w.newSession(), MaxAge: int(sessionLife.Seconds())})
+		w.setCookie(rw, r, &http.Cookie{Name: cookieName, Value: w.newSession(),
+			MaxAge: int(sessionLife.Seconds())})
 		if page.Action == "" {
 			http.Redirect(rw, r, "/", http.StatusSeeOther)
 			return
@@ -167,7 +178,8 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// logout ends the session in this browser. Others end after sessionLife, or all at once with another token.
+// logout ends the session in this browser. Others end after sessionLife, or all at once with
+// another token.
 func (w *web) logout(rw http.ResponseWriter, r *http.Request) {
 	w.setCookie(rw, r, &http.Cookie{Name: cookieName, MaxAge: -1})
 	http.Redirect(rw, r, "/login", http.StatusSeeOther)
@@ -198,8 +210,10 @@ func (w *web) setCookie(rw http.ResponseWriter, r *http.Request, cookie *http.Co
 // Shown are the fields that a person has filled in.
 func (s signIn) Shown() (shown []fact) {
 	for _, field := range s.Fields {
-		if !strings.HasPrefix(field.Name, "seen.") && field.Name != "expect" && field.Name != "confirmed" && field.Value != "" {
-			shown = append(shown, fact{Name: strings.TrimPrefix(field.Name, "param."), Value: field.Value})
+		if !strings.HasPrefix(field.Name, "seen.") && field.Name != "expect" &&
+			field.Name != "confirmed" && field.Value != "" {
+			shown = append(shown, fact{Name: strings.TrimPrefix(field.Name, "param."),
+				Value: field.Value})
 		}
 	}
 	return shown

@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
-// How much a page shows of what there may be any number of.
+// The numbers of rows on a page, for lists without a limit of their own.
 const (
 	clustersShown, tasksShown, instancesShown = 25, 25, 25
 	buildsShown, entriesShown                 = 20, 30
@@ -21,7 +21,8 @@ const (
 	changesShown                              = 50
 )
 
-// board is what there was at one revision of the platform. All viewers share it and what is rendered of it.
+// board is the state at one revision of the platform. All viewers share it and its rendered
+// sections.
 type board struct {
 	revision  uint64
 	loaded    time.Time
@@ -51,7 +52,8 @@ type boards struct {
 	now *board
 }
 
-// boardAge is how old a board may be when nothing has happened since: Nginx and the clock say nothing when they go on.
+// boardAge is how old a board may be when nothing has happened since: Nginx and the clock say
+// nothing when they go on.
 const boardAge = 10 * time.Second
 
 // board returns a board of the revision or of a later one.
@@ -72,7 +74,8 @@ func (w *web) load(ctx context.Context) (_ *board, err error) {
 	start := time.Now()
 	defer func() { w.observe("load", start, err) }()
 	p := w.Platform
-	b := &board{revision: p.Events.Revision(), loaded: start, pools: p.Pools(), instances: instancesOf(p.Instances()), rendered: map[rendering]encoded{}}
+	b := &board{revision: p.Events.Revision(), loaded: start, pools: p.Pools(),
+		instances: instancesOf(p.Instances()), rendered: map[rendering]encoded{}}
 	for _, load := range []func() error{
 		func() error { b.overview, err = p.Overview(ctx); return err },
 		func() error { b.tasks, err = p.Tasks(ctx); return err },
@@ -101,23 +104,36 @@ func hues(versions []platform.Version) map[hue]int {
 	return all
 }
 
-// page is what the query shows of the board, but for builds and journal.
+// page returns the part of the board that the query shows, without builds and journal.
 func (b *board) page(w *web, q query) indexPage {
 	all := q.find == ""
 	page := indexPage{
-		Query: q, Find: q.find, Overview: platform.Overview{Environments: b.overview.Environments}, Baseline: w.Platform.Baseline(), Pools: b.pools,
-		Nginx: b.nginx, NginxErr: b.nginxErr, Templates: w.Platform.Catalog.Templates(), Registry: w.Platform.Registry(), hues: b.hues, Pagers: map[string]pager{},
+		Query: q, Find: q.find, Overview: platform.Overview{Environments: b.overview.Environments},
+		Baseline: w.Platform.Baseline(), Pools: b.pools,
+		Nginx: b.nginx, NginxErr: b.nginxErr, Templates: w.Platform.Catalog.Templates(),
+		Registry: w.Platform.Registry(), hues: b.hues, Pagers: map[string]pager{},
 	}
 	page.Changes = len(b.nginx.Changes)
 	page.Nginx.Changes = b.nginx.Changes[:min(changesShown, page.Changes)]
-	found := filter(b.overview.Clusters, func(c platform.ClusterOverview) bool { return all || q.matches(c.Cluster) || q.matches(tasksOf(c)...) })
-	page.Overview.Clusters, page.Pagers["environments"] = cut(q, "environments", found, clustersShown)
-	tasks := filter(b.tasks, func(t platform.Task) bool { return all || q.matches(append(clustersOf(t), t.Task, t.VIP.String())...) })
+	found := filter(b.overview.Clusters, func(c platform.ClusterOverview) bool {
+		return all || q.matches(c.Cluster) || q.matches(tasksOf(c)...)
+	})
+	page.Overview.Clusters, page.Pagers["environments"] = cut(q, "environments", found,
+		clustersShown)
+	tasks := filter(b.tasks, func(t platform.Task) bool {
+		return all || q.matches(append(clustersOf(t), t.Task, t.VIP.String())...)
+	})
 	page.Tasks, page.Pagers["vips"] = cut(q, "vips", tasks, tasksShown)
-	instances := filter(b.instances, func(i Instance) bool { return q.matches(i.Cluster, i.Task, i.ID) })
+	instances := filter(b.instances, func(i Instance) bool {
+		return q.matches(i.Cluster, i.Task, i.ID)
+	})
 	page.Instances, page.Pagers["instances"] = cut(q, "instances", instances, instancesShown)
-	page.Versions = first(filter(b.versions, func(v platform.Version) bool { return q.matches(v.Cluster) }), choicesShown, &page.MoreChoices)
-	page.Sources = first(filter(b.sources, func(s string) bool { return q.matches(s) }), choicesShown, &page.MoreChoices)
+	page.Versions = first(filter(b.versions, func(v platform.Version) bool {
+		return q.matches(v.Cluster)
+	}), choicesShown, &page.MoreChoices)
+	page.Sources = first(filter(b.sources, func(s string) bool {
+		return q.matches(s)
+	}), choicesShown, &page.MoreChoices)
 	for _, c := range found[:min(choicesShown, len(found))] {
 		page.Clusters = append(page.Clusters, c.Cluster)
 	}
@@ -162,11 +178,12 @@ func clustersOf(t platform.Task) (names []string) {
 	return names
 }
 
-// sections are the parts of the front page that follow the server, each a template of the same name. The forms of "actions"
-// hold what a person types, so that a page takes over only what there is to choose.
+// sections are the parts of the front page that follow the server, each a template of the same
+// name. The forms of "actions" hold a person's input, so that a page replaces only the choices in
+// them.
 var sections = []string{"environments", "vips", "actions", "builds", "instances", "journal"}
 
-// section returns a section as the query shows it, rendered once for all who ask.
+// section returns a section as the query shows it, rendered once for all viewers.
 func (w *web) section(ctx context.Context, b *board, q query, name string) (encoded, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -191,17 +208,22 @@ func (w *web) section(ctx context.Context, b *board, q query, name string) (enco
 	return e, err
 }
 
-// fill reads what a section shows beside the board.
+// fill reads the data that a section shows beside the board.
 func (w *web) fill(ctx context.Context, page *indexPage, section string) (err error) {
 	q := page.Query
 	switch section {
 	case "builds":
 		var more bool
-		page.Builds, more, err = w.Platform.BuildsAfter(q.builds, buildsShown, q.find, func(b platform.Build) bool { return q.matches(b.Cluster, b.ID) })
+		page.Builds, more, err = w.Platform.BuildsAfter(q.builds, buildsShown, q.find,
+			func(b platform.Build) bool {
+				return q.matches(b.Cluster, b.ID)
+			})
 		if err != nil {
 			return err
 		}
-		page.Pagers["builds"] = newest(more, q.builds != "", section, q, func(q *query, at string) { q.builds = at }, func() string {
+		page.Pagers["builds"] = newest(more, q.builds != "", section, q, func(q *query, at string) {
+			q.builds = at
+		}, func() string {
 			return page.Builds[len(page.Builds)-1].ID
 		})
 	case "journal":
@@ -225,7 +247,8 @@ func (w *web) fill(ctx context.Context, page *indexPage, section string) (err er
 	return nil
 }
 
-func newest(more, inside bool, section string, q query, set func(*query, string), last func() string) (p pager) {
+func newest(more, inside bool, section string, q query, set func(*query, string),
+	last func() string) (p pager) {
 	if more {
 		next := q
 		set(&next, last())
@@ -238,8 +261,10 @@ func newest(more, inside bool, section string, q query, set func(*query, string)
 	return p
 }
 
-// entries are the outcomes in the journal that the query shows, and where the older ones begin; 0 when there are none.
-func (w *web) entries(ctx context.Context, q query) (shown []platform.Entry, last uint64, err error) {
+// entries are the outcomes in the journal that the query shows, and where the older ones begin; 0
+// when there are none.
+func (w *web) entries(ctx context.Context, q query) (shown []platform.Entry, last uint64,
+	err error) {
 	const batch, most = 200, 20 // how far a rare name is looked for
 	outcomes := outcomes{}
 	last = q.journal

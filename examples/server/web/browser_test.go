@@ -33,11 +33,15 @@ func openBrowser(t *testing.T, s *servertest.Server) *tab {
 func startBrowser(t *testing.T) *tab {
 	t.Helper()
 	chromium := lookPath("chromium", "chromium-browser", "google-chrome")
-	require.NotEmpty(t, chromium, "install Chromium or Chrome; on Debian: apt-get install --no-install-recommends chromium")
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(chromium), chromedp.Headless, chromedp.DisableGPU,
+	require.NotEmpty(t, chromium, "install Chromium or Chrome; on Debian: apt-get install "+
+		"--no-install-recommends chromium")
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(chromium),
+		chromedp.Headless, chromedp.DisableGPU,
 		chromedp.NoSandbox, // it has none as root or in a container
-		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-quic", true))
+		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-quic", true))
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
@@ -78,8 +82,10 @@ func (b *tab) see(what, expression string, args ...any) {
 			return
 		}
 		if time.Now().After(deadline) {
-			text, textErr := chromedp.Run(b.ctx, chromedp.Evaluate[string]("document.body.innerText"))
-			b.Fatalf("%s: %s is not so after a minute (%v); the page shows: %s %v", what, expression, err, text, textErr)
+			text, textErr := chromedp.Run(b.ctx,
+				chromedp.Evaluate[string]("document.body.innerText"))
+			b.Fatalf("%s: %s is not so after a minute (%v); the page shows: %s %v", what,
+				expression, err, text, textErr)
 		}
 	}
 }
@@ -87,7 +93,8 @@ func (b *tab) see(what, expression string, args ...any) {
 // fill sets a field of a form.
 func (b *tab) fill(form, field, value string) {
 	b.Helper()
-	b.do(chromedp.SetValue(chromedp.CSS(fmt.Sprintf(`#actions form[action="/do/%s"] [name=%s]`, form, field)), value))
+	b.do(chromedp.SetValue(chromedp.CSS(fmt.Sprintf(`#actions form[action="/do/%s"] [name=%s]`,
+		form, field)), value))
 }
 
 // set sets a field.
@@ -102,12 +109,14 @@ func (b *tab) submit(form string) {
 	b.press(fmt.Sprintf(`#actions form[action="/do/%s"] button`, form))
 }
 
-// press presses a button and waits for the page that comes next: what is live may change this one before.
+// press presses a button and waits for the next page: the live sections may change this one before.
 func (b *tab) press(button string) {
 	b.Helper()
 	b.mark()
-	// not by its place on the screen: the live sections above may move it between the look and the press
-	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q).click(); true", button))); err != nil {
+	// not by its place on the screen: the live sections above may move it between the look and the
+	// press
+	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](
+		fmt.Sprintf("document.querySelector(%q).click(); true", button))); err != nil {
 		b.Fatalf("press %s: %v", button, err)
 	}
 	b.see("the next page", `!window.sameDocument && document.readyState == "complete"`)
@@ -125,7 +134,8 @@ func (b *tab) fits(where string) {
 	b.Helper()
 	for _, width := range []int64{1280, 390, 320} {
 		b.do(chromedp.EmulateViewport(width, 900))
-		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[int64]("document.documentElement.scrollWidth"))
+		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[int64](
+			"document.documentElement.scrollWidth"))
 		require.NoError(b, err)
 		require.LessOrEqual(b, got, width, where)
 	}
@@ -137,18 +147,21 @@ func TestAPersonWorksWithThePage(t *testing.T) {
 	s := servertest.Start(t, servertest.Config{})
 	b := openBrowser(t, s)
 	b.fits("empty")
-	b.see("the empty state", `document.querySelector("#vips .empty") && document.querySelector("#builds .empty")`)
+	b.see("the empty state",
+		`document.querySelector("#vips .empty") && document.querySelector("#builds .empty")`)
 	b.see("it follows the server", `document.getElementById("live").textContent == "live"`)
 
 	s.Upload(t, "hello_web", "v1", "sandbox")
-	b.see("the upload, without a reload", `document.querySelector("[name=source]").value == "hello_web-v1"`)
+	b.see("the upload, without a reload",
+		`document.querySelector("[name=source]").value == "hello_web-v1"`)
 	b.fill("builds", "cluster", "hello_web")
 	b.fill("builds", "version", "v1")
 	b.fill("builds", "actor", "ann")
 	b.submit("builds")
 	b.see("the build's page", `location.pathname.startsWith("/builds/b")`)
 	b.see("its end", `document.getElementById("state").textContent == "succeeded"`)
-	b.see("the log to its last line", `/digest sha256:[0-9a-f]{64}\s*$/.test(document.getElementById("log").textContent)`)
+	b.see("the log to its last line",
+		`/digest sha256:[0-9a-f]{64}\s*$/.test(document.getElementById("log").textContent)`)
 	b.fits("a build")
 
 	watching := newTab(t, b.ctx, s)
@@ -160,17 +173,23 @@ func TestAPersonWorksWithThePage(t *testing.T) {
 	b.submit("tasks")
 	const row = `[...document.querySelectorAll("#vips tbody tr")].find((r) => r.querySelector("th").textContent == "search-redesign")`
 	for _, tab := range []*tab{b, watching} {
-		tab.see("the VIP", `(%s)?.textContent.includes("127.60.0.") && (%[1]s).querySelector(".state.leased")`, row)
+		tab.see("the VIP",
+			`(%s)?.textContent.includes("127.60.0.") && (%[1]s).querySelector(".state.leased")`,
+			row)
 	}
 	watching.see("no reload", `window.sameDocument`)
 
 	b.fill("promotions", "environment", "test")
 	b.submit("promotions")
-	b.see("v1 in test and how it goes on", `document.querySelector("#environments [name=environment][value=sandbox]")`)
-	b.see("what the next deployment will build on", `document.querySelector("#seen [name='seen.hello_web']").value.startsWith("test=sha256:")`)
-	b.see("the log of an instance", `document.querySelector("#instances th a").pathname.endsWith("/log")`)
+	b.see("v1 in test and how it goes on",
+		`document.querySelector("#environments [name=environment][value=sandbox]")`)
+	b.see("what the next deployment will build on",
+		`document.querySelector("#seen [name='seen.hello_web']").value.startsWith("test=sha256:")`)
+	b.see("the log of an instance",
+		`document.querySelector("#instances th a").pathname.endsWith("/log")`)
 	b.press(`#environments form:has([value=sandbox]) button`)
-	b.see("the refusal", `document.querySelector("#problem")?.textContent.includes("app/conf/app.properties")`)
+	b.see("the refusal",
+		`document.querySelector("#problem")?.textContent.includes("app/conf/app.properties")`)
 	b.see("that it is read out", `document.activeElement.id == "problem"`)
 	b.fits("a refusal")
 

@@ -11,30 +11,33 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
-// confirmation is the page that names what a form is about to change, and asks for a name.
+// confirmation is the page that names the change that a form is about to make, and asks for a name.
 type confirmation struct {
 	Title    string
 	Facts    []fact
 	Required bool // also when the name is known
 
 	Form          string // that it is about
-	Fields        []fact // what the form has sent, but for what this page asks for
+	Fields        []fact // as the form has sent them, without the fields of this page
 	Actor, Reason string
 }
 
-// fact is a word and what it stands for. Digest is shown as one.
+// fact is a word and its value. Digest is shown as one.
 type fact struct{ Name, Value, Digest string }
 
 // titled is a confirmation that only a missing name asks for.
 func titled(title func(f form) string) func(context.Context, form) (confirmation, error) {
-	return func(_ context.Context, f form) (confirmation, error) { return confirmation{Title: title(f)}, nil }
+	return func(_ context.Context, f form) (confirmation, error) {
+		return confirmation{Title: title(f)}, nil
+	}
 }
 
 // aboutPromotion asks for a confirmation where people outside of testing see the change.
 func (w *web) aboutPromotion(ctx context.Context, f form) (confirmation, error) {
 	request := f.promotion()
 	c := confirmation{
-		Title:    "Deploy " + request.Cluster + " " + request.Version + " to " + request.Environment,
+		Title: "Deploy " + request.Cluster + " " + request.Version + " to " +
+			request.Environment,
 		Required: w.Platform.Guarded(request.Environment),
 	}
 	if !c.Required || f.value("confirmed") != "" {
@@ -51,7 +54,8 @@ func (w *web) aboutPromotion(ctx context.Context, f form) (confirmation, error) 
 
 func (w *web) aboutRollback(ctx context.Context, f form) (confirmation, error) {
 	request := f.rollback()
-	c := confirmation{Title: "Roll " + request.Cluster + " back in " + request.Environment, Required: true}
+	c := confirmation{Title: "Roll " + request.Cluster + " back in " + request.Environment,
+		Required: true}
 	if f.value("confirmed") != "" {
 		return c, nil
 	}
@@ -71,10 +75,12 @@ func (w *web) facts(verb string, planned platform.Plan) []fact {
 	if now := planned.Current; now.Digest == "" {
 		facts = append(facts, fact{"Replaces", "nothing", ""})
 	} else {
-		facts = append(facts, fact{"Replaces", now.Version + ", deployed by " + now.Actor + " at " + clock(now.Since), now.Digest})
+		facts = append(facts, fact{"Replaces", now.Version + ", deployed by " + now.Actor + " at " +
+			clock(now.Since), now.Digest})
 	}
 	if w.Platform.Baseline() == planned.Next.Environment {
-		facts = append(facts, fact{"Who sees it", "every address that no task overrides: this is the baseline", ""})
+		facts = append(facts, fact{"Who sees it", "every address that no task overrides: this is " +
+			"the baseline", ""})
 	}
 	return facts
 }
@@ -82,7 +88,7 @@ func (w *web) facts(verb string, planned platform.Plan) []fact {
 // asked are the fields that the page itself has.
 var asked = []string{"actor", "reason", "confirmed"}
 
-// of completes the confirmation with what the form has sent.
+// of completes the confirmation with the fields that the form has sent.
 func (c confirmation) of(name string, f form) confirmation {
 	c.Form, c.Actor, c.Reason = name, f.actor(), f.value("reason")
 	c.Fields = hidden(f.r.PostForm, func(field string) bool {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// encoded is a body that is served to many: compressed once, and with a tag that tells whether a client has it already.
-// It is not changed after encode has made it.
+// encoded is a body that is served to many: compressed once, and with a tag by which a client that
+// has it already is found. It is not changed after encode has made it.
 type encoded struct {
 	contentType string
 	body        []byte
@@ -29,7 +29,8 @@ func encode(contentType string, body []byte) encoded {
 	return encoded{contentType, body, b.Bytes(), `W/"` + hex.EncodeToString(sum[:12]) + `"`}
 }
 
-// serve answers with the body, or with 304 when the client has it. The client may keep it if it asks again each time.
+// serve answers with the body, or with 304 when the client has it. The client may keep it if it
+// asks again each time.
 func (e encoded) serve(rw http.ResponseWriter, r *http.Request) {
 	body := e.head(rw, r)
 	rw.Header().Set("Cache-Control", "private, no-cache")
@@ -57,7 +58,8 @@ func (e encoded) head(rw http.ResponseWriter, r *http.Request) []byte {
 	return e.gzip
 }
 
-// takesGzip reports whether a client with this Accept-Encoding takes gzip (RFC 9110, section 12.5.3).
+// takesGzip reports whether a client with this Accept-Encoding takes gzip (RFC 9110, section
+// 12.5.3).
 func takesGzip(accept string) bool {
 	any := false
 	for coding := range strings.SplitSeq(strings.ToLower(accept), ",") {

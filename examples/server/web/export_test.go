@@ -6,13 +6,15 @@ import (
 	"testing"
 )
 
-// ServePage serves the page as it would look with these values, and what belongs to it.
+// ServePage serves the page as it would look with these values, and its assets.
 func ServePage(t *testing.T, name string, data any) (url string) {
 	t.Helper()
 	w := &web{}
 	mux := http.NewServeMux()
 	w.assets(mux)
-	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.render(rw, r, http.StatusOK, name, data) })
+	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) {
+		w.render(rw, r, http.StatusOK, name, data)
+	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.URL

@@ -11,11 +11,11 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
-// act is what a form asks for. It is carried out under a name only.
+// act is the action of a form. It is carried out under a name only.
 type act struct {
 	name string // of the form: it is sent to /do/NAME
-	// about says in words what do would change. Where it asks for a confirmation, do is not called before a person has
-	// seen those words.
+	// about describes in words the change that do would make. Where it asks for a confirmation, do
+	// is not called before a person has seen those words.
 	about func(ctx context.Context, f form) (confirmation, error)
 	// do returns where to go on.
 	do func(ctx context.Context, f form) (next string, err error)
@@ -23,32 +23,43 @@ type act struct {
 
 func (w *web) forms(mux *http.ServeMux) {
 	for _, a := range w.acts() {
-		mux.HandleFunc("POST /do/"+a.name, func(rw http.ResponseWriter, r *http.Request) { w.act(rw, r, a) })
+		mux.HandleFunc("POST /do/"+a.name, func(rw http.ResponseWriter, r *http.Request) {
+			w.act(rw, r, a)
+		})
 	}
 }
 
 func (w *web) acts() []act {
 	p := w.Platform
 	return []act{
-		{"builds", titled(func(f form) string { return "Build " + f.value("cluster") + " " + f.value("version") }),
+		{"builds", titled(func(f form) string {
+			return "Build " + f.value("cluster") + " " + f.value("version")
+		}),
 			func(_ context.Context, f form) (string, error) {
 				build, err := p.SubmitBuild(platform.BuildRequest{
-					Cluster: f.value("cluster"), Version: f.value("version"), Template: f.value("template"), Source: f.value("source"),
+					Cluster: f.value("cluster"), Version: f.value("version"),
+					Template: f.value("template"), Source: f.value("source"),
 					Params: f.prefixed("param."), Actor: f.actor(),
 				})
 				return "/builds/" + build.ID, err
 			}},
-		{"versions", titled(func(f form) string { return "Bind " + f.value("cluster") + " " + f.value("version") }),
+		{"versions", titled(func(f form) string {
+			return "Bind " + f.value("cluster") + " " + f.value("version")
+		}),
 			func(ctx context.Context, f form) (string, error) {
 				_, err := p.BindVersion(ctx, platform.VersionRequest{
-					Cluster: f.value("cluster"), Version: f.value("version"), Digest: f.value("digest"), Actor: f.actor(),
+					Cluster: f.value("cluster"), Version: f.value("version"),
+					Digest: f.value("digest"), Actor: f.actor(),
 				})
 				return "/#actions", err
 			}},
-		{"tasks", titled(func(f form) string { return "Start the task " + f.value("task") + " with " + f.value("image") }),
+		{"tasks", titled(func(f form) string {
+			return "Start the task " + f.value("task") + " with " + f.value("image")
+		}),
 			func(ctx context.Context, f form) (string, error) {
 				cluster, version := f.image()
-				_, err := p.StartTask(ctx, platform.TaskRequest{Task: f.value("task"), Cluster: cluster, Version: version, Actor: f.actor()})
+				_, err := p.StartTask(ctx, platform.TaskRequest{Task: f.value("task"),
+					Cluster: cluster, Version: version, Actor: f.actor()})
 				return "/#vips", err
 			}},
 		{"finish", titled(func(f form) string { return "Finish the task " + f.value("task") }),
@@ -72,8 +83,9 @@ func (w *web) acts() []act {
 	}
 }
 
-// act carries out what a form asks for and goes on to where do says, or shows the front page with what went wrong and what
-// was sent. It asks first where a confirmation or a name is missing.
+// act carries out the action of a form and redirects to the page that do returns, or shows the
+// front page with the problem and the fields that were sent. It asks first where a confirmation or
+// a name is missing.
 func (w *web) act(rw http.ResponseWriter, r *http.Request, a act) {
 	r.Body = http.MaxBytesReader(rw, r.Body, 1<<20)
 	if err := r.ParseForm(); err != nil {
@@ -82,7 +94,8 @@ func (w *web) act(rw http.ResponseWriter, r *http.Request, a act) {
 	}
 	f := form{r}
 	if given := f.value("actor"); given != "" {
-		w.setCookie(rw, r, &http.Cookie{Name: actorCookie, Value: url.QueryEscape(given), MaxAge: 365 * 24 * 3600})
+		w.setCookie(rw, r, &http.Cookie{Name: actorCookie, Value: url.QueryEscape(given),
+			MaxAge: 365 * 24 * 3600})
 	}
 	var next string
 	about, err := a.about(r.Context(), f)
@@ -101,12 +114,13 @@ func (w *web) act(rw http.ResponseWriter, r *http.Request, a act) {
 	http.Redirect(rw, r, next, http.StatusSeeOther)
 }
 
-// form is what a browser has sent.
+// form holds the fields that a browser has sent.
 type form struct{ r *http.Request }
 
 func (f form) value(name string) string { return strings.TrimSpace(f.r.PostFormValue(name)) }
 
-// actor is the name that was sent, else the one that this browser has given before; empty without any.
+// actor is the name that was sent, else the one that this browser has given before; empty without
+// any.
 func (f form) actor() string { return cmp.Or(f.value("actor"), actorOf(f.r)) }
 
 // image is the version that was chosen.
@@ -118,7 +132,8 @@ func (f form) image() (cluster, version string) {
 func (f form) promotion() platform.PromotionRequest {
 	cluster, version := f.image()
 	environment, expect := f.value("environment"), f.value("expect")
-	if current, found := f.r.PostForm["seen."+cluster]; found && expect == "" { // what the page showed as current
+	// what the page showed as current
+	if current, found := f.r.PostForm["seen."+cluster]; found && expect == "" {
 		expect = expected(current[0], environment)
 	}
 	return platform.PromotionRequest{
@@ -131,7 +146,8 @@ func (f form) rollback() platform.RollbackRequest {
 	cluster, rest, _ := strings.Cut(f.value("target"), " ")
 	environment, current, _ := strings.Cut(rest, " ") // what the page showed as current
 	return platform.RollbackRequest{
-		Cluster: cluster, Environment: environment, Digest: f.value("digest"), Expect: current, Actor: f.actor(), Reason: f.value("reason"),
+		Cluster: cluster, Environment: environment, Digest: f.value("digest"), Expect: current,
+		Actor: f.actor(), Reason: f.value("reason"),
 	}
 }
 

@@ -24,7 +24,10 @@ type person struct {
 func newPerson(t *testing.T, s *servertest.Server) *person {
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
-	return &person{t, s, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &person{t, s, &http.Client{Jar: jar, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}}
 }
 
 // send sends a form and returns the answer.
@@ -40,7 +43,7 @@ func (p *person) send(name string, fields url.Values) (status int, page string) 
 
 var hiddenField = regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`)
 
-// confirm sends what a confirmation page has, as the person.
+// confirm sends the fields of a confirmation page, as the person.
 func (p *person) confirm(name, page, actor string) (status int, next string) {
 	p.Helper()
 	fields := url.Values{"actor": {actor}}
@@ -62,12 +65,14 @@ func TestEveryActHasAName(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
 	s.MustBuild(t, "hello_web", "v1")
-	_, err := s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "redesign", Cluster: "hello_web", Version: "v1", Actor: "ann"})
+	_, err := s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "redesign",
+		Cluster: "hello_web", Version: "v1", Actor: "ann"})
 	require.NoError(t, err)
 	instance := s.Platform.Instances()[0].ID
 	before := newPerson(t, s).journal()
 	forms := map[string]url.Values{
-		"builds":     {"cluster": {"hello_web"}, "version": {"v2"}, "template": {"go-static"}, "source": {"hello_web-v1"}, "param.UID": {"70"}},
+		"builds": {"cluster": {"hello_web"}, "version": {"v2"}, "template": {"go-static"},
+			"source": {"hello_web-v1"}, "param.UID": {"70"}},
 		"tasks":      {"task": {"other"}, "image": {"hello_web v1"}},
 		"promotions": {"image": {"hello_web v1"}, "environment": {"test"}, "seen.hello_web": {""}},
 		"restarts":   {"instance": {instance}},
@@ -117,32 +122,39 @@ func TestWhatOthersSeeIsConfirmed(t *testing.T) {
 	s.MustPromote(t, "hello_web", "v1", "test", "sandbox", "production")
 	s.MustPromote(t, "hello_web", "v2", "test", "sandbox")
 	who := newPerson(t, s)
-	promotion := url.Values{"image": {"hello_web v2"}, "environment": {"production"}, "actor": {"ann"}, "reason": {"the release"}, "expect": {v1.Digest}}
+	promotion := url.Values{"image": {"hello_web v2"}, "environment": {"production"},
+		"actor": {"ann"}, "reason": {"the release"}, "expect": {v1.Digest}}
 	before := who.journal()
 
 	status, page := who.send("/do/promotions", promotion)
 	require.Equal(t, http.StatusOK, status)
-	for _, want := range []string{"<h1>Deploy hello_web v2 to production</h1>", v2.Digest, v1.Digest, "v1, deployed by ann", "the release"} {
+	for _, want := range []string{"<h1>Deploy hello_web v2 to production</h1>", v2.Digest,
+		v1.Digest, "v1, deployed by ann", "the release"} {
 		require.Contains(t, page, want)
 	}
 	require.Equal(t, before, who.journal(), "nothing is done before")
 	status, _ = who.confirm("/do/promotions", page, "ann")
 	require.Equal(t, http.StatusSeeOther, status)
 	status, page = who.confirm("/do/promotions", page, "ann")
-	require.Equal(t, http.StatusConflict, status, "the confirmation is about what it named as current")
+	require.Equal(t, http.StatusConflict, status, "the confirmation is about what it named as "+
+		"current")
 	require.Contains(t, page, "current is v2")
 
-	status, page = who.send("/do/promotions", url.Values{"image": {"hello_web v2"}, "environment": {"stable"}})
+	status, page = who.send("/do/promotions", url.Values{"image": {"hello_web v2"},
+		"environment": {"stable"}})
 	require.Equal(t, http.StatusOK, status, "the name is known from before")
 	require.Contains(t, page, "this is the baseline")
 	require.Contains(t, page, "nothing")
-	status, page = who.send("/do/promotions", url.Values{"image": {"hello_web v1"}, "environment": {"stable"}, "expect": {v2.Digest}})
+	status, page = who.send("/do/promotions", url.Values{"image": {"hello_web v1"},
+		"environment": {"stable"}, "expect": {v2.Digest}})
 	require.Equal(t, http.StatusConflict, status, "a refusal is said before, not after")
 	require.NotContains(t, page, "confirmed")
 
-	status, page = who.send("/do/rollbacks", url.Values{"target": {"hello_web production " + v2.Digest}, "digest": {v1.Digest}})
+	status, page = who.send("/do/rollbacks", url.Values{"target": {"hello_web production " +
+		v2.Digest}, "digest": {v1.Digest}})
 	require.Equal(t, http.StatusOK, status)
-	for _, want := range []string{"<h1>Roll hello_web back in production</h1>", v2.Digest, v1.Digest} {
+	for _, want := range []string{"<h1>Roll hello_web back in production</h1>", v2.Digest,
+		v1.Digest} {
 		require.Contains(t, page, want)
 	}
 	status, _ = who.confirm("/do/rollbacks", page, "bob")

@@ -12,10 +12,10 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// indexPage is what the front page shows, or a section of it.
+// indexPage holds the values of the front page, or of a section of it.
 type indexPage struct {
 	Problem     *Problem
-	Actor       string // who uses this browser
+	Actor       string // the person at this browser
 	Template    string // whose parameters the form for builds shows
 	SignOut     bool   // there is a session to end
 	Find        string // what is looked for in the names
@@ -46,16 +46,17 @@ type indexPage struct {
 	sent   url.Values
 }
 
-// section is a part of the page, and the tag that tells whether it is the newest.
+// section is a part of the page, and the tag that shows whether it is the newest.
 type section struct {
 	HTML template.HTML
 	Tag  string
 }
 
-// seenCluster is what a page shows as current for one cluster: "test=sha256:… stable=sha256:…".
+// seenCluster holds the digests that a page shows as current for one cluster: "test=sha256:…
+// stable=sha256:…".
 type seenCluster struct{ Cluster, Current string }
 
-// seen is what is current for the clusters of the rows and of the versions to choose.
+// seen returns the current digests for the clusters of the rows and of the versions to choose.
 func seen(all platform.Overview, page indexPage) (list []seenCluster) {
 	shown := map[string]bool{}
 	for _, row := range page.Rows {
@@ -91,7 +92,7 @@ func expected(current, environment string) string {
 	return string(promote.None)
 }
 
-// matrixRow is what one cluster is deployed as, one cell for each environment.
+// matrixRow holds the deployments of one cluster, one cell for each environment.
 type matrixRow struct {
 	Cluster string
 	Cells   []matrixCell
@@ -100,9 +101,12 @@ type matrixRow struct {
 type matrixCell struct {
 	Environment        string
 	Deployments, Tasks []platform.Deployment
-	MoreTasks          int    // beside Tasks
-	Next               string // the environment that does not have this digest yet and comes next; empty if there is none
-	NextHas            string // the digest that is there, for compare-and-set; "none" for nothing
+	// beside Tasks
+	MoreTasks int
+	// the environment that does not have this digest yet and comes next; empty if there is none
+	Next string
+	// the digest that is there, for compare-and-set; "none" for nothing
+	NextHas string
 }
 
 // Has is the digest that is here, for compare-and-set; "none" for nothing.
@@ -127,7 +131,8 @@ func (w *web) index(rw http.ResponseWriter, r *http.Request, problem *Problem, s
 }
 
 // indexPage takes the sections that all viewers share, and renders the forms for this one.
-func (w *web) indexPage(r *http.Request, problem *Problem, sentTo string) (page indexPage, err error) {
+func (w *web) indexPage(r *http.Request, problem *Problem, sentTo string) (page indexPage,
+	err error) {
 	b, err := w.board(r.Context(), w.Platform.Events.Revision())
 	if err != nil {
 		return page, err
@@ -185,7 +190,8 @@ func matrix(overview platform.Overview) []matrixRow {
 	return rows
 }
 
-// outcomes leaves the beginnings of changes out whose end is known. It is asked about the entries from the newest on.
+// outcomes leaves the beginnings of changes out whose end is known. It is asked about the entries
+// from the newest on.
 type outcomes map[promote.Target]bool // where the newest end is known
 
 func (ended outcomes) keep(e platform.Entry) bool {
@@ -199,7 +205,7 @@ func (ended outcomes) keep(e platform.Entry) bool {
 	return true
 }
 
-// Sent is what was in the field of the form that was refused.
+// Sent returns the value of the field in the form that was refused.
 func (p indexPage) Sent(form, field string) string {
 	if form != p.sentTo {
 		return ""
@@ -207,7 +213,8 @@ func (p indexPage) Sent(form, field string) string {
 	return p.sent.Get(field)
 }
 
-// Hue tells the digests of a cluster apart at a glance; the digests beside it tell them apart for sure.
+// Hue makes the digests of a cluster differ at a glance; the digests beside it are the exact
+// values.
 func (p indexPage) Hue(cluster, digest string) int { return p.hues[hue{cluster, digest}] }
 
 // imageOption is one version to choose.
@@ -226,7 +233,7 @@ func (p indexPage) Images(form string) []imageOption {
 	return options
 }
 
-// paramField is one parameter of a template and what was sent for it.
+// paramField is one parameter of a template and the value that was sent for it.
 type paramField struct {
 	builder.Param
 	Sent string

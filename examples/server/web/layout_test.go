@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/web"
 )
 
-// broken lists the visible texts that stay on one line and do not, and what is wider than the window.
+// broken lists the visible texts that should stay on one line and do not, and the elements that are
+// wider than the window.
 const broken = `(() => {
 	const seen = [];
 	for (const element of document.querySelectorAll("button, time, code, .state, .version, .address")) {
@@ -42,18 +43,21 @@ func TestNothingBreaksInside(t *testing.T) {
 	} {
 		for _, width := range []int64{1440, 1024, 390} {
 			b.do(chromedp.EmulateViewport(width, 900), chromedp.Navigate(page))
-			b.see("the style", `getComputedStyle(document.querySelector("main")).paddingLeft != "0px"`)
+			b.see("the style",
+				`getComputedStyle(document.querySelector("main")).paddingLeft != "0px"`)
 			got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](broken))
 			require.NoError(t, err)
 			if got != "" {
-				t.Errorf("%s at %d px: %d places:\n%.2000s", name, width, 1+strings.Count(got, "\n"), got)
+				t.Errorf("%s at %d px: %d places:\n%.2000s", name, width,
+					1+strings.Count(got, "\n"), got)
 			}
 			b.picture(name, width)
 		}
 	}
 }
 
-// picture writes what the tab shows of each section into the directory SLUICE_PICTURES, if that is set.
+// picture writes a picture of each section in the tab into the directory SLUICE_PICTURES, if that
+// is set.
 func (b *tab) picture(name string, width int64) {
 	b.Helper()
 	dir := os.Getenv("SLUICE_PICTURES")
@@ -69,6 +73,7 @@ func (b *tab) picture(name string, width int64) {
 		}
 		data, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		require.NoError(b, err)
-		require.NoError(b, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%d.png", name, width, n)), data, 0o600))
+		require.NoError(b, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%d.png", name, width,
+			n)), data, 0o600))
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
 )
 
-// counted counts what the page's handler does, by op.
+// counted counts the work of the page's handler, by op.
 type counted struct{ loads, renders atomic.Int64 }
 
 func (c *counted) observe(op string, _ time.Duration, _ error) {
@@ -53,7 +53,7 @@ func open(t *testing.T, url string, header http.Header) *http.Response {
 	return response
 }
 
-// follow fetches what has changed until the test ends.
+// follow fetches the changed sections until the test ends.
 func (v *viewer) follow(t *testing.T, url string) {
 	lines := bufio.NewScanner(open(t, url+"/live", http.Header{}).Body)
 	for lines.Scan() {
@@ -88,7 +88,8 @@ func (v *viewer) follow(t *testing.T, url string) {
 	}
 }
 
-// TestManyViewersShareOneLook follows six builds with twenty viewers: what is read and rendered for one serves all.
+// TestManyViewersShareOneLook follows six builds with twenty viewers: the data read and rendered
+// for one serves all.
 func TestManyViewersShareOneLook(t *testing.T) {
 	t.Parallel()
 	var count counted
@@ -99,12 +100,15 @@ func TestManyViewersShareOneLook(t *testing.T) {
 		go viewers[n].follow(t, s.URL)
 	}
 	for n := range viewers {
-		require.Eventually(t, func() bool { return viewers[n].events.Load() > 0 }, time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool {
+			return viewers[n].events.Load() > 0
+		}, time.Minute, time.Millisecond)
 	}
 	var last platform.Build
 	for n := range 6 {
 		build, err := s.Platform.SubmitBuild(platform.BuildRequest{
-			Cluster: "hello_web", Version: fmt.Sprint("v", n), Template: "go-static", Source: source, Actor: "ann",
+			Cluster: "hello_web", Version: fmt.Sprint("v", n), Template: "go-static",
+			Source: source, Actor: "ann",
 		})
 		require.NoError(t, err)
 		last = build
@@ -112,7 +116,8 @@ func TestManyViewersShareOneLook(t *testing.T) {
 	_, err := s.Ended(t.Context(), last.ID)
 	require.NoError(t, err)
 	tags := map[string]string{}
-	for _, name := range []string{"environments", "vips", "builds", "instances", "journal", "actions"} {
+	for _, name := range []string{"environments", "vips", "builds", "instances", "journal",
+		"actions"} {
 		response := open(t, s.URL+"/sections/"+name, http.Header{})
 		tags[name] = response.Header.Get("ETag")
 		require.Equal(t, "gzip", response.Header.Get("Content-Encoding"))
@@ -132,15 +137,18 @@ func TestManyViewersShareOneLook(t *testing.T) {
 		}, time.Minute, 50*time.Millisecond, "viewer %d sees the end", n)
 	}
 	looks := count.loads.Load()
-	require.LessOrEqual(t, count.renders.Load(), 6*looks, "a section is rendered once a look, for all viewers")
+	require.LessOrEqual(t, count.renders.Load(), 6*looks, "a section is rendered once a look, "+
+		"for all viewers")
 	for n := range viewers {
 		require.LessOrEqual(t, viewers[n].events.Load(), looks, "viewer %d", n)
 		require.Less(t, viewers[n].bytes.Load(), looks*6*4000, "viewer %d", n)
 	}
-	t.Logf("%d looks, %d renders, %d events and %d bytes for one viewer", looks, count.renders.Load(), viewers[0].events.Load(), viewers[0].bytes.Load())
+	t.Logf("%d looks, %d renders, %d events and %d bytes for one viewer", looks,
+		count.renders.Load(), viewers[0].events.Load(), viewers[0].bytes.Load())
 }
 
-// fill writes 1,000 clusters with 10 versions and builds each into the state of a server that does not run yet.
+// fill writes 1,000 clusters with 10 versions and builds each into the state of a server that does
+// not run yet.
 func fill(t *testing.T, dir string) {
 	t.Helper()
 	db, err := bbolt.Open(filepath.Join(dir, "state.db"), 0o600, &bbolt.Options{NoSync: true})
@@ -153,13 +161,16 @@ func fill(t *testing.T, dir string) {
 		cluster, version := fmt.Sprintf("advertisement_engine_%03d", n/10), fmt.Sprint("v", n%10)
 		digest := fmt.Sprintf("sha256:%064x", n)
 		require.NoError(t, journal.Append(t.Context(), uint64(n), promote.Entry{
-			Seq: uint64(n + 1), Time: time.Now(), Kind: promote.Bound, Target: promote.Target{Cluster: cluster}, Version: version,
+			Seq: uint64(n + 1), Time: time.Now(), Kind: promote.Bound,
+			Target: promote.Target{Cluster: cluster}, Version: version,
 			Digest: promote.Digest(digest), Repository: "127.0.0.1:5800/" + cluster, Actor: "ann",
 		}))
 		id := fmt.Sprintf("b%06d", n+1)
 		builds[id] = platform.Build{
-			ID: id, State: platform.BuildSucceeded, Digest: digest, Dockerfile: strings.Repeat("RUN true\n", 50), Queued: time.Now(),
-			BuildRequest: platform.BuildRequest{Cluster: cluster, Version: version, Template: "go-static", Source: cluster, Actor: "ann"},
+			ID: id, State: platform.BuildSucceeded, Digest: digest,
+			Dockerfile: strings.Repeat("RUN true\n", 50), Queued: time.Now(),
+			BuildRequest: platform.BuildRequest{Cluster: cluster, Version: version,
+				Template: "go-static", Source: cluster, Actor: "ann"},
 		}
 	}
 	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
@@ -185,7 +196,8 @@ func TestAThousandClusters(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, dir)
 	for n := range 300 {
-		require.NoError(t, os.MkdirAll(filepath.Join(dir, "sources", fmt.Sprint("source-", n)), 0o755))
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, "sources", fmt.Sprint("source-", n)),
+			0o755))
 	}
 	s := servertest.Start(t, servertest.Config{Dir: dir})
 	get := func(path string) string {
@@ -201,7 +213,8 @@ func TestAThousandClusters(t *testing.T) {
 		t.Logf("%s: first byte after %s, %d bytes", path, first, len(data))
 		return string(data)
 	}
-	for _, path := range []string{"/", "/", "/?environments=2", "/?environments=40", "/?find=engine_99", "/?environments=999&builds=b000100&journal=40"} {
+	for _, path := range []string{"/", "/", "/?environments=2", "/?environments=40",
+		"/?find=engine_99", "/?environments=999&builds=b000100&journal=40"} {
 		require.Less(t, len(get(path)), 300_000, path)
 	}
 	require.Contains(t, get("/?environments=2"), `<th scope="row">advertisement_engine_025</th>`)
@@ -222,20 +235,24 @@ func TestAThousandClusters(t *testing.T) {
 		require.EqualValues(t, 10_000-seen, entries[len(entries)-1].Seq)
 		seen += len(entries)
 		path = ""
-		if link, _, found := strings.Cut(strings.TrimPrefix(response.Header.Get("Link"), "</api/v1"), `>; rel="prev"`); found {
+		if link, _, found := strings.Cut(strings.TrimPrefix(response.Header.Get("Link"),
+			"</api/v1"), `>; rel="prev"`); found {
 			path = link
 		}
 	}
 	require.Equal(t, 10_000, seen)
 	for path, want := range map[string][2]uint64{
-		"/journal": {9901, 10_000}, "/journal?after=1": {2, 101}, "/journal?after=9990": {9991, 10_000}, "/journal?before=50": {1, 49},
-		"/journal?cluster=advertisement_engine_001&limit=3": {18, 20}, "/journal?cluster=advertisement_engine_001&after=1&limit=2": {11, 12},
+		"/journal": {9901, 10_000}, "/journal?after=1": {2, 101}, "/journal?after=9990": {9991,
+			10_000}, "/journal?before=50": {1, 49},
+		"/journal?cluster=advertisement_engine_001&limit=3":         {18, 20},
+		"/journal?cluster=advertisement_engine_001&after=1&limit=2": {11, 12},
 	} {
 		var entries []platform.Entry
 		s.Call(t, "GET", path, nil, &entries)
 		require.Equal(t, want, [2]uint64{entries[0].Seq, entries[len(entries)-1].Seq}, path)
 	}
-	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "after=-1", "before=0", "after=3&before=9"} {
+	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "after=-1", "before=0",
+		"after=3&before=9"} {
 		response, data := s.Do(t, "GET", "/journal?"+bad, nil)
 		require.Equal(t, http.StatusBadRequest, response.StatusCode, "%s: %s", bad, data)
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
-// pace lets the viewers see the same few of many revisions, at the same time, so that what is rendered for one serves all.
-// It is safe for concurrent use.
+// pace lets the viewers see the same few of many revisions, at the same time, so that the sections
+// rendered for one serve all. It is safe for concurrent use.
 type pace struct {
 	events *platform.Events
 	every  time.Duration // the least time between two revisions
@@ -19,7 +19,8 @@ type pace struct {
 	at    time.Time // when
 }
 
-// wait returns the newest revision that all viewers see, as soon as it differs from seen, or ctx's cause. Start with 0.
+// wait returns the newest revision that all viewers see, as soon as it differs from seen, or ctx's
+// cause. Start with 0.
 func (p *pace) wait(ctx context.Context, seen uint64) (uint64, error) {
 	for {
 		shown, pause := p.look()
@@ -40,8 +41,8 @@ func (p *pace) wait(ctx context.Context, seen uint64) (uint64, error) {
 	}
 }
 
-// look lets the current revision through when its time has come. Else it returns how long that takes, 0 when there is no
-// newer one.
+// look lets the current revision through when its time has come. Else it returns how long that
+// takes, 0 when there is no newer one.
 func (p *pace) look() (shown uint64, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

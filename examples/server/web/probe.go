@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// probe remembers for a moment whether the platform serves: anybody may ask, as often as they like.
+// probe remembers for a moment whether the platform serves: clients without a token may ask, as
+// often as they like.
 type probe struct {
 	mu  sync.Mutex
 	at  time.Time
@@ -18,10 +19,12 @@ type probe struct {
 // probeAge is how long an answer holds.
 const probeAge = time.Second
 
-// livez says that the process answers requests. A supervisor that gets no answer starts the server again.
+// livez says that the process answers requests. A supervisor that gets no answer starts the server
+// again.
 func (w *web) livez(rw http.ResponseWriter, _ *http.Request) { plain(rw, http.StatusOK, "ok") }
 
-// readyz says whether VIPs answer. What is wrong in detail is for those with a token: GET /api/v1/health.
+// readyz reports whether VIPs answer. The details of a problem are for clients with a token: GET
+// /api/v1/health.
 func (w *web) readyz(rw http.ResponseWriter, r *http.Request) {
 	if w.serves(r.Context()) != nil {
 		plain(rw, http.StatusServiceUnavailable, "not ready")
@@ -36,7 +39,8 @@ func (w *web) serves(ctx context.Context) error {
 	if time.Since(w.probe.at) < probeAge {
 		return w.probe.err
 	}
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second) // the answer is for others, too
+	// the answer is for others, too
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	w.probe.err = w.Platform.Serves(asking)
 	w.probe.at = time.Now()

@@ -22,8 +22,8 @@ type Problem struct {
 	Missing []string `json:"missing,omitempty"` // files that a gate did not find
 }
 
-// rules are the errors of the packages that a request can meet. vip.ErrExhausted goes first: a request that waited in vain is
-// exhausted before it is anything else.
+// rules are the errors of the packages that a request can meet. vip.ErrExhausted goes first: a
+// request that waited in vain is exhausted before it is anything else.
 var rules = httpproblem.Rules{
 	{Err: syscall.ENOSPC, Kind: httpproblem.StorageFull},
 	{Err: syscall.EDQUOT, Kind: httpproblem.StorageFull},
@@ -73,8 +73,10 @@ func problemOf(err error) Problem {
 		}
 		return p
 	}
-	// What a deployer says is about the service, not about the request, unless another server has taken over or Nginx did not answer.
-	if _, ok := errors.AsType[*promote.DeployError](err); ok && !errors.Is(err, promote.ErrFenced) && !errors.Is(err, platform.ErrUnverified) {
+	// A deployer's error is about the service, not about the request, unless another server has
+	// taken over or Nginx did not answer.
+	if _, ok := errors.AsType[*promote.DeployError](err); ok &&
+		!errors.Is(err, promote.ErrFenced) && !errors.Is(err, platform.ErrUnverified) {
 		return Problem{Problem: httpproblem.New(httpproblem.DeployFailed, err.Error())}
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {

@@ -6,20 +6,25 @@ import (
 	"strings"
 )
 
-// query is what a viewer looks at: a part of what there is. Its zero value is the front page's beginning.
+// query is a viewer's choice of the rows to show. Its zero value is the front page's beginning.
 type query struct {
-	find    string         // in the names of clusters and tasks; empty finds all
-	pages   map[string]int // by section, counted from 0
-	builds  string         // the build that those shown come after, newest first; empty begins with the newest
-	journal uint64         // the entry that those shown come after, newest first; 0 begins with the newest
+	// in the names of clusters and tasks; empty finds all
+	find string
+	// by section, counted from 0
+	pages map[string]int
+	// the build that those shown come after, newest first; empty begins with the newest
+	builds string
+	// the entry that those shown come after, newest first; 0 begins with the newest
+	journal uint64
 }
 
 // paged are the sections that have numbered pages.
 var paged = []string{"environments", "vips", "instances"}
 
-// parseQuery takes what it understands: a bad number is the beginning.
+// parseQuery takes a bad number as the beginning.
 func parseQuery(values url.Values) query {
-	q := query{find: strings.ToLower(strings.TrimSpace(values.Get("find"))), pages: map[string]int{}, builds: values.Get("builds")}
+	q := query{find: strings.ToLower(strings.TrimSpace(values.Get("find"))),
+		pages: map[string]int{}, builds: values.Get("builds")}
 	q.find = q.find[:min(len(q.find), 128)]
 	for _, section := range paged {
 		if n, err := strconv.Atoi(values.Get(section)); err == nil && n > 1 {
@@ -49,7 +54,7 @@ func (q query) encode() string {
 	return values.Encode()
 }
 
-// matches reports whether one of the names has what is looked for.
+// matches reports whether one of the names contains the text to find.
 func (q query) matches(names ...string) bool {
 	if q.find == "" {
 		return true
@@ -83,7 +88,8 @@ func (q query) at(section string, n int) query {
 	return q
 }
 
-// cut returns the part of all that the query shows in the section, size values long, and what leads to the others.
+// cut returns the part of all that the query shows in the section, size values long, and the links
+// to the others.
 func cut[T any](q query, section string, all []T, size int) ([]T, pager) {
 	page := min(q.pages[section], max(0, len(all)-1)/size)
 	from := page * size
@@ -91,7 +97,8 @@ func cut[T any](q query, section string, all []T, size int) ([]T, pager) {
 	if len(all) <= size {
 		return all, pager{}
 	}
-	p := pager{Text: strconv.Itoa(from+1) + "–" + strconv.Itoa(to) + " of " + strconv.Itoa(len(all))}
+	p := pager{Text: strconv.Itoa(from+1) + "–" + strconv.Itoa(to) + " of " +
+		strconv.Itoa(len(all))}
 	if page > 0 {
 		p.First, p.Before = q.at(section, 0).link(section), q.at(section, page-1).link(section)
 	}

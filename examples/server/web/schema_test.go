@@ -34,7 +34,8 @@ func at(value any, path ...string) any {
 	return value
 }
 
-// check holds an answer to the operation against its schema: what is there must be documented, and of that type.
+// check holds an answer to the operation against its schema: each field must be documented, and of
+// the documented type.
 func (d document) check(t *testing.T, method, path string, response *http.Response, body []byte) {
 	t.Helper()
 	responses := at(map[string]any(d), "paths", path, strings.ToLower(method), "responses")
@@ -45,7 +46,8 @@ func (d document) check(t *testing.T, method, path string, response *http.Respon
 	}
 	contentType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
 	schema := at(documented, contentType, "schema")
-	require.NotNil(t, schema, "%s %s: %d with %s is not documented", method, path, response.StatusCode, contentType)
+	require.NotNil(t, schema, "%s %s: %d with %s is not documented", method, path,
+		response.StatusCode, contentType)
 	if !strings.HasSuffix(contentType, "json") {
 		return
 	}
@@ -54,7 +56,7 @@ func (d document) check(t *testing.T, method, path string, response *http.Respon
 	require.Empty(t, d.wrong(method+" "+path, schema, value))
 }
 
-// wrong lists where value is not what the schema says.
+// wrong lists the places where value does not match the schema.
 func (d document) wrong(where string, schema, value any) (errs []string) {
 	s := d.resolve(schema)
 	switch s["type"] {
@@ -90,7 +92,8 @@ func (d document) wrong(where string, schema, value any) (errs []string) {
 		}
 	case "string":
 		text, ok := value.(string)
-		if allowed, _ := s["enum"].([]any); !ok || allowed != nil && !slices.Contains(allowed, any(text)) {
+		if allowed, _ := s["enum"].([]any); !ok || allowed != nil &&
+			!slices.Contains(allowed, any(text)) {
 			return []string{fmt.Sprintf("%s: %v is not such a string", where, value)}
 		}
 	case "integer":
@@ -111,7 +114,8 @@ func (d document) wrong(where string, schema, value any) (errs []string) {
 func (d document) resolve(schema any) map[string]any {
 	s, _ := schema.(map[string]any)
 	if ref, ok := s["$ref"].(string); ok {
-		return d.resolve(at(map[string]any(d), strings.Split(strings.TrimPrefix(ref, "#/"), "/")...))
+		return d.resolve(at(map[string]any(d), strings.Split(strings.TrimPrefix(ref, "#/"),
+			"/")...))
 	}
 	parts, ok := s["allOf"].([]any)
 	if !ok {

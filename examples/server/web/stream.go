@@ -21,14 +21,15 @@ func (w *web) events(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		seen = next
-		if _, err := fmt.Fprintf(rw, "event: change\ndata: %d\n\n", seen); err != nil || stream.Flush() != nil {
+		if _, err := fmt.Fprintf(rw, "event: change\ndata: %d\n\n", seen); err != nil ||
+			stream.Flush() != nil {
 			return
 		}
 	}
 }
 
-// live is a stream of server-sent events for a page: a "sections" whenever sections have changed, with their new tags by
-// name; at first with all. The page fetches those that it does not have.
+// live is a stream of server-sent events for a page: a "sections" whenever sections have changed,
+// with their new tags by name; at first with all. The page fetches the sections that it lacks.
 func (w *web) live(rw http.ResponseWriter, r *http.Request) {
 	q := parseQuery(r.URL.Query())
 	stream := startStream(rw)
@@ -50,7 +51,8 @@ func (w *web) live(rw http.ResponseWriter, r *http.Request) {
 		}
 		if len(changed) > 0 {
 			data, _ := json.Marshal(changed) // a map of texts
-			if _, err := fmt.Fprintf(rw, "event: sections\ndata: %s\n\n", data); err != nil || stream.Flush() != nil {
+			if _, err := fmt.Fprintf(rw, "event: sections\ndata: %s\n\n", data); err != nil ||
+				stream.Flush() != nil {
 				return
 			}
 		}
@@ -80,7 +82,8 @@ func (w *web) sectionPage(rw http.ResponseWriter, r *http.Request) {
 	e.serve(rw, r)
 }
 
-// buildLog is the log as text, or with Accept: text/event-stream as a stream that ends with the build.
+// buildLog is the log as text, or with Accept: text/event-stream as a stream that ends with the
+// build.
 func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 	build, err := w.Platform.Build(r.PathValue("build"))
 	if err != nil {
@@ -89,7 +92,8 @@ func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if f, err := os.Open(w.Platform.BuildLog(build.ID)); err == nil { // there is none while the build is queued
+		// there is none while the build is queued
+		if f, err := os.Open(w.Platform.BuildLog(build.ID)); err == nil {
 			defer f.Close()
 			_, _ = io.Copy(rw, f)
 		}
@@ -99,7 +103,8 @@ func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 	log := tail{path: w.Platform.BuildLog(build.ID)}
 	defer log.close()
 	for seen := uint64(0); ; {
-		if build, err = w.Platform.Build(build.ID); err != nil { // before the log is read: what an ended build wrote is there
+		// before the log is read: what an ended build wrote is there
+		if build, err = w.Platform.Build(build.ID); err != nil {
 			return
 		}
 		for _, line := range log.lines() {

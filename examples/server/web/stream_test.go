@@ -15,7 +15,8 @@ import (
 // event is one server-sent event.
 type event struct{ name, data string }
 
-// follow opens a stream below /api/v1 and returns what gives its next event; at its end that is the zero value.
+// follow opens a stream below /api/v1 and returns a function that gives its next event; at its end
+// that is the zero value.
 func follow(t *testing.T, s *servertest.Server, path string) func() event {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/api/v1"+path, nil)
@@ -53,11 +54,13 @@ func TestStreams(t *testing.T) {
 	require.Equal(t, "change", second.name)
 	require.NotEqual(t, first.data, second.data)
 
-	build, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v1", Template: "go-static", Source: source, Actor: "ann"})
+	build, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v1",
+		Template: "go-static", Source: source, Actor: "ann"})
 	require.NoError(t, err)
 	live := readLog(follow(t, s, "/builds/"+build.ID+"/log"))
 	require.Equal(t, event{"end", "succeeded"}, live[len(live)-1])
-	require.Equal(t, live, readLog(follow(t, s, "/builds/"+build.ID+"/log")), "the stream of an ended build is the whole log")
+	require.Equal(t, live, readLog(follow(t, s, "/builds/"+build.ID+"/log")),
+		"the stream of an ended build is the whole log")
 
 	_, text := s.Do(t, "GET", "/builds/"+build.ID+"/log", nil)
 	var lines []string
@@ -68,7 +71,8 @@ func TestStreams(t *testing.T) {
 	require.Equal(t, strings.TrimSuffix(string(text), "\n"), strings.Join(lines, "\n"))
 
 	require.NoError(t, s.Platform.PutSource("partial", partial(t)))
-	failing, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v2", Template: "go-static", Source: "partial", Actor: "ann"})
+	failing, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web",
+		Version: "v2", Template: "go-static", Source: "partial", Actor: "ann"})
 	require.NoError(t, err)
 	log := readLog(follow(t, s, "/builds/"+failing.ID+"/log"))
 	require.Equal(t, event{"end", "failed"}, log[len(log)-1])

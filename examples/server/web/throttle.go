@@ -58,7 +58,7 @@ func (t *throttle) wrong(client netip.Prefix) {
 	t.until[client] = until.Add(guessEvery)
 }
 
-// known is the client, or what stands for all that there is no room for.
+// known returns the client, or the prefix that stands for all clients beyond the limit.
 func (t *throttle) known(client netip.Prefix) netip.Prefix {
 	if _, found := t.until[client]; !found && len(t.until) >= guessClients {
 		return netip.Prefix{}
@@ -66,7 +66,8 @@ func (t *throttle) known(client netip.Prefix) netip.Prefix {
 	return client
 }
 
-// client is the address that a request comes from: one of IPv4, or the 64 bits that one place of IPv6 has.
+// client is the address that a request comes from: one of IPv4, or the 64 bits that one place of
+// IPv6 has.
 func (w *web) client(r *http.Request) netip.Prefix {
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	if w.TLSProxy {

@@ -18,21 +18,22 @@ import (
 
 // Config configures the handler. Platform and Listen are required.
 type Config struct {
-	// Platform is what the API and the page work on.
+	// Platform is the platform of the API and the page.
 	Platform *platform.Platform
-	// Listen is the address that the server listens on, host:port; an empty host stands for all addresses.
+	// Listen is the address that the server listens on, host:port; an empty host stands for all
+	// addresses.
 	Listen string
 	// Token is asked for on every request. It may be empty only when Listen is a loopback address.
 	Token string
 	// Logger receives internal errors. The default discards.
 	Logger *slog.Logger
-	// TLSProxy says that a proxy which ends TLS is the only way to this server: cookies are Secure, and the last address of
-	// X-Forwarded-For is the client's. It needs a Token.
+	// TLSProxy says that a proxy which ends TLS is the only way to this server: cookies are Secure,
+	// and the last address of X-Forwarded-For is the client's. It needs a Token.
 	TLSProxy bool
-	// Now is the clock of sessions and of what counts wrong tokens. The default is time.Now.
+	// Now is the clock of sessions and of the limit on wrong tokens. The default is time.Now.
 	Now func() time.Time
-	// Observe is told of each "load" of what the front page shows, and of each "render" of one of its sections. The default
-	// is none.
+	// Observe is called after each "load" of the front page's data, and each "render" of one of its
+	// sections. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -40,7 +41,8 @@ type Config struct {
 var ErrInvalid = errors.New("invalid")
 
 // ErrTokenRequired is returned by New for an address that others can reach when there is no token.
-var ErrTokenRequired = errors.New("a token is required on an address that others can reach: set SLUICE_TOKEN")
+var ErrTokenRequired = errors.New("a token is required on an address that others can reach: set " +
+	"SLUICE_TOKEN")
 
 // viewEvery is the least time between two looks of the pages that follow the server.
 const viewEvery = 300 * time.Millisecond
@@ -65,19 +67,21 @@ func (w *web) now() time.Time {
 func (cfg Config) Validate() error {
 	var errs []error
 	if cfg.Platform == nil {
-		errs = append(errs, fmt.Errorf("web: Config.Platform: want the platform to show: %w", ErrInvalid))
+		errs = append(errs, fmt.Errorf("web: Config.Platform: want the platform to show: %w",
+			ErrInvalid))
 	}
 	if err := CheckListen(cfg.Listen, cfg.Token); err != nil {
 		errs = append(errs, fmt.Errorf("web: Config.Listen: %w", err))
 	}
 	if cfg.TLSProxy && cfg.Token == "" {
-		errs = append(errs, fmt.Errorf("web: Config.TLSProxy: a proxy lets others reach the server: %w", ErrTokenRequired))
+		errs = append(errs, fmt.Errorf("web: Config.TLSProxy: a proxy lets others reach the "+
+			"server: %w", ErrTokenRequired))
 	}
 	return errors.Join(errs...)
 }
 
-// CheckListen returns why the web side cannot listen on an address with this token, or nil. The error matches ErrInvalid or
-// ErrTokenRequired.
+// CheckListen returns why the web side cannot listen on an address with this token, or nil. The
+// error matches ErrInvalid or ErrTokenRequired.
 func CheckListen(listen, token string) error {
 	_, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -108,7 +112,8 @@ func New(cfg Config) (http.Handler, error) {
 		writeProblem(rw, httpproblem.Forbidden, "the request comes from a page of another site")
 	}))
 	site := protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))
-	if IsLoopback(cfg.Listen) && !cfg.TLSProxy { // a proxy sends the name that the browser asked for
+	// a proxy sends the name that the browser asked for
+	if IsLoopback(cfg.Listen) && !cfg.TLSProxy {
 		site = LoopbackOnly(site)
 	}
 	return site, nil
@@ -127,8 +132,8 @@ func IsLoopback(listen string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// LoopbackOnly refuses a Host that is no loopback name: a page from elsewhere whose name was made to resolve to 127.0.0.1
-// would otherwise be "same origin".
+// LoopbackOnly refuses a Host that is no loopback name: a page from elsewhere whose name was made
+// to resolve to 127.0.0.1 would otherwise be "same origin".
 func LoopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -136,7 +141,8 @@ func LoopbackOnly(next http.Handler) http.Handler {
 			host = net.JoinHostPort(strings.Trim(host, "[]"), "80")
 		}
 		if !IsLoopback(host) {
-			writeProblem(rw, httpproblem.Misdirected, "this server answers to loopback names only, not to "+r.Host)
+			writeProblem(rw, httpproblem.Misdirected, "this server answers to loopback names "+
+				"only, not to "+r.Host)
 			return
 		}
 		next.ServeHTTP(rw, r)
