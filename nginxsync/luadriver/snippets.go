@@ -41,6 +41,9 @@ type SnippetConfig struct {
 	Tick time.Duration
 	// ModulesDir is the directory of Nginx's modules. The default is /usr/lib/nginx/modules.
 	ModulesDir string
+	// BuiltIn is whether Nginx has the Lua module compiled in, as OpenResty and Tengine have: then
+	// no module is loaded.
+	BuiltIn bool
 	// LuaPath is lua_package_path where the tree sets none: it must find resty.core. The default is
 	// "/usr/share/lua/5.1/?.lua;;".
 	LuaPath string
@@ -89,9 +92,13 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 	lua := fmt.Sprintf(
 		`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
 		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, transform.TreeID)
+	var modules []string
+	if !cfg.BuiltIn {
+		modules = []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir +
+			"/ngx_http_lua_module.so"}
+	}
 	return transform.Snippets{
-		Modules: []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir +
-			"/ngx_http_lua_module.so"},
+		Modules:  modules,
 		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},
 		HTTP:     httpSnippet(cfg),
 		Once: []transform.Block{

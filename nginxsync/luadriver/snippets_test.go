@@ -30,3 +30,10 @@ func TestNginxDuration(t *testing.T) {
 		require.EqualValues(t, 7, seconds(text, 7), text)
 	}
 }
+
+// Where Lua is compiled in no module is loaded.
+func TestSnippetsForBuiltInLua(t *testing.T) {
+	t.Parallel()
+	require.NotEmpty(t, Snippets(SnippetConfig{Socket: "/s"}).Modules)
+	require.Empty(t, Snippets(SnippetConfig{Socket: "/s", BuiltIn: true}).Modules)
+}

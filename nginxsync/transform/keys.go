@@ -198,7 +198,11 @@ func (t *transform) logFormat(n conf.Node) {
 	if last < 1 || strings.Contains(n.Text(), vipVariable) {
 		return
 	}
-	if n.Arg(1) == "escape=json" && strings.HasSuffix(strings.TrimSpace(n.Arg(last)), "}") {
+	first := 1
+	if strings.HasPrefix(n.Arg(1), "escape=") {
+		first = 2
+	}
+	if strings.HasPrefix(strings.TrimSpace(n.Arg(first)), "{") && strings.HasSuffix(strings.TrimSpace(n.Arg(last)), "}") { // an object of JSON
 		value := strings.TrimSpace(n.Arg(last))
 		value = strings.TrimSuffix(value, "}")
 		sep := ","

@@ -18,8 +18,11 @@ func (t *transform) main() {
 		value, named := t.rules.Main[name]
 		switch {
 		case slices.Contains(t.rules.Drop, name): // done
+		case n.IsBlock() && name != "http" && name != "events" && slices.Contains(t.rules.Accept, name):
+			t.changed(n.Directive, "accept", "%s is kept as it is, with the ports and the machines that it names: the rules accept it", name)
+			t.acceptedBlocks[n.Directive] = true
 		case n.IsBlock() && name != "http" && name != "events":
-			t.refuse(n.Directive, "%s block: nothing maps its upstreams; name it in the rules under drop to leave it out", name)
+			t.refuse(n.Directive, "%s block: nothing maps its upstreams; name it in the rules under drop to leave it out, or under accept to keep it as it is", name)
 		case !named || name == "load_module":
 		case value == "" || set[name]:
 			t.edit.Remove(n.Directive)

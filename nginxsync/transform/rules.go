@@ -65,7 +65,8 @@ type Rules struct {
 	// Drop names directives and blocks that are left out: blocks of the main context other than events and http, such as
 	// "stream" and "mail", whose upstreams nothing maps, and what would be refused because it may connect to something.
 	Drop []string `json:"drop,omitempty"`
-	// Accept names directives that would be refused because they may connect to something, and that stay as they are.
+	// Accept names directives that would be refused because they may connect to something, and blocks of the main context
+	// such as "stream", and that stay as they are: no VIP leads into them, and they listen and connect where production does.
 	Accept []string `json:"accept,omitempty"`
 	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
 	// give way to 404: they are production's monitoring, and some of them change upstreams.

@@ -144,6 +144,7 @@ type transform struct {
 	defaultOf            map[string]*conf.Directive // the servers that Rules.DefaultServer names, by address
 	setters              []conf.Node                // directives that set variables
 	tables               []conf.Node                // map, geo and split_clients
+	acceptedBlocks       map[*conf.Directive]bool   // of the main context, such as stream
 	secretive            []conf.Node                // directives that may hold a secret
 	routes               map[string]bool            // variables that decide where a request goes, with their "$"
 	targets              []conf.Node                // directives that pass requests on
@@ -176,20 +177,21 @@ func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
 		at[from.Host+":"+strconv.Itoa(from.First)] = to
 	}
 	return &transform{
-		listenAt:  at,
-		tree:      tree,
-		id:        treeID(tree, rules),
-		rules:     rules,
-		edit:      tree.Edit(),
-		generated: generated,
-		used:      map[string]bool{},
-		guards:    map[string]string{},
-		clusters:  clusters,
-		names:     map[string]*nameInfo{},
-		secretly:  map[string]bool{},
-		spoken:    map[string]bool{},
-		tls:       map[string]bool{},
-		hosts:     map[string]string{},
+		listenAt:       at,
+		tree:           tree,
+		id:             treeID(tree, rules),
+		rules:          rules,
+		edit:           tree.Edit(),
+		generated:      generated,
+		used:           map[string]bool{},
+		guards:         map[string]string{},
+		clusters:       clusters,
+		names:          map[string]*nameInfo{},
+		secretly:       map[string]bool{},
+		spoken:         map[string]bool{},
+		acceptedBlocks: map[*conf.Directive]bool{},
+		tls:            map[string]bool{},
+		hosts:          map[string]string{},
 	}
 }
 
@@ -384,6 +386,9 @@ func (t *transform) run() {
 		}
 		if skip && rules&includeRule == 0 || t.dropped(n) {
 			continue
+		}
+		if len(n.Parents) > 0 && t.acceptedBlocks[n.Parents[0]] {
+			rules &= includeRule | codeRule | pathRule | secretRule
 		}
 		t.apply(n, rules)
 		if len(n.Parents) == 0 || n.Parents[0] != h.Directive {

@@ -22,6 +22,7 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 	rulesFile := flags.String("rules", "", "`file` with the rules in JSON; without it only trees that need none are accepted")
 	socket := flags.String("socket", "/run/sluice/admin.sock", "`path` of the driver's admin socket")
 	state := flags.String("state", "/var/lib/sluice/routes", "`path` of the agent's state file")
+	builtIn := flags.Bool("lua-built-in", false, "the Lua module is compiled into Nginx, as in OpenResty and Tengine: load none")
 	quiet := flags.Bool("q", false, "print the summary only, not the diff")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -45,7 +46,7 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	snippets := luadriver.SnippetConfig{Socket: *socket, StateFile: *state}
+	snippets := luadriver.SnippetConfig{Socket: *socket, StateFile: *state, BuiltIn: *builtIn}
 	if err := snippets.Validate(); err != nil {
 		return err
 	}
