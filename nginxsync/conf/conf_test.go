@@ -35,8 +35,9 @@ func fsys(files map[string]string) fs.FS {
 
 func Example() {
 	tree, err := conf.Parse(fstest.MapFS{
-		"nginx.conf":      {Data: []byte("http {\n    include conf.d/*.conf;\n}\n")},
-		"conf.d/api.conf": {Data: []byte("upstream api {\n    server 10.0.0.1:80; # old\n    keepalive 8;\n}\n")},
+		"nginx.conf": {Data: []byte("http {\n    include conf.d/*.conf;\n}\n")},
+		"conf.d/api.conf": {Data: []byte("upstream api {\n    server 10.0.0.1:80; # old\n    " +
+			"keepalive 8;\n}\n")},
 	}, "nginx.conf")
 	if err != nil {
 		fmt.Println(err)
@@ -63,9 +64,10 @@ func Example() {
 func TestFind(t *testing.T) {
 	t.Parallel()
 	got := tree(t, map[string]string{
-		"nginx.conf": "events {}\nhttp { include a.conf; server { include loc.conf; location / { proxy_pass http://c; } } }",
-		"a.conf":     "include loc.conf; upstream u { server x; }",
-		"loc.conf":   "gzip on; location /in { if ($a) { proxy_pass http://d; } }",
+		"nginx.conf": "events {}\nhttp { include a.conf; server { include loc.conf; location / { " +
+			"proxy_pass http://c; } } }",
+		"a.conf":   "include loc.conf; upstream u { server x; }",
+		"loc.conf": "gzip on; location /in { if ($a) { proxy_pass http://d; } }",
 	})
 	for _, c := range []struct {
 		path string
@@ -102,20 +104,30 @@ func TestErrors(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		{"missing file", map[string]string{"nginx.conf": "\n  include a.conf;"}, "nginx.conf:2:3: include a.conf: read: open a.conf: file does not exist"},
-		{"no main file", map[string]string{}, "nginx.conf: read: open nginx.conf: file does not exist"},
-		{"cycle", map[string]string{"nginx.conf": "include a.conf;", "a.conf": "http { include b.conf; }", "b.conf": "\ninclude a.conf;"},
+		{"missing file", map[string]string{"nginx.conf": "\n  include a.conf;"},
+			"nginx.conf:2:3: include a.conf: read: open a.conf: file does not exist"},
+		{"no main file", map[string]string{}, "nginx.conf: read: open nginx.conf: file does not " +
+			"exist"},
+		{"cycle", map[string]string{"nginx.conf": "include a.conf;",
+			"a.conf": "http { include b.conf; }", "b.conf": "\ninclude a.conf;"},
 			"b.conf:2:1: include a.conf: include cycle: a.conf > b.conf > a.conf"},
-		{"self by glob", map[string]string{"nginx.conf": "include *.conf;"}, "include cycle: nginx.conf > nginx.conf"},
-		{"outside", map[string]string{"nginx.conf": "include /etc/passwd;"}, "outside the tree, which stands for /etc/nginx"},
+		{"self by glob", map[string]string{"nginx.conf": "include *.conf;"},
+			"include cycle: nginx.conf > nginx.conf"},
+		{"outside", map[string]string{"nginx.conf": "include /etc/passwd;"},
+			"outside the tree, which stands for /etc/nginx"},
 		{"outside by dots", map[string]string{"nginx.conf": "include ../x;"}, "outside the tree"},
 		{"folder", map[string]string{"nginx.conf": "include d;", "d/x": ""}, "not a regular file"},
-		{"args", map[string]string{"nginx.conf": "include a b;"}, `invalid number of arguments in "include" directive`},
-		{"open block", map[string]string{"nginx.conf": "http {\n"}, `nginx.conf:2:1: unexpected end of file, expecting "}"`},
-		{"block over files", map[string]string{"nginx.conf": "http { include a; }", "a": "server {"}, `a:1:9: unexpected end of file, expecting "}"`},
-		{"extra brace", map[string]string{"nginx.conf": "http {\n}\n}"}, `nginx.conf:3:1: unexpected "}"`},
+		{"args", map[string]string{"nginx.conf": "include a b;"},
+			`invalid number of arguments in "include" directive`},
+		{"open block", map[string]string{"nginx.conf": "http {\n"},
+			`nginx.conf:2:1: unexpected end of file, expecting "}"`},
+		{"block over files", map[string]string{"nginx.conf": "http { include a; }",
+			"a": "server {"}, `a:1:9: unexpected end of file, expecting "}"`},
+		{"extra brace", map[string]string{"nginx.conf": "http {\n}\n}"},
+			`nginx.conf:3:1: unexpected "}"`},
 		{"bom", map[string]string{"nginx.conf": "\ufeffuser x;"}, "byte order mark"},
-		{"deep blocks", map[string]string{"nginx.conf": strings.Repeat("a {", 100) + strings.Repeat("}", 100)}, "blocks nest deeper than 64"},
+		{"deep blocks", map[string]string{"nginx.conf": strings.Repeat("a {", 100) +
+			strings.Repeat("}", 100)}, "blocks nest deeper than 64"},
 	} {
 		_, err := conf.Parse(fsys(c.files), "nginx.conf")
 		var e *conf.Error
@@ -126,7 +138,8 @@ func TestErrors(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	files := fsys(map[string]string{"nginx.conf": "include a; include a; include a;", "a": "include b; include b; include b;", "b": "x y; x y; x y;"})
+	files := fsys(map[string]string{"nginx.conf": "include a; include a; include a;",
+		"a": "include b; include b; include b;", "b": "x y; x y; x y;"})
 	_, err := conf.Parser{MaxDirectives: 40}.Parse(files, "nginx.conf")
 	require.NoError(t, err)
 	_, err = conf.Parser{MaxDirectives: 38}.Parse(files, "nginx.conf")
@@ -150,21 +163,25 @@ func TestIncludeBomb(t *testing.T) {
 	require.ErrorContains(t, err, "directives, those of included files counted")
 }
 
-// The order of files, and which a pattern matches, is what nginx -T prints.
+// A pattern matches the files that nginx -T prints, in the same order.
 func TestGlobsAsNginxResolvesThem(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, name := range []string{"d/b.conf", "d/a.conf", "d/.hidden.conf", "d/B.conf", "d/a-1.conf", "d/a.1.conf", "d/c.txt", "e/x.conf", "d-e/x.conf", "d.e/x.conf", "d/ä.conf"} {
+	for _, name := range []string{"d/b.conf", "d/a.conf", "d/.hidden.conf", "d/B.conf",
+		"d/a-1.conf", "d/a.1.conf", "d/c.txt", "e/x.conf", "d-e/x.conf", "d.e/x.conf", "d/ä.conf"} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("# "+name+"\n"), 0o600))
 	}
-	for _, pattern := range []string{"d/*.conf", "*/*.conf", "d/[ab].conf", "d/[!a]*.conf", "d/[a-c]*", "d/?.conf", "nothing/*.conf", "d/.*.conf", "*/x.conf", "d/a*", "[de]/*"} {
+	for _, pattern := range []string{"d/*.conf", "*/*.conf", "d/[ab].conf", "d/[!a]*.conf",
+		"d/[a-c]*", "d/?.conf", "nothing/*.conf", "d/.*.conf", "*/x.conf", "d/a*", "[de]/*"} {
 		main := "pid " + dir + "/pid;\nevents {}\ninclude " + pattern + ";\n"
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(main), 0o600))
-		out, err := exec.Command("nginx", "-T", "-q", "-p", dir, "-c", dir+"/nginx.conf", "-e", "/dev/null").CombinedOutput()
+		out, err := exec.Command("nginx", "-T", "-q", "-p", dir, "-c", dir+"/nginx.conf", "-e",
+			"/dev/null").CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		var want []string
-		for _, m := range regexp.MustCompile(`(?m)^# configuration file (.*):$`).FindAllStringSubmatch(string(out), -1)[1:] {
+		for _, m := range regexp.MustCompile(
+			`(?m)^# configuration file (.*):$`).FindAllStringSubmatch(string(out), -1)[1:] {
 			rel, err := filepath.Rel(dir, m[1])
 			require.NoError(t, err)
 			want = append(want, rel)
@@ -194,7 +211,8 @@ func TestValues(t *testing.T) {
 func TestQuote(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		value := rapid.OneOf(rapid.String(), rapid.StringMatching(`[a$'"{}\\ ;#\n)]{0,8}`)).Draw(t, "value")
+		value := rapid.OneOf(rapid.String(), rapid.StringMatching(`[a$'"{}\\ ;#\n)]{0,8}`)).Draw(t,
+			"value")
 		f, err := conf.ParseFile("x", "a "+conf.Quote(value)+" b;")
 		if err != nil {
 			t.Fatalf("%q is written %s: %v", value, conf.Quote(value), err)
@@ -207,7 +225,8 @@ func TestQuote(t *testing.T) {
 
 func TestEdits(t *testing.T) {
 	t.Parallel()
-	const text = "http {\n    upstream u {\n        server a; # one\n        server b;\n    }\n    server { listen 80; }\n}\n"
+	const text = "http {\n    upstream u {\n        server a; # one\n        server b;\n    }\n  " +
+		"  server { listen 80; }\n}\n"
 	for _, c := range []struct {
 		name string
 		edit func(e *conf.Edit, find func(path ...string) *conf.Directive)
@@ -227,22 +246,36 @@ func TestEdits(t *testing.T) {
 		{"insert arg", func(e *conf.Edit, find func(...string) *conf.Directive) {
 			e.InsertArg(find("http", "server", "listen"), 1, "ssl")
 		}, strings.Replace(text, "listen 80;", "listen 80 ssl;", 1)},
-		{"remove line", func(e *conf.Edit, find func(...string) *conf.Directive) { e.Remove(find("http", "upstream")) },
+		{"remove line", func(e *conf.Edit, find func(...string) *conf.Directive) {
+			e.Remove(
+				find("http", "upstream"))
+		},
 			"http {\n    server { listen 80; }\n}\n"},
-		{"remove in line", func(e *conf.Edit, find func(...string) *conf.Directive) { e.Remove(find("http", "server", "listen")) },
+		{"remove in line", func(e *conf.Edit,
+			find func(...string) *conf.Directive) {
+			e.Remove(find("http", "server", "listen"))
+		},
 			strings.Replace(text, "listen 80;", "", 1)},
-		{"remove keeps the comment", func(e *conf.Edit, find func(...string) *conf.Directive) { e.Remove(find("http", "upstream", "server")) },
+		{"remove keeps the comment", func(e *conf.Edit,
+			find func(...string) *conf.Directive) {
+			e.Remove(find("http", "upstream", "server"))
+		},
 			strings.Replace(text, "server a; # one", " # one", 1)},
 		{"before and after", func(e *conf.Edit, find func(...string) *conf.Directive) {
 			e.InsertBefore(find("http", "upstream"), "a b;\nc d;")
 			e.InsertAfter(find("http", "upstream"), "e f;")
-		}, strings.Replace(strings.Replace(text, "    upstream", "    a b;\n    c d;\n    upstream", 1), "    }\n", "    }\n    e f;\n", 1)},
+		}, strings.Replace(strings.Replace(text, "    upstream", "    a b;\n    c d;\n    upstream",
+			1), "    }\n", "    }\n    e f;\n", 1)},
 		{"prepend and append", func(e *conf.Edit, find func(...string) *conf.Directive) {
 			e.Prepend(find("http", "upstream"), "first;")
 			e.Append(find("http", "upstream"), "last;")
 			e.Append(find("http", "upstream"), "last;") // once
-		}, strings.Replace(strings.Replace(text, "u {\n", "u {\n        first;\n", 1), "server b;\n", "server b;\n        last;\n", 1)},
-		{"append in line", func(e *conf.Edit, find func(...string) *conf.Directive) { e.Append(find("http", "server"), "x;") },
+		}, strings.Replace(strings.Replace(text, "u {\n", "u {\n        first;\n", 1),
+			"server b;\n", "server b;\n        last;\n", 1)},
+		{"append in line", func(e *conf.Edit,
+			find func(...string) *conf.Directive) {
+			e.Append(find("http", "server"), "x;")
+		},
 			strings.Replace(text, "listen 80; }", "listen 80; \n        x;\n    }", 1)},
 		{"body", func(e *conf.Edit, find func(...string) *conf.Directive) {
 			e.ReplaceBody(find("http", "server"), " deny all; ")
@@ -284,7 +317,8 @@ func TestEditsThatOverlap(t *testing.T) {
 
 // drawConf is a well-formed configuration.
 func drawConf(t *rapid.T) string {
-	word := rapid.SampledFrom([]string{"a", "listen", `"q u"`, `'\''`, "$v", "${v}x", `\;`, "]", "80", "~*\\.php$", `""`})
+	word := rapid.SampledFrom([]string{"a", "listen", `"q u"`, `'\''`, "$v", "${v}x", `\;`, "]",
+		"80", "~*\\.php$", `""`})
 	space := rapid.SampledFrom([]string{" ", "\n", "\t", "  ", " # c {\n", "\r\n", "\n\n    "})
 	gap := rapid.SampledFrom([]string{"", " ", "\n", "# } \" '\n", "\r\n"})
 	var b strings.Builder
@@ -293,7 +327,9 @@ func drawConf(t *rapid.T) string {
 		for range rapid.IntRange(0, 4).Draw(t, "n") {
 			b.WriteString(gap.Draw(t, "gap"))
 			if rapid.IntRange(0, 9).Draw(t, "lua") == 0 {
-				b.WriteString("content_by_lua_block {" + rapid.SampledFrom([]string{"", " x = {} ", "\n-- }\n", `"}"`, "[[}]]", "--[=[ }]]]=]"}).Draw(t, "code") + "}")
+				b.WriteString("content_by_lua_block {" +
+					rapid.SampledFrom([]string{"", " x = {} ", "\n-- }\n", `"}"`, "[[}]]",
+						"--[=[ }]]]=]"}).Draw(t, "code") + "}")
 				continue
 			}
 			b.WriteString(word.Draw(t, "name"))
@@ -315,7 +351,8 @@ func drawConf(t *rapid.T) string {
 	return b.String()
 }
 
-// Put together again from its parts a file is what it was; an edit of one directive changes that directive alone.
+// A file that is rebuilt from its parts equals the original; an edit of one directive changes that
+// directive alone.
 func TestRoundTripAndEditProperty(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -356,7 +393,8 @@ func TestRoundTripAndEditProperty(t *testing.T) {
 			if j == i {
 				want = values
 			}
-			if n.Name() != all[j].Name() || strings.Join(n.Args(), "\x00") != strings.Join(want, "\x00") || n.IsLua() && n.Body() != all[j].Body() {
+			if n.Name() != all[j].Name() || strings.Join(n.Args(), "\x00") != strings.Join(want,
+				"\x00") || n.IsLua() && n.Body() != all[j].Body() {
 				t.Fatalf("directive %d of %q became %q, want %q", j, text, n.Text(), want)
 			}
 			j++
@@ -367,14 +405,17 @@ func TestRoundTripAndEditProperty(t *testing.T) {
 	})
 }
 
-// FuzzParse never panics, and what it accepts it gives back.
+// FuzzParse requires that ParseFile never panics and that an accepted text is rebuilt unchanged.
 func FuzzParse(f *testing.F) {
-	for _, text := range []string{"", "a b;", "a { b c; }", "x_by_lua_block { }", "a \"b\\\"c\" '${d}';", "include x;"} {
+	for _, text := range []string{"", "a b;", "a { b c; }", "x_by_lua_block { }",
+		"a \"b\\\"c\" '${d}';", "include x;"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := conf.ParseFile("x", text)
-		if checked := conf.Check("x", text); (err == nil) != (checked == nil) && !strings.Contains(err.Error(), "nest deeper") && !strings.Contains(err.Error(), "byte order mark") {
+		if checked := conf.Check("x", text); (err == nil) != (checked == nil) &&
+			!strings.Contains(err.Error(), "nest deeper") && !strings.Contains(err.Error(),
+			"byte order mark") {
 			t.Fatalf("parse says %v, check %v", err, checked)
 		}
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 
 const diffContext = 3
 
-// hunk is a run of old lines, from 0, that changes touch, and what stands there afterwards.
+// hunk is a run of old lines, from 0, that changes touch, and the new lines in their place.
 type hunk struct {
 	from, to int
 	fresh    []string
@@ -17,7 +17,9 @@ type hunk struct {
 
 // trim takes the lines off both ends that come out as they were, and reports whether any are left.
 func (h *hunk) trim(old []string) bool {
-	same := func(a, b string) bool { return strings.TrimSuffix(a, "\n") == strings.TrimSuffix(b, "\n") }
+	same := func(a, b string) bool {
+		return strings.TrimSuffix(a, "\n") == strings.TrimSuffix(b, "\n")
+	}
 	for len(old) > 0 && len(h.fresh) > 0 && same(old[0], h.fresh[0]) {
 		old, h.fresh = old[1:], h.fresh[1:]
 		h.from++
@@ -29,8 +31,9 @@ func (h *hunk) trim(old []string) bool {
 	return len(old)+len(h.fresh) > 0
 }
 
-// Diff is the changes as a unified diff, files in the order of their names. It is made from the splices and takes time in
-// proportion to the files. Changes that overlap are left out: Files reports them.
+// Diff is the changes as a unified diff, files in the order of their names. It is made from the
+// splices and takes time in proportion to the files. Changes that overlap are left out: Files
+// reports them.
 func (e *Edit) Diff() string {
 	var b strings.Builder
 	for _, f := range e.tree.Files() {
@@ -79,12 +82,14 @@ func diffFile(b *strings.Builder, f *File, ordered []splice) {
 			at = h.to
 		}
 		writeLines(&body, " ", lines[at:to])
-		fmt.Fprintf(b, "@@ -%d,%d +%d,%d @@\n%s", from+1, to-from, from+shift+1, to-from+added, body.String())
+		fmt.Fprintf(b, "@@ -%d,%d +%d,%d @@\n%s", from+1, to-from, from+shift+1, to-from+added,
+			body.String())
 		shift += added
 	}
 }
 
-// hunks widens the splices to whole lines and joins those that share one. Lines that come out as they were are left out.
+// hunks widens the splices to whole lines and joins those that share one. Lines that come out as
+// they were are left out.
 func (f *File) hunks(ordered []splice) []hunk {
 	f.pos(0)
 	count := len(f.lines)
@@ -119,7 +124,8 @@ func (f *File) hunks(ordered []splice) []hunk {
 		}
 		end := f.lineEnd(to)
 		text.WriteString(f.Text[min(at, end):end])
-		if h := (hunk{from: from, to: min(to+1, count), fresh: splitLines(text.String())}); h.trim(splitLines(f.Text[f.lines[from]:end])) {
+		if h := (hunk{from: from, to: min(to+1, count), fresh: splitLines(text.String())}); h.trim(
+			splitLines(f.Text[f.lines[from]:end])) {
 			hunks = append(hunks, h)
 		}
 	}

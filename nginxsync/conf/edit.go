@@ -6,13 +6,15 @@ import (
 	"strings"
 )
 
-// Edit collects changes to a tree. Each is a splice of a byte span; the tree itself does not change. The same change
-// asked for twice, as happens in a file that is included in two places, is one change. It is not safe for concurrent use.
+// Edit collects changes to a tree. Each is a splice of a byte span; the tree itself does not
+// change. The same change asked for twice, as happens in a file that is included in two places, is
+// one change. It is not safe for concurrent use.
 type Edit struct {
 	tree    *Tree
 	splices map[*File]*[]splice // in the order of asking
 	added   map[string]string
-	last    struct{ text, indent, indented string } // the same lines often go into many blocks, one after the other
+	// the same lines often go into many blocks, one after the other
+	last struct{ text, indent, indented string }
 }
 
 type splice struct {
@@ -58,7 +60,9 @@ func (e *Edit) ordered(f *File) []splice {
 			}
 		}
 		places = places[n:]
-		slices.SortStableFunc(out[from:], func(a, b splice) int { return cmp.Compare(a.end, b.end) })
+		slices.SortStableFunc(out[from:], func(a, b splice) int {
+			return cmp.Compare(a.end, b.end)
+		})
 	}
 	return out
 }
@@ -66,8 +70,9 @@ func (e *Edit) ordered(f *File) []splice {
 // Replace puts text in the place of the directive.
 func (e *Edit) Replace(d *Directive, text string) { e.splice(d.file, d.start(), int(d.end), text) }
 
-// ReplaceLines is Replace with text of several lines, each with the directive's indentation. What follows the directive on
-// its line goes to a line of its own, so that the text may end in a comment.
+// ReplaceLines is Replace with text of several lines, each with the directive's indentation. Text
+// that follows the directive on its line goes to a line of its own, so that the new text may end in
+// a comment.
 func (e *Edit) ReplaceLines(d *Directive, text string) {
 	indent := indentBefore(d.file.Text, d.start())
 	text = indented(text, indent)
@@ -104,13 +109,14 @@ func (e *Edit) ReplaceArgs(d *Directive, args ...string) {
 	e.splice(d.file, int(start), int(end), b.String())
 }
 
-// InsertArg puts one more argument, written as text, in front of the i-th; with i the number of arguments, behind the last.
+// InsertArg puts one more argument, written as text, in front of the i-th; with i the number of
+// arguments, behind the last.
 func (e *Edit) InsertArg(d *Directive, i int, text string) {
 	_, end := d.words()[i].span()
 	e.splice(d.file, int(end), int(end), " "+text)
 }
 
-// ReplaceBody puts text between the braces of a block, in the place of what is there.
+// ReplaceBody puts text between the braces of a block, in the place of its content.
 func (e *Edit) ReplaceBody(d *Directive, text string) {
 	e.splice(d.file, int(d.body), int(d.end)-1, text)
 }
@@ -129,7 +135,8 @@ func (e *Edit) Remove(d *Directive) {
 	e.splice(d.file, start, end, "")
 }
 
-// InsertBefore puts text in front of the directive, on lines of its own with the directive's indentation.
+// InsertBefore puts text in front of the directive, on lines of its own with the directive's
+// indentation.
 func (e *Edit) InsertBefore(d *Directive, text string) {
 	indent := indentBefore(d.file.Text, d.start())
 	e.splice(d.file, d.start(), d.start(), indented(text, indent)+"\n"+indent)
@@ -151,7 +158,8 @@ func (e *Edit) Prepend(d *Directive, text string) {
 func (e *Edit) Append(d *Directive, text string) {
 	indent := d.innerIndent()
 	closing := int(d.end) - 1
-	if before := indentBefore(d.file.Text, closing); closing-len(before) > 0 && d.file.Text[closing-len(before)-1] == '\n' {
+	if before := indentBefore(d.file.Text, closing); closing-len(before) > 0 &&
+		d.file.Text[closing-len(before)-1] == '\n' {
 		at := closing - len(before)
 		if l := &e.last; l.text != text || l.indent != indent {
 			l.text, l.indent, l.indented = text, indent, indent+indented(text, indent)+"\n"
@@ -169,7 +177,8 @@ func (e *Edit) PrependFile(f *File, text string) { e.splice(f, 0, 0, text+"\n") 
 // AddFile adds a file to the tree. Files reports a name that the tree has already.
 func (e *Edit) AddFile(name, text string) { e.added[name] = text }
 
-// innerIndent is the indentation of the block's first directive that begins a line, or the block's own and four spaces.
+// innerIndent is the indentation of the block's first directive that begins a line, or the block's
+// own and four spaces.
 func (d *Directive) innerIndent() string {
 	for _, c := range d.Children() {
 		indent := indentBefore(d.file.Text, c.start())
@@ -180,7 +189,8 @@ func (d *Directive) innerIndent() string {
 	return indentBefore(d.file.Text, d.start()) + "    "
 }
 
-// indentBefore is the white space between the beginning of the line, or what stands on it before, and the offset.
+// indentBefore is the white space before the offset, back to the beginning of the line. Where other
+// text stands before it on the line, it is the line's indentation.
 func indentBefore(text string, offset int) string {
 	from := offset
 	for from > 0 && (text[from-1] == ' ' || text[from-1] == '\t') {
@@ -202,7 +212,8 @@ func indented(text, indent string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+indent)
 }
 
-// Files are the contents of all files of the tree after the changes, by name. Changes that overlap are an *Error.
+// Files are the contents of all files of the tree after the changes, by name. Changes that overlap
+// are an *Error.
 func (e *Edit) Files() (map[string]string, error) {
 	files := make(map[string]string, len(e.tree.files)+len(e.added))
 	for name, f := range e.tree.files {
@@ -245,9 +256,11 @@ func apply(f *File, ordered []splice) (string, error) {
 	return b.String(), nil
 }
 
-// Quote is value as one token: as it is where Nginx would read it back so, in double quotes otherwise.
+// Quote is value as one token: as it is where Nginx would read it back so, in double quotes
+// otherwise.
 func Quote(value string) string {
-	if value != "" && !strings.ContainsAny(value[:1], "\"'#{};$\\") && !strings.ContainsAny(value, " \t\r\n;{\\") {
+	if value != "" && !strings.ContainsAny(value[:1], "\"'#{};$\\") &&
+		!strings.ContainsAny(value, " \t\r\n;{\\") {
 		return value
 	}
 	if plain := strings.HasPrefix(value, "$") && !strings.ContainsAny(value, " \t\r\n;{\\"); plain {

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Error says what is wrong with a configuration, and where. For what Nginx itself refuses, Msg is Nginx's wording.
+// Error is a problem of a configuration, with its place. For problems that Nginx itself reports,
+// Msg is Nginx's wording.
 type Error struct {
 	File string // as the tree knows it: a slash-separated path in the fs.FS
 	Line int    // from 1; 0 when the file as a whole is meant
@@ -58,11 +59,12 @@ func (f *File) pos(offset int) Pos {
 	return Pos{File: f.Name, Line: line, Col: offset - int(f.lines[line-1]) + 1}
 }
 
-// PosReader gives the places of many directives. Asked file by file and in the order of the text, it reads each text once and
-// keeps nothing of it, where Directive.Pos keeps an index of the lines. The zero value is ready to use.
+// PosReader gives the places of many directives. Asked file by file and in the order of the text,
+// it reads each text once and keeps nothing of it, where Directive.Pos keeps an index of the lines.
+// The zero value is ready to use.
 type PosReader struct {
 	file         *File
-	offset, line int // what was read, and the line that it ends in
+	offset, line int // the end of the text that was read, and its line
 	start        int // of that line
 }
 

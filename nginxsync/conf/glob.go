@@ -8,10 +8,12 @@ import (
 	"strings"
 )
 
-// glob is glob(3) as Nginx calls it, in the C locale: bytes and not runes, a leading dot is matched by a dot only, and the
-// names come in the bytewise order of their whole paths. A pattern that matches nothing is fine.
+// glob is glob(3) as Nginx calls it, in the C locale: bytes and not runes, a leading dot is matched
+// by a dot only, and the names come in the bytewise order of their whole paths. A pattern that
+// matches nothing is fine.
 func glob(fsys fs.FS, pattern string) ([]string, error) {
-	if strings.Contains(pattern, "[:") || strings.Contains(pattern, "[.") || strings.Contains(pattern, "[=") {
+	if strings.Contains(pattern, "[:") || strings.Contains(pattern, "[.") ||
+		strings.Contains(pattern, "[=") {
 		return nil, errors.New("character classes in a pattern are not supported")
 	}
 	names := []string{"."}
@@ -30,7 +32,7 @@ func glob(fsys fs.FS, pattern string) ([]string, error) {
 	return names, nil
 }
 
-// globPart is what one part of a pattern matches in a folder.
+// globPart returns the names that one part of a pattern matches in a directory.
 func globPart(fsys fs.FS, dir, part string) ([]string, error) {
 	if !strings.ContainsAny(part, "*?[\\") {
 		name := path.Join(dir, part)
@@ -44,7 +46,7 @@ func globPart(fsys fs.FS, dir, part string) ([]string, error) {
 	}
 	entries, err := fs.ReadDir(fsys, dir)
 	if err != nil {
-		return nil, nil // no folder: nothing below it matches
+		return nil, nil // no directory: nothing below it matches
 	}
 	var names []string
 	for _, e := range entries {

@@ -5,9 +5,10 @@ import "strings"
 // luaSuffix ends the names of the directives whose block is Lua and not Nginx configuration.
 const luaSuffix = "_by_lua_block"
 
-// lua moves past a Lua block whose "{" has just been read, "}" included. As in the Lua module a brace counts unless it
-// stands in a comment, a string or a long bracket; a string ends on its line, and a quote that is not closed is an ordinary
-// byte. The module looks for these through Nginx's buffer, one at a time, and what does not fit into it is refused.
+// lua moves past a Lua block whose "{" has just been read, "}" included. As in the Lua module a
+// brace counts unless it stands in a comment, a string or a long bracket; a string ends on its
+// line, and a quote that is not closed is an ordinary byte. The module looks for these through
+// Nginx's buffer, one at a time, and a token that does not fit into it is refused.
 func (s *scanner) lua() *scanError {
 	open, level := s.pos-1, 1
 	blame := open // where Nginx puts the blame for a missing end: the brace that was opened last
@@ -37,10 +38,12 @@ func (s *scanner) luaToken(blame int) (token byte, end int, err *scanError) {
 	for {
 		if s.pos >= s.last || s.last-s.pos < bufferSize/2 && s.last < len(s.text) {
 			if s.last >= len(s.text) {
-				return 0, 0, s.fail(blame, "unexpected end of file, expecting terminating characters for lua code block")
+				return 0, 0, s.fail(blame, "unexpected end of file, expecting terminating "+
+					"characters for lua code block")
 			}
 			if s.last-s.start == bufferSize {
-				return 0, 0, s.fail(first, "too long lua code block, probably missing terminating characters")
+				return 0, 0, s.fail(first, "too long lua code block, probably missing "+
+					"terminating characters")
 			}
 			s.last = min(s.start+bufferSize, len(s.text))
 		}
@@ -48,12 +51,15 @@ func (s *scanner) luaToken(blame int) (token byte, end int, err *scanError) {
 		switch token {
 		case 0:
 			if s.last >= len(s.text) {
-				return 0, 0, s.fail(blame, "unexpected end of file, expecting terminating characters for lua code block")
+				return 0, 0, s.fail(blame, "unexpected end of file, expecting terminating "+
+					"characters for lua code block")
 			}
 			if s.last-s.pos == bufferSize {
-				return 0, 0, s.fail(first, "too long lua code block, probably missing terminating characters")
+				return 0, 0, s.fail(first, "too long lua code block, probably missing "+
+					"terminating characters")
 			}
-			// What begins in this part and ends behind it is not seen any more: the module looks at the rest only.
+			// A token that begins in this part and ends behind it is not found any more: the module
+			// looks at the rest only.
 			s.start = s.pos
 			s.pos, s.last = s.last, min(s.start+bufferSize, len(s.text))
 			continue
@@ -61,7 +67,8 @@ func (s *scanner) luaToken(blame int) (token byte, end int, err *scanError) {
 			closing := "]" + strings.Repeat("=", strings.Count(s.text[begin:end], "=")) + "]"
 			i := strings.Index(s.text[end:s.last], closing)
 			if i < 0 {
-				return 0, 0, s.fail(begin, "Lua code block missing the closing long bracket \"%s\", the inlined Lua code may be too long", closing)
+				return 0, 0, s.fail(begin, "Lua code block missing the closing long bracket "+
+					"\"%s\", the inlined Lua code may be too long", closing)
 			}
 			end += i + len(closing)
 		}
@@ -69,7 +76,8 @@ func (s *scanner) luaToken(blame int) (token byte, end int, err *scanError) {
 	}
 }
 
-// luaLex is the first brace, string, long bracket or comment of text at or after i: its first byte that is not "-", or 0.
+// luaLex is the first brace, string, long bracket or comment of text at or after i: its first byte
+// that is not "-", or 0.
 func luaLex(text string, i int) (token byte, begin, end int) {
 	for ; i < len(text); i++ {
 		switch c := text[i]; c {

@@ -18,16 +18,18 @@ import (
 	"pgregory.net/rapid"
 )
 
-// An oracle asks Nginx what it makes of a text. The text stands where Nginx accepts any words, so that what it refuses
-// is the tokenizer's work. It is one Nginx that is told to reload for each text, which takes a tenth of the time that a process
-// for each takes. The configuration ends in a directive that does not exist: none comes into force.
+// An oracle asks Nginx for its reading of a text. The text stands where Nginx accepts any words, so
+// that each refusal is the tokenizer's work. It is one Nginx that reloads for each text, which
+// takes a tenth of the time that a process for each takes. The configuration ends in a directive
+// that does not exist: none comes into force.
 type oracle struct {
 	dir     string
 	process *os.Process
 	log     *os.File
 }
 
-// newTypesOracle reads the text as the content of a types block, in a file of its own: words of any number, no blocks.
+// newTypesOracle reads the text as the content of a types block, in a file of its own: words of any
+// number, no blocks.
 func newTypesOracle(t testing.TB) *oracle {
 	return newOracle(t, "", "events {}\nhttp { types { include text; } }\n")
 }
@@ -42,7 +44,8 @@ http {
 `)
 }
 
-const modules = "load_module /usr/lib/nginx/modules/ndk_http_module.so;\nload_module /usr/lib/nginx/modules/ngx_http_lua_module.so;\n"
+const modules = "load_module /usr/lib/nginx/modules/ndk_http_module.so;\nload_module " +
+	"/usr/lib/nginx/modules/ngx_http_lua_module.so;\n"
 
 func newOracle(t testing.TB, load, main string) *oracle {
 	o := &oracle{dir: t.TempDir()}
@@ -52,8 +55,10 @@ func newOracle(t testing.TB, load, main string) *oracle {
 			t.Fatal(err)
 		}
 	}
-	// Without the timer a signal that comes just before Nginx waits for events would be noticed at the next one.
-	write("daemon off;\nmaster_process off;\nerror_log stderr error;\ntimer_resolution 1ms;\nevents {}\n")
+	// Without the timer a signal that comes just before Nginx waits for events would be noticed at
+	// the next one.
+	write("daemon off;\nmaster_process off;\nerror_log stderr error;\ntimer_resolution " +
+		"1ms;\nevents {}\n")
 	log, stderr, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +66,8 @@ func newOracle(t testing.TB, load, main string) *oracle {
 	o.log = log
 	cmd := exec.Command("nginx", "-p", o.dir, "-c", name, "-e", "stderr")
 	cmd.Stderr = stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // fuzzing kills its own processes
+	// fuzzing kills its own processes
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +103,8 @@ type verdict struct {
 }
 
 // A message may hold any byte of the text, line breaks too.
-var refusal = regexp.MustCompile(`(?s) \[(?:emerg|error)\] \d+#\d+: (.*) in \S+/(text|nginx\.conf):(\d+)\n$`)
+var refusal = regexp.MustCompile(
+	`(?s) \[(?:emerg|error)\] \d+#\d+: (.*) in \S+/(text|nginx\.conf):(\d+)\n$`)
 
 func (o *oracle) ask(text string) (verdict, error) {
 	if err := os.WriteFile(filepath.Join(o.dir, "text"), []byte(text), 0o600); err != nil {
@@ -132,7 +139,8 @@ func (o *oracle) ask(text string) (verdict, error) {
 	}
 }
 
-// words scans a text as a types block would be: what the tokenizer refuses, and any brace.
+// words scans a text as a types block: it refuses the texts that the tokenizer refuses, and any
+// brace.
 func words(text string) (list [][]string, err *Error) {
 	f := &File{Name: "text", Text: text}
 	s := newScanner(text)
@@ -162,20 +170,28 @@ func long(n int) string { return strings.Repeat("x", n) }
 // tokenTexts are seeds and, with Nginx's answer, the test of the tokenizer.
 var tokenTexts = []string{
 	"", " ", "\n", "a b;", "a b", "a", "a;", ";", "{", "}", "a { }", "a }", "a b; }",
-	`"a" b;`, `"a"b c;`, `"a";`, `"a"`, `"a`, `'a' b;`, `'a"b' c;`, `a"b c;`, `a'b' c;`, `"a")b c;`, `"a") b;`, `("a") b;`, `"a"{`, `"a"}`,
+	`"a" b;`, `"a"b c;`, `"a";`, `"a"`, `"a`, `'a' b;`, `'a"b' c;`, `a"b c;`, `a'b' c;`, `"a")b c;`,
+	`"a") b;`, `("a") b;`, `"a"{`, `"a"}`,
 	`a\;b c;`, `a\ b c;`, `\a b;`, `\;a b;`, `"a\"b" c;`, `"a\\" b;`, `a\`, `"\`, `a\n\t\r b;`,
-	`$a{b} c;`, `${a} b;`, `$a${b}c d;`, `$${a b;`, `${{a b;`, `$\{a b;`, `"${" b;`, `"$" b;`, `a${ b;`, `a$ {`,
+	`$a{b} c;`, `${a} b;`, `$a${b}c d;`, `$${a b;`, `${{a b;`, `$\{a b;`, `"${" b;`, `"$" b;`,
+	`a${ b;`, `a$ {`,
 	"#a\nb c;", "a#b c;", "a #b\nc;", "#", "a b;#", "a b; # \"\n", "a \"b\" #c\n;",
-	"a\r\nb\r\n;", "a\x00b c;", "\xef\xbb\xbfa b;", "\xff\xfe b;", "a\tb\v;", "a\fb;", "a'b;", `"" b;`, `'' "";`,
+	"a\r\nb\r\n;", "a\x00b c;", "\xef\xbb\xbfa b;", "\xff\xfe b;", "a\tb\v;", "a\fb;", "a'b;",
+	`"" b;`, `'' "";`,
 	"a b;c d;", "a b;}", "a }b c;", "a}b c;", "a}{", "}a b;",
-	"a " + long(4000) + ";", "a " + long(4093) + ";", "a " + long(4094) + ";", "a " + long(4095) + ";", "a " + long(4096) + ";", "a " + long(4097) + ";b c;",
-	"a \"" + long(4093) + "\";", "a \"" + long(4094) + "\";", "a \"" + long(4095) + "\";", "a \"" + long(4096) + "\" ;", "a \"" + long(5000),
-	"#" + long(4094) + "\na b;", "#" + long(4095) + "\na b;", "#" + long(4096) + "\na b;", "#" + long(9000), "a b;#" + long(4090) + "\na b;",
-	strings.Repeat("a b;\n", 2000), strings.Repeat(" ", 9000) + "a b;", "a" + strings.Repeat(" ", 9000) + "b;",
-	strings.Repeat("a \"b\" ;", 1000), long(4096), long(4095), "a '" + long(4094) + "\n';", "a " + strings.Repeat("\\;", 2048) + ";",
+	"a " + long(4000) + ";", "a " + long(4093) + ";", "a " + long(4094) + ";", "a " + long(4095) +
+		";", "a " + long(4096) + ";", "a " + long(4097) + ";b c;",
+	"a \"" + long(4093) + "\";", "a \"" + long(4094) + "\";", "a \"" + long(4095) + "\";", "a \"" +
+		long(4096) + "\" ;", "a \"" + long(5000),
+	"#" + long(4094) + "\na b;", "#" + long(4095) + "\na b;", "#" + long(4096) + "\na b;", "#" +
+		long(9000), "a b;#" + long(4090) + "\na b;",
+	strings.Repeat("a b;\n", 2000), strings.Repeat(" ", 9000) + "a b;", "a" +
+		strings.Repeat(" ", 9000) + "b;",
+	strings.Repeat("a \"b\" ;", 1000), long(4096), long(4095), "a '" + long(4094) + "\n';", "a " +
+		strings.Repeat("\\;", 2048) + ";",
 }
 
-// failer is what *testing.T and *rapid.T have in common.
+// failer has the common methods of *testing.T and *rapid.T.
 type failer interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -199,11 +215,13 @@ func compareWords(t failer, o *oracle, text string) {
 		t.Fatalf("%.200q: nginx says %+v, we say %v", text, got, err)
 	}
 	if err != nil && (err.Line != got.line || err.Msg != got.msg) {
-		t.Fatalf("%.200q: nginx says line %d: %s, we say line %d: %s", text, got.line, got.msg, err.Line, err.Msg)
+		t.Fatalf("%.200q: nginx says line %d: %s, we say line %d: %s", text, got.line, got.msg,
+			err.Line, err.Msg)
 	}
 }
 
-// FuzzTokens accepts and refuses what Nginx accepts and refuses, in the same line and with the same words.
+// FuzzTokens requires that the tokenizer accepts and refuses the same texts as Nginx, in the same
+// line and with the same words.
 func FuzzTokens(f *testing.F) {
 	for _, text := range tokenTexts {
 		f.Add(text)
@@ -213,12 +231,18 @@ func FuzzTokens(f *testing.F) {
 }
 
 var luaTexts = []string{
-	"", "return 1", "return {}", "if a { then", "a = '}'", `a = "}"`, `a = "\"}"`, `a = '\'}'`, "-- }\n", "-- '\n", "--[[ } ]]", "--[==[ } ]] ]==]",
-	"a = [[ } ]]", "a = [=[ } ]] ]=]", "a = [=[ }", "--[[ }", "a = #t", "a = #\"}\"", "a = b[c[1]]", "a = [ [ ", "a = ']'", "]]", "]=]", "-- \"\n}", "a = \"\n}\"",
-	"a = '\\\n}'", "a = \"unclosed\n", "a = 'it", "--", "-- no line end", "--[", "--[=", "--[=x } \n", "a = \"$x{\"", "$x{", "a = ${b}", "{{}}", "}{", "} location /x { return 200;",
-	"a--b\n}", "a = '--' }", "a = \"[[\"", "[==", "[==[", "[[]]", "--[[]]", "a = '\\\\' }", "a = \"\\\\\" ", "a = 5 -- \\\n",
-	"a = [[" + strings.Repeat("x\n", 300) + "]]", strings.Repeat("a = 1\n", 1500), strings.Repeat("a = {}\n", 1500), strings.Repeat("-- comment's\n", 700),
-	"a = '" + long(3000) + "'", "a = '" + long(5000) + "'", "a = [[" + long(3000) + "]]", "a = [[" + long(5000) + "]]", "--" + long(5000) + "\n", long(5000) + "{}",
+	"", "return 1", "return {}", "if a { then", "a = '}'", `a = "}"`, `a = "\"}"`, `a = '\'}'`,
+	"-- }\n", "-- '\n", "--[[ } ]]", "--[==[ } ]] ]==]",
+	"a = [[ } ]]", "a = [=[ } ]] ]=]", "a = [=[ }", "--[[ }", "a = #t", "a = #\"}\"", "a = b[c[1]]",
+	"a = [ [ ", "a = ']'", "]]", "]=]", "-- \"\n}", "a = \"\n}\"",
+	"a = '\\\n}'", "a = \"unclosed\n", "a = 'it", "--", "-- no line end", "--[", "--[=",
+	"--[=x } \n", "a = \"$x{\"", "$x{", "a = ${b}", "{{}}", "}{", "} location /x { return 200;",
+	"a--b\n}", "a = '--' }", "a = \"[[\"", "[==", "[==[", "[[]]", "--[[]]", "a = '\\\\' }",
+	"a = \"\\\\\" ", "a = 5 -- \\\n",
+	"a = [[" + strings.Repeat("x\n", 300) + "]]", strings.Repeat("a = 1\n", 1500),
+	strings.Repeat("a = {}\n", 1500), strings.Repeat("-- comment's\n", 700),
+	"a = '" + long(3000) + "'", "a = '" + long(5000) + "'", "a = [[" + long(3000) + "]]", "a = [[" +
+		long(5000) + "]]", "--" + long(5000) + "\n", long(5000) + "{}",
 }
 
 const luaHead, luaTail = "location / { content_by_lua_block {", "} }\n"
@@ -231,7 +255,8 @@ func compareLua(t failer, o *oracle, body string) {
 		t.Fatal(askErr)
 	}
 	_, err := ParseFile("text", text)
-	syntax := strings.Contains(got.msg, "unexpected") || strings.Contains(got.msg, "Lua code block") || strings.Contains(got.msg, "too long")
+	syntax := strings.Contains(got.msg, "unexpected") ||
+		strings.Contains(got.msg, "Lua code block") || strings.Contains(got.msg, "too long")
 	var e *Error
 	errors.As(err, &e)
 	switch {
@@ -240,7 +265,8 @@ func compareLua(t failer, o *oracle, body string) {
 			t.Errorf("%.200q: nginx accepts it, we say %v", body, err)
 		}
 	case syntax:
-		// The module does not count the line breaks of what falls out of its buffer unseen: its line may be too small.
+		// The module does not count the line breaks of text that falls out of its buffer unseen:
+		// its line may be too small.
 		if e == nil || e.Line < got.line || e.Msg != got.msg {
 			t.Errorf("%.200q: nginx says %+v, we say %v", body, got, err)
 		}
@@ -259,13 +285,18 @@ func FuzzLua(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) { compareLua(t, o, body) })
 }
 
-// Random texts out of what the tokenizer looks at; -rapid.checks asks for more of them.
+// Random texts out of the characters that the tokenizer looks at; -rapid.checks asks for more of
+// them.
 func TestRandomTextsAsNginxReadsThem(t *testing.T) {
 	t.Parallel()
 	o := newTypesOracle(t)
 	piece := rapid.OneOf(
-		rapid.SampledFrom([]string{"a", "b c", ";", "{", "}", "\"", "'", "\\", "$", "${", "#", "\n", " ", "\t", "\r", ")", "(", "a b;\n", "\"x\" ", "\x00", "\xff", long(100)}),
-		rapid.Map(rapid.IntRange(4085, 4100), long), rapid.Map(rapid.IntRange(4085, 4100), func(n int) string { return strings.Repeat(" ", n) }))
+		rapid.SampledFrom([]string{"a", "b c", ";", "{", "}", "\"", "'", "\\", "$", "${", "#", "\n",
+			" ", "\t", "\r", ")", "(", "a b;\n", "\"x\" ", "\x00", "\xff", long(100)}),
+		rapid.Map(rapid.IntRange(4085, 4100), long), rapid.Map(rapid.IntRange(4085, 4100),
+			func(n int) string {
+				return strings.Repeat(" ", n)
+			}))
 	rapid.Check(t, func(r *rapid.T) {
 		compareWords(r, o, strings.Join(rapid.SliceOfN(piece, 0, 12).Draw(r, "pieces"), ""))
 	})
@@ -275,8 +306,12 @@ func TestRandomLuaAsNginxReadsIt(t *testing.T) {
 	t.Parallel()
 	o := newLuaOracle(t)
 	piece := rapid.OneOf(
-		rapid.SampledFrom([]string{"a = 1", "{", "}", "{}", "\"", "'", "\\", "[[", "]]", "[=[", "]=]", "--", "--[[", "--[=[", "\n", " ", "[", "]", "=", "-", "\\\n", "'}'", long(100)}),
-		rapid.Map(rapid.IntRange(1000, 4100), long), rapid.Map(rapid.IntRange(100, 900), func(n int) string { return strings.Repeat("x={}\n", n) }))
+		rapid.SampledFrom([]string{"a = 1", "{", "}", "{}", "\"", "'", "\\", "[[", "]]", "[=[",
+			"]=]", "--", "--[[", "--[=[", "\n", " ", "[", "]", "=", "-", "\\\n", "'}'", long(100)}),
+		rapid.Map(rapid.IntRange(1000, 4100), long), rapid.Map(rapid.IntRange(100, 900),
+			func(n int) string {
+				return strings.Repeat("x={}\n", n)
+			}))
 	rapid.Check(t, func(r *rapid.T) {
 		compareLua(r, o, strings.Join(rapid.SliceOfN(piece, 0, 12).Draw(r, "pieces"), ""))
 	})

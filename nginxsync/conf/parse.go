@@ -21,12 +21,13 @@ type Parser struct {
 	MaxSize int64
 	// MaxDepth is how deep includes, and how deep blocks, may nest. The default is 64.
 	MaxDepth int
-	// MaxDirectives is the number of directives, those of a file counted each time that it is included. The default is
-	// 20,000,000.
+	// MaxDirectives is the number of directives, those of a file counted each time that it is
+	// included. The default is 20,000,000.
 	MaxDirectives int
 }
 
-// Parse reads the file main of fsys and all that it includes, with the limits of the zero Parser. The error is an *Error.
+// Parse reads the file main of fsys and all that it includes, with the limits of the zero Parser.
+// The error is an *Error.
 func Parse(fsys fs.FS, main string) (*Tree, error) { return Parser{}.Parse(fsys, main) }
 
 // ParseFile reads one file's text. Include directives are left unresolved. The error is an *Error.
@@ -34,16 +35,18 @@ func ParseFile(name, text string) (*File, error) {
 	r := &reader{Parser: Parser{}.withDefaults(), tree: &Tree{}}
 	f := &File{Name: name, Text: text}
 	if int64(len(text)) > r.MaxFileSize {
-		return nil, &Error{File: name, Msg: fmt.Sprintf("%d bytes, limit is %d", len(text), r.MaxFileSize), Err: errTooLarge}
+		return nil, &Error{File: name, Msg: fmt.Sprintf("%d bytes, limit is %d", len(text),
+			r.MaxFileSize), Err: errTooLarge}
 	}
 	return f, r.parse(f)
 }
 
-// Parse reads the file main of fsys and all that it includes. The error is an *Error. A file that has a method
-// "Text() string" gives its content by it, which saves a copy.
+// Parse reads the file main of fsys and all that it includes. The error is an *Error. A file that
+// has a method "Text() string" gives its content by it, which saves a copy.
 func (p Parser) Parse(fsys fs.FS, main string) (*Tree, error) {
 	p = p.withDefaults()
-	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)), tree: &Tree{files: map[string]*File{}, roots: p.Roots}}
+	r := &reader{Parser: p, fsys: fsys, dir: path.Dir(path.Clean(main)),
+		tree: &Tree{files: map[string]*File{}, roots: p.Roots}}
 	f, err := r.file(path.Clean(main), nil)
 	if err != nil {
 		return nil, err
@@ -74,24 +77,27 @@ func (p Parser) withDefaults() Parser {
 type reader struct {
 	Parser
 	fsys fs.FS
-	dir  string // of the main file: what relative includes are relative to, in every file
+	dir  string // of the main file: relative includes are relative to it, in every file
 	tree *Tree
 	size int64
 	open []string // names of the files that are being read, main first
 }
 
-// file reads a file or takes it from those already read. from is the include that asks for it, nil for the main file.
+// file reads a file or takes it from those already read. from is the include that asks for it, nil
+// for the main file.
 func (r *reader) file(name string, from *Directive) (*File, error) {
 	refuse := func(cause error, format string, args ...any) error {
 		e := &Error{File: name, Msg: fmt.Sprintf(format, args...), Err: cause}
 		if from != nil {
 			pos := from.Pos()
-			e.File, e.Line, e.Col, e.Msg = pos.File, pos.Line, pos.Col, fmt.Sprintf("include %s: %s", name, e.Msg)
+			e.File, e.Line, e.Col, e.Msg = pos.File, pos.Line, pos.Col,
+				fmt.Sprintf("include %s: %s", name, e.Msg)
 		}
 		return e
 	}
 	if i := slices.Index(r.open, name); i >= 0 {
-		return nil, refuse(nil, "include cycle: %s", strings.Join(append(slices.Clone(r.open[i:]), name), " > "))
+		return nil, refuse(nil, "include cycle: %s",
+			strings.Join(append(slices.Clone(r.open[i:]), name), " > "))
 	}
 	if f := r.tree.files[name]; f != nil {
 		return f, nil
@@ -162,7 +168,8 @@ func (r *reader) parse(f *File) error {
 	var open []*Directive // the directives of all levels that are open, the outermost first
 	var arena arena
 	// As many directives as there can be, were no ";" or "{" in a comment or a word.
-	lists := make([]*Directive, 0, min(strings.Count(f.Text, ";")+strings.Count(f.Text, "{"), len(f.Text)/16))
+	lists := make([]*Directive, 0, min(strings.Count(f.Text, ";")+strings.Count(f.Text, "{"),
+		len(f.Text)/16))
 	for {
 		kind, failed := s.next()
 		if failed != nil {
@@ -195,7 +202,8 @@ func (r *reader) parse(f *File) error {
 		f.words = s.words
 		name := d.Name()
 		if start == 0 && strings.HasPrefix(name, bom) {
-			return f.errorf(0, "unknown directive %q: the file begins with a byte order mark, which Nginx takes for a part of the name", name)
+			return f.errorf(0, "unknown directive %q: the file begins with a byte order mark, "+
+				"which Nginx takes for a part of the name", name)
 		}
 		open = append(open, d)
 		f.count++
@@ -295,7 +303,8 @@ func (r *reader) include(d *Directive) error {
 	return nil
 }
 
-// includeName is the name, or the pattern, of an include directive in the tree. dir is the folder of the main file.
+// includeName is the name, or the pattern, of an include directive in the tree. dir is the
+// directory of the main file.
 func (t *Tree) includeName(d *Directive, dir string) (string, error) {
 	if d.NumArgs() != 1 {
 		return "", d.errorf("invalid number of arguments in \"include\" directive")
@@ -317,12 +326,14 @@ func (t *Tree) includeName(d *Directive, dir string) (string, error) {
 	return name, nil
 }
 
-// IncludeName returns the name in the tree, or the pattern, of an include directive. The error is an *Error.
+// IncludeName returns the name in the tree, or the pattern, of an include directive. The error is
+// an *Error.
 func (t *Tree) IncludeName(d *Directive) (string, error) {
 	return t.includeName(d, path.Dir(t.Main.Name))
 }
 
-// Includes reports whether the include directive would bring in a file of that name, if the tree had one.
+// Includes reports whether the include directive would bring in a file of that name, if the tree
+// had one.
 func (t *Tree) Includes(d *Directive, name string) bool {
 	pattern, err := t.includeName(d, path.Dir(t.Main.Name))
 	if err != nil || d.Name() != "include" {
@@ -350,7 +361,8 @@ func Check(name, text string) error {
 	for depth := 0; ; {
 		s.words = s.words[:0]
 		kind, failed := s.next()
-		if failed == nil && kind == tokenBlock && strings.HasSuffix(value(text, s.words[0]), luaSuffix) {
+		if failed == nil && kind == tokenBlock && strings.HasSuffix(value(text, s.words[0]),
+			luaSuffix) {
 			kind, failed = tokenSimple, s.lua()
 		}
 		switch {

@@ -20,15 +20,17 @@ type Roots map[string]string
 // DefaultRoot is the absolute path that a tree stands for when nothing else is said.
 const DefaultRoot = "/etc/nginx"
 
-// Validate reports every entry that is not an absolute path without "." and ".." and a relative one.
-// The error has no sentinel in its chain.
+// Validate reports every entry that is not an absolute path without "." and ".." and a relative
+// one. The error has no sentinel in its chain.
 func (r Roots) Validate() error {
 	for _, abs := range slices.Sorted(maps.Keys(r)) {
 		switch at := r[abs]; {
 		case !path.IsAbs(abs) || path.Clean(abs) != abs:
-			return fmt.Errorf("%q: want an absolute path without . and .., such as %s", abs, DefaultRoot)
+			return fmt.Errorf("%q: want an absolute path without . and .., such as %s", abs,
+				DefaultRoot)
 		case !fs.ValidPath(at):
-			return fmt.Errorf("%s: %q: want a directory of the tree, relative, or \".\" for all of it", abs, at)
+			return fmt.Errorf("%s: %q: want a directory of the tree, relative, or \".\" for all "+
+				"of it", abs, at)
 		}
 	}
 	return nil
@@ -70,7 +72,7 @@ func (r Roots) Abs(name string) (string, bool) {
 	return abs, best >= 0
 }
 
-// below returns what comes after the directory in a clean absolute path.
+// below returns the part of a clean absolute path after the directory.
 func below(abs, dir string) (string, bool) {
 	if abs == dir {
 		return "", true

@@ -34,17 +34,21 @@ func TestRoots(t *testing.T) {
 			require.Equal(t, c.abs, back)
 		}
 	}
-	for _, bad := range []conf.Roots{{"etc": "."}, {"/etc/": "."}, {"/etc/../x": "."}, {"/etc": "/x"}, {"/etc": "../x"}, {"/etc": ""}} {
+	for _, bad := range []conf.Roots{{"etc": "."}, {"/etc/": "."}, {"/etc/../x": "."},
+		{"/etc": "/x"}, {"/etc": "../x"}, {"/etc": ""}} {
 		require.Error(t, bad.Validate(), "%v", bad)
 	}
 	require.NoError(t, several.Validate())
 }
 
-// An absolute include is taken from the root that holds its path, whatever pattern it ends in.
+// An absolute include is taken from the root that holds its path, with or without a pattern at its
+// end.
 func TestIncludesOfSeveralRoots(t *testing.T) {
 	t.Parallel()
 	files := fstest.MapFS{
-		"nginx.conf":                {Data: []byte("include /usr/share/nginx/modules/*.conf;\nhttp { include /etc/letsencrypt/options-ssl-nginx.conf; include x.conf; }")},
+		"nginx.conf": {Data: []byte(
+			"include /usr/share/nginx/modules/*.conf;\nhttp { include " +
+				"/etc/letsencrypt/options-ssl-nginx.conf; include x.conf; }")},
 		"x.conf":                    {Data: []byte("gzip on;")},
 		"share/modules/a.conf":      {Data: []byte("load_module a.so;")},
 		"le/options-ssl-nginx.conf": {Data: []byte("ssl_session_timeout 1440m;")},

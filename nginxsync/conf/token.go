@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// bufferSize is Nginx's NGX_CONF_BUFFER: the tokenizer reads files through a buffer of this size, which is what limits the
-// length of a token and, since a comment does not move the token's start, of a comment line.
+// bufferSize is Nginx's NGX_CONF_BUFFER: the tokenizer reads files through a buffer of this size,
+// which limits the length of a token and, since a comment does not move the token's start, of a
+// comment line.
 const bufferSize = 4096
 
 type word struct {
@@ -25,12 +26,12 @@ const (
 	tokenEOF
 )
 
-// scanner reads one file. It keeps the position of Nginx's read buffer, because some files are refused only for the way
-// their tokens fall into it.
+// scanner reads one file. It keeps the position of Nginx's read buffer, because some files are
+// refused only for the way their tokens fall into it.
 type scanner struct {
 	text  string
 	pos   int
-	start int // of the token that is being read: what Nginx keeps in its buffer
+	start int // of the token that is being read: Nginx keeps the text from here in its buffer
 	last  int // end of the buffer
 	words []word
 	first int // index into words of the current directive's first
@@ -49,14 +50,17 @@ func (s *scanner) fail(offset int, format string, args ...any) *scanError {
 	return &scanError{offset: offset, msg: fmt.Sprintf(format, args...)}
 }
 
-// filled moves the buffer on until the bytes before end were read, or reports that the token does not fit into it.
+// filled moves the buffer on until the bytes before end were read, or reports that the token does
+// not fit into it.
 func (s *scanner) filled(end int, quote byte) *scanError {
 	for s.last < end {
 		if s.last-s.start >= bufferSize {
 			if quote != 0 {
-				return s.fail(s.start, "too long parameter, probably missing terminating \"%c\" character", quote)
+				return s.fail(s.start, "too long parameter, probably missing terminating \"%c\" "+
+					"character", quote)
 			}
-			return s.fail(s.start, "too long parameter \"%s...\" started", s.text[s.start:s.start+10])
+			return s.fail(s.start, "too long parameter \"%s...\" started",
+				s.text[s.start:s.start+10])
 		}
 		s.last = min(s.start+bufferSize, len(s.text))
 	}
@@ -87,7 +91,8 @@ func (s *scanner) next() (tokenKind, *scanError) {
 			if len(s.words) > s.first {
 				return 0, s.unexpectedEOF()
 			}
-			// Nginx meets the same limit before it sees the end: the last bytes may still have to be read.
+			// Nginx meets the same limit before it sees the end: the last bytes may still have to
+			// be read.
 			return tokenEOF, s.filled(s.pos, 0)
 		}
 		if s.last <= s.pos {
@@ -135,7 +140,7 @@ func (s *scanner) next() (tokenKind, *scanError) {
 	}
 }
 
-// quoted reads a word in quotes and what must follow it: space, ";", "{" or ")".
+// quoted reads a word in quotes and the character that must follow it: space, ";", "{" or ")".
 func (s *scanner) quoted(quote byte) (kind tokenKind, done bool, err *scanError) {
 	s.pos++
 	s.start = s.pos
@@ -185,10 +190,11 @@ func (s *scanner) quoted(quote byte) (kind tokenKind, done bool, err *scanError)
 }
 
 // special are the bytes that mean something in a word without quotes.
-var special = [256]bool{'\\': true, '$': true, '{': true, ' ': true, '\t': true, '\r': true, '\n': true, ';': true}
+var special = [256]bool{'\\': true, '$': true, '{': true, ' ': true, '\t': true, '\r': true,
+	'\n': true, ';': true}
 
-// plain reads a word without quotes: up to a space, ";" or "{", where "{" after "$" belongs to the word and a backslash
-// takes the next byte with it.
+// plain reads a word without quotes: up to a space, ";" or "{", where "{" after "$" belongs to the
+// word and a backslash takes the next byte with it.
 func (s *scanner) plain() (kind tokenKind, done bool, err *scanError) {
 	w := word{start: int32(s.pos)}
 	text, variable := s.text, false
@@ -238,7 +244,8 @@ func (s *scanner) plain() (kind tokenKind, done bool, err *scanError) {
 	return 0, false, s.unexpectedEOF()
 }
 
-// value is a word as Nginx sees it: backslash before a quote or a backslash dropped, \t \r \n translated, any other kept.
+// value is a word as Nginx sees it: backslash before a quote or a backslash dropped, \t \r \n
+// translated, any other kept.
 func value(text string, w word) string {
 	text = text[w.start : w.start+int32(w.size)]
 	if w.escaped {

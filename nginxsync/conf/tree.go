@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Tree is a configuration: its main file and all that it includes. It does not change after Parse and may be used by
-// several goroutines.
+// Tree is a configuration: its main file and all that it includes. It does not change after Parse
+// and may be used by several goroutines.
 type Tree struct {
 	Main  *File
 	files map[string]*File
@@ -66,8 +66,8 @@ func (t *Tree) File(name string) *File { return t.files[name] }
 // Roots say where absolute paths are in the tree: see Parser.Roots.
 func (t *Tree) Roots() Roots { return t.roots }
 
-// Rebuild puts the file together again from its directives and what stands between them. It equals Text: the proof that
-// nothing was lost or moved.
+// Rebuild puts the file together again from its directives and the text between them. It equals
+// Text: the proof that nothing was lost or moved.
 func (f *File) Rebuild() string {
 	var b strings.Builder
 	b.Grow(len(f.Text))
@@ -83,7 +83,7 @@ func (f *File) rebuild(b *strings.Builder, at int32, list []*Directive) int32 {
 			head = d.body
 		}
 		if !d.ordered(at, head) {
-			return at // what is missing now shows that something was moved
+			return at // the text that is missing now shows that something was moved
 		}
 		b.WriteString(f.Text[at:head])
 		at = head
@@ -114,7 +114,8 @@ func (d *Directive) Name() string { return value(d.file.Text, d.file.words[d.fir
 // NumArgs is the number of arguments, the name not counted.
 func (d *Directive) NumArgs() int { return int(d.count) - 1 }
 
-// Arg is the i-th argument, from 0, as Nginx sees it: without quotes and escapes. It is empty when there is none.
+// Arg is the i-th argument, from 0, as Nginx sees it: without quotes and escapes. It is empty when
+// there is none.
 func (d *Directive) Arg(i int) string {
 	if i < 0 || i >= d.NumArgs() {
 		return ""
@@ -163,7 +164,8 @@ func (d *Directive) Body() string {
 	return d.file.Text[d.body : d.end-1]
 }
 
-// Children are the directives in the body as they are written: an include is one of them. Node.Children resolves them.
+// Children are the directives in the body as they are written: an include is one of them.
+// Node.Children resolves them.
 func (d *Directive) Children() []*Directive {
 	return d.file.lists[d.child : d.child+d.children : d.child+d.children]
 }
@@ -188,7 +190,8 @@ func (d *Directive) Included() []*File {
 	return d.file.included[d]
 }
 
-// Node is a directive together with the blocks around it. A file that is included twice has its directives in two places.
+// Node is a directive together with the blocks around it. A file that is included twice has its
+// directives in two places.
 type Node struct {
 	*Directive
 	// Parents are the blocks around the directive, outermost first; includes are left out.
@@ -203,7 +206,8 @@ func (n Node) Parent() *Directive {
 	return n.Parents[len(n.Parents)-1]
 }
 
-// Children are the directives of the block in Nginx's order, those of included files in the place of the include.
+// Children are the directives of the block in Nginx's order, those of included files in the place
+// of the include.
 func (n Node) Children() iter.Seq[Node] {
 	return func(yield func(Node) bool) {
 		if !n.IsBlock() {
@@ -222,13 +226,14 @@ func (n Node) Path() []string {
 	return append(path, n.Name())
 }
 
-// Top are the directives of the main context, in Nginx's order, those of included files in the place of the include.
+// Top are the directives of the main context, in Nginx's order, those of included files in the
+// place of the include.
 func (t *Tree) Top() iter.Seq[Node] {
 	return func(yield func(Node) bool) { walkLevel(t.Main.Body, nil, yield) }
 }
 
-// walkLevel steps through one context. An include directive itself is yielded too, before what it brings in, so that
-// an edit can reach it.
+// walkLevel steps through one context. An include directive itself is yielded too, before the
+// directives that it brings in, so that an edit can reach it.
 func walkLevel(list []*Directive, parents []*Directive, yield func(Node) bool) bool {
 	for _, d := range list {
 		if !yield(Node{Directive: d, Parents: parents}) {
@@ -243,7 +248,8 @@ func walkLevel(list []*Directive, parents []*Directive, yield func(Node) bool) b
 	return true
 }
 
-// All are all directives, each before those in its body, in Nginx's order. Include directives are among them.
+// All are all directives, each before those in its body, in Nginx's order. Include directives are
+// among them.
 func (t *Tree) All() iter.Seq[Node] {
 	return func(yield func(Node) bool) { (&walker{yield: yield}).all(t.Main.Body, nil) }
 }
@@ -284,7 +290,8 @@ func (w *walker) all(list, parents []*Directive) bool {
 	return true
 }
 
-// within is the parents of what stands in the block d: a slice of its own, which a caller may keep.
+// within returns the parents of the directives in the block d: a slice of its own, which a caller
+// may keep.
 func within(parents []*Directive, d *Directive) []*Directive {
 	inner := make([]*Directive, len(parents)+1)
 	copy(inner, parents)
@@ -292,8 +299,8 @@ func within(parents []*Directive, d *Directive) []*Directive {
 	return inner
 }
 
-// Find are the directives whose path is the one given: Find("http", "server", "listen"). "*" stands for any one name,
-// "**" for any number of blocks, none included: Find("http", "**", "proxy_pass").
+// Find are the directives whose path is the one given: Find("http", "server", "listen"). "*" stands
+// for any one name, "**" for any number of blocks, none included: Find("http", "**", "proxy_pass").
 func (t *Tree) Find(path ...string) iter.Seq[Node] {
 	return func(yield func(Node) bool) { find(t.Top(), path, yield) }
 }
