@@ -36,13 +36,15 @@ func peerParseWrite(tb testing.TB, text string) {
 var rules = transform.Rules{
 	Listen: map[int]int{80: 8080},
 	Snippets: transform.Snippets{Upstream: func(u transform.Upstream) string {
-		return "server 0.0.0.1;\nbalancer_by_lua_block { package.loaded[\"sluice.routes\"].balance(\"" + u.Cluster + "\", 1, 10) }"
+		return "server 0.0.0.1;\nbalancer_by_lua_block { " +
+			"package.loaded[\"sluice.routes\"].balance(\"" + u.Cluster + "\", 1, 10) }"
 	}},
 }
 
 // transformer reads and transforms a bundle of one file.
 func transformer(tb testing.TB, text string) func() {
-	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}}, bundle.Limits{})
+	b, err := bundle.New(map[string]bundle.File{"nginx.conf": {Mode: 0o644, Text: text}},
+		bundle.Limits{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -57,8 +59,8 @@ func transformer(tb testing.TB, text string) func() {
 	}
 }
 
-// cpu is the processor time that this process, or its children, have used. On a machine that has much else to do it says more
-// than the clock.
+// cpu is the processor time that this process, or its children, have used. On a machine that has
+// much else to do it says more than the clock.
 func cpu(who int) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(who, &u); err != nil {

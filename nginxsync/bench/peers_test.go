@@ -15,9 +15,11 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// forms are configurations that Nginx accepts, one for each thing that readers of it get wrong. They stand in a server block.
+// forms are configurations that Nginx accepts, one for each thing that readers of it get wrong.
+// They stand in a server block.
 var forms = []struct{ what, text string }{
-	{"order of an upstream", "} upstream u { server 127.0.0.1:1 weight=2 max_fails=3; keepalive 4; server 127.0.0.1:2; } server {"},
+	{"order of an upstream", "} upstream u { server 127.0.0.1:1 weight=2 max_fails=3; keepalive " +
+		"4; server 127.0.0.1:2; } server {"},
 	{"trailing comments", "listen 81; # one\nlisten 82; # two\n"},
 	{"quotes", "location ~ \"^/(\\d{2})/x\" { return 200 'it\\'s'; }"},
 	{"escaped semicolon", "location ~ a\\;b { return 204; }"},
@@ -30,7 +32,8 @@ var forms = []struct{ what, text string }{
 	{"Lua: long string", "location / { content_by_lua_block { local a = [[ } ]] ngx.say(a) } }"},
 	{"Lua: long comment", "location / { content_by_lua_block { --[==[ } ]] ]==] ngx.say(1) } }"},
 	{"Lua: length of a table", "location / { content_by_lua_block { local t = {} ngx.say(#t) } }"},
-	{"Lua: lines as they are", "location / { content_by_lua_block {\n    if true then\n        ngx.say(1)\n    end\n} }"},
+	{"Lua: lines as they are", "location / { content_by_lua_block {\n    if true then\n        " +
+		"ngx.say(1)\n    end\n} }"},
 	{"map: volatile", "} map $uri $v { volatile; default 1; } server {"},
 }
 
@@ -39,13 +42,14 @@ load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
 events {}
 http { lua_package_path "/usr/share/lua/5.1/?.lua;;"; server { listen 80; `
 
-// TestPeers prints what becomes of each form. Nothing is asserted but that Nginx accepts it.
+// TestPeers prints the outcome of each form. Nothing is asserted but that Nginx accepts it.
 func TestPeers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a measurement, not a test")
 	}
 	var b strings.Builder
-	b.WriteString("| form that `nginx -t` accepts | nginxsync/conf | gonginx |\n| --- | --- | --- |\n")
+	b.WriteString("| form that `nginx -t` accepts | nginxsync/conf | gonginx |\n| --- | --- | " +
+		"--- |\n")
 	dir := t.TempDir()
 	for _, f := range forms {
 		text := around + f.text + "\n} }\n"
@@ -53,7 +57,8 @@ func TestPeers(t *testing.T) {
 		if err := os.WriteFile(name, []byte("pid "+dir+"/pid;\n"+text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("nginx", "-t", "-q", "-p", dir, "-c", name, "-e", "/dev/null").CombinedOutput(); err != nil {
+		if out, err := exec.Command("nginx", "-t", "-q", "-p", dir, "-c", name, "-e",
+			"/dev/null").CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", f.what, err, out)
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", f.what, ours(text), gonginx(text))
@@ -97,7 +102,8 @@ func gonginx(text string) (verdict string) {
 	return "same directives, other layout"
 }
 
-// meaning is what Nginx would see: the words of all directives in their order, the code of Lua blocks with its lines.
+// meaning is Nginx's reading of the text: the words of all directives in their order, the code of
+// Lua blocks with its lines.
 func meaning(text string) []string {
 	tree, err := conf.ParseFile("nginx.conf", text)
 	if err != nil {

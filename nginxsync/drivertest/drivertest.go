@@ -17,9 +17,10 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// Harness is one running Nginx that sends "/" to cluster "a" and "/b/" to cluster "b". A driver that honours balancing methods
-// has these upstreams besides: "/hash/" goes to cluster "hash" with "hash $arg_key consistent", "/least/" to cluster "least"
-// with "least_conn", "/slow/" to cluster "slow" whose servers have "slow_start=10h".
+// Harness is one running Nginx that sends "/" to cluster "a" and "/b/" to cluster "b". A driver
+// that honours balancing methods has these upstreams besides: "/hash/" goes to cluster "hash" with
+// "hash $arg_key consistent", "/least/" to cluster "least" with "least_conn", "/slow/" to cluster
+// "slow" whose servers have "slow_start=10h".
 type Harness struct {
 	Driver nginxsync.Driver
 	// VIPs are two addresses that Nginx answers on, Plain is one that no overlay names.
@@ -92,7 +93,8 @@ func (s *suite) push(number uint64, snapshot nginxsync.Snapshot) nginxsync.Gener
 func (s *suite) verified(g nginxsync.Generation) {
 	s.t.Helper()
 	var state nginxsync.DriverState
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(
+		time.Millisecond) {
 		var err error
 		if state, err = s.Driver.State(s.t.Context()); err != nil {
 			s.t.Fatalf("state: %v", err)
@@ -119,7 +121,8 @@ func (s *suite) want(to netip.Addr, path string, status int, answer, version str
 	a := s.get(to, path)
 	first, _, _ := strings.Cut(a.Body, " ")
 	if a.Status != status || (status == 200 && first != answer) || a.Version != version {
-		s.t.Errorf("get %s on %s: status %d, %q, version %q, want %d, %q, %q", path, to, a.Status, first, a.Version, status, answer, version)
+		s.t.Errorf("get %s on %s: status %d, %q, version %q, want %d, %q, %q", path, to, a.Status,
+			first, a.Version, status, answer, version)
 	}
 	if a.VIP != to.String() {
 		s.t.Errorf("get %s on %s: the answer says VIP %q", path, to, a.VIP)
@@ -133,7 +136,8 @@ func one(id, version string, addr netip.AddrPort) []nginxsync.Instance {
 // two is a baseline of both clusters at version v1.
 func (s *suite) two() nginxsync.Snapshot {
 	return nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", s.Backend("a1")), "b": one("b1", "v1", s.Backend("b1"))},
+		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1", s.Backend("a1")),
+			"b": one("b1", "v1", s.Backend("b1"))},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{},
 	}
 }
@@ -148,8 +152,10 @@ func testEmpty(t *testing.T, s *suite) {
 
 func testOverlay(_ *testing.T, s *suite) {
 	snapshot := s.two()
-	snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": one("a2", "v2", s.Backend("a2"))}
-	snapshot.Overlays[s.VIPs[1]] = map[string][]nginxsync.Instance{"a": one("a3", "v3", s.Backend("a3")), "b": one("b2", "v2", s.Backend("b2"))}
+	snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": one("a2", "v2",
+		s.Backend("a2"))}
+	snapshot.Overlays[s.VIPs[1]] = map[string][]nginxsync.Instance{"a": one("a3", "v3",
+		s.Backend("a3")), "b": one("b2", "v2", s.Backend("b2"))}
 	s.push(1, snapshot)
 	s.want(s.Plain, "/", 200, "a1", "v1")
 	s.want(s.Plain, "/b/", 200, "b1", "v1")
@@ -176,7 +182,8 @@ func testChange(t *testing.T, s *suite) {
 	before := s.Workers()
 	for i := range 5 {
 		name := fmt.Sprintf("next%d", i)
-		snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": one(name, name, s.Backend(name))}
+		snapshot.Overlays[s.VIPs[0]] = map[string][]nginxsync.Instance{"a": one(name, name,
+			s.Backend(name))}
 		s.push(uint64(i+1), snapshot)
 		for range 2 * len(before) { // enough for each worker to be asked, more likely than not
 			s.want(s.VIPs[0], "/", 200, name, name)
@@ -189,23 +196,27 @@ func testChange(t *testing.T, s *suite) {
 
 func testWeight(t *testing.T, s *suite) {
 	snapshot := s.two()
-	snapshot.Baseline["a"] = []nginxsync.Instance{{ID: "heavy", Addr: s.Backend("heavy"), Weight: 3}, {ID: "light", Addr: s.Backend("light"), Weight: 1}}
+	snapshot.Baseline["a"] = []nginxsync.Instance{{ID: "heavy", Addr: s.Backend("heavy"),
+		Weight: 3}, {ID: "light", Addr: s.Backend("light"), Weight: 1}}
 	s.push(1, snapshot)
 	seen := map[string]int{}
 	for range 80 {
 		first, _, _ := strings.Cut(s.get(s.Plain, "/").Body, " ")
 		seen[first]++
 	}
-	// Each worker has a turn of its own, and keeps the shares exactly: it is off by one round at most.
-	if off := seen["heavy"] - 60; off < -3*len(s.Workers()) || off > 3*len(s.Workers()) || seen["heavy"]+seen["light"] != 80 {
+	// Each worker has a turn of its own, and keeps the shares exactly: it is off by one round at
+	// most.
+	if off := seen["heavy"] - 60; off < -3*len(s.Workers()) || off > 3*len(s.Workers()) ||
+		seen["heavy"]+seen["light"] != 80 {
 		t.Errorf("80 requests were shared %v, want about 60 to 20", seen)
 	}
 }
 
 func testRetry(_ *testing.T, s *suite) {
 	snapshot := s.two()
-	gone := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1) // nobody listens there
-	snapshot.Baseline["a"] = []nginxsync.Instance{{ID: "gone", Addr: gone, Version: "v0"}, {ID: "here", Addr: s.Backend("here"), Version: "v1"}}
+	gone := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1) // no process listens there
+	snapshot.Baseline["a"] = []nginxsync.Instance{{ID: "gone", Addr: gone, Version: "v0"},
+		{ID: "here", Addr: s.Backend("here"), Version: "v1"}}
 	s.push(1, snapshot)
 	for range 8 {
 		s.want(s.Plain, "/", 200, "here", "v1")
@@ -214,7 +225,7 @@ func testRetry(_ *testing.T, s *suite) {
 
 func testBackup(_ *testing.T, s *suite) {
 	snapshot := s.two()
-	gone := netip.MustParseAddrPort("127.0.0.1:1") // nobody listens there
+	gone := netip.MustParseAddrPort("127.0.0.1:1") // no process listens there
 	spare := nginxsync.Instance{ID: "spare", Addr: s.Backend("spare"), Version: "v0", Backup: true}
 	snapshot.Baseline["a"] = append(one("here", "v1", s.Backend("here")), spare)
 	s.push(1, snapshot)
@@ -283,7 +294,8 @@ func testHash(t *testing.T, s *suite) {
 	}
 }
 
-// busy is an HTTP server that sends a word to arrived for each request, and answers it when it is released or cancelled.
+// busy is an HTTP server that sends a word to arrived for each request, and answers it when it is
+// released or cancelled.
 type busy struct {
 	addr     netip.AddrPort
 	arrived  chan struct{}
@@ -291,7 +303,8 @@ type busy struct {
 }
 
 func (s *suite) busy(name string) *busy {
-	b := &busy{arrived: make(chan struct{}, 1000), released: make(chan struct{})} // more than a case sends
+	// more than a case sends
+	b := &busy{arrived: make(chan struct{}, 1000), released: make(chan struct{})}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.arrived <- struct{}{}
 		select {
@@ -305,15 +318,16 @@ func (s *suite) busy(name string) *busy {
 	return b
 }
 
-// In each worker the instance that does not answer gets one request, and no other as long as that one lasts: whichever worker
-// takes a request, there are no turns.
+// In each worker the instance that does not answer gets one request, and no other as long as that
+// one lasts: whichever worker takes a request, there are no turns.
 func testLeastConn(t *testing.T, s *suite) {
 	if !s.Methods {
 		return
 	}
 	snapshot := s.two()
 	slow := s.busy("slow")
-	snapshot.Baseline["least"] = []nginxsync.Instance{{ID: "slow", Addr: slow.addr}, {ID: "free", Addr: s.Backend("free")}}
+	snapshot.Baseline["least"] = []nginxsync.Instance{{ID: "slow", Addr: slow.addr},
+		{ID: "free", Addr: s.Backend("free")}}
 	s.push(1, snapshot)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -324,7 +338,8 @@ func testLeastConn(t *testing.T, s *suite) {
 		answered := make(chan struct{})
 		wg.Go(func() {
 			defer close(answered)
-			if a, err := s.Get(ctx, s.Plain, "/least/"); ctx.Err() == nil && (err != nil || a.Status != 200) {
+			if a, err := s.Get(ctx, s.Plain, "/least/"); ctx.Err() == nil &&
+				(err != nil || a.Status != 200) {
 				t.Errorf("get /least/: status %d, %v", a.Status, err)
 			}
 		})
@@ -334,16 +349,18 @@ func testLeastConn(t *testing.T, s *suite) {
 		case <-answered:
 		}
 	}
-	// Turns would give it every other one. A worker may note the end of a request after the client has read the answer, so one
-	// more now and then is no fault.
+	// Turns would give it every other one. A worker may note the end of a request after the client
+	// has read the answer, so one more now and then is no fault.
 	if held == 0 || held > requests/4 {
-		t.Errorf("the instance that is busy got %d of %d requests, want one for each of %d workers", held, requests, len(s.Workers()))
+		t.Errorf("the instance that is busy got %d of %d requests, want one for each of %d workers",
+			held, requests, len(s.Workers()))
 	}
 	cancel()
 	wg.Wait()
 	close(slow.released)
-	// What has ended counts no more, as soon as Nginx has noticed that the clients went.
-	for deadline := time.Now().Add(20 * time.Second); s.answer("/least/") != "slow"; time.Sleep(time.Millisecond) {
+	// Ended requests do not count any more, as soon as Nginx has noticed that the clients went.
+	for deadline := time.Now().Add(20 * time.Second); s.answer("/least/") != "slow"; time.Sleep(
+		time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the instance that was busy is not asked any more")
 		}
@@ -374,7 +391,8 @@ func testConflict(t *testing.T, s *suite) {
 	g := s.push(7, snapshot)
 	other := s.two()
 	for _, number := range []uint64{6, 7} {
-		if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(number, other)); !errors.Is(err, nginxsync.ErrConflict) {
+		if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(number, other)); !errors.Is(err,
+			nginxsync.ErrConflict) {
 			t.Errorf("apply generation %d over 7: %v, want ErrConflict", number, err)
 		}
 	}
@@ -397,7 +415,8 @@ func testTooLarge(t *testing.T, s *suite) {
 		name := fmt.Sprintf("%s-%d", strings.Repeat("x", 100), i)
 		large.Baseline[name] = one(name, "v1", netip.MustParseAddrPort("127.0.0.1:9"))
 	}
-	if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(2, large)); !errors.Is(err, nginxsync.ErrTooLarge) {
+	if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(2, large)); !errors.Is(err,
+		nginxsync.ErrTooLarge) {
 		t.Fatalf("apply: %v, want ErrTooLarge", err)
 	}
 	s.verified(g)
@@ -414,10 +433,12 @@ func testConcurrent(t *testing.T, s *suite) {
 	var wg sync.WaitGroup
 	for i := range pushers {
 		wg.Go(func() {
-			snapshot := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one("x", fmt.Sprintf("p%d", i), backends[i])}}
+			snapshot := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one("x",
+				fmt.Sprintf("p%d", i), backends[i])}}
 			for n := range 20 {
-				// Busy and conflict are both fine: somebody else was first.
-				_ = s.Driver.Apply(t.Context(), nginxsync.NewRoutes(uint64(n*pushers+i+1), snapshot))
+				// Busy and conflict are both fine: another pusher was first.
+				_ = s.Driver.Apply(t.Context(), nginxsync.NewRoutes(uint64(n*pushers+i+1),
+					snapshot))
 			}
 		})
 	}

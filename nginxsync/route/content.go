@@ -8,10 +8,11 @@ import (
 )
 
 // passNames are the directives that pass a request on.
-var passNames = []string{"proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "memcached_pass"}
+var passNames = []string{"proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass",
+	"memcached_pass"}
 
-// content is what answers in the end: the pass directive of the if or limit_except block that counts,
-// or of the location; else files.
+// content finds the final answer's origin: the pass directive of the if or limit_except block that
+// counts, or of the location; else files.
 func (w *walk) content(in conf.Node) error {
 	if err := w.programs(); err != nil {
 		return err
@@ -50,8 +51,10 @@ func (w *walk) handler(in conf.Node) error {
 			switch name := n.Name(); {
 			case strings.HasSuffix(name, "_pass") && n.NumArgs() > 0:
 				return w.pass(n, in)
-			case strings.HasPrefix(name, "content_by") || name == "js_content" || name == "perl" || name == "random_index" ||
-				strings.HasPrefix(name, "echo") || name == "dav_methods" || name == "flv" || name == "mp4" || name == "hls":
+			case strings.HasPrefix(name, "content_by") || name == "js_content" || name == "perl" ||
+				name == "random_index" ||
+				strings.HasPrefix(name, "echo") || name == "dav_methods" || name == "flv" ||
+				name == "mp4" || name == "hls":
 				return undecided(n.Directive, "%s", name)
 			case name == "empty_gif" || name == "stub_status":
 				w.step(n.Directive, "%s", name)
@@ -122,10 +125,11 @@ func (w *walk) pass(n, location conf.Node) error {
 	return nil
 }
 
-// headers are what the directive's module adds to the request.
+// headers adds the headers that the directive's module adds to the request.
 func (w *walk) headers(pass conf.Node) {
 	module := strings.TrimSuffix(pass.Name(), "_pass")
 	for n := range inherited(w.at, module+"_set_header", module+"_param") {
-		w.answer.Headers = append(w.answer.Headers, Step{At: n.Pos(), Text: strings.Join(append([]string{n.Name()}, n.Args()...), " ")})
+		w.answer.Headers = append(w.answer.Headers,
+			Step{At: n.Pos(), Text: strings.Join(append([]string{n.Name()}, n.Args()...), " ")})
 	}
 }

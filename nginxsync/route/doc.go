@@ -1,18 +1,22 @@
-// Package route says, without an Nginx, where a request goes: which server, which location, which rewrites, which upstream,
-// with the file and the line of each step.
+// Package route says, without an Nginx, where a request goes: which server, which location, which
+// rewrites, which upstream, with the file and the line of each step.
 //
-// What the caller does: read the tree with package conf, ask with Explain, show the steps. For example:
+// The caller's steps: read the tree with package conf, ask with Explain, show the steps. For
+// example:
 //
 //	answer, err := route.Explain(tree, route.Request{URL: "http://bj.example.com/api/list?page=2"})
 //	for _, step := range answer.Steps {
 //		fmt.Println(step)
 //	}
 //
-// It follows listen, server_name, location, internal, limit_except, rewrite, return, if, set, break, map, geo, split_clients,
-// error_page, try_files, index, root, alias, proxy_pass and its relatives. What depends on more than the request (Lua, the
-// time, files on disk unless Request.Disk has them) is not guessed: the error is ErrUndecided and names the place. Regular
-// expressions are matched by PCRE's rules; what the matcher does not know, such as recursion, is ErrUndecided.
+// It follows listen, server_name, location, internal, limit_except, rewrite, return, if, set,
+// break, map, geo, split_clients, error_page, try_files, index, root, alias, proxy_pass and its
+// relatives. A result that depends on more than the request (Lua, the time, files on disk unless
+// Request.Disk has them) is not guessed: the error is ErrUndecided and names the place. Regular
+// expressions are matched by PCRE's rules; syntax that the matcher does not know, such as
+// recursion, is ErrUndecided.
 //
-// Not looked at: allow, deny (but "deny all" in limit_except), auth_request and its relatives, limits, caches, mirrors, and
-// what an answer of an upstream does afterwards (proxy_intercept_errors, error_page for its failures, X-Accel-Redirect).
+// Not looked at: allow, deny (but "deny all" in limit_except), auth_request and its relatives,
+// limits, caches, mirrors, and the effects of an upstream's answer (proxy_intercept_errors,
+// error_page for its failures, X-Accel-Redirect).
 package route

@@ -32,7 +32,8 @@ func (w *walk) drawn(name string) (value string, ok bool, err error) {
 	return value, ok, err
 }
 
-// geo is the value of the longest network that has the address, of a range that has it, or the default.
+// geo is the value of the longest network that has the address, of a range that has it, or the
+// default.
 func (w *walk) geo(n conf.Node) (string, error) {
 	source := "$remote_addr"
 	if n.NumArgs() == 2 {

@@ -14,32 +14,43 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// Request is what is asked about.
+// Request is the request that Explain follows.
 type Request struct {
-	URL    string      // absolute; its port says which listens count
-	Method string      // The default is GET.
-	Header http.Header // Host, when it has one, goes before the host of the URL
-	Addr   netip.Addr  // the address that the request comes to; the zero Addr for an IPv4 one that no listen names
-	Client netip.Addr  // of the client; the zero Addr leaves $remote_addr undecided
+	// absolute; its port says which listens count
+	URL string
+	// The default is GET.
+	Method string
+	// Host, when it has one, goes before the host of the URL
+	Header http.Header
+	// the address that the request comes to; the zero Addr for an IPv4 one that no listen names
+	Addr netip.Addr
+	// of the client; the zero Addr leaves $remote_addr undecided
+	Client netip.Addr
 	// Disk is the file system of the machine, from its root: the file /srv/www/a is srv/www/a. Nil
-	// leaves what depends on files undecided, such as try_files.
+	// leaves results that depend on files undecided, such as those of try_files.
 	Disk fs.FS
 }
 
 // Answer is where the request goes.
 type Answer struct {
-	Steps    []Step
-	Status   int    // of an answer by Nginx itself; 0 when the request is passed on, or answered from files that are not known
-	Location string // of a redirect: as return or rewrite has it, or the path of a directory
-	Upstream string // host part of proxy_pass and its relatives; "unix:" and the path of a socket
-	URI      string // that the upstream is asked for
-	File     string // absolute path of the file that answers, when Request.Disk has it
-	// Headers are the directives that set what the upstream is sent besides the client's own headers,
-	// such as proxy_set_header and fastcgi_param, as they are written.
+	Steps []Step
+	// of an answer by Nginx itself; 0 when the request is passed on, or answered from files that
+	// are not known
+	Status int
+	// of a redirect: as return or rewrite has it, or the path of a directory
+	Location string
+	// host part of proxy_pass and its relatives; "unix:" and the path of a socket
+	Upstream string
+	// that the upstream is asked for
+	URI string
+	// absolute path of the file that answers, when Request.Disk has it
+	File string
+	// Headers are the directives that add headers and parameters to the upstream's request besides
+	// the client's own headers, such as proxy_set_header and fastcgi_param, as they are written.
 	Headers []Step
 }
 
-// Step is one decision on the way.
+// Step is one decision of the routing.
 type Step struct {
 	At   conf.Pos
 	Text string
@@ -86,8 +97,9 @@ type walk struct {
 
 // Explain walks the request through the tree. On an error the answer has the steps so far.
 func Explain(tree *conf.Tree, req Request) (*Answer, error) {
-	w := &walk{tree: tree, req: req, rawUsed: true, located: true, changes: 11, code: map[string]conf.Node{},
-		set: map[string]string{}, maps: map[string]string{}, named: map[string]string{}}
+	w := &walk{tree: tree, req: req, rawUsed: true, located: true, changes: 11,
+		code: map[string]conf.Node{},
+		set:  map[string]string{}, maps: map[string]string{}, named: map[string]string{}}
 	err := w.start()
 	if err == nil {
 		err = ignoreDone(w.run())
@@ -96,7 +108,8 @@ func Explain(tree *conf.Tree, req Request) (*Answer, error) {
 }
 
 func (w *walk) start() error {
-	u, err := url.Parse(strings.Map(ascii, w.req.URL)) // Nginx takes what a URL must not have
+	// Nginx takes characters that a URL must not have
+	u, err := url.Parse(strings.Map(ascii, w.req.URL))
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return fmt.Errorf("url %q: want http:// or https://, a host and a path", w.req.URL)
 	}
@@ -128,7 +141,7 @@ func (w *walk) start() error {
 	return nil
 }
 
-// ascii stands in for what url.Parse refuses in a path.
+// ascii replaces the characters that url.Parse refuses in a path.
 func ascii(r rune) rune {
 	if r <= ' ' || r >= 0x7f || r == '%' {
 		return '_'
@@ -167,7 +180,8 @@ func (w *walk) run() error {
 		return err
 	}
 	w.at = w.server
-	// Nginx reads the path before it knows the host: it is the default server that says what to do with its slashes.
+	// Nginx reads the path before it knows the host: it is the default server that says what to do
+	// with its slashes.
 	path, args, ok := normalize(w.raw, !off(defaultServer(all).server, "merge_slashes"))
 	if !ok {
 		w.answer.Status = http.StatusBadRequest
@@ -244,7 +258,8 @@ func (w *walk) fromLocation() error {
 
 var errLocation = errors.New("another location")
 
-// inside runs the rewrites of a location and then answers. The error is errLocation when they changed the path.
+// inside runs the rewrites of a location and then answers. The error is errLocation when they
+// changed the path.
 func (w *walk) inside(location conf.Node) error {
 	w.at = location
 	if block := w.excluded(location); block.Directive != nil {
@@ -268,7 +283,8 @@ func (w *walk) excluded(location conf.Node) conf.Node {
 	for n := range location.Find("limit_except") {
 		allowed := false
 		for _, m := range n.Args() {
-			allowed = allowed || strings.EqualFold(m, w.method) || strings.EqualFold(m, "GET") && w.method == http.MethodHead
+			allowed = allowed || strings.EqualFold(m, w.method) || strings.EqualFold(m, "GET") &&
+				w.method == http.MethodHead
 		}
 		if !allowed {
 			return n

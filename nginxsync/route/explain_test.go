@@ -27,7 +27,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/route"
 )
 
-// variables is a sample of what the generator does not make.
+// variables is a sample of directives that the generator does not make.
 var variables = nginxtest.Sample{
 	Upstreams: []string{"one", "two", "three"},
 	Servers: `
@@ -59,14 +59,18 @@ server {
 
 func init() {
 	for _, host := range []string{"bj.x", "BJ.X", "a.x", "y.z", "q.y.z", "www.q", "r1.q", "else"} {
-		for _, path := range []string{"/", "/city", "/city?q=1", "/n", "/dyn", "/dyn?v=2", "/dyn/x?v=three", "/dynuri/x?v=2&kind=k", "/kind", "/kind?kind=other", "/if/x?a=1", "/if/x/y?a=2",
-			"/drop?x=1", "/redir/a?x=1", "/abc/12?z=1", "/abc/x", "/p?forbidden=word", "/slash", "/slash?x=1", "/slash/", "/exact", "/exact/", "/%61bc/7", "/n%6f?x=%41"} {
-			variables.Requests = append(variables.Requests, nginxtest.Request{Host: host, Path: path})
+		for _, path := range []string{"/", "/city", "/city?q=1", "/n", "/dyn", "/dyn?v=2",
+			"/dyn/x?v=three", "/dynuri/x?v=2&kind=k", "/kind", "/kind?kind=other", "/if/x?a=1",
+			"/if/x/y?a=2",
+			"/drop?x=1", "/redir/a?x=1", "/abc/12?z=1", "/abc/x", "/p?forbidden=word", "/slash",
+			"/slash?x=1", "/slash/", "/exact", "/exact/", "/%61bc/7", "/n%6f?x=%41"} {
+			variables.Requests = append(variables.Requests, nginxtest.Request{Host: host,
+				Path: path})
 		}
 	}
 }
 
-// What is told from the configuration is what a real Nginx does, for configurations without files.
+// Explain's answer is that of a real Nginx, for configurations without files.
 func TestExplainAsNginxRoutes(t *testing.T) {
 	t.Parallel()
 	samples := []nginxtest.Sample{variables}
@@ -109,7 +113,8 @@ func TestExplainDiffersNowhere(t *testing.T) {
 	})
 	t.Logf("%d pairs, %d undecided; by steps: %v", all.pairs, all.undecided, all.steps)
 	require.Less(t, 100*all.undecided, 5*all.pairs, "undecided")
-	for step, percent := range map[string]int{"try_files": 10, "look": 5, "error_page": 5, "escape": 5} {
+	for step, percent := range map[string]int{"try_files": 10, "look": 5, "error_page": 5,
+		"escape": 5} {
 		require.GreaterOrEqual(t, 100*all.steps[step], percent*all.pairs, "share of %s", step)
 	}
 }
@@ -140,8 +145,11 @@ func (c *tally) add(p pair, answer *route.Answer, err error) {
 	}
 	path, _, _ := strings.Cut(p.path, "?")
 	for step, seen := range map[string]bool{
-		"try_files": strings.Contains(text.String(), "try_files"), "error_page": strings.Contains(text.String(), "error_page"),
-		"look":   strings.Contains(text.String(), "(?!") || strings.Contains(text.String(), "(?<!") || strings.Contains(text.String(), "(?=") || strings.Contains(text.String(), "(?<=") || strings.Contains(text.String(), `\Z`),
+		"try_files":  strings.Contains(text.String(), "try_files"),
+		"error_page": strings.Contains(text.String(), "error_page"),
+		"look": strings.Contains(text.String(), "(?!") || strings.Contains(text.String(),
+			"(?<!") || strings.Contains(text.String(), "(?=") || strings.Contains(text.String(),
+			"(?<=") || strings.Contains(text.String(), `\Z`),
 		"escape": strings.Contains(path, "%"),
 	} {
 		if seen {
@@ -158,8 +166,10 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 	for _, name := range []string{"one", "two", "three"} {
 		fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, echo(t, name))
 	}
-	text := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\naccess_log off;\nabsolute_redirect off;\n"+
-		"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%[2]s%[3]s}\n",
+	text := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp "+
+		"{\naccess_log off;\nabsolute_redirect off;\n"+
+		"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path "+
+		"%[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%[2]s%[3]s}\n",
 		dir, upstreams.String(), servers)
 	text = strings.ReplaceAll(text, "PORT", fmt.Sprint(port))
 	text = strings.ReplaceAll(text, "listen 80", fmt.Sprintf("listen %d", port))
@@ -174,8 +184,9 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 	})
 	for _, p := range pairs {
 		answer, err := route.Explain(tree, route.Request{
-			URL: fmt.Sprintf("http://%s:%d%s", p.host, port, p.path), Method: p.method, Header: http.Header{"Cookie": p.cookies, "Host": {p.hostHeader(port)}},
-			Disk: disk, Client: netip.MustParseAddr("127.0.0.1"),
+			URL: fmt.Sprintf("http://%s:%d%s", p.host, port, p.path), Method: p.method,
+			Header: http.Header{"Cookie": p.cookies, "Host": {p.hostHeader(port)}},
+			Disk:   disk, Client: netip.MustParseAddr("127.0.0.1"),
 		})
 		count.add(p, answer, err)
 		if err != nil {
@@ -193,7 +204,8 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 		if p.method == http.MethodHead && (answer.Upstream != "" || answer.File != "") {
 			continue // the answer has no body to compare
 		}
-		want, got = strings.TrimRight(want, " "), strings.TrimRight(got, " ") // as readers of headers do
+		// as readers of headers do
+		want, got = strings.TrimRight(want, " "), strings.TrimRight(got, " ")
 		if want != got {
 			t.Errorf("%+v: Nginx says %q, Explain %q: %v", p, want, got, answer.Steps)
 		}
@@ -236,7 +248,7 @@ func echo(t *testing.T, name string) string {
 	return l.Addr().String()
 }
 
-// ask sends the request byte for byte, and returns what came in the words of compare.
+// ask sends the request byte for byte, and returns the answer in the words of compare.
 func ask(t *testing.T, port int, p pair) string {
 	t.Helper()
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -247,7 +259,8 @@ func ask(t *testing.T, port int, p pair) string {
 	for _, cookie := range p.cookies {
 		head.WriteString("Cookie: " + cookie + "\r\n")
 	}
-	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\nContent-Length: 0\r\n\r\n", p.method, p.path, p.hostHeader(port), head.String())
+	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\nContent-Length: 0\r\n\r\n",
+		p.method, p.path, p.hostHeader(port), head.String())
 	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: p.method})
 	if err != nil {
 		return "status 444 " // closed
@@ -276,7 +289,8 @@ func TestExplainListen(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			text := fmt.Sprintf("http { server { listen %s; return 302 a; } server { listen 8005; return 302 b; } }", c.listen)
+			text := fmt.Sprintf("http { server { listen %s; return 302 a; } server { listen "+
+				"8005; return 302 b; } }", c.listen)
 			tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
 			require.NoError(t, err)
 			req := route.Request{URL: "http://x:8005/"}

@@ -22,37 +22,95 @@ func TestExplainFeatures(t *testing.T) {
 		name, server, url, want string
 		change                  func(*route.Request)
 	}{
-		{name: "error_page to a named location after return", server: `location / { error_page 418 = @alt; if ($arg_b) { return 418; } proxy_pass http://web; } location @alt { proxy_pass http://alt; }`, url: "/p?b=1", want: "alt /p?b=1"},
-		{name: "error_page over files that are not known", server: `root /srv; location / { error_page 404 = @app; } location @app { proxy_pass http://app; }`, url: "/no", want: "?"},
-		{name: "error_page over files that are known", server: `root /srv; location / { error_page 404 = @app; } location @app { proxy_pass http://app; }`, url: "/no", want: "app /no", change: func(r *route.Request) { r.Disk = disk }},
-		{name: "an index that may lead elsewhere", server: `root /srv; index index.php; location / { } location ~ \.php$ { fastcgi_pass php; }`, url: "/d/", want: "?"},
-		{name: "an index that is there", server: `root /srv; index index.php; location / { } location ~ \.php$ { fastcgi_pass php; }`, url: "/d/", want: "php /d/", change: func(r *route.Request) { r.Disk = disk }},
-		{name: "internal from outside", server: `location /priv/ { internal; proxy_pass http://web; }`, url: "/priv/x", want: "404"},
-		{name: "internal after a rewrite", server: `location /priv/ { internal; proxy_pass http://web; } location /q { rewrite ^ /priv/x last; }`, url: "/q", want: "web /priv/x"},
-		{name: "limit_except with its own pass", server: `location / { limit_except GET { proxy_pass http://wr; } proxy_pass http://web; }`, url: "/p", want: "wr /p", change: func(r *route.Request) { r.Method = http.MethodPost }},
-		{name: "limit_except allows HEAD with GET", server: `location / { limit_except GET { deny all; } proxy_pass http://web; }`, url: "/p", want: "web /p", change: func(r *route.Request) { r.Method = http.MethodHead }},
-		{name: "access code of the server", server: `access_by_lua_block { ngx.exec("@alt") } location / { proxy_pass http://web; }`, url: "/p", want: "?"},
-		{name: "rewrite code does not run behind a return", server: `rewrite_by_lua_block { ngx.exec("@alt") } location / { return 204; }`, url: "/p", want: "204"},
-		{name: "a variable that code sets", server: `set_by_lua_block $u { return "x" } location / { if ($u = x) { return 204; } }`, url: "/p", want: "?"},
-		{name: "a unix socket with a path", server: `location /g/ { proxy_pass http://unix:/s:/base/; }`, url: "/g/p", want: "unix:/s /base/p"},
-		{name: "http_host has the port", server: `location / { if ($http_host = "a.x:8080") { return 204; } return 403; } listen 8080;`, url: "http://a.x:8080/p", want: "204"},
-		{name: "http_host of the standard port has none", server: `location / { if ($http_host = "a.x") { return 204; } return 403; }`, url: "http://a.x:80/p", want: "204"},
-		{name: "cookies of two headers", server: `location / { if ($http_cookie = "a=1; b=2") { return 204; } return 403; }`, url: "/", want: "204", change: func(r *route.Request) { r.Header = http.Header{"Cookie": {"a=1", "b=2"}} }},
-		{name: "a header that comes twice", server: `location / { if ($http_x = "1") { return 204; } return 403; }`, url: "/", want: "?", change: func(r *route.Request) { r.Header = http.Header{"X": {"1", "2"}} }},
-		{name: "raw bytes of the path with an escape in the query", server: `location /r/ { proxy_pass http://web/x/; }`, url: "/r/\"\xc3\xa9?q=%41", want: "web /x/\"\xc3\xa9?q=%41"},
-		{name: "a line break before the end of an expression", server: `location ~ ^/a$ { return 204; } location / { return 403; }`, url: "/a%0a", want: "204"},
-		{name: "an expression with look-around", server: `location ~ ^/(?!api)(\w+)\Z { return 302 /$1; } location / { return 403; }`, url: "/site", want: "302 /site"},
-		{name: "recursion is undecided", server: `location ~ ^/(a(?1)?b) { return 204; }`, url: "/ab", want: "?"},
-		{name: "try_files without a disk", server: `root /srv; location / { try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "?"},
-		{name: "try_files with a disk", server: `root /srv; location / { try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "file /srv/a.txt", change: func(r *route.Request) { r.Disk = disk }},
-		{name: "try_files falls back with arguments", server: `root /srv; location / { try_files $uri $uri/ /index.php?q=$uri; } location = /index.php { proxy_pass http://php; }`, url: "/none", want: "php /index.php?q=/none", change: func(r *route.Request) { r.Disk = disk }},
-		{name: "geo", server: `location / { proxy_pass http://$pool; }`, url: "/", want: "near /", change: func(r *route.Request) { r.Client = netip.MustParseAddr("10.1.2.3") }},
-		{name: "geo without a client", server: `location / { proxy_pass http://$pool; }`, url: "/", want: "?"},
-		{name: "split_clients", server: `location / { proxy_pass http://$share; }`, url: "/?s=abc", want: "a /?s=abc"},
+		{name: "error_page to a named location after return",
+			server: `location / { error_page 418 = @alt; if ($arg_b) { return 418; } proxy_pass http://web; } location @alt { proxy_pass http://alt; }`, url: "/p?b=1", want: "alt /p?b=1"},
+		{name: "error_page over files that are not known",
+			server: `root /srv; location / { error_page 404 = @app; } location @app { proxy_pass http://app; }`, url: "/no", want: "?"},
+		{name: "error_page over files that are known",
+			server: `root /srv; location / { error_page 404 = @app; } location @app { proxy_pass http://app; }`, url: "/no", want: "app /no", change: func(r *route.Request) {
+				r.Disk = disk
+			}},
+		{name: "an index that may lead elsewhere",
+			server: `root /srv; index index.php; location / { } location ~ \.php$ { fastcgi_pass php; }`, url: "/d/", want: "?"},
+		{name: "an index that is there",
+			server: `root /srv; index index.php; location / { } location ~ \.php$ { fastcgi_pass php; }`, url: "/d/", want: "php /d/", change: func(r *route.Request) {
+				r.Disk = disk
+			}},
+		{name: "internal from outside",
+			server: `location /priv/ { internal; proxy_pass http://web; }`, url: "/priv/x",
+			want: "404"},
+		{name: "internal after a rewrite",
+			server: `location /priv/ { internal; proxy_pass http://web; } location /q { rewrite ^ /priv/x last; }`, url: "/q", want: "web /priv/x"},
+		{name: "limit_except with its own pass",
+			server: `location / { limit_except GET { proxy_pass http://wr; } proxy_pass http://web; }`, url: "/p", want: "wr /p", change: func(r *route.Request) {
+				r.Method = http.MethodPost
+			}},
+		{name: "limit_except allows HEAD with GET",
+			server: `location / { limit_except GET { deny all; } proxy_pass http://web; }`,
+			url:    "/p", want: "web /p", change: func(r *route.Request) {
+				r.Method = http.MethodHead
+			}},
+		{name: "access code of the server",
+			server: `access_by_lua_block { ngx.exec("@alt") } location / { proxy_pass http://web; }`, url: "/p", want: "?"},
+		{name: "rewrite code does not run behind a return",
+			server: `rewrite_by_lua_block { ngx.exec("@alt") } location / { return 204; }`,
+			url:    "/p", want: "204"},
+		{name: "a variable that code sets",
+			server: `set_by_lua_block $u { return "x" } location / { if ($u = x) { return 204; } }`,
+			url:    "/p", want: "?"},
+		{name: "a unix socket with a path",
+			server: `location /g/ { proxy_pass http://unix:/s:/base/; }`, url: "/g/p",
+			want: "unix:/s /base/p"},
+		{name: "http_host has the port",
+			server: `location / { if ($http_host = "a.x:8080") { return 204; } return 403; } listen 8080;`, url: "http://a.x:8080/p", want: "204"},
+		{name: "http_host of the standard port has none",
+			server: `location / { if ($http_host = "a.x") { return 204; } return 403; }`,
+			url:    "http://a.x:80/p", want: "204"},
+		{name: "cookies of two headers",
+			server: `location / { if ($http_cookie = "a=1; b=2") { return 204; } return 403; }`,
+			url:    "/", want: "204", change: func(r *route.Request) {
+				r.Header = http.Header{"Cookie": {"a=1", "b=2"}}
+			}},
+		{name: "a header that comes twice",
+			server: `location / { if ($http_x = "1") { return 204; } return 403; }`, url: "/",
+			want: "?", change: func(r *route.Request) {
+				r.Header = http.Header{"X": {"1", "2"}}
+			}},
+		{name: "raw bytes of the path with an escape in the query",
+			server: `location /r/ { proxy_pass http://web/x/; }`, url: "/r/\"\xc3\xa9?q=%41",
+			want: "web /x/\"\xc3\xa9?q=%41"},
+		{name: "a line break before the end of an expression",
+			server: `location ~ ^/a$ { return 204; } location / { return 403; }`, url: "/a%0a",
+			want: "204"},
+		{name: "an expression with look-around",
+			server: `location ~ ^/(?!api)(\w+)\Z { return 302 /$1; } location / { return 403; }`,
+			url:    "/site", want: "302 /site"},
+		{name: "recursion is undecided", server: `location ~ ^/(a(?1)?b) { return 204; }`,
+			url: "/ab", want: "?"},
+		{name: "try_files without a disk",
+			server: `root /srv; location / { try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "?"},
+		{name: "try_files with a disk",
+			server: `root /srv; location / { try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "file /srv/a.txt", change: func(r *route.Request) {
+				r.Disk = disk
+			}},
+		{name: "try_files falls back with arguments",
+			server: `root /srv; location / { try_files $uri $uri/ /index.php?q=$uri; } location = /index.php { proxy_pass http://php; }`, url: "/none", want: "php /index.php?q=/none", change: func(r *route.Request) {
+				r.Disk = disk
+			}},
+		{name: "geo", server: `location / { proxy_pass http://$pool; }`, url: "/", want: "near /",
+			change: func(r *route.Request) {
+				r.Client = netip.MustParseAddr("10.1.2.3")
+			}},
+		{name: "geo without a client", server: `location / { proxy_pass http://$pool; }`, url: "/",
+			want: "?"},
+		{name: "split_clients", server: `location / { proxy_pass http://$share; }`, url: "/?s=abc",
+			want: "a /?s=abc"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			text := "http { geo $pool { default far; 10.0.0.0/8 ten; 10.1.0.0/16 near; }\nsplit_clients \"${arg_s}\" $share { 25% a; * b; }\nserver { listen 80;\n" + c.server + "\n} }"
+			text := "http { geo $pool { default far; 10.0.0.0/8 ten; 10.1.0.0/16 near; " +
+				"}\nsplit_clients \"${arg_s}\" $share { 25% a; * b; }\nserver { listen 80;\n" +
+				c.server + "\n} }"
 			tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
 			require.NoError(t, err)
 			url := c.url
@@ -99,7 +157,8 @@ func TestExplainFamilies(t *testing.T) {
 		{`server { listen [::]:80 ipv6only=off; return 302 both; }`, "10.0.0.1", "both"},
 		{`server { listen 10.0.0.2:80; return 302 one; }`, "", ""},
 	} {
-		tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte("http { " + c.servers + " }")}}, "nginx.conf")
+		tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte("http { " + c.servers +
+			" }")}}, "nginx.conf")
 		require.NoError(t, err)
 		req := route.Request{URL: "http://x/"}
 		if c.addr != "" {

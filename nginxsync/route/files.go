@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// kinds of what is at a path.
+// kinds of the entry at a path.
 type found int
 
 const (
@@ -20,7 +20,7 @@ const (
 	aDirectory
 )
 
-// lookup says what is at an absolute path of the machine.
+// lookup returns the kind of the entry at an absolute path of the machine.
 func (w *walk) lookup(at *conf.Directive, name string) (found, error) {
 	if w.req.Disk == nil {
 		return nothing, undecided(at, "whether %s is there", name)
@@ -260,13 +260,15 @@ func (w *walk) indexes() []string {
 	return names
 }
 
-// unknownFiles answers when nothing is known of the disk: from files, unless what is there or not
-// would lead elsewhere.
+// unknownFiles answers when nothing is known of the disk: from files, unless the existence of a
+// file could lead elsewhere.
 func (w *walk) unknownFiles() error {
 	for page := range inherited(w.at, "error_page") {
 		for _, code := range page.Args() {
-			if (code == "404" || code == "403" || code == "405") && (!w.errorPage || on(w.at, "recursive_error_pages")) {
-				return undecided(page.Directive, "whether the file of %s is there: error_page %s", w.uri, code)
+			if (code == "404" || code == "403" || code == "405") &&
+				(!w.errorPage || on(w.at, "recursive_error_pages")) {
+				return undecided(page.Directive, "whether the file of %s is there: error_page %s",
+					w.uri, code)
 			}
 		}
 	}
@@ -288,7 +290,8 @@ func (w *walk) otherThanFiles(index string) error {
 	}
 	try := *w
 	try.maps, try.set, try.named = map[string]string{}, map[string]string{}, map[string]string{}
-	for from, to := range map[*map[string]string]*map[string]string{&w.maps: &try.maps, &w.set: &try.set, &w.named: &try.named} {
+	for from, to := range map[*map[string]string]*map[string]string{&w.maps: &try.maps,
+		&w.set: &try.set, &w.named: &try.named} {
 		for k, v := range *from {
 			(*to)[k] = v
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// inherited are the directives of the name that count in the block: those of the innermost block that
-// has any.
+// inherited are the directives of the name that count in the block: those of the innermost block
+// that has any.
 func inherited(n conf.Node, names ...string) iter.Seq[conf.Node] {
 	return func(yield func(conf.Node) bool) {
 		for n.Directive != nil {

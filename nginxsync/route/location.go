@@ -28,8 +28,9 @@ func pattern(n conf.Node) (modifier, text string) {
 	return "", text
 }
 
-// location finds the location of the current path: the exact one, else the longest prefix and the locations inside it,
-// else, unless the prefix forbids it, the first regular expression. The zero Node means that the block itself answers.
+// location finds the location of the current path: the exact one, else the longest prefix and the
+// locations inside it, else, unless the prefix forbids it, the first regular expression. The zero
+// Node means that the block itself answers.
 func (w *walk) location(in conf.Node) (conf.Node, string) {
 	var best, redirect conf.Node
 	bestText, bestKind := "", ""
@@ -94,7 +95,8 @@ func (w *walk) location(in conf.Node) (conf.Node, string) {
 	return best, bestKind
 }
 
-// passes reports whether the location passes requests on, and so redirects its own path without the last slash.
+// passes reports whether the location passes requests on, and so redirects its own path without the
+// last slash.
 func passes(n conf.Node) bool {
 	for c := range n.Children() {
 		switch c.Name() {

@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// rewrites runs the rewrite directives of a server or a location. again means that the location has to be looked for again.
+// rewrites runs the rewrite directives of a server or a location. again means that the location has
+// to be looked for again.
 func (w *walk) rewrites(in conf.Node, server bool) (again bool, err error) {
 	s := script{walk: w, server: server}
 	_, err = s.run(in)
@@ -68,7 +69,8 @@ func (s *script) rewrite(n conf.Node) (end bool, err error) {
 		return false, err
 	}
 	flag, target := n.Arg(2), n.Arg(1)
-	redirect := flag == "redirect" || flag == "permanent" || strings.HasPrefix(target, "http://") || strings.HasPrefix(target, "https://") || strings.HasPrefix(target, "$scheme")
+	redirect := flag == "redirect" || flag == "permanent" || strings.HasPrefix(target, "http://") ||
+		strings.HasPrefix(target, "https://") || strings.HasPrefix(target, "$scheme")
 	keep := !strings.HasSuffix(target, "?") // the arguments of the request
 	target = strings.TrimSuffix(target, "?")
 	path, args, hasArgs := strings.Cut(target, "?")
@@ -151,7 +153,8 @@ func (s *script) returns(n conf.Node) error {
 	return s.special(code, s.at)
 }
 
-// checkHeader is undecided about what would end the header: what a client makes of it is its own.
+// checkHeader is undecided about a line break, which would end the header: clients differ in how
+// they read it.
 func checkHeader(n conf.Node, text string) error {
 	if strings.ContainsAny(text, "\r\n") {
 		return undecided(n.Directive, "a line break in a header")
@@ -162,7 +165,8 @@ func checkHeader(n conf.Node, text string) error {
 // condition decides an if.
 func (s *script) condition(n conf.Node) (bool, error) {
 	args := n.Args()
-	if len(args) == 0 || !strings.HasPrefix(args[0], "(") || !strings.HasSuffix(args[len(args)-1], ")") {
+	if len(args) == 0 || !strings.HasPrefix(args[0], "(") || !strings.HasSuffix(args[len(args)-1],
+		")") {
 		return false, n.Errorf("invalid condition %q", strings.Join(args, " "))
 	}
 	args[0] = args[0][1:]

@@ -24,7 +24,8 @@ func (w *walk) listening() ([]candidate, error) {
 		if !server.IsBlock() {
 			continue
 		}
-		listens, mine, all4, all6 := 0, (*conf.Directive)(nil), (*conf.Directive)(nil), (*conf.Directive)(nil)
+		listens, mine, all4, all6 := 0, (*conf.Directive)(nil), (*conf.Directive)(nil),
+			(*conf.Directive)(nil)
 		for l := range server.Find("listen") {
 			listens++
 			at, ok := listen.Parse(l.Arg(0))
@@ -59,7 +60,9 @@ func (w *walk) listening() ([]candidate, error) {
 	if len(specific) > 0 {
 		return specific, nil // Nginx looks at the servers of the closest address only
 	}
-	both := slices.ContainsFunc(any6, func(c candidate) bool { return slices.Contains(c.listen.Args(), "ipv6only=off") })
+	both := slices.ContainsFunc(any6, func(c candidate) bool {
+		return slices.Contains(c.listen.Args(), "ipv6only=off")
+	})
 	six := w.req.Addr.Is6() && !w.req.Addr.Is4In6()
 	switch {
 	case six && len(any6) > 0:
@@ -79,7 +82,8 @@ func (w *walk) listening() ([]candidate, error) {
 // defaultServer is the one that says so, or the first.
 func defaultServer(all []candidate) candidate {
 	for _, c := range all {
-		if c.listen != nil && (slices.Contains(c.listen.Args(), "default_server") || slices.Contains(c.listen.Args(), "default")) {
+		if c.listen != nil && (slices.Contains(c.listen.Args(), "default_server") ||
+			slices.Contains(c.listen.Args(), "default")) {
 			return c
 		}
 	}
@@ -93,8 +97,8 @@ func first(a, b *conf.Directive) *conf.Directive {
 	return b
 }
 
-// byName is Nginx's order: the exact name, the longest wildcard at the beginning, the longest at the end, the first
-// regular expression, the default server.
+// byName is Nginx's order: the exact name, the longest wildcard at the beginning, the longest at
+// the end, the first regular expression, the default server.
 func (w *walk) byName(all []candidate) (conf.Node, error) {
 	var head, tail conf.Node
 	var headName, tailName string
@@ -117,12 +121,14 @@ func (w *walk) byName(all []candidate) (conf.Node, error) {
 					w.step(n.Directive, "server_name %s is the host", n.Arg(i))
 					return c.server, nil
 				case strings.HasPrefix(name, "*.") || strings.HasPrefix(name, "."):
-					if suffix := strings.TrimPrefix(name, "*"); strings.HasSuffix(w.host, suffix) && len(suffix) > len(headName) {
+					if suffix := strings.TrimPrefix(name, "*"); strings.HasSuffix(w.host, suffix) &&
+						len(suffix) > len(headName) {
 						head, headName = c.server, suffix
 					}
 				case strings.HasSuffix(name, ".*"):
 					prefix := strings.TrimSuffix(name, "*")
-					if strings.HasPrefix(w.host, prefix) && len(w.host) > len(prefix) && len(prefix) > len(tailName) {
+					if strings.HasPrefix(w.host, prefix) && len(w.host) > len(prefix) &&
+						len(prefix) > len(tailName) {
 						tail, tailName = c.server, prefix
 					}
 				}

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// normalize splits and decodes a request's path as Nginx does: percent signs, ".", "..", and runs of slashes when they are
-// merged. It reports false for what Nginx answers with 400.
+// normalize splits and decodes a request's path as Nginx does: percent signs, ".", "..", and runs
+// of slashes when they are merged. It reports false for a path that Nginx answers with 400.
 func normalize(raw string, merge bool) (path, args string, ok bool) {
 	raw, args, _ = strings.Cut(raw, "?")
 	var decoded strings.Builder
@@ -28,7 +28,7 @@ func normalize(raw string, merge bool) (path, args string, ok bool) {
 		}
 		decoded.WriteByte(c)
 	}
-	// A path that ends in "." or ".." names a folder.
+	// A path that ends in "." or ".." names a directory.
 	segments := strings.Split(decoded.String(), "/")[1:]
 	var out []string
 	for i, s := range segments {
@@ -81,8 +81,9 @@ func escapeBytes(text, special string) string {
 	return b.String()
 }
 
-// unescapeRedirect decodes what Nginx decodes in the path of a redirect by rewrite: percent signs for
-// bytes above the percent sign itself and below 0x7f. What is no such sign is lost.
+// unescapeRedirect decodes the path of a redirect by rewrite as Nginx does: it decodes percent
+// signs for bytes above the percent sign itself and below 0x7f. A percent sign without two
+// hexadecimal digits is lost.
 func unescapeRedirect(path string) string {
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {

@@ -15,9 +15,11 @@ func (w *walk) expand(at *conf.Directive, text string) (string, error) {
 	return w.expandWith(at, text, func(capture string) string { return capture })
 }
 
-// expandWith is expand with the captures passed through quote. As in Nginx the variables come first: a map among them may
-// match an expression of its own, and the captures are those of that match then.
-func (w *walk) expandWith(at *conf.Directive, text string, quote func(string) string) (string, error) {
+// expandWith is expand with the captures passed through quote. As in Nginx the variables come
+// first: a map among them may match an expression of its own, and the captures are those of that
+// match then.
+func (w *walk) expandWith(at *conf.Directive, text string, quote func(string) string) (string,
+	error) {
 	values := map[string]string{}
 	for _, m := range variable.FindAllString(text, -1) {
 		if name := strings.Trim(m, "${}"); name[0] < '1' || name[0] > '9' {
@@ -114,7 +116,8 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 		case key == "x_forwarded_for":
 			return strings.Join(values, ", "), nil
 		}
-		return "", undecided(at, "$%s: the request has the header %d times, and Nginx before 1.23 takes the first", name, len(values))
+		return "", undecided(at, "$%s: the request has the header %d times, and Nginx before "+
+			"1.23 takes the first", name, len(values))
 	}
 	if key, ok := strings.CutPrefix(name, "cookie_"); ok {
 		for _, line := range w.req.Header.Values("Cookie") {
@@ -151,8 +154,8 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 	return "", undecided(at, "$%s", name)
 }
 
-// mapped is the value of a map: the exact key, the longest wildcard when keys are host names, the first expression, the
-// default.
+// mapped is the value of a map: the exact key, the longest wildcard when keys are host names, the
+// first expression, the default.
 func (w *walk) mapped(m conf.Node) (string, error) {
 	if w.depth > 20 {
 		return "", undecided(m.Directive, "maps that depend on each other")
@@ -187,11 +190,13 @@ func (w *walk) mapped(m conf.Node) (string, error) {
 			exprs = append(exprs, n)
 		case lower == text:
 			score = 1 << 30
-		case hostnames && strings.HasPrefix(lower, ".") && (text == lower[1:] || strings.HasSuffix(text, lower)):
+		case hostnames && strings.HasPrefix(lower, ".") &&
+			(text == lower[1:] || strings.HasSuffix(text, lower)):
 			score = 1<<20 + len(lower)
 		case hostnames && strings.HasPrefix(lower, "*.") && strings.HasSuffix(text, lower[1:]):
 			score = 1<<20 + len(lower)
-		case hostnames && strings.HasSuffix(lower, ".*") && strings.HasPrefix(text, lower[:len(lower)-1]):
+		case hostnames && strings.HasSuffix(lower, ".*") &&
+			strings.HasPrefix(text, lower[:len(lower)-1]):
 			score = 1<<10 + len(lower)
 		}
 		if score > rank {

@@ -13,10 +13,10 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// Harness is a source and the way to change what it says.
+// Harness is a source and the function that changes its snapshot.
 type Harness struct {
 	Source nginxsync.Source
-	// Set makes the source say s, now or soon.
+	// Set makes the source supply s, now or soon.
 	Set func(s nginxsync.Snapshot)
 }
 
@@ -41,11 +41,13 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 
 func snapshot(version string) nginxsync.Snapshot {
 	addr := netip.MustParseAddrPort("127.0.0.1:8001")
-	return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": {{ID: "a1", Addr: addr, Version: version}}}}
+	return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": {{ID: "a1", Addr: addr,
+		Version: version}}}}
 }
 
 // follow watches until the source says version, and returns the revision.
-func follow(ctx context.Context, source nginxsync.Source, after uint64, version string) (uint64, error) {
+func follow(ctx context.Context, source nginxsync.Source, after uint64, version string) (uint64,
+	error) {
 	for {
 		s, revision, err := source.Watch(ctx, after)
 		switch {

@@ -1,12 +1,13 @@
-// Command debian reads every configuration file that Debian's Nginx packages ship, and those of the packages that depend on them, and
-// reports which come out of the reader byte for byte.
+// Command debian reads every configuration file that Debian's Nginx packages ship, and the ones of
+// the packages that depend on them, and reports which come out of the reader byte for byte.
 //
-//	go run ./debian            downloads the packages with apt-get into a temporary folder
+//	go run ./debian            downloads the packages with apt-get into a temporary directory
 //	go run ./debian -dir DIR   the same, and keeps them in DIR
 //	go run ./debian A.deb…     looks into these
 //
-// Many a *.conf of a package that depends on Nginx is of another program. What the reader refuses is named, and given to nginx -t in each
-// context. It exits with 1 when a file comes out differently, or when Nginx accepts what the reader refuses.
+// Many a *.conf of a package that depends on Nginx is of another program. A file that the reader
+// refuses is named, and given to nginx -t in each context. It exits with 1 when a file comes out
+// differently, or when Nginx accepts a file that the reader refuses.
 package main
 
 import (
@@ -62,7 +63,8 @@ func run(args []string) error {
 	for _, line := range c.differ {
 		fmt.Println("differs:", line)
 	}
-	fmt.Printf("%d packages; %d files of Nginx's own folders and %d other *.conf, %d bytes in all; %d come out byte for byte, %d differ, %d are refused, of which Nginx accepts %d\n",
+	fmt.Printf("%d packages; %d files of Nginx's own folders and %d other *.conf, %d bytes in "+
+		"all; %d come out byte for byte, %d differ, %d are refused, of which Nginx accepts %d\n",
 		len(debs), c.nginx, c.other, c.bytes, c.same, len(c.differ), len(c.refused), c.accepted)
 	if len(c.differ) > 0 || c.accepted > 0 {
 		return errors.New("not every file came out byte for byte")
@@ -70,7 +72,8 @@ func run(args []string) error {
 	return nil
 }
 
-// download fetches the packages that apt knows: nginx, its modules, and those that name one of them among what they need or recommend.
+// download fetches the packages that apt knows: nginx, its modules, and the packages that depend on
+// one of them or recommend it.
 func download(dir string) ([]string, error) {
 	names, err := words("apt-cache", "pkgnames")
 	if err != nil {
@@ -78,11 +81,13 @@ func download(dir string) ([]string, error) {
 	}
 	var wanted []string
 	for _, name := range names {
-		if name == "nginx" || strings.HasPrefix(name, "nginx-") || strings.HasPrefix(name, "libnginx-mod-") {
+		if name == "nginx" || strings.HasPrefix(name, "nginx-") ||
+			strings.HasPrefix(name, "libnginx-mod-") {
 			wanted = append(wanted, name)
 		}
 	}
-	args := []string{"rdepends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances"}
+	args := []string{"rdepends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces",
+		"--no-enhances"}
 	dependent, err := words("apt-cache", append(args, wanted...)...)
 	if err != nil {
 		return nil, err
@@ -150,10 +155,11 @@ func (c *count) deb(name string) error {
 	}
 }
 
-// ours reports whether the file is of an Nginx folder, where all files are configuration.
+// ours reports whether the file is of an Nginx directory, where all files are configuration.
 func ours(name string) bool {
 	name = path.Clean("/" + name)
-	return strings.HasPrefix(name, "/etc/nginx/") || strings.HasPrefix(name, "/usr/share/nginx/modules-available/")
+	return strings.HasPrefix(name, "/etc/nginx/") ||
+		strings.HasPrefix(name, "/usr/share/nginx/modules-available/")
 }
 
 func (c *count) file(name, text string, inside bool) {
@@ -184,9 +190,11 @@ func (c *count) accepts(text string) bool {
 	if os.WriteFile(file, []byte(text), 0o600) != nil {
 		return false
 	}
-	for _, around := range []string{"%s", "events {} %s", "events {} http { %s }", "events {} http { server { %s } }", "events {} http { server { location / { %s } } }"} {
+	for _, around := range []string{"%s", "events {} %s", "events {} http { %s }",
+		"events {} http { server { %s } }", "events {} http { server { location / { %s } } }"} {
 		config := "pid " + c.temp + "/pid;\n" + fmt.Sprintf(around, "include "+file+";") + "\n"
-		if os.WriteFile(main, []byte(config), 0o600) == nil && exec.Command("nginx", "-t", "-q", "-p", c.temp, "-c", main, "-e", "/dev/null").Run() == nil {
+		if os.WriteFile(main, []byte(config), 0o600) == nil && exec.Command("nginx", "-t", "-q",
+			"-p", c.temp, "-c", main, "-e", "/dev/null").Run() == nil {
 			return true
 		}
 	}

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the blocks of docs/transform.md")
 // block is a fenced block of the document, with its name before it.
 var block = regexp.MustCompile("(?s)(<!-- (\\S+) -->\n+```\\w*\n)(.*?)(```\n)")
 
-// What docs/transform.md shows is what the command prints.
+// The output in docs/transform.md equals the output of the command.
 func TestDocumentedTransform(t *testing.T) {
 	t.Parallel()
 	archive, err := txtar.ParseFile("testdata/docs.txtar")
@@ -32,7 +32,8 @@ func TestDocumentedTransform(t *testing.T) {
 		shown[f.Name] = string(f.Data)
 	}
 	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), []string{"transform", "-in", filepath.Join(dir, "in"), "-out", filepath.Join(dir, "out"), "-rules", filepath.Join(dir, "rules.json")}, &stdout, &stderr)
+	code := run(t.Context(), []string{"transform", "-in", filepath.Join(dir, "in"), "-out",
+		filepath.Join(dir, "out"), "-rules", filepath.Join(dir, "rules.json")}, &stdout, &stderr)
 	require.Zero(t, code, stderr.String())
 	summary, diff, _ := strings.Cut(stdout.String(), "\n\n")
 	shown["summary"] = summary + "\n"

@@ -33,10 +33,13 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	})
 	method := flags.String("X", http.MethodGet, "request `method`")
-	to := flags.String("to", "", "`address` that the request comes to, for trees whose servers listen on several")
+	to := flags.String("to", "", "`address` that the request comes to, for trees whose servers "+
+		"listen on several")
 	from := flags.String("from", "", "`address` of the client, for trees that look at $remote_addr")
-	disk := flags.String("disk", "", "`directory` that is the machine's file system from its root: decides try_files, index, error pages of files")
-	list := flags.String("files", "", "`file` with a line for each file of the machine, in place of -disk: \"find /srv/www\" writes one")
+	disk := flags.String("disk", "", "`directory` that is the machine's file system from its "+
+		"root: decides try_files, index, error pages of files")
+	list := flags.String("files", "", "`file` with a line for each file of the machine, in place "+
+		"of -disk: \"find /srv/www\" writes one")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -95,8 +98,8 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 // listFS is a file system of names without contents.
 type listFS map[string]bool // true for a directory
 
-// listed makes a file system of a list of absolute paths. A name that others are below, or that ends
-// in a slash, is a directory.
+// listed makes a file system of a list of absolute paths. A name that others are below, or that
+// ends in a slash, is a directory.
 func listed(text string) listFS {
 	l := listFS{".": true}
 	for line := range strings.Lines(text) {

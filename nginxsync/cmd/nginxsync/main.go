@@ -37,7 +37,7 @@ var commands = map[string]func(ctx context.Context, args []string, stdout, stder
 	"sign":      sign,
 }
 
-// errUsage is a command line that cannot be followed; what is wrong was printed already.
+// errUsage is a command line that cannot be followed; the problem was printed already.
 var errUsage = errors.New("usage")
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {

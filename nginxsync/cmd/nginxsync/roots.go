@@ -38,7 +38,7 @@ func rootFlags(flags *flag.FlagSet) *places {
 	return p
 }
 
-// parse reads the tree, with what its links lead to.
+// parse reads the tree, with the targets of its links.
 func (p *places) parse(dir, main string) (*conf.Tree, error) {
 	p.roots[p.root] = "."
 	if err := p.roots.Validate(); err != nil {

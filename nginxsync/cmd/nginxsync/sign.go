@@ -15,12 +15,15 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 )
 
-// sign writes the signature of a tree into it. The key is a PEM file as "openssl genpkey -algorithm ed25519" makes it.
+// sign writes the signature of a tree into it. The key is a PEM file as "openssl genpkey -algorithm
+// ed25519" makes it.
 func sign(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("nginxsync sign", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	keyFile := flags.String("key", "", "`file` of the private ed25519 key in PEM: openssl genpkey -algorithm ed25519")
-	git := flags.Bool("git", false, "sign with the modes that git stores: 0755 for what the owner may execute, else 0644")
+	keyFile := flags.String("key", "", "`file` of the private ed25519 key in PEM: openssl "+
+		"genpkey -algorithm ed25519")
+	git := flags.Bool("git", false, "sign with the modes that git stores: 0755 for what the "+
+		"owner may execute, else 0644")
 	if err := parse(flags, args); err != nil {
 		return err
 	}

@@ -16,11 +16,14 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 	flags := flag.NewFlagSet("nginxsync transform", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	in := flags.String("in", "", "`folder` of the production tree")
-	out := flags.String("out", "", "`folder` for the tree of the test Nginx: missing, empty or of an earlier transform")
+	out := flags.String("out", "", "`folder` for the tree of the test Nginx: missing, empty or "+
+		"of an earlier transform")
 	main := flags.String("main", "nginx.conf", "main `file` of the tree, relative to its folder")
 	where := rootFlags(flags)
-	rulesFile := flags.String("rules", "", "`file` with the rules in JSON; without it only trees that need none are accepted")
-	socket := flags.String("socket", "/run/sluice/admin.sock", "`path` of the driver's admin socket")
+	rulesFile := flags.String("rules", "", "`file` with the rules in JSON; without it only trees "+
+		"that need none are accepted")
+	socket := flags.String("socket", "/run/sluice/admin.sock",
+		"`path` of the driver's admin socket")
 	state := flags.String("state", "/var/lib/sluice/routes", "`path` of the agent's state file")
 	builtIn := flags.Bool("lua-built-in", false, "the Lua module is compiled into Nginx, as in OpenResty and Tengine: load none")
 	quiet := flags.Bool("q", false, "print the summary only, not the diff")
@@ -28,7 +31,8 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 		return err
 	}
 	if *in == "" || *out == "" || flags.NArg() > 0 {
-		fmt.Fprintln(stderr, "nginxsync transform: -in and -out are required, and nothing besides the flags")
+		fmt.Fprintln(stderr, "nginxsync transform: -in and -out are required, and nothing "+
+			"besides the flags")
 		return errUsage
 	}
 	var rules transform.Rules

@@ -1,4 +1,5 @@
-// Package check collects everything that is wrong with a configuration, so that a constructor reports all of it at once.
+// Package check collects everything that is wrong with a configuration, so that a constructor
+// reports all of it at once.
 package check
 
 import (
@@ -11,20 +12,22 @@ import (
 //
 //	mirror: Config.Keep: -1: want 0 (default 3) or more: invalid
 type Problems struct {
-	Package  string // what the errors begin with
-	Sentinel error  // what they end with
+	Package  string // the beginning of the errors
+	Sentinel error  // the end of the errors
 	errs     []error
 }
 
 // Add notes a problem of a field.
 func (p *Problems) Add(field, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf("%s: Config.%s: %s: %w", p.Package, field, fmt.Sprintf(format, args...), p.Sentinel))
+	p.errs = append(p.errs, fmt.Errorf("%s: Config.%s: %s: %w", p.Package, field,
+		fmt.Sprintf(format, args...), p.Sentinel))
 }
 
 // Join notes a problem of a field that another package has found, when there is one.
 func (p *Problems) Join(field string, err error) {
 	if err != nil {
-		p.errs = append(p.errs, fmt.Errorf("%s: Config.%s: %w: %w", p.Package, field, err, p.Sentinel))
+		p.errs = append(p.errs, fmt.Errorf("%s: Config.%s: %w: %w", p.Package, field, err,
+			p.Sentinel))
 	}
 }
 

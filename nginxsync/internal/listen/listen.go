@@ -20,7 +20,7 @@ type Address struct {
 var portsOnly = regexp.MustCompile(`^[0-9]+(-[0-9]+)?$`)
 
 // Parse reads the first argument of a listen directive. It returns false for a unix socket and for
-// what Nginx refuses. A host without a port listens on port 80.
+// an argument that Nginx refuses. A host without a port listens on port 80.
 func Parse(value string) (Address, bool) {
 	if portsOnly.MatchString(value) {
 		first, last, ok := ports(value)

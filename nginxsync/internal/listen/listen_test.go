@@ -84,7 +84,8 @@ func TestParseAsNginx(t *testing.T) {
 		name := filepath.Join(dir, "nginx.conf")
 		text := fmt.Sprintf("events {} http { server { listen %q; %s; } }", value, behind)
 		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
-		out, err := exec.Command(binary, "-t", "-p", dir, "-e", "stderr", "-c", name).CombinedOutput()
+		out, err := exec.Command(binary, "-t", "-p", dir, "-e", "stderr", "-c",
+			name).CombinedOutput()
 		require.Error(t, err)
 		return strings.Contains(string(out), behind)
 	}

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Sample is a generated configuration of the http context, and requests that reach into its corners.
+// Sample is a generated configuration of the http context, and requests that reach into its
+// corners.
 type Sample struct {
 	Servers   string   // server blocks that listen on port 80
 	Upstreams []string // names that the servers pass to; the caller writes their blocks
@@ -19,10 +20,15 @@ type Sample struct {
 type Request struct{ Host, Path, Kind string }
 
 var (
-	hosts = []string{"bj.city.example", "sh.city.example", "gz.city.example", "www.city.example", "m.bj.city.example", "api.example", "www.api.example", "other.test", "city.example", "x12.shop.example", "BJ.city.example"}
-	names = []string{"bj.city.example", "*.city.example", ".api.example", "www.*", "~^x(?<n>\\d+)\\.shop\\.example$", "~city", "city.example", "m.bj.city.example", `""`}
-	parts = []string{"/", "/a", "/a/", "/a/b", "/a/b/", "/list", "/list/", "/img/", "/old/", "/new/", "/A/", "/index.php", "/x.jpg", "/a%20b"}
-	exprs = []string{`\.php$`, `^/a/`, `\.(jpg|png)$`, `^/list/(\d+)`, `^/(?<kind>old|new)/(.*)$`, `b`}
+	hosts = []string{"bj.city.example", "sh.city.example", "gz.city.example", "www.city.example",
+		"m.bj.city.example", "api.example", "www.api.example", "other.test", "city.example",
+		"x12.shop.example", "BJ.city.example"}
+	names = []string{"bj.city.example", "*.city.example", ".api.example", "www.*",
+		"~^x(?<n>\\d+)\\.shop\\.example$", "~city", "city.example", "m.bj.city.example", `""`}
+	parts = []string{"/", "/a", "/a/", "/a/b", "/a/b/", "/list", "/list/", "/img/", "/old/",
+		"/new/", "/A/", "/index.php", "/x.jpg", "/a%20b"}
+	exprs = []string{`\.php$`, `^/a/`, `\.(jpg|png)$`, `^/list/(\d+)`, `^/(?<kind>old|new)/(.*)$`,
+		`b`}
 )
 
 // Generate makes a sample out of the random numbers.
@@ -43,7 +49,8 @@ func Generate(r *rand.Rand) Sample {
 		for range 6 {
 			path := pick(r, parts)
 			for range r.IntN(3) {
-				path += pick(r, []string{"/", "", "b", "12", ".php", ".jpg", "?q=1&r=%2F", "%41", "//", "/../a", "/./", "list"})
+				path += pick(r, []string{"/", "", "b", "12", ".php", ".jpg", "?q=1&r=%2F", "%41",
+					"//", "/../a", "/./", "list"})
 			}
 			g.s.Requests = append(g.s.Requests, Request{Host: h, Path: path})
 		}
@@ -80,7 +87,8 @@ func (g *generator) server(i int, names []string) {
 		g.line(1, "proxy_set_header X-Server s%d;", i)
 	}
 	if g.r.IntN(3) == 0 {
-		g.line(1, "rewrite ^/old/(.*)$ %s last;", pick(g.r, []string{"/new/$1", "/a/$1?x=1", "/$1?"}))
+		g.line(1, "rewrite ^/old/(.*)$ %s last;",
+			pick(g.r, []string{"/new/$1", "/a/$1?x=1", "/$1?"}))
 	}
 	if g.r.IntN(4) == 0 {
 		g.line(1, "rewrite ^/a/b/?$ /list/7 break;")
@@ -95,7 +103,8 @@ func (g *generator) server(i int, names []string) {
 	g.line(0, "}")
 }
 
-// locations writes up to n locations whose prefixes begin with prefix, no two with the same pattern.
+// locations writes up to n locations whose prefixes begin with prefix, no two with the same
+// pattern.
 func (g *generator) locations(depth int, prefix string, n int) {
 	used := map[string]bool{}
 	for range n {

@@ -1,6 +1,7 @@
 //go:build linux
 
-// Package nginxtest has small HTTP backends and generated configurations for tests of Nginx, on loopback addresses only.
+// Package nginxtest has small HTTP backends and generated configurations for tests of Nginx, on
+// loopback addresses only.
 package nginxtest
 
 import (
@@ -19,7 +20,7 @@ import (
 // Nginx is a running Nginx.
 type Nginx = nginx.Server
 
-// What the tests here use of the testbed.
+// The parts of the testbed that the tests here use.
 var (
 	Start = nginx.Start
 	Dir   = testbed.Dir
@@ -27,27 +28,30 @@ var (
 	Poll  = testbed.Poll
 )
 
-// Backend is an HTTP server on 127.0.0.1 that answers with its name and the request as it saw it, when "hold" is in the query
-// once the request is cancelled.
+// Backend is an HTTP server on 127.0.0.1 that answers with its name and the request as it saw it,
+// when "hold" is in the query once the request is cancelled.
 func Backend(t testing.TB, name string) netip.AddrPort {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("hold") {
 			<-r.Context().Done()
 		}
-		fmt.Fprintf(w, "%s %s host=%s vip=%s", name, r.RequestURI, r.Host, r.Header.Get("X-Env-VIP"))
+		fmt.Fprintf(w, "%s %s host=%s vip=%s", name, r.RequestURI, r.Host,
+			r.Header.Get("X-Env-VIP"))
 	}))
 	t.Cleanup(s.Close)
 	return netip.MustParseAddrPort(s.Listener.Addr().String())
 }
 
 // Get asks an address for a path under a host name, on a connection of its own.
-func Get(ctx context.Context, addr netip.AddrPort, host, path string) (status int, header http.Header, body string, err error) {
+func Get(ctx context.Context, addr netip.AddrPort, host, path string) (status int,
+	header http.Header, body string, err error) {
 	return GetKind(ctx, addr, Request{Host: host, Path: path})
 }
 
 // GetKind is Get for a request of a sample.
-func GetKind(ctx context.Context, addr netip.AddrPort, r Request) (status int, header http.Header, body string, err error) {
+func GetKind(ctx context.Context, addr netip.AddrPort, r Request) (status int, header http.Header,
+	body string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+r.Path, nil)
 	if err != nil {
 		return 0, nil, "", err

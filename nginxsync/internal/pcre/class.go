@@ -184,7 +184,9 @@ func (p *parser) escape() (node, bool, error) {
 		return assert(ends), false, nil
 	case 'b', 'B':
 		p.at++
-		return assert(func(text string, i int) bool { return wordEdge(text, i) == (c == 'b') }), false, nil
+		return assert(func(text string, i int) bool {
+			return wordEdge(text, i) == (c == 'b')
+		}), false, nil
 	case 'N':
 		if strings.HasPrefix(p.text[p.at+1:], "{") {
 			return nil, false, p.unsupported("\\N{")
@@ -244,7 +246,7 @@ func (p *parser) referenceEscape(c byte) (node, bool, error) {
 	return nil, false, p.unsupported(`\` + string(c))
 }
 
-// escapedByte reads what stands behind "\" for one byte.
+// escapedByte reads the characters behind "\" that stand for one byte.
 func (p *parser) escapedByte() (byte, error) {
 	c := p.text[p.at]
 	p.at++
@@ -284,7 +286,8 @@ func (p *parser) hex() (byte, error) {
 		p.at += len(inner) + 1
 	} else {
 		end := p.at
-		for end < len(p.text) && end < p.at+2 && strings.IndexByte("0123456789abcdefABCDEF", p.text[end]) >= 0 {
+		for end < len(p.text) && end < p.at+2 && strings.IndexByte("0123456789abcdefABCDEF",
+			p.text[end]) >= 0 {
 			end++
 		}
 		text = p.text[p.at:end]

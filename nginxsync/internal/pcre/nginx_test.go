@@ -33,7 +33,8 @@ func expression(r *rand.Rand, depth int, groups *int) string {
 		atom := ""
 		switch n := r.IntN(12); {
 		case n < 5 || depth == 0:
-			atom = pick(r, "a", "b", "A", "1", "-", `\d`, `\w`, `\s`, ".", "[ab]", "[^a]", `[\w-]`, "[[:digit:]b]", `\x61`, `\.`, `\h`, `\R`, `\Qa-\E`)
+			atom = pick(r, "a", "b", "A", "1", "-", `\d`, `\w`, `\s`, ".", "[ab]", "[^a]", `[\w-]`,
+				"[[:digit:]b]", `\x61`, `\.`, `\h`, `\R`, `\Qa-\E`)
 		case n < 6:
 			b.WriteString(pick(r, "^", "$", `\A`, `\Z`, `\z`, `\b`, `\B`, "(?i)", "(?s)", "(?m)"))
 			continue
@@ -49,9 +50,11 @@ func expression(r *rand.Rand, depth int, groups *int) string {
 		case n < 11:
 			atom = pick(r, "(?:", "(?>", "(?i:") + expression(r, depth-1, groups) + ")"
 		default:
-			atom = "(?:" + expression(r, depth-1, groups) + "|" + expression(r, depth-1, groups) + ")"
+			atom = "(?:" + expression(r, depth-1, groups) + "|" + expression(r, depth-1, groups) +
+				")"
 		}
-		b.WriteString(atom + pick(r, "", "", "", "*", "+", "?", "*?", "+?", "*+", "{2}", "{1,2}", "{0,1}?"))
+		b.WriteString(atom + pick(r, "", "", "", "*", "+", "?", "*?", "+?", "*+", "{2}", "{1,2}",
+			"{0,1}?"))
 	}
 	if *groups > 0 && r.IntN(8) == 0 {
 		b.WriteString(`\1`)
@@ -59,7 +62,7 @@ func expression(r *rand.Rand, depth int, groups *int) string {
 	return b.String()
 }
 
-// Random expressions match what they match in a real Nginx, group by group.
+// Random expressions match the same text as in a real Nginx, group by group.
 func TestMatchAsNginxDoes(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 9))
@@ -71,10 +74,14 @@ func TestMatchAsNginxDoes(t *testing.T) {
 		for len(exprs) < 60 {
 			groups := 0
 			e := expression(r, 3, &groups)
-			fmt.Fprintf(&locations, "location /%d/ { if ($text ~ \"%s\") { return 200 \"yes[$1][$2][$3]\"; } return 200 no; }\n", len(exprs), strings.ReplaceAll(e, `\`, `\\`))
+			fmt.Fprintf(&locations, "location /%d/ { if ($text ~ \"%s\") { return 200 "+
+				"\"yes[$1][$2][$3]\"; } return 200 no; }\n", len(exprs), strings.ReplaceAll(e, `\`,
+				`\\`))
 			exprs = append(exprs, e)
 		}
-		text := fmt.Sprintf("pid %s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp {\naccess_log off;\nmap $uri $text { \"~(?s)^/\\d+/(?<rest>.*)$\" $rest; }\nserver {\nlisten 127.0.0.1:%d;\nmerge_slashes off;\n%s}\n}\n", dir, port, locations.String())
+		text := fmt.Sprintf("pid %s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp "+
+			"{\naccess_log off;\nmap $uri $text { \"~(?s)^/\\d+/(?<rest>.*)$\" $rest; }\nserver "+
+			"{\nlisten 127.0.0.1:%d;\nmerge_slashes off;\n%s}\n}\n", dir, port, locations.String())
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(text), 0o600))
 		nginxtest.Start(t, dir, filepath.Join(dir, "nginx.conf"))
 		for i, e := range exprs {
@@ -87,7 +94,8 @@ func TestMatchAsNginxDoes(t *testing.T) {
 			for range 6 {
 				var subject strings.Builder
 				for range r.IntN(7) {
-					subject.WriteString(pick(r, "a", "b", "A", "B", "1", "2", "-", "_", " ", "\n", "\r", "\t", "\xe9"))
+					subject.WriteString(pick(r, "a", "b", "A", "B", "1", "2", "-", "_", " ", "\n",
+						"\r", "\t", "\xe9"))
 				}
 				groups, err := re.Match(subject.String())
 				require.NoError(t, err)
@@ -97,7 +105,8 @@ func TestMatchAsNginxDoes(t *testing.T) {
 					got = fmt.Sprintf("yes[%s][%s][%s]", groups[1], groups[2], groups[3])
 				}
 				asked++
-				if want := get(t, port, fmt.Sprintf("/%d/%s", i, url.PathEscape(subject.String()))); want != got {
+				if want := get(t, port, fmt.Sprintf("/%d/%s", i,
+					url.PathEscape(subject.String()))); want != got {
 					t.Errorf("%q on %q: Nginx says %q, Match %q", e, subject.String(), want, got)
 				}
 			}

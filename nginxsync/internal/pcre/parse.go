@@ -21,8 +21,8 @@ type parser struct {
 	flags
 }
 
-// Compile reads an expression. caseless is what "~*" stands for. The error has ErrUnsupported in its
-// chain when PCRE may take the expression all the same.
+// Compile reads an expression. caseless ignores case, as "~*" does. The error has ErrUnsupported in
+// its chain when PCRE may take the expression all the same.
 func Compile(text string, caseless bool) (*Regexp, error) {
 	p := &parser{text: text, total: countGroups(text)}
 	p.names, p.byName, p.fold = map[int]string{}, map[string]int{}, caseless
@@ -39,7 +39,7 @@ func Compile(text string, caseless bool) (*Regexp, error) {
 	return &Regexp{match: n, groups: p.groups, names: p.names}, nil
 }
 
-// countGroups counts what opens a group that captures, outside of classes, quotes and escapes.
+// countGroups counts the openings of groups that capture, outside of classes, quotes and escapes.
 func countGroups(text string) int {
 	n := 0
 	for i := 0; i < len(text); i++ {
@@ -138,7 +138,7 @@ func (p *parser) alternatives() (node, error) {
 	return alternatives(append(all, sequence(current))), nil
 }
 
-// quantified reads what may stand behind an atom.
+// quantified reads the quantifiers that may stand behind an atom.
 func (p *parser) quantified(n node, quantifiable bool) (node, error) {
 	for {
 		if p.quote {
@@ -164,7 +164,7 @@ func (p *parser) quantified(n node, quantifiable bool) (node, error) {
 	}
 }
 
-// space passes over what (?x) ignores.
+// space passes over the white space and comments that (?x) ignores.
 func (p *parser) space() {
 	for p.extended && p.at < len(p.text) {
 		switch c := p.text[p.at]; {
@@ -197,7 +197,8 @@ func (p *parser) quantifier() (low, high int, ok bool, err error) {
 	from, to, comma := strings.Cut(body, ",")
 	if !closed || !digits(from) || comma && to != "" && !digits(to) {
 		if closed && digits(strings.Trim(body, ", ")) {
-			return 0, 0, false, p.unsupported("{" + body + "}, which newer versions read as a quantifier")
+			return 0, 0, false, p.unsupported("{" + body + "}, which newer versions read as a " +
+				"quantifier")
 		}
 		return 0, 0, false, nil // literal
 	}
@@ -219,7 +220,7 @@ func (p *parser) quantifier() (low, high int, ok bool, err error) {
 
 func digits(s string) bool { return s != "" && len(s) < 7 && strings.Trim(s, "0123456789") == "" }
 
-// atom reads one atom. It is nil for what sets a flag or is a comment.
+// atom reads one atom. It is nil for a flag or a comment.
 func (p *parser) atom() (n node, quantifiable bool, err error) {
 	if p.quote {
 		if p.take(`\E`) {
@@ -312,7 +313,8 @@ func (p *parser) group() (node, bool, error) {
 
 func (p *parser) named(end string) (node, bool, error) {
 	name, _, ok := strings.Cut(p.text[p.at:], end)
-	if !ok || name == "" || strings.Trim(name, wordBytes) != "" || '0' <= name[0] && name[0] <= '9' {
+	if !ok || name == "" || strings.Trim(name, wordBytes) != "" || '0' <= name[0] &&
+		name[0] <= '9' {
 		return nil, false, p.bad("bad name of a group")
 	}
 	if _, taken := p.byName[name]; taken {

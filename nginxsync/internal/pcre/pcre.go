@@ -1,6 +1,7 @@
-// Package pcre matches regular expressions as Nginx does: Perl's syntax and rules, over bytes, without
-// UTF. It has look-around, back references, atomic groups and possessive quantifiers. What it does not
-// have, recursion, conditions, \K, verbs such as (*UTF8), is ErrUnsupported, never another meaning.
+// Package pcre matches regular expressions as Nginx does: Perl's syntax and rules, over bytes,
+// without UTF. It has look-around, back references, atomic groups and possessive quantifiers.
+// Syntax that it does not have, recursion, conditions, \K, verbs such as (*UTF8), is
+// ErrUnsupported, never another meaning.
 //
 // The rules are those of pcre2pattern(3).
 package pcre
@@ -10,15 +11,15 @@ import (
 	"fmt"
 )
 
-// ErrUnsupported is in the chain of the error about an expression that PCRE may take and this package
-// does not.
+// ErrUnsupported is in the chain of the error about an expression that PCRE may take and this
+// package does not.
 var ErrUnsupported = errors.New("unsupported")
 
 // ErrTooComplex is in the chain of the error about a match that takes too many steps.
 var ErrTooComplex = errors.New("too complex")
 
-// maxSteps bounds a match. PCRE's own limit is higher; what comes near to it is no expression for a
-// request.
+// maxSteps bounds a match. PCRE's own limit is higher; an expression that comes near to it is none
+// for a request.
 const maxSteps = 1_000_000
 
 // Regexp is a compiled expression. It is safe for concurrent use.
@@ -47,8 +48,8 @@ func (m *matcher) step() {
 	}
 }
 
-// Match finds the leftmost match and returns the texts of the groups, the whole match first. A group
-// that took no part is "". Nil means that nothing matches.
+// Match finds the leftmost match and returns the texts of the groups, the whole match first. A
+// group that took no part is "". Nil means that nothing matches.
 func (re *Regexp) Match(text string) (groups []string, err error) {
 	m := &matcher{text: text, caps: make([]int, 2*(re.groups+1))}
 	defer func() {
@@ -137,7 +138,7 @@ func alternatives(list []node) node {
 	}
 }
 
-// group keeps what the inner node matches.
+// group keeps the text that the inner node matches.
 func group(number int, inner node) node {
 	return func(m *matcher, i int, next func(int) bool) bool {
 		from, to := m.caps[2*number], m.caps[2*number+1]
@@ -237,7 +238,8 @@ func wordEdge(text string, i int) bool {
 	return before != after
 }
 
-// backReference matches what the group matched before. One that took no part never matches.
+// backReference matches the text that the group matched before. A group that took no part never
+// matches.
 func backReference(number func() int, fold bool) node {
 	return func(m *matcher, i int, next func(int) bool) bool {
 		m.step()

@@ -68,14 +68,16 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// What PCRE reads and this package does not is said, never read in another way.
+// Syntax of PCRE that this package does not have is ErrUnsupported, never read in another way.
 func TestUnsupported(t *testing.T) {
 	t.Parallel()
-	for _, expr := range []string{`(?R)`, `(?1)(a)`, `(?|a|b)`, `(?(1)a|b)`, `a\Kb`, `(*UTF8)é`, `\pL`, `(?U)a+`, `\X`, `\G`, `[[.a.]]`, `(?J)(?<a>b)`, `a{,2}`, `\12`} {
+	for _, expr := range []string{`(?R)`, `(?1)(a)`, `(?|a|b)`, `(?(1)a|b)`, `a\Kb`, `(*UTF8)é`,
+		`\pL`, `(?U)a+`, `\X`, `\G`, `[[.a.]]`, `(?J)(?<a>b)`, `a{,2}`, `\12`} {
 		_, err := pcre.Compile(expr, false)
 		require.ErrorIs(t, err, pcre.ErrUnsupported, expr)
 	}
-	for _, expr := range []string{`(`, `)`, `a**b(`, `[a`, `*a`, `a{2,1}`, `(?<a>b)(?<a>c)`, `\`, `[b-a]`, `(a)\2`} {
+	for _, expr := range []string{`(`, `)`, `a**b(`, `[a`, `*a`, `a{2,1}`, `(?<a>b)(?<a>c)`, `\`,
+		`[b-a]`, `(a)\2`} {
 		_, err := pcre.Compile(expr, false)
 		require.Error(t, err, expr)
 	}

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// Backoff counts the tries of one loop. The zero value is ready to use. It is not safe for concurrent use.
+// Backoff counts the tries of one loop. The zero value is ready to use. It is not safe for
+// concurrent use.
 type Backoff struct{ tries int }
 
-// Next returns how long to wait before the next try: it doubles with each try from first up to most, and a random part
-// of the last half is left out, so that many agents do not try in step.
+// Next returns how long to wait before the next try: it doubles with each try from first up to
+// most, and a random part of the last half is left out, so that many agents do not try in step.
 func (b *Backoff) Next(first, most time.Duration) time.Duration {
 	d := min(first<<min(b.tries, 20), most)
 	b.tries++

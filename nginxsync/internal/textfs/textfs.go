@@ -1,4 +1,5 @@
-// Package textfs is a read-only file system of texts in memory, for configuration trees that conf.Parse reads.
+// Package textfs is a read-only file system of texts in memory, for configuration trees that
+// conf.Parse reads.
 package textfs
 
 import (
@@ -10,7 +11,8 @@ import (
 	"time"
 )
 
-// FS is a read-only file system: the contents by slash-separated name. Its directories are the parents of the names.
+// FS is a read-only file system: the contents by slash-separated name. Its directories are the
+// parents of the names.
 type FS map[string]string
 
 var _ fs.ReadDirFS = FS(nil)
@@ -21,11 +23,13 @@ func (t FS) Open(name string) (fs.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
 	if text, ok := t[name]; ok {
-		return &file{Reader: strings.NewReader(text), info: info{path.Base(name), len(text), 0o644}, text: text}, nil
+		return &file{Reader: strings.NewReader(text), info: info{path.Base(name), len(text), 0o644},
+			text: text}, nil
 	}
 	for other := range t {
 		if name == "." || strings.HasPrefix(other, name+"/") {
-			return &file{Reader: strings.NewReader(""), info: info{path.Base(name), 0, fs.ModeDir | 0o755}}, nil
+			return &file{Reader: strings.NewReader(""), info: info{path.Base(name), 0,
+				fs.ModeDir | 0o755}}, nil
 		}
 	}
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -56,7 +60,9 @@ func (t FS) ReadDir(name string) ([]fs.DirEntry, error) {
 	for _, info := range found {
 		entries = append(entries, fs.FileInfoToDirEntry(info))
 	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int {
+		return strings.Compare(a.Name(), b.Name())
+	})
 	return entries, nil
 }
 
@@ -88,8 +94,8 @@ func (i info) ModTime() time.Time { return time.Time{} }
 func (i info) IsDir() bool        { return i.mode.IsDir() }
 func (i info) Sys() any           { return nil }
 
-// WriteTo writes a text through a small buffer: io.WriteString would copy the whole of a large text. It is for hashes:
-// errors of w are not reported.
+// WriteTo writes a text through a small buffer: io.WriteString would copy the whole of a large
+// text. It is for hashes: errors of w are not reported.
 func WriteTo(w io.Writer, text string) {
 	var buffer [16 << 10]byte
 	for len(text) > 0 {

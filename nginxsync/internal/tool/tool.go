@@ -1,5 +1,5 @@
-// Package tool runs the programs that bundle sources use: without a shell, without the environment of this process, and with all
-// that they start ended when the context ends.
+// Package tool runs the programs that bundle sources use: without a shell, without the environment
+// of this process, and with all that they start ended when the context ends.
 package tool
 
 import (
@@ -28,8 +28,8 @@ type Command struct {
 // ErrTooLarge is in the chain of the error about an output that is longer than Command.Limit.
 var ErrTooLarge = errors.New("too large")
 
-// Output runs the program and returns what it prints. The error has the end of what it says on its standard error; it names the
-// program, not its arguments, which may hold secrets.
+// Output runs the program and returns its standard output. The error has the end of its standard
+// error; it names the program, not its arguments, which may hold secrets.
 func (c Command) Output(ctx context.Context) ([]byte, error) {
 	out := &limited{limit: c.Limit}
 	err := c.run(ctx, out)
@@ -42,8 +42,9 @@ func (c Command) Output(ctx context.Context) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Stream runs the program and lets read see what it prints, while it prints it. The program ends when read returns an error,
-// which is then the error, after that of ctx. Limit does not count.
+// Stream runs the program and lets read read its standard output while the program runs. The
+// program ends when read returns an error, which is then the error, after that of ctx. Limit does
+// not count.
 func (c Command) Stream(ctx context.Context, read func(io.Reader) error) error {
 	from, to := io.Pipe()
 	done := make(chan error, 1)
@@ -55,7 +56,8 @@ func (c Command) Stream(ctx context.Context, read func(io.Reader) error) error {
 	err := c.run(ctx, to)
 	to.Close()
 	readErr := <-done
-	if readErr != nil && ctx.Err() == nil && !errors.Is(readErr, io.ErrUnexpectedEOF) && !errors.Is(readErr, io.EOF) {
+	if readErr != nil && ctx.Err() == nil && !errors.Is(readErr, io.ErrUnexpectedEOF) &&
+		!errors.Is(readErr, io.EOF) {
 		return readErr
 	}
 	return cmp.Or(err, readErr) // the program says why it ended early
@@ -75,7 +77,8 @@ func (c Command) run(ctx context.Context, out io.Writer) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return fmt.Errorf("%s: %w: %s", c.Name, err, strings.Join(strings.Fields(string(said.text)), " "))
+		return fmt.Errorf("%s: %w: %s", c.Name, err, strings.Join(strings.Fields(string(said.text)),
+			" "))
 	}
 	return nil
 }

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Problem returns why s cannot be a word of at least atLeast and at most 128 bytes, or "" if it can.
+// Problem returns why s cannot be a word of at least atLeast and at most 128 bytes, or "" if it
+// can.
 func Problem(s string, atLeast int) string {
 	switch {
 	case len(s) < atLeast:
