@@ -52,21 +52,25 @@ const (
 
 // Finding is one difference.
 type Finding struct {
-	View   string     `json:"view,omitempty"` // empty: the leases contradict the pools
-	Kind   Kind       `json:"kind"`
-	Addr   netip.Addr `json:"addr"`
-	Lease  *vip.Lease `json:"lease,omitempty"` // the live lease of the address; nil when there is none
+	View string     `json:"view,omitempty"` // empty: the leases contradict the pools
+	Kind Kind       `json:"kind"`
+	Addr netip.Addr `json:"addr"`
+	// the live lease of the address; nil when there is none
+	Lease  *vip.Lease `json:"lease,omitempty"`
 	Detail string     `json:"detail"`
 }
 
 // Report is the result of Auditor.Check.
 type Report struct {
-	At       time.Time         `json:"at"`
-	Leases   int               `json:"leases"` // how many were compared
-	Findings []Finding         `json:"findings"`
-	Foreign  map[string]int    `json:"foreign,omitempty"` // by view: addresses that are not the allocator's to judge
-	Held     []Hold            `json:"held,omitempty"`    // views that Repair leaves as they are, by name
-	Failed   map[string]string `json:"failed,omitempty"`  // why a view could not be observed, by name
+	At       time.Time `json:"at"`
+	Leases   int       `json:"leases"` // how many were compared
+	Findings []Finding `json:"findings"`
+	// by view: addresses that are not the allocator's to judge
+	Foreign map[string]int `json:"foreign,omitempty"`
+	// views that Repair leaves as they are, by name
+	Held []Hold `json:"held,omitempty"`
+	// why a view could not be observed, by name
+	Failed map[string]string `json:"failed,omitempty"`
 }
 
 // Config configures an Auditor. Leases is required.
@@ -75,8 +79,8 @@ type Config struct {
 	Leases *vip.Allocator
 	// Views are compared with the leases, each with another name. The default is none.
 	Views []View
-	// Pools limits the comparison to the addresses of the pools with these names. The default is all
-	// pools of Leases.
+	// Pools limits the comparison to the addresses of the pools with these names. The default is
+	// all pools of Leases.
 	Pools []string
 	// MaxShare is the share, above 0 up to 1, of the addresses of a view, and of the leases, that
 	// Repair may change at once: see Hold. 1 is no limit. The default is DefaultMaxShare.
@@ -85,9 +89,9 @@ type Config struct {
 	AtLeast int
 	// Now is the clock of Observe. The default is time.Now.
 	Now func() time.Time
-	// Observe, when set, is called at the end of every Check ("audit") and Repair ("repair") with how
-	// long it took and its error. It is called without locks held and must not block. The default is
-	// none.
+	// Observe, when set, is called at the end of every Check ("audit") and Repair ("repair") with
+	// how long it took and its error. It is called without locks held and must not block. The
+	// default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -131,10 +135,12 @@ func namesOf(views []View) ([]string, error) {
 	for i, v := range views {
 		switch names[i] = v.Name(); {
 		case names[i] == "":
-			errs = append(errs, fmt.Errorf("audit: Config.Views: view %d of %d: the name is empty: %w",
+			errs = append(errs, fmt.Errorf("audit: Config.Views: view %d of %d: the name is "+
+				"empty: %w",
 				i+1, len(views), vip.ErrInvalid))
 		case slices.Contains(names[:i], names[i]):
-			errs = append(errs, fmt.Errorf("audit: Config.Views: view %q: another view has this name: %w",
+			errs = append(errs, fmt.Errorf("audit: Config.Views: view %q: another view has this "+
+				"name: %w",
 				names[i], vip.ErrInvalid))
 		}
 	}
@@ -151,7 +157,7 @@ func (a *Auditor) inScope(pool string) bool {
 	return len(a.cfg.Pools) == 0 || slices.Contains(a.cfg.Pools, pool)
 }
 
-// observed is deferred by the calls that Config.Observe is told about.
+// observed calls Config.Observe; the calls that it reports defer it.
 func (a *Auditor) observed(op string, start time.Time, err *error) {
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(op, a.cfg.Now().Sub(start), *err)

@@ -28,7 +28,8 @@ func (a *Auditor) Check(ctx context.Context) (_ Report, err error) {
 		return Report{}, fmt.Errorf("audit: %w", err)
 	}
 	report := Report{
-		At: before.At, Findings: []Finding{}, Foreign: map[string]int{}, Failed: map[string]string{},
+		At: before.At, Findings: []Finding{}, Foreign: map[string]int{},
+		Failed: map[string]string{},
 	}
 	seen := make([][]Observation, len(a.cfg.Views))
 	for i, v := range a.cfg.Views {
@@ -54,7 +55,8 @@ func (a *Auditor) Check(ctx context.Context) (_ Report, err error) {
 	}
 	c.outOfPool()
 	slices.SortStableFunc(c.findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.View, b.View), a.Addr.Compare(b.Addr), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(cmp.Compare(a.View, b.View), a.Addr.Compare(b.Addr),
+			cmp.Compare(a.Kind, b.Kind))
 	})
 	report.Findings = append(report.Findings, c.findings...)
 	slices.SortFunc(report.Held, func(a, b Hold) int { return cmp.Compare(a.View, b.View) })
@@ -86,8 +88,8 @@ func (c *comparison) add(view string, kind Kind, addr netip.Addr, l *vip.Lease, 
 	}
 }
 
-// compare adds the differences between one view and the leases, counts in foreign what the view has
-// that is not the allocator's, and returns why the view is not to be repaired, if it is not.
+// compare adds the differences between one view and the leases, counts in foreign the view's
+// addresses that are not the allocator's, and returns the reasons that hold a repair of the view.
 func (c *comparison) compare(view string, found []Observation, foreign map[string]int) []Hold {
 	first := len(c.findings)
 	served := make(map[netip.Addr]bool, len(found))
@@ -100,7 +102,8 @@ func (c *comparison) compare(view string, found []Observation, foreign map[strin
 		}
 		served[addr] = true
 		if l == nil {
-			c.add(view, NotLeased, addr, nil, fmt.Sprintf("used for task %q, nobody holds it", o.Task))
+			c.add(view, NotLeased, addr, nil, fmt.Sprintf("used for task %q, nobody holds it",
+				o.Task))
 			continue
 		}
 		if o.Task != "" && o.Task != l.Owner.Task {
@@ -129,7 +132,8 @@ func (c *comparison) outOfPool() {
 	for addr, l := range c.held {
 		if c.after.OutOfPool(addr) {
 			detail := fmt.Sprintf("pool %q does not have it any more", l.Pool)
-			c.findings = append(c.findings, Finding{Kind: OutOfPool, Addr: addr, Lease: l, Detail: detail})
+			c.findings = append(c.findings, Finding{Kind: OutOfPool, Addr: addr, Lease: l,
+				Detail: detail})
 		}
 	}
 }
@@ -152,7 +156,8 @@ func (c *comparison) hold(view string, findings []Finding, rows int) []Hold {
 		h.Reason = fmt.Sprintf("the store has no record of any address, and the view uses %d", rows)
 	case len(changed) > allowed.of(rows):
 		h.Of, h.Limit = rows, allowed.of(rows)
-		h.Reason = fmt.Sprintf("%d of its %d addresses would be taken away or changed, at most %d at once",
+		h.Reason = fmt.Sprintf("%d of its %d addresses would be taken away or changed, at most "+
+			"%d at once",
 			len(changed), rows, h.Limit)
 	case missing > allowed.of(len(c.held)):
 		h.Of, h.Limit = len(c.held), allowed.of(len(c.held))

@@ -7,7 +7,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Limits on what is changed at once without a person's word.
+// Limits on the changes at once without a person's consent.
 const (
 	DefaultMaxShare = 0.1
 	DefaultAtLeast  = 3
@@ -17,9 +17,9 @@ const (
 // *HeldError.
 var ErrHeld = errors.New("held")
 
-// Hold says why a change waits for a person. A store that is empty, old or of another installation,
-// a proxy that has lost its routes, and an orchestrator that knows no task any more all look like a
-// large number of findings; to act on them would wipe what works.
+// Hold is the reason why a change waits for a person. A store that is empty, old or of another
+// installation, a proxy that has lost its routes, and an orchestrator that knows no task any more
+// all look like a large number of findings; to act on them would wipe working entries.
 type Hold struct {
 	View    string `json:"view,omitempty"` // that is left as it is; empty for the leases
 	Changes int    `json:"changes"`        // addresses that would be changed

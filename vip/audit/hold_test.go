@@ -31,7 +31,7 @@ func leasedTo(t testing.TB, a *vip.Allocator, n int) (all []vip.Lease) {
 	return all
 }
 
-// What a view has on addresses that the allocator does not own is nobody's to repair.
+// Repair leaves a view's entries for addresses that the allocator does not own.
 func TestRepairLeavesForeignAddresses(t *testing.T) {
 	t.Parallel()
 	c := newClock()
@@ -56,7 +56,8 @@ func TestRepairLeavesForeignAddresses(t *testing.T) {
 	}
 	mine := addr("10.0.0.5")
 	nginx.rows[mine] = audit.Observation{Addr: mine, Task: "ghost"}
-	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx}, Pools: []string{"p"}})
+	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx},
+		Pools: []string{"p"}})
 	report, err := auditor.Check(t.Context())
 	require.NoError(t, err)
 	require.Len(t, report.Findings, 1)
@@ -65,7 +66,8 @@ func TestRepairLeavesForeignAddresses(t *testing.T) {
 
 	// a report that was made by hand, or before the pools changed
 	for ip := range nginx.rows {
-		report.Findings = append(report.Findings, audit.Finding{View: "nginx", Kind: audit.NotLeased, Addr: ip})
+		report.Findings = append(report.Findings, audit.Finding{View: "nginx",
+			Kind: audit.NotLeased, Addr: ip})
 	}
 	repaired, err := auditor.Repair(t.Context(), report, nil)
 	require.NoError(t, err)
@@ -103,7 +105,8 @@ func TestRepairFormerAddresses(t *testing.T) {
 	}
 	report, err = auditor.Check(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, map[string]int{"nginx": 2}, report.Foreign, "they have rested, and may have a new use")
+	require.Equal(t, map[string]int{"nginx": 2}, report.Foreign, "they have rested, and may have "+
+		"a new use")
 }
 
 func TestRepairHoldsMassChange(t *testing.T) {
@@ -182,7 +185,8 @@ func TestRepairHoldsMassChange(t *testing.T) {
 				require.Zero(t, repaired)
 				require.Len(t, nginx.rows, before)
 			}
-			repaired, err := auditor.Repair(t.Context(), report, map[string]int{"nginx": test.change})
+			repaired, err := auditor.Repair(t.Context(), report,
+				map[string]int{"nginx": test.change})
 			require.NoError(t, err)
 			require.Equal(t, test.change, repaired)
 		})
@@ -222,7 +226,9 @@ func TestLeaksHoldMassEnd(t *testing.T) {
 	gone := map[string]bool{}
 	leaks := checker(t, a, c, audit.LeakConfig{
 		Grace: time.Minute,
-		Alive: func(_ context.Context, l vip.Lease) (bool, error) { return !gone[l.Owner.Task], nil },
+		Alive: func(_ context.Context, l vip.Lease) (bool, error) {
+			return !gone[l.Owner.Task], nil
+		},
 	})
 	for _, l := range all {
 		gone[l.Owner.Task] = true
@@ -232,8 +238,10 @@ func TestLeaksHoldMassEnd(t *testing.T) {
 		found, err := leaks.Check(t.Context())
 		var held *audit.HeldError
 		require.ErrorAs(t, err, &held)
-		require.Equal(t, audit.Hold{Changes: 50, Of: 50, Limit: 5, Reason: held.Hold.Reason}, held.Hold)
-		require.ErrorContains(t, err, "the owners of 50 of 50 leases are said to be gone, at most 5 at once")
+		require.Equal(t, audit.Hold{Changes: 50, Of: 50, Limit: 5, Reason: held.Hold.Reason},
+			held.Hold)
+		require.ErrorContains(t, err, "the owners of 50 of 50 leases are said to be gone, at "+
+			"most 5 at once")
 		require.Equal(t, held.Hold, *leaks.Held())
 		require.Len(t, found, 50)
 		require.Len(t, leaks.Suspects(), 50)

@@ -28,9 +28,9 @@ type LeakConfig struct {
 	// Grace is how long an owner must be gone before its lease is ended; negative to report only.
 	// The default is 15 min.
 	Grace time.Duration
-	// MaxShare is the share, above 0 up to 1, of the live leases whose owners may be gone at once: when
-	// Alive says so of more, Check ends none and returns a *HeldError. 1 is no limit. The default is
-	// DefaultMaxShare.
+	// MaxShare is the share, above 0 up to 1, of the live leases whose owners may be gone at once:
+	// when Alive says so of more, Check ends none and returns a *HeldError. 1 is no limit. The
+	// default is DefaultMaxShare.
 	MaxShare float64
 	// AtLeast is how many owners may be gone at once in any case. The default is DefaultAtLeast.
 	AtLeast int
@@ -68,8 +68,8 @@ type Leak struct {
 	Confirmed bool      `json:"confirmed"` // the owner stayed gone, and the lease has been ended
 }
 
-// LeakChecker ends leases whose owner is gone. What it suspects is in memory only: after a restart
-// the grace begins again. It is safe for concurrent use.
+// LeakChecker ends leases whose owner is gone. Its suspects are in memory only: after a restart the
+// grace begins again. It is safe for concurrent use.
 type LeakChecker struct {
 	cfg  LeakConfig
 	most limit
@@ -129,8 +129,8 @@ func (c *LeakChecker) Run(ctx context.Context) error {
 // error is context.Cause(ctx).
 func (c *LeakChecker) Check(ctx context.Context) ([]Leak, error) { return c.CheckAllowing(ctx, 0) }
 
-// CheckAllowing is Check that ends suspects although up to gone owners are gone at once. A person
-// calls it who has seen Held and knows that they are.
+// CheckAllowing is Check that ends suspects although up to gone owners are gone at once. It is for
+// a person that has seen Held and knows that the owners are gone.
 func (c *LeakChecker) CheckAllowing(ctx context.Context, gone int) (leaks []Leak, err error) {
 	if c.cfg.Observe != nil {
 		start := c.cfg.Now()
@@ -184,7 +184,8 @@ func (c *LeakChecker) hold(gone, live, allowed int) *Hold {
 	var h *Hold
 	if most := max(c.most.of(live), allowed); gone > most {
 		h = &Hold{Changes: gone, Of: live, Limit: most, Reason: fmt.Sprintf(
-			"the owners of %d of %d leases are said to be gone, at most %d at once", gone, live, most)}
+			"the owners of %d of %d leases are said to be gone, at most %d at once", gone, live,
+			most)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,7 +225,8 @@ func (c *LeakChecker) suspect(snapshot *vip.Snapshot, l vip.Lease) (_ Leak, over
 
 // end ends the lease of a suspect.
 func (c *LeakChecker) end(ctx context.Context, snapshot *vip.Snapshot, leak *Leak) error {
-	_, err := c.cfg.Leases.ReleaseUnchanged(ctx, snapshot, leak.Lease.Addr, "leaked: its owner is gone")
+	_, err := c.cfg.Leases.ReleaseUnchanged(ctx, snapshot, leak.Lease.Addr,
+		"leaked: its owner is gone")
 	switch {
 	case errors.Is(err, vip.ErrConflict):
 		return nil
@@ -260,7 +262,8 @@ func (c *LeakChecker) Suspects() []Leak {
 	c.mu.Unlock()
 	live := suspects[:0]
 	for _, s := range suspects {
-		for _, l := range c.cfg.Leases.List(vip.Query{VIP: s.Lease.Addr, States: []vip.State{vip.Leased}}) {
+		for _, l := range c.cfg.Leases.List(vip.Query{VIP: s.Lease.Addr,
+			States: []vip.State{vip.Leased}}) {
 			if l.ID == s.Lease.ID {
 				s.Lease = l
 				live = append(live, s)

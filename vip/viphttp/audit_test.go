@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip/viphttp"
 )
 
-// misled is a View with addresses that nobody holds.
+// misled is a View with addresses that are not leased.
 type misled struct {
 	addrs    int
 	repaired int
@@ -55,7 +55,8 @@ func TestAuditRepairsOnlyWhenAsked(t *testing.T) {
 	t.Parallel()
 	nginx := &misled{addrs: 2}
 	url := serveAudit(t, nginx)
-	for _, ask := range [][2]string{{"GET", ""}, {"POST", "{}"}, {"POST", `{"apply":false,"allow":{"nginx":9}}`}} {
+	for _, ask := range [][2]string{{"GET", ""}, {"POST", "{}"},
+		{"POST", `{"apply":false,"allow":{"nginx":9}}`}} {
 		code, body := call(t, ask[0], url, ask[1])
 		require.Equal(t, 200, code)
 		require.Len(t, body["findings"], 3, "two ghosts, and a lease that is not served")
@@ -65,7 +66,8 @@ func TestAuditRepairsOnlyWhenAsked(t *testing.T) {
 		method, url, body string
 		status            int
 	}{
-		{"GET", url + "?apply=1", "", 400}, {"POST", url + "?apply=1", "{}", 400}, {"POST", url, `{"aply":true}`, 400},
+		{"GET", url + "?apply=1", "", 400}, {"POST", url + "?apply=1", "{}", 400},
+		{"POST", url, `{"aply":true}`, 400},
 		{"POST", url, "", 415},
 	} {
 		code, _ := call(t, ask.method, ask.url, ask.body)
@@ -90,7 +92,8 @@ func TestAuditHeld(t *testing.T) {
 		held := body["held"].([]any)[0].(map[string]any)
 		require.Equal(t, "nginx", held["view"])
 		require.Equal(t, 101.0, held["changes"])
-		require.Contains(t, body["detail"], "100 of its 100 addresses would be taken away or changed, at most 10 at once")
+		require.Contains(t, body["detail"], "100 of its 100 addresses would be taken away or "+
+			"changed, at most 10 at once")
 		require.Zero(t, nginx.repaired)
 	}
 	code, body := call(t, "POST", url, `{"apply":true,"allow":{"nginx":101}}`)

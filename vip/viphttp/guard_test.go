@@ -17,29 +17,41 @@ func TestGuard(t *testing.T) {
 	const token = "correct horse battery"
 	s, a := serve(t, viphttp.Config{Token: token, Origins: []string{"https://deploy.example.com"}})
 	good := http.Header{
-		"Authorization": {"Bearer " + token}, "Content-Type": {"application/json"}, "Sec-Fetch-Site": {"same-origin"},
+		"Authorization": {"Bearer " + token}, "Content-Type": {"application/json"},
+		"Sec-Fetch-Site": {"same-origin"},
 	}
 	for name, test := range map[string]struct {
 		change http.Header // of good; no value deletes
 		status int
 		code   string
 	}{
-		"as it should be":           {nil, 201, ""},
-		"not from a browser":        {http.Header{"Sec-Fetch-Site": nil}, 201, ""},
-		"typed into a browser":      {http.Header{"Sec-Fetch-Site": {"none"}}, 201, ""},
-		"trusted origin":            {http.Header{"Sec-Fetch-Site": {"cross-site"}, "Origin": {"https://deploy.example.com"}}, 201, ""},
-		"another site":              {http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403, "forbidden"},
-		"another host of the site":  {http.Header{"Sec-Fetch-Site": {"same-site"}}, 403, "forbidden"},
-		"an old browser":            {http.Header{"Sec-Fetch-Site": nil, "Origin": {"https://evil.example"}}, 403, "forbidden"},
-		"a sandboxed page":          {http.Header{"Sec-Fetch-Site": nil, "Origin": {"null"}}, 403, "forbidden"},
-		"no token":                  {http.Header{"Authorization": nil}, 401, "unauthenticated"},
-		"another token":             {http.Header{"Authorization": {"Bearer " + token + "x"}}, 401, "unauthenticated"},
-		"a prefix of the token":     {http.Header{"Authorization": {"Bearer correct"}}, 401, "unauthenticated"},
-		"another scheme":            {http.Header{"Authorization": {"Basic " + token}}, 401, "unauthenticated"},
-		"a form":                    {http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, 415, "unsupported-format"},
-		"text":                      {http.Header{"Content-Type": {"text/plain"}}, 415, "unsupported-format"},
-		"no type":                   {http.Header{"Content-Type": nil}, 415, "unsupported-format"},
-		"two types":                 {http.Header{"Content-Type": {"text/plain, application/json"}}, 415, "unsupported-format"},
+		"as it should be":      {nil, 201, ""},
+		"not from a browser":   {http.Header{"Sec-Fetch-Site": nil}, 201, ""},
+		"typed into a browser": {http.Header{"Sec-Fetch-Site": {"none"}}, 201, ""},
+		"trusted origin": {http.Header{"Sec-Fetch-Site": {"cross-site"},
+			"Origin": {"https://deploy.example.com"}}, 201, ""},
+		"another site": {http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403,
+			"forbidden"},
+		"another host of the site": {http.Header{"Sec-Fetch-Site": {"same-site"}}, 403,
+			"forbidden"},
+		"an old browser": {http.Header{"Sec-Fetch-Site": nil,
+			"Origin": {"https://evil.example"}}, 403, "forbidden"},
+		"a sandboxed page": {http.Header{"Sec-Fetch-Site": nil, "Origin": {"null"}}, 403,
+			"forbidden"},
+		"no token": {http.Header{"Authorization": nil}, 401, "unauthenticated"},
+		"another token": {http.Header{"Authorization": {"Bearer " + token + "x"}}, 401,
+			"unauthenticated"},
+		"a prefix of the token": {http.Header{"Authorization": {"Bearer correct"}}, 401,
+			"unauthenticated"},
+		"another scheme": {http.Header{"Authorization": {"Basic " + token}}, 401,
+			"unauthenticated"},
+		"a form": {http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, 415,
+			"unsupported-format"},
+		"text": {http.Header{"Content-Type": {"text/plain"}}, 415,
+			"unsupported-format"},
+		"no type": {http.Header{"Content-Type": nil}, 415, "unsupported-format"},
+		"two types": {http.Header{"Content-Type": {"text/plain, application/json"}},
+			415, "unsupported-format"},
 		"JSON with a character set": {http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}, 201, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +62,8 @@ func TestGuard(t *testing.T) {
 				}
 			}
 			before := a.Revision()
-			req, err := http.NewRequest("POST", s.URL+"/leases", strings.NewReader(`{"owner":{"task":"T1"}}`))
+			req, err := http.NewRequest("POST", s.URL+"/leases",
+				strings.NewReader(`{"owner":{"task":"T1"}}`))
 			require.NoError(t, err)
 			req.Header = header
 			resp, err := http.DefaultClient.Do(req)
@@ -71,14 +84,15 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// Every route that changes something is guarded, and those that do not are open.
+// Every route that changes something is guarded, and every other route is open.
 func TestGuardCoversEveryRoute(t *testing.T) {
 	t.Parallel()
 	s, a := serve(t, viphttp.Config{Token: "correct horse battery"})
 	l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"}})
 	require.NoError(t, err)
 	for _, route := range [][2]string{
-		{"POST", "/leases"}, {"POST", "/leases/" + l.ID + "/renew"}, {"PUT", "/leases/" + l.ID + "/binding"},
+		{"POST", "/leases"}, {"POST", "/leases/" + l.ID + "/renew"},
+		{"PUT", "/leases/" + l.ID + "/binding"},
 		{"DELETE", "/leases/" + l.ID + "?generation=1"}, {"POST", "/addresses/10.0.0.1/quarantine"},
 		{"POST", "/addresses/10.0.0.1/restore"},
 	} {
@@ -86,7 +100,8 @@ func TestGuardCoversEveryRoute(t *testing.T) {
 		require.Equal(t, 401, code, route)
 		require.Equal(t, "unauthenticated", body["code"])
 	}
-	for _, path := range []string{"/leases", "/locate", "/leases/" + l.ID, "/pools", "/history/10.0.0.1"} {
+	for _, path := range []string{"/leases", "/locate", "/leases/" + l.ID, "/pools",
+		"/history/10.0.0.1"} {
 		code, _ := call(t, "GET", s.URL+path, "")
 		require.Equal(t, 200, code, path)
 	}
@@ -98,7 +113,8 @@ func TestGuardCoversEveryRoute(t *testing.T) {
 func TestNewRejectsBadConfig(t *testing.T) {
 	t.Parallel()
 	_, err := viphttp.New(viphttp.Config{
-		Token: "short", Origins: []string{"deploy.example.com", "https://a/b"}, KeepAlive: -1, WriteTimeout: -1,
+		Token: "short", Origins: []string{"deploy.example.com", "https://a/b"}, KeepAlive: -1,
+		WriteTimeout: -1,
 	})
 	require.ErrorIs(t, err, vip.ErrInvalid)
 	for _, field := range []string{"Leases", "Token", "Origins", "KeepAlive", "WriteTimeout"} {

@@ -94,7 +94,8 @@ func (h *handler) paged(r *http.Request) (q vip.Query, limit int, err error) {
 	if text := params.get("limit"); text != "" {
 		limit, err = strconv.Atoi(text)
 		if err != nil || limit < 1 || limit > largestPage {
-			return q, 0, fmt.Errorf("parameter limit: %.64q: want 1 to %d: %w", text, largestPage, vip.ErrInvalid)
+			return q, 0, fmt.Errorf("parameter limit: %.64q: want 1 to %d: %w", text, largestPage,
+				vip.ErrInvalid)
 		}
 	}
 	return q, limit, nil
@@ -107,7 +108,7 @@ type stream struct {
 	timeout time.Duration
 }
 
-// Write implements io.Writer, and sends what it is given at once.
+// Write implements io.Writer, and sends text at once.
 func (s stream) Write(text []byte) (int, error) {
 	// a ResponseWriter without a connection, as of a test, has no deadlines
 	err := s.control.SetWriteDeadline(time.Now().Add(s.timeout))

@@ -29,7 +29,8 @@ func many(t *testing.T, n int) (*vip.Allocator, []string) {
 	var want []string
 	next := mustAddr("10.0.0.1")
 	for i := range n {
-		_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: fmt.Sprint("T", i)}, Addr: next})
+		_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: fmt.Sprint("T", i)},
+			Addr: next})
 		require.NoError(t, err)
 		want = append(want, next.String())
 		next = next.Next().Next()
@@ -46,7 +47,8 @@ func TestListInPages(t *testing.T) {
 	t.Cleanup(s.Close)
 	for _, limit := range []string{"", "1", "499", "500", "501", "1250", "2500", "2501", "100000"} {
 		if limit == "1" { // one a page is slow: of the last few only
-			require.Equal(t, want[2490:], pages(t, s.URL, url.Values{"limit": {"1"}, "after": {want[2489]}}), limit)
+			require.Equal(t, want[2490:], pages(t, s.URL, url.Values{"limit": {"1"},
+				"after": {want[2489]}}), limit)
 			continue
 		}
 		q := url.Values{}
@@ -88,7 +90,7 @@ func pages(t *testing.T, server string, q url.Values) (addrs []string) {
 	}
 }
 
-// A client that stops reading a list is cut off, and what it has is no whole answer.
+// A client that stops reading a list is cut off, and its part of the answer is not a complete one.
 func TestListCutsOffSlowReader(t *testing.T) {
 	t.Parallel()
 	a, _ := many(t, 20_000)
@@ -119,7 +121,8 @@ func TestListCutsOffSlowReader(t *testing.T) {
 
 // slowClient has a small receive buffer, and reads a body only when asked to.
 func slowClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network,
+		to string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, to)
 		if err == nil {
 			err = conn.(*net.TCPConn).SetReadBuffer(4096)

@@ -11,17 +11,26 @@ import (
 	"github.com/sluice-deploy/sluice/vip/audit"
 )
 
-// Problem is the body of an error: the standard members, the code, and what else is known.
+// Problem is the body of an error: the standard members, the code, and further members where they
+// are known.
 type Problem struct {
 	httpproblem.Problem
-	Lease       *vip.Lease       `json:"lease,omitempty"`       // of a conflict: the lease that the owner holds
-	Diff        []vip.Difference `json:"diff,omitempty"`        // of a conflict
-	Free        *uint64          `json:"free,omitempty"`        // addresses, of an exhausted pool
-	Cooling     *uint64          `json:"cooling,omitempty"`     // likewise
-	Quarantined *uint64          `json:"quarantined,omitempty"` // likewise
-	Soonest     *time.Time       `json:"soonest,omitempty"`     // see vip.ExhaustedError
-	Held        []audit.Hold     `json:"held,omitempty"`        // of an audit: views that were left as they are
-	Repaired    *int             `json:"repaired,omitempty"`    // of an audit: findings that were repaired all the same
+	// of a conflict: the lease that the owner holds
+	Lease *vip.Lease `json:"lease,omitempty"`
+	// of a conflict
+	Diff []vip.Difference `json:"diff,omitempty"`
+	// addresses, of an exhausted pool
+	Free *uint64 `json:"free,omitempty"`
+	// likewise
+	Cooling *uint64 `json:"cooling,omitempty"`
+	// likewise
+	Quarantined *uint64 `json:"quarantined,omitempty"`
+	// see vip.ExhaustedError
+	Soonest *time.Time `json:"soonest,omitempty"`
+	// of an audit: views that were left as they are
+	Held []audit.Hold `json:"held,omitempty"`
+	// of an audit: findings that were repaired all the same
+	Repaired *int `json:"repaired,omitempty"`
 }
 
 // rules are looked through in order: a request that waited in vain is exhausted before anything

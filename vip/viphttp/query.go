@@ -17,8 +17,8 @@ var selectors = []string{
 	"vip", "task", "team", "cluster", "version", "instance", "addr", "pool", "label", "state",
 }
 
-// repeated are the parameters that may be given more than once, and optional those that may be
-// empty.
+// repeated are the parameters that may be given more than once; optional are the parameters that
+// may be empty.
 var repeated, optional = []string{"label", "state"}, []string{"reason"}
 
 // params are the parameters of a URL, each known, and given once unless it is one of repeated.

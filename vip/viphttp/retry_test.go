@@ -26,11 +26,13 @@ func TestRetryAfter(t *testing.T) {
 		status  int
 		want    string
 	}{
-		"a lease that ends in a day":         {24 * time.Hour, 0, false, 503, "300"},
-		"a lease without end":                {vip.Forever, 0, false, 503, "300"},
-		"cooling for 130 s":                  {time.Hour, 0, true, 503, "130"},
-		"cooling for 30.5 s more":            {time.Hour, 99500 * time.Millisecond, true, 503, "31"},
-		"cooling for a millisecond more":     {time.Hour, 129999 * time.Millisecond, true, 503, "1"},
+		"a lease that ends in a day": {24 * time.Hour, 0, false, 503, "300"},
+		"a lease without end":        {vip.Forever, 0, false, 503, "300"},
+		"cooling for 130 s":          {time.Hour, 0, true, 503, "130"},
+		"cooling for 30.5 s more": {time.Hour, 99500 * time.Millisecond, true, 503,
+			"31"},
+		"cooling for a millisecond more": {time.Hour, 129999 * time.Millisecond, true, 503,
+			"1"},
 		"a lease that ends in half a minute": {30 * time.Second, 0, false, 503, "160"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -39,17 +41,22 @@ func TestRetryAfter(t *testing.T) {
 			p, err := vip.ParsePool("p", "10.0.0.1")
 			require.NoError(t, err)
 			a, err := vip.Open(t.Context(), vip.Config{
-				Store: vip.NewMemStore(), Pools: []vip.Pool{p}, Now: func() time.Time { return clock },
+				Store: vip.NewMemStore(), Pools: []vip.Pool{p}, Now: func() time.Time {
+					return clock
+				},
 			})
 			require.NoError(t, err)
-			l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"}, TTL: test.ttl})
+			l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"},
+				TTL: test.ttl})
 			require.NoError(t, err)
 			if test.release {
 				_, err = a.Release(t.Context(), l.ID, l.Generation, "")
 				require.NoError(t, err)
 			}
 			clock = clock.Add(test.passed)
-			handler, err := viphttp.New(viphttp.Config{Leases: a, Now: func() time.Time { return clock }})
+			handler, err := viphttp.New(viphttp.Config{Leases: a, Now: func() time.Time {
+				return clock
+			}})
 			require.NoError(t, err)
 			resp := post(handler, `{"owner":{"task":"T2"}}`)
 			require.Equal(t, test.status, resp.Code, resp.Body)
@@ -66,7 +73,7 @@ func post(handler http.Handler, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-// What can never be had is told apart from what cannot be had now.
+// A request that can never be met has another code than one that cannot be met now.
 func TestExhaustedForEver(t *testing.T) {
 	t.Parallel()
 	full, err := vip.ParsePool("full", "10.0.0.1")
@@ -78,17 +85,20 @@ func TestExhaustedForEver(t *testing.T) {
 	for _, r := range []string{"10.0.1.1", "10.0.1.2"} {
 		reserved.Reserved[mustAddr(r)] = "gateway"
 	}
-	a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{full, reserved}})
+	a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{full, reserved}})
 	require.NoError(t, err)
 	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"}, Pool: "full"})
 	require.NoError(t, err)
 	handler, err := viphttp.New(viphttp.Config{Leases: a})
 	require.NoError(t, err)
 	for body, code := range map[string]string{
-		`{"owner":{"task":"T2"}}`:                                        "exhausted",
-		`{"owner":{"task":"T2"},"selector":{"net":"a"}}`:                 "exhausted",
-		`{"owner":{"task":"T2"},"selector":{"net":"b"}}`:                 "unsatisfiable", // nothing but reserved addresses
-		`{"owner":{"task":"T2"},"selector":{"net":"c"}}`:                 "unsatisfiable", // no pool has the label
+		`{"owner":{"task":"T2"}}`:                        "exhausted",
+		`{"owner":{"task":"T2"},"selector":{"net":"a"}}`: "exhausted",
+		// nothing but reserved addresses
+		`{"owner":{"task":"T2"},"selector":{"net":"b"}}`: "unsatisfiable",
+		// no pool has the label
+		`{"owner":{"task":"T2"},"selector":{"net":"c"}}`:                 "unsatisfiable",
 		`{"owner":{"task":"T2"},"selector":{"net":"c"},"fallback":true}`: "exhausted",
 		`{"owner":{"task":"T2"},"pool":"full","count":2}`:                "unsatisfiable",
 		`{"owner":{"task":"T2"},"pool":"reserved"}`:                      "unsatisfiable",
@@ -98,7 +108,8 @@ func TestExhaustedForEver(t *testing.T) {
 		require.NoError(t, json.Unmarshal(resp.Body.Bytes(), &problem))
 		require.Equal(t, code, string(problem.Code), body)
 		require.Equal(t, code == "exhausted", resp.Header().Get("Retry-After") != "", body)
-		require.Equal(t, map[string]int{"exhausted": 503, "unsatisfiable": 409}[code], resp.Code, body)
+		require.Equal(t, map[string]int{"exhausted": 503, "unsatisfiable": 409}[code], resp.Code,
+			body)
 	}
 }
 
@@ -130,7 +141,7 @@ func TestDurationsAreTheSameTextInAndOut(t *testing.T) {
 	}
 }
 
-// The holder of an address is nobody else's to end: an error about it does not say its lease id.
+// Only its owner may end a lease: an error for another client does not show the lease's id.
 func TestErrorsDoNotNameAnothersLease(t *testing.T) {
 	t.Parallel()
 	p, err := vip.ParsePool("p", "10.0.0.1")

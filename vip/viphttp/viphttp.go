@@ -7,7 +7,7 @@
 //	PUT    /leases/{id}/binding          body {"generation": 3, "instances": […]}
 //	DELETE /leases/{id}?generation=3&reason=   release
 //	GET    /locate?…                     like /leases, live ones only
-//	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   who had it
+//	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   its holders
 //	GET    /pools                        counts by state, the queue, and the suspects of Config.Leaks
 //	GET    /watch                        server-sent events; Last-Event-ID or ?after= resumes
 //	GET    /audit                        compare with the views of Config.Audit; changes nothing
@@ -31,8 +31,8 @@
 //
 // The handler refuses requests that change something and come from a page of another site
 // (Sec-Fetch-Site, Origin), and asks for Config.Token if there is one. Beyond that the embedder
-// mounts it behind its own authentication: who reaches it may see any lease, and with the token
-// take and end any. The handler does not limit rates, and answers on no other path.
+// mounts it behind its own authentication: a client that reaches it may see any lease, and with the
+// token take and end any. The handler does not limit rates, and answers on no other path.
 package viphttp
 
 import (
@@ -60,8 +60,8 @@ const (
 type Config struct {
 	// Leases is the allocator that is served.
 	Leases *vip.Allocator
-	// Token, when set, is what a request that changes something must carry as "Authorization: Bearer
-	// TOKEN"; at least 16 bytes. The default is none.
+	// Token, when set, is the token that a request that changes something must carry as
+	// "Authorization: Bearer TOKEN"; at least 16 bytes. The default is none.
 	Token string
 	// Origins are the origins of pages, such as "https://deploy.example.com", whose requests are
 	// accepted though they are of another site. The default is none.
@@ -74,12 +74,12 @@ type Config struct {
 	Leaks *audit.LeakChecker
 	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
 	KeepAlive time.Duration
-	// WriteTimeout is how long a client may take to read one event, or one part of a list, before it
-	// is cut off. It resumes with Last-Event-ID. The default is 30 s.
+	// WriteTimeout is how long a client may take to read one event, or one part of a list, before
+	// it is cut off. It resumes with Last-Event-ID. The default is 30 s.
 	WriteTimeout time.Duration
-	// Observe, when set, is called after every request with its route pattern, how long it took, and
-	// its error, which is nil when the request was answered as asked. An event stream is observed when
-	// it ends. The default is none.
+	// Observe, when set, is called after every request with its route pattern, how long it took,
+	// and its error, which is nil when the request was answered as asked. An event stream is
+	// observed when it ends. The default is none.
 	Observe func(op string, took time.Duration, err error)
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
@@ -96,7 +96,8 @@ type handler struct {
 func New(cfg Config) (http.Handler, error) {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("viphttp: Config.%s: %s: %w", field, fmt.Sprintf(format, args...), vip.ErrInvalid))
+		errs = append(errs, fmt.Errorf("viphttp: Config.%s: %s: %w", field,
+			fmt.Sprintf(format, args...), vip.ErrInvalid))
 	}
 	if cfg.Leases == nil {
 		bad("Leases", "required")
@@ -108,7 +109,8 @@ func New(cfg Config) (http.Handler, error) {
 		bad("KeepAlive", "%s: want 0 (default %s) or more", cfg.KeepAlive, defaultKeepAlive)
 	}
 	if cfg.WriteTimeout < 0 {
-		bad("WriteTimeout", "%s: want 0 (default %s) or more", cfg.WriteTimeout, defaultWriteTimeout)
+		bad("WriteTimeout", "%s: want 0 (default %s) or more", cfg.WriteTimeout,
+			defaultWriteTimeout)
 	}
 	guard, err := newGuard(cfg.Token, cfg.Origins)
 	if err != nil {
@@ -151,7 +153,8 @@ func (h *handler) routes() http.Handler {
 	mux.Handle("GET /locate", h.observed("GET /locate", h.locate))
 	mux.Handle("GET /watch", h.observed("GET /watch", h.watch))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if serve, pattern := mux.Handler(r); pattern == "" { // no such path, or not with this method
+		// no such path, or not with this method
+		if serve, pattern := mux.Handler(r); pattern == "" {
 			serve.ServeHTTP(&unserved{ResponseWriter: w, path: r.Method + " " + r.URL.Path}, r)
 			return
 		}
@@ -160,7 +163,8 @@ func (h *handler) routes() http.Handler {
 }
 
 // json answers with JSON, or with a problem.
-func (h *handler) json(serve answer, names []string) func(http.ResponseWriter, *http.Request) error {
+func (h *handler) json(serve answer, names []string) func(http.ResponseWriter,
+	*http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		params, err := h.admit(r, names)
@@ -196,14 +200,16 @@ type unserved struct {
 func (u *unserved) WriteHeader(code int) {
 	p := httpproblem.New(httpproblem.NotFound, u.path+": not served here")
 	if code == http.StatusMethodNotAllowed {
-		p = httpproblem.New(httpproblem.MethodNotAllowed, u.path+": allowed are "+u.Header().Get("Allow"))
+		p = httpproblem.New(httpproblem.MethodNotAllowed, u.path+": allowed are "+
+			u.Header().Get("Allow"))
 	}
 	httpproblem.Write(u.ResponseWriter, p)
 }
 
 func (u *unserved) Write(text []byte) (int, error) { return len(text), nil }
 
-func (h *handler) observed(pattern string, serve func(http.ResponseWriter, *http.Request) error) http.Handler {
+func (h *handler) observed(pattern string, serve func(http.ResponseWriter,
+	*http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := h.cfg.Now()
 		err := serve(w, r)

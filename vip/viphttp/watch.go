@@ -13,8 +13,8 @@ import (
 )
 
 // watch streams events. Without a revision to resume from it begins now. The first event is "hello"
-// with the revision that it begins at; when what came since is not kept it is "reset", and the
-// client lists again.
+// with the revision that it begins at; when the events since the revision are not kept it is
+// "reset", and the client lists again.
 func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	after, err := h.from(r)
 	if err != nil {
@@ -25,7 +25,8 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
 	s := stream{w, http.NewResponseController(w), h.cfg.WriteTimeout}
-	if err := s.send("hello", after, map[string]string{"revision": strconv.FormatUint(after, 10)}); err != nil {
+	if err := s.send("hello", after, map[string]string{"revision": strconv.FormatUint(after,
+		10)}); err != nil {
 		return err
 	}
 	for {
@@ -37,7 +38,8 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		case errors.Is(err, vip.ErrCompacted):
 			after = h.a.Revision()
-			err = s.send("reset", after, map[string]string{"revision": strconv.FormatUint(after, 10), "detail": err.Error()})
+			err = s.send("reset", after, map[string]string{"revision": strconv.FormatUint(after,
+				10), "detail": err.Error()})
 		case err != nil: // nothing happened for a while
 			err = s.comment("alive at " + h.cfg.Now().UTC().Format(time.RFC3339))
 		}
