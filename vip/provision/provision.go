@@ -1,17 +1,19 @@
-// Package provision makes the addresses that a vip.Allocator has leased answer on the network, and stop answering.
+// Package provision makes the addresses that a vip.Allocator has leased answer on the network, and
+// stop answering.
 //
-// The embedder chooses a Driver: None where the addresses are ready-made, as a cloud's load balancer gives them;
-// keepalived for VRRP and LVS; rfc2136 for names in DNS. It then runs a Keeper beside the allocator, on the machine that announces. An address is
-// announced from its allocation to the end of its cool-down, in which the baseline answers on it; one in quarantine is not.
+// The embedder chooses a Driver: None where the addresses are ready-made, as a cloud's load
+// balancer gives them; keepalived for VRRP and LVS; rfc2136 for names in DNS. It then runs a Keeper
+// beside the allocator, on the machine that announces. An address is announced from its allocation
+// to the end of its cool-down, in which the baseline answers on it; one in quarantine is not.
 //
 //	k := &provision.Keeper{Allocator: a, Driver: &keepalived.Driver{Path: "/etc/keepalived/keepalived.conf", Interface: "eth0"}}
 //	go k.Run(ctx)
 //
-// A driver sets an address that it cannot announce aside and announces the others. When the Keeper ends, for whatever
-// reason, it withdraws all addresses first and returns afterwards: two machines never announce one address because the
-// first was slow to say that it has lost its lease on the job.
+// A driver sets an address that it cannot announce aside and announces the others. When the Keeper
+// ends, for any reason, it withdraws all addresses first and returns afterwards: two machines never
+// announce one address because the first was slow to say that it has lost its lease on the job.
 //
-// This package does not elect who announces, and does not route packets itself.
+// This package does not elect the machine that announces, and does not route packets itself.
 package provision
 
 import (
@@ -44,7 +46,8 @@ type Driver interface {
 // changed. To withdraw all it calls Apply without addresses.
 type LeaseDriver interface {
 	Driver
-	// ApplyLeases is Apply for these leases, by address, in the states Leased, Draining and Cooling.
+	// ApplyLeases is Apply for these leases, by address, in the states Leased, Draining and
+	// Cooling.
 	ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map[netip.Addr]error, err error)
 }
 
@@ -54,23 +57,24 @@ type None struct{}
 // Apply implements Driver.
 func (None) Apply(context.Context, []netip.Addr) (map[netip.Addr]error, error) { return nil, nil }
 
-// Keeper keeps a driver at what an allocator says.
+// Keeper makes a driver announce the leases of an allocator.
 type Keeper struct {
 	Allocator *vip.Allocator // required
 	Driver    Driver         // required
-	// Retry is the time between two attempts while the driver fails or has set something aside. The default is 5 s.
+	// Retry is the time between two attempts while the driver fails or has set something aside. The
+	// default is 5 s.
 	Retry time.Duration
 	// Withdraw bounds the last call of the driver, when Run ends. The default is 10 s.
 	Withdraw time.Duration
-	// Logger for what fails and is tried again. The default discards.
+	// Logger receives the failures that are tried again. The default discards.
 	Logger *slog.Logger
 
 	mu    sync.Mutex
 	aside map[netip.Addr]error
 }
 
-// Run announces until ctx is done. Then it withdraws all addresses, and returns ctx's cause, joined with the error of the
-// driver if that could not withdraw them.
+// Run announces until ctx is done. Then it withdraws all addresses, and returns ctx's cause, joined
+// with the error of the driver if that could not withdraw them.
 func (k *Keeper) Run(ctx context.Context) error {
 	log := k.Logger
 	if log == nil {
@@ -80,7 +84,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	first, failed := true, false
 	for ctx.Err() == nil {
 		from := k.Allocator.Revision()
-		leases := k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}})
+		leases := k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining,
+			vip.Cooling}})
 		if want := k.tenures(leases); first || failed || !slices.Equal(want, announced) {
 			aside, err := k.apply(ctx, leases)
 			if err != nil && ctx.Err() == nil {
@@ -97,7 +102,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		k.waitForNews(ctx, from, failed)
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(k.Withdraw, 10*time.Second))
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx),
+		cmp.Or(k.Withdraw, 10*time.Second))
 	defer cancel()
 	_, err := k.Driver.Apply(last, nil)
 	if err != nil {
@@ -106,14 +112,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return errors.Join(context.Cause(ctx), err)
 }
 
-// tenure is what the driver is told about a lease.
+// tenure holds the parts of a lease that the driver depends on.
 type tenure struct {
 	addr  netip.Addr
 	id    string
 	state vip.State
 }
 
-// tenures lists what the driver has to be called again for when it changes.
+// tenures lists the state of the leases; when it changes, the driver is called again.
 func (k *Keeper) tenures(leases []vip.Lease) []tenure {
 	_, whole := k.Driver.(LeaseDriver)
 	all := make([]tenure, len(leases))
@@ -125,7 +131,7 @@ func (k *Keeper) tenures(leases []vip.Lease) []tenure {
 	return all
 }
 
-// apply tells the driver what to announce.
+// apply calls the driver with the leases or addresses to announce.
 func (k *Keeper) apply(ctx context.Context, leases []vip.Lease) (map[netip.Addr]error, error) {
 	if d, ok := k.Driver.(LeaseDriver); ok {
 		return d.ApplyLeases(ctx, leases)
@@ -152,8 +158,8 @@ func (k *Keeper) setAside(aside map[netip.Addr]error) {
 	k.aside = maps.Clone(aside)
 }
 
-// Aside returns the addresses that the driver has set aside, with the reasons. The caller may want to put them into
-// quarantine.
+// Aside returns the addresses that the driver has set aside, with the reasons. The caller may want
+// to put them into quarantine.
 func (k *Keeper) Aside() map[netip.Addr]error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip/provision"
 )
 
-// wire is a driver that remembers what is announced.
+// wire is a driver that remembers the announced addresses.
 type wire struct {
 	mu    sync.Mutex
 	have  []netip.Addr
@@ -121,7 +121,8 @@ func TestImports(t *testing.T) {
 
 func ExampleKeeper() {
 	p, _ := vip.ParsePool("test", "127.58.0.0/24")
-	a, _ := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
+	a, _ := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{p}})
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &provision.Keeper{Allocator: a, Driver: provision.None{}}
 	cancel()

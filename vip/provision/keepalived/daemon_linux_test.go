@@ -22,10 +22,10 @@ import (
 	"github.com/sluice-deploy/sluice/vip/provision/keepalived"
 )
 
-// A keepalived that runs, in a network of its own: it announces what the driver says, and stops.
+// A keepalived that runs, in a network of its own: it announces the driver's addresses, and stops.
 func TestKeepalivedThatRuns(t *testing.T) {
 	t.Parallel()
-	runtime.LockOSThread() // what is started ends with the thread that started it
+	runtime.LockOSThread() // a started process ends with the thread that started it
 	defer runtime.UnlockOSThread()
 	if os.Getenv("OWN_NETWORK") == "" {
 		inOwnNetwork(t)
@@ -34,10 +34,13 @@ func TestKeepalivedThatRuns(t *testing.T) {
 	require.NoError(t, bridge("br58", [4]byte{192, 0, 2, 9}))
 	d, _ := driver(t)
 	dir := filepath.Dir(d.Path)
-	*d = keepalived.Driver{Path: d.Path, Interface: "br58", PidFile: filepath.Join(dir, "keepalived.pid")}
-	one, two, three := netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2"), netip.MustParseAddr("10.58.0.3")
+	*d = keepalived.Driver{Path: d.Path, Interface: "br58", PidFile: filepath.Join(dir,
+		"keepalived.pid")}
+	one, two, three := netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2"),
+		netip.MustParseAddr("10.58.0.3")
 	require.NoError(t, os.WriteFile(d.Path, d.Render([]netip.Addr{one}), 0o644))
-	cmd := exec.Command("keepalived", "--dont-fork", "--log-console", "--vrrp", "--use-file", d.Path, "--pid", d.PidFile, "--vrrp_pid", filepath.Join(dir, "vrrp.pid"))
+	cmd := exec.Command("keepalived", "--dont-fork", "--log-console", "--vrrp", "--use-file",
+		d.Path, "--pid", d.PidFile, "--vrrp_pid", filepath.Join(dir, "vrrp.pid"))
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -76,7 +79,8 @@ func announces(want ...netip.Addr) func() bool {
 		all, err := device.Addrs()
 		var have []netip.Addr
 		for _, a := range all {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && netip.MustParsePrefix("10.58.0.0/24").Contains(p.Addr()) {
+			if p, err := netip.ParsePrefix(a.String()); err == nil &&
+				netip.MustParsePrefix("10.58.0.0/24").Contains(p.Addr()) {
 				have = append(have, p.Addr())
 			}
 		}
@@ -88,11 +92,14 @@ func announces(want ...netip.Addr) func() bool {
 func inOwnNetwork(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), "OWN_NETWORK=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET,
+		Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(),
+			Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(),
+			Size: 1}}
 	}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -109,7 +116,8 @@ func bridge(name string, addr [4]byte) error {
 	if err != nil {
 		return err
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCBRADDBR, uintptr(unsafe.Pointer(text))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCBRADDBR,
+		uintptr(unsafe.Pointer(text))); errno != 0 {
 		return fmt.Errorf("add bridge %s: %w", name, errno)
 	}
 	ifreq, err := unix.NewIfreq(name)

@@ -1,14 +1,18 @@
-// Package keepalived announces addresses with keepalived: one vrrp_instance that holds all of them, and a virtual_server
-// for each address and port that spreads connections over real servers with LVS.
+// Package keepalived announces addresses with keepalived: one vrrp_instance that holds all of them,
+// and a virtual_server for each address and port that spreads connections over real servers with
+// LVS.
 //
-// The driver owns one configuration file, which keepalived.conf may include. It writes a candidate beside it, has keepalived
-// itself check it ("keepalived -t"), puts it in place in one step, and asks the running keepalived to reload. An address
-// whose block keepalived refuses is found by halving, set aside and left out; when it refuses every one the fault is taken
-// for a common one, and the file stays. Nothing is written or reloaded when nothing has changed since the driver's last reload;
-// the first one always is made, as a former process may have ended between the file and the reload.
+// The driver owns one configuration file, which keepalived.conf may include. It writes a candidate
+// beside it, has keepalived itself check it ("keepalived -t"), puts it in place in one step, and
+// asks the running keepalived to reload. An address whose block keepalived refuses is found by
+// halving, set aside and left out; when it refuses every one the fault is taken for a common one,
+// and the file stays. Nothing is written or reloaded when nothing has changed since the driver's
+// last reload; the first one always is made, as a former process may have ended between the file
+// and the reload.
 //
-// It needs the right to write the file and to signal keepalived. It does not start keepalived, and does not put the
-// addresses on the real servers: in direct routing those need them on lo, with arp_ignore=1 and arp_announce=2.
+// It needs the right to write the file and to signal keepalived. It does not start keepalived, and
+// does not put the addresses on the real servers: in direct routing those need them on lo, with
+// arp_ignore=1 and arp_announce=2.
 package keepalived
 
 import (
@@ -54,7 +58,8 @@ type Driver struct {
 	Path string
 	// Interface that announces the addresses; required.
 	Interface string
-	// RouterID is the VRRP virtual router id, 1 to 255, the same on all machines of the group and on no other. The default is 58.
+	// RouterID is the VRRP virtual router id, 1 to 255, the same on all machines of the group and
+	// on no other. The default is 58.
 	RouterID int
 	// Priority of this machine, 1 to 254, the highest announces. The default is 100.
 	Priority int
@@ -62,18 +67,21 @@ type Driver struct {
 	Ports []uint16
 	// RealServers behind every address; required when there are Ports.
 	RealServers []RealServer
-	// Quorum is the weight that the living real servers must have together; below it keepalived says that the quorum is
-	// lost, in its log and to its notifiers, and goes on with those that live. The default is 1.
+	// Quorum is the weight that the living real servers must have together; below it keepalived
+	// says that the quorum is lost, in its log and to its notifiers, and goes on with the living
+	// ones. The default is 1.
 	Quorum int
 	// Scheduler of LVS: rr, wrr, lc, wlc, sh, … The default is wrr.
 	Scheduler string
-	// Forward is how LVS forwards: DR, TUN or NAT. The default is DR, which keeps the address that the request came to.
+	// Forward is how LVS forwards: DR, TUN or NAT. The default is DR, which keeps the address that
+	// the request came to.
 	Forward string
 	// Check of the real servers.
 	Check Check
 	// Keepalived is the program that checks a file. The default is "keepalived".
 	Keepalived string
-	// Reload makes the running keepalived read the file. The default sends SIGHUP to the process in PidFile.
+	// Reload makes the running keepalived read the file. The default sends SIGHUP to the process in
+	// PidFile.
 	Reload func(ctx context.Context) error
 	// PidFile of the running keepalived. The default is /run/keepalived.pid.
 	PidFile string
@@ -139,15 +147,20 @@ func (d *Driver) validate() error {
 		}
 	}
 	add(d.Path == "", "path is empty")
-	add(d.Interface == "" || strings.ContainsAny(d.Interface, " \t\n{}#!"), "interface %q: want the name of a network interface", d.Interface)
+	add(d.Interface == "" || strings.ContainsAny(d.Interface, " \t\n{}#!"),
+		"interface %q: want the name of a network interface", d.Interface)
 	add(d.RouterID < 0 || d.RouterID > 255, "router id %d: want 1 to 255", d.RouterID)
 	add(d.Priority < 0 || d.Priority > 254, "priority %d: want 1 to 254", d.Priority)
 	add(len(d.Ports) > 0 && len(d.RealServers) == 0, "ports without real servers")
-	add(d.Quorum < 0 || d.Check.Retries < 0, "quorum %d, retries %d: want 1 or more", d.Quorum, d.Check.Retries)
-	add(strings.ContainsAny(d.Scheduler+d.Forward, " \t\n{}#!"), "scheduler %q, forward %q: want one word each", d.Scheduler, d.Forward)
-	add(d.Check.Path != "" && (d.Check.Path[0] != '/' || strings.ContainsAny(d.Check.Path, " \t\n{}#!\"")), "check path %q: want an absolute path", d.Check.Path)
+	add(d.Quorum < 0 || d.Check.Retries < 0, "quorum %d, retries %d: want 1 or more", d.Quorum,
+		d.Check.Retries)
+	add(strings.ContainsAny(d.Scheduler+d.Forward, " \t\n{}#!"), "scheduler %q, forward %q: want "+
+		"one word each", d.Scheduler, d.Forward)
+	add(d.Check.Path != "" && (d.Check.Path[0] != '/' || strings.ContainsAny(d.Check.Path,
+		" \t\n{}#!\"")), "check path %q: want an absolute path", d.Check.Path)
 	for _, r := range d.RealServers {
-		add(!r.Addr.IsValid() || r.Weight < 0, "real server %q: weight %d: want an address and a weight of 0 or more", r.Addr, r.Weight)
+		add(!r.Addr.IsValid() || r.Weight < 0, "real server %q: weight %d: want an address and a "+
+			"weight of 0 or more", r.Addr, r.Weight)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("keepalived driver: %w", err)
@@ -155,8 +168,10 @@ func (d *Driver) validate() error {
 	return nil
 }
 
-// sift splits want into what keepalived accepts and what it does not. One bad address among n costs about 2·log n checks.
-func (d *Driver) sift(ctx context.Context, want []netip.Addr) (good []netip.Addr, aside map[netip.Addr]error, err error) {
+// sift splits want into the addresses that keepalived accepts and the ones that it does not. One
+// bad address among n costs about 2·log n checks.
+func (d *Driver) sift(ctx context.Context, want []netip.Addr) (good []netip.Addr,
+	aside map[netip.Addr]error, err error) {
 	if len(want) == 0 {
 		return nil, nil, nil
 	}
@@ -183,7 +198,7 @@ func (d *Driver) sift(ctx context.Context, want []netip.Addr) (good []netip.Addr
 	return good, aside, nil
 }
 
-// refusal is what keepalived says about a file that it does not accept.
+// refusal is keepalived's output about a file that it does not accept.
 type refusal struct{ output string }
 
 func (r *refusal) Error() string { return "keepalived refuses it: " + r.output }
@@ -194,7 +209,8 @@ func (d *Driver) check(ctx context.Context, data []byte) error {
 		return err
 	}
 	defer os.Remove(candidate)
-	out, err := exec.CommandContext(ctx, cmp.Or(d.Keepalived, "keepalived"), "--config-test", "--use-file", candidate).CombinedOutput()
+	out, err := exec.CommandContext(ctx, cmp.Or(d.Keepalived, "keepalived"), "--config-test",
+		"--use-file", candidate).CombinedOutput()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -250,13 +266,14 @@ func (d *Driver) Render(addrs []netip.Addr) []byte {
 	return b.Bytes()
 }
 
-// instance writes the VRRP side. The advertisement has room for few addresses, so all but the first are "excluded" from
-// it: they are put on the interface all the same.
+// instance writes the VRRP side. The advertisement has room for few addresses, so all but the first
+// are "excluded" from it: they are put on the interface all the same.
 func (d *Driver) instance(b *bytes.Buffer, name string, addrs []netip.Addr) {
 	if len(addrs) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\nvrrp_instance %s {\n    state BACKUP\n    interface %s\n    virtual_router_id %d\n    priority %d\n    advert_int 1\n",
+	fmt.Fprintf(b, "\nvrrp_instance %s {\n    state BACKUP\n    interface %s\n    "+
+		"virtual_router_id %d\n    priority %d\n    advert_int 1\n",
 		name, d.Interface, cmp.Or(d.RouterID, 58), cmp.Or(d.Priority, 100))
 	bits := addrs[0].BitLen()
 	fmt.Fprintf(b, "    virtual_ipaddress {\n        %s/%d\n    }\n", addrs[0], bits)
@@ -270,10 +287,13 @@ func (d *Driver) instance(b *bytes.Buffer, name string, addrs []netip.Addr) {
 	b.WriteString("}\n")
 }
 
-// server writes the LVS side. A server that fails its check gets weight 0, so that its connections may end.
+// server writes the LVS side. A server that fails its check gets weight 0, so that its connections
+// may end.
 func (d *Driver) server(b *bytes.Buffer, addr netip.Addr, port uint16) {
-	fmt.Fprintf(b, "\nvirtual_server %s %d {\n    delay_loop %d\n    lb_algo %s\n    lb_kind %s\n    protocol TCP\n    quorum %d\n    hysteresis 0\n    inhibit_on_failure\n",
-		addr, port, seconds(d.Check.Interval, 5), cmp.Or(d.Scheduler, "wrr"), cmp.Or(d.Forward, "DR"), cmp.Or(d.Quorum, 1))
+	fmt.Fprintf(b, "\nvirtual_server %s %d {\n    delay_loop %d\n    lb_algo %s\n    lb_kind "+
+		"%s\n    protocol TCP\n    quorum %d\n    hysteresis 0\n    inhibit_on_failure\n",
+		addr, port, seconds(d.Check.Interval, 5), cmp.Or(d.Scheduler, "wrr"),
+		cmp.Or(d.Forward, "DR"), cmp.Or(d.Quorum, 1))
 	for _, r := range d.RealServers {
 		if r.Addr.Is4() != addr.Is4() {
 			continue
@@ -281,11 +301,13 @@ func (d *Driver) server(b *bytes.Buffer, addr netip.Addr, port uint16) {
 		fmt.Fprintf(b, "    real_server %s %d {\n        weight %d\n", r.Addr, port, r.Weight)
 		timeout, retries := seconds(d.Check.Timeout, 3), cmp.Or(d.Check.Retries, 2)
 		if d.Check.Path != "" {
-			fmt.Fprintf(b, "        HTTP_GET {\n            url {\n                path %s\n                status_code 200\n            }\n", d.Check.Path)
+			fmt.Fprintf(b, "        HTTP_GET {\n            url {\n                path %s\n     "+
+				"           status_code 200\n            }\n", d.Check.Path)
 		} else {
 			b.WriteString("        TCP_CHECK {\n")
 		}
-		fmt.Fprintf(b, "            connect_timeout %d\n            retry %d\n            delay_before_retry 1\n        }\n    }\n", timeout, retries)
+		fmt.Fprintf(b, "            connect_timeout %d\n            retry %d\n            "+
+			"delay_before_retry 1\n        }\n    }\n", timeout, retries)
 	}
 	b.WriteString("}\n")
 }

@@ -25,10 +25,13 @@ func driver(t *testing.T) (*keepalived.Driver, *int) {
 	require.NoError(t, err, "these tests ask the real keepalived: apt-get install keepalived")
 	reloads := 0
 	return &keepalived.Driver{
-		Path: filepath.Join(t.TempDir(), "sluice.conf"), Interface: device(t), Ports: []uint16{80, 443}, Quorum: 1,
-		RealServers: []keepalived.RealServer{{Addr: netip.MustParseAddr("192.0.2.1"), Weight: 2}, {Addr: netip.MustParseAddr("192.0.2.2"), Weight: 1}, {Addr: netip.MustParseAddr("fd00::a1"), Weight: 2}},
-		Check:       keepalived.Check{Path: "/health"},
-		Reload:      func(context.Context) error { reloads++; return nil },
+		Path: filepath.Join(t.TempDir(), "sluice.conf"), Interface: device(t),
+		Ports: []uint16{80, 443}, Quorum: 1,
+		RealServers: []keepalived.RealServer{{Addr: netip.MustParseAddr("192.0.2.1"), Weight: 2},
+			{Addr: netip.MustParseAddr("192.0.2.2"), Weight: 1},
+			{Addr: netip.MustParseAddr("fd00::a1"), Weight: 2}},
+		Check:  keepalived.Check{Path: "/health"},
+		Reload: func(context.Context) error { reloads++; return nil },
 	}, &reloads
 }
 
@@ -69,7 +72,8 @@ func TestKeepalivedAcceptsWhatIsWritten(t *testing.T) {
 		for i := range 40 {
 			many = append(many, netip.MustParseAddr(fmt.Sprint("10.58.0.", i+1)))
 		}
-		for i, want := range [][]netip.Addr{addrs("10.58.0.1"), many, addrs("10.58.0.1", "fd00::1", "fd00::2"), nil} {
+		for i, want := range [][]netip.Addr{addrs("10.58.0.1"), many, addrs("10.58.0.1", "fd00::1",
+			"fd00::2"), nil} {
 			aside, err := d.Apply(t.Context(), want)
 			require.NoError(t, err)
 			require.Empty(t, aside)
@@ -89,7 +93,8 @@ func TestARefusedAddressDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
 	d, _ := driver(t)
 	d.Keepalived = filepath.Join(t.TempDir(), "picky")
-	script := "#!/bin/sh\nif grep -q -e '10.58.0.7 ' -e '10.58.0.9 ' \"$3\"; then echo \"$3: line 7: no such luck\"; exit 5; fi\nexec keepalived \"$@\"\n"
+	script := "#!/bin/sh\nif grep -q -e '10.58.0.7 ' -e '10.58.0.9 ' \"$3\"; then echo \"$3: " +
+		"line 7: no such luck\"; exit 5; fi\nexec keepalived \"$@\"\n"
 	require.NoError(t, os.WriteFile(d.Keepalived, []byte(script), 0o755))
 	var want, good []netip.Addr
 	for i := 1; i <= 16; i++ {
@@ -120,7 +125,8 @@ func TestARefusedFileOrReloadChangesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "reload keepalived: no such process")
 	d.Keepalived = "/bin/false"
 	_, err = d.Apply(t.Context(), addrs("10.58.0.3"))
-	require.ErrorContains(t, err, "every address is refused, such as 10.58.0.3: keepalived refuses it")
+	require.ErrorContains(t, err, "every address is refused, such as 10.58.0.3: keepalived "+
+		"refuses it")
 	d.Keepalived = "/no/such/program"
 	_, err = d.Apply(t.Context(), addrs("10.58.0.3"))
 	require.ErrorIs(t, err, os.ErrNotExist)
@@ -136,7 +142,8 @@ func TestARefusedFileOrReloadChangesNothing(t *testing.T) {
 	require.Len(t, left, 1, "no candidate is left behind")
 }
 
-// A process that ended between the file and the reload leaves a file that keepalived has not read: the next one has it read.
+// A process that ended between the file and the reload leaves a file that keepalived has not read:
+// the next one has it read.
 func TestFirstApplyReloads(t *testing.T) {
 	t.Parallel()
 	d, reloads := driver(t)
@@ -179,7 +186,7 @@ func TestReloadSignalsKeepalived(t *testing.T) {
 	<-hup
 }
 
-// Withdrawn addresses stay out of the file when keepalived is not there to be told: it may start later.
+// Withdrawn addresses stay out of the file when keepalived does not run: it may start later.
 func TestAWithdrawalStands(t *testing.T) {
 	t.Parallel()
 	d, reloads := driver(t)
@@ -200,7 +207,8 @@ func TestAWithdrawalStands(t *testing.T) {
 
 func ExampleDriver_Render() {
 	d := &keepalived.Driver{Interface: "eth0"}
-	fmt.Print(string(d.Render([]netip.Addr{netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2")})))
+	fmt.Print(string(d.Render([]netip.Addr{netip.MustParseAddr("10.58.0.1"),
+		netip.MustParseAddr("10.58.0.2")})))
 	// Output:
 	// # Written by the keepalived driver of Sluice: changes made here are lost.
 	//

@@ -1,12 +1,15 @@
-// Package localaddr makes addresses answer on this machine by local routes on the loopback ("AnyIP"), by netlink: what
+// Package localaddr makes addresses answer on this machine by local routes on the loopback
+// ("AnyIP"), by netlink, as if by
 //
 //	ip route add local 10.58.0.7/32 dev lo proto 158
 //
-// does. Ten thousand routes cost the kernel less than ten thousand addresses of an interface, and a route leaves the
-// interfaces as they are. The driver knows its own routes by their protocol number, so it takes over what a former process
-// left, removes what nobody leases any more, and touches no other route.
+// Ten thousand routes cost the kernel less than ten thousand addresses of an interface, and a route
+// leaves the interfaces as they are. The driver knows its own routes by their protocol number, so
+// it takes over the routes of a former process, removes those without a lease, and touches no other
+// route.
 //
-// It needs CAP_NET_ADMIN, and Linux. It answers no ARP: the addresses must be routed to this machine, or be announced by
-// what stands before it, such as LVS in direct routing. A server reaches them by listening on any address; Linux lets a
-// socket be bound to one of them in IPv4, in IPv6 only with net.ipv6.ip_nonlocal_bind=1.
+// It needs CAP_NET_ADMIN, and Linux. It answers no ARP: the addresses must be routed to this
+// machine, or be announced by a system before it, such as LVS in direct routing. A server reaches
+// them by listening on any address; Linux lets a socket be bound to one of them in IPv4, in IPv6
+// only with net.ipv6.ip_nonlocal_bind=1.
 package localaddr

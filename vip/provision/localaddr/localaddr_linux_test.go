@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/provision/provisiontest"
 )
 
-// TestMain runs the tests in a network of their own, in which they are root: routes of this machine stay as they are.
+// TestMain runs the tests in a network of their own, in which they are root: routes of this machine
+// stay as they are.
 func TestMain(m *testing.M) {
 	if os.Getenv("OWN_NETWORK") != "" {
 		if err := loopbackUp(); err != nil {
@@ -32,8 +33,10 @@ func TestMain(m *testing.M) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(),
+			Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(),
+			Size: 1}}
 	}
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "in a network of its own:", err)
@@ -92,11 +95,14 @@ func TestLocalRoutes(t *testing.T) {
 	for _, a := range all {
 		require.True(t, answers(t, a), "%s", a)
 	}
-	aside, err = (&localaddr.Driver{}).Apply(t.Context(), append(addrs("10.58.0.2", "10.58.0.3"), addrs("10.59.0.1")...))
+	aside, err = (&localaddr.Driver{}).Apply(t.Context(), append(addrs("10.58.0.2", "10.58.0.3"),
+		addrs("10.59.0.1")...))
 	require.NoError(t, err, "another process takes over")
 	require.Len(t, aside, 1)
-	require.ErrorIs(t, aside[netip.MustParseAddr("10.59.0.1")], syscall.EEXIST, "it is another driver's")
-	for addr, want := range map[string]bool{"10.58.0.1": false, "10.58.0.2": true, "10.58.0.3": true, "fd58::1": false, "10.59.0.1": true} {
+	require.ErrorIs(t, aside[netip.MustParseAddr("10.59.0.1")], syscall.EEXIST,
+		"it is another driver's")
+	for addr, want := range map[string]bool{"10.58.0.1": false, "10.58.0.2": true,
+		"10.58.0.3": true, "fd58::1": false, "10.59.0.1": true} {
 		require.Equal(t, want, answers(t, netip.MustParseAddr(addr)), addr)
 	}
 	_, err = d.Apply(t.Context(), nil)
@@ -117,7 +123,7 @@ func TestLocalRoutes(t *testing.T) {
 	_, err = (&localaddr.Driver{Protocol: 2}).Apply(t.Context(), nil)
 	require.ErrorContains(t, err, "protocol 2: want 5 to 255")
 
-	// an address that the machine has by itself is somebody else's: it is set aside, and stays
+	// an address that the machine has by itself is foreign: it is set aside, and stays
 	aside, err = d.Apply(t.Context(), addrs("10.58.0.1", "127.0.0.1"))
 	require.NoError(t, err)
 	require.ErrorIs(t, aside[netip.MustParseAddr("127.0.0.1")], syscall.EEXIST)

@@ -22,14 +22,15 @@ import (
 type Harness struct {
 	Driver provision.Driver
 	// Announced lists the addresses that are announced now, in any order, read from outside the
-	// driver. It is nil for a driver of addresses that answer whatever it does.
+	// driver. It is nil for a driver of addresses that answer without it.
 	Announced func(t *testing.T) []netip.Addr
 }
 
 // Addrs are the addresses that the suite announces: a driver has to be able to.
 func Addrs() []netip.Addr {
 	return []netip.Addr{
-		netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2"), netip.MustParseAddr("10.58.0.3"),
+		netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2"),
+		netip.MustParseAddr("10.58.0.3"),
 	}
 }
 

@@ -14,14 +14,16 @@ import (
 // client talks to the server.
 type client struct{ cfg Config }
 
-// exchange sends one signed request over TCP, and returns the answer when its code is good or one of
-// codes.
-func (c *client) exchange(ctx context.Context, op string, m *dns.Msg, codes ...int) (_ *dns.Msg, err error) {
+// exchange sends one signed request over TCP, and returns the answer when its code is good or one
+// of codes.
+func (c *client) exchange(ctx context.Context, op string, m *dns.Msg, codes ...int) (_ *dns.Msg,
+	err error) {
 	if c.cfg.Observe != nil {
 		start := c.cfg.Now()
 		defer func() { c.cfg.Observe(op, c.cfg.Now().Sub(start), err) }()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("no answer within %s", c.cfg.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("no answer within %s",
+		c.cfg.Timeout))
 	defer cancel()
 	c.sign(m)
 	conn, err := c.dial(ctx)
@@ -34,12 +36,14 @@ func (c *client) exchange(ctx context.Context, op string, m *dns.Msg, codes ...i
 		answer, err = conn.ReadMsg()
 	}
 	switch {
-	case answer != nil && answer.Rcode == dns.RcodeNotAuth: // which has no good signature when it is about that
+	case answer != nil && answer.Rcode == dns.RcodeNotAuth:
+		// which has no good signature when it is about that
 		return nil, c.refusal(op, answer)
 	case err != nil:
 		return nil, c.fault(ctx, op, err)
 	case answer.Id != m.Id || answer.IsTsig() == nil:
-		return nil, fmt.Errorf("%s zone %s at %s: the answer is not signed: %w", op, c.cfg.Zone, c.cfg.Server, ErrTSIG)
+		return nil, fmt.Errorf("%s zone %s at %s: the answer is not signed: %w", op, c.cfg.Zone,
+			c.cfg.Server, ErrTSIG)
 	case answer.Rcode == dns.RcodeSuccess || slices.Contains(codes, answer.Rcode):
 		return answer, nil
 	}
@@ -55,7 +59,8 @@ func (c *client) dial(ctx context.Context) (*dns.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dns.Conn{Conn: conn, TsigSecret: map[string]string{c.cfg.Key.Name: c.cfg.Key.Secret}}, nil
+	return &dns.Conn{Conn: conn, TsigSecret: map[string]string{c.cfg.Key.Name: c.cfg.Key.Secret}},
+		nil
 }
 
 // closeWith closes conn when ctx is done, or the returned function is called.
@@ -67,8 +72,8 @@ func (c *client) closeWith(ctx context.Context, conn *dns.Conn) func() {
 	}
 }
 
-// badSignatures are the library's words for an answer that is not signed as it should be: ErrAuth is
-// what it makes of an answer that refuses the signature of the request.
+// badSignatures are the library's words for an answer that is not signed as it should be: ErrAuth
+// stands for an answer that refuses the signature of the request.
 var badSignatures = []error{dns.ErrAuth, dns.ErrSig, dns.ErrTime, dns.ErrSecret, dns.ErrNoSig}
 
 // fault is an error of the network, or of the signature of an answer.
@@ -79,7 +84,8 @@ func (c *client) fault(ctx context.Context, op string, err error) error {
 	case slices.ContainsFunc(badSignatures, func(bad error) bool { return errors.Is(err, bad) }):
 		err = fmt.Errorf("%w: %w", err, ErrTSIG)
 	}
-	return fmt.Errorf("%s zone %s at %s with key %s: %w", op, c.cfg.Zone, c.cfg.Server, c.cfg.Key.Name, err)
+	return fmt.Errorf("%s zone %s at %s with key %s: %w", op, c.cfg.Zone, c.cfg.Server,
+		c.cfg.Key.Name, err)
 }
 
 // refusal is an answer that says no.
@@ -97,13 +103,15 @@ func (c *client) refusal(op string, answer *dns.Msg) error {
 			}
 		}
 	}
-	return fmt.Errorf("%s zone %s at %s with key %s: %s: %w", op, c.cfg.Zone, c.cfg.Server, c.cfg.Key.Name, what, kind)
+	return fmt.Errorf("%s zone %s at %s with key %s: %s: %w", op, c.cfg.Zone, c.cfg.Server,
+		c.cfg.Key.Name, what, kind)
 }
 
 // transfer reads the zone, and returns the addresses of each name that has the driver's mark.
 func (c *client) transfer(ctx context.Context) (ours map[string][]netip.Addr, err error) {
-	// asked first, because its answer says what is wrong with the key
-	if _, err := c.exchange(ctx, "query", new(dns.Msg).SetQuestion(c.cfg.Zone, dns.TypeSOA)); err != nil {
+	// asked first, because its answer names the problem with the key
+	if _, err := c.exchange(ctx, "query", new(dns.Msg).SetQuestion(c.cfg.Zone,
+		dns.TypeSOA)); err != nil {
 		return nil, err
 	}
 	if c.cfg.Observe != nil {
@@ -111,7 +119,8 @@ func (c *client) transfer(ctx context.Context) (ours map[string][]netip.Addr, er
 		defer func() { c.cfg.Observe("transfer", c.cfg.Now().Sub(start), err) }()
 	}
 	// a large zone takes longer than one exchange
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*c.cfg.Timeout, fmt.Errorf("no zone within %s", 10*c.cfg.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*c.cfg.Timeout, fmt.Errorf("no zone within %s",
+		10*c.cfg.Timeout))
 	defer cancel()
 	conn, err := c.dial(ctx)
 	if err != nil {
@@ -153,13 +162,14 @@ func (c *client) transfer(ctx context.Context) (ours map[string][]netip.Addr, er
 // transferFault gives an error of a transfer its kind: the signature was good a moment ago.
 func (c *client) transferFault(ctx context.Context, err error) error {
 	if e := (*dns.Error)(nil); ctx.Err() == nil && errors.As(err, &e) {
-		return fmt.Errorf("transfer zone %s at %s with key %s: %w: allow-transfer has to have the key: %w",
+		return fmt.Errorf("transfer zone %s at %s with key %s: %w: allow-transfer has to have "+
+			"the key: %w",
 			c.cfg.Zone, c.cfg.Server, c.cfg.Key.Name, err, ErrRefused)
 	}
 	return c.fault(ctx, "transfer", err)
 }
 
-// note notes what one record of the zone says about the driver's names.
+// note notes the contents of one record of the zone for the driver's names.
 func (c *client) note(rr dns.RR, addrs map[string][]netip.Addr, marked map[string]bool) {
 	name := dns.CanonicalName(rr.Header().Name)
 	switch rr := rr.(type) {

@@ -29,7 +29,7 @@ var (
 	// ErrTSIG: the server does not accept the signature, or the answer has no good one: another
 	// secret, another key name, or clocks that differ by more than five minutes.
 	ErrTSIG = errors.New("bad signature")
-	// ErrForeign: the name is somebody else's.
+	// ErrForeign: the name belongs to another owner.
 	ErrForeign = errors.New("foreign name")
 	// ErrServer: the server failed.
 	ErrServer = errors.New("server failed")
@@ -46,9 +46,9 @@ type Key struct {
 type Config struct {
 	// Server is host:port of the primary of the zone.
 	Server string
-	// Zone is what names are added to.
+	// Zone is the zone that names are added to.
 	Zone string
-	// Owner tells the records of this driver from those of others in the zone: up to 63 letters,
+	// Owner marks the records of this driver among the others in the zone: up to 63 letters,
 	// digits, '.', '_' and '-'. After a restart it is the same.
 	Owner string
 	// Key signs the requests.
@@ -56,22 +56,24 @@ type Config struct {
 	// Names returns the names of a lease: relative to Zone, or in it with a dot at the end. Nil or
 	// none gives the lease no name. The default is the task, made a DNS label.
 	Names func(lease vip.Lease) []string
-	// TTL of the records, from a second to a day: for so long a tester may be led to an address that
-	// has another owner, so it is less than Pool.CoolDown. The default is 30 s.
+	// TTL of the records, from a second to a day: for so long a tester may be led to an address
+	// that has another owner, so it is less than Pool.CoolDown. The default is 30 s.
 	TTL time.Duration
 	// Timeout of one exchange with the server. The default is 5 s.
 	Timeout time.Duration
-	// Now is the clock of the signatures, which the server compares with its own. The default is time.Now.
+	// Now is the clock of the signatures, which the server compares with its own. The default is
+	// time.Now.
 	Now func() time.Time
-	// Observe, when set, is called after each exchange with the server: "query", "transfer" or "update",
-	// how long it took and its error. It must not block. The default is none.
+	// Observe, when set, is called after each exchange with the server: "query", "transfer" or
+	// "update", how long it took and its error. It must not block. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
 func (cfg *Config) validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("rfc2136: Config.%s: %s: %w", field, fmt.Sprintf(format, args...), vip.ErrInvalid))
+		errs = append(errs, fmt.Errorf("rfc2136: Config.%s: %s: %w", field,
+			fmt.Sprintf(format, args...), vip.ErrInvalid))
 	}
 	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
 		bad("Server", "%.64q: want host:port", cfg.Server)
@@ -85,11 +87,13 @@ func (cfg *Config) validate() error {
 	if _, ok := dns.IsDomainName(cfg.Key.Name); !ok || cfg.Key.Name == "" {
 		bad("Key", "name %.64q: want the name that the server has for it", cfg.Key.Name)
 	}
-	if secret, err := base64.StdEncoding.DecodeString(cfg.Key.Secret); err != nil || len(secret) == 0 {
+	if secret, err := base64.StdEncoding.DecodeString(cfg.Key.Secret); err != nil ||
+		len(secret) == 0 {
 		bad("Key", "the secret is not base64") // without the secret
 	}
 	if algorithms[strings.ToLower(cfg.Key.Algorithm)] == "" {
-		bad("Key", "algorithm %.64q: want hmac-sha256, hmac-sha384 or hmac-sha512", cfg.Key.Algorithm)
+		bad("Key", "algorithm %.64q: want hmac-sha256, hmac-sha384 or hmac-sha512",
+			cfg.Key.Algorithm)
 	}
 	if cfg.TTL != 0 && (cfg.TTL < time.Second || cfg.TTL > 24*time.Hour) {
 		bad("TTL", "%s: want 0 (default %s), or a second to a day", cfg.TTL, defaultTTL)
@@ -102,7 +106,8 @@ func (cfg *Config) validate() error {
 
 // algorithms of TSIG that are not broken; SHA-1 and MD5 are left out (RFC 8945, section 6).
 var algorithms = map[string]string{
-	"": dns.HmacSHA256, "hmac-sha256": dns.HmacSHA256, "hmac-sha384": dns.HmacSHA384, "hmac-sha512": dns.HmacSHA512,
+	"": dns.HmacSHA256, "hmac-sha256": dns.HmacSHA256, "hmac-sha384": dns.HmacSHA384,
+	"hmac-sha512": dns.HmacSHA512,
 }
 
 func (cfg *Config) setDefaults() {
@@ -129,8 +134,10 @@ func (cfg *Config) absolute(name string) (string, error) {
 		full = name + "." + cfg.Zone
 	}
 	full = dns.CanonicalName(full)
-	if _, ok := dns.IsDomainName(full); !ok || name == "" || !dns.IsSubDomain(cfg.Zone, full) || full == cfg.Zone {
-		return "", fmt.Errorf("name %.64q: want one below zone %s: %w", name, cfg.Zone, vip.ErrInvalid)
+	if _, ok := dns.IsDomainName(full); !ok || name == "" || !dns.IsSubDomain(cfg.Zone, full) ||
+		full == cfg.Zone {
+		return "", fmt.Errorf("name %.64q: want one below zone %s: %w", name, cfg.Zone,
+			vip.ErrInvalid)
 	}
 	return full, nil
 }

@@ -9,14 +9,14 @@
 //	go (&provision.Keeper{Allocator: a, Driver: d}).Run(ctx) // T-1 is t-1.test.example.com
 //
 // A name that the driver has made carries a TXT record that says so, with the owner of the driver.
-// The driver changes and removes only names with that record; a name that somebody else has is left
-// as it is, and its address set aside. The first call of the driver transfers the zone (AXFR) to
-// find what an earlier process has left. The server therefore allows the key both: in BIND
+// The driver changes and removes only names with that record; a name of another owner is left as it
+// is, and its address set aside. The first call of the driver transfers the zone (AXFR) to find the
+// names that an earlier process has left. The server therefore allows the key both: in BIND
 // "allow-update" or "update-policy", and "allow-transfer".
 //
 // Production names lead testers to a task's address in a view of their own: a server that answers
-// those testers, or a zone of a BIND view that the key selects. Such a view has a driver of its own,
-// whose Config.Names returns the production names of a lease.
+// those testers, or a zone of a BIND view that the key selects. Such a view has a driver of its
+// own, whose Config.Names returns the production names of a lease.
 //
 // A Switch keeps a CNAME at the first healthy of several sites.
 package rfc2136

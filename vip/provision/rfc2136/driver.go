@@ -19,7 +19,8 @@ type Driver struct {
 	cfg    Config
 	client client
 
-	have map[string][]netip.Addr // the driver's names in the zone, sorted; nil when that is not known
+	// the driver's names in the zone, sorted; nil when that is not known
+	have map[string][]netip.Addr
 }
 
 var _ provision.LeaseDriver = (*Driver)(nil)
@@ -36,7 +37,8 @@ func New(cfg Config) (*Driver, error) {
 
 // Apply implements provision.Driver: each address has a name of its own, such as ip-10-58-0-1. A
 // Keeper calls ApplyLeases instead.
-func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (aside map[netip.Addr]error, err error) {
+func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (aside map[netip.Addr]error,
+	err error) {
 	names := map[string][]netip.Addr{}
 	for _, addr := range want {
 		name, err := d.cfg.absolute(nameOf(addr))
@@ -50,9 +52,10 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (aside map[netip.
 
 // ApplyLeases implements provision.LeaseDriver: a lease that is live has its names, others have
 // none. Several leases with one name are several addresses of that name. An address is set aside
-// when one of its names is not of the zone, or somebody else's (ErrForeign). After an error some
-// names may be as wanted and others as before; the next call puts them right.
-func (d *Driver) ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map[netip.Addr]error, err error) {
+// when one of its names is not of the zone, or belongs to another owner (ErrForeign). After an
+// error some names may be as wanted and others as before; the next call puts them right.
+func (d *Driver) ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map[netip.Addr]error,
+	err error) {
 	names, bad := map[string][]netip.Addr{}, map[netip.Addr]error{}
 	for _, l := range leases {
 		if l.State != vip.Leased {
@@ -73,7 +76,8 @@ func (d *Driver) ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map
 }
 
 // apply makes want the driver's names in the zone.
-func (d *Driver) apply(ctx context.Context, want map[string][]netip.Addr) (map[netip.Addr]error, error) {
+func (d *Driver) apply(ctx context.Context, want map[string][]netip.Addr) (map[netip.Addr]error,
+	error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("apply names of zone %s: %w", d.cfg.Zone, context.Cause(ctx))
 	}
@@ -88,7 +92,8 @@ func (d *Driver) apply(ctx context.Context, want map[string][]netip.Addr) (map[n
 		d.have = have
 	}
 	aside := map[netip.Addr]error{}
-	for _, name := range slices.Sorted(maps.Keys(d.have)) { // an address is at its old name or at its new one
+	// an address is at its old name or at its new one
+	for _, name := range slices.Sorted(maps.Keys(d.have)) {
 		if _, wanted := want[name]; wanted {
 			continue
 		}
@@ -116,7 +121,7 @@ func (d *Driver) apply(ctx context.Context, want map[string][]netip.Addr) (map[n
 }
 
 // set gives the name these addresses in one update, which the server makes whole or not at all: if
-// the name is the driver's, or nobody's. None removes the name.
+// the name is the driver's, or has no records. None removes the name.
 func (d *Driver) set(ctx context.Context, name string, addrs []netip.Addr) error {
 	_, known := d.have[name]
 	for range 2 {
@@ -139,14 +144,17 @@ func (d *Driver) set(ctx context.Context, name string, addrs []netip.Addr) error
 		return nil
 	}
 	delete(d.have, name)
-	return fmt.Errorf("name %s: it is there, without the mark of owner %q: %w", name, d.cfg.Owner, ErrForeign)
+	return fmt.Errorf("name %s: it is there, without the mark of owner %q: %w", name, d.cfg.Owner,
+		ErrForeign)
 }
 
 // update sends one update for a name that is the driver's already, or does not exist.
-func (d *Driver) update(ctx context.Context, name string, addrs []netip.Addr, ours bool) (code int, err error) {
+func (d *Driver) update(ctx context.Context, name string, addrs []netip.Addr, ours bool) (code int,
+	err error) {
 	m := new(dns.Msg).SetUpdate(d.cfg.Zone)
 	header := func(kind uint16) dns.RR_Header {
-		return dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: uint32(d.cfg.TTL.Seconds())}
+		return dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET,
+			Ttl: uint32(d.cfg.TTL.Seconds())}
 	}
 	mark := func() dns.RR { return &dns.TXT{Hdr: header(dns.TypeTXT), Txt: []string{d.cfg.mark()}} }
 	if ours {
@@ -154,19 +162,22 @@ func (d *Driver) update(ctx context.Context, name string, addrs []netip.Addr, ou
 	} else {
 		m.NameNotUsed([]dns.RR{mark()})
 	}
-	m.RemoveRRset([]dns.RR{&dns.A{Hdr: header(dns.TypeA)}, &dns.AAAA{Hdr: header(dns.TypeAAAA)}, mark()})
+	m.RemoveRRset([]dns.RR{&dns.A{Hdr: header(dns.TypeA)}, &dns.AAAA{Hdr: header(dns.TypeAAAA)},
+		mark()})
 	if len(addrs) > 0 {
 		records := []dns.RR{mark()}
 		for _, addr := range addrs {
 			if addr.Is4() {
 				records = append(records, &dns.A{Hdr: header(dns.TypeA), A: addr.AsSlice()})
 			} else {
-				records = append(records, &dns.AAAA{Hdr: header(dns.TypeAAAA), AAAA: addr.AsSlice()})
+				records = append(records, &dns.AAAA{Hdr: header(dns.TypeAAAA),
+					AAAA: addr.AsSlice()})
 			}
 		}
 		m.Insert(records)
 	}
-	answer, err := d.client.exchange(ctx, "update", m, dns.RcodeYXDomain, dns.RcodeNXRrset, dns.RcodeNameError)
+	answer, err := d.client.exchange(ctx, "update", m, dns.RcodeYXDomain, dns.RcodeNXRrset,
+		dns.RcodeNameError)
 	if err != nil {
 		return 0, err
 	}

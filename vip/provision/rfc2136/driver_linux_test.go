@@ -39,12 +39,13 @@ func driver(t *testing.T, cfg rfc2136.Config) *rfc2136.Driver {
 	return d
 }
 
-// names transfers the zone and lists the addresses by name, without those that it began with.
+// names transfers the zone and lists the addresses by name, without the names that it began with.
 func names(t *testing.T, s *bind.Server, zone string) map[string][]string {
 	t.Helper()
 	m := new(dns.Msg).SetAxfr(zone + ".")
 	m.SetTsig(bind.KeyName+".", dns.HmacSHA256, 300, time.Now().Unix())
-	parts, err := (&dns.Transfer{TsigSecret: map[string]string{bind.KeyName + ".": bind.KeySecret}}).In(m, s.Addr)
+	parts, err := (&dns.Transfer{TsigSecret: map[string]string{bind.KeyName +
+		".": bind.KeySecret}}).In(m, s.Addr)
 	require.NoError(t, err)
 	found := map[string][]string{}
 	for part := range parts {
@@ -73,31 +74,36 @@ func TestDriver(t *testing.T) {
 	t.Parallel()
 	provisiontest.Run(t, func(t *testing.T) provisiontest.Harness {
 		s := bind.Start(t, bind.Zone{Name: zone})
-		return provisiontest.Harness{Driver: driver(t, config(s)), Announced: func(t *testing.T) (all []netip.Addr) {
-			for _, addrs := range names(t, s, zone) {
-				all = append(all, netip.MustParseAddr(addrs[0]))
-			}
-			return all
-		}}
+		return provisiontest.Harness{Driver: driver(t, config(s)),
+			Announced: func(t *testing.T) (all []netip.Addr) {
+				for _, addrs := range names(t, s, zone) {
+					all = append(all, netip.MustParseAddr(addrs[0]))
+				}
+				return all
+			}}
 	})
 }
 
 func lease(task, addr string) vip.Lease {
-	return vip.Lease{ID: task + addr, Addr: netip.MustParseAddr(addr), Owner: vip.Owner{Task: task}, State: vip.Leased}
+	return vip.Lease{ID: task + addr, Addr: netip.MustParseAddr(addr), Owner: vip.Owner{Task: task},
+		State: vip.Leased}
 }
 
 func TestNamesOfLeases(t *testing.T) {
 	t.Parallel()
-	s := bind.Start(t, bind.Zone{Name: zone, Records: "taken A 192.0.2.9\nother A 192.0.2.8\nother TXT \"managed-by=sluice owner=somebody\""})
+	s := bind.Start(t, bind.Zone{Name: zone, Records: "taken A 192.0.2.9\nother A " +
+		"192.0.2.8\nother TXT \"managed-by=sluice owner=somebody\""})
 	d := driver(t, config(s))
 	cooling := lease("T-9", "10.0.0.9")
 	cooling.State = vip.Cooling
 	aside, err := d.ApplyLeases(t.Context(), []vip.Lease{
-		lease("T-1", "10.0.0.1"), lease("t-2", "10.0.0.2"), lease("t-2", "fd00::2"), lease("taken", "10.0.0.3"), lease("other", "10.0.0.4"), cooling,
+		lease("T-1", "10.0.0.1"), lease("t-2", "10.0.0.2"), lease("t-2", "fd00::2"),
+		lease("taken", "10.0.0.3"), lease("other", "10.0.0.4"), cooling,
 	})
 	require.NoError(t, err)
 	require.Len(t, aside, 2)
-	for addr, why := range map[string]string{"10.0.0.3": "taken.test.example.", "10.0.0.4": "other.test.example."} {
+	for addr, why := range map[string]string{"10.0.0.3": "taken.test.example.",
+		"10.0.0.4": "other.test.example."} {
 		require.ErrorIs(t, aside[netip.MustParseAddr(addr)], rfc2136.ErrForeign)
 		require.ErrorContains(t, aside[netip.MustParseAddr(addr)], why)
 	}
@@ -109,7 +115,8 @@ func TestNamesOfLeases(t *testing.T) {
 
 	// a task has another address, one is gone, one has come; and the driver is another process
 	d = driver(t, config(s))
-	_, err = d.ApplyLeases(t.Context(), []vip.Lease{lease("t-2", "10.0.0.7"), lease("t-3", "10.0.0.1")})
+	_, err = d.ApplyLeases(t.Context(), []vip.Lease{lease("t-2", "10.0.0.7"),
+		lease("t-3", "10.0.0.1")})
 	require.NoError(t, err)
 	got = names(t, s, zone)
 	require.Equal(t, map[string][]string{
@@ -180,22 +187,34 @@ func TestKeeper(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	s := bind.Start(t, bind.Zone{Name: zone}, bind.Zone{Name: "closed.example", Options: "allow-transfer { none; };"},
-		bind.Zone{Name: "readable.example", Options: fmt.Sprintf("allow-transfer { key %q; };", bind.KeyName)})
+	s := bind.Start(t, bind.Zone{Name: zone}, bind.Zone{Name: "closed.example",
+		Options: "allow-transfer { none; };"},
+		bind.Zone{Name: "readable.example", Options: fmt.Sprintf("allow-transfer { key %q; };",
+			bind.KeyName)})
 	for name, test := range map[string]struct {
 		spoil func(cfg *rfc2136.Config)
 		is    error
 		says  string
 	}{
-		"other secret": {func(cfg *rfc2136.Config) { cfg.Key.Secret = "b3RoZXI=" }, rfc2136.ErrTSIG, ""},
-		"other key":    {func(cfg *rfc2136.Config) { cfg.Key.Name = "other" }, rfc2136.ErrTSIG, ""},
-		"algorithm":    {func(cfg *rfc2136.Config) { cfg.Key.Algorithm = "hmac-sha512" }, rfc2136.ErrTSIG, ""},
+		"other secret": {func(cfg *rfc2136.Config) {
+			cfg.Key.Secret = "b3RoZXI="
+		}, rfc2136.ErrTSIG, ""},
+		"other key": {func(cfg *rfc2136.Config) { cfg.Key.Name = "other" }, rfc2136.ErrTSIG, ""},
+		"algorithm": {func(cfg *rfc2136.Config) {
+			cfg.Key.Algorithm = "hmac-sha512"
+		}, rfc2136.ErrTSIG, ""},
 		"other clock": {func(cfg *rfc2136.Config) {
 			cfg.Now = func() time.Time { return time.Now().Add(time.Hour) }
 		}, rfc2136.ErrTSIG, ""},
-		"no such zone":   {func(cfg *rfc2136.Config) { cfg.Zone = "none.example" }, rfc2136.ErrRefused, "none.example."},
-		"may not read":   {func(cfg *rfc2136.Config) { cfg.Zone = "closed.example" }, rfc2136.ErrRefused, "allow-transfer"},
-		"may not update": {func(cfg *rfc2136.Config) { cfg.Zone = "readable.example" }, rfc2136.ErrRefused, "update zone readable.example."},
+		"no such zone": {func(cfg *rfc2136.Config) {
+			cfg.Zone = "none.example"
+		}, rfc2136.ErrRefused, "none.example."},
+		"may not read": {func(cfg *rfc2136.Config) {
+			cfg.Zone = "closed.example"
+		}, rfc2136.ErrRefused, "allow-transfer"},
+		"may not update": {func(cfg *rfc2136.Config) {
+			cfg.Zone = "readable.example"
+		}, rfc2136.ErrRefused, "update zone readable.example."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -249,9 +268,11 @@ func TestServerAway(t *testing.T) {
 
 func TestNewRejectsBadConfig(t *testing.T) {
 	t.Parallel()
-	_, err := rfc2136.New(rfc2136.Config{TTL: time.Millisecond, Timeout: -1, Key: rfc2136.Key{Secret: "not base64!", Algorithm: "hmac-md5"}})
+	_, err := rfc2136.New(rfc2136.Config{TTL: time.Millisecond, Timeout: -1,
+		Key: rfc2136.Key{Secret: "not base64!", Algorithm: "hmac-md5"}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	for _, says := range []string{"Server", "Zone", "Owner", "Key: name", "Key: the secret", "Key: algorithm", "TTL", "Timeout"} {
+	for _, says := range []string{"Server", "Zone", "Owner", "Key: name", "Key: the secret",
+		"Key: algorithm", "TTL", "Timeout"} {
 		require.ErrorContains(t, err, "rfc2136: Config."+says)
 	}
 	require.NotContains(t, err.Error(), "not base64!")

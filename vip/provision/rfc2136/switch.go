@@ -31,22 +31,23 @@ type Site struct {
 type SwitchConfig struct {
 	// DNS is the server, zone and key, as for a Driver. Its TTL is that of the CNAME.
 	DNS Config
-	// Name is what testers and customers use: relative to the zone, or in it with a dot at the end.
+	// Name is the name that testers and customers use: relative to the zone, or in it with a dot at
+	// the end.
 	Name string
 	// Sites are at least two, the preferred one first.
 	Sites []Site
 	// Interval is the time between two checks, and how long one may take. The default is 5 s.
 	Interval time.Duration
-	// Checks is how many checks in a row have to say otherwise before a site counts as failed, or as
-	// healthy again. The default is 3.
+	// Checks is how many checks in a row have to say otherwise before a site counts as failed, or
+	// as healthy again. The default is 3.
 	Checks int
 	// Logger receives the changes, and the errors of Run. The default discards.
 	Logger *slog.Logger
 }
 
 // Switch keeps a CNAME at the first site that is healthy. When none is known to be, the name stays
-// where it is. It changes a CNAME only from one of its sites to another; one that leads elsewhere is
-// somebody else's.
+// where it is. It changes a CNAME only from one of its sites to another; one that leads elsewhere
+// is foreign.
 type Switch struct {
 	cfg    SwitchConfig
 	client client
@@ -54,7 +55,7 @@ type Switch struct {
 	states []siteState
 }
 
-// siteState is what the checks of a site have said.
+// siteState is the result of the checks of a site.
 type siteState struct {
 	known, healthy bool
 	against        int // checks in a row that said otherwise
@@ -65,7 +66,8 @@ type siteState struct {
 func NewSwitch(cfg SwitchConfig) (*Switch, error) {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("rfc2136: SwitchConfig.%s: %s: %w", field, fmt.Sprintf(format, args...), vip.ErrInvalid))
+		errs = append(errs, fmt.Errorf("rfc2136: SwitchConfig.%s: %s: %w", field,
+			fmt.Sprintf(format, args...), vip.ErrInvalid))
 	}
 	if err := cfg.DNS.validate(); err != nil {
 		errs = append(errs, err)
@@ -81,7 +83,8 @@ func NewSwitch(cfg SwitchConfig) (*Switch, error) {
 	seen := map[string]bool{}
 	sites := make([]Site, len(cfg.Sites))
 	for i, s := range cfg.Sites {
-		if _, ok := dns.IsDomainName(s.Target); !ok || s.Target == "" || seen[dns.CanonicalName(s.Target)] {
+		if _, ok := dns.IsDomainName(s.Target); !ok || s.Target == "" ||
+			seen[dns.CanonicalName(s.Target)] {
 			bad("Sites", "site %d: target %.64q: want a domain name of its own", i+1, s.Target)
 		}
 		if s.Healthy == nil {
@@ -106,7 +109,8 @@ func NewSwitch(cfg SwitchConfig) (*Switch, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Switch{cfg: cfg, client: client{cfg.DNS}, name: name, states: make([]siteState, len(sites))}, nil
+	return &Switch{cfg: cfg, client: client{cfg.DNS}, name: name, states: make([]siteState,
+		len(sites))}, nil
 }
 
 // Run checks every SwitchConfig.Interval until ctx is done, and returns context.Cause(ctx). The
@@ -154,9 +158,10 @@ func (s *Switch) Check(ctx context.Context) (target string, err error) {
 	return want, errors.Join(errs...)
 }
 
-// ask notes what one check of a site says.
+// ask notes the result of one check of a site.
 func (s *Switch) ask(ctx context.Context, state *siteState, site Site) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Interval, fmt.Errorf("no answer within %s", s.cfg.Interval))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Interval, fmt.Errorf("no answer within %s",
+		s.cfg.Interval))
 	defer cancel()
 	healthy, err := site.Healthy(ctx)
 	if ctx.Err() != nil && err != nil {
@@ -189,7 +194,8 @@ func (s *Switch) want() string {
 
 // current asks the server where the name leads.
 func (s *Switch) current(ctx context.Context) (string, error) {
-	answer, err := s.client.exchange(ctx, "query", new(dns.Msg).SetQuestion(s.name, dns.TypeCNAME), dns.RcodeNameError)
+	answer, err := s.client.exchange(ctx, "query", new(dns.Msg).SetQuestion(s.name, dns.TypeCNAME),
+		dns.RcodeNameError)
 	if err != nil {
 		return "", err
 	}
@@ -204,7 +210,8 @@ func (s *Switch) current(ctx context.Context) (string, error) {
 				return target, nil
 			}
 		}
-		return "", fmt.Errorf("name %s: it leads to %s, which is none of the sites: %w", s.name, target, ErrForeign)
+		return "", fmt.Errorf("name %s: it leads to %s, which is none of the sites: %w", s.name,
+			target, ErrForeign)
 	}
 	return "", nil
 }
@@ -213,7 +220,8 @@ func (s *Switch) current(ctx context.Context) (string, error) {
 func (s *Switch) point(ctx context.Context, from, to string) error {
 	cname := func(target string) dns.RR {
 		return &dns.CNAME{Target: target, Hdr: dns.RR_Header{
-			Name: s.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: uint32(s.cfg.DNS.TTL.Seconds()),
+			Name: s.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET,
+			Ttl: uint32(s.cfg.DNS.TTL.Seconds()),
 		}}
 	}
 	m := new(dns.Msg).SetUpdate(s.cfg.DNS.Zone)
@@ -224,12 +232,14 @@ func (s *Switch) point(ctx context.Context, from, to string) error {
 		m.RemoveRRset([]dns.RR{cname(from)})
 	}
 	m.Insert([]dns.RR{cname(to)})
-	answer, err := s.client.exchange(ctx, "update", m, dns.RcodeYXDomain, dns.RcodeNXRrset, dns.RcodeNameError)
+	answer, err := s.client.exchange(ctx, "update", m, dns.RcodeYXDomain, dns.RcodeNXRrset,
+		dns.RcodeNameError)
 	switch {
 	case err != nil:
 		return err
 	case answer.Rcode != dns.RcodeSuccess:
-		return fmt.Errorf("name %s: somebody else has changed it, or has records of another kind there: %w", s.name, ErrForeign)
+		return fmt.Errorf("name %s: somebody else has changed it, or has records of another kind "+
+			"there: %w", s.name, ErrForeign)
 	}
 	return nil
 }

@@ -14,23 +14,27 @@ import (
 	"github.com/sluice-deploy/sluice/vip/provision/rfc2136"
 )
 
-// health is what a site answers.
+// health is the answer of a site.
 type health struct {
 	up  bool
 	err error
 }
 
 func (h *health) site(target string) rfc2136.Site {
-	return rfc2136.Site{Target: target, Healthy: func(context.Context) (bool, error) { return h.up, h.err }}
+	return rfc2136.Site{Target: target, Healthy: func(context.Context) (bool, error) {
+		return h.up, h.err
+	}}
 }
 
 func TestSwitch(t *testing.T) {
 	t.Parallel()
-	s := bind.Start(t, bind.Zone{Name: zone, Records: "else CNAME other.example.\nhost A 192.0.2.1"})
+	s := bind.Start(t,
+		bind.Zone{Name: zone, Records: "else CNAME other.example.\nhost A 192.0.2.1"})
 	a, b := &health{up: true}, &health{up: true}
 	open := func(name string) *rfc2136.Switch {
 		w, err := rfc2136.NewSwitch(rfc2136.SwitchConfig{
-			DNS: config(s), Name: name, Sites: []rfc2136.Site{a.site("lvs-a.example"), b.site("LVS-b.example.")}, Interval: time.Minute,
+			DNS: config(s), Name: name, Sites: []rfc2136.Site{a.site("lvs-a.example"),
+				b.site("LVS-b.example.")}, Interval: time.Minute,
 		})
 		require.NoError(t, err)
 		return w
@@ -85,7 +89,8 @@ func TestSwitchRuns(t *testing.T) {
 	s := bind.Start(t, bind.Zone{Name: zone})
 	a, b := &health{}, &health{up: true}
 	w, err := rfc2136.NewSwitch(rfc2136.SwitchConfig{
-		DNS: config(s), Name: "www.test.example.", Sites: []rfc2136.Site{a.site("a.example"), b.site("b.example")},
+		DNS: config(s), Name: "www.test.example.", Sites: []rfc2136.Site{a.site("a.example"),
+			b.site("b.example")},
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -105,9 +110,11 @@ func TestSwitchRuns(t *testing.T) {
 
 func TestNewSwitchRejectsBadConfig(t *testing.T) {
 	t.Parallel()
-	_, err := rfc2136.NewSwitch(rfc2136.SwitchConfig{Interval: -1, Checks: -1, Sites: []rfc2136.Site{{Target: ""}}})
+	_, err := rfc2136.NewSwitch(rfc2136.SwitchConfig{Interval: -1, Checks: -1,
+		Sites: []rfc2136.Site{{Target: ""}}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	for _, says := range []string{"Config.Server", "SwitchConfig.Name", "SwitchConfig.Sites: 1", "target", "Healthy", "Interval", "Checks"} {
+	for _, says := range []string{"Config.Server", "SwitchConfig.Name", "SwitchConfig.Sites: 1",
+		"target", "Healthy", "Interval", "Checks"} {
 		require.ErrorContains(t, err, says)
 	}
 }
