@@ -1,9 +1,11 @@
-// Package boltstore keeps the records of a vip.Allocator in a bbolt file: durable, for one process on one machine.
+// Package boltstore keeps the records of a vip.Allocator in a bbolt file: durable, for one process
+// on one machine.
 //
-// One bucket, "vip", holds a key for each record; its value is the revision (8 bytes, big endian) and the record's value.
-// Revisions come from the bucket's sequence, so they go on growing over restarts and deletes. A commit is on disk, synced,
-// when Commit returns; commits that arrive while another is being written share the next write (group commit). bbolt
-// locks the file: a second process that opens it gets an error after a second.
+// One bucket, "vip", holds a key for each record; its value is the revision (8 bytes, big endian)
+// and the record's value. Revisions come from the bucket's sequence, so they go on growing over
+// restarts and deletes. A commit is on disk, synced, when Commit returns; commits that arrive while
+// another is being written share the next write (group commit). bbolt locks the file: a second
+// process that opens it gets an error after a second.
 package boltstore
 
 import (
@@ -48,7 +50,8 @@ type request struct {
 
 // Open opens or creates the file path. The caller calls Close.
 func Open(path string) (*Store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true,
+		FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		if errors.Is(err, bbolterrors.ErrTimeout) {
 			return nil, fmt.Errorf("open %s: another process has it open: %w", path, err)
@@ -72,7 +75,8 @@ func New(db *bbolt.DB) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: bucket %q: %w", db.Path(), bucket, err)
 	}
-	return &Store{db: db, path: db.Path(), turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}, nil
+	return &Store{db: db, path: db.Path(), turn: make(chan struct{}, 1), full: make(chan struct{},
+		1)}, nil
 }
 
 // Close closes a database that Open has opened. Calls that are under way end first.
@@ -145,10 +149,12 @@ func record(key string, v []byte) (vip.Record, error) {
 	if len(v) < 8 {
 		return vip.Record{}, fmt.Errorf("key %s: %d bytes, want 8 or more", key, len(v))
 	}
-	return vip.Record{Key: key, Value: bytes.Clone(v[8:]), Revision: binary.BigEndian.Uint64(v)}, nil
+	return vip.Record{Key: key, Value: bytes.Clone(v[8:]), Revision: binary.BigEndian.Uint64(v)},
+		nil
 }
 
-// Commit implements vip.Store. A commit that has begun is seen through, even when ctx ends meanwhile.
+// Commit implements vip.Store. A commit that has begun is seen through, even when ctx ends
+// meanwhile.
 func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	if err := context.Cause(ctx); err != nil {
 		return 0, err
@@ -174,8 +180,9 @@ func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, erro
 	return r.revision, r.err
 }
 
-// gather waits until those who had a commit in the last write, or were queued behind it, are back with the next, for half as
-// long as that write took at most: one write for all of them is cheaper than two. A caller who is alone does not wait.
+// gather waits until the callers that had a commit in the last write, or were queued behind it, are
+// back with the next, for half as long as that write took at most: one write for all of them is
+// cheaper than two. A single caller does not wait.
 func (s *Store) gather() {
 	s.mu.Lock()
 	missing, patience := s.callers-len(s.queue), s.took/2
@@ -195,7 +202,8 @@ func (s *Store) gather() {
 	}
 }
 
-// flush writes all that is queued in one transaction. A request that does not fit what is there fails alone.
+// flush writes all that is queued in one transaction. A request that does not fit the stored
+// revisions fails alone.
 func (s *Store) flush() {
 	s.mu.Lock()
 	batch := s.queue
@@ -238,7 +246,8 @@ func check(b *bbolt.Bucket, changes []vip.Change) error {
 			return err
 		}
 		if have.Revision != c.Revision {
-			return fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have.Revision, c.Revision, vip.ErrRevision)
+			return fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have.Revision,
+				c.Revision, vip.ErrRevision)
 		}
 	}
 	return nil
@@ -253,7 +262,8 @@ func apply(b *bbolt.Bucket, r *request) error {
 		if c.Value == nil {
 			err = b.Delete([]byte(c.Key))
 		} else {
-			err = b.Put([]byte(c.Key), append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(c.Value)), r.revision), c.Value...))
+			err = b.Put([]byte(c.Key), append(binary.BigEndian.AppendUint64(make([]byte, 0,
+				8+len(c.Value)), r.revision), c.Value...))
 		}
 		if err != nil {
 			return fmt.Errorf("key %s: %w", c.Key, err)

@@ -24,7 +24,9 @@ func open(t *testing.T, path string) *boltstore.Store {
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) vip.Store { return open(t, filepath.Join(t.TempDir(), "vip.db")) })
+	storetest.Run(t, func(t *testing.T) vip.Store {
+		return open(t, filepath.Join(t.TempDir(), "vip.db"))
+	})
 }
 
 func TestRecordsAndRevisionsSurviveAReopen(t *testing.T) {
@@ -64,23 +66,27 @@ func TestClosedStoreSaysSo(t *testing.T) {
 	require.ErrorContains(t, err, "vip.db")
 }
 
-// The page that makes a commit valid is torn, as by a power cut while it was written: what was committed before it is there,
-// and the store goes on from it.
+// The page that makes a commit valid is torn, as by a power cut while it was written: the commits
+// before it are there, and the store goes on from them.
 func TestTornWrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "vip.db")
 	s := open(t, path)
-	first, err := s.Commit(t.Context(), vip.Change{Key: "k", Value: []byte("1")}, vip.Change{Key: "l", Value: []byte("1")})
+	first, err := s.Commit(t.Context(), vip.Change{Key: "k", Value: []byte("1")},
+		vip.Change{Key: "l", Value: []byte("1")})
 	require.NoError(t, err)
-	_, err = s.Commit(t.Context(), vip.Change{Key: "k", Value: []byte("2"), Revision: first}, vip.Change{Key: "l", Revision: first})
+	_, err = s.Commit(t.Context(), vip.Change{Key: "k", Value: []byte("2"), Revision: first},
+		vip.Change{Key: "l", Revision: first})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	file, err := os.ReadFile(path)
 	require.NoError(t, err)
-	const header, transaction = 16, 48 // of the page, in the meta record: bbolt has two, and writes them in turn
+	// of the page, in the meta record: bbolt has two, and writes them in turn
+	const header, transaction = 16, 48
 	page := int(binary.NativeEndian.Uint32(file[header+8:]))
 	latest := 0
-	if at := header + transaction; binary.NativeEndian.Uint64(file[page+at:]) > binary.NativeEndian.Uint64(file[at:]) {
+	if at := header + transaction; binary.NativeEndian.Uint64(
+		file[page+at:]) > binary.NativeEndian.Uint64(file[at:]) {
 		latest = page
 	}
 	for cut := range 64 {
@@ -91,8 +97,10 @@ func TestTornWrite(t *testing.T) {
 		s := open(t, path)
 		found, err := s.List(t.Context(), "")
 		require.NoError(t, err)
-		require.Equal(t, []vip.Record{{Key: "k", Value: []byte("1"), Revision: first}, {Key: "l", Value: []byte("1"), Revision: first}}, found, "torn after %d bytes", cut)
-		next, err := s.Commit(t.Context(), vip.Change{Key: "k", Value: []byte("3"), Revision: first})
+		require.Equal(t, []vip.Record{{Key: "k", Value: []byte("1"), Revision: first},
+			{Key: "l", Value: []byte("1"), Revision: first}}, found, "torn after %d bytes", cut)
+		next, err := s.Commit(t.Context(), vip.Change{Key: "k", Value: []byte("3"),
+			Revision: first})
 		require.NoError(t, err)
 		require.Greater(t, next, first)
 		require.NoError(t, s.Close())

@@ -20,8 +20,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/boltstore"
 )
 
-// TestMain is also the process that gets killed: with CRASH_AT set it works on a store until then, and tells what was
-// acknowledged. With FULL_DB set it is the one whose disk is full.
+// TestMain is also the process that gets killed: with CRASH_AT set it works on a store until then,
+// and prints the acknowledged changes. With FULL_DB set it is the one whose disk is full.
 func TestMain(m *testing.M) {
 	if at := os.Getenv("CRASH_AT"); at != "" {
 		n, _ := strconv.Atoi(at)
@@ -78,7 +78,8 @@ func work(path string, at int, after bool) error {
 		return err
 	}
 	ctx := context.Background()
-	a, err := vip.Open(ctx, vip.Config{Store: &deadly{s, at, after}, Pools: crashPool(), DefaultTTL: vip.Forever})
+	a, err := vip.Open(ctx, vip.Config{Store: &deadly{s, at, after}, Pools: crashPool(),
+		DefaultTTL: vip.Forever})
 	if err != nil {
 		return err
 	}
@@ -102,8 +103,8 @@ func work(path string, at int, after bool) error {
 	}
 }
 
-// A process is killed at each of its first writes, before and after it reaches the disk. What it has acknowledged until
-// then holds for the next one, which works on the same file.
+// A process is killed at each of its first writes, before and after it reaches the disk. The
+// changes acknowledged until then hold for the next one, which works on the same file.
 func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "vip.db")
@@ -112,7 +113,8 @@ func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 	for at := 1; at <= 25; at++ {
 		for _, when := range []string{"before", "after"} {
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), "CRASH_AT="+strconv.Itoa(at), "CRASH_WHEN="+when, "CRASH_DB="+path)
+			cmd.Env = append(os.Environ(), "CRASH_AT="+strconv.Itoa(at), "CRASH_WHEN="+when,
+				"CRASH_DB="+path)
 			cmd.Stderr = os.Stderr
 			out, err := cmd.StdoutPipe()
 			require.NoError(t, err)
@@ -142,12 +144,15 @@ func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 			}
 			for addr, l := range acked {
 				got := have[addr]
-				// one write may have been made that was not acknowledged: the next tenure, or the end of this one
-				if got.Generation == l.Generation && got.State == vip.Free && l.State == vip.Leased || got.Generation == l.Generation+1 {
+				// one write may have been made that was not acknowledged: the next tenure, or the
+				// end of this one
+				if got.Generation == l.Generation && got.State == vip.Free &&
+					l.State == vip.Leased || got.Generation == l.Generation+1 {
 					acked[addr] = got
 					continue
 				}
-				require.Equal(t, []any{l.ID, l.State, l.Owner.Task}, []any{got.ID, got.State, got.Owner.Task}, "killed %s write %d", when, at)
+				require.Equal(t, []any{l.ID, l.State, l.Owner.Task},
+					[]any{got.ID, got.State, got.Owner.Task}, "killed %s write %d", when, at)
 			}
 		}
 	}

@@ -51,7 +51,8 @@ func TestFormat0(t *testing.T) {
 		`10.58.0.5 draining generation 1 task "drains" overrides hello_web=v5 ended 14:00:10 done`,
 		`10.58.0.6 quarantined generation 0 task "" answers ARP of another host`,
 		`10.58.0.7 quarantined generation 1 task "taken away" overrides hello_web=v6 ended 14:00:12 until 06-09 14:00:12 drops packets`,
-		`10.58.0.8 leased generation 1 task "names" overrides a` + "\n" + `b=c` + "\n" + `d hello web=version 1 商品=第二`,
+		`10.58.0.8 leased generation 1 task "names" overrides a` + "\n" + `b=c` + "\n" +
+			`d hello web=version 1 商品=第二`,
 		`10.58.0.9 leased generation 1 task "` + long + `" overrides hello_web=v9`,
 		`10.58.0.10 leased generation 1 task "expires" overrides hello_web=v10 expires 03-01 14:01:14`,
 		`fd00:58:: leased generation 1 task "two" overrides hello_web=v11 one of 2`,
@@ -64,7 +65,8 @@ func TestFormat0(t *testing.T) {
 	require.Equal(t, time.Date(2026, 3, 1, 14, 0, 3, 0, time.UTC), second.Acquired)
 	require.Equal(t, vip.Binding{
 		Instances: []vip.Instance{{
-			ID: "hello_web-3", Addr: netip.MustParseAddrPort("[2001:db8::3]:8080"), Cluster: "hello_web",
+			ID: "hello_web-3", Addr: netip.MustParseAddrPort("[2001:db8::3]:8080"),
+			Cluster: "hello_web",
 			Version: "v2", Digest: "sha256:" + strings.Repeat("58", 32),
 		}},
 		Since: time.Date(2026, 3, 1, 14, 0, 5, 0, time.UTC),
@@ -76,12 +78,15 @@ func TestFormat0(t *testing.T) {
 	for _, l := range past {
 		got = append(got, fmt.Sprintf("%s %s %s", l.Owner.Task, l.State, l.Binding.Instances[0].ID))
 	}
-	require.Equal(t, []string{"first draining hello_web-1", "second leased hello_web-2", "second leased hello_web-3"}, got)
+	require.Equal(t, []string{"first draining hello_web-1", "second leased hello_web-2",
+		"second leased hello_web-3"}, got)
 
-	// what the store holds is counted, renewed and released, names of an older grammar and all
-	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "third", Team: "blue"}, Pool: "trial"})
+	// the stored leases are counted, renewed and released, also with names of an older grammar
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "third", Team: "blue"},
+		Pool: "trial"})
 	require.ErrorIs(t, err, vip.ErrQuota)
-	for _, addr := range []string{"10.58.0.2", "10.58.0.3", "10.58.0.8", "10.58.0.9", "fd00:58::1"} {
+	for _, addr := range []string{"10.58.0.2", "10.58.0.3", "10.58.0.8", "10.58.0.9",
+		"fd00:58::1"} {
 		l := leases[addr]
 		_, err := a.Renew(t.Context(), l.ID, l.Generation, time.Hour)
 		require.NoError(t, err)
@@ -96,7 +101,7 @@ func TestFormat0(t *testing.T) {
 	require.Equal(t, "expired", expired.Reason)
 }
 
-// line is what matters of a lease in one line.
+// line returns the essential fields of a lease in one line.
 func line(l vip.Lease) string {
 	s := fmt.Sprintf("%s %s generation %d task %q", l.Addr, l.State, l.Generation, l.Owner.Task)
 	if l.Owner.Team != "" {

@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Commit implements vip.Store. It is sent again only when Consul has certainly not made it; otherwise it is read back.
+// Commit implements vip.Store. It is sent again only when Consul has certainly not made it;
+// otherwise it is read back.
 func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	mark := rand.Uint64()
 	ops, witness := s.ops(changes, mark)
@@ -30,7 +31,8 @@ func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, erro
 		if revision = s.readBack(ctx, witness, mark); revision != 0 {
 			return revision, nil
 		}
-		return 0, fmt.Errorf("consul: commit of %s: no answer, and it is not there yet: %w", changes[0].Key, lost.error)
+		return 0, fmt.Errorf("consul: commit of %s: no answer, and it is not there yet: %w",
+			changes[0].Key, lost.error)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("consul: commit of %s: %w", changes[0].Key, err)
@@ -38,7 +40,8 @@ func (s *Store) Commit(ctx context.Context, changes ...vip.Change) (uint64, erro
 	return revision, nil
 }
 
-// ops are the changes as Consul makes them, and the key whose mark shows afterwards that they were made.
+// ops are the changes as Consul makes them, and the key whose mark shows afterwards that they were
+// made.
 func (s *Store) ops(changes []vip.Change, mark uint64) (ops api.TxnOps, witness string) {
 	add := func(verb api.KVOp, key string, c vip.Change) {
 		o := op(verb, key)
@@ -75,7 +78,7 @@ func op(verb api.KVOp, key string) *api.TxnOp {
 	return &api.TxnOp{KV: &api.KVTxnOp{Verb: verb, Key: key}}
 }
 
-// send makes one attempt. The plain request tells the status, which the client's Txn does not.
+// send makes one attempt. The plain request returns the status, which the client's Txn does not.
 func (s *Store) send(ctx context.Context, ops api.TxnOps, witness string) (uint64, error) {
 	var answer api.TxnResponse
 	_, err := s.client.Raw().Write("/v1/txn", ops, &answer, (&api.WriteOptions{}).WithContext(ctx))
@@ -100,7 +103,8 @@ func (s *Store) send(ctx context.Context, ops api.TxnOps, witness string) (uint6
 	return 0, fmt.Errorf("answer has no result for %s", witness)
 }
 
-// readBack is the revision of the commit that has left its mark on the witness; 0 when it is not there or nobody says.
+// readBack returns the revision of the commit that has left its mark on the witness; 0 when the
+// mark is not there or cannot be read.
 func (s *Store) readBack(ctx context.Context, witness string, mark uint64) uint64 {
 	pairs, err := s.read(ctx, api.TxnOps{op(api.KVGetOrEmpty, witness)})
 	if err != nil || pairs[0] == nil || pairs[0].Flags != mark {
@@ -114,7 +118,8 @@ type unclear struct{ error }
 
 func (u *unclear) Unwrap() error { return u.error }
 
-// unmade says whether a commit that failed with err was certainly not made: it did not arrive, or was sent away at the door.
+// unmade says whether a commit that failed with err was certainly not made: it did not arrive, or
+// was sent away at the door.
 func unmade(err error) bool {
 	var dial *net.OpError
 	var status api.StatusError
@@ -131,18 +136,21 @@ func final(err error) bool {
 	var no *refused
 	var lost *unclear
 	switch {
-	case errors.As(err, &no) || errors.As(err, &lost) || errors.Is(err, vip.ErrRevision) || errors.Is(err, vip.ErrTooLarge):
+	case errors.As(err, &no) || errors.As(err, &lost) || errors.Is(err, vip.ErrRevision) ||
+		errors.Is(err, vip.ErrTooLarge):
 		return true
 	case errors.As(err, &status):
 		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusTooManyRequests
 	}
-	return strings.Contains(err.Error(), "Permission denied") || strings.Contains(err.Error(), "ACL not found")
+	return strings.Contains(err.Error(), "Permission denied") || strings.Contains(err.Error(),
+		"ACL not found")
 }
 
 // failures are the reasons for which Consul has rolled back a transaction.
 func failures(all api.TxnErrors) error {
 	for _, e := range all {
-		stale := strings.Contains(e.What, "index is stale") || strings.Contains(e.What, "current modify index") ||
+		stale := strings.Contains(e.What, "index is stale") ||
+			strings.Contains(e.What, "current modify index") ||
 			strings.HasSuffix(e.What, "doesn't exist") || strings.HasSuffix(e.What, "exists")
 		if !stale {
 			return &refused{fmt.Errorf("operation %d: %s", e.OpIndex, e.What)}

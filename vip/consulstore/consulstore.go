@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	atOnce          = 64               // operations that Consul takes in one transaction
-	requestLimit    = 10 * time.Second // of one request: above the 7 s for which Consul itself waits for a leader
+	// operations that Consul takes in one transaction
+	atOnce = 64
+	// of one request: above the 7 s for which Consul itself waits for a leader
+	requestLimit    = 10 * time.Second
 	defaultPrefix   = "vip/"
 	defaultPatience = 30 * time.Second
 	firstPause      = 25 * time.Millisecond
@@ -28,8 +30,8 @@ const (
 type Config struct {
 	// Prefix of all keys. The default is "vip/". Allocators that share pools have the same.
 	Prefix string
-	// Patience is how long one call goes on while Consul has no leader, is not reached or limits the rate of requests,
-	// unless its context ends before. The default is 30 s.
+	// Patience is how long one call goes on while Consul has no leader, is not reached or limits
+	// the rate of requests, unless its context ends before. The default is 30 s.
 	Patience time.Duration
 }
 
@@ -46,7 +48,8 @@ var _ vip.Watcher = (*Store)(nil)
 func New(client *api.Client, cfg Config) (*Store, error) {
 	prefix := cmp.Or(cfg.Prefix, defaultPrefix)
 	if strings.HasPrefix(prefix, "/") || !strings.HasSuffix(prefix, "/") {
-		return nil, fmt.Errorf("consul prefix %q: want a path that ends in / and does not begin with it", prefix)
+		return nil, fmt.Errorf("consul prefix %q: want a path that ends in / and does not begin "+
+			"with it", prefix)
 	}
 	return &Store{client, prefix, cmp.Or(cfg.Patience, defaultPatience)}, nil
 }
@@ -68,11 +71,11 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 	return found, nil
 }
 
-// Watch implements vip.Watcher by a blocking query for the parts of the keys up to the first slash: its
-// answer is small however many records there are. It tells of every change below prefix up to its
-// last slash, deletions included. When the servers are put back to a snapshot Consul ends the query
-// early with the index of before; one that is sent after that is answered with a lower index, after
-// 20 s at the latest.
+// Watch implements vip.Watcher by a blocking query for the parts of the keys up to the first slash:
+// its answer is small however many records there are. It reports every change below prefix up to
+// its last slash, deletions included. When the servers are put back to a snapshot Consul ends the
+// query early with the index of before; one that is sent after that is answered with a lower index,
+// after 20 s at the latest.
 func (s *Store) Watch(ctx context.Context, prefix string, after uint64) (uint64, error) {
 	begun := time.Now()
 	now, err := s.index(ctx, prefix, after)
@@ -141,7 +144,8 @@ func (s *Store) read(ctx context.Context, ops api.TxnOps) ([]*api.KVPair, error)
 		case !ok:
 			return failures(answer.Errors)
 		case len(answer.Results) != len(ops):
-			return fmt.Errorf("%d results of %d reads: want Consul 1.10 or later", len(answer.Results), len(ops))
+			return fmt.Errorf("%d results of %d reads: want Consul 1.10 or later",
+				len(answer.Results), len(ops))
 		}
 		for i, r := range answer.Results {
 			pairs[i] = r.KV
@@ -151,19 +155,20 @@ func (s *Store) read(ctx context.Context, ops api.TxnOps) ([]*api.KVPair, error)
 	return pairs, err
 }
 
-// records is the prefix of the records; beside it is what the store needs for itself.
+// records is the prefix of the records; beside it are the store's own keys.
 func (s *Store) records() string { return s.prefix + "records/" }
 
 func (s *Store) record(p *api.KVPair) vip.Record {
-	return vip.Record{Key: strings.TrimPrefix(p.Key, s.records()), Value: p.Value, Revision: p.ModifyIndex}
+	return vip.Record{Key: strings.TrimPrefix(p.Key, s.records()), Value: p.Value,
+		Revision: p.ModifyIndex}
 }
 
 func consistent(ctx context.Context) *api.QueryOptions {
 	return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
 }
 
-// persist calls once until it succeeds, fails for good, or patience or ctx end. A request that gets no answer is given up:
-// the connection may be dead without anybody having said so.
+// persist calls once until it succeeds, fails for good, or patience or ctx end. A request that gets
+// no answer is given up: the connection may be dead without any error.
 func (s *Store) persist(ctx context.Context, once func(context.Context) error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -183,7 +188,8 @@ func (s *Store) persist(ctx context.Context, once func(context.Context) error) e
 		select {
 		case <-patience.Done():
 			return errors.Join(context.Cause(ctx), err)
-		case <-time.After(pause/2 + rand.N(pause)): // apart from the others that have been sent away
+		case <-time.After(pause/2 + rand.N(pause)):
+			// apart from the others that have been sent away
 		}
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/storetest"
 )
 
-// open is a store under a prefix of its own, which is removed afterwards: the server may be somebody else's.
+// open returns a store under a prefix of its own, which is removed afterwards: the server may have
+// other users.
 func open(t testing.TB, server *consul.Server, cfg consulstore.Config) *consulstore.Store {
 	t.Helper()
 	if cfg.Prefix == "" {
@@ -30,6 +31,8 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	server := consul.Start(t)
 	t.Run("contract", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) vip.Store { return open(t, server, consulstore.Config{}) })
+		storetest.Run(t, func(t *testing.T) vip.Store {
+			return open(t, server, consulstore.Config{})
+		})
 	})
 }

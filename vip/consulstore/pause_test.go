@@ -26,12 +26,14 @@ import (
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
 
-var pause = flag.Duration("pause", 30*time.Second, "how long TestPausedProcessIsFenced stops a process, at least until its lease is over")
+var pause = flag.Duration("pause", 30*time.Second, "how long TestPausedProcessIsFenced stops a "+
+	"process, at least until its lease is over")
 
 // ttl of the lease of the process that is stopped: it has to get as far as that before.
 const ttl = 20 * time.Second
 
-// TestMain is also the process that is stopped: with SLUICE_HOLDER set it holds a lease until it is fenced.
+// TestMain is also the process that is stopped: with SLUICE_HOLDER set it holds a lease until it is
+// fenced.
 func TestMain(m *testing.M) {
 	if when := os.Getenv("SLUICE_HOLDER"); when != "" {
 		if err := hold(context.Background(), when); err != nil {
@@ -43,8 +45,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// sleeper stops its own process at one commit: when all has been decided and nothing sent, or when the answer is there and
-// nobody has seen it.
+// sleeper stops its own process at one commit: when all has been decided and nothing sent, or when
+// the answer is there and has not been read.
 type sleeper struct {
 	vip.Store
 	left int
@@ -82,7 +84,8 @@ func hold(ctx context.Context, when string) error {
 		return err
 	}
 	const epoch, allocate, bind = 1, 1, 2 // commits
-	a, err := vip.Open(ctx, vip.Config{Store: &sleeper{s, epoch + allocate + bind, when}, Pools: one(), Shared: true})
+	a, err := vip.Open(ctx, vip.Config{Store: &sleeper{s, epoch + allocate + bind, when},
+		Pools: one(), Shared: true})
 	if err != nil {
 		return err
 	}
@@ -96,14 +99,16 @@ func hold(ctx context.Context, when string) error {
 	}
 	for i := 0; ; i++ {
 		at := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
-		if _, err := a.Bind(ctx, l.ID, l.Generation, []vip.Instance{{ID: "of-the-holder", Addr: at}}); err != nil {
-			return out.Encode(map[string]any{"fenced": errors.Is(err, vip.ErrFenced), "error": err.Error()})
+		if _, err := a.Bind(ctx, l.ID, l.Generation,
+			[]vip.Instance{{ID: "of-the-holder", Addr: at}}); err != nil {
+			return out.Encode(map[string]any{"fenced": errors.Is(err, vip.ErrFenced),
+				"error": err.Error()})
 		}
 	}
 }
 
-// A process that is stopped in the middle of a change, for longer than its lease lasts, finds its address in other hands when
-// it goes on: it is told so, and has changed nothing.
+// A process that is stopped in the middle of a change, for longer than its lease lasts, finds its
+// address in other hands when it goes on: it gets an error, and has changed nothing.
 func TestPausedProcessIsFenced(t *testing.T) {
 	t.Parallel()
 	server := consul.Start(t)
@@ -113,7 +118,8 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			prefix := fmt.Sprintf("sluice-test/paused-%s-%d/", when, os.Getpid())
 			store := open(t, server, consulstore.Config{Prefix: prefix})
 			holder := exec.Command(os.Args[0])
-			holder.Env = append(os.Environ(), "SLUICE_HOLDER="+when, "SLUICE_PREFIX="+prefix, api.HTTPAddrEnvName+"="+server.Addr)
+			holder.Env = append(os.Environ(), "SLUICE_HOLDER="+when, "SLUICE_PREFIX="+prefix,
+				api.HTTPAddrEnvName+"="+server.Addr)
 			holder.Stderr = os.Stderr
 			out, err := holder.StdoutPipe()
 			require.NoError(t, err)
@@ -140,7 +146,8 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			got, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "next"}, Wait: true})
 			require.NoError(t, err)
 			require.Equal(t, held.Addr, got.Addr)
-			bound, err := a.Bind(ctx, got.ID, got.Generation, []vip.Instance{{ID: "of-the-next", Addr: netip.MustParseAddrPort("192.0.2.2:80")}})
+			bound, err := a.Bind(ctx, got.ID, got.Generation,
+				[]vip.Instance{{ID: "of-the-next", Addr: netip.MustParseAddrPort("192.0.2.2:80")}})
 			require.NoError(t, err)
 			time.Sleep(time.Until(stopped.Add(*pause)))
 

@@ -28,7 +28,8 @@ func shared(t *testing.T, store vip.Store) *vip.Allocator {
 	return a
 }
 
-// A snapshot is restored under two allocators: what was promised after it is fenced, what was promised before it holds.
+// A snapshot is restored under two allocators: the leases acknowledged after it are fenced, the
+// leases acknowledged before it hold.
 func TestRestoredSnapshot(t *testing.T) {
 	t.Parallel()
 	server := consul.Start(t)

@@ -26,7 +26,8 @@ func follower(t *testing.T, server *consul.Server, prefix string) *vip.Allocator
 	require.NoError(t, err)
 	store, err := consulstore.New(server.Client, consulstore.Config{Prefix: prefix})
 	require.NoError(t, err)
-	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true, Refresh: time.Hour})
+	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true,
+		Refresh: time.Hour})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -54,7 +55,7 @@ func ask(t *testing.T, a *vip.Allocator, task string) vip.Lease {
 	return l
 }
 
-// A follower sees a change, and what a restored snapshot takes back and gives.
+// A follower sees a change, and the records that a restored snapshot removes and brings back.
 func TestFollowSnapshot(t *testing.T) {
 	t.Parallel()
 	server := consul.Start(t)
