@@ -1,5 +1,5 @@
-// Package bench measures vip beside what else hands out addresses, in one run. It is a module of its own so that the peers
-// stay out of the library's module graph.
+// Package bench measures vip beside other address allocators, in one run. It is a module of its own
+// so that the peers stay out of the library's module graph.
 package bench
 
 import (
@@ -47,21 +47,24 @@ func configured(tb testing.TB, store vip.Store, cfg vip.Config, ranges ...string
 }
 
 func lease(tb testing.TB, a *vip.Allocator, task string) vip.Lease {
-	l, err := a.Allocate(context.Background(), vip.Request{Owner: vip.Owner{Task: task, Overrides: nil}})
+	l, err := a.Allocate(context.Background(),
+		vip.Request{Owner: vip.Owner{Task: task, Overrides: nil}})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return l
 }
 
-// cpu is the processor time of this process: on a busy machine it says more than the clock on the wall.
+// cpu is the processor time of this process: on a busy machine it says more than the clock on the
+// wall.
 func cpu() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// pairs runs one allocation and release after the other and reports the rate by the wall and by the processor.
+// pairs runs one allocation and release after the other and reports the rate by the wall and by the
+// processor.
 func pairs(b *testing.B, pair func(i int)) {
 	b.ReportAllocs()
 	runtime.GC() // what was made to fill the pool
@@ -167,7 +170,8 @@ func BenchmarkRecovery(b *testing.B) {
 	figure(b, "cpu-ms/recovery", float64((cpu()-start).Milliseconds())/float64(n))
 }
 
-// BenchmarkMemoryPerLease: heap of the allocator and its MemStore, by the size of the pool, full up to 100,000 leases.
+// BenchmarkMemoryPerLease: heap of the allocator and its MemStore, by the size of the pool, full up
+// to 100,000 leases.
 func BenchmarkMemoryPerLease(b *testing.B) {
 	for _, bits := range []int{24, 20, 16, 12} {
 		b.Run(fmt.Sprintf("pool=%d", bits), func(b *testing.B) {
@@ -198,7 +202,8 @@ func BenchmarkGrowth(b *testing.B) {
 			tasks := realistic(100)
 			pairs(b, func(i int) {
 				l := lease(b, a, tasks[i%len(tasks)])
-				if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {
+				if _, err := a.Release(context.Background(), l.ID, l.Generation,
+					"done"); err != nil {
 					b.Fatal(err)
 				}
 			})

@@ -29,11 +29,11 @@ type contestant struct {
 
 const turn = 25 * time.Millisecond
 
-// race gives the contestants turns of 25 ms each, so that what else the machine does meets all of
+// race gives the contestants turns of 25 ms each, so that the machine's other load meets all of
 // them, and reports the rate of each.
 func race(b *testing.B, all ...*contestant) {
 	for _, c := range all {
-		c.run(turn) // what is made once
+		c.run(turn) // for the setup that is made once
 		c.made, c.took = 0, 0
 	}
 	for b.Loop() {
@@ -59,7 +59,8 @@ func (c *contestant) run(for_ time.Duration) {
 
 // realistic returns n names as an issue tracker and a branch give them.
 func realistic(n int) []string {
-	subjects := []string{"checkout-redesign", "search-ranking", "login-captcha", "price-alerts", "fix-timeouts"}
+	subjects := []string{"checkout-redesign", "search-ranking", "login-captcha", "price-alerts",
+		"fix-timeouts"}
 	all := make([]string, n)
 	for i := range all {
 		all[i] = fmt.Sprintf("PAY-%d-%s", 10_000+i, subjects[i%len(subjects)])
@@ -78,7 +79,9 @@ func ticking(tb testing.TB, store vip.Store, held int, ranges ...string) (*vip.A
 		tb.Fatal(err)
 	}
 	a, err := vip.Open(context.Background(), vip.Config{
-		Store: store, Pools: []vip.Pool{p}, Now: func() time.Time { return time.Unix(0, now.Load()) },
+		Store: store, Pools: []vip.Pool{p}, Now: func() time.Time {
+			return time.Unix(0, now.Load())
+		},
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -95,7 +98,8 @@ func ticking(tb testing.TB, store vip.Store, held int, ranges ...string) (*vip.A
 }
 
 // vipPairs is a contestant that leases to 200,000 tasks in turn.
-func vipPairs(tb testing.TB, name string, a *vip.Allocator, tick func(), tasks []string) *contestant {
+func vipPairs(tb testing.TB, name string, a *vip.Allocator, tick func(),
+	tasks []string) *contestant {
 	return &contestant{name: name, pair: func(i int) {
 		tick()
 		l := lease(tb, a, tasks[i%len(tasks)])
@@ -128,7 +132,8 @@ func kubernetes(tb testing.TB, held int) *contestant {
 }
 
 func cilium(tb testing.TB, held int, tasks []string) *contestant {
-	a, err := ipalloc.NewHashAllocator[string](netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.63.254"), size)
+	a, err := ipalloc.NewHashAllocator[string](netip.MustParseAddr("10.0.0.1"),
+		netip.MustParseAddr("10.0.63.254"), size)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -211,8 +216,8 @@ func BenchmarkParallel(b *testing.B) {
 	figureOf(b, "vip", "p99-µs", float64(took[len(took)*99/100].Nanoseconds())/1e3)
 }
 
-// BenchmarkWatchers: pairs with 400 watchers and with none, each on an allocator of its own; and the
-// heap of 200 watchers of which none comes back.
+// BenchmarkWatchers: pairs with 400 watchers and with none, each on an allocator of its own; and
+// the heap of 200 watchers of which none comes back.
 func BenchmarkWatchers(b *testing.B) {
 	tasks := realistic(200_000)
 	alone, tick := ticking(b, vip.NewMemStore(), 0, "10.0.0.0/18")
@@ -237,7 +242,8 @@ func BenchmarkWatchers(b *testing.B) {
 			}
 		})
 	}
-	with, without := vipPairs(b, "watchers=400", watched, tock, tasks), vipPairs(b, "watchers=0", alone, tick, tasks)
+	with, without := vipPairs(b, "watchers=400", watched, tock, tasks), vipPairs(b, "watchers=0",
+		alone, tick, tasks)
 	race(b, with, without)
 	stop()
 	wg.Wait()
@@ -259,7 +265,7 @@ func BenchmarkWatchers(b *testing.B) {
 	runtime.KeepAlive(watched)
 }
 
-// heap is what is in use after a collection, in bytes.
+// heap returns the bytes in use after a collection.
 func heap() float64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -274,7 +280,8 @@ func BenchmarkRefused(b *testing.B) {
 			a := filled(b, fmt.Sprintf("10.0.0.0/%d", bits), 1<<(32-bits)-2)
 			n := 0
 			for b.Loop() {
-				if _, err := a.Allocate(context.Background(), vip.Request{Owner: vip.Owner{Task: "refused"}}); err == nil {
+				if _, err := a.Allocate(context.Background(),
+					vip.Request{Owner: vip.Owner{Task: "refused"}}); err == nil {
 					b.Fatal("a full pool has an address")
 				}
 				n++
@@ -297,8 +304,8 @@ func filled(tb testing.TB, ranges string, n int) *vip.Allocator {
 	return a
 }
 
-// BenchmarkList: pages of 1,000 out of a million leases, by address and by team, and what renewals
-// wait meanwhile.
+// BenchmarkList: pages of 1,000 out of a million leases, by address and by team, and the waiting
+// time of renewals meanwhile.
 func BenchmarkList(b *testing.B) {
 	a := filled(b, "10.0.0.0/12", 1_000_000)
 	l := a.List(vip.Query{VIP: netip.MustParseAddr("10.0.0.1")})[0]
@@ -308,7 +315,8 @@ func BenchmarkList(b *testing.B) {
 	start = time.Now()
 	a.List(vip.Query{Team: "team-3", Limit: 1000})
 	figureOf(b, "first-call-by-team", "ms", float64(time.Since(start).Microseconds())/1e3)
-	for name, q := range map[string]vip.Query{"page": {Limit: 1000}, "page-by-team": {Team: "team-3", Limit: 1000}} {
+	for name, q := range map[string]vip.Query{"page": {Limit: 1000},
+		"page-by-team": {Team: "team-3", Limit: 1000}} {
 		done := make(chan struct{})
 		var waited []time.Duration
 		var wg sync.WaitGroup

@@ -1,4 +1,5 @@
-// Package storetest holds every vip.Store to the contract of the interface. It imports nothing outside the standard library.
+// Package storetest holds every vip.Store to the contract of the interface. It imports nothing
+// outside the standard library.
 package storetest
 
 import (
@@ -13,7 +14,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Run runs the suite. open returns a new, empty store for each test, and closes it with t.Cleanup if it needs that.
+// Run runs the suite. open returns a new, empty store for each test, and closes it with t.Cleanup
+// if it needs that.
 func Run(t *testing.T, open func(t *testing.T) vip.Store) {
 	for name, test := range map[string]func(*testing.T, vip.Store){
 		"absent keys":                        absent,
@@ -57,7 +59,8 @@ func watch(t *testing.T, s vip.Store) {
 	}
 	var after uint64
 	rev := commit(t, s, set("addr/a", "1", 0))
-	for _, change := range []vip.Change{set("addr/a", "2", 0), set("addr/b", "1", 0), {Key: "addr/a"}, {Key: "addr/b"}} {
+	for _, change := range []vip.Change{set("addr/a", "2", 0), set("addr/b", "1", 0),
+		{Key: "addr/a"}, {Key: "addr/b"}} {
 		seen := make(chan uint64, 1)
 		after = ask(0)
 		go func() {
@@ -109,8 +112,10 @@ func absent(t *testing.T, s vip.Store) {
 }
 
 func list(t *testing.T, s vip.Store) {
-	commit(t, s, set("addr/b", "2", 0), set("addr/a", "1", 0), set("addrx", "no", 0), set("other/a", "no", 0))
-	for prefix, want := range map[string][]string{"addr/": {"addr/a", "addr/b"}, "none/": nil, "": {"addr/a", "addr/b", "addrx", "other/a"}} {
+	commit(t, s, set("addr/b", "2", 0), set("addr/a", "1", 0), set("addrx", "no", 0),
+		set("other/a", "no", 0))
+	for prefix, want := range map[string][]string{"addr/": {"addr/a", "addr/b"}, "none/": nil,
+		"": {"addr/a", "addr/b", "addrx", "other/a"}} {
 		records, err := s.List(t.Context(), prefix)
 		if err != nil {
 			t.Fatal(err)
@@ -130,17 +135,19 @@ func values(t *testing.T, s vip.Store) {
 	for i := range binary {
 		binary[i] = byte(i)
 	}
-	rev := commit(t, s, vip.Change{Key: "addr/fd00::1", Value: binary}, vip.Change{Key: "empty", Value: []byte{}})
+	rev := commit(t, s, vip.Change{Key: "addr/fd00::1", Value: binary},
+		vip.Change{Key: "empty", Value: []byte{}})
 	found := get(t, s, "addr/fd00::1", "empty")
 	if !bytes.Equal(found[0].Value, binary) || found[0].Revision != rev {
-		t.Errorf("value of %d bytes: got %d bytes at revision %d, want revision %d", len(binary), len(found[0].Value), found[0].Revision, rev)
+		t.Errorf("value of %d bytes: got %d bytes at revision %d, want revision %d", len(binary),
+			len(found[0].Value), found[0].Revision, rev)
 	}
 	if len(found[1].Value) != 0 || found[1].Revision != rev {
 		t.Errorf("an empty value is a value: got %+v, want revision %d", found[1], rev)
 	}
 }
 
-// What was read, and what was given to be kept, stays as it is whatever becomes of the keys.
+// valuesStay: a value that was read or written does not change with later changes of its key.
 func valuesStay(t *testing.T, s vip.Store) {
 	given := []byte("given")
 	first := commit(t, s, vip.Change{Key: "addr/a", Value: given}, set("addr/b", "before", 0))
@@ -149,13 +156,15 @@ func valuesStay(t *testing.T, s vip.Store) {
 		t.Fatal(err)
 	}
 	got := get(t, s, "addr/a", "addr/b")
-	commit(t, s, set("addr/a", "AFTER", first), vip.Change{Key: "addr/b", Revision: first}, set("addr/c", "others", 0))
+	commit(t, s, set("addr/a", "AFTER", first), vip.Change{Key: "addr/b", Revision: first},
+		set("addr/c", "others", 0))
 	if _, err := s.List(t.Context(), "addr/"); err != nil {
 		t.Fatal(err)
 	}
 	get(t, s, "addr/a", "addr/b", "addr/c")
 	for _, read := range [][]vip.Record{listed, got} {
-		if len(read) != 2 || string(read[0].Value) != "given" || string(read[1].Value) != "before" || string(given) != "given" {
+		if len(read) != 2 || string(read[0].Value) != "given" ||
+			string(read[1].Value) != "before" || string(given) != "given" {
 			t.Errorf("the store has changed what it was given or has returned: %+v", read)
 		}
 	}
@@ -180,7 +189,8 @@ func allOrNothing(t *testing.T, s vip.Store) {
 			t.Errorf("key %s: revision %d, want the commit's %d", r.Key, r.Revision, rev)
 		}
 	}
-	refuse(t, s, "one stale key of three", set("a", "2", rev), set("c", "2", 0), set("b", "2", rev+1000))
+	refuse(t, s, "one stale key of three", set("a", "2", rev), set("c", "2", 0),
+		set("b", "2", rev+1000))
 	found := get(t, s, "a", "b", "c")
 	if string(found[0].Value) != "1" || string(found[1].Value) != "1" || found[2].Revision != 0 {
 		t.Errorf("a refused commit changed something: %+v", found)
@@ -221,7 +231,8 @@ func deletes(t *testing.T, s vip.Store) {
 	refuse(t, s, "the revision of before the delete", set("k", "2", first))
 }
 
-// sameValue: setting what is there is a change, so that it shuts out who has read before.
+// sameValue: setting a key to its present value is a change, so that a commit at the earlier
+// revision fails.
 func sameValue(t *testing.T, s vip.Store) {
 	first := commit(t, s, set("k", "1", 0))
 	second := commit(t, s, set("k", "1", first))
@@ -234,7 +245,7 @@ func sameValue(t *testing.T, s vip.Store) {
 	}
 }
 
-// large: 64 changes fit into every store; what does not fit changes nothing.
+// large: 64 changes fit into every store; a commit that does not fit changes nothing.
 func large(t *testing.T, s vip.Store) {
 	var changes []vip.Change
 	for i := range 64 {
@@ -247,8 +258,10 @@ func large(t *testing.T, s vip.Store) {
 	switch {
 	case err == nil && (found[0].Revision == 0 || string(found[1].Value) != megabyte):
 		t.Error("a commit of a megabyte was not made whole")
-	case err != nil && (!errors.Is(err, vip.ErrTooLarge) || found[0].Revision != 0 || found[1].Revision != 0):
-		t.Errorf("a commit of a megabyte: got %v, want it made or ErrTooLarge and nothing changed", err)
+	case err != nil && (!errors.Is(err, vip.ErrTooLarge) || found[0].Revision != 0 ||
+		found[1].Revision != 0):
+		t.Errorf("a commit of a megabyte: got %v, want it made or ErrTooLarge and nothing changed",
+			err)
 	}
 }
 
@@ -302,7 +315,8 @@ func oneWinner(t *testing.T, s vip.Store) {
 	}
 }
 
-// disjointWriters: writers of different keys do not disturb each other, and no two commits share a revision.
+// disjointWriters: writers of different keys do not disturb each other, and no two commits share a
+// revision.
 func disjointWriters(t *testing.T, s vip.Store) {
 	const writers, rounds = 16, 25
 	var mu sync.Mutex
@@ -355,7 +369,8 @@ func configured(t *testing.T, s vip.Store, cfg vip.Config) *vip.Allocator {
 	return a
 }
 
-// claimers: more claimers than addresses, on two allocators; nobody shares, and a third allocator sees what they did.
+// claimers: more claimers than addresses, on two allocators; no address has two owners, and a third
+// allocator sees the same leases.
 func claimers(t *testing.T, s vip.Store) {
 	both := []*vip.Allocator{allocator(t, s), allocator(t, s)}
 	var mu sync.Mutex
@@ -386,14 +401,17 @@ func claimers(t *testing.T, s vip.Store) {
 	}
 	for _, l := range allocator(t, s).List(vip.Query{}) {
 		if holder[l.Addr.String()] != l.Owner.Task {
-			t.Errorf("%s: the store has task %s, given was %s", l.Addr, l.Owner.Task, holder[l.Addr.String()])
+			t.Errorf("%s: the store has task %s, given was %s", l.Addr, l.Owner.Task,
+				holder[l.Addr.String()])
 		}
 	}
 }
 
-// oneOwner: a task that asks two allocators at once has one lease; when it has given that back, whom it asks next knows.
+// oneOwner: a task that asks two allocators at once has one lease; when it has released that, the
+// allocator that it asks next knows.
 func oneOwner(t *testing.T, s vip.Store) {
-	both := []*vip.Allocator{configured(t, s, vip.Config{Shared: true}), configured(t, s, vip.Config{Shared: true})}
+	both := []*vip.Allocator{configured(t, s, vip.Config{Shared: true}),
+		configured(t, s, vip.Config{Shared: true})}
 	for round := range 3 {
 		var mu sync.Mutex
 		leases := map[string]vip.Lease{}
@@ -405,7 +423,8 @@ func oneOwner(t *testing.T, s vip.Store) {
 				mu.Lock()
 				defer mu.Unlock()
 				if other, ok := leases[task]; err != nil || ok && other.ID != l.ID {
-					t.Errorf("round %d: task %s has %s and gets %s, %v", round, task, other.ID, l.ID, err)
+					t.Errorf("round %d: task %s has %s and gets %s, %v", round, task, other.ID,
+						l.ID, err)
 				}
 				leases[task] = l
 			})
@@ -441,7 +460,8 @@ func (f *forgetful) Commit(ctx context.Context, changes ...vip.Change) (uint64, 
 	return rev, err
 }
 
-// lostAnswers: owners that ask until they get an answer have one address each, whatever the store did not say.
+// lostAnswers: owners that ask until they get an answer have one address each, although the store
+// lost answers.
 func lostAnswers(t *testing.T, s vip.Store) {
 	p, err := vip.ParsePool("p", "10.0.0.0/26")
 	if err != nil {
@@ -456,7 +476,8 @@ func lostAnswers(t *testing.T, s vip.Store) {
 	for c := range 30 {
 		wg.Go(func() {
 			for range 100 {
-				_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: fmt.Sprint("T", c)}})
+				_, err := a.Allocate(t.Context(),
+					vip.Request{Owner: vip.Owner{Task: fmt.Sprint("T", c)}})
 				if err == nil {
 					return
 				}
