@@ -37,16 +37,16 @@ type Config struct {
 	// promote/ociregistry.
 	Platform v1.Platform
 	// Repositories names repositories, as host:port/name, in which a layer may be already; a push
-	// asks the registry to take such a layer over instead of sending it. Those that this engine
-	// pushed to are remembered without it. The default is none.
+	// asks the registry to take such a layer over instead of sending it. The repositories that this
+	// engine pushed to are remembered without it. The default is none.
 	Repositories func() []string
 	// TempDir is where layers are spooled during a build. The default is os.TempDir.
 	TempDir string
 	// Now is the clock of Observe. Nothing in an image depends on it. The default, for nil, is
 	// time.Now.
 	Now func() time.Time
-	// Observe, when set, is called at the end of each Build as "build", with how long it took and its
-	// error. It is called concurrently. The default is none.
+	// Observe, when set, is called at the end of each Build as "build", with how long it took and
+	// its error. It is called concurrently. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -58,8 +58,8 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Engine builds images in this process. It is safe for concurrent use; builds share what was learnt
-// about base images and layers, so keep one for the life of the process.
+// Engine builds images in this process. It is safe for concurrent use; builds share a cache of base
+// images' file systems and layers' digests, so keep one for the life of the process.
 type Engine struct {
 	config Config
 	known  digests
@@ -196,7 +196,8 @@ func (e *Engine) target(r builder.Request) (target, error) {
 
 func (e *Engine) options(ctx context.Context, transport http.RoundTripper) []remote.Option {
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithTransport(transport), remote.WithAuthFromKeychain(e.config.Keychain),
+		remote.WithContext(ctx), remote.WithTransport(transport),
+		remote.WithAuthFromKeychain(e.config.Keychain),
 		remote.WithPlatform(e.config.Platform), remote.WithUserAgent("sluice"),
 	}
 }
@@ -210,7 +211,8 @@ func epochOf(args map[string]string) (time.Time, error) {
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 0 || n > 1<<33-1 {
-		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since 1970: %w",
+		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since "+
+			"1970: %w",
 			sourceDateEpoch, v, builder.ErrInvalid)
 	}
 	return time.Unix(n, 0).UTC(), nil

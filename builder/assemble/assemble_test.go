@@ -44,7 +44,8 @@ func newEngine(t testing.TB, cfg assemble.Config) *assemble.Engine {
 // TestConfigIsChecked gives each field of Config that has bad values one.
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	_, err := assemble.New(assemble.Config{Insecure: []string{"registry.example.com", "http://registry", ""}})
+	_, err := assemble.New(assemble.Config{Insecure: []string{"registry.example.com",
+		"http://registry", ""}})
 	for _, want := range []string{
 		`assemble: Config.Insecure[1]: "http://registry": want host or host:port: invalid`,
 		`assemble: Config.Insecure[2]: "": want host or host:port: invalid`,
@@ -68,7 +69,8 @@ func TestObserve(t *testing.T) {
 			seen = append(seen, fmt.Sprint(op, " ", took, " ", errors.Is(err, builder.ErrInvalid)))
 		},
 	})
-	r := builder.Request{Dockerfile: []byte("FROM scratch\nLABEL a=b\n"), Repository: serve(t) + "/app"}
+	r := builder.Request{Dockerfile: []byte("FROM scratch\nLABEL a=b\n"), Repository: serve(t) +
+		"/app"}
 	if _, err := engine.Build(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}

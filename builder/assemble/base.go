@@ -77,7 +77,7 @@ func (s *stage) start(from string) error {
 // maxBases bounds how many base images' trees are kept; one has 10 MB for 50,000 files.
 const maxBases = 8
 
-// tree returns a copy of what the base image holds, read once per base.
+// tree returns a copy of the base image's file system, read once per base.
 func (e *Engine) tree(digest v1.Hash, base v1.Image) (tree, error) {
 	e.mu.Lock()
 	known, ok := e.bases[digest]

@@ -25,7 +25,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder/assemble"
 )
 
-// layerOf makes a layer out of headers; "name" is a file, "name/" a folder, "name>target" a link.
+// layerOf makes a layer out of headers; "name" is a file, "name/" a directory, "name>target" a
+// link.
 func layerOf(t *testing.T, names ...string) v1.Layer {
 	t.Helper()
 	var buf bytes.Buffer
@@ -44,7 +45,9 @@ func layerOf(t *testing.T, names ...string) v1.Layer {
 	if err := tw.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +94,7 @@ func fetch(t *testing.T, reference string) v1.Image {
 	return img
 }
 
-// topLayer lists what the image's last layer holds.
+// topLayer lists the entries of the image's last layer.
 func topLayer(t *testing.T, img v1.Image) []string {
 	t.Helper()
 	layers, err := img.Layers()
@@ -116,12 +119,14 @@ func topLayer(t *testing.T, img v1.Image) []string {
 	}
 }
 
-// A layer that brought bin/ would put a folder in place of the base's link, and the image would have no shell.
+// A layer that brought bin/ would put a directory in place of the base's link, and the image would
+// have no shell.
 func TestBaseLinksAndFoldersStay(t *testing.T) {
 	t.Parallel()
 	host := serve(t)
 	base := pushBase(t, host+"/base:1", v1.Config{},
-		layerOf(t, "usr/", "usr/bin/", "usr/bin/sh", "bin>usr/bin", "opt/", "opt/old/", "opt/old/f", "gone/", "gone/f", "abs>/opt", "srv/f"),
+		layerOf(t, "usr/", "usr/bin/", "usr/bin/sh", "bin>usr/bin", "opt/", "opt/old/", "opt/old/f",
+			"gone/", "gone/f", "abs>/opt", "srv/f"),
 		layerOf(t, "opt/.wh.old", ".wh.gone", "opt/old2/"))
 	engine := newEngine(t, assemble.Config{})
 	for _, c := range []struct {
@@ -142,8 +147,10 @@ func TestBaseLinksAndFoldersStay(t *testing.T) {
 		t.Run(c.instruction, func(t *testing.T) {
 			t.Parallel()
 			res, err := engine.Build(t.Context(), builder.Request{
-				Dockerfile: []byte("FROM " + base + "\n" + c.instruction + "\n"), Repository: host + "/app",
-				Context: fstest.MapFS{"a": {Data: []byte("A")}, "d/x": {}, "tree/opt/f": {}, "linked/bin/l": {}},
+				Dockerfile: []byte("FROM " + base + "\n" + c.instruction + "\n"), Repository: host +
+					"/app",
+				Context: fstest.MapFS{"a": {Data: []byte("A")}, "d/x": {}, "tree/opt/f": {},
+					"linked/bin/l": {}},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -159,8 +166,10 @@ func TestBaseLinksAndFoldersStay(t *testing.T) {
 	t.Run("file as folder", func(t *testing.T) {
 		t.Parallel()
 		_, err := engine.Build(t.Context(), builder.Request{Repository: host + "/app",
-			Dockerfile: []byte("FROM " + base + "\nCOPY a /usr/bin/sh/a\n"), Context: fstest.MapFS{"a": {}}})
-		if err == nil || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(), "/usr/bin/sh is a file") {
+			Dockerfile: []byte("FROM " + base + "\nCOPY a /usr/bin/sh/a\n"),
+			Context:    fstest.MapFS{"a": {}}})
+		if err == nil || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(),
+			"/usr/bin/sh is a file") {
 			t.Errorf("error is %v", err)
 		}
 	})
@@ -170,13 +179,15 @@ func TestBaseConfiguration(t *testing.T) {
 	t.Parallel()
 	host := serve(t)
 	base := pushBase(t, host+"/base:1", v1.Config{
-		Env: []string{"PATH=/bin", "A=base"}, Entrypoint: []string{"/base"}, Cmd: []string{"arg"}, Labels: map[string]string{"l": "base"},
-		User: "7", WorkingDir: "/home",
+		Env: []string{"PATH=/bin", "A=base"}, Entrypoint: []string{"/base"}, Cmd: []string{"arg"},
+		Labels: map[string]string{"l": "base"},
+		User:   "7", WorkingDir: "/home",
 	}, layerOf(t, "home/"))
 	engine := newEngine(t, assemble.Config{})
 	for _, from := range []string{base, host + "/base:1"} {
 		res, err := engine.Build(t.Context(), builder.Request{Repository: host + "/app",
-			Dockerfile: []byte("FROM " + from + "\nENV A=$A-more\nWORKDIR x\nENTRYPOINT [\"/app\"]\n")})
+			Dockerfile: []byte("FROM " + from + "\nENV A=$A-more\nWORKDIR x\nENTRYPOINT " +
+				"[\"/app\"]\n")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,8 +198,10 @@ func TestBaseConfiguration(t *testing.T) {
 		}
 		_, digest, _ := strings.Cut(base, "@")
 		want := v1.Config{
-			Env: []string{"PATH=/bin", "A=base-more"}, Entrypoint: []string{"/app"}, User: "7", WorkingDir: "/home/x",
-			Labels: map[string]string{"l": "base", "org.opencontainers.image.base.name": from, "org.opencontainers.image.base.digest": digest},
+			Env: []string{"PATH=/bin", "A=base-more"}, Entrypoint: []string{"/app"}, User: "7",
+			WorkingDir: "/home/x",
+			Labels: map[string]string{"l": "base", "org.opencontainers.image.base.name": from,
+				"org.opencontainers.image.base.digest": digest},
 		}
 		if diff := cmp.Diff(want, config.Config); diff != "" {
 			t.Errorf("configuration from %s (-want +got):\n%s", from, diff)
@@ -207,15 +220,17 @@ func TestBaseIsReadOnce(t *testing.T) {
 	host := serve(t)
 	base := pushBase(t, host+"/base:1", v1.Config{}, layerOf(t, "etc/", "etc/os-release"))
 	var blobs atomic.Int64
-	engine := newEngine(t, assemble.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/base/blobs/") {
-			blobs.Add(1)
-		}
-		return http.DefaultTransport.RoundTrip(r)
-	})})
+	engine := newEngine(t, assemble.Config{Transport: roundTripper(
+		func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/base/blobs/") {
+				blobs.Add(1)
+			}
+			return http.DefaultTransport.RoundTrip(r)
+		})})
 	build := func() {
 		_, err := engine.Build(t.Context(), builder.Request{Repository: host + "/app",
-			Dockerfile: []byte("FROM " + base + "\nCOPY a /etc/\n"), Context: fstest.MapFS{"a": {}}})
+			Dockerfile: []byte("FROM " + base + "\nCOPY a /etc/\n"),
+			Context:    fstest.MapFS{"a": {}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,8 +251,10 @@ func TestBaseRefusals(t *testing.T) {
 		host + "/trigger:1": "ONBUILD", host + "/missing:1": "missing", "Not/Valid": "Not/Valid",
 		"--platform=linux/arm64 scratch": "FROM --platform",
 	} {
-		_, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{Repository: host + "/app", Dockerfile: []byte("FROM " + from + "\n")})
-		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "Dockerfile line 1") {
+		_, err := newEngine(t, assemble.Config{}).Build(t.Context(),
+			builder.Request{Repository: host + "/app", Dockerfile: []byte("FROM " + from + "\n")})
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(),
+			"Dockerfile line 1") {
 			t.Errorf("FROM %s: error is %v", from, err)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder/assemble"
 )
 
-// BenchmarkChangedImage builds and pushes a Go service whose 8 MB binary changes each time, over the 4 MB of envconfig, which
-// does not.
+// BenchmarkChangedImage builds and pushes a Go service whose 8 MB binary changes each time, over
+// the 4 MB of envconfig, which does not.
 func BenchmarkChangedImage(b *testing.B) {
 	host := serve(b)
 	tmpl, err := builder.Default().Template("go-static")
@@ -31,14 +31,16 @@ func BenchmarkChangedImage(b *testing.B) {
 		}
 		return code
 	}
-	files := fstest.MapFS{"envconfig": {Data: binary(4 << 20)}, "app": {Data: binary(8 << 20)}, "manifest.json": {}, "envs/_base/a": {}}
+	files := fstest.MapFS{"envconfig": {Data: binary(4 << 20)}, "app": {Data: binary(8 << 20)},
+		"manifest.json": {}, "envs/_base/a": {}}
 	engine := newEngine(b, assemble.Config{})
 	n := 0
 	for b.Loop() {
 		n++
 		copy(files["app"].Data, strconv.Itoa(n))
 		res, err := engine.Build(b.Context(), builder.Request{
-			Dockerfile: dockerfile, Context: files, Repository: host + "/hello_web", Tag: "v" + strconv.Itoa(n)})
+			Dockerfile: dockerfile, Context: files, Repository: host + "/hello_web", Tag: "v" +
+				strconv.Itoa(n)})
 		if err != nil {
 			b.Fatal(err)
 		}

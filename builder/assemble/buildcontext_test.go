@@ -81,11 +81,21 @@ func TestContextOnDisk(t *testing.T) {
 		prepare           func(dir string) error
 		says              string // "" is a build that succeeds
 	}{
-		{"link out, relative", "COPY l /l", func(dir string) error { return os.Symlink("../../secret", filepath.Join(dir, "l")) }, "leaves the build context"},
-		{"link out, absolute", "COPY l /l", func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "l")) }, "leaves the build context"},
-		{"folder link out", "COPY l/secret /l", func(dir string) error { return os.Symlink(filepath.Dir(outside), filepath.Join(dir, "l")) }, "leaves the build context"},
-		{"link kept inside a folder", "COPY d /d", func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "d/l")) }, ""},
-		{"named pipe", "COPY d /d", func(dir string) error { return unix.Mkfifo(filepath.Join(dir, "d/p"), 0o600) }, "d/p is a named pipe"},
+		{"link out, relative", "COPY l /l", func(dir string) error {
+			return os.Symlink("../../secret", filepath.Join(dir, "l"))
+		}, "leaves the build context"},
+		{"link out, absolute", "COPY l /l", func(dir string) error {
+			return os.Symlink(outside, filepath.Join(dir, "l"))
+		}, "leaves the build context"},
+		{"folder link out", "COPY l/secret /l", func(dir string) error {
+			return os.Symlink(filepath.Dir(outside), filepath.Join(dir, "l"))
+		}, "leaves the build context"},
+		{"link kept inside a folder", "COPY d /d", func(dir string) error {
+			return os.Symlink(outside, filepath.Join(dir, "d/l"))
+		}, ""},
+		{"named pipe", "COPY d /d", func(dir string) error {
+			return unix.Mkfifo(filepath.Join(dir, "d/p"), 0o600)
+		}, "d/p is a named pipe"},
 		{"archive", "ADD a.tar.gz /", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "a.tar.gz"), []byte{0x1f, 0x8b, 8}, 0o600)
 		}, "would unpack"},
@@ -111,7 +121,8 @@ func TestContextOnDisk(t *testing.T) {
 				}
 			}
 			_, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{
-				Dockerfile: []byte("FROM scratch\n" + c.instruction + "\n"), Context: fsys, Repository: host + "/app"})
+				Dockerfile: []byte("FROM scratch\n" + c.instruction + "\n"), Context: fsys,
+				Repository: host + "/app"})
 			if c.says == "" && err != nil {
 				t.Errorf("build: %v", err)
 			}
@@ -122,7 +133,7 @@ func TestContextOnDisk(t *testing.T) {
 	}
 }
 
-// growing says that its file is shorter or longer than what it then reads.
+// growing claims a size of its file that is smaller or larger than the content that it then reads.
 type growing struct {
 	fstest.MapFS
 	claim int64
@@ -146,10 +157,12 @@ func (c claimed) Size() int64 { return c.size }
 func TestFileChangesDuringBuild(t *testing.T) {
 	t.Parallel()
 	host := serve(t)
-	for claim, says := range map[int64]string{2: "has grown over the 2 bytes", 9: "has 5 bytes, had 9"} {
+	for claim, says := range map[int64]string{2: "has grown over the 2 bytes",
+		9: "has 5 bytes, had 9"} {
 		temp := t.TempDir()
 		_, err := newEngine(t, assemble.Config{TempDir: temp}).Build(t.Context(), builder.Request{
-			Dockerfile: []byte("FROM scratch\nCOPY f /f\n"), Repository: host + "/app", Context: growing{fstest.MapFS{"f": {Data: []byte("12345")}}, claim}})
+			Dockerfile: []byte("FROM scratch\nCOPY f /f\n"), Repository: host + "/app",
+			Context: growing{fstest.MapFS{"f": {Data: []byte("12345")}}, claim}})
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("file that claims %d bytes: %v", claim, err)
 		}
@@ -171,7 +184,8 @@ func TestTemplateWithoutRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, fsys := folder(t, map[string]string{
-		"envconfig": "elf", "app": "elf", "manifest.json": "{}", "envs/_base/app/conf/a": "1", "envs/production/app/conf/b": "2",
+		"envconfig": "elf", "app": "elf", "manifest.json": "{}", "envs/_base/app/conf/a": "1",
+		"envs/production/app/conf/b": "2",
 	}, 0o600)
 	res, err := newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{
 		Dockerfile: dockerfile, Context: fsys, Repository: host + "/hello_web", Tag: "v1"})
@@ -183,7 +197,8 @@ func TestTemplateWithoutRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := config.Config; strings.Join(got.Entrypoint, " ") != "/sbin/envconfig -- /app/app" || got.User != "65532:65532" ||
+	if got := config.Config; strings.Join(got.Entrypoint, " ") != "/sbin/envconfig -- /app/app" ||
+		got.User != "65532:65532" ||
 		got.Labels["org.opencontainers.image.title"] != "hello_web" {
 		t.Errorf("configuration is %+v", got)
 	}
@@ -202,9 +217,11 @@ func TestTemplateWithRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = newEngine(t, assemble.Config{}).Build(t.Context(), builder.Request{Dockerfile: dockerfile, Repository: serve(t) + "/app"})
+	_, err = newEngine(t, assemble.Config{}).Build(t.Context(),
+		builder.Request{Dockerfile: dockerfile, Repository: serve(t) + "/app"})
 	var unsupported *builder.UnsupportedError
-	if !errors.As(err, &unsupported) || unsupported.Line != 12 || !strings.Contains(err.Error(), "BuildKit, kaniko or buildah") {
+	if !errors.As(err, &unsupported) || unsupported.Line != 12 || !strings.Contains(err.Error(),
+		"BuildKit, kaniko or buildah") {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -22,14 +22,15 @@ type placing struct {
 	ctx   context.Context
 	files *buildContext
 	owner owner
-	mode  int64 // -1 keeps what the file has
+	mode  int64 // -1 keeps the mode of the file
 	add   bool  // ADD, which would unpack an archive
 }
 
-// copy places sources as Docker does: a folder's content goes into the destination, a file into it
-// when it is a folder or ends with "/", else to it. Of a file's mode only "executable" counts, so
-// that a umask changes no digest.
-func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add bool) (*changes, error) {
+// copy places sources as Docker does: a directory's content goes into the destination, a file into
+// it when it is a directory or ends with "/", else to it. Of a file's mode only "executable"
+// counts, so that a umask changes no digest.
+func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add bool) (*changes,
+	error) {
 	p := placing{changes: s.changes(), ctx: s.ctx, files: s.files, mode: -1, add: add}
 	var err error
 	if chown != "" {
@@ -105,7 +106,7 @@ func (p placing) source(src source, dest string, intoFolder bool) error {
 	})
 }
 
-// file places one entry of the context, a folder without what it holds.
+// file places one entry of the context, a directory without its content.
 func (p placing) file(from, to string, info fs.FileInfo) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
@@ -145,7 +146,8 @@ func (p placing) modeOf(mode int64) int64 {
 	return mode
 }
 
-// archives are the first bytes of what ADD would unpack; that of tar stands at byte 257.
+// archives are the first bytes of the archives that ADD would unpack; those of tar stand at byte
+// 257.
 var archives = [][]byte{{0x1f, 0x8b}, []byte("BZh"), {0xfd, '7', 'z', 'X', 'Z', 0},
 	{0x28, 0xb5, 0x2f, 0xfd}}
 
@@ -166,7 +168,8 @@ func (p placing) refuseArchive(name string) error {
 		archive = archive || bytes.HasPrefix(head, magic)
 	}
 	if archive {
-		return fmt.Errorf("ADD would unpack the archive %s: put the files into the context, or COPY it as it is: %w",
+		return fmt.Errorf("ADD would unpack the archive %s: put the files into the context, or "+
+			"COPY it as it is: %w",
 			name, builder.ErrUnsupported)
 	}
 	return nil

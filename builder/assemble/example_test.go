@@ -22,7 +22,8 @@ func Example() {
 
 	engine, _ := assemble.New(assemble.Config{})
 	request := builder.Request{
-		Dockerfile: []byte("FROM scratch\nCOPY --chmod=0755 app /app\nUSER 65532\nENTRYPOINT [\"/app\"]\n"),
+		Dockerfile: []byte("FROM scratch\nCOPY --chmod=0755 app /app\nUSER 65532\nENTRYPOINT " +
+			"[\"/app\"]\n"),
 		Context:    fstest.MapFS{"app": {Data: []byte("#!")}}, // as a rule os.Root.FS
 		Repository: strings.TrimPrefix(server.URL, "http://") + "/hello_web",
 		Tag:        "v1",

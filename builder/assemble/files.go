@@ -18,7 +18,7 @@ import (
 const maxLinks = 40
 
 // buildContext reads the files of a build. It follows a symbolic link only by its own hand, link by
-// link, so that none leads out of the context whatever the file system behind it would do.
+// link, so that none leads out of the context, however the file system behind it follows links.
 type buildContext struct {
 	fsys   fs.FS
 	ignore *patternmatcher.PatternMatcher
@@ -55,14 +55,15 @@ func (c *buildContext) ignored(name string) (bool, error) {
 	return c.ignore.MatchesOrParentMatches(name)
 }
 
-// source is one file, folder or link of the context.
+// source is one file, directory or link of the context.
 type source struct {
 	name string // as the Dockerfile reaches it
 	real string // where it is, with no link on the way
 	info fs.FileInfo
 }
 
-// find returns what a source of COPY or ADD stands for: one entry, or those that a pattern matches.
+// find returns the entries that a source of COPY or ADD stands for: one, or all that a pattern
+// matches.
 func (c *buildContext) find(pattern string) ([]source, error) {
 	clean := path.Clean(strings.TrimLeft(pattern, "/"))
 	if clean == ".." || strings.HasPrefix(clean, "../") {
@@ -152,7 +153,7 @@ func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
 	return found, nil
 }
 
-// stat follows the links of name and returns what it leads to.
+// stat follows the links of name and returns their target.
 func (c *buildContext) stat(name string) (source, error) {
 	rest := parts(name)
 	at, links := ".", 0
@@ -166,7 +167,8 @@ func (c *buildContext) stat(name string) (source, error) {
 		rest = rest[1:]
 		if part == ".." {
 			if at == "." {
-				return source{}, fmt.Errorf("%s leaves the build context by a symbolic link: copy the file into the context", name)
+				return source{}, fmt.Errorf("%s leaves the build context by a symbolic link: "+
+					"copy the file into the context", name)
 			}
 			at = path.Dir(at)
 			info, err = fs.Lstat(c.fsys, at)
@@ -187,7 +189,8 @@ func (c *buildContext) stat(name string) (source, error) {
 			return source{}, fmt.Errorf("%s: more than %d symbolic links: they may form a circle",
 				name, maxLinks)
 		case path.IsAbs(target):
-			return source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the absolute path %s", name, next, target)
+			return source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the "+
+				"absolute path %s", name, next, target)
 		}
 		rest = append(parts(target), rest...)
 		info, err = fs.Lstat(c.fsys, at)
@@ -201,7 +204,7 @@ func (c *buildContext) stat(name string) (source, error) {
 	return source{name: name, real: at, info: info}, nil
 }
 
-// parts splits a path and drops what stands for the same folder.
+// parts splits a path and drops the parts that stand for the same directory.
 func parts(name string) []string {
 	return slices.DeleteFunc(strings.Split(name, "/"), func(p string) bool {
 		return p == "." ||
@@ -237,16 +240,17 @@ func (c *buildContext) keeps(s source) (bool, error) {
 	return left, err
 }
 
-// walk calls visit for everything below the folder dir that .dockerignore leaves, with names
-// relative to dir, in lexical order and a folder before what it holds. Links are visited, not
+// walk calls visit for everything below the directory dir that .dockerignore leaves, with names
+// relative to dir, in lexical order and a directory before its content. Links are visited, not
 // followed.
 func (c *buildContext) walk(dir string, visit func(rel string, info fs.FileInfo) error) error {
 	return c.walkBelow(dir, ".", func() error { return nil }, visit)
 }
 
 // walkBelow visits rel's entries. enter visits rel itself if that has not happened: an ignored
-// folder is entered only when something below it is not ignored.
-func (c *buildContext) walkBelow(dir, rel string, enter func() error, visit func(string, fs.FileInfo) error) error {
+// directory is entered only when something below it is not ignored.
+func (c *buildContext) walkBelow(dir, rel string, enter func() error,
+	visit func(string, fs.FileInfo) error) error {
 	entries, err := fs.ReadDir(c.fsys, path.Join(dir, rel))
 	if err != nil {
 		return fmt.Errorf("build context: %w", err)

@@ -19,14 +19,19 @@ import (
 	"github.com/sluice-deploy/sluice/builder/assemble"
 )
 
-// FuzzDockerfile builds whatever it is given: an image that is valid and comes out the same again, or an error, and no
-// spooled file stays behind. Every registry is the one in this process.
+// FuzzDockerfile builds each Dockerfile that it is given. The result is a valid image that a second
+// build repeats, or an error, and no spooled file stays behind. Every registry is the one in this
+// process.
 func FuzzDockerfile(f *testing.F) {
 	for _, seed := range []string{
-		"FROM scratch\nCOPY . /\nCOPY --chown=1:2 --chmod=0700 d/* /x/\nWORKDIR a\nWORKDIR ../b\nCOPY a ..\n",
-		"ARG A=scratch\nFROM $A AS x\nARG B=${A:-y}\nENV C=${B} D=\"$C d\"\nLABEL \"a b\"=c\nEXPOSE 80-82/udp $C\n",
-		"FROM scratch\nCOPY <<EOF <<-X /h/\n$HOME\nEOF\n\tx\nX\nADD l /l\nVOLUME [\"/v\"]\nUSER a:b\nHEALTHCHECK --interval=1s CMD x\n",
-		"FROM scratch\nCOPY l /s/l\nCOPY d /s/l\nSHELL [\"/b\"]\nCMD x\nENTRYPOINT y\nSTOPSIGNAL 9\nMAINTAINER m\nONBUILD RUN x\n",
+		"FROM scratch\nCOPY . /\nCOPY --chown=1:2 --chmod=0700 d/* /x/\nWORKDIR a\nWORKDIR " +
+			"../b\nCOPY a ..\n",
+		"ARG A=scratch\nFROM $A AS x\nARG B=${A:-y}\nENV C=${B} D=\"$C d\"\nLABEL \"a " +
+			"b\"=c\nEXPOSE 80-82/udp $C\n",
+		"FROM scratch\nCOPY <<EOF <<-X /h/\n$HOME\nEOF\n\tx\nX\nADD l /l\nVOLUME [\"/v\"]\nUSER " +
+			"a:b\nHEALTHCHECK --interval=1s CMD x\n",
+		"FROM scratch\nCOPY l /s/l\nCOPY d /s/l\nSHELL [\"/b\"]\nCMD x\nENTRYPOINT y\nSTOPSIGNAL " +
+			"9\nMAINTAINER m\nONBUILD RUN x\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -42,20 +47,24 @@ func FuzzDockerfile(f *testing.F) {
 		return res, nil
 	})
 	files := fstest.MapFS{
-		"a": {Data: []byte("A")}, "d/b": {Data: []byte("B"), Mode: 0o755}, "d/c/d": {}, "l": {Data: []byte("d/b"), Mode: os.ModeSymlink},
+		"a": {Data: []byte("A")}, "d/b": {Data: []byte("B"), Mode: 0o755}, "d/c/d": {},
+		"l":             {Data: []byte("d/b"), Mode: os.ModeSymlink},
 		".dockerignore": {Data: []byte("d/c\n")},
 	}
 	f.Fuzz(func(t *testing.T, dockerfile []byte) {
 		temp := t.TempDir()
-		r := builder.Request{Dockerfile: dockerfile, Context: files, Repository: "127.0.0.1/app", Args: map[string]string{"B": "given"}}
-		first, err := newEngine(t, assemble.Config{Transport: transport, TempDir: temp}).Build(t.Context(), r)
+		r := builder.Request{Dockerfile: dockerfile, Context: files, Repository: "127.0.0.1/app",
+			Args: map[string]string{"B": "given"}}
+		first, err := newEngine(t, assemble.Config{Transport: transport, TempDir: temp}).Build(
+			t.Context(), r)
 		if left, _ := os.ReadDir(temp); len(left) > 0 {
 			t.Errorf("the build left %v", left)
 		}
 		if err != nil {
 			return
 		}
-		again, err := newEngine(t, assemble.Config{Transport: transport, TempDir: temp}).Build(t.Context(), r)
+		again, err := newEngine(t, assemble.Config{Transport: transport, TempDir: temp}).Build(
+			t.Context(), r)
 		if err != nil || again.Digest != first.Digest {
 			t.Errorf("second build gave %s, %v, the first %s", again.Digest, err, first.Digest)
 		}

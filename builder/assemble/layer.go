@@ -25,7 +25,7 @@ import (
 // owner is a numeric user and group.
 type owner struct{ uid, gid int }
 
-// entry is one file, folder or link of a layer.
+// entry is one file, directory or link of a layer.
 type entry struct {
 	kind  kind
 	mode  int64
@@ -35,14 +35,14 @@ type entry struct {
 	open  func() (io.ReadCloser, error)
 }
 
-// changes collects what one instruction does to the image's files, by name.
+// changes collects the changes of one instruction to the image's files, by name.
 type changes struct {
 	tree    tree
 	entries map[string]entry
 }
 
-// folder makes the folder name and the missing ones on the way to it, and returns its name without
-// links.
+// folder makes the directory name and the missing directories above it, and returns its name
+// without links.
 func (c *changes) folder(name string, o owner) (string, error) {
 	return c.tree.resolve(name, func(dir string) error {
 		c.entries[dir] = entry{kind: isDir, mode: 0o755, owner: o}
@@ -50,8 +50,8 @@ func (c *changes) folder(name string, o owner) (string, error) {
 	})
 }
 
-// put places e at name. A link on the way is followed; what is at name itself is replaced, a folder
-// only by a folder.
+// put places e at name. A link in the directories above it is followed; the entry at name itself is
+// replaced, a directory only by a directory.
 func (c *changes) put(name string, e entry) error {
 	if base := path.Base(name); strings.HasPrefix(base, whiteoutPrefix) {
 		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it",
@@ -65,7 +65,7 @@ func (c *changes) put(name string, e entry) error {
 	old, ok := c.tree[at]
 	switch {
 	case ok && e.kind == isDir && old.kind == isLink:
-		_, err := c.folder(at, e.owner) // what the link leads to keeps its mode and owner
+		_, err := c.folder(at, e.owner) // the link's target keeps its mode and owner
 		return err
 	case ok && e.kind == isDir && old.kind != isDir:
 		return fmt.Errorf("/%s is a file in the image, and a folder in the build context", at)
@@ -97,7 +97,7 @@ func (c *changes) write(ctx context.Context, dir string, epoch time.Time) (_ *la
 	return &layer{raw: f.Name(), diffID: hashOf(sum)}, nil
 }
 
-// writeTo writes the entries by name, which puts a folder before what it holds.
+// writeTo writes the entries by name, which puts a directory before its content.
 func (c *changes) writeTo(ctx context.Context, tw *tar.Writer, epoch time.Time) error {
 	for _, name := range slices.Sorted(maps.Keys(c.entries)) {
 		if err := writeEntry(ctx, tw, name, c.entries[name], epoch); err != nil {
@@ -158,8 +158,8 @@ func (r reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// layer is a spooled layer. It is compressed when somebody asks for its bytes, or for a digest that
-// nobody has kept.
+// layer is a spooled layer. It is compressed when its bytes are asked for, or a digest that
+// was not kept.
 type layer struct {
 	raw       string // file that holds the tar
 	diffID    v1.Hash
@@ -179,7 +179,8 @@ type packedAs struct {
 	size   int64
 }
 
-// digests keeps what layers compress to, so that an unchanged layer is never compressed again.
+// digests keeps the digests of compressed layers, so that an unchanged layer is never compressed
+// again.
 type digests struct {
 	mu sync.Mutex
 	of map[v1.Hash]packedAs

@@ -12,8 +12,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestLinksAgainstRoot compares the walk along symbolic links with os.Root, which the kernel's rules confine: on random
-// folders of files and links both reach the same file, or both reach none.
+// TestLinksAgainstRoot compares the walk along symbolic links with os.Root, which the kernel's
+// rules confine: on random directories of files and links both reach the same file, or both reach
+// none.
 func TestLinksAgainstRoot(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
@@ -25,7 +26,8 @@ func TestLinksAgainstRoot(t *testing.T) {
 		relative := rapid.Custom(func(t *rapid.T) string {
 			return filepath.Join(rapid.SliceOfN(part, 1, 3).Draw(t, "parts")...)
 		})
-		target := rapid.OneOf(relative, rapid.StringMatching(`(\.\./){0,3}[abcd](/\.\.)?(/[abcd])?`), rapid.Just(dir+"/a"), rapid.Just("."))
+		target := rapid.OneOf(relative, rapid.StringMatching(
+			`(\.\./){0,3}[abcd](/\.\.)?(/[abcd])?`), rapid.Just(dir+"/a"), rapid.Just("."))
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +42,7 @@ func TestLinksAgainstRoot(t *testing.T) {
 				continue // a file or a link is in the way
 			}
 			if rapid.Bool().Draw(t, "link") {
-				root.Symlink(target.Draw(t, "target"), name) // what is there already stays
+				root.Symlink(target.Draw(t, "target"), name) // an entry that is there already stays
 			} else {
 				root.WriteFile(name, fmt.Append(nil, i), 0o600) // not through a link that leads out
 			}

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 )
 
-// progress tells the request what happens. It shows instructions as the Dockerfile has them, so that the values of build
-// arguments stay out of it.
+// progress sends the events of a build to the request. It shows instructions as the Dockerfile has
+// them, so that the values of build arguments stay out of it.
 type progress struct {
 	request *builder.Request
 	steps   int

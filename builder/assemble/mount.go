@@ -43,7 +43,7 @@ func (p *places) put(r name.Repository, digest v1.Hash) {
 
 // mountable lets the registry take over the layers that another of its repositories has (a
 // cross-repository mount: OCI distribution specification, "Mounting a blob from another
-// repository"). What it cannot take over is uploaded.
+// repository"). A layer that it cannot take over is uploaded.
 func (s *stage) mountable(to name.Repository) ([]v1.Layer, error) {
 	layers := make([]v1.Layer, len(s.layers))
 	for i, l := range s.layers {

@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 )
 
-// plan is a Dockerfile that this engine can build, as far as can be told from reading it.
+// plan is a Dockerfile that this engine can build, as far as its text shows.
 type plan struct {
 	stage instructions.Stage
 	meta  []instructions.ArgCommand // ARG before FROM
@@ -24,7 +24,8 @@ type plan struct {
 	epoch time.Time
 }
 
-// read parses the Dockerfile and refuses, before anything is done, what this engine cannot build.
+// read parses the Dockerfile and refuses, before anything is done, instructions that this engine
+// cannot build.
 func read(r builder.Request) (plan, error) {
 	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
 		return plan{}, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w",
@@ -65,9 +66,10 @@ func read(r builder.Request) (plan, error) {
 	return plan{stage: stages[0], meta: meta, args: r.Args, epoch: epoch}, nil
 }
 
-const needsSandbox = "build it with an engine that runs commands (BuildKit, kaniko or buildah, for instance in a Kubernetes Job)"
+const needsSandbox = "build it with an engine that runs commands (BuildKit, kaniko or buildah, " +
+	"for instance in a Kubernetes Job)"
 
-// supported returns an error for what this engine cannot do.
+// supported returns an error for an instruction that this engine cannot build.
 func supported(c instructions.Command) error {
 	refuse := func(what, hint string) error {
 		return &builder.UnsupportedError{Line: lineOf(c.Location()), What: what, Hint: hint}
@@ -121,7 +123,7 @@ func located(err error) error {
 	return e
 }
 
-// environment is what $NAME stands for. ENV wins over ARG, as in Docker.
+// environment holds the values of $NAME. ENV wins over ARG, as in Docker.
 type environment struct {
 	env  []string // name=value, in order
 	args map[string]string

@@ -55,7 +55,8 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 		return builder.Result{}, fmt.Errorf("read %s back: %w", named, err)
 	}
 	if got.Digest != digest {
-		return builder.Result{}, fmt.Errorf("%s names %s right after the push of %s: somebody else writes the tag, or the registry "+
+		return builder.Result{}, fmt.Errorf("%s names %s right after the push of %s: somebody "+
+			"else writes the tag, or the registry "+
 			"changes images", named, got.Digest, digest)
 	}
 	s.log.done(res, to.tag)
@@ -64,7 +65,7 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 
 // tag makes the tag name the image. Registries have no conditional write: other builds of this
 // engine wait, and against other processes the look is as close to the write as it can be; reading
-// the tag back finds what slipped through.
+// the tag back finds a write between look and write.
 func (s *stage) tag(tag name.Tag, img v1.Image, digest v1.Hash, replace bool) error {
 	h := fnv.New32a()
 	h.Write([]byte(tag.String()))

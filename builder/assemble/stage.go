@@ -179,7 +179,7 @@ func (s *stage) commandLine(c instructions.ShellDependantCmdLine) []string {
 	return append(slices.Clone(sh), c.CmdLine...)
 }
 
-// arg gives each name the request's value, else its default, else what ARG before FROM says.
+// arg gives each name the request's value, else its default, else the value of ARG before FROM.
 func (s *stage) arg(c *instructions.ArgCommand) {
 	for _, a := range c.Args {
 		s.declared[a.Key] = true
@@ -232,8 +232,8 @@ func (s *stage) exposeOne(spec string) error {
 	return nil
 }
 
-// workdir moves to a folder, and makes it for the user of the image when it is missing, as BuildKit
-// does.
+// workdir moves to a directory, and makes it for the user of the image when it is missing, as
+// BuildKit does.
 func (s *stage) workdir(dir string) (*changes, error) {
 	if dir == "" {
 		return nil, fmt.Errorf("the path is empty")
@@ -271,13 +271,14 @@ func parseOwner(spec string) (owner, error) {
 	uid, err := strconv.ParseUint(user, 10, 31)
 	gid, err2 := strconv.ParseUint(group, 10, 31)
 	if err != nil || err2 != nil {
-		return owner{}, fmt.Errorf("owner %q is not numeric, and names are not looked up in the image: write uid:gid: %w",
+		return owner{}, fmt.Errorf("owner %q is not numeric, and names are not looked up in the "+
+			"image: write uid:gid: %w",
 			spec, builder.ErrUnsupported)
 	}
 	return owner{int(uid), int(gid)}, nil
 }
 
-// from starts the image: empty, or what the base image is.
+// from starts the image: empty, or the base image.
 func (s *stage) from(p plan) error {
 	s.meta, s.vars, s.declared = s.engine.platformArgs(), map[string]string{}, map[string]bool{}
 	for _, c := range p.meta {

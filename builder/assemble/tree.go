@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// kind is what a path of an image is.
+// kind is the type of a path of an image.
 type kind byte
 
 const (
@@ -29,8 +29,8 @@ type node struct {
 	link string
 }
 
-// tree is the file system of an image as far as COPY needs it: what exists and where links lead. Names have no leading
-// slash; the root, ".", is always there.
+// tree is the file system of an image as far as COPY needs it: the paths that exist and the targets
+// of links. Names have no leading slash; the root, ".", is always there.
 type tree map[string]node
 
 const (
@@ -80,15 +80,15 @@ func (t tree) add(layer v1.Layer) error {
 	if _, err := io.Copy(io.Discard, r); err != nil { // the digest is checked at the end
 		return err
 	}
-	// A whiteout hides what lies below its layer, never what the layer itself brings.
+	// A whiteout hides entries of the layers below, never entries of its own layer.
 	for _, a := range added {
 		t.set(a.name, a.node)
 	}
 	return nil
 }
 
-// nodeOf returns what an entry makes of its path; the zero node for an entry that is none. A hard link is what its target is,
-// in its own layer, brought, or in those below.
+// nodeOf returns the node that an entry puts at its path; the zero node for an entry that puts
+// none. A hard link has its target's node, from its own layer, brought, or from the layers below.
 func nodeOf(h *tar.Header, brought, below tree) (node, error) {
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader:
@@ -106,11 +106,12 @@ func nodeOf(h *tar.Header, brought, below tree) (node, error) {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return node{kind: isFile}, nil
 	}
-	return node{}, fmt.Errorf("entry %s of a layer: entries of type %q are not known here: %w", names.Quote(h.Name), h.Typeflag,
+	return node{}, fmt.Errorf("entry %s of a layer: entries of type %q are not known here: %w",
+		names.Quote(h.Name), h.Typeflag,
 		builder.ErrUnsupported)
 }
 
-// set records one entry; a folder that something else replaces takes its content with it.
+// set records one entry; a directory that something else replaces takes its content with it.
 func (t tree) set(name string, n node) {
 	if old, ok := t[name]; ok && old.kind == isDir && n.kind != isDir {
 		t.removeBelow(name)
@@ -137,8 +138,8 @@ func (t tree) removeBelow(dir string) {
 	}
 }
 
-// resolve follows the links on the way to the folder name and calls create for every folder that is missing. It returns
-// the name that has no link in it.
+// resolve follows the links in the path of the directory name and calls create for every directory
+// that is missing. It returns the name that has no link in it.
 func (t tree) resolve(name string, create func(dir string) error) (string, error) {
 	rest := strings.Split(clean(name), "/")
 	at, links := ".", 0
@@ -179,7 +180,7 @@ func (t tree) resolve(name string, create func(dir string) error) (string, error
 	return at, nil
 }
 
-// find follows all links of name and returns what it leads to; ok is false when there is nothing.
+// find follows all links of name and returns the node at their end; ok is false when there is none.
 func (t tree) find(name string) (n node, ok bool) {
 	missing := errors.New("missing")
 	dir, err := t.resolve(path.Dir(clean(name)), func(string) error { return missing })

@@ -25,7 +25,9 @@ func layerOf(t *testing.T, headers ...tar.Header) v1.Layer {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +42,8 @@ func TestTreeTypes(t *testing.T) {
 		for _, layer := range []v1.Layer{
 			layerOf(t, tar.Header{Name: "below", Typeflag: tar.TypeSymlink, Linkname: "lib"}),
 			layerOf(t,
-				tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header", PAXRecords: map[string]string{"comment": "x"}},
+				tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header",
+					PAXRecords: map[string]string{"comment": "x"}},
 				tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "lib"},
 				tar.Header{Name: "b", Typeflag: tar.TypeLink, Linkname: "a"},
 				tar.Header{Name: "c", Typeflag: tar.TypeLink, Linkname: "/below"},

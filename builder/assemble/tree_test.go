@@ -23,8 +23,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestTreeAgainstFolder compares the tree of random layers with a folder that the same layers are unpacked into one by one.
-// Layers are as tools write them: a folder has an entry before what is in it, and nothing stands below a file or a link.
+// TestTreeAgainstFolder compares the tree of random layers with a directory that the same layers
+// are unpacked into one by one. Layers are as tools write them: a directory has an entry before its
+// content, and nothing stands below a file or a link.
 func TestTreeAgainstFolder(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
@@ -39,7 +40,8 @@ func TestTreeAgainstFolder(t *testing.T) {
 			entries := map[string]byte{}
 			for range rapid.IntRange(0, 6).Draw(t, "entries") {
 				parts := rapid.SliceOfN(part, 1, 3).Draw(t, "name")
-				kind := rapid.SampledFrom([]byte{tar.TypeReg, tar.TypeDir, tar.TypeSymlink, 'w'}).Draw(t, "kind")
+				kind := rapid.SampledFrom([]byte{tar.TypeReg, tar.TypeDir, tar.TypeSymlink,
+					'w'}).Draw(t, "kind")
 				draw(entries, parts, kind)
 			}
 			if err := got.add(layerWith(t, entries)); err != nil {
@@ -76,7 +78,8 @@ func unpack(t *rapid.T, dir string, entries map[string]byte) {
 	names := slices.Sorted(maps.Keys(entries))
 	for _, name := range names {
 		if at, hidden := strings.CutPrefix(path.Base(name), whiteoutPrefix); hidden {
-			if err := os.RemoveAll(filepath.Join(dir, path.Dir(name), at)); err != nil && !errors.Is(err, syscall.ENOTDIR) {
+			if err := os.RemoveAll(filepath.Join(dir, path.Dir(name), at)); err != nil &&
+				!errors.Is(err, syscall.ENOTDIR) {
 				t.Fatal(err)
 			}
 		}
@@ -153,7 +156,9 @@ func layerWith(t *rapid.T, entries map[string]byte) v1.Layer {
 	if err := tw.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+	})
 	if err != nil {
 		t.Fatal(fmt.Errorf("layer: %w", err))
 	}
