@@ -7,10 +7,6 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// passNames are the directives that pass a request on.
-var passNames = []string{"proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass",
-	"memcached_pass"}
-
 // content finds the final answer's origin: the pass directive of the if or limit_except block that
 // counts, or of the location; else files.
 func (w *walk) content(in conf.Node) error {
