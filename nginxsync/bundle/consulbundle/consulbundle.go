@@ -6,12 +6,10 @@
 // token, TLS, data center.
 //
 // Layout: the key is the prefix and the name of the file, the value its content, the flags its
-// permission bits, where 0 stands for
-//  0644. A key that ends in "/" and has no value is a directory and is passed over. Consul takes
-//     512 KiB a value and 64 changes in one
-//
-// transaction: a writer of more changes the tree in several steps, which Settle waits for; the
-// SHA256SUMS of bundle.VerifiedSource prove that none is missing.
+// permission bits (0 stands for 0644). A key that ends in "/" and has no value is a directory and
+// is passed over. Consul takes 512 KiB a value and 64 changes in one transaction: a writer of more
+// changes the tree in several steps, which Settle waits for; the SHA256SUMS of
+// bundle.VerifiedSource prove that none is missing.
 //
 // Permissions: key_prefix read. Limits: reads are those of Consul's default consistency, from the
 // leader; an answer without a known leader, an error and an empty prefix are errors, so that a
