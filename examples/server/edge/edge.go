@@ -1,6 +1,7 @@
-// Package edge runs the private Nginx of the example server: it transforms a production configuration tree for the test
-// environment (nginxsync), tests the result, and starts Nginx on it in a folder of its own, as the user who started the
-// server, apart from whatever other Nginx the machine has. Nginx outlives the server; Start finds it again.
+// Package edge runs the private Nginx of the example server: it transforms a production
+// configuration tree for the test environment (nginxsync), tests the result, and starts Nginx on it
+// in a directory of its own, as the user that started the server, apart from every other Nginx of
+// the machine. Nginx outlives the server; Start finds it again.
 package edge
 
 import (
@@ -26,13 +27,16 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// Modules are where Debian's libnginx-mod-http-lua puts what the Lua driver needs.
-var modules = []string{"/usr/lib/nginx/modules/ndk_http_module.so", "/usr/lib/nginx/modules/ngx_http_lua_module.so"}
+// modules are the places where Debian's libnginx-mod-http-lua puts the modules that the Lua driver
+// needs.
+var modules = []string{"/usr/lib/nginx/modules/ndk_http_module.so",
+	"/usr/lib/nginx/modules/ngx_http_lua_module.so"}
 
 // Config configures an Edge. Dir, Tree and Ports are required.
 type Config struct {
-	// Dir is the prefix of this Nginx. Open makes it if it is missing. Its path becomes a part of the Nginx configuration
-	// and of socket addresses, so it holds letters, digits and /._- only, and 85 bytes at most.
+	// Dir is the prefix of this Nginx. Open makes it if it is missing. Its path becomes a part of
+	// the Nginx configuration and of socket addresses, so it holds letters, digits and /._- only,
+	// and 85 bytes at most.
 	Dir string
 	// Tree is the production configuration; its main file is nginx.conf.
 	Tree fs.FS
@@ -45,9 +49,10 @@ type Config struct {
 // Edge is one private Nginx.
 type Edge struct {
 	config Config
-	// Result is the transform that serves: what was changed in the production tree, and why.
+	// Result is the transform that serves: the changes in the production tree, with reasons.
 	Result *transform.Result
-	// Clusters are those of the tree's upstreams, sorted: their names in lower case, as in transform.Rules.Clusters.
+	// Clusters are the clusters of the tree's upstreams, sorted: their names in lower case, as in
+	// transform.Rules.Clusters.
 	Clusters []string
 }
 
@@ -57,7 +62,8 @@ var ErrInvalid = errors.New("invalid")
 func (cfg Config) validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("edge: Config.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid))
+		errs = append(errs, fmt.Errorf("edge: Config.%s: %s: %w", field,
+			fmt.Sprintf(format, args...), ErrInvalid))
 	}
 	if cfg.Dir == "" {
 		bad("Dir", "want the path of a directory")
@@ -76,21 +82,25 @@ func (cfg Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// CheckPath returns why Nginx cannot work in the directory of this real, absolute path, or nil. The error matches ErrInvalid.
+// CheckPath returns why Nginx cannot work in the directory of this real, absolute path, or nil. The
+// error matches ErrInvalid.
 func CheckPath(dir string) error {
 	switch {
 	case strings.Trim(dir, plainPath) != "":
-		return fmt.Errorf("edge: Config.Dir: directory %q: its path becomes a part of the Nginx configuration, so it may "+
+		return fmt.Errorf("edge: Config.Dir: directory %q: its path becomes a part of the Nginx "+
+			"configuration, so it may "+
 			"have letters, digits and /._- only: choose another: %w", dir, ErrInvalid)
 	case len(dir) > longestDir:
-		return fmt.Errorf("edge: Config.Dir: directory %s: its path has %d bytes, and the address of a socket in it "+
+		return fmt.Errorf("edge: Config.Dir: directory %s: its path has %d bytes, and the "+
+			"address of a socket in it "+
 			"has room for %d: choose a shorter one: %w", dir, len(dir), longestDir, ErrInvalid)
 	}
 	return nil
 }
 
-// Open transforms the tree and writes it below cfg.Dir; an Nginx that runs there already goes on with its old one until
-// Start. It returns all problems of cfg at once, and names the packages to install when Nginx or its Lua module is missing.
+// Open transforms the tree and writes it below cfg.Dir; an Nginx that runs there already goes on
+// with its old one until Start. It returns all problems of cfg at once, and names the packages to
+// install when Nginx or its Lua module is missing.
 func Open(ctx context.Context, cfg Config) (*Edge, error) {
 	err := cfg.validate()
 	if err != nil {
@@ -99,7 +109,8 @@ func Open(ctx context.Context, cfg Config) (*Edge, error) {
 	if cfg.Program, err = findProgram(cfg.Program); err != nil {
 		return nil, err
 	}
-	for sub, mode := range map[string]fs.FileMode{"logs": 0o755, "cache": 0o755, "temp": 0o755, "admin": 0o700} {
+	for sub, mode := range map[string]fs.FileMode{"logs": 0o755, "cache": 0o755, "temp": 0o755,
+		"admin": 0o700} {
 		if err := os.MkdirAll(filepath.Join(cfg.Dir, sub), mode); err != nil {
 			return nil, fmt.Errorf("edge: %w", err)
 		}
@@ -120,7 +131,8 @@ func Open(ctx context.Context, cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	for upstream := range tree.Find("http", "upstream") {
-		if cluster := strings.ToLower(upstream.Arg(0)); names.Cluster(cluster) == nil { // any other keeps its servers
+		// any other keeps its servers
+		if cluster := strings.ToLower(upstream.Arg(0)); names.Cluster(cluster) == nil {
 			e.Clusters = append(e.Clusters, cluster)
 		}
 	}
@@ -147,7 +159,8 @@ func findProgram(program string) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("edge: %w: install them with: apt-get install --no-install-recommends nginx libnginx-mod-http-lua", err)
+		return "", fmt.Errorf("edge: %w: install them with: apt-get install "+
+			"--no-install-recommends nginx libnginx-mod-http-lua", err)
 	}
 	return path, nil
 }
@@ -161,13 +174,15 @@ func (e *Edge) rules() transform.Rules {
 			"error_log": filepath.Join(dir, "logs/error.log") + " warn",
 			"user":      "",
 		},
-		Paths:        map[string]string{"/var/log/nginx": filepath.Join(dir, "logs"), "/var/cache/nginx": filepath.Join(dir, "cache")},
+		Paths: map[string]string{"/var/log/nginx": filepath.Join(dir, "logs"),
+			"/var/cache/nginx": filepath.Join(dir, "cache")},
 		TempDir:      filepath.Join(dir, "temp"),
 		AllowClients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Snippets:     luadriver.Snippets(e.snippets()),
 	}
 	if os.Geteuid() == 0 {
-		rules.Main["user"] = "root" // as the user who started the server: the folder may be closed to others
+		// as the user that started the server: the directory may be closed to others
+		rules.Main["user"] = "root"
 	}
 	return rules
 }
@@ -181,7 +196,8 @@ func (e *Edge) write(ctx context.Context) error {
 	if err := e.Result.WriteTo(staged); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
-	if out, err := e.nginx(ctx, "-t", "-q", "-c", filepath.Join(staged, "nginx.conf")).CombinedOutput(); err != nil {
+	if out, err := e.nginx(ctx, "-t", "-q", "-c",
+		filepath.Join(staged, "nginx.conf")).CombinedOutput(); err != nil {
 		return fmt.Errorf("edge: nginx -t: %w: %s", err, bytes.TrimSpace(out))
 	}
 	current := filepath.Join(e.config.Dir, "conf")
@@ -198,7 +214,7 @@ func (e *Edge) snippets() luadriver.SnippetConfig {
 	return luadriver.SnippetConfig{Socket: e.Socket(), StateFile: e.StateFile()}
 }
 
-// StateFile is what Nginx starts from when nobody tells it routes.
+// StateFile holds the routes that Nginx starts with until a driver pushes others.
 func (e *Edge) StateFile() string { return filepath.Join(e.config.Dir, "routes.state") }
 
 func (e *Edge) mainFile() string { return filepath.Join(e.config.Dir, "conf", "nginx.conf") }
@@ -208,8 +224,8 @@ func (e *Edge) nginx(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, e.config.Program, append(base, args...)...)
 }
 
-// Ensure starts Nginx if it does not run, and returns when it accepts requests. Workers whose master has been killed, which
-// would keep the ports, end before.
+// Ensure starts Nginx if it does not run, and returns when it accepts requests. Workers whose
+// master has been killed, which would keep the ports, end before.
 func (e *Edge) Ensure(ctx context.Context) error {
 	if master(e.config.Dir) != 0 {
 		return nil
@@ -233,7 +249,8 @@ func (e *Edge) Ensure(ctx context.Context) error {
 		out, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("edge: start nginx: %w: %s", err, bytes.TrimSpace(out))
 	}
-	started, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("it has written no pid file after 5 s: look at its error log"))
+	started, cancel := context.WithTimeoutCause(ctx, 5*time.Second,
+		errors.New("it has written no pid file after 5 s: look at its error log"))
 	defer cancel()
 	for master(e.config.Dir) == 0 {
 		select {

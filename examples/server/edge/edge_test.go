@@ -31,8 +31,9 @@ func production() fs.FS { return os.DirFS(filepath.Join("..", "nginx")) }
 // answering is a tree that answers with the text on port 80.
 func answering(text string) fstest.MapFS {
 	return fstest.MapFS{
-		"nginx.conf":     {Data: []byte("events {}\nhttp {\n    include sites/*.conf;\n}\n")},
-		"sites/one.conf": {Data: []byte("server {\n    listen 80;\n    location / { return 200 \"" + text + "\"; }\n}\n")},
+		"nginx.conf": {Data: []byte("events {}\nhttp {\n    include sites/*.conf;\n}\n")},
+		"sites/one.conf": {Data: []byte("server {\n    listen 80;\n    location / { return 200 \"" +
+			text + "\"; }\n}\n")},
 	}
 }
 
@@ -50,7 +51,8 @@ func freePort(t *testing.T) int {
 
 func open(t *testing.T, dir string, port int, tree fs.FS) *edge.Edge {
 	t.Helper()
-	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port}})
+	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree,
+		Ports: map[int]int{80: port}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, edge.Stop(context.Background(), dir)) })
 	return e
@@ -78,7 +80,7 @@ func pid(t *testing.T, dir string) int {
 	return n
 }
 
-// processes are those that have a file below dir open.
+// processes returns the descriptors of processes that have a file below dir open.
 func processes(dir string) (found []string) {
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is well formed
 	for _, fd := range fds {
@@ -92,18 +94,22 @@ func processes(dir string) (found []string) {
 func TestMissingProgramNamesThePackages(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "nginx")
-	_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(), Ports: map[int]int{80: 8880}, Program: "/none/nginx"})
+	_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(),
+		Ports: map[int]int{80: 8880}, Program: "/none/nginx"})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "/none/nginx")
-	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx libnginx-mod-http-lua")
+	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx "+
+		"libnginx-mod-http-lua")
 	require.NoDirExists(t, dir, "nothing is left")
 }
 
 func TestMissingModuleNamesThePackages(t *testing.T) {
 	edge.SetModules(t, "/none/ngx_http_lua_module.so") // not parallel: for the whole process
-	_, err := edge.Open(t.Context(), edge.Config{Dir: t.TempDir(), Tree: production(), Ports: map[int]int{80: 8880}})
+	_, err := edge.Open(t.Context(), edge.Config{Dir: t.TempDir(), Tree: production(),
+		Ports: map[int]int{80: 8880}})
 	require.ErrorContains(t, err, "/none/ngx_http_lua_module.so")
-	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx libnginx-mod-http-lua")
+	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx "+
+		"libnginx-mod-http-lua")
 }
 
 func TestABadTreeLeavesTheOldOneServing(t *testing.T) {
@@ -113,13 +119,15 @@ func TestABadTreeLeavesTheOldOneServing(t *testing.T) {
 	require.NoError(t, e.Start(t.Context()))
 	master := pid(t, dir)
 	for name, tc := range map[string]struct{ text, want string }{
-		"not closed":        {"server {\n    listen 80;\n", "expecting \"}\""},
-		"no such directive": {"server {\n    listen 80;\n    no_such_thing on;\n}\n", "no_such_thing"},
-		"missing include":   {"include missing.conf;\n", "missing.conf"},
+		"not closed": {"server {\n    listen 80;\n", "expecting \"}\""},
+		"no such directive": {"server {\n    listen 80;\n    no_such_thing on;\n}\n",
+			"no_such_thing"},
+		"missing include": {"include missing.conf;\n", "missing.conf"},
 	} {
 		tree := answering("second")
 		tree["sites/one.conf"] = &fstest.MapFile{Data: []byte(tc.text)}
-		_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port}})
+		_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree,
+			Ports: map[int]int{80: port}})
 		require.ErrorContains(t, err, "sites/one.conf:", "%s: the line is named", name)
 		require.ErrorContains(t, err, tc.want, name)
 		require.Equal(t, "first", ask(port))
@@ -191,7 +199,8 @@ func TestStartSaysWhyItCannot(t *testing.T) {
 	require.ErrorContains(t, err, strconv.Itoa(port))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = edge.Open(ctx, edge.Config{Dir: dir, Tree: answering("x"), Ports: map[int]int{80: port}})
+	_, err = edge.Open(ctx, edge.Config{Dir: dir, Tree: answering("x"),
+		Ports: map[int]int{80: port}})
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -212,17 +221,19 @@ http {
 	require.Equal(t, []string{"api", "hello_web"}, e.Clusters)
 }
 
-// TestTransformOfTheSampleTree compares what serves with the files in testdata: run with -update to write them anew, and
-// read the difference.
+// TestTransformOfTheSampleTree compares the tree that serves with the files in testdata: run with
+// -update to write them again, and read the difference.
 func TestTransformOfTheSampleTree(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(), Ports: map[int]int{80: 8880}})
+	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(),
+		Ports: map[int]int{80: 8880}})
 	require.NoError(t, err)
 	require.Equal(t, []string{"greet_api", "hello_web"}, e.Clusters)
 	golden := filepath.Join("testdata", "transformed")
 	got := map[string]string{}
-	err = fs.WalkDir(os.DirFS(filepath.Join(dir, "conf")), ".", func(name string, entry fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS(filepath.Join(dir, "conf")), ".", func(name string, entry fs.DirEntry,
+		err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -262,8 +273,10 @@ func TestTransformOfTheSampleTree(t *testing.T) {
 	}
 }
 
-// notOurs are lines of the driver, which has tests of its own, digests of all the rest, and the user, which is who runs the test.
-var notOurs = regexp.MustCompile(`(?sm)^init_by_lua_block \{.*|^# (tree|rules|files) [0-9a-f]+\n|^(user .*?|nginx.conf:\d+: main: user .*?)\n`)
+// notOurs are lines of the driver, which has tests of its own, digests of all the rest, and the
+// user, which is the user of the test.
+var notOurs = regexp.MustCompile(
+	`(?sm)^init_by_lua_block \{.*|^# (tree|rules|files) [0-9a-f]+\n|^(user .*?|nginx.conf:\d+: main: user .*?)\n`)
 
 func comparableText(text, dir string) string {
 	return notOurs.ReplaceAllString(strings.ReplaceAll(text, dir, "/DIR"), "")
@@ -275,7 +288,9 @@ func TestBadConfigIsNamed(t *testing.T) {
 		"Dir": {
 			func(cfg *edge.Config) { cfg.Dir = "" },
 			func(cfg *edge.Config) { cfg.Dir = filepath.Join(cfg.Dir, "a b") },
-			func(cfg *edge.Config) { cfg.Dir = filepath.Join(cfg.Dir, strings.Repeat("long/", 20)) },
+			func(cfg *edge.Config) {
+				cfg.Dir = filepath.Join(cfg.Dir, strings.Repeat("long/", 20))
+			},
 		},
 		"Tree": {func(cfg *edge.Config) { cfg.Tree = nil }},
 		"Ports": {

@@ -17,8 +17,8 @@ import (
 
 const pidFile = "nginx.pid"
 
-// Stop ends the Nginx of the folder dir after the requests under way, or at once when ctx is done. When it returns without an
-// error no process of it is left.
+// Stop ends the Nginx of the directory dir after the requests in progress, or at once when ctx is
+// done. When it returns without an error no process of it is left.
 func Stop(ctx context.Context, dir string) error {
 	dir, err := realPath(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -31,7 +31,8 @@ func Stop(ctx context.Context, dir string) error {
 		if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("edge: stop nginx: process %d: %w", pid, err)
 		}
-		for master(dir) == pid && ctx.Err() == nil { // it ends after its workers; one that is killed leaves them
+		// it ends after its workers; one that is killed leaves them
+		for master(dir) == pid && ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-time.After(10 * time.Millisecond):
@@ -43,7 +44,8 @@ func Stop(ctx context.Context, dir string) error {
 	return kill(ctx, dir)
 }
 
-// kill ends all processes of the folder at once, and waits until none is left and nothing listens any more.
+// kill ends all processes of the directory at once, and waits until none is left and nothing
+// listens any more.
 func kill(ctx context.Context, dir string) error {
 	pids := processes(dir)
 	if pid := master(dir); pid != 0 { // first: it would start other workers
@@ -54,18 +56,20 @@ func kill(ctx context.Context, dir string) error {
 			return fmt.Errorf("edge: end nginx: process %d: %w", pid, err)
 		}
 	}
-	for pids = append(pids, lastMaster(dir)); len(processes(dir)) > 0 || master(dir) != 0 || slices.ContainsFunc(pids, dying); {
+	for pids = append(pids, lastMaster(dir)); len(processes(dir)) > 0 || master(dir) != 0 ||
+		slices.ContainsFunc(pids, dying); {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("edge: processes %v of nginx in %s go on: %w", processes(dir), dir, context.Cause(ctx))
+			return fmt.Errorf("edge: processes %v of nginx in %s go on: %w", processes(dir), dir,
+				context.Cause(ctx))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
-// dying reports whether the process is about to end: it has no title and no files to be seen any more, and the kernel may not
-// have closed its sockets yet.
+// dying reports whether the process is about to end: it has no title and no files to be seen any
+// more, and the kernel may not have closed its sockets yet.
 func dying(pid int) bool {
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || len(title) > 0 {
@@ -73,7 +77,8 @@ func dying(pid int) bool {
 	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	state := bytes.TrimSpace(stat[bytes.LastIndexByte(stat, ')')+1:])
-	return err == nil && !bytes.HasPrefix(state, []byte("Z")) && !bytes.HasPrefix(state, []byte("X"))
+	return err == nil && !bytes.HasPrefix(state, []byte("Z")) &&
+		!bytes.HasPrefix(state, []byte("X"))
 }
 
 // realPath is dir as the kernel names it.
@@ -85,7 +90,8 @@ func realPath(dir string) (string, error) {
 	return filepath.EvalSymlinks(dir)
 }
 
-// master is the pid of the Nginx of this folder, 0 when there is none: a pid in a file may be somebody else's by now.
+// master is the pid of the Nginx of this directory, 0 when there is none: a pid in a file may be
+// another process's by now.
 func master(dir string) int {
 	pid := lastMaster(dir)
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -95,7 +101,7 @@ func master(dir string) int {
 	return pid
 }
 
-// lastMaster is what the pid file says, 0 when it says nothing.
+// lastMaster is the pid in the pid file, 0 when it has none.
 func lastMaster(dir string) int {
 	data, err := os.ReadFile(filepath.Join(dir, pidFile))
 	if err != nil {
@@ -105,14 +111,15 @@ func lastMaster(dir string) int {
 	return pid
 }
 
-// processes are the master and the workers of this folder, also workers without a master: every Nginx that has the folder's
-// error log open, until the kernel has closed it.
+// processes are the master and the workers of this directory, also workers without a master: every
+// Nginx that has the directory's error log open, until the kernel has closed it.
 func processes(dir string) (pids []int) {
 	log := filepath.Join(dir, "logs/error.log")
 	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
 	for _, proc := range procs {
 		title, err := os.ReadFile(filepath.Join(proc, "cmdline"))
-		if err != nil || len(title) > 0 && !bytes.HasPrefix(title, []byte("nginx: ")) { // one that dies has no title any more
+		// one that dies has no title any more
+		if err != nil || len(title) > 0 && !bytes.HasPrefix(title, []byte("nginx: ")) {
 			continue
 		}
 		open, _ := filepath.Glob(filepath.Join(proc, "fd/*"))

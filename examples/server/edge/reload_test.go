@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 )
 
-// Nginx finds out that a port is taken only when it reloads; its command has long said that all is well.
+// Nginx finds out that a port is taken only when it reloads; its command has long said that all is
+// well.
 func TestStartSeesAReloadThatNginxRefuses(t *testing.T) {
 	t.Parallel()
 	dir, port := t.TempDir(), freePort(t)
@@ -26,7 +27,8 @@ func TestStartSeesAReloadThatNginxRefuses(t *testing.T) {
 
 	tree := answering("second")
 	tree["sites/two.conf"] = &fstest.MapFile{Data: []byte("server {\n    listen 81;\n}\n")}
-	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port, 81: number}})
+	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree, Ports: map[int]int{80: port,
+		81: number}})
 	require.NoError(t, err, "nginx -t does not find it")
 	err = e.Start(t.Context())
 	require.ErrorContains(t, err, "goes on with the old one")

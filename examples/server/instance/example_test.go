@@ -15,7 +15,8 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	_, err = runtime.Start(context.Background(), instance.Spec{ID: "web-1", Image: "127.0.0.1:5800/hello_web:v1"})
+	_, err = runtime.Start(context.Background(), instance.Spec{ID: "web-1",
+		Image: "127.0.0.1:5800/hello_web:v1"})
 	fmt.Println(err)
 	// Output: instance web-1: image "127.0.0.1:5800/hello_web:v1": expected a reference by digest: a digest must contain exactly one '@' separator (e.g. registry/repository@digest) saw: 127.0.0.1:5800/hello_web:v1
 }

@@ -17,8 +17,9 @@ import (
 // initName is the argument by which the embedder's program knows that it is to become an instance.
 const initName = "sluice-instance-init"
 
-// launch is what the new process is told, as JSON on descriptor 3. A closed descriptor means that the Runtime died before
-// it had written the instance down: the process ends then, so that nothing runs that nobody knows of.
+// launch is the order to the new process, as JSON on descriptor 3. A closed descriptor means that
+// the Runtime died before it had written the instance down: the process ends then, so that no
+// process runs without a record.
 type launch struct {
 	Root     string   `json:"root"`
 	Dir      string   `json:"dir"`
@@ -27,8 +28,8 @@ type launch struct {
 	UID, GID int
 }
 
-// Init does nothing in an ordinary process. In a process that a Runtime started it sets up the namespaces and becomes the
-// service; it does not return then. Call it first in main.
+// Init does nothing in an ordinary process. In a process that a Runtime started it sets up the
+// namespaces and becomes the service; it does not return then. Call it first in main.
 func Init() {
 	if len(os.Args) != 2 || os.Args[0] != initName {
 		return
@@ -53,7 +54,8 @@ func become(pipe *os.File) error {
 		return err
 	}
 	if l.UID != 0 || l.GID != 0 {
-		if err := errors.Join(syscall.Setgroups([]int{l.GID}), syscall.Setgid(l.GID), syscall.Setuid(l.UID)); err != nil {
+		if err := errors.Join(syscall.Setgroups([]int{l.GID}), syscall.Setgid(l.GID),
+			syscall.Setuid(l.UID)); err != nil {
 			return fmt.Errorf("become user %d:%d: %w", l.UID, l.GID, err)
 		}
 	}
@@ -67,8 +69,9 @@ func become(pipe *os.File) error {
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, l.Args, l.Env))
 }
 
-// enterRoot makes dir the root of this process's mount namespace, with /proc and the harmless devices in it. The image is
-// not trusted: what is mounted upon is opened through os.Root, so that no link in it leads to the machine's own files.
+// enterRoot makes dir the root of this process's mount namespace, with /proc and the harmless
+// devices in it. The image is not trusted: each mount point is opened through os.Root, so that no
+// link in it leads to the machine's own files.
 func enterRoot(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -92,7 +95,8 @@ func enterRoot(dir string) error {
 	if err := os.Chdir(dir); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot(".", "."); err != nil { // both on one path: pivot_root(2), "pivot_root(".", ".")"
+	// both on one path: pivot_root(2), "pivot_root(".", ".")"
+	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot_root: %w", err)
 	}
 	return unix.Unmount(".", unix.MNT_DETACH)
@@ -119,8 +123,8 @@ func mountProc(root *os.Root) error {
 		return err
 	}
 	defer f.Close()
-	// Where part of the machine's own /proc is hidden the kernel refuses a new one to a user namespace; a service can
-	// live without.
+	// Where part of the machine's own /proc is hidden the kernel refuses a new one to a user
+	// namespace; a service can live without.
 	err = unix.Mount("proc", opened(f), "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	if errors.Is(err, unix.EPERM) {
 		return nil
@@ -128,7 +132,7 @@ func mountProc(root *os.Root) error {
 	return err
 }
 
-// opened is a path to an open file that leads nowhere else, whatever happens to its name.
+// opened is a path to an open file that leads to no other file, even when its name changes.
 func opened(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // lookPath is exec.LookPath by the PATH of the new environment.
@@ -144,9 +148,11 @@ func lookPath(name string, env []string) (string, error) {
 	}
 	for _, dir := range filepath.SplitList(search) {
 		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() &&
+			info.Mode()&0o111 != 0 {
 			return path, nil
 		}
 	}
-	return "", &exec.Error{Name: name, Err: fmt.Errorf("not in PATH %s: %w", search, fs.ErrNotExist)}
+	return "", &exec.Error{Name: name, Err: fmt.Errorf("not in PATH %s: %w", search,
+		fs.ErrNotExist)}
 }

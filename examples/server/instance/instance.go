@@ -16,7 +16,7 @@ import (
 // ErrNotFound is returned by Stop and End for an id that is not there.
 var ErrNotFound = errors.New("no such instance")
 
-// Spec says what to run.
+// Spec describes an instance to run.
 type Spec struct {
 	// ID names the instance and its directory: see names.Instance.
 	ID string `json:"id"`
@@ -31,11 +31,16 @@ type Spec struct {
 // Instance is a Spec that runs, or is about to run again.
 type Instance struct {
 	Spec
-	Addr     netip.AddrPort `json:"addr"`     // where it listens
-	PID      int            `json:"pid"`      // of its first process, as this machine sees it
-	Ticks    uint64         `json:"ticks"`    // the start time of PID in clock ticks after boot: pids are used again
-	Started  time.Time      `json:"started"`  // of the process
-	Restarts int            `json:"restarts"` // how often it was started again after it had ended by itself
+	// where it listens
+	Addr netip.AddrPort `json:"addr"`
+	// of its first process, as this machine sees it
+	PID int `json:"pid"`
+	// the start time of PID in clock ticks after boot: pids are used again
+	Ticks uint64 `json:"ticks"`
+	// of the process
+	Started time.Time `json:"started"`
+	// how often it was started again after it had ended by itself
+	Restarts int `json:"restarts"`
 }
 
 func (s Spec) validate() error {

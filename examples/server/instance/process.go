@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process starts a copy of this program in new namespaces; it waits there for its launch order on the returned pipe.
-// Its output is appended to the file log.
+// process starts a copy of this program in new namespaces; it waits there for its launch order on
+// the returned pipe. Its output is appended to the file log.
 func process(log *os.File) (pid int, order *os.File, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -26,7 +26,8 @@ func process(log *os.File) (pid int, order *os.File, err error) {
 	cmd.ExtraFiles = []*os.File{read}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{} // nothing of ours is the instance's business
-	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Setsid: true}
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Setsid: true}
 	if uid := os.Geteuid(); uid != 0 {
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
@@ -35,9 +36,13 @@ func process(log *os.File) (pid int, order *os.File, err error) {
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		_ = write.Close()
-		if attr.Cloneflags&syscall.CLONE_NEWUSER != 0 && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL)) {
-			return 0, nil, fmt.Errorf("this kernel gives no user namespace to uid %d (%w): run as root, or allow it "+
-				"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)", os.Geteuid(), err)
+		if attr.Cloneflags&syscall.CLONE_NEWUSER != 0 && (errors.Is(err, syscall.EPERM) ||
+			errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSPC) ||
+			errors.Is(err, syscall.EINVAL)) {
+			return 0, nil, fmt.Errorf("this kernel gives no user namespace to uid %d (%w): run "+
+				"as root, or allow it "+
+				"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "+
+				"kernel.apparmor_restrict_unprivileged_userns)", os.Geteuid(), err)
 		}
 		return 0, nil, fmt.Errorf("start: %w", err)
 	}
@@ -64,10 +69,11 @@ func startTicks(pid int) (ticks uint64, ok bool) {
 	return ticks, err == nil
 }
 
-// Alive tells whether the process of the instance lives.
+// Alive reports whether the process of the instance lives.
 //
-// It asks a pidfd, not the state in /proc/PID/stat: while a program of several threads executes another, as envconfig
-// executes the service, the state is that of its first thread, which may be dead already.
+// It asks a pidfd, not the state in /proc/PID/stat: while a program of several threads executes
+// another, as envconfig executes the service, the state is that of its first thread, which may be
+// dead already.
 func (i Instance) Alive() bool {
 	fd, err := unix.PidfdOpen(i.PID, 0)
 	if err != nil {
@@ -78,7 +84,8 @@ func (i Instance) Alive() bool {
 		return false
 	}
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) // readable when all threads have ended
+		// readable when all threads have ended
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		if err != unix.EINTR {
 			return err == nil && n == 0
 		}

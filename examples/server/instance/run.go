@@ -13,8 +13,8 @@ const (
 	lastRestart  = 30 * time.Second
 )
 
-// Run starts instances again that have ended by themselves, with growing pauses, until ctx is done. It leaves the
-// instances running when it returns.
+// Run starts instances again that have ended by themselves, with growing pauses, until ctx is done.
+// It leaves the instances running when it returns.
 func (r *Runtime) Run(ctx context.Context) error {
 	var restarts sync.WaitGroup
 	defer restarts.Wait()

@@ -23,15 +23,17 @@ import (
 
 // Config configures a Runtime. Dir is required.
 type Config struct {
-	// Dir holds one folder an instance: its record, its log and its file system. Open makes it if it is missing.
+	// Dir holds one directory an instance: its record, its log and its file system. Open makes it
+	// if it is missing.
 	Dir string
 	// Ready bounds how long a started instance may take to accept connections. The default is 20 s.
 	Ready time.Duration
-	// Grace is how long an instance may take to end after SIGTERM before it is killed. The default is 12 s.
+	// Grace is how long an instance may take to end after SIGTERM before it is killed. The default
+	// is 12 s.
 	Grace time.Duration
 	// Changed, if set, is called by Run after it started an instance again at another address.
 	Changed func()
-	// Logger receives what Run does by itself. The default discards.
+	// Logger logs the actions that Run takes by itself. The default discards.
 	Logger *slog.Logger
 }
 
@@ -41,7 +43,8 @@ type Runtime struct {
 
 	mu        sync.Mutex
 	instances map[string]Instance
-	busy      map[string]chan struct{} // ids that are being started or stopped; closed at the end of it
+	// ids that are being started or stopped; closed at the end of it
+	busy map[string]chan struct{}
 
 	placing sync.Mutex // held from the choice of a port until it stands in instances
 }
@@ -49,24 +52,27 @@ type Runtime struct {
 // ErrInvalid is returned by Open and Start for a Config or a Spec that cannot be right.
 var ErrInvalid = errors.New("invalid")
 
-// ErrStart is returned by Start for an image that does not become a service: it cannot be run, ends, or does not listen.
+// ErrStart is returned by Start for an image that does not become a service: it cannot be run,
+// ends, or does not listen.
 var ErrStart = errors.New("does not start")
 
 func (cfg Config) validate() error {
 	var errs []error
 	if cfg.Dir == "" {
-		errs = append(errs, fmt.Errorf("instance: Config.Dir: want the path of a directory: %w", ErrInvalid))
+		errs = append(errs, fmt.Errorf("instance: Config.Dir: want the path of a directory: %w",
+			ErrInvalid))
 	}
 	for field, d := range map[string]time.Duration{"Ready": cfg.Ready, "Grace": cfg.Grace} {
 		if d < 0 {
-			errs = append(errs, fmt.Errorf("instance: Config.%s: %s: want 0 for the default, or more: %w", field, d, ErrInvalid))
+			errs = append(errs, fmt.Errorf("instance: Config.%s: %s: want 0 for the default, or "+
+				"more: %w", field, d, ErrInvalid))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Open finds the instances that lie in cfg.Dir. Those that no longer live are started again by Run. It returns all
-// problems of cfg at once.
+// Open finds the instances that lie in cfg.Dir. Instances that no longer live are started again by
+// Run. It returns all problems of cfg at once.
 func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -119,9 +125,10 @@ func (r *Runtime) List() []Instance {
 	return list
 }
 
-// Start unpacks the image, starts the instance and waits until it accepts connections. An instance of the same id and
-// digest that runs already is returned as it is, wherever its image was pulled from; one of another digest is an error. On an error nothing is left running;
-// the end of the instance's log is part of it.
+// Start unpacks the image, starts the instance and waits until it accepts connections. An instance
+// of the same id and digest that runs already is returned as it is, wherever its image was pulled
+// from; one of another digest is an error. On an error nothing is left running; the end of the
+// instance's log is part of it.
 func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	if err := spec.validate(); err != nil {
 		return Instance{}, err
@@ -133,7 +140,8 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	defer release()
 	if i, found := r.get(spec.ID); found && i.Alive() {
 		if digest(i.Image) != digest(spec.Image) {
-			return Instance{}, fmt.Errorf("instance %s runs %s already, asked for %s", spec.ID, i.Image, spec.Image)
+			return Instance{}, fmt.Errorf("instance %s runs %s already, asked for %s", spec.ID,
+				i.Image, spec.Image)
 		}
 		return i, nil
 	}
@@ -145,18 +153,20 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	if err == nil {
 		return i, nil
 	}
-	err = errors.Join(fmt.Errorf("instance %s: %w", spec.ID, err), r.end(context.WithoutCancel(ctx), i), os.RemoveAll(dir))
+	err = errors.Join(fmt.Errorf("instance %s: %w", spec.ID, err), r.end(context.WithoutCancel(ctx),
+		i), os.RemoveAll(dir))
 	r.forget(spec.ID)
 	return Instance{}, err
 }
 
-// digest is what an image reference names, without where that is pulled from.
+// digest returns the digest of an image reference, without the registry and the repository.
 func digest(image string) string {
 	_, digest, _ := strings.Cut(image, "@")
 	return digest
 }
 
-// Stop ends the instance, by SIGTERM and after the grace time by SIGKILL, and removes its folder.
+// Stop ends the instance, by SIGTERM and after the grace time by SIGKILL, and removes its
+// directory.
 func (r *Runtime) Stop(ctx context.Context, id string) error {
 	release, err := r.claim(ctx, id)
 	if err != nil {
@@ -175,7 +185,7 @@ func (r *Runtime) Stop(ctx context.Context, id string) error {
 	return err
 }
 
-// End ends the instance like Stop and keeps its folder: Run starts it again.
+// End ends the instance like Stop and keeps its directory: Run starts it again.
 func (r *Runtime) End(ctx context.Context, id string) error {
 	release, err := r.claim(ctx, id)
 	if err != nil {
@@ -207,7 +217,8 @@ func (r *Runtime) forget(id string) {
 	delete(r.instances, id)
 }
 
-// claim waits until nobody else works on the id, and keeps everybody away until release is called.
+// claim waits until no other call works on the id, and keeps other calls away until release is
+// called.
 func (r *Runtime) claim(ctx context.Context, id string) (release func(), err error) {
 	for {
 		release, busy := r.tryClaim(id)
@@ -217,12 +228,13 @@ func (r *Runtime) claim(ctx context.Context, id string) (release func(), err err
 		select {
 		case <-busy:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("instance %s is being started or stopped: %w", id, context.Cause(ctx))
+			return nil, fmt.Errorf("instance %s is being started or stopped: %w", id,
+				context.Cause(ctx))
 		}
 	}
 }
 
-// tryClaim returns nil and what to wait for while somebody else works on the id.
+// tryClaim returns nil and a channel to wait for while another call works on the id.
 func (r *Runtime) tryClaim(id string) (release func(), busy <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -254,7 +266,8 @@ func (r *Runtime) unpack(ctx context.Context, spec Spec, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "image.json"), data, 0o644)
 }
 
-// start runs the unpacked image on a free port. The record is on disk before the process is told to go on.
+// start runs the unpacked image on a free port. The record is on disk before the process gets its
+// order to go on.
 func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	dir := r.dir(i.ID)
 	order, err := r.launchOrder(dir)
@@ -265,7 +278,8 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	if err != nil {
 		return i, err
 	}
-	order.Env = override(order.Env, append(slices.Clone(i.Env), "PORT="+strconv.Itoa(int(i.Addr.Port()))))
+	order.Env = override(order.Env, append(slices.Clone(i.Env), "PORT="+
+		strconv.Itoa(int(i.Addr.Port()))))
 	err = send(pipe, order)
 	if err == nil {
 		err = r.waitReady(ctx, i)
@@ -347,14 +361,15 @@ func override(env, over []string) []string {
 }
 
 func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.config.Ready, fmt.Errorf("does not accept connections on %s after %s", i.Addr, r.config.Ready))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.config.Ready,
+		fmt.Errorf("does not accept connections on %s after %s", i.Addr, r.config.Ready))
 	defer cancel()
 	for dialer := (net.Dialer{}); ; {
 		conn, err := dialer.DialContext(ctx, "tcp", i.Addr.String())
 		if err == nil {
 			err = conn.Close()
 		}
-		if !i.Alive() { // who answered was another then
+		if !i.Alive() { // another process answered then
 			return errors.New("ended before it accepted connections")
 		}
 		if err == nil {
@@ -370,7 +385,8 @@ func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
 
 // end stops the process and waits until it is gone.
 func (r *Runtime) end(ctx context.Context, i Instance) error {
-	process, err := os.FindProcess(i.PID) // by pidfd: what comes after alive cannot hit another process
+	// by pidfd: a signal after Alive cannot hit another process
+	process, err := os.FindProcess(i.PID)
 	if err != nil || !i.Alive() {
 		return nil
 	}
@@ -391,8 +407,8 @@ func (r *Runtime) end(ctx context.Context, i Instance) error {
 	return nil
 }
 
-// freeAddr returns the wanted address if nobody listens there, else one with another port. No other instance has it, also
-// none that is down just now.
+// freeAddr returns the wanted address if no process listens there, else one with another port. No
+// other instance has it, also none that is down just now.
 func (r *Runtime) freeAddr(id string, wanted netip.AddrPort) (netip.AddrPort, error) {
 	taken := map[netip.AddrPort]bool{}
 	for _, i := range r.List() {

@@ -41,7 +41,8 @@ func push(t *testing.T, change func(*v1.Config), more ...tar.Header) string {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	binary := filepath.Join(t.TempDir(), "hello")
-	build := exec.Command("go", "build", "-ldflags", "-X main.version=v9", "-o", binary, "../../hello")
+	build := exec.Command("go", "build", "-ldflags", "-X main.version=v9", "-o", binary,
+		"../../hello")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
@@ -51,9 +52,11 @@ func push(t *testing.T, change func(*v1.Config), more ...tar.Header) string {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	for _, f := range []struct{ name, content string }{
-		{"app/hello", string(data)}, {"app/conf/app.properties", "greeting = from the image\n"}, {"etc/passwd", "work:x:1234:1235::/:/bin/sh\n"},
+		{"app/hello", string(data)}, {"app/conf/app.properties", "greeting = from the image\n"},
+		{"etc/passwd", "work:x:1234:1235::/:/bin/sh\n"},
 	} {
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.content)), Typeflag: tar.TypeReg}))
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755,
+			Size: int64(len(f.content)), Typeflag: tar.TypeReg}))
 		_, err := w.Write([]byte(f.content))
 		require.NoError(t, err)
 	}
@@ -61,11 +64,14 @@ func push(t *testing.T, change func(*v1.Config), more ...tar.Header) string {
 		require.NoError(t, w.WriteHeader(&header))
 	}
 	require.NoError(t, w.Close())
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
+	})
 	require.NoError(t, err)
 	image, err := mutate.AppendLayers(empty.Image, l)
 	require.NoError(t, err)
-	config := v1.Config{Entrypoint: []string{"hello"}, Env: []string{"PATH=/app", "PORT=1", "DEPLOY_ENV=image"}, WorkingDir: "/app", User: "work"}
+	config := v1.Config{Entrypoint: []string{"hello"}, Env: []string{"PATH=/app", "PORT=1",
+		"DEPLOY_ENV=image"}, WorkingDir: "/app", User: "work"}
 	if change != nil {
 		change(&config)
 	}
@@ -100,7 +106,8 @@ func TestInstanceLivesInItsImageAndOutlivesTheRuntime(t *testing.T) {
 	t.Parallel()
 	dir, image := t.TempDir(), push(t, nil)
 	r := open(t, dir)
-	spec := instance.Spec{ID: "hello_web-1", Image: image, Env: []string{"DEPLOY_ENV=test"}, Labels: map[string]string{"cluster": "hello_web"}}
+	spec := instance.Spec{ID: "hello_web-1", Image: image, Env: []string{"DEPLOY_ENV=test"},
+		Labels: map[string]string{"cluster": "hello_web"}}
 	i, err := r.Start(t.Context(), spec)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Stop(context.Background(), spec.ID) })
@@ -111,7 +118,8 @@ func TestInstanceLivesInItsImageAndOutlivesTheRuntime(t *testing.T) {
 
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(i.PID) + "/status")
 	require.NoError(t, err)
-	require.Contains(t, string(status), "NSpid:\t"+strconv.Itoa(i.PID)+"\t1\n", "the first process of its own namespace")
+	require.Contains(t, string(status), "NSpid:\t"+strconv.Itoa(i.PID)+"\t1\n",
+		"the first process of its own namespace")
 	root, err := os.Readlink("/proc/" + strconv.Itoa(i.PID) + "/root")
 	require.NoError(t, err)
 	require.Equal(t, "/", root, "pivot_root, not chroot")
@@ -161,14 +169,24 @@ func TestStartLeavesNothingWhenItDoesNotSucceed(t *testing.T) {
 	t.Parallel()
 	good := push(t, nil)
 	for name, tc := range map[string]struct{ id, image, want string }{
-		"id":        {"No/Good", good, "want 1 to 128 letters, digits"},
-		"tag":       {"a", strings.Split(good, "@")[0] + ":v9", "by digest"},
-		"unknown":   {"a", strings.Split(good, "@")[0] + "@sha256:" + strings.Repeat("0", 64), "pull"},
-		"no entry":  {"a", push(t, func(c *v1.Config) { c.Entrypoint = nil }), "neither ENTRYPOINT nor CMD"},
-		"no user":   {"a", push(t, func(c *v1.Config) { c.User = "nobody" }), `"nobody" is not in the image's /etc/passwd`},
-		"no binary": {"a", push(t, func(c *v1.Config) { c.Entrypoint = []string{"none"} }), "not in PATH"},
-		"links out": {"a", push(t, nil, tar.Header{Name: "dev", Linkname: "/tmp", Typeflag: tar.TypeSymlink}), "/dev/null"},
-		"ends":      {"a", push(t, func(c *v1.Config) { c.Env = append(c.Env, "HELLO_CONFIG=/none") }), "was it activated"},
+		"id":  {"No/Good", good, "want 1 to 128 letters, digits"},
+		"tag": {"a", strings.Split(good, "@")[0] + ":v9", "by digest"},
+		"unknown": {"a", strings.Split(good, "@")[0] + "@sha256:" + strings.Repeat("0", 64),
+			"pull"},
+		"no entry": {"a", push(t, func(c *v1.Config) {
+			c.Entrypoint = nil
+		}), "neither ENTRYPOINT nor CMD"},
+		"no user": {"a", push(t, func(c *v1.Config) {
+			c.User = "nobody"
+		}), `"nobody" is not in the image's /etc/passwd`},
+		"no binary": {"a", push(t, func(c *v1.Config) {
+			c.Entrypoint = []string{"none"}
+		}), "not in PATH"},
+		"links out": {"a", push(t, nil, tar.Header{Name: "dev", Linkname: "/tmp",
+			Typeflag: tar.TypeSymlink}), "/dev/null"},
+		"ends": {"a", push(t, func(c *v1.Config) {
+			c.Env = append(c.Env, "HELLO_CONFIG=/none")
+		}), "was it activated"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -12,13 +12,15 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/untar"
 )
 
-// unpack pulls the image, whose bytes are checked against its digest, and writes its file system below root.
+// unpack pulls the image, whose bytes are checked against its digest, and writes its file system
+// below root.
 func unpack(ctx context.Context, image, root string) (*v1.Config, error) {
 	ref, err := name.NewDigest(image)
 	if err != nil {
 		return nil, fmt.Errorf("image %q: expected a reference by digest: %w", image, err)
 	}
-	pulled, err := remote.Image(ref, remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+	pulled, err := remote.Image(ref, remote.WithContext(ctx),
+		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", image, err)
 	}

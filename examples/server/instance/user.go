@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// lookupUser reads "user", "user:group" or their numbers, the form of an image's USER, by the image's own /etc/passwd and
-// /etc/group. Empty is root.
+// lookupUser reads "user", "user:group" or their numbers, the form of an image's USER, by the
+// image's own /etc/passwd and /etc/group. Empty is root.
 func lookupUser(root *os.Root, user string) (uid, gid int, err error) {
 	if user == "" {
 		return 0, 0, nil
@@ -45,7 +45,8 @@ func lookupUser(root *os.Root, user string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// lookupName finds the line of name in a file of colon-separated fields; it has at least four of them.
+// lookupName finds the line of name in a file of colon-separated fields; it has at least four of
+// them.
 func lookupName(root *os.Root, file, name string) ([]string, error) {
 	f, err := root.Open(file)
 	if err != nil {

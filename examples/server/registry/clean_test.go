@@ -31,7 +31,10 @@ func start(t *testing.T, cfg registry.Config) running {
 	r, err := registry.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	server := httptest.NewServer(r)
-	return running{strings.TrimPrefix(server.URL, "http://"), func() { server.Close(); require.NoError(t, r.Close()) }}
+	return running{strings.TrimPrefix(server.URL, "http://"), func() {
+		server.Close()
+		require.NoError(t, r.Close())
+	}}
 }
 
 // bytesIn is the size of all files below dir.
@@ -91,14 +94,17 @@ func TestRegistryListsDeletesAndCleans(t *testing.T) {
 
 	err = remote.Delete(kept)
 	require.ErrorContains(t, err, "web v1 is bound to it")
-	require.ErrorContains(t, remote.Delete(kept.Context().Registry.Repo("broken").Digest(kept.DigestStr())), "journal")
-	require.Equal(t, http.StatusMethodNotAllowed, do(t, http.MethodDelete, "http://"+r.host+"/v2/web/blobs/"+kept.DigestStr(), ""))
+	require.ErrorContains(t, remote.Delete(kept.Context().Registry.Repo("broken").Digest(
+		kept.DigestStr())), "journal")
+	require.Equal(t, http.StatusMethodNotAllowed, do(t, http.MethodDelete, "http://"+
+		r.host+"/v2/web/blobs/"+kept.DigestStr(), ""))
 	require.NoError(t, remote.Delete(loose))
 	_, err = remote.Head(loose)
 	require.Error(t, err)
 
 	// An upload without an end.
-	require.Equal(t, http.StatusAccepted, do(t, http.MethodPost, "http://"+r.host+"/v2/web/blobs/uploads/", ""))
+	require.Equal(t, http.StatusAccepted, do(t, http.MethodPost, "http://"+
+		r.host+"/v2/web/blobs/uploads/", ""))
 	before := bytesIn(t, filepath.Join(dir, "images"))
 	uploads := filepath.Join(dir, "images/docker/registry/v2/repositories/web/_uploads")
 	left, err := filepath.Glob(uploads + "/*")
@@ -111,7 +117,8 @@ func TestRegistryListsDeletesAndCleans(t *testing.T) {
 	left, err = filepath.Glob(uploads + "/*")
 	require.NoError(t, err)
 	require.Empty(t, left, "uploads that nobody can go on with")
-	require.LessOrEqual(t, bytesIn(t, filepath.Join(dir, "images")), before-200_000, "the layers of the deleted image")
+	require.LessOrEqual(t, bytesIn(t, filepath.Join(dir, "images")), before-200_000,
+		"the layers of the deleted image")
 	moved, err := name.NewDigest(r.host + "/web@" + kept.DigestStr())
 	require.NoError(t, err)
 	image, err := remote.Image(moved)

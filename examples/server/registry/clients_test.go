@@ -45,7 +45,8 @@ func (c client) must(args ...string) string {
 	return out
 }
 
-// docker is a client of a Docker daemon of the test's own, which touches neither the machine's network nor another daemon.
+// docker is a client of a Docker daemon of the test's own, which touches neither the machine's
+// network nor another daemon.
 func docker(t *testing.T) client {
 	t.Helper()
 	testbed.NeedRoot(t, "a Docker daemon")
@@ -55,8 +56,10 @@ func docker(t *testing.T) client {
 	c := client{t, testbed.NeedProgram(t, "/usr/bin/docker", "docker.io"), []string{"-H", socket}}
 	testbed.Start(t, dir, testbed.Command{
 		Name: "dockerd", Path: daemon, Args: []string{
-			"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
-			"-H", socket, "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs",
+			"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+			"--pidfile", filepath.Join(dir, "pid"),
+			"-H", socket, "--iptables=false", "--ip6tables=false", "--bridge=none",
+			"--storage-driver=vfs",
 		},
 		Ready: func(context.Context) error { _, err := c.run("version"); return err },
 	})
@@ -78,13 +81,16 @@ func TestRealClients(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, tarball.WriteToFile(archive, tag, image))
 
-	skopeo.must("copy", "--dest-tls-verify=false", "docker-archive:"+archive, "docker://"+r.host+"/skopeo/app:v1")
+	skopeo.must("copy", "--dest-tls-verify=false", "docker-archive:"+archive, "docker://"+
+		r.host+"/skopeo/app:v1")
 	pulled := r.host + "/skopeo/app:v1"
 	docker.must("pull", pulled)
 	docker.must("tag", pulled, r.host+"/docker/app:v1")
 	docker.must("push", r.host+"/docker/app:v1")
-	skopeo.must("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+r.host+"/docker/app:v1", "docker://"+r.host+"/copied:v1")
-	require.Equal(t, []string{"copied", "docker/app", "skopeo/app"}, strings.Fields(crane.must("catalog", r.host)))
+	skopeo.must("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+
+		r.host+"/docker/app:v1", "docker://"+r.host+"/copied:v1")
+	require.Equal(t, []string{"copied", "docker/app", "skopeo/app"},
+		strings.Fields(crane.must("catalog", r.host)))
 	require.Equal(t, "v1", crane.must("ls", r.host+"/docker/app"))
 	crane.must("validate", "--remote", r.host+"/docker/app:v1")
 

@@ -9,7 +9,8 @@ import (
 // maxLog is how long a log file may become. A variable for tests.
 var maxLog int64 = 10 << 20
 
-// logFile is a log that begins again when it is too long; what it was then is kept once, as path.1. It is safe for concurrent use.
+// logFile is a log that begins again when it is too long; the old log is kept once, as path.1. It
+// is safe for concurrent use.
 type logFile struct {
 	path string
 

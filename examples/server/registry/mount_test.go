@@ -16,8 +16,9 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/registry"
 )
 
-// Not parallel: the registry's logger is process-wide. It is here and not beside the engine because the registry that
-// go-containerregistry has for tests keeps the blobs of all repositories in one place.
+// Not parallel: the registry's logger is process-wide. It is here and not beside the engine because
+// the registry that go-containerregistry has for tests keeps the blobs of all repositories in one
+// place.
 func TestLayersAreTakenOverFromAnotherRepository(t *testing.T) {
 	r, err := registry.Open(t.Context(), registry.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
@@ -28,7 +29,8 @@ func TestLayersAreTakenOverFromAnotherRepository(t *testing.T) {
 	build := func(e *assemble.Engine, repository, own string) builder.Result {
 		res, err := e.Build(t.Context(), builder.Request{
 			Dockerfile: []byte("FROM scratch\nCOPY shared /\nCOPY own /\n"),
-			Context:    fstest.MapFS{"shared": {Data: []byte(shared)}, "own": {Data: []byte(own)}}, Repository: repository,
+			Context:    fstest.MapFS{"shared": {Data: []byte(shared)}, "own": {Data: []byte(own)}},
+			Repository: repository,
 		})
 		require.NoError(t, err)
 		ref, err := name.ParseReference(res.Reference)
@@ -49,9 +51,11 @@ func TestLayersAreTakenOverFromAnotherRepository(t *testing.T) {
 
 	restarted, err := assemble.New(assemble.Config{})
 	require.NoError(t, err)
-	require.False(t, build(restarted, host+"/forgot", "x").Layers[0].Reused, "nobody told it where to look")
+	require.False(t, build(restarted, host+"/forgot", "x").Layers[0].Reused,
+		"nobody told it where to look")
 	told, err := assemble.New(assemble.Config{Repositories: func() []string {
-		return []string{"not a name", "127.0.0.1:1/elsewhere", host + "/missing", host + "/told", host + "/web"}
+		return []string{"not a name", "127.0.0.1:1/elsewhere", host + "/missing", host + "/told",
+			host + "/web"}
 	}})
 	require.NoError(t, err)
 	third := build(told, host+"/told", "y")

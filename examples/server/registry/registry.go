@@ -1,9 +1,10 @@
-// Package registry runs a real OCI registry inside the example server: the distribution project's own, with images on
-// disk, so that docker, crane and skopeo can push to it, pull from it, list it and delete. It has no authentication and is meant
-// for the loopback interface of one machine.
+// Package registry runs a real OCI registry inside the example server: the distribution project's
+// own, with images on disk, so that docker, crane and skopeo can push to it, pull from it, list it
+// and delete. It has no authentication and is meant for the loopback interface of one machine.
 //
-// A manifest is deleted by its digest (DELETE /v2/NAME/manifests/DIGEST), unless Config.Used has a reason to keep it. The next Open
-// removes blobs without a manifest: no client can push before it returns.
+// A manifest is deleted by its digest (DELETE /v2/NAME/manifests/DIGEST), unless Config.Used has a
+// reason to keep it. The next Open removes blobs without a manifest: no client can push before it
+// returns.
 package registry
 
 import (
@@ -39,8 +40,8 @@ type Registry struct {
 type Config struct {
 	// Dir holds the images and registry.log. Open makes it if it is missing.
 	Dir string
-	// Used, if set, is asked before a manifest is deleted by digest: a reason not to, or "". It is called concurrently. The default
-	// lets everything be deleted.
+	// Used, if set, is asked before a manifest is deleted by digest: a reason not to, or "". It is
+	// called concurrently. The default lets everything be deleted.
 	Used func(ctx context.Context, repository, digest string) (reason string, err error)
 }
 
@@ -54,9 +55,10 @@ storage:
 http: {}
 `
 
-// Open opens the registry whose images lie in cfg.Dir, and removes interrupted uploads, whose sessions ended with the last process,
-// and blobs without a manifest. Its log goes to registry.log there, up to 10 MiB and as much again in registry.log.1;
-// the logger is the process-wide one of logrus, which the distribution library leaves no way around. Close it after use.
+// Open opens the registry whose images lie in cfg.Dir, and removes interrupted uploads, whose
+// sessions ended with the last process, and blobs without a manifest. Its log goes to registry.log
+// there, up to 10 MiB and as much again in registry.log.1; the logger is the process-wide one of
+// logrus, which the distribution library leaves no way around. Close it after use.
 func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	dir := cfg.Dir
 	if dir == "" {
@@ -112,17 +114,20 @@ func clean(ctx context.Context, images string) error {
 
 var manifestPath = regexp.MustCompile(`^/v2/(.+)/manifests/(sha256:[0-9a-f]{64})$`)
 
-// ServeHTTP answers one request of the OCI distribution API. Blobs are not deleted by themselves: an image would lose a layer.
+// ServeHTTP answers one request of the OCI distribution API. Blobs are not deleted by themselves:
+// an image would lose a layer.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.Method == http.MethodDelete && r.used != nil {
 		if strings.Contains(req.URL.Path, "/blobs/sha256:") {
-			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "delete the manifest: blobs that nothing refers to go by themselves")
+			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "delete the manifest: blobs "+
+				"that nothing refers to go by themselves")
 			return
 		}
 		if parts := manifestPath.FindStringSubmatch(req.URL.Path); parts != nil {
 			switch reason, err := r.used(req.Context(), parts[1], parts[2]); {
 			case err != nil:
-				refuse(w, http.StatusServiceUnavailable, "UNKNOWN", "whether it is used is not known: "+err.Error())
+				refuse(w, http.StatusServiceUnavailable, "UNKNOWN", "whether it is used is not "+
+					"known: "+err.Error())
 				return
 			case reason != "":
 				refuse(w, http.StatusForbidden, "DENIED", reason)
@@ -141,10 +146,11 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string][]fault{"errors": {{code, message}}}) // fails when the client is gone
+	// fails when the client is gone
+	_ = json.NewEncoder(w).Encode(map[string][]fault{"errors": {{code, message}}})
 }
 
-// Close ends what runs in the background and closes the log.
+// Close ends the background work and closes the log.
 func (r *Registry) Close() error {
 	err := r.app.Shutdown()
 	logrus.SetOutput(os.Stderr)

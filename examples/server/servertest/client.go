@@ -36,8 +36,8 @@ func (s *Server) Do(t testing.TB, method, path string, body io.Reader) (*http.Re
 	return response, data
 }
 
-// Call sends in as JSON unless it is nil, and decodes the answer into out unless that is nil. Any status but 2xx ends the
-// test.
+// Call sends in as JSON unless it is nil, and decodes the answer into out unless that is nil. Any
+// status but 2xx ends the test.
 func (s *Server) Call(t testing.TB, method, path string, in, out any) {
 	t.Helper()
 	var body io.Reader
@@ -63,26 +63,31 @@ func (s *Server) Call(t testing.TB, method, path string, in, out any) {
 // folder is where the sample service keeps the configuration of a cluster.
 var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
 
-// Upload uploads what a build of the sample service as this version needs, under the name CLUSTER-VERSION, which it
-// returns. The cluster is hello_web or greet_api. The environments in without get no configuration.
+// Upload uploads the files that a build of the sample service as this version needs, under the name
+// CLUSTER-VERSION, which it returns. The cluster is hello_web or greet_api. The environments in
+// without get no configuration.
 func (s *Server) Upload(t testing.TB, cluster, version string, without ...string) (source string) {
 	t.Helper()
-	archive, err := story.Pack(service(t, version), filepath.Join(Examples(), "hello", folder[cluster], "envs"), without...)
+	archive, err := story.Pack(service(t, version), filepath.Join(Examples(), "hello",
+		folder[cluster], "envs"), without...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	source = cluster + "-" + version
-	if response, data := s.Do(t, http.MethodPut, "/sources/"+source, archive); response.StatusCode != http.StatusOK {
+	if response, data := s.Do(t, http.MethodPut, "/sources/"+source,
+		archive); response.StatusCode != http.StatusOK {
 		t.Fatalf("upload %s: %s: %s", source, response.Status, data)
 	}
 	return source
 }
 
 // MustBuild uploads as Upload does, builds, and waits for the image.
-func (s *Server) MustBuild(t testing.TB, cluster, version string, without ...string) platform.Build {
+func (s *Server) MustBuild(t testing.TB, cluster, version string,
+	without ...string) platform.Build {
 	t.Helper()
 	build, err := s.Platform.SubmitBuild(platform.BuildRequest{
-		Cluster: cluster, Version: version, Template: "go-static", Source: s.Upload(t, cluster, version, without...), Actor: "ann",
+		Cluster: cluster, Version: version, Template: "go-static", Source: s.Upload(t, cluster,
+			version, without...), Actor: "ann",
 	})
 	if err == nil {
 		build, err = s.Ended(t.Context(), build.ID)
@@ -113,7 +118,8 @@ func (s *Server) Ended(ctx context.Context, id string) (platform.Build, error) {
 func (s *Server) MustPromote(t testing.TB, cluster, version string, environments ...string) {
 	t.Helper()
 	for _, environment := range environments {
-		_, err := s.Platform.Promote(t.Context(), platform.PromotionRequest{Cluster: cluster, Version: version, Environment: environment, Actor: "ann"})
+		_, err := s.Platform.Promote(t.Context(), platform.PromotionRequest{Cluster: cluster,
+			Version: version, Environment: environment, Actor: "ann"})
 		if err != nil {
 			t.Fatalf("promote %s %s to %s: %v", cluster, version, environment, err)
 		}

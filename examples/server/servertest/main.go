@@ -13,10 +13,11 @@ import (
 	"github.com/sluice-deploy/sluice/examples/story"
 )
 
-// shared is the folder of the binaries that the servers of this process have in common.
+// shared is the directory of the binaries that the servers of this process have in common.
 var shared string
 
-// Main is the body of TestMain: it becomes an instance where it is started as one, else it runs the tests and exits.
+// Main is the body of TestMain: it becomes an instance where it is started as one, else it runs the
+// tests and exits.
 func Main(m *testing.M) {
 	instance.Init()
 	dir, err := os.MkdirTemp("", "sluice-servertest-*")
@@ -30,7 +31,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Examples is the folder of the examples module.
+// Examples is the directory of the examples module.
 func Examples() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")
@@ -42,7 +43,8 @@ var envconfig = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("servertest: TestMain must call servertest.Main")
 	}
 	binary := filepath.Join(shared, "envconfig")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "github.com/sluice-deploy/sluice/envconfig/cmd/envconfig")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary,
+		"github.com/sluice-deploy/sluice/envconfig/cmd/envconfig")
 	cmd.Dir, cmd.Env = Examples(), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("servertest: go build envconfig: %w: %s", err, out)

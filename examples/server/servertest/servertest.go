@@ -21,18 +21,22 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/web"
 )
 
-// Config changes what Start starts. The zero value is a server on loopback that asks for no token.
+// Config configures the server that Start starts. The zero value is a server on loopback that asks
+// for no token.
 type Config struct {
-	// Dir is the server's folder. The default is a new one; that of an earlier server which was left goes on with its state.
+	// Dir is the server's directory. The default is a new one; that of an earlier server which was
+	// left goes on with its state.
 	Dir string
-	// Pool is the range of VIPs. The default is 127.60.0.0/24; servers may share it, each has a port of its own.
+	// Pool is the range of VIPs. The default is 127.60.0.0/24; servers may share it, each has a
+	// port of its own.
 	Pool string
 	// CoolDown, TaskTTL, Patience and Instances are those of platform.Config.
 	CoolDown  time.Duration
 	TaskTTL   time.Duration
 	Patience  time.Duration
 	Instances map[string]int
-	// Listen is the address that the web side believes it listens on; the default is the one it does listen on, of 127.0.0.1.
+	// Listen is the address that the web side believes it listens on; the default is the one it
+	// does listen on, of 127.0.0.1.
 	Listen string
 	// Token is asked for on every request of the web side.
 	Token string
@@ -48,9 +52,9 @@ type Server struct {
 	Registry string
 	// NginxPort is where the private Nginx listens, on every address of this machine.
 	NginxPort int
-	// Platform is what the web side works on.
+	// Platform is the platform behind the API and the page.
 	Platform *platform.Platform
-	// Dir is the server's folder.
+	// Dir is the server's directory.
 	Dir string
 	// Token is that of Config; the methods of Server send it.
 	Token string
@@ -58,7 +62,8 @@ type Server struct {
 	leave func()
 }
 
-// Start starts a server and waits until it works. The test's cleanup ends it with all its instances and its Nginx.
+// Start starts a server and waits until it works. The test's cleanup ends it with all its instances
+// and its Nginx.
 func Start(t testing.TB, config Config) *Server {
 	t.Helper()
 	if config.Dir == "" {
@@ -90,17 +95,21 @@ func Start(t testing.TB, config Config) *Server {
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	s.Platform, err = platform.Open(t.Context(), platform.Config{
-		Dir: config.Dir, Registry: s.Registry, Nginx: os.DirFS(filepath.Join(Examples(), "server", "nginx")), NginxPort: s.NginxPort,
-		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL, Patience: config.Patience, Envconfig: binary, Instances: config.Instances, Logger: logger,
+		Dir: config.Dir, Registry: s.Registry, Nginx: os.DirFS(filepath.Join(Examples(), "server",
+			"nginx")), NginxPort: s.NginxPort,
+		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL,
+		Patience: config.Patience, Envconfig: binary, Instances: config.Instances, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	site, err := web.New(web.Config{Platform: s.Platform, Listen: config.Listen, Token: config.Token, Logger: logger, Observe: config.Observe})
+	site, err := web.New(web.Config{Platform: s.Platform, Listen: config.Listen,
+		Token: config.Token, Logger: logger, Observe: config.Observe})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.run(t, map[net.Listener]http.Handler{imagesListener: images, pageListener: site}, images.Close)
+	s.run(t, map[net.Listener]http.Handler{imagesListener: images, pageListener: site},
+		images.Close)
 	select {
 	case <-s.Platform.Ready():
 	case <-time.After(time.Minute):
@@ -109,13 +118,16 @@ func Start(t testing.TB, config Config) *Server {
 	return s
 }
 
-// run serves in the background and sets what ends that.
-func (s *Server) run(t testing.TB, handlers map[net.Listener]http.Handler, closers ...func() error) {
+// run serves in the background and sets the function that ends the serving.
+func (s *Server) run(t testing.TB, handlers map[net.Listener]http.Handler,
+	closers ...func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Platform.Run(running) })
 	for listener, handler := range handlers {
-		server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return running }}
+		server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context {
+			return running
+		}}
 		group.Go(func() error { return server.Serve(listener) })
 		group.Go(func() error {
 			<-running.Done() // streams end with it
@@ -134,7 +146,8 @@ func (s *Server) run(t testing.TB, handlers map[net.Listener]http.Handler, close
 		}
 		left = true
 		cancel()
-		if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, http.ErrServerClosed) {
+		if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) &&
+			!errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("server: %v", err)
 		}
 		for _, closer := range append(closers, s.Platform.Close) {
@@ -145,8 +158,8 @@ func (s *Server) run(t testing.TB, handlers map[net.Listener]http.Handler, close
 	}
 }
 
-// Leave ends the server but neither its instances nor its Nginx. Start with the same Dir takes them over; the test's
-// cleanup ends them in any case. Not safe for concurrent use.
+// Leave ends the server but neither its instances nor its Nginx. Start with the same Dir takes them
+// over; the test's cleanup ends them in any case. Not safe for concurrent use.
 func (s *Server) Leave() {
 	if s.leave != nil {
 		s.leave()
@@ -163,7 +176,8 @@ func (s *Server) end(t testing.TB) {
 	if !t.Failed() {
 		return
 	}
-	if log, err := os.ReadFile(filepath.Join(s.Dir, "nginx", "logs", "error.log")); err == nil && len(bytes.TrimSpace(log)) > 0 {
+	if log, err := os.ReadFile(filepath.Join(s.Dir, "nginx", "logs", "error.log")); err == nil &&
+		len(bytes.TrimSpace(log)) > 0 {
 		t.Logf("Nginx: %s", log)
 	}
 }
@@ -178,8 +192,8 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// freePort is a port on which nobody listens, below those that the kernel gives to connections, so that none of them
-// takes it before Nginx does.
+// freePort is a port on which no process listens, below the ports that the kernel gives to
+// connections, so that none of them takes it before Nginx does.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {

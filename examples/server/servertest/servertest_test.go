@@ -35,7 +35,9 @@ func TestAServerThatWasLeftGoesOnAndNothingStaysBehind(t *testing.T) {
 		second.Call(t, http.MethodGet, "/builds", nil, &builds)
 		require.Equal(t, []platform.Build{build}, builds)
 	})
-	require.Eventually(t, func() bool { return len(processesOn(t, dir)) == 0 }, 10*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool {
+		return len(processesOn(t, dir)) == 0
+	}, 10*time.Second, 10*time.Millisecond,
 		"Nginx removes its pid file a moment before it ends")
 }
 

@@ -15,9 +15,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Limits bound what an archive unpacks to.
+// Limits bound the unpacked content of an archive.
 type Limits struct {
-	// Bytes are those of all files, holes included. The default is 2 GiB.
+	// Bytes is the size of all files, holes included. The default is 2 GiB.
 	Bytes int64
 	// Entries are files, directories and links. The default is 500,000.
 	Entries int
@@ -28,10 +28,11 @@ const (
 	defaultEntries = 500_000
 )
 
-// Archive unpacks a tar archive, plain or compressed with gzip or zstd, below dir, which it makes if it is missing. It takes
-// files (sparse ones, too), directories, symbolic and hard links, each name once, as complete only when the end-of-archive
-// marker has been read, two blocks of zeros (POSIX.1, pax), and nothing but zeros follows. After an error dir holds a part. The
-// error matches ErrFormat, ErrTooLarge or ErrInvalid where the archive is at fault, and wraps what r has returned.
+// Archive unpacks a tar archive, plain or compressed with gzip or zstd, below dir, which it makes
+// if it is missing. It takes files (sparse ones, too), directories, symbolic and hard links, each
+// name once, as complete only when the end-of-archive marker has been read, two blocks of zeros
+// (POSIX.1, pax), and nothing but zeros follows. After an error dir holds a part. The error matches
+// ErrFormat, ErrTooLarge or ErrInvalid where the archive is at fault, and wraps the error of r.
 func Archive(dir string, r io.Reader, limits Limits) (err error) {
 	if limits.Bytes <= 0 {
 		limits.Bytes = defaultBytes
@@ -69,7 +70,8 @@ func decompress(r io.Reader) (plain io.Reader, done func(), err error) {
 			continue
 		}
 		if f.open == nil {
-			return nil, nil, fmt.Errorf("this is %s: want a tar archive, plain or compressed with gzip or zstd: %w", f.name, ErrFormat)
+			return nil, nil, fmt.Errorf("this is %s: want a tar archive, plain or compressed "+
+				"with gzip or zstd: %w", f.name, ErrFormat)
 		}
 		plain, done, err := f.open(b)
 		if err != nil {
@@ -80,7 +82,7 @@ func decompress(r io.Reader) (plain io.Reader, done func(), err error) {
 	return b, func() {}, nil
 }
 
-// formats are what is told apart by its first bytes.
+// formats are the forms of compression, recognised by their first bytes.
 var formats = []struct {
 	magic, name string
 	open        func(r io.Reader) (io.Reader, func(), error)
@@ -90,7 +92,8 @@ var formats = []struct {
 		return z, func() {}, err
 	}},
 	{"\x28\xb5\x2f\xfd", "zstd", func(r io.Reader) (io.Reader, func(), error) {
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -125,7 +128,8 @@ func (a *archive) unpack() error {
 		}
 		short := err != nil && a.counted.n < blockSize && a.counted.err == io.EOF
 		if a.entries == 0 && (short || errors.Is(err, tar.ErrHeader)) {
-			return fmt.Errorf("this is no tar archive (%w): want one, plain or compressed with gzip or zstd: %w", err, ErrFormat)
+			return fmt.Errorf("this is no tar archive (%w): want one, plain or compressed with "+
+				"gzip or zstd: %w", err, ErrFormat)
 		}
 		if err != nil {
 			return readError{fmt.Errorf("after %d entries: %w", a.entries, err)}
@@ -140,7 +144,8 @@ func (a *archive) unpack() error {
 func (a *archive) end(last int64) error {
 	// The padding of the entry before is shorter than a block; the marker has two.
 	if last < 2*blockSize {
-		return fmt.Errorf("after %d entries it ends without the end-of-archive marker: was the upload cut off?", a.entries)
+		return fmt.Errorf("after %d entries it ends without the end-of-archive marker: was the "+
+			"upload cut off?", a.entries)
 	}
 	buffer := make([]byte, 32<<10)
 	for {
@@ -165,7 +170,8 @@ func (a *archive) end(last int64) error {
 }
 
 func (a *archive) add(header *tar.Header) error {
-	if header.Typeflag == tar.TypeXGlobalHeader { // git archive writes one: it is about others, no entry itself
+	// git archive writes one: it is about others, no entry itself
+	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
 	if a.entries++; a.entries > a.limits.Entries {
@@ -196,7 +202,7 @@ func (a *archive) add(header *tar.Header) error {
 	return a.writer.write(name, header, a.tar)
 }
 
-// counter counts what is read and keeps the error that ended it.
+// counter counts the bytes that are read and keeps the error that ended the reading.
 type counter struct {
 	r   io.Reader
 	n   int64
@@ -218,7 +224,8 @@ func blame(err error) error {
 		return fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	for _, fault := range []error{
-		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES,
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
+		syscall.ENOMEM, syscall.EACCES,
 	} {
 		if errors.Is(err, fault) {
 			return err

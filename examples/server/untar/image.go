@@ -12,19 +12,21 @@ import (
 	"syscall"
 )
 
-// Layer opens the tar archive of one layer, uncompressed. What it returns tells, at its end at the latest, when the content is
-// not that of the layer's digest.
+// Layer opens the tar archive of one layer, uncompressed. Its reader returns an error, at its end
+// at the latest, when the content does not match the layer's digest.
 type Layer func() (io.ReadCloser, error)
 
-// The names by which a layer hides what lies below it (OCI image specification, "Whiteouts").
+// The names by which a layer hides entries of the layers below it (OCI image specification,
+// "Whiteouts").
 const (
 	whiteoutPrefix = ".wh."
 	whiteoutOpaque = ".wh..wh..opq"
 )
 
-// Image unpacks the layers of an image, the lowest first, below dir, which it makes if it is missing. Links of the image lead
-// to places inside of it, absolute ones from dir on. Devices and pipes are passed over: who runs the image brings /dev. An
-// entry of any other unknown type is an error that matches ErrInvalid. After an error dir holds a part.
+// Image unpacks the layers of an image, the lowest first, below dir, which it makes if it is
+// missing. Links of the image lead to places inside of it, absolute ones from dir on. Devices and
+// pipes are passed over: the image's runtime provides /dev. An entry of any other unknown type is
+// an error that matches ErrInvalid. After an error dir holds a part.
 func Image(ctx context.Context, dir string, layers []Layer) (err error) {
 	w, err := open(dir)
 	if err != nil {
@@ -42,7 +44,9 @@ func Image(ctx context.Context, dir string, layers []Layer) (err error) {
 // layering is one layer that is being unpacked over those below it.
 type layering struct {
 	*writer
-	made map[string]bool // what this layer has brought, with all directories above: its whiteouts are not about that
+	// entries that this layer has brought, with all directories above: its whiteouts do not hide
+	// them
+	made map[string]bool
 }
 
 func (l *layering) unpack(ctx context.Context, layer Layer) error {
@@ -116,7 +120,8 @@ func (l *layering) add(header *tar.Header, content io.Reader) error {
 	return l.write(name, header, content)
 }
 
-// replace removes what stands in the place of the entry. A directory that stays one keeps its content.
+// replace removes an entry that stands in the place of the new one. A directory that stays one
+// keeps its content.
 func (l *layering) replace(name string, header *tar.Header) error {
 	info, err := l.root.Lstat(name)
 	switch {
@@ -139,7 +144,7 @@ func (l *layering) remove(name string) error {
 	return l.root.RemoveAll(name)
 }
 
-// hide removes what the layers below have brought under the name.
+// hide removes the entry that the layers below have brought under the name.
 func (l *layering) hide(name string) error {
 	if l.made[name] {
 		return nil
@@ -150,7 +155,7 @@ func (l *layering) hide(name string) error {
 	return l.remove(name)
 }
 
-// clear removes what the layers below have put into the directory.
+// clear removes the entries that the layers below have put into the directory.
 func (l *layering) clear(dir string) error {
 	entries, err := fs.ReadDir(l.root.FS(), dir)
 	if missing(err) {
@@ -177,7 +182,8 @@ func (l *layering) clear(dir string) error {
 // maxLinks is how many symbolic links a name may lead through, as on Linux (path_resolution(7)).
 const maxLinks = 40
 
-// resolve follows the links in the name of a directory, as the image itself would see them, and returns a name without links.
+// resolve follows the links in the name of a directory, as the image itself would see them, and
+// returns a name without links.
 func (l *layering) resolve(name string) (string, error) {
 	at, links := ".", 0
 	for rest := strings.Split(name, "/"); len(rest) > 0; {
@@ -207,7 +213,7 @@ func (l *layering) resolve(name string) (string, error) {
 	return at, nil
 }
 
-// resolveLast follows the links on the way to the name, not one that the name itself stands for.
+// resolveLast follows the links in the path to the name, but not the name itself when it is a link.
 func (l *layering) resolveLast(name string) (string, error) {
 	name = path.Clean("/" + name)[1:]
 	dir, err := l.resolve(path.Dir(name))

@@ -62,33 +62,42 @@ func TestImage(t *testing.T) {
 		want   map[string]string
 	}{
 		"a later layer replaces": {
-			[][]tar.Header{{file("a", "1", 0o644), file("d/x", "1", 0o644)}, {file("a", "2", 0o755), symlink("d", "a")}},
+			[][]tar.Header{{file("a", "1", 0o644), file("d/x", "1", 0o644)},
+				{file("a", "2", 0o755), symlink("d", "a")}},
 			map[string]string{"a": "2", "d": "-> a"},
 		},
 		"a directory keeps its content": {
-			[][]tar.Header{{directory("d", 0o500), file("d/x", "1", 0o644)}, {directory("d", 0o755), file("d/y", "2", 0o644)}},
+			[][]tar.Header{{directory("d", 0o500), file("d/x", "1", 0o644)},
+				{directory("d", 0o755), file("d/y", "2", 0o644)}},
 			map[string]string{"d/": "", "d/x": "1", "d/y": "2"},
 		},
 		"whiteouts hide what is below": {
-			[][]tar.Header{{file("a", "1", 0o644), file("d/x", "1", 0o644), file("e/x", "1", 0o644)},
-				{file(".wh.a", "", 0o644), file(".wh.d", "", 0o644), file(".wh.never", "", 0o644), file("e/new", "2", 0o644), file("e/.wh..wh..opq", "", 0o644)}},
+			[][]tar.Header{{file("a", "1", 0o644), file("d/x", "1", 0o644),
+				file("e/x", "1", 0o644)},
+				{file(".wh.a", "", 0o644), file(".wh.d", "", 0o644), file(".wh.never", "", 0o644),
+					file("e/new", "2", 0o644), file("e/.wh..wh..opq", "", 0o644)}},
 			map[string]string{"e/": "", "e/new": "2"},
 		},
 		"a whiteout is not about its own layer": {
-			[][]tar.Header{{file("d/x", "1", 0o644)}, {file("d/s/y", "2", 0o644), file("d/.wh.s", "", 0o644), file("d/.wh..wh..opq", "", 0o644)}},
+			[][]tar.Header{{file("d/x", "1", 0o644)}, {file("d/s/y", "2", 0o644),
+				file("d/.wh.s", "", 0o644), file("d/.wh..wh..opq", "", 0o644)}},
 			map[string]string{"d/": "", "d/s/": "", "d/s/y": "2"},
 		},
 		"links lead to places inside": {
-			[][]tar.Header{{directory("run", 0o755), symlink("var/run", "/run"), symlink("up", "../../../run")},
-				{file("var/run/pid", "1", 0o644), file("up/other", "2", 0o644), hard("up/same", "var/run/pid")}},
-			map[string]string{"run/": "", "var/": "", "var/run": "-> /run", "up": "-> ../../../run", "run/pid": "1", "run/other": "2", "run/same": "1"},
+			[][]tar.Header{{directory("run", 0o755), symlink("var/run", "/run"),
+				symlink("up", "../../../run")},
+				{file("var/run/pid", "1", 0o644), file("up/other", "2", 0o644),
+					hard("up/same", "var/run/pid")}},
+			map[string]string{"run/": "", "var/": "", "var/run": "-> /run", "up": "-> ../../../run",
+				"run/pid": "1", "run/other": "2", "run/same": "1"},
 		},
 		"names that leave the root stay in it": {
 			[][]tar.Header{{file("../../a", "1", 0o644), hard("b", "../../a")}},
 			map[string]string{"a": "1", "b": "1"},
 		},
 		"devices are passed over": {
-			[][]tar.Header{{{Name: "dev/null", Typeflag: tar.TypeChar}, {Name: "pipe", Typeflag: tar.TypeFifo}, file("a", "1", 0o644)}},
+			[][]tar.Header{{{Name: "dev/null", Typeflag: tar.TypeChar},
+				{Name: "pipe", Typeflag: tar.TypeFifo}, file("a", "1", 0o644)}},
 			map[string]string{"a": "1"},
 		},
 	} {
@@ -112,7 +121,8 @@ func TestImage(t *testing.T) {
 		for _, flags := range sparseFormats {
 			data, content := sparseArchive(t, "holes", flags...)
 			dir := t.TempDir()
-			require.NoError(t, untar.Image(t.Context(), dir, []untar.Layer{layer(data)}), "%v", flags)
+			require.NoError(t, untar.Image(t.Context(), dir, []untar.Layer{layer(data)}), "%v",
+				flags)
 			got, err := os.ReadFile(filepath.Join(dir, "holes"))
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(content, got), "%v", flags)
@@ -120,19 +130,23 @@ func TestImage(t *testing.T) {
 	})
 	t.Run("a type that is not known is refused", func(t *testing.T) {
 		t.Parallel()
-		err := untar.Image(t.Context(), t.TempDir(), []untar.Layer{layer(archive(t, tar.Header{Name: "v", Typeflag: 'V'}))})
+		err := untar.Image(t.Context(), t.TempDir(),
+			[]untar.Layer{layer(archive(t, tar.Header{Name: "v", Typeflag: 'V'}))})
 		require.ErrorIs(t, err, untar.ErrInvalid)
 	})
 	t.Run("a loop of links is refused", func(t *testing.T) {
 		t.Parallel()
-		err := untar.Image(t.Context(), t.TempDir(), []untar.Layer{layer(archive(t, symlink("a", "b"), symlink("b", "a"), file("a/x", "", 0o644)))})
+		err := untar.Image(t.Context(), t.TempDir(),
+			[]untar.Layer{layer(archive(t, symlink("a", "b"), symlink("b", "a"),
+				file("a/x", "", 0o644)))})
 		require.ErrorIs(t, err, untar.ErrInvalid)
 	})
 	t.Run("what comes after the archive is read", func(t *testing.T) {
 		t.Parallel()
 		wrong := errors.New("not the digest")
 		last := func() (io.ReadCloser, error) {
-			return io.NopCloser(io.MultiReader(bytes.NewReader(archive(t, file("a", "", 0o644))), failing{wrong})), nil
+			return io.NopCloser(io.MultiReader(bytes.NewReader(archive(t, file("a", "", 0o644))),
+				failing{wrong})), nil
 		}
 		require.ErrorIs(t, untar.Image(t.Context(), t.TempDir(), []untar.Layer{last}), wrong)
 	})
@@ -141,6 +155,7 @@ func TestImage(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cause := errors.New("enough")
 		cancel(cause)
-		require.ErrorIs(t, untar.Image(ctx, t.TempDir(), []untar.Layer{layer(archive(t, file("a", "", 0o644)))}), cause)
+		require.ErrorIs(t, untar.Image(ctx, t.TempDir(),
+			[]untar.Layer{layer(archive(t, file("a", "", 0o644)))}), cause)
 	})
 }

@@ -1,8 +1,11 @@
-// Package untar unpacks tar archives that nobody vouches for: an upload ([Archive]) and the layers of an image ([Image]).
+// Package untar unpacks untrusted tar archives: an upload ([Archive]) and the layers of an image
+// ([Image]).
 //
-// Both write below a directory and nothing outside of it, whatever names and links the archive holds. What they cannot write
-// as the archive says it is an error, never left out: an entry of an unknown type, one that stands outside, an archive that
-// ends too early. Directories get their modes last, so that a user other than root can fill those that are closed to writing.
+// Both write below a directory and nothing outside of it, for all names and links that an archive
+// may hold. An entry that they cannot write as the archive says is an error, never left out: an
+// entry of an unknown type, one that stands outside, an archive that ends too early. Directories
+// get their modes last, so that a user other than root can fill directories that are closed to
+// writing.
 package untar
 
 import (
@@ -19,11 +22,13 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// ErrInvalid is returned for an archive that is damaged, incomplete or empty, or holds an entry that cannot be written. A
-// fault of this machine, such as a full disk (syscall.ENOSPC), is not ErrInvalid.
+// ErrInvalid is returned for an archive that is damaged, incomplete or empty, or holds an entry
+// that cannot be written. A fault of this machine, such as a full disk (syscall.ENOSPC), is not
+// ErrInvalid.
 var ErrInvalid = errors.New("invalid")
 
-// ErrFormat is returned by Archive for input that is no tar archive, or one in a compression other than gzip and zstd.
+// ErrFormat is returned by Archive for input that is no tar archive, or one in a compression other
+// than gzip and zstd.
 var ErrFormat = errors.New("unsupported format")
 
 // ErrTooLarge is returned by Archive for an archive that unpacks to more than its limits.
@@ -51,7 +56,8 @@ func (w *writer) close() error {
 	var errs []error
 	for name, header := range w.dirs {
 		d, err := w.root.Open(name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // a later layer has removed or replaced it
+		// a later layer has removed or replaced it
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			continue
 		}
 		if err == nil {
@@ -62,8 +68,8 @@ func (w *writer) close() error {
 	return errors.Join(append(errs, w.root.Close())...)
 }
 
-// write writes one entry under the name, whose directory exists and on whose place nothing stands, except for a directory
-// that is to be one.
+// write writes one entry under the name, whose directory exists and on whose place nothing stands,
+// except for a directory that is to be one.
 func (w *writer) write(name string, header *tar.Header, content io.Reader) error {
 	switch header.Typeflag {
 	case tar.TypeDir:
@@ -104,7 +110,7 @@ func sparse(header *tar.Header) bool {
 	return false
 }
 
-// page is the size of what fill leaves out.
+// page is the size of the blocks of zeros that fill leaves out.
 const page = 4096
 
 // fill writes the content. Where it may have holes, pages of zeros are left out.
@@ -128,7 +134,8 @@ func fill(f *os.File, content io.Reader, holes bool) error {
 		switch err {
 		case nil:
 		case io.EOF, io.ErrUnexpectedEOF:
-			// ReadFull says the second of a short buffer, and of an archive that is cut off: that one says it again.
+			// ReadFull says the second of a short buffer, and of an archive that is cut off: that
+			// one says it again.
 			if _, err := content.Read(buffer[:1]); err != io.EOF {
 				return readError{err}
 			}
@@ -156,7 +163,7 @@ type readError struct{ error }
 
 func (e readError) Unwrap() error { return e.error }
 
-// own sets owner and mode on the open file, whatever the umask.
+// own sets owner and mode on the open file, regardless of the umask.
 func own(f *os.File, header *tar.Header) error {
 	if os.Geteuid() == 0 {
 		if err := f.Chown(header.Uid, header.Gid); err != nil {
