@@ -1,6 +1,6 @@
-// Command demo starts the example server on a fresh directory and tells the story of package story against it. It stays until
-// Ctrl-C, so that one can look around; with -once it ends after the story, with status 1 if a step saw what it should not.
-// Either way nothing is left running.
+// Command demo starts the example server on a fresh directory and runs the story of package story
+// against it. It stays until Ctrl-C, so that one can look around; with -once it ends after the
+// story, with status 1 if a step had an unexpected result. Either way nothing is left running.
 package main
 
 import (
@@ -44,8 +44,10 @@ type options struct {
 func (o *options) define(f *flag.FlagSet) {
 	f.BoolVar(&o.once, "once", false, "end after the story")
 	f.StringVar(&o.server, "server", "bin/server", "`path` of the server's binary")
-	f.StringVar(&o.data, "data", "", "`directory` of the server, which must be empty, missing or that of an earlier demo, and is "+
-		"emptied (default .cache/demo, or one below "+os.TempDir()+" where Nginx cannot take that path)")
+	f.StringVar(&o.data, "data", "", "`directory` of the server, which must be empty, missing or "+
+		"that of an earlier demo, and is "+
+		"emptied (default .cache/demo, or one below "+os.TempDir()+" where Nginx cannot take "+
+		"that path)")
 	f.StringVar(&o.examples, "examples", ".", "`directory` of the examples module")
 }
 
@@ -56,7 +58,8 @@ func (o *options) check() error {
 		errs = append(errs, fmt.Errorf("-server: %w: build it with: make binaries", err))
 	}
 	if _, err := os.Stat(filepath.Join(o.examples, "hello")); err != nil {
-		errs = append(errs, fmt.Errorf("-examples: %w: want the directory of the examples module", err))
+		errs = append(errs, fmt.Errorf("-examples: %w: want the directory of the examples module",
+			err))
 	}
 	if o.data == "" {
 		o.data = defaultData()
@@ -68,15 +71,18 @@ func (o *options) check() error {
 	case err != nil:
 		errs = append(errs, fmt.Errorf("-data: %w", err))
 	case len(entries) > 0 && !slices.ContainsFunc(entries, isData):
-		errs = append(errs, fmt.Errorf("-data: %s holds something else than an earlier demo, which would be deleted: choose another", o.data))
+		errs = append(errs, fmt.Errorf("-data: %s holds something else than an earlier demo, "+
+			"which would be deleted: choose another", o.data))
 	}
 	return errors.Join(errs...)
 }
 
-// defaultData is below the working directory, unless its path has characters that the Nginx configuration cannot take.
+// defaultData is below the working directory, unless its path has characters that the Nginx
+// configuration cannot take.
 func defaultData() string {
 	data := filepath.Join(".cache", "demo")
-	if abs, err := filepath.Abs(data); err == nil && edge.CheckPath(filepath.Join(abs, "nginx")) == nil {
+	if abs, err := filepath.Abs(data); err == nil &&
+		edge.CheckPath(filepath.Join(abs, "nginx")) == nil {
 		return data
 	}
 	return filepath.Join(os.TempDir(), fmt.Sprintf("sluice-demo-%d", os.Getuid()))
@@ -98,7 +104,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 		return err
 	}
 	server, data := o.server, o.data
-	if conn, err := net.DialTimeout("tcp", strings.TrimPrefix(base, "http://"), time.Second); err == nil {
+	if conn, err := net.DialTimeout("tcp", strings.TrimPrefix(base, "http://"),
+		time.Second); err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("something answers at %s already: end it first (an earlier demo?)", base)
 	}
@@ -111,7 +118,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	if err := os.MkdirAll(filepath.Dir(data), 0o755); err != nil {
 		return err
 	}
-	if err := os.Mkdir(data, 0o755); err != nil { // that it is there by now is an error: below /tmp others could have made it
+	// that it is there by now is an error: below /tmp others could have made it
+	if err := os.Mkdir(data, 0o755); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(data, "server.log"))
@@ -121,11 +129,12 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	defer log.Close()
 	cmd := exec.Command(server, "-data", data)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the demo, which then ends the server
+	// Ctrl-C is for the demo, which then ends the server
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1) // one result, read by whoever looks first
+	ended := make(chan error, 1) // one result, read by the first reader
 	go func() { ended <- cmd.Wait() }()
 	defer func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -146,15 +155,19 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	if err := story.WaitReady(ready, base); err != nil {
 		return errors.Join(err, tail(log.Name()))
 	}
-	fmt.Printf("The server is up: page and API at %s, registry at 127.0.0.1:5800, Nginx on port 8880, VIPs out of 127.58.0.0/24.\n", base)
+	fmt.Printf("The server is up: page and API at %s, registry at 127.0.0.1:5800, Nginx on port "+
+		"8880, VIPs out of 127.58.0.0/24.\n", base)
 	result, err := story.Run(ctx, story.Config{Server: base, Examples: o.examples, Out: os.Stdout})
 	if err == nil && result.Failed > 0 {
-		err = fmt.Errorf("%d steps saw something else than they should: the server's log is %s", result.Failed, log.Name())
+		err = fmt.Errorf("%d steps saw something else than they should: the server's log is %s",
+			result.Failed, log.Name())
 	}
 	if o.once || ctx.Err() != nil {
 		return err
 	}
-	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would write \"127.58.0.1 %s\" into the hosts file,\nor say: curl --resolve %[3]s:8880:127.58.0.1 http://%[3]s:8880/\nCtrl-C ends everything.\n",
+	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would write \"127.58.0.1 %s\" "+
+		"into the hosts file,\nor say: curl --resolve %[3]s:8880:127.58.0.1 "+
+		"http://%[3]s:8880/\nCtrl-C ends everything.\n",
 		time.Since(start).Seconds(), base, story.Host)
 	select {
 	case <-ctx.Done():

@@ -25,7 +25,8 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"examples", "", "want the directory of the examples module"},
 	} {
 		named[tc.flag] = true
-		err := run(t.Context(), []string{"-server", os.Args[0], "-examples", "..", "-" + tc.flag + "=" + tc.value}, io.Discard)
+		err := run(t.Context(), []string{"-server", os.Args[0], "-examples", "..", "-" +
+			tc.flag + "=" + tc.value}, io.Discard)
 		require.ErrorContains(t, err, "-"+tc.flag)
 		require.ErrorContains(t, err, tc.want)
 	}
@@ -35,7 +36,8 @@ func TestBadFlagIsNamed(t *testing.T) {
 	f.VisitAll(func(f *flag.Flag) { require.True(t, named[f.Name], "-%s has no case", f.Name) })
 }
 
-// Where Nginx cannot take the path of the working directory, the data goes below the temporary directory.
+// Where Nginx cannot take the path of the working directory, the data goes below the temporary
+// directory.
 func TestDefaultData(t *testing.T) {
 	plain, blank := filepath.Join(t.TempDir(), "plain"), filepath.Join(t.TempDir(), "a b")
 	for _, dir := range []string{plain, blank} {

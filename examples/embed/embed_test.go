@@ -49,13 +49,15 @@ http {
 	read, write := io.Pipe()
 	ended := make(chan error, 1) // one result
 	go func() {
-		err := run(ctx, []string{"-socket", nginx.Socket(), "-data", t.TempDir(), "-instance", strings.TrimPrefix(service.URL, "http://")}, write)
+		err := run(ctx, []string{"-socket", nginx.Socket(), "-data", t.TempDir(), "-instance",
+			strings.TrimPrefix(service.URL, "http://")}, write)
 		_ = write.CloseWithError(err)
 		ended <- err
 	}()
 	line, err := bufio.NewReader(read).ReadString('\n')
 	require.NoError(t, err)
-	require.Equal(t, "127.58.1.1 serves hello_web v2 for the task search-redesign; Ctrl-C finishes it\n", line)
+	require.Equal(t, "127.58.1.1 serves hello_web v2 for the task search-redesign; Ctrl-C "+
+		"finishes it\n", line)
 	status, body := get(t, fmt.Sprintf("http://127.58.1.1:%d/", port))
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "v2 on 127.58.1.1", body)
@@ -77,5 +79,6 @@ func get(t *testing.T, url string) (int, string) {
 
 func TestImportsStayLight(t *testing.T) {
 	t.Parallel()
-	depcheck.Allow(t, "github.com/sluice-deploy/sluice/examples/embed", []string{"go.etcd.io/bbolt", "golang.org/x/sys"})
+	depcheck.Allow(t, "github.com/sluice-deploy/sluice/examples/embed", []string{"go.etcd.io/bbolt",
+		"golang.org/x/sys"})
 }

@@ -1,6 +1,7 @@
-// Command embed is the smallest use of Sluice in a platform of one's own: only vip and nginxsync. It takes one VIP for one
-// instance that runs already, routes it in the Nginx whose admin socket is given, and gives it back on Ctrl-C.
-// platform.go holds the two hooks that a deploy platform would call.
+// Command embed is the smallest use of Sluice in a platform of one's own: only vip and nginxsync.
+// It takes one VIP for one instance that runs already, routes it in the Nginx whose admin socket is
+// given, and gives it back on Ctrl-C. platform.go holds the two hooks that a deploy platform would
+// call.
 //
 // The Nginx serves a tree that "nginxsync transform" or transform.Transform has made.
 package main
@@ -64,12 +65,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	hooks, err := Open(ctx, Config{
-		Pool: pool, Store: store, Driver: driver, StateFile: filepath.Join(*data, "routes.state"), // a real platform has a Baseline
+		// a real platform has a Baseline
+		Pool: pool, Store: store, Driver: driver, StateFile: filepath.Join(*data, "routes.state"),
 	})
 	if err != nil {
 		return err
 	}
-	background, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: the task is finished after it
+	// outlives ctx: the task is finished after it
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
@@ -79,7 +82,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s serves %s %s for the task %s; Ctrl-C finishes it\n", lease.Addr, *cluster, *version, *task)
+	fmt.Fprintf(out, "%s serves %s %s for the task %s; Ctrl-C finishes it\n", lease.Addr, *cluster,
+		*version, *task)
 	<-ctx.Done()
 	finishing, cancel := context.WithTimeout(background, 10*time.Second) // Nginx may be away
 	defer cancel()

@@ -101,7 +101,8 @@ func TestVIPAnswersTheBaseline(t *testing.T) {
 		t.Parallel()
 		nginx := &fakeNginx{}
 		h := open(t, Config{Driver: nginx, TTL: 300 * time.Millisecond})
-		for _, run := range []func(context.Context) error{h.agent.Run, h.leases.Run, h.follow} { // nothing renews
+		// nothing renews
+		for _, run := range []func(context.Context) error{h.agent.Run, h.leases.Run, h.follow} {
 			background(t, run)
 		}
 		_, err := h.Deployed(t.Context(), "search-redesign", "hello_web", "v2", one)
@@ -125,7 +126,8 @@ func TestVIPAnswersTheBaseline(t *testing.T) {
 		nginx, store := &fakeNginx{}, vip.NewMemStore()
 		h := open(t, Config{Driver: nginx, Store: store, TTL: 300 * time.Millisecond})
 		lease, err := h.leases.Allocate(t.Context(), vip.Request{
-			Owner: vip.Owner{Task: "search-redesign", Overrides: map[string]string{"hello_web": "v2"}},
+			Owner: vip.Owner{Task: "search-redesign",
+				Overrides: map[string]string{"hello_web": "v2"}},
 		})
 		require.NoError(t, err)
 		nginx.routes = nginxsync.NewRoutes(1, nginxsync.Snapshot{
@@ -145,7 +147,8 @@ func TestLeaseLivesAsLongAsItsTask(t *testing.T) {
 	first, err := h.Deployed(t.Context(), "search-redesign", "hello_web", "v2", one)
 	require.NoError(t, err)
 	eventually(t, func() bool {
-		live := h.leases.List(vip.Query{Task: "search-redesign", States: []vip.State{vip.Leased, vip.Draining}})[0]
+		live := h.leases.List(vip.Query{Task: "search-redesign", States: []vip.State{vip.Leased,
+			vip.Draining}})[0]
 		return live.ID == first.ID && live.Expires.After(first.Expires)
 	})
 }
@@ -168,13 +171,15 @@ func TestFailedDeploymentLeavesTheVIPAsItWas(t *testing.T) {
 		nginx.setBroken(false)
 	}
 	fail("fresh", "v2", two)
-	require.Empty(t, h.leases.List(vip.Query{Task: "fresh", States: []vip.State{vip.Leased, vip.Draining}}), "its VIP is given back")
+	require.Empty(t, h.leases.List(vip.Query{Task: "fresh", States: []vip.State{vip.Leased,
+		vip.Draining}}), "its VIP is given back")
 	eventually(t, func() bool {
 		overlays := nginx.overlays()
 		return len(overlays) == 1 && overlays[kept.Addr.String()] == one.String()
 	})
 	fail("kept", "v1", two)
-	require.Equal(t, one, h.leases.List(vip.Query{Task: "kept", States: []vip.State{vip.Leased, vip.Draining}})[0].Binding.Instances[0].Addr)
+	require.Equal(t, one, h.leases.List(vip.Query{Task: "kept", States: []vip.State{vip.Leased,
+		vip.Draining}})[0].Binding.Instances[0].Addr)
 	require.NoError(t, h.Finished(t.Context(), "kept"))
 	require.Empty(t, nginx.overlays())
 }
@@ -186,7 +191,8 @@ func TestDeployedRefusesWhatCannotBeRouted(t *testing.T) {
 	background(t, h.Run)
 	_, err := h.Deployed(t.Context(), "t", "hello_web", "v1", netip.MustParseAddrPort("0.0.0.0:80"))
 	require.ErrorIs(t, err, nginxsync.ErrInvalid)
-	require.Empty(t, h.leases.List(vip.Query{Task: "t", States: []vip.State{vip.Leased, vip.Draining}}), "its VIP is given back")
+	require.Empty(t, h.leases.List(vip.Query{Task: "t", States: []vip.State{vip.Leased,
+		vip.Draining}}), "its VIP is given back")
 }
 
 func TestInstanceID(t *testing.T) {

@@ -16,15 +16,17 @@ func TestAnswerShowsWhoAnsweredAndWhatWasAsked(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://bj.city.example/new/x?q=1", nil)
 	r.Header.Set("X-Env-VIP", "127.58.0.7")
 	w := httptest.NewRecorder()
-	handler(Answer{Cluster: "hello_web", Version: "v2", Environment: "test", Digest: "sha256:1", Greeting: "hi"}).ServeHTTP(w, r)
+	handler(Answer{Cluster: "hello_web", Version: "v2", Environment: "test", Digest: "sha256:1",
+		Greeting: "hi"}).ServeHTTP(w, r)
 
 	var got Answer
 	require.NoError(t, json.NewDecoder(w.Body).Decode(&got))
 	require.NotEmpty(t, got.Served)
 	got.Served = ""
 	require.Equal(t, Answer{
-		Cluster: "hello_web", Version: "v2", Environment: "test", Digest: "sha256:1", Greeting: "hi",
-		VIP: "127.58.0.7", Host: "bj.city.example", URI: "/new/x?q=1",
+		Cluster: "hello_web", Version: "v2", Environment: "test", Digest: "sha256:1",
+		Greeting: "hi",
+		VIP:      "127.58.0.7", Host: "bj.city.example", URI: "/new/x?q=1",
 	}, got)
 }
 

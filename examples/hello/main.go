@@ -1,8 +1,10 @@
-// Command hello is the sample service of the trial: it answers every request with who it is. It reads one properties
-// file, /app/conf/app.properties by default, which envconfig has put there for the environment that the container runs in.
+// Command hello is the sample service of the trial: it answers every request with its own identity.
+// It reads one properties file, /app/conf/app.properties by default, which envconfig has put there
+// for the environment that the container runs in.
 //
-// Variables: PORT (required) is the port to listen on at 127.0.0.1; DEPLOY_ENV, CLUSTER_NAME and IMAGE_DIGEST are shown in
-// the answer; HELLO_CONFIG names another properties file. The version is linked in: -ldflags "-X main.version=v1".
+// Variables: PORT (required) is the port to listen on at 127.0.0.1; DEPLOY_ENV, CLUSTER_NAME and
+// IMAGE_DIGEST are shown in the answer; HELLO_CONFIG names another properties file. The version is
+// linked in: -ldflags "-X main.version=v1".
 package main
 
 import (
@@ -63,14 +65,16 @@ func run(ctx context.Context, getenv func(string) string) error {
 		Digest: getenv("IMAGE_DIGEST"), Greeting: config["greeting"],
 	}
 	server := &http.Server{Handler: handler(identity), ReadHeaderTimeout: 10 * time.Second}
-	drained := make(chan error, 1) // one result; run may have returned on a Serve error before it is sent
+	// one result; run may have returned on a Serve error before it is sent
+	drained := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		drained <- server.Shutdown(grace)
 	}()
-	fmt.Printf("hello: %s %s in %q listens on %s\n", identity.Cluster, version, identity.Environment, listener.Addr())
+	fmt.Printf("hello: %s %s in %q listens on %s\n", identity.Cluster, version,
+		identity.Environment, listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -84,6 +88,6 @@ func handler(identity Answer) http.Handler {
 		answer.Served = time.Now().UTC().Format(time.RFC3339Nano)
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "max-age=60")
-		_ = json.NewEncoder(w).Encode(answer) // the client has gone: nobody is left to tell
+		_ = json.NewEncoder(w).Encode(answer) // the client has gone: the error has no receiver
 	})
 }

@@ -11,7 +11,8 @@ import (
 func readProperties(path string) (map[string]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w: was it activated for this environment?", err)
+		return nil, fmt.Errorf("read configuration: %w: was it activated for this environment?",
+			err)
 	}
 	defer f.Close()
 	values := map[string]string{}

@@ -16,14 +16,16 @@ type build struct {
 // folder is where the sample service keeps the configuration of a cluster.
 var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
 
-// build compiles the service, uploads it as a source and has the server make an image of it. The binary is that of the
-// version linked; without names environments whose configuration is left out.
-func (t *teller) build(ctx context.Context, cluster, version, linked string, without ...string) (build, error) {
+// build compiles the service, uploads it as a source and has the server make an image of it. The
+// binary is that of the version linked; without names environments whose configuration is left out.
+func (t *teller) build(ctx context.Context, cluster, version, linked string,
+	without ...string) (build, error) {
 	binary, err := Compile(ctx, t.Examples, linked, t.work)
 	if err != nil {
 		return build{}, err
 	}
-	archive, err := Pack(binary, filepath.Join(t.Examples, "hello", folder[cluster], "envs"), without...)
+	archive, err := Pack(binary, filepath.Join(t.Examples, "hello", folder[cluster], "envs"),
+		without...)
 	if err != nil {
 		return build{}, err
 	}
@@ -33,7 +35,8 @@ func (t *teller) build(ctx context.Context, cluster, version, linked string, wit
 	}
 	var b build
 	err = t.api.call(ctx, "POST", "/builds", map[string]any{
-		"cluster": cluster, "version": version, "template": "go-static", "source": source, "actor": "ann",
+		"cluster": cluster, "version": version, "template": "go-static", "source": source,
+		"actor": "ann",
 	}, &b)
 	for err == nil && b.State != "succeeded" && b.State != "failed" {
 		select {
@@ -55,7 +58,8 @@ func (t *teller) mustBuild(ctx context.Context, cluster, version string, without
 		note = fmt.Sprintf(" (its source lacks the configuration of %s)", without[0])
 	}
 	t.step(fmt.Sprintf("build %s %s from the template go-static%s", cluster, version, note),
-		fmt.Sprintf("%s in %d ms, %d of %d kB uploaded", b.Digest, took.Milliseconds(), b.Uploaded/1024, b.Size/1024), err,
+		fmt.Sprintf("%s in %d ms, %d of %d kB uploaded", b.Digest, took.Milliseconds(),
+			b.Uploaded/1024, b.Size/1024), err,
 		want{"state", b.State + b.Error, "succeeded"})
 	if err != nil || b.State != "succeeded" {
 		return fmt.Errorf("build of %s %s: %s %w", cluster, version, b.Error, err)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// client talks to the server's API as anybody would.
+// client calls the server's API as any other client would.
 type client struct {
 	base string // http://host:port/api/v1
 	http http.Client
@@ -66,7 +66,7 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader, 
 	return json.NewDecoder(response.Body).Decode(out)
 }
 
-// answer is what the sample service says, and what Nginx adds.
+// answer holds the sample service's answer, and the fields that Nginx adds.
 type answer struct {
 	Cluster, Version, Environment, Digest, Greeting, VIP, Host, URI, Served string
 
@@ -74,8 +74,8 @@ type answer struct {
 	Header http.Header `json:"-"`
 }
 
-// visit asks Nginx at addr for a page of host, like a tester whose hosts file has addr for that name. Each visit is a
-// connection of its own.
+// visit asks Nginx at addr for a page of host, like a tester whose hosts file has addr for that
+// name. Each visit is a connection of its own.
 func visit(ctx context.Context, addr netip.AddrPort, host, path string) (answer, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
@@ -96,7 +96,8 @@ func visit(ctx context.Context, addr netip.AddrPort, host, path string) (answer,
 	defer response.Body.Close()
 	a := answer{Status: response.StatusCode, Header: response.Header}
 	if response.StatusCode != http.StatusOK {
-		return a, errors.New(strconv.Itoa(response.StatusCode) + " from http://" + host + path + " at " + addr.String())
+		return a, errors.New(strconv.Itoa(response.StatusCode) + " from http://" + host + path +
+			" at " + addr.String())
 	}
 	return a, json.NewDecoder(response.Body).Decode(&a)
 }

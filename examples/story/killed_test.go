@@ -21,7 +21,8 @@ func atoi(t *testing.T, s string) int {
 
 func endProcess(t *testing.T, pid int) { require.NoError(t, syscall.Kill(pid, syscall.SIGKILL)) }
 
-// TestKilledInTheMiddle kills the server at many moments of one kind of request, from the first to after the last.
+// TestKilledInTheMiddle kills the server at many moments of one kind of request, from the first to
+// after the last.
 func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, "127.63.0.0/24")
@@ -31,7 +32,8 @@ func TestKilledInTheMiddle(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.call(http.MethodPut, "/sources/hello_web", archive, nil))
 	buildOf := func(version string) map[string]any {
-		return map[string]any{"cluster": "hello_web", "version": version, "template": "go-static", "source": "hello_web", "actor": "ann"}
+		return map[string]any{"cluster": "hello_web", "version": version, "template": "go-static",
+			"source": "hello_web", "actor": "ann"}
 	}
 	ended := func(id string) (b build) {
 		require.Eventually(t, func() bool {
@@ -41,10 +43,12 @@ func TestKilledInTheMiddle(t *testing.T) {
 		return b
 	}
 	promotion := func(environment string) map[string]string {
-		return map[string]string{"cluster": "hello_web", "version": "v1", "environment": environment, "actor": "ann"}
+		return map[string]string{"cluster": "hello_web", "version": "v1",
+			"environment": environment, "actor": "ann"}
 	}
 	task := func(name string) map[string]string {
-		return map[string]string{"task": name, "cluster": "hello_web", "version": "v1", "actor": "bob"}
+		return map[string]string{"task": name, "cluster": "hello_web", "version": "v1",
+			"actor": "bob"}
 	}
 	var first build
 	require.NoError(t, s.call(http.MethodPost, "/builds", buildOf("v1"), &first))
@@ -53,7 +57,8 @@ func TestKilledInTheMiddle(t *testing.T) {
 		require.NoError(t, s.call(http.MethodPost, "/promotions", promotion(environment), nil))
 	}
 
-	// each kills the server at growing times after the request was sent, until the answer comes before the kill.
+	// each kills the server at growing times after the request was sent, until the answer comes
+	// before the kill.
 	each := func(name string, request func(n int) error, after func(n int, answered bool)) {
 		pause := 0 * time.Millisecond
 		for n := 0; ; n++ {
@@ -113,7 +118,9 @@ func TestKilledInTheMiddle(t *testing.T) {
 
 	vips := map[string]string{}
 	taskName := func(n int) string { return "task-" + strconv.Itoa(n) }
-	each("start of a task", func(n int) error { return s.call(http.MethodPost, "/tasks", task(taskName(n)), nil) }, func(n int, answered bool) {
+	each("start of a task", func(n int) error {
+		return s.call(http.MethodPost, "/tasks", task(taskName(n)), nil)
+	}, func(n int, answered bool) {
 		var l lease
 		require.NoError(t, s.call(http.MethodPost, "/tasks", task(taskName(n)), &l))
 		require.Equal(t, "leased", l.State)
@@ -128,7 +135,9 @@ func TestKilledInTheMiddle(t *testing.T) {
 
 	require.NotEmpty(t, vips)
 	last := len(vips)
-	each("end of a task", func(n int) error { return s.call(http.MethodDelete, "/tasks/"+taskName(n)+"?actor=bob", nil, nil) }, func(n int, _ bool) {
+	each("end of a task", func(n int) error {
+		return s.call(http.MethodDelete, "/tasks/"+taskName(n)+"?actor=bob", nil, nil)
+	}, func(n int, _ bool) {
 		require.Less(t, n, last, "every request was cut off")
 		var l lease
 		require.NoError(t, s.call(http.MethodDelete, "/tasks/"+taskName(n)+"?actor=bob", nil, &l))

@@ -59,15 +59,18 @@ func (t *teller) baseline(ctx context.Context) error {
 	for _, environment := range environments {
 		for _, cluster := range []string{"hello_web", "greet_api"} {
 			d, err := t.promote(ctx, cluster, "v1", environment, "")
-			t.step(fmt.Sprintf("deploy %s v1 to %s", cluster, environment), d.Version+" "+d.Digest, err,
+			t.step(fmt.Sprintf("deploy %s v1 to %s", cluster, environment), d.Version+" "+d.Digest,
+				err,
 				want{"digest", d.Digest, t.digests[cluster+" v1"]})
 			if err != nil {
 				return err
 			}
 		}
 	}
-	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v1", Environment: "stable"})
-	t.visit(ctx, "the plain address, /api/hi", t.plain, "/api/hi", answer{Cluster: "greet_api", Version: "v1", Environment: "stable", URI: "/hi"})
+	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v1",
+		Environment: "stable"})
+	t.visit(ctx, "the plain address, /api/hi", t.plain, "/api/hi", answer{Cluster: "greet_api",
+		Version: "v1", Environment: "stable", URI: "/hi"})
 	return nil
 }
 
@@ -80,8 +83,10 @@ func (t *teller) sideBySide(ctx context.Context) error {
 	for _, asked := range [][2]string{{"search-redesign", "v2"}, {"login-fix", "v3"}} {
 		name, version := asked[0], asked[1]
 		var started task
-		err := t.api.call(ctx, "POST", "/tasks", map[string]string{"task": name, "cluster": "hello_web", "version": version, "actor": "bob"}, &started)
-		t.step(fmt.Sprintf("start the task %s: hello_web %s on a VIP", name, version), "VIP "+started.VIP.String(), err,
+		err := t.api.call(ctx, "POST", "/tasks", map[string]string{"task": name,
+			"cluster": "hello_web", "version": version, "actor": "bob"}, &started)
+		t.step(fmt.Sprintf("start the task %s: hello_web %s on a VIP", name, version), "VIP "+
+			started.VIP.String(), err,
 			want{"state", started.State, "leased"})
 		if err != nil {
 			return err
@@ -89,13 +94,20 @@ func (t *teller) sideBySide(ctx context.Context) error {
 		t.vips[version] = netip.AddrPortFrom(started.VIP, t.plain.Port())
 	}
 	a, b := t.vips["v2"], t.vips["v3"]
-	t.visit(ctx, "VIP A, /", a, "/", answer{Cluster: "hello_web", Version: "v2", Environment: "test", VIP: a.Addr().String()})
-	t.visit(ctx, "VIP B, /", b, "/", answer{Cluster: "hello_web", Version: "v3", Environment: "test", VIP: b.Addr().String()})
-	t.visit(ctx, "VIP A, /api/hi", a, "/api/hi", answer{Cluster: "greet_api", Version: "v1", Environment: "stable", VIP: a.Addr().String()})
-	t.visit(ctx, "VIP B, /api/hi", b, "/api/hi", answer{Cluster: "greet_api", Version: "v1", Environment: "stable", VIP: b.Addr().String()})
-	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v1", Environment: "stable"})
-	t.visit(ctx, "VIP A, a link from before the redesign (rewrite)", a, "/old/page?q=1", answer{Cluster: "hello_web", Version: "v2", URI: "/new/page?q=1"})
-	t.visit(ctx, "VIP B, a list page (regex location with headers of its own)", b, "/flats/list-7.html", answer{Cluster: "hello_web", Version: "v3", VIP: b.Addr().String()})
+	t.visit(ctx, "VIP A, /", a, "/", answer{Cluster: "hello_web", Version: "v2",
+		Environment: "test", VIP: a.Addr().String()})
+	t.visit(ctx, "VIP B, /", b, "/", answer{Cluster: "hello_web", Version: "v3",
+		Environment: "test", VIP: b.Addr().String()})
+	t.visit(ctx, "VIP A, /api/hi", a, "/api/hi", answer{Cluster: "greet_api", Version: "v1",
+		Environment: "stable", VIP: a.Addr().String()})
+	t.visit(ctx, "VIP B, /api/hi", b, "/api/hi", answer{Cluster: "greet_api", Version: "v1",
+		Environment: "stable", VIP: b.Addr().String()})
+	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v1",
+		Environment: "stable"})
+	t.visit(ctx, "VIP A, a link from before the redesign (rewrite)", a, "/old/page?q=1",
+		answer{Cluster: "hello_web", Version: "v2", URI: "/new/page?q=1"})
+	t.visit(ctx, "VIP B, a list page (regex location with headers of its own)", b,
+		"/flats/list-7.html", answer{Cluster: "hello_web", Version: "v3", VIP: b.Addr().String()})
 	t.cached(ctx, a, b)
 	for _, vip := range []netip.AddrPort{a, b} {
 		var on task
@@ -108,8 +120,11 @@ func (t *teller) sideBySide(ctx context.Context) error {
 			continue
 		}
 		c, i := on.Clusters[0], on.Instances[0]
-		t.step("who is on "+vip.Addr().String(), fmt.Sprintf("task %s: %s %s %s, instance %s at %s", on.Task, c.Cluster, c.Version, c.Digest, i.ID, i.Addr), nil,
-			want{"VIP of " + c.Version, t.vips[c.Version], vip}, want{"digest", c.Digest, t.digests["hello_web "+c.Version]}, want{"instance's digest", i.Digest, c.Digest})
+		t.step("who is on "+vip.Addr().String(), fmt.Sprintf("task %s: %s %s %s, instance %s at %s",
+			on.Task, c.Cluster, c.Version, c.Digest, i.ID, i.Addr), nil,
+			want{"VIP of " + c.Version, t.vips[c.Version], vip},
+			want{"digest", c.Digest, t.digests["hello_web "+c.Version]}, want{"instance's digest",
+				i.Digest, c.Digest})
 	}
 	return nil
 }
@@ -132,7 +147,8 @@ func (t *teller) cached(ctx context.Context, a, b netip.AddrPort) {
 func (t *teller) restart(ctx context.Context) error {
 	var before, after nginx
 	var on task
-	err := errors.Join(t.api.call(ctx, "GET", "/nginx", nil, &before), t.api.call(ctx, "GET", "/vips/"+t.vips["v2"].Addr().String(), nil, &on))
+	err := errors.Join(t.api.call(ctx, "GET", "/nginx", nil, &before),
+		t.api.call(ctx, "GET", "/vips/"+t.vips["v2"].Addr().String(), nil, &on))
 	if err == nil && len(on.Instances) != 1 {
 		err = fmt.Errorf("%d instances on the VIP of v2", len(on.Instances))
 	}
@@ -145,13 +161,16 @@ func (t *teller) restart(ctx context.Context) error {
 		Addr netip.AddrPort
 	}
 	err = t.api.call(ctx, "POST", "/instances/"+old.ID+"/restart?actor=bob", nil, &fresh)
-	t.step("restart "+old.ID, fmt.Sprintf("from %s to %s", old.Addr, fresh.Addr), err, want{"other port", fresh.Addr != old.Addr, true})
+	t.step("restart "+old.ID, fmt.Sprintf("from %s to %s", old.Addr, fresh.Addr), err,
+		want{"other port", fresh.Addr != old.Addr, true})
 	if err != nil {
 		return err
 	}
-	t.visit(ctx, "the next request on VIP A", t.vips["v2"], "/", answer{Cluster: "hello_web", Version: "v2", Environment: "test"})
+	t.visit(ctx, "the next request on VIP A", t.vips["v2"], "/", answer{Cluster: "hello_web",
+		Version: "v2", Environment: "test"})
 	err = t.api.call(ctx, "GET", "/nginx", nil, &after)
-	t.step("worker processes of Nginx, before and after", before.pids()+" and "+after.pids(), err, want{"pids", after.pids(), before.pids()})
+	t.step("worker processes of Nginx, before and after", before.pids()+" and "+after.pids(), err,
+		want{"pids", after.pids(), before.pids()})
 	return nil
 }
 
@@ -159,7 +178,8 @@ func (t *teller) promotion(ctx context.Context) error {
 	digest := t.digests["hello_web v2"]
 	for _, environment := range environments[1:] {
 		d, err := t.promote(ctx, "hello_web", "v2", environment, "")
-		t.step("promote hello_web v2 to "+environment, d.Version+" "+d.Digest, err, want{"digest", d.Digest, digest})
+		t.step("promote hello_web v2 to "+environment, d.Version+" "+d.Digest, err,
+			want{"digest", d.Digest, digest})
 		if err != nil {
 			return err
 		}
@@ -174,19 +194,23 @@ func (t *teller) promotion(ctx context.Context) error {
 	for _, environment := range environments {
 		asked := false
 		for _, i := range instances {
-			if asked || i.Cluster != "hello_web" || i.Version != "v2" || i.Environment != environment {
+			if asked || i.Cluster != "hello_web" || i.Version != "v2" ||
+				i.Environment != environment {
 				continue
 			}
 			asked = true
 			a, err := visit(ctx, i.Addr, i.Addr.String(), "/")
-			t.step("ask the instance in "+environment, fmt.Sprintf("%q, digest %s", a.Greeting, a.Digest), err,
-				want{"greeting", a.Greeting, "welcome from " + environment}, want{"digest", a.Digest, digest})
+			t.step("ask the instance in "+environment, fmt.Sprintf("%q, digest %s", a.Greeting,
+				a.Digest), err,
+				want{"greeting", a.Greeting, "welcome from " + environment},
+				want{"digest", a.Digest, digest})
 		}
 		if !asked {
 			t.step("ask the instance in "+environment, nil, errors.New("there is none of v2"))
 		}
 	}
-	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v2", Environment: "stable"})
+	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v2",
+		Environment: "stable"})
 	return t.rollback(ctx)
 }
 
@@ -194,14 +218,18 @@ func (t *teller) promotion(ctx context.Context) error {
 func (t *teller) rollback(ctx context.Context) error {
 	var d deployment
 	err := t.api.call(ctx, "POST", "/rollbacks", map[string]string{
-		"cluster": "hello_web", "environment": "stable", "digest": t.digests["hello_web v1"], "actor": "ann", "reason": "a try",
+		"cluster": "hello_web", "environment": "stable", "digest": t.digests["hello_web v1"],
+		"actor": "ann", "reason": "a try",
 	}, &d)
-	t.step("roll hello_web back in stable", d.Version+" "+d.Digest, err, want{"digest", d.Digest, t.digests["hello_web v1"]})
-	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v1", Environment: "stable"})
+	t.step("roll hello_web back in stable", d.Version+" "+d.Digest, err,
+		want{"digest", d.Digest, t.digests["hello_web v1"]})
+	t.visit(ctx, "the plain address, /", t.plain, "/", answer{Cluster: "hello_web", Version: "v1",
+		Environment: "stable"})
 	_, err = t.promote(ctx, "hello_web", "v2", "stable", t.digests["hello_web v2"])
 	t.refused("deploy v2 to stable in the belief that v2 is there", err, 409, "ann")
 	d, err = t.promote(ctx, "hello_web", "v2", "stable", t.digests["hello_web v1"])
-	t.step("deploy v2 to stable, knowing that v1 is there", d.Version+" "+d.Digest, err, want{"digest", d.Digest, t.digests["hello_web v2"]})
+	t.step("deploy v2 to stable, knowing that v1 is there", d.Version+" "+d.Digest, err,
+		want{"digest", d.Digest, t.digests["hello_web v2"]})
 	return err
 }
 
@@ -217,9 +245,11 @@ func (t *teller) refusals(ctx context.Context) error {
 	t.refused("promote hello_web v4 to production", err, 422, "app/conf/app.properties")
 	b, err := t.build(ctx, "hello_web", "v2", "v5")
 	t.step("build something else under the name v2", b.Error, err, want{"state", b.State, "failed"},
-		want{"names the digest that v2 stands for", strings.Contains(b.Error, t.digests["hello_web v2"]), true})
+		want{"names the digest that v2 stands for", strings.Contains(b.Error,
+			t.digests["hello_web v2"]), true})
 	var on task
-	err = t.api.call(ctx, "POST", "/tasks", map[string]string{"task": "search-redesign", "cluster": "hello_web", "version": "v3", "actor": "bob"}, &on)
+	err = t.api.call(ctx, "POST", "/tasks", map[string]string{"task": "search-redesign",
+		"cluster": "hello_web", "version": "v3", "actor": "bob"}, &on)
 	t.refused("start the task search-redesign again, with v3", err, 409, "v2")
 	return nil
 }
@@ -228,9 +258,12 @@ func (t *teller) finish(ctx context.Context) error {
 	vip := t.vips["v3"]
 	var done task
 	err := t.api.call(ctx, "DELETE", "/tasks/login-fix?actor=bob", nil, &done)
-	t.step("finish the task login-fix", fmt.Sprintf("VIP %s is %s until %s", done.VIP, done.State, done.CoolUntil), err, want{"state", done.State, "cooling"})
-	t.visit(ctx, "its VIP, / : the baseline", vip, "/", answer{Cluster: "hello_web", Version: "v2", Environment: "stable"})
-	t.visit(ctx, "the other task's VIP, /", t.vips["v2"], "/", answer{Cluster: "hello_web", Version: "v2", Environment: "test"})
+	t.step("finish the task login-fix", fmt.Sprintf("VIP %s is %s until %s", done.VIP, done.State,
+		done.CoolUntil), err, want{"state", done.State, "cooling"})
+	t.visit(ctx, "its VIP, / : the baseline", vip, "/", answer{Cluster: "hello_web", Version: "v2",
+		Environment: "stable"})
+	t.visit(ctx, "the other task's VIP, /", t.vips["v2"], "/", answer{Cluster: "hello_web",
+		Version: "v2", Environment: "test"})
 	return t.table(ctx)
 }
 
@@ -265,7 +298,8 @@ func (t *teller) table(ctx context.Context) error {
 		lines = append(lines, fmt.Sprintf("%-10s", c.Cluster)+row(columns))
 	}
 	t.step("the table", strings.Join(lines, "\n"), nil,
-		want{"hello_web in production", cells["hello_web production"], "v2"}, want{"hello_web in stable", cells["hello_web stable"], "v2"},
+		want{"hello_web in production", cells["hello_web production"], "v2"},
+		want{"hello_web in stable", cells["hello_web stable"], "v2"},
 		want{"greet_api in stable", cells["greet_api stable"], "v1"})
 	return nil
 }
@@ -278,18 +312,22 @@ func row(columns []string) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-func (t *teller) promote(ctx context.Context, cluster, version, environment, expect string) (deployment, error) {
+func (t *teller) promote(ctx context.Context, cluster, version, environment,
+	expect string) (deployment, error) {
 	var d deployment
 	err := t.api.call(ctx, "POST", "/promotions", map[string]string{
-		"cluster": cluster, "version": version, "environment": environment, "expect": expect, "actor": "ann",
+		"cluster": cluster, "version": version, "environment": environment, "expect": expect,
+		"actor": "ann",
 	}, &d)
 	return d, err
 }
 
 // visit asks Nginx and compares the fields that expected has.
-func (t *teller) visit(ctx context.Context, asked string, addr netip.AddrPort, path string, expected answer) {
+func (t *teller) visit(ctx context.Context, asked string, addr netip.AddrPort, path string,
+	expected answer) {
 	a, err := visit(ctx, addr, Host, path)
-	wants := []want{{"cluster", a.Cluster, expected.Cluster}, {"version", a.Version, expected.Version},
+	wants := []want{{"cluster", a.Cluster, expected.Cluster},
+		{"version", a.Version, expected.Version},
 		{"the version that Nginx names", a.Header.Get("X-Sluice-Version"), expected.Version}}
 	if expected.Environment != "" {
 		wants = append(wants, want{"environment", a.Environment, expected.Environment})
@@ -300,7 +338,8 @@ func (t *teller) visit(ctx context.Context, asked string, addr netip.AddrPort, p
 	if expected.URI != "" {
 		wants = append(wants, want{"URI", a.URI, expected.URI})
 	}
-	t.step(asked, fmt.Sprintf("http://%s%s at %s: %s %s in %s, %q", Host, path, addr, a.Cluster, a.Version, a.Environment, a.Greeting), err, wants...)
+	t.step(asked, fmt.Sprintf("http://%s%s at %s: %s %s in %s, %q", Host, path, addr, a.Cluster,
+		a.Version, a.Environment, a.Greeting), err, wants...)
 }
 
 // refused is a step that must fail with the status, and say why with the word.
@@ -311,5 +350,6 @@ func (t *teller) refused(asked string, err error, status int, word string) {
 		return
 	}
 	t.step(asked, fmt.Sprintf("refused (%d): %s", p.Status, p.Detail), nil,
-		want{"status", p.Status, status}, want{"names " + word, strings.Contains(p.Detail+strings.Join(p.Missing, " "), word), true})
+		want{"status", p.Status, status}, want{"names " + word,
+			strings.Contains(p.Detail+strings.Join(p.Missing, " "), word), true})
 }

@@ -15,7 +15,7 @@ type report struct {
 // part opens the next part of the story.
 func (r *report) part(title string) { fmt.Fprintf(r.out, "\n%s\n", title) }
 
-// step tells what was asked and what was seen. Every want that does not hold makes the step a failed one.
+// step reports a request and its result. Every want that does not hold makes the step a failed one.
 func (r *report) step(asked string, seen any, err error, wants ...want) {
 	r.steps++
 	var wrong []string

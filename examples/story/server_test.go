@@ -25,7 +25,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// binaries is the folder with the server and envconfig, as `make binaries` makes them.
+// binaries is the directory with the server and envconfig, as `make binaries` makes them.
 var binaries string
 
 func TestMain(m *testing.M) {
@@ -42,7 +42,8 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(binaries)
-	for name, path := range map[string]string{"server": "../server", "envconfig": "github.com/sluice-deploy/sluice/envconfig/cmd/envconfig"} {
+	for name, path := range map[string]string{"server": "../server",
+		"envconfig": "github.com/sluice-deploy/sluice/envconfig/cmd/envconfig"} {
 		build := exec.Command("go", "build", "-o", filepath.Join(binaries, name), path)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -52,7 +53,8 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// server is an example server that runs as a process of its own, on a folder and ports of its own.
+// server is an example server that runs as a process of its own, on a directory and ports of its
+// own.
 type server struct {
 	t         *testing.T
 	dir, url  string
@@ -66,7 +68,8 @@ func newServer(t *testing.T, pool string) *server {
 	t.Helper()
 	listen := "127.0.0.1:" + freePort(t)
 	s := &server{t: t, dir: t.TempDir(), url: "http://" + listen, nginxPort: freePort(t)}
-	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + freePort(t), "-nginx-port", s.nginxPort, "-pool", pool}
+	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + freePort(t),
+		"-nginx-port", s.nginxPort, "-pool", pool}
 	t.Cleanup(s.end)
 	s.start()
 	return s
@@ -74,7 +77,8 @@ func newServer(t *testing.T, pool string) *server {
 
 func (s *server) start() {
 	s.t.Helper()
-	log, err := os.OpenFile(filepath.Join(s.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := os.OpenFile(filepath.Join(s.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY,
+		0o644)
 	require.NoError(s.t, err)
 	defer log.Close()
 	s.cmd = exec.Command(filepath.Join(binaries, "server"), s.args...)
@@ -92,7 +96,8 @@ func (s *server) kill() {
 	s.cmd = nil
 }
 
-// end ends the server as an operator does, and what a killed one has left, and looks whether anything is left.
+// end ends the server as an operator does, and the remains of a killed one, and checks that nothing
+// is left.
 func (s *server) end() {
 	defer func() {
 		if s.t.Failed() {
@@ -105,7 +110,8 @@ func (s *server) end() {
 		require.NoError(s.t, s.cmd.Wait())
 		require.Empty(s.t, processes(s.dir), "the server has ended everything that it started")
 	}
-	out, err := exec.Command(filepath.Join(binaries, "server"), "-data", s.dir, "-stop").CombinedOutput()
+	out, err := exec.Command(filepath.Join(binaries, "server"), "-data", s.dir,
+		"-stop").CombinedOutput()
 	require.NoError(s.t, err, string(out))
 	require.Empty(s.t, processes(s.dir))
 }
@@ -122,7 +128,9 @@ func (s *server) call(method, path string, in, out any) error {
 			return err
 		}
 	}
-	request, err := http.NewRequestWithContext(context.Background(), method, s.url+"/api/v1"+path, body) // the kill ends it
+	// the kill ends it
+	request, err := http.NewRequestWithContext(context.Background(), method, s.url+"/api/v1"+path,
+		body)
 	if err != nil {
 		return err
 	}
@@ -151,13 +159,15 @@ func get[T any](s *server, path string) (out T) {
 	return out
 }
 
-// processes are those that have a file below dir open, by pid: instances and Nginx write their logs there.
+// processes returns the processes that have a file below dir open, by pid: instances and Nginx
+// write their logs there.
 func processes(dir string) map[int]string {
 	found := map[int]string{}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is well formed
 	for _, fd := range fds {
 		pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
-		if target, err := os.Readlink(fd); err == nil && strings.HasPrefix(target, dir+"/") && pid != os.Getpid() {
+		if target, err := os.Readlink(fd); err == nil && strings.HasPrefix(target, dir+"/") &&
+			pid != os.Getpid() {
 			found[pid] = target
 		}
 	}
@@ -176,7 +186,8 @@ func parent(pid int) int {
 	return n
 }
 
-// freePort is a port on which nobody listens, below those that the kernel gives to connections.
+// freePort is a port on which no process listens, below the ports that the kernel gives to
+// connections.
 func freePort(t *testing.T) string {
 	for range 100 {
 		port := strconv.Itoa(20000 + rand.IntN(12000))
@@ -217,7 +228,7 @@ type environments struct {
 	}
 }
 
-// state is what a server has acknowledged.
+// state is the data that a server has acknowledged.
 type state struct {
 	versions     []version
 	journal      []entry
@@ -227,14 +238,17 @@ type state struct {
 
 func (s *server) state() state {
 	s.t.Helper()
-	return state{get[[]version](s, "/versions"), get[[]entry](s, "/journal?limit=1000"), get[[]lease](s, "/tasks"), get[environments](s, "/environments")}
+	return state{get[[]version](s, "/versions"), get[[]entry](s, "/journal?limit=1000"),
+		get[[]lease](s, "/tasks"), get[environments](s, "/environments")}
 }
 
-// inOrder looks at everything that must hold after a start, whatever was cut off.
+// inOrder checks everything that must hold after a start, at whichever step the server was cut off.
 func (s *server) inOrder() {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool {
-		return !slices.ContainsFunc(get[[]build](s, "/builds"), func(b build) bool { return b.State != "succeeded" && b.State != "failed" })
+		return !slices.ContainsFunc(get[[]build](s, "/builds"), func(b build) bool {
+			return b.State != "succeeded" && b.State != "failed"
+		})
 	}, time.Minute, 20*time.Millisecond, "every build comes to an end")
 
 	now := s.state()
@@ -268,10 +282,13 @@ func (s *server) inOrder() {
 		require.False(s.t, tasks[l.Task], "a task has one VIP")
 		tasks[l.Task] = true
 		for _, c := range l.Clusters {
-			require.Contains(s.t, deployed, c.Cluster+" test "+l.Task, "a VIP is leased for what is deployed")
+			require.Contains(s.t, deployed, c.Cluster+" test "+l.Task, "a VIP is leased for what "+
+				"is deployed")
 		}
 	}
-	testbed.Poll(s.t, "exactly the instances of the deployments run", func() error { return s.settled(deployed) })
+	testbed.Poll(s.t, "exactly the instances of the deployments run", func() error {
+		return s.settled(deployed)
+	})
 	for target := range deployed {
 		if task := strings.Split(target, " ")[2]; task != "" {
 			require.True(s.t, tasks[task], "what is deployed for task %s has a VIP", task)
@@ -279,13 +296,16 @@ func (s *server) inOrder() {
 	}
 }
 
-// settled returns why not exactly the instances run that are deployed, and no process besides them, Nginx and the server.
+// settled returns why not exactly the instances run that are deployed, and no process besides them,
+// Nginx and the server.
 func (s *server) settled(deployed map[string]string) error {
-	serving, instances, pids := map[string]int{}, map[int]bool{}, map[int]bool{s.cmd.Process.Pid: true}
+	serving, instances, pids := map[string]int{}, map[int]bool{},
+		map[int]bool{s.cmd.Process.Pid: true}
 	for _, i := range get[[]runningInstance](s, "/instances") {
 		target := i.Cluster + " " + i.Environment + " " + i.Task
 		if deployed[target] != i.Digest {
-			return fmt.Errorf("instance %s of %q has %s, deployed is %s", i.ID, target, i.Digest, deployed[target])
+			return fmt.Errorf("instance %s of %q has %s, deployed is %s", i.ID, target, i.Digest,
+				deployed[target])
 		}
 		serving[target]++
 		pids[i.PID], instances[i.PID] = true, true // envconfig, in front of the service

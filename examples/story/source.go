@@ -14,7 +14,8 @@ import (
 // Compile builds the sample service as a static binary that answers with this version.
 func Compile(ctx context.Context, examples, version, into string) (string, error) {
 	binary := filepath.Join(into, "hello-"+version)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", binary, "./hello")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags",
+		"-s -w -X main.version="+version, "-o", binary, "./hello")
 	cmd.Dir = examples
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -23,12 +24,14 @@ func Compile(ctx context.Context, examples, version, into string) (string, error
 	return binary, nil
 }
 
-// Pack is the upload for one build: the binary as "app" and the envs folder, without the environments left out.
+// Pack is the upload for one build: the binary as "app" and the envs directory, without the
+// environments left out.
 func Pack(binary, envs string, without ...string) (*bytes.Buffer, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	add := func(name string, mode fs.FileMode, data []byte) error {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: int64(mode.Perm()), Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: int64(mode.Perm()),
+			Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
 			return err
 		}
 		_, err := w.Write(data)

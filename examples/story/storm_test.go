@@ -19,7 +19,7 @@ import (
 type known struct {
 	mu       sync.Mutex
 	versions []version
-	tasks    map[string]string // VIP by task, of those whose end nobody has asked for
+	tasks    map[string]string // VIP by task, of the tasks whose end was not asked for
 }
 
 func (k *known) bound(v version) {
@@ -51,8 +51,9 @@ func (k *known) takeTask() (name string) {
 	return ""
 }
 
-// TestKilledAtRandom lets four clients build, deploy, start and finish tasks and restart instances, and kills the server in the middle,
-// three times for each seed. Nothing that was acknowledged is lost.
+// TestKilledAtRandom lets four clients build, deploy, start and finish tasks and restart instances,
+// and kills the server in the middle, three times for each seed. Nothing that was acknowledged is
+// lost.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	binary, err := story.Compile(t.Context(), examples, "v1", t.TempDir())
@@ -104,11 +105,13 @@ func (s *server) act(random *rand.Rand, k *known, name string) bool {
 		err = s.buildOne("v-"+name, k)
 	case 1, 2:
 		_ = s.call(http.MethodPost, "/promotions", map[string]string{ // others may be faster
-			"cluster": "hello_web", "version": k.anyVersion(random), "environment": "test", "actor": "ann",
+			"cluster": "hello_web", "version": k.anyVersion(random), "environment": "test",
+			"actor": "ann",
 		}, nil)
 	case 3:
 		var l lease
-		request := map[string]string{"task": "t-" + name, "cluster": "hello_web", "version": k.anyVersion(random), "actor": "bob"}
+		request := map[string]string{"task": "t-" + name, "cluster": "hello_web",
+			"version": k.anyVersion(random), "actor": "bob"}
 		if s.call(http.MethodPost, "/tasks", request, &l) == nil {
 			k.started(l)
 		}
@@ -118,9 +121,11 @@ func (s *server) act(random *rand.Rand, k *known, name string) bool {
 		}
 	case 5:
 		var running []runningInstance
-		if err = s.call(http.MethodGet, "/instances", nil, &running); err == nil && len(running) > 0 {
+		if err = s.call(http.MethodGet, "/instances", nil, &running); err == nil &&
+			len(running) > 0 {
 			i := running[random.IntN(len(running))]
-			_ = s.call(http.MethodPost, "/instances/"+i.ID+"/restart?actor=bob", nil, nil) // it may be gone by now
+			// it may be gone by now
+			_ = s.call(http.MethodPost, "/instances/"+i.ID+"/restart?actor=bob", nil, nil)
 		}
 	}
 	return err == nil && s.call(http.MethodGet, "/openapi.json", nil, nil) == nil
@@ -130,7 +135,8 @@ func (s *server) act(random *rand.Rand, k *known, name string) bool {
 func (s *server) buildOne(name string, k *known) error {
 	var b build
 	err := s.call(http.MethodPost, "/builds", map[string]string{
-		"cluster": "hello_web", "version": name, "template": "go-static", "source": "hello_web", "actor": "ann",
+		"cluster": "hello_web", "version": name, "template": "go-static", "source": "hello_web",
+		"actor": "ann",
 	}, &b)
 	for err == nil && (b.State == "queued" || b.State == "running") {
 		err = s.call(http.MethodGet, "/builds/"+b.ID, nil, &b)

@@ -13,15 +13,16 @@ import (
 // Host is the production host name that the testers use.
 const Host = "bj.city.example"
 
-// Config is what Run needs.
+// Config is the configuration of Run.
 type Config struct {
 	// Server is the base URL of the example server, such as http://127.0.0.1:8800.
 	Server string
-	// Examples is the folder of the examples module: the sample service is built from it.
+	// Examples is the directory of the examples module: the sample service is built from it.
 	Examples string
 	// Out receives the story.
 	Out io.Writer
-	// Between, if set, is called after each part but the last, with its number from 1. The end-to-end test kills the server there.
+	// Between, if set, is called after each part but the last, with its number from 1. The
+	// end-to-end test kills the server there.
 	Between func(part int) error
 }
 
@@ -41,8 +42,8 @@ type teller struct {
 	vips    map[string]netip.AddrPort
 }
 
-// Run tells the whole story. Its error says that the story could not go on; what a step saw that it should not have seen is
-// counted in Result.Failed.
+// Run runs the whole story. Its error means that the story could not go on; a step with an
+// unexpected result is counted in Result.Failed.
 func Run(ctx context.Context, config Config) (Result, error) {
 	work, err := os.MkdirTemp("", "sluice-story-*")
 	if err != nil {
@@ -50,7 +51,8 @@ func Run(ctx context.Context, config Config) (Result, error) {
 	}
 	defer os.RemoveAll(work)
 	t := &teller{
-		Config: config, report: report{out: config.Out}, api: client{base: config.Server + "/api/v1"}, work: work,
+		Config: config, report: report{out: config.Out},
+		api: client{base: config.Server + "/api/v1"}, work: work,
 		digests: map[string]string{}, vips: map[string]netip.AddrPort{},
 	}
 	parts := []struct {
@@ -96,7 +98,8 @@ func WaitReady(ctx context.Context, server string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("the server at %s is not ready: %w", server, context.Cause(ctx)), err)
+			return errors.Join(fmt.Errorf("the server at %s is not ready: %w", server,
+				context.Cause(ctx)), err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

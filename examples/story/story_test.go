@@ -11,13 +11,14 @@ import (
 	"github.com/sluice-deploy/sluice/examples/story"
 )
 
-// examples is the folder of the module.
+// examples is the directory of the module.
 const examples = ".."
 
 func tell(t *testing.T, s *server, between func(part int) error) {
 	t.Helper()
 	var told bytes.Buffer
-	result, err := story.Run(t.Context(), story.Config{Server: s.url, Examples: examples, Out: &told, Between: between})
+	result, err := story.Run(t.Context(), story.Config{Server: s.url, Examples: examples,
+		Out: &told, Between: between})
 	if err != nil || result.Failed > 0 || result.Steps < 50 {
 		t.Fatalf("%d steps, %d failed, %v:\n%s", result.Steps, result.Failed, err, told.String())
 	}
@@ -53,7 +54,8 @@ func TestTheStoryGoesOnAfterTheServerIsKilled(t *testing.T) {
 				}
 			}
 		}
-		require.Equal(t, len(instances)-gone, found, "instances that live are found, the others started again")
+		require.Equal(t, len(instances)-gone, found, "instances that live are found, the others "+
+			"started again")
 		return nil
 	})
 	require.NotEmpty(t, processes(s.dir))
