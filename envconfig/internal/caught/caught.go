@@ -1,6 +1,7 @@
-// Package caught notes which signals have come. It takes neither a goroutine nor a thread, each of which package os/signal
-// needs and which are a good part of what a start costs, and it is no more than that: a signal that has come twice is noted
-// once, as the kernel itself does with one that is blocked.
+// Package caught notes which signals have come. It takes neither a goroutine nor a thread, each of
+// which package os/signal needs and which are a good part of the cost of a start, and it does no
+// more than that: a signal that has come twice is noted once, as the kernel itself does with one
+// that is blocked.
 package caught
 
 import (

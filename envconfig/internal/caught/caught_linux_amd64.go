@@ -20,10 +20,10 @@ const (
 	ignored  = 1          // SIG_IGN
 )
 
-// before holds what the Go runtime had installed, by signal.
+// before holds the actions that the Go runtime had installed, by signal.
 var before = map[syscall.Signal]action{}
 
-// handlers returns the addresses of the handler and of what it returns to.
+// handlers returns the addresses of the handler and of the code that it returns to.
 func handlers() (handler, back uintptr)
 
 // Start begins to note the signals. One that is ignored stays ignored.
@@ -35,15 +35,16 @@ func Start(signals ...syscall.Signal) {
 			continue
 		}
 		before[s] = old
-		set(s, &action{handler: handler, flags: onStack | restart | restorer, restorer: back, mask: ^uint64(0)}, nil)
+		set(s, &action{handler: handler, flags: onStack | restart | restorer, restorer: back,
+			mask: ^uint64(0)}, nil)
 	}
 }
 
 // collect has nothing to do: the handler notes.
 func collect() {}
 
-// Pass has the Go runtime send the signals to the channel from now on, and sends those that have come since Start, each of these
-// once.
+// Pass has the Go runtime send the signals to the channel from now on, and sends the signals that
+// have come since Start, each of these once.
 func Pass(to chan<- os.Signal) {
 	handler, _ := handlers()
 	for s, old := range before {
@@ -61,6 +62,7 @@ func Pass(to chan<- os.Signal) {
 }
 
 func set(s syscall.Signal, to, old *action) bool {
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s),
+		uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
 	return errno == 0
 }

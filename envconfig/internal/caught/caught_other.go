@@ -34,7 +34,7 @@ func Start(signals ...syscall.Signal) {
 	}
 }
 
-// collect notes what os/signal has brought.
+// collect notes the signals that os/signal has delivered.
 func collect() {
 	mu.Lock()
 	defer mu.Unlock()
@@ -48,7 +48,8 @@ func collect() {
 	}
 }
 
-// Pass sends the signals to the channel from now on, and those that have come since Start, each of these once.
+// Pass sends the signals to the channel from now on, and the signals that have come since Start,
+// each of these once.
 func Pass(to chan<- os.Signal) {
 	collect()
 	mu.Lock()

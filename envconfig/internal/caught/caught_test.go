@@ -12,19 +12,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSignalsAreNotedAndPassedOn(t *testing.T) { // not parallel: signals belong to the whole process
+func TestSignalsAreNotedAndPassedOn(t *testing.T) {
+	// not parallel: signals belong to the whole process
 	send := func(s syscall.Signal) { require.NoError(t, syscall.Kill(os.Getpid(), s)) }
-	has := func(s syscall.Signal) func() bool { return func() bool { return Has(syscall.SIGHUP, s) == s } }
+	has := func(s syscall.Signal) func() bool {
+		return func() bool { return Has(syscall.SIGHUP, s) == s }
+	}
 	Start(syscall.SIGUSR2)
-	Start(syscall.SIGUSR2, syscall.SIGUSR1, 64, syscall.SIGCONT) // for the last the runtime has no handler until it is asked
+	// for the last the runtime has no handler until it is asked
+	Start(syscall.SIGUSR2, syscall.SIGUSR1, 64, syscall.SIGCONT)
 	require.Zero(t, Has(syscall.SIGUSR1, syscall.SIGUSR2))
 	for _, s := range []syscall.Signal{64, syscall.SIGUSR2, syscall.SIGUSR1} {
 		send(s)
 		require.Eventually(t, has(s), 20*time.Second, time.Millisecond)
 		require.Equal(t, s, Has(s), "looking forgets nothing")
 	}
-	// Threads that are busy with something else, in the kernel and out of it, take no harm. The last of these signals may still
-	// be on its way to one of them when this ends.
+	// Threads that are busy with something else, in the kernel and out of it, take no harm. The
+	// last of these signals may still be pending at one of them when this ends.
 	for range 1000 {
 		done := make(chan struct{})
 		go func() { runtime.LockOSThread(); close(done) }()
@@ -54,7 +58,8 @@ func TestSignalsAreNotedAndPassedOn(t *testing.T) { // not parallel: signals bel
 	require.Equal(t, syscall.SIGUSR2, next())
 	require.Equal(t, syscall.Signal(64), next())
 	// One that came twice, or that was noted and passed on, would come where another is waited for.
-	for _, s := range []syscall.Signal{syscall.SIGCONT, syscall.SIGUSR2, 64, syscall.SIGCONT, syscall.SIGUSR2} {
+	for _, s := range []syscall.Signal{syscall.SIGCONT, syscall.SIGUSR2, 64, syscall.SIGCONT,
+		syscall.SIGUSR2} {
 		send(s)
 		require.Equal(t, s, next())
 	}

@@ -6,8 +6,8 @@ import "strings"
 // maxName bounds the work: a longer name is no slip of the pen.
 const maxName = 32
 
-// Of returns the name that a person who typed name most likely meant, or "". Upper and lower case of
-// name are the same; known are in lower case.
+// Of returns the known name that is most likely meant by name, or "". Upper and lower case of name
+// are the same; known are in lower case.
 func Of(name string, known []string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "" || len(name) > maxName {

@@ -8,7 +8,8 @@ import (
 )
 
 // Blocked returns the places that this user cannot write, each with the reason; none when the plan
-// can be carried out as far as modes tell. The error is about a directory that cannot be looked at.
+// can be carried out according to the modes. The error is about a directory that cannot be
+// examined.
 func (p *Plan) Blocked(t *Tree) ([]string, error) {
 	var blocked []string
 	seen := map[string]bool{}

@@ -51,7 +51,7 @@ func (d *Dir) openFile(name string, flags int, mode uint32) (descriptor, error) 
 	}
 }
 
-// Look returns the mode and the size of what has the name; a link is not followed. It is
+// Look returns the mode and the size of the entry with the name; a link is not followed. It is
 // os.Root.Lstat without its allocations.
 func (d *Dir) Look(name string) (fs.FileMode, int64, error) {
 	if number := fstatat(); d.handle != nil && number != 0 {

@@ -14,7 +14,7 @@ type Dir struct{ *os.Root }
 func newDir(root *os.Root) (*Dir, error) { return &Dir{root}, nil }
 func (d *Dir) close()                    {}
 
-// Look returns the mode and the size of what has the name; a link is not followed.
+// Look returns the mode and the size of the entry with the name; a link is not followed.
 func (d *Dir) Look(name string) (fs.FileMode, int64, error) {
 	info, err := d.Lstat(name)
 	if err != nil {

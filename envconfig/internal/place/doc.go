@@ -8,7 +8,7 @@
 //  2. call [Recover] with every directory that an earlier transaction may have begun in;
 //  3. compare the wanted files with the targets by [Diff], and ask [Plan.Blocked] which targets
 //     this user cannot write;
-//  4. call [Transaction.Run], write down what is in place now, and call [Transaction.Finish].
+//  4. call [Transaction.Run], record the files now in place, and call [Transaction.Finish].
 //
 // In short:
 //
@@ -28,8 +28,8 @@
 //
 // All temporary names begin with [TempPrefix] and stand in the directory of their target, so that
 // each change is a rename within one directory. A journal in the nearest existing directory of the
-// first target lists every change, the directories that the transaction makes and those that it may
-// leave empty. The journal's name tells its phase:
+// first target lists every change, the directories that the transaction makes and the directories
+// that it may leave empty. The journal's name is its phase:
 //
 //	stage   the missing directories are made and the new files are written as N.new;
 //	        no target has changed
@@ -41,20 +41,20 @@
 // Each change of the phase is one rename of the journal, and the journal is written before the
 // first directory or file is made. Recovery undoes a journal that it finds in stage or commit, last
 // change first, and completes one in done. Each of its steps may be repeated, so recovery after a
-// crash of recovery works in the same way. Names do not hold a process id: process 1 of two containers
-// that share a volume would collide.
+// crash of recovery works in the same way. Names do not hold a process id: process 1 of two
+// containers that share a volume would collide.
 //
 // By default nothing is synchronised to the disk: the protocol covers the death of the process, not
 // the loss of power. With [Transaction.Durable] the file systems of all targets are synchronised
 // between the last rename and the phase done.
 //
-// # What is replaced, and how
+// # How files are replaced
 //
-// A regular file and a symbolic link are replaced by rename; a link goes itself, what it points to
-// is not touched. A file that has the wanted content and mode already is not touched. Anything else
-// in a target's place, a directory or a device, is an error. Where the file system cannot give the
-// old file a second name, the old file is renamed away and for a moment the target does not exist.
-// Modes are exact, whatever the umask. Owners do not change.
+// A regular file and a symbolic link are replaced by rename; the link itself is replaced, its
+// target is not touched. A file that has the wanted content and mode already is not touched.
+// Anything else in a target's place, a directory or a device, is an error. Where the file system
+// cannot give the old file a second name, the old file is renamed away and for a moment the target
+// does not exist. Modes are exact, independent of the umask. Owners do not change.
 //
 // # Lock
 //
@@ -64,7 +64,6 @@
 // releases the locks of a killed process. On a file system or an operating system without flock
 // there is no lock, and processes must not share the tree.
 //
-// What this package does not do: it knows no environments, manifests or records, merges no contents
-// and follows no link out of the root. A [Tree], a [Plan] and a [Transaction] are for one
-// goroutine.
+// Limits: the package knows no environments, manifests or records, merges no contents and follows
+// no link out of the root. A [Tree], a [Plan] and a [Transaction] are for one goroutine.
 package place

@@ -18,7 +18,7 @@ var (
 	ErrPermission = errors.New("not permitted")
 )
 
-// invalid returns an error that matches [ErrInvalid] and says where and what.
+// invalid returns an error that matches [ErrInvalid] and names the place and the problem.
 func invalid(where, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %w", where, fmt.Errorf(format, args...), ErrInvalid)
 }
@@ -36,7 +36,8 @@ func TargetError(name string, err error) error {
 	case IsNotDir(err):
 		return fmt.Errorf("%s: a file is where a folder has to be: %w: %w", name, err, ErrTarget)
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist),
-		errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.ELOOP),
+		errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EXDEV),
+		errors.Is(err, syscall.ELOOP),
 		errors.Is(err, syscall.ENAMETOOLONG), isEscape(err):
 		kind = ErrTarget
 	default:

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 )
 
-// File is what has to stand at one target: a symbolic link, or a regular file.
+// File is the wanted entry at one target: a symbolic link, or a regular file.
 type File struct {
 	// Path of the target, relative to the root, as [PathProblem] allows it.
 	Path string

@@ -25,11 +25,11 @@ const draftName = TempPrefix + "draft"
 // maxJournal bounds the bytes read from a journal.
 const maxJournal = 128 << 20
 
-// journal holds what undo and clean need to know of a transaction that was cut short.
+// journal holds the data that undo and clean need of a transaction that was cut short.
 type journal struct {
 	Ops []Op
-	// Dirs are directories that the transaction makes, Emptied those that it may leave empty;
-	// parents before children.
+	// Dirs are directories that the transaction makes, Emptied the directories that it may leave
+	// empty; parents before children.
 	Dirs    []string
 	Emptied []string
 
@@ -120,7 +120,7 @@ func readJournal(t *Tree, dir string, p phase) (*journal, error) {
 	return j, j.validate()
 }
 
-// readOp reads what journal.json writes for an op.
+// readOp reads an op as journal.json writes it.
 func readOp(in *fastjson.Reader) (o Op) {
 	in.Object(func(key string) {
 		switch key {
@@ -137,8 +137,8 @@ func readOp(in *fastjson.Reader) (o Op) {
 	return o
 }
 
-// validate refuses paths that no transaction has written: recovery removes and renames what a
-// journal names.
+// validate refuses paths that no transaction has written: recovery removes and renames the files
+// that a journal names.
 func (j *journal) validate() error {
 	for i := range j.Ops {
 		if problem := PathProblem(j.Ops[i].Path); problem != "" {

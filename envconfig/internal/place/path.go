@@ -10,9 +10,9 @@ import (
 // again.
 const TempPrefix = ".envconfig-"
 
-// PathProblem returns what keeps p from being a target, or "". A target is a clean relative
-// slash-separated path in UTF-8 of at most 4000 bytes, whose names have at most 255 bytes and do
-// not begin with [TempPrefix].
+// PathProblem returns the reason why p cannot be a target, or "" if it can. A target is a clean
+// relative slash-separated path in UTF-8 of at most 4000 bytes, whose names have at most 255 bytes
+// and do not begin with [TempPrefix].
 func PathProblem(p string) string {
 	switch {
 	case !utf8.ValidString(p):

@@ -71,7 +71,8 @@ func (c *change) Mismatch(i int) error { return errMismatch }
 
 var errMismatch = errors.New("mismatch")
 
-// run does what a caller does; committed are the earlier transactions that it finds completed.
+// run runs the change as a caller would; committed are the earlier transactions that it finds
+// completed.
 func (c *change) run(ctx context.Context, step func(string)) (committed []Committed, err error) {
 	c.tree.Forget()
 	unlock, err := Lock(ctx, c.tree, c.files[0].Path)

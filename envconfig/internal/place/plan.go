@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// Kind is what is done to a target.
+// Kind is the kind of a change of a target.
 type Kind string
 
 // The kinds of change. Journals hold these words.
@@ -142,8 +142,8 @@ func (p *Plan) findMissing(t *Tree) error {
 	return nil
 }
 
-// Made returns the directories that transactions have made, sorted: those of before that still
-// exist, and those that p makes.
+// Made returns the directories that transactions have made, sorted: the directories of before that
+// still exist, and the directories that p makes.
 func (p *Plan) Made(t *Tree, before []string) []string {
 	dirs := slices.Clone(p.missing)
 	for _, dir := range before {

@@ -14,11 +14,11 @@ type Committed struct {
 	Dirs []string
 }
 
-// Recover undoes or completes the transactions that were cut short, and returns those that it
-// completed. dirs are all directories in which a journal may stand: those of all targets that any
-// transaction may have, and those above. A directory that does not exist or cannot be reached is
-// passed over. step is called with the name of each step before it is done; nil calls nothing. The
-// caller holds the lock. The error matches [ErrInvalid] when a journal cannot be read.
+// Recover undoes or completes the transactions that were cut short, and returns the completed ones.
+// dirs are all directories in which a journal may stand: those of all targets that any transaction
+// may have, and those above. A directory that does not exist or cannot be reached is passed over.
+// step is called with the name of each step before it is done; nil calls nothing. The caller holds
+// the lock. The error matches [ErrInvalid] when a journal cannot be read.
 func Recover(t *Tree, dirs []string, step func(name string)) ([]Committed, error) {
 	if step == nil {
 		step = noStep

@@ -22,7 +22,7 @@ func ReadText(fsys fs.FS, name string, limit int64) (string, error) {
 	return b.String(), err
 }
 
-// growing is a writer that can be told how much will be written to it.
+// growing is a writer that can reserve space for the bytes to be written.
 type growing interface {
 	io.Writer
 	Grow(n int)

@@ -9,12 +9,11 @@ import (
 	"sync"
 )
 
-// CopyBuffer is the size in bytes of the buffer through which a file is copied, whatever the file's
-// size.
+// CopyBuffer is the size in bytes of the buffer through which a file of any size is copied.
 const CopyBuffer = 64 << 10
 
-// Hasher computes the SHA-256 of what it reads. Get one with [NewHasher] and give it back with
-// [Hasher.Release].
+// Hasher computes the SHA-256 of the bytes that it reads. Get one with [NewHasher] and give it back
+// with [Hasher.Release].
 type Hasher struct {
 	hash.Hash
 	sum    [sha256.Size]byte
@@ -33,7 +32,7 @@ func NewHasher() *Hasher {
 // Release gives the Hasher back for the next use. The caller must not use it any more.
 func (h *Hasher) Release() { hashers.Put(h) }
 
-// ReadAll reads until the end and passes what it reads to each, which may be nil.
+// ReadAll reads until the end and passes each block to each, which may be nil.
 func (h *Hasher) ReadAll(from io.Reader, each func([]byte) error) (read int64, err error) {
 	for {
 		n, err := from.Read(h.buffer[:])
@@ -53,10 +52,10 @@ func (h *Hasher) ReadAll(from io.Reader, each func([]byte) error) (read int64, e
 	}
 }
 
-// Hex returns the SHA-256 of what was read, in hexadecimal.
+// Hex returns the SHA-256 of the bytes read, in hexadecimal.
 func (h *Hasher) Hex() string { return hex.EncodeToString(h.Sum(h.sum[:0])) }
 
-// Is reports whether want is the SHA-256, in hexadecimal, of what was read.
+// Is reports whether want is the SHA-256, in hexadecimal, of the bytes read.
 func (h *Hasher) Is(want string) bool {
 	var text [2 * sha256.Size]byte
 	hex.Encode(text[:], h.Sum(h.sum[:0]))

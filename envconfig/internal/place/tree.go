@@ -118,7 +118,7 @@ func (t *Tree) Lstat(name string) (fs.FileInfo, error) {
 	return d.Lstat(base)
 }
 
-// Exists reports whether the name is taken, by whatever.
+// Exists reports whether the name is taken, by an entry of any kind.
 func (t *Tree) Exists(name string) (bool, error) {
 	_, err := t.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -228,7 +228,7 @@ func (t *Tree) nearest(name string) (string, error) {
 	}
 }
 
-// mkdir makes a directory that everyone may read and search, whatever the umask.
+// mkdir makes a directory that everyone may read and search, independent of the umask.
 func (t *Tree) mkdir(dir string) error {
 	parent, base, err := t.Split(dir)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// undo brings every target back to what it was before the transaction, last change first, and
-// removes the journal. It may be called any number of times.
+// undo restores every target to its state before the transaction, last change first, and removes
+// the journal. It may be called any number of times.
 func (j *journal) undo(t *Tree, step func(string)) error {
 	undoOp := undoStaged
 	if j.phase == phaseCommit {
@@ -67,7 +67,7 @@ func undoCommitted(t *Tree, o *Op) error {
 	return undoStaged(t, o)
 }
 
-// clean removes what a transaction in the phase done has left: old files, emptied directories and
+// clean removes the remains of a transaction in the phase done: old files, emptied directories and
 // the journal.
 func (j *journal) clean(t *Tree, step func(string)) error {
 	for i := range j.Ops {
@@ -79,7 +79,7 @@ func (j *journal) clean(t *Tree, step func(string)) error {
 		}
 	}
 	for _, dir := range slices.Backward(j.Emptied) {
-		// an open handle of a directory that is gone would fail what comes next
+		// an open handle of a directory that is gone would make the next operation fail
 		t.Forget()
 		_ = t.Remove(dir) // a directory that holds something else stays
 	}
