@@ -1,9 +1,10 @@
 //go:build linux
 
-// Command bench measures the entrypoint against its peers in the same run and prints the table of envconfig/README.md.
-// The peers are Debian's, apt-get install tini dumb-init catatonit s6, and dockerize, which is built from the module in
-// peers. Rounds are interleaved, so that what else the machine does falls on all alike; figures are medians. A test of time
-// would fail on a busy machine, so it judges nothing.
+// Command bench measures the entrypoint against its peers in the same run and prints the table of
+// envconfig/README.md. The peers are Debian's, apt-get install tini dumb-init catatonit s6, and
+// dockerize, which is built from the module in peers. Rounds are interleaved, so that the machine's
+// other load falls on all alike; figures are medians. A test of time would fail on a busy machine,
+// so it judges nothing.
 package main
 
 import (
@@ -22,8 +23,10 @@ func main() {
 	}
 	rounds := flag.Int("rounds", 100, "starts of each command")
 	files := flag.Int("files", 10_000, "files of the large activation")
-	drains := flag.Int("drains", 50, "stops behind a start script, for envconfig; peers get a tenth")
-	only := flag.String("only", "", "start, memory, activate, big, codes, drain or check; the default is all")
+	drains := flag.Int("drains", 50,
+		"stops behind a start script, for envconfig; peers get a tenth")
+	only := flag.String("only", "", "start, memory, activate, big, codes, drain or check; the "+
+		"default is all")
 	flag.Parse()
 	if err := run(*only, *rounds, *files, *drains); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -37,9 +40,12 @@ func run(only string, rounds, files, drains int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, envconfig: filepath.Join(dir, "envconfig"), check: filepath.Join(dir, "envconfig-check")}
+	b := &bench{dir: dir, envconfig: filepath.Join(dir, "envconfig"), check: filepath.Join(dir,
+		"envconfig-check")}
 	for _, name := range []string{"cmd/envconfig", "cmd/envconfig-check", "bench/floor"} {
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, filepath.Base(name)), "github.com/sluice-deploy/sluice/envconfig/"+name)
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o",
+			filepath.Join(dir, filepath.Base(name)), "github.com/sluice-deploy/sluice/envconfig/"+
+				name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
@@ -51,7 +57,9 @@ func run(only string, rounds, files, drains int) error {
 	}
 	fmt.Printf("%s, %d processors, load %s\n\n", runtime.Version(), runtime.NumCPU(), load())
 	peers := []peer{
-		{"tini", []string{"tini", "-s", "--"}}, {"tini-static", []string{"tini-static", "-s", "--"}}, {"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
+		{"tini", []string{"tini", "-s", "--"}},
+		{"tini-static", []string{"tini-static", "-s", "--"}},
+		{"dumb-init", []string{"dumb-init", "--"}}, {"catatonit", []string{"catatonit", "--"}},
 		{"dockerize", []string{dockerize}},
 	}
 	var found []peer
@@ -88,7 +96,8 @@ func run(only string, rounds, files, drains int) error {
 
 // buildPeer builds a program of the module in peers.
 func buildPeer(to, pkg string) error {
-	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", "github.com/sluice-deploy/sluice/envconfig/bench").Output()
+	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}",
+		"github.com/sluice-deploy/sluice/envconfig/bench").Output()
 	if err != nil {
 		return fmt.Errorf("%s: %w", pkg, err)
 	}

@@ -27,7 +27,8 @@ type peer struct {
 type sample struct{ wall, cpu time.Duration }
 
 func (b *bench) env(extra ...string) []string {
-	return append([]string{"PATH=" + os.Getenv("PATH"), "DEPLOY_ENV=production", "ENVCONFIG_QUIET=true"}, extra...)
+	return append([]string{"PATH=" + os.Getenv("PATH"), "DEPLOY_ENV=production",
+		"ENVCONFIG_QUIET=true"}, extra...)
 }
 
 func once(env []string, args ...string) (sample, error) {
@@ -81,11 +82,13 @@ func size(name string) string {
 }
 
 // tree lays out n files of 2 kB in folders of 100, and the manifest, and returns the flags for it.
-func (b *bench) tree(name string, n, bytesEach int, spec string) (root string, flags []string, err error) {
+func (b *bench) tree(name string, n, bytesEach int, spec string) (root string, flags []string,
+	err error) {
 	root = filepath.Join(b.dir, name)
 	content := bytes.Repeat([]byte("x"), bytesEach)
 	for i := range n {
-		file := filepath.Join(root, fmt.Sprintf("etc/envconfig/envs/production/opt/conf/d%d/f%d", i/100, i))
+		file := filepath.Join(root, fmt.Sprintf("etc/envconfig/envs/production/opt/conf/d%d/f%d",
+			i/100, i))
 		if i%100 == 0 {
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				return "", nil, err
@@ -96,11 +99,13 @@ func (b *bench) tree(name string, n, bytesEach int, spec string) (root string, f
 		}
 	}
 	if spec != "" {
-		if err := os.WriteFile(filepath.Join(root, "etc/envconfig/envconfig.json"), []byte(spec), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, "etc/envconfig/envconfig.json"), []byte(spec),
+			0o644); err != nil {
 			return "", nil, err
 		}
 	}
-	flags = []string{"--root", root, "--source", root + "/etc/envconfig", "--state", root + "/run/envconfig"}
+	flags = []string{"--root", root, "--source", root + "/etc/envconfig", "--state",
+		root + "/run/envconfig"}
 	_, err = once(b.env(), append([]string{b.envconfig, "manifest", "--bake"}, flags...)...)
 	return root, flags, err
 }
@@ -108,7 +113,8 @@ func (b *bench) tree(name string, n, bytesEach int, spec string) (root string, f
 // firstStart puts a file in place, where the other starts find it there.
 const firstStart = "envconfig exec, first start"
 
-// starts compares what it takes until a command that does nothing has run.
+// starts compares the times until a command that does nothing has run, and the sizes of the
+// binaries.
 func (b *bench) starts(rounds int, peers []peer) error {
 	root, flags, err := b.tree("start", 1, 2000, "")
 	if err != nil {
@@ -116,13 +122,16 @@ func (b *bench) starts(rounds int, peers []peer) error {
 	}
 	own := append([]string{b.envconfig}, flags...)
 	all := append([]peer{{"bare exec", nil}}, peers...)
-	all = append(all, peer{"nothing but exec, in Go", []string{filepath.Join(b.dir, "floor")}}, peer{"envconfig exec", append(slices.Clone(own), "--init=false", "--")},
-		peer{"envconfig init", append(slices.Clone(own), "--init=true", "--")}, peer{firstStart, append(slices.Clone(own), "--init=false", "--")})
+	all = append(all, peer{"nothing but exec, in Go", []string{filepath.Join(b.dir, "floor")}},
+		peer{"envconfig exec", append(slices.Clone(own), "--init=false", "--")},
+		peer{"envconfig init", append(slices.Clone(own), "--init=true", "--")},
+		peer{firstStart, append(slices.Clone(own), "--init=false", "--")})
 	samples := make([][]sample, len(all))
 	for round := range rounds + 5 {
 		for i, p := range all {
 			if p.name == firstStart {
-				if err := errors.Join(os.RemoveAll(filepath.Join(root, "opt")), os.RemoveAll(filepath.Join(root, "run"))); err != nil {
+				if err := errors.Join(os.RemoveAll(filepath.Join(root, "opt")),
+					os.RemoveAll(filepath.Join(root, "run"))); err != nil {
 					return err
 				}
 			}
@@ -136,13 +145,15 @@ func (b *bench) starts(rounds int, peers []peer) error {
 		}
 	}
 	bare := median(samples[0])
-	fmt.Printf("start of /bin/true, median of %d\n\n| entrypoint | wall | over bare exec | processor | size |\n| --- | --- | --- | --- | --- |\n", rounds)
+	fmt.Printf("start of /bin/true, median of %d\n\n| entrypoint | wall | over bare exec | "+
+		"processor | size |\n| --- | --- | --- | --- | --- |\n", rounds)
 	for i, p := range all {
 		m, binary := median(samples[i]), "-"
 		if len(p.command) > 0 {
 			binary = size(p.command[0])
 		}
-		fmt.Printf("| %s | %s | %s | %s | %s |\n", p.name, ms(m.wall), ms(m.wall-bare.wall), ms(m.cpu), binary)
+		fmt.Printf("| %s | %s | %s | %s | %s |\n", p.name, ms(m.wall), ms(m.wall-bare.wall),
+			ms(m.cpu), binary)
 	}
 	fmt.Println()
 	return nil
@@ -154,8 +165,10 @@ func (b *bench) resident(peers []peer) error {
 	if err != nil {
 		return err
 	}
-	all := append(slices.Clone(peers), peer{"envconfig init", append(append([]string{b.envconfig}, flags...), "--init=true", "--")})
-	fmt.Print("memory while the service runs\n\n| entrypoint | resident | threads |\n| --- | --- | --- |\n")
+	all := append(slices.Clone(peers), peer{"envconfig init",
+		append(append([]string{b.envconfig}, flags...), "--init=true", "--")})
+	fmt.Print("memory while the service runs\n\n| entrypoint | resident | threads |\n| --- | --- " +
+		"| --- |\n")
 	for _, p := range all {
 		cmd := exec.Command(p.command[0], append(slices.Clone(p.command[1:]), "sleep", "60")...)
 		cmd.Env = b.env()
@@ -173,7 +186,8 @@ func (b *bench) resident(peers []peer) error {
 			return err
 		}
 		kb, _ := strconv.Atoi(strings.TrimSuffix(field(string(status), "VmRSS"), " kB"))
-		fmt.Printf("| %s | %.1f MB | %s |\n", p.name, float64(kb)/1000, field(string(status), "Threads"))
+		fmt.Printf("| %s | %.1f MB | %s |\n", p.name, float64(kb)/1000,
+			field(string(status), "Threads"))
 	}
 	fmt.Println()
 	return nil
@@ -203,29 +217,35 @@ func field(status, name string) string {
 	return ""
 }
 
-// activations compares putting n files in place with cp -r, and shows the second start and pointer mode.
+// activations compares putting n files in place with cp -r, and shows the second start and pointer
+// mode.
 func (b *bench) activations(n, rounds int) error {
 	root, flags, err := b.tree(fmt.Sprintf("copy%d", n), n, 2000, "")
 	if err != nil {
 		return err
 	}
-	_, pointer, err := b.tree(fmt.Sprintf("pointer%d", n), n, 2000, `{"paths":[{"match":"opt/conf/**","action":"pointer"}]}`)
+	_, pointer, err := b.tree(fmt.Sprintf("pointer%d", n), n, 2000,
+		`{"paths":[{"match":"opt/conf/**","action":"pointer"}]}`)
 	if err != nil {
 		return err
 	}
 	activate := func(flags []string, more ...string) []string {
 		return slices.Concat([]string{b.envconfig, "activate"}, flags, more)
 	}
-	// Each round has folders of its own: ext4 is slow to hand out the inodes of files that were removed a moment ago.
+	// Each round has folders of its own: ext4 is slow to hand out the inodes of files that were
+	// removed a moment ago.
 	names := []string{"cp -r", "copy, first start", "copy, second start", "pointer"}
 	samples := make([][]sample, len(names))
 	for round := range rounds {
-		target, copied := filepath.Join(b.dir, fmt.Sprintf("target%d-%d", n, round)), filepath.Join(b.dir, fmt.Sprintf("cp%d-%d", n, round))
+		target, copied := filepath.Join(b.dir, fmt.Sprintf("target%d-%d", n, round)),
+			filepath.Join(b.dir, fmt.Sprintf("cp%d-%d", n, round))
 		if err := os.Mkdir(target, 0o755); err != nil {
 			return err
 		}
 		first := activate(flags, "--root", target, "--state", filepath.Join(target, "run"))
-		for i, args := range [][]string{{"cp", "-r", filepath.Join(root, "etc/envconfig/envs/production"), copied}, first, first, activate(pointer)} {
+		for i, args := range [][]string{{"cp", "-r",
+			filepath.Join(root, "etc/envconfig/envs/production"), copied}, first, first,
+			activate(pointer)} {
 			s, err := once(b.env(), args...)
 			if err != nil {
 				return err
@@ -234,10 +254,12 @@ func (b *bench) activations(n, rounds int) error {
 		}
 	}
 	base := median(samples[0])
-	fmt.Printf("%d files of 2 kB, median of %d\n\n| | wall | of cp -r | processor | of cp -r |\n| --- | --- | --- | --- | --- |\n", n, rounds)
+	fmt.Printf("%d files of 2 kB, median of %d\n\n| | wall | of cp -r | processor | of cp -r "+
+		"|\n| --- | --- | --- | --- | --- |\n", n, rounds)
 	for i, name := range names {
 		m := median(samples[i])
-		fmt.Printf("| %s | %s | %.2f | %s | %.2f |\n", name, ms(m.wall), float64(m.wall)/float64(base.wall), ms(m.cpu), float64(m.cpu)/float64(base.cpu))
+		fmt.Printf("| %s | %s | %.2f | %s | %.2f |\n", name, ms(m.wall),
+			float64(m.wall)/float64(base.wall), ms(m.cpu), float64(m.cpu)/float64(base.cpu))
 	}
 	fmt.Println()
 	return nil
@@ -262,7 +284,8 @@ func (b *bench) bigFile() error {
 
 const peakCommand = "peak-of"
 
-// peakOf runs a command from a fresh process, since a process begins with the peak of the one that forked it.
+// peakOf runs a command from a fresh process, since a process begins with the peak of the one that
+// forked it.
 func peakOf(env []string, args ...string) (megabytes float64, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -290,7 +313,8 @@ func peakHelper(args []string) {
 	os.Exit(0)
 }
 
-// drain counts how often a service behind a start script without exec comes to finish its work after SIGTERM.
+// drain counts how often a service behind a start script without exec comes to finish its work
+// after SIGTERM.
 func (b *bench) drain(n int, peers []peer) error {
 	_, flags, err := b.tree("drain", 1, 2000, "")
 	if err != nil {
@@ -300,18 +324,22 @@ func (b *bench) drain(n int, peers []peer) error {
 	service := filepath.Join(b.dir, "service.sh")
 	if err := errors.Join(
 		os.WriteFile(script, []byte(fmt.Sprintf("sh %s\necho went on\n", service)), 0o755),
-		os.WriteFile(service, []byte("trap 'kill $!; sleep 0.3; echo DRAINED; exit 0' TERM\nsleep 60 &\necho READY\nwait\n"), 0o755),
+		os.WriteFile(service, []byte("trap 'kill $!; sleep 0.3; echo DRAINED; exit 0' "+
+			"TERM\nsleep 60 &\necho READY\nwait\n"), 0o755),
 	); err != nil {
 		return err
 	}
-	all := append(slices.Clone(peers), peer{"tini -g", []string{"tini", "-g", "--"}}, peer{"catatonit -g", []string{"catatonit", "-g", "--"}})
-	fmt.Print("service behind \"sh startup.sh\" that needs 0.3 s after SIGTERM, as process 1\n\n| entrypoint | finished its work |\n| --- | --- |\n")
+	all := append(slices.Clone(peers), peer{"tini -g", []string{"tini", "-g", "--"}},
+		peer{"catatonit -g", []string{"catatonit", "-g", "--"}})
+	fmt.Print("service behind \"sh startup.sh\" that needs 0.3 s after SIGTERM, as process " +
+		"1\n\n| entrypoint | finished its work |\n| --- | --- |\n")
 	if s6, err := b.supervised(script); err != nil {
 		return err
 	} else if s6 != "" {
 		all = append(all, peer{"s6-svscan", []string{"s6-svscan", s6}})
 	}
-	for _, p := range append(all, peer{"envconfig", append(append([]string{b.envconfig}, flags...), "--")}) {
+	for _, p := range append(all, peer{"envconfig", append(append([]string{b.envconfig}, flags...),
+		"--")}) {
 		if _, err := exec.LookPath(p.command[0]); err != nil {
 			continue
 		}
@@ -338,7 +366,8 @@ func (b *bench) drain(n int, peers []peer) error {
 	return nil
 }
 
-// supervised lays the script out as a service of s6, whose scanner is the heart of s6-overlay; empty where it is missing.
+// supervised lays the script out as a service of s6, whose scanner is the heart of s6-overlay;
+// empty where it is missing.
 func (b *bench) supervised(script string) (string, error) {
 	if _, err := exec.LookPath("s6-svscan"); err != nil {
 		return "", nil
@@ -347,10 +376,12 @@ func (b *bench) supervised(script string) (string, error) {
 	if err := os.MkdirAll(service, 0o755); err != nil {
 		return "", err
 	}
-	return filepath.Dir(service), os.WriteFile(filepath.Join(service, "run"), []byte("#!/bin/sh\nexec sh "+script+"\n"), 0o755)
+	return filepath.Dir(service), os.WriteFile(filepath.Join(service, "run"),
+		[]byte("#!/bin/sh\nexec sh "+script+"\n"), 0o755)
 }
 
-// stop starts a command as process 1 of a PID namespace, sends SIGTERM once it is ready, and tells whether it finished.
+// stop starts a command as process 1 of a PID namespace, sends SIGTERM once it is ready, and
+// reports whether it finished.
 func (b *bench) stop(args []string) (bool, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -362,7 +393,8 @@ func (b *bench) stop(args []string) (bool, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(),
+			HostID: os.Getuid(), Size: 1}}
 	}
 	err = cmd.Start()
 	write.Close()
@@ -389,7 +421,7 @@ func (b *bench) stop(args []string) (bool, error) {
 	return strings.Contains(output.String(), "DRAINED"), nil
 }
 
-// checkLarge shows what it takes to check 4 environments of 500 files with 50,000 keys in all.
+// checkLarge shows the cost of a check of 4 environments of 500 files with 50,000 keys in all.
 func (b *bench) checkLarge() error {
 	source := filepath.Join(b.dir, "check")
 	for _, env := range []string{"test", "sandbox", "production", "stable"} {
@@ -402,7 +434,8 @@ func (b *bench) checkLarge() error {
 			for k := range 25 {
 				fmt.Fprintf(&text, "service%d.key%d=value %d of %s\n", i, k, k, env)
 			}
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d.properties", i)), []byte(text.String()), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d.properties", i)),
+				[]byte(text.String()), 0o644); err != nil {
 				return err
 			}
 		}
@@ -420,6 +453,7 @@ func (b *bench) checkLarge() error {
 		return err
 	}
 	m := median(samples)
-	fmt.Printf("check of 4 environments, 2,000 files, 50,000 keys: %s, processor %s, peak of memory %.0f MB\n", ms(m.wall), ms(m.cpu), peak)
+	fmt.Printf("check of 4 environments, 2,000 files, 50,000 keys: %s, processor %s, peak of "+
+		"memory %.0f MB\n", ms(m.wall), ms(m.cpu), peak)
 	return nil
 }

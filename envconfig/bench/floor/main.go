@@ -1,6 +1,7 @@
 //go:build unix
 
-// Command floor becomes the command that its arguments name and does nothing else: what any entrypoint in Go costs.
+// Command floor becomes the command that its arguments name and does nothing else: the least cost
+// of an entrypoint in Go.
 package main
 
 import (
