@@ -28,11 +28,11 @@ type Activator struct {
 	// Root is the folder that target paths are relative to; nothing outside of it is touched. The
 	// default is [DefaultRoot].
 	Root string
-	// State is the folder for the record of what is active. The default is [DefaultState]. Where it
-	// cannot be written, the record stands beside the first target.
+	// State is the directory for the record of the active environment. The default is
+	// [DefaultState]. Where it cannot be written, the record stands beside the first target.
 	State string
-	// Manifest says what the source directory has. The default is what [Load] finds there. One that
-	// breaks a rule of [ParseManifest] is refused.
+	// Manifest describes the source directory. The default is the manifest that [Load] returns. One
+	// that breaks a rule of [ParseManifest] is refused.
 	Manifest *Manifest
 	// Lookup gives the variables that rendered files may draw on. The default is [os.LookupEnv].
 	Lookup func(name string) (value string, set bool)
@@ -53,7 +53,7 @@ type Activator struct {
 	step func(name string)
 }
 
-// Result says what an activation did.
+// Result describes a completed activation.
 type Result struct {
 	// Environment is the one that is active now.
 	Environment string
@@ -70,7 +70,8 @@ type Result struct {
 // Activate makes environment the active one: every file of it stands at its target with its exact
 // mode, files that only the environment before it had are gone, and files that are right already
 // are not touched. It does all of it or nothing: after an error every target is as it was before.
-// When the process is killed, the next call undoes what was half done before it does anything else.
+// When the process is killed, the next call undoes the half-done changes before it does anything
+// else.
 //
 // The error matches [ErrUnknownEnvironment], [ErrInvalid], [ErrIncomplete], [ErrTarget] or
 // [ErrPermission], or is a plain I/O error. A cancelled ctx rolls back and returns its cause.
@@ -96,7 +97,7 @@ func (a *Activator) Activate(ctx context.Context, environment string) (Result, e
 	return s.activate(ctx)
 }
 
-// Change is what an activation would do to one target.
+// Change is the change that an activation would make at one target.
 type Change struct {
 	// Kind is "create", "replace" or "remove".
 	Kind string
@@ -104,9 +105,9 @@ type Change struct {
 	Path string
 }
 
-// Preview returns what [Activator.Activate] would change, sorted by path, and changes nothing. What
-// a killed start has left is not undone first, so that it may show as changes. The errors are those
-// of Activate, one about targets that may not be written among them.
+// Preview returns the changes that [Activator.Activate] would make, sorted by path, and changes
+// nothing. The half-done changes of a killed start are not undone first, so that they may show as
+// changes. The errors are those of Activate, one about targets that may not be written among them.
 func (a *Activator) Preview(ctx context.Context, environment string) ([]Change, error) {
 	s, err := a.newStart(environment)
 	if err != nil {

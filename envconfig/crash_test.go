@@ -25,7 +25,8 @@ const (
 	userVariable = "ENVCONFIG_TEST_AS_USER"
 )
 
-// TestMain is also the process that activates an environment as another user, or ends itself at a step.
+// TestMain is also the process that activates an environment as another user, or ends itself at a
+// step.
 func TestMain(m *testing.M) {
 	at, err := strconv.Atoi(os.Getenv(killVariable))
 	if os.Getenv(userVariable) != "" {
@@ -34,7 +35,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	root := os.Args[1]
-	a := &Activator{Root: root, Source: filepath.Join(root, DefaultSource), State: filepath.Join(root, DefaultState)}
+	a := &Activator{Root: root, Source: filepath.Join(root, DefaultSource),
+		State: filepath.Join(root, DefaultState)}
 	a.step = func(string) {
 		if at--; at < 0 {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -140,13 +142,15 @@ func TestKilledAgainDuringRecovery(t *testing.T) {
 // small takes one of each step that changes a target.
 func small(t *testing.T) *box {
 	return newBox(t, map[string]string{
-		SpecName:               `{"paths":[{"match":"opt/render","action":"render"}],"render":{"variables":["HOME"]}}`,
-		"envs/test/opt/render": "${HOME} in test", "envs/production/opt/render": "${HOME} in production",
-		"envs/test/opt/gone/file": "gone", "envs/production/opt/fresh/file": "fresh",
+		SpecName:                     `{"paths":[{"match":"opt/render","action":"render"}],"render":{"variables":["HOME"]}}`,
+		"envs/test/opt/render":       "${HOME} in test",
+		"envs/production/opt/render": "${HOME} in production",
+		"envs/test/opt/gone/file":    "gone", "envs/production/opt/fresh/file": "fresh",
 	})
 }
 
-// prepare returns a box in which test is active, and what its tree is like before and after production is.
+// prepare returns a box in which test is active, and its tree before and after production is
+// active.
 func prepare(t *testing.T) (b *box, before, after map[string]string) {
 	return prepareWith(t, mixed(t))
 }
@@ -161,7 +165,8 @@ func prepareWith(t *testing.T, fresh *box) (b *box, before, after map[string]str
 	return b, b.tree(), after
 }
 
-// checkWhole lets a start fail after it has recovered, and finds the tree as it was before or as it was to be.
+// checkWhole lets a start fail after it has recovered, and finds the tree as it was before or as it
+// was to be.
 func checkWhole(t *testing.T, b *box, before, after map[string]string) {
 	t.Helper()
 	source := filepath.Join(b.root, DefaultSource)
@@ -211,7 +216,8 @@ func (a *asked) Err() error {
 func TestCancelledWithinAFileChangesNothing(t *testing.T) {
 	t.Parallel()
 	const chunks = 20
-	source := map[string]string{"envs/test/opt/large": "small", "envs/production/opt/large": strings.Repeat("x", chunks*place.CopyBuffer)}
+	source := map[string]string{"envs/test/opt/large": "small",
+		"envs/production/opt/large": strings.Repeat("x", chunks*place.CopyBuffer)}
 	for left := 0; ; left++ {
 		b := newBox(t, source)
 		b.activate("test")
@@ -236,7 +242,8 @@ func TestCancelledAtEveryStepChangesNothing(t *testing.T) {
 		n, committed := at, false
 		a.step = func(name string) {
 			if n--; n == -1 {
-				committed = name == "done" || name == "record" || strings.HasPrefix(name, "clean ") || name == "forget"
+				committed = name == "done" || name == "record" ||
+					strings.HasPrefix(name, "clean ") || name == "forget"
 				cancel(stop)
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// What a caller branches on. The binary's exit code for each is given; every other failure to read
-// or write is a plain I/O error (74).
+// The errors that a caller branches on. The binary's exit code for each is given; every other
+// failure to read or write is a plain I/O error (74).
 var (
 	// ErrUnknownEnvironment (78): the name of the environment is missing, malformed or not one that
 	// the image has, or a witness of the environment disagrees. Nothing was changed.
@@ -28,9 +28,9 @@ var (
 
 // UnknownEnvironmentError says which name was refused. It matches [ErrUnknownEnvironment].
 type UnknownEnvironmentError struct {
-	// Name is what was asked for; it may be empty.
+	// Name is the requested name; it may be empty.
 	Name string
-	// Reason says what is wrong with Name.
+	// Reason is the problem with Name.
 	Reason string
 	// Known are the environments of the image, sorted.
 	Known []string
@@ -38,7 +38,7 @@ type UnknownEnvironmentError struct {
 	Nearest string
 }
 
-// Error names the refused environment and what the image has instead.
+// Error names the refused environment and the environments of the image.
 func (e *UnknownEnvironmentError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "environment %s: %s", names.Quote(e.Name), e.Reason)
@@ -60,7 +60,7 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// invalid is an error that matches [ErrInvalid] and says where and what.
+// invalid returns an error that matches [ErrInvalid] and names the place and the problem.
 func invalid(where, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %w", where, fmt.Errorf(format, args...), ErrInvalid)
 }

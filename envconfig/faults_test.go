@@ -18,7 +18,8 @@ import (
 
 const insideVariable = "ENVCONFIG_TEST_INSIDE"
 
-// inNamespace runs the calling test once more in a process with mounts of its own, and reports whether this is that process.
+// inNamespace runs the calling test once more in a process with mounts of its own, and reports
+// whether this is that process.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(insideVariable) == t.Name() {
@@ -30,8 +31,10 @@ func inNamespace(t *testing.T) bool {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(),
+			Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(),
+			Size: 1}}
 	}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -64,7 +67,8 @@ func TestFullDisk(t *testing.T) {
 		_, err := b.activator().Activate(t.Context(), "production")
 		require.ErrorIs(t, err, syscall.ENOSPC, options)
 		require.Equal(t, before, b.tree(), options)
-		require.NoError(t, syscall.Mount("none", filepath.Join(b.root, "vol"), "", syscall.MS_REMOUNT, "size=10m,nr_inodes=1000"))
+		require.NoError(t, syscall.Mount("none", filepath.Join(b.root, "vol"), "",
+			syscall.MS_REMOUNT, "size=10m,nr_inodes=1000"))
 		b.activate("production")
 		b.activate("test")
 		require.Equal(t, before, b.tree(), options)
@@ -75,13 +79,16 @@ func TestReadOnlyTargets(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	b := newBox(t, map[string]string{"envs/test/a/x": "1", "envs/test/b/y/z": "2", "envs/test/ok/x": "3"})
+	b := newBox(t, map[string]string{"envs/test/a/x": "1", "envs/test/b/y/z": "2",
+		"envs/test/ok/x": "3"})
 	for _, dir := range []string{"a", "b"} {
 		b.mount("tmpfs", dir, "")
-		require.NoError(t, syscall.Mount("none", filepath.Join(b.root, dir), "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+		require.NoError(t, syscall.Mount("none", filepath.Join(b.root, dir), "",
+			syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
 	}
 	err := b.refuse("test", ErrPermission)
-	require.ErrorContains(t, err, "/a (mode 0777, uid 0, gid 0, read-only file system), /b (mode 0777, uid 0, gid 0, read-only file system)")
+	require.ErrorContains(t, err, "/a (mode 0777, uid 0, gid 0, read-only file system), /b (mode "+
+		"0777, uid 0, gid 0, read-only file system)")
 	require.NotContains(t, err.Error(), "/ok")
 }
 
@@ -89,20 +96,23 @@ func TestMountedFileCannotBeReplaced(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	b := newBox(t, map[string]string{"envs/test/opt/a": "new", "envs/test/opt/b": "new", "envs/test/opt/c": "new"})
+	b := newBox(t, map[string]string{"envs/test/opt/a": "new", "envs/test/opt/b": "new",
+		"envs/test/opt/c": "new"})
 	for _, name := range []string{"opt/a", "opt/b", "outside"} {
 		b.write(name, "old", 0o644)
 	}
 	b.mount("tmpfs", "scratch", "")
 	target := filepath.Join(b.root, "opt/b")
-	require.NoError(t, syscall.Mount(filepath.Join(b.root, "outside"), target, "", syscall.MS_BIND, ""))
+	require.NoError(t, syscall.Mount(filepath.Join(b.root, "outside"), target, "", syscall.MS_BIND,
+		""))
 	err := b.refuse("test", ErrTarget)
 	require.ErrorContains(t, err, "/opt/b: it is a mount of its own")
 	require.NoError(t, syscall.Unmount(target, 0))
 	b.activate("test")
 }
 
-// An image's own folders are the lower layer of an overlay: they cannot be renamed, and their files are copied up.
+// An image's own folders are the lower layer of an overlay: they cannot be renamed, and their files
+// are copied up.
 func TestOverlay(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -119,7 +129,8 @@ func TestOverlay(t *testing.T) {
 	}
 	merged := filepath.Join(layers.root, "merged")
 	require.NoError(t, syscall.Mount("overlay", merged, "overlay", 0,
-		fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", b.root, layers.root, layers.root)))
+		fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", b.root, layers.root,
+			layers.root)))
 	t.Cleanup(func() { _ = syscall.Unmount(merged, syscall.MNT_DETACH) })
 	o := &box{t, merged}
 	o.activate("test")
@@ -139,7 +150,7 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-// checkWholeRecord finds, after the next start, what test puts in place.
+// checkWholeRecord finds, after the next start, the files of test in place.
 func checkWholeRecord(t *testing.T, b *box, test map[string]string) {
 	t.Helper()
 	b.activate("test")
@@ -155,12 +166,14 @@ func TestUnprivilegedUserIsToldEveryTarget(t *testing.T) {
 		require.ErrorContains(t, b.refuse("test", ErrPermission), "/a (mode 0555")
 		return
 	}
-	b := newBox(t, map[string]string{"envs/test/a/x": "1", "envs/test/b/y/z": "2", "envs/test/mine/x": "3"})
+	b := newBox(t, map[string]string{"envs/test/a/x": "1", "envs/test/b/y/z": "2",
+		"envs/test/mine/x": "3"})
 	for _, dir := range []string{"a", "b", "mine"} {
 		require.NoError(t, os.Mkdir(filepath.Join(b.root, dir), 0o755))
 	}
 	require.NoError(t, os.Chown(filepath.Join(b.root, "mine"), 12345, 12345))
-	for _, name := range []string{"x", "y"} { // as in /tmp: everyone may make files, and replace none of others
+	// as in /tmp: everyone may make files, and replace none of others
+	for _, name := range []string{"x", "y"} {
 		b.write("etc/envconfig/envs/test/sticky/"+name, "new", 0o644)
 		b.write("sticky/"+name, "old", 0o666)
 	}
@@ -170,12 +183,14 @@ func TestUnprivilegedUserIsToldEveryTarget(t *testing.T) {
 	before := b.tree()
 	out, code := asUser(t, b.root, 12345)
 	require.Equal(t, 77, code, out)
-	require.Contains(t, out, "uid 12345 may not write /a (mode 0755, uid 0, gid 0, permission denied), /b (mode 0755, uid 0, gid 0, permission denied), "+
-		"/sticky/x (of another user, in a folder with the sticky bit), /sticky/y (of another user, in a folder with the sticky bit): give")
+	require.Contains(t, out, "uid 12345 may not write /a (mode 0755, uid 0, gid 0, permission "+
+		"denied), /b (mode 0755, uid 0, gid 0, permission denied), "+
+		"/sticky/x (of another user, in a folder with the sticky bit), /sticky/y (of another "+
+		"user, in a folder with the sticky bit): give")
 	require.Equal(t, before, b.tree())
 }
 
-// asUser activates test as another user and returns what the error says.
+// asUser activates test as another user and returns the error's text.
 func asUser(t *testing.T, root string, uid uint32) (string, int) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -185,7 +200,8 @@ func asUser(t *testing.T, root string, uid uint32) (string, int) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(copied, data, 0o755))
 	for dir := filepath.Dir(copied); dir != "/"; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o005 != 0o005 && strings.Contains(dir, t.Name()) {
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o005 != 0o005 &&
+			strings.Contains(dir, t.Name()) {
 			require.NoError(t, os.Chmod(dir, 0o755))
 		}
 	}
@@ -202,7 +218,8 @@ func asUser(t *testing.T, root string, uid uint32) (string, int) {
 
 func TestTargetsInTheWay(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, map[string]string{"envs/test/opt/dir": "x", "envs/test/opt/pipe": "x", "envs/test/opt/fine": "x"})
+	b := newBox(t, map[string]string{"envs/test/opt/dir": "x", "envs/test/opt/pipe": "x",
+		"envs/test/opt/fine": "x"})
 	require.NoError(t, os.MkdirAll(filepath.Join(b.root, "opt/dir"), 0o755))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(b.root, "opt/pipe"), 0o644))
 	err := b.refuse("test", ErrTarget)
@@ -212,12 +229,14 @@ func TestTargetsInTheWay(t *testing.T) {
 	b = newBox(t, map[string]string{"envs/test/opt/pipe/below": "x"})
 	require.NoError(t, os.Mkdir(filepath.Join(b.root, "opt"), 0o755))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(b.root, "opt/pipe"), 0o644))
-	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/pipe/below: a file is where a folder has to be")
+	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/pipe/below: a file is where a "+
+		"folder has to be")
 
-	// what is a file in one environment and a folder in the other
+	// a path that is a file in one environment and a directory in the other
 	b = newBox(t, map[string]string{"envs/test/opt/x": "x", "envs/production/opt/x/below": "x"})
 	b.activate("test")
-	require.ErrorContains(t, b.refuse("production", ErrTarget), "/opt/x/below: a file is where a folder has to be")
+	require.ErrorContains(t, b.refuse("production", ErrTarget), "/opt/x/below: a file is where a "+
+		"folder has to be")
 	require.NoError(t, os.Remove(filepath.Join(b.root, "opt/x")))
 	b.activate("production")
 	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/x: a folder is in the way")
@@ -269,7 +288,8 @@ func TestConcurrentStarts(t *testing.T) {
 	require.True(t, equalTrees(b.tree(), test) || equalTrees(b.tree(), production), "%v", b.tree())
 }
 
-func TestBigFileTakesConstantMemory(t *testing.T) { // not parallel: what is allocated is counted for the whole process
+func TestBigFileTakesConstantMemory(t *testing.T) {
+	// not parallel: what is allocated is counted for the whole process
 	b := newBox(t, map[string]string{"envs/test/opt/small": ""})
 	f, err := os.Create(filepath.Join(b.root, DefaultSource, "envs/test/opt/big"))
 	require.NoError(t, err)

@@ -18,7 +18,8 @@ import (
 )
 
 func FuzzParseManifest(f *testing.F) {
-	m, err := Scan(fstest.MapFS{"envs/test/a/b": {Data: []byte("x")}, "envs/_base/c": {}, SpecName: {Data: []byte(`{"paths":[{"match":"a/**","action":"pointer"}]}`)}})
+	m, err := Scan(fstest.MapFS{"envs/test/a/b": {Data: []byte("x")}, "envs/_base/c": {},
+		SpecName: {Data: []byte(`{"paths":[{"match":"a/**","action":"pointer"}]}`)}})
 	require.NoError(f, err)
 	f.Add(m.JSON())
 	f.Add([]byte(`{"version":2}`))
@@ -39,7 +40,8 @@ func FuzzParseManifest(f *testing.F) {
 }
 
 func FuzzParseSpec(f *testing.F) {
-	f.Add([]byte(`{"default":"test","paths":[{"match":"a/**/[b]","mode":"0640","action":"render"}],"witnesses":[{"hostname":"{env}-*"}]}`))
+	f.Add([]byte(
+		`{"default":"test","paths":[{"match":"a/**/[b]","mode":"0640","action":"render"}],"witnesses":[{"hostname":"{env}-*"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := ParseSpec(data); err != nil && !errors.Is(err, ErrInvalid) {
 			t.Fatal(err)
@@ -51,12 +53,15 @@ func FuzzRender(f *testing.F) {
 	f.Add("a ${X} ${X:-d} ${Y} ${file:/run/secrets/a} $X ${")
 	f.Fuzz(func(t *testing.T, template string) {
 		nothing := Render{}
-		if out, missing := nothing.fill(template, values{}); string(out) != template || missing != nil {
+		if out, missing := nothing.fill(template, values{}); string(out) != template ||
+			missing != nil {
 			t.Fatal("with nothing declared, something was changed")
 		}
 		r := Render{Variables: []string{"X"}}
 		marker := "\x00value\x00"
-		out, missing := r.fill(template, values{lookup: func(string) (string, bool) { return marker, true }})
+		out, missing := r.fill(template, values{lookup: func(string) (string, bool) {
+			return marker, true
+		}})
 		if len(missing) > 0 || !strings.Contains(template, "${X") && string(out) != template {
 			t.Fatal("something that was not declared was changed")
 		}
@@ -77,9 +82,12 @@ func FuzzRecord(f *testing.F) {
 }
 
 func FuzzSelect(f *testing.F) {
-	m := &Manifest{Environments: map[string]*Environment{"production": {Name: "production", Files: []File{{Path: "a"}}}}}
-	for _, s := range []string{"production", "Production", " production", "../production", "production\x00", "prod%2f", "ргоduction", "_base", "", "production\n", "production\r",
-		"production ", "/etc", ".", "..", "production/../test", "./production", "production/", strings.Repeat("p", 300), "PRODUCTION", "$DEPLOY_ENV"} {
+	m := &Manifest{Environments: map[string]*Environment{"production": {Name: "production",
+		Files: []File{{Path: "a"}}}}}
+	for _, s := range []string{"production", "Production", " production", "../production",
+		"production\x00", "prod%2f", "ргоduction", "_base", "", "production\n", "production\r",
+		"production ", "/etc", ".", "..", "production/../test", "./production", "production/",
+		strings.Repeat("p", 300), "PRODUCTION", "$DEPLOY_ENV"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
@@ -87,7 +95,8 @@ func FuzzSelect(f *testing.F) {
 		if (err == nil) != (name == "production") || err == nil && env.Name != name {
 			t.Fatalf("%q selects %v, %v", name, env, err)
 		}
-		if err != nil && (!errors.Is(err, ErrUnknownEnvironment) || strings.ContainsAny(err.Error(), "\x00\n")) {
+		if err != nil && (!errors.Is(err, ErrUnknownEnvironment) || strings.ContainsAny(err.Error(),
+			"\x00\n")) {
 			t.Fatalf("%q: %v", name, err)
 		}
 	})
@@ -97,7 +106,8 @@ func FuzzWitness(f *testing.F) {
 	f.Add("env=\"production\"\nother=x\n", "env")
 	f.Fuzz(func(t *testing.T, content, key string) {
 		w := Witness{File: "/x", Key: key}
-		if says, ok := w.read(content); ok && key == "" && says != strings.TrimRight(content, "\r\n") {
+		if says, ok := w.read(content); ok && key == "" && says != strings.TrimRight(content,
+			"\r\n") {
 			t.Fatal("without a key the content is the name")
 		}
 	})
@@ -106,13 +116,14 @@ func FuzzWitness(f *testing.F) {
 func TestNearest(t *testing.T) {
 	t.Parallel()
 	known := []string{"production", "sandbox", "staging", "test"}
-	for name, want := range map[string]string{"stage": "staging", "prod": "production", "Production": "production", " test": "test", "sandobx": "sandbox",
+	for name, want := range map[string]string{"stage": "staging", "prod": "production",
+		"Production": "production", " test": "test", "sandobx": "sandbox",
 		"tets": "test", "dev": "", "qa": "", "x": "", "": ""} {
 		require.Equal(t, want, nearest.Of(name, known), name)
 	}
 }
 
-// A pattern matches what the plain, slow reading of the rule says.
+// A pattern matches the same names as the plain, slow reading of the rule.
 func TestMatchPathAgainstThePlainRule(t *testing.T) {
 	t.Parallel()
 	var plain func(pattern, name []string) bool
@@ -130,15 +141,17 @@ func TestMatchPathAgainstThePlainRule(t *testing.T) {
 		return ok && plain(pattern[1:], name[1:])
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		pattern := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "*", "**", "a*", "?"}), 1, 6).Draw(t, "pattern")
+		pattern := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "*", "**", "a*", "?"}), 1,
+			6).Draw(t, "pattern")
 		name := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "ab"}), 1, 6).Draw(t, "name")
-		if got, want := matchPath(strings.Join(pattern, "/"), strings.Join(name, "/")), plain(pattern, name); got != want {
+		if got, want := matchPath(strings.Join(pattern, "/"), strings.Join(name, "/")),
+			plain(pattern, name); got != want {
 			t.Fatalf("got %v, want %v", got, want)
 		}
 	})
 }
 
-// Whatever environments there are and in whatever order they are activated, the tree is that of the last one alone.
+// For any environments and any order of their activations, the tree is that of the last one alone.
 func TestAnyOrderOfActivations(t *testing.T) {
 	t.Parallel()
 	names := []string{"test", "sandbox", "production"}
@@ -146,8 +159,10 @@ func TestAnyOrderOfActivations(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		source := map[string]string{SpecName: `{"paths":[{"match":"srv/**","action":"link"},{"match":"h","mode":"0600"}]}`}
 		for _, env := range append([]string{"_base"}, names...) {
-			for _, p := range rapid.SliceOfDistinct(rapid.SampledFrom(paths), rapid.ID[string]).Draw(r, env) {
-				source["envs/"+env+"/"+p] = rapid.SampledFrom([]string{"", "x", "y"}).Draw(r, "content")
+			for _, p := range rapid.SliceOfDistinct(rapid.SampledFrom(paths),
+				rapid.ID[string]).Draw(r, env) {
+				source["envs/"+env+"/"+p] = rapid.SampledFrom([]string{"", "x", "y"}).Draw(r,
+					"content")
 			}
 			source["envs/"+env+"/opt/z"] = env
 		}
@@ -169,20 +184,31 @@ func TestScanRefuses(t *testing.T) {
 		files fstest.MapFS
 		want  string
 	}{
-		"no folder":      {fstest.MapFS{}, "no folder envs"},
-		"name":           {fstest.MapFS{"envs/Test/a": {}}, `environment "Test": byte 1 is the capital 'T'`},
-		"reserved":       {fstest.MapFS{"envs/default/a": {}}, "the word is reserved"},
-		"file in envs":   {fstest.MapFS{"envs/readme": {}}, "is not a folder"},
-		"case":           {fstest.MapFS{"envs/test/a/B": {}, "envs/_base/a/b": {}}, "differ in nothing but case"},
-		"file, folder":   {fstest.MapFS{"envs/test/a/b": {}, "envs/_base/a": {}}, "is a file and also a folder"},
-		"reserved file":  {fstest.MapFS{"envs/test/.envconfig-x": {}}, "which is reserved"},
-		"pipe":           {fstest.MapFS{"envs/test/p": {Mode: os.ModeNamedPipe}}, "is a pipe"},
-		"link out":       {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("../../../etc/passwd")}}, "leaves envs/"},
-		"link to folder": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("d")}, "envs/test/d/x": {}}, "only links to files"},
-		"link in circle": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("m")}, "envs/test/m": {Mode: os.ModeSymlink, Data: []byte("l")}}, "circle"},
-		"mode":           {fstest.MapFS{"envs/test/a": {}, SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"4755"}]}`)}}, "octal digits"},
-		"mode of a link": {fstest.MapFS{"envs/test/a": {Mode: 0o644}, SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"0600","action":"link"}]}`)}}, "with the action link it is that of envs/test/a, 0644"},
-		"pointer":        {fstest.MapFS{"envs/test/a/b": {}, SpecName: {Data: []byte(`{"paths":[{"match":"a/**","action":"pointer"},{"match":"a/b","action":"copy"}]}`)}}, ""},
+		"no folder": {fstest.MapFS{}, "no folder envs"},
+		"name": {fstest.MapFS{"envs/Test/a": {}},
+			`environment "Test": byte 1 is the capital 'T'`},
+		"reserved":     {fstest.MapFS{"envs/default/a": {}}, "the word is reserved"},
+		"file in envs": {fstest.MapFS{"envs/readme": {}}, "is not a folder"},
+		"case": {fstest.MapFS{"envs/test/a/B": {}, "envs/_base/a/b": {}},
+			"differ in nothing but case"},
+		"file, folder": {fstest.MapFS{"envs/test/a/b": {}, "envs/_base/a": {}},
+			"is a file and also a folder"},
+		"reserved file": {fstest.MapFS{"envs/test/.envconfig-x": {}}, "which is reserved"},
+		"pipe":          {fstest.MapFS{"envs/test/p": {Mode: os.ModeNamedPipe}}, "is a pipe"},
+		"link out": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink,
+			Data: []byte("../../../etc/passwd")}}, "leaves envs/"},
+		"link to folder": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("d")},
+			"envs/test/d/x": {}}, "only links to files"},
+		"link in circle": {fstest.MapFS{"envs/test/l": {Mode: os.ModeSymlink, Data: []byte("m")},
+			"envs/test/m": {Mode: os.ModeSymlink, Data: []byte("l")}}, "circle"},
+		"mode": {fstest.MapFS{"envs/test/a": {},
+			SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"4755"}]}`)}}, "octal digits"},
+		"mode of a link": {fstest.MapFS{"envs/test/a": {Mode: 0o644},
+			SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"0600","action":"link"}]}`)}},
+			"with the action link it is that of envs/test/a, 0644"},
+		"pointer": {fstest.MapFS{"envs/test/a/b": {},
+			SpecName: {Data: []byte(
+				`{"paths":[{"match":"a/**","action":"pointer"},{"match":"a/b","action":"copy"}]}`)}}, ""},
 	} {
 		_, err := Scan(c.files)
 		if c.want == "" {

@@ -36,7 +36,8 @@ func (b *box) write(name, content string, mode fs.FileMode) {
 }
 
 func (b *box) activator() *Activator {
-	return &Activator{Root: b.root, Source: filepath.Join(b.root, DefaultSource), State: filepath.Join(b.root, DefaultState)}
+	return &Activator{Root: b.root, Source: filepath.Join(b.root, DefaultSource),
+		State: filepath.Join(b.root, DefaultState)}
 }
 
 func (b *box) activate(environment string) Result {
@@ -55,7 +56,8 @@ func (b *box) refuse(environment string, want error) error {
 	return err
 }
 
-// tree shows everything outside of the source folder: names, modes, contents and what links say.
+// tree returns everything outside of the source directory: names, modes, contents and the targets
+// of links.
 func (b *box) tree() map[string]string {
 	return snapshot(b.t, b.root)
 }

@@ -21,9 +21,12 @@ import (
 func TestOddNamesAreNames(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("n", 255)
-	b := newBox(t, map[string]string{"envs/test/opt/ leading": "1", "envs/test/opt/-rf": "2", "envs/test/opt/line\nend": "3", "envs/test/opt/" + long: "4",
-		"envs/test/opt/ünïcode": "5", "envs/test/opt/..hidden": "6", "envs/test/opt/empty": "", `envs/test/opt/"quoted\`: "7"})
-	require.NoError(t, os.Link(b.root+"/etc/envconfig/envs/test/opt/-rf", b.root+"/etc/envconfig/envs/test/opt/second-name"))
+	b := newBox(t, map[string]string{"envs/test/opt/ leading": "1", "envs/test/opt/-rf": "2",
+		"envs/test/opt/line\nend": "3", "envs/test/opt/" + long: "4",
+		"envs/test/opt/ünïcode": "5", "envs/test/opt/..hidden": "6", "envs/test/opt/empty": "",
+		`envs/test/opt/"quoted\`: "7"})
+	require.NoError(t, os.Link(b.root+"/etc/envconfig/envs/test/opt/-rf",
+		b.root+"/etc/envconfig/envs/test/opt/second-name"))
 	withManifest(t, b)
 	require.Equal(t, 9, b.activate("test").Created)
 	require.Equal(t, `-rw-r--r-- "3"`, b.tree()["opt/line\nend"])
@@ -50,13 +53,27 @@ func TestSourceTreesThatAreRefused(t *testing.T) {
 		make func(dir string) error
 		want string
 	}{
-		"not UTF-8":      {func(dir string) error { return os.WriteFile(dir+"/\xff\xfe", nil, 0o644) }, "is not UTF-8"},
-		"pipe":           {func(dir string) error { return syscall.Mkfifo(dir+"/p", 0o644) }, "is a pipe"},
-		"socket":         {func(dir string) error { return syscall.Mknod(dir+"/s", syscall.S_IFSOCK|0o644, 0) }, "is a socket"},
-		"link out":       {func(dir string) error { return os.Symlink("/etc/passwd", dir+"/l") }, "leaves envs/"},
-		"folder, slash":  {func(dir string) error { return os.Symlink("../../../../", dir+"/l") }, "leaves envs/"},
-		"link to folder": {func(dir string) error { return os.Symlink("..", dir+"/l") }, "only links to files can be activated"},
-		"dangling link":  {func(dir string) error { return os.Symlink("absent", dir+"/l") }, "no such file"},
+		"not UTF-8": {func(dir string) error {
+			return os.WriteFile(dir+"/\xff\xfe", nil, 0o644)
+		}, "is not UTF-8"},
+		"pipe": {func(dir string) error {
+			return syscall.Mkfifo(dir+"/p", 0o644)
+		}, "is a pipe"},
+		"socket": {func(dir string) error {
+			return syscall.Mknod(dir+"/s", syscall.S_IFSOCK|0o644, 0)
+		}, "is a socket"},
+		"link out": {func(dir string) error {
+			return os.Symlink("/etc/passwd", dir+"/l")
+		}, "leaves envs/"},
+		"folder, slash": {func(dir string) error {
+			return os.Symlink("../../../../", dir+"/l")
+		}, "leaves envs/"},
+		"link to folder": {func(dir string) error {
+			return os.Symlink("..", dir+"/l")
+		}, "only links to files can be activated"},
+		"dangling link": {func(dir string) error {
+			return os.Symlink("absent", dir+"/l")
+		}, "no such file"},
 		"link to itself": {func(dir string) error { return os.Symlink("l", dir+"/l") }, "circle"},
 		"deep path": {func(dir string) error {
 			for range 18 { // each step by itself is short enough for the system
@@ -85,21 +102,27 @@ func TestSourceTreesThatAreRefused(t *testing.T) {
 
 func TestManifestsThatAreRefused(t *testing.T) {
 	t.Parallel()
-	fresh := func() *box { return newBox(t, map[string]string{"envs/test/opt/a": "x", "envs/production/opt/b": "y"}) }
+	fresh := func() *box {
+		return newBox(t, map[string]string{"envs/test/opt/a": "x", "envs/production/opt/b": "y"})
+	}
 	b := fresh()
 	withManifest(t, b)
 	good, err := os.ReadFile(b.root + "/etc/envconfig/manifest.json")
 	require.NoError(t, err)
 	for name, c := range map[string]struct{ content, want string }{
-		"empty":        {"", `"{" expected at byte 0`},
-		"cut off":      {string(good[:len(good)/2]), "expected at byte"},
-		"garbage":      {strings.Repeat("\x00", 1000), `"{" expected`},
-		"more":         {string(good) + "{}", "the end expected"},
-		"future":       {strings.Replace(string(good), `"version": 1`, `"version": 2`, 1), "version 2, this envconfig knows version 1"},
-		"by hand":      {strings.Replace(string(good), `"0644"`, `"0666"`, 1), "write it anew with envconfig manifest"},
+		"empty":   {"", `"{" expected at byte 0`},
+		"cut off": {string(good[:len(good)/2]), "expected at byte"},
+		"garbage": {strings.Repeat("\x00", 1000), `"{" expected`},
+		"more":    {string(good) + "{}", "the end expected"},
+		"future": {strings.Replace(string(good), `"version": 1`, `"version": 2`, 1),
+			"version 2, this envconfig knows version 1"},
+		"by hand": {strings.Replace(string(good), `"0644"`, `"0666"`, 1),
+			"write it anew with envconfig manifest"},
 		"nesting bomb": {`{"version":1,"x":` + strings.Repeat("[", 1<<20), "less nesting"},
-		"escape":       {strings.ReplaceAll(string(good), `"opt/a"`, `"../a"`), "is not a clean relative path"},
-		"mode":         {strings.Replace(string(good), `"0644"`, `"4755"`, 1), "permission bits in octal"},
+		"escape": {strings.ReplaceAll(string(good), `"opt/a"`, `"../a"`),
+			"is not a clean relative path"},
+		"mode": {strings.Replace(string(good), `"0644"`, `"4755"`, 1),
+			"permission bits in octal"},
 	} {
 		b := fresh()
 		b.write("etc/envconfig/manifest.json", c.content, 0o644)
@@ -111,17 +134,24 @@ func TestManifestsThatAreRefused(t *testing.T) {
 	require.ErrorContains(t, b.refuse("test", ErrInvalid), "longer than")
 }
 
-// The manifest has the environment, and the folder that it speaks of is not what it was.
+// The manifest has the environment, and the directory that it names has changed.
 func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(dir string) error{
-		"gone":   os.RemoveAll,
-		"empty":  func(dir string) error { return os.RemoveAll(dir + "/opt") },
-		"a file": func(dir string) error { _ = os.RemoveAll(dir); return os.WriteFile(dir, nil, 0o644) },
-		"a pipe": func(dir string) error { _ = os.RemoveAll(dir); return syscall.Mkfifo(dir, 0o644) },
+		"gone":  os.RemoveAll,
+		"empty": func(dir string) error { return os.RemoveAll(dir + "/opt") },
+		"a file": func(dir string) error {
+			_ = os.RemoveAll(dir)
+			return os.WriteFile(dir, nil, 0o644)
+		},
+		"a pipe": func(dir string) error {
+			_ = os.RemoveAll(dir)
+			return syscall.Mkfifo(dir, 0o644)
+		},
 	} {
 		for _, action := range []Action{Copy, Link, Pointer} {
-			b := newBox(t, map[string]string{SpecName: `{"paths":[{"match":"opt/**","action":"` + string(action) + `"}]}`, "envs/test/opt/a": "x"})
+			b := newBox(t, map[string]string{SpecName: `{"paths":[{"match":"opt/**","action":"` +
+				string(action) + `"}]}`, "envs/test/opt/a": "x"})
 			_, err := b.activator().Bake()
 			require.NoError(t, err)
 			withManifest(t, b)
@@ -138,17 +168,20 @@ func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
 	}
 }
 
-// A pipe that nobody writes to is in the place of what a start or verify reads: an error, or done without, and no wait.
+// A pipe without a writer is in the place of a file that a start or verify reads: an error, or done
+// without, and no wait.
 func TestPipesAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	const spec = `{"paths":[{"match":"opt/link","action":"link"},{"match":"opt/own","action":"pointer"},{"match":"opt/base","action":"pointer"},{"match":"opt/fill","action":"render"}],
 		"render":{"files":["/run/secrets/*"]},"witnesses":[{"file":"/etc/who"}]}`
 	fresh := func() *box {
-		b := newBox(t, map[string]string{SpecName: spec, "envs/test/opt/copy": "x", "envs/test/opt/link": "x", "envs/test/opt/own": "x", "envs/_base/opt/base": "x",
+		b := newBox(t, map[string]string{SpecName: spec, "envs/test/opt/copy": "x",
+			"envs/test/opt/link": "x", "envs/test/opt/own": "x", "envs/_base/opt/base": "x",
 			"envs/_base/real": "x", "envs/test/opt/fill": "${file:/run/secrets/s}"})
 		b.write("run/secrets/s", "x", 0o600)
 		b.write("etc/who", "test", 0o644)
-		require.NoError(t, os.Symlink("../../_base/real", b.root+"/etc/envconfig/envs/test/opt/far"))
+		require.NoError(t, os.Symlink("../../_base/real",
+			b.root+"/etc/envconfig/envs/test/opt/far"))
 		_, err := b.activator().Bake()
 		require.NoError(t, err)
 		withManifest(t, b)
@@ -179,7 +212,9 @@ func TestPipesAreNotWaitedFor(t *testing.T) {
 		b := fresh()
 		pipe(b, c.name)
 		before := b.tree()
-		_, err := inTime(t, func() (Result, error) { return b.activator().Activate(t.Context(), "test") })
+		_, err := inTime(t, func() (Result, error) {
+			return b.activator().Activate(t.Context(), "test")
+		})
 		require.ErrorIs(t, err, c.want, c.name)
 		require.ErrorContains(t, err, c.text)
 		require.Equal(t, before, b.tree())
@@ -187,14 +222,18 @@ func TestPipesAreNotWaitedFor(t *testing.T) {
 	b := fresh()
 	require.NoError(t, os.Remove(b.root+"/etc/envconfig/manifest.json"))
 	pipe(b, source+SpecName)
-	_, err := inTime(t, func() (Result, error) { return b.activator().Activate(t.Context(), "test") })
+	_, err := inTime(t, func() (Result, error) {
+		return b.activator().Activate(t.Context(), "test")
+	})
 	require.ErrorIs(t, err, ErrInvalid)
 
 	// records that cannot be read are done without
 	b = fresh()
 	pipe(b, DefaultState+"/"+recordName)
 	pipe(b, "opt/"+besideName)
-	_, err = inTime(t, func() (Result, error) { return b.activator().Activate(t.Context(), "test") })
+	_, err = inTime(t, func() (Result, error) {
+		return b.activator().Activate(t.Context(), "test")
+	})
 	require.NoError(t, err)
 
 	for _, name := range []string{"test/opt/link", "test/opt/own", "_base/opt/base"} {
@@ -203,11 +242,13 @@ func TestPipesAreNotWaitedFor(t *testing.T) {
 		pipe(b, source+"envs/"+name)
 		drift, err := inTime(t, b.activator().Verify)
 		require.NoError(t, err)
-		require.Equal(t, []Drift{{"opt/" + filepath.Base(name), "has other content than the manifest says"}}, drift)
+		require.Equal(t, []Drift{{"opt/" + filepath.Base(name), "has other content than the " +
+			"manifest says"}}, drift)
 	}
 }
 
-// inTime fails the test where do has not come back, rather than leaving that to the end of all tests.
+// inTime fails the test where do has not come back, rather than leaving that to the end of all
+// tests.
 func inTime[T any](t *testing.T, do func() (T, error)) (result T, err error) {
 	t.Helper()
 	done := make(chan struct{})
@@ -245,7 +286,8 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// A user without an entry in /etc/passwd, as OpenShift makes them, may write a folder through its group only.
+// A user without an entry in /etc/passwd, as OpenShift makes them, may write a folder through its
+// group only.
 func TestFolderThatOnlyTheGroupMayWrite(t *testing.T) {
 	t.Parallel()
 	requireRoot(t)
@@ -264,7 +306,8 @@ func TestFolderThatOnlyTheGroupMayWrite(t *testing.T) {
 func TestImmutableTarget(t *testing.T) {
 	t.Parallel()
 	requireRoot(t)
-	b := newBox(t, map[string]string{"envs/test/opt/a": "new", "envs/test/opt/b": "new", "envs/test/opt/c": "new"})
+	b := newBox(t, map[string]string{"envs/test/opt/a": "new", "envs/test/opt/b": "new",
+		"envs/test/opt/c": "new"})
 	for _, name := range []string{"opt/a", "opt/b", "opt/c"} {
 		b.write(name, "old", 0o644)
 	}
@@ -287,14 +330,16 @@ func TestTargetsThatAreLinks(t *testing.T) {
 	require.Equal(t, `-rw-r--r-- "x"`, b.tree()["opt/loop"])
 }
 
-// A volume that may not hold programs or set-id files is a volume like any other, and so is one of another file system.
+// A volume that may not hold programs or set-id files is a volume like any other, and so is one of
+// another file system.
 func TestOtherFileSystem(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
 	b := newBox(t, map[string]string{"envs/test/vol/a": "x", "envs/test/opt/b": "y"})
 	b.mount("tmpfs", "vol", "")
-	require.NoError(t, syscall.Mount("none", b.root+"/vol", "", syscall.MS_REMOUNT|syscall.MS_NOEXEC|syscall.MS_NOSUID|syscall.MS_NODEV, ""))
+	require.NoError(t, syscall.Mount("none", b.root+"/vol", "",
+		syscall.MS_REMOUNT|syscall.MS_NOEXEC|syscall.MS_NOSUID|syscall.MS_NODEV, ""))
 	b.activate("test")
 	require.Equal(t, `-rw-r--r-- "x"`, b.tree()["vol/a"])
 }
@@ -328,8 +373,8 @@ func TestClockThatGoesBack(t *testing.T) {
 	require.Equal(t, "test", status.Environment)
 }
 
-// Whatever names processes have, those of process 1 of two containers that share a volume are the same: names of
-// temporary files must not draw on them, and a lock that a killed start has held is gone.
+// Process 1 of two containers that share a volume has the same process id: names of temporary files
+// must not draw on them, and a lock that a killed start has held is gone.
 func TestStartsThatShareAVolume(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, map[string]string{"envs/test/vol/a": strings.Repeat("x", 1<<20)})
@@ -347,6 +392,7 @@ func TestStartsThatShareAVolume(t *testing.T) {
 	}
 	require.Equal(t, 1, b.activate("test").Kept)
 	for name := range b.tree() {
-		require.False(t, strings.HasPrefix(filepath.Base(name), place.TempPrefix), fmt.Sprintf("%q was left", name))
+		require.False(t, strings.HasPrefix(filepath.Base(name), place.TempPrefix),
+			fmt.Sprintf("%q was left", name))
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What each environment lacks can be told from a label of whatever length, by the rule that its readers go by.
+// The files that each environment lacks follow from a label of any length, by the rule that its
+// readers go by.
 func TestLabelOfManyFiles(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{3, 5000} {
@@ -32,8 +33,11 @@ func TestLabelOfManyFiles(t *testing.T) {
 			require.NoError(t, json.Unmarshal([]byte(value), &label))
 			require.Len(t, label.Environments, 4)
 			for name, env := range label.Environments {
-				missing := slices.DeleteFunc(slices.Clone(label.Required), func(p string) bool { return slices.Contains(env.Files, p) })
-				require.Equal(t, m.Missing(name), append([]string(nil), missing...), "%s, %d files: %s", name, n, spec)
+				missing := slices.DeleteFunc(slices.Clone(label.Required), func(p string) bool {
+					return slices.Contains(env.Files, p)
+				})
+				require.Equal(t, m.Missing(name), append([]string(nil), missing...),
+					"%s, %d files: %s", name, n, spec)
 			}
 		}
 	}

@@ -13,32 +13,36 @@ import (
 )
 
 const (
-	// LabelKey is the key of the OCI image label that says which environments an image has configuration for.
+	// LabelKey is the key of the OCI image label that says which environments an image has
+	// configuration for.
 	LabelKey = "io.github.sluice-deploy.envconfig"
 	// ManifestName is the file in the source folder that holds the manifest.
 	ManifestName = "manifest.json"
-	// manifestVersion is the only version there is; a later one is refused, since its rules are not known here.
+	// manifestVersion is the only version there is; a later one is refused, since its rules are not
+	// known here.
 	manifestVersion = 1
 	// maxManifest bounds the bytes read from a manifest: 100,000 files of four environments fit.
 	maxManifest = 128 << 20
 )
 
-// Manifest says which environments a source folder has and which files belong to each. It is immutable after [Scan] or
-// [ParseManifest] and may be read by several goroutines.
+// Manifest says which environments a source folder has and which files belong to each. It is
+// immutable after [Scan] or [ParseManifest] and may be read by several goroutines.
 type Manifest struct {
 	// Environments by name.
 	Environments map[string]*Environment
-	// Required are the target paths that every environment must have: those of the [Spec] or, where it has none, the
-	// union of all environments' files. Sorted.
+	// Required are the target paths that every environment must have: those of the [Spec] or, where
+	// it has none, the union of all environments' files. Sorted.
 	Required []string
-	// Spec is what envconfig.json said.
+	// Spec is the content of envconfig.json.
 	Spec Spec
 
-	// head is set where no more than the head of manifest.json was read; the environments have no files then.
+	// head is set where no more than the head of manifest.json was read; the environments have no
+	// files then.
 	head *head
 	// digest is set where it was read and held to the content.
 	digest string
-	// spec is the Spec as manifest.json has it, without blanks; empty where it was not read from there.
+	// spec is the Spec as manifest.json has it, without blanks; empty where it was not read from
+	// there.
 	spec []byte
 }
 
@@ -62,11 +66,12 @@ type File struct {
 	SHA256 string `json:"sha256"`
 	// Size of the source in bytes.
 	Size int64 `json:"size"`
-	// Mode is what the target's permission bits will be, whatever the umask.
+	// Mode is the target's permission bits, independent of the umask.
 	Mode fs.FileMode `json:"-"`
 	// Action says how the file gets to its target. The default is [Copy].
 	Action Action `json:"action,omitempty"`
-	// Keys are the names of the settings in the file, without values, sorted; nil when they were not collected.
+	// Keys are the names of the settings in the file, without values, sorted; nil when they were
+	// not collected.
 	Keys []string `json:"keys,omitempty"`
 
 	modeGiven bool
@@ -93,8 +98,9 @@ func (e *Environment) Paths() []string {
 	return paths
 }
 
-// Digest identifies what the environment puts in place: "sha256:" and 64 hexadecimal digits. Two environments with equal
-// digests put the same bytes with the same modes into the same places.
+// Digest identifies the files that the environment puts in place: "sha256:" and 64 hexadecimal
+// digits. Two environments with equal digests put the same bytes with the same modes into the same
+// places.
 func (e *Environment) Digest() string {
 	if e.digest != "" {
 		return e.digest
@@ -110,7 +116,8 @@ func (e *Environment) Digest() string {
 	return d.text()
 }
 
-// Digest identifies the whole: every environment's files, the required ones and the spec. Keys have no part in it.
+// Digest identifies the whole: every environment's files, the required ones and the spec. Keys have
+// no part in it.
 func (m *Manifest) Digest() string {
 	if m.digest != "" {
 		return m.digest
@@ -173,7 +180,8 @@ func (d *digest) text() string {
 	return string(text[:])
 }
 
-// wire is the form of manifest.json. The label has the same keys and lacks the fields marked omitempty.
+// wire is the form of manifest.json. The label has the same keys and lacks the fields marked
+// omitempty.
 type wire struct {
 	Version      int                        `json:"version"`
 	Digest       string                     `json:"digest"`
@@ -191,7 +199,8 @@ type wireEnvironment struct {
 
 // short returns the form of the label before [wire.brief].
 func (m *Manifest) short() wire {
-	w := wire{Version: manifestVersion, Digest: m.Digest(), Environments: map[string]wireEnvironment{}, Required: m.Required}
+	w := wire{Version: manifestVersion, Digest: m.Digest(),
+		Environments: map[string]wireEnvironment{}, Required: m.Required}
 	if w.Required == nil {
 		w.Required = []string{}
 	}
@@ -213,17 +222,19 @@ func (m *Manifest) full() wire {
 
 // JSON returns the content of manifest.json. Equal manifests give equal bytes.
 func (m *Manifest) JSON() []byte {
-	data, _ := json.MarshalIndent(m.full(), "", " ") // strings, numbers and maps of them: cannot fail
+	// strings, numbers and maps of them: cannot fail
+	data, _ := json.MarshalIndent(m.full(), "", " ")
 	return append(data, '\n')
 }
 
 // maxLabel is where a label begins to name only the files that make a difference.
 const maxLabel = 64 << 10
 
-// Label returns the OCI image label that says which environments the image has files for: the version, the digest, each
-// environment's target paths and the required ones, as JSON on one line. A label that would be longer than 64 KiB names
-// only the required files that some environment lacks, and of each environment's files only those: what an environment
-// lacks can be told from it all the same.
+// Label returns the OCI image label that says which environments the image has files for: the
+// version, the digest, each environment's target paths and the required ones, as JSON on one line.
+// A label that would be longer than 64 KiB names only the required files that some environment
+// lacks, and of each environment's files only these: the files that an environment lacks still
+// follow from it.
 func (m *Manifest) Label() (key, value string) {
 	w := m.short()
 	data, _ := json.Marshal(w)
@@ -233,7 +244,7 @@ func (m *Manifest) Label() (key, value string) {
 	return LabelKey, string(data)
 }
 
-// brief leaves out what all environments have, and what is not required.
+// brief leaves out the files that all environments have, and the files that are not required.
 func (w wire) brief() wire {
 	having := map[string]int{}
 	for _, env := range w.Environments {
@@ -246,10 +257,11 @@ func (w wire) brief() wire {
 	out.Required = slices.DeleteFunc(slices.Clone(w.Required), shared)
 	out.Environments = map[string]wireEnvironment{}
 	for name, env := range w.Environments {
-		out.Environments[name] = wireEnvironment{Files: slices.DeleteFunc(slices.Clone(env.Files), func(p string) bool {
-			_, required := slices.BinarySearch(out.Required, p)
-			return !required
-		})}
+		out.Environments[name] = wireEnvironment{Files: slices.DeleteFunc(slices.Clone(env.Files),
+			func(p string) bool {
+				_, required := slices.BinarySearch(out.Required, p)
+				return !required
+			})}
 	}
 	return out
 }
@@ -257,10 +269,12 @@ func (w wire) brief() wire {
 // complete reports which files env lacks.
 func (m *Manifest) complete(env *Environment) error {
 	if len(env.Files) == 0 && m.head == nil {
-		return fmt.Errorf("environment %q: no files in envs/%s: %w", env.Name, env.Name, ErrIncomplete)
+		return fmt.Errorf("environment %q: no files in envs/%s: %w", env.Name, env.Name,
+			ErrIncomplete)
 	}
 	if missing := m.lacks(env); len(missing) > 0 {
-		return fmt.Errorf("environment %q: required files missing: %s: %w", env.Name, list(missing), ErrIncomplete)
+		return fmt.Errorf("environment %q: required files missing: %s: %w", env.Name, list(missing),
+			ErrIncomplete)
 	}
 	return nil
 }
@@ -276,7 +290,8 @@ func (m *Manifest) lacks(env *Environment) []string {
 	return nil
 }
 
-// Missing returns the required files that the environment lacks, sorted; all of them when there is no such environment.
+// Missing returns the required files that the environment lacks, sorted; all of them when there is
+// no such environment.
 func (m *Manifest) Missing(environment string) []string {
 	var have []string
 	if env := m.Environments[environment]; env != nil {

@@ -23,7 +23,8 @@ func TestCopyHasExactModesWhateverTheUmask(t *testing.T) {
 	})
 	b.write("etc/envconfig/envs/test/opt/private", "", 0o666)
 	b.activate("test")
-	require.Equal(t, map[string]string{"opt": "drwxr-xr-x", "opt/a.sh": `-rwxr-xr-x ""`, "opt/plain": `-rw-r--r-- ""`, "opt/private": `-rw------- ""`},
+	require.Equal(t, map[string]string{"opt": "drwxr-xr-x", "opt/a.sh": `-rwxr-xr-x ""`,
+		"opt/plain": `-rw-r--r-- ""`, "opt/private": `-rw------- ""`},
 		only(b.tree(), "opt"))
 }
 
@@ -49,7 +50,8 @@ func TestSecondStartWritesNothing(t *testing.T) {
 	require.Equal(t, times, changeTimes(t, b.root))
 }
 
-// changeTimes shows the inode and the time of the last change of everything: a write, a rename or a new mode would show.
+// changeTimes shows the inode and the time of the last change of everything: a write, a rename or a
+// new mode would show.
 func changeTimes(t *testing.T, root string) map[string][3]int64 {
 	t.Helper()
 	seen := map[string][3]int64{}
@@ -79,7 +81,8 @@ func TestThereAndBackLeavesNothingOfTheOther(t *testing.T) {
 
 func TestFilesOfTheOtherEnvironmentGoWithoutARecordToo(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, map[string]string{"envs/test/a/only": "x", "envs/test/a/common": "t", "envs/production/a/common": "p"})
+	b := newBox(t, map[string]string{"envs/test/a/only": "x", "envs/test/a/common": "t",
+		"envs/production/a/common": "p"})
 	b.activate("test")
 	require.NoError(t, os.RemoveAll(filepath.Join(b.root, DefaultState)))
 	b.activate("production")
@@ -103,7 +106,8 @@ func TestRender(t *testing.T) {
 	}
 	b := newBox(t, source)
 	err := b.refuseWith("test", ErrInvalid, nil)
-	require.ErrorContains(t, err, "variable HOST for etc/app, variable EMPTY for etc/app, file /run/secrets/db (no such file or directory) for etc/app")
+	require.ErrorContains(t, err, "variable HOST for etc/app, variable EMPTY for etc/app, file "+
+		"/run/secrets/db (no such file or directory) for etc/app")
 	b.write("run/secrets/db", "s3cret\n", 0o400)
 	a := b.activator()
 	a.Lookup = func(name string) (string, bool) {
@@ -113,10 +117,12 @@ func TestRender(t *testing.T) {
 	require.NoError(t, err)
 	data, err := os.ReadFile(filepath.Join(b.root, "etc/app"))
 	require.NoError(t, err)
-	require.Equal(t, `host=db-${PORT} port=80 empty= pass=s3cret nginx=$host ${host} log4j=${sys:x:-y} %d{ISO} $db-${PORT} ${file:/etc/passwd} ${HOST`, string(data))
+	require.Equal(t,
+		`host=db-${PORT} port=80 empty= pass=s3cret nginx=$host ${host} log4j=${sys:x:-y} %d{ISO} $db-${PORT} ${file:/etc/passwd} ${HOST`, string(data))
 	info, err := os.Stat(filepath.Join(b.root, "etc/app"))
 	require.NoError(t, err)
-	require.Equal(t, "-rw-r-----", info.Mode().String(), "a file that holds a secret is not for everyone")
+	require.Equal(t, "-rw-r-----", info.Mode().String(), "a file that holds a secret is not for "+
+		"everyone")
 	drift, err := a.Verify()
 	require.NoError(t, err)
 	require.Empty(t, drift)
@@ -169,7 +175,8 @@ func TestPointerIsOneLinkWhateverTheNumber(t *testing.T) {
 
 func TestVerifyNamesEveryDrift(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, map[string]string{"envs/test/a/content": "x", "envs/test/a/gone": "x", "envs/test/a/mode": "x", "envs/test/a/type": "x", "envs/test/a/well": "x"})
+	b := newBox(t, map[string]string{"envs/test/a/content": "x", "envs/test/a/gone": "x",
+		"envs/test/a/mode": "x", "envs/test/a/type": "x", "envs/test/a/well": "x"})
 	b.activate("test")
 	b.write("a/content", "y", 0o644)
 	b.write("a/mode", "x", 0o666)
@@ -178,13 +185,16 @@ func TestVerifyNamesEveryDrift(t *testing.T) {
 	require.NoError(t, os.Mkdir(filepath.Join(b.root, "a/type"), 0o755))
 	drift, err := b.activator().Verify()
 	require.NoError(t, err)
-	require.Equal(t, []Drift{{"a/content", "has other content"}, {"a/gone", "is gone"}, {"a/mode", "has the mode 0666, was put in place with 0644"}, {"a/type", "is a folder now"}}, drift)
+	require.Equal(t, []Drift{{"a/content", "has other content"}, {"a/gone", "is gone"},
+		{"a/mode", "has the mode 0666, was put in place with 0644"}, {"a/type", "is a folder now"}},
+		drift)
 	status, err := b.activator().Status()
 	require.NoError(t, err)
 	require.Equal(t, "test", status.Environment)
 	require.Equal(t, 5, status.Files)
 
-	b = newBox(t, map[string]string{SpecName: `{"paths":[{"match":"a/*","action":"link"}]}`, "envs/test/a/behind": "x", "envs/test/a/link": "x", "envs/test/b": "x"})
+	b = newBox(t, map[string]string{SpecName: `{"paths":[{"match":"a/*","action":"link"}]}`,
+		"envs/test/a/behind": "x", "envs/test/a/link": "x", "envs/test/b": "x"})
 	withManifest(t, b)
 	b.activate("test")
 	b.write("etc/envconfig/envs/test/a/behind", "y", 0o644)
@@ -192,7 +202,8 @@ func TestVerifyNamesEveryDrift(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(b.root, "a/link")))
 	drift, err = b.activator().Verify()
 	require.NoError(t, err)
-	require.Equal(t, []Drift{{"a/behind", "has other content than the manifest says"}, {"a/link", "is gone"}, {"b", "has other content"}}, drift)
+	require.Equal(t, []Drift{{"a/behind", "has other content than the manifest says"},
+		{"a/link", "is gone"}, {"b", "has other content"}}, drift)
 }
 
 func TestWitnessMustAgree(t *testing.T) {
@@ -209,7 +220,8 @@ func TestWitnessMustAgree(t *testing.T) {
 		{`{"hostname":"{env}-*"}`, "", `host name "web-production-1" does not match`},
 		{`{"file":"/etc/absent","environments":["test"]}`, "", ""},
 	} {
-		b := newBox(t, map[string]string{SpecName: `{"witnesses":[` + c.witness + `]}`, "envs/production/opt/a": "x"})
+		b := newBox(t, map[string]string{SpecName: `{"witnesses":[` + c.witness + `]}`,
+			"envs/production/opt/a": "x"})
 		b.write("etc/deploy-env", c.file, 0o644)
 		before := b.tree()
 		a := b.activator()
@@ -225,7 +237,7 @@ func TestWitnessMustAgree(t *testing.T) {
 	}
 }
 
-// What was put in place is on the disk before the old files go, with one call for the one file system.
+// The new files are on the disk before the old files go, with one call for the one file system.
 func TestDurable(t *testing.T) {
 	t.Parallel()
 	b := mixed(t)
@@ -255,7 +267,8 @@ func TestDurable(t *testing.T) {
 // atOnce is the number of files from which on [place.Diff] uses a second goroutine.
 const atOnce = 256
 
-// So many files are compared by two goroutines: each half has a file that was changed, and each a folder that is in the way.
+// So many files are compared by two goroutines: each half has a file that was changed, and each a
+// folder that is in the way.
 func TestManyFilesAreComparedAtOnce(t *testing.T) {
 	t.Parallel()
 	source := map[string]string{}
@@ -282,17 +295,20 @@ func TestManyFilesAreComparedAtOnce(t *testing.T) {
 	require.ErrorContains(t, err, "/opt/d5/f510: ")
 }
 
-// A record that was written for other files, or in another order, is not taken for the one of this start.
+// A record that was written for other files, or in another order, is not taken for the one of this
+// start.
 func TestRecordIsHeldToWhatIsWanted(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, map[string]string{"envs/test/opt/a": "1", "envs/test/opt/b": "2", "envs/test/opt/ü": "3"})
+	b := newBox(t, map[string]string{"envs/test/opt/a": "1", "envs/test/opt/b": "2",
+		"envs/test/opt/ü": "3"})
 	b.activate("test")
 	name := filepath.Join(b.root, DefaultState, recordName)
 	written, err := os.ReadFile(name)
 	require.NoError(t, err)
 	for _, other := range []string{
 		strings.Replace(string(written), `"mode":420`, `"mode":384`, 1),
-		strings.Replace(string(written), `{"path":"opt/a"`, `{"path":"opt/0","sha256":"","mode":420},{"path":"opt/a"`, 1),
+		strings.Replace(string(written), `{"path":"opt/a"`,
+			`{"path":"opt/0","sha256":"","mode":420},{"path":"opt/a"`, 1),
 		strings.Replace(string(written), `"files":[`, `"files":[ `, 1)[:200],
 	} {
 		require.NoError(t, os.WriteFile(name, []byte(other), 0o600))

@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
-// links are the places of the target tree where pointer mode has links baked into the image: the folder of each rule
-// "folder/**", and every other file with that action. Sorted.
+// links are the places of the target tree where pointer mode has links baked into the image: the
+// folder of each rule "folder/**", and every other file with that action. Sorted.
 func (m *Manifest) links() []string {
 	if m.head != nil {
 		return m.head.Links
@@ -60,17 +60,18 @@ func (m *Manifest) validateLinks() error {
 		for i := range env.Files {
 			f := &env.Files[i]
 			if folder := outermost(links, f.Path); f.Action != Pointer && folder != "" {
-				return invalid(SpecName, "%q is below %q, which has the action pointer as a whole, and has the action %q", f.Path, folder, cmp.Or(f.Action, Copy))
+				return invalid(SpecName, "%q is below %q, which has the action pointer as a "+
+					"whole, and has the action %q", f.Path, folder, cmp.Or(f.Action, Copy))
 			}
 		}
 	}
 	return nil
 }
 
-// Bake makes the links that the action pointer needs, when the image is built: in the target tree one for each folder or
-// file, leading through <state>/current, and in each environment's folder one for each file that only _base has. It may
-// be called again. The error matches [ErrTarget] when something else is in a link's place. It returns the links' paths.
-// Write the manifest after it.
+// Bake makes the links that the action pointer needs, when the image is built: in the target tree
+// one for each folder or file, leading through <state>/current, and in each environment's folder
+// one for each file that only _base has. It may be called again. The error matches [ErrTarget] when
+// something else is in a link's place. It returns the links' paths. Write the manifest after it.
 func (a *Activator) Bake() ([]string, error) {
 	rootName, sourceName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource)
 	l := newLayout(rootName, sourceName, cmp.Or(a.State, DefaultState))
@@ -88,7 +89,8 @@ func (a *Activator) Bake() ([]string, error) {
 		return nil, nil
 	}
 	if l.state == "" || l.source == "" {
-		return nil, invalid("pointer", "the action pointer needs the source and the state folder below the root")
+		return nil, invalid("pointer", "the action pointer needs the source and the state folder "+
+			"below the root")
 	}
 	root, err := os.OpenRoot(rootName)
 	if err != nil {
@@ -126,7 +128,7 @@ func bakeLink(root *os.Root, name, text string) error {
 	return checkLink(root, name, text)
 }
 
-// checkLink holds a baked link to what it must say.
+// checkLink checks that a baked link has the target text.
 func checkLink(root *os.Root, name, text string) error {
 	got, err := root.Readlink(name)
 	switch {
@@ -134,10 +136,12 @@ func checkLink(root *os.Root, name, text string) error {
 		return fmt.Errorf("/%s: the link for the action pointer is not in the image: "+
 			"run envconfig manifest --bake when it is built: %w", name, ErrTarget)
 	case err != nil:
-		return fmt.Errorf("/%s: the image has something else there than the link for the action pointer: "+
+		return fmt.Errorf("/%s: the image has something else there than the link for the action "+
+			"pointer: "+
 			"remove it before envconfig manifest --bake: %w", name, ErrTarget)
 	case got != text:
-		return fmt.Errorf("/%s: is a link to %q where %q is expected: %w", name, got, text, ErrTarget)
+		return fmt.Errorf("/%s: is a link to %q where %q is expected: %w", name, got, text,
+			ErrTarget)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// ParseManifest reads what [Manifest.JSON] wrote. The error matches [ErrInvalid] when data is
+// ParseManifest reads the output of [Manifest.JSON]. The error matches [ErrInvalid] when data is
 // anything else: cut off, changed by hand so that the digest no longer fits, or of a version that
 // is not known here.
 func ParseManifest(data []byte) (*Manifest, error) { return parseManifest(string(data)) }
@@ -35,7 +35,8 @@ func parseManifest(text string) (*Manifest, error) {
 		env.digest = env.Digest()
 	}
 	if m.digest = m.Digest(); m.digest != r.digest {
-		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write it anew with envconfig manifest", m.digest, names.Quote(r.digest))
+		return nil, invalid(ManifestName, "its content has the digest %s and it says %s: write "+
+			"it anew with envconfig manifest", m.digest, names.Quote(r.digest))
 	}
 	return m, nil
 }
@@ -44,7 +45,7 @@ func errVersion(version int64) error {
 	return fmt.Errorf("version %d, this envconfig knows version %d", version, manifestVersion)
 }
 
-// UnmarshalJSON reads what [File.MarshalJSON] wrote.
+// UnmarshalJSON reads the output of [File.MarshalJSON].
 func (f *File) UnmarshalJSON(data []byte) error {
 	r := manifestReader{Reader: fastjson.NewReader(string(data))}
 	*f = r.file()
@@ -271,7 +272,7 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 }
 
 // parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it;
-// [ParseManifest] tells why. It is decided when the place of the head has been passed.
+// [ParseManifest] gives the reason. It is decided when the place of the head has been passed.
 func parseHead(text string) (m *Manifest, decided bool) {
 	r := &manifestReader{Reader: fastjson.NewReader(text), headOnly: true}
 	r.manifest()

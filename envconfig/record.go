@@ -17,7 +17,7 @@ const (
 	besideName = place.TempPrefix + recordName
 )
 
-// record says what is active. It holds names, sums and modes, never a value.
+// record describes the active environment. It holds names, sums and modes, never a value.
 type record struct {
 	Version     int
 	Environment string
@@ -29,7 +29,7 @@ type record struct {
 	// Dirs are the folders that activations made, and may take away when they are empty.
 	Dirs []string
 
-	// known counts files that were read and are not in Files, because they are what is wanted now,
+	// known counts files that were read and are not in Files, because they equal the wanted files,
 	// in the same order.
 	known int
 }
@@ -40,7 +40,7 @@ type placed struct {
 	SHA256 string
 	Mode   fs.FileMode
 	Action Action
-	// Link is what a symbolic link says.
+	// Link is the target text of a symbolic link.
 	Link string
 }
 
@@ -61,7 +61,7 @@ func (r *record) says(other *record, w *wanted) bool {
 		r.known == len(w.files) && len(r.Files) == 0 && slices.Equal(r.Dirs, other.Dirs)
 }
 
-// readRecord returns what the last activation wrote, or nil. With w, which may be nil, it counts
+// readRecord returns the record of the last activation, or nil. With w, which may be nil, it counts
 // the files at the beginning that are those of w in known and does not keep them.
 func readRecord(state string, t *place.Tree, besides string, w *wanted) *record {
 	if s, err := place.OpenRoot(state); err == nil {
@@ -83,7 +83,7 @@ func readRecord(state string, t *place.Tree, besides string, w *wanted) *record 
 	return parseRecord(text, w)
 }
 
-// with returns r, which may be nil, together with what was put in place after it.
+// with returns r, which may be nil, together with the files that were put in place after it.
 func (r *record) with(committed []place.Committed) *record {
 	if len(committed) == 0 {
 		return r
@@ -162,7 +162,7 @@ func parseRecord(text string, w *wanted) *record {
 	return r
 }
 
-// readPlaced reads what placed.appendTo writes.
+// readPlaced reads the output of placed.appendTo.
 func readPlaced(in *fastjson.Reader) (f placed) {
 	in.Object(func(key string) {
 		switch key {

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// maxRendered bounds a file with placeholders, which is held in memory; files that are copied have no bound.
+// maxRendered bounds a file with placeholders, which is held in memory; files that are copied have
+// no bound.
 const maxRendered = 16 << 20
 
 // filePrefix begins a placeholder for a file's content.
@@ -27,7 +28,8 @@ type piece struct {
 	hasElse  bool
 }
 
-// split cuts a template into text and the placeholders that r declares. Text between two placeholders is one piece.
+// split cuts a template into text and the placeholders that r declares. Text between two
+// placeholders is one piece.
 func (r *Render) split(template string) []piece {
 	var pieces []piece
 	text := 0
@@ -59,16 +61,18 @@ func (r *Render) split(template string) []piece {
 	return pieces
 }
 
-// placeholder reads what stands between the braces; it is none unless it was declared.
+// placeholder reads the text between the braces; it is none unless it was declared.
 func (r *Render) placeholder(inner string) (piece, bool) {
 	if path, ok := strings.CutPrefix(inner, filePrefix); ok {
 		rel, absolute := strings.CutPrefix(path, "/")
-		return piece{name: path, file: true}, absolute && place.PathProblem(rel) == "" && slices.ContainsFunc(r.Files, func(pattern string) bool {
-			return matchPath(strings.TrimPrefix(pattern, "/"), rel)
-		})
+		return piece{name: path, file: true}, absolute && place.PathProblem(rel) == "" &&
+			slices.ContainsFunc(r.Files, func(pattern string) bool {
+				return matchPath(strings.TrimPrefix(pattern, "/"), rel)
+			})
 	}
 	name, fallback, hasElse := strings.Cut(inner, ":-")
-	return piece{name: name, fallback: fallback, hasElse: hasElse}, slices.Contains(r.Variables, name)
+	return piece{name: name, fallback: fallback, hasElse: hasElse}, slices.Contains(r.Variables,
+		name)
 }
 
 // values are where placeholders get their content.
@@ -77,8 +81,9 @@ type values struct {
 	root   *os.Root
 }
 
-// fill returns the template with its placeholders filled in, and what could not be filled in. A fallback stands in for a
-// variable that is unset or empty; a variable that is empty and has no fallback is filled in as it is.
+// fill returns the template with its placeholders filled in, and the names without a value. A
+// fallback stands in for a variable that is unset or empty; a variable that is empty and has no
+// fallback is filled in as it is.
 func (r *Render) fill(template string, from values) (out []byte, missing []string) {
 	var b bytes.Buffer
 	for _, p := range r.split(template) {
@@ -105,7 +110,8 @@ func (r *Render) fill(template string, from values) (out []byte, missing []strin
 	return b.Bytes(), missing
 }
 
-// read returns the content of a file without the line end that editors and "echo" put after a secret.
+// read returns the content of a file without the line end that editors and "echo" put after a
+// secret.
 func (v *values) read(name string) ([]byte, error) {
 	f, _, err := place.OpenFile(everything(v.root), strings.TrimPrefix(name, "/"))
 	if err != nil {
@@ -130,13 +136,15 @@ func (r *Render) usesFiles(template string) bool {
 func (r *Render) validate() error {
 	for _, name := range r.Variables {
 		if name == "" || strings.ContainsAny(name, "{}$=:\x00") {
-			return invalid(SpecName, "render variable %s cannot be the name of a variable", names.Quote(name))
+			return invalid(SpecName, "render variable %s cannot be the name of a variable",
+				names.Quote(name))
 		}
 	}
 	for _, pattern := range r.Files {
 		rel, ok := strings.CutPrefix(pattern, "/")
 		if !ok || !validPattern(rel) {
-			return invalid(SpecName, "render file pattern %s must begin with / and be well-formed", names.Quote(pattern))
+			return invalid(SpecName, "render file pattern %s must begin with / and be well-formed",
+				names.Quote(pattern))
 		}
 	}
 	return nil

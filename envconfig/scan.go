@@ -17,12 +17,14 @@ const (
 	baseDir = "_base"
 )
 
-// Scan reads the source folder fsys, which holds envs/ and optionally envconfig.json, and returns what it has. The error
-// matches [ErrInvalid] when the folder breaks a rule: a name that cannot be an environment, a symbolic link that leaves
-// envs/, a device, pipe or socket, two paths that differ in case only, a path that is a file and a folder at once. Entries
-// of envs/ itself whose names begin with a dot are passed over.
+// Scan reads the source directory fsys, which holds envs/ and optionally envconfig.json, and
+// returns its manifest. The error matches [ErrInvalid] when the directory breaks a rule: a name
+// that cannot be an environment, a symbolic link that leaves envs/, a device, pipe or socket, two
+// paths that differ in case only, a path that is a file and a directory at once. Entries of envs/
+// itself whose names begin with a dot are passed over.
 //
-// Give it [os.Root.FS] rather than [os.DirFS], so that nothing outside of the folder can be reached.
+// Give it [os.Root.FS] rather than [os.DirFS], so that nothing outside of the directory can be
+// reached.
 func Scan(fsys fs.FS) (*Manifest, error) {
 	m := &Manifest{Environments: map[string]*Environment{}}
 	if err := m.readSpec(fsys); err != nil {
@@ -30,7 +32,8 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 	}
 	entries, err := fs.ReadDir(fsys, envsDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("scan: no folder %s in the source folder: %w", envsDir, ErrIncomplete)
+		return nil, fmt.Errorf("scan: no folder %s in the source folder: %w", envsDir,
+			ErrIncomplete)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("scan: %w", err)
@@ -60,7 +63,8 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 	return m, m.validate()
 }
 
-// Load returns the manifest of the source folder fsys: manifest.json when there is one, else what [Scan] finds.
+// Load returns the manifest of the source directory fsys: manifest.json when there is one, else the
+// manifest of [Scan].
 func Load(fsys fs.FS) (*Manifest, error) {
 	text, err := place.ReadText(fsys, ManifestName, maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -115,7 +119,8 @@ func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 		own := f.Mode
 		m.Spec.apply(&f)
 		if f.Mode != own && (f.Action == Link || f.Action == Pointer) {
-			return invalid(SpecName, "%q has the mode %04o, but with the action %s it is that of %s, %04o: give that one the mode", target, f.Mode, f.Action, name, own)
+			return invalid(SpecName, "%q has the mode %04o, but with the action %s it is that of "+
+				"%s, %04o: give that one the mode", target, f.Mode, f.Action, name, own)
 		}
 		if err := m.conceal(fsys, &f); err != nil {
 			return err
@@ -172,7 +177,8 @@ func checkType(fsys fs.FS, name string, d fs.DirEntry) error {
 	case d.Type().IsRegular():
 		return nil
 	case d.Type() != fs.ModeSymlink:
-		return invalid(name, "is a %s; only files, folders and links to files can be activated", place.TypeName(d.Type()))
+		return invalid(name, "is a %s; only files, folders and links to files can be activated",
+			place.TypeName(d.Type()))
 	}
 	for at, hops := name, 0; hops < 40; hops++ {
 		to, err := fs.ReadLink(fsys, at)
@@ -191,13 +197,14 @@ func checkType(fsys fs.FS, name string, d fs.DirEntry) error {
 			return nil
 		}
 		if info.Mode().Type() != fs.ModeSymlink {
-			return invalid(name, "is a link to the %s %q; only links to files can be activated", place.TypeName(info.Mode().Type()), to)
+			return invalid(name, "is a link to the %s %q; only links to files can be activated",
+				place.TypeName(info.Mode().Type()), to)
 		}
 	}
 	return invalid(name, "is a link that leads round in a circle")
 }
 
-// read fills in what the content of the source says.
+// read fills in the fields that depend on the content of the source.
 func (f *File) read(fsys fs.FS) error {
 	src, err := fsys.Open(f.Source)
 	if err != nil {
@@ -217,7 +224,8 @@ func (f *File) read(fsys fs.FS) error {
 	return nil
 }
 
-// conceal takes the permissions of others from a rendered file that draws on a file, which most likely is a secret.
+// conceal takes the permissions of others from a rendered file that draws on a file, which most
+// likely is a secret.
 func (m *Manifest) conceal(fsys fs.FS, f *File) error {
 	if f.Action != Fill {
 		return nil
@@ -233,7 +241,9 @@ func (m *Manifest) conceal(fsys fs.FS, f *File) error {
 func overlay(base, env []File) []File {
 	files := slices.Clone(env)
 	for _, f := range base {
-		if _, ok := slices.BinarySearchFunc(env, f.Path, func(e File, p string) int { return strings.Compare(e.Path, p) }); !ok {
+		if _, ok := slices.BinarySearchFunc(env, f.Path, func(e File, p string) int {
+			return strings.Compare(e.Path, p)
+		}); !ok {
 			files = append(files, f)
 		}
 	}

@@ -42,8 +42,8 @@ func (a *Activator) newStart(environment string) (*start, error) {
 	return s, nil
 }
 
-// close gives back what open and compare took, after an error or a panic, too: other starts wait
-// for the lock.
+// close releases the resources of open and compare, after an error or a panic, too: other starts
+// wait for the lock.
 func (s *start) close() {
 	if s.wanted != nil {
 		s.wanted.sources.Forget()

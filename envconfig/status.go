@@ -15,11 +15,12 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 )
 
-// Status says what is active. It holds no values.
+// Status describes the active environment. It holds no values.
 type Status struct {
 	// Environment is the active one.
 	Environment string `json:"environment"`
-	// Digest is that of the environment, Manifest that of the whole, both as they were at the activation.
+	// Digest is that of the environment, Manifest that of the whole, both as they were at the
+	// activation.
 	Digest   string `json:"digest"`
 	Manifest string `json:"manifest"`
 	// UID is the user that activated it, and Activated is when.
@@ -33,12 +34,12 @@ type Status struct {
 type Drift struct {
 	// Path of the target, relative to the root.
 	Path string
-	// Reason says in what it differs; never what it holds.
+	// Reason names the difference, never the content.
 	Reason string
 }
 
-// Status reads the record of the last activation. The error matches [ErrIncomplete] when there is none, or it may not be
-// read by this user.
+// Status reads the record of the last activation. The error matches [ErrIncomplete] when there is
+// none, or it may not be read by this user.
 func (a *Activator) Status() (Status, error) {
 	r, t, err := a.record()
 	if err != nil {
@@ -48,8 +49,9 @@ func (a *Activator) Status() (Status, error) {
 	return Status{r.Environment, r.Digest, r.Manifest, r.UID, r.Activated, len(r.Files)}, nil
 }
 
-// Verify holds every target to the record of the last activation and returns those that differ, sorted by path. Of the actions
-// pointer and link it is the links that are held to it, and the files behind them are held to the manifest.
+// Verify holds every target to the record of the last activation and returns the ones that differ,
+// sorted by path. With the actions pointer and link the links are held to it, and the files behind
+// them are held to the manifest.
 func (a *Activator) Verify() ([]Drift, error) {
 	r, t, err := a.record()
 	if err != nil {
@@ -73,7 +75,7 @@ func (a *Activator) Verify() ([]Drift, error) {
 	return drift, err
 }
 
-// record returns what is active, and the open root.
+// record returns the record of the active environment, and the open root.
 func (a *Activator) record() (*record, *place.Tree, error) {
 	m, err := a.load()
 	if err != nil {
@@ -89,12 +91,13 @@ func (a *Activator) record() (*record, *place.Tree, error) {
 	r := readRecord(state, t, l.beside(m), nil)
 	if r == nil {
 		t.Close()
-		return nil, nil, fmt.Errorf("record in %s: nothing was activated here, or not by this user: %w", state, ErrIncomplete)
+		return nil, nil, fmt.Errorf("record in %s: nothing was activated here, or not by this "+
+			"user: %w", state, ErrIncomplete)
 	}
 	return r, t, nil
 }
 
-// drift says in what the target differs from f, or is empty.
+// drift returns the difference of the target from f, or "" if there is none.
 func (f *placed) drift(t *place.Tree) string {
 	d, base, err := t.Split(f.Path)
 	var mode fs.FileMode
@@ -150,7 +153,8 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 		return nil, err
 	}
 	defer root.Close()
-	l := newLayout(cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), cmp.Or(a.State, DefaultState))
+	l := newLayout(cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource),
+		cmp.Or(a.State, DefaultState))
 	var drift []Drift
 	for _, link := range m.links() {
 		if checkLink(root, link, relative(link, path.Join(l.current(), link))) != nil {
@@ -183,7 +187,10 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 func WriteManifest(source *os.Root, m *Manifest) error {
 	const draft = place.TempPrefix + ManifestName
 	t := place.NewTree(source) // not closed: the root is the caller's
-	err := t.Create(draft, 0o644, func(w io.Writer) error { _, err := w.Write(m.JSON()); return err })
+	err := t.Create(draft, 0o644, func(w io.Writer) error {
+		_, err := w.Write(m.JSON())
+		return err
+	})
 	if err == nil {
 		err = t.Rename(draft, ManifestName)
 	}

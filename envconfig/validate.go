@@ -12,7 +12,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// validate holds a manifest to the rules that make an activation safe, whoever wrote it.
+// validate holds a manifest to the rules that make an activation safe; it may come from any writer.
 func (m *Manifest) validate() error {
 	for _, name := range m.Names() {
 		if err := checkStored(name); err != nil {
@@ -34,8 +34,12 @@ func (m *Manifest) validate() error {
 }
 
 func (e *Environment) validate() error {
-	wrong := func(format string, args ...any) error { return invalid("environment "+e.Name, format, args...) }
-	if !slices.IsSortedFunc(e.Files, func(a, b File) int { return strings.Compare(a.Path, b.Path) }) {
+	wrong := func(format string, args ...any) error {
+		return invalid("environment "+e.Name, format, args...)
+	}
+	if !slices.IsSortedFunc(e.Files, func(a, b File) int {
+		return strings.Compare(a.Path, b.Path)
+	}) {
 		return wrong("files are not sorted by path")
 	}
 	folded := make([]string, len(e.Files))

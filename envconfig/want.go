@@ -27,8 +27,8 @@ type origin struct {
 	rendered rendered // content, of a file that is rendered
 }
 
-// newWanted lists what the environment puts in place. All placeholders that have no value are
-// reported at once.
+// newWanted lists the files that the environment puts in place. All placeholders that have no value
+// are reported at once.
 func newWanted(
 	m *Manifest, env *Environment, l layout, source *os.Root, from values,
 ) (*wanted, error) {
@@ -46,7 +46,8 @@ func newWanted(
 			continue
 		case Link:
 			if l.source == "" {
-				return nil, invalid(f.Path, "the action link needs the source folder below the root")
+				return nil,
+					invalid(f.Path, "the action link needs the source folder below the root")
 			}
 			if err := requireSource(w.sources, f.Source); err != nil {
 				return nil, err
@@ -77,7 +78,7 @@ func newWanted(
 	return w, nil
 }
 
-// target is what f puts at its target when it is copied as it is.
+// target returns the file that f puts at its target when it is copied as it is.
 func target(f *File) place.File {
 	return place.File{Path: f.Path, Mode: f.Mode, Size: f.Size, SHA256: f.SHA256}
 }
@@ -142,15 +143,15 @@ func (r *rendered) Close() error { return nil }
 // Mismatch returns the error for a source that has another content than the manifest says.
 func (w *wanted) Mismatch(i int) error { return mismatch(w.origins[i].file.Source) }
 
-// placed returns what a record says of the file with that index.
+// placed returns the record's entry for the file with that index.
 func (w *wanted) placed(i int) placed {
 	f, o := &w.files[i], w.origins[i].file
 	return placed{Path: f.Path, SHA256: f.SHA256, Mode: o.Mode, Action: o.Action, Link: f.Link}
 }
 
 // stale returns the paths of the files that stand in the tree because of another environment,
-// sorted: those of the record and, in case the record was lost, those whose content is exactly what
-// another environment of the manifest puts there.
+// sorted: the files of the record and, in case the record was lost, the files whose content is
+// exactly that of another environment of the manifest.
 func (w *wanted) stale(t *place.Tree, m *Manifest, before *record) []string {
 	var stale []string
 	if before != nil {
