@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/ociref"
 )
 
-// Labels that say which base image was used.
+// Labels that name the base image.
 const (
 	labelBaseName   = "org.opencontainers.image.base.name"
 	labelBaseDigest = "org.opencontainers.image.base.digest"

@@ -113,7 +113,7 @@ func lineOf(where []parser.Range) int {
 
 var parserPrefix = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
 
-// located says once at which line a parser's error is.
+// located returns a parser's error with its line, once.
 func located(err error) error {
 	e := &builder.DockerfileError{Err: errors.New(parserPrefix.ReplaceAllString(err.Error(), ""))}
 	var at *parser.LocationError
