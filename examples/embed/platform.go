@@ -167,7 +167,7 @@ func (h *Hooks) Finished(ctx context.Context, task string) error {
 	return errors.Join(err, h.agent.WaitVerified(ctx, h.route()))
 }
 
-// route asks for the routes that the leases say, and returns the revision to wait for.
+// route sets the routes of the leases, and returns the revision to wait for.
 func (h *Hooks) route() uint64 {
 	h.routing.Lock()
 	defer h.routing.Unlock()

@@ -342,7 +342,7 @@ func (t *teller) visit(ctx context.Context, asked string, addr netip.AddrPort, p
 		a.Version, a.Environment, a.Greeting), err, wants...)
 }
 
-// refused is a step that must fail with the status, and say why with the word.
+// refused is a step that must fail with the status, and with the word in its reason.
 func (t *teller) refused(asked string, err error, status int, word string) {
 	var p *problem
 	if !errors.As(err, &p) {

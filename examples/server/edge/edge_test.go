@@ -39,7 +39,7 @@ func answering(text string) fstest.MapFS {
 
 func freePort(t *testing.T) int {
 	for range 100 {
-		port := 20000 + rand.IntN(12000) // below those that the kernel gives to connections
+		port := 20000 + rand.IntN(12000) // below the ports that the kernel gives to connections
 		if l, err := net.Listen("tcp4", ":"+strconv.Itoa(port)); err == nil {
 			require.NoError(t, l.Close())
 			return port

@@ -49,7 +49,7 @@ func (e *Edge) Start(ctx context.Context) error {
 			return fmt.Errorf("edge: reload: %w", err)
 		}
 		said = append(said, more...)
-		// Nginx tries a busy address five times and then says that it is still busy.
+		// Nginx tries a busy address five times and then reports that it is still busy.
 		for line := range bytes.Lines(said) {
 			if bytes.Contains(line, []byte("[emerg]")) && bytes.HasSuffix(line, []byte("\n")) &&
 				!bytes.Contains(line, []byte("bind() to")) {

@@ -2,10 +2,10 @@
 // ([Image]).
 //
 // Both write below a directory and nothing outside of it, for all names and links that an archive
-// may hold. An entry that they cannot write as the archive says is an error, never left out: an
-// entry of an unknown type, one that stands outside, an archive that ends too early. Directories
-// get their modes last, so that a user other than root can fill directories that are closed to
-// writing.
+// may hold. An entry that they cannot write as the archive describes it is an error, never left
+// out: an entry of an unknown type, one that stands outside, an archive that ends too early.
+// Directories get their modes last, so that a user other than root can fill directories that are
+// closed to writing.
 package untar
 
 import (
@@ -134,8 +134,8 @@ func fill(f *os.File, content io.Reader, holes bool) error {
 		switch err {
 		case nil:
 		case io.EOF, io.ErrUnexpectedEOF:
-			// ReadFull says the second of a short buffer, and of an archive that is cut off: that
-			// one says it again.
+			// ReadFull returns io.ErrUnexpectedEOF for a short buffer and for an archive that is
+			// cut off. The cut archive returns it again.
 			if _, err := content.Read(buffer[:1]); err != io.EOF {
 				return readError{err}
 			}
