@@ -60,7 +60,7 @@ func transformer(tb testing.TB, text string) func() {
 }
 
 // cpu is the processor time that this process, or its children, have used. On a machine that has
-// much else to do it says more than the clock.
+// much else to do it is a better measure than the clock.
 func cpu(who int) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(who, &u); err != nil {

@@ -88,7 +88,7 @@ func measureSize(t *testing.T, servers int) row {
 		},
 	}
 	if servers > 10_000 {
-		work[3] = nil // minutes of work that say nothing new
+		work[3] = nil // minutes of work that show nothing new
 	}
 	clock, used := make([][]time.Duration, len(work)), make([][]time.Duration, len(work))
 	for range rounds {

@@ -35,9 +35,9 @@ type File struct {
 type Source interface {
 	// Fetch blocks until the production tree's digest differs from after, and returns the tree. An
 	// after of "" returns the current tree as soon as there is one. The error is the context's
-	// cause when ctx ends; any other error is worth another try later, and says that the production
-	// tree is not known, never that it is gone: ErrInvalid is in the chain when there is one that
-	// is refused.
+	// cause when ctx ends; any other error is worth another try later, and means that the
+	// production tree is not known, never that it is gone: ErrInvalid is in the chain when there is
+	// one that is refused.
 	Fetch(ctx context.Context, after string) (*Bundle, error)
 }
 

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// Roots says where the absolute paths of the production machine are in a tree: by absolute path
-// the directory of the tree, where "." is the tree itself. The longest path counts. A nil Roots
+// Roots maps absolute paths of the production machine to the directories of a tree that hold
+// their files, where "." is the tree itself. The longest path counts. A nil Roots
 // stands for DefaultRoot at ".".
 //
 //	conf.Roots{"/etc/nginx": ".", "/etc/letsencrypt": "letsencrypt", "/usr/share/nginx": "share"}
 //	conf.Roots{"/": "."} // a tree that holds etc/nginx/nginx.conf
 type Roots map[string]string
 
-// DefaultRoot is the absolute path that a tree stands for when nothing else is said.
+// DefaultRoot is the absolute path that a tree stands for by default.
 const DefaultRoot = "/etc/nginx"
 
 // Validate reports every entry that is not an absolute path without "." and ".." and a relative

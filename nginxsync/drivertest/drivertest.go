@@ -32,7 +32,7 @@ type Harness struct {
 	Backend func(name string) netip.AddrPort
 	// Workers are the process ids of Nginx's workers.
 	Workers func() []int
-	// Methods says that the driver honours balancing methods.
+	// Methods reports whether the driver honours balancing methods.
 	Methods bool
 }
 

@@ -95,7 +95,7 @@ func TestOldAndNewWorkersOfAReload(t *testing.T) {
 		return err
 	})
 
-	// One that is killed cannot say that it ends.
+	// A worker that is killed cannot report that it ends.
 	require.NoError(t, syscall.Kill(old[0], syscall.SIGKILL))
 	nginxtest.Poll(t, "it is gone", func() error {
 		if slices.Contains(b.Workers(), old[0]) {

@@ -254,8 +254,8 @@ func (m *Mirror) point(name, id string) error {
 }
 
 // Sync carries one bundle over. On an error Nginx runs on the tree that it ran on before, and the
-// error says why, with file and line where there are any; when even that could not be verified, the
-// error says so too.
+// error has the reason, with file and line where there are any; when the tree of before could not
+// be verified either, the error reports that too.
 func (m *Mirror) Sync(ctx context.Context, b *bundle.Bundle) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

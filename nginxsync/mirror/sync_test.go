@@ -174,8 +174,8 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(s.dir, "current", "secret.key"))
 }
 
-// A production tree that is wrong in any way leaves Nginx on the tree that it runs on, and the
-// status says why.
+// A production tree with an error of any kind leaves Nginx on the tree that it runs on, and the
+// status has the reason.
 func TestSyncKeepsTheOldTree(t *testing.T) {
 	t.Parallel()
 	s := startSynced(t, &bundle.DirSource{}, "location / { return 204; }")

@@ -1,5 +1,5 @@
-// Package route says, without an Nginx, where a request goes: which server, which location, which
-// rewrites, which upstream, with the file and the line of each step.
+// Package route finds, without an Nginx, the route of a request: server, location, rewrites and
+// upstream, with the file and the line of each step.
 //
 // The caller's steps: read the tree with package conf, ask with Explain, show the steps. For
 // example:

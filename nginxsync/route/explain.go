@@ -16,7 +16,7 @@ import (
 
 // Request is the request that Explain follows.
 type Request struct {
-	// absolute; its port says which listens count
+	// absolute; its port selects the listens that count
 	URL string
 	// The default is GET.
 	Method string
@@ -180,8 +180,8 @@ func (w *walk) run() error {
 		return err
 	}
 	w.at = w.server
-	// Nginx reads the path before it knows the host: it is the default server that says what to do
-	// with its slashes.
+	// Nginx reads the path before it knows the host: the default server decides whether its slashes
+	// are merged.
 	path, args, ok := normalize(w.raw, !off(defaultServer(all).server, "merge_slashes"))
 	if !ok {
 		w.answer.Status = http.StatusBadRequest

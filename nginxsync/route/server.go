@@ -79,7 +79,8 @@ func (w *walk) listening() ([]candidate, error) {
 	return nil, &conf.Error{File: w.tree.Main.Name, Msg: why}
 }
 
-// defaultServer is the one that says so, or the first.
+// defaultServer returns the server whose listen has the parameter default_server, or its old form
+// default, else the first.
 func defaultServer(all []candidate) candidate {
 	for _, c := range all {
 		if c.listen != nil && (slices.Contains(c.listen.Args(), "default_server") ||

@@ -45,7 +45,7 @@ func snapshot(version string) nginxsync.Snapshot {
 		Version: version}}}}
 }
 
-// follow watches until the source says version, and returns the revision.
+// follow watches until the source supplies the version, and returns the revision.
 func follow(ctx context.Context, source nginxsync.Source, after uint64, version string) (uint64,
 	error) {
 	for {

@@ -91,7 +91,7 @@ type Harness struct {
 	Set func(f Files)
 	// Away takes the far side away, Back brings it back with the tree that it had.
 	Away, Back func()
-	// NoLinks says that the source's trees have no symbolic links.
+	// NoLinks reports whether the source's trees have no symbolic links.
 	NoLinks bool
 }
 

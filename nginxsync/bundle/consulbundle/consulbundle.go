@@ -107,7 +107,7 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 			seen = "" // as it was: a return is not a change
 		}
 		if next < index {
-			next = 0 // Consul was restored from a snapshot: begin anew
+			next = 0 // Consul was restored from a snapshot: begin again
 		}
 		index = next
 	}

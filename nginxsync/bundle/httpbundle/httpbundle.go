@@ -216,8 +216,8 @@ func (s *Source) text(ctx context.Context, from string) (string, error) {
 	return string(text), err
 }
 
-// get is the answer, whose body the caller closes, or nil when the server says that it has not
-// changed.
+// get returns the answer, whose body the caller closes, or nil when the server reports that the
+// archive has not changed.
 func (s *Source) get(ctx context.Context, from string, known validators) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Command nginxsync carries a production Nginx configuration over to a test Nginx.
 //
 //	nginxsync transform -in DIR -out DIR [-rules FILE] [flags]   writes the tree of a test Nginx, prints a summary and a diff
-//	nginxsync explain -conf DIR [-H HEADER]... URL               says where a request goes, with file and line of each step
+//	nginxsync explain -conf DIR [-H HEADER]... URL               prints the route of a request, with file and line of each step
 //	nginxsync roundtrip FILE...                                  proves that files come out of the reader byte for byte
 //	nginxsync sign -key FILE DIR                                 signs a production tree for sources that ask for it
 //

@@ -217,7 +217,7 @@ func look(inner node, behind, negated bool) node {
 	}
 }
 
-// assert consumes nothing and holds where the function says so.
+// assert consumes nothing and matches where holds returns true.
 func assert(holds func(text string, i int) bool) node {
 	return func(m *matcher, i int, next func(int) bool) bool { return holds(m.text, i) && next(i) }
 }

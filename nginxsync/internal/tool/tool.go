@@ -60,7 +60,7 @@ func (c Command) Stream(ctx context.Context, read func(io.Reader) error) error {
 		!errors.Is(readErr, io.EOF) {
 		return readErr
 	}
-	return cmp.Or(err, readErr) // the program says why it ended early
+	return cmp.Or(err, readErr) // the program's error has the reason for an early end
 }
 
 func (c Command) run(ctx context.Context, out io.Writer) error {
