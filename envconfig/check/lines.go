@@ -14,9 +14,15 @@ func parseProperties(data []byte, k *sink) error {
 		if line == "" || line[0] == '#' || line[0] == '!' {
 			continue
 		}
-		for odd(line) && i+1 < len(lines) {
-			i++
-			line = line[:len(line)-1] + strings.TrimLeft(lines[i], " \t\f")
+		if odd(line) {
+			var joined strings.Builder
+			for odd(line) && i+1 < len(lines) {
+				i++
+				joined.WriteString(line[:len(line)-1])
+				line = strings.TrimLeft(lines[i], " \t\f")
+			}
+			joined.WriteString(line)
+			line = joined.String()
 		}
 		key, value := splitProperty(line)
 		name, err := unescape(key)
@@ -161,14 +167,14 @@ func parseDotenv(data []byte, k *sink) error {
 		value = strings.TrimLeft(value, " \t")
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
 			quote, first := value[0], value[1:]
-			for !closed(value, quote) && i+1 < len(lines) {
-				i++
-				value += "\n" + lines[i]
-			}
-			if end := closing(value, quote); end < 0 {
+			last := closingLine(lines[i+1:], value, quote)
+			if last < 0 {
 				k.note(at, "the quotation mark is never closed")
-				i, value = at-1, first
+				value = first
 			} else {
+				value = strings.Join(append([]string{value}, lines[i+1:i+1+last]...), "\n")
+				i += last
+				end := closing(value, quote)
 				if rest := strings.TrimSpace(value[end+1:]); rest != "" && rest[0] != '#' {
 					k.note(at, "something follows the closing quotation mark")
 				}
@@ -184,7 +190,19 @@ func parseDotenv(data []byte, k *sink) error {
 	return nil
 }
 
-func closed(value string, quote byte) bool { return closing(value, quote) > 0 }
+// closingLine is how many of the lines behind the one with value it takes to close the quotation mark that value begins
+// with, or -1. A backslash at the end of a line takes the meaning from the end of the line only.
+func closingLine(lines []string, value string, quote byte) int {
+	if closing(value, quote) > 0 {
+		return 0
+	}
+	for i, line := range lines {
+		if closing(string(quote)+line, quote) > 0 {
+			return i + 1
+		}
+	}
+	return -1
+}
 
 // closing is the index of the quotation mark that closes the one value begins with, or -1.
 func closing(value string, quote byte) int {

@@ -18,7 +18,10 @@ const (
 	maxFile     = 16 << 20
 	maxSettings = 1_000_000
 	maxDepth    = 200
-	maxProblems = 100 // of one file
+	maxProblems = 100      // of one file
+	maxReread   = 32 << 20 // bytes that are read again behind mistakes of one file
+	maxKey      = 1024
+	maxKeys     = 128 << 20 // bytes of all keys of one file
 )
 
 // Kind is the type of a setting's value as far as its format has types.
@@ -66,6 +69,7 @@ func (e *SyntaxError) Error() string {
 // sink takes what a parser finds.
 type sink struct {
 	settings []Setting
+	keys     int // bytes of their keys
 	problems []*SyntaxError
 	lines    map[string]int // where a key stands first, in formats that are lists of keys
 	values   map[string]string
@@ -75,7 +79,8 @@ type sink struct {
 
 // add takes a setting. The error is that there are too many.
 func (k *sink) add(s Setting) error {
-	if len(k.settings) == maxSettings {
+	s.Key = cutKey(s.Key)
+	if k.keys += len(s.Key); len(k.settings) == maxSettings || k.keys > maxKeys {
 		return &SyntaxError{s.Line, errTooMany.Error()}
 	}
 	k.settings = append(k.settings, s)
@@ -237,10 +242,12 @@ func (k *sink) text(format string, data []byte) []byte {
 // rest reads line by line what a parser did not get to see, from the line on at which it stopped.
 func (k *sink) rest(format string, data []byte, line int) {
 	if format == "xml" {
+		left := maxReread
 		for range maxProblems { // from behind the token that it stopped at, as a fragment
 			done := min(k.stopped, len(data))
 			data = append(bytes.Repeat([]byte("\n"), bytes.Count(data[:done], []byte("\n"))), data[done:]...)
-			if len(bytes.TrimSpace(data)) == 0 || parseXML(data, k) == nil {
+			left -= len(data)
+			if done == 0 || left < 0 || len(bytes.TrimSpace(data)) == 0 || parseXML(data, k) == nil {
 				break
 			}
 		}
@@ -319,10 +326,21 @@ func kindOf(value string) Kind {
 	return Number
 }
 
-// Join is the key of what stands below prefix, which may be empty.
+// Join is the key of what stands below prefix, which may be empty. It is cut at 1024 bytes, so that a long name is not
+// copied for each of a million settings below it.
 func Join(prefix, key string) string {
 	if prefix == "" {
+		return cutKey(key)
+	}
+	if len(prefix) >= maxKey {
+		return prefix
+	}
+	return cutKey(prefix + "." + key)
+}
+
+func cutKey(key string) string {
+	if len(key) <= maxKey {
 		return key
 	}
-	return prefix + "." + key
+	return strings.ToValidUTF8(key[:maxKey], "")
 }

@@ -47,7 +47,7 @@ func bare(data []byte) []byte {
 		return data
 	}
 	out := bytes.Clone(data)
-	comma, comments := -1, false
+	comma, comments, open := -1, false, false // open: a comment that nothing closes has begun
 	var commas []int
 	blank := func(from, to int) {
 		for ; from < to; from++ {
@@ -73,10 +73,12 @@ func bare(data []byte) []byte {
 			}
 			blank(i, end)
 			i = end - 1
-		case c == '/' && bytes.HasPrefix(data[i:], []byte("/*")):
+		case c == '/' && !open && bytes.HasPrefix(data[i:], []byte("/*")):
 			if n := bytes.Index(data[i+2:], []byte("*/")); n >= 0 {
 				blank(i, i+n+4)
 				i += n + 3
+			} else {
+				open = true
 			}
 		case c == ',':
 			comma = i
@@ -261,9 +263,10 @@ func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
 // cannot be read harms only itself.
 func parseYAML(data []byte, k *sink) error {
 	nodes, err := decodeYAML(data)
+	w := &yamlWalk{sink: k}
 	if err == nil {
 		for i := range nodes {
-			if err := (&yamlWalk{sink: k}).node(&nodes[i], document(i), 0); err != nil {
+			if err := w.node(&nodes[i], document(i), 0); err != nil {
 				return err
 			}
 		}
@@ -278,7 +281,7 @@ func parseYAML(data []byte, k *sink) error {
 		nodes, err := decodeYAML(part)
 		if err == nil && len(nodes) > 0 {
 			shift(&nodes[0], before)
-			err = (&yamlWalk{sink: k}).node(&nodes[0], document(i), 0)
+			err = w.node(&nodes[0], document(i), 0)
 		} else if err != nil {
 			loose := &sink{}
 			_ = parseConf(part, loose)
@@ -359,7 +362,7 @@ func yamlLine(err error) int {
 
 type yamlWalk struct {
 	*sink
-	nodes int
+	nodes int // of all documents
 }
 
 func (w *yamlWalk) node(n *yaml.Node, key string, depth int) error {
@@ -431,13 +434,16 @@ func (w *yamlWalk) merge(value, into *yaml.Node, key string, depth int) error {
 	if value.Kind != yaml.MappingNode {
 		return nil // a list of mappings: rare enough to be compared by its own keys only
 	}
+	own := map[string]bool{}
+	for i := 0; i+1 < len(into.Content); i += 2 {
+		own[into.Content[i].Value] = true
+	}
+	if w.nodes += len(own); w.nodes > maxSettings {
+		return &SyntaxError{value.Line, "nested too deeply, or aliases make it too large"}
+	}
 	for i := 0; i+1 < len(value.Content); i += 2 {
 		name := value.Content[i]
-		own := false
-		for j := 0; j+1 < len(into.Content); j += 2 {
-			own = own || into.Content[j].Value == name.Value
-		}
-		if own || name.ShortTag() == "!!merge" {
+		if own[name.Value] || name.ShortTag() == "!!merge" {
 			continue
 		}
 		if err := w.node(value.Content[i+1], Join(key, name.Value), depth+1); err != nil {
