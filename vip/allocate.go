@@ -12,7 +12,7 @@ import (
 )
 
 // Allocate leases an address to req.Owner. The same owner asking for the same again gets the lease
-// that it has, whatever became of the earlier answer. The error is one of ErrInvalid, ErrNotFound
+// that it has, also when the earlier answer was lost. The error is one of ErrInvalid, ErrNotFound
 // (no such pool or address), ErrConflict, ErrExhausted, ErrQuota, ErrTaken, ErrFenced (a late
 // duplicate), ErrUncertain, ErrContended, or the store's. When a request that waits is given up,
 // the error is both ctx's and an *ExhaustedError.
@@ -170,7 +170,8 @@ func (a *Allocator) makeRoom(
 		return nil
 	}
 	full := errors.Is(why, ErrExhausted)
-	if !try.fetched && (full || errors.Is(why, ErrQuota)) { // unless others have released an address
+	// unless others have released an address
+	if !try.fetched && (full || errors.Is(why, ErrQuota)) {
 		var err error
 		try.fetched, err = a.fetchAllIfOlder(ctx, min(a.cfg.Interval, a.cfg.Refresh))
 		if err != nil {
@@ -224,7 +225,8 @@ func (a *Allocator) commitPicked(
 }
 
 // commitLeases commits a lease for each of the picked entries.
-func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned claim, picked []*entry, now time.Time) error {
+func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned claim,
+	picked []*entry, now time.Time) error {
 	c := a.newCommit()
 	for _, e := range picked {
 		if err := a.grant(&c.add(e).next, e, req, n, now); err != nil {
@@ -268,7 +270,8 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 	return err
 }
 
-// wakePools wakes who waits: the quota allows others what was reserved for the picked entries.
+// wakePools wakes the waiters: the quota that was reserved for the picked entries is free for
+// others.
 func wakePools(picked []*entry) {
 	for _, e := range picked {
 		e.pool.wakeFirst()
@@ -295,8 +298,9 @@ func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Tim
 		generation = a.firstGeneration(e)
 	}
 	*l = tenure{history: e.last().history, Lease: Lease{
-		Generation: generation, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(), RequestID: req.RequestID,
-		State: Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
+		Generation: generation, Addr: e.addr, Pool: e.pool.Name, Owner: req.Owner.clone(),
+		RequestID: req.RequestID,
+		State:     Leased, TTL: cmp.Or(req.TTL, a.cfg.DefaultTTL), Acquired: now,
 	}}
 	if n > 1 {
 		l.Count = n
@@ -308,7 +312,7 @@ func (a *Allocator) grant(l *tenure, e *entry, req *Request, n int, now time.Tim
 	return l.extend(e.pool, now)
 }
 
-// extend sets the expiry to the TTL from now on, within what the pool allows.
+// extend sets the expiry to the TTL from now on, within the limit of the pool.
 func (l *tenure) extend(p *pool, now time.Time) error {
 	switch {
 	case l.TTL != Forever:
@@ -327,7 +331,8 @@ func (l *tenure) extend(p *pool, now time.Time) error {
 
 // holding appends to held the leases that the owner has for this request; none when it has to be
 // given some.
-func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time, held []*entry) (_ []*entry, again bool, err error) {
+func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time,
+	held []*entry) (_ []*entry, again bool, err error) {
 	t := a.x.find(req.Owner.Task)
 	if t == nil {
 		return held, false, nil
@@ -354,14 +359,17 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 	}
 	switch {
 	case len(held) > 0 && len(held) != n:
-		return nil, false, &ConflictError{held[0].shown(), []Difference{{"live leases of the group", strconv.Itoa(len(held)), strconv.Itoa(n)}}}
+		return nil, false, &ConflictError{held[0].shown(),
+			[]Difference{{"live leases of the group", strconv.Itoa(len(held)), strconv.Itoa(n)}}}
 	case len(held) > 0 || req.RequestID == "":
 		return held, false, nil
 	}
 	for e := t.ended; e != nil; e = e.next {
 		if e.last().RequestID == req.RequestID && related(e.last().Owner, req.Owner) {
-			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which ended at %s: %w",
-				req.Owner.Task, req.RequestID, e.last().ID, e.last().Ended.Format(time.RFC3339), ErrFenced)
+			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which "+
+				"ended at %s: %w",
+				req.Owner.Task, req.RequestID, e.last().ID, e.last().Ended.Format(time.RFC3339),
+				ErrFenced)
 		}
 	}
 	return nil, false, nil
@@ -380,7 +388,7 @@ func related(a, b Owner) bool {
 	return false
 }
 
-// differences lists how the lease of e is not what req asks for. The TTL is not compared: Renew
+// differences lists the differences between the lease of e and req. The TTL is not compared: Renew
 // changes it.
 func differences(e *entry, req *Request, n int) []Difference {
 	var diff []Difference

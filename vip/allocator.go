@@ -34,26 +34,26 @@ type Config struct {
 	Store Store
 	// Pools are the addresses that may be leased, at least one pool. SetPools changes them later.
 	Pools []Pool
-	// DefaultTTL of a request that names none, at most 100 years; Forever is allowed. The default is
-	// 24 h.
+	// DefaultTTL of a request that names none, at most 100 years; Forever is allowed. The default
+	// is 24 h.
 	DefaultTTL time.Duration
 	// Grace after Expires in which a lease is still live and may be renewed. The default is none.
 	Grace time.Duration
 	// Drained reports whether nothing uses the address of an ended lease any more, so that its
-	// cool-down may begin. Sweep calls it, without locks held, until it returns true. The default is
-	// to begin the cool-down at once.
+	// cool-down may begin. Sweep calls it, without locks held, until it returns true. The default
+	// is to begin the cool-down at once.
 	Drained func(ctx context.Context, ended Lease) (bool, error)
 	// DrainLimit is how long an address waits for Drained before its cool-down begins regardless.
 	// The default is 10 min.
 	DrainLimit time.Duration
 	// Probe, when set, is asked before an address is handed out whether something uses it already:
-	// a machine that was given the address by hand, an instance that never left. For an address that
-	// answers always, as one of a load balancer, leave it out. An address in use is quarantined for
-	// ProbeRest, and another is tried; when the quarantine is full the error is ErrQuarantineFull.
-	// After an error the address is handed out to nobody, and the allocation fails with that error.
-	// An owner that gets the address back which it had last is not asked about: it may be the one who
-	// uses it. Probe is called without locks held, for several addresses at once, and obeys ctx. The
-	// default is none.
+	// a machine that was given the address by hand, an instance that never left. For an address
+	// that answers always, as one of a load balancer, leave it out. An address in use is
+	// quarantined for ProbeRest, and another is tried; when the quarantine is full the error is
+	// ErrQuarantineFull. After an error the address is not handed out, and the allocation fails
+	// with that error. For an owner that gets back the address that it had last, Probe is not
+	// called: the owner may be using it. Probe is called without locks held, for several addresses
+	// at once, and obeys ctx. The default is none.
 	Probe func(ctx context.Context, addr netip.Addr) (inUse bool, err error)
 	// ProbeRest is how long an address rests that Probe has found in use. The default is 10 min.
 	ProbeRest time.Duration
@@ -61,15 +61,16 @@ type Config struct {
 	// default is 16.
 	History int
 	// Shared says that other allocators, in other processes or on other machines, use the store at
-	// the same time. Without it they never give one address twice and fence each other's late calls;
-	// with it a task is one owner for all of them, which costs an allocation one or two reads, and
-	// each of them sees the changes of the others at least every Refresh. All of them say so, and
-	// their clocks agree within Grace. The default is that this allocator is the only one.
+	// the same time. Without it they never give one address twice and fence each other's late
+	// calls; with it a task is one owner for all of them, which costs an allocation one or two
+	// reads, and each of them sees the changes of the others at least every Refresh. All of them
+	// say so, and their clocks agree within Grace. The default is that this allocator is the only
+	// one.
 	Shared bool
-	// Refresh is the time between two reads of the whole store by Run, with Shared. A store that is a
-	// Watcher is read when it has changed instead, at once, though at most twice in Refresh or in 5 s,
-	// whichever is less. List, Watch, Stats and quotas may lag behind other allocators by up to Refresh.
-	// The default is 5 s.
+	// Refresh is the time between two reads of the whole store by Run, with Shared. A store that is
+	// a Watcher is read when it has changed instead, at once, though at most twice in Refresh or in
+	// 5 s, whichever is less. List, Watch, Stats and quotas may lag behind other allocators by up
+	// to Refresh. The default is 5 s.
 	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
@@ -79,8 +80,8 @@ type Config struct {
 	Now func() time.Time
 	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine
 	// and Restore with the name of the call in lower case, how long it took and its error. It is
-	// called without locks held and must not block. Stats counts the addresses by state, and Waiting
-	// lists the requests in the queue. The default is none.
+	// called without locks held and must not block. Stats counts the addresses by state, and
+	// Waiting lists the requests in the queue. The default is none.
 	Observe func(op string, took time.Duration, err error)
 
 	sparseAbove uint64 // sparseSize but in tests
@@ -90,7 +91,8 @@ type Config struct {
 func (cfg *Config) validate() error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("vip: Config.%s: %s: %w", field, fmt.Sprintf(format, args...), ErrInvalid))
+		errs = append(errs, fmt.Errorf("vip: Config.%s: %s: %w", field,
+			fmt.Sprintf(format, args...), ErrInvalid))
 	}
 	if cfg.Store == nil {
 		bad("Store", "required")
@@ -107,7 +109,8 @@ func (cfg *Config) validate() error {
 		without string
 	}{
 		{"Grace", cfg.Grace, "none"}, {"DrainLimit", cfg.DrainLimit, defaultDrain.String()},
-		{"Refresh", cfg.Refresh, defaultRefresh.String()}, {"Interval", cfg.Interval, defaultEvery.String()},
+		{"Refresh", cfg.Refresh, defaultRefresh.String()}, {"Interval", cfg.Interval,
+			defaultEvery.String()},
 		{"ProbeRest", cfg.ProbeRest, defaultProbeRest.String()},
 	} {
 		if d.value < 0 {
@@ -140,26 +143,29 @@ type Allocator struct {
 	catalog catalog // its lock is taken before mu, never while mu is held
 
 	// mu guards all that follows. The public methods take it. It is free while the store is called,
-	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without a
-	// context keeps mu throughout; one with a context may let go of it, and has it again when it
+	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without
+	// a context keeps mu throughout; one with a context may let go of it, and has it again when it
 	// returns, unless its comment says that it is called without mu.
-	mu         fairMutex
-	x          *index
-	uncertain  []*commit            // whose outcome is not known
-	waiters    []*waiter            // in the order of waiter.before
-	waited     uint64               // requests that have waited so far
-	waitersOf  map[string][]*waiter // by task
-	events     eventLog
-	refetching [][]*entry // which may be free, though nobody gets them until they have been read
-	nextFree   *commit    // to be used again, chained
-	atOnce     int        // leases that Sweep ends in one commit: fewer after the store has found them too large
+	mu        fairMutex
+	x         *index
+	uncertain []*commit            // whose outcome is not known
+	waiters   []*waiter            // in the order of waiter.before
+	waited    uint64               // requests that have waited so far
+	waitersOf map[string][]*waiter // by task
+	events    eventLog
+	// which may be free, but are not handed out until they have been read
+	refetching [][]*entry
+	// to be used again, chained
+	nextFree *commit
+	// leases that Sweep ends in one commit: fewer after the store has found them too large
+	atOnce int
 
 	skip      int             // how many places Allocate may skip in the free queue
 	revision  uint64          // the highest that this allocator has seen in the store
 	forgets   bool            // see forgetsKey
 	read      time.Time       // when it began to read all addresses for the last time that it could
-	following bool            // Run is told by the store when others have changed something
-	refreshed time.Time       // when the addresses were last read for what other allocators did
+	following bool            // the store reports changes of others to Run
+	refreshed time.Time       // when the changes of other allocators were last read
 	forgotten []string        // tasks whose owner record may be of no use any more
 	randN     func(n int) int // rand.IntN
 }
@@ -173,8 +179,9 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
-	a.events.begin(0) // what is found is no news: begin sets the first revision
+	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce,
+		waitersOf: map[string][]*waiter{}, randN: rand.IntN}
+	a.events.begin(0) // the records found are no news: begin sets the first revision
 	if err := a.SetPools(ctx, cfg.Pools); err != nil {
 		return nil, err
 	}
@@ -190,7 +197,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	return a, nil
 }
 
-// react does what a transition of the index asks for. It is called with mu held.
+// react carries out the effects of a transition of the index. It is called with mu held.
 func (a *Allocator) react(fx effects) {
 	for i := range fx.events {
 		a.events.add(&fx.events[i])
@@ -218,7 +225,8 @@ func layOutAll(pools []Pool) ([]layout, error) {
 		layouts[i], err = layOut(p)
 		errs = append(errs, err)
 		if names[p.Name] {
-			errs = append(errs, fmt.Errorf("pool %q: Pool.Name: another pool has this name: %w", p.Name, ErrInvalid))
+			errs = append(errs, fmt.Errorf("pool %q: Pool.Name: another pool has this name: %w",
+				p.Name, ErrInvalid))
 		}
 		names[p.Name] = true
 	}
@@ -228,12 +236,12 @@ func layOutAll(pools []Pool) ([]layout, error) {
 	return layouts, errors.Join(append(errs, overlaps(pools, layouts))...)
 }
 
-// SetPools puts other pools in place of those that there are: to grow or shrink one, to disable it,
-// to change its quotas. No live lease is touched: one whose address is in no pool any more stays in
-// a pool of its old name, which Stats shows as Gone, until it has ended and cooled down. Requests
-// that wait look at the new pools at once, in their order; what an allocation that is under way or
-// in doubt has reserved of a quota stays reserved. When names, Ranges, Reserved and CoolDown stay as
-// they are, it holds up no other call, however many leases there are.
+// SetPools replaces the pools: to grow or shrink one, to disable it, to change its quotas. No live
+// lease is touched: one whose address is in no pool any more stays in a pool of its old name, which
+// Stats shows as Gone, until it has ended and cooled down. Requests that wait look at the new pools
+// at once, in their order; the part of a quota that an allocation in progress or an uncertain one
+// has reserved stays reserved. When names, Ranges, Reserved and CoolDown stay as they are, it holds
+// up no other call, however many leases there are.
 func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	layouts, err := layOutAll(pools)
 	if err != nil {
@@ -264,10 +272,12 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	defer a.mu.Unlock()
 	now := a.cfg.Now()
 	entries, was := stored, a.x
-	news := map[*entry]prior{} // what may have changed: other allocators did it, or the pools do
+	news := map[*entry]prior{} // entries that may have changed, by other allocators or by the pools
 	if was != nil {
 		a.advance(now)
-		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) })
+		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int {
+			return a.addr.Compare(b.addr)
+		})
 		for _, e := range entries {
 			if e.state != Free && e.state != Leased {
 				news[e] = e.prior()
@@ -292,8 +302,10 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	a.react(a.x.load(entries, now))
 	a.x.countClaims()
 	for _, e := range entries {
-		before, ok := news[e] // of an address that is in no pool any more it is told how its lease ended
-		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries[e.addr] == e || before.rev != 0) {
+		// for an address that is in no pool any more the end of its lease becomes an event
+		before, ok := news[e]
+		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries[e.addr] == e ||
+			before.rev != 0) {
 			a.x.note(e, before, nil, now)
 		}
 	}
@@ -302,8 +314,8 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	return nil
 }
 
-// changeRules puts the pools in place of those that there are if these have the same addresses and
-// rest them as long, and reports whether it has.
+// changeRules replaces the pools if the present ones have the same addresses and rest them as long,
+// and reports whether it has.
 func (a *Allocator) changeRules(pools []Pool, layouts []layout) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -32,15 +32,18 @@ func TestOwnerGetsItsLeaseAgain(t *testing.T) {
 
 func TestConflictNamesTheDifference(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/29"), pool(t, "q", "10.0.1.0/29"))
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/29"),
+		pool(t, "q", "10.0.1.0/29"))
 	held := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1")})
 
-	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v2", "api", "v3"), Pool: "q"})
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v2", "api", "v3"),
+		Pool: "q"})
 	require.ErrorIs(t, err, vip.ErrConflict)
 	var conflict *vip.ConflictError
 	require.ErrorAs(t, err, &conflict)
 	require.Equal(t, held, conflict.Lease)
-	require.Equal(t, []vip.Difference{{"pool", "p", "q"}, {"overrides.api", "", "v3"}, {"overrides.web", "v1", "v2"}}, conflict.Diff)
+	require.Equal(t, []vip.Difference{{"pool", "p", "q"}, {"overrides.api", "", "v3"},
+		{"overrides.web", "v1", "v2"}}, conflict.Diff)
 	require.ErrorContains(t, err, `overrides.web is "v1", asked for "v2"`)
 }
 
@@ -90,7 +93,8 @@ func TestLastAddressIsKept(t *testing.T) {
 	c.Add(time.Minute)
 	last := release(t, a, allocate(t, a, vip.Request{Owner: owner("T1"), Pool: "quick"}))
 	c.Add(time.Hour)
-	require.Equal(t, last.Addr, allocate(t, a, vip.Request{Owner: owner("T1")}).Addr, "free for longer than the one it had before")
+	require.Equal(t, last.Addr, allocate(t, a, vip.Request{Owner: owner("T1")}).Addr,
+		"free for longer than the one it had before")
 }
 
 func TestStaleCallsAreFenced(t *testing.T) {
@@ -110,9 +114,18 @@ func TestStaleCallsAreFenced(t *testing.T) {
 	held := allocate(t, a, vip.Request{Owner: owner("T2")})
 	require.Equal(t, old.Addr, held.Addr)
 	for what, call := range map[string]func() error{
-		"renew":   func() error { _, err := a.Renew(t.Context(), old.ID, old.Generation, 0); return err },
-		"bind":    func() error { _, err := a.Bind(t.Context(), old.ID, old.Generation, nil); return err },
-		"release": func() error { _, err := a.Release(t.Context(), old.ID, old.Generation, ""); return err },
+		"renew": func() error {
+			_, err := a.Renew(t.Context(), old.ID, old.Generation, 0)
+			return err
+		},
+		"bind": func() error {
+			_, err := a.Bind(t.Context(), old.ID, old.Generation, nil)
+			return err
+		},
+		"release": func() error {
+			_, err := a.Release(t.Context(), old.ID, old.Generation, "")
+			return err
+		},
 	} {
 		require.ErrorIs(t, call(), vip.ErrFenced, what)
 	}
@@ -128,7 +141,8 @@ func TestStaleCallsAreFenced(t *testing.T) {
 // A request id counts for one set of clusters, as the owner's identity does.
 func TestLateDuplicateIsOfOneOwner(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.3"))
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{},
+		pool(t, "p", "10.0.0.1-10.0.0.3"))
 	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r1"}))
 	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r1"})
 	require.ErrorIs(t, err, vip.ErrFenced)
@@ -164,12 +178,14 @@ func TestExpiryGraceAndRenew(t *testing.T) {
 	require.Empty(t, a.List(vip.Query{Task: "T1", States: []vip.State{vip.Leased, vip.Draining}}))
 
 	for _, name := range []string{"", "p"} {
-		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T2"), TTL: vip.Forever, Pool: name})
+		_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T2"), TTL: vip.Forever,
+			Pool: name})
 		require.ErrorIs(t, err, vip.ErrInvalid)
 	}
 	require.Equal(t, uint64(5), conserved(t, a).Free, "a refused request takes nothing")
 	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, pool(t, "endless", "10.0.1.0/29")}))
-	require.Equal(t, "endless", allocate(t, a, vip.Request{Owner: owner("T2"), TTL: vip.Forever}).Pool)
+	require.Equal(t, "endless", allocate(t, a, vip.Request{Owner: owner("T2"),
+		TTL: vip.Forever}).Pool)
 }
 
 func TestAnAddressByName(t *testing.T) {
@@ -206,13 +222,17 @@ func TestBindAndFind(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v2", "api", "v3")})
 	allocate(t, a, vip.Request{Owner: owner("T2", "web", "v4")})
 	at := netip.MustParseAddrPort("192.0.2.1:8080")
-	l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c1", Addr: at, Cluster: "web", Version: "v2", Digest: "sha256:1"}})
+	l, err := a.Bind(t.Context(), l.ID, l.Generation,
+		[]vip.Instance{{ID: "c1", Addr: at, Cluster: "web", Version: "v2", Digest: "sha256:1"}})
 	require.NoError(t, err)
 
-	for _, q := range []vip.Query{{VIP: l.Addr}, {Task: "T1"}, {Cluster: "api"}, {Cluster: "web", Version: "v2"}, {Version: "v3"}, {Instance: "c1"}, {Addr: at}, {Pool: "p", Addr: at, Task: "T1"}} {
+	for _, q := range []vip.Query{{VIP: l.Addr}, {Task: "T1"}, {Cluster: "api"},
+		{Cluster: "web", Version: "v2"}, {Version: "v3"}, {Instance: "c1"}, {Addr: at},
+		{Pool: "p", Addr: at, Task: "T1"}} {
 		require.Equal(t, []vip.Lease{l}, a.List(q), "%+v", q)
 	}
-	for _, q := range []vip.Query{{VIP: addr("10.0.0.9")}, {Task: "T3"}, {Cluster: "api", Version: "v2"}, {Instance: "c2"}, {Task: "T2", Addr: at}, {Pool: "q"}} {
+	for _, q := range []vip.Query{{VIP: addr("10.0.0.9")}, {Task: "T3"},
+		{Cluster: "api", Version: "v2"}, {Instance: "c2"}, {Task: "T2", Addr: at}, {Pool: "q"}} {
 		require.Empty(t, a.List(q), "%+v", q)
 	}
 	moved := netip.MustParseAddrPort("192.0.2.1:9090")
@@ -223,7 +243,8 @@ func TestBindAndFind(t *testing.T) {
 
 	_, err = a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c1"}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1, "a refused binding changes nothing")
+	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1,
+		"a refused binding changes nothing")
 }
 
 func TestCoolDownAwaitsDrained(t *testing.T) {
@@ -237,7 +258,8 @@ func TestCoolDownAwaitsDrained(t *testing.T) {
 		return true, nil
 	}}
 	a := allocator(t, vip.NewMemStore(), c, cfg, pool(t, "p", "10.0.0.0/29"))
-	first, second := allocate(t, a, vip.Request{Owner: owner("T1")}), allocate(t, a, vip.Request{Owner: owner("T2")})
+	first, second := allocate(t, a, vip.Request{Owner: owner("T1")}),
+		allocate(t, a, vip.Request{Owner: owner("T2")})
 	require.Equal(t, vip.Draining, release(t, a, first).State)
 	release(t, a, second)
 	require.ErrorContains(t, a.Sweep(t.Context()), "a connection is open")
@@ -267,9 +289,11 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 	a := allocator(t, store, c, vip.Config{}, p)
 	var leases []vip.Lease
 	for i := range 5 {
-		leases = append(leases, allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i), "web", "v1"), TTL: time.Hour, RequestID: "r"}))
+		leases = append(leases, allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i), "web",
+			"v1"), TTL: time.Hour, RequestID: "r"}))
 	}
-	_, err := a.Bind(t.Context(), leases[0].ID, leases[0].Generation, []vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("[::1]:80")}})
+	_, err := a.Bind(t.Context(), leases[0].ID, leases[0].Generation,
+		[]vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("[::1]:80")}})
 	require.NoError(t, err)
 	release(t, a, leases[1])
 	c.Add(time.Second)
@@ -278,7 +302,8 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 	b := allocator(t, store, c, vip.Config{}, p)
 	require.Equal(t, a.List(vip.Query{}), b.List(vip.Query{}))
 	require.Equal(t, a.Stats(), b.Stats())
-	require.Len(t, b.List(vip.Query{Addr: netip.MustParseAddrPort("[::1]:80"), States: []vip.State{vip.Leased, vip.Draining}}), 1)
+	require.Len(t, b.List(vip.Query{Addr: netip.MustParseAddrPort("[::1]:80"),
+		States: []vip.State{vip.Leased, vip.Draining}}), 1)
 	_, err = b.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r"})
 	require.ErrorIs(t, err, vip.ErrFenced)
 	c.Add(130 * time.Second)
@@ -297,7 +322,8 @@ func TestLeasesOutliveTheirPool(t *testing.T) {
 	l, err := b.Renew(t.Context(), l.ID, l.Generation, 0)
 	require.NoError(t, err)
 	conserved(t, b)
-	require.Equal(t, vip.Stats{Pool: "old", Size: 1, Leased: 1, Disabled: true, Gone: true}, b.Stats()[1])
+	require.Equal(t, vip.Stats{Pool: "old", Size: 1, Leased: 1, Disabled: true, Gone: true},
+		b.Stats()[1])
 	release(t, b, l)
 	c.Add(time.Hour)
 	require.Len(t, b.Stats(), 1)
@@ -307,8 +333,10 @@ func TestLeasesOutliveTheirPool(t *testing.T) {
 func TestBadPoolsAreAllNamed(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.0/29"), pool(t, "p", "10.0.0.4-10.0.0.20")
-	_, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p, q, {Name: "empty"}}})
-	require.ErrorContains(t, err, `pools "p" and "p": Pool.Ranges: 10.0.0.0-10.0.0.7 and 10.0.0.4-10.0.0.20 overlap`)
+	_, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{p, q, {Name: "empty"}}})
+	require.ErrorContains(t, err,
+		`pools "p" and "p": Pool.Ranges: 10.0.0.0-10.0.0.7 and 10.0.0.4-10.0.0.20 overlap`)
 	require.ErrorContains(t, err, `pool "p": Pool.Name: another pool has this name`)
 	require.ErrorContains(t, err, `pool "empty": Pool.Ranges: want at least one`)
 }
@@ -371,7 +399,8 @@ func TestOneOwnerInParallel(t *testing.T) {
 func TestRunEndsWhatExpires(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	a := allocator(t, vip.NewMemStore(), c, vip.Config{Interval: time.Millisecond}, pool(t, "p", "10.0.0.0/24"))
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{Interval: time.Millisecond},
+		pool(t, "p", "10.0.0.0/24"))
 	for i := range 40 {
 		allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i)), TTL: time.Minute})
 	}
@@ -379,7 +408,9 @@ func TestRunEndsWhatExpires(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- a.Run(ctx) }()
 	c.Add(time.Minute)
-	require.Eventually(t, func() bool { return a.Stats()[0].Cooling == 40 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return a.Stats()[0].Cooling == 40
+	}, time.Minute, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 }
@@ -404,20 +435,23 @@ func TestRunDoesNotWaitForDrained(t *testing.T) {
 	go func() { done <- a.Run(ctx) }()
 	<-asked
 	c.Add(time.Minute)
-	require.Eventually(t, func() bool { return a.Stats()[0].Draining == 2 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return a.Stats()[0].Draining == 2
+	}, time.Minute, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	require.Empty(t, asked)
 }
 
-// What is due at the very moment at which Run is to end is not begun any more.
+// Work that is due at the very moment at which Run is to end is not begun any more.
 func TestRunAfterCancel(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Drained: func(context.Context, vip.Lease) (bool, error) {
-		asked.Add(1)
-		return false, nil
-	}}, pool(t, "p", "10.0.0.0/28"))
+	a := allocator(t, vip.NewMemStore(), newClock(),
+		vip.Config{Drained: func(context.Context, vip.Lease) (bool, error) {
+			asked.Add(1)
+			return false, nil
+		}}, pool(t, "p", "10.0.0.0/28"))
 	release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -427,21 +461,24 @@ func TestRunAfterCancel(t *testing.T) {
 	require.Zero(t, asked.Load())
 }
 
-// A sweep that waits for the store leaves what is due where it is. Nobody is asked again and again
-// for that.
+// A sweep that waits for the store leaves due addresses as they are. Config.Drained is not called
+// again and again for them.
 func TestRunAsksSeldom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		store := &hooked{Store: vip.NewMemStore()}
-		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{pool(t, "p", "10.0.0.0/28")}, Drained: func(context.Context, vip.Lease) (bool, error) {
-			asked++
-			return false, nil
-		}})
+		a, err := vip.Open(t.Context(), vip.Config{Store: store,
+			Pools: []vip.Pool{pool(t, "p", "10.0.0.0/28")}, Drained: func(context.Context,
+				vip.Lease) (bool, error) {
+				asked++
+				return false, nil
+			}})
 		require.NoError(t, err)
 		release(t, a, allocate(t, a, vip.Request{Owner: owner("T1")}))
 		for i := range 2 {
-			allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("expires", i)), TTL: time.Duration(i+1) * time.Minute})
+			allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("expires", i)),
+				TTL: time.Duration(i+1) * time.Minute})
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()

@@ -9,7 +9,7 @@ import (
 
 // catalog is the copy of the index that List and Snapshot read, in order of addresses. It has a
 // lock of its own, so that reading holds up no change. The index marks the entries that have
-// changed; syncCatalog takes them over. What nobody reads is not copied.
+// changed; syncCatalog takes them over. Without a reader nothing is copied.
 type catalog struct {
 	mu     sync.RWMutex
 	of     *index // the index that it is a copy of
@@ -44,7 +44,8 @@ const (
 	atHostPort
 )
 
-// syncAtOnce is how many entries syncCatalog copies before it lets others have the allocator's lock.
+// syncAtOnce is how many entries syncCatalog copies before it lets others have the allocator's
+// lock.
 const syncAtOnce = 256
 
 // view is e as it is now, nil when it has no record.
@@ -70,9 +71,9 @@ func (v *view) shown(l *tenure) Lease {
 	return e.shown()
 }
 
-// syncCatalog brings the catalog up to now, with traits when they are wanted, and returns now. When it
-// returns, the catalog's lock is held for reading, and the catalog is the index as it was at that
-// moment. It is called without mu.
+// syncCatalog brings the catalog up to now, with traits when they are wanted, and returns now. When
+// it returns, the catalog's lock is held for reading, and the catalog is the index as it was at
+// that moment. It is called without mu.
 func (a *Allocator) syncCatalog(traits bool) time.Time {
 	c := &a.catalog
 	c.mu.Lock()
@@ -186,11 +187,12 @@ func (c *catalog) narrowest(q *Query) (set *viewSet, exact bool) {
 	return set, exact && asked < 2
 }
 
-// traits are those that q asks for.
+// traits returns the traits that q asks for.
 func (q *Query) traits() []trait {
 	var all []trait
 	for _, t := range []trait{
-		{kind: ofTask, name: q.Task}, {kind: ofTeam, name: q.Team}, {kind: ofCluster, name: q.Cluster},
+		{kind: ofTask, name: q.Task}, {kind: ofTeam, name: q.Team},
+		{kind: ofCluster, name: q.Cluster},
 		{kind: ofInstance, name: q.Instance}, {kind: atHostPort, addr: q.Addr},
 	} {
 		if t.name != "" || t.addr.IsValid() {

@@ -14,11 +14,14 @@ import (
 // Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never
 // beyond Pool.MaxLease from its acquisition. A lease that is over or of another generation is
 // ErrFenced.
-func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl time.Duration) (Lease, error) {
+func (a *Allocator) Renew(ctx context.Context, id string, generation uint64,
+	ttl time.Duration) (Lease, error) {
 	if ttl < 0 && ttl != Forever || ttl > longestTTL {
-		return Lease{}, fmt.Errorf("renew lease %s: ttl %s: want 0 to 100 years, or Forever: %w", id, ttl, ErrInvalid)
+		return Lease{}, fmt.Errorf("renew lease %s: ttl %s: want 0 to 100 years, or Forever: %w",
+			id, ttl, ErrInvalid)
 	}
-	return a.change(ctx, "renew", id, generation, func(e *entry, next *tenure, now time.Time) error {
+	return a.change(ctx, "renew", id, generation, func(e *entry, next *tenure,
+		now time.Time) error {
 		if ttl != 0 {
 			next.TTL = ttl
 		}
@@ -28,18 +31,21 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64, ttl
 
 // Bind records the instances behind the VIP, in place of those recorded before. No instances means
 // that nothing answers. An IPv4 address in IPv6 form is recorded as the IPv4 address. IDs, clusters
-// and versions may be left out; those that are there follow the grammar of the module's names, as
-// in Request, unless the lease has the name already: as a cluster or version that it overrides, or
-// of an instance bound now.
-func (a *Allocator) Bind(ctx context.Context, id string, generation uint64, instances []Instance) (Lease, error) {
+// and versions may be left out; if given, they follow the grammar of the module's names, as in
+// Request, unless the lease has the name already: as a cluster or version that it overrides, or of
+// an instance bound now.
+func (a *Allocator) Bind(ctx context.Context, id string, generation uint64,
+	instances []Instance) (Lease, error) {
 	seen := map[string]bool{}
 	instances = slices.Clone(instances)
 	for at, i := range instances {
 		if !i.Addr.IsValid() || i.Addr.Port() == 0 {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %.64q: Instance.Addr: %q: want host:port: %w", id, i.ID, i.Addr, ErrInvalid)
+			return Lease{}, fmt.Errorf("bind lease %s: instance %.64q: Instance.Addr: %q: want "+
+				"host:port: %w", id, i.ID, i.Addr, ErrInvalid)
 		}
 		if i.ID != "" && seen[i.ID] {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %q: Instance.ID: named twice: %w", id, i.ID, ErrInvalid)
+			return Lease{}, fmt.Errorf("bind lease %s: instance %q: Instance.ID: named twice: %w",
+				id, i.ID, ErrInvalid)
 		}
 		seen[i.ID] = true
 		instances[at].Addr = unmapped(i.Addr)
@@ -61,7 +67,8 @@ func (i *Instance) checkNames(l *Lease) error {
 		field, value string
 		check        func(string) error
 	}{
-		{"ID", i.ID, names.Instance}, {"Cluster", i.Cluster, names.Cluster}, {"Version", i.Version, names.Version},
+		{"ID", i.ID, names.Instance}, {"Cluster", i.Cluster, names.Cluster},
+		{"Version", i.Version, names.Version},
 	} {
 		if n.value == "" {
 			continue
@@ -86,12 +93,14 @@ func (l *Lease) hasName(name string) bool {
 }
 
 // Release ends the lease: its address drains and cools down, then it may be handed out again.
-// Releasing a lease that has ended is no error as long as nobody else got the address since. It
-// returns the lease as it ended. ErrFenced says that the lease is over, not who ended it: with
+// Releasing a lease that has ended is no error as long as no other owner has got the address since.
+// It returns the lease as it ended. ErrFenced says that the lease is over, not by which call: with
 // Config.Shared it may be this very call, when the store lost the answer and another allocator gave
 // the address away before it could be asked.
-func (a *Allocator) Release(ctx context.Context, id string, generation uint64, reason string) (Lease, error) {
-	return a.change(ctx, "release", id, generation, func(e *entry, next *tenure, now time.Time) error {
+func (a *Allocator) Release(ctx context.Context, id string, generation uint64,
+	reason string) (Lease, error) {
+	return a.change(ctx, "release", id, generation, func(e *entry, next *tenure,
+		now time.Time) error {
 		a.ending(e, next, now, reason)
 		return nil
 	})
@@ -99,7 +108,8 @@ func (a *Allocator) Release(ctx context.Context, id string, generation uint64, r
 
 // change makes one change to a live lease. A release also finds a lease that has ended, and leaves
 // it as it is.
-func (a *Allocator) change(ctx context.Context, op, id string, generation uint64, edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
+func (a *Allocator) change(ctx context.Context, op, id string, generation uint64,
+	edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
 	if a.cfg.Observe != nil {
 		defer a.observe(op, a.cfg.Now(), &err)
 	}
@@ -121,7 +131,8 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 			return e.shown(), nil
 		case e.state != Leased:
 			return Lease{}, fmt.Errorf("%s lease %s of task %q: it ended at %s (%s): %w",
-				op, id, e.last().Owner.Task, e.last().Ended.Format(time.RFC3339), e.last().Reason, ErrFenced)
+				op, id, e.last().Owner.Task, e.last().Ended.Format(time.RFC3339), e.last().Reason,
+				ErrFenced)
 		case a.x.expired(e, now) && op != "release":
 			return Lease{}, fmt.Errorf("%s lease %s of task %q: it expired at %s: %w",
 				op, id, e.last().Owner.Task, e.last().Expires.Format(time.RFC3339), ErrFenced)
@@ -148,7 +159,8 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 
 // find returns the entry whose last tenure is the lease id, settled. The store is asked before the
 // answer is no, unless the entry is fresh from there.
-func (a *Allocator) find(ctx context.Context, id string, generation uint64, fresh bool) (*entry, error) {
+func (a *Allocator) find(ctx context.Context, id string, generation uint64, fresh bool) (*entry,
+	error) {
 	addr, tenure, err := parseLeaseID(id)
 	if err != nil {
 		return nil, err
@@ -164,7 +176,8 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 				break
 			}
 		}
-		if e != nil && e.last().ID == id && e.last().Generation == generation && (asked || e.state == Leased) {
+		if e != nil && e.last().ID == id && e.last().Generation == generation &&
+			(asked || e.state == Leased) {
 			return e, nil
 		}
 		if !asked {
@@ -176,8 +189,9 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 		if e == nil || e.last().Generation < tenure {
 			return nil, ErrNotFound
 		}
-		if e.last().ID != id { // whose it is is nobody else's business
-			return nil, fmt.Errorf("it is over, and its address has had another lease since: %w", ErrFenced)
+		if e.last().ID != id { // its owner is not shown to others
+			return nil, fmt.Errorf("it is over, and its address has had another lease since: %w",
+				ErrFenced)
 		}
 		return nil, fmt.Errorf("it has generation %d, the call has %d: %w",
 			e.last().Generation, generation, ErrFenced)
@@ -203,7 +217,7 @@ func cool(e *entry, next *tenure, now time.Time) {
 	next.State, next.CoolUntil = Cooling, now.Add(rest)
 }
 
-// end ends a live lease that nobody asked to end. A conflict is no error: the entry has been read
+// end ends a live lease without a request for it. A conflict is no error: the entry has been read
 // again.
 func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
 	c := a.newCommit()
@@ -218,4 +232,6 @@ func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason str
 }
 
 // unmapped returns a with its IPv4 address when that is in IPv6 form.
-func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}

@@ -10,7 +10,8 @@ import (
 
 // pick appends to picked n free addresses for req, out of their queue. They are all of one pool:
 // the first that has them.
-func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, picked []*entry) (_ []*entry, again bool, err error) {
+func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter,
+	picked []*entry) (_ []*entry, again bool, err error) {
 	if req.Addr.IsValid() {
 		return a.pickNamed(ctx, req, picked)
 	}
@@ -21,7 +22,7 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 	}
 	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || p.awaited(w) }
 	if e := a.lastOf(req, pools); e != nil && n == 1 && !e.pool.overQuota(req.Owner.Team, 1) &&
-		(e.state != Free || !e.pool.awaited(w)) { // while it rests it is of no use to those who wait
+		(e.state != Free || !e.pool.awaited(w)) { // while it rests it is of no use to the waiters
 		e.pool.dequeue(e)
 		return append(picked, e), false, nil
 	}
@@ -42,7 +43,8 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter, pi
 	}
 	if over > 0 && over == len(pools) {
 		p := pools[0]
-		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
+		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team),
+			p.teams[req.Owner.Team]}
 	}
 	full := a.exhausted(pools)
 	full.Never = !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) })
@@ -91,12 +93,13 @@ func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
 }
 
 // returnsTo reports whether e may be given to owner because it was the last to have it: at once,
-// since what still uses the address, or remembers it, is the owner's.
+// since the systems that still use the address, or remember it, are the owner's.
 func (e *entry) returnsTo(owner *Owner) bool {
 	switch {
 	case e.busy || e.uncertain != nil || e.rev == 0:
 		return false
-	case e.state == Free && !e.queued || e.state != Free && e.state != Cooling && e.state != Draining:
+	case e.state == Free && !e.queued || e.state != Free && e.state != Cooling &&
+		e.state != Draining:
 		return false
 	}
 	if _, reserved := e.pool.Reserved[e.addr]; reserved {
@@ -122,15 +125,18 @@ func sameClusters(a, b Owner) bool {
 	return true
 }
 
-func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry) (_ []*entry, again bool, err error) {
+func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry) (_ []*entry,
+	again bool, err error) {
 	p := a.x.poolOf(req.Addr)
 	switch {
 	case p == nil || req.Pool != "" && p.Name != req.Pool:
 		return nil, false, fmt.Errorf("address %s in pool %q: %w", req.Addr, req.Pool, ErrNotFound)
 	case p.Disabled:
-		return nil, false, &TakenError{Addr: req.Addr, Reason: fmt.Sprintf("pool %q is disabled", p.Name)}
+		return nil, false, &TakenError{Addr: req.Addr, Reason: fmt.Sprintf("pool %q is disabled",
+			p.Name)}
 	case p.overQuota(req.Owner.Team, 1):
-		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team), p.teams[req.Owner.Team]}
+		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team),
+			p.teams[req.Owner.Team]}
 	}
 	if reason, ok := p.Reserved[req.Addr]; ok {
 		return nil, false, &TakenError{Addr: req.Addr, State: Reserved, Reason: reason}
@@ -146,14 +152,15 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 		p.dequeue(e)
 		return append(picked, e), false, nil
 	}
-	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.last().Reason, Holder: e.last().Owner.clone(), Until: e.last().CoolUntil}
+	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.last().Reason,
+		Holder: e.last().Owner.clone(), Until: e.last().CoolUntil}
 	if e.state == Leased {
 		taken.Until = e.last().Expires
 	}
 	return nil, false, taken
 }
 
-// poolsFor appends to pools those that may serve req, best first.
+// poolsFor appends to pools the pools that may serve req, best first.
 func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 	if p := a.x.byName[req.Pool]; p != nil {
 		if !p.Disabled && p.has(req.Selector) {
@@ -168,7 +175,8 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 	for _, matching := range []bool{true, false} {
 		for _, p := range a.x.pools {
 			switch {
-			case p.gone || p.Disabled || p.has(req.Selector) != matching || !matching && !req.Fallback:
+			case p.gone || p.Disabled || p.has(req.Selector) != matching || !matching &&
+				!req.Fallback:
 			case endless && p.MaxLease > 0:
 				bounded = p.Name
 			default:
@@ -177,7 +185,8 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 		}
 	}
 	if len(pools) == 0 && bounded != "" {
-		return nil, fmt.Errorf("task %q: Request.TTL: without end, but pool %q and all others have a MaxLease: %w",
+		return nil, fmt.Errorf("task %q: Request.TTL: without end, but pool %q and all others "+
+			"have a MaxLease: %w",
 			req.Owner.Task, bounded, ErrInvalid)
 	}
 	return pools, nil
@@ -257,7 +266,8 @@ func (a *Allocator) exhausted(pools []*pool) *ExhaustedError {
 		err.Quarantined += p.counts[Quarantined]
 	}
 	for _, p := range pools {
-		if due := a.x.coming(p, 1); len(due) > 0 && (err.Soonest.IsZero() || due[0].Before(err.Soonest)) {
+		if due := a.x.coming(p, 1); len(due) > 0 &&
+			(err.Soonest.IsZero() || due[0].Before(err.Soonest)) {
 			err.Soonest = due[0]
 		}
 	}

@@ -58,7 +58,7 @@ func appendTenure(b []byte, l *tenure) []byte {
 
 func decodeTenure(data []byte) (tenure, error) { return readTenure(data, true) }
 
-// glanceAt reads of a record what the index needs to find the address by, and leaves the other
+// glanceAt reads the fields of a record by which the index finds the address, and leaves the other
 // texts out.
 func glanceAt(data []byte) (tenure, error) { return readTenure(data, false) }
 
@@ -71,7 +71,8 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 		return l, fmt.Errorf("checksum does not match: %w", errCorrupt)
 	}
 	if body[0] != tenureVersion {
-		return l, fmt.Errorf("record has version %d, this program reads %d: use the newer program", body[0], tenureVersion)
+		return l, fmt.Errorf("record has version %d, this program reads %d: use the newer program",
+			body[0], tenureVersion)
 	}
 	l.State = State(body[1])
 	d := decoder{rest: body[2:], ok: l.State < states}
@@ -89,7 +90,8 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 	l.Count = int(d.uint())
 	l.history = d.uint()
 	l.TTL = time.Duration(d.int())
-	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil, &l.Binding.Since} {
+	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil,
+		&l.Binding.Since} {
 		*t = d.time()
 	}
 	l.Reason = d.str()
@@ -142,11 +144,11 @@ func appendPairs(b []byte, m map[string]string) []byte {
 	return b
 }
 
-// decoder reads what encodeTenure wrote; after the first field that is not there ok is false and
+// decoder reads the output of encodeTenure; after the first field that is not there ok is false and
 // every value is zero.
 type decoder struct {
 	rest []byte
-	text string // the whole: what str returns is part of it; empty at a glance
+	text string // the whole: the results of str are parts of it; empty at a glance
 	ok   bool
 }
 

@@ -13,16 +13,21 @@ import (
 func full() *tenure {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
 	return &tenure{history: 7, Lease: Lease{
-		ID: "fd00::1-3", Generation: 3, Addr: netip.MustParseAddr("fd00::1"), Pool: "p", RequestID: "r", Count: 2, State: Cooling, TTL: Forever,
-		Owner:    Owner{Task: "T", Team: "x", Overrides: map[string]string{"web": "v1", "api": "v2"}},
+		ID: "fd00::1-3", Generation: 3, Addr: netip.MustParseAddr("fd00::1"), Pool: "p",
+		RequestID: "r", Count: 2, State: Cooling, TTL: Forever,
+		Owner: Owner{Task: "T", Team: "x", Overrides: map[string]string{"web": "v1",
+			"api": "v2"}},
 		Acquired: at, Expires: at.Add(1), Ended: at.Add(2), CoolUntil: at.Add(3), Reason: "done",
-		Binding: Binding{Since: at.Add(4), Instances: []Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80"), Cluster: "web", Version: "v1", Digest: "sha256:0"}}},
+		Binding: Binding{Since: at.Add(4), Instances: []Instance{{ID: "c",
+			Addr: netip.MustParseAddrPort("192.0.2.1:80"), Cluster: "web", Version: "v1",
+			Digest: "sha256:0"}}},
 	}}
 }
 
 func TestTenureRoundTrip(t *testing.T) {
 	t.Parallel()
-	for _, want := range []*tenure{full(), {}, {Lease: Lease{Addr: netip.MustParseAddr("10.0.0.1"), State: Leased}}} {
+	for _, want := range []*tenure{full(), {}, {Lease: Lease{Addr: netip.MustParseAddr("10.0.0.1"),
+		State: Leased}}} {
 		got, err := decodeTenure(encodeTenure(want))
 		if err != nil || !reflect.DeepEqual(got, *want) {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -30,7 +35,7 @@ func TestTenureRoundTrip(t *testing.T) {
 	}
 }
 
-// seen is what is to be seen of l at a glance.
+// seen returns l with only the fields that glanceAt reads.
 func seen(l tenure) tenure {
 	l.ID, l.Pool, l.RequestID, l.Reason, l.Owner.Overrides = "", "", "", "", nil
 	l.Binding.Instances = slices.Clone(l.Binding.Instances)
@@ -46,7 +51,8 @@ func FuzzDecodeTenure(f *testing.F) {
 		f.Add(record[:len(record)-4])
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, data := range [][]byte{body, binary.LittleEndian.AppendUint32(slices.Clip(body), crc32.Checksum(body, castagnoli))} {
+		for _, data := range [][]byte{body, binary.LittleEndian.AppendUint32(slices.Clip(body),
+			crc32.Checksum(body, castagnoli))} {
 			l, err := decodeTenure(data)
 			glance, glanceErr := glanceAt(data)
 			if (err == nil) != (glanceErr == nil) {

@@ -64,7 +64,7 @@ func (c *commit) entries() []*entry {
 	return all
 }
 
-// observe is deferred by the calls that Config.Observe is told about.
+// observe calls Config.Observe; the calls that it reports defer it.
 func (a *Allocator) observe(call string, start time.Time, err *error) {
 	a.cfg.Observe(call, a.cfg.Now().Sub(start), *err)
 }
@@ -149,7 +149,7 @@ func (a *Allocator) unlocked(do func()) {
 	a.mu.Lock()
 }
 
-// send commits changes until the store tells the outcome: sent twice, they are made once.
+// send commits changes until the store reports the outcome: sent twice, they are made once.
 // ErrRevision after a second try may mean that they were made; the caller fetches to find out. once
 // reports whether one try sufficed; otherwise the store may still have the changes. It is called
 // without mu.
@@ -189,7 +189,8 @@ func (a *Allocator) apply(entries []*entry, found []Record) {
 			if l, err = a.decode(found[i]); err != nil {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
 			}
-			if found[i].Revision == e.rev && l.ID == e.last().ID { // it was another key of the commit that somebody has changed
+			// another client has changed another key of the commit
+			if found[i].Revision == e.rev && l.ID == e.last().ID {
 				a.relink(e, now)
 				continue
 			}
@@ -302,8 +303,8 @@ func (a *Allocator) fetchAll(ctx context.Context) error {
 	return a.applyRecords(ctx, found)
 }
 
-// applyRecords applies the records that are newer than the index, and fetches again those that seem
-// older than it. Entries with a commit in flight, or an uncertain one, stay as they are.
+// applyRecords applies the records that are newer than the index, and fetches the records again
+// that seem older than it. Entries with a commit in flight, or an uncertain one, stay as they are.
 func (a *Allocator) applyRecords(ctx context.Context, found []Record) error {
 	var older []*entry
 	for i, r := range found {
@@ -334,8 +335,8 @@ func (a *Allocator) applyRecords(ctx context.Context, found []Record) error {
 }
 
 // elsewhere is the former pool for a record whose address is in none, as it may be in one of
-// another allocator: its lease is kept until it ends, like those that New finds. It is nil for an
-// address that nobody has.
+// another allocator: its lease is kept until it ends, like the leases that New finds. It is nil for
+// an address without a holder.
 func (a *Allocator) elsewhere(r Record) *pool {
 	if r.Revision == 0 {
 		return nil
@@ -362,7 +363,9 @@ func (a *Allocator) refetch(ctx context.Context, older []*entry) error {
 	var found []Record
 	var err error
 	a.unlocked(func() { found, err = a.fetch(ctx, older) })
-	a.refetching = slices.DeleteFunc(a.refetching, func(some []*entry) bool { return some[0] == older[0] })
+	a.refetching = slices.DeleteFunc(a.refetching, func(some []*entry) bool {
+		return some[0] == older[0]
+	})
 	for _, e := range older {
 		e.setIdle()
 		if err != nil {
@@ -389,7 +392,8 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 			for i, r := range records[first:end] {
 				e := &together[i]
 				l, err := glanceAt(r.Value)
-				if addr, _ := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix)); err != nil || l.Addr != addr || !addr.IsValid() {
+				if addr, _ := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix)); err != nil ||
+					l.Addr != addr || !addr.IsValid() {
 					if l, errs[p] = a.decode(r); errs[p] != nil {
 						return
 					}
@@ -398,7 +402,8 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 				} else {
 					e.record = r.Value
 				}
-				e.addr, e.key, e.pool, e.state, e.rev = l.Addr, r.Key, &unknownPool, l.State, r.Revision
+				e.addr, e.key, e.pool, e.state, e.rev = l.Addr, r.Key, &unknownPool, l.State,
+					r.Revision
 				entries[first+i] = e
 			}
 		})
@@ -407,8 +412,8 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 	return entries, errors.Join(errs...)
 }
 
-// decode reads a record. A damaged one gives a lease in quarantine, so that nobody gets an address
-// whose holder is not known; that the key is not an address is an error.
+// decode reads a record. A damaged one gives a lease in quarantine, so that an address whose holder
+// is not known is not given away; that the key is not an address is an error.
 func (a *Allocator) decode(r Record) (tenure, error) {
 	addr, err := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix))
 	if err != nil {
@@ -428,5 +433,6 @@ func (a *Allocator) decode(r Record) (tenure, error) {
 // damaged is the tenure of an address whose record cannot be read. A generation is never above the
 // revision, so no lease id of the past is given again.
 func damaged(addr netip.Addr, rev uint64, err error) tenure {
-	return tenure{Lease: Lease{Addr: addr, Generation: rev, State: Quarantined, Reason: err.Error()}}
+	return tenure{Lease: Lease{Addr: addr, Generation: rev, State: Quarantined,
+		Reason: err.Error()}}
 }

@@ -60,22 +60,27 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 		require.ErrorContains(t, err, "Config."+field+": ", "all problems at once")
 	}
 	// any function, flag and number of records is a good value
-	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Shared", "Logger", "Now", "Observe"})
+	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Shared", "Logger", "Now",
+		"Observe"})
 }
 
 func TestOpenRejectsBadPool(t *testing.T) {
 	t.Parallel()
 	bad := map[string]func(p *vip.Pool){
-		"Name":           func(p *vip.Pool) { p.Name = "" },
-		"Ranges":         func(p *vip.Pool) { p.Ranges = nil },
-		"Reserved":       func(p *vip.Pool) { p.Reserved = map[netip.Addr]string{addr("10.9.9.9"): ""} },
+		"Name":   func(p *vip.Pool) { p.Name = "" },
+		"Ranges": func(p *vip.Pool) { p.Ranges = nil },
+		"Reserved": func(p *vip.Pool) {
+			p.Reserved = map[netip.Addr]string{addr("10.9.9.9"): ""}
+		},
 		"CoolDown":       func(p *vip.Pool) { p.CoolDown = math.MaxInt64 },
 		"MaxCooling":     func(p *vip.Pool) { p.MaxCooling = math.NaN() },
 		"MaxQuarantined": func(p *vip.Pool) { p.MaxQuarantined = 1.5 },
-		"Details":        func(p *vip.Pool) { p.Details = map[netip.Addr]vip.Details{addr("10.0.0.1"): {Ports: []uint16{0}}} },
-		"Labels":         func(p *vip.Pool) { p.Labels = map[string]string{"": "x"} },
-		"Quotas":         func(p *vip.Pool) { p.Quotas = map[string]int{"web": -1} },
-		"MaxLease":       func(p *vip.Pool) { p.MaxLease = -1 },
+		"Details": func(p *vip.Pool) {
+			p.Details = map[netip.Addr]vip.Details{addr("10.0.0.1"): {Ports: []uint16{0}}}
+		},
+		"Labels":   func(p *vip.Pool) { p.Labels = map[string]string{"": "x"} },
+		"Quotas":   func(p *vip.Pool) { p.Quotas = map[string]int{"web": -1} },
+		"MaxLease": func(p *vip.Pool) { p.MaxLease = -1 },
 	}
 	var fields []string
 	for field, spoil := range bad {
@@ -84,7 +89,8 @@ func TestOpenRejectsBadPool(t *testing.T) {
 			t.Parallel()
 			p := pool(t, "p", "10.0.0.1")
 			spoil(&p)
-			_, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
+			_, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(),
+				Pools: []vip.Pool{p}})
 			require.ErrorIs(t, err, vip.ErrInvalid)
 			require.ErrorContains(t, err, "Pool."+field+": ")
 		})
@@ -100,13 +106,17 @@ func TestAllocateRejectsBadRequest(t *testing.T) {
 		says    string
 		is      error
 	}{
-		"Owner":     {vip.Request{Owner: owner("")}, "Request.Owner.Task: ", vip.ErrInvalid},
-		"team":      {vip.Request{Owner: vip.Owner{Task: "T", Team: "\xff"}}, "Request.Owner.Team: ", vip.ErrInvalid},
-		"Pool":      {vip.Request{Owner: owner("T"), Pool: "none"}, `pool "none"`, vip.ErrNotFound},
-		"Selector":  {vip.Request{Owner: owner("T"), Selector: map[string]string{"": ""}}, "Request.Selector: ", vip.ErrInvalid},
-		"RequestID": {vip.Request{Owner: owner("T"), RequestID: strings.Repeat("x", 1025)}, "Request.RequestID: ", vip.ErrInvalid},
-		"TTL":       {vip.Request{Owner: owner("T"), TTL: -5}, "Request.TTL: ", vip.ErrInvalid},
-		"Addr":      {vip.Request{Owner: owner("T"), Addr: addr("10.9.9.9")}, "address 10.9.9.9", vip.ErrNotFound},
+		"Owner": {vip.Request{Owner: owner("")}, "Request.Owner.Task: ", vip.ErrInvalid},
+		"team": {vip.Request{Owner: vip.Owner{Task: "T", Team: "\xff"}},
+			"Request.Owner.Team: ", vip.ErrInvalid},
+		"Pool": {vip.Request{Owner: owner("T"), Pool: "none"}, `pool "none"`, vip.ErrNotFound},
+		"Selector": {vip.Request{Owner: owner("T"), Selector: map[string]string{"": ""}},
+			"Request.Selector: ", vip.ErrInvalid},
+		"RequestID": {vip.Request{Owner: owner("T"), RequestID: strings.Repeat("x", 1025)},
+			"Request.RequestID: ", vip.ErrInvalid},
+		"TTL": {vip.Request{Owner: owner("T"), TTL: -5}, "Request.TTL: ", vip.ErrInvalid},
+		"Addr": {vip.Request{Owner: owner("T"), Addr: addr("10.9.9.9")}, "address 10.9.9.9",
+			vip.ErrNotFound},
 	}
 	var fields []string
 	for field, test := range bad {
@@ -141,8 +151,12 @@ func TestNames(t *testing.T) {
 		return err
 	}
 	namestest.Run(t, namestest.Task, func(name string) error { return allocated(t, owner(name)) })
-	namestest.Run(t, namestest.Cluster, func(name string) error { return allocated(t, owner("T", name, "v1")) })
-	namestest.Run(t, namestest.Version, func(name string) error { return allocated(t, owner("T", "web", name)) })
+	namestest.Run(t, namestest.Cluster, func(name string) error {
+		return allocated(t, owner("T", name, "v1"))
+	})
+	namestest.Run(t, namestest.Version, func(name string) error {
+		return allocated(t, owner("T", "web", name))
+	})
 
 	l := allocate(t, a, vip.Request{Owner: owner("B")})
 	bound := func(i vip.Instance) error {
@@ -150,26 +164,45 @@ func TestNames(t *testing.T) {
 		_, err := a.Bind(context.Background(), l.ID, l.Generation, []vip.Instance{i})
 		return err
 	}
-	namestest.Run(t, namestest.Instance, func(name string) error { return bound(vip.Instance{ID: name}) }, "empty")
-	namestest.Run(t, namestest.Cluster, func(name string) error { return bound(vip.Instance{Cluster: name}) }, "empty")
-	namestest.Run(t, namestest.Version, func(name string) error { return bound(vip.Instance{Version: name}) }, "empty")
+	namestest.Run(t, namestest.Instance, func(name string) error {
+		return bound(vip.Instance{ID: name})
+	}, "empty")
+	namestest.Run(t, namestest.Cluster, func(name string) error {
+		return bound(vip.Instance{Cluster: name})
+	}, "empty")
+	namestest.Run(t, namestest.Version, func(name string) error {
+		return bound(vip.Instance{Version: name})
+	}, "empty")
 }
 
-// Cancellation is reported by its cause, whatever the call is doing.
+// Cancellation is reported by its cause, at any step of the call.
 func TestCancellationCause(t *testing.T) {
 	t.Parallel()
 	why := errors.New("the program ends")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
 	for _, shared := range []bool{false, true} {
-		a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Shared: shared}, pool(t, "p", "10.0.0.1"))
+		a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Shared: shared},
+			pool(t, "p", "10.0.0.1"))
 		l := allocate(t, a, vip.Request{Owner: owner("T")})
 		for name, call := range map[string]func() error{
-			"Allocate": func() error { _, err := a.Allocate(ctx, vip.Request{Owner: owner("T2")}); return err },
-			"wait":     func() error { _, err := a.Allocate(ctx, vip.Request{Owner: owner("T2"), Wait: true}); return err },
-			"Renew":    func() error { _, err := a.Renew(ctx, l.ID, l.Generation, time.Hour); return err },
-			"Bind":     func() error { _, err := a.Bind(ctx, l.ID, l.Generation, nil); return err },
-			"Release":  func() error { _, err := a.Release(ctx, l.ID, l.Generation, ""); return err },
+			"Allocate": func() error {
+				_, err := a.Allocate(ctx, vip.Request{Owner: owner("T2")})
+				return err
+			},
+			"wait": func() error {
+				_, err := a.Allocate(ctx, vip.Request{Owner: owner("T2"), Wait: true})
+				return err
+			},
+			"Renew": func() error {
+				_, err := a.Renew(ctx, l.ID, l.Generation, time.Hour)
+				return err
+			},
+			"Bind": func() error { _, err := a.Bind(ctx, l.ID, l.Generation, nil); return err },
+			"Release": func() error {
+				_, err := a.Release(ctx, l.ID, l.Generation, "")
+				return err
+			},
 			"Quarantine": func() error {
 				_, err := a.Quarantine(ctx, l.Addr, "", 0)
 				return err
@@ -185,6 +218,7 @@ func TestCancellationCause(t *testing.T) {
 			require.ErrorIs(t, call(), why, name)
 		}
 	}
-	_, err := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool(t, "p", "10.0.0.1")}})
+	_, err := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{pool(t, "p", "10.0.0.1")}})
 	require.ErrorIs(t, err, why)
 }

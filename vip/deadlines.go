@@ -8,7 +8,7 @@ import (
 // deadlines is a heap of the entries that have one, soonest first.
 type deadlines []*entry
 
-// dueClass tells deadlines apart by what becomes of the address then.
+// dueClass classifies deadlines by the address's next state.
 type dueClass uint8
 
 const (
@@ -105,8 +105,8 @@ func (d deadlines) down(i int) {
 	e.heapIndex = i + 1
 }
 
-// first returns the entry that is due first of those that fit, nil without one. It looks at those
-// that do not fit and at two more for each.
+// first returns the entry that is due first among the ones that fit, nil without one. It looks at
+// the ones that do not fit and at two more for each.
 func (d deadlines) first(fits func(*entry) bool) (found *entry) {
 	var look func(i int)
 	look = func(i int) {

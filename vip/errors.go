@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// What a caller branches on with errors.Is. Where there is data, errors.As gives the struct named
-// beside it.
+// The errors that a caller branches on with errors.Is. Where there is data, errors.As gives the
+// struct named beside it.
 var (
 	// ErrExhausted: no address is free in any pool that the request may use. See *ExhaustedError.
 	ErrExhausted = errors.New("exhausted")
-	// ErrConflict: the owner already holds a lease with another specification (see *ConflictError), or
-	// the address has changed since the snapshot.
+	// ErrConflict: the owner already holds a lease with another specification (see *ConflictError),
+	// or the address has changed since the snapshot.
 	ErrConflict = errors.New("conflict")
 	// ErrFenced: the lease of the call has ended, or its generation is stale. Nothing was changed.
 	ErrFenced = errors.New("fenced")
@@ -26,8 +26,9 @@ var (
 	ErrQuota = errors.New("quota used up")
 	// ErrInvalid: the request contradicts itself or the pool's limits.
 	ErrInvalid = errors.New("invalid")
-	// ErrUncertain: the store did not say whether the change was made. The allocator finds out before
-	// it touches the address again; asking again with the same owner or lease gives the answer.
+	// ErrUncertain: the store did not say whether the change was made. The allocator finds out
+	// before it touches the address again; asking again with the same owner or lease gives the
+	// answer.
 	ErrUncertain = errors.New("uncertain")
 	// ErrContended: other allocators of the same store won every round. Try again later.
 	ErrContended = errors.New("contended")
@@ -35,12 +36,19 @@ var (
 
 // ExhaustedError says how full the pools are that a request could have used.
 type ExhaustedError struct {
-	Pools       []string  // pools that were tried, in order; empty when no pool matched
-	Free        uint64    // addresses that are free now: not zero only when more than one was asked for
-	Cooling     uint64    // addresses that become free when their cool-down ends
-	Quarantined uint64    // addresses set aside as bad
-	Soonest     time.Time // when the next address may become free if no lease is renewed or released; zero when nothing is due
-	Never       bool      // none of the pools holds so many addresses: to wait is of no use
+	// pools that were tried, in order; empty when no pool matched
+	Pools []string
+	// addresses that are free now: not zero only when more than one was asked for
+	Free uint64
+	// addresses that become free when their cool-down ends
+	Cooling uint64
+	// addresses set aside as bad
+	Quarantined uint64
+	// when the next address may become free if no lease is renewed or released; zero when nothing
+	// is due
+	Soonest time.Time
+	// none of the pools holds so many addresses: to wait is of no use
+	Never bool
 }
 
 func (e *ExhaustedError) Error() string {
@@ -48,7 +56,8 @@ func (e *ExhaustedError) Error() string {
 		return fmt.Sprintf("no enabled pool matches the request: %s", ErrExhausted)
 	}
 	if e.Never {
-		return fmt.Sprintf("pool %s: has fewer addresses that may be leased than the request wants: %s",
+		return fmt.Sprintf("pool %s: has fewer addresses that may be leased than the request "+
+			"wants: %s",
 			strings.Join(e.Pools, ", "), ErrExhausted)
 	}
 	soonest := "nothing is due to become free: release a lease or grow the pool"
@@ -91,7 +100,7 @@ type TakenError struct {
 	Addr   netip.Addr
 	State  State
 	Reason string    // why it is reserved or quarantined
-	Holder Owner     // who holds it, or held it last
+	Holder Owner     // that holds it, or held it last
 	Until  time.Time // when the state ends by itself; zero when it does not
 }
 

@@ -5,17 +5,17 @@ import (
 	"sync/atomic"
 )
 
-// fairMutex is handed on in the order of arrival. Whoever runs may take a sync.Mutex again and
-// again; of 64 callers on two processors the slowest hundredth then waits five times as long as
+// fairMutex is handed on in the order of arrival. A goroutine that runs may take a sync.Mutex again
+// and again; of 64 callers on two processors the slowest hundredth then waits five times as long as
 // here. One caller pays nothing for the order, many pay a change of goroutines for each turn.
 type fairMutex struct {
 	state       atomic.Int32
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex // guards the fields below
 	first, last *waiting   // in the order of arrival
 	spare       *waiting
 }
 
-// The states of a fairMutex. Only a mutex that is awaited has somebody who waits.
+// The states of a fairMutex. Only an awaited mutex has waiters.
 const (
 	unlocked int32 = iota
 	locked

@@ -9,13 +9,14 @@ import (
 )
 
 const (
-	// sparseSize is up to how many addresses of a pool are remembered whether they are in use or not.
+	// sparseSize is up to how many addresses of a pool are remembered whether they are in use or
+	// not.
 	sparseSize = 1 << 16
 	// forgetsKey is there when the record of an address has been deleted: then an address without a
 	// record may have had leases, with generations up to the revision of that time.
 	forgetsKey = "forgets"
-	// forgetOps is about how many changes forgetIdle commits together: a Consul transaction holds 64
-	// operations, and a deletion takes two.
+	// forgetOps is about how many changes forgetIdle commits together: a Consul transaction holds
+	// 64 operations, and a deletion takes two.
 	forgetOps = 24
 )
 
@@ -43,7 +44,7 @@ func (p *pool) idle(e *entry) {
 }
 
 // forgetIdle deletes the records of addresses that have rested, in pools that are too large for a
-// record of each, and drops what the index knows of them.
+// record of each, and drops their entries of the index.
 func (a *Allocator) forgetIdle(ctx context.Context) error {
 	for _, p := range a.x.pools {
 		for p.sparse() && p.spacious() && len(p.idles) > 0 {
@@ -140,7 +141,8 @@ func (x *index) remove(e *entry) {
 
 // firstGeneration is that of an address which, as far as its record says, has had no lease. Where
 // records have been deleted it is above the generations of all of them: none is above the revision
-// that its record had, and that revision is seen by who deletes the record or opens the store later.
+// that its record had, and the allocator that deletes the record has seen that revision, as has one
+// that opens the store later.
 func (a *Allocator) firstGeneration(e *entry) uint64 {
 	if a.forgets || e.pool.sparse() {
 		return a.revision + 1
@@ -151,5 +153,6 @@ func (a *Allocator) firstGeneration(e *entry) uint64 {
 // mayHaveMissed reports whether e may have had a lease that began, ended and was forgotten since
 // this allocator last read all addresses.
 func (a *Allocator) mayHaveMissed(e *entry, now time.Time) bool {
-	return a.cfg.Shared && e.rev == 0 && e.pool.sparse() && now.Sub(a.read).Abs() > e.pool.coolDown()+a.cfg.Refresh
+	return a.cfg.Shared && e.rev == 0 && e.pool.sparse() &&
+		now.Sub(a.read).Abs() > e.pool.coolDown()+a.cfg.Refresh
 }

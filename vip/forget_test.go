@@ -12,11 +12,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// In a pool of any size index and store hold what lives or cools down, and nothing when that is
-// over.
+// In a pool of any size index and store hold the addresses that are leased or cool down, and
+// nothing when that is over.
 func TestForget(t *testing.T) {
 	t.Parallel()
-	for _, ranges := range []string{"fd00::/64", "fd00::/65", "fd00::/48", "10.0.0.0/8", "10.0.0.0/15", "fd00::-fd00::1:0000"} {
+	for _, ranges := range []string{"fd00::/64", "fd00::/65", "fd00::/48", "10.0.0.0/8",
+		"10.0.0.0/15", "fd00::-fd00::1:0000"} {
 		t.Run(ranges, func(t *testing.T) {
 			t.Parallel()
 			now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -34,17 +35,20 @@ func TestForget(t *testing.T) {
 				l, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: fmt.Sprint("T", i)}})
 				require.NoError(t, err)
 				require.Greater(t, l.Generation, last.Generation)
-				_, err = a.Bind(t.Context(), l.ID, l.Generation, []Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+				_, err = a.Bind(t.Context(), l.ID, l.Generation,
+					[]Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 				require.NoError(t, err)
 				last, err = a.Release(t.Context(), l.ID, l.Generation, "")
 				require.NoError(t, err)
 				seen[l.Addr] = true
 				now = now.Add(time.Second)
 				require.NoError(t, a.Sweep(t.Context()))
-				require.LessOrEqual(t, len(a.x.entries), 1+131, "those that cool down, and the one that lives")
+				require.LessOrEqual(t, len(a.x.entries), 1+131, "those that cool down, and the "+
+					"one that lives")
 				require.LessOrEqual(t, len(store.records), 2+2*131+1)
 				require.LessOrEqual(t, len(a.x.tasks), 1+131)
-				require.LessOrEqual(t, len(a.x.dirty), 2*(1+131), "with those that List has to leave out from now on")
+				require.LessOrEqual(t, len(a.x.dirty), 2*(1+131), "with those that List has to "+
+					"leave out from now on")
 				if i == 500 {
 					require.Equal(t, 130, len(a.List(Query{})))
 				}
@@ -112,8 +116,11 @@ func TestForgetShared(t *testing.T) {
 		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 		p, err := ParsePool("p", "fd00::/64")
 		require.NoError(t, err)
-		p.CoolDown = rapid.SampledFrom([]time.Duration{-1, time.Second, time.Minute}).Draw(t, "cool-down")
-		cfg := Config{Store: NewMemStore(), Pools: []Pool{p}, Shared: true, Now: func() time.Time { return now }}
+		p.CoolDown = rapid.SampledFrom([]time.Duration{-1, time.Second, time.Minute}).Draw(t,
+			"cool-down")
+		cfg := Config{Store: NewMemStore(), Pools: []Pool{p}, Shared: true, Now: func() time.Time {
+			return now
+		}}
 		all := make([]*Allocator, 2)
 		for i := range all {
 			all[i], err = Open(ctx, cfg)
@@ -151,7 +158,8 @@ func TestForgetShared(t *testing.T) {
 				require.NoError(t, err)
 			},
 			"time passes": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.IntRange(0, 200).Draw(t, "seconds")) * time.Second)
+				now = now.Add(time.Duration(rapid.IntRange(0, 200).Draw(t,
+					"seconds")) * time.Second)
 			},
 			"": func(t *rapid.T) {
 				for at, l := range live {

@@ -5,22 +5,33 @@ import "sync/atomic"
 // pool is a Pool with its free queue: first the addresses never used, in order, then the others,
 // longest free first.
 type pool struct {
-	Pool                               // its name never changes
-	layout                             // never changes
-	public        atomic.Pointer[Pool] // what List and Watch read of Pool, without the lock
-	gone          bool
-	counts        [states]uint64 // but for Free, which is the rest of size
-	known         uint64         // addresses that have an entry
-	knownReserved uint64         // the reserved ones among them
-	fresh         uint64         // index of the address that popFree looks at next for one without an entry
-	sparseAbove   uint64         // see sparse
-	idles         []*entry       // that became free and may be forgotten, in that order
-	first, last   *entry         // free queue
-	queue         uint64         // its length
-	due           dues
-	overdue       uint64         // leases that are over and have not been ended yet
-	queues        []*waitQueue   // of requests that wait for it, one for each team while there are quotas
-	teams         map[string]int // leases of each team, those under way included; counted while there are quotas
+	Pool                        // its name never changes
+	layout                      // never changes
+	public atomic.Pointer[Pool] // the Pool that List and Watch read, without the lock
+	gone   bool
+	// but for Free, which is the rest of size
+	counts [states]uint64
+	// addresses that have an entry
+	known uint64
+	// the reserved ones among them
+	knownReserved uint64
+	// index of the address that popFree looks at next for one without an entry
+	fresh uint64
+	// see sparse
+	sparseAbove uint64
+	// that became free and may be forgotten, in that order
+	idles []*entry
+	// free queue
+	first, last *entry
+	// its length
+	queue uint64
+	due   dues
+	// leases that are over and have not been ended yet
+	overdue uint64
+	// of requests that wait for it, one for each team while there are quotas
+	queues []*waitQueue
+	// leases of each team, those in flight included; counted while there are quotas
+	teams map[string]int
 }
 
 // popFree takes the next address out of the free queue of p; nil when there is none.
@@ -91,7 +102,8 @@ func (p *pool) dequeue(e *entry) {
 	p.queue--
 }
 
-// free is how many addresses of p nobody holds; those with a commit under way are among them.
+// free returns the number of addresses of p without a holder, including the ones with a commit in
+// progress.
 func (p *pool) free() uint64 {
 	if p.gone {
 		return 0

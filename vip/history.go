@@ -12,9 +12,9 @@ import (
 
 const historyPrefix = "past/"
 
-// remember is the change that keeps what was, when next ends it: a tenure that ends, or a binding
-// that is replaced. The oldest record of the address makes room. value is how next is stored: a
-// tenure that has ended is kept as it is.
+// remember returns the change that keeps the past when next ends it: a tenure that ends, or a
+// binding that is replaced. The oldest record of the address makes room. value is how next is
+// stored: a tenure that has ended is kept as it is.
 func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
 	slot := (next.history - 1) % uint64(a.cfg.History)
 	if next.State == Leased {
@@ -22,7 +22,8 @@ func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
 		was.Ended, was.Reason = next.Binding.Since, "bound anew"
 		value = encodeTenure(&was)
 	}
-	return Change{Key: historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10), Value: value, Revision: AnyRevision}
+	return Change{Key: historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10), Value: value,
+		Revision: AnyRevision}
 }
 
 // passes says whether next leaves something behind that is to be remembered.
@@ -31,12 +32,13 @@ func (a *Allocator) passes(e *entry, next *tenure) bool {
 	if a.cfg.History < 0 || e.rev == 0 || was.State != Leased {
 		return false
 	}
-	return next.State != Leased || len(was.Binding.Instances) > 0 && !next.Binding.Since.Equal(was.Binding.Since)
+	return next.State != Leased || len(was.Binding.Instances) > 0 &&
+		!next.Binding.Since.Equal(was.Binding.Since)
 }
 
-// History returns who had addr, oldest first: one record for each binding of each tenure that has
-// ended, and the live lease as the last. In a record Ended is when the tenure, or the binding, was
-// over; Config.History says how many are kept.
+// History returns the holders of addr, oldest first: one record for each binding of each tenure
+// that has ended, and the live lease as the last. In a record Ended is when the tenure, or the
+// binding, was over; Config.History says how many are kept.
 func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, error) {
 	addr = addr.Unmap()
 	records, err := a.store.List(ctx, historyPrefix+addr.String()+"/")
@@ -50,7 +52,8 @@ func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, erro
 		}
 	}
 	slices.SortFunc(tenures, func(a, b tenure) int {
-		return cmp.Or(a.Ended.Compare(b.Ended), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.history, b.history))
+		return cmp.Or(a.Ended.Compare(b.Ended), cmp.Compare(a.Generation, b.Generation),
+			cmp.Compare(a.history, b.history))
 	})
 	var past []Lease
 	for _, l := range tenures {
@@ -66,8 +69,9 @@ func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, erro
 	return past, nil
 }
 
-// At answers "who had this VIP at 14:32". Its Binding is empty when nothing was bound at that time
-// yet. ErrNotFound when nobody had it, or so long ago that it is not kept.
+// At returns the lease that had this VIP at a time, such as 14:32. Its Binding is empty when
+// nothing was bound at that time yet. ErrNotFound when no lease had it, or so long ago that it is
+// not kept.
 func (a *Allocator) At(ctx context.Context, addr netip.Addr, at time.Time) (Lease, error) {
 	past, err := a.History(ctx, addr)
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// A store that breaks its contract, and uses the memory of what it has returned again, costs
-// addresses. It gives none away.
+// A store that breaks its contract, and uses the memory of its results again, costs addresses. It
+// gives none away.
 func TestStoreChangesReturnedValue(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), &reusing{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1")
-	held := allocate(t, allocator(t, store, c, vip.Config{}, p), vip.Request{Owner: owner("A"), TTL: vip.Forever})
+	held := allocate(t, allocator(t, store, c, vip.Config{}, p), vip.Request{Owner: owner("A"),
+		TTL: vip.Forever})
 	a := allocator(t, store, c, vip.Config{}, p)
 	_, err := a.History(t.Context(), held.Addr)
 	require.NoError(t, err)
@@ -52,7 +53,8 @@ func (r *reusing) List(ctx context.Context, prefix string) ([]vip.Record, error)
 // one of another pool does not, and one that queues stands in the queue.
 func TestAllocationDuringAReReading(t *testing.T) {
 	t.Parallel()
-	c, store := newClock(), &stopping{Store: vip.NewMemStore(), reached: make(chan struct{}), on: make(chan struct{})}
+	c, store := newClock(), &stopping{Store: vip.NewMemStore(), reached: make(chan struct{}),
+		on: make(chan struct{})}
 	p, q := pool(t, "p", "10.0.0.1"), pool(t, "q", "10.0.0.2")
 	p.CoolDown = -1
 	a := allocator(t, store, c, vip.Config{History: -1}, p, q)
@@ -60,7 +62,8 @@ func TestAllocationDuringAReReading(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("A"), Pool: "p"})
 	_, err := a.Release(t.Context(), l.ID, l.Generation, "")
 	require.NoError(t, err)
-	_, err = store.Commit(t.Context(), vip.Change{Key: "addr/10.0.0.1", Revision: vip.AnyRevision}) // as if put back to before it
+	// as if restored to before it
+	_, err = store.Commit(t.Context(), vip.Change{Key: "addr/10.0.0.1", Revision: vip.AnyRevision})
 	require.NoError(t, err)
 
 	late := make(chan error)
@@ -78,7 +81,9 @@ func TestAllocationDuringAReReading(t *testing.T) {
 		_, err := a.Allocate(ctx, vip.Request{Owner: owner("D"), Pool: "p", Wait: true})
 		queued <- err
 	}()
-	require.Eventually(t, func() bool { return len(a.Waiting()) == 1 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return len(a.Waiting()) == 1
+	}, time.Minute, time.Millisecond)
 	cancel()
 	err = <-queued
 	require.ErrorIs(t, err, vip.ErrExhausted)
@@ -120,18 +125,35 @@ func TestGivingUpAfterManyConflicts(t *testing.T) {
 	held := allocate(t, a, vip.Request{Owner: owner("A")})
 	store.wins.Store(true)
 	for what, call := range map[string]func() error{
-		"allocate": func() error { _, err := a.Allocate(t.Context(), vip.Request{Owner: owner("B")}); return err },
-		"two":      func() error { _, err := a.AllocateN(t.Context(), vip.Request{Owner: owner("C")}, 2); return err },
-		"by name": func() error {
-			_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("D"), Addr: addr("10.0.0.5")})
+		"allocate": func() error {
+			_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("B")})
 			return err
 		},
-		"renew":      func() error { _, err := a.Renew(t.Context(), held.ID, held.Generation, 0); return err },
-		"release":    func() error { _, err := a.Release(t.Context(), held.ID, held.Generation, ""); return err },
-		"quarantine": func() error { _, err := a.Quarantine(t.Context(), addr("10.0.0.7"), "bad", 0); return err },
+		"two": func() error {
+			_, err := a.AllocateN(t.Context(), vip.Request{Owner: owner("C")}, 2)
+			return err
+		},
+		"by name": func() error {
+			_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("D"),
+				Addr: addr("10.0.0.5")})
+			return err
+		},
+		"renew": func() error {
+			_, err := a.Renew(t.Context(), held.ID, held.Generation, 0)
+			return err
+		},
+		"release": func() error {
+			_, err := a.Release(t.Context(), held.ID, held.Generation, "")
+			return err
+		},
+		"quarantine": func() error {
+			_, err := a.Quarantine(t.Context(), addr("10.0.0.7"), "bad", 0)
+			return err
+		},
 	} {
 		require.ErrorIs(t, call(), vip.ErrContended, what)
-		require.Equal(t, []uint64{8, 1}, []uint64{conserved(t, a).Free, conserved(t, a).Leased}, what)
+		require.Equal(t, []uint64{8, 1}, []uint64{conserved(t, a).Free, conserved(t, a).Leased},
+			what)
 	}
 	store.wins.Store(false)
 	for i := range 8 {
@@ -140,7 +162,7 @@ func TestGivingUpAfterManyConflicts(t *testing.T) {
 	release(t, a, held)
 }
 
-// rival is a store in which somebody else may have changed every key before a commit.
+// rival is a store in which another client may have changed every key before a commit.
 type rival struct {
 	vip.Store
 	wins atomic.Bool
@@ -156,7 +178,8 @@ func (r *rival) Commit(ctx context.Context, changes ...vip.Change) (uint64, erro
 			return 0, err
 		}
 		if found[0].Value != nil {
-			if _, err := r.Store.Commit(ctx, vip.Change{Key: c.Key, Value: found[0].Value, Revision: vip.AnyRevision}); err != nil {
+			if _, err := r.Store.Commit(ctx, vip.Change{Key: c.Key, Value: found[0].Value,
+				Revision: vip.AnyRevision}); err != nil {
 				return 0, err
 			}
 		}
@@ -168,7 +191,8 @@ func TestAddressWithAZoneIsInNoPool(t *testing.T) {
 	t.Parallel()
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "fd00::/120"))
 	allocate(t, a, vip.Request{Owner: owner("A"), Addr: netip.MustParseAddr("fd00::5")})
-	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("B"), Addr: netip.MustParseAddr("fd00::5%eth0")})
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("B"),
+		Addr: netip.MustParseAddr("fd00::5%eth0")})
 	require.ErrorIs(t, err, vip.ErrNotFound)
 	_, err = a.Quarantine(t.Context(), netip.MustParseAddr("fd00::5%eth0"), "bad", 0)
 	require.ErrorIs(t, err, vip.ErrNotFound)
@@ -176,7 +200,8 @@ func TestAddressWithAZoneIsInNoPool(t *testing.T) {
 
 func TestTimesThatNoRecordHolds(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.2"))
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{},
+		pool(t, "p", "10.0.0.1-10.0.0.2"))
 	const long = 250 * 366 * 24 * time.Hour
 	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("A"), TTL: long})
 	require.ErrorIs(t, err, vip.ErrInvalid)

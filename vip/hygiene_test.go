@@ -12,14 +12,17 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// No pool hands out what cannot be one host's address, however it is written.
+// No pool hands out an address that cannot be one host's, however it is written.
 func TestPoolRefusesSpecialAddresses(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
-		"224.0.0.0/24": "multicast", "239.255.255.255": "multicast", "223.255.255.0-224.0.0.0": "multicast",
-		"ff02::/120": "multicast", "ff05::1:3": "multicast",
-		"169.254.0.0/16": "link-local", "169.254.169.254": "link-local", "fe80::/120": "link-local", "febf::1": "link-local",
-		"0.0.0.0": "this network", "0.0.0.0/0": "this network", "::": "unspecified", "::/120": "unspecified",
+		"224.0.0.0/24": "multicast", "239.255.255.255": "multicast",
+		"223.255.255.0-224.0.0.0": "multicast",
+		"ff02::/120":              "multicast", "ff05::1:3": "multicast",
+		"169.254.0.0/16": "link-local", "169.254.169.254": "link-local", "fe80::/120": "link-local",
+		"febf::1": "link-local",
+		"0.0.0.0": "this network", "0.0.0.0/0": "this network", "::": "unspecified",
+		"::/120":          "unspecified",
 		"255.255.255.255": "broadcast", "255.255.255.0/24": "broadcast",
 	} {
 		_, err := vip.ParseRange(text)
@@ -31,7 +34,8 @@ func TestPoolRefusesSpecialAddresses(t *testing.T) {
 		Name: "p", Ranges: []vip.Range{{First: addr("10.0.0.1"), Last: addr("239.0.0.1")}},
 	}}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	for _, text := range []string{"127.58.0.0/24", "::1", "240.0.0.0/24", "223.255.255.0/24", "fec0::/120", "fd00::/120", "64:ff9b::/96"} {
+	for _, text := range []string{"127.58.0.0/24", "::1", "240.0.0.0/24", "223.255.255.0/24",
+		"fec0::/120", "fd00::/120", "64:ff9b::/96"} {
 		_, err := vip.ParseRange(text)
 		require.NoError(t, err, text)
 	}
@@ -41,8 +45,10 @@ func TestPoolRefusesSpecialAddresses(t *testing.T) {
 func TestPoolReservesRoutersAnycast(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"fd00::/96": "fd00::", "fd00:0:0:1::/120": "fd00:0:0:1::", "fd00::100/120": "fd00::100", "fd00::-fd00::9": "fd00::",
-		"fd00::": "fd00::", "fd00::1-fd00::9": "", "fd00::2/127": "", "fd00::7": "", "fd00::1/128": "", "10.0.0.1": "",
+		"fd00::/96": "fd00::", "fd00:0:0:1::/120": "fd00:0:0:1::", "fd00::100/120": "fd00::100",
+		"fd00::-fd00::9": "fd00::",
+		"fd00::":         "fd00::", "fd00::1-fd00::9": "", "fd00::2/127": "", "fd00::7": "",
+		"fd00::1/128": "", "10.0.0.1": "",
 	} {
 		p, err := vip.ParsePool("p", text)
 		require.NoError(t, err, text)
@@ -50,7 +56,8 @@ func TestPoolReservesRoutersAnycast(t *testing.T) {
 			require.Empty(t, p.Reserved, text)
 			continue
 		}
-		require.Equal(t, map[netip.Addr]string{addr(want): "subnet-router anycast address"}, p.Reserved, text)
+		require.Equal(t, map[netip.Addr]string{addr(want): "subnet-router anycast address"},
+			p.Reserved, text)
 	}
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "fd00::/120"))
 	require.Equal(t, addr("fd00::1"), allocate(t, a, vip.Request{Owner: owner("T1")}).Addr)
@@ -58,7 +65,7 @@ func TestPoolReservesRoutersAnycast(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrTaken)
 }
 
-// An IPv4 address in IPv6 form is the IPv4 address, whoever asks.
+// An IPv4 address in IPv6 form is the IPv4 address in every call.
 func TestMappedAddressEverywhere(t *testing.T) {
 	t.Parallel()
 	c := newClock()
@@ -90,12 +97,13 @@ func TestMappedAddressEverywhere(t *testing.T) {
 	q, err = a.Restore(t.Context(), mapped, "")
 	require.NoError(t, err)
 	require.Equal(t, vip.Cooling, q.State)
-	bad := []vip.Pool{{Name: "p", Ranges: []vip.Range{{First: plain, Last: plain}}, Details: map[netip.Addr]vip.Details{mapped: {}}}}
-	require.ErrorContains(t, a.SetPools(t.Context(), bad), "Pool.Details: address ::ffff:10.0.0.7: want a plain")
+	bad := []vip.Pool{{Name: "p", Ranges: []vip.Range{{First: plain, Last: plain}},
+		Details: map[netip.Addr]vip.Details{mapped: {}}}}
+	require.ErrorContains(t, a.SetPools(t.Context(), bad), "Pool.Details: address "+
+		"::ffff:10.0.0.7: want a plain")
 }
 
-// A task that is deployed again has its address again: those who test it have it in their hosts
-// files.
+// A task that is deployed again has its address again: its testers have it in their hosts files.
 func TestOwnerKeepsAddress(t *testing.T) {
 	t.Parallel()
 	for name, again := range map[string]vip.Request{
@@ -111,7 +119,8 @@ func TestOwnerKeepsAddress(t *testing.T) {
 				c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.4")
 				cfg := vip.Config{Shared: shared}
 				a := allocator(t, store, c, cfg, p)
-				first := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "first"})
+				first := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1"),
+					RequestID: "first"})
 				require.Equal(t, addr("10.0.0.1"), first.Addr)
 				for round := range 3 {
 					release(t, a, a.List(vip.Query{Task: "T1", States: []vip.State{vip.Leased}})[0])
@@ -144,11 +153,13 @@ func TestOwnerKeepsAddress(t *testing.T) {
 func TestOtherOwnerWaitsForCoolDown(t *testing.T) {
 	t.Parallel()
 	for name, other := range map[string]vip.Owner{
-		"another task": owner("T2", "web", "v1"), "other clusters": owner("T1", "api", "v1"), "no clusters": owner("T1"),
+		"another task": owner("T2", "web", "v1"), "other clusters": owner("T1", "api", "v1"),
+		"no clusters": owner("T1"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.4"))
+			a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{},
+				pool(t, "p", "10.0.0.1-10.0.0.4"))
 			l := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1")})
 			release(t, a, l)
 			_, err := a.Allocate(t.Context(), vip.Request{Owner: other, Addr: l.Addr})

@@ -10,27 +10,27 @@ import (
 )
 
 // index is the allocator's picture of the store. It is pure: no clock, no lock, no call into the
-// allocator; what a transition asks for comes back as effects. Every operation of the hot path
-// costs the same at any occupancy, and addresses that were never used cost nothing.
+// allocator; the work that a transition asks for comes back as effects. Every operation of the hot
+// path costs the same at any occupancy, and addresses that were never used cost nothing.
 type index struct {
 	pools   []*pool
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries map[netip.Addr]*entry
-	tasks   map[string]*task    // those that have, had last, or are about to have an address
+	tasks   map[string]*task    // tasks that have, had last, or are about to have an address
 	recent  *task               // that find has found last, nil without one
 	absent  string              // name of which find knows that it is in no task; "" without one
 	dirty   []*entry            // that have changed since the catalog took them over
 	soonest time.Time           // no deadline of a pool is before it; zero without deadlines
 	overdue []*entry            // leases that were due when advance last looked, for Sweep
 	drains  map[*entry]struct{} // entries that are Draining
-	latest  time.Time           // that advance was told
+	latest  time.Time           // that was given to advance
 	grace   time.Duration       // after Expires, in which a lease still lives
 	out     effects             // of the transition that is being made: see flush
 }
 
-// effects are what a transition of the index asks its caller to do. The slices are valid until the
-// next transition.
+// effects are the work that a transition of the index asks of its caller. The slices are valid
+// until the next transition.
 type effects struct {
 	events []pendingEvent // to append to the event log, in order
 	owners []*entry       // entries that have got a lease, or lost it
@@ -61,7 +61,7 @@ type entry struct {
 	record []byte  // the last tenure as it is stored; nil when that is not at hand
 	rev    uint64  // in the store; 0 when it has no record
 
-	busy      bool          // a commit is under way; the entry is not to be touched
+	busy      bool          // a commit is in flight; the entry is not to be touched
 	queued    bool          // in the pool's free queue
 	idle      bool          // in pool.idles
 	listed    bool          // in the catalog
@@ -85,7 +85,8 @@ func newIndex(
 	pools []Pool, layouts []layout, grace time.Duration, sparse uint64, size int,
 ) *index {
 	x := &index{
-		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry, size),
+		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry,
+			size),
 		tasks:  make(map[string]*task, size),
 		drains: map[*entry]struct{}{}, grace: grace,
 	}
@@ -130,7 +131,7 @@ func (x *index) changeRules(pools []Pool) {
 	}
 }
 
-// countTeams counts the leases, those under way included, of pools that had no quotas.
+// countTeams counts the leases, those in flight included, of pools that had no quotas.
 func (x *index) countTeams(pools map[*pool]bool) {
 	for p := range pools {
 		clear(p.teams)
@@ -154,9 +155,9 @@ func (x *index) countTeams(pools map[*pool]bool) {
 // unknownPool is a placeholder for entries that load has not yet assigned to a pool.
 var unknownPool pool
 
-// load gives the entries to the index, those that became free first before others. Of those whose
-// address is in no pool it takes the ones that are not free, or have a commit under way, into a
-// former pool.
+// load gives the entries to the index, the ones that became free first before others. Of those
+// whose address is in no pool it takes the ones that are not free, or have a commit in progress,
+// into a former pool.
 func (x *index) load(entries []*entry, now time.Time) effects {
 	ended := entries[:0:0]
 	for _, e := range entries {
@@ -182,7 +183,8 @@ func (x *index) insert(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false, 0, 0
+	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false,
+		0, 0
 	e.overdue, e.idle, e.listed = false, false, false
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
@@ -200,12 +202,13 @@ func (e *entry) formerName() string {
 
 // cooled says whether nothing but time was needed to make the address free, and it has passed.
 func (l *tenure) cooled(now time.Time) bool {
-	return (l.State == Cooling || l.State == Quarantined) && !l.CoolUntil.IsZero() && !l.CoolUntil.After(now)
+	return (l.State == Cooling || l.State == Quarantined) && !l.CoolUntil.IsZero() &&
+		!l.CoolUntil.After(now)
 }
 
-// last is the last tenure, zero before the first. Its State is what is stored, e.state is what
-// holds now. Most of what a start finds in the store nobody asks for before it is over, unless all
-// are listed: that stays as it is stored, which takes half of the memory.
+// last is the last tenure, zero before the first. Its State is the stored one, e.state is the
+// present one. Most tenures that a start finds in the store end before they are read, unless all
+// are listed: they stay in the stored form until then, which takes half of the memory.
 func (e *entry) last() *tenure {
 	if e.lease == nil {
 		e.unfold()
@@ -217,7 +220,8 @@ func (e *entry) unfold() {
 	e.lease = new(tenure)
 	if e.record != nil {
 		var err error
-		if *e.lease, err = decodeTenure(e.record); err != nil { // decodeAll could read it: the store does not keep to its contract
+		// decodeAll could read it: the store does not keep to its contract
+		if *e.lease, err = decodeTenure(e.record); err != nil {
 			*e.lease, e.record = damaged(e.addr, e.rev, err), nil
 		}
 	}
@@ -267,7 +271,8 @@ func (x *index) byKey(key string) *entry {
 func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
-		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{}, sparseAbove: math.MaxUint64}
+		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{},
+			sparseAbove: math.MaxUint64}
 		p.public.Store(&Pool{Name: name})
 		x.former[name] = p
 		x.pools = append(x.pools, p)
@@ -296,14 +301,15 @@ func (x *index) add(e *entry) {
 	}
 }
 
-// advance makes free what has cooled down by now, and moves leases that are over to overdue.
+// advance makes the addresses free that have cooled down by now, and moves leases that are over to
+// overdue.
 func (x *index) advance(now time.Time) effects {
 	putBack := now.Before(x.latest.Add(-time.Second))
 	if !putBack && (x.soonest.IsZero() || x.soonest.After(now)) {
 		x.latest = now
 		return effects{} // the usual case
 	}
-	if putBack { // link shortens what would take too long now
+	if putBack { // link shortens the times that would be too long now
 		for _, p := range x.pools {
 			for _, e := range slices.Concat(p.due[:]...) {
 				x.place(e, e.last(), nil, e.rev, now)
@@ -325,7 +331,7 @@ func (x *index) advance(now time.Time) effects {
 	return x.flush()
 }
 
-// pass makes of e what becomes of it at its deadline, which is not after now.
+// pass moves e to its next state at its deadline, which is not after now.
 func (x *index) pass(e *entry, now time.Time) {
 	was := e.prior()
 	switch end := x.over(e); {
@@ -378,7 +384,7 @@ func (x *index) expired(e *entry, now time.Time) bool {
 	return e.state == Leased && !e.last().Expires.IsZero() && !x.over(e).After(now)
 }
 
-// coming returns when the first n addresses of p will be free if nobody touches them, at the
+// coming returns when the first n addresses of p will be free if they stay untouched, at the
 // soonest, in order; fewer when not so many are due.
 func (x *index) coming(p *pool, n int) (all []time.Time) {
 	later := func(times []time.Time, by time.Duration) {
@@ -412,7 +418,7 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 	was, wasOf := e.prior(), e.task
 	told := record
 	if rev == 0 && e.state == Leased {
-		told = e.encoded() // that it is gone will be told
+		told = e.encoded() // the event of its end will hold it
 	}
 	x.unlink(e)
 	other := l != e.last() // not just looked at again
@@ -453,7 +459,9 @@ func (e *entry) prior() prior { return prior{e.last().ID, e.state, e.last().Bind
 
 // draining lists the entries that are Draining, by address.
 func (x *index) draining() []*entry {
-	return slices.SortedFunc(maps.Keys(x.drains), func(a, b *entry) int { return a.addr.Compare(b.addr) })
+	return slices.SortedFunc(maps.Keys(x.drains), func(a, b *entry) int {
+		return a.addr.Compare(b.addr)
+	})
 }
 
 func (x *index) unlink(e *entry) {
@@ -503,7 +511,8 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	}
 	switch e.state {
 	case Leased:
-		if e.deadline = l.Expires; e.announcedExpiry != 0 && e.announcedExpiry == l.Expires.UnixNano() {
+		if e.deadline = l.Expires; e.announcedExpiry != 0 &&
+			e.announcedExpiry == l.Expires.UnixNano() {
 			class, e.deadline = over, l.Expires.Add(x.grace)
 		}
 	case Draining:

@@ -51,13 +51,16 @@ func (s *State) UnmarshalText(text []byte) error {
 // Forever as a TTL asks for a lease that does not expire.
 const Forever time.Duration = -1
 
-// Owner says for whom an address is held. Task and the names of the overridden clusters are its
+// Owner is the holder of an address. Task and the names of the overridden clusters are its
 // identity: a task has one lease for a set of clusters, and two live leases of one task override
 // disjoint sets.
 type Owner struct {
-	Task      string            `json:"task"`                // the test task; required
-	Team      string            `json:"team,omitempty"`      // who pays for it, for quotas; may be empty
-	Overrides map[string]string `json:"overrides,omitempty"` // cluster → version that this VIP serves; the rest is baseline
+	// the test task; required
+	Task string `json:"task"`
+	// that pays for it, for quotas; may be empty
+	Team string `json:"team,omitempty"`
+	// cluster → version that this VIP serves; the rest is baseline
+	Overrides map[string]string `json:"overrides,omitempty"`
 }
 
 func (o Owner) clone() Owner {
@@ -74,31 +77,38 @@ type Instance struct {
 	Digest  string         `json:"digest,omitempty"`
 }
 
-// Binding is what answers behind a VIP.
+// Binding holds the instances that answer behind a VIP.
 type Binding struct {
 	Instances []Instance `json:"instances,omitempty"`
 	Since     time.Time  `json:"since,omitzero"` // when it was recorded
 }
 
-// Lease says who holds an address until when. After its end it stays with the address, as the last
-// tenure, until the address is handed out again.
+// Lease holds the owner of an address and the time until which it holds it. After its end it stays
+// with the address, as the last tenure, until the address is handed out again.
 type Lease struct {
-	ID         string        `json:"id"`         // unique for ever
-	Generation uint64        `json:"generation"` // fencing token: grows with every tenure of the address
-	Addr       netip.Addr    `json:"addr"`
-	Pool       string        `json:"pool"`
-	Owner      Owner         `json:"owner"`
-	RequestID  string        `json:"requestID,omitempty"`
-	Count      int           `json:"count,omitempty"` // how many addresses AllocateN gave the owner together; 0 for one
-	State      State         `json:"state"`
-	TTL        time.Duration `json:"-"` // Forever when it does not expire; in JSON as Duration
-	Acquired   time.Time     `json:"acquired,omitzero"`
-	Expires    time.Time     `json:"expires,omitzero"`   // zero when it does not expire
-	Ended      time.Time     `json:"ended,omitzero"`     // when it was released, expired or taken away; zero while live
-	CoolUntil  time.Time     `json:"coolUntil,omitzero"` // end of the cool-down, or of the quarantine
-	Reason     string        `json:"reason,omitempty"`   // why it ended or is in quarantine; of a live lease, that the cool-down was cut short
-	Binding    Binding       `json:"binding,omitzero"`
-	Details    *Details      `json:"details,omitempty"` // of the address, from Pool.Details
+	// never used again
+	ID string `json:"id"`
+	// fencing token: grows with every tenure of the address
+	Generation uint64     `json:"generation"`
+	Addr       netip.Addr `json:"addr"`
+	Pool       string     `json:"pool"`
+	Owner      Owner      `json:"owner"`
+	RequestID  string     `json:"requestID,omitempty"`
+	// how many addresses AllocateN gave the owner together; 0 for one
+	Count    int           `json:"count,omitempty"`
+	State    State         `json:"state"`
+	TTL      time.Duration `json:"-"` // Forever when it does not expire; in JSON as Duration
+	Acquired time.Time     `json:"acquired,omitzero"`
+	// zero when it does not expire
+	Expires time.Time `json:"expires,omitzero"`
+	// when it was released, expired or taken away; zero while live
+	Ended time.Time `json:"ended,omitzero"`
+	// end of the cool-down, or of the quarantine
+	CoolUntil time.Time `json:"coolUntil,omitzero"`
+	// why it ended or is in quarantine; of a live lease, that the cool-down was cut short
+	Reason  string   `json:"reason,omitempty"`
+	Binding Binding  `json:"binding,omitzero"`
+	Details *Details `json:"details,omitempty"` // of the address, from Pool.Details
 }
 
 // tenure is a lease as it is stored.
@@ -121,7 +131,8 @@ func (e *entry) shown() Lease {
 	}
 	l.Owner = l.Owner.clone()
 	l.Binding.Instances = slices.Clone(l.Binding.Instances)
-	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil, &l.Binding.Since} {
+	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil,
+		&l.Binding.Since} {
 		if !t.IsZero() {
 			*t = t.Round(0).UTC()
 		}
@@ -131,8 +142,8 @@ func (e *entry) shown() Lease {
 
 const idAlphabet = "abcdefghijkmnpqrstuvwxyz23456789" // 32 that look different
 
-// newLeaseID names one tenure of one address, for ever: the part by chance tells it from one of the
-// same generation that was given before the store was put back to a backup.
+// newLeaseID names one tenure of one address, permanently: the random part makes it differ from an
+// id of the same generation that was given before the store was restored from a backup.
 func newLeaseID(addr string, generation uint64) string {
 	id := make([]byte, 0, 32)
 	id = append(append(id, addr...), '-')
@@ -151,13 +162,14 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 	after, _, _ = strings.Cut(after, "-")
 	generation, err2 := strconv.ParseUint(after, 10, 64)
 	if !ok || err != nil || err2 != nil || generation == 0 {
-		return netip.Addr{}, 0, fmt.Errorf("lease %.64q: an id looks like 10.0.0.7-3-k4f9c: %w", id, ErrNotFound)
+		return netip.Addr{}, 0, fmt.Errorf("lease %.64q: an id looks like 10.0.0.7-3-k4f9c: %w", id,
+			ErrNotFound)
 	}
 	return addr, generation, nil
 }
 
-// Query selects leases: every field that is set must match. The zero Query matches all addresses that
-// are not free.
+// Query selects leases: every field that is set must match. The zero Query matches all addresses
+// that are not free.
 type Query struct {
 	VIP      netip.Addr        // the address of the lease
 	Pool     string            // pool name
@@ -168,8 +180,8 @@ type Query struct {
 	Version  string            // of the overridden cluster, or of a bound instance
 	Instance string            // id of a bound instance
 	Addr     netip.AddrPort    // host:port of a bound instance
-	// States of the addresses. Leased and Draining are those that answer for their owner; Free finds
-	// the last lease of an address that is free again. The default is all but Free.
+	// States of the addresses. Leased and Draining addresses answer for their owner; Free finds the
+	// last lease of an address that is free again. The default is all but Free.
 	States []State
 	// Limit is how many leases List returns at most. The default is all.
 	Limit int

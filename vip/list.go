@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Details are what a provider tells about a ready-made VIP.
+// Details are a provider's data about a ready-made VIP.
 type Details struct {
 	Region      string       `json:"region,omitempty"`
 	RealServers []netip.Addr `json:"realServers,omitempty"` // machines that the address leads to
@@ -72,7 +72,8 @@ func checkHeader(header []string) error {
 	known := []string{"vip", "region", "ports", "real_servers", "reserved"}
 	for i, column := range header {
 		if !slices.Contains(known, column) || slices.Contains(header[:i], column) {
-			return fmt.Errorf("column %q: want each of %s once at most", column, strings.Join(known, ", "))
+			return fmt.Errorf("column %q: want each of %s once at most", column,
+				strings.Join(known, ", "))
 		}
 	}
 	if !slices.Contains(header, "vip") {

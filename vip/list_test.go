@@ -24,10 +24,13 @@ sh,10.58.9.1,80,,used by the gateway
 sh,fd00::1,80,,
 `))
 	require.NoError(t, err)
-	require.Equal(t, []vip.Range{{First: addr("10.58.0.1"), Last: addr("10.58.0.2")}, {First: addr("10.58.9.1"), Last: addr("10.58.9.1")}, {First: addr("fd00::1"), Last: addr("fd00::1")}}, p.Ranges)
+	require.Equal(t, []vip.Range{{First: addr("10.58.0.1"), Last: addr("10.58.0.2")},
+		{First: addr("10.58.9.1"), Last: addr("10.58.9.1")},
+		{First: addr("fd00::1"), Last: addr("fd00::1")}}, p.Ranges)
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
 	l := allocate(t, a, vip.Request{Owner: owner("T1"), Addr: addr("10.58.0.2")})
-	require.Equal(t, &vip.Details{Region: "bj", Ports: []uint16{80, 443}, RealServers: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}}, l.Details)
+	require.Equal(t, &vip.Details{Region: "bj", Ports: []uint16{80, 443},
+		RealServers: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}}, l.Details)
 	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T2"), Addr: addr("10.58.9.1")})
 	require.ErrorContains(t, err, "used by the gateway")
 	require.Equal(t, uint64(4), conserved(t, a).Size)
@@ -87,7 +90,7 @@ func TestMaxCooling(t *testing.T) {
 	require.Equal(t, uint64(2), conserved(t, a).Cooling)
 }
 
-// Allocators that share a store know nothing of each other but what the store refuses.
+// Allocators that share a store know each other only by the commits that the store refuses.
 func TestAllocatorsOnOneStore(t *testing.T) {
 	t.Parallel()
 	store := vip.NewMemStore()
@@ -123,7 +126,8 @@ func TestAllocatorsOnOneStore(t *testing.T) {
 func TestLateAllocatorIsFenced(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
-	sleeper, other := allocator(t, store, c, vip.Config{}, p), allocator(t, store, c, vip.Config{}, p)
+	sleeper, other := allocator(t, store, c, vip.Config{}, p), allocator(t, store, c, vip.Config{},
+		p)
 	l := allocate(t, sleeper, vip.Request{Owner: owner("T1"), TTL: time.Minute})
 	_, err := other.Renew(t.Context(), l.ID, l.Generation, 0)
 	require.NoError(t, err, "a lease that another allocator has given is looked up")

@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// MemStore keeps records in memory: for tests, and for a platform that hands out its addresses anew
-// on every start.
+// MemStore keeps records in memory: for tests, and for a platform that hands out all addresses
+// again after every start.
 type MemStore struct {
 	mu       sync.RWMutex
 	records  map[string]*Record
 	revision uint64
-	changed  chan struct{} // closed at the next commit; nil when nobody waits
+	changed  chan struct{} // closed at the next commit; nil without a waiter
 }
 
 var _ Watcher = (*MemStore)(nil)
@@ -74,7 +74,8 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 			have = r.Revision
 		}
 		if c.Revision != AnyRevision && have != c.Revision {
-			return 0, fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have, c.Revision, ErrRevision)
+			return 0, fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have,
+				c.Revision, ErrRevision)
 		}
 	}
 	s.revision++
@@ -95,7 +96,7 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 	return s.revision, nil
 }
 
-// Watch implements Watcher. It tells of every commit, whatever its keys.
+// Watch implements Watcher. It reports every commit, with any keys.
 func (s *MemStore) Watch(ctx context.Context, _ string, after uint64) (uint64, error) {
 	for {
 		if err := context.Cause(ctx); err != nil {

@@ -44,10 +44,10 @@ type row struct {
 	freed   time.Time // zero: never used
 	ended   time.Time
 	taken   bool   // out of the pool: it is reserved as soon as it is free
-	said    []said // who had it, oldest first
+	said    []said // its holders, oldest first
 }
 
-// said is what holds for an address from at on.
+// said is the holder and the binding of an address from at on.
 type said struct {
 	at          time.Time
 	task, bound string
@@ -59,14 +59,16 @@ func (o *oracle) say(r *row) { r.said = append(r.said, said{o.now, r.task, r.bou
 func (o *oracle) begin(r *row, task string, group int, l vip.Lease) {
 	*r = row{
 		addr: r.addr, pool: r.pool, cool: r.cool, taken: r.taken, said: r.said,
-		state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID), expires: l.Expires, group: group,
+		state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID), expires: l.Expires,
+		group: group,
 	}
 	o.say(r)
 }
 
 func (o *oracle) tick() {
 	for _, r := range o.rows {
-		if (r.state == vip.Cooling || r.state == vip.Quarantined) && !r.until.IsZero() && !r.until.After(o.now) {
+		if (r.state == vip.Cooling || r.state == vip.Quarantined) && !r.until.IsZero() &&
+			!r.until.After(o.now) {
 			r.state, r.freed = vip.Free, r.until
 		}
 		if r.state == vip.Free && r.taken {
@@ -131,7 +133,9 @@ func (o *oracle) group(task string) []*row {
 
 // open says whether the pool hands out anything.
 func (o *oracle) open(pool string) bool {
-	return !o.pools[slices.IndexFunc(o.pools, func(p vip.Pool) bool { return p.Name == pool })].Disabled
+	return !o.pools[slices.IndexFunc(o.pools, func(p vip.Pool) bool {
+		return p.Name == pool
+	})].Disabled
 }
 
 // best lists the addresses that a request of task may get now.
@@ -220,7 +224,7 @@ func newOracle(t require.TestingT) *oracle {
 	return o
 }
 
-// routes is a view of who is served on which address.
+// routes is a view of the tasks that are served, by address.
 type routes map[netip.Addr]string
 
 func (routes) Name() string { return "routes" }
@@ -257,15 +261,20 @@ func TestStateMachine(t *testing.T) {
 			require.NoError(t, err)
 			leaks, err = audit.NewLeakChecker(audit.LeakConfig{
 				Leases: a, Now: c.Now, Grace: time.Minute,
-				Alive: func(_ context.Context, l vip.Lease) (bool, error) { return l.Owner.Task != o.gone, nil },
+				Alive: func(_ context.Context, l vip.Lease) (bool, error) {
+					return l.Owner.Task != o.gone, nil
+				},
 			})
 			require.NoError(t, err)
 			return a
 		}
 		a := start()
-		tasks := rapid.SampledFrom([]string{"A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L"})
+		tasks := rapid.SampledFrom([]string{"A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K",
+			"L"})
 		instances := rapid.SampledFrom([]string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"})
-		some := rapid.Custom(func(t *rapid.T) *row { return rapid.SampledFrom(o.rows).Draw(t, "row") })
+		some := rapid.Custom(func(t *rapid.T) *row {
+			return rapid.SampledFrom(o.rows).Draw(t, "row")
+		})
 		// lease draws a lease, mostly the latest of its address
 		lease := func(t *rapid.T) (*row, uint64, string) {
 			r := some.Draw(t, "lease")
@@ -280,7 +289,8 @@ func TestStateMachine(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"allocate": func(t *rapid.T) {
-				task, ttl := tasks.Draw(t, "task"), time.Duration(rapid.IntRange(1, 300).Draw(t, "ttl"))*time.Second
+				task, ttl := tasks.Draw(t, "task"),
+					time.Duration(rapid.IntRange(1, 300).Draw(t, "ttl"))*time.Second
 				l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(task), TTL: ttl})
 				if r := o.holder(task); r != nil && o.over(r) {
 					o.end(r)
@@ -298,14 +308,16 @@ func TestStateMachine(t *testing.T) {
 				}
 				require.NoError(t, err)
 				i := slices.IndexFunc(best, func(r *row) bool { return r.addr == l.Addr })
-				require.GreaterOrEqual(t, i, 0, "%s, free since %s, is not one of the best: %s, free since %s", l.Addr, o.row(l.Addr).freed, best[0].addr, best[0].freed)
+				require.GreaterOrEqual(t, i, 0, "%s, free since %s, is not one of the best: %s, "+
+					"free since %s", l.Addr, o.row(l.Addr).freed, best[0].addr, best[0].freed)
 				o.begin(best[i], task, 0, l)
 				require.Equal(t, best[i].gen, l.Generation)
 				require.True(t, l.Expires.Equal(o.now.Add(ttl)))
 			},
 			"allocate two": func(t *rapid.T) {
 				task := tasks.Draw(t, "task")
-				leases, err := a.AllocateN(t.Context(), vip.Request{Owner: owner(task, "web", "v1"), TTL: time.Minute}, 2)
+				leases, err := a.AllocateN(t.Context(), vip.Request{Owner: owner(task, "web", "v1"),
+					TTL: time.Minute}, 2)
 				for _, r := range o.group(task) {
 					if o.over(r) {
 						o.end(r)
@@ -345,7 +357,8 @@ func TestStateMachine(t *testing.T) {
 			"allocate by name": func(t *rapid.T) {
 				task, r := tasks.Draw(t, "task"), some.Draw(t, "addr")
 				held := o.holder(task)
-				l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(task), Addr: r.addr, TTL: vip.Forever})
+				l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(task), Addr: r.addr,
+					TTL: vip.Forever})
 				if held != nil && o.over(held) {
 					o.end(held)
 					held = nil
@@ -367,7 +380,8 @@ func TestStateMachine(t *testing.T) {
 			"bind": func(t *rapid.T) {
 				r, gen, id := lease(t)
 				at := instances.Draw(t, "instance")
-				_, err := a.Bind(t.Context(), id, gen, []vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort(at)}})
+				_, err := a.Bind(t.Context(), id, gen,
+					[]vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort(at)}})
 				switch {
 				case r.gen == 0:
 					require.ErrorIs(t, err, vip.ErrNotFound)
@@ -380,7 +394,8 @@ func TestStateMachine(t *testing.T) {
 				}
 			},
 			"audit": func(t *rapid.T) {
-				foreign := []netip.Addr{addr("192.0.2.1"), addr("10.0.0.7"), addr("10.0.0.0")} // of no pool, and reserved
+				// of no pool, and reserved
+				foreign := []netip.Addr{addr("192.0.2.1"), addr("10.0.0.7"), addr("10.0.0.0")}
 				view, want := routes{}, routes{}
 				for _, ip := range foreign {
 					view[ip], want[ip] = "foreign", "foreign"
@@ -392,13 +407,15 @@ func TestStateMachine(t *testing.T) {
 					if r.state == vip.Leased {
 						want[r.addr] = r.task
 					}
-					if seen := rapid.SampledFrom([]string{"", r.task, "ghost"}).Draw(t, "seen"); seen != "" {
+					if seen := rapid.SampledFrom([]string{"", r.task, "ghost"}).Draw(t,
+						"seen"); seen != "" {
 						view[r.addr] = seen
 					}
 				}
 				seen := maps.Clone(view)
 				check := func(a *vip.Allocator, share float64) error {
-					auditor, err := audit.New(audit.Config{Leases: a, Views: []audit.View{view}, MaxShare: share})
+					auditor, err := audit.New(audit.Config{Leases: a, Views: []audit.View{view},
+						MaxShare: share})
 					require.NoError(t, err)
 					report, err := auditor.Check(t.Context())
 					require.NoError(t, err)
@@ -406,9 +423,10 @@ func TestStateMachine(t *testing.T) {
 					_, err = auditor.Repair(t.Context(), report, nil)
 					return err
 				}
-				empty, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: o.pools, Now: c.Now})
+				empty, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(),
+					Pools: o.pools, Now: c.Now})
 				require.NoError(t, err)
-				if err := check(empty, 1); err != nil { // else it owns nothing of what is seen
+				if err := check(empty, 1); err != nil { // else it owns none of the addresses seen
 					require.ErrorIs(t, err, audit.ErrHeld)
 				}
 				require.Equal(t, seen, view, "an empty store wipes nothing")
@@ -424,7 +442,8 @@ func TestStateMachine(t *testing.T) {
 				require.Equal(t, want, view)
 			},
 			"who had it": func(t *rapid.T) {
-				r, ago := some.Draw(t, "addr"), time.Duration(rapid.IntRange(0, 600).Draw(t, "ago"))*time.Second
+				r, ago := some.Draw(t, "addr"),
+					time.Duration(rapid.IntRange(0, 600).Draw(t, "ago"))*time.Second
 				l, err := a.At(t.Context(), r.addr, o.now.Add(-ago))
 				var had said
 				for _, s := range r.said {
@@ -452,7 +471,9 @@ func TestStateMachine(t *testing.T) {
 			},
 			"reserve or not": func(t *rapid.T) {
 				r := some.Draw(t, "addr")
-				reserved := o.pools[slices.IndexFunc(o.pools, func(p vip.Pool) bool { return p.Name == r.pool })].Reserved
+				reserved := o.pools[slices.IndexFunc(o.pools, func(p vip.Pool) bool {
+					return p.Name == r.pool
+				})].Reserved
 				switch {
 				case r.taken:
 					delete(reserved, r.addr)
@@ -490,7 +511,9 @@ func TestStateMachine(t *testing.T) {
 					}
 				}
 				maps.DeleteFunc(o.suspects, func(id string, _ time.Time) bool { return !live[id] })
-				require.Equal(t, ended, len(slices.DeleteFunc(found, func(l audit.Leak) bool { return !l.Confirmed })))
+				require.Equal(t, ended, len(slices.DeleteFunc(found, func(l audit.Leak) bool {
+					return !l.Confirmed
+				})))
 			},
 			"renew": func(t *rapid.T) {
 				r, gen, id := lease(t)
@@ -521,7 +544,8 @@ func TestStateMachine(t *testing.T) {
 				}
 			},
 			"quarantine": func(t *rapid.T) {
-				r, rest := some.Draw(t, "addr"), time.Duration(rapid.IntRange(0, 100).Draw(t, "rest"))*time.Second
+				r, rest := some.Draw(t, "addr"),
+					time.Duration(rapid.IntRange(0, 100).Draw(t, "rest"))*time.Second
 				_, err := a.Quarantine(t.Context(), r.addr, "bad", rest)
 				if r.state == vip.Reserved {
 					require.ErrorIs(t, err, vip.ErrTaken)
@@ -573,7 +597,8 @@ func TestStateMachine(t *testing.T) {
 				o.tick()
 				for _, s := range a.Stats() {
 					n := o.counts(s.Pool)
-					got := [6]uint64{s.Free, s.Leased, s.Draining, s.Cooling, s.Quarantined, s.Reserved}
+					got := [6]uint64{s.Free, s.Leased, s.Draining, s.Cooling, s.Quarantined,
+						s.Reserved}
 					require.Equal(t, n, got, "pool %s", s.Pool)
 				}
 				bound := map[string][]netip.Addr{}
@@ -584,18 +609,23 @@ func TestStateMachine(t *testing.T) {
 				}
 				for _, at := range []string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"} {
 					var found []netip.Addr
-					for _, l := range a.List(vip.Query{Addr: netip.MustParseAddrPort(at), States: []vip.State{vip.Leased, vip.Draining}}) {
+					for _, l := range a.List(vip.Query{Addr: netip.MustParseAddrPort(at),
+						States: []vip.State{vip.Leased, vip.Draining}}) {
 						found = append(found, l.Addr)
 					}
 					require.Equal(t, bound[at], found, at)
 				}
-				for _, q := range []vip.Query{{}, {Task: "A"}, {Cluster: "web"}, {Instance: "c", Pool: "p"}, {Task: "A", Cluster: "web"}} {
-					q.States = rapid.SampledFrom([][]vip.State{nil, {vip.Free, vip.Leased}}).Draw(t, "states")
-					require.Equal(t, a.List(q), pages(a, q, rapid.IntRange(1, 4).Draw(t, "limit")), "%+v", q)
+				for _, q := range []vip.Query{{}, {Task: "A"}, {Cluster: "web"},
+					{Instance: "c", Pool: "p"}, {Task: "A", Cluster: "web"}} {
+					q.States = rapid.SampledFrom([][]vip.State{nil, {vip.Free, vip.Leased}}).Draw(t,
+						"states")
+					require.Equal(t, a.List(q), pages(a, q, rapid.IntRange(1, 4).Draw(t, "limit")),
+						"%+v", q)
 				}
 				for _, l := range a.List(vip.Query{}) {
 					r := o.row(l.Addr)
-					require.Equal(t, []any{r.state, r.task, r.gen}, []any{l.State, l.Owner.Task, l.Generation}, "%s", l.Addr)
+					require.Equal(t, []any{r.state, r.task, r.gen}, []any{l.State, l.Owner.Task,
+						l.Generation}, "%s", l.Addr)
 				}
 			},
 		})

@@ -4,7 +4,7 @@ import "net/netip"
 
 // Owns reports whether the allocator may lease addr, or knows of a lease on it that has not ended
 // and rested: one of its pools has the address and does not reserve it, or a former pool has it
-// still. pool is the name of that pool. What is on any other address is not the allocator's.
+// still. pool is the name of that pool. Any other address is not the allocator's.
 func (a *Allocator) Owns(addr netip.Addr) (pool string, owned bool) {
 	addr = addr.Unmap()
 	a.mu.Lock()

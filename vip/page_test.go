@@ -37,15 +37,18 @@ func addresses(leases []vip.Lease) (all []netip.Addr) {
 func TestListPages(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "six", "fd00::100-fd00::1fff"), pool(t, "four", "10.0.0.0/20"))
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "six", "fd00::100-fd00::1fff"),
+		pool(t, "four", "10.0.0.0/20"))
 	var want []netip.Addr
 	for i := range 3000 {
 		l := allocate(t, a, vip.Request{
-			Owner: vip.Owner{Task: fmt.Sprint("T", i%700), Team: fmt.Sprint(i % 2), Overrides: map[string]string{fmt.Sprint("c", i): "v1"}},
-			Pool:  []string{"six", "four"}[i%3%2],
+			Owner: vip.Owner{Task: fmt.Sprint("T", i%700), Team: fmt.Sprint(i % 2),
+				Overrides: map[string]string{fmt.Sprint("c", i): "v1"}},
+			Pool: []string{"six", "four"}[i%3%2],
 		})
 		_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{
-			ID: fmt.Sprint("i", i%10), Addr: netip.AddrPortFrom(addr("192.0.2.1"), uint16(1+i%10)), Cluster: "bound", Version: "v1",
+			ID: fmt.Sprint("i", i%10), Addr: netip.AddrPortFrom(addr("192.0.2.1"), uint16(1+i%10)),
+			Cluster: "bound", Version: "v1",
 		}})
 		require.NoError(t, err)
 		want = append(want, l.Addr)
@@ -53,9 +56,12 @@ func TestListPages(t *testing.T) {
 	slices.SortFunc(want, netip.Addr.Compare)
 	require.Equal(t, want, addresses(a.List(vip.Query{})))
 	for q, n := range map[*vip.Query]int{
-		{}: 3000, {Team: "1"}: 1500, {Cluster: "bound"}: 3000, {Cluster: "bound", Version: "v1", Team: "0"}: 1500, {Instance: "i3"}: 300,
-		{Addr: netip.MustParseAddrPort("192.0.2.1:4"), Instance: "i3"}: 300, {Pool: "four"}: 1000, {Task: "T12"}: 5,
-		{Version: "v1"}: 3000, {Version: "v2"}: 0, {Team: "1", Instance: "i3"}: 300, {Team: "0", Instance: "i3"}: 0,
+		{}: 3000, {Team: "1"}: 1500, {Cluster: "bound"}: 3000, {Cluster: "bound", Version: "v1",
+			Team: "0"}: 1500, {Instance: "i3"}: 300,
+		{Addr: netip.MustParseAddrPort("192.0.2.1:4"), Instance: "i3"}: 300, {Pool: "four"}: 1000,
+		{Task: "T12"}:   5,
+		{Version: "v1"}: 3000, {Version: "v2"}: 0, {Team: "1", Instance: "i3"}: 300,
+		{Team: "0", Instance: "i3"}: 0,
 	} {
 		all := a.List(*q)
 		require.Len(t, all, n, "%+v", q)
@@ -64,8 +70,10 @@ func TestListPages(t *testing.T) {
 		}
 	}
 	require.Empty(t, a.List(vip.Query{VIP: want[0], After: want[0]}))
-	require.Equal(t, want[:1], addresses(a.List(vip.Query{VIP: want[0], After: addr("0.0.0.0"), Limit: 1})))
-	require.Equal(t, want[1000:1002], addresses(a.List(vip.Query{After: addr("::ffff:255.255.255.255"), Limit: 2})))
+	require.Equal(t, want[:1], addresses(a.List(vip.Query{VIP: want[0], After: addr("0.0.0.0"),
+		Limit: 1})))
+	require.Equal(t, want[1000:1002], addresses(
+		a.List(vip.Query{After: addr("::ffff:255.255.255.255"), Limit: 2})))
 	for _, l := range a.List(vip.Query{Team: "1"}) {
 		release(t, a, l)
 	}
@@ -74,8 +82,8 @@ func TestListPages(t *testing.T) {
 	require.Empty(t, a.List(vip.Query{Team: "1", States: []vip.State{vip.Leased}}))
 }
 
-// A lease that lives from the first page to the last is in one of them, whatever becomes of the
-// others meanwhile; a list without a limit shows a task that moves with one address.
+// A lease that lives from the first page to the last is in one of them, although others change
+// meanwhile; a list without a limit shows a task that moves with one address.
 func TestListBesideChanges(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.0/22")

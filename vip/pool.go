@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// DefaultCoolDown outlasts what remembers an address: ARP entries (60 s), connection tracking of a
-// half-open connection (120 s).
+// DefaultCoolDown outlasts the caches that remember an address: ARP entries (60 s), connection
+// tracking of a half-open connection (120 s).
 const DefaultCoolDown = 130 * time.Second
 
 // DefaultMaxQuarantined is the share of a pool that may be in quarantine.
@@ -49,7 +49,8 @@ func ParseRange(s string) (Range, error) {
 	case err != nil:
 		return Range{}, fmt.Errorf("range %q: want a prefix, an address or first-last: %w", s, err)
 	case p != p.Masked():
-		return Range{}, fmt.Errorf("range %q: host bits are set: write %s or a single address", s, p.Masked())
+		return Range{}, fmt.Errorf("range %q: host bits are set: write %s or a single address", s,
+			p.Masked())
 	case p.Addr().Is4In6():
 		return Range{}, fmt.Errorf("range %q: IPv4 in IPv6 form: write the IPv4 prefix", s)
 	}
@@ -85,7 +86,8 @@ func (r Range) validate() error {
 	}
 	for _, s := range special {
 		if first, last := ends(s.prefix); !last.Less(r.First) && !r.Last.Less(first) {
-			return fmt.Errorf("range %s: %s has %s, which no host can be given", r, s.prefix, s.what)
+			return fmt.Errorf("range %s: %s has %s, which no host can be given", r, s.prefix,
+				s.what)
 		}
 	}
 	return nil
@@ -119,37 +121,38 @@ func ends(p netip.Prefix) (first, last netip.Addr) {
 type Pool struct {
 	// Name of the pool; required, and of one pool only.
 	Name string
-	// Ranges of addresses; required. They must not overlap each other or those of another pool. In a
-	// pool of more than 65,536 addresses, of which more than half are free, an address that has
-	// cooled down is forgotten by the next sweep, with its history: who had it is not known any more,
-	// and a late call for its last lease gets ErrNotFound. So memory and store grow with the leases
-	// that live or cool down, not with the pool. Generations go on growing.
+	// Ranges of addresses; required. They must not overlap each other or those of another pool. In
+	// a pool of more than 65,536 addresses, of which more than half are free, an address that has
+	// cooled down is forgotten by the next sweep, with its history: its holders are no longer
+	// known, and a late call for its last lease gets ErrNotFound. So memory and store grow with the
+	// leases that live or cool down, not with the pool. Generations go on growing.
 	Ranges []Range
 	// Reserved addresses are never handed out; the value is the reason. Those outside Ranges are
 	// refused.
 	Reserved map[netip.Addr]string
-	// CoolDown is how long an address rests after its lease has ended, before another owner gets it;
-	// negative for none. The default is DefaultCoolDown.
+	// CoolDown is how long an address rests after its lease has ended, before another owner gets
+	// it; negative for none. The default is DefaultCoolDown.
 	CoolDown time.Duration
-	// MaxCooling is the share of the pool, above 0 up to 1, that may cool down while a request finds
-	// nothing free: of what is above it, the address that has cooled longest is handed out early, and
-	// the lease's Reason says so. AllocateN for more than one address does not do this. The default is
-	// 1: an address always rests for the whole cool-down.
+	// MaxCooling is the share of the pool, above 0 up to 1, that may cool down while a request
+	// finds nothing free: of the addresses above the share, the one that has cooled longest is
+	// handed out early, and the lease's Reason says so. AllocateN for more than one address does
+	// not do this. The default is 1: an address always rests for the whole cool-down.
 	MaxCooling float64
-	// Details of single addresses, as a list of ready-made VIPs gives them: see ReadList. The default
-	// is none.
+	// Details of single addresses, as a list of ready-made VIPs gives them: see ReadList. The
+	// default is none.
 	Details map[netip.Addr]Details
 	// MaxQuarantined is the share of the pool, above 0 up to 1, that Quarantine may set aside; one
 	// address always. The default is DefaultMaxQuarantined.
 	MaxQuarantined float64
 	// Labels to choose a pool by, and to find its leases by.
 	Labels map[string]string
-	// Disabled pools hand out nothing; what is leased stays leased. This is how a pool is drained. The
-	// default is enabled.
+	// Disabled pools hand out nothing; leased addresses stay leased. This is how a pool is drained.
+	// The default is enabled.
 	Disabled bool
-	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each team
-	// that is not named. What is over a quota already stays, and so does an allocation that was under
-	// way when SetPools set the quota; both count. A quota of 0 admits none. The default is no limit.
+	// Quotas limit how many leases a team may have in this pool at once; AnyTeam stands for each
+	// team that is not named. Leases already over a quota stay, and so does an allocation that was
+	// in progress when SetPools set the quota; both count. A quota of 0 admits none. The default is
+	// no limit.
 	Quotas map[string]int
 	// MaxLease is the longest time from acquisition to expiry, renewals included. The default is no
 	// limit.
@@ -170,7 +173,8 @@ func ParsePool(name string, ranges ...string) (Pool, error) {
 			continue
 		}
 		p.Ranges = append(p.Ranges, r)
-		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Addr().Is4() && prefix.Bits() < 31 {
+		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Addr().Is4() &&
+			prefix.Bits() < 31 {
 			p.Reserved[r.First], p.Reserved[r.Last] = "network address", "broadcast address"
 		}
 		if r.routersAnycast(s) {
@@ -278,12 +282,13 @@ func (p *Pool) problems() (errs []error) {
 	return errs
 }
 
-// fill computes the layout of p, and lists what is wrong with the ranges together.
+// fill computes the layout of p, and returns the problems of the ranges together.
 func (l *layout) fill(p Pool) (errs []error) {
 	slices.SortFunc(l.ranges, func(a, b Range) int { return a.First.Compare(b.First) })
 	for i, r := range l.ranges {
 		if i > 0 && !l.ranges[i-1].Last.Less(r.First) {
-			errs = append(errs, fmt.Errorf("Pool.Ranges: ranges %s and %s overlap", l.ranges[i-1], r))
+			errs = append(errs, fmt.Errorf("Pool.Ranges: ranges %s and %s overlap", l.ranges[i-1],
+				r))
 		}
 		l.starts = append(l.starts, l.size)
 		l.size = addSizes(l.size, addSizes(distance(r.First, r.Last), 1))
@@ -296,7 +301,7 @@ func (l *layout) fill(p Pool) (errs []error) {
 	return errs
 }
 
-// addSizes is a + b, at most 2^64 - 1: more addresses than that nobody counts.
+// addSizes returns a + b, at most 2^64 - 1: more addresses are not counted.
 func addSizes(a, b uint64) uint64 {
 	if sum := a + b; sum >= a {
 		return sum
@@ -356,7 +361,8 @@ func overlaps(pools []Pool, layouts []layout) error {
 	slices.SortFunc(all, func(a, b piece) int { return a.First.Compare(b.First) })
 	for i := 1; i < len(all); i++ {
 		if a, b := all[i-1], all[i]; !a.Last.Less(b.First) {
-			return fmt.Errorf("pools %q and %q: Pool.Ranges: %s and %s overlap: %w", a.pool, b.pool, a.Range, b.Range, ErrInvalid)
+			return fmt.Errorf("pools %q and %q: Pool.Ranges: %s and %s overlap: %w", a.pool, b.pool,
+				a.Range, b.Range, ErrInvalid)
 		}
 	}
 	return nil

@@ -37,8 +37,10 @@ func TestParsePool(t *testing.T) {
 		{ranges: []string{"10.0.0.1-fd00::1"}, err: "two address families"},
 		{ranges: []string{"fe80::1%eth0"}, err: "zones are not supported"},
 		{ranges: []string{"::ffff:10.0.0.1"}, err: "IPv4 in IPv6 form"},
-		{ranges: []string{"10.0.0.0/29", "10.0.0.7"}, err: "ranges 10.0.0.0-10.0.0.7 and 10.0.0.7 overlap"},
-		{ranges: []string{"tgw", "10.0.0.0/33"}, err: `range "tgw": want a prefix, an address or first-last`},
+		{ranges: []string{"10.0.0.0/29", "10.0.0.7"}, err: "ranges 10.0.0.0-10.0.0.7 and " +
+			"10.0.0.7 overlap"},
+		{ranges: []string{"tgw", "10.0.0.0/33"},
+			err: `range "tgw": want a prefix, an address or first-last`},
 	} {
 		p, err := vip.ParsePool("p", c.ranges...)
 		if c.err != "" {
@@ -57,7 +59,8 @@ func TestParsePool(t *testing.T) {
 func TestPoolHandsOutItsRanges(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		next := netip.MustParseAddr(rapid.SampledFrom([]string{"10.0.0.250", "fd00::fff0", "fd00::ffff:ffff:ffff:fff9"}).Draw(t, "start"))
+		next := netip.MustParseAddr(rapid.SampledFrom([]string{"10.0.0.250", "fd00::fff0",
+			"fd00::ffff:ffff:ffff:fff9"}).Draw(t, "start"))
 		var ranges []vip.Range
 		var want []netip.Addr
 		for range rapid.IntRange(1, 5).Draw(t, "ranges") {
@@ -71,7 +74,8 @@ func TestPoolHandsOutItsRanges(t *testing.T) {
 			}
 			ranges = append(ranges, r)
 		}
-		a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{{Name: "p", Ranges: rapid.Permutation(ranges).Draw(t, "order")}}})
+		a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(),
+			Pools: []vip.Pool{{Name: "p", Ranges: rapid.Permutation(ranges).Draw(t, "order")}}})
 		require.NoError(t, err)
 		for i, addr := range want {
 			l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(fmt.Sprint("T", i))})
@@ -84,7 +88,8 @@ func TestPoolHandsOutItsRanges(t *testing.T) {
 }
 
 func FuzzParseRange(f *testing.F) {
-	for _, s := range []string{"10.0.0.0/24", "10.0.0.1-10.0.0.3", "fd00::1", "::/0", "0.0.0.0/0", "-", "1.1.1.1-", "::ffff:1.2.3.4/120"} {
+	for _, s := range []string{"10.0.0.0/24", "10.0.0.1-10.0.0.3", "fd00::1", "::/0", "0.0.0.0/0",
+		"-", "1.1.1.1-", "::ffff:1.2.3.4/120"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -101,8 +106,10 @@ func FuzzParseRange(f *testing.F) {
 
 func TestSelectorAndFallback(t *testing.T) {
 	t.Parallel()
-	bj, sh, off := pool(t, "bj", "10.0.0.1"), pool(t, "sh", "10.0.1.1-10.0.1.2"), pool(t, "off", "10.0.2.1")
-	bj.Labels, sh.Labels = map[string]string{"region": "bj", "net": "a"}, map[string]string{"region": "sh"}
+	bj, sh, off := pool(t, "bj", "10.0.0.1"), pool(t, "sh", "10.0.1.1-10.0.1.2"),
+		pool(t, "off", "10.0.2.1")
+	bj.Labels, sh.Labels = map[string]string{"region": "bj", "net": "a"},
+		map[string]string{"region": "sh"}
 	off.Labels, off.Disabled = map[string]string{"region": "off"}, true
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, bj, sh, off)
 	in := func(region string, fallback bool) vip.Request {
@@ -140,9 +147,12 @@ func TestSelectorAndFallback(t *testing.T) {
 	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T4"), Addr: addr("10.0.2.1")})
 	require.ErrorContains(t, err, `pool "off" is disabled`)
 
-	require.Len(t, a.List(vip.Query{Selector: map[string]string{"region": "sh"}, States: []vip.State{vip.Leased, vip.Draining}}), 2)
-	require.Len(t, a.List(vip.Query{Selector: map[string]string{"region": "bj", "net": "a"}, States: []vip.State{vip.Leased, vip.Draining}}), 1)
-	require.Empty(t, a.List(vip.Query{Selector: map[string]string{"region": "bj", "net": "b"}, States: []vip.State{vip.Leased, vip.Draining}}))
+	require.Len(t, a.List(vip.Query{Selector: map[string]string{"region": "sh"},
+		States: []vip.State{vip.Leased, vip.Draining}}), 2)
+	require.Len(t, a.List(vip.Query{Selector: map[string]string{"region": "bj", "net": "a"},
+		States: []vip.State{vip.Leased, vip.Draining}}), 1)
+	require.Empty(t, a.List(vip.Query{Selector: map[string]string{"region": "bj", "net": "b"},
+		States: []vip.State{vip.Leased, vip.Draining}}))
 }
 
 func TestQuotas(t *testing.T) {
@@ -164,7 +174,8 @@ func TestQuotas(t *testing.T) {
 	require.NoError(t, err)
 	_, err = take("T5", "")
 	require.ErrorIs(t, err, vip.ErrQuota)
-	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T3", Team: "web"}, Addr: addr("10.0.0.9")})
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T3", Team: "web"},
+		Addr: addr("10.0.0.9")})
 	require.ErrorIs(t, err, vip.ErrQuota)
 	_, err = a.AllocateN(t.Context(), vip.Request{Owner: vip.Owner{Task: "T6", Team: "api"}}, 2)
 	require.ErrorIs(t, err, vip.ErrQuota)
@@ -183,7 +194,8 @@ func TestQuotas(t *testing.T) {
 
 func TestAllOrNothing(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/29"), pool(t, "q", "10.0.1.0/28"))
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/29"),
+		pool(t, "q", "10.0.1.0/28"))
 	allocate(t, a, vip.Request{Owner: owner("T0")})
 	req := vip.Request{Owner: owner("T1", "web", "v1")}
 	group, err := a.AllocateN(t.Context(), req, 6)
@@ -209,9 +221,11 @@ func TestAllOrNothing(t *testing.T) {
 // An address that goes to another pool takes its lease with it.
 func TestLeaseSaysInWhichPoolItIs(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.9"))
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{},
+		pool(t, "p", "10.0.0.1-10.0.0.9"))
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
-	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool(t, "q", "10.0.0.1-10.0.0.3"), pool(t, "p", "10.0.0.4-10.0.0.9")}))
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool(t, "q", "10.0.0.1-10.0.0.3"),
+		pool(t, "p", "10.0.0.4-10.0.0.9")}))
 	require.Empty(t, a.List(vip.Query{Pool: "p"}))
 	require.Equal(t, "q", a.List(vip.Query{Pool: "q"})[0].Pool)
 	require.Equal(t, "q", allocate(t, a, vip.Request{Owner: owner("T1"), Pool: "q"}).Pool)
@@ -263,10 +277,12 @@ func TestSetPoolsLeavesLeasesAlone(t *testing.T) {
 	grown.Reserved[addr("10.0.0.5")] = "gateway"
 	grown.Reserved[addr("10.0.0.4")] = "taken while leased"
 	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{grown}))
-	require.Equal(t, vip.Stats{Pool: "p", Size: 32, Leased: 4, Free: 25, Reserved: 3}, conserved(t, a))
+	require.Equal(t, vip.Stats{Pool: "p", Size: 32, Leased: 4, Free: 25, Reserved: 3},
+		conserved(t, a))
 	release(t, a, leases[3])
 	c.Add(130 * time.Second)
-	require.Equal(t, vip.Stats{Pool: "p", Size: 32, Leased: 3, Free: 25, Reserved: 4}, conserved(t, a))
+	require.Equal(t, vip.Stats{Pool: "p", Size: 32, Leased: 3, Free: 25, Reserved: 4},
+		conserved(t, a))
 	for i := range 25 {
 		l := allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("V", i))})
 		require.NotContains(t, grown.Reserved, l.Addr)
@@ -304,8 +320,8 @@ func TestQuotaCountsWhatIsInDoubt(t *testing.T) {
 	}
 }
 
-// Other pools do not make anybody forget what is in doubt: it counts for the quotas of the pools
-// that its addresses are in now, and nobody else gets them.
+// SetPools keeps uncertain allocations: they count for the quotas of the pools that their addresses
+// are in now, and no other owner gets these.
 func TestSetPoolsKeepsWhatIsInDoubt(t *testing.T) {
 	t.Parallel()
 	for _, made := range []bool{true, false} {
@@ -317,19 +333,22 @@ func TestSetPoolsKeepsWhatIsInDoubt(t *testing.T) {
 		store.lose = cancel
 		_, err := a.AllocateN(ctx, vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}}, 2)
 		require.ErrorIs(t, err, vip.ErrUncertain)
-		away, q, r := pool(t, "away", "10.0.1.1"), pool(t, "q", "10.0.0.1", "10.0.0.3"), pool(t, "r", "10.0.0.2", "10.0.0.4")
+		away, q, r := pool(t, "away", "10.0.1.1"), pool(t, "q", "10.0.0.1", "10.0.0.3"),
+			pool(t, "r", "10.0.0.2", "10.0.0.4")
 		q.Quotas, r.Quotas = map[string]int{"web": 1}, map[string]int{"web": 1}
 		for _, pools := range [][]vip.Pool{{away}, {q, r}} {
 			require.NoError(t, a.SetPools(t.Context(), pools))
 		}
 		web := func(task, pool string) error {
-			_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task, Team: "web"}, Pool: pool})
+			_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task, Team: "web"},
+				Pool: pool})
 			return err
 		}
 		require.ErrorIs(t, web("B", "q"), vip.ErrQuota)
 		require.ErrorIs(t, web("C", "r"), vip.ErrQuota)
 		for _, task := range []string{"D", "E"} {
-			require.Contains(t, []string{"10.0.0.3", "10.0.0.4"}, allocate(t, a, vip.Request{Owner: owner(task)}).Addr.String())
+			require.Contains(t, []string{"10.0.0.3", "10.0.0.4"},
+				allocate(t, a, vip.Request{Owner: owner(task)}).Addr.String())
 		}
 		require.NoError(t, a.Sweep(t.Context()))
 		if made {
@@ -348,7 +367,7 @@ func TestSetPoolsKeepsWhatIsInDoubt(t *testing.T) {
 	}
 }
 
-// An allocation that is under way when SetPools sets a quota counts for it at once, and once.
+// An allocation that is in flight when SetPools sets a quota counts for it at once, and once.
 func TestSetPoolsCountsInFlight(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1")
@@ -359,13 +378,15 @@ func TestSetPoolsCountsInFlight(t *testing.T) {
 	var poolsErr, err error
 	hook := func() {
 		poolsErr = a.SetPools(t.Context(), []vip.Pool{quota, q})
-		_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}, Pool: "p"})
+		_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "B", Team: "web"},
+			Pool: "p"})
 	}
 	store.next.Store(&hook)
 	l := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}})
 	require.NoError(t, poolsErr)
 	require.ErrorIs(t, err, vip.ErrQuota)
-	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}, Pool: "p"})
+	_, err = a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "B", Team: "web"},
+		Pool: "p"})
 	require.ErrorIs(t, err, vip.ErrQuota)
 	release(t, a, l)
 	allocate(t, a, vip.Request{Owner: vip.Owner{Task: "B", Team: "web"}, Pool: "p"})
@@ -392,12 +413,14 @@ func (s *silent) Commit(ctx context.Context, changes ...vip.Change) (uint64, err
 }
 
 // Rules that change in place are in force for every lease that lives, is asked for, or waits; the
-// events before tell of the pool as it is now.
+// events before show the pool as it is now.
 func TestChangeRules(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1-10.0.1.2")
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p, q)
-	team := func(task string) vip.Request { return vip.Request{Owner: vip.Owner{Task: task, Team: "web"}} }
+	team := func(task string) vip.Request {
+		return vip.Request{Owner: vip.Owner{Task: task, Team: "web"}}
+	}
 	from := a.Revision()
 	first := allocate(t, a, team("T1"))
 	require.Len(t, a.List(vip.Query{}), 1)
@@ -421,7 +444,8 @@ func TestChangeRules(t *testing.T) {
 	p.Quotas, p.Disabled, p.Labels = map[string]int{"web": 2}, false, map[string]string{"net": "a"}
 	p.Details = map[netip.Addr]vip.Details{first.Addr: {Region: "bj"}}
 	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{q, p}))
-	require.Equal(t, "bj", a.List(vip.Query{Selector: map[string]string{"net": "a"}})[0].Details.Region)
+	require.Equal(t, "bj",
+		a.List(vip.Query{Selector: map[string]string{"net": "a"}})[0].Details.Region)
 	require.Equal(t, "q", a.Stats()[0].Pool)
 	require.Equal(t, "q", allocate(t, a, team("T2")).Pool)
 	q.Disabled = true
@@ -435,7 +459,9 @@ func TestChangeRules(t *testing.T) {
 		_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T5"), Pool: "q", Wait: true})
 		waits <- err
 	}()
-	require.Eventually(t, func() bool { return len(a.Waiting()) == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return len(a.Waiting()) == 1
+	}, 30*time.Second, time.Millisecond)
 	q.Disabled, q.MaxLease = false, time.Hour
 	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q}))
 	require.NoError(t, <-waits)

@@ -18,8 +18,8 @@ func (*inUseError) Error() string { return errInUse.Error() }
 
 func (*inUseError) Is(target error) bool { return target == errInUse }
 
-// probe asks Config.Probe about the picked addresses, which are busy meanwhile: all but those that
-// go back to the owner that had them last. The error is an *inUseError, or of the probe.
+// probe asks Config.Probe about the picked addresses, which are busy meanwhile: all but the ones
+// that go back to the owner that had them last. The error is an *inUseError, or of the probe.
 func (a *Allocator) probe(ctx context.Context, owner *Owner, picked []*entry) error {
 	var asked []*entry
 	for _, e := range picked {
@@ -51,7 +51,7 @@ func (a *Allocator) probe(ctx context.Context, owner *Owner, picked []*entry) er
 	return errors.Join(errs...)
 }
 
-// probeOne prefers the end of ctx to what a probe says that it has cut short.
+// probeOne prefers the cause of ctx to the error of a probe that ctx has cut short.
 func probeOne(
 	ctx context.Context, probe func(context.Context, netip.Addr) (bool, error), addr netip.Addr,
 ) (used bool, err error) {
@@ -65,8 +65,8 @@ func probeOne(
 	return used, err
 }
 
-// probed sets aside what is in use, and returns the error of the allocation round. The addresses are
-// idle.
+// probed sets aside the addresses that are in use, and returns the error of the allocation round.
+// The addresses are idle.
 func (a *Allocator) probed(ctx context.Context, task string, err error) error {
 	var inUse *inUseError
 	if !errors.As(err, &inUse) {
@@ -74,14 +74,16 @@ func (a *Allocator) probed(ctx context.Context, task string, err error) error {
 	}
 	for _, e := range inUse.found {
 		if asideErr := a.setAsideUsed(ctx, e); asideErr != nil {
-			return fmt.Errorf("allocate for task %q: address %s is in use, by the probe's word: %w", task, e.addr, asideErr)
+			return fmt.Errorf("allocate for task %q: address %s is in use, by the probe's word: %w",
+				task, e.addr, asideErr)
 		}
 	}
 	return err
 }
 
 func (a *Allocator) setAsideUsed(ctx context.Context, e *entry) error {
-	if e.busy || e.uncertain != nil || e.state != Free && e.state != Cooling { // another call was faster
+	// another call was faster
+	if e.busy || e.uncertain != nil || e.state != Free && e.state != Cooling {
 		return nil
 	}
 	now := a.cfg.Now()
@@ -90,7 +92,8 @@ func (a *Allocator) setAsideUsed(ctx context.Context, e *entry) error {
 	if *next = *e.last(); e.rev == 0 {
 		*next = tenure{Lease: Lease{Addr: e.addr, Pool: e.pool.Name}}
 	}
-	if err := a.setAside(e, next, now, "in use, by the word of Config.Probe", a.cfg.ProbeRest); err != nil {
+	if err := a.setAside(e, next, now, "in use, by the word of Config.Probe",
+		a.cfg.ProbeRest); err != nil {
 		a.recycle(c)
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// prober says that some addresses are in use, and notes what it was asked.
+// prober says that some addresses are in use, and notes the addresses that it was asked about.
 type prober struct {
 	mu    sync.Mutex
 	used  map[netip.Addr]bool
@@ -59,7 +59,8 @@ func TestProbe(t *testing.T) {
 	require.ErrorContains(t, err, "in use, by the word of Config.Probe")
 	c.Add(time.Hour)
 	clear(used.used)
-	require.Equal(t, addr("10.0.0.1"), allocate(t, a, vip.Request{Owner: owner("T2"), Addr: addr("10.0.0.1")}).Addr)
+	require.Equal(t, addr("10.0.0.1"), allocate(t, a, vip.Request{Owner: owner("T2"),
+		Addr: addr("10.0.0.1")}).Addr)
 	conserved(t, a)
 }
 
@@ -81,8 +82,8 @@ func TestProbeSeveral(t *testing.T) {
 	require.Equal(t, uint64(1), conserved(t, a).Quarantined)
 }
 
-// A probe that finds everything in use does not empty the pool, and one that cannot tell gives
-// nothing away.
+// A probe that finds everything in use does not empty the pool, and one that fails gives nothing
+// away.
 func TestProbeFaults(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.1-10.0.0.20")
@@ -109,11 +110,12 @@ func TestProbeFaults(t *testing.T) {
 
 	why := errors.New("the program ends")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	b := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Probe: func(ctx context.Context, _ netip.Addr) (bool, error) {
-		cancel(why)
-		<-ctx.Done()
-		return true, ctx.Err()
-	}}, p)
+	b := allocator(t, vip.NewMemStore(), newClock(),
+		vip.Config{Probe: func(ctx context.Context, _ netip.Addr) (bool, error) {
+			cancel(why)
+			<-ctx.Done()
+			return true, ctx.Err()
+		}}, p)
 	_, err = b.Allocate(ctx, vip.Request{Owner: owner("T1")})
 	require.ErrorIs(t, err, why)
 	require.Equal(t, uint64(20), conserved(t, b).Free, "what was cut short says nothing")
@@ -162,13 +164,16 @@ func TestProbeConcurrently(t *testing.T) {
 	p := pool(t, "p", "10.0.0.1-10.0.0.100")
 	p.MaxQuarantined = 1
 	inUse := func(a netip.Addr) bool { return a.As4()[3]%5 == 0 }
-	cfg := vip.Config{Probe: func(_ context.Context, a netip.Addr) (bool, error) { return inUse(a), nil }}
+	cfg := vip.Config{Probe: func(_ context.Context, a netip.Addr) (bool, error) {
+		return inUse(a), nil
+	}}
 	a := allocator(t, vip.NewMemStore(), newClock(), cfg, p)
 	var held holders
 	var callers sync.WaitGroup
 	for i := range 80 {
 		callers.Go(func() {
-			l, err := a.Allocate(context.Background(), vip.Request{Owner: owner(fmt.Sprint("T", i))})
+			l, err := a.Allocate(context.Background(),
+				vip.Request{Owner: owner(fmt.Sprint("T", i))})
 			if err != nil {
 				t.Errorf("T%d: %v", i, err)
 				return
@@ -178,5 +183,8 @@ func TestProbeConcurrently(t *testing.T) {
 	}
 	callers.Wait()
 	require.Equal(t, uint64(80), conserved(t, a).Leased)
-	require.False(t, slices.ContainsFunc(a.List(vip.Query{States: []vip.State{vip.Leased}}), func(l vip.Lease) bool { return inUse(l.Addr) }))
+	require.False(t, slices.ContainsFunc(a.List(vip.Query{States: []vip.State{vip.Leased}}),
+		func(l vip.Lease) bool {
+			return inUse(l.Addr)
+		}))
 }

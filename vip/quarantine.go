@@ -8,17 +8,19 @@ import (
 	"time"
 )
 
-// ErrQuarantineFull is what Quarantine returns when Pool.MaxQuarantined addresses are set aside
+// ErrQuarantineFull is returned by Quarantine when Pool.MaxQuarantined addresses are set aside
 // already: a fault that makes every address look bad must not empty the pool.
 var ErrQuarantineFull = errors.New("quarantine full")
 
-// Quarantine sets an address aside as bad: nobody gets it until rest has passed, 0 for until
+// Quarantine sets an address aside as bad: it is not handed out until rest has passed, 0 for until
 // Restore is called. A lease that lives on it ends. An address that is not free rests for its
 // cool-down at least, however short rest is; with Config.Drained for Config.DrainLimit more, as
-// nobody is asked. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
-func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string, rest time.Duration) (Lease, error) {
+// Drained is not called. Reserved addresses are ErrTaken, those of no pool ErrNotFound.
+func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason string,
+	rest time.Duration) (Lease, error) {
 	if rest < 0 || rest > longestTTL {
-		return Lease{}, fmt.Errorf("quarantine %s: rest %s: want 0 (no end) to 100 years: %w", addr, rest, ErrInvalid)
+		return Lease{}, fmt.Errorf("quarantine %s: rest %s: want 0 (no end) to 100 years: %w", addr,
+			rest, ErrInvalid)
 	}
 	return a.force(ctx, "quarantine", addr, func(e *entry, next *tenure, now time.Time) error {
 		return a.setAside(e, next, now, reason, rest)
@@ -26,9 +28,12 @@ func (a *Allocator) Quarantine(ctx context.Context, addr netip.Addr, reason stri
 }
 
 // setAside makes next, which is the last tenure of e, that of an address in quarantine.
-func (a *Allocator) setAside(e *entry, next *tenure, now time.Time, reason string, rest time.Duration) error {
-	if limit := e.pool.maxQuarantined(); e.state != Quarantined && e.pool.counts[Quarantined] >= limit {
-		return fmt.Errorf("pool %q: %d of %d addresses, at most %d; look for a common cause, or raise Pool.MaxQuarantined: %w",
+func (a *Allocator) setAside(e *entry, next *tenure, now time.Time, reason string,
+	rest time.Duration) error {
+	if limit := e.pool.maxQuarantined(); e.state != Quarantined &&
+		e.pool.counts[Quarantined] >= limit {
+		return fmt.Errorf("pool %q: %d of %d addresses, at most %d; look for a common cause, or "+
+			"raise Pool.MaxQuarantined: %w",
 			e.pool.Name, e.pool.counts[Quarantined], e.pool.size, limit, ErrQuarantineFull)
 	}
 	if next.State == Leased {
@@ -41,7 +46,7 @@ func (a *Allocator) setAside(e *entry, next *tenure, now time.Time, reason strin
 	return nil
 }
 
-// leastRest is how long an address may at least not be given again, whatever becomes of it.
+// leastRest returns the least time before an address may be given again.
 func (a *Allocator) leastRest(e *entry) time.Duration {
 	rest := e.pool.coolDown()
 	switch {
@@ -61,7 +66,7 @@ func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string)
 			return errUnchanged
 		}
 		next.Reason, next.State, next.CoolUntil = reason, Draining, time.Time{}
-		if a.cfg.Drained == nil || next.ID == "" { // nobody can say of what
+		if a.cfg.Drained == nil || next.ID == "" { // there is no lease to ask about
 			cool(e, next, now)
 		}
 		return nil
@@ -70,8 +75,9 @@ func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string)
 
 var errUnchanged = errors.New("nothing to change")
 
-// force changes an address whoever has it.
-func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr, edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
+// force changes an address of any holder.
+func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr,
+	edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
 	if a.cfg.Observe != nil {
 		defer a.observe(op, a.cfg.Now(), &err)
 	}

@@ -16,8 +16,10 @@ type Stats struct {
 	Cooling     uint64 `json:"cooling"`
 	Quarantined uint64 `json:"quarantined"`
 	Reserved    uint64 `json:"reserved"`
-	Disabled    bool   `json:"disabled"`       // hands out nothing
-	Gone        bool   `json:"gone,omitempty"` // not configured any more; Size is what is left in it
+	// hands out nothing
+	Disabled bool `json:"disabled"`
+	// not configured any more; Size is the number of addresses left in it
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Stats counts every pool, in the order of configuration, former pools that still have leases last.
@@ -28,8 +30,10 @@ func (a *Allocator) Stats() []Stats {
 	var all []Stats
 	for _, p := range a.x.pools {
 		s := Stats{
-			Pool: p.Name, Size: p.size, Free: p.free(), Leased: p.counts[Leased], Draining: p.counts[Draining], Cooling: p.counts[Cooling],
-			Quarantined: p.counts[Quarantined], Reserved: p.counts[Reserved], Disabled: p.Disabled || p.gone, Gone: p.gone,
+			Pool: p.Name, Size: p.size, Free: p.free(), Leased: p.counts[Leased],
+			Draining: p.counts[Draining], Cooling: p.counts[Cooling],
+			Quarantined: p.counts[Quarantined], Reserved: p.counts[Reserved],
+			Disabled: p.Disabled || p.gone, Gone: p.gone,
 		}
 		if p.gone {
 			if s.Size = s.Leased + s.Draining + s.Cooling + s.Quarantined; s.Size == 0 {
@@ -41,8 +45,8 @@ func (a *Allocator) Stats() []Stats {
 	return all
 }
 
-// Get returns the lease id, live or the last of its address. A lease that nobody had is
-// ErrNotFound; one whose address another had since is ErrFenced.
+// Get returns the lease id, live or the last of its address. A lease that never was is ErrNotFound;
+// one whose address another had since is ErrFenced.
 func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	_, generation, err := parseLeaseID(id)
 	if err != nil {
@@ -58,11 +62,11 @@ func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 	return e.shown(), nil
 }
 
-// List returns the leases that match q, by address, as they all were at one moment. It answers "who
-// is on this VIP", "which VIP has this task", "which VIP leads to this container"; none is no error.
-// It does not hold up other calls while it reads. A page of a long list is q.Limit leases; for the
-// next page set q.After to the address of the last lease, until a page is shorter. Each page is of
-// a moment of its own: a lease that exists from the first page to the last is in exactly one.
+// List returns the leases that match q, by address, as they all were at one moment. It finds the
+// task on a VIP, the VIP of a task, the VIP that leads to a container; none is no error. It does
+// not hold up other calls while it reads. A page of a long list is q.Limit leases; for the next
+// page set q.After to the address of the last lease, until a page is shorter. Each page is of a
+// moment of its own: a lease that exists from the first page to the last is in exactly one.
 func (a *Allocator) List(q Query) []Lease {
 	q.VIP, q.Addr, q.After = q.VIP.Unmap(), unmapped(q.Addr), q.After.Unmap()
 	if q.States == nil {
@@ -125,27 +129,32 @@ func (a *Allocator) candidates(q *Query) (found []*view, exact bool) {
 // admits reports whether q matches state and pool of the view.
 func (q *Query) admits(v *view) bool {
 	pool := v.pool.public.Load()
-	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == pool.Name) && pool.has(q.Selector)
+	return slices.Contains(q.States, v.state) && (q.Pool == "" || q.Pool == pool.Name) &&
+		pool.has(q.Selector)
 }
 
 // finds reports whether q matches owner and instances of l.
 func (q *Query) finds(l *tenure) bool {
 	return (q.Task == "" || q.Task == l.Owner.Task) && (q.Team == "" || q.Team == l.Owner.Team) &&
 		(q.Cluster == "" && q.Version == "" || q.serves(l)) &&
-		(q.Instance == "" && !q.Addr.IsValid() || slices.ContainsFunc(l.Binding.Instances, q.matchesInstance))
+		(q.Instance == "" && !q.Addr.IsValid() || slices.ContainsFunc(l.Binding.Instances,
+			q.matchesInstance))
 }
 
 // serves reports whether l overrides the cluster with the version, or has an instance of it.
 func (q *Query) serves(l *tenure) bool {
 	matches := func(cluster, version string) bool {
-		return (q.Cluster == "" || q.Cluster == cluster) && (q.Version == "" || q.Version == version)
+		return (q.Cluster == "" || q.Cluster == cluster) &&
+			(q.Version == "" || q.Version == version)
 	}
 	for cluster, version := range l.Owner.Overrides {
 		if matches(cluster, version) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(l.Binding.Instances, func(i Instance) bool { return matches(i.Cluster, i.Version) })
+	return slices.ContainsFunc(l.Binding.Instances, func(i Instance) bool {
+		return matches(i.Cluster, i.Version)
+	})
 }
 
 func (q *Query) matchesInstance(i Instance) bool {

@@ -71,10 +71,10 @@ func (a *Allocator) pause() time.Duration {
 	return max(pause, time.Millisecond)
 }
 
-// Sweep does what is due now: it looks at what other allocators did (Config.Refresh), settles
-// commits whose outcome is not known, ends leases that have expired, and begins the cool-down of
-// addresses that have drained. Run calls it; a caller with a scheduler of its own may call it
-// instead.
+// Sweep does the work that is due now: it reads the changes of other allocators (Config.Refresh),
+// settles commits whose outcome is not known, ends leases that have expired, and begins the
+// cool-down of addresses that have drained. Run calls it; a caller with a scheduler of its own may
+// call it instead.
 func (a *Allocator) Sweep(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -109,7 +109,8 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 		n := min(len(overdue), a.atOnce)
 		c := a.newCommit()
 		for _, e := range overdue[:n] {
-			if e.busy || e.uncertain != nil { // the end of that makes it due again if it is still over
+			// the end of that makes it due again if it is still over
+			if e.busy || e.uncertain != nil {
 				continue
 			}
 			if !a.x.expired(e, now) {
@@ -125,7 +126,8 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 		}
 		if len(c.steps) == 0 {
 			a.recycle(c)
-		} else if err := a.commit(ctx, now, c); err != nil { // those that are over still are due again
+		} else if err := a.commit(ctx, now, c); err != nil {
+			// leases that are over still are due again
 			if errors.Is(err, ErrTooLarge) {
 				a.atOnce = max(1, a.atOnce/2)
 			}

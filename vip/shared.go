@@ -13,7 +13,7 @@ import (
 // With Config.Shared each task that has, or was the last to have, an address has a record that
 // names those addresses. An allocation compares it like the address itself, so that two allocators
 // cannot give one owner two leases. The record may name too many addresses, never too few. A
-// damaged one is made anew from the records of the addresses.
+// damaged one is rebuilt from the records of the addresses.
 const (
 	ownerPrefix    = "owner/"
 	defaultRefresh = 5 * time.Second
@@ -37,8 +37,8 @@ func (a *Allocator) fetchClaim(ctx context.Context, task string) (claim, error) 
 		}
 		again := false
 		for i := 0; i < len(held) && err == nil && !again; i++ {
-			// while a commit of this allocator is under way, or in doubt, what was read of its address is
-			// not taken over
+			// while a commit of this allocator is in progress, or uncertain, the record of its
+			// address is not taken over
 			if e := a.x.byKey(held[i].Key); e != nil {
 				again, err = a.awaitIdle(ctx, e)
 			}
@@ -64,10 +64,12 @@ func (a *Allocator) coversAll(records []Record, task string) bool {
 }
 
 // fetchClaimOnce fetches the owner record of a task and the records of its addresses.
-func (a *Allocator) fetchClaimOnce(ctx context.Context, task string) (c claim, held []Record, err error) {
+func (a *Allocator) fetchClaimOnce(ctx context.Context, task string) (c claim, held []Record,
+	err error) {
 	c.key = ownerPrefix + task
 	var keys []string
-	for e := a.x.leases(task); e != nil; e = e.next { // which the record names, unless the store was put back
+	// which the record names, unless the store was restored
+	for e := a.x.leases(task); e != nil; e = e.next {
 		keys = append(keys, e.key)
 	}
 	a.unlocked(func() { held, err = a.getClaim(ctx, task, &c, keys) })
@@ -76,14 +78,16 @@ func (a *Allocator) fetchClaimOnce(ctx context.Context, task string) (c claim, h
 
 // getClaim reads the owner record into c, and returns the records of keys and of its addresses. It
 // is called without mu.
-func (a *Allocator) getClaim(ctx context.Context, task string, c *claim, keys []string) (held []Record, err error) {
+func (a *Allocator) getClaim(ctx context.Context, task string, c *claim,
+	keys []string) (held []Record, err error) {
 	found, err := a.store.Get(ctx, c.key)
 	if err != nil {
 		return nil, err
 	}
 	c.rev = found[0].Revision
 	if c.addrs, err = parseOwned(found[0].Value); err != nil {
-		a.cfg.Logger.Warn("record of an owner is damaged: all addresses are read", "record", c.key, "err", err)
+		a.cfg.Logger.Warn("record of an owner is damaged: all addresses are read", "record", c.key,
+			"err", err)
 		if c.addrs, err = a.addressesOf(ctx, task); err != nil {
 			return nil, err
 		}
@@ -114,8 +118,8 @@ func (a *Allocator) addressesOf(ctx context.Context, task string) (addrs []netip
 	return addrs, nil
 }
 
-// ownerChange is the change that adds the picked addresses to the claim and drops those that others
-// have had since.
+// ownerChange is the change that adds the picked addresses to the claim and drops the addresses
+// that others have had since.
 func (a *Allocator) ownerChange(c claim, task string, picked []*entry) *Change {
 	owned := slices.DeleteFunc(c.addrs, func(addr netip.Addr) bool { return !a.owns(task, addr) })
 	for _, e := range picked {
@@ -158,8 +162,8 @@ func (a *Allocator) fetchAllIfOlder(ctx context.Context, age time.Duration) (boo
 }
 
 // follow reads all addresses whenever the store says that some may have changed, until ctx is done:
-// at once, but not more than twice in Config.Refresh, or in 5 s if that is less. While the store does not answer, the sweep
-// reads every Config.Refresh. It is called without mu.
+// at once, but not more than twice in Config.Refresh, or in 5 s if that is less. While the store
+// does not answer, the sweep reads every Config.Refresh. It is called without mu.
 func (a *Allocator) follow(ctx context.Context, store Watcher) {
 	var after uint64
 	var earlier, last time.Time // the reads before
@@ -177,7 +181,7 @@ func (a *Allocator) follow(ctx context.Context, store Watcher) {
 		if now == after {
 			continue
 		}
-		if now < after { // the store was put back
+		if now < after { // the store was restored
 			now = 0
 		}
 		after = now
@@ -252,7 +256,10 @@ func (a *Allocator) forget(ctx context.Context) error {
 			a.forgotten = append(a.forgotten, task)
 			return err
 		}
-		if t := a.x.find(task); c.rev == 0 || t != nil && t.claim != nil || slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool { return a.owns(task, addr) }) {
+		if t := a.x.find(task); c.rev == 0 || t != nil && t.claim != nil ||
+			slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool {
+				return a.owns(task, addr)
+			}) {
 			continue
 		}
 		a.unlocked(func() { _, err = a.store.Commit(ctx, Change{Key: c.key, Revision: c.rev}) })

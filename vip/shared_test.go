@@ -20,7 +20,9 @@ func TestSharedSeesOthers(t *testing.T) {
 	p.CoolDown, p.Quotas = -1, map[string]int{"team": 1}
 	cfg := vip.Config{Shared: true, Refresh: 5 * time.Second}
 	a, b := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
-	team := func(task string) vip.Request { return vip.Request{Owner: vip.Owner{Task: task, Team: "team"}} }
+	team := func(task string) vip.Request {
+		return vip.Request{Owner: vip.Owner{Task: task, Team: "team"}}
+	}
 
 	l := allocate(t, a, team("T1"))
 	require.Equal(t, l, allocate(t, b, team("T1")), "the same owner")
@@ -31,7 +33,8 @@ func TestSharedSeesOthers(t *testing.T) {
 	allocate(t, b, team("T2"))
 
 	from := a.Revision()
-	require.Empty(t, a.List(vip.Query{Task: "T2", States: []vip.State{vip.Leased, vip.Draining}}), "not yet")
+	require.Empty(t, a.List(vip.Query{Task: "T2", States: []vip.State{vip.Leased, vip.Draining}}),
+		"not yet")
 	c.Add(5 * time.Second)
 	require.NoError(t, a.Sweep(t.Context()))
 	require.Len(t, a.List(vip.Query{Task: "T2", States: []vip.State{vip.Leased, vip.Draining}}), 1)
@@ -41,8 +44,8 @@ func TestSharedSeesOthers(t *testing.T) {
 	require.Equal(t, conserved(t, a), conserved(t, b))
 }
 
-// Whatever SetPools is the first to see is told like everything else: what others did, and that an
-// address has cooled down.
+// The changes that SetPools is the first to see become events like all others: the changes of other
+// allocators, and the end of a cool-down.
 func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
@@ -61,11 +64,12 @@ func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	for _, e := range events {
 		told[e.Lease().Owner.Task] = e.Kind
 	}
-	require.Equal(t, map[string]vip.EventKind{"cooling": vip.BecameFree, "mine": vip.Ended, "other": vip.Allocated}, told)
+	require.Equal(t, map[string]vip.EventKind{"cooling": vip.BecameFree, "mine": vip.Ended,
+		"other": vip.Allocated}, told)
 }
 
-// What its pools make of an address is told like what others do, of one that they do not have any
-// more, too.
+// The changes that its new pools make to an address become events like the changes of others, also
+// for an address that is no longer in a pool.
 func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
@@ -94,12 +98,13 @@ func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	require.Len(t, events, 2)
 }
 
-// Two that ask two allocators for the last address: the one who is not given it learns that there
+// Two that ask two allocators for the last address: the one that does not get it learns that there
 // is none.
 func TestSharedRunOutTogether(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
-	a, b := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p)
+	a, b := allocator(t, store, c, vip.Config{Shared: true}, p),
+		allocator(t, store, c, vip.Config{Shared: true}, p)
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	_, err := b.Allocate(t.Context(), vip.Request{Owner: owner("T2")})
 	require.ErrorIs(t, err, vip.ErrExhausted)
@@ -132,8 +137,8 @@ func TestForgottenOwners(t *testing.T) {
 	require.Equal(t, []string{"owner/T3"}, owners())
 }
 
-// An owner's record that is damaged stops nobody: its task is still one owner, and the next
-// allocation makes it anew.
+// A damaged record of an owner stops no call: its task is still one owner, and the next allocation
+// rebuilds the record.
 func TestDamagedOwnerRecord(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.9")
@@ -141,7 +146,8 @@ func TestDamagedOwnerRecord(t *testing.T) {
 	a := allocator(t, store, c, cfg, p)
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	damage := func() {
-		_, err := store.Commit(t.Context(), vip.Change{Key: "owner/T1", Value: []byte("10.0.0.\n"), Revision: vip.AnyRevision})
+		_, err := store.Commit(t.Context(), vip.Change{Key: "owner/T1", Value: []byte("10.0.0.\n"),
+			Revision: vip.AnyRevision})
 		require.NoError(t, err)
 	}
 	damage()
@@ -155,8 +161,8 @@ func TestDamagedOwnerRecord(t *testing.T) {
 	require.Contains(t, string(records[0].Value), again.Addr.String()+"\n")
 }
 
-// A store that was put back to a backup has lost what came after it. What the allocators promised
-// since then is fenced; an id of then is not given again.
+// A store that was restored from a backup has lost the later changes. The leases acknowledged since
+// then are fenced; an id of then is not given again.
 func TestStoreThatIsPutBack(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), &rewound{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
@@ -186,7 +192,7 @@ func TestStoreThatIsPutBack(t *testing.T) {
 	require.Len(t, a.List(vip.Query{}), 1)
 }
 
-// rewound is a store that can be put back; its revisions go on growing.
+// rewound is a store that can be restored; its revisions go on growing.
 type rewound struct {
 	vip.Store
 	backup []vip.Record
@@ -213,13 +219,14 @@ func (r *rewound) putBack(t *testing.T) {
 	}
 }
 
-// Two allocators end the same expired leases. One that comes second ends what is left of its batch
-// in the next sweep.
+// Two allocators end the same expired leases. One that comes second ends the rest of its batch in
+// the next sweep.
 func TestConflictEndsLeaseOnce(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), onceEach{vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
 	a := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)
-	one, two := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Hour}), allocate(t, a, vip.Request{Owner: owner("T2"), TTL: time.Hour})
+	one, two := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Hour}),
+		allocate(t, a, vip.Request{Owner: owner("T2"), TTL: time.Hour})
 	b := allocator(t, store, c, vip.Config{Grace: time.Minute}, p)
 	c.Add(time.Hour + time.Minute)
 	release(t, b, one)
@@ -253,7 +260,8 @@ func TestOneOwnerWhileAPoolIsAdded(t *testing.T) {
 	t.Parallel()
 	c, store := newClock(), vip.NewMemStore()
 	p, q := pool(t, "p", "10.0.0.1"), pool(t, "q", "10.0.1.1")
-	older, newer := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p, q)
+	older, newer := allocator(t, store, c, vip.Config{Shared: true}, p),
+		allocator(t, store, c, vip.Config{Shared: true}, p, q)
 	l := allocate(t, newer, vip.Request{Owner: owner("T"), Pool: "q"})
 	require.Equal(t, l, allocate(t, older, vip.Request{Owner: owner("T")}))
 	conserved(t, older)
@@ -307,7 +315,8 @@ func TestFollow(t *testing.T) {
 	p := pool(t, "p", "10.0.0.0/28")
 	var both []*vip.Allocator
 	for range 2 {
-		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true, Refresh: time.Hour})
+		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true,
+			Refresh: time.Hour})
 		require.NoError(t, err)
 		both = append(both, a)
 	}
@@ -315,13 +324,17 @@ func TestFollow(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = both[0].Run(ctx) })
 	sees := func(n int) {
-		require.Eventually(t, func() bool { return len(both[0].List(vip.Query{})) == n }, 30*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool {
+			return len(both[0].List(vip.Query{})) == n
+		}, 30*time.Second, time.Millisecond)
 	}
 	allocate(t, both[1], vip.Request{Owner: owner("T1")})
 	sees(1)
 	store.fail(errors.New("no leader"))
 	allocate(t, both[1], vip.Request{Owner: owner("T2")})
-	require.Eventually(t, func() bool { return store.failures() > 0 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return store.failures() > 0
+	}, 30*time.Second, time.Millisecond)
 	store.fail(nil)
 	sees(2)
 	stop()

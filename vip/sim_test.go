@@ -25,8 +25,8 @@ const simQuota = 2
 // The simulation runs allocators over a store that fails, loses answers and makes commits late,
 // with a clock that jumps, restarts and SetPools at any point, and calls that overtake each other
 // inside the store. One seed gives one run: nothing in it depends on time, goroutines or the order
-// of maps. What the store accepts is judged by rules that know nothing of the allocator. On every
-// second seed two allocators share the store, which is now and then put back to what it was before.
+// of maps. The accepted commits are judged by rules that know nothing of the allocator. On every
+// second seed two allocators share the store, which is now and then restored to an earlier state.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *simSeed != 0 {
@@ -46,7 +46,8 @@ func TestSimulation(t *testing.T) {
 }
 
 type simCounts struct {
-	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts, Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages int
+	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts,
+	Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -84,19 +85,28 @@ type sim struct {
 	shared bool
 	backup map[string]*Record // of the store
 
-	stored map[netip.Addr]*tenure // by the rules: what the store has
-	used   map[string]netip.Addr  // every lease id there ever was
-	acked  map[string]Lease       // leases that were promised, until they were released or could have ended
-	floor  map[netip.Addr]uint64  // generation of the last tenure of addresses that were forgotten
-	heard  map[*Allocator]uint64  // revision of the last event that was read
-	sparse uint64                 // see Config.sparseAbove
-	maybe  map[string]bool        // lease ids for which a release, quarantine or the like was tried
+	// by the rules: the contents of the store
+	stored map[netip.Addr]*tenure
+	// every lease id there ever was
+	used map[string]netip.Addr
+	// leases that were promised, until they were released or could have ended
+	acked map[string]Lease
+	// generation of the last tenure of addresses that were forgotten
+	floor map[netip.Addr]uint64
+	// revision of the last event that was read
+	heard map[*Allocator]uint64
+	// see Config.sparseAbove
+	sparse uint64
+	// lease ids for which a release, quarantine or the like was tried
+	maybe map[string]bool
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{
-		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), inner: NewMemStore(), now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
-		stored: map[netip.Addr]*tenure{}, used: map[string]netip.Addr{}, acked: map[string]Lease{}, maybe: map[string]bool{},
+		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), inner: NewMemStore(), now: time.Date(2026, 3, 1,
+			0, 0, 0, 0, time.UTC),
+		stored: map[netip.Addr]*tenure{}, used: map[string]netip.Addr{}, acked: map[string]Lease{},
+		maybe: map[string]bool{},
 		floor: map[netip.Addr]uint64{}, heard: map[*Allocator]uint64{},
 	}
 	if seed%5 < 2 {
@@ -189,7 +199,7 @@ func (c *impatient) Err() error {
 
 func (s *sim) percent(n int) bool { return s.rnd.IntN(100) < n }
 
-// arriveLate makes a commit whose caller was told that it failed.
+// arriveLate makes a commit whose caller has got an error.
 func (s *sim) arriveLate() {
 	if len(s.late) > 0 && s.percent(10) {
 		i := s.rnd.IntN(len(s.late))
@@ -209,7 +219,7 @@ func (s *sim) overtake() {
 	}
 }
 
-// make commits, and judges what was accepted.
+// make commits, and judges the accepted changes.
 func (s *sim) make(ctx context.Context, changes []Change) (uint64, error) {
 	rev, err := s.inner.Commit(ctx, changes...)
 	if err != nil {
@@ -245,23 +255,31 @@ func (s *sim) judge(c Change) {
 			s.failf("%s: lease %s lives again", next.Addr, next.ID)
 		}
 		if was.Owner.Task != next.Owner.Task {
-			s.failf("%s: lease %s goes from task %s to %s", next.Addr, next.ID, was.Owner.Task, next.Owner.Task)
+			s.failf("%s: lease %s goes from task %s to %s", next.Addr, next.ID, was.Owner.Task,
+				next.Owner.Task)
 		}
-	case (next.Generation == was.Generation+1 || was.Generation == 0 && next.Generation > s.floor[next.Addr]) && next.State == Leased:
+	case (next.Generation == was.Generation+1 || was.Generation == 0 &&
+		next.Generation > s.floor[next.Addr]) && next.State == Leased:
 		// the owner that had it last gets it back at once, others when it has rested
 		back := was.wasOf(&next.Owner) && was.State != Quarantined
 		if was.State == Leased || !back && was.State != Free &&
 			(was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
-			s.failf("%s: given to %s while %s of %s", next.Addr, next.Owner.Task, was.State, was.Owner.Task)
+			s.failf("%s: given to %s while %s of %s", next.Addr, next.Owner.Task, was.State,
+				was.Owner.Task)
 		}
-		if cool := s.coolDown(next.Addr); !back && was.CoolUntil.After(s.now) && (was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
-			// after a clock was put back an address rests for a cool-down of the new time, not until the old
+		if cool := s.coolDown(next.Addr); !back && was.CoolUntil.After(s.now) &&
+			(was.State != Cooling || s.now.Add(cool).After(was.CoolUntil)) {
+			// after a clock was put back an address rests for a cool-down of the new time, not
+			// until the old
 			if !s.jumped() {
-				s.failf("%s: given to %s at %s, rests until %s", next.Addr, next.Owner.Task, s.now, was.CoolUntil)
+				s.failf("%s: given to %s at %s, rests until %s", next.Addr, next.Owner.Task, s.now,
+					was.CoolUntil)
 			}
 		}
-		if rested := next.Acquired.Sub(was.Ended); !back && !was.Ended.IsZero() && rested < s.coolDown(next.Addr) && !s.jumped() {
-			s.failf("%s: given to %s, %s after %s had it", next.Addr, next.Owner.Task, rested, was.Owner.Task)
+		if rested := next.Acquired.Sub(was.Ended); !back && !was.Ended.IsZero() &&
+			rested < s.coolDown(next.Addr) && !s.jumped() {
+			s.failf("%s: given to %s, %s after %s had it", next.Addr, next.Owner.Task, rested,
+				was.Owner.Task)
 		}
 		if other, ok := s.used[next.ID]; ok {
 			s.failf("lease id %s is used again, first for %s", next.ID, other)
@@ -269,28 +287,35 @@ func (s *sim) judge(c Change) {
 		s.used[next.ID] = next.Addr
 		held := 0 // by the team in p
 		for addr, other := range s.stored {
-			if s.poolOf(addr) == 0 && s.poolOf(next.Addr) == 0 && other.State == Leased && other.Owner.Team == next.Owner.Team {
+			if s.poolOf(addr) == 0 && s.poolOf(next.Addr) == 0 && other.State == Leased &&
+				other.Owner.Team == next.Owner.Team {
 				held++
 			}
-			if addr != next.Addr && other.State == Leased && other.Owner.Task == next.Owner.Task && related(other.Owner, next.Owner) && !s.over(other) && (next.Count < 2 || other.Count != next.Count) {
+			if addr != next.Addr && other.State == Leased && other.Owner.Task == next.Owner.Task &&
+				related(other.Owner, next.Owner) && !s.over(other) &&
+				(next.Count < 2 || other.Count != next.Count) {
 				s.failf("task %s gets %s and has %s", next.Owner.Task, next.Addr, addr)
 			}
 		}
-		if held > simQuota && s.pools[0].Quotas != nil && !s.shared { // those that share a store see late what the others did
+		// allocators that share a store see the others' changes late
+		if held > simQuota && s.pools[0].Quotas != nil && !s.shared {
 			s.failf("team %s gets %s and has %d of %d", next.Owner.Team, next.Addr, held, simQuota)
 		}
 	default:
-		s.failf("%s: from %s generation %d to %s generation %d", next.Addr, was.ID, was.Generation, next.ID, next.Generation)
+		s.failf("%s: from %s generation %d to %s generation %d", next.Addr, was.ID, was.Generation,
+			next.ID, next.Generation)
 	}
 }
 
-// judgeForgotten: only what is free is forgotten.
+// judgeForgotten: only free addresses are forgotten.
 func (s *sim) judgeForgotten(addr netip.Addr) {
 	s.counts.Forgotten++
 	was := s.stored[addr]
-	rested := was.State == Free || (was.State == Cooling || was.State == Quarantined) && !was.CoolUntil.IsZero()
+	rested := was.State == Free || (was.State == Cooling || was.State == Quarantined) &&
+		!was.CoolUntil.IsZero()
 	if !rested || was.CoolUntil.After(s.now) && !s.jumped() || s.sparse == 0 {
-		s.failf("%s: forgotten at %s while %s of %s until %s", addr, s.now, was.State, was.Owner.Task, was.CoolUntil)
+		s.failf("%s: forgotten at %s while %s of %s until %s", addr, s.now, was.State,
+			was.Owner.Task, was.CoolUntil)
 	}
 	s.floor[addr] = max(s.floor[addr], was.Generation)
 	delete(s.stored, addr)
@@ -338,15 +363,16 @@ func (s *sim) run() {
 			continue
 		}
 		if err != nil || got.State != Leased || got.Owner.Task != l.Owner.Task {
-			s.failf("lease %s of %s was promised until %s: got %+v, %v", id, l.Owner.Task, l.Expires, got, err)
+			s.failf("lease %s of %s was promised until %s: got %+v, %v", id, l.Owner.Task,
+				l.Expires, got, err)
 		}
 	}
 }
 
-// restart begins with what the store has, as after a crash. What the former process had sent
-// arrives before, or never: a store that still makes a dead client's commits could give one owner
-// two addresses, though never one address to two. Not so with Shared, where it may arrive whenever
-// it likes.
+// restart begins with the records of the store, as after a crash. The commits that the former
+// process had sent arrive before, or never: a store that still makes a dead client's commits could
+// give one owner two addresses, though never one address to two. Not so with Shared, where they may
+// arrive at any time.
 func (s *sim) restart(i int) {
 	for len(s.late) > 0 && !s.shared {
 		if s.arriveLate(); len(s.late) > 0 && s.percent(10) {
@@ -355,7 +381,8 @@ func (s *sim) restart(i int) {
 	}
 	for {
 		s.all[i] = nil // nothing overtakes a start
-		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second, sparseAbove: s.sparse}
+		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second,
+			sparseAbove: s.sparse}
 		cfg.Store, cfg.Pools = s, s.pools
 		a, err := Open(context.Background(), cfg)
 		if err == nil {
@@ -371,8 +398,9 @@ func (s *sim) restart(i int) {
 	}
 }
 
-// putBack now and then makes a backup of the store, or puts the store back to it: what was
-// acknowledged since is void, and what is on its way. Its revisions go on growing, as Consul's do.
+// putBack now and then makes a backup of the store, or puts the store back to it: the commits
+// acknowledged since are void, and so are the ones in flight. Its revisions go on growing, as
+// Consul's do.
 func (s *sim) putBack() {
 	switch {
 	case s.percent(4):
@@ -405,7 +433,7 @@ func copied(records map[string]*Record) map[string]*Record {
 	return all
 }
 
-// step makes one call. Only those that overtake nothing may restart the allocator or move the
+// step makes one call. Only calls that overtake nothing may restart the allocator or move the
 // clock.
 func (s *sim) step(outermost bool) {
 	var ctx context.Context = &impatient{Context: context.Background()}
@@ -416,7 +444,8 @@ func (s *sim) step(outermost bool) {
 	task, team := fmt.Sprint("T", who), fmt.Sprint(who%3)
 	switch n := s.rnd.IntN(100); {
 	case n < 40:
-		req := Request{Owner: Owner{Task: task, Team: team}, TTL: time.Duration(1+s.rnd.IntN(300)) * time.Second}
+		req := Request{Owner: Owner{Task: task, Team: team},
+			TTL: time.Duration(1+s.rnd.IntN(300)) * time.Second}
 		if s.percent(20) {
 			req.TTL = Forever
 		}
@@ -429,7 +458,8 @@ func (s *sim) step(outermost bool) {
 			s.promised(l)
 		}
 	case n < 45:
-		all, err := a.AllocateN(ctx, Request{Owner: Owner{Task: task, Team: team, Overrides: map[string]string{"web": "v1"}}, TTL: time.Minute}, 2)
+		all, err := a.AllocateN(ctx, Request{Owner: Owner{Task: task, Team: team,
+			Overrides: map[string]string{"web": "v1"}}, TTL: time.Minute}, 2)
 		s.expect(err, ErrExhausted, ErrConflict, ErrQuota)
 		for _, l := range all {
 			s.promised(l)
@@ -445,7 +475,8 @@ func (s *sim) step(outermost bool) {
 		}
 	case n < 70:
 		if l, ok := s.any(); ok {
-			got, err := a.Renew(ctx, l.ID, l.Generation, time.Duration(1+s.rnd.IntN(300))*time.Second)
+			got, err := a.Renew(ctx, l.ID, l.Generation,
+				time.Duration(1+s.rnd.IntN(300))*time.Second)
 			s.expect(err, ErrFenced)
 			if err == nil {
 				s.promised(got)
@@ -455,7 +486,8 @@ func (s *sim) step(outermost bool) {
 		}
 	case n < 76:
 		if l, ok := s.any(); ok {
-			_, err := a.Bind(ctx, l.ID, l.Generation, []Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+			_, err := a.Bind(ctx, l.ID, l.Generation,
+				[]Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 			s.expect(err, ErrFenced)
 		}
 	case n < 79:
@@ -486,9 +518,10 @@ func (s *sim) step(outermost bool) {
 	}
 }
 
-// read lists page by page, and hears what has happened since it last did.
+// read lists page by page, and receives the events since the last time.
 func (s *sim) read(a *Allocator) {
-	q := Query{Limit: 1 + s.rnd.IntN(5), States: []State{Free, Leased, Draining, Cooling, Quarantined}}
+	q := Query{Limit: 1 + s.rnd.IntN(5), States: []State{Free, Leased, Draining, Cooling,
+		Quarantined}}
 	whole, n := a.List(Query{States: q.States}), 0
 	for more := true; more; n += q.Limit {
 		page := a.List(q)
@@ -497,7 +530,8 @@ func (s *sim) read(a *Allocator) {
 			q.After = page[len(page)-1].Addr
 		}
 		for i, l := range page {
-			if n+i >= len(whole) || whole[n+i].ID != l.ID || whole[n+i].State != l.State || a.x.entries[l.Addr] == nil {
+			if n+i >= len(whole) || whole[n+i].ID != l.ID || whole[n+i].State != l.State ||
+				a.x.entries[l.Addr] == nil {
 				s.failf("page from %d on has %s, which is %s; all: %+v", n, l.ID, l.State, whole)
 			}
 		}
@@ -568,7 +602,8 @@ func (s *sim) any() (Lease, bool) {
 		return Lease{}, false
 	}
 	if s.percent(20) { // of an earlier holder
-		return Lease{ID: newLeaseID(addr.String(), l.Generation), Generation: 1 + s.rnd.Uint64N(l.Generation)}, true
+		return Lease{ID: newLeaseID(addr.String(), l.Generation), Generation: 1 +
+			s.rnd.Uint64N(l.Generation)}, true
 	}
 	return l.Lease, true
 }
@@ -594,7 +629,8 @@ func (s *sim) conserved() {
 
 func (s *sim) conservedIn(a *Allocator) {
 	for _, p := range a.Stats() {
-		if p.Free+p.Leased+p.Draining+p.Cooling+p.Quarantined+p.Reserved != p.Size || p.Free > p.Size {
+		if p.Free+p.Leased+p.Draining+p.Cooling+p.Quarantined+p.Reserved != p.Size ||
+			p.Free > p.Size {
 			s.failf("states do not add up: %+v", p)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Snapshot holds the live leases at one moment, and tells two moments of one address apart. It is
+// Snapshot holds the live leases at one moment, and distinguishes two moments of one address. It is
 // not changed after Allocator.Snapshot has returned it, and may be read by several goroutines.
 type Snapshot struct {
 	// At is when the snapshot was taken, in UTC, by Config.Now.
@@ -20,7 +20,7 @@ type Snapshot struct {
 	records int // addresses with a record
 }
 
-// mark is what a snapshot remembers of an address.
+// mark is a snapshot's record of an address.
 type mark struct {
 	id       string // of the live lease; "" when there is none
 	revision uint64
@@ -46,8 +46,8 @@ func (s *Snapshot) OutOfPool(addr netip.Addr) bool { return s.marks[addr.Unmap()
 func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr.Unmap()].asked }
 
 // Snapshot returns the live leases as they are now. With Config.Shared it reads all addresses from
-// the store first, so that it includes what other allocators did. The error is ErrUncertain or the
-// store's.
+// the store first, so that it includes the changes of other allocators. The error is ErrUncertain
+// or the store's.
 func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 	a.mu.Lock()
 	_, err := a.fetchAllIfOlder(ctx, 0)
@@ -77,7 +77,7 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return s, nil
 }
 
-// Holder returns the live lease of addr as it is now; ErrNotFound when nobody holds the address.
+// Holder returns the live lease of addr as it is now; ErrNotFound when the address has no holder.
 // With Config.Shared it reads the address from the store first. Other errors are ErrUncertain and
 // the store's.
 func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) {
@@ -111,7 +111,8 @@ func (a *Allocator) ReleaseUnchanged(
 	addr = addr.Unmap()
 	seen := since.marks[addr]
 	if seen.id == "" {
-		return Lease{}, fmt.Errorf("release %s: no live lease in the snapshot: %w", addr, ErrNotFound)
+		return Lease{}, fmt.Errorf("release %s: no live lease in the snapshot: %w", addr,
+			ErrNotFound)
 	}
 	if ctx.Err() != nil {
 		return Lease{}, fmt.Errorf("release lease %s: %w", seen.id, context.Cause(ctx))

@@ -7,24 +7,26 @@ import (
 )
 
 // Store keeps the records of an allocator. Implementations are MemStore, boltstore, consulstore and
-// those that pass storetest.Run. All methods are safe for concurrent use. When ctx is done they
+// others that pass storetest.Run. All methods are safe for concurrent use. When ctx is done they
 // return an error that is context.Cause(ctx) by errors.Is.
 type Store interface {
 	// List returns every record whose key begins with prefix, in order of keys.
 	List(ctx context.Context, prefix string) ([]Record, error)
-	// Get returns one record for each key, in the order of the keys; an absent one has Revision 0 and
-	// no value.
+	// Get returns one record for each key, in the order of the keys; an absent one has Revision 0
+	// and no value.
 	Get(ctx context.Context, keys ...string) ([]Record, error)
 	// Commit makes all changes or none, and returns the revision that each changed key now has.
 	// Revisions grow from commit to commit and are never used twice, not even after a delete or a
-	// restart. When a key does not have the revision that its change expects, Commit changes nothing
-	// and returns ErrRevision; when the changes are more than the store takes at once, it changes
-	// nothing and returns ErrTooLarge. After any other error the commit may have been made, or may
-	// still be made later, unless ctx was done before the call. A key that is set to the value that it
-	// has is changed, too: whoever expects its earlier revision gets ErrRevision.
+	// restart. When a key does not have the revision that its change expects, Commit changes
+	// nothing and returns ErrRevision; when the changes are more than the store takes at once, it
+	// changes nothing and returns ErrTooLarge. After any other error the commit may have been made,
+	// or may still be made later, unless ctx was done before the call. A key that is set to the
+	// value that it has is changed, too: a caller that expects its earlier revision gets
+	// ErrRevision.
 	//
-	// A key occurs in one change only. The store may keep the Value slices; neither it nor the caller
-	// changes them. The slice of changes is the caller's again after nil, ErrRevision and ErrTooLarge.
+	// A key occurs in one change only. The store may keep the Value slices; neither it nor the
+	// caller changes them. The slice of changes is the caller's again after nil, ErrRevision and
+	// ErrTooLarge.
 	Commit(ctx context.Context, changes ...Change) (revision uint64, err error)
 }
 
@@ -34,20 +36,20 @@ type Store interface {
 type Watcher interface {
 	Store
 	// Watch returns when a record whose key begins with prefix may have changed since it returned
-	// after; at once for 0, and after a minute or so in any case. The result is what the next call
-	// takes: after itself when nothing has changed, never 0, and less than after when the store was
-	// put back. When ctx is done it returns an error that is context.Cause(ctx) by errors.Is.
+	// after; at once for 0, and after a minute or so in any case. The result is the after of the
+	// next call: after itself when nothing has changed, never 0, and less than after when the store
+	// was restored. When ctx is done it returns an error that is context.Cause(ctx) by errors.Is.
 	Watch(ctx context.Context, prefix string, after uint64) (uint64, error)
 }
 
-// ErrRevision is what Store.Commit returns when a key has been changed by somebody else.
+// ErrRevision is returned by Store.Commit when a key has been changed by another client.
 var ErrRevision = errors.New("revision conflict")
 
-// ErrTooLarge is what Store.Commit returns when it cannot take so many changes, or so long values,
+// ErrTooLarge is returned by Store.Commit when it cannot take so many changes, or so long values,
 // at once.
 var ErrTooLarge = errors.New("too large")
 
-// AnyRevision as Change.Revision makes the change whatever revision the key has.
+// AnyRevision as Change.Revision makes the change at any revision of the key.
 const AnyRevision uint64 = math.MaxUint64
 
 // Record is one key with its value. Neither the caller nor the store changes Value.

@@ -23,12 +23,13 @@ func TestImports(t *testing.T) {
 	depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/vip/storetest")
 }
 
-// A damaged record costs its own address until somebody looks at it, and no other.
+// A damaged record costs its own address until a person looks at it, and no other.
 func TestADamagedRecordIsSetAside(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.0/28")
 	a := allocator(t, store, c, vip.Config{}, p)
-	hurt, fine := allocate(t, a, vip.Request{Owner: owner("T1")}), allocate(t, a, vip.Request{Owner: owner("T2")})
+	hurt, fine := allocate(t, a, vip.Request{Owner: owner("T1")}),
+		allocate(t, a, vip.Request{Owner: owner("T2")})
 	records, err := store.Get(t.Context(), "addr/"+hurt.Addr.String())
 	require.NoError(t, err)
 	for i := range records[0].Value {
@@ -36,7 +37,8 @@ func TestADamagedRecordIsSetAside(t *testing.T) {
 		value[i] ^= 0x10
 		rev, err := store.Get(t.Context(), records[0].Key)
 		require.NoError(t, err)
-		_, err = store.Commit(t.Context(), vip.Change{Key: records[0].Key, Value: value, Revision: rev[0].Revision})
+		_, err = store.Commit(t.Context(), vip.Change{Key: records[0].Key, Value: value,
+			Revision: rev[0].Revision})
 		require.NoError(t, err)
 		a = allocator(t, store, c, vip.Config{}, p)
 		got := a.List(vip.Query{VIP: hurt.Addr})

@@ -1,11 +1,15 @@
 package vip
 
-// task is what one task has. It is in index.tasks as long as it has something.
+// task holds the leases, claims and former addresses of one task. It is in index.tasks as long as
+// it has any.
 type task struct {
-	name  string
-	live  *entry  // its leases, chained by entry.next
-	ended *entry  // addresses that it was the last to hold, likewise
-	claim *commit // of an allocation for it, which is under way or in doubt: its steps are busy or unsure
+	name string
+	// its leases, chained by entry.next
+	live *entry
+	// addresses that it was the last to hold, likewise
+	ended *entry
+	// of an allocation for it that is in flight or uncertain: its steps are busy or uncertain
+	claim *commit
 }
 
 // find returns the task of that name, nil when it has nothing. A call asks for one name several
@@ -47,7 +51,7 @@ func (x *index) drop(t *task) {
 	}
 }
 
-// keepClaims takes over the tasks for which an allocation was under way or in doubt in the index
+// keepClaims takes over the tasks for which an allocation was in progress or uncertain in the index
 // before; nil for none.
 func (x *index) keepClaims(before *index) {
 	if before == nil {

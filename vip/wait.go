@@ -15,8 +15,10 @@ type Waiter struct {
 	Count    int       `json:"count"`
 	Priority int       `json:"priority"`
 	Since    time.Time `json:"since"`
-	Position int       `json:"position"`          // 1 is next
-	Estimate time.Time `json:"estimate,omitzero"` // when its turn comes if no lease is renewed or released early; zero when not known
+	// 1 is next
+	Position int `json:"position"`
+	// when its turn comes if no lease is renewed or released early; zero when not known
+	Estimate time.Time `json:"estimate,omitzero"`
 }
 
 type waiter struct {
@@ -64,8 +66,8 @@ func (a *Allocator) Waiting() []Waiter {
 	return all
 }
 
-// estimate takes the first n addresses that are due in one of the pools: each serves one of those
-// who wait. It returns when the last is due, zero when there are not so many.
+// estimate takes the first n addresses that are due in one of the pools: each serves one waiter. It
+// returns when the last is due, zero when there are not so many.
 func estimate(dues map[*pool][]time.Time, pools []*pool, n int) (last time.Time) {
 	for range n {
 		var first *pool
@@ -82,8 +84,8 @@ func estimate(dues map[*pool][]time.Time, pools []*pool, n int) (last time.Time)
 	return last
 }
 
-// wants reports whether w, which is in the queue of p, would take what it waits for as soon as that
-// is free.
+// wants reports whether w, which is in the queue of p, would take the addresses that it waits for
+// as soon as they are free.
 func (w *waiter) wants(p *pool) bool { return !p.overQuota(w.Owner.Team, w.Count) }
 
 // holds reports whether p is large enough for n leases.
@@ -138,8 +140,8 @@ func removeWaiter(all []*waiter, w *waiter) []*waiter {
 	return slices.Delete(all, i, i+1)
 }
 
-// firstWaiter is the request that is next in p, nil without one. It passes over teams whose quota is
-// used up.
+// firstWaiter is the request that is next in p, nil without one. It passes over teams whose quota
+// is used up.
 func (p *pool) firstWaiter() (first *waiter) {
 	for _, q := range p.queues {
 		if p.overQuota(q.waiters[0].Owner.Team, 1) {
@@ -160,7 +162,7 @@ func (p *pool) awaited(w *waiter) bool {
 	return first != nil && first != w && (w == nil || first.before(w))
 }
 
-// wakeFirst wakes the request that is next in p if p has what it waits for.
+// wakeFirst wakes the request that is next in p if p has the addresses that it waits for.
 func (p *pool) wakeFirst() {
 	if first := p.firstWaiter(); first != nil && p.ready() >= uint64(first.Count) {
 		first.wake()
@@ -169,7 +171,8 @@ func (p *pool) wakeFirst() {
 
 // queueUp puts the request into the queue, unless w says that it is there, and sleeps until it may
 // be its turn.
-func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int, full error) (*waiter, error) {
+func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
+	full error) (*waiter, error) {
 	if w == nil {
 		a.waited++
 		w = &waiter{req: *req, seq: a.waited, woken: make(chan struct{}, 1)}
@@ -183,7 +186,7 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	if len(w.Pools) > 0 && len(w.queues) == 0 {
 		return w, full
 	}
-	timer := time.NewTimer(a.pause()) // what is due is seen even when nobody calls Run
+	timer := time.NewTimer(a.pause()) // due addresses are seen even without Run
 	defer timer.Stop()
 	var err error
 	a.unlocked(func() {
@@ -246,8 +249,8 @@ func (a *Allocator) poolsChanged() {
 	}
 }
 
-// ownerChanged wakes the waiters affected by e's gaining or losing a lease: those of the same task,
-// and those that the pool's quotas now admit.
+// ownerChanged wakes the waiters affected by e's gaining or losing a lease: the ones of the same
+// task, and the ones that the pool's quotas now admit.
 func (a *Allocator) ownerChanged(e *entry) {
 	if len(a.waiters) == 0 {
 		return

@@ -29,7 +29,9 @@ func wait(ctx context.Context, a *vip.Allocator, task string, priority int) <-ch
 
 func queued(t *testing.T, a *vip.Allocator, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(a.Waiting()) == n }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return len(a.Waiting()) == n
+	}, time.Minute, time.Millisecond)
 }
 
 func TestWaitOrder(t *testing.T) {
@@ -100,15 +102,16 @@ func TestWaitNewcomerDoesNotOvertake(t *testing.T) {
 	allocate(t, a, vip.Request{Owner: owner("newcomer")})
 }
 
-// Who waits stands in nobody's way in a pool that could not serve it: its team has all it may
-// there, or the pool is too small.
+// A waiter blocks no other in a pool that could not serve it: its team has all it may there, or the
+// pool is too small.
 func TestWaitBlocksOnlyUsablePools(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1-10.0.1.2")
 	p.Quotas, q.CoolDown = map[string]int{"web": 1}, -1
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Interval: time.Millisecond}, p, q)
 	web := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "H", Team: "web"}, Pool: "p"})
-	held := []vip.Lease{allocate(t, a, vip.Request{Owner: owner("Q1"), Pool: "q"}), allocate(t, a, vip.Request{Owner: owner("Q2"), Pool: "q"})}
+	held := []vip.Lease{allocate(t, a, vip.Request{Owner: owner("Q1"), Pool: "q"}),
+		allocate(t, a, vip.Request{Owner: owner("Q2"), Pool: "q"})}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	served := make(chan vip.Lease)
@@ -133,7 +136,8 @@ func TestWaitBlocksOnlyUsablePools(t *testing.T) {
 		group <- err
 	}()
 	queued(t, a, 1)
-	require.Equal(t, "q", allocate(t, a, vip.Request{Owner: owner("newcomer2")}).Pool, "three will never be free in q")
+	require.Equal(t, "q", allocate(t, a, vip.Request{Owner: owner("newcomer2")}).Pool,
+		"three will never be free in q")
 	cancel()
 	require.ErrorIs(t, <-group, context.Canceled)
 }
@@ -147,7 +151,8 @@ func TestWaitReleaseFreesQuota(t *testing.T) {
 	allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
 	served := make(chan vip.Lease)
 	go func() {
-		l, _ := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+		l, _ := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "W", Team: "web"},
+			Wait: true})
 		served <- l
 	}()
 	queued(t, a, 1)
@@ -155,7 +160,7 @@ func TestWaitReleaseFreesQuota(t *testing.T) {
 	require.Equal(t, "10.0.0.2", (<-served).Addr.String())
 }
 
-// Who waits for a quota is not woken by what does not change how much of it is used.
+// A waiter for a quota is not woken by a change that leaves the use of the quota as it is.
 func TestWaitRenewalDoesNotWake(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -168,7 +173,8 @@ func TestWaitRenewalDoesNotWake(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error)
 		go func() {
-			_, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+			_, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "W", Team: "web"},
+				Wait: true})
 			served <- err
 		}()
 		synctest.Wait()
@@ -182,8 +188,8 @@ func TestWaitRenewalDoesNotWake(t *testing.T) {
 	})
 }
 
-// Who waits behind somebody is woken as soon as that one does not want the pool any more, for
-// whatever reason.
+// A waiter behind another is woken as soon as that one does not want the pool any more, for any
+// reason.
 func TestWaitNextIsServed(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.1-10.0.0.3")
@@ -191,12 +197,28 @@ func TestWaitNextIsServed(t *testing.T) {
 	named := func(task, team string) vip.Request {
 		return vip.Request{Owner: vip.Owner{Task: task, Team: team}, Addr: addr("10.0.0.1")}
 	}
-	for what, happens := range map[string]func(t *testing.T, a, other *vip.Allocator, cancel func()){
-		"it gives up":                   func(t *testing.T, a, other *vip.Allocator, cancel func()) { cancel() },
-		"it has a lease":                func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, a, named("front", "web")) },
-		"another allocator gave it one": func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, other, named("front", "web")) },
-		"its quota is used up":          func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, a, named("T", "web")) },
-		"another allocator used it up":  func(t *testing.T, a, other *vip.Allocator, cancel func()) { allocate(t, other, named("T", "web")) },
+	for what, happens := range map[string]func(t *testing.T, a, other *vip.Allocator,
+		cancel func()){
+		"it gives up": func(t *testing.T, a, other *vip.Allocator,
+			cancel func()) {
+			cancel()
+		},
+		"it has a lease": func(t *testing.T, a, other *vip.Allocator,
+			cancel func()) {
+			allocate(t, a, named("front", "web"))
+		},
+		"another allocator gave it one": func(t *testing.T, a, other *vip.Allocator,
+			cancel func()) {
+			allocate(t, other, named("front", "web"))
+		},
+		"its quota is used up": func(t *testing.T, a, other *vip.Allocator,
+			cancel func()) {
+			allocate(t, a, named("T", "web"))
+		},
+		"another allocator used it up": func(t *testing.T, a, other *vip.Allocator,
+			cancel func()) {
+			allocate(t, other, named("T", "web"))
+		},
 		"the pool has other labels": func(t *testing.T, a, other *vip.Allocator, cancel func()) {
 			p := p
 			p.Labels = nil
@@ -205,13 +227,15 @@ func TestWaitNextIsServed(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, store, cfg := newClock(), vip.NewMemStore(), vip.Config{Interval: time.Hour, Shared: true}
+				c, store, cfg := newClock(), vip.NewMemStore(), vip.Config{Interval: time.Hour,
+					Shared: true}
 				a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
 				allocate(t, a, vip.Request{Owner: owner("H"), Addr: addr("10.0.0.3")})
 				ctx, cancel := context.WithCancel(t.Context())
 				front := make(chan error, 1)
 				go func() {
-					req := vip.Request{Owner: vip.Owner{Task: "front", Team: "web"}, Selector: p.Labels, Wait: true}
+					req := vip.Request{Owner: vip.Owner{Task: "front", Team: "web"},
+						Selector: p.Labels, Wait: true}
 					_, err := a.AllocateN(ctx, req, 3)
 					front <- err
 				}()
@@ -221,7 +245,7 @@ func TestWaitNextIsServed(t *testing.T) {
 				require.Len(t, a.Waiting(), 2)
 				happens(t, a, other, cancel)
 				c.Add(5 * time.Second)
-				require.NoError(t, a.Sweep(t.Context())) // which sees what the other did
+				require.NoError(t, a.Sweep(t.Context())) // which sees the other's changes
 				synctest.Wait()
 				require.Len(t, behind, 1)
 				require.NoError(t, (<-behind).err)
@@ -232,7 +256,7 @@ func TestWaitNextIsServed(t *testing.T) {
 	}
 }
 
-// A pool that SetPools adds serves those who wait at once, in their order.
+// A pool that SetPools adds serves the waiters at once, in their order.
 func TestWaitPoolIsAdded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -255,7 +279,7 @@ func TestWaitPoolIsAdded(t *testing.T) {
 	})
 }
 
-// What an allocation that fails in the end had reserved of a quota is there for those who wait.
+// The part of a quota that a failed allocation had reserved is free for the waiters.
 func TestWaitFailureFreesQuota(t *testing.T) {
 	t.Parallel()
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.2"), pool(t, "q", "10.0.1.1")
@@ -265,23 +289,26 @@ func TestWaitFailureFreesQuota(t *testing.T) {
 	a, other := allocator(t, store, c, cfg, p, q), allocator(t, store.Store, c, cfg, p, q)
 	allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
 	served := make(chan result, 1)
-	hook := func() { // while the address is being allocated, somebody queues, and another takes the address
+	hook := func() {
+		// while the address is being allocated, a request queues, and another takes the address
 		go func() {
-			l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "W", Team: "web"}, Wait: true})
+			l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "W", Team: "web"},
+				Wait: true})
 			served <- result{l, err}
 		}()
 		queued(t, a, 1)
 		allocate(t, other, vip.Request{Owner: owner("O"), Addr: addr("10.0.0.1")})
 	}
 	store.next.Store(&hook)
-	_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "A", Team: "web"}, Addr: addr("10.0.0.1")})
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "A", Team: "web"},
+		Addr: addr("10.0.0.1")})
 	require.ErrorIs(t, err, vip.ErrTaken)
 	r := <-served
 	require.NoError(t, r.err)
 	require.Equal(t, "10.0.0.2", r.lease.Addr.String())
 }
 
-// hooked is a store that counts what is read, and calls next before a commit.
+// hooked is a store that counts reads, and calls next before a commit.
 type hooked struct {
 	vip.Store
 	reads atomic.Int64

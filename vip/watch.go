@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Event is one change of one address. It is as large as a few words, and the same for all who watch:
+// Event is one change of one address. It is as large as a few words, and the same for all watchers:
 // its lease is decoded when it is asked for.
 type Event struct {
 	Revision uint64 // grows from event to event
@@ -35,7 +35,7 @@ func (e Event) Lease() Lease {
 }
 
 // MarshalJSON implements json.Marshaler: revision (as text), kind, at and lease. The event is
-// encoded once for all who watch: the caller does not change what is returned.
+// encoded once for all watchers: the caller does not change the result.
 func (e Event) MarshalJSON() ([]byte, error) {
 	if e.in == nil {
 		return e.encode()
@@ -60,19 +60,24 @@ func (e Event) encode() ([]byte, error) {
 	}{e.Revision, e.Kind, e.At, e.Lease()})
 }
 
-// EventKind says what happened.
+// EventKind is the kind of a change.
 type EventKind string
 
 // The kinds of events.
 const (
-	Allocated  EventKind = "allocated"
-	Renewed    EventKind = "renewed"
-	Bound      EventKind = "bound"
-	Expiring   EventKind = "expiring"    // Expires has passed, Config.Grace has not: told once, by Sweep
-	Ended      EventKind = "ended"       // released, expired or taken away: Lease.Reason says which
-	Drained    EventKind = "drained"     // the cool-down begins after a drain
-	Quarantine EventKind = "quarantined" // as a bad address
-	Restored   EventKind = "restored"    // taken out of quarantine: it drains or cools down
+	Allocated EventKind = "allocated"
+	Renewed   EventKind = "renewed"
+	Bound     EventKind = "bound"
+	// Expires has passed, Config.Grace has not: told once, by Sweep
+	Expiring EventKind = "expiring"
+	// released, expired or taken away: Lease.Reason says which
+	Ended EventKind = "ended"
+	// the cool-down begins after a drain
+	Drained EventKind = "drained"
+	// as a bad address
+	Quarantine EventKind = "quarantined"
+	// taken out of quarantine: it drains or cools down
+	Restored   EventKind = "restored"
 	BecameFree EventKind = "free"
 )
 
@@ -81,19 +86,19 @@ const (
 	epochBits   = 40    // a revision is the epoch of its allocator, shifted by this, and a count
 	keptEvents  = 32768 // at least
 	segmentSize = 256
-	// wakePause is for how long those who wait have been quiet before they are woken again, for each
-	// of them, between the shortest and the longest.
+	// wakePause is the pause before the waiters are woken again, for each of them, between the
+	// shortest and the longest.
 	wakePause     = 50 * time.Microsecond
 	shortestPause = time.Millisecond
 	longestPause  = 20 * time.Millisecond
 )
 
-// ErrCompacted is what Watch returns when it cannot say what came after a revision: too much has
+// ErrCompacted is returned by Watch when it cannot return the events after a revision: too much has
 // happened since, or the revision is another allocator's. The caller takes Revision, lists, and
 // watches from there.
 var ErrCompacted = errors.New("compacted")
 
-// Revision is the revision of the last event. What List says afterwards includes it.
+// Revision is the revision of the last event. The results of List afterwards include it.
 func (a *Allocator) Revision() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -102,12 +107,12 @@ func (a *Allocator) Revision() uint64 {
 }
 
 // Watch returns some of the events after a revision, oldest first, and waits until there is one.
-// The next call takes the revision of the last. The events are shared with other callers: nobody
-// changes them. An event after a quiet time is told at once, those of a busy time together: the more
-// callers wait, the longer, up to 20 ms. Nothing is kept for a caller that does not come back:
-// revisions survive a reconnection, not a restart of the allocator; after that, and when more than
-// 32,768 events have passed, the error is ErrCompacted. That an address became free is told when the allocator sees it, at the latest in the
-// next sweep.
+// The next call takes the revision of the last. The events are shared with other callers, which do
+// not change them. An event after a quiet time is returned at once, the events of a busy time
+// together: the more callers wait, the longer, up to 20 ms. Nothing is kept for a caller that does
+// not come back: revisions survive a reconnection, not a restart of the allocator; after that, and
+// when more than 32,768 events have passed, the error is ErrCompacted. The event that an address
+// became free comes when the allocator sees it, at the latest in the next sweep.
 func (a *Allocator) Watch(ctx context.Context, after uint64) ([]Event, error) {
 	for {
 		if ctx.Err() != nil {
@@ -131,10 +136,10 @@ type eventLog struct {
 	segments atomic.Pointer[[]*segment] // oldest first, at least one; the slice is never changed
 	awaited  atomic.Bool                // a reader may wait for the next event
 
-	mu    sync.Mutex    // guards what follows
+	mu    sync.Mutex    // guards the fields below
 	told  time.Time     // when the readers that waited were last told
 	count int           // of readers that may wait
-	ahead chan struct{} // closed at the next event; nil when nobody waits
+	ahead chan struct{} // closed at the next event; nil without a waiter
 }
 
 // segment is a run of events, of which the first len are there and are never changed.
@@ -145,7 +150,7 @@ type segment struct {
 	kept   [segmentSize]keptEvent
 }
 
-// keptEvent is what an event is made of when it is asked for.
+// keptEvent holds the data from which an event is decoded when it is asked for.
 type keptEvent struct {
 	record []byte // the tenure as it is stored
 	pool   *pool
@@ -197,8 +202,8 @@ func (n *eventLog) add(h *pendingEvent) {
 	}
 }
 
-// wake tells the readers that wait, not before a pause since the last time: many that are told of
-// every single event would take all processors.
+// wake wakes the readers that wait, not before a pause since the last time: many readers that wake
+// for every single event would take all processors.
 func (n *eventLog) wake() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -232,7 +237,8 @@ func (n *eventLog) since(after uint64) ([]Event, error) {
 	oldest, newest := all[0].first, all[len(all)-1]
 	last := newest.first + uint64(newest.len.Load()) - 1
 	if after > last || after+1 < oldest {
-		return nil, fmt.Errorf("watch after %d: the events from %d to %d are kept: %w", after, oldest, last, ErrCompacted)
+		return nil, fmt.Errorf("watch after %d: the events from %d to %d are kept: %w", after,
+			oldest, last, ErrCompacted)
 	}
 	if after == last {
 		return nil, nil
@@ -247,7 +253,7 @@ func (n *eventLog) since(after uint64) ([]Event, error) {
 func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 	kind := Renewed
 	switch {
-	case e.rev == 0 && was.state == Leased: // the store was put back to before it
+	case e.rev == 0 && was.state == Leased: // the store was restored to before it
 		kind = Ended
 	case e.rev == 0:
 		return
@@ -287,12 +293,14 @@ func (a *Allocator) begin(ctx context.Context) error {
 		}
 		var epoch uint64
 		if len(found[0].Value) > 0 {
-			if epoch, err = strconv.ParseUint(string(found[0].Value), 10, 64-epochBits); err != nil {
+			if epoch, err = strconv.ParseUint(string(found[0].Value), 10,
+				64-epochBits); err != nil {
 				return fmt.Errorf("load epoch: record %q: %w", epochKey, err)
 			}
 		}
 		value := strconv.AppendUint(nil, epoch+1, 10)
-		rev, err := a.store.Commit(ctx, Change{Key: epochKey, Value: value, Revision: found[0].Revision})
+		rev, err := a.store.Commit(ctx, Change{Key: epochKey, Value: value,
+			Revision: found[0].Revision})
 		if err == nil {
 			a.revision, a.forgets = max(a.revision, rev), found[1].Revision != 0
 			a.events.begin((epoch + 1) << epochBits)

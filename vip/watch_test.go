@@ -32,7 +32,8 @@ func TestWatch(t *testing.T) {
 	}()
 	l := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Minute})
 	require.Equal(t, vip.Allocated, (<-next)[0].Kind)
-	_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+	_, err := a.Bind(t.Context(), l.ID, l.Generation,
+		[]vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 	require.NoError(t, err)
 	_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
 	require.NoError(t, err)
@@ -52,7 +53,8 @@ func TestWatch(t *testing.T) {
 		kinds = append(kinds, e.Kind)
 		require.Equal(t, from+uint64(i)+1, e.Revision)
 	}
-	require.Equal(t, []vip.EventKind{vip.Allocated, vip.Bound, vip.Renewed, vip.Expiring, vip.Ended, vip.BecameFree, vip.Quarantine}, kinds)
+	require.Equal(t, []vip.EventKind{vip.Allocated, vip.Bound, vip.Renewed, vip.Expiring, vip.Ended,
+		vip.BecameFree, vip.Quarantine}, kinds)
 	require.Equal(t, "expired", events[4].Lease().Reason)
 	rest, err := a.Watch(t.Context(), events[4].Revision)
 	require.NoError(t, err)
@@ -75,8 +77,8 @@ func TestWatch(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrCompacted, "another allocator")
 }
 
-// That a lease expires is told once, whatever happens to it in its grace; after a renewal it is
-// told anew.
+// A lease that expires causes one event, with any changes of it in its grace; after a renewal it
+// causes another.
 func TestWatchExpiringOnce(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")
@@ -114,7 +116,7 @@ func TestWatchExpiringOnce(t *testing.T) {
 }
 
 // 50 watchers beside four callers get every event in order, the same for all of them; one that does
-// not read for too long is told so, and goes on from the revision of now.
+// not read for too long gets ErrCompacted, and goes on from the revision of now.
 func TestWatchers(t *testing.T) {
 	t.Parallel()
 	p := pool(t, "p", "10.0.0.0/24")
@@ -150,7 +152,8 @@ func TestWatchers(t *testing.T) {
 	for g := range callers {
 		wg.Go(func() {
 			for i := range pairs {
-				l, err := a.Allocate(t.Context(), vip.Request{Owner: owner(fmt.Sprint("T", g, "-", i))})
+				l, err := a.Allocate(t.Context(),
+					vip.Request{Owner: owner(fmt.Sprint("T", g, "-", i))})
 				if err != nil {
 					t.Error(err)
 					return
@@ -192,7 +195,7 @@ func TestWatchers(t *testing.T) {
 	require.Equal(t, "next", events[0].Lease().Owner.Task)
 }
 
-// What the watchers are told adds up to what List says, whatever happens in between.
+// The events of the watchers add up to the leases of List, with any changes in between.
 func TestWatchFollowsList(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -202,7 +205,8 @@ func TestWatchFollowsList(t *testing.T) {
 		task := rapid.SampledFrom([]string{"A", "B", "C", "D"})
 		t.Repeat(map[string]func(*rapid.T){
 			"allocate": func(t *rapid.T) {
-				_, _ = a.Allocate(context.Background(), vip.Request{Owner: owner(task.Draw(t, "task")), TTL: time.Hour})
+				_, _ = a.Allocate(context.Background(),
+					vip.Request{Owner: owner(task.Draw(t, "task")), TTL: time.Hour})
 			},
 			"release": func(t *rapid.T) {
 				for _, l := range a.List(vip.Query{Task: task.Draw(t, "task")}) {
@@ -224,12 +228,14 @@ func TestWatchFollowsList(t *testing.T) {
 						after, known[e.Lease().Addr] = e.Revision, e.Lease()
 					}
 				}
-				for _, l := range a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased, vip.Cooling, vip.Quarantined}}) {
+				for _, l := range a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased,
+					vip.Cooling, vip.Quarantined}}) {
 					require.Equal(t, l, known[l.Addr])
 					delete(known, l.Addr)
 				}
 				require.Empty(t, known)
-				for _, l := range a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased, vip.Cooling, vip.Quarantined}}) {
+				for _, l := range a.List(vip.Query{States: []vip.State{vip.Free, vip.Leased,
+					vip.Cooling, vip.Quarantined}}) {
 					known[l.Addr] = l
 				}
 			},
