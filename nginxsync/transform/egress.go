@@ -9,10 +9,11 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// code reports whether a directive holds a program.
+// code reports whether a directive holds a program: the table says so, or it has the name of its kind.
 func code(name string) bool {
-	return strings.Contains(name, "_by_lua") || strings.HasPrefix(name, "perl") || strings.HasPrefix(name, "js_") ||
-		strings.HasPrefix(name, "passenger_") || strings.HasPrefix(name, "mruby_") || strings.HasPrefix(name, "proxy_wasm")
+	return directives()[name].is(program) || strings.Contains(name, "_by_lua_") || strings.HasPrefix(name, "js_") ||
+		strings.HasPrefix(name, "perl_") || strings.HasPrefix(name, "passenger_") || strings.HasPrefix(name, "mruby_") ||
+		strings.HasPrefix(name, "proxy_wasm")
 }
 
 // code refuses programs in the configuration unless the rules trust them, and names those that they trust.
@@ -23,19 +24,6 @@ func (t *transform) code(n conf.Node) {
 	}
 	t.changed(n.Directive, "code", "%s is kept as it is: trustCode is set, and what it connects to no rule sees", n.Name())
 }
-
-// outboundDirectives are the directives with which Nginx talks to others on its own account, and those that a test Nginx cannot follow.
-var outboundDirectives = set(
-	"fastcgi_bind",
-	"grpc_bind",
-	"memcached_bind",
-	"proxy_bind",
-	"resolver",
-	"scgi_bind",
-	"ssl_ocsp",
-	"ssl_stapling",
-	"uwsgi_bind",
-)
 
 func (t *transform) egress(n conf.Node) {
 	name := n.Name()
@@ -58,122 +46,19 @@ func (t *transform) egress(n conf.Node) {
 	}
 }
 
-// connectingDirectives are directives of modules that open connections which no other rule sees.
-var connectingDirectives = set(
-	"accesslog_kafka",
-	"auth_gss",
-	"auth_ldap",
-	"auth_ldap_servers",
-	"auth_ldap_url",
-	"auth_pam",
-	"auth_spnego",
-	"check",
-	"drizzle_server",
-	"exec",
-	"graphite_config",
-	"graylog_server",
-	"health_check",
-	"influxdb",
-	"jaeger_agent_host",
-	"kafka.broker.list",
-	"kafka_broker_list",
-	"kafka_log",
-	"ldap_server",
-	"modsecurity_rules_remote",
-	"nchan_redis_server",
-	"nchan_redis_url",
-	"opentelemetry_config",
-	"opentracing_load_tracer",
-	"otel_exporter",
-	"pagespeed",
-	"postgres_server",
-	"proxy_connect",
-	"pull",
-	"push",
-	"state",
-	"statsd_server",
-	"upsync",
-	"usage_report",
-	"zipkin_collector_host",
-	"zookeeper",
-)
-
-// inertDirectives are directives that may name an address and connect to none, or whose addresses other rules look at.
-var inertDirectives = set(
-	"access_log",
-	"add_header",
-	"add_trailer",
-	"alias",
-	"allow",
-	"auth_basic",
-	"auth_request",
-	"auth_request_set",
-	"debug_connection",
-	"deny",
-	"echo",
-	"env",
-	"error_log",
-	"error_page",
-	"geo",
-	"geoip2_proxy",
-	"geoip_proxy",
-	"grpc_ssl_name",
-	"if",
-	"include",
-	"index",
-	"listen",
-	"load_module",
-	"location",
-	"log_format",
-	"map",
-	"memcached_key",
-	"mirror",
-	"proxy_cache_bypass",
-	"proxy_cookie_domain",
-	"proxy_cookie_path",
-	"proxy_no_cache",
-	"proxy_redirect",
-	"proxy_set_body",
-	"proxy_ssl_name",
-	"resolver",
-	"return",
-	"rewrite",
-	"root",
-	"secure_link",
-	"secure_link_md5",
-	"server",
-	"server_name",
-	"set",
-	"set_real_ip_from",
-	"split_clients",
-	"ssl_ocsp_responder",
-	"ssl_stapling_responder",
-	"sub_filter",
-	"subs_filter",
-	"try_files",
-	"upstream",
-	"userid_domain",
-	"uwsgi_ssl_name",
-	"valid_referers",
-	"xslt_param",
-	"xslt_string_param",
-)
-
-// inertSuffixes end the names of further inert directives.
+// inertSuffixes end the names of directives that are inert whatever the table says.
 var inertSuffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key", "_cache_purge", "_set_headers", "_set_input_headers", "_zone", "_store"}
-
-// tableBlocks are blocks of table entries, which are no directives.
-var tableBlocks = set("map", "geo", "types", "split_clients", "charset_map", "match")
 
 // skipChildren reports whether the rules ignore the content of the block, except include: table entries, or the
 // body of an upstream that the driver replaces.
 func (t *transform) skipChildren(block *conf.Directive) bool {
-	return block != nil && (tableBlocks[block.Name()] || block.Name() == "upstream" && t.routed(block.Arg(0)))
+	return block != nil && (t.info(block.Name()).is(table) || block.Name() == "upstream" && t.routed(block.Arg(0)))
 }
 
 // mayNameHost reports whether an argument of the directive may be a machine to connect to.
 func mayNameHost(name string) bool {
-	return !inertDirectives[name] && !outboundDirectives[name] && !slices.ContainsFunc(inertSuffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+	return !directives()[name].is(inert|outbound) &&
+		!slices.ContainsFunc(inertSuffixes, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
 // hostPort is what begins with a name and a port, such as consul.example:8500/v1.
@@ -212,7 +97,10 @@ func (t *transform) connects(n conf.Node) {
 		t.changed(n.Directive, "accept", "%s is kept as it is: the rules accept it", name)
 		return
 	}
-	if connectingDirectives[name] {
+	if t.info(name).is(opens) {
+		if n.NumArgs() == 1 && n.Arg(0) == "off" {
+			return
+		}
 		t.refuse(n.Directive, "%s: it opens connections that nothing maps; name it in the rules under drop to leave it out, or under accept to keep it", name)
 		return
 	}

@@ -26,21 +26,6 @@ var neverEmpty = set(
 	"$uri",
 )
 
-// keys are the directives that state under what Nginx keeps something.
-var keys = set(
-	"fastcgi_cache_key",
-	"fastcgi_store",
-	"limit_conn_zone",
-	"limit_req_zone",
-	"proxy_cache_key",
-	"proxy_store",
-	"redis2_query",
-	"scgi_cache_key",
-	"scgi_store",
-	"uwsgi_cache_key",
-	"uwsgi_store",
-)
-
 // keyVariables hold the key of modules that have no directive for it.
 var keyVariables = set("$memc_key", "$memcached_key", "$redis_key")
 

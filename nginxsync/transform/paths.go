@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"path"
@@ -61,78 +62,6 @@ func (t *transform) modules() string {
 	return b.String()
 }
 
-// writes are the directives whose first argument is a path that Nginx writes to, reads those that it only reads.
-var (
-	writes = set(
-		"access_log",
-		"acme_client_path",
-		"client_body_temp_path",
-		"error_log",
-		"fastcgi_cache_path",
-		"fastcgi_temp_path",
-		"google_perftools_profiles",
-		"grpc_ssl_key_log",
-		"lock_file",
-		"lua_ssl_key_log",
-		"pid",
-		"proxy_cache_path",
-		"proxy_ssl_key_log",
-		"proxy_temp_path",
-		"scgi_cache_path",
-		"scgi_temp_path",
-		"ssl_key_log",
-		"upload_state_store",
-		"upload_store",
-		"uwsgi_cache_path",
-		"uwsgi_ssl_key_log",
-		"uwsgi_temp_path",
-		"vhost_traffic_status_dump",
-		"working_directory",
-	)
-	reads = set(
-		"alias",
-		"auth_basic_user_file",
-		"geoip_city",
-		"geoip_country",
-		"geoip_org",
-		"grpc_ssl_certificate",
-		"grpc_ssl_certificate_key",
-		"grpc_ssl_crl",
-		"grpc_ssl_password_file",
-		"grpc_ssl_trusted_certificate",
-		"js_import",
-		"js_path",
-		"load_module",
-		"lua_ssl_certificate",
-		"lua_ssl_certificate_key",
-		"lua_ssl_crl",
-		"lua_ssl_trusted_certificate",
-		"modsecurity_rules_file",
-		"perl_modules",
-		"proxy_ssl_certificate",
-		"proxy_ssl_certificate_key",
-		"proxy_ssl_crl",
-		"proxy_ssl_password_file",
-		"proxy_ssl_trusted_certificate",
-		"root",
-		"ssl_certificate",
-		"ssl_certificate_key",
-		"ssl_client_certificate",
-		"ssl_crl",
-		"ssl_dhparam",
-		"ssl_password_file",
-		"ssl_session_ticket_key",
-		"ssl_stapling_file",
-		"ssl_trusted_certificate",
-		"uwsgi_ssl_certificate",
-		"uwsgi_ssl_certificate_key",
-		"uwsgi_ssl_crl",
-		"uwsgi_ssl_password_file",
-		"uwsgi_ssl_trusted_certificate",
-		"xslt_stylesheet",
-	)
-)
-
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))
 	for _, name := range names {
@@ -147,32 +76,110 @@ func (t *transform) paths(n conf.Node) {
 	if _, ok := t.rules.Main[name]; ok && len(n.Parents) == 0 {
 		return
 	}
-	value := n.Arg(0)
-	switch {
-	case name == "include":
+	if name == "include" {
 		t.include(n)
 		return
-	case !writes[name] && !reads[name], n.NumArgs() == 0:
-		return
 	}
-	if (name == "access_log" || name == "error_log") && (value == "off" || value == "on" || value == "stderr") {
+	d := t.info(name)
+	i, key, value := place(n, cmp.Or(d.writes, d.reads))
+	if i < 0 || noPath(name, value) {
 		return
 	}
 	if to, ok := t.mapped(value); ok {
 		switch {
 		case to != "off":
-			t.edit.ReplaceArg(n.Directive, 0, to)
-		case name == "error_log": // cannot be off
-			t.edit.Remove(n.Directive)
-		default:
+			t.edit.ReplaceArg(n.Directive, i, key+to)
+		case name == "access_log":
 			t.edit.ReplaceArgs(n.Directive, to)
+		case key != "":
+			t.edit.ReplaceArgs(n.Directive, slices.Delete(n.Args(), i, i+1)...)
+		default: // without the file the directive does nothing
+			t.edit.Remove(n.Directive)
 		}
 		t.changed(n.Directive, "paths", "%s is mapped to %s", value, to)
 		return
 	}
-	if writes[name] && (path.IsAbs(value) || strings.HasPrefix(value, "syslog:") || strings.HasPrefix(value, "$")) {
-		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in the rules under paths", name, value)
+	if d.is(writes) {
+		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in the rules under paths", name, key+value)
 	}
+}
+
+// place finds the path of a directive: "1" stands for the first argument, and "state=" for the one that begins so, as key. The
+// index is -1 where the directive has no path.
+func place(n conf.Node, at string) (i int, key, value string) {
+	switch {
+	case at == "1" && n.NumArgs() > 0:
+		return 0, "", n.Arg(0)
+	case strings.HasSuffix(at, "="):
+		for i := range n.NumArgs() {
+			if value, ok := strings.CutPrefix(n.Arg(i), at); ok {
+				return i, at, value
+			}
+		}
+	}
+	return -1, "", ""
+}
+
+// noPath reports whether the value is a word that stands for no file. In error_log, off is a file of that name.
+func noPath(name, value string) bool {
+	if name == "error_log" {
+		return value == "stderr" || strings.HasPrefix(value, "memory:")
+	}
+	return value == "off" || value == "on" || value == "none"
+}
+
+// belowRoots refuses what writes below a directory that no rule maps: uploads by WebDAV below root and alias, and request
+// bodies that are kept in client_body_temp_path.
+func (t *transform) belowRoots(http conf.Node) {
+	for _, n := range t.below("dav_methods") {
+		if n.Arg(0) == "off" || t.accepted(n) {
+			continue
+		}
+		roots := t.rootsAt(n)
+		if len(roots) == 0 {
+			t.refuse(n.Directive, "dav_methods: it writes below the root, and the tree states none; state one and map it in the rules under paths")
+		}
+		for _, root := range roots {
+			if _, ok := t.mapped(root.Arg(0)); !ok {
+				t.refuse(n.Directive, "dav_methods: it writes below %s %s of %s, which nothing maps; map it in the rules under paths",
+					root.Name(), root.Arg(0), root.Pos())
+			}
+		}
+	}
+	for _, n := range t.below("client_body_in_file_only") {
+		if n.Arg(0) != "on" || t.rules.TempDir != "" || t.accepted(n) {
+			continue
+		}
+		if set, _ := t.effective(n, "client_body_temp_path"); len(set) == 0 {
+			t.refuse(n.Directive, "client_body_in_file_only on: it keeps the bodies in the directory that Nginx was built with; set tempDir in the rules")
+		}
+	}
+}
+
+// rootsAt are the directives that say which directories the block of n serves: those in effect there, and those further in.
+func (t *transform) rootsAt(n conf.Node) (roots []conf.Node) {
+	for _, name := range []string{"alias", "root"} {
+		if len(roots) == 0 {
+			roots, _ = t.effective(n, name)
+		}
+	}
+	block := n.Parent()
+	for _, name := range []string{"alias", "root"} {
+		for _, r := range t.below(name) {
+			if r.Parent() != block && slices.Contains(r.Parents, block) {
+				roots = append(roots, r)
+			}
+		}
+	}
+	return roots
+}
+
+func (t *transform) accepted(n conf.Node) bool {
+	if !slices.Contains(t.rules.Accept, n.Name()) {
+		return false
+	}
+	t.changed(n.Directive, "accept", "%s is kept as it is: the rules accept it", n.Name())
+	return true
 }
 
 // include makes an include point into the new tree where its own path does not.

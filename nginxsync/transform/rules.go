@@ -37,9 +37,10 @@ type Rules struct {
 	// Main sets directives of the main context, such as pid, user, daemon, worker_processes, error_log. An empty value
 	// removes the directive.
 	Main map[string]string `json:"main,omitempty"`
-	// Paths replaces the beginning of path arguments, the longest match first: {"/var/log/nginx/": "/srv/test/logs/"}. An
-	// absolute path that Nginx writes to (logs, caches, pid, sockets) and that no entry matches is an error. An entry for
-	// "syslog:" is needed where production logs to syslog, and "off" is a value it may have.
+	// Paths replaces the beginning of path arguments, the longest match first: {"/var/log/nginx/": "/srv/test/logs/"}. A path
+	// that Nginx writes to (logs, caches, state, pid, sockets, uploads), absolute or not, and that no entry matches is an error. An
+	// entry for "syslog:" is needed where production logs to syslog. The value "off" turns an access log off, and leaves out any
+	// other directive or the parameter with the path.
 	Paths map[string]string `json:"paths,omitempty"`
 	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The default leaves those that
 	// Nginx was built with.
@@ -65,8 +66,9 @@ type Rules struct {
 	// Drop names directives and blocks that are left out: blocks of the main context other than events and http, such as
 	// "stream" and "mail", whose upstreams nothing maps, and what would be refused because it may connect to something.
 	Drop []string `json:"drop,omitempty"`
-	// Accept names directives that would be refused because they may connect to something, and blocks of the main context
-	// such as "stream", and that stay as they are: no VIP leads into them, and they listen and connect where production does.
+	// Accept names directives that would be refused because they may connect to something or, as dav_methods, write below
+	// a directory, directives that no rule knows, and blocks of the main context such as "stream". They stay as they are: no VIP
+	// leads into such a block, and it listens and connects where production does.
 	Accept []string `json:"accept,omitempty"`
 	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
 	// give way to 404: they are production's monitoring, and some of them change upstreams.

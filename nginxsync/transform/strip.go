@@ -11,28 +11,6 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// statusPages show, and some change, the state of the Nginx that they run in.
-var statusPages = set(
-	"api",
-	"check_status",
-	"dyups_interface",
-	"fastcgi_cache_purge",
-	"live_activity_monitoring",
-	"nginx_status",
-	"proxy_cache_purge",
-	"purge_all",
-	"scgi_cache_purge",
-	"server_status",
-	"status",
-	"status_format",
-	"stub_status",
-	"upstream_conf",
-	"upstream_show",
-	"uwsgi_cache_purge",
-	"vhost_traffic_status_display",
-	"vhost_traffic_status_display_format",
-)
-
 func (t *transform) status(n conf.Node) {
 	name := n.Name()
 	if slices.Contains(t.rules.KeepStatus, name) {

@@ -256,13 +256,15 @@ func (t *transform) ordered() []Change {
 
 // nameInfo is what the transform knows of all directives of one name.
 type nameInfo struct {
+	directive
 	rules  ruleSet
 	nodes  []conf.Node       // those of the http context at any depth, when they are kept
 	blocks []*conf.Directive // the blocks in it that have one, when they are inherited
+	told   bool              // a notice about the name was given
 }
 
 // ruleSet is the set of rules that apply to a directive name, usually empty.
-type ruleSet uint16
+type ruleSet uint32
 
 const (
 	includeRule ruleSet = 1 << iota
@@ -272,6 +274,8 @@ const (
 	egressRule
 	statusRule
 	secretRule
+	unknownRule
+	sharedRule
 	// The others are about the http context.
 	passRule
 	keyRule
@@ -284,7 +288,7 @@ const (
 )
 
 // keptNames are the directives of the http context that the transform looks at when it has seen all.
-var keptNames = set("access_log", "log_format", "proxy_cache_key", "set_real_ip_from", "upstream")
+var keptNames = set("access_log", "alias", "client_body_in_file_only", "dav_methods", "log_format", "proxy_cache_key", "root", "set_real_ip_from", "upstream")
 
 // below are the directives of the http context that have the name, at any depth.
 func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }
@@ -292,13 +296,14 @@ func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }
 func (t *transform) info(name string) *nameInfo {
 	a, ok := t.names[name]
 	if !ok {
-		a = &nameInfo{rules: t.rulesFor(name)}
+		a = &nameInfo{directive: directives()[name], rules: t.rulesFor(name)}
 		t.names[name] = a
 	}
 	return a
 }
 
 func (t *transform) rulesFor(name string) ruleSet {
+	d, known := directives()[name]
 	keep := keptNames[name]
 	hides := false
 	for _, h := range headers {
@@ -316,12 +321,14 @@ func (t *transform) rulesFor(name string) ruleSet {
 		{includeRule, name == "include"},
 		{addressRule, mayNameHost(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name)},
 		{codeRule, code(name)},
-		{pathRule, name == "include" || writes[name] || reads[name]},
-		{egressRule, outboundDirectives[name]},
-		{statusRule, statusPages[name]},
+		{pathRule, name == "include" || d.is(writes|reads)},
+		{egressRule, d.is(outbound)},
+		{statusRule, d.is(status)},
 		{secretRule, secretive(name)},
+		{unknownRule, !known && !understood(name)},
+		{sharedRule, d.is(shares)},
 		{passRule, passes(name)},
-		{keyRule, keys[name]},
+		{keyRule, d.is(keys)},
 		{altSvcRule, name == "add_header"},
 		{codeCacheRule, name == "lua_code_cache"},
 		{setRule, setsVariable(name)},
@@ -421,6 +428,7 @@ func (t *transform) run() {
 			t.inHTTP[name] = append(t.inHTTP[name], n)
 		}
 	}
+	t.belowRoots(h)
 	for _, n := range t.targets {
 		t.pass(n)
 	}
@@ -463,6 +471,12 @@ func (t *transform) apply(n conf.Node, rules ruleSet) {
 	}
 	if rules&statusRule != 0 {
 		t.status(n)
+	}
+	if rules&unknownRule != 0 {
+		t.unknown(n)
+	}
+	if rules&sharedRule != 0 {
+		t.shared(n)
 	}
 	if rules&secretRule != 0 {
 		t.secretive = append(t.secretive, n)

@@ -12,33 +12,6 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// methods are the balancing directives of an upstream: the driver takes their place.
-var methods = set(
-	"balancer_by_lua",
-	"balancer_by_lua_block",
-	"balancer_by_lua_file",
-	"consistent_hash",
-	"ewma",
-	"fair",
-	"hash",
-	"ip_hash",
-	"least_conn",
-	"least_time",
-	"random",
-	"session_sticky",
-	"sticky",
-)
-
-// pooling are the directives of an upstream that stay: what they hold is the test Nginx's own.
-var pooling = set(
-	"include",
-	"keepalive",
-	"keepalive_requests",
-	"keepalive_time",
-	"keepalive_timeout",
-	"zone",
-)
-
 func (t *transform) upstream(n conf.Node) {
 	dynamic := t.rules.Snippets.Upstream
 	name := n.Arg(0)
@@ -66,7 +39,7 @@ func (t *transform) upstream(n conf.Node) {
 			}
 			left = u.parameters(c.Directive, servers == 0, left)
 			servers++
-		case methods[word]:
+		case t.info(word).is(picks):
 			t.edit.Remove(c.Directive)
 			honours := slices.Contains(t.rules.Snippets.Methods, word)
 			if rank := methodRank(word, honours); rank >= best {
@@ -78,7 +51,7 @@ func (t *transform) upstream(n conf.Node) {
 			} else {
 				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it and balances round robin", word)
 			}
-		case !pooling[word] && !slices.Contains(t.rules.Accept, word):
+		case !t.info(word).is(pools) && !slices.Contains(t.rules.Accept, word):
 			t.edit.Remove(c.Directive)
 			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances", word)
 		}
