@@ -254,7 +254,7 @@ func (s *server) run(ctx context.Context) error {
 	group.Go(func() error { return serve(registryInUse, s.imagesOn, web.LoopbackOnly(s.images)) })
 	group.Go(func() error { return serve(running, s.pageOn, s.site) })
 	group.Go(func() error {
-		defer endRegistry() // changes under way pull from it until Run returns
+		defer endRegistry() // changes in progress pull from it until Run returns
 		return s.platform.Run(running)
 	})
 	s.logger.Info("the page is at http://" + s.pageOn.Addr().String())

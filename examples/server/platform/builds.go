@@ -22,7 +22,7 @@ type BuildRequest struct {
 	Version string `json:"version"`
 	// of the catalogue
 	Template string `json:"template"`
-	// the folder that is built
+	// the directory that is built
 	Source string `json:"source"`
 	// of the template; CLUSTER_NAME is the cluster if it is not given
 	Params map[string]string `json:"params,omitempty"`

@@ -15,7 +15,7 @@ type locks struct {
 
 type nameLock struct {
 	taken chan struct{} // holds one value while the name is held
-	users int           // who hold it or wait for it
+	users int           // that hold it or wait for it
 }
 
 // lock waits for the name and returns the function that frees it.

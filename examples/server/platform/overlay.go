@@ -42,16 +42,20 @@ func (o overlayFS) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(o.a
 // ReadLink reads a symbolic link.
 func (o overlayFS) ReadLink(name string) (string, error) { return fs.ReadLink(o.at(name), name) }
 
-// ReadDir lists a folder; the root has the entries of both.
+// ReadDir lists a directory; the root has the entries of both.
 func (o overlayFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	entries, err := fs.ReadDir(o.base, name)
 	if err != nil || name != "." {
 		return entries, err
 	}
 	added, err := o.over.ReadDir(".")
-	entries = slices.DeleteFunc(entries, func(entry fs.DirEntry) bool { return o.over[entry.Name()] != nil })
+	entries = slices.DeleteFunc(entries, func(entry fs.DirEntry) bool {
+		return o.over[entry.Name()] != nil
+	})
 	entries = append(entries, added...)
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int {
+		return strings.Compare(a.Name(), b.Name())
+	})
 	return entries, err
 }
 

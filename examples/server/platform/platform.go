@@ -55,14 +55,19 @@ type Platform struct {
 	// held for reading while a source is kept for a build, for writing while it is replaced
 	sourcesMu sync.RWMutex
 
-	ready      chan struct{} // closed when Run has been through what a crash had cut off
-	readySince time.Time     // set before ready is closed
-	up         atomic.Bool   // the instances were up once, or had their time
-	changes    sync.RWMutex  // held for reading by every change, for writing to let them end
-	closed     bool          // guarded by changes
+	// closed when Run has been through the changes that a crash had cut off
+	ready chan struct{}
+	// set before ready is closed
+	readySince time.Time
+	// the instances were up once, or had their time
+	up atomic.Bool
+	// held for reading by every change, for writing to let them end
+	changes sync.RWMutex
+	// guarded by changes
+	closed bool
 
 	routing  sync.Mutex
-	routed   nginxsync.Snapshot // what source was given last
+	routed   nginxsync.Snapshot // the snapshot that source was given last
 	revision uint64             // of routed
 }
 
@@ -80,7 +85,8 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 		}
 	}
 	var err error
-	if p.db, err = openState(cfg.Dir); err != nil { // from here on nobody else uses the folder
+	// from here on no other process uses the directory
+	if p.db, err = openState(cfg.Dir); err != nil {
 		return nil, err
 	}
 	if err = errors.Join(p.sweepSources(), p.openParts(ctx)); err == nil {
@@ -177,7 +183,7 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 // Run starts the private Nginx, or has the one that runs already take the new configuration,
 // finishes the changes that a crash has cut off, closes Ready's channel, and then works until ctx
 // is done: on builds, on instances that have ended, on leases that have expired, and on routes that
-// are not in step. It returns when the changes under way have ended, so end the contexts of their
+// are not in step. It returns when the changes in progress have ended, so end the contexts of their
 // callers, too. Instances and Nginx go on after it has returned. It is called once.
 func (p *Platform) Run(ctx context.Context) error {
 	if err := p.Edge.Start(ctx); err != nil {
@@ -193,7 +199,7 @@ func (p *Platform) Run(ctx context.Context) error {
 		defer cancel()
 		defer context.AfterFunc(background, cancel)()
 		err := p.work(work)
-		p.changes.Lock() // waits for those under way
+		p.changes.Lock() // waits for those in progress
 		defer p.changes.Unlock()
 		p.closed = true
 		return err // ends the background
@@ -276,7 +282,7 @@ func (p *Platform) begin(ctx context.Context) (end func(), err error) {
 func (p *Platform) Close() error { return p.db.Close() }
 
 // Stop ends all instances and Nginx: after it nothing of this platform runs. Call it after Run has
-// returned. A later Open on the same folder starts them again.
+// returned. A later Open on the same directory starts them again.
 func (p *Platform) Stop(ctx context.Context) error { return stop(ctx, p.config.Dir, p.instances) }
 
 // StopAll is Stop for a platform whose process was killed. It refuses while a server uses dir.
@@ -305,7 +311,7 @@ func stop(ctx context.Context, dir string, instances *instance.Runtime) error {
 	return group.Wait()
 }
 
-// stateFile is locked by the process that uses the folder.
+// stateFile is locked by the process that uses the directory.
 const stateFile = "state.db"
 
 func openState(dir string) (*bbolt.DB, error) {

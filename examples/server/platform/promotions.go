@@ -87,7 +87,7 @@ func parseExpect(expect string) (promote.Digest, error) {
 }
 
 // RestartInstance replaces one instance: another of the same image starts on a free port, takes
-// over the traffic without a reload of Nginx, and the old one ends after its requests under way. It
+// over the traffic without a reload of Nginx, and the old one ends after its requests in flight. It
 // returns the new one. The journal says that the actor asked, before anything is done, and once
 // more when it did not succeed.
 func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (instance.Instance,

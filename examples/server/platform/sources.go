@@ -138,8 +138,8 @@ func (p *Platform) keepSource(build Build) error {
 	return err
 }
 
-// linkTree makes the folder to with the folders of from, and hard links to its files: an upload
-// replaces files, it never writes into them.
+// linkTree makes the directory to with the directories of from, and hard links to its files: an
+// upload replaces files, it never writes into them.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -283,7 +283,7 @@ func (c *caller) promotions(v1 platform.Build) {
 	require.Equal(c, "bob", journal[len(journal)-1].Actor)
 }
 
-// deployForm sends the fields of the page's form; seen is the version that the page showed as
+// deployForm sends the fields of the page's form; seen is the digest that the page showed as
 // current.
 func (c *caller) deployForm(image, environment, seen string) *http.Response {
 	cluster, _, _ := strings.Cut(image, " ")

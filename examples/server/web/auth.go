@@ -142,7 +142,7 @@ func (w *web) login(rw http.ResponseWriter, r *http.Request) {
 		w.render(rw, r, http.StatusOK, "login.html", signIn{})
 		return
 	}
-	r.Body = http.MaxBytesReader(rw, r.Body, 2*maxKept) // anybody may ask
+	r.Body = http.MaxBytesReader(rw, r.Body, 2*maxKept) // clients without a token may ask
 	if err := r.ParseForm(); err != nil {
 		w.render(rw, r, http.StatusBadRequest, "login.html",
 			signIn{Problem: "The form is not complete."})

@@ -86,7 +86,8 @@ func (w *web) load(ctx context.Context) (_ *board, err error) {
 			return nil, err
 		}
 	}
-	b.nginx, b.nginxErr = p.NginxStatus(ctx) // a page without Nginx is what shows that it is away
+	// without Nginx there is still a page: it shows the error
+	b.nginx, b.nginxErr = p.NginxStatus(ctx)
 	b.hues = hues(b.versions)
 	slices.Reverse(b.versions)
 	return b, nil

@@ -94,7 +94,7 @@ func (c confirmation) of(name string, f form) confirmation {
 	c.Fields = hidden(f.r.PostForm, func(field string) bool {
 		return !slices.Contains(asked, field) && !strings.HasPrefix(field, "seen.")
 	})
-	if name == "promotions" { // also what another page showed as current
+	if name == "promotions" { // also the digest that another page showed as current
 		c.Fields = slices.DeleteFunc(c.Fields, func(f fact) bool { return f.Name == "expect" })
 		if expect := cmp.Or(f.promotion().Expect, c.replaced()); expect != "" {
 			c.Fields = append(c.Fields, fact{Name: "expect", Value: expect})

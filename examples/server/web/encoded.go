@@ -44,7 +44,7 @@ func (e encoded) write(rw http.ResponseWriter, r *http.Request, status int) {
 	rw.Header().Set("Cache-Control", "no-store")
 	rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	rw.WriteHeader(status)
-	_, _ = rw.Write(body) // the client has gone: nobody is left to tell
+	_, _ = rw.Write(body) // an error means that the client has gone
 }
 
 // head sets the headers about the form of the body, and returns the form that the client takes.

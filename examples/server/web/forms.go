@@ -132,7 +132,7 @@ func (f form) image() (cluster, version string) {
 func (f form) promotion() platform.PromotionRequest {
 	cluster, version := f.image()
 	environment, expect := f.value("environment"), f.value("expect")
-	// what the page showed as current
+	// the digest that the page showed as current
 	if current, found := f.r.PostForm["seen."+cluster]; found && expect == "" {
 		expect = expected(current[0], environment)
 	}

@@ -18,14 +18,14 @@ type indexPage struct {
 	Actor       string // the person at this browser
 	Template    string // whose parameters the form for builds shows
 	SignOut     bool   // there is a session to end
-	Find        string // what is looked for in the names
+	Find        string // the text to find in the names
 	Query       query
 	Pagers      map[string]pager   // by section
-	Sections    map[string]section // what is rendered of them
+	Sections    map[string]section // the rendered ones
 	Overview    platform.Overview
 	Baseline    string
 	Rows        []matrixRow
-	Seen        []seenCluster // what is current, for compare-and-set
+	Seen        []seenCluster // the current digests, for compare-and-set
 	Tasks       []platform.Task
 	Pools       []platform.Pool
 	Builds      []platform.Build

@@ -103,5 +103,5 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(body) // the client has gone: nobody is left to tell
+	_ = encoder.Encode(body) // an error means that the client has gone
 }

@@ -164,7 +164,7 @@ func (t *tail) lines() []string {
 			return nil
 		}
 	}
-	data, _ := io.ReadAll(t.file) // what is there is shown
+	data, _ := io.ReadAll(t.file) // the part that is read is shown
 	lines := strings.Split(t.rest+string(data), "\n")
 	t.rest = lines[len(lines)-1]
 	return lines[:len(lines)-1]
@@ -188,6 +188,6 @@ func startStream(rw http.ResponseWriter) *http.ResponseController {
 	rw.Header().Set("Cache-Control", "no-store")
 	rw.WriteHeader(http.StatusOK)
 	stream := http.NewResponseController(rw)
-	_ = stream.Flush() // the client knows that it is connected before there is anything to tell
+	_ = stream.Flush() // the client knows that it is connected before there is an event
 	return stream
 }

@@ -13,7 +13,7 @@ import (
 const (
 	guessBurst   = 5
 	guessEvery   = 3 * time.Second
-	guessClients = 10_000 // that are told apart; all others count as one
+	guessClients = 10_000 // that are counted one by one; all others count as one
 )
 
 // throttle counts the wrong tokens of each client. It is safe for concurrent use.
