@@ -286,7 +286,7 @@ func TestLeaksHoldSlowDecay(t *testing.T) {
 		},
 	})
 	var err error
-	for range 10 { // one more is away each minute: within the grace nobody is ended
+	for range 10 { // one more is away each minute: within the grace no lease is ended
 		away++
 		c.Add(time.Minute)
 		_, checkErr := leaks.Check(t.Context())

@@ -67,7 +67,7 @@ func cpu() time.Duration {
 // processor.
 func pairs(b *testing.B, pair func(i int)) {
 	b.ReportAllocs()
-	runtime.GC() // what was made to fill the pool
+	runtime.GC() // frees the garbage of filling the pool
 	start, i := cpu(), 0
 	for b.Loop() {
 		pair(i)

@@ -30,7 +30,7 @@ type Store struct {
 	db   *bbolt.DB
 	path string        // for errors: a closed database forgets it
 	own  bool          // Close closes db
-	turn chan struct{} // holds one token: who has it writes for all that are queued
+	turn chan struct{} // holds one token: its holder writes for all that are queued
 
 	mu      sync.Mutex
 	queue   []*request
@@ -79,7 +79,7 @@ func New(db *bbolt.DB) (*Store, error) {
 		1)}, nil
 }
 
-// Close closes a database that Open has opened. Calls that are under way end first.
+// Close closes a database that Open has opened. Calls in progress end first.
 func (s *Store) Close() error {
 	if !s.own {
 		return nil

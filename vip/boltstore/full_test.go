@@ -22,8 +22,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/boltstore"
 )
 
-// fill allocates until the file may not grow any more, goes on while it may not, and again when it may. It prints every
-// lease that was acknowledged.
+// fill allocates until the file may not grow any more, goes on while it may not, and again when it
+// may. It prints every lease that was acknowledged.
 func fill(path string) error {
 	signal.Ignore(syscall.SIGXFSZ) // a write beyond the limit is an error then
 	s, err := boltstore.Open(path)
@@ -44,7 +44,8 @@ func fill(path string) error {
 		return out.Encode(l)
 	}
 	limit := func(size uint64) error {
-		return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: math.MaxUint64})
+		return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size,
+			Max: math.MaxUint64})
 	}
 	file, err := os.Stat(path)
 	if err == nil {
@@ -72,7 +73,7 @@ func fill(path string) error {
 	if err := a.Sweep(ctx); err != nil {
 		return err
 	}
-	for i := range n { // those that were refused are given now, the others have theirs
+	for i := range n { // refused owners get a lease now, the others have theirs
 		if err := allocate(fmt.Sprint("T", i)); err != nil {
 			return err
 		}
@@ -80,7 +81,8 @@ func fill(path string) error {
 	return s.Close()
 }
 
-// A full disk refuses changes, and loses none that was acknowledged: when there is room the same allocator goes on.
+// A full disk refuses changes, and loses none that was acknowledged: when there is room the same
+// allocator goes on.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "vip.db")

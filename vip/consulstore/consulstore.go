@@ -73,7 +73,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 
 // Watch implements vip.Watcher by a blocking query for the parts of the keys up to the first slash:
 // its answer is small however many records there are. It reports every change below prefix up to
-// its last slash, deletions included. When the servers are put back to a snapshot Consul ends the
+// its last slash, deletions included. When the servers are restored from a snapshot Consul ends the
 // query early with the index of before; one that is sent after that is answered with a lower index,
 // after 20 s at the latest.
 func (s *Store) Watch(ctx context.Context, prefix string, after uint64) (uint64, error) {

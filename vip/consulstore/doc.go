@@ -24,7 +24,7 @@
 // commit whose answer was lost: it is read back, with a leader's confirmation, as soon as there is
 // a leader. Reads are always consistent ones.
 //
-// When the servers are put back to a snapshot, changes after the snapshot are gone, acknowledged
+// When the servers are restored from a snapshot, changes after the snapshot are gone, acknowledged
 // ones too: allocators take over the restored records, and a lease that is no longer there is
 // ErrNotFound or ErrFenced to its holder.
 //

@@ -149,7 +149,7 @@ func (k *Keeper) waitForNews(ctx context.Context, from uint64, failed bool) {
 		ctx, cancel = context.WithTimeout(ctx, cmp.Or(k.Retry, 5*time.Second))
 		defer cancel()
 	}
-	_, _ = k.Allocator.Watch(ctx, from) // whatever it says, the next round looks at everything
+	_, _ = k.Allocator.Watch(ctx, from) // with any result the next round looks at everything
 }
 
 func (k *Keeper) setAside(aside map[netip.Addr]error) {

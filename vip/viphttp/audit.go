@@ -14,8 +14,10 @@ func (h *handler) report(r *http.Request, _ params) (int, any, error) {
 
 // AuditRequest is the body of POST /audit.
 type AuditRequest struct {
-	Apply bool           `json:"apply"`           // repair what is found; else nothing is changed
-	Allow map[string]int `json:"allow,omitempty"` // by view: so many changes although the report holds it
+	// repair the findings; else nothing is changed
+	Apply bool `json:"apply"`
+	// by view: so many changes although the report holds it
+	Allow map[string]int `json:"allow,omitempty"`
 }
 
 func (h *handler) audit(r *http.Request, _ params) (int, any, error) {

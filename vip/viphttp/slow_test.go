@@ -62,7 +62,8 @@ func TestWatchCutsOffSlowReader(t *testing.T) {
 	require.NoError(t, err)
 	instances := make([]vip.Instance, 200)
 	for i := range instances {
-		instances[i] = vip.Instance{ID: fmt.Sprint("c", i), Addr: netip.AddrPortFrom(mustAddr("192.0.2.1"), uint16(i+1))}
+		instances[i] = vip.Instance{ID: fmt.Sprint("c", i),
+			Addr: netip.AddrPortFrom(mustAddr("192.0.2.1"), uint16(i+1))}
 	}
 	deadline := time.After(time.Minute)
 	for cut := false; !cut; {
@@ -79,7 +80,7 @@ func TestWatchCutsOffSlowReader(t *testing.T) {
 	}
 
 	last, kinds := "", []string(nil)
-	for { // what has reached the client, up to the last event that is whole
+	for { // the output that has reached the client, up to the last whole event
 		kind, id := event(t, lines)
 		if id == "" {
 			break

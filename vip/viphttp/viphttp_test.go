@@ -23,7 +23,8 @@ func serve(t testing.TB, cfg viphttp.Config) (*httptest.Server, *vip.Allocator) 
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.3")
 	require.NoError(t, err)
 	p.Labels = map[string]string{"region": "bj", "net": "a"}
-	a, err := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{p}})
+	a, err := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{p}})
 	require.NoError(t, err)
 	cfg.Leases = a
 	handler, err := viphttp.New(cfg)
@@ -50,7 +51,8 @@ func call(t testing.TB, method, url, body string) (int, map[string]any) {
 	data, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	var out map[string]any
-	require.NoError(t, json.Unmarshal(data, &out), "%s %s: %d %s", method, url, resp.StatusCode, data)
+	require.NoError(t, json.Unmarshal(data, &out), "%s %s: %d %s", method, url, resp.StatusCode,
+		data)
 	if resp.StatusCode >= 400 {
 		require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
 	}
@@ -62,8 +64,11 @@ func first(body map[string]any) map[string]any { return body["leases"].([]any)[0
 func TestALeaseFromBeginningToEnd(t *testing.T) {
 	t.Parallel()
 	seen := make(chan string, 100)
-	s, _ := serve(t, viphttp.Config{Observe: func(op string, _ time.Duration, err error) { seen <- fmt.Sprint(op, " ", err) }})
-	code, body := call(t, "POST", s.URL+"/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}},"ttl":"1h"}`)
+	s, _ := serve(t, viphttp.Config{Observe: func(op string, _ time.Duration, err error) {
+		seen <- fmt.Sprint(op, " ", err)
+	}})
+	code, body := call(t, "POST", s.URL+"/leases",
+		`{"owner":{"task":"T1","overrides":{"web":"v2"}},"ttl":"1h"}`)
 	require.Equal(t, 201, code)
 	require.Equal(t, "POST /leases <nil>", <-seen)
 	lease := first(body)
@@ -71,12 +76,14 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Equal(t, "leased", lease["state"])
 	url := s.URL + "/leases/" + lease["id"].(string)
 
-	code, body = call(t, "PUT", url+"/binding", `{"generation":1,"instances":[{"id":"c1","addr":"192.0.2.1:80","cluster":"web","version":"v2"}]}`)
+	code, body = call(t, "PUT", url+"/binding",
+		`{"generation":1,"instances":[{"id":"c1","addr":"192.0.2.1:80","cluster":"web","version":"v2"}]}`)
 	require.Equal(t, 200, code)
 	require.Len(t, body["binding"].(map[string]any)["instances"], 1)
 	code, _ = call(t, "POST", url+"/renew", `{"generation":1,"ttl":"forever"}`)
 	require.Equal(t, 200, code)
-	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2", "addr=192.0.2.1:80", "instance=c1", "state=leased", "label=region=bj&label=net=a"} {
+	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2",
+		"addr=192.0.2.1:80", "instance=c1", "state=leased", "label=region=bj&label=net=a"} {
 		code, body = call(t, "GET", s.URL+"/locate?"+q, "")
 		require.Equal(t, 200, code, q)
 		require.Len(t, body["leases"], 1, q)
@@ -95,7 +102,8 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Equal(t, "finished", first(body)["reason"])
 	code, _ = call(t, "GET", url, "")
 	require.Equal(t, 200, code)
-	code, body = call(t, "POST", s.URL+"/addresses/10.0.0.2/quarantine", `{"reason":"flaps","rest":"1h"}`)
+	code, body = call(t, "POST", s.URL+"/addresses/10.0.0.2/quarantine",
+		`{"reason":"flaps","rest":"1h"}`)
 	require.Equal(t, 200, code)
 	require.Equal(t, "quarantined", body["state"])
 	code, _ = call(t, "POST", s.URL+"/addresses/10.0.0.2/restore", `{}`)
@@ -114,22 +122,31 @@ func TestProblems(t *testing.T) {
 		status             int
 		code, detail       string
 	}{
-		{"POST", "/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}}}`, 409, "conflict", `overrides.web is "v1", asked for "v2"`},
+		{"POST", "/leases", `{"owner":{"task":"T1","overrides":{"web":"v2"}}}`, 409, "conflict",
+			`overrides.web is "v1", asked for "v2"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3}`, 503, "exhausted", "2 free"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":4}`, 409, "unsatisfiable", "fewer addresses"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":4,"wait":"1m"}`, 409, "unsatisfiable", "fewer addresses"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted", "exhausted"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ns"}`, 503, "exhausted", "exhausted"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":4}`, 409, "unsatisfiable",
+			"fewer addresses"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":4,"wait":"1m"}`, 409, "unsatisfiable",
+			"fewer addresses"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ms"}`, 503, "exhausted",
+			"exhausted"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"count":3,"wait":"1ns"}`, 503, "exhausted",
+			"exhausted"},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"addr":"10.0.0.1"}`, 409, "taken", `task "T1"`},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"none"}`, 404, "not-found", `pool "none"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"none"}`, 404, "not-found",
+			`pool "none"`},
 		{"POST", "/leases", `{"owner":{}}`, 400, "invalid", "Request.Owner.Task"},
 		{"POST", "/leases", `{"oner":{}}`, 400, "invalid", `unknown field "oner"`},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"ttl":"-1s"}`, 400, "invalid", `duration "-1s"`},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"ttl":"-1s"}`, 400, "invalid",
+			`duration "-1s"`},
 		{"POST", "/leases", `{}{}`, 400, "invalid", "more than one JSON value"},
-		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 409, "fenced", "generation 1, the call has 7"},
+		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 409, "fenced",
+			"generation 1, the call has 7"},
 		{"DELETE", "/leases/" + id, "", 400, "invalid", `generation ""`},
 		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
-		{"GET", "/leases?tsk=T1", "", 400, "invalid", `parameter "tsk": want one of limit, after, vip, task`},
+		{"GET", "/leases?tsk=T1", "", 400, "invalid",
+			`parameter "tsk": want one of limit, after, vip, task`},
 		{"GET", "/leases?limit=0", "", 400, "invalid", `parameter limit: "0": want 1 to 100000`},
 		{"GET", "/leases?limit=ten", "", 400, "invalid", "parameter limit"},
 		{"GET", "/locate?after=here", "", 400, "invalid", "parameter after"},
@@ -138,25 +155,33 @@ func TestProblems(t *testing.T) {
 		{"GET", "/leases?label=a=1&label=a=2", "", 400, "invalid", "each key once"},
 		{"GET", "/leases?state=gone", "", 400, "invalid", `state "gone"`},
 		{"GET", "/history/10.0.0.1?at=noon", "", 400, "invalid", "want a time such as"},
-		{"GET", "/history/10.0.0.1?at=2001-01-01T00:00:00Z", "", 404, "not-found", "holder of 10.0.0.1"},
+		{"GET", "/history/10.0.0.1?at=2001-01-01T00:00:00Z", "", 404, "not-found",
+			"holder of 10.0.0.1"},
 		{"POST", "/addresses/10.0.9.9/quarantine", `{}`, 404, "not-found", "10.0.9.9"},
 		{"GET", "/watch?after=x", "", 400, "invalid", `revision "x"`},
 		{"POST", "/leases", `{"owner":{"task":"T2"},"count":-5}`, 400, "invalid", "-5 addresses"},
-		{"GET", "/leases?task=a&task=b", "", 400, "invalid", `parameter "task": given more than once`},
+		{"GET", "/leases?task=a&task=b", "", 400, "invalid",
+			`parameter "task": given more than once`},
 		{"GET", "/leases?task=", "", 400, "invalid", `parameter "task": has no value`},
 		{"GET", "/leases?task=a;team=b", "", 400, "invalid", "query: "},
 		{"GET", "/pools?pool=p", "", 400, "invalid", `parameter "pool": want none`},
 		{"GET", "/watch?from=7", "", 400, "invalid", `parameter "from": want one of after`},
-		{"DELETE", "/leases/" + id + "?generation=1&generation=2", "", 400, "invalid", "given more than once"},
-		{"DELETE", "/leases/" + id + "?generation=1&reson=x", "", 400, "invalid", "want one of generation, reason"},
+		{"DELETE", "/leases/" + id + "?generation=1&generation=2", "", 400, "invalid",
+			"given more than once"},
+		{"DELETE", "/leases/" + id + "?generation=1&reson=x", "", 400, "invalid",
+			"want one of generation, reason"},
 		{"DELETE", "/leases/" + id + "?generation=1", "{}", 400, "invalid", "a DELETE has none"},
-		{"POST", "/leases/" + id + "/renew?ttl=1h", `{"generation":1}`, 400, "invalid", `parameter "ttl": want none`},
-		{"POST", "/leases", `{"owner":{"task":"T2"}}` + strings.Repeat(" ", 1<<20), 413, "too-large", "more than 1048576"},
+		{"POST", "/leases/" + id + "/renew?ttl=1h", `{"generation":1}`, 400, "invalid",
+			`parameter "ttl": want none`},
+		{"POST", "/leases", `{"owner":{"task":"T2"}}` + strings.Repeat(" ", 1<<20), 413,
+			"too-large", "more than 1048576"},
 		{"POST", "/leases", `{"owner":`, 400, "invalid", "unexpected EOF"},
 		{"POST", "/leases", ` `, 400, "invalid", "want a JSON object"},
-		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"p","selector":{"region":"sh"}}`, 409, "unsatisfiable", "no enabled pool"},
+		{"POST", "/leases", `{"owner":{"task":"T2"},"pool":"p","selector":{"region":"sh"}}`, 409,
+			"unsatisfiable", "no enabled pool"},
 		{"POST", "/leases", `{"owner":{"task":"T 2"}}`, 400, "invalid", `task "T 2"`},
-		{"POST", "/leases", `{"owner":{"task":"` + strings.Repeat("x", 1<<20) + `"}}`, 413, "too-large", "more than 1048576 bytes"},
+		{"POST", "/leases", `{"owner":{"task":"` + strings.Repeat("x", 1<<20) + `"}}`, 413,
+			"too-large", "more than 1048576 bytes"},
 		{"GET", "/nothing", "", 404, "not-found", "GET /nothing"},
 		{"PATCH", "/leases", `{}`, 405, "method-not-allowed", "GET, HEAD, POST"},
 	} {
@@ -165,7 +190,8 @@ func TestProblems(t *testing.T) {
 		require.Equal(t, c.status, status, what)
 		require.Equal(t, c.code, body["code"], what)
 		require.Contains(t, body["detail"], c.detail, what)
-		require.Equal(t, []any{nil, http.StatusText(c.status), float64(c.status)}, []any{body["type"], body["title"], body["status"]}, what)
+		require.Equal(t, []any{nil, http.StatusText(c.status), float64(c.status)},
+			[]any{body["type"], body["title"], body["status"]}, what)
 	}
 }
 
@@ -214,7 +240,8 @@ func TestWatchResumes(t *testing.T) {
 		require.Equal(t, want, kind)
 	}
 	end()
-	next, end = open("?after="+start, allocated) // as a browser that comes back: where it began, and what it has seen since
+	// as a browser that comes back: where it began, and the last revision that it has seen
+	next, end = open("?after="+start, allocated)
 	for _, want := range []string{"hello", "ended"} {
 		kind, _ = next()
 		require.Equal(t, want, kind)
@@ -230,12 +257,14 @@ func TestWatchResumes(t *testing.T) {
 
 func ExampleNew() {
 	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
-	a, _ := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
+	a, _ := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{pool}})
 	handler, _ := viphttp.New(viphttp.Config{Leases: a})
 	server := httptest.NewServer(http.StripPrefix("/api/v1", handler))
 	defer server.Close()
 
-	resp, _ := http.Post(server.URL+"/api/v1/leases", "application/json", strings.NewReader(`{"owner":{"task":"T-1"},"ttl":"8h"}`))
+	resp, _ := http.Post(server.URL+"/api/v1/leases", "application/json",
+		strings.NewReader(`{"owner":{"task":"T-1"},"ttl":"8h"}`))
 	var body struct{ Leases []vip.Lease }
 	_ = json.NewDecoder(resp.Body).Decode(&body)
 	fmt.Println(resp.StatusCode, body.Leases[0].Addr, body.Leases[0].State)

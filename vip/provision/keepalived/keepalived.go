@@ -128,7 +128,7 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 	if err := d.reload(ctx); err != nil {
 		switch {
 		case len(want) == 0: // a keepalived that starts later announces nothing
-		case had: // what runs is what stands in the file
+		case had: // the running keepalived has the old file: restore it
 			err = errors.Join(err, atomicfile.Write(d.Path, old, 0o644))
 		default:
 			err = errors.Join(err, os.Remove(d.Path))

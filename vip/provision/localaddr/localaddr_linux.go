@@ -25,8 +25,8 @@ const (
 
 // Driver is a provision.Driver. Its fields are not changed while it is in use.
 type Driver struct {
-	// Protocol marks the routes of this driver, 5 to 255: two drivers on one machine need two numbers. The default is
-	// DefaultProtocol.
+	// Protocol marks the routes of this driver, 5 to 255: two drivers on one machine need two
+	// numbers. The default is DefaultProtocol.
 	Protocol uint8
 	// Interface that the routes are on. The default is "lo".
 	Interface string
@@ -40,7 +40,8 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 		return nil, err
 	}
 	if p := d.protocol(); p < 5 {
-		return nil, fmt.Errorf("protocol %d: want 5 to 255: those below are the kernel's and the administrator's routes", p)
+		return nil, fmt.Errorf("protocol %d: want 5 to 255: those below are the kernel's and the "+
+			"administrator's routes", p)
 	}
 	name := cmp.Or(d.Interface, "lo")
 	device, err := net.InterfaceByName(name)
@@ -62,7 +63,8 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 			delete(have, addr)
 			continue
 		}
-		err := conn.ask(syscall.RTM_NEWROUTE, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL, d.route(addr, device.Index))
+		err := conn.ask(syscall.RTM_NEWROUTE, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL,
+			d.route(addr, device.Index))
 		if errors.Is(err, syscall.EPERM) {
 			return nil, fmt.Errorf("add a local route: the driver needs CAP_NET_ADMIN: %w", err)
 		}
@@ -71,8 +73,10 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (map[netip.Addr]e
 		}
 	}
 	var errs []error
-	for _, addr := range slices.SortedFunc(maps.Keys(have), netip.Addr.Compare) { // nobody wants them any more
-		if err := conn.ask(syscall.RTM_DELROUTE, 0, d.route(addr, device.Index)); err != nil && !errors.Is(err, syscall.ESRCH) {
+	// they are not wanted any more
+	for _, addr := range slices.SortedFunc(maps.Keys(have), netip.Addr.Compare) {
+		if err := conn.ask(syscall.RTM_DELROUTE, 0, d.route(addr, device.Index)); err != nil &&
+			!errors.Is(err, syscall.ESRCH) {
 			errs = append(errs, fmt.Errorf("remove the local route of %s: %w", addr, err))
 		}
 	}
@@ -87,7 +91,8 @@ func (d *Driver) route(addr netip.Addr, device int) []byte {
 	if addr.Is6() {
 		family = syscall.AF_INET6
 	}
-	b := []byte{family, byte(addr.BitLen()), 0, 0, tableLocal, d.protocol(), syscall.RT_SCOPE_HOST, syscall.RTN_LOCAL, 0, 0, 0, 0}
+	b := []byte{family, byte(addr.BitLen()), 0, 0, tableLocal, d.protocol(), syscall.RT_SCOPE_HOST,
+		syscall.RTN_LOCAL, 0, 0, 0, 0}
 	b = attribute(b, syscall.RTA_DST, addr.AsSlice())
 	return attribute(b, syscall.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(device)))
 }
@@ -115,7 +120,9 @@ func (d *Driver) routes(device int) (map[netip.Addr]bool, error) {
 			return nil, err
 		}
 		for _, m := range messages {
-			if m.Header.Type != syscall.RTM_NEWROUTE || len(m.Data) < rtmsgSize || m.Data[4] != tableLocal || m.Data[5] != d.protocol() || m.Data[7] != syscall.RTN_LOCAL {
+			if m.Header.Type != syscall.RTM_NEWROUTE || len(m.Data) < rtmsgSize ||
+				m.Data[4] != tableLocal || m.Data[5] != d.protocol() ||
+				m.Data[7] != syscall.RTN_LOCAL {
 				continue
 			}
 			attributes, err := syscall.ParseNetlinkRouteAttr(&m)
@@ -147,7 +154,8 @@ type conn struct {
 }
 
 func dial() (*conn, error) {
-	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE)
+	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC,
+		syscall.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +175,8 @@ func (c *conn) ask(kind, flags uint16, body []byte) error {
 	b = binary.NativeEndian.AppendUint16(b, syscall.NLM_F_REQUEST|syscall.NLM_F_ACK|flags)
 	b = binary.NativeEndian.AppendUint32(b, c.sequence)
 	b = binary.NativeEndian.AppendUint32(b, 0)
-	if err := syscall.Sendto(c.fd, append(b, body...), 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+	if err := syscall.Sendto(c.fd, append(b, body...), 0,
+		&syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
 		return err
 	}
 	buf := make([]byte, 8192)
@@ -184,7 +193,8 @@ func (c *conn) ask(kind, flags uint16, body []byte) error {
 			return err
 		}
 		for _, m := range messages {
-			if m.Header.Seq != c.sequence || m.Header.Type != syscall.NLMSG_ERROR || len(m.Data) < 4 {
+			if m.Header.Seq != c.sequence || m.Header.Type != syscall.NLMSG_ERROR ||
+				len(m.Data) < 4 {
 				continue
 			}
 			if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
