@@ -23,10 +23,10 @@ const (
 // may be used again after each return, by one goroutine at a time. Several activators, of one
 // process or of many, may work on the same root at once: they take turns.
 type Activator struct {
-	// Source is the folder that holds envs/. The default is [DefaultSource].
+	// Source is the directory that holds envs/. The default is [DefaultSource].
 	Source string
-	// Root is the folder that target paths are relative to; nothing outside of it is touched. The
-	// default is [DefaultRoot].
+	// Root is the directory that target paths are relative to; nothing outside of it is touched.
+	// The default is [DefaultRoot].
 	Root string
 	// State is the directory for the record of the active environment. The default is
 	// [DefaultState]. Where it cannot be written, the record stands beside the first target.
@@ -45,7 +45,7 @@ type Activator struct {
 	// Now is the clock of the record. The default is [time.Now].
 	Now func() time.Time
 
-	loaded  *Manifest // what was read from Source
+	loaded  *Manifest // as read from Source
 	checked *Manifest // Manifest, once it was held to the rules
 
 	// step is called with the name of each step before it is done, unless it is nil; tests end the

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// mixed is a source folder in which the way from test to production takes every kind of step.
+// mixed is a source directory in which the way from test to production takes every kind of step.
 func mixed(t *testing.T) *box {
 	return newBox(t, map[string]string{
 		SpecName: `{"paths":[{"match":"srv/**","action":"link"},{"match":"opt/conf/**","action":"pointer"},{"match":"opt/render","action":"render"}],

@@ -15,7 +15,7 @@ var (
 	// ErrUnknownEnvironment (78): the name of the environment is missing, malformed or not one that
 	// the image has, or a witness of the environment disagrees. Nothing was changed.
 	ErrUnknownEnvironment = errors.New("unknown environment")
-	// ErrInvalid (65): the source folder, envconfig.json or manifest.json is not as it must be.
+	// ErrInvalid (65): the source directory, envconfig.json or manifest.json is not as it must be.
 	ErrInvalid = place.ErrInvalid
 	// ErrIncomplete (66): the environment is known but its files, or some of the required ones, are
 	// not there.

@@ -111,8 +111,8 @@ func TestMountedFileCannotBeReplaced(t *testing.T) {
 	b.activate("test")
 }
 
-// An image's own folders are the lower layer of an overlay: they cannot be renamed, and their files
-// are copied up.
+// An image's own directories are the lower layer of an overlay: they cannot be renamed, and their
+// files are copied up.
 func TestOverlay(t *testing.T) {
 	if !inNamespace(t) {
 		return

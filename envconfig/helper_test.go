@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// box is a root of its own with the source and the state folder in it, as a container has them.
+// box is a root of its own with the source and the state directory in it, as a container has them.
 type box struct {
 	t    *testing.T
 	root string
 }
 
-// newBox lays out a source folder; the keys are paths in it.
+// newBox lays out a source directory; the keys are paths in it.
 func newBox(t *testing.T, source map[string]string) *box {
 	t.Helper()
 	b := &box{t, t.TempDir()}

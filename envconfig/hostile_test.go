@@ -161,7 +161,7 @@ func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
 			b.refuse("test", ErrIncomplete)
 			again.activate("test")
 			require.NoError(t, change(again.root+"/etc/envconfig/envs/test"), name)
-			if action != Copy { // what was copied is there
+			if action != Copy { // a copied file is there
 				again.refuse("test", ErrIncomplete)
 			}
 		}
@@ -286,8 +286,8 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// A user without an entry in /etc/passwd, as OpenShift makes them, may write a folder through its
-// group only.
+// A user without an entry in /etc/passwd, as OpenShift makes them, may write a directory through
+// its group only.
 func TestFolderThatOnlyTheGroupMayWrite(t *testing.T) {
 	t.Parallel()
 	requireRoot(t)

@@ -16,7 +16,7 @@ const (
 	// LabelKey is the key of the OCI image label that says which environments an image has
 	// configuration for.
 	LabelKey = "io.github.sluice-deploy.envconfig"
-	// ManifestName is the file in the source folder that holds the manifest.
+	// ManifestName is the file in the source directory that holds the manifest.
 	ManifestName = "manifest.json"
 	// manifestVersion is the only version there is; a later one is refused, since its rules are not
 	// known here.
@@ -25,8 +25,8 @@ const (
 	maxManifest = 128 << 20
 )
 
-// Manifest says which environments a source folder has and which files belong to each. It is
-// immutable after [Scan] or [ParseManifest] and may be read by several goroutines.
+// Manifest lists the environments of a source directory and the files of each. It is immutable
+// after [Scan] or [ParseManifest] and may be read by several goroutines.
 type Manifest struct {
 	// Environments by name.
 	Environments map[string]*Environment
@@ -60,7 +60,7 @@ type Environment struct {
 type File struct {
 	// Path of the target, relative to the root, slash-separated.
 	Path string `json:"path"`
-	// Source is the path of the file in the source folder, e.g. "envs/_base/etc/app.conf".
+	// Source is the path of the file in the source directory, e.g. "envs/_base/etc/app.conf".
 	Source string `json:"source"`
 	// SHA256 of the source's content, in hexadecimal.
 	SHA256 string `json:"sha256"`

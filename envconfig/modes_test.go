@@ -268,7 +268,7 @@ func TestDurable(t *testing.T) {
 const atOnce = 256
 
 // So many files are compared by two goroutines: each half has a file that was changed, and each a
-// folder that is in the way.
+// directory that is in the way.
 func TestManyFilesAreComparedAtOnce(t *testing.T) {
 	t.Parallel()
 	source := map[string]string{}

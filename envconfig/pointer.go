@@ -14,7 +14,7 @@ import (
 )
 
 // links are the places of the target tree where pointer mode has links baked into the image: the
-// folder of each rule "folder/**", and every other file with that action. Sorted.
+// directory of each rule "directory/**", and every other file with that action. Sorted.
 func (m *Manifest) links() []string {
 	if m.head != nil {
 		return m.head.Links
@@ -39,7 +39,7 @@ func (m *Manifest) links() []string {
 	return slices.Compact(links)
 }
 
-// outermost is the shortest of the folders that holds name, or empty.
+// outermost returns the shortest of the directories that holds name, or "".
 func outermost(folders []string, name string) string {
 	best := ""
 	for _, folder := range folders {
@@ -69,9 +69,10 @@ func (m *Manifest) validateLinks() error {
 }
 
 // Bake makes the links that the action pointer needs, when the image is built: in the target tree
-// one for each folder or file, leading through <state>/current, and in each environment's folder
-// one for each file that only _base has. It may be called again. The error matches [ErrTarget] when
-// something else is in a link's place. It returns the links' paths. Write the manifest after it.
+// one for each directory or file, leading through <state>/current, and in each environment's
+// directory one for each file that only _base has. It may be called again. The error matches
+// [ErrTarget] when something else is in a link's place. It returns the links' paths. Write the
+// manifest after it.
 func (a *Activator) Bake() ([]string, error) {
 	rootName, sourceName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource)
 	l := newLayout(rootName, sourceName, cmp.Or(a.State, DefaultState))

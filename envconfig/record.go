@@ -26,7 +26,7 @@ type record struct {
 	UID         int
 	Activated   time.Time
 	Files       []placed
-	// Dirs are the folders that activations made, and may take away when they are empty.
+	// Dirs are the directories that activations made, and may take away when they are empty.
 	Dirs []string
 
 	// known counts files that were read and are not in Files, because they equal the wanted files,

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// SpecName is the optional declarative file in the source folder.
+// SpecName is the optional declarative file in the source directory.
 const SpecName = "envconfig.json"
 
 // Spec is the content of envconfig.json. The zero value, or no such file, means: copy every file
@@ -76,8 +76,8 @@ const (
 	Link Action = "link"
 	// Pointer expects that the image has a link in the target's place which leads through
 	// <state>/current, see [Manifest.Bake]; an activation then makes that one link, however many
-	// files there are. A rule whose pattern is a folder followed by "/**" is one link for the
-	// folder as a whole.
+	// files there are. A rule whose pattern is a directory followed by "/**" is one link for the
+	// directory as a whole.
 	Pointer Action = "pointer"
 	// Fill is Copy with the placeholders filled in that [Render] declares.
 	Fill Action = "render"

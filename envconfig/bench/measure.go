@@ -81,7 +81,8 @@ func size(name string) string {
 	return fmt.Sprintf("%.2f MB", float64(info.Size())/1e6)
 }
 
-// tree lays out n files of 2 kB in folders of 100, and the manifest, and returns the flags for it.
+// tree lays out n files of 2 kB in directories of 100, and the manifest, and returns the flags for
+// it.
 func (b *bench) tree(name string, n, bytesEach int, spec string) (root string, flags []string,
 	err error) {
 	root = filepath.Join(b.dir, name)
@@ -178,7 +179,8 @@ func (b *bench) resident(peers []peer) error {
 		for !hasChild(cmd.Process.Pid) {
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(300 * time.Millisecond) // until what only the start has needed is given back
+		// until the memory that only the start has needed is given back
+		time.Sleep(300 * time.Millisecond)
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
@@ -232,7 +234,7 @@ func (b *bench) activations(n, rounds int) error {
 	activate := func(flags []string, more ...string) []string {
 		return slices.Concat([]string{b.envconfig, "activate"}, flags, more)
 	}
-	// Each round has folders of its own: ext4 is slow to hand out the inodes of files that were
+	// Each round has directories of its own: ext4 is slow to hand out the inodes of files that were
 	// removed a moment ago.
 	names := []string{"cp -r", "copy, first start", "copy, second start", "pointer"}
 	samples := make([][]sample, len(names))
@@ -350,7 +352,7 @@ func (b *bench) drain(n int, peers []peer) error {
 		for range runs {
 			args := append(slices.Clone(p.command), "sh", script)
 			if p.name == "s6-svscan" {
-				args = p.command // the script is in its folder
+				args = p.command // the script is in its directory
 			}
 			ok, err := b.stop(args)
 			if err != nil {

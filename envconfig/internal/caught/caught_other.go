@@ -13,7 +13,7 @@ import (
 var (
 	mu     sync.Mutex
 	from   = make(chan os.Signal, room)
-	passed bool // to the channel of Pass goes what comes to from
+	passed bool // the signals of from go to the channel of Pass
 )
 
 // room is for a burst of signals between two looks.

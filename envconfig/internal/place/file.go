@@ -41,7 +41,7 @@ func (t *Tree) Compare(f *File) (Kind, error) {
 		case err == nil && f.Link == "" && isOfFarm(d, base, text):
 			return t.compareFarm(f)
 		case f.Link == "" || err != nil || text != f.Link:
-			return Replace, err // the link itself goes; what it points to is not touched
+			return Replace, err // the link itself is replaced; its target is not touched
 		}
 		return "", nil
 	case !mode.IsRegular():
