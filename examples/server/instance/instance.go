@@ -39,7 +39,7 @@ type Instance struct {
 	Ticks uint64 `json:"ticks"`
 	// of the process
 	Started time.Time `json:"started"`
-	// how often it was started again after it had ended by itself
+	// how often it was started again after it had ended while a Runtime watched it
 	Restarts int `json:"restarts"`
 }
 

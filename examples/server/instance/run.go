@@ -57,7 +57,9 @@ func (r *Runtime) restart(ctx context.Context, id string) {
 		return
 	}
 	before := i.Addr
-	i.Restarts++
+	if !r.wasDown(id) {
+		i.Restarts++
+	}
 	i, err := r.start(ctx, i)
 	if ctx.Err() != nil { // it may well get ready, and the next Run looks after it
 		return

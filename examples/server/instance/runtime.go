@@ -45,6 +45,8 @@ type Runtime struct {
 	instances map[string]Instance
 	// ids that are being started or stopped; closed at the end of it
 	busy map[string]chan struct{}
+	// ids of instances that did not run when Open looked, whose end nothing has seen
+	down map[string]bool
 
 	placing sync.Mutex // held from the choice of a port until it stands in instances
 }
@@ -88,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	cfg.Dir = dir
-	r := &Runtime{config: cfg, instances: map[string]Instance{}, busy: map[string]chan struct{}{}}
+	r := &Runtime{config: cfg, instances: map[string]Instance{}, busy: map[string]chan struct{}{}, down: map[string]bool{}}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("instances: %w", err)
 	}
@@ -108,7 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		if err != nil {
 			return nil, fmt.Errorf("instances: %w", err)
 		}
-		r.instances[i.ID] = i
+		r.instances[i.ID], r.down[i.ID] = i, !i.Alive()
 	}
 	return r, nil
 }
@@ -215,6 +217,16 @@ func (r *Runtime) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.instances, id)
+	delete(r.down, id)
+}
+
+// wasDown reports whether the instance did not run when Open looked. It reports so once.
+func (r *Runtime) wasDown(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.down[id]
+	delete(r.down, id)
+	return was
 }
 
 // claim waits until no other call works on the id, and keeps other calls away until release is

@@ -165,6 +165,36 @@ func TestRunStartsAgainWhatHasEnded(t *testing.T) {
 	require.Equal(t, "v9", ask(t, r.List()[0])["version"], "it goes on after Run has returned")
 }
 
+// TestRestartsAreThoseOfTheInstance ends the runtime with its instance: the next one starts the instance again, and does not count
+// that, but what the instance does after it.
+func TestRestartsAreThoseOfTheInstance(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := open(t, dir)
+	i, err := r.Start(t.Context(), instance.Spec{ID: "one", Image: push(t, nil)})
+	require.NoError(t, err)
+	require.NoError(t, r.End(t.Context(), "one"))
+
+	r = open(t, dir)
+	t.Cleanup(func() { _ = r.Stop(context.Background(), "one") })
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1) // one result
+	go func() { ran <- r.Run(ctx) }()
+	defer func() {
+		cancel()
+		require.ErrorIs(t, <-ran, context.Canceled)
+	}()
+	answers := func() bool {
+		response, err := http.Get("http://" + r.List()[0].Addr.String())
+		return err == nil && response.Body.Close() == nil
+	}
+	require.Eventually(t, func() bool { return r.List()[0].PID != i.PID && answers() }, 20*time.Second, 20*time.Millisecond)
+	i = r.List()[0]
+	require.Zero(t, i.Restarts)
+	require.NoError(t, syscall.Kill(i.PID, syscall.SIGKILL))
+	require.Eventually(t, func() bool { return r.List()[0].Restarts == 1 && answers() }, 20*time.Second, 20*time.Millisecond)
+}
+
 func TestStartLeavesNothingWhenItDoesNotSucceed(t *testing.T) {
 	t.Parallel()
 	good := push(t, nil)
