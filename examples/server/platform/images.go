@@ -1,12 +1,14 @@
 package platform
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -73,15 +75,64 @@ func (c configs) Configuration(ctx context.Context, repository string, d promote
 	return c.ConfigSource.Configuration(ctx, c.p.located(repository), d)
 }
 
-// Used returns why an image of the registry must stay, or "": a version is bound to it. It is registry.Config.Used.
+// Used returns why an image of the registry must stay, or "": a version is bound to it, or to an index that it is in. It is
+// registry.Config.Used.
 func (p *Platform) Used(ctx context.Context, repository, digest string) (reason string, err error) {
 	bindings, err := p.promoter.Bindings(ctx, "")
+	if err != nil {
+		return "", err
+	}
+	bindings = slices.DeleteFunc(bindings, func(b promote.Binding) bool { return p.located(b.Repository) != p.repository(repository) })
 	for _, b := range bindings {
-		if p.located(b.Repository) == p.repository(repository) && b.Digest.String() == digest {
+		if b.Digest.String() == digest {
 			return fmt.Sprintf("version %s of %s is this image", b.Version, b.Cluster), nil
 		}
 	}
-	return "", err
+	seen := map[string]bool{}
+	for _, b := range bindings {
+		switch inside, err := p.inside(ctx, b.Digest.String(), digest, repository, seen); {
+		case err != nil:
+			return "", err
+		case inside:
+			return fmt.Sprintf("version %s of %s is an index with this image", b.Version, b.Cluster), nil
+		}
+	}
+	return "", nil
+}
+
+// inside reports whether the manifest at digest is an index that leads to the wanted one. It looks at each of seen once; a manifest
+// that is not there leads nowhere.
+func (p *Platform) inside(ctx context.Context, digest, wanted, repository string, seen map[string]bool) (bool, error) {
+	if seen[digest] {
+		return false, nil
+	}
+	seen[digest] = true
+	ref, err := name.NewDigest(p.repository(repository)+"@"+digest, name.Insecure)
+	if err != nil {
+		return false, err
+	}
+	found, err := remote.Get(ref, remote.WithContext(ctx))
+	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
+		return false, nil
+	}
+	if err != nil || !found.MediaType.IsIndex() {
+		return false, err
+	}
+	index, err := v1.ParseIndexManifest(bytes.NewReader(found.Manifest))
+	if err != nil {
+		return false, err
+	}
+	for _, child := range index.Manifests {
+		if child.Digest.String() == wanted {
+			return true, nil
+		}
+		if child.MediaType.IsIndex() {
+			if deeper, err := p.inside(ctx, child.Digest.String(), wanted, repository, seen); deeper || err != nil {
+				return deeper, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // VersionRequest asks for a name of an image that a client has pushed to the repository of the cluster.

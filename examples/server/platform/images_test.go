@@ -107,6 +107,31 @@ func TestVersionsOfImagesBuiltElsewhere(t *testing.T) {
 	require.Len(t, versions, 4, "v1, v2, from-elsewhere and v3")
 }
 
+// TestWhatABoundIndexHoldsStays deletes images beside and inside of an index that a version is bound to.
+func TestWhatABoundIndexHoldsStays(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Config{})
+	inner, deep, free := imageFor(t, runtime.GOARCH, "/app"), imageFor(t, "s390x", "/app"), imageFor(t, runtime.GOARCH, "/app")
+	nested := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: deep})
+	bound := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner}, mutate.IndexAddendum{Add: nested})
+	other := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: free})
+	digest := push(t, s, "hello_web", "v1", bound)
+	push(t, s, "hello_web", "other", other)
+	_, err := s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web", Version: "v1", Digest: digest, Actor: "ann"})
+	require.NoError(t, err)
+	remove := func(manifest interface{ Digest() (v1.Hash, error) }) error {
+		digest, err := manifest.Digest()
+		require.NoError(t, err)
+		return remote.Delete(mustParse(t, s.Registry+"/hello_web@"+digest.String()))
+	}
+	require.ErrorContains(t, remove(bound), "version v1 of hello_web is this image")
+	for name, manifest := range map[string]interface{ Digest() (v1.Hash, error) }{"inner": inner, "nested": nested, "deep": deep} {
+		require.ErrorContains(t, remove(manifest), "an index with this image", name)
+	}
+	require.NoError(t, remove(other))
+	require.NoError(t, remove(free))
+}
+
 func mustParse(t *testing.T, s string) name.Reference {
 	t.Helper()
 	ref, err := name.ParseReference(s, name.Insecure)
