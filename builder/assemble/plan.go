@@ -24,6 +24,15 @@ type plan struct {
 	epoch time.Time
 }
 
+// Check returns the error of [Engine.Build] that reading the Dockerfile and the arguments alone
+// gives, before the engine looks for the base image or for a file of the context. It matches
+// [builder.ErrInvalid] or [builder.ErrUnsupported]. Repository and Context of the request may be
+// missing.
+func Check(r builder.Request) error {
+	_, err := read(r)
+	return err
+}
+
 // read parses the Dockerfile and refuses, before anything is done, instructions that this engine
 // cannot build.
 func read(r builder.Request) (plan, error) {

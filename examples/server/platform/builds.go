@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/assemble"
 	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/promote"
 )
@@ -66,9 +68,10 @@ func (s BuildState) Ended() bool {
 }
 
 // SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run
-// works off in order, Config.Builds at a time. A source that is not there is ErrNotFound; a mistake
-// in the template's parameters or in the source's configuration is ErrInvalid, and changes nothing.
-// The build takes the source as it is now.
+// works off in order, Config.Builds at a time. A source that is not there is ErrNotFound; a template
+// that this server's engine cannot build, wrong parameters of it, and a source that lacks a file of
+// the template or has a mistake in its configuration are ErrInvalid, and change nothing. The build
+// takes the source as it is now.
 func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version),
 		checkSource(request.Source), checkActor(request.Actor))
@@ -77,7 +80,7 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	}
 	template, err := p.Catalog.Template(request.Template)
 	if err != nil {
-		return Build{}, invalid("template %q: %v", request.Template, err)
+		return Build{}, invalid("%v", err)
 	}
 	params := map[string]string{}
 	for _, param := range template.Params {
@@ -92,6 +95,10 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	if err != nil {
 		return Build{}, invalid("%v", err)
 	}
+	if err := assemble.Check(builder.Request{Dockerfile: dockerfile}); err != nil {
+		return Build{}, invalid("template %s: %v; then name the image with POST /api/v1/versions",
+			template.Name, err)
+	}
 	n, err := p.builds.next()
 	if err != nil {
 		return Build{}, err
@@ -100,7 +107,10 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 		ID: fmt.Sprintf("b%06d", n), BuildRequest: request, Dockerfile: string(dockerfile),
 		State: BuildQueued, Queued: time.Now().UTC(),
 	}
-	if err = p.keepSource(build); err == nil {
+	err = p.keepSource(build, func(files fs.FS) error {
+		return template.CheckContext(files, params)
+	})
+	if err == nil {
 		build, err = p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
 	}
 	if err != nil {

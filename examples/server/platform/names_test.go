@@ -20,7 +20,7 @@ func TestNames(t *testing.T) {
 	p, err := platform.Open(t.Context(), goodConfig(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.Close()) })
-	require.NoError(t, p.PutSource("web", bytes.NewReader(archive(t, map[string]string{"app": "x"}))))
+	require.NoError(t, p.PutSource("web", bytes.NewReader(archive(t, map[string]string{"app": "x", "envs/test/f": "x"}))))
 	notNow, cancel := context.WithCancel(t.Context()) // a request with good names waits for Run
 	cancel()
 	for _, s := range namestest.Samples() {

@@ -117,8 +117,9 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	require.ErrorIs(t, err, platform.ErrNotFound)
 	require.ErrorContains(t, err, "upload it first")
 	require.NotContains(t, err.Error(), s.Dir)
-	require.NoError(t, p.PutSource("partial",
-		bytes.NewReader(archive(t, map[string]string{"other": "x"}))))
+	require.NoError(t, p.PutSource("partial", bytes.NewReader(archive(t, map[string]string{
+		"app": "x", "envs/test/f": "x", ".dockerignore": "app\n",
+	}))))
 	missing.Source, missing.Version = "partial", "v0"
 	failed, err := p.SubmitBuild(missing)
 	require.NoError(t, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing/fstest"
 
 	"golang.org/x/sys/unix"
@@ -118,9 +119,9 @@ func (p *Platform) keptSource(build string) string {
 	return filepath.Join(p.config.Dir, "builds", build+".source")
 }
 
-// keepSource keeps the source for the build, and looks at its configuration as the build will.
-// After an error a part of it may be kept.
-func (p *Platform) keepSource(build Build) error {
+// keepSource keeps the source for the build, and looks at its configuration as the build will, and
+// with check at its files. After an error a part of it may be kept.
+func (p *Platform) keepSource(build Build, check func(files fs.FS) error) error {
 	p.sourcesMu.RLock()
 	defer p.sourcesMu.RUnlock()
 	from := filepath.Join(p.sourcesDir(), build.Source)
@@ -129,13 +130,40 @@ func (p *Platform) keepSource(build Build) error {
 			build.Source, build.Source, ErrNotFound)
 	}
 	if err := linkTree(from, p.keptSource(build.ID)); err != nil {
-		return fmt.Errorf("source %s: %w", build.Source, err)
+		return sourceError(build.Source, err)
 	}
-	_, _, done, err := p.buildContext(build)
-	if err == nil {
-		err = done()
+	files, _, done, err := p.buildContext(build)
+	if err != nil {
+		return err
 	}
-	return err
+	// A source without envs has no manifest either: the source lacks one thing, not two.
+	manifest := fstest.MapFS{envconfig.ManifestName: {}}
+	return errors.Join(sourceError(build.Source, check(overlayFS{files, manifest})), done())
+}
+
+// sourceError is an error of a file in a source, without the directory that the server keeps the
+// source in. It is ErrInvalid unless the server's machine is at fault.
+func sourceError(name string, err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	at := err
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &path):
+		at = path.Err
+	case errors.As(err, &link):
+		at = link.Err
+	}
+	for _, fault := range []error{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
+		syscall.ENOMEM, syscall.EMLINK, syscall.EACCES,
+	} {
+		if errors.Is(at, fault) {
+			return fmt.Errorf("source %s: %w", name, at)
+		}
+	}
+	return invalid("source %s: %v", name, at)
 }
 
 // linkTree makes the directory to with the directories of from, and hard links to its files: an

@@ -108,6 +108,10 @@ var formats = []struct {
 
 const blockSize = 512 // of a tar archive
 
+// maxPath bounds the path of an entry: below any directory of a server the whole path stays shorter
+// than PATH_MAX (4096, limits.h).
+const maxPath = 1024
+
 // archive is one that is being unpacked.
 type archive struct {
 	limits  Limits
@@ -191,6 +195,8 @@ func (a *archive) add(header *tar.Header) error {
 		return errors.New("a file needs a name")
 	case name == ".." || strings.HasPrefix(name, "../"):
 		return errors.New("it stands outside of the archive's root")
+	case len(name) > maxPath:
+		return fmt.Errorf("its path has %d bytes: want at most %d", len(name), maxPath)
 	}
 	switch header.Typeflag {
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:

@@ -184,6 +184,8 @@ func TestArchiveRefuses(t *testing.T) {
 			untar.ErrInvalid},
 		"a name that is too long": {archive(t, file(strings.Repeat("x", 300), "", 0o644)),
 			untar.ErrInvalid},
+		"a path that is too long": {archive(t, file(strings.Repeat("dir/", 256)+"f", "", 0o644)),
+			untar.ErrInvalid},
 		"more bytes than the limit": {many, untar.ErrTooLarge},
 		"more entries than the limit": {archive(t, file("a", "", 0o644), file("b", "", 0o644),
 			file("c", "", 0o644)), untar.ErrTooLarge},

@@ -145,15 +145,30 @@ func (c *caller) sources() {
 	require.Equal(c, []string{"hello_web-v1"}, stored())
 }
 
-// partial is a source that lacks the files that a build takes from it.
-func partial(t *testing.T) *bytes.Buffer {
+// sourceOf is an archive of the files: NAME=CONTENT, or NAME for a file with its name in it.
+func sourceOf(t *testing.T, files ...string) *bytes.Buffer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "other", Typeflag: tar.TypeReg,
-		Mode: 0o644}))
+	for _, name := range files {
+		name, content, found := strings.Cut(name, "=")
+		if !found {
+			content = name
+		}
+		require.NoError(t, w.WriteHeader(&tar.Header{
+			Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)),
+		}))
+		_, err := w.Write([]byte(content))
+		require.NoError(t, err)
+	}
 	require.NoError(t, w.Close())
 	return &b
+}
+
+// partial is a source that has the files that a build takes from it, and hides one.
+func partial(t *testing.T) *bytes.Buffer {
+	t.Helper()
+	return sourceOf(t, "app", "envs/test/f", ".dockerignore=app\n")
 }
 
 // tree returns the contents of a source directory by file name.
@@ -204,6 +219,27 @@ func (c *caller) builds() platform.Build {
 
 	require.Contains(c, c.refused(operation, "/builds", good("hello_web-v1", "nowhere"),
 		404).Detail, "upload it first")
+	image := "example.test/base:1@sha256:" + strings.Repeat("b", 64)
+	for name, tc := range map[string]struct {
+		files          []string
+		template, want string
+	}{
+		"no binary":      {[]string{"other", "envs/test/f"}, "go-static", "lacks app"},
+		"nothing":        {[]string{"other"}, "go-static", "lacks envs"},
+		"RUN":            {[]string{"app", "envs/test/f"}, "node", "POST /api/v1/versions"},
+		"another script": {[]string{"app", "envs/test/f"}, "python", "RUN"},
+	} {
+		source := sourceOf(c.T, tc.files...)
+		require.NoError(c, c.server.Platform.PutSource("bad", source), name)
+		changes := []string{"go-static", tc.template, "hello_web-v1", "bad"}
+		if tc.template != "go-static" {
+			changes = append(changes, `"actor"`, `"params":{"BASE_IMAGE":"`+image+`"},"actor"`)
+		}
+		detail := c.refused(operation, "/builds", good(changes...), 400).Detail
+		require.Contains(c, detail, tc.want, name)
+		require.NotContains(c, detail, c.server.Dir, name)
+	}
+	require.NoError(c, c.server.Platform.DeleteSource("bad"))
 	require.NoError(c, c.server.Platform.PutSource("partial", partial(c.T)))
 	c.call(operation, "/builds", good("hello_web-v1", "partial", `"v1"`, `"v0"`), 202, &failed)
 	_, err = c.server.Ended(c.Context(), failed.ID)
@@ -227,8 +263,10 @@ func (c *caller) builds() platform.Build {
 	}))
 	defer silent.Close()
 	base := strings.TrimPrefix(silent.URL, "http://") + "/base@sha256:" + strings.Repeat("b", 64)
-	c.call(operation, "/builds", good("go-static", "static-site", `"v1"`, `"v-1"`, `"actor"`,
-		`"params":{"BASE_IMAGE":"`+base+`"},"actor"`), 202, &failed)
+	site := sourceOf(c.T, "site/index.html", "envs/test/f")
+	require.NoError(c, c.server.Platform.PutSource("site", site))
+	c.call(operation, "/builds", good("go-static", "static-site", "hello_web-v1", "site", `"v1"`,
+		`"v-1"`, `"actor"`, `"params":{"BASE_IMAGE":"`+base+`"},"actor"`), 202, &failed)
 	c.call(cancel, "/builds/"+failed.ID+"?actor=bob", "", 200, &failed)
 	require.Equal(c, "bob", failed.CancelledBy)
 

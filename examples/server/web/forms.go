@@ -43,6 +43,13 @@ func (w *web) acts() []act {
 				})
 				return "/builds/" + build.ID, err
 			}},
+		{"cancellations", titled(func(f form) string {
+			return "Cancel the build " + f.value("build")
+		}),
+			func(_ context.Context, f form) (string, error) {
+				build, err := p.CancelBuild(f.value("build"), f.actor())
+				return "/builds/" + build.ID, err
+			}},
 		{"versions", titled(func(f form) string {
 			return "Bind " + f.value("cluster") + " " + f.value("version")
 		}),

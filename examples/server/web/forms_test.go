@@ -4,8 +4,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -112,6 +114,61 @@ func TestEveryActHasAName(t *testing.T) {
 		}
 	}
 	t.Error("the journal has no restart")
+}
+
+// TestABuildIsCancelledOnThePage holds builds with a base image whose registry does not answer.
+func TestABuildIsCancelledOnThePage(t *testing.T) {
+	t.Parallel()
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer silent.Close()
+	s := servertest.Start(t, servertest.Config{})
+	require.NoError(t, s.Platform.PutSource("site", sourceOf(t, "site/index.html", "envs/test/f")))
+	base := strings.TrimPrefix(silent.URL, "http://") + "/base@sha256:" + strings.Repeat("b", 64)
+	var ids []string
+	for _, version := range []string{"v1", "v2", "v3"} { // two run, one is queued
+		b, err := s.Platform.SubmitBuild(platform.BuildRequest{
+			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site", Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
+		})
+		require.NoError(t, err)
+		ids = append(ids, b.ID)
+	}
+	who := newPerson(t, s)
+	page := func(path string) string {
+		response, err := who.client.Get(s.URL + path)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		data, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return string(data)
+	}
+	for _, id := range ids {
+		button := `aria-label="Cancel the build ` + id + `"`
+		require.Contains(t, page("/"), button)
+		require.Contains(t, page("/builds/"+id), button)
+	}
+	status, asked := who.send("/do/cancellations", url.Values{"build": {ids[2]}})
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, asked, "Say who you are first")
+	status, _ = who.confirm("/do/cancellations", asked, "bob")
+	require.Equal(t, http.StatusSeeOther, status)
+	for _, id := range ids[:2] { // the name is known
+		status, _ = who.send("/do/cancellations", url.Values{"build": {id}})
+		require.Equal(t, http.StatusSeeOther, status)
+	}
+	for _, id := range ids {
+		b, err := s.Ended(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, platform.BuildCancelled, b.State)
+		require.Equal(t, "bob", b.CancelledBy)
+		require.NotContains(t, page("/builds/"+id), "/do/cancellations")
+	}
+	queued := page("/builds/" + ids[2])
+	require.Contains(t, queued, "cancelled by bob")
+	require.NotContains(t, queued, "Took", "it has not run")
+	for _, id := range []string{ids[0], "b999999", ""} {
+		status, _ = who.send("/do/cancellations", url.Values{"build": {id}})
+		require.Contains(t, []int{http.StatusConflict, http.StatusNotFound}, status, id)
+	}
 }
 
 func TestWhatOthersSeeIsConfirmed(t *testing.T) {

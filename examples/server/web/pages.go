@@ -21,13 +21,21 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"clock": clock,
 	"clip":  clip,
 	"bytes": humanBytes,
-	"took":  func(b platform.Build) string { return b.Ended.Sub(b.Started).Round(time.Millisecond).String() },
+	"took":  took,
 }).ParseFS(pageFiles, "page/*.html"))
 
 // short is the head of a digest, enough to compare by eye.
 func short(digest string) string {
 	digest = strings.TrimPrefix(digest, "sha256:")
 	return digest[:min(12, len(digest))]
+}
+
+// took is how long a build ran; empty for one that was cancelled before it did.
+func took(b platform.Build) string {
+	if b.Started.IsZero() || b.Ended.IsZero() {
+		return ""
+	}
+	return b.Ended.Sub(b.Started).Round(time.Millisecond).String()
 }
 
 // clip is the head of a text that may be long: its page or the API has the rest.
