@@ -97,7 +97,7 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 }
 
 // Watch implements Watcher. It reports every commit, with any keys.
-func (s *MemStore) Watch(ctx context.Context, _ string, after uint64) (uint64, error) {
+func (s *MemStore) Watch(ctx context.Context, after uint64, _ string) (uint64, error) {
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return 0, err

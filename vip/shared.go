@@ -166,9 +166,9 @@ func (a *Allocator) fetchAllIfOlder(ctx context.Context, age time.Duration) (boo
 // does not answer, the sweep reads every Config.Refresh. It is called without mu.
 func (a *Allocator) follow(ctx context.Context, store Watcher) {
 	var after uint64
-	var earlier, last time.Time // the reads before
+	var earlier, last <-chan time.Time // fire when the two reads before are long enough ago
 	for ctx.Err() == nil {
-		now, err := store.Watch(ctx, addrPrefix, after)
+		now, err := store.Watch(ctx, after, addrPrefix)
 		a.setFollowing(err == nil)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -185,10 +185,14 @@ func (a *Allocator) follow(ctx context.Context, store Watcher) {
 			now = 0
 		}
 		after = now
-		if !earlier.IsZero() {
-			sleep(ctx, min(a.cfg.Refresh, defaultRefresh)-time.Since(earlier))
+		if earlier != nil {
+			select {
+			case <-earlier:
+			case <-ctx.Done():
+				continue
+			}
 		}
-		earlier, last = last, time.Now()
+		earlier, last = last, time.After(min(a.cfg.Refresh, defaultRefresh))
 		if err := a.readAll(ctx); err != nil {
 			if ctx.Err() == nil {
 				a.cfg.Logger.Warn("read of leases", "err", err)

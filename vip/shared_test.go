@@ -361,8 +361,8 @@ func (s *watched) failures() int {
 	return s.failed
 }
 
-func (s *watched) Watch(ctx context.Context, prefix string, after uint64) (uint64, error) {
-	now, err := s.MemStore.Watch(ctx, prefix, after)
+func (s *watched) Watch(ctx context.Context, after uint64, prefix string) (uint64, error) {
+	now, err := s.MemStore.Watch(ctx, after, prefix)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {

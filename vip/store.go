@@ -39,7 +39,7 @@ type Watcher interface {
 	// after; at once for 0, and after a minute or so in any case. The result is the after of the
 	// next call: after itself when nothing has changed, never 0, and less than after when the store
 	// was restored. When ctx is done it returns an error that is context.Cause(ctx) by errors.Is.
-	Watch(ctx context.Context, prefix string, after uint64) (uint64, error)
+	Watch(ctx context.Context, after uint64, prefix string) (uint64, error)
 }
 
 // ErrRevision is returned by Store.Commit when a key has been changed by another client.

@@ -21,6 +21,7 @@ var suites = map[string]string{
 	"promote.Journal":         "promote/journaltest",
 	"vip/provision.Driver":    "vip/provision/provisiontest",
 	"vip.Store":               "vip/storetest",
+	"vip.Watcher":             "vip/storetest",
 }
 
 // embedders are interfaces that only embedders and examples implement.

@@ -76,7 +76,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 // its last slash, deletions included. When the servers are restored from a snapshot Consul ends the
 // query early with the index of before; one that is sent after that is answered with a lower index,
 // after 20 s at the latest.
-func (s *Store) Watch(ctx context.Context, prefix string, after uint64) (uint64, error) {
+func (s *Store) Watch(ctx context.Context, after uint64, prefix string) (uint64, error) {
 	begun := time.Now()
 	now, err := s.index(ctx, prefix, after)
 	if err == nil && now == after && time.Since(begun) < longestWatch {

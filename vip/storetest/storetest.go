@@ -51,29 +51,28 @@ func watch(t *testing.T, s vip.Store) {
 		return
 	}
 	ask := func(after uint64) uint64 {
-		now, err := w.Watch(t.Context(), "addr/", after)
+		now, err := w.Watch(t.Context(), after, "addr/")
 		if err != nil || now == 0 {
 			t.Fatalf("watch after %d: got %d, %v", after, now, err)
 		}
 		return now
 	}
-	var after uint64
-	rev := commit(t, s, set("addr/a", "1", 0))
+	commit(t, s, set("addr/a", "1", 0))
 	for _, change := range []vip.Change{set("addr/a", "2", 0), set("addr/b", "1", 0),
 		{Key: "addr/a"}, {Key: "addr/b"}} {
 		seen := make(chan uint64, 1)
-		after = ask(0)
+		after := ask(0)
 		go func() {
-			for now := after; ; {
-				var err error
-				if now, err = w.Watch(t.Context(), "addr/", after); err != nil || now != after {
+			for {
+				now, err := w.Watch(t.Context(), after, "addr/")
+				if err != nil || now != after {
 					seen <- now // 0 after an error
 					return
 				}
 			}
 		}()
 		change.Revision = vip.AnyRevision
-		rev = commit(t, s, change)
+		rev := commit(t, s, change)
 		if now := <-seen; now == 0 || now == after {
 			t.Errorf("change of %s at %d: watch after %d says %d", change.Key, rev, after, now)
 		}
@@ -84,10 +83,10 @@ func watch(t *testing.T, s vip.Store) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
 	failed := make(chan error, 1)
-	after = ask(0)
+	after := ask(0)
 	go func() {
 		for {
-			if _, err := w.Watch(ctx, "addr/", after); err != nil {
+			if _, err := w.Watch(ctx, after, "addr/"); err != nil {
 				failed <- err
 				return
 			}
