@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -20,9 +21,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errCorrupt = errors.New("damaged")
 
+// scratch is room that encodeTenure writes to. An array on the stack would not stay there: what
+// crc32.Checksum reads escapes.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
 func encodeTenure(l *tenure) []byte {
-	var room [512]byte
-	return slices.Clone(appendTenure(room[:0], l)) // it is kept: without spare room
+	room := scratch.Get().(*[]byte)
+	defer scratch.Put(room)
+	*room = appendTenure((*room)[:0], l)
+	return slices.Clone(*room) // it is kept: without spare room
 }
 
 func appendTenure(b []byte, l *tenure) []byte {
