@@ -160,14 +160,16 @@ type Allocator struct {
 	// leases that Sweep ends in one commit: fewer after the store has found them too large
 	atOnce int
 
-	skip      int             // how many places Allocate may skip in the free queue
-	revision  uint64          // the highest that this allocator has seen in the store
-	forgets   bool            // see forgetsKey
-	read      time.Time       // when it began to read all addresses for the last time that it could
-	following bool            // the store reports changes of others to Run
-	refreshed time.Time       // when the changes of other allocators were last read
-	forgotten []string        // tasks whose owner record may be of no use any more
-	randN     func(n int) int // rand.IntN
+	skip       int                  // how many places Allocate may skip in the free queue
+	revision   uint64               // the highest that this allocator has seen in the store
+	forgets    bool                 // see forgetsKey
+	read       time.Time            // when it began to read all addresses for the last time that it could
+	readBefore time.Time            // the time before that
+	lost       map[netip.Addr]Lease // see Lost; nil for none
+	following  bool                 // the store reports changes of others to Run
+	refreshed  time.Time            // when the changes of other allocators were last read
+	forgotten  []string             // tasks whose owner record may be of no use any more
+	randN      func(n int) int      // rand.IntN
 }
 
 // Open loads the leases from the store and returns an allocator for the pools. A live lease outside
@@ -294,7 +296,8 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 		}
 	}
 	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries))
-	a.read = began
+	a.readBefore, a.read = a.read, began
+	maps.DeleteFunc(a.lost, func(addr netip.Addr, _ Lease) bool { return a.x.poolOf(addr) == nil })
 	for _, r := range records {
 		a.revision = max(a.revision, r.Revision)
 	}

@@ -120,6 +120,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 				continue
 			}
 			a.react(a.x.set(s.e, &s.next, s.record, rev, now))
+			delete(a.lost, s.e.addr)
 		}
 	case found != nil:
 		a.apply(c.entries(), found)
@@ -195,6 +196,7 @@ func (a *Allocator) apply(entries []*entry, found []Record) {
 				continue
 			}
 		}
+		a.noteLost(e, &l, found[i].Revision)
 		a.react(a.x.set(e, &l, nil, found[i].Revision, now))
 	}
 }
@@ -290,7 +292,7 @@ func (a *Allocator) fetchAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.read = began
+	a.readBefore, a.read = a.read, began
 	there := make(map[string]bool, len(found))
 	for _, r := range found {
 		there[r.Key] = true

@@ -13,6 +13,11 @@
 // ends, for any reason, it withdraws all addresses first and returns afterwards: two machines never
 // announce one address because the first was slow to say that it has lost its lease on the job.
 //
+// An address is withdrawn when its lease is seen to end and rest. One whose lease has vanished from
+// the store (vip.Allocator.Lost) stays announced: a store that was emptied must not take the network
+// down. So it remains until the address is leased again, or the Keeper ends: to accept what the
+// store says, run another one.
+//
 // This package does not elect the machine that announces, and does not route packets itself.
 package provision
 
@@ -81,11 +86,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 		log = slog.New(slog.DiscardHandler)
 	}
 	var announced []tenure
-	first, failed := true, false
+	first, failed, lost := true, false, 0
 	for ctx.Err() == nil {
 		from := k.Allocator.Revision()
-		leases := k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining,
-			vip.Cooling}})
+		leases, held := k.leases(announced)
+		if held != lost {
+			log.Warn("addresses stay announced whose leases the store has lost", "addresses", held)
+			lost = held
+		}
 		if want := k.tenures(leases); first || failed || !slices.Equal(want, announced) {
 			aside, err := k.apply(ctx, leases)
 			if err != nil && ctx.Err() == nil {
@@ -110,6 +118,32 @@ func (k *Keeper) Run(ctx context.Context) error {
 		err = fmt.Errorf("withdraw addresses: %w", err)
 	}
 	return errors.Join(context.Cause(ctx), err)
+}
+
+// leases lists what is to be announced, by address, and says how many of it are lost: the store has
+// them no more, and they are announced.
+func (k *Keeper) leases(announced []tenure) (all []vip.Lease, held int) {
+	lost := k.Allocator.Lost()
+	all = k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}})
+	lost = append(lost, k.Allocator.Lost()...) // one of the two has what was lost or found meanwhile
+	if len(lost) == 0 {
+		return all, 0
+	}
+	missing := map[netip.Addr]vip.Lease{}
+	for _, l := range lost {
+		missing[l.Addr] = l
+	}
+	for _, l := range all {
+		delete(missing, l.Addr)
+	}
+	for _, t := range announced {
+		if l, ok := missing[t.addr]; ok {
+			all = append(all, l)
+			held++
+		}
+	}
+	slices.SortFunc(all, func(a, b vip.Lease) int { return a.Addr.Compare(b.Addr) })
+	return all, held
 }
 
 // tenure holds the parts of a lease that the driver depends on.

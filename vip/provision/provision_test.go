@@ -100,6 +100,56 @@ func TestKeeperFollowsTheLeases(t *testing.T) {
 	require.True(t, w.announces()(), "withdrawn before Run returned")
 }
 
+func TestKeeperHoldsWhatTheStoreHasLost(t *testing.T) {
+	t.Parallel()
+	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.9")
+	require.NoError(t, err)
+	store := vip.NewMemStore()
+	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true, Refresh: time.Nanosecond})
+	require.NoError(t, err)
+	lease := func(task string) vip.Lease {
+		l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
+		require.NoError(t, err)
+		return l
+	}
+	soon := func(condition func() bool) {
+		t.Helper()
+		require.Eventually(t, condition, time.Minute, time.Millisecond)
+	}
+	x, y := lease("T1"), lease("T2")
+	w := &wire{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	run := func(ctx context.Context) {
+		go func() { done <- (&provision.Keeper{Allocator: a, Driver: w}).Run(ctx) }()
+	}
+	run(ctx)
+	soon(w.announces(x.Addr, y.Addr))
+	for _, l := range []vip.Lease{x, y} {
+		_, err = store.Commit(t.Context(), vip.Change{Key: "addr/" + l.Addr.String(), Revision: vip.AnyRevision})
+		require.NoError(t, err)
+	}
+	require.NoError(t, a.Sweep(t.Context()))
+	require.Empty(t, a.List(vip.Query{}))
+	z := lease("T3")
+	require.NotEqual(t, y.Addr, z.Addr)
+	soon(func() bool { return w.announces(x.Addr, y.Addr)() || w.announces(x.Addr, y.Addr, z.Addr)() })
+	_, err = a.Quarantine(t.Context(), y.Addr, "flaps", 0) // the store has a record of it again
+	require.NoError(t, err)
+	soon(func() bool { return w.announces(x.Addr)() || w.announces(x.Addr, z.Addr)() })
+	_, err = a.Release(t.Context(), z.ID, z.Generation, "done")
+	require.NoError(t, err)
+
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.True(t, w.announces()(), "withdrawn before Run returned")
+	next, stop := context.WithCancel(t.Context())
+	run(next) // it takes the store as it is
+	soon(w.announces(z.Addr))
+	stop()
+	require.ErrorIs(t, <-done, context.Canceled)
+}
+
 func TestKeeperSaysWhenItCannotWithdraw(t *testing.T) {
 	t.Parallel()
 	p, err := vip.ParsePool("p", "10.0.0.1")
