@@ -292,6 +292,9 @@ func (a *Allocator) fetchAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.fetchForgets(ctx); err != nil {
+		return err
+	}
 	a.readBefore, a.read = a.read, began
 	there := make(map[string]bool, len(found))
 	for _, r := range found {

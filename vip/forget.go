@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -13,7 +14,8 @@ const (
 	// not.
 	sparseSize = 1 << 16
 	// forgetsKey is there when the record of an address has been deleted: then an address without a
-	// record may have had leases, with generations up to the revision of that time.
+	// record may have had leases, with generations up to the revision that this key has. Allocators
+	// that share a store write it with each deletion.
 	forgetsKey = "forgets"
 	// forgetOps is about how many changes forgetIdle commits together: a Consul transaction holds
 	// 64 operations, and a deletion takes two.
@@ -88,12 +90,12 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 		a.recycle(c)
 		return more, nil
 	}
-	if !a.forgets {
+	if a.cfg.Shared || !a.forgets {
 		c.steps[0].also = &Change{Key: forgetsKey, Value: []byte{1}, Revision: AnyRevision}
 	}
 	switch err := a.commit(ctx, now, c); {
 	case err == nil:
-		a.forgets = true
+		a.forgets = true // and the commit has made a.revision that of the mark
 	case errors.Is(err, ErrTooLarge) && a.atOnce > 1:
 		a.atOnce /= 2
 	case !errors.Is(err, ErrRevision): // which another allocator was quicker than
@@ -142,12 +144,27 @@ func (x *index) remove(e *entry) {
 // firstGeneration is that of an address which, as far as its record says, has had no lease. Where
 // records have been deleted it is above the generations of all of them: none is above the revision
 // that its record had, and the allocator that deletes the record has seen that revision, as has one
-// that opens the store later.
+// that opens the store later or reads all addresses.
 func (a *Allocator) firstGeneration(e *entry) uint64 {
 	if a.forgets || e.pool.sparse() {
 		return a.revision + 1
 	}
 	return 1
+}
+
+// fetchForgets reads up to which revision other allocators have forgotten addresses.
+func (a *Allocator) fetchForgets(ctx context.Context) error {
+	if !a.cfg.Shared || !slices.ContainsFunc(a.x.pools, (*pool).sparse) {
+		return nil
+	}
+	var found []Record
+	var err error
+	a.unlocked(func() { found, err = a.store.Get(ctx, forgetsKey) })
+	if err != nil {
+		return err
+	}
+	a.forgets, a.revision = a.forgets || found[0].Revision != 0, max(a.revision, found[0].Revision)
+	return nil
 }
 
 // mayHaveMissed reports whether e may have had a lease that began, ended and was forgotten since
