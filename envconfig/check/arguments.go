@@ -85,7 +85,8 @@ var (
 		{"pass:", regexp.MustCompile(`\s-pass(?:in|out)?\s+pass:([^\s"']+)`)},
 		{"htpasswd", regexp.MustCompile(`\bhtpasswd\b.*\s-\w*b\w*\s+\S+\s+\S+\s+([^\s"']+)`)},
 		{"insecure-password", regexp.MustCompile(`\binsecure-password\s+(\S+)`)},
-		{"stats", regexp.MustCompile(`\bstats\s+auth\s+[^\s:]+:(\S+)`)},
+		{"auth ", regexp.MustCompile(`(?:\bstats\s+|^)auth\s+[^\s:]+:(\S+)`)},
+		{"on ", regexp.MustCompile(`^\S+\s+on\s(?:[^<|;]*\s)?>(\S+)(?:\s+[~%&+-]\S*)+$`)}, // a user in Redis's list
 		{"login ", regexp.MustCompile(`\blogin\s+\S+\s+password\s+(\S+)`)},
 		{"identified", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
 		{"password", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
@@ -120,7 +121,7 @@ func isArgumentValue(value string) bool {
 
 var (
 	languageName = regexp.MustCompile(`(?i)(?:^|[._-])[a-z]{2}(?:[-_][a-z]{2,4})?\.(?:json|ya?ml|properties|ini|toml|js|ts|php|xml)$`)
-	messageName  = regexp.MustCompile(`(?i)^(?:messages|validationmessages|localstrings|strings|labels|i18n|.*resources?)(?:[._-].*)?\.(?:properties|json|ya?ml|xml)$`)
+	messageName  = regexp.MustCompile(`(?i)^(?:messages|validationmessages|localstrings|strings|labels|i18n|.*resources?)(?:[._-].*)?\.(?:properties|json|ya?ml|xml|[jt]s)$`)
 )
 
 // isTranslation reports whether a file has texts for people, told by its name: messages_de.properties, locales/fr.json.

@@ -114,11 +114,11 @@ type parser func(data []byte, k *sink) error
 var parsers = map[string]parser{
 	"properties": parseProperties, "yaml": parseYAML, "json": parseJSON, "toml": parseTOML,
 	"xml": parseXML, "ini": parseINI, "dotenv": parseDotenv,
-	"conf": parseConf, "shell": parseShell, "code": parseCode,
+	"conf": parseConf, "shell": parseShell, "code": parseCode, "colons": parseColons,
 }
 
-// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv; conf, shell or
-// code for what is read line by line, without rules that it could break; or empty for a file that is compared as a
+// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv; conf, shell, code
+// or colons for what is read line by line, without rules that it could break; or empty for a file that is compared as a
 // whole.
 func Format(name string) string {
 	base := strings.ToLower(path.Base(name))
@@ -142,14 +142,15 @@ var formats = func() map[string]string {
 	m := map[string]string{}
 	for format, endings := range map[string]string{
 		"properties": ".properties",
-		"yaml":       ".yaml .yml",
+		"yaml":       ".yaml .yml kubeconfig",
 		"json":       ".json .jsonc .json5 .ndjson .jsonl",
 		"toml":       ".toml",
 		"xml":        ".xml",
 		"ini":        ".ini .cnf .service .socket .timer .pypirc .my.cnf .gitconfig",
 		"conf": ".conf .cfg .cf .config .hocon .acl .vcl .npmrc .rc .tf .tfvars .hcl .yarnrc " +
-			".netrc .curlrc .wgetrc",
-		"shell": ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab .bat .cmd .ps1",
+			".netrc .curlrc .wgetrc caddyfile msmtprc .msmtprc",
+		"colons": ".pgpass pgpass pgpass.conf sasl_passwd",
+		"shell":  ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab .bat .cmd .ps1",
 		"code": ".js .mjs .cjs .ts .jsx .tsx .py .rb .php .go .java .kt .scala .groovy .gradle .pl .lua " +
 			".cs .swift .sql jenkinsfile",
 	} {
@@ -163,7 +164,7 @@ var formats = func() map[string]string {
 // tree reports whether the format has keys that can be compared between environments.
 func tree(format string) bool {
 	switch format {
-	case "", "conf", "shell", "code":
+	case "", "conf", "shell", "code", "colons":
 		return false
 	}
 	return true

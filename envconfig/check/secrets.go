@@ -13,7 +13,7 @@ import (
 var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass",
 	"keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase",
 	"accountkey", "signingkey", "encryptionkey", "masterkey", "authkey", "sharedkey", "secretkeybase", "requirepass",
-	"masterauth", "erlangcookie", "connectionpass"}
+	"masterauth", "erlangcookie", "connectionpass", "bindpw", "psk", "presharedkey"}
 
 // separators are left out of a key's name before it is compared.
 var separators = strings.NewReplacer("_", "", "-", "")
@@ -21,7 +21,7 @@ var separators = strings.NewReplacer("_", "", "-", "")
 // otherNames end like those of secrets, and are of what is none: the name of a Secret of Kubernetes, which the value is in charts,
 // or something that every client is told.
 var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken", "xsrftoken",
-	"loadcredential", "conditioncredential", "importcredential"}
+	"sitekey", "loadcredential", "conditioncredential", "importcredential"}
 
 // measures are words that make of a token something to be counted: max_token=4096.
 var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "per", "total", "count"}
@@ -30,7 +30,7 @@ var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "pe
 var switches = []string{"yes", "no", "on", "off", "none"}
 
 // elsewhere is how values begin that say where the secret is, or that hold it encrypted.
-var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", "vault:", "ENC(", "ENC[", "{cipher}", "$ANSIBLE_VAULT"}
+var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", "vault:", "ENC(", "ENC[", "$__", "{cipher}", "$ANSIBLE_VAULT"}
 
 // template is a value that something else is put in the place of, or a mark such as </s> or [CLS].
 var template = regexp.MustCompile(`^(?:<[^<>]+>|\[[^\[\]]+\]|\{\{.*\}\}|@[\w.-]+@|%[A-Z0-9_]+%|\$\(.*\)|\$[A-Z_][A-Z0-9_]*)$`)
@@ -71,13 +71,36 @@ func (f *File) names() map[[2]string]string {
 	return names
 }
 
+// secretObjects are what the keys in Secrets of Kubernetes begin with
+// (https://kubernetes.io/docs/concepts/configuration/secret/).
+func (f *File) secretObjects() (begins []string) {
+	if f.format != "yaml" && f.format != "json" {
+		return nil
+	}
+	for i := range f.Settings {
+		if s := &f.Settings[i]; s.value == "Secret" && (s.Key == "kind" || strings.HasSuffix(s.Key, ".kind")) && len(begins) < maxProblems {
+			object := strings.TrimSuffix(s.Key, "kind")
+			begins = append(begins, object+"data.", object+"stringData.")
+		}
+	}
+	return begins
+}
+
+// isHeld reports whether a setting is one of a Secret of Kubernetes, or of the credentials that docker login writes.
+func isHeld(s *Setting, objects []string) bool {
+	in := strings.HasPrefix(s.Key, "auths.") && strings.HasSuffix(s.Key, ".auth") ||
+		slices.ContainsFunc(objects, func(begins string) bool { return strings.HasPrefix(s.Key, begins) })
+	return in && (s.Kind == String || s.Kind == Number) && isPlain(s.value) && !isUnfilled(s.value)
+}
+
 // judge marks the settings that are secrets.
 func (f *File) judge() {
 	names := f.names()
 	words := isTranslation(f.Path)
+	objects := f.secretObjects()
 	for i := range f.Settings {
 		s := &f.Settings[i]
-		s.secret = isSecret(s, f.format, names, words)
+		s.secret = isSecret(s, f.format, names, words) || isHeld(s, objects)
 		if !s.secret && i > 0 && inList(s.Key) {
 			s.secret = isArgument(f.Settings[i-1].value, s)
 		}
@@ -111,11 +134,17 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 	if tellsSecret(value) {
 		return true
 	}
+	if format == "conf" && expression.MatchString(value) || strings.Contains(s.Key, "encryptedData.") {
+		return false
+	}
 	if words || s.Key == "" || strings.Contains(value, "://") {
 		return false
 	}
 	name := nameOf(s, format, names)
 	byName := isSecretName(name, s.Kind)
+	if name == "secretKey" && isSecretName(value, String) { // a key in a Secret, as External Secrets names it
+		return false
+	}
 	if !byName && (len(value) < 16 || !isKeyName(name) || !isRandom(value)) {
 		return false
 	}
@@ -123,12 +152,18 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 		!slices.Contains(types, strings.ToLower(value)) && (format != "code" || isLiteral(name, value))
 }
 
+// expression is what Terraform works out: a variable, or what another resource is given.
+var expression = regexp.MustCompile(`^(?:(?:var|local|data|module|each|self|path)\.[a-z_]|[a-z][a-z0-9]*(?:_[a-z0-9]+)+\.[\w-]+[.\[])`)
+
 // nameOf is what a setting is called, by itself or by another one beside it.
 func nameOf(s *Setting, format string, names map[[2]string]string) string {
 	before, last := element(s.Key, format)
 	name := cmp.Or(last, before[strings.LastIndexAny(before, ".]")+1:])
 	if of, ok := strings.CutSuffix(strings.ToLower(last), "value"); ok || last == "" {
 		name = cmp.Or(names[[2]string{before, of}], name)
+	}
+	if i := strings.LastIndexByte(before, '.'); format == "conf" && last == "default" { // of Terraform's variable
+		name = before[i+1:]
 	}
 	if i := strings.LastIndexByte(name, '#'); i > 0 && (format == "ini" || !tree(format)) {
 		name = name[:i]
@@ -172,7 +207,7 @@ func isLiteral(name, value string) bool {
 // keyWords make a key the name of something that is random and secret, notKeyWords of something that is only random.
 var (
 	keyWords    = []string{"key", "api", "token", "secret", "auth", "credential", "credentials", "jwt", "bearer", "password", "pass", "pat", "access"}
-	notKeyWords = []string{"public", "pub", "fingerprint", "thumbprint", "checksum", "digest", "hash", "sha", "sha1", "sha256", "md5", "etag", "revision",
+	notKeyWords = []string{"public", "site", "pub", "fingerprint", "thumbprint", "checksum", "digest", "hash", "sha", "sha1", "sha256", "md5", "etag", "revision",
 		"commit", "version", "integrity", "cache", "sort", "primary", "foreign", "partition", "url", "uri", "path", "file", "alias", "issuer", "id", "name",
 		"endpoint", "host", "keyid", "class", "algorithm", "type", "keyword", "keyboard", "kid"}
 )

@@ -53,6 +53,10 @@ func parseShell(data []byte, k *sink) error {
 			return nil
 		}
 		line, joined = joined+line, ""
+		if m := dockerENV.FindStringSubmatch(line); m != nil {
+			value := unquote(m[2])
+			return k.add(Setting{Key: m[1], Kind: kindOf(value), Line: n, value: value})
+		}
 		if m := shellAssignment.FindStringSubmatch(line); m != nil {
 			value := unquote(cutComment(strings.TrimRight(m[2], "; \t")))
 			return k.add(Setting{Key: m[1], Kind: kindOf(value), Line: n, value: value})
@@ -61,9 +65,24 @@ func parseShell(data []byte, k *sink) error {
 	})
 }
 
+// dockerENV is the form of ENV in a Dockerfile that has a blank in the place of "=".
+var dockerENV = regexp.MustCompile(`^ENV\s+([A-Za-z_]\w*)\s+([^=\s]+)$`)
+
 var shellAssignment = regexp.MustCompile(
 	`^(?i:export\s+|set\s+|setx\s+|local\s+|readonly\s+|declare\s+(?:-\w+\s+)*|env\s+|arg\s+|\$env:|\$)?"?([A-Za-z_][\w.]*)\s?=\s?` +
 		`("[^"]*"|'[^']*'|[^\s]*)"?\s*;?\s*(?:#.*)?$`)
+
+// parseColons reads lines of fields with colons between them, of which the last is a password: PostgreSQL's .pgpass and
+// Postfix's sasl_passwd.
+func parseColons(data []byte, k *sink) error {
+	return eachLine(data, func(n int, line string) error {
+		i := strings.LastIndexByte(line, ':')
+		if i < 0 {
+			return nil
+		}
+		return k.add(Setting{Key: "password", Kind: String, Line: n, value: line[i+1:]})
+	})
+}
 
 // parseCode reads what a program gives a name to in quotation marks: name = "value", name: 'value', "name" => "value",
 // withName("value"), put("name", "value").
@@ -80,7 +99,7 @@ func eachLine(data []byte, do func(n int, line string) error) error {
 			continue
 		}
 		line = strings.TrimSpace(line)
-		if line == "" || strings.IndexByte("#;*<", line[0]) >= 0 || strings.HasPrefix(line, "//") && !strings.HasPrefix(line, "//registry") ||
+		if line == "" || strings.IndexByte("#;*<", line[0]) >= 0 || strings.HasPrefix(line, "//") && !strings.Contains(line, ":_") ||
 			strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "--") && !strings.Contains(line, "=") {
 			continue
 		}

@@ -51,6 +51,7 @@ var forms = func() map[[2]byte][]form {
 		"a Discord bot token":      {`MT [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `Mj [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `Mz [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `ND [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `NT [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `Nj [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `Nz [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `OD [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`, `OT [\w-]{21,26}\.[\w-]{6}\.[\w-]{27,38}`},
 		"a Discord webhook":        {`discord.com/api/webhooks/ \d{17,20}/[\w-]{60,}`, `discordapp.com/api/webhooks/ \d{17,20}/[\w-]{60,}`},
 		"a Docker Hub token":       {`dckr_pat_ [\w-]{20,}`, `dckr_oat_ [\w-]{20,}`},
+		"a Django key":             {`django-insecure- [^\s'"]{10,}`},
 		"a Doppler token":          {`dp.pt. [A-Za-z0-9]{40,44}`, `dp.ct. [A-Za-z0-9]{40,44}`, `dp.sa. [A-Za-z0-9]{40,44}`, `dp.scim. [A-Za-z0-9]{40,44}`, `dp.audit. [A-Za-z0-9]{40,44}`, `dp.st. (?:[a-z0-9_-]{2,35}\.)?[A-Za-z0-9]{40,44}`},
 		"a Dropbox token":          {`sl. [\w=-]{130,}`},
 		"a Duffel token":           {`duffel_test_ [\w=-]{43}`, `duffel_live_ [\w=-]{43}`},
@@ -157,7 +158,9 @@ var loose = []struct {
 	{"a Terraform token", ".atlasv1.", regexp.MustCompile(`\b[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,70}`)},
 	{"a MaxMind key", "_mmk", regexp.MustCompile(`\b[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk\b`)},
 	{"a Dropbox token", "AAAAAAAAAA", regexp.MustCompile(`\b[a-zA-Z0-9]{11}AAAAAAAAAA[\w=-]{43}\b`)},
-	{"a password hash", "$", regexp.MustCompile(`(?m)^[^\s:#"'=]+:(?:\$apr1\$|\$2[abxy]\$|\$[156y]\$)[\w./$]{20,}`)},
+	{"a password hash", "$", regexp.MustCompile(`(?m)(?:^|["',\s])[^\s:#"'=,/]+:\$?(?:\$apr1\$|\$2[abxy]\$|\$[156y]\$)[\w./$]{20,}`)},
+	{"a password hash", `"md5`, regexp.MustCompile(`(?m)^"[^"\n]+"[ \t]+"md5[0-9a-f]{32}"`)},
+	{"a password hash", `"SCRAM-SHA-256$`, regexp.MustCompile(`(?m)^"[^"\n]+"[ \t]+"SCRAM-SHA-256\$[^"\n]{40,}"`)},
 	{"a password hash", "{S", regexp.MustCompile(`(?m)^[^\s:#"'=]+:\{SS?HA\}[\w+/=]{20,}`)},
 }
 

@@ -66,14 +66,28 @@ var (
 		"sidecar", "agent", "envoy", "istio", "linkerd", "dapr", "statsd", "dogstatsd", "datadog", "otel", "otlp", "loopback",
 		"local", "self", "allow", "allowed", "trusted", "whitelist", "allowlist", "acl", "origin", "origins", "cors",
 		"noproxy", "nonproxyhosts", "no", "admin", "debug", "debugger", "pprof", "exporter", "prometheus", "test", "defaulthost",
-		"alias", "aliases", "ping", "heartbeat", "stub", "internalip", "realip", "deny", "denied", "ignore", "exclude",
+		"scrape", "alias", "aliases", "ping", "heartbeat", "stub", "internalip", "realip", "deny", "denied", "ignore", "exclude",
 		"excluded", "advertised", "mynetworks", "permit", "resolver"}
-	ownKeys  = []string{"server.address", "server.host", "servername", "hostname", "defaulthost", "setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks"}
+	ownKeys  = []string{"server.address", "server.host", "servername", "hostname", "defaulthost", "setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks", "proxysetheader", "httpcheck"}
 	ownPorts = []string{"15000", "15001", "15004", "15006", "15020", "15021", "15090", "8125", "8126", "4317", "4318", "3500", "50001", "8500",
 		"6831", "6832", "9901", "19000", "4140", "4191", "2021", "24224", "24225"}
 	ownPaths = []string{"/health", "/healthz", "/healthcheck", "/livez", "/readyz", "/ready", "/live", "/liveness", "/readiness", "/ping", "/status",
 		"/actuator", "/metrics", "/stub_status", "/nginx_status", "/server-status", "/fpm-ping", "/fpm-status", "/manager/health", "/-/healthy", "/-/ready"}
 )
+
+var (
+	// ownValue is a range of addresses that has the container in it, as access lists do.
+	ownValue = regexp.MustCompile(`(?:^|\s)(?:127\.\d+\.\d+\.\d+|\[?::1\]?)/\d`)
+	// portKey is the end of a key whose address is the one to listen at.
+	portKey   = regexp.MustCompile(`(?:^|[._@])ports?(?:\[\d+\])?$`)
+	reference = regexp.MustCompile(`\$\{[^{}]*\}`)
+)
+
+// isDefault reports whether the container itself stands only in defaults of references, such as ${DB_HOST:localhost}.
+func isDefault(value string) bool {
+	rest := reference.ReplaceAllString(value, "")
+	return rest != value && !slices.ContainsFunc(loopback, func(h string) bool { return strings.Contains(rest, h) })
+}
 
 // namesItself reports whether the value leads to the container itself where another host is meant.
 func namesItself(s *Setting) bool {
@@ -91,7 +105,13 @@ func namesItself(s *Setting) bool {
 	if strings.Contains(s.Key, "Host[localhost]@") || strings.Contains(s.Key, "Alias") {
 		return false
 	}
+	if ownValue.MatchString(lower) || isDefault(lower) {
+		return false
+	}
 	plain := strings.ToLower(separators.Replace(s.Key))
+	if portKey.MatchString(plain) {
+		return false
+	}
 	if slices.ContainsFunc(ownKeys, func(k string) bool {
 		return plain == k || strings.HasSuffix(plain, "."+k) || strings.HasSuffix(plain, "@"+k)
 	}) {
