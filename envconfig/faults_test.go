@@ -289,7 +289,7 @@ func TestConcurrentStarts(t *testing.T) {
 }
 
 func TestBigFileTakesConstantMemory(t *testing.T) {
-	// not parallel: what is allocated is counted for the whole process
+	// not parallel: allocations are counted for the whole process
 	b := newBox(t, map[string]string{"envs/test/opt/small": ""})
 	f, err := os.Create(filepath.Join(b.root, DefaultSource, "envs/test/opt/big"))
 	require.NoError(t, err)

@@ -69,9 +69,8 @@ func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, erro
 	return past, nil
 }
 
-// At returns the lease that had this VIP at a time, such as 14:32. Its Binding is empty when
-// nothing was bound at that time yet. ErrNotFound when no lease had it, or so long ago that it is
-// not kept.
+// At returns the lease that held addr at the time at. Its Binding is empty when nothing was bound
+// at that time yet. ErrNotFound when no lease had it, or so long ago that it is not kept.
 func (a *Allocator) At(ctx context.Context, addr netip.Addr, at time.Time) (Lease, error) {
 	past, err := a.History(ctx, addr)
 	if err != nil {
