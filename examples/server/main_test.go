@@ -17,7 +17,7 @@ import (
 
 func env(string) string { return "" }
 
-// with returns correct arguments, followed by args, which replace them.
+// with returns valid arguments, followed by args, which override them.
 func with(t *testing.T, args ...string) []string {
 	return append([]string{
 		"-data", filepath.Join(t.TempDir(), "data"), "-envconfig", os.Args[0], "-listen",

@@ -103,7 +103,7 @@ func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
 	log := tail{path: w.Platform.BuildLog(build.ID)}
 	defer log.close()
 	for seen := uint64(0); ; {
-		// before the log is read: what an ended build wrote is there
+		// before the log is read: the output of an ended build is there
 		if build, err = w.Platform.Build(build.ID); err != nil {
 			return
 		}
