@@ -39,9 +39,9 @@ func TestStatusOfEachKind(t *testing.T) {
 		kinds++
 		text, _ := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
 		status := httpproblem.Kind(text).Status()
-		if !strings.HasPrefix(spec.Comment.Text(), strconv.Itoa(status)+": ") {
+		if !strings.HasPrefix(spec.Doc.Text(), strconv.Itoa(status)+": ") {
 			t.Errorf("%s has the status %d, its comment says %q", spec.Names[0], status,
-				spec.Comment.Text())
+				spec.Doc.Text())
 		}
 		if status == http.StatusPreconditionFailed && text != "precondition" {
 			t.Errorf("%s: 412 is for If-Match only", spec.Names[0])

@@ -48,8 +48,13 @@ var apps = map[string]func(args []string){
 			case <-worker:
 				fmt.Println("WORKER SIGNALLED")
 			case <-closed(os.Stdin):
-				time.Sleep(200 * time.Millisecond)
-				fmt.Println("TASK DONE")
+				// A signal to the group may be seen after the end of the task's input.
+				select {
+				case <-worker:
+					fmt.Println("WORKER SIGNALLED")
+				case <-time.After(200 * time.Millisecond):
+					fmt.Println("TASK DONE")
+				}
 			}
 			return
 		}
