@@ -37,5 +37,5 @@ func TestSnippetConfig(t *testing.T) {
 			"Tick":        {func(c *config) { c.Tick = -1 }},
 			"ModulesDir":  {func(c *config) { c.ModulesDir = "modules" }},
 			"LuaPath":     {func(c *config) { c.LuaPath = "/x\"; load_module" }},
-		})
+		}, "BuiltIn")
 }
