@@ -120,7 +120,7 @@ func TestEveryActHasAName(t *testing.T) {
 func TestABuildIsCancelledOnThePage(t *testing.T) {
 	t.Parallel()
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	defer silent.Close()
+	t.Cleanup(silent.Close) // after the server, whose builds wait for it
 	s := servertest.Start(t, servertest.Config{})
 	require.NoError(t, s.Platform.PutSource("site", sourceOf(t, "site/index.html", "envs/test/f")))
 	base := strings.TrimPrefix(silent.URL, "http://") + "/base@sha256:" + strings.Repeat("b", 64)
