@@ -28,7 +28,7 @@ func (p *Platform) Serves(ctx context.Context) error {
 		return errors.New("finishing what a crash has cut off")
 	}
 	if _, err := p.driver.State(ctx); err != nil {
-		return fmt.Errorf("Nginx: %w", err)
+		return fmt.Errorf("state of Nginx: %w", err)
 	}
 	p.routing.Lock()
 	revision := p.revision
@@ -67,16 +67,15 @@ func (p *Platform) someVIPs() (list []netip.AddrPort) {
 			return list
 		}
 	}
-	if pool, err := p.config.pool(); err == nil && len(list) == 0 {
-		for _, r := range pool.Ranges {
-			addr := r.Last
-			if addr != r.First {
-				addr = addr.Prev() // the last may be reserved
-			}
-			return append(list, netip.AddrPortFrom(addr, port))
-		}
+	pool, err := p.config.pool()
+	if err != nil || len(list) > 0 || len(pool.Ranges) == 0 {
+		return list
 	}
-	return list
+	addr := pool.Ranges[0].Last
+	if addr != pool.Ranges[0].First {
+		addr = addr.Prev() // the last may be reserved
+	}
+	return append(list, netip.AddrPortFrom(addr, port))
 }
 
 // dial returns why one of the addresses takes no connection, or nil.
