@@ -26,10 +26,15 @@ func (s *Set) checkLeaks(owned map[string][]string) []Finding {
 		if isTranslation(p) {
 			continue
 		}
+		blamed := map[blame]bool{}
 		for _, name := range names {
 			if f := s.files[name][p]; f != nil && f.format != "code" {
 				for i := range f.Settings {
-					report(name, &f.Settings[i], s.leak(name, &f.Settings[i], owned))
+					setting := &f.Settings[i]
+					if reason := s.leak(name, setting, owned); reason != "" {
+						report(name, setting, reason)
+						blamed[blame{name, setting}] = true
+					}
 				}
 			}
 		}
@@ -38,7 +43,7 @@ func (s *Set) checkLeaks(owned map[string][]string) []Finding {
 			at := byKey[key]
 			for _, name := range names {
 				setting := at[name]
-				if setting == nil || s.leak(name, setting, owned) != "" {
+				if setting == nil || blamed[blame{name, setting}] {
 					continue
 				}
 				reason := ""
@@ -53,6 +58,12 @@ func (s *Set) checkLeaks(owned map[string][]string) []Finding {
 		}
 	}
 	return out
+}
+
+// blame is a setting of a file that environments may share, in one of them.
+type blame struct {
+	environment string
+	setting     *Setting
 }
 
 // inCommon finds the settings that more than one environment has by the same key, also in files whose keys are not
@@ -92,13 +103,15 @@ func (s *Set) leak(name string, setting *Setting, owned map[string][]string) str
 	if len(owned) > 0 || strings.IndexByte(setting.value, '.') >= 0 {
 		words = hosts(setting.value)
 	}
-	for _, owner := range slices.Sorted(maps.Keys(owned)) {
-		if owner == name {
-			continue
-		}
-		for _, pattern := range owned[owner] {
-			if matchesAny(pattern, words) && !slices.Contains(owned[name], pattern) {
-				return "the value belongs to " + owner
+	if len(owned) > 0 {
+		for _, owner := range slices.Sorted(maps.Keys(owned)) {
+			if owner == name {
+				continue
+			}
+			for _, pattern := range owned[owner] {
+				if matchesAny(pattern, words) && !slices.Contains(owned[name], pattern) {
+					return "the value belongs to " + owner
+				}
 			}
 		}
 	}

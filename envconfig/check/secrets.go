@@ -145,7 +145,7 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 	if name == "secretKey" && isSecretName(value, String) { // a key in a Secret, as External Secrets names it
 		return false
 	}
-	if !byName && (len(value) < 16 || !isKeyName(name) || !isRandom(value)) {
+	if !byName && (len(value) < 16 || strings.IndexByte(value, ' ') >= 0 || !isKeyName(name) || !isRandom(value)) {
 		return false
 	}
 	return isPlain(value) && !isProse(value) && !isVersion(value) && !strings.Contains(s.Key, "ependencies.") &&
@@ -272,6 +272,9 @@ func entropy(value string) float64 {
 func isSecretName(name string, kind Kind) bool {
 	plain := separators.Replace(strings.ToLower(name))
 	ends := func(with string) bool { return strings.HasSuffix(plain, with) }
+	if plain != "auth" && !strings.Contains(plain, "pass") && !slices.ContainsFunc(secretNames, ends) {
+		return false // as most names, of which the words need not be known
+	}
 	parts := nameParts(name)
 	short := len(parts) > 0 && (parts[len(parts)-1] == "pass" || plain == "auth" && name[0] == '_')
 	if !short && !slices.ContainsFunc(secretNames, ends) || slices.ContainsFunc(otherNames, ends) {
