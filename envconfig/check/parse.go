@@ -71,10 +71,9 @@ type sink struct {
 	settings []Setting
 	keys     int // bytes of their keys
 	problems []*SyntaxError
-	lines    map[string]int // where a key stands first, in formats that are lists of keys
-	values   map[string]string
-	partial  bool // some keys are missing, or are not what the format calls them
-	stopped  int  // where the parser of XML did
+	first    map[string]int // where in settings a key stands first, in formats that are lists of keys
+	partial  bool           // some keys are missing, or are not what the format calls them
+	stopped  int            // where the parser of XML did
 }
 
 // add takes a setting. The error is that there are too many.
@@ -90,13 +89,13 @@ func (k *sink) add(s Setting) error {
 // addOnce is add for formats that are lists of keys, in which the last of two equal keys counts: that
 // is a problem where their values differ.
 func (k *sink) addOnce(s Setting) error {
-	if k.lines == nil {
-		k.lines, k.values = map[string]int{}, map[string]string{}
+	if k.first == nil {
+		k.first = map[string]int{}
 	}
-	if first, ok := k.lines[s.Key]; !ok {
-		k.lines[s.Key], k.values[s.Key] = s.Line, s.value
-	} else if k.values[s.Key] != s.value {
-		k.note(s.Line, "key %q stands in line %d already", s.Key, first)
+	if i, ok := k.first[s.Key]; !ok {
+		k.first[s.Key] = len(k.settings)
+	} else if first := &k.settings[i]; first.value != s.value {
+		k.note(s.Line, "key %q stands in line %d already", s.Key, first.Line)
 	}
 	return k.add(s)
 }
