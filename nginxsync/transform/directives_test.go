@@ -44,6 +44,14 @@ func TestWrites(t *testing.T) {
 	}
 }
 
+func TestLogInTheFileOff(t *testing.T) {
+	t.Parallel()
+	result, err := transform.Transform(parse(t, oneFile("http { error_log off; }")), transform.Rules{Snippets: short})
+	require.NoError(t, err)
+	require.Contains(t, result.Files["nginx.conf"], "error_log /dev/null crit;")
+	require.Contains(t, result.Summary(), "off names a file; the log goes to /dev/null")
+}
+
 func TestUploadsAreAccepted(t *testing.T) {
 	t.Parallel()
 	result, err := transform.Transform(parse(t, oneFile("http { server { listen 80; root /other; dav_methods PUT; } }")),

@@ -99,6 +99,12 @@ func (t *transform) paths(n conf.Node) {
 		t.changed(n.Directive, "paths", "%s is mapped to %s", value, to)
 		return
 	}
+	if name == "error_log" && value == "off" {
+		// Nginx writes a file called off in its prefix; the site wants no log.
+		t.edit.ReplaceArgs(n.Directive, "/dev/null", "crit")
+		t.changed(n.Directive, "paths", "off names a file; the log goes to /dev/null")
+		return
+	}
 	if d.is(writes) {
 		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in the rules under paths", name, key+value)
 	}
