@@ -11,13 +11,14 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// envconfig writes the label and manifest.json of an image, and promote reads both without importing
-// it. These tests hold the two to the same key and the same form.
+// envconfig writes the label and manifest.json of an image, and promote reads both without
+// importing it. These tests hold the two to the same key and the same form.
 
 func TestConfigurationLabelKey(t *testing.T) {
 	t.Parallel()
 	if promote.ConfigLabel != envconfig.LabelKey {
-		t.Errorf("promote reads the label %q, envconfig writes %q", promote.ConfigLabel, envconfig.LabelKey)
+		t.Errorf("promote reads the label %q, envconfig writes %q", promote.ConfigLabel,
+			envconfig.LabelKey)
 	}
 }
 
@@ -58,7 +59,8 @@ func TestConfigurationReadersAgree(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, label := m.Label()
-			for form, text := range map[string]string{"manifest": string(m.JSON()), "label": label} {
+			for form, text := range map[string]string{"manifest": string(m.JSON()),
+				"label": label} {
 				c, err := promote.ParseConfiguration([]byte(text))
 				if err != nil {
 					t.Fatalf("%s: %v", form, err)
@@ -90,7 +92,9 @@ func TestConfigurationReadersRefuse(t *testing.T) {
 		file := env.Files[0]
 		file.Path = path
 		env.Files = append(slices.Clone(env.Files), file)
-		slices.SortFunc(env.Files, func(a, b envconfig.File) int { return strings.Compare(a.Path, b.Path) })
+		slices.SortFunc(env.Files, func(a, b envconfig.File) int {
+			return strings.Compare(a.Path, b.Path)
+		})
 		other := envconfig.Manifest{Environments: map[string]*envconfig.Environment{"test": &env}}
 		return string(other.JSON())
 	}

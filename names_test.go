@@ -23,14 +23,17 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 		t.Fatal(err)
 	}
 	bind := func(cluster, version string) error {
-		p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: &runtime{}})
+		p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(),
+			Deployer: &runtime{}})
 		if err != nil {
 			return err
 		}
-		return p.Bind(ctx, promote.Binding{Cluster: cluster, Version: version, Digest: digest, Repository: "registry/a", Actor: "ci"})
+		return p.Bind(ctx, promote.Binding{Cluster: cluster, Version: version, Digest: digest,
+			Repository: "registry/a", Actor: "ci"})
 	}
 	snapshot := func(cluster, version, id string) error {
-		instance := nginxsync.Instance{ID: id, Version: version, Addr: netip.MustParseAddrPort("10.1.2.3:8080")}
+		instance := nginxsync.Instance{ID: id, Version: version,
+			Addr: netip.MustParseAddrPort("10.1.2.3:8080")}
 		return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{cluster: {instance}}}.Validate()
 	}
 	allocate := func(task, cluster, version string) error {
@@ -42,7 +45,8 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 		if err != nil {
 			return err
 		}
-		_, err = leases.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: task, Overrides: map[string]string{cluster: version}}})
+		_, err = leases.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: task,
+			Overrides: map[string]string{cluster: version}}})
 		return err
 	}
 	return map[namestest.Word]map[string]func(string) error{
@@ -59,7 +63,8 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 		},
 		namestest.Version: {
 			"builder: a tag": func(name string) error {
-				return (&builder.Request{Dockerfile: []byte("FROM scratch\n"), Repository: "registry/a", Tag: name}).Validate()
+				return (&builder.Request{Dockerfile: []byte("FROM scratch\n"),
+					Repository: "registry/a", Tag: name}).Validate()
 			},
 			"promote: a binding":    func(name string) error { return bind("a", name) },
 			"vip: an override":      func(name string) error { return allocate("t1", "a", name) },
@@ -67,7 +72,8 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 		},
 		namestest.Task: {
 			"promote: a target": func(name string) error {
-				p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(), Deployer: &runtime{}})
+				p, err := promote.New(promote.Config{Journal: promote.NewMemJournal(),
+					Deployer: &runtime{}})
 				if err != nil {
 					return err
 				}
@@ -77,9 +83,12 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 			"vip: an owner": func(name string) error { return allocate(name, "a", "v1") },
 		},
 		namestest.Environment: {
-			"promote: a pipeline": func(name string) error { return promote.Pipeline{name}.Validate() },
+			"promote: a pipeline": func(name string) error {
+				return promote.Pipeline{name}.Validate()
+			},
 			"envconfig: a tree": func(name string) error {
-				_, err := envconfig.Scan(fstest.MapFS{"envs/" + name + "/etc/app": {}, "envs/test/etc/app": {}})
+				_, err := envconfig.Scan(fstest.MapFS{"envs/" + name + "/etc/app": {},
+					"envs/test/etc/app": {}})
 				return err
 			},
 		},
@@ -90,10 +99,12 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 }
 
 // optional are the entrances where a name may be left out.
-var optional = map[string]bool{"builder: a tag": true, "promote: a target": true, "nginxsync: a snapshot version": true}
+var optional = map[string]bool{"builder: a tag": true, "promote: a target": true,
+	"nginxsync: a snapshot version": true}
 
 // noDirectory are samples that are no name of one directory, so that a tree cannot have them.
-var noDirectory = []string{"empty", "slash", "dot only", "parent directory", "path upwards", "begins with dot"}
+var noDirectory = []string{"empty", "slash", "dot only", "parent directory", "path upwards",
+	"begins with dot"}
 
 // TestNames holds all packages to one grammar for each word: a name that one of them accepts is
 // accepted by all.

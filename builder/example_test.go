@@ -12,7 +12,8 @@ func ExampleTemplate_Render() {
 		fmt.Println(err)
 		return
 	}
-	dockerfile, err := template.Render(map[string]string{"CLUSTER_NAME": "hello_web", "BINARY": "hello"})
+	dockerfile, err := template.Render(map[string]string{"CLUSTER_NAME": "hello_web",
+		"BINARY": "hello"})
 	fmt.Printf("%s%v\n", dockerfile, err)
 
 	_, err = template.Render(map[string]string{"CLUSTER_NAME": "x\nUSER root"})
@@ -37,7 +38,8 @@ func ExampleTemplate_Render() {
 }
 
 func ExampleLint() {
-	for _, f := range builder.Lint([]byte("FROM scratch\nARG CACHE=1\nCOPY code /code\nUSER 1000\n")) {
+	for _, f := range builder.Lint(
+		[]byte("FROM scratch\nARG CACHE=1\nCOPY code /code\nUSER 1000\n")) {
 		fmt.Println(f)
 	}
 	// Output:

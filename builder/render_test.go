@@ -71,12 +71,14 @@ func TestRenderRefuses(t *testing.T) {
 		name, template, param, value string
 		says                         string
 	}{
-		{"newline", "go-static", "CLUSTER_NAME", "a\nUSER root", "line 3: parameter CLUSTER_NAME: the value has a newline at byte 2"},
+		{"newline", "go-static", "CLUSTER_NAME", "a\nUSER root",
+			"line 3: parameter CLUSTER_NAME: the value has a newline at byte 2"},
 		{"carriage return", "go-static", "CLUSTER_NAME", "a\rb", "a newline"},
 		{"double quote", "go-static", "BINARY", `a"`, `a quote " at byte 2`},
 		{"single quote", "go-static", "BINARY", "a'", "a quote '"},
 		{"backtick", "go-static", "BINARY", "`id`", "a quote `"},
-		{"substitution", "tomcat", "PACKAGES", "rsync $(id)", "line 4: parameter PACKAGES: the value has a command substitution $( at byte 7"},
+		{"substitution", "tomcat", "PACKAGES", "rsync $(id)", "line 4: parameter PACKAGES: the " +
+			"value has a command substitution $( at byte 7"},
 		{"variable", "tomcat", "PACKAGES", "$HOME", "a variable sign $"},
 		{"backslash", "tomcat", "HOME_DIR", `/a\`, "a backslash"},
 		{"nul", "tomcat", "HOME_DIR", "/a\x00", "a control character"},
@@ -86,8 +88,10 @@ func TestRenderRefuses(t *testing.T) {
 		{"option", "tomcat", "PACKAGES", "--installroot=/x", "is not words"},
 		{"option in front", "tomcat", "PACKAGES", "-y", "is not words"},
 		{"two spaces", "tomcat", "PACKAGES", "a  b", "is not words"},
-		{"host with port", "tomcat", "BUILD_IP", "10.1.2.3:873", "is not an IPv4 address or a DNS name"},
-		{"host out of range", "tomcat", "BUILD_IP", "10.1.2.300", "is not an IPv4 address or a DNS name"},
+		{"host with port", "tomcat", "BUILD_IP", "10.1.2.3:873", "is not an IPv4 address or a " +
+			"DNS name"},
+		{"host out of range", "tomcat", "BUILD_IP", "10.1.2.300", "is not an IPv4 address or a " +
+			"DNS name"},
 		{"host of six", "tomcat", "BUILD_IP", "::1", "is not an IPv4 address or a DNS name"},
 		{"host as option", "tomcat", "BUILD_IP", "-e", "is not an IPv4 address or a DNS name"},
 		{"port zero", "go-static", "PORT", "0", "is not a port from 1 to 65535"},
@@ -104,11 +108,16 @@ func TestRenderRefuses(t *testing.T) {
 		{"absolute file", "node", "MAIN", "/server.js", "is not a relative path"},
 		{"file outside", "node", "MAIN", "../server.js", "is not a relative path"},
 		{"file as option", "node", "APP_DIR", "--from", "is not a relative path"},
-		{"image by tag", "go-static", "BASE_IMAGE", "alpine:3", "is not scratch or an image by digest"},
-		{"image with a stage", "go-static", "BASE_IMAGE", "alpine" + digest + " AS x", "is not scratch or an image by digest"},
-		{"image upper case", "go-static", "BASE_IMAGE", "Alpine" + digest, "is not scratch or an image by digest"},
-		{"long", "go-static", "BINARY", strings.Repeat("a", 5000), "has 5000 bytes, more than 4096"},
-		{"unused", "go-static", "COLOUR", "red", "parameter COLOUR: the template does not use it, it has CLUSTER_NAME, BASE_IMAGE"},
+		{"image by tag", "go-static", "BASE_IMAGE", "alpine:3", "is not scratch or an image by " +
+			"digest"},
+		{"image with a stage", "go-static", "BASE_IMAGE", "alpine" + digest + " AS x",
+			"is not scratch or an image by digest"},
+		{"image upper case", "go-static", "BASE_IMAGE", "Alpine" + digest, "is not scratch or an " +
+			"image by digest"},
+		{"long", "go-static", "BINARY", strings.Repeat("a", 5000),
+			"has 5000 bytes, more than 4096"},
+		{"unused", "go-static", "COLOUR", "red", "parameter COLOUR: the template does not use " +
+			"it, it has CLUSTER_NAME, BASE_IMAGE"},
 		{"odd name", "go-static", "A\nB", "red", `parameter "A\nB": the template does not use it`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,10 +133,12 @@ func TestRenderRefuses(t *testing.T) {
 				t.Fatalf("accepted, rendered:\n%s", got)
 			}
 			var param *builder.ParamError
-			if !errors.As(err, &param) || param.Template != c.template || !errors.Is(err, builder.ErrInvalid) {
+			if !errors.As(err, &param) || param.Template != c.template ||
+				!errors.Is(err, builder.ErrInvalid) {
 				t.Errorf("error is %#v, want a ParamError of template %s", err, c.template)
 			}
-			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "template "+c.template+": ") {
+			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(),
+				"template "+c.template+": ") {
 				t.Errorf("error is %q, want %q in it", err, c.says)
 			}
 			if strings.Count(err.Error(), "\n") > 0 {
@@ -148,7 +159,8 @@ func TestRenderReportsEverything(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		"line 3: parameter CLUSTER_NAME: no value", "line 2: parameter BASE_IMAGE: no value", "line 14: parameter BUILD_IP: no value",
+		"line 3: parameter CLUSTER_NAME: no value", "line 2: parameter BASE_IMAGE: no value",
+		"line 14: parameter BUILD_IP: no value",
 		"line 7: parameter PORT: value \"x\"", "parameter EXTRA: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -160,13 +172,15 @@ func TestRenderReportsEverything(t *testing.T) {
 func TestTemplateNotFound(t *testing.T) {
 	t.Parallel()
 	_, err := builder.Default().Template("php")
-	if !errors.Is(err, builder.ErrNotFound) || !strings.Contains(err.Error(), `template "php": have go-static, node, python, static-site, tomcat: not found`) {
+	if !errors.Is(err, builder.ErrNotFound) || !strings.Contains(err.Error(),
+		`template "php": have go-static, node, python, static-site, tomcat: not found`) {
 		t.Errorf("error is %v", err)
 	}
 }
 
-// outline is an independent, rougher view of a Dockerfile than the package's own: the instructions, their flags, how many
-// arguments they have, and for RUN which characters that a shell minds stand in it.
+// outline is an independent, rougher view of a Dockerfile than the package's own: the instructions,
+// their flags, how many arguments they have, and for RUN which characters that a shell minds stand
+// in it.
 func outline(t interface{ Fatal(...any) }, dockerfile []byte) string {
 	res, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
@@ -200,7 +214,8 @@ func TestNoValueChangesTheSkeleton(t *testing.T) {
 	hostile := rapid.OneOf(
 		rapid.StringMatching(`[a-z0-9/._:@ -]{0,20}`),
 		rapid.StringMatching("[ -~\n\t\r]{0,20}"),
-		rapid.SampledFrom([]string{"a\nRUN id", "a \\", "a # b", "<<EOF", "--from=x", "a b c", "x AS y", "[\"a\"]", "scratch", "8080", "10.0.0.1"}),
+		rapid.SampledFrom([]string{"a\nRUN id", "a \\", "a # b", "<<EOF", "--from=x", "a b c",
+			"x AS y", "[\"a\"]", "scratch", "8080", "10.0.0.1"}),
 	)
 	for _, tmpl := range builder.Default().Templates() {
 		t.Run(tmpl.Name, func(t *testing.T) {
@@ -230,7 +245,8 @@ func TestNoValueChangesTheSkeleton(t *testing.T) {
 }
 
 func FuzzRender(f *testing.F) {
-	for _, seed := range []string{"a\nRUN id", "a \\", "$(id)", "<<EOF", "a b", "/a/b", "8080", "scratch", "10.0.0.1", "x@sha256:" + strings.Repeat("0", 64)} {
+	for _, seed := range []string{"a\nRUN id", "a \\", "$(id)", "<<EOF", "a b", "/a/b", "8080",
+		"scratch", "10.0.0.1", "x@sha256:" + strings.Repeat("0", 64)} {
 		f.Add(seed, uint8(0))
 	}
 	templates := builder.Default().Templates()
@@ -249,7 +265,8 @@ func FuzzRender(f *testing.F) {
 				continue
 			}
 			if got := outline(t, rendered); got != want {
-				t.Errorf("%s: %s=%q gives another skeleton:\n%s", tmpl.Name, p.Name, value, rendered)
+				t.Errorf("%s: %s=%q gives another skeleton:\n%s", tmpl.Name, p.Name, value,
+					rendered)
 			}
 		}
 	})

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// BenchmarkActivate puts 1,000 files of 2 kB in place where there are none yet, and where they are already.
+// BenchmarkActivate puts 1,000 files of 2 kB in place where there are none yet, and where they are
+// already.
 func BenchmarkActivate(b *testing.B) {
 	root := b.TempDir()
 	source := filepath.Join(root, DefaultSource)

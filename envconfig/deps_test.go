@@ -13,6 +13,7 @@ func TestRuntimePartLinksTheStandardLibraryOnly(t *testing.T) {
 		"envconfig/internal/place", "envconfig/internal/fastjson", "envconfig/internal/caught",
 		"envconfig/internal/nearest", "envconfig/internal/signame",
 	} {
-		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+pkg, "net/http", "crypto/tls", "text/template", "html/template", "os/exec", "regexp")
+		depcheck.StdlibOnly(t, "github.com/sluice-deploy/sluice/"+pkg, "net/http", "crypto/tls",
+			"text/template", "html/template", "os/exec", "regexp")
 	}
 }

@@ -46,7 +46,8 @@ func ExampleActivator() {
 			return
 		}
 		active, _ := os.ReadFile(filepath.Join(dir, "opt/app.conf"))
-		fmt.Printf("%s: created %d, replaced %d, kept %d: %s", r.Environment, r.Created, r.Replaced, r.Kept, active)
+		fmt.Printf("%s: created %d, replaced %d, kept %d: %s", r.Environment, r.Created, r.Replaced,
+			r.Kept, active)
 	}
 	// Output:
 	// test: created 1, replaced 0, kept 0: db=test-db

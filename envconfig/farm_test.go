@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// farm lays files out as Kubernetes does in a ConfigMap volume: the same content is at the same paths,
-// by way of links.
+// farm lays files out as Kubernetes does in a ConfigMap volume: the same content is at the same
+// paths, by way of links.
 func farm(t *testing.T, dir, generation string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
@@ -35,7 +35,8 @@ func TestVolumesOfKubernetesAsSource(t *testing.T) {
 			t.Parallel()
 			root := t.TempDir()
 			files := map[string]string{}
-			for name, text := range map[string]string{"envs/test/etc/app.conf": "one", "envs/test/etc/sub/b.conf": "two"} {
+			for name, text := range map[string]string{"envs/test/etc/app.conf": "one",
+				"envs/test/etc/sub/b.conf": "two"} {
 				rel, err := filepath.Rel(where, name)
 				require.NoError(t, err)
 				files[rel] = text

@@ -14,9 +14,11 @@ func TestActivatorFields(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"envs/test/opt/a": "x"}
 	bad := func(change func(f *File)) *Manifest {
-		f := File{Path: "opt/a", Source: "envs/test/opt/a", SHA256: strings.Repeat("0", 64), Mode: 0o644}
+		f := File{Path: "opt/a", Source: "envs/test/opt/a", SHA256: strings.Repeat("0", 64),
+			Mode: 0o644}
 		change(&f)
-		return &Manifest{Environments: map[string]*Environment{"test": {Name: "test", Files: []File{f}}}}
+		return &Manifest{Environments: map[string]*Environment{"test": {Name: "test",
+			Files: []File{f}}}}
 	}
 	for name, c := range map[string]struct {
 		change func(a *Activator)
@@ -42,7 +44,9 @@ func TestActivatorFields(t *testing.T) {
 			ErrInvalid, "Activator.Manifest: ",
 		},
 		"Manifest environment": {
-			func(a *Activator) { a.Manifest = &Manifest{Environments: map[string]*Environment{"Test": {}}} },
+			func(a *Activator) {
+				a.Manifest = &Manifest{Environments: map[string]*Environment{"Test": {}}}
+			},
 			ErrInvalid, "Activator.Manifest: ",
 		},
 	} {
@@ -76,8 +80,10 @@ func TestManifestChanges(t *testing.T) {
 	a := b.activator()
 	_, err := a.Choose("test", true)
 	require.NoError(t, err)
-	other := File{Path: "opt/a", Source: "envs/other/opt/a", SHA256: strings.Repeat("0", 64), Mode: 0o644}
-	a.Manifest = &Manifest{Environments: map[string]*Environment{"other": {Name: "other", Files: []File{other}}}}
+	other := File{Path: "opt/a", Source: "envs/other/opt/a", SHA256: strings.Repeat("0", 64),
+		Mode: 0o644}
+	a.Manifest = &Manifest{Environments: map[string]*Environment{"other": {Name: "other",
+		Files: []File{other}}}}
 	_, err = a.Choose("other", true)
 	require.NoError(t, err)
 	a.Manifest = nil

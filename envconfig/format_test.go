@@ -59,20 +59,26 @@ func (b *box) files(paths ...string) map[string]string {
 
 var (
 	formatPaths = []string{
-		"opt/same", "opt/changed", "opt/render", "opt/gone/deep/file", "opt/fresh/a/file", "srv/linked", "srv/unlinked",
+		"opt/same", "opt/changed", "opt/render", "opt/gone/deep/file", "opt/fresh/a/file",
+		"srv/linked", "srv/unlinked",
 		"opt/conf/common", "opt/conf/app",
 	}
 	formatTest = map[string]string{
-		"opt/same": "same", "opt/changed": "old", "opt/render": "/root in test", "opt/gone/deep/file": "gone",
-		"opt/fresh/a/file": "none", "srv/linked": "old", "srv/unlinked": "old", "opt/conf/common": "common", "opt/conf/app": "old",
+		"opt/same": "same", "opt/changed": "old", "opt/render": "/root in test",
+		"opt/gone/deep/file": "gone",
+		"opt/fresh/a/file":   "none", "srv/linked": "old", "srv/unlinked": "old",
+		"opt/conf/common": "common", "opt/conf/app": "old",
 	}
 	formatProduction = map[string]string{
-		"opt/same": "same", "opt/changed": "new", "opt/render": "/root in production", "opt/gone/deep/file": "none",
-		"opt/fresh/a/file": "fresh", "srv/linked": "new", "srv/unlinked": "none", "opt/conf/common": "common", "opt/conf/app": "new",
+		"opt/same": "same", "opt/changed": "new", "opt/render": "/root in production",
+		"opt/gone/deep/file": "none",
+		"opt/fresh/a/file":   "fresh", "srv/linked": "new", "srv/unlinked": "none",
+		"opt/conf/common": "common", "opt/conf/app": "new",
 	}
 )
 
-// TestFormat0 opens the files of testdata/formats/0/envconfig: testdata/formats/README.md says how they were made.
+// TestFormat0 opens the files of testdata/formats/0/envconfig: testdata/formats/README.md says how
+// they were made.
 func TestFormat0(t *testing.T) {
 	t.Parallel()
 	activator := func(b *box) *Activator {
@@ -87,10 +93,12 @@ func TestFormat0(t *testing.T) {
 		m, err := ParseManifest(data)
 		require.NoError(t, err)
 		require.Equal(t, []string{"production", "test"}, m.Names())
-		require.Equal(t, "sha256:3af1fd13bb714cc94c5d0f5294221cb113da4d937b37737297260e63d4df5453", m.Digest())
+		require.Equal(t, "sha256:3af1fd13bb714cc94c5d0f5294221cb113da4d937b37737297260e63d4df5453",
+			m.Digest())
 		require.Contains(t, m.Required, "opt/fresh/a/file")
 		require.Equal(t, File{
-			Path: "opt/render", Source: "envs/production/opt/render", Size: 21, Mode: 0o644, Action: "render",
+			Path: "opt/render", Source: "envs/production/opt/render", Size: 21, Mode: 0o644,
+			Action: "render",
 			SHA256: "137a15b20ed4d4b63af16ebdea224f5b77bfe9eaf2e8f1572fd73ab45a1d5323",
 		}, m.Environments["production"].Files[4])
 	})
@@ -101,7 +109,8 @@ func TestFormat0(t *testing.T) {
 		status, err := a.Status()
 		require.NoError(t, err)
 		require.Equal(t, "test", status.Environment)
-		require.Equal(t, "sha256:3af1fd13bb714cc94c5d0f5294221cb113da4d937b37737297260e63d4df5453", status.Manifest)
+		require.Equal(t, "sha256:3af1fd13bb714cc94c5d0f5294221cb113da4d937b37737297260e63d4df5453",
+			status.Manifest)
 		require.Equal(t, 7, status.Files)
 		require.Equal(t, 2026, status.Activated.In(time.UTC).Year())
 		drift, err := a.Verify()

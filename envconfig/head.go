@@ -1,13 +1,15 @@
 package envconfig
 
-// head stands near the beginning of the manifest of an image in which every file has the action pointer. It says all that
-// an activation needs then, so that a start costs the same however many files there are.
+// head stands near the beginning of the manifest of an image in which every file has the action
+// pointer. It says all that an activation needs then, so that a start costs the same however many
+// files there are.
 type head struct {
 	// Environments by name, with the digest of each.
 	Environments map[string]string `json:"environments"`
 	// Links are the baked ones.
 	Links []string `json:"links"`
-	// Missing are the required files that an environment lacks; environments that lack none are left out.
+	// Missing are the required files that an environment lacks; environments that lack none are
+	// left out.
 	Missing map[string][]string `json:"missing,omitempty"`
 }
 

@@ -41,8 +41,8 @@ func TestEnvironmentNames(t *testing.T) {
 	})
 }
 
-// A manifest from before names could not end in a hyphen is read, and its environments selected: the
-// image that it is in has to start.
+// A manifest from before names could not end in a hyphen is read, and its environments selected:
+// the image that it is in has to start.
 func TestStoredEnvironmentNames(t *testing.T) {
 	t.Parallel()
 	m, err := Scan(fstest.MapFS{

@@ -18,12 +18,14 @@ func validPattern(pattern string) bool {
 	return true
 }
 
-// matchPath matches each segment of name with [path.Match]; "**" stands for any number of segments, none included.
+// matchPath matches each segment of name with [path.Match]; "**" stands for any number of segments,
+// none included.
 func matchPath(pattern, name string) bool {
 	return matchSegments(strings.Split(pattern, "/"), strings.Split(name, "/"))
 }
 
-// matchSegments keeps the set of pattern positions that can be reached, so that many "**" cost no more than one.
+// matchSegments keeps the set of pattern positions that can be reached, so that many "**" cost no
+// more than one.
 func matchSegments(pattern, name []string) bool {
 	at := make([]bool, len(pattern)+1)
 	at[0] = true

@@ -7,7 +7,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// DefaultVariable is the environment variable that selects the environment when no other name was configured.
+// DefaultVariable is the environment variable that selects the environment when no other name was
+// configured.
 const DefaultVariable = "DEPLOY_ENV"
 
 // checkStored returns nil when a manifest may have an environment of that name, else why not. Names
@@ -20,9 +21,10 @@ func checkStored(name string) error {
 	return names.Environment(name)
 }
 
-// Select returns the environment of that name. The name is taken as it is: nothing is trimmed, folded or guessed. The
-// error matches [ErrUnknownEnvironment] when the name is empty, malformed or not in the manifest, and [ErrIncomplete]
-// when the environment has no files or lacks required ones.
+// Select returns the environment of that name. The name is taken as it is: nothing is trimmed,
+// folded or guessed. The error matches [ErrUnknownEnvironment] when the name is empty, malformed or
+// not in the manifest, and [ErrIncomplete] when the environment has no files or lacks required
+// ones.
 func (m *Manifest) Select(name string) (*Environment, error) {
 	env := m.Environments[name]
 	if problem := m.selectProblem(name); problem != "" {

@@ -13,15 +13,17 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// Witness is a second, independent source of the environment's name, so that one mistyped variable does not put
-// production's configuration into a test cluster. Exactly one of File and Hostname is set.
+// Witness is a second, independent source of the environment's name, so that one mistyped variable
+// does not put production's configuration into a test cluster. Exactly one of File and Hostname is
+// set.
 type Witness struct {
-	// File holds the name: as its only content or, with Key, as KEY="name" on a line of its own, which is the form of
-	// the labels that Kubernetes' downward API mounts.
+	// File holds the name: as its only content or, with Key, as KEY="name" on a line of its own,
+	// which is the form of the labels that Kubernetes' downward API mounts.
 	File string `json:"file,omitempty"`
 	// Key is the key in File. The default is that File holds the name alone.
 	Key string `json:"key,omitempty"`
-	// Hostname is a pattern as in [path.Match] for the host's name, in which {env} stands for the environment.
+	// Hostname is a pattern as in [path.Match] for the host's name, in which {env} stands for the
+	// environment.
 	Hostname string `json:"hostname,omitempty"`
 	// Environments are those for whose selection the witness is asked. The default is all.
 	Environments []string `json:"environments,omitempty"`
@@ -36,19 +38,24 @@ func (s *Spec) validateWitnesses() error {
 		case (w.File == "") == (w.Hostname == ""):
 			return invalid(SpecName, "witnesses[%d]: give either file or hostname", i)
 		case w.File != "" && (!absolute || place.PathProblem(rel) != ""):
-			return invalid(SpecName, "witnesses[%d]: file %s is not a clean absolute path", i, names.Quote(w.File))
+			return invalid(SpecName, "witnesses[%d]: file %s is not a clean absolute path", i,
+				names.Quote(w.File))
 		case w.Hostname != "" && !strings.Contains(w.Hostname, "{env}"):
-			return invalid(SpecName, "witnesses[%d]: hostname %s does not name {env}", i, names.Quote(w.Hostname))
+			return invalid(SpecName, "witnesses[%d]: hostname %s does not name {env}", i,
+				names.Quote(w.Hostname))
 		}
 		if _, err := path.Match(w.Hostname, ""); err != nil {
-			return invalid(SpecName, "witnesses[%d]: hostname %s: %w", i, names.Quote(w.Hostname), err)
+			return invalid(SpecName, "witnesses[%d]: hostname %s: %w", i, names.Quote(w.Hostname),
+				err)
 		}
 	}
 	return nil
 }
 
-// testify returns an error that matches [ErrUnknownEnvironment] unless every witness agrees with the selection.
-func (m *Manifest) testify(root *os.Root, environment string, hostname func() (string, error)) error {
+// testify returns an error that matches [ErrUnknownEnvironment] unless every witness agrees with
+// the selection.
+func (m *Manifest) testify(root *os.Root, environment string,
+	hostname func() (string, error)) error {
 	for _, w := range m.Spec.Witnesses {
 		if w.Environments != nil && !slices.Contains(w.Environments, environment) {
 			continue
@@ -67,7 +74,8 @@ func (w *Witness) ask(root *os.Root, environment string, hostname func() (string
 			return "the witness hostname cannot be asked: " + err.Error()
 		}
 		if ok, _ := path.Match(strings.ReplaceAll(w.Hostname, "{env}", environment), name); !ok {
-			return "the host name " + names.Quote(name) + " does not match " + names.Quote(w.Hostname)
+			return "the host name " + names.Quote(name) + " does not match " +
+				names.Quote(w.Hostname)
 		}
 		return ""
 	}

@@ -160,16 +160,26 @@ type Allocator struct {
 	// leases that Sweep ends in one commit: fewer after the store has found them too large
 	atOnce int
 
-	skip       int                  // how many places Allocate may skip in the free queue
-	revision   uint64               // the highest that this allocator has seen in the store
-	forgets    bool                 // see forgetsKey
-	read       time.Time            // when it began to read all addresses for the last time that it could
-	readBefore time.Time            // the time before that
-	lost       map[netip.Addr]Lease // see Lost; nil for none
-	following  bool                 // the store reports changes of others to Run
-	refreshed  time.Time            // when the changes of other allocators were last read
-	forgotten  []string             // tasks whose owner record may be of no use any more
-	randN      func(n int) int      // rand.IntN
+	// how many places Allocate may skip in the free queue
+	skip int
+	// the highest that this allocator has seen in the store
+	revision uint64
+	// see forgetsKey
+	forgets bool
+	// when it began to read all addresses for the last time that it could
+	read time.Time
+	// the time before that
+	readBefore time.Time
+	// see Lost; nil for none
+	lost map[netip.Addr]Lease
+	// the store reports changes of others to Run
+	following bool
+	// when the changes of other allocators were last read
+	refreshed time.Time
+	// tasks whose owner record may be of no use any more
+	forgotten []string
+	// rand.IntN
+	randN func(n int) int
 }
 
 // Open loads the leases from the store and returns an allocator for the pools. A live lease outside

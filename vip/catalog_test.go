@@ -16,9 +16,12 @@ func TestViewSet(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var set viewSet
 		want := map[netip.Addr]*view{}
-		at := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}) }
+		at := func(n int) netip.Addr {
+			return netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})
+		}
 		for range rapid.IntRange(1, 12).Draw(t, "runs") {
-			first, step := rapid.IntRange(0, 3000).Draw(t, "first"), rapid.IntRange(-3, 3).Draw(t, "step")
+			first, step := rapid.IntRange(0, 3000).Draw(t, "first"), rapid.IntRange(-3, 3).Draw(t,
+				"step")
 			remove := rapid.Bool().Draw(t, "remove")
 			for i := range rapid.IntRange(1, 600).Draw(t, "length") {
 				n := at(max(0, first+i*step))

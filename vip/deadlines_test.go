@@ -23,7 +23,8 @@ func TestDues(t *testing.T) {
 			e := rapid.SampledFrom(entries).Draw(t, "entry")
 			e.deadline = time.Time{}
 			if rapid.IntRange(0, 3).Draw(t, "none") > 0 {
-				e.deadline = start.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "at")) * time.Second)
+				e.deadline = start.Add(time.Duration(rapid.IntRange(0, 100).Draw(t,
+					"at")) * time.Second)
 			}
 			e.busy = rapid.Bool().Draw(t, "busy")
 			d.set(e, dueClass(rapid.IntRange(0, int(dueClasses)-1).Draw(t, "class")))
@@ -45,7 +46,8 @@ func TestDues(t *testing.T) {
 			require.Len(t, d[class], len(times))
 			slices.SortFunc(times, time.Time.Compare)
 			n := rapid.IntRange(0, 50).Draw(t, "n")
-			require.Equal(t, append([]time.Time{}, times[:min(n, len(times))]...), d[class].soonest(n))
+			require.Equal(t, append([]time.Time{}, times[:min(n, len(times))]...),
+				d[class].soonest(n))
 			first := d[class].first(func(e *entry) bool { return !e.busy })
 			require.Equal(t, idle == nil, first == nil)
 			if idle != nil {

@@ -14,14 +14,17 @@ func Example() {
 	pool, _ := vip.ParsePool("test", "127.58.0.0/24")
 	a, _ := vip.Open(ctx, vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
 
-	task := vip.Request{Owner: vip.Owner{Task: "T-1", Overrides: map[string]string{"hello_web": "v2"}}}
+	task := vip.Request{Owner: vip.Owner{Task: "T-1",
+		Overrides: map[string]string{"hello_web": "v2"}}}
 	lease, _ := a.Allocate(ctx, task)
 	again, _ := a.Allocate(ctx, task)
 	fmt.Println(lease.Addr, lease.State, "same lease:", again.ID == lease.ID)
 
 	where := netip.MustParseAddrPort("10.1.2.3:8080")
-	_, _ = a.Bind(ctx, lease.ID, lease.Generation, []vip.Instance{{ID: "c1", Addr: where, Cluster: "hello_web", Version: "v2"}})
-	for _, l := range a.List(vip.Query{Addr: where, States: []vip.State{vip.Leased, vip.Draining}}) {
+	_, _ = a.Bind(ctx, lease.ID, lease.Generation,
+		[]vip.Instance{{ID: "c1", Addr: where, Cluster: "hello_web", Version: "v2"}})
+	for _, l := range a.List(vip.Query{Addr: where, States: []vip.State{vip.Leased,
+		vip.Draining}}) {
 		fmt.Println(where, "answers on", l.Addr, "for task", l.Owner.Task)
 	}
 

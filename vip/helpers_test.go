@@ -39,7 +39,8 @@ func pool(t testing.TB, name string, ranges ...string) vip.Pool {
 	return p
 }
 
-func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config, pools ...vip.Pool) *vip.Allocator {
+func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config,
+	pools ...vip.Pool) *vip.Allocator {
 	t.Helper()
 	cfg.Now = c.Now
 	cfg.Store, cfg.Pools = store, pools
@@ -79,7 +80,8 @@ func conserved(t testing.TB, a *vip.Allocator) vip.Stats {
 	t.Helper()
 	all := a.Stats()
 	for _, s := range all {
-		require.Equal(t, s.Size, s.Free+s.Leased+s.Draining+s.Cooling+s.Quarantined+s.Reserved, "%+v", s)
+		require.Equal(t, s.Size, s.Free+s.Leased+s.Draining+s.Cooling+s.Quarantined+s.Reserved,
+			"%+v", s)
 	}
 	return all[0]
 }

@@ -20,7 +20,8 @@ func TestHistory(t *testing.T) {
 	first := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1")})
 	for i := range 2 {
 		c.Add(time.Minute)
-		_, err := a.Bind(t.Context(), first.ID, first.Generation, []vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+		_, err := a.Bind(t.Context(), first.ID, first.Generation,
+			[]vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 		require.NoError(t, err)
 	}
 	c.Add(time.Minute)
@@ -32,8 +33,10 @@ func TestHistory(t *testing.T) {
 	for _, q := range []struct {
 		minute         int
 		task, instance string
-	}{{-1, "", ""}, {0, "T1", ""}, {1, "T1", "c0"}, {2, "T1", "c1"}, {3, "", ""}, {9, "", ""}, {13, "T2", ""}, {100, "T2", ""}} {
-		l, err := a.At(t.Context(), addr("10.0.0.1"), start.Add(time.Duration(q.minute)*time.Minute+time.Second))
+	}{{-1, "", ""}, {0, "T1", ""}, {1, "T1", "c0"}, {2, "T1", "c1"}, {3, "", ""}, {9, "", ""},
+		{13, "T2", ""}, {100, "T2", ""}} {
+		l, err := a.At(t.Context(), addr("10.0.0.1"), start.Add(time.Duration(q.minute)*time.Minute+
+			time.Second))
 		if q.task == "" {
 			require.ErrorIs(t, err, vip.ErrNotFound, "minute %d", q.minute)
 			continue
@@ -68,7 +71,8 @@ func TestHistoryCoarseClock(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	for i := range 3 {
 		c.Add(time.Minute)
-		_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
+		_, err := a.Bind(t.Context(), l.ID, l.Generation,
+			[]vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 		require.NoError(t, err)
 	}
 	release(t, a, l)

@@ -58,7 +58,8 @@ func TestLost(t *testing.T) {
 	allocate(t, b, vip.Request{Owner: owner("T-6"), Addr: other.Addr})
 	c.Add(time.Minute)
 	require.NoError(t, a.Sweep(t.Context()))
-	require.Equal(t, []netip.Addr{rests.Addr, addr("10.0.0.9")}, lostOf(a), "another allocator has leased it")
+	require.Equal(t, []netip.Addr{rests.Addr, addr("10.0.0.9")}, lostOf(a),
+		"another allocator has leased it")
 
 	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool(t, "p", "10.0.0.1-10.0.0.8")}))
 	require.Equal(t, []netip.Addr{rests.Addr}, lostOf(a), "no pool has the other")

@@ -14,7 +14,8 @@ func TestObserve(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	var calls []string
-	a := allocator(t, vip.NewMemStore(), c, vip.Config{Observe: func(call string, _ time.Duration, err error) {
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{Observe: func(call string, _ time.Duration,
+		err error) {
 		calls = append(calls, fmt.Sprint(call, " ", err == nil))
 	}}, pool(t, "p", "10.0.0.1"))
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
@@ -23,5 +24,6 @@ func TestObserve(t *testing.T) {
 	release(t, a, l)
 	_, err = a.Quarantine(t.Context(), l.Addr, "bad", 0)
 	require.NoError(t, err)
-	require.Equal(t, []string{"allocate true", "allocate false", "release true", "quarantine true"}, calls)
+	require.Equal(t, []string{"allocate true", "allocate false", "release true", "quarantine true"},
+		calls)
 }

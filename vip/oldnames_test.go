@@ -16,17 +16,20 @@ func TestOlderNames(t *testing.T) {
 	at := netip.MustParseAddr("10.0.0.1")
 	now := time.Now()
 	old := &tenure{Lease: Lease{
-		Generation: 1, Addr: at, Pool: "p", State: Leased, TTL: time.Hour, Acquired: now, Expires: now.Add(time.Hour),
-		ID:    newLeaseID(at.String(), 1),
-		Owner: Owner{Task: task, Overrides: map[string]string{cluster: version}},
+		Generation: 1, Addr: at, Pool: "p", State: Leased, TTL: time.Hour, Acquired: now,
+		Expires: now.Add(time.Hour),
+		ID:      newLeaseID(at.String(), 1),
+		Owner:   Owner{Task: task, Overrides: map[string]string{cluster: version}},
 		Binding: Binding{
-			Instances: []Instance{{ID: "an id", Addr: netip.MustParseAddrPort("192.0.2.1:80"), Cluster: cluster, Version: version}},
-			Since:     now,
+			Instances: []Instance{{ID: "an id", Addr: netip.MustParseAddrPort("192.0.2.1:80"),
+				Cluster: cluster, Version: version}},
+			Since: now,
 		},
 	}}
 	for _, shared := range []bool{false, true} {
 		store := NewMemStore()
-		_, err := store.Commit(t.Context(), Change{Key: addrPrefix + at.String(), Value: encodeTenure(old)},
+		_, err := store.Commit(t.Context(), Change{Key: addrPrefix + at.String(),
+			Value: encodeTenure(old)},
 			Change{Key: ownerPrefix + task, Value: []byte(at.String() + "\n")})
 		require.NoError(t, err)
 		p, err := ParsePool("p", "10.0.0.1-10.0.0.2")
@@ -34,7 +37,8 @@ func TestOlderNames(t *testing.T) {
 		a, err := Open(t.Context(), Config{Store: store, Pools: []Pool{p}, Shared: shared})
 		require.NoError(t, err)
 
-		for _, q := range []Query{{}, {Task: task}, {Cluster: cluster, Version: version}, {Instance: "an id"}} {
+		for _, q := range []Query{{}, {Task: task}, {Cluster: cluster, Version: version},
+			{Instance: "an id"}} {
 			require.Len(t, a.List(q), 1, "%+v", q)
 		}
 		got, err := a.Get(t.Context(), old.ID)
@@ -42,7 +46,8 @@ func TestOlderNames(t *testing.T) {
 		require.Equal(t, old.Owner, got.Owner)
 		_, err = a.Renew(t.Context(), old.ID, 1, 2*time.Hour)
 		require.NoError(t, err)
-		moved := Instance{ID: "an id", Addr: netip.MustParseAddrPort("192.0.2.2:80"), Cluster: cluster, Version: version}
+		moved := Instance{ID: "an id", Addr: netip.MustParseAddrPort("192.0.2.2:80"),
+			Cluster: cluster, Version: version}
 		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
 		require.NoError(t, err, "an instance that was bound has moved")
 		_, err = a.Bind(t.Context(), old.ID, 1, nil)

@@ -58,7 +58,10 @@ func TestQuarantine(t *testing.T) {
 func TestQuarantineKeepsCoolDown(t *testing.T) {
 	t.Parallel()
 	drained := false
-	for _, cfg := range []vip.Config{{}, {DrainLimit: time.Minute, Drained: func(context.Context, vip.Lease) (bool, error) { return drained, nil }}} {
+	for _, cfg := range []vip.Config{{}, {DrainLimit: time.Minute, Drained: func(context.Context,
+		vip.Lease) (bool, error) {
+		return drained, nil
+	}}} {
 		c := newClock()
 		a := allocator(t, vip.NewMemStore(), c, cfg, pool(t, "p", "10.0.0.1"))
 		quarantine := func(rest time.Duration) time.Duration {

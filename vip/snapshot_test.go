@@ -51,7 +51,9 @@ func TestReleaseUnchanged(t *testing.T) {
 			_, err := other.Renew(t.Context(), l.ID, l.Generation, 0)
 			require.NoError(t, err)
 		}, vip.ErrConflict},
-		"it ended": {func(t *testing.T, a, _ *vip.Allocator, l vip.Lease) { release(t, a, l) }, vip.ErrConflict},
+		"it ended": {func(t *testing.T, a, _ *vip.Allocator, l vip.Lease) {
+			release(t, a, l)
+		}, vip.ErrConflict},
 		"it has another owner": {func(t *testing.T, a, _ *vip.Allocator, l vip.Lease) {
 			release(t, a, l)
 			allocate(t, a, vip.Request{Owner: owner("T2"), Addr: l.Addr})
@@ -59,7 +61,8 @@ func TestReleaseUnchanged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, store, cfg := newClock(), vip.NewMemStore(), vip.Config{Shared: true, Refresh: time.Hour}
+			c, store, cfg := newClock(), vip.NewMemStore(),
+				vip.Config{Shared: true, Refresh: time.Hour}
 			p := pool(t, "p", "10.0.0.1-10.0.0.4")
 			p.CoolDown = -1
 			a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
@@ -81,7 +84,8 @@ func TestReleaseUnchanged(t *testing.T) {
 // TestReleaseUnchangedWithDoneContext wants no effect: the snapshot still holds after it.
 func TestReleaseUnchangedWithDoneContext(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.4"))
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{},
+		pool(t, "p", "10.0.0.1-10.0.0.4"))
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	seen, err := a.Snapshot(t.Context())
 	require.NoError(t, err)

@@ -110,7 +110,8 @@ from the Dockerfile
 TEXT
 `, fstest.MapFS{
 		"a.txt": file("A"), "b.txt": file("B"), "alias": link("tree/x.conf"),
-		"tree/x.conf": file("X"), "tree/y.conf": file("Y"), "tree/sub/run.sh": script, "tree/link": link("sub/run.sh"),
+		"tree/x.conf": file("X"), "tree/y.conf": file("Y"), "tree/sub/run.sh": script,
+		"tree/link": link("sub/run.sh"),
 	}))
 	for name, want := range map[string]entry{
 		"one": {kind: "file", mode: 0o644, content: "A"}, "dir": {kind: "dir",
@@ -198,7 +199,8 @@ LABEL before=$BEFORE given=$GIVEN unset=$UNSET e=$E missing=[$MISSING]
 		"NOBODY": "asked"}
 	_, img := build(t, s, r)
 	for k, want := range map[string]string{
-		"before": "outer", "given": r.Args["GIVEN"], "unset": r.Args["GIVEN"], "e": "kept", "missing": "[]",
+		"before": "outer", "given": r.Args["GIVEN"], "unset": r.Args["GIVEN"], "e": "kept",
+		"missing": "[]",
 	} {
 		if got := img.config.Config.Labels[k]; got != want {
 			t.Errorf("label %s is %q, want %q", k, got, want)
@@ -209,7 +211,8 @@ LABEL before=$BEFORE given=$GIVEN unset=$UNSET e=$E missing=[$MISSING]
 func ignore(t *testing.T, s Harness) {
 	r := request(s, "FROM scratch\nCOPY . /all/\n", fstest.MapFS{
 		".dockerignore": file("# kept out\n*.log\nsecret\n!secret/public.txt\n**/tmp\n"),
-		"a.txt":         file("A"), "x.log": file("L"), "secret/key": file("K"), "secret/public.txt": file("P"), "d/tmp/t": file("T"), "d/e": file("E"),
+		"a.txt":         file("A"), "x.log": file("L"), "secret/key": file("K"),
+		"secret/public.txt": file("P"), "d/tmp/t": file("T"), "d/e": file("E"),
 	})
 	_, img := build(t, s, r)
 	for _, name := range []string{"all/a.txt", "all/secret/public.txt", "all/d/e"} {
@@ -350,7 +353,8 @@ func tagRace(t *testing.T, s Harness) {
 
 func refusals(t *testing.T, s Harness) {
 	content := fstest.MapFS{
-		"a": file("A"), "d/b": file("B"), "out": link("../../etc/passwd"), "abs": link("/etc/passwd"), "loop": link("loop"), ".wh.a": file("W"),
+		"a": file("A"), "d/b": file("B"), "out": link("../../etc/passwd"),
+		"abs": link("/etc/passwd"), "loop": link("loop"), ".wh.a": file("W"),
 	}
 	for _, c := range []struct {
 		name, dockerfile string

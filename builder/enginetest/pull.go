@@ -50,8 +50,10 @@ type descriptor struct {
 	} `json:"platform"`
 }
 
-const accept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, " +
-	"application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+const accept = "application/vnd.oci.image.index.v1+json, " +
+	"application/vnd.docker.distribution.manifest.list.v2+json, " +
+	"application/vnd.oci.image.manifest.v1+json, " +
+	"application/vnd.docker.distribution.manifest.v2+json"
 
 // get reads one object of the repository, which starts with host:port.
 func get(ctx context.Context, repository, kind, reference string) ([]byte, error) {

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// tellsSecret reports whether a value says itself that a part of it is a secret: a password in a URL, a parameter of a
-// connection string (password=…;), an argument of a command (--password …, curl -u user:…), a header with credentials.
+// tellsSecret reports whether a value says itself that a part of it is a secret: a password in a
+// URL, a parameter of a connection string (password=…;), an argument of a command (--password …,
+// curl -u user:…), a header with credentials.
 func tellsSecret(value string) bool {
 	if len(value) > maxLine*4 {
 		return false
@@ -32,7 +33,8 @@ func tellsSecret(value string) bool {
 		if equals && tellsByName(parameter.FindAllStringSubmatch(value, -1)) {
 			return true
 		}
-		if blank && strings.IndexByte(value, '-') >= 0 && tellsByName(option.FindAllStringSubmatch(value, -1)) {
+		if blank && strings.IndexByte(value, '-') >= 0 &&
+			tellsByName(option.FindAllStringSubmatch(value, -1)) {
 			return true
 		}
 	}
@@ -70,30 +72,38 @@ var (
 	// stems are in the names of secrets.
 	stems = []string{"pass", "pwd", "secret", "token", "key", "auth", "credential"}
 
-	// commands have what may be a secret as their first group. The needle is in all that they match.
+	// commands have what may be a secret as their first group. The needle is in all that they
+	// match.
 	commands = []struct {
 		needle string
 		form   *regexp.Regexp
 	}{
-		{"curl", regexp.MustCompile(`\bcurl\b.*\s(?:-u|--user|--proxy-user)[ =]?["']?[^\s:"']+:([^\s"']+)`)},
+		{"curl", regexp.MustCompile(
+			`\bcurl\b.*\s(?:-u|--user|--proxy-user)[ =]?["']?[^\s:"']+:([^\s"']+)`)},
 		{"mysql", regexp.MustCompile(`\bmysql(?:dump|admin|import|show)?\b.*\s-p["']?([^\s"']+)`)},
 		{"sshpass", regexp.MustCompile(`\bsshpass\s+-p ?["']?([^\s"']+)`)},
 		{"redis-cli", regexp.MustCompile(`\bredis-cli\b.*\s-a ["']?([^\s"']+)`)},
-		{"mongo", regexp.MustCompile(`\b(?:mongo(?:sh|dump|restore)?|docker\s+login|helm\s+registry\s+login|skopeo\s+login)\b.*\s-p ["']?([^\s"']+)`)},
-		{"login", regexp.MustCompile(`\b(?:mongo(?:sh|dump|restore)?|docker\s+login|helm\s+registry\s+login|skopeo\s+login)\b.*\s-p ["']?([^\s"']+)`)},
-		{"ldap", regexp.MustCompile(`\bldap(?:search|modify|add|delete|passwd)\b.*\s-w ["']?([^\s"']+)`)},
+		{"mongo", regexp.MustCompile(
+			`\b(?:mongo(?:sh|dump|restore)?|docker\s+login|helm\s+registry\s+login|skopeo\s+login)\b.*\s-p ["']?([^\s"']+)`)},
+		{"login", regexp.MustCompile(
+			`\b(?:mongo(?:sh|dump|restore)?|docker\s+login|helm\s+registry\s+login|skopeo\s+login)\b.*\s-p ["']?([^\s"']+)`)},
+		{"ldap", regexp.MustCompile(
+			`\bldap(?:search|modify|add|delete|passwd)\b.*\s-w ["']?([^\s"']+)`)},
 		{"pass:", regexp.MustCompile(`\s-pass(?:in|out)?\s+pass:([^\s"']+)`)},
 		{"htpasswd", regexp.MustCompile(`\bhtpasswd\b.*\s-\w*b\w*\s+\S+\s+\S+\s+([^\s"']+)`)},
 		{"insecure-password", regexp.MustCompile(`\binsecure-password\s+(\S+)`)},
 		{"auth ", regexp.MustCompile(`(?:\bstats\s+|^)auth\s+[^\s:]+:(\S+)`)},
-		{"on ", regexp.MustCompile(`^\S+\s+on\s(?:[^<|;]*\s)?>(\S+)(?:\s+[~%&+-]\S*)+$`)}, // a user in Redis's list
+		// a user in Redis's list
+		{"on ", regexp.MustCompile(`^\S+\s+on\s(?:[^<|;]*\s)?>(\S+)(?:\s+[~%&+-]\S*)+$`)},
 		{"login ", regexp.MustCompile(`\blogin\s+\S+\s+password\s+(\S+)`)},
 		{"identified", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
 		{"password", regexp.MustCompile(`(?i)\b(?:identified\s+by|password)\s+'([^']+)'`)},
-		{"authorization", regexp.MustCompile(`(?i)\bauthorization["']?\s*[:= ]\s*["']?(?:bearer|basic|token)\s+([\w.~+/=-]{8,})`)},
+		{"authorization", regexp.MustCompile(
+			`(?i)\bauthorization["']?\s*[:= ]\s*["']?(?:bearer|basic|token)\s+([\w.~+/=-]{8,})`)},
 		{"bearer", regexp.MustCompile(`(?i)^(?:bearer|basic)\s+([\w.~+/=-]{16,})$`)},
 		{"basic", regexp.MustCompile(`(?i)^(?:bearer|basic)\s+([\w.~+/=-]{16,})$`)},
-		{"x-a", regexp.MustCompile(`(?i)\bx-(?:api|auth)-(?:key|token)["']?\s*:\s*["']?([\w.~+/=-]{8,})`)},
+		{"x-a", regexp.MustCompile(
+			`(?i)\bx-(?:api|auth)-(?:key|token)["']?\s*:\s*["']?([\w.~+/=-]{8,})`)},
 	}
 )
 
@@ -112,26 +122,34 @@ func tellsByName(pairs [][]string) bool {
 	return false
 }
 
-// isArgumentValue reports whether an argument stands for itself. A shell fills in more than other formats do.
+// isArgumentValue reports whether an argument stands for itself. A shell fills in more than other
+// formats do.
 func isArgumentValue(value string) bool {
-	return isPlain(value) && !isUnfilled(value) && !strings.ContainsAny(value, "$`{}<>*") && !strings.HasPrefix(value, "%") &&
-		!strings.HasPrefix(value, "-") && strings.ToLower(value) != "true" && strings.ToLower(value) != "false" &&
+	return isPlain(value) && !isUnfilled(value) && !strings.ContainsAny(value, "$`{}<>*") &&
+		!strings.HasPrefix(value, "%") &&
+		!strings.HasPrefix(value, "-") && strings.ToLower(value) != "true" &&
+		strings.ToLower(value) != "false" &&
 		!strings.Contains(value, "://")
 }
 
 var (
-	languageName = regexp.MustCompile(`(?i)(?:^|[._-])[a-z]{2}(?:[-_][a-z]{2,4})?\.(?:json|ya?ml|properties|ini|toml|js|ts|php|xml)$`)
-	messageName  = regexp.MustCompile(`(?i)^(?:messages|validationmessages|localstrings|strings|labels|i18n|.*resources?)(?:[._-].*)?\.(?:properties|json|ya?ml|xml|[jt]s)$`)
+	languageName = regexp.MustCompile(
+		`(?i)(?:^|[._-])[a-z]{2}(?:[-_][a-z]{2,4})?\.(?:json|ya?ml|properties|ini|toml|js|ts|php|xml)$`)
+	messageName = regexp.MustCompile(
+		`(?i)^(?:messages|validationmessages|localstrings|strings|labels|i18n|.*resources?)(?:[._-].*)?\.(?:properties|json|ya?ml|xml|[jt]s)$`)
 )
 
-// isTranslation reports whether a file has texts for people, told by its name: messages_de.properties, locales/fr.json.
+// isTranslation reports whether a file has texts for people, told by its name:
+// messages_de.properties, locales/fr.json.
 func isTranslation(name string) bool {
 	for dir := range strings.SplitSeq(strings.ToLower(path.Dir(name)), "/") {
 		switch dir {
-		case "locale", "locales", "i18n", "lang", "langs", "language", "languages", "translations", "l10n", "nls", "_locales", "messages":
+		case "locale", "locales", "i18n", "lang", "langs", "language", "languages", "translations",
+			"l10n", "nls", "_locales", "messages":
 			return true
 		}
 	}
 	base := path.Base(name)
-	return messageName.MatchString(base) || languageName.MatchString(base) && strings.Contains(base, "_") || path.Ext(base) == ".arb"
+	return messageName.MatchString(base) || languageName.MatchString(base) &&
+		strings.Contains(base, "_") || path.Ext(base) == ".arb"
 }

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Baseline lists the findings of a tree that there was before the check: they are passed over, so that only what is
-// new fails a build. It holds no value, and none can be found out from it.
+// Baseline lists the findings of a tree that there was before the check: they are passed over, so
+// that only what is new fails a build. It holds no value, and none can be found out from it.
 type Baseline struct {
 	// Version is 1.
 	Version int `json:"version"`
@@ -32,13 +32,15 @@ type BaselineEntry struct {
 	Key         string `json:"key,omitempty"`
 }
 
-// fingerprints are those of the findings of a report, in its order. A finding is told by its rule, environment, path,
-// source, key and message, and by how many like it come before: a line may move, and values are not looked at.
+// fingerprints are those of the findings of a report, in its order. A finding is told by its rule,
+// environment, path, source, key and message, and by how many like it come before: a line may move,
+// and values are not looked at.
 func fingerprints(findings []Finding) []string {
 	out := make([]string, len(findings))
 	times := map[string]int{}
 	for i, f := range findings {
-		what := strings.Join([]string{f.Rule, f.Environment, f.Path, f.Source, f.Key, inLine.ReplaceAllString(f.Message, "line")}, "\x00")
+		what := strings.Join([]string{f.Rule, f.Environment, f.Path, f.Source, f.Key,
+			inLine.ReplaceAllString(f.Message, "line")}, "\x00")
 		times[what]++
 		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", what, times[what]))
 		out[i] = hex.EncodeToString(sum[:12])
@@ -54,7 +56,8 @@ func NewBaseline(r Report) Baseline {
 	b := Baseline{Version: 1, Findings: []BaselineEntry{}}
 	for i, fingerprint := range fingerprints(r.Findings) {
 		if f := r.Findings[i]; f.Rule != RuleAllow {
-			b.Findings = append(b.Findings, BaselineEntry{fingerprint, f.Rule, f.Environment, f.Path, f.Key})
+			b.Findings = append(b.Findings, BaselineEntry{fingerprint, f.Rule, f.Environment,
+				f.Path, f.Key})
 		}
 	}
 	return b
@@ -76,7 +79,8 @@ func ParseBaseline(data []byte) (Baseline, error) {
 	}
 	for i, e := range b.Findings {
 		if raw, err := hex.DecodeString(e.Fingerprint); err != nil || len(raw) != 12 {
-			return Baseline{}, fmt.Errorf("baseline: findings[%d]: want a fingerprint of 24 hexadecimal digits: %w", i, ErrInvalid)
+			return Baseline{}, fmt.Errorf("baseline: findings[%d]: want a fingerprint of 24 "+
+				"hexadecimal digits: %w", i, ErrInvalid)
 		}
 	}
 	return b, nil
@@ -89,8 +93,8 @@ func (b Baseline) Write(w io.Writer) error {
 	return enc.Encode(b)
 }
 
-// Apply takes the findings of the baseline out of a report. Baselined counts them, Mended those of the baseline that
-// are no longer found.
+// Apply takes the findings of the baseline out of a report. Baselined counts them, Mended those of
+// the baseline that are no longer found.
 func (b Baseline) Apply(r Report) Report {
 	known := map[string]bool{}
 	for _, e := range b.Findings {

@@ -11,14 +11,16 @@ import (
 
 // Change is one difference between two environments. It holds no value.
 type Change struct {
-	// Sign is "+" for what only the second has, "-" for what only the first has, "~" for what differs.
+	// Sign is "+" for what only the second has, "-" for what only the first has, "~" for what
+	// differs.
 	Sign string `json:"sign"`
 	Path string `json:"path"`
 	// Key is empty where the file as a whole is meant.
 	Key string `json:"key,omitempty"`
 }
 
-// Diff lists what differs between two environments, key by key where the format is known, sorted by path and key.
+// Diff lists what differs between two environments, key by key where the format is known, sorted by
+// path and key.
 func (s *Set) Diff(a, b string) []Change {
 	out := []Change{}
 	for _, p := range s.paths() {
@@ -94,12 +96,14 @@ func (s *Set) Explain(key string, exists func(source string) bool) []Place {
 		at := byKey[key]
 		for _, name := range slices.Sorted(maps.Keys(at)) {
 			f := s.files[name][p]
-			place := Place{Environment: name, Path: p, Source: f.Source, Line: at[name].Line, Kind: at[name].Kind}
+			place := Place{Environment: name, Path: p, Source: f.Source, Line: at[name].Line,
+				Kind: at[name].Kind}
 			if base := "envs/_base/" + p; f.Source != base && exists(base) {
 				place.Hides = base
 			}
 			for _, other := range slices.Sorted(maps.Keys(at)) {
-				if other != name && at[other].value == at[name].value && at[other].Kind == at[name].Kind {
+				if other != name && at[other].value == at[name].value &&
+					at[other].Kind == at[name].Kind {
 					place.Same = append(place.Same, other)
 				}
 			}
@@ -109,7 +113,8 @@ func (s *Set) Explain(key string, exists func(source string) bool) []Place {
 	return out
 }
 
-// Matrix returns, for each target path and key, the kind in each environment; empty where the environment lacks it.
+// Matrix returns, for each target path and key, the kind in each environment; empty where the
+// environment lacks it.
 func (s *Set) Matrix() (environments []string, rows []Row) {
 	environments = s.manifest.Names()
 	for _, p := range s.paths() {
@@ -134,7 +139,8 @@ type Row struct {
 	Kinds []Kind
 }
 
-// AddKeys puts the names of the settings into the files of the manifest, which is changed; its digest is not.
+// AddKeys puts the names of the settings into the files of the manifest, which is changed; its
+// digest is not.
 func (s *Set) AddKeys() *envconfig.Manifest {
 	for name, env := range s.manifest.Environments {
 		for i := range env.Files {

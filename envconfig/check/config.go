@@ -18,7 +18,8 @@ import (
 // ConfigName is the optional file in the source folder.
 const ConfigName = "envconfig-check.json"
 
-// Config is what envconfig-check.json may say. The zero value checks everything that needs no declaration.
+// Config is what envconfig-check.json may say. The zero value checks everything that needs no
+// declaration.
 type Config struct {
 	// Allow lists the findings that are accepted, each with a reason.
 	Allow []Allow `json:"allow,omitempty"`
@@ -26,13 +27,14 @@ type Config struct {
 	Keys []KeyRule `json:"keys,omitempty"`
 	// Schemas says which JSON Schemas files must satisfy. Package schema holds them to these.
 	Schemas []SchemaRule `json:"schemas,omitempty"`
-	// Owned gives, by environment, patterns as in [path.Match] for values that must occur in that environment only, e.g.
-	// {"production": ["*.prod.example.com", "orders-live"]}. They are held to every word of a value.
+	// Owned gives, by environment, patterns as in [path.Match] for values that must occur in that
+	// environment only, e.g. {"production": ["*.prod.example.com", "orders-live"]}. They are held
+	// to every word of a value.
 	Owned map[string][]string `json:"owned,omitempty"`
 }
 
-// Allow accepts findings. An empty field matches all; Path and Key are patterns as in [path.Match], where "*" in Path does
-// not cross a slash.
+// Allow accepts findings. An empty field matches all; Path and Key are patterns as in [path.Match],
+// where "*" in Path does not cross a slash.
 type Allow struct {
 	Rule         string   `json:"rule"`
 	Path         string   `json:"path,omitempty"`
@@ -40,7 +42,8 @@ type Allow struct {
 	Environments []string `json:"environments,omitempty"`
 	// Reason is for the next reader and required.
 	Reason string `json:"reason"`
-	// Until is the last day, as 2006-01-02, on which the entry counts, and required. After it the entry is a finding itself.
+	// Until is the last day, as 2006-01-02, on which the entry counts, and required. After it the
+	// entry is a finding itself.
 	Until string `json:"until"`
 }
 
@@ -83,7 +86,8 @@ func (k *KeyRule) admits(value string) bool {
 
 // SchemaRule says which schema files must satisfy.
 type SchemaRule struct {
-	// Path is a pattern as in [path.Match] for the target path of the files that it is about, which are YAML, JSON or TOML.
+	// Path is a pattern as in [path.Match] for the target path of the files that it is about, which
+	// are YAML, JSON or TOML.
 	Path string `json:"path"`
 	// Schema is the path of the JSON Schema in the source folder, e.g. "schemas/app.json".
 	Schema string `json:"schema"`
@@ -116,12 +120,13 @@ func ParseConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-// Validate returns every problem of the configuration at once; they match [ErrInvalid]. [ParseConfig]
-// has called it. A configuration is for several goroutines after it.
+// Validate returns every problem of the configuration at once; they match [ErrInvalid].
+// [ParseConfig] has called it. A configuration is for several goroutines after it.
 func (c *Config) Validate() error {
 	var problems []error
 	bad := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%s: %s: %w", ConfigName, fmt.Sprintf(format, args...), ErrInvalid))
+		problems = append(problems, fmt.Errorf("%s: %s: %w", ConfigName,
+			fmt.Sprintf(format, args...), ErrInvalid))
 	}
 	for i, a := range c.Allow {
 		if a.Reason == "" {
@@ -153,11 +158,14 @@ func (c *Config) Validate() error {
 	}
 	for i, r := range c.Schemas {
 		if r.Path == "" || !validPattern(r.Path) || !fs.ValidPath(r.Schema) {
-			bad("schemas[%d] needs a well-formed path, and a schema by its path in the source folder", i)
+			bad("schemas[%d] needs a well-formed path, and a schema by its path in the source "+
+				"folder", i)
 		}
 	}
 	for name, patterns := range c.Owned {
-		if !slices.ContainsFunc(patterns, func(string) bool { return true }) || slices.ContainsFunc(patterns, func(p string) bool { return !validPattern(p) }) {
+		if !slices.ContainsFunc(patterns, func(string) bool {
+			return true
+		}) || slices.ContainsFunc(patterns, func(p string) bool { return !validPattern(p) }) {
 			bad("owned.%s needs well-formed patterns", name)
 		}
 	}
@@ -188,5 +196,6 @@ func (a *Allow) expired(now time.Time) bool {
 }
 
 func (a *Allow) accepts(f *Finding) bool {
-	return a.Rule == f.Rule && matches(a.Path, f.Path) && matches(a.Key, f.Key) && about(a.Environments, f.Environment)
+	return a.Rule == f.Rule && matches(a.Path, f.Path) && matches(a.Key, f.Key) &&
+		about(a.Environments, f.Environment)
 }

@@ -28,8 +28,8 @@ func (s *Set) index(path string) (environments []string, byKey map[string]map[st
 	return environments, byKey
 }
 
-// checkKeys holds the environments' keys and types against each other. How long a list is may differ, so what stands in
-// one is not compared.
+// checkKeys holds the environments' keys and types against each other. How long a list is may
+// differ, so what stands in one is not compared.
 func (s *Set) checkKeys() []Finding {
 	var out []Finding
 	for _, p := range s.paths() {
@@ -45,8 +45,10 @@ func (s *Set) checkKeys() []Finding {
 			var present []string
 			for _, name := range environments {
 				if at[name] == nil {
-					out = append(out, Finding{Rule: RuleKey, Environment: name, Path: p, Source: s.files[name][p].Source, Key: key,
-						Message: "the key is missing; it is in " + strings.Join(slices.Sorted(maps.Keys(at)), ", ")})
+					out = append(out, Finding{Rule: RuleKey, Environment: name, Path: p,
+						Source: s.files[name][p].Source, Key: key,
+						Message: "the key is missing; it is in " +
+							strings.Join(slices.Sorted(maps.Keys(at)), ", ")})
 				} else {
 					present = append(present, name)
 				}
@@ -83,7 +85,8 @@ func drift(key string, environments []string, at map[string]*Setting, typed bool
 		return ""
 	}
 	for _, name := range kinds[String] {
-		if value := at[name].value; isQuantity(value) || slices.Contains(switches, strings.ToLower(value)) || strings.EqualFold(value, "auto") {
+		if value := at[name].value; isQuantity(value) ||
+			slices.Contains(switches, strings.ToLower(value)) || strings.EqualFold(value, "auto") {
 			return ""
 		}
 	}
@@ -104,30 +107,39 @@ func sameKind(environments []string, at map[string]*Setting) bool {
 
 // isOpen reports whether what a value will be is not known here.
 func isOpen(value string) bool {
-	return strings.Contains(value, "${") || strings.Contains(value, "{{") || template.MatchString(value) || isUnfilled(value)
+	return strings.Contains(value, "${") || strings.Contains(value, "{{") ||
+		template.MatchString(value) || isUnfilled(value)
 }
 
 // freeWords are of keys whose values may look like a number in one environment and not in another.
-var freeWords = []string{"version", "tag", "id", "ids", "name", "user", "username", "login", "account", "sha", "revision", "commit", "build", "release", "code", "phone", "zip",
-	"label", "title", "value", "default", "example", "text", "password", "key", "token", "secret", "hash", "uid", "gid", "owner", "group", "profile", "args", "command", "date", "cpu", "memory"}
+var freeWords = []string{"version", "tag", "id", "ids", "name", "user", "username", "login",
+	"account", "sha", "revision", "commit", "build", "release", "code", "phone", "zip",
+	"label", "title", "value", "default", "example", "text", "password", "key", "token", "secret",
+	"hash", "uid", "gid", "owner", "group", "profile", "args", "command", "date", "cpu", "memory"}
 
 func isFree(parts []string) bool {
 	return len(parts) > 0 && slices.Contains(freeWords, parts[len(parts)-1])
 }
 
-var quantity = regexp.MustCompile(`^[-+]?\d[\d._]*(?:\s?[A-Za-zµ%]{1,12}\d*)+$|^\d+(?:[-:/,x]\s?\d+)+$|^\d+(?:\.\d+){2,}$|^0x[0-9a-fA-F]+$`)
+var quantity = regexp.MustCompile(
+	`^[-+]?\d[\d._]*(?:\s?[A-Za-zµ%]{1,12}\d*)+$|^\d+(?:[-:/,x]\s?\d+)+$|^\d+(?:\.\d+){2,}$|^0x[0-9a-fA-F]+$`)
 
-// isQuantity reports whether a text is a number with a unit, or several numbers: 30s, 512Mi, 1h30m, 8080-8090.
+// isQuantity reports whether a text is a number with a unit, or several numbers: 30s, 512Mi, 1h30m,
+// 8080-8090.
 func isQuantity(value string) bool { return quantity.MatchString(value) }
 
 var (
-	numberWords = []string{"port", "ports", "timeout", "size", "count", "max", "min", "limit", "pool", "threads", "interval", "ttl", "retries", "attempts",
-		"capacity", "connections", "workers", "replicas", "backlog", "length", "width", "height", "seconds", "millis", "ms", "minutes", "hours", "days", "bytes", "depth", "rate", "weight", "priority", "age"}
-	boolWords = []string{"enabled", "enable", "disabled", "disable", "debug", "active", "flag", "use", "allow", "verbose", "required"}
+	numberWords = []string{"port", "ports", "timeout", "size", "count", "max", "min", "limit",
+		"pool", "threads", "interval", "ttl", "retries", "attempts",
+		"capacity", "connections", "workers", "replicas", "backlog", "length", "width", "height",
+		"seconds", "millis", "ms", "minutes", "hours", "days", "bytes", "depth", "rate", "weight",
+		"priority", "age"}
+	boolWords = []string{"enabled", "enable", "disabled", "disable", "debug", "active", "flag",
+		"use", "allow", "verbose", "required"}
 )
 
-// isMistyped reports whether the key of a format without types, in which a kind is told by how a value reads, says which
-// one it has to be.
+// isMistyped reports whether the key of a format without types, in which a kind is told by how a
+// value reads, says which one it has to be.
 func isMistyped(parts []string, kinds map[Kind][]string, at map[string]*Setting) bool {
 	has := func(words []string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(words, p) })
@@ -138,7 +150,9 @@ func isMistyped(parts []string, kinds map[Kind][]string, at map[string]*Setting)
 	if len(kinds[Bool]) > 0 && len(kinds[String]) > 0 {
 		return has(boolWords) || slices.ContainsFunc(kinds[String], func(name string) bool {
 			value := strings.ToLower(at[name].value)
-			return len(value) < 7 && (strings.HasPrefix(value, "tru") || strings.HasPrefix(value, "fal") || strings.HasSuffix(value, "alse") || strings.HasSuffix(value, "rue"))
+			return len(value) < 7 && (strings.HasPrefix(value, "tru") ||
+				strings.HasPrefix(value, "fal") || strings.HasSuffix(value, "alse") ||
+				strings.HasSuffix(value, "rue"))
 		})
 	}
 	return false
@@ -188,12 +202,14 @@ func (s *Set) checkSchema(rules []KeyRule) []Finding {
 				}
 				found = true
 				if problem, line := rule.judge(f); problem != "" {
-					out = append(out, Finding{Rule: RuleSchema, Environment: name, Path: p, Source: f.Source, Line: line, Key: rule.Key, Message: problem})
+					out = append(out, Finding{Rule: RuleSchema, Environment: name, Path: p,
+						Source: f.Source, Line: line, Key: rule.Key, Message: problem})
 				}
 			}
 		}
 		if !found {
-			out = append(out, Finding{Rule: RuleSchema, Source: ConfigName, Key: rule.Key, Message: fmt.Sprintf("keys[%d]: no file matches %q", i, rule.Path)})
+			out = append(out, Finding{Rule: RuleSchema, Source: ConfigName, Key: rule.Key,
+				Message: fmt.Sprintf("keys[%d]: no file matches %q", i, rule.Path)})
 		}
 	}
 	return out

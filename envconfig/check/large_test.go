@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Files of two megabytes that took minutes where a parser reads what is behind a mark again for each mark.
+// Files of two megabytes that took minutes where a parser reads what is behind a mark again for
+// each mark.
 func TestLargeFiles(t *testing.T) {
 	t.Parallel()
 	many := func(s string) string { return strings.Repeat(s, (2<<20)/len(s)) }
@@ -33,11 +34,14 @@ func TestLargeFiles(t *testing.T) {
 		{"nesting", "xml", many("<a>")},
 		{"mistakes_and_entities", "xml", many("<!DOCTYPE a>&b;<a></b>\n")},
 		{"merge", "yaml", "x: &x\n" + list("  a%d: 1\n") + "y:\n  <<: *x\n" + list("  b%d: 1\n")},
-		{"long_key_with_many_below", "json", `{"` + strings.Repeat("k", 1<<20) + `":{` + list(`"a%d":1,`) + `"z":1}}`},
-		{"long_name_with_many_below", "xml", `<a name="` + strings.Repeat("k", 1<<20) + `">` + many("<b/>") + `</a>`},
+		{"long_key_with_many_below", "json", `{"` + strings.Repeat("k", 1<<20) + `":{` +
+			list(`"a%d":1,`) + `"z":1}}`},
+		{"long_name_with_many_below", "xml", `<a name="` + strings.Repeat("k", 1<<20) + `">` +
+			many("<b/>") + `</a>`},
 		{"tables", "toml", many("[[a]]\nb=1\n")},
 		{"blocks", "conf", strings.Repeat("a", 4000) + " {\n" + many("b c;\n")},
-		{"passwords_without_value", "conf", strings.Repeat("a = "+strings.Repeat("password=;", 390)+"\n", 32)},
+		{"passwords_without_value", "conf", strings.Repeat("a = "+strings.Repeat("password=;", 390)+
+			"\n", 32)},
 	} {
 		t.Run(tt.name+"_"+tt.format, func(t *testing.T) {
 			t.Parallel()

@@ -9,17 +9,19 @@ import (
 	"strings"
 )
 
-// checkLeaks looks for values of one environment in another: values declared to be owned, names that carry the name of
-// another environment, databases and addresses that an environment has in common with one that users see, and hosts
-// that it shares with such a one while others have their own.
+// checkLeaks looks for values of one environment in another: values declared to be owned, names
+// that carry the name of another environment, databases and addresses that an environment has in
+// common with one that users see, and hosts that it shares with such a one while others have their
+// own.
 func (s *Set) checkLeaks(owned map[string][]string) []Finding {
 	var out []Finding
 	names := s.manifest.Names()
 	for _, p := range s.paths() {
 		report := func(name string, setting *Setting, reason string) {
 			if reason != "" {
-				out = append(out, Finding{Rule: RuleLeak, Environment: name, Path: p, Source: s.files[name][p].Source,
-					Line: setting.Line, Key: setting.Key, Message: reason})
+				out = append(out, Finding{Rule: RuleLeak, Environment: name, Path: p,
+					Source: s.files[name][p].Source,
+					Line:   setting.Line, Key: setting.Key, Message: reason})
 			}
 		}
 		common := len(names) > 1 && s.shared(p)
@@ -66,8 +68,8 @@ type blame struct {
 	setting     *Setting
 }
 
-// inCommon finds the settings that more than one environment has by the same key, also in files whose keys are not
-// compared otherwise.
+// inCommon finds the settings that more than one environment has by the same key, also in files
+// whose keys are not compared otherwise.
 func (s *Set) inCommon(p string) map[string]map[string]*Setting {
 	byKey := map[string]map[string]*Setting{}
 	for _, name := range s.manifest.Names() {
@@ -117,7 +119,8 @@ func (s *Set) leak(name string, setting *Setting, owned map[string][]string) str
 	}
 	live := s.manifest.Spec.IsLive(name)
 	for _, w := range words {
-		if other := s.namedIn(w); other != "" && other != name && s.manifest.Spec.IsLive(other) != live {
+		if other := s.namedIn(w); other != "" && other != name &&
+			s.manifest.Spec.IsLive(other) != live {
 			return "a host's name says that it belongs to " + other
 		}
 	}
@@ -160,7 +163,8 @@ func (s *Set) meaning(part string) string {
 
 func isSeparator(r rune) bool { return r == '.' || r == '-' || r == '_' }
 
-// namedIn is the environment that a host's name carries as a part of its own, such as "db-prod.example.com".
+// namedIn is the environment that a host's name carries as a part of its own, such as
+// "db-prod.example.com".
 func (s *Set) namedIn(host string) string {
 	if !strings.ContainsRune(host, '.') || strings.HasPrefix(host, ".") || isFile(host) {
 		return ""
@@ -184,7 +188,8 @@ var (
 )
 
 // files are endings of names of files, which are named after environments that use them by choice.
-var files = []string{".js", ".json", ".yml", ".yaml", ".xml", ".properties", ".conf", ".cfg", ".ini", ".toml", ".env", ".log", ".html", ".css", ".md", ".sh",
+var files = []string{".js", ".json", ".yml", ".yaml", ".xml", ".properties", ".conf", ".cfg",
+	".ini", ".toml", ".env", ".log", ".html", ".css", ".md", ".sh",
 	".py", ".jar", ".war", ".txt", ".sql", ".pem", ".crt", ".key", ".ts", ".php", ".rb", ".groovy"}
 
 func isFile(name string) bool {
@@ -192,13 +197,17 @@ func isFile(name string) bool {
 }
 
 // kinds of keys whose values name what an environment has for itself.
-var resources = []string{"host", "hosts", "hostname", "server", "servers", "url", "uri", "urls", "endpoint", "endpoints", "address", "addresses", "addr", "database", "db",
-	"dbname", "schema", "topic", "topics", "queue", "queues", "bucket", "stream", "exchange", "index", "broker", "brokers", "namespace", "cluster", "keyspace",
-	"collection", "container", "datasource", "upstream", "service", "target", "vhost", "subscription", "group", "prefix"}
+var resources = []string{"host", "hosts", "hostname", "server", "servers", "url", "uri", "urls",
+	"endpoint", "endpoints", "address", "addresses", "addr", "database", "db",
+	"dbname", "schema", "topic", "topics", "queue", "queues", "bucket", "stream", "exchange",
+	"index", "broker", "brokers", "namespace", "cluster", "keyspace",
+	"collection", "container", "datasource", "upstream", "service", "target", "vhost",
+	"subscription", "group", "prefix"}
 
-// ownerOf is the environment that a short host in a URL, or a name such as "orders-production", belongs to. It is
-// looked for at either end of the name; those of environments that users do not see count where the key says that the
-// value is a host, a topic or the like, as "test" is in many a name.
+// ownerOf is the environment that a short host in a URL, or a name such as "orders-production",
+// belongs to. It is looked for at either end of the name; those of environments that users do not
+// see count where the key says that the value is a host, a topic or the like, as "test" is in many
+// a name.
 func (s *Set) ownerOf(setting *Setting, live bool) string {
 	if !strings.ContainsAny(setting.value, "-_.:/") || !s.mayName(setting.value) {
 		return ""
@@ -212,8 +221,11 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 		candidates = append(candidates, host)
 	}
 	if len(candidates) == 0 {
-		for _, w := range strings.FieldsFunc(setting.value, func(r rune) bool { return r == ',' || r == ' ' || r == ';' }) {
-			if w != setting.value && !strings.ContainsAny(setting.value, "/=") && identifier.MatchString(w) {
+		for _, w := range strings.FieldsFunc(setting.value, func(r rune) bool {
+			return r == ',' || r == ' ' || r == ';'
+		}) {
+			if w != setting.value && !strings.ContainsAny(setting.value, "/=") &&
+				identifier.MatchString(w) {
 				candidates = append(candidates, w)
 			}
 		}
@@ -222,9 +234,12 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 		return ""
 	}
 	words := nameParts(setting.Key)
-	resource = resource || slices.ContainsFunc(words, func(w string) bool { return slices.Contains(resources, w) })
+	resource = resource || slices.ContainsFunc(words, func(w string) bool {
+		return slices.Contains(resources, w)
+	})
 	if live && !resource || slices.ContainsFunc(words, func(w string) bool {
-		return slices.Contains([]string{"profile", "profiles", "image", "version", "class", "file", "path"}, w)
+		return slices.Contains([]string{"profile", "profiles", "image", "version", "class", "file",
+			"path"}, w)
 	}) {
 		return ""
 	}
@@ -240,7 +255,9 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 			if parts[i] == "live" || parts[i] == "stable" || parts[i] == "stage" && !resource {
 				continue
 			}
-			if other := s.meaning(parts[i]); other != "" && (i == 0 || !slices.Contains(negations, parts[i-1])) && s.manifest.Spec.IsLive(other) != live {
+			if other := s.meaning(parts[i]); other != "" &&
+				(i == 0 || !slices.Contains(negations, parts[i-1])) &&
+				s.manifest.Spec.IsLive(other) != live {
 				return other
 			}
 		}
@@ -248,8 +265,8 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 	return ""
 }
 
-// borrowed reports an environment that users do not see and that has production's host for a key, while another one that
-// they do not see either has its own.
+// borrowed reports an environment that users do not see and that has production's host for a key,
+// while another one that they do not see either has its own.
 func (s *Set) borrowed(name string, at map[string]*Setting) string {
 	setting := at[name]
 	if s.manifest.Spec.IsLive(name) || !looksLikeHost(setting.value) || s.belongs(setting, false) {
@@ -271,8 +288,8 @@ func (s *Set) borrowed(name string, at map[string]*Setting) string {
 	return "the host is the same as in " + lender + ", while other environments have their own"
 }
 
-// belongs reports whether a name in the value says that it is of an environment that is live, or is not: then the
-// other one has borrowed it.
+// belongs reports whether a name in the value says that it is of an environment that is live, or is
+// not: then the other one has borrowed it.
 func (s *Set) belongs(setting *Setting, live bool) bool {
 	if other := s.ownerOf(setting, !live); other != "" {
 		return true
@@ -283,9 +300,10 @@ func (s *Set) belongs(setting *Setting, live bool) bool {
 	})
 }
 
-// sameDatabase reports an environment that users do not see and that has the database, or the address, of one that they
-// see. A short name leads to another host in each environment and is none; in a file that all environments share only
-// a database is looked for, as what else stands there is meant for all.
+// sameDatabase reports an environment that users do not see and that has the database, or the
+// address, of one that they see. A short name leads to another host in each environment and is
+// none; in a file that all environments share only a database is looked for, as what else stands
+// there is meant for all.
 func (s *Set) sameDatabase(name string, at map[string]*Setting, common bool) string {
 	setting := at[name]
 	if s.manifest.Spec.IsLive(name) {
@@ -303,7 +321,8 @@ func (s *Set) sameDatabase(name string, at map[string]*Setting, common bool) str
 		if other == name || !s.manifest.Spec.IsLive(other) {
 			continue
 		}
-		if theirs := database(at[other]); theirs == mine || what == "address" && address(at[other]) == mine {
+		if theirs := database(at[other]); theirs == mine || what == "address" &&
+			address(at[other]) == mine {
 			return "the " + what + " is the same as in " + other
 		}
 	}
@@ -311,18 +330,22 @@ func (s *Set) sameDatabase(name string, at map[string]*Setting, common bool) str
 }
 
 var (
-	storeURL = regexp.MustCompile(`(?i)^(?:jdbc:|r2dbc:)?(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|kafka|sqlserver|oracle|db2|cassandra|cql|` +
-		`neo4j|bolt|couchbase|memcached|nats|pulsar|clickhouse|jtds|microsoft|cockroachdb|tds|ldaps?)\b[^?]*`)
-	storeWords = []string{"db", "database", "datasource", "jdbc", "mysql", "postgres", "postgresql", "mariadb", "redis", "mongo", "mongodb", "kafka", "rabbit", "rabbitmq",
-		"cassandra", "elastic", "elasticsearch", "opensearch", "zookeeper", "bootstrap", "sql", "oracle", "memcached", "couchbase", "amqp", "pg", "mssql", "clickhouse"}
-	hostWords = []string{"host", "hosts", "hostname", "url", "uri", "urls", "server", "servers", "addr", "address", "addresses", "nodes", "endpoint", "endpoints", "brokers", "broker",
+	storeURL = regexp.MustCompile(
+		`(?i)^(?:jdbc:|r2dbc:)?(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|kafka|sqlserver|oracle|db2|cassandra|cql|` +
+			`neo4j|bolt|couchbase|memcached|nats|pulsar|clickhouse|jtds|microsoft|cockroachdb|tds|ldaps?)\b[^?]*`)
+	storeWords = []string{"db", "database", "datasource", "jdbc", "mysql", "postgres", "postgresql",
+		"mariadb", "redis", "mongo", "mongodb", "kafka", "rabbit", "rabbitmq",
+		"cassandra", "elastic", "elasticsearch", "opensearch", "zookeeper", "bootstrap", "sql",
+		"oracle", "memcached", "couchbase", "amqp", "pg", "mssql", "clickhouse"}
+	hostWords = []string{"host", "hosts", "hostname", "url", "uri", "urls", "server", "servers",
+		"addr", "address", "addresses", "nodes", "endpoint", "endpoints", "brokers", "broker",
 		"contact", "points", "hostport", "dsn", "service"}
 	hostInURL   = regexp.MustCompile(`(?:@|//|\()([\w.-]+|\[[0-9a-fA-F:]+\])(?::\d+)?`)
 	credentials = regexp.MustCompile(`//[^/@\s]*@`)
 )
 
-// database is the host and name of the database that a setting leads to, if the name is the same host wherever it is
-// looked up.
+// database is the host and name of the database that a setting leads to, if the name is the same
+// host wherever it is looked up.
 func database(s *Setting) string {
 	if strings.Count(s.value, ".") < 2 && strings.Count(s.value, ":") < 2 {
 		return ""
@@ -353,31 +376,38 @@ func database(s *Setting) string {
 	return ""
 }
 
-// isGlobal reports whether a host is the same one in each environment: an address, or a name with dots in it that is not
-// resolved within a cluster.
+// isGlobal reports whether a host is the same one in each environment: an address, or a name with
+// dots in it that is not resolved within a cluster.
 func isGlobal(host string) bool {
 	host = strings.ToLower(strings.Trim(host, "[]"))
 	if a, err := netip.ParseAddr(host); err == nil {
 		return isOwned(a)
 	}
-	return strings.Count(host, ".") >= 2 && !strings.HasSuffix(host, ".svc") && !strings.HasSuffix(host, ".cluster.local") && !strings.HasSuffix(host, ".consul") &&
+	return strings.Count(host, ".") >= 2 && !strings.HasSuffix(host, ".svc") &&
+		!strings.HasSuffix(host, ".cluster.local") && !strings.HasSuffix(host, ".consul") &&
 		!strings.HasSuffix(host, ".localhost") && kindOf(host) == String && !isFile(host)
 }
 
 // isOwned reports whether an address can be that of one environment.
 func isOwned(a netip.Addr) bool {
-	return !a.IsLoopback() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && !slices.Contains(everyones, a.String()) &&
+	return !a.IsLoopback() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
+		!slices.Contains(everyones, a.String()) &&
 		a.String() != "255.255.255.255"
 }
 
 // everyones are resolvers that everyone may ask.
-var everyones = []string{"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220"}
+var everyones = []string{"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222",
+	"208.67.220.220"}
 
 // sharedWords are of keys whose addresses are the same for all environments by design.
-var sharedWords = []string{"dns", "resolver", "resolvers", "nameserver", "nameservers", "ntp", "proxy", "gateway", "mask", "netmask", "cidr", "subnet", "subnets", "network", "allow", "allowed",
-	"trusted", "whitelist", "allowlist", "acl", "deny", "version", "syslog", "time", "bind", "listen", "range", "from", "real", "broadcast", "oid", "release"}
+var sharedWords = []string{"dns", "resolver", "resolvers", "nameserver", "nameservers", "ntp",
+	"proxy", "gateway", "mask", "netmask", "cidr", "subnet", "subnets", "network", "allow",
+	"allowed",
+	"trusted", "whitelist", "allowlist", "acl", "deny", "version", "syslog", "time", "bind",
+	"listen", "range", "from", "real", "broadcast", "oid", "release"}
 
-var hostPort = regexp.MustCompile(`^(?:[a-z][a-z0-9+.-]*://)?(\d{1,3}(?:\.\d{1,3}){3})(?::\d+)?(?:/[^\d].*|/)?$`)
+var hostPort = regexp.MustCompile(
+	`^(?:[a-z][a-z0-9+.-]*://)?(\d{1,3}(?:\.\d{1,3}){3})(?::\d+)?(?:/[^\d].*|/)?$`)
 
 // address is the one that a setting leads to, if it can be that of one environment.
 func address(s *Setting) string {
@@ -385,7 +415,9 @@ func address(s *Setting) string {
 		return ""
 	}
 	m := hostPort.FindStringSubmatch(strings.ToLower(s.value))
-	if m == nil || slices.ContainsFunc(nameParts(s.Key), func(w string) bool { return slices.Contains(sharedWords, w) }) {
+	if m == nil || slices.ContainsFunc(nameParts(s.Key), func(w string) bool {
+		return slices.Contains(sharedWords, w)
+	}) {
 		return ""
 	}
 	if a, err := netip.ParseAddr(m[1]); err != nil || !isOwned(a) {
@@ -394,11 +426,13 @@ func address(s *Setting) string {
 	return m[1]
 }
 
-// looksLikeHost reports whether the value is a URL, or a name or an address with a dot in it and no blank.
+// looksLikeHost reports whether the value is a URL, or a name or an address with a dot in it and no
+// blank.
 func looksLikeHost(value string) bool {
 	if strings.Contains(value, "://") {
 		return true
 	}
 	host, _, _ := strings.Cut(value, ":")
-	return strings.Count(host, ".") >= 2 && !strings.ContainsAny(host, " /\\,") && kindOf(value) == String
+	return strings.Count(host, ".") >= 2 && !strings.ContainsAny(host, " /\\,") &&
+		kindOf(value) == String
 }

@@ -5,10 +5,12 @@ import (
 	"strings"
 )
 
-// parseProperties reads Java's properties: "=", ":" or blanks between key and value, "#" and "!" comments, a backslash at
-// the end of a line joins the next, and backslash escapes. Bytes are taken as ISO-8859-1 would be, so none is an error.
+// parseProperties reads Java's properties: "=", ":" or blanks between key and value, "#" and "!"
+// comments, a backslash at the end of a line joins the next, and backslash escapes. Bytes are taken
+// as ISO-8859-1 would be, so none is an error.
 func parseProperties(data []byte, k *sink) error {
-	lines := strings.Split(strings.ReplaceAll(strings.ReplaceAll(string(data), "\r\n", "\n"), "\r", "\n"), "\n")
+	lines := strings.Split(strings.ReplaceAll(strings.ReplaceAll(string(data), "\r\n", "\n"), "\r",
+		"\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		line, at := strings.TrimLeft(lines[i], " \t\f"), i+1
 		if line == "" || line[0] == '#' || line[0] == '!' {
@@ -33,7 +35,8 @@ func parseProperties(data []byte, k *sink) error {
 			k.note(at, "%v", err)
 			continue
 		}
-		if err := k.addOnce(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
+		if err := k.addOnce(Setting{Key: name, Kind: kindOf(value), Line: at,
+			value: value}); err != nil {
 			return err
 		}
 	}
@@ -100,9 +103,9 @@ func unescape(s string) (string, error) {
 	return b.String(), nil
 }
 
-// parseINI reads sections in brackets and KEY=VALUE or KEY:VALUE lines; "#" and ";" begin a comment line. There is no
-// one standard: a key or a section may be there again, a key may have no value, and a line that begins with a blank may
-// go on with the value before it.
+// parseINI reads sections in brackets and KEY=VALUE or KEY:VALUE lines; "#" and ";" begin a comment
+// line. There is no one standard: a key or a section may be there again, a key may have no value,
+// and a line that begins with a blank may go on with the value before it.
 func parseINI(data []byte, k *sink) error {
 	section := ""
 	times := map[string]int{}
@@ -126,7 +129,8 @@ func parseINI(data []byte, k *sink) error {
 		if i < 1 {
 			continue // a switch, or the rest of a value, which must not become a key
 		}
-		s := Setting{Key: strings.TrimSpace(line[:i]), Line: n, value: unquote(strings.TrimSpace(line[i+1:]))}
+		s := Setting{Key: strings.TrimSpace(line[:i]), Line: n,
+			value: unquote(strings.TrimSpace(line[i+1:]))}
 		s.Kind = kindOf(s.value)
 		s.Key = Join(section, s.Key)
 		if times[s.Key]++; times[s.Key] > 1 {
@@ -147,8 +151,8 @@ func unquote(value string) string {
 	return value
 }
 
-// parseDotenv reads NAME=VALUE lines, "export" before them allowed, values plain or in single or double quotes, the latter
-// over several lines too. Nothing is evaluated.
+// parseDotenv reads NAME=VALUE lines, "export" before them allowed, values plain or in single or
+// double quotes, the latter over several lines too. Nothing is evaluated.
 func parseDotenv(data []byte, k *sink) error {
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
@@ -183,15 +187,17 @@ func parseDotenv(data []byte, k *sink) error {
 		} else if j := strings.Index(value, " #"); j >= 0 {
 			value = strings.TrimSpace(value[:j])
 		}
-		if err := k.addOnce(Setting{Key: name, Kind: kindOf(value), Line: at, value: value}); err != nil {
+		if err := k.addOnce(Setting{Key: name, Kind: kindOf(value), Line: at,
+			value: value}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// closingLine is how many of the lines behind the one with value it takes to close the quotation mark that value begins
-// with, or -1. A backslash at the end of a line takes the meaning from the end of the line only.
+// closingLine is how many of the lines behind the one with value it takes to close the quotation
+// mark that value begins with, or -1. A backslash at the end of a line takes the meaning from the
+// end of the line only.
 func closingLine(lines []string, value string, quote byte) int {
 	if closing(value, quote) > 0 {
 		return 0
@@ -219,7 +225,8 @@ func closing(value string, quote byte) int {
 
 func isVariable(name string) bool {
 	for i, c := range []byte(name) {
-		if c != '_' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (i == 0 || c < '0' || c > '9') && c != '.' && c != '-' {
+		if c != '_' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') &&
+			(i == 0 || c < '0' || c > '9') && c != '.' && c != '-' {
 			return false
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// WriteText writes one finding a line, what to do about each rule that has found something, and a summary.
+// WriteText writes one finding a line, what to do about each rule that has found something, and a
+// summary.
 func (r Report) WriteText(w io.Writer) error {
 	for _, f := range r.Findings {
 		if _, err := fmt.Fprintln(w, f); err != nil {
@@ -26,13 +27,14 @@ func (r Report) WriteText(w io.Writer) error {
 	if r.Baselined+r.Mended > 0 {
 		known = fmt.Sprintf(", %d in the baseline, %d of it mended", r.Baselined, r.Mended)
 	}
-	_, err := fmt.Fprintf(w, "check: %d environments, %d files, %d keys: %d findings, %d allowed%s\n",
+	_, err := fmt.Fprintf(w, "check: %d environments, %d files, %d keys: %d findings, %d "+
+		"allowed%s\n",
 		r.Environments, r.Files, r.Keys, len(r.Findings), r.Allowed, known)
 	return err
 }
 
-// WriteJSON writes the report as one JSON object, each finding with what to do about it and its fingerprint, which
-// stays the same when lines move.
+// WriteJSON writes the report as one JSON object, each finding with what to do about it and its
+// fingerprint, which stays the same when lines move.
 func (r Report) WriteJSON(w io.Writer) error {
 	type finding struct {
 		Finding
@@ -75,7 +77,8 @@ type junitFailure struct {
 	Text    string `xml:",chardata"`
 }
 
-// WriteJUnit writes the form that build servers read: a case for each rule, or for each of its findings.
+// WriteJUnit writes the form that build servers read: a case for each rule, or for each of its
+// findings.
 func (r Report) WriteJUnit(w io.Writer) error {
 	suite := junitSuite{Name: "envconfig"}
 	for _, rule := range Rules() {
@@ -84,7 +87,8 @@ func (r Report) WriteJUnit(w io.Writer) error {
 		}
 	}
 	for _, f := range r.Findings {
-		suite.Cases = append(suite.Cases, junitCase{Name: f.String(), Class: "envconfig." + f.Rule, Failure: &junitFailure{Message: f.Message, Text: f.String() + "\n" + f.Fix()}})
+		suite.Cases = append(suite.Cases, junitCase{Name: f.String(), Class: "envconfig." + f.Rule,
+			Failure: &junitFailure{Message: f.Message, Text: f.String() + "\n" + f.Fix()}})
 		suite.Failures++
 	}
 	suite.Tests = len(suite.Cases)

@@ -42,10 +42,12 @@ func TestSARIF(t *testing.T) {
 	schema, err := compiler.Compile("sarif.json")
 	require.NoError(t, err)
 
-	all := reportOn(t, map[string]string{"envs/test/a b.yaml": "a: 1\na: 2\npassword: hunter2\n", "envs/production/a b.yaml": "url: http://localhost/\n",
-		"envs/production/key.pem": "-----BEGIN PRIVATE KEY-----\nMIIE\n"})
+	all := reportOn(t, map[string]string{"envs/test/a b.yaml": "a: 1\na: 2\npassword: hunter2\n",
+		"envs/production/a b.yaml": "url: http://localhost/\n",
+		"envs/production/key.pem":  "-----BEGIN PRIVATE KEY-----\nMIIE\n"})
 	require.NotEmpty(t, all.Findings)
-	all.Findings = append(all.Findings, check.Finding{Rule: check.RuleCommand, Source: "ENTRYPOINT", Message: "x"}, check.Finding{Rule: check.RuleSource, Message: "y"})
+	all.Findings = append(all.Findings, check.Finding{Rule: check.RuleCommand, Source: "ENTRYPOINT",
+		Message: "x"}, check.Finding{Rule: check.RuleSource, Message: "y"})
 	for _, report := range []check.Report{all, {}} {
 		var out bytes.Buffer
 		require.NoError(t, report.WriteSARIF(&out, "build/etc"))
@@ -57,14 +59,18 @@ func TestSARIF(t *testing.T) {
 	require.NoError(t, all.WriteSARIF(&out, "build/etc"))
 	require.Contains(t, out.String(), `"uri": "build/etc/envs/test/a%20b.yaml"`)
 	require.NotContains(t, out.String(), "hunter2")
-	require.Error(t, schema.Validate(map[string]any{"version": "2.1.0"}), "the schema refuses what is no log")
+	require.Error(t, schema.Validate(map[string]any{"version": "2.1.0"}),
+		"the schema refuses what is no log")
 }
 
 // A baseline takes the findings of an existing tree out, also when lines move, and no other.
 func TestBaseline(t *testing.T) {
 	t.Parallel()
-	before := reportOn(t, map[string]string{"envs/test/a.properties": "db.password=x\nport=1\nport=2\n", "envs/production/a.properties": "db.password=y\nport=1\n",
-		"envs/test/k.txt": "ghp_aB3xZ9qLw7aB3xZ9qLw7aB3xZ9qLw7aB3xZ9\n", "envs/production/k.txt": ""})
+	before := reportOn(t,
+		map[string]string{"envs/test/a.properties": "db.password=x\nport=1\nport=2\n",
+			"envs/production/a.properties": "db.password=y\nport=1\n",
+			"envs/test/k.txt":              "ghp_aB3xZ9qLw7aB3xZ9qLw7aB3xZ9qLw7aB3xZ9\n",
+			"envs/production/k.txt":        ""})
 	var file bytes.Buffer
 	require.NoError(t, check.NewBaseline(before).Write(&file))
 	require.NotContains(t, file.String(), "ghp_")
@@ -78,7 +84,8 @@ func TestBaseline(t *testing.T) {
 
 	after := baseline.Apply(reportOn(t, map[string]string{
 		"envs/test/a.properties":       "# moved\n\n\napi.token=z\n\ndb.password=changed\nport=1\nport=2\n",
-		"envs/production/a.properties": "\n\ndb.password=y\nport=1\n", "envs/test/k.txt": "", "envs/production/k.txt": ""}))
+		"envs/production/a.properties": "\n\ndb.password=y\nport=1\n", "envs/test/k.txt": "",
+		"envs/production/k.txt": ""}))
 	var rest []string
 	for _, f := range after.Findings {
 		rest = append(rest, f.Rule+" "+f.Environment+" "+f.Key)
@@ -90,7 +97,9 @@ func TestBaseline(t *testing.T) {
 	require.Contains(t, text.String(), "2 findings, 0 allowed, 3 in the baseline, 1 of it mended")
 	require.Contains(t, text.String(), "fix secret: take the value out")
 
-	for _, bad := range []string{"", "{", `{"version":2,"findings":[]}`, `{"version":1,"findings":[{"fingerprint":"x"}]}`, `{"version":1,"findings":[]} x`, `{"version":1,"other":1}`} {
+	for _, bad := range []string{"", "{", `{"version":2,"findings":[]}`,
+		`{"version":1,"findings":[{"fingerprint":"x"}]}`, `{"version":1,"findings":[]} x`,
+		`{"version":1,"other":1}`} {
 		_, err := check.ParseBaseline([]byte(bad))
 		require.ErrorIs(t, err, check.ErrInvalid, bad)
 	}
@@ -100,7 +109,8 @@ func TestBaseline(t *testing.T) {
 func TestJSONSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	require.NoError(t, reportOn(t, map[string]string{"envs/test/a.ini": "password=x"}).WriteJSON(&out))
+	require.NoError(t, reportOn(t, map[string]string{"envs/test/a.ini": "password=x"}).WriteJSON(
+		&out))
 	var back struct {
 		Findings []struct{ Rule, Fix, Fingerprint string }
 		Files    int

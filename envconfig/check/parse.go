@@ -27,8 +27,8 @@ const (
 // Kind is the type of a setting's value as far as its format has types.
 type Kind string
 
-// The kinds. Formats without types, such as properties, know strings only; there the kind is told by how the value reads,
-// so that a port that is a word in one environment stands out.
+// The kinds. Formats without types, such as properties, know strings only; there the kind is told
+// by how the value reads, so that a port that is a word in one environment stands out.
 const (
 	String Kind = "string"
 	Number Kind = "number"
@@ -39,7 +39,8 @@ const (
 
 // Setting is one key of a file. Its value is used to compare and is never shown.
 type Setting struct {
-	// Key is the path to the value, its elements joined by dots, e.g. "spring.datasource.url" or "servers[0].host".
+	// Key is the path to the value, its elements joined by dots, e.g. "spring.datasource.url" or
+	// "servers[0].host".
 	Key string
 	// Kind of the value.
 	Kind Kind
@@ -71,9 +72,12 @@ type sink struct {
 	settings []Setting
 	keys     int // bytes of their keys
 	problems []*SyntaxError
-	first    map[string]int // where in settings a key stands first, in formats that are lists of keys
-	partial  bool           // some keys are missing, or are not what the format calls them
-	stopped  int            // where the parser of XML did
+	// where in settings a key stands first, in formats that are lists of keys
+	first map[string]int
+	// some keys are missing, or are not what the format calls them
+	partial bool
+	// where the parser of XML did
+	stopped int
 }
 
 // add takes a setting. The error is that there are too many.
@@ -86,8 +90,8 @@ func (k *sink) add(s Setting) error {
 	return nil
 }
 
-// addOnce is add for formats that are lists of keys, in which the last of two equal keys counts: that
-// is a problem where their values differ.
+// addOnce is add for formats that are lists of keys, in which the last of two equal keys counts:
+// that is a problem where their values differ.
 func (k *sink) addOnce(s Setting) error {
 	if k.first == nil {
 		k.first = map[string]int{}
@@ -116,9 +120,9 @@ var parsers = map[string]parser{
 	"conf": parseConf, "shell": parseShell, "code": parseCode, "colons": parseColons,
 }
 
-// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv; conf, shell, code
-// or colons for what is read line by line, without rules that it could break; or empty for a file that is compared as a
-// whole.
+// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv;
+// conf, shell, code or colons for what is read line by line, without rules that it could break; or
+// empty for a file that is compared as a whole.
 func Format(name string) string {
 	base := strings.ToLower(path.Base(name))
 	if base == ".env" || strings.HasPrefix(base, ".env.") || strings.HasSuffix(base, ".env") {
@@ -149,8 +153,10 @@ var formats = func() map[string]string {
 		"conf": ".conf .cfg .cf .config .hocon .acl .vcl .npmrc .rc .tf .tfvars .hcl .yarnrc " +
 			".netrc .curlrc .wgetrc caddyfile msmtprc .msmtprc",
 		"colons": ".pgpass pgpass pgpass.conf sasl_passwd",
-		"shell":  ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab .bat .cmd .ps1",
-		"code": ".js .mjs .cjs .ts .jsx .tsx .py .rb .php .go .java .kt .scala .groovy .gradle .pl .lua " +
+		"shell": ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab " +
+			".bat .cmd .ps1",
+		"code": ".js .mjs .cjs .ts .jsx .tsx .py .rb .php .go .java .kt .scala .groovy .gradle " +
+			".pl .lua " +
 			".cs .swift .sql jenkinsfile",
 	} {
 		for _, ending := range strings.Fields(endings) {
@@ -171,9 +177,9 @@ func tree(format string) bool {
 
 var errTooMany = errors.New("more settings than can be checked")
 
-// Parse returns the settings of a file in the order in which they stand there. The error joins a [SyntaxError] for each
-// place that breaks the rules of the format; the settings are what could be read all the same. A format that is not
-// known has no settings.
+// Parse returns the settings of a file in the order in which they stand there. The error joins a
+// [SyntaxError] for each place that breaks the rules of the format; the settings are what could be
+// read all the same. A format that is not known has no settings.
 func Parse(format string, data []byte) ([]Setting, error) {
 	settings, problems, _ := read(format, data)
 	all := make([]error, len(problems))
@@ -183,8 +189,9 @@ func Parse(format string, data []byte) ([]Setting, error) {
 	return settings, errors.Join(all...)
 }
 
-// read is [Parse]. partial says that the format's own rules led to a part of the settings only, and that the rest was
-// read line by line: keys are missing then, and others are not what the format would call them.
+// read is [Parse]. partial says that the format's own rules led to a part of the settings only, and
+// that the rest was read line by line: keys are missing then, and others are not what the format
+// would call them.
 func read(format string, data []byte) (settings []Setting, problems []*SyntaxError, partial bool) {
 	parse := parsers[format]
 	if parse == nil {
@@ -195,7 +202,8 @@ func read(format string, data []byte) (settings []Setting, problems []*SyntaxErr
 	}
 	k := &sink{}
 	data = k.text(format, data)
-	if format == "conf" && bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")) && bytes.Contains(data, []byte("<?xml")) {
+	if format == "conf" && bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")) &&
+		bytes.Contains(data, []byte("<?xml")) {
 		parse = parseXML // web.config and its like
 	}
 	err := parse(data, k)
@@ -224,14 +232,16 @@ func (k *sink) text(format string, data []byte) []byte {
 		switch m := encoding.FindSubmatch(data); {
 		case m == nil, isUTF8.Match(m[1]):
 		case !aboveASCII.Match(m[1]):
-			k.note(1, "is in the encoding %q, which is not known here: UTF-8 and those that have ASCII in them are", m[1])
+			k.note(1, "is in the encoding %q, which is not known here: UTF-8 and those that have "+
+				"ASCII in them are", m[1])
 		case !utf8.Valid(data):
 			return fromLatin1(data)
 		}
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if format != "properties" && !utf8.Valid(data) {
-		if slices.Contains([]string{"yaml", "json", "toml", "xml"}, format) && len(k.problems) == 0 {
+		if slices.Contains([]string{"yaml", "json", "toml", "xml"}, format) &&
+			len(k.problems) == 0 {
 			k.note(0, "is not UTF-8")
 		}
 		return fromLatin1(data)
@@ -245,9 +255,11 @@ func (k *sink) rest(format string, data []byte, line int) {
 		left := maxReread
 		for range maxProblems { // from behind the token that it stopped at, as a fragment
 			done := min(k.stopped, len(data))
-			data = append(bytes.Repeat([]byte("\n"), bytes.Count(data[:done], []byte("\n"))), data[done:]...)
+			data = append(bytes.Repeat([]byte("\n"), bytes.Count(data[:done], []byte("\n"))),
+				data[done:]...)
 			left -= len(data)
-			if done == 0 || left < 0 || len(bytes.TrimSpace(data)) == 0 || parseXML(data, k) == nil {
+			if done == 0 || left < 0 || len(bytes.TrimSpace(data)) == 0 ||
+				parseXML(data, k) == nil {
 				break
 			}
 		}
@@ -265,11 +277,12 @@ func (k *sink) rest(format string, data []byte, line int) {
 	}
 }
 
-// templated reports whether the file is the template of one, as those of Helm, Jinja and ERB are: what it becomes is
-// not known here.
+// templated reports whether the file is the template of one, as those of Helm, Jinja and ERB are:
+// what it becomes is not known here.
 func templated(data []byte) bool {
 	for _, marks := range [][2]string{{"{{", "}}"}, {"{%", "%}"}, {"<%", "%>"}} {
-		if _, after, ok := bytes.Cut(data, []byte(marks[0])); ok && bytes.Contains(after, []byte(marks[1])) {
+		if _, after, ok := bytes.Cut(data, []byte(marks[0])); ok &&
+			bytes.Contains(after, []byte(marks[1])) {
 			return true
 		}
 	}
@@ -285,13 +298,16 @@ func fromUTF16(data []byte, order binary.ByteOrder) []byte {
 }
 
 // encoding is where XML says in which it is.
-var encoding = regexp.MustCompile(`^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']`)
+var encoding = regexp.MustCompile(
+	`^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']`)
 
 var isUTF8 = regexp.MustCompile(`^(?i:utf-?8|us-ascii|ascii)$`)
 
-// aboveASCII are encodings in which a byte that has a meaning in XML is never a part of another character. Read as Latin-1 they
-// have the same elements, and values that are the same where they were.
-var aboveASCII = regexp.MustCompile(`^(?i:iso-?8859-\d+|latin-?\d+|(?:windows|cp)-?125\d|koi8-[ru]|gbk|gb2312|gb18030|big5|shift_jis|euc-(?:jp|kr|cn|tw))$`)
+// aboveASCII are encodings in which a byte that has a meaning in XML is never a part of another
+// character. Read as Latin-1 they have the same elements, and values that are the same where they
+// were.
+var aboveASCII = regexp.MustCompile(
+	`^(?i:iso-?8859-\d+|latin-?\d+|(?:windows|cp)-?125\d|koi8-[ru]|gbk|gb2312|gb18030|big5|shift_jis|euc-(?:jp|kr|cn|tw))$`)
 
 // fromLatin1 is text of a byte a character in UTF-8.
 func fromLatin1(data []byte) []byte {
@@ -326,8 +342,8 @@ func kindOf(value string) Kind {
 	return Number
 }
 
-// Join is the key of what stands below prefix, which may be empty. It is cut at 1024 bytes, so that a long name is not
-// copied for each of a million settings below it.
+// Join is the key of what stands below prefix, which may be empty. It is cut at 1024 bytes, so that
+// a long name is not copied for each of a million settings below it.
 func Join(prefix, key string) string {
 	if prefix == "" {
 		return cutKey(key)

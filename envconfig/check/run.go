@@ -17,23 +17,37 @@ import (
 
 // Rules of the findings.
 const (
-	RuleFile        = "file"        // an environment lacks a file that others have
-	RuleSyntax      = "syntax"      // a file breaks the rules of its format
-	RuleKey         = "key"         // an environment lacks a key that others have
-	RuleType        = "type"        // a key's value is of another type than elsewhere
-	RulePlaceholder = "placeholder" // an environment that users see has a value that nobody has filled in
-	RuleLeak        = "leak"        // a value of one environment occurs in another
-	RuleSecret      = "secret"      // a secret stands there in plain text
-	RuleMode        = "mode"        // permission bits that are too wide, or differ between environments
-	RuleSchema      = "schema"      // a key is not what the configuration says
-	RuleCommand     = "command"     // the entrypoint or a start script will not pass signals on
-	RuleAllow       = "allow"       // an entry of the allow-list has expired or accepts nothing
-	RuleSource      = "source"      // the source folder has a link, a special file, a name or colliding targets that no start accepts
+	// an environment lacks a file that others have
+	RuleFile = "file"
+	// a file breaks the rules of its format
+	RuleSyntax = "syntax"
+	// an environment lacks a key that others have
+	RuleKey = "key"
+	// a key's value is of another type than elsewhere
+	RuleType = "type"
+	// an environment that users see has a value that nobody has filled in
+	RulePlaceholder = "placeholder"
+	// a value of one environment occurs in another
+	RuleLeak = "leak"
+	// a secret stands there in plain text
+	RuleSecret = "secret"
+	// permission bits that are too wide, or differ between environments
+	RuleMode = "mode"
+	// a key is not what the configuration says
+	RuleSchema = "schema"
+	// the entrypoint or a start script will not pass signals on
+	RuleCommand = "command"
+	// an entry of the allow-list has expired or accepts nothing
+	RuleAllow = "allow"
+	// the source folder has a link, a special file, a name or colliding targets that no start
+	// accepts
+	RuleSource = "source"
 )
 
 // Rules returns the names of all rules.
 func Rules() []string {
-	return []string{RuleFile, RuleSyntax, RuleKey, RuleType, RulePlaceholder, RuleLeak, RuleSecret, RuleMode, RuleSchema, RuleCommand, RuleAllow, RuleSource}
+	return []string{RuleFile, RuleSyntax, RuleKey, RuleType, RulePlaceholder, RuleLeak, RuleSecret,
+		RuleMode, RuleSchema, RuleCommand, RuleAllow, RuleSource}
 }
 
 // Finding is one thing that is wrong. It holds no value.
@@ -71,7 +85,8 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 	// Allowed counts the findings that the allow-list accepts.
 	Allowed int `json:"allowed"`
-	// Baselined counts the findings that a [Baseline] had, Mended those of a baseline that are no longer found.
+	// Baselined counts the findings that a [Baseline] had, Mended those of a baseline that are no
+	// longer found.
 	Baselined int `json:"baselined,omitempty"`
 	Mended    int `json:"mended,omitempty"`
 	// Environments, Files and Keys count what was looked at.
@@ -100,8 +115,8 @@ type File struct {
 	lines   map[int]bool // in which a setting is a secret
 }
 
-// Load reads and parses every file of the manifest once. The error says which could not be read; syntax errors are
-// findings of [Run], not errors.
+// Load reads and parses every file of the manifest once. The error says which could not be read;
+// syntax errors are findings of [Run], not errors.
 func Load(fsys fs.FS, m *envconfig.Manifest) (*Set, error) {
 	s := &Set{manifest: m, files: map[string]map[string]*File{}}
 	parsed := map[string]*File{}
@@ -128,7 +143,8 @@ func load(fsys fs.FS, f envconfig.File) (*File, error) {
 		return nil, err
 	}
 	defer src.Close()
-	data := bytes.NewBuffer(make([]byte, 0, min(f.Size, maxFile)+bytes.MinRead)) // room to see the end, too
+	// room to see the end, too
+	data := bytes.NewBuffer(make([]byte, 0, min(f.Size, maxFile)+bytes.MinRead))
 	if _, err := data.ReadFrom(io.LimitReader(src, maxFile+1)); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Source, err)
 	}
@@ -138,8 +154,8 @@ func load(fsys fs.FS, f envconfig.File) (*File, error) {
 	return out, nil
 }
 
-// Run checks all environments. now decides which entries of the allow-list have expired. The error says what could not be
-// read; everything else is a finding.
+// Run checks all environments. now decides which entries of the allow-list have expired. The error
+// says what could not be read; everything else is a finding.
 func Run(fsys fs.FS, m *envconfig.Manifest, c Config, now time.Time) (Report, error) {
 	s, err := Load(fsys, m)
 	if err != nil {
@@ -148,14 +164,14 @@ func Run(fsys fs.FS, m *envconfig.Manifest, c Config, now time.Time) (Report, er
 	return s.Check(c, now, nil), nil
 }
 
-// Refused is the report on a source folder that [envconfig.Scan] has refused with an error that matches
-// [envconfig.ErrInvalid]: until that is mended nothing else can be looked at.
+// Refused is the report on a source folder that [envconfig.Scan] has refused with an error that
+// matches [envconfig.ErrInvalid]: until that is mended nothing else can be looked at.
 func Refused(err error) Report {
 	return Report{Findings: []Finding{{Rule: RuleSource, Message: err.Error()}}}
 }
 
-// Check is [Run] on what is loaded already. More are findings from elsewhere, such as those of package start, for the allow-list
-// to judge.
+// Check is [Run] on what is loaded already. More are findings from elsewhere, such as those of
+// package start, for the allow-list to judge.
 func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
 	r := Report{Environments: len(s.files)}
 	for _, files := range s.files {
@@ -164,7 +180,8 @@ func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
 			r.Keys += len(f.Settings)
 		}
 	}
-	all := slices.Concat(more, s.checkFiles(), s.checkKeys(), s.checkValues(), s.checkLeaks(c.Owned), s.checkSchema(c.Keys))
+	all := slices.Concat(more, s.checkFiles(), s.checkKeys(), s.checkValues(),
+		s.checkLeaks(c.Owned), s.checkSchema(c.Keys))
 	used := make([]bool, len(c.Allow))
 	for _, f := range all {
 		accepted := false
@@ -182,13 +199,17 @@ func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
 	for i, a := range c.Allow {
 		switch {
 		case a.expired(now):
-			r.Findings = append(r.Findings, Finding{Rule: RuleAllow, Source: ConfigName, Message: fmt.Sprintf("allow[%d] for %s expired after %s (%s)", i, a.Rule, a.Until, a.Reason)})
+			r.Findings = append(r.Findings, Finding{Rule: RuleAllow, Source: ConfigName,
+				Message: fmt.Sprintf("allow[%d] for %s expired after %s (%s)", i, a.Rule, a.Until,
+					a.Reason)})
 		case !used[i]:
-			r.Findings = append(r.Findings, Finding{Rule: RuleAllow, Source: ConfigName, Message: fmt.Sprintf("allow[%d] for %s accepts nothing: remove it", i, a.Rule)})
+			r.Findings = append(r.Findings, Finding{Rule: RuleAllow, Source: ConfigName,
+				Message: fmt.Sprintf("allow[%d] for %s accepts nothing: remove it", i, a.Rule)})
 		}
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Environment, b.Environment), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Rule, b.Rule))
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Environment, b.Environment),
+			cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Rule, b.Rule))
 	})
 	r.Findings = slices.Compact(r.Findings)
 	return r
@@ -233,10 +254,12 @@ func (s *Set) checkFiles() []Finding {
 	var out []Finding
 	for _, name := range s.manifest.Names() {
 		for _, p := range s.manifest.Missing(name) {
-			out = append(out, Finding{Rule: RuleFile, Environment: name, Path: p, Message: "the file is missing"})
+			out = append(out, Finding{Rule: RuleFile, Environment: name, Path: p,
+				Message: "the file is missing"})
 		}
 		if len(s.files[name]) == 0 {
-			out = append(out, Finding{Rule: RuleFile, Environment: name, Message: "the environment has no files"})
+			out = append(out, Finding{Rule: RuleFile, Environment: name,
+				Message: "the environment has no files"})
 		}
 	}
 	out = append(out, s.checkFolders()...)
@@ -249,20 +272,26 @@ func (s *Set) checkFiles() []Finding {
 			}
 			modes[f.Mode] = append(modes[f.Mode], name)
 			if f.Mode&0o002 != 0 {
-				out = append(out, Finding{Rule: RuleMode, Environment: name, Path: p, Source: f.Source, Message: fmt.Sprintf("mode %04o lets everyone write", f.Mode)})
+				out = append(out, Finding{Rule: RuleMode, Environment: name, Path: p,
+					Source: f.Source, Message: fmt.Sprintf("mode %04o lets everyone write",
+						f.Mode)})
 			}
 			for _, syntax := range f.syntax {
-				out = append(out, Finding{Rule: RuleSyntax, Environment: name, Path: p, Source: f.Source, Line: syntax.Line, Message: syntax.Msg})
+				out = append(out, Finding{Rule: RuleSyntax, Environment: name, Path: p,
+					Source: f.Source, Line: syntax.Line, Message: syntax.Msg})
 			}
 			for _, t := range f.tokens {
 				if !f.tells(t.line) {
-					out = append(out, Finding{Rule: RuleSecret, Environment: name, Path: p, Source: f.Source, Line: t.line,
-						Message: "holds " + t.what + ": everyone who can pull the image can read it"})
+					out = append(out, Finding{Rule: RuleSecret, Environment: name, Path: p,
+						Source: f.Source, Line: t.line,
+						Message: "holds " + t.what +
+							": everyone who can pull the image can read it"})
 				}
 			}
 		}
 		if len(modes) > 1 {
-			out = append(out, Finding{Rule: RuleMode, Path: p, Message: "modes differ: " + describe(modes)})
+			out = append(out, Finding{Rule: RuleMode, Path: p, Message: "modes differ: " +
+				describe(modes)})
 		}
 	}
 	return out
@@ -277,8 +306,10 @@ func (s *Set) checkFolders() []Finding {
 			seen[dir] = true
 			for _, name := range s.manifest.Names() {
 				if f := s.files[name][dir]; f != nil {
-					out = append(out, Finding{Rule: RuleFile, Environment: name, Path: dir, Source: f.Source,
-						Message: "is a folder in another environment: where the one has been put in place, the other cannot be"})
+					out = append(out, Finding{Rule: RuleFile, Environment: name, Path: dir,
+						Source: f.Source,
+						Message: "is a folder in another environment: where the one has been put " +
+							"in place, the other cannot be"})
 				}
 			}
 		}

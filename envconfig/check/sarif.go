@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// What is below is as in SARIF 2.1.0: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
+// What is below is as in SARIF 2.1.0:
+// https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 type sarifLog struct {
 	Schema  string     `json:"$schema"`
@@ -75,26 +76,37 @@ type sarifLogical struct {
 
 // summaries say for each rule what it finds.
 var summaries = map[string]string{
-	RuleFile: "an environment lacks a file that others have", RuleSyntax: "a file breaks the rules of its format",
-	RuleKey: "an environment lacks a key that others have", RuleType: "a key's value is of another type than elsewhere",
-	RulePlaceholder: "an environment that users see has a placeholder", RuleLeak: "a value of one environment occurs in another",
-	RuleSecret: "a secret stands there in plain text", RuleMode: "permission bits are too wide, or differ",
-	RuleSchema: "a key is not what the configuration says", RuleCommand: "the start keeps a signal from the service",
-	RuleAllow: "an entry of the allow-list has expired or accepts nothing", RuleSource: "the source directory has what no start accepts",
+	RuleFile:   "an environment lacks a file that others have",
+	RuleSyntax: "a file breaks the rules of its format",
+	RuleKey:    "an environment lacks a key that others have", RuleType: "a key's value is of " +
+		"another type than elsewhere",
+	RulePlaceholder: "an environment that users see has a placeholder",
+	RuleLeak:        "a value of one environment occurs in another",
+	RuleSecret:      "a secret stands there in plain text", RuleMode: "permission bits are too " +
+		"wide, " +
+		"or differ",
+	RuleSchema:  "a key is not what the configuration says",
+	RuleCommand: "the start keeps a signal from the service",
+	RuleAllow:   "an entry of the allow-list has expired or accepts nothing",
+	RuleSource:  "the source directory has what no start accepts",
 }
 
-// WriteSARIF writes the report as a log of SARIF 2.1.0, as code hosts show it beside the lines of a change. Paths are
-// relative to the source directory; dir, which may be empty, stands before them.
+// WriteSARIF writes the report as a log of SARIF 2.1.0, as code hosts show it beside the lines of a
+// change. Paths are relative to the source directory; dir, which may be empty, stands before them.
 func (r Report) WriteSARIF(w io.Writer, dir string) error {
 	run := sarifRun{Results: []sarifResult{}}
-	run.Tool.Driver = sarifDriver{Name: "envconfig-check", InformationURI: "https://github.com/sluice-deploy/sluice"}
+	run.Tool.Driver = sarifDriver{Name: "envconfig-check",
+		InformationURI: "https://github.com/sluice-deploy/sluice"}
 	for _, rule := range Rules() {
-		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{rule, sarifText{summaries[rule]}, sarifText{fixes[rule]}})
+		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules,
+			sarifRule{rule, sarifText{summaries[rule]}, sarifText{fixes[rule]}})
 	}
 	prints := fingerprints(r.Findings)
 	for i, f := range r.Findings {
-		result := sarifResult{RuleID: f.Rule, RuleIndex: slices.Index(Rules(), f.Rule), Level: "error",
-			Message: sarifText{f.String() + ". " + f.Fix()}, Fingerprints: map[string]string{"envconfig/v1": prints[i]}}
+		result := sarifResult{RuleID: f.Rule, RuleIndex: slices.Index(Rules(), f.Rule),
+			Level:        "error",
+			Message:      sarifText{f.String() + ". " + f.Fix()},
+			Fingerprints: map[string]string{"envconfig/v1": prints[i]}}
 		if name := cmp.Or(f.Source, f.Path); name != "" {
 			location := sarifLocation{Physical: sarifPhysical{Artifact: sarifArtifact{(&url.URL{Path: path.Join(dir, name)}).String()}}}
 			if f.Line > 0 {
@@ -109,5 +121,6 @@ func (r Report) WriteSARIF(w io.Writer, dir string) error {
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	return enc.Encode(sarifLog{"https://json.schemastore.org/sarif-2.1.0.json", "2.1.0", []sarifRun{run}})
+	return enc.Encode(sarifLog{"https://json.schemastore.org/sarif-2.1.0.json", "2.1.0",
+		[]sarifRun{run}})
 }

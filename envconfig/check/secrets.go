@@ -11,35 +11,43 @@ import (
 
 // secretNames are what keys of secrets are called, written without separators.
 var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass",
-	"keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential", "credentials", "passphrase",
-	"accountkey", "signingkey", "encryptionkey", "masterkey", "authkey", "sharedkey", "secretkeybase", "requirepass",
+	"keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential",
+	"credentials", "passphrase",
+	"accountkey", "signingkey", "encryptionkey", "masterkey", "authkey", "sharedkey",
+	"secretkeybase", "requirepass",
 	"masterauth", "erlangcookie", "connectionpass", "bindpw", "psk", "presharedkey"}
 
 // separators are left out of a key's name before it is compared.
 var separators = strings.NewReplacer("_", "", "-", "")
 
-// otherNames end like those of secrets, and are of what is none: the name of a Secret of Kubernetes, which the value is in charts,
-// or something that every client is told.
-var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken", "xsrftoken",
+// otherNames end like those of secrets, and are of what is none: the name of a Secret of
+// Kubernetes, which the value is in charts, or something that every client is told.
+var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken",
+	"xsrftoken",
 	"sitekey", "loadcredential", "conditioncredential", "importcredential"}
 
 // measures are words that make of a token something to be counted: max_token=4096.
-var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "per", "total", "count"}
+var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "per", "total",
+	"count"}
 
 // switches are what Bool is in formats that do not know it.
 var switches = []string{"yes", "no", "on", "off", "none"}
 
 // elsewhere is how values begin that say where the secret is, or that hold it encrypted.
-var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", "vault:", "ENC(", "ENC[", "$__", "{cipher}", "$ANSIBLE_VAULT"}
+var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", "vault:", "ENC(",
+	"ENC[", "$__", "{cipher}", "$ANSIBLE_VAULT"}
 
 // template is a value that something else is put in the place of, or a mark such as </s> or [CLS].
-var template = regexp.MustCompile(`^(?:<[^<>]+>|\[[^\[\]]+\]|\{\{.*\}\}|@[\w.-]+@|%[A-Z0-9_]+%|\$\(.*\)|\$[A-Z_][A-Z0-9_]*)$`)
+var template = regexp.MustCompile(
+	`^(?:<[^<>]+>|\[[^\[\]]+\]|\{\{.*\}\}|@[\w.-]+@|%[A-Z0-9_]+%|\$\(.*\)|\$[A-Z_][A-Z0-9_]*)$`)
 
 func isWord(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' ||
+		c == '-'
 }
 
-// element is what a key's last part is called, and what stands before it. The text of an XML element that has a name has none.
+// element is what a key's last part is called, and what stands before it. The text of an XML
+// element that has a name has none.
 func element(key, format string) (before, last string) {
 	i := strings.LastIndexAny(key, ".@]")
 	if format == "xml" {
@@ -55,8 +63,8 @@ func element(key, format string) (before, last string) {
 	return before, last
 }
 
-// names are what settings are called by another one beside them: <Parameter name="db.password" value="…"/>, name and value in a
-// list, param-name and param-value in a web.xml.
+// names are what settings are called by another one beside them: <Parameter name="db.password"
+// value="…"/>, name and value in a list, param-name and param-value in a web.xml.
 func (f *File) names() map[[2]string]string {
 	names := map[[2]string]string{}
 	for i := range f.Settings {
@@ -78,7 +86,8 @@ func (f *File) secretObjects() (begins []string) {
 		return nil
 	}
 	for i := range f.Settings {
-		if s := &f.Settings[i]; s.value == "Secret" && (s.Key == "kind" || strings.HasSuffix(s.Key, ".kind")) && len(begins) < maxProblems {
+		if s := &f.Settings[i]; s.value == "Secret" &&
+			(s.Key == "kind" || strings.HasSuffix(s.Key, ".kind")) && len(begins) < maxProblems {
 			object := strings.TrimSuffix(s.Key, "kind")
 			begins = append(begins, object+"data.", object+"stringData.")
 		}
@@ -86,10 +95,13 @@ func (f *File) secretObjects() (begins []string) {
 	return begins
 }
 
-// isHeld reports whether a setting is one of a Secret of Kubernetes, or of the credentials that docker login writes.
+// isHeld reports whether a setting is one of a Secret of Kubernetes, or of the credentials that
+// docker login writes.
 func isHeld(s *Setting, objects []string) bool {
 	in := strings.HasPrefix(s.Key, "auths.") && strings.HasSuffix(s.Key, ".auth") ||
-		slices.ContainsFunc(objects, func(begins string) bool { return strings.HasPrefix(s.Key, begins) })
+		slices.ContainsFunc(objects, func(begins string) bool {
+			return strings.HasPrefix(s.Key, begins)
+		})
 	return in && (s.Kind == String || s.Kind == Number) && isPlain(s.value) && !isUnfilled(s.value)
 }
 
@@ -121,11 +133,13 @@ func inList(key string) bool { return strings.HasSuffix(key, "]") }
 // isArgument reports whether the setting follows --password or the like in a list of arguments.
 func isArgument(flag string, s *Setting) bool {
 	name := strings.TrimLeft(flag, "-")
-	return name != flag && !strings.ContainsAny(name, " =") && isSecretName(name, s.Kind) && isPlain(s.value)
+	return name != flag && !strings.ContainsAny(name, " =") && isSecretName(name, s.Kind) &&
+		isPlain(s.value)
 }
 
-// isSecret tells by the key's name, or by what the value says itself, such as a password in a URL. A switch or a limit is
-// none, nor is what says where the secret is. words are a translation's, in which nothing is told by its name.
+// isSecret tells by the key's name, or by what the value says itself, such as a password in a URL.
+// A switch or a limit is none, nor is what says where the secret is. words are a translation's, in
+// which nothing is told by its name.
 func isSecret(s *Setting, format string, names map[[2]string]string, words bool) bool {
 	value := s.value
 	if s.Kind == Bool || s.Kind == Null || s.Kind == List || isUnfilled(value) {
@@ -134,7 +148,8 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 	if tellsSecret(value) {
 		return true
 	}
-	if format == "conf" && expression.MatchString(value) || strings.Contains(s.Key, "encryptedData.") {
+	if format == "conf" && expression.MatchString(value) ||
+		strings.Contains(s.Key, "encryptedData.") {
 		return false
 	}
 	if words || s.Key == "" || strings.Contains(value, "://") {
@@ -142,18 +157,23 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 	}
 	name := nameOf(s, format, names)
 	byName := isSecretName(name, s.Kind)
-	if name == "secretKey" && isSecretName(value, String) { // a key in a Secret, as External Secrets names it
+	// a key in a Secret, as External Secrets names it
+	if name == "secretKey" && isSecretName(value, String) {
 		return false
 	}
-	if !byName && (len(value) < 16 || strings.IndexByte(value, ' ') >= 0 || !isKeyName(name) || !isRandom(value)) {
+	if !byName && (len(value) < 16 || strings.IndexByte(value, ' ') >= 0 || !isKeyName(name) ||
+		!isRandom(value)) {
 		return false
 	}
-	return isPlain(value) && !isProse(value) && !isVersion(value) && !strings.Contains(s.Key, "ependencies.") &&
-		!slices.Contains(types, strings.ToLower(value)) && (format != "code" || isLiteral(name, value))
+	return isPlain(value) && !isProse(value) && !isVersion(value) &&
+		!strings.Contains(s.Key, "ependencies.") &&
+		!slices.Contains(types, strings.ToLower(value)) &&
+		(format != "code" || isLiteral(name, value))
 }
 
 // expression is what Terraform works out: a variable, or what another resource is given.
-var expression = regexp.MustCompile(`^(?:(?:var|local|data|module|each|self|path)\.[a-z_]|[a-z][a-z0-9]*(?:_[a-z0-9]+)+\.[\w-]+[.\[])`)
+var expression = regexp.MustCompile(
+	`^(?:(?:var|local|data|module|each|self|path)\.[a-z_]|[a-z][a-z0-9]*(?:_[a-z0-9]+)+\.[\w-]+[.\[])`)
 
 // nameOf is what a setting is called, by itself or by another one beside it.
 func nameOf(s *Setting, format string, names map[[2]string]string) string {
@@ -162,7 +182,8 @@ func nameOf(s *Setting, format string, names map[[2]string]string) string {
 	if of, ok := strings.CutSuffix(strings.ToLower(last), "value"); ok || last == "" {
 		name = cmp.Or(names[[2]string{before, of}], name)
 	}
-	if i := strings.LastIndexByte(before, '.'); format == "conf" && last == "default" { // of Terraform's variable
+	// of Terraform's variable
+	if i := strings.LastIndexByte(before, '.'); format == "conf" && last == "default" {
 		name = before[i+1:]
 	}
 	if i := strings.LastIndexByte(name, '#'); i > 0 && (format == "ini" || !tree(format)) {
@@ -172,18 +193,24 @@ func nameOf(s *Setting, format string, names map[[2]string]string) string {
 }
 
 // types are what a schema says of a secret.
-var types = []string{"string", "str", "object", "integer", "number", "boolean", "required", "optional", "bearer", "null", "undefined",
+var types = []string{"string", "str", "object", "integer", "number", "boolean", "required",
+	"optional", "bearer", "null", "undefined",
 	"write", "read"}
 
-// isPlain reports whether a value stands for itself: it is no reference, no template and no place where the secret is.
+// isPlain reports whether a value stands for itself: it is no reference, no template and no place
+// where the secret is.
 func isPlain(value string) bool {
-	return value != "" && !(strings.ContainsAny(value, "${<(/") && filled.MatchString(value)) && !slices.Contains(switches, strings.ToLower(value)) &&
+	return value != "" && !(strings.ContainsAny(value, "${<(/") && filled.MatchString(value)) &&
+		!slices.Contains(switches, strings.ToLower(value)) &&
 		!template.MatchString(value) &&
-		!slices.ContainsFunc(elsewhere, func(begins string) bool { return strings.HasPrefix(value, begins) })
+		!slices.ContainsFunc(elsewhere, func(begins string) bool {
+			return strings.HasPrefix(value, begins)
+		})
 }
 
 // filled is what something else fills in or works out, or a path.
-var filled = regexp.MustCompile(`\$\{|\$\(|\{\{|\{%|<%|^[A-Za-z_][\w.]*\(.*\)$|^[a-z_.-]+(?:/[a-z_.-]+)+$`)
+var filled = regexp.MustCompile(
+	`\$\{|\$\(|\{\{|\{%|<%|^[A-Za-z_][\w.]*\(.*\)$|^[a-z_.-]+(?:/[a-z_.-]+)+$`)
 
 // isProse reports whether a value is a sentence.
 func isProse(value string) bool {
@@ -192,23 +219,31 @@ func isProse(value string) bool {
 
 var version = regexp.MustCompile(`^(?:[\^~]|[<>=]{1,2} ?)v?\d+(?:\.[\dx*]+)*`)
 
-// isVersion reports whether a value is a range of versions, as those of packages whose name ends in "token" are.
+// isVersion reports whether a value is a range of versions, as those of packages whose name ends in
+// "token" are.
 func isVersion(value string) bool { return version.MatchString(value) }
 
-var constant = regexp.MustCompile(`^(?:[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]+(?:[._:-][a-z]+)+|[.#/%&?*\[{(-].*|.*[\[(<{].*|.*[:.])$`)
+var constant = regexp.MustCompile(
+	`^(?:[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]+(?:[._:-][a-z]+)+|[.#/%&?*\[{(-].*|.*[\[(<{].*|.*[:.])$`)
 
-// isLiteral reports whether a program's string can be a secret, and is not the name of a field, of a variable or a message.
+// isLiteral reports whether a program's string can be a secret, and is not the name of a field, of
+// a variable or a message.
 func isLiteral(name, value string) bool {
 	plain := separators.Replace(strings.ToLower(value))
-	return len(value) >= 4 && !strings.ContainsAny(value, " \t$\\<>") && !constant.MatchString(value) &&
+	return len(value) >= 4 && !strings.ContainsAny(value, " \t$\\<>") &&
+		!constant.MatchString(value) &&
 		plain != separators.Replace(strings.ToLower(name)) && !isSecretName(value, String)
 }
 
-// keyWords make a key the name of something that is random and secret, notKeyWords of something that is only random.
+// keyWords make a key the name of something that is random and secret, notKeyWords of something
+// that is only random.
 var (
-	keyWords    = []string{"key", "api", "token", "secret", "auth", "credential", "credentials", "jwt", "bearer", "password", "pass", "pat", "access"}
-	notKeyWords = []string{"public", "site", "pub", "fingerprint", "thumbprint", "checksum", "digest", "hash", "sha", "sha1", "sha256", "md5", "etag", "revision",
-		"commit", "version", "integrity", "cache", "sort", "primary", "foreign", "partition", "url", "uri", "path", "file", "alias", "issuer", "id", "name",
+	keyWords = []string{"key", "api", "token", "secret", "auth", "credential", "credentials",
+		"jwt", "bearer", "password", "pass", "pat", "access"}
+	notKeyWords = []string{"public", "site", "pub", "fingerprint", "thumbprint", "checksum",
+		"digest", "hash", "sha", "sha1", "sha256", "md5", "etag", "revision",
+		"commit", "version", "integrity", "cache", "sort", "primary", "foreign", "partition", "url",
+		"uri", "path", "file", "alias", "issuer", "id", "name",
 		"endpoint", "host", "keyid", "class", "algorithm", "type", "keyword", "keyboard", "kid"}
 )
 
@@ -216,11 +251,16 @@ var (
 var issuers = map[string]bool{}
 
 func init() {
-	for issuer := range strings.FieldsSeq("adafruit adobe airtable algolia alibaba amplitude asana beamer bitbucket bittrex meraki cloudflare codecov coinbase " +
-		"confluent contentful datadog discord droneci dropbox etsy facebook fastly finicity finnhub flickr freshbooks gitter gocardless heroku hubspot " +
-		"intercom jfrog artifactory bintray xray kraken kucoin launchdarkly linear linkedin lob looker mailchimp mailgun mapbox mattermost messagebird " +
-		"netlify newrelic nytimes okta pagerduty pingdom plaid planetscale privateai rapidapi rollbar sendbird sendgrid sentry shodan snyk sonar " +
-		"sourcegraph splunk squarespace sumo sumologic travis trello twilio twitch twitter typeform yandex zendesk zoho duffel dynatrace") {
+	for issuer := range strings.FieldsSeq("adafruit adobe airtable algolia alibaba amplitude " +
+		"asana beamer bitbucket bittrex meraki cloudflare codecov coinbase " +
+		"confluent contentful datadog discord droneci dropbox etsy facebook fastly finicity " +
+		"finnhub flickr freshbooks gitter gocardless heroku hubspot " +
+		"intercom jfrog artifactory bintray xray kraken kucoin launchdarkly linear linkedin lob " +
+		"looker mailchimp mailgun mapbox mattermost messagebird " +
+		"netlify newrelic nytimes okta pagerduty pingdom plaid planetscale privateai rapidapi " +
+		"rollbar sendbird sendgrid sentry shodan snyk sonar " +
+		"sourcegraph splunk squarespace sumo sumologic travis trello twilio twitch twitter " +
+		"typeform yandex zendesk zoho duffel dynatrace") {
 		issuers[issuer] = true
 	}
 }
@@ -230,7 +270,9 @@ func isKeyName(name string) bool {
 	has := func(words []string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(words, p) })
 	}
-	return (has(keyWords) || slices.ContainsFunc(parts, func(p string) bool { return issuers[p] })) && !has(notKeyWords)
+	return (has(keyWords) || slices.ContainsFunc(parts, func(p string) bool {
+		return issuers[p]
+	})) && !has(notKeyWords)
 }
 
 var (
@@ -272,7 +314,8 @@ func entropy(value string) float64 {
 func isSecretName(name string, kind Kind) bool {
 	plain := separators.Replace(strings.ToLower(name))
 	ends := func(with string) bool { return strings.HasSuffix(plain, with) }
-	if plain != "auth" && !strings.Contains(plain, "pass") && !slices.ContainsFunc(secretNames, ends) {
+	if plain != "auth" && !strings.Contains(plain, "pass") && !slices.ContainsFunc(secretNames,
+		ends) {
 		return false // as most names, of which the words need not be known
 	}
 	parts := nameParts(name)
@@ -280,13 +323,17 @@ func isSecretName(name string, kind Kind) bool {
 	if !short && !slices.ContainsFunc(secretNames, ends) || slices.ContainsFunc(otherNames, ends) {
 		return false
 	}
-	measure := slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(measures, p) })
+	measure := slices.ContainsFunc(parts, func(p string) bool {
+		return slices.Contains(measures, p)
+	})
 	return !slices.Contains(parts, "existing") && !(kind == Number && measure)
 }
 
 // nameParts are the words of a name, the same for accessToken, ACCESS_TOKEN and access-token.
 func nameParts(name string) (parts []string) {
-	for _, word := range strings.FieldsFunc(name, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+	for _, word := range strings.FieldsFunc(name, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
 		start, letters := 0, []rune(word)
 		for i := 1; i < len(letters); i++ {
 			next := i+1 < len(letters) && unicode.IsLower(letters[i+1])

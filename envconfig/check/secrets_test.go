@@ -29,9 +29,12 @@ func TestSecretsAndWhatLooksLikeThem(t *testing.T) {
 				"password=%DB_PASSWORD%\npassword=<password>\npassword=changeme\neos_token=</s>\npad_token=<|pad|>\ncls_token=[CLS]\npassword=/run/secrets/db\n" +
 				"password=file:/run/secrets/db\ndbSecret=arn:aws:secretsmanager:eu-west-1:1:secret:db\npassword=vault:kv/db#password\nkey.password=classpath:key.txt\n" +
 				"password=ENC(nPkQ)\npassword=ENC[AES256_GCM,data:x]\npassword={cipher}68ff\n"},
-		{"yaml", "password: 12345\n---\nargs: {token: x}\n---\nenv: [{name: DB_PASSWORD, value: 12345}]\n---\nargs: [{name: clientSecret, value: x}]",
-			"env: [{name: existingSecret, value: x}, {name: MAX_TOKEN, value: 4096}, {name: P, valueFrom: {secretKeyRef: {name: db, key: password}}}]\n---\n" +
-				"passwords: yes\npassword: yes\nsecret: {secretName: shop-tls}\ntokenizer: {max_token: 4096, eos_token: </s>}"},
+		{"yaml", "password: 12345\n---\nargs: {token: x}\n---\nenv: [{name: DB_PASSWORD, value: " +
+			"12345}]\n---\nargs: [{name: clientSecret, value: x}]",
+			"env: [{name: existingSecret, value: x}, {name: MAX_TOKEN, value: 4096}, {name: P, " +
+				"valueFrom: {secretKeyRef: {name: db, key: password}}}]\n---\n" +
+				"passwords: yes\npassword: yes\nsecret: {secretName: shop-tls}\ntokenizer: " +
+				"{max_token: 4096, eos_token: </s>}"},
 		{"xml", `<c><Parameter name="db.password" value="1"/><password>1</password><e tokenSecret="x"/></c>`,
 			`<c><Parameter name="existingSecret" value="x"/><Parameter name="maxToken" value="4096"/><maxToken>4096</maxToken><e secretName="x"/><password>{{p}}</password></c>`},
 	} {

@@ -5,14 +5,15 @@ import (
 	"strings"
 )
 
-// What is below reads files line by line, for values and not for what a program makes of them: there is no way to break
-// a rule, and keys are not compared between environments.
+// What is below reads files line by line, for values and not for what a program makes of them:
+// there is no way to break a rule, and keys are not compared between environments.
 
-// maxLine is the length of a line beyond which it is a program's and is not looked at, as in a minified script.
+// maxLine is the length of a line beyond which it is a program's and is not looked at, as in a
+// minified script.
 const maxLine = 4096
 
-// parseConf reads NAME=VALUE, NAME: VALUE, NAME VALUE and blocks in braces, as in nginx.conf, HOCON, redis.conf and
-// Terraform.
+// parseConf reads NAME=VALUE, NAME: VALUE, NAME VALUE and blocks in braces, as in nginx.conf,
+// HOCON, redis.conf and Terraform.
 func parseConf(data []byte, k *sink) error {
 	var blocks []string
 	return eachLine(data, func(n int, line string) error {
@@ -36,15 +37,16 @@ func parseConf(data []byte, k *sink) error {
 			return literals(k, prefix, n, line, "")
 		}
 		value = unquote(cutComment(strings.TrimRight(value, ";, \t")))
-		if err := k.add(Setting{Key: Join(prefix, name), Kind: kindOf(value), Line: n, value: value}); err != nil {
+		if err := k.add(Setting{Key: Join(prefix, name), Kind: kindOf(value), Line: n,
+			value: value}); err != nil {
 			return err
 		}
 		return literals(k, prefix, n, line, value)
 	})
 }
 
-// parseShell reads assignments of a shell script, and gives each command as a setting without a key, since a secret may
-// stand among its arguments.
+// parseShell reads assignments of a shell script, and gives each command as a setting without a
+// key, since a secret may stand among its arguments.
 func parseShell(data []byte, k *sink) error {
 	joined := ""
 	return eachLine(data, func(n int, line string) error {
@@ -72,8 +74,8 @@ var shellAssignment = regexp.MustCompile(
 	`^(?i:export\s+|set\s+|setx\s+|local\s+|readonly\s+|declare\s+(?:-\w+\s+)*|env\s+|arg\s+|\$env:|\$)?"?([A-Za-z_][\w.]*)\s?=\s?` +
 		`("[^"]*"|'[^']*'|[^\s]*)"?\s*;?\s*(?:#.*)?$`)
 
-// parseColons reads lines of fields with colons between them, of which the last is a password: PostgreSQL's .pgpass and
-// Postfix's sasl_passwd.
+// parseColons reads lines of fields with colons between them, of which the last is a password:
+// PostgreSQL's .pgpass and Postfix's sasl_passwd.
 func parseColons(data []byte, k *sink) error {
 	return eachLine(data, func(n int, line string) error {
 		i := strings.LastIndexByte(line, ':')
@@ -84,13 +86,14 @@ func parseColons(data []byte, k *sink) error {
 	})
 }
 
-// parseCode reads what a program gives a name to in quotation marks: name = "value", name: 'value', "name" => "value",
-// withName("value"), put("name", "value").
+// parseCode reads what a program gives a name to in quotation marks: name = "value", name: 'value',
+// "name" => "value", withName("value"), put("name", "value").
 func parseCode(data []byte, k *sink) error {
 	return eachLine(data, func(n int, line string) error { return literals(k, "", n, line, "") })
 }
 
-// eachLine gives lines without the blanks around them, and none that is empty, a comment or longer than [maxLine].
+// eachLine gives lines without the blanks around them, and none that is empty, a comment or longer
+// than [maxLine].
 func eachLine(data []byte, do func(n int, line string) error) error {
 	n := 0
 	for line := range strings.Lines(string(data)) {
@@ -99,8 +102,10 @@ func eachLine(data []byte, do func(n int, line string) error) error {
 			continue
 		}
 		line = strings.TrimSpace(line)
-		if line == "" || strings.IndexByte("#;*<", line[0]) >= 0 || strings.HasPrefix(line, "//") && !strings.Contains(line, ":_") ||
-			strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "--") && !strings.Contains(line, "=") {
+		if line == "" || strings.IndexByte("#;*<", line[0]) >= 0 || strings.HasPrefix(line, "//") &&
+			!strings.Contains(line, ":_") ||
+			strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "--") &&
+			!strings.Contains(line, "=") {
 			continue
 		}
 		if err := do(n, line); err != nil {
@@ -111,7 +116,8 @@ func eachLine(data []byte, do func(n int, line string) error) error {
 }
 
 // confName is what stands before "=", ":" or a blank in a line of a configuration file.
-var confName = regexp.MustCompile(`^(?:export\s+|set\s+\$?|define\s+)?("[\w.$/:@-]+"|'[\w.$/:@-]+'|[\w.$/@-]+(?:\[[\w"'-]*\])?|//[\w./:@-]+:_\w+)(\s*(?:=>|:=|\+=|\?=|=|:)\s*|[ \t]+)(.+)$`)
+var confName = regexp.MustCompile(
+	`^(?:export\s+|set\s+\$?|define\s+)?("[\w.$/:@-]+"|'[\w.$/:@-]+'|[\w.$/@-]+(?:\[[\w"'-]*\])?|//[\w./:@-]+:_\w+)(\s*(?:=>|:=|\+=|\?=|=|:)\s*|[ \t]+)(.+)$`)
 
 func assignment(line string) (name, value string, ok bool) {
 	m := confName.FindStringSubmatch(line)
@@ -137,7 +143,8 @@ func cutComment(value string) string {
 	return strings.TrimRight(value, ";, \t")
 }
 
-// literals gives the strings in quotation marks that the line gives a name to. but is a value that was found already.
+// literals gives the strings in quotation marks that the line gives a name to. but is a value that
+// was found already.
 func literals(k *sink, prefix string, n int, line, but string) error {
 	before := "" // the literal before this one
 	from := 0
@@ -156,7 +163,8 @@ func literals(k *sink, prefix string, n int, line, but string) error {
 		value := line[i+1 : i+end]
 		if name := named(line[from:i], before); name != "" && value != but {
 			key := Join(prefix, name)
-			if err := k.add(Setting{Key: key, Kind: kindOf(value), Line: n, value: value}); err != nil {
+			if err := k.add(Setting{Key: key, Kind: kindOf(value), Line: n,
+				value: value}); err != nil {
 				return err
 			}
 		}
@@ -180,16 +188,19 @@ func closingPlain(s string, quote byte) int {
 }
 
 var (
-	nameBefore = regexp.MustCompile(`([A-Za-z_$][\w$.-]*)(?:['"]?\])?\s*(?:=>|:=|\+=|\?\?=|\|\|=|=|:)\s*(?:[a-z]?)$`)
+	nameBefore = regexp.MustCompile(
+		`([A-Za-z_$][\w$.-]*)(?:['"]?\])?\s*(?:=>|:=|\+=|\?\?=|\|\|=|=|:)\s*(?:[a-z]?)$`)
 	typeBefore = regexp.MustCompile(`([A-Za-z_]\w*)\s*:\s*[A-Za-z_][\w<>?]*\s*=\s*$`)
 	callBefore = regexp.MustCompile(`(?:\b(?:set|with)_?([A-Za-z]\w*)|\.([a-z]\w*))\($`)
 	sqlBefore  = regexp.MustCompile(`(?i)\b(?:IDENTIFIED\s+BY|(PASSWORD))\s+$`)
 	putBefore  = regexp.MustCompile(`^\s*,\s*$`)
 	pairBefore = regexp.MustCompile(`^\s*\]?\s*(?:=>|=|:)\s*$`)
-	getter     = regexp.MustCompile(`^(?:get|find|load|has|is|read|fetch|delete|remove|require|validate|check|on|log|includes|indexOf|query)`)
+	getter     = regexp.MustCompile(
+		`^(?:get|find|load|has|is|read|fetch|delete|remove|require|validate|check|on|log|includes|indexOf|query)`)
 )
 
-// named is the name that text gives to the string literal that follows it; last is the literal before text.
+// named is the name that text gives to the string literal that follows it; last is the literal
+// before text.
 func named(text, last string) string {
 	if last != "" && (putBefore.MatchString(text) || pairBefore.MatchString(text)) {
 		if strings.ContainsAny(last, " \t/") {

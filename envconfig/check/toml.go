@@ -30,7 +30,8 @@ type tomlWalk struct {
 	lines map[string]int
 }
 
-// walk gives the settings below a key. line is that of what holds it, for what stands in no line of its own.
+// walk gives the settings below a key. line is that of what holds it, for what stands in no line of
+// its own.
 func (w *tomlWalk) walk(v any, key string, line int) error {
 	if own, ok := w.lines[key]; ok {
 		line = own
@@ -74,8 +75,8 @@ func (w *tomlWalk) walk(v any, key string, line int) error {
 	return w.add(Setting{Key: key, Kind: String, Line: line, value: fmt.Sprint(v)})
 }
 
-// tomlLines finds the lines of the tables and keys of a file that is valid TOML, which the decoder does not tell. What
-// stands within a value has the line in which the value begins.
+// tomlLines finds the lines of the tables and keys of a file that is valid TOML, which the decoder
+// does not tell. What stands within a value has the line in which the value begins.
 func tomlLines(text string) map[string]int {
 	at := map[string]int{}
 	tables := map[string]int{}
@@ -162,8 +163,8 @@ func tomlKey(line string) (elements []string, rest string) {
 	}
 }
 
-// tomlValue follows a value to the end of a line: open are the quotation marks of a string of several lines, depth
-// counts the brackets of a list.
+// tomlValue follows a value to the end of a line: open are the quotation marks of a string of
+// several lines, depth counts the brackets of a list.
 func tomlValue(s, open string, depth int) (string, int) {
 	for i := 0; i < len(s); i++ {
 		if open != "" {

@@ -15,10 +15,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parseJSON walks the tokens, since a decoder of whole values would let the last of two equal keys win. Comments are
-// passed over, and so are commas before a closing bracket in a file that has comments, as editors and compilers do it
-// (https://code.visualstudio.com/docs/languages/json#_json-with-comments). Values after the first, each beginning in a
-// line of its own, are records as of https://github.com/ndjson/ndjson-spec, and have their number before the keys.
+// parseJSON walks the tokens, since a decoder of whole values would let the last of two equal keys
+// win. Comments are passed over, and so are commas before a closing bracket in a file that has
+// comments, as editors and compilers do it
+// (https://code.visualstudio.com/docs/languages/json#_json-with-comments). Values after the first,
+// each beginning in a line of its own, are records as of https://github.com/ndjson/ndjson-spec, and
+// have their number before the keys.
 func parseJSON(data []byte, k *sink) error {
 	data = bare(data)
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -41,7 +43,8 @@ func parseJSON(data []byte, k *sink) error {
 	}
 }
 
-// bare is JSON with blanks in the place of comments, and of commas before a closing bracket if there are comments.
+// bare is JSON with blanks in the place of comments, and of commas before a closing bracket if
+// there are comments.
 func bare(data []byte) []byte {
 	if !bytes.Contains(data, []byte("//")) && !bytes.Contains(data, []byte("/*")) {
 		return data
@@ -181,10 +184,12 @@ func (w *jsonWalk) end() error {
 	return nil
 }
 
-// parseXML gives a setting for every attribute and every text. A document type is passed over: nothing that it names
-// is read, and its entities stay what they are called, so that none of them can grow.
+// parseXML gives a setting for every attribute and every text. A document type is passed over:
+// nothing that it names is read, and its entities stay what they are called, so that none of them
+// can grow.
 func parseXML(data []byte, k *sink) error {
-	data = xmlVersion.ReplaceAll(data, []byte("${1}1.0")) // differs in what the decoder does not look at
+	// differs in what the decoder does not look at
+	data = xmlVersion.ReplaceAll(data, []byte("${1}1.0"))
 	dec := xml.NewDecoder(bytes.NewReader(data))
 	err := walkXML(dec, data, k)
 	k.stopped = int(dec.InputOffset())
@@ -197,7 +202,8 @@ var (
 )
 
 func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
-	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // made UTF-8 by [sink.text]
+	// made UTF-8 by [sink.text]
+	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	if bytes.Contains(data, []byte("<!DOCTYPE")) {
 		dec.Entity = map[string]string{}
 		for _, m := range entity.FindAllSubmatch(data, -1) {
@@ -241,7 +247,8 @@ func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
 				return &SyntaxError{line, "nested too deeply"}
 			}
 			for _, a := range t.Attr {
-				if err := k.add(Setting{Key: e.path + "@" + a.Name.Local, Kind: kindOf(a.Value), Line: line, value: a.Value}); err != nil {
+				if err := k.add(Setting{Key: e.path + "@" + a.Name.Local, Kind: kindOf(a.Value),
+					Line: line, value: a.Value}); err != nil {
 					return err
 				}
 			}
@@ -251,7 +258,8 @@ func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
 			e := stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
 			if text := strings.TrimSpace(e.text.String()); text != "" {
-				if err := k.add(Setting{Key: e.path, Kind: kindOf(text), Line: line, value: text}); err != nil {
+				if err := k.add(Setting{Key: e.path, Kind: kindOf(text), Line: line,
+					value: text}); err != nil {
 					return err
 				}
 			}
@@ -259,8 +267,8 @@ func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
 	}
 }
 
-// parseYAML reads all documents of a file; those after the first have their number before the keys. A document that
-// cannot be read harms only itself.
+// parseYAML reads all documents of a file; those after the first have their number before the keys.
+// A document that cannot be read harms only itself.
 func parseYAML(data []byte, k *sink) error {
 	nodes, err := decodeYAML(data)
 	w := &yamlWalk{sink: k}
@@ -324,12 +332,13 @@ func decodeYAML(data []byte) (nodes []yaml.Node, err error) {
 	}
 }
 
-// documents parts a file at the lines that begin a document: "---" stands at the beginning of a line for nothing else
-// (https://yaml.org/spec/1.2.2/#912-document-markers).
+// documents parts a file at the lines that begin a document: "---" stands at the beginning of a
+// line for nothing else (https://yaml.org/spec/1.2.2/#912-document-markers).
 func documents(data []byte) (parts [][]byte) {
 	start, at, content := 0, 0, false
 	for line := range bytes.Lines(data) {
-		if bytes.HasPrefix(line, []byte("---")) && (len(line) == 3 || strings.IndexByte(blanks, line[3]) >= 0) && content {
+		if bytes.HasPrefix(line, []byte("---")) &&
+			(len(line) == 3 || strings.IndexByte(blanks, line[3]) >= 0) && content {
 			parts = append(parts, data[start:at])
 			start, content = at, false
 		}
@@ -387,7 +396,8 @@ func (w *yamlWalk) node(n *yaml.Node, key string, depth int) error {
 	case yaml.MappingNode:
 		return w.mapping(n, key, depth)
 	}
-	kind := map[string]Kind{"!!int": Number, "!!float": Number, "!!bool": Bool, "!!null": Null}[n.ShortTag()]
+	kind := map[string]Kind{"!!int": Number, "!!float": Number, "!!bool": Bool,
+		"!!null": Null}[n.ShortTag()]
 	if kind == "" {
 		kind = String
 	}

@@ -2,8 +2,9 @@
 
 package entry
 
-// The numbers of system calls as /proc/PID/syscall shows them, which are these for all machines whose
-// Linux came after 2010: arm64, riscv64, loong64. On others none matches, and the children tell.
+// The numbers of system calls as /proc/PID/syscall shows them, which are these for all machines
+// whose Linux came after 2010: arm64, riscv64, loong64. On others none matches, and the children
+// tell.
 const (
 	sigsuspend = "133"
 	wait4      = "260"

@@ -57,7 +57,8 @@ func (e *Environ) Validate() error {
 	var problems []error
 	for i, pattern := range e.Unset {
 		if _, err := path.Match(pattern, ""); err != nil {
-			problems = append(problems, bad(fmt.Sprintf("Environ.Unset[%d]: %.64q", i, pattern), "a pattern"))
+			problems = append(problems, bad(fmt.Sprintf("Environ.Unset[%d]: %.64q", i, pattern),
+				"a pattern"))
 		}
 	}
 	for i, kv := range e.Set {

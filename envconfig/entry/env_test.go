@@ -17,7 +17,8 @@ func TestEnvironValidates(t *testing.T) {
 	t.Parallel()
 	good := Environ{Unset: []string{"A_*"}, Set: []string{"A=", "B=c=d"}}
 	require.NoError(t, good.Validate())
-	bad := Environ{Unset: []string{"A", "["}, Set: []string{"s3cret", "=s3cret", "A=1", "B=s3cret\x00"}}
+	bad := Environ{Unset: []string{"A", "["}, Set: []string{"s3cret", "=s3cret", "A=1",
+		"B=s3cret\x00"}}
 	err := bad.Validate()
 	require.ErrorIs(t, err, ErrInvalid)
 	for _, want := range []string{

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// Exec replaces the process by the command, which keeps the process id. It returns only when it could not; the error
-// matches [ErrNotExecutable] or [ErrNotFound].
+// Exec replaces the process by the command, which keeps the process id. It returns only when it
+// could not; the error matches [ErrNotExecutable] or [ErrNotFound].
 func Exec(c *Command, env []string) error {
 	return startError(c, syscall.Exec(c.Path, c.Args, env))
 }
@@ -38,5 +38,6 @@ func noExec(name string) error {
 }
 
 func noFormat(name string) error {
-	return fmt.Errorf("%s: neither a binary for this machine nor a script with a #! line: %w", name, ErrNotExecutable)
+	return fmt.Errorf("%s: neither a binary for this machine nor a script with a #! line: %w", name,
+		ErrNotExecutable)
 }

@@ -20,8 +20,8 @@ const killWait = 5 * time.Second
 
 // Init runs a service as the process 1 of a container should: it stays in front of the service,
 // passes every signal on, reaps what is orphaned, and ends when the last descendant has gone rather
-// than when the first child has. That is what lets a service behind "sh /sbin/startup.sh" finish its
-// requests after SIGTERM, which the shell does not survive and does not pass on.
+// than when the first child has. That is what lets a service behind "sh /sbin/startup.sh" finish
+// its requests after SIGTERM, which the shell does not survive and does not pass on.
 //
 // Run waits for all children of the process, so no other part of the program may wait for or start
 // any. Where the process is not process 1, Run makes it the reaper of its descendants.
@@ -38,8 +38,8 @@ type Init struct {
 	// Nginx, php-fpm, Apache and HAProxy the signal on which they finish their requests.
 	Rewrite map[syscall.Signal]syscall.Signal
 	// StopSignal asks the service to stop, as the image's STOPSIGNAL says. The default, 0, is
-	// SIGTERM. SIGTERM, SIGINT and SIGQUIT ask it in any case, SIGQUIT except for a JVM, which prints
-	// its threads.
+	// SIGTERM. SIGTERM, SIGINT and SIGQUIT ask it in any case, SIGQUIT except for a JVM, which
+	// prints its threads.
 	StopSignal syscall.Signal
 	// OnMainExit says what becomes of other descendants when the main process ends by itself. The
 	// default is [Stop].
@@ -166,25 +166,31 @@ func (i *Init) validate() error {
 	var problems []error
 	if i.Grace < 0 {
 		problems = append(problems,
-			bad(fmt.Sprintf("Init.Grace: %v", i.Grace), fmt.Sprintf("0 (default %v) or more", DefaultGrace)))
+			bad(fmt.Sprintf("Init.Grace: %v", i.Grace), fmt.Sprintf("0 (default %v) or more",
+				DefaultGrace)))
 	}
 	if i.OnMainExit != Stop && i.OnMainExit != Wait {
-		problems = append(problems, bad(fmt.Sprintf("Init.OnMainExit: %d", i.OnMainExit), "Stop or Wait"))
+		problems = append(problems, bad(fmt.Sprintf("Init.OnMainExit: %d", i.OnMainExit),
+			"Stop or Wait"))
 	}
 	if i.Scope < Service || i.Scope > Group {
-		problems = append(problems, bad(fmt.Sprintf("Init.Scope: %d", i.Scope), "Service, Main or Group"))
+		problems = append(problems, bad(fmt.Sprintf("Init.Scope: %d", i.Scope),
+			"Service, Main or Group"))
 	}
 	const catchable = "signals from 1 to 64 that can be caught"
 	for from, to := range i.Rewrite {
 		if !canBePassedOn(from) || !canBePassedOn(to) {
-			problems = append(problems, bad(fmt.Sprintf("Init.Rewrite: %d:%d", from, to), catchable))
+			problems = append(problems, bad(fmt.Sprintf("Init.Rewrite: %d:%d", from, to),
+				catchable))
 		}
 	}
 	if i.StopSignal != 0 && !canBePassedOn(i.StopSignal) {
-		problems = append(problems, bad(fmt.Sprintf("Init.StopSignal: %d", i.StopSignal), catchable))
+		problems = append(problems, bad(fmt.Sprintf("Init.StopSignal: %d", i.StopSignal),
+			catchable))
 	}
 	if i.ParentDeath != 0 && !canBePassedOn(i.ParentDeath) {
-		problems = append(problems, bad(fmt.Sprintf("Init.ParentDeath: %d", i.ParentDeath), catchable))
+		problems = append(problems, bad(fmt.Sprintf("Init.ParentDeath: %d", i.ParentDeath),
+			catchable))
 	}
 	for from, to := range i.MapExit {
 		if from != from&0xff || to != to&0xff {

@@ -44,10 +44,14 @@ func TestInitValidates(t *testing.T) {
 		command *Command
 		want    string
 	}{
-		"Grace":        {Init{Grace: -5}, good, "entry: Init.Grace: -5ns: want 0 (default 25s) or more: invalid"},
-		"OnMainExit":   {Init{OnMainExit: 7}, good, "entry: Init.OnMainExit: 7: want Stop or Wait: invalid"},
-		"MapExit to":   {Init{MapExit: map[int]int{1: 256}}, good, "entry: Init.MapExit: 1:256: want exit"},
-		"MapExit from": {Init{MapExit: map[int]int{-1: 0}}, good, "entry: Init.MapExit: -1:0: want exit"},
+		"Grace": {Init{Grace: -5}, good, "entry: Init.Grace: -5ns: want 0 (default 25s) " +
+			"or more: invalid"},
+		"OnMainExit": {Init{OnMainExit: 7}, good, "entry: Init.OnMainExit: 7: want Stop or " +
+			"Wait: invalid"},
+		"MapExit to": {Init{MapExit: map[int]int{1: 256}}, good, "entry: Init.MapExit: 1:256: " +
+			"want exit"},
+		"MapExit from": {Init{MapExit: map[int]int{-1: 0}}, good, "entry: Init.MapExit: -1:0: " +
+			"want exit"},
 		"no command":   {Init{}, nil, "entry: Command: want a Path"},
 		"Command.Path": {Init{}, &Command{Args: []string{"x"}}, "entry: Command: want a Path"},
 		"Command.Args": {Init{}, &Command{Path: "/bin/true"}, "entry: Command: want a Path"},

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// EndWithParent has the kernel send a signal to this process when the one that started it dies, also
-// after [Exec]. It locks the calling goroutine to its thread for good, because the kernel keeps the
-// wish with the thread.
+// EndWithParent has the kernel send a signal to this process when the one that started it dies,
+// also after [Exec]. It locks the calling goroutine to its thread for good, because the kernel
+// keeps the wish with the thread.
 func EndWithParent(s syscall.Signal) error {
 	const setParentDeathSignal = 1 // PR_SET_PDEATHSIG of <linux/prctl.h>
 	runtime.LockOSThread()

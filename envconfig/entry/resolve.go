@@ -106,7 +106,8 @@ func readInterpreter(name string) (string, error) {
 	case err != nil:
 		return "", nil
 	case bytes.HasPrefix(head[:n], []byte("#!")):
-	case bytes.HasPrefix(head[:n], []byte("\x7fELF")), bytes.IndexByte(head[:n], 0) >= 0: // the kernel may have been told of other formats
+	case bytes.HasPrefix(head[:n], []byte("\x7fELF")), bytes.IndexByte(head[:n], 0) >= 0:
+		// the kernel may have been told of other formats
 		return "", nil
 	default:
 		return "", noFormat(name)
@@ -117,12 +118,14 @@ func readInterpreter(name string) (string, error) {
 	interpreter, _, _ = strings.Cut(interpreter, "\t")
 	switch _, err := os.Stat(interpreter); {
 	case strings.HasSuffix(interpreter, "\r"):
-		return "", fmt.Errorf("%s: its first line ends in a carriage return, so that the interpreter %q "+
+		return "", fmt.Errorf("%s: its first line ends in a carriage return, so that the "+
+			"interpreter %q "+
 			"is not found: save it with Unix line ends: %w", name, interpreter, ErrNotExecutable)
 	case interpreter == "":
 		return "", fmt.Errorf("%s: its first line names no interpreter: %w", name, ErrNotExecutable)
 	case err != nil:
-		return "", fmt.Errorf("%s: interpreter %s: %w: %w", name, interpreter, err, ErrNotExecutable)
+		return "", fmt.Errorf("%s: interpreter %s: %w: %w", name, interpreter, err,
+			ErrNotExecutable)
 	}
 	return interpreter, nil
 }

@@ -56,8 +56,8 @@ type running struct {
 	waits   bool // for the end of a service in the background
 	pidFile <-chan time.Time
 	adopted bool // main is the process of the PID file
-	// code and crash are the exit codes of the process that ended last after the main process, and of
-	// one that died of a signal that was not passed on.
+	// code and crash are the exit codes of the process that ended last after the main process, and
+	// of one that died of a signal that was not passed on.
 	code, crash int
 }
 
@@ -131,7 +131,8 @@ func (r *running) pass(s syscall.Signal) {
 	if s == syscall.SIGCONT {
 		r.tty.restoreHandler()
 	}
-	r.tty.give(r.main) // the signal may have come because a shell has brought this process into the foreground
+	// the signal may have come because a shell has brought this process into the foreground
+	r.tty.give(r.main)
 	switch plain := r.translate(s, ""); {
 	case ofJobControl(s):
 		r.group(s)
@@ -224,7 +225,9 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 			stops = stops || r.stops(s, r.translate(s, t.program), t.program)
 		}
 	}
-	front := slices.ContainsFunc(all, func(t target) bool { return slices.Contains(fronts, t.program) })
+	front := slices.ContainsFunc(all, func(t target) bool {
+		return slices.Contains(fronts, t.program)
+	})
 	for _, t := range all {
 		if r.told[t.identity()] || t.ends && !stops {
 			continue
@@ -262,7 +265,8 @@ func (r *running) startGrace() {
 	r.lastCall = time.After(grace / 5 * 4)
 }
 
-// soon is the time within which a main process that ends has most likely done so because of a signal.
+// soon is the time within which a main process that ends has most likely done so because of a
+// signal.
 const soon = time.Second
 
 // childChanged notes that a child has ended or stopped.
@@ -349,7 +353,8 @@ const pidFilePause = 20 * time.Millisecond
 func (r *running) adopt() {
 	data, err := os.ReadFile(r.PIDFile)
 	pid, convErr := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil || convErr != nil || pid <= 1 || pid == os.Getpid() || syscall.Kill(pid, 0) != nil {
+	if err != nil || convErr != nil || pid <= 1 || pid == os.Getpid() ||
+		syscall.Kill(pid, 0) != nil {
 		r.pidFile = time.After(pidFilePause)
 		return
 	}

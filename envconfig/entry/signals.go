@@ -16,7 +16,8 @@ import (
 func ParseSignal(s string) (syscall.Signal, error) {
 	n, ok := signame.Parse(s)
 	if !ok {
-		return 0, bad(fmt.Sprintf("signal %.64q", s), "a name such as QUIT or a number from 1 to 64")
+		return 0, bad(fmt.Sprintf("signal %.64q", s),
+			"a name such as QUIT or a number from 1 to 64")
 	}
 	return syscall.Signal(n), nil
 }

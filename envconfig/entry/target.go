@@ -33,8 +33,8 @@ var followers = []string{"tail", "sleep", "inotifywait"}
 type target struct {
 	stat
 	program string
-	// ends: a shell without a handler, which is to die of a stopping signal before it goes on to its
-	// next command.
+	// ends: a shell without a handler, which is to die of a stopping signal before it goes on to
+	// its next command.
 	ends bool
 }
 
@@ -204,7 +204,9 @@ func scriptOf(pid int) string {
 
 // namesWait reports whether a script has the word wait.
 func namesWait(script string) bool {
-	words := strings.FieldsFunc(script, func(r rune) bool { return strings.ContainsRune(" \t\n;&|(){}'\"", r) })
+	words := strings.FieldsFunc(script, func(r rune) bool {
+		return strings.ContainsRune(" \t\n;&|(){}'\"", r)
+	})
 	return slices.Contains(words, "wait")
 }
 

@@ -14,9 +14,11 @@ import (
 // standard input is not, as in a pipe, the terminal is left to the others of the pipe, and only
 // what it stops is followed.
 type terminal struct {
-	own     int
-	stopped syscall.Signal // what this process's group was stopped with and, until it goes on, does not handle
-	handler sigaction      // its handler
+	own int
+	// what this process's group was stopped with and, until it goes on, does not handle
+	stopped syscall.Signal
+	// its handler
+	handler sigaction
 }
 
 // sigaction has room for the kernel's struct sigaction; its zero value is the default action.
@@ -36,7 +38,8 @@ func foreground() int { return foregroundOf(0) }
 
 func foregroundOf(fd uintptr) int {
 	var group int32
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, fd, syscall.TIOCGPGRP, uintptr(unsafe.Pointer(&group))); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, fd, syscall.TIOCGPGRP,
+		uintptr(unsafe.Pointer(&group))); errno != 0 {
 		return -1
 	}
 	return int(group)
@@ -48,9 +51,11 @@ func setForeground(group int) {
 	defer runtime.UnlockOSThread()
 	const block, set = 0, 2 // SIG_BLOCK and SIG_SETMASK
 	mask, before, to := uint64(1)<<(syscall.SIGTTOU-1), uint64(0), int32(group)
-	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, block, uintptr(unsafe.Pointer(&mask)), uintptr(unsafe.Pointer(&before)), 8, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, block, uintptr(unsafe.Pointer(&mask)),
+		uintptr(unsafe.Pointer(&before)), 8, 0, 0)
 	_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&to)))
-	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, set, uintptr(unsafe.Pointer(&before)), 0, 8, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, set, uintptr(unsafe.Pointer(&before)),
+		0, 8, 0, 0)
 }
 
 // give puts the service's group into the foreground in place of this process's, so that it may read
@@ -70,7 +75,8 @@ func (t *terminal) takeBack(group int) {
 	if t == nil {
 		return
 	}
-	if now := foreground(); now == group || now > 0 && errors.Is(syscall.Kill(-now, 0), syscall.ESRCH) {
+	if now := foreground(); now == group || now > 0 && errors.Is(syscall.Kill(-now, 0),
+		syscall.ESRCH) {
 		setForeground(t.own)
 	}
 }
@@ -86,8 +92,10 @@ func (t *terminal) follow(group int, by syscall.Signal, asked bool) {
 	}
 	sid, _, _ := syscall.Syscall(syscall.SYS_GETSID, 0, 0, 0)
 	switch inShell := os.Getpid() != 1 && int(sid) != t.own; {
-	case t.give(group): // "fg" sends no SIGCONT to what goes on already
-	case !asked && foreground() == group && (by == syscall.SIGTTIN || by == syscall.SIGTTOU): // it has got the terminal since
+	case t.give(group):
+		// "fg" sends no SIGCONT to what goes on already
+	case !asked && foreground() == group && (by == syscall.SIGTTIN || by == syscall.SIGTTOU):
+		// it has got the terminal since
 	case inShell:
 		t.stop(by)
 		return
@@ -131,6 +139,7 @@ func (t *terminal) restoreHandler() {
 }
 
 func setAction(s syscall.Signal, to, old *sigaction) bool {
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s),
+		uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
 	return errno == 0
 }

@@ -15,14 +15,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSlowClientsAreCutOff gives little time to clients that leave things half done, and as much as it takes to others.
+// TestSlowClientsAreCutOff gives little time to clients that leave things half done, and as much as
+// it takes to others.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	l := limits{header: 200 * time.Millisecond, idle: 200 * time.Millisecond, body: 200 * time.Millisecond, rate: 1}
+	l := limits{header: 200 * time.Millisecond, idle: 200 * time.Millisecond,
+		body: 200 * time.Millisecond, rate: 1}
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/unread":
@@ -54,9 +56,10 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		return c
 	}
 	for name, text := range map[string]string{
-		"half a header":           "GET / HTTP/1.1\r\nHost: x\r\n",
-		"half a body":             "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
-		"half a chunk":            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"half a header": "GET / HTTP/1.1\r\nHost: x\r\n",
+		"half a body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
+		"half a chunk": "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n",
 		"half a body, unread":     "POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
 		"nothing after a request": "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"nothing":                 "",
@@ -68,7 +71,8 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	c := dial("POST /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody")
 	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, answer.StatusCode, "the body's limit does not end what comes after it")
+	require.Equal(t, http.StatusOK, answer.StatusCode, "the body's limit does not end what comes "+
+		"after it")
 }
 
 // TestASteadyBodyGetsItsTime reads the deadlines that a body sets as it arrives.
@@ -76,7 +80,8 @@ func TestASteadyBodyGetsItsTime(t *testing.T) {
 	t.Parallel()
 	connection := &deadlines{ResponseWriter: httptest.NewRecorder()}
 	body := &slowBody{
-		ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", 400))), limits: limits{body: time.Minute, rate: 100},
+		ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", 400))),
+		limits:     limits{body: time.Minute, rate: 100},
 		connection: http.NewResponseController(connection), start: time.Now(),
 	}
 	body.extend()
@@ -90,7 +95,8 @@ func TestASteadyBodyGetsItsTime(t *testing.T) {
 	for _, at := range connection.set[:3] {
 		after = append(after, at.Sub(body.start))
 	}
-	require.Equal(t, []time.Duration{time.Minute, time.Minute + 2*time.Second, time.Minute + 4*time.Second}, after)
+	require.Equal(t, []time.Duration{time.Minute, time.Minute + 2*time.Second, time.Minute +
+		4*time.Second}, after)
 	require.True(t, connection.set[3].IsZero(), "none after the end")
 	require.Len(t, connection.set, 4)
 }

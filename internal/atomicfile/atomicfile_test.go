@@ -27,7 +27,8 @@ func TestWriteErrorLeavesOldFileAndNoLitter(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	target := filepath.Join(dir, "d")
-	require.NoError(t, os.MkdirAll(filepath.Join(target, "full"), 0o755)) // a folder that rename cannot replace
+	// a folder that rename cannot replace
+	require.NoError(t, os.MkdirAll(filepath.Join(target, "full"), 0o755))
 
 	require.ErrorContains(t, atomicfile.Write(target, []byte("x"), 0o600), target)
 

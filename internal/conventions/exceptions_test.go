@@ -7,7 +7,8 @@ var (
 	bareContextErrors = []exception{}
 	systemClocks      = []exception{
 		{where: "vip/viphttp/list.go", reason: "the deadline of a socket is on the system's clock"},
-		{where: "vip/watch.go", reason: "the pace of wake-ups is elapsed time, which a test's clock does not move"},
+		{where: "vip/watch.go", reason: "the pace of wake-ups is elapsed time, which a test's " +
+			"clock does not move"},
 	}
 	otherCases = []exception{
 		{where: "envconfig/check/sarif.go", reason: "SARIF names the member $schema"},

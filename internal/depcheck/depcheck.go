@@ -1,4 +1,5 @@
-// Package depcheck holds a package to the imports that it is allowed to have, so that a light package stays light.
+// Package depcheck holds a package to the imports that it is allowed to have, so that a light
+// package stays light.
 package depcheck
 
 import (
@@ -21,8 +22,9 @@ type pkg struct {
 	Imports    []string
 }
 
-// StdlibOnly fails t when the package path, or a package of this project that it pulls in, imports anything outside the
-// standard library, or one of the forbidden standard packages. It names the chain of imports that led there.
+// StdlibOnly fails t when the package path, or a package of this project that it pulls in, imports
+// anything outside the standard library, or one of the forbidden standard packages. It names the
+// chain of imports that led there.
 func StdlibOnly(t *testing.T, path string, forbidden ...string) {
 	t.Helper()
 	Allow(t, path, nil, forbidden...)
@@ -38,11 +40,15 @@ func Allow(t *testing.T, path string, allowed []string, forbidden ...string) {
 	for _, p := range pkgs {
 		switch {
 		case slices.Contains(forbidden, p.ImportPath):
-			t.Errorf("%s must not depend on %s, by way of %s", path, p.ImportPath, chain(pkgs, path, p.ImportPath))
+			t.Errorf("%s must not depend on %s, by way of %s", path, p.ImportPath,
+				chain(pkgs, path, p.ImportPath))
 		case p.Standard, strings.HasPrefix(p.ImportPath, module):
-		case slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(p.ImportPath, a) }):
+		case slices.ContainsFunc(allowed, func(a string) bool {
+			return strings.HasPrefix(p.ImportPath, a)
+		}):
 		default:
-			t.Errorf("%s may import the standard library only, got %s, by way of %s", path, p.ImportPath, chain(pkgs, path, p.ImportPath))
+			t.Errorf("%s may import the standard library only, got %s, by way of %s", path,
+				p.ImportPath, chain(pkgs, path, p.ImportPath))
 		}
 	}
 }

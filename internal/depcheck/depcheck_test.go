@@ -13,7 +13,8 @@ func TestStdlibOnlyAcceptsALightPackage(t *testing.T) {
 
 func TestChainNamesTheWayIn(t *testing.T) {
 	t.Parallel()
-	pkgs := map[string]pkg{"a": {Imports: []string{"b", "c"}}, "b": {Imports: []string{"d"}}, "c": {Imports: []string{"x"}}, "d": {Imports: []string{"x"}}}
+	pkgs := map[string]pkg{"a": {Imports: []string{"b", "c"}}, "b": {Imports: []string{"d"}},
+		"c": {Imports: []string{"x"}}, "d": {Imports: []string{"x"}}}
 	require.Equal(t, "a > c > x", chain(pkgs, "a", "x"))
 }
 

@@ -45,7 +45,8 @@ func inLibrary(importPath string) (path string, ok bool) {
 	}
 	for _, apart := range []string{
 		"internal/testbed", "internal/depcheck", "internal/linearizable", "internal/conventions",
-		"internal/metrics", "examples", "envconfig/bench", "nginxsync/bench", "nginxsync/internal/nginxtest",
+		"internal/metrics", "examples", "envconfig/bench", "nginxsync/bench",
+		"nginxsync/internal/nginxtest",
 		"vip/bench",
 	} {
 		if path == apart || strings.HasPrefix(path, apart+"/") {
@@ -76,9 +77,11 @@ func wrong(from string, imported []string) []string {
 		others[root] = true
 		switch rootOf(from) {
 		case from:
-			found = append(found, fmt.Sprintf("%s imports %s: roots never import each other", from, to))
+			found = append(found, fmt.Sprintf("%s imports %s: roots never import each other", from,
+				to))
 		case "":
-			found = append(found, fmt.Sprintf("%s imports %s: what roots share must not know them", from, to))
+			found = append(found, fmt.Sprintf("%s imports %s: what roots share must not know them",
+				from, to))
 		}
 	}
 	if len(others) > 1 {

@@ -60,12 +60,14 @@ func TestGraphInArchitecture(t *testing.T) {
 	drawn, _, _ := strings.Cut(after, "```\n")
 	now, err := Graph()
 	require.NoError(t, err)
-	require.Equal(t, now, drawn, "put the output of go run ./internal/depcheck/graph into docs/architecture.md")
+	require.Equal(t, now, drawn, "put the output of go run ./internal/depcheck/graph into "+
+		"docs/architecture.md")
 }
 
 // uncovered are the modules that make check and make test leave out, with the reason.
 var uncovered = map[string]string{
-	"envconfig/bench/peers":             "pins programs that make bench-envconfig builds; nothing imports it",
+	"envconfig/bench/peers": "pins programs that make bench-envconfig builds; " +
+		"nothing imports it",
 	"internal/testbed/tools/buildkit":   "pins programs that make tools builds with -mod=readonly",
 	"internal/testbed/tools/consul":     "as above",
 	"internal/testbed/tools/crane":      "as above",
@@ -96,7 +98,8 @@ func TestModules(t *testing.T) {
 
 	out, err := exec.Command(filepath.Join(top, "scripts", "modules")).Output()
 	require.NoError(t, err)
-	require.ElementsMatch(t, there, strings.Fields(string(out)), "scripts/modules and the modules in the tree")
+	require.ElementsMatch(t, there, strings.Fields(string(out)), "scripts/modules and the "+
+		"modules in the tree")
 
 	work, err := os.ReadFile(filepath.Join(top, "go.work"))
 	require.NoError(t, err)
@@ -117,9 +120,12 @@ func TestImporterKeepsItsVersions(t *testing.T) {
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
-	write("go.mod", "module example.com/platform\n\ngo 1.26.5\n\nrequire (\n\tgithub.com/hashicorp/consul/api v1.30.0\n"+
-		"\tgo.etcd.io/bbolt v1.3.11\n\tk8s.io/client-go v0.32.0\n)\n\nreplace "+module+" => "+root+"\n")
-	const before = "package main\n\nimport (\n\t_ \"github.com/hashicorp/consul/api\"\n\t_ \"go.etcd.io/bbolt\"\n" +
+	write("go.mod", "module example.com/platform\n\ngo 1.26.5\n\nrequire "+
+		"(\n\tgithub.com/hashicorp/consul/api v1.30.0\n"+
+		"\tgo.etcd.io/bbolt v1.3.11\n\tk8s.io/client-go v0.32.0\n)\n\nreplace "+module+" => "+
+		root+"\n")
+	const before = "package main\n\nimport (\n\t_ \"github.com/hashicorp/consul/api\"\n\t_ " +
+		"\"go.etcd.io/bbolt\"\n" +
 		"\t_ \"k8s.io/client-go/util/homedir\"\n"
 	write("main.go", before+")\n\nfunc main() {}\n")
 	versions := func() map[string]string {
@@ -139,19 +145,22 @@ func TestImporterKeepsItsVersions(t *testing.T) {
 	goCommand(t, dir, "mod", "edit", "-require="+module+"@v0.0.0")
 	now := versions()
 
-	ours := goCommand(t, root, "list", "-m", "-f", "{{.Path}}", "all") // with GOWORK=off: the root's alone
+	// with GOWORK=off: the root's alone
+	ours := goCommand(t, root, "list", "-m", "-f", "{{.Path}}", "all")
 	for path, version := range now {
 		if path == module || old[path] == version {
 			continue
 		}
 		t.Logf("%s: %q becomes %q", path, old[path], version)
-		for _, foreign := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/Shopify/toxiproxy", "github.com/anishathalye/porcupine"} {
+		for _, foreign := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/Shopify/toxiproxy",
+			"github.com/anishathalye/porcupine"} {
 			if strings.HasPrefix(path, foreign) {
 				t.Errorf("adding vip changes %s from %q to %q", path, old[path], version)
 			}
 		}
 		if !slices.Contains(strings.Fields(ours), path) {
-			t.Errorf("adding vip changes %s from %q to %q, which the library does not require", path, old[path], version)
+			t.Errorf("adding vip changes %s from %q to %q, which the library does not require",
+				path, old[path], version)
 		}
 	}
 	require.Equal(t, old["k8s.io/client-go"], now["k8s.io/client-go"])

@@ -19,15 +19,17 @@ import (
 	"github.com/sluice-deploy/sluice/vip/consulstore"
 )
 
-// The leader of three servers is killed, stopped, cut off from the others, all while callers of three allocators, each with a
-// server of its own, take leases and give them back. Nothing acknowledged is lost, nothing given twice: the history is one
-// that one caller after the other could have seen.
+// The leader of three servers is killed, stopped, cut off from the others, all while callers of
+// three allocators, each with a server of its own, take leases and give them back. Nothing
+// acknowledged is lost, nothing given twice: the history is one that one caller after the other
+// could have seen.
 func TestLeaderLostAndRestored(t *testing.T) {
 	t.Parallel()
 	cluster := consul.StartCluster(t, 3)
 	over := make(chan struct{})
 	var answered atomic.Int64
-	load := linearizable.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Lost: true, Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
+	load := linearizable.Load{Seed: 1, Callers: 6, Calls: 20, Tasks: 9, Size: 6, Lost: true,
+		Until: over, Pause: 50 * time.Millisecond, Answered: &answered}
 	cfg := consulstore.Config{Prefix: "sluice-test/leader/"}
 	var all []*vip.Allocator
 	for _, m := range cluster.Members {
@@ -45,8 +47,12 @@ func TestLeaderLostAndRestored(t *testing.T) {
 		}()
 		for range 3 {
 			for _, fault := range []struct{ begin, end func(m *consul.Member) }{
-				{func(m *consul.Member) { m.Process.Kill() }, func(m *consul.Member) { m.Process.Start() }},
-				{func(m *consul.Member) { m.Process.Pause() }, func(m *consul.Member) { m.Process.Resume() }},
+				{func(m *consul.Member) {
+					m.Process.Kill()
+				}, func(m *consul.Member) { m.Process.Start() }},
+				{func(m *consul.Member) {
+					m.Process.Pause()
+				}, func(m *consul.Member) { m.Process.Resume() }},
 				{func(m *consul.Member) { part(cluster, m) }, func(m *consul.Member) { m.Heal() }},
 			} {
 				was, before := cluster.Leader(t), answered.Load()

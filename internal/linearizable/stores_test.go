@@ -24,10 +24,14 @@ func TestStores(t *testing.T) {
 		lost       bool
 		open       func(t *testing.T) vip.Store
 	}{
-		"memory":       {1, false, func(*testing.T) vip.Store { return vip.NewMemStore() }},
-		"shared":       {3, false, func(*testing.T) vip.Store { return vip.NewMemStore() }},
-		"lost":         {1, false, func(*testing.T) vip.Store { return &forgetful{Store: vip.NewMemStore()} }},
-		"lost, shared": {3, true, func(*testing.T) vip.Store { return &forgetful{Store: vip.NewMemStore()} }},
+		"memory": {1, false, func(*testing.T) vip.Store { return vip.NewMemStore() }},
+		"shared": {3, false, func(*testing.T) vip.Store { return vip.NewMemStore() }},
+		"lost": {1, false, func(*testing.T) vip.Store {
+			return &forgetful{Store: vip.NewMemStore()}
+		}},
+		"lost, shared": {3, true, func(*testing.T) vip.Store {
+			return &forgetful{Store: vip.NewMemStore()}
+		}},
 		"bbolt": {1, false, func(t *testing.T) vip.Store {
 			s, err := boltstore.Open(filepath.Join(t.TempDir(), "vip.db"))
 			require.NoError(t, err)
@@ -39,7 +43,8 @@ func TestStores(t *testing.T) {
 			t.Parallel()
 			var total linearizable.Counts
 			for seed := range uint64(10) {
-				load := linearizable.Load{Seed: seed, Callers: 6, Calls: 40, Tasks: 7, Size: 4, Lost: test.lost}
+				load := linearizable.Load{Seed: seed, Callers: 6, Calls: 40, Tasks: 7, Size: 4,
+					Lost: test.lost}
 				store := test.open(t)
 				var all []*vip.Allocator
 				for range test.allocators {

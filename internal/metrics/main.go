@@ -2,8 +2,8 @@
 //
 //	scripts/metrics [directory]
 //
-// It counts the files that git tracks, without testdata and generated files, and prints one Markdown row a figure. The page
-// docs/metrics.md keeps the figures over time.
+// It counts the files that git tracks, without testdata and generated files, and prints one
+// Markdown row a figure. The page docs/metrics.md keeps the figures over time.
 package main
 
 import (
@@ -192,19 +192,25 @@ func (m *figures) print() {
 	}
 	percent := func(n, of int) float64 { return 100 * float64(n) / float64(max(1, of)) }
 	row("files / code lines", "%d / %d", len(m.files), m.lines)
-	row("file median / p90 / max", "%d / %d / %d", at(m.files, 50), at(m.files, 90), at(m.files, 100))
+	row("file median / p90 / max", "%d / %d / %d", at(m.files, 50), at(m.files, 90),
+		at(m.files, 100))
 	row("files > 400 lines", "%d", over(m.files, 400))
-	row("func median / p90 / p99 / max", "%d / %d / %d / %d", at(m.funcs, 50), at(m.funcs, 90), at(m.funcs, 99), at(m.funcs, 100))
-	row("funcs > 60 lines", "%d (%.1f %%)", over(m.funcs, 60), percent(over(m.funcs, 60), len(m.funcs)))
+	row("func median / p90 / p99 / max", "%d / %d / %d / %d", at(m.funcs, 50), at(m.funcs, 90),
+		at(m.funcs, 99), at(m.funcs, 100))
+	row("funcs > 60 lines", "%d (%.1f %%)", over(m.funcs, 60), percent(over(m.funcs, 60),
+		len(m.funcs)))
 	row("largest type: methods", "%d %s", most, largest)
 	row("exported / documented", "%d / %.0f %%", exported, percent(m.documented, exported))
 	row("exported per package median / max", "%d / %d", at(perPackage, 50), at(perPackage, 100))
-	row("interfaces: n / median / max methods", "%d / %d / %d", len(m.interfaces), at(m.interfaces, 50), at(m.interfaces, 100))
+	row("interfaces: n / median / max methods", "%d / %d / %d", len(m.interfaces),
+		at(m.interfaces, 50), at(m.interfaces, 100))
 	row("packages with doc", "%d/%d", len(m.withDoc), len(m.packages))
 	row("packages with an Example", "%d/%d", len(m.examples), len(m.packages))
 	row("comment lines %", "%.1f", percent(m.comments, m.lines))
-	row("lines over 100 / 120 columns %", "%.1f / %.1f", percent(m.over100, m.lines), percent(m.over120, m.lines))
-	row("tests / test lines : code lines", "%d / %.2f", m.tests, float64(m.testLines)/float64(max(1, m.lines)))
+	row("lines over 100 / 120 columns %", "%.1f / %.1f", percent(m.over100, m.lines),
+		percent(m.over120, m.lines))
+	row("tests / test lines : code lines", "%d / %.2f", m.tests,
+		float64(m.testLines)/float64(max(1, m.lines)))
 }
 
 // at returns the value below which so many per cent of the values lie.

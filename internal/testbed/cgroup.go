@@ -32,15 +32,16 @@ func hierarchies() ([]string, error) {
 	for line := range strings.Lines(string(text)) {
 		before, after, _ := strings.Cut(line, " - ")
 		f := strings.Fields(before)
-		if (strings.HasPrefix(after, "cgroup ") || strings.HasPrefix(after, "cgroup2 ")) && len(f) > 4 && within(f[4], CgroupRoot) {
+		if (strings.HasPrefix(after, "cgroup ") || strings.HasPrefix(after, "cgroup2 ")) &&
+			len(f) > 4 && within(f[4], CgroupRoot) {
 			found = append(found, f[4])
 		}
 	}
 	return found, nil
 }
 
-// MakeCgroup makes a cgroup, given as a path below the root of each hierarchy, with every controller
-// that the hierarchy can delegate.
+// MakeCgroup makes a cgroup, given as a path below the root of each hierarchy, with every
+// controller that the hierarchy can delegate.
 func MakeCgroup(name string) error {
 	roots, err := hierarchies()
 	if err != nil {
@@ -48,7 +49,8 @@ func MakeCgroup(name string) error {
 	}
 	for _, root := range roots {
 		if controllers, err := os.ReadFile(root + "/cgroup.controllers"); err == nil {
-			for _, c := range strings.Fields(string(controllers)) { // pods need them, and do without one that the kernel refuses
+			// pods need them, and do without one that the kernel refuses
+			for _, c := range strings.Fields(string(controllers)) {
 				_ = os.WriteFile(root+"/cgroup.subtree_control", []byte("+"+c), 0o644)
 			}
 		}
@@ -61,7 +63,8 @@ func MakeCgroup(name string) error {
 			}
 			continue
 		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // version 1 does not inherit them
+		// version 1 does not inherit them
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			if value, err := os.ReadFile(filepath.Join(root, file)); err == nil {
 				if err := os.WriteFile(root+name+"/"+file, value, 0o644); err != nil {
 					return err
@@ -114,7 +117,8 @@ func emptyCgroup(dir string) error {
 			return err
 		}
 		for _, field := range strings.Fields(string(text)) {
-			if pid, err := strconv.Atoi(field); err == nil && pid > 0 { // 0 is a process of another PID namespace
+			// 0 is a process of another PID namespace
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}

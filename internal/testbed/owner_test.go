@@ -21,8 +21,12 @@ func TestProcessIsStoppedResumedKilledAndRestarted(t *testing.T) {
 	t.Parallel()
 	o := Own(t)
 	dir := o.TestDir(t, "shell")
-	p := Start(t, dir, Command{Name: "shell", Path: "/bin/sh", Args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
-		Ready: func(context.Context) error { _, err := os.Stat(filepath.Join(dir, "ready")); return err }})
+	p := Start(t, dir, Command{Name: "shell", Path: "/bin/sh",
+		Args: []string{"-c", "echo up >>ready; sleep 1000 & sleep 2000"},
+		Ready: func(context.Context) error {
+			_, err := os.Stat(filepath.Join(dir, "ready"))
+			return err
+		}})
 	children(t, dir)
 	p.Pause()
 	p.Resume()
@@ -41,7 +45,8 @@ func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
 	t.Parallel()
 	o := Own(t)
 	dir := o.TestDir(t, "hidden")
-	p := Start(t, dir, Command{Name: "hidden", Path: "/usr/bin/env", Args: []string{"-i", "/bin/sh", "-c", "sleep 1000 & sleep 2000"}})
+	p := Start(t, dir, Command{Name: "hidden", Path: "/usr/bin/env", Args: []string{"-i", "/bin/sh",
+		"-c", "sleep 1000 & sleep 2000"}})
 	children(t, dir)
 	p.Kill()
 	require.Empty(t, of(t, dir))
@@ -50,7 +55,8 @@ func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
 func TestStrangerInAFolderDoesNotBelong(t *testing.T) {
 	t.Parallel()
 	dir := Own(t).TestDir(t, "looked-at")
-	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{Dir: dir, Env: []string{"A=" + dir}})
+	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"},
+		&os.ProcAttr{Dir: dir, Env: []string{"A=" + dir}})
 	require.NoError(t, err)
 	defer child.Wait()
 	defer child.Kill()
@@ -62,7 +68,8 @@ func TestStrangerInAFolderDoesNotBelong(t *testing.T) {
 func TestServerThatEndsIsNotReady(t *testing.T) {
 	t.Parallel()
 	o := Own(t)
-	p := &Process{dir: o.TestDir(t, "broken"), c: Command{Name: "broken", Path: "/bin/sh", Args: []string{"-c", "echo the reason; exit 3"},
+	p := &Process{dir: o.TestDir(t, "broken"), c: Command{Name: "broken", Path: "/bin/sh",
+		Args:  []string{"-c", "echo the reason; exit 3"},
 		Ready: func(context.Context) error { return fs.ErrNotExist }}}
 	require.ErrorContains(t, p.Begin(), "the reason")
 }
@@ -97,7 +104,8 @@ func TestShareStartsOnce(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					_, err = StartShared(dir, Command{Name: "sleeper", Path: "/bin/sleep", Args: []string{"1000"}})
+					_, err = StartShared(dir, Command{Name: "sleeper", Path: "/bin/sleep",
+						Args: []string{"1000"}})
 					return err
 				})
 				require.Len(t, of(t, o.Dir), 1)

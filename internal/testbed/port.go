@@ -13,8 +13,8 @@ import (
 // Ports are taken below those that the kernel and Kubernetes give away by themselves.
 const firstPort, lastPort = 15000, 29999
 
-// Port is a port that is free for TCP and UDP on every address, and that no other test binary on this machine takes until the
-// test has ended.
+// Port is a port that is free for TCP and UDP on every address, and that no other test binary on
+// this machine takes until the test has ended.
 func Port(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -28,8 +28,9 @@ func Port(t testing.TB) int {
 	return 0
 }
 
-// holdPort takes a port among the test binaries, and looks whether the rest of the machine leaves it free. A listener on an
-// abstract socket is the lock: it leaves no file, goes with its process and holds in the network namespace, as the port does.
+// holdPort takes a port among the test binaries, and looks whether the rest of the machine leaves
+// it free. A listener on an abstract socket is the lock: it leaves no file, goes with its process
+// and holds in the network namespace, as the port does.
 func holdPort(port int) (net.Listener, error) {
 	held, err := net.Listen("unix", fmt.Sprintf("@sluice-testbed/port/%d", port))
 	if err != nil {
@@ -62,8 +63,8 @@ func Endpoint(t testing.TB, name string, hosts []string) (dir, addr string) {
 	return Own(t).TestDir(t, name), fmt.Sprintf("%s:%d", ip, Port(t))
 }
 
-// FreePorts finds ports for servers that outlive the test. Nothing reserves a port after it returns,
-// so the caller listens on each soon.
+// FreePorts finds ports for servers that outlive the test. Nothing reserves a port after it
+// returns, so the caller listens on each soon.
 func FreePorts(count int) ([]string, error) {
 	var found []string
 	for port := firstPort; port <= lastPort && len(found) < count; port++ {

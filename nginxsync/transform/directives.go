@@ -26,22 +26,35 @@ type directive struct {
 type deeds uint16
 
 const (
-	opens    deeds = 1 << iota // opens connections that nothing maps
-	outbound                   // talks to others on Nginx's own account, and can be turned off or elsewhere
-	inert                      // names addresses and connects to none, or another rule looks at them
-	program                    // holds or loads a program
-	writes                     // writes a file
-	reads                      // reads a file
-	keys                       // states under what Nginx keeps something
-	shares                     // keeps something that no rule tells versions apart in
-	status                     // shows or changes the state of Nginx
-	picks                      // chooses among the servers of an upstream
-	pools                      // holds connections of an upstream, or the file or zone of it
-	table                      // is a block of entries, which are no directives
+	// opens connections that nothing maps
+	opens deeds = 1 << iota
+	// talks to others on Nginx's own account, and can be turned off or elsewhere
+	outbound
+	// names addresses and connects to none, or another rule looks at them
+	inert
+	// holds or loads a program
+	program
+	// writes a file
+	writes
+	// reads a file
+	reads
+	// states under what Nginx keeps something
+	keys
+	// keeps something that no rule tells versions apart in
+	shares
+	// shows or changes the state of Nginx
+	status
+	// chooses among the servers of an upstream
+	picks
+	// holds connections of an upstream, or the file or zone of it
+	pools
+	// is a block of entries, which are no directives
+	table
 )
 
 var deedNames = map[string]deeds{
-	"opens": opens, "outbound": outbound, "inert": inert, "code": program, "writes": writes, "reads": reads, "keys": keys,
+	"opens": opens, "outbound": outbound, "inert": inert, "code": program, "writes": writes,
+	"reads": reads, "keys": keys,
 	"shares": shares, "status": status, "picks": picks, "pools": pools, "table": table,
 }
 
@@ -80,17 +93,20 @@ var directives = sync.OnceValue(func() map[string]directive {
 	return table
 })
 
-// understood reports whether the name of a directive alone says what it does, or that it is an entry of a block.
+// understood reports whether the name of a directive alone says what it does, or that it is an
+// entry of a block.
 func understood(name string) bool {
 	return passes(name) || code(name) || strings.HasPrefix(name, "$")
 }
 
-// unknown says once that nothing is known of a directive. What stands in a block of such a name needs no notice of its own.
+// unknown says once that nothing is known of a directive. What stands in a block of such a name
+// needs no notice of its own.
 func (t *transform) unknown(n conf.Node) {
 	name, a := n.Name(), t.info(n.Name())
 	_, set := t.rules.Main[name]
 	drivers := func(d string) bool { return strings.HasPrefix(d, name+" ") }
-	if a.told || set || slices.Contains(t.rules.Accept, name) || slices.ContainsFunc(t.rules.Snippets.Defaults, drivers) {
+	if a.told || set || slices.Contains(t.rules.Accept, name) ||
+		slices.ContainsFunc(t.rules.Snippets.Defaults, drivers) {
 		return
 	}
 	if parent := n.Parent(); parent != nil && t.info(parent.Name()).rules&unknownRule != 0 {
@@ -98,7 +114,8 @@ func (t *transform) unknown(n conf.Node) {
 	}
 	a.told = true
 	t.changed(n.Directive, "unknown",
-		"%s stays as it is, and no rule sees what it does: name it in the rules under drop to leave it out, or under accept", name)
+		"%s stays as it is, and no rule sees what it does: name it in the rules under drop to "+
+			"leave it out, or under accept", name)
 }
 
 // shared says once that nothing tells apart what the versions keep under a directive.

@@ -15,24 +15,33 @@ var mappedPaths = map[string]string{"/srv/": "/test/", "logs/": "/test/logs/", "
 func TestWrites(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, text, want string }{
-		{"relative log is mapped", "error_log logs/e.log warn;", "error_log /test/logs/e.log warn;"},
+		{"relative log is mapped", "error_log logs/e.log warn;",
+			"error_log /test/logs/e.log warn;"},
 		{"a log in the file off is left out", "gzip on; error_log off;", "{ gzip on;"},
-		{"access log goes off", "access_log logs/a.log;", "access_log /test/logs/a.log sluice_combined;"},
+		{"access log goes off", "access_log logs/a.log;", "access_log /test/logs/a.log " +
+			"sluice_combined;"},
 		{"no log stays", "access_log off;", "access_log off;"},
 		{"messages in memory stay", "error_log memory:32m debug;", "error_log memory:32m debug;"},
-		{"state of a zone is mapped", "keyval_zone zone=k:32k state=/srv/k;", "keyval_zone zone=k:32k state=/test/k;"},
-		{"zone without state stays", "keyval_zone zone=k:32k timeout=1h;", "keyval_zone zone=k:32k timeout=1h;"},
+		{"state of a zone is mapped", "keyval_zone zone=k:32k state=/srv/k;",
+			"keyval_zone zone=k:32k state=/test/k;"},
+		{"zone without state stays", "keyval_zone zone=k:32k timeout=1h;",
+			"keyval_zone zone=k:32k timeout=1h;"},
 		{"key log is mapped", "ssl_key_log /srv/keys.log;", "ssl_key_log /test/keys.log;"},
-		{"uploads below a mapped root stay", "root /srv/f; dav_methods PUT;", "root /test/f; dav_methods PUT;"},
+		{"uploads below a mapped root stay", "root /srv/f; dav_methods PUT;",
+			"root /test/f; dav_methods PUT;"},
 		{"no uploads, no root", "dav_methods off;", "dav_methods off;"},
-		{"bodies in a stated directory stay", "client_body_temp_path /srv/b; client_body_in_file_only on;",
+		{"bodies in a stated directory stay", "client_body_temp_path /srv/b; " +
+			"client_body_in_file_only on;",
 			"client_body_temp_path /test/b; client_body_in_file_only on;"},
-		{"bodies that are removed stay", "client_body_in_file_only clean;", "client_body_in_file_only clean;"},
-		{"a module that is off opens nothing", "auth_ldap off; rdns off;", "auth_ldap off; rdns off;"},
+		{"bodies that are removed stay", "client_body_in_file_only clean;",
+			"client_body_in_file_only clean;"},
+		{"a module that is off opens nothing", "auth_ldap off; rdns off;", "auth_ldap off; rdns " +
+			"off;"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			result, err := transform.Transform(parse(t, oneFile("http { server { listen 80; "+c.text+" } }")),
+			result, err := transform.Transform(parse(t, oneFile("http { server { listen 80; "+
+				c.text+" } }")),
 				transform.Rules{Listen: map[int]int{80: 8080}, Paths: mappedPaths, Snippets: short})
 			require.NoError(t, err)
 			require.Contains(t, result.Files["nginx.conf"], strings.TrimPrefix(c.want, "{ "))
@@ -46,7 +55,8 @@ func TestWrites(t *testing.T) {
 
 func TestLogInTheFileOff(t *testing.T) {
 	t.Parallel()
-	result, err := transform.Transform(parse(t, oneFile("http { error_log off; }")), transform.Rules{Snippets: short})
+	result, err := transform.Transform(parse(t, oneFile("http { error_log off; }")),
+		transform.Rules{Snippets: short})
 	require.NoError(t, err)
 	require.Contains(t, result.Files["nginx.conf"], "error_log /dev/null crit;")
 	require.Contains(t, result.Summary(), "off names a file; the log goes to /dev/null")
@@ -54,28 +64,34 @@ func TestLogInTheFileOff(t *testing.T) {
 
 func TestUploadsAreAccepted(t *testing.T) {
 	t.Parallel()
-	result, err := transform.Transform(parse(t, oneFile("http { server { listen 80; root /other; dav_methods PUT; } }")),
-		transform.Rules{Listen: map[int]int{80: 8080}, Accept: []string{"dav_methods"}, Snippets: short})
+	result, err := transform.Transform(parse(t, oneFile("http { server { listen 80; root /other; "+
+		"dav_methods PUT; } }")),
+		transform.Rules{Listen: map[int]int{80: 8080}, Accept: []string{"dav_methods"},
+			Snippets: short})
 	require.NoError(t, err)
 	require.Contains(t, result.Summary(), "accept: dav_methods is kept as it is")
 }
 
 func TestStateOfAZoneIsLeftOut(t *testing.T) {
 	t.Parallel()
-	result, err := transform.Transform(parse(t, oneFile("http { keyval_zone zone=k:32k state=/srv/k timeout=1h; }")),
+	result, err := transform.Transform(parse(t, oneFile("http { keyval_zone zone=k:32k "+
+		"state=/srv/k timeout=1h; }")),
 		transform.Rules{Paths: map[string]string{"/srv/k": "off"}, Snippets: short})
 	require.NoError(t, err)
 	require.Contains(t, result.Files["nginx.conf"], "keyval_zone zone=k:32k timeout=1h;")
-	require.Contains(t, result.Summary(), "shared: what keyval_zone keeps is one for all VIPs and versions")
+	require.Contains(t, result.Summary(), "shared: what keyval_zone keeps is one for all VIPs "+
+		"and versions")
 }
 
 // Pages that show what the Nginx does give way to 404.
 func TestStatusPages(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"prometheus all", "reqstat_show", "req_status_show", "slab_stat", "debug_pool", "push_stream_publisher admin",
+	for _, page := range []string{"prometheus all", "reqstat_show", "req_status_show", "slab_stat",
+		"debug_pool", "push_stream_publisher admin",
 		"push_stream_channels_statistics", "nchan_stub_status", "stub_status", "api /status/"} {
 		text := "http { server { listen 80; location /s { " + page + "; } } }"
-		result, err := transform.Transform(parse(t, oneFile(text)), transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
+		result, err := transform.Transform(parse(t, oneFile(text)),
+			transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
 		require.NoError(t, err, page)
 		require.Contains(t, result.Files["nginx.conf"], "location /s { return 404; }", page)
 	}
@@ -94,9 +110,13 @@ func TestUnknownDirectives(t *testing.T) {
 		}
 		return lines
 	}
-	const text = "http {\nmap $a $b { surprise 1; }\ngeoip2 /x.mmdb { $country iso_code; }\ntypes { text/x x; }\n" +
-		"surprise on;\nserver { listen 80; surprise off;\nbox { inside 1; }\nlocation / { soap_pass web; } }\nupstream web { odd 1; server 10.0.0.1; }\n}"
-	require.Equal(t, []string{"nginx.conf:5 surprise", "nginx.conf:7 box"}, unknown(text, transform.Rules{}))
-	require.Equal(t, []string{"nginx.conf:7 box"}, unknown(text, transform.Rules{Accept: []string{"surprise"}}))
+	const text = "http {\nmap $a $b { surprise 1; }\ngeoip2 /x.mmdb { $country iso_code; " +
+		"}\ntypes { text/x x; }\n" +
+		"surprise on;\nserver { listen 80; surprise off;\nbox { inside 1; }\nlocation / { " +
+		"soap_pass web; } }\nupstream web { odd 1; server 10.0.0.1; }\n}"
+	require.Equal(t, []string{"nginx.conf:5 surprise", "nginx.conf:7 box"},
+		unknown(text, transform.Rules{}))
+	require.Equal(t, []string{"nginx.conf:7 box"},
+		unknown(text, transform.Rules{Accept: []string{"surprise"}}))
 	require.Empty(t, unknown(text, transform.Rules{Drop: []string{"surprise", "box"}}))
 }

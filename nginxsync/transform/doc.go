@@ -3,8 +3,10 @@
 // What the caller does, in this order:
 //
 //   - read the production tree with package conf;
-//   - write the Rules: ports, paths, literal addresses, everything that would reach production otherwise;
-//   - take the Snippets of a driver (luadriver.Snippets), which put the routing into the upstream blocks;
+//   - write the Rules: ports, paths, literal addresses, everything that would reach production
+//     otherwise;
+//   - take the Snippets of a driver (luadriver.Snippets), which put the routing into the upstream
+//     blocks;
 //   - call Transform, and read its errors: each is something in the tree that no rule covers;
 //   - write the Result out and start Nginx on it.
 //
@@ -17,7 +19,8 @@
 //	})
 //	err = result.WriteTo("/var/lib/sluice/nginx")
 //
-// Transform touches only the bodies of upstream blocks and directives that would reach production or mix versions, and
-// gives a reason for each change; everything else stays byte for byte as it is. Whatever no rule covers and would reach
-// production is an error, never a default. The package does not run Nginx: package mirror does.
+// Transform touches only the bodies of upstream blocks and directives that would reach production
+// or mix versions, and gives a reason for each change; everything else stays byte for byte as it
+// is. Whatever no rule covers and would reach production is an error, never a default. The package
+// does not run Nginx: package mirror does.
 package transform

@@ -16,8 +16,8 @@ import (
 // maxValues is how many texts an expression may have before the transform gives up following it.
 const maxValues = 512
 
-// passVariable handles a target with variables. It stays a variable, since Nginx does not map the URI of those as it does of
-// literal ones.
+// passVariable handles a target with variables. It stays a variable, since Nginx does not map the
+// URI of those as it does of literal ones.
 func (t *transform) passVariable(p *pass) bool {
 	to, ruled, _ := t.rule(p.Node, p.target, p.rest)
 	values, followed := t.expand(p.Node, p.target, 0)
@@ -29,7 +29,8 @@ func (t *transform) passVariable(p *pass) bool {
 	case ruled:
 		return t.guard(p)
 	}
-	t.refuse(p.Directive, "%s %s: the target is known only at run time; map %q to an upstream, or to itself if it yields only names of upstreams, in the rules under pass",
+	t.refuse(p.Directive, "%s %s: the target is known only at run time; map %q to an upstream, "+
+		"or to itself if it yields only names of upstreams, in the rules under pass",
 		p.Name(), p.Arg(0), p.target)
 	return false
 }
@@ -53,13 +54,15 @@ func (t *transform) passTo(p *pass, to string) bool {
 		name = scheme + name
 	}
 	variable := t.variable("pass", p.target, name)
-	t.guards[variable] = fmt.Sprintf("# %s is mapped.\nmap \"\" %s {\n    default %s;\n}\n", p.target, variable, conf.Quote(name))
+	t.guards[variable] = fmt.Sprintf("# %s is mapped.\nmap \"\" %s {\n    default %s;\n}\n",
+		p.target, variable, conf.Quote(name))
 	p.target = variable
 	return true
 }
 
-// passValues maps each text that the expression may have like a literal one. Where all are upstreams nothing changes. held is
-// whether the rules accept the expression as far as it yields upstreams: then other texts are answered with 500, else refused.
+// passValues maps each text that the expression may have like a literal one. Where all are
+// upstreams nothing changes. held is whether the rules accept the expression as far as it yields
+// upstreams: then other texts are answered with 500, else refused.
 func (t *transform) passValues(p *pass, values []string, held bool) bool {
 	whole := p.scheme == "" && p.Name() == "proxy_pass"
 	table := map[string]string{}
@@ -77,12 +80,14 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 		if !t.inTree[strings.ToLower(host)] {
 			to, ok, _ := t.rule(p.Node, host, rest)
 			if !ok && held {
-				t.changed(p.Directive, "pass", "%s, which %s may yield, is answered with 500", value, p.target)
+				t.changed(p.Directive, "pass", "%s, which %s may yield, is answered with 500",
+					value, p.target)
 				same = false
 				continue
 			}
 			if !ok {
-				t.refuse(p.Directive, "%s %s: %q, which %s may yield, is not an upstream of the tree; map it to one in the rules under pass",
+				t.refuse(p.Directive, "%s %s: %q, which %s may yield, is not an upstream of the "+
+					"tree; map it to one in the rules under pass",
 					p.Name(), p.Arg(0), host, p.target)
 				good = false
 				continue
@@ -108,7 +113,8 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 	}
 	if !good || same {
 		if same {
-			t.changed(p.Directive, "pass", "%s yields names of upstreams only: %s", p.target, shortList(values))
+			t.changed(p.Directive, "pass", "%s yields names of upstreams only: %s", p.target,
+				shortList(values))
 		}
 		return good
 	}
@@ -117,11 +123,13 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 	for _, value := range keys {
 		fmt.Fprintf(&b, "    %s %s;\n", mapKey(value), conf.Quote(table[value]))
 		if table[value] != value {
-			t.changed(p.Directive, "pass", "%s, which %s may yield, is mapped to %s", value, p.target, table[value])
+			t.changed(p.Directive, "pass", "%s, which %s may yield, is mapped to %s", value,
+				p.target, table[value])
 		}
 	}
 	variable := t.variable("pass", p.target, b.String())
-	t.guards[variable] = fmt.Sprintf("# What %s may yield.\nmap %s %s {\n    volatile; # another location may set it to another value\n    default \"\";\n%s}\n",
+	t.guards[variable] = fmt.Sprintf("# What %s may yield.\nmap %s %s {\n    volatile; # another "+
+		"location may set it to another value\n    default \"\";\n%s}\n",
 		p.target, conf.Quote(p.target), variable, b.String())
 	p.target = variable
 	return true
@@ -134,7 +142,8 @@ func shortList(values []string) string {
 	return strings.Join(values, ", ")
 }
 
-// variable names a variable after what it is for, so that the name stays when production changes elsewhere.
+// variable names a variable after what it is for, so that the name stays when production changes
+// elsewhere.
 func (t *transform) variable(kind, expression, content string) string {
 	sum := sha256.Sum256([]byte(expression + "\n" + content))
 	plain := strings.Trim(strings.Map(func(r rune) rune {
@@ -154,7 +163,8 @@ var addressPattern = regexp.MustCompile("(?i)" + address)
 // guard lets an expression through as far as it yields the name of an upstream.
 func (t *transform) guard(p *pass) bool {
 	if p.scheme == "" && strings.HasPrefix(p.Name(), "proxy") {
-		t.refuse(p.Directive, "%s %s: the scheme too is known only at run time, so nothing can hold it to upstreams; map %q to an upstream in the rules under pass",
+		t.refuse(p.Directive, "%s %s: the scheme too is known only at run time, so nothing can "+
+			"hold it to upstreams; map %q to an upstream in the rules under pass",
 			p.Name(), p.Arg(0), p.target)
 		return false
 	}
@@ -163,7 +173,8 @@ func (t *transform) guard(p *pass) bool {
 	}
 	variable := t.variable("pass", p.target, "")
 	t.guards[variable] = p.target
-	t.changed(p.Directive, "pass", "%s is accepted as far as it yields the name of an upstream", p.target)
+	t.changed(p.Directive, "pass", "%s is accepted as far as it yields the name of an upstream",
+		p.target)
 	p.target = variable
 	return true
 }
@@ -191,16 +202,17 @@ func (t *transform) writeGuards(http conf.Node) {
 	}
 }
 
-// guardText is the map of a guard. Without a resolver a name that no upstream has leads nowhere, and addresses alone must be held
-// back; with one only the names of upstreams may pass. The expression cannot match a request's captures away: it is looked at
-// only for what would not pass.
+// guardText is the map of a guard. Without a resolver a name that no upstream has leads nowhere,
+// and addresses alone must be held back; with one only the names of upstreams may pass. The
+// expression cannot match a request's captures away: it is looked at only for what would not pass.
 func (t *transform) guardText(variable, target string) string {
 	var b strings.Builder
 	other, closed := conf.Quote(target), t.rules.Resolver != ""
 	if closed {
 		other = `""`
 	}
-	fmt.Fprintf(&b, "# %s reaches upstreams and nothing else.\nmap %s %s {\n    volatile; # another location may set it to another value\n    default %s;\n",
+	fmt.Fprintf(&b, "# %s reaches upstreams and nothing else.\nmap %s %s {\n    volatile; # "+
+		"another location may set it to another value\n    default %s;\n",
 		target, conf.Quote(target), variable, other)
 	if !closed {
 		fmt.Fprintf(&b, "    \"~*%s\" \"\";\n", strings.ReplaceAll(address, `\`, `\\`))
@@ -214,16 +226,19 @@ func (t *transform) guardText(variable, target string) string {
 	return b.String()
 }
 
-// mapKey is a name as the key of a map, where some words and signs at the beginning have a meaning of their own.
+// mapKey is a name as the key of a map, where some words and signs at the beginning have a meaning
+// of their own.
 func mapKey(name string) string {
-	if strings.ContainsAny(name[:1], "~\\") || slices.Contains([]string{"default", "include", "volatile", "hostnames"}, name) {
+	if strings.ContainsAny(name[:1], "~\\") ||
+		slices.Contains([]string{"default", "include", "volatile", "hostnames"}, name) {
 		return conf.Quote("\\" + name)
 	}
 	return conf.Quote(name)
 }
 
-// expand returns every text that the expression may have where n stands, sorted, or false when the tree does not say. $scheme is
-// http or https; other variables of Nginx and of the request are not known.
+// expand returns every text that the expression may have where n stands, sorted, or false when the
+// tree does not say. $scheme is http or https; other variables of Nginx and of the request are not
+// known.
 func (t *transform) expand(n conf.Node, expression string, depth int) ([]string, bool) {
 	texts := []string{""}
 	add := func(parts []string) bool {
@@ -254,8 +269,8 @@ func (t *transform) expand(n conf.Node, expression string, depth int) ([]string,
 	return slices.Compact(texts), true
 }
 
-// valuesOf are the texts that a variable may have where n stands. What the location itself sets comes first, then what the server
-// sets, then tables and other locations of the server.
+// valuesOf are the texts that a variable may have where n stands. What the location itself sets
+// comes first, then what the server sets, then tables and other locations of the server.
 func (t *transform) valuesOf(n conf.Node, name string, depth int) (values []string, ok bool) {
 	if name == "scheme" {
 		return []string{"http", "https"}, true
@@ -291,7 +306,8 @@ func (t *transform) valuesOf(n conf.Node, name string, depth int) (values []stri
 	}
 	for _, table := range tables {
 		for c := range table.Children() {
-			if c.NumArgs() != 1 || c.Name() == "include" || table.Name() == "geo" && slices.Contains([]string{"proxy", "delete"}, c.Name()) {
+			if c.NumArgs() != 1 || c.Name() == "include" || table.Name() == "geo" &&
+				slices.Contains([]string{"proxy", "delete"}, c.Name()) {
 				continue
 			}
 			more, ok := t.expand(table, c.Arg(0), depth+1)
@@ -316,7 +332,9 @@ func inside(nodes []conf.Node, block *conf.Directive) (in []conf.Node) {
 
 // directly reports whether the block itself has one of the nodes.
 func directly(nodes []conf.Node, block *conf.Directive) bool {
-	return block != nil && slices.ContainsFunc(nodes, func(n conf.Node) bool { return n.Parent() == block })
+	return block != nil && slices.ContainsFunc(nodes, func(n conf.Node) bool {
+		return n.Parent() == block
+	})
 }
 
 // definitions are what gives a variable its value.
@@ -358,7 +376,8 @@ func (t *transform) definitions(name string) *definitions {
 	d.searched = true
 	for _, f := range t.tree.Files() {
 		for _, open := range []string{"?<", "?P<", "?'"} {
-			d.other = d.other || strings.Contains(f.Text, open+name+">") || strings.Contains(f.Text, open+name+"'")
+			d.other = d.other || strings.Contains(f.Text, open+name+">") ||
+				strings.Contains(f.Text, open+name+"'")
 		}
 	}
 	return d

@@ -7,11 +7,12 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// Reset stands, in Snippets.HTTP, for directives that undo what a server of the driver would inherit from the http context of the
-// tree: access rules, limits, programs, filters.
+// Reset stands, in Snippets.HTTP, for directives that undo what a server of the driver would
+// inherit from the http context of the tree: access rules, limits, programs, filters.
 const Reset = "{{reset}}"
 
-// resetZones are what some lines that undo need in the http context: a key that is empty is not counted.
+// resetZones are what some lines that undo need in the http context: a key that is empty is not
+// counted.
 var resetZones = map[string]string{
 	"limit_conn": `limit_conn_zone "" zone=sluice_uncounted:32k;`,
 	"limit_req":  `limit_req_zone "" zone=sluice_unlimited:32k rate=1r/s;`,
@@ -33,7 +34,8 @@ func (t *transform) reset(hooked map[string]bool) (text, zones string) {
 	}
 	for _, phase := range phases {
 		block := phase + "_by_lua_block"
-		if base := phase + "_by_lua"; hooked[block] || t.inHTTP[base] != nil || t.inHTTP[block] != nil || t.inHTTP[base+"_file"] != nil {
+		if base := phase + "_by_lua"; hooked[block] || t.inHTTP[base] != nil ||
+			t.inHTTP[block] != nil || t.inHTTP[base+"_file"] != nil {
 			lines = append(lines, block+" { }")
 		}
 	}
@@ -42,10 +44,12 @@ func (t *transform) reset(hooked map[string]bool) (text, zones string) {
 	return strings.Join(lines, "\n    "), strings.Join(needs, "")
 }
 
-// codeCache takes lua_code_cache off away: each request would have a driver of its own, without routes.
+// codeCache takes lua_code_cache off away: each request would have a driver of its own, without
+// routes.
 func (t *transform) codeCache(n conf.Node) {
 	if n.Arg(0) == "off" && t.rules.Snippets.Upstream != nil {
 		t.edit.Remove(n.Directive)
-		t.changed(n.Directive, "driver", "lua_code_cache off is left out: the driver lives in the cache")
+		t.changed(n.Directive, "driver", "lua_code_cache off is left out: the driver lives in "+
+			"the cache")
 	}
 }

@@ -14,8 +14,8 @@ const (
 	tokenVariable = "$sluice_token" // the VIP and what serves there
 )
 
-// neverEmpty are keys with which a limit always counts. A limit does not count a request whose key is empty, and must not
-// begin to because the token was added.
+// neverEmpty are keys with which a limit always counts. A limit does not count a request whose key
+// is empty, and must not begin to because the token was added.
 var neverEmpty = set(
 	"$binary_remote_addr",
 	"$connection",
@@ -43,7 +43,8 @@ func (t *transform) keyed(n conf.Node) {
 	case strings.HasSuffix(name, "_store"):
 		if n.Arg(0) != "off" {
 			t.edit.ReplaceArgs(n.Directive, "off")
-			t.changed(n.Directive, "cache-key", "%s: a page of one version must not be stored for another", name)
+			t.changed(n.Directive, "cache-key", "%s: a page of one version must not be stored "+
+				"for another", name)
 		}
 	case name == "redis2_query":
 		if n.NumArgs() > 1 {
@@ -60,8 +61,9 @@ func (t *transform) keeps(n conf.Node, rule, reason string) {
 	t.changed(n.Directive, rule, "%s", reason)
 }
 
-// limited adds the token to the key of a limit. What is added is named after the zone, so that it stays the same when
-// production changes elsewhere: Nginx cannot change the key of a zone while it runs.
+// limited adds the token to the key of a limit. What is added is named after the zone, so that it
+// stays the same when production changes elsewhere: Nginx cannot change the key of a zone while it
+// runs.
 func (t *transform) limited(n conf.Node) {
 	key := n.Arg(0)
 	if key == "" {
@@ -77,7 +79,8 @@ func (t *transform) limited(n conf.Node) {
 			}
 		}
 		variable := "$sluice_key_" + identifier(zone)
-		fmt.Fprintf(&t.extra, "# %s %s: an empty key is not counted.\nmap %s %s {\n    \"\" \"\";\n    default %s;\n}\n",
+		fmt.Fprintf(&t.extra, "# %s %s: an empty key is not counted.\nmap %s %s {\n    \"\" "+
+			"\"\";\n    default %s;\n}\n",
 			n.Name(), zone, conf.Quote(key), variable, conf.Quote(key+tokenVariable))
 		t.edit.ReplaceArg(n.Directive, 0, variable)
 	}
@@ -106,7 +109,8 @@ func (t *transform) setKey(n conf.Node) {
 		return
 	}
 	if n.Name() != "set" && !strings.HasPrefix(n.Name(), "set_") {
-		t.refuse(n.Directive, "%s %s: nothing can add who serves to this key; let %s set another variable, and write set %s with it", n.Name(), variable, n.Name(), variable)
+		t.refuse(n.Directive, "%s %s: nothing can add who serves to this key; let %s set another "+
+			"variable, and write set %s with it", n.Name(), variable, n.Name(), variable)
 		return
 	}
 	t.edit.InsertAfter(n.Directive, "set "+variable+" "+variable+tokenVariable+";")
@@ -116,7 +120,8 @@ func (t *transform) setKey(n conf.Node) {
 // tableKey refuses a key variable that a table yields: nothing could add the token to it.
 func (t *transform) tableKey(n conf.Node) {
 	if variable := n.Arg(n.NumArgs() - 1); keyVariables[variable] {
-		t.refuse(n.Directive, "%s … %s: nothing can add who serves to this key; let the %s yield another variable, and write set %s with it",
+		t.refuse(n.Directive, "%s … %s: nothing can add who serves to this key; let the %s yield "+
+			"another variable, and write set %s with it",
 			n.Name(), variable, n.Name(), variable)
 	}
 }
@@ -130,7 +135,8 @@ func (t *transform) defaults(http conf.Node) {
 	if t.rules.TempDir != "" {
 		for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 			if directive := name + "_temp_path"; !have[directive] {
-				t.extra.WriteString(directive + " " + conf.Quote(strings.TrimSuffix(t.rules.TempDir, "/")+"/"+name) + ";\n")
+				t.extra.WriteString(directive + " " +
+					conf.Quote(strings.TrimSuffix(t.rules.TempDir, "/")+"/"+name) + ";\n")
 			}
 		}
 	}
@@ -173,8 +179,10 @@ func (t *transform) logs(http conf.Node) {
 	}
 	if used {
 		// At the top: an access_log wants its format before it.
-		t.edit.Prepend(http.Directive, "log_format sluice_combined '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent '\n"+
-			"    '\"$http_referer\" \"$http_user_agent\" vip="+vipVariable+" version=$sluice_version';")
+		t.edit.Prepend(http.Directive, "log_format sluice_combined '$remote_addr - $remote_user "+
+			"[$time_local] \"$request\" $status $body_bytes_sent '\n"+
+			"    '\"$http_referer\" \"$http_user_agent\" vip="+vipVariable+
+			" version=$sluice_version';")
 	}
 }
 
@@ -187,24 +195,28 @@ func (t *transform) logFormat(n conf.Node) {
 	if strings.HasPrefix(n.Arg(1), "escape=") {
 		first = 2
 	}
-	if strings.HasPrefix(strings.TrimSpace(n.Arg(first)), "{") && strings.HasSuffix(strings.TrimSpace(n.Arg(last)), "}") { // an object of JSON
+	// an object of JSON
+	if strings.HasPrefix(strings.TrimSpace(n.Arg(first)), "{") &&
+		strings.HasSuffix(strings.TrimSpace(n.Arg(last)), "}") {
 		value := strings.TrimSpace(n.Arg(last))
 		value = strings.TrimSuffix(value, "}")
 		sep := ","
 		if strings.HasSuffix(strings.TrimSpace(value), "{") {
 			sep = ""
 		}
-		t.edit.ReplaceArg(n.Directive, last, value+sep+`"sluice_vip":"`+vipVariable+`","sluice_version":"$sluice_version"}`)
+		t.edit.ReplaceArg(n.Directive, last, value+sep+`"sluice_vip":"`+vipVariable+
+			`","sluice_version":"$sluice_version"}`)
 	} else {
 		t.edit.InsertArg(n.Directive, last+1, "' vip="+vipVariable+" version=$sluice_version'")
 	}
 	t.changed(n.Directive, "log-format", "a line says which VIP and version it is about")
 }
 
-// header is a directive that is inherited only by blocks that have none of its kind: where a block has its own, the
-// added one must be repeated.
+// header is a directive that is inherited only by blocks that have none of its kind: where a block
+// has its own, the added one must be repeated.
 type header struct {
-	directive, needs string // needs: the directive without which the tree has no use for it; empty for always
+	// needs: the directive without which the tree has no use for it; empty for always
+	directive, needs string
 	lines            []string
 }
 
@@ -220,7 +232,8 @@ var headers = []header{
 	{"scgi_no_cache", "scgi_cache", []string{"scgi_no_cache $sluice_fleeting;"}},
 	{"proxy_set_header", "", []string{"proxy_set_header X-Env-VIP " + vipVariable + ";"}},
 	{"grpc_set_header", "grpc_pass", []string{"grpc_set_header X-Env-VIP " + vipVariable + ";"}},
-	{"fastcgi_param", "fastcgi_pass", []string{"fastcgi_param HTTP_X_ENV_VIP " + vipVariable + ";"}},
+	{"fastcgi_param", "fastcgi_pass", []string{"fastcgi_param HTTP_X_ENV_VIP " + vipVariable +
+		";"}},
 	{"uwsgi_param", "uwsgi_pass", []string{"uwsgi_param HTTP_X_ENV_VIP " + vipVariable + ";"}},
 	{"scgi_param", "scgi_pass", []string{"scgi_param HTTP_X_ENV_VIP " + vipVariable + ";"}},
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// pages sees to it that cached pages are kept under the token, and that the version of a page is known: in each location that passes
-// requests on and caches the answers.
+// pages sees to it that cached pages are kept under the token, and that the version of a page is
+// known: in each location that passes requests on and caches the answers.
 func (t *transform) pages() {
 	stated := map[*conf.Directive]bool{}
 	for _, p := range t.passed {
@@ -66,7 +66,8 @@ func (t *transform) clusterVariable(target string) string {
 	variable := t.variable("cluster", target, "")
 	if t.guards[variable] == "" {
 		var b strings.Builder
-		fmt.Fprintf(&b, "# The cluster of the upstream.\nmap %s %s {\n    volatile;\n    default %s;\n", conf.Quote(target), variable, conf.Quote(target))
+		fmt.Fprintf(&b, "# The cluster of the upstream.\nmap %s %s {\n    volatile;\n    default "+
+			"%s;\n", conf.Quote(target), variable, conf.Quote(target))
 		for _, name := range slices.Sorted(maps.Keys(renamed)) {
 			fmt.Fprintf(&b, "    %s %s;\n", mapKey(name), renamed[name])
 		}
@@ -75,7 +76,8 @@ func (t *transform) clusterVariable(target string) string {
 	return variable
 }
 
-// pageKey states the default key of a location with the token: scheme, host and the URI that the upstream is asked for.
+// pageKey states the default key of a location with the token: scheme, host and the URI that the
+// upstream is asked for.
 func (t *transform) pageKey(p pass, stated map[*conf.Directive]bool) {
 	var location *conf.Directive
 	for _, b := range p.Parents {
@@ -122,7 +124,8 @@ func (t *transform) pageURI(p pass, location *conf.Directive) string {
 		cut = "0"
 	}
 	t.stated = true
-	t.edit.Prepend(p.Parent(), fmt.Sprintf("set $%s \"\";\nset $sluice_before $uri;\nset $sluice_at %s;", name,
+	t.edit.Prepend(p.Parent(), fmt.Sprintf("set $%s \"\";\nset $sluice_before $uri;\nset "+
+		"$sluice_at %s;", name,
 		conf.Quote(name+" "+cut+" "+strings.TrimPrefix(p.rest, ":"))))
 	return "$" + name
 }

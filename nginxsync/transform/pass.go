@@ -14,12 +14,14 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// passes reports whether the argument of a directive is where requests go to: proxy_pass and its kind, of any module.
+// passes reports whether the argument of a directive is where requests go to: proxy_pass and its
+// kind, of any module.
 func passes(name string) bool {
 	return strings.HasSuffix(name, "_pass") && name != "upload_pass" // which names a location
 }
 
-// pass is a directive that passes requests on, with the parts of its argument as they are in the transformed tree.
+// pass is a directive that passes requests on, with the parts of its argument as they are in the
+// transformed tree.
 type pass struct {
 	conf.Node
 	scheme, target, rest string
@@ -66,7 +68,8 @@ func (r PassRule) matches(n conf.Node, target string) bool {
 	return server && location
 }
 
-// pass lets a request go to an upstream of the tree, or to what the rules map its target to, and nowhere else.
+// pass lets a request go to an upstream of the tree, or to what the rules map its target to, and
+// nowhere else.
 func (t *transform) pass(n conf.Node) {
 	if n.NumArgs() == 0 {
 		return
@@ -101,7 +104,8 @@ func (t *transform) passLiteral(p *pass) bool {
 		return true
 	}
 	if !ok {
-		t.refuse(p.Directive, "%s %s: %q is not an upstream of the tree; map it to one in the rules under pass", p.Name(), p.Arg(0), p.target)
+		t.refuse(p.Directive, "%s %s: %q is not an upstream of the tree; map it to one in the "+
+			"rules under pass", p.Name(), p.Arg(0), p.target)
 		return false
 	}
 	name, ok := t.reach(p.Node, p.scheme, p.target, to)
@@ -117,13 +121,17 @@ func (t *transform) passLiteral(p *pass) bool {
 	return true
 }
 
-// redirects keeps what proxy_redirect does by default, for an upstream that answers with the address of production.
+// redirects keeps what proxy_redirect does by default, for an upstream that answers with the
+// address of production.
 func (t *transform) redirects(p *pass) {
-	if p.Name() != "proxy_pass" || strings.Contains(p.argument(), "$") || strings.HasPrefix(p.target, "unix:") || p.Parent().Name() == "limit_except" {
+	if p.Name() != "proxy_pass" || strings.Contains(p.argument(), "$") ||
+		strings.HasPrefix(p.target, "unix:") || p.Parent().Name() == "limit_except" {
 		return
 	}
 	set, block := t.effective(p.Node, "proxy_redirect")
-	byDefault := slices.ContainsFunc(set, func(c conf.Node) bool { return c.Arg(0) == "default" && block == p.Parent() })
+	byDefault := slices.ContainsFunc(set, func(c conf.Node) bool {
+		return c.Arg(0) == "default" && block == p.Parent()
+	})
 	if len(set) > 0 && !byDefault {
 		return
 	}
@@ -139,8 +147,8 @@ func (t *transform) redirects(p *pass) {
 	t.edit.InsertAfter(p.Directive, "proxy_redirect "+conf.Quote(from)+" "+conf.Quote(to)+";")
 }
 
-// effective are the directives of a name that count where n stands, with the block that has them: those of the innermost
-// block that has any.
+// effective are the directives of a name that count where n stands, with the block that has them:
+// those of the innermost block that has any.
 func (t *transform) effective(n conf.Node, name string) (found []conf.Node, block *conf.Directive) {
 	for i := len(n.Parents) - 1; i >= 0 && len(found) == 0; i-- {
 		block = n.Parents[i]
@@ -156,18 +164,21 @@ func (t *transform) effective(n conf.Node, name string) (found []conf.Node, bloc
 	return found, block
 }
 
-// reach returns what takes the place of the target: an address, or an upstream, which is added when the tree has none of the name.
-// The upstream sees the Host and, over TLS, the name that it would see in production.
+// reach returns what takes the place of the target: an address, or an upstream, which is added when
+// the tree has none of the name. The upstream sees the Host and, over TLS, the name that it would
+// see in production.
 func (t *transform) reach(n conf.Node, scheme, target, to string) (string, bool) {
 	_, err := netip.ParseAddrPort(to)
 	literal := err == nil || strings.HasPrefix(to, "unix:")
 	if !literal && !t.upstreams[strings.ToLower(to)] {
 		if t.rules.Snippets.Upstream == nil {
-			t.refuse(n.Directive, "%s %s: no driver, and the tree has no upstream %q", n.Name(), n.Arg(0), to)
+			t.refuse(n.Directive, "%s %s: no driver, and the tree has no upstream %q", n.Name(),
+				n.Arg(0), to)
 			return "", false
 		}
 		if err := names.Cluster(t.cluster(to)); err != nil {
-			t.refuse(n.Directive, "%s %s: upstream %q is added by the rules under pass: %v", n.Name(), n.Arg(0), to, err)
+			t.refuse(n.Directive, "%s %s: upstream %q is added by the rules under pass: %v",
+				n.Name(), n.Arg(0), to, err)
 			return "", false
 		}
 	}
@@ -183,7 +194,8 @@ func (t *transform) reach(n conf.Node, scheme, target, to string) (string, bool)
 	return name, true
 }
 
-// hostOf is what $proxy_host is in production, and whether the upstream gets to see it. A target of "" is not known.
+// hostOf is what $proxy_host is in production, and whether the upstream gets to see it. A target of
+// "" is not known.
 func (t *transform) hostOf(n conf.Node, scheme, target string) (string, bool) {
 	if n.Name() != "proxy_pass" || target == "" {
 		return "", false
@@ -201,11 +213,13 @@ func (t *transform) hostOf(n conf.Node, scheme, target string) (string, bool) {
 		return host, true
 	}
 	set, _ := t.effective(n, "proxy_set_header")
-	return host, !slices.ContainsFunc(set, func(c conf.Node) bool { return strings.EqualFold(c.Arg(0), "host") })
+	return host, !slices.ContainsFunc(set, func(c conf.Node) bool {
+		return strings.EqualFold(c.Arg(0), "host")
+	})
 }
 
-// hostUpstream is the name of the upstream that stands for a host of production: the one that the rules name, or a name
-// made of both where that upstream stands for another host, too.
+// hostUpstream is the name of the upstream that stands for a host of production: the one that the
+// rules name, or a name made of both where that upstream stands for another host, too.
 func (t *transform) hostUpstream(to, host string, literal bool) string {
 	key := strings.ToLower(to)
 	known, used := t.hosts[key]
@@ -219,13 +233,17 @@ func (t *transform) hostUpstream(to, host string, literal bool) string {
 	return name
 }
 
-// keepHost has the upstream see the Host and the name of production, where the tree says nothing else.
+// keepHost has the upstream see the Host and the name of production, where the tree says nothing
+// else.
 func (t *transform) keepHost(n conf.Node, scheme string) {
 	set, block := t.effective(n, "proxy_set_header")
-	named := slices.ContainsFunc(set, func(c conf.Node) bool { return strings.EqualFold(c.Arg(0), "host") })
+	named := slices.ContainsFunc(set, func(c conf.Node) bool {
+		return strings.EqualFold(c.Arg(0), "host")
+	})
 	if len(set) > 0 && !named && block.Name() != "http" {
 		t.edit.Append(block, "proxy_set_header Host $sluice_host;")
-		t.changed(block, "headers", "an upstream that takes the place of a host sees production's Host")
+		t.changed(block, "headers", "an upstream that takes the place of a host sees "+
+			"production's Host")
 	} else if !named {
 		t.hostHeader = true
 	}
@@ -239,7 +257,8 @@ func (t *transform) writeHosts() {
 	if len(t.hosts) == 0 {
 		return
 	}
-	t.extra.WriteString("# What $proxy_host is in production.\nmap $proxy_host $sluice_host {\n    volatile;\n    default $proxy_host;\n")
+	t.extra.WriteString("# What $proxy_host is in production.\nmap $proxy_host $sluice_host {\n  " +
+		"  volatile;\n    default $proxy_host;\n")
 	for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
 		fmt.Fprintf(&t.extra, "    %s %s;\n", mapKey(name), conf.Quote(t.hosts[name]))
 	}
@@ -258,7 +277,8 @@ func (t *transform) speaks(directive, scheme, upstream string) {
 	if directive != "proxy_pass" || scheme != "http://" {
 		t.spoken[key] = true
 	}
-	if scheme != "http://" && strings.HasPrefix(scheme, "http") || scheme == "grpcs://" || strings.Contains(scheme, "$") {
+	if scheme != "http://" && strings.HasPrefix(scheme, "http") || scheme == "grpcs://" ||
+		strings.Contains(scheme, "$") {
 		t.tls[key] = true
 	}
 }
@@ -283,14 +303,17 @@ func (t *transform) addUpstreams() {
 		if _, err := netip.ParseAddrPort(of); err == nil || strings.HasPrefix(of, "unix:") {
 			text = "server " + conf.Quote(of) + ";"
 		} else {
-			text = t.rules.Snippets.Upstream(Upstream{Name: name, Cluster: t.cluster(of), Plain: t.plain(name)})
+			text = t.rules.Snippets.Upstream(Upstream{Name: name, Cluster: t.cluster(of),
+				Plain: t.plain(name)})
 		}
-		t.extra.WriteString("upstream " + conf.Quote(name) + " {\n    " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n    ") + "\n}\n")
+		t.extra.WriteString("upstream " + conf.Quote(name) + " {\n    " +
+			strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n    ") + "\n}\n")
 	}
 }
 
-// splitTarget cuts the argument of a pass directive into scheme, host and port, and URI. A scheme with another variable than
-// $scheme, which is http or https, is of the target: it may yield a whole address.
+// splitTarget cuts the argument of a pass directive into scheme, host and port, and URI. A scheme
+// with another variable than $scheme, which is http or https, is of the target: it may yield a
+// whole address.
 func splitTarget(value string) (scheme, target, rest string) {
 	if i := strings.Index(value, "://"); i >= 0 {
 		scheme, value = value[:i+3], value[i+3:]
@@ -314,7 +337,8 @@ func splitTarget(value string) (scheme, target, rest string) {
 }
 
 // pathVariables are those whose value begins a URI.
-var pathVariables = set("$document_uri", "$request_uri", "$uri", "${document_uri}", "${request_uri}", "${uri}", "$is_args", "${is_args}")
+var pathVariables = set("$document_uri", "$request_uri", "$uri", "${document_uri}",
+	"${request_uri}", "${uri}", "$is_args", "${is_args}")
 
 // uriStart is where the URI begins behind the host, or -1.
 func uriStart(value string) int {

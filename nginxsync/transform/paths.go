@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// main sets what Rules.Main names and drops or refuses what carries traffic outside the http context.
+// main sets what Rules.Main names and drops or refuses what carries traffic outside the http
+// context.
 func (t *transform) main() {
 	set := map[string]bool{}
 	for n := range t.tree.Top() {
@@ -19,11 +20,14 @@ func (t *transform) main() {
 		value, named := t.rules.Main[name]
 		switch {
 		case slices.Contains(t.rules.Drop, name): // done
-		case n.IsBlock() && name != "http" && name != "events" && slices.Contains(t.rules.Accept, name):
-			t.changed(n.Directive, "accept", "%s is kept as it is, with the ports and the machines that it names: the rules accept it", name)
+		case n.IsBlock() && name != "http" && name != "events" && slices.Contains(t.rules.Accept,
+			name):
+			t.changed(n.Directive, "accept", "%s is kept as it is, with the ports and the "+
+				"machines that it names: the rules accept it", name)
 			t.acceptedBlocks[n.Directive] = true
 		case n.IsBlock() && name != "http" && name != "events":
-			t.refuse(n.Directive, "%s block: nothing maps its upstreams; name it in the rules under drop to leave it out, or under accept to keep it as it is", name)
+			t.refuse(n.Directive, "%s block: nothing maps its upstreams; name it in the rules "+
+				"under drop to leave it out, or under accept to keep it as it is", name)
 		case !named || name == "load_module":
 		case value == "" || set[name]:
 			t.edit.Remove(n.Directive)
@@ -106,12 +110,13 @@ func (t *transform) paths(n conf.Node) {
 		return
 	}
 	if d.is(writes) {
-		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in the rules under paths", name, key+value)
+		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in "+
+			"the rules under paths", name, key+value)
 	}
 }
 
-// place finds the path of a directive: "1" stands for the first argument, and "state=" for the one that begins so, as key. The
-// index is -1 where the directive has no path.
+// place finds the path of a directive: "1" stands for the first argument, and "state=" for the one
+// that begins so, as key. The index is -1 where the directive has no path.
 func place(n conf.Node, at string) (i int, key, value string) {
 	switch {
 	case at == "1" && n.NumArgs() > 0:
@@ -126,7 +131,8 @@ func place(n conf.Node, at string) (i int, key, value string) {
 	return -1, "", ""
 }
 
-// noPath reports whether the value is a word that stands for no file. In error_log, off is a file of that name.
+// noPath reports whether the value is a word that stands for no file. In error_log, off is a file
+// of that name.
 func noPath(name, value string) bool {
 	if name == "error_log" {
 		return value == "stderr" || strings.HasPrefix(value, "memory:")
@@ -134,8 +140,8 @@ func noPath(name, value string) bool {
 	return value == "off" || value == "on" || value == "none"
 }
 
-// belowRoots refuses what writes below a directory that no rule maps: uploads by WebDAV below root and alias, and request
-// bodies that are kept in client_body_temp_path.
+// belowRoots refuses what writes below a directory that no rule maps: uploads by WebDAV below root
+// and alias, and request bodies that are kept in client_body_temp_path.
 func (t *transform) belowRoots(http conf.Node) {
 	for _, n := range t.below("dav_methods") {
 		if n.Arg(0) == "off" || t.accepted(n) {
@@ -143,11 +149,13 @@ func (t *transform) belowRoots(http conf.Node) {
 		}
 		roots := t.rootsAt(n)
 		if len(roots) == 0 {
-			t.refuse(n.Directive, "dav_methods: it writes below the root, and the tree states none; state one and map it in the rules under paths")
+			t.refuse(n.Directive, "dav_methods: it writes below the root, and the tree states "+
+				"none; state one and map it in the rules under paths")
 		}
 		for _, root := range roots {
 			if _, ok := t.mapped(root.Arg(0)); !ok {
-				t.refuse(n.Directive, "dav_methods: it writes below %s %s of %s, which nothing maps; map it in the rules under paths",
+				t.refuse(n.Directive, "dav_methods: it writes below %s %s of %s, which nothing "+
+					"maps; map it in the rules under paths",
 					root.Name(), root.Arg(0), root.Pos())
 			}
 		}
@@ -157,12 +165,14 @@ func (t *transform) belowRoots(http conf.Node) {
 			continue
 		}
 		if set, _ := t.effective(n, "client_body_temp_path"); len(set) == 0 {
-			t.refuse(n.Directive, "client_body_in_file_only on: it keeps the bodies in the directory that Nginx was built with; set tempDir in the rules")
+			t.refuse(n.Directive, "client_body_in_file_only on: it keeps the bodies in the "+
+				"directory that Nginx was built with; set tempDir in the rules")
 		}
 	}
 }
 
-// rootsAt are the directives that say which directories the block of n serves: those in effect there, and those further in.
+// rootsAt are the directives that say which directories the block of n serves: those in effect
+// there, and those further in.
 func (t *transform) rootsAt(n conf.Node) (roots []conf.Node) {
 	for _, name := range []string{"alias", "root"} {
 		if len(roots) == 0 {
@@ -245,11 +255,14 @@ func (t *transform) variables() string {
 	} else {
 		geo("$sluice_peer", t.rules.TrustVIPHeader)
 		// No regular expression: its match would take the captures of the request away.
-		b.WriteString("# A trusted peer may name another one, to come back to the VIP of its own caller.\n" +
-			"map $http_x_env_vip $sluice_named {\n    \"\" $server_addr;\n    default $http_x_env_vip;\n}\n" +
+		b.WriteString("# A trusted peer may name another one, to come back to the VIP of its own " +
+			"caller.\n" +
+			"map $http_x_env_vip $sluice_named {\n    \"\" $server_addr;\n    default " +
+			"$http_x_env_vip;\n}\n" +
 			"map $sluice_peer $sluice_vip {\n    default $server_addr;\n    1 $sluice_named;\n}\n")
 	}
-	b.WriteString("# The driver sets these.\nmap \"\" $sluice_token {\n    default $sluice_vip;\n}\n")
+	b.WriteString("# The driver sets these.\nmap \"\" $sluice_token {\n    default " +
+		"$sluice_vip;\n}\n")
 	for _, name := range []string{"version", "reason", "fleeting"} {
 		b.WriteString("map \"\" $sluice_" + name + " {\n    default \"\";\n}\n")
 	}

@@ -37,27 +37,31 @@ func (r *Result) Summary() string {
 // FS is the transformed tree as a file system, readable by conf.Parse.
 func (r *Result) FS() fs.FS { return textfs.FS(r.Files) }
 
-// WriteTo writes the tree into the folder dir, which is made when it is missing. A folder that holds an earlier result is
-// brought up to date, files that the tree no longer has are removed; any other folder must be empty. Each file is replaced
-// atomically, the tree as a whole is not: Nginx must not be told to read the folder meanwhile.
+// WriteTo writes the tree into the folder dir, which is made when it is missing. A folder that
+// holds an earlier result is brought up to date, files that the tree no longer has are removed; any
+// other folder must be empty. Each file is replaced atomically, the tree as a whole is not: Nginx
+// must not be told to read the folder meanwhile.
 func (r *Result) WriteTo(dir string) error {
 	generated := path.Join(path.Dir(r.Main), Generated)
 	old, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(generated)))
 	switch {
 	case err == nil && !strings.HasPrefix(string(old), markerLine):
-		return fmt.Errorf("write %s: %s is there and is not of an earlier transform", dir, generated)
+		return fmt.Errorf("write %s: %s is there and is not of an earlier transform", dir,
+			generated)
 	case errors.Is(err, fs.ErrNotExist):
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("write: %w", err)
 		}
 		if len(entries) > 0 {
-			return fmt.Errorf("write %s: the folder is not empty and holds no earlier transform", dir)
+			return fmt.Errorf("write %s: the folder is not empty and holds no earlier transform",
+				dir)
 		}
 	case err != nil:
 		return fmt.Errorf("write: %w", err)
 	}
-	// The generated file first: with it the folder counts as that of a transform, should this end half way.
+	// The generated file first: with it the folder counts as that of a transform, should this end
+	// half way.
 	for _, name := range append([]string{generated}, slices.Sorted(maps.Keys(r.Files))...) {
 		target := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
@@ -72,7 +76,8 @@ func (r *Result) WriteTo(dir string) error {
 		if _, still := r.Files[name]; !ok || still || !fs.ValidPath(name) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil &&
+			!errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("write: %w", err)
 		}
 	}

@@ -18,119 +18,148 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
 )
 
-// Rules say how a production tree becomes that of a test Nginx. What a rule does not cover and would reach production is
-// an error of Transform, not a default.
+// Rules say how a production tree becomes that of a test Nginx. What a rule does not cover and
+// would reach production is an error of Transform, not a default.
 type Rules struct {
-	// Listen maps each production port to the port of the test Nginx, which listens there on all addresses. A listen whose
-	// port is not in the map is an error.
+	// Listen maps each production port to the port of the test Nginx, which listens there on all
+	// addresses. A listen whose port is not in the map is an error.
 	Listen map[int]int `json:"listen"`
-	// ListenAt maps single addresses, which come before Listen: {"10.1.1.2:80": 8081}. A key is host:port as in production, with
-	// brackets around IPv6, "*:80" for all IPv4 addresses and "[::]:80" for all of IPv6. It is needed where servers on
-	// different addresses have the same name, different default servers, or TLS on one of them only: on one port of the test
-	// Nginx they would become one.
+	// ListenAt maps single addresses, which come before Listen: {"10.1.1.2:80": 8081}. A key is
+	// host:port as in production, with brackets around IPv6, "*:80" for all IPv4 addresses and
+	// "[::]:80" for all of IPv6. It is needed where servers on different addresses have the same
+	// name, different default servers, or TLS on one of them only: on one port of the test Nginx
+	// they would become one.
 	ListenAt map[string]int `json:"listenAt,omitempty"`
-	// DefaultServer names, by the listen of the test Nginx ("8080", "[::]:8080"), the server that answers hosts that none has,
-	// by one of its names. It is needed where addresses with different default servers share a port.
+	// DefaultServer names, by the listen of the test Nginx ("8080", "[::]:8080"), the server that
+	// answers hosts that none has, by one of its names. It is needed where addresses with different
+	// default servers share a port.
 	DefaultServer map[string]string `json:"defaultServer,omitempty"`
-	// KeepProxyProtocol keeps the proxy_protocol of listens. The default leaves it out, since no browser speaks it.
+	// KeepProxyProtocol keeps the proxy_protocol of listens. The default leaves it out, since no
+	// browser speaks it.
 	KeepProxyProtocol bool `json:"keepProxyProtocol,omitempty"`
-	// Main sets directives of the main context, such as pid, user, daemon, worker_processes, error_log. An empty value
-	// removes the directive.
+	// Main sets directives of the main context, such as pid, user, daemon, worker_processes,
+	// error_log. An empty value removes the directive.
 	Main map[string]string `json:"main,omitempty"`
-	// Paths replaces the beginning of path arguments, the longest match first: {"/var/log/nginx/": "/srv/test/logs/"}. A path
-	// that Nginx writes to (logs, caches, state, pid, sockets, uploads), absolute or not, and that no entry matches is an error. An
-	// entry for "syslog:" is needed where production logs to syslog. The value "off" turns an access log off, and leaves out any
+	// Paths replaces the beginning of path arguments, the longest match first: {"/var/log/nginx/":
+	// "/srv/test/logs/"}. A path that Nginx writes to (logs, caches, state, pid, sockets, uploads),
+	// absolute or not, and that no entry matches is an error. An entry for "syslog:" is needed
+	// where production logs to syslog. The value "off" turns an access log off, and leaves out any
 	// other directive or the parameter with the path.
 	Paths map[string]string `json:"paths,omitempty"`
-	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The default leaves those that
-	// Nginx was built with.
+	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The
+	// default leaves those that Nginx was built with.
 	TempDir string `json:"tempDir,omitempty"`
-	// Clusters maps upstream names to clusters, without regard to the case of the upstream's name, as Nginx compares them. An
-	// upstream that is not in the map is the cluster of the same name in lower case: the upstream Hello_Web is hello_web.
-	// An upstream whose name is no cluster's even so, such as "a..b", keeps its own servers: then Pass must map the address
-	// of each, like those of an upstream without a driver.
+	// Clusters maps upstream names to clusters, without regard to the case of the upstream's name,
+	// as Nginx compares them. An upstream that is not in the map is the cluster of the same name in
+	// lower case: the upstream Hello_Web is hello_web. An upstream whose name is no cluster's even
+	// so, such as "a..b", keeps its own servers: then Pass must map the address of each, like those
+	// of an upstream without a driver.
 	Clusters map[string]string `json:"clusters,omitempty"`
-	// Pass maps literal addresses ("10.0.0.7:8080", "api.example.com", "unix:/run/php.sock") and expressions with variables
-	// ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass, scgi_pass and memcached_pass to the name of an
-	// upstream, which is added when the tree has none of that name, or to another literal address. The URI mapping, the Host
-	// that the upstream sees and what proxy_redirect does stay those of production. An expression whose values the tree gives
-	// as literals (by set, map, geo, split_clients) needs no entry: each value is mapped like a literal target. An entry that
-	// maps an expression to itself accepts it as far as it yields the name of an upstream: any other name is answered with
-	// 502, an address with 500. What is not in the map is an error.
+	// Pass maps literal addresses ("10.0.0.7:8080", "api.example.com", "unix:/run/php.sock") and
+	// expressions with variables ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass,
+	// scgi_pass and memcached_pass to the name of an upstream, which is added when the tree has
+	// none of that name, or to another literal address. The URI mapping, the Host that the upstream
+	// sees and what proxy_redirect does stay those of production. An expression whose values the
+	// tree gives as literals (by set, map, geo, split_clients) needs no entry: each value is mapped
+	// like a literal target. An entry that maps an expression to itself accepts it as far as it
+	// yields the name of an upstream: any other name is answered with 502, an address with 500.
+	// What is not in the map is an error.
 	Pass map[string]string `json:"pass,omitempty"`
 	// PassAt are rules for single places, which come before Pass: the first that matches counts.
 	PassAt []PassRule `json:"passAt,omitempty"`
-	// Resolver is the argument of every resolver directive. Empty removes them: then a name that no upstream has is
-	// answered with 502.
+	// Resolver is the argument of every resolver directive. Empty removes them: then a name that no
+	// upstream has is answered with 502.
 	Resolver string `json:"resolver,omitempty"`
-	// Drop names directives and blocks that are left out: blocks of the main context other than events and http, such as
-	// "stream" and "mail", whose upstreams nothing maps, and what would be refused because it may connect to something.
+	// Drop names directives and blocks that are left out: blocks of the main context other than
+	// events and http, such as "stream" and "mail", whose upstreams nothing maps, and what would be
+	// refused because it may connect to something.
 	Drop []string `json:"drop,omitempty"`
-	// Accept names directives that would be refused because they may connect to something or, as dav_methods, write below
-	// a directory, directives that no rule knows, and blocks of the main context such as "stream". They stay as they are: no VIP
-	// leads into such a block, and it listens and connects where production does.
+	// Accept names directives that would be refused because they may connect to something or, as
+	// dav_methods, write below a directory, directives that no rule knows, and blocks of the main
+	// context such as "stream". They stay as they are: no VIP leads into such a block, and it
+	// listens and connects where production does.
 	Accept []string `json:"accept,omitempty"`
-	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that stay. The others of their kind
-	// give way to 404: they are production's monitoring, and some of them change upstreams.
+	// KeepStatus names directives that show the state of Nginx, such as "stub_status", and that
+	// stay. The others of their kind give way to 404: they are production's monitoring, and some of
+	// them change upstreams.
 	KeepStatus []string `json:"keepStatus,omitempty"`
-	// Secrets are the values that take the place of secrets in the text: by the name of the header, parameter or variable, in
-	// lower case, such as "authorization" or "$api_token", or by that of the directive, such as "secure_link_secret". What is in
-	// the map is a secret whatever its name looks like. A secret that is not in the map becomes "stripped".
+	// Secrets are the values that take the place of secrets in the text: by the name of the header,
+	// parameter or variable, in lower case, such as "authorization" or "$api_token", or by that of
+	// the directive, such as "secure_link_secret". What is in the map is a secret whatever its name
+	// looks like. A secret that is not in the map becomes "stripped".
 	Secrets map[string]string `json:"secrets,omitempty"`
-	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own. Without it such code is an error.
+	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own.
+	// Without it such code is an error.
 	TrustCode bool `json:"trustCode,omitempty"`
-	// AllowClients answers every client outside these networks with 403, whatever the tree allows. Empty lets all in.
+	// AllowClients answers every client outside these networks with 403, whatever the tree allows.
+	// Empty lets all in.
 	AllowClients []netip.Prefix `json:"allowClients,omitempty"`
-	// TrustVIPHeader are the networks of the peers whose X-Env-VIP request header selects the VIP, so that a backend that
-	// calls a production host name comes back to the VIP of its own caller. The default trusts none.
+	// TrustVIPHeader are the networks of the peers whose X-Env-VIP request header selects the VIP,
+	// so that a backend that calls a production host name comes back to the VIP of its own caller.
+	// The default trusts none.
 	TrustVIPHeader []netip.Prefix `json:"trustVIPHeader,omitempty"`
 	// Snippets is what the driver needs in the configuration.
 	Snippets Snippets `json:"-"`
 }
 
-// PassRule maps a target where it stands. An empty field matches everything; To is required and is what a value of Rules.Pass is.
+// PassRule maps a target where it stands. An empty field matches everything; To is required and is
+// what a value of Rules.Pass is.
 type PassRule struct {
-	File     string `json:"file,omitempty"`     // the file's name or a pattern of path.Match, such as "conf.d/*.conf"
-	Server   string `json:"server,omitempty"`   // one of the server's names, as written
-	Location string `json:"location,omitempty"` // the arguments of a location around it, such as "/api/" or "~ \\.php$"
-	Target   string `json:"target,omitempty"`   // what a key of Rules.Pass is
-	To       string `json:"to"`
+	// the file's name or a pattern of path.Match, such as "conf.d/*.conf"
+	File string `json:"file,omitempty"`
+	// one of the server's names, as written
+	Server string `json:"server,omitempty"`
+	// the arguments of a location around it, such as "/api/" or "~ \\.php$"
+	Location string `json:"location,omitempty"`
+	// what a key of Rules.Pass is
+	Target string `json:"target,omitempty"`
+	To     string `json:"to"`
 }
 
 // TreeID stands for Result.ID in the texts of Snippets.
 const TreeID = "{{tree}}"
 
-// Snippets is what a driver brings into the configuration. It may use $sluice_vip, the VIP of the request, and set
-// $sluice_version, which the response header shows, $sluice_reason, which X-Sluice-Reason shows, and $sluice_fleeting, which
-// keeps an answer out of every cache. TreeID in HTTP and Once gives way to the id of the tree.
+// Snippets is what a driver brings into the configuration. It may use $sluice_vip, the VIP of the
+// request, and set $sluice_version, which the response header shows, $sluice_reason, which
+// X-Sluice-Reason shows, and $sluice_fleeting, which keeps an answer out of every cache. TreeID in
+// HTTP and Once gives way to the id of the tree.
 type Snippets struct {
-	// Modules are shared objects, loaded in this order, each unless the tree loads one of the same file name.
+	// Modules are shared objects, loaded in this order, each unless the tree loads one of the same
+	// file name.
 	Modules []string
-	// Defaults are directives of the http context, each left out when the tree has one of the same name there.
+	// Defaults are directives of the http context, each left out when the tree has one of the same
+	// name there.
 	Defaults []string
-	// Once are blocks of the http context that may stand only once: the body goes in front of that of the tree's own.
+	// Once are blocks of the http context that may stand only once: the body goes in front of that
+	// of the tree's own.
 	Once []Block
 	// HTTP is text for the http context.
 	HTTP string
-	// Hooks are blocks of the http context that a balancing method needs, by its name. Since a block further in that has a
-	// directive of the name would hide them, the body goes in front of each of those too.
+	// Hooks are blocks of the http context that a balancing method needs, by its name. Since a
+	// block further in that has a directive of the name would hide them, the body goes in front of
+	// each of those too.
 	Hooks map[string]Block
-	// Token is a block of the http context, for a tree that keeps something over time (cached pages, counts of limits): it sets
-	// $sluice_token, under which that is kept, before any directive of the tree sets a variable. It must differ whenever
-	// what serves on the VIP differs. Without it $sluice_token is the VIP.
+	// Token is a block of the http context, for a tree that keeps something over time (cached
+	// pages, counts of limits): it sets $sluice_token, under which that is kept, before any
+	// directive of the tree sets a variable. It must differ whenever what serves on the VIP
+	// differs. Without it $sluice_token is the VIP.
 	Token Block
-	// URI is a block of the http context, for a tree with caches whose key production leaves to Nginx: it sets the variable
-	// that $sluice_at names, as luadriver describes. Without it the key is made of $request_uri.
+	// URI is a block of the http context, for a tree with caches whose key production leaves to
+	// Nginx: it sets the variable that $sluice_at names, as luadriver describes. Without it the key
+	// is made of $request_uri.
 	URI Block
-	// Version is the directive that sets $sluice_version, in a location whose answers are cached, to the version of the
-	// cluster that made the pages under the token. The cluster may be a variable. Nil leaves the version of a page open.
+	// Version is the directive that sets $sluice_version, in a location whose answers are cached,
+	// to the version of the cluster that made the pages under the token. The cluster may be a
+	// variable. Nil leaves the version of a page open.
 	Version func(cluster string) string
-	// Unavailable are blocks of the http context, for a tree that asks upstreams in another protocol than plain HTTP.
+	// Unavailable are blocks of the http context, for a tree that asks upstreams in another
+	// protocol than plain HTTP.
 	Unavailable []Block
-	// Methods are the balancing methods that the driver honours. The others are reported as left out.
+	// Methods are the balancing methods that the driver honours. The others are reported as left
+	// out.
 	Methods []string
-	// Upstream is what takes the place of the server lines of an upstream. Nil leaves upstreams static: then Rules.Pass
-	// must map the address of each server.
+	// Upstream is what takes the place of the server lines of an upstream. Nil leaves upstreams
+	// static: then Rules.Pass must map the address of each server.
 	Upstream func(Upstream) string
 }
 
@@ -147,14 +176,15 @@ type Block struct{ Name, Body string }
 type Upstream struct {
 	Name    string
 	Cluster string
-	// Method is the balancing directive of the tree with its arguments, such as ["hash", "$uri", "consistent"], nil for
-	// round robin. It is not in the transformed tree.
+	// Method is the balancing directive of the tree with its arguments, such as ["hash", "$uri",
+	// "consistent"], nil for round robin. It is not in the transformed tree.
 	Method []string
-	// MaxFails, FailTimeout and SlowStart are max_fails, fail_timeout and slow_start of the server lines when all have the
-	// same, else empty. Weights and backups are not here: they belong to production's instances, those of the test
-	// environment come with their own.
+	// MaxFails, FailTimeout and SlowStart are max_fails, fail_timeout and slow_start of the server
+	// lines when all have the same, else empty. Weights and backups are not here: they belong to
+	// production's instances, those of the test environment come with their own.
 	MaxFails, FailTimeout, SlowStart string
-	// Plain is whether all that pass to the upstream speak plain HTTP to it: no TLS, FastCGI, gRPC, uwsgi, SCGI or memcached.
+	// Plain is whether all that pass to the upstream speak plain HTTP to it: no TLS, FastCGI, gRPC,
+	// uwsgi, SCGI or memcached.
 	Plain bool
 }
 
@@ -179,8 +209,8 @@ var oldNames = map[string]string{
 	"trust_vip_header": "trustVIPHeader",
 }
 
-// UnmarshalJSON reads the object that MarshalJSON writes. It accepts the older names of fields, such as temp_dir for tempDir,
-// one of the two. A field that is not known is an error.
+// UnmarshalJSON reads the object that MarshalJSON writes. It accepts the older names of fields,
+// such as temp_dir for tempDir, one of the two. A field that is not known is an error.
 func (r *Rules) UnmarshalJSON(text []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(text, &fields); err != nil {
@@ -219,7 +249,8 @@ func fieldNames() map[string]bool {
 }
 
 // undroppable are what other rules edit.
-var undroppable = set("http", "events", "server", "listen", "location", "upstream", "include", "map", "geo")
+var undroppable = set("http", "events", "server", "listen", "location", "upstream", "include",
+	"map", "geo")
 
 // Validate reports everything that is wrong with the rules, each problem with its field.
 func (r Rules) Validate() error {
@@ -231,23 +262,28 @@ func (r Rules) Validate() error {
 			errs = append(errs, fmt.Errorf("rules: listen %d: %d, want ports 1 to 65535", port, to))
 		}
 		if other, ok := from[to]; ok {
-			errs = append(errs, fmt.Errorf("rules: listen %d and %d both become %d, want a port of its own for each", other, port, to))
+			errs = append(errs, fmt.Errorf("rules: listen %d and %d both become %d, want a port "+
+				"of its own for each", other, port, to))
 		}
 		from[to] = port
 	}
 	for _, address := range slices.Sorted(maps.Keys(r.ListenAt)) {
 		from, ok := listen.Parse(address)
 		if to := r.ListenAt[address]; !ok || from.First != from.Last || to < 1 || to > 65535 {
-			errs = append(errs, fmt.Errorf("rules: listenAt %q: %d, want an address with a port, and a port from 1 to 65535", address, to))
+			errs = append(errs, fmt.Errorf("rules: listenAt %q: %d, want an address with a port, "+
+				"and a port from 1 to 65535", address, to))
 		}
 	}
 	for _, m := range []struct {
 		field string
 		texts map[string]string
-	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters}, {"secrets", r.Secrets}, {"defaultServer", r.DefaultServer}} {
+	}{{"main", r.Main}, {"paths", r.Paths}, {"pass", r.Pass}, {"clusters", r.Clusters},
+		{"secrets", r.Secrets}, {"defaultServer", r.DefaultServer}} {
 		for _, key := range slices.Sorted(maps.Keys(m.texts)) {
-			if key == "" || strings.ContainsAny(key+m.texts[key], "\n\r;{}") && m.field != "pass" || m.field == "pass" && m.texts[key] == "" {
-				errs = append(errs, fmt.Errorf("rules: %s %q: %q, want text without line breaks, \";\" and braces", m.field, key, m.texts[key]))
+			if key == "" || strings.ContainsAny(key+m.texts[key], "\n\r;{}") && m.field != "pass" ||
+				m.field == "pass" && m.texts[key] == "" {
+				errs = append(errs, fmt.Errorf("rules: %s %q: %q, want text without line breaks, "+
+					"\";\" and braces", m.field, key, m.texts[key]))
 			}
 			if m.field == "clusters" {
 				if err := names.Cluster(m.texts[key]); err != nil {
@@ -258,17 +294,21 @@ func (r Rules) Validate() error {
 	}
 	errs = append(errs, r.sameUpstreams()...)
 	for i, p := range r.PassAt {
-		if _, err := path.Match(p.File, ""); err != nil || p.To == "" || strings.ContainsAny(p.To, "\n\r;{}") {
-			errs = append(errs, fmt.Errorf("rules: passAt %d: file %q, to %q: want a pattern of path.Match, and a target", i, p.File, p.To))
+		if _, err := path.Match(p.File, ""); err != nil || p.To == "" ||
+			strings.ContainsAny(p.To, "\n\r;{}") {
+			errs = append(errs, fmt.Errorf("rules: passAt %d: file %q, to %q: want a pattern of "+
+				"path.Match, and a target", i, p.File, p.To))
 		}
 	}
 	for _, name := range r.Drop {
 		if undroppable[name] {
-			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop what stands in them", name))
+			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop "+
+				"what stands in them", name))
 		}
 	}
 	if strings.ContainsAny(r.TempDir+r.Resolver, "\n\r;{}\"") {
-		errs = append(errs, fmt.Errorf("rules: tempDir %q, resolver %q: want text without line breaks, quotes, \";\" and braces", r.TempDir, r.Resolver))
+		errs = append(errs, fmt.Errorf("rules: tempDir %q, resolver %q: want text without line "+
+			"breaks, quotes, \";\" and braces", r.TempDir, r.Resolver))
 	}
 	for _, networks := range []struct {
 		field string
@@ -276,7 +316,8 @@ func (r Rules) Validate() error {
 	}{{"allowClients", r.AllowClients}, {"trustVIPHeader", r.TrustVIPHeader}} {
 		for _, p := range networks.list {
 			if !p.IsValid() {
-				errs = append(errs, fmt.Errorf("rules: %s: %s, want a network such as 10.0.0.0/8", networks.field, p))
+				errs = append(errs, fmt.Errorf("rules: %s: %s, want a network such as 10.0.0.0/8",
+					networks.field, p))
 			}
 		}
 	}
@@ -291,7 +332,8 @@ func (r Rules) sameUpstreams() (errs []error) {
 	first := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(r.Clusters)) {
 		if other, ok := first[strings.ToLower(key)]; ok {
-			errs = append(errs, fmt.Errorf("rules: clusters %q and %q: Nginx takes them for the same upstream, want one", other, key))
+			errs = append(errs, fmt.Errorf("rules: clusters %q and %q: Nginx takes them for the "+
+				"same upstream, want one", other, key))
 		}
 		first[strings.ToLower(key)] = key
 	}
@@ -309,6 +351,7 @@ func (r Rules) digest() string {
 	if s.Version != nil {
 		fmt.Fprintf(h, "%q", s.Version("a"))
 	}
-	fmt.Fprintf(h, "%q %q %q %q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks, s.Token, s.URI, s.Unavailable)
+	fmt.Fprintf(h, "%q %q %q %q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks,
+		s.Token, s.URI, s.Unavailable)
 	return hex.EncodeToString(h.Sum(nil))
 }

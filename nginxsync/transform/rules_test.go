@@ -14,7 +14,8 @@ import (
 func TestReadRules(t *testing.T) {
 	t.Parallel()
 	want := transform.Rules{
-		Listen: map[int]int{80: 8080}, TempDir: "/tmp", KeepStatus: []string{"stub_status"}, TrustCode: true,
+		Listen: map[int]int{80: 8080}, TempDir: "/tmp", KeepStatus: []string{"stub_status"},
+		TrustCode:      true,
 		AllowClients:   []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		TrustVIPHeader: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}

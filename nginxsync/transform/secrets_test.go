@@ -33,7 +33,8 @@ func TestWhatIsASecret(t *testing.T) {
 		{`jwt_key geheimnis1234;`, "geheimnis1234"},
 		{`auth_jwt_key /etc/keys/jwt.pem;`, ""},
 		{`encrypted_session_key 0123456789abcdef0123456789abcdef;`, "0123456789abcdef"},
-		{`map $host $token_upstream { default web; a.x web_token_pool; b.x hash_of_token_pool; }`, ""},
+		{`map $host $token_upstream { default web; a.x web_token_pool; b.x hash_of_token_pool; }`,
+			""},
 		{`map $host $partner_token { default geheimnis1; a.x $arg_t; }`, "geheimnis1"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
@@ -45,9 +46,11 @@ func TestWhatIsASecret(t *testing.T) {
 					location = ""
 				}
 			}
-			text := "http {\nupstream web { server a; } upstream web_token_pool { server a; }\nupstream hash_of_token_pool { server a; }\n" + http +
+			text := "http {\nupstream web { server a; } upstream web_token_pool { server a; " +
+				"}\nupstream hash_of_token_pool { server a; }\n" + http +
 				"\nserver { listen 80;\nlocation / {\n" + location + "\n}\n}\n}\n"
-			result, err := transform.Transform(parse(t, oneFile(text)), transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
+			result, err := transform.Transform(parse(t, oneFile(text)),
+				transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
 			require.NoError(t, err)
 			if c.gone == "" {
 				require.Contains(t, result.Files["nginx.conf"], c.line)

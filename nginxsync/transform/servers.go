@@ -12,7 +12,8 @@ import (
 
 // servers maps the listens of every server to wildcard listens on the test ports.
 func (t *transform) servers(http conf.Node) {
-	written := writtenListens{map[string]*conf.Directive{}, map[string]*conf.Directive{}, map[string]string{}}
+	written := writtenListens{map[string]*conf.Directive{}, map[string]*conf.Directive{},
+		map[string]string{}}
 	var all sockets
 	for server := range http.Find("server") {
 		if !server.IsBlock() {
@@ -39,11 +40,14 @@ func (t *transform) servers(http conf.Node) {
 				continue
 			}
 			all.add(server, l)
-			if i := slices.IndexFunc(order, func(o *listenDirective) bool { return o.address == l.address && o.quic() == l.quic() }); i >= 0 {
+			if i := slices.IndexFunc(order, func(o *listenDirective) bool {
+				return o.address == l.address && o.quic() == l.quic()
+			}); i >= 0 {
 				first := order[i]
 				first.merge(l)
 				t.edit.Remove(n.Directive)
-				t.changed(n.Directive, "listen", "becomes %s like line %d of the same server", l.address, first.at.Pos().Line)
+				t.changed(n.Directive, "listen", "becomes %s like line %d of the same server",
+					l.address, first.at.Pos().Line)
 				continue
 			}
 			order = append(order, l)
@@ -51,10 +55,12 @@ func (t *transform) servers(http conf.Node) {
 		if !listens {
 			to, ok := t.rules.Listen[80]
 			if !ok {
-				t.refuse(server.Directive, "server without listen, which means port 80: map it in the rules under listen")
+				t.refuse(server.Directive, "server without listen, which means port 80: map it "+
+					"in the rules under listen")
 				continue
 			}
-			all.add(server, &listenDirective{at: server.Directive, address: strconv.Itoa(to), from: ":80"})
+			all.add(server, &listenDirective{at: server.Directive, address: strconv.Itoa(to),
+				from: ":80"})
 			flag := ""
 			if all.isDefault(t, strconv.Itoa(to), server) {
 				flag = " default_server"
@@ -64,7 +70,8 @@ func (t *transform) servers(http conf.Node) {
 		}
 		for _, n := range left {
 			if len(order) == 0 {
-				t.refuse(n.Directive, "listen %s: the rules leave it out, and without any listen Nginx would take port 80", n.Arg(0))
+				t.refuse(n.Directive, "listen %s: the rules leave it out, and without any listen "+
+					"Nginx would take port 80", n.Arg(0))
 				continue
 			}
 			t.edit.Remove(n.Directive)
@@ -72,7 +79,9 @@ func (t *transform) servers(http conf.Node) {
 		}
 		for _, l := range order {
 			if name := t.rules.DefaultServer[l.address]; name != "" {
-				l.flags = slices.DeleteFunc(l.flags, func(f string) bool { return f == "default_server" || f == "default" })
+				l.flags = slices.DeleteFunc(l.flags, func(f string) bool {
+					return f == "default_server" || f == "default"
+				})
 				if all.isDefault(t, l.address, server) {
 					l.flags = append([]string{"default_server"}, l.flags...)
 				}
@@ -83,8 +92,8 @@ func (t *transform) servers(http conf.Node) {
 	t.merged(&all)
 }
 
-// writtenListens is what is known of test sockets: the listen that is the default server, the one that has the socket options, and
-// the reason that is given for its changes.
+// writtenListens is what is known of test sockets: the listen that is the default server, the one
+// that has the socket options, and the reason that is given for its changes.
 type writtenListens struct {
 	defaults, options map[string]*conf.Directive
 	reasons           map[string]string
@@ -113,7 +122,9 @@ func (l *listenDirective) socket() string {
 func (l *listenDirective) merge(other *listenDirective) {
 	for _, f := range other.flags {
 		name, _, _ := strings.Cut(f, "=")
-		if !slices.ContainsFunc(l.flags, func(have string) bool { return have == name || strings.HasPrefix(have, name+"=") }) {
+		if !slices.ContainsFunc(l.flags, func(have string) bool {
+			return have == name || strings.HasPrefix(have, name+"=")
+		}) {
 			l.flags = append(l.flags, f)
 		}
 	}
@@ -129,13 +140,15 @@ func (t *transform) listen(n conf.Node) (*listenDirective, bool) {
 	l := &listenDirective{at: n.Directive, from: value, flags: n.Args()[1:]}
 	if i := slices.Index(l.flags, "proxy_protocol"); i >= 0 && !t.rules.KeepProxyProtocol {
 		l.flags = slices.Delete(l.flags, i, i+1)
-		t.changed(n.Directive, "listen", "proxy_protocol is left out: no browser speaks it; keepProxyProtocol in the rules keeps it")
+		t.changed(n.Directive, "listen", "proxy_protocol is left out: no browser speaks it; "+
+			"keepProxyProtocol in the rules keeps it")
 	}
 	if strings.HasPrefix(value, "unix:") {
 		to, ok := t.mapped(value)
 		switch {
 		case !ok:
-			t.refuse(n.Directive, "listen %s: map the socket in the rules under paths, or to \"off\" to leave it out", value)
+			t.refuse(n.Directive, "listen %s: map the socket in the rules under paths, or to "+
+				"\"off\" to leave it out", value)
 			return nil, false
 		case to == "off":
 			return nil, true
@@ -165,7 +178,8 @@ func (t *transform) listen(n conf.Node) (*listenDirective, bool) {
 				return nil, false
 			}
 			if to != first+p-from.First {
-				t.refuse(n.Directive, "listen %s: the rules map port %d to %d and port %d to %d: want a range of the same length", value, from.First, first, p, to)
+				t.refuse(n.Directive, "listen %s: the rules map port %d to %d and port %d to %d: "+
+					"want a range of the same length", value, from.First, first, p, to)
 				return nil, false
 			}
 		}
@@ -189,7 +203,8 @@ func (t *transform) port(n conf.Node, value, address string, port int) (int, boo
 	return to, ok
 }
 
-// socketOptions may be given once for an address; bind asks for a socket of its own, which a wildcard has anyway.
+// socketOptions may be given once for an address; bind asks for a socket of its own, which a
+// wildcard has anyway.
 var socketOptions = set(
 	"accept_filter",
 	"backlog",
@@ -213,14 +228,17 @@ func (t *transform) writeListen(l *listenDirective, written writtenListens) {
 			continue
 		case name == "default_server" || name == "default":
 			if other := written.defaults[socket]; other != nil && other != l.at {
-				t.refuse(l.at, "listen %s: a second default server for %s after %s: production keeps them apart by address; give one of the addresses a port of its own under listenAt, or name the default under defaultServer",
+				t.refuse(l.at, "listen %s: a second default server for %s after %s: production "+
+					"keeps them apart by address; give one of the addresses a port of its own "+
+					"under listenAt, or name the default under defaultServer",
 					l.at.Arg(0), l.address, other.Pos())
 				return
 			}
 			written.defaults[socket] = l.at
 		case socketOptions[name]:
 			if other := written.options[socket]; other != nil && other != l.at {
-				t.changed(l.at, "listen", "%s is left out: %s sets the socket options of %s", f, other.Pos(), l.address)
+				t.changed(l.at, "listen", "%s is left out: %s sets the socket options of %s", f,
+					other.Pos(), l.address)
 				continue
 			}
 			written.options[socket] = l.at
@@ -236,7 +254,8 @@ func (t *transform) writeListen(l *listenDirective, written writtenListens) {
 		t.edit.ReplaceArgs(l.at, append([]string{l.address}, flags...)...)
 	}
 	if written.reasons[l.address] == "" {
-		written.reasons[l.address] = "the test Nginx listens on " + l.address + ", on all addresses: the VIP of a request is the address it came to"
+		written.reasons[l.address] = "the test Nginx listens on " + l.address +
+			", on all addresses: the VIP of a request is the address it came to"
 	}
 	t.note(l.at, "listen", written.reasons[l.address])
 }

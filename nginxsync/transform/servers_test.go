@@ -8,53 +8,95 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// Sockets of production that become one mean the same there, or the tree is refused with both places.
+// Sockets of production that become one mean the same there, or the tree is refused with both
+// places.
 func TestListensThatBecomeOne(t *testing.T) {
 	t.Parallel()
-	const at1, at2 = "server { listen 10.1.1.1:80; server_name a.x; }\n", "server { listen 10.1.1.2:80; server_name A.x b.x; }\n"
+	const at1, at2 = "server { listen 10.1.1.1:80; server_name a.x; }\n",
+		"server { listen 10.1.1.2:80; server_name A.x b.x; }\n"
 	for _, c := range []struct {
 		name, http string
 		rules      transform.Rules
 		want       []string // in the tree, or in the error if it begins with "!"
 	}{
 		{"one name on two addresses", at1 + at2, transform.Rules{}, []string{
-			"!nginx.conf:2:10: listen 10.1.1.2:80: it and 10.1.1.1:80 both become 8080, and a.x is another server there (nginx.conf:1",
+			"!nginx.conf:2:10: listen 10.1.1.2:80: it and 10.1.1.1:80 both become 8080, and a.x " +
+				"is another server there (nginx.conf:1",
 		}},
-		{"one name on two addresses, a port for one", at1 + at2, transform.Rules{ListenAt: map[string]int{"10.1.1.2:80": 8081}}, []string{"listen 8080;", "listen 8081;"}},
-		{"a port for all addresses", "server { listen 80; server_name a.x; }\n" + at2, transform.Rules{ListenAt: map[string]int{"*:80": 8081}}, []string{"listen 8081;", "listen 8080;"}},
-		{"defaults by order", at1 + "server { listen 10.1.1.2:80; server_name b.x; }", transform.Rules{}, []string{
-			"!nginx.conf:2:10: listen 10.1.1.2:80: it and 10.1.1.1:80 both become 8080, and unknown hosts go to another server there (nginx.conf:1",
-		}},
-		{"a default that the rules name", at1 + "server { listen 10.1.1.2:80 default_server; server_name b.x; }", transform.Rules{DefaultServer: map[string]string{"8080": "a.x"}}, []string{
-			"listen 8080 default_server; server_name a.x;", "listen 8080; server_name b.x;",
-		}},
-		{"a default that no server is", at1, transform.Rules{DefaultServer: map[string]string{"8080": "c.x"}}, []string{`!the rules name "c.x" under defaultServer for 8080`}},
-		{"two defaults", "server { listen 10.1.1.1:80 default_server; }\nserver { listen 10.1.1.2:80 default_server; server_name b.x; }", transform.Rules{}, []string{"!a second default server for 8080 after nginx.conf:1"}},
-		{"wildcard and address", "server { listen 80; server_name a.x; }\nserver { listen 10.1.1.1:80; server_name b.x; }", transform.Rules{}, []string{"!unknown hosts go to another server"}},
-		{"all servers on both", "server { listen 80; listen 10.1.1.1:80; server_name a.x; }\nserver { listen 80; listen 10.1.1.1:80; server_name b.x; }", transform.Rules{}, []string{"listen 8080;  server_name b.x;"}},
-		{"a server on both, another on one", "server { listen 80; listen 10.1.1.1:80; server_name a.x; }\nserver { listen 80; server_name b.x; }", transform.Rules{}, []string{"listen 8080; server_name b.x;"}},
-		{"IPv4 beside IPv6", "server { listen [::]:80 default_server; server_name six.x; }\nserver { listen 80 default_server; server_name four.x; }", transform.Rules{}, []string{
-			"listen [::]:8080 default_server;", "listen 8080 default_server;",
-		}},
-		{"QUIC beside TLS", "server { listen 443 quic reuseport; listen 443 ssl; add_header Alt-Svc 'h3=\":443\"; ma=86400'; }", transform.Rules{}, []string{
+		{"one name on two addresses, a port for one", at1 + at2,
+			transform.Rules{ListenAt: map[string]int{"10.1.1.2:80": 8081}},
+			[]string{"listen 8080;", "listen 8081;"}},
+		{"a port for all addresses", "server { listen 80; server_name a.x; }\n" + at2,
+			transform.Rules{ListenAt: map[string]int{"*:80": 8081}},
+			[]string{"listen 8081;", "listen 8080;"}},
+		{"defaults by order", at1 + "server { listen 10.1.1.2:80; server_name b.x; }",
+			transform.Rules{}, []string{
+				"!nginx.conf:2:10: listen 10.1.1.2:80: it and 10.1.1.1:80 both become 8080, and " +
+					"unknown hosts go to another server there (nginx.conf:1",
+			}},
+		{"a default that the rules name", at1 + "server { listen 10.1.1.2:80 default_server; " +
+			"server_name b.x; }", transform.Rules{DefaultServer: map[string]string{"8080": "a.x"}},
+			[]string{
+				"listen 8080 default_server; server_name a.x;", "listen 8080; server_name b.x;",
+			}},
+		{"a default that no server is", at1,
+			transform.Rules{DefaultServer: map[string]string{"8080": "c.x"}},
+			[]string{`!the rules name "c.x" under defaultServer for 8080`}},
+		{"two defaults", "server { listen 10.1.1.1:80 default_server; }\nserver { listen " +
+			"10.1.1.2:80 default_server; server_name b.x; }", transform.Rules{},
+			[]string{"!a second default server for 8080 after nginx.conf:1"}},
+		{"wildcard and address", "server { listen 80; server_name a.x; }\nserver { listen " +
+			"10.1.1.1:80; server_name b.x; }", transform.Rules{},
+			[]string{"!unknown hosts go to another server"}},
+		{"all servers on both", "server { listen 80; listen 10.1.1.1:80; server_name a.x; " +
+			"}\nserver { listen 80; listen 10.1.1.1:80; server_name b.x; }", transform.Rules{},
+			[]string{"listen 8080;  server_name b.x;"}},
+		{"a server on both, another on one", "server { listen 80; listen 10.1.1.1:80; " +
+			"server_name a.x; }\nserver { listen 80; server_name b.x; }", transform.Rules{},
+			[]string{"listen 8080; server_name b.x;"}},
+		{"IPv4 beside IPv6", "server { listen [::]:80 default_server; server_name six.x; " +
+			"}\nserver { listen 80 default_server; server_name four.x; }", transform.Rules{},
+			[]string{
+				"listen [::]:8080 default_server;", "listen 8080 default_server;",
+			}},
+		{"QUIC beside TLS", "server { listen 443 quic reuseport; listen 443 ssl; add_header " +
+			"Alt-Svc 'h3=\":443\"; ma=86400'; }", transform.Rules{}, []string{
 			"listen 8443 quic reuseport;", "listen 8443 ssl;", `h3=\":8443\"`,
 		}},
-		{"QUIC of two servers", "server { listen 443 quic reuseport; listen 443 ssl; server_name a.x; }\nserver { listen 443 quic; listen 443 ssl; server_name b.x; }", transform.Rules{}, []string{
-			"listen 8443 quic; listen 8443 ssl; server_name b.x;",
-		}},
-		{"TLS on one address only", "server { listen 10.1.1.1:443 ssl; }\nserver { listen 10.1.1.2:443; }", transform.Rules{}, []string{"!both become 8443, and one of them is TLS"}},
-		{"a range of ports", "server { listen 10.1.1.1:81-83 default_server; }", transform.Rules{}, []string{"listen 9081-9083 default_server;"}},
-		{"a range that is none", "server { listen 83-84; }", transform.Rules{}, []string{"!listen 83-84: the rules map port 83 to 9083 and port 84 to 9184: want a range"}},
-		{"proxy_protocol", "server { listen 80 proxy_protocol; }", transform.Rules{}, []string{"listen 8080;"}},
-		{"proxy_protocol that stays", "server { listen 80 proxy_protocol; }", transform.Rules{KeepProxyProtocol: true}, []string{"listen 8080 proxy_protocol;"}},
-		{"a unix socket", "server { listen unix:/run/a.sock; }", transform.Rules{Paths: map[string]string{"unix:/run/": "unix:/srv/"}}, []string{"listen unix:/srv/a.sock;"}},
-		{"a unix socket that is left out", "server { listen unix:/run/a.sock; listen 80; }", transform.Rules{Paths: map[string]string{"unix:/run/": "off"}}, []string{"listen 8080;"}},
-		{"only a unix socket that is left out", "server { listen unix:/run/a.sock; }", transform.Rules{Paths: map[string]string{"unix:/run/": "off"}}, []string{"!without any listen Nginx would take port 80"}},
-		{"a server without listen is another default", "server { server_name a.x; }\nserver { listen 10.0.0.1:80; server_name b.x; }", transform.Rules{}, []string{"!unknown hosts go to another server"}},
+		{"QUIC of two servers", "server { listen 443 quic reuseport; listen 443 ssl; server_name " +
+			"a.x; }\nserver { listen 443 quic; listen 443 ssl; server_name b.x; }",
+			transform.Rules{}, []string{
+				"listen 8443 quic; listen 8443 ssl; server_name b.x;",
+			}},
+		{"TLS on one address only", "server { listen 10.1.1.1:443 ssl; }\nserver { listen " +
+			"10.1.1.2:443; }", transform.Rules{}, []string{"!both become 8443, and one of them " +
+			"is TLS"}},
+		{"a range of ports", "server { listen 10.1.1.1:81-83 default_server; }", transform.Rules{},
+			[]string{"listen 9081-9083 default_server;"}},
+		{"a range that is none", "server { listen 83-84; }", transform.Rules{},
+			[]string{"!listen 83-84: the rules map port 83 to 9083 and port 84 to 9184: want a " +
+				"range"}},
+		{"proxy_protocol", "server { listen 80 proxy_protocol; }", transform.Rules{},
+			[]string{"listen 8080;"}},
+		{"proxy_protocol that stays", "server { listen 80 proxy_protocol; }",
+			transform.Rules{KeepProxyProtocol: true}, []string{"listen 8080 proxy_protocol;"}},
+		{"a unix socket", "server { listen unix:/run/a.sock; }",
+			transform.Rules{Paths: map[string]string{"unix:/run/": "unix:/srv/"}},
+			[]string{"listen unix:/srv/a.sock;"}},
+		{"a unix socket that is left out", "server { listen unix:/run/a.sock; listen 80; }",
+			transform.Rules{Paths: map[string]string{"unix:/run/": "off"}},
+			[]string{"listen 8080;"}},
+		{"only a unix socket that is left out", "server { listen unix:/run/a.sock; }",
+			transform.Rules{Paths: map[string]string{"unix:/run/": "off"}},
+			[]string{"!without any listen Nginx would take port 80"}},
+		{"a server without listen is another default", "server { server_name a.x; }\nserver { " +
+			"listen 10.0.0.1:80; server_name b.x; }", transform.Rules{},
+			[]string{"!unknown hosts go to another server"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			c.rules.Listen = map[int]int{80: 8080, 443: 8443, 81: 9081, 82: 9082, 83: 9083, 84: 9184}
+			c.rules.Listen = map[int]int{80: 8080, 443: 8443, 81: 9081, 82: 9082, 83: 9083,
+				84: 9184}
 			result, err := transform.Transform(parse(t, oneFile("http { "+c.http+" }")), c.rules)
 			for _, want := range c.want {
 				if want[0] == '!' {

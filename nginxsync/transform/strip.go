@@ -23,16 +23,20 @@ func (t *transform) status(n conf.Node) {
 	parent := n.Parent()
 	if strings.HasSuffix(name, "_cache_purge") && parent != nil && serves(n) {
 		t.edit.Remove(n.Directive)
-		t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus to keep it", name)
+		t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus "+
+			"to keep it", name)
 		return
 	}
-	if parent != nil && parent.Name() == "location" && !strings.HasSuffix(name, "_format") && name != "upstream_conf" {
+	if parent != nil && parent.Name() == "location" && !strings.HasSuffix(name, "_format") &&
+		name != "upstream_conf" {
 		t.edit.Replace(n.Directive, "return 404;")
-		t.changed(n.Directive, "status", "%s gives way to 404: name it in the rules under keepStatus to keep it", name)
+		t.changed(n.Directive, "status", "%s gives way to 404: name it in the rules under "+
+			"keepStatus to keep it", name)
 		return
 	}
 	t.edit.Remove(n.Directive)
-	t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus to keep it", name)
+	t.changed(n.Directive, "status", "%s is left out: name it in the rules under keepStatus to "+
+		"keep it", name)
 }
 
 // serves reports whether the block of the directive passes requests on, too.
@@ -46,24 +50,30 @@ func serves(n conf.Node) bool {
 	return false
 }
 
-// secretWord is what the name of a header, a parameter or a variable has whose value may be a secret.
+// secretWord is what the name of a header, a parameter or a variable has whose value may be a
+// secret.
 const secretWord = `(?i)(?:authorization|api[-_]?key|access[-_]?key|jwt[-_]?key|token|secret(?:[-_]?key)?|passw(?:or)?d|passphrase|credentials?|private[-_]?key|signing[-_]?key|session[-_]?key)`
 
-// secretName is a name that is one, and not of something that belongs to one: x_api_key, and not x_api_key_docs.
+// secretName is a name that is one, and not of something that belongs to one: x_api_key, and not
+// x_api_key_docs.
 var (
-	secretName  = regexp.MustCompile(secretWord + `s?(?:[-_.]?(?:value|base|hash|base64|[0-9]+|v[0-9]+|old|new|test|live|prod|production))*$`)
+	secretName = regexp.MustCompile(secretWord +
+		`s?(?:[-_.]?(?:value|base|hash|base64|[0-9]+|v[0-9]+|old|new|test|live|prod|production))*$`)
 	secretInner = regexp.MustCompile(secretWord)
 )
 
-// random reports whether a value looks like one that a machine made up: letters and digits mixed, long, no words and no URL.
+// random reports whether a value looks like one that a machine made up: letters and digits mixed,
+// long, no words and no URL.
 func random(value string) bool {
-	return len(value) >= 16 && strings.ContainsAny(value, "0123456789") && strings.IndexFunc(value, letter) >= 0 &&
+	return len(value) >= 16 && strings.ContainsAny(value, "0123456789") &&
+		strings.IndexFunc(value, letter) >= 0 &&
 		!strings.ContainsAny(value, "/:. ")
 }
 
 func letter(r rune) bool { return alphanumeric(r) && (r < '0' || r > '9') }
 
-// holders are the directives whose argument, from the second on, is the value of the name before it.
+// holders are the directives whose argument, from the second on, is the value of the name before
+// it.
 var holders = set(
 	"add_header",
 	"fastcgi_param",
@@ -74,8 +84,8 @@ var holders = set(
 	"uwsgi_param",
 )
 
-// urls are the directives whose arguments may have a secret in a query, as token=… has. In the targets of passes it is pass that
-// looks for them.
+// urls are the directives whose arguments may have a secret in a query, as token=… has. In the
+// targets of passes it is pass that looks for them.
 var urls = set(
 	"fastcgi_param",
 	"proxy_set_header",
@@ -89,15 +99,19 @@ var urls = set(
 // secretive reports whether a directive may hold a secret.
 func secretive(name string) bool {
 	switch name {
-	case "secure_link_secret", "secure_link_md5", "encrypted_session_key", "jwt_key", "auth_jwt_key", "env", "map", "if", "more_set_headers", "more_set_input_headers":
+	case "secure_link_secret", "secure_link_md5", "encrypted_session_key", "jwt_key",
+		"auth_jwt_key", "env", "map", "if", "more_set_headers", "more_set_input_headers":
 		return true
 	}
 	return holders[name] || urls[name] || secretDirective(name)
 }
 
-// secretDirective reports whether a directive itself is named after the secret that it holds, such as aws_secret_key.
+// secretDirective reports whether a directive itself is named after the secret that it holds, such
+// as aws_secret_key.
 func secretDirective(name string) bool {
-	return name != "server_tokens" && !strings.HasSuffix(name, "_file") && !strings.HasPrefix(name, "ssl_") && !strings.Contains(name, "_ssl_") && secretName.MatchString(name)
+	return name != "server_tokens" && !strings.HasSuffix(name, "_file") &&
+		!strings.HasPrefix(name, "ssl_") && !strings.Contains(name, "_ssl_") &&
+		secretName.MatchString(name)
 }
 
 // secret reports whether what has the name has a secret for a value.
@@ -117,13 +131,14 @@ func (t *transform) named(name string) bool {
 	return ok
 }
 
-// holds reports whether the value of the name is a secret. The name of an upstream, a path and a URL are none, and what decides
-// where a request goes is none.
+// holds reports whether the value of the name is a secret. The name of an upstream, a path and a
+// URL are none, and what decides where a request goes is none.
 func (t *transform) holds(name, value string) bool {
 	switch {
 	case t.named(name):
 		return true
-	case t.routes[name], t.inTree[strings.ToLower(value)], strings.HasPrefix(value, "/"), strings.HasPrefix(value, "unix:"), url.MatchString(value):
+	case t.routes[name], t.inTree[strings.ToLower(value)], strings.HasPrefix(value, "/"),
+		strings.HasPrefix(value, "unix:"), url.MatchString(value):
 		return false
 	}
 	return t.secret(name) || secretInner.MatchString(name) && random(value)
@@ -132,7 +147,8 @@ func (t *transform) holds(name, value string) bool {
 // url is one without a password in it.
 var url = regexp.MustCompile(`^[a-z+]+://[^@]*$`)
 
-// routing finds the variables that decide where a request goes: those of targets, and those that these are made of.
+// routing finds the variables that decide where a request goes: those of targets, and those that
+// these are made of.
 func (t *transform) routing() {
 	t.routes = map[string]bool{}
 	var add func(text string, depth int)
@@ -168,7 +184,8 @@ const stripped = "stripped"
 // A variable with a shorter value steers the configuration: "set $has_token no".
 const shortSecret = 8
 
-// secrets replaces the values of secrets that stand in the text. A value that consists of variables is none.
+// secrets replaces the values of secrets that stand in the text. A value that consists of variables
+// is none.
 func (t *transform) secrets(n conf.Node) {
 	name := n.Name()
 	switch {
@@ -182,7 +199,9 @@ func (t *transform) secrets(n conf.Node) {
 		t.secretCondition(n)
 	case name == "more_set_headers", name == "more_set_input_headers":
 		for i := range n.NumArgs() {
-			if header, value, ok := strings.Cut(n.Arg(i), ":"); ok && (t.holds(header, strings.TrimSpace(value)) || t.secretValue(strings.TrimSpace(value))) {
+			if header, value, ok := strings.Cut(n.Arg(i), ":"); ok &&
+				(t.holds(header, strings.TrimSpace(value)) ||
+					t.secretValue(strings.TrimSpace(value))) {
 				value = strings.TrimLeft(value, " ")
 				t.stripTo(n, i, header, header+": "+t.stripped(header, value))
 			}
@@ -190,7 +209,8 @@ func (t *transform) secrets(n conf.Node) {
 	case holders[name], urls[name]:
 		t.secretWords(n)
 	case name == "encrypted_session_key":
-		t.stripTo(n, 0, name, cmp.Or(t.rules.Secrets[name], strings.Repeat(stripped, 4))) // which has 32 bytes
+		// which has 32 bytes
+		t.stripTo(n, 0, name, cmp.Or(t.rules.Secrets[name], strings.Repeat(stripped, 4)))
 	case name == "jwt_key", name == "auth_jwt_key":
 		if t.holds(name, n.Arg(0)) && !path.IsAbs(n.Arg(0)) {
 			t.strip(n, 0, name)
@@ -204,7 +224,8 @@ func (t *transform) secrets(n conf.Node) {
 
 func (t *transform) secretWords(n conf.Node) {
 	if value := n.Arg(1); holders[n.Name()] && n.NumArgs() > 1 {
-		if name := n.Arg(0); t.holds(name, value) && (n.Name() != "set" || len(value) >= shortSecret) || t.secretValue(value) {
+		if name := n.Arg(0); t.holds(name, value) &&
+			(n.Name() != "set" || len(value) >= shortSecret) || t.secretValue(value) {
 			t.strip(n, 1, name)
 			return
 		}
@@ -219,10 +240,12 @@ func (t *transform) secretWords(n conf.Node) {
 	}
 }
 
-// secretValue reports whether a value is one for which a name says nothing: "Basic dXNlcjpw" in any header or variable.
+// secretValue reports whether a value is one for which a name says nothing: "Basic dXNlcjpw" in any
+// header or variable.
 func (t *transform) secretValue(value string) bool {
 	scheme, rest, ok := strings.Cut(value, " ")
-	return ok && (strings.EqualFold(scheme, "basic") || strings.EqualFold(scheme, "bearer")) && len(rest) >= shortSecret &&
+	return ok && (strings.EqualFold(scheme, "basic") || strings.EqualFold(scheme, "bearer")) &&
+		len(rest) >= shortSecret &&
 		!strings.ContainsAny(rest, " $")
 }
 
@@ -295,7 +318,8 @@ func alphanumeric(r rune) bool {
 	return r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
 }
 
-// literals is the text with each part that is no variable replaced, from its first letter or digit to its last.
+// literals is the text with each part that is no variable replaced, from its first letter or digit
+// to its last.
 func literals(text string) string {
 	var b strings.Builder
 	part := func(s string) {
@@ -332,7 +356,8 @@ func (t *transform) env(n conf.Node) {
 	t.stripTo(n, 0, name, name+"="+t.stripped(name, value))
 }
 
-// secretMap strips the values of a map that yields a secret, and the keys of one that looks a secret up.
+// secretMap strips the values of a map that yields a secret, and the keys of one that looks a
+// secret up.
 func (t *transform) secretMap(n conf.Node) {
 	yields, looks := t.secret(n.Arg(1)), t.secret(n.Arg(0))
 	keys := 0
@@ -340,7 +365,8 @@ func (t *transform) secretMap(n conf.Node) {
 		if c.NumArgs() != 1 || c.Name() == "include" {
 			continue
 		}
-		if (yields || secretInner.MatchString(n.Arg(1))) && len(c.Arg(0)) >= shortSecret && t.holds(n.Arg(1), c.Arg(0)) {
+		if (yields || secretInner.MatchString(n.Arg(1))) && len(c.Arg(0)) >= shortSecret &&
+			t.holds(n.Arg(1), c.Arg(0)) {
 			t.strip(c, 0, n.Arg(1))
 		}
 		if key := c.Name(); looks && len(key) >= shortSecret && !strings.HasPrefix(key, "~") {

@@ -20,7 +20,8 @@ func TestTableOfDirectives(t *testing.T) {
 		}
 		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		require.GreaterOrEqual(t, len(fields), 3, line)
-		require.Contains(t, []string{"nginx", "nginx-plus", "openresty", "tengine", "angie", "third-party"}, fields[1], line)
+		require.Contains(t, []string{"nginx", "nginx-plus", "openresty", "tengine", "angie",
+			"third-party"}, fields[1], line)
 		require.NotEmpty(t, fields[2], line)
 		for _, word := range strings.Fields(strings.Join(fields[3:min(4, len(fields))], " ")) {
 			deed, at, placed := strings.Cut(word, "=")
@@ -45,8 +46,8 @@ func TestTableOfDirectives(t *testing.T) {
 // documentedName is the name of a directive in the documentation.
 var documentedName = regexp.MustCompile("`([a-z][a-z0-9_]+)`")
 
-// What docs/transform.md says of a directive is what the table has, and what it says is never touched does nothing that a rule
-// is about.
+// What docs/transform.md says of a directive is what the table has, and what it says is never
+// touched does nothing that a rule is about.
 func TestDocumentedDirectives(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../docs/transform.md")
@@ -78,10 +79,12 @@ func TestDocumentedDirectives(t *testing.T) {
 	}
 	require.Len(t, documented, len(deedNames))
 
-	names := documentedName.FindAllStringSubmatch(between("## What is never touched\n", "\n## "), -1)
+	names := documentedName.FindAllStringSubmatch(between("## What is never touched\n", "\n## "),
+		-1)
 	require.NotEmpty(t, names)
 	for _, name := range names {
 		require.Contains(t, directives(), name[1])
-		require.False(t, directives()[name[1]].is(opens|outbound|program|writes|reads|keys|status|picks), name[1])
+		require.False(t, directives()[name[1]].is(
+			opens|outbound|program|writes|reads|keys|status|picks), name[1])
 	}
 }

@@ -36,9 +36,10 @@ type Change struct {
 	Reason string   `json:"reason"`
 }
 
-// Transform makes the tree of a test Nginx out of a production tree. It touches only what it must; everything else
-// stays byte for byte as it is. The same tree and rules give the same result, and a tree that is already the result of the same
-// rules is returned as it is. The error joins everything in the tree that the rules do not cover, each a *conf.Error.
+// Transform makes the tree of a test Nginx out of a production tree. It touches only what it must;
+// everything else stays byte for byte as it is. The same tree and rules give the same result, and a
+// tree that is already the result of the same rules is returned as it is. The error joins
+// everything in the tree that the rules do not cover, each a *conf.Error.
 func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if err := rules.Validate(); err != nil {
 		return nil, err
@@ -61,8 +62,8 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	return r, t.check(r)
 }
 
-// check reads the result back: Nginx's tokenizer must accept each file, and no include of the tree may bring the generated file
-// in a second time.
+// check reads the result back: Nginx's tokenizer must accept each file, and no include of the tree
+// may bring the generated file in a second time.
 func (t *transform) check(r *Result) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
 		if err := conf.Check(name, r.Files[name]); err != nil {
@@ -77,7 +78,8 @@ func (t *transform) check(r *Result) error {
 	return nil
 }
 
-const markerLine = "# Written by nginxsync transform. Do not edit: transform the production tree again.\n"
+const markerLine = "# Written by nginxsync transform. Do not edit: transform the production tree " +
+	"again.\n"
 
 // marker heads the generated file: what it was made with, and of what the other files consist.
 func marker(id string, rules Rules, files map[string]string) string {
@@ -85,7 +87,8 @@ func marker(id string, rules Rules, files map[string]string) string {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(&names, "# file %s\n", name)
 	}
-	return fmt.Sprintf("%s%s%s\n# rules %s\n# files %s\n%s\n", markerLine, markerID, id, rules.digest(), digestFiles(files), names.String())
+	return fmt.Sprintf("%s%s%s\n# rules %s\n# files %s\n%s\n", markerLine, markerID, id,
+		rules.digest(), digestFiles(files), names.String())
 }
 
 const markerID = "# tree "
@@ -120,7 +123,8 @@ func alreadyTransformed(tree *conf.Tree, generated *conf.File, rules Rules) (*Re
 	id, _, _ := strings.Cut(strings.TrimPrefix(head, markerID), "\n")
 	if !strings.HasPrefix(generated.Text, marker(id, rules, files)) {
 		return nil, &conf.Error{File: generated.Name, Line: 1, Col: 1,
-			Msg: "the tree was transformed already, by other rules or edited since: transform the production tree itself"}
+			Msg: "the tree was transformed already, by other rules or edited since: transform " +
+				"the production tree itself"}
 	}
 	files[generated.Name] = generated.Text
 	return &Result{Main: tree.Main.Name, ID: id, Files: files}, nil
@@ -128,42 +132,67 @@ func alreadyTransformed(tree *conf.Tree, generated *conf.File, rules Rules) (*Re
 
 // transform is the state of one Transform.
 type transform struct {
-	tree                 *conf.Tree
-	id                   string
-	rules                Rules
-	edit                 *conf.Edit
-	generated            string
-	includes             []*conf.Directive
-	extra                strings.Builder      // of the generated file, for the http context
-	used                 map[string]bool      // balancing methods that the driver honours
-	names                map[string]*nameInfo // by the name of the directive
-	secretly             map[string]bool      // whether a header, parameter or variable of the name has a secret
-	guards               map[string]string    // by variable: the text of its map, or the expression that it holds to upstreams
-	defined              map[string]*definitions
-	listenAt             map[string]int             // of the rules, by host, ":" and port
-	defaultOf            map[string]*conf.Directive // the servers that Rules.DefaultServer names, by address
-	setters              []conf.Node                // directives that set variables
-	tables               []conf.Node                // map, geo and split_clients
-	acceptedBlocks       map[*conf.Directive]bool   // of the main context, such as stream
-	secretive            []conf.Node                // directives that may hold a secret
-	routes               map[string]bool            // variables that decide where a request goes, with their "$"
-	targets              []conf.Node                // directives that pass requests on
-	inHTTP               map[string][]conf.Node     // by name, what the http block itself has besides servers and upstreams
-	inTree               map[string]bool            // names of the tree's upstreams, in lower case
-	added                [][2]string                // upstreams to add, each with the one whose cluster it is
-	hosts                map[string]string          // of production, by the upstream that stands for it
+	tree      *conf.Tree
+	id        string
+	rules     Rules
+	edit      *conf.Edit
+	generated string
+	includes  []*conf.Directive
+	// of the generated file, for the http context
+	extra strings.Builder
+	// balancing methods that the driver honours
+	used map[string]bool
+	// by the name of the directive
+	names map[string]*nameInfo
+	// whether a header, parameter or variable of the name has a secret
+	secretly map[string]bool
+	// by variable: the text of its map, or the expression that it holds to upstreams
+	guards  map[string]string
+	defined map[string]*definitions
+	// of the rules, by host, ":" and port
+	listenAt map[string]int
+	// the servers that Rules.DefaultServer names, by address
+	defaultOf map[string]*conf.Directive
+	// directives that set variables
+	setters []conf.Node
+	// map, geo and split_clients
+	tables []conf.Node
+	// of the main context, such as stream
+	acceptedBlocks map[*conf.Directive]bool
+	// directives that may hold a secret
+	secretive []conf.Node
+	// variables that decide where a request goes, with their "$"
+	routes map[string]bool
+	// directives that pass requests on
+	targets []conf.Node
+	// by name, what the http block itself has besides servers and upstreams
+	inHTTP map[string][]conf.Node
+	// names of the tree's upstreams, in lower case
+	inTree map[string]bool
+	// upstreams to add, each with the one whose cluster it is
+	added [][2]string
+	// of production, by the upstream that stands for it
+	hosts                map[string]string
 	hostHeader, hostName bool
-	tls                  map[string]bool   // upstreams that are asked over TLS
-	stated               bool              // a default key is stated
-	upstreams            map[string]bool   // names in lower case, the added ones too
-	clusters             map[string]string // of the rules, by the upstream's name in lower case
-	passed               []pass            // the targets that requests go to, in order
-	tokens               bool              // the tree keeps something under a token
-	spoken               map[string]bool   // upstreams, in lower case, that are asked in another protocol than plain HTTP
-	speaksAny            bool              // any upstream may be
-	changes              []change
-	errs                 []error
-	seen                 map[string]bool
+	// upstreams that are asked over TLS
+	tls map[string]bool
+	// a default key is stated
+	stated bool
+	// names in lower case, the added ones too
+	upstreams map[string]bool
+	// of the rules, by the upstream's name in lower case
+	clusters map[string]string
+	// the targets that requests go to, in order
+	passed []pass
+	// the tree keeps something under a token
+	tokens bool
+	// upstreams, in lower case, that are asked in another protocol than plain HTTP
+	spoken map[string]bool
+	// any upstream may be
+	speaksAny bool
+	changes   []change
+	errs      []error
+	seen      map[string]bool
 }
 
 func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
@@ -210,7 +239,8 @@ type change struct {
 	rule, reason string
 }
 
-// ordered are the changes in the order of files and lines, those of one place in the order of asking, each once.
+// ordered are the changes in the order of files and lines, those of one place in the order of
+// asking, each once.
 func (t *transform) ordered() []Change {
 	rank := map[*conf.File]int64{}
 	for i, f := range t.tree.Files() {
@@ -287,8 +317,10 @@ const (
 	inherited
 )
 
-// keptNames are the directives of the http context that the transform looks at when it has seen all.
-var keptNames = set("access_log", "alias", "client_body_in_file_only", "dav_methods", "log_format", "proxy_cache_key", "root", "set_real_ip_from", "upstream")
+// keptNames are the directives of the http context that the transform looks at when it has seen
+// all.
+var keptNames = set("access_log", "alias", "client_body_in_file_only", "dav_methods", "log_format",
+	"proxy_cache_key", "root", "set_real_ip_from", "upstream")
 
 // below are the directives of the http context that have the name, at any depth.
 func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }
@@ -319,7 +351,8 @@ func (t *transform) rulesFor(name string) ruleSet {
 		applies bool
 	}{
 		{includeRule, name == "include"},
-		{addressRule, mayNameHost(name) || slices.Contains(t.rules.Drop, name) || slices.Contains(t.rules.Accept, name)},
+		{addressRule, mayNameHost(name) || slices.Contains(t.rules.Drop, name) ||
+			slices.Contains(t.rules.Accept, name)},
 		{codeRule, code(name)},
 		{pathRule, name == "include" || d.is(writes|reads)},
 		{egressRule, d.is(outbound)},
@@ -365,7 +398,8 @@ func (t *transform) run() {
 		}
 	}
 	if len(http) != 1 {
-		t.errs = append(t.errs, &conf.Error{File: t.tree.Main.Name, Msg: fmt.Sprintf("%d http blocks, want one", len(http))})
+		t.errs = append(t.errs, &conf.Error{File: t.tree.Main.Name,
+			Msg: fmt.Sprintf("%d http blocks, want one", len(http))})
 		return
 	}
 	h := http[0]
@@ -418,7 +452,8 @@ func (t *transform) run() {
 		if rules&kept != 0 {
 			a.nodes = append(a.nodes, n)
 		}
-		if last := len(a.blocks) - 1; rules&inherited != 0 && (last < 0 || a.blocks[last] != n.Parent()) {
+		if last := len(a.blocks) - 1; rules&inherited != 0 &&
+			(last < 0 || a.blocks[last] != n.Parent()) {
 			a.blocks = append(a.blocks, n.Parent())
 		}
 	}
@@ -449,7 +484,8 @@ func (t *transform) run() {
 	t.defaults(h)
 	t.snippets(h)
 	t.edit.Append(h.Directive, "include "+Generated+";")
-	t.changed(h.Directive, "generated", "includes %s, which holds what the driver and the rules add", Generated)
+	t.changed(h.Directive, "generated",
+		"includes %s, which holds what the driver and the rules add", Generated)
 }
 
 // apply has the rules look at the directive that are about every context.

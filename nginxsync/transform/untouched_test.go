@@ -11,20 +11,22 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// untouched has, for what docs/transform.md says is never touched, directives of a location with all that other rules look for:
-// names of secrets, addresses, variables.
+// untouched has, for what docs/transform.md says is never touched, directives of a location with
+// all that other rules look for: names of secrets, addresses, variables.
 var untouched = map[string][]string{
-	"`location`":                {`location ~ ^/token/(?<api_key>[0-9]+)$ { return 204; }`},
-	"`rewrite`":                 {`rewrite ^/t/(.*)$ /token/$1?token_type=recovery_link last;`},
-	"`if`":                      {`if ($http_x_token_kind = "refresh-token-kind") { return 403; }`, `if ($request_uri ~* "api_key=(secret)") { return 400; }`},
-	"`try_files`":               {`try_files $uri /api_key.html =404;`},
-	"`error_page`":              {`error_page 404 = /secret/404.html;`},
-	"`return`":                  {`return 302 https://10.0.0.9:8443/token?next_token_page=one_and_two;`},
-	"`proxy_redirect`":          {`proxy_redirect http://10.0.0.1:8080/ /;`},
-	"`proxy_next_upstream`":     {`proxy_next_upstream error timeout http_503;`},
-	"`internal`":                {`internal;`},
-	"`mirror`":                  {`mirror /token;`},
-	"`auth_request`":            {`auth_request /token;`, `auth_request_set $access_token_user $upstream_http_x_user;`},
+	"`location`": {`location ~ ^/token/(?<api_key>[0-9]+)$ { return 204; }`},
+	"`rewrite`":  {`rewrite ^/t/(.*)$ /token/$1?token_type=recovery_link last;`},
+	"`if`": {`if ($http_x_token_kind = "refresh-token-kind") { return 403; }`,
+		`if ($request_uri ~* "api_key=(secret)") { return 400; }`},
+	"`try_files`":           {`try_files $uri /api_key.html =404;`},
+	"`error_page`":          {`error_page 404 = /secret/404.html;`},
+	"`return`":              {`return 302 https://10.0.0.9:8443/token?next_token_page=one_and_two;`},
+	"`proxy_redirect`":      {`proxy_redirect http://10.0.0.1:8080/ /;`},
+	"`proxy_next_upstream`": {`proxy_next_upstream error timeout http_503;`},
+	"`internal`":            {`internal;`},
+	"`mirror`":              {`mirror /token;`},
+	"`auth_request`": {`auth_request /token;`,
+		`auth_request_set $access_token_user $upstream_http_x_user;`},
 	"`allow`":                   {`allow 10.0.0.0/8;`},
 	"`deny`":                    {`deny 10.0.0.1;`},
 	"`auth_basic`":              {`auth_basic "secret token";`},
@@ -39,7 +41,8 @@ var untouched = map[string][]string{
 	"`proxy_pass` to an upstream with its URI part": {`proxy_pass http://web/in/?token_type=some_long_value;`, `proxy_pass http://web$request_uri;`, `proxy_pass https://web;`},
 }
 
-// What docs/transform.md says is never touched is not touched: each line stays byte for byte, whatever stands in it.
+// What docs/transform.md says is never touched is not touched: each line stays byte for byte,
+// whatever stands in it.
 func TestWhatIsNeverTouched(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/transform.md")
@@ -50,9 +53,13 @@ func TestWhatIsNeverTouched(t *testing.T) {
 	for what, lines := range untouched {
 		require.Contains(t, section, what)
 		for _, line := range lines {
-			tree := fmt.Sprintf("http {\n  upstream web { server a; }\n  map $host $token_pool { default web; a.x 'web'; }\n  server {\n    listen 80;\n    server_name 10.0.0.1 ~^(?<token>.+)$;\n"+
-				"    location /x/ {  # secret token\n        %s\n    }\n    location /y { proxy_pass http://$token_pool; }\n  }\n}\n", line)
-			result, err := transform.Transform(parse(t, oneFile(tree)), transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
+			tree := fmt.Sprintf("http {\n  upstream web { server a; }\n  map $host $token_pool { "+
+				"default web; a.x 'web'; }\n  server {\n    listen 80;\n    server_name 10.0.0.1 "+
+				"~^(?<token>.+)$;\n"+
+				"    location /x/ {  # secret token\n        %s\n    }\n    location /y { "+
+				"proxy_pass http://$token_pool; }\n  }\n}\n", line)
+			result, err := transform.Transform(parse(t, oneFile(tree)),
+				transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
 			require.NoError(t, err, line)
 			got := result.Files["nginx.conf"]
 			require.Contains(t, got, "    location /x/ {  # secret token\n        "+line+"\n", line)
@@ -66,9 +73,12 @@ func TestWhatIsNeverTouched(t *testing.T) {
 // An upstream that is asked over TLS without keepalive is reported.
 func TestTLSWithoutKeepaliveIsReported(t *testing.T) {
 	t.Parallel()
-	const tree = "http { upstream a { server x; } upstream b { server x; keepalive 4; } upstream c { server x; }\n" +
-		"server { listen 80; location /a { proxy_pass https://a; } location /b { proxy_pass https://b; } location /c { proxy_pass http://c; } } }"
-	result, err := transform.Transform(parse(t, oneFile(tree)), transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
+	const tree = "http { upstream a { server x; } upstream b { server x; keepalive 4; } upstream " +
+		"c { server x; }\n" +
+		"server { listen 80; location /a { proxy_pass https://a; } location /b { proxy_pass " +
+		"https://b; } location /c { proxy_pass http://c; } } }"
+	result, err := transform.Transform(parse(t, oneFile(tree)),
+		transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short})
 	require.NoError(t, err)
 	require.Equal(t, 1, strings.Count(result.Summary(), "is asked over TLS and has no keepalive"))
 }
@@ -82,7 +92,8 @@ func TestLogFormatsOfJSON(t *testing.T) {
 		`j escape=json '{}'`:                  `j escape=json "{\"sluice_vip\":\"$sluice_vip\",\"sluice_version\":\"$sluice_version\"}";`,
 		`j '$uri {$args}'`:                    `j '$uri {$args}' ' vip=$sluice_vip version=$sluice_version';`,
 	} {
-		result, err := transform.Transform(parse(t, oneFile("http { log_format "+format+"; }")), transform.Rules{Snippets: short})
+		result, err := transform.Transform(parse(t, oneFile("http { log_format "+format+"; }")),
+			transform.Rules{Snippets: short})
 		require.NoError(t, err)
 		require.Contains(t, result.Files["nginx.conf"], "log_format "+want)
 	}
@@ -91,7 +102,8 @@ func TestLogFormatsOfJSON(t *testing.T) {
 // A block of the main context is refused, left out, or kept byte for byte, as the rules say.
 func TestBlocksOfTheMainContext(t *testing.T) {
 	t.Parallel()
-	const stream = "stream {\n    upstream db { server 10.0.0.3:3306; }\n    server { listen 3306; proxy_pass db; }\n}\n"
+	const stream = "stream {\n    upstream db { server 10.0.0.3:3306; }\n    server { listen " +
+		"3306; proxy_pass db; }\n}\n"
 	for _, name := range []string{"", "drop", "accept"} {
 		rules := transform.Rules{Snippets: short}
 		switch name {
@@ -102,7 +114,8 @@ func TestBlocksOfTheMainContext(t *testing.T) {
 		}
 		result, err := transform.Transform(parse(t, oneFile(stream+"http { }\n")), rules)
 		if name == "" {
-			require.ErrorContains(t, err, "stream block: nothing maps its upstreams; name it in the rules under drop to leave it out, or under accept")
+			require.ErrorContains(t, err, "stream block: nothing maps its upstreams; name it in "+
+				"the rules under drop to leave it out, or under accept")
 			continue
 		}
 		require.NoError(t, err)

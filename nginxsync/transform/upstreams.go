@@ -17,9 +17,11 @@ func (t *transform) upstream(n conf.Node) {
 	name := n.Arg(0)
 	cluster := t.cluster(name)
 	if dynamic != nil && !t.routed(name) {
-		// No snapshot can name it: it keeps its own servers, as far as the rules map their addresses.
+		// No snapshot can name it: it keeps its own servers, as far as the rules map their
+		// addresses.
 		dynamic = nil
-		t.changed(n.Directive, "upstream", "keeps its own servers: %v; name its cluster in the rules under clusters to route it", names.Cluster(cluster))
+		t.changed(n.Directive, "upstream", "keeps its own servers: %v; name its cluster in the "+
+			"rules under clusters to route it", names.Cluster(cluster))
 	}
 	u := Upstream{Name: name, Cluster: cluster, Plain: t.plain(name)}
 	pooled := false
@@ -49,14 +51,17 @@ func (t *transform) upstream(n conf.Node) {
 				t.used[word] = true
 				t.changed(c.Directive, "upstream", "%s goes to the driver, which honours it", word)
 			} else {
-				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it and balances round robin", word)
+				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it "+
+					"and balances round robin", word)
 			}
 		case !t.info(word).is(pools) && !slices.Contains(t.rules.Accept, word):
 			t.edit.Remove(c.Directive)
-			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances", word)
+			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances",
+				word)
 		}
 		pooled = pooled || word == "keepalive"
-		if first == nil && direct && (word == "server" || word == "include" || strings.HasPrefix(word, "keepalive")) {
+		if first == nil && direct && (word == "server" || word == "include" ||
+			strings.HasPrefix(word, "keepalive")) {
 			first = c.Directive
 		}
 	}
@@ -64,7 +69,8 @@ func (t *transform) upstream(n conf.Node) {
 		return
 	}
 	if t.tls[strings.ToLower(name)] && !pooled {
-		t.changed(n.Directive, "upstream", "is asked over TLS and has no keepalive: each request makes a full handshake, since no session is resumed where the driver chooses")
+		t.changed(n.Directive, "upstream", "is asked over TLS and has no keepalive: each request "+
+			"makes a full handshake, since no session is resumed where the driver chooses")
 	}
 	text := dynamic(u)
 	switch {
@@ -75,14 +81,17 @@ func (t *transform) upstream(n conf.Node) {
 	default:
 		t.edit.InsertBefore(first, text)
 	}
-	t.note(n.Directive, "upstream", "cluster "+cluster+": "+strconv.Itoa(servers)+" servers give way to the driver")
+	t.note(n.Directive, "upstream", "cluster "+cluster+": "+strconv.Itoa(servers)+
+		" servers give way to the driver")
 	if len(left) > 0 {
 		slices.Sort(left)
-		t.note(n.Directive, "upstream", strings.Join(slices.Compact(left), ", ")+" of single servers are left out: they are of production's instances")
+		t.note(n.Directive, "upstream", strings.Join(slices.Compact(left), ", ")+
+			" of single servers are left out: they are of production's instances")
 	}
 }
 
-// methodRank orders the methods of one upstream: the driver gets one that it honours, and stickiness before what picks the first time.
+// methodRank orders the methods of one upstream: the driver gets one that it honours, and
+// stickiness before what picks the first time.
 func methodRank(name string, honours bool) int {
 	switch {
 	case !honours:
@@ -93,7 +102,8 @@ func methodRank(name string, honours bool) int {
 	return 1
 }
 
-// parameters takes over what all servers have alike, and adds to left what the driver cannot take over.
+// parameters takes over what all servers have alike, and adds to left what the driver cannot take
+// over.
 func (u *Upstream) parameters(server *conf.Directive, first bool, left []string) []string {
 	var maxFails, timeout, slow string
 	for i := 1; i < server.NumArgs(); i++ {
@@ -112,7 +122,8 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left []string)
 	for _, p := range []struct {
 		name, value string
 		field       *string
-	}{{"max_fails", maxFails, &u.MaxFails}, {"fail_timeout", timeout, &u.FailTimeout}, {"slow_start", slow, &u.SlowStart}} {
+	}{{"max_fails", maxFails, &u.MaxFails}, {"fail_timeout", timeout, &u.FailTimeout},
+		{"slow_start", slow, &u.SlowStart}} {
 		switch {
 		case first:
 			*p.field = p.value
@@ -143,9 +154,11 @@ func (t *transform) staticServer(server conf.Node, upstream string) {
 	if !ok {
 		why := "no driver"
 		if err := names.Cluster(t.cluster(upstream)); t.rules.Snippets.Upstream != nil {
-			why = fmt.Sprintf("upstream %s keeps its servers (%v; name its cluster in the rules under clusters)", names.Quote(upstream), err)
+			why = fmt.Sprintf("upstream %s keeps its servers (%v; name its cluster in the rules "+
+				"under clusters)", names.Quote(upstream), err)
 		}
-		t.refuse(server.Directive, "server %s: %s, and the address is not in the rules under pass", address, why)
+		t.refuse(server.Directive, "server %s: %s, and the address is not in the rules under pass",
+			address, why)
 		return
 	}
 	if to != address {
@@ -181,7 +194,8 @@ func (t *transform) snippets(http conf.Node) {
 			if n, ok := have[other]; ok {
 				replaced = true
 				if t.asBlock(n, first) {
-					t.changed(n.Directive, "driver", "becomes %s: the driver's code runs first", b.Name)
+					t.changed(n.Directive, "driver", "becomes %s: the driver's code runs first",
+						b.Name)
 				}
 			}
 		}
@@ -225,7 +239,8 @@ func (t *transform) hooks(http conf.Node) map[string]bool {
 	return added
 }
 
-// hook adds a block to the http context and to every block that has one of its name, which would hide it.
+// hook adds a block to the http context and to every block that has one of its name, which would
+// hide it.
 func (t *transform) hook(http conf.Node, why string, hook Block) {
 	base := strings.TrimSuffix(hook.Name, "_block")
 	first := "do\n" + strings.TrimSuffix(hook.Body, "\n") + "\nend"
@@ -256,7 +271,8 @@ func (t *transform) asBlock(n conf.Node, first string) bool {
 	body := n.Arg(0)
 	if isFile {
 		if strings.Contains(body, "$") {
-			t.refuse(n.Directive, "%s %s: the file is known only at run time, and the driver's code must run first; write it as %s_block", n.Name(), body, base)
+			t.refuse(n.Directive, "%s %s: the file is known only at run time, and the driver's "+
+				"code must run first; write it as %s_block", n.Name(), body, base)
 			return false
 		}
 		if to, ok := t.mapped(body); ok {
@@ -266,7 +282,8 @@ func (t *transform) asBlock(n conf.Node, first string) bool {
 	}
 	block := base + "_block {\n" + first + "\n" + body + "\n}"
 	if err := conf.Check(n.File().Name, block); err != nil {
-		t.refuse(n.Directive, "%s: the driver's code must run first, and the text is no block of Lua; write it as %s_block", n.Name(), base)
+		t.refuse(n.Directive, "%s: the driver's code must run first, and the text is no block of "+
+			"Lua; write it as %s_block", n.Name(), base)
 		return false
 	}
 	t.edit.Replace(n.Directive, block)

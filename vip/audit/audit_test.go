@@ -35,7 +35,8 @@ func (s *table) Observe(context.Context) ([]audit.Observation, error) {
 func (s *table) Repair(_ context.Context, f audit.Finding) error {
 	delete(s.rows, f.Addr)
 	if f.Lease != nil {
-		o := audit.Observation{Addr: f.Addr, Task: f.Lease.Owner.Task, Instances: []netip.AddrPort{}}
+		o := audit.Observation{Addr: f.Addr, Task: f.Lease.Owner.Task,
+			Instances: []netip.AddrPort{}}
 		for _, i := range f.Lease.Binding.Instances {
 			o.Instances = append(o.Instances, i.Addr)
 		}
@@ -48,17 +49,20 @@ func TestCheckAndRepair(t *testing.T) {
 	t.Parallel()
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "10.0.0.0/28"))
 	x, y := netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.2:80")
-	rows := map[netip.Addr]audit.Observation{addr("10.0.0.9"): {Addr: addr("10.0.0.9"), Task: "ghost"}}
+	rows := map[netip.Addr]audit.Observation{addr("10.0.0.9"): {Addr: addr("10.0.0.9"),
+		Task: "ghost"}}
 	var leases []vip.Lease
 	for i, seen := range [][]netip.AddrPort{{y, x}, {x}, nil} {
 		l := allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i))})
-		l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "x", Addr: x}, {ID: "y", Addr: y}})
+		l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "x", Addr: x},
+			{ID: "y", Addr: y}})
 		require.NoError(t, err)
 		leases = append(leases, l)
 		rows[l.Addr] = audit.Observation{Addr: l.Addr, Task: "T0", Instances: seen}
 	}
 	unserved := allocate(t, a, vip.Request{Owner: owner("T3")})
-	nginx, lvs := &table{name: "nginx", rows: rows}, &table{name: "lvs", err: errors.New("no answer")}
+	nginx, lvs := &table{name: "nginx", rows: rows},
+		&table{name: "lvs", err: errors.New("no answer")}
 	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx, lvs}})
 
 	report, err := auditor.Check(t.Context())
@@ -75,10 +79,12 @@ func TestCheckAndRepair(t *testing.T) {
 		got = append(got, row{f.Kind, f.Addr})
 	}
 	require.Equal(t, []row{
-		{audit.OtherInstances, leases[1].Addr}, {audit.OtherTask, leases[1].Addr}, {audit.OtherTask, leases[2].Addr},
+		{audit.OtherInstances, leases[1].Addr}, {audit.OtherTask, leases[1].Addr},
+		{audit.OtherTask, leases[2].Addr},
 		{audit.NotServed, unserved.Addr}, {audit.NotLeased, addr("10.0.0.9")},
 	}, got)
-	require.Equal(t, "leads to [192.0.2.1:80], bound are [192.0.2.1:80 192.0.2.2:80]", report.Findings[0].Detail)
+	require.Equal(t, "leads to [192.0.2.1:80], bound are [192.0.2.1:80 192.0.2.2:80]",
+		report.Findings[0].Detail)
 
 	release(t, a, leases[2]) // after the report: its finding is passed over
 	repaired, err := auditor.Repair(t.Context(), report, nil)
@@ -102,7 +108,8 @@ func TestNew(t *testing.T) {
 	_, err := audit.New(bad)
 	require.ErrorIs(t, err, vip.ErrInvalid)
 	for _, says := range []string{
-		"Config.Leases: required", `view "nginx": another view has this name`, "view 3 of 3: the name is empty",
+		"Config.Leases: required", `view "nginx": another view has this name`,
+		"view 3 of 3: the name is empty",
 		"Config.Pools: ", "Config.MaxShare: 1.1", "Config.AtLeast: -1",
 	} {
 		require.ErrorContains(t, err, says)
@@ -116,10 +123,12 @@ func TestNew(t *testing.T) {
 func TestCheckSharedStore(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "10.0.0.1-10.0.0.4")
-	a, b := allocator(t, store, c, vip.Config{Shared: true}, p), allocator(t, store, c, vip.Config{Shared: true}, p)
+	a, b := allocator(t, store, c, vip.Config{Shared: true}, p),
+		allocator(t, store, c, vip.Config{Shared: true}, p)
 	first, second := addr("10.0.0.1"), addr("10.0.0.2")
 	allocate(t, b, vip.Request{Owner: owner("T1"), Addr: first})
-	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{first: {Addr: first, Task: "T1"}, second: {Addr: second, Task: "T2"}}}
+	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{first: {Addr: first,
+		Task: "T1"}, second: {Addr: second, Task: "T2"}}}
 	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx}})
 	report, err := auditor.Check(t.Context())
 	require.NoError(t, err)
@@ -143,15 +152,18 @@ func TestCheckMappedAddress(t *testing.T) {
 	t.Parallel()
 	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "10.0.0.1"))
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
-	mapped, plain := netip.MustParseAddrPort("[::ffff:192.0.2.1]:80"), netip.MustParseAddrPort("192.0.2.1:80")
+	mapped, plain := netip.MustParseAddrPort("[::ffff:192.0.2.1]:80"),
+		netip.MustParseAddrPort("192.0.2.1:80")
 	l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{Addr: mapped}})
 	require.NoError(t, err)
 	require.Equal(t, plain, l.Binding.Instances[0].Addr)
-	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr}, {VIP: addr("::ffff:10.0.0.1")}} {
+	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr},
+		{VIP: addr("::ffff:10.0.0.1")}} {
 		require.Len(t, a.List(q), 1, "%+v", q)
 	}
 	view := listed{{Addr: addr("::ffff:10.0.0.1"), Task: "T1", Instances: []netip.AddrPort{mapped}}}
-	report, err := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{view}}).Check(t.Context())
+	report, err := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{view}}).Check(
+		t.Context())
 	require.NoError(t, err)
 	require.Empty(t, report.Findings)
 }
@@ -171,7 +183,8 @@ func TestDoneContext(t *testing.T) {
 	})
 	require.NoError(t, err)
 	ghost := addr("10.0.0.9")
-	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{ghost: {Addr: ghost, Task: "ghost"}}}
+	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{ghost: {Addr: ghost,
+		Task: "ghost"}}}
 	allocate(t, a, vip.Request{Owner: owner("T1"), Addr: addr("10.0.0.1")})
 	nginx.rows[addr("10.0.0.1")] = audit.Observation{Addr: addr("10.0.0.1")}
 	auditor := auditorOf(t, audit.Config{Leases: a, Views: []audit.View{nginx}})

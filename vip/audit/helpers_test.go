@@ -39,7 +39,8 @@ func pool(t testing.TB, ranges ...string) vip.Pool {
 	return p
 }
 
-func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config, pools ...vip.Pool) *vip.Allocator {
+func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config,
+	pools ...vip.Pool) *vip.Allocator {
 	t.Helper()
 	cfg.Now = c.Now
 	cfg.Store, cfg.Pools = store, pools

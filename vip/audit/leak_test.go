@@ -30,9 +30,13 @@ func TestLeaks(t *testing.T) {
 	var fault error
 	var calls []string
 	leaks := checker(t, a, c, audit.LeakConfig{
-		Grace:   10 * time.Minute,
-		Alive:   func(_ context.Context, l vip.Lease) (bool, error) { return !gone[l.Owner.Task], fault },
-		Observe: func(op string, _ time.Duration, err error) { calls = append(calls, fmt.Sprint(op, " ", err == nil)) },
+		Grace: 10 * time.Minute,
+		Alive: func(_ context.Context, l vip.Lease) (bool, error) {
+			return !gone[l.Owner.Task], fault
+		},
+		Observe: func(op string, _ time.Duration, err error) {
+			calls = append(calls, fmt.Sprint(op, " ", err == nil))
+		},
 	})
 	stays := allocate(t, a, vip.Request{Owner: owner("T1")})
 	leaked := allocate(t, a, vip.Request{Owner: owner("T2")})
@@ -66,7 +70,8 @@ func TestLeaks(t *testing.T) {
 	require.Equal(t, "leaked: its owner is gone", l.Reason)
 	_, err = a.Renew(t.Context(), stays.ID, stays.Generation, 0)
 	require.NoError(t, err)
-	require.Equal(t, []string{"check leaks true", "check leaks true", "check leaks true", "check leaks false", "check leaks true"}, calls)
+	require.Equal(t, []string{"check leaks true", "check leaks true", "check leaks true",
+		"check leaks false", "check leaks true"}, calls)
 }
 
 // An owner that calls the allocator while Alive is asked about it keeps its lease.
@@ -89,7 +94,8 @@ func TestLeaksOwnerReturns(t *testing.T) {
 			return err
 		},
 	} {
-		for _, ttl := range []time.Duration{24 * time.Hour, vip.Forever} { // Forever looks the same after a renewal
+		// Forever looks the same after a renewal
+		for _, ttl := range []time.Duration{24 * time.Hour, vip.Forever} {
 			t.Run(fmt.Sprint(name, " ", ttl), func(t *testing.T) {
 				t.Parallel()
 				c := newClock()
@@ -148,7 +154,8 @@ func TestLeaksForgetEndedLeases(t *testing.T) {
 func TestLeaksRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool(t, "10.0.0.1")}})
+		a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(),
+			Pools: []vip.Pool{pool(t, "10.0.0.1")}})
 		require.NoError(t, err)
 		leaks, err := audit.NewLeakChecker(audit.LeakConfig{
 			Leases: a, Grace: 3 * time.Minute,
@@ -176,7 +183,8 @@ func TestLeaksCause(t *testing.T) {
 	allocate(t, a, vip.Request{Owner: owner("T1")})
 	why := errors.New("the program ends")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	leaks := checker(t, a, c, audit.LeakConfig{Alive: func(context.Context, vip.Lease) (bool, error) {
+	leaks := checker(t, a, c, audit.LeakConfig{Alive: func(context.Context, vip.Lease) (bool,
+		error) {
 		cancel(why)
 		return false, nil
 	}})

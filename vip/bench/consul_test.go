@@ -38,9 +38,12 @@ func consul(b *testing.B) *api.Client {
 		ports[i] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 		_ = l.Close()
 	}
-	cmd := exec.Command(path, "agent", "-server", "-bootstrap-expect", "1", "-data-dir", b.TempDir(), "-bind", "127.0.0.1", "-dns-port", "-1",
-		"-grpc-port", "-1", "-grpc-tls-port", "-1", "-serf-wan-port", "-1", "-http-port", ports[0], "-serf-lan-port", ports[1], "-server-port", ports[2],
-		"-hcl", "performance { raft_multiplier = 1 }", "-hcl", "limits { http_max_conns_per_client = 2000 }")
+	cmd := exec.Command(path, "agent", "-server", "-bootstrap-expect", "1", "-data-dir",
+		b.TempDir(), "-bind", "127.0.0.1", "-dns-port", "-1",
+		"-grpc-port", "-1", "-grpc-tls-port", "-1", "-serf-wan-port", "-1", "-http-port", ports[0],
+		"-serf-lan-port", ports[1], "-server-port", ports[2],
+		"-hcl", "performance { raft_multiplier = 1 }", "-hcl",
+		"limits { http_max_conns_per_client = 2000 }")
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -79,8 +82,8 @@ func (c counted) Commit(ctx context.Context, changes ...vip.Change) (uint64, err
 	return rev, err
 }
 
-// BenchmarkConsul: so many allocators, each with one caller, on one pool of a /18, beside as many callers of bare
-// transactions: two for each pair, which compare and set one key of their own.
+// BenchmarkConsul: so many allocators, each with one caller, on one pool of a /18, beside as many
+// callers of bare transactions: two for each pair, which compare and set one key of their own.
 func BenchmarkConsul(b *testing.B) {
 	client := consul(b)
 	for _, n := range []int{1, 16} {
@@ -98,7 +101,8 @@ func BenchmarkConsul(b *testing.B) {
 			lost.Store(0)
 			callers(b, n, func(g, i int) {
 				l := lease(b, all[g], fmt.Sprint(g, "-", i))
-				if _, err := all[g].Release(context.Background(), l.ID, l.Generation, ""); err != nil {
+				if _, err := all[g].Release(context.Background(), l.ID, l.Generation,
+					""); err != nil {
 					b.Error(err)
 				}
 			})
@@ -110,7 +114,8 @@ func BenchmarkConsul(b *testing.B) {
 			value := make([]byte, 120)
 			callers(b, n, func(g, i int) {
 				for range 2 {
-					ops := api.TxnOps{{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: fmt.Sprint(prefix, g), Value: value, Index: index[g]}}}
+					ops := api.TxnOps{{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: fmt.Sprint(prefix, g),
+						Value: value, Index: index[g]}}}
 					value[0]++
 					ok, answer, _, err := client.Txn().Txn(ops, nil)
 					if err != nil || !ok {

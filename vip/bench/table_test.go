@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// The figures of a run of all benchmarks go into README.md, between the marks, in place of those of an earlier run.
+// The figures of a run of all benchmarks go into README.md, between the marks, in place of those of
+// an earlier run.
 var (
 	figuresMu sync.Mutex
 	figures   = map[string]map[string]float64{} // benchmark → unit → value of its last run
@@ -81,7 +82,8 @@ var ratios = []struct{ of, to, unit string }{
 
 func writeTable(before, after string) error {
 	var rows strings.Builder
-	fmt.Fprintf(&rows, "%d cores, %s, load before and after: %s and %s.\n\n", runtime.NumCPU(), runtime.Version(), before, after)
+	fmt.Fprintf(&rows, "%d cores, %s, load before and after: %s and %s.\n\n", runtime.NumCPU(),
+		runtime.Version(), before, after)
 	rows.WriteString("| what | figures |\n| --- | --- |\n")
 	for _, name := range order {
 		var all []string

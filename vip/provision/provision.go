@@ -14,9 +14,9 @@
 // announce one address because the first was slow to say that it has lost its lease on the job.
 //
 // An address is withdrawn when its lease is seen to end and rest. One whose lease has vanished from
-// the store (vip.Allocator.Lost) stays announced: a store that was emptied must not take the network
-// down. So it remains until the address is leased again, or the Keeper ends: to accept what the
-// store says, run another one.
+// the store (vip.Allocator.Lost) stays announced: a store that was emptied must not take the
+// network down. So it remains until the address is leased again, or the Keeper ends: to accept what
+// the store says, run another one.
 //
 // This package does not elect the machine that announces, and does not route packets itself.
 package provision
@@ -125,7 +125,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) leases(announced []tenure) (all []vip.Lease, held int) {
 	lost := k.Allocator.Lost()
 	all = k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}})
-	lost = append(lost, k.Allocator.Lost()...) // one of the two has what was lost or found meanwhile
+	// one of the two has what was lost or found meanwhile
+	lost = append(lost, k.Allocator.Lost()...)
 	if len(lost) == 0 {
 		return all, 0
 	}

@@ -105,7 +105,8 @@ func TestKeeperHoldsWhatTheStoreHasLost(t *testing.T) {
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.9")
 	require.NoError(t, err)
 	store := vip.NewMemStore()
-	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true, Refresh: time.Nanosecond})
+	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true,
+		Refresh: time.Nanosecond})
 	require.NoError(t, err)
 	lease := func(task string) vip.Lease {
 		l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
@@ -126,14 +127,17 @@ func TestKeeperHoldsWhatTheStoreHasLost(t *testing.T) {
 	run(ctx)
 	soon(w.announces(x.Addr, y.Addr))
 	for _, l := range []vip.Lease{x, y} {
-		_, err = store.Commit(t.Context(), vip.Change{Key: "addr/" + l.Addr.String(), Revision: vip.AnyRevision})
+		_, err = store.Commit(t.Context(), vip.Change{Key: "addr/" + l.Addr.String(),
+			Revision: vip.AnyRevision})
 		require.NoError(t, err)
 	}
 	require.NoError(t, a.Sweep(t.Context()))
 	require.Empty(t, a.List(vip.Query{}))
 	z := lease("T3")
 	require.NotEqual(t, y.Addr, z.Addr)
-	soon(func() bool { return w.announces(x.Addr, y.Addr)() || w.announces(x.Addr, y.Addr, z.Addr)() })
+	soon(func() bool {
+		return w.announces(x.Addr, y.Addr)() || w.announces(x.Addr, y.Addr, z.Addr)()
+	})
 	_, err = a.Quarantine(t.Context(), y.Addr, "flaps", 0) // the store has a record of it again
 	require.NoError(t, err)
 	soon(func() bool { return w.announces(x.Addr)() || w.announces(x.Addr, z.Addr)() })

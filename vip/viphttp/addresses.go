@@ -29,7 +29,8 @@ func (h *handler) history(r *http.Request, params params) (int, any, error) {
 	}
 	at, err := time.Parse(time.RFC3339, params.get("at"))
 	if err != nil {
-		return 0, nil, fmt.Errorf("at: want a time such as 2026-03-01T14:32:00Z: %w: %w", err, vip.ErrInvalid)
+		return 0, nil, fmt.Errorf("at: want a time such as 2026-03-01T14:32:00Z: %w: %w", err,
+			vip.ErrInvalid)
 	}
 	l, err := h.a.At(r.Context(), addr, at)
 	return http.StatusOK, l, err

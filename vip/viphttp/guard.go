@@ -27,7 +27,8 @@ type guard struct {
 }
 
 func newGuard(token string, origins []string) (*guard, error) {
-	g := &guard{http.NewCrossOriginProtection(), sha256.Sum256([]byte("Bearer " + token)), token == ""}
+	g := &guard{http.NewCrossOriginProtection(), sha256.Sum256([]byte("Bearer " + token)),
+		token == ""}
 	var errs []error
 	for _, origin := range origins {
 		errs = append(errs, g.site.AddTrustedOrigin(origin))
@@ -46,7 +47,8 @@ func (g *guard) check(r *http.Request) error {
 	if !g.open {
 		got := sha256.Sum256([]byte(r.Header.Get("Authorization")))
 		if subtle.ConstantTimeCompare(got[:], g.token[:]) != 1 {
-			return fmt.Errorf("want the header Authorization: Bearer with the token of this server: %w", errToken)
+			return fmt.Errorf("want the header Authorization: Bearer with the token of this "+
+				"server: %w", errToken)
 		}
 	}
 	if r.Method == http.MethodDelete {
@@ -58,7 +60,8 @@ func (g *guard) check(r *http.Request) error {
 	// A form of another site can send text/plain, but not this.
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || !strings.EqualFold(kind, "application/json") {
-		return fmt.Errorf("Content-Type %.64q: want application/json: %w", r.Header.Get("Content-Type"), errMedia)
+		return fmt.Errorf("Content-Type %.64q: want application/json: %w",
+			r.Header.Get("Content-Type"), errMedia)
 	}
 	return nil
 }

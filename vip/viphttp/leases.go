@@ -22,9 +22,11 @@ type AllocateRequest struct {
 	RequestID string            `json:"requestID,omitempty"`
 	TTL       vip.Duration      `json:"ttl,omitzero"`
 	Addr      netip.Addr        `json:"addr,omitzero"`
-	Count     int               `json:"count,omitempty"` // of addresses, all or none; the default is 1
-	Wait      vip.Duration      `json:"wait,omitzero"`   // in the queue; the default is not to wait
-	Priority  int               `json:"priority,omitempty"`
+	// of addresses, all or none; the default is 1
+	Count int `json:"count,omitempty"`
+	// in the queue; the default is not to wait
+	Wait     vip.Duration `json:"wait,omitzero"`
+	Priority int          `json:"priority,omitempty"`
 }
 
 func (h *handler) allocate(r *http.Request, _ params) (int, any, error) {
@@ -39,11 +41,13 @@ func (h *handler) allocate(r *http.Request, _ params) (int, any, error) {
 		defer cancel()
 	}
 	request := vip.Request{
-		Owner: in.Owner, Pool: in.Pool, Selector: in.Selector, Fallback: in.Fallback, RequestID: in.RequestID,
-		TTL: time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
+		Owner: in.Owner, Pool: in.Pool, Selector: in.Selector, Fallback: in.Fallback,
+		RequestID: in.RequestID,
+		TTL:       time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
 	}
 	leases, err := h.a.AllocateN(ctx, request, cmp.Or(in.Count, 1))
-	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, vip.ErrExhausted) && r.Context().Err() == nil {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, vip.ErrExhausted) &&
+		r.Context().Err() == nil {
 		request.Wait = false // the wait was over before the pools were looked at
 		leases, err = h.a.AllocateN(r.Context(), request, cmp.Or(in.Count, 1))
 	}
@@ -94,7 +98,8 @@ func (h *handler) release(r *http.Request, params params) (int, any, error) {
 	text := params.get("generation")
 	generation, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, nil, fmt.Errorf("generation %.64q: want the number that the lease has: %w", text, vip.ErrInvalid)
+		return 0, nil, fmt.Errorf("generation %.64q: want the number that the lease has: %w", text,
+			vip.ErrInvalid)
 	}
 	l, err := h.a.Release(r.Context(), r.PathValue("id"), generation, params.get("reason"))
 	return http.StatusOK, l, err

@@ -1,7 +1,7 @@
-// Command corpus has package check read trees that this project did not write, and prints how often each rule finds
-// something. scripts/check-corpus fetches the trees: DIRECTORY holds directories of packages, debian/NAME, npm/NAME@VERSION
-// and go/MODULE@VERSION. Two versions of a package are two environments of one image; any other package is production's
-// alone, where every rule counts.
+// Command corpus has package check read trees that this project did not write, and prints how often
+// each rule finds something. scripts/check-corpus fetches the trees: DIRECTORY holds directories of
+// packages, debian/NAME, npm/NAME@VERSION and go/MODULE@VERSION. Two versions of a package are two
+// environments of one image; any other package is production's alone, where every rule counts.
 //
 //	go run ./envconfig/check/corpus [-v] [-rules FILE] DIRECTORY
 package main
@@ -40,7 +40,8 @@ func main() {
 	}
 }
 
-// maxFile is the size beyond which a file is no configuration, maxFiles bounds the files of a package.
+// maxFile is the size beyond which a file is no configuration, maxFiles bounds the files of a
+// package.
 const (
 	maxFile  = 256 << 10
 	maxFiles = 20_000
@@ -57,7 +58,8 @@ func run(dir string, verbose bool) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-8s %8s %8s %9s %s\n", "from", "packages", "files", "settings", "findings for each 1,000 files")
+	fmt.Printf("%-8s %8s %8s %9s %s\n", "from", "packages", "files", "settings",
+		"findings for each 1,000 files")
 	for _, kind := range []string{"debian", "npm", "go"} {
 		t := tally{findings: map[string]int{}}
 		for _, versions := range packages[kind] {
@@ -66,8 +68,10 @@ func run(dir string, verbose bool) error {
 			}
 		}
 		fmt.Printf("%-8s %8d %8d %9d", kind, t.packages, t.files, t.keys)
-		for _, rule := range []string{check.RuleSyntax, check.RuleType, check.RuleSecret, check.RulePlaceholder, check.RuleLeak} {
-			fmt.Printf(" %s %.2f (%d)", rule, 1000*float64(t.findings[rule])/float64(max(1, t.files)), t.findings[rule])
+		for _, rule := range []string{check.RuleSyntax, check.RuleType, check.RuleSecret,
+			check.RulePlaceholder, check.RuleLeak} {
+			fmt.Printf(" %s %.2f (%d)", rule,
+				1000*float64(t.findings[rule])/float64(max(1, t.files)), t.findings[rule])
 		}
 		fmt.Printf(" in %.1f s\n", t.took.Seconds())
 	}
@@ -142,7 +146,8 @@ func (t *tally) read(versions []string, verbose bool) error {
 	t.keys += report.Keys
 	for _, f := range report.Findings {
 		t.findings[f.Rule]++
-		if verbose && slices.Contains([]string{check.RuleSyntax, check.RuleType, check.RuleSecret, check.RulePlaceholder, check.RuleLeak}, f.Rule) {
+		if verbose && slices.Contains([]string{check.RuleSyntax, check.RuleType, check.RuleSecret,
+			check.RulePlaceholder, check.RuleLeak}, f.Rule) {
 			fmt.Printf("%s: %s\n", filepath.Base(versions[0]), f)
 		}
 	}
@@ -150,10 +155,12 @@ func (t *tally) read(versions []string, verbose bool) error {
 }
 
 // left are directories that hold what is broken on purpose, or is no configuration.
-var left = []string{"test", "tests", "testdata", "__tests__", "fixtures", "spec", "e2e", "mocks", "node_modules", ".git", "vendor"}
+var left = []string{"test", "tests", "testdata", "__tests__", "fixtures", "spec", "e2e", "mocks",
+	"node_modules", ".git", "vendor"}
 
 // formats that are looked at: programs are not configuration, and are in no image's envs/.
-var formats = []string{"properties", "yaml", "json", "toml", "xml", "ini", "dotenv", "conf", "shell"}
+var formats = []string{"properties", "yaml", "json", "toml", "xml", "ini", "dotenv", "conf",
+	"shell"}
 
 func load(image fstest.MapFS, prefix, dir string) error {
 	return filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {

@@ -17,9 +17,9 @@ import (
 // samples is how many tokens are made of each rule.
 const samples = 5
 
-// recall reads the rules of gitleaks (its config/gitleaks.toml), makes tokens that their regular expressions match,
-// and counts the rules whose tokens package check finds under a key that says nothing, or, where the rule itself
-// looks for a name beside the token, as the rule wants it.
+// recall reads the rules of gitleaks (its config/gitleaks.toml), makes tokens that their regular
+// expressions match, and counts the rules whose tokens package check finds under a key that says
+// nothing, or, where the rule itself looks for a name beside the token, as the rule wants it.
 func recall(file string, verbose bool) error {
 	var config struct {
 		Rules []struct {

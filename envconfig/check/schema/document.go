@@ -13,9 +13,11 @@ import (
 )
 
 // errNoTree is about a file whose format knows no types.
-var errNoTree = errors.New("a JSON Schema is for YAML, JSON and TOML: say in keys what this file must have")
+var errNoTree = errors.New("a JSON Schema is for YAML, JSON and TOML: say in keys what this file " +
+	"must have")
 
-// read returns the documents of a file as the validator takes them. What cannot be read as its format has no documents.
+// read returns the documents of a file as the validator takes them. What cannot be read as its
+// format has no documents.
 func read(format string, data []byte) ([]any, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	switch format {
@@ -43,7 +45,8 @@ func read(format string, data []byte) ([]any, error) {
 	return nil, errNoTree
 }
 
-// prefix is what stands before the keys of a YAML file's documents after the first, as in package check.
+// prefix is what stands before the keys of a YAML file's documents after the first, as in package
+// check.
 func prefix(document int) string {
 	if document == 0 {
 		return ""
@@ -51,7 +54,8 @@ func prefix(document int) string {
 	return fmt.Sprintf("document%d", document+1)
 }
 
-// plain is v with the types that JSON has: keys and dates become strings, as does what is no number.
+// plain is v with the types that JSON has: keys and dates become strings, as does what is no
+// number.
 func plain(v any) any {
 	switch v := v.(type) {
 	case nil, bool, string, int, int64, uint64:

@@ -1,15 +1,17 @@
-// Package schema holds the configuration files of an image to JSON Schemas (draft 2020-12, and the older ones that a schema
-// names itself). It is apart from package check so that an embedder who needs none of it does not link the validator.
+// Package schema holds the configuration files of an image to JSON Schemas (draft 2020-12, and the
+// older ones that a schema names itself). It is apart from package check so that an embedder who
+// needs none of it does not link the validator.
 //
-// The embedder's work: name the schemas in [check.Config], call [Check], and hand the findings to [check.Set.Check], which
-// holds them to the allow-list.
+// The embedder's work: name the schemas in [check.Config], call [Check], and hand the findings to
+// [check.Set.Check], which holds them to the allow-list.
 //
 //	more, err := schema.Check(root.FS(), set, config.Schemas)
 //	…
 //	report := set.Check(config, time.Now(), more)
 //
-// What it does not do: it fetches nothing, so that a schema may refer to files of the source folder only; it does not assert
-// "format", which the draft leaves to the application; and it shows no value of a file, only what the schema asks for.
+// What it does not do: it fetches nothing, so that a schema may refer to files of the source folder
+// only; it does not assert "format", which the draft leaves to the application; and it shows no
+// value of a file, only what the schema asks for.
 package schema
 
 import (
@@ -27,15 +29,17 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/check"
 )
 
-// Check holds the files that each rule is about to its schema, which is read from fsys, the source folder. Files that are
-// not well-formed are passed over: that is a finding of its own. The error says which schema cannot be used.
+// Check holds the files that each rule is about to its schema, which is read from fsys, the source
+// folder. Files that are not well-formed are passed over: that is a finding of its own. The error
+// says which schema cannot be used.
 func Check(fsys fs.FS, set *check.Set, rules []check.SchemaRule) ([]check.Finding, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.UseLoader(folder{fsys})
 	var out []check.Finding
 	var problems []error
 	for i := range rules {
-		compiled, err := compiler.Compile((&url.URL{Scheme: "file", Path: "/" + rules[i].Schema}).String())
+		compiled, err := compiler.Compile((&url.URL{Scheme: "file", Path: "/" +
+			rules[i].Schema}).String())
 		if err != nil {
 			problems = append(problems, fmt.Errorf("schemas[%d]: %s: %w", i, rules[i].Schema, err))
 			continue
@@ -46,7 +50,8 @@ func Check(fsys fs.FS, set *check.Set, rules []check.SchemaRule) ([]check.Findin
 			problems = append(problems, err)
 		}
 		if found == nil {
-			found = []check.Finding{{Rule: check.RuleSchema, Source: check.ConfigName, Message: fmt.Sprintf("schemas[%d]: no file matches %q", i, rules[i].Path)}}
+			found = []check.Finding{{Rule: check.RuleSchema, Source: check.ConfigName,
+				Message: fmt.Sprintf("schemas[%d]: no file matches %q", i, rules[i].Path)}}
 		}
 		out = append(out, found...)
 	}
@@ -63,7 +68,8 @@ func (f folder) Load(location string) (any, error) {
 		return nil, err
 	}
 	if u.Scheme != "file" || u.Host != "" {
-		return nil, errors.New("only schemas of the source folder are read: put it there and refer to it by a relative path")
+		return nil, errors.New("only schemas of the source folder are read: put it there and " +
+			"refer to it by a relative path")
 	}
 	data, err := fs.ReadFile(f, strings.TrimPrefix(path.Clean(u.Path), "/"))
 	if err != nil {
@@ -96,13 +102,15 @@ func (r *rule) judge(fsys fs.FS, set *check.Set) ([]check.Finding, error) {
 		}
 		documents, err := read(check.Format(f.Path), data)
 		if errors.Is(err, errNoTree) {
-			out = append(out, check.Finding{Rule: check.RuleSchema, Environment: environment, Path: f.Path, Source: f.Source, Message: err.Error()})
+			out = append(out, check.Finding{Rule: check.RuleSchema, Environment: environment,
+				Path: f.Path, Source: f.Source, Message: err.Error()})
 		}
 		for i, document := range documents {
 			v := verdict{document: document, prefix: prefix(i)}
 			v.take(r.schema.Validate(document))
 			for _, problem := range v.problems {
-				out = append(out, check.Finding{Rule: check.RuleSchema, Environment: environment, Path: f.Path, Source: f.Source,
+				out = append(out, check.Finding{Rule: check.RuleSchema, Environment: environment,
+					Path: f.Path, Source: f.Source,
 					Line: lineOf(f, problem.key), Key: problem.key, Message: problem.message})
 			}
 		}

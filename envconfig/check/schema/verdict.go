@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/check"
 )
 
-// verdict turns the validator's tree of errors, whose texts quote values, into problems that do not.
+// verdict turns the validator's tree of errors, whose texts quote values, into problems that do
+// not.
 type verdict struct {
 	document any
 	prefix   string
@@ -43,7 +44,8 @@ func (v *verdict) walk(e *jsonschema.ValidationError) {
 		}
 	case *kind.DependentRequired:
 		for _, name := range k.Missing {
-			add(check.Join(key, name), "the key is missing, which is required where there is %s", k.Prop)
+			add(check.Join(key, name), "the key is missing, which is required where there is %s",
+				k.Prop)
 		}
 	case *kind.AdditionalProperties:
 		for _, name := range k.Properties {
@@ -60,7 +62,8 @@ func (v *verdict) walk(e *jsonschema.ValidationError) {
 	case *kind.Not, *kind.FalseSchema:
 		add(key, "is what the schema forbids")
 	case *kind.AnyOf, *kind.OneOf, *kind.Contains, *kind.MinContains:
-		add(key, "does not satisfy %s", keyword(k)) // the causes are about alternatives, of which none is the one that was meant
+		// the causes are about alternatives, of which none is the one that was meant
+		add(key, "does not satisfy %s", keyword(k))
 	default:
 		for _, cause := range e.Causes {
 			v.walk(cause)

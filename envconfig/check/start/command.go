@@ -26,8 +26,9 @@ type Image struct {
 	Base string
 }
 
-// Entrypoint looks at the command of an image for what keeps a signal from the service or cuts its requests off. Scripts
-// that the command names are read from root, the image's file system; nil means that there is none to look into.
+// Entrypoint looks at the command of an image for what keeps a signal from the service or cuts its
+// requests off. Scripts that the command names are read from root, the image's file system; nil
+// means that there is none to look into.
 func Entrypoint(i Image, root fs.FS) []check.Finding {
 	l := &linter{image: i, root: root, source: "ENTRYPOINT"}
 	var service []string
@@ -52,7 +53,8 @@ type linter struct {
 }
 
 func (l *linter) report(line int, format string, args ...any) {
-	l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: l.source, Line: line, Message: fmt.Sprintf(format, args...)})
+	l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: l.source, Line: line,
+		Message: fmt.Sprintf(format, args...)})
 }
 
 const inFront = "put envconfig in front of it"
@@ -91,12 +93,15 @@ func (l *linter) shell(line int, service []string, init string) {
 		if argv := words1(rest); ok && argv != nil {
 			l.run(line, argv, nil)
 		} else if !ok && init == "" {
-			l.report(line, "a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig")
+			l.report(line, "a shell stays process 1, ignores SIGTERM and does not pass it on: "+
+				"use the form with brackets, exec, or envconfig")
 		} else if !ok {
-			l.report(line, "%s ends with the shell, and the service is killed before it has finished: use exec, or envconfig", init)
+			l.report(line, "%s ends with the shell, and the service is killed before it has "+
+				"finished: use exec, or envconfig", init)
 		}
 	case l.root == nil && !l.wrapped && l.source == "ENTRYPOINT":
-		l.report(line, "a shell is process 1: SIGTERM reaches the service only if %s ends in exec, which --image-root would tell: %s", what, inFront)
+		l.report(line, "a shell is process 1: SIGTERM reaches the service only if %s ends in "+
+			"exec, which --image-root would tell: %s", what, inFront)
 	case l.root != nil:
 		l.script(what, arguments(service, what), false, init)
 	}
@@ -118,20 +123,25 @@ func (l *linter) service(line int, argv []string, init string) {
 	if detaches(argv) && !l.inConfig(name) && !l.waits {
 		switch {
 		case name == "catalina.sh" || name == "startup.sh":
-			l.report(line, "starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait")
+			l.report(line, "starts Tomcat in the background: use catalina.sh run, or envconfig "+
+				"--on-main-exit=wait")
 		case foreground[name] != nil:
-			l.report(line, "%s goes into the background, and the container ends: add %s, or use envconfig --on-main-exit=wait", name, hint(name))
+			l.report(line, "%s goes into the background, and the container ends: add %s, or use "+
+				"envconfig --on-main-exit=wait", name, hint(name))
 		default:
-			l.report(line, "%s puts the service into the background: run it in the foreground, or use envconfig --on-main-exit=wait", name)
+			l.report(line, "%s puts the service into the background: run it in the foreground, "+
+				"or use envconfig --on-main-exit=wait", name)
 		}
 		return
 	}
 	if !l.wrapped && init == "" {
 		switch {
 		case slices.Contains(deaf, name) && !l.listens(argv):
-			l.report(line, "%s as process 1 ignores SIGTERM unless the program handles it, and is killed after the grace time: %s, or an init", name, inFront)
+			l.report(line, "%s as process 1 ignores SIGTERM unless the program handles it, and "+
+				"is killed after the grace time: %s, or an init", name, inFront)
 		case slices.Contains(runners, name) && len(argv) > 1:
-			l.report(line, "%s does not pass SIGTERM on: run the program itself, or %s", name, inFront)
+			l.report(line, "%s does not pass SIGTERM on: run the program itself, or %s", name,
+				inFront)
 		}
 	}
 	l.drain(line, name, argv)
@@ -146,7 +156,8 @@ func hint(name string) string {
 
 // inConfig reports whether a program's configuration in the image keeps it in the foreground.
 func (l *linter) inConfig(name string) bool {
-	where := map[string][2]string{"nginx": {"etc/nginx/nginx.conf", "daemon off"}, "supervisord": {"etc/supervisor/supervisord.conf", "nodaemon=true"}}[name]
+	where := map[string][2]string{"nginx": {"etc/nginx/nginx.conf", "daemon off"},
+		"supervisord": {"etc/supervisor/supervisord.conf", "nodaemon=true"}}[name]
 	if l.root == nil || where[0] == "" {
 		return false
 	}
@@ -154,9 +165,11 @@ func (l *linter) inConfig(name string) bool {
 	return err == nil && strings.Contains(string(data), where[1])
 }
 
-var handlers = regexp.MustCompile(`process\.(?:on|once)\(\s*['"]SIGTERM|signal\.signal\(|add_signal_handler\(|pcntl_(?:async_)?signal|\$SIG\{TERM\}|Deno\.addSignalListener`)
+var handlers = regexp.MustCompile(
+	`process\.(?:on|once)\(\s*['"]SIGTERM|signal\.signal\(|add_signal_handler\(|pcntl_(?:async_)?signal|\$SIG\{TERM\}|Deno\.addSignalListener`)
 
-// listens reports whether a program in one of the languages of deaf handles SIGTERM, as far as its text is there.
+// listens reports whether a program in one of the languages of deaf handles SIGTERM, as far as its
+// text is there.
 func (l *linter) listens(argv []string) bool {
 	for _, a := range argv[1:] {
 		if slices.Contains(listening, path.Base(a)) || strings.HasPrefix(a, "gunicorn") {
@@ -183,9 +196,11 @@ func (l *linter) stopSignal() {
 	}
 	switch name := signal(l.image.StopSignal); name {
 	case "":
-		l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: "STOPSIGNAL", Message: "is the name of no signal: the engine refuses to start the container"})
+		l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: "STOPSIGNAL",
+			Message: "is the name of no signal: the engine refuses to start the container"})
 	case "KILL", "STOP":
-		l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: "STOPSIGNAL", Message: "SIG" + name + " cannot be handled: the service has no time to finish"})
+		l.out = append(l.out, check.Finding{Rule: check.RuleCommand, Source: "STOPSIGNAL",
+			Message: "SIG" + name + " cannot be handled: the service has no time to finish"})
 	}
 }
 
@@ -193,11 +208,14 @@ func (l *linter) stopSignal() {
 func (l *linter) drain(line int, name string, argv []string) {
 	sent := signal(l.image.StopSignal)
 	if l.image.StopSignal == "" {
-		if sent = "TERM"; slices.ContainsFunc(bases, func(b string) bool { return l.basedOn(b) }) || l.basedOn("php") && name == "php-fpm" {
+		if sent = "TERM"; slices.ContainsFunc(bases, func(b string) bool {
+			return l.basedOn(b)
+		}) || l.basedOn("php") && name == "php-fpm" {
 			return // the base sets it
 		}
 	}
-	if sent == "" || sent == "KILL" || sent == "STOP" || l.wrapped && slices.Contains(rewrites, name) && (sent == "TERM" || sent == drains[name].signal) {
+	if sent == "" || sent == "KILL" || sent == "STOP" || l.wrapped &&
+		slices.Contains(rewrites, name) && (sent == "TERM" || sent == drains[name].signal) {
 		return
 	}
 	key := name
@@ -212,9 +230,12 @@ func (l *linter) drain(line int, name string, argv []string) {
 		if other, ok := not[key][sent]; ok {
 			what = other
 		}
-		l.report(line, "%s %s at SIG%s and finishes its requests at SIG%s (%s): STOPSIGNAL SIG%s, or envconfig --rewrite %s:%s", name, what, sent, d.signal, d.source, d.signal, sent, d.signal)
+		l.report(line, "%s %s at SIG%s and finishes its requests at SIG%s (%s): STOPSIGNAL "+
+			"SIG%s, or envconfig --rewrite %s:%s", name, what, sent, d.signal, d.source, d.signal,
+			sent, d.signal)
 	} else if other, bad := not[key][sent]; bad && !(ok && d.signal == sent) {
-		l.report(line, "%s %s at SIG%s: STOPSIGNAL %s, or envconfig --rewrite %s:%s", name, other, sent, stopOf(name), sent, strings.TrimPrefix(stopOf(name), "SIG"))
+		l.report(line, "%s %s at SIG%s: STOPSIGNAL %s, or envconfig --rewrite %s:%s", name, other,
+			sent, stopOf(name), sent, strings.TrimPrefix(stopOf(name), "SIG"))
 	}
 }
 
@@ -241,7 +262,8 @@ func isWrapped(command []string) bool {
 	return len(command) > 0 && path.Base(command[0]) == "envconfig"
 }
 
-// unwrap finds the service behind envconfig, which stays before a shell or a script unless it was told not to.
+// unwrap finds the service behind envconfig, which stays before a shell or a script unless it was
+// told not to.
 func unwrap(command []string) (service []string, wrapped, waits bool) {
 	if !isWrapped(command) {
 		return command, false, false

@@ -41,24 +41,32 @@ func TestEntrypoints(t *testing.T) {
 		`ENTRYPOINT ["/crlf.sh"]`:                                                  "/crlf.sh:1: command: the first line ends in a carriage return, so that the interpreter is not found",
 		`ENTRYPOINT ["/bare.sh"]`:                                                  "/bare.sh:1: command: has no #! line",
 		"WORKDIR /\nENTRYPOINT [\"./plain.sh\"]\nFROM other\nCMD [\"/exec.sh\"]":   "",
-		"FROM x AS first\nWORKDIR /\nCMD [\"./plain.sh\"]\nFROM first AS second\nENTRYPOINT [\"sh\", \"/exec.sh\"]\nFROM --platform=linux/amd64 FIRST": "./plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
-		"ENTRYPOINT [\"/sbin/envconfig\",\"--\",\"/tomcat.sh\"]\nENV A=b ENVCONFIG_ON_MAIN_EXIT=\"wait\"":                                              "",
-		"ENV ENVCONFIG_ON_MAIN_EXIT wait\nENTRYPOINT [\"/sbin/envconfig\",\"--\",\"/tomcat.sh\"]":                                                      "",
-		"ENV ENVCONFIG_ON_MAIN_EXIT=wait\nENTRYPOINT [\"/exec.sh\"]":                                                                                   "",
-		`ENTRYPOINT ["/sbin/envconfig","--init=false","--","sh","/plain.sh"]`:                                                                          "/plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
-		"CMD [\"sh\", \"/plain.sh\"]\nENTRYPOINT [\"/sbin/envconfig\", \"--\"]":                                                                        "",
-		"ENV ENVCONFIG_INIT=false\nENV ENVCONFIG_INIT=true\nENTRYPOINT [\"/sbin/envconfig\", \"--\", \"/plain.sh\"]":                                   "",
-		"ENV ENVCONFIG_INIT=false\nENTRYPOINT [\"/sbin/envconfig\", \"--init\", \"--\", \"/plain.sh\"]":                                                "",
-		"ENV ENVCONFIG_ON_MAIN_EXIT=wait\nENTRYPOINT [\"/sbin/envconfig\", \"--on-main-exit\", \"stop\", \"--\", \"/tomcat.sh\"]":                      "/tomcat.sh:2: command: starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait",
-		"ENTRYPOINT\t[\"sh\", \\\n # the service\n\"/exec.sh\"]":                                                                                       "",
-		`ENTRYPOINT ["sh","-e","/plain.sh"]`:                                                                                                           "/plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
-		`ENTRYPOINT ["bash","--login","-o","pipefail","+x","--","/exec.sh"]`:                                                                           "",
-		`ENTRYPOINT ["bash","-lc","/app/server"]`:                                                                                                      "ENTRYPOINT: command: a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig",
-		`ENTRYPOINT ["/bin/bash","-euo","pipefail","-c","exec /app/server"]`:                                                                           "/app/server: command: is not in the image",
-		`ENTRYPOINT ["sh","-c"]`:                "",
-		`CMD []`:                                "ENTRYPOINT: command: names no command",
-		`ENTRYPOINT ["/sbin/envconfig", "x"]`:   "ENTRYPOINT: command: names no command",
-		"ENTRYPOINT [\"sh\", \\\n\"/exec.sh\"]": "",
+		"FROM x AS first\nWORKDIR /\nCMD [\"./plain.sh\"]\nFROM first AS second\nENTRYPOINT " +
+			"[\"sh\", \"/exec.sh\"]\nFROM --platform=linux/amd64 FIRST": "./plain.sh:2: command: " +
+			"the last command has no exec: the shell stays process 1 and SIGTERM does not reach " +
+			"the service",
+		"ENTRYPOINT [\"/sbin/envconfig\",\"--\",\"/tomcat.sh\"]\nENV A=b " +
+			"ENVCONFIG_ON_MAIN_EXIT=\"wait\"": "",
+		"ENV ENVCONFIG_ON_MAIN_EXIT wait\nENTRYPOINT [\"/sbin/envconfig\",\"--\",\"/tomcat.sh\"]": "",
+		"ENV ENVCONFIG_ON_MAIN_EXIT=wait\nENTRYPOINT [\"/exec.sh\"]":                              "",
+		`ENTRYPOINT ["/sbin/envconfig","--init=false","--","sh","/plain.sh"]`:                     "/plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
+		"CMD [\"sh\", \"/plain.sh\"]\nENTRYPOINT [\"/sbin/envconfig\", \"--\"]":                   "",
+		"ENV ENVCONFIG_INIT=false\nENV ENVCONFIG_INIT=true\nENTRYPOINT [\"/sbin/envconfig\", " +
+			"\"--\", \"/plain.sh\"]": "",
+		"ENV ENVCONFIG_INIT=false\nENTRYPOINT [\"/sbin/envconfig\", \"--init\", \"--\", " +
+			"\"/plain.sh\"]": "",
+		"ENV ENVCONFIG_ON_MAIN_EXIT=wait\nENTRYPOINT [\"/sbin/envconfig\", \"--on-main-exit\", " +
+			"\"stop\", \"--\", \"/tomcat.sh\"]": "/tomcat.sh:2: command: starts Tomcat in the " +
+			"background: use catalina.sh run, or envconfig --on-main-exit=wait",
+		"ENTRYPOINT\t[\"sh\", \\\n # the service\n\"/exec.sh\"]":             "",
+		`ENTRYPOINT ["sh","-e","/plain.sh"]`:                                 "/plain.sh:2: command: the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service",
+		`ENTRYPOINT ["bash","--login","-o","pipefail","+x","--","/exec.sh"]`: "",
+		`ENTRYPOINT ["bash","-lc","/app/server"]`:                            "ENTRYPOINT: command: a shell stays process 1, ignores SIGTERM and does not pass it on: use the form with brackets, exec, or envconfig",
+		`ENTRYPOINT ["/bin/bash","-euo","pipefail","-c","exec /app/server"]`: "/app/server: command: is not in the image",
+		`ENTRYPOINT ["sh","-c"]`:                                             "",
+		`CMD []`:                                                             "ENTRYPOINT: command: names no command",
+		`ENTRYPOINT ["/sbin/envconfig", "x"]`:                                "ENTRYPOINT: command: names no command",
+		"ENTRYPOINT [\"sh\", \\\n\"/exec.sh\"]":                              "",
 	} {
 		i := Dockerfile("FROM base\n" + dockerfile)
 		var lines []string
@@ -69,7 +77,8 @@ func TestEntrypoints(t *testing.T) {
 	}
 }
 
-// Commands as people write them, each with a part of what is said of it, or empty where it is right.
+// Commands as people write them, each with a part of what is said of it, or empty where it is
+// right.
 func TestServicesAndTheirSignals(t *testing.T) {
 	t.Parallel()
 	for dockerfile, want := range map[string]string{
@@ -103,21 +112,26 @@ func TestServicesAndTheirSignals(t *testing.T) {
 		"ENTRYPOINT [\"/entry.sh\"]\nCMD [\"node\", \"server.js\"]":                         "/entry.sh:3: command: node as process 1 ignores SIGTERM",
 		"ENTRYPOINT [\"/entry.sh\"]\nCMD [\"java\", \"-jar\", \"x\"]":                       "",
 		// background and foreground
-		`CMD ["nginx"]`:                                                "nginx goes into the background",
-		`CMD ["nginx", "-c", "/etc/nginx.conf"]`:                       "nginx goes into the background",
-		"STOPSIGNAL QUIT\nCMD [\"nginx\", \"-g\", \"daemon off;\"]":    "",
-		`CMD ["httpd", "-DFOREGROUND"]`:                                "httpd cuts its requests off at SIGTERM",
+		`CMD ["nginx"]`: "nginx goes into the " +
+			"background",
+		`CMD ["nginx", "-c", "/etc/nginx.conf"]`: "nginx goes into the " +
+			"background",
+		"STOPSIGNAL QUIT\nCMD [\"nginx\", \"-g\", \"daemon off;\"]": "",
+		`CMD ["httpd", "-DFOREGROUND"]`: "httpd cuts its requests " +
+			"off at SIGTERM",
 		"STOPSIGNAL SIGWINCH\nCMD [\"httpd\", \"-D\", \"FOREGROUND\"]": "",
 		`CMD ["apachectl", "start"]`:                                   "apachectl puts the service into the background",
 		`CMD ["cron"]`:                                                 "cron goes into the background",
 		`CMD ["/usr/sbin/sshd", "-D", "-e"]`:                           "",
 		`CMD ["/usr/sbin/sshd"]`:                                       "sshd goes into the background",
-		`CMD ["redis-server", "--daemonize", "yes"]`:                   "redis-server puts the service into the background",
-		`CMD ["redis-server", "/etc/redis.conf"]`:                      "",
-		`CMD ["service", "nginx", "start"]`:                            "service puts the service into the background",
-		`CMD ["memcached", "-d", "-m", "64"]`:                          "memcached puts the service into the background",
-		`CMD ["catalina.sh", "run"]`:                                   "",
-		`CMD ["catalina.sh", "start"]`:                                 "starts Tomcat in the background",
+		`CMD ["redis-server", "--daemonize", "yes"]`: "redis-server puts the " +
+			"service into the background",
+		`CMD ["redis-server", "/etc/redis.conf"]`: "",
+		`CMD ["service", "nginx", "start"]`:       "service puts the service into the background",
+		`CMD ["memcached", "-d", "-m", "64"]`:     "memcached puts the service into the background",
+		`CMD ["catalina.sh", "run"]`:              "",
+		`CMD ["catalina.sh", "start"]`: "starts Tomcat in the " +
+			"background",
 		// signals
 		`CMD ["nginx", "-g", "daemon off;"]`:                                           "nginx cuts its requests off at SIGTERM and finishes its requests at SIGQUIT (nginx(8)): STOPSIGNAL SIGQUIT",
 		"FROM nginx:1.27\nCMD [\"nginx\", \"-g\", \"daemon off;\"]":                    "",
@@ -142,24 +156,35 @@ func TestServicesAndTheirSignals(t *testing.T) {
 		`ENTRYPOINT ["/trapwait.sh"]`: "",
 		`ENTRYPOINT ["/deafened.sh"]`: "ignores SIGTERM, for itself",
 		`ENTRYPOINT ["/broken.sh"]`:   "is no valid shell script",
-		`ENTRYPOINT ["/nginx.sh"]`:    "/nginx.sh:2: command: nginx puts the service into the background",
-		`ENTRYPOINT ["/sourced.sh"]`:  "",
-		`ENTRYPOINT ["/envpy"]`:       "/envpy:1: command: python as process 1 ignores SIGTERM",
+		`ENTRYPOINT ["/nginx.sh"]`: "/nginx.sh:2: command: nginx puts the service into the " +
+			"background",
+		`ENTRYPOINT ["/sourced.sh"]`: "",
+		`ENTRYPOINT ["/envpy"]`:      "/envpy:1: command: python as process 1 ignores SIGTERM",
 	} {
-		image := fstest.MapFS{"bin/sh": {Mode: 0o755}, "bin/bash": {Mode: 0o755}, "usr/bin/env": {Mode: 0o755}, "usr/sbin/sshd": {Data: []byte("\x7fELF"), Mode: 0o755}, "opt/server": {Data: []byte("\x7fELF"), Mode: 0o755},
+		image := fstest.MapFS{"bin/sh": {Mode: 0o755}, "bin/bash": {Mode: 0o755},
+			"usr/bin/env": {Mode: 0o755}, "usr/sbin/sshd": {Data: []byte("\x7fELF"), Mode: 0o755},
+			"opt/server":   {Data: []byte("\x7fELF"), Mode: 0o755},
 			"app/deaf.js":  {Data: []byte("require('http').createServer().listen(80)")},
 			"app/hears.js": {Data: []byte("process.on('SIGTERM', () => server.close())")},
 		}
 		for name, text := range map[string]string{
-			"exec.sh": "set -e\nexec /opt/server \"$@\"", "plain.sh": "/opt/server", "entry.sh": "set -e\nexec \"$@\"",
-			"branches.sh": "if [ \"$1\" = x ]; then\n  exec /opt/server x\nelse\n  exec /opt/server\nfi", "half.sh": "if [ \"$1\" = x ]; then\n  exec /opt/server x\nfi\ncase $1 in a) exec a;;\n*) exec b;; esac\n/opt/server",
-			"pipe.sh": "exec /opt/server 2>&1 | tee /log", "paren.sh": "( exec /opt/server )", "main.sh": "main() {\n  exec /opt/server\n}\nmain \"$@\"",
-			"trap.sh": "trap 'echo bye' TERM\n/opt/server", "trapwait.sh": "trap 'kill $pid; wait $pid' TERM\n/opt/server &\npid=$!\nwait $pid", "deafened.sh": "trap '' TERM\nexec /opt/server",
-			"broken.sh": "if true; then\n/opt/server", "nginx.sh": "nginx\nsleep infinity", "sourced.sh": ". /lib.sh",
+			"exec.sh": "set -e\nexec /opt/server \"$@\"", "plain.sh": "/opt/server",
+			"entry.sh": "set -e\nexec \"$@\"",
+			"branches.sh": "if [ \"$1\" = x ]; then\n  exec /opt/server x\nelse\n  exec " +
+				"/opt/server\nfi", "half.sh": "if [ \"$1\" = x ]; then\n  exec /opt/server " +
+				"x\nfi\ncase $1 in a) exec a;;\n*) exec b;; esac\n/opt/server",
+			"pipe.sh": "exec /opt/server 2>&1 | tee /log", "paren.sh": "( exec /opt/server )",
+			"main.sh":     "main() {\n  exec /opt/server\n}\nmain \"$@\"",
+			"trap.sh":     "trap 'echo bye' TERM\n/opt/server",
+			"trapwait.sh": "trap 'kill $pid; wait $pid' TERM\n/opt/server &\npid=$!\nwait $pid",
+			"deafened.sh": "trap '' TERM\nexec /opt/server",
+			"broken.sh":   "if true; then\n/opt/server", "nginx.sh": "nginx\nsleep infinity",
+			"sourced.sh": ". /lib.sh",
 		} {
 			image[name] = &fstest.MapFile{Data: []byte("#!/bin/sh\n" + text + "\n"), Mode: 0o755}
 		}
-		image["envpy"] = &fstest.MapFile{Data: []byte("#!/usr/bin/env python3\nprint(1)\n"), Mode: 0o755}
+		image["envpy"] = &fstest.MapFile{Data: []byte("#!/usr/bin/env python3\nprint(1)\n"),
+			Mode: 0o755}
 		if !strings.HasPrefix(dockerfile, "FROM ") {
 			dockerfile = "FROM debian\n" + dockerfile
 		}
@@ -176,13 +201,18 @@ func TestServicesAndTheirSignals(t *testing.T) {
 	}
 }
 
-// Without the image's files a shell that runs a script is named, and nothing is said of what is not known.
+// Without the image's files a shell that runs a script is named, and nothing is said of what is not
+// known.
 func TestImageThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	for dockerfile, want := range map[string]bool{
-		`ENTRYPOINT ["sh", "startup.sh"]`: true, `ENTRYPOINT ["/docker-entrypoint.sh"]`: false, `ENTRYPOINT ["/sbin/envconfig", "--", "sh", "startup.sh"]`: false,
-		`ENTRYPOINT ["env", "bash", "x.sh"]`: true, `CMD ["/app/server"]`: false, `CMD ["node", "x.js"]`: true,
+		`ENTRYPOINT ["sh", "startup.sh"]`: true, `ENTRYPOINT ["/docker-entrypoint.sh"]`: false,
+		`ENTRYPOINT ["/sbin/envconfig", "--", "sh", "startup.sh"]`: false,
+		`ENTRYPOINT ["env", "bash", "x.sh"]`:                       true,
+		`CMD ["/app/server"]`:                                      false,
+		`CMD ["node", "x.js"]`:                                     true,
 	} {
-		assert.Equal(t, want, len(Entrypoint(Dockerfile("FROM debian\n"+dockerfile), nil)) > 0, dockerfile)
+		assert.Equal(t, want, len(Entrypoint(Dockerfile("FROM debian\n"+dockerfile), nil)) > 0,
+			dockerfile)
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// Dockerfile returns how the last stage starts its service; what a stage does not
-// say it has from the stage that it begins with, for which ARGs count by their defaults. A command in the form without brackets
-// is one that "sh -c" runs. ENVCONFIG_* variables are given as the flags that they stand for. ONBUILD says nothing of this
-// image, but of a stage that begins with the one in which it stands. What it cannot read it passes over.
+// Dockerfile returns how the last stage starts its service; what a stage does not say it has from
+// the stage that it begins with, for which ARGs count by their defaults. A command in the form
+// without brackets is one that "sh -c" runs. ENVCONFIG_* variables are given as the flags that they
+// stand for. ONBUILD says nothing of this image, but of a stage that begins with the one in which
+// it stands. What it cannot read it passes over.
 func Dockerfile(text string) Image {
 	r := read(text)
 	command := slices.Concat(r.now.entrypoint, r.now.cmd)
@@ -93,9 +94,12 @@ func (r *reader) do(name, rest string) {
 	}
 }
 
-// from begins a stage: FROM [--platform=…] image [AS name]. Variables in it are those before the first FROM.
+// from begins a stage: FROM [--platform=…] image [AS name]. Variables in it are those before the
+// first FROM.
 func (r *reader) from(rest string) {
-	fields := slices.DeleteFunc(strings.Fields(rest), func(f string) bool { return strings.HasPrefix(f, "--") })
+	fields := slices.DeleteFunc(strings.Fields(rest), func(f string) bool {
+		return strings.HasPrefix(f, "--")
+	})
 	s := &stage{dir: "/"}
 	r.now = r.head
 	var triggers []string
@@ -134,7 +138,8 @@ func (r *reader) env(rest string) {
 	for _, key := range slices.Sorted(maps.Keys(set)) {
 		s.set(key, set[key])
 		if name, ok := strings.CutPrefix(key, "ENVCONFIG_"); ok {
-			s.flags = append(s.flags, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+set[key])
+			s.flags = append(s.flags, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+
+				set[key])
 		}
 	}
 }

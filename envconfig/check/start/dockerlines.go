@@ -6,16 +6,19 @@ import (
 	"strings"
 )
 
-// What is below reads a Dockerfile as BuildKit's parser does: https://docs.docker.com/reference/dockerfile/
+// What is below reads a Dockerfile as BuildKit's parser does:
+// https://docs.docker.com/reference/dockerfile/
 
 // directive is a line before the first instruction that says how to read the others.
 var directive = regexp.MustCompile(`^\s*#\s*([A-Za-z]+)\s*=\s*(.+?)\s*$`)
 
-// escapeOf is the character that joins lines and takes the meaning from others: a backslash, unless the file says otherwise.
+// escapeOf is the character that joins lines and takes the meaning from others: a backslash, unless
+// the file says otherwise.
 func escapeOf(lines []string) byte {
 	for _, line := range lines {
 		m := directive.FindStringSubmatch(line)
-		if m == nil || !slices.Contains([]string{"syntax", "escape", "check"}, strings.ToLower(m[1])) {
+		if m == nil || !slices.Contains([]string{"syntax", "escape", "check"},
+			strings.ToLower(m[1])) {
 			break
 		}
 		if strings.EqualFold(m[1], "escape") && m[2] == "`" {
@@ -25,8 +28,8 @@ func escapeOf(lines []string) byte {
 	return '\\'
 }
 
-// instructions gives do each instruction as one line, without the comments and empty lines within it. Lines of heredocs are no
-// instructions.
+// instructions gives do each instruction as one line, without the comments and empty lines within
+// it. Lines of heredocs are no instructions.
 func instructions(lines []string, escape byte, do func(name, rest string)) {
 	for len(lines) > 0 {
 		var line strings.Builder
@@ -99,8 +102,8 @@ func heredocs(name, rest string) (ends []heredoc) {
 
 const blanks = " \t\v\f\r\n"
 
-// words are parted by blanks outside of quotation marks, which stay in them, but not behind "<<". closed tells whether every such
-// mark has its second.
+// words are parted by blanks outside of quotation marks, which stay in them, but not behind "<<".
+// closed tells whether every such mark has its second.
 func words(line string, escape byte) (list []string, closed bool) {
 	start, quote := -1, byte(0)
 	for i := 0; i < len(line); i++ {

@@ -5,15 +5,17 @@ import (
 	"unicode"
 )
 
-// filler takes quotation marks and escapes away and fills variables in, as BuildKit does it in FROM, ARG, ENV and WORKDIR. Of
-// ${NAME…} it knows -, :-, + and :+. What else there is, and a variable that is not set, stays as it is.
+// filler takes quotation marks and escapes away and fills variables in, as BuildKit does it in
+// FROM, ARG, ENV and WORKDIR. Of ${NAME…} it knows -, :-, + and :+. What else there is, and a
+// variable that is not set, stays as it is.
 type filler struct {
 	escape byte
 	vars   map[string]string
 	depth  int
 }
 
-// maxFilled bounds what variables that double themselves grow to, and what stands in the place of one.
+// maxFilled bounds what variables that double themselves grow to, and what stands in the place of
+// one.
 const maxFilled = 64 << 10
 
 // maxDepth is how deep expressions may stand in each other.
@@ -24,7 +26,8 @@ func (f *filler) fill(word string) string {
 	return out
 }
 
-// until reads to the end, or to the character stop outside of quotation marks, and returns what stands behind it, too.
+// until reads to the end, or to the character stop outside of quotation marks, and returns what
+// stands behind it, too.
 func (f *filler) until(s string, stop byte) (out, behind string) {
 	var b strings.Builder
 	quote := byte(0)
@@ -62,7 +65,9 @@ func (f *filler) variable(s string) (value string, length int) {
 	if braces {
 		name = s[2:]
 	}
-	if end := strings.IndexFunc(name, func(c rune) bool { return c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c) }); end >= 0 {
+	if end := strings.IndexFunc(name, func(c rune) bool {
+		return c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
+	}); end >= 0 {
 		name = name[:end]
 	}
 	value, set := f.vars[name]

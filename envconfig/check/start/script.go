@@ -47,7 +47,8 @@ func (l *linter) script(name string, args []string, run bool, init string) {
 		fields := strings.Fields(interpreter)
 		switch {
 		case strings.HasSuffix(first, "\r"):
-			l.report(1, "the first line ends in a carriage return, so that the interpreter is not found")
+			l.report(1, "the first line ends in a carriage return, so that the interpreter is "+
+				"not found")
 		case len(fields) == 0:
 			l.report(1, "the first line names no interpreter")
 		default:
@@ -71,11 +72,13 @@ func (l *linter) script(name string, args []string, run bool, init string) {
 
 // text looks at the text of a shell script.
 func (l *linter) text(text string, args []string, init string) {
-	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(strings.ReplaceAll(text, "\r\n", "\n")), "")
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(
+		strings.NewReader(strings.ReplaceAll(text, "\r\n", "\n")), "")
 	if err != nil {
 		var syntaxError syntax.ParseError
 		if errors.As(err, &syntaxError) {
-			l.report(int(syntaxError.Pos.Line()), "is no valid shell script: %s", cut(syntaxError.Text))
+			l.report(int(syntaxError.Pos.Line()), "is no valid shell script: %s",
+				cut(syntaxError.Text))
 		}
 		return
 	}
@@ -129,26 +132,31 @@ func (s *script) look(file *syntax.File) {
 			s.call(n)
 		case *syntax.WhileClause:
 			for _, inner := range n.Do {
-				if c, ok := inner.Cmd.(*syntax.CallExpr); ok && len(c.Args) > 0 && c.Args[0].Lit() == "sleep" {
+				if c, ok := inner.Cmd.(*syntax.CallExpr); ok && len(c.Args) > 0 &&
+					c.Args[0].Lit() == "sleep" {
 					s.lingers = true
 				}
 			}
 		}
 	}
 	for node := range nodes(file) {
-		if n, ok := node.(*syntax.Stmt); ok && n.Background && !s.waits && !(s.trapped > 0 && s.waited) && !(s.wrapped && s.waited) && isService(n) {
-			s.report(int(n.Pos().Line()), "puts a process into the background: run the service in the foreground, or use envconfig --on-main-exit=wait")
+		if n, ok := node.(*syntax.Stmt); ok && n.Background && !s.waits &&
+			!(s.trapped > 0 && s.waited) && !(s.wrapped && s.waited) && isService(n) {
+			s.report(int(n.Pos().Line()), "puts a process into the background: run the service "+
+				"in the foreground, or use envconfig --on-main-exit=wait")
 		}
 	}
 }
 
-// isService reports whether a statement runs a program, and not only a piece of the shell's own work.
+// isService reports whether a statement runs a program, and not only a piece of the shell's own
+// work.
 func isService(s *syntax.Stmt) bool {
 	c, ok := s.Cmd.(*syntax.CallExpr)
 	if !ok || len(c.Args) == 0 {
 		return true
 	}
-	return !slices.Contains([]string{"echo", "sleep", "true", ":", "printf", "touch"}, c.Args[0].Lit())
+	return !slices.Contains([]string{"echo", "sleep", "true", ":", "printf", "touch"},
+		c.Args[0].Lit())
 }
 
 func (s *script) call(c *syntax.CallExpr) {
@@ -180,18 +188,23 @@ func (s *script) call(c *syntax.CallExpr) {
 		}
 	default:
 		service, _ := peel(argv)
-		if len(service) > 0 && argv[0] != "exec" && detaches(service) && !s.inConfig(program(service[0])) {
+		if len(service) > 0 && argv[0] != "exec" && detaches(service) &&
+			!s.inConfig(program(service[0])) {
 			s.behind = true
-			if name := program(service[0]); (name == "catalina.sh" || name == "startup.sh") && !s.waits {
-				s.report(line, "starts Tomcat in the background: use catalina.sh run, or envconfig --on-main-exit=wait")
+			if name := program(service[0]); (name == "catalina.sh" || name == "startup.sh") &&
+				!s.waits {
+				s.report(line, "starts Tomcat in the background: use catalina.sh run, or "+
+					"envconfig --on-main-exit=wait")
 			} else if !s.waits {
-				s.report(line, "%s puts the service into the background: run it in the foreground, or use envconfig --on-main-exit=wait", name)
+				s.report(line, "%s puts the service into the background: run it in the "+
+					"foreground, or use envconfig --on-main-exit=wait", name)
 			}
 		}
 	}
 }
 
-// literal are the words of a command up to the first that is not known here, which is empty and the last.
+// literal are the words of a command up to the first that is not known here, which is empty and the
+// last.
 func literal(list []*syntax.Word) (argv []string) {
 	for _, w := range list {
 		text, ok := plain(w.Parts)
@@ -225,7 +238,8 @@ func plain(parts []syntax.WordPart) (string, bool) {
 
 // words1 are the words of a line that is one command, or nil.
 func words1(line string) []string {
-	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(line), "")
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(line),
+		"")
 	if err != nil || len(file.Stmts) != 1 {
 		return nil
 	}
@@ -236,7 +250,8 @@ func words1(line string) []string {
 	return literal(c.Args)
 }
 
-// ends looks at how a script ends: the service has to take the shell's place, unless envconfig is in front.
+// ends looks at how a script ends: the service has to take the shell's place, unless envconfig is
+// in front.
 func (s *script) ends(list []*syntax.Stmt) {
 	if len(list) == 0 {
 		return
@@ -247,13 +262,17 @@ func (s *script) ends(list []*syntax.Stmt) {
 	case s.wrapped || how == executes || how == unknown:
 	case s.lingers, s.behind && how != inPipe && s.trapped == 0 && !s.waited, s.behind && s.waited:
 	case how == inPipe:
-		s.report(line, "exec in a pipeline or in parentheses replaces another shell than the one that is process 1: SIGTERM does not reach the service")
+		s.report(line, "exec in a pipeline or in parentheses replaces another shell than the one "+
+			"that is process 1: SIGTERM does not reach the service")
 	case s.trapped > 0 && !s.waited:
-		s.report(s.trapped, "the trap runs only when the command that the shell waits for has ended: start the service with & and wait for it, or use exec")
+		s.report(s.trapped, "the trap runs only when the command that the shell waits for has "+
+			"ended: start the service with & and wait for it, or use exec")
 	case s.init != "":
-		s.report(line, "the last command has no exec: %s ends with the shell, and the service is killed before it has finished", s.init)
+		s.report(line, "the last command has no exec: %s ends with the shell, and the service is "+
+			"killed before it has finished", s.init)
 	default:
-		s.report(line, "the last command has no exec: the shell stays process 1 and SIGTERM does not reach the service")
+		s.report(line, "the last command has no exec: the shell stays process 1 and SIGTERM does "+
+			"not reach the service")
 	}
 }
 
@@ -368,7 +387,8 @@ func (s *script) executed(c *syntax.CallExpr, argv []string) {
 // isArguments reports whether a word is "$@" or $*.
 func isArguments(w *syntax.Word) bool {
 	for node := range nodes(w) {
-		if p, ok := node.(*syntax.ParamExp); ok && p.Param != nil && (p.Param.Value == "@" || p.Param.Value == "*") {
+		if p, ok := node.(*syntax.ParamExp); ok && p.Param != nil &&
+			(p.Param.Value == "@" || p.Param.Value == "*") {
 			return true
 		}
 	}

@@ -6,9 +6,11 @@ import (
 	"strings"
 )
 
-// What is below is how programs take signals and what keeps them in the foreground, by their manuals.
+// What is below is how programs take signals and what keeps them in the foreground, by their
+// manuals.
 
-// drains are the signals at which services finish the requests that they have; SIGTERM cuts them off there.
+// drains are the signals at which services finish the requests that they have; SIGTERM cuts them
+// off there.
 var drains = map[string]struct{ signal, source string }{
 	"nginx":   {"QUIT", "nginx(8)"},
 	"unitd":   {"QUIT", "unitd(8)"},
@@ -24,55 +26,76 @@ var rewrites = []string{"nginx", "php-fpm", "httpd", "apache2", "haproxy"}
 
 // not are signals that do something else than to stop a service.
 var not = map[string]map[string]string{
-	"java":     {"QUIT": "prints its threads and goes on", "HUP": "may end at once", "USR1": "does not end"},
-	"nginx":    {"HUP": "reads its configuration again", "USR1": "opens its logs again", "USR2": "starts a new binary", "WINCH": "stops its workers and stays"},
-	"php-fpm":  {"USR1": "opens its logs again", "USR2": "reads its configuration again"},
-	"httpd":    {"HUP": "restarts", "USR1": "restarts"},
-	"apache2":  {"HUP": "restarts", "USR1": "restarts"},
-	"haproxy":  {"USR2": "reads its configuration again", "HUP": "prints its state and goes on"},
-	"gunicorn": {"QUIT": "cuts its requests off", "INT": "cuts its requests off", "HUP": "reads its configuration again"},
+	"java": {"QUIT": "prints its threads and goes on", "HUP": "may end at once",
+		"USR1": "does not end"},
+	"nginx": {"HUP": "reads its configuration again", "USR1": "opens its logs again",
+		"USR2": "starts a new binary", "WINCH": "stops its workers and stays"},
+	"php-fpm": {"USR1": "opens its logs again", "USR2": "reads its configuration again"},
+	"httpd":   {"HUP": "restarts", "USR1": "restarts"},
+	"apache2": {"HUP": "restarts", "USR1": "restarts"},
+	"haproxy": {"USR2": "reads its configuration again", "HUP": "prints its state and goes on"},
+	"gunicorn": {"QUIT": "cuts its requests off", "INT": "cuts its requests off",
+		"HUP": "reads its configuration again"},
 	"celery":   {"QUIT": "loses its tasks"},
 	"postgres": {"QUIT": "stops without a checkpoint", "HUP": "reads its configuration again"},
 	"mysqld":   {"HUP": "writes its tables and goes on"},
-	"uwsgi":    {"TERM": "starts again, unless it has --die-on-term", "HUP": "reads its configuration again"},
-	"redis":    {"HUP": "does not end"},
-	"envoy":    {"HUP": "does not end"},
+	"uwsgi": {"TERM": "starts again, unless it has --die-on-term",
+		"HUP": "reads its configuration again"},
+	"redis": {"HUP": "does not end"},
+	"envoy": {"HUP": "does not end"},
 }
 
 // bases are images of Docker's official library and the like that set a signal themselves.
-var bases = []string{"nginx", "nginx-unprivileged", "httpd", "haproxy", "postgres", "unit", "openresty", "wordpress", "nextcloud"}
+var bases = []string{"nginx", "nginx-unprivileged", "httpd", "haproxy", "postgres", "unit",
+	"openresty", "wordpress", "nextcloud"}
 
-// deaf are programs that leave SIGTERM at its default, which the kernel does not apply to process 1 (pid_namespaces(7)).
-var deaf = []string{"node", "nodejs", "python", "php", "perl", "cron", "crond", "tail", "sleep", "deno", "bun", "ts-node", "tsx"}
+// deaf are programs that leave SIGTERM at its default, which the kernel does not apply to process 1
+// (pid_namespaces(7)).
+var deaf = []string{"node", "nodejs", "python", "php", "perl", "cron", "crond", "tail", "sleep",
+	"deno", "bun", "ts-node", "tsx"}
 
 // runners start a program through a shell or as a child that they do not pass a signal on to.
-var runners = []string{"npm", "yarn", "pnpm", "npx", "nodemon", "pipenv", "poetry", "make", "forever"}
+var runners = []string{"npm", "yarn", "pnpm", "npx", "nodemon", "pipenv", "poetry", "make",
+	"forever"}
 
 // listening are modules and scripts of those languages that handle SIGTERM.
-var listening = []string{"gunicorn", "uvicorn", "celery", "supervisor", "supervisord", "hypercorn", "waitress", "daphne", "twisted", "tornado"}
+var listening = []string{"gunicorn", "uvicorn", "celery", "supervisor", "supervisord", "hypercorn",
+	"waitress", "daphne", "twisted", "tornado"}
 
 // foreground are the arguments that keep a program in the foreground, one of which it needs.
 var foreground = map[string][]string{
-	"nginx": {"daemon off"}, "httpd": {"-DFOREGROUND", "FOREGROUND", "-X", "NO_DETACH"}, "apache2": {"-DFOREGROUND", "FOREGROUND", "-X", "NO_DETACH"},
-	"sshd": {"-D", "-d", "-De", "-eD"}, "cron": {"-f"}, "crond": {"-f", "-n", "-s", "-d"}, "rsyslogd": {"-n"}, "lighttpd": {"-D"}, "named": {"-f", "-g"},
-	"dnsmasq": {"-k", "-d", "--keep-in-foreground", "--no-daemon"}, "keepalived": {"-n", "--dont-fork", "-l"}, "varnishd": {"-F", "-d"},
-	"squid": {"-N", "--foreground", "-NYC", "-NYCd1"}, "ntpd": {"-n", "-d"}, "smbd": {"-F", "--foreground", "-i"}, "nmbd": {"-F", "--foreground", "-i"}, "vsftpd": {"background=NO"},
+	"nginx": {"daemon off"}, "httpd": {"-DFOREGROUND", "FOREGROUND", "-X", "NO_DETACH"},
+	"apache2": {"-DFOREGROUND", "FOREGROUND", "-X", "NO_DETACH"},
+	"sshd":    {"-D", "-d", "-De", "-eD"}, "cron": {"-f"}, "crond": {"-f", "-n", "-s", "-d"},
+	"rsyslogd": {"-n"}, "lighttpd": {"-D"}, "named": {"-f", "-g"},
+	"dnsmasq":    {"-k", "-d", "--keep-in-foreground", "--no-daemon"},
+	"keepalived": {"-n", "--dont-fork", "-l"}, "varnishd": {"-F", "-d"},
+	"squid": {"-N", "--foreground", "-NYC", "-NYCd1"}, "ntpd": {"-n", "-d"},
+	"smbd": {"-F", "--foreground", "-i"}, "nmbd": {"-F", "--foreground", "-i"},
+	"vsftpd":  {"background=NO"},
 	"proftpd": {"-n", "--nodaemon"}, "atd": {"-f"}, "dhcpd": {"-f", "-d"}, "bird": {"-f", "-d"},
 }
 
 // background are the arguments that put a program into the background.
 var background = map[string][]string{
-	"php-fpm": {"-D", "--daemonize"}, "memcached": {"-d"}, "haproxy": {"-D"}, "mysqld": {"--daemonize"}, "mongod": {"--fork"}, "gunicorn": {"-D", "--daemon"},
-	"unicorn": {"-D", "--daemonize"}, "uwsgi": {"--daemonize", "-d"}, "redis-server": {"--daemonize"}, "puma": {"-d"}, "catalina.sh": {"start"}, "apachectl": {"start"},
-	"apache2ctl": {"start"}, "pg_ctl": {"start"}, "postfix": {"start"}, "rabbitmq-server": {"-detached"}, "celery": {"--detach", "-D"}, "pm2": {"start"},
-	"rc-service": {"start"}, "service": {"start", "restart"}, "systemctl": {"start"}, "supervisorctl": {"start"}, "zkServer.sh": {"start"}, "nohup": {"&"},
+	"php-fpm": {"-D", "--daemonize"}, "memcached": {"-d"}, "haproxy": {"-D"},
+	"mysqld": {"--daemonize"}, "mongod": {"--fork"}, "gunicorn": {"-D", "--daemon"},
+	"unicorn": {"-D", "--daemonize"}, "uwsgi": {"--daemonize", "-d"},
+	"redis-server": {"--daemonize"}, "puma": {"-d"}, "catalina.sh": {"start"},
+	"apachectl":  {"start"},
+	"apache2ctl": {"start"}, "pg_ctl": {"start"}, "postfix": {"start"},
+	"rabbitmq-server": {"-detached"}, "celery": {"--detach", "-D"}, "pm2": {"start"},
+	"rc-service": {"start"}, "service": {"start", "restart"}, "systemctl": {"start"},
+	"supervisorctl": {"start"}, "zkServer.sh": {"start"}, "nohup": {"&"},
 }
 
-// program is the name under which a program is in the tables above: python3.11 is python, php-fpm8.2 php-fpm.
+// program is the name under which a program is in the tables above: python3.11 is python,
+// php-fpm8.2 php-fpm.
 func program(argv0 string) string {
 	name := path.Base(argv0)
 	switch trimmed := strings.TrimRight(name, "0123456789."); {
-	case slices.Contains([]string{"python", "php", "php-fpm", "perl", "ruby", "node", "mysqld", "postgres"}, trimmed):
+	case slices.Contains([]string{"python", "php", "php-fpm", "perl", "ruby", "node", "mysqld",
+		"postgres"}, trimmed):
 		return trimmed
 	case name == "mariadbd":
 		return "mysqld"
@@ -91,12 +114,15 @@ func detaches(argv []string) bool {
 	if words, ok := foreground[name]; ok {
 		joined := strings.Join(args, " ")
 		if slices.ContainsFunc(args, func(a string) bool {
-			return slices.Contains([]string{"-v", "-V", "-t", "-T", "-s", "--version", "configtest"}, a)
+			return slices.Contains([]string{"-v", "-V", "-t", "-T", "-s", "--version",
+				"configtest"}, a)
 		}) {
 			return false // asks, and ends
 		}
 		return !slices.ContainsFunc(words, func(w string) bool {
-			return strings.HasPrefix(w, "-") && slices.ContainsFunc(args, func(a string) bool { return a == w || strings.HasPrefix(a, w) && len(w) > 2 }) ||
+			return strings.HasPrefix(w, "-") && slices.ContainsFunc(args, func(a string) bool {
+				return a == w || strings.HasPrefix(a, w) && len(w) > 2
+			}) ||
 				!strings.HasPrefix(w, "-") && strings.Contains(joined, w)
 		})
 	}
@@ -113,21 +139,26 @@ func detaches(argv []string) bool {
 	if name == "pm2" && slices.Contains(args, "--no-daemon") {
 		return false
 	}
-	return slices.ContainsFunc(args, func(a string) bool { return slices.Contains(background[name], a) })
+	return slices.ContainsFunc(args, func(a string) bool {
+		return slices.Contains(background[name], a)
+	})
 }
 
 // signals are the names that STOPSIGNAL takes beside numbers.
-var signals = strings.Fields("HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH " +
+var signals = strings.Fields("HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM " +
+	"TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH " +
 	"IO PWR SYS RTMIN RTMIN+1 RTMIN+2 RTMIN+3 RTMIN+4 RTMIN+5 RTMIN+6 RTMAX")
 
 // signal is the name of a signal without SIG, or empty for what is none.
 func signal(name string) string {
 	name = strings.TrimPrefix(strings.ToUpper(name), "SIG")
-	numbers := map[string]string{"1": "HUP", "2": "INT", "3": "QUIT", "9": "KILL", "10": "USR1", "12": "USR2", "15": "TERM", "19": "STOP", "28": "WINCH", "37": "RTMIN+3"}
+	numbers := map[string]string{"1": "HUP", "2": "INT", "3": "QUIT", "9": "KILL", "10": "USR1",
+		"12": "USR2", "15": "TERM", "19": "STOP", "28": "WINCH", "37": "RTMIN+3"}
 	if n, ok := numbers[name]; ok {
 		return n
 	}
-	if slices.Contains(signals, name) || name != "" && strings.Trim(name, "0123456789") == "" && len(name) < 3 {
+	if slices.Contains(signals, name) || name != "" && strings.Trim(name, "0123456789") == "" &&
+		len(name) < 3 {
 		return name
 	}
 	return ""

@@ -111,35 +111,46 @@ func (c *command) validate(name string) error {
 		}
 	}
 	formats := []string{"text", "json"}
-	if name != "diff" && name != "explain" { // manifest has no format, and may share check's variables
+	// manifest has no format, and may share check's variables
+	if name != "diff" && name != "explain" {
 		formats = append(formats, "junit", "sarif")
 	}
 	if !slices.Contains(formats, c.format) {
-		return fmt.Errorf("--format %s is none of %s", names.Quote(c.format), strings.Join(formats, ", "))
+		return fmt.Errorf("--format %s is none of %s", names.Quote(c.format),
+			strings.Join(formats, ", "))
 	}
 	return nil
 }
 
 func (c *command) define(flags *flag.FlagSet) {
 	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
-	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image for the record of what is active, as the start has it")
-	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for check, junit or sarif")
-	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are looked at too; manifest: whose STOPSIGNAL is written down")
-	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for start scripts; / in a RUN step")
+	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image "+
+		"for the record of what is active, as the start has it")
+	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for "+
+		"check, junit or sarif")
+	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are "+
+		"looked at too; manifest: whose STOPSIGNAL is written down")
+	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for "+
+		"start scripts; / in a RUN step")
 	flags.StringVar(&c.baseline, "baseline", "", "check: `file` whose findings are passed over")
-	flags.StringVar(&c.writeBaseline, "write-baseline", "", "check: `file` to write all findings of now into, for --baseline; the exit code is 0")
-	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, with its type")
-	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, below --image-root")
+	flags.StringVar(&c.writeBaseline, "write-baseline", "", "check: `file` to write all findings "+
+		"of now into, for --baseline; the exit code is 0")
+	flags.BoolVar(&c.matrix, "matrix", false, "check: print which environment has which key, "+
+		"with its type")
+	flags.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first, "+
+		"below --image-root")
 }
 
-// fromEnviron sets the flags that ENVCONFIG_* variables name. A value is not repeated in an error: it may be a secret.
+// fromEnviron sets the flags that ENVCONFIG_* variables name. A value is not repeated in an error:
+// it may be a secret.
 func fromEnviron(flags *flag.FlagSet, env []string) (err error) {
 	flags.VisitAll(func(f *flag.Flag) {
 		prefix := "ENVCONFIG_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")) + "="
 		for _, kv := range env {
 			value, ok := strings.CutPrefix(kv, prefix)
 			if ok && f.Value.Set(value) != nil {
-				err = fmt.Errorf("%snot a value for --%s: %s", strings.Replace(prefix, "=", ": ", 1), f.Name, f.Usage)
+				err = fmt.Errorf("%snot a value for --%s: %s", strings.Replace(prefix, "=", ": ",
+					1), f.Name, f.Usage)
 			}
 			if ok {
 				return // the first counts, as the C library has it
@@ -235,7 +246,8 @@ func (c *command) keep(r check.Report) error {
 	if err := os.WriteFile(c.writeBaseline, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("--write-baseline: %w", err)
 	}
-	_, err := fmt.Fprintf(c.stdout, "check: %d findings are in %s: pass it as --baseline\n", len(known.Findings), c.writeBaseline)
+	_, err := fmt.Fprintf(c.stdout, "check: %d findings are in %s: pass it as --baseline\n",
+		len(known.Findings), c.writeBaseline)
 	return err
 }
 
@@ -282,7 +294,8 @@ func (c *command) entrypoint() ([]check.Finding, error) {
 
 func (c *command) printMatrix(set *check.Set) error {
 	environments, rows := set.Matrix()
-	if _, err := fmt.Fprintf(c.stdout, "%s\tpath\tkey\n", strings.Join(environments, "\t")); err != nil {
+	if _, err := fmt.Fprintf(c.stdout, "%s\tpath\tkey\n", strings.Join(environments,
+		"\t")); err != nil {
 		return err
 	}
 	for _, row := range rows {
@@ -314,7 +327,8 @@ func (c *command) diff(a, b string) error {
 		return c.printJSON(changes)
 	}
 	for _, d := range changes {
-		if _, err := fmt.Fprintln(c.stdout, strings.TrimSpace(d.Sign+" "+d.Path+" "+d.Key)); err != nil {
+		if _, err := fmt.Fprintln(c.stdout, strings.TrimSpace(d.Sign+" "+d.Path+" "+
+			d.Key)); err != nil {
 			return err
 		}
 	}
@@ -327,7 +341,10 @@ func (c *command) explain(key string) error {
 		return err
 	}
 	defer root.Close()
-	places := set.Explain(key, func(source string) bool { _, err := root.Lstat(source); return err == nil })
+	places := set.Explain(key, func(source string) bool {
+		_, err := root.Lstat(source)
+		return err == nil
+	})
 	if len(places) == 0 {
 		return fmt.Errorf("no file that can be read has the key %q", key)
 	}

@@ -16,8 +16,9 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true, UpdateScripts: os.Getenv("ENVCONFIG_UPDATE") != "",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code}})
+	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true,
+		UpdateScripts: os.Getenv("ENVCONFIG_UPDATE") != "",
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"code": code}})
 }
 
 // code runs a command and holds its exit code to the first argument.

@@ -19,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apps are services of the tests' own: the test binary is one of them when SLUICE_TEST_APP names it.
+// apps are services of the tests' own: the test binary is one of them when SLUICE_TEST_APP names
+// it.
 var apps = map[string]func(args []string){
 	// drain works on for a while after SIGTERM, as a service with open requests does.
 	"drain": func([]string) {
@@ -106,11 +107,13 @@ var apps = map[string]func(args []string){
 		}
 		fmt.Println(err)
 	},
-	// noprctl becomes the command that the arguments name, which is refused every prctl from then on.
+	// noprctl becomes the command that the arguments name, which is refused every prctl from then
+	// on.
 	"noprctl": func(args []string) { execWithout(args, unix.SYS_PRCTL) },
 	// nowait does the same with wait4.
 	"nowait": func(args []string) { execWithout(args, unix.SYS_WAIT4) },
-	// background starts itself as the service that the arguments name, in a session of its own, and goes.
+	// background starts itself as the service that the arguments name, in a session of its own, and
+	// goes.
 	"background": func(args []string) {
 		cmd := exec.Command(os.Args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), "SLUICE_TEST_APP="+args[0])
@@ -137,17 +140,22 @@ func execWithout(args []string, call uint32) {
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
-	runtime.LockOSThread() // filters belong to a thread, and the one that calls exec is the one that stays
+	// filters belong to a thread, and the one that calls exec is the one that stays
+	runtime.LockOSThread()
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	if err == nil {
-		err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+		err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER,
+			uintptr(unsafe.Pointer(&program)), 0, 0)
 	}
-	if err == nil && call == unix.SYS_PRCTL && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil {
+	if err == nil && call == unix.SYS_PRCTL && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0,
+		0) == nil {
 		err = errors.New("prctl still works")
 	}
 	if err == nil {
-		err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "SLUICE_TEST_APP=") }))
+		err = syscall.Exec(args[0], args, slices.DeleteFunc(os.Environ(), func(kv string) bool {
+			return strings.HasPrefix(kv, "SLUICE_TEST_APP=")
+		}))
 	}
 	fmt.Println(err)
 }

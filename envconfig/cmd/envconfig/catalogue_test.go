@@ -111,8 +111,10 @@ http { access_log off; server { listen 127.0.0.1:PORT;
 `
 
 var php = map[string]string{
-	"fpm.conf": "[global]\npid = DIR/fpm.pid\nerror_log = /proc/self/fd/2\n[www]\nuser = root\ngroup = root\nlisten = DIR/fpm.sock\n" +
-		"pm = static\npm.max_children = 2\ncatch_workers_output = yes\ndecorate_workers_output = no\n",
+	"fpm.conf": "[global]\npid = DIR/fpm.pid\nerror_log = /proc/self/fd/2\n[www]\nuser = " +
+		"root\ngroup = root\nlisten = DIR/fpm.sock\n" +
+		"pm = static\npm.max_children = 2\ncatch_workers_output = yes\ndecorate_workers_output = " +
+		"no\n",
 	"page.php":   `<?php if ($_SERVER['QUERY_STRING'] == '/slow') { fwrite(fopen('php://stderr', 'w'), "WORKING\n"); sleep(1); } echo 'whole';`,
 	"nginx.conf": phpNginx,
 	"fpm.sh":     "PHPFPM -R -F -y DIR/fpm.conf &\nuntil [ -S DIR/fpm.sock ]; do sleep 0.02; done\n",
@@ -146,7 +148,8 @@ var catalogue = []real{
 		command: "sh DIR/both.sh", works: "WORKING",
 	},
 	{
-		name: "nginx and php-fpm, bash, trap QUIT", needs: []string{"nginx=nginx", phpFPM() + "=php-fpm"},
+		name: "nginx and php-fpm, bash, trap QUIT", needs: []string{"nginx=nginx",
+			phpFPM() + "=php-fpm"},
 		files: with(php, "both.sh", php["fpm.sh"]+"fpm=$!\nnginx -c DIR/nginx.conf & ng=$!\n"+
 			"trap 'kill -QUIT $ng; wait $ng; kill -QUIT $fpm; exit 0' TERM QUIT\nwait\n"),
 		command: "bash DIR/both.sh", works: "WORKING",
@@ -156,11 +159,13 @@ var catalogue = []real{
 		command: "node DIR/slow.js", works: "WORKING",
 	},
 	{
-		name: "java", needs: []string{"java=default-jre-headless", "javac=default-jdk-headless"}, files: map[string]string{"Slow.java": slowJava},
+		name: "java", needs: []string{"java=default-jre-headless", "javac=default-jdk-headless"},
+		files:   map[string]string{"Slow.java": slowJava},
 		command: "java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp DIR Slow", works: "WORKING",
 	},
 	{
-		name: "tomcat", needs: []string{"java=default-jre-headless", "/usr/share/tomcat10/bin/catalina.sh=tomcat10"},
+		name: "tomcat", needs: []string{"java=default-jre-headless",
+			"/usr/share/tomcat10/bin/catalina.sh=tomcat10"},
 		files: map[string]string{
 			"conf/server.xml": `<Server port="-1"><Service name="Catalina" gracefulStopAwaitMillis="20000"><Connector port="PORT" address="127.0.0.1"/>` +
 				`<Engine name="Catalina" defaultHost="shop"><Host name="shop" appBase="webapps" autoDeploy="false"/></Engine></Service></Server>`,
@@ -170,29 +175,37 @@ var catalogue = []real{
 			"webapps/ROOT/ready.jsp": "whole", "temp/.keep": "", "work/.keep": "", "logs/.keep": "",
 			"webapps/ROOT/slow.jsp": `<% System.out.println("WORKING"); Thread.sleep(3000); %>whole`,
 		},
-		command: "env CATALINA_BASE=DIR CATALINA_TMPDIR=DIR/temp CATALINA_OPTS=-XX:TieredStopAtLevel=1 sh /usr/share/tomcat10/bin/catalina.sh run",
-		works:   "WORKING", suffix: ".jsp",
+		command: "env CATALINA_BASE=DIR CATALINA_TMPDIR=DIR/temp " +
+			"CATALINA_OPTS=-XX:TieredStopAtLevel=1 sh /usr/share/tomcat10/bin/catalina.sh run",
+		works: "WORKING", suffix: ".jsp",
 	},
 	{
-		name: "gunicorn", needs: []string{"gunicorn=gunicorn"}, files: map[string]string{"slow.py": slowPython},
+		name: "gunicorn", needs: []string{"gunicorn=gunicorn"},
+		files:   map[string]string{"slow.py": slowPython},
 		command: "gunicorn -w 2 -b 127.0.0.1:PORT --chdir DIR slow:app", works: "WORKING",
 	},
 	{
-		name: "celery", needs: []string{"celery=celery"}, files: map[string]string{"tasks.py": slowCelery, "queue/.keep": ""},
-		command: "env C_FORCE_ROOT=1 /usr/bin/python3 -m celery --workdir DIR -A tasks worker -c 1 -P prefork --without-gossip --without-mingle -l INFO",
-		task:    "cd DIR && until /usr/bin/python3 -c 'import tasks; tasks.slow.delay()'; do :; done",
-		works:   "WORKING", done: "TASK DONE",
+		name: "celery", needs: []string{"celery=celery"},
+		files: map[string]string{"tasks.py": slowCelery, "queue/.keep": ""},
+		command: "env C_FORCE_ROOT=1 /usr/bin/python3 -m celery --workdir DIR -A tasks worker -c " +
+			"1 -P prefork --without-gossip --without-mingle -l INFO",
+		task: "cd DIR && until /usr/bin/python3 -c 'import tasks; tasks.slow.delay()'; do :; " +
+			"done",
+		works: "WORKING", done: "TASK DONE",
 	},
 	{
 		name: "supervisord", needs: []string{"supervisord=supervisor", "gunicorn=gunicorn"},
-		files: map[string]string{"slow.py": slowPython, "supervisord.conf": "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile=DIR/supervisord.pid\n" +
-			"[program:web]\ncommand=gunicorn -b 127.0.0.1:PORT --chdir DIR slow:app\nstderr_logfile=/dev/fd/2\nstderr_logfile_maxbytes=0\n"},
+		files: map[string]string{"slow.py": slowPython,
+			"supervisord.conf": "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile=DIR/supervisord.pid\n" +
+				"[program:web]\ncommand=gunicorn -b 127.0.0.1:PORT --chdir DIR " +
+				"slow:app\nstderr_logfile=/dev/fd/2\nstderr_logfile_maxbytes=0\n"},
 		command: "supervisord -c DIR/supervisord.conf", works: "WORKING",
 	},
 	{
 		name: "cron", needs: []string{"cron=cron"},
 		files: map[string]string{
-			"tab": "@reboot sh DIR/job.sh > DIR/log 2>&1\n", "job.sh": "echo WORKING\nsleep 1\necho TASK DONE\n",
+			"tab": "@reboot sh DIR/job.sh > DIR/log 2>&1\n", "job.sh": "echo WORKING\nsleep " +
+				"1\necho TASK DONE\n",
 		},
 		command: "cron -f", works: "WORKING", done: "TASK DONE",
 	},
@@ -200,7 +213,8 @@ var catalogue = []real{
 		name: "a daemon", needs: []string{"nginx=nginx", phpFPM() + "=php-fpm"},
 		files: with(php, "nginx.conf", strings.Replace(phpNginx, "daemon off;", "", 1),
 			"both.sh", "PHPFPM -R -D -y DIR/fpm.conf\nnginx -c DIR/nginx.conf\n"),
-		command: "sh DIR/both.sh", works: "WORKING", flags: "--on-main-exit=wait --pid-file DIR/nginx.pid ",
+		command: "sh DIR/both.sh", works: "WORKING", flags: "--on-main-exit=wait --pid-file " +
+			"DIR/nginx.pid ",
 	},
 }
 
@@ -219,8 +233,8 @@ type outcome struct {
 	output string
 }
 
-// stopAtWork starts a service of the catalogue behind an entrypoint, as process 1 of a PID namespace,
-// sends it the signal while it is at work, and waits for its end.
+// stopAtWork starts a service of the catalogue behind an entrypoint, as process 1 of a PID
+// namespace, sends it the signal while it is at work, and waits for its end.
 func stopAtWork(t *testing.T, r real, way, entrypoint string, stop func(*service)) outcome {
 	t.Helper()
 	for _, pair := range r.needs {
@@ -234,7 +248,8 @@ func stopAtWork(t *testing.T, r real, way, entrypoint string, stop func(*service
 	port := freePort(t)
 	dir := t.TempDir()
 	fill := strings.NewReplacer("DIR", dir, "PORT", strconv.Itoa(port), "PHPFPM", phpFPM()).Replace
-	files := with(r.files, "service", "#!/bin/sh\nexec "+r.command+"\n", "start.sh", r.command+"\necho went on\n")
+	files := with(r.files, "service", "#!/bin/sh\nexec "+r.command+"\n", "start.sh",
+		r.command+"\necho went on\n")
 	for name, text := range files {
 		name = filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
@@ -319,8 +334,8 @@ func freePort(t *testing.T) int {
 
 func terminate(s *service) { s.signal(syscall.SIGTERM) }
 
-// Every service of the catalogue finishes the work that it is at when it is stopped, however the image
-// starts it, and none is killed for outliving the grace time.
+// Every service of the catalogue finishes the work that it is at when it is stopped, however the
+// image starts it, and none is killed for outliving the grace time.
 func TestCatalogue(t *testing.T) {
 	t.Parallel()
 	testbed.NeedRoot(t, "services with users of their own")

@@ -20,8 +20,8 @@ const drainPause = 100 * time.Millisecond
 // errInFlight ends drain with 1.
 var errInFlight = errors.New("in flight when the time was over")
 
-// drain is for a preStop hook: it gives process 1 the signal on which the service takes no more work,
-// if there is one, and waits until no connection to it is left, or for the time given.
+// drain is for a preStop hook: it gives process 1 the signal on which the service takes no more
+// work, if there is one, and waits until no connection to it is left, or for the time given.
 func (c *command) drain() error {
 	ports, _, err := connections(c.drainPorts)
 	if err != nil {
@@ -86,8 +86,8 @@ func connections(ports []int) (of []int, count int, err error) {
 	return of, count, nil
 }
 
-// The states of a socket that matter; see tcp_states.h of Linux. Half closed is one whose client has
-// said that it sends no more, and may wait for an answer.
+// The states of a socket that matter; see tcp_states.h of Linux. Half closed is one whose client
+// has said that it sends no more, and may wait for an answer.
 const (
 	established = 1
 	halfClosed  = 8

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// drain waits for the last connection, also where nothing listens any more, and ends with 1 when its
-// time is over before that.
+// drain waits for the last connection, also where nothing listens any more, and ends with 1 when
+// its time is over before that.
 func TestDrainWaitsForConnections(t *testing.T) {
 	t.Parallel()
 	exe, err := binary()
@@ -34,7 +34,8 @@ func TestDrainWaitsForConnections(t *testing.T) {
 		}
 		code, out := drain("1ms")
 		require.Equal(t, 1, code, out)
-		require.Contains(t, out, "1 connections to ports ["+port+"]: in flight when the time was over")
+		require.Contains(t, out, "1 connections to ports ["+port+"]: in flight when the time was "+
+			"over")
 		require.NoError(t, client.(*net.TCPConn).CloseWrite())
 		code, out = drain("1ms")
 		require.Equal(t, 1, code, "the client waits for an answer: %s", out)
@@ -60,7 +61,8 @@ func TestDrainAsksTheService(t *testing.T) {
 func TestParseSockets(t *testing.T) {
 	t.Parallel()
 	text := "  sl  local_address rem_address   st tx_queue\n" +
-		"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1\n" +
+		"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0       " +
+		" 0 1\n" +
 		"   1: 00000000000000000000000001000000:1F91 00000000000000000000000001000000:C350 01 0:0\n" +
 		"   2: 0100007F:1F90 x 1FF\n   3: cut\n"
 	require.Equal(t, []socket{{8080, listening}, {8081, established}}, parseSockets(text))

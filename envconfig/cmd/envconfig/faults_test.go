@@ -22,14 +22,19 @@ func TestExitCodeOfAServiceInTheBackground(t *testing.T) {
 		flags, script string
 		want          int
 	}{
-		"its own":                           {"", `(setsid sh -c 'sleep 0.1; exit 3' &)`, 3},
-		"died of a signal":                  {"", `(setsid sh -c 'sleep 0.1; kill -SEGV $$' &)`, 139},
-		"died before its worker":            {"", `(setsid sh -c 'sleep 0.4 & sleep 0.1; kill -SEGV $$' &)`, 139},
-		"a helper fails before it":          {"", `(sh -c 'exit 4' &); (setsid sleep 0.3 &)`, 0},
-		"the start script fails":            {"", `(setsid sleep 0.1 &); exit 6`, 6},
-		"of the PID file":                   {"--pid-file pid", `(setsid sh -c 'echo $$ > pid; sleep 0.2; exit 3' &); (setsid sh -c 'sleep 600' &)`, 3},
-		"of a PID file that comes later":    {"--pid-file pid", `(setsid sh -c 'sleep 0.1; echo $$ > pid; sleep 0.3; kill -SEGV $$' &); (setsid sh -c 'sleep 600' &)`, 139},
-		"of a PID file that is left behind": {"--pid-file pid", `echo 1 > pid; (setsid sh -c 'sleep 0.1; exit 3' &)`, 3},
+		"its own": {"", `(setsid sh -c 'sleep 0.1; exit 3' &)`, 3},
+		"died of a signal": {"", `(setsid sh -c 'sleep 0.1; kill -SEGV $$' &)`,
+			139},
+		"died before its worker": {"",
+			`(setsid sh -c 'sleep 0.4 & sleep 0.1; kill -SEGV $$' &)`, 139},
+		"a helper fails before it": {"", `(sh -c 'exit 4' &); (setsid sleep 0.3 &)`, 0},
+		"the start script fails":   {"", `(setsid sleep 0.1 &); exit 6`, 6},
+		"of the PID file": {"--pid-file pid",
+			`(setsid sh -c 'echo $$ > pid; sleep 0.2; exit 3' &); (setsid sh -c 'sleep 600' &)`, 3},
+		"of a PID file that comes later": {"--pid-file pid",
+			`(setsid sh -c 'sleep 0.1; echo $$ > pid; sleep 0.3; kill -SEGV $$' &); (setsid sh -c 'sleep 600' &)`, 139},
+		"of a PID file that is left behind": {"--pid-file pid",
+			`echo 1 > pid; (setsid sh -c 'sleep 0.1; exit 3' &)`, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -73,7 +78,8 @@ func TestFullLogHoldsNothingUp(t *testing.T) {
 // A service on a terminal that does not read from it too soon gets no signal at its start.
 func TestNoSignalAtTheStartOnATerminal(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `script -qefc '"$A" "$E" --quiet -- grep -E "SigPnd|ShdPnd|SigBlk" /proc/self/status' typescript < /dev/null`,
+	s := startWith(t, &syscall.SysProcAttr{},
+		`script -qefc '"$A" "$E" --quiet -- grep -E "SigPnd|ShdPnd|SigBlk" /proc/self/status' typescript < /dev/null`,
 		"SLUICE_TEST_APP=blockcont")
 	require.Equal(t, 0, s.ends(), "%v", s.output)
 	require.Regexp(t, `SigPnd:\s0+\r\nShdPnd:\s0+\r\nSigBlk:\s0+20000\r\n`, s.output.String())
@@ -83,7 +89,8 @@ func TestNoSignalAtTheStartOnATerminal(t *testing.T) {
 // not be seen.
 func TestRefusedWaitIsAnError(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `SLUICE_TEST_APP=nowait exec "$A" "$E" -- sh -c 'echo STARTED'`)
+	s := startWith(t, &syscall.SysProcAttr{},
+		`SLUICE_TEST_APP=nowait exec "$A" "$E" -- sh -c 'echo STARTED'`)
 	require.Equal(t, 74, s.ends(), "%v", s.output)
 	require.Contains(t, s.output.String(), "wait4")
 	require.Contains(t, s.output.String(), "--init=false")
@@ -92,16 +99,18 @@ func TestRefusedWaitIsAnError(t *testing.T) {
 
 func TestNoexecIsNamed(t *testing.T) {
 	t.Parallel()
-	s := start(t, `mkdir none && mount -t tmpfs -o noexec none none && cp /bin/true none/tool && exec "$E" -- none/tool`)
+	s := start(t,
+		`mkdir none && mount -t tmpfs -o noexec none none && cp /bin/true none/tool && exec "$E" -- none/tool`)
 	require.Equal(t, 126, s.ends(), "%v", s.output)
 	require.Contains(t, s.output.String(), "none/tool: its file system is mounted noexec")
-	s = start(t, `mkdir none && mount -t tmpfs -o noexec none none && cp /bin/sh none/sh && printf "#!$PWD/none/sh\n" > tool && chmod +x tool && exec "$E" -- ./tool`)
+	s = start(t,
+		`mkdir none && mount -t tmpfs -o noexec none none && cp /bin/sh none/sh && printf "#!$PWD/none/sh\n" > tool && chmod +x tool && exec "$E" -- ./tool`)
 	require.Equal(t, 126, s.ends(), "%v", s.output)
 	require.Contains(t, s.output.String(), "none/sh: its file system is mounted noexec")
 }
 
-// With --parent-death the service ends when the process dies that has started envconfig, or envconfig
-// itself; without it, it goes on.
+// With --parent-death the service ends when the process dies that has started envconfig, or
+// envconfig itself; without it, it goes on.
 func TestParentDeath(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"--init=true", "--init=false"} {

@@ -86,8 +86,8 @@ func (c *command) parse(args []string) error {
 	return c.validate()
 }
 
-// validate returns a problem of a value that its flag took. It does not repeat values of --set, which
-// may be secrets.
+// validate returns a problem of a value that its flag took. It does not repeat values of --set,
+// which may be secrets.
 func (c *command) validate() error {
 	for _, f := range []struct{ name, value string }{
 		{"source", c.source}, {"root", c.root}, {"state", c.state}, {"var", c.variable},
@@ -97,7 +97,8 @@ func (c *command) validate() error {
 		}
 	}
 	if strings.Contains(c.variable, "=") {
-		return usageError{fmt.Errorf("--var %s cannot be the name of a variable", names.Quote(c.variable))}
+		return usageError{fmt.Errorf("--var %s cannot be the name of a variable",
+			names.Quote(c.variable))}
 	}
 	unset, set := entry.Environ{Unset: c.environ.Unset}, entry.Environ{Set: c.environ.Set}
 	switch {
@@ -115,37 +116,56 @@ func (c *command) validate() error {
 
 func (c *command) define(fs *flag.FlagSet) {
 	fs.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
-	fs.StringVar(&c.root, "root", envconfig.DefaultRoot, "`folder` that target paths are relative to")
-	fs.StringVar(&c.state, "state", envconfig.DefaultState, "`folder` for the record of what is active")
-	fs.StringVar(&c.variable, "var", envconfig.DefaultVariable, "`name` of the variable that selects the environment")
+	fs.StringVar(&c.root, "root", envconfig.DefaultRoot, "`folder` that target paths are "+
+		"relative to")
+	fs.StringVar(&c.state, "state", envconfig.DefaultState, "`folder` for the record of what is "+
+		"active")
+	fs.StringVar(&c.variable, "var", envconfig.DefaultVariable, "`name` of the variable that "+
+		"selects the environment")
 	fs.BoolVar(&c.quiet, "quiet", false, "print no line about what was done")
-	fs.BoolVar(&c.durable, "durable", false, "wait until the files are on the disk, for targets on a volume that outlives the machine")
-	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is true but for other inits")
-	fs.DurationVar(&c.service.Grace, "grace", entry.DefaultGrace, "with init: `time` from the signal to stop until what is left is killed; keep it below the orchestrator's")
-	fs.Func("scope", "with init: which processes get the signals: main, `service` or group (default service)", c.setScope)
-	fs.Func("rewrite", "with init: `from:to` replaces a signal, as TERM:QUIT; may be repeated", each(c.setRewrite))
-	fs.Func("stop-signal", "with init: `signal` that stops the service, as the image's STOPSIGNAL; TERM becomes it. manifest writes it down", c.setStopSignal)
-	fs.Func("on-main-exit", "with init: stop or `wait` for descendants when the command ends by itself (default stop)", c.setOnMainExit)
-	fs.Func("pid-file", "with --on-main-exit=wait: `file` with the process id of the service, whose exit code counts", c.setPIDFile)
-	fs.Func("parent-death", "`signal` that the service gets when the process dies that started envconfig (default none)", c.setParentDeath)
-	fs.Func("map-exit", "with init: `from:to` replaces an exit code; may be repeated", each(c.setMapExit))
-	fs.BoolVar(&c.environ.Pristine, "pristine", false, "give the command no variables but those of --set")
-	fs.Func("unset", "`pattern` of variables that the command does not get; may be repeated", each(func(s string) error {
-		c.environ.Unset = append(c.environ.Unset, s)
-		return nil
-	}))
+	fs.BoolVar(&c.durable, "durable", false, "wait until the files are on the disk, for targets "+
+		"on a volume that outlives the machine")
+	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is true "+
+		"but for other inits")
+	fs.DurationVar(&c.service.Grace, "grace", entry.DefaultGrace, "with init: `time` from the "+
+		"signal to stop until what is left is killed; keep it below the orchestrator's")
+	fs.Func("scope", "with init: which processes get the signals: main, `service` or group "+
+		"(default service)", c.setScope)
+	fs.Func("rewrite", "with init: `from:to` replaces a signal, as TERM:QUIT; may be repeated",
+		each(c.setRewrite))
+	fs.Func("stop-signal", "with init: `signal` that stops the service, as the image's "+
+		"STOPSIGNAL; TERM becomes it. manifest writes it down", c.setStopSignal)
+	fs.Func("on-main-exit", "with init: stop or `wait` for descendants when the command ends by "+
+		"itself (default stop)", c.setOnMainExit)
+	fs.Func("pid-file", "with --on-main-exit=wait: `file` with the process id of the service, "+
+		"whose exit code counts", c.setPIDFile)
+	fs.Func("parent-death", "`signal` that the service gets when the process dies that started "+
+		"envconfig (default none)", c.setParentDeath)
+	fs.Func("map-exit", "with init: `from:to` replaces an exit code; may be repeated",
+		each(c.setMapExit))
+	fs.BoolVar(&c.environ.Pristine, "pristine", false, "give the command no variables but those "+
+		"of --set")
+	fs.Func("unset", "`pattern` of variables that the command does not get; may be repeated",
+		each(func(s string) error {
+			c.environ.Unset = append(c.environ.Unset, s)
+			return nil
+		}))
 	fs.Func("set", "`NAME=VALUE` for the command; may be repeated", each(func(s string) error {
 		c.environ.Set = append(c.environ.Set, s)
 		return nil
 	}))
-	fs.Func("drain-signal", "drain: `signal` for the service first, on which it takes no more work (default none)", func(s string) (err error) {
+	fs.Func("drain-signal", "drain: `signal` for the service first, on which it takes no more "+
+		"work (default none)", func(s string) (err error) {
 		c.drainSignal, err = parseSignal(s)
 		return err
 	})
-	fs.Func("drain-port", "drain: `port` of the service; may be repeated (default all that are listened to)", each(c.setDrainPort))
+	fs.Func("drain-port", "drain: `port` of the service; may be repeated (default all that are "+
+		"listened to)", each(c.setDrainPort))
 	fs.DurationVar(&c.drainTime, "drain-time", 20*time.Second, "drain: `time` to wait at most")
-	fs.BoolVar(&c.dryRun, "dry-run", false, "activate: print what would be changed and change nothing; 1 if something would be")
-	fs.BoolVar(&c.label, "label", false, "manifest: print the image's label as KEY=VALUE, write nothing")
+	fs.BoolVar(&c.dryRun, "dry-run", false, "activate: print what would be changed and change "+
+		"nothing; 1 if something would be")
+	fs.BoolVar(&c.label, "label", false, "manifest: print the image's label as KEY=VALUE, write "+
+		"nothing")
 	fs.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first")
 }
 
@@ -153,8 +173,8 @@ func (c *command) define(fs *flag.FlagSet) {
 const variables = "ENVCONFIG_"
 
 // fromEnviron sets the flags that ENVCONFIG_* variables name. One that is there twice counts as the
-// C library has it: the first. A variable that names no flag is an error, unless Kubernetes may have
-// set it. A value is not repeated in an error: it may be a secret.
+// C library has it: the first. A variable that names no flag is an error, unless Kubernetes may
+// have set it. A value is not repeated in an error: it may be a secret.
 func fromEnviron(fs *flag.FlagSet, env []string) error {
 	for i, kv := range env {
 		if !strings.HasPrefix(kv, variables) {
@@ -169,7 +189,8 @@ func fromEnviron(fs *flag.FlagSet, env []string) error {
 			if ofServiceLink(name) {
 				continue
 			}
-			return usageError{fmt.Errorf("%s stands for no flag%s", names.Quote(name), nearestVariable(fs, name))}
+			return usageError{fmt.Errorf("%s stands for no flag%s", names.Quote(name),
+				nearestVariable(fs, name))}
 		}
 		if f.Value.Set(value) != nil {
 			return usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, f.Usage)}
@@ -182,7 +203,8 @@ func fromEnviron(fs *flag.FlagSet, env []string) error {
 // container for each Service of its namespace, one of which may be called envconfig.
 func ofServiceLink(name string) bool {
 	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") ||
-		name == variables+"PORT" || strings.HasSuffix(name, "_PORT") && strings.Count(name, "_") > 1 ||
+		name == variables+"PORT" || strings.HasSuffix(name, "_PORT") &&
+		strings.Count(name, "_") > 1 ||
 		strings.Contains(name, "_PORT_")
 }
 
@@ -234,7 +256,8 @@ func (c *command) setDrainPort(s string) error {
 }
 
 func (c *command) setScope(s string) error {
-	scopes := map[string]entry.Scope{"service": entry.Service, "main": entry.Main, "group": entry.Group}
+	scopes := map[string]entry.Scope{"service": entry.Service, "main": entry.Main,
+		"group": entry.Group}
 	scope, ok := scopes[s]
 	if !ok {
 		return errors.New("must be main, service or group")

@@ -16,14 +16,19 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/entry"
 )
 
-// Every flag can be given as a variable as well, is in the help, and one on the command line counts more.
+// Every flag can be given as a variable as well, is in the help, and one on the command line counts
+// more.
 func TestFlagsAreVariablesToo(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{
-		"source": "/s", "root": "/r", "state": "/t", "var": "STAGE", "quiet": "true", "init": "false", "durable": "true", "grace": "8s", "on-main-exit": "wait", "map-exit": "143:0\n130:1",
-		"scope": "group", "rewrite": "TERM:SIGQUIT\n2:15", "stop-signal": "rtmin+3", "pid-file": "/run/x.pid", "parent-death": "TERM",
+		"source": "/s", "root": "/r", "state": "/t", "var": "STAGE", "quiet": "true",
+		"init": "false", "durable": "true", "grace": "8s", "on-main-exit": "wait",
+		"map-exit": "143:0\n130:1",
+		"scope":    "group", "rewrite": "TERM:SIGQUIT\n2:15", "stop-signal": "rtmin+3",
+		"pid-file": "/run/x.pid", "parent-death": "TERM",
 		"drain-signal": "USR1", "drain-port": "80\n8080", "drain-time": "3s",
-		"pristine": "true", "unset": "SECRET_*\nTOKEN", "set": "A=1\nB=2 3", "dry-run": "true", "label": "true", "bake": "true",
+		"pristine": "true", "unset": "SECRET_*\nTOKEN", "set": "A=1\nB=2 3", "dry-run": "true",
+		"label": "true", "bake": "true",
 	}
 	var help bytes.Buffer
 	require.ErrorIs(t, (&command{stdout: &help}).parse([]string{"--help"}), flag.ErrHelp)
@@ -35,7 +40,8 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 		n++
 		require.Contains(t, values, f.Name)
 		require.Contains(t, help.String(), "-"+f.Name)
-		env = append(env, "ENVCONFIG_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+"="+values[f.Name])
+		env = append(env, "ENVCONFIG_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+"="+
+			values[f.Name])
 	})
 	require.Len(t, values, n)
 	require.Contains(t, help.String(), "examples:")
@@ -44,34 +50,44 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 	require.NoError(t, c.parse([]string{"--grace", "9s", "--", "cmd", "-x"}))
 	require.Equal(t, []string{"cmd", "-x"}, c.args)
 	require.Equal(t, options{
-		source: "/s", root: "/r", state: "/t", variable: "STAGE", quiet: true, init: "false", durable: true,
+		source: "/s", root: "/r", state: "/t", variable: "STAGE", quiet: true, init: "false",
+		durable: true,
 		service: entry.Init{
-			Grace: 9 * time.Second, OnMainExit: entry.Wait, MapExit: map[int]int{143: 0, 130: 1}, Scope: entry.Group,
-			Rewrite:    map[syscall.Signal]syscall.Signal{syscall.SIGTERM: syscall.SIGQUIT, syscall.SIGINT: syscall.SIGTERM},
+			Grace: 9 * time.Second, OnMainExit: entry.Wait, MapExit: map[int]int{143: 0, 130: 1},
+			Scope: entry.Group,
+			Rewrite: map[syscall.Signal]syscall.Signal{syscall.SIGTERM: syscall.SIGQUIT,
+				syscall.SIGINT: syscall.SIGTERM},
 			StopSignal: 37, PIDFile: "/run/x.pid", ParentDeath: syscall.SIGTERM,
 		},
-		environ: entry.Environ{Pristine: true, Unset: []string{"SECRET_*", "TOKEN"}, Set: []string{"A=1", "B=2 3"}}, dryRun: true, label: true, bake: true,
+		environ: entry.Environ{Pristine: true, Unset: []string{"SECRET_*", "TOKEN"},
+			Set: []string{"A=1", "B=2 3"}}, dryRun: true, label: true, bake: true,
 		drainSignal: syscall.SIGUSR1, drainPorts: []int{80, 8080}, drainTime: 3 * time.Second,
 	}, c.options)
-	for _, bad := range []string{"ENVCONFIG_INIT=s3cret", "ENVCONFIG_GRACE=s3cret", "ENVCONFIG_ON_MAIN_EXIT=s3cret", "ENVCONFIG_MAP_EXIT=s3cret", "ENVCONFIG_SET=s3cret", "ENVCONFIG_UNSET=["} {
+	for _, bad := range []string{"ENVCONFIG_INIT=s3cret", "ENVCONFIG_GRACE=s3cret",
+		"ENVCONFIG_ON_MAIN_EXIT=s3cret", "ENVCONFIG_MAP_EXIT=s3cret", "ENVCONFIG_SET=s3cret",
+		"ENVCONFIG_UNSET=["} {
 		err := (&command{env: []string{bad}, stdout: io.Discard}).parse(nil)
 		require.Equal(t, 64, exitCode(err), bad)
 		require.NotContains(t, err.Error(), "s3cret", bad)
 	}
 }
 
-// Every flag refuses a bad value with 64 and an error that names the flag, on the command line and as a
-// variable.
+// Every flag refuses a bad value with 64 and an error that names the flag, on the command line and
+// as a variable.
 func TestFlagsRefuseBadValues(t *testing.T) {
 	t.Parallel()
 	values := map[string][]string{
 		"source": {"", "a\x00b"}, "root": {""}, "state": {""}, "var": {"", "A=B"},
-		"quiet": {"", "maybe"}, "durable": {"2"}, "pristine": {"x"}, "dry-run": {"x"}, "label": {"x"}, "bake": {"x"},
+		"quiet": {"", "maybe"}, "durable": {"2"}, "pristine": {"x"}, "dry-run": {"x"},
+		"label": {"x"}, "bake": {"x"},
 		"init": {"perhaps", ""}, "grace": {"0", "-1s", "8", "x", ""}, "on-main-exit": {"", "go"},
-		"scope": {"", "all"}, "rewrite": {"TERM", "TERM:", "TERM:KILL", "STOP:TERM", "TERM:QUITT", "0:1"},
-		"stop-signal": {"", "KILL", "65", "RTMIN+31", "-1"}, "pid-file": {"", "a\x00b"}, "parent-death": {"", "KILL", "x"},
-		"drain-signal": {"", "KILL"}, "drain-port": {"0", "65536", "http"}, "drain-time": {"0", "-1s", ""},
-		"map-exit": {"143", "256:0", "1:-1", "a:b"}, "unset": {"["}, "set": {"NAME", "=x"},
+		"scope": {"", "all"}, "rewrite": {"TERM", "TERM:", "TERM:KILL", "STOP:TERM", "TERM:QUITT",
+			"0:1"},
+		"stop-signal": {"", "KILL", "65", "RTMIN+31", "-1"}, "pid-file": {"", "a\x00b"},
+		"parent-death": {"", "KILL", "x"},
+		"drain-signal": {"", "KILL"}, "drain-port": {"0", "65536", "http"},
+		"drain-time": {"0", "-1s", ""},
+		"map-exit":   {"143", "256:0", "1:-1", "a:b"}, "unset": {"["}, "set": {"NAME", "=x"},
 	}
 	fs := flag.NewFlagSet("", flag.ContinueOnError)
 	(&command{}).define(fs)
@@ -80,7 +96,8 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 		n++
 		require.NotEmpty(t, values[f.Name], "bad values of -%s", f.Name)
 		for _, value := range values[f.Name] {
-			variable := variables + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")) + "=" + value
+			variable := variables + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")) + "=" +
+				value
 			for _, c := range []struct{ args, env []string }{
 				{[]string{"-" + f.Name + "=" + value}, nil},
 				{nil, []string{variable}},
@@ -99,9 +116,11 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 func TestVariablesThatStandForNoFlag(t *testing.T) {
 	t.Parallel()
 	for variable, near := range map[string]string{
-		"ENVCONFIG_GRACEE=8s": "ENVCONFIG_GRACE", "ENVCONFIG_REWRITES=TERM:QUIT": "ENVCONFIG_REWRITE",
-		"ENVCONFIG_MAPEXIT=s3cret": "ENVCONFIG_MAP_EXIT", "ENVCONFIG_grce=1": "ENVCONFIG_GRACE",
-		"ENVCONFIG_=s3cret": "see envconfig --help", "ENVCONFIG_COLOUR_OF_THE_LOG=red": "see envconfig --help",
+		"ENVCONFIG_GRACEE=8s":          "ENVCONFIG_GRACE",
+		"ENVCONFIG_REWRITES=TERM:QUIT": "ENVCONFIG_REWRITE",
+		"ENVCONFIG_MAPEXIT=s3cret":     "ENVCONFIG_MAP_EXIT", "ENVCONFIG_grce=1": "ENVCONFIG_GRACE",
+		"ENVCONFIG_=s3cret":               "see envconfig --help",
+		"ENVCONFIG_COLOUR_OF_THE_LOG=red": "see envconfig --help",
 	} {
 		err := (&command{env: []string{"A=1", variable}, stdout: io.Discard}).parse(nil)
 		require.Equal(t, 64, exitCode(err), variable)
@@ -109,8 +128,10 @@ func TestVariablesThatStandForNoFlag(t *testing.T) {
 		require.NotContains(t, err.Error(), "s3cret")
 	}
 	links := []string{
-		"ENVCONFIG_SERVICE_HOST=10.0.0.1", "ENVCONFIG_SERVICE_PORT=80", "ENVCONFIG_SERVICE_PORT_HTTP=80",
-		"ENVCONFIG_PORT=tcp://10.0.0.1:80", "ENVCONFIG_PORT_80_TCP=tcp://10.0.0.1:80", "ENVCONFIG_PORT_80_TCP_ADDR=10.0.0.1",
+		"ENVCONFIG_SERVICE_HOST=10.0.0.1", "ENVCONFIG_SERVICE_PORT=80",
+		"ENVCONFIG_SERVICE_PORT_HTTP=80",
+		"ENVCONFIG_PORT=tcp://10.0.0.1:80", "ENVCONFIG_PORT_80_TCP=tcp://10.0.0.1:80",
+		"ENVCONFIG_PORT_80_TCP_ADDR=10.0.0.1",
 		"ENVCONFIG_DEMO_SERVICE_HOST=10.0.0.1", "ENVCONFIG_DEMO_PORT=tcp://10.0.0.1:80",
 	}
 	require.NoError(t, (&command{env: links, stdout: io.Discard}).parse(nil))

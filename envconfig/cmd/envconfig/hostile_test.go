@@ -27,7 +27,8 @@ func TestDrainBehindAnotherInit(t *testing.T) {
 // Where a container's profile forbids prctl, envconfig cannot become the reaper and does the rest.
 func TestWithoutPrctl(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `SLUICE_TEST_APP=noprctl exec "$A" "$E" --init -- sh -c 'echo READY; exit 7'`)
+	s := startWith(t, &syscall.SysProcAttr{},
+		`SLUICE_TEST_APP=noprctl exec "$A" "$E" --init -- sh -c 'echo READY; exit 7'`)
 	require.Equal(t, 7, s.ends(), s.output)
 	require.Contains(t, s.output.String(), "READY")
 }
@@ -35,7 +36,8 @@ func TestWithoutPrctl(t *testing.T) {
 func TestSocketsOfTheSupervisorArePassedOn(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"--init=true", "--init=false"} {
-		s := start(t, `echo socket > file; exec 3< file; LISTEN_FDS=1 exec "$E" `+mode+` -- sh -c 'echo $LISTEN_FDS $(cat <&3)'`)
+		s := start(t, `echo socket > file; exec 3< file; LISTEN_FDS=1 exec "$E" `+
+			mode+` -- sh -c 'echo $LISTEN_FDS $(cat <&3)'`)
 		require.Equal(t, 0, s.ends(), mode)
 		require.Contains(t, s.output.String(), "1 socket\n", mode)
 	}
@@ -57,7 +59,8 @@ func TestVariablesOfTheGoRuntime(t *testing.T) {
 	t.Parallel()
 	const set = `GOMAXPROCS=many GOGC=1 GOMEMLIMIT=1 GOTRACEBACK=crash GODEBUG=asyncpreemptoff=1,execwait=2`
 	for _, mode := range []string{"--init=true", "--init=false"} {
-		s := start(t, `export `+set+`; exec "$E" `+mode+` -- sh -c 'echo $GOMAXPROCS $GOGC $GOMEMLIMIT $GOTRACEBACK $GODEBUG; exit 6'`)
+		s := start(t, `export `+set+`; exec "$E" `+
+			mode+` -- sh -c 'echo $GOMAXPROCS $GOGC $GOMEMLIMIT $GOTRACEBACK $GODEBUG; exit 6'`)
 		require.Equal(t, 6, s.ends(), mode)
 		require.Contains(t, s.output.String(), "many 1 1 crash asyncpreemptoff=1,execwait=2\n")
 	}
@@ -83,16 +86,20 @@ func TestCommandBelowTheWorkingFolder(t *testing.T) {
 func TestBinaryWhoseLoaderIsNotThere(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"--init=true", "--init=false"} {
-		s := start(t, `sed 's#/ld-linux#/ld-linus#' /bin/true > tool; chmod +x tool; exec "$E" `+mode+` -- ./tool`)
+		s := start(t, `sed 's#/ld-linux#/ld-linus#' /bin/true > tool; chmod +x tool; exec "$E" `+
+			mode+` -- ./tool`)
 		require.Equal(t, 126, s.ends(), mode)
-		require.Contains(t, s.output.String(), "./tool: the loader that it was linked for is not in the image")
+		require.Contains(t, s.output.String(), "./tool: the loader that it was linked for is not "+
+			"in the image")
 	}
 }
 
-// A limit on the size of files is met as a full disk is: the process gets SIGXFSZ and must outlive it to roll back.
+// A limit on the size of files is met as a full disk is: the process gets SIGXFSZ and must outlive
+// it to roll back.
 func TestLimitOfFileSize(t *testing.T) {
 	t.Parallel()
-	s := start(t, `head -c 5000000 /dev/zero > src/envs/test/etc/big; ulimit -f 1000; exec "$E" -- echo STARTED`)
+	s := start(t,
+		`head -c 5000000 /dev/zero > src/envs/test/etc/big; ulimit -f 1000; exec "$E" -- echo STARTED`)
 	require.Equal(t, 74, s.ends(), "%v", s.output)
 	require.Contains(t, s.output.String(), "/etc/big: write: file too large")
 	require.NotContains(t, s.output.String(), "STARTED")
@@ -107,9 +114,11 @@ func TestVariableThatIsThereTwice(t *testing.T) {
 	dir := t.TempDir()
 	for _, environment := range []string{"test", "production"} {
 		require.NoError(t, os.MkdirAll(dir+"/src/envs/"+environment, 0o755))
-		require.NoError(t, os.WriteFile(dir+"/src/envs/"+environment+"/which", []byte(environment), 0o644))
+		require.NoError(t, os.WriteFile(dir+"/src/envs/"+environment+"/which", []byte(environment),
+			0o644))
 	}
-	p, err := os.StartProcess(exe, []string{exe, "activate", "--root", dir, "--source", dir + "/src", "--state", dir + "/run"},
+	p, err := os.StartProcess(exe, []string{exe, "activate", "--root", dir, "--source",
+		dir + "/src", "--state", dir + "/run"},
 		&os.ProcAttr{Env: []string{"DEPLOY_ENV=test", "DEPLOY_ENV=production"}})
 	require.NoError(t, err)
 	state, err := p.Wait()
@@ -134,13 +143,15 @@ func TestValuesAreShownNowhere(t *testing.T) {
 		"root/run/secret":               canary,
 		"root/etc/kept":                 canary,
 		"broken/envs/test/etc/app.conf": canary,
-		"broken/manifest.json":          `{"version":1,"digest":"` + strings.Repeat("x", 10) + `","spec":{},"environments":{},"required":[]}`,
+		"broken/manifest.json": `{"version":1,"digest":"` + strings.Repeat("x", 10) +
+			`","spec":{},"environments":{},"required":[]}`,
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
 	}
 	flags := []string{"--root", dir + "/root", "--source", dir + "/src", "--state", dir + "/state"}
-	for _, args := range [][]string{{"activate"}, {"activate"}, {"status"}, {"verify"}, {"list"}, {"manifest"}, {"manifest", "--label"}, {"activate", "--dry-run"},
+	for _, args := range [][]string{{"activate"}, {"activate"}, {"status"}, {"verify"}, {"list"},
+		{"manifest"}, {"manifest", "--label"}, {"activate", "--dry-run"},
 		{"activate", "--source", dir + "/broken"}, {"activate", "--grace", canary[:2] + "s"}} {
 		cmd := exec.Command(exe, append([]string{args[0]}, append(flags, args[1:]...)...)...)
 		cmd.Env = []string{"DEPLOY_ENV=test", "SECRET=" + canary, "GOTRACEBACK=all"}

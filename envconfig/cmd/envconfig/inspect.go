@@ -73,7 +73,8 @@ func (c *command) list() error {
 		if missing := m.Missing(name); len(missing) > 0 {
 			state = "lacks " + strings.Join(missing, ", ")
 		}
-		if _, err := fmt.Fprintf(c.stdout, "%s\t%d files\t%s\t%s\n", name, len(m.Environments[name].Files), m.Environments[name].Digest(), state); err != nil {
+		if _, err := fmt.Fprintf(c.stdout, "%s\t%d files\t%s\t%s\n", name,
+			len(m.Environments[name].Files), m.Environments[name].Digest(), state); err != nil {
 			return err
 		}
 	}
@@ -114,7 +115,8 @@ func (c *command) verify() error {
 	return nil
 }
 
-// isDelegated names the commands that need the parsers of all formats, which the entrypoint does without.
+// isDelegated names the commands that need the parsers of all formats, which the entrypoint does
+// without.
 func isDelegated(name string) bool { return name == "check" || name == "diff" || name == "explain" }
 
 // delegate becomes envconfig-check, which stands beside this binary or in PATH.
@@ -132,7 +134,8 @@ func (c *command) delegate(args []string) error {
 			return syscall.Exec(name, append([]string{name}, args...), c.env)
 		}
 	}
-	return fmt.Errorf("%s: it is done by the binary envconfig-check, which is neither beside envconfig nor in PATH; "+
+	return fmt.Errorf("%s: it is done by the binary envconfig-check, which is neither beside "+
+		"envconfig nor in PATH; "+
 		"it is needed when the image is built, not in it: %w", args[0], errNoCheck)
 }
 

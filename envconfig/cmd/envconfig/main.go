@@ -1,7 +1,8 @@
 //go:build linux
 
-// Command envconfig is the entrypoint of an image that carries the configuration of every environment: it puts the files
-// of the selected one in place and becomes the service. See envconfig --help.
+// Command envconfig is the entrypoint of an image that carries the configuration of every
+// environment: it puts the files of the selected one in place and becomes the service. See
+// envconfig --help.
 package main
 
 import (
@@ -43,8 +44,8 @@ func (l log) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hasRoom waits until the descriptor can be written to without waiting, for a moment. Where it cannot
-// be asked it is taken to have room.
+// hasRoom waits until the descriptor can be written to without waiting, for a moment. Where it
+// cannot be asked it is taken to have room.
 func (l log) hasRoom() bool {
 	const writable, failed = 4, 8 | 16 | 32 // POLLOUT; POLLERR, POLLHUP, POLLNVAL
 	poll := struct {
@@ -52,6 +53,7 @@ func (l log) hasRoom() bool {
 		events, revents int16
 	}{fd: int32(l), events: writable}
 	wait := syscall.NsecToTimespec(int64(logPause))
-	n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&wait)), 0, 0, 0)
+	n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1,
+		uintptr(unsafe.Pointer(&wait)), 0, 0, 0)
 	return errno != 0 || n > 0 && poll.revents&(writable|failed) != 0
 }

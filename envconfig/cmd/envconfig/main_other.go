@@ -1,7 +1,7 @@
 //go:build !linux
 
-// Command envconfig is the entrypoint of a Linux container image. On other systems it prints that and ends with 69;
-// envconfig-check, which writes and checks manifests, runs everywhere.
+// Command envconfig is the entrypoint of a Linux container image. On other systems it prints that
+// and ends with 69; envconfig-check, which writes and checks manifests, runs everywhere.
 package main
 
 import (
@@ -13,7 +13,8 @@ import (
 const unavailable = 69
 
 func main() {
-	fmt.Fprintln(os.Stderr, "envconfig: it runs on Linux only, as the entrypoint of a container image: "+
+	fmt.Fprintln(os.Stderr, "envconfig: it runs on Linux only, as the entrypoint of a container "+
+		"image: "+
 		"build it with GOOS=linux; to write or check a manifest here, use envconfig-check")
 	os.Exit(unavailable)
 }

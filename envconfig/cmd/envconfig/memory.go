@@ -41,5 +41,6 @@ func parseReadOnly(line string) (from, to uintptr, ok bool) {
 	low, high, _ := strings.Cut(addresses, "-")
 	a, err1 := strconv.ParseUint(low, 16, strconv.IntSize)
 	b, err2 := strconv.ParseUint(high, 16, strconv.IntSize)
-	return uintptr(a), uintptr(b), err1 == nil && err2 == nil && a < b && strings.HasPrefix(rest, "r-")
+	return uintptr(a), uintptr(b), err1 == nil && err2 == nil && a < b &&
+		strings.HasPrefix(rest, "r-")
 }

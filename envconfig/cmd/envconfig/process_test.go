@@ -44,11 +44,13 @@ func (w *watched) String() string {
 	return w.buf.String()
 }
 
-// start runs a shell line in a new PID namespace with a /proc of its own. $E is the static envconfig with its flags for
-// the files of the test, $A is the test binary, which is one of apps.
+// start runs a shell line in a new PID namespace with a /proc of its own. $E is the static
+// envconfig with its flags for the files of the test, $A is the test binary, which is one of apps.
 func start(t *testing.T, line string, env ...string) *service {
 	t.Helper()
-	return startWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}, "mount -t proc proc /proc && "+line, env...)
+	return startWith(t,
+		&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
+		"mount -t proc proc /proc && "+line, env...)
 }
 
 func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...string) *service {
@@ -64,7 +66,8 @@ func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...stri
 	s.cmd = exec.Command("/bin/sh", "-c", line)
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), "DEPLOY_ENV=test", "A="+os.Args[0], "E="+exe,
-		"ENVCONFIG_SOURCE="+dir+"/src", "ENVCONFIG_ROOT="+dir+"/root", "ENVCONFIG_STATE="+dir+"/run")
+		"ENVCONFIG_SOURCE="+dir+"/src", "ENVCONFIG_ROOT="+dir+"/root", "ENVCONFIG_STATE="+
+			dir+"/run")
 	s.cmd.Env = append(s.cmd.Env, env...)
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	if os.Getuid() != 0 && attr.Cloneflags != 0 {
@@ -79,18 +82,22 @@ func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...stri
 	return s
 }
 
-// unignore makes the commands of this process get SIGHUP, which a run under nohup ignores and hands down so.
+// unignore makes the commands of this process get SIGHUP, which a run under nohup ignores and hands
+// down so.
 var unignore = sync.OnceFunc(func() { signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) })
 
 // sees waits until the output holds text.
 func (s *service) sees(text string) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { return strings.Contains(s.output.String(), text) }, 20*time.Second, 2*time.Millisecond, "%q in %v", text, s.output)
+	require.Eventually(s.t, func() bool {
+		return strings.Contains(s.output.String(), text)
+	}, 20*time.Second, 2*time.Millisecond, "%q in %v", text, s.output)
 }
 
 func (s *service) signal(n syscall.Signal) { _ = s.cmd.Process.Signal(n) }
 
-// ends waits for the end and returns the exit code, or minus the signal's number. What hangs is killed, so that its output is seen.
+// ends waits for the end and returns the exit code, or minus the signal's number. What hangs is
+// killed, so that its output is seen.
 func (s *service) ends() int {
 	hangs := time.AfterFunc(2*time.Minute, func() {
 		s.t.Errorf("does not end: %v", s.output)
@@ -107,7 +114,8 @@ func (s *service) ends() int {
 
 func TestDrainBehindAShellThatDoesNotExec(t *testing.T) {
 	t.Parallel()
-	s := start(t, `printf '%s\n' '"$A"; echo shell went on' > startup.sh; SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" -- sh startup.sh`)
+	s := start(t,
+		`printf '%s\n' '"$A"; echo shell went on' > startup.sh; SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" -- sh startup.sh`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 143, s.ends())
@@ -121,7 +129,8 @@ func TestDrainOfAServiceInASessionOfItsOwn(t *testing.T) {
 	s := start(t, `SLUICE_TEST_APP=background exec "$E" --init --on-main-exit=wait -- "$A" drain`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
-	require.Contains(t, []int{0, 143}, s.ends(), "whether the one that started it has ended by itself before the signal came")
+	require.Contains(t, []int{0, 143}, s.ends(), "whether the one that started it has ended by "+
+		"itself before the signal came")
 	require.Contains(t, s.output.String(), "DRAINED")
 }
 
@@ -129,7 +138,8 @@ func TestMainExitStopsOrWaits(t *testing.T) {
 	t.Parallel()
 	s := start(t, `SLUICE_TEST_APP=background exec "$E" --init -- "$A" drain`)
 	require.Equal(t, 0, s.ends())
-	s = start(t, `SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" -- sh -c '"$A" > log & until grep -qs READY log; do :; done; exit 7'; `)
+	s = start(t,
+		`SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" -- sh -c '"$A" > log & until grep -qs READY log; do :; done; exit 7'; `)
 	require.Equal(t, 7, s.ends(), "the main process's own code")
 	log, err := os.ReadFile(filepath.Join(s.cmd.Dir, "log"))
 	require.NoError(t, err)
@@ -150,15 +160,20 @@ func TestSignalsArePassedOnEveryTimeInOrder(t *testing.T) {
 	s := start(t, `SLUICE_TEST_APP=signals exec "$E" --init -- "$A"`)
 	s.sees("READY")
 	want := ""
-	for _, n := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT,
+	for _, n := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT,
 		syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGUSR1} {
 		s.signal(n)
 		want += fmt.Sprintf("GOT %d\n", n)
 		s.sees(want)
 	}
-	for _, n := range []syscall.Signal{syscall.SIGALRM, syscall.SIGPWR, 35, 64} { // caught a little later
+	// caught a little later
+	for _, n := range []syscall.Signal{syscall.SIGALRM, syscall.SIGPWR, 35, 64} {
 		got := fmt.Sprintf("GOT %d\n", n)
-		require.Eventually(t, func() bool { s.signal(n); return strings.Contains(s.output.String(), got) }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool {
+			s.signal(n)
+			return strings.Contains(s.output.String(), got)
+		}, 20*time.Second, 5*time.Millisecond)
 	}
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 0, s.ends())
@@ -188,7 +203,8 @@ func TestExitCodesComeThrough(t *testing.T) {
 			if mode == "--init=false" && code%17 != 0 {
 				continue // the process itself has ended: the kernel alone has a say
 			}
-			cmd := exec.Command(exe, "--quiet", mode, "--source", dir+"/src", "--root", dir, "--state", dir+"/run", "--", "/bin/sh", "-c", fmt.Sprintf("exit %d", code))
+			cmd := exec.Command(exe, "--quiet", mode, "--source", dir+"/src", "--root", dir,
+				"--state", dir+"/run", "--", "/bin/sh", "-c", fmt.Sprintf("exit %d", code))
 			cmd.Env = []string{"DEPLOY_ENV=test"}
 			_ = cmd.Run()
 			require.Equal(t, code, cmd.ProcessState.ExitCode(), mode)
@@ -221,7 +237,8 @@ func TestZombiesAreReaped(t *testing.T) {
 
 func TestSubreaperWhenNotProcess1(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" --init --on-main-exit=wait -- sh -c '(setsid "$A" &)'`)
+	s := startWith(t, &syscall.SysProcAttr{},
+		`SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" --init --on-main-exit=wait -- sh -c '(setsid "$A" &)'`)
 	s.sees("READY")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 0, s.ends())
@@ -231,7 +248,8 @@ func TestSubreaperWhenNotProcess1(t *testing.T) {
 
 func TestExecModeIsProcess1AndFiltersVariables(t *testing.T) {
 	t.Parallel()
-	s := start(t, `exec "$E" --init=false --unset 'SECRET_*' --set COLOUR=red -- sh -c 'echo pid $$ $DEPLOY_ENV $COLOUR; env'`, "SECRET_TOKEN=canary")
+	s := start(t,
+		`exec "$E" --init=false --unset 'SECRET_*' --set COLOUR=red -- sh -c 'echo pid $$ $DEPLOY_ENV $COLOUR; env'`, "SECRET_TOKEN=canary")
 	require.Equal(t, 0, s.ends())
 	require.Contains(t, s.output.String(), "pid 1 test red\n")
 	require.NotContains(t, s.output.String(), "canary")
@@ -243,7 +261,8 @@ func TestExecModeIsProcess1AndFiltersVariables(t *testing.T) {
 func TestNoDescriptorIsLeaked(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"--init=true", "--init=false"} {
-		s := start(t, `ls /proc/self/fd > bare; "$E" `+mode+` -- ls /proc/self/fd > behind; cmp bare behind && echo SAME`)
+		s := start(t, `ls /proc/self/fd > bare; "$E" `+
+			mode+` -- ls /proc/self/fd > behind; cmp bare behind && echo SAME`)
 		s.ends()
 		require.Contains(t, s.output.String(), "SAME", mode)
 	}
@@ -265,7 +284,8 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 		s := start(t, `trap "" HUP INT; `+show+`; exec "$E" `+mode+` -- `+show)
 		require.Equal(t, 0, s.ends())
 		// who started the tests may ignore other signals besides
-		shown := regexp.MustCompile(`SigBlk:\s+\S+\nSigIgn:\s+\S+\n`).FindAllString(s.output.String(), -1)
+		shown := regexp.MustCompile(`SigBlk:\s+\S+\nSigIgn:\s+\S+\n`).FindAllString(
+			s.output.String(), -1)
 		require.Len(t, shown, 2, s.output.String())
 		require.Regexp(t, `SigIgn:\s+\S+[37bf]\n`, shown[0])
 		require.Equal(t, shown[0], shown[1], mode)
@@ -274,9 +294,11 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 
 func TestSIGTERMDuringActivationRollsBack(t *testing.T) {
 	t.Parallel()
-	s := startWith(t, &syscall.SysProcAttr{}, `until read go < gate; do :; done 2>&-; exec "$E" -- echo STARTED`)
+	s := startWith(t, &syscall.SysProcAttr{},
+		`until read go < gate; do :; done 2>&-; exec "$E" -- echo STARTED`)
 	root := filepath.Join(s.cmd.Dir, "root")
-	held, err := os.Open(root) // another start has its turn, so that this one waits for certain when the signal comes
+	// another start has its turn, so that this one waits for certain when the signal comes
+	held, err := os.Open(root)
 	require.NoError(t, err)
 	defer held.Close()
 	require.NoError(t, syscall.Flock(int(held.Fd()), syscall.LOCK_EX))
@@ -329,8 +351,8 @@ func TestTerminal(t *testing.T) {
 	t.Parallel()
 	script, err := exec.LookPath("script")
 	require.NoError(t, err, "util-linux's script makes the terminal")
-	// The service reads from the terminal though it is in a process group of its own; a key stops it, as process 1 of a
-	// session nobody could continue it, so it goes on.
+	// The service reads from the terminal though it is in a process group of its own; a key stops
+	// it, as process 1 of a session nobody could continue it, so it goes on.
 	s := startWith(t, &syscall.SysProcAttr{}, `{ until grep -qs READY typescript; do :; done; printf 'hello\n'; until grep -qs 'got hello' typescript; do :; done; printf '\032again\n'; } |
 		`+script+` -qefc 'exec "$E" --quiet --init=true -- sh -c "echo READY; read x; echo got \$x; read y; echo got \$y; exit 7"' typescript`)
 	require.Equal(t, 7, s.ends(), "%v", s.output)
@@ -338,8 +360,9 @@ func TestTerminal(t *testing.T) {
 	require.Contains(t, s.output.String(), "got again")
 }
 
-// Of a script that is the session's leader, as a container's process 1 is, nobody could continue what a key has stopped. When a
-// shell that was the service has been killed, the script reads from the terminal again although a job of that had it.
+// Of a script that is the session's leader, as a container's process 1 is, nobody could continue
+// what a key has stopped. When a shell that was the service has been killed, the script reads from
+// the terminal again although a job of that had it.
 func TestTerminalOfAScript(t *testing.T) {
 	t.Parallel()
 	s := startWith(t, &syscall.SysProcAttr{}, `
@@ -355,8 +378,9 @@ func TestTerminalOfAScript(t *testing.T) {
 	require.Equal(t, 6, s.ends(), "%v", s.output)
 }
 
-// A shell's job control treats envconfig as it would the service: ^Z, bg, fg, and a start in the background, also of one that
-// starts another. When it has ended, a script that runs it reads from the terminal again.
+// A shell's job control treats envconfig as it would the service: ^Z, bg, fg, and a start in the
+// background, also of one that starts another. When it has ended, a script that runs it reads from
+// the terminal again.
 func TestJobControl(t *testing.T) {
 	t.Parallel()
 	s := startWith(t, &syscall.SysProcAttr{}, `

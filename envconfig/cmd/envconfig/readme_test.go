@@ -15,8 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The image that the README builds, put together by hand from the lines of its Dockerfile on the base of the machine's own
-// /usr, starts as process 1 for the user work, and drains a Tomcat that is a shell script here.
+// The image that the README builds, put together by hand from the lines of its Dockerfile on the
+// base of the machine's own /usr, starts as process 1 for the user work, and drains a Tomcat that
+// is a shell script here.
 func TestTomcatImageOfTheReadme(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
@@ -54,12 +55,16 @@ func TestTomcatImageOfTheReadme(t *testing.T) {
 	}
 	binaryOf(binary, "sbin/envconfig")
 	binaryOf(checker, "out/envconfig-check")
-	write("sbin/startup.sh", "#!/bin/sh\n/opt/tomcat/bin/catalina.sh run\necho shell went on\n", 0o755)
-	write("opt/tomcat/bin/catalina.sh", "#!/bin/sh\ntrap 'sleep 0.3; echo DRAINED; exit 143' TERM\necho \"READY $(id -u) $(cat /opt/web/shop/conf/app.properties)\"\n"+
+	write("sbin/startup.sh", "#!/bin/sh\n/opt/tomcat/bin/catalina.sh run\necho shell went on\n",
+		0o755)
+	write("opt/tomcat/bin/catalina.sh", "#!/bin/sh\ntrap 'sleep 0.3; echo DRAINED; exit 143' "+
+		"TERM\necho \"READY $(id -u) $(cat /opt/web/shop/conf/app.properties)\"\n"+
 		"while :; do sleep 0.05; done\n", 0o755)
-	write("etc/envconfig/envs/_base/opt/web/shop/conf/log4j2.xml", "<Configuration><Loggers/></Configuration>", 0o644)
+	write("etc/envconfig/envs/_base/opt/web/shop/conf/log4j2.xml",
+		"<Configuration><Loggers/></Configuration>", 0o644)
 	for _, name := range []string{"test", "sandbox", "production", "stable"} {
-		write("etc/envconfig/envs/"+name+"/opt/web/shop/conf/app.properties", "db=db."+name+".example.com", 0o644)
+		write("etc/envconfig/envs/"+name+"/opt/web/shop/conf/app.properties", "db=db."+
+			name+".example.com", 0o644)
 	}
 	write("Dockerfile", dockerfile, 0o644)
 	user := "999:999"
@@ -77,18 +82,24 @@ func TestTomcatImageOfTheReadme(t *testing.T) {
 	}
 	const base = `for d in usr bin lib lib64; do mount --rbind /$d "$IMAGE/$d"; done; exec `
 	run := func(command string, env ...string) *service {
-		return startWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}, "set -e; "+base+command,
-			append(env, "IMAGE="+image, "ENVCONFIG_SOURCE=/etc/envconfig", "ENVCONFIG_ROOT=/", "ENVCONFIG_STATE=/run/envconfig")...)
+		return startWith(t,
+			&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
+			"set -e; "+base+command,
+			append(env, "IMAGE="+image, "ENVCONFIG_SOURCE=/etc/envconfig", "ENVCONFIG_ROOT=/",
+				"ENVCONFIG_STATE=/run/envconfig")...)
 	}
 
 	s := run(`chroot "$IMAGE" /out/envconfig-check check --dockerfile /Dockerfile --image-root /`)
 	require.Equal(t, 0, s.ends(), "%v", s.output)
-	require.Contains(t, s.output.String(), "check: 4 environments, 8 files, 4 keys: 0 findings, 0 allowed")
+	require.Contains(t, s.output.String(), "check: 4 environments, 8 files, 4 keys: 0 findings, "+
+		"0 allowed")
 	s = run(`chroot "$IMAGE" /out/envconfig-check manifest`)
 	require.Equal(t, 0, s.ends(), "%v", s.output)
 	require.FileExists(t, image+"/etc/envconfig/manifest.json")
 
-	s = run(`chroot --userspec=`+user+` "$IMAGE" /sbin/envconfig --map-exit 143:0 -- sh /sbin/startup.sh`, "DEPLOY_ENV=production")
+	s = run(`chroot --userspec=`+
+		user+` "$IMAGE" /sbin/envconfig --map-exit 143:0 -- sh /sbin/startup.sh`,
+		"DEPLOY_ENV=production")
 	s.sees("READY " + strings.Split(user, ":")[0] + " db=db.production.example.com")
 	require.Contains(t, s.output.String(), "envconfig: environment=production digest=sha256:")
 	s.signal(syscall.SIGTERM)
@@ -96,7 +107,8 @@ func TestTomcatImageOfTheReadme(t *testing.T) {
 	require.Contains(t, s.output.String(), "DRAINED")
 	require.Contains(t, s.output.String(), "drained processes=")
 
-	s = run(`chroot --userspec=`+user+` "$IMAGE" /sbin/envconfig --map-exit 143:0 -- sh /sbin/startup.sh`, "DEPLOY_ENV=prod")
+	s = run(`chroot --userspec=`+
+		user+` "$IMAGE" /sbin/envconfig --map-exit 143:0 -- sh /sbin/startup.sh`, "DEPLOY_ENV=prod")
 	require.Equal(t, 78, s.ends(), "%v", s.output)
 }
 
@@ -107,13 +119,15 @@ func checker() (string, error) {
 		return "", err
 	}
 	name := filepath.Join(dir, "envconfig-check")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", name, "../envconfig-check")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", name,
+		"../envconfig-check")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	return name, cmd.Run()
 }
 
-// Every Dockerfile of the README is one for BuildKit's own parser, and takes files from stages that it has.
+// Every Dockerfile of the README is one for BuildKit's own parser, and takes files from stages that
+// it has.
 func TestDockerfilesOfTheReadme(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")

@@ -39,7 +39,8 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 
 func (c *command) dispatch(name string, args []string) error {
 	commands := map[string]func() error{
-		"run": c.run, "activate": c.activate, "manifest": c.manifest, "list": c.list, "status": c.status, "verify": c.verify,
+		"run": c.run, "activate": c.activate, "manifest": c.manifest, "list": c.list,
+		"status": c.status, "verify": c.verify,
 		"drain": c.drain,
 	}
 	do, known := commands[name]
@@ -49,7 +50,8 @@ func (c *command) dispatch(name string, args []string) error {
 	case name == "help":
 		return c.parse([]string{"--help"})
 	case !known:
-		return usageError{fmt.Errorf("unknown command %q; the service's command goes after --", name)}
+		return usageError{fmt.Errorf("unknown command %q; the service's command goes after --",
+			name)}
 	}
 	if err := c.parse(args); err != nil {
 		return err
@@ -106,9 +108,11 @@ func (c *command) supervise(service *entry.Command, env []string, signals <-chan
 		for _, p := range report.Killed {
 			names = append(names, strings.TrimSpace(fmt.Sprintf("%d %s", p.PID, p.Name)))
 		}
-		fmt.Fprintf(c.stderr, "envconfig: grace time over after %v, killed: %s\n", report.Drain.Round(millisecond), strings.Join(names, ", "))
+		fmt.Fprintf(c.stderr, "envconfig: grace time over after %v, killed: %s\n",
+			report.Drain.Round(millisecond), strings.Join(names, ", "))
 	} else if report.Drained > 0 {
-		fmt.Fprintf(c.stderr, "envconfig: drained processes=%d ms=%d\n", report.Drained, report.Drain.Milliseconds())
+		fmt.Fprintf(c.stderr, "envconfig: drained processes=%d ms=%d\n", report.Drained,
+			report.Drain.Milliseconds())
 	}
 	return serviceEnded(report.Code)
 }
@@ -139,7 +143,8 @@ func (c *command) place(ctx context.Context) error {
 		}
 	}
 	if !c.quiet {
-		fmt.Fprintf(c.stderr, "envconfig: environment=%s digest=%s created=%d replaced=%d removed=%d kept=%d bytes=%d\n",
+		fmt.Fprintf(c.stderr, "envconfig: environment=%s digest=%s created=%d replaced=%d "+
+			"removed=%d kept=%d bytes=%d\n",
 			r.Environment, r.Digest, r.Created, r.Replaced, r.Removed, r.Kept, r.Bytes)
 	}
 	return nil
@@ -161,5 +166,8 @@ func (c *command) printChanges(changes []envconfig.Change) error {
 }
 
 func (c *command) activator() *envconfig.Activator {
-	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Durable: c.durable, Lookup: func(name string) (string, bool) { return entry.Lookup(c.env, name) }}
+	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Durable: c.durable,
+		Lookup: func(name string) (string, bool) {
+			return entry.Lookup(c.env, name)
+		}}
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Services without a handler end at SIGTERM though the kernel would not give it to them as process 1.
+// Services without a handler end at SIGTERM though the kernel would not give it to them as process
+// 1.
 func TestServiceWithoutAHandlerEnds(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{
@@ -100,7 +101,8 @@ func TestOtherScopes(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	s.ends()
 	require.Contains(t, s.output.String(), "WORKER SIGNALLED")
-	s = start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --scope main -- sh -c 'trap "echo SHELL" USR1; "$A"; true'`)
+	s = start(t,
+		`SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --scope main -- sh -c 'trap "echo SHELL" USR1; "$A"; true'`)
 	s.sees("READY")
 	s.signal(syscall.SIGUSR1)
 	s.signal(syscall.SIGTERM)
@@ -108,8 +110,8 @@ func TestOtherScopes(t *testing.T) {
 	require.NotContains(t, s.output.String(), "GOT 10")
 }
 
-// A trap says what is to be done: the shell gets the signal, and what it has put into the background
-// does not; a command in the foreground gets it, too, since no trap runs before its end.
+// A trap says what is to be done: the shell gets the signal, and what it has put into the
+// background does not; a command in the foreground gets it, too, since no trap runs before its end.
 func TestShellsWithATrap(t *testing.T) {
 	t.Parallel()
 	for _, shell := range []string{"dash", "bash"} {
@@ -161,15 +163,18 @@ func TestSignalsAreRewritten(t *testing.T) {
 		sent  syscall.Signal
 		got   string
 	}{
-		"rewrite":                     {"--rewrite TERM:QUIT", syscall.SIGTERM, "GOT 3\n"},
-		"several":                     {"--rewrite TERM:QUIT --rewrite HUP:USR2", syscall.SIGHUP, "GOT 12\n"},
-		"stop signal":                 {"--stop-signal USR1", syscall.SIGTERM, "GOT 10\n"},
-		"rewrite before stop signal":  {"--stop-signal USR1 --rewrite TERM:WINCH", syscall.SIGTERM, "GOT 28\n"},
+		"rewrite": {"--rewrite TERM:QUIT", syscall.SIGTERM, "GOT 3\n"},
+		"several": {"--rewrite TERM:QUIT --rewrite HUP:USR2", syscall.SIGHUP,
+			"GOT 12\n"},
+		"stop signal": {"--stop-signal USR1", syscall.SIGTERM, "GOT 10\n"},
+		"rewrite before stop signal": {"--stop-signal USR1 --rewrite TERM:WINCH", syscall.SIGTERM,
+			"GOT 28\n"},
 		"the stop signal as it comes": {"--stop-signal USR1", syscall.SIGUSR1, "GOT 10\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --grace 1h `+c.flags+` -- sh -c '"$A"; true'`)
+			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --grace 1h `+
+				c.flags+` -- sh -c '"$A"; true'`)
 			s.sees("READY")
 			s.signal(c.sent)
 			s.sees(c.got)
@@ -193,7 +198,8 @@ func TestEveryStopSignalStartsTheGrace(t *testing.T) {
 		s.sees("READY")
 		require.Eventually(t, func() bool {
 			s.signal(sent)
-			return s.cmd.Process.Signal(syscall.Signal(0)) != nil || strings.Contains(s.output.String(), "grace time over")
+			return s.cmd.Process.Signal(syscall.Signal(0)) != nil ||
+				strings.Contains(s.output.String(), "grace time over")
 		},
 			20*time.Second, 5*time.Millisecond, flags)
 		require.Equal(t, 137, s.ends(), flags)
@@ -211,8 +217,10 @@ func TestEveryStopSignalStartsTheGrace(t *testing.T) {
 // The stop signal that the manifest carries counts as if it were a flag.
 func TestStopSignalOfTheManifest(t *testing.T) {
 	t.Parallel()
-	for _, manifest := range []string{`"$E" manifest --stop-signal USR1`, `echo '{"stopSignal":"USR1"}' > src/envconfig.json && "$E" manifest`} {
-		s := start(t, manifest+` && rm -f src/envconfig.json && SLUICE_TEST_APP=signals exec "$E" --grace 1h -- "$A"`)
+	for _, manifest := range []string{`"$E" manifest --stop-signal USR1`,
+		`echo '{"stopSignal":"USR1"}' > src/envconfig.json && "$E" manifest`} {
+		s := start(t,
+			manifest+` && rm -f src/envconfig.json && SLUICE_TEST_APP=signals exec "$E" --grace 1h -- "$A"`)
 		s.sees("READY")
 		s.signal(syscall.SIGTERM)
 		s.sees("GOT 10\n")

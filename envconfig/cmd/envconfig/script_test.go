@@ -24,12 +24,15 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
-		"code":     code,
-		"build":    func(ts *testscript.TestScript, neg bool, args []string) { install(ts, args[0]) },
-		"image":    image,
-		"readonly": readonly,
-	}})
+	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code": code,
+			"build": func(ts *testscript.TestScript, neg bool, args []string) {
+				install(ts, args[0])
+			},
+			"image":    image,
+			"readonly": readonly,
+		}})
 }
 
 // code runs a command and holds its exit code to the first argument.
@@ -70,14 +73,16 @@ func install(ts *testscript.TestScript, name string) {
 	ts.Check(os.WriteFile(name, data, 0o755))
 }
 
-// image runs a command as process 1 of a container without anything but the folder given: no /tmp, /etc/passwd or /proc.
+// image runs a command as process 1 of a container without anything but the folder given: no /tmp,
+// /etc/passwd or /proc.
 func image(ts *testscript.TestScript, neg bool, args []string) {
 	want, root, args := args[0], ts.MkAbs(args[1]), args[2:]
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/bin", "DEPLOY_ENV=" + ts.Getenv("DEPLOY_ENV")}
 	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER,
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root,
+		Cloneflags:  syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
 	err := cmd.Run()
@@ -92,7 +97,8 @@ func image(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// readonly runs a command as user 999 in an image whose root is read-only but for a tmpfs on /run/envconfig.
+// readonly runs a command as user 999 in an image whose root is read-only but for a tmpfs on
+// /run/envconfig.
 func readonly(ts *testscript.TestScript, neg bool, args []string) {
 	want, root, args := args[0], ts.MkAbs(args[1]), args[2:]
 	options, mounted, user := "-mp", "uid=999", "--userspec=999:999"
@@ -102,8 +108,10 @@ func readonly(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.MkdirAll(filepath.Join(root, "run/envconfig"), 0o755))
 	script := `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs -o ` + mounted + ` none "$0/run/envconfig" &&
 		exec chroot ` + user + ` "$0" "$@"`
-	cmd := exec.Command("unshare", append([]string{options, "--fork", "sh", "-c", script, root}, args...)...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEPLOY_ENV=" + ts.Getenv("DEPLOY_ENV")}
+	cmd := exec.Command("unshare", append([]string{options, "--fork", "sh", "-c", script, root},
+		args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEPLOY_ENV=" +
+		ts.Getenv("DEPLOY_ENV")}
 	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
 	if err := cmd.Run(); cmd.ProcessState == nil {
 		ts.Fatalf("%v", err)

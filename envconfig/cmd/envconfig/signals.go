@@ -19,12 +19,12 @@ func (e signalError) Error() string {
 	return fmt.Sprintf("stopped by signal %d (%v)", int(e), syscall.Signal(e))
 }
 
-// stopping are the signals that ask a container to stop. Without a handler, process 1 would not react to some of them and
-// end with a wrong code on the others.
+// stopping are the signals that ask a container to stop. Without a handler, process 1 would not
+// react to some of them and end with a wrong code on the others.
 var stopping = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT}
 
-// watch is a context that a stopping signal cancels, to be asked with Err alone: a channel for Done would take a goroutine that
-// looks for signals, for as long as the service runs.
+// watch is a context that a stopping signal cancels, to be asked with Err alone: a channel for Done
+// would take a goroutine that looks for signals, for as long as the service runs.
 type watch struct{ context.Context }
 
 // watchSignals begins to note the stopping signals.
@@ -41,21 +41,26 @@ func (watch) Err() error {
 	return nil
 }
 
-// signalRoom is for signals that come in one burst; the kernel keeps one of each kind pending at most.
+// signalRoom is for signals that come in one burst; the kernel keeps one of each kind pending at
+// most.
 const signalRoom = 1024
 
-// settled is how long a service has run when the Go runtime takes the signals over. Each takes it a change of threads, which
-// would make the start longer; those that come before are noted and passed on then.
+// settled is how long a service has run when the Go runtime takes the signals over. Each takes it a
+// change of threads, which would make the start longer; those that come before are noted and passed
+// on then.
 const settled = 20 * time.Millisecond
 
-// watchAll catches all signals that can be passed on to a service: all that can be caught but those by which the kernel
-// tells a process about itself. The Go runtime keeps the first of the real-time ones, SIGRTMIN, to itself. SIGHUP and
-// SIGINT that were ignored when this process began stay ignored, for the service as well; of the others the runtime has
-// taken that back before main.
+// watchAll catches all signals that can be passed on to a service: all that can be caught but those
+// by which the kernel tells a process about itself. The Go runtime keeps the first of the real-time
+// ones, SIGRTMIN, to itself. SIGHUP and SIGINT that were ignored when this process began stay
+// ignored, for the service as well; of the others the runtime has taken that back before main.
 func watchAll() <-chan os.Signal {
-	all := append([]syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTSTP,
-		syscall.SIGABRT, syscall.SIGALRM, syscall.SIGSTKFLT, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ,
-		syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO, syscall.SIGPWR, syscall.SIGSYS}, stopping...)
+	all := append([]syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH,
+		syscall.SIGCONT, syscall.SIGTSTP,
+		syscall.SIGABRT, syscall.SIGALRM, syscall.SIGSTKFLT, syscall.SIGTTIN, syscall.SIGTTOU,
+		syscall.SIGXCPU, syscall.SIGXFSZ,
+		syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO, syscall.SIGPWR, syscall.SIGSYS},
+		stopping...)
 	for s := syscall.Signal(35); s <= 64; s++ {
 		all = append(all, s)
 	}

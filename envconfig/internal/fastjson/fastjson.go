@@ -64,7 +64,8 @@ func (r *Reader) take(c byte) bool {
 // PassOver skips value if the text goes on with exactly these bytes, and reports whether it does.
 // It compares bytes, not JSON values.
 func (r *Reader) PassOver(value []byte) bool {
-	if r.Peek(); r.err != nil || len(r.data)-r.at < len(value) || r.data[r.at:r.at+len(value)] != string(value) {
+	if r.Peek(); r.err != nil || len(r.data)-r.at < len(value) ||
+		r.data[r.at:r.at+len(value)] != string(value) {
 		return false
 	}
 	r.at += len(value)

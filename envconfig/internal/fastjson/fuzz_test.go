@@ -9,7 +9,8 @@ import (
 // FuzzJSON shows that the Reader accepts no text that is not JSON, and reads the same as
 // encoding/json.
 func FuzzJSON(f *testing.F) {
-	f.Add([]byte(`{"version":1,"environment":"te\u0073t","uid":-5,"files":[{"path":"a","mode":420,"x":[{},[],null,1e3]}],"dirs":["b"]}`))
+	f.Add([]byte(
+		`{"version":1,"environment":"te\u0073t","uid":-5,"files":[{"path":"a","mode":420,"x":[{},[],null,1e3]}],"dirs":["b"]}`))
 	f.Add([]byte(`{"version":1,"files":[],"dirs":["\\"]} `))
 	f.Add([]byte(`{"version":1,"dirs":["\`))
 	f.Add([]byte(`{"version":"a\"\\\n\u007fü/~"}`))

@@ -40,8 +40,10 @@ func (t *Tree) compareFarm(f *File) (Kind, error) {
 		}
 	}
 	if errors.Is(err, fs.ErrPermission) || err == nil {
-		err = fmt.Errorf("is of a ConfigMap or Secret volume, which cannot be written, and has another "+
-			"content: mount the volume below %s of the source directory, or leave the file out there: %w",
+		err = fmt.Errorf("is of a ConfigMap or Secret volume, which cannot be written, and has "+
+			"another "+
+			"content: mount the volume below %s of the source directory, or leave the file out "+
+			"there: %w",
 			"envs/", ErrTarget)
 	}
 	return "", err

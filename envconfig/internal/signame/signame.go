@@ -1,4 +1,5 @@
-// Package signame reads the names of Linux signals, on every system: an image may be built elsewhere.
+// Package signame reads the names of Linux signals, on every system: an image may be built
+// elsewhere.
 package signame
 
 import (
@@ -21,8 +22,8 @@ const (
 	last          = 64
 )
 
-// Parse returns the number of a signal that is given as TERM, SIGTERM, SIGRTMIN+3 or a number from 1
-// to 64, in upper or lower case, as STOPSIGNAL takes it; ok is false for anything else.
+// Parse returns the number of a signal that is given as TERM, SIGTERM, SIGRTMIN+3 or a number from
+// 1 to 64, in upper or lower case, as STOPSIGNAL takes it; ok is false for anything else.
 func Parse(s string) (number int, ok bool) {
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	if n, ok := numbers[name]; ok {

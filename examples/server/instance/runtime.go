@@ -90,7 +90,8 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	cfg.Dir = dir
-	r := &Runtime{config: cfg, instances: map[string]Instance{}, busy: map[string]chan struct{}{}, down: map[string]bool{}}
+	r := &Runtime{config: cfg, instances: map[string]Instance{}, busy: map[string]chan struct{}{},
+		down: map[string]bool{}}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("instances: %w", err)
 	}

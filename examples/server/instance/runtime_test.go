@@ -165,8 +165,8 @@ func TestRunStartsAgainWhatHasEnded(t *testing.T) {
 	require.Equal(t, "v9", ask(t, r.List()[0])["version"], "it goes on after Run has returned")
 }
 
-// TestRestartsAreThoseOfTheInstance ends the runtime with its instance: the next one starts the instance again, and does not count
-// that, but what the instance does after it.
+// TestRestartsAreThoseOfTheInstance ends the runtime with its instance: the next one starts the
+// instance again, and does not count that, but what the instance does after it.
 func TestRestartsAreThoseOfTheInstance(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -188,11 +188,15 @@ func TestRestartsAreThoseOfTheInstance(t *testing.T) {
 		response, err := http.Get("http://" + r.List()[0].Addr.String())
 		return err == nil && response.Body.Close() == nil
 	}
-	require.Eventually(t, func() bool { return r.List()[0].PID != i.PID && answers() }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return r.List()[0].PID != i.PID && answers()
+	}, 20*time.Second, 20*time.Millisecond)
 	i = r.List()[0]
 	require.Zero(t, i.Restarts)
 	require.NoError(t, syscall.Kill(i.PID, syscall.SIGKILL))
-	require.Eventually(t, func() bool { return r.List()[0].Restarts == 1 && answers() }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return r.List()[0].Restarts == 1 && answers()
+	}, 20*time.Second, 20*time.Millisecond)
 }
 
 func TestStartLeavesNothingWhenItDoesNotSucceed(t *testing.T) {

@@ -68,10 +68,10 @@ func (s BuildState) Ended() bool {
 }
 
 // SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run
-// works off in order, Config.Builds at a time. A source that is not there is ErrNotFound; a template
-// that this server's engine cannot build, wrong parameters of it, and a source that lacks a file of
-// the template or has a mistake in its configuration are ErrInvalid, and change nothing. The build
-// takes the source as it is now.
+// works off in order, Config.Builds at a time. A source that is not there is ErrNotFound; a
+// template that this server's engine cannot build, wrong parameters of it, and a source that lacks
+// a file of the template or has a mistake in its configuration are ErrInvalid, and change nothing.
+// The build takes the source as it is now.
 func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version),
 		checkSource(request.Source), checkActor(request.Actor))

@@ -16,7 +16,8 @@ import (
 
 func goodConfig(t *testing.T) platform.Config {
 	return platform.Config{
-		Dir: filepath.Join(t.TempDir(), "data"), Registry: "127.0.0.1:5800", Nginx: os.DirFS(filepath.Join("..", "nginx")),
+		Dir: filepath.Join(t.TempDir(), "data"), Registry: "127.0.0.1:5800",
+		Nginx:     os.DirFS(filepath.Join("..", "nginx")),
 		NginxPort: 8880, Pool: "127.60.0.0/24", Envconfig: os.Args[0],
 	}
 }
@@ -48,8 +49,10 @@ func TestBadConfigIsNamed(t *testing.T) {
 			func(cfg *platform.Config) { cfg.Pool = "192.0.2.0/24" },
 			func(cfg *platform.Config) { cfg.Pool = "127.0.0.1-128.0.0.1" },
 		},
-		"CoolDown":  {func(cfg *platform.Config) { cfg.CoolDown = -time.Second }},
-		"Envconfig": {func(cfg *platform.Config) { cfg.Envconfig = "" }, func(cfg *platform.Config) { cfg.Envconfig = "/" }},
+		"CoolDown": {func(cfg *platform.Config) { cfg.CoolDown = -time.Second }},
+		"Envconfig": {func(cfg *platform.Config) {
+			cfg.Envconfig = ""
+		}, func(cfg *platform.Config) { cfg.Envconfig = "/" }},
 		"Builds": {
 			func(cfg *platform.Config) { cfg.Builds = -1 },
 			func(cfg *platform.Config) { cfg.Builds = 65 },
@@ -82,7 +85,8 @@ func TestBadConfigIsNamed(t *testing.T) {
 	}
 }
 
-// TestFailedOpenClosesTheState opens a directory again after a failure behind the point from which the state is open.
+// TestFailedOpenClosesTheState opens a directory again after a failure behind the point from which
+// the state is open.
 func TestFailedOpenClosesTheState(t *testing.T) {
 	t.Parallel()
 	cfg := goodConfig(t)

@@ -13,13 +13,15 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
-// TestFormat0 opens the data directory in testdata/formats/0/server: testdata/formats/README.md says how it was made.
+// TestFormat0 opens the data directory in testdata/formats/0/server: testdata/formats/README.md
+// says how it was made.
 func TestFormat0(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.CopyFS(dir, os.DirFS("../../../testdata/formats/0/server")))
 	p, err := platform.Open(t.Context(), platform.Config{
-		Dir: dir, Registry: "127.0.0.1:5801", Nginx: os.DirFS(filepath.Join("..", "nginx")), NginxPort: 8880, Pool: "127.58.0.0/24", Envconfig: os.Args[0],
+		Dir: dir, Registry: "127.0.0.1:5801", Nginx: os.DirFS(filepath.Join("..", "nginx")),
+		NginxPort: 8880, Pool: "127.58.0.0/24", Envconfig: os.Args[0],
 		CoolDown: 50 * 365 * 24 * time.Hour, // as when it was made
 	})
 	require.NoError(t, err)
@@ -29,7 +31,8 @@ func TestFormat0(t *testing.T) {
 	require.NoError(t, err)
 	var got []string
 	for _, b := range builds {
-		got = append(got, fmt.Sprintf("%s %s %s of %s by %s: %s %.19s", b.ID, b.Cluster, b.Version, b.Source, b.Actor, b.State, b.Digest))
+		got = append(got, fmt.Sprintf("%s %s %s of %s by %s: %s %.19s", b.ID, b.Cluster, b.Version,
+			b.Source, b.Actor, b.State, b.Digest))
 	}
 	require.Equal(t, []string{
 		"b000006 hello_web v2 of hello_web-v2 by ann: failed ",
@@ -46,7 +49,8 @@ func TestFormat0(t *testing.T) {
 
 	reason, err := p.Used(t.Context(), "hello_web", builds[1].Digest)
 	require.NoError(t, err)
-	require.Equal(t, "version v4 of hello_web is this image", reason, "whose registry has moved since")
+	require.Equal(t, "version v4 of hello_web is this image", reason, "whose registry has moved "+
+		"since")
 
 	overview, err := p.Overview(t.Context())
 	require.NoError(t, err)
@@ -54,14 +58,16 @@ func TestFormat0(t *testing.T) {
 	for _, c := range overview.Clusters {
 		for _, environment := range overview.Environments {
 			for _, d := range c.Deployments[environment] {
-				got = append(got, fmt.Sprintf("%s %s %s %s %.19s", d.Cluster, environment, d.Task, d.Version, d.Digest))
+				got = append(got, fmt.Sprintf("%s %s %s %s %.19s", d.Cluster, environment, d.Task,
+					d.Version, d.Digest))
 			}
 		}
 	}
 	require.Equal(t, []string{
 		"greet_api test  v1 sha256:7607f160281b", "greet_api sandbox  v1 sha256:7607f160281b",
 		"greet_api production  v1 sha256:7607f160281b", "greet_api stable  v1 sha256:7607f160281b",
-		"hello_web test  v4 sha256:a0c7bab4a028", "hello_web test search-redesign v2 sha256:5a0adc879ce2",
+		"hello_web test  v4 sha256:a0c7bab4a028", "hello_web test search-redesign v2 " +
+			"sha256:5a0adc879ce2",
 		"hello_web sandbox  v4 sha256:a0c7bab4a028", "hello_web production  v2 sha256:5a0adc879ce2",
 		"hello_web stable  v2 sha256:5a0adc879ce2",
 	}, got)
@@ -70,16 +76,19 @@ func TestFormat0(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, tasks, 2)
 	first, second := tasks[0], tasks[1]
-	require.Equal(t, "search-redesign 127.58.0.1 leased", fmt.Sprint(first.Task, " ", first.VIP, " ", first.State))
+	require.Equal(t, "search-redesign 127.58.0.1 leased", fmt.Sprint(first.Task, " ", first.VIP,
+		" ", first.State))
 	require.Equal(t, "hello_web-test-search-redesign-g21-1r1", first.Instances[0].ID)
-	require.Equal(t, "login-fix 127.58.0.2 cooling", fmt.Sprint(second.Task, " ", second.VIP, " ", second.State))
+	require.Equal(t, "login-fix 127.58.0.2 cooling", fmt.Sprint(second.Task, " ", second.VIP, " ",
+		second.State))
 	require.Equal(t, 2076, second.CoolUntil.Year())
 
 	journal, err := p.Journal(t.Context(), "")
 	require.NoError(t, err)
 	require.Len(t, journal, 41)
 	last := journal[40]
-	require.Equal(t, "succeeded retire hello_web login-fix bob", strings.Join([]string{last.Kind, last.Op, last.Cluster, last.Task, last.Actor}, " "))
+	require.Equal(t, "succeeded retire hello_web login-fix bob",
+		strings.Join([]string{last.Kind, last.Op, last.Cluster, last.Task, last.Actor}, " "))
 	got = nil
 	for _, i := range p.Instances() {
 		got = append(got, fmt.Sprintf("%s %s %s", i.ID, i.Addr, i.Labels["version"]))

@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// ownRegistry stands in the journal for the registry that Config.Registry names, wherever that is today. The name never
-// resolves (RFC 2606).
+// ownRegistry stands in the journal for the registry that Config.Registry names, wherever that is
+// today. The name never resolves (RFC 2606).
 const ownRegistry = "registry.invalid"
 
 // stored is the repository of a cluster as the journal keeps it.
@@ -34,8 +34,8 @@ func (p *Platform) repository(cluster string) string { return p.config.Registry 
 // Registry is host:port of the registry, as clients on this machine reach it.
 func (p *Platform) Registry() string { return p.config.Registry }
 
-// located returns where a repository of the journal is today. Every image is in the registry of this platform: a host that the
-// journal of an earlier version has is where that was then.
+// located returns where a repository of the journal is today. Every image is in the registry of
+// this platform: a host that the journal of an earlier version has is where that was then.
 func (p *Platform) located(repository string) string {
 	if _, rest, found := strings.Cut(repository, "/"); found {
 		repository = rest
@@ -57,7 +57,8 @@ func (p *Platform) relocated(image string) string {
 	return p.located(repository) + "@" + digest
 }
 
-// sameImage reports whether two references are to one image, wherever the registry was when each was written.
+// sameImage reports whether two references are to one image, wherever the registry was when each
+// was written.
 func sameImage(a, b string) bool {
 	_, a, _ = strings.Cut(a, "/")
 	_, b, _ = strings.Cut(b, "/")
@@ -71,18 +72,21 @@ type configs struct {
 }
 
 // Configuration implements promote.ConfigSource.
-func (c configs) Configuration(ctx context.Context, repository string, d promote.Digest) (promote.Configuration, error) {
+func (c configs) Configuration(ctx context.Context, repository string,
+	d promote.Digest) (promote.Configuration, error) {
 	return c.ConfigSource.Configuration(ctx, c.p.located(repository), d)
 }
 
-// Used returns why an image of the registry must stay, or "": a version is bound to it, or to an index that it is in. It is
-// registry.Config.Used.
+// Used returns why an image of the registry must stay, or "": a version is bound to it, or to an
+// index that it is in. It is registry.Config.Used.
 func (p *Platform) Used(ctx context.Context, repository, digest string) (reason string, err error) {
 	bindings, err := p.promoter.Bindings(ctx, "")
 	if err != nil {
 		return "", err
 	}
-	bindings = slices.DeleteFunc(bindings, func(b promote.Binding) bool { return p.located(b.Repository) != p.repository(repository) })
+	bindings = slices.DeleteFunc(bindings, func(b promote.Binding) bool {
+		return p.located(b.Repository) != p.repository(repository)
+	})
 	for _, b := range bindings {
 		if b.Digest.String() == digest {
 			return fmt.Sprintf("version %s of %s is this image", b.Version, b.Cluster), nil
@@ -94,15 +98,17 @@ func (p *Platform) Used(ctx context.Context, repository, digest string) (reason 
 		case err != nil:
 			return "", err
 		case inside:
-			return fmt.Sprintf("version %s of %s is an index with this image", b.Version, b.Cluster), nil
+			return fmt.Sprintf("version %s of %s is an index with this image", b.Version,
+				b.Cluster), nil
 		}
 	}
 	return "", nil
 }
 
-// inside reports whether the manifest at digest is an index that leads to the wanted one. It looks at each of seen once; a manifest
-// that is not there leads nowhere.
-func (p *Platform) inside(ctx context.Context, digest, wanted, repository string, seen map[string]bool) (bool, error) {
+// inside reports whether the manifest at digest is an index that leads to the wanted one. It looks
+// at each of seen once; a manifest that is not there leads nowhere.
+func (p *Platform) inside(ctx context.Context, digest, wanted, repository string,
+	seen map[string]bool) (bool, error) {
 	if seen[digest] {
 		return false, nil
 	}
@@ -112,7 +118,8 @@ func (p *Platform) inside(ctx context.Context, digest, wanted, repository string
 		return false, err
 	}
 	found, err := remote.Get(ref, remote.WithContext(ctx))
-	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
+	if answer, ok := errors.AsType[*transport.Error](err); ok &&
+		answer.StatusCode == http.StatusNotFound {
 		return false, nil
 	}
 	if err != nil || !found.MediaType.IsIndex() {
@@ -127,7 +134,8 @@ func (p *Platform) inside(ctx context.Context, digest, wanted, repository string
 			return true, nil
 		}
 		if child.MediaType.IsIndex() {
-			if deeper, err := p.inside(ctx, child.Digest.String(), wanted, repository, seen); deeper || err != nil {
+			if deeper, err := p.inside(ctx, child.Digest.String(), wanted, repository,
+				seen); deeper || err != nil {
 				return deeper, err
 			}
 		}
@@ -135,18 +143,22 @@ func (p *Platform) inside(ctx context.Context, digest, wanted, repository string
 	return false, nil
 }
 
-// VersionRequest asks for a name of an image that a client has pushed to the repository of the cluster.
+// VersionRequest asks for a name of an image that a client has pushed to the repository of the
+// cluster.
 type VersionRequest struct {
 	Cluster string `json:"cluster"`
 	Version string `json:"version"`
-	Digest  string `json:"digest,omitempty"` // of the image; empty for the one that the tag of the version's name has now
-	Actor   string `json:"actor"`
+	// of the image; empty for the one that the tag of the version's name has now
+	Digest string `json:"digest,omitempty"`
+	Actor  string `json:"actor"`
 }
 
-// BindVersion gives an image of the registry the name of a version, whichever client has pushed it. The image must be there, be
-// for this machine's platform, and have an ENTRYPOINT or a CMD. The same request again changes nothing.
+// BindVersion gives an image of the registry the name of a version, whichever client has pushed it.
+// The image must be there, be for this machine's platform, and have an ENTRYPOINT or a CMD. The
+// same request again changes nothing.
 func (p *Platform) BindVersion(ctx context.Context, request VersionRequest) (Version, error) {
-	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version), checkActor(request.Actor))
+	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version),
+		checkActor(request.Actor))
 	if err != nil {
 		return Version{}, err
 	}
@@ -165,7 +177,8 @@ func (p *Platform) BindVersion(ctx context.Context, request VersionRequest) (Ver
 		return Version{}, err
 	}
 	err = p.promoter.Bind(ctx, promote.Binding{
-		Cluster: request.Cluster, Version: request.Version, Digest: digest, Repository: stored(request.Cluster), Actor: request.Actor,
+		Cluster: request.Cluster, Version: request.Version, Digest: digest,
+		Repository: stored(request.Cluster), Actor: request.Actor,
 	})
 	if err != nil {
 		return Version{}, err
@@ -189,8 +202,10 @@ func (p *Platform) pushed(ctx context.Context, request VersionRequest) (promote.
 	if err != nil {
 		return "", invalid("image: %v", err)
 	}
-	found, err := remote.Get(ref, remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
-	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
+	found, err := remote.Get(ref, remote.WithContext(ctx),
+		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+	if answer, ok := errors.AsType[*transport.Error](err); ok &&
+		answer.StatusCode == http.StatusNotFound {
 		return "", fmt.Errorf("image %s: push it first: %w", at, ErrNotFound)
 	}
 	if err != nil {
@@ -198,7 +213,8 @@ func (p *Platform) pushed(ctx context.Context, request VersionRequest) (promote.
 	}
 	image, err := found.Image()
 	if err != nil {
-		return "", invalid("image %s: want an image, or an index with one, for linux/%s: %v", at, runtime.GOARCH, err)
+		return "", invalid("image %s: want an image, or an index with one, for linux/%s: %v", at,
+			runtime.GOARCH, err)
 	}
 	config, err := image.ConfigFile()
 	if err != nil {
@@ -206,14 +222,16 @@ func (p *Platform) pushed(ctx context.Context, request VersionRequest) (promote.
 	}
 	switch {
 	case config.OS != "linux" || config.Architecture != runtime.GOARCH:
-		return "", invalid("image %s is for %s: want one for linux/%s", at, path.Join(config.OS, config.Architecture), runtime.GOARCH)
+		return "", invalid("image %s is for %s: want one for linux/%s", at,
+			path.Join(config.OS, config.Architecture), runtime.GOARCH)
 	case len(config.Config.Entrypoint)+len(config.Config.Cmd) == 0:
 		return "", invalid("image %s has neither ENTRYPOINT nor CMD: nothing of it would run", at)
 	}
 	return promote.ParseDigest(found.Digest.String())
 }
 
-// untagged returns an error when the tag of the version's name, which is not bound, names another image than the one that was built.
+// untagged returns an error when the tag of the version's name, which is not bound, names another
+// image than the one that was built.
 func (p *Platform) untagged(ctx context.Context, build Build, digest promote.Digest) error {
 	if bound, err := p.bound(ctx, build); err != nil || bound != "" {
 		return err // the tag is a label beside the binding
@@ -223,14 +241,16 @@ func (p *Platform) untagged(ctx context.Context, build Build, digest promote.Dig
 		return err
 	}
 	there, err := remote.Head(tag, remote.WithContext(ctx))
-	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
+	if answer, ok := errors.AsType[*transport.Error](err); ok &&
+		answer.StatusCode == http.StatusNotFound {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("look up tag %s: %w", tag, err)
 	}
 	if there.Digest.String() != digest.String() {
-		return &builder.TagExistsError{Reference: tag.String(), Existing: there.Digest.String(), Built: digest.String()}
+		return &builder.TagExistsError{Reference: tag.String(), Existing: there.Digest.String(),
+			Built: digest.String()}
 	}
 	return nil
 }
@@ -250,7 +270,8 @@ func (p *Platform) tag(build Build) (name.Tag, error) {
 	return name.NewTag(p.repository(build.Cluster)+":"+build.Version, name.Insecure)
 }
 
-// setTag makes the tag of the version's name the image of a bound build: a label for readers of the registry.
+// setTag makes the tag of the version's name the image of a bound build: a label for readers of the
+// registry.
 func (p *Platform) setTag(ctx context.Context, build Build, digest promote.Digest) error {
 	tag, err := p.tag(build)
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 )
 
 // push pushes the image under the tag, as any client does, and returns its digest.
-func push(t *testing.T, s *servertest.Server, repository, tag string, image remote.Taggable) string {
+func push(t *testing.T, s *servertest.Server, repository, tag string,
+	image remote.Taggable) string {
 	t.Helper()
 	ref, err := name.NewTag(s.Registry+"/"+repository+":"+tag, name.Insecure)
 	require.NoError(t, err)
@@ -54,10 +55,12 @@ func TestVersionsOfImagesBuiltElsewhere(t *testing.T) {
 	p := s.Platform
 	built := s.MustBuild(t, "hello_web", "v1")
 	bind := func(version, digest string) (platform.Version, error) {
-		return p.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web", Version: version, Digest: digest, Actor: "eve"})
+		return p.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web",
+			Version: version, Digest: digest, Actor: "eve"})
 	}
 
-	// A changed copy of an image of this server stands for the image of another builder, with its configuration.
+	// A changed copy of an image of this server stands for the image of another builder, with its
+	// configuration.
 	elsewhere, err := remote.Image(mustParse(t, s.Registry+"/hello_web@"+built.Digest))
 	require.NoError(t, err)
 	elsewhere, err = mutate.Config(elsewhere, withLabel(t, elsewhere, "built", "elsewhere"))
@@ -79,22 +82,28 @@ func TestVersionsOfImagesBuiltElsewhere(t *testing.T) {
 	bare := push(t, s, "hello_web", "bare", imageFor(t, runtime.GOARCH, "/app"))
 	_, err = bind("v3", bare)
 	require.NoError(t, err)
-	_, err = p.Promote(t.Context(), platform.PromotionRequest{Cluster: "hello_web", Version: "v3", Environment: "test", Actor: "eve"})
+	_, err = p.Promote(t.Context(), platform.PromotionRequest{Cluster: "hello_web", Version: "v3",
+		Environment: "test", Actor: "eve"})
 	var refused *promote.RefusedError
 	require.ErrorAs(t, err, &refused)
 
-	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: imageFor(t, "s390x", "/app")})
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: imageFor(t, "s390x", "/app")})
 	for what, tc := range map[string]struct {
 		digest string
 		want   error
 		text   string
 	}{
-		"not pushed":       {"sha256:" + strings.Repeat("0", 64), platform.ErrNotFound, "push it first"},
-		"no such tag":      {"", platform.ErrNotFound, "push it first"},
-		"no digest":        {"latest", platform.ErrInvalid, "sha256"},
-		"another machine":  {push(t, s, "hello_web", "x1", imageFor(t, "s390x", "/app")), platform.ErrInvalid, "linux/" + runtime.GOARCH},
-		"nothing to run":   {push(t, s, "hello_web", "x2", imageFor(t, runtime.GOARCH)), platform.ErrInvalid, "ENTRYPOINT"},
-		"index of another": {push(t, s, "hello_web", "x3", index), platform.ErrInvalid, "linux/" + runtime.GOARCH},
+		"not pushed": {"sha256:" + strings.Repeat("0", 64), platform.ErrNotFound,
+			"push it first"},
+		"no such tag": {"", platform.ErrNotFound, "push it first"},
+		"no digest":   {"latest", platform.ErrInvalid, "sha256"},
+		"another machine": {push(t, s, "hello_web", "x1", imageFor(t, "s390x", "/app")),
+			platform.ErrInvalid, "linux/" + runtime.GOARCH},
+		"nothing to run": {push(t, s, "hello_web", "x2", imageFor(t, runtime.GOARCH)),
+			platform.ErrInvalid, "ENTRYPOINT"},
+		"index of another": {push(t, s, "hello_web", "x3", index), platform.ErrInvalid, "linux/" +
+			runtime.GOARCH},
 	} {
 		_, err := bind("v4", tc.digest)
 		require.ErrorIs(t, err, tc.want, what)
@@ -107,17 +116,21 @@ func TestVersionsOfImagesBuiltElsewhere(t *testing.T) {
 	require.Len(t, versions, 4, "v1, v2, from-elsewhere and v3")
 }
 
-// TestWhatABoundIndexHoldsStays deletes images beside and inside of an index that a version is bound to.
+// TestWhatABoundIndexHoldsStays deletes images beside and inside of an index that a version is
+// bound to.
 func TestWhatABoundIndexHoldsStays(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
-	inner, deep, free := imageFor(t, runtime.GOARCH, "/app"), imageFor(t, "s390x", "/app"), imageFor(t, runtime.GOARCH, "/app")
+	inner, deep, free := imageFor(t, runtime.GOARCH, "/app"), imageFor(t, "s390x", "/app"),
+		imageFor(t, runtime.GOARCH, "/app")
 	nested := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: deep})
-	bound := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner}, mutate.IndexAddendum{Add: nested})
+	bound := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner},
+		mutate.IndexAddendum{Add: nested})
 	other := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: free})
 	digest := push(t, s, "hello_web", "v1", bound)
 	push(t, s, "hello_web", "other", other)
-	_, err := s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web", Version: "v1", Digest: digest, Actor: "ann"})
+	_, err := s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web",
+		Version: "v1", Digest: digest, Actor: "ann"})
 	require.NoError(t, err)
 	remove := func(manifest interface{ Digest() (v1.Hash, error) }) error {
 		digest, err := manifest.Digest()
@@ -125,7 +138,8 @@ func TestWhatABoundIndexHoldsStays(t *testing.T) {
 		return remote.Delete(mustParse(t, s.Registry+"/hello_web@"+digest.String()))
 	}
 	require.ErrorContains(t, remove(bound), "version v1 of hello_web is this image")
-	for name, manifest := range map[string]interface{ Digest() (v1.Hash, error) }{"inner": inner, "nested": nested, "deep": deep} {
+	for name, manifest := range map[string]interface{ Digest() (v1.Hash, error) }{"inner": inner,
+		"nested": nested, "deep": deep} {
 		require.ErrorContains(t, remove(manifest), "an index with this image", name)
 	}
 	require.NoError(t, remove(other))
@@ -148,17 +162,19 @@ func withLabel(t *testing.T, image v1.Image, key, value string) v1.Config {
 	return config
 }
 
-// TestAVersionThatCannotBeBoundStaysFree builds a version while it is bound to another image: the tag is not taken, and another
-// version of the same source is.
+// TestAVersionThatCannotBeBoundStaysFree builds a version while it is bound to another image: the
+// tag is not taken, and another version of the same source is.
 func TestAVersionThatCannotBeBoundStaysFree(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
 	other := push(t, s, "hello_web", "other", imageFor(t, runtime.GOARCH, "/app"))
-	_, err := s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web", Version: "v1", Digest: other, Actor: "ann"})
+	_, err := s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web",
+		Version: "v1", Digest: other, Actor: "ann"})
 	require.NoError(t, err)
 	source := s.Upload(t, "hello_web", "v1")
 	build := func(version string) platform.Build {
-		b, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: version, Template: "go-static", Source: source, Actor: "ann"})
+		b, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web",
+			Version: version, Template: "go-static", Source: source, Actor: "ann"})
 		require.NoError(t, err)
 		b, err = s.Ended(t.Context(), b.ID)
 		require.NoError(t, err)
@@ -171,8 +187,10 @@ func TestAVersionThatCannotBeBoundStaysFree(t *testing.T) {
 	require.ErrorContains(t, err, http.StatusText(http.StatusNotFound), "no tag was set")
 
 	pushed := push(t, s, "hello_web", "v2", imageFor(t, runtime.GOARCH, "/app"))
-	require.Equal(t, platform.BuildFailed, build("v2").State, "the tag names what somebody has pushed")
-	_, err = s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web", Version: "v2", Digest: pushed, Actor: "ann"})
+	require.Equal(t, platform.BuildFailed, build("v2").State, "the tag names what somebody has "+
+		"pushed")
+	_, err = s.Platform.BindVersion(t.Context(), platform.VersionRequest{Cluster: "hello_web",
+		Version: "v2", Digest: pushed, Actor: "ann"})
 	require.NoError(t, err, "which may still be bound")
 	v3 := build("v3")
 	require.Equal(t, platform.BuildSucceeded, v3.State, v3.Error)
@@ -181,7 +199,8 @@ func TestAVersionThatCannotBeBoundStaysFree(t *testing.T) {
 	require.Equal(t, v3.Digest, there.Digest.String())
 }
 
-// TestTheRegistryMoves starts a server again whose registry has another port: deployed instances go on, and every operation works.
+// TestTheRegistryMoves starts a server again whose registry has another port: deployed instances go
+// on, and every operation works.
 func TestTheRegistryMoves(t *testing.T) {
 	t.Parallel()
 	first := servertest.Start(t, servertest.Config{})
@@ -199,8 +218,10 @@ func TestTheRegistryMoves(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(fresh.Image, s.Registry+"/"), fresh.Image)
 	s.MustPromote(t, "hello_web", "v2", "sandbox")
-	_, err = s.Platform.Rollback(t.Context(), platform.RollbackRequest{Cluster: "hello_web", Environment: "test", Digest: v1.Digest, Actor: "ann"})
+	_, err = s.Platform.Rollback(t.Context(), platform.RollbackRequest{Cluster: "hello_web",
+		Environment: "test", Digest: v1.Digest, Actor: "ann"})
 	require.NoError(t, err)
-	_, err = s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "t", Cluster: "hello_web", Version: "v1", Actor: "ann"})
+	_, err = s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "t", Cluster: "hello_web",
+		Version: "v1", Actor: "ann"})
 	require.NoError(t, err)
 }

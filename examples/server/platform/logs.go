@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// maxLog is how long the log of an instance or of Nginx may become; as much again is kept beside it, as NAME.1.
+// maxLog is how long the log of an instance or of Nginx may become; as much again is kept beside
+// it, as NAME.1.
 const maxLog = 16 << 20
 
 // keepLogsShort looks at the logs again and again until ctx is done.
@@ -44,11 +45,13 @@ func (p *Platform) rotateLogs(limit int64) error {
 	return errors.Join(errs...)
 }
 
-// rotate copies a log that is longer than limit to path.1 and empties it. Its writers append and go on with the same file; a line
-// that they write between the two is lost. One that is not there is none.
+// rotate copies a log that is longer than limit to path.1 and empties it. Its writers append and go
+// on with the same file; a line that they write between the two is lost. One that is not there is
+// none.
 func rotate(path string, limit int64) error {
 	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Size() <= limit) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() ||
+		info.Size() <= limit) {
 		return nil
 	}
 	if err != nil {

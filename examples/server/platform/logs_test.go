@@ -31,7 +31,10 @@ func TestLogsStayShort(t *testing.T) {
 		_, err := ask(s, netip.MustParseAddr("127.0.0.1"))
 		require.NoError(t, err)
 	}
-	eventually(t, func() bool { hit(); return written(nginx) != "" && written(service) != "" }, "both write")
+	eventually(t, func() bool {
+		hit()
+		return written(nginx) != "" && written(service) != ""
+	}, "both write")
 	require.NoError(t, platform.RotateLogs(s.Platform, 1<<20))
 	require.NoFileExists(t, nginx+".1", "they are short")
 	before := written(service)

@@ -20,11 +20,13 @@ func TestNames(t *testing.T) {
 	p, err := platform.Open(t.Context(), goodConfig(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.Close()) })
-	require.NoError(t, p.PutSource("web", bytes.NewReader(archive(t, map[string]string{"app": "x", "envs/test/f": "x"}))))
+	require.NoError(t, p.PutSource("web", bytes.NewReader(archive(t, map[string]string{"app": "x",
+		"envs/test/f": "x"}))))
 	notNow, cancel := context.WithCancel(t.Context()) // a request with good names waits for Run
 	cancel()
 	for _, s := range namestest.Samples() {
-		build := platform.BuildRequest{Cluster: "web", Version: "v1", Template: "go-static", Source: "web", Actor: "ann"}
+		build := platform.BuildRequest{Cluster: "web", Version: "v1", Template: "go-static",
+			Source: "web", Actor: "ann"}
 		task := platform.TaskRequest{Task: "search", Cluster: "web", Version: "v1", Actor: "ann"}
 		switch s.Word {
 		case namestest.Cluster:
@@ -62,11 +64,14 @@ func TestInstancesOfTheLongestNames(t *testing.T) {
 	for _, d := range []promote.Deployment{
 		{Target: promote.Target{Cluster: long, Environment: "test", Task: long}, Generation: 1},
 		{Target: promote.Target{Cluster: long, Environment: "test", Task: long[1:]}, Generation: 1},
-		{Target: promote.Target{Cluster: long, Environment: strings.Repeat("e", names.MaxEnvironment)}, Generation: 1 << 63},
-		{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "Search"}, Generation: 7},
+		{Target: promote.Target{Cluster: long, Environment: strings.Repeat("e",
+			names.MaxEnvironment)}, Generation: 1 << 63},
+		{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "Search"},
+			Generation: 7},
 	} {
 		id := platform.InstanceID(d)
-		require.NoError(t, errors.Join(names.Instance(id), names.Instance(id+"r18446744073709551615")))
+		require.NoError(t, errors.Join(names.Instance(id),
+			names.Instance(id+"r18446744073709551615")))
 		require.False(t, seen[id], id)
 		seen[id] = true
 	}

@@ -105,11 +105,15 @@ func TestRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, found)
 	for _, key := range []string{"two", "one"} {
-		got, err := r.update(key, func(old record) (record, error) { return record{old.Name + key}, nil })
+		got, err := r.update(key, func(old record) (record, error) {
+			return record{old.Name + key}, nil
+		})
 		require.NoError(t, err)
 		require.Equal(t, record{key}, got)
 	}
-	_, err = r.update("one", func(record) (record, error) { return record{"lost"}, os.ErrPermission })
+	_, err = r.update("one", func(record) (record, error) {
+		return record{"lost"}, os.ErrPermission
+	})
 	require.ErrorIs(t, err, os.ErrPermission)
 	first, err := r.next()
 	require.NoError(t, err)
@@ -122,12 +126,15 @@ func TestRecords(t *testing.T) {
 	require.NoError(t, err)
 	list, err := r.list()
 	require.NoError(t, err)
-	require.Equal(t, []record{{"one"}, {"two"}}, list, "in the order of their keys; an update that did not succeed changes nothing")
+	require.Equal(t, []record{{"one"}, {"two"}}, list, "in the order of their keys; an update "+
+		"that did not succeed changes nothing")
 	second, err := r.next()
 	require.NoError(t, err)
 	require.Greater(t, second, first)
 
-	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(r.bucket).Put([]byte("three"), []byte("{")) }))
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(r.bucket).Put([]byte("three"), []byte("{"))
+	}))
 	_, _, err = r.get("three")
 	require.ErrorContains(t, err, "record things/three")
 	var syntax *json.SyntaxError
@@ -140,15 +147,18 @@ func TestOverlayFS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "envs/test"), 0o755))
-	for name, content := range map[string]string{"app": "binary", "envs/test/a.conf": "a", "manifest.json": "of the upload"} {
+	for name, content := range map[string]string{"app": "binary", "envs/test/a.conf": "a",
+		"manifest.json": "of the upload"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
 	}
 	require.NoError(t, os.Symlink("a.conf", filepath.Join(dir, "envs/test/b.conf")))
 	root, err := os.OpenRoot(dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, root.Close()) })
-	o := overlayFS{root.FS(), fstest.MapFS{"envconfig": {Data: []byte("tool"), Mode: 0o755}, "manifest.json": {Data: []byte("ours"), Mode: 0o644}}}
-	require.NoError(t, fstest.TestFS(o, "app", "envconfig", "manifest.json", "envs/test/a.conf", "envs/test/b.conf"))
+	o := overlayFS{root.FS(), fstest.MapFS{"envconfig": {Data: []byte("tool"), Mode: 0o755},
+		"manifest.json": {Data: []byte("ours"), Mode: 0o644}}}
+	require.NoError(t, fstest.TestFS(o, "app", "envconfig", "manifest.json", "envs/test/a.conf",
+		"envs/test/b.conf"))
 	data, err := fs.ReadFile(o, "manifest.json")
 	require.NoError(t, err)
 	require.Equal(t, "ours", string(data))
@@ -173,13 +183,18 @@ func TestResumeRestarts(t *testing.T) {
 		instances []instance.Instance
 		replaced  []string
 	}{
-		"none":                       {nil, nil},
-		"no restart":                 {[]instance.Instance{at("web-g1-1", alive), at("web-g1-2", dead)}, nil},
-		"a restart that had ended":   {[]instance.Instance{at("web-g1-1r3", dead)}, nil},
-		"both live":                  {[]instance.Instance{at("web-g1-1", alive), at("web-g1-1r3", alive)}, []string{"web-g1-1r3"}},
-		"the old one has ended":      {[]instance.Instance{at("web-g1-1", dead), at("web-g1-1r3", alive)}, []string{"web-g1-1"}},
-		"the new one is older by id": {[]instance.Instance{at("web-g1-1r10", alive), at("web-g1-1r9", alive)}, []string{"web-g1-1r10"}},
-		"others do not matter":       {[]instance.Instance{at("web-g1-1", alive), at("web-g1-1r3", alive), at("web-g1-2r4", alive)}, []string{"web-g1-1r3"}},
+		"none": {nil, nil},
+		"no restart": {[]instance.Instance{at("web-g1-1", alive),
+			at("web-g1-2", dead)}, nil},
+		"a restart that had ended": {[]instance.Instance{at("web-g1-1r3", dead)}, nil},
+		"both live": {[]instance.Instance{at("web-g1-1", alive),
+			at("web-g1-1r3", alive)}, []string{"web-g1-1r3"}},
+		"the old one has ended": {[]instance.Instance{at("web-g1-1", dead),
+			at("web-g1-1r3", alive)}, []string{"web-g1-1"}},
+		"the new one is older by id": {[]instance.Instance{at("web-g1-1r10", alive),
+			at("web-g1-1r9", alive)}, []string{"web-g1-1r10"}},
+		"others do not matter": {[]instance.Instance{at("web-g1-1", alive),
+			at("web-g1-1r3", alive), at("web-g1-2r4", alive)}, []string{"web-g1-1r3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

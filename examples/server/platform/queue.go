@@ -52,7 +52,8 @@ func (q *queue) cancel(id string) {
 	}
 }
 
-// runBuilds works off the queue. A build that a crash has cut off is run again: the same input gives the same digest.
+// runBuilds works off the queue. A build that a crash has cut off is run again: the same input
+// gives the same digest.
 func (p *Platform) runBuilds(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -86,10 +87,12 @@ func (p *Platform) runBuilds(ctx context.Context) error {
 
 var errEnded = errors.New("the build has ended")
 
-// runBuild returns an error only when the build's record cannot be written or ctx is done. The end of building alone cancels the
-// build.
+// runBuild returns an error only when the build's record cannot be written or ctx is done. The end
+// of building alone cancels the build.
 func (p *Platform) runBuild(ctx, building context.Context, id string) error {
-	build, err := p.updateBuild(id, func(b *Build) { b.State, b.Started = BuildRunning, time.Now().UTC() })
+	build, err := p.updateBuild(id, func(b *Build) {
+		b.State, b.Started = BuildRunning, time.Now().UTC()
+	})
 	if errors.Is(err, errEnded) { // it was cancelled, or ended a moment ago
 		return nil
 	}
@@ -106,7 +109,8 @@ func (p *Platform) runBuild(ctx, building context.Context, id string) error {
 	}
 	result, buildErr := p.build(building, build, io.MultiWriter(log, notifier{&p.Events}))
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // it stays "running" on disk and is run again after the next start
+		// it stays "running" on disk and is run again after the next start
+		return context.Cause(ctx)
 	}
 	_, err = p.updateBuild(id, func(b *Build) {
 		b.Ended = time.Now().UTC()
@@ -128,8 +132,8 @@ func (p *Platform) runBuild(ctx, building context.Context, id string) error {
 	return os.RemoveAll(p.keptSource(id))
 }
 
-// CancelBuild ends a build that is queued or runs, for actor, and returns it as it is then: one that runs ends a moment later.
-// One that has ended is ErrConflict.
+// CancelBuild ends a build that is queued or runs, for actor, and returns it as it is then: one
+// that runs ends a moment later. One that has ended is ErrConflict.
 func (p *Platform) CancelBuild(id, actor string) (Build, error) {
 	if err := checkNames(names.Actor(actor)); err != nil {
 		return Build{}, err
@@ -169,7 +173,8 @@ func (p *Platform) updateBuild(id string, change func(*Build)) (Build, error) {
 	})
 }
 
-// sweepBuilds removes the kept sources of builds that need them no more: a crash has come between the two.
+// sweepBuilds removes the kept sources of builds that need them no more: a crash has come between
+// the two.
 func (p *Platform) sweepBuilds() error {
 	left, err := filepath.Glob(p.keptSource("*"))
 	if err != nil {

@@ -18,15 +18,20 @@ import (
 // TestBuildsSideBySide holds builds with a base image whose registry does not answer.
 func TestBuildsSideBySide(t *testing.T) {
 	t.Parallel()
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
 	defer silent.Close()
 	s := servertest.Start(t, servertest.Config{})
 	p := s.Platform
-	require.NoError(t, p.PutSource("site", bytes.NewReader(archive(t, map[string]string{"site/index.html": "x", "envs/test/f": "x"}))))
-	base := silent.Listener.Addr().(*net.TCPAddr).String() + "/base@sha256:" + "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	require.NoError(t, p.PutSource("site", bytes.NewReader(archive(t,
+		map[string]string{"site/index.html": "x", "envs/test/f": "x"}))))
+	base := silent.Listener.Addr().(*net.TCPAddr).String() + "/base@sha256:" +
+		"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 	submit := func(version string) platform.Build {
 		b, err := p.SubmitBuild(platform.BuildRequest{
-			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site", Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
+			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site",
+			Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
 		})
 		require.NoError(t, err)
 		return b
@@ -38,7 +43,8 @@ func TestBuildsSideBySide(t *testing.T) {
 	}
 	first, second, third := submit("v1"), submit("v2"), submit("v3")
 	eventually(t, func() bool {
-		return state(first).State == platform.BuildRunning && state(second).State == platform.BuildRunning
+		return state(first).State == platform.BuildRunning &&
+			state(second).State == platform.BuildRunning
 	}, "two run at a time")
 	require.Equal(t, platform.BuildQueued, state(third).State)
 
@@ -65,7 +71,8 @@ func TestBuildsSideBySide(t *testing.T) {
 	s.MustBuild(t, "hello_web", "v1") // beside the second
 	require.Equal(t, platform.BuildRunning, state(second).State)
 
-	// The next server runs the second build again, and removes the sources that ended builds have left.
+	// The next server runs the second build again, and removes the sources that ended builds have
+	// left.
 	s.Leave()
 	stale := filepath.Join(s.Dir, "builds", third.ID+".source")
 	require.NoError(t, os.MkdirAll(filepath.Join(stale, "site"), 0o755))
@@ -75,7 +82,9 @@ func TestBuildsSideBySide(t *testing.T) {
 	require.Empty(t, kept(t, s, third.ID))
 	require.Empty(t, kept(t, s, "b999999"))
 	require.NotEmpty(t, kept(t, s, second.ID), "it runs again")
-	eventually(t, func() bool { return state(second).State == platform.BuildRunning }, "it runs again")
+	eventually(t, func() bool {
+		return state(second).State == platform.BuildRunning
+	}, "it runs again")
 	_, err = p.CancelBuild(second.ID, "eve")
 	require.NoError(t, err)
 	ended, err = s.Ended(t.Context(), second.ID)

@@ -28,7 +28,8 @@ func TestEncoded(t *testing.T) {
 	}
 	require.Equal(t, text, ask().Body.String())
 	for accept, compressed := range map[string]bool{
-		"gzip": true, "br, GZIP;q=0.5": true, "*": true, "*;q=0, gzip": true, "gzip;q=0": false, "gzip; q=0.0, *": false, "br": false, "": false,
+		"gzip": true, "br, GZIP;q=0.5": true, "*": true, "*;q=0, gzip": true, "gzip;q=0": false,
+		"gzip; q=0.0, *": false, "br": false, "": false,
 		"gzip;q=high": false, "x-gzip": true,
 	} {
 		answer := ask("Accept-Encoding", accept)

@@ -14,7 +14,8 @@ func Example() {
 	_, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: "0.0.0.0:8800"})
 	fmt.Println(err)
 
-	site, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: "0.0.0.0:8800", Token: "a long secret"})
+	site, err := web.New(web.Config{Platform: &platform.Platform{}, Listen: "0.0.0.0:8800",
+		Token: "a long secret"})
 	if err != nil {
 		fmt.Println(err)
 		return

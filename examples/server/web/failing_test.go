@@ -21,14 +21,16 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/web"
 )
 
-// TestServicesThatDoNotStart deploys an image without its command: the answer is 422, with the end of the service's log.
+// TestServicesThatDoNotStart deploys an image without its command: the answer is 422, with the end
+// of the service's log.
 func TestServicesThatDoNotStart(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
 	s.MustBuild(t, "hello_web", "v1")
 	s.MustPromote(t, "hello_web", "v1", "test")
 	pushBroken(t, s, "v2")
-	s.Call(t, http.MethodPost, "/versions", map[string]string{"cluster": "hello_web", "version": "v2", "actor": "ann"}, nil)
+	s.Call(t, http.MethodPost, "/versions", map[string]string{"cluster": "hello_web",
+		"version": "v2", "actor": "ann"}, nil)
 	before := s.Platform.Instances()
 	for path, body := range map[string]string{
 		"/promotions": `{"cluster":"hello_web","version":"v2","environment":"test","actor":"ann"}`,
@@ -46,7 +48,8 @@ func TestServicesThatDoNotStart(t *testing.T) {
 	// An instance that cannot be started again.
 	root := filepath.Join(s.Dir, "registry", "images")
 	require.NoError(t, os.Rename(root, root+".away"))
-	response, answer := s.Do(t, http.MethodPost, "/instances/"+before[0].ID+"/restart?actor=ann", nil)
+	response, answer := s.Do(t, http.MethodPost, "/instances/"+before[0].ID+"/restart?actor=ann",
+		nil)
 	require.Equal(t, 500, response.StatusCode, "the server's own fault: %s", answer)
 	require.NoError(t, os.Rename(root+".away", root))
 	require.Equal(t, before, s.Platform.Instances())
@@ -61,7 +64,8 @@ func pushBroken(t *testing.T, s *servertest.Server, tag string) {
 	require.NoError(t, err)
 	image := mutate.MediaType(empty.Image, "application/vnd.oci.image.manifest.v1+json")
 	image, err = mutate.ConfigFile(image, &v1.ConfigFile{
-		OS: "linux", Architecture: runtime.GOARCH, Config: v1.Config{Cmd: []string{"/no-such-command"}, Labels: file.Config.Labels},
+		OS: "linux", Architecture: runtime.GOARCH,
+		Config: v1.Config{Cmd: []string{"/no-such-command"}, Labels: file.Config.Labels},
 		RootFS: v1.RootFS{Type: "layers"},
 	})
 	require.NoError(t, err)
@@ -84,7 +88,8 @@ func TestNginxThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{Patience: time.Nanosecond})
 	s.MustBuild(t, "hello_web", "v1")
-	response, answer := s.Do(t, http.MethodPost, "/tasks", strings.NewReader(`{"task":"t","cluster":"hello_web","version":"v1","actor":"ann"}`))
+	response, answer := s.Do(t, http.MethodPost, "/tasks",
+		strings.NewReader(`{"task":"t","cluster":"hello_web","version":"v1","actor":"ann"}`))
 	require.Equal(t, 504, response.StatusCode, "%s", answer)
 	require.Contains(t, string(answer), "error log")
 }

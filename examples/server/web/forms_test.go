@@ -119,7 +119,9 @@ func TestEveryActHasAName(t *testing.T) {
 // TestABuildIsCancelledOnThePage holds builds with a base image whose registry does not answer.
 func TestABuildIsCancelledOnThePage(t *testing.T) {
 	t.Parallel()
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
 	t.Cleanup(silent.Close) // after the server, whose builds wait for it
 	s := servertest.Start(t, servertest.Config{})
 	require.NoError(t, s.Platform.PutSource("site", sourceOf(t, "site/index.html", "envs/test/f")))
@@ -127,7 +129,8 @@ func TestABuildIsCancelledOnThePage(t *testing.T) {
 	var ids []string
 	for _, version := range []string{"v1", "v2", "v3"} { // two run, one is queued
 		b, err := s.Platform.SubmitBuild(platform.BuildRequest{
-			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site", Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
+			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site",
+			Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
 		})
 		require.NoError(t, err)
 		ids = append(ids, b.ID)

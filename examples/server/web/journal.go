@@ -13,8 +13,8 @@ import (
 // entriesPerPage is how many entries of the journal one answer has when the client does not say.
 const entriesPerPage = 100
 
-// journal answers with a part of the journal, and with a link to the next one (RFC 8288): "prev" leads to older entries,
-// "next" to newer ones.
+// journal answers with a part of the journal, and with a link to the next one (RFC 8288): "prev"
+// leads to older entries, "next" to newer ones.
 func (w *web) journal(rw http.ResponseWriter, r *http.Request) {
 	values := r.URL.Query()
 	q, err := journalQuery(values)
@@ -33,13 +33,15 @@ func (w *web) journal(rw http.ResponseWriter, r *http.Request) {
 			relation, cursor, seq = "next", "after", entries[len(entries)-1].Seq
 		}
 		values.Set(cursor, strconv.FormatUint(seq, 10))
-		rw.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="%s"`, r.URL.Path, values.Encode(), relation))
+		rw.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="%s"`, r.URL.Path, values.Encode(),
+			relation))
 	}
 	writeJSON(rw, http.StatusOK, entries)
 }
 
 func journalQuery(values url.Values) (q platform.JournalQuery, err error) {
-	q = platform.JournalQuery{Cluster: values.Get("cluster"), Environment: values.Get("environment"), Task: values.Get("task"), Limit: entriesPerPage}
+	q = platform.JournalQuery{Cluster: values.Get("cluster"),
+		Environment: values.Get("environment"), Task: values.Get("task"), Limit: entriesPerPage}
 	number := func(name string, most uint64) uint64 {
 		text := values.Get(name)
 		if text == "" {
@@ -47,7 +49,8 @@ func journalQuery(values url.Values) (q platform.JournalQuery, err error) {
 		}
 		n, parseErr := strconv.ParseUint(text, 10, 64)
 		if parseErr != nil || n < 1 || n > most {
-			err = cmp.Or(err, fmt.Errorf("%s: %q: want a number from 1 to %d: %w", name, text, most, platform.ErrInvalid))
+			err = cmp.Or(err, fmt.Errorf("%s: %q: want a number from 1 to %d: %w", name, text, most,
+				platform.ErrInvalid))
 		}
 		return n
 	}

@@ -50,13 +50,22 @@ func TestOpenAPISchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 	t.Parallel()
 	d := parseDocument(t)
 	types := map[string]reflect.Type{
-		"Problem": reflect.TypeFor[Problem](), "Health": reflect.TypeFor[Health](), "Template": reflect.TypeFor[builder.Template](),
-		"BuildRequest": reflect.TypeFor[platform.BuildRequest](), "Build": reflect.TypeFor[platform.Build](),
-		"Version": reflect.TypeFor[platform.Version](), "VersionRequest": reflect.TypeFor[platform.VersionRequest](), "Deployment": reflect.TypeFor[platform.Deployment](),
-		"Overview": reflect.TypeFor[platform.Overview](), "PromotionRequest": reflect.TypeFor[platform.PromotionRequest](),
-		"RollbackRequest": reflect.TypeFor[platform.RollbackRequest](), "Entry": reflect.TypeFor[platform.Entry](),
-		"TaskRequest": reflect.TypeFor[platform.TaskRequest](), "Task": reflect.TypeFor[platform.Task](), "Pool": reflect.TypeFor[platform.Pool](),
-		"Instance": reflect.TypeFor[Instance](), "Nginx": reflect.TypeFor[platform.NginxStatus](),
+		"Problem": reflect.TypeFor[Problem](), "Health": reflect.TypeFor[Health](),
+		"Template":         reflect.TypeFor[builder.Template](),
+		"BuildRequest":     reflect.TypeFor[platform.BuildRequest](),
+		"Build":            reflect.TypeFor[platform.Build](),
+		"Version":          reflect.TypeFor[platform.Version](),
+		"VersionRequest":   reflect.TypeFor[platform.VersionRequest](),
+		"Deployment":       reflect.TypeFor[platform.Deployment](),
+		"Overview":         reflect.TypeFor[platform.Overview](),
+		"PromotionRequest": reflect.TypeFor[platform.PromotionRequest](),
+		"RollbackRequest":  reflect.TypeFor[platform.RollbackRequest](),
+		"Entry":            reflect.TypeFor[platform.Entry](),
+		"TaskRequest":      reflect.TypeFor[platform.TaskRequest](),
+		"Task":             reflect.TypeFor[platform.Task](),
+		"Pool":             reflect.TypeFor[platform.Pool](),
+		"Instance":         reflect.TypeFor[Instance](),
+		"Nginx":            reflect.TypeFor[platform.NginxStatus](),
 	}
 	for name, s := range d.Components.Schemas {
 		require.Contains(t, types, name)
@@ -90,7 +99,8 @@ func compareFields(t *testing.T, d document, at string, s schema, typ reflect.Ty
 
 func (d document) properties(s schema) map[string]schema {
 	if s.Ref != "" {
-		return d.properties(d.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")])
+		return d.properties(d.Components.Schemas[strings.TrimPrefix(s.Ref,
+			"#/components/schemas/")])
 	}
 	all := map[string]schema{}
 	for _, part := range append(s.AllOf, schema{Properties: s.Properties}) {

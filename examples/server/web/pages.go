@@ -69,9 +69,12 @@ func humanBytes(n int64) string {
 func (w *web) pages(mux *http.ServeMux) {
 	w.assets(mux)
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
-		w.showProblem(rw, r, fmt.Errorf("%s: %w: no page has this address", r.URL.Path, platform.ErrNotFound))
+		w.showProblem(rw, r, fmt.Errorf("%s: %w: no page has this address", r.URL.Path,
+			platform.ErrNotFound))
 	})
-	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, nil, "") })
+	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) {
+		w.index(rw, r, nil, "")
+	})
 	mux.HandleFunc("GET /live", w.live)
 	mux.HandleFunc("GET /sections/{section}", w.sectionPage)
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
@@ -89,7 +92,8 @@ func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
 		w.showProblem(rw, r, err)
 		return
 	}
-	w.render(rw, r, http.StatusOK, "build.html", map[string]any{"Build": build, "Log": w.logLines(build)})
+	w.render(rw, r, http.StatusOK, "build.html", map[string]any{"Build": build,
+		"Log": w.logLines(build)})
 }
 
 // showProblem answers a person with a page of the error alone.
@@ -109,6 +113,7 @@ func (w *web) render(rw http.ResponseWriter, r *http.Request, status int, name s
 		http.Error(rw, "page "+name+" cannot be shown", http.StatusInternalServerError)
 		return
 	}
-	rw.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
+	rw.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; "+
+		"form-action 'self'; base-uri 'none'")
 	encode("text/html; charset=utf-8", b.Bytes()).write(rw, r, status)
 }

@@ -23,7 +23,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// TestStatusOfEachSentinel reads the sources of the packages, so that a new sentinel has to get a row.
+// TestStatusOfEachSentinel reads the sources of the packages, so that a new sentinel has to get a
+// row.
 func TestStatusOfEachSentinel(t *testing.T) {
 	t.Parallel()
 	rows := map[string]struct {
@@ -43,7 +44,8 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"vip.ErrQuarantineFull": {vip.ErrQuarantineFull, 409, "quarantine-full"},
 		"vip.ErrTooLarge":       {vip.ErrTooLarge, 413, "too-large"},
 		"vip.ErrCompacted":      {vip.ErrCompacted, 410, "compacted"},
-		"vip.ErrRevision":       {vip.ErrRevision, 500, "internal"}, // a Store's, which the Allocator deals with
+		// a Store's, which the Allocator deals with
+		"vip.ErrRevision": {vip.ErrRevision, 500, "internal"},
 
 		"promote.ErrInvalid":  {promote.ErrInvalid, 400, "invalid"},
 		"promote.ErrUnbound":  {promote.ErrUnbound, 404, "not-found"},
@@ -67,7 +69,8 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"platform.ErrClosed":     {platform.ErrClosed, 503, "unavailable"},
 		"instance.ErrNotFound":   {instance.ErrNotFound, 404, "not-found"},
 		"instance.ErrStart":      {instance.ErrStart, 422, "deploy-failed"},
-		"instance.ErrInvalid":    {instance.ErrInvalid, 500, "internal"}, // of a Config, at the start
+		// of a Config, at the start
+		"instance.ErrInvalid": {instance.ErrInvalid, 500, "internal"},
 	}
 	var found []string
 	for name, dir := range map[string]string{
@@ -84,7 +87,8 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		p := problemOf(fmt.Errorf("task x: %w", row.err))
 		require.Equal(t, row.status, p.Status, name)
 		require.Equal(t, row.code, string(p.Code), name)
-		require.NotEqual(t, http.StatusPreconditionFailed, p.Status, "%s: 412 is for If-Match", name)
+		require.NotEqual(t, http.StatusPreconditionFailed, p.Status, "%s: 412 is for If-Match",
+			name)
 	}
 	require.ElementsMatch(t, found, want)
 }
@@ -125,23 +129,33 @@ func TestProblemOfErrorsWithData(t *testing.T) {
 		status int
 		code   string
 	}{
-		"a gate refuses":            {&promote.RefusedError{}, 422, "refused"},
-		"the service does not come": {&promote.DeployError{Err: errors.New("it does not listen")}, 422, "deploy-failed"},
+		"a gate refuses": {&promote.RefusedError{}, 422, "refused"},
+		"the service does not come": {&promote.DeployError{Err: errors.New("it does not listen")},
+			422, "deploy-failed"},
 		"the deployer misses something": {
-			&promote.DeployError{Err: fmt.Errorf("image: %w", instance.ErrNotFound)}, 422, "deploy-failed",
+			&promote.DeployError{Err: fmt.Errorf("image: %w", instance.ErrNotFound)}, 422,
+			"deploy-failed",
 		},
 		"Nginx does not take the routes": {
-			&promote.DeployError{Err: fmt.Errorf("routes: %w", platform.ErrUnverified)}, 504, "timeout",
+			&promote.DeployError{Err: fmt.Errorf("routes: %w", platform.ErrUnverified)}, 504,
+			"timeout",
 		},
-		"another server has taken over": {&promote.DeployError{Err: promote.ErrFenced}, 409, "fenced"},
-		"the owner has another lease":   {&vip.ConflictError{}, 409, "conflict"},
-		"the pool is full":              {&vip.ExhaustedError{Pools: []string{"trial"}}, 503, "exhausted"},
-		"the wait took too long":        {errors.Join(context.DeadlineExceeded, vip.ErrExhausted), 503, "exhausted"},
-		"the deadline has passed":       {fmt.Errorf("routes: %w", context.DeadlineExceeded), 504, "timeout"},
-		"the upload is too long":        {fmt.Errorf("source: %w: %w", &http.MaxBytesError{Limit: 1}, untar.ErrInvalid), 413, "too-large"},
-		"the disk is full":              {fmt.Errorf("source: %w", syscall.ENOSPC), 507, "storage-full"},
-		"the quota is used up":          {fmt.Errorf("source: %w", syscall.EDQUOT), 507, "storage-full"},
-		"a fault of the server":         {errors.New("disk"), 500, "internal"},
+		"another server has taken over": {&promote.DeployError{Err: promote.ErrFenced}, 409,
+			"fenced"},
+		"the owner has another lease": {&vip.ConflictError{}, 409, "conflict"},
+		"the pool is full": {&vip.ExhaustedError{Pools: []string{"trial"}}, 503,
+			"exhausted"},
+		"the wait took too long": {errors.Join(context.DeadlineExceeded, vip.ErrExhausted),
+			503, "exhausted"},
+		"the deadline has passed": {fmt.Errorf("routes: %w", context.DeadlineExceeded), 504,
+			"timeout"},
+		"the upload is too long": {fmt.Errorf("source: %w: %w",
+			&http.MaxBytesError{Limit: 1}, untar.ErrInvalid), 413, "too-large"},
+		"the disk is full": {fmt.Errorf("source: %w", syscall.ENOSPC), 507,
+			"storage-full"},
+		"the quota is used up": {fmt.Errorf("source: %w", syscall.EDQUOT), 507,
+			"storage-full"},
+		"a fault of the server": {errors.New("disk"), 500, "internal"},
 	} {
 		p := problemOf(fmt.Errorf("task x: %w", tc.err))
 		require.Equal(t, tc.status, p.Status, name)

@@ -26,9 +26,12 @@ import (
 
 // operation is one that changes something, with good values for each of its fields.
 type operation struct {
-	method, path string            // with {field} where a field stands in the path
-	fields       map[string]string // by name
-	json         bool              // whether the fields that are not in the path are JSON, else query parameters
+	// with {field} where a field stands in the path
+	method, path string
+	// by name
+	fields map[string]string
+	// whether the fields that are not in the path are JSON, else query parameters
+	json bool
 }
 
 func (o operation) String() string { return o.method + " " + o.path }
@@ -70,39 +73,50 @@ func quoted(s string) string {
 	return string(data)
 }
 
-// ready is a server with a version in test and sandbox, and a task; the operations are all good ones on it.
+// ready is a server with a version in test and sandbox, and a task; the operations are all good
+// ones on it.
 func ready(t *testing.T) (*servertest.Server, []operation) {
 	s := servertest.Start(t, servertest.Config{})
 	v1 := s.MustBuild(t, "hello_web", "v1")
 	s.MustPromote(t, "hello_web", "v1", "test", "sandbox")
-	_, err := s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "t1", Cluster: "hello_web", Version: "v1", Actor: "ann"})
+	_, err := s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "t1",
+		Cluster: "hello_web", Version: "v1", Actor: "ann"})
 	require.NoError(t, err)
 	instance := s.Platform.Instances()[0].ID
 	return s, []operation{
-		{"POST", "/builds", map[string]string{"cluster": "hello_web", "version": "v7", "template": "go-static", "source": "hello_web-v1", "actor": "ann"}, true},
+		{"POST", "/builds", map[string]string{"cluster": "hello_web", "version": "v7",
+			"template": "go-static", "source": "hello_web-v1", "actor": "ann"}, true},
 		{"DELETE", "/builds/{build}", map[string]string{"build": v1.ID, "actor": "ann"}, false},
-		{"POST", "/versions", map[string]string{"cluster": "hello_web", "version": "v8", "digest": v1.Digest, "actor": "ann"}, true},
-		{"POST", "/promotions", map[string]string{"cluster": "hello_web", "version": "v1", "environment": "test", "expect": v1.Digest, "actor": "ann", "reason": "r"}, true},
-		{"POST", "/rollbacks", map[string]string{"cluster": "hello_web", "environment": "test", "digest": v1.Digest, "expect": v1.Digest, "actor": "ann", "reason": "r"}, true},
-		{"POST", "/tasks", map[string]string{"task": "t2", "cluster": "hello_web", "version": "v1", "actor": "ann"}, true},
+		{"POST", "/versions", map[string]string{"cluster": "hello_web", "version": "v8",
+			"digest": v1.Digest, "actor": "ann"}, true},
+		{"POST", "/promotions", map[string]string{"cluster": "hello_web", "version": "v1",
+			"environment": "test", "expect": v1.Digest, "actor": "ann", "reason": "r"}, true},
+		{"POST", "/rollbacks", map[string]string{"cluster": "hello_web", "environment": "test",
+			"digest": v1.Digest, "expect": v1.Digest, "actor": "ann", "reason": "r"}, true},
+		{"POST", "/tasks", map[string]string{"task": "t2", "cluster": "hello_web", "version": "v1",
+			"actor": "ann"}, true},
 		{"DELETE", "/tasks/{task}", map[string]string{"task": "t1", "actor": "ann"}, false},
 		{"DELETE", "/sources/{source}", map[string]string{"source": "hello_web-v1"}, false},
-		{"POST", "/instances/{instance}/restart", map[string]string{"instance": instance, "actor": "ann"}, false},
+		{"POST", "/instances/{instance}/restart", map[string]string{"instance": instance,
+			"actor": "ann"}, false},
 	}
 }
 
-// state is the answers of the API and the names of files below the server's directory: every operation changes some of it.
+// state is the answers of the API and the names of files below the server's directory: every
+// operation changes some of it.
 func state(t *testing.T, s *servertest.Server) string {
 	t.Helper()
 	var b strings.Builder
-	for _, path := range []string{"/sources", "/builds", "/versions", "/environments", "/journal", "/tasks", "/vips", "/instances"} {
+	for _, path := range []string{"/sources", "/builds", "/versions", "/environments", "/journal",
+		"/tasks", "/vips", "/instances"} {
 		response, data := s.Do(t, http.MethodGet, path, nil)
 		require.Equal(t, 200, response.StatusCode, path)
 		fmt.Fprintf(&b, "%s: %s\n", path, data)
 	}
 	for _, sub := range []string{"sources", "builds", "instances", "registry/images"} {
 		dir := filepath.Join(s.Dir, sub)
-		require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry,
+			err error) error {
 			if os.IsNotExist(err) {
 				return nil
 			}
@@ -116,13 +130,16 @@ func state(t *testing.T, s *servertest.Server) string {
 	return b.String()
 }
 
-// TestBadValues sends each operation each kind of bad value in each of its fields, and nothing changes.
+// TestBadValues sends each operation each kind of bad value in each of its fields, and nothing
+// changes.
 func TestBadValues(t *testing.T) {
 	t.Parallel()
 	s, operations := ready(t)
 	bad := map[string]string{
-		"empty": "", "long": strings.Repeat("x", 300), "a NUL": "a\x00b", "a line break": "a\nb", "no UTF-8": "a\xffb",
-		"an override": "a\u202eb", "a way out": "../../etc", "a slash": "a/b", "very long": strings.Repeat("y", 100_000),
+		"empty": "", "long": strings.Repeat("x", 300), "a NUL": "a\x00b", "a line break": "a\nb",
+		"no UTF-8":    "a\xffb",
+		"an override": "a\u202eb", "a way out": "../../etc", "a slash": "a/b",
+		"very long": strings.Repeat("y", 100_000),
 	}
 	before := state(t, s)
 	refused := 0
@@ -132,17 +149,20 @@ func TestBadValues(t *testing.T) {
 				continue // free text, and one that may be left out: the fuzz has them
 			}
 			for kind, value := range bad {
-				if kind == "empty" && (field == "digest" && o.path == "/versions" || strings.Contains(o.path, "{"+field+"}")) {
+				if kind == "empty" && (field == "digest" && o.path == "/versions" ||
+					strings.Contains(o.path, "{"+field+"}")) {
 					continue // means something else
 				}
-				if field == "actor" && strings.HasPrefix(kind, "a ") && strings.Contains(value, "/") {
+				if field == "actor" && strings.HasPrefix(kind, "a ") &&
+					strings.Contains(value, "/") {
 					continue // a name may have one
 				}
 				values := maps.Clone(o.fields)
 				values[field] = value
 				path, body := o.request(values)
 				response, answer := s.Do(t, o.method, path, strings.NewReader(body))
-				require.True(t, response.StatusCode >= 400 && response.StatusCode < 500, "%s with %s as %s: %s: %s", o, kind, field, response.Status, answer)
+				require.True(t, response.StatusCode >= 400 && response.StatusCode < 500,
+					"%s with %s as %s: %s: %s", o, kind, field, response.Status, answer)
 				require.NotContains(t, string(answer), s.Dir, "%s with %s as %s", o, kind, field)
 				refused++
 			}
@@ -163,7 +183,8 @@ func TestBadValues(t *testing.T) {
 			continue
 		}
 		for name, body := range map[string]string{
-			"trailing bytes": body + "x", "a second value": body + body, "an unknown field": `{"force":true,` + body[1:], "half": body[:len(body)/2],
+			"trailing bytes": body + "x", "a second value": body + body,
+			"an unknown field": `{"force":true,` + body[1:], "half": body[:len(body)/2],
 			"nothing": "", "an array": "[" + body + "]",
 		} {
 			response, answer := s.Do(t, o.method, path, strings.NewReader(body))
@@ -174,8 +195,8 @@ func TestBadValues(t *testing.T) {
 	require.Equal(t, before, state(t, s))
 }
 
-// TestHostileRequests sends each operation random pieces of good and bad requests. No answer is a fault of the server, and a
-// refused request changes nothing.
+// TestHostileRequests sends each operation random pieces of good and bad requests. No answer is a
+// fault of the server, and a refused request changes nothing.
 func TestHostileRequests(t *testing.T) {
 	t.Parallel()
 	s, operations := ready(t)
@@ -198,7 +219,8 @@ func TestHostileRequests(t *testing.T) {
 				path += hostileQuery(random, path)
 			}
 			response, answer := s.Do(t, o.method, path, strings.NewReader(body))
-			where := fmt.Sprintf("%s, input %d: %q %q: %s: %s", o, n, path, body, response.Status, answer)
+			where := fmt.Sprintf("%s, input %d: %q %q: %s: %s", o, n, path, body, response.Status,
+				answer)
 			require.Less(t, response.StatusCode, 500, where)
 			require.NotContains(t, string(answer), s.Dir, where)
 			if response.StatusCode < 300 { // it was a good one after all
@@ -206,7 +228,8 @@ func TestHostileRequests(t *testing.T) {
 					_, err := s.Ended(t.Context(), build.ID)
 					require.NoError(t, err)
 				}
-				testbed.Poll(t, "the end of the builds", func() error { // their sources go after they have ended
+				testbed.Poll(t, "the end of the builds", func() error {
+					// their sources go after they have ended
 					left, err := filepath.Glob(filepath.Join(s.Dir, "builds", "*.source"))
 					if err == nil && len(left) > 0 {
 						err = fmt.Errorf("%v is there", left)
@@ -237,9 +260,12 @@ func buildsOf(t *testing.T, s *servertest.Server) (builds []platform.Build) {
 // hostile is a text as people and programs send it by mistake, or on purpose.
 func hostile(random *rand.Rand) string {
 	pieces := []string{
-		"", " ", "hello_web", "v1", "test", "none", "sha256:", "sha256:" + strings.Repeat("0", 64), strings.Repeat("a", 64), "..", "/", "\\", "%2e", "\x00",
-		"\n", "\r\n", "\xff", "\u202e", "\u2028", "😀", "'", `"`, "<script>", "${x}", "$(id)", "{{.}}", "-", "_", ".", ":", "@", "#", "?", "&", "=", "+", ",",
-		"-1", "9999999999999999999999", "null", "true", "[]", "{}", strings.Repeat("x", 5000), "A", "é",
+		"", " ", "hello_web", "v1", "test", "none", "sha256:", "sha256:" + strings.Repeat("0", 64),
+		strings.Repeat("a", 64), "..", "/", "\\", "%2e", "\x00",
+		"\n", "\r\n", "\xff", "\u202e", "\u2028", "😀", "'", `"`, "<script>", "${x}", "$(id)",
+		"{{.}}", "-", "_", ".", ":", "@", "#", "?", "&", "=", "+", ",",
+		"-1", "9999999999999999999999", "null", "true", "[]", "{}", strings.Repeat("x", 5000), "A",
+		"é",
 	}
 	var b strings.Builder
 	for range 1 + random.IntN(4) {

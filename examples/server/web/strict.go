@@ -16,11 +16,12 @@ import (
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
 )
 
-// parameters are the query parameters that operations take; any other is refused, because an answer that does not heed it
-// would look as if it did.
+// parameters are the query parameters that operations take; any other is refused, because an answer
+// that does not heed it would look as if it did.
 var parameters = map[string][]string{
-	"GET /versions":                      {"cluster"},
-	"GET /journal":                       {"cluster", "environment", "task", "after", "before", "limit"},
+	"GET /versions": {"cluster"},
+	"GET /journal": {"cluster", "environment", "task", "after", "before",
+		"limit"},
 	"DELETE /builds/{build}":             {"actor"},
 	"DELETE /tasks/{task}":               {"actor"},
 	"POST /instances/{instance}/restart": {"actor"},
@@ -46,13 +47,16 @@ func strict(operation string, next http.Handler) http.Handler {
 				if len(known) > 0 {
 					takes = strings.Join(known, ", ")
 				}
-				writeProblem(rw, httpproblem.Invalid, fmt.Sprintf("query parameter %.64q is not known: %s takes %s", name, operation, takes))
+				writeProblem(rw, httpproblem.Invalid, fmt.Sprintf("query parameter %.64q is not "+
+					"known: %s takes %s", name, operation, takes))
 				return
 			case len(values) > 1:
-				writeProblem(rw, httpproblem.Invalid, fmt.Sprintf("query parameter %s comes %d times: want it once", name, len(values)))
+				writeProblem(rw, httpproblem.Invalid, fmt.Sprintf("query parameter %s comes %d "+
+					"times: want it once", name, len(values)))
 				return
 			case !utf8.ValidString(values[0]):
-				writeProblem(rw, httpproblem.Invalid, fmt.Sprintf("query parameter %s: want UTF-8", name))
+				writeProblem(rw, httpproblem.Invalid, fmt.Sprintf("query parameter %s: want UTF-8",
+					name))
 				return
 			}
 		}
@@ -63,8 +67,8 @@ func strict(operation string, next http.Handler) http.Handler {
 // maxBody bounds the body of a request but for an upload.
 const maxBody = 1 << 20
 
-// decode reads the body, which is one JSON value of the fields of in and nothing else. The error matches platform.ErrInvalid, or
-// is an *http.MaxBytesError.
+// decode reads the body, which is one JSON value of the fields of in and nothing else. The error
+// matches platform.ErrInvalid, or is an *http.MaxBytesError.
 func decode(rw http.ResponseWriter, r *http.Request, in any) error {
 	data, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {

@@ -1,8 +1,10 @@
-// Command graph prints which packages of this module import which, tests left out, one line a package:
+// Command graph prints which packages of this module import which, tests left out, one line a
+// package:
 //
 //	go run ./internal/depcheck/graph
 //
-// The page docs/architecture.md shows its output, and a test of package depcheck holds the page to the code.
+// The page docs/architecture.md shows its output, and a test of package depcheck holds the page to
+// the code.
 package main
 
 import (

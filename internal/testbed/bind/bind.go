@@ -52,16 +52,19 @@ key %[5]q { algorithm hmac-sha256; secret %[6]q; };
 	for i, z := range zones {
 		file := filepath.Join(dir, fmt.Sprintf("zone-%d", i))
 		if z.Options == "" {
-			z.Options = fmt.Sprintf("allow-update { key %[1]q; }; allow-transfer { key %[1]q; };", KeyName)
+			z.Options = fmt.Sprintf("allow-update { key %[1]q; }; allow-transfer { key %[1]q; };",
+				KeyName)
 		}
 		config += fmt.Sprintf("zone %q { type primary; file %q; %s };\n", z.Name, file, z.Options)
-		records := "$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n" + z.Records + "\n"
+		records := "$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n" +
+			z.Records + "\n"
 		write(t, file, records)
 	}
 	file := filepath.Join(dir, "named.conf")
 	write(t, file, config)
 	return &Server{Addr: addr, Process: testbed.Start(t, dir, testbed.Command{
-		Name: "named", Path: path, Args: []string{"-g", "-c", file, "-n", "1"}, Ready: testbed.Listens(addr),
+		Name: "named", Path: path, Args: []string{"-g", "-c", file, "-n", "1"},
+		Ready: testbed.Listens(addr),
 	})}
 }
 

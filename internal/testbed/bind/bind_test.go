@@ -15,7 +15,8 @@ import (
 func TestNamedServesAZone(t *testing.T) {
 	t.Parallel()
 	s := bind.Start(t, bind.Zone{Name: "test.example", Records: "web A 192.0.2.7"})
-	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn,
+		error) {
 		return new(net.Dialer).DialContext(ctx, network, s.Addr)
 	}}
 	found, err := r.LookupHost(t.Context(), "web.test.example.")

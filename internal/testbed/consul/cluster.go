@@ -20,8 +20,9 @@ type Cluster struct {
 	Members []*Member
 }
 
-// Member is a server and its host: Process.Kill and Process.Start, Process.Pause and Process.Resume act on the one, Cut,
-// Part, Heal and Stop on the other. Cut keeps the test from it too; Part leaves the test a server that has lost the others.
+// Member is a server and its host: Process.Kill and Process.Start, Process.Pause and Process.Resume
+// act on the one, Cut, Part, Heal and Stop on the other. Cut keeps the test from it too; Part
+// leaves the test a server that has lost the others.
 type Member struct {
 	*Server
 	*hosts.Host
@@ -35,13 +36,15 @@ func StartCluster(t testing.TB, n int) *Cluster {
 	commands := make([]testbed.Command, n)
 	for i, host := range hosts.Start(t, n) {
 		m := &Member{Host: host}
-		m.Server, commands[i] = consul(t, testbed.DirIn(t, host.Dir, "consul"), fmt.Sprintf("consul-%d", i+1), host.IP, n)
+		m.Server, commands[i] = consul(t, testbed.DirIn(t, host.Dir, "consul"),
+			fmt.Sprintf("consul-%d", i+1), host.IP, n)
 		commands[i].Netns = host.Name
 		c.Members = append(c.Members, m)
 	}
 	for i, m := range c.Members {
 		for _, other := range c.Others(m) {
-			commands[i].Args = append(commands[i].Args, "-retry-join", other.serf, "-retry-interval", "1s")
+			commands[i].Args = append(commands[i].Args, "-retry-join", other.serf,
+				"-retry-interval", "1s")
 		}
 		m.Process = testbed.Prepare(t, m.Server.dir, commands[i])
 	}
@@ -49,7 +52,8 @@ func StartCluster(t testing.TB, n int) *Cluster {
 	return c
 }
 
-// Start starts the members that do not run, and waits until each of them has a leader that answers for the whole.
+// Start starts the members that do not run, and waits until each of them has a leader that answers
+// for the whole.
 func (c *Cluster) Start(t testing.TB) {
 	t.Helper()
 	errs := make([]error, len(c.Members))
@@ -84,7 +88,9 @@ func (c *Cluster) Leader(t testing.TB) *Member {
 		}
 		wg.Wait()
 		for _, m := range c.Members {
-			votes := slices.DeleteFunc(slices.Clone(said), func(addr string) bool { return addr != m.raft })
+			votes := slices.DeleteFunc(slices.Clone(said), func(addr string) bool {
+				return addr != m.raft
+			})
 			if len(votes) > len(said)/2 {
 				leader = m
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

@@ -62,7 +62,8 @@ func TestALeaderThatLosesTheOthersAnswersNoMore(t *testing.T) {
 	put(t, leader.Server, "after")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, _, err := old.Client.KV().Get("testbed/key", (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	_, _, err := old.Client.KV().Get("testbed/key",
+		(&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 	require.Error(t, err)
 	stale, _, err := old.Client.KV().Get("testbed/key", &api.QueryOptions{AllowStale: true})
 	require.NoError(t, err, "the test reaches it")

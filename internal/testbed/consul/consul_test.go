@@ -28,7 +28,8 @@ func TestABlockingQueryWakes(t *testing.T) {
 	require.NoError(t, err)
 	woken := make(chan string)
 	go func() {
-		pair, _, err := s.Client.KV().Get("testbed/key", &api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 5 * time.Minute})
+		pair, _, err := s.Client.KV().Get("testbed/key",
+			&api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 5 * time.Minute})
 		if err != nil {
 			woken <- err.Error()
 			return

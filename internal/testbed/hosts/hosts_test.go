@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/hosts"
 )
 
-// reaches is nil when a new connection between two hosts is made and used. A nil host is the test's own.
+// reaches is nil when a new connection between two hosts is made and used. A nil host is the test's
+// own.
 func reaches(from, to *hosts.Host) error { return reachesWithin(10*time.Second, from, to) }
 
 // cutOff looks for a moment whether no connection is made.
@@ -47,7 +48,10 @@ func echoHosts(t *testing.T, n int) []*hosts.Host {
 	hosts := hosts.Start(t, n)
 	for _, h := range hosts {
 		var l net.Listener
-		require.NoError(t, h.Do(func() (err error) { l, err = net.Listen("tcp", h.IP+":7"); return }))
+		require.NoError(t, h.Do(func() (err error) {
+			l, err = net.Listen("tcp", h.IP+":7")
+			return
+		}))
 		t.Cleanup(func() { l.Close() })
 		go echo.Serve(l)
 	}
@@ -82,7 +86,8 @@ func TestHostsThatArePartedReachTheRest(t *testing.T) {
 	h[0].Part(h[1])
 	cutOff(t, h[0], h[1])
 	cutOff(t, h[1], h[0])
-	for _, way := range [][2]*hosts.Host{{h[0], h[2]}, {h[2], h[0]}, {h[1], h[2]}, {nil, h[0]}, {nil, h[1]}} {
+	for _, way := range [][2]*hosts.Host{{h[0], h[2]}, {h[2], h[0]}, {h[1], h[2]}, {nil, h[0]},
+		{nil, h[1]}} {
 		require.NoError(t, reaches(way[0], way[1]))
 	}
 	h[1].Heal()
@@ -93,7 +98,8 @@ func TestHostsThatArePartedReachTheRest(t *testing.T) {
 func TestAHostThatStopsClosesNoConnection(t *testing.T) {
 	t.Parallel()
 	h := hosts.Start(t, 1)[0]
-	server := h.Run("rsync", "--daemon", "--no-detach", "--config=/dev/null", "--address="+h.IP, "--port=7")
+	server := h.Run("rsync", "--daemon", "--no-detach", "--config=/dev/null", "--address="+h.IP,
+		"--port=7")
 	var conn net.Conn
 	testbed.Poll(t, "the server on the host", func() (err error) {
 		conn, err = net.Dial("tcp", h.IP+":7")

@@ -34,7 +34,8 @@ func TestAKilledTestBinaryLeavesNothingAfterTheNextStart(t *testing.T) {
 	temp := t.TempDir()
 	start := func(role string) *exec.Cmd {
 		cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), roleKey+"="+role, "TMPDIR="+temp) // a bed that nobody else cleans
+		// a bed that nobody else cleans
+		cmd.Env = append(os.Environ(), roleKey+"="+role, "TMPDIR="+temp)
 		return cmd
 	}
 
@@ -62,7 +63,8 @@ func makeAndHang(t *testing.T) {
 	o := testbed.Own(t)
 	Start(t, 1)[0].Run("sleep", "1000")
 	dir := o.TestDir(t, "lasting")
-	_, err := testbed.StartShared(dir, testbed.Command{Name: "sleep", Path: "/bin/sh", Args: []string{"-c", "sleep 1000 & sleep 1000"}})
+	_, err := testbed.StartShared(dir, testbed.Command{Name: "sleep", Path: "/bin/sh",
+		Args: []string{"-c", "sleep 1000 & sleep 1000"}})
 	require.NoError(t, err)
 	testbed.Poll(t, "a child", func() error {
 		if n := len(processesOf(t, dir)); n < 2 {

@@ -58,7 +58,8 @@ func TestAProxyDelays(t *testing.T) {
 	p.Delay(100 * time.Millisecond) // in the place of the hour
 	began := time.Now()
 	require.NoError(t, echo.Try(conn, "there and back"))
-	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond) // what is slow is later still
+	// what is slow is later still
+	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
 }
 
 func TestAProxyCutsAndRefuses(t *testing.T) {

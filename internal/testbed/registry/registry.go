@@ -18,8 +18,9 @@ type Server struct {
 	Process *testbed.Process
 }
 
-// Start runs Debian's docker-registry, the distribution project's, with its images on disk and deletion allowed, on a free
-// port of an address of this machine; 127.0.0.1 without one. Pods reach it on Kubernetes.HostIP.
+// Start runs Debian's docker-registry, the distribution project's, with its images on disk and
+// deletion allowed, on a free port of an address of this machine; 127.0.0.1 without one. Pods reach
+// it on Kubernetes.HostIP.
 func Start(t testing.TB, host ...string) *Server {
 	t.Helper()
 	dir, addr := testbed.Endpoint(t, "registry", host)
@@ -36,6 +37,7 @@ http: {addr: "%[2]s"}
 		t.Fatal(err)
 	}
 	return &Server{Addr: addr, Process: testbed.Start(t, dir, testbed.Command{
-		Name: "docker-registry", Path: path, Args: []string{"serve", file}, Ready: testbed.Answers("http://" + addr + "/v2/"),
+		Name: "docker-registry", Path: path, Args: []string{"serve", file},
+		Ready: testbed.Answers("http://" + addr + "/v2/"),
 	})}
 }

@@ -20,8 +20,8 @@ type Server struct {
 	Process *testbed.Process
 }
 
-// Start serves a directory, which it only reads, as the module "code" of an rsync daemon on a free port of an address of this
-// machine; 127.0.0.1 without one.
+// Start serves a directory, which it only reads, as the module "code" of an rsync daemon on a free
+// port of an address of this machine; 127.0.0.1 without one.
 func Start(t testing.TB, folder string, host ...string) *Server {
 	t.Helper()
 	dir, addr := testbed.Endpoint(t, "rsyncd", host)
@@ -30,7 +30,8 @@ func Start(t testing.TB, folder string, host ...string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("pid file = %[1]s/pid\nuse chroot = no\nread only = yes\naddress = %[2]s\nport = %[3]s\n[code]\npath = %[4]s\n", dir, ip, port, folder)
+	config := fmt.Sprintf("pid file = %[1]s/pid\nuse chroot = no\nread only = yes\naddress = "+
+		"%[2]s\nport = %[3]s\n[code]\npath = %[4]s\n", dir, ip, port, folder)
 	if os.Geteuid() == 0 {
 		config = "uid = 0\ngid = 0\n" + config // the folder may be closed to nobody
 	}
@@ -38,7 +39,10 @@ func Start(t testing.TB, folder string, host ...string) *Server {
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return &Server{Addr: addr, URL: "rsync://" + addr + "/code", Process: testbed.Start(t, dir, testbed.Command{
-		Name: "rsyncd", Path: path, Args: []string{"--daemon", "--no-detach", "--config=" + file}, Ready: testbed.Listens(addr),
-	})}
+	return &Server{Addr: addr, URL: "rsync://" + addr + "/code", Process: testbed.Start(t, dir,
+		testbed.Command{
+			Name: "rsyncd", Path: path, Args: []string{"--daemon", "--no-detach", "--config=" +
+				file},
+			Ready: testbed.Listens(addr),
+		})}
 }

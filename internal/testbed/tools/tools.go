@@ -26,17 +26,21 @@ type Tool struct {
 // All are the tools, the quickest first.
 var All = []Tool{
 	{
-		Name: "toxiproxy", Version: "2.5.0", Packages: []string{"github.com/Shopify/toxiproxy/v2/cmd/server"},
-		Rename: map[string]string{"server": "toxiproxy-server"}, Cost: time.Minute,
+		Name: "toxiproxy", Version: "2.5.0",
+		Packages: []string{"github.com/Shopify/toxiproxy/v2/cmd/server"},
+		Rename:   map[string]string{"server": "toxiproxy-server"}, Cost: time.Minute,
 	},
 	{
-		Name: "crane", Version: "0.22.1", Packages: []string{"github.com/google/go-containerregistry/cmd/crane"},
-		Cost: time.Minute,
+		Name: "crane", Version: "0.22.1",
+		Packages: []string{"github.com/google/go-containerregistry/cmd/crane"},
+		Cost:     time.Minute,
 	},
-	{Name: "consul", Version: "1.22.0", Packages: []string{"github.com/hashicorp/consul"}, Cost: 10 * time.Minute},
+	{Name: "consul", Version: "1.22.0", Packages: []string{"github.com/hashicorp/consul"},
+		Cost: 10 * time.Minute},
 	{
-		Name: "etcd", Version: "3.6.16", Packages: []string{"go.etcd.io/etcd/server/v3"}, Rename: map[string]string{"v3": "etcd"},
-		Cost: 2 * time.Minute,
+		Name: "etcd", Version: "3.6.16", Packages: []string{"go.etcd.io/etcd/server/v3"},
+		Rename: map[string]string{"v3": "etcd"},
+		Cost:   2 * time.Minute,
 	},
 	{
 		Name: "kubernetes", Version: "1.34.4", Cost: 14 * time.Minute,
@@ -44,12 +48,14 @@ var All = []Tool{
 			"k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kube-controller-manager",
 			"k8s.io/kubernetes/cmd/kube-scheduler", "k8s.io/kubernetes/cmd/kubelet",
 		},
-		LDFlags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 " +
+		LDFlags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X " +
+			"k8s.io/component-base/version.gitMajor=1 " +
 			"-X k8s.io/component-base/version.gitMinor=34",
 	},
 	{
 		Name: "buildkit", Version: "0.34.2", Cost: 4 * time.Minute,
-		Packages: []string{"github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl"},
+		Packages: []string{"github.com/moby/buildkit/cmd/buildkitd",
+			"github.com/moby/buildkit/cmd/buildctl"},
 	},
 }
 
@@ -68,11 +74,12 @@ func (t Tool) Programs() []string {
 // ErrMissing is returned by Path for a program that is not installed.
 var ErrMissing = errors.New("not installed")
 
-// Sums names the file beside the programs that holds their SHA-256 sums, as sha256sum writes it. It is written last.
+// Sums names the file beside the programs that holds their SHA-256 sums, as sha256sum writes it. It
+// is written last.
 const Sums = "sha256sums"
 
-// Path returns the absolute path of an installed program, or ErrMissing with the command that installs it. The current
-// folder has to be in the repository.
+// Path returns the absolute path of an installed program, or ErrMissing with the command that
+// installs it. The current folder has to be in the repository.
 func Path(program string) (string, error) {
 	for _, t := range All {
 		if !slices.Contains(t.Programs(), program) {
@@ -83,7 +90,8 @@ func Path(program string) (string, error) {
 			return "", err
 		}
 		if _, err := os.Stat(filepath.Join(dir, Sums)); err != nil {
-			return "", fmt.Errorf("%s %s: %w: run: make tools TOOLS=%s", program, t.Version, ErrMissing, t.Name)
+			return "", fmt.Errorf("%s %s: %w: run: make tools TOOLS=%s", program, t.Version,
+				ErrMissing, t.Name)
 		}
 		return filepath.Join(dir, program), nil
 	}
@@ -135,7 +143,8 @@ func (t Tool) Module() (string, error) {
 			return "", err
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("tool %s: %s is not in the repository, which has its module", t.Name, start)
+			return "", fmt.Errorf("tool %s: %s is not in the repository, which has its module",
+				t.Name, start)
 		}
 	}
 }

@@ -25,7 +25,8 @@ func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) e
 	socket := flags.String("socket", "/run/sluice/admin.sock",
 		"`path` of the driver's admin socket")
 	state := flags.String("state", "/var/lib/sluice/routes", "`path` of the agent's state file")
-	builtIn := flags.Bool("lua-built-in", false, "the Lua module is compiled into Nginx, as in OpenResty and Tengine: load none")
+	builtIn := flags.Bool("lua-built-in", false, "the Lua module is compiled into Nginx, as in "+
+		"OpenResty and Tengine: load none")
 	quiet := flags.Bool("q", false, "print the summary only, not the diff")
 	if err := parse(flags, args); err != nil {
 		return err

@@ -54,7 +54,8 @@ func lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// whole reports whether all programs of the tool are there with the sums that were noted when they were built.
+// whole reports whether all programs of the tool are there with the sums that were noted when they
+// were built.
 func whole(t tools.Tool) (bool, error) {
 	dir, err := t.Dir()
 	if err != nil {
@@ -71,7 +72,8 @@ func whole(t tools.Tool) (bool, error) {
 	if err == nil && bytes.Equal(noted, now) {
 		return true, nil
 	}
-	fmt.Fprintf(os.Stderr, "make tools: %s %s is not as it was built, and is built again\n", t.Name, t.Version)
+	fmt.Fprintf(os.Stderr, "make tools: %s %s is not as it was built, and is built again\n", t.Name,
+		t.Version)
 	return false, os.RemoveAll(dir)
 }
 
@@ -92,7 +94,8 @@ func sums(dir string, t tools.Tool) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// build makes the programs in a folder beside their place and moves it there. Sources are checked against go.sum by Go.
+// build makes the programs in a folder beside their place and moves it there. Sources are checked
+// against go.sum by Go.
 func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 	dir, err := t.Dir()
 	if err != nil {
@@ -107,7 +110,8 @@ func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 	if out, err := command(ctx, t, "mod", "download").CombinedOutput(); err != nil {
 		return fmt.Errorf("go mod download: %w: %s", err, tail(out))
 	}
-	stale, err := command(ctx, t, append([]string{"list", "-trimpath", "-deps", "-f", "{{.Stale}}"}, t.Packages...)...).Output()
+	stale, err := command(ctx, t, append([]string{"list", "-trimpath", "-deps", "-f", "{{.Stale}}"},
+		t.Packages...)...).Output()
 	if err != nil {
 		return fmt.Errorf("go list: %w", err)
 	}
@@ -116,7 +120,8 @@ func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 		return err
 	}
 	for i, pkg := range t.Packages {
-		made, name := filepath.Join(staged, filepath.Base(pkg)), filepath.Join(staged, t.Programs()[i])
+		made, name := filepath.Join(staged, filepath.Base(pkg)),
+			filepath.Join(staged, t.Programs()[i])
 		if err := os.Rename(made, name); err != nil {
 			return err
 		}
@@ -138,8 +143,10 @@ func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 
 // compile builds the programs into dir.
 func compile(ctx context.Context, t tools.Tool, dir string, p *progress) error {
-	for _, pkg := range t.Packages { // one after the other: the linker of a large one takes two gigabytes
-		cmd := command(ctx, t, "build", "-v", "-trimpath", "-ldflags", strings.TrimSpace("-s -w "+t.LDFlags),
+	// one after the other: the linker of a large one takes two gigabytes
+	for _, pkg := range t.Packages {
+		cmd := command(ctx, t, "build", "-v", "-trimpath", "-ldflags", strings.TrimSpace("-s -w "+
+			t.LDFlags),
 			"-o", filepath.Join(dir, filepath.Base(pkg)), pkg)
 		pipe, err := cmd.StderrPipe()
 		if err != nil {
@@ -159,11 +166,13 @@ func compile(ctx context.Context, t tools.Tool, dir string, p *progress) error {
 	return nil
 }
 
-// command is a go command in the module of the tool that changes nothing there. It ends when ctx does.
+// command is a go command in the module of the tool that changes nothing there. It ends when ctx
+// does.
 func command(ctx context.Context, t tools.Tool, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, _ = t.Module() // Dir has found it before
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly", "GOTOOLCHAIN=local")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly",
+		"GOTOOLCHAIN=local")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends its compilers
 	return cmd
 }
