@@ -8,7 +8,7 @@
 # make check-corpus   how often envconfig-check finds something in packages of Debian, npm and Go, which it downloads
 # make check   formatting, vet, staticcheck, tidy modules
 PKG        = ./...
-TESTFLAGS  = -race
+TESTFLAGS  = -race -timeout 30m
 TOOLS      =
 DEMO       =
 DATA       = sluice-data
