@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// tellsSecret reports whether a value says itself that a part of it is a secret: a password in a
-// URL, a parameter of a connection string (password=…;), an argument of a command (--password …,
-// curl -u user:…), a header with credentials.
+// tellsSecret reports whether a value contains a recognizable secret: a password in a URL, a
+// parameter of a connection string (password=…;), an argument of a command (--password …, curl -u
+// user:…), a header with credentials.
 func tellsSecret(value string) bool {
 	if len(value) > maxLine*4 {
 		return false
@@ -49,7 +49,7 @@ func tellsSecret(value string) bool {
 	return false
 }
 
-// hasPassword reports whether what follows "://" begins with user:password@.
+// hasPassword reports whether rest, the text after "://", begins with user:password@.
 func hasPassword(rest string) bool {
 	if i := strings.IndexAny(rest, "/?# \t\"'`<>|"); i >= 0 {
 		rest = rest[:i]
@@ -68,12 +68,11 @@ var (
 	option = regexp.MustCompile(
 		`(?i)(?:^|\s)--?([\w-]*(?:password|passwd|pwd|pass|secret|token|key|passphrase|credentials))[ =]("[^"]*"|'[^']*'|[^\s"']+)`)
 
-	// commands have what may be a secret as their first group.
-	// stems are in the names of secrets.
+	// stems are substrings of the names of secrets.
 	stems = []string{"pass", "pwd", "secret", "token", "key", "auth", "credential"}
 
-	// commands have what may be a secret as their first group. The needle is in all that they
-	// match.
+	// commands match commands with credentials. The first group is the possible secret; the needle
+	// occurs in every match.
 	commands = []struct {
 		needle string
 		form   *regexp.Regexp

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Baseline lists the findings of a tree that there was before the check: they are passed over, so
-// that only what is new fails a build. It holds no value, and none can be found out from it.
+// Baseline lists the findings of a tree that existed before the check. They are passed over, so
+// that only new findings fail a build. It holds no value, and no value can be derived from it.
 type Baseline struct {
 	// Version is 1.
 	Version int `json:"version"`
@@ -24,7 +24,7 @@ type Baseline struct {
 
 // BaselineEntry is one finding. The fields beside Fingerprint are for people.
 type BaselineEntry struct {
-	// Fingerprint tells the finding from others, whatever line it stands in.
+	// Fingerprint identifies the finding independently of its line.
 	Fingerprint string `json:"fingerprint"`
 	Rule        string `json:"rule"`
 	Environment string `json:"environment,omitempty"`
@@ -32,9 +32,9 @@ type BaselineEntry struct {
 	Key         string `json:"key,omitempty"`
 }
 
-// fingerprints are those of the findings of a report, in its order. A finding is told by its rule,
-// environment, path, source, key and message, and by how many like it come before: a line may move,
-// and values are not looked at.
+// fingerprints returns the fingerprints of a report's findings, in its order. A fingerprint covers
+// the rule, environment, path, source, key and message, and the number of equal findings before it:
+// a line may move, and values are not looked at.
 func fingerprints(findings []Finding) []string {
 	out := make([]string, len(findings))
 	times := map[string]int{}
@@ -63,7 +63,7 @@ func NewBaseline(r Report) Baseline {
 	return b
 }
 
-// ParseBaseline reads what [Baseline.Write] wrote. The error matches [ErrInvalid].
+// ParseBaseline reads the output of [Baseline.Write]. The error matches [ErrInvalid].
 func ParseBaseline(data []byte) (Baseline, error) {
 	var b Baseline
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -93,8 +93,8 @@ func (b Baseline) Write(w io.Writer) error {
 	return enc.Encode(b)
 }
 
-// Apply takes the findings of the baseline out of a report. Baselined counts them, Mended those of
-// the baseline that are no longer found.
+// Apply takes the findings of the baseline out of a report. Baselined counts them, Mended counts
+// the entries of the baseline that are no longer found.
 func (b Baseline) Apply(r Report) Report {
 	known := map[string]bool{}
 	for _, e := range b.Findings {

@@ -11,16 +11,16 @@ import (
 
 // Change is one difference between two environments. It holds no value.
 type Change struct {
-	// Sign is "+" for what only the second has, "-" for what only the first has, "~" for what
-	// differs.
+	// Sign is "+" for a key or file of the second environment only, "-" for one of the first only,
+	// "~" for a difference.
 	Sign string `json:"sign"`
 	Path string `json:"path"`
 	// Key is empty where the file as a whole is meant.
 	Key string `json:"key,omitempty"`
 }
 
-// Diff lists what differs between two environments, key by key where the format is known, sorted by
-// path and key.
+// Diff lists the differences between two environments, key by key where the format is known, sorted
+// by path and key.
 func (s *Set) Diff(a, b string) []Change {
 	out := []Change{}
 	for _, p := range s.paths() {
@@ -78,7 +78,7 @@ func diffKeys(p string, fa, fb *File) []Change {
 type Place struct {
 	Environment string `json:"environment"`
 	Path        string `json:"path"`
-	// Source is the file in the source folder that wins, and Line where the key stands in it.
+	// Source is the file in the source directory that wins, and Line where the key stands in it.
 	Source string `json:"source"`
 	Line   int    `json:"line,omitempty"`
 	Kind   Kind   `json:"kind"`
@@ -88,7 +88,8 @@ type Place struct {
 	Same []string `json:"same,omitempty"`
 }
 
-// Explain says where key comes from in each environment and which of them have the same value.
+// Explain returns the origin of key in each environment and the other environments with the same
+// value.
 func (s *Set) Explain(key string, exists func(source string) bool) []Place {
 	var out []Place
 	for _, p := range s.paths() {

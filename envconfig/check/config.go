@@ -15,17 +15,17 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig"
 )
 
-// ConfigName is the optional file in the source folder.
+// ConfigName is the optional file in the source directory.
 const ConfigName = "envconfig-check.json"
 
-// Config is what envconfig-check.json may say. The zero value checks everything that needs no
+// Config is the content of envconfig-check.json. The zero value checks everything that needs no
 // declaration.
 type Config struct {
 	// Allow lists the findings that are accepted, each with a reason.
 	Allow []Allow `json:"allow,omitempty"`
-	// Keys says what single keys must be.
+	// Keys holds the rules for single keys.
 	Keys []KeyRule `json:"keys,omitempty"`
-	// Schemas says which JSON Schemas files must satisfy. Package schema holds them to these.
+	// Schemas assigns JSON Schemas to files. Package schema validates the files against them.
 	Schemas []SchemaRule `json:"schemas,omitempty"`
 	// Owned gives, by environment, patterns as in [path.Match] for values that must occur in that
 	// environment only, e.g. {"production": ["*.prod.example.com", "orders-live"]}. They are held
@@ -47,7 +47,7 @@ type Allow struct {
 	Until string `json:"until"`
 }
 
-// KeyRule says what a key must be.
+// KeyRule is a rule for the value of a key.
 type KeyRule struct {
 	// Path is a pattern as in [path.Match] for the target path of the files that it is about.
 	Path string `json:"path"`
@@ -61,13 +61,13 @@ type KeyRule struct {
 	Enum []string `json:"enum,omitempty"`
 	// Pattern is a regular expression that the whole value must match. The default is none.
 	Pattern string `json:"pattern,omitempty"`
-	// Environments are those that the rule is about. The default is all.
+	// Environments lists the environments that the rule applies to. The default is all.
 	Environments []string `json:"environments,omitempty"`
 
 	compiled *regexp.Regexp // Pattern; nil before Validate
 }
 
-// regexp returns what the whole value must match.
+// regexp returns the regular expression that the whole value must match.
 func (k *KeyRule) regexp() (*regexp.Regexp, error) {
 	if k.compiled != nil {
 		return k.compiled, nil
@@ -84,14 +84,14 @@ func (k *KeyRule) admits(value string) bool {
 	return err == nil && pattern.MatchString(value)
 }
 
-// SchemaRule says which schema files must satisfy.
+// SchemaRule assigns a JSON Schema to files.
 type SchemaRule struct {
 	// Path is a pattern as in [path.Match] for the target path of the files that it is about, which
 	// are YAML, JSON or TOML.
 	Path string `json:"path"`
-	// Schema is the path of the JSON Schema in the source folder, e.g. "schemas/app.json".
+	// Schema is the path of the JSON Schema in the source directory, e.g. "schemas/app.json".
 	Schema string `json:"schema"`
-	// Environments are those that the rule is about. The default is all.
+	// Environments lists the environments that the rule applies to. The default is all.
 	Environments []string `json:"environments,omitempty"`
 }
 

@@ -1,6 +1,6 @@
 package check
 
-// fixes say for each rule what to do, in one sentence.
+// fixes holds the advice for each rule, in one sentence.
 var fixes = map[string]string{
 	RuleFile: "add the file below the environment's directory, or name the required ones " +
 		"in envconfig.json",
@@ -22,5 +22,5 @@ var fixes = map[string]string{
 	RuleSource: "remove the file or rename it",
 }
 
-// Fix is what to do about the finding.
+// Fix returns the advice for the finding.
 func (f Finding) Fix() string { return fixes[f.Rule] }

@@ -28,8 +28,8 @@ func (s *Set) index(path string) (environments []string, byKey map[string]map[st
 	return environments, byKey
 }
 
-// checkKeys holds the environments' keys and types against each other. How long a list is may
-// differ, so what stands in one is not compared.
+// checkKeys compares the environments' keys and types. The length of a list may differ, so its
+// elements are not compared.
 func (s *Set) checkKeys() []Finding {
 	var out []Finding
 	for _, p := range s.paths() {
@@ -61,7 +61,7 @@ func (s *Set) checkKeys() []Finding {
 	return out
 }
 
-// drift says which types the values of a key have, if that they differ is a mistake.
+// drift describes the types of a key's values if the difference between them is a mistake.
 func drift(key string, environments []string, at map[string]*Setting, typed bool) string {
 	if len(environments) < 2 || sameKind(environments, at) {
 		return ""
@@ -105,7 +105,8 @@ func sameKind(environments []string, at map[string]*Setting) bool {
 	return true
 }
 
-// isOpen reports whether what a value will be is not known here.
+// isOpen reports whether the final value is not known here: it holds a reference, a template or a
+// placeholder.
 func isOpen(value string) bool {
 	return strings.Contains(value, "${") || strings.Contains(value, "{{") ||
 		template.MatchString(value) || isUnfilled(value)
@@ -138,8 +139,8 @@ var (
 		"use", "allow", "verbose", "required"}
 )
 
-// isMistyped reports whether the key of a format without types, in which a kind is told by how a
-// value reads, says which one it has to be.
+// isMistyped reports whether a key implies the kind of its value, or a value is nearly "true" or
+// "false". It is for formats without types, in which the text of a value determines its kind.
 func isMistyped(parts []string, kinds map[Kind][]string, at map[string]*Setting) bool {
 	has := func(words []string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(words, p) })
@@ -185,7 +186,7 @@ func IsReference(value string) bool {
 	return strings.HasPrefix(value, "${") && strings.HasSuffix(value, "}")
 }
 
-// checkSchema holds keys to what was declared.
+// checkSchema checks keys against the declared rules.
 func (s *Set) checkSchema(rules []KeyRule) []Finding {
 	var out []Finding
 	for i := range rules {
@@ -237,5 +238,5 @@ func (k *KeyRule) judge(f *File) (problem string, line int) {
 	return "", 0
 }
 
-// typed reports whether the format tells strings from numbers.
+// typed reports whether the format distinguishes strings from numbers.
 func typed(format string) bool { return slices.Contains([]string{"yaml", "json", "toml"}, format) }

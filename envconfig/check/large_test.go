@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Files of two megabytes that took minutes where a parser reads what is behind a mark again for
+// Files of two megabytes that took minutes where a parser reads the text behind a mark again for
 // each mark.
 func TestLargeFiles(t *testing.T) {
 	t.Parallel()

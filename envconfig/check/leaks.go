@@ -92,7 +92,7 @@ func (s *Set) inCommon(p string) map[string]map[string]*Setting {
 	return byKey
 }
 
-// leak says whose value a setting of the environment is, by declaration or by a name in it.
+// leak reports the environment that owns the value of a setting, by declaration or by a name in it.
 func (s *Set) leak(name string, setting *Setting, owned map[string][]string) string {
 	if setting.Kind != String || setting.value == "" {
 		return ""
@@ -196,7 +196,7 @@ func isFile(name string) bool {
 	return slices.Contains(files, strings.ToLower(path.Ext(name)))
 }
 
-// kinds of keys whose values name what an environment has for itself.
+// resources are the words of keys whose values name an environment's own resources.
 var resources = []string{"host", "hosts", "hostname", "server", "servers", "url", "uri", "urls",
 	"endpoint", "endpoints", "address", "addresses", "addr", "database", "db",
 	"dbname", "schema", "topic", "topics", "queue", "queues", "bucket", "stream", "exchange",
@@ -288,8 +288,8 @@ func (s *Set) borrowed(name string, at map[string]*Setting) string {
 	return "the host is the same as in " + lender + ", while other environments have their own"
 }
 
-// belongs reports whether a name in the value says that it is of an environment that is live, or is
-// not: then the other one has borrowed it.
+// belongs reports whether a name in the value belongs to an environment that is live, or to one
+// that is not: then the other one has borrowed it.
 func (s *Set) belongs(setting *Setting, live bool) bool {
 	if other := s.ownerOf(setting, !live); other != "" {
 		return true
@@ -302,8 +302,8 @@ func (s *Set) belongs(setting *Setting, live bool) bool {
 
 // sameDatabase reports an environment that users do not see and that has the database, or the
 // address, of one that they see. A short name leads to another host in each environment and is
-// none; in a file that all environments share only a database is looked for, as what else stands
-// there is meant for all.
+// none; in a file that all environments share only a database is looked for, as its other settings
+// are meant for all.
 func (s *Set) sameDatabase(name string, at map[string]*Setting, common bool) string {
 	setting := at[name]
 	if s.manifest.Spec.IsLive(name) {

@@ -8,8 +8,7 @@ import (
 	"slices"
 )
 
-// WriteText writes one finding a line, what to do about each rule that has found something, and a
-// summary.
+// WriteText writes one finding a line, the advice for each rule that has findings, and a summary.
 func (r Report) WriteText(w io.Writer) error {
 	for _, f := range r.Findings {
 		if _, err := fmt.Fprintln(w, f); err != nil {
@@ -33,8 +32,8 @@ func (r Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// WriteJSON writes the report as one JSON object, each finding with what to do about it and its
-// fingerprint, which stays the same when lines move.
+// WriteJSON writes the report as one JSON object, each finding with its advice and its fingerprint,
+// which stays the same when lines move.
 func (r Report) WriteJSON(w io.Writer) error {
 	type finding struct {
 		Finding

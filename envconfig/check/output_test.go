@@ -105,7 +105,7 @@ func TestBaseline(t *testing.T) {
 	}
 }
 
-// JSON has what to do and the fingerprint beside each finding.
+// JSON has the advice and the fingerprint beside each finding.
 func TestJSONSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

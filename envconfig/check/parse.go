@@ -27,8 +27,8 @@ const (
 // Kind is the type of a setting's value as far as its format has types.
 type Kind string
 
-// The kinds. Formats without types, such as properties, know strings only; there the kind is told
-// by how the value reads, so that a port that is a word in one environment stands out.
+// The kinds. Formats without types, such as properties, know strings only; there the text of the
+// value determines the kind, so that a port that is a word in one environment stands out.
 const (
 	String Kind = "string"
 	Number Kind = "number"
@@ -44,18 +44,18 @@ type Setting struct {
 	Key string
 	// Kind of the value.
 	Kind Kind
-	// Line counts from 1; 0 where the parser does not tell.
+	// Line counts from 1; it is 0 where the parser reports no line.
 	Line int
 
 	value  string
 	secret bool
 }
 
-// SyntaxError says where a file breaks the rules of its format. It never quotes a value.
+// SyntaxError is a violation of the rules of a file's format. It never quotes a value.
 type SyntaxError struct {
-	// Line counts from 1; 0 where the parser does not tell.
+	// Line counts from 1; it is 0 where the parser reports no line.
 	Line int
-	// Msg says what is wrong.
+	// Msg describes the problem.
 	Msg string
 }
 
@@ -67,16 +67,16 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Msg)
 }
 
-// sink takes what a parser finds.
+// sink collects the settings and problems of a parser.
 type sink struct {
 	settings []Setting
 	keys     int // bytes of their keys
 	problems []*SyntaxError
 	// where in settings a key stands first, in formats that are lists of keys
 	first map[string]int
-	// some keys are missing, or are not what the format calls them
+	// some keys are missing, or differ from the format's own names
 	partial bool
-	// where the parser of XML did
+	// the offset at which the parser of XML stopped
 	stopped int
 }
 
@@ -111,7 +111,8 @@ func (k *sink) note(line int, format string, args ...any) {
 	}
 }
 
-// A parser gives what it finds to a sink. Its error is a [SyntaxError] after which it cannot go on.
+// A parser gives its settings and problems to a sink. Its error is a [SyntaxError] after which it
+// cannot go on.
 type parser func(data []byte, k *sink) error
 
 var parsers = map[string]parser{
@@ -120,9 +121,9 @@ var parsers = map[string]parser{
 	"conf": parseConf, "shell": parseShell, "code": parseCode, "colons": parseColons,
 }
 
-// Format tells the format of a file from its name: properties, yaml, json, toml, xml, ini, dotenv;
-// conf, shell, code or colons for what is read line by line, without rules that it could break; or
-// empty for a file that is compared as a whole.
+// Format returns the format of a file by its name: properties, yaml, json, toml, xml, ini, dotenv;
+// conf, shell, code or colons for a file that is read line by line, without syntax errors; or empty
+// for a file that is compared as a whole.
 func Format(name string) string {
 	base := strings.ToLower(path.Base(name))
 	if base == ".env" || strings.HasPrefix(base, ".env.") || strings.HasSuffix(base, ".env") {
@@ -140,7 +141,7 @@ func Format(name string) string {
 	return ""
 }
 
-// formats by what a name ends in, or is.
+// formats maps endings of names, and whole names, to formats.
 var formats = func() map[string]string {
 	m := map[string]string{}
 	for format, endings := range map[string]string{
@@ -178,8 +179,8 @@ func tree(format string) bool {
 var errTooMany = errors.New("more settings than can be checked")
 
 // Parse returns the settings of a file in the order in which they stand there. The error joins a
-// [SyntaxError] for each place that breaks the rules of the format; the settings are what could be
-// read all the same. A format that is not known has no settings.
+// [SyntaxError] for each place that breaks the rules of the format; the settings are the readable
+// rest of the file. A format that is not known has no settings.
 func Parse(format string, data []byte) ([]Setting, error) {
 	settings, problems, _ := read(format, data)
 	all := make([]error, len(problems))
@@ -189,9 +190,9 @@ func Parse(format string, data []byte) ([]Setting, error) {
 	return settings, errors.Join(all...)
 }
 
-// read is [Parse]. partial says that the format's own rules led to a part of the settings only, and
-// that the rest was read line by line: keys are missing then, and others are not what the format
-// would call them.
+// read is [Parse]. partial reports that the format's own rules led to a part of the settings only,
+// and that the rest was read line by line: keys are missing then, and others differ from the
+// format's own names.
 func read(format string, data []byte) (settings []Setting, problems []*SyntaxError, partial bool) {
 	parse := parsers[format]
 	if parse == nil {
@@ -249,7 +250,7 @@ func (k *sink) text(format string, data []byte) []byte {
 	return data
 }
 
-// rest reads line by line what a parser did not get to see, from the line on at which it stopped.
+// rest reads the remainder of a file line by line, from the line on at which its parser stopped.
 func (k *sink) rest(format string, data []byte, line int) {
 	if format == "xml" {
 		left := maxReread
@@ -278,7 +279,7 @@ func (k *sink) rest(format string, data []byte, line int) {
 }
 
 // templated reports whether the file is the template of one, as those of Helm, Jinja and ERB are:
-// what it becomes is not known here.
+// its rendered text is not known here.
 func templated(data []byte) bool {
 	for _, marks := range [][2]string{{"{{", "}}"}, {"{%", "%}"}, {"<%", "%>"}} {
 		if _, after, ok := bytes.Cut(data, []byte(marks[0])); ok &&
@@ -318,7 +319,7 @@ func fromLatin1(data []byte) []byte {
 	return out
 }
 
-// kindOf tells the kind of a value in a format without types.
+// kindOf returns the kind of a value in a format without types.
 func kindOf(value string) Kind {
 	switch value {
 	case "true", "false":
@@ -342,8 +343,8 @@ func kindOf(value string) Kind {
 	return Number
 }
 
-// Join is the key of what stands below prefix, which may be empty. It is cut at 1024 bytes, so that
-// a long name is not copied for each of a million settings below it.
+// Join returns the key of an element below prefix, which may be empty. It is cut at 1024 bytes, so
+// that a long name is not copied for each of a million settings below it.
 func Join(prefix, key string) string {
 	if prefix == "" {
 		return cutKey(key)

@@ -100,7 +100,7 @@ func TestAliasBombEnds(t *testing.T) {
 	require.ErrorContains(t, err, "aliases")
 }
 
-// Whatever is written as properties, with everything escaped that has a meaning, is read back.
+// All text that is written as properties, with every special character escaped, is read back.
 func TestPropertiesRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -121,7 +121,7 @@ var passwords = map[string][]string{
 	"o.env": {"SECRET_KEY_BASE=%s", "DATABASE_URL=postgres://u:%s@db/x"},
 }
 
-// placeholders are what people write where a value is missing.
+// placeholders are common texts in the place of a missing value.
 var placeholders = []string{"your-app-key", "<your name>", "__REPLACE__", "PLEASE_SET", "TBD",
 	"replace_me_please", "insert-key-here", "CHANGE_ME_NOW", "$TODO",
 	"changeme", "ChangeMe123!", "change-me", "CHANGE_THIS", "changeit", "REPLACE_WITH_YOUR_KEY",
@@ -153,8 +153,8 @@ var innocent = []string{"{h40}", "{h64}", "sha256:{h64}", "{h8}-{h4}-{h4}-{h4}-{
 	"not-found", "please", "enter", "provider", "definition", "specification", "address-book",
 	"configuration", "supplier", "placeholders", "adjustment"}
 
-// TestPlanted plants what is in the tables above into files of all kinds, and holds the shares that
-// are found to the README's.
+// TestPlanted plants the entries of the tables above into files of all kinds, and compares the
+// shares that are found with the README's.
 func TestPlanted(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(13, 1))

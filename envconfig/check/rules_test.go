@@ -19,7 +19,7 @@ import (
 
 var today = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// found checks a source folder and returns the findings, one a line.
+// found checks a source directory and returns the findings, one a line.
 func found(t *testing.T, config string, files map[string]string) string {
 	t.Helper()
 	image := fstest.MapFS{}
@@ -48,7 +48,7 @@ func found(t *testing.T, config string, files map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Each rule finds what it is for, and passes over what only looks like it.
+// Each rule finds its mistakes, and passes over correct settings that look similar.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -25,7 +25,7 @@ const (
 	RuleKey = "key"
 	// a key's value is of another type than elsewhere
 	RuleType = "type"
-	// an environment that users see has a value that nobody has filled in
+	// an environment that users see has a value that was never filled in
 	RulePlaceholder = "placeholder"
 	// a value of one environment occurs in another
 	RuleLeak = "leak"
@@ -33,13 +33,13 @@ const (
 	RuleSecret = "secret"
 	// permission bits that are too wide, or differ between environments
 	RuleMode = "mode"
-	// a key is not what the configuration says
+	// a key violates a rule of the configuration
 	RuleSchema = "schema"
 	// the entrypoint or a start script will not pass signals on
 	RuleCommand = "command"
 	// an entry of the allow-list has expired or accepts nothing
 	RuleAllow = "allow"
-	// the source folder has a link, a special file, a name or colliding targets that no start
+	// the source directory has a link, a special file, a name or colliding targets that no start
 	// accepts
 	RuleSource = "source"
 )
@@ -79,23 +79,23 @@ func (f Finding) String() string {
 	return b.String()
 }
 
-// Report is what [Run] found.
+// Report is the result of [Run].
 type Report struct {
 	// Findings that are not accepted, in a fixed order.
 	Findings []Finding `json:"findings"`
 	// Allowed counts the findings that the allow-list accepts.
 	Allowed int `json:"allowed"`
-	// Baselined counts the findings that a [Baseline] had, Mended those of a baseline that are no
-	// longer found.
+	// Baselined counts the findings that a [Baseline] had, Mended counts the entries of a baseline
+	// that are no longer found.
 	Baselined int `json:"baselined,omitempty"`
 	Mended    int `json:"mended,omitempty"`
-	// Environments, Files and Keys count what was looked at.
+	// Environments, Files and Keys count the inputs of the check.
 	Environments int `json:"environments"`
 	Files        int `json:"files"`
 	Keys         int `json:"keys"`
 }
 
-// Set is all that is known of the configuration.
+// Set is the loaded configuration of all environments.
 type Set struct {
 	manifest *envconfig.Manifest
 	// files by environment and target path.
@@ -115,8 +115,8 @@ type File struct {
 	lines   map[int]bool // in which a setting is a secret
 }
 
-// Load reads and parses every file of the manifest once. The error says which could not be read;
-// syntax errors are findings of [Run], not errors.
+// Load reads and parses every file of the manifest once. The error names a file that could not be
+// read; syntax errors are findings of [Run], not errors.
 func Load(fsys fs.FS, m *envconfig.Manifest) (*Set, error) {
 	s := &Set{manifest: m, files: map[string]map[string]*File{}}
 	parsed := map[string]*File{}
@@ -155,7 +155,7 @@ func load(fsys fs.FS, f envconfig.File) (*File, error) {
 }
 
 // Run checks all environments. now decides which entries of the allow-list have expired. The error
-// says what could not be read; everything else is a finding.
+// names a file that could not be read; every other problem is a finding.
 func Run(fsys fs.FS, m *envconfig.Manifest, c Config, now time.Time) (Report, error) {
 	s, err := Load(fsys, m)
 	if err != nil {
@@ -164,14 +164,14 @@ func Run(fsys fs.FS, m *envconfig.Manifest, c Config, now time.Time) (Report, er
 	return s.Check(c, now, nil), nil
 }
 
-// Refused is the report on a source folder that [envconfig.Scan] has refused with an error that
-// matches [envconfig.ErrInvalid]: until that is mended nothing else can be looked at.
+// Refused returns the report on a source directory that [envconfig.Scan] has refused with an error
+// that matches [envconfig.ErrInvalid]: until that is mended nothing else can be looked at.
 func Refused(err error) Report {
 	return Report{Findings: []Finding{{Rule: RuleSource, Message: err.Error()}}}
 }
 
-// Check is [Run] on what is loaded already. More are findings from elsewhere, such as those of
-// package start, for the allow-list to judge.
+// Check is [Run] on a loaded set. More are findings from elsewhere, such as those of package start,
+// for the allow-list to judge.
 func (s *Set) Check(c Config, now time.Time, more []Finding) Report {
 	r := Report{Environments: len(s.files)}
 	for _, files := range s.files {
@@ -231,7 +231,7 @@ func (s *Set) All() iter.Seq2[string, *File] {
 // WellFormed reports whether nothing in the file breaks the rules of its format.
 func (f *File) WellFormed() bool { return len(f.syntax) == 0 && !f.partial }
 
-// Manifest is what the set was loaded from.
+// Manifest returns the manifest that the set was loaded from.
 func (s *Set) Manifest() *envconfig.Manifest { return s.manifest }
 
 // paths are the target paths of all environments, sorted.
@@ -297,7 +297,7 @@ func (s *Set) checkFiles() []Finding {
 	return out
 }
 
-// checkFolders finds what is a file in one environment and a folder in another.
+// checkFolders finds paths that are a file in one environment and a directory in another.
 func (s *Set) checkFolders() []Finding {
 	var out []Finding
 	seen := map[string]bool{}

@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// What is below is as in SARIF 2.1.0:
+// The types below follow SARIF 2.1.0:
 // https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 type sarifLog struct {
@@ -74,7 +74,7 @@ type sarifLogical struct {
 	Name string `json:"fullyQualifiedName"`
 }
 
-// summaries say for each rule what it finds.
+// summaries describes the findings of each rule.
 var summaries = map[string]string{
 	RuleFile:   "an environment lacks a file that others have",
 	RuleSyntax: "a file breaks the rules of its format",

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// secretNames are what keys of secrets are called, written without separators.
+// secretNames are common names of keys of secrets, written without separators.
 var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass",
 	"keypass", "apikey", "privatekey", "accesskey", "secretkey", "token", "credential",
 	"credentials", "passphrase",
@@ -20,8 +20,8 @@ var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass",
 // separators are left out of a key's name before it is compared.
 var separators = strings.NewReplacer("_", "", "-", "")
 
-// otherNames end like those of secrets, and are of what is none: the name of a Secret of
-// Kubernetes, which the value is in charts, or something that every client is told.
+// otherNames end like names of secrets and belong to values that are not secret: the name of a
+// Secret of Kubernetes, which the value is in charts, or a value that every client receives.
 var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publictoken", "csrftoken",
 	"xsrftoken",
 	"sitekey", "loadcredential", "conditioncredential", "importcredential"}
@@ -30,10 +30,10 @@ var otherNames = []string{"pullsecret", "fromsecret", "externalsecret", "publict
 var measures = []string{"max", "maximum", "min", "minimum", "num", "number", "per", "total",
 	"count"}
 
-// switches are what Bool is in formats that do not know it.
+// switches are the words for Bool in formats without that kind.
 var switches = []string{"yes", "no", "on", "off", "none"}
 
-// elsewhere is how values begin that say where the secret is, or that hold it encrypted.
+// elsewhere holds the prefixes of values that are the location of a secret, or hold it encrypted.
 var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", "vault:", "ENC(",
 	"ENC[", "$__", "{cipher}", "$ANSIBLE_VAULT"}
 
@@ -46,7 +46,7 @@ func isWord(c byte) bool {
 		c == '-'
 }
 
-// element is what a key's last part is called, and what stands before it. The text of an XML
+// element splits a key into the name of its last part and the text before it. The text of an XML
 // element that has a name has none.
 func element(key, format string) (before, last string) {
 	i := strings.LastIndexAny(key, ".@]")
@@ -63,8 +63,9 @@ func element(key, format string) (before, last string) {
 	return before, last
 }
 
-// names are what settings are called by another one beside them: <Parameter name="db.password"
-// value="…"/>, name and value in a list, param-name and param-value in a web.xml.
+// names returns the names that settings get from a neighbouring setting: <Parameter
+// name="db.password" value="…"/>, name and value in a list, param-name and param-value in a
+// web.xml.
 func (f *File) names() map[[2]string]string {
 	names := map[[2]string]string{}
 	for i := range f.Settings {
@@ -79,7 +80,7 @@ func (f *File) names() map[[2]string]string {
 	return names
 }
 
-// secretObjects are what the keys in Secrets of Kubernetes begin with
+// secretObjects returns the prefixes of the keys in Secrets of Kubernetes
 // (https://kubernetes.io/docs/concepts/configuration/secret/).
 func (f *File) secretObjects() (begins []string) {
 	if f.format != "yaml" && f.format != "json" {
@@ -125,7 +126,7 @@ func (f *File) judge() {
 	}
 }
 
-// tells reports whether a setting in that line is a secret.
+// tells reports whether that line holds a secret setting.
 func (f *File) tells(line int) bool { return f.lines[line] }
 
 func inList(key string) bool { return strings.HasSuffix(key, "]") }
@@ -137,9 +138,9 @@ func isArgument(flag string, s *Setting) bool {
 		isPlain(s.value)
 }
 
-// isSecret tells by the key's name, or by what the value says itself, such as a password in a URL.
-// A switch or a limit is none, nor is what says where the secret is. words are a translation's, in
-// which nothing is told by its name.
+// isSecret reports whether a setting is a secret, by the key's name or by the value itself, such as
+// a password in a URL. A switch, a limit and the location of a secret are none. words marks a
+// translation, in which names of keys prove nothing.
 func isSecret(s *Setting, format string, names map[[2]string]string, words bool) bool {
 	value := s.value
 	if s.Kind == Bool || s.Kind == Null || s.Kind == List || isUnfilled(value) {
@@ -171,11 +172,12 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 		(format != "code" || isLiteral(name, value))
 }
 
-// expression is what Terraform works out: a variable, or what another resource is given.
+// expression is an expression that Terraform evaluates: a variable, or an attribute of another
+// resource.
 var expression = regexp.MustCompile(
 	`^(?:(?:var|local|data|module|each|self|path)\.[a-z_]|[a-z][a-z0-9]*(?:_[a-z0-9]+)+\.[\w-]+[.\[])`)
 
-// nameOf is what a setting is called, by itself or by another one beside it.
+// nameOf returns the name of a setting, from its own key or from a neighbouring setting.
 func nameOf(s *Setting, format string, names map[[2]string]string) string {
 	before, last := element(s.Key, format)
 	name := cmp.Or(last, before[strings.LastIndexAny(before, ".]")+1:])
@@ -192,7 +194,7 @@ func nameOf(s *Setting, format string, names map[[2]string]string) string {
 	return name
 }
 
-// types are what a schema says of a secret.
+// types are words of a schema in the place of a secret.
 var types = []string{"string", "str", "object", "integer", "number", "boolean", "required",
 	"optional", "bearer", "null", "undefined",
 	"write", "read"}
@@ -208,7 +210,7 @@ func isPlain(value string) bool {
 		})
 }
 
-// filled is what something else fills in or works out, or a path.
+// filled matches values that another program fills in or computes, and paths.
 var filled = regexp.MustCompile(
 	`\$\{|\$\(|\{\{|\{%|<%|^[A-Za-z_][\w.]*\(.*\)$|^[a-z_.-]+(?:/[a-z_.-]+)+$`)
 

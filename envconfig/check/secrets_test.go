@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the rule takes for a secret, beside what only looks like one.
+// Settings that the rule takes for secrets, beside settings that only look like one.
 func TestSecretsAndWhatLooksLikeThem(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ format, secrets, others string }{

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// What is below reads files line by line, for values and not for what a program makes of them:
-// there is no way to break a rule, and keys are not compared between environments.
+// The parsers below read files line by line, for values and not for their meaning to a program:
+// there are no syntax errors, and keys are not compared between environments.
 
 // maxLine is the length of a line beyond which it is a program's and is not looked at, as in a
 // minified script.
@@ -86,8 +86,8 @@ func parseColons(data []byte, k *sink) error {
 	})
 }
 
-// parseCode reads what a program gives a name to in quotation marks: name = "value", name: 'value',
-// "name" => "value", withName("value"), put("name", "value").
+// parseCode reads the named string literals of a program: name = "value", name: 'value', "name" =>
+// "value", withName("value"), put("name", "value").
 func parseCode(data []byte, k *sink) error {
 	return eachLine(data, func(n int, line string) error { return literals(k, "", n, line, "") })
 }
@@ -115,7 +115,7 @@ func eachLine(data []byte, do func(n int, line string) error) error {
 	return nil
 }
 
-// confName is what stands before "=", ":" or a blank in a line of a configuration file.
+// confName matches the name before "=", ":" or a blank in a line of a configuration file.
 var confName = regexp.MustCompile(
 	`^(?:export\s+|set\s+\$?|define\s+)?("[\w.$/:@-]+"|'[\w.$/:@-]+'|[\w.$/@-]+(?:\[[\w"'-]*\])?|//[\w./:@-]+:_\w+)(\s*(?:=>|:=|\+=|\?=|=|:)\s*|[ \t]+)(.+)$`)
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// token is a secret that shows by its form, whatever stands around it.
+// token is a secret that is recognized by its form, independently of its context.
 type token struct {
 	what string
 	line int
@@ -16,8 +16,8 @@ type token struct {
 // maxTokens bounds the tokens of one file.
 const maxTokens = 200
 
-// form is how tokens of one kind look: a fixed beginning at the beginning of a word, and what
-// follows it up to the end of the word. They are as their issuers document them, or hand them out.
+// form is the form of one kind of tokens: a fixed beginning at the beginning of a word, and an
+// expression for the rest of the word. Forms are as the issuers document them, or hand tokens out.
 type form struct {
 	what, begins string
 	follows      *regexp.Regexp
@@ -190,10 +190,10 @@ var starts = func() (marks [256]bool) {
 	return marks
 }()
 
-// loose are tokens without a fixed beginning, by what stands in them.
+// loose are tokens without a fixed beginning, by a needle within them.
 var loose = []struct {
 	what, needle string
-	form         *regexp.Regexp // of what holds the needle
+	form         *regexp.Regexp // of the text with the needle
 }{
 	{"a Telegram bot token", ":A", regexp.MustCompile(`\b\d{5,16}:A[\w-]{34}\b`)},
 	{"a Facebook token", "|", regexp.MustCompile(`\b\d{15,16}\|[\w-]{27,40}\b`)},
@@ -327,8 +327,8 @@ var (
 	shroudedBag = []byte("\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02")
 )
 
-// keyStore says what the file is if it is a store with a private key in it; one that has
-// certificates only is none.
+// keyStore returns the kind of the key store if the file is one with a private key, or ""; a store
+// with certificates only is none.
 func keyStore(data []byte) string {
 	if len(data) < 24 {
 		return ""

@@ -30,8 +30,8 @@ type tomlWalk struct {
 	lines map[string]int
 }
 
-// walk gives the settings below a key. line is that of what holds it, for what stands in no line of
-// its own.
+// walk gives the settings below a key. line is the line of the table or list around it, for a value
+// without a line of its own.
 func (w *tomlWalk) walk(v any, key string, line int) error {
 	if own, ok := w.lines[key]; ok {
 		line = own
@@ -76,7 +76,7 @@ func (w *tomlWalk) walk(v any, key string, line int) error {
 }
 
 // tomlLines finds the lines of the tables and keys of a file that is valid TOML, which the decoder
-// does not tell. What stands within a value has the line in which the value begins.
+// does not report. A key or an element within a value has the line in which the value begins.
 func tomlLines(text string) map[string]int {
 	at := map[string]int{}
 	tables := map[string]int{}

@@ -185,10 +185,9 @@ func (w *jsonWalk) end() error {
 }
 
 // parseXML gives a setting for every attribute and every text. A document type is passed over:
-// nothing that it names is read, and its entities stay what they are called, so that none of them
-// can grow.
+// nothing that it names is read, and its entities are not expanded, so that none of them can grow.
 func parseXML(data []byte, k *sink) error {
-	// differs in what the decoder does not look at
+	// the difference to 1.0 is not visible to the decoder
 	data = xmlVersion.ReplaceAll(data, []byte("${1}1.0"))
 	dec := xml.NewDecoder(bytes.NewReader(data))
 	err := walkXML(dec, data, k)
@@ -232,7 +231,7 @@ func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
 		case xml.StartElement:
 			top := stack[len(stack)-1]
 			name := t.Name.Local
-			for _, a := range t.Attr { // what tells elements of the same name apart
+			for _, a := range t.Attr { // distinguishes elements of the same name
 				if slices.Contains([]string{"name", "id", "key", "path"}, a.Name.Local) {
 					name += "[" + a.Value + "]"
 					break
@@ -312,7 +311,7 @@ func parseYAML(data []byte, k *sink) error {
 	return nil
 }
 
-// document is what stands before the keys of a document.
+// document returns the prefix of the keys of a document.
 func document(i int) string {
 	if i == 0 {
 		return ""
@@ -350,7 +349,7 @@ func documents(data []byte) (parts [][]byte) {
 
 const blanks = " \t\v\f\r\n"
 
-// shift adds to the lines of a node and of what is in it.
+// shift adds to the lines of a node and of all nodes below it.
 func shift(n *yaml.Node, lines int) {
 	n.Line += lines
 	for _, child := range n.Content {
@@ -436,7 +435,7 @@ func (w *yamlWalk) mapping(n *yaml.Node, key string, depth int) error {
 	return nil
 }
 
-// merge takes what "<<" brings in and the mapping does not say itself.
+// merge adds the keys that "<<" brings in, except for the mapping's own keys.
 func (w *yamlWalk) merge(value, into *yaml.Node, key string, depth int) error {
 	if value.Kind == yaml.AliasNode {
 		value = value.Alias

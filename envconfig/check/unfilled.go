@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// Words of which placeholders are made. They are compared in lower case, with whatever parts them
-// left out.
+// Words of which placeholders are made. They are compared in lower case, without separators.
 var (
 	// unfilled are placeholders as a whole.
 	unfilled = []string{"todo", "fixme", "tbd", "tba", "tbc", "changeme", "changeit", "changethis",
@@ -24,7 +23,7 @@ var (
 		"yourtoken", "yourname",
 		"yourdomain", "yourhost", "yourusername", "youruser", "notarealpassword", "notreal",
 		"secrethere", "keyhere"}
-	// verbs ask to do it, objects are what they ask it for.
+	// verbs are the imperatives of placeholders, objects the words that follow them.
 	verbs = []string{"change", "replace", "insert", "enter", "set", "put", "fill", "add", "provide",
 		"update", "edit", "specify",
 		"configure", "define", "adjust", "supply", "paste"}
@@ -127,7 +126,7 @@ func asks(value string) bool {
 	return false
 }
 
-// hints are what a placeholder has in it, so that most values need no closer look.
+// hints are substrings of placeholders, so that most values need no closer look.
 var hints = []string{"your", "change", "replac", "insert", "todo", "tbd", "tba", "tbc", "fixme",
 	"fill", "place", "here", "please", "pls", "set", "be", "xxx",
 	"my", "some", "enter", "dummy", "put", "add", "provid", "updat", "edit", "specif", "configur",

@@ -173,7 +173,7 @@ func hosts(value string) []string {
 	})
 }
 
-// matchesAny reports whether one of the words is what the pattern means.
+// matchesAny reports whether one of the words matches the pattern.
 func matchesAny(pattern string, words []string) bool {
 	return slices.ContainsFunc(words, func(w string) bool {
 		ok, _ := path.Match(strings.ToLower(pattern), w)

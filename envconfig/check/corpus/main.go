@@ -154,7 +154,7 @@ func (t *tally) read(versions []string, verbose bool) error {
 	return nil
 }
 
-// left are directories that hold what is broken on purpose, or is no configuration.
+// left are directories of files that are broken on purpose, or are no configuration.
 var left = []string{"test", "tests", "testdata", "__tests__", "fixtures", "spec", "e2e", "mocks",
 	"node_modules", ".git", "vendor"}
 

@@ -18,8 +18,8 @@ import (
 const samples = 5
 
 // recall reads the rules of gitleaks (its config/gitleaks.toml), makes tokens that their regular
-// expressions match, and counts the rules whose tokens package check finds under a key that says
-// nothing, or, where the rule itself looks for a name beside the token, as the rule wants it.
+// expressions match, and counts the rules whose tokens package check finds under a neutral key, or,
+// where the rule itself looks for a name beside the token, as the rule wants it.
 func recall(file string, verbose bool) error {
 	var config struct {
 		Rules []struct {
@@ -63,7 +63,7 @@ func recall(file string, verbose bool) error {
 	return nil
 }
 
-// besideName begins the rules that look for the name of who issued a token beside it.
+// besideName begins the rules that look for the issuer's name beside a token.
 const besideName = `(?i)[\w.-]{0,50}?`
 
 // capture is the group of an expression that is the secret, or all of it.
@@ -143,7 +143,7 @@ func write(b *strings.Builder, r *rand.Rand, e *syntax.Regexp) {
 	}
 }
 
-// pick is a character of a class, of those that can be seen if there are any.
+// pick returns a character of a class, a visible one if there is any.
 func pick(r *rand.Rand, pairs []rune) rune {
 	var all []rune
 	for i := 0; i+1 < len(pairs); i += 2 {

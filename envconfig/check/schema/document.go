@@ -16,8 +16,8 @@ import (
 var errNoTree = errors.New("a JSON Schema is for YAML, JSON and TOML: say in keys what this file " +
 	"must have")
 
-// read returns the documents of a file as the validator takes them. What cannot be read as its
-// format has no documents.
+// read returns the documents of a file as the validator takes them. A file that cannot be read in
+// its format has no documents.
 func read(format string, data []byte) ([]any, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	switch format {
@@ -45,7 +45,7 @@ func read(format string, data []byte) ([]any, error) {
 	return nil, errNoTree
 }
 
-// prefix is what stands before the keys of a YAML file's documents after the first, as in package
+// prefix returns the prefix of the keys of a YAML file's documents after the first, as in package
 // check.
 func prefix(document int) string {
 	if document == 0 {
@@ -54,8 +54,8 @@ func prefix(document int) string {
 	return fmt.Sprintf("document%d", document+1)
 }
 
-// plain is v with the types that JSON has: keys and dates become strings, as does what is no
-// number.
+// plain returns v with the types of JSON: keys and dates become strings, as do NaN and infinite
+// numbers.
 func plain(v any) any {
 	switch v := v.(type) {
 	case nil, bool, string, int, int64, uint64:

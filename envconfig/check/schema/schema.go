@@ -1,17 +1,17 @@
 // Package schema holds the configuration files of an image to JSON Schemas (draft 2020-12, and the
-// older ones that a schema names itself). It is apart from package check so that an embedder who
-// needs none of it does not link the validator.
+// older ones that a schema names itself). It is apart from package check so that an embedder
+// without JSON Schemas does not link the validator.
 //
 // The embedder's work: name the schemas in [check.Config], call [Check], and hand the findings to
-// [check.Set.Check], which holds them to the allow-list.
+// [check.Set.Check], which applies the allow-list to them.
 //
 //	more, err := schema.Check(root.FS(), set, config.Schemas)
 //	…
 //	report := set.Check(config, time.Now(), more)
 //
-// What it does not do: it fetches nothing, so that a schema may refer to files of the source folder
-// only; it does not assert "format", which the draft leaves to the application; and it shows no
-// value of a file, only what the schema asks for.
+// The limits: it fetches nothing, so that a schema may refer to files of the source directory only;
+// it does not assert "format", which the draft leaves to the application; and it shows no value of
+// a file, only the requirements of the schema.
 package schema
 
 import (
@@ -30,8 +30,8 @@ import (
 )
 
 // Check holds the files that each rule is about to its schema, which is read from fsys, the source
-// folder. Files that are not well-formed are passed over: that is a finding of its own. The error
-// says which schema cannot be used.
+// directory. Files that are not well-formed are passed over: that is a finding of its own. The
+// error names the schema that cannot be used.
 func Check(fsys fs.FS, set *check.Set, rules []check.SchemaRule) ([]check.Finding, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.UseLoader(folder{fsys})
@@ -58,10 +58,10 @@ func Check(fsys fs.FS, set *check.Set, rules []check.SchemaRule) ([]check.Findin
 	return out, errors.Join(problems...)
 }
 
-// folder loads schemas from the source folder.
+// folder loads schemas from the source directory.
 type folder struct{ fs.FS }
 
-// Load takes the URLs that [Check] makes, and those that are relative to them.
+// Load takes the URLs that [Check] makes, and URLs relative to them.
 func (f folder) Load(location string) (any, error) {
 	u, err := url.Parse(location)
 	if err != nil {

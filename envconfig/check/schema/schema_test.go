@@ -34,7 +34,7 @@ func judge(t *testing.T, config string, files map[string]string) (string, error)
 	return strings.Join(lines, "\n"), err
 }
 
-// What a schema asks for is found in each format, with the line where the parser tells it, and
+// Violations of a schema are found in each format, with the line where the parser reports it, and
 // without any value.
 func TestSchema(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,7 @@ func (v *verdict) take(err error) {
 func (v *verdict) walk(e *jsonschema.ValidationError) {
 	key, value := v.locate(e.InstanceLocation)
 	if text, ok := value.(string); ok && check.IsReference(text) {
-		return // what it stands for is not known before the start
+		return // its value is not known before the start
 	}
 	add := func(key, format string, args ...any) {
 		v.problems = append(v.problems, problem{key, fmt.Sprintf(format, args...)})
@@ -81,7 +81,7 @@ func keyword(k jsonschema.ErrorKind) string {
 	return "the schema"
 }
 
-// locate returns the key of the place, as package check writes it, and what stands there.
+// locate returns the key of the place, as package check writes it, and the value there.
 func (v *verdict) locate(tokens []string) (key string, value any) {
 	key, value = v.prefix, v.document
 	for _, token := range tokens {

@@ -14,7 +14,7 @@ import (
 // maxFile is the size beyond which a file is no script.
 const maxFile = 16 << 20
 
-// Image is what is known of how an image starts its service.
+// Image describes the start of the service of an image.
 type Image struct {
 	// Command is ENTRYPOINT followed by CMD.
 	Command []string
@@ -26,8 +26,8 @@ type Image struct {
 	Base string
 }
 
-// Entrypoint looks at the command of an image for what keeps a signal from the service or cuts its
-// requests off. Scripts that the command names are read from root, the image's file system; nil
+// Entrypoint checks the command of an image for mistakes that keep a signal from the service or cut
+// its requests off. Scripts that the command names are read from root, the image's file system; nil
 // means that there is none to look into.
 func Entrypoint(i Image, root fs.FS) []check.Finding {
 	l := &linter{image: i, root: root, source: "ENTRYPOINT"}
@@ -42,12 +42,12 @@ func Entrypoint(i Image, root fs.FS) []check.Finding {
 	return l.out
 }
 
-// linter collects what is found.
+// linter collects the findings.
 type linter struct {
 	image          Image
 	root           fs.FS
-	source         string // what is looked at
-	wrapped, waits bool   // envconfig is in front; and waits for what is in the background
+	source         string // the checked source
+	wrapped, waits bool   // envconfig is in front; and waits for background processes
 	depth          int
 	out            []check.Finding
 }
@@ -107,7 +107,7 @@ func (l *linter) shell(line int, service []string, init string) {
 	}
 }
 
-// arguments are those that follow the script.
+// arguments returns the arguments after the script.
 func arguments(argv []string, script string) []string {
 	for i, a := range argv {
 		if a == script {
@@ -204,7 +204,7 @@ func (l *linter) stopSignal() {
 	}
 }
 
-// drain holds the signal that stops the image to what the service does at it.
+// drain checks the image's stop signal against the service's reaction to it.
 func (l *linter) drain(line int, name string, argv []string) {
 	sent := signal(l.image.StopSignal)
 	if l.image.StopSignal == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What keeps SIGTERM from the service, in ENTRYPOINT and in start scripts.
+// Mistakes that keep SIGTERM from the service, in ENTRYPOINT and in start scripts.
 func TestEntrypoints(t *testing.T) {
 	t.Parallel()
 	image := fstest.MapFS{"bin/sh": {Mode: 0o755}}
@@ -77,8 +77,7 @@ func TestEntrypoints(t *testing.T) {
 	}
 }
 
-// Commands as people write them, each with a part of what is said of it, or empty where it is
-// right.
+// Common commands, each with a part of its finding, or empty where it is right.
 func TestServicesAndTheirSignals(t *testing.T) {
 	t.Parallel()
 	for dockerfile, want := range map[string]string{
@@ -201,8 +200,8 @@ func TestServicesAndTheirSignals(t *testing.T) {
 	}
 }
 
-// Without the image's files a shell that runs a script is named, and nothing is said of what is not
-// known.
+// Without the image's files a shell that runs a script is reported, and nothing that depends on the
+// files is.
 func TestImageThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	for dockerfile, want := range map[string]bool{

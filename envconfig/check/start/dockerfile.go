@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Dockerfile returns how the last stage starts its service; what a stage does not say it has from
-// the stage that it begins with, for which ARGs count by their defaults. A command in the form
+// Dockerfile returns the start of the service in the last stage. A stage inherits missing settings
+// from the stage that it begins with, for which ARGs count by their defaults. A command in the form
 // without brackets is one that "sh -c" runs. ENVCONFIG_* variables are given as the flags that they
-// stand for. ONBUILD says nothing of this image, but of a stage that begins with the one in which
-// it stands. What it cannot read it passes over.
+// stand for. ONBUILD does not apply to this image, but to a stage that begins with the one in which
+// it stands. Unreadable instructions are passed over.
 func Dockerfile(text string) Image {
 	r := read(text)
 	command := slices.Concat(r.now.entrypoint, r.now.cmd)
@@ -31,7 +31,7 @@ func read(text string) *reader {
 	return r
 }
 
-// stage is what a stage of a Dockerfile says of its command.
+// stage holds the instructions of a stage of a Dockerfile about its command.
 type stage struct {
 	entrypoint, cmd, flags []string
 	dir                    string
@@ -43,12 +43,12 @@ type stage struct {
 
 // reader follows the instructions of a Dockerfile.
 type reader struct {
-	head, now *stage // head is what stands before the first FROM
+	head, now *stage // head has the instructions before the first FROM
 	stages    map[string]*stage
 	escape    byte
 }
 
-// split parts an instruction's name, in upper case, from what follows.
+// split parts an instruction's name, in upper case, from the rest of the line.
 func split(line string) (name, rest string) {
 	line = strings.TrimSpace(line)
 	if i := strings.IndexAny(line, blanks); i >= 0 {
@@ -155,7 +155,7 @@ func (r *reader) fill(word string) string {
 	return (&filler{escape: r.escape, vars: r.now.vars}).fill(word)
 }
 
-// argv is what ENTRYPOINT or CMD run.
+// argv returns the command line that ENTRYPOINT or CMD runs.
 func argv(rest string) []string {
 	var list []string
 	if strings.HasPrefix(rest, "[") && json.Unmarshal([]byte(rest), &list) == nil {

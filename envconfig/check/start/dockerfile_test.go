@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What ENTRYPOINT, CMD and WORKDIR of the last stage are, whatever stands around them.
+// ENTRYPOINT, CMD and WORKDIR of the last stage, with all kinds of text around them.
 func TestDockerfile(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -72,7 +72,7 @@ func TestVariablesThatDoubleThemselves(t *testing.T) {
 	require.NotEmpty(t, dir)
 }
 
-// BuildKit's parser finds the same instructions in whatever it takes.
+// BuildKit's parser finds the same instructions in every file that it accepts.
 func TestInstructionsAreThoseOfBuildKit(t *testing.T) {
 	t.Parallel()
 	piece := rapid.SampledFrom([]string{

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// What is below reads a Dockerfile as BuildKit's parser does:
+// The functions below read a Dockerfile as BuildKit's parser does:
 // https://docs.docker.com/reference/dockerfile/
 
-// directive is a line before the first instruction that says how to read the others.
+// directive is a line before the first instruction that controls the parser.
 var directive = regexp.MustCompile(`^\s*#\s*([A-Za-z]+)\s*=\s*(.+?)\s*$`)
 
 // escapeOf is the character that joins lines and takes the meaning from others: a backslash, unless
-// the file says otherwise.
+// a directive sets another one.
 func escapeOf(lines []string) byte {
 	for _, line := range lines {
 		m := directive.FindStringSubmatch(line)
@@ -78,7 +78,7 @@ func (h heredoc) reached(line string) bool {
 
 var heredocStart = regexp.MustCompile(`^\d*<<(-?)\s*([^<]+)$`)
 
-// heredocs are those that an instruction begins, in their order.
+// heredocs returns the heredocs that an instruction begins, in their order.
 func heredocs(name, rest string) (ends []heredoc) {
 	if name == "ONBUILD" {
 		name, rest = split(rest)
@@ -103,7 +103,7 @@ func heredocs(name, rest string) (ends []heredoc) {
 const blanks = " \t\v\f\r\n"
 
 // words are parted by blanks outside of quotation marks, which stay in them, but not behind "<<".
-// closed tells whether every such mark has its second.
+// closed reports whether every quotation mark is closed.
 func words(line string, escape byte) (list []string, closed bool) {
 	start, quote := -1, byte(0)
 	for i := 0; i < len(line); i++ {

@@ -6,7 +6,7 @@ import (
 )
 
 // filler takes quotation marks and escapes away and fills variables in, as BuildKit does it in
-// FROM, ARG, ENV and WORKDIR. Of ${NAME…} it knows -, :-, + and :+. What else there is, and a
+// FROM, ARG, ENV and WORKDIR. Of ${NAME…} it knows -, :-, + and :+. Any other operator, and a
 // variable that is not set, stays as it is.
 type filler struct {
 	escape byte
@@ -14,7 +14,7 @@ type filler struct {
 	depth  int
 }
 
-// maxFilled bounds what variables that double themselves grow to, and what stands in the place of
+// maxFilled bounds the growth of variables that double themselves, and the text in the place of
 // one.
 const maxFilled = 64 << 10
 
@@ -26,8 +26,8 @@ func (f *filler) fill(word string) string {
 	return out
 }
 
-// until reads to the end, or to the character stop outside of quotation marks, and returns what
-// stands behind it, too.
+// until reads to the end, or to the character stop outside of quotation marks, and returns the text
+// behind it, too.
 func (f *filler) until(s string, stop byte) (out, behind string) {
 	var b strings.Builder
 	quote := byte(0)

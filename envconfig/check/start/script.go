@@ -92,7 +92,7 @@ func (l *linter) text(text string, args []string, init string) {
 	s.ends(file.Stmts)
 }
 
-// nodes are a node and all that is in it, each before what is in itself.
+// nodes returns a node and all nodes below it, each before its children.
 func nodes(root syntax.Node) iter.Seq[syntax.Node] {
 	return func(yield func(syntax.Node) bool) {
 		more := true
@@ -110,17 +110,17 @@ func cut(text string) string { return text[:min(len(text), 80)] }
 // script is a shell script that is looked at.
 type script struct {
 	*linter
-	args      []string // those that "$@" stands for
+	args      []string // the values of "$@"
 	init      string
 	functions map[string]*syntax.Stmt
 	trapped   int  // the line of a trap for SIGTERM
 	behind    bool // something is in the background
 	waited    bool // and is waited for
-	lingers   bool // the script stays, whatever becomes of the service
+	lingers   bool // the script stays after the end of the service
 	calls     int
 }
 
-// look finds what is wrong wherever it stands.
+// look finds mistakes in all parts of the script.
 func (s *script) look(file *syntax.File) {
 	for node := range nodes(file) {
 		switch n := node.(type) {
@@ -283,7 +283,7 @@ const (
 	stays    ending = iota // the shell waits for a command
 	executes               // a command takes its place
 	inPipe                 // a command takes the place of another shell
-	unknown                // what is not seen here
+	unknown                // the end is not known here
 )
 
 // ending is how a statement ends; sub means that another shell than process 1 runs it.
@@ -362,7 +362,7 @@ func (s *script) callEnding(c *syntax.CallExpr, sub bool) ending {
 	return stays
 }
 
-// executed looks at what takes the script's place.
+// executed checks the command that takes the script's place.
 func (s *script) executed(c *syntax.CallExpr, argv []string) {
 	line := int(c.Pos().Line())
 	if isArguments(c.Args[1]) {

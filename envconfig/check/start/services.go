@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// What is below is how programs take signals and what keeps them in the foreground, by their
-// manuals.
+// The tables below hold the reactions of programs to signals and the arguments that keep them in
+// the foreground, by their manuals.
 
 // drains are the signals at which services finish the requests that they have; SIGTERM cuts them
 // off there.
@@ -21,7 +21,7 @@ var drains = map[string]struct{ signal, source string }{
 	"unicorn": {"QUIT", "the page SIGNALS of unicorn"},
 }
 
-// rewrites are those that envconfig turns SIGTERM into by itself.
+// rewrites are the services for which envconfig rewrites SIGTERM by itself.
 var rewrites = []string{"nginx", "php-fpm", "httpd", "apache2", "haproxy"}
 
 // not are signals that do something else than to stop a service.
@@ -149,7 +149,7 @@ var signals = strings.Fields("HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV 
 	"TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH " +
 	"IO PWR SYS RTMIN RTMIN+1 RTMIN+2 RTMIN+3 RTMIN+4 RTMIN+5 RTMIN+6 RTMAX")
 
-// signal is the name of a signal without SIG, or empty for what is none.
+// signal returns the name of a signal without SIG, or "" if name is no signal.
 func signal(name string) string {
 	name = strings.TrimPrefix(strings.ToUpper(name), "SIG")
 	numbers := map[string]string{"1": "HUP", "2": "INT", "3": "QUIT", "9": "KILL", "10": "USR1",

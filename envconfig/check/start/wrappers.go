@@ -55,7 +55,7 @@ func peel(argv []string) (service []string, init string) {
 	return argv, init
 }
 
-// rest is what stands behind the wrapper's own arguments.
+// rest returns the arguments after the wrapper's own.
 func (w wrapper) rest(args []string) []string {
 	valued := strings.Fields(w.valued)
 	for len(args) > 0 {

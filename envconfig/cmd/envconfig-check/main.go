@@ -1,6 +1,6 @@
-// Command envconfig-check finds what is wrong with the configuration of all environments while an
-// image is built. It holds the parsers that the entrypoint envconfig does without. See
-// envconfig-check --help.
+// Command envconfig-check finds mistakes in the configuration of all environments while an image is
+// built. It holds the parsers that the entrypoint envconfig does without. See envconfig-check
+// --help.
 package main
 
 import "os"

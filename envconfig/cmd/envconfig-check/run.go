@@ -251,7 +251,7 @@ func (c *command) keep(r check.Report) error {
 	return err
 }
 
-// report prints what was found; that there is something is an error, too.
+// report prints the findings; it returns an error if there are any.
 func (c *command) report(r check.Report) (err error) {
 	switch c.format {
 	case "text":

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// No command, form of output or error shows a value, whatever the format and whatever is wrong with
-// the file.
+// No command, form of output or error shows a value, for all formats and all kinds of mistakes in a
+// file.
 func TestValuesAreShownNowhere(t *testing.T) {
 	t.Parallel()
 	const canary = "c4n4ry"
