@@ -22,7 +22,7 @@ type directive struct {
 	undo   string // undoes in a server what it inherits from the http context
 }
 
-// deeds is a set of what a directive does that concerns a rule.
+// deeds is a set of the effects of a directive that concern a rule.
 type deeds uint16
 
 const (
@@ -38,9 +38,9 @@ const (
 	writes
 	// reads a file
 	reads
-	// states under what Nginx keeps something
+	// states the key under which Nginx keeps something
 	keys
-	// keeps something that no rule tells versions apart in
+	// keeps data in which no rule separates the versions
 	shares
 	// shows or changes the state of Nginx
 	status
@@ -93,14 +93,14 @@ var directives = sync.OnceValue(func() map[string]directive {
 	return table
 })
 
-// understood reports whether the name of a directive alone says what it does, or that it is an
+// understood reports whether the name of a directive alone shows its effect, or marks it as an
 // entry of a block.
 func understood(name string) bool {
 	return passes(name) || code(name) || strings.HasPrefix(name, "$")
 }
 
-// unknown says once that nothing is known of a directive. What stands in a block of such a name
-// needs no notice of its own.
+// unknown reports once that the transform does not know a directive. The contents of a block of
+// such a name need no notice of their own.
 func (t *transform) unknown(n conf.Node) {
 	name, a := n.Name(), t.info(n.Name())
 	_, set := t.rules.Main[name]
@@ -118,7 +118,7 @@ func (t *transform) unknown(n conf.Node) {
 			"leave it out, or under accept", name)
 }
 
-// shared says once that nothing tells apart what the versions keep under a directive.
+// shared reports once that all versions share the data that Nginx keeps under a directive.
 func (t *transform) shared(n conf.Node) {
 	a := t.info(n.Name())
 	if a.told || slices.Contains(t.rules.Accept, n.Name()) {

@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// mappedPaths covers what the trees of these tests write.
+// mappedPaths covers the files that the trees of these tests write.
 var mappedPaths = map[string]string{"/srv/": "/test/", "logs/": "/test/logs/", "off": "off"}
 
 func TestWrites(t *testing.T) {
@@ -83,7 +83,7 @@ func TestStateOfAZoneIsLeftOut(t *testing.T) {
 		"and versions")
 }
 
-// Pages that show what the Nginx does give way to 404.
+// Pages that show the state of the Nginx give way to 404.
 func TestStatusPages(t *testing.T) {
 	t.Parallel()
 	for _, page := range []string{"prometheus all", "reqstat_show", "req_status_show", "slab_stat",

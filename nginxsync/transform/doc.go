@@ -1,6 +1,6 @@
 // Package transform makes the configuration tree of a test Nginx out of a production tree.
 //
-// What the caller does, in this order:
+// The steps of a caller, in this order:
 //
 //   - read the production tree with package conf;
 //   - write the Rules: ports, paths, literal addresses, everything that would reach production
@@ -21,6 +21,6 @@
 //
 // Transform touches only the bodies of upstream blocks and directives that would reach production
 // or mix versions, and gives a reason for each change; everything else stays byte for byte as it
-// is. Whatever no rule covers and would reach production is an error, never a default. The package
-// does not run Nginx: package mirror does.
+// is. A directive that no rule covers and that would reach production is an error, never a default.
+// The package does not run Nginx: package mirror does.
 package transform

@@ -19,8 +19,8 @@ func code(name string) bool {
 		strings.HasPrefix(name, "proxy_wasm")
 }
 
-// code refuses programs in the configuration unless the rules trust them, and names those that they
-// trust.
+// code refuses programs in the configuration unless the rules trust them, and reports the trusted
+// ones as changes.
 func (t *transform) code(n conf.Node) {
 	if !t.rules.TrustCode {
 		t.refuse(n.Directive, "%s: code can open connections that no rule sees; set trustCode in "+
@@ -54,7 +54,8 @@ func (t *transform) egress(n conf.Node) {
 	}
 }
 
-// inertSuffixes end the names of directives that are inert whatever the table says.
+// inertSuffixes end the names of directives that are inert in any case, with or without an entry in
+// the table.
 var inertSuffixes = []string{"_set_header", "_param", "_pass", "_bind", "_cache_key",
 	"_cache_purge", "_set_headers", "_set_input_headers", "_zone", "_store"}
 
@@ -73,13 +74,13 @@ func mayNameHost(name string) bool {
 		})
 }
 
-// hostPort is what begins with a name and a port, such as consul.example:8500/v1.
+// hostPort matches a text that begins with a name and a port, such as consul.example:8500/v1.
 var hostPort = regexp.MustCompile(
 	`^(?:[A-Za-z0-9_-]+\.[A-Za-z0-9._-]*[A-Za-z]|localhost):[0-9]{1,5}(?:/|$)`)
 
-// namesHost reports whether an argument names a machine, or several with commas between them. What
-// could be any word is not seen: a host without dots ("kafka1:9092", "db-7"), a name without a port
-// ("redis.internal"), a unix socket.
+// namesHost reports whether an argument names a machine, or several with commas between them. It
+// does not recognize a text that could be any word: a host without dots ("kafka1:9092", "db-7"), a
+// name without a port ("redis.internal"), a unix socket.
 func namesHost(arg string) bool {
 	if first, others, ok := strings.Cut(arg, ","); ok && !strings.Contains(arg, "://") {
 		return namesHost(first) || namesHost(others)
@@ -104,8 +105,8 @@ func namesHost(arg string) bool {
 	return hostPort.MatchString(arg)
 }
 
-// connects refuses what may open a connection that the rules do not map: a directive that is known
-// to, and any other that names a machine and is not known to leave it alone.
+// connects refuses a directive that may open a connection that the rules do not map: one that is
+// known to open connections, and any other that names a machine and is not known to leave it alone.
 func (t *transform) connects(n conf.Node) {
 	name := n.Name()
 	if slices.Contains(t.rules.Accept, name) {
@@ -131,7 +132,8 @@ func (t *transform) connects(n conf.Node) {
 	}
 }
 
-// dropped leaves out what the rules drop, and reports whether the directive is of that.
+// dropped removes a directive that the rules drop, and reports whether the directive is dropped, by
+// itself or with a block around it.
 func (t *transform) dropped(n conf.Node) bool {
 	if len(t.rules.Drop) == 0 {
 		return false

@@ -35,7 +35,7 @@ func (t *transform) passVariable(p *pass) bool {
 	return false
 }
 
-// passTo maps whatever the expression yields to one upstream.
+// passTo maps every value of the expression to one upstream.
 func (t *transform) passTo(p *pass, to string) bool {
 	scheme, whole := p.scheme, p.scheme == "" && p.Name() == "proxy_pass"
 	if whole {
@@ -142,7 +142,7 @@ func shortList(values []string) string {
 	return strings.Join(values, ", ")
 }
 
-// variable names a variable after what it is for, so that the name stays when production changes
+// variable names a variable after its purpose, so that the name stays when production changes
 // elsewhere.
 func (t *transform) variable(kind, expression, content string) string {
 	sum := sha256.Sum256([]byte(expression + "\n" + content))
@@ -155,7 +155,8 @@ func (t *transform) variable(kind, expression, content string) string {
 	return "$sluice_" + kind + "_" + plain[:min(len(plain), 32)] + "_" + hex.EncodeToString(sum[:4])
 }
 
-// address is what Nginx takes for an address to connect to, and not for a name: see ngx_parse_url.
+// address matches a text that Nginx takes for an address to connect to, and not for a name: see
+// ngx_parse_url.
 const address = `^(?:unix:|\[|[0-9.]+(?:[:/?]|$))`
 
 var addressPattern = regexp.MustCompile("(?i)" + address)
@@ -204,7 +205,8 @@ func (t *transform) writeGuards(http conf.Node) {
 
 // guardText is the map of a guard. Without a resolver a name that no upstream has leads nowhere,
 // and addresses alone must be held back; with one only the names of upstreams may pass. The
-// expression cannot match a request's captures away: it is looked at only for what would not pass.
+// expression cannot match a request's captures away: Nginx evaluates it only for values that would
+// not pass.
 func (t *transform) guardText(variable, target string) string {
 	var b strings.Builder
 	other, closed := conf.Quote(target), t.rules.Resolver != ""
@@ -269,8 +271,8 @@ func (t *transform) expand(n conf.Node, expression string, depth int) ([]string,
 	return slices.Compact(texts), true
 }
 
-// valuesOf are the texts that a variable may have where n stands. What the location itself sets
-// comes first, then what the server sets, then tables and other locations of the server.
+// valuesOf returns the texts that a variable may have where n stands. The location's own values
+// come first, then those of the server, then tables and other locations of the server.
 func (t *transform) valuesOf(n conf.Node, name string, depth int) (values []string, ok bool) {
 	if name == "scheme" {
 		return []string{"http", "https"}, true
@@ -337,7 +339,7 @@ func directly(nodes []conf.Node, block *conf.Directive) bool {
 	})
 }
 
-// definitions are what gives a variable its value.
+// definitions holds the directives that give a variable its value.
 type definitions struct {
 	sets, tables []conf.Node
 	other        bool // something else does, too

@@ -7,12 +7,12 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// Reset stands, in Snippets.HTTP, for directives that undo what a server of the driver would
-// inherit from the http context of the tree: access rules, limits, programs, filters.
+// Reset stands, in Snippets.HTTP, for directives that undo the settings that a server of the driver
+// would inherit from the http context of the tree: access rules, limits, programs, filters.
 const Reset = "{{reset}}"
 
-// resetZones are what some lines that undo need in the http context: a key that is empty is not
-// counted.
+// resetZones holds the zones that some lines of a reset need in the http context: a key that is
+// empty is not counted.
 var resetZones = map[string]string{
 	"limit_conn": `limit_conn_zone "" zone=sluice_uncounted:32k;`,
 	"limit_req":  `limit_req_zone "" zone=sluice_unlimited:32k rate=1r/s;`,
@@ -21,7 +21,8 @@ var resetZones = map[string]string{
 // phases are the programs that a server inherits. It is an empty one that hides them.
 var phases = []string{"access", "body_filter", "header_filter", "log", "rewrite", "server_rewrite"}
 
-// reset is the text that takes the place of Reset, and what it needs in the http context.
+// reset returns the text that takes the place of Reset, and the zones that it needs in the http
+// context.
 func (t *transform) reset(hooked map[string]bool) (text, zones string) {
 	var lines, needs []string
 	for name := range t.inHTTP {

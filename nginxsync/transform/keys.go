@@ -61,9 +61,9 @@ func (t *transform) keeps(n conf.Node, rule, reason string) {
 	t.changed(n.Directive, rule, "%s", reason)
 }
 
-// limited adds the token to the key of a limit. What is added is named after the zone, so that it
-// stays the same when production changes elsewhere: Nginx cannot change the key of a zone while it
-// runs.
+// limited adds the token to the key of a limit. A variable that it adds is named after the zone, so
+// that the name stays the same when production changes elsewhere: Nginx cannot change the key of a
+// zone while it runs.
 func (t *transform) limited(n conf.Node) {
 	key := n.Arg(0)
 	if key == "" {
@@ -126,7 +126,8 @@ func (t *transform) tableKey(n conf.Node) {
 	}
 }
 
-// defaults states what Nginx would do by default and what writes outside the given directories.
+// defaults states the temporary directories that the http block leaves to Nginx's default, so that
+// they lie in Rules.TempDir.
 func (t *transform) defaults(http conf.Node) {
 	have := map[string]bool{}
 	for n := range http.Children() {

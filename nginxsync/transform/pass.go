@@ -30,7 +30,8 @@ type pass struct {
 // argument is the whole of the directive's argument.
 func (p pass) argument() string { return p.scheme + p.target + p.rest }
 
-// rule is what the rules say about the target of a pass: first those by place, then those by text.
+// rule returns the rules' new target for the target of a pass: rules by place come first, then
+// rules by text.
 func (t *transform) rule(n conf.Node, target, rest string) (to string, ok, byPlace bool) {
 	for _, r := range t.rules.PassAt {
 		if r.matches(n, target) {
@@ -68,7 +69,7 @@ func (r PassRule) matches(n conf.Node, target string) bool {
 	return server && location
 }
 
-// pass lets a request go to an upstream of the tree, or to what the rules map its target to, and
+// pass lets a request go to an upstream of the tree, or to the target that the rules give, and
 // nowhere else.
 func (t *transform) pass(n conf.Node) {
 	if n.NumArgs() == 0 {
@@ -121,7 +122,7 @@ func (t *transform) passLiteral(p *pass) bool {
 	return true
 }
 
-// redirects keeps what proxy_redirect does by default, for an upstream that answers with the
+// redirects keeps the default effect of proxy_redirect, for an upstream that answers with the
 // address of production.
 func (t *transform) redirects(p *pass) {
 	if p.Name() != "proxy_pass" || strings.Contains(p.argument(), "$") ||
@@ -164,9 +165,9 @@ func (t *transform) effective(n conf.Node, name string) (found []conf.Node, bloc
 	return found, block
 }
 
-// reach returns what takes the place of the target: an address, or an upstream, which is added when
-// the tree has none of the name. The upstream sees the Host and, over TLS, the name that it would
-// see in production.
+// reach returns the replacement of the target: an address, or an upstream, which is added when the
+// tree has none of the name. The upstream sees the Host and, over TLS, the name that it would see
+// in production.
 func (t *transform) reach(n conf.Node, scheme, target, to string) (string, bool) {
 	_, err := netip.ParseAddrPort(to)
 	literal := err == nil || strings.HasPrefix(to, "unix:")
@@ -194,8 +195,8 @@ func (t *transform) reach(n conf.Node, scheme, target, to string) (string, bool)
 	return name, true
 }
 
-// hostOf is what $proxy_host is in production, and whether the upstream gets to see it. A target of
-// "" is not known.
+// hostOf returns the value of $proxy_host in production, and whether the upstream gets to see it. A
+// target of "" is not known.
 func (t *transform) hostOf(n conf.Node, scheme, target string) (string, bool) {
 	if n.Name() != "proxy_pass" || target == "" {
 		return "", false
@@ -252,7 +253,7 @@ func (t *transform) keepHost(n conf.Node, scheme string) {
 	}
 }
 
-// writeHosts adds $sluice_host, which is what $proxy_host is in production.
+// writeHosts adds $sluice_host, which has the value of $proxy_host in production.
 func (t *transform) writeHosts() {
 	if len(t.hosts) == 0 {
 		return

@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// main sets what Rules.Main names and drops or refuses what carries traffic outside the http
-// context.
+// main sets the directives that Rules.Main names, and accepts or refuses blocks that carry traffic
+// outside the http context.
 func (t *transform) main() {
 	set := map[string]bool{}
 	for n := range t.tree.Top() {
@@ -140,8 +140,8 @@ func noPath(name, value string) bool {
 	return value == "off" || value == "on" || value == "none"
 }
 
-// belowRoots refuses what writes below a directory that no rule maps: uploads by WebDAV below root
-// and alias, and request bodies that are kept in client_body_temp_path.
+// belowRoots refuses directives that write below a directory that no rule maps: uploads by WebDAV
+// below root and alias, and request bodies that are kept in client_body_temp_path.
 func (t *transform) belowRoots(http conf.Node) {
 	for _, n := range t.below("dav_methods") {
 		if n.Arg(0) == "off" || t.accepted(n) {
@@ -230,7 +230,7 @@ func (t *transform) mapped(value string) (string, bool) {
 	return to + value[len(best):], true
 }
 
-// variables defines $sluice_vip, the VIP of the request, and what AllowClients needs.
+// variables defines $sluice_vip, the VIP of the request, and the variables that AllowClients needs.
 func (t *transform) variables() string {
 	var b strings.Builder
 	peer := "$remote_addr"

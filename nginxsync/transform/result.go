@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/textfs"
 )
 
-// Diff is what was changed, as a unified diff. It is empty for a tree that was a result already.
+// Diff returns the changes as a unified diff. It is empty for a tree that was a result already.
 func (r *Result) Diff() string {
 	if r.edit == nil {
 		return ""
@@ -37,10 +37,10 @@ func (r *Result) Summary() string {
 // FS is the transformed tree as a file system, readable by conf.Parse.
 func (r *Result) FS() fs.FS { return textfs.FS(r.Files) }
 
-// WriteTo writes the tree into the folder dir, which is made when it is missing. A folder that
-// holds an earlier result is brought up to date, files that the tree no longer has are removed; any
-// other folder must be empty. Each file is replaced atomically, the tree as a whole is not: Nginx
-// must not be told to read the folder meanwhile.
+// WriteTo writes the tree into the directory dir, which is made when it is missing. A directory
+// that holds an earlier result is brought up to date, files that the tree no longer has are
+// removed; any other directory must be empty. Each file is replaced atomically, the tree as a whole
+// is not: Nginx must not load the directory meanwhile.
 func (r *Result) WriteTo(dir string) error {
 	generated := path.Join(path.Dir(r.Main), Generated)
 	old, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(generated)))
@@ -60,8 +60,8 @@ func (r *Result) WriteTo(dir string) error {
 	case err != nil:
 		return fmt.Errorf("write: %w", err)
 	}
-	// The generated file first: with it the folder counts as that of a transform, should this end
-	// half way.
+	// The generated file first: with it the directory counts as that of a transform, should this
+	// end half way.
 	for _, name := range append([]string{generated}, slices.Sorted(maps.Keys(r.Files))...) {
 		target := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {

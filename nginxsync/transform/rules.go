@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/listen"
 )
 
-// Rules say how a production tree becomes that of a test Nginx. What a rule does not cover and
-// would reach production is an error of Transform, not a default.
+// Rules describe how a production tree becomes the tree of a test Nginx. A directive that no rule
+// covers and that would reach production is an error of Transform, not a default.
 type Rules struct {
 	// Listen maps each production port to the port of the test Nginx, which listens there on all
 	// addresses. A listen whose port is not in the map is an error.
@@ -46,8 +46,8 @@ type Rules struct {
 	// where production logs to syslog. The value "off" turns an access log off, and leaves out any
 	// other directive or the parameter with the path.
 	Paths map[string]string `json:"paths,omitempty"`
-	// TempDir is the folder of client_body_temp_path and the like where the tree sets none. The
-	// default leaves those that Nginx was built with.
+	// TempDir is the directory of client_body_temp_path and the like where the tree sets none. The
+	// default leaves the directories that Nginx was built with.
 	TempDir string `json:"tempDir,omitempty"`
 	// Clusters maps upstream names to clusters, without regard to the case of the upstream's name,
 	// as Nginx compares them. An upstream that is not in the map is the cluster of the same name in
@@ -59,11 +59,11 @@ type Rules struct {
 	// expressions with variables ("$backend") in proxy_pass, fastcgi_pass, grpc_pass, uwsgi_pass,
 	// scgi_pass and memcached_pass to the name of an upstream, which is added when the tree has
 	// none of that name, or to another literal address. The URI mapping, the Host that the upstream
-	// sees and what proxy_redirect does stay those of production. An expression whose values the
-	// tree gives as literals (by set, map, geo, split_clients) needs no entry: each value is mapped
-	// like a literal target. An entry that maps an expression to itself accepts it as far as it
-	// yields the name of an upstream: any other name is answered with 502, an address with 500.
-	// What is not in the map is an error.
+	// sees and the effect of proxy_redirect stay those of production. An expression whose values
+	// the tree gives as literals (by set, map, geo, split_clients) needs no entry: each value is
+	// mapped like a literal target. An entry that maps an expression to itself accepts it as far as
+	// it yields the name of an upstream: any other name is answered with 502, an address with 500.
+	// A target that is not in the map is an error.
 	Pass map[string]string `json:"pass,omitempty"`
 	// PassAt are rules for single places, which come before Pass: the first that matches counts.
 	PassAt []PassRule `json:"passAt,omitempty"`
@@ -71,8 +71,8 @@ type Rules struct {
 	// upstream has is answered with 502.
 	Resolver string `json:"resolver,omitempty"`
 	// Drop names directives and blocks that are left out: blocks of the main context other than
-	// events and http, such as "stream" and "mail", whose upstreams nothing maps, and what would be
-	// refused because it may connect to something.
+	// events and http, such as "stream" and "mail", whose upstreams nothing maps, and directives
+	// that would be refused because they may connect to something.
 	Drop []string `json:"drop,omitempty"`
 	// Accept names directives that would be refused because they may connect to something or, as
 	// dav_methods, write below a directory, directives that no rule knows, and blocks of the main
@@ -85,25 +85,25 @@ type Rules struct {
 	KeepStatus []string `json:"keepStatus,omitempty"`
 	// Secrets are the values that take the place of secrets in the text: by the name of the header,
 	// parameter or variable, in lower case, such as "authorization" or "$api_token", or by that of
-	// the directive, such as "secure_link_secret". What is in the map is a secret whatever its name
-	// looks like. A secret that is not in the map becomes "stripped".
+	// the directive, such as "secure_link_secret". A value whose name is in the map is a secret,
+	// however its name looks. A secret that is not in the map becomes "stripped".
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// TrustCode accepts Lua, Perl and njs code of the tree, which can open connections of its own.
 	// Without it such code is an error.
 	TrustCode bool `json:"trustCode,omitempty"`
-	// AllowClients answers every client outside these networks with 403, whatever the tree allows.
-	// Empty lets all in.
+	// AllowClients answers every client outside these networks with 403, even a client that the
+	// tree allows. Empty lets all in.
 	AllowClients []netip.Prefix `json:"allowClients,omitempty"`
 	// TrustVIPHeader are the networks of the peers whose X-Env-VIP request header selects the VIP,
 	// so that a backend that calls a production host name comes back to the VIP of its own caller.
 	// The default trusts none.
 	TrustVIPHeader []netip.Prefix `json:"trustVIPHeader,omitempty"`
-	// Snippets is what the driver needs in the configuration.
+	// Snippets holds the parts that the driver needs in the configuration.
 	Snippets Snippets `json:"-"`
 }
 
-// PassRule maps a target where it stands. An empty field matches everything; To is required and is
-// what a value of Rules.Pass is.
+// PassRule maps a target where it stands. An empty field matches everything; To is required and has
+// the form of a value of Rules.Pass.
 type PassRule struct {
 	// the file's name or a pattern of path.Match, such as "conf.d/*.conf"
 	File string `json:"file,omitempty"`
@@ -111,7 +111,7 @@ type PassRule struct {
 	Server string `json:"server,omitempty"`
 	// the arguments of a location around it, such as "/api/" or "~ \\.php$"
 	Location string `json:"location,omitempty"`
-	// what a key of Rules.Pass is
+	// a target, in the form of a key of Rules.Pass
 	Target string `json:"target,omitempty"`
 	To     string `json:"to"`
 }
@@ -119,10 +119,10 @@ type PassRule struct {
 // TreeID stands for Result.ID in the texts of Snippets.
 const TreeID = "{{tree}}"
 
-// Snippets is what a driver brings into the configuration. It may use $sluice_vip, the VIP of the
-// request, and set $sluice_version, which the response header shows, $sluice_reason, which
-// X-Sluice-Reason shows, and $sluice_fleeting, which keeps an answer out of every cache. TreeID in
-// HTTP and Once gives way to the id of the tree.
+// Snippets holds the parts that a driver adds to the configuration. They may use $sluice_vip, the
+// VIP of the request, and set $sluice_version, which the response header shows, $sluice_reason,
+// which X-Sluice-Reason shows, and $sluice_fleeting, which keeps an answer out of every cache.
+// TreeID in HTTP and Once gives way to the id of the tree.
 type Snippets struct {
 	// Modules are shared objects, loaded in this order, each unless the tree loads one of the same
 	// file name.
@@ -141,8 +141,8 @@ type Snippets struct {
 	Hooks map[string]Block
 	// Token is a block of the http context, for a tree that keeps something over time (cached
 	// pages, counts of limits): it sets $sluice_token, under which that is kept, before any
-	// directive of the tree sets a variable. It must differ whenever what serves on the VIP
-	// differs. Without it $sluice_token is the VIP.
+	// directive of the tree sets a variable. It must differ whenever the versions that serve on the
+	// VIP differ. Without it $sluice_token is the VIP.
 	Token Block
 	// URI is a block of the http context, for a tree with caches whose key production leaves to
 	// Nginx: it sets the variable that $sluice_at names, as luadriver describes. Without it the key
@@ -158,8 +158,8 @@ type Snippets struct {
 	// Methods are the balancing methods that the driver honours. The others are reported as left
 	// out.
 	Methods []string
-	// Upstream is what takes the place of the server lines of an upstream. Nil leaves upstreams
-	// static: then Rules.Pass must map the address of each server.
+	// Upstream returns the text that takes the place of the server lines of an upstream. Nil leaves
+	// upstreams static: then Rules.Pass must map the address of each server.
 	Upstream func(Upstream) string
 }
 
@@ -248,7 +248,7 @@ func fieldNames() map[string]bool {
 	return known
 }
 
-// undroppable are what other rules edit.
+// undroppable holds the directives that other rules edit.
 var undroppable = set("http", "events", "server", "listen", "location", "upstream", "include",
 	"map", "geo")
 

@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// A name that speaks of a secret makes no secret of what steers the tree; a value that is one goes.
+// A value that steers the tree stays even under the name of a secret; a value that is a secret
+// goes.
 func TestWhatIsASecret(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -92,8 +92,8 @@ func (t *transform) servers(http conf.Node) {
 	t.merged(&all)
 }
 
-// writtenListens is what is known of test sockets: the listen that is the default server, the one
-// that has the socket options, and the reason that is given for its changes.
+// writtenListens holds, by test socket, the listen that is the default server, the one that has the
+// socket options, and the reason that is given for its changes.
 type writtenListens struct {
 	defaults, options map[string]*conf.Directive
 	reasons           map[string]string
@@ -111,7 +111,7 @@ func (l *listenDirective) quic() bool {
 	return slices.Contains(l.flags, "quic") || slices.Contains(l.flags, "http3")
 }
 
-// socket is what Nginx tells sockets apart by.
+// socket returns the key by which Nginx distinguishes sockets.
 func (l *listenDirective) socket() string {
 	if l.quic() {
 		return l.address + " quic"
@@ -191,7 +191,8 @@ func (t *transform) listen(n conf.Node) (*listenDirective, bool) {
 	return l, true
 }
 
-// port is what the rules make of a port of production, by the address first.
+// port returns the test port that the rules give for a port of production; rules by address come
+// first.
 func (t *transform) port(n conf.Node, value, address string, port int) (int, bool) {
 	if to, ok := t.listenAt[address]; ok {
 		return to, true

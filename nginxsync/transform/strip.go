@@ -50,8 +50,8 @@ func serves(n conf.Node) bool {
 	return false
 }
 
-// secretWord is what the name of a header, a parameter or a variable has whose value may be a
-// secret.
+// secretWord matches the word in the name of a header, a parameter or a variable whose value may be
+// a secret.
 const secretWord = `(?i)(?:authorization|api[-_]?key|access[-_]?key|jwt[-_]?key|token|secret(?:[-_]?key)?|passw(?:or)?d|passphrase|credentials?|private[-_]?key|signing[-_]?key|session[-_]?key)`
 
 // secretName is a name that is one, and not of something that belongs to one: x_api_key, and not
@@ -114,7 +114,7 @@ func secretDirective(name string) bool {
 		secretName.MatchString(name)
 }
 
-// secret reports whether what has the name has a secret for a value.
+// secret reports whether the name is that of a secret.
 func (t *transform) secret(name string) bool {
 	yes, ok := t.secretly[name]
 	if !ok {
@@ -125,14 +125,14 @@ func (t *transform) secret(name string) bool {
 	return yes
 }
 
-// named reports whether the rules say what takes the place of the secret of the name.
+// named reports whether the rules have a replacement for the secret of the name.
 func (t *transform) named(name string) bool {
 	_, ok := t.rules.Secrets[strings.ToLower(name)]
 	return ok
 }
 
 // holds reports whether the value of the name is a secret. The name of an upstream, a path and a
-// URL are none, and what decides where a request goes is none.
+// URL are no secrets, nor is the value of a variable that decides where a request goes.
 func (t *transform) holds(name, value string) bool {
 	switch {
 	case t.named(name):
@@ -147,8 +147,8 @@ func (t *transform) holds(name, value string) bool {
 // url is one without a password in it.
 var url = regexp.MustCompile(`^[a-z+]+://[^@]*$`)
 
-// routing finds the variables that decide where a request goes: those of targets, and those that
-// these are made of.
+// routing finds the variables that decide where a request goes: the variables in targets, and the
+// variables from which these are computed.
 func (t *transform) routing() {
 	t.routes = map[string]bool{}
 	var add func(text string, depth int)
@@ -176,7 +176,7 @@ func (t *transform) routing() {
 	}
 }
 
-// variablePart is what stands for a value that is known only at run time.
+// variablePart matches a variable, whose value is known only at run time.
 var variablePart = regexp.MustCompile(`\$\{?\w+\}?`)
 
 const stripped = "stripped"
@@ -266,7 +266,8 @@ func (t *transform) secretQuery(text string) string {
 	})
 }
 
-// secretCondition strips what a condition compares a secret with: if ($http_x_api_key != "…").
+// secretCondition strips the text that a condition compares a secret with: if ($http_x_api_key !=
+// "…").
 func (t *transform) secretCondition(n conf.Node) {
 	args := n.Args()
 	op := slices.IndexFunc(args, func(a string) bool { return a == "=" || a == "!=" })
@@ -288,7 +289,7 @@ func (t *transform) secretCondition(n conf.Node) {
 	t.changed(n.Directive, "secret", "the value of %s stays in production", name)
 }
 
-// strip replaces what is literal in the argument.
+// strip replaces the literal parts of the argument.
 func (t *transform) strip(n conf.Node, i int, name string) {
 	if i < n.NumArgs() {
 		t.stripTo(n, i, name, t.stripped(name, n.Arg(i)))
@@ -303,7 +304,7 @@ func (t *transform) stripTo(n conf.Node, i int, name, to string) {
 	t.changed(n.Directive, "secret", "the value of %s stays in production", name)
 }
 
-// stripped is what takes the place of the secret of the name.
+// stripped returns the replacement of the secret of the name.
 func (t *transform) stripped(name, value string) string {
 	if to, ok := t.rules.Secrets[strings.ToLower(name)]; ok {
 		return to

@@ -46,8 +46,8 @@ func TestTableOfDirectives(t *testing.T) {
 // documentedName is the name of a directive in the documentation.
 var documentedName = regexp.MustCompile("`([a-z][a-z0-9_]+)`")
 
-// What docs/transform.md says of a directive is what the table has, and what it says is never
-// touched does nothing that a rule is about.
+// docs/transform.md and the table agree on each directive, and the directives that the page lists
+// as never touched have no effect that concerns a rule.
 func TestDocumentedDirectives(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../docs/transform.md")

@@ -36,10 +36,10 @@ type Change struct {
 	Reason string   `json:"reason"`
 }
 
-// Transform makes the tree of a test Nginx out of a production tree. It touches only what it must;
-// everything else stays byte for byte as it is. The same tree and rules give the same result, and a
-// tree that is already the result of the same rules is returned as it is. The error joins
-// everything in the tree that the rules do not cover, each a *conf.Error.
+// Transform makes the tree of a test Nginx out of a production tree. It touches only the directives
+// that it must; everything else stays byte for byte as it is. The same tree and rules give the same
+// result, and a tree that is already the result of the same rules is returned as it is. The error
+// joins everything in the tree that the rules do not cover, each a *conf.Error.
 func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if err := rules.Validate(); err != nil {
 		return nil, err
@@ -81,7 +81,8 @@ func (t *transform) check(r *Result) error {
 const markerLine = "# Written by nginxsync transform. Do not edit: transform the production tree " +
 	"again.\n"
 
-// marker heads the generated file: what it was made with, and of what the other files consist.
+// marker returns the head of the generated file: the tree's id, and digests of the rules and of the
+// other files.
 func marker(id string, rules Rules, files map[string]string) string {
 	var names strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -165,7 +166,7 @@ type transform struct {
 	routes map[string]bool
 	// directives that pass requests on
 	targets []conf.Node
-	// by name, what the http block itself has besides servers and upstreams
+	// by name, the directives of the http block itself besides servers and upstreams
 	inHTTP map[string][]conf.Node
 	// names of the tree's upstreams, in lower case
 	inTree map[string]bool
@@ -233,7 +234,7 @@ func (t *transform) note(d *conf.Directive, rule, reason string) {
 	t.changes = append(t.changes, change{at: d, rule: rule, reason: reason})
 }
 
-// change is a Change whose line is not known yet. at is nil for what is added to the main file.
+// change is a Change whose line is not known yet. at is nil for an addition to the main file.
 type change struct {
 	at           *conf.Directive
 	rule, reason string
@@ -284,7 +285,7 @@ func (t *transform) ordered() []Change {
 	return changes
 }
 
-// nameInfo is what the transform knows of all directives of one name.
+// nameInfo holds the facts that the transform knows of all directives of one name.
 type nameInfo struct {
 	directive
 	rules  ruleSet

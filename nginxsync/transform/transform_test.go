@@ -45,8 +45,8 @@ func parse(t testing.TB, fsys fs.FS) *conf.Tree {
 // one is a tree of a single file.
 func oneFile(text string) fs.FS { return fstest.MapFS{"nginx.conf": {Data: []byte(text)}} }
 
-// Each golden file holds the production tree, the rules, and what the transform says and does about
-// them.
+// Each golden file holds the production tree, the rules, and the messages and results of the
+// transform.
 func TestTransformGolden(t *testing.T) {
 	t.Parallel()
 	names, err := filepath.Glob("testdata/golden/*.txtar")
@@ -111,7 +111,7 @@ func stripDigests(diff string) string {
 	return b.String()
 }
 
-// What no rule covers is refused, with file and line and what to do.
+// Directives that no rule covers are refused, with file and line and what to do.
 func TestTransformFailsClosed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ text, want string }{

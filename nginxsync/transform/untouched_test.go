@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// untouched has, for what docs/transform.md says is never touched, directives of a location with
-// all that other rules look for: names of secrets, addresses, variables.
+// untouched has, for each directive that docs/transform.md lists as never touched, directives of a
+// location with all texts that other rules look for: names of secrets, addresses, variables.
 var untouched = map[string][]string{
 	"`location`": {`location ~ ^/token/(?<api_key>[0-9]+)$ { return 204; }`},
 	"`rewrite`":  {`rewrite ^/t/(.*)$ /token/$1?token_type=recovery_link last;`},
@@ -41,8 +41,8 @@ var untouched = map[string][]string{
 	"`proxy_pass` to an upstream with its URI part": {`proxy_pass http://web/in/?token_type=some_long_value;`, `proxy_pass http://web$request_uri;`, `proxy_pass https://web;`},
 }
 
-// What docs/transform.md says is never touched is not touched: each line stays byte for byte,
-// whatever stands in it.
+// Each line of a directive that docs/transform.md lists as never touched stays byte for byte, with
+// any arguments.
 func TestWhatIsNeverTouched(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/transform.md")

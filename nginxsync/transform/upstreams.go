@@ -91,7 +91,7 @@ func (t *transform) upstream(n conf.Node) {
 }
 
 // methodRank orders the methods of one upstream: the driver gets one that it honours, and
-// stickiness before what picks the first time.
+// stickiness before the method for a first request.
 func methodRank(name string, honours bool) int {
 	switch {
 	case !honours:
@@ -102,8 +102,7 @@ func methodRank(name string, honours bool) int {
 	return 1
 }
 
-// parameters takes over what all servers have alike, and adds to left what the driver cannot take
-// over.
+// parameters takes over the parameters that all servers have alike, and adds the others to left.
 func (u *Upstream) parameters(server *conf.Directive, first bool, left []string) []string {
 	var maxFails, timeout, slow string
 	for i := 1; i < server.NumArgs(); i++ {
@@ -167,7 +166,7 @@ func (t *transform) staticServer(server conf.Node, upstream string) {
 	}
 }
 
-// snippets adds what the driver brings.
+// snippets adds the driver's snippets.
 func (t *transform) snippets(http conf.Node) {
 	s := t.rules.Snippets
 	have := map[string]conf.Node{}
