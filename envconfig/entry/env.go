@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// Environ is what a service is given of the variables that this process has.
+// Environ selects the variables of this process that a service gets, and sets others.
 type Environ struct {
 	// Pristine passes on nothing but Set. The default is false.
 	Pristine bool
 	// Unset are patterns as in [path.Match]; variables with such names are left out.
 	Unset []string
-	// Set are NAME=VALUE, put in last, in place of what was there. Of several for the same name the
+	// Set are NAME=VALUE, put in last, in place of earlier values. Of several for the same name the
 	// last counts.
 	Set []string
 }
@@ -51,8 +51,8 @@ func (e *Environ) leavesOut(name string) bool {
 }
 
 // Validate returns all problems at once: patterns that are malformed, and elements of Set that name
-// no variable. The errors match [ErrInvalid] and do not repeat what is in Set, which may be a
-// secret.
+// no variable. The errors match [ErrInvalid] and do not repeat the values of Set, which may be
+// secrets.
 func (e *Environ) Validate() error {
 	var problems []error
 	for i, pattern := range e.Unset {

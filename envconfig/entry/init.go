@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// DefaultGrace is below the 30 seconds that Kubernetes gives a pod. "docker stop" gives 10 unless
-// it is told otherwise.
+// DefaultGrace is below the 30 seconds that Kubernetes gives a pod. "docker stop" gives 10 by
+// default.
 const DefaultGrace = 25 * time.Second
 
 // killWait bounds how long killed processes are waited for: one that hangs in the kernel must not
@@ -19,21 +19,21 @@ const DefaultGrace = 25 * time.Second
 const killWait = 5 * time.Second
 
 // Init runs a service as the process 1 of a container should: it stays in front of the service,
-// passes every signal on, reaps what is orphaned, and ends when the last descendant has gone rather
-// than when the first child has. That is what lets a service behind "sh /sbin/startup.sh" finish
-// its requests after SIGTERM, which the shell does not survive and does not pass on.
+// passes every signal on, reaps orphans, and ends when the last descendant has gone rather than
+// when the first child has. So a service behind "sh /sbin/startup.sh" can finish its requests after
+// SIGTERM, which the shell does not survive and does not pass on.
 //
 // Run waits for all children of the process, so no other part of the program may wait for or start
 // any. Where the process is not process 1, Run makes it the reaper of its descendants.
 type Init struct {
 	// Grace is how long descendants may go on after a signal that asks them to stop or, under
-	// [Stop], after the service's main process has ended; then they are killed. Those that were
-	// left to the service to ask are asked when four fifths of it have gone. The default is
+	// [Stop], after the service's main process has ended; then they are killed. Descendants that
+	// the service itself should ask are asked when four fifths of it have gone. The default is
 	// [DefaultGrace]; a negative Grace is refused.
 	Grace time.Duration
 	// Scope says which processes get the signals. The default is [Service].
 	Scope Scope
-	// Rewrite replaces signals on their way to the service, e.g. {SIGTERM: SIGQUIT}; a signal
+	// Rewrite replaces signals before they reach the service, e.g. {SIGTERM: SIGQUIT}; a signal
 	// rewritten to itself is left alone. Without an entry for SIGTERM it becomes StopSignal, or for
 	// Nginx, php-fpm, Apache and HAProxy the signal on which they finish their requests.
 	Rewrite map[syscall.Signal]syscall.Signal
@@ -41,7 +41,7 @@ type Init struct {
 	// SIGTERM. SIGTERM, SIGINT and SIGQUIT ask it in any case, SIGQUIT except for a JVM, which
 	// prints its threads.
 	StopSignal syscall.Signal
-	// OnMainExit says what becomes of other descendants when the main process ends by itself. The
+	// OnMainExit chooses the fate of other descendants when the main process ends by itself. The
 	// default is [Stop].
 	OnMainExit MainExit
 	// PIDFile is the file in which a service in the background leaves its process id. Under [Wait]
@@ -56,16 +56,16 @@ type Init struct {
 	MapExit map[int]int
 }
 
-// Scope says which of the service's processes get a signal. Those of job control, SIGTSTP, SIGTTIN,
-// SIGTTOU and SIGCONT, go to the process group whatever the scope.
+// Scope says which of the service's processes get a signal. The signals of job control, SIGTSTP,
+// SIGTTIN, SIGTTOU and SIGCONT, go to the process group in every scope.
 type Scope int
 
 const (
-	// Service is the first process below this one that is neither a shell nor a wrapper such as
-	// env or su: a service tells its own workers. Where a shell has started several, it is all of
+	// Service is the first process below this one that is neither a shell nor a wrapper such as env
+	// or su: a service signals its own workers. Where a shell has started several, it is all of
 	// them. A shell without a trap dies of a stopping signal, lest it start its next command; one
-	// that catches a signal gets it in place of what it has started in the background. Where /proc
-	// cannot be read, it is the main process or, for a shell, the group.
+	// that catches a signal gets it in place of its background processes. Where /proc cannot be
+	// read, it is the main process or, for a shell, the group.
 	Service Scope = iota
 	// Main is the process that was started.
 	Main
@@ -73,7 +73,7 @@ const (
 	Group
 )
 
-// MainExit is what Init does when the main process has ended without having been asked to.
+// MainExit is the action of Init when the main process has ended without having been asked to.
 type MainExit int
 
 const (
@@ -93,7 +93,7 @@ type Report struct {
 	Code int
 	// Drained counts the descendants that ended after the main process had.
 	Drained int
-	// Killed are those that had to be killed when the grace time was over.
+	// Killed lists the processes that had to be killed when the grace time was over.
 	Killed []Process
 	// Drain is the time between the end of the main process, or SIGTERM where that came first, and
 	// the end of the last.
@@ -201,7 +201,7 @@ func (i *Init) validate() error {
 	return errors.Join(problems...)
 }
 
-// exitCode is what a shell shows for the status.
+// exitCode returns the exit code that a shell shows for the status.
 func exitCode(s syscall.WaitStatus) int {
 	if s.Signaled() {
 		return 128 + int(s.Signal())
@@ -210,7 +210,7 @@ func exitCode(s syscall.WaitStatus) int {
 }
 
 // becomeReaper makes orphaned descendants children of this process. Where that is not allowed,
-// those that leave their parent go to process 1 as they always did.
+// orphans go to process 1 as they always did.
 func becomeReaper() {
 	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 	if os.Getpid() != 1 {

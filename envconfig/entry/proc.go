@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// stat is what /proc/PID/stat says of a process.
+// stat holds the fields of a process in /proc/PID/stat.
 type stat struct {
 	Process
 	parent int

@@ -22,11 +22,11 @@ type Command struct {
 	Path string
 	// Args as the command sees them, its own name included.
 	Args []string
-	// Interpreter is what the first line of a script names, or empty for a binary.
+	// Interpreter is the program that the first line of a script names, or empty for a binary.
 	Interpreter string
 }
 
-// validate reports what a Command that [Resolve] has not made may lack.
+// validate reports the missing parts of a Command that [Resolve] has not made.
 func (c *Command) validate() error {
 	if c == nil || c.Path == "" || len(c.Args) == 0 {
 		return bad("Command", "a Path and Args with the command's name, as Resolve returns them")
@@ -92,8 +92,8 @@ func check(name string, args []string) (*Command, error) {
 	return &Command{Path: name, Args: args, Interpreter: interpreter}, nil
 }
 
-// readInterpreter returns what a "#!" line names. A file that may be run and not read has none that
-// can be checked.
+// readInterpreter returns the program that a "#!" line names. A file that may be run and not read
+// has none that can be checked.
 func readInterpreter(name string) (string, error) {
 	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {

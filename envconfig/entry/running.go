@@ -36,8 +36,8 @@ type running struct {
 	// asked: the service was given a signal to stop, or the main process ended by a signal that was
 	// passed on, or soon after one.
 	asked bool
-	// trapped: the main process is a shell with a trap for the last signal, so that what it has put
-	// into the background is its business.
+	// trapped: the main process is a shell with a trap for the last signal, so that it has to stop
+	// its background processes itself.
 	trapped bool
 	// inCharge: the main process is the service itself.
 	inCharge bool
@@ -176,7 +176,7 @@ func (r *running) group(s syscall.Signal) {
 	}
 }
 
-// unseen gives a signal where no /proc tells what is a shell.
+// unseen sends a signal where no /proc shows which processes are shells.
 func (r *running) unseen(s syscall.Signal) {
 	given := r.translate(s, "")
 	r.passed[given] = true
@@ -193,8 +193,8 @@ func (r *running) view(s syscall.Signal) *view {
 }
 
 // services returns the processes that a signal is for. While a main process runs that is itself the
-// service, or a shell with a trap, what it has detached is its business. shown is false where /proc
-// does not show the children of this process.
+// service, or a shell with a trap, it has to stop its detached processes itself. shown is false
+// where /proc does not show the children of this process.
 func (r *running) services(v *view) (all []target, shown bool) {
 	children := v.children[os.Getpid()]
 	if r.ended {
@@ -214,11 +214,11 @@ func (r *running) services(v *view) (all []target, shown bool) {
 	return all, true
 }
 
-// tell gives the signal, or what it becomes for the program in question, to the processes and
-// reports whether that asks the service to stop. One that was told to stop is not told again, since
-// many a service takes the second time for an order to drop everything; a shell without a trap is
-// told to stop and nothing else. A service that answers for a proxy beside it is told when that has
-// ended.
+// tell sends the processes the signal, or its replacement for the program in question, and reports
+// whether that asks the service to stop. A process that was asked to stop is not asked again, since
+// many a service takes a second signal for an order to drop everything; a shell without a trap gets
+// signals to stop and no others. A service that answers for a proxy beside it gets the signal when
+// the proxy has ended.
 func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 	for i, t := range all {
 		if !t.ends || i == len(all)-1 {
@@ -313,9 +313,10 @@ func (r *running) childChanged(e end) {
 // usually no child is left.
 const scanDelay = 2 * time.Millisecond
 
-// askLeft asks those to stop that the main process has left behind. If it was asked itself, it may
-// have told them already, in words of its own; then only those are told that SIGTERM does not kill,
-// or that have nothing to finish, and the others at the last call: a job of cron ends by itself.
+// askLeft asks the processes to stop that the main process has left behind. If the main process was
+// asked itself, it may have asked them already, in its own way; then only processes get the signal
+// that SIGTERM does not kill, or that have nothing to finish, and the others get it at the last
+// call: a job of cron ends by itself.
 func (r *running) askLeft() {
 	s := syscall.SIGTERM
 	if r.Scope == Group {
@@ -381,7 +382,7 @@ func (r *running) everyone(s syscall.Signal) {
 	r.outsideGroup(s)
 }
 
-// identity is what tells a process from all others.
+// identity distinguishes a process from all others.
 type identity struct {
 	pid   int
 	start uint64
@@ -389,7 +390,7 @@ type identity struct {
 
 func (t target) identity() identity { return identity{t.PID, t.start} }
 
-// kill ends what has outlived the grace time.
+// kill ends the processes that have outlived the grace time.
 func (r *running) kill() {
 	r.killing = true
 	r.report.Killed = r.descendants()

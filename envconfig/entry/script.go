@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// inits have to be process 1 themselves, or do for their services what [Init] does.
+// inits have to be process 1 themselves, or do the work of [Init] for their services.
 var inits = []string{
 	"init", "systemd", "tini", "tini-static", "docker-init", "dumb-init", "catatonit", "pid1",
 	"s6-svscan", "runit", "runit-init", "runsvdir", "openrc-init", "my_init",

@@ -36,8 +36,8 @@ func ofJobControl(s syscall.Signal) bool {
 	return false
 }
 
-// graceful is the signal on which a service finishes its work, for those that drop it on SIGTERM:
-// the STOPSIGNAL of their official images.
+// graceful holds the signals on which services finish their work, for services that drop it on
+// SIGTERM: the STOPSIGNAL of their official images.
 var graceful = map[string]syscall.Signal{
 	"nginx":   syscall.SIGQUIT, // nginx(8): quit
 	"php-fpm": syscall.SIGQUIT, // php-fpm(8): graceful stop
@@ -50,7 +50,7 @@ var graceful = map[string]syscall.Signal{
 var fronts = []string{"nginx", "apache2", "httpd", "haproxy"}
 
 // isBehind reports whether a program answers requests of a proxy in the same container, and drops
-// them when it is told to stop: php-fpm does, unless its process_control_timeout is set.
+// them on a signal to stop: php-fpm does, unless its process_control_timeout is set.
 func isBehind(program string) bool { return strings.TrimRight(program, "0123456789.") == "php-fpm" }
 
 // gracefulStop returns the signal of graceful for a program, or 0. Debian gives php-fpm a version.
@@ -75,8 +75,8 @@ func (i *Init) translate(s syscall.Signal, program string) syscall.Signal {
 	return s
 }
 
-// stops reports whether a signal asks the service to stop, given what it has become for one of the
-// processes that it goes to.
+// stops reports whether a signal asks the service to stop, given its replacement for one of the
+// processes that get it.
 func (i *Init) stops(came, given syscall.Signal, program string) bool {
 	for _, s := range []syscall.Signal{came, given} {
 		switch {

@@ -17,7 +17,7 @@ var shells = []string{
 }
 
 // wrappers start one program and wait for it. They end with it, so they need no signal; some, such
-// as su, kill it soon after they got one. Those that become the program are here for the moment
+// as su, kill it soon after they got one. Wrappers that become the program are here for the moment
 // before they do.
 var wrappers = []string{
 	"env", "nice", "ionice", "chrt", "taskset", "numactl", "setpriv", "chroot", "gosu", "su-exec",
@@ -74,9 +74,9 @@ func (v *view) program(s stat) string {
 }
 
 // services returns the processes at and below s that a signal is for: the first that are neither
-// shells nor wrappers. A shell that catches the signal is one, since its trap says what is to be
-// done, and beside it only the command that it waits for in the foreground, before whose end no
-// trap runs.
+// shells nor wrappers. A shell that catches the signal is one, since its trap decides what to do,
+// and beside it only the command that it waits for in the foreground, before whose end no trap
+// runs.
 func (v *view) services(s stat) []target {
 	program := v.program(s)
 	below := v.children[s.PID]
@@ -156,7 +156,7 @@ func (v *view) foreground(s stat, program string) (stat, bool) {
 
 // waitsInForeground reports whether a shell waits for its newest child as a command in the
 // foreground rather than with wait. dash and the shell of busybox sleep in different system calls;
-// for bash the child tells, which in the background begins with SIGINT ignored (POSIX.1-2024, XCU
+// for bash the child decides, which in the background begins with SIGINT ignored (POSIX.1-2024, XCU
 // 2.9.3.1), or else the text of the script, which without the word wait waits for nothing in the
 // background.
 func (v *view) waitsInForeground(s stat, program string, newest stat) bool {

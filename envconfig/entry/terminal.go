@@ -12,10 +12,10 @@ import (
 
 // terminal is the controlling terminal, or nil where none of the standard files is it. Where
 // standard input is not, as in a pipe, the terminal is left to the others of the pipe, and only
-// what it stops is followed.
+// processes that it stops are followed.
 type terminal struct {
 	own int
-	// what this process's group was stopped with and, until it goes on, does not handle
+	// the signal that stopped this process's group and that, until it goes on, it does not handle
 	stopped syscall.Signal
 	// its handler
 	handler sigaction
@@ -59,8 +59,8 @@ func setForeground(group int) {
 }
 
 // give puts the service's group into the foreground in place of this process's, so that it may read
-// and gets what the keys send. It reports whether this process was there: a shell that runs it in
-// the background keeps the terminal.
+// and gets the signals of the keys. It reports whether this process was there: a shell that runs it
+// in the background keeps the terminal.
 func (t *terminal) give(group int) bool {
 	if t == nil || foreground() != t.own {
 		return false
@@ -83,9 +83,9 @@ func (t *terminal) takeBack(group int) {
 
 // follow follows a service that a key has stopped, or that wanted to read in the background: where
 // a shell runs this process, it stops as well, so that the shell knows and takes the terminal,
-// until "fg" or "bg" sends SIGCONT. In a container nobody could ever continue it, nor where the
-// script that runs this process is what has the terminal, so the service gets the terminal and goes
-// on, unless it was a signal passed on that had asked it to stop.
+// until "fg" or "bg" sends SIGCONT. In a container no process could ever continue it, nor where the
+// script that runs this process has the terminal, so the service gets the terminal and goes on,
+// unless it was a signal passed on that had asked it to stop.
 func (t *terminal) follow(group int, by syscall.Signal, asked bool) {
 	if t == nil {
 		return
@@ -93,7 +93,7 @@ func (t *terminal) follow(group int, by syscall.Signal, asked bool) {
 	sid, _, _ := syscall.Syscall(syscall.SYS_GETSID, 0, 0, 0)
 	switch inShell := os.Getpid() != 1 && int(sid) != t.own; {
 	case t.give(group):
-		// "fg" sends no SIGCONT to what goes on already
+		// "fg" sends no SIGCONT to a group that goes on already
 	case !asked && foreground() == group && (by == syscall.SIGTTIN || by == syscall.SIGTTOU):
 		// it has got the terminal since
 	case inShell:

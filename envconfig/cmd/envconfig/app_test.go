@@ -81,7 +81,7 @@ var apps = map[string]func(args []string){
 		fmt.Println("READY")
 		select {}
 	},
-	// signals prints what it gets, and ends on SIGTERM.
+	// signals prints the signals that it gets, and ends on SIGTERM.
 	"signals": func([]string) {
 		c := make(chan os.Signal, 64)
 		signal.Notify(c)

@@ -40,8 +40,8 @@ type real struct {
 	suffix string
 	// flags of envconfig that it needs.
 	flags string
-	// works is what it prints when it has begun with the work, and done when it has ended; without
-	// done the answer to the request tells.
+	// works is its output when it has begun with the work, and done its output when it has ended;
+	// without done the answer to the request shows the end.
 	works, done string
 }
 

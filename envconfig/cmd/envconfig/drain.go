@@ -54,8 +54,8 @@ func (c *command) drain() error {
 	}
 }
 
-// connections counts the connections to the ports or, without any, to those that are listened to in
-// this network namespace, and returns the ports.
+// connections counts the connections to the ports or, without any, to all listening ports of this
+// network namespace, and returns the ports.
 func connections(ports []int) (of []int, count int, err error) {
 	var all []socket
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {

@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/entry"
 )
 
-// exitCode is what the binary ends with. The codes from 64 to 78 are those of sysexits.h.
+// exitCode returns the exit code of the binary. The codes from 64 to 78 are those of sysexits.h.
 func exitCode(err error) int {
 	var signal signalError
 	var ended serviceEnded

@@ -47,7 +47,7 @@ exec "$E" --on-main-exit=wait `+c.flags+` -- sh start.sh`)
 	}
 }
 
-// A full pipe that nobody reads holds up neither the start nor the end.
+// A full pipe without a reader holds up neither the start nor the end.
 func TestFullLogHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	exe, err := binary()

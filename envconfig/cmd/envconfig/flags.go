@@ -169,7 +169,7 @@ func (c *command) define(fs *flag.FlagSet) {
 	fs.BoolVar(&c.bake, "bake", false, "manifest: make the links of the action pointer first")
 }
 
-// variables is what the names of the variables begin with that stand for flags.
+// variables is the prefix of the names of variables that stand for flags.
 const variables = "ENVCONFIG_"
 
 // fromEnviron sets the flags that ENVCONFIG_* variables name. One that is there twice counts as the
@@ -199,7 +199,7 @@ func fromEnviron(fs *flag.FlagSet, env []string) error {
 	return nil
 }
 
-// ofServiceLink reports whether a variable has the form of those that Kubernetes gives to a
+// ofServiceLink reports whether a variable has the form of the variables that Kubernetes gives to a
 // container for each Service of its namespace, one of which may be called envconfig.
 func ofServiceLink(name string) bool {
 	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") ||
@@ -321,7 +321,7 @@ func (c *command) setMapExit(s string) error {
 	return nil
 }
 
-// choice is true, false or left to what the command is.
+// choice is true, false or automatic, by the kind of the command.
 type choice string
 
 func (c *choice) String() string   { return "auto" }

@@ -54,7 +54,7 @@ func TestClosedStandardInput(t *testing.T) {
 	}
 }
 
-// What the service sets for its own Go runtime reaches it, and leaves envconfig as it is.
+// Variables for the service's own Go runtime reach the service, and leave envconfig as it is.
 func TestVariablesOfTheGoRuntime(t *testing.T) {
 	t.Parallel()
 	const set = `GOMAXPROCS=many GOGC=1 GOMEMLIMIT=1 GOTRACEBACK=crash GODEBUG=asyncpreemptoff=1,execwait=2`

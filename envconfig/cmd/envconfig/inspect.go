@@ -62,7 +62,7 @@ func (c *command) manifest() error {
 	return envconfig.WriteManifest(root, m)
 }
 
-// list prints the environments and what each lacks.
+// list prints the environments and the missing parts of each.
 func (c *command) list() error {
 	m, err := c.load()
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *command) list() error {
 	return nil
 }
 
-// status prints what is active.
+// status prints the active environment.
 func (c *command) status() error {
 	s, err := c.activator().Status()
 	if err != nil {

@@ -18,18 +18,18 @@ func main() {
 }
 
 // log is a descriptor that a line is written to if it can be: package os would end the process when
-// nobody reads.
+// the pipe has no reader.
 type log int
 
 const (
 	// logPause is how long a log that is full is waited for, which may be for a slow reader.
 	logPause = 100 * time.Millisecond
-	// logPiece is what a pipe with any room at all has room for: PIPE_BUF of pipe(7).
+	// logPiece is the size for which a pipe with any room at all has room: PIPE_BUF of pipe(7).
 	logPiece = 4096
 )
 
-// Write never fails, and what cannot be written is lost: what the service does must not depend on
-// its log. To make the descriptor non-blocking would make it so for the service, too.
+// Write never fails, and text that cannot be written is lost: the service must not depend on its
+// log. To make the descriptor non-blocking would make it so for the service, too.
 func (l log) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		if !l.hasRoom() {

@@ -11,8 +11,8 @@ import (
 )
 
 // giveBack returns the memory that only the start has needed: the heap, and the pages of the binary
-// itself, which the kernel reads again from its cache where they are needed once more. What it
-// cannot do is left as it is.
+// itself, which the kernel reads again from its cache where they are needed once more. It ignores
+// failures.
 func giveBack() {
 	debug.FreeOSMemory()
 	self, err := os.Readlink("/proc/self/exe")

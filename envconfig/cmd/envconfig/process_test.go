@@ -96,8 +96,8 @@ func (s *service) sees(text string) {
 
 func (s *service) signal(n syscall.Signal) { _ = s.cmd.Process.Signal(n) }
 
-// ends waits for the end and returns the exit code, or minus the signal's number. What hangs is
-// killed, so that its output is seen.
+// ends waits for the end and returns the exit code, or minus the signal's number. A service that
+// hangs is killed, so that its output is seen.
 func (s *service) ends() int {
 	hangs := time.AfterFunc(2*time.Minute, func() {
 		s.t.Errorf("does not end: %v", s.output)
@@ -283,7 +283,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 		const show = `grep -E 'SigIgn|SigBlk' /proc/self/status`
 		s := start(t, `trap "" HUP INT; `+show+`; exec "$E" `+mode+` -- `+show)
 		require.Equal(t, 0, s.ends())
-		// who started the tests may ignore other signals besides
+		// the process that started the tests may ignore other signals besides
 		shown := regexp.MustCompile(`SigBlk:\s+\S+\nSigIgn:\s+\S+\n`).FindAllString(
 			s.output.String(), -1)
 		require.Len(t, shown, 2, s.output.String())
@@ -352,7 +352,7 @@ func TestTerminal(t *testing.T) {
 	script, err := exec.LookPath("script")
 	require.NoError(t, err, "util-linux's script makes the terminal")
 	// The service reads from the terminal though it is in a process group of its own; a key stops
-	// it, as process 1 of a session nobody could continue it, so it goes on.
+	// it, no process could continue process 1 of a session, so it goes on.
 	s := startWith(t, &syscall.SysProcAttr{}, `{ until grep -qs READY typescript; do :; done; printf 'hello\n'; until grep -qs 'got hello' typescript; do :; done; printf '\032again\n'; } |
 		`+script+` -qefc 'exec "$E" --quiet --init=true -- sh -c "echo READY; read x; echo got \$x; read y; echo got \$y; exit 7"' typescript`)
 	require.Equal(t, 7, s.ends(), "%v", s.output)
@@ -360,9 +360,9 @@ func TestTerminal(t *testing.T) {
 	require.Contains(t, s.output.String(), "got again")
 }
 
-// Of a script that is the session's leader, as a container's process 1 is, nobody could continue
-// what a key has stopped. When a shell that was the service has been killed, the script reads from
-// the terminal again although a job of that had it.
+// Of a script that is the session's leader, as a container's process 1 is, no process could
+// continue a process that a key has stopped. When a shell that was the service has been killed, the
+// script reads from the terminal again although a job of that had it.
 func TestTerminalOfAScript(t *testing.T) {
 	t.Parallel()
 	s := startWith(t, &syscall.SysProcAttr{}, `

@@ -62,7 +62,7 @@ func childrenOf(pid int) []string {
 	return all
 }
 
-// A service tells its workers itself: they are not signalled in mid-task, however the service was
+// A service signals its workers itself: they are not signalled in mid-task, however the service was
 // started.
 func TestWorkersFinishTheirTask(t *testing.T) {
 	t.Parallel()
@@ -110,8 +110,8 @@ func TestOtherScopes(t *testing.T) {
 	require.NotContains(t, s.output.String(), "GOT 10")
 }
 
-// A trap says what is to be done: the shell gets the signal, and what it has put into the
-// background does not; a command in the foreground gets it, too, since no trap runs before its end.
+// A trap decides what to do: the shell gets the signal, and its background processes do not; a
+// command in the foreground gets it, too, since no trap runs before its end.
 func TestShellsWithATrap(t *testing.T) {
 	t.Parallel()
 	for _, shell := range []string{"dash", "bash"} {
@@ -137,7 +137,7 @@ func TestShellsWithATrap(t *testing.T) {
 			require.NotContains(t, s.output.String(), "ASKED TWICE")
 			require.NotContains(t, s.output.String(), "never")
 		})
-		// The trap asks in its own words and ends: what still works is not asked again.
+		// The trap asks in its own way and ends: a process that still works is not asked again.
 		t.Run(shell+" leaves before its service", func(t *testing.T) {
 			t.Parallel()
 			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP
@@ -155,7 +155,7 @@ func TestShellsWithATrap(t *testing.T) {
 	}
 }
 
-// Signals become others on their way, by --rewrite, --stop-signal or what the service is.
+// Signals are replaced by --rewrite, --stop-signal or the kind of the service.
 func TestSignalsAreRewritten(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

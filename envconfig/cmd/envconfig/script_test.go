@@ -62,7 +62,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	return name, cmd.Run()
 })
 
-// install puts the static binary into a folder of the script.
+// install puts the static binary into a directory of the script.
 func install(ts *testscript.TestScript, name string) {
 	from, err := binary()
 	ts.Check(err)
@@ -73,8 +73,8 @@ func install(ts *testscript.TestScript, name string) {
 	ts.Check(os.WriteFile(name, data, 0o755))
 }
 
-// image runs a command as process 1 of a container without anything but the folder given: no /tmp,
-// /etc/passwd or /proc.
+// image runs a command as process 1 of a container without anything but the given directory: no
+// /tmp, /etc/passwd or /proc.
 func image(ts *testscript.TestScript, neg bool, args []string) {
 	want, root, args := args[0], ts.MkAbs(args[1]), args[2:]
 	cmd := exec.Command(args[0], args[1:]...)

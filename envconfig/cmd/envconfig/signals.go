@@ -46,12 +46,12 @@ func (watch) Err() error {
 const signalRoom = 1024
 
 // settled is how long a service has run when the Go runtime takes the signals over. Each takes it a
-// change of threads, which would make the start longer; those that come before are noted and passed
-// on then.
+// change of threads, which would make the start longer; signals that come before are noted and
+// passed on then.
 const settled = 20 * time.Millisecond
 
-// watchAll catches all signals that can be passed on to a service: all that can be caught but those
-// by which the kernel tells a process about itself. The Go runtime keeps the first of the real-time
+// watchAll catches all signals that can be passed on to a service: all that can be caught except
+// the kernel's reports to a process about itself. The Go runtime keeps the first of the real-time
 // ones, SIGRTMIN, to itself. SIGHUP and SIGINT that were ignored when this process began stay
 // ignored, for the service as well; of the others the runtime has taken that back before main.
 func watchAll() <-chan os.Signal {
