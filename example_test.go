@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// runtime stands for whatever runs containers.
+// runtime stands for a container runtime.
 type runtime struct{ addr netip.AddrPort }
 
 func (r *runtime) Deploy(_ context.Context, d promote.Deployment) error {
@@ -21,8 +21,8 @@ func (r *runtime) Deploy(_ context.Context, d promote.Deployment) error {
 
 func (r *runtime) Remove(context.Context, promote.Deployment) error { return nil }
 
-// A version is deployed for a test task, gets a VIP, and becomes the overlay on it. What serves is
-// a value that an nginxsync.Agent would put into Nginx.
+// A version is deployed for a test task, gets a VIP, and becomes the overlay on it. The serving
+// version is a value that an nginxsync.Agent would put into Nginx.
 func Example() {
 	ctx, containers := context.Background(), &runtime{}
 	promoter, _ := promote.New(promote.Config{Journal: promote.NewMemJournal(),

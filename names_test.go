@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// entrances are the places where names enter the five packages, by word and by what they are.
+// entrances are the places where names enter the five packages, by word and by kind.
 func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 	const digest = "sha256:5faa310062d3c2067f8e6676d7f476fa187cd63ea407f3d1205a8a650f4eacad"
 	ctx := t.Context()

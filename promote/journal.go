@@ -26,19 +26,19 @@ type Kind string
 const (
 	// a version was bound to a digest
 	Bound Kind = "bound"
-	// somebody approved of a digest at a target
+	// a digest was approved at a target
 	Approved Kind = "approved"
-	// somebody does not want a digest at a target
+	// a digest was rejected at a target
 	Rejected Kind = "rejected"
 	// a change passed its gates; the deployer is asked next
 	Started Kind = "started"
 	// Recover took over a change that had not ended
 	Resumed Kind = "resumed"
-	// the deployer did not do it; it is asked to put back what was there before
+	// the deployer failed; it is asked to restore the earlier deployment
 	Restoring Kind = "restoring"
-	// the deployer did it; what it deployed is now current
+	// the deployer succeeded; the deployed digest is now current
 	Succeeded Kind = "succeeded"
-	// the deployer did not; what was current before still is
+	// the deployer failed; the current digest stays as it was
 	Failed Kind = "failed"
 	// something was done that leaves the digest as it is: see Note
 	Noted Kind = "noted"

@@ -21,8 +21,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errCorrupt = errors.New("damaged")
 
-// scratch is room that encodeTenure writes to. An array on the stack would not stay there: what
-// crc32.Checksum reads escapes.
+// scratch holds buffers that encodeTenure writes to. An array on the stack would not stay there:
+// the argument of crc32.Checksum escapes.
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 func encodeTenure(l *tenure) []byte {

@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// Lost returns the leases that the store does not have any more although nobody ended them, or
+// Lost returns the leases that the store does not have any more although no caller ended them, or
 // whose addresses had not rested, as they were when they were seen last, by address: the store was
-// emptied, put back to a backup, or is not the one that they were made in. A lease is lost until
+// emptied, restored from a backup, or is not the one that they were made in. A lease is lost until
 // the store has a lease of its address again that is not older, or no pool has the address any
-// more. What is lost is not live, and its address may be leased to another owner. The caller owns
+// more. A lost lease is not live, and its address may be leased to another owner. The caller owns
 // the slice.
 func (a *Allocator) Lost() []Lease {
 	a.mu.Lock()

@@ -15,8 +15,8 @@
 //
 // An address is withdrawn when its lease is seen to end and rest. One whose lease has vanished from
 // the store (vip.Allocator.Lost) stays announced: a store that was emptied must not take the
-// network down. So it remains until the address is leased again, or the Keeper ends: to accept what
-// the store says, run another one.
+// network down. So it remains until the address is leased again, or the Keeper ends: to accept the
+// state of the store, run another one.
 //
 // This package does not elect the machine that announces, and does not route packets itself.
 package provision
@@ -120,12 +120,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return errors.Join(context.Cause(ctx), err)
 }
 
-// leases lists what is to be announced, by address, and says how many of it are lost: the store has
-// them no more, and they are announced.
+// leases lists the leases to announce, by address, and returns the number of lost ones among them:
+// the store has them no more, and they are announced.
 func (k *Keeper) leases(announced []tenure) (all []vip.Lease, held int) {
 	lost := k.Allocator.Lost()
 	all = k.Allocator.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling}})
-	// one of the two has what was lost or found meanwhile
+	// one of the two lists has the leases that were lost or found meanwhile
 	lost = append(lost, k.Allocator.Lost()...)
 	if len(lost) == 0 {
 		return all, 0
