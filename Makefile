@@ -83,7 +83,7 @@ check-corpus: go
 
 check: go
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted:"; echo "$$unformatted"; exit 1; }
-	@go run ./internal/prose -clauses 4 -long 1 $$(git ls-files '*.go' | grep -v /testdata/)
+	@go run ./internal/prose -clauses 1 -long 1 $$(git ls-files '*.go' | grep -v /testdata/)
 	@set -e; export GOWORK=off; for m in $$(scripts/modules); do echo "== check $$m"; (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...); done
 	@set -e; export GOWORK=off CGO_ENABLED=0; for os in darwin windows; do echo "== vet for $$os"; GOOS=$$os go vet ./...; done
 
