@@ -62,6 +62,22 @@ func TestLogInTheFileOff(t *testing.T) {
 	require.Contains(t, result.Summary(), "off names a file; the log goes to /dev/null")
 }
 
+func TestModulesOfTheBuiltInPrefix(t *testing.T) {
+	t.Parallel()
+	text := "load_module modules/ngx_http_geoip2_module.so; load_module /opt/x.so; " +
+		"load_module modules/driver.so; http { }"
+	result, err := transform.Transform(parse(t, oneFile(text)), transform.Rules{Snippets: short})
+	require.NoError(t, err)
+	require.Contains(t, result.Files["nginx.conf"], "load_module /modules/ngx_http_geoip2_module.so; "+
+		"load_module /opt/x.so; load_module /modules/driver.so; http")
+	require.Equal(t, 1, strings.Count(result.Files["nginx.conf"], "driver.so"))
+
+	result, err = transform.Transform(parse(t, oneFile("load_module modules/a.so; http { }")),
+		transform.Rules{Snippets: short, Paths: map[string]string{"modules/": "/own/"}})
+	require.NoError(t, err)
+	require.Contains(t, result.Files["nginx.conf"], "load_module /own/a.so;")
+}
+
 func TestUploadsAreAccepted(t *testing.T) {
 	t.Parallel()
 	result, err := transform.Transform(parse(t, oneFile("http { server { listen 80; root /other; "+

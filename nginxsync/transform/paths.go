@@ -103,6 +103,14 @@ func (t *transform) paths(n conf.Node) {
 		t.changed(n.Directive, "paths", "%s is mapped to %s", value, to)
 		return
 	}
+	if modules := t.rules.Snippets.Modules; name == "load_module" && !path.IsAbs(value) &&
+		len(modules) > 0 {
+		// Debian's trees name modules below the prefix that Nginx was built for.
+		to := path.Join(path.Dir(modules[0]), path.Base(value))
+		t.edit.ReplaceArg(n.Directive, i, to)
+		t.changed(n.Directive, "paths", "%s is below Nginx's own prefix; %s is loaded", value, to)
+		return
+	}
 	if name == "error_log" && value == "off" {
 		// Nginx writes a file called off in its prefix; the site wants no log.
 		t.edit.ReplaceArgs(n.Directive, "/dev/null", "crit")
