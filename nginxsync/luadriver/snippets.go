@@ -2,7 +2,7 @@ package luadriver
 
 import (
 	"cmp"
-	_ "embed"
+	"embed"
 	"fmt"
 	"math"
 	"regexp"
@@ -16,11 +16,22 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-//go:embed routes.lua
-var routesLua string
+//go:embed lua/*.lua
+var luaFiles embed.FS
 
-//go:embed token.lua
-var tokenLua string
+// program is the driver's Lua code: the files share their locals, so each stands before the files
+// that use what it declares.
+var program = func() string {
+	var b strings.Builder
+	for _, name := range []string{"base", "peers", "routes", "balance", "admin", "token"} {
+		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			panic(err)
+		}
+		b.Write(text)
+	}
+	return b.String()
+}()
 
 // SnippetConfig configures Snippets. Socket is required.
 type SnippetConfig struct {
@@ -102,8 +113,7 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 		Defaults: []string{fmt.Sprintf("lua_package_path %q;", cfg.LuaPath)},
 		HTTP:     httpSnippet(cfg),
 		Once: []transform.Block{
-			{Name: "init_by_lua_block", Body: strings.Replace(routesLua, "CONFIG", lua, 1) +
-				tokenLua},
+			{Name: "init_by_lua_block", Body: strings.Replace(program, "CONFIG", lua, 1)},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
 		Methods: []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
