@@ -65,6 +65,58 @@ func TestPoolReservesRoutersAnycast(t *testing.T) {
 	require.ErrorIs(t, err, vip.ErrTaken)
 }
 
+// The addresses from fdff:ffff:ffff:ff80 on in a /64 are anycast addresses: RFC 2526, section 2.
+func TestPoolReservesSubnetAnycast(t *testing.T) {
+	t.Parallel()
+	const reason = "subnet anycast address"
+	for text, want := range map[string]struct {
+		first, last string
+		anycast     int
+		routers     []string
+	}{
+		"fd00::/64": {"fd00::fdff:ffff:ffff:ff80", "fd00::fdff:ffff:ffff:ffff", 128,
+			[]string{"fd00::"}},
+		"fd00::fdff:ffff:ffff:ff00/120": {"fd00::fdff:ffff:ffff:ff80", "fd00::fdff:ffff:ffff:ffff",
+			128, []string{"fd00::fdff:ffff:ffff:ff00"}},
+		"fd00::fdff:ffff:ffff:fffe-fd00::fe00:0:0:1": {"fd00::fdff:ffff:ffff:fffe",
+			"fd00::fdff:ffff:ffff:ffff", 2, nil},
+		"fd00::fdff:ffff:ffff:ff80": {"fd00::fdff:ffff:ffff:ff80", "fd00::fdff:ffff:ffff:ff80", 1,
+			nil},
+		"fd00::1-fd00:0:0:1::1": {"fd00::fdff:ffff:ffff:ff80", "fd00::fdff:ffff:ffff:ffff", 128,
+			[]string{"fd00:0:0:1::"}},
+		"fd00::/62": {"fd00::fdff:ffff:ffff:ff80", "fd00:0:0:3:fdff:ffff:ffff:ffff", 4 * 128,
+			[]string{"fd00::", "fd00:0:0:1::", "fd00:0:0:2::", "fd00:0:0:3::"}},
+		"fd00::/48": {"fd00::fdff:ffff:ffff:ff80", "fd00:0:0:ffff:fdff:ffff:ffff:ffff", 16 * 128,
+			[]string{"fd00:0:0:e::", "fd00:0:0:ffff::"}},
+	} {
+		p, err := vip.ParsePool("p", text)
+		require.NoError(t, err, text)
+		anycast := 0
+		for _, r := range p.Reserved {
+			if r == reason {
+				anycast++
+			}
+		}
+		require.Equal(t, want.anycast, anycast, text)
+		require.Equal(t, reason, p.Reserved[addr(want.first)], text)
+		require.Equal(t, reason, p.Reserved[addr(want.last)], text)
+		require.NotContains(t, p.Reserved, addr(want.first).Prev(), text)
+		require.NotContains(t, p.Reserved, addr(want.last).Next(), text)
+		for _, r := range want.routers {
+			require.Equal(t, "subnet-router anycast address", p.Reserved[addr(r)], text)
+		}
+	}
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{},
+		pool(t, "p", "fd00::fdff:ffff:ffff:ff7f-fd00:0:0:1::1"))
+	require.Equal(t, addr("fd00::fdff:ffff:ffff:ff7f"), allocate(t, a,
+		vip.Request{Owner: owner("T1")}).Addr)
+	require.Equal(t, addr("fd00::fe00:0:0:0"), allocate(t, a,
+		vip.Request{Owner: owner("T2")}).Addr)
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T3"),
+		Addr: addr("fd00::fdff:ffff:ffff:fffe")})
+	require.ErrorIs(t, err, vip.ErrTaken)
+}
+
 // An IPv4 address in IPv6 form is the IPv4 address in every call.
 func TestMappedAddressEverywhere(t *testing.T) {
 	t.Parallel()

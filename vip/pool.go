@@ -161,8 +161,11 @@ type Pool struct {
 
 // ParsePool makes a pool of ranges as ParseRange reads them. In an IPv4 prefix shorter than /31 the
 // network and the broadcast address are reserved. In an IPv6 prefix shorter than /127 the first
-// address is, which is the subnet's routers' (RFC 4291, section 2.6.1), and so is any first address
-// whose lower half is zero: it is that of a /64.
+// address is, which is the subnet's routers' (RFC 4291, section 2.6.1). In each /64 of an IPv6
+// range the first address is reserved for the same reason, and the 128 from fdff:ffff:ffff:ff80 on
+// are as subnet anycast addresses (RFC 2526); of a range over more than 16 of them, in the first 15
+// and the last, since addresses are handed out in order. A Pool without ParsePool reserves what
+// Reserved says.
 func ParsePool(name string, ranges ...string) (Pool, error) {
 	p := Pool{Name: name, Reserved: map[netip.Addr]string{}}
 	var errs []error
@@ -173,13 +176,7 @@ func ParsePool(name string, ranges ...string) (Pool, error) {
 			continue
 		}
 		p.Ranges = append(p.Ranges, r)
-		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Addr().Is4() &&
-			prefix.Bits() < 31 {
-			p.Reserved[r.First], p.Reserved[r.Last] = "network address", "broadcast address"
-		}
-		if r.routersAnycast(s) {
-			p.Reserved[r.First] = "subnet-router anycast address"
-		}
+		maps.Copy(p.Reserved, r.reserved(s))
 	}
 	if len(errs) > 0 {
 		return Pool{}, fmt.Errorf("pool %q: %w", name, errors.Join(errs...))
@@ -188,17 +185,6 @@ func ParsePool(name string, ranges ...string) (Pool, error) {
 		return Pool{}, err
 	}
 	return p, nil
-}
-
-// routersAnycast reports whether the first address of r, which was written as text, is the
-// subnet-router anycast address of its subnet.
-func (r Range) routersAnycast(text string) bool {
-	if r.First.Is4() {
-		return false
-	}
-	prefix, err := netip.ParsePrefix(text)
-	b := r.First.As16()
-	return err == nil && prefix.Bits() < 127 || binary.BigEndian.Uint64(b[8:]) == 0
 }
 
 func (p Pool) coolDown() time.Duration {
