@@ -79,9 +79,12 @@ type Config struct {
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine
-	// and Restore with the name of the call in lower case, how long it took and its error. It is
-	// called without locks held and must not block. Stats counts the addresses by state, and
-	// Waiting lists the requests in the queue. The default is none.
+	// and Restore with the name of the call in lower case, how long it took and its error; and,
+	// whenever any call or Run has had the allocator's lock, with "lock wait", how long it waited
+	// for it, and with "lock hold", how long it held it. A call has the lock several times: it lets
+	// go of it while the store is called. Observe is called without that lock, and must neither
+	// block nor call the Allocator. Stats counts the addresses by state, and Waiting lists the
+	// requests in the queue. The default is none.
 	Observe func(op string, took time.Duration, err error)
 
 	sparseAbove uint64 // sparseSize but in tests
@@ -146,7 +149,7 @@ type Allocator struct {
 	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without
 	// a context keeps mu throughout; one with a context may let go of it, and has it again when it
 	// returns, unless its comment says that it is called without mu.
-	mu        fairMutex
+	mu        allocatorLock
 	x         *index
 	uncertain []*commit            // whose outcome is not known
 	waiters   []*waiter            // in the order of waiter.before
@@ -193,6 +196,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	cfg.setDefaults()
 	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce,
 		waitersOf: map[string][]*waiter{}, randN: rand.IntN}
+	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
 	if err := a.SetPools(ctx, cfg.Pools); err != nil {
 		return nil, err
