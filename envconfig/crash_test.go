@@ -56,10 +56,14 @@ func TestMain(m *testing.M) {
 // mixed is a source directory in which the way from test to production takes every kind of step.
 func mixed(t *testing.T) *box {
 	return newBox(t, map[string]string{
-		SpecName: `{"paths":[{"match":"srv/**","action":"link"},{"match":"opt/conf/**","action":"pointer"},{"match":"opt/render","action":"render"}],
+		SpecName: `{"paths":[{"match":"srv/**","action":"link"},{"match":"opt/conf/**","action":"pointer"},{"match":"opt/render","action":"render"},{"match":"opt/conf/*/key","action":"render"}],
 			"render":{"variables":["HOME"]}}`,
 		"envs/_base/opt/same":              "same",
 		"envs/_base/opt/conf/common":       "common",
+		"envs/_base/opt/conf/d/common":     "common",
+		"envs/test/opt/conf/d/key":         "${HOME} in test",
+		"envs/test/opt/conf/d/own":         "own",
+		"envs/production/opt/conf/d/key":   "${HOME} in production",
 		"envs/test/opt/changed":            "old",
 		"envs/test/opt/render":             "${HOME} in test",
 		"envs/test/opt/gone/deep/file":     "gone",

@@ -206,9 +206,6 @@ func TestScanRefuses(t *testing.T) {
 		"mode of a link": {fstest.MapFS{"envs/test/a": {Mode: 0o644},
 			SpecName: {Data: []byte(`{"paths":[{"match":"a","mode":"0600","action":"link"}]}`)}},
 			"with the action link it is that of envs/test/a, 0644"},
-		"pointer": {fstest.MapFS{"envs/test/a/b": {},
-			SpecName: {Data: []byte(
-				`{"paths":[{"match":"a/**","action":"pointer"},{"match":"a/b","action":"copy"}]}`)}}, ""},
 	} {
 		_, err := Scan(c.files)
 		if c.want == "" {

@@ -7,12 +7,16 @@ import (
 	"slices"
 )
 
-// layout says where the source and the state directory are below the root; empty when they are not
-// below it.
-type layout struct{ source, state string }
+// layout says where the files of a manifest stand below the root.
+type layout struct {
+	// source and state are the directories; empty when they are not below the root.
+	source, state string
+	// links are the baked ones, see [Manifest.links].
+	links []string
+}
 
-func newLayout(root, source, state string) layout {
-	return layout{source: below(root, source), state: below(root, state)}
+func newLayout(root, source, state string, m *Manifest) layout {
+	return layout{source: below(root, source), state: below(root, state), links: m.links()}
 }
 
 func below(root, name string) string {
@@ -35,12 +39,16 @@ func (l layout) current() string { return path.Join(l.state, "current") }
 // where the state directory cannot be written, belong to all environments and stand beside it.
 func (l layout) first(m *Manifest) string {
 	first := ""
-	if len(m.links()) > 0 {
+	if len(l.links) > 0 {
 		first = l.current()
 	}
 	for _, env := range m.Environments {
 		for i := range env.Files {
-			if f := &env.Files[i]; f.Action != Pointer && (first == "" || f.Path < first) {
+			f := &env.Files[i]
+			if f.Action == Pointer || first != "" && f.Path >= first {
+				continue
+			}
+			if !l.inView(f) { // the view's files come after the link current
 				first = f.Path
 			}
 		}
@@ -62,12 +70,15 @@ func (l layout) targetDirs(m *Manifest) []string {
 	}
 	for _, env := range m.Environments {
 		for i := range env.Files {
-			if env.Files[i].Action != Pointer {
-				add(env.Files[i].Path)
+			if f := &env.Files[i]; f.Action != Pointer {
+				add(l.target(env.Name, f))
 			}
 		}
+		for _, link := range l.viewLinks(env) {
+			add(link.Path)
+		}
 	}
-	if len(m.links()) > 0 {
+	if len(l.links) > 0 {
 		add(l.current())
 	}
 	return slices.Sorted(maps.Keys(seen))

@@ -50,24 +50,6 @@ func outermost(folders []string, name string) string {
 	return best
 }
 
-// validateLinks refuses targets that would be written through a baked link.
-func (m *Manifest) validateLinks() error {
-	links := m.links()
-	if len(links) == 0 {
-		return nil
-	}
-	for _, env := range m.Environments {
-		for i := range env.Files {
-			f := &env.Files[i]
-			if folder := outermost(links, f.Path); f.Action != Pointer && folder != "" {
-				return invalid(SpecName, "%q is below %q, which has the action pointer as a "+
-					"whole, and has the action %q", f.Path, folder, cmp.Or(f.Action, Copy))
-			}
-		}
-	}
-	return nil
-}
-
 // Bake makes the links that the action pointer needs, when the image is built: in the target tree
 // one for each directory or file, leading through <state>/current, and in each environment's
 // directory one for each file that only _base has. It may be called again. The error matches
@@ -75,7 +57,6 @@ func (m *Manifest) validateLinks() error {
 // manifest after it.
 func (a *Activator) Bake() ([]string, error) {
 	rootName, sourceName := cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource)
-	l := newLayout(rootName, sourceName, cmp.Or(a.State, DefaultState))
 	source, err := openSource(sourceName)
 	if err != nil {
 		return nil, err
@@ -85,8 +66,8 @@ func (a *Activator) Bake() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	links := m.links()
-	if len(links) == 0 {
+	l := newLayout(rootName, sourceName, cmp.Or(a.State, DefaultState), m)
+	if len(l.links) == 0 {
 		return nil, nil
 	}
 	if l.state == "" || l.source == "" {
@@ -109,12 +90,12 @@ func (a *Activator) Bake() ([]string, error) {
 			}
 		}
 	}
-	for _, link := range links {
+	for _, link := range l.links {
 		if err := bakeLink(root, link, relative(link, path.Join(l.current(), link))); err != nil {
 			return nil, err
 		}
 	}
-	return links, nil
+	return l.links, nil
 }
 
 func bakeLink(root *os.Root, name, text string) error {
@@ -148,8 +129,8 @@ func checkLink(root *os.Root, name, text string) error {
 }
 
 // checkLinks makes sure that the image was baked for this layout before the pointer is turned.
-func (m *Manifest) checkLinks(root *os.Root, l layout) error {
-	for _, link := range m.links() {
+func (l layout) checkLinks(root *os.Root) error {
+	for _, link := range l.links {
 		if err := checkLink(root, link, relative(link, path.Join(l.current(), link))); err != nil {
 			return err
 		}

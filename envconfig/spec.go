@@ -77,7 +77,8 @@ const (
 	// Pointer expects that the image has a link in the target's place which leads through
 	// <state>/current, see [Manifest.Bake]; an activation then makes that one link, however many
 	// files there are. A rule whose pattern is a directory followed by "/**" is one link for the
-	// directory as a whole.
+	// directory as a whole; a file below it may have another action. Its directory is made in
+	// <state>/view then, with links to the files beside it.
 	Pointer Action = "pointer"
 	// Fill is Copy with the placeholders filled in that [Render] declares.
 	Fill Action = "render"

@@ -38,7 +38,7 @@ func (a *Activator) newStart(environment string) (*start, error) {
 		return nil, err
 	}
 	s := &start{Activator: a, manifest: m, env: env, state: cmp.Or(a.State, DefaultState)}
-	s.layout = newLayout(cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), s.state)
+	s.layout = newLayout(cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource), s.state, m)
 	return s, nil
 }
 
@@ -84,12 +84,12 @@ func (s *start) compare(committed []place.Committed) (err error) {
 	if s.wanted, err = newWanted(s.manifest, s.env, s.layout, s.source, from); err != nil {
 		return err
 	}
-	if err := s.manifest.checkLinks(root, s.layout); err != nil {
+	if err := s.layout.checkLinks(root); err != nil {
 		return err
 	}
 	read := readRecord(s.state, s.targets, s.layout.beside(s.manifest), s.wanted)
 	s.before = read.with(committed)
-	stale := s.wanted.stale(s.targets, s.manifest, s.before)
+	stale := s.wanted.stale(s.targets, s.layout, s.manifest, s.before)
 	s.plan, err = place.Diff(s.targets, s.wanted.files, stale, s.made())
 	return err
 }

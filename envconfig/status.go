@@ -87,7 +87,7 @@ func (a *Activator) record() (*record, *place.Tree, error) {
 		return nil, nil, err
 	}
 	t := place.NewTree(root)
-	l := newLayout(rootName, cmp.Or(a.Source, DefaultSource), state)
+	l := newLayout(rootName, cmp.Or(a.Source, DefaultSource), state, m)
 	r := readRecord(state, t, l.beside(m), nil)
 	if r == nil {
 		t.Close()
@@ -154,9 +154,9 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 	}
 	defer root.Close()
 	l := newLayout(cmp.Or(a.Root, DefaultRoot), cmp.Or(a.Source, DefaultSource),
-		cmp.Or(a.State, DefaultState))
+		cmp.Or(a.State, DefaultState), m)
 	var drift []Drift
-	for _, link := range m.links() {
+	for _, link := range l.links {
 		if checkLink(root, link, relative(link, path.Join(l.current(), link))) != nil {
 			drift = append(drift, Drift{link, "is not the link that was baked into the image"})
 		}

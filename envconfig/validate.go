@@ -27,10 +27,7 @@ func (m *Manifest) validate() error {
 			return invalid(ManifestName, "required path %s %s", names.Quote(p), problem)
 		}
 	}
-	if err := m.Spec.validate(); err != nil {
-		return err
-	}
-	return m.validateLinks()
+	return m.Spec.validate()
 }
 
 func (e *Environment) validate() error {

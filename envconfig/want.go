@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
@@ -41,6 +42,10 @@ func newWanted(
 	for i := range env.Files {
 		f := &env.Files[i]
 		file, o := target(f), origin{file: f}
+		file.Path = l.target(env.Name, f)
+		if problem := place.PathProblem(file.Path); problem != "" {
+			return nil, invalid(f.Path, "its path below the state folder %s", problem)
+		}
 		switch f.Action {
 		case Pointer:
 			continue
@@ -52,7 +57,8 @@ func newWanted(
 			if err := requireSource(w.sources, f.Source); err != nil {
 				return nil, err
 			}
-			file = place.File{Path: f.Path, Link: relative(f.Path, path.Join(l.source, f.Source))}
+			file = place.File{Path: file.Path,
+				Link: relative(file.Path, path.Join(l.source, f.Source))}
 		case Fill:
 			content, lacks, err := renderFile(m, f, source, from)
 			if err != nil {
@@ -70,7 +76,7 @@ func newWanted(
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("render: not set: %s: %w", list(missing), ErrInvalid)
 	}
-	if len(m.links()) > 0 {
+	if len(l.links) > 0 {
 		if err := w.addPointer(env, l, source); err != nil {
 			return nil, err
 		}
@@ -83,7 +89,8 @@ func target(f *File) place.File {
 	return place.File{Path: f.Path, Mode: f.Mode, Size: f.Size, SHA256: f.SHA256}
 }
 
-// addPointer adds the one link of pointer mode.
+// addPointer adds the one link of pointer mode and, where the environment has files below a baked
+// link that are not reached through it alone, the links of its view.
 func (w *wanted) addPointer(env *Environment, l layout, source *os.Root) error {
 	if l.state == "" || l.source == "" {
 		return invalid("pointer",
@@ -93,15 +100,26 @@ func (w *wanted) addPointer(env *Environment, l layout, source *os.Root) error {
 	if err := requireFiles(source, own); err != nil {
 		return err
 	}
-	name := l.current()
-	link := relative(name, path.Join(l.source, own))
-	w.files = append(w.files, place.File{Path: name, Link: link})
-	w.origins = append(w.origins, origin{file: &File{Path: name, Action: Pointer}})
-	for i := len(w.files) - 1; i > 0 && w.files[i].Path < w.files[i-1].Path; i-- {
-		w.files[i], w.files[i-1] = w.files[i-1], w.files[i]
-		w.origins[i], w.origins[i-1] = w.origins[i-1], w.origins[i]
+	links := l.viewLinks(env)
+	to := path.Join(l.source, own)
+	if l.hasView(env) {
+		to = l.view(env.Name)
 	}
+	links = append(links, place.File{Path: l.current(), Link: relative(l.current(), to)})
+	for _, link := range links {
+		w.files = append(w.files, link)
+		w.origins = append(w.origins, origin{file: &File{Path: link.Path, Action: Pointer}})
+	}
+	sort.Sort(w)
 	return nil
+}
+
+// Len, Less and Swap sort the files by path as [sort.Interface] says.
+func (w *wanted) Len() int           { return len(w.files) }
+func (w *wanted) Less(i, j int) bool { return w.files[i].Path < w.files[j].Path }
+func (w *wanted) Swap(i, j int) {
+	w.files[i], w.files[j] = w.files[j], w.files[i]
+	w.origins[i], w.origins[j] = w.origins[j], w.origins[i]
 }
 
 // find returns the index of the file with that path, or where it would be.
@@ -152,11 +170,14 @@ func (w *wanted) placed(i int) placed {
 // stale returns the paths of the files that stand in the tree because of another environment,
 // sorted: the files of the record and, in case the record was lost, the files whose content is
 // exactly that of another environment of the manifest.
-func (w *wanted) stale(t *place.Tree, m *Manifest, before *record) []string {
+//
+// A file of the record that is below a baked link now is of an image without the link: the path
+// leads to the source.
+func (w *wanted) stale(t *place.Tree, l layout, m *Manifest, before *record) []string {
 	var stale []string
 	if before != nil {
 		for _, f := range before.Files {
-			if _, found := w.find(f.Path); found {
+			if _, found := w.find(f.Path); found || outermost(l.links, f.Path) != "" {
 				continue
 			}
 			if info, err := t.Lstat(f.Path); err == nil && !info.IsDir() {
@@ -170,12 +191,13 @@ func (w *wanted) stale(t *place.Tree, m *Manifest, before *record) []string {
 			if f.Action != "" && f.Action != Copy {
 				continue
 			}
-			if _, found := w.find(f.Path); found {
+			there := target(f)
+			there.Path = l.target(env.Name, f)
+			if _, found := w.find(there.Path); found {
 				continue
 			}
-			there := target(f)
 			if kind, err := t.Compare(&there); err == nil && kind == "" {
-				stale = append(stale, f.Path)
+				stale = append(stale, there.Path)
 			}
 		}
 	}

@@ -34,6 +34,7 @@ var needs = []need{
 		"containerd=containerd", "runc=runc", "/usr/lib/cni/bridge=containernetworking-plugins",
 		"busybox=busybox-static", "ip=iproute2",
 	}},
+	{"cp /bin/busybox ", nil, []string{"busybox=busybox-static"}},
 	{"image.Base(", nil, []string{"busybox=busybox-static", "rsync=rsync"}},
 	{"image.Builder(", []string{"buildkit"}, []string{
 		"busybox=busybox-static", "rsync=rsync", "runc=runc",
