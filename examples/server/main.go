@@ -51,7 +51,7 @@ type options struct {
 	data, listen, registry, pool, nginx, envconfig string
 	token                                          string // from the environment
 	nginxPort, builds                              int
-	coolDown, taskTTL                              time.Duration
+	coolDown, taskTTL, drain                       time.Duration
 	keep, stop, tlsProxy                           bool
 }
 
@@ -72,6 +72,8 @@ func (o *options) define(f *flag.FlagSet) {
 		"task gets it (default 130s)")
 	f.DurationVar(&o.taskTTL, "task-ttl", 0, "how long a task lives after it was served when "+
 		"last asked for (default 24h)")
+	f.DurationVar(&o.drain, "drain", 0, "how long an instance that is replaced may finish its "+
+		"requests (default 10s)")
 	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
 	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to "+
 		"-listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; "+
@@ -113,6 +115,7 @@ var flags = map[string]string{
 	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port",
 	"Pool":     "pool",
 	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
+	"Drain": "drain",
 }
 
 // check returns all problems of the options at once, each with the name of its flag.
@@ -158,7 +161,7 @@ func (o options) config(registry string, logger *slog.Logger) platform.Config {
 	return platform.Config{
 		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool,
 		CoolDown: o.coolDown,
-		TaskTTL:  o.taskTTL, Builds: o.builds, Envconfig: o.envconfig,
+		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
 		Instances: map[string]int{"stable": 2}, Logger: logger,
 	}
 }

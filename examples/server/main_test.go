@@ -60,6 +60,7 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"cool-down", "1000000h", "up to 100 years"},
 		{"cool-down", "long", "parse error"},
 		{"task-ttl", "-1h", "want 0 for the default, or more"},
+		{"drain", "-1s", "want 0 for the default, or more"},
 		{"builds", "-1", "want 0 for the default, or up to 64"},
 		{"builds", "65", "want 0 for the default, or up to 64"},
 		{"tls-proxy", "true", "set SLUICE_TOKEN"},

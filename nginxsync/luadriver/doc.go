@@ -22,7 +22,11 @@
 // ones stay. A reload keeps the dictionary as long as its size is the same; a new start reads the
 // state file.
 //
-// Known limits: a cluster without an instance is answered with 503 over HTTP only, other protocols
-// and TLS to the backend get 502; failures of instances are remembered by each worker on its own;
-// balancing is weighted round robin.
+// Requests go to instances as Nginx's own modules choose: smooth weighted round robin, least_conn,
+// hash with and without consistent, ip_hash, random, with max_fails, fail_timeout and max_conns of
+// production's servers. A request that fails stays in the set of instances that it began with.
+// Driver.InFlight counts the requests to an instance that is to end.
+//
+// Known limits: failures and requests in flight are counted by each worker on its own, as Nginx
+// does without a zone, also where production's upstream has one.
 package luadriver

@@ -23,7 +23,8 @@ var luaFiles embed.FS
 // that use what it declares.
 var program = func() string {
 	var b strings.Builder
-	for _, name := range []string{"base", "peers", "routes", "balance", "admin", "token"} {
+	for _, name := range []string{"base", "hash", "peers", "routes", "balance", "admin",
+		"inflight", "token"} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err)
@@ -116,9 +117,9 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 			{Name: "init_by_lua_block", Body: strings.Replace(program, "CONFIG", lua, 1)},
 			{Name: "init_worker_by_lua_block", Body: `package.loaded["sluice.routes"].start()`},
 		},
-		Methods: []string{"least_conn", "hash", "ip_hash", "sticky", "session_sticky"},
-		Hooks: map[string]transform.Block{"least_conn": {Name: "log_by_lua_block",
-			Body: `package.loaded["sluice.routes"].done()`}},
+		Methods: []string{"least_conn", "hash", "ip_hash", "random", "sticky", "session_sticky"},
+		Ended: transform.Block{Name: "log_by_lua_block",
+			Body: `package.loaded["sluice.routes"].done()`},
 		Upstream: upstream,
 		Token: transform.Block{Name: "server_rewrite_by_lua_block",
 			Body: `package.loaded["sluice.routes"].token()`},
@@ -147,31 +148,44 @@ func version(cluster string) string {
 // upstream is the driver's text for an upstream. Parameters that all servers of production had in
 // common go on in its numbers.
 func upstream(u transform.Upstream) string {
-	maxFails := 1
-	if n, err := strconv.Atoi(u.MaxFails); err == nil && n >= 0 {
-		maxFails = n
-	}
-	args := fmt.Sprintf("%q, %d, %g, %t", u.Cluster, maxFails, seconds(u.FailTimeout, 10), u.Plain)
-	slow, method, key := seconds(u.SlowStart, 0), "", ""
-	if len(u.Method) > 0 {
-		method = u.Method[0]
-	}
-	switch {
-	case method == "hash" && len(u.Method) > 1:
-		key = u.Method[1]
-	case method == "sticky", method == "session_sticky":
-		// A client stays with an instance by its address and user agent, not by a cookie: no cookie
-		// of one VIP can lead to a version on another.
-		method, key = "hash", "$remote_addr$http_user_agent"
-	case method == "ip_hash", method == "least_conn":
-	default:
-		method = ""
-	}
-	if slow > 0 || method != "" {
-		args += fmt.Sprintf(", %g, %q, %s", slow, method, luaString(key))
+	method, key := method(u.Method)
+	args := fmt.Sprintf("%q, %t, %d, %g, %d, %g, %q", u.Cluster, u.Plain, number(u.MaxFails, 1),
+		seconds(u.FailTimeout, 10), number(u.MaxConns, 0), seconds(u.SlowStart, 0), method)
+	if key != "" {
+		args += ", " + luaString(key)
 	}
 	return fmt.Sprintf("server 0.0.0.1; # never asked: the driver chooses\nbalancer_by_lua_block "+
 		"{ package.loaded[\"sluice.routes\"].balance(%s) }", args)
+}
+
+// method returns the driver's name of a balancing directive, and what is hashed.
+func method(directive []string) (name, key string) {
+	if len(directive) == 0 {
+		return "round_robin", ""
+	}
+	switch args := directive[1:]; {
+	case directive[0] == "hash" && len(args) > 1 && args[1] == "consistent":
+		return "consistent_hash", args[0]
+	case directive[0] == "hash" && len(args) > 0:
+		return "hash", args[0]
+	case strings.HasSuffix(directive[0], "sticky"):
+		// A client stays with an instance by its address and user agent, not by a cookie: no cookie
+		// of one VIP can lead to a version on another.
+		return "consistent_hash", "$remote_addr$http_user_agent"
+	case directive[0] == "random" && len(args) > 0 && args[0] == "two":
+		return "random_two", ""
+	case slices.Contains([]string{"ip_hash", "least_conn", "random"}, directive[0]):
+		return directive[0], ""
+	}
+	return "round_robin", ""
+}
+
+// number returns a number of Nginx, or otherwise where the text is none.
+func number(text string, otherwise int) int {
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+		return n
+	}
+	return otherwise
 }
 
 // seconds returns a time of Nginx in seconds, or otherwise where the text is none.
@@ -242,6 +256,9 @@ server {
     client_body_buffer_size 1m;
     location = /v1/state {
         content_by_lua_block { package.loaded["sluice.routes"].state() }
+    }
+    location = /v1/inflight {
+        content_by_lua_block { package.loaded["sluice.routes"].inflight() }
     }
     location = /v1/routes {
         content_by_lua_block { package.loaded["sluice.routes"].admin() }

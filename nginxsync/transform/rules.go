@@ -135,10 +135,10 @@ type Snippets struct {
 	Once []Block
 	// HTTP is text for the http context.
 	HTTP string
-	// Hooks are blocks of the http context that a balancing method needs, by its name. Since a
-	// block further in that has a directive of the name would hide them, the body goes in front of
-	// each of those too.
-	Hooks map[string]Block
+	// Ended is a block of the http context, for a tree with an upstream that the driver serves. It
+	// runs when a request has ended. Since a block further in that has a directive of the name would
+	// hide it, the body goes in front of each of those too, as for the blocks below.
+	Ended Block
 	// Token is a block of the http context, for a tree that keeps something over time (cached
 	// pages, counts of limits): it sets $sluice_token, under which that is kept, before any
 	// directive of the tree sets a variable. It must differ whenever the versions that serve on the
@@ -165,8 +165,7 @@ type Snippets struct {
 
 // hooks are all blocks that a block of the tree would hide.
 func (s Snippets) hooks() []Block {
-	all := slices.Collect(maps.Values(s.Hooks))
-	return append(append(all, s.Token, s.URI), s.Unavailable...)
+	return append([]Block{s.Ended, s.Token, s.URI}, s.Unavailable...)
 }
 
 // Block is a block directive.
@@ -179,10 +178,11 @@ type Upstream struct {
 	// Method is the balancing directive of the tree with its arguments, such as ["hash", "$uri",
 	// "consistent"], nil for round robin. It is not in the transformed tree.
 	Method []string
-	// MaxFails, FailTimeout and SlowStart are max_fails, fail_timeout and slow_start of the server
-	// lines when all have the same, else empty. Weights and backups are not here: they belong to
-	// production's instances, those of the test environment come with their own.
-	MaxFails, FailTimeout, SlowStart string
+	// MaxFails, FailTimeout, MaxConns and SlowStart are max_fails, fail_timeout, max_conns and
+	// slow_start of the server lines when all have the same, else empty. Weights and backups are
+	// not here: they belong to production's instances, those of the test environment come with
+	// their own.
+	MaxFails, FailTimeout, MaxConns, SlowStart string
 	// Plain is whether all that pass to the upstream speak plain HTTP to it: no TLS, FastCGI, gRPC,
 	// uwsgi, SCGI or memcached.
 	Plain bool
@@ -351,7 +351,7 @@ func (r Rules) digest() string {
 	if s.Version != nil {
 		fmt.Fprintf(h, "%q", s.Version("a"))
 	}
-	fmt.Fprintf(h, "%q %q %q %q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Hooks,
+	fmt.Fprintf(h, "%q %q %q %q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Ended,
 		s.Token, s.URI, s.Unavailable)
 	return hex.EncodeToString(h.Sum(nil))
 }

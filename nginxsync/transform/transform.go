@@ -141,8 +141,8 @@ type transform struct {
 	includes  []*conf.Directive
 	// of the generated file, for the http context
 	extra strings.Builder
-	// balancing methods that the driver honours
-	used map[string]bool
+	// whether the driver serves an upstream
+	driven bool
 	// by the name of the directive
 	names map[string]*nameInfo
 	// whether a header, parameter or variable of the name has a secret
@@ -213,7 +213,6 @@ func newTransform(tree *conf.Tree, rules Rules, generated string) *transform {
 		rules:          rules,
 		edit:           tree.Edit(),
 		generated:      generated,
-		used:           map[string]bool{},
 		guards:         map[string]string{},
 		clusters:       clusters,
 		names:          map[string]*nameInfo{},

@@ -28,7 +28,7 @@ var short = transform.Snippets{
 	Once:     []transform.Block{{Name: "init_by_lua_block", Body: "start()"}},
 	HTTP:     "driver_zone routes 1m;\n",
 	Methods:  []string{"least_conn", "hash"},
-	Hooks:    map[string]transform.Block{"least_conn": {Name: "log_by_lua_block", Body: "done()"}},
+	Ended:    transform.Block{Name: "log_by_lua_block", Body: "done()"},
 	Upstream: func(u transform.Upstream) string {
 		return fmt.Sprintf("server 0.0.0.1;\nbalance %s; # %q %s %s %s", u.Cluster, u.Method,
 			u.MaxFails, u.FailTimeout, u.SlowStart)

@@ -3,7 +3,6 @@ package transform
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +47,6 @@ func (t *transform) upstream(n conf.Node) {
 				u.Method, best = append([]string{word}, c.Args()...), rank
 			}
 			if honours {
-				t.used[word] = true
 				t.changed(c.Directive, "upstream", "%s goes to the driver, which honours it", word)
 			} else {
 				t.changed(c.Directive, "upstream", "%s is left out: the driver does not know it "+
@@ -72,6 +70,7 @@ func (t *transform) upstream(n conf.Node) {
 		t.changed(n.Directive, "upstream", "is asked over TLS and has no keepalive: each request "+
 			"makes a full handshake, since no session is resumed where the driver chooses")
 	}
+	t.driven = true
 	text := dynamic(u)
 	switch {
 	case first == nil:
@@ -104,7 +103,7 @@ func methodRank(name string, honours bool) int {
 
 // parameters takes over the parameters that all servers have alike, and adds the others to left.
 func (u *Upstream) parameters(server *conf.Directive, first bool, left []string) []string {
-	var maxFails, timeout, slow string
+	var maxFails, timeout, maxConns, slow string
 	for i := 1; i < server.NumArgs(); i++ {
 		name, value, _ := strings.Cut(server.Arg(i), "=")
 		switch name {
@@ -112,6 +111,8 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left []string)
 			maxFails = value
 		case "fail_timeout":
 			timeout = value
+		case "max_conns":
+			maxConns = value
 		case "slow_start":
 			slow = value
 		default:
@@ -122,7 +123,7 @@ func (u *Upstream) parameters(server *conf.Directive, first bool, left []string)
 		name, value string
 		field       *string
 	}{{"max_fails", maxFails, &u.MaxFails}, {"fail_timeout", timeout, &u.FailTimeout},
-		{"slow_start", slow, &u.SlowStart}} {
+		{"max_conns", maxConns, &u.MaxConns}, {"slow_start", slow, &u.SlowStart}} {
 		switch {
 		case first:
 			*p.field = p.value
@@ -221,8 +222,8 @@ func (t *transform) hooks(http conf.Node) map[string]bool {
 			t.hook(http, why, b)
 		}
 	}
-	for _, method := range slices.Sorted(maps.Keys(t.used)) {
-		add(method+" of an upstream", s.Hooks[method])
+	if t.driven {
+		add("an upstream of the driver", s.Ended)
 	}
 	if t.tokens {
 		add("what Nginx keeps for each version", s.Token)

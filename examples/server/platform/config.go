@@ -50,6 +50,9 @@ type Config struct {
 	Instances map[string]int
 	// Patience is how long a change waits for Nginx to take its routes. The default is 15 s.
 	Patience time.Duration
+	// Drain is how long an instance that is replaced may finish the requests that it has. The
+	// default is 10 s.
+	Drain time.Duration
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
 	// Logger receives the events of the background work. The default discards.
@@ -109,7 +112,8 @@ func (cfg Config) Validate() error {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"CoolDown", cfg.CoolDown}, {"TaskTTL", cfg.TaskTTL}, {"Patience", cfg.Patience}} {
+	}{{"CoolDown", cfg.CoolDown}, {"TaskTTL", cfg.TaskTTL}, {"Patience", cfg.Patience},
+		{"Drain", cfg.Drain}} {
 		if d.value < 0 || d.value > longestTTL {
 			bad(d.field, "%s: want 0 for the default, or more, up to 100 years", d.value)
 		}
@@ -129,6 +133,7 @@ func pipeline() promote.Pipeline { return promote.DefaultPipeline() }
 
 func (cfg Config) withDefaults() Config {
 	cfg.Patience = cmp.Or(cfg.Patience, 15*time.Second)
+	cfg.Drain = cmp.Or(cfg.Drain, 10*time.Second)
 	cfg.Builds = cmp.Or(cfg.Builds, 2)
 	cfg.TaskTTL = cmp.Or(cfg.TaskTTL, 24*time.Hour)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))

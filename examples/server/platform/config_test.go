@@ -66,6 +66,7 @@ func TestBadConfigIsNamed(t *testing.T) {
 			func(cfg *platform.Config) { cfg.Instances = map[string]int{"nowhere": 1} },
 		},
 		"Patience": {func(cfg *platform.Config) { cfg.Patience = -time.Second }},
+		"Drain":    {func(cfg *platform.Config) { cfg.Drain = -time.Second }},
 		"Logger":   nil, // any value will do
 	}
 	for f := range reflect.TypeFor[platform.Config]().Fields() {

@@ -43,7 +43,7 @@ func routes(instances []instance.Instance, leases []vip.Lease, baseline string) 
 
 // settle makes routes and instances follow the stored state: the routes follow the instances of the
 // active generations and the live leases; when every worker of Nginx answers so, the other
-// instances end.
+// instances finish their requests and end.
 func (p *Platform) settle(ctx context.Context) error {
 	retired, revision, err := p.route(ctx)
 	if err != nil {
@@ -56,6 +56,7 @@ func (p *Platform) settle(ctx context.Context) error {
 	if err := p.agent.WaitVerified(waiting, revision); err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
+	p.drain(ctx, revision, retired)
 	var group errgroup.Group
 	for _, i := range retired {
 		group.Go(func() error {
@@ -69,6 +70,23 @@ func (p *Platform) settle(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// drain waits until Nginx has no request in flight to the instances, at most for Config.Drain.
+func (p *Platform) drain(ctx context.Context, revision uint64, retired []instance.Instance) {
+	if len(retired) == 0 {
+		return
+	}
+	addrs := make([]netip.AddrPort, len(retired))
+	for i, in := range retired {
+		addrs[i] = in.Addr
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Drain,
+		fmt.Errorf("after %s", p.config.Drain))
+	defer cancel()
+	if err := p.agent.WaitDrained(ctx, revision, addrs); err != nil {
+		p.config.Logger.Warn("instances end with requests in flight", "err", err)
+	}
 }
 
 // route gives the agent the routes that are due and returns their revision, and the instances that

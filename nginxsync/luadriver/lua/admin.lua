@@ -8,7 +8,7 @@ end
 
 -- ended reports whether a process is there no more.
 local function ended(pid)
-    return ffi.C.kill(pid, 0) ~= 0 and ffi.errno() == ESRCH
+    return ffi.C.sluice_kill(pid, 0) ~= 0 and ffi.errno() == ESRCH
 end
 
 -- state answers which generation is in force and with which each worker answers: those of this configuration, and those of another one

@@ -1,26 +1,114 @@
--- The balancer phase: who answers a request to a cluster.
+-- The balancer phase: who answers a request to a cluster. The log phase: what became of it.
 
-local inflight = {} -- for least_conn, the state of the peer by request; ngx.ctx would not outlive an internal redirect
+-- A try is what is known of a request that was given to an instance: the instance, its set, and the rules of the upstream. It lasts
+-- from the first choice to the end of the request.
+local tries = {}     -- by request
+local children = {}  -- the requests with a try that are subrequests, by the main request: the log phase is of the main request only
+local parents = 0
+local spare_tries = {}
 
-local function request()
+-- id_of names a request while it lives; ngx.ctx would not outlive an internal redirect.
+local function id_of(request)
+    return tonumber(ffi.cast("uintptr_t", request))
+end
+
+-- main_of names the main request of a subrequest, and the main request itself.
+local function main_of()
     return ngx.var.connection .. ":" .. ngx.var.connection_requests
 end
 
-local function count(state)
-    local id = request()
-    local before = inflight[id]
-    if before then
-        before.active = before.active - 1
-    end
-    if state then
-        state.active = state.active + 1
-    end
-    inflight[id] = state
+local leaving -- set in a worker that ends: publishes what is in flight
+
+local function give(try, peer)
+    peer.load.n = peer.load.n + 1
+    try.peer = peer
 end
 
--- done runs when a request has ended, where an upstream balances by least_conn.
+local function take(try)
+    local peer = try.peer
+    if peer then
+        peer.load.n = peer.load.n - 1
+        try.peer = nil
+    end
+end
+
+local function forget(id)
+    local try = tries[id]
+    if try then
+        take(try)
+        tries[id] = nil
+        try.set, try.tried, try.version = nil, nil, nil
+        spare_tries[#spare_tries + 1] = try
+    end
+end
+
+-- first makes the try of a request that asks an upstream for the first time. A request that Nginx sent on to another location has
+-- one already: $upstream_header_time has a " : " between the two.
+local function first(id)
+    local before = tries[id]
+    if before and before.peer and before.several then
+        local times = (ngx.var.upstream_header_time or ""):match("^(.*) : ")
+        if times and times:sub(-1) == "-" then
+            failed(before.peer.state)
+        end
+    end
+    forget(id)
+    local try = table.remove(spare_tries) or {}
+    tries[id] = try
+    if ngx.is_subrequest then
+        local main = main_of()
+        local list = children[main]
+        if not list then
+            list = {}
+            children[main], parents = list, parents + 1
+        end
+        list[#list + 1] = id
+    end
+    return try
+end
+
+-- unanswered reports whether the last instance that was asked gave no answer: then there is no time at which its header came. A
+-- client that went away is not its fault.
+local function unanswered()
+    local status = ngx.status
+    if status == 499 then
+        return false
+    end
+    local var = ngx.var
+    -- An answer of less than 500 comes from the instance, unless Nginx went on to another location or took a stale page.
+    if status < 500 and not ngx.req.is_internal() and not (tokens_used and var.upstream_cache_status == "STALE") then
+        return false
+    end
+    local times = var.upstream_header_time
+    return times ~= nil and times:sub(-1) == "-"
+end
+
+-- done runs when a request has ended.
 function routes.done()
-    count(nil)
+    local id = id_of(get_request())
+    local try = tries[id]
+    if try and try.peer then
+        local state = try.peer.state
+        if try.several and unanswered() then
+            failed(state)
+        elseif state.fails > 0 and ngx.status ~= 499 then
+            succeeded(state)
+        end
+    end
+    forget(id)
+    if parents > 0 then
+        local main = main_of()
+        local list = children[main]
+        if list then
+            children[main], parents = nil, parents - 1
+            for _, child in ipairs(list) do
+                forget(child)
+            end
+        end
+    end
+    if leaving then
+        leaving()
+    end
 end
 
 -- A subrequest shares the variables of its request, and says nothing of the answer.
@@ -32,42 +120,73 @@ end
 
 local NGX_BUSY = -3 -- ngx_core.h: Nginx goes on as if no peer were alive
 
--- balance chooses the peer of a request to the cluster, in the balancer phase. plain is whether all that pass to the upstream
--- speak plain HTTP to it.
-function routes.balance(cluster, max_fails, fail_timeout, plain, slow, method, key)
+-- unavailable answers 503. plain is whether all that pass to the upstream speak plain HTTP to it.
+local function unavailable(plain)
+    if not plain then
+        return ngx.exit(NGX_BUSY)
+    end
+    set_current_peer(config.unavailable)
+end
+
+-- balance chooses the instance of a request to the cluster, in the balancer phase. method is a key of methods, key the text of what
+-- is hashed, nil for a method without one.
+function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
     refresh()
     local var = ngx.var
     local vip = vip_of(var)
     local set = set_of(vip, cluster)
-    routes.keep(var, vip, set)
-    if not set or set.n == 0 then
-        answers(var, "none")
-        var.sluice_reason = "no-instance; cluster=" .. cluster
-        if not plain then
-            return ngx.exit(NGX_BUSY)
+    local id = id_of(get_request())
+    local failure, try = get_last_failure(), tries[id]
+    if failure and try then
+        -- The next try stays in the set of the first, whatever the routes have become; in a set of several versions it goes to
+        -- those of the same version before the others.
+        local peer = try.peer
+        if failure == "failed" then -- "next" is an answer of 403 or 404, which Nginx does not count
+            failed(peer.state)
         end
-        set_current_peer(config.unavailable)
-        return
-    end
-    local peer = set.first
-    if set.n > 1 then
-        local ctx = ngx.ctx
-        if get_last_failure() then
-            if ctx.sluice_peer then
-                failed(ctx.sluice_peer.state, max_fails, fail_timeout)
-                ctx.sluice_tried = ctx.sluice_tried or {}
-                ctx.sluice_tried[ctx.sluice_peer] = true
-            end
-        else
+        try.tried = try.tried or {}
+        try.tried[peer.state] = true
+        take(try)
+        if not set or set.mixed or set.version ~= try.set.version then
+            set = try.set
+        end
+        try.version = set.mixed and peer.version or nil
+    else
+        routes.keep(var, vip, set)
+        if not set or set.n == 0 then
+            forget(id)
+            answers(var, "none")
+            var.sluice_reason = "no-instance; cluster=" .. cluster
+            return unavailable(plain)
+        end
+        try = first(id)
+        if set.n > 1 then
             set_more_tries(set.n - 1)
-            ctx.sluice_tried = nil
-        end
-        peer = pick(set, ctx.sluice_tried, slow or 0, method, key)
-        ctx.sluice_peer = peer
-        if method == "least_conn" then
-            count(peer.state)
         end
     end
+    try.set, try.several = set, set.n > 1
+    local peer = set.first
+    if set.n > 1 or max_conns > 0 then
+        try.now, try.max_fails, try.fail_timeout, try.max_conns, try.slow = clock(), max_fails, fail_timeout, max_conns, slow
+        if set.n > 1 then
+            peer = pick(set, try, method, key)
+            if not peer and try.version then
+                try.version = nil
+                peer = pick(set, try, method, key)
+            end
+        elseif not open(peer, try) then
+            peer = nil
+        end
+        if not peer then
+            forget(id)
+            return ngx.exit(NGX_BUSY) -- each instance has max_conns: 502, as Nginx answers
+        end
+        local state = peer.state
+        if try.now - state.checked > fail_timeout then
+            state.checked = try.now
+        end
+    end
+    give(try, peer)
     answers(var, peer.version)
     local ok, err = set_current_peer(peer.host, peer.port)
     if not ok then

@@ -6,9 +6,25 @@ local balancer = require "ngx.balancer"
 local set_current_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
 local get_last_failure = balancer.get_last_failure
 
+local get_request = require "resty.core.base".get_request
+
+-- Under names of their own: the tree's code may declare the same functions in another way.
 local ffi = require "ffi"
-ffi.cdef "int kill(int pid, int sig);"
+ffi.cdef [[
+    typedef struct { long seconds, nanoseconds; } sluice_time;
+    int sluice_kill(int pid, int sig) __asm__("kill");
+    int sluice_clock(int id, sluice_time *to) __asm__("clock_gettime");
+]]
 local ESRCH = 3 -- on every Unix
 
+-- clock is a time in seconds that no change of the machine's clock moves.
+local time = ffi.new("sluice_time")
+local CLOCK_MONOTONIC = 1
+local function clock()
+    ffi.C.sluice_clock(CLOCK_MONOTONIC, time)
+    return tonumber(time.seconds) + tonumber(time.nanoseconds) / 1e9
+end
+
 local routes = {}
+local tokens_used = false -- the tree keeps something: see token.lua
 

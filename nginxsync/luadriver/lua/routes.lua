@@ -30,7 +30,7 @@ local function parse(text)
         return nil, "want a line form of version 1"
     end
     local base, vips, new, states = {}, {}, {}, {}
-    local born = loaded and ngx.now() or 0 -- what is there when the worker starts is not new
+    local born = loaded and clock() or -math.huge -- what is there when the worker starts is not new
     local served, views = {}, {} -- of the baseline by order, of each VIP
     local into, cluster, scope, view, list
     local count, from = 0, at
@@ -56,8 +56,8 @@ local function parse(text)
             if host:find(":", 1, true) then
                 host = "[" .. host .. "]"
             end
-            local name = table.concat({ scope, cluster, host, port, id }, " ")
-            local state = known[name] or { current = 0, active = 0, fails = 0, since = 0, down = 0, born = born }
+            local name = table.concat({ cluster, host, port, id }, " ")
+            local state = states[name] or state_of(name, born)
             states[name] = state
             list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
                 version = version ~= "-" and version or "", backup = kind == "s " }
@@ -211,8 +211,12 @@ function routes.start()
     end)
     ngx.timer.every(config.tick, function(premature)
         if premature then
+            routes.leave()
             workers:delete(reload .. ":" .. ngx.worker.id()) -- it ends, and takes no more requests
-        elseif shm:get("generation") ~= loaded then
+            return
+        end
+        routes.tell()
+        if shm:get("generation") ~= loaded then
             load()
         end
     end)

@@ -2,7 +2,6 @@
 -- What Nginx keeps over time (cached pages, counts of limits) is kept under a token of who serves: the VIP, and a digest of
 -- what the routes say about it. Whatever changes the answer changes the token, and the same routes give the same token again.
 local tokens, tokens_of = {}, nil -- by VIP, of the generation
-local tokens_used = false         -- the tree keeps something
 
 local function token_of(vip)
     local rows = views[vip]
