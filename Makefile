@@ -4,6 +4,7 @@
 # make quick   tests the packages that need neither root nor servers: minutes on a new machine
 # make soak    runs the long tests whole, with more seeds than make test has time for; SOAK=vip takes a part
 # make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
+#              TOOLS=nginx unpacks the Nginx of other releases of Debian
 # make bench-vip, bench-conf, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check-corpus   how often envconfig-check finds something in packages of Debian, npm and Go, which it downloads
 # make check   formatting, vet, staticcheck, tidy modules
@@ -52,7 +53,7 @@ test: export SLUICE_TESTBED = require
 test: go
 	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make test' $(RACE) $$packages
 	@$(INSTALL) -for $(TESTED)
-	@scripts/test $(PKG) -- $(TESTFLAGS)
+	@scripts/test $(PKG) -- $(TESTFLAGS); rc=$$?; $(INSTALL) -nginx $(TESTED); exit $$rc
 
 # what a change of the library needs first: plain go test skips a test whose server is missing, and says which
 QUICK = ./vip ./vip/audit ./vip/viphttp ./vip/boltstore ./promote ./builder ./envconfig ./nginxsync ./nginxsync/conf ./internal/names

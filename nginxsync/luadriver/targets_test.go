@@ -135,8 +135,9 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(),
 		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
 	for _, c := range []struct{ host, path, want string }{
-		{"one.example", "/", "first /"}, {"one.example", "/sub/x", "sub /sub/x"},
-		{"two.example", "/x", "second /x"},
+		{"one.example", "/?app=a", "first /?app=a"},
+		{"one.example", "/sub/x?app=a", "sub /sub/x?app=a"},
+		{"two.example", "/x?app=a", "second /x?app=a"},
 	} {
 		_, _, body, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)),
 			c.host, c.path)

@@ -239,7 +239,8 @@ func echo(t *testing.T, name string) string {
 				for head := line; err == nil && strings.TrimSpace(head) != ""; {
 					head, err = r.ReadString('\n')
 				}
-				line = strings.TrimSuffix(line, " HTTP/1.0\r\n")
+				// HTTP/1.0, or since Nginx 1.29.7 HTTP/1.1, and a URI may hold spaces
+				line = line[:max(0, strings.LastIndex(line, " HTTP/1."))]
 				_, uri, _ := strings.Cut(line, " ")
 				fmt.Fprintf(c, "HTTP/1.0 200 OK\r\n\r\nupstream %s %s", name, uri)
 			}()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -47,4 +48,19 @@ http {
 	require.Empty(t, n.Workers())
 	n.Start()
 	require.NotEmpty(t, n.Workers())
+}
+
+// The other releases' Nginx is in the place of the machine's, with its own modules and Lua library.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	nginx.Others(t, "TestNginxWithLuaTellsTwoVIPsApart", "TestVersion")
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	program := testbed.NeedProgram(t, "nginx", "nginx")
+	out, err := exec.Command(program, "-v").CombinedOutput()
+	require.NoError(t, err, string(out))
+	want := nginx.Version(t)
+	require.Contains(t, string(out), "nginx/"+want)
 }

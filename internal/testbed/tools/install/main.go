@@ -6,6 +6,8 @@
 //	go run ./internal/testbed/tools/install              all of them
 //	go run ./internal/testbed/tools/install consul       one
 //	go run ./internal/testbed/tools/install -for ./vip/... the tools of these tests
+//	go run ./internal/testbed/tools/install nginx        the Nginx of other releases of Debian
+//	go run ./internal/testbed/tools/install -nginx       says which Nginx is there for tests
 //	go run ./internal/testbed/tools/install -packages ./vip/... prints the Debian packages of these tests
 //
 // It may be stopped at any time: Go's build cache keeps what is compiled, and a program is there
@@ -30,9 +32,15 @@ func main() {
 	defer stop()
 	forTests := flag.Bool("for", false, "the arguments are folders, whose tests say which tools "+
 		"are meant")
+	told := flag.Bool("nginx", false, "print which Nginx the tests in the folders ran on, and "+
+		"which not and why")
 	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the "+
 		"folders need, install nothing")
 	flag.Parse()
+	if *told {
+		report(os.Stderr, flag.Args())
+		return
+	}
 	if err := run(ctx, *forTests, *packages, flag.Args()); err != nil {
 		command := "make tools:"
 		if *forTests || *packages {
@@ -58,7 +66,13 @@ func run(ctx context.Context, forTests, packages bool, args []string) error {
 			fmt.Println(strings.Join(packagesOf(needs), " "))
 			return nil
 		}
+		if onOthers(needs) {
+			fetch(ctx, os.Stderr)
+		}
 		wanted = toolsOf(needs)
+	case slices.Equal(args, []string{"nginx"}):
+		fetch(ctx, os.Stderr)
+		return nil
 	case len(args) > 0:
 		var err error
 		if wanted, err = named(args); err != nil {

@@ -22,7 +22,11 @@ type need struct {
 	packages []string // of Debian, as scripts/packages takes them: file or command = package
 }
 
+// others is the mark of tests that run on the Nginx of other releases of Debian too.
+const others = "nginx.Others("
+
 var needs = []need{
+	{others, nil, append([]string{"patchelf=patchelf"}, nginx...)},
 	{"nginx.Start(", nil, nginx},
 	{"consul.Start(", []string{"consul"}, nil},
 	{"consul.StartCluster(", []string{"consul"}, []string{"ip=iproute2"}},

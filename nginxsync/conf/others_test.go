@@ -1,0 +1,16 @@
+//go:build linux
+
+package conf_test
+
+import (
+	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
+)
+
+// What depends on Nginx itself runs on the Nginx of other releases of Debian too.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	nginx.Others(t, "TestRandomTextsAsNginxReadsThem", "TestRandomLuaAsNginxReadsIt",
+		"TestGlobsAsNginxResolvesThem")
+}

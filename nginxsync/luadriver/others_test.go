@@ -1,0 +1,22 @@
+//go:build linux
+
+package luadriver_test
+
+import (
+	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
+)
+
+// What depends on Nginx itself runs on the Nginx of other releases of Debian too.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	nginx.Others(t, "TestDriver", "TestTransformIsFaithful", "TestTargetsAreFaithful",
+		"TestTargetsByPlace", "TestVersionsDoNotMix", "TestKeptPagesFollowTheRoutes",
+		"TestLimitsFollowTheRoutes", "TestMixedVersionsAreNotKept", "TestDefaultCacheKeyIsNginxs",
+		"TestVersionIsThatOfTheAnswer", "TestNoInstanceIsTheSameAnswerInEachProtocol",
+		"TestProgramsOfTheTreeStillRun", "TestServersOfTheDriverInheritNothing",
+		"TestPurgesGiveWay", "TestOldAndNewWorkersOfAReload",
+		"TestRoutesSurviveReloadAndWorkerKill", "TestSecretsStayInProduction",
+		"TestNothingReachesProduction")
+}

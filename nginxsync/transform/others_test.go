@@ -1,0 +1,15 @@
+//go:build linux
+
+package transform_test
+
+import (
+	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
+)
+
+// What depends on Nginx itself runs on the Nginx of other releases of Debian too.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	nginx.Others(t, "TestTableOfDirectives")
+}
