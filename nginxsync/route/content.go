@@ -30,7 +30,7 @@ func (w *walk) content(in conf.Node) error {
 // programs is undecided when code, which may go anywhere, runs before the answer.
 func (w *walk) programs() error {
 	for _, kind := range []string{"rewrite_by_lua", "access_by_lua", "precontent_by_lua"} {
-		for n := range inherited(w.at, kind, kind+"_block", kind+"_file") {
+		for n := range w.inherited(w.at, kind, kind+"_block", kind+"_file") {
 			return undecided(n.Directive, "%s", n.Name())
 		}
 	}
@@ -124,8 +124,9 @@ func (w *walk) pass(n, location conf.Node) error {
 // headers adds the headers that the directive's module adds to the request.
 func (w *walk) headers(pass conf.Node) {
 	module := strings.TrimSuffix(pass.Name(), "_pass")
-	for n := range inherited(w.at, module+"_set_header", module+"_param") {
+	for n := range w.inherited(w.at, module+"_set_header", module+"_param") {
 		w.answer.Headers = append(w.answer.Headers,
 			Step{At: n.Pos(), Text: strings.Join(append([]string{n.Name()}, n.Args()...), " ")})
+		w.headerNodes = append(w.headerNodes, n)
 	}
 }

@@ -8,30 +8,6 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// drawn is the value of a variable of geo or split_clients. It reports false for any other.
-func (w *walk) drawn(name string) (value string, ok bool, err error) {
-	value, ok = w.maps[name]
-	if ok {
-		return value, true, nil
-	}
-	for n := range w.tree.Find("http", "geo") {
-		if strings.EqualFold(strings.TrimPrefix(n.Arg(n.NumArgs()-1), "$"), name) {
-			value, err = w.geo(n)
-			ok = true
-		}
-	}
-	for n := range w.tree.Find("http", "split_clients") {
-		if strings.EqualFold(strings.TrimPrefix(n.Arg(1), "$"), name) {
-			value, err = w.split(n)
-			ok = true
-		}
-	}
-	if ok && err == nil {
-		w.maps[name] = value
-	}
-	return value, ok, err
-}
-
 // geo is the value of the longest network that has the address, of a range that has it, or the
 // default.
 func (w *walk) geo(n conf.Node) (string, error) {

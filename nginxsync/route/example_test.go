@@ -30,7 +30,7 @@ func Example() {
 	}
 	fmt.Println(answer.Upstream, answer.URI, err)
 	// Output:
-	// nginx.conf:3: server_name *.example.com matches the host
+	// nginx.conf:5: server_name *.example.com matches the host
 	// nginx.conf:6: location /api/, the longest prefix of the path
 	// nginx.conf:7: proxy_pass to greet_api, asked for /v1/list?page=2
 	// greet_api /v1/list?page=2 <nil>

@@ -65,7 +65,7 @@ var ErrUndecided = errors.New("undecided")
 
 // walk is the state of one request.
 type walk struct {
-	tree      *conf.Tree
+	router    *Router
 	req       Request
 	method    string // GET after an error page
 	hostport  string // as a client sends it
@@ -84,7 +84,8 @@ type walk struct {
 	status    int    // that the answer has in the place of its own; 0 for none
 	changes   int    // of the uri that are left
 	server    conf.Node
-	at        conf.Node // whose settings count: server, location, if or limit_except
+	at        conf.Node       // whose settings count: server, location, if or limit_except
+	reached   *conf.Directive // the first location; nil before
 	captures  []string
 	named     map[string]string
 	set       map[string]string
@@ -93,18 +94,27 @@ type walk struct {
 	bad       error                // an expression that cannot be decided
 	depth     int                  // of map variables
 	answer    Answer
+	// directives of answer.Headers
+	headerNodes []conf.Node
 }
 
+// Explain walks one request through the tree: see Router.Explain.
+func Explain(tree *conf.Tree, req Request) (*Answer, error) { return NewRouter(tree).Explain(req) }
+
 // Explain walks the request through the tree. On an error the answer has the steps so far.
-func Explain(tree *conf.Tree, req Request) (*Answer, error) {
-	w := &walk{tree: tree, req: req, rawUsed: true, located: true, changes: 11,
-		code: map[string]conf.Node{},
-		set:  map[string]string{}, maps: map[string]string{}, named: map[string]string{}}
+func (r *Router) Explain(req Request) (*Answer, error) {
+	w := r.walk(req)
 	err := w.start()
 	if err == nil {
-		err = ignoreDone(w.run())
+		err = w.run(r.socket(socketKey{port: w.port, addr: w.req.Addr}))
 	}
 	return &w.answer, err
+}
+
+func (r *Router) walk(req Request) *walk {
+	return &walk{router: r, req: req, rawUsed: true, located: true, changes: 11,
+		code: map[string]conf.Node{},
+		set:  map[string]string{}, maps: map[string]string{}, named: map[string]string{}}
 }
 
 func (w *walk) start() error {
@@ -171,25 +181,30 @@ func ignoreDone(err error) error {
 	return err
 }
 
-func (w *walk) run() error {
-	all, err := w.listening()
-	if err != nil {
-		return err
+// run follows the request from the servers of its socket to the answer.
+func (w *walk) run(s *socket) (err error) {
+	if s.err != nil {
+		return s.err
 	}
-	if w.server, err = w.byName(all); err != nil {
+	defer func() { err = ignoreDone(err) }()
+	if w.server, err = w.byName(s); err != nil {
 		return err
 	}
 	w.at = w.server
 	// Nginx reads the path before it knows the host: the default server decides whether its slashes
 	// are merged.
-	path, args, ok := normalize(w.raw, !off(defaultServer(all).server, "merge_slashes"))
+	path, args, ok := normalize(w.raw, !s.keepsSlashes)
 	if !ok {
 		w.answer.Status = http.StatusBadRequest
 		w.step(w.server.Directive, "the path is malformed: 400")
 		return nil
 	}
 	w.uri, w.args = path, args
-	err = errAgain
+	return w.follow(errAgain)
+}
+
+// follow goes on where err says, until the answer is complete.
+func (w *walk) follow(err error) error {
 	for w.changes > 0 {
 		switch {
 		case errors.Is(err, errAgain):
@@ -235,6 +250,9 @@ func (w *walk) fromLocation() error {
 		}
 		w.step(location.Directive, "location %s, %s", strings.Join(location.Args(), " "), kind)
 		w.at = location
+		if w.reached == nil {
+			w.reached = location.Directive
+		}
 		if kind == kindRedirect {
 			w.answer.Status, w.answer.Location = http.StatusMovedPermanently, escape(w.uri)+"/"
 			if w.args != "" {
@@ -294,8 +312,8 @@ func (w *walk) excluded(location conf.Node) conf.Node {
 }
 
 // off reports whether a flag that is on by default is off, in the block or around it.
-func off(n conf.Node, name string) bool {
-	for d := range inherited(n, name) {
+func (w *walk) off(n conf.Node, name string) bool {
+	for d := range w.inherited(n, name) {
 		return d.Arg(0) == "off"
 	}
 	return false

@@ -71,7 +71,7 @@ func (s *script) onDisk(n conf.Node, operator, text string) (bool, error) {
 
 // base is the root or alias directive that counts, the zero Node for Nginx's default.
 func (w *walk) base() conf.Node {
-	for n := range inherited(w.at, "root", "alias") {
+	for n := range w.inherited(w.at, "root", "alias") {
 		return n
 	}
 	return conf.Node{}
@@ -234,7 +234,7 @@ func (w *walk) index(dir string, what found) error {
 		return w.special(http.StatusNotFound, w.at)
 	case w.method == http.MethodPost:
 		return undecided(w.at.Directive, "a directory asked by POST")
-	case on(w.at, "autoindex"):
+	case w.on(w.at, "autoindex"):
 		w.step(w.at.Directive, "list of %s", dir)
 		return w.finished(http.StatusOK)
 	}
@@ -251,7 +251,7 @@ func (w *walk) query() string {
 
 func (w *walk) indexes() []string {
 	var names []string
-	for n := range inherited(w.at, "index") {
+	for n := range w.inherited(w.at, "index") {
 		names = append(names, n.Args()...)
 	}
 	if names == nil {
@@ -263,10 +263,10 @@ func (w *walk) indexes() []string {
 // unknownFiles answers when nothing is known of the disk: from files, unless the existence of a
 // file could lead elsewhere.
 func (w *walk) unknownFiles() error {
-	for page := range inherited(w.at, "error_page") {
+	for page := range w.inherited(w.at, "error_page") {
 		for _, code := range page.Args() {
 			if (code == "404" || code == "403" || code == "405") &&
-				(!w.errorPage || on(w.at, "recursive_error_pages")) {
+				(!w.errorPage || w.on(w.at, "recursive_error_pages")) {
 				return undecided(page.Directive, "whether the file of %s is there: error_page %s",
 					w.uri, code)
 			}

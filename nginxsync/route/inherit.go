@@ -11,9 +11,18 @@ import (
 
 // inherited are the directives of the name that count in the block: those of the innermost block
 // that has any.
-func inherited(n conf.Node, names ...string) iter.Seq[conf.Node] {
+func (w *walk) inherited(n conf.Node, names ...string) iter.Seq[conf.Node] {
 	return func(yield func(conf.Node) bool) {
 		for n.Directive != nil {
+			if n.Directive == w.router.http.Directive {
+				for _, c := range w.router.settings(names...) {
+					if !yield(c) {
+						return
+					}
+				}
+				n = outer(n)
+				continue
+			}
 			found := false
 			for c := range n.Children() {
 				for _, name := range names {
@@ -47,10 +56,10 @@ func outer(n conf.Node) conf.Node {
 func (w *walk) special(code int, at conf.Node) error {
 	w.status = code
 	w.answer.Status = code
-	if w.errorPage && !on(at, "recursive_error_pages") {
+	if w.errorPage && !w.on(at, "recursive_error_pages") {
 		return errDone
 	}
-	for page := range inherited(at, "error_page") {
+	for page := range w.inherited(at, "error_page") {
 		args := page.Args()
 		if len(args) < 2 {
 			continue
@@ -127,8 +136,8 @@ func (w *walk) toNamed(from conf.Node, name string) error {
 }
 
 // on reports whether a flag that is off by default is on, in the block or around it.
-func on(n conf.Node, name string) bool {
-	for d := range inherited(n, name) {
+func (w *walk) on(n conf.Node, name string) bool {
+	for d := range w.inherited(n, name) {
 		return d.Arg(0) == "on"
 	}
 	return false

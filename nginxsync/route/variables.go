@@ -129,27 +129,30 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 		}
 		return "", nil
 	}
-	for m := range w.tree.Find("http", "map") {
-		if !strings.EqualFold(strings.TrimPrefix(m.Arg(1), "$"), name) {
-			continue
-		}
+	if n, ok := w.router.codes[name]; ok {
+		return "", undecided(n.Directive, "%s $%s", n.Name(), name)
+	}
+	if m, ok := w.router.maps[name]; ok {
 		value, ok := w.maps[name]
 		if !ok {
 			var err error
-			if value, err = w.mapped(m); err != nil {
+			switch m.Name() {
+			case "map":
+				value, err = w.mapped(m)
+			case "geo":
+				value, err = w.geo(m)
+			default:
+				value, err = w.split(m)
+			}
+			if err != nil {
 				return "", err
 			}
 			w.maps[name] = value
 		}
 		return value, nil
 	}
-	if value, ok, err := w.drawn(name); ok || err != nil {
-		return value, err
-	}
-	for s := range w.tree.Find("http", "**", "set") {
-		if strings.EqualFold(s.Arg(0), "$"+name) {
-			return "", nil // set somewhere, not on this way
-		}
+	if w.router.setNames()[name] {
+		return "", nil // set somewhere, not on this way
 	}
 	return "", undecided(at, "$%s", name)
 }
