@@ -9,6 +9,9 @@
 //		fmt.Println(step)
 //	}
 //
+// A Router answers many requests to one tree. Compare lists the hosts and locations whose requests
+// go elsewhere in another tree.
+//
 // It follows listen, server_name, location, internal, limit_except, rewrite, return, if, set,
 // break, map, geo, split_clients, error_page, try_files, index, root, alias, proxy_pass and its
 // relatives. A result that depends on more than the request (Lua, the time, files on disk unless

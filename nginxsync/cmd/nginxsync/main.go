@@ -2,10 +2,12 @@
 //
 //	nginxsync transform -in DIR -out DIR [-rules FILE] [flags]   writes the tree of a test Nginx, prints a summary and a diff
 //	nginxsync explain -conf DIR [-H HEADER]... URL               prints the route of a request, with file and line of each step
+//	nginxsync diff [-json] OLD NEW                               lists the hosts and locations that go elsewhere in the new tree
 //	nginxsync roundtrip FILE...                                  proves that files come out of the reader byte for byte
 //	nginxsync sign -key FILE DIR                                 signs a production tree for sources that ask for it
 //
-// Exit codes: 0 done, 1 something in the input is wrong, 2 the command line is wrong.
+// Exit codes: 0 done, 1 something in the input is wrong, 2 the command line is wrong. diff has two
+// more: 3 for trees that differ, 4 where none of the differences is certain.
 package main
 
 import (
@@ -24,6 +26,7 @@ func main() {
 const usage = `usage:
   nginxsync transform -in DIR -out DIR [-rules FILE] [flags]
   nginxsync explain -conf DIR [-H 'Name: value']... URL
+  nginxsync diff [-json] [-limit N] OLD NEW
   nginxsync roundtrip FILE...
   nginxsync sign -key FILE DIR
 
@@ -31,6 +34,7 @@ nginxsync COMMAND -h lists the flags of a command.
 `
 
 var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
+	"diff":      diff,
 	"explain":   explain,
 	"transform": transformTree,
 	"roundtrip": roundtrip,
@@ -51,6 +55,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
+	case errors.Is(err, errDiffers):
+		return 3
+	case errors.Is(err, errUndecided):
+		return 4
 	}
 	fmt.Fprintf(stderr, "nginxsync: %v\n", err)
 	return 1
