@@ -13,15 +13,26 @@ import (
 // again after every start.
 type MemStore struct {
 	mu       sync.RWMutex
-	records  map[string]*Record
+	records  table[string, *memRecord]
 	revision uint64
 	changed  chan struct{} // closed at the next commit; nil without a waiter
 }
 
+// memRecord is a record in a MemStore.
+type memRecord struct {
+	key      string
+	value    []byte
+	revision uint64
+}
+
+func (r *memRecord) tableKey() string { return r.key }
+
+func (r *memRecord) record() Record { return Record{r.key, r.value, r.revision} }
+
 var _ Watcher = (*MemStore)(nil)
 
 // NewMemStore returns an empty store.
-func NewMemStore() *MemStore { return &MemStore{records: map[string]*Record{}} }
+func NewMemStore() *MemStore { return &MemStore{} }
 
 // List implements Store.
 func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
@@ -31,9 +42,9 @@ func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var found []Record
-	for key, r := range s.records {
-		if strings.HasPrefix(key, prefix) {
-			found = append(found, *r)
+	for r := range s.records.all {
+		if strings.HasPrefix(r.key, prefix) {
+			found = append(found, r.record())
 		}
 	}
 	slices.SortFunc(found, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
@@ -50,8 +61,8 @@ func (s *MemStore) Get(ctx context.Context, keys ...string) ([]Record, error) {
 	found := make([]Record, len(keys))
 	for i, key := range keys {
 		found[i] = Record{Key: key}
-		if r := s.records[key]; r != nil {
-			found[i] = *r
+		if r := s.records.get(key); r != nil {
+			found[i] = r.record()
 		}
 	}
 	return found, nil
@@ -64,14 +75,14 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var some [4]*Record
+	var some [4]*memRecord
 	there := some[:0]
 	for _, c := range changes {
-		r := s.records[c.Key]
+		r := s.records.get(c.Key)
 		there = append(there, r)
 		var have uint64
 		if r != nil {
-			have = r.Revision
+			have = r.revision
 		}
 		if c.Revision != AnyRevision && have != c.Revision {
 			return 0, fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have,
@@ -86,11 +97,11 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 	for i, c := range changes {
 		switch r := there[i]; {
 		case c.Value == nil:
-			delete(s.records, c.Key)
+			s.records.remove(c.Key)
 		case r != nil:
-			r.Value, r.Revision = c.Value, s.revision
+			r.value, r.revision = c.Value, s.revision
 		default:
-			s.records[c.Key] = &Record{Key: c.Key, Value: c.Value, Revision: s.revision}
+			s.records.put(&memRecord{c.Key, c.Value, s.revision})
 		}
 	}
 	return s.revision, nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -83,7 +82,7 @@ type sim struct {
 	all    []*Allocator // that share the store; nil while one starts
 	pools  []Pool
 	shared bool
-	backup map[string]*Record // of the store
+	backup *table[string, *memRecord] // of the store
 
 	// by the rules: the contents of the store
 	stored map[netip.Addr]*tenure
@@ -404,18 +403,18 @@ func (s *sim) restart(i int) {
 func (s *sim) putBack() {
 	switch {
 	case s.percent(4):
-		s.backup = copied(s.inner.records)
+		s.backup = copied(&s.inner.records)
 	case s.backup != nil && s.percent(2):
 		s.counts.PutBack++
-		s.inner.records = copied(s.backup)
+		s.inner.records = *copied(s.backup)
 		s.late = nil // a commit of before, made again after it, could fit
 		clear(s.stored)
 		clear(s.acked)
-		for key, r := range s.backup {
-			if strings.HasPrefix(key, addrPrefix) {
-				l, err := decodeTenure(r.Value)
+		for r := range s.backup.all {
+			if strings.HasPrefix(r.key, addrPrefix) {
+				l, err := decodeTenure(r.value)
 				if err != nil {
-					s.failf("%s: %v", key, err)
+					s.failf("%s: %v", r.key, err)
 					return
 				}
 				s.stored[l.Addr] = &l
@@ -424,11 +423,11 @@ func (s *sim) putBack() {
 	}
 }
 
-func copied(records map[string]*Record) map[string]*Record {
-	all := maps.Clone(records)
-	for key, r := range all {
+func copied(records *table[string, *memRecord]) *table[string, *memRecord] {
+	all := &table[string, *memRecord]{}
+	for r := range records.all {
 		one := *r
-		all[key] = &one
+		all.put(&one)
 	}
 	return all
 }
