@@ -291,7 +291,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	news := map[*entry]prior{} // entries that may have changed, by other allocators or by the pools
 	if was != nil {
 		a.advance(now)
-		entries = slices.SortedFunc(maps.Values(was.entries), func(a, b *entry) int {
+		entries = slices.SortedFunc(was.entries.all, func(a, b *entry) int {
 			return a.addr.Compare(b.addr)
 		})
 		for _, e := range entries {
@@ -300,7 +300,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			}
 		}
 		for _, s := range stored {
-			if e := was.entries[s.addr]; e == nil {
+			if e := was.entries.get(s.addr); e == nil {
 				entries = append(entries, s)
 				news[s] = prior{}
 			} else if !e.busy && e.uncertain == nil && s.rev > e.rev {
@@ -321,7 +321,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	for _, e := range entries {
 		// for an address that is in no pool any more the end of its lease becomes an event
 		before, ok := news[e]
-		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries[e.addr] == e ||
+		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries.get(e.addr) == e ||
 			before.rev != 0) {
 			a.x.note(e, before, nil, now)
 		}

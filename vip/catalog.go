@@ -90,7 +90,7 @@ func (a *Allocator) syncCatalog(traits bool) time.Time {
 		some, views = some[:0], views[:0]
 		for n := min(syncAtOnce, len(a.x.dirty)); n > 0; n-- {
 			e := a.x.clean()
-			if now := a.x.entries[e.addr]; now != nil {
+			if now := a.x.entries.get(e.addr); now != nil {
 				e = now // another has taken the place of one that was forgotten
 				e.listed = e.rev != 0
 			}

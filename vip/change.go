@@ -166,7 +166,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 		return nil, err
 	}
 	for asked := fresh; ; asked = true {
-		e := a.x.entries[addr]
+		e := a.x.entries.get(addr)
 		for e != nil {
 			again, err := a.awaitIdle(ctx, e)
 			if err != nil {

@@ -141,7 +141,7 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 	if reason, ok := p.Reserved[req.Addr]; ok {
 		return nil, false, &TakenError{Addr: req.Addr, State: Reserved, Reason: reason}
 	}
-	e := a.x.entries[req.Addr]
+	e := a.x.entries.get(req.Addr)
 	if e == nil {
 		return append(picked, a.x.entry(p, req.Addr)), false, nil
 	}

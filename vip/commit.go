@@ -300,7 +300,7 @@ func (a *Allocator) fetchAll(ctx context.Context) error {
 	for _, r := range found {
 		there[r.Key] = true
 	}
-	for _, e := range a.x.entries {
+	for e := range a.x.entries.all {
 		if e.rev != 0 && !there[e.key] {
 			found = append(found, Record{Key: e.key})
 		}
@@ -317,7 +317,7 @@ func (a *Allocator) applyRecords(ctx context.Context, found []Record) error {
 		if err != nil {
 			continue
 		}
-		e := a.x.entries[addr]
+		e := a.x.entries.get(addr)
 		if e == nil {
 			p := a.x.poolOf(addr)
 			if p == nil {

@@ -75,7 +75,7 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 		p.idles[0], p.idles = nil, p.idles[1:]
 		e.idle = false
 		switch {
-		case e.pool != p || a.x.entries[e.addr] != e || !e.queued || e.busy || e.uncertain != nil:
+		case e.pool != p || a.x.entries.get(e.addr) != e || !e.queued || e.busy || e.uncertain != nil:
 		case e.rev == 0:
 			a.x.remove(e)
 		default:
@@ -127,7 +127,7 @@ func (x *index) remove(e *entry) {
 	of := e.task
 	x.unlink(e)
 	x.drop(of)
-	delete(x.entries, e.addr)
+	x.entries.remove(e.addr)
 	e.pool.known--
 	e.rev = 0
 	switch {

@@ -43,10 +43,10 @@ func TestForget(t *testing.T) {
 				seen[l.Addr] = true
 				now = now.Add(time.Second)
 				require.NoError(t, a.Sweep(t.Context()))
-				require.LessOrEqual(t, len(a.x.entries), 1+131, "those that cool down, and the "+
+				require.LessOrEqual(t, a.x.entries.len, 1+131, "those that cool down, and the "+
 					"one that lives")
 				require.LessOrEqual(t, store.records.len, 2+2*131+1)
-				require.LessOrEqual(t, len(a.x.tasks), 1+131)
+				require.LessOrEqual(t, a.x.tasks.len, 1+131)
 				require.LessOrEqual(t, len(a.x.dirty), 2*(1+131), "with those that List has to "+
 					"leave out from now on")
 				if i == 500 {
@@ -58,7 +58,7 @@ func TestForget(t *testing.T) {
 			_, err = a.Renew(t.Context(), kept.ID, kept.Generation, 0)
 			require.NoError(t, err)
 			require.NoError(t, a.Sweep(t.Context()))
-			require.Len(t, a.x.entries, 1)
+			require.Equal(t, 1, a.x.entries.len)
 			require.Equal(t, 3, store.records.len, "epoch, mark, and the lease that lives")
 			require.Len(t, a.List(Query{States: []State{Free, Leased, Cooling}}), 1)
 			s := a.Stats()[0]
@@ -180,7 +180,7 @@ func TestForgetShared(t *testing.T) {
 			}
 		}
 		for _, a := range all {
-			require.LessOrEqual(t, len(a.x.entries), len(live))
+			require.LessOrEqual(t, a.x.entries.len, len(live))
 		}
 		records, err := cfg.Store.List(ctx, ownerPrefix)
 		require.NoError(t, err)

@@ -42,7 +42,7 @@ func (x *index) popFree(p *pool) *entry {
 		}
 		addr := p.at(p.fresh)
 		p.fresh++
-		if _, reserved := p.Reserved[addr]; !reserved && x.entries[addr] == nil {
+		if _, reserved := p.Reserved[addr]; !reserved && x.entries.get(addr) == nil {
 			return x.entry(p, addr)
 		}
 	}

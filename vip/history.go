@@ -61,7 +61,7 @@ func (a *Allocator) History(ctx context.Context, addr netip.Addr) ([]Lease, erro
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if e := a.x.entries[addr]; e != nil && e.state == Leased {
+	if e := a.x.entries.get(addr); e != nil && e.state == Leased {
 		past = append(past, e.shown())
 	} else if e == nil && len(past) == 0 && a.x.poolOf(addr) == nil {
 		return nil, fmt.Errorf("history of %s: the address is in no pool: %w", addr, ErrNotFound)

@@ -16,17 +16,17 @@ type index struct {
 	pools   []*pool
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
-	entries map[netip.Addr]*entry
-	tasks   map[string]*task    // tasks that have, had last, or are about to have an address
-	recent  *task               // that find has found last, nil without one
-	absent  string              // name of which find knows that it is in no task; "" without one
-	dirty   []*entry            // that have changed since the catalog took them over
-	soonest time.Time           // no deadline of a pool is before it; zero without deadlines
-	overdue []*entry            // leases that were due when advance last looked, for Sweep
-	drains  map[*entry]struct{} // entries that are Draining
-	latest  time.Time           // that was given to advance
-	grace   time.Duration       // after Expires, in which a lease still lives
-	out     effects             // of the transition that is being made: see flush
+	entries table[netip.Addr, *entry]
+	tasks   table[string, *task] // tasks that have, had last, or are about to have an address
+	recent  *task                // that find has found last, nil without one
+	absent  string               // name of which find knows that it is in no task; "" without one
+	dirty   []*entry             // that have changed since the catalog took them over
+	soonest time.Time            // no deadline of a pool is before it; zero without deadlines
+	overdue []*entry             // leases that were due when advance last looked, for Sweep
+	drains  map[*entry]struct{}  // entries that are Draining
+	latest  time.Time            // that was given to advance
+	grace   time.Duration        // after Expires, in which a lease still lives
+	out     effects              // of the transition that is being made: see flush
 }
 
 // effects are the work that a transition of the index asks of its caller. The slices are valid
@@ -80,16 +80,18 @@ type entry struct {
 	before, after *entry // in the pool's free queue
 }
 
+func (e *entry) tableKey() netip.Addr { return e.addr }
+
 // newIndex is an index of pools, with room for so many entries.
 func newIndex(
 	pools []Pool, layouts []layout, grace time.Duration, sparse uint64, size int,
 ) *index {
 	x := &index{
-		byName: map[string]*pool{}, former: map[string]*pool{}, entries: make(map[netip.Addr]*entry,
-			size),
-		tasks:  make(map[string]*task, size),
+		byName: map[string]*pool{}, former: map[string]*pool{},
 		drains: map[*entry]struct{}{}, grace: grace,
 	}
+	x.entries.grow(size)
+	x.tasks.grow(size)
 	for i, p := range pools {
 		p = p.clone()
 		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse}
@@ -136,12 +138,12 @@ func (x *index) countTeams(pools map[*pool]bool) {
 	for p := range pools {
 		clear(p.teams)
 	}
-	for _, e := range x.entries {
+	for e := range x.entries.all {
 		if pools[e.pool] && e.state == Leased {
 			e.pool.reserve(e.last().Owner.Team, 1)
 		}
 	}
-	for _, t := range x.tasks {
+	for t := range x.tasks.all {
 		if t.claim != nil {
 			for i := range t.claim.steps {
 				if s := &t.claim.steps[i]; pools[s.e.pool] {
@@ -265,7 +267,7 @@ func (x *index) byKey(key string) *entry {
 	if err != nil {
 		return nil
 	}
-	return x.entries[addr]
+	return x.entries.get(addr)
 }
 
 func (x *index) formerPool(name string) *pool {
@@ -282,7 +284,7 @@ func (x *index) formerPool(name string) *pool {
 
 // entry returns the entry of an address of p, which is made when it was never used.
 func (x *index) entry(p *pool, addr netip.Addr) *entry {
-	if e := x.entries[addr]; e != nil {
+	if e := x.entries.get(addr); e != nil {
 		return e
 	}
 	e := &entry{addr: addr, key: addrPrefix + addr.String(), pool: p}
@@ -292,7 +294,7 @@ func (x *index) entry(p *pool, addr netip.Addr) *entry {
 
 // add makes e known to its pool.
 func (x *index) add(e *entry) {
-	x.entries[e.addr] = e
+	x.entries.put(e)
 	e.state = Free
 	e.pool.known++
 	if _, reserved := e.pool.Reserved[e.addr]; reserved {

@@ -12,14 +12,14 @@ func (a *Allocator) Owns(addr netip.Addr) (pool string, owned bool) {
 	p := a.x.poolOf(addr)
 	if p == nil {
 		a.advance(a.cfg.Now())
-		e := a.x.entries[addr]
+		e := a.x.entries.get(addr)
 		if e == nil || !e.pool.gone || e.state == Free || e.state == Reserved {
 			return "", false
 		}
 		return e.pool.Name, true
 	}
 	if _, reserved := p.Reserved[addr]; reserved {
-		if e := a.x.entries[addr]; e == nil || e.state == Reserved { // not leased from before
+		if e := a.x.entries.get(addr); e == nil || e.state == Reserved { // not leased from before
 			return "", false
 		}
 	}

@@ -125,7 +125,7 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr,
 
 // named finds the entry of an address that is not reserved, and makes it when it was never used.
 func (a *Allocator) named(addr netip.Addr) (*entry, error) {
-	e, p := a.x.entries[addr], a.x.poolOf(addr)
+	e, p := a.x.entries.get(addr), a.x.poolOf(addr)
 	switch {
 	case e == nil && p == nil:
 		return nil, fmt.Errorf("address %s: in no pool: %w", addr, ErrNotFound)

@@ -94,7 +94,7 @@ func (a *Allocator) viewOf(q *Query) []*view {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	e := a.x.entries[q.VIP]
+	e := a.x.entries.get(q.VIP)
 	if e == nil || e.rev == 0 || !q.After.Less(q.VIP) {
 		return nil
 	}

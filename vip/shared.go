@@ -146,7 +146,7 @@ func parseOwned(value []byte) (addrs []netip.Addr, err error) {
 
 // owns says whether the last tenure of the address is, or may be, the task's.
 func (a *Allocator) owns(task string, addr netip.Addr) bool {
-	e := a.x.entries[addr]
+	e := a.x.entries.get(addr)
 	return e != nil && (e.busy || e.uncertain != nil || e.rev != 0 && e.last().Owner.Task == task)
 }
 

@@ -530,13 +530,13 @@ func (s *sim) read(a *Allocator) {
 		}
 		for i, l := range page {
 			if n+i >= len(whole) || whole[n+i].ID != l.ID || whole[n+i].State != l.State ||
-				a.x.entries[l.Addr] == nil {
+				a.x.entries.get(l.Addr) == nil {
 				s.failf("page from %d on has %s, which is %s; all: %+v", n, l.ID, l.State, whole)
 			}
 		}
 	}
 	known := 0
-	for _, e := range a.x.entries {
+	for e := range a.x.entries.all {
 		if e.rev != 0 && e.state != Reserved {
 			known++
 		}

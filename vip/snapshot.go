@@ -90,7 +90,7 @@ func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) 
 		}
 	}
 	a.advance(a.cfg.Now())
-	e := a.x.entries[addr]
+	e := a.x.entries.get(addr)
 	if e == nil || e.state != Leased {
 		return Lease{}, fmt.Errorf("holder of %s: %w", addr, ErrNotFound)
 	}

@@ -12,6 +12,8 @@ type task struct {
 	claim *commit
 }
 
+func (t *task) tableKey() string { return t.name }
+
 // find returns the task of that name, nil when it has nothing. A call asks for one name several
 // times: the map, of which the processor's caches hold little, is asked once.
 func (x *index) find(name string) *task {
@@ -21,7 +23,7 @@ func (x *index) find(name string) *task {
 	case x.absent == name:
 		return nil
 	}
-	t := x.tasks[name]
+	t := x.tasks.get(name)
 	if t == nil {
 		x.absent = name
 	} else {
@@ -35,7 +37,7 @@ func (x *index) task(name string) *task {
 	t := x.find(name)
 	if t == nil {
 		t = &task{name: name}
-		x.tasks[name] = t
+		x.tasks.put(t)
 		x.recent, x.absent = t, ""
 	}
 	return t
@@ -44,7 +46,7 @@ func (x *index) task(name string) *task {
 // drop takes out a task that has nothing any more.
 func (x *index) drop(t *task) {
 	if t != nil && t.live == nil && t.ended == nil && t.claim == nil {
-		delete(x.tasks, t.name)
+		x.tasks.remove(t.name)
 		if x.recent == t {
 			x.recent = nil
 		}
@@ -57,9 +59,9 @@ func (x *index) keepClaims(before *index) {
 	if before == nil {
 		return
 	}
-	for name, t := range before.tasks {
+	for t := range before.tasks.all {
 		if t.live, t.ended = nil, nil; t.claim != nil {
-			x.tasks[name] = t
+			x.tasks.put(t)
 		}
 	}
 	x.recent, x.absent = nil, ""
@@ -67,7 +69,7 @@ func (x *index) keepClaims(before *index) {
 
 // countClaims counts those allocations for the quotas of the pools that their addresses are in now.
 func (x *index) countClaims() {
-	for _, t := range x.tasks {
+	for t := range x.tasks.all {
 		if t.claim != nil {
 			t.claim.reserve(1)
 		}
