@@ -151,6 +151,7 @@ type Allocator struct {
 	// returns, unless its comment says that it is called without mu.
 	mu        allocatorLock
 	x         *index
+	warm      warmth
 	uncertain []*commit            // whose outcome is not known
 	waiters   []*waiter            // in the order of waiter.before
 	waited    uint64               // requests that have waited so far
@@ -306,10 +307,12 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 			} else if !e.busy && e.uncertain == nil && s.rev > e.rev {
 				news[e] = e.prior()
 				e.lease, e.record, e.rev, e.state = s.lease, s.record, s.rev, s.state
+				e.freed = s.freed
 			}
 		}
 	}
-	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries))
+	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries),
+		&a.warm)
 	a.readBefore, a.read = a.read, began
 	maps.DeleteFunc(a.lost, func(addr netip.Addr, _ Lease) bool { return a.x.poolOf(addr) == nil })
 	for _, r := range records {

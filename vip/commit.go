@@ -409,6 +409,7 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 				}
 				e.addr, e.key, e.pool, e.state, e.rev = l.Addr, r.Key, &unknownPool, l.State,
 					r.Revision
+				e.freed = l.freed()
 				entries[first+i] = e
 			}
 		})

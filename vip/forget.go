@@ -68,7 +68,8 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 	ops := 0
 	for more = true; len(p.idles) > 0 && ops < forgetOps && len(c.steps) < a.atOnce; {
 		e := p.idles[0]
-		if a.cfg.Shared && e.rev != 0 && e.freed().Add(a.cfg.Refresh).After(now) {
+		if a.cfg.Shared && e.rev != 0 &&
+			time.Unix(0, e.freed).Add(a.cfg.Refresh).After(now) {
 			more = false // those behind it are free for less long
 			break
 		}

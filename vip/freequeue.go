@@ -1,6 +1,9 @@
 package vip
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // pool is a Pool with its free queue: first the addresses never used, in order, then the others,
 // longest free first.
@@ -19,6 +22,10 @@ type pool struct {
 	fresh uint64
 	// see sparse
 	sparseAbove uint64
+	// the index's
+	grace time.Duration
+	// the index's
+	warm *warmth
 	// that became free and may be forgotten, in that order
 	idles []*entry
 	// free queue
@@ -65,7 +72,7 @@ func (p *pool) enqueue(e *entry) {
 	case p.first == nil || e.rev == 0:
 		p.enqueueFirst(e)
 		return
-	case e.freed().Before(p.last.freed()) && e.freed().Before(p.first.freed()):
+	case e.freed < p.last.freed && e.freed < p.first.freed:
 		p.enqueueFirst(e)
 		return
 	}

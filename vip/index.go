@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"net/netip"
@@ -25,8 +26,9 @@ type index struct {
 	overdue []*entry             // leases that were due when advance last looked, for Sweep
 	drains  map[*entry]struct{}  // entries that are Draining
 	latest  time.Time            // that was given to advance
-	grace   time.Duration        // after Expires, in which a lease still lives
-	out     effects              // of the transition that is being made: see flush
+	warm    *warmth
+	grace   time.Duration // after Expires, in which a lease still lives
+	out     effects       // of the transition that is being made: see flush
 }
 
 // effects are the work that a transition of the index asks of its caller. The slices are valid
@@ -57,7 +59,7 @@ type entry struct {
 	pool   *pool
 	state  State
 	asked  uint32  // see Snapshot.Asked
-	lease  *tenure // see last
+	lease  *tenure // see last; nil when it is not at hand
 	record []byte  // the last tenure as it is stored; nil when that is not at hand
 	rev    uint64  // in the store; 0 when it has no record
 
@@ -75,6 +77,7 @@ type entry struct {
 	dirtyAt         int   // in index.dirty plus 1; 0 when not there
 	announcedExpiry int64 // the expiry, in Unix ns, that has an Expiring event already; 0 for none
 
+	freed         int64  // see tenure.freed
 	task          *task  // of the lease, nil without one
 	next          *entry // in task.live or task.ended
 	before, after *entry // in the pool's free queue
@@ -84,17 +87,18 @@ func (e *entry) tableKey() netip.Addr { return e.addr }
 
 // newIndex is an index of pools, with room for so many entries.
 func newIndex(
-	pools []Pool, layouts []layout, grace time.Duration, sparse uint64, size int,
+	pools []Pool, layouts []layout, grace time.Duration, sparse uint64, size int, warm *warmth,
 ) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{},
-		drains: map[*entry]struct{}{}, grace: grace,
+		drains: map[*entry]struct{}{}, grace: grace, warm: warm,
 	}
 	x.entries.grow(size)
 	x.tasks.grow(size)
 	for i, p := range pools {
 		p = p.clone()
-		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse}
+		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse,
+			grace: grace, warm: warm}
 		added.public.Store(&p)
 		added.counts[Reserved] = uint64(len(p.Reserved))
 		x.pools = append(x.pools, added)
@@ -169,7 +173,7 @@ func (x *index) load(entries []*entry, now time.Time) effects {
 			ended = append(ended, e)
 		}
 	}
-	slices.SortStableFunc(ended, func(a, b *entry) int { return a.freed().Compare(b.freed()) })
+	slices.SortStableFunc(ended, func(a, b *entry) int { return cmp.Compare(a.freed, b.freed) })
 	for _, e := range ended {
 		x.insert(e, now)
 	}
@@ -209,8 +213,7 @@ func (l *tenure) cooled(now time.Time) bool {
 }
 
 // last is the last tenure, zero before the first. Its State is the stored one, e.state is the
-// present one. Most tenures that a start finds in the store end before they are read, unless all
-// are listed: they stay in the stored form until then, which takes half of the memory.
+// present one. The result is good until others have been asked for: see warmth.
 func (e *entry) last() *tenure {
 	if e.lease == nil {
 		e.unfold()
@@ -219,13 +222,31 @@ func (e *entry) last() *tenure {
 }
 
 func (e *entry) unfold() {
-	e.lease = new(tenure)
-	if e.record != nil {
-		var err error
-		// decodeAll could read it: the store does not keep to its contract
-		if *e.lease, err = decodeTenure(e.record); err != nil {
-			*e.lease, e.record = damaged(e.addr, e.rev, err), nil
-		}
+	e.lease = e.pool.warm.take(e)
+	if e.record == nil {
+		return
+	}
+	var err error
+	// decodeAll could read it: the store does not keep to its contract
+	if *e.lease, err = decodeTenure(e.record); err != nil {
+		*e.lease, e.record = damaged(e.addr, e.rev, err), nil
+	}
+	e.keepClock(e.lease)
+}
+
+// keepClock gives the time at which l, the last tenure of e as it is stored, ends or has cooled
+// down the reading of the monotonic clock that it had when it was made.
+func (e *entry) keepClock(l *tenure) {
+	at := &l.CoolUntil
+	if l.State == Leased {
+		at = &l.Expires
+	}
+	kept := e.deadline
+	if e.dueClass == over && !kept.IsZero() {
+		kept = kept.Add(-e.pool.grace)
+	}
+	if !kept.IsZero() && kept.Equal(*at) {
+		*at = kept
 	}
 }
 
@@ -240,15 +261,15 @@ func (e *entry) encoded() []byte {
 // text is the address as text.
 func (e *entry) text() string { return e.key[len(addrPrefix):] }
 
-// freed is when the address became free, or will.
-func (e *entry) freed() time.Time {
+// freed is when an address with the last tenure l became free, or will; in Unix ns, 0 for always.
+func (l *tenure) freed() int64 {
 	switch {
-	case e.rev == 0:
-		return time.Time{}
-	case e.last().CoolUntil.IsZero():
-		return e.last().Ended
+	case !l.CoolUntil.IsZero():
+		return l.CoolUntil.UnixNano()
+	case !l.Ended.IsZero():
+		return l.Ended.UnixNano()
 	}
-	return e.last().CoolUntil
+	return 0
 }
 
 // poolOf finds the pool that has addr, nil when none does.
@@ -274,7 +295,7 @@ func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
 		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{},
-			sparseAbove: math.MaxUint64}
+			sparseAbove: math.MaxUint64, grace: x.grace, warm: x.warm}
 		p.public.Store(&Pool{Name: name})
 		x.former[name] = p
 		x.pools = append(x.pools, p)
@@ -335,10 +356,12 @@ func (x *index) advance(now time.Time) effects {
 
 // pass moves e to its next state at its deadline, which is not after now.
 func (x *index) pass(e *entry, now time.Time) {
+	if e.state == Cooling && x.rested(e) {
+		x.note(e, prior{state: Cooling}, nil, now)
+		return
+	}
 	was := e.prior()
 	switch end := x.over(e); {
-	case e.state == Cooling && x.rested(e, now):
-		x.note(e, was, nil, now)
 	case e.state != Leased:
 		x.place(e, e.last(), nil, e.rev, now)
 		x.note(e, was, nil, now)
@@ -356,10 +379,10 @@ func (x *index) pass(e *entry, now time.Time) {
 }
 
 // rested makes e free, which has cooled down, and reports whether it has: the usual case, in which
-// place would put everything but the state back where it was.
-func (x *index) rested(e *entry, now time.Time) bool {
+// place would put everything but the state back where it was. It has no need of the last tenure.
+func (x *index) rested(e *entry) bool {
 	_, reserved := e.pool.Reserved[e.addr]
-	if reserved || e.busy || e.uncertain != nil || e.pool.gone || !e.last().cooled(now) {
+	if reserved || e.busy || e.uncertain != nil || e.pool.gone {
 		return false
 	}
 	e.pool.counts[Cooling]--
@@ -492,7 +515,8 @@ func (x *index) unlink(e *entry) {
 
 func (x *index) link(e *entry, now time.Time) {
 	if e.lease == nil && e.record != nil {
-		if l, err := glanceAt(e.record); err == nil && !l.shorten(e.pool, now) {
+		l, err := glanceAt(e.record)
+		if e.keepClock(&l); err == nil && !l.shorten(e.pool, now) {
 			x.linkAs(e, &l, now)
 			return
 		}
@@ -507,7 +531,7 @@ func (x *index) link(e *entry, now time.Time) {
 func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	x.mark(e)
 	class := expires
-	e.state, e.deadline = Free, time.Time{}
+	e.state, e.deadline, e.freed = Free, time.Time{}, l.freed()
 	if e.rev != 0 {
 		e.state = l.State
 	}
