@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/sluice-deploy/sluice/internal/strictjson"
 )
 
 // ErrNotFound is returned by [Catalog.Template] for a name that the catalogue does not hold.
@@ -154,9 +155,7 @@ func loadTemplate(fsys fs.FS, name string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{}
-	dec := json.NewDecoder(bytes.NewReader(declaration))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(t); err != nil {
+	if err := strictjson.Decode(declaration, t); err != nil {
 		return nil, fmt.Errorf("template.json: %w", err)
 	}
 	if t.Name != "" && t.Name != name {

@@ -67,6 +67,8 @@ func TestLoadRefuses(t *testing.T) {
 			"line 2: }} that belongs to no placeholder"},
 		{"bad json", plain, `{`, "template.json: unexpected EOF"},
 		{"unknown field", plain, `{"desc": "d"}`, `template.json: json: unknown field "desc"`},
+		{"field twice", plain, `{"description": "d", "description": "e"}`,
+			`template.json: field "description" comes twice`},
 		{"other name", plain, `{"name": "u"}`, `name "u" differs from the folder's name`},
 		{"no description", "FROM scratch\n", `{}`, "template.json: no description"},
 		{"bad name", plain,

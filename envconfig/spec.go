@@ -1,10 +1,7 @@
 package envconfig
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -12,6 +9,7 @@ import (
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
 	"github.com/sluice-deploy/sluice/envconfig/internal/signame"
 	"github.com/sluice-deploy/sluice/internal/names"
+	"github.com/sluice-deploy/sluice/internal/strictjson"
 )
 
 // SpecName is the optional declarative file in the source directory.
@@ -95,13 +93,8 @@ func (a Action) problem() string {
 // unnoticed. The error matches [ErrInvalid].
 func ParseSpec(data []byte) (Spec, error) {
 	var s Spec
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
+	if err := strictjson.Decode(data, &s); err != nil {
 		return Spec{}, invalid(SpecName, "%w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Spec{}, invalid(SpecName, "data after the end at byte %d", dec.InputOffset())
 	}
 	if s.Default != "" {
 		if err := names.Environment(s.Default); err != nil {

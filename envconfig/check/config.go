@@ -1,11 +1,8 @@
 package check
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"regexp"
@@ -13,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/envconfig"
+	"github.com/sluice-deploy/sluice/internal/strictjson"
 )
 
 // ConfigName is the optional file in the source directory.
@@ -106,13 +104,8 @@ var ErrInvalid = envconfig.ErrInvalid
 // ParseConfig reads envconfig-check.json. Every problem is reported at once.
 func ParseConfig(data []byte) (Config, error) {
 	var c Config
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&c); err != nil {
+	if err := strictjson.Decode(data, &c); err != nil {
 		return Config{}, fmt.Errorf("%s: %w: %w", ConfigName, err, ErrInvalid)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Config{}, fmt.Errorf("%s: data after the end: %w", ConfigName, ErrInvalid)
 	}
 	if err := c.Validate(); err != nil {
 		return Config{}, err

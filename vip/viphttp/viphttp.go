@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
+	"github.com/sluice-deploy/sluice/internal/strictjson"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/audit"
 )
@@ -219,25 +220,21 @@ func (h *handler) observed(pattern string, serve func(http.ResponseWriter,
 	})
 }
 
-// read decodes a body of one JSON object; a field that is not known is an error.
+// read decodes a body of one JSON object, whose fields are spelt as in the type of into and come
+// once.
 func read(r *http.Request, into any) error {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("body: want a JSON object: %w", vip.ErrInvalid)
-	}
-	if err == nil {
-		if _, err = d.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil {
-			err = errors.New("more than one JSON value")
-		}
-	}
+	data, err := io.ReadAll(r.Body)
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
 		return fmt.Errorf("body: more than %d bytes: %w", large.Limit, errTooLarge)
+	}
+	if err == nil {
+		if err = strictjson.Decode(data, into); err == nil {
+			return nil
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("body: want a JSON object: %w", vip.ErrInvalid)
 	}
 	return fmt.Errorf("body: %w: %w", err, vip.ErrInvalid)
 }

@@ -186,6 +186,8 @@ func TestBadValues(t *testing.T) {
 			"trailing bytes": body + "x", "a second value": body + body,
 			"an unknown field": `{"force":true,` + body[1:], "half": body[:len(body)/2],
 			"nothing": "", "an array": "[" + body + "]",
+			"a field twice":       body[:len(body)-1] + `,"actor":"ann"}`,
+			"a field in capitals": strings.Replace(body, `"actor"`, `"Actor"`, 1),
 		} {
 			response, answer := s.Do(t, o.method, path, strings.NewReader(body))
 			require.Equal(t, 400, response.StatusCode, "%s with %s: %s", o, name, answer)

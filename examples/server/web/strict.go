@@ -1,8 +1,6 @@
 package web
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
+	"github.com/sluice-deploy/sluice/internal/strictjson"
 )
 
 // parameters are the query parameters that operations take; any other is refused, because an answer
@@ -67,23 +66,16 @@ func strict(operation string, next http.Handler) http.Handler {
 // maxBody bounds the body of a request but for an upload.
 const maxBody = 1 << 20
 
-// decode reads the body, which is one JSON value of the fields of in and nothing else. The error
-// matches platform.ErrInvalid, or is an *http.MaxBytesError.
+// decode reads the body, which is one JSON value of the fields of in, each spelt as here and once,
+// and nothing else. The error matches platform.ErrInvalid, or is an *http.MaxBytesError.
 func decode(rw http.ResponseWriter, r *http.Request, in any) error {
 	data, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return fmt.Errorf("request body: %w", err)
 	}
-	if err == nil && !utf8.Valid(data) {
-		err = errors.New("want UTF-8")
-	}
 	if err == nil {
-		decoder := json.NewDecoder(bytes.NewReader(data))
-		decoder.DisallowUnknownFields()
-		if err = decoder.Decode(in); err == nil {
-			if _, more := decoder.Token(); more != io.EOF {
-				err = errors.New("want one JSON value and nothing behind it")
-			}
+		if err = strictjson.Decode(data, in); err == io.EOF {
+			err = errors.New("want a JSON object")
 		}
 	}
 	if err != nil {
