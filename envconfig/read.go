@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
-	"strings"
+	"unsafe"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/fastjson"
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
@@ -243,22 +243,21 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	if size > maxManifest {
 		return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
 	}
-	var text strings.Builder
+	var text []byte
 	readTo := func(limit int) (more bool, err error) {
-		text.Grow(max(int(min(size, int64(limit)))-text.Len(), 0))
-		_, err = place.CopyN(&text, f, int64(limit-text.Len()))
-		return text.Len() == limit, err
+		text, err = place.ReadOn(text, f, size, int64(limit))
+		return len(text) == limit, err
 	}
 	more, err := readTo(headStart)
 	if err != nil {
 		return nil, err
 	}
-	m, decided := parseHead(text.String())
+	m, decided := parseHead(asText(text))
 	if more && !decided {
 		if more, err = readTo(headSize); err != nil {
 			return nil, err
 		}
-		m, _ = parseHead(text.String())
+		m, _ = parseHead(asText(text))
 	}
 	if m != nil {
 		return m, nil
@@ -268,8 +267,12 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 			return nil, err
 		}
 	}
-	return parseManifest(text.String())
+	return parseManifest(asText(text))
 }
+
+// asText returns b as a string without a copy. What b holds is not changed any more, though more may
+// be appended.
+func asText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it;
 // [ParseManifest] gives the reason. It is decided when the place of the head has been passed.

@@ -42,8 +42,8 @@ func (watch) Err() error {
 }
 
 // signalRoom is for signals that come in one burst; the kernel keeps one of each kind pending at
-// most.
-const signalRoom = 1024
+// most, of the real-time ones more. It is no more than a page of memory.
+const signalRoom = 256
 
 // settled is how long a service has run when the Go runtime takes the signals over. Each takes it a
 // change of threads, which would make the start longer; signals that come before are noted and

@@ -1,6 +1,7 @@
 package caught
 
 import (
+	"math/bits"
 	"os"
 	"os/signal"
 	"syscall"
@@ -20,8 +21,12 @@ const (
 	ignored  = 1          // SIG_IGN
 )
 
-// before holds the actions that the Go runtime had installed, by signal.
-var before = map[syscall.Signal]action{}
+// before holds the actions that the Go runtime had installed, by signal; noted has the bit n-1 for
+// each signal n that has one. It is no map, which would touch new memory at each start.
+var (
+	before [65]action
+	noted  uint64
+)
 
 // handlers returns the addresses of the handler and of the code that it returns to.
 func handlers() (handler, back uintptr)
@@ -35,6 +40,7 @@ func Start(signals ...syscall.Signal) {
 			continue
 		}
 		before[s] = old
+		noted |= 1 << (s - 1)
 		set(s, &action{handler: handler, flags: onStack | restart | restorer, restorer: back,
 			mask: ^uint64(0)}, nil)
 	}
@@ -47,7 +53,9 @@ func collect() {}
 // have come since Start, each of these once.
 func Pass(to chan<- os.Signal) {
 	handler, _ := handlers()
-	for s, old := range before {
+	for ; noted != 0; noted &= noted - 1 {
+		s := syscall.Signal(bits.TrailingZeros64(noted) + 1)
+		old := before[s]
 		signal.Notify(to, s)
 		// Where the runtime had a handler from the beginning, Notify installs none.
 		var now action
@@ -55,7 +63,6 @@ func Pass(to chan<- os.Signal) {
 			set(s, &old, nil)
 		}
 	}
-	clear(before)
 	for _, s := range take() {
 		to <- s
 	}

@@ -1,45 +1,31 @@
 package place
 
 import (
-	"bytes"
+	"errors"
 	"io"
 	"io/fs"
-	"strings"
+	"unsafe"
 )
 
 // ReadFile reads a regular file of at most limit bytes. The error matches [ErrInvalid] when the
 // file is longer or something else has the name: to open a pipe would wait for a writer.
 func ReadFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	var b bytes.Buffer
-	err := readInto(&b, fsys, name, limit)
-	return b.Bytes(), err
+	f, size, err := OpenFile(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := ReadOn(nil, f, size, limit+1)
+	if err == nil && int64(len(b)) > limit {
+		err = invalid(name, "longer than %d bytes", limit)
+	}
+	return b, err
 }
 
 // ReadText is [ReadFile] for content that is used as a string; the content is not copied.
 func ReadText(fsys fs.FS, name string, limit int64) (string, error) {
-	var b strings.Builder
-	err := readInto(&b, fsys, name, limit)
-	return b.String(), err
-}
-
-// growing is a writer that can reserve space for the bytes to be written.
-type growing interface {
-	io.Writer
-	Grow(n int)
-}
-
-func readInto(to growing, fsys fs.FS, name string, limit int64) error {
-	f, size, err := OpenFile(fsys, name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	to.Grow(int(min(size, limit))) // a hint: the files of /proc have the size 0
-	n, err := CopyN(to, f, limit+1)
-	if err == nil && n > limit {
-		err = invalid(name, "longer than %d bytes", limit)
-	}
-	return err
+	b, err := ReadFile(fsys, name, limit)
+	return unsafe.String(unsafe.SliceData(b), len(b)), err // nothing else has b
 }
 
 // OpenFile opens a regular file and returns its size in bytes. The error matches [ErrInvalid] when
@@ -56,13 +42,25 @@ func OpenFile(fsys fs.FS, name string) (f fs.File, size int64, err error) {
 	return f, info.Size(), err
 }
 
-// CopyN copies until the end of from, and limit bytes at most. Unlike [io.CopyN] it is no error
-// when there are fewer.
-func CopyN(to io.Writer, from io.Reader, limit int64) (int64, error) {
-	type plain struct{ io.Writer } // hides ReadFrom, which would not use the buffer
-	h := NewHasher()
-	defer h.Release()
-	return io.CopyBuffer(plain{to}, io.LimitReader(from, limit), h.buffer[:16<<10])
+// ReadOn appends to b what from has until its end, and reads no further than limit bytes of b in
+// all. size is the number of bytes that are expected in all, or 0; that many are made room for at
+// once.
+func ReadOn(b []byte, from io.Reader, size, limit int64) ([]byte, error) {
+	for int64(len(b)) < limit {
+		if len(b) == cap(b) {
+			room := max(int(min(size, limit))+1, 2*len(b), 512) // and one more, to see the end
+			b = append(make([]byte, 0, room), b...)
+		}
+		n, err := from.Read(b[len(b):min(cap(b), int(limit))])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 // mustBeFile returns an error that matches [ErrInvalid] unless mode is that of a regular file.

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"sync"
+	"sync/atomic"
 )
 
 // CopyBuffer is the size in bytes of the buffer through which a file of any size is copied.
@@ -20,17 +20,21 @@ type Hasher struct {
 	buffer [CopyBuffer]byte
 }
 
-var hashers = sync.Pool{New: func() any { return &Hasher{Hash: sha256.New()} }}
+// spare is a Hasher for the next use: hardly ever are there more than two at once.
+var spare atomic.Pointer[Hasher]
 
 // NewHasher returns a Hasher that has read nothing.
 func NewHasher() *Hasher {
-	h := hashers.Get().(*Hasher)
+	h := spare.Swap(nil)
+	if h == nil {
+		h = &Hasher{Hash: sha256.New()}
+	}
 	h.Reset()
 	return h
 }
 
 // Release gives the Hasher back for the next use. The caller must not use it any more.
-func (h *Hasher) Release() { hashers.Put(h) }
+func (h *Hasher) Release() { spare.Store(h) }
 
 // ReadAll reads until the end and passes each block to each, which may be nil.
 func (h *Hasher) ReadAll(from io.Reader, each func([]byte) error) (read int64, err error) {

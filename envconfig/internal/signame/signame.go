@@ -7,13 +7,16 @@ import (
 	"strings"
 )
 
-// numbers are the names of signal(7) without SIG.
-var numbers = map[string]int{
-	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "IOT": 6, "BUS": 7, "FPE": 8,
-	"KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15, "STKFLT": 16,
-	"CHLD": 17, "CLD": 17, "CONT": 18, "STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23,
-	"XCPU": 24, "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28, "IO": 29, "POLL": 29, "PWR": 30,
-	"SYS": 31,
+// numbers are the names of signal(7) without SIG. It is no map, which would be made at each start.
+var numbers = [...]struct {
+	name   string
+	number int
+}{
+	{"HUP", 1}, {"INT", 2}, {"QUIT", 3}, {"ILL", 4}, {"TRAP", 5}, {"ABRT", 6}, {"IOT", 6},
+	{"BUS", 7}, {"FPE", 8}, {"KILL", 9}, {"USR1", 10}, {"SEGV", 11}, {"USR2", 12}, {"PIPE", 13},
+	{"ALRM", 14}, {"TERM", 15}, {"STKFLT", 16}, {"CHLD", 17}, {"CLD", 17}, {"CONT", 18},
+	{"STOP", 19}, {"TSTP", 20}, {"TTIN", 21}, {"TTOU", 22}, {"URG", 23}, {"XCPU", 24}, {"XFSZ", 25},
+	{"VTALRM", 26}, {"PROF", 27}, {"WINCH", 28}, {"IO", 29}, {"POLL", 29}, {"PWR", 30}, {"SYS", 31},
 }
 
 // The real-time signals as the C library numbers them; the kernel's begin at 32.
@@ -26,8 +29,10 @@ const (
 // 1 to 64, in upper or lower case, as STOPSIGNAL takes it; ok is false for anything else.
 func Parse(s string) (number int, ok bool) {
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	if n, ok := numbers[name]; ok {
-		return n, true
+	for _, n := range numbers {
+		if n.name == name {
+			return n.number, true
+		}
 	}
 	base, digits := 0, name
 	if rest, ok := strings.CutPrefix(name, "RTMIN"); ok {
@@ -42,5 +47,6 @@ func Parse(s string) (number int, ok bool) {
 
 // CanBeCaught reports whether a process can handle the signal.
 func CanBeCaught(number int) bool {
-	return number >= 1 && number <= last && number != numbers["KILL"] && number != numbers["STOP"]
+	const kill, stop = 9, 19
+	return number >= 1 && number <= last && number != kill && number != stop
 }
