@@ -42,6 +42,12 @@ type Activator struct {
 	// by one syncfs(2) for each, so that it outlives a loss of power. The default is false: a
 	// container's layer does not outlive its machine. Linux only.
 	Durable bool
+	// InPlace lets an activation write into targets that are mounts of their own, such as a single
+	// file that a container's runtime has bind-mounted, which cannot be replaced; their modes and
+	// owners stay. The default is false: such a target is refused. While it is written, a reader
+	// may see a part of it, and after SIGKILL it is as it was only when the next activation has
+	// begun. Linux only; needs /proc.
+	InPlace bool
 	// Now is the clock of the record. The default is [time.Now].
 	Now func() time.Time
 

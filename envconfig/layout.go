@@ -59,8 +59,8 @@ func (l layout) first(m *Manifest) string {
 // beside returns the path of the record where the state directory cannot be written.
 func (l layout) beside(m *Manifest) string { return path.Join(path.Dir(l.first(m)), besideName) }
 
-// targetDirs returns all directories that targets of any environment may stand in, and those above
-// them, sorted.
+// targetDirs returns all directories that targets of any environment may stand in, the state
+// directory, to which those are copied that are written in place, and all above them, sorted.
 func (l layout) targetDirs(m *Manifest) []string {
 	seen := map[string]bool{".": true}
 	add := func(name string) {
@@ -78,7 +78,7 @@ func (l layout) targetDirs(m *Manifest) []string {
 			add(link.Path)
 		}
 	}
-	if len(l.links) > 0 {
+	if l.state != "" {
 		add(l.current())
 	}
 	return slices.Sorted(maps.Keys(seen))

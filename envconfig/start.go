@@ -91,6 +91,9 @@ func (s *start) compare(committed []place.Committed) (err error) {
 	s.before = read.with(committed)
 	stale := s.wanted.stale(s.targets, s.layout, s.manifest, s.before)
 	s.plan, err = place.Diff(s.targets, s.wanted.files, stale, s.made())
+	if err == nil && s.InPlace {
+		err = s.plan.WriteInPlace(s.targets, s.layout.state)
+	}
 	return err
 }
 

@@ -131,7 +131,7 @@ func (f *placed) drift(t *place.Tree) string {
 		return place.Cause(err).Error()
 	case !same:
 		return "has other content"
-	case mode != f.Mode:
+	case mode != f.Mode && !t.Mounted(f.Path): // a file that is written in place keeps its mode
 		return fmt.Sprintf("has the mode %04o, was put in place with %04o", mode.Perm(), f.Mode)
 	}
 	return ""

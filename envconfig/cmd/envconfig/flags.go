@@ -30,7 +30,7 @@ type options struct {
 	drainPorts                    []int
 	drainTime                     time.Duration
 	quiet, dryRun, label, bake    bool
-	durable                       bool
+	durable, inPlace              bool
 }
 
 const usage = `envconfig puts the configuration files of one environment in place and becomes the service.
@@ -125,6 +125,8 @@ func (c *command) define(fs *flag.FlagSet) {
 	fs.BoolVar(&c.quiet, "quiet", false, "print no line about what was done")
 	fs.BoolVar(&c.durable, "durable", false, "wait until the files are on the disk, for targets "+
 		"on a volume that outlives the machine")
+	fs.BoolVar(&c.inPlace, "in-place", false, "write into targets that are mounts of their own, "+
+		"which cannot be replaced; a reader may see a part of them")
 	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is true "+
 		"but for other inits")
 	fs.DurationVar(&c.service.Grace, "grace", entry.DefaultGrace, "with init: `time` from the "+

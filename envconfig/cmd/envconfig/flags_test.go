@@ -22,7 +22,7 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{
 		"source": "/s", "root": "/r", "state": "/t", "var": "STAGE", "quiet": "true",
-		"init": "false", "durable": "true", "grace": "8s", "on-main-exit": "wait",
+		"init": "false", "durable": "true", "in-place": "true", "grace": "8s", "on-main-exit": "wait",
 		"map-exit": "143:0\n130:1",
 		"scope":    "group", "rewrite": "TERM:SIGQUIT\n2:15", "stop-signal": "rtmin+3",
 		"pid-file": "/run/x.pid", "parent-death": "TERM",
@@ -51,7 +51,7 @@ func TestFlagsAreVariablesToo(t *testing.T) {
 	require.Equal(t, []string{"cmd", "-x"}, c.args)
 	require.Equal(t, options{
 		source: "/s", root: "/r", state: "/t", variable: "STAGE", quiet: true, init: "false",
-		durable: true,
+		durable: true, inPlace: true,
 		service: entry.Init{
 			Grace: 9 * time.Second, OnMainExit: entry.Wait, MapExit: map[int]int{143: 0, 130: 1},
 			Scope: entry.Group,
@@ -78,7 +78,7 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 	t.Parallel()
 	values := map[string][]string{
 		"source": {"", "a\x00b"}, "root": {""}, "state": {""}, "var": {"", "A=B"},
-		"quiet": {"", "maybe"}, "durable": {"2"}, "pristine": {"x"}, "dry-run": {"x"},
+		"quiet": {"", "maybe"}, "durable": {"2"}, "in-place": {"x"}, "pristine": {"x"}, "dry-run": {"x"},
 		"label": {"x"}, "bake": {"x"},
 		"init": {"perhaps", ""}, "grace": {"0", "-1s", "8", "x", ""}, "on-main-exit": {"", "go"},
 		"scope": {"", "all"}, "rewrite": {"TERM", "TERM:", "TERM:KILL", "STOP:TERM", "TERM:QUITT",

@@ -167,6 +167,7 @@ func (c *command) printChanges(changes []envconfig.Change) error {
 
 func (c *command) activator() *envconfig.Activator {
 	return &envconfig.Activator{Source: c.source, Root: c.root, State: c.state, Durable: c.durable,
+		InPlace: c.inPlace,
 		Lookup: func(name string) (string, bool) {
 			return entry.Lookup(c.env, name)
 		}}

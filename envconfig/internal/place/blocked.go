@@ -14,11 +14,17 @@ func (p *Plan) Blocked(t *Tree) ([]string, error) {
 	var blocked []string
 	seen := map[string]bool{}
 	for _, o := range p.Ops {
-		dir, err := t.nearest(path.Dir(o.Path))
+		dir, err := t.nearest(path.Dir(o.fresh()))
 		if err != nil {
-			return nil, TargetError("/"+path.Dir(o.Path), err)
+			return nil, TargetError("/"+path.Dir(o.fresh()), err)
 		}
-		if o.Kind != Create && stickyProtected(t, o.Path) {
+		if o.Spare != "" {
+			if d, base, err := t.Split(o.Path); err == nil {
+				if err := d.access(base); err != nil {
+					blocked = append(blocked, fmt.Sprintf("/%s (a mount, %v)", o.Path, err))
+				}
+			}
+		} else if o.Kind != Create && stickyProtected(t, o.Path) {
 			why := " (of another user, in a folder with the sticky bit)"
 			blocked = append(blocked, "/"+o.Path+why)
 		}
@@ -39,7 +45,7 @@ func writable(t *Tree, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.access(); err != nil {
+	if err := d.access("."); err != nil {
 		info, statErr := d.Stat(".")
 		if statErr != nil {
 			return fmt.Errorf("/%s (%w)", dir, err)

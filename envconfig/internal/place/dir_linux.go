@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -153,13 +155,61 @@ func (f descriptor) Chmod(mode fs.FileMode) error {
 // Close closes the file.
 func (f descriptor) Close() error { return os.NewSyscallError("close", syscall.Close(int(f))) }
 
-// access returns why files cannot be made in the directory, or nil.
-func (d *Dir) access() error {
+// Truncate cuts the file, or fills it up, to that many bytes.
+func (f descriptor) Truncate(size int64) error {
+	return os.NewSyscallError("ftruncate", syscall.Ftruncate(int(f), size))
+}
+
+// openWrite opens a file, which is not a link, to write from its beginning.
+func (d *Dir) openWrite(name string) (oldFile, error) {
+	if d.handle == nil {
+		return d.OpenFile(name, os.O_WRONLY, 0)
+	}
+	const noWait = syscall.O_NONBLOCK // for the reader of a pipe
+	return d.openFile(name, syscall.O_WRONLY|noWait, 0)
+}
+
+// mounted reports whether a file is a mount of its own, by proc_pid_fdinfo(5).
+func (d *Dir) mounted(name string) bool {
+	if d.handle == nil {
+		return false
+	}
+	const path = 0x200000 // O_PATH
+	f, err := d.openFile(name, path, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	of, dir := mount(f), mount(d.handle)
+	return of != "" && dir != "" && of != dir
+}
+
+// mount returns the id of the mount that an open file is on, or "".
+func mount(f handle) string {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(f.Fd())))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strings.TrimSpace(id)
+		}
+	}
+	return ""
+}
+
+// access returns why files cannot be made in the directory, or why the file cannot be written, or
+// nil; "." is the directory itself.
+func (d *Dir) access(name string) error {
 	if d.handle == nil {
 		return nil // cannot be asked without a descriptor: the first file shows it
 	}
-	const writeSearch = 2 | 1
-	return syscall.Faccessat(int(d.handle.Fd()), ".", writeSearch, 0)
+	const write, search = 2, 1
+	mode := uint32(write)
+	if name == "." {
+		mode |= search
+	}
+	return syscall.Faccessat(int(d.handle.Fd()), name, mode, 0)
 }
 
 // fstatat is the number of fstatat(2), or 0.
@@ -185,19 +235,24 @@ func syncfs() uintptr {
 	return 0
 }
 
-// sync waits until the directory's file system has written its buffers to the disk. A file system
-// in synced is passed over, and is in synced afterwards.
-func (d *Dir) sync(synced map[uint64]bool) error {
+// sync waits until the file system of the directory, ".", or of a file in it has written its
+// buffers to the disk. A file system in synced is passed over, and is in synced afterwards.
+func (d *Dir) sync(name string, synced map[uint64]bool) error {
 	if d.handle == nil || syncfs() == 0 {
 		syscall.Sync()
 		return nil
 	}
+	f, err := d.openFile(name, syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	var st syscall.Stat_t
-	if err := syscall.Fstat(int(d.handle.Fd()), &st); err != nil || synced[uint64(st.Dev)] {
+	if err := syscall.Fstat(int(f), &st); err != nil || synced[uint64(st.Dev)] {
 		return os.NewSyscallError("fstat", err)
 	}
 	synced[uint64(st.Dev)] = true
-	if _, _, errno := syscall.Syscall(syncfs(), d.handle.Fd(), 0, 0); errno != 0 {
+	if _, _, errno := syscall.Syscall(syncfs(), f.Fd(), 0, 0); errno != 0 {
 		return os.NewSyscallError("syncfs", errno)
 	}
 	return nil

@@ -23,10 +23,12 @@ func (d *Dir) Look(name string) (fs.FileMode, int64, error) {
 	return info.Mode(), info.Size(), nil
 }
 func (d *Dir) openRead(name string) (io.ReadCloser, error) { return d.Open(name) }
-func (d *Dir) access() error                               { return nil }
-func (d *Dir) sync(map[uint64]bool) error                  { return nil }
+func (d *Dir) access(string) error                         { return nil }
+func (d *Dir) mounted(string) bool                         { return false }
+func (d *Dir) sync(string, map[uint64]bool) error          { return nil }
 func (d *Dir) again() (handle, error)                      { return d.Open(".") }
 func (d *Dir) rename(from, to string) error                { return d.Rename(from, to) }
 func (d *Dir) openNew(name string) (newFile, error) {
 	return d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
+func (d *Dir) openWrite(name string) (oldFile, error) { return d.OpenFile(name, os.O_WRONLY, 0) }

@@ -56,6 +56,10 @@
 // cannot give the old file a second name, the old file is renamed away and for a moment the target
 // does not exist. Modes are exact, independent of the umask. Owners do not change.
 //
+// A file that is a mount of its own cannot be renamed over. [Plan.WriteInPlace] has such files
+// written in place: in the phase stage their old content is copied to N.old as well, and in the
+// phase commit N.new is copied into the target, whose mode stays. Undoing copies N.old back.
+//
 // # Lock
 //
 // [Lock] locks the directory of the first target and every directory above it with flock(2), from

@@ -32,7 +32,8 @@ func TargetError(name string, err error) error {
 		kind = ErrPermission
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("%s: it is a mount of its own and cannot be replaced; "+
-			"mount the folder instead, or take it out of envs/: %w: %w", name, err, ErrTarget)
+			"mount the folder instead, take it out of envs/, or use --in-place: %w: %w", name, err,
+			ErrTarget)
 	case IsNotDir(err):
 		return fmt.Errorf("%s: a file is where a folder has to be: %w: %w", name, err, ErrTarget)
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist),

@@ -42,7 +42,7 @@ func (j *journal) name(p phase) string { return path.Join(j.dir, TempPrefix+"jou
 // startJournal writes the journal of p, which has at least one op, into the nearest existing
 // directory of the first target.
 func startJournal(t *Tree, p *Plan) (*journal, error) {
-	dir, err := t.nearest(path.Dir(p.Ops[0].Path))
+	dir, err := t.nearest(path.Dir(p.Ops[0].fresh()))
 	if err != nil {
 		return nil, TargetError("/"+dir, err)
 	}
@@ -80,6 +80,9 @@ func (j *journal) json() []byte {
 		b = fastjson.AppendText(append(b, `{"kind":`...), string(o.Kind))
 		b = fastjson.AppendText(append(b, `,"path":`...), o.Path)
 		b = strconv.AppendInt(append(b, `,"seq":`...), int64(o.Seq), 10)
+		if o.Spare != "" {
+			b = fastjson.AppendText(append(b, `,"spare":`...), o.Spare)
+		}
 		return append(b, '}')
 	})
 	b = fastjson.AppendTexts(append(b, `,"dirs":`...), j.Dirs)
@@ -130,6 +133,8 @@ func readOp(in *fastjson.Reader) (o Op) {
 			o.Path = in.Text()
 		case "seq":
 			o.Seq = int(in.Number())
+		case "spare":
+			o.Spare = in.Text()
 		default:
 			in.Skip()
 		}
@@ -143,6 +148,9 @@ func (j *journal) validate() error {
 	for i := range j.Ops {
 		if problem := PathProblem(j.Ops[i].Path); problem != "" {
 			return invalid("/"+j.name(j.phase), "path %.64q %s", j.Ops[i].Path, problem)
+		}
+		if dir := j.Ops[i].Spare; dir != "" && dir != "." && PathProblem(dir) != "" {
+			return invalid("/"+j.name(j.phase), "folder %.64q %s", dir, PathProblem(dir))
 		}
 	}
 	for _, dir := range slices.Concat(j.Dirs, j.Emptied) {

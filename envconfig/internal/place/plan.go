@@ -28,6 +28,9 @@ type Op struct {
 	Path string
 	// Seq numbers the op, and with it the names of its temporary files.
 	Seq int
+	// Spare is the directory of the temporary files of a target that is written in place; empty
+	// for all others.
+	Spare string
 
 	file int // index of the wanted file
 }
@@ -38,6 +41,9 @@ func (o *Op) fresh() string { return o.temporary(".new") }
 func (o *Op) saved() string { return o.temporary(".old") }
 
 func (o *Op) temporary(ending string) string {
+	if o.Spare != "" {
+		return path.Join(o.Spare, TempPrefix+strconv.Itoa(o.Seq)+ending)
+	}
 	return o.Path[:strings.LastIndexByte(o.Path, '/')+1] + TempPrefix + strconv.Itoa(o.Seq) + ending
 }
 
@@ -129,7 +135,7 @@ func compare(t *Tree, files []File, from, to int) (ops []Op, err error) {
 func (p *Plan) findMissing(t *Tree) error {
 	seen := map[string]bool{}
 	for _, o := range p.Ops {
-		for dir := path.Dir(o.Path); dir != "." && !seen[dir]; dir = path.Dir(dir) {
+		for dir := path.Dir(o.fresh()); dir != "." && !seen[dir]; dir = path.Dir(dir) {
 			seen[dir] = true
 			if _, err := t.Dir(dir); errors.Is(err, fs.ErrNotExist) {
 				p.missing = append(p.missing, dir)

@@ -95,6 +95,12 @@ func (x *Transaction) stage(ctx context.Context, p *Plan) error {
 		if err := x.stageFile(ctx, o, &p.files[o.file]); err != nil {
 			return err
 		}
+		if o.Spare != "" {
+			x.Step("copy " + o.Path)
+			if err := x.saveCopy(o); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -147,6 +153,11 @@ func (x *Transaction) commit(ctx context.Context, p *Plan) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if x.Durable { // the copies of what is written in place
+		if err := x.sync(p, func(o *Op) bool { return o.Spare != "" }); err != nil {
+			return err
+		}
+	}
 	if err := x.journal.advance(x.Targets, phaseCommit); err != nil {
 		return err
 	}
@@ -161,7 +172,7 @@ func (x *Transaction) commit(ctx context.Context, p *Plan) error {
 	}
 	if x.Durable {
 		x.Step("sync")
-		if err := x.sync(p); err != nil {
+		if err := x.sync(p, func(*Op) bool { return true }); err != nil {
 			return err
 		}
 	}
@@ -170,16 +181,25 @@ func (x *Transaction) commit(ctx context.Context, p *Plan) error {
 }
 
 // sync comes before the phase done: until then recovery after a loss of power finds the journal and
-// undoes.
-func (x *Transaction) sync(p *Plan) error {
+// undoes. It passes over the ops that are not of the kind.
+func (x *Transaction) sync(p *Plan, kind func(*Op) bool) error {
 	synced := map[uint64]bool{}
 	for i := range p.Ops {
-		d, err := x.Targets.Dir(path.Dir(p.Ops[i].Path))
+		o := &p.Ops[i]
+		if !kind(o) {
+			continue
+		}
+		d, err := x.Targets.Dir(path.Dir(o.fresh()))
 		if err == nil {
-			err = d.sync(synced)
+			err = d.sync(".", synced)
+		}
+		if err == nil && o.Spare != "" { // a mount is on a file system of its own
+			if d, base, splitErr := x.Targets.Split(o.Path); splitErr == nil {
+				err = d.sync(base, synced)
+			}
 		}
 		if err != nil {
-			return TargetError("/"+p.Ops[i].Path, err)
+			return TargetError("/"+o.Path, err)
 		}
 	}
 	return nil
@@ -187,6 +207,10 @@ func (x *Transaction) sync(p *Plan) error {
 
 // swap puts the new file in the target's place and keeps the old one under another name.
 func (x *Transaction) swap(o *Op) error {
+	if o.Spare != "" {
+		x.Step("write " + o.Path)
+		return x.Targets.overwrite(o.Path, o.fresh())
+	}
 	if o.Kind != Create {
 		x.Step("save " + o.Path)
 		if err := x.save(o); err != nil {

@@ -42,6 +42,12 @@ type newFile interface {
 	Chmod(fs.FileMode) error
 }
 
+// oldFile is a file that is written in place.
+type oldFile interface {
+	io.WriteCloser
+	Truncate(size int64) error
+}
+
 // Dir returns the open directory. It belongs to the Tree, which may close it in the next call.
 func (t *Tree) Dir(name string) (*Dir, error) {
 	if d := t.open[name]; d != nil {

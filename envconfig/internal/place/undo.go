@@ -35,12 +35,20 @@ func undoStaged(t *Tree, o *Op) error {
 	if o.Kind == Remove {
 		return nil
 	}
+	if o.Spare != "" {
+		if err := t.Remove(o.saved()); err != nil {
+			return err
+		}
+	}
 	return t.Remove(o.fresh())
 }
 
 // undoCommitted brings the old file back to the target, or removes the file that the transaction
 // has created there, and removes the new file.
 func undoCommitted(t *Tree, o *Op) error {
+	if o.Spare != "" {
+		return undoInPlace(t, o)
+	}
 	fresh, err := t.Exists(o.fresh())
 	if err != nil {
 		return err
@@ -75,6 +83,11 @@ func (j *journal) clean(t *Tree, step func(string)) error {
 			step("clean " + o.Path)
 			if err := t.Remove(o.saved()); err != nil {
 				return TargetError("/"+o.Path, err)
+			}
+			if o.Spare != "" {
+				if err := t.Remove(o.fresh()); err != nil {
+					return TargetError("/"+o.Path, err)
+				}
 			}
 		}
 	}
