@@ -291,6 +291,7 @@ type desired struct {
 	aside    []SetAside
 	revision uint64
 	saved    Generation // in the state file
+	pushed   Routes     // that Nginx has accepted last
 }
 
 // accept turns a snapshot into the desired routes: without the records that are not valid, guarded,
@@ -373,11 +374,16 @@ func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err e
 			a.update(func(s *Status) { s.Desired = d.routes.Generation })
 		}
 		start := a.cfg.Now()
-		err := a.cfg.Driver.Apply(ctx, d.routes)
+		delta := NewDelta(d.pushed, d.routes)
+		if d.pushed.Generation == (Generation{}) || d.pushed.Generation != state.Applied {
+			delta = d.routes.All()
+		}
+		err := a.cfg.Driver.Apply(ctx, delta)
 		a.cfg.Observe("apply", a.cfg.Now().Sub(start), err)
 		if err != nil {
 			return false, err
 		}
+		d.pushed = d.routes
 		a.update(func(s *Status) { s.Pushes++ })
 		if state, err = a.state(ctx); err != nil {
 			return false, err

@@ -23,12 +23,14 @@ type memoryDriver struct {
 	routes nginxsync.Routes
 }
 
-func (d *memoryDriver) Apply(_ context.Context, r nginxsync.Routes) error {
+func (d *memoryDriver) Apply(_ context.Context, delta nginxsync.Delta) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.routes = r
-	return nil
+	d.routes, err = d.routes.Apply(delta)
+	return err
 }
+
+func (d *memoryDriver) Routes(context.Context) (nginxsync.Routes, error) { return d.now(), nil }
 
 func (d *memoryDriver) State(context.Context) (nginxsync.DriverState, error) {
 	g := d.now().Generation

@@ -3,7 +3,6 @@ package nginxsync_test
 import (
 	"net/netip"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,17 +10,26 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// TestRoutesFormat0 reads testdata/formats/0/routes.state: testdata/formats/README.md describes how
-// it was made.
-func TestRoutesFormat0(t *testing.T) {
+// TestRoutesFormats reads the files routes.state in testdata/formats, which hold the same routes:
+// testdata/formats/README.md describes how they were made.
+func TestRoutesFormats(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../testdata/formats/0/routes.state")
+	for _, format := range []string{"0", "1"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			testRoutesFormat(t, format)
+		})
+	}
+}
+
+func testRoutesFormat(t *testing.T, format string) {
+	text, err := os.ReadFile("../testdata/formats/" + format + "/routes.state")
 	require.NoError(t, err)
 	var got nginxsync.Routes
 	require.NoError(t, got.UnmarshalText(text))
 	at := netip.MustParseAddrPort
 	require.Equal(t, nginxsync.Routes{
-		Generation: nginxsync.Generation{Number: 58, Digest: "ab395d5292db7230"},
+		Generation: nginxsync.Generation{Number: 58, Digest: "897167406593c50f"},
 		Snapshot: nginxsync.Snapshot{
 			Baseline: map[string][]nginxsync.Instance{
 				"Greet.API": {{ID: "greet:1", Addr: at("192.0.2.3:80"), Weight: 65535,
@@ -45,6 +53,5 @@ func TestRoutesFormat0(t *testing.T) {
 			},
 		},
 	}, got)
-	_, rows, _ := strings.Cut(string(text), "\n")
-	require.Contains(t, rows, "s 2001:db8::2 8080 1 - hello_web-2\n")
+	require.Contains(t, string(text), "\ns 2001:db8::2 8080 1 - hello_web-2\n")
 }

@@ -22,7 +22,7 @@ type fakeNginx struct {
 	asked  chan struct{} // of capacity 1: gets a token when a broken one is asked
 }
 
-func (n *fakeNginx) Apply(_ context.Context, r nginxsync.Routes) error {
+func (n *fakeNginx) Apply(_ context.Context, delta nginxsync.Delta) (err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.broken {
@@ -32,8 +32,14 @@ func (n *fakeNginx) Apply(_ context.Context, r nginxsync.Routes) error {
 		}
 		return errors.New("nginx is away")
 	}
-	n.routes = r
-	return nil
+	n.routes, err = n.routes.Apply(delta)
+	return err
+}
+
+func (n *fakeNginx) Routes(context.Context) (nginxsync.Routes, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.routes, nil
 }
 
 func (n *fakeNginx) State(context.Context) (nginxsync.DriverState, error) {

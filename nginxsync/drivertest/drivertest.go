@@ -63,6 +63,11 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 		{"a generation that is not newer is refused", testConflict},
 		{"a generation in force is accepted again", testAgain},
 		{"routes that do not fit leave the old ones", testTooLarge},
+		{"a delta changes its rows and no other", testDelta},
+		{"a delta that begins elsewhere is a gap", testGap},
+		{"a delta whose rows lead elsewhere is refused", testWrongDigest},
+		{"all rows of a delta change at once", testAtOnce},
+		{"a writer of an earlier term is fenced", testFenced},
 		{"concurrent pushes end in one of them", testConcurrent},
 		{"a cancelled context is an error with its cause", testCancelled},
 	}
@@ -76,15 +81,23 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 
 type suite struct {
 	*Harness
-	t *testing.T
+	t    *testing.T
+	last nginxsync.Routes // that push has pushed
 }
 
+// push brings a snapshot into force: the first one by a full delta, each further one by its
+// difference.
 func (s *suite) push(number uint64, snapshot nginxsync.Snapshot) nginxsync.Generation {
 	s.t.Helper()
 	r := nginxsync.NewRoutes(number, snapshot)
-	if err := s.Driver.Apply(s.t.Context(), r); err != nil {
+	delta := nginxsync.NewDelta(s.last, r)
+	if s.last.Generation == (nginxsync.Generation{}) {
+		delta = r.All()
+	}
+	if err := s.Driver.Apply(s.t.Context(), delta); err != nil {
 		s.t.Fatalf("apply generation %d: %v", number, err)
 	}
+	s.last = r
 	s.verified(r.Generation)
 	return r.Generation
 }
@@ -391,7 +404,7 @@ func testConflict(t *testing.T, s *suite) {
 	g := s.push(7, snapshot)
 	other := s.two()
 	for _, number := range []uint64{6, 7} {
-		if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(number, other)); !errors.Is(err,
+		if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(number, other).All()); !errors.Is(err,
 			nginxsync.ErrConflict) {
 			t.Errorf("apply generation %d over 7: %v, want ErrConflict", number, err)
 		}
@@ -415,9 +428,14 @@ func testTooLarge(t *testing.T, s *suite) {
 		name := fmt.Sprintf("%s-%d", strings.Repeat("x", 100), i)
 		large.Baseline[name] = one(name, "v1", netip.MustParseAddrPort("127.0.0.1:9"))
 	}
-	if err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(2, large)); !errors.Is(err,
-		nginxsync.ErrTooLarge) {
+	err := s.Driver.Apply(t.Context(), nginxsync.NewRoutes(2, large).All())
+	if !errors.Is(err, nginxsync.ErrTooLarge) {
 		t.Fatalf("apply: %v, want ErrTooLarge", err)
+	}
+	state, _ := s.Driver.State(t.Context())
+	var numbers *nginxsync.TooLargeError
+	if errors.As(err, &numbers) && (numbers.Need <= numbers.Have || state.Free > state.Memory) {
+		t.Errorf("apply: %v, %d of %d are free", err, state.Free, state.Memory)
 	}
 	s.verified(g)
 	s.want(s.Plain, "/", 200, "a1", "v1")
@@ -438,7 +456,7 @@ func testConcurrent(t *testing.T, s *suite) {
 			for n := range 20 {
 				// Busy and conflict are both fine: another pusher was first.
 				_ = s.Driver.Apply(t.Context(), nginxsync.NewRoutes(uint64(n*pushers+i+1),
-					snapshot))
+					snapshot).All())
 			}
 		})
 	}
@@ -459,7 +477,7 @@ func testCancelled(t *testing.T, s *suite) {
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if err := s.Driver.Apply(ctx, nginxsync.NewRoutes(2, s.two())); !errors.Is(err, cause) {
+	if err := s.Driver.Apply(ctx, nginxsync.NewRoutes(2, s.two()).All()); !errors.Is(err, cause) {
 		t.Errorf("apply: %v, want the context's cause", err)
 	}
 	if _, err := s.Driver.State(ctx); !errors.Is(err, cause) {

@@ -37,6 +37,16 @@ func (b *bed) agent(t *testing.T, source nginxsync.Source) (*nginxsync.Agent, fu
 	return a, stop
 }
 
+// restart kills Nginx, calls f, and starts it again.
+func (b *bed) restart(t *testing.T, f func()) {
+	t.Helper()
+	b.Kill()
+	f()
+	require.NoError(t, luadriver.RemoveStaleSockets(b.cfg))
+	b.Start()
+	b.ready(t)
+}
+
 func (b *bed) answers(t *testing.T, to netip.Addr, path, version string) {
 	t.Helper()
 	answer, err := b.get(t.Context(), to, path)

@@ -194,7 +194,7 @@ func TestSharesFollowTheWeightsInForce(t *testing.T) {
 			servers[i].Weight = w
 		}
 		s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": servers}}
-		require.NoError(t, p.bed.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s)))
+		require.NoError(t, p.bed.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s).All()))
 	}
 	count := func(n int) map[string]int {
 		got := map[string]int{}

@@ -66,9 +66,9 @@ func New(cfg Config) (*Driver, error) {
 }
 
 // Apply implements nginxsync.Driver.
-func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) (err error) {
+func (d *Driver) Apply(ctx context.Context, delta nginxsync.Delta) (err error) {
 	defer d.observe("apply", d.cfg.Now(), &err)
-	text, err := r.MarshalText()
+	text, err := delta.AppendText(nil)
 	if err != nil {
 		return err
 	}
@@ -76,15 +76,23 @@ func (d *Driver) Apply(ctx context.Context, r nginxsync.Routes) (err error) {
 	if err != nil {
 		return err
 	}
-	at := fmt.Sprintf("nginx at %s: generation %s", d.cfg.Socket, r.Generation)
-	switch status {
-	case http.StatusOK:
+	at := fmt.Sprintf("nginx at %s: generation %s", d.cfg.Socket, delta.To)
+	word, detail, _ := strings.Cut(answer, ": ")
+	reasons := map[string]error{"fenced": nginxsync.ErrFenced, "gap": nginxsync.ErrGap,
+		"conflict": nginxsync.ErrConflict}
+	switch {
+	case status == http.StatusOK:
 		return nil
-	case http.StatusConflict:
-		return fmt.Errorf("%s: %s: %w", at, answer, nginxsync.ErrConflict)
-	case http.StatusInsufficientStorage, http.StatusRequestEntityTooLarge:
-		return fmt.Errorf("%s: %d bytes: %s: give the shared dictionary more memory: %w", at,
-			len(text), answer, nginxsync.ErrTooLarge)
+	case status == http.StatusConflict && reasons[word] != nil:
+		return fmt.Errorf("%s: %s: %w", at, detail, reasons[word])
+	case status == http.StatusInsufficientStorage:
+		large := &nginxsync.TooLargeError{}
+		if _, err := fmt.Sscan(answer, &large.Need, &large.Have); err == nil {
+			return fmt.Errorf("%s: give the shared dictionary more memory: %w", at, large)
+		}
+		fallthrough
+	case status == http.StatusRequestEntityTooLarge:
+		return fmt.Errorf("%s: %d bytes: %s: %w", at, len(text), answer, nginxsync.ErrTooLarge)
 	}
 	return fmt.Errorf("%s: status %d: %s", at, status, answer)
 }
@@ -105,6 +113,11 @@ func (d *Driver) State(ctx context.Context) (state nginxsync.DriverState, err er
 		switch {
 		case len(f) == 2 && f[0] == "generation":
 			state.Applied, err = parseGeneration(f[1])
+		case len(f) == 3 && f[0] == "epoch":
+			_, err = fmt.Sscan(f[1], &state.Epoch)
+			state.Writer = strings.TrimPrefix(f[2], "-")
+		case len(f) == 3 && f[0] == "memory":
+			_, err = fmt.Sscan(f[1]+" "+f[2], &state.Memory, &state.Free)
 		case len(f) == 5 && f[0] == "worker":
 			w.Tree = f[4]
 			_, err = fmt.Sscan(f[1]+" "+f[2], &w.Slot, &w.PID)
@@ -129,7 +142,7 @@ func parseGeneration(s string) (nginxsync.Generation, error) {
 	return nginxsync.ParseGeneration(s)
 }
 
-// Routes reads back the routes in force. The zero Routes means that there are none.
+// Routes implements nginxsync.Driver.
 func (d *Driver) Routes(ctx context.Context) (r nginxsync.Routes, err error) {
 	defer d.observe("routes", d.cfg.Now(), &err)
 	status, answer, err := d.do(ctx, http.MethodGet, "/v1/routes", nil)

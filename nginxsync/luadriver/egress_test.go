@@ -114,7 +114,7 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"elsewhere": one("e", "v1",
 			nginxtest.Backend(t, "elsewhere"))},
-	})))
+	}).All()))
 	status := func(path string) int {
 		t.Helper()
 		a, err := b.get(t.Context(), plain, path)
@@ -174,7 +174,7 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
 			netip.MustParseAddrPort(s.Listener.Addr().String()))},
-	})))
+	}).All()))
 	get := func(path, key string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 			fmt.Sprintf("http://%s:%d%s", plain, b.port, path), nil)
@@ -236,7 +236,7 @@ http {
 				nginxtest.Backend(t, "one"))},
 			Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2",
 				nginxtest.Backend(t, "two"))}},
-		})))
+		}).All()))
 		a, err := b.get(t.Context(), plain, "/nginx_status")
 		require.NoError(t, err)
 		require.Equal(t, c.want, a.Status, a.Body)
@@ -273,7 +273,7 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": instances("v1")},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": instances("v2")}},
-	})))
+	}).All()))
 	for vip, version := range map[netip.Addr]string{vipA: "v2", vipB: "v1"} {
 		asked := map[string]bool{}
 		for client := range 16 {

@@ -128,7 +128,7 @@ func faithfulRules(t *testing.T, sample nginxtest.Sample, upstreams string, rule
 		driver, err := luadriver.New(luadriver.Config{Socket: cfg.Socket})
 		require.NoError(t, err)
 		require.NoError(t, driver.Apply(t.Context(),
-			nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
+			nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline}).All()))
 	}
 	return func(r nginxtest.Request) string {
 		status, header, body, err := nginxtest.GetKind(context.Background(),

@@ -86,7 +86,7 @@ func TestInFlightFollowsRequests(t *testing.T) {
 		s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one("a", "v",
 			a.addr),
 			"b": one("b", "v", onB.addr)}}
-		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s)))
+		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s).All()))
 	}
 	push(1, other)
 	get := func(path string) (end chan int) {
@@ -157,7 +157,7 @@ func TestInFlightOfRetiredWorkers(t *testing.T) {
 	b := startTree(t, drainTree, transform.Rules{TrustCode: true})
 	g := newGate(t, 200)
 	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one("a", "v", g.addr)}}
-	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, s)))
+	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, s).All()))
 	var wg sync.WaitGroup
 	get := func(want error) {
 		wg.Go(func() {

@@ -57,7 +57,7 @@ http {
 					Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2",
 						"v2", nginxtest.Backend(t, "two"))}},
 				})
-				require.NoError(t, b.driver.Apply(t.Context(), routes))
+				require.NoError(t, b.driver.Apply(t.Context(), routes.All()))
 				got, err := b.driver.Routes(t.Context())
 				require.NoError(t, err)
 				require.Equal(t, routes.Generation, got.Generation)
@@ -95,7 +95,7 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
 			nginxtest.Backend(t, "one"))},
-	})))
+	}).All()))
 	for path, form := range map[string]string{"/": "text", "/block": "block"} {
 		_, header, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)),
 			"x", path)
@@ -126,7 +126,7 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
 			nginxtest.Backend(t, "one"))},
-	})))
+	}).All()))
 	for path, want := range map[string]int{"/p": 200, "/method": 200, "/purge": 404} {
 		require.Equal(t, want, b.ask(t, plain, path).Status, path)
 	}

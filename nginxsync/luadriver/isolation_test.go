@@ -89,7 +89,7 @@ http {
 			nginxtest.Backend(t, "one"))},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2",
 			nginxtest.Backend(t, "two"))}},
-	})))
+	}).All()))
 	get := func(vip netip.Addr, path string) string {
 		t.Helper()
 		a, err := b.get(t.Context(), vip, path)
@@ -164,7 +164,7 @@ http {
 			nginxtest.Backend(t, "one"))},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": one("a2", "v2",
 			nginxtest.Backend(t, "two"))}},
-	})))
+	}).All()))
 	for _, c := range []struct {
 		from                         netip.Addr
 		header, forwarded, want, vip string

@@ -52,7 +52,7 @@ func (b *bed) push(t *testing.T, number uint64, baseline, onA []nginxsync.Instan
 	if onA != nil {
 		s.Overlays = map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": onA}}
 	}
-	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s)))
+	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s).All()))
 }
 
 const cachingTree = `
@@ -256,7 +256,7 @@ http {
 		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
 			"a": one("i1", "v1", nginxtest.Backend(t, "one")), "side": one("s1", "side-7",
 				nginxtest.Backend(t, "side")),
-		}})))
+		}}).All()))
 	for range 3 {
 		for path, want := range map[string]string{"/p": "v1", "/cached": "v1", "/auth": "v1",
 			"/text": ""} {
@@ -308,7 +308,7 @@ http {
 	require.NoError(t, b.driver.Apply(t.Context(),
 		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
 			"web": one("w1", "v1", nginxtest.Backend(t, "web")),
-		}})))
+		}}).All()))
 	for i, protocol := range []string{"http", "https", "both", "fastcgi", "grpc", "grpcs", "uwsgi",
 		"scgi", "memcached"} {
 		got := b.ask(t, vipA, "/"+protocol)
@@ -343,7 +343,7 @@ http {
 		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number,
 			nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
 				vipA: {"m": one("m1", version, memcached)},
-			}})))
+			}}).All()))
 	}
 	apply(1, "v1")
 	b.ask(t, vipA, "/p?a=1")

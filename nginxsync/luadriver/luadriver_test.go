@@ -49,6 +49,7 @@ type bed struct {
 	cfg    luadriver.SnippetConfig
 	port   int
 	state  string
+	crash  string // the file of WithCrash
 }
 
 // start runs an Nginx with two workers on the transform of a production tree.
@@ -57,6 +58,7 @@ func start(t testing.TB, memory int) *bed {
 	b := &bed{port: nginxtest.Port(t), state: filepath.Join(dir, "routes")}
 	b.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), StateFile: b.state,
 		Memory: memory}
+	b.crash = filepath.Join(dir, "crash")
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(production)}}, "nginx.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +68,7 @@ func start(t testing.TB, memory int) *bed {
 		Main: map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"),
 			"daemon": "off", "worker_processes": "2"},
 		TempDir:  dir,
-		Snippets: luadriver.Snippets(b.cfg),
+		Snippets: luadriver.Snippets(luadriver.WithCrash(b.cfg, b.crash)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func newPair(t *testing.T, upstreams ...upstream) *pair {
 	p.bed = startTree(t, fmt.Sprintf(tree, 80), transform.Rules{})
 	p.driven = p.bed.port
 	require.NoError(t, p.bed.driver.Apply(t.Context(), nginxsync.NewRoutes(1,
-		nginxsync.Snapshot{Baseline: baseline})))
+		nginxsync.Snapshot{Baseline: baseline}).All()))
 	return p
 }
 

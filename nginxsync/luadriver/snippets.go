@@ -23,8 +23,8 @@ var luaFiles embed.FS
 // that use what it declares.
 var program = func() string {
 	var b strings.Builder
-	for _, name := range []string{"base", "hash", "peers", "routes", "balance", "admin",
-		"inflight", "token"} {
+	for _, name := range []string{"base", "hash", "peers", "store", "push", "routes", "balance",
+		"admin", "inflight", "token"} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err)
@@ -45,8 +45,9 @@ type SnippetConfig struct {
 	// StateFile is the agent's state file, which Nginx reads when it starts. Empty means that it
 	// starts without routes.
 	StateFile string
-	// Memory is the size of the shared dictionary in bytes. It must hold the routes twice. The
-	// default is 16 MiB.
+	// Memory is the size of the shared dictionary in bytes: about 250 bytes a cluster of a scope,
+	// and 50 more an instance. A full push over other routes needs room for both. The default is 16
+	// MiB.
 	Memory int
 	// Tick is how often a worker without requests looks for another generation. The default is 20
 	// ms.
@@ -59,9 +60,9 @@ type SnippetConfig struct {
 	// LuaPath is lua_package_path where the tree sets none: it must find resty.core. The default is
 	// "/usr/share/lua/5.1/?.lua;;".
 	LuaPath string
-}
 
-const piece = 32 << 10
+	crash string // for tests: a file that names a step of a push at which the worker ends
+}
 
 // Validate reports everything that is wrong with the configuration, with nginxsync.ErrInvalid in
 // its chain: paths that are not absolute or have other characters than letters, digits and "/._-",
@@ -101,9 +102,13 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 	if err != nil {
 		panic(err)
 	}
+	crash := "nil"
+	if cfg.crash != "" {
+		crash = strconv.Quote(cfg.crash)
+	}
 	lua := fmt.Sprintf(
-		`{ state_file = %q, unavailable = "unix:%s", tick = %g, piece = %d, tree = %q }`,
-		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), piece, transform.TreeID)
+		`{ state_file = %q, unavailable = "unix:%s", tick = %g, tree = %q, crash = %s }`,
+		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), transform.TreeID, crash)
 	var modules []string
 	if !cfg.BuiltIn {
 		modules = []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir +
@@ -253,7 +258,7 @@ server {
     `+transform.Reset+`
     add_header Cache-Control no-store always;
     client_max_body_size 256m;
-    client_body_buffer_size 1m;
+    client_body_buffer_size 8m;
     location = /v1/state {
         content_by_lua_block { package.loaded["sluice.routes"].state() }
     }

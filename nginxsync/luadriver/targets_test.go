@@ -133,7 +133,7 @@ http {
 		baseline[name] = one(name, "v1", nginxtest.Backend(t, name))
 	}
 	require.NoError(t, b.driver.Apply(t.Context(),
-		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline})))
+		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: baseline}).All()))
 	for _, c := range []struct{ host, path, want string }{
 		{"one.example", "/?app=a", "first /?app=a"},
 		{"one.example", "/sub/x?app=a", "sub /sub/x?app=a"},

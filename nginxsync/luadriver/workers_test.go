@@ -89,7 +89,7 @@ func TestOldAndNewWorkersOfAReload(t *testing.T) {
 	old, resume := b.stopInReload(t)
 	t.Cleanup(resume)
 	second := routes(2)
-	require.NoError(t, b.driver.Apply(t.Context(), second))
+	require.NoError(t, b.driver.Apply(t.Context(), second.All()))
 	nginxtest.Poll(t, "old and new workers answer with the routes", func() error {
 		_, err := b.reported(t, second.Generation)
 		return err
@@ -105,7 +105,7 @@ func TestOldAndNewWorkersOfAReload(t *testing.T) {
 	})
 	resume()
 	third := routes(3)
-	require.NoError(t, b.driver.Apply(t.Context(), third))
+	require.NoError(t, b.driver.Apply(t.Context(), third.All()))
 	nginxtest.Poll(t, "the new workers are alone", func() error {
 		pids, err := b.reported(t, third.Generation)
 		if err == nil && (len(pids) != 2 || slices.Contains(pids, old[0]) ||

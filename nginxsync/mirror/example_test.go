@@ -29,7 +29,11 @@ func (n *paperNginx) Reload(context.Context) (err error) {
 	return err
 }
 
-func (n *paperNginx) Apply(context.Context, nginxsync.Routes) error { return nil }
+func (n *paperNginx) Apply(context.Context, nginxsync.Delta) error { return nil }
+
+func (n *paperNginx) Routes(context.Context) (nginxsync.Routes, error) {
+	return nginxsync.Routes{}, nil
+}
 
 func (n *paperNginx) State(context.Context) (nginxsync.DriverState, error) {
 	return nginxsync.DriverState{Workers: []nginxsync.Worker{{PID: n.pid, Tree: n.tree}}}, nil

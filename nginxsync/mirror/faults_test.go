@@ -271,7 +271,7 @@ func TestReloadsWait(t *testing.T) {
 	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
 			netip.MustParseAddrPort(backend.Listener.Addr().String()))},
-	})))
+	}).All()))
 	settings := s.settings
 	settings.MaxRetired, settings.MinInterval = 1, 300*time.Millisecond
 	counted := &reloads{Nginx: settings.Nginx}

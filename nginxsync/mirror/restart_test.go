@@ -129,7 +129,7 @@ func TestSyncRestartsNginx(t *testing.T) {
 	text, err := routes.MarshalText()
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(s.cfg.StateFile, text, 0o644)) // as the agent does
-	require.NoError(t, s.driver.Apply(t.Context(), routes))
+	require.NoError(t, s.driver.Apply(t.Context(), routes.All()))
 	answered := make(chan int, 1)
 	go func() {
 		status, _, _, _ := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(s.port)),

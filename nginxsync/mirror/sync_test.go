@@ -153,7 +153,7 @@ func TestSyncFollowsTheProductionTree(t *testing.T) {
 	require.NoError(t, s.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{tested: {"a": one("a2", "v2",
 			nginxtest.Backend(t, "v2"))}},
-	})))
+	}).All()))
 	for i := range 5 {
 		require.NoError(t, s.mirror.Sync(t.Context(),
 			bundleOf(t, site(fmt.Sprintf("location /%d { return 404; }\nlocation / { proxy_pass "+

@@ -1,4 +1,5 @@
--- The admin socket: the state, and a push.
+
+-- The admin socket: the state, a push, and the routes as they are.
 
 local function answer(status, text)
     ngx.status = status
@@ -6,14 +7,10 @@ local function answer(status, text)
     ngx.print(text, "\n")
 end
 
--- ended reports whether a process is there no more.
-local function ended(pid)
-    return ffi.C.sluice_kill(pid, 0) ~= 0 and ffi.errno() == ESRCH
-end
-
 -- state answers which generation is in force and with which each worker answers: those of this configuration, and those of another one
 -- that still or already take requests.
 function routes.state()
+    refresh()
     local rows = {}
     for id = 0, ngx.worker.count() - 1 do
         rows[reload .. ":" .. id] = "0 - -"
@@ -32,7 +29,10 @@ function routes.state()
         out[#out + 1] = string.format("worker %d %s", key:match(":(%d+)$"), value)
     end
     table.sort(out)
-    table.insert(out, 1, "generation " .. (shm:get("generation") or "-"))
+    local _, generation = in_force()
+    table.insert(out, 1, "generation " .. generation)
+    table.insert(out, 2, "epoch " .. (shm:get("epoch") or "0 -"))
+    table.insert(out, 3, string.format("memory %d %d", shm:capacity(), shm:free_space()))
     answer(200, table.concat(out, "\n"))
 end
 
@@ -50,42 +50,64 @@ local function body()
     return text or ""
 end
 
--- put takes routes: 200 in force, 400 not routes, 409 not newer than what is in force, 423 busy, 507 no room.
+-- put takes a delta: 200 in force, 400 not a delta, 409 "fenced", "conflict" or "gap", 423 busy, 507 the bytes that it takes and
+-- those that are free.
 function routes.put()
     local text = body()
-    local generation, err = parse(text)
-    if not generation then
+    local epoch, writer, from, to, kind, first =
+        text:match("^sluice%-delta 2 (%d+) (%S+) (%S+) (%d+%-%x+) (%l+)\n()")
+    if not epoch or #to ~= 37 then
+        return answer(400, "want a delta of version 2")
+    end
+    local rows, err = rows_of(text, first)
+    if not rows then
         return answer(400, err)
     end
-    if not shm:add("lock", 1, 5) then
+    local mine = lock()
+    if not mine then
         return answer(423, "another push is under way")
     end
-    local before = shm:get("generation")
-    local status, message = 200, generation
-    if before and before ~= generation and generation:sub(1, 20) <= before:sub(1, 20) then
-        status, message = 409, before
-    elseif before ~= generation then
-        local ok, why = store(generation, text)
-        if not ok then
-            status, message = 507, why
+    local done, status, message = pcall(apply, rows, tonumber(epoch), writer, from, to, kind == "full")
+    unlock(mine)
+    if not done then
+        ngx.log(ngx.ERR, "sluice: push ", to, ": ", status)
+        return answer(500, status)
+    end
+    refresh()
+    answer(status, message)
+end
+
+-- stored is the routes in force in the form of the state file, or nil.
+local function stored()
+    while true do
+        local seq, generation, low = in_force()
+        if seq == 0 then
+            return nil
+        end
+        local out, count = { "sluice-routes 2 ", generation, "\n" }, 0
+        for n, key in ipairs(keys_of()) do
+            local text = key:find(" ", 1, true) and read(key, seq, low)
+            if text then
+                count = count + 1
+                out[#out + 1] = string.format("r %s %s %d\n%s", key, hex(sum(key .. "\n" .. text)), #text, text)
+            end
+            pause(n)
+        end
+        if shm:get("seq") == seq then
+            out[#out + 1] = "end " .. count .. "\n"
+            return table.concat(out)
         end
     end
-    shm:delete("lock")
-    if status == 200 then
-        load()
-    end
-    answer(status, message)
 end
 
 function routes.admin()
     if ngx.req.get_method() == "PUT" then
         return routes.put()
     end
-    local generation, text = stored()
-    if not generation then
-        return answer(404, text or "no routes")
+    local text = stored()
+    if not text then
+        return answer(404, "no routes")
     end
     ngx.header.content_type = "text/plain"
     ngx.print(text)
 end
-

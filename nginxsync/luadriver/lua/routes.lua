@@ -1,93 +1,40 @@
--- The routes of the running Nginx. They live in the shared dictionary sluice_routes in the line form of
--- nginxsync.Routes, in pieces; each worker keeps a table of them and looks, with each request, whether the dictionary
--- has another generation.
 
-local loaded          -- the generation of the tables below, nil for none
-local baseline, overlays = {}, {}
-local views = { base = "none" } -- what the tokens are made of: see token.lua
+-- What a worker knows of the routes: a row when it was asked for, and that there is none. It looks with each request whether the
+-- dictionary has another push in force, and forgets what that one has changed.
 
--- identity says who serves a cluster of the baseline: its version or versions. Instances of a version that come and go
--- leave it as it is; those without a version are told apart by their rows.
-local function identity(cluster, list, rows)
-    local found, versions = {}, {}
-    for _, peer in ipairs(list) do
-        if peer.version == "" then
-            return rows
-        end
-        if not found[peer.version] then
-            found[peer.version] = true
-            versions[#versions + 1] = peer.version
-        end
-    end
-    table.sort(versions)
-    return cluster .. " " .. table.concat(versions, " ") .. "\n"
+local at, floor = 0, 0       -- the push that the tables below follow
+local loaded                 -- its generation, nil for none
+local scopes, cached = {}, 0 -- by scope: sets by cluster (false for none), and the view; false for a scope without a row
+local previous               -- the scopes that were forgotten last: what was seen of instances stays while their sets are there
+local ring, ring_at = {}, 0  -- the sets that were forgotten last
+local MAX_CACHED = 200000    -- entries
+
+local weak = { __mode = "v" }
+setmetatable(sets, weak)
+setmetatable(known, weak)
+
+local function keep(x)
+    ring_at = ring_at % 1024 + 1
+    ring[ring_at] = x
 end
 
--- parse reads the line form. It returns the generation, baseline, overlays, sets, states and views, or nil and what is wrong.
-local function parse(text)
-    local first, at = text:match("^sluice%-routes 1 (%d+%-%x+)\n()")
-    if not first or #first ~= 37 then
-        return nil, "want a line form of version 1"
-    end
-    local base, vips, new, states = {}, {}, {}, {}
-    local born = loaded and clock() or -math.huge -- what is there when the worker starts is not new
-    local served, views = {}, {} -- of the baseline by order, of each VIP
-    local into, cluster, scope, view, list
-    local count, from = 0, at
-    local function close()
-        if cluster then
-            local rows = scope .. text:sub(from, at - 1)
-            local set = peers(rows, list)
-            into[cluster], new[rows] = set, set
-            view[#view + 1] = scope == "" and identity(cluster, list, rows) or rows
+local function forget_all()
+    previous, scopes, cached = scopes, {}, 0
+end
+
+local function forget(key)
+    local scope, cluster = key:match("^(%S+) (.+)$")
+    if cluster then
+        local there = scopes[scope]
+        if there and there.sets[cluster] ~= nil then
+            keep(there.sets[cluster])
+            there.sets[cluster] = nil
         end
-    end
-    while true do
-        local stop = text:find("\n", at, true)
-        if not stop then
-            return nil, "the last line is missing, the text is cut short"
-        end
-        local kind = text:sub(at, at + 1)
-        if kind == "i " or kind == "s " then
-            local host, port, weight, version, id = text:match("^%l (%S+) (%d+) (%d+) (%S+) (%S+)\n", at)
-            if not host or not list then
-                return nil, "bad row: " .. text:sub(at, stop - 1)
-            end
-            if host:find(":", 1, true) then
-                host = "[" .. host .. "]"
-            end
-            local name = table.concat({ cluster, host, port, id }, " ")
-            local state = states[name] or state_of(name, born)
-            states[name] = state
-            list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
-                version = version ~= "-" and version or "", backup = kind == "s " }
-        else
-            close()
-            local line = text:sub(at, stop - 1)
-            local vip, name
-            if kind == "b " then
-                name = line:match("^b (%S+)$")
-                into, scope, view = base, "", served
-            elseif kind == "v " then
-                vip, name = line:match("^v (%S+) (%S+)$")
-                if vip then
-                    into = vips[vip] or {}
-                    vips[vip] = into
-                    scope = vip .. " "
-                    view = views[vip] or {}
-                    views[vip] = view
-                end
-            elseif line == "end " .. count and stop == #text then
-                views.base = ngx.md5(table.concat(served)):sub(1, 16)
-                return first, base, vips, new, states, views
-            end
-            if not name then
-                return nil, "bad row: " .. line
-            end
-            cluster, list, from = name, {}, at
-        end
-        count = count + 1
-        at = stop + 1
+    elseif key == "-" and scopes[key] then
+        scopes[key].view = nil
+    else
+        keep(scopes[key])
+        scopes[key] = nil
     end
 end
 
@@ -103,93 +50,155 @@ local function report()
     end
 end
 
--- stored is the text in the dictionary and its generation.
-local function stored()
-    for _ = 1, 5 do
-        local generation = shm:get("generation")
-        if not generation then
-            return nil
+-- follow forgets what has changed since the push that the worker follows. Rows that it does not name stay.
+local function follow()
+    local seq, generation, low = in_force()
+    local back, steps = seq, 0
+    while back ~= at do
+        local name, _, before, keys = record(back)
+        steps = steps + 1
+        if not name or keys == "*" or steps > LOG then
+            forget_all()
+            break
         end
-        local n = shm:get("pieces:" .. generation)
-        local parts = {}
-        for i = 1, n or 0 do
-            parts[i] = shm:get("piece:" .. generation .. ":" .. i)
+        for key in keys:gmatch("[^\n]+") do
+            forget(key)
         end
-        if n and #parts == n then
-            return generation, table.concat(parts)
-        end
-        -- Taken away between two reads: a newer generation is there now.
+        back = before
     end
-    return nil, "the dictionary is incomplete"
-end
-
-local function load()
-    local generation, text = stored()
-    if not generation then
-        if text then
-            ngx.log(ngx.ERR, "sluice: ", text)
-        end
-        return
-    end
-    local parsed, base, vips, new, states, seen = parse(text)
-    if not parsed then
-        ngx.log(ngx.ERR, "sluice: routes ", generation, ": ", base)
-        return
-    end
-    loaded, baseline, overlays, sets, known, views = parsed, base, vips, new, states, seen
+    at, floor, loaded = seq, low, generation ~= "-" and generation or nil
     report()
 end
 
-local function remove(generation)
-    for i = 1, shm:get("pieces:" .. generation) or 0 do
-        shm:delete("piece:" .. generation .. ":" .. i)
+-- refresh follows what is in force, unless the worker does.
+local function refresh()
+    if shm:get("seq") ~= at then
+        follow()
     end
-    shm:delete("pieces:" .. generation)
 end
 
--- store puts a text that was parsed into the dictionary. The old one stays when there is no room for both.
-local function store(generation, text)
-    local before = shm:get("generation")
-    local n = math.ceil(#text / config.piece)
-    local ok, err = shm:safe_set("pieces:" .. generation, n)
-    for i = 1, n do
-        if not ok then
+-- fetch is the body of a key. When another push comes into force meanwhile it returns nil, and the worker follows that one.
+local function fetch(key)
+    local body, more = read(key, at, floor)
+    refresh() -- its old rows go as soon as another push is in force
+    return body, more
+end
+
+-- build makes a set of a row. A row that cannot be read has no instance.
+local function build(key, cluster, body, more)
+    local rows = key .. "\n" .. body
+    local set = sets[rows]
+    if set then
+        return set
+    end
+    local list, times = {}, more ~= "-" and more:gmatch("[^,]+")
+    for line in body:gmatch("[^\n]+") do
+        local kind, host, port, weight, version, id = line:match("^(%l) (%S+) (%d+) (%d+) (%S+) (%S+)$")
+        if not kind then
+            ngx.log(ngx.ERR, "sluice: routes ", loaded, ": ", key, ": bad row: ", line)
+            list = {}
             break
         end
-        ok, err = shm:safe_set("piece:" .. generation .. ":" .. i, text:sub((i - 1) * config.piece + 1, i * config.piece))
+        if host:find(":", 1, true) then
+            host = "[" .. host .. "]"
+        end
+        local name = table.concat({ cluster, host, port, id }, " ")
+        local born = times and tonumber(times()) or 0
+        local state = state_of(name, born == 0 and -math.huge or born)
+        known[name] = state
+        list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
+            version = version ~= "-" and version or "", backup = kind == "s" }
     end
-    if ok then
-        ok, err = shm:safe_set("generation", generation)
+    set = peers(rows, list)
+    sets[rows] = set
+    return set
+end
+
+-- scope_of is what the worker knows of a scope, or false.
+local function scope_of(scope)
+    local there = scopes[scope]
+    if there == nil then
+        local body = fetch(scope)
+        there = body and { sets = {}, view = body } or false
+        if cached >= MAX_CACHED then
+            forget_all()
+        end
+        scopes[scope], cached = there, cached + 1
     end
-    if not ok then
-        remove(generation)
-        return nil, err
+    return there
+end
+
+local function find(scope, cluster)
+    local there = scope_of(scope)
+    if not there then
+        return false
     end
-    if before and before ~= generation then
-        remove(before)
+    local set = there.sets[cluster]
+    if set == nil then
+        local key = scope .. " " .. cluster
+        local body, more = fetch(key)
+        set = body and build(key, cluster, body, more) or false
+        if cached >= MAX_CACHED then
+            forget_all()
+        end
+        there.sets[cluster], cached = set, cached + 1
     end
-    return true
+    return set
+end
+
+-- consistent runs f until no push has come into force meanwhile.
+local function consistent(f, a, b)
+    while true do
+        local before = at
+        local result = f(a, b)
+        if at == before then
+            return result
+        end
+        forget_all() -- what was found may be of before
+    end
+end
+
+local function serving(vip, cluster)
+    return find(vip, cluster) or find("-", cluster) or nil
+end
+
+-- set_of is who serves the cluster on the VIP, or nil.
+local function set_of(vip, cluster)
+    local there = scopes[vip]
+    local set = there and there.sets[cluster]
+    if there ~= nil and not set and (set == false or not there) then
+        there = scopes["-"]
+        set = there and there.sets[cluster]
+    end
+    return set or consistent(serving, vip, cluster)
+end
+
+-- view_of is the digest of the rows of a scope, or nil.
+local function view_of(scope)
+    local there = scope_of(scope)
+    if there and not there.view then
+        there.view = fetch(scope)
+    end
+    return there and there.view or nil
+end
+
+-- vip_of is the VIP of the request, as it stands in the routes.
+local function vip_of(var)
+    local vip = var.sluice_vip
+    if vip:sub(1, 7) == "::ffff:" then
+        return vip:sub(8)
+    end
+    return vip
 end
 
 -- init runs in the master: a dictionary that survived a reload is newer than the file or equal.
 function routes.init()
     reload = workers:incr("reloads", 1, 0)
-    if shm:get("generation") or config.state_file == "" then
-        return
-    end
-    local file = io.open(config.state_file, "rb")
-    if not file then
-        return -- nothing was pushed yet
-    end
-    local text = file:read("*a")
-    file:close()
-    local generation, err = parse(text)
-    local ok = generation
-    if ok then
-        ok, err = store(generation, text)
-    end
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: state file ", config.state_file, ": ", err)
+    if not shm:get("seq") then
+        shm:set("seq", 0)
+        if config.state_file ~= "" then
+            restore(config.state_file)
+        end
     end
 end
 
@@ -199,9 +208,9 @@ function routes.start()
         return
     end
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
-    loaded, baseline, overlays, sets, known, views = nil, {}, {}, {}, {}, { base = "none" }
-    running = false
-    load()
+    at, floor, loaded, running = 0, 0, nil, false
+    forget_all()
+    follow()
     -- Only now is the worker one that takes requests: code of the tree's own may run before that, and fail or hang.
     ngx.timer.at(0, function(premature)
         if not premature then
@@ -216,31 +225,6 @@ function routes.start()
             return
         end
         routes.tell()
-        if shm:get("generation") ~= loaded then
-            load()
-        end
+        refresh()
     end)
 end
-
--- refresh loads what is in force, unless the worker has it.
-local function refresh()
-    if shm:get("generation") ~= loaded then
-        load()
-    end
-end
-
--- vip_of is the VIP of the request, as it stands in the routes.
-local function vip_of(var)
-    local vip = var.sluice_vip
-    if vip:sub(1, 7) == "::ffff:" then
-        return vip:sub(8)
-    end
-    return vip
-end
-
--- set_of is who serves the cluster on the VIP, or nil.
-local function set_of(vip, cluster)
-    local overlay = overlays[vip]
-    return overlay and overlay[cluster] or baseline[cluster]
-end
-

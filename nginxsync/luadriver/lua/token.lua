@@ -1,20 +1,23 @@
 
 -- What Nginx keeps over time (cached pages, counts of limits) is kept under a token of who serves: the VIP, and a digest of
 -- what the routes say about it. Whatever changes the answer changes the token, and the same routes give the same token again.
-local tokens, tokens_of = {}, nil -- by VIP, of the generation
+local tokens, tokens_of = {}, nil -- by VIP, of the push
+
+local function make_token(vip)
+    local base, own = view_of("-") or "none", view_of(vip)
+    return vip .. "-" .. (own and ngx.md5(base .. own):sub(1, 16) or base)
+end
 
 local function token_of(vip)
-    local rows = views[vip]
-    if not rows then
-        return vip .. "-" .. views.base
-    end
-    if tokens_of ~= loaded then
-        tokens, tokens_of = {}, loaded
+    if tokens_of ~= at then
+        tokens, tokens_of = {}, at
     end
     local token = tokens[vip]
     if not token then
-        token = vip .. "-" .. ngx.md5(views.base .. table.concat(rows)):sub(1, 16)
-        tokens[vip] = token
+        token = consistent(make_token, vip)
+        if tokens_of == at then
+            tokens[vip] = token
+        end
     end
     return token
 end
