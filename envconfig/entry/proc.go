@@ -128,8 +128,12 @@ func programOf(p Process) string {
 	return called
 }
 
-// dispositions are the signals that a process catches and ignores, a bit for each.
-type dispositions struct{ caught, ignored uint64 }
+// dispositions are the signals that a process catches, ignores and blocks, a bit for each. They
+// are zero where they are not known. The blocked ones are those of its first thread.
+type dispositions struct {
+	caught, ignored, blocked uint64
+	known                    bool
+}
 
 func dispositionsOf(pid int) dispositions {
 	data, err := os.ReadFile(procFile(pid, "status"))
@@ -139,15 +143,19 @@ func dispositionsOf(pid int) dispositions {
 	return parseDispositions(string(data))
 }
 
-// parseDispositions reads the lines SigIgn and SigCgt of /proc/PID/status.
+// parseDispositions reads the lines SigBlk, SigIgn and SigCgt of /proc/PID/status.
 func parseDispositions(status string) (d dispositions) {
 	for line := range strings.Lines(status) {
 		name, mask, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name {
+		case "SigBlk":
+			d.blocked, _ = strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
 		case "SigIgn":
 			d.ignored, _ = strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
 		case "SigCgt":
-			d.caught, _ = strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			var err error
+			d.caught, err = strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			d.known = err == nil
 		}
 	}
 	return d
@@ -155,3 +163,4 @@ func parseDispositions(status string) (d dispositions) {
 
 func (d dispositions) catches(s syscall.Signal) bool { return d.caught&(1<<(s-1)) != 0 }
 func (d dispositions) ignores(s syscall.Signal) bool { return d.ignored&(1<<(s-1)) != 0 }
+func (d dispositions) blocks(s syscall.Signal) bool  { return d.blocked&(1<<(s-1)) != 0 }

@@ -50,6 +50,8 @@ type running struct {
 	lastCall <-chan time.Time
 	late     bool // the last call has come
 	deferred bool // a service is to be told after another has ended
+	drops    []drop
+	again    <-chan time.Time // when the drops are looked at
 	outside  <-chan time.Time
 	killing  bool
 
@@ -105,6 +107,8 @@ func (r *running) turn() (done bool) {
 	case <-r.lastCall:
 		r.late = true
 		r.tell(r.all(syscall.SIGTERM), syscall.SIGTERM)
+	case <-r.again:
+		r.tellAgain()
 	case <-r.pidFile:
 		r.adopt()
 	case <-r.deadline:
@@ -236,7 +240,7 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 			r.deferred = true
 			continue
 		}
-		given := r.translate(s, t.program)
+		given := r.given(s, t)
 		if r.passed == nil {
 			r.passed = map[syscall.Signal]bool{}
 		}
@@ -247,9 +251,49 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 				r.told = map[identity]bool{}
 			}
 			r.told[t.identity()] = true
+			if slices.Contains(forgetful, t.program) && dispositionsOf(t.PID).blocks(given) {
+				r.drops, r.again = append(r.drops, drop{t, given}), time.After(scanDelay)
+			}
 		}
 	}
 	return stops
+}
+
+// given returns the signal for a process in place of s. A SIGWINCH that nobody catches is dropped
+// by the kernel, so a program that has not installed its handler yet, and has no work to finish,
+// gets s as it came. The other signals end such a program.
+func (r *running) given(s syscall.Signal, t target) syscall.Signal {
+	to := r.translate(s, t.program)
+	_, wanted := r.Rewrite[s]
+	if to != syscall.SIGWINCH || to == s || wanted || r.StopSignal != 0 {
+		return to
+	}
+	if d := dispositionsOf(t.PID); d.known && !d.catches(to) {
+		return s
+	}
+	return to
+}
+
+// drop is a signal that a forgetful program was given while it blocked it.
+type drop struct {
+	target
+	signal syscall.Signal
+}
+
+// tellAgain gives forgetful programs the signal again, once they catch it.
+func (r *running) tellAgain() {
+	r.again = nil
+	r.drops = slices.DeleteFunc(r.drops, func(d drop) bool {
+		now := dispositionsOf(d.PID)
+		if now.blocks(d.signal) || !now.catches(d.signal) {
+			return !now.known // it has ended
+		}
+		_ = syscall.Kill(d.PID, d.signal)
+		return true
+	})
+	if len(r.drops) > 0 {
+		r.again = time.After(pidFilePause)
+	}
 }
 
 func (r *running) startGrace() {

@@ -53,8 +53,16 @@ var fronts = []string{"nginx", "apache2", "httpd", "haproxy"}
 // them on a signal to stop: php-fpm does, unless its process_control_timeout is set.
 func isBehind(program string) bool { return strings.TrimRight(program, "0123456789.") == "php-fpm" }
 
-// gracefulStop returns the signal of graceful for a program, or 0. Debian gives php-fpm a version.
+// forgetful are the programs of graceful that block a signal while they start and then drop it:
+// the master process of HAProxy, whose workers serve before it has installed its handlers.
+var forgetful = []string{"haproxy"}
+
+// gracefulStop returns the signal of graceful for a program, or 0. Debian gives php-fpm a version,
+// as in php-fpm8.2; the digit of apache2 belongs to the name.
 func gracefulStop(program string) syscall.Signal {
+	if s, ok := graceful[program]; ok {
+		return s
+	}
 	return graceful[strings.TrimRight(program, "0123456789.")]
 }
 

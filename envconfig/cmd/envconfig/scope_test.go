@@ -227,3 +227,21 @@ func TestStopSignalOfTheManifest(t *testing.T) {
 		require.NotContains(t, s.output.String(), "GOT 15")
 	}
 }
+
+// A service that is stopped while it starts, before it catches the signal on which it would finish
+// its work, ends at once: the kernel drops a SIGWINCH that nobody catches.
+func TestStopWhileStarting(t *testing.T) {
+	t.Parallel()
+	for program, by := range map[string]syscall.Signal{
+		"apache2": syscall.SIGTERM, "httpd": syscall.SIGTERM, "haproxy": syscall.SIGUSR1,
+		"nginx": syscall.SIGQUIT, "php-fpm8.2": syscall.SIGQUIT,
+	} {
+		s := start(t, `cp "$(command -v sleep)" `+program+`; exec "$E" --grace 60s -- ./`+
+			program+` 600`)
+		s.startsBelow(program)
+		begin := time.Now()
+		s.signal(syscall.SIGTERM)
+		require.Equal(t, 128+int(by), s.ends(), "%s: %v", program, s.output)
+		require.Less(t, time.Since(begin), 45*time.Second, "before the last call")
+	}
+}

@@ -58,20 +58,21 @@ var needs = []need{
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
-	{"phpFPM()", nil, phpFPM()},
-	{"=nodejs", nil, []string{"node=nodejs"}},
-	{"=default-jdk-headless", nil, []string{"javac=default-jdk-headless"}},
-	{"=gunicorn", nil, []string{"gunicorn=gunicorn"}},
-	{"=celery", nil, []string{"celery=celery"}},
-	{"=supervisor", nil, []string{"supervisord=supervisor"}},
-	{"=cron", nil, []string{"cron=cron"}},
-	{"=tomcat10", nil, []string{"/usr/share/tomcat10/bin/catalina.sh=tomcat10"}},
+	{"services.All", nil, catalogue()},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
 
 var nginx = []string{"nginx=nginx",
 	"/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
+
+// catalogue are the packages of internal/testbed/services.
+func catalogue() []string {
+	return append(phpFPM(), "nginx=nginx", "node=nodejs", "java=default-jre-headless",
+		"javac=default-jdk-headless", "/usr/share/tomcat10/bin/catalina.sh=tomcat10",
+		"gunicorn=gunicorn", "celery=celery", "supervisord=supervisor", "cron=cron",
+		"haproxy=haproxy", "apache2=apache2")
+}
 
 // phpFPM is the package of php-fpm, whose program Debian gives the version of PHP.
 func phpFPM() []string {
