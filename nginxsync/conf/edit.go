@@ -232,6 +232,44 @@ func (e *Edit) Files() (map[string]string, error) {
 	return files, nil
 }
 
+// Origin returns the line of the tree's file that a line of the file after the changes comes from:
+// for one that a change added, the line of the change. It reports false when the tree has no such
+// file, or the file no such line. Lines count from 1.
+func (e *Edit) Origin(name string, line int) (int, bool) {
+	f := e.tree.files[name]
+	if f == nil || line < 1 {
+		return 0, false
+	}
+	ordered := e.ordered(f)
+	text, err := apply(f, ordered)
+	if err != nil {
+		return 0, false
+	}
+	end := -1 // of the line: its line break, or the end of the text
+	for range line {
+		if end >= len(text) {
+			return 0, false
+		}
+		if next := strings.IndexByte(text[end+1:], '\n'); next >= 0 {
+			end += 1 + next
+		} else {
+			end = len(text)
+		}
+	}
+	shift := 0 // of the text after the changes
+	for _, s := range ordered {
+		from := int(s.start) + shift
+		if end < from {
+			break
+		}
+		if end < from+len(s.text) {
+			return f.pos(int(s.start)).Line, true
+		}
+		shift += len(s.text) - int(s.end-s.start)
+	}
+	return f.pos(min(end-shift, len(f.Text))).Line, true
+}
+
 // apply writes the file with the splices, which are in order.
 func apply(f *File, ordered []splice) (string, error) {
 	if len(ordered) == 0 {

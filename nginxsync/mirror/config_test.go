@@ -36,5 +36,6 @@ func TestConfig(t *testing.T) {
 			"Watch":         {func(c *config) { c.Watch = -1 }},
 			"DriftEvery":    {func(c *config) { c.DriftEvery = -1 }},
 			"Keep":          {func(c *config) { c.Keep = -1 }},
-		}, "Logger", "Now", "Observe", "Restart")
+		}, "Logger", "Now", "Observe", "Restart",
+		"Approve")
 }

@@ -121,10 +121,11 @@ func (n *ExecNginx) Workers() (active []int, retired int, err error) {
 	return active, retired, nil
 }
 
-// emergency finds the lines that Nginx logs when it refuses a configuration, or when a worker
+// emergency finds the lines that Nginx logs when it refuses a configuration, of the Lua module when
+// the code of an init_by_lua fails, which ends a reload or a start as well, and when a worker
 // crashes.
-var emergency = regexp.MustCompile(
-	`(?m)^\S+ \S+ \[(?:emerg\] (.*)|alert\] (.* exited on signal .*))$`)
+var emergency = regexp.MustCompile(`(?m)^\S+ \S+ \[(?:emerg\] (.*)` +
+	`|error\] (?:[0-9#]+: )?(init_by_lua\w* error: .*)|alert\] (.* exited on signal .*))$`)
 
 // Errors implements Nginx by the error log.
 func (n *ExecNginx) Errors() string {
@@ -138,7 +139,7 @@ func (n *ExecNginx) Errors() string {
 	text, _ := io.ReadAll(io.NewSectionReader(f, n.offset, 1<<20))
 	var all []string
 	for _, m := range emergency.FindAllSubmatch(text, 5) {
-		all = append(all, string(m[1])+string(m[2]))
+		all = append(all, string(m[1])+string(m[2])+string(m[3]))
 	}
 	return strings.Join(all, "; ")
 }

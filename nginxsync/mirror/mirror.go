@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
+	"github.com/sluice-deploy/sluice/nginxsync/route"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
@@ -71,6 +72,12 @@ type Config struct {
 	// over: see ErrNeedsRestart. ExecNginx is one. The default is none: then the status says that a
 	// restart is needed.
 	Restart Upgrader
+	// Approve is asked before each switch to another tree, with the hosts and locations whose
+	// requests would go elsewhere, at most 200 of them. An error holds the tree back: Nginx runs on
+	// as it does, Sync returns the error with ErrHeld in its chain, and Run asks again, at least
+	// each minute. It must not call the Mirror. The default lets every tree pass. It is not asked
+	// for the first tree, which there is nothing to compare with.
+	Approve func(ctx context.Context, routes *route.Comparison) error
 	// Keep is how many trees besides the current one stay in Dir. The default is 3.
 	Keep int
 	// Logger logs the events of Run. The default discards.
@@ -79,9 +86,9 @@ type Config struct {
 	// time.Now.
 	Now func() time.Time
 	// Observe is called after each step with its name, how long it took and its error: "stage"
-	// (transform, write, test), "reload" (until every worker runs on the tree and the error log was
-	// watched), "restart", "sync" (all of it) and "drift". It must return soon. Nil means that
-	// there is none.
+	// (transform, write, test), "compare", "reload" (until every worker runs on the tree and the
+	// error log was watched), "restart", "sync" (all of it) and "drift". It must return soon. Nil
+	// means that there is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -94,6 +101,8 @@ type Mirror struct {
 	mu         sync.Mutex // one sync at a time
 	lastReload time.Time
 	expected   expectedTree // of the last Stage
+	next       staged       // by the last Stage
+	live       staged       // that Nginx was verified on last
 
 	statusMu sync.Mutex
 	status   Status
@@ -115,6 +124,11 @@ type Status struct {
 	Verified time.Time `json:"verified"`
 	// of the last transform
 	Changes []transform.Change `json:"changes"`
+	// Routes are the hosts and locations whose requests go elsewhere in Bundle than in the tree of
+	// before; nil when there was none to compare with. The places are those in production's files,
+	// or, when this process had not seen the tree of before, in the transformed ones. Whoever reads
+	// them must not change them.
+	Routes *route.Comparison `json:"routes"`
 	// why Nginx does not run on Bundle; empty when it does
 	LastError string `json:"lastError"`
 	Rollbacks int    `json:"rollbacks"`
@@ -284,6 +298,11 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	if good == "" {
 		good = m.link(currentLink) // the tree that Nginx was started on
 	}
+	if id != good {
+		if err := m.review(ctx, good); err != nil {
+			return err
+		}
+	}
 	if err := m.Switch(id); err != nil {
 		return err
 	}
@@ -295,7 +314,7 @@ func (m *Mirror) sync(ctx context.Context, b *bundle.Bundle) error {
 	if err = m.observed("reload", func() error { return m.activate(ctx, id) }); err == nil {
 		return m.verified(id, b.Digest)
 	}
-	why, err := needsRestart(err)
+	why, err := needsRestart(m.translated(err))
 	m.update(func(st *Status) { st.Restart = why })
 	if why != "" && m.cfg.Restart != nil {
 		if err = m.observed("restart", func() error {
@@ -329,6 +348,10 @@ func (m *Mirror) verified(id, digest string) error {
 		st.Tree, st.TreeOf, st.Verified = id, digest, m.cfg.Now()
 		st.Behind, st.Drift, st.DriftAt, st.Restart = time.Time{}, nil, st.Verified, ""
 	})
+	if m.next.digest == digest {
+		m.live = m.next
+		m.live.origin, m.live.result = nil, nil
+	}
 	m.clean(id)
 	return m.point(goodLink, id)
 }

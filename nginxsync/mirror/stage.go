@@ -47,6 +47,7 @@ func (m *Mirror) write(ctx context.Context, b *bundle.Bundle) (id string, fresh 
 		return "", false, err
 	}
 	m.update(func(st *Status) { st.Changes = result.Changes })
+	m.next = staged{b.Digest, textsOf(tree), result.Files, result.Origin}
 	assets := assetsOf(b, result.Files)
 	m.expected = expect(result, assets)
 	final, staging, old := m.path(result.ID), m.path("staging"), m.path("replaced")
@@ -68,7 +69,7 @@ func (m *Mirror) write(ctx context.Context, b *bundle.Bundle) (id string, fresh 
 	}
 	if err := m.cfg.Nginx.Test(ctx, filepath.Join(staging,
 		filepath.FromSlash(m.cfg.Main))); err != nil {
-		return "", false, fmt.Errorf("test: %w", err)
+		return "", false, m.translated(fmt.Errorf("test: %w", err))
 	}
 	if statErr == nil { // it was changed on the disk
 		defer os.RemoveAll(old)

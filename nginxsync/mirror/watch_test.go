@@ -46,7 +46,7 @@ func TestWatch(t *testing.T) {
 	require.NoError(t, m.Sync(t.Context(), b))
 	wg.Wait()
 	m.CheckDrift(t.Context())
-	require.Equal(t, []string{"stage", "reload", "sync", "drift"}, ops)
+	require.Equal(t, []string{"stage", "compare", "reload", "sync", "drift"}, ops)
 
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())

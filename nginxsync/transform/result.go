@@ -25,6 +25,16 @@ func (r *Result) Diff() string {
 	return r.edit.Diff() + conf.DiffAdded(generated, r.Files[generated])
 }
 
+// Origin returns the line of production's file that a line of a transformed file comes from: for
+// one that the transform added, the line that it was added at. It reports false for files and lines
+// that are not of production.
+func (r *Result) Origin(name string, line int) (int, bool) {
+	if r.edit == nil {
+		return 0, false
+	}
+	return r.edit.Origin(name, line)
+}
+
 // Summary is one line for each change: file:line, rule, reason.
 func (r *Result) Summary() string {
 	var b strings.Builder
