@@ -78,6 +78,14 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
+	// Uptime is the time since the machine was started, suspends included, and a name of that start
+	// that no other start or machine has. Cool-downs, and quarantines that end, are measured by it:
+	// a clock that is put forward or back changes nothing, also over a restart of the process.
+	// After another start, or on another machine, what rests begins its rest again, unless a record
+	// shows that the earlier start lasted longer than the rest. The default is CLOCK_BOOTTIME and
+	// the kernel's boot id on Linux; none on other systems, and none when Now is set: without it,
+	// as for a name of "", Now measures. Allocators that share a store all have it or all have not.
+	Uptime func() (boot string, up time.Duration)
 	// Observe, when set, is called at the end of every Allocate, Renew, Bind, Release, Quarantine
 	// and Restore with the name of the call in lower case, how long it took and its error; and,
 	// whenever any call or Run has had the allocator's lock, with "lock wait", how long it waited
@@ -126,6 +134,9 @@ func (cfg *Config) validate() error {
 func (cfg *Config) setDefaults() {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+		if cfg.Uptime == nil {
+			cfg.Uptime = machineUptime()
+		}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -228,7 +239,12 @@ func (a *Allocator) react(fx effects) {
 }
 
 // advance brings the index up to now. It is called with mu held.
-func (a *Allocator) advance(now time.Time) { a.react(a.x.advance(now)) }
+func (a *Allocator) advance(now time.Time) {
+	if a.x.isDue(now) {
+		a.readUptime()
+	}
+	a.react(a.x.advance(now))
+}
 
 // relink computes the state of e again. It is called with mu held.
 func (a *Allocator) relink(e *entry, now time.Time) { a.react(a.x.relink(e, now)) }
@@ -313,6 +329,15 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	}
 	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries),
 		&a.warm)
+	if was != nil {
+		a.x.uptime = was.uptime
+	}
+	a.readUptime().offBy(now)
+	for _, s := range stored {
+		if l := s.resting(); l != nil {
+			a.x.learn(l)
+		}
+	}
 	a.readBefore, a.read = a.read, began
 	maps.DeleteFunc(a.lost, func(addr netip.Addr, _ Lease) bool { return a.x.poolOf(addr) == nil })
 	for _, r := range records {

@@ -203,18 +203,19 @@ func (a *Allocator) ending(e *entry, next *tenure, now time.Time, reason string)
 	next.Ended, next.Reason, next.Expires = now, reason, time.Time{}
 	next.State = Draining
 	if a.cfg.Drained == nil {
-		cool(e, next, now)
+		a.cool(e, next, now)
 	}
 }
 
 // cool begins the cool-down.
-func cool(e *entry, next *tenure, now time.Time) {
-	rest := e.pool.coolDown()
-	if rest == 0 {
+func (a *Allocator) cool(e *entry, next *tenure, now time.Time) {
+	next.rest = nil
+	length := e.pool.coolDown()
+	if length == 0 {
 		next.State, next.CoolUntil = Free, time.Time{}
 		return
 	}
-	next.State, next.CoolUntil = Cooling, now.Add(rest)
+	next.State, next.CoolUntil, next.rest = Cooling, now.Add(length), a.resting(length)
 }
 
 // end ends a live lease without a request for it. A conflict is no error: the entry has been read

@@ -14,8 +14,12 @@ import (
 
 // A tenure is stored as a version byte, its fields in the order of encodeTenure, and a CRC-32C of
 // all that. Numbers are varints, strings have their length before them, times are nanoseconds since
-// 1970 with 0 for the zero time.
-const tenureVersion = 1
+// 1970 with 0 for the zero time. A tenure without the fields that version 2 added is written as
+// version 1.
+const (
+	tenureVersion1 = 1
+	tenureVersion2 = 2 // adds tenure.rest
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -33,7 +37,11 @@ func encodeTenure(l *tenure) []byte {
 }
 
 func appendTenure(b []byte, l *tenure) []byte {
-	b = append(b, tenureVersion, byte(l.State))
+	version := byte(tenureVersion1)
+	if l.rest != nil {
+		version = tenureVersion2
+	}
+	b = append(b, version, byte(l.State))
 	b = appendText(b, l.ID)
 	b = binary.AppendUvarint(b, l.Generation)
 	b = appendAddr(b, l.Addr)
@@ -60,6 +68,11 @@ func appendTenure(b []byte, l *tenure) []byte {
 		b = appendText(b, i.Version)
 		b = appendText(b, i.Digest)
 	}
+	if version == tenureVersion2 {
+		b = appendText(b, l.rest.boot)
+		b = binary.AppendUvarint(b, uint64(l.rest.since))
+		b = binary.AppendUvarint(b, uint64(l.rest.length))
+	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -77,9 +90,9 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 	if crc32.Checksum(body, castagnoli) != sum {
 		return l, fmt.Errorf("checksum does not match: %w", errCorrupt)
 	}
-	if body[0] != tenureVersion {
-		return l, fmt.Errorf("record has version %d, this program reads %d: use the newer program",
-			body[0], tenureVersion)
+	if body[0] != tenureVersion1 && body[0] != tenureVersion2 {
+		return l, fmt.Errorf("record has version %d, this program reads up to %d: use the newer "+
+			"program", body[0], tenureVersion2)
 	}
 	l.State = State(body[1])
 	d := decoder{rest: body[2:], ok: l.State < states}
@@ -110,6 +123,10 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 		i.Version = d.str()
 		i.Digest = d.str()
 		l.Binding.Instances = append(l.Binding.Instances, i)
+	}
+	if body[0] == tenureVersion2 {
+		l.rest = &rest{d.name(), time.Duration(d.uint()), time.Duration(d.uint())}
+		d.ok = d.ok && l.rest.valid()
 	}
 	if !d.ok || len(d.rest) != 0 {
 		return tenure{}, fmt.Errorf("fields do not add up: %w", errCorrupt)

@@ -108,7 +108,9 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 		}
 	})
 	for i := range c.steps {
-		c.steps[i].e.setIdle()
+		e := c.steps[i].e
+		e.setIdle()
+		e.resent = e.resent || !once && e.rev == 0
 	}
 	switch {
 	case err == nil:
@@ -190,11 +192,15 @@ func (a *Allocator) apply(entries []*entry, found []Record) {
 			if l, err = a.decode(found[i]); err != nil {
 				continue // a key that is not ours: decode has said so, and no CAS on it can succeed
 			}
+			a.x.learn(&l)
 			// another client has changed another key of the commit
 			if found[i].Revision == e.rev && l.ID == e.last().ID {
 				a.relink(e, now)
 				continue
 			}
+		}
+		if l.rest != nil {
+			a.readUptime().settle(&l, e.pool, now)
 		}
 		a.noteLost(e, &l, found[i].Revision)
 		a.react(a.x.set(e, &l, nil, found[i].Revision, now))

@@ -61,7 +61,7 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 	}
 	// any function, flag and number of records is a good value
 	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Shared", "Logger", "Now",
-		"Observe"})
+		"Uptime", "Observe"})
 }
 
 func TestOpenRejectsBadPool(t *testing.T) {

@@ -77,6 +77,7 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 		e.idle = false
 		switch {
 		case e.pool != p || a.x.entries.get(e.addr) != e || !e.queued || e.busy || e.uncertain != nil:
+		case e.resent: // that commit, made late, would bring the lease back
 		case e.rev == 0:
 			a.x.remove(e)
 		default:

@@ -28,6 +28,7 @@ type index struct {
 	latest  time.Time            // that was given to advance
 	warm    *warmth
 	grace   time.Duration // after Expires, in which a lease still lives
+	uptime                // as it was read last
 	out     effects       // of the transition that is being made: see flush
 }
 
@@ -67,6 +68,7 @@ type entry struct {
 	queued    bool          // in the pool's free queue
 	idle      bool          // in pool.idles
 	listed    bool          // in the catalog
+	resent    bool          // the store may still have a second commit that makes its first record
 	idled     chan struct{} // closed when busy ends; made by the first call that waits for it
 	uncertain *commit       // a commit whose outcome is not known
 
@@ -77,10 +79,11 @@ type entry struct {
 	dirtyAt         int   // in index.dirty plus 1; 0 when not there
 	announcedExpiry int64 // the expiry, in Unix ns, that has an Expiring event already; 0 for none
 
-	freed         int64  // see tenure.freed
-	task          *task  // of the lease, nil without one
-	next          *entry // in task.live or task.ended
-	before, after *entry // in the pool's free queue
+	freed         int64         // see tenure.freed
+	rests         time.Duration // until then by x.uptime; 0 when that does not measure it
+	task          *task         // of the lease, nil without one
+	next          *entry        // in task.live or task.ended
+	before, after *entry        // in the pool's free queue
 }
 
 func (e *entry) tableKey() netip.Addr { return e.addr }
@@ -182,7 +185,8 @@ func (x *index) load(entries []*entry, now time.Time) effects {
 
 func (x *index) insert(e *entry, now time.Time) {
 	p := x.poolOf(e.addr)
-	if p == nil && (e.state == Free || e.last().cooled(now)) && !e.busy && e.uncertain == nil {
+	x.settleEntry(e, cmp.Or(p, &goneForGood), now)
+	if p == nil && (e.state == Free || x.cooled(e.last(), now)) && !e.busy && e.uncertain == nil {
 		return
 	}
 	if p == nil {
@@ -198,6 +202,31 @@ func (x *index) insert(e *entry, now time.Time) {
 	x.link(e, now)
 }
 
+// goneForGood stands for a pool that is not configured.
+var goneForGood = pool{gone: true}
+
+// resting is the last tenure of e if the address rests, as far as the record says; read at a glance
+// when it is not at hand.
+func (e *entry) resting() *tenure {
+	if e.rev == 0 || e.state != Cooling && e.state != Quarantined {
+		return nil
+	}
+	if e.lease == nil {
+		if l, err := glanceAt(e.record); err == nil {
+			return &l
+		}
+	}
+	return e.last()
+}
+
+// settleEntry settles the rest of e, if it has one that has not ended.
+func (x *index) settleEntry(e *entry, p *pool, now time.Time) {
+	if l := e.resting(); l != nil && x.settle(l, p, now) {
+		x.settle(e.last(), p, now) // when l was a glance
+		e.record = nil
+	}
+}
+
 // formerName is the name of the pool that e was in.
 func (e *entry) formerName() string {
 	if e.pool == &unknownPool && e.rev != 0 {
@@ -207,9 +236,9 @@ func (e *entry) formerName() string {
 }
 
 // cooled says whether nothing but time was needed to make the address free, and it has passed.
-func (l *tenure) cooled(now time.Time) bool {
+func (x *index) cooled(l *tenure, now time.Time) bool {
 	return (l.State == Cooling || l.State == Quarantined) && !l.CoolUntil.IsZero() &&
-		!l.CoolUntil.After(now)
+		!l.CoolUntil.After(now) && x.measured(l)-x.up <= restTolerance
 }
 
 // last is the last tenure, zero before the first. Its State is the stored one, e.state is the
@@ -324,20 +353,23 @@ func (x *index) add(e *entry) {
 	}
 }
 
+// isDue reports whether advance has something to do, for which uptime has to be read before.
+func (x *index) isDue(now time.Time) bool {
+	return !x.soonest.IsZero() && !x.soonest.After(now) || x.putBack(now)
+}
+
+// putBack reports whether the clock was put back since the last advance.
+func (x *index) putBack(now time.Time) bool { return now.Before(x.latest.Add(-time.Second)) }
+
 // advance makes the addresses free that have cooled down by now, and moves leases that are over to
 // overdue.
 func (x *index) advance(now time.Time) effects {
-	putBack := now.Before(x.latest.Add(-time.Second))
-	if !putBack && (x.soonest.IsZero() || x.soonest.After(now)) {
+	if !x.isDue(now) {
 		x.latest = now
 		return effects{} // the usual case
 	}
-	if putBack { // link shortens the times that would be too long now
-		for _, p := range x.pools {
-			for _, e := range slices.Concat(p.due[:]...) {
-				x.place(e, e.last(), nil, e.rev, now)
-			}
-		}
+	if x.putBack(now) {
+		x.dueAgain(now)
 	}
 	x.latest = now
 	var soonest time.Time
@@ -354,8 +386,26 @@ func (x *index) advance(now time.Time) effects {
 	return x.flush()
 }
 
+// dueAgain computes all deadlines again, after the clock has jumped: link shortens the times that
+// would be too long now.
+func (x *index) dueAgain(now time.Time) {
+	for _, p := range x.pools {
+		for _, e := range slices.Concat(p.due[:]...) {
+			x.settleEntry(e, p, now)
+			x.place(e, e.last(), nil, e.rev, now)
+		}
+	}
+}
+
 // pass moves e to its next state at its deadline, which is not after now.
 func (x *index) pass(e *entry, now time.Time) {
+	if left := e.rests - x.up; left > restTolerance && e.state != Leased {
+		e.last().CoolUntil, e.record = now.Add(left), nil // the clock was put forward
+		e.deadline = e.last().CoolUntil
+		e.pool.due.set(e, e.dueClass)
+		x.mark(e)
+		return
+	}
 	if e.state == Cooling && x.rested(e) {
 		x.note(e, prior{state: Cooling}, nil, now)
 		return
@@ -516,12 +566,12 @@ func (x *index) unlink(e *entry) {
 func (x *index) link(e *entry, now time.Time) {
 	if e.lease == nil && e.record != nil {
 		l, err := glanceAt(e.record)
-		if e.keepClock(&l); err == nil && !l.shorten(e.pool, now) {
+		if e.keepClock(&l); err == nil && !x.shorten(&l, e.pool, now) {
 			x.linkAs(e, &l, now)
 			return
 		}
 	}
-	if e.rev != 0 && e.last().shorten(e.pool, now) {
+	if e.rev != 0 && x.shorten(e.last(), e.pool, now) {
 		e.record = nil
 	}
 	x.linkAs(e, e.last(), now)
@@ -531,7 +581,7 @@ func (x *index) link(e *entry, now time.Time) {
 func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	x.mark(e)
 	class := expires
-	e.state, e.deadline, e.freed = Free, time.Time{}, l.freed()
+	e.state, e.deadline, e.freed, e.rests = Free, time.Time{}, l.freed(), 0
 	if e.rev != 0 {
 		e.state = l.State
 	}
@@ -547,7 +597,8 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 		if class = cools; e.state == Quarantined {
 			class = recovers
 		}
-		if e.deadline = l.CoolUntil; l.cooled(now) {
+		e.rests = x.measured(l)
+		if e.deadline = l.CoolUntil; x.cooled(l, now) {
 			e.state, e.deadline = Free, time.Time{}
 		}
 	}
@@ -595,12 +646,13 @@ func (x *index) clean() *entry {
 
 // shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock
 // that was put back must not hold an address for hours. How long the cool-down of a former pool was
-// is not known.
-func (l *tenure) shorten(p *pool, now time.Time) (shortened bool) {
+// is not known. What Config.Uptime measures is left to settle.
+func (x *index) shorten(l *tenure, p *pool, now time.Time) (shortened bool) {
 	switch {
 	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):
 		l.Expires = now.Add(l.TTL)
-	case l.State == Cooling && !p.gone && l.CoolUntil.After(now.Add(p.coolDown())):
+	case l.State == Cooling && !p.gone && (l.rest == nil || x.boot == "") &&
+		l.CoolUntil.After(now.Add(p.coolDown())):
 		l.CoolUntil = now.Add(p.coolDown())
 	default:
 		return false

@@ -115,6 +115,7 @@ type Lease struct {
 type tenure struct {
 	Lease
 	history uint64 // how many records of the past the address has had
+	rest    *rest  // of an address that cools down, or is in quarantine for some time; nil for none
 }
 
 // shown is the lease as the caller gets it: with maps and slices of its own, and times that are on

@@ -40,8 +40,10 @@ func (a *Allocator) setAside(e *entry, next *tenure, now time.Time, reason strin
 		next.Ended, next.Expires = now, time.Time{}
 	}
 	next.State, next.Reason, next.CoolUntil = Quarantined, reason, time.Time{}
+	next.rest = nil
 	if rest > 0 {
-		next.CoolUntil = now.Add(max(rest, a.leastRest(e)))
+		rest = max(rest, a.leastRest(e))
+		next.CoolUntil, next.rest = now.Add(rest), a.resting(rest)
 	}
 	return nil
 }
@@ -66,8 +68,9 @@ func (a *Allocator) Restore(ctx context.Context, addr netip.Addr, reason string)
 			return errUnchanged
 		}
 		next.Reason, next.State, next.CoolUntil = reason, Draining, time.Time{}
+		next.rest = nil
 		if a.cfg.Drained == nil || next.ID == "" { // there is no lease to ask about
-			cool(e, next, now)
+			a.cool(e, next, now)
 		}
 		return nil
 	})

@@ -83,6 +83,7 @@ func (a *Allocator) Sweep(ctx context.Context) error {
 
 // sweep is Sweep without the questions to the caller.
 func (a *Allocator) sweep(ctx context.Context) error {
+	a.noticeJump()
 	var err error
 	if !a.following {
 		_, err = a.fetchAllIfOlder(ctx, a.cfg.Refresh)
@@ -163,7 +164,7 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 		c, now := a.newCommit(), a.cfg.Now()
 		s := c.add(e)
 		s.next = *e.last()
-		cool(e, &s.next, now)
+		a.cool(e, &s.next, now)
 		if err := a.commit(ctx, now, c); err != nil && !errors.Is(err, ErrRevision) {
 			errs = append(errs, fmt.Errorf("cool down %s: %w", l.Addr, err))
 		}

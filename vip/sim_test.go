@@ -26,6 +26,8 @@ const simQuota = 2
 // inside the store. One seed gives one run: nothing in it depends on time, goroutines or the order
 // of maps. The accepted commits are judged by rules that know nothing of the allocator. On every
 // second seed two allocators share the store, which is now and then restored to an earlier state.
+// On three of four seeds elapsed time is measured, and machines are started again: then no address
+// is given early however the clock jumps.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *simSeed != 0 {
@@ -46,7 +48,7 @@ func TestSimulation(t *testing.T) {
 
 type simCounts struct {
 	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts,
-	Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages int
+	Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages, Reboots, Measured int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -65,6 +67,8 @@ func (c *simCounts) add(o simCounts) {
 	c.Forgotten += o.Forgotten
 	c.Heard += o.Heard
 	c.Pages += o.Pages
+	c.Reboots += o.Reboots
+	c.Measured += o.Measured
 }
 
 var errFault = errors.New("store is away")
@@ -74,8 +78,11 @@ type sim struct {
 	rnd    *rand.Rand
 	inner  *MemStore
 	now    time.Time
-	faults int // per cent of store calls that go wrong
-	depth  int // of calls that overtake
+	real   time.Duration            // that has passed, whatever the clock says
+	boots  []string                 // the present start of each allocator's machine
+	booted map[string]time.Duration // when each start was; nil when it is not measured
+	faults int                      // per cent of store calls that go wrong
+	depth  int                      // of calls that overtake
 	late   [][]Change
 	counts simCounts
 
@@ -125,7 +132,40 @@ func newSim(t *testing.T, seed uint64) *sim {
 	if s.shared {
 		s.all = make([]*Allocator, 2)
 	}
+	if seed%4 != 1 {
+		s.booted = map[string]time.Duration{}
+		s.boots = make([]string, len(s.all))
+		for i := range s.boots {
+			s.reboot(i)
+		}
+	}
 	return s
+}
+
+// reboot starts the machine of an allocator again; on every second seed it is the same for all.
+func (s *sim) reboot(i int) {
+	s.counts.Reboots++
+	boot := fmt.Sprint("boot ", len(s.booted))
+	s.booted[boot] = s.real - time.Duration(s.rnd.IntN(100))*time.Second
+	s.boots[i] = boot
+	if s.sparse == 0 {
+		for i := range s.boots {
+			s.boots[i] = boot
+		}
+	}
+}
+
+// rested requires that the address of l has rested as long as its record says, by elapsed time.
+func (s *sim) rested(l *tenure) {
+	if s.booted == nil || l.State != Cooling && (l.State != Quarantined || l.CoolUntil.IsZero()) {
+		return
+	}
+	s.counts.Measured++
+	if l.rest == nil {
+		s.failf("%s: %s without a measured rest", l.Addr, l.State)
+	} else if rests := s.booted[l.rest.boot] + l.rest.until() - s.real; rests > 0 {
+		s.failf("%s: given away %s too early", l.Addr, rests)
+	}
 }
 
 func (s *sim) clock() time.Time { return s.now }
@@ -261,6 +301,9 @@ func (s *sim) judge(c Change) {
 		next.Generation > s.floor[next.Addr]) && next.State == Leased:
 		// the owner that had it last gets it back at once, others when it has rested
 		back := was.wasOf(&next.Owner) && was.State != Quarantined
+		if !back {
+			s.rested(was)
+		}
 		if was.State == Leased || !back && was.State != Free &&
 			(was.State != Cooling && was.State != Quarantined || was.CoolUntil.IsZero()) {
 			s.failf("%s: given to %s while %s of %s", next.Addr, next.Owner.Task, was.State,
@@ -310,6 +353,7 @@ func (s *sim) judge(c Change) {
 func (s *sim) judgeForgotten(addr netip.Addr) {
 	s.counts.Forgotten++
 	was := s.stored[addr]
+	s.rested(was)
 	rested := was.State == Free || (was.State == Cooling || was.State == Quarantined) &&
 		!was.CoolUntil.IsZero()
 	if !rested || was.CoolUntil.After(s.now) && !s.jumped() || s.sparse == 0 {
@@ -383,6 +427,13 @@ func (s *sim) restart(i int) {
 		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second,
 			sparseAbove: s.sparse}
 		cfg.Store, cfg.Pools = s, s.pools
+		if s.booted != nil {
+			if s.percent(30) {
+				s.reboot(i)
+			}
+			boot := s.boots[i]
+			cfg.Uptime = func() (string, time.Duration) { return boot, s.real - s.booted[boot] }
+		}
 		a, err := Open(context.Background(), cfg)
 		if err == nil {
 			a.randN = s.rnd.IntN
@@ -467,7 +518,7 @@ func (s *sim) step(outermost bool) {
 		if l, ok := s.any(); ok {
 			s.maybe[l.ID] = true
 			got, err := a.Release(ctx, l.ID, l.Generation, "done")
-			s.expect(err, ErrFenced)
+			s.expect(err, s.endOf(l)...)
 			if err == nil && got.State == Leased {
 				s.failf("released lease %s is %s", l.ID, got.State)
 			}
@@ -476,7 +527,7 @@ func (s *sim) step(outermost bool) {
 		if l, ok := s.any(); ok {
 			got, err := a.Renew(ctx, l.ID, l.Generation,
 				time.Duration(1+s.rnd.IntN(300))*time.Second)
-			s.expect(err, ErrFenced)
+			s.expect(err, s.endOf(l)...)
 			if err == nil {
 				s.promised(got)
 			} else if errors.Is(err, ErrUncertain) {
@@ -487,7 +538,7 @@ func (s *sim) step(outermost bool) {
 		if l, ok := s.any(); ok {
 			_, err := a.Bind(ctx, l.ID, l.Generation,
 				[]Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
-			s.expect(err, ErrFenced)
+			s.expect(err, s.endOf(l)...)
 		}
 	case n < 79:
 		addr := s.addr()
@@ -511,7 +562,8 @@ func (s *sim) step(outermost bool) {
 		s.counts.Repooled++
 		s.expect(a.SetPools(ctx, pools))
 	case outermost && n < 97:
-		s.now = s.now.Add(time.Duration(s.rnd.IntN(60)) * time.Second)
+		passed := time.Duration(s.rnd.IntN(60)) * time.Second
+		s.now, s.real = s.now.Add(passed), s.real+passed
 	case outermost:
 		s.restart(which)
 	}
@@ -605,6 +657,15 @@ func (s *sim) any() (Lease, bool) {
 			s.rnd.Uint64N(l.Generation)}, true
 	}
 	return l.Lease, true
+}
+
+// endOf are the errors of a call for a lease that may be over.
+func (s *sim) endOf(l Lease) []error {
+	addr, generation, _ := parseLeaseID(l.ID)
+	if s.floor[addr] >= generation { // it was forgotten
+		return []error{ErrFenced, ErrNotFound}
+	}
+	return []error{ErrFenced}
 }
 
 func (s *sim) expect(err error, allowed ...error) {
