@@ -16,8 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/examples/server/edge"
+	"github.com/sluice-deploy/sluice/examples/server/servertest"
 	"github.com/sluice-deploy/sluice/internal/depcheck"
 )
+
+func TestMain(m *testing.M) { servertest.Main(m) }
 
 func TestTaskGetsAVIPInARealNginx(t *testing.T) {
 	t.Parallel()
@@ -38,6 +41,7 @@ http {
 `)}},
 	})
 	require.NoError(t, err)
+	servertest.Sweep(t, nginx.Dir())
 	require.NoError(t, nginx.Start(t.Context()))
 	t.Cleanup(func() { require.NoError(t, edge.Stop(context.Background(), nginx.Dir())) })
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

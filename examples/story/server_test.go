@@ -15,48 +15,42 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/examples/server/servertest"
 	"github.com/sluice-deploy/sluice/examples/story"
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// binaries is the directory with the server and envconfig, as `make binaries` makes them.
-var binaries string
+func TestMain(m *testing.M) { servertest.Main(m) }
 
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
+// binaries builds the server and envconfig, once, as `make binaries` makes them, and returns their
+// directory, which the sweeper removes.
+var binaries = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "sluice-story-test-*"); err != nil {
+		return "", err
 	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	if binaries, err = os.MkdirTemp("", "sluice-story-test-*"); err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(binaries)
 	for name, path := range map[string]string{"server": "../server",
 		"envconfig": "github.com/sluice-deploy/sluice/envconfig/cmd/envconfig"} {
-		build := exec.Command("go", "build", "-o", filepath.Join(binaries, name), path)
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, name), path)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("go build %s: %w: %s", path, err, out)
+			return dir, fmt.Errorf("go build %s: %w: %s", path, err, out)
 		}
 	}
-	return m.Run(), nil
-}
+	return dir, nil
+})
 
 // server is an example server that runs as a process of its own, on a directory and ports of its
 // own.
 type server struct {
 	t         *testing.T
+	programs  string // from binaries
 	dir, url  string
 	args      []string
 	cmd       *exec.Cmd
@@ -67,9 +61,15 @@ type server struct {
 func newServer(t *testing.T, pool string) *server {
 	t.Helper()
 	listen := "127.0.0.1:" + freePort(t)
-	s := &server{t: t, dir: t.TempDir(), url: "http://" + listen, nginxPort: freePort(t)}
+	programs, err := binaries()
+	if programs != "" {
+		servertest.Sweep(t, programs)
+	}
+	require.NoError(t, err)
+	s := &server{t: t, programs: programs, dir: t.TempDir(), url: "http://" + listen, nginxPort: freePort(t)}
 	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + freePort(t),
 		"-nginx-port", s.nginxPort, "-pool", pool}
+	servertest.Sweep(t, s.dir)
 	t.Cleanup(s.end)
 	s.start()
 	return s
@@ -81,7 +81,7 @@ func (s *server) start() {
 		0o644)
 	require.NoError(s.t, err)
 	defer log.Close()
-	s.cmd = exec.Command(filepath.Join(binaries, "server"), s.args...)
+	s.cmd = exec.Command(filepath.Join(s.programs, "server"), s.args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	require.NoError(s.t, s.cmd.Start())
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
@@ -110,7 +110,7 @@ func (s *server) end() {
 		require.NoError(s.t, s.cmd.Wait())
 		require.Empty(s.t, processes(s.dir), "the server has ended everything that it started")
 	}
-	out, err := exec.Command(filepath.Join(binaries, "server"), "-data", s.dir,
+	out, err := exec.Command(filepath.Join(s.programs, "server"), "-data", s.dir,
 		"-stop").CombinedOutput()
 	require.NoError(s.t, err, string(out))
 	require.Empty(s.t, processes(s.dir))

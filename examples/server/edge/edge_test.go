@@ -21,9 +21,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/examples/server/edge"
+	"github.com/sluice-deploy/sluice/examples/server/servertest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) { servertest.Main(m) }
 
 // production is the sample tree that the server embeds.
 func production() fs.FS { return os.DirFS(filepath.Join("..", "nginx")) }
@@ -51,6 +54,7 @@ func freePort(t *testing.T) int {
 
 func open(t *testing.T, dir string, port int, tree fs.FS) *edge.Edge {
 	t.Helper()
+	servertest.Sweep(t, dir)
 	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree,
 		Ports: map[int]int{80: port}})
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package servertest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,17 +18,30 @@ import (
 var shared string
 
 // Main is the body of TestMain: it becomes an instance where it is started as one, else it runs the
-// tests and exits.
+// tests and exits. What runs on the directories of Start and Sweep ends also when the test binary
+// is killed.
 func Main(m *testing.M) {
 	instance.Init()
+	if os.Args[0] == sweeperName {
+		sweep(os.Stdin)
+		os.Exit(0)
+	}
 	dir, err := os.MkdirTemp("", "sluice-servertest-*")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "servertest:", err)
 		os.Exit(1)
 	}
 	shared = dir
+	if err := errors.Join(startSweeper(), tellSweeper(dir)); err != nil {
+		fmt.Fprintln(os.Stderr, "servertest: sweeper:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)
+	if err := stopSweeper(); err != nil {
+		fmt.Fprintln(os.Stderr, "servertest: sweeper:", err)
+		code = max(code, 1)
+	}
 	os.Exit(code)
 }
 

@@ -69,6 +69,7 @@ func Start(t testing.TB, config Config) *Server {
 	if config.Dir == "" {
 		config.Dir = t.TempDir()
 	}
+	Sweep(t, config.Dir)
 	if config.Pool == "" {
 		config.Pool = "127.60.0.0/24"
 	}

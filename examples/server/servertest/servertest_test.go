@@ -1,8 +1,10 @@
 package servertest_test
 
 import (
+	"bytes"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-func TestAServerThatWasLeftGoesOnAndNothingStaysBehind(t *testing.T) {
+func TestLeave(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	t.Run("two servers on one folder", func(t *testing.T) {
@@ -39,6 +41,28 @@ func TestAServerThatWasLeftGoesOnAndNothingStaysBehind(t *testing.T) {
 		return len(processesOn(t, dir)) == 0
 	}, 10*time.Second, 10*time.Millisecond,
 		"Nginx removes its pid file a moment before it ends")
+}
+
+// TestKilledTestBinary kills a copy of this test binary in the middle of another test.
+func TestKilledTestBinary(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "kill-") // t.TempDir is too long for the sockets of its Nginx
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestLeave$")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		return strings.Contains(strings.Join(processesOn(t, dir), " "), "nginx: master")
+	}, time.Minute, 10*time.Millisecond, "its Nginx runs")
+	require.NoError(t, cmd.Process.Kill())
+	require.ErrorContains(t, cmd.Wait(), "killed", output.String())
+	require.Eventually(t, func() bool {
+		left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+		return err == nil && len(left) == 0 && len(processesOn(t, dir)) == 0
+	}, time.Minute, 10*time.Millisecond, "nothing of it runs, its directories are gone")
 }
 
 // processesOn are the command lines and roots of the processes that have something to do with dir.
