@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"syscall"
 
@@ -201,9 +200,6 @@ func (a *archive) add(header *tar.Header) error {
 	switch header.Typeflag {
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return errors.New("devices and pipes are not taken: leave it out")
-	}
-	if err := a.writer.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
 	}
 	return a.writer.write(name, header, a.tar)
 }

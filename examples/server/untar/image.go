@@ -47,6 +47,9 @@ type layering struct {
 	// entries that this layer has brought, with all directories above: its whiteouts do not hide
 	// them
 	made map[string]bool
+	// resolved is the name without links of the directory unresolved, that of the last entry. It
+	// holds until a link is made or anything is removed.
+	unresolved, resolved string
 }
 
 func (l *layering) unpack(ctx context.Context, layer Layer) error {
@@ -86,7 +89,7 @@ func (l *layering) add(header *tar.Header, content io.Reader) error {
 	if name == "" {
 		return nil // the root, which is there
 	}
-	dir, err := l.resolve(path.Dir(name))
+	dir, err := l.dir(path.Dir(name))
 	if err != nil {
 		return err
 	}
@@ -96,9 +99,6 @@ func (l *layering) add(header *tar.Header, content io.Reader) error {
 	}
 	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
 		return l.hide(path.Join(dir, hidden))
-	}
-	if err := l.root.MkdirAll(dir, 0o755); err != nil {
-		return err
 	}
 	name = path.Join(dir, base)
 	if header.Typeflag == tar.TypeLink {
@@ -114,6 +114,9 @@ func (l *layering) add(header *tar.Header, content io.Reader) error {
 	if err := l.replace(name, header); err != nil {
 		return err
 	}
+	if header.Typeflag == tar.TypeSymlink {
+		l.unresolved = ""
+	}
 	for at := name; at != "." && !l.made[at]; at = path.Dir(at) {
 		l.made[at] = true
 	}
@@ -123,7 +126,11 @@ func (l *layering) add(header *tar.Header, content io.Reader) error {
 // replace removes an entry that stands in the place of the new one. A directory that stays one
 // keeps its content.
 func (l *layering) replace(name string, header *tar.Header) error {
-	info, err := l.root.Lstat(name)
+	parent, err := l.in(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	info, err := parent.Lstat(path.Base(name))
 	switch {
 	case missing(err):
 		return nil
@@ -136,6 +143,8 @@ func (l *layering) replace(name string, header *tar.Header) error {
 }
 
 func (l *layering) remove(name string) error {
+	l.forget()
+	l.unresolved = ""
 	for dir := range l.dirs {
 		if dir == name || strings.HasPrefix(dir, name+"/") {
 			delete(l.dirs, dir)
@@ -181,6 +190,18 @@ func (l *layering) clear(dir string) error {
 
 // maxLinks is how many symbolic links a name may lead through, as on Linux (path_resolution(7)).
 const maxLinks = 40
+
+// dir is resolve for the directory of an entry.
+func (l *layering) dir(name string) (string, error) {
+	if name != l.unresolved {
+		resolved, err := l.resolve(name)
+		if err != nil {
+			return "", err
+		}
+		l.unresolved, l.resolved = name, resolved
+	}
+	return l.resolved, nil
+}
 
 // resolve follows the links in the name of a directory, as the image itself would see them, and
 // returns a name without links.

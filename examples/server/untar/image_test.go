@@ -66,6 +66,21 @@ func TestImage(t *testing.T) {
 				{file("a", "2", 0o755), symlink("d", "a")}},
 			map[string]string{"a": "2", "d": "-> a"},
 		},
+		"a link takes the place of a directory beside its files": {
+			[][]tar.Header{{file("other/x", "1", 0o644), file("d/x", "1", 0o644),
+				symlink("d", "other"), file("d/y", "2", 0o644)}},
+			map[string]string{"other/": "", "other/x": "1", "other/y": "2", "d": "-> other"},
+		},
+		"a link is made on the way of the files after it": {
+			[][]tar.Header{{file("a/b/x", "1", 0o644), file("c/b/x", "2", 0o644)},
+				{file("a/b/y", "3", 0o644), symlink("a", "c"), file("a/b/y", "4", 0o644)}},
+			map[string]string{"a": "-> c", "c/": "", "c/b/": "", "c/b/x": "2", "c/b/y": "4"},
+		},
+		"a whiteout hides the directory of the files after it": {
+			[][]tar.Header{{file("d/x", "1", 0o644)}, {file("d/.wh.x", "", 0o644),
+				file("d/y", "2", 0o644)}, {file(".wh.d", "", 0o644), file("d/z", "3", 0o644)}},
+			map[string]string{"d/": "", "d/z": "3"},
+		},
 		"a directory keeps its content": {
 			[][]tar.Header{{directory("d", 0o500), file("d/x", "1", 0o644)},
 				{directory("d", 0o755), file("d/y", "2", 0o644)}},

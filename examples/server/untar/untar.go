@@ -36,8 +36,13 @@ var ErrTooLarge = errors.New("too large")
 
 // writer writes entries below root.
 type writer struct {
-	root *os.Root
-	dirs map[string]*tar.Header // directories, by name: they get owner and mode at the end
+	root   *os.Root
+	dirs   map[string]*tar.Header // directories, by name: they get owner and mode at the end
+	buffer []byte                 // of fill
+	// parent is the directory of the last entry, open, and parentName its name; nil before the first
+	// entry. Most entries stand beside the one before: then no path is walked again.
+	parent     *os.Root
+	parentName string
 }
 
 func open(dir string) (*writer, error) {
@@ -48,11 +53,39 @@ func open(dir string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &writer{root: root, dirs: map[string]*tar.Header{}}, nil
+	return &writer{root: root, dirs: map[string]*tar.Header{}, buffer: make([]byte, 64*page)}, nil
+}
+
+// in returns the directory, open, and makes it if it is missing. It is open until the next call of
+// in or forget.
+func (w *writer) in(dir string) (*os.Root, error) {
+	if w.parent != nil && w.parentName == dir {
+		return w.parent, nil
+	}
+	if err := w.root.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	parent, err := w.root.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	w.forget()
+	w.parent, w.parentName = parent, dir
+	return parent, nil
+}
+
+// forget closes the directory of the last entry. Call it when that may no longer be the directory
+// of its name.
+func (w *writer) forget() {
+	if w.parent != nil {
+		_ = w.parent.Close() // nothing was written by it
+		w.parent = nil
+	}
 }
 
 // close gives the directories their owners and modes.
 func (w *writer) close() error {
+	w.forget()
 	var errs []error
 	for name, header := range w.dirs {
 		d, err := w.root.Open(name)
@@ -68,30 +101,35 @@ func (w *writer) close() error {
 	return errors.Join(append(errs, w.root.Close())...)
 }
 
-// write writes one entry under the name, whose directory exists and on whose place nothing stands,
-// except for a directory that is to be one.
+// write writes one entry under the name, on whose place nothing stands, except for a directory that
+// is to be one. It makes the directories above.
 func (w *writer) write(name string, header *tar.Header, content io.Reader) error {
+	parent, err := w.in(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	base := path.Base(name)
 	switch header.Typeflag {
 	case tar.TypeDir:
 		w.dirs[name] = header
-		if err := w.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := parent.Mkdir(base, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		info, err := w.root.Lstat(name)
+		info, err := parent.Lstat(base)
 		if err == nil && !info.IsDir() {
 			err = errors.New("something else of this name stands before it")
 		}
 		return err
 	case tar.TypeSymlink:
-		return w.root.Symlink(header.Linkname, name)
+		return parent.Symlink(header.Linkname, base)
 	case tar.TypeLink:
 		return w.root.Link(clean(header.Linkname), name)
 	case tar.TypeReg, tar.TypeGNUSparse:
-		f, err := w.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		f, err := parent.OpenFile(base, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}
-		err = fill(f, content, sparse(header))
+		err = w.fill(f, content, sparse(header))
 		return errors.Join(err, own(f, header), f.Close())
 	}
 	return fmt.Errorf("entries of type %q are not known here", header.Typeflag)
@@ -114,8 +152,8 @@ func sparse(header *tar.Header) bool {
 const page = 4096
 
 // fill writes the content. Where it may have holes, pages of zeros are left out.
-func fill(f *os.File, content io.Reader, holes bool) error {
-	buffer := make([]byte, 64*page)
+func (w *writer) fill(f *os.File, content io.Reader, holes bool) error {
+	buffer := w.buffer
 	size := int64(0)
 	for {
 		n, err := io.ReadFull(content, buffer)
