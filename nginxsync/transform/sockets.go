@@ -59,7 +59,7 @@ func (s *sockets) add(server conf.Node, l *listenDirective) {
 // with the name.
 func (s *sockets) isDefault(t *transform, address string, server conf.Node) bool {
 	name := t.rules.DefaultServer[address]
-	if name == "" || !slices.Contains(serverNames(server), strings.ToLower(name)) {
+	if name == "" || !slices.Contains(serverNames(server), foldName(name)) {
 		return false
 	}
 	if t.defaultOf == nil {
@@ -71,7 +71,7 @@ func (s *sockets) isDefault(t *transform, address string, server conf.Node) bool
 	return t.defaultOf[address] == server.Directive
 }
 
-// serverNames are the names of a server in lower case, "" for none. ".x" stands for "x" and "*.x".
+// serverNames are the names of a server as foldName has them, "" for none. ".x" stands for "x" and "*.x".
 func serverNames(server conf.Node) []string {
 	var names []string
 	for n := range server.Children() {
@@ -79,7 +79,7 @@ func serverNames(server conf.Node) []string {
 			continue
 		}
 		for _, name := range n.Args() {
-			name = strings.ToLower(name)
+			name = foldName(name)
 			if rest, ok := strings.CutPrefix(name, "."); ok {
 				names = append(names, rest, "*."+rest)
 			} else {
@@ -119,6 +119,7 @@ func (t *transform) merged(all *sockets) {
 		if len(s.from) < 2 {
 			continue
 		}
+		t.overlaps(s, what)
 		first := s.from[0]
 		type owner struct {
 			listening
