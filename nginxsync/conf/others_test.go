@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 )
 
-// What depends on Nginx itself runs on the Nginx of other releases of Debian too.
+// The tests whose outcome is up to Nginx run on the Nginx of other releases of Debian too.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	nginx.Others(t, "TestRandomTextsAsNginxReadsThem", "TestRandomLuaAsNginxReadsIt",

@@ -37,12 +37,17 @@ func startFiles(t *testing.T, files fstest.MapFS, rules transform.Rules) *bed {
 	b.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
 	tree, err := conf.Parse(files, "nginx.conf")
 	require.NoError(t, err)
-	rules.Listen, rules.TempDir, rules.Snippets = map[int]int{80: b.port}, dir,
-		luadriver.Snippets(b.cfg)
+	if rules.Listen == nil {
+		rules.Listen = map[int]int{}
+	}
+	rules.Listen[80], rules.TempDir, rules.Snippets = b.port, dir, luadriver.Snippets(b.cfg)
 	rules.Main = map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"),
 		"daemon": "off", "worker_processes": "1"}
-	rules.Paths = map[string]string{"/var/log/nginx/": dir + "/", "/var/cache/nginx/": dir + "/",
-		"syslog:": "off"}
+	if rules.Paths == nil {
+		rules.Paths = map[string]string{}
+	}
+	rules.Paths["/var/log/nginx/"], rules.Paths["/var/cache/nginx/"] = dir+"/", dir+"/"
+	rules.Paths["syslog:"] = "off"
 	result, err := transform.Transform(tree, rules)
 	require.NoError(t, err)
 	require.NoError(t, result.WriteTo(filepath.Join(dir, "conf")))

@@ -8,10 +8,11 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 )
 
-// What depends on Nginx itself runs on the Nginx of other releases of Debian too.
+// The tests whose outcome is up to Nginx run on the Nginx of other releases of Debian too.
 func TestOthers(t *testing.T) {
 	t.Parallel()
-	nginx.Others(t, "TestDriver", "TestTransformIsFaithful", "TestTargetsAreFaithful",
+	nginx.Others(t, "TestDriver", "TestQUICServesTheVersionOfTheVIP",
+		"TestAddedHeadersAreInherited", "TestTransformIsFaithful", "TestTargetsAreFaithful",
 		"TestTargetsByPlace", "TestVersionsDoNotMix", "TestKeptPagesFollowTheRoutes",
 		"TestLimitsFollowTheRoutes", "TestMixedVersionsAreNotKept", "TestDefaultCacheKeyIsNginxs",
 		"TestVersionIsThatOfTheAnswer", "TestNoInstanceIsTheSameAnswerInEachProtocol",

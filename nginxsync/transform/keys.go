@@ -246,6 +246,9 @@ func (t *transform) headers(http conf.Node) {
 		}
 		text := strings.Join(h.lines, "\n")
 		t.extra.WriteString(text + "\n")
+		if h.directive == "add_header" && t.inheritedHeaders(http, text) {
+			continue
+		}
 		reason := "has " + h.directive + " of its own, which would hide the added ones"
 		for _, block := range t.info(h.directive).blocks {
 			if block != http.Directive {
@@ -254,4 +257,39 @@ func (t *transform) headers(http conf.Node) {
 			}
 		}
 	}
+}
+
+// inheritedHeaders appends the added answer headers where a tree says how headers are inherited: since
+// Nginx 1.29.3 a block may have headers of its own and those of the block around it (merge), or
+// none (off). It returns false for a tree that does not say so.
+func (t *transform) inheritedHeaders(http conf.Node, lines string) bool {
+	if len(t.below("add_header_inherit")) == 0 {
+		return false
+	}
+	own, done := map[*conf.Directive]bool{}, map[*conf.Directive]bool{}
+	for _, block := range t.info("add_header").blocks {
+		own[block] = true
+	}
+	var walk func(n conf.Node, mode string)
+	walk = func(n conf.Node, mode string) {
+		for c := range n.Children() {
+			if c.Name() == "add_header_inherit" {
+				mode = c.Arg(0)
+			}
+		}
+		if n.Directive != http.Directive && !done[n.Directive] && mode != "merge" &&
+			(own[n.Directive] || mode == "off") {
+			done[n.Directive] = true
+			t.edit.Append(n.Directive, lines)
+			t.note(n.Directive, "headers", "does not inherit the added ones")
+		}
+		for c := range n.Children() {
+			if c.IsBlock() && (c.Name() == "server" || c.Name() == "location" ||
+				c.Name() == "if" && n.Name() == "location") {
+				walk(c, mode)
+			}
+		}
+	}
+	walk(http, "on")
+	return true
 }

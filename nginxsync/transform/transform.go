@@ -319,8 +319,8 @@ const (
 
 // keptNames are the directives of the http context that the transform looks at when it has seen
 // all.
-var keptNames = set("access_log", "alias", "client_body_in_file_only", "dav_methods", "log_format",
-	"proxy_cache_key", "root", "set_real_ip_from", "upstream")
+var keptNames = set("access_log", "add_header_inherit", "alias", "client_body_in_file_only",
+	"dav_methods", "log_format", "proxy_cache_key", "root", "set_real_ip_from", "upstream")
 
 // below are the directives of the http context that have the name, at any depth.
 func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }

@@ -58,8 +58,8 @@ func (r Root) Path(name string) string { return filepath.Join(r.Dir, name) }
 // ErrMissing is the error of Cached for a release that Fetch has not unpacked.
 var ErrMissing = errors.New("not fetched")
 
-// Cached returns the root that Fetch has made, of whatever day. Without one the error says why:
-// that of the last Fetch, or ErrMissing with the command that fetches it.
+// Cached returns the root that Fetch has made, of any day. Without one the error is that of the
+// last Fetch, or ErrMissing with the command that fetches the release.
 func (r Release) Cached() (Root, error) {
 	dir, err := r.dir()
 	if err != nil {

@@ -22,13 +22,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packages are those of a root; what they depend on comes with them.
+// packages are those of a root; their dependencies come with them.
 var packages = []string{"nginx", "libnginx-mod-http-lua", "libnginx-mod-stream",
 	"libnginx-mod-mail", "libnginx-mod-http-cache-purge", "libnginx-mod-http-memc",
 	"libnginx-mod-http-srcache-filter", "curl"}
 
-// unpacked finds, among the packages that an installation would bring, those that programs of a
-// root use: the others set a machine up.
+// unpacked finds the packages that programs of a root use among all that an installation would
+// bring: the others set a machine up.
 var unpacked = regexp.MustCompile(`^(nginx|lib|lua-|zlib|curl)`)
 
 // programs are those of a root that get its libraries.
@@ -115,7 +115,7 @@ func save(dir string, root Root) error {
 	return os.Rename(name+".new", name)
 }
 
-// fetch asks the mirror, and unpacks what is not there.
+// fetch asks the mirror, and unpacks a root that is not there.
 func (r Release) fetch(ctx context.Context, dir string) (Root, error) {
 	own, err := mirror("/etc/apt", osRelease("ID"), osRelease("VERSION_CODENAME"))
 	if err != nil {
@@ -187,7 +187,7 @@ func aptGet(ctx context.Context, state string, args ...string) ([]byte, error) {
 
 var planLine = regexp.MustCompile(`(?m)^Inst (\S+) \((\S+)`)
 
-// planned reads the packages to unpack, as name=version, out of what apt-get would install.
+// planned reads the packages to unpack, as name=version, out of the output of apt-get's simulation.
 func planned(out []byte) (wanted []string, versions map[string]string) {
 	versions = map[string]string{}
 	for _, m := range planLine.FindAllSubmatch(out, -1) {

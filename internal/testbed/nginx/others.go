@@ -102,8 +102,8 @@ func again(t *testing.T, r debian.Release, root debian.Root, tests []string) {
 
 var outcome = regexp.MustCompile(`(?m)^ *--- (PASS|SKIP): (\S+)`)
 
-// outcomes reads the names of the tests that passed, and of those and their subtests that were
-// skipped, out of what a test binary prints.
+// outcomes reads the names of the tests that passed, and of the tests and subtests that were
+// skipped, out of a test binary's output.
 func outcomes(out []byte) (passed, skipped []string) {
 	for _, m := range outcome.FindAllSubmatch(out, -1) {
 		name := string(m[2])
@@ -117,9 +117,8 @@ func outcomes(out []byte) (passed, skipped []string) {
 	return passed, skipped
 }
 
-// Version is the version of the Nginx that the test binary sees, such as "1.26.3": in a test binary
-// that Others has started, that of the other release.
-func Version(t testing.TB) string {
+// seen is the root of the release whose Nginx the test binary sees, if Others has started it.
+func seen(t testing.TB) (debian.Root, bool) {
 	t.Helper()
 	for _, r := range debian.Releases {
 		if r.Suite == os.Getenv(suite) {
@@ -127,8 +126,18 @@ func Version(t testing.TB) string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return root.Nginx
+			return root, true
 		}
+	}
+	return debian.Root{}, false
+}
+
+// Version is the version of the Nginx that the test binary sees, such as "1.26.3": in a test binary
+// that Others has started, that of the other release.
+func Version(t testing.TB) string {
+	t.Helper()
+	if root, ok := seen(t); ok {
+		return root.Nginx
 	}
 	path := testbed.NeedProgram(t, "nginx", "nginx")
 	out, err := exec.Command(path, "-v").CombinedOutput()
@@ -138,4 +147,26 @@ func Version(t testing.TB) string {
 	}
 	version, _, _ = strings.Cut(version, " ")
 	return version
+}
+
+// Since reports whether the Nginx that the test binary sees is of the version or a later one: a
+// test of a directive that is new in it also holds the answer of an older Nginx.
+func Since(t testing.TB, major, minor, patch int) bool {
+	t.Helper()
+	var have [3]int
+	text := Version(t)
+	if _, err := fmt.Sscanf(text, "%d.%d.%d", &have[0], &have[1], &have[2]); err != nil {
+		t.Fatalf("version %q of Nginx: %v", text, err)
+	}
+	return slices.Compare(have[:], []int{major, minor, patch}) >= 0
+}
+
+// Curl is the path of curl: that of the release whose Nginx the test binary sees, which speaks
+// HTTP/3 from Debian 13 on, else the machine's.
+func Curl(t testing.TB) string {
+	t.Helper()
+	if root, ok := seen(t); ok {
+		return root.Path("/usr/bin/curl")
+	}
+	return testbed.NeedProgram(t, "curl", "curl")
 }

@@ -28,6 +28,7 @@ const others = "nginx.Others("
 var needs = []need{
 	{others, nil, append([]string{"patchelf=patchelf"}, nginx...)},
 	{"nginx.Start(", nil, nginx},
+	{"nginx.Curl(", nil, []string{"curl=curl"}},
 	{"consul.Start(", []string{"consul"}, nil},
 	{"consul.StartCluster(", []string{"consul"}, []string{"ip=iproute2"}},
 	{"proxy.Start(", []string{"toxiproxy"}, nil},

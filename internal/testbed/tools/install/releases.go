@@ -47,7 +47,8 @@ func report(out io.Writer, folders []string) {
 	if err != nil {
 		text = []byte(err.Error())
 	}
-	fmt.Fprintf(out, "Tests of Nginx ran on the machine's own (%s)\n", strings.TrimSpace(string(text)))
+	fmt.Fprintf(out, "Tests of Nginx ran on the machine's own (%s)\n",
+		strings.TrimSpace(string(text)))
 	for _, r := range debian.Others() {
 		root, err := r.Cached()
 		switch {
