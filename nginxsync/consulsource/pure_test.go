@@ -1,0 +1,151 @@
+package consulsource
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+)
+
+func TestNextIndex(t *testing.T) {
+	t.Parallel()
+	for _, c := range [][3]uint64{ // last, answered, next
+		{0, 7, 7}, {7, 7, 7}, {7, 9, 9}, {9, 7, 0}, {0, 0, 1}, {1, 0, 1}, {9, 0, 0},
+	} {
+		require.Equal(t, c[2], nextIndex(c[0], c[1]), "last %d, answered %d", c[0], c[1])
+	}
+}
+
+func TestBelievable(t *testing.T) {
+	t.Parallel()
+	good := api.QueryMeta{KnownLeader: true, LastContact: 10 * time.Second}
+	require.NoError(t, believable(&good, 10*time.Second))
+	for want, change := range map[string]func(*api.QueryMeta){
+		"knows no leader": func(m *api.QueryMeta) { m.KnownLeader = false },
+		"leader 11s ago":  func(m *api.QueryMeta) { m.LastContact = 11 * time.Second },
+		"service:read":    func(m *api.QueryMeta) { m.ResultsFilteredByACLs = true },
+	} {
+		meta := good
+		change(&meta)
+		require.ErrorContains(t, believable(&meta, 10*time.Second), want)
+	}
+}
+
+func TestBucket(t *testing.T) {
+	t.Parallel()
+	b := bucket{every: time.Second}
+	now := time.Unix(1000, 0)
+	require.Zero(t, b.take(now))
+	require.Zero(t, b.take(now))
+	require.Equal(t, time.Second, b.take(now))
+	now = now.Add(time.Hour)
+	require.Zero(t, b.take(now))
+}
+
+func entry(id, node, address string, port int) *api.ServiceEntry {
+	return &api.ServiceEntry{Node: &api.Node{Node: node, Address: "10.0.0.9"},
+		Service: &api.AgentService{ID: id, Service: "web", Address: address, Port: port,
+			Weights: api.AgentWeights{Passing: 1}}}
+}
+
+func TestInstances(t *testing.T) {
+	t.Parallel()
+	weighted := entry("w", "n1", "10.0.0.3", 80)
+	weighted.Service.Weights.Passing = 70000
+	weighted.Service.Meta = map[string]string{"version": "v2", "backup": "true"}
+	list, aside := instances([]*api.ServiceEntry{
+		entry("z", "n1", "10.0.0.1", 80),
+		entry("node", "n1", "", 80),
+		entry("six", "n1", "2001:db8::1", 80),
+		entry("mapped", "n1", "::ffff:10.0.0.7", 80),
+		entry("twice", "n1", "10.0.0.4", 80),
+		entry("twice", "n2", "10.0.0.5", 80),
+		weighted,
+		entry("named", "n1", "web.internal", 80),
+		entry("none", "n1", "10.0.0.6", 0),
+		entry("high", "n1", "10.0.0.6", 65536),
+		{Node: &api.Node{Node: "n3"}},
+		nil,
+	}, "version")
+	var got []string
+	for _, in := range list {
+		got = append(got, fmt.Sprint(in.ID, " ", in.Addr, " ", in.Weight, " ", in.Version, " ",
+			in.Backup))
+	}
+	require.Equal(t, []string{
+		"mapped 10.0.0.7:80 1  false",
+		"n1:twice 10.0.0.4:80 1  false",
+		"n2:twice 10.0.0.5:80 1  false",
+		"node 10.0.0.9:80 1  false",
+		"six [2001:db8::1]:80 1  false",
+		"w 10.0.0.3:80 65535 v2 true",
+		"z 10.0.0.1:80 1  false",
+	}, got)
+	require.Equal(t, []string{
+		`entry 10: want a service`,
+		`entry 11: want a service`,
+		`instance "high" on node "n1": port 65536, want 1 to 65535`,
+		`instance "named" on node "n1": address "web.internal", want an IP address`,
+		`instance "none" on node "n1": port 0, want 1 to 65535`,
+	}, aside)
+}
+
+func TestDamper(t *testing.T) {
+	t.Parallel()
+	all := make([]nginxsync.Instance, 4)
+	for i := range all {
+		all[i].ID = fmt.Sprint("i", i)
+	}
+	now := time.Unix(1000, 0)
+	var d damper
+	serve, flapping, again := d.apply(now, all)
+	require.Len(t, serve, 4)
+	require.Empty(t, flapping)
+	require.Zero(t, again)
+
+	// i3 comes and goes five times a second: it is out after four changes, and the source changes
+	// no more.
+	changes, before := 0, 4
+	for n := range 50 {
+		now = now.Add(100 * time.Millisecond)
+		serve, flapping, _ = d.apply(now, all[:3+n%2])
+		if len(serve) != before {
+			changes, before = changes+1, len(serve)
+		}
+	}
+	require.LessOrEqual(t, changes, 4)
+	require.Len(t, serve, 3)
+	require.Equal(t, []string{"i3"}, flapping)
+
+	// It is back when it was calm for long enough.
+	_, _, again = d.apply(now, all)
+	require.Equal(t, now.Add(calmAfter), again)
+	serve, flapping, again = d.apply(again, all)
+	require.Len(t, serve, 4)
+	require.Empty(t, flapping)
+	require.Zero(t, again)
+
+	// When most come and go, those that are there serve, so that half are left.
+	now = now.Add(time.Hour)
+	for n := range 20 {
+		now = now.Add(time.Second)
+		serve, _, _ = d.apply(now, all[:1+3*(n%2)])
+	}
+	serve, flapping, _ = d.apply(now, all)
+	require.Len(t, serve, 2)
+	require.Len(t, flapping, 2)
+
+	// An instance that was deployed again is no flapping one.
+	moved := append([]nginxsync.Instance{}, all...)
+	now = now.Add(time.Hour)
+	for n := range 20 {
+		moved[0].Weight = n
+		serve, flapping, _ = d.apply(now, moved)
+		require.Len(t, serve, 4)
+		require.Empty(t, flapping)
+	}
+}
