@@ -12,9 +12,11 @@ import (
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	nginx.Others(t, "TestDriver", "TestQUICServesTheVersionOfTheVIP",
-		"TestAddedHeadersAreInherited", "TestTransformIsFaithful", "TestTargetsAreFaithful",
-		"TestTargetsByPlace", "TestVersionsDoNotMix", "TestKeptPagesFollowTheRoutes",
-		"TestLimitsFollowTheRoutes", "TestMixedVersionsAreNotKept", "TestDefaultCacheKeyIsNginxs",
+		"TestAddedHeadersAreInherited", "TestNothingIsWrittenInProduction",
+		"TestNamesOfSecretsRouteAsInProduction", "TestStreamAndMailByRule",
+		"TestTransformIsFaithful", "TestTargetsAreFaithful", "TestTargetsByPlace",
+		"TestVersionsDoNotMix", "TestKeptPagesFollowTheRoutes", "TestLimitsFollowTheRoutes",
+		"TestMixedVersionsAreNotKept", "TestDefaultCacheKeyIsNginxs",
 		"TestVersionIsThatOfTheAnswer", "TestNoInstanceIsTheSameAnswerInEachProtocol",
 		"TestProgramsOfTheTreeStillRun", "TestServersOfTheDriverInheritNothing",
 		"TestPurgesGiveWay", "TestOldAndNewWorkersOfAReload",

@@ -145,7 +145,7 @@ func TestListensServeAsInProduction(t *testing.T) {
 	testbed.NeedProgram(t, "nginx", "nginx")
 	var tally webTally
 	t.Run("servers", func(t *testing.T) {
-		for seed := range uint64(soak.Count(15, 1500)) {
+		for seed := range uint64(soak.Count(15, 400)) {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				t.Parallel()
 				compareListens(t, seed, &tally)

@@ -44,6 +44,10 @@ var needs = []need{
 	{"image.Builder(", []string{"buildkit"}, []string{
 		"busybox=busybox-static", "rsync=rsync", "runc=runc",
 	}},
+	{"ngx_stream_module.so", nil, []string{
+		"/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream"}},
+	{"ngx_mail_module.so", nil, []string{
+		"/usr/lib/nginx/modules/ngx_mail_module.so=libnginx-mod-mail"}},
 	{"nginxtest.", nil, nginx},
 	{`("nginx"`, nil, nginx},
 	{`, "nginx", "-`, nil, nginx},
