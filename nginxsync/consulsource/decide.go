@@ -12,10 +12,11 @@ import (
 
 // nextIndex returns the index for the next blocking query after an answer with an index. One that
 // is lower than the last one says that the servers were restored or replaced: the next query must
-// not wait. 0 would never wait.
-func nextIndex(last, answered uint64) uint64 {
+// not wait. So does the same index before the time of the wait is over, with which Consul ends the
+// queries that a restore overtakes. 0 would never wait.
+func nextIndex(last, answered uint64, early bool) uint64 {
 	answered = max(answered, 1)
-	if answered < last {
+	if answered < last || answered == last && early {
 		return 0
 	}
 	return answered

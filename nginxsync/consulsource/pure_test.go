@@ -16,8 +16,10 @@ func TestNextIndex(t *testing.T) {
 	for _, c := range [][3]uint64{ // last, answered, next
 		{0, 7, 7}, {7, 7, 7}, {7, 9, 9}, {9, 7, 0}, {0, 0, 1}, {1, 0, 1}, {9, 0, 0},
 	} {
-		require.Equal(t, c[2], nextIndex(c[0], c[1]), "last %d, answered %d", c[0], c[1])
+		require.Equal(t, c[2], nextIndex(c[0], c[1], false), "last %d, answered %d", c[0], c[1])
 	}
+	require.Zero(t, nextIndex(7, 7, true))
+	require.Equal(t, uint64(9), nextIndex(7, 9, true))
 }
 
 func TestBelievable(t *testing.T) {

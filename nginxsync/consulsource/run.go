@@ -168,10 +168,12 @@ func (s *Source) pause(ctx context.Context, d time.Duration) {
 // index for the next one. An answer that takes the last instance away is confirmed by the leader.
 func (s *Source) ask(ctx context.Context, v *service, index uint64) ([]*api.ServiceEntry, uint64,
 	error) {
+	start := s.cfg.Now()
 	entries, meta, err := s.query(ctx, v.name, index, false)
 	if err != nil {
 		return nil, 0, err
 	}
+	next := nextIndex(index, meta.LastIndex, s.cfg.Now().Sub(start) < s.wait())
 	s.mu.Lock()
 	empties := len(entries) == 0 && len(v.raw) > 0
 	s.mu.Unlock()
@@ -180,7 +182,7 @@ func (s *Source) ask(ctx context.Context, v *service, index uint64) ([]*api.Serv
 			return nil, 0, fmt.Errorf("confirm that no instance is left: %w", err)
 		}
 	}
-	return entries, nextIndex(index, meta.LastIndex), nil
+	return entries, next, nil
 }
 
 // query sends one query, with a slot of its own while it waits.
@@ -204,15 +206,23 @@ func (s *Source) query(ctx context.Context, name string, index uint64, leader bo
 	return entries, meta, err
 }
 
+// wait is how long a blocking query waits.
+func (s *Source) wait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.turns() > 1 {
+		return min(s.cfg.Wait, s.cfg.Turn)
+	}
+	return s.cfg.Wait
+}
+
 // options are those of one query. It ends when it takes longer than Consul may take, and when
 // Consul is back after it was away.
 func (s *Source) options(ctx context.Context, index uint64, leader bool) (*api.QueryOptions,
 	func()) {
+	wait := s.wait()
 	s.mu.Lock()
-	wait, spell := s.cfg.Wait, s.spell
-	if s.turns() > 1 {
-		wait = min(wait, s.cfg.Turn)
-	}
+	spell := s.spell
 	s.mu.Unlock()
 	limit := askLimit
 	if index > 0 {
@@ -221,8 +231,10 @@ func (s *Source) options(ctx context.Context, index uint64, leader bool) (*api.Q
 	limited, end := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer in %s", limit))
 	limited, wake := context.WithCancelCause(limited)
 	stop := context.AfterFunc(spell, func() { wake(errWoken) })
+	// Near keeps Consul from its streaming backend, which names no leader in its answers and wakes no
+	// query after a restore (seen with Consul 1.22).
 	options := &api.QueryOptions{WaitIndex: index, AllowStale: !leader, RequireConsistent: leader,
-		Filter: s.cfg.Filter}
+		Filter: s.cfg.Filter, Near: "_agent"}
 	if index > 0 {
 		options.WaitTime = wait
 	}
@@ -261,7 +273,8 @@ func (s *Source) discover(ctx context.Context, wg *sync.WaitGroup) {
 			s.pause(ctx, tries.Next(firstPause, mostPause))
 			continue
 		}
-		index, tries = nextIndex(index, meta.LastIndex), retry.Backoff{}
+		early := s.cfg.Now().Sub(start) < options.WaitTime
+		index, tries = nextIndex(index, meta.LastIndex, early), retry.Backoff{}
 		s.found(ctx, wg, found, nil)
 	}
 }
