@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/engine"
 )
 
 // Pause holds the namespaces of a pod.
@@ -53,11 +54,16 @@ func Builder(t testing.TB, registry string) string {
 
 func push(t testing.TB, to, busybox string, programs ...string) string {
 	t.Helper()
-	ref, err := name.NewTag(to, name.Insecure)
+	img, err := images.get(busybox, programs...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := images.get(busybox, programs...)
+	return pushImage(t, to, img)
+}
+
+func pushImage(t testing.TB, to string, img v1.Image) string {
+	t.Helper()
+	ref, err := name.NewTag(to, name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,3 +238,27 @@ func writeLayer(w io.Writer, files, links map[string]string) error {
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Skeleton pushes an image without programs, of package engine, to a registry, given as host:port,
+// and returns its name with the digest.
+func Skeleton(t testing.TB, registry string) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := engine.WriteSkeleton(&b); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(emptyimage.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err = configured(img, func(*v1.Config) {}); err != nil {
+		t.Fatal(err)
+	}
+	return pushImage(t, registry+"/testbed/skeleton:1", img)
+}

@@ -10,7 +10,8 @@ import (
 const phpNginx = `
 daemon off; pid DIR/nginx.pid; error_log stderr; user root;
 events {}
-http { access_log off; server { listen 127.0.0.1:PORT;
+http { access_log off; client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/fastcgi;
+  uwsgi_temp_path DIR/uwsgi; scgi_temp_path DIR/scgi; server { listen 127.0.0.1:PORT;
   location / { fastcgi_pass unix:DIR/fpm.sock; fastcgi_param SCRIPT_FILENAME DIR/page.php; fastcgi_param QUERY_STRING $uri;
     fastcgi_param REQUEST_METHOD GET; fastcgi_read_timeout 60; } } }
 `

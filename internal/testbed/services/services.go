@@ -132,12 +132,9 @@ func (l *Laid) SetUp() string {
 func Isolate() string {
 	return `set -e; mount --make-rprivate /; mount -t proc proc /proc; mount -t tmpfs none /run; ` +
 		`mkdir -p /var/spool/cron; mount -t tmpfs none /var/spool/cron; ` +
-		`for d in ` + strings.Join(CronDirs, " ") + `; do [ ! -d $d ] || mount -t tmpfs none $d; ` +
+		`for d in /etc/cron.d /etc/cron.hourly; do [ ! -d $d ] || mount -t tmpfs none $d; ` +
 		`done; [ ! -f /etc/crontab ] || mount --bind /dev/null /etc/crontab; `
 }
-
-// CronDirs are the directories that hold jobs of this machine's cron.
-var CronDirs = []string{"/etc/cron.d", "/etc/cron.hourly"}
 
 // Work is a piece of work that a service is at.
 type Work struct {

@@ -64,6 +64,8 @@ var needs = []need{
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
 	{"services.All", nil, catalogue()},
+	{"engine.Docker", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
+	{"engine.Runc", nil, []string{"runc=runc"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
@@ -152,7 +154,8 @@ func toolsOf(needs []need) []tools.Tool {
 }
 
 // asRoot are the marks of servers that only root can start.
-var asRoot = []string{"kube.Start(", "hosts.Start(", "consul.StartCluster("}
+var asRoot = []string{"kube.Start(", "hosts.Start(", "consul.StartCluster(",
+	"engine.Docker", "engine.Runc"}
 
 // allowed is an error when the needs ask for more than a user may.
 func allowed(needs []need, uid int) error {
