@@ -224,7 +224,9 @@ func TestTheTokenChangesUnderAnOpenPage(t *testing.T) {
 
 func TestProbes(t *testing.T) {
 	t.Parallel()
-	s := servertest.Start(t, servertest.Config{Token: token, Listen: "0.0.0.0:1"})
+	var count counted
+	s := servertest.Start(t, servertest.Config{Token: token, Listen: "0.0.0.0:1",
+		Observe: count.observe})
 	get := func(path string) int {
 		response, err := http.Get(s.URL + path)
 		require.NoError(t, err)
@@ -235,6 +237,7 @@ func TestProbes(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return get("/readyz") == http.StatusOK
 	}, time.Minute, 10*time.Millisecond)
+	require.EqualValues(t, 1, count.loads.Load(), "the first page finds its data loaded")
 	nginx, err := s.Platform.NginxStatus(t.Context())
 	require.NoError(t, err)
 	signal := func(sig syscall.Signal) {

@@ -52,6 +52,13 @@ type boards struct {
 	now *board
 }
 
+// empty reports whether no board was loaded yet.
+func (b *boards) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now == nil
+}
+
 // boardAge is how old a board may be when nothing has happened since: Nginx and the clock say
 // nothing when they go on.
 const boardAge = 10 * time.Second

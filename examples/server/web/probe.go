@@ -23,7 +23,8 @@ const probeAge = time.Second
 // again.
 func (w *web) livez(rw http.ResponseWriter, _ *http.Request) { plain(rw, http.StatusOK, "ok") }
 
-// readyz reports whether VIPs answer. The details of a problem are for clients with a token: GET
+// readyz reports whether VIPs answer. It has the page's data loaded, so that the first person after
+// a start need not wait for the journal to be read. The details of a problem are for clients with a token: GET
 // /api/v1/health.
 func (w *web) readyz(rw http.ResponseWriter, r *http.Request) {
 	if w.serves(r.Context()) != nil {
@@ -43,6 +44,9 @@ func (w *web) serves(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	w.probe.err = w.Platform.Serves(asking)
+	if w.probe.err == nil && w.boards.empty() {
+		_, w.probe.err = w.board(asking, 0)
+	}
 	w.probe.at = time.Now()
 	return w.probe.err
 }

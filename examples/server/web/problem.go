@@ -3,7 +3,11 @@ package web
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/sluice-deploy/sluice/builder"
@@ -64,7 +68,40 @@ var rules = httpproblem.Rules{
 	{Err: platform.ErrInvalid, Kind: httpproblem.Invalid},
 }
 
+// problemOf is the answer to err. It does not say where the server keeps its files.
 func problemOf(err error) Problem {
+	p := problemWithPaths(err)
+	p.Detail = withoutPaths(p.Detail, err)
+	return p
+}
+
+// withoutPaths replaces the absolute paths in the text that file operations in err's tree have
+// named by their last elements.
+func withoutPaths(text string, err error) string {
+	hide := func(path string) {
+		if filepath.IsAbs(path) {
+			text = strings.ReplaceAll(text, path, filepath.Base(path))
+		}
+	}
+	switch e := err.(type) {
+	case *fs.PathError:
+		hide(e.Path)
+	case *os.LinkError:
+		hide(e.Old)
+		hide(e.New)
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return withoutPaths(text, e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			text = withoutPaths(text, part)
+		}
+	}
+	return text
+}
+
+func problemWithPaths(err error) Problem {
 	if refused, ok := errors.AsType[*promote.RefusedError](err); ok {
 		p := Problem{Problem: httpproblem.New(httpproblem.Refused, err.Error())}
 		for _, gate := range refused.Gates {

@@ -7,7 +7,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -120,6 +122,22 @@ func sentinels(t *testing.T, dir string) (names []string) {
 	}
 	require.NotEmpty(t, names, dir)
 	return names
+}
+
+func TestProblemsHideTheServersPaths(t *testing.T) {
+	t.Parallel()
+	file := &fs.PathError{Op: "write", Path: "/srv/data/sources/.upload-1/app",
+		Err: syscall.ENOSPC}
+	link := &os.LinkError{Op: "rename", Old: "/srv/data/a", New: "/srv/data/sub/b",
+		Err: syscall.EDQUOT}
+	for _, err := range []error{file, link, fmt.Errorf("source web: %w", file),
+		errors.Join(fmt.Errorf("one: %w", link), fmt.Errorf("two: %w", errors.Join(file)))} {
+		p := problemOf(err)
+		require.Equal(t, 507, p.Status)
+		require.NotContains(t, p.Detail, "/srv")
+	}
+	require.Equal(t, "source web: write app: no space left on device",
+		problemOf(fmt.Errorf("source web: %w", file)).Detail)
 }
 
 func TestProblemOfErrorsWithData(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -104,6 +105,10 @@ func New(cfg Config) (http.Handler, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	w := &web{Config: cfg, pace: pace{events: &cfg.Platform.Events, every: viewEvery}}
 	w.guesses.now = w.now
+	// html/template escapes a template when it is first used, 20 ms for the front page
+	if err := templates.ExecuteTemplate(io.Discard, "index.html", indexPage{}); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
 	mux := http.NewServeMux()
 	w.api(mux)
 	w.pages(mux)
