@@ -25,7 +25,8 @@ func tellsSecret(value string) bool {
 		rest = after
 	}
 	equals, blank := strings.IndexByte(value, '=') >= 0, strings.IndexByte(value, ' ') >= 0
-	if !equals && !blank {
+	connects := strings.HasPrefix(value, "jdbc:")
+	if !equals && !blank && !connects {
 		return false
 	}
 	lower := strings.ToLower(value)
@@ -39,7 +40,7 @@ func tellsSecret(value string) bool {
 		}
 	}
 	for _, command := range commands {
-		if !blank || !strings.Contains(lower, command.needle) {
+		if !blank && !connects || !strings.Contains(lower, command.needle) {
 			continue
 		}
 		if m := command.form.FindStringSubmatch(value); m != nil && isArgumentValue(m[1]) {
@@ -58,9 +59,19 @@ func hasPassword(rest string) bool {
 	if i < 0 {
 		return false
 	}
-	_, password, _ := strings.Cut(rest[:i], ":")
-	return isArgumentValue(password)
+	user, password, _ := strings.Cut(rest[:i], ":")
+	if slices.Contains(anyUser, strings.ToLower(user)) &&
+		slices.Contains(anyPassword, strings.ToLower(password)) {
+		return false // shows the form of such a URL
+	}
+	return isArgumentValue(password) && !strings.ContainsAny(password, `[]^\`)
 }
+
+// anyUser and anyPassword stand in URLs that show how such a URL is written.
+var (
+	anyUser     = []string{"user", "username", "login"}
+	anyPassword = []string{"password", "pass", "passwd", "pwd", "secret"}
+)
 
 var (
 	parameter = regexp.MustCompile(
@@ -89,6 +100,28 @@ var (
 		{"ldap", regexp.MustCompile(
 			`\bldap(?:search|modify|add|delete|passwd)\b.*\s-w ["']?([^\s"']+)`)},
 		{"pass:", regexp.MustCompile(`\s-pass(?:in|out)?\s+pass:([^\s"']+)`)},
+		{"oracle", regexp.MustCompile(`(?i)\bjdbc:oracle:\w+:[^/@\s]+/([^@\s]+)@`)},
+		{"sqlplus", regexp.MustCompile(`\bsqlplus\b.*\s["']?\w+/([^\s@"']+)@`)},
+		{"password-stdin", regexp.MustCompile(
+			`\b(?:echo|printf)\s+(?:-n\s+|["']?%s["']?\s+)?["']?([^\s"'|]+)["']?\s*\|.*--password-stdin`)},
+		{"from-literal", regexp.MustCompile(
+			`\bcreate\s+secret\b.*--from-literal[= ]["']?[\w.-]+=([^\s"']+)`)},
+		{" set ", regexp.MustCompile(
+			`\bconfig(?:ure)?\s+set\s+\S*(?i:secret|password|token)\S*[ =]["']?([^\s"']+)`)},
+		{"alias set", regexp.MustCompile(
+			`\bmc\s+alias\s+set\s+\S+\s+https?://\S+\s+\S+\s+["']?([^\s"']+)`)},
+		{"login=", regexp.MustCompile(`\blogin=[^\s:"']+:([^\s"']+)`)},
+		{"az login", regexp.MustCompile(`\baz\s+login\b.*\s-p\s+["']?([^\s"']+)`)},
+		{"zip", regexp.MustCompile(`\b(?:un)?zip\b.*\s-P\s*["']?([^\s"']+)`)},
+		{"7z", regexp.MustCompile(`\b7z[ar]?\s+[a-z]\b.*\s-p["']?([^\s"']+)`)},
+		{"openssl", regexp.MustCompile(`\bopenssl\s+\w[\w-]*\b.*\s-k\s+["']?([^\s"']+)`)},
+		{"-u", regexp.MustCompile(
+			`\b(?:smbclient|smbget|rpcclient|net)\b.*\s-U\s*["']?[^\s%"']+%([^\s"']+)`)},
+		{"lftp", regexp.MustCompile(`\blftp\b.*\s-u\s*["']?[^\s,"']+,([^\s"']+)`)},
+		{"rabbitmqctl", regexp.MustCompile(
+			`\brabbitmqctl\b.*\b(?:add_user|change_password)\s+\S+\s+["']?([^\s"']+)`)},
+		{"chpasswd", regexp.MustCompile(
+			`\b(?:echo|printf)\s+(?:-\w\s+)?["']?[^\s:"']+:([^\s"'|\\]+)(?:\\n)?["']?\s*\|.*\bchpasswd\b`)},
 		{"htpasswd", regexp.MustCompile(`\bhtpasswd\b.*\s-\w*b\w*\s+\S+\s+\S+\s+([^\s"']+)`)},
 		{"insecure-password", regexp.MustCompile(`\binsecure-password\s+(\S+)`)},
 		{"auth ", regexp.MustCompile(`(?:\bstats\s+|^)auth\s+[^\s:]+:(\S+)`)},

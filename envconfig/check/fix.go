@@ -8,7 +8,7 @@ var fixes = map[string]string{
 	RuleKey: "add the key to the environment, or accept the difference in " +
 		"envconfig-check.json with a reason",
 	RuleType: "give the key values of one type in all environments",
-	RulePlaceholder: "write the value of this environment, or a reference such as ${env:NAME} " +
+	RulePlaceholder: "write the value of this environment, or a reference such as ${NAME} " +
 		"with the action render",
 	RuleLeak: "give the environment a value of its own, or declare the owners in " +
 		"envconfig-check.json",

@@ -102,7 +102,8 @@ func (s *Set) leak(name string, setting *Setting, owned map[string][]string) str
 		return ""
 	}
 	var words []string
-	if len(owned) > 0 || strings.IndexByte(setting.value, '.') >= 0 {
+	if (len(owned) > 0 || strings.IndexByte(setting.value, '.') >= 0) &&
+		!className.MatchString(setting.value) {
 		words = hosts(setting.value)
 	}
 	if len(owned) > 0 {
@@ -129,6 +130,9 @@ func (s *Set) leak(name string, setting *Setting, owned map[string][]string) str
 	}
 	return ""
 }
+
+// className matches the name of a class with its package.
+var className = regexp.MustCompile(`^[a-z]\w*(?:\.[a-z]\w*)+\.[A-Z]\w*$`)
 
 // aliases are words that stand for an environment of another name.
 var aliases = []string{"prod", "prd", "live", "staging", "stage", "stg", "qa", "uat", "sbx", "tst"}
@@ -217,23 +221,31 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 		candidates = append(candidates, m[1], m[2])
 	}
 	resource := len(candidates) > 0
+	words := nameParts(setting.Key)
+	if end := path.Base(setting.value); resource && identifier.MatchString(end) &&
+		slices.ContainsFunc(words, func(w string) bool { return slices.Contains(inPaths, w) }) {
+		candidates = append(candidates, end) // https://sqs.example.com/1234/orders-production
+	}
 	if host, _, _ := strings.Cut(setting.value, ":"); identifier.MatchString(host) {
 		candidates = append(candidates, host)
+	}
+	if strings.HasPrefix(setting.value, "arn:") {
+		name := setting.value[strings.LastIndexAny(setting.value, ":/")+1:]
+		candidates, resource = []string{name}, true
 	}
 	if len(candidates) == 0 {
 		for _, w := range strings.FieldsFunc(setting.value, func(r rune) bool {
 			return r == ',' || r == ' ' || r == ';'
 		}) {
-			if w != setting.value && !strings.ContainsAny(setting.value, "/=") &&
-				identifier.MatchString(w) {
-				candidates = append(candidates, w)
+			if host, _, _ := strings.Cut(w, ":"); w != setting.value &&
+				!strings.ContainsAny(setting.value, "/=") && identifier.MatchString(host) {
+				candidates = append(candidates, host)
 			}
 		}
 	}
 	if len(candidates) == 0 {
 		return ""
 	}
-	words := nameParts(setting.Key)
 	resource = resource || slices.ContainsFunc(words, func(w string) bool {
 		return slices.Contains(resources, w)
 	})
@@ -251,7 +263,14 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 		if len(parts) < 2 {
 			continue
 		}
-		for _, i := range []int{0, len(parts) - 1} {
+		for i := range parts {
+			// in the middle of a name only a word that has no other meaning counts
+			if i > 0 && i < len(parts)-1 && !(resource && slices.Contains(plainly, parts[i])) {
+				continue
+			}
+			if i == 0 && parts[0] == "test" && slices.Contains(tested, parts[1]) {
+				continue
+			}
 			if parts[i] == "live" || parts[i] == "stable" || parts[i] == "stage" && !resource {
 				continue
 			}
@@ -264,6 +283,18 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 	}
 	return ""
 }
+
+// inPaths are resources whose name may be the last element of a URL.
+var inPaths = []string{"queue", "topic", "bucket", "stream", "exchange", "index", "collection",
+	"subscription", "repository"}
+
+// plainly are words that mean production wherever they stand in a name; tested are what tests have,
+// of whatever environment they are.
+var (
+	plainly = []string{"prod", "prd", "production"}
+	tested  = []string{"result", "results", "case", "cases", "run", "runs", "suite", "suites",
+		"report", "reports", "score", "scores", "drive", "drives", "kit", "kits", "plan", "plans"}
+)
 
 // borrowed reports an environment that users do not see and that has production's host for a key,
 // while another one that they do not see either has its own.
@@ -365,7 +396,7 @@ func database(s *Setting) string {
 	in := func(list []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(list, w) })
 	}
-	if !in(storeWords) || !in(hostWords) || strings.ContainsAny(s.value, " \t") {
+	if !(in(storeWords) && in(hostWords) || slices.ContainsFunc(words, isStoreHost)) || strings.ContainsAny(s.value, " \t") {
 		return ""
 	}
 	for _, w := range hosts(s.value) {
@@ -374,6 +405,14 @@ func database(s *Setting) string {
 		}
 	}
 	return ""
+}
+
+// isStoreHost reports whether a word is made of one for a database and one for a host, as PGHOST is.
+func isStoreHost(word string) bool {
+	return slices.ContainsFunc(storeWords, func(store string) bool {
+		host, ok := strings.CutPrefix(word, store)
+		return ok && slices.Contains(hostWords, host)
+	})
 }
 
 // isGlobal reports whether a host is the same one in each environment: an address, or a name with
@@ -409,12 +448,18 @@ var sharedWords = []string{"dns", "resolver", "resolvers", "nameserver", "namese
 var hostPort = regexp.MustCompile(
 	`^(?:[a-z][a-z0-9+.-]*://)?(\d{1,3}(?:\.\d{1,3}){3})(?::\d+)?(?:/[^\d].*|/)?$`)
 
+var hostPort6 = regexp.MustCompile(
+	`^(?:[a-z][a-z0-9+.-]*://)?\[?([0-9a-f:]*:[0-9a-f:]*:[0-9a-f:.]*)\]?(?::\d+)?(?:/[^\d].*|/)?$`)
+
 // address is the one that a setting leads to, if it can be that of one environment.
 func address(s *Setting) string {
-	if strings.Count(s.value, ".") < 3 {
+	if strings.Count(s.value, ".") < 3 && strings.Count(s.value, ":") < 2 {
 		return ""
 	}
 	m := hostPort.FindStringSubmatch(strings.ToLower(s.value))
+	if m == nil {
+		m = hostPort6.FindStringSubmatch(strings.ToLower(s.value))
+	}
 	if m == nil || slices.ContainsFunc(nameParts(s.Key), func(w string) bool {
 		return slices.Contains(sharedWords, w)
 	}) {

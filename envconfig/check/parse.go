@@ -147,15 +147,16 @@ var formats = func() map[string]string {
 	for format, endings := range map[string]string{
 		"properties": ".properties",
 		"yaml":       ".yaml .yml kubeconfig",
-		"json":       ".json .jsonc .json5 .ndjson .jsonl",
+		"json":       ".json .jsonc .json5 .ndjson .jsonl .tfstate .dockercfg",
 		"toml":       ".toml",
 		"xml":        ".xml",
-		"ini":        ".ini .cnf .service .socket .timer .pypirc .my.cnf .gitconfig",
+		"ini": ".ini .cnf .service .socket .timer .pypirc .my.cnf .gitconfig .s3cfg .boto " +
+			"credentials",
 		"conf": ".conf .cfg .cf .config .hocon .acl .vcl .npmrc .rc .tf .tfvars .hcl .yarnrc " +
-			".netrc .curlrc .wgetrc caddyfile msmtprc .msmtprc",
+			".netrc .curlrc .wgetrc .exp caddyfile msmtprc .msmtprc",
 		"colons": ".pgpass pgpass pgpass.conf sasl_passwd",
 		"shell": ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab " +
-			".bat .cmd .ps1",
+			".bat .cmd .ps1 .git-credentials",
 		"code": ".js .mjs .cjs .ts .jsx .tsx .py .rb .php .go .java .kt .scala .groovy .gradle " +
 			".pl .lua " +
 			".cs .swift .sql jenkinsfile",
@@ -203,8 +204,7 @@ func read(format string, data []byte) (settings []Setting, problems []*SyntaxErr
 	}
 	k := &sink{}
 	data = k.text(format, data)
-	if format == "conf" && bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")) &&
-		bytes.Contains(data, []byte("<?xml")) {
+	if format == "conf" && bytes.HasPrefix(bytes.TrimSpace(data), []byte("<")) && isXML(data) {
 		parse = parseXML // web.config and its like
 	}
 	err := parse(data, k)
@@ -220,6 +220,16 @@ func read(format string, data []byte) (settings []Setting, problems []*SyntaxErr
 	}
 	k.rest(format, data, fatal.Line)
 	return k.settings, k.problems, true
+}
+
+// isXML reports whether a file whose name does not say so, and which begins with "<", is XML: the
+// sections of Apache's configuration files are written in a similar way.
+func isXML(data []byte) bool {
+	if bytes.Contains(data, []byte("<?xml")) {
+		return true
+	}
+	k := &sink{}
+	return parseXML(data, k) == nil && len(k.problems) == 0
 }
 
 // text is the file's text in UTF-8.

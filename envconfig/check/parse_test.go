@@ -221,7 +221,7 @@ func Example() {
 	// envs/production/opt/app.properties: key: production: db.pool: the key is missing; it is in test
 	// envs/production/opt/app.properties:1: placeholder: production: db.url: the value names the container itself as the host
 	// fix key: add the key to the environment, or accept the difference in envconfig-check.json with a reason
-	// fix placeholder: write the value of this environment, or a reference such as ${env:NAME} with the action render
+	// fix placeholder: write the value of this environment, or a reference such as ${NAME} with the action render
 	// check: 2 environments, 2 files, 3 keys: 2 findings, 0 allowed
 }
 

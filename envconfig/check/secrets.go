@@ -157,7 +157,7 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 		return false
 	}
 	name := nameOf(s, format, names)
-	byName := isSecretName(name, s.Kind)
+	byName := isSecretName(name, s.Kind) || isSecretPair(s, name)
 	// a key in a Secret, as External Secrets names it
 	if name == "secretKey" && isSecretName(value, String) {
 		return false
@@ -170,6 +170,18 @@ func isSecret(s *Setting, format string, names map[[2]string]string, words bool)
 		!strings.Contains(s.Key, "ependencies.") &&
 		!slices.Contains(types, strings.ToLower(value)) &&
 		(format != "code" || isLiteral(name, value))
+}
+
+// isSecretPair reports whether the last two parts of a key name a secret together, as in
+// play.http.secret.key or jwt.signing.key. Where the last one names the entry of a Secret, the
+// value is a word.
+func isSecretPair(s *Setting, name string) bool {
+	before, ok := strings.CutSuffix(s.Key, "."+name)
+	if !ok || !strings.EqualFold(name, "key") || len(s.value) < 8 ||
+		wordsOnly.MatchString(s.value) {
+		return false
+	}
+	return isSecretName(before[strings.LastIndexAny(before, ".]")+1:]+"Key", s.Kind)
 }
 
 // expression is an expression that Terraform evaluates: a variable, or an attribute of another

@@ -102,6 +102,9 @@ func eachLine(data []byte, do func(n int, line string) error) error {
 			continue
 		}
 		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "<?") {
+			line = strings.TrimSpace(strings.TrimPrefix(line[2:], "php"))
+		}
 		if line == "" || strings.IndexByte("#;*<", line[0]) >= 0 || strings.HasPrefix(line, "//") &&
 			!strings.Contains(line, ":_") ||
 			strings.HasPrefix(line, "/*") || strings.HasPrefix(line, "--") &&
@@ -161,7 +164,9 @@ func literals(k *sink, prefix string, n int, line, but string) error {
 			break
 		}
 		value := line[i+1 : i+end]
-		if name := named(line[from:i], before); name != "" && value != but {
+		// a URL may be the argument of a call, which gives no name to it
+		name := named(line[from:i], before)
+		if value != but && (name != "" || strings.Contains(value, "://") && tellsSecret(value)) {
 			key := Join(prefix, name)
 			if err := k.add(Setting{Key: key, Kind: kindOf(value), Line: n,
 				value: value}); err != nil {

@@ -22,7 +22,13 @@ var (
 		"mysecretkey", "myapikey", "yourpassword", "yoursecret", "yourkey", "yourapikey",
 		"yourtoken", "yourname",
 		"yourdomain", "yourhost", "yourusername", "youruser", "notarealpassword", "notreal",
-		"secrethere", "keyhere"}
+		"secrethere", "keyhere", "notsetyet", "notyetset", "notyetconfigured", "notyetknown"}
+	// samples begin placeholders that one of stands for end.
+	samples   = []string{"dummy", "sample", "example", "fake"}
+	standsFor = []string{"value", "key", "token", "secret", "password", "passwd", "host", "url",
+		"apikey", "domain"}
+	// inserts are verbs that ask in upper case before one of standsFor: INSERT_URL.
+	inserts = []string{"insert", "replace", "enter", "fill", "paste"}
 	// verbs are the imperatives of placeholders, objects the words that follow them.
 	verbs = []string{"change", "replace", "insert", "enter", "set", "put", "fill", "add", "provide",
 		"update", "edit", "specify",
@@ -104,6 +110,10 @@ func asks(value string) bool {
 	case slices.Contains(verbs, first) && len(words) > 1 && (slices.Contains(objects, words[1]) ||
 		last == "here" || last == "me" || last == "please"):
 		return true
+	case len(words) >= 2 && len(words) <= 3 && slices.Contains(standsFor, last) && !address &&
+		(slices.Contains(samples, first) && !strings.Contains(value, " ") ||
+			slices.Contains(inserts, first) && value == strings.ToUpper(value)):
+		return true
 	case slices.Contains(owners, first) && len(words) > 1 && !strings.Contains(value, "  "):
 		return len(words) <= 5
 	case last == "here" && len(words) > 1 && len(words) <= 5 && !strings.Contains(value, "://"):
@@ -130,7 +140,7 @@ func asks(value string) bool {
 var hints = []string{"your", "change", "replac", "insert", "todo", "tbd", "tba", "tbc", "fixme",
 	"fill", "place", "here", "please", "pls", "set", "be", "xxx",
 	"my", "some", "enter", "dummy", "put", "add", "provid", "updat", "edit", "specif", "configur",
-	"defin", "adjust", "suppl", "paste", "not", "lorem"}
+	"defin", "adjust", "suppl", "paste", "not", "lorem", "sample", "example", "fake"}
 
 func mayAsk(value string) bool {
 	lower := strings.ToLower(value)

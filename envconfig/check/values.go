@@ -80,9 +80,9 @@ var (
 		"noproxy", "nonproxyhosts", "no", "admin", "debug", "debugger", "pprof", "exporter",
 		"prometheus", "test", "defaulthost",
 		"scrape", "alias", "aliases", "ping", "heartbeat", "stub", "internalip", "realip", "deny",
-		"denied", "ignore", "exclude",
+		"denied", "ignore", "exclude", "pgbouncer", "twemproxy", "mcrouter",
 		"excluded", "advertised", "mynetworks", "permit", "resolver"}
-	ownKeys = []string{"server.address", "server.host", "servername", "hostname", "defaulthost",
+	ownKeys = []string{"consul.host", "consulhost", "consulhttpaddr", "httpaddr", "httpsaddr", "grpcaddr", "cloudsqlproxy", "server.address", "server.host", "servername", "hostname", "defaulthost",
 		"setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks", "proxysetheader", "httpcheck"}
 	ownPorts = []string{"15000", "15001", "15004", "15006", "15020", "15021", "15090", "8125",
 		"8126", "4317", "4318", "3500", "50001", "8500",

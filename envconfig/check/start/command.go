@@ -61,6 +61,17 @@ const inFront = "put envconfig in front of it"
 
 // run looks at the command that a line executes; behind are the arguments that "$@" stands for.
 func (l *linter) run(line int, argv, behind []string) {
+	if len(argv) == 0 {
+		return
+	}
+	if name := path.Base(argv[0]); (name == "su" || name == "runuser") && !l.wrapped &&
+		slices.ContainsFunc(argv, func(a string) bool {
+			return a == "-c" || strings.HasPrefix(a, "--command") || a == "--session-command"
+		}) {
+		l.report(line, "%s kills the service 2 seconds after SIGTERM (su(1)): use setpriv or "+
+			"gosu, or %s", name, inFront)
+		return
+	}
 	service, init := peel(argv)
 	if len(service) == 0 {
 		return

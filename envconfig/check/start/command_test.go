@@ -90,6 +90,8 @@ func TestServicesAndTheirSignals(t *testing.T) {
 		`ENTRYPOINT ["setpriv", "--reuid", "1000", "--clear-groups", "sh", "/plain.sh"]`: "the last command has no exec",
 		`ENTRYPOINT ["chroot", "/", "bash", "/plain.sh"]`:                                "the last command has no exec",
 		`ENTRYPOINT ["/sbin/envconfig", "--", "gosu", "app", "sh", "/plain.sh"]`:         "",
+		`ENTRYPOINT ["su", "app", "-c", "server"]`:                                       "su kills the service 2 seconds after SIGTERM",
+		`ENTRYPOINT ["/sbin/envconfig", "--", "su", "app", "-c", "server"]`:              "",
 		`ENTRYPOINT ["tini", "--", "sh", "/plain.sh"]`:                                   "tini ends with the shell",
 		`ENTRYPOINT ["tini", "--", "sh", "/exec.sh"]`:                                    "",
 		`ENTRYPOINT ["dumb-init", "sh", "-c", "/opt/server --x"]`:                        "dumb-init ends with the shell",

@@ -1,0 +1,111 @@
+package check
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// where is a text in a file of that name.
+type where struct{ name, text string }
+
+// Passwords in commands, connection strings and files that no table of the others has.
+func TestSecretsInOtherPlaces(t *testing.T) {
+	t.Parallel()
+	for _, w := range []where{
+		{"a.properties", "url=jdbc:oracle:thin:scott/T1ger-x@//db.example.com:1521/ORCL"},
+		{"a.properties", "play.http.secret.key=QCY?tAnfk?aZ?iwrNwnxIlR6CTf"},
+		{"a.yaml", "cookie:\n  encryption:\n    key: q8Rk2-77xLmzP0aa"},
+		{"Web.config", `<configuration><connectionStrings><add name="D" connectionString="Data Source=x;User Id=u;Password=gH-77ab"/></connectionStrings></configuration>`},
+		{"db.py", `engine = create_engine("postgresql+psycopg2://app:Hunter-22@db/shop")`},
+		{"a.php", "<?php return ['db' => ['password' => 'Foo9bar']];"},
+		{".git-credentials", "https://app:Foo9bar@git.example.com"},
+		{"credentials", "[default]\naws_secret_access_key=wJalrXUtnFEMIzK7MDENGzbPxRfi"},
+		{"terraform.tfstate", `{"attributes":{"master_password":"S3cret-Zz"}}`},
+		{"login.exp", `set password "Foo9bar"`},
+		{"squid.conf", "cache_peer p parent 3128 0 login=app:Foo9bar"},
+		{"a.sh", "echo 'Foo9-bar' | docker login -u app --password-stdin r.example.com"},
+		{"a.sh", `printf %s "Foo9-bar" | podman login -u a --password-stdin r.example.com`},
+		{"a.sh", "kubectl create secret generic db --from-literal=anything=Foo9bar"},
+		{"a.sh", "aws configure set aws_secret_access_key wJalrXUtnFEMI/K7MDENG"},
+		{"a.sh", "npm config set //r.example.com/:_authToken 6f2b8c1d4e5a7b9c0d1e"},
+		{"a.sh", "mc alias set s https://s3.example.com minio Foo9bar-minio"},
+		{"a.sh", "az login --service-principal -u app -p Foo9bar.xyz --tenant t"},
+		{"a.sh", "zip -P Foo9bar x.zip a"},
+		{"a.sh", "7z x -pFoo9bar x.7z"},
+		{"a.sh", "openssl enc -aes-256-cbc -k Foo9bar -in a"},
+		{"a.sh", "smbclient //fs/x -U 'app%Foo9bar'"},
+		{"a.sh", "lftp -u app,Foo9bar sftp://h"},
+		{"a.sh", "rabbitmqctl add_user app Foo9bar"},
+		{"a.sh", `echo "app:Foo9bar" | chpasswd`},
+		{"a.sh", "sqlplus -s scott/T1ger@ORCL @x.sql"},
+	} {
+		got := found(t, "", map[string]string{"envs/test/etc/" + w.name: w.text})
+		assert.Contains(t, got, ": secret: ", w.text)
+	}
+	for _, w := range []where{
+		{"a.sh", `echo "$PW" | docker login -u app --password-stdin r.example.com`},
+		{"a.sh", `printf "%s" "$T" | helm registry login --password-stdin r`},
+		{"a.sh", "kubectl create configmap c --from-literal=mode=fast"},
+		{"a.sh", `kubectl create secret generic db --from-literal=password="$PW"`},
+		{"a.sh", "aws configure set region eu-central-1"},
+		{"a.sh", `unzip -P "$ZIPPW" x.zip`},
+		{"a.sh", `echo "app:$PW" | chpasswd`},
+		{"a.sh", "ssh -p 2222 a@b"},
+		{"a.sh", `curl -H "Authorization: Bearer dummy_token" http://h`},
+		{"a.yaml", "secret:\n  key: application-token\napi:\n  key: X-Api-Key-Header"},
+		{"a.yaml", "secretKeyRef:\n  name: db\n  key: password"},
+		{"a.ts", `const doc = "http://username:password@host"`},
+		{"a.ts", `const form = "https?://[^:]+:[^@]+@"`},
+		{"a.ts", "fetch(`https://${user}:${pw}@h/x`)"},
+		{"site.conf", "<VirtualHost *:80>\n  ProxyPass / http://app:8080/\n</VirtualHost>"},
+		{"NLog.config", `<nlog><targets><target name="f" type="File"/></targets></nlog>`},
+	} {
+		got := found(t, "", map[string]string{"envs/test/etc/" + w.name: w.text})
+		assert.Empty(t, got, w.text)
+	}
+}
+
+func TestPlaceholdersOfOtherWords(t *testing.T) {
+	t.Parallel()
+	placeholder := func(line string) bool {
+		return strings.Contains(found(t, "", map[string]string{"envs/production/etc/a.properties": line}),
+			": placeholder: ")
+	}
+	for _, value := range []string{"dummy-value", "sample_password", "example-key", "fake-token",
+		"not-set-yet", "INSERT_URL", "ENTER_PASSWORD", "REPLACE_HOST"} {
+		assert.True(t, placeholder("x.setting="+value), value)
+	}
+	for _, line := range []string{"route=change-password", "permission=CHANGE_PASSWORD",
+		"event=INSERT", "sample.rate=5", "x=sample-events", "x=dummy-load", "x=example.com",
+		"server.http_addr=127.0.0.1", "consul.host=localhost",
+		"CLOUD_SQL_PROXY=127.0.0.1:5432", "pgbouncer.host=127.0.0.1"} {
+		assert.False(t, placeholder(line), line)
+	}
+}
+
+func TestLeaksOfOtherForms(t *testing.T) {
+	t.Parallel()
+	leak := func(test, production string) bool {
+		return strings.Contains(found(t, "", map[string]string{
+			"envs/test/etc/a.properties":       test,
+			"envs/production/etc/a.properties": production}), ": leak: ")
+	}
+	for _, c := range []struct{ test, production string }{
+		{"assets=s3://acme-prod-assets", "assets=s3://acme-assets"},
+		{"kafka.brokers=kafka-prod-1:9092,kafka-prod-2:9092", "kafka.brokers=k1:9092"},
+		{"bucket=arn:aws:s3:::acme-prod-assets", "bucket=arn:aws:s3:::acme-assets"},
+		{"queue.url=https://sqs.example.com/1234/orders-production", "queue.url=x"},
+		{"search=http://[2001:db8:5::10]:9200/", "search=http://[2001:db8:5::10]:9200/"},
+		{"PGHOST=pg.acme.internal", "PGHOST=pg.acme.internal"},
+	} {
+		assert.True(t, leak(c.test, c.production), c.test)
+	}
+	for _, both := range []string{"schema=test_results_view", "bucket=products",
+		"host=prodigy.example.com", "queue=reproduction-jobs", "listen=[::]:80",
+		"time=12:30:45", "mac=aa:bb:cc:dd:ee:ff", "logger.name=com.acme.production.Line",
+		"doc=https://wiki.example.com/prod/setup"} {
+		assert.False(t, leak(both, both), both)
+	}
+}
