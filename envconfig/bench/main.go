@@ -2,9 +2,9 @@
 
 // Command bench measures the entrypoint against its peers in the same run and prints the table of
 // envconfig/README.md. The peers are Debian's, apt-get install tini dumb-init catatonit s6, and
-// dockerize, which is built from the module in peers. Rounds are interleaved, so that the machine's
-// other load falls on all alike; figures are medians. A test of time would fail on a busy machine,
-// so it judges nothing.
+// dockerize, which is built from the module in peers. The launcher in C is compiled with gcc.
+// Rounds are interleaved, so that the machine's other load falls on all alike; figures are medians.
+// A test of time would fail on a busy machine, so it judges nothing.
 package main
 
 import (
@@ -25,7 +25,8 @@ func main() {
 	files := flag.Int("files", 10_000, "files of the large activation")
 	drains := flag.Int("drains", 50,
 		"stops behind a start script, for envconfig; peers get a tenth")
-	only := flag.String("only", "", "start, memory, activate, big, codes, drain or check; the "+
+	only := flag.String("only", "", "start, launch, memory, activate, big, codes, drain or "+
+		"check; the "+
 		"default is all")
 	flag.Parse()
 	if err := run(*only, *rounds, *files, *drains); err != nil {
@@ -76,6 +77,7 @@ func run(only string, rounds, files, drains int) error {
 		do   func() error
 	}{
 		{"start", func() error { return b.starts(rounds, found) }},
+		{"launch", func() error { return b.launched(2*rounds, found) }},
 		{"memory", func() error { return b.resident(found) }},
 		{"activate", func() error { return b.activations(1000, 20) }},
 		{"activate", func() error { return b.activations(files, 5) }},

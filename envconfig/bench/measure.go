@@ -123,7 +123,7 @@ func (b *bench) starts(rounds int, peers []peer) error {
 	}
 	own := append([]string{b.envconfig}, flags...)
 	all := append([]peer{{"bare exec", nil}}, peers...)
-	all = append(all, peer{"nothing but exec, in Go", []string{filepath.Join(b.dir, "floor")}},
+	all = append(all, peer{goFloor, []string{filepath.Join(b.dir, "floor")}},
 		peer{"envconfig exec", append(slices.Clone(own), "--init=false", "--")},
 		peer{"envconfig init", append(slices.Clone(own), "--init=true", "--")},
 		peer{firstStart, append(slices.Clone(own), "--init=false", "--")})

@@ -97,10 +97,11 @@ func readJournal(t *Tree, dir string, p phase) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := ReadText(d.FS(), path.Base(j.name(p)), maxJournal)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	base := path.Base(j.name(p))
+	if _, _, err := d.Look(base); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // as at nearly every start
 	}
+	text, err := ReadText(d.FS(), base, maxJournal)
 	if err != nil {
 		return nil, TargetError("/"+j.name(p), err)
 	}

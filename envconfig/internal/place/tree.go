@@ -126,7 +126,10 @@ func (t *Tree) Lstat(name string) (fs.FileInfo, error) {
 
 // Exists reports whether the name is taken, by an entry of any kind.
 func (t *Tree) Exists(name string) (bool, error) {
-	_, err := t.Lstat(name)
+	d, base, err := t.Split(name)
+	if err == nil {
+		_, _, err = d.Look(base)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
