@@ -235,6 +235,9 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 			return err
 		}
 	}
+	if req.dual {
+		c.pair()
+	}
 	t := a.x.task(req.Owner.Task)
 	if a.cfg.Shared {
 		c.steps[0].also = a.ownerChange(owned, t.name, picked)
@@ -402,7 +405,10 @@ func differences(e *entry, req *Request, n int) []Difference {
 	if req.Owner.Team != have.Owner.Team {
 		diff = append(diff, Difference{"team", have.Owner.Team, req.Owner.Team})
 	}
-	if held := max(have.Count, 1); held != n {
+	if dual := have.Peer != ""; dual != req.dual {
+		diff = append(diff, Difference{"dual stack", strconv.FormatBool(dual),
+			strconv.FormatBool(req.dual)})
+	} else if held := max(have.Count, 1); held != n {
 		diff = append(diff, Difference{"count", strconv.Itoa(held), strconv.Itoa(n)})
 	}
 	if maps.Equal(have.Owner.Overrides, req.Owner.Overrides) {

@@ -116,13 +116,20 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fresh := false
-	for range maxRounds {
+	for conflicts := 0; conflicts < maxRounds; {
 		if err := context.Cause(ctx); err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
 		e, err := a.find(ctx, id, generation, fresh)
 		if err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		}
+		peer, again, err := a.settledPeer(ctx, e)
+		if err != nil {
+			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		}
+		if again {
+			continue
 		}
 		now := a.cfg.Now()
 		a.advance(now)
@@ -138,14 +145,21 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 				op, id, e.last().Owner.Task, e.last().Expires.Format(time.RFC3339), ErrFenced)
 		}
 		c := a.newCommit()
-		next := &c.add(e).next
-		*next = *e.last()
-		if err := edit(e, next, now); err != nil {
-			a.recycle(c)
-			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+		for _, e := range [...]*entry{e, peer} {
+			if e == nil {
+				break
+			}
+			next := &c.add(e).next
+			*next = *e.last()
+			if err := edit(e, next, now); err != nil {
+				a.recycle(c)
+				return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
+			}
 		}
+		c.expireTogether()
 		err = a.commit(ctx, now, c)
 		if errors.Is(err, ErrRevision) {
+			conflicts++
 			fresh = true
 			continue
 		}
@@ -221,11 +235,15 @@ func (a *Allocator) cool(e *entry, next *tenure, now time.Time) {
 // end ends a live lease without a request for it. A conflict is no error: the entry has been read
 // again.
 func (a *Allocator) end(ctx context.Context, e *entry, now time.Time, reason string) error {
+	if _, again, err := a.settledPeer(ctx, e); again || err != nil {
+		return err
+	}
 	c := a.newCommit()
 	next := &c.add(e).next
 	*next = *e.last()
 	a.ending(e, next, now, reason)
 	id := next.ID
+	a.endPeer(c, e, now, reason)
 	if err := a.commit(ctx, now, c); err != nil && !errors.Is(err, ErrRevision) {
 		return fmt.Errorf("end lease %s: %w", id, err)
 	}

@@ -20,11 +20,26 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter,
 	if err != nil {
 		return nil, false, err
 	}
+	for _, part := range req.families(pools) {
+		with, err := a.pickFrom(req, part, req.each(n), w, picked)
+		if err != nil {
+			a.putBack(picked, a.cfg.Now())
+			return nil, false, err
+		}
+		picked = with
+	}
+	return picked, false, nil
+}
+
+// pickFrom appends to picked n free addresses of one of the pools.
+func (a *Allocator) pickFrom(
+	req *Request, pools []*pool, n int, w *waiter, picked []*entry,
+) ([]*entry, error) {
 	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || p.awaited(w) }
 	if e := a.lastOf(req, pools); e != nil && n == 1 && !e.pool.overQuota(req.Owner.Team, 1) &&
 		(e.state != Free || !e.pool.awaited(w)) { // while it rests it is of no use to the waiters
 		e.pool.dequeue(e)
-		return append(picked, e), false, nil
+		return append(picked, e), nil
 	}
 	over := 0 // pools whose quota is used up
 	for _, p := range pools {
@@ -34,21 +49,21 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter,
 		if shut(p) || p.ready() < uint64(n) {
 			continue
 		}
-		return a.popFreeSpread(p, n, picked), false, nil
+		return a.popFreeSpread(p, n, picked), nil
 	}
 	for _, p := range pools {
 		if e := a.x.coolest(p); e != nil && n == 1 && !shut(p) {
-			return append(picked, e), false, nil
+			return append(picked, e), nil
 		}
 	}
 	if over > 0 && over == len(pools) {
 		p := pools[0]
-		return nil, false, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team),
+		return nil, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team),
 			p.teams[req.Owner.Team]}
 	}
 	full := a.exhausted(pools)
 	full.Never = !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) })
-	return nil, false, full
+	return nil, full
 }
 
 // popFreeSpread appends n free addresses of p to picked: those free for longest, or, after

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // version 1.
 const (
 	tenureVersion1 = 1
-	tenureVersion2 = 2 // adds tenure.rest
+	tenureVersion2 = 2 // adds tenure.rest and Lease.Peer
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -38,7 +39,7 @@ func encodeTenure(l *tenure) []byte {
 
 func appendTenure(b []byte, l *tenure) []byte {
 	version := byte(tenureVersion1)
-	if l.rest != nil {
+	if l.rest != nil || l.Peer != "" {
 		version = tenureVersion2
 	}
 	b = append(b, version, byte(l.State))
@@ -69,9 +70,11 @@ func appendTenure(b []byte, l *tenure) []byte {
 		b = appendText(b, i.Digest)
 	}
 	if version == tenureVersion2 {
-		b = appendText(b, l.rest.boot)
-		b = binary.AppendUvarint(b, uint64(l.rest.since))
-		b = binary.AppendUvarint(b, uint64(l.rest.length))
+		r := cmp.Or(l.rest, &rest{}) // without a name there is none
+		b = appendText(b, r.boot)
+		b = binary.AppendUvarint(b, uint64(r.since))
+		b = binary.AppendUvarint(b, uint64(r.length))
+		b = appendText(b, l.Peer)
 	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
@@ -125,8 +128,12 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 		l.Binding.Instances = append(l.Binding.Instances, i)
 	}
 	if body[0] == tenureVersion2 {
-		l.rest = &rest{d.name(), time.Duration(d.uint()), time.Duration(d.uint())}
-		d.ok = d.ok && l.rest.valid()
+		r := rest{d.name(), time.Duration(d.uint()), time.Duration(d.uint())}
+		if r.boot != "" {
+			l.rest = &r
+		}
+		d.ok = d.ok && r.valid()
+		l.Peer = d.str()
 	}
 	if !d.ok || len(d.rest) != 0 {
 		return tenure{}, fmt.Errorf("fields do not add up: %w", errCorrupt)

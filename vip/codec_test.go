@@ -14,7 +14,7 @@ func full() *tenure {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
 	return &tenure{history: 7, rest: &rest{"start of the machine", 8, 9}, Lease: Lease{
 		ID: "fd00::1-3", Generation: 3, Addr: netip.MustParseAddr("fd00::1"), Pool: "p",
-		RequestID: "r", Count: 2, State: Cooling, TTL: Forever,
+		RequestID: "r", Count: 2, Peer: "10.0.0.1-3-abcde", State: Cooling, TTL: Forever,
 		Owner: Owner{Task: "T", Team: "x", Overrides: map[string]string{"web": "v1",
 			"api": "v2"}},
 		Acquired: at, Expires: at.Add(1), Ended: at.Add(2), CoolUntil: at.Add(3), Reason: "done",
@@ -27,8 +27,10 @@ func full() *tenure {
 func TestTenureRoundTrip(t *testing.T) {
 	t.Parallel()
 	first := full()
-	first.rest = nil // written as version 1
-	for _, want := range []*tenure{full(), first, {},
+	first.rest, first.Peer = nil, "" // written as version 1
+	rests := full()
+	rests.Peer = ""
+	for _, want := range []*tenure{full(), rests, first, {},
 		{Lease: Lease{Addr: netip.MustParseAddr("10.0.0.1"), State: Leased}}} {
 		got, err := decodeTenure(encodeTenure(want))
 		if err != nil || !reflect.DeepEqual(got, *want) {
@@ -39,7 +41,7 @@ func TestTenureRoundTrip(t *testing.T) {
 
 // seen returns l with only the fields that glanceAt reads.
 func seen(l tenure) tenure {
-	l.ID, l.Pool, l.RequestID, l.Reason, l.Owner.Overrides = "", "", "", "", nil
+	l.ID, l.Pool, l.RequestID, l.Reason, l.Owner.Overrides, l.Peer = "", "", "", "", nil, ""
 	l.Binding.Instances = slices.Clone(l.Binding.Instances)
 	for i, one := range l.Binding.Instances {
 		l.Binding.Instances[i] = Instance{Addr: one.Addr}
@@ -49,7 +51,7 @@ func seen(l tenure) tenure {
 
 func FuzzDecodeTenure(f *testing.F) {
 	first := full()
-	first.rest = nil
+	first.rest, first.Peer = nil, ""
 	for _, l := range []*tenure{full(), first, {}} {
 		record := encodeTenure(l)
 		f.Add(record[:len(record)-4])

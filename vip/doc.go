@@ -39,12 +39,12 @@
 // and the address is not touched before. At every revision free + leased + draining + cooling +
 // quarantined + reserved is the size of the pool.
 //
-// Beyond that an owner may ask for several addresses at once (AllocateN), wait in line
-// (Request.Wait), or choose pools by label; a Pool has quotas and can be disabled or changed under
-// live leases (SetPools); ReadList takes over a provider's list of ready-made addresses. Watch
-// reports changes, History and At the earlier holders of an address. Quarantine sets a bad address
-// aside. Package audit compares the leases with outside systems, such as Nginx routes, and ends
-// leases whose owner is gone.
+// Beyond that an owner may ask for an IPv4 and an IPv6 address (AllocateDual), for several at once
+// (AllocateN), wait in line (Request.Wait), or choose pools by label; a Pool has quotas and can be
+// disabled or changed under live leases (SetPools); ReadList takes over a provider's list of
+// ready-made addresses. Watch reports changes, History and At the earlier holders of an address.
+// Quarantine sets a bad address aside. Package audit compares the leases with outside systems, such
+// as Nginx routes, and ends leases whose owner is gone.
 //
 // Several allocators may share a store, in one process or on several machines, if the store allows
 // it: with Config.Shared a task is one owner for all of them, whichever it asks, and each sees the

@@ -95,7 +95,9 @@ type Lease struct {
 	Owner      Owner      `json:"owner"`
 	RequestID  string     `json:"requestID,omitempty"`
 	// how many addresses AllocateN gave the owner together; 0 for one
-	Count    int           `json:"count,omitempty"`
+	Count int `json:"count,omitempty"`
+	// ID of the lease of the other address family that AllocateDual gave with this one
+	Peer     string        `json:"peer,omitempty"`
 	State    State         `json:"state"`
 	TTL      time.Duration `json:"-"` // Forever when it does not expire; in JSON as Duration
 	Acquired time.Time     `json:"acquired,omitzero"`

@@ -102,11 +102,17 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr,
 		} else if again {
 			continue
 		}
+		if _, again, err := a.settledPeer(ctx, e); err != nil {
+			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
+		} else if again {
+			continue
+		}
 		c := a.newCommit()
 		next := &c.add(e).next
 		if *next = *e.last(); e.rev == 0 {
 			*next = tenure{Lease: Lease{Addr: addr, Pool: e.pool.Name}}
 		}
+		held := next.State == Leased
 		if err := edit(e, next, now); errors.Is(err, errUnchanged) {
 			a.recycle(c)
 			return e.shown(), nil
@@ -115,6 +121,10 @@ func (a *Allocator) force(ctx context.Context, op string, addr netip.Addr,
 			return Lease{}, fmt.Errorf("%s %s: %w", op, addr, err)
 		}
 		e.pool.dequeue(e)
+		if held {
+			a.endPeer(c, e, now, fmt.Sprintf("%s of %s, its other address: %s", op, addr,
+				next.Reason))
+		}
 		if err := a.commit(ctx, now, c); errors.Is(err, ErrRevision) {
 			conflicts++
 			continue

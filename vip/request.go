@@ -52,6 +52,8 @@ type Request struct {
 	// Priority in the queue: higher goes first, equal ones in the order of arrival. The default is
 	// 0.
 	Priority int
+
+	dual bool // see AllocateDual
 }
 
 // validate returns all problems, each with the name of its field, unless only names are bad: a task
@@ -74,11 +76,14 @@ func (r *Request) validate(n int) (named bool, err error) {
 		errs = append(errs, badField("TTL", "%s: want 0 (default Config.DefaultTTL) to 100 "+
 			"years, or Forever", r.TTL))
 	}
+	if r.dual {
+		errs = append(errs, r.dualProblems()...)
+	}
 	switch {
 	case n < 1 || n > MaxTogether:
 		errs = append(errs, fmt.Errorf("%d addresses together: want 1 to %d: %w", n, MaxTogether,
 			ErrInvalid))
-	case n > 1 && r.Addr.IsValid():
+	case n > 1 && r.Addr.IsValid() && !r.dual:
 		errs = append(errs, badField("Addr", "%d addresses together: want 1 when one is named", n))
 	}
 	bad := r.badNames()

@@ -106,8 +106,14 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 	overdue := a.x.overdue
 	a.x.overdue = nil
 	for len(overdue) > 0 {
-		now := a.cfg.Now()
 		n := min(len(overdue), a.atOnce)
+		for _, e := range overdue[:n] {
+			if _, _, err := a.settledPeer(ctx, e); err != nil {
+				a.x.overdue = append(a.x.overdue, overdue...)
+				return fmt.Errorf("end expired leases: %w", err)
+			}
+		}
+		now := a.cfg.Now()
 		c := a.newCommit()
 		for _, e := range overdue[:n] {
 			// the end of that makes it due again if it is still over
@@ -118,6 +124,10 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 				if e.state == Leased { // it was renewed, or the clock was put back
 					a.relink(e, now)
 				}
+				continue
+			}
+			if !a.endPeer(c, e, now, "expired") {
+				a.x.overdue = append(a.x.overdue, e) // until the next sweep
 				continue
 			}
 			s := c.add(e)

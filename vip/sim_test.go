@@ -48,7 +48,8 @@ func TestSimulation(t *testing.T) {
 
 type simCounts struct {
 	Calls, Commits, FailedBefore, LostAnswers, LateCommits, FailedReads, Overtakings, Restarts,
-	Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages, Reboots, Measured int
+	Repooled, Jumps, Uncertain, PutBack, Forgotten, Heard, Pages, Reboots, Measured,
+	Dual int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -69,6 +70,7 @@ func (c *simCounts) add(o simCounts) {
 	c.Pages += o.Pages
 	c.Reboots += o.Reboots
 	c.Measured += o.Measured
+	c.Dual += o.Dual
 }
 
 var errFault = errors.New("store is away")
@@ -125,7 +127,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 	}
 	q, _ := ParsePool("q", "10.0.1.0-10.0.1.3")
 	q.CoolDown = 20 * time.Second
-	s.pools = []Pool{p, q}
+	r, _ := ParsePool("r", "fd00::1-fd00::4")
+	r.CoolDown = 20 * time.Second
+	s.pools = []Pool{p, q, r}
 	s.faults = s.rnd.IntN(40)
 	s.shared = seed%2 == 0
 	s.all = make([]*Allocator, 1)
@@ -270,7 +274,22 @@ func (s *sim) make(ctx context.Context, changes []Change) (uint64, error) {
 			s.judge(c)
 		}
 	}
+	s.pairs()
 	return rev, nil
+}
+
+// pairs requires that two leases of one pair live together.
+func (s *sim) pairs() {
+	for addr, l := range s.stored {
+		if l.State != Leased || l.Peer == "" {
+			continue
+		}
+		at, _, _ := parseLeaseID(l.Peer)
+		if other := s.stored[at]; other == nil || other.ID != l.Peer || other.State != Leased ||
+			other.Peer != l.ID || !other.Expires.Equal(l.Expires) && !s.jumped() {
+			s.failf("%s: %s lives without %s", addr, l.ID, l.Peer)
+		}
+	}
 }
 
 func (s *sim) judge(c Change) {
@@ -368,7 +387,12 @@ func (s *sim) jumped() bool { return s.counts.Jumps > 0 }
 
 func (s *sim) coolDown(addr netip.Addr) time.Duration { return s.pools[s.poolOf(addr)].coolDown() }
 
-func (s *sim) poolOf(addr netip.Addr) int { return int(addr.As4()[2]) }
+func (s *sim) poolOf(addr netip.Addr) int {
+	if addr.Is6() {
+		return 2
+	}
+	return int(addr.As4()[2])
+}
 
 func (s *sim) over(l *tenure) bool { return !l.Expires.IsZero() && !l.Expires.After(s.now) }
 
@@ -402,7 +426,8 @@ func (s *sim) run() {
 	s.conserved()
 	for id, l := range s.acked {
 		got, err := s.all[0].Get(context.Background(), id)
-		if s.maybe[id] || s.jumped() || !l.Expires.IsZero() && !l.Expires.After(s.now) {
+		if s.maybe[id] || s.maybe[l.Peer] || s.jumped() || !l.Expires.IsZero() &&
+			!l.Expires.After(s.now) {
 			continue
 		}
 		if err != nil || got.State != Leased || got.Owner.Task != l.Owner.Task {
@@ -506,6 +531,19 @@ func (s *sim) step(outermost bool) {
 		s.expect(err, ErrExhausted, ErrConflict, ErrQuota)
 		if err == nil {
 			s.promised(l)
+		}
+	case n < 43:
+		// Only tasks of their own: others have their addresses one by one.
+		v4, v6, err := a.AllocateDual(ctx, Request{Owner: Owner{Task: "dual-" + task, Team: team},
+			TTL: time.Duration(1+s.rnd.IntN(300)) * time.Second})
+		s.expect(err, ErrExhausted, ErrConflict, ErrQuota)
+		if err == nil {
+			s.promised(v4)
+			s.promised(v6)
+			s.counts.Dual++
+			if !v4.Addr.Is4() || !v6.Addr.Is6() || v4.Peer != v6.ID || v6.Peer != v4.ID {
+				s.failf("no pair: %+v, %+v", v4, v6)
+			}
 		}
 	case n < 45:
 		all, err := a.AllocateN(ctx, Request{Owner: Owner{Task: task, Team: team,
@@ -628,13 +666,20 @@ func (s *sim) maybeAt(addr netip.Addr) {
 }
 
 func (s *sim) addr() netip.Addr {
-	if s.percent(50) {
+	if s.percent(20) {
+		return netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(1 + s.rnd.IntN(4))})
+	}
+	if s.percent(40) {
 		return netip.AddrFrom4([4]byte{10, 0, 1, byte(s.rnd.IntN(4))})
 	}
 	return netip.AddrFrom4([4]byte{10, 0, 0, byte(s.rnd.IntN(16))})
 }
 
 func (s *sim) promised(l Lease) {
+	if other, ok := s.acked[l.Peer]; ok { // it was renewed, too
+		other.Expires = l.Expires
+		s.acked[l.Peer] = other
+	}
 	have := s.stored[l.Addr]
 	if have == nil || have.Generation < l.Generation {
 		s.failf("lease %s was promised and is not in the store: %+v", l.ID, have)

@@ -14,7 +14,7 @@ func (r *rest) until() time.Duration { return r.since + r.length }
 
 // valid reports whether the rest is one that could be written.
 func (r *rest) valid() bool {
-	return r.boot != "" && r.since >= 0 && r.length >= 0 && r.until() >= 0
+	return r.since >= 0 && r.length >= 0 && r.until() >= 0 && (r.boot != "" || r.until() == 0)
 }
 
 // uptime is a reading of Config.Uptime, and what the records say about other starts.

@@ -10,11 +10,13 @@ import (
 
 // Waiter is a request that waits for an address.
 type Waiter struct {
-	Owner    Owner     `json:"owner"`
-	Pools    []string  `json:"pools"` // any of which will do
-	Count    int       `json:"count"`
-	Priority int       `json:"priority"`
-	Since    time.Time `json:"since"`
+	Owner Owner    `json:"owner"`
+	Pools []string `json:"pools"` // any of which will do, of each family for a dual one
+	Count int      `json:"count"`
+	// it waits for an address of each family: AllocateDual
+	DualStack bool      `json:"dualStack,omitempty"`
+	Priority  int       `json:"priority"`
+	Since     time.Time `json:"since"`
 	// 1 is next
 	Position int `json:"position"`
 	// when its turn comes if no lease is renewed or released early; zero when not known
@@ -24,6 +26,7 @@ type Waiter struct {
 type waiter struct {
 	Waiter
 	req    Request
+	each   int           // how many addresses it takes of one pool
 	seq    uint64        // in the order of arrival
 	queues []*pool       // in whose queue it is
 	woken  chan struct{} // of capacity 1: a wake-up that comes before the waiter sleeps is kept
@@ -41,14 +44,21 @@ func (a *Allocator) Waiting() []Waiter {
 	a.mu.Lock()
 	a.advance(a.cfg.Now())
 	all := make([]Waiter, len(a.waiters))
-	wanted := make([][]*pool, len(a.waiters)) // by each of all
+	wanted := make([][][]*pool, len(a.waiters)) // by each of all, for each part of the request
+	each := make([]int, len(a.waiters))
 	needed := map[*pool]int{}
 	for i, w := range a.waiters {
-		all[i] = w.Waiter
-		for _, p := range w.queues {
-			if w.wants(p) {
-				wanted[i] = append(wanted[i], p)
-				needed[p] += w.Count
+		all[i], each[i] = w.Waiter, w.each
+		for _, part := range w.req.families(w.queues) {
+			part = slices.DeleteFunc(slices.Clone(part), func(p *pool) bool {
+				return p.overQuota(w.Owner.Team, w.each)
+			})
+			if w.req.dual && slices.ContainsFunc(part, func(p *pool) bool { return p.ready() > 0 }) {
+				continue
+			}
+			wanted[i] = append(wanted[i], part)
+			for _, p := range part {
+				needed[p] += w.each
 			}
 		}
 	}
@@ -61,7 +71,15 @@ func (a *Allocator) Waiting() []Waiter {
 		all[i].Owner = all[i].Owner.clone()
 		all[i].Pools = slices.Clone(all[i].Pools)
 		all[i].Position = i + 1
-		all[i].Estimate = estimate(dues, wanted[i], all[i].Count)
+		for _, part := range wanted[i] {
+			at := estimate(dues, part, each[i])
+			if at.IsZero() || at.After(all[i].Estimate) {
+				all[i].Estimate = at
+			}
+			if at.IsZero() {
+				break
+			}
+		}
 	}
 	return all
 }
@@ -86,7 +104,15 @@ func estimate(dues map[*pool][]time.Time, pools []*pool, n int) (last time.Time)
 
 // wants reports whether w, which is in the queue of p, would take the addresses that it waits for
 // as soon as they are free.
-func (w *waiter) wants(p *pool) bool { return !p.overQuota(w.Owner.Team, w.Count) }
+func (w *waiter) wants(p *pool) bool {
+	if p.overQuota(w.Owner.Team, w.each) {
+		return false
+	}
+	return !w.req.dual || slices.ContainsFunc(w.queues, func(other *pool) bool {
+		return other.ranges[0].First.Is4() != p.ranges[0].First.Is4() && other.ready() > 0 &&
+			!other.overQuota(w.Owner.Team, w.each)
+	})
+}
 
 // holds reports whether p is large enough for n leases.
 func (p *pool) holds(n int) bool { return p.size-uint64(len(p.Reserved)) >= uint64(n) }
@@ -164,7 +190,7 @@ func (p *pool) awaited(w *waiter) bool {
 
 // wakeFirst wakes the request that is next in p if p has the addresses that it waits for.
 func (p *pool) wakeFirst() {
-	if first := p.firstWaiter(); first != nil && p.ready() >= uint64(first.Count) {
+	if first := p.firstWaiter(); first != nil && p.ready() >= uint64(first.each) {
 		first.wake()
 	}
 }
@@ -176,6 +202,7 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 	if w == nil {
 		a.waited++
 		w = &waiter{req: *req, seq: a.waited, woken: make(chan struct{}, 1)}
+		w.each, w.DualStack = req.each(n), req.dual
 		w.Owner, w.Count, w.Priority, w.Since = req.Owner.clone(), n, req.Priority, a.cfg.Now()
 		a.waiters = insertWaiter(a.waiters, w)
 		a.waitersOf[w.Owner.Task] = append(a.waitersOf[w.Owner.Task], w)
@@ -204,9 +231,13 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 func (a *Allocator) aim(w *waiter) error {
 	pools, err := a.poolsFor(&w.req, nil)
 	w.Pools, w.queues = nil, nil
-	for _, p := range pools {
+	parts := w.req.families(pools)
+	never := slices.ContainsFunc(parts, func(part []*pool) bool {
+		return !slices.ContainsFunc(part, func(p *pool) bool { return p.holds(w.each) })
+	})
+	for _, p := range slices.Concat(parts...) {
 		w.Pools = append(w.Pools, p.Name)
-		if p.holds(w.Count) {
+		if p.holds(w.each) && !never {
 			p.queueUp(w)
 		}
 	}

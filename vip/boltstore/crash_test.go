@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -68,7 +69,9 @@ func kill() {
 func crashPool() []vip.Pool {
 	p, _ := vip.ParsePool("p", "10.0.0.0/27")
 	p.CoolDown = -1
-	return []vip.Pool{p}
+	six, _ := vip.ParsePool("six", "fd00::/123")
+	six.CoolDown = -1
+	return []vip.Pool{p, six}
 }
 
 // work allocates, binds and releases, and prints every lease that was acknowledged.
@@ -88,6 +91,25 @@ func work(path string, at int, after bool) error {
 		l, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: fmt.Sprint("T", i%20)}})
 		if err != nil {
 			return err
+		}
+		if i%4 == 1 { // an address of each family, which are given and end together
+			v4, v6, err := a.AllocateDual(ctx, vip.Request{Owner: vip.Owner{
+				Task: fmt.Sprint("dual-", i%3)}})
+			if err != nil {
+				return err
+			}
+			ended4, ended6 := v4, v6
+			if ended6, err = a.Release(ctx, v6.ID, v6.Generation, ""); err != nil {
+				return err
+			}
+			if ended4, err = a.Get(ctx, v4.ID); err != nil {
+				return err
+			}
+			for _, l := range []vip.Lease{v4, v6, ended4, ended6} {
+				if err := out.Encode(l); err != nil {
+					return err
+				}
+			}
 		}
 		if err := out.Encode(l); err != nil {
 			return err
@@ -137,10 +159,18 @@ func TestNothingAcknowledgedIsLostWhenTheProcessIsKilled(t *testing.T) {
 			tasks, have := map[string]bool{}, map[string]vip.Lease{}
 			for _, l := range all {
 				have[l.Addr.String()] = l
+				if l.Peer != "" {
+					continue
+				}
 				if l.State == vip.Leased {
 					require.False(t, tasks[l.Owner.Task], "task %s has two addresses", l.Owner.Task)
 					tasks[l.Owner.Task] = true
 				}
+			}
+			for _, l := range have {
+				peer := have[strings.SplitN(l.Peer, "-", 2)[0]]
+				require.True(t, l.Peer == "" || l.State != vip.Leased || peer.Peer == l.ID &&
+					peer.State == vip.Leased, "half of a pair: %+v, %+v", l, peer)
 			}
 			for addr, l := range acked {
 				got := have[addr]

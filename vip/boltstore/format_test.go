@@ -127,3 +127,55 @@ func line(l vip.Lease) string {
 	}
 	return strings.TrimSuffix(s+" "+l.Reason, " ")
 }
+
+// TestFormat1 opens testdata/formats/1/vip.db a minute after it was written: in the same start of
+// the machine, of whose clock it is three hours later, and after the next one.
+func TestFormat1(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../testdata/formats/1/vip.db")
+	require.NoError(t, err)
+	for boot, want := range map[string][]string{
+		"a start of the machine": {
+			`10.58.0.1 leased generation 1 task "dual" one of 2`,
+			`10.58.0.2 cooling generation 1 task "released" ended 12:00:00 until 03-01 15:00:10 done`,
+			`10.58.0.3 cooling generation 1 task "dual-over" one of 2 ended 12:01:00 until 03-01 15:01:10 done`,
+			`10.58.0.4 quarantined generation 1 task "taken-away" ended 12:01:00 until 03-01 15:59:00 bad`,
+			`fd00:58::1 leased generation 1 task "dual" one of 2`,
+			`fd00:58::2 cooling generation 1 task "dual-over" one of 2 ended 12:01:00 until 03-01 15:01:10 done`,
+		},
+		"the next one": {
+			`10.58.0.1 leased generation 1 task "dual" one of 2`,
+			`10.58.0.2 cooling generation 1 task "released" ended 12:00:00 until 03-01 15:02:10 done`,
+			`10.58.0.3 cooling generation 1 task "dual-over" one of 2 ended 12:01:00 until 03-01 15:02:10 done`,
+			`10.58.0.4 quarantined generation 1 task "taken-away" ended 12:01:00 until 03-01 16:00:00 bad`,
+			`fd00:58::1 leased generation 1 task "dual" one of 2`,
+			`fd00:58::2 cooling generation 1 task "dual-over" one of 2 ended 12:01:00 until 03-01 15:02:10 done`,
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "vip.db")
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		trial, err := vip.ParsePool("trial", "10.58.0.0/28")
+		require.NoError(t, err)
+		six, err := vip.ParsePool("six", "fd00:58::/126")
+		require.NoError(t, err)
+		now := time.Date(2026, 3, 1, 15, 0, 0, 0, time.UTC)
+		a, err := vip.Open(t.Context(), vip.Config{
+			Store: open(t, path), Pools: []vip.Pool{trial, six},
+			Now: func() time.Time { return now },
+			Uptime: func() (string, time.Duration) {
+				return boot, 1000*time.Hour + 2*time.Minute
+			},
+		})
+		require.NoError(t, err)
+		var got []string
+		for _, l := range a.List(vip.Query{}) {
+			got = append(got, line(l))
+		}
+		require.Equal(t, want, got, boot)
+		both := a.List(vip.Query{Task: "dual"})
+		require.Equal(t, both[0].ID, both[1].Peer)
+		_, err = a.Release(t.Context(), both[1].ID, both[1].Generation, "by the newer program")
+		require.NoError(t, err)
+		require.Empty(t, a.List(vip.Query{States: []vip.State{vip.Leased}}))
+	}
+}

@@ -24,6 +24,8 @@ type AllocateRequest struct {
 	Addr      netip.Addr        `json:"addr,omitzero"`
 	// of addresses, all or none; the default is 1
 	Count int `json:"count,omitempty"`
+	// an IPv4 and an IPv6 address, both or none: see vip.Allocator.AllocateDual; excludes Count
+	DualStack bool `json:"dualStack,omitempty"`
 	// in the queue; the default is not to wait
 	Wait     vip.Duration `json:"wait,omitzero"`
 	Priority int          `json:"priority,omitempty"`
@@ -45,11 +47,21 @@ func (h *handler) allocate(r *http.Request, _ params) (int, any, error) {
 		RequestID: in.RequestID,
 		TTL:       time.Duration(in.TTL), Addr: in.Addr, Wait: in.Wait != 0, Priority: in.Priority,
 	}
-	leases, err := h.a.AllocateN(ctx, request, cmp.Or(in.Count, 1))
+	if in.DualStack && in.Count != 0 {
+		return 0, nil, fmt.Errorf("count %d: want none with dualStack: %w", in.Count, vip.ErrInvalid)
+	}
+	allocate := func(ctx context.Context) ([]vip.Lease, error) {
+		if !in.DualStack {
+			return h.a.AllocateN(ctx, request, cmp.Or(in.Count, 1))
+		}
+		v4, v6, err := h.a.AllocateDual(ctx, request)
+		return []vip.Lease{v4, v6}, err
+	}
+	leases, err := allocate(ctx)
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, vip.ErrExhausted) &&
 		r.Context().Err() == nil {
 		request.Wait = false // the wait was over before the pools were looked at
-		leases, err = h.a.AllocateN(r.Context(), request, cmp.Or(in.Count, 1))
+		leases, err = allocate(r.Context())
 	}
 	return http.StatusCreated, leaseList{leases}, err
 }
