@@ -13,13 +13,8 @@ func (w *walk) content(in conf.Node) error {
 	if err := w.programs(); err != nil {
 		return err
 	}
-	if w.at.Directive != in.Directive && w.at.Name() == "limit_except" {
-		for n := range w.at.Find("deny") {
-			if n.Arg(0) == "all" {
-				w.step(n.Directive, "deny all")
-				return w.special(http.StatusForbidden, w.at)
-			}
-		}
+	if err := w.access(); err != nil {
+		return err
 	}
 	for n := range w.at.Find("try_files") { // no block inherits it
 		return w.tryFiles(n, in)
@@ -117,6 +112,7 @@ func (w *walk) pass(n, location conf.Node) error {
 	}
 	w.answer.Upstream, w.answer.URI = target, asked
 	w.headers(n)
+	w.upstreamSays(n)
 	w.step(n.Directive, "%s to %s, asked for %s", n.Name(), target, asked)
 	return nil
 }

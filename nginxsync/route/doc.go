@@ -12,14 +12,16 @@
 // A Router answers many requests to one tree. Compare lists the hosts and locations whose requests
 // go elsewhere in another tree.
 //
-// It follows listen, server_name, location, internal, limit_except, rewrite, return, if, set,
-// break, map, geo, split_clients, error_page, try_files, index, root, alias, proxy_pass and its
-// relatives. A result that depends on more than the request (Lua, the time, files on disk unless
+// It follows listen, server_name, location, internal, limit_except, allow, deny, auth_basic,
+// satisfy, rewrite, return, if, set, break, map, geo, split_clients, error_page, try_files, index,
+// root, alias, proxy_pass and its relatives. A result that depends on more than the request (Lua, the time, files on disk unless
 // Request.Disk has them) is not guessed: the error is ErrUndecided and names the place. Regular
 // expressions are matched by PCRE's rules; syntax that the matcher does not know, such as
 // recursion, is ErrUndecided.
 //
-// Not looked at: allow, deny (but "deny all" in limit_except), auth_request and its relatives,
-// limits, caches, mirrors, and the effects of an upstream's answer (proxy_intercept_errors,
-// error_page for its failures, X-Accel-Redirect).
+// Conditions outside of the configuration and the request are in Answer.Unless: passwords, the
+// answers of auth_request and of upstreams (error_page with proxy_intercept_errors,
+// X-Accel-Redirect). Not looked at: limits, caches, and the requests that Nginx makes beside the
+// one that is asked (mirror, SSI, add_before_body). A relative Location is as it is written, where
+// absolute_redirect makes a URL of it.
 package route

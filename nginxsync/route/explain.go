@@ -24,7 +24,7 @@ type Request struct {
 	Header http.Header
 	// the address that the request comes to; the zero Addr for an IPv4 one that no listen names
 	Addr netip.Addr
-	// of the client; the zero Addr leaves $remote_addr undecided
+	// of the client; the zero Addr leaves $remote_addr, allow and deny undecided
 	Client netip.Addr
 	// Disk is the file system of the machine, from its root: the file /srv/www/a is srv/www/a. Nil
 	// leaves results that depend on files undecided, such as those of try_files.
@@ -48,6 +48,9 @@ type Answer struct {
 	// Headers are the directives that add headers and parameters to the upstream's request besides
 	// the client's own headers, such as proxy_set_header and fastcgi_param, as they are written.
 	Headers []Step
+	// Unless are conditions that lead the request elsewhere and are not in the configuration: a
+	// password, the answer of an auth_request, an answer of the upstream that Nginx itself acts on.
+	Unless []Step
 }
 
 // Step is one decision of the routing.

@@ -40,7 +40,10 @@ func TestExplainFeatures(t *testing.T) {
 			server: `location /priv/ { internal; proxy_pass http://web; }`, url: "/priv/x",
 			want: "404"},
 		{name: "internal after a rewrite",
-			server: `location /priv/ { internal; proxy_pass http://web; } location /q { rewrite ^ /priv/x last; }`, url: "/q", want: "web /priv/x"},
+			server: `location /priv/ { internal; proxy_pass http://web; } location /q { rewrite ^ /priv/x last; }`, url: "/q",
+			want: "web /priv/x unless the upstream sends X-Accel-Redirect"},
+		{name: "auth_basic without a file of users",
+			server: `auth_basic x; location / { proxy_pass http://web; }`, url: "/", want: "web /"},
 		{name: "limit_except with its own pass",
 			server: `location / { limit_except GET { proxy_pass http://wr; } proxy_pass http://web; }`, url: "/p", want: "wr /p", change: func(r *route.Request) {
 				r.Method = http.MethodPost
@@ -97,6 +100,60 @@ func TestExplainFeatures(t *testing.T) {
 			server: `root /srv; location / { try_files $uri $uri/ /index.php?q=$uri; } location = /index.php { proxy_pass http://php; }`, url: "/none", want: "php /index.php?q=/none", change: func(r *route.Request) {
 				r.Disk = disk
 			}},
+		{name: "deny all", server: `location / { deny all; proxy_pass http://web; }`, url: "/",
+			want: "403"},
+		{name: "allow and deny without a client",
+			server: `allow 10.0.0.0/8; deny all; location / { proxy_pass http://web; }`, url: "/",
+			want: "?"},
+		{name: "an allowed client",
+			server: `allow 10.0.0.0/8; deny all; location / { proxy_pass http://web; }`, url: "/",
+			want: "web /", change: from("10.9.9.9")},
+		{name: "a denied client",
+			server: `allow 10.0.0.0/8; deny all; location / { proxy_pass http://web; }`, url: "/",
+			want: "403", change: from("11.9.9.9")},
+		{name: "a location's own rules hide those around it",
+			server: `deny all; location / { allow 10.0.0.1; proxy_pass http://web; }`, url: "/",
+			want: "web /", change: from("11.9.9.9")},
+		{name: "return comes before deny", server: `deny all; location / { return 204; }`,
+			url: "/", want: "204"},
+		{name: "an error page of a denied client is denied as well",
+			server: `deny all; error_page 403 /no; location / { proxy_pass http://web; }`,
+			url:    "/", want: "403"},
+		{name: "auth_basic without a password",
+			server: `auth_basic x; auth_basic_user_file f; location / { proxy_pass http://web; }`,
+			url:    "/", want: "401"},
+		{name: "auth_basic with a password",
+			server: `auth_basic x; auth_basic_user_file f; location / { proxy_pass http://web; }`,
+			url:    "/", want: "web / unless auth_basic does not know the password: 401",
+			change: password},
+		{name: "satisfy any of an allowed client",
+			server: `satisfy any; allow all; auth_basic x; auth_basic_user_file f; location / { proxy_pass http://web; }`,
+			url:    "/", want: "web /"},
+		{name: "satisfy any of a denied client without a password",
+			server: `satisfy any; deny all; auth_basic x; auth_basic_user_file f; location / { proxy_pass http://web; }`,
+			url:    "/", want: "401"},
+		{name: "satisfy any of a denied client with a password",
+			server: `satisfy any; deny all; auth_basic x; auth_basic_user_file f; location / { proxy_pass http://web; }`,
+			url:    "/", want: "?", change: password},
+		{name: "auth_request",
+			server: `location / { auth_request /auth; proxy_pass http://web; }`, url: "/",
+			want: "web / unless auth_request /auth answers 401 or 403"},
+		{name: "satisfy any with auth_request",
+			server: `location / { satisfy any; deny all; auth_request /a; proxy_pass http://web; }`,
+			url:    "/", want: "?"},
+		{name: "proxy_intercept_errors",
+			server: `error_page 404 500 /e; proxy_intercept_errors on; ` +
+				`location / { proxy_pass http://web; }`, url: "/",
+			want: "web / unless the upstream answers 404 500 /e: error_page"},
+		{name: "an upstream that fails",
+			server: `error_page 404 502 /e; location / { proxy_pass http://web; }`, url: "/",
+			want: "web / unless the upstream does not answer: error_page 404 502 /e"},
+		{name: "X-Accel-Redirect",
+			server: `location / { fastcgi_pass web; } location /files/ { internal; alias /srv/; }`,
+			url:    "/", want: "web / unless the upstream sends X-Accel-Redirect"},
+		{name: "X-Accel-Redirect that is ignored",
+			server: `location / { proxy_ignore_headers X-Accel-Redirect; proxy_pass http://web; } ` +
+				`location /files/ { internal; alias /srv/; }`, url: "/", want: "web /"},
 		{name: "geo", server: `location / { proxy_pass http://$pool; }`, url: "/", want: "near /",
 			change: func(r *route.Request) {
 				r.Client = netip.MustParseAddr("10.1.2.3")
@@ -132,11 +189,21 @@ func TestExplainFeatures(t *testing.T) {
 	}
 }
 
+func from(client string) func(*route.Request) {
+	return func(r *route.Request) { r.Client = netip.MustParseAddr(client) }
+}
+
+func password(r *route.Request) { r.Header = http.Header{"Authorization": {"Basic eDp5"}} }
+
 // told is the answer in one line.
 func told(a *route.Answer) string {
 	switch {
 	case a.Upstream != "":
-		return a.Upstream + " " + a.URI
+		text := a.Upstream + " " + a.URI
+		for _, u := range a.Unless {
+			text += " unless " + u.Text
+		}
+		return text
 	case a.File != "":
 		return "file " + a.File
 	case a.Location != "":

@@ -14,6 +14,9 @@ import (
 // madeUp is a word of paths and hosts that requests are made up with.
 const madeUp = "sluice-any"
 
+// anyClient is a client that no rule is about. It is of the range for documents (RFC 5737).
+var anyClient = netip.MustParseAddr("192.0.2.1")
+
 // probe is one request that is followed through both trees.
 type probe struct {
 	member  member
@@ -31,7 +34,7 @@ func (q probe) String() string {
 	for name, values := range q.request.Header {
 		text += " " + name + ": " + strings.Join(values, ", ")
 	}
-	if q.request.Client.IsValid() {
+	if q.request.Client != anyClient {
 		text += " from " + q.request.Client.String()
 	}
 	return text
@@ -55,7 +58,7 @@ func (m member) url(path string) string {
 
 func (m member) request(path string) probe {
 	return probe{member: m, noHost: m.host == "",
-		request: Request{URL: m.url(path), Addr: m.key.addr}}
+		request: Request{URL: m.url(path), Addr: m.key.addr, Client: anyClient}}
 }
 
 // hostsOf are hosts that have the name of a server.
@@ -124,6 +127,17 @@ func (p *pairComparer) probes(pair *locationPair, effects, diffs [2][]effect) []
 		return nil
 	}
 	for _, side := range []int{1, 0} {
+		for _, e := range effects[side] {
+			if e.at.Name() == "allow" && len(list) < maxProbes/2 {
+				for _, path := range paths {
+					if p, err := network(e.at.Arg(0)); err == nil {
+						q := members[0].request(path)
+						q.request.Client = p.Addr()
+						add(q)
+					}
+				}
+			}
+		}
 		for _, e := range diffs[side] {
 			for _, change := range p.sides[side].variants(e) {
 				for _, path := range paths {

@@ -92,6 +92,9 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	for _, step := range answer.Steps {
 		fmt.Fprintln(stdout, step)
 	}
+	for _, step := range answer.Unless {
+		fmt.Fprintf(stdout, "%s: unless %s\n", step.At, step.Text)
+	}
 	return err
 }
 
