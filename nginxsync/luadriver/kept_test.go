@@ -3,9 +3,15 @@
 package luadriver_test
 
 import (
+	"bufio"
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/fcgi"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -357,4 +363,183 @@ http {
 	apply(2, "v2")
 	b.ask(t, vipA, "/p?a=1")
 	require.NotEqual(t, first, asked.Load())
+}
+
+// page is the answer of a responder of each protocol: a page that may be kept for an hour.
+func page(w http.ResponseWriter, name, uri string) {
+	w.Header().Set("Cache-Control", "max-age=3600")
+	fmt.Fprintf(w, "%s %s", name, uri)
+}
+
+// fastcgiBackend answers FastCGI.
+func fastcgiBackend(t *testing.T, name string) netip.AddrPort {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		_ = fcgi.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			page(w, name, r.URL.RequestURI())
+		}))
+	}()
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// gatewayBackend answers SCGI, or uwsgi. Both send the request as a list of
+// variables and read a CGI answer
+// (https://python.ca/scgi/protocol.txt, https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html).
+func gatewayBackend(t *testing.T, name string, uwsgi bool) netip.AddrPort {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				uri := ""
+				r := bufio.NewReader(c)
+				if uwsgi {
+					uri = uwsgiURI(r)
+				} else {
+					uri = scgiURI(r)
+				}
+				fmt.Fprintf(c, "Status: 200 OK\r\nCache-Control: max-age=3600\r\n\r\n%s %s", name,
+					uri)
+			}()
+		}
+	}()
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+func scgiURI(r *bufio.Reader) string {
+	head, err := r.ReadString(':')
+	size, _ := strconv.Atoi(strings.TrimSuffix(head, ":"))
+	text := make([]byte, size)
+	if _, readErr := io.ReadFull(r, text); err != nil || readErr != nil {
+		return ""
+	}
+	fields := strings.Split(string(text), "\x00")
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] == "REQUEST_URI" {
+			return fields[i+1]
+		}
+	}
+	return ""
+}
+
+func uwsgiURI(r *bufio.Reader) string {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return ""
+	}
+	text := make([]byte, binary.LittleEndian.Uint16(head[1:3]))
+	if _, err := io.ReadFull(r, text); err != nil {
+		return ""
+	}
+	next := func() string {
+		if len(text) < 2 {
+			return ""
+		}
+		size := int(binary.LittleEndian.Uint16(text))
+		word := string(text[2:min(2+size, len(text))])
+		text = text[min(2+size, len(text)):]
+		return word
+	}
+	for len(text) > 0 {
+		if name, value := next(), next(); name == "REQUEST_URI" {
+			return value
+		}
+	}
+	return ""
+}
+
+// The caches of FastCGI, SCGI and uwsgi follow the routes as that of HTTP does.
+func TestKeptPagesOfOtherProtocolsFollowTheRoutes(t *testing.T) {
+	t.Parallel()
+	var zones, locations strings.Builder
+	for _, p := range []string{"fastcgi", "scgi", "uwsgi"} {
+		fmt.Fprintf(&zones, `%[1]s_cache_path /var/cache/nginx/kept-%[1]s keys_zone=%[1]s:1m;
+    %[1]s_param REQUEST_URI $request_uri;
+    %[1]s_cache_valid any 1h;
+    %[1]s_cache_use_stale error timeout http_500 http_503 updating;
+    %[1]s_cache_background_update on;
+    %[1]s_cache_lock on;
+    upstream %[1]s { server 10.9.9.1:80; }
+`, p)
+		fmt.Fprintf(&locations, `location /%[1]s/ { %[1]s_cache %[1]s; %[1]s_cache_key $request_uri; %[1]s_pass %[1]s; }
+        location /%[1]s/sliced { slice 4; %[1]s_cache %[1]s; %[1]s_cache_key $uri$slice_range; %[1]s_pass %[1]s; }
+`, p)
+	}
+	b := startTree(t, "events { }\nhttp {\n"+zones.String()+`
+    fastcgi_param REQUEST_METHOD $request_method;
+    fastcgi_param SERVER_PROTOCOL $server_protocol;
+    add_header X-Cache $upstream_cache_status always;
+    server {
+        listen 80;
+        `+locations.String()+"    }\n}\n", transform.Rules{})
+	backends := map[string]func(name string) netip.AddrPort{
+		"fastcgi": func(name string) netip.AddrPort { return fastcgiBackend(t, name) },
+		"scgi":    func(name string) netip.AddrPort { return gatewayBackend(t, name, false) },
+		"uwsgi":   func(name string) netip.AddrPort { return gatewayBackend(t, name, true) },
+	}
+	made := map[string]netip.AddrPort{}
+	instances := func(protocol, version string) []nginxsync.Instance {
+		key := protocol + "-" + version
+		if !made[key].IsValid() {
+			made[key] = backends[protocol](version)
+		}
+		return one(key, version, made[key])
+	}
+	number := uint64(0)
+	for _, step := range []struct{ name, baseline, onA, want string }{
+		{"the first version", "v1", "v2", "v2"},
+		{"a redeploy on the same VIP", "v1", "v3", "v3"},
+		{"the instances are gone", "v1", "none", ""},
+		{"an instance comes", "v1", "v4", "v4"},
+		{"the VIP is released", "v1", "", "v1"},
+		{"the next tenant", "v1", "v5", "v5"},
+		{"released again", "v1", "", "v1"},
+		{"the baseline is another version", "v2", "", "v2"},
+		{"the baseline is gone", "none", "", ""},
+	} {
+		number++
+		s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{}}
+		overlay := map[string][]nginxsync.Instance{}
+		for protocol := range backends {
+			if step.baseline != "none" {
+				s.Baseline[protocol] = instances(protocol, step.baseline)
+			}
+			switch step.onA {
+			case "":
+			case "none":
+				overlay[protocol] = []nginxsync.Instance{}
+			default:
+				overlay[protocol] = instances(protocol, step.onA)
+			}
+		}
+		if len(overlay) > 0 {
+			s.Overlays = map[netip.Addr]map[string][]nginxsync.Instance{vipA: overlay}
+		}
+		require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(number, s).All()))
+		for protocol := range backends {
+			for _, path := range []string{"/" + protocol + "/p", "/" + protocol + "/sliced"} {
+				for _, cache := range []string{"MISS", "HIT"} {
+					got := b.ask(t, vipA, path)
+					if step.want == "" {
+						require.Equal(t, 503, got.Status, "%s %s: %+v", step.name, path, got)
+						require.Equal(t, "no-instance; cluster="+protocol, got.Reason)
+						continue
+					}
+					require.Equal(t, step.want, got.Version, "%s %s: %+v", step.name, path, got)
+					require.Equal(t, step.want+" "+path, got.Body, "%s: %+v", step.name, got)
+					if step.name != "released again" {
+						require.Equal(t, cache, got.Cache, "%s %s: %+v", step.name, path, got)
+					}
+				}
+			}
+		}
+	}
 }

@@ -52,6 +52,9 @@ function routes.version(cluster)
     if var.sluice_token ~= token_of(vip) then
         return "" -- the routes have changed since
     end
+    if not set or set.n == 0 then
+        ngx.ctx.sluice_cluster = cluster -- see unavailable_header
+    end
     return not set and "none" or set.mixed and "" or set.version
 end
 
@@ -95,6 +98,10 @@ end
 function routes.unavailable_header()
     if ngx.status ~= 502 or ngx.is_subrequest or ngx.var.sluice_version ~= "none" then
         return
+    end
+    local cluster = ngx.ctx.sluice_cluster
+    if ngx.var.sluice_reason == "" and cluster then -- the 502 is one that a cache kept, and nothing chose an instance
+        ngx.var.sluice_reason = "no-instance; cluster=" .. cluster
     end
     ngx.status = 503
     ngx.header.content_type = "text/plain"
