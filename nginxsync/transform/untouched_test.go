@@ -122,3 +122,29 @@ func TestBlocksOfTheMainContext(t *testing.T) {
 		require.Equal(t, name == "accept", strings.Contains(result.Files["nginx.conf"], stream))
 	}
 }
+
+// Code stays as it is written, where the rules trust it; the driver's own comes in front of it
+// where both have to stand in one block.
+func TestCodeKeepsItsText(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/transform.md")
+	require.NoError(t, err)
+	require.Contains(t, string(text), "it comes in front, in the same block; code in quotes")
+	const code = " -- the token of 10.0.0.1\n    local api_key = \"secret\"; x = { [[}]] }\n"
+	for _, c := range []struct{ http, location, want string }{
+		{"", "access_by_lua_block {" + code + "}", "access_by_lua_block {" + code + "}"},
+		{"", "content_by_lua 'ngx.say(\"10.0.0.1\")';", "content_by_lua 'ngx.say(\"10.0.0.1\")';"},
+		{"init_worker_by_lua_block {" + code + "}", "", "init_worker_by_lua_block {" + code + "}"},
+		{"init_by_lua_block {" + code + "}", "", "start()\nend" + code + "}"},
+		{"init_by_lua 'x = \"secret\"';", "", "start()\nend\nx = \"secret\"\n}"},
+		{"init_by_lua_file /etc/waf.lua;", "", "start()\nend\nreturn package.loaded"},
+	} {
+		tree := "http {\n" + c.http + "\nserver { listen 80; location / { " + c.location +
+			" } } }\n"
+		result, err := transform.Transform(parse(t, oneFile(tree)),
+			transform.Rules{Listen: map[int]int{80: 8080}, TrustCode: true, Snippets: short})
+		require.NoError(t, err, tree)
+		require.Contains(t, strings.ReplaceAll(result.Files["nginx.conf"], "\n    end", "\nend"),
+			c.want)
+	}
+}
