@@ -14,10 +14,10 @@
 //
 // It follows listen, server_name, location, internal, limit_except, allow, deny, auth_basic,
 // satisfy, rewrite, return, if, set, break, map, geo, split_clients, error_page, try_files, index,
-// root, alias, proxy_pass and its relatives. A result that depends on more than the request (Lua, the time, files on disk unless
-// Request.Disk has them) is not guessed: the error is ErrUndecided and names the place. Regular
-// expressions are matched by PCRE's rules; syntax that the matcher does not know, such as
-// recursion, is ErrUndecided.
+// root, alias, proxy_pass and its relatives. A result that depends on more than the request (Lua,
+// the time, files on disk unless Request.Disk has them) is not guessed: the error is ErrUndecided
+// and names the place. Regular expressions are matched by PCRE's rules; syntax that the matcher
+// does not know, such as recursion, is ErrUndecided.
 //
 // Conditions outside of the configuration and the request are in Answer.Unless: passwords, the
 // answers of auth_request and of upstreams (error_page with proxy_intercept_errors,

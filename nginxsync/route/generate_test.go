@@ -154,17 +154,20 @@ func (g *generated) server(i int, host, root string) {
 		pick(g.r, "", "", "allow 127.0.0.1; deny all;", "deny 127.0.0.0/8;", "deny all;",
 			"allow 10.0.0.0/8;", "deny 10.0.0.0/8; allow all;", "allow 127.0.0.1/8; deny all;"),
 		pick(g.r, "", "auth_basic x;", "auth_basic off; auth_basic_user_file f;",
-			"auth_basic x; auth_basic_user_file f;", `auth_basic "$arg_k"; auth_basic_user_file f;`),
+			"auth_basic x; auth_basic_user_file f;",
+			`auth_basic "$arg_k"; auth_basic_user_file f;`),
 		pick(g.r, "", "", "recursive_error_pages on;", "proxy_intercept_errors on;"),
 		pick(g.r, "= @fall", "/404.html", "=200 /a.txt", "=403 /n/x", "/ac/again"),
 		pick(g.r, "proxy_pass http://one;", "try_files $uri @fall;", "return 204;", "",
 			"if ($arg_k) { return 403; } proxy_pass http://one/k/;",
 			"limit_except GET { allow 127.0.0.1; deny all; } proxy_pass http://two;"))
-	g.line("    location /ifs/ { set $n 0; if ($arg_k) { set $n 1; %s } if ($arg_q) { set $n 2$n; %s } "+
+	g.line("    location /ifs/ { set $n 0; if ($arg_k) { set $n 1; %s } if ($arg_q) { set $n "+
+		"2$n; %s } "+
 		"if ($n = %s) { %s } %s }",
 		pick(g.r, "", "proxy_pass http://two;", "break;", "rewrite ^/ifs/(.*)$ /n/$1;"),
 		pick(g.r, "", "proxy_pass http://three;", "return 204;", "rewrite ^ /a.txt last;"),
-		pick(g.r, "1", "2", "21", "20"), pick(g.r, "return 302 /n$n;", "break;", "", "proxy_pass http://two;"),
+		pick(g.r, "1", "2", "21", "20"), pick(g.r, "return 302 /n$n;", "break;", "",
+			"proxy_pass http://two;"),
 		pick(g.r, "proxy_pass http://one;", "proxy_pass http://one/x/;", "", "return 201;"))
 	if g.chance(50) {
 		g.line("    location / { %s }", pick(g.r, "proxy_pass http://one;",
