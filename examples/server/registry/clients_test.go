@@ -3,7 +3,6 @@
 package registry_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/registry"
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/docker"
 )
 
 // client is a program and the arguments before those of a call.
@@ -45,34 +45,13 @@ func (c client) must(args ...string) string {
 	return out
 }
 
-// docker is a client of a Docker daemon of the test's own, which touches neither the machine's
-// network nor another daemon.
-func docker(t *testing.T) client {
-	t.Helper()
-	testbed.NeedRoot(t, "a Docker daemon")
-	daemon := testbed.NeedProgram(t, "dockerd", "docker.io")
-	dir := testbed.Own(t).TestDir(t, "dockerd")
-	socket := "unix://" + filepath.Join(dir, "s")
-	c := client{t, testbed.NeedProgram(t, "/usr/bin/docker", "docker.io"), []string{"-H", socket}}
-	testbed.Start(t, dir, testbed.Command{
-		Name: "dockerd", Path: daemon, Args: []string{
-			"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
-			"--pidfile", filepath.Join(dir, "pid"),
-			"-H", socket, "--iptables=false", "--ip6tables=false", "--bridge=none",
-			"--storage-driver=vfs",
-		},
-		Ready: func(context.Context) error { _, err := c.run("version"); return err },
-	})
-	return c
-}
-
 // Not parallel: the registry's logger is process-wide.
 func TestRealClients(t *testing.T) {
 	r := start(t, registry.Config{Dir: t.TempDir()})
 	defer r.close()
 	crane := client{t, testbed.NeedTool(t, "crane"), nil}
 	skopeo := client{t, testbed.NeedProgram(t, "skopeo", "skopeo"), []string{"--insecure-policy"}}
-	docker := docker(t)
+	docker := client{t, docker.Program, []string{"-H", docker.Start(t).Host}}
 
 	image, err := random.Image(50_000, 2)
 	require.NoError(t, err)

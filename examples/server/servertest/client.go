@@ -68,7 +68,7 @@ var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
 // without get no configuration.
 func (s *Server) Upload(t testing.TB, cluster, version string, without ...string) (source string) {
 	t.Helper()
-	archive, err := story.Pack(service(t, version), filepath.Join(Examples(), "hello",
+	archive, err := story.Pack(compiled(t, version), filepath.Join(Examples(), "hello",
 		folder[cluster], "envs"), without...)
 	if err != nil {
 		t.Fatal(err)

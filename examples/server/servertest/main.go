@@ -71,8 +71,29 @@ var (
 	services   = map[string]string{}
 )
 
-// service builds the sample service of one version, once for all servers.
-func service(t testing.TB, version string) string {
+// Programs copies the binary of the sample service of one version to the path service, and that of
+// envconfig into the same directory.
+func (s *Server) Programs(t testing.TB, version, service string) {
+	t.Helper()
+	binary, err := envconfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for to, from := range map[string]string{
+		service: compiled(t, version), filepath.Join(filepath.Dir(service), "envconfig"): binary,
+	} {
+		data, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, data, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// compiled builds the sample service of one version, once for all servers.
+func compiled(t testing.TB, version string) string {
 	t.Helper()
 	servicesMu.Lock()
 	defer servicesMu.Unlock()

@@ -59,7 +59,8 @@ var needs = []need{
 	{"chromedp", nil, browser()},
 	{`"crane"`, []string{"crane"}, nil},
 	{`"skopeo", "skopeo"`, nil, []string{"skopeo=skopeo"}},
-	{`"dockerd", "docker.io"`, nil, []string{"dockerd=docker.io", "docker=docker.io"}},
+	{"docker.Start(", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
+	{`"curl `, nil, []string{"curl=curl"}},
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
