@@ -3,12 +3,17 @@
 package nginxtest
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,4 +42,14 @@ func Pair(t testing.TB, dir string) string {
 	name := filepath.Join(dir, "pair.pem")
 	must(os.WriteFile(name, text, 0o600))
 	return name
+}
+
+// Client connects to the address for every URL, and asks for the host by TLS without checks.
+func Client(addr netip.AddrPort, host string) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
+		},
+		TLSClientConfig: &tls.Config{ServerName: host, InsecureSkipVerify: true},
+	}
 }
