@@ -45,7 +45,8 @@ func (n *ExecNginx) Begin(ctx context.Context) error {
 		} else if err := retry.Sleep(wait, tries.Next(5*time.Millisecond,
 			200*time.Millisecond)); err != nil {
 			failed = fmt.Errorf("upgrade: no new nginx with workers in %s; in the foreground "+
-				"(daemon off) nginx cannot be upgraded: %w", n.PIDFile, err)
+				"(daemon off) nginx cannot be upgraded: run it in the background, or stop it, "+
+				"call Mirror.Stage and Mirror.Switch, and start it: %w", n.PIDFile, err)
 		}
 		if failed != nil {
 			if pid, err := n.master(); err == nil && pid != old {
