@@ -65,12 +65,6 @@ func (v *view) last() tenure {
 	return l
 }
 
-// shown is l, which is the view's tenure, as the caller gets it.
-func (v *view) shown(l *tenure) Lease {
-	e := entry{addr: v.addr, lease: l, rev: v.rev, state: v.state, pool: v.pool}
-	return e.shown()
-}
-
 // syncCatalog brings the catalog up to now, with traits when they are wanted, and returns now. When
 // it returns, the catalog's lock is held for reading, and the catalog is the index as it was at
 // that moment. It is called without mu.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 )
 
 // A tenure is stored as a version byte, its fields in the order of encodeTenure, and a CRC-32C of
@@ -79,35 +80,44 @@ func appendTenure(b []byte, l *tenure) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-func decodeTenure(data []byte) (tenure, error) { return readTenure(data, true) }
+// decodeTenure reads a record. The texts of the result are parts of data, which does not change any
+// more.
+func decodeTenure(data []byte) (l tenure, err error) {
+	err = l.read(data)
+	return l, err
+}
 
-// glanceAt reads the fields of a record by which the index finds the address, and leaves the other
-// texts out.
-func glanceAt(data []byte) (tenure, error) { return readTenure(data, false) }
+// taskIn is the task of the owner in a record that read has found good.
+func taskIn(data []byte) string {
+	d := decoder{rest: data[2:], ok: true}
+	d.str() // ID
+	d.uint()
+	d.addr()
+	d.str() // pool
+	return d.str()
+}
 
-func readTenure(data []byte, whole bool) (l tenure, err error) {
+// read makes l, which is zero, what a record says.
+func (l *tenure) read(data []byte) error {
 	if len(data) < 6 {
-		return l, fmt.Errorf("%d bytes: %w", len(data), errCorrupt)
+		return fmt.Errorf("%d bytes: %w", len(data), errCorrupt)
 	}
 	body, sum := data[:len(data)-4], binary.LittleEndian.Uint32(data[len(data)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return l, fmt.Errorf("checksum does not match: %w", errCorrupt)
+		return fmt.Errorf("checksum does not match: %w", errCorrupt)
 	}
 	if body[0] != tenureVersion1 && body[0] != tenureVersion2 {
-		return l, fmt.Errorf("record has version %d, this program reads up to %d: use the newer "+
+		return fmt.Errorf("record has version %d, this program reads up to %d: use the newer "+
 			"program", body[0], tenureVersion2)
 	}
 	l.State = State(body[1])
 	d := decoder{rest: body[2:], ok: l.State < states}
-	if whole {
-		d.text = string(body)
-	}
 	l.ID = d.str()
 	l.Generation = d.uint()
 	l.Addr = d.addr()
 	l.Pool = d.str()
-	l.Owner.Task = d.name()
-	l.Owner.Team = d.name()
+	l.Owner.Task = d.str()
+	l.Owner.Team = d.str()
 	l.Owner.Overrides = d.pairs()
 	l.RequestID = d.str()
 	l.Count = int(d.uint())
@@ -128,7 +138,7 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 		l.Binding.Instances = append(l.Binding.Instances, i)
 	}
 	if body[0] == tenureVersion2 {
-		r := rest{d.name(), time.Duration(d.uint()), time.Duration(d.uint())}
+		r := rest{d.str(), time.Duration(d.uint()), time.Duration(d.uint())}
 		if r.boot != "" {
 			l.rest = &r
 		}
@@ -136,9 +146,10 @@ func readTenure(data []byte, whole bool) (l tenure, err error) {
 		l.Peer = d.str()
 	}
 	if !d.ok || len(d.rest) != 0 {
-		return tenure{}, fmt.Errorf("fields do not add up: %w", errCorrupt)
+		*l = tenure{}
+		return fmt.Errorf("fields do not add up: %w", errCorrupt)
 	}
-	return l, nil
+	return nil
 }
 
 func appendText(b []byte, s string) []byte {
@@ -179,7 +190,6 @@ func appendPairs(b []byte, m map[string]string) []byte {
 // every value is zero.
 type decoder struct {
 	rest []byte
-	text string // the whole: the results of str are parts of it; empty at a glance
 	ok   bool
 }
 
@@ -194,6 +204,11 @@ func (d *decoder) readN(n int) []byte {
 }
 
 func (d *decoder) uint() uint64 {
+	if len(d.rest) > 0 && d.rest[0] < 0x80 && d.ok { // mostly it is short
+		n := d.rest[0]
+		d.rest = d.rest[1:]
+		return uint64(n)
+	}
 	n, size := binary.Uvarint(d.rest)
 	if d.readN(size); size <= 0 || !d.ok {
 		d.ok = false
@@ -202,13 +217,9 @@ func (d *decoder) uint() uint64 {
 	return n
 }
 
-func (d *decoder) int() int64 {
-	n, size := binary.Varint(d.rest)
-	if d.readN(size); size <= 0 || !d.ok {
-		d.ok = false
-		return 0
-	}
-	return n
+func (d *decoder) int() int64 { // as binary.Varint
+	n := d.uint()
+	return int64(n>>1) ^ -int64(n&1)
 }
 
 // count reads a number of elements, each of which takes a byte or more.
@@ -221,21 +232,10 @@ func (d *decoder) count() int {
 	return int(n)
 }
 
+// str returns a part of the record without a copy: records do not change, as Store says.
 func (d *decoder) str() string {
-	n := len(d.readN(d.count()))
-	if d.text == "" {
-		return ""
-	}
-	end := len(d.text) - len(d.rest)
-	return d.text[end-n : end]
-}
-
-// name reads a text that is of use at a glance, too.
-func (d *decoder) name() string {
-	if d.text != "" {
-		return d.str()
-	}
-	return string(d.readN(d.count()))
+	b := d.readN(d.count())
+	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
 func (d *decoder) addr() netip.Addr {
@@ -259,13 +259,6 @@ func (d *decoder) time() time.Time {
 func (d *decoder) pairs() map[string]string {
 	n := d.count()
 	if n == 0 {
-		return nil
-	}
-	if d.text == "" {
-		for ; n > 0; n-- {
-			d.str()
-			d.str()
-		}
 		return nil
 	}
 	m := make(map[string]string, n)

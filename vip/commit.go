@@ -402,7 +402,7 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 			together := make([]entry, end-first) // they stay
 			for i, r := range records[first:end] {
 				e := &together[i]
-				l, err := glanceAt(r.Value)
+				l, err := decodeTenure(r.Value)
 				if addr, _ := netip.ParseAddr(strings.TrimPrefix(r.Key, addrPrefix)); err != nil ||
 					l.Addr != addr || !addr.IsValid() {
 					if l, errs[p] = a.decode(r); errs[p] != nil {

@@ -212,7 +212,7 @@ func (e *entry) resting() *tenure {
 		return nil
 	}
 	if e.lease == nil {
-		if l, err := glanceAt(e.record); err == nil {
+		if l, err := decodeTenure(e.record); err == nil {
 			return &l
 		}
 	}
@@ -255,9 +255,8 @@ func (e *entry) unfold() {
 	if e.record == nil {
 		return
 	}
-	var err error
 	// decodeAll could read it: the store does not keep to its contract
-	if *e.lease, err = decodeTenure(e.record); err != nil {
+	if err := e.lease.read(e.record); err != nil {
 		*e.lease, e.record = damaged(e.addr, e.rev, err), nil
 	}
 	e.keepClock(e.lease)
@@ -565,7 +564,7 @@ func (x *index) unlink(e *entry) {
 
 func (x *index) link(e *entry, now time.Time) {
 	if e.lease == nil && e.record != nil {
-		l, err := glanceAt(e.record)
+		l, err := decodeTenure(e.record)
 		if e.keepClock(&l); err == nil && !x.shorten(&l, e.pool, now) {
 			x.linkAs(e, &l, now)
 			return

@@ -120,15 +120,22 @@ type tenure struct {
 	rest    *rest  // of an address that cools down, or is in quarantine for some time; nil for none
 }
 
-// shown is the lease as the caller gets it: with maps and slices of its own, and times that are on
-// the wall clock only.
+// shown is the lease as the caller gets it.
 func (e *entry) shown() Lease {
 	if e.rev == 0 { // never used
 		return Lease{Addr: e.addr, Pool: e.pool.public.Load().Name, State: e.state}
 	}
-	l, public := e.last().Lease, e.pool.public.Load()
-	l.State, l.Pool = e.state, public.Name
-	if d, ok := public.Details[e.addr]; ok {
+	l := e.last().Lease
+	l.show(e.addr, e.state, e.pool)
+	return l
+}
+
+// show makes l, which is a copy of the last lease of addr, what the caller gets: with maps and
+// slices of its own, and times that are on the wall clock only.
+func (l *Lease) show(addr netip.Addr, state State, of *pool) {
+	public := of.public.Load()
+	l.State, l.Pool = state, public.Name
+	if d, ok := public.Details[addr]; ok {
 		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
 		l.Details = &d
 	}
@@ -140,7 +147,6 @@ func (e *entry) shown() Lease {
 			*t = t.Round(0).UTC()
 		}
 	}
-	return l
 }
 
 const idAlphabet = "abcdefghijkmnpqrstuvwxyz23456789" // 32 that look different

@@ -79,12 +79,16 @@ func (a *Allocator) List(q Query) []Lease {
 	} else {
 		found, exact = a.candidates(&q)
 	}
-	var leases []Lease
+	leases := make([]Lease, 0, len(found))
 	for _, v := range found {
 		l := v.last()
 		if exact || q.finds(&l) {
-			leases = append(leases, v.shown(&l))
+			l.show(v.addr, v.state, v.pool)
+			leases = append(leases, l.Lease)
 		}
+	}
+	if len(leases) == 0 {
+		return nil
 	}
 	return leases
 }

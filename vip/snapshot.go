@@ -70,7 +70,8 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 		if v.state == Leased {
 			l := v.last()
 			m.id = l.ID
-			s.Leases = append(s.Leases, v.shown(&l))
+			l.show(v.addr, v.state, v.pool)
+			s.Leases = append(s.Leases, l.Lease)
 		}
 		s.marks[v.addr] = m
 	}

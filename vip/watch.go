@@ -28,10 +28,10 @@ func (e Event) Lease() Lease {
 		return Lease{}
 	}
 	k := &e.in.kept[e.Revision-e.in.first]
-	v := view{pool: k.pool, record: k.record, rev: e.Revision, state: k.state}
+	v := view{record: k.record, rev: e.Revision}
 	l := v.last()
-	v.addr = l.Addr
-	return v.shown(&l)
+	l.show(l.Addr, k.state, k.pool)
+	return l.Lease
 }
 
 // MarshalJSON implements json.Marshaler: revision (as text), kind, at and lease. The event is
