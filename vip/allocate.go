@@ -238,37 +238,37 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 	if req.dual {
 		c.pair()
 	}
-	t := a.x.task(req.Owner.Task)
+	task := req.Owner.Task
 	if a.cfg.Shared {
-		c.steps[0].also = a.ownerChange(owned, t.name, picked)
+		c.steps[0].also = a.ownerChange(owned, task, picked)
 		for _, e := range picked {
-			if e.task != nil && e.task != t {
-				a.forgotten = append(a.forgotten, e.task.name)
+			if was := e.owner(); e.chained && was != task {
+				a.forgotten = append(a.forgotten, was)
 			}
 		}
 	}
-	t.claim = c
+	a.x.claims[task] = c
 	c.reserve(1)
 	if a.cfg.Probe != nil {
 		if err := a.probe(ctx, &req.Owner, picked); err != nil {
-			a.unclaim(t)
+			a.unclaim(task)
 			a.recycle(c)
 			a.putBack(picked, a.cfg.Now())
 			wakePools(picked)
-			return a.probed(ctx, t.name, err)
+			return a.probed(ctx, task, err)
 		}
 	}
 	err := a.commit(ctx, now, c)
 	if errors.Is(err, ErrUncertain) { // it may have been made
-		c.onResolved = func() { a.unclaim(t) }
+		c.onResolved = func() { a.unclaim(task) }
 	} else {
-		a.unclaim(t)
+		a.unclaim(task)
 	}
 	if err != nil {
 		wakePools(picked)
 	}
 	if err != nil && !errors.Is(err, ErrRevision) {
-		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, t.name, err)
+		return fmt.Errorf("allocate %s for task %q: %w", picked[0].addr, task, err)
 	}
 	return err
 }
@@ -281,11 +281,10 @@ func wakePools(picked []*entry) {
 	}
 }
 
-// unclaim says that the outcome of the allocation for t is known.
-func (a *Allocator) unclaim(t *task) {
-	t.claim.reserve(-1)
-	t.claim = nil
-	a.x.drop(t)
+// unclaim says that the outcome of the allocation for the task is known.
+func (a *Allocator) unclaim(task string) {
+	a.x.claims[task].reserve(-1)
+	delete(a.x.claims, task)
 }
 
 func (a *Allocator) putBack(picked []*entry, now time.Time) {
@@ -336,17 +335,13 @@ func (l *tenure) extend(p *pool, now time.Time) error {
 // given some.
 func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.Time,
 	held []*entry) (_ []*entry, again bool, err error) {
-	t := a.x.find(req.Owner.Task)
-	if t == nil {
-		return held, false, nil
-	}
-	if t.claim != nil {
-		if again, err = a.awaitIdle(ctx, t.claim.steps[0].e); again || err != nil {
+	if c := a.x.claims[req.Owner.Task]; c != nil {
+		if again, err = a.awaitIdle(ctx, c.steps[0].e); again || err != nil {
 			return nil, again, err
 		}
 	}
-	for e := t.live; e != nil; e = e.next {
-		if !related(e.last().Owner, req.Owner) {
+	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
+		if e.state != Leased || !related(e.last().Owner, req.Owner) {
 			continue
 		}
 		if again, err = a.awaitIdle(ctx, e); again || err != nil {
@@ -367,8 +362,8 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 	case len(held) > 0 || req.RequestID == "":
 		return held, false, nil
 	}
-	for e := t.ended; e != nil; e = e.next {
-		if e.last().RequestID == req.RequestID && related(e.last().Owner, req.Owner) {
+	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
+		if e.state != Leased && e.last().RequestID == req.RequestID && related(e.last().Owner, req.Owner) {
 			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which "+
 				"ended at %s: %w",
 				req.Owner.Task, req.RequestID, e.last().ID, e.last().Ended.Format(time.RFC3339),

@@ -98,8 +98,8 @@ func (x *index) coolest(p *pool) *entry {
 // lastOf is the address that the owner of req had last, if it may have it again.
 func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
 	var found *entry
-	for e := a.x.past(req.Owner.Task); e != nil; e = e.next {
-		if e.returnsTo(&req.Owner) && slices.Contains(pools, e.pool) &&
+	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
+		if e.state != Leased && e.returnsTo(&req.Owner) && slices.Contains(pools, e.pool) &&
 			(found == nil || e.last().Ended.After(found.last().Ended)) {
 			found = e
 		}

@@ -37,8 +37,8 @@ func (d *dues) next() (first *entry) {
 func (d *dues) set(e *entry, class dueClass) {
 	if e.heapIndex > 0 {
 		if h := &d[e.dueClass]; e.deadline.IsZero() || class != e.dueClass {
-			h.remove(e.heapIndex - 1)
-		} else if i := e.heapIndex - 1; !h.up(i) {
+			h.remove(int(e.heapIndex) - 1)
+		} else if i := int(e.heapIndex) - 1; !h.up(i) {
 			h.down(i)
 		}
 	}
@@ -49,7 +49,7 @@ func (d *dues) set(e *entry, class dueClass) {
 
 func (d *deadlines) push(e *entry) {
 	*d = append(*d, e)
-	e.heapIndex = len(*d)
+	e.heapIndex = int32(len(*d))
 	d.up(len(*d) - 1)
 }
 
@@ -60,7 +60,7 @@ func (d *deadlines) remove(i int) {
 	e.heapIndex = 0
 	if i < last {
 		(*d)[i] = moved
-		moved.heapIndex = i + 1
+		moved.heapIndex = int32(i + 1)
 		if !d.up(i) {
 			d.down(i)
 		}
@@ -76,11 +76,11 @@ func (d deadlines) up(i int) bool {
 			break
 		}
 		d[i] = d[parent]
-		d[i].heapIndex = i + 1
+		d[i].heapIndex = int32(i + 1)
 		i = parent
 	}
 	d[i] = e
-	e.heapIndex = i + 1
+	e.heapIndex = int32(i + 1)
 	return i < from
 }
 
@@ -98,11 +98,11 @@ func (d deadlines) down(i int) {
 			break
 		}
 		d[i] = d[child]
-		d[i].heapIndex = i + 1
+		d[i].heapIndex = int32(i + 1)
 		i = child
 	}
 	d[i] = e
-	e.heapIndex = i + 1
+	e.heapIndex = int32(i + 1)
 }
 
 // first returns the entry that is due first among the ones that fit, nil without one. It looks at

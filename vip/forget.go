@@ -118,17 +118,15 @@ func (a *Allocator) forgetting(changes []Change, e *entry) []Change {
 
 // forgotten drops e, whose records have been deleted.
 func (a *Allocator) dropForgotten(e *entry) {
-	if a.cfg.Shared && e.task != nil {
-		a.forgotten = append(a.forgotten, e.task.name)
+	if a.cfg.Shared && e.chained {
+		a.forgotten = append(a.forgotten, e.owner())
 	}
 	a.x.remove(e)
 }
 
 // remove takes e, which is free, out of the index.
 func (x *index) remove(e *entry) {
-	of := e.task
 	x.unlink(e)
-	x.drop(of)
 	x.entries.remove(e.addr)
 	e.pool.known--
 	e.rev = 0

@@ -46,7 +46,7 @@ func TestForget(t *testing.T) {
 				require.LessOrEqual(t, a.x.entries.len, 1+131, "those that cool down, and the "+
 					"one that lives")
 				require.LessOrEqual(t, store.records.len, 2+2*131+1)
-				require.LessOrEqual(t, a.x.tasks.len, 1+131)
+				require.LessOrEqual(t, a.x.owned.len, 1+131)
 				require.LessOrEqual(t, len(a.x.dirty), 2*(1+131), "with those that List has to "+
 					"leave out from now on")
 				if i == 500 {

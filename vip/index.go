@@ -18,14 +18,13 @@ type index struct {
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries table[netip.Addr, *entry]
-	tasks   table[string, *task] // tasks that have, had last, or are about to have an address
-	recent  *task                // that find has found last, nil without one
-	absent  string               // name of which find knows that it is in no task; "" without one
-	dirty   []*entry             // that have changed since the catalog took them over
-	soonest time.Time            // no deadline of a pool is before it; zero without deadlines
-	overdue []*entry             // leases that were due when advance last looked, for Sweep
-	drains  map[*entry]struct{}  // entries that are Draining
-	latest  time.Time            // that was given to advance
+	owned   table[string, chained] // by the task that has, or was the last to have, the address
+	claims  map[string]*commit     // allocations in flight or uncertain, by task: their steps are busy or uncertain
+	dirty   []*entry               // that have changed since the catalog took them over
+	soonest time.Time              // no deadline of a pool is before it; zero without deadlines
+	overdue []*entry               // leases that were due when advance last looked, for Sweep
+	drains  map[*entry]struct{}    // entries that are Draining
+	latest  time.Time              // that was given to advance
 	warm    *warmth
 	grace   time.Duration // after Expires, in which a lease still lives
 	uptime                // as it was read last
@@ -53,36 +52,39 @@ func (x *index) flush() effects {
 	return fx
 }
 
-// entry is one address that is or was in use.
+// entry is one address that is or was in use. There is one for each: the order of its fields leaves
+// no gaps.
 type entry struct {
 	addr   netip.Addr
 	key    string // in the store
 	pool   *pool
-	state  State
-	asked  uint32  // see Snapshot.Asked
 	lease  *tenure // see last; nil when it is not at hand
 	record []byte  // the last tenure as it is stored; nil when that is not at hand
 	rev    uint64  // in the store; 0 when it has no record
 
-	busy      bool          // a commit is in flight; the entry is not to be touched
-	queued    bool          // in the pool's free queue
-	idle      bool          // in pool.idles
-	listed    bool          // in the catalog
-	resent    bool          // the store may still have a second commit that makes its first record
+	state    State
+	dueClass dueClass
+	busy     bool // a commit is in flight; the entry is not to be touched
+	queued   bool // in the pool's free queue
+	idle     bool // in pool.idles
+	listed   bool // in the catalog
+	chained  bool // in index.owned, or behind one that is
+	overdue  bool // a lease that is over: in index.overdue
+
+	asked     uint32 // see Snapshot.Asked
+	heapIndex int32  // in the heap of its class in pool.due plus 1; 0 when not there
+	dirtyAt   int32  // in index.dirty plus 1; 0 when not there
+	resent    bool   // the store may still have a second commit that makes its first record
+
 	idled     chan struct{} // closed when busy ends; made by the first call that waits for it
 	uncertain *commit       // a commit whose outcome is not known
 
 	deadline        time.Time // when state ends by itself
-	heapIndex       int       // in the heap of its class in pool.due plus 1; 0 when not there
-	dueClass        dueClass
-	overdue         bool  // a lease that is over: in index.overdue
-	dirtyAt         int   // in index.dirty plus 1; 0 when not there
-	announcedExpiry int64 // the expiry, in Unix ns, that has an Expiring event already; 0 for none
+	announcedExpiry int64     // the expiry, in Unix ns, that has an Expiring event already; 0 for none
 
 	freed         int64         // see tenure.freed
 	rests         time.Duration // until then by x.uptime; 0 when that does not measure it
-	task          *task         // of the lease, nil without one
-	next          *entry        // in task.live or task.ended
+	next          *entry        // of the same owner: see chained
 	before, after *entry        // in the pool's free queue
 }
 
@@ -94,10 +96,10 @@ func newIndex(
 ) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{},
-		drains: map[*entry]struct{}{}, grace: grace, warm: warm,
+		drains: map[*entry]struct{}{}, claims: map[string]*commit{}, grace: grace, warm: warm,
 	}
 	x.entries.grow(size)
-	x.tasks.grow(size)
+	x.owned.grow(size)
 	for i, p := range pools {
 		p = p.clone()
 		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse,
@@ -150,12 +152,10 @@ func (x *index) countTeams(pools map[*pool]bool) {
 			e.pool.reserve(e.last().Owner.Team, 1)
 		}
 	}
-	for t := range x.tasks.all {
-		if t.claim != nil {
-			for i := range t.claim.steps {
-				if s := &t.claim.steps[i]; pools[s.e.pool] {
-					s.e.pool.reserve(s.next.Owner.Team, 1)
-				}
+	for _, c := range x.claims {
+		for i := range c.steps {
+			if s := &c.steps[i]; pools[s.e.pool] {
+				s.e.pool.reserve(s.next.Owner.Team, 1)
 			}
 		}
 	}
@@ -193,8 +193,8 @@ func (x *index) insert(e *entry, now time.Time) {
 		p = x.formerPool(e.formerName())
 	}
 	e.pool = p
-	e.task, e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, nil, false,
-		0, 0
+	e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, false, 0, 0
+	e.chained = false
 	e.overdue, e.idle, e.listed = false, false, false
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
@@ -489,7 +489,7 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 
 // place is a part of a transition: set without its end.
 func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
-	was, wasOf := e.prior(), e.task
+	was := e.prior()
 	told := record
 	if rev == 0 && e.state == Leased {
 		told = e.encoded() // the event of its end will hold it
@@ -500,11 +500,7 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 		*e.lease, e.record = *l, record
 	}
 	e.rev = rev
-	if wasOf != nil {
-		x.recent = wasOf // mostly it is still the task's
-	}
 	x.link(e, now)
-	x.drop(wasOf)
 	if held := e.state == Leased; held != (was.state == Leased) || held && e.lease.ID != was.id {
 		x.out.owners = append(x.out.owners, e)
 	}
@@ -553,13 +549,10 @@ func (x *index) unlink(e *entry) {
 	if e.rev == 0 {
 		return
 	}
-	if e.state == Leased {
+	if e.state == Leased && len(e.pool.Quotas) > 0 {
 		e.pool.reserve(e.last().Owner.Team, -1)
 	}
-	if e.task != nil {
-		unchain(e.task.chain(e.state), e)
-		e.task = nil
-	}
+	x.unchain(e)
 }
 
 func (x *index) link(e *entry, now time.Time) {
@@ -576,7 +569,7 @@ func (x *index) link(e *entry, now time.Time) {
 	x.linkAs(e, e.last(), now)
 }
 
-// linkAs is link for an entry whose last tenure is l, or looks like it at a glance.
+// linkAs is link for an entry whose last tenure is l.
 func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	x.mark(e)
 	class := expires
@@ -619,18 +612,14 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	if e.state == Leased {
 		e.pool.reserve(l.Owner.Team, 1)
 	}
-	if l.Owner.Task != "" { // not a record without a lease
-		e.task = x.task(l.Owner.Task)
-		chain := e.task.chain(e.state)
-		e.next, *chain = *chain, e
-	}
+	x.chain(e)
 }
 
 // mark notes that the catalog has to take over e.
 func (x *index) mark(e *entry) {
 	if e.dirtyAt == 0 {
 		x.dirty = append(x.dirty, e)
-		e.dirtyAt = len(x.dirty)
+		e.dirtyAt = int32(len(x.dirty))
 	}
 }
 

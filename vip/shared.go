@@ -55,8 +55,8 @@ func (a *Allocator) fetchClaim(ctx context.Context, task string) (claim, error) 
 // coversAll reports whether all leases of the task, as far as this allocator knows, are among the
 // records. One that is not has come while they were read: then those may be older than it.
 func (a *Allocator) coversAll(records []Record, task string) bool {
-	for e := a.x.leases(task); e != nil; e = e.next {
-		if !slices.ContainsFunc(records, func(r Record) bool { return r.Key == e.key }) {
+	for e := a.x.of(task); e != nil; e = e.next {
+		if e.state == Leased && !slices.ContainsFunc(records, func(r Record) bool { return r.Key == e.key }) {
 			return false
 		}
 	}
@@ -69,8 +69,10 @@ func (a *Allocator) fetchClaimOnce(ctx context.Context, task string) (c claim, h
 	c.key = ownerPrefix + task
 	var keys []string
 	// which the record names, unless the store was restored
-	for e := a.x.leases(task); e != nil; e = e.next {
-		keys = append(keys, e.key)
+	for e := a.x.of(task); e != nil; e = e.next {
+		if e.state == Leased {
+			keys = append(keys, e.key)
+		}
 	}
 	a.unlocked(func() { held, err = a.getClaim(ctx, task, &c, keys) })
 	return c, held, err
@@ -260,7 +262,7 @@ func (a *Allocator) forget(ctx context.Context) error {
 			a.forgotten = append(a.forgotten, task)
 			return err
 		}
-		if t := a.x.find(task); c.rev == 0 || t != nil && t.claim != nil ||
+		if c.rev == 0 || a.x.claims[task] != nil ||
 			slices.ContainsFunc(c.addrs, func(addr netip.Addr) bool {
 				return a.owns(task, addr)
 			}) {

@@ -1,110 +1,66 @@
 package vip
 
-// task holds the leases, claims and former addresses of one task. It is in index.tasks as long as
-// it has any.
-type task struct {
-	name string
-	// its leases, chained by entry.next
-	live *entry
-	// addresses that it was the last to hold, likewise
-	ended *entry
-	// of an allocation for it that is in flight or uncertain: its steps are busy or uncertain
-	claim *commit
-}
+// chained is the first of the addresses that one task has, or was the last to have. The others
+// follow by entry.next. The name of the task is in their records only.
+type chained struct{ *entry }
 
-func (t *task) tableKey() string { return t.name }
+func (c chained) tableKey() string { return c.owner() }
 
-// find returns the task of that name, nil when it has nothing. A call asks for one name several
-// times: the map, of which the processor's caches hold little, is asked once.
-func (x *index) find(name string) *task {
+// owner is the task of the last tenure; "" when no task had the address.
+func (e *entry) owner() string {
 	switch {
-	case x.recent != nil && x.recent.name == name:
-		return x.recent
-	case x.absent == name:
-		return nil
+	case e.lease != nil:
+		return e.lease.Owner.Task
+	case e.record != nil:
+		return taskIn(e.record)
 	}
-	t := x.tasks.get(name)
-	if t == nil {
-		x.absent = name
-	} else {
-		x.recent = t
-	}
-	return t
+	return ""
 }
 
-// task returns the task of that name, which is made when it has nothing yet.
-func (x *index) task(name string) *task {
-	t := x.find(name)
-	if t == nil {
-		t = &task{name: name}
-		x.tasks.put(t)
-		x.recent, x.absent = t, ""
-	}
-	return t
-}
+// of returns the addresses that a task has or was the last to have, chained by entry.next. It has
+// the ones that are Leased.
+func (x *index) of(task string) *entry { return x.owned.get(task).entry }
 
-// drop takes out a task that has nothing any more.
-func (x *index) drop(t *task) {
-	if t != nil && t.live == nil && t.ended == nil && t.claim == nil {
-		x.tasks.remove(t.name)
-		if x.recent == t {
-			x.recent = nil
-		}
-	}
-}
-
-// keepClaims takes over the tasks for which an allocation was in progress or uncertain in the index
-// before; nil for none.
-func (x *index) keepClaims(before *index) {
-	if before == nil {
+// chain adds e to the addresses of its owner.
+func (x *index) chain(e *entry) {
+	if e.owner() == "" { // a record without a lease
 		return
 	}
-	for t := range before.tasks.all {
-		if t.live, t.ended = nil, nil; t.claim != nil {
-			x.tasks.put(t)
-		}
+	e.next, e.chained = x.of(e.owner()), true
+	x.owned.put(chained{e})
+}
+
+// unchain is the inverse of chain, before e has another owner.
+func (x *index) unchain(e *entry) {
+	if !e.chained {
+		return
 	}
-	x.recent, x.absent = nil, ""
+	first := x.of(e.owner())
+	switch {
+	case first != e:
+		for first.next != e {
+			first = first.next
+		}
+		first.next = e.next
+	case e.next == nil:
+		x.owned.remove(e.owner())
+	default:
+		x.owned.put(chained{e.next})
+	}
+	e.next, e.chained = nil, false
+}
+
+// keepClaims takes over the allocations that were in progress or uncertain in the index before; nil
+// for none.
+func (x *index) keepClaims(before *index) {
+	if before != nil {
+		x.claims = before.claims
+	}
 }
 
 // countClaims counts those allocations for the quotas of the pools that their addresses are in now.
 func (x *index) countClaims() {
-	for t := range x.tasks.all {
-		if t.claim != nil {
-			t.claim.reserve(1)
-		}
-	}
-}
-
-// leases are the live ones of a task, chained by entry.next.
-func (x *index) leases(task string) *entry {
-	if t := x.find(task); t != nil {
-		return t.live
-	}
-	return nil
-}
-
-// past are the addresses that a task was the last to hold, chained by entry.next.
-func (x *index) past(task string) *entry {
-	if t := x.find(task); t != nil {
-		return t.ended
-	}
-	return nil
-}
-
-// chain is where the entries of the task in a state are.
-func (t *task) chain(s State) **entry {
-	if s == Leased {
-		return &t.live
-	}
-	return &t.ended
-}
-
-func unchain(at **entry, e *entry) {
-	for ; *at != nil; at = &(*at).next {
-		if *at == e {
-			*at, e.next = e.next, nil
-			return
-		}
+	for _, c := range x.claims {
+		c.reserve(1)
 	}
 }
