@@ -127,6 +127,7 @@ func (a *Allocator) dropForgotten(e *entry) {
 // remove takes e, which is free, out of the index.
 func (x *index) remove(e *entry) {
 	x.unlink(e)
+	x.unchain(e)
 	x.entries.remove(e.addr)
 	e.pool.known--
 	e.rev = 0

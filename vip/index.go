@@ -200,6 +200,7 @@ func (x *index) insert(e *entry, now time.Time) {
 		p.counts[Reserved]--
 	}
 	x.link(e, now)
+	x.chain(e)
 }
 
 // goneForGood stands for a pool that is not configured.
@@ -495,12 +496,16 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 		told = e.encoded() // the event of its end will hold it
 	}
 	x.unlink(e)
+	if rev == 0 || e.owner() != l.Owner.Task {
+		x.unchain(e)
+	}
 	other := l != e.last() // not just looked at again
 	if other {
 		*e.lease, e.record = *l, record
 	}
 	e.rev = rev
 	x.link(e, now)
+	x.chain(e)
 	if held := e.state == Leased; held != (was.state == Leased) || held && e.lease.ID != was.id {
 		x.out.owners = append(x.out.owners, e)
 	}
@@ -552,7 +557,6 @@ func (x *index) unlink(e *entry) {
 	if e.state == Leased && len(e.pool.Quotas) > 0 {
 		e.pool.reserve(e.last().Owner.Team, -1)
 	}
-	x.unchain(e)
 }
 
 func (x *index) link(e *entry, now time.Time) {
@@ -612,7 +616,6 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	if e.state == Leased {
 		e.pool.reserve(l.Owner.Team, 1)
 	}
-	x.chain(e)
 }
 
 // mark notes that the catalog has to take over e.

@@ -21,9 +21,9 @@ func (e *entry) owner() string {
 // the ones that are Leased.
 func (x *index) of(task string) *entry { return x.owned.get(task).entry }
 
-// chain adds e to the addresses of its owner.
+// chain adds e to the addresses of its owner, if it has one and is not among them.
 func (x *index) chain(e *entry) {
-	if e.owner() == "" { // a record without a lease
+	if e.chained || e.rev == 0 || e.owner() == "" {
 		return
 	}
 	e.next, e.chained = x.of(e.owner()), true
