@@ -71,29 +71,36 @@ func (v *view) last() tenure {
 func (a *Allocator) syncCatalog(traits bool) time.Time {
 	c := &a.catalog
 	c.mu.Lock()
-	var some []*entry
-	var views []*view
+	var changes []viewChange
 	var now time.Time
 	for more := true; more; {
 		a.mu.Lock()
 		now = a.cfg.Now()
 		a.advance(now)
 		if c.of != a.x {
-			c.of, c.byAddr, c.traits = a.x, viewSet{}, nil
+			c.of, c.byAddr, c.traits, changes = a.x, viewSet{}, nil, nil
 		}
-		some, views = some[:0], views[:0]
+		first := c.byAddr.len == 0 && c.traits == nil // all together are put in faster
+		if !first {
+			changes = changes[:0]
+		}
 		for n := min(syncAtOnce, len(a.x.dirty)); n > 0; n-- {
 			e := a.x.clean()
 			if now := a.x.entries.get(e.addr); now != nil {
 				e = now // another has taken the place of one that was forgotten
 				e.listed = e.rev != 0
 			}
-			some, views = append(some, e), append(views, e.view())
+			changes = append(changes, viewChange{e.addr, e.view()})
 		}
 		more = len(a.x.dirty) > 0
 		a.mu.Unlock()
-		for i, e := range some {
-			c.put(e.addr, views[i])
+		switch {
+		case !first:
+			for _, change := range changes {
+				c.put(change.addr, change.to)
+			}
+		case !more:
+			c.byAddr.fill(changes)
 		}
 	}
 	if traits && c.traits == nil {
@@ -105,6 +112,12 @@ func (a *Allocator) syncCatalog(traits bool) time.Time {
 	c.mu.Unlock()
 	c.mu.RLock()
 	return now
+}
+
+// viewChange is what the catalog takes over for an address: nil when it has no record any more.
+type viewChange struct {
+	addr netip.Addr
+	to   *view
 }
 
 // put makes v the view of addr; nil takes it out.
@@ -253,6 +266,23 @@ func (s *viewSet) put(v *view) {
 	s.chunks = slices.Insert(s.chunks, c+1, slices.Clone(full[keep:]))
 	clear(full[keep:])
 	s.chunks[c] = full[:keep:keep]
+}
+
+// fill puts views into s, which is empty, all at once. The last change of an address counts.
+func (s *viewSet) fill(changes []viewChange) {
+	slices.SortStableFunc(changes, func(a, b viewChange) int { return a.addr.Compare(b.addr) })
+	for i, change := range changes {
+		if change.to == nil || i+1 < len(changes) && changes[i+1].addr == change.addr {
+			continue
+		}
+		if s.len%longestChunk == 0 {
+			left := min(len(changes)-i, longestChunk)
+			s.chunks = append(s.chunks, make([]*view, 0, left))
+		}
+		last := &s.chunks[len(s.chunks)-1]
+		*last = append(*last, change.to)
+		s.len++
+	}
 }
 
 func (s *viewSet) remove(addr netip.Addr) {

@@ -19,6 +19,16 @@ func TestViewSet(t *testing.T) {
 		at := func(n int) netip.Addr {
 			return netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})
 		}
+		var changes []viewChange
+		for i := range rapid.IntRange(0, 1500).Draw(t, "filled") {
+			change := viewChange{addr: at(i * 7 % 1000)} // a third of them twice
+			if delete(want, change.addr); i%5 != 0 {
+				change.to = &view{addr: change.addr}
+				want[change.addr] = change.to
+			}
+			changes = append(changes, change)
+		}
+		set.fill(changes)
 		for range rapid.IntRange(1, 12).Draw(t, "runs") {
 			first, step := rapid.IntRange(0, 3000).Draw(t, "first"), rapid.IntRange(-3, 3).Draw(t,
 				"step")
