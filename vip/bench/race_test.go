@@ -24,7 +24,8 @@ type contestant struct {
 	pair func(i int)
 
 	made int
-	took time.Duration
+	took time.Duration // by the clock on the wall
+	used time.Duration // of the processors
 }
 
 const turn = 25 * time.Millisecond
@@ -34,7 +35,7 @@ const turn = 25 * time.Millisecond
 func race(b *testing.B, all ...*contestant) {
 	for _, c := range all {
 		c.run(turn) // for the setup that is made once
-		c.made, c.took = 0, 0
+		c.made, c.took, c.used = 0, 0, 0
 	}
 	for b.Loop() {
 		for _, c := range all {
@@ -43,11 +44,12 @@ func race(b *testing.B, all ...*contestant) {
 	}
 	for _, c := range all {
 		figureOf(b, c.name, "pairs/s", float64(c.made)/c.took.Seconds())
+		figureOf(b, c.name, "pairs/cpu-s", float64(c.made)/c.used.Seconds())
 	}
 }
 
 func (c *contestant) run(for_ time.Duration) {
-	start := time.Now()
+	start, used := time.Now(), cpu()
 	for time.Since(start) < for_ {
 		for range 16 {
 			c.pair(c.made)
@@ -55,6 +57,7 @@ func (c *contestant) run(for_ time.Duration) {
 		}
 	}
 	c.took += time.Since(start)
+	c.used += cpu() - used
 }
 
 // realistic returns n names as an issue tracker and a branch give them.
@@ -188,11 +191,11 @@ func BenchmarkParallel(b *testing.B) {
 	}
 	var took []time.Duration
 	var made [2]int
-	var spent [2]time.Duration
+	var spent, used [2]time.Duration
 	for b.Loop() {
 		for which, pair := range []func() time.Duration{ours, theirs} {
 			parts := make([][]time.Duration, 64)
-			start := time.Now()
+			start, before := time.Now(), cpu()
 			var wg sync.WaitGroup
 			for g := range parts {
 				wg.Go(func() {
@@ -203,6 +206,7 @@ func BenchmarkParallel(b *testing.B) {
 			}
 			wg.Wait()
 			spent[which] += time.Since(start)
+			used[which] += cpu() - before
 			all := slices.Concat(parts...)
 			if made[which] += len(all); which == 0 {
 				took = append(took, all...)
@@ -212,6 +216,8 @@ func BenchmarkParallel(b *testing.B) {
 	slices.Sort(took)
 	figureOf(b, "vip", "pairs/s", float64(made[0])/spent[0].Seconds())
 	figureOf(b, "kubernetes", "pairs/s", float64(made[1])/spent[1].Seconds())
+	figureOf(b, "vip", "pairs/cpu-s", float64(made[0])/used[0].Seconds())
+	figureOf(b, "kubernetes", "pairs/cpu-s", float64(made[1])/used[1].Seconds())
 	figureOf(b, "vip", "p50-µs", float64(took[len(took)*50/100].Nanoseconds())/1e3)
 	figureOf(b, "vip", "p99-µs", float64(took[len(took)*99/100].Nanoseconds())/1e3)
 }
@@ -305,13 +311,22 @@ func filled(tb testing.TB, ranges string, n int) *vip.Allocator {
 }
 
 // BenchmarkList: pages of 1,000 out of a million leases, by address and by team, and the waiting
-// time of renewals meanwhile.
+// time of renewals meanwhile; and the heap of a lease, with what MemStore keeps, before the first
+// call makes the copy that later ones read.
 func BenchmarkList(b *testing.B) {
+	before := heap()
 	a := filled(b, "10.0.0.0/12", 1_000_000)
+	figureOf(b, "million", "B/lease", (heap()-before)/1e6)
 	l := a.List(vip.Query{VIP: netip.MustParseAddr("10.0.0.1")})[0]
 	start := time.Now()
 	a.List(vip.Query{Limit: 1000})
 	figureOf(b, "first-call", "ms", float64(time.Since(start).Microseconds())/1e3)
+	const alone = 200
+	used := cpu()
+	for range alone {
+		a.List(vip.Query{Limit: 1000})
+	}
+	figureOf(b, "page", "cpu-ms/page", float64((cpu()-used).Microseconds())/1e3/alone)
 	start = time.Now()
 	a.List(vip.Query{Team: "team-3", Limit: 1000})
 	figureOf(b, "first-call-by-team", "ms", float64(time.Since(start).Microseconds())/1e3)
