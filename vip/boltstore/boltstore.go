@@ -100,6 +100,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 			count++
 		}
 		found = make([]vip.Record, count)
+		var values []byte
 		for i, k, v := 0, []byte(nil), []byte(nil); i < count; i++ {
 			if i == 0 {
 				k, v = c.Seek(begin)
@@ -107,7 +108,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 				k, v = c.Next()
 			}
 			var err error
-			if found[i], err = record(string(k), v); err != nil {
+			if found[i], err = record(string(k), v, &values); err != nil {
 				return err
 			}
 		}
@@ -129,7 +130,9 @@ func (s *Store) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
 		b := tx.Bucket(bucket)
 		for i, key := range keys {
 			var err error
-			if found[i], err = record(key, b.Get([]byte(key))); err != nil {
+			v := b.Get([]byte(key))
+			value := make([]byte, 0, max(len(v)-8, 0))
+			if found[i], err = record(key, v, &value); err != nil {
 				return err
 			}
 		}
@@ -141,16 +144,34 @@ func (s *Store) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
 	return found, nil
 }
 
-// record reads a stored value; nil gives a record that is absent.
-func record(key string, v []byte) (vip.Record, error) {
-	if v == nil {
-		return vip.Record{Key: key}, nil
+// record reads a stored value; nil gives a record that is absent. It copies the value to values,
+// which grows by pieces of many values: a start reads a million.
+func record(key string, v []byte, values *[]byte) (vip.Record, error) {
+	rev, err := revision(key, v)
+	if err != nil || v == nil {
+		return vip.Record{Key: key}, err
 	}
-	if len(v) < 8 {
-		return vip.Record{}, fmt.Errorf("key %s: %d bytes, want 8 or more", key, len(v))
+	n := len(v) - 8
+	if *values == nil || n > cap(*values)-len(*values) {
+		*values = make([]byte, 0, max(n, pieceSize))
 	}
-	return vip.Record{Key: key, Value: bytes.Clone(v[8:]), Revision: binary.BigEndian.Uint64(v)},
-		nil
+	from := len(*values)
+	*values = append(*values, v[8:]...)
+	return vip.Record{Key: key, Value: (*values)[from : from+n : from+n], Revision: rev}, nil
+}
+
+// pieceSize is the room for values that is held as long as one of them is.
+const pieceSize = 4096
+
+// revision reads the revision of a stored value, 0 for nil.
+func revision(key string, v []byte) (uint64, error) {
+	switch {
+	case v == nil:
+		return 0, nil
+	case len(v) < 8:
+		return 0, fmt.Errorf("key %s: %d bytes, want 8 or more", key, len(v))
+	}
+	return binary.BigEndian.Uint64(v), nil
 }
 
 // Commit implements vip.Store. A commit that has begun is seen through, even when ctx ends
@@ -241,12 +262,12 @@ func check(b *bbolt.Bucket, changes []vip.Change) error {
 		if c.Revision == vip.AnyRevision {
 			continue
 		}
-		have, err := record(c.Key, b.Get([]byte(c.Key)))
+		have, err := revision(c.Key, b.Get([]byte(c.Key)))
 		if err != nil {
 			return err
 		}
-		if have.Revision != c.Revision {
-			return fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have.Revision,
+		if have != c.Revision {
+			return fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have,
 				c.Revision, vip.ErrRevision)
 		}
 	}
