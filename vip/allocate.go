@@ -363,7 +363,8 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 		return held, false, nil
 	}
 	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
-		if e.state != Leased && e.last().RequestID == req.RequestID && related(e.last().Owner, req.Owner) {
+		if e.state != Leased && e.last().RequestID == req.RequestID &&
+			related(e.last().Owner, req.Owner) {
 			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which "+
 				"ended at %s: %w",
 				req.Owner.Task, req.RequestID, e.last().ID, e.last().Ended.Format(time.RFC3339),

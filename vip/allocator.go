@@ -160,13 +160,19 @@ type Allocator struct {
 	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without
 	// a context keeps mu throughout; one with a context may let go of it, and has it again when it
 	// returns, unless its comment says that it is called without mu.
-	mu        allocatorLock
-	x         *index
-	warm      warmth
-	uncertain []*commit            // whose outcome is not known
-	waiters   []*waiter            // in the order of waiter.before
-	waited    uint64               // requests that have waited so far
-	waitersOf map[string][]*waiter // by task
+	mu   allocatorLock
+	x    *index
+	warm warmth
+	// whose outcome is not known
+	uncertain []*commit
+	// closed when busy ends; made by the first call that waits for it
+	idled map[*entry]chan struct{}
+	// in the order of waiter.before
+	waiters []*waiter
+	// requests that have waited so far
+	waited uint64
+	// by task
+	waitersOf map[string][]*waiter
 	events    eventLog
 	// which may be free, but are not handed out until they have been read
 	refetching [][]*entry
@@ -207,7 +213,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	}
 	cfg.setDefaults()
 	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce,
-		waitersOf: map[string][]*waiter{}, randN: rand.IntN}
+		idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
 	if err := a.SetPools(ctx, cfg.Pools); err != nil {
@@ -349,8 +355,9 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 	for _, e := range entries {
 		// for an address that is in no pool any more the end of its lease becomes an event
 		before, ok := news[e]
-		if ok && (e.rev != before.rev || e.state != before.state) && (a.x.entries.get(e.addr) == e ||
-			before.rev != 0) {
+		if ok && (e.rev != before.rev || e.state != before.state) &&
+			(a.x.entries.get(e.addr) == e ||
+				before.rev != 0) {
 			a.x.note(e, before, nil, now)
 		}
 	}

@@ -109,7 +109,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	})
 	for i := range c.steps {
 		e := c.steps[i].e
-		e.setIdle()
+		a.setIdle(e)
 		e.resent = e.resent || !once && e.rev == 0
 	}
 	switch {
@@ -208,11 +208,11 @@ func (a *Allocator) apply(entries []*entry, found []Record) {
 }
 
 // setIdle ends busy and wakes the calls that wait for it.
-func (e *entry) setIdle() {
+func (a *Allocator) setIdle(e *entry) {
 	e.busy = false
-	if e.idled != nil {
-		close(e.idled)
-		e.idled = nil
+	if idled := a.idled[e]; idled != nil {
+		close(idled)
+		delete(a.idled, e)
 	}
 }
 
@@ -220,10 +220,11 @@ func (e *entry) setIdle() {
 // again reports whether it has let go of mu: then everything the caller has seen may be old.
 func (a *Allocator) awaitIdle(ctx context.Context, e *entry) (again bool, err error) {
 	if e.busy {
-		if e.idled == nil {
-			e.idled = make(chan struct{})
+		idled := a.idled[e]
+		if idled == nil {
+			idled = make(chan struct{})
+			a.idled[e] = idled
 		}
-		idled := e.idled
 		a.unlocked(func() {
 			select {
 			case <-idled:
@@ -262,7 +263,7 @@ func (a *Allocator) resolveUncertain(ctx context.Context, c *commit) error {
 		}
 	})
 	for _, e := range entries {
-		e.setIdle()
+		a.setIdle(e)
 	}
 	if err != nil {
 		return err
@@ -378,7 +379,7 @@ func (a *Allocator) refetch(ctx context.Context, older []*entry) error {
 		return some[0] == older[0]
 	})
 	for _, e := range older {
-		e.setIdle()
+		a.setIdle(e)
 		if err != nil {
 			a.relink(e, a.cfg.Now())
 		}

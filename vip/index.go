@@ -18,17 +18,24 @@ type index struct {
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries table[netip.Addr, *entry]
-	owned   table[string, chained] // by the task that has, or was the last to have, the address
-	claims  map[string]*commit     // allocations in flight or uncertain, by task: their steps are busy or uncertain
-	dirty   []*entry               // that have changed since the catalog took them over
-	soonest time.Time              // no deadline of a pool is before it; zero without deadlines
-	overdue []*entry               // leases that were due when advance last looked, for Sweep
-	drains  map[*entry]struct{}    // entries that are Draining
-	latest  time.Time              // that was given to advance
-	warm    *warmth
-	grace   time.Duration // after Expires, in which a lease still lives
-	uptime                // as it was read last
-	out     effects       // of the transition that is being made: see flush
+	// by the task that has, or was the last to have, the address
+	owned table[string, chained]
+	// allocations in flight or uncertain, by task: their steps are busy or uncertain
+	claims map[string]*commit
+	// that have changed since the catalog took them over
+	dirty []*entry
+	// no deadline of a pool is before it; zero without deadlines
+	soonest time.Time
+	// leases that were due when advance last looked, for Sweep
+	overdue []*entry
+	// entries that are Draining
+	drains map[*entry]struct{}
+	// that was given to advance
+	latest time.Time
+	warm   *warmth
+	grace  time.Duration // after Expires, in which a lease still lives
+	uptime               // as it was read last
+	out    effects       // of the transition that is being made: see flush
 }
 
 // effects are the work that a transition of the index asks of its caller. The slices are valid
@@ -76,11 +83,12 @@ type entry struct {
 	dirtyAt   int32  // in index.dirty plus 1; 0 when not there
 	resent    bool   // the store may still have a second commit that makes its first record
 
-	idled     chan struct{} // closed when busy ends; made by the first call that waits for it
-	uncertain *commit       // a commit whose outcome is not known
+	uncertain *commit // a commit whose outcome is not known
 
-	deadline        time.Time // when state ends by itself
-	announcedExpiry int64     // the expiry, in Unix ns, that has an Expiring event already; 0 for none
+	// when state ends by itself
+	deadline time.Time
+	// the expiry, in Unix ns, that has an Expiring event already; 0 for none
+	announcedExpiry int64
 
 	freed         int64         // see tenure.freed
 	rests         time.Duration // until then by x.uptime; 0 when that does not measure it
@@ -401,7 +409,7 @@ func (x *index) dueAgain(now time.Time) {
 func (x *index) pass(e *entry, now time.Time) {
 	if left := e.rests - x.up; left > restTolerance && e.state != Leased {
 		e.last().CoolUntil, e.record = now.Add(left), nil // the clock was put forward
-		e.deadline = e.last().CoolUntil
+		e.deadline, e.freed = e.last().CoolUntil, e.last().freed()
 		e.pool.due.set(e, e.dueClass)
 		x.mark(e)
 		return

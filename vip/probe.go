@@ -37,7 +37,7 @@ func (a *Allocator) probe(ctx context.Context, owner *Owner, picked []*entry) er
 		probes.Wait()
 	})
 	for _, e := range picked {
-		e.setIdle()
+		a.setIdle(e)
 	}
 	var found []*entry
 	for i, e := range asked {

@@ -56,7 +56,9 @@ func (a *Allocator) fetchClaim(ctx context.Context, task string) (claim, error) 
 // records. One that is not has come while they were read: then those may be older than it.
 func (a *Allocator) coversAll(records []Record, task string) bool {
 	for e := a.x.of(task); e != nil; e = e.next {
-		if e.state == Leased && !slices.ContainsFunc(records, func(r Record) bool { return r.Key == e.key }) {
+		if e.state == Leased && !slices.ContainsFunc(records, func(r Record) bool {
+			return r.Key == e.key
+		}) {
 			return false
 		}
 	}
