@@ -63,13 +63,13 @@ func load() string {
 
 // ratios that the library is measured by.
 var ratios = []struct{ of, to, unit string }{
-	{"Memory/full=99/vip", "Memory/full=0/vip", "pairs/s"},
-	{"Memory/full=0/vip", "Memory/full=0/kubernetes", "pairs/s"},
-	{"Memory/full=50/vip", "Memory/full=50/kubernetes", "pairs/s"},
-	{"Memory/full=99/vip", "Memory/full=99/kubernetes", "pairs/s"},
-	{"Memory/full=99/vip", "Memory/full=99/cilium", "pairs/s"},
-	{"Parallel/vip", "Parallel/kubernetes", "pairs/s"},
-	{"Watchers/watchers=400", "Watchers/watchers=0", "pairs/s"},
+	{"Memory/full=99/vip", "Memory/full=0/vip", "pairs/cpu-s"},
+	{"Memory/full=0/vip", "Memory/full=0/kubernetes", "pairs/cpu-s"},
+	{"Memory/full=50/vip", "Memory/full=50/kubernetes", "pairs/cpu-s"},
+	{"Memory/full=99/vip", "Memory/full=99/kubernetes", "pairs/cpu-s"},
+	{"Memory/full=99/vip", "Memory/full=99/cilium", "pairs/cpu-s"},
+	{"Parallel/vip", "Parallel/kubernetes", "pairs/cpu-s"},
+	{"Watchers/watchers=400", "Watchers/watchers=0", "pairs/cpu-s"},
 	{"Refused/pool=12", "Refused/pool=24", "µs/refusal"},
 	{"Durable/vip", "Durable/bbolt-batch=32", "pairs/s"},
 	{"Durable/vip", "Durable/bbolt-batch=64", "pairs/s"},
