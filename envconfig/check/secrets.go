@@ -142,8 +142,14 @@ func isArgument(flag string, s *Setting) bool {
 // a password in a URL. A switch, a limit and the location of a secret are none. words marks a
 // translation, in which names of keys prove nothing.
 func isSecret(s *Setting, format string, names map[[2]string]string, words bool) bool {
+	return mayBeSecret(s, format, names, words) && !isUnfilled(s.value)
+}
+
+// mayBeSecret is isSecret without a look at placeholders, which takes the longest and is needed for
+// few settings.
+func mayBeSecret(s *Setting, format string, names map[[2]string]string, words bool) bool {
 	value := s.value
-	if s.Kind == Bool || s.Kind == Null || s.Kind == List || isUnfilled(value) {
+	if s.Kind == Bool || s.Kind == Null || s.Kind == List {
 		return false
 	}
 	if tellsSecret(value) {
