@@ -1,0 +1,170 @@
+// Package filesource is an nginxsync.Source of a JSON file, for machines without a registry and for
+// tests by hand:
+//
+//	{
+//	  "baseline": {"hello_web": [{"id": "i1", "addr": "10.0.0.7:8080", "version": "v1", "weight": 2}]},
+//	  "overlays": {"10.58.0.2": {"hello_web": []}},
+//	  "planned": ["old_web"]
+//	}
+//
+// The fields are those of nginxsync.Snapshot and nginxsync.Instance. A file that is missing, empty
+// or not right is an error, and the last snapshot stays in force: write the next one beside it and
+// rename it into place.
+package filesource
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/internal/strictjson"
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
+)
+
+// Config configures a Source. Path is required.
+type Config struct {
+	// Path is the path of the file.
+	Path string
+	// Every is how often the file is looked at. The default is 1 second.
+	Every time.Duration
+}
+
+// mostBytes is the limit of the file.
+const mostBytes = 64 << 20
+
+// Source is an nginxsync.Source of a file. It is safe for concurrent use.
+type Source struct {
+	cfg Config
+
+	mu       sync.Mutex
+	looked   os.FileInfo // of the last look that found a whole file
+	sum      [sha256.Size]byte
+	snapshot nginxsync.Snapshot
+	revision uint64
+}
+
+var _ nginxsync.Source = (*Source)(nil)
+
+// New makes a source; it does not look at the file yet. A configuration that is not valid is an
+// error with all its problems and nginxsync.ErrInvalid in its chain.
+func New(cfg Config) (*Source, error) {
+	p := check.Problems{Package: "filesource", Sentinel: nginxsync.ErrInvalid}
+	if p.Require("Path", cfg.Path != ""); cfg.Path != "" && !filepath.IsAbs(cfg.Path) {
+		p.Add("Path", "%q: want an absolute path", cfg.Path)
+	}
+	p.Duration("Every", &cfg.Every, time.Second)
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	return &Source{cfg: cfg}, nil
+}
+
+// Watch implements nginxsync.Source. The error of a file that cannot be read names it, and the
+// place where it is wrong.
+func (s *Source) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, uint64, error) {
+	for {
+		if ctx.Err() != nil {
+			return nginxsync.Snapshot{}, 0, context.Cause(ctx)
+		}
+		snapshot, revision, err := s.look()
+		if err != nil || revision != after {
+			return snapshot, revision, err
+		}
+		if err := retry.Sleep(ctx, s.cfg.Every); err != nil {
+			return nginxsync.Snapshot{}, 0, err
+		}
+	}
+}
+
+// look reads the file when it is another one than at the last look.
+func (s *Source) look() (nginxsync.Snapshot, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file, err := os.Open(s.cfg.Path)
+	if err != nil {
+		return nginxsync.Snapshot{}, 0, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nginxsync.Snapshot{}, 0, err
+	}
+	if s.looked != nil && os.SameFile(info, s.looked) && info.Size() == s.looked.Size() &&
+		info.ModTime().Equal(s.looked.ModTime()) && time.Since(info.ModTime()) > 2*time.Second {
+		return s.snapshot, s.revision, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(file, mostBytes+1))
+	if err != nil {
+		return nginxsync.Snapshot{}, 0, err
+	}
+	if len(text) > mostBytes {
+		return nginxsync.Snapshot{}, 0, fmt.Errorf("%s: more than %d bytes: %w", s.cfg.Path,
+			mostBytes, nginxsync.ErrTooLarge)
+	}
+	if sum := sha256.Sum256(text); s.revision == 0 || sum != s.sum {
+		snapshot, err := parse(text)
+		if err != nil {
+			return nginxsync.Snapshot{}, 0, fmt.Errorf("%s: %w: %w", s.cfg.Path, err,
+				nginxsync.ErrInvalid)
+		}
+		s.snapshot, s.sum = snapshot, sum
+		s.revision++
+	}
+	s.looked = info
+	return s.snapshot, s.revision, nil
+}
+
+// instance is nginxsync.Instance in the file.
+type instance struct {
+	ID      string         `json:"id"`
+	Addr    netip.AddrPort `json:"addr"`
+	Weight  int            `json:"weight"`
+	Version string         `json:"version"`
+	Backup  bool           `json:"backup"`
+}
+
+type clusters map[string][]instance
+
+// parse reads the text of a file.
+func parse(text []byte) (nginxsync.Snapshot, error) {
+	var in struct {
+		Baseline clusters                `json:"baseline"`
+		Overlays map[netip.Addr]clusters `json:"overlays"`
+		Planned  []string                `json:"planned"`
+	}
+	if err := strictjson.Decode(text, &in); errors.Is(err, io.EOF) {
+		return nginxsync.Snapshot{}, errors.New("the file is empty: want a JSON object")
+	} else if err != nil {
+		return nginxsync.Snapshot{}, err
+	}
+	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
+		return nginxsync.Snapshot{}, errors.New("null: want a JSON object")
+	}
+	out := nginxsync.Snapshot{Baseline: in.Baseline.instances(), Planned: in.Planned,
+		Overlays: make(map[netip.Addr]map[string][]nginxsync.Instance, len(in.Overlays))}
+	for vip, overlay := range in.Overlays {
+		out.Overlays[vip] = overlay.instances()
+	}
+	return out, nil
+}
+
+func (c clusters) instances() map[string][]nginxsync.Instance {
+	out := make(map[string][]nginxsync.Instance, len(c))
+	for cluster, list := range c {
+		out[cluster] = make([]nginxsync.Instance, len(list))
+		for i, in := range list {
+			out[cluster][i] = nginxsync.Instance(in)
+		}
+	}
+	return out
+}

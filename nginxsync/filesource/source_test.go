@@ -1,0 +1,117 @@
+package filesource_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/filesource"
+	"github.com/sluice-deploy/sluice/nginxsync/sourcetest"
+)
+
+// text is the file of a snapshot.
+func text(t *testing.T, s nginxsync.Snapshot) []byte {
+	t.Helper()
+	baseline := map[string][]map[string]any{}
+	for cluster, list := range s.Baseline {
+		for _, in := range list {
+			baseline[cluster] = append(baseline[cluster], map[string]any{"id": in.ID,
+				"addr": in.Addr, "weight": in.Weight, "version": in.Version, "backup": in.Backup})
+		}
+	}
+	out, err := json.Marshal(map[string]any{"baseline": baseline})
+	require.NoError(t, err)
+	return out
+}
+
+func TestSource(t *testing.T) {
+	t.Parallel()
+	sourcetest.Run(t, func(t *testing.T) *sourcetest.Harness {
+		path := filepath.Join(t.TempDir(), "routes.json")
+		require.NoError(t, os.WriteFile(path, []byte("{}"), 0o644))
+		s, err := filesource.New(filesource.Config{Path: path, Every: time.Millisecond})
+		require.NoError(t, err)
+		return &sourcetest.Harness{Source: s, Set: func(next nginxsync.Snapshot) {
+			require.NoError(t, atomicfile.Write(path, text(t, next), 0o644))
+		}}
+	})
+}
+
+// A file that is not right is an error that names it, and the next good one counts.
+func TestBadFilesAreErrors(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "routes.json")
+	s, err := filesource.New(filesource.Config{Path: path, Every: time.Millisecond})
+	require.NoError(t, err)
+	_, _, err = s.Watch(t.Context(), 0)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	const good = `{"baseline":{"a":[{"id":"1","addr":"127.0.0.1:80"}]},` +
+		`"overlays":{"10.0.0.1":{"a":[]}},"planned":["b"]}`
+	require.NoError(t, os.WriteFile(path, []byte(good), 0o644))
+	snapshot, revision, err := s.Watch(t.Context(), 0)
+	require.NoError(t, err)
+	require.NoError(t, snapshot.Validate())
+	require.Len(t, snapshot.Overlays, 1)
+	for bad, want := range map[string]string{
+		"":                "the file is empty",
+		"null":            "want a JSON object",
+		good[:40]:         "unexpected EOF",
+		"{} {}":           "want one JSON value",
+		`{"base":{}}`:     "base",
+		`{"Baseline":{}}`: "Baseline",
+		`{"baseline":{"a":[{"id":"1","addr":"web:80"}]}}`: `ParseAddr("web")`,
+		`{"baseline":{},"baseline":{"a":[]}}`:             "baseline",
+		`{"overlays":{"here":{"a":[]}}}`:                  "here",
+	} {
+		require.NoError(t, os.WriteFile(path, []byte(bad), 0o644))
+		_, _, err := s.Watch(t.Context(), revision)
+		require.ErrorContains(t, err, want, bad)
+		require.ErrorContains(t, err, path)
+		require.ErrorIs(t, err, nginxsync.ErrInvalid)
+	}
+	require.NoError(t, os.WriteFile(path, []byte(good+"\n"), 0o644))
+	_, next, err := s.Watch(t.Context(), revision)
+	require.NoError(t, err)
+	require.Equal(t, revision+1, next)
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	_, err := filesource.New(filesource.Config{Every: -1})
+	require.ErrorContains(t, err, "filesource: Config.Path: ")
+	require.ErrorContains(t, err, "filesource: Config.Every: ")
+	_, err = filesource.New(filesource.Config{Path: "relative"})
+	require.ErrorIs(t, err, nginxsync.ErrInvalid)
+}
+
+func ExampleNew() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "routes.json")
+	err = os.WriteFile(path, []byte(`{"baseline": {"hello_web": [
+	  {"id": "i1", "addr": "10.0.0.7:8080", "version": "v1"}]}}`), 0o644)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	source, err := filesource.New(filesource.Config{Path: path})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	snapshot, revision, err := source.Watch(context.Background(), 0)
+	fmt.Println(revision, snapshot.Baseline["hello_web"][0].Addr, err)
+	// Output: 1 10.0.0.7:8080 <nil>
+}

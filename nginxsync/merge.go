@@ -1,0 +1,136 @@
+package nginxsync
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
+)
+
+// Merge returns a source of all that the sources supply, such as a baseline out of a registry and
+// overlays out of leases. Instances of one cluster in one scope that several sources name serve
+// together, in the order of the sources; the clusters that are planned to be emptied are those of
+// all. There is no snapshot before each source has supplied one: what a source has not said yet is
+// not known, and is not empty. A source that fails later keeps its last snapshot in the result while
+// the others go on; its error is returned once after each snapshot.
+func Merge(sources ...Source) Source {
+	return &merged{parts: make([]part, len(sources)), sources: sources,
+		changed: make(chan struct{})}
+}
+
+type merged struct {
+	sources []Source
+
+	mu       sync.Mutex
+	parts    []part
+	revision uint64
+	snapshot Snapshot
+	changed  chan struct{} // closed with each revision
+}
+
+// part is the last snapshot of one source.
+type part struct {
+	snapshot Snapshot
+	revision uint64 // of the source; 0 before the first
+}
+
+// Watch implements Source.
+func (m *merged) Watch(ctx context.Context, after uint64) (Snapshot, uint64, error) {
+	if ctx.Err() != nil {
+		return Snapshot{}, 0, context.Cause(ctx)
+	}
+	own, stop := context.WithCancel(ctx)
+	failed := make(chan error)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	for i, source := range m.sources {
+		wg.Go(func() { m.follow(own, i, source, failed) })
+	}
+	for {
+		m.mu.Lock()
+		snapshot, revision, changed := m.snapshot, m.revision, m.changed
+		m.mu.Unlock()
+		if revision != 0 && revision != after {
+			return snapshot, revision, nil
+		}
+		select {
+		case <-changed:
+		case err := <-failed:
+			return Snapshot{}, 0, err
+		case <-ctx.Done():
+			return Snapshot{}, 0, context.Cause(ctx)
+		}
+	}
+}
+
+// follow waits for the snapshots of one source, and tells its first error.
+func (m *merged) follow(ctx context.Context, i int, source Source, failed chan<- error) {
+	tries := retry.Backoff{}
+	told := false
+	for {
+		m.mu.Lock()
+		after := m.parts[i].revision
+		m.mu.Unlock()
+		snapshot, revision, err := source.Watch(ctx, after)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			m.take(i, snapshot, revision)
+			continue
+		case !told:
+			told = true
+			select {
+			case failed <- err:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if retry.Sleep(ctx, tries.Next(50*time.Millisecond, 5*time.Second)) != nil {
+			return
+		}
+	}
+}
+
+// take puts the snapshot of one source into the whole.
+func (m *merged) take(i int, snapshot Snapshot, revision uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.parts[i].revision == revision {
+		return // another watcher was first
+	}
+	m.parts[i] = part{snapshot, revision}
+	out := Snapshot{Baseline: map[string][]Instance{},
+		Overlays: map[netip.Addr]map[string][]Instance{}}
+	for _, p := range m.parts {
+		if p.revision == 0 {
+			return
+		}
+		join(out.Baseline, p.snapshot.Baseline)
+		for vip, clusters := range p.snapshot.Overlays {
+			if out.Overlays[vip] == nil {
+				out.Overlays[vip] = make(map[string][]Instance, len(clusters))
+			}
+			join(out.Overlays[vip], clusters)
+		}
+		out.Planned = append(out.Planned, p.snapshot.Planned...)
+	}
+	m.snapshot = out
+	m.revision++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// join adds the instances of clusters. A list that is the only one of its cluster is shared.
+func join(into, from map[string][]Instance) {
+	for cluster, list := range from {
+		if have, ok := into[cluster]; ok && len(have) > 0 {
+			list = slices.Concat(have, list)
+		}
+		into[cluster] = list
+	}
+}

@@ -1,0 +1,157 @@
+package vipsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+// Leases is the part of a vip.Allocator that a Source reads.
+type Leases interface {
+	List(q vip.Query) []vip.Lease
+	Revision() uint64
+	Watch(ctx context.Context, after uint64) ([]vip.Event, error)
+}
+
+// Config configures a Source. Leases is required.
+type Config struct {
+	// Leases is the allocator whose Run works.
+	Leases Leases
+	// Overlay returns the clusters that a lease overrides and their instances. The default is
+	// Overlay. It must not block, and must return the same for the same lease.
+	Overlay func(vip.Lease) map[string][]nginxsync.Instance
+}
+
+// Source is an nginxsync.Source of leases. It is safe for concurrent use.
+type Source struct {
+	cfg Config
+
+	mu       sync.Mutex
+	known    bool   // overlays are those of the allocator's revision seen
+	seen     uint64 // the last event that overlays has
+	overlays map[netip.Addr]map[string][]nginxsync.Instance
+	revision uint64
+	snapshot nginxsync.Snapshot // of revision; not changed any more
+}
+
+var _ nginxsync.Source = (*Source)(nil)
+
+// New makes a source. A configuration that is not valid is an error with nginxsync.ErrInvalid in its
+// chain.
+func New(cfg Config) (*Source, error) {
+	if cfg.Leases == nil {
+		return nil, fmt.Errorf("vipsource: Config.Leases: is required: %w", nginxsync.ErrInvalid)
+	}
+	if cfg.Overlay == nil {
+		cfg.Overlay = Overlay
+	}
+	return &Source{cfg: cfg}, nil
+}
+
+// Overlay is the overlay of a lease: every cluster of Owner.Overrides, with the instances of that
+// cluster that are bound.
+func Overlay(lease vip.Lease) map[string][]nginxsync.Instance {
+	routed := make(map[string][]nginxsync.Instance, len(lease.Owner.Overrides))
+	for cluster := range lease.Owner.Overrides {
+		routed[cluster] = []nginxsync.Instance{}
+	}
+	for _, i := range lease.Binding.Instances {
+		routed[i.Cluster] = append(routed[i.Cluster], nginxsync.Instance{ID: i.ID, Addr: i.Addr,
+			Version: i.Version})
+	}
+	return routed
+}
+
+// Watch implements nginxsync.Source.
+func (s *Source) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, uint64, error) {
+	for {
+		if ctx.Err() != nil {
+			return nginxsync.Snapshot{}, 0, context.Cause(ctx)
+		}
+		seen, snapshot, revision := s.current()
+		if revision != after {
+			return snapshot, revision, nil
+		}
+		events, err := s.cfg.Leases.Watch(ctx, seen)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, vip.ErrCompacted):
+			s.forget(seen)
+		case err != nil:
+			return nginxsync.Snapshot{}, 0, fmt.Errorf("leases: %w", err)
+		default:
+			s.apply(events)
+		}
+	}
+}
+
+// current returns the state, which it reads from the allocator when it is not known.
+func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known {
+		s.seen = s.cfg.Leases.Revision() // events after it may be in the list already
+		s.overlays = map[netip.Addr]map[string][]nginxsync.Instance{}
+		for _, l := range s.cfg.Leases.List(vip.Query{States: []vip.State{vip.Leased,
+			vip.Draining}}) {
+			s.overlays[l.Addr] = s.cfg.Overlay(l)
+		}
+		s.known = true
+		s.publish()
+	}
+	return s.seen, s.snapshot, s.revision
+}
+
+// publish makes a revision of the overlays. The caller holds mu.
+func (s *Source) publish() {
+	s.revision++
+	s.snapshot = nginxsync.Snapshot{Overlays: maps.Clone(s.overlays)}
+}
+
+// forget has the leases read again, unless another watcher has gone on since.
+func (s *Source) forget(seen uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen == seen {
+		s.known = false
+	}
+}
+
+// apply takes the events that are newer than those that the overlays have.
+func (s *Source) apply(events []vip.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := false
+	for _, e := range events {
+		if !s.known || e.Revision <= s.seen {
+			continue
+		}
+		s.seen = e.Revision
+		changed = s.set(e.Lease()) || changed
+	}
+	if changed {
+		s.publish()
+	}
+}
+
+// set takes the state of one lease, and reports whether its overlay has changed. An event about an
+// address that another lease has by now does not come: events of an address are in order.
+func (s *Source) set(l vip.Lease) bool {
+	before, had := s.overlays[l.Addr]
+	if l.State != vip.Leased && l.State != vip.Draining {
+		delete(s.overlays, l.Addr)
+		return had
+	}
+	next := s.cfg.Overlay(l)
+	if had && (nginxsync.Snapshot{Baseline: before}).Equal(nginxsync.Snapshot{Baseline: next}) {
+		return false
+	}
+	s.overlays[l.Addr] = next
+	return true
+}

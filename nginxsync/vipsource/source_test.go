@@ -1,0 +1,193 @@
+package vipsource_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/vipsource"
+	"github.com/sluice-deploy/sluice/vip"
+)
+
+func allocator(t *testing.T) *vip.Allocator {
+	t.Helper()
+	pool, err := vip.ParsePool("p", "10.0.0.0/24")
+	require.NoError(t, err)
+	pool.CoolDown = time.Nanosecond
+	a, err := vip.Open(t.Context(), vip.Config{Store: vip.NewMemStore(), Pools: []vip.Pool{pool}})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = a.Run(ctx) })
+	t.Cleanup(func() { stop(); wg.Wait() })
+	return a
+}
+
+func allocate(t *testing.T, a *vip.Allocator, task string, clusters ...string) vip.Lease {
+	t.Helper()
+	overrides := map[string]string{}
+	for _, c := range clusters {
+		overrides[c] = "v1"
+	}
+	l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task,
+		Overrides: overrides}})
+	require.NoError(t, err)
+	return l
+}
+
+// want is what the leases stand for, by a list.
+func want(a *vip.Allocator) nginxsync.Snapshot {
+	s := nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	for _, l := range a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}) {
+		s.Overlays[l.Addr] = vipsource.Overlay(l)
+	}
+	return s
+}
+
+// follow watches until the source supplies what the leases stand for.
+func follow(t *testing.T, s *vipsource.Source, a *vip.Allocator, after uint64) uint64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		snapshot, revision, err := s.Watch(ctx, after)
+		require.NoError(t, err)
+		require.Greater(t, revision, after)
+		if snapshot.Equal(want(a)) {
+			return revision
+		}
+		after = revision
+	}
+}
+
+// Whatever happens to leases, the source comes to what a list of them says.
+func TestOverlaysFollowLeases(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	s, err := vipsource.New(vipsource.Config{Leases: a})
+	require.NoError(t, err)
+	revision := follow(t, s, a, 0)
+	r := rand.New(rand.NewPCG(1, 2))
+	leases := map[string]vip.Lease{}
+	for n := range 300 {
+		task := fmt.Sprint("t", r.IntN(20))
+		l, ok := leases[task]
+		changes := true
+		switch {
+		case !ok:
+			leases[task] = allocate(t, a, task, "web", "api")
+		case r.IntN(3) == 0:
+			_, err := a.Release(t.Context(), l.ID, l.Generation, "done")
+			require.NoError(t, err)
+			delete(leases, task)
+		case r.IntN(3) == 0:
+			_, err := a.Renew(t.Context(), l.ID, l.Generation, time.Hour)
+			require.NoError(t, err)
+			changes = false // no overlay changes: the source stays where it is
+		default:
+			_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{
+				ID: fmt.Sprint("i", n), Cluster: "web", Version: "v1",
+				Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(n+1))}})
+			require.NoError(t, err)
+		}
+		if changes {
+			revision = follow(t, s, a, revision)
+		}
+	}
+}
+
+// A renewal alone is no change.
+func TestRenewalShowsNothing(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	s, err := vipsource.New(vipsource.Config{Leases: a})
+	require.NoError(t, err)
+	l := allocate(t, a, "t", "web")
+	revision := follow(t, s, a, 0)
+	_, err = a.Renew(t.Context(), l.ID, l.Generation, time.Hour)
+	require.NoError(t, err)
+	allocate(t, a, "u", "web")
+	require.Equal(t, revision+1, follow(t, s, a, revision))
+}
+
+// compacted is an allocator whose events are gone at every second look.
+type compacted struct {
+	vipsource.Leases
+	mu    sync.Mutex
+	looks int
+}
+
+func (c *compacted) Watch(ctx context.Context, after uint64) ([]vip.Event, error) {
+	c.mu.Lock()
+	c.looks++
+	gone := c.looks%2 == 1
+	c.mu.Unlock()
+	if gone {
+		return nil, vip.ErrCompacted
+	}
+	return c.Leases.Watch(ctx, after)
+}
+
+// A source that has missed events reads the leases again.
+func TestMissedEvents(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	s, err := vipsource.New(vipsource.Config{Leases: &compacted{Leases: a}})
+	require.NoError(t, err)
+	revision := follow(t, s, a, 0)
+	for n := range 10 {
+		allocate(t, a, fmt.Sprint("t", n), "web")
+		revision = follow(t, s, a, revision)
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	s, err := vipsource.New(vipsource.Config{Leases: a})
+	require.NoError(t, err)
+	revision := follow(t, s, a, 0)
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
+	_, _, err = s.Watch(ctx, revision)
+	require.ErrorIs(t, err, cause)
+	_, err = vipsource.New(vipsource.Config{})
+	require.ErrorIs(t, err, nginxsync.ErrInvalid)
+}
+
+func Example() {
+	pool, _ := vip.ParsePool("test", "10.0.0.0/28")
+	leases, err := vip.Open(context.Background(), vip.Config{Store: vip.NewMemStore(),
+		Pools: []vip.Pool{pool}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	overlays, err := vipsource.New(vipsource.Config{Leases: leases})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	baseline := nginxsync.NewStaticSource(nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+		"web": {{ID: "stable-1", Addr: netip.MustParseAddrPort("10.1.0.1:80"), Version: "v1"}}}})
+	source := nginxsync.Merge(baseline, overlays) // for nginxsync.Config.Source
+
+	lease, err := leases.Allocate(context.Background(), vip.Request{Owner: vip.Owner{Task: "4711",
+		Overrides: map[string]string{"web": "v2"}}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	snapshot, _, err := source.Watch(context.Background(), 0)
+	fmt.Println(len(snapshot.Baseline["web"]), snapshot.Overlays[lease.Addr], err)
+	// Output: 1 map[web:[]] <nil>
+}
