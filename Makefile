@@ -67,6 +67,7 @@ soak: go
 	@scripts/soak '$(SOAK)'
 
 tools: go
+	@$(if $(filter nginx,$(TOOLS)),scripts/packages 'make tools' patchelf=patchelf)
 	@$(INSTALL) $(TOOLS)
 
 bench-vip: go
