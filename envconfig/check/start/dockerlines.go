@@ -76,7 +76,7 @@ func (h heredoc) reached(line string) bool {
 	return line == h.name
 }
 
-var heredocStart = regexp.MustCompile(`^\d*<<(-?)\s*([^<]+)$`)
+var heredocStart = regexp.MustCompile(`^\d*<<(-?)\s*([^<]*)$`)
 
 // heredocs returns the heredocs that an instruction begins, in their order.
 func heredocs(name, rest string) (ends []heredoc) {
