@@ -5,25 +5,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/sluice-deploy/sluice/internal/atomicfile"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
-	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 )
+
+// ErrHeld is in the chain of WaitVerified's error when the guard holds a change of the revision.
+var ErrHeld = errors.New("held")
+
+// ErrNotFound is in the chain of Release's error when the guard holds no such change.
+var ErrNotFound = errors.New("not found")
 
 // Config configures an Agent. Source and Driver are required.
 type Config struct {
 	Source Source
 	Driver Driver
 	// StateFile is where the routes are kept that Nginx has accepted: Nginx starts from it without
-	// the agent, and the agent resumes from it. Empty means that nothing is kept.
+	// the agent. The agent keeps the copy of before, a lock, and what was damaged beside it. Empty
+	// means that nothing is kept.
 	StateFile string
+	// Guard says which changes the agent does not believe without a plan.
+	Guard Guard
 	// CheckEvery is how often a verified Nginx is asked whether it still has the routes. The
 	// default is one second.
 	CheckEvery time.Duration
@@ -43,21 +49,26 @@ type Config struct {
 // Agent keeps one Nginx in step with a Source: source, guard, desired, applied, verified. Its
 // methods are safe for concurrent use.
 //
-// The guard holds an emptying change: when a snapshot takes the last instance of a cluster's
-// baseline away and does not name the cluster in Planned, the agent keeps the instances that it
-// knew, applies the rest, and shows the cluster in Status.Held until a snapshot has instances again
-// or plans the change.
+// An agent that starts takes over what Nginx serves, or the state file where that is newer, each
+// only when its digest proves it, and changes it as its source says. A source that is silent takes
+// nothing away; what one that is empty or restored takes away is a matter of the Guard.
+//
+// One agent owns an Nginx. An agent whose state file another process owns waits; one that starts
+// takes over from the agent that pushed before, which does not push any more and says so in
+// Status.Fenced. Routes that are equal are taken over without a push.
 //
 // A record that is not valid harms only itself: the agent sets it aside by the rules of
 // Snapshot.Usable, applies the rest, shows it in Status.SetAside and logs it once.
 type Agent struct {
-	cfg     Config
-	resumed Routes // of the state file
+	cfg    Config
+	writer string // the name of this agent in Nginx
 
 	mu       sync.Mutex
 	status   Status
 	revision uint64        // of status; grows with each change
 	changed  chan struct{} // closed with each change of status
+	releases []Intent      // for Run
+	wake     chan struct{} // of capacity 1: there are releases
 }
 
 // Status is the state of an Agent.
@@ -72,42 +83,53 @@ type Status struct {
 	Applied Generation `json:"applied"`
 	// the generation that every worker of Nginx answered with when last asked
 	Verified Generation `json:"verified"`
-	// Desired is still that of the state file: the source has supplied no snapshot yet
+	// the generation that the state file has: a start of Nginx without the agent serves it
+	Saved Generation `json:"saved"`
+	// the newest revision that the state file has
+	SavedRevision uint64 `json:"savedRevision"`
+	// Desired is what Nginx or the state file had: the source has supplied no snapshot yet
 	Resumed bool `json:"resumed"`
 	// when Desired changed last
 	ChangedAt time.Time `json:"changedAt"`
 	// when Nginx was last seen to have all of Desired
 	VerifiedAt time.Time `json:"verifiedAt"`
-	// clusters whose emptying is held, by name
+	// the changes that the guard holds, by VIP and cluster
 	Held []Held `json:"held"`
 	// records of the snapshot of Revision that are not valid, as Snapshot.Usable returns them
 	SetAside []SetAside `json:"setAside"`
 	// as last seen
 	Workers []Worker `json:"workers"`
-	// of the last attempt at Nginx or the state file; empty when it went well
+	// of the last attempt at Nginx; empty when it went well
 	LastError string `json:"lastError"`
+	// of the last attempt to write the state file; empty when it went well
+	SaveError string `json:"saveError"`
+	// why this agent does not push: another one owns Nginx or the state file; empty when none does
+	Fenced string `json:"fenced"`
+	// what Nginx has for routes and what is left of it, in bytes; 0 when the driver does not know
+	Memory int64 `json:"memory"`
+	Free   int64 `json:"free"`
 	// of the last attempt at the source; empty when it went well. The last snapshot stays in force.
 	SourceError string `json:"sourceError"`
 	// how many times routes were pushed to Nginx
 	Pushes uint64 `json:"pushes"`
-}
 
-// Held is an emptying change that the guard holds.
-type Held struct {
-	Cluster   string    `json:"cluster"`
-	Instances int       `json:"instances"` // how many are kept
-	Since     time.Time `json:"since"`     // when the change came
+	refused uint64 // the newest revision that was not pushed because another agent owns Nginx
 }
 
 // OpenAgent checks the configuration and reads the state file. A configuration that is not valid is
-// an error with all its problems and ErrInvalid in its chain. So is a state file that is damaged:
-// Nginx would start with its routes. A missing one is not.
+// an error with all its problems and ErrInvalid in its chain. A state file that is damaged is not:
+// Run renames it and writes another one.
 func OpenAgent(ctx context.Context, cfg Config) (*Agent, error) {
 	p := check.Problems{Package: "agent", Sentinel: ErrInvalid}
 	p.Require("Source", cfg.Source != nil)
 	p.Require("Driver", cfg.Driver != nil)
 	p.Duration("CheckEvery", &cfg.CheckEvery, time.Second)
 	p.Duration("Timeout", &cfg.Timeout, 10*time.Second)
+	if g := cfg.Guard; g.Share < 0 || g.Share > 1 || g.AlarmAfter < 0 || g.ReleaseAfter < 0 {
+		p.Add("Guard", "%+v: want a share from 0 (default 0.5) to 1 and no negative times", g)
+	}
+	cfg.Guard.Share = cmp.Or(cfg.Guard.Share, 0.5)
+	cfg.Guard.AlarmAfter = cmp.Or(cfg.Guard.AlarmAfter, 15*time.Minute)
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
@@ -120,24 +142,17 @@ func OpenAgent(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, time.Duration, error) {}
 	}
-	a := &Agent{cfg: cfg, revision: 1, changed: make(chan struct{})}
+	a := &Agent{cfg: cfg, writer: writerName(), revision: 1, changed: make(chan struct{}),
+		wake: make(chan struct{}, 1)}
 	if cfg.StateFile == "" {
 		return a, nil
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("agent: state file %s: %w", cfg.StateFile, context.Cause(ctx))
 	}
-	text, err := os.ReadFile(cfg.StateFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return a, nil
+	if resumed, _, _ := readState(cfg.StateFile); resumed.Generation != (Generation{}) {
+		a.status = Status{Desired: resumed.Generation, Resumed: true, ChangedAt: cfg.Now()}
 	}
-	if err == nil {
-		err = a.resumed.UnmarshalText(text)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("agent: state file %s: %w", cfg.StateFile, err)
-	}
-	a.status = Status{Desired: a.resumed.Generation, Resumed: true, ChangedAt: cfg.Now()}
 	return a, nil
 }
 
@@ -176,27 +191,96 @@ func (a *Agent) Watch(ctx context.Context, after uint64) (Status, uint64, error)
 }
 
 // WaitVerified blocks until every worker of Nginx answers with the routes of that revision of the
-// source or of a newer one. Routes that the guard holds count as the routes of the revision, and
-// so does the rest of a snapshot with records that are set aside. Before an instance ends that the
-// guard may hold, look for held clusters and records that are set aside in Status, or ask
-// Snapshot.Validate before the snapshot goes to the source. The error names the last revisions and
-// the last error of the agent and has the context's cause in its chain.
+// source or of a newer one. Records that are set aside are no part of the routes: look for them in
+// Status, or ask Snapshot.Validate before the snapshot goes to the source. When the guard holds a
+// change that came with the revision, the error is a *HeldError with ErrHeld in its chain, as soon
+// as the rest is verified: what the change would have replaced goes on to serve. When another agent
+// owns Nginx, ErrFenced is in the chain. When ctx ends, the error names the last revisions, the
+// workers that answer with other routes and the last error, and has the context's cause in its
+// chain. Whether the routes survive a restart of Nginx is another question: WaitSaved.
 func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
+	return a.wait(ctx, func(s Status) (bool, error) {
+		if s.VerifiedRevision < revision {
+			if s.refused >= revision {
+				return false, fmt.Errorf("revision %d: another agent owns Nginx: %w", revision,
+					ErrFenced)
+			}
+			return false, nil
+		}
+		var held []Held
+		for _, h := range s.Held {
+			if h.after < revision && revision <= h.at {
+				held = append(held, h)
+			}
+		}
+		if len(held) > 0 {
+			return false, fmt.Errorf("revision %d: %w", revision, &HeldError{held})
+		}
+		return true, nil
+	}, func(s Status) string {
+		return fmt.Sprintf("wait for revision %d: at %d, verified %d%s", revision, s.Revision,
+			s.VerifiedRevision, s.lagging())
+	})
+}
+
+// WaitSaved blocks until the state file has the routes of that revision or of a newer one: Nginx
+// serves them after a restart, also without the agent. Its errors are those of a context that ends;
+// without a state file it waits for that.
+func (a *Agent) WaitSaved(ctx context.Context, revision uint64) error {
+	return a.wait(ctx, func(s Status) (bool, error) {
+		return s.SavedRevision >= revision, nil
+	}, func(s Status) string {
+		return fmt.Sprintf("wait for revision %d in the state file: it has %d, last error: %s",
+			revision, s.SavedRevision, cmp.Or(s.SaveError, "none"))
+	})
+}
+
+func (a *Agent) wait(ctx context.Context, done func(Status) (bool, error),
+	describe func(Status) string) error {
 	for {
 		a.mu.Lock()
 		status, changed := a.status, a.changed
 		a.mu.Unlock()
-		if status.VerifiedRevision >= revision {
-			return nil
+		if ok, err := done(status); ok || err != nil {
+			return err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			last := cmp.Or(status.LastError, status.SourceError, "none")
-			return fmt.Errorf("wait for revision %d: at %d, verified %d, last error: %s: %w",
-				revision, status.Revision, status.VerifiedRevision, last, context.Cause(ctx))
+			return fmt.Errorf("%s: %w", describe(status), context.Cause(ctx))
 		}
 	}
+}
+
+// lagging names what keeps the status from being verified.
+func (s Status) lagging() string {
+	var b strings.Builder
+	for _, w := range s.Workers {
+		if w.Applied != s.Desired && s.Applied == s.Desired {
+			fmt.Fprintf(&b, ", worker %d (process %d) answers with %q", w.Slot, w.PID,
+				w.Applied.String())
+		}
+	}
+	return b.String() + ", last error: " + cmp.Or(s.LastError, s.SourceError, "none")
+}
+
+// Release lets changes take effect that the guard holds, as an intent of the same form would: of
+// one cluster of the baseline, of a VIP, or of one cluster of a VIP. It does not wait for Nginx.
+// ErrNotFound: the guard holds no such change.
+func (a *Agent) Release(i Intent) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.ContainsFunc(a.status.Held, func(h Held) bool {
+		return i.covers(key{h.VIP, h.Cluster})
+	}) {
+		return fmt.Errorf("release vip %s cluster %q: %w", i.VIP, i.Cluster, ErrNotFound)
+	}
+	a.releases = append(a.releases, i)
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 func (a *Agent) update(f func(*Status)) {
@@ -206,216 +290,4 @@ func (a *Agent) update(f func(*Status)) {
 	a.revision++
 	close(a.changed)
 	a.changed = make(chan struct{})
-}
-
-type revised struct {
-	snapshot Snapshot
-	revision uint64
-}
-
-// Run keeps Nginx in step until ctx ends, and returns its cause. A source or an Nginx that fails is
-// tried again without limit. Run must not be called twice.
-func (a *Agent) Run(ctx context.Context) error {
-	snapshots := make(chan revised, 1) // the newest one only: an older one is taken out before
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { a.watch(ctx, snapshots) })
-
-	d := desired{routes: a.resumed, have: a.resumed.Generation != (Generation{})}
-	tries := retry.Backoff{}
-	var wait time.Duration
-	for {
-		var timer <-chan time.Time
-		if d.have {
-			timer = time.After(wait)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case next := <-snapshots:
-			a.accept(&d, next)
-			tries = retry.Backoff{}
-		case <-timer:
-		}
-		if !d.have {
-			continue
-		}
-		verified, err := a.reconcile(ctx, &d)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil:
-			wait = tries.Next(20*time.Millisecond, 2*time.Second)
-			a.cfg.Logger.Warn("nginx is not in step", "err", err, "generation",
-				d.routes.Generation.Number, "retry", wait)
-		case !verified:
-			wait = tries.Next(2*time.Millisecond, 100*time.Millisecond)
-		default:
-			wait, tries = a.cfg.CheckEvery, retry.Backoff{}
-		}
-	}
-}
-
-func (a *Agent) watch(ctx context.Context, out chan revised) {
-	var after uint64
-	tries := retry.Backoff{}
-	for {
-		snapshot, revision, err := a.cfg.Source.Watch(ctx, after)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			a.cfg.Logger.Warn("source", "err", err)
-			a.update(func(s *Status) { s.SourceError = err.Error() })
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(tries.Next(50*time.Millisecond, 5*time.Second)):
-			}
-			continue
-		}
-		after, tries = revision, retry.Backoff{}
-		select {
-		case <-out:
-		default:
-		}
-		out <- revised{snapshot, revision}
-	}
-}
-
-// desired is the state that Nginx should have, owned by Run.
-type desired struct {
-	routes   Routes
-	have     bool
-	held     []Held
-	aside    []SetAside
-	revision uint64
-	saved    Generation // in the state file
-	pushed   Routes     // that Nginx has accepted last
-}
-
-// accept turns a snapshot into the desired routes: without the records that are not valid, guarded,
-// and with a new generation only if it routes differently.
-func (a *Agent) accept(d *desired, next revised) {
-	now := a.cfg.Now()
-	usable, aside := next.snapshot.Usable()
-	snapshot, held := guard(d.routes.Snapshot, usable, d.held, now)
-	changed := !d.have || !snapshot.Equal(d.routes.Snapshot)
-	if changed {
-		d.routes, d.have = NewRoutes(d.routes.Generation.Number+1, snapshot), true
-	}
-	for _, h := range held {
-		if !slices.Contains(d.held, h) {
-			a.cfg.Logger.Warn("emptying change held", "cluster", h.Cluster, "instances",
-				h.Instances)
-		}
-	}
-	known := make(map[SetAside]bool, len(d.aside))
-	for _, record := range d.aside {
-		known[record] = true
-	}
-	for _, record := range aside {
-		if !known[record] {
-			a.cfg.Logger.Warn("record set aside", "record", record.String())
-		}
-	}
-	d.held, d.aside, d.revision = held, aside, next.revision
-	a.update(func(s *Status) {
-		s.Revision, s.Held, s.SetAside, s.SourceError = next.revision, held, aside, ""
-		s.Desired, s.Resumed = d.routes.Generation, false
-		if changed {
-			s.ChangedAt = now
-		}
-	})
-}
-
-// guard is next with the last known instances of every cluster whose baseline it would empty
-// without a plan.
-func guard(last, next Snapshot, before []Held, now time.Time) (Snapshot, []Held) {
-	planned := next.Planned
-	next = next.Canonical()
-	var held []Held
-	for cluster, instances := range last.Baseline {
-		if len(instances) == 0 || len(next.Baseline[cluster]) > 0 ||
-			slices.Contains(planned, cluster) {
-			continue
-		}
-		next.Baseline[cluster] = instances
-		h := Held{Cluster: cluster, Instances: len(instances), Since: now}
-		if i := slices.IndexFunc(before, func(b Held) bool {
-			return b.Cluster == cluster
-		}); i >= 0 {
-			h.Since = before[i].Since
-		}
-		held = append(held, h)
-	}
-	slices.SortFunc(held, func(a, b Held) int { return cmp.Compare(a.Cluster, b.Cluster) })
-	return next, held
-}
-
-// reconcile makes one step: look, push when Nginx has something else, keep the state file, look
-// again.
-func (a *Agent) reconcile(ctx context.Context, d *desired) (verified bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
-	defer cancel()
-	defer func() {
-		if err != nil {
-			a.update(func(s *Status) { s.LastError = err.Error() })
-		}
-	}()
-	state, err := a.state(ctx)
-	if err != nil {
-		return false, err
-	}
-	if state.Applied != d.routes.Generation {
-		if state.Applied.Number >= d.routes.Generation.Number {
-			// Another agent pushed, or the state file is stale: pick a higher generation.
-			d.routes = NewRoutes(state.Applied.Number+1, d.routes.Snapshot)
-			a.update(func(s *Status) { s.Desired = d.routes.Generation })
-		}
-		start := a.cfg.Now()
-		delta := NewDelta(d.pushed, d.routes)
-		if d.pushed.Generation == (Generation{}) || d.pushed.Generation != state.Applied {
-			delta = d.routes.All()
-		}
-		err := a.cfg.Driver.Apply(ctx, delta)
-		a.cfg.Observe("apply", a.cfg.Now().Sub(start), err)
-		if err != nil {
-			return false, err
-		}
-		d.pushed = d.routes
-		a.update(func(s *Status) { s.Pushes++ })
-		if state, err = a.state(ctx); err != nil {
-			return false, err
-		}
-	}
-	if a.cfg.StateFile != "" && d.saved != d.routes.Generation {
-		start := a.cfg.Now()
-		text, err := d.routes.MarshalText()
-		if err == nil {
-			err = atomicfile.Write(a.cfg.StateFile, text, 0o644)
-		}
-		a.cfg.Observe("save", a.cfg.Now().Sub(start), err)
-		if err != nil {
-			return false, fmt.Errorf("state file: %w", err)
-		}
-		d.saved = d.routes.Generation
-	}
-	verified = state.Verified(d.routes.Generation)
-	a.update(func(s *Status) {
-		s.Applied, s.Workers, s.LastError = state.Applied, state.Workers, ""
-		if verified {
-			s.Verified, s.VerifiedAt, s.VerifiedRevision = d.routes.Generation, a.cfg.Now(),
-				d.revision
-		}
-	})
-	return verified, nil
-}
-
-// state asks the driver.
-func (a *Agent) state(ctx context.Context) (DriverState, error) {
-	start := a.cfg.Now()
-	state, err := a.cfg.Driver.State(ctx)
-	a.cfg.Observe("state", a.cfg.Now().Sub(start), err)
-	return state, err
 }

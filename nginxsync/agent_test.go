@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,20 +22,34 @@ import (
 type memoryDriver struct {
 	mu     sync.Mutex
 	routes nginxsync.Routes
+	epoch  uint64
+	writer string
+	full   int // deltas that were full
 }
 
 func (d *memoryDriver) Apply(_ context.Context, delta nginxsync.Delta) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.routes, err = d.routes.Apply(delta)
+	if delta.Epoch < d.epoch || delta.Epoch == d.epoch && delta.Writer != d.writer {
+		return nginxsync.ErrFenced
+	}
+	if d.routes, err = d.routes.Apply(delta); err == nil {
+		d.epoch, d.writer = delta.Epoch, delta.Writer
+		if delta.Full {
+			d.full++
+		}
+	}
 	return err
 }
 
 func (d *memoryDriver) Routes(context.Context) (nginxsync.Routes, error) { return d.now(), nil }
 
 func (d *memoryDriver) State(context.Context) (nginxsync.DriverState, error) {
-	g := d.now().Generation
-	return nginxsync.DriverState{Applied: g, Workers: []nginxsync.Worker{{PID: 1, Applied: g}}}, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g := d.routes.Generation
+	return nginxsync.DriverState{Applied: g, Workers: []nginxsync.Worker{{PID: 1, Applied: g}},
+		Epoch: d.epoch, Writer: d.writer}, nil
 }
 
 func (d *memoryDriver) now() nginxsync.Routes {
@@ -99,7 +114,7 @@ func TestSetAside(t *testing.T) {
 	require.Equal(t, 1, log.count("record set aside"))
 	require.Len(t, agent.Status().SetAside, 1)
 
-	poisoned.Overlays = nil
+	poisoned.Overlays, poisoned.Planned = nil, []nginxsync.Intent{{VIP: vip}}
 	require.NoError(t, agent.WaitVerified(t.Context(), source.Set(poisoned)))
 	require.Empty(t, agent.Status().SetAside)
 }
@@ -113,8 +128,8 @@ func TestSetAsideBaselineIsHeld(t *testing.T) {
 	require.NoError(t, agent.WaitVerified(t.Context(), 1))
 	bad := serves("i1")
 	bad[0].Weight = -1
-	require.NoError(t, agent.WaitVerified(t.Context(),
-		source.Set(nginxsync.Snapshot{Baseline: clusters{"a": bad}})))
+	require.ErrorIs(t, agent.WaitVerified(t.Context(),
+		source.Set(nginxsync.Snapshot{Baseline: clusters{"a": bad}})), nginxsync.ErrHeld)
 	require.Equal(t,
 		clusters{"a": nginxsync.Snapshot{Baseline: clusters{"a": serves("i1")}}.Canonical().Baseline["a"]}, driver.now().Snapshot.Baseline)
 	require.Equal(t, "a", agent.Status().Held[0].Cluster)
@@ -134,7 +149,7 @@ func TestStateFileWithOldNames(t *testing.T) {
 		nginxsync.Snapshot{Baseline: clusters{"Hello/Web+": old.Snapshot.Baseline["Hello/Web+"],
 			"b": serves("i1")}})
 	agent := running(t, nginxsync.Config{Source: source, Driver: driver, StateFile: file})
-	require.NoError(t, agent.WaitVerified(t.Context(), 1))
+	require.ErrorIs(t, agent.WaitVerified(t.Context(), 1), nginxsync.ErrHeld)
 	require.Equal(t, old.Snapshot.Baseline["Hello/Web+"],
 		driver.now().Snapshot.Baseline["Hello/Web+"], "held as it was")
 	require.Len(t, driver.now().Snapshot.Baseline["b"], 1)
@@ -160,15 +175,16 @@ func TestWatch(t *testing.T) {
 		status, revision, err := agent.Watch(t.Context(), after)
 		require.NoError(t, err)
 		require.Greater(t, revision, after)
-		if after = revision; status.VerifiedRevision == 1 {
+		if after = revision; status.SavedRevision == 1 {
 			break
 		}
 	}
 	mu.Lock()
-	require.Equal(t, 1, seen["apply"])
-	require.Equal(t, 1, seen["save"])
-	require.GreaterOrEqual(t, seen["state"], 2)
+	counts := maps.Clone(seen)
 	mu.Unlock()
+	require.Equal(t, 1, counts["apply"])
+	require.Equal(t, 1, counts["save"])
+	require.GreaterOrEqual(t, counts["state"], 2)
 
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())

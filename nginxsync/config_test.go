@@ -22,5 +22,9 @@ func TestConfig(t *testing.T) {
 			"Driver":     {func(c *config) { c.Driver = nil }},
 			"CheckEvery": {func(c *config) { c.CheckEvery = -time.Second }},
 			"Timeout":    {func(c *config) { c.Timeout = -1 }},
+			"Guard": {func(c *config) { c.Guard.Share = -0.1 },
+				func(c *config) { c.Guard.Share = 1.1 },
+				func(c *config) { c.Guard.AlarmAfter = -1 },
+				func(c *config) { c.Guard.ReleaseAfter = -1 }},
 		}, "StateFile", "Logger", "Now", "Observe")
 }

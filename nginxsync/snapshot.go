@@ -36,9 +36,9 @@ type Snapshot struct {
 	// with an empty list is answered with 503 there: a tester must not look at another version and
 	// believe it is the one under test. To return to the baseline, leave the cluster out.
 	Overlays map[netip.Addr]map[string][]Instance
-	// Planned are the clusters whose baseline may lose its last instance by this snapshot. Without
-	// it the agent holds the last instances that it knew: see Config.
-	Planned []string
+	// Planned are the changes that the agent's guard is to believe: see Guard. An intent outlives
+	// the snapshot: a source goes on to supply it until it ends.
+	Planned []Intent
 }
 
 // Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0
@@ -68,15 +68,19 @@ func (s Snapshot) Canonical() Snapshot {
 func canonicalClusters(clusters map[string][]Instance) map[string][]Instance {
 	out := make(map[string][]Instance, len(clusters))
 	for cluster, list := range clusters {
-		list = append(make([]Instance, 0, len(list)), list...)
-		for i := range list {
-			list[i].Weight = max(list[i].Weight, 1)
-			list[i].Addr = netip.AddrPortFrom(list[i].Addr.Addr().Unmap(), list[i].Addr.Port())
-		}
-		slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
-		out[cluster] = list
+		out[cluster] = canonicalList(list)
 	}
 	return out
+}
+
+func canonicalList(list []Instance) []Instance {
+	list = append(make([]Instance, 0, len(list)), list...)
+	for i := range list {
+		list[i].Weight = max(list[i].Weight, 1)
+		list[i].Addr = netip.AddrPortFrom(list[i].Addr.Addr().Unmap(), list[i].Addr.Port())
+	}
+	slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+	return list
 }
 
 // Equal reports whether the snapshots route every request the same way.

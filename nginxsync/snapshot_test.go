@@ -59,6 +59,18 @@ func TestNames(t *testing.T) {
 	})
 }
 
+func TestAddressesOfNoHost(t *testing.T) {
+	t.Parallel()
+	for _, addr := range []string{"169.254.169.254:80", "[::ffff:169.254.1.1]:80", "[fe80::1]:80",
+		"224.0.0.1:80", "[ff02::1]:80", "255.255.255.255:80"} {
+		in := serves("i1")
+		in[0].Addr = netip.MustParseAddrPort(addr)
+		err := nginxsync.Snapshot{Baseline: clusters{"a": in}}.Validate()
+		require.ErrorIs(t, err, nginxsync.ErrInvalid, addr)
+		require.ErrorContains(t, err, "want that of a host")
+	}
+}
+
 // Each bad record is set aside with its reason, and nothing else changes.
 func TestUsable(t *testing.T) {
 	t.Parallel()
@@ -75,9 +87,9 @@ func TestUsable(t *testing.T) {
 		want []string // beginnings of the records that are set aside
 	}{
 		{"all good", nginxsync.Snapshot{Baseline: clusters{"a": good},
-			Overlays: overlays{vip: {"a": good}}, Planned: []string{"a"}},
+			Overlays: overlays{vip: {"a": good}}, Planned: []nginxsync.Intent{{Cluster: "a"}}},
 			nginxsync.Snapshot{Baseline: clusters{"a": good}, Overlays: overlays{vip: {"a": good}},
-				Planned: []string{"a"}}, nil},
+				Planned: []nginxsync.Intent{{Cluster: "a"}}}, nil},
 		{"weight", nginxsync.Snapshot{Baseline: clusters{"a": bad(func(in *nginxsync.Instance) {
 			in.Weight = 65536
 		}), "b": good}},

@@ -83,14 +83,32 @@ func asErrors(aside []SetAside) error {
 func (s Snapshot) Usable() (Snapshot, []SetAside) { return s.sift(strict) }
 
 // grammar checks the words of a snapshot.
-type grammar struct{ cluster, instance, version func(string) error }
+type grammar struct {
+	cluster, instance, version func(string) error
+	addr                       func(netip.Addr) string // what is wrong with a host address, or ""
+}
 
 var (
 	// strict is for new snapshots.
-	strict = grammar{names.Cluster, names.Instance, names.Version}
+	strict = grammar{names.Cluster, names.Instance, names.Version, strictAddr}
 	// lenient is for the line form, which earlier versions wrote with more names.
-	lenient = grammar{lenientName, lenientName, lenientName}
+	lenient = grammar{lenientName, lenientName, lenientName,
+		func(netip.Addr) string { return "" }}
 )
+
+// strictAddr refuses the addresses that no instance has: a link-local one leads to the metadata
+// service of a cloud (169.254.169.254) or needs a zone, a multicast or broadcast one to no host.
+func strictAddr(a netip.Addr) string {
+	switch a = a.Unmap(); {
+	case a.IsLinkLocalUnicast():
+		return "is link-local"
+	case a.IsMulticast():
+		return "is a multicast address"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "is the broadcast address"
+	}
+	return ""
+}
 
 func lenientName(s string) error {
 	if why := word.Problem(s, 1); why != "" {
@@ -245,6 +263,8 @@ func (f *sifter) problems(in Instance) []string {
 	if !in.Addr.IsValid() || in.Addr.Port() == 0 || addr.IsUnspecified() || addr.Zone() != "" {
 		why = append(why, fmt.Sprintf("address %s, want a host address without zone and a port",
 			in.Addr))
+	} else if problem := f.addr(addr); problem != "" {
+		why = append(why, fmt.Sprintf("address %s %s, want that of a host", in.Addr, problem))
 	}
 	if in.Weight < 0 || in.Weight > 65535 {
 		why = append(why, fmt.Sprintf("weight %d, want 0 to 65535", in.Weight))

@@ -180,6 +180,12 @@ func (h *Hooks) snapshot() nginxsync.Snapshot {
 	for _, lease := range h.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}) {
 		s.Overlays[lease.Addr] = overlay(lease)
 	}
+	// The records are the plan: where one says that a lease has ended, its overlay may go, and where
+	// one has fewer instances, so may the overlay. What no record explains, the agent holds.
+	for _, lease := range h.leases.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining,
+		vip.Cooling, vip.Quarantined, vip.Free}}) {
+		s.Planned = append(s.Planned, nginxsync.Intent{VIP: lease.Addr, By: "lease"})
+	}
 	return s
 }
 

@@ -97,14 +97,11 @@ func TestNginxStartsWithoutTheAgent(t *testing.T) {
 	b := start(t, 1<<20)
 	source := nginxsync.NewStaticSource(routes(t, "v2"))
 	a, stop := b.agent(t, source)
-	require.NoError(t, a.WaitVerified(t.Context(), 1))
+	require.NoError(t, a.WaitSaved(t.Context(), 1))
 	generation := a.Status().Verified
 	stop()
 
-	b.Kill()
-	require.NoError(t, luadriver.RemoveStaleSockets(b.cfg))
-	b.Start()
-	b.ready(t)
+	b.restart(t, func() {})
 	b.answers(t, vipA, "/", "v2")
 	b.answers(t, vipB, "/", "v1")
 
@@ -178,9 +175,9 @@ func TestAgentHoldsAnEmptyingChange(t *testing.T) {
 	require.NoError(t, a.WaitVerified(t.Context(), 1))
 
 	// The registry goes half empty: b stays, and the other changes of the snapshot take effect.
-	require.NoError(t, a.WaitVerified(t.Context(),
-		source.Set(
-			nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]}})))
+	half := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]},
+		Planned: []nginxsync.Intent{{VIP: vipA}}}
+	require.ErrorIs(t, a.WaitVerified(t.Context(), source.Set(half)), nginxsync.ErrHeld)
 	b.answers(t, vipA, "/b/", "v1")
 	b.answers(t, vipA, "/", "v1")
 	held := a.Status().Held
@@ -188,15 +185,15 @@ func TestAgentHoldsAnEmptyingChange(t *testing.T) {
 	require.Equal(t, "b", held[0].Cluster)
 
 	// It goes empty altogether.
-	require.NoError(t, a.WaitVerified(t.Context(), source.Set(nginxsync.Snapshot{})))
+	require.ErrorIs(t, a.WaitVerified(t.Context(), source.Set(nginxsync.Snapshot{})),
+		nginxsync.ErrHeld)
 	b.answers(t, vipA, "/", "v1")
 	require.Len(t, a.Status().Held, 2)
 	require.Equal(t, held[0].Since, a.Status().Held[1].Since)
 
 	// By plan b goes, and a comes back.
-	require.NoError(t, a.WaitVerified(t.Context(), source.Set(nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{"a": full.Baseline["a"]},
-		Planned:  []string{"b"}})))
+	half.Planned = []nginxsync.Intent{{Cluster: "b"}}
+	require.NoError(t, a.WaitVerified(t.Context(), source.Set(half)))
 	b.answers(t, vipA, "/b/", "none")
 	require.Empty(t, a.Status().Held)
 }
@@ -226,19 +223,83 @@ func TestWaitVerifiedEndsWithTheContext(t *testing.T) {
 	require.ErrorContains(t, err, "/nonexistent/socket")
 }
 
-func TestAgentRefusesADamagedStateFile(t *testing.T) {
+// Whatever is wrong with the state file, Nginx alone serves the copy of before, never a row that was
+// changed, and an agent rebuilds the file.
+func TestNginxStartsFromTheCopy(t *testing.T) {
 	t.Parallel()
-	file := t.TempDir() + "/routes"
-	text, err := nginxsync.NewRoutes(1, routes(t, "v2")).MarshalText()
+	b := start(t, 1<<20)
+	source := nginxsync.NewStaticSource(routes(t, "v2"))
+	a, stop := b.agent(t, source)
+	require.NoError(t, a.WaitSaved(t.Context(), 1))
+	newest := routes(t, "v3")
+	require.NoError(t, a.WaitSaved(t.Context(), source.Set(newest)))
+	stop()
+	good, err := os.ReadFile(b.state)
 	require.NoError(t, err)
-	driver, err := luadriver.New(luadriver.Config{Socket: "/nonexistent/socket"})
-	require.NoError(t, err)
-	for i := range len(text) {
-		require.NoError(t, os.WriteFile(file, text[:i], 0o600))
-		_, err := nginxsync.OpenAgent(t.Context(),
-			nginxsync.Config{Source: nginxsync.NewStaticSource(nginxsync.Snapshot{}),
-				Driver: driver, StateFile: file})
-		require.ErrorIs(t, err, nginxsync.ErrInvalid, "cut at %d", i)
-		require.ErrorContains(t, err, file)
+	for name, damage := range map[string]func(string) string{
+		"cut":   func(s string) string { return s[:len(s)/2] },
+		"empty": func(string) string { return "" },
+		"VIP":   func(s string) string { return strings.ReplaceAll(s, vipA.String(), vipB.String()) },
+		"port": func(s string) string {
+			port := fmt.Sprintf(" %d 1 v3", newest.Overlays[vipA]["a"][0].Addr.Port())
+			return strings.ReplaceAll(s, port, " 1 1 v3")
+		},
+		"version":   func(s string) string { return strings.Replace(s, "s 2 ", "s 9 ", 1) },
+		"NUL bytes": func(s string) string { return strings.Repeat("\x00", len(s)) },
+		"last line": func(s string) string { return s[:len(s)-1] },
+		"a row is missing": func(s string) string {
+			i := strings.Index(s, "r "+vipA.String())
+			return s[:i] + "end 2\n"
+		},
+	} {
+		b.restart(t, func() {
+			require.NoError(t, os.WriteFile(b.state, []byte(damage(string(good))), 0o644))
+		})
+		b.answers(t, vipA, "/", "v2")
+		b.answers(t, vipB, "/", "v1")
+		require.NotContains(t, name, "\n")
+	}
+	a, _ = b.agent(t, source)
+	require.NoError(t, a.WaitSaved(t.Context(), 2))
+	b.answers(t, vipA, "/", "v3")
+	b.restart(t, func() {})
+	b.answers(t, vipA, "/", "v3")
+}
+
+// An agent that was killed between a push and the state file left Nginx newer than the file: the
+// next one keeps what Nginx has, and so does one that has lost its file.
+func TestAgentKeepsWhatNginxHas(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("file lost %v", lost), func(t *testing.T) {
+			t.Parallel()
+			b := start(t, 1<<20)
+			source := nginxsync.NewStaticSource(routes(t, "v1"))
+			a, stop := b.agent(t, source)
+			require.NoError(t, a.WaitSaved(t.Context(), 1))
+			before, err := os.ReadFile(b.state)
+			require.NoError(t, err)
+			require.NoError(t, a.WaitSaved(t.Context(), source.Set(routes(t, "v2"))))
+			generation := a.Status().Verified
+			stop()
+			if lost {
+				require.NoError(t, errors.Join(os.Remove(b.state), os.Remove(b.state+".1")))
+			} else {
+				require.NoError(t, os.WriteFile(b.state, before, 0o644))
+			}
+			a, _ = b.agent(t, nginxsync.NewStaticSource(nginxsync.Snapshot{}))
+			require.ErrorIs(t, a.WaitVerified(t.Context(), 1), nginxsync.ErrHeld)
+			require.Equal(t, generation, a.Status().Verified)
+			require.Zero(t, a.Status().Pushes)
+			b.answers(t, vipA, "/", "v2")
+			nginxtest.Poll(t, "the file is rebuilt", func() error {
+				if a.Status().Saved != generation {
+					return errors.New(a.Status().SaveError)
+				}
+				return nil
+			})
+			b.restart(t, func() {})
+			b.answers(t, vipA, "/", "v2")
+		})
 	}
 }

@@ -97,7 +97,8 @@ func (d *Driver) Apply(ctx context.Context, delta nginxsync.Delta) (err error) {
 	return fmt.Errorf("%s: status %d: %s", at, status, answer)
 }
 
-// State implements nginxsync.Driver.
+// State implements nginxsync.Driver. While an upgrade of Nginx's program has two masters, the
+// workers of the one that did not answer are among Workers, without a generation.
 func (d *Driver) State(ctx context.Context) (state nginxsync.DriverState, err error) {
 	defer d.observe("state", d.cfg.Now(), &err)
 	status, answer, err := d.do(ctx, http.MethodGet, "/v1/state", nil)
@@ -107,6 +108,7 @@ func (d *Driver) State(ctx context.Context) (state nginxsync.DriverState, err er
 	if status != http.StatusOK {
 		return state, fmt.Errorf("nginx at %s: state: status %d: %s", d.cfg.Socket, status, answer)
 	}
+	var master int
 	for line := range strings.Lines(answer) {
 		f := strings.Fields(line)
 		var w nginxsync.Worker
@@ -116,6 +118,8 @@ func (d *Driver) State(ctx context.Context) (state nginxsync.DriverState, err er
 		case len(f) == 3 && f[0] == "epoch":
 			_, err = fmt.Sscan(f[1], &state.Epoch)
 			state.Writer = strings.TrimPrefix(f[2], "-")
+		case len(f) == 2 && f[0] == "master":
+			_, err = fmt.Sscan(f[1], &master)
 		case len(f) == 3 && f[0] == "memory":
 			_, err = fmt.Sscan(f[1]+" "+f[2], &state.Memory, &state.Free)
 		case len(f) == 5 && f[0] == "worker":
@@ -132,6 +136,7 @@ func (d *Driver) State(ctx context.Context) (state nginxsync.DriverState, err er
 			return nginxsync.DriverState{}, fmt.Errorf("nginx at %s: state: %w", d.cfg.Socket, err)
 		}
 	}
+	state.Workers = append(state.Workers, otherWorkers(master)...)
 	return state, nil
 }
 

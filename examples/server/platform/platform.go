@@ -166,7 +166,7 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	}
 	p.routed = routes(active, p.leases.List(vip.Query{States: []vip.State{vip.Leased}}),
 		p.baseline())
-	if p.routed.Planned, err = p.emptied(); err != nil {
+	if p.routed.Planned, err = p.planned(p.routed); err != nil {
 		return err
 	}
 	p.source = nginxsync.NewStaticSource(p.routed)

@@ -104,7 +104,7 @@ func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revi
 		return nil, 0, err
 	}
 	next := routes(active, leases, p.baseline())
-	if next.Planned, err = p.emptied(); err != nil {
+	if next.Planned, err = p.planned(next); err != nil {
 		return nil, 0, err
 	}
 	if !next.Equal(p.routed) {
@@ -161,15 +161,32 @@ func (p *Platform) active() ([]instance.Instance, error) {
 	return active, err
 }
 
-// emptied are the clusters that have no baseline on purpose: their target was removed.
-func (p *Platform) emptied() (clusters []string, err error) {
+// planned are the changes of the routes that the records explain: a target that was removed, a
+// lease that has ended, a deployment that has replaced all instances of a cluster. Whatever else
+// goes away may be a store that has lost something, and the agent holds it. It is called with
+// routing held.
+func (p *Platform) planned(next nginxsync.Snapshot) (intents []nginxsync.Intent, err error) {
 	records, err := p.serving.list()
 	for _, s := range records {
 		if s.Target.Environment == p.baseline() && s.Active == 0 {
-			clusters = append(clusters, s.Target.Cluster)
+			intents = append(intents, nginxsync.Intent{Cluster: s.Target.Cluster, By: "removed"})
 		}
 	}
-	return clusters, err
+	for _, lease := range p.leases.List(vip.Query{States: []vip.State{vip.Draining, vip.Cooling,
+		vip.Quarantined, vip.Free}}) {
+		intents = append(intents, nginxsync.Intent{VIP: lease.Addr, By: "lease ended"})
+	}
+	for _, change := range nginxsync.Diff(p.routed, next) {
+		if !slices.ContainsFunc(change.After, func(i nginxsync.Instance) bool {
+			return slices.ContainsFunc(change.Before, func(b nginxsync.Instance) bool {
+				return b.ID == i.ID
+			})
+		}) && len(change.After) > 0 {
+			intents = append(intents, nginxsync.Intent{VIP: change.VIP, Cluster: change.Cluster,
+				By: "deployed"})
+		}
+	}
+	return intents, err
 }
 
 // bind writes into each lease which instances are behind its VIP.

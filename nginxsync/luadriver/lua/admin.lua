@@ -33,6 +33,7 @@ function routes.state()
     table.insert(out, 1, "generation " .. generation)
     table.insert(out, 2, "epoch " .. (shm:get("epoch") or "0 -"))
     table.insert(out, 3, string.format("memory %d %d", shm:capacity(), shm:free_space()))
+    table.insert(out, 4, "master " .. ffi.C.sluice_getppid())
     answer(200, table.concat(out, "\n"))
 end
 

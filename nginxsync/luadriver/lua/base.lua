@@ -12,6 +12,7 @@ local get_request = require "resty.core.base".get_request
 local ffi = require "ffi"
 ffi.cdef [[
     typedef struct { long seconds, nanoseconds; } sluice_time;
+    int sluice_getppid(void) __asm__("getppid");
     int sluice_kill(int pid, int sig) __asm__("kill");
     int sluice_clock(int id, sluice_time *to) __asm__("clock_gettime");
 ]]

@@ -1,0 +1,363 @@
+package nginxsync
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sluice-deploy/sluice/internal/names"
+)
+
+// key names a row.
+type key struct {
+	vip     netip.Addr // the zero Addr for the baseline
+	cluster string
+}
+
+// offer is a row of the source.
+type offer struct {
+	from      []Instance // as the source gave it
+	instances []Instance // canonical, the valid ones of from
+	aside     []SetAside // the others
+	walk      uint64     // in which it was seen last
+}
+
+// kept is a row that Nginx should have.
+type kept struct {
+	instances []Instance
+	sum       uint64
+}
+
+// table is the pure part of an Agent: what the source offers, what the guard holds of it, and the
+// rows that Nginx should have, with those that it does not have yet. A change costs a look at each
+// row of the snapshot and work for the rows that changed.
+type table struct {
+	guard Guard
+
+	offers map[key]*offer
+	sifted bool       // the last snapshot needed Usable
+	odd    []SetAside // what Usable set aside
+	walk   uint64     // how many snapshots have come
+	bad    map[key]bool
+
+	have   bool // there are rows to be had, perhaps none
+	rows   map[key]*kept
+	digest uint64
+	number uint64
+	base   Generation // that Nginx has accepted last
+	dirty  map[key]bool
+
+	revision uint64
+	intents  []Intent
+	used     map[Intent]bool
+	released map[key]bool
+	held     map[key]Held
+}
+
+func newTable(guard Guard) *table {
+	return &table{guard: guard, offers: map[key]*offer{}, bad: map[key]bool{},
+		rows: map[key]*kept{}, dirty: map[key]bool{}, used: map[Intent]bool{},
+		released: map[key]bool{}, held: map[key]Held{}}
+}
+
+func (t *table) desired() Generation {
+	if !t.have {
+		return Generation{}
+	}
+	return numbered(t.number, t.digest)
+}
+
+// adopt takes over routes that are in force or were.
+func (t *table) adopt(r Routes) {
+	clear(t.rows)
+	t.digest, t.number, t.have = 0, r.Generation.Number, true
+	r.Snapshot.each(func(row Row) { t.set(key{row.VIP, row.Cluster}, row.Instances, true) })
+}
+
+// set makes a row one that Nginx should have, or not.
+func (t *table) set(k key, instances []Instance, there bool) {
+	if was := t.rows[k]; was != nil {
+		t.digest ^= was.sum
+		delete(t.rows, k)
+	}
+	t.dirty[k] = true
+	if there {
+		var buf [512]byte
+		row := Row{VIP: k.vip, Cluster: k.cluster, Instances: instances}
+		next := &kept{instances: instances, sum: row.sum(row.appendBody(buf[:0]))}
+		t.digest ^= next.sum
+		t.rows[k] = next
+	}
+}
+
+// accept takes a snapshot: without the records that are not valid, and guarded. The generation is
+// another one only if the rows are.
+func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
+	t.walk++
+	changed := map[key]bool{}
+	t.sifted, t.odd = false, nil
+	if !t.look(s, changed) {
+		t.sifted = true
+		s, t.odd = s.Usable()
+		t.look(s, changed)
+	}
+	for k, o := range t.offers {
+		if o.walk != t.walk {
+			delete(t.offers, k)
+			delete(t.bad, k)
+			changed[k] = true
+		}
+	}
+	if t.walk == 1 {
+		for k := range t.rows {
+			changed[k] = true // it may be gone since
+		}
+	}
+	t.intents = s.Planned
+	after := t.revision
+	t.revision = revision
+	t.decide(changed, after, now)
+}
+
+// look notes what a snapshot offers. It returns false when the snapshot has names or addresses that
+// only Usable can tell the meaning of.
+func (t *table) look(s Snapshot, changed map[key]bool) bool {
+	for cluster, list := range s.Baseline {
+		if !t.see(key{cluster: cluster}, list, changed) {
+			return false
+		}
+	}
+	for vip, clusters := range s.Overlays {
+		if !t.sifted && (!vip.IsValid() || vip.IsUnspecified() || plain(vip) != vip) {
+			return false
+		}
+		for cluster, list := range clusters {
+			if !t.see(key{vip, cluster}, list, changed) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (t *table) see(k key, list []Instance, changed map[key]bool) bool {
+	o := t.offers[k]
+	if o == nil {
+		if !t.sifted && names.Cluster(k.cluster) != nil {
+			return false
+		}
+		o = &offer{}
+		t.offers[k] = o
+		changed[k] = true
+	} else if sameList(o.from, list) {
+		o.walk, o.from = t.walk, list
+		return true
+	}
+	o.walk, o.from = t.walk, list
+	f := &sifter{grammar: strict}
+	good := f.instances(k.vip, k.cluster, list)
+	delete(t.bad, k)
+	if o.aside = f.aside; len(o.aside) > 0 {
+		t.bad[k] = true
+	}
+	next := canonicalList(good)
+	if !slices.Equal(o.instances, next) {
+		changed[k] = true
+	}
+	o.instances = next
+	return true
+}
+
+// sameList reports whether two lists are one or have the same instances in the same order.
+func sameList(a, b []Instance) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b)
+}
+
+// decide gives the rows that changed, and those that are held, to the guard.
+func (t *table) decide(changed map[key]bool, after uint64, now time.Time) {
+	for k := range t.held {
+		changed[k] = true
+	}
+	before := t.digest
+	var shrinks []shrink
+	for k := range changed {
+		o, row := t.offers[k], t.rows[k]
+		switch {
+		case o == nil && row == nil:
+		case row == nil:
+			t.set(k, o.instances, true)
+		case o != nil && len(o.instances) >= len(row.instances):
+			if !slices.Equal(o.instances, row.instances) {
+				t.set(k, o.instances, true)
+			}
+		default:
+			s := shrink{key: k, have: len(row.instances), gone: o == nil}
+			if o != nil {
+				s.want = len(o.instances)
+			}
+			shrinks = append(shrinks, s)
+			continue
+		}
+		delete(t.held, k)
+		delete(t.released, k)
+	}
+	if len(shrinks) > 0 {
+		t.shrink(shrinks, after, now)
+	}
+	if t.digest != before || !t.have {
+		t.number++
+	}
+	t.have = true
+}
+
+// shrink lets rows shrink or holds them.
+func (t *table) shrink(shrinks []shrink, after uint64, now time.Time) {
+	t.guard.judge(shrinks, t.rows, func(k key) bool {
+		h, held := t.held[k]
+		return t.released[k] || t.plan(k, now) != nil || held && !h.Release.IsZero() &&
+			!now.Before(h.Release)
+	})
+	plans := map[Intent]bool{}
+	for _, s := range shrinks {
+		k := s.key
+		if s.have == 0 {
+			s.reason = ""
+		}
+		if s.reason == "" {
+			if plan := t.plan(k, now); plan != nil && s.want == 0 {
+				plans[*plan] = true
+			}
+			var instances []Instance
+			if o := t.offers[k]; o != nil {
+				instances = o.instances
+			}
+			t.set(k, instances, !s.gone)
+			delete(t.held, k)
+			delete(t.released, k)
+			continue
+		}
+		h, ok := t.held[k]
+		if !ok {
+			h = Held{VIP: k.vip, Cluster: k.cluster, Since: now, after: after, at: t.revision}
+			if t.guard.ReleaseAfter > 0 {
+				h.Release = now.Add(t.guard.ReleaseAfter)
+			}
+		}
+		h.Instances, h.Offered, h.Reason = s.have, s.want, s.reason
+		h.Alarm = now.Sub(h.Since) >= t.guard.AlarmAfter
+		t.held[k] = h
+	}
+	for plan := range plans {
+		t.used[plan] = true
+		for k, row := range t.rows {
+			if len(row.instances) > 0 && plan.covers(k) {
+				delete(t.used, plan) // there is more to come
+				break
+			}
+		}
+	}
+}
+
+// plan is an intent that covers a row, or nil.
+func (t *table) plan(k key, now time.Time) *Intent {
+	for i, in := range t.intents {
+		if in.covers(k) && !t.used[in] && (in.Until.IsZero() || now.Before(in.Until)) {
+			return &t.intents[i]
+		}
+	}
+	return nil
+}
+
+// release lets what is held take effect: the cluster, or all clusters of the VIP for an empty one.
+// It returns how many changes there were.
+func (t *table) release(i Intent, now time.Time) int {
+	n := 0
+	for k := range t.held {
+		if i.covers(k) {
+			t.released[k] = true
+			n++
+		}
+	}
+	if n > 0 {
+		t.decide(map[key]bool{}, t.revision, now)
+	}
+	return n
+}
+
+// setAside lists the records of the last snapshot that are not valid.
+func (t *table) setAside() []SetAside {
+	if t.sifted {
+		return t.odd
+	}
+	var list []SetAside
+	for _, k := range slices.SortedFunc(maps.Keys(t.bad), compareKeys) {
+		list = append(list, t.offers[k].aside...)
+	}
+	return list
+}
+
+func compareKeys(a, b key) int {
+	return cmp.Or(a.vip.Compare(b.vip), cmp.Compare(a.cluster, b.cluster))
+}
+
+func (t *table) heldList() []Held {
+	list := slices.Collect(maps.Values(t.held))
+	sortHeld(list)
+	return list
+}
+
+// delta leads from what Nginx has to what it should have: only the rows that changed when it has
+// what it accepted last.
+func (t *table) delta(applied Generation) Delta {
+	d := Delta{From: applied, To: t.desired()}
+	if applied != t.base || applied == (Generation{}) {
+		d.Full = true
+		for k, row := range t.rows {
+			d.Rows = append(d.Rows, Row{VIP: k.vip, Cluster: k.cluster, Instances: row.instances})
+		}
+		return d
+	}
+	for k := range t.dirty {
+		row := Row{VIP: k.vip, Cluster: k.cluster}
+		if there := t.rows[k]; there != nil {
+			row.Instances = there.instances
+		} else {
+			row.Gone = true
+		}
+		d.Rows = append(d.Rows, row)
+	}
+	return d
+}
+
+// accepted notes that Nginx has the rows.
+func (t *table) accepted() {
+	t.base = t.desired()
+	clear(t.dirty)
+}
+
+// agree makes the generation one that Nginx can go to from what it has. It returns true when Nginx
+// has the rows already.
+func (t *table) agree(applied Generation) bool {
+	if applied.Number > 0 && applied.Digest == t.desired().Digest {
+		t.number = applied.Number
+		t.accepted()
+		return true
+	}
+	t.number = max(t.number, applied.Number+1)
+	return false
+}
+
+// appendText appends the line form of the rows.
+func (t *table) appendText(b []byte) []byte {
+	b = append(append(append(b, routesHeader...), t.desired().String()...), '\n')
+	for k, row := range t.rows {
+		b = Row{VIP: k.vip, Cluster: k.cluster, Instances: row.instances}.appendTo(b)
+	}
+	return fmt.Appendf(b, "end %d\n", len(t.rows))
+}
