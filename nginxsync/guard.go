@@ -34,8 +34,11 @@ type Guard struct {
 type Intent struct {
 	VIP     netip.Addr `json:"vip"`
 	Cluster string     `json:"cluster"`
-	Until   time.Time  `json:"until"` // the default is 10 minutes after StaticSource.Set
-	By      string     `json:"by"`    // who has planned it; free text
+	// Until is when it ends. The default is 10 minutes after the agent saw it.
+	Until time.Time `json:"until"`
+	By    string    `json:"by"` // who has planned it; free text
+
+	serial uint64 // of a StaticSource: a plan that is made again is another one
 }
 
 // planLife is the life of an intent without an end.

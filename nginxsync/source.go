@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 )
 
 // Source supplies snapshots: the instances that serve each cluster. It is pulled: the caller keeps
@@ -34,21 +33,18 @@ func NewStaticSource(s Snapshot) *StaticSource {
 }
 
 // Set makes s the current snapshot and returns its revision. The caller does not change s any more.
-// Intents of earlier snapshots stay in force until they end or are given again: a watcher may skip
-// the snapshot that they came with.
+// Intents of earlier snapshots go on to be supplied until they are given again: a watcher may skip
+// the snapshot that they came with. The agent knows which are used up and which have ended.
 func (s *StaticSource) Set(snapshot Snapshot) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
 	var planned []Intent
 	for _, in := range snapshot.Planned {
-		if in.Until.IsZero() {
-			in.Until = now.Add(planLife)
-		}
+		in.serial = s.revision + 1
 		planned = append(planned, in)
 	}
 	for _, in := range s.snapshot.Planned {
-		if now.Before(in.Until) && !slices.ContainsFunc(planned, func(p Intent) bool {
+		if !slices.ContainsFunc(planned, func(p Intent) bool {
 			return p.VIP == in.VIP && p.Cluster == in.Cluster && p.By == in.By
 		}) {
 			planned = append(planned, in)

@@ -53,13 +53,14 @@ type table struct {
 	revision uint64
 	intents  []Intent
 	used     map[Intent]bool
+	first    map[Intent]time.Time // when intents came
 	released map[key]bool
 	held     map[key]Held
 }
 
 func newTable(guard Guard) *table {
 	return &table{guard: guard, offers: map[key]*offer{}, bad: map[key]bool{},
-		rows: map[key]*kept{}, dirty: map[key]bool{}, used: map[Intent]bool{},
+		rows: map[key]*kept{}, dirty: map[key]bool{}, used: map[Intent]bool{}, first: map[Intent]time.Time{},
 		released: map[key]bool{}, held: map[key]Held{}}
 }
 
@@ -117,6 +118,19 @@ func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
 		}
 	}
 	t.intents = s.Planned
+	first := make(map[Intent]time.Time, len(s.Planned))
+	for _, in := range s.Planned {
+		first[in] = now
+		if came, ok := t.first[in]; ok {
+			first[in] = came
+		}
+	}
+	t.first = first
+	for in := range t.used {
+		if _, ok := first[in]; !ok {
+			delete(t.used, in)
+		}
+	}
 	after := t.revision
 	t.revision = revision
 	t.decide(changed, after, now)
@@ -267,7 +281,11 @@ func (t *table) shrink(shrinks []shrink, after uint64, now time.Time) {
 // plan is an intent that covers a row, or nil.
 func (t *table) plan(k key, now time.Time) *Intent {
 	for i, in := range t.intents {
-		if in.covers(k) && !t.used[in] && (in.Until.IsZero() || now.Before(in.Until)) {
+		until := in.Until
+		if until.IsZero() {
+			until = t.first[in].Add(planLife)
+		}
+		if in.covers(k) && !t.used[in] && now.Before(until) {
 			return &t.intents[i]
 		}
 	}
