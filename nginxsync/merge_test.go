@@ -36,10 +36,10 @@ func TestMergeJoins(t *testing.T) {
 	type clusters = map[string][]nginxsync.Instance
 	a := nginxsync.Snapshot{Baseline: clusters{"a": in("1"), "b": in("2")},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vip1: {"a": in("3")}},
-		Planned:  []string{"x"}}
+		Planned:  []nginxsync.Intent{{Cluster: "x"}}}
 	b := nginxsync.Snapshot{Baseline: clusters{"a": in("4"), "c": {}},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vip1: {"b": {}}, vip2: {"a": in("5")}},
-		Planned:  []string{"y"}}
+		Planned:  []nginxsync.Intent{{Cluster: "y"}}}
 	source := nginxsync.Merge(nginxsync.NewStaticSource(a), nginxsync.NewStaticSource(b))
 	got, _, err := source.Watch(t.Context(), 0)
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func TestMergeJoins(t *testing.T) {
 		Baseline: clusters{"a": append(in("1"), in("4")...), "b": in("2"), "c": {}},
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
 			vip1: {"a": in("3"), "b": {}}, vip2: {"a": in("5")}},
-		Planned: []string{"x", "y"}}, got)
+		Planned: []nginxsync.Intent{{Cluster: "x"}, {Cluster: "y"}}}, got)
 }
 
 // silent is a source that says nothing, or fails, until it is let speak.

@@ -16,10 +16,10 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// silent is a source that says nothing.
-type silent struct{}
+// mute is a source that says nothing.
+type mute struct{}
 
-func (silent) Watch(ctx context.Context, _ uint64) (nginxsync.Snapshot, uint64, error) {
+func (mute) Watch(ctx context.Context, _ uint64) (nginxsync.Snapshot, uint64, error) {
 	<-ctx.Done()
 	return nginxsync.Snapshot{}, 0, context.Cause(ctx)
 }
@@ -78,7 +78,7 @@ func TestAgentBeginsWithTheNewest(t *testing.T) {
 			if c.nginx > 0 {
 				driver.routes = nginxsync.NewRoutes(c.nginx, version(int(c.nginx)))
 			}
-			agent := running(t, nginxsync.Config{Source: silent{}, Driver: driver,
+			agent := running(t, nginxsync.Config{Source: mute{}, Driver: driver,
 				StateFile: file})
 			var want nginxsync.Routes
 			if c.want > 0 {
@@ -149,7 +149,7 @@ func TestDamagedStateFile(t *testing.T) {
 					want = nginxsync.NewRoutes(2, version(2))
 					driver.routes = want
 				}
-				agent := running(t, nginxsync.Config{Source: silent{}, Driver: driver,
+				agent := running(t, nginxsync.Config{Source: mute{}, Driver: driver,
 					StateFile: file})
 				eventually(t, "it is verified and saved", func() bool {
 					s := agent.Status()

@@ -4,7 +4,7 @@
 //	{
 //	  "baseline": {"hello_web": [{"id": "i1", "addr": "10.0.0.7:8080", "version": "v1", "weight": 2}]},
 //	  "overlays": {"10.58.0.2": {"hello_web": []}},
-//	  "planned": ["old_web"]
+//	  "planned": ["old_web", "10.58.0.3"]
 //	}
 //
 // The fields are those of nginxsync.Snapshot and nginxsync.Instance. A file that is missing, empty
@@ -150,7 +150,7 @@ func parse(text []byte) (nginxsync.Snapshot, error) {
 	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
 		return nginxsync.Snapshot{}, errors.New("null: want a JSON object")
 	}
-	out := nginxsync.Snapshot{Baseline: in.Baseline.instances(), Planned: in.Planned,
+	out := nginxsync.Snapshot{Baseline: in.Baseline.instances(), Planned: intents(in.Planned),
 		Overlays: make(map[netip.Addr]map[string][]nginxsync.Instance, len(in.Overlays))}
 	for vip, overlay := range in.Overlays {
 		out.Overlays[vip] = overlay.instances()
@@ -167,4 +167,16 @@ func (c clusters) instances() map[string][]nginxsync.Instance {
 		}
 	}
 	return out
+}
+
+// intents are plans from the list "planned": names of clusters of the baseline, and VIPs.
+func intents(names []string) (list []nginxsync.Intent) {
+	for _, name := range names {
+		if vip, err := netip.ParseAddr(name); err == nil {
+			list = append(list, nginxsync.Intent{VIP: vip, By: "file"})
+		} else {
+			list = append(list, nginxsync.Intent{Cluster: name, By: "file"})
+		}
+	}
+	return list
 }

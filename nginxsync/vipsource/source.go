@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/vip"
@@ -33,8 +35,9 @@ type Source struct {
 	cfg Config
 
 	mu       sync.Mutex
-	known    bool   // overlays are those of the allocator's revision seen
-	seen     uint64 // the last event that overlays has
+	known    bool                            // overlays are those of the allocator's revision seen
+	seen     uint64                          // the last event that overlays has
+	plans    map[netip.Addr]nginxsync.Intent // by the address of a record
 	overlays map[netip.Addr]map[string][]nginxsync.Instance
 	revision uint64
 	snapshot nginxsync.Snapshot // of revision; not changed any more
@@ -98,9 +101,13 @@ func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision u
 	if !s.known {
 		s.seen = s.cfg.Leases.Revision() // events after it may be in the list already
 		s.overlays = map[netip.Addr]map[string][]nginxsync.Instance{}
+		s.plans = map[netip.Addr]nginxsync.Intent{}
 		for _, l := range s.cfg.Leases.List(vip.Query{States: []vip.State{vip.Leased,
-			vip.Draining}}) {
-			s.overlays[l.Addr] = s.cfg.Overlay(l)
+			vip.Draining, vip.Cooling, vip.Quarantined, vip.Free}}) {
+			s.plans[l.Addr] = plan(l)
+			if l.State == vip.Leased || l.State == vip.Draining {
+				s.overlays[l.Addr] = s.cfg.Overlay(l)
+			}
 		}
 		s.known = true
 		s.publish()
@@ -111,7 +118,15 @@ func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision u
 // publish makes a revision of the overlays. The caller holds mu.
 func (s *Source) publish() {
 	s.revision++
-	s.snapshot = nginxsync.Snapshot{Overlays: maps.Clone(s.overlays)}
+	s.snapshot = nginxsync.Snapshot{Overlays: maps.Clone(s.overlays),
+		Planned: slices.Collect(maps.Values(s.plans))}
+}
+
+// plan has the agent believe what a record explains: that a lease has ended, or was bound to fewer
+// instances. An overlay that vanishes without a record is held.
+func plan(l vip.Lease) nginxsync.Intent {
+	return nginxsync.Intent{VIP: l.Addr, By: fmt.Sprintf("lease %s, bound %s, %s", l.ID,
+		l.Binding.Since.Format(time.RFC3339Nano), l.State)}
 }
 
 // forget has the leases read again, unless another watcher has gone on since.
@@ -144,6 +159,7 @@ func (s *Source) apply(events []vip.Event) {
 // address that another lease has by now does not come: events of an address are in order.
 func (s *Source) set(l vip.Lease) bool {
 	before, had := s.overlays[l.Addr]
+	s.plans[l.Addr] = plan(l)
 	if l.State != vip.Leased && l.State != vip.Draining {
 		delete(s.overlays, l.Addr)
 		return had
