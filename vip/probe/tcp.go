@@ -54,11 +54,13 @@ func (p TCP) InUse(ctx context.Context, addr netip.Addr) (bool, error) {
 		switch err := <-errs; {
 		case err == nil, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 			return true, nil
-		case bounded.Err() != nil, errors.Is(err, syscall.EHOSTUNREACH),
-			errors.Is(err, syscall.ETIMEDOUT):
+		case bounded.Err() != nil, isTimeout(err), errors.Is(err, syscall.EHOSTUNREACH):
 		default:
 			problem = err
 		}
+	}
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		<-ctx.Done() // the dialer has seen the deadline first
 	}
 	if ctx.Err() != nil {
 		problem = context.Cause(ctx)
@@ -67,4 +69,10 @@ func (p TCP) InUse(ctx context.Context, addr netip.Addr) (bool, error) {
 		return false, fmt.Errorf("probe %s by TCP: %w", addr, problem)
 	}
 	return false, nil
+}
+
+// isTimeout reports whether the dialer gave up: it may see a deadline before the context does.
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
