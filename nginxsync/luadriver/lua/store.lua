@@ -72,10 +72,12 @@ local function keys_of()
     return keys
 end
 
--- pause lets the worker answer requests in between, where it can.
+-- pause lets the worker answer requests in between, where it can, when two milliseconds have passed since it did.
+local paused = 0
 local function pause(n)
-    if n % 200 == 0 and ngx.get_phase() == "content" then
+    if n % 32 == 0 and clock() - paused > 0.002 and ngx.get_phase() == "content" then
         ngx.sleep(0)
+        paused = clock()
     end
 end
 
