@@ -65,6 +65,8 @@ var needs = []need{
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
 	{"services.All", nil, catalogue()},
+	{`"gosu", "gosu"`, nil, []string{"gosu=gosu"}},
+	{`"chpst", "runit"`, nil, []string{"chpst=runit"}},
 	{"engine.Docker", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
 	{"engine.Runc", nil, []string{"runc=runc"}},
 	{`"git"`, nil, []string{"git=git"}},
