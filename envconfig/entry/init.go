@@ -130,6 +130,7 @@ func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, 
 			return Report{}, err
 		}
 	}
+	begun := time.Now()
 	pid, err := syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{0, 1, 2},
@@ -141,7 +142,7 @@ func (i *Init) Run(c *Command, env []string, signals <-chan os.Signal) (Report, 
 	tty.give(pid) // should it have read too soon, it was stopped for that: see follow
 	r := running{
 		Init: i, main: pid, shell: c.isShell(), tty: tty, signals: signals, ends: make(chan end),
-		isPID1: os.Getpid() == 1,
+		isPID1: os.Getpid() == 1, begun: begun,
 	}
 	go r.reap()
 	for !r.turn() {

@@ -13,9 +13,10 @@ import (
 // stat holds the fields of a process in /proc/PID/stat.
 type stat struct {
 	Process
-	parent int
-	zombie bool
-	start  uint64 // in clock ticks since boot: with the PID it tells a process from a later one
+	parent  int
+	zombie  bool
+	stopped bool   // by a signal of job control
+	start   uint64 // in clock ticks since boot: with the PID it tells a process from a later one
 }
 
 // startField is the place of starttime among the fields after the name; see proc_pid_stat(5).
@@ -36,7 +37,7 @@ func parseStat(line string) (stat, bool) {
 	parent, err := strconv.Atoi(rest[1])
 	s := stat{
 		Process: Process{pid, line[open+1 : end]}, parent: parent,
-		zombie: rest[0] == "Z" || rest[0] == "X",
+		zombie: rest[0] == "Z" || rest[0] == "X", stopped: rest[0] == "T",
 	}
 	if len(rest) > startField {
 		s.start, _ = strconv.ParseUint(rest[startField], 10, 64)
@@ -78,20 +79,29 @@ func processes() []Process {
 	return out
 }
 
-// descendantsOf lists the children of a process, theirs, and so on.
-func descendantsOf(pid int) []Process {
+// belowOf lists the children of a process, theirs, and so on, without zombies.
+func belowOf(pid int) []stat {
 	children := map[int][]stat{}
 	for _, s := range stats() {
 		children[s.parent] = append(children[s.parent], s)
 	}
-	var out []Process
+	var out []stat
 	for queue := []int{pid}; len(queue) > 0; queue = queue[1:] {
 		for _, s := range children[queue[0]] {
 			queue = append(queue, s.PID)
 			if !s.zombie {
-				out = append(out, s.Process)
+				out = append(out, s)
 			}
 		}
+	}
+	return out
+}
+
+// descendantsOf lists the children of a process, theirs, and so on.
+func descendantsOf(pid int) []Process {
+	var out []Process
+	for _, s := range belowOf(pid) {
+		out = append(out, s.Process)
 	}
 	return out
 }
@@ -110,7 +120,8 @@ func commandLine(pid int) []string {
 
 // programOf returns the name of the program that a process runs: of its binary, which for a script
 // is the interpreter; for busybox and the like the name that it was called by. Where this user may
-// not look, it is the name by which the process was started.
+// not look, as root without CAP_SYS_PTRACE at another user's process, it is the name by which the
+// process was started, or that it has given itself ("nginx: master process /usr/sbin/nginx").
 func programOf(p Process) string {
 	exe, err := os.Readlink(procFile(p.PID, "exe"))
 	name := path.Base(strings.TrimSuffix(exe, " (deleted)"))
@@ -121,7 +132,8 @@ func programOf(p Process) string {
 	if len(args) == 0 {
 		return p.Name
 	}
-	called := path.Base(strings.TrimPrefix(args[0], "-")) // a login shell has a dash
+	title, _, _ := strings.Cut(args[0], ": ")
+	called := path.Base(strings.TrimPrefix(title, "-")) // a login shell has a dash
 	if (called == "busybox" || called == "toybox") && len(args) > 1 {
 		called = args[1]
 	}

@@ -30,6 +30,7 @@ type running struct {
 	ends    chan end
 	broken  error // why ends was closed while children are left; read after that
 	isPID1  bool  // of its namespace, where every other process is a descendant
+	begun   time.Time
 
 	report Report
 	ended  bool // the main process
@@ -166,7 +167,17 @@ func (r *running) pass(s syscall.Signal) {
 func (r *running) begin(stops bool) {
 	if stops {
 		r.asked = true
+		r.resume()
 		r.startGrace()
+	}
+}
+
+// resume continues the descendants that are stopped: they would handle no other signal before.
+func (r *running) resume() {
+	for _, s := range belowOf(os.Getpid()) {
+		if s.stopped {
+			_ = syscall.Kill(s.PID, syscall.SIGCONT)
+		}
 	}
 }
 
@@ -363,6 +374,7 @@ const scanDelay = 2 * time.Millisecond
 // call: a job of cron ends by itself.
 func (r *running) askLeft() {
 	s := syscall.SIGTERM
+	defer r.resume()
 	if r.Scope == Group {
 		if !r.asked {
 			_ = syscall.Kill(-r.main, s)
@@ -391,12 +403,22 @@ func (r *running) all(s syscall.Signal) []target {
 	return v.all(v.children[os.Getpid()])
 }
 
+// clockGrain is how far the time of a file may lie before that of the clock, which is finer.
+const clockGrain = 20 * time.Millisecond
+
 // pidFilePause is the time between two looks for a PID file that is not there yet.
 const pidFilePause = 20 * time.Millisecond
 
-// adopt makes the process of the PID file the main one, once the file names a process that runs.
+// adopt makes the process of the PID file the main one, once the file names a process that runs. A
+// file from before the start, as on a volume, names a process of an earlier container, and its
+// number may be another process's by now.
 func (r *running) adopt() {
 	data, err := os.ReadFile(r.PIDFile)
+	if info, statErr := os.Stat(r.PIDFile); err == nil && (statErr != nil ||
+		info.ModTime().Before(r.begun.Add(-clockGrain))) {
+		r.pidFile = time.After(pidFilePause)
+		return
+	}
 	pid, convErr := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || convErr != nil || pid <= 1 || pid == os.Getpid() ||
 		syscall.Kill(pid, 0) != nil {

@@ -28,12 +28,13 @@ type outcome struct {
 // workTime bounds how long a service may take to be ready and to finish its work on a busy machine.
 const workTime = 100 * time.Second
 
-// lay writes a service's files into a directory of the test, which other users may read.
+// lay writes a service's files into a directory of the test, which other users may write.
 func lay(t *testing.T, s services.Service) *services.Laid {
 	t.Helper()
 	s.Need(t)
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	require.NoError(t, os.Chmod(dir, 0o777))
 	l, err := s.Lay(dir, testbed.Port(t))
 	require.NoError(t, err)
 	return l

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,4 +73,20 @@ func stopContainer(t *testing.T, e engine.Engine, l *services.Laid, way services
 	o := outcome{code: code, took: time.Since(begin)}
 	o.whole, o.output = work.Whole(), work.Output()
 	return o
+}
+
+// Root in a container may not see which program a process of another user runs: the name that the
+// process has given itself tells.
+func TestServiceOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	s := real(t, "nginx and php-fpm")
+	files := map[string]string{}
+	for name, text := range s.Files {
+		files[name] = strings.NewReplacer("/proc/self/fd/2", "DIR/log", "error_log stderr",
+			"error_log DIR/log", "user root;", "").Replace(text)
+	}
+	s.Files, s.Command = files, "setpriv --reuid=33 --regid=33 --clear-groups sh DIR/both.sh"
+	e := engine.Runc(t)
+	l := lay(t, s)
+	stopContainer(t, e, l, services.Ways[0]).finished(t, l)
 }

@@ -33,6 +33,9 @@ func TestExitCodeOfAServiceInTheBackground(t *testing.T) {
 			`(setsid sh -c 'echo $$ > pid; sleep 0.2; exit 3' &); (setsid sh -c 'sleep 600' &)`, 3},
 		"of a PID file that comes later": {"--pid-file pid",
 			`(setsid sh -c 'sleep 0.1; echo $$ > pid; sleep 0.3; kill -SEGV $$' &); (setsid sh -c 'sleep 600' &)`, 139},
+		"of a PID file of an earlier container": {"--pid-file pid",
+			`sleep 0.3 & echo $! > pid; touch -d '1 hour ago' pid; (setsid sh -c 'sleep 0.6; echo $$ > pid; sleep 0.2; exit 3' &)`,
+			3},
 		"of a PID file that is left behind": {"--pid-file pid",
 			`echo 1 > pid; (setsid sh -c 'sleep 0.1; exit 3' &)`, 3},
 	} {

@@ -245,3 +245,27 @@ func TestStopWhileStarting(t *testing.T) {
 		require.Less(t, time.Since(begin), 45*time.Second, "before the last call")
 	}
 }
+
+// A process that is stopped handles no signal before it goes on, so a stop continues it and its
+// stopped workers.
+func TestStoppedServiceEnds(t *testing.T) {
+	t.Parallel()
+	for _, scope := range []string{"service", "main", "group"} {
+		s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --grace 60s --scope `+
+			scope+` -- "$A"`)
+		s.sees("READY")
+		begin := time.Now()
+		for _, p := range childrenOf(s.cmd.Process.Pid)[1:] {
+			pid, err := strconv.Atoi(p)
+			require.NoError(t, err)
+			require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+			require.Eventually(t, func() bool {
+				stat, err := os.ReadFile("/proc/" + p + "/stat")
+				return err == nil && strings.Contains(string(stat), ") T ")
+			}, 20*time.Second, time.Millisecond)
+		}
+		s.signal(syscall.SIGTERM)
+		require.Equal(t, 0, s.ends(), "%s: %v", scope, s.output)
+		require.Less(t, time.Since(begin), 45*time.Second, "before the last call")
+	}
+}
