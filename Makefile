@@ -77,7 +77,8 @@ bench-conf: go
 	cd nginxsync/bench && go test -bench . -run Table -v ./...
 
 bench-envconfig: go
-	@scripts/packages 'make bench-envconfig' tini=tini dumb-init=dumb-init catatonit=catatonit s6-svscan=s6
+	@packages="$$($(INSTALL) -packages ./envconfig/cmd/envconfig)" && \
+		scripts/packages 'make bench-envconfig' tini=tini dumb-init=dumb-init catatonit=catatonit s6-svscan=s6 $$packages
 	go run ./envconfig/bench
 
 check-corpus: go

@@ -25,9 +25,8 @@ func main() {
 	files := flag.Int("files", 10_000, "files of the large activation")
 	drains := flag.Int("drains", 50,
 		"stops behind a start script, for envconfig; peers get a tenth")
-	only := flag.String("only", "", "start, launch, memory, activate, big, codes, drain or "+
-		"check; the "+
-		"default is all")
+	only := flag.String("only", "", "start, launch, memory, activate, big, codes, drain, "+
+		"catalogue or check; the default is all")
 	flag.Parse()
 	if err := run(*only, *rounds, *files, *drains); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -84,6 +83,7 @@ func run(only string, rounds, files, drains int) error {
 		{"big", b.bigFile},
 		{"codes", func() error { return b.codes(found) }},
 		{"drain", func() error { return b.drain(drains, found) }},
+		{"catalogue", b.catalogue},
 		{"check", b.checkLarge},
 	} {
 		if only != "" && only != step.name {

@@ -63,6 +63,18 @@ func Endpoint(t testing.TB, name string, hosts []string) (dir, addr string) {
 	return Own(t).TestDir(t, name), fmt.Sprintf("%s:%d", ip, Port(t))
 }
 
+// FreePort finds a port of the range at random, for a server of a program that is no test. Nothing
+// reserves it.
+func FreePort() (int, error) {
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		if held, err := holdPort(port); err == nil {
+			return port, held.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free port in %d to %d", firstPort, lastPort)
+}
+
 // FreePorts finds ports for servers that outlive the test. Nothing reserves a port after it
 // returns, so the caller listens on each soon.
 func FreePorts(count int) ([]string, error) {
