@@ -17,16 +17,16 @@ import (
 // contract.
 type Drainer interface {
 	// InFlight reports how many requests Nginx has given to each of the addresses and has not ended
-	// yet, over all workers, also those that a reload has retired. A request counts from the moment
-	// its instance is chosen until it has ended, so a request that is sent again moves. A context
-	// that ends is an error with the context's cause in its chain.
+	// yet, over all workers, also the workers that a reload has retired. A request counts from the
+	// moment its instance is chosen until it has ended, so a request that is sent again moves. A
+	// context that ends is an error with the context's cause in its chain.
 	InFlight(ctx context.Context, addrs []netip.AddrPort) (InFlight, error)
 }
 
 // InFlight is how many requests are in flight to each address that was asked about.
 type InFlight struct {
 	Requests map[netip.AddrPort]int // by address; 0 where there is none
-	// Silent are the workers that did not answer in time: what they have in flight is not known,
+	// Silent are the workers that did not answer in time: their requests in flight are not known,
 	// and not in Requests.
 	Silent []Worker
 }
@@ -64,8 +64,8 @@ func (f InFlight) String() string {
 // is cut. The addresses should not be in the routes any more: one that is never comes to rest under
 // load.
 //
-// The error names what is still in flight and has the context's cause in its chain; a deadline for
-// the drain is a context with one. errors.ErrUnsupported: the driver is no Drainer. WaitDrained
+// The error names the requests still in flight and has the context's cause in its chain; a deadline
+// for the drain is a context with one. errors.ErrUnsupported: the driver is no Drainer. WaitDrained
 // does not change the routes, and a caller that gives up changes nothing.
 func (a *Agent) WaitDrained(ctx context.Context, revision uint64, addrs []netip.AddrPort) error {
 	drainer, ok := a.cfg.Driver.(Drainer)

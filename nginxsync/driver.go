@@ -22,15 +22,15 @@ type Driver interface {
 	// State reports which generation is in force and with which each worker answers. A context that
 	// ends is an error with the context's cause in its chain.
 	State(ctx context.Context) (DriverState, error)
-	// Routes reads back what is in force, proven by its digest. The zero Routes means that there is
-	// nothing. A context that ends is an error with the context's cause in its chain.
+	// Routes reads back the routes in force, proven by their digest. The zero Routes means that
+	// there is nothing. A context that ends is an error with the context's cause in its chain.
 	Routes(ctx context.Context) (Routes, error)
 }
 
 var (
 	// ErrConflict is in the chain of Apply's error when a generation that is not older is in force.
 	ErrConflict = errors.New("conflict")
-	// ErrGap is in the chain of Apply's error when the delta does not begin at what is in force.
+	// ErrGap is in the chain of Apply's error when the delta does not begin at the routes in force.
 	ErrGap = errors.New("gap")
 	// ErrFenced is in the chain of the error of an agent that another one has taken over from.
 	ErrFenced = errors.New("fenced")
@@ -58,7 +58,7 @@ type DriverState struct {
 	// none had a term.
 	Epoch  uint64
 	Writer string
-	// Memory is what Nginx has for routes, Free what is left of it, in bytes; 0 when the driver
+	// Memory is Nginx's memory for routes, Free the rest of it, in bytes; 0 when the driver
 	// does not know.
 	Memory, Free int64
 }

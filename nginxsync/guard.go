@@ -8,17 +8,18 @@ import (
 	"time"
 )
 
-// Guard is what an Agent does not believe a Source without a plan. What is in force goes on for a
-// change that it holds, and the rest of the snapshot takes effect. The guard holds
+// Guard holds the changes of a Source that an Agent does not believe without a plan. The routes in
+// force go on for a change that it holds, and the rest of the snapshot takes effect. The guard
+// holds
 //
 //   - a cluster of the baseline that would lose its last instance,
 //   - a cluster of the baseline or of an overlay that would keep less than Share of its instances,
-//   - clusters of overlays that vanish, or are emptied, when all do or less than Share of them would
-//     stay,
+//   - clusters of overlays that vanish, or are emptied, when all do or less than Share of them
+//     would stay,
 //   - every cluster that shrinks when the baseline would keep less than Share of all its instances.
 //
-// A change that is held takes effect when an Intent covers it, when Agent.Release names it, or after
-// ReleaseAfter; it ends when the source takes it back.
+// A change that is held takes effect when an Intent covers it, when Agent.Release names it, or
+// after ReleaseAfter; it ends when the source takes it back.
 type Guard struct {
 	// Share is how much may go away without a plan, from 0 to 1. The default is 0.5.
 	Share float64
@@ -28,9 +29,9 @@ type Guard struct {
 	ReleaseAfter time.Duration
 }
 
-// Intent is a plan: something that may shrink. It covers the cluster of the baseline when only
-// Cluster is set, all clusters of an overlay when only VIP is set, and one of them when both are.
-// It is used up when what it covers has gone or has no instance, and it ends at Until.
+// Intent is a plan: it names the part that may shrink. It covers the cluster of the baseline when
+// only Cluster is set, all clusters of an overlay when only VIP is set, and one of them when both
+// are. It is used up when its cluster or overlay has gone or has no instance, and it ends at Until.
 type Intent struct {
 	VIP     netip.Addr `json:"vip"`
 	Cluster string     `json:"cluster"`

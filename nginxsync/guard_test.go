@@ -30,7 +30,7 @@ func on(n int) overlays {
 }
 
 // Each change that shrinks is held or believed as the guard's rules say; a plan, a person and time
-// release it, and then it is what the source has.
+// release it, and then the source's version serves.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	first := netip.AddrFrom4([4]byte{10, 0, 1, 0})
@@ -74,7 +74,8 @@ func TestGuard(t *testing.T) {
 			[]string{"vip 10.0.1.0 cluster"}},
 		{"one overlay of three", snapshot{Overlays: on(3)}, snapshot{Overlays: on(2)}, nil, nil},
 		{"most overlays", snapshot{Overlays: on(9)}, snapshot{Overlays: on(8)}, nil, nil},
-		{"an overlay that was empty", snapshot{Overlays: overlays{first: {"a": {}}}}, snapshot{}, nil,
+		{"an overlay that was empty", snapshot{Overlays: overlays{first: {"a": {}}}}, snapshot{},
+			nil,
 			nil},
 		{"three of ten clusters by one each", snapshot{Baseline: wide(10, 3)},
 			snapshot{Baseline: func() clusters {

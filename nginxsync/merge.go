@@ -13,9 +13,9 @@ import (
 // Merge returns a source of all that the sources supply, such as a baseline out of a registry and
 // overlays out of leases. Instances of one cluster in one scope that several sources name serve
 // together, in the order of the sources; the clusters that are planned to be emptied are those of
-// all. There is no snapshot before each source has supplied one: what a source has not said yet is
-// not known, and is not empty. A source that fails later keeps its last snapshot in the result while
-// the others go on; its error is returned once after each snapshot.
+// all. There is no snapshot before each source has supplied one: the routes of a silent source are
+// not known, and are not empty. A source that fails later keeps its last snapshot in the result
+// while the others go on; its error is returned once after each snapshot.
 func Merge(sources ...Source) Source {
 	return &merged{parts: make([]part, len(sources)), sources: sources,
 		changed: make(chan struct{})}
@@ -67,7 +67,7 @@ func (m *merged) Watch(ctx context.Context, after uint64) (Snapshot, uint64, err
 	}
 }
 
-// follow waits for the snapshots of one source, and tells its first error.
+// follow waits for the snapshots of one source, and reports its first error.
 func (m *merged) follow(ctx context.Context, i int, source Source, failed chan<- error) {
 	tries := retry.Backoff{}
 	told := false

@@ -38,8 +38,9 @@ func TestMergeJoins(t *testing.T) {
 		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vip1: {"a": in("3")}},
 		Planned:  []nginxsync.Intent{{Cluster: "x"}}}
 	b := nginxsync.Snapshot{Baseline: clusters{"a": in("4"), "c": {}},
-		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vip1: {"b": {}}, vip2: {"a": in("5")}},
-		Planned:  []nginxsync.Intent{{Cluster: "y"}}}
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{vip1: {"b": {}},
+			vip2: {"a": in("5")}},
+		Planned: []nginxsync.Intent{{Cluster: "y"}}}
 	source := nginxsync.Merge(nginxsync.NewStaticSource(a), nginxsync.NewStaticSource(b))
 	got, _, err := source.Watch(t.Context(), 0)
 	require.NoError(t, err)
@@ -60,7 +61,8 @@ func (s *silent) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, u
 	if s.err != nil && after == 0 {
 		select {
 		case <-s.speak:
-			return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"s": in("1")}}, 1, nil
+			return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"s": in("1")}}, 1,
+				nil
 		default:
 			return nginxsync.Snapshot{}, 0, s.err
 		}
@@ -68,7 +70,8 @@ func (s *silent) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, u
 	if after == 0 {
 		select {
 		case <-s.speak:
-			return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"s": in("1")}}, 1, nil
+			return nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"s": in("1")}}, 1,
+				nil
 		case <-ctx.Done():
 			return nginxsync.Snapshot{}, 0, context.Cause(ctx)
 		}
@@ -80,7 +83,8 @@ func (s *silent) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, u
 	return nginxsync.Snapshot{}, 0, context.Cause(ctx)
 }
 
-// There is no snapshot while a source has said nothing, and a source that fails later stops nobody.
+// There is no snapshot while a source has said nothing, and a source that fails later stops no
+// other.
 func TestMergeOfASilentSource(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("the registry is away")

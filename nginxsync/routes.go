@@ -39,7 +39,7 @@ func ParseGeneration(s string) (Generation, error) {
 	return Generation{Number: n, Digest: digest}, nil
 }
 
-// Routes is what an Nginx serves: a generation and its content. Make it with NewRoutes.
+// Routes are the routes that an Nginx serves: a generation and its content. Make it with NewRoutes.
 type Routes struct {
 	Generation Generation
 	Snapshot   Snapshot // canonical

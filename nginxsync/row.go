@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Row is who serves one cluster: on a VIP, or in the baseline. Its line form is
+// Row lists the instances that serve one cluster: on a VIP, or in the baseline. Its line form is
 //
 //	r <vip|-> <cluster> <sum> <bytes>                the head; so many bytes of instances follow
 //	i <address> <port> <weight> <version|-> <id>     an instance

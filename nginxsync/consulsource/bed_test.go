@@ -40,7 +40,7 @@ func register(t *testing.T, client *api.Client, service, id string, port int, ve
 	t.Cleanup(func() { _ = client.Agent().ServiceDeregister(service + "-" + id) })
 }
 
-// bed is a source that runs, and what it showed last.
+// bed is a source that runs, with its last snapshot or error.
 type bed struct {
 	*consulsource.Source
 	t *testing.T

@@ -10,7 +10,7 @@ import (
 
 // The damping of instances that come and go: after flapAt changes within flapWindow an instance is
 // left out until it has stayed as it is for calmAfter. Were fewer than half of the instances left
-// then, those that are there stay in.
+// then, the instances that are there stay in.
 const (
 	flapAt     = 4
 	flapWindow = time.Minute
@@ -26,7 +26,7 @@ type sighting struct {
 	last    time.Time   // when it was seen or went
 }
 
-// apply returns the instances that serve, the ids of those that are left out for flapping, and when
+// apply returns the instances that serve, the ids of the instances left out for flapping, and when
 // to look again: the zero time when nothing has to be looked at.
 func (d *damper) apply(now time.Time, have []nginxsync.Instance) (serve []nginxsync.Instance,
 	flapping []string, again time.Time) {

@@ -23,7 +23,7 @@ func nextIndex(last, answered uint64, early bool) uint64 {
 }
 
 // believable returns an error for an answer that may lack instances: the server had no leader, was
-// behind by more than maxStale, or left out what the token may not read.
+// behind by more than maxStale, or left out instances that the token may not read.
 func believable(meta *api.QueryMeta, maxStale time.Duration) error {
 	switch {
 	case !meta.KnownLeader:

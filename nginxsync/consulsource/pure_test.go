@@ -131,7 +131,7 @@ func TestDamper(t *testing.T) {
 	require.Empty(t, flapping)
 	require.Zero(t, again)
 
-	// When most come and go, those that are there serve, so that half are left.
+	// When most come and go, the present ones serve, so that half are left.
 	now = now.Add(time.Hour)
 	for n := range 20 {
 		now = now.Add(time.Second)

@@ -43,7 +43,7 @@ type Source struct {
 
 var _ nginxsync.Source = (*Source)(nil)
 
-// service is what is known of one service. Its fields are guarded by Source.mu.
+// service is the knowledge of one service. Its fields are guarded by Source.mu.
 type service struct {
 	cluster, name string
 	answered      time.Time // of the last answer that was used; zero before the first
@@ -77,7 +77,7 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// patience is how long nothing may be heard before a watcher is told: a server that has just
+// patience is how long nothing may be heard before a watcher gets an error: a server that has just
 // started, or just lost its leader, is soon well.
 const patience = 500 * time.Millisecond
 

@@ -164,8 +164,8 @@ func TestConsulAwayTakesNothing(t *testing.T) {
 	b.shows(web, "1@80=", "4@80=")
 }
 
-// Three servers lose their leader, then all but one: nothing is taken away, and what a new leader
-// knows is seen.
+// Three servers lose their leader, then all but one: nothing is taken away, and the
+// source sees the answers of a new leader.
 func TestLeaderLost(t *testing.T) {
 	t.Parallel()
 	cluster := consul.StartCluster(t, 3)
@@ -370,7 +370,8 @@ func TestConfig(t *testing.T) {
 	t.Parallel()
 	_, err := consulsource.New(consulsource.Config{Wait: time.Millisecond, Connections: -1,
 		Turn: -1, Every: -1, MaxStale: -1, Probe: -1, FirstWait: -1})
-	for _, field := range []string{"Consul", "Services or Config.Tag", "Wait", "Connections", "Turn",
+	for _, field := range []string{"Consul", "Services or Config.Tag", "Wait", "Connections",
+		"Turn",
 		"Every", "MaxStale", "Probe", "FirstWait"} {
 		require.ErrorContains(t, err, "consulsource: Config."+field+": ")
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// readBack compares what the driver reads back with what was pushed last.
+// readBack compares the routes that the driver reads back with the last push.
 func (s *suite) readBack() {
 	s.t.Helper()
 	got, err := s.Driver.Routes(s.t.Context())
@@ -81,8 +81,8 @@ func testWrongDigest(t *testing.T, s *suite) {
 	s.want(s.Plain, "/", 200, "a1", "v1")
 }
 
-// Clusters a and b of a VIP go through the versions together: who has seen a version of one sees
-// that or a later one of the other.
+// Clusters a and b of a VIP go through the versions together: a client that has seen a version of
+// one sees that or a later one of the other.
 func testAtOnce(t *testing.T, s *suite) {
 	const versions = 40
 	a, b := s.Backend("a"), s.Backend("b")
@@ -115,8 +115,9 @@ func testAtOnce(t *testing.T, s *suite) {
 	}
 	for i := range versions {
 		version := fmt.Sprintf("v%d", i+1)
-		s.push(uint64(i+1), nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
-			s.VIPs[0]: {"a": one("a", version, a), "b": one("b", version, b)}}})
+		s.push(uint64(i+1),
+			nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
+				s.VIPs[0]: {"a": one("a", version, a), "b": one("b", version, b)}}})
 	}
 	close(done)
 	wg.Wait()

@@ -44,7 +44,7 @@ func (d *Driver) InFlight(ctx context.Context, addrs []netip.AddrPort) (f nginxs
 	return f, nil
 }
 
-// addLine adds what one worker told: "worker SLOT PID N N …" or "leaving PID N N …".
+// addLine adds the line of one worker: "worker SLOT PID N N …" or "leaving PID N N …".
 func addLine(f *nginxsync.InFlight, addrs []netip.AddrPort, words []string) error {
 	if len(words) == 0 {
 		return nil

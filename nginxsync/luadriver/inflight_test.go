@@ -198,7 +198,7 @@ func TestInFlightOfRetiredWorkers(t *testing.T) {
 	b.inFlight(t, g.addr, 0)
 }
 
-// A worker that stands is named: what it has in flight is not known.
+// A worker that stands is named: its requests in flight are not known.
 func TestInFlightNamesASilentWorker(t *testing.T) {
 	t.Parallel()
 	b := start(t, 1<<20)
@@ -260,7 +260,7 @@ func TestDrainLosesNoRequest(t *testing.T) {
 	end()
 }
 
-// A drain that does not end names what is in flight and the context's cause.
+// A drain that does not end names the requests in flight and the context's cause.
 func TestDrainEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	b := start(t, 1<<20)

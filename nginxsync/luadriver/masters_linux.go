@@ -48,7 +48,7 @@ func title(pid int) string {
 	return strings.TrimRight(strings.ReplaceAll(string(text), "\x00", " "), " ")
 }
 
-// parentOf returns 0 where it cannot tell.
+// parentOf returns 0 where the parent is not known.
 func parentOf(pid int) int {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := strings.LastIndexByte(string(text), ')') // the name before it may have any byte

@@ -20,7 +20,7 @@ import (
 var luaFiles embed.FS
 
 // program is the driver's Lua code: the files share their locals, so each stands before the files
-// that use what it declares.
+// that use its declarations.
 var program = func() string {
 	var b strings.Builder
 	for _, name := range []string{"base", "hash", "peers", "store", "push", "routes", "balance",
@@ -163,7 +163,7 @@ func upstream(u transform.Upstream) string {
 		"{ package.loaded[\"sluice.routes\"].balance(%s) }", args)
 }
 
-// method returns the driver's name of a balancing directive, and what is hashed.
+// method returns the driver's name of a balancing directive, and its hash key.
 func method(directive []string) (name, key string) {
 	if len(directive) == 0 {
 		return "round_robin", ""

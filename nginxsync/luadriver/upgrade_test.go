@@ -70,8 +70,8 @@ func children(pids ...int) (all []int) {
 }
 
 // While an upgrade of Nginx's program has two masters on the same sockets, nothing is verified: the
-// old one answers with other routes. When the old workers have ended, every request gets what was
-// verified.
+// old one answers with other routes. When the old workers have ended, every request gets the
+// verified routes.
 func TestUpgradeIsNotVerifiedByHalf(t *testing.T) {
 	t.Parallel()
 	b := start(t, 1<<20)

@@ -126,8 +126,8 @@ type Status struct {
 	Changes []transform.Change `json:"changes"`
 	// Routes are the hosts and locations whose requests go elsewhere in Bundle than in the tree of
 	// before; nil when there was none to compare with. The places are those in production's files,
-	// or, when this process had not seen the tree of before, in the transformed ones. Whoever reads
-	// them must not change them.
+	// or, when this process had not seen the tree of before, in the transformed ones. A reader
+	// must not change them.
 	Routes *route.Comparison `json:"routes"`
 	// why Nginx does not run on Bundle; empty when it does
 	LastError string `json:"lastError"`

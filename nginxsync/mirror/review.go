@@ -21,7 +21,7 @@ var ErrHeld = errors.New("held")
 // maxShown is the number of changes that a comparison of the status has.
 const maxShown = 200
 
-// staged is what the last Stage read and made.
+// staged is the input and the result of the last Stage.
 type staged struct {
 	digest     string
 	production map[string]string // texts of production's configuration

@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
-// access decides allow, deny, auth_basic and satisfy. What a password file or a subrequest of
-// auth_request would say is among Answer.Unless.
+// access decides allow, deny, auth_basic and satisfy. The answer of a password file or of a
+// subrequest of auth_request is among Answer.Unless.
 func (w *walk) access() error {
 	rule, denied, err := w.clientRule()
 	if err != nil {
@@ -126,8 +126,8 @@ func (w *walk) unless(d *conf.Directive, format string, args ...any) {
 	w.answer.Steps = w.answer.Steps[:before]
 }
 
-// upstreamSays adds the answers of an upstream that Nginx itself acts on: those that error_page is
-// shown for, and X-Accel-Redirect.
+// upstreamSays adds the answers of an upstream that Nginx itself acts on: the codes of
+// error_page, and X-Accel-Redirect.
 func (w *walk) upstreamSays(pass conf.Node) {
 	module := strings.TrimSuffix(pass.Name(), "_pass")
 	if module == "memcached" {

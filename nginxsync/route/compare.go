@@ -32,8 +32,8 @@ type PairChange struct {
 	Location string `json:"location"`
 	// Request is the request that shows the change; empty in one that is Undecided.
 	Request string `json:"request"`
-	// What differs of a change: upstream, uri, headers (of the request to the upstream), answer
-	// headers, status, redirect, file.
+	// The differing parts of a change: upstream, uri, headers (of the request to the upstream),
+	// answer headers, status, redirect, file.
 	What []string `json:"what"`
 	// Reason is why one is Undecided.
 	Reason string `json:"reason"`
@@ -75,7 +75,7 @@ func (c *Comparison) Same() bool { return c.Changed+c.Undecided == 0 }
 // A pair whose directives are the same on both sides, wherever they stand, is the same. For any
 // other, requests are followed through both trees: the path of the location and one below it, with
 // and without files, and with the values that differing conditions and maps ask for. Where they go
-// is Changed; a difference that none of them meets is Undecided. What an upstream is made of, logs,
+// is Changed; a difference that none of them meets is Undecided. The servers of an upstream, logs,
 // limits and caches are not compared, nor stream and mail.
 func Compare(old, new *conf.Tree, limit int) *Comparison {
 	c := &comparer{sides: [2]*Router{NewRouter(old), NewRouter(new)},
@@ -112,7 +112,7 @@ type group struct {
 	members []member
 }
 
-// groups are the hosts of both trees by who serves them, in the order of the new tree and then of
+// groups are the hosts of both trees by their servers, in the order of the new tree and then of
 // the old one.
 func (c *comparer) groups() []*group {
 	var list []*group
@@ -208,7 +208,7 @@ func (r *Router) serverOf(key socketKey, host string) (conf.Node, error) {
 	return w.byName(s)
 }
 
-// group compares what two servers do with the requests of the members.
+// group compares how two servers handle the requests of the members.
 func (c *comparer) group(g *group) {
 	old, new := g.servers[0], g.servers[1]
 	if old.Directive == nil || new.Directive == nil {
@@ -226,7 +226,7 @@ func (c *comparer) group(g *group) {
 		of = append(of, p.compare(pair)...)
 	}
 	for _, change := range p.compare(pairs[0]) {
-		// What the servers do to every request, their locations have shown.
+		// Differences for every request are in the changes of the locations already.
 		if change.Kind == Changed && !slices.ContainsFunc(of, change.like) ||
 			change.Kind == Undecided && len(of) == 0 {
 			of = append(of, change)

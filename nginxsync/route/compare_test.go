@@ -231,7 +231,7 @@ func TestCompareMovedFiles(t *testing.T) {
 	require.Equal(t, "parts/loc.conf:2", got.Changes[0].New.At)
 }
 
-// The list is bounded; what is over the limit is counted.
+// The list is bounded; changes over the limit are counted.
 func TestCompareLimit(t *testing.T) {
 	t.Parallel()
 	tree := func(upstream string) *conf.Tree {

@@ -197,7 +197,8 @@ func redirects(e effect) bool {
 	return false
 }
 
-// who are the members that a request stands for: all, unless the host or the socket is looked at.
+// who returns the members that a request stands for: all, unless the host or the socket is looked
+// at.
 func (p *pairComparer) who(q probe, effects [2][]effect) []member {
 	if !looksAt(effects, "host", "server_addr", "server_port", "scheme", "https") {
 		return p.members
@@ -230,8 +231,8 @@ type end struct {
 // setting is a directive that adds a header, as it is written and with the values of its variables.
 type setting struct{ text, value string }
 
-// differences are the parts in which two ends differ. Headers are reduced to those that only one
-// has.
+// differences are the parts in which two ends differ. Headers are reduced to the ones that
+// only one has.
 func differences(old, new *end) (what []string) {
 	add := func(name string, differ bool) {
 		if differ {

@@ -18,8 +18,8 @@ type effect struct {
 	ordered bool // its place among the others counts
 }
 
-// units are the settings that inner blocks inherit, by name. Those that share a unit are inherited
-// together. A setting of a module (proxy_…) counts where the module's pass does.
+// units are the settings that inner blocks inherit, by name. Settings that share a unit are
+// inherited together. A setting of a module (proxy_…) counts where the module's pass does.
 var units = map[string]string{
 	"root": "root", "alias": "root", "index": "index", "autoindex": "autoindex",
 	"error_page": "error_page", "recursive_error_pages": "recursive_error_pages",
@@ -33,12 +33,12 @@ var units = map[string]string{
 	"more_clear_input_headers": "more_clear_input_headers",
 }
 
-// moduleSettings are the settings of a module that change what its upstream is asked.
+// moduleSettings are the settings of a module that change the request to its upstream.
 var moduleSettings = []string{"set_header", "param", "set_body", "method", "http_version",
 	"pass_request_headers", "pass_request_body", "intercept_errors", "redirect", "hide_header",
 	"pass_header", "index", "split_path_info", "ssl_name", "ssl_server_name", "pass_trailers"}
 
-// local reports whether a directive counts for its own location only: what rewrites, what answers.
+// local reports whether a directive counts for its own location only: it rewrites or answers.
 func local(name string) bool {
 	switch name {
 	case "rewrite", "return", "if", "set", "break", "try_files", "internal", "limit_except", "perl",
@@ -247,7 +247,7 @@ func writeText(b io.Writer, n conf.Node) {
 	}
 }
 
-// contextOf is a digest of what a tree has for all its servers.
+// contextOf is a digest of the settings that a tree has for all its servers.
 func contextOf(r *Router) string {
 	h := sha256.New()
 	if r.http.Directive == nil {

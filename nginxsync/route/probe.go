@@ -92,8 +92,8 @@ func validHost(host string) bool {
 	return err == nil && u.Host == host && u.Port() == ""
 }
 
-// probes are the requests for a pair: plain ones for its path, and those that differing directives
-// ask for.
+// probes are the requests for a pair: plain ones for its path, and the ones that differing
+// directives ask for.
 func (p *pairComparer) probes(pair *locationPair, effects, diffs [2][]effect) []probe {
 	members := p.members[:1]
 	if looksAt(effects, "host", "server_addr", "server_port", "scheme", "https") ||

@@ -45,8 +45,8 @@ type Source struct {
 
 var _ nginxsync.Source = (*Source)(nil)
 
-// New makes a source. A configuration that is not valid is an error with nginxsync.ErrInvalid in its
-// chain.
+// New makes a source. A configuration that is not valid is an error with nginxsync.ErrInvalid in
+// its chain.
 func New(cfg Config) (*Source, error) {
 	if cfg.Leases == nil {
 		return nil, fmt.Errorf("vipsource: Config.Leases: is required: %w", nginxsync.ErrInvalid)
@@ -138,7 +138,7 @@ func (s *Source) forget(seen uint64) {
 	}
 }
 
-// apply takes the events that are newer than those that the overlays have.
+// apply takes the events that are newer than the overlays.
 func (s *Source) apply(events []vip.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -43,7 +43,7 @@ func allocate(t *testing.T, a *vip.Allocator, task string, clusters ...string) v
 	return l
 }
 
-// want is what the leases stand for, by a list.
+// want returns the snapshot that the leases stand for, by a list.
 func want(a *vip.Allocator) nginxsync.Snapshot {
 	s := nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
 	for _, l := range a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}) {
@@ -52,7 +52,7 @@ func want(a *vip.Allocator) nginxsync.Snapshot {
 	return s
 }
 
-// follow watches until the source supplies what the leases stand for.
+// follow watches until the source supplies the snapshot that the leases stand for.
 func follow(t *testing.T, s *vipsource.Source, a *vip.Allocator, after uint64) uint64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -68,7 +68,7 @@ func follow(t *testing.T, s *vipsource.Source, a *vip.Allocator, after uint64) u
 	}
 }
 
-// Whatever happens to leases, the source comes to what a list of them says.
+// After any events of leases the source has the snapshot of a list of them.
 func TestOverlaysFollowLeases(t *testing.T) {
 	t.Parallel()
 	a := allocator(t)
@@ -177,8 +177,10 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	baseline := nginxsync.NewStaticSource(nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
-		"web": {{ID: "stable-1", Addr: netip.MustParseAddrPort("10.1.0.1:80"), Version: "v1"}}}})
+	baseline := nginxsync.NewStaticSource(
+		nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+			"web": {{ID: "stable-1", Addr: netip.MustParseAddrPort("10.1.0.1:80"),
+				Version: "v1"}}}})
 	source := nginxsync.Merge(baseline, overlays) // for nginxsync.Config.Source
 
 	lease, err := leases.Allocate(context.Background(), vip.Request{Owner: vip.Owner{Task: "4711",
