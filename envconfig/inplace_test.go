@@ -22,8 +22,9 @@ type mounts struct {
 
 func newMounts(t *testing.T) *mounts {
 	b := newBox(t, map[string]string{
-		"envs/test/opt/conf/a": "a of test", "envs/production/opt/conf/a": "a of production, longer",
-		"envs/test/opt/conf/b": "b of test, longer", "envs/production/opt/conf/b": "b",
+		"envs/test/opt/conf/a":       "a of test",
+		"envs/production/opt/conf/a": "a of production, longer",
+		"envs/test/opt/conf/b":       "b of test, longer", "envs/production/opt/conf/b": "b",
 		"envs/test/opt/plain": "plain", "envs/production/opt/plain": "plain of production",
 		"envs/production/opt/gone": "gone", SpecName: `{"required":["opt/plain"]}`})
 	m := &mounts{b, t.TempDir()}
@@ -149,7 +150,7 @@ func TestInPlaceBelowAReadOnlyRoot(t *testing.T) {
 	require.ErrorContains(t, err, "/opt/conf/a (a mount, read-only file system)")
 }
 
-// A copy of what was written in place is for the mount: where that is gone, the image's own file
+// A copy of content written in place is for the mount: where that is gone, the image's own file
 // stays as it is.
 func TestInPlaceWhenTheMountIsGone(t *testing.T) {
 	if !inNamespace(t) {

@@ -270,8 +270,8 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 	return parseManifest(asText(text))
 }
 
-// asText returns b as a string without a copy. What b holds is not changed any more, though more may
-// be appended.
+// asText returns b as a string without a copy. The bytes of b are not changed any more, though more
+// may be appended.
 func asText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it;

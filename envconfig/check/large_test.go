@@ -12,8 +12,8 @@ import (
 )
 
 // Files of two megabytes that took minutes where a parser reads the text behind a mark again for
-// each mark. Of those that take many seconds in any case, make soak reads the whole, and the short
-// run a part.
+// each mark. The files that take many seconds in any case are read whole in make soak, and in part
+// in the short run.
 func TestLargeFiles(t *testing.T) {
 	t.Parallel()
 	size := soak.Count(128<<10, 2<<20)

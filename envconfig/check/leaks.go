@@ -288,8 +288,8 @@ func (s *Set) ownerOf(setting *Setting, live bool) string {
 var inPaths = []string{"queue", "topic", "bucket", "stream", "exchange", "index", "collection",
 	"subscription", "repository"}
 
-// plainly are words that mean production wherever they stand in a name; tested are what tests have,
-// of whatever environment they are.
+// plainly are words that mean production wherever they stand in a name; tested are words for parts
+// of a test, of any environment.
 var (
 	plainly = []string{"prod", "prd", "production"}
 	tested  = []string{"result", "results", "case", "cases", "run", "runs", "suite", "suites",
@@ -396,7 +396,8 @@ func database(s *Setting) string {
 	in := func(list []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(list, w) })
 	}
-	if !(in(storeWords) && in(hostWords) || slices.ContainsFunc(words, isStoreHost)) || strings.ContainsAny(s.value, " \t") {
+	if !(in(storeWords) && in(hostWords) || slices.ContainsFunc(words, isStoreHost)) ||
+		strings.ContainsAny(s.value, " \t") {
 		return ""
 	}
 	for _, w := range hosts(s.value) {
@@ -407,7 +408,8 @@ func database(s *Setting) string {
 	return ""
 }
 
-// isStoreHost reports whether a word is made of one for a database and one for a host, as PGHOST is.
+// isStoreHost reports whether a word is made of one for a database and one for a host, as PGHOST
+// is.
 func isStoreHost(word string) bool {
 	return slices.ContainsFunc(storeWords, func(store string) bool {
 		host, ok := strings.CutPrefix(word, store)

@@ -281,7 +281,7 @@ func (s *Set) checkFiles() []Finding {
 					Source: f.Source, Line: syntax.Line, Message: syntax.Msg})
 			}
 			for _, t := range f.tokens {
-				if !f.tells(t.line) {
+				if !f.secretAt(t.line) {
 					out = append(out, Finding{Rule: RuleSecret, Environment: name, Path: p,
 						Source: f.Source, Line: t.line,
 						Message: "holds " + t.what +

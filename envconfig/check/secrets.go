@@ -126,8 +126,8 @@ func (f *File) judge() {
 	}
 }
 
-// tells reports whether that line holds a secret setting.
-func (f *File) tells(line int) bool { return f.lines[line] }
+// secretAt reports whether that line holds a secret setting.
+func (f *File) secretAt(line int) bool { return f.lines[line] }
 
 func inList(key string) bool { return strings.HasSuffix(key, "]") }
 

@@ -270,7 +270,7 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 	return stops
 }
 
-// given returns the signal for a process in place of s. A SIGWINCH that nobody catches is dropped
+// given returns the signal for a process in place of s. A SIGWINCH without a handler is dropped
 // by the kernel, so a program that has not installed its handler yet, and has no work to finish,
 // gets s as it came. The other signals end such a program.
 func (r *running) given(s syscall.Signal, t target) syscall.Signal {

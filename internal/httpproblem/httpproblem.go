@@ -62,7 +62,7 @@ const (
 	Misdirected Kind = "misdirected"
 	// 422: a policy, such as a gate, does not let it pass
 	Refused Kind = "refused"
-	// 422: what was to be deployed did not come up
+	// 422: the deployed version did not come up
 	DeployFailed Kind = "deploy-failed"
 	// 429: the caller has used up its share
 	Quota Kind = "quota"
@@ -74,7 +74,7 @@ const (
 	Uncertain Kind = "uncertain"
 	// 503: others changed the same state again and again
 	Contended Kind = "contended"
-	// 503: the server shuts down or lacks what it depends on
+	// 503: the server shuts down or lacks a service that it depends on
 	Unavailable Kind = "unavailable"
 	// 504: the deadline passed before the work was done
 	Timeout Kind = "timeout"

@@ -79,7 +79,7 @@ func TestDecode(t *testing.T) {
 	require.ErrorIs(t, strictjson.Decode(nil, new(request)), io.EOF)
 }
 
-// FuzzDecode holds Decode to json.Unmarshal: what it takes means the same there.
+// FuzzDecode holds Decode to json.Unmarshal: an accepted text means the same there.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{`{"cluster":"a","Cluster":"b"}`, `{"nested":{"deep":{"k":null}}}`,
 		`{"parts":[{},[]]}`, `[]`, `{"own":[[[{}]]]}`, `null`} {

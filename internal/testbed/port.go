@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Ports are taken below those that the kernel and Kubernetes give away by themselves.
+// Ports are taken below the ones that the kernel and Kubernetes give away by themselves.
 const firstPort, lastPort = 15000, 29999
 
 // Port is a port that is free for TCP and UDP on every address, and that no other test binary on

@@ -229,7 +229,7 @@ func TestStopSignalOfTheManifest(t *testing.T) {
 }
 
 // A service that is stopped while it starts, before it catches the signal on which it would finish
-// its work, ends at once: the kernel drops a SIGWINCH that nobody catches.
+// its work, ends at once: the kernel drops a SIGWINCH without a handler.
 func TestStopWhileStarting(t *testing.T) {
 	t.Parallel()
 	for program, by := range map[string]syscall.Signal{

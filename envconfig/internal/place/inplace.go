@@ -13,7 +13,7 @@ import (
 // directory spare, which is "" for none. A mount that has the wanted content already is kept. Modes
 // and owners stay those of the mount. Call it before [Plan.Blocked].
 //
-// What is written in place is restored as all else is, after an error at once and after a crash by
+// Content written in place is restored as all else is, after an error at once and after a crash by
 // the next [Recover]; but until then a reader may see a part of the new content. A file that is no
 // mount any more by then is left as it is.
 //

@@ -42,9 +42,9 @@ func OpenFile(fsys fs.FS, name string) (f fs.File, size int64, err error) {
 	return f, info.Size(), err
 }
 
-// ReadOn appends to b what from has until its end, and reads no further than limit bytes of b in
-// all. size is the number of bytes that are expected in all, or 0; that many are made room for at
-// once.
+// ReadOn appends to b the bytes of from until its end, and reads no further than limit bytes of b
+// in all. size is the number of bytes that are expected in all, or 0; that many are made room for
+// at once.
 func ReadOn(b []byte, from io.Reader, size, limit int64) ([]byte, error) {
 	for int64(len(b)) < limit {
 		if len(b) == cap(b) {

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package engine runs containers of this machine's own programs under real runtimes, for tests of
-// what happens when they are stopped. The root of a container is a skeleton; /usr, /etc and
+// how they are stopped. The root of a container is a skeleton; /usr, /etc and
 // /var/lib are this machine's, read-only, and there is no image to pull. The network is this
 // machine's.
 package engine
@@ -83,8 +83,8 @@ func WriteSkeleton(w io.Writer) error {
 	return tw.Close()
 }
 
-// Mounts returns the directories of this machine that a container reads, and those that it has to
-// find empty.
+// Mounts returns the directories of this machine that a container reads, and the ones that it has
+// to find empty.
 func Mounts() (read, empty []string) {
 	for _, dir := range hidden {
 		if _, err := os.Stat(dir); err == nil {
@@ -109,7 +109,7 @@ func skeleton(root string) error {
 	return os.Chmod(filepath.Join(root, "tmp"), 0o1777)
 }
 
-// output collects what a container writes.
+// output collects the output of a container.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

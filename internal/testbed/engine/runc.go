@@ -95,7 +95,7 @@ func (r *runtime) Run(t testing.TB, s Spec) *Container {
 	}}
 }
 
-// capabilities are those that Docker and containerd give a container by default.
+// capabilities are the ones that Docker and containerd give a container by default.
 var capabilities = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER",
 	"CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP",
 	"CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"}

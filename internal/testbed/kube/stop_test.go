@@ -27,7 +27,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/services"
 )
 
-// graceSeconds is what the pods get, and envconfig a little less.
+// graceSeconds is the grace time of the pods; envconfig gets a little less.
 const graceSeconds = 120
 
 // A pod whose service is at work when the pod is deleted, as kubectl delete does, finishes the work

@@ -1,9 +1,9 @@
 //go:build linux
 
 // Package services holds real services as images run them, each with a piece of work that takes it
-// a second or more, for tests and measurements of what becomes of the work when a container is
-// stopped. The caller starts the command of a [Laid] service in whatever it looks at, and calls
-// [Laid.Begin].
+// a second or more, for tests and measurements of the fate of the work when a container is
+// stopped. The caller starts the command of a [Laid] service, in a container or without one, and
+// calls [Laid.Begin].
 package services
 
 import (
@@ -38,7 +38,7 @@ type Service struct {
 	Task string
 	// Suffix ends the paths that are requested.
 	Suffix string
-	// Flags are those that envconfig needs for it.
+	// Flags are the flags that envconfig needs for it.
 	Flags string
 	// Works is in the output once the work has begun, and Done once it has ended. Without Done the
 	// answer to the request shows the end.

@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package tools pins what make tools builds.
+// Package tools pins the programs that make tools builds.
 package tools
 
 import (

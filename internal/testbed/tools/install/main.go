@@ -10,8 +10,8 @@
 //	go run ./internal/testbed/tools/install -nginx       says which Nginx is there for tests
 //	go run ./internal/testbed/tools/install -packages ./vip/... prints the Debian packages of these tests
 //
-// It may be stopped at any time: Go's build cache keeps what is compiled, and a program is there
-// whole or not at all.
+// It may be stopped at any time: Go's build cache keeps the compiled packages, and a program is
+// there whole or not at all.
 package main
 
 import (
