@@ -95,3 +95,14 @@ func snapshot(t *testing.T, root string) map[string]string {
 	}))
 	return seen
 }
+
+// withManifest writes manifest.json, as the build of an image does.
+func withManifest(t *testing.T, b *box) {
+	t.Helper()
+	source, err := os.OpenRoot(filepath.Join(b.root, DefaultSource))
+	require.NoError(t, err)
+	defer source.Close()
+	m, err := Scan(source.FS())
+	require.NoError(t, err)
+	require.NoError(t, WriteManifest(source, m))
+}

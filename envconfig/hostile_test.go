@@ -36,17 +36,6 @@ func TestOddNamesAreNames(t *testing.T) {
 	require.Empty(t, drift)
 }
 
-// withManifest writes manifest.json, as the build of an image does.
-func withManifest(t *testing.T, b *box) {
-	t.Helper()
-	source, err := os.OpenRoot(filepath.Join(b.root, DefaultSource))
-	require.NoError(t, err)
-	defer source.Close()
-	m, err := Scan(source.FS())
-	require.NoError(t, err)
-	require.NoError(t, WriteManifest(source, m))
-}
-
 func TestSourceTreesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
