@@ -115,7 +115,7 @@ local function begin(group)
         group.turn = math.random(0, group.n - 1)
         return
     end
-    for _ = 1, math.random(0, math.min(group.total, math.floor(MAX_STEPS / group.n)) - 1) do
+    for _ = 1, math.random(0, math.max(1, math.min(group.total, math.floor(MAX_STEPS / group.n))) - 1) do
         smooth(group, any, begin_try)
     end
 end

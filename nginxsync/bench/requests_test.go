@@ -1,0 +1,247 @@
+//go:build linux
+
+package bench
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/transform"
+)
+
+// BenchmarkRequests measures the processor time that a worker spends on a request through an
+// upstream of two instances: on plain Nginx, and with the driver on the baseline and on a VIP. Each
+// iteration is a round in which all are measured in turn; the figures are the medians of the rounds'
+// ratios.
+func BenchmarkRequests(b *testing.B) {
+	for _, size := range []struct{ upstreams, overlays int }{{2, 1}, {5000, 10000}} {
+		b.Run(fmt.Sprintf("%d_upstreams_%d_overlays", size.upstreams, size.overlays),
+			func(b *testing.B) { requests(b, size.upstreams, size.overlays) })
+	}
+}
+
+const (
+	perRound = 20000
+	clients  = 8
+	turns    = 64 // clusters that are asked in turn
+)
+
+func requests(b *testing.B, upstreams, overlays int) {
+	backend := respond(b)
+	plain, driven := testbed.Port(b), testbed.Port(b)
+	tree := upstreamTree(upstreams, backend)
+	plainServer := start(b, strings.ReplaceAll(tree, "PORT", fmt.Sprint(plain)), plain, nil)
+	var driver *luadriver.Driver
+	drivenServer := start(b, strings.ReplaceAll(tree, "PORT", "80"), driven, &driver)
+	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	two := func(version string) []nginxsync.Instance {
+		return []nginxsync.Instance{{ID: "1", Addr: backend[0], Version: version},
+			{ID: "2", Addr: backend[1], Version: version}}
+	}
+	for i := range upstreams {
+		s.Baseline[fmt.Sprint("c", i)] = two("v1")
+	}
+	vip := netip.MustParseAddr("127.58.0.1")
+	for i := range overlays {
+		addr := vip
+		for range i / max(upstreams/500, 1) {
+			addr = addr.Next()
+		}
+		if s.Overlays[addr] == nil {
+			s.Overlays[addr] = map[string][]nginxsync.Instance{}
+		}
+		s.Overlays[addr][fmt.Sprint("c", i%max(upstreams/500, 1))] = two("v2")
+	}
+	if err := driver.Apply(b.Context(), nginxsync.NewRoutes(1, s).All()); err != nil {
+		b.Fatal(err)
+	}
+	kinds := []struct {
+		server *nginx.Server
+		addr   string
+	}{
+		{plainServer, fmt.Sprintf("127.0.0.1:%d", plain)},
+		{drivenServer, fmt.Sprintf("127.0.0.1:%d", driven)},
+		{drivenServer, fmt.Sprintf("%s:%d", vip, driven)},
+	}
+	for _, k := range kinds {
+		load(b, k.addr, upstreams, perRound/4)
+	}
+	b.ResetTimer()
+	cost := make([][]float64, len(kinds))
+	for range b.N {
+		for i, k := range kinds {
+			before := spent(b, k.server)
+			load(b, k.addr, upstreams, perRound)
+			cost[i] = append(cost[i], float64(spent(b, k.server)-before)/perRound)
+		}
+	}
+	median := func(i int) float64 {
+		ratios := make([]float64, b.N)
+		for n := range ratios {
+			ratios[n] = cost[i][n] / cost[0][n]
+		}
+		slices.Sort(ratios)
+		return ratios[b.N/2]
+	}
+	slices.Sort(cost[0])
+	b.ReportMetric(cost[0][b.N/2]/1e3, "plain-µs/request")
+	b.ReportMetric(median(1), "baseline/plain")
+	b.ReportMetric(median(2), "vip/plain")
+}
+
+// upstreamTree is a tree with one location for each upstream.
+func upstreamTree(upstreams int, backend []netip.AddrPort) string {
+	var t strings.Builder
+	t.WriteString("events { worker_connections 512; }\nhttp {\naccess_log off;\n" +
+		"keepalive_requests 1000000;\n")
+	for i := range upstreams {
+		fmt.Fprintf(&t, "upstream c%d { server %s; server %s; keepalive 16; }\n", i, backend[0],
+			backend[1])
+	}
+	t.WriteString("server { listen PORT;\nproxy_http_version 1.1; proxy_set_header Connection \"\";\n")
+	for i := range upstreams {
+		fmt.Fprintf(&t, "location /c%d/ { proxy_pass http://c%d; }\n", i, i)
+	}
+	t.WriteString("}\n}\n")
+	return t.String()
+}
+
+// start runs a tree with one worker, plain or with the driver.
+func start(b *testing.B, text string, port int, driver **luadriver.Driver) *nginx.Server {
+	dir := testbed.Dir(b)
+	file := filepath.Join(dir, "conf", "nginx.conf")
+	own := fmt.Sprintf("pid %s/pid;\ndaemon off;\nworker_processes 1;\n", dir)
+	if driver == nil {
+		text = own + strings.Replace(text, "http {\n", fmt.Sprintf("http {\n"+
+			"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path %[1]s/3;\n"+
+			"uwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n", dir), 1)
+		result := &transform.Result{Main: "nginx.conf", Files: map[string]string{"nginx.conf": text}}
+		if err := result.WriteTo(filepath.Dir(file)); err != nil {
+			b.Fatal(err)
+		}
+		return nginx.Start(b, dir, file)
+	}
+	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(text)}}, "nginx.conf")
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 64 << 20}
+	result, err := transform.Transform(tree, transform.Rules{Listen: map[int]int{80: port},
+		Main: map[string]string{"user": "", "pid": dir + "/pid", "daemon": "off",
+			"worker_processes": "1"}, TempDir: dir, Snippets: luadriver.Snippets(cfg)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := result.WriteTo(filepath.Dir(file)); err != nil {
+		b.Fatal(err)
+	}
+	server := nginx.Start(b, dir, file)
+	if *driver, err = luadriver.New(luadriver.Config{Socket: cfg.Socket,
+		Timeout: time.Minute}); err != nil {
+		b.Fatal(err)
+	}
+	testbed.Poll(b, "the worker reports", func() error {
+		state, err := (*driver).State(b.Context())
+		if err == nil && (len(state.Workers) != 1 || state.Workers[0].PID == 0) {
+			err = fmt.Errorf("%+v", state)
+		}
+		return err
+	})
+	return server
+}
+
+// respond is an Nginx that answers on two ports.
+func respond(b *testing.B) []netip.AddrPort {
+	ports := []int{testbed.Port(b), testbed.Port(b)}
+	text := fmt.Sprintf("events { worker_connections 512; }\nhttp {\naccess_log off;\n"+
+		"keepalive_requests 1000000;\nserver { listen 127.0.0.1:%d; listen 127.0.0.1:%d; "+
+		"location / { return 200 ok; } }\n}\n", ports[0], ports[1])
+	start(b, text, 0, nil)
+	var out []netip.AddrPort
+	for _, p := range ports {
+		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(p)))
+	}
+	return out
+}
+
+// load sends n requests over kept connections, to some upstreams in turn.
+func load(b *testing.B, addr string, upstreams, n int) {
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer conn.Close()
+			r := bufio.NewReader(conn)
+			for i := range n / clients {
+				which := (i*clients + c) % min(turns, upstreams)
+				fmt.Fprintf(conn, "GET /c%d/ HTTP/1.1\r\nHost: a\r\n\r\n",
+					which*(upstreams/min(turns, upstreams)))
+				if err := answer(r); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// answer reads one answer of status 200 with a length.
+func answer(r *bufio.Reader) error {
+	line, err := r.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 200 ") {
+		return fmt.Errorf("%q: %w", line, err)
+	}
+	length := 0
+	for line != "\r\n" {
+		if line, err = r.ReadString('\n'); err != nil {
+			return err
+		}
+		if v, ok := strings.CutPrefix(line, "Content-Length: "); ok {
+			if length, err = strconv.Atoi(strings.TrimSpace(v)); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = io.CopyN(io.Discard, r, int64(length))
+	return err
+}
+
+// spent is the processor time of the workers of an Nginx.
+func spent(b *testing.B, server *nginx.Server) time.Duration {
+	var total time.Duration
+	for _, pid := range server.Workers() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		total += time.Duration(ns)
+	}
+	return total
+}
