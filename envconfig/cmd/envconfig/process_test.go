@@ -82,9 +82,15 @@ func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...stri
 	return s
 }
 
-// unignore makes the commands of this process get SIGHUP, which a run under nohup ignores and hands
-// down so.
-var unignore = sync.OnceFunc(func() { signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) })
+// unignore makes the commands of this process get the signals that it was started with as ignored,
+// and would hand down so: SIGHUP under nohup, SIGINT and SIGQUIT in the background of a script.
+var unignore = sync.OnceFunc(func() {
+	for _, n := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(n) {
+			signal.Notify(make(chan os.Signal, 1), n)
+		}
+	}
+})
 
 // sees waits until the output holds text.
 func (s *service) sees(text string) {
