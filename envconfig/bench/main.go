@@ -105,7 +105,8 @@ func buildPeer(to, pkg string) error {
 	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
 	build.Dir = filepath.Join(strings.TrimSpace(string(dir)), "peers")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	// the module in peers is not one of go.work
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w: %s", pkg, err, out)
 	}
