@@ -84,7 +84,8 @@ func TestReloadShowsAnInitError(t *testing.T) {
 		{"init_by_lua_block {\n  local x = nil\n  x.y = 1\n}", "attempt to index local 'x'",
 			" (production's conf.d/code.conf:3)"},
 		{"\ninit_by_lua 'error(\"none\")';", "none", " (production's conf.d/code.conf:2)"},
-		{"init_by_lua_file " + code + ";", code + ":2: no rules", ""},
+		// Lua keeps the last 60 bytes of a long path.
+		{"init_by_lua_file " + code + ";", "/waf.lua:2: no rules", ""},
 		{"init_by_lua_block { require \"no.such.module\" }", "module 'no.such.module' not found",
 			" (production's conf.d/code.conf:1)"},
 	} {
