@@ -135,7 +135,7 @@ func TestDamper(t *testing.T) {
 	now = now.Add(time.Hour)
 	for n := range 20 {
 		now = now.Add(time.Second)
-		serve, _, _ = d.apply(now, all[:1+3*(n%2)])
+		d.apply(now, all[:1+3*(n%2)])
 	}
 	serve, flapping, _ = d.apply(now, all)
 	require.Len(t, serve, 2)
