@@ -72,8 +72,12 @@ func TestFailuresCountAsInNginx(t *testing.T) {
 					"POST": "post"}[method]
 				servers := instances(t, 2)
 				servers[1].Addr = addr
+				directives := location
+				if what == "hangs" { // one request of each Nginx waits that long
+					directives += " proxy_read_timeout 5s;"
+				}
 				upstreams = append(upstreams, upstream{name: name, servers: servers,
-					location: location, params: "max_fails=1 fail_timeout=1h"})
+					location: directives, params: "max_fails=1 fail_timeout=1h"})
 				kinds = append(kinds, kind{name, method})
 			}
 		}
@@ -239,10 +243,8 @@ func TestMaxConnsAsInNginx(t *testing.T) {
 	}
 	servers := []nginxsync.Instance{{ID: "1", Addr: holding("1")}, {ID: "2", Addr: holding("2")}}
 	p := newPair(t,
-		upstream{name: "two", servers: servers, params: "max_conns=1",
-			location: "proxy_read_timeout 1m;"},
-		upstream{name: "one", servers: servers[:1], params: "max_conns=1",
-			location: "proxy_read_timeout 1m;"})
+		upstream{name: "two", servers: servers, params: "max_conns=1"},
+		upstream{name: "one", servers: servers[:1], params: "max_conns=1"})
 	for _, port := range []int{p.plain, p.driven} {
 		for name, n := range map[string]int{"two": 2, "one": 1} {
 			var wg sync.WaitGroup

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -182,16 +184,22 @@ func TestInFlightOfRetiredWorkers(t *testing.T) {
 	}
 	get(nil)
 	get(nil)
-	reload()
+	old := reload()
 	b.inFlight(t, g.addr, 2)
 	g.let <- struct{}{}
 	b.inFlight(t, g.addr, 1)
 	g.let <- struct{}{}
 	wg.Wait()
 	b.inFlight(t, g.addr, 0)
+	nginxtest.Poll(t, "the old worker has ended, and takes no request any more", func() error {
+		if slices.Contains(b.Workers(), old) {
+			return fmt.Errorf("%d is there", old)
+		}
+		return nil
+	})
 
 	get(errors.New("its worker is killed"))
-	old := reload()
+	old = reload()
 	b.inFlight(t, g.addr, 1)
 	require.NoError(t, syscall.Kill(old, syscall.SIGKILL))
 	wg.Wait()
@@ -277,11 +285,18 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	})
 	<-g.reached
 	cause := errors.New("the deadline of the drain")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, cause)
-	defer cancel()
-	err := agent.WaitDrained(ctx, 1, []netip.AddrPort{g.addr})
-	require.ErrorIs(t, err, cause)
-	require.ErrorContains(t, err, g.addr.String()+" has 1 in flight")
+	limit := 150 * time.Millisecond
+	nginxtest.Poll(t, "the drain has asked Nginx before it ends", func() error {
+		limit *= 2
+		ctx, cancel := context.WithTimeoutCause(t.Context(), limit, cause)
+		defer cancel()
+		err := agent.WaitDrained(ctx, 1, []netip.AddrPort{g.addr})
+		require.ErrorIs(t, err, cause)
+		if !strings.Contains(err.Error(), g.addr.String()+" has 1 in flight") {
+			return err
+		}
+		return nil
+	})
 	g.let <- struct{}{}
 	wg.Wait()
 	require.NoError(t, agent.WaitDrained(t.Context(), 1, []netip.AddrPort{g.addr}))

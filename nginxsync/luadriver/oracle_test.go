@@ -49,7 +49,7 @@ func newPair(t *testing.T, upstreams ...upstream) *pair {
 		baseline[u.name] = u.servers
 	}
 	tree := "events { }\nhttp {\nset_real_ip_from 127.0.0.0/8;\nreal_ip_header X-Client;\n" +
-		"proxy_read_timeout 300ms;\n" + blocks.String() + "server { listen %d;\n" +
+		blocks.String() + "server { listen %d;\n" +
 		locations.String() + "}\n}\n"
 
 	dir := nginxtest.Dir(t)
