@@ -14,11 +14,14 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
+// goodConfig is one without fault. Its envconfig is a few bytes: each build keeps a copy.
 func goodConfig(t *testing.T) platform.Config {
+	envconfig := filepath.Join(t.TempDir(), "envconfig")
+	require.NoError(t, os.WriteFile(envconfig, []byte("#!/bin/sh\n"), 0o700))
 	return platform.Config{
 		Dir: filepath.Join(t.TempDir(), "data"), Registry: "127.0.0.1:5800",
 		Nginx:     os.DirFS(filepath.Join("..", "nginx")),
-		NginxPort: 8880, Pool: "127.60.0.0/24", Envconfig: os.Args[0],
+		NginxPort: 8880, Pool: "127.60.0.0/24", Envconfig: envconfig,
 	}
 }
 
