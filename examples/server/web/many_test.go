@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/examples/server/servertest"
+	"github.com/sluice-deploy/sluice/internal/soak"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
 )
@@ -147,9 +148,9 @@ func TestManyViewersShareOneLook(t *testing.T) {
 		count.renders.Load(), viewers[0].events.Load(), viewers[0].bytes.Load())
 }
 
-// fill writes 1,000 clusters with 10 versions and builds each into the state of a server that does
-// not run yet.
-func fill(t *testing.T, dir string) {
+// fill writes 1,000 clusters with so many versions and builds each into the state of a server that
+// does not run yet. The entries of a cluster follow each other.
+func fill(t *testing.T, dir string, versions int) {
 	t.Helper()
 	db, err := bbolt.Open(filepath.Join(dir, "state.db"), 0o600, &bbolt.Options{NoSync: true})
 	require.NoError(t, err)
@@ -157,8 +158,9 @@ func fill(t *testing.T, dir string) {
 	journal, err := boltjournal.Open(t.Context(), boltjournal.Config{DB: db})
 	require.NoError(t, err)
 	builds := map[string]platform.Build{}
-	for n := range 10_000 {
-		cluster, version := fmt.Sprintf("advertisement_engine_%03d", n/10), fmt.Sprint("v", n%10)
+	for n := range 1000 * versions {
+		cluster := fmt.Sprintf("advertisement_engine_%03d", n/versions)
+		version := fmt.Sprint("v", n%versions)
 		digest := fmt.Sprintf("sha256:%064x", n)
 		require.NoError(t, journal.Append(t.Context(), uint64(n), promote.Entry{
 			Seq: uint64(n + 1), Time: time.Now(), Kind: promote.Bound,
@@ -187,14 +189,15 @@ func fill(t *testing.T, dir string) {
 				return err
 			}
 		}
-		return bucket.SetSequence(10_000)
+		return bucket.SetSequence(uint64(1000 * versions))
 	}))
 }
 
 func TestAThousandClusters(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	fill(t, dir)
+	dir, versions := t.TempDir(), soak.Count(2, 10)
+	entries := uint64(1000 * versions)
+	fill(t, dir, versions)
 	for n := range 300 {
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, "sources", fmt.Sprint("source-", n)),
 			0o755))
@@ -221,35 +224,38 @@ func TestAThousandClusters(t *testing.T) {
 	require.NotContains(t, get("/"), `<th scope="row">advertisement_engine_025</th>`)
 	found := get("/?find=ENGINE_777")
 	require.Contains(t, found, `<th scope="row">advertisement_engine_777</th>`)
-	require.Contains(t, found, "advertisement_engine_777 v9</option>")
+	require.Contains(t, found, fmt.Sprintf("advertisement_engine_777 v%d</option>", versions-1))
 	require.Contains(t, found, "advertisement_engine_777 v0</th>", "builds and journal, too")
 	require.NotContains(t, found, "advertisement_engine_778")
 
 	// Every entry of the journal is on one page, by the links from the end to the beginning.
-	seen := 0
-	for path := "/journal?limit=1000"; path != ""; {
+	seen := uint64(0)
+	for path := "/journal?limit=300"; path != ""; {
 		response, data := s.Do(t, "GET", path, nil)
-		var entries []platform.Entry
-		require.NoError(t, json.Unmarshal(data, &entries))
-		require.LessOrEqual(t, len(entries), 1000)
-		require.EqualValues(t, 10_000-seen, entries[len(entries)-1].Seq)
-		seen += len(entries)
+		var page []platform.Entry
+		require.NoError(t, json.Unmarshal(data, &page))
+		require.LessOrEqual(t, len(page), 300)
+		require.Equal(t, entries-seen, page[len(page)-1].Seq)
+		seen += uint64(len(page))
 		path = ""
 		if link, _, found := strings.Cut(strings.TrimPrefix(response.Header.Get("Link"),
 			"</api/v1"), `>; rel="prev"`); found {
 			path = link
 		}
 	}
-	require.Equal(t, 10_000, seen)
+	require.Equal(t, entries, seen)
+	first := uint64(versions + 1) // entry of the second cluster
 	for path, want := range map[string][2]uint64{
-		"/journal": {9901, 10_000}, "/journal?after=1": {2, 101}, "/journal?after=9990": {9991,
-			10_000}, "/journal?before=50": {1, 49},
-		"/journal?cluster=advertisement_engine_001&limit=3":         {18, 20},
-		"/journal?cluster=advertisement_engine_001&after=1&limit=2": {11, 12},
+		"/journal": {entries - 99, entries}, "/journal?after=1": {2, 101},
+		fmt.Sprint("/journal?after=", entries-10): {entries - 9, entries},
+		"/journal?before=50":                      {1, 49},
+		"/journal?cluster=advertisement_engine_001&limit=1": {
+			first + uint64(versions) - 1, first + uint64(versions) - 1},
+		"/journal?cluster=advertisement_engine_001&after=1&limit=2": {first, first + 1},
 	} {
-		var entries []platform.Entry
-		s.Call(t, "GET", path, nil, &entries)
-		require.Equal(t, want, [2]uint64{entries[0].Seq, entries[len(entries)-1].Seq}, path)
+		var page []platform.Entry
+		s.Call(t, "GET", path, nil, &page)
+		require.Equal(t, want, [2]uint64{page[0].Seq, page[len(page)-1].Seq}, path)
 	}
 	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "after=-1", "before=0",
 		"after=3&before=9"} {
