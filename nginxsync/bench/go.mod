@@ -7,6 +7,8 @@ replace github.com/sluice-deploy/sluice => ../..
 
 require github.com/sluice-deploy/sluice v0.0.0
 
+require golang.org/x/sys v0.47.0 // indirect
+
 require (
 	github.com/imega/luaformatter v0.0.0-20211025140405-86b0a68d6bef // indirect
 	github.com/timtadh/data-structures v0.5.3 // indirect
