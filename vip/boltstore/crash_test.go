@@ -98,11 +98,12 @@ func work(path string, at int, after bool) error {
 			if err != nil {
 				return err
 			}
-			ended4, ended6 := v4, v6
-			if ended6, err = a.Release(ctx, v6.ID, v6.Generation, ""); err != nil {
+			ended6, err := a.Release(ctx, v6.ID, v6.Generation, "")
+			if err != nil {
 				return err
 			}
-			if ended4, err = a.Get(ctx, v4.ID); err != nil {
+			ended4, err := a.Get(ctx, v4.ID)
+			if err != nil {
 				return err
 			}
 			for _, l := range []vip.Lease{v4, v6, ended4, ended6} {
