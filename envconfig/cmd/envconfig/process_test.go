@@ -105,7 +105,7 @@ func (s *service) signal(n syscall.Signal) { _ = s.cmd.Process.Signal(n) }
 // ends waits for the end and returns the exit code, or minus the signal's number. A service that
 // hangs is killed, so that its output is seen.
 func (s *service) ends() int {
-	hangs := time.AfterFunc(2*time.Minute, func() {
+	hangs := time.AfterFunc(5*time.Minute, func() {
 		s.t.Errorf("does not end: %v", s.output)
 		_ = s.cmd.Process.Kill()
 	})
