@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -203,6 +205,45 @@ func TestInFlightOfRetiredWorkers(t *testing.T) {
 	b.inFlight(t, g.addr, 1)
 	require.NoError(t, syscall.Kill(old, syscall.SIGKILL))
 	wg.Wait()
+	b.inFlight(t, g.addr, 0)
+}
+
+// A request that begins when its worker has been retired counts, too.
+func TestInFlightBeginsInARetiredWorker(t *testing.T) {
+	t.Parallel()
+	b := startTree(t, drainTree, transform.Rules{TrustCode: true})
+	g := newGate(t, 200)
+	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{"a": one("a", "v", g.addr)}}
+	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, s).All()))
+	conn, err := net.Dial("tcp", netip.AddrPortFrom(plain, uint16(b.port)).String())
+	require.NoError(t, err)
+	defer conn.Close()
+	// A head that is not complete keeps its connection with the old worker.
+	_, err = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\n")
+	require.NoError(t, err)
+	old := b.Workers()[0]
+	nginxtest.Poll(t, "the worker has the head", func() error {
+		_, err := b.driver.InFlight(t.Context(), nil)
+		return err
+	})
+	require.NoError(t, syscall.Kill(b.Pid(), syscall.SIGHUP))
+	nginxtest.Poll(t, "a new worker is alone in the state", func() error {
+		state, err := b.driver.State(t.Context())
+		if err == nil && (len(state.Workers) != 1 || state.Workers[0].PID == old) {
+			err = fmt.Errorf("%+v", state.Workers)
+		}
+		return err
+	})
+	b.inFlight(t, g.addr, 0)
+	_, err = fmt.Fprint(conn, "Connection: close\r\n\r\n")
+	require.NoError(t, err)
+	<-g.reached
+	require.Contains(t, b.Workers(), old, "the request is not in the retired worker")
+	b.inFlight(t, g.addr, 1)
+	g.let <- struct{}{}
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "HTTP/1.1 200")
 	b.inFlight(t, g.addr, 0)
 }
 

@@ -187,6 +187,14 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
         end
     end
     give(try, peer)
+    if leaving then
+        -- Nobody waits for this worker to follow a push. So it writes down what it gives, and looks once more whether the routes
+        -- are still those: either it sees a push that came meanwhile, or whoever pushed sees the request.
+        leaving()
+        if not failure and shm:get("seq") ~= at then
+            return routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
+        end
+    end
     answers(var, peer.version)
     local ok, err = set_current_peer(peer.host, peer.port)
     if not ok then
