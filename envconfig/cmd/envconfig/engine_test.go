@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -51,10 +50,7 @@ func stopContainer(t *testing.T, e engine.Engine, l *services.Laid, way services
 	t.Helper()
 	exe, err := binary()
 	require.NoError(t, err)
-	dir := t.TempDir()
-	require.NoError(t, os.MkdirAll(dir+"/src/envs/test/etc", 0o755))
-	require.NoError(t, os.WriteFile(dir+"/src/envs/test/etc/app.conf", []byte("x"), 0o644))
-	require.NoError(t, os.Mkdir(dir+"/root", 0o755))
+	dir := source(t)
 	const grace = 2 * time.Minute
 	c := e.Run(t, engine.Spec{
 		Line: l.SetUp() + `exec ` + exe + ` --grace 100s ` + l.EnvconfigFlags() + `-- ` +

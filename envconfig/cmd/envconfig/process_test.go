@@ -53,14 +53,21 @@ func start(t *testing.T, line string, env ...string) *service {
 		"mount -t proc proc /proc && "+line, env...)
 }
 
+// source makes a directory with a source of one file, src, and an empty root.
+func source(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	require.NoError(t, os.MkdirAll(dir+"/src/envs/test/etc", 0o755))
+	require.NoError(t, os.WriteFile(dir+"/src/envs/test/etc/app.conf", []byte("x"), 0o644))
+	require.NoError(t, os.Mkdir(dir+"/root", 0o755))
+	return dir
+}
+
 func startWith(t *testing.T, attr *syscall.SysProcAttr, line string, env ...string) *service {
 	t.Helper()
 	exe, err := binary()
 	require.NoError(t, err)
-	dir := t.TempDir()
-	require.NoError(t, os.MkdirAll(dir+"/src/envs/test/etc", 0o755))
-	require.NoError(t, os.WriteFile(dir+"/src/envs/test/etc/app.conf", []byte("x"), 0o644))
-	require.NoError(t, os.Mkdir(dir+"/root", 0o755))
+	dir := source(t)
 	s := &service{t: t, output: &watched{}}
 	unignore()
 	s.cmd = exec.Command("/bin/sh", "-c", line)
