@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -104,26 +105,36 @@ func TestStaleCallsAreFenced(t *testing.T) {
 	p.CoolDown = -1
 	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, p)
 	old := allocate(t, a, vip.Request{Owner: owner("T1"), RequestID: "r1"})
-	_, err := a.Renew(t.Context(), old.ID, old.Generation+1, 0)
-	require.ErrorIs(t, err, vip.ErrFenced, "generation of the future")
+	for id, want := range map[string]error{
+		strings.Replace(old.ID, "-1-", "-2-", 1):  vip.ErrNotFound, // of the future
+		"10.0.0.1-1":                              vip.ErrFenced,
+		"10.0.0.1-1-aaaaa":                        vip.ErrFenced,
+		"10.0.0.1-1-" + strings.Repeat("a", 1<<9): vip.ErrNotFound,
+		"10.0.0.1%\n-1-aaaaa":                     vip.ErrNotFound,
+		"":                                        vip.ErrNotFound,
+	} {
+		_, err := a.Renew(t.Context(), id, 0)
+		require.ErrorIs(t, err, want, id)
+		require.Less(t, len(err.Error()), 200)
+	}
 	release(t, a, old)
 	release(t, a, old)
-	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("T1"), RequestID: "r1"})
+	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("T1"), RequestID: "r1"})
 	require.ErrorIs(t, err, vip.ErrFenced, "late duplicate")
 
 	held := allocate(t, a, vip.Request{Owner: owner("T2")})
 	require.Equal(t, old.Addr, held.Addr)
 	for what, call := range map[string]func() error{
 		"renew": func() error {
-			_, err := a.Renew(t.Context(), old.ID, old.Generation, 0)
+			_, err := a.Renew(t.Context(), old.ID, 0)
 			return err
 		},
 		"bind": func() error {
-			_, err := a.Bind(t.Context(), old.ID, old.Generation, nil)
+			_, err := a.Bind(t.Context(), old.ID, nil)
 			return err
 		},
 		"release": func() error {
-			_, err := a.Release(t.Context(), old.ID, old.Generation, "")
+			_, err := a.Release(t.Context(), old.ID, "")
 			return err
 		},
 	} {
@@ -161,14 +172,14 @@ func TestExpiryGraceAndRenew(t *testing.T) {
 
 	c.Add(10*time.Minute + 59*time.Second)
 	require.NoError(t, a.Sweep(t.Context()))
-	l, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+	l, err := a.Renew(t.Context(), l.ID, 0)
 	require.NoError(t, err, "within the grace")
-	l, err = a.Renew(t.Context(), l.ID, l.Generation, 5*time.Hour)
+	l, err = a.Renew(t.Context(), l.ID, 5*time.Hour)
 	require.NoError(t, err)
 	require.Equal(t, l.Acquired.Add(time.Hour), l.Expires, "the pool's maximum")
 
 	c.Add(51 * time.Minute)
-	_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err = a.Renew(t.Context(), l.ID, 0)
 	require.ErrorIs(t, err, vip.ErrFenced, "not swept, and over all the same")
 	require.NoError(t, a.Sweep(t.Context()))
 	got, err := a.Get(t.Context(), l.ID)
@@ -222,7 +233,7 @@ func TestBindAndFind(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v2", "api", "v3")})
 	allocate(t, a, vip.Request{Owner: owner("T2", "web", "v4")})
 	at := netip.MustParseAddrPort("192.0.2.1:8080")
-	l, err := a.Bind(t.Context(), l.ID, l.Generation,
+	l, err := a.Bind(t.Context(), l.ID,
 		[]vip.Instance{{ID: "c1", Addr: at, Cluster: "web", Version: "v2", Digest: "sha256:1"}})
 	require.NoError(t, err)
 
@@ -236,12 +247,12 @@ func TestBindAndFind(t *testing.T) {
 		require.Empty(t, a.List(q), "%+v", q)
 	}
 	moved := netip.MustParseAddrPort("192.0.2.1:9090")
-	_, err = a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c1", Addr: moved}})
+	_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "c1", Addr: moved}})
 	require.NoError(t, err)
 	require.Empty(t, a.List(vip.Query{Addr: at, States: []vip.State{vip.Leased, vip.Draining}}))
 	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1)
 
-	_, err = a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "c1"}})
+	_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "c1"}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
 	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1,
 		"a refused binding changes nothing")
@@ -292,7 +303,7 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		leases = append(leases, allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i), "web",
 			"v1"), TTL: time.Hour, RequestID: "r"}))
 	}
-	_, err := a.Bind(t.Context(), leases[0].ID, leases[0].Generation,
+	_, err := a.Bind(t.Context(), leases[0].ID,
 		[]vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("[::1]:80")}})
 	require.NoError(t, err)
 	release(t, a, leases[1])
@@ -319,7 +330,7 @@ func TestLeasesOutliveTheirPool(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 
 	b := allocator(t, store, c, vip.Config{}, pool(t, "new", "10.0.1.0/29"))
-	l, err := b.Renew(t.Context(), l.ID, l.Generation, 0)
+	l, err := b.Renew(t.Context(), l.ID, 0)
 	require.NoError(t, err)
 	conserved(t, b)
 	require.Equal(t, vip.Stats{Pool: "old", Size: 1, Leased: 1, Disabled: true, Gone: true},
@@ -363,7 +374,7 @@ func TestNobodySharesAnAddress(t *testing.T) {
 				held.take(t, l.Addr, task)
 				runtime.Gosched()
 				held.give(l.Addr)
-				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+				if _, err := a.Release(t.Context(), l.ID, ""); err != nil {
 					t.Error(err)
 				}
 			}

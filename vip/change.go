@@ -12,16 +12,13 @@ import (
 )
 
 // Renew makes the lease last ttl from now on, Forever for no end, 0 for the TTL that it has; never
-// beyond Pool.MaxLease from its acquisition. A lease that is over or of another generation is
-// ErrFenced.
-func (a *Allocator) Renew(ctx context.Context, id string, generation uint64,
-	ttl time.Duration) (Lease, error) {
+// beyond Pool.MaxLease from its acquisition. A lease that is over is ErrFenced.
+func (a *Allocator) Renew(ctx context.Context, id string, ttl time.Duration) (Lease, error) {
 	if ttl < 0 && ttl != Forever || ttl > longestTTL {
-		return Lease{}, fmt.Errorf("renew lease %s: ttl %s: want 0 to 100 years, or Forever: %w",
+		return Lease{}, fmt.Errorf("renew lease %.64q: ttl %s: want 0 to 100 years, or Forever: %w",
 			id, ttl, ErrInvalid)
 	}
-	return a.change(ctx, "renew", id, generation, func(e *entry, next *tenure,
-		now time.Time) error {
+	return a.change(ctx, "renew", id, func(e *entry, next *tenure, now time.Time) error {
 		if ttl != 0 {
 			next.TTL = ttl
 		}
@@ -34,23 +31,22 @@ func (a *Allocator) Renew(ctx context.Context, id string, generation uint64,
 // and versions may be left out; if given, they follow the grammar of the module's names, as in
 // Request, unless the lease has the name already: as a cluster or version that it overrides, or of
 // an instance bound now.
-func (a *Allocator) Bind(ctx context.Context, id string, generation uint64,
-	instances []Instance) (Lease, error) {
+func (a *Allocator) Bind(ctx context.Context, id string, instances []Instance) (Lease, error) {
 	seen := map[string]bool{}
 	instances = slices.Clone(instances)
 	for at, i := range instances {
 		if !i.Addr.IsValid() || i.Addr.Port() == 0 {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %.64q: Instance.Addr: %q: want "+
+			return Lease{}, fmt.Errorf("bind lease %.64q: instance %.64q: Instance.Addr: %q: want "+
 				"host:port: %w", id, i.ID, i.Addr, ErrInvalid)
 		}
 		if i.ID != "" && seen[i.ID] {
-			return Lease{}, fmt.Errorf("bind lease %s: instance %q: Instance.ID: named twice: %w",
+			return Lease{}, fmt.Errorf("bind lease %.64q: instance %q: Instance.ID: named twice: %w",
 				id, i.ID, ErrInvalid)
 		}
 		seen[i.ID] = true
 		instances[at].Addr = unmapped(i.Addr)
 	}
-	return a.change(ctx, "bind", id, generation, func(_ *entry, next *tenure, now time.Time) error {
+	return a.change(ctx, "bind", id, func(_ *entry, next *tenure, now time.Time) error {
 		for _, i := range instances {
 			if err := i.checkNames(&next.Lease); err != nil {
 				return fmt.Errorf("instance %.64q: %w: %w", i.ID, err, ErrInvalid)
@@ -97,10 +93,8 @@ func (l *Lease) hasName(name string) bool {
 // It returns the lease as it ended. ErrFenced says that the lease is over, not by which call: with
 // Config.Shared it may be this very call, when the store lost the answer and another allocator gave
 // the address away before it could be asked.
-func (a *Allocator) Release(ctx context.Context, id string, generation uint64,
-	reason string) (Lease, error) {
-	return a.change(ctx, "release", id, generation, func(e *entry, next *tenure,
-		now time.Time) error {
+func (a *Allocator) Release(ctx context.Context, id, reason string) (Lease, error) {
+	return a.change(ctx, "release", id, func(e *entry, next *tenure, now time.Time) error {
 		a.ending(e, next, now, reason)
 		return nil
 	})
@@ -108,10 +102,13 @@ func (a *Allocator) Release(ctx context.Context, id string, generation uint64,
 
 // change makes one change to a live lease. A release also finds a lease that has ended, and leaves
 // it as it is.
-func (a *Allocator) change(ctx context.Context, op, id string, generation uint64,
+func (a *Allocator) change(ctx context.Context, op, id string,
 	edit func(e *entry, next *tenure, now time.Time) error) (_ Lease, err error) {
 	if a.cfg.Observe != nil {
 		defer a.observe(op, a.cfg.Now(), &err)
+	}
+	if _, _, err := parseLeaseID(id); err != nil {
+		return Lease{}, fmt.Errorf("%s %w", op, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -120,7 +117,7 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 		if err := context.Cause(ctx); err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
-		e, err := a.find(ctx, id, generation, fresh)
+		e, err := a.find(ctx, id, fresh)
 		if err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
@@ -173,9 +170,8 @@ func (a *Allocator) change(ctx context.Context, op, id string, generation uint64
 
 // find returns the entry whose last tenure is the lease id, settled. The store is asked before the
 // answer is no, unless the entry is fresh from there.
-func (a *Allocator) find(ctx context.Context, id string, generation uint64, fresh bool) (*entry,
-	error) {
-	addr, tenure, err := parseLeaseID(id)
+func (a *Allocator) find(ctx context.Context, id string, fresh bool) (*entry, error) {
+	addr, generation, err := parseLeaseID(id)
 	if err != nil {
 		return nil, err
 	}
@@ -190,8 +186,7 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 				break
 			}
 		}
-		if e != nil && e.last().ID == id && e.last().Generation == generation &&
-			(asked || e.state == Leased) {
+		if e != nil && e.last().ID == id && (asked || e.state == Leased) {
 			return e, nil
 		}
 		if !asked {
@@ -200,15 +195,12 @@ func (a *Allocator) find(ctx context.Context, id string, generation uint64, fres
 			}
 			continue
 		}
-		if e == nil || e.last().Generation < tenure {
+		if e == nil || e.last().Generation < generation {
 			return nil, ErrNotFound
 		}
-		if e.last().ID != id { // its owner is not shown to others
-			return nil, fmt.Errorf("it is over, and its address has had another lease since: %w",
-				ErrFenced)
-		}
-		return nil, fmt.Errorf("it has generation %d, the call has %d: %w",
-			e.last().Generation, generation, ErrFenced)
+		// the owner of the other lease is not shown
+		return nil, fmt.Errorf("it is over, and its address has had another lease since: %w",
+			ErrFenced)
 	}
 }
 

@@ -161,7 +161,7 @@ func TestNames(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("B")})
 	bound := func(i vip.Instance) error {
 		i.Addr = netip.MustParseAddrPort("192.0.2.1:80")
-		_, err := a.Bind(context.Background(), l.ID, l.Generation, []vip.Instance{i})
+		_, err := a.Bind(context.Background(), l.ID, []vip.Instance{i})
 		return err
 	}
 	namestest.Run(t, namestest.Instance, func(name string) error {
@@ -195,12 +195,12 @@ func TestCancellationCause(t *testing.T) {
 				return err
 			},
 			"Renew": func() error {
-				_, err := a.Renew(ctx, l.ID, l.Generation, time.Hour)
+				_, err := a.Renew(ctx, l.ID, time.Hour)
 				return err
 			},
-			"Bind": func() error { _, err := a.Bind(ctx, l.ID, l.Generation, nil); return err },
+			"Bind": func() error { _, err := a.Bind(ctx, l.ID, nil); return err },
 			"Release": func() error {
-				_, err := a.Release(ctx, l.ID, l.Generation, "")
+				_, err := a.Release(ctx, l.ID, "")
 				return err
 			},
 			"Quarantine": func() error {

@@ -9,8 +9,7 @@
 //  2. Choose a Store and open it: MemStore, boltstore (one machine), consulstore (several), or one
 //     that passes storetest.Run.
 //  3. Make an Allocator with Open and run its Run in a goroutine: it ends expired leases.
-//  4. Allocate with a task as the owner. Keep the lease's ID and Generation: every later change
-//     needs both.
+//  4. Allocate with a task as the owner. Keep the lease's ID: every later change takes it.
 //  5. Bind the instances behind the address whenever they change, Renew before the lease expires,
 //     Release at the end.
 //  6. Make the data plane follow List. An address that drains or cools down is answered by the
@@ -25,9 +24,9 @@
 //	go a.Run(ctx)
 //	lease, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "T-1", Overrides: map[string]string{"hello_web": "v2"}}})
 //	// ...
-//	lease, err = a.Bind(ctx, lease.ID, lease.Generation, []vip.Instance{{ID: "c1", Addr: netip.MustParseAddrPort("10.1.2.3:8080")}})
+//	lease, err = a.Bind(ctx, lease.ID, []vip.Instance{{ID: "c1", Addr: netip.MustParseAddrPort("10.1.2.3:8080")}})
 //	// ...
-//	_, err = a.Release(ctx, lease.ID, lease.Generation, "task finished")
+//	_, err = a.Release(ctx, lease.ID, "task finished")
 //
 // Identity and memory: the owner is the identity, so an answer that was lost is asked for again and
 // is the same. The generation grows with every tenure of an address, so that a late call of an

@@ -42,10 +42,10 @@ func TestAllocateDual(t *testing.T) {
 	release(t, a, single)
 
 	instances := []vip.Instance{{ID: "c1", Addr: netip.MustParseAddrPort("192.0.2.1:80")}}
-	_, err = a.Bind(t.Context(), v6.ID, v6.Generation, instances)
+	_, err = a.Bind(t.Context(), v6.ID, instances)
 	require.NoError(t, err)
 	c.Add(time.Minute)
-	_, err = a.Renew(t.Context(), v4.ID, v4.Generation, 2*time.Hour)
+	_, err = a.Renew(t.Context(), v4.ID, 2*time.Hour)
 	require.NoError(t, err)
 	both := a.List(vip.Query{Task: "T1"})
 	require.Len(t, both, 2)
@@ -54,10 +54,8 @@ func TestAllocateDual(t *testing.T) {
 		require.Equal(t, instances, l.Binding.Instances)
 	}
 	require.Len(t, a.List(vip.Query{Addr: instances[0].Addr}), 2)
-	_, err = a.Renew(t.Context(), v4.ID, v4.Generation+1, 0)
-	require.ErrorIs(t, err, vip.ErrFenced)
 
-	_, err = a.Release(t.Context(), v6.ID, v6.Generation, "done")
+	_, err = a.Release(t.Context(), v6.ID, "done")
 	require.NoError(t, err)
 	for _, l := range []vip.Lease{v4, v6} {
 		l, err = a.Get(t.Context(), l.ID)
@@ -66,7 +64,7 @@ func TestAllocateDual(t *testing.T) {
 		require.Equal(t, "done", l.Reason)
 		release(t, a, l) // the other one's end is no error
 	}
-	_, err = a.Renew(t.Context(), v4.ID, v4.Generation, 0)
+	_, err = a.Renew(t.Context(), v4.ID, 0)
 	require.ErrorIs(t, err, vip.ErrFenced)
 	again4, again6, err = a.AllocateDual(t.Context(), req)
 	require.NoError(t, err)
@@ -134,7 +132,7 @@ func TestDualEndsTogether(t *testing.T) {
 				end(t, c, a, []vip.Lease{v4, v6}[family])
 				require.Empty(t, a.List(vip.Query{Task: "T1", States: []vip.State{vip.Leased}}))
 				for _, l := range []vip.Lease{v4, v6} {
-					_, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+					_, err := a.Renew(t.Context(), l.ID, 0)
 					require.ErrorIs(t, err, vip.ErrFenced)
 				}
 				conserved(t, a)
@@ -155,7 +153,7 @@ func TestDualExpiresTogether(t *testing.T) {
 	ends := c.Now().Add(time.Hour)
 	require.Equal(t, []time.Time{ends, ends}, []time.Time{v4.Expires, v6.Expires})
 	c.Add(time.Minute)
-	v4, err = a.Renew(t.Context(), v4.ID, v4.Generation, 0)
+	v4, err = a.Renew(t.Context(), v4.ID, 0)
 	require.NoError(t, err)
 	require.Equal(t, ends, v4.Expires)
 }
@@ -213,7 +211,7 @@ func TestDualShared(t *testing.T) {
 		release(t, b, l)
 	}
 	for _, l := range []vip.Lease{v4, v6, other4, other6} {
-		_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
+		_, err = a.Renew(t.Context(), l.ID, 0)
 		require.ErrorIs(t, err, vip.ErrFenced)
 	}
 }

@@ -21,15 +21,15 @@ func Example() {
 	fmt.Println(lease.Addr, lease.State, "same lease:", again.ID == lease.ID)
 
 	where := netip.MustParseAddrPort("10.1.2.3:8080")
-	_, _ = a.Bind(ctx, lease.ID, lease.Generation,
+	_, _ = a.Bind(ctx, lease.ID,
 		[]vip.Instance{{ID: "c1", Addr: where, Cluster: "hello_web", Version: "v2"}})
 	for _, l := range a.List(vip.Query{Addr: where, States: []vip.State{vip.Leased,
 		vip.Draining}}) {
 		fmt.Println(where, "answers on", l.Addr, "for task", l.Owner.Task)
 	}
 
-	ended, _ := a.Release(ctx, lease.ID, lease.Generation, "task finished")
-	_, err := a.Renew(ctx, lease.ID, lease.Generation, 0)
+	ended, _ := a.Release(ctx, lease.ID, "task finished")
+	_, err := a.Renew(ctx, lease.ID, 0)
 	fmt.Println(ended.State, "fenced:", errors.Is(err, vip.ErrFenced))
 	// Output:
 	// 127.58.0.1 leased same lease: true

@@ -35,10 +35,10 @@ func TestForget(t *testing.T) {
 				l, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: fmt.Sprint("T", i)}})
 				require.NoError(t, err)
 				require.Greater(t, l.Generation, last.Generation)
-				_, err = a.Bind(t.Context(), l.ID, l.Generation,
+				_, err = a.Bind(t.Context(), l.ID,
 					[]Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 				require.NoError(t, err)
-				last, err = a.Release(t.Context(), l.ID, l.Generation, "")
+				last, err = a.Release(t.Context(), l.ID, "")
 				require.NoError(t, err)
 				seen[l.Addr] = true
 				now = now.Add(time.Second)
@@ -55,7 +55,7 @@ func TestForget(t *testing.T) {
 			}
 			require.Len(t, seen, 2000)
 			now = now.Add(time.Hour)
-			_, err = a.Renew(t.Context(), kept.ID, kept.Generation, 0)
+			_, err = a.Renew(t.Context(), kept.ID, 0)
 			require.NoError(t, err)
 			require.NoError(t, a.Sweep(t.Context()))
 			require.Equal(t, 1, a.x.entries.len)
@@ -63,7 +63,7 @@ func TestForget(t *testing.T) {
 			require.Len(t, a.List(Query{States: []State{Free, Leased, Cooling}}), 1)
 			s := a.Stats()[0]
 			require.Equal(t, s.Size, s.Free+s.Leased+s.Reserved)
-			_, err = a.Release(t.Context(), last.ID, last.Generation, "")
+			_, err = a.Release(t.Context(), last.ID, "")
 			require.ErrorIs(t, err, ErrNotFound)
 
 			b, err := Open(t.Context(), cfg)
@@ -71,7 +71,7 @@ func TestForget(t *testing.T) {
 			l, err := b.Allocate(t.Context(), Request{Owner: Owner{Task: "T"}, Addr: last.Addr})
 			require.NoError(t, err)
 			require.Greater(t, l.Generation, last.Generation, "after a restart, too")
-			_, err = b.Renew(t.Context(), last.ID, last.Generation, 0)
+			_, err = b.Renew(t.Context(), last.ID, 0)
 			require.ErrorIs(t, err, ErrFenced)
 			past, err := b.History(t.Context(), last.Addr)
 			require.NoError(t, err)
@@ -95,7 +95,7 @@ func TestForgetWraps(t *testing.T) {
 	for i := range 60 {
 		l, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: fmt.Sprint("T", i)}})
 		require.NoError(t, err)
-		_, err = a.Release(t.Context(), l.ID, l.Generation, "")
+		_, err = a.Release(t.Context(), l.ID, "")
 		require.NoError(t, err)
 		require.NoError(t, a.Sweep(t.Context()))
 		got[l.Addr]++
@@ -146,7 +146,7 @@ func TestForgetShared(t *testing.T) {
 			"release": func(t *rapid.T) {
 				at := netip.MustParseAddr(addr.Draw(t, "addr"))
 				if l, ok := live[at]; ok {
-					_, err := all[which.Draw(t, "by")].Release(ctx, l.ID, l.Generation, "")
+					_, err := all[which.Draw(t, "by")].Release(ctx, l.ID, "")
 					require.NoError(t, err)
 					delete(live, at)
 				}

@@ -69,7 +69,7 @@ func allocate(t testing.TB, a *vip.Allocator, req vip.Request) vip.Lease {
 
 func release(t testing.TB, a *vip.Allocator, l vip.Lease) vip.Lease {
 	t.Helper()
-	ended, err := a.Release(context.Background(), l.ID, l.Generation, "done")
+	ended, err := a.Release(context.Background(), l.ID, "done")
 	require.NoError(t, err)
 	return ended
 }

@@ -20,7 +20,7 @@ func TestHistory(t *testing.T) {
 	first := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1")})
 	for i := range 2 {
 		c.Add(time.Minute)
-		_, err := a.Bind(t.Context(), first.ID, first.Generation,
+		_, err := a.Bind(t.Context(), first.ID,
 			[]vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 		require.NoError(t, err)
 	}
@@ -71,7 +71,7 @@ func TestHistoryCoarseClock(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	for i := range 3 {
 		c.Add(time.Minute)
-		_, err := a.Bind(t.Context(), l.ID, l.Generation,
+		_, err := a.Bind(t.Context(), l.ID,
 			[]vip.Instance{{ID: fmt.Sprint("c", i), Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 		require.NoError(t, err)
 	}

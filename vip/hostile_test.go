@@ -25,7 +25,7 @@ func TestStoreChangesReturnedValue(t *testing.T) {
 	_, err := a.History(t.Context(), held.Addr)
 	require.NoError(t, err)
 
-	_, err = a.Renew(t.Context(), held.ID, held.Generation, 0)
+	_, err = a.Renew(t.Context(), held.ID, 0)
 	require.Error(t, err)
 	_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("B")})
 	require.ErrorIs(t, err, vip.ErrExhausted)
@@ -60,7 +60,7 @@ func TestAllocationDuringAReReading(t *testing.T) {
 	a := allocator(t, store, c, vip.Config{History: -1}, p, q)
 	allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
 	l := allocate(t, a, vip.Request{Owner: owner("A"), Pool: "p"})
-	_, err := a.Release(t.Context(), l.ID, l.Generation, "")
+	_, err := a.Release(t.Context(), l.ID, "")
 	require.NoError(t, err)
 	// as if restored to before it
 	_, err = store.Commit(t.Context(), vip.Change{Key: "addr/10.0.0.1", Revision: vip.AnyRevision})
@@ -139,11 +139,11 @@ func TestGivingUpAfterManyConflicts(t *testing.T) {
 			return err
 		},
 		"renew": func() error {
-			_, err := a.Renew(t.Context(), held.ID, held.Generation, 0)
+			_, err := a.Renew(t.Context(), held.ID, 0)
 			return err
 		},
 		"release": func() error {
-			_, err := a.Release(t.Context(), held.ID, held.Generation, "")
+			_, err := a.Release(t.Context(), held.ID, "")
 			return err
 		},
 		"quarantine": func() error {
@@ -206,7 +206,7 @@ func TestTimesThatNoRecordHolds(t *testing.T) {
 	_, err := a.Allocate(t.Context(), vip.Request{Owner: owner("A"), TTL: long})
 	require.ErrorIs(t, err, vip.ErrInvalid)
 	l := allocate(t, a, vip.Request{Owner: owner("A")})
-	_, err = a.Renew(t.Context(), l.ID, l.Generation, long)
+	_, err = a.Renew(t.Context(), l.ID, long)
 	require.ErrorIs(t, err, vip.ErrInvalid)
 	_, err = a.Quarantine(t.Context(), l.Addr, "bad", long)
 	require.ErrorIs(t, err, vip.ErrInvalid)
@@ -220,7 +220,7 @@ func TestEventAfterClockPutBack(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("A"), TTL: time.Minute})
 	c.Add(-900 * time.Millisecond)
 	from := a.Revision()
-	bound, err := a.Bind(t.Context(), l.ID, l.Generation, nil)
+	bound, err := a.Bind(t.Context(), l.ID, nil)
 	require.NoError(t, err)
 	events, err := a.Watch(t.Context(), from)
 	require.NoError(t, err)

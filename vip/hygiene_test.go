@@ -188,7 +188,7 @@ func TestOwnerKeepsAddress(t *testing.T) {
 					require.Equal(t, first.Addr, l.Addr)
 					require.Greater(t, l.Generation, first.Generation)
 					require.Empty(t, l.Reason)
-					_, err := a.Renew(t.Context(), first.ID, first.Generation, 0)
+					_, err := a.Renew(t.Context(), first.ID, 0)
 					require.ErrorIs(t, err, vip.ErrFenced)
 				}
 				conserved(t, a)

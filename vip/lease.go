@@ -86,9 +86,10 @@ type Binding struct {
 // Lease holds the owner of an address and the time until which it holds it. After its end it stays
 // with the address, as the last tenure, until the address is handed out again.
 type Lease struct {
-	// never used again
+	// of this tenure alone, never used again: all that Renew, Bind and Release ask for. A caller
+	// keeps it as it is, and reads nothing in it
 	ID string `json:"id"`
-	// fencing token: grows with every tenure of the address
+	// grows with every tenure of the address: a fencing token for other systems
 	Generation uint64     `json:"generation"`
 	Addr       netip.Addr `json:"addr"`
 	Pool       string     `json:"pool"`
@@ -165,13 +166,16 @@ func newLeaseID(addr string, generation uint64) string {
 	return string(id)
 }
 
+// parseLeaseID returns the address and the generation in an id. The random part may be missing: ids
+// of earlier versions had none.
 func parseLeaseID(id string) (netip.Addr, uint64, error) {
 	before, after, ok := strings.Cut(id, "-")
 	addr, err := netip.ParseAddr(before)
-	after, _, _ = strings.Cut(after, "-")
-	generation, err2 := strconv.ParseUint(after, 10, 64)
-	if !ok || err != nil || err2 != nil || generation == 0 {
-		return netip.Addr{}, 0, fmt.Errorf("lease %.64q: an id looks like 10.0.0.7-3-k4f9c: %w", id,
+	number, chance, _ := strings.Cut(after, "-")
+	generation, err2 := strconv.ParseUint(number, 10, 64)
+	if !ok || err != nil || addr.Zone() != "" || err2 != nil || generation == 0 ||
+		strings.Trim(chance, idAlphabet) != "" || len(chance) > 5 {
+		return netip.Addr{}, 0, fmt.Errorf("lease %.64q: want an ID as Allocate returns it: %w", id,
 			ErrNotFound)
 	}
 	return addr, generation, nil

@@ -112,7 +112,7 @@ func TestAllocatorsOnOneStore(t *testing.T) {
 				held.take(t, l.Addr, task)
 				runtime.Gosched()
 				held.give(l.Addr)
-				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+				if _, err := a.Release(t.Context(), l.ID, ""); err != nil {
 					t.Error(err)
 				}
 			}
@@ -129,7 +129,7 @@ func TestLateAllocatorIsFenced(t *testing.T) {
 	sleeper, other := allocator(t, store, c, vip.Config{}, p), allocator(t, store, c, vip.Config{},
 		p)
 	l := allocate(t, sleeper, vip.Request{Owner: owner("T1"), TTL: time.Minute})
-	_, err := other.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err := other.Renew(t.Context(), l.ID, 0)
 	require.NoError(t, err, "a lease that another allocator has given is looked up")
 	c.Add(time.Minute)
 	require.NoError(t, other.Sweep(t.Context()))
@@ -137,9 +137,9 @@ func TestLateAllocatorIsFenced(t *testing.T) {
 	held := allocate(t, other, vip.Request{Owner: owner("T2"), TTL: vip.Forever})
 	require.Equal(t, l.Addr, held.Addr)
 
-	_, err = sleeper.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err = sleeper.Renew(t.Context(), l.ID, 0)
 	require.ErrorIs(t, err, vip.ErrFenced)
-	_, err = sleeper.Release(t.Context(), l.ID, l.Generation, "")
+	_, err = sleeper.Release(t.Context(), l.ID, "")
 	require.ErrorIs(t, err, vip.ErrFenced)
 	require.NoError(t, sleeper.Sweep(t.Context()))
 	got, err := other.Get(t.Context(), held.ID)

@@ -65,7 +65,7 @@ func TestObserveShowsTheLock(t *testing.T) {
 	a.mu.Lock()
 	done := make(chan error, 1)
 	go func() {
-		_, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+		_, err := a.Renew(t.Context(), l.ID, 0)
 		done <- err
 	}()
 	for a.mu.state.Load() != awaited {

@@ -380,7 +380,7 @@ func TestStateMachine(t *testing.T) {
 			"bind": func(t *rapid.T) {
 				r, gen, id := lease(t)
 				at := instances.Draw(t, "instance")
-				_, err := a.Bind(t.Context(), id, gen,
+				_, err := a.Bind(t.Context(), id,
 					[]vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort(at)}})
 				switch {
 				case r.gen == 0:
@@ -517,7 +517,7 @@ func TestStateMachine(t *testing.T) {
 			},
 			"renew": func(t *rapid.T) {
 				r, gen, id := lease(t)
-				_, err := a.Renew(t.Context(), id, gen, time.Minute)
+				_, err := a.Renew(t.Context(), id, time.Minute)
 				switch {
 				case r.gen == 0:
 					require.ErrorIs(t, err, vip.ErrNotFound)
@@ -530,7 +530,7 @@ func TestStateMachine(t *testing.T) {
 			},
 			"release": func(t *rapid.T) {
 				r, gen, id := lease(t)
-				_, err := a.Release(t.Context(), id, gen, "")
+				_, err := a.Release(t.Context(), id, "")
 				switch {
 				case r.gen == 0:
 					require.ErrorIs(t, err, vip.ErrNotFound)

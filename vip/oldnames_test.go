@@ -44,19 +44,19 @@ func TestOlderNames(t *testing.T) {
 		got, err := a.Get(t.Context(), old.ID)
 		require.NoError(t, err)
 		require.Equal(t, old.Owner, got.Owner)
-		_, err = a.Renew(t.Context(), old.ID, 1, 2*time.Hour)
+		_, err = a.Renew(t.Context(), old.ID, 2*time.Hour)
 		require.NoError(t, err)
 		moved := Instance{ID: "an id", Addr: netip.MustParseAddrPort("192.0.2.2:80"),
 			Cluster: cluster, Version: version}
-		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
+		_, err = a.Bind(t.Context(), old.ID, []Instance{moved})
 		require.NoError(t, err, "an instance that was bound has moved")
-		_, err = a.Bind(t.Context(), old.ID, 1, nil)
+		_, err = a.Bind(t.Context(), old.ID, nil)
 		require.NoError(t, err)
 		moved.ID = ""
-		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
+		_, err = a.Bind(t.Context(), old.ID, []Instance{moved})
 		require.NoError(t, err, "the cluster and version are those that the lease overrides")
 		moved.ID = "an id"
-		_, err = a.Bind(t.Context(), old.ID, 1, []Instance{moved})
+		_, err = a.Bind(t.Context(), old.ID, []Instance{moved})
 		require.ErrorIs(t, err, ErrInvalid, "the instance is not bound any more")
 		other, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: "T1"}})
 		require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestOlderNames(t *testing.T) {
 		again, err := a.Allocate(t.Context(), Request{Owner: old.Owner})
 		require.NoError(t, err)
 		require.Equal(t, at, again.Addr, "the task has a lease already")
-		ended, err := a.Release(t.Context(), old.ID, 1, "done")
+		ended, err := a.Release(t.Context(), old.ID, "done")
 		require.NoError(t, err)
 		_, err = a.Allocate(t.Context(), Request{Owner: old.Owner})
 		require.ErrorIs(t, err, ErrInvalid, "a new lease follows the grammar")

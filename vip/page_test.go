@@ -46,7 +46,7 @@ func TestListPages(t *testing.T) {
 				Overrides: map[string]string{fmt.Sprint("c", i): "v1"}},
 			Pool: []string{"six", "four"}[i%3%2],
 		})
-		_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{
+		_, err := a.Bind(t.Context(), l.ID, []vip.Instance{{
 			ID: fmt.Sprint("i", i%10), Addr: netip.AddrPortFrom(addr("192.0.2.1"), uint16(1+i%10)),
 			Cluster: "bound", Version: "v1",
 		}})
@@ -109,7 +109,7 @@ func TestListBesideChanges(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+				if _, err := a.Release(t.Context(), l.ID, ""); err != nil {
 					t.Error(err)
 				}
 			}

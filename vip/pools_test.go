@@ -230,7 +230,7 @@ func TestLeaseSaysInWhichPoolItIs(t *testing.T) {
 	require.Empty(t, a.List(vip.Query{Pool: "p"}))
 	require.Equal(t, "q", a.List(vip.Query{Pool: "q"})[0].Pool)
 	require.Equal(t, "q", allocate(t, a, vip.Request{Owner: owner("T1"), Pool: "q"}).Pool)
-	l, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+	l, err := a.Renew(t.Context(), l.ID, 0)
 	require.NoError(t, err)
 	require.Equal(t, "q", l.Pool)
 }
@@ -265,7 +265,7 @@ func TestSetPoolsLeavesLeasesAlone(t *testing.T) {
 		{Pool: "p", Size: 4, Leased: 3, Cooling: 1, Disabled: true, Gone: true},
 	}, a.Stats())
 	for _, l := range leases[1:] {
-		_, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+		_, err := a.Renew(t.Context(), l.ID, 0)
 		require.NoError(t, err)
 	}
 	release(t, a, leases[4])

@@ -23,7 +23,7 @@ func TestQuarantine(t *testing.T) {
 	got, err := a.Quarantine(t.Context(), held.Addr, "answers ARP for another", 0)
 	require.NoError(t, err)
 	require.Equal(t, vip.Quarantined, got.State)
-	_, err = a.Renew(t.Context(), held.ID, held.Generation, 0)
+	_, err = a.Renew(t.Context(), held.ID, 0)
 	require.ErrorIs(t, err, vip.ErrFenced)
 	_, err = a.Quarantine(t.Context(), cooling.Addr, "flaps", time.Hour)
 	require.NoError(t, err)

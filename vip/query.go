@@ -48,14 +48,13 @@ func (a *Allocator) Stats() []Stats {
 // Get returns the lease id, live or the last of its address. A lease that never was is ErrNotFound;
 // one whose address another had since is ErrFenced.
 func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
-	_, generation, err := parseLeaseID(id)
-	if err != nil {
+	if _, _, err := parseLeaseID(id); err != nil {
 		return Lease{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	e, err := a.find(ctx, id, generation, false)
+	e, err := a.find(ctx, id, false)
 	if err != nil {
 		return Lease{}, fmt.Errorf("lease %s: %w", id, err)
 	}

@@ -111,7 +111,7 @@ func TestSharedRunOutTogether(t *testing.T) {
 	release(t, a, l)
 	c.Add(vip.DefaultCoolDown)
 	require.NotEqual(t, l.ID, allocate(t, b, vip.Request{Owner: owner("T2")}).ID)
-	_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err = a.Renew(t.Context(), l.ID, 0)
 	require.ErrorIs(t, err, vip.ErrFenced)
 }
 
@@ -175,9 +175,9 @@ func TestStoreThatIsPutBack(t *testing.T) {
 	c.Add(time.Second)
 	got := allocate(t, a, vip.Request{Owner: owner("T3")})
 	require.Equal(t, lost.Addr, got.Addr)
-	_, err := a.Release(t.Context(), lost.ID, lost.Generation, "")
+	_, err := a.Release(t.Context(), lost.ID, "")
 	require.ErrorIs(t, err, vip.ErrFenced)
-	_, err = a.Renew(t.Context(), kept.ID, kept.Generation, 0)
+	_, err = a.Renew(t.Context(), kept.ID, 0)
 	require.NoError(t, err)
 
 	store.putBack(t)
@@ -267,7 +267,7 @@ func TestOneOwnerWhileAPoolIsAdded(t *testing.T) {
 	conserved(t, older)
 	release(t, older, l)
 	conserved(t, older)
-	_, err := newer.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err := newer.Renew(t.Context(), l.ID, 0)
 	require.ErrorIs(t, err, vip.ErrFenced)
 }
 

@@ -555,7 +555,7 @@ func (s *sim) step(outermost bool) {
 	case n < 60:
 		if l, ok := s.any(); ok {
 			s.maybe[l.ID] = true
-			got, err := a.Release(ctx, l.ID, l.Generation, "done")
+			got, err := a.Release(ctx, l.ID, "done")
 			s.expect(err, s.endOf(l)...)
 			if err == nil && got.State == Leased {
 				s.failf("released lease %s is %s", l.ID, got.State)
@@ -563,7 +563,7 @@ func (s *sim) step(outermost bool) {
 		}
 	case n < 70:
 		if l, ok := s.any(); ok {
-			got, err := a.Renew(ctx, l.ID, l.Generation,
+			got, err := a.Renew(ctx, l.ID,
 				time.Duration(1+s.rnd.IntN(300))*time.Second)
 			s.expect(err, s.endOf(l)...)
 			if err == nil {
@@ -574,7 +574,7 @@ func (s *sim) step(outermost bool) {
 		}
 	case n < 76:
 		if l, ok := s.any(); ok {
-			_, err := a.Bind(ctx, l.ID, l.Generation,
+			_, err := a.Bind(ctx, l.ID,
 				[]Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 			s.expect(err, s.endOf(l)...)
 		}
@@ -698,8 +698,7 @@ func (s *sim) any() (Lease, bool) {
 		return Lease{}, false
 	}
 	if s.percent(20) { // of an earlier holder
-		return Lease{ID: newLeaseID(addr.String(), l.Generation), Generation: 1 +
-			s.rnd.Uint64N(l.Generation)}, true
+		return Lease{ID: newLeaseID(addr.String(), 1+s.rnd.Uint64N(l.Generation))}, true
 	}
 	return l.Lease, true
 }

@@ -118,13 +118,9 @@ func (a *Allocator) ReleaseUnchanged(
 	if ctx.Err() != nil {
 		return Lease{}, fmt.Errorf("release lease %s: %w", seen.id, context.Cause(ctx))
 	}
-	_, generation, err := parseLeaseID(seen.id)
-	if err != nil {
-		return Lease{}, fmt.Errorf("release %s: %w", addr, err)
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e, err := a.find(ctx, seen.id, generation, false)
+	e, err := a.find(ctx, seen.id, false)
 	changed := fmt.Errorf("release lease %s: changed since the snapshot: %w", seen.id, ErrConflict)
 	switch {
 	case errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):

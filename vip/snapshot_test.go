@@ -28,7 +28,7 @@ func TestSnapshot(t *testing.T) {
 	require.False(t, before.OutOfPool(first.Addr))
 
 	allocate(t, a, vip.Request{Owner: owner("T1")})
-	_, err = other.Renew(t.Context(), second.ID, second.Generation, 0)
+	_, err = other.Renew(t.Context(), second.ID, 0)
 	require.NoError(t, err)
 	after, err := a.Snapshot(t.Context())
 	require.NoError(t, err)
@@ -48,7 +48,7 @@ func TestReleaseUnchanged(t *testing.T) {
 			allocate(t, a, vip.Request{Owner: l.Owner})
 		}, vip.ErrConflict},
 		"it was renewed elsewhere": {func(t *testing.T, _, other *vip.Allocator, l vip.Lease) {
-			_, err := other.Renew(t.Context(), l.ID, l.Generation, 0)
+			_, err := other.Renew(t.Context(), l.ID, 0)
 			require.NoError(t, err)
 		}, vip.ErrConflict},
 		"it ended": {func(t *testing.T, a, _ *vip.Allocator, l vip.Lease) {

@@ -46,7 +46,7 @@ func TestADamagedRecordIsSetAside(t *testing.T) {
 		require.Equal(t, vip.Quarantined, got[0].State, "byte %d", i)
 	}
 	conserved(t, a)
-	_, err = a.Renew(t.Context(), fine.ID, fine.Generation, 0)
+	_, err = a.Renew(t.Context(), fine.ID, 0)
 	require.NoError(t, err)
 	_, err = a.Restore(t.Context(), hurt.Addr, "looked at")
 	require.NoError(t, err)

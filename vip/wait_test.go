@@ -179,7 +179,7 @@ func TestWaitRenewalDoesNotWake(t *testing.T) {
 		}()
 		synctest.Wait()
 		before := store.reads.Load()
-		_, err := a.Renew(t.Context(), web.ID, web.Generation, 0)
+		_, err := a.Renew(t.Context(), web.ID, 0)
 		require.NoError(t, err)
 		synctest.Wait()
 		require.Equal(t, before, store.reads.Load())
@@ -338,7 +338,7 @@ func TestWaitMany(t *testing.T) {
 		go func() {
 			l, err := a.Allocate(ctx, vip.Request{Owner: owner(fmt.Sprint("T", i)), Wait: true})
 			if err == nil {
-				_, err = a.Release(ctx, l.ID, l.Generation, "")
+				_, err = a.Release(ctx, l.ID, "")
 			}
 			served <- err
 		}()

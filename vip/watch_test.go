@@ -32,10 +32,10 @@ func TestWatch(t *testing.T) {
 	}()
 	l := allocate(t, a, vip.Request{Owner: owner("T1"), TTL: time.Minute})
 	require.Equal(t, vip.Allocated, (<-next)[0].Kind)
-	_, err := a.Bind(t.Context(), l.ID, l.Generation,
+	_, err := a.Bind(t.Context(), l.ID,
 		[]vip.Instance{{ID: "c", Addr: netip.MustParseAddrPort("192.0.2.1:80")}})
 	require.NoError(t, err)
-	_, err = a.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err = a.Renew(t.Context(), l.ID, 0)
 	require.NoError(t, err)
 	c.Add(time.Minute)
 	require.NoError(t, a.Sweep(t.Context()))
@@ -102,12 +102,12 @@ func TestWatchExpiringOnce(t *testing.T) {
 	}
 	c.Add(time.Hour)
 	require.Equal(t, 1, expiring())
-	_, err := a.Renew(t.Context(), l.ID, l.Generation, 0)
+	_, err := a.Renew(t.Context(), l.ID, 0)
 	require.NoError(t, err)
 	require.Zero(t, expiring())
 	c.Add(time.Hour)
 	require.Equal(t, 1, expiring())
-	_, err = a.Bind(t.Context(), l.ID, l.Generation, nil) // which renews nothing
+	_, err = a.Bind(t.Context(), l.ID, nil) // which renews nothing
 	require.NoError(t, err)
 	require.Zero(t, expiring())
 	c.Add(time.Minute)
@@ -158,7 +158,7 @@ func TestWatchers(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if _, err := a.Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+				if _, err := a.Release(t.Context(), l.ID, ""); err != nil {
 					t.Error(err)
 				}
 			}
@@ -210,7 +210,7 @@ func TestWatchFollowsList(t *testing.T) {
 			},
 			"release": func(t *rapid.T) {
 				for _, l := range a.List(vip.Query{Task: task.Draw(t, "task")}) {
-					_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
+					_, _ = a.Release(context.Background(), l.ID, "")
 				}
 			},
 			"quarantine": func(t *rapid.T) {

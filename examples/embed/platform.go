@@ -103,7 +103,7 @@ func (h *Hooks) renew(ctx context.Context) error {
 		}
 		for _, lease := range h.leases.List(vip.Query{States: []vip.State{vip.Leased,
 			vip.Draining}}) {
-			_, _ = h.leases.Renew(ctx, lease.ID, lease.Generation, h.cfg.TTL)
+			_, _ = h.leases.Renew(ctx, lease.ID, h.cfg.TTL)
 		}
 	}
 }
@@ -123,7 +123,7 @@ func (h *Hooks) Deployed(ctx context.Context, task, cluster, version string,
 		bound = append(bound, vip.Instance{ID: instanceID(addr), Addr: addr, Cluster: cluster,
 			Version: version})
 	}
-	lease, err := h.leases.Bind(ctx, before.ID, before.Generation, bound)
+	lease, err := h.leases.Bind(ctx, before.ID, bound)
 	if err == nil { // the agent sets invalid records aside, and the VIP would answer 503
 		err = nginxsync.Snapshot{
 			Overlays: map[netip.Addr]map[string][]nginxsync.Instance{lease.Addr: overlay(lease)},
@@ -147,10 +147,10 @@ func instanceID(addr netip.AddrPort) string {
 // undo restores the VIP of a lease to its state before it was bound.
 func (h *Hooks) undo(ctx context.Context, before vip.Lease) (err error) {
 	if before.Binding.Since.IsZero() {
-		_, err = h.leases.Release(ctx, before.ID, before.Generation, "the deployment did not "+
+		_, err = h.leases.Release(ctx, before.ID, "the deployment did not "+
 			"succeed")
 	} else {
-		_, err = h.leases.Bind(ctx, before.ID, before.Generation, before.Binding.Instances)
+		_, err = h.leases.Bind(ctx, before.ID, before.Binding.Instances)
 	}
 	h.route()
 	return err
@@ -163,7 +163,7 @@ func (h *Hooks) Finished(ctx context.Context, task string) error {
 	if len(leases) == 0 {
 		return fmt.Errorf("task %s: %w", task, vip.ErrNotFound)
 	}
-	_, err := h.leases.Release(ctx, leases[0].ID, leases[0].Generation, "task finished")
+	_, err := h.leases.Release(ctx, leases[0].ID, "task finished")
 	return errors.Join(err, h.agent.WaitVerified(ctx, h.route()))
 }
 

@@ -216,7 +216,7 @@ func TestInstanceID(t *testing.T) {
 			h := open(t, Config{Driver: &fakeNginx{}})
 			lease, err := h.leases.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "t"}})
 			require.NoError(t, err)
-			_, err = h.leases.Bind(t.Context(), lease.ID, lease.Generation,
+			_, err = h.leases.Bind(t.Context(), lease.ID,
 				[]vip.Instance{{ID: id, Addr: netip.MustParseAddrPort(addr)}})
 			require.NoError(t, err)
 		})

@@ -202,9 +202,9 @@ func (in call) make(ctx context.Context, a *vip.Allocator) (out answer) {
 		out.lease, out.err = a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: in.task},
 			TTL: vip.Forever})
 	case "release":
-		out.lease, out.err = a.Release(ctx, in.lease.ID, in.lease.Generation, "")
+		out.lease, out.err = a.Release(ctx, in.lease.ID, "")
 	case "renew":
-		out.lease, out.err = a.Renew(ctx, in.lease.ID, in.lease.Generation, 0)
+		out.lease, out.err = a.Renew(ctx, in.lease.ID, 0)
 	}
 	return out
 }

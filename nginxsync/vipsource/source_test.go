@@ -85,15 +85,15 @@ func TestOverlaysFollowLeases(t *testing.T) {
 		case !ok:
 			leases[task] = allocate(t, a, task, "web", "api")
 		case r.IntN(3) == 0:
-			_, err := a.Release(t.Context(), l.ID, l.Generation, "done")
+			_, err := a.Release(t.Context(), l.ID, "done")
 			require.NoError(t, err)
 			delete(leases, task)
 		case r.IntN(3) == 0:
-			_, err := a.Renew(t.Context(), l.ID, l.Generation, time.Hour)
+			_, err := a.Renew(t.Context(), l.ID, time.Hour)
 			require.NoError(t, err)
 			changes = false // no overlay changes: the source stays where it is
 		default:
-			_, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{
+			_, err := a.Bind(t.Context(), l.ID, []vip.Instance{{
 				ID: fmt.Sprint("i", n), Cluster: "web", Version: "v1",
 				Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(n+1))}})
 			require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestRenewalShowsNothing(t *testing.T) {
 	require.NoError(t, err)
 	l := allocate(t, a, "t", "web")
 	revision := follow(t, s, a, 0)
-	_, err = a.Renew(t.Context(), l.ID, l.Generation, time.Hour)
+	_, err = a.Renew(t.Context(), l.ID, time.Hour)
 	require.NoError(t, err)
 	allocate(t, a, "u", "web")
 	require.Equal(t, revision+1, follow(t, s, a, revision))

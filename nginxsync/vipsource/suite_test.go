@@ -36,7 +36,7 @@ func TestSource(t *testing.T) {
 				bound = append(bound, vip.Instance{ID: in.ID, Addr: in.Addr, Cluster: "a",
 					Version: in.Version})
 			}
-			_, err := a.Bind(t.Context(), l.ID, l.Generation, bound)
+			_, err := a.Bind(t.Context(), l.ID, bound)
 			require.NoError(t, err)
 		}}
 	})

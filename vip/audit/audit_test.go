@@ -54,7 +54,7 @@ func TestCheckAndRepair(t *testing.T) {
 	var leases []vip.Lease
 	for i, seen := range [][]netip.AddrPort{{y, x}, {x}, nil} {
 		l := allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i))})
-		l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "x", Addr: x},
+		l, err := a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "x", Addr: x},
 			{ID: "y", Addr: y}})
 		require.NoError(t, err)
 		leases = append(leases, l)
@@ -154,7 +154,7 @@ func TestCheckMappedAddress(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	mapped, plain := netip.MustParseAddrPort("[::ffff:192.0.2.1]:80"),
 		netip.MustParseAddrPort("192.0.2.1:80")
-	l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{Addr: mapped}})
+	l, err := a.Bind(t.Context(), l.ID, []vip.Instance{{Addr: mapped}})
 	require.NoError(t, err)
 	require.Equal(t, plain, l.Binding.Instances[0].Addr)
 	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr},

@@ -58,7 +58,7 @@ func allocate(t testing.TB, a *vip.Allocator, req vip.Request) vip.Lease {
 
 func release(t testing.TB, a *vip.Allocator, l vip.Lease) {
 	t.Helper()
-	_, err := a.Release(t.Context(), l.ID, l.Generation, "done")
+	_, err := a.Release(t.Context(), l.ID, "done")
 	require.NoError(t, err)
 }
 

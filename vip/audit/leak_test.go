@@ -68,7 +68,7 @@ func TestLeaks(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, vip.Cooling, l.State)
 	require.Equal(t, "leaked: its owner is gone", l.Reason)
-	_, err = a.Renew(t.Context(), stays.ID, stays.Generation, 0)
+	_, err = a.Renew(t.Context(), stays.ID, 0)
 	require.NoError(t, err)
 	require.Equal(t, []string{"check leaks true", "check leaks true", "check leaks true",
 		"check leaks false", "check leaks true"}, calls)
@@ -79,11 +79,11 @@ func TestLeaksOwnerReturns(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]func(context.Context, *vip.Allocator, vip.Lease) error{
 		"renews": func(ctx context.Context, a *vip.Allocator, l vip.Lease) error {
-			_, err := a.Renew(ctx, l.ID, l.Generation, 0)
+			_, err := a.Renew(ctx, l.ID, 0)
 			return err
 		},
 		"binds": func(ctx context.Context, a *vip.Allocator, l vip.Lease) error {
-			_, err := a.Bind(ctx, l.ID, l.Generation, nil)
+			_, err := a.Bind(ctx, l.ID, nil)
 			return err
 		},
 		"allocates again": func(ctx context.Context, a *vip.Allocator, l vip.Lease) error {

@@ -66,6 +66,6 @@ func (a *Auditor) stillTrue(ctx context.Context, f Finding) (bool, error) {
 	case f.Lease == nil:
 		return false, nil
 	}
-	same := now.ID == f.Lease.ID && now.Generation == f.Lease.Generation
+	same := now.ID == f.Lease.ID
 	return same && bound(&now) == bound(f.Lease), nil
 }

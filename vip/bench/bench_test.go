@@ -92,7 +92,7 @@ func BenchmarkDurable(b *testing.B) {
 	}
 	all := []writer{{"vip", func(g, i int) {
 		l := lease(b, a, fmt.Sprint(g, "-", i))
-		_, _ = a.Release(context.Background(), l.ID, l.Generation, "")
+		_, _ = a.Release(context.Background(), l.ID, "")
 	}}}
 	for _, batch := range []int{1, 32, 64, 128, 1000} {
 		db, err := bbolt.Open(filepath.Join(b.TempDir(), fmt.Sprint(batch, ".db")), 0o600,
@@ -207,7 +207,7 @@ func BenchmarkGrowth(b *testing.B) {
 			tasks := realistic(100)
 			pairs(b, func(i int) {
 				l := lease(b, a, tasks[i%len(tasks)])
-				if _, err := a.Release(context.Background(), l.ID, l.Generation,
+				if _, err := a.Release(context.Background(), l.ID,
 					"done"); err != nil {
 					b.Fatal(err)
 				}

@@ -101,7 +101,7 @@ func BenchmarkConsul(b *testing.B) {
 			lost.Store(0)
 			callers(b, n, func(g, i int) {
 				l := lease(b, all[g], fmt.Sprint(g, "-", i))
-				if _, err := all[g].Release(context.Background(), l.ID, l.Generation,
+				if _, err := all[g].Release(context.Background(), l.ID,
 					""); err != nil {
 					b.Error(err)
 				}

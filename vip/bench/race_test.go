@@ -106,7 +106,7 @@ func vipPairs(tb testing.TB, name string, a *vip.Allocator, tick func(),
 	return &contestant{name: name, pair: func(i int) {
 		tick()
 		l := lease(tb, a, tasks[i%len(tasks)])
-		if _, err := a.Release(context.Background(), l.ID, l.Generation, "done"); err != nil {
+		if _, err := a.Release(context.Background(), l.ID, "done"); err != nil {
 			tb.Fatal(err)
 		}
 	}}
@@ -180,7 +180,7 @@ func BenchmarkParallel(b *testing.B) {
 		start := time.Now()
 		l := lease(b, a, tasks[int(next.Add(1))%len(tasks)])
 		took := time.Since(start)
-		if _, err := a.Release(context.Background(), l.ID, l.Generation, ""); err != nil {
+		if _, err := a.Release(context.Background(), l.ID, ""); err != nil {
 			b.Error(err)
 		}
 		return took
@@ -343,7 +343,7 @@ func BenchmarkList(b *testing.B) {
 				default:
 				}
 				start := time.Now()
-				if _, err := a.Renew(context.Background(), l.ID, l.Generation, 0); err != nil {
+				if _, err := a.Renew(context.Background(), l.ID, 0); err != nil {
 					b.Error(err)
 					return
 				}
@@ -375,7 +375,7 @@ func BenchmarkSparse(b *testing.B) {
 	lease(b, a, "kept")
 	pair := func(i int) {
 		l := lease(b, a, fmt.Sprintf("PAY-%d-sparse", i))
-		if _, err := a.Release(ctx, l.ID, l.Generation, ""); err != nil {
+		if _, err := a.Release(ctx, l.ID, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -98,7 +98,7 @@ func work(path string, at int, after bool) error {
 			if err != nil {
 				return err
 			}
-			ended6, err := a.Release(ctx, v6.ID, v6.Generation, "")
+			ended6, err := a.Release(ctx, v6.ID, "")
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func work(path string, at int, after bool) error {
 			return err
 		}
 		if i%3 == 2 {
-			if l, err = a.Release(ctx, l.ID, l.Generation, ""); err != nil {
+			if l, err = a.Release(ctx, l.ID, ""); err != nil {
 				return err
 			}
 			if err := out.Encode(l); err != nil {

@@ -88,9 +88,9 @@ func TestFormat0(t *testing.T) {
 	for _, addr := range []string{"10.58.0.2", "10.58.0.3", "10.58.0.8", "10.58.0.9",
 		"fd00:58::1"} {
 		l := leases[addr]
-		_, err := a.Renew(t.Context(), l.ID, l.Generation, time.Hour)
+		_, err := a.Renew(t.Context(), l.ID, time.Hour)
 		require.NoError(t, err)
-		l, err = a.Release(t.Context(), l.ID, l.Generation, "by the newer program")
+		l, err = a.Release(t.Context(), l.ID, "by the newer program")
 		require.NoError(t, err)
 		require.Equal(t, vip.Draining, l.State)
 	}
@@ -174,7 +174,7 @@ func TestFormat1(t *testing.T) {
 		require.Equal(t, want, got, boot)
 		both := a.List(vip.Query{Task: "dual"})
 		require.Equal(t, both[0].ID, both[1].Peer)
-		_, err = a.Release(t.Context(), both[1].ID, both[1].Generation, "by the newer program")
+		_, err = a.Release(t.Context(), both[1].ID, "by the newer program")
 		require.NoError(t, err)
 		require.Empty(t, a.List(vip.Query{States: []vip.State{vip.Leased}}))
 	}

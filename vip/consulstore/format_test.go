@@ -76,7 +76,7 @@ func TestFormat0(t *testing.T) {
 	require.Equal(t, map[string]string{"hello web": "version 1", "商品": "第二", "a\nb": "c\nd"},
 		leases[at].Owner.Overrides)
 	for _, l := range leases {
-		_, err := a.Release(t.Context(), l.ID, l.Generation, "by the newer program")
+		_, err := a.Release(t.Context(), l.ID, "by the newer program")
 		require.NoError(t, err)
 	}
 }

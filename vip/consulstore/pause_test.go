@@ -99,7 +99,7 @@ func hold(ctx context.Context, when string) error {
 	}
 	for i := 0; ; i++ {
 		at := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
-		if _, err := a.Bind(ctx, l.ID, l.Generation,
+		if _, err := a.Bind(ctx, l.ID,
 			[]vip.Instance{{ID: "of-the-holder", Addr: at}}); err != nil {
 			return out.Encode(map[string]any{"fenced": errors.Is(err, vip.ErrFenced),
 				"error": err.Error()})
@@ -146,7 +146,7 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			got, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "next"}, Wait: true})
 			require.NoError(t, err)
 			require.Equal(t, held.Addr, got.Addr)
-			bound, err := a.Bind(ctx, got.ID, got.Generation,
+			bound, err := a.Bind(ctx, got.ID,
 				[]vip.Instance{{ID: "of-the-next", Addr: netip.MustParseAddrPort("192.0.2.2:80")}})
 			require.NoError(t, err)
 			time.Sleep(time.Until(stopped.Add(*pause)))

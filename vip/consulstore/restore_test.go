@@ -51,9 +51,9 @@ func TestRestoredSnapshot(t *testing.T) {
 	next := ask(b, "next")
 	require.Equal(t, lost.Addr, next.Addr)
 	for _, which := range []*vip.Allocator{a, b} {
-		_, err := which.Release(t.Context(), lost.ID, lost.Generation, "")
+		_, err := which.Release(t.Context(), lost.ID, "")
 		require.ErrorIs(t, err, vip.ErrFenced)
-		_, err = which.Renew(t.Context(), kept.ID, kept.Generation, time.Hour)
+		_, err = which.Renew(t.Context(), kept.ID, time.Hour)
 		require.NoError(t, err)
 	}
 	testbed.Poll(t, "both allocators to see the same", func() error {

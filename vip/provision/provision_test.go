@@ -82,7 +82,7 @@ func TestKeeperFollowsTheLeases(t *testing.T) {
 	soon(w.announces(x.Addr))
 	y := lease("T2")
 	soon(w.announces(x.Addr, y.Addr))
-	_, err = a.Release(t.Context(), x.ID, x.Generation, "done")
+	_, err = a.Release(t.Context(), x.ID, "done")
 	require.NoError(t, err)
 	w.set(errors.New("no such device"), nil)
 	z := lease("T3")
@@ -141,7 +141,7 @@ func TestKeeperHoldsWhatTheStoreHasLost(t *testing.T) {
 	_, err = a.Quarantine(t.Context(), y.Addr, "flaps", 0) // the store has a record of it again
 	require.NoError(t, err)
 	soon(func() bool { return w.announces(x.Addr)() || w.announces(x.Addr, z.Addr)() })
-	_, err = a.Release(t.Context(), z.ID, z.Generation, "done")
+	_, err = a.Release(t.Context(), z.ID, "done")
 	require.NoError(t, err)
 
 	cancel()

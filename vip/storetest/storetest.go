@@ -430,7 +430,7 @@ func oneOwner(t *testing.T, s vip.Store) {
 		}
 		wg.Wait()
 		for _, l := range leases {
-			if _, err := both[round%2].Release(t.Context(), l.ID, l.Generation, ""); err != nil {
+			if _, err := both[round%2].Release(t.Context(), l.ID, ""); err != nil {
 				t.Errorf("round %d: release %s: %v", round, l.ID, err)
 			}
 		}

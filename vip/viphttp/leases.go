@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/sluice-deploy/sluice/vip"
@@ -84,35 +83,31 @@ func (h *handler) get(r *http.Request, _ params) (int, any, error) {
 
 func (h *handler) renew(r *http.Request, _ params) (int, any, error) {
 	var in struct {
-		Generation uint64       `json:"generation"`
-		TTL        vip.Duration `json:"ttl"`
+		TTL vip.Duration `json:"ttl"`
 	}
 	if err := read(r, &in); err != nil {
 		return 0, nil, err
 	}
-	l, err := h.a.Renew(r.Context(), r.PathValue("id"), in.Generation, time.Duration(in.TTL))
+	l, err := h.a.Renew(r.Context(), r.PathValue("id"), time.Duration(in.TTL))
 	return http.StatusOK, l, err
 }
 
 func (h *handler) bind(r *http.Request, _ params) (int, any, error) {
 	var in struct {
-		Generation uint64         `json:"generation"`
-		Instances  []vip.Instance `json:"instances"`
+		Instances []vip.Instance `json:"instances"`
 	}
 	if err := read(r, &in); err != nil {
 		return 0, nil, err
 	}
-	l, err := h.a.Bind(r.Context(), r.PathValue("id"), in.Generation, in.Instances)
+	if in.Instances == nil {
+		return 0, nil, fmt.Errorf("instances: want a list, [] when nothing answers: %w",
+			vip.ErrInvalid)
+	}
+	l, err := h.a.Bind(r.Context(), r.PathValue("id"), in.Instances)
 	return http.StatusOK, l, err
 }
 
 func (h *handler) release(r *http.Request, params params) (int, any, error) {
-	text := params.get("generation")
-	generation, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return 0, nil, fmt.Errorf("generation %.64q: want the number that the lease has: %w", text,
-			vip.ErrInvalid)
-	}
-	l, err := h.a.Release(r.Context(), r.PathValue("id"), generation, params.get("reason"))
+	l, err := h.a.Release(r.Context(), r.PathValue("id"), params.get("reason"))
 	return http.StatusOK, l, err
 }

@@ -50,7 +50,7 @@ func TestRetryAfter(t *testing.T) {
 				TTL: test.ttl})
 			require.NoError(t, err)
 			if test.release {
-				_, err = a.Release(t.Context(), l.ID, l.Generation, "")
+				_, err = a.Release(t.Context(), l.ID, "")
 				require.NoError(t, err)
 			}
 			clock = clock.Add(test.passed)
@@ -127,7 +127,7 @@ func TestDurationsAreTheSameTextInAndOut(t *testing.T) {
 		}
 		require.Equal(t, want, lease["ttl"])
 		code, _ = call(t, "POST", s.URL+"/leases/"+lease["id"].(string)+"/renew",
-			fmt.Sprintf(`{"generation":%v,"ttl":%q}`, lease["generation"], lease["ttl"]))
+			fmt.Sprintf(`{"ttl":%q}`, lease["ttl"]))
 		require.Equal(t, 200, code)
 		text, err := json.Marshal(lease)
 		require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestDurationsAreTheSameTextInAndOut(t *testing.T) {
 		now, err := a.Get(t.Context(), read.ID)
 		require.NoError(t, err)
 		require.Equal(t, now.TTL, read.TTL)
-		_, err = a.Release(t.Context(), read.ID, read.Generation, "")
+		_, err = a.Release(t.Context(), read.ID, "")
 		require.NoError(t, err)
 	}
 }
@@ -151,7 +151,7 @@ func TestErrorsDoNotNameAnothersLease(t *testing.T) {
 	require.NoError(t, err)
 	mine, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T1"}})
 	require.NoError(t, err)
-	_, err = a.Release(t.Context(), mine.ID, mine.Generation, "")
+	_, err = a.Release(t.Context(), mine.ID, "")
 	require.NoError(t, err)
 	other, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T2"}})
 	require.NoError(t, err)
@@ -163,11 +163,11 @@ func TestErrorsDoNotNameAnothersLease(t *testing.T) {
 		{"POST", "/leases", `{"owner":{"task":"T1"},"addr":"10.0.0.1"}`},
 		{"GET", "/leases/" + mine.ID, ""},
 		{"GET", "/leases/" + guess, ""},
-		{"POST", "/leases/" + mine.ID + "/renew", `{"generation":1}`},
-		{"POST", "/leases/" + guess + "/renew", `{"generation":2}`},
-		{"PUT", "/leases/" + mine.ID + "/binding", `{"generation":1}`},
-		{"DELETE", "/leases/" + mine.ID + "?generation=1", ""},
-		{"DELETE", "/leases/" + guess + "?generation=2", ""},
+		{"POST", "/leases/" + mine.ID + "/renew", `{}`},
+		{"POST", "/leases/" + guess + "/renew", `{}`},
+		{"PUT", "/leases/" + mine.ID + "/binding", `{"instances":[]}`},
+		{"DELETE", "/leases/" + mine.ID, ""},
+		{"DELETE", "/leases/" + guess, ""},
 	} {
 		req := httptest.NewRequest(ask[0], ask[1], strings.NewReader(ask[2]))
 		if ask[2] != "" {

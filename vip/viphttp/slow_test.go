@@ -67,7 +67,7 @@ func TestWatchCutsOffSlowReader(t *testing.T) {
 	}
 	deadline := time.After(time.Minute)
 	for cut := false; !cut; {
-		_, err := a.Bind(t.Context(), l.ID, l.Generation, instances)
+		_, err := a.Bind(t.Context(), l.ID, instances)
 		require.NoError(t, err)
 		select {
 		case err := <-ended:

@@ -3,9 +3,9 @@
 //	GET    /leases?vip=&task=&team=&cluster=&version=&instance=&addr=&pool=&label=&state=   leases that match all, by address; label is KEY=VALUE of the pool
 //	POST   /leases                       allocate: body AllocateRequest; 201 with {"leases": […]}
 //	GET    /leases/{id}                  one lease
-//	POST   /leases/{id}/renew            body {"generation": 3, "ttl": "1h"}; no ttl keeps the lease's own
-//	PUT    /leases/{id}/binding          body {"generation": 3, "instances": […]}
-//	DELETE /leases/{id}?generation=3&reason=   release
+//	POST   /leases/{id}/renew            body {"ttl": "1h"}; {} keeps the lease's own
+//	PUT    /leases/{id}/binding          body {"instances": […]}; [] when nothing answers
+//	DELETE /leases/{id}[?reason=]        release
 //	GET    /locate?…                     like /leases, live ones only
 //	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   its holders
 //	GET    /pools                        counts by state, the queue, and the suspects of Config.Leaks
@@ -141,7 +141,7 @@ func (h *handler) routes() http.Handler {
 	handle("GET /leases/{id}", h.get)
 	handle("POST /leases/{id}/renew", h.renew)
 	handle("PUT /leases/{id}/binding", h.bind)
-	handle("DELETE /leases/{id}", h.release, "generation", "reason")
+	handle("DELETE /leases/{id}", h.release, "reason")
 	handle("GET /history/{vip}", h.history, "at")
 	handle("GET /pools", h.pools)
 	handle("POST /addresses/{vip}/quarantine", h.quarantine)

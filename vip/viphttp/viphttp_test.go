@@ -77,10 +77,10 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	url := s.URL + "/leases/" + lease["id"].(string)
 
 	code, body = call(t, "PUT", url+"/binding",
-		`{"generation":1,"instances":[{"id":"c1","addr":"192.0.2.1:80","cluster":"web","version":"v2"}]}`)
+		`{"instances":[{"id":"c1","addr":"192.0.2.1:80","cluster":"web","version":"v2"}]}`)
 	require.Equal(t, 200, code)
 	require.Len(t, body["binding"].(map[string]any)["instances"], 1)
-	code, _ = call(t, "POST", url+"/renew", `{"generation":1,"ttl":"forever"}`)
+	code, _ = call(t, "POST", url+"/renew", `{"ttl":"forever"}`)
 	require.Equal(t, 200, code)
 	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2",
 		"addr=192.0.2.1:80", "instance=c1", "state=leased", "label=region=bj&label=net=a"} {
@@ -94,7 +94,7 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	code, body = call(t, "GET", s.URL+"/pools", "")
 	require.Equal(t, 200, code)
 	require.Equal(t, 1.0, body["pools"].([]any)[0].(map[string]any)["leased"])
-	code, body = call(t, "DELETE", url+"?generation=1&reason=finished", "")
+	code, body = call(t, "DELETE", url+"?reason=finished", "")
 	require.Equal(t, 200, code)
 	require.Equal(t, "cooling", body["state"])
 	code, body = call(t, "GET", s.URL+"/history/10.0.0.1", "")
@@ -110,6 +110,15 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Equal(t, 200, code)
 	code, _ = call(t, "GET", s.URL+"/audit", "")
 	require.Equal(t, 404, code, "there is no auditor")
+}
+
+// flipped is id with another end: of the right address and generation, but never given.
+func flipped(id string) string {
+	end := byte('a')
+	if id[len(id)-1] == end {
+		end = 'b'
+	}
+	return id[:len(id)-1] + string(end)
 }
 
 func TestProblems(t *testing.T) {
@@ -143,9 +152,13 @@ func TestProblems(t *testing.T) {
 		{"POST", "/leases", `{"owner":{"task":"T2"},"ttl":"-1s"}`, 400, "invalid",
 			`duration "-1s"`},
 		{"POST", "/leases", `{}{}`, 400, "invalid", "want one JSON value"},
-		{"POST", "/leases/" + id + "/renew", `{"generation":7}`, 409, "fenced",
-			"generation 1, the call has 7"},
-		{"DELETE", "/leases/" + id, "", 400, "invalid", `generation ""`},
+		{"POST", "/leases/" + id + "/renew", `{"generation":1}`, 400, "invalid",
+			`unknown field "generation"`},
+		{"POST", "/leases/" + id + "x/renew", `{}`, 404, "not-found", "want an ID as Allocate"},
+		{"POST", "/leases/" + flipped(id) + "/renew", `{}`, 409, "fenced", "it is over"},
+		{"PUT", "/leases/" + id + "/binding", `{}`, 400, "invalid", "instances: want a list"},
+		{"PUT", "/leases/" + id + "/binding", `{"instances":null}`, 400, "invalid",
+			"instances: want a list"},
 		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
 		{"GET", "/leases?tsk=T1", "", 400, "invalid",
 			`parameter "tsk": want one of limit, after, vip, task`},
@@ -168,12 +181,12 @@ func TestProblems(t *testing.T) {
 		{"GET", "/leases?task=a;team=b", "", 400, "invalid", "query: "},
 		{"GET", "/pools?pool=p", "", 400, "invalid", `parameter "pool": want none`},
 		{"GET", "/watch?from=7", "", 400, "invalid", `parameter "from": want one of after`},
-		{"DELETE", "/leases/" + id + "?generation=1&generation=2", "", 400, "invalid",
+		{"DELETE", "/leases/" + id + "?reason=a&reason=b", "", 400, "invalid",
 			"given more than once"},
-		{"DELETE", "/leases/" + id + "?generation=1&reson=x", "", 400, "invalid",
-			"want one of generation, reason"},
-		{"DELETE", "/leases/" + id + "?generation=1", "{}", 400, "invalid", "a DELETE has none"},
-		{"POST", "/leases/" + id + "/renew?ttl=1h", `{"generation":1}`, 400, "invalid",
+		{"DELETE", "/leases/" + id + "?reson=x", "", 400, "invalid",
+			"want one of reason"},
+		{"DELETE", "/leases/" + id, "{}", 400, "invalid", "a DELETE has none"},
+		{"POST", "/leases/" + id + "/renew?ttl=1h", `{}`, 400, "invalid",
 			`parameter "ttl": want none`},
 		{"POST", "/leases", `{"owner":{"task":"T2"}}` + strings.Repeat(" ", 1<<20), 413,
 			"too-large", "more than 1048576"},
@@ -230,7 +243,7 @@ func TestWatchResumes(t *testing.T) {
 	require.NoError(t, err)
 	kind, allocated := next()
 	require.Equal(t, "allocated", kind)
-	_, err = a.Release(t.Context(), l.ID, l.Generation, "")
+	_, err = a.Release(t.Context(), l.ID, "")
 	require.NoError(t, err)
 	kind, _ = next()
 	require.Equal(t, "ended", kind)

@@ -206,7 +206,7 @@ func (p *Platform) bind(ctx context.Context, leases []vip.Lease, active []instan
 		if slices.Equal(behind, lease.Binding.Instances) {
 			continue
 		}
-		if _, err := p.leases.Bind(ctx, lease.ID, lease.Generation, behind); err != nil &&
+		if _, err := p.leases.Bind(ctx, lease.ID, behind); err != nil &&
 			!errors.Is(err, vip.ErrFenced) {
 			errs = append(errs, err)
 		}

@@ -87,14 +87,14 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	if served {
 		err = p.settle(ctx)
 	} else if _, err = p.promoter.Promote(ctx, deploy); err != nil {
-		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID, lease.Generation,
+		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID,
 			"the deployment did not succeed")
 		err = errors.Join(err, releaseErr)
 	}
 	if err != nil {
 		return Task{}, err
 	}
-	if lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, p.config.TaskTTL); err != nil {
+	if lease, err = p.leases.Renew(ctx, lease.ID, p.config.TaskTTL); err != nil {
 		return Task{}, err
 	}
 	current, err := p.promoter.Current(ctx)
@@ -124,7 +124,7 @@ func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip
 			Overrides: map[string]string{deploy.Cluster: deploy.Version}}, TTL: ttl,
 	})
 	if err == nil && len(live) > 0 {
-		lease, err = p.leases.Renew(ctx, lease.ID, lease.Generation, ttl)
+		lease, err = p.leases.Renew(ctx, lease.ID, ttl)
 	}
 	if err != nil {
 		return lease, false, err
@@ -156,7 +156,7 @@ func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, er
 	if err != nil {
 		return Task{}, err
 	}
-	if lease, err = p.leases.Release(ctx, lease.ID, lease.Generation, "finished by "+
+	if lease, err = p.leases.Release(ctx, lease.ID, "finished by "+
 		actor); err != nil {
 		return Task{}, err
 	}
@@ -252,7 +252,7 @@ func (p *Platform) releaseUnserved(ctx context.Context) error {
 		if served[lease.Owner.Task] {
 			continue
 		}
-		if _, err := p.leases.Release(ctx, lease.ID, lease.Generation,
+		if _, err := p.leases.Release(ctx, lease.ID,
 			"its start was cut off"); err != nil {
 			return err
 		}

@@ -172,7 +172,7 @@ func TestKeeper(t *testing.T) {
 		l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: task}})
 		require.NoError(t, err)
 		await(map[string][]string{task: {"10.0.0.1"}})
-		_, err = a.Release(t.Context(), l.ID, l.Generation, "")
+		_, err = a.Release(t.Context(), l.ID, "")
 		require.NoError(t, err)
 		await(map[string][]string{})
 	}
