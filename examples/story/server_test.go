@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -60,14 +58,14 @@ type server struct {
 // newServer starts a server. At the end of the test nothing of it runs.
 func newServer(t *testing.T, pool string) *server {
 	t.Helper()
-	listen := "127.0.0.1:" + freePort(t)
+	listen := "127.0.0.1:" + port(t)
 	programs, err := binaries()
 	if programs != "" {
 		servertest.Sweep(t, programs)
 	}
 	require.NoError(t, err)
-	s := &server{t: t, programs: programs, dir: t.TempDir(), url: "http://" + listen, nginxPort: freePort(t)}
-	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + freePort(t),
+	s := &server{t: t, programs: programs, dir: t.TempDir(), url: "http://" + listen, nginxPort: port(t)}
+	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + port(t),
 		"-nginx-port", s.nginxPort, "-pool", pool}
 	servertest.Sweep(t, s.dir)
 	t.Cleanup(s.end)
@@ -84,7 +82,7 @@ func (s *server) start() {
 	s.cmd = exec.Command(filepath.Join(s.programs, "server"), s.args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	require.NoError(s.t, s.cmd.Start())
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
 	defer cancel()
 	require.NoError(s.t, story.WaitReady(ctx, s.url), "see the server's log")
 }
@@ -186,18 +184,10 @@ func parent(pid int) int {
 	return n
 }
 
-// freePort is a port on which no process listens, below the ports that the kernel gives to
-// connections.
-func freePort(t *testing.T) string {
-	for range 100 {
-		port := strconv.Itoa(20000 + rand.IntN(12000))
-		if l, err := net.Listen("tcp4", ":"+port); err == nil {
-			require.NoError(t, l.Close())
-			return port
-		}
-	}
-	t.Fatal("no free port between 20000 and 32000")
-	return ""
+// port is a port that no other test binary takes until the test has ended.
+func port(t *testing.T) string {
+	t.Helper()
+	return strconv.Itoa(testbed.Port(t))
 }
 
 type entry struct {

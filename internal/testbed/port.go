@@ -10,8 +10,13 @@ import (
 	"testing"
 )
 
-// Ports are taken below the ones that the kernel and Kubernetes give away by themselves.
-const firstPort, lastPort = 15000, 29999
+// Ports are taken below the ones that the kernel and Kubernetes give away by themselves. Those that
+// nothing reserves have a range of their own, so that no test takes one before its server listens.
+const (
+	firstShared = 14000
+	firstPort   = 15000
+	lastPort    = 29999
+)
 
 // Port is a port that is free for TCP and UDP on every address, and that no other test binary on
 // this machine takes until the test has ended.
@@ -63,32 +68,42 @@ func Endpoint(t testing.TB, name string, hosts []string) (dir, addr string) {
 	return Own(t).TestDir(t, name), fmt.Sprintf("%s:%d", ip, Port(t))
 }
 
-// FreePort finds a port of the range at random, for a server of a program that is no test. Nothing
-// reserves it.
+// FreePort finds a port at random, for a server of a program that is no test. Nothing reserves it.
 func FreePort() (int, error) {
-	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		if held, err := holdPort(port); err == nil {
-			return port, held.Close()
-		}
+	found, err := freePorts(1)
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no free port in %d to %d", firstPort, lastPort)
+	return found[0], nil
 }
 
 // FreePorts finds ports for servers that outlive the test. Nothing reserves a port after it
-// returns, so the caller listens on each soon.
+// returns, but Port takes none of them.
 func FreePorts(count int) ([]string, error) {
-	var found []string
-	for port := firstPort; port <= lastPort && len(found) < count; port++ {
-		held, err := holdPort(port)
+	found, err := freePorts(count)
+	names := make([]string, len(found))
+	for i, port := range found {
+		names[i] = strconv.Itoa(port)
+	}
+	return names, err
+}
+
+func freePorts(count int) ([]int, error) {
+	var found []int
+	for _, n := range rand.Perm(firstPort - firstShared) {
+		if len(found) == count {
+			break
+		}
+		held, err := holdPort(firstShared + n)
 		if err != nil {
 			continue
 		}
 		defer held.Close()
-		found = append(found, fmt.Sprint(port))
+		found = append(found, firstShared+n)
 	}
 	if len(found) < count {
-		return nil, fmt.Errorf("fewer than %d free ports in %d to %d", count, firstPort, lastPort)
+		return nil, fmt.Errorf("fewer than %d free ports in %d to %d", count, firstShared,
+			firstPort-1)
 	}
 	return found, nil
 }

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/server/servertest"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -38,18 +38,6 @@ func answering(text string) fstest.MapFS {
 		"sites/one.conf": {Data: []byte("server {\n    listen 80;\n    location / { return 200 \"" +
 			text + "\"; }\n}\n")},
 	}
-}
-
-func freePort(t *testing.T) int {
-	for range 100 {
-		port := 20000 + rand.IntN(12000) // below the ports that the kernel gives to connections
-		if l, err := net.Listen("tcp4", ":"+strconv.Itoa(port)); err == nil {
-			require.NoError(t, l.Close())
-			return port
-		}
-	}
-	t.Fatal("no free port between 20000 and 32000")
-	return 0
 }
 
 func open(t *testing.T, dir string, port int, tree fs.FS) *edge.Edge {
@@ -118,7 +106,7 @@ func TestMissingModuleNamesThePackages(t *testing.T) {
 
 func TestABadTreeLeavesTheOldOneServing(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), testbed.Port(t)
 	e := open(t, dir, port, answering("first"))
 	require.NoError(t, e.Start(t.Context()))
 	master := pid(t, dir)
@@ -144,7 +132,7 @@ func TestABadTreeLeavesTheOldOneServing(t *testing.T) {
 
 func TestStartTakesOverWhatRuns(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), testbed.Port(t)
 	require.NoError(t, open(t, dir, port, answering("first")).Start(t.Context()))
 	master := pid(t, dir)
 	second := open(t, dir, port, answering("second"))
@@ -163,7 +151,7 @@ func TestStartTakesOverWhatRuns(t *testing.T) {
 
 func TestEnsureEndsWorkersWithoutMaster(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), testbed.Port(t)
 	e := open(t, dir, port, answering("first"))
 	require.NoError(t, e.Start(t.Context()))
 	for range 5 {
@@ -183,7 +171,7 @@ func TestEnsureEndsWorkersWithoutMaster(t *testing.T) {
 func TestStopOfAHungNginx(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	e := open(t, dir, freePort(t), answering("first"))
+	e := open(t, dir, testbed.Port(t), answering("first"))
 	require.NoError(t, e.Start(t.Context()))
 	require.NoError(t, syscall.Kill(pid(t, dir), syscall.SIGSTOP))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -194,7 +182,7 @@ func TestStopOfAHungNginx(t *testing.T) {
 
 func TestStartSaysWhyItCannot(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), testbed.Port(t)
 	l, err := net.Listen("tcp4", "0.0.0.0:"+strconv.Itoa(port))
 	require.NoError(t, err)
 	defer l.Close()

@@ -9,13 +9,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/examples/server/edge"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
 // Nginx finds out that a port is taken only when it reloads; its command has long said that all is
 // well.
 func TestStartSeesAReloadThatNginxRefuses(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), testbed.Port(t)
 	require.NoError(t, open(t, dir, port, answering("first")).Start(t.Context()))
 	taken, err := net.Listen("tcp4", ":0")
 	require.NoError(t, err)

@@ -155,11 +155,11 @@ func TestRunStartsAgainWhatHasEnded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		now := r.List()[0]
 		return now.PID != i.PID && now.Restarts == 1
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	require.Eventually(t, func() bool {
 		response, err := http.Get("http://" + r.List()[0].Addr.String())
 		return err == nil && response.Body.Close() == nil
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ran, context.Canceled)
 	require.Equal(t, "v9", ask(t, r.List()[0])["version"], "it goes on after Run has returned")
@@ -190,13 +190,13 @@ func TestRestartsAreThoseOfTheInstance(t *testing.T) {
 	}
 	require.Eventually(t, func() bool {
 		return r.List()[0].PID != i.PID && answers()
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	i = r.List()[0]
 	require.Zero(t, i.Restarts)
 	require.NoError(t, syscall.Kill(i.PID, syscall.SIGKILL))
 	require.Eventually(t, func() bool {
 		return r.List()[0].Restarts == 1 && answers()
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 }
 
 func TestStartLeavesNothingWhenItDoesNotSucceed(t *testing.T) {

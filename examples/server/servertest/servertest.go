@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/examples/server/registry"
 	"github.com/sluice-deploy/sluice/examples/server/web"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
 // Config configures the server that Start starts. The zero value is a server on loopback that asks
@@ -77,7 +76,7 @@ func Start(t testing.TB, config Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Dir: config.Dir, NginxPort: freePort(t), Token: config.Token}
+	s := &Server{Dir: config.Dir, NginxPort: testbed.Port(t), Token: config.Token}
 	imagesListener, pageListener := listen(t), listen(t)
 	t.Cleanup(func() { s.end(t) })
 
@@ -113,8 +112,8 @@ func Start(t testing.TB, config Config) *Server {
 		images.Close)
 	select {
 	case <-s.Platform.Ready():
-	case <-time.After(time.Minute):
-		t.Fatal("the server was not ready after a minute")
+	case <-time.After(3 * time.Minute):
+		t.Fatal("the server was not ready after three minutes")
 	}
 	return s
 }
@@ -169,7 +168,7 @@ func (s *Server) Leave() {
 
 func (s *Server) end(t testing.TB) {
 	s.Leave()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := platform.StopAll(ctx, s.Dir); err != nil {
 		t.Errorf("stop what the server has left: %v", err)
@@ -191,19 +190,4 @@ func listen(t testing.TB) net.Listener {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l
-}
-
-// freePort is a port on which no process listens, below the ports that the kernel gives to
-// connections, so that none of them takes it before Nginx does.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(12000)
-		if l, err := net.Listen("tcp4", ":"+strconv.Itoa(port)); err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port between 20000 and 32000")
-	return 0
 }

@@ -39,7 +39,7 @@ func TestLeave(t *testing.T) {
 	})
 	require.Eventually(t, func() bool {
 		return len(processesOn(t, dir)) == 0
-	}, 10*time.Second, 10*time.Millisecond,
+	}, time.Minute, 10*time.Millisecond,
 		"Nginx removes its pid file a moment before it ends")
 }
 
