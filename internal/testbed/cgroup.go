@@ -89,7 +89,7 @@ func undoCgroup(name string) error {
 }
 
 func removeCgroup(dir string) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		err := emptyCgroup(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// Poll tries until f is content, for at most a minute. An error that lasts fails the test, with the
+// Poll tries until f is content, for at most two minutes. An error that lasts fails the test, with the
 // awaited condition.
 func Poll(t testing.TB, what string, f func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := Wait(ctx, f); err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -134,8 +134,9 @@ func signal(dir string, sig syscall.Signal) (int, error) {
 	}
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
-		if errors.Is(err, unix.ESRCH) {
-			continue
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) ||
+			errors.Is(err, unix.ENOENT) {
+			continue // it has ended; kernels differ where its number is still that of a group
 		} else if err != nil {
 			return 0, fmt.Errorf("process %d: %w", pid, err)
 		}
@@ -153,7 +154,7 @@ func signal(dir string, sig syscall.Signal) (int, error) {
 // KillAll ends every process that belongs to a directory, children that they start in between, too,
 // and returns when none is left.
 func KillAll(dir string) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		n, err := signal(dir, syscall.SIGKILL)
 		if err != nil || n == 0 {
 			return err

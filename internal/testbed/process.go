@@ -17,7 +17,7 @@ import (
 )
 
 // StartWithin bounds how long a server may take until it is ready, on a busy machine.
-const StartWithin = 90 * time.Second
+const StartWithin = 3 * time.Minute
 
 // Command says how a server is started.
 type Command struct {
