@@ -4,12 +4,14 @@
 package bind
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/miekg/dns"
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
@@ -64,8 +66,28 @@ key %[5]q { algorithm hmac-sha256; secret %[6]q; };
 	write(t, file, config)
 	return &Server{Addr: addr, Process: testbed.Start(t, dir, testbed.Command{
 		Name: "named", Path: path, Args: []string{"-g", "-c", file, "-n", "1"},
-		Ready: testbed.Listens(addr),
+		Ready: func(ctx context.Context) error { // it listens before it has loaded its zones
+			for _, z := range zones {
+				if err := serves(ctx, addr, z.Name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	})}
+}
+
+// serves is nil once the server has loaded a zone.
+func serves(ctx context.Context, addr, zone string) error {
+	question := new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeSOA)
+	answer, _, err := (&dns.Client{Net: "tcp"}).ExchangeContext(ctx, question, addr)
+	if err != nil {
+		return err
+	}
+	if answer.Rcode != dns.RcodeSuccess || !answer.Authoritative {
+		return fmt.Errorf("zone %s: %s", zone, dns.RcodeToString[answer.Rcode])
+	}
+	return nil
 }
 
 func write(t testing.TB, file, text string) {

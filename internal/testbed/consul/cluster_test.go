@@ -16,8 +16,13 @@ import (
 
 func get(t *testing.T, s *consul.Server) (string, uint64) {
 	t.Helper()
-	pair, meta, err := s.Client.KV().Get("testbed/key", &api.QueryOptions{RequireConsistent: true})
-	require.NoError(t, err)
+	var pair *api.KVPair
+	var meta *api.QueryMeta
+	testbed.Poll(t, "a leader answers", func() (err error) {
+		pair, meta, err = s.Client.KV().Get("testbed/key",
+			&api.QueryOptions{RequireConsistent: true})
+		return err
+	})
 	require.NotNil(t, pair)
 	return string(pair.Value), meta.LastIndex
 }

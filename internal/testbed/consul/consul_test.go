@@ -7,14 +7,17 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/stretchr/testify/require"
 )
 
 func put(t *testing.T, s *consul.Server, value string) {
 	t.Helper()
-	_, err := s.Client.KV().Put(&api.KVPair{Key: "testbed/key", Value: []byte(value)}, nil)
-	require.NoError(t, err)
+	testbed.Poll(t, "it is written", func() error { // a busy leader may have lost its office
+		_, err := s.Client.KV().Put(&api.KVPair{Key: "testbed/key", Value: []byte(value)}, nil)
+		return err
+	})
 	if s.Process == nil { // a server that the test did not start
 		t.Cleanup(func() { _, _ = s.Client.KV().Delete("testbed/key", nil) })
 	}
