@@ -198,7 +198,10 @@ func asUser(t *testing.T, root string, uid uint32) (string, int) {
 	copied := filepath.Join(t.TempDir(), "test-binary")
 	data, err := os.ReadFile(exe)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(copied, data, 0o755))
+	syscall.ForkLock.RLock() // a child of another test would hold it open: text file busy
+	err = os.WriteFile(copied, data, 0o755)
+	syscall.ForkLock.RUnlock()
+	require.NoError(t, err)
 	for dir := filepath.Dir(copied); dir != "/"; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o005 != 0o005 &&
 			strings.Contains(dir, t.Name()) {

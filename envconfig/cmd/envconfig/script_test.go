@@ -70,7 +70,15 @@ func install(ts *testscript.TestScript, name string) {
 	ts.Check(err)
 	name = ts.MkAbs(name)
 	ts.Check(os.MkdirAll(filepath.Dir(name), 0o755))
-	ts.Check(os.WriteFile(name, data, 0o755))
+	ts.Check(writeProgram(name, data))
+}
+
+// writeProgram writes a file that is executed next. A child that another test forks meanwhile would
+// hold it open for writing, and the kernel refuse to execute it: text file busy.
+func writeProgram(name string, data []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(name, data, 0o755)
 }
 
 // image runs a command as process 1 of a container without anything but the given directory: no

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
@@ -94,7 +95,10 @@ func (s Service) Lay(dir string, port int) (*Laid, error) {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(name, []byte(l.fill(text)), 0o755); err != nil {
+		syscall.ForkLock.RLock() // a child of another test would hold it open: text file busy
+		err := os.WriteFile(name, []byte(l.fill(text)), 0o755)
+		syscall.ForkLock.RUnlock()
+		if err != nil {
 			return nil, err
 		}
 		if strings.HasSuffix(name, ".java") {

@@ -95,7 +95,10 @@ func TestARefusedAddressDoesNotHoldUpTheOthers(t *testing.T) {
 	d.Keepalived = filepath.Join(t.TempDir(), "picky")
 	script := "#!/bin/sh\nif grep -q -e '10.58.0.7 ' -e '10.58.0.9 ' \"$3\"; then echo \"$3: " +
 		"line 7: no such luck\"; exit 5; fi\nexec keepalived \"$@\"\n"
-	require.NoError(t, os.WriteFile(d.Keepalived, []byte(script), 0o755))
+	syscall.ForkLock.RLock() // a child of another test would hold it open: text file busy
+	err := os.WriteFile(d.Keepalived, []byte(script), 0o755)
+	syscall.ForkLock.RUnlock()
+	require.NoError(t, err)
 	var want, good []netip.Addr
 	for i := 1; i <= 16; i++ {
 		a := netip.MustParseAddr(fmt.Sprint("10.58.0.", i))
