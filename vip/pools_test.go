@@ -462,7 +462,7 @@ func TestChangeRules(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool {
 		return len(a.Waiting()) == 1
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	q.Disabled, q.MaxLease = false, time.Hour
 	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p, q}))
 	require.NoError(t, <-waits)

@@ -326,7 +326,7 @@ func TestFollow(t *testing.T) {
 	sees := func(n int) {
 		require.Eventually(t, func() bool {
 			return len(both[0].List(vip.Query{})) == n
-		}, 30*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 	allocate(t, both[1], vip.Request{Owner: owner("T1")})
 	sees(1)
@@ -334,7 +334,7 @@ func TestFollow(t *testing.T) {
 	allocate(t, both[1], vip.Request{Owner: owner("T2")})
 	require.Eventually(t, func() bool {
 		return store.failures() > 0
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	store.fail(nil)
 	sees(2)
 	stop()

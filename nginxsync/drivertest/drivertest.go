@@ -106,7 +106,7 @@ func (s *suite) push(number uint64, snapshot nginxsync.Snapshot) nginxsync.Gener
 func (s *suite) verified(g nginxsync.Generation) {
 	s.t.Helper()
 	var state nginxsync.DriverState
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(
 		time.Millisecond) {
 		var err error
 		if state, err = s.Driver.State(s.t.Context()); err != nil {
@@ -372,7 +372,7 @@ func testLeastConn(t *testing.T, s *suite) {
 	wg.Wait()
 	close(slow.released)
 	// Ended requests do not count any more, as soon as Nginx has noticed that the clients went.
-	for deadline := time.Now().Add(20 * time.Second); s.answer("/least/") != "slow"; time.Sleep(
+	for deadline := time.Now().Add(time.Minute); s.answer("/least/") != "slow"; time.Sleep(
 		time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the instance that was busy is not asked any more")

@@ -53,7 +53,7 @@ var apps = map[string]func(args []string){
 				select {
 				case <-worker:
 					fmt.Println("WORKER SIGNALLED")
-				case <-time.After(200 * time.Millisecond):
+				case <-time.After(time.Second):
 					fmt.Println("TASK DONE")
 				}
 			}

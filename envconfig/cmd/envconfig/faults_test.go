@@ -140,7 +140,7 @@ func pidIn(t *testing.T, s *service, name string) (pid int) {
 		n, err := strconv.Atoi(strings.TrimSpace(string(data)))
 		pid = n
 		return err == nil
-	}, 20*time.Second, 2*time.Millisecond)
+	}, 2*time.Minute, 2*time.Millisecond)
 	return pid
 }
 

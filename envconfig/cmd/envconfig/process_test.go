@@ -104,7 +104,7 @@ func (s *service) sees(text string) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool {
 		return strings.Contains(s.output.String(), text)
-	}, 20*time.Second, 2*time.Millisecond, "%q in %v", text, s.output)
+	}, 2*time.Minute, 2*time.Millisecond, "%q in %v", text, s.output)
 }
 
 func (s *service) signal(n syscall.Signal) { _ = s.cmd.Process.Signal(n) }
@@ -186,7 +186,7 @@ func TestSignalsArePassedOnEveryTimeInOrder(t *testing.T) {
 		require.Eventually(t, func() bool {
 			s.signal(n)
 			return strings.Contains(s.output.String(), got)
-		}, 20*time.Second, 5*time.Millisecond)
+		}, 2*time.Minute, 5*time.Millisecond)
 	}
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 0, s.ends())
@@ -326,7 +326,7 @@ func TestSIGTERMDuringActivationRollsBack(t *testing.T) {
 			}
 		}
 		return n >= 2
-	}, 20*time.Second, time.Millisecond)
+	}, 2*time.Minute, time.Millisecond)
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 143, s.ends())
 	require.NotContains(t, s.output.String(), "STARTED")

@@ -160,7 +160,7 @@ func TestIndex(t *testing.T) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			return len(f.asked) > 0 && f.asked[len(f.asked)-1] == fmt.Sprint(index)
-		}, 20*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 	wait(100)
 	f.set(101, one("1"), nil)

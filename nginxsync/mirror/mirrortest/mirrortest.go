@@ -53,7 +53,7 @@ const broken = "sluice_no_such_directive"
 func poll(t *testing.T, what string, ask func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(
 		time.Millisecond) {
 		if err = ask(); err == nil {
 			return
