@@ -21,5 +21,6 @@ func TestOthers(t *testing.T) {
 		"TestProgramsOfTheTreeStillRun", "TestServersOfTheDriverInheritNothing",
 		"TestPurgesGiveWay", "TestOldAndNewWorkersOfAReload",
 		"TestRoutesSurviveReloadAndWorkerKill", "TestSecretsStayInProduction",
-		"TestNothingReachesProduction")
+		"TestNothingReachesProduction", "TestPagesOfSubrequestsFollowTheRoutes",
+		"TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey")
 }

@@ -279,7 +279,8 @@ server {
     `+transform.Reset+`
     add_header Cache-Control no-store always;
     default_type text/plain;
-    set $sluice_fleeting 1; # so that Lua may set it
+    set $sluice_fleeting 1; # so that Lua may set them
+    set $sluice_token none;
     error_page 400 =503 /; # what does not speak HTTP is answered too
     location / {
         return 503 "no instance serves this cluster on VIP $http_x_env_vip\n";

@@ -1,7 +1,6 @@
 package transform
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -274,6 +273,7 @@ func (t *transform) expand(n conf.Node, expression string, depth int) ([]string,
 // valuesOf returns the texts that a variable may have where n stands. The location's own values
 // come first, then those of the server, then tables and other locations of the server.
 func (t *transform) valuesOf(n conf.Node, name string, depth int) (values []string, ok bool) {
+	name = strings.ToLower(name)
 	if name == "scheme" {
 		return []string{"http", "https"}, true
 	}
@@ -294,9 +294,10 @@ func (t *transform) valuesOf(n conf.Node, name string, depth int) (values []stri
 			server = p
 		}
 	}
-	if local := inside(sets, location); directly(local, location) {
+	if local := inside(sets, location); n.Parent().Name() != "limit_except" &&
+		always(local, location) {
 		sets, tables = local, nil
-	} else if sets = inside(sets, server); directly(sets, server) {
+	} else if sets = inside(sets, server); always(sets, server) {
 		tables = nil
 	}
 	for _, s := range sets {
@@ -332,18 +333,50 @@ func inside(nodes []conf.Node, block *conf.Directive) (in []conf.Node) {
 	return in
 }
 
-// directly reports whether the block itself has one of the nodes.
-func directly(nodes []conf.Node, block *conf.Directive) bool {
-	return block != nil && slices.ContainsFunc(nodes, func(n conf.Node) bool {
-		return n.Parent() == block
-	})
+// always reports whether the block itself has one of the nodes, and every request that the block's
+// rewrites leave in it has come by that one: no break stands before it.
+func always(nodes []conf.Node, block *conf.Directive) bool {
+	if block == nil {
+		return false
+	}
+	i := slices.IndexFunc(nodes, func(n conf.Node) bool { return n.Parent() == block })
+	if i < 0 {
+		return false
+	}
+	set := nodes[i]
+	for c := range (conf.Node{Directive: block, Parents: set.Parents[:len(set.Parents)-1]}).
+		Children() {
+		if c.Directive == set.Directive {
+			return true
+		}
+		if breaks(c) {
+			return false
+		}
+	}
+	return false
+}
+
+// breaks reports whether a directive may end the rewrites of its block and leave the request there.
+func breaks(n conf.Node) bool {
+	switch n.Name() {
+	case "break":
+		return true
+	case "rewrite":
+		return n.Arg(2) == "break"
+	case "if":
+		for c := range n.Children() {
+			if breaks(c) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // definitions holds the directives that give a variable its value.
 type definitions struct {
 	sets, tables []conf.Node
 	other        bool // something else does, too
-	searched     bool // for captures of the name
 }
 
 var none definitions
@@ -352,7 +385,7 @@ func (t *transform) definitions(name string) *definitions {
 	if t.defined == nil {
 		t.defined = map[string]*definitions{}
 		of := func(variable string) *definitions {
-			variable = strings.TrimPrefix(variable, "$")
+			variable = variableName(variable)
 			if t.defined[variable] == nil {
 				t.defined[variable] = &definitions{}
 			}
@@ -371,16 +404,30 @@ func (t *transform) definitions(name string) *definitions {
 			d.tables = append(d.tables, n)
 		}
 	}
-	d := t.defined[name]
-	if d == nil || d.searched {
-		return cmp.Or(d, &none)
+	d := t.defined[strings.ToLower(name)]
+	if d == nil {
+		return &none
 	}
-	d.searched = true
-	for _, f := range t.tree.Files() {
-		for _, open := range []string{"?<", "?P<", "?'"} {
-			d.other = d.other || strings.Contains(f.Text, open+name+">") ||
-				strings.Contains(f.Text, open+name+"'")
-		}
-	}
+	d.other = d.other || t.captures()[strings.ToLower(name)]
 	return d
 }
+
+// captureName matches the name of a group of an expression.
+var captureName = regexp.MustCompile(`\?P?[<']([A-Za-z_]\w*)[>']`)
+
+// captures are the names of the groups of all expressions of the tree, in lower case: Nginx makes
+// variables of them.
+func (t *transform) captures() map[string]bool {
+	if t.captured == nil {
+		t.captured = map[string]bool{}
+		for _, f := range t.tree.Files() {
+			for _, m := range captureName.FindAllStringSubmatch(f.Text, -1) {
+				t.captured[strings.ToLower(m[1])] = true
+			}
+		}
+	}
+	return t.captured
+}
+
+// variableName is the name of a variable as Nginx compares it: in lower case, without the "$".
+func variableName(text string) string { return strings.ToLower(strings.TrimPrefix(text, "$")) }

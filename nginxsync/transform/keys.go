@@ -105,7 +105,7 @@ func identifier(text string) string {
 // setKey adds the token to a key that is a variable: $memcached_key and its kind.
 func (t *transform) setKey(n conf.Node) {
 	variable := n.Arg(0)
-	if !keyVariables[variable] {
+	if !keyVariables[strings.ToLower(variable)] {
 		return
 	}
 	if n.Name() != "set" && !strings.HasPrefix(n.Name(), "set_") {
@@ -119,10 +119,35 @@ func (t *transform) setKey(n conf.Node) {
 
 // tableKey refuses a key variable that a table yields: nothing could add the token to it.
 func (t *transform) tableKey(n conf.Node) {
-	if variable := n.Arg(n.NumArgs() - 1); keyVariables[variable] {
+	if variable := n.Arg(n.NumArgs() - 1); keyVariables[strings.ToLower(variable)] {
 		t.refuse(n.Directive, "%s … %s: nothing can add who serves to this key; let the %s yield "+
 			"another variable, and write set %s with it",
 			n.Name(), variable, n.Name(), variable)
+	}
+}
+
+// capturedKeys refuses a key variable that an expression captures: nothing could add the token to
+// it.
+func (t *transform) capturedKeys(http conf.Node) {
+	for variable := range keyVariables {
+		if !t.captures()[variable[1:]] {
+			continue
+		}
+		for n := range http.All() {
+			for i := range n.NumArgs() + 1 {
+				text := n.Name()
+				if i > 0 {
+					text = n.Arg(i - 1)
+				}
+				for _, m := range captureName.FindAllStringSubmatch(text, -1) {
+					if strings.EqualFold(m[1], variable[1:]) {
+						t.refuse(n.Directive, "%s: an expression captures %s, and nothing can "+
+							"add who serves to this key; capture another variable, and write "+
+							"set %s with it", n.Name(), variable, variable)
+					}
+				}
+			}
+		}
 	}
 }
 
@@ -259,9 +284,9 @@ func (t *transform) headers(http conf.Node) {
 	}
 }
 
-// inheritedHeaders appends the added answer headers where a tree says how headers are inherited: since
-// Nginx 1.29.3 a block may have headers of its own and those of the block around it (merge), or
-// none (off). It returns false for a tree that does not say so.
+// inheritedHeaders appends the added answer headers where a tree says how headers are inherited:
+// since Nginx 1.29.3 a block may have headers of its own and those of the block around it (merge),
+// or none (off). It returns false for a tree that does not say so.
 func (t *transform) inheritedHeaders(http conf.Node, lines string) bool {
 	if len(t.below("add_header_inherit")) == 0 {
 		return false

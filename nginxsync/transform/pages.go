@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -15,7 +16,16 @@ import (
 // known: in each location that passes requests on and caches the answers.
 func (t *transform) pages() {
 	stated := map[*conf.Directive]bool{}
-	for _, p := range t.passed {
+	// A location has one key: that of its own pass, before those of its limit_except.
+	passed := slices.Clone(t.passed)
+	slices.SortStableFunc(passed, func(a, b pass) int {
+		return cmp.Compare(len(a.Parents), len(b.Parents))
+	})
+	for _, p := range passed {
+		if set, _ := t.effective(p.Node, "srcache_fetch"); len(set) > 0 {
+			t.tokens = true
+			t.pageVersion(p)
+		}
 		family := strings.TrimSuffix(p.Name(), "_pass")
 		if len(t.below(family+"_cache")) == 0 {
 			continue
@@ -25,12 +35,40 @@ func (t *transform) pages() {
 		}
 		t.tokens = true
 		t.pageVersion(p)
-		if family != "proxy" {
-			continue // the others have no default key
+		if set, _ := t.effective(p.Node, family+"_cache_key"); len(set) > 0 {
+			continue
 		}
-		if set, _ := t.effective(p.Node, "proxy_cache_key"); len(set) == 0 {
+		if family == "proxy" {
 			t.pageKey(p, stated)
+		} else {
+			t.sharedKey(p, family, stated)
 		}
+	}
+}
+
+// storedPages keeps answers out of the stores of srcache that no cache would keep either.
+func (t *transform) storedPages(http conf.Node) {
+	if len(t.below("srcache_store")) == 0 {
+		return
+	}
+	for _, n := range t.below("srcache_store_skip") {
+		t.edit.ReplaceArg(n.Directive, 0, n.Arg(0)+"$sluice_fleeting")
+		t.changed(n.Directive, "cache-key", "an answer that is of no single version is not stored")
+	}
+	if len(t.inHTTP["srcache_store_skip"]) == 0 {
+		t.extra.WriteString("srcache_store_skip $sluice_fleeting;\n")
+	}
+}
+
+// sharedKey states the key of a cache that has no default one: Nginx keeps one page for all
+// requests then.
+func (t *transform) sharedKey(p pass, family string, stated map[*conf.Directive]bool) {
+	block := locationOf(p.Node).Directive
+	if block != nil && !stated[block] {
+		stated[block] = true
+		t.edit.Prepend(block, family+"_cache_key "+tokenVariable+";")
+		t.changed(block, "cache-key", "the cache has no key, and all its requests one page: the "+
+			"token of who serves is the key")
 	}
 }
 
@@ -79,43 +117,58 @@ func (t *transform) clusterVariable(target string) string {
 // pageKey states the default key of a location with the token: scheme, host and the URI that the
 // upstream is asked for.
 func (t *transform) pageKey(p pass, stated map[*conf.Directive]bool) {
-	var location *conf.Directive
-	for _, b := range p.Parents {
-		if b.Name() == "location" {
-			location = b
-		}
-	}
-	if location == nil {
+	location := locationOf(p.Node)
+	if location.Directive == nil {
 		return
 	}
 	host := p.scheme + "$proxy_host"
 	if strings.HasPrefix(p.target, "unix:") || strings.Contains(p.target, "$") {
 		host = p.scheme + p.target
 	}
+	variable := uriVariable(location)
 	uri := ""
 	switch {
+	case excepted(p):
+		uri = variable
 	case p.rest != "" && strings.Contains(p.target+p.rest, "$"):
 		uri = p.rest // all of it is there
 	case p.scheme == "" || t.rules.Snippets.URI.Name == "":
 		uri = "$request_uri"
 	default:
-		uri = t.pageURI(p, location)
+		uri = variable
+		t.pageURI(p, location, variable)
 	}
-	if !stated[location] {
-		stated[location] = true
-		t.edit.Prepend(location, "proxy_cache_key "+conf.Quote(host+uri+tokenVariable)+";")
-		t.changed(location, "cache-key", "the default key is stated, with the token of who serves")
+	if stated[location.Directive] {
+		return
 	}
+	stated[location.Directive] = true
+	if hasExcept(location) {
+		uri = t.exceptURI(location, uri)
+	}
+	t.edit.Prepend(location.Directive, "proxy_cache_key "+conf.Quote(host+uri+tokenVariable)+";")
+	t.changed(location.Directive, "cache-key", "the default key is stated, with the token of who "+
+		"serves")
 }
 
-// pageURI names a variable that the driver sets to the URI, and says how.
-func (t *transform) pageURI(p pass, location *conf.Directive) string {
-	pattern := location.Arg(location.NumArgs() - 1)
-	sum := sha256.Sum256([]byte(strings.Join(location.Args(), " ")))
-	name := "sluice_uri_" + hex.EncodeToString(sum[:6])
-	if p.Parent().Name() == "limit_except" {
-		return "$" + name
+// locationOf is the innermost location around n, or the zero Node.
+func locationOf(n conf.Node) conf.Node {
+	for i := len(n.Parents) - 1; i >= 0; i-- {
+		if n.Parents[i].Name() == "location" {
+			return conf.Node{Directive: n.Parents[i], Parents: n.Parents[:i]}
+		}
 	}
+	return conf.Node{}
+}
+
+// uriVariable is the variable of a location that the driver sets to the URI.
+func uriVariable(location conf.Node) string {
+	sum := sha256.Sum256([]byte(strings.Join(location.Args(), " ")))
+	return "$sluice_uri_" + hex.EncodeToString(sum[:6])
+}
+
+// pageURI says how the driver makes the URI that it sets the variable to.
+func (t *transform) pageURI(p pass, location conf.Node, variable string) {
+	pattern := location.Arg(location.NumArgs() - 1)
 	cut := fmt.Sprint(len(pattern))
 	switch {
 	case strings.HasPrefix(pattern, "@"):
@@ -124,8 +177,37 @@ func (t *transform) pageURI(p pass, location *conf.Directive) string {
 		cut = "0"
 	}
 	t.stated = true
-	t.edit.Prepend(p.Parent(), fmt.Sprintf("set $%s \"\";\nset $sluice_before $uri;\nset "+
-		"$sluice_at %s;", name,
-		conf.Quote(name+" "+cut+" "+strings.TrimPrefix(p.rest, ":"))))
-	return "$" + name
+	t.edit.Prepend(p.Parent(), fmt.Sprintf("set %s \"\";\nset $sluice_before $uri;\nset "+
+		"$sluice_at %s;", variable,
+		conf.Quote(variable[1:]+" "+cut+" "+strings.TrimPrefix(p.rest, ":"))))
+}
+
+func excepted(p pass) bool { return p.Parent().Name() == "limit_except" }
+
+func hasExcept(location conf.Node) bool {
+	for n := range location.Children() {
+		if n.Name() == "limit_except" {
+			return true
+		}
+	}
+	return false
+}
+
+// exceptURI is the URI in the key of a location with limit_except. Nginx runs none of the
+// location's rewrites for the methods that it excludes, so that their URI is not known; the key of
+// those has everything that the URI is made of, so that two requests with one key are asked for one
+// page.
+func (t *transform) exceptURI(location conf.Node, uri string) string {
+	ran := uriVariable(location)
+	if uri != ran {
+		t.edit.Prepend(location.Directive, "set "+ran+" -;")
+	} else {
+		t.edit.Prepend(location.Directive, "set "+ran+" \"\";") // so that the variable exists
+	}
+	variable := t.variable("uri", strings.Join(location.Args(), " "), uri)
+	all := variable[1:] + " $server_name:$server_port $request_uri $uri$is_args$args"
+	t.guards[variable] = fmt.Sprintf("# The URI of a key, also where no rewrites of the location "+
+		"ran.\nmap %s %s {\n    volatile;\n    \"\" %s;\n    default %s;\n}\n", ran, variable,
+		conf.Quote(all), conf.Quote(uri))
+	return variable
 }

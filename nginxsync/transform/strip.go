@@ -137,8 +137,8 @@ func (t *transform) holds(name, value string) bool {
 	switch {
 	case t.named(name):
 		return true
-	case t.routes[name], t.inTree[strings.ToLower(value)], strings.HasPrefix(value, "/"),
-		strings.HasPrefix(value, "unix:"), url.MatchString(value):
+	case t.routes[strings.ToLower(name)], t.inTree[strings.ToLower(value)],
+		strings.HasPrefix(value, "/"), strings.HasPrefix(value, "unix:"), url.MatchString(value):
 		return false
 	}
 	return t.secret(name) || secretInner.MatchString(name) && random(value)
@@ -154,7 +154,7 @@ func (t *transform) routing() {
 	var add func(text string, depth int)
 	add = func(text string, depth int) {
 		for _, v := range variablePart.FindAllString(text, -1) {
-			v = "$" + strings.Trim(v, "${}")
+			v = "$" + strings.ToLower(strings.Trim(v, "${}"))
 			if t.routes[v] || depth > 8 {
 				continue
 			}

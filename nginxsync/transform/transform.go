@@ -150,6 +150,8 @@ type transform struct {
 	// by variable: the text of its map, or the expression that it holds to upstreams
 	guards  map[string]string
 	defined map[string]*definitions
+	// names of the groups of expressions, in lower case
+	captured map[string]bool
 	// of the rules, by host, ":" and port
 	listenAt map[string]int
 	// the servers that Rules.DefaultServer names, by address
@@ -320,7 +322,8 @@ const (
 // keptNames are the directives of the http context that the transform looks at when it has seen
 // all.
 var keptNames = set("access_log", "add_header_inherit", "alias", "client_body_in_file_only",
-	"dav_methods", "log_format", "proxy_cache_key", "root", "set_real_ip_from", "upstream")
+	"dav_methods", "log_format", "proxy_cache_key", "root", "set_real_ip_from", "srcache_store",
+	"srcache_store_skip", "upstream")
 
 // below are the directives of the http context that have the name, at any depth.
 func (t *transform) below(name string) []conf.Node { return t.info(name).nodes }
@@ -464,6 +467,7 @@ func (t *transform) run() {
 		}
 	}
 	t.belowRoots(h)
+	t.capturedKeys(h)
 	for _, n := range t.targets {
 		t.pass(n)
 	}
@@ -472,6 +476,7 @@ func (t *transform) run() {
 		t.secrets(n)
 	}
 	t.pages()
+	t.storedPages(h)
 	t.servers(h)
 	for _, n := range t.below("upstream") {
 		t.upstream(n)

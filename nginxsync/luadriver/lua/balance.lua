@@ -7,6 +7,8 @@ local children = {}  -- the requests with a try that are subrequests, by the mai
 local parents = 0
 local spare_tries = {}
 
+local held, holding = {}, 0 -- by main request: the token of its subrequests that have variables of their own
+
 -- id_of names a request while it lives; ngx.ctx would not outlive an internal redirect.
 local function id_of(request)
     return tonumber(ffi.cast("uintptr_t", request))
@@ -104,6 +106,12 @@ function routes.done()
             for _, child in ipairs(list) do
                 forget(child)
             end
+        end
+    end
+    if holding > 0 and not ngx.is_subrequest then
+        local main = main_of()
+        if held[main] then
+            held[main], holding = nil, holding - 1
         end
     end
     if leaving then

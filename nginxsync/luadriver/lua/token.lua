@@ -22,15 +22,31 @@ local function token_of(vip)
     return token
 end
 
--- token sets $sluice_token, before any other directive sets a variable. A subrequest keeps the token of its request.
+-- held_token is the token of the first subrequest with variables of its own, for all of the request: what srcache fetches and what
+-- it stores belong under one token.
+local function held_token(vip)
+    local main = main_of()
+    if not held[main] then
+        refresh()
+        held[main], holding = token_of(vip), holding + 1
+    end
+    return held[main]
+end
+
+-- token sets $sluice_token, before any other directive sets a variable. A subrequest shares the variables of its request, and so the
+-- token; the subrequests of srcache, echo and ngx.location.capture have variables of their own, where it has its first value, the VIP.
 function routes.token()
     tokens_used = true
-    if ngx.is_subrequest then
+    local var = ngx.var
+    if not ngx.is_subrequest then
+        refresh()
+        var.sluice_token = token_of(vip_of(var))
         return
     end
-    refresh()
-    local var = ngx.var
-    var.sluice_token = token_of(vip_of(var))
+    local vip = vip_of(var)
+    if var.sluice_token == vip then
+        var.sluice_token = held_token(vip)
+    end
 end
 
 -- keep has an answer not kept that does not belong under its token: the routes have changed since, instances of several versions

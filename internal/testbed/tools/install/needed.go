@@ -48,6 +48,14 @@ var needs = []need{
 		"/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream"}},
 	{"ngx_mail_module.so", nil, []string{
 		"/usr/lib/nginx/modules/ngx_mail_module.so=libnginx-mod-mail"}},
+	{"ngx_http_memc_module.so", nil, []string{
+		"/usr/lib/nginx/modules/ngx_http_memc_module.so=libnginx-mod-http-memc"}},
+	{"ngx_http_srcache_filter_module.so", nil, []string{
+		"/usr/lib/nginx/modules/ngx_http_srcache_filter_module.so=" +
+			"libnginx-mod-http-srcache-filter"}},
+	{"ngx_http_cache_purge_module.so", nil, []string{
+		"/usr/lib/nginx/modules/ngx_http_cache_purge_module.so=libnginx-mod-http-cache-purge"}},
+	{`"memcached", "memcached"`, nil, []string{"memcached=memcached"}},
 	{"nginxtest.", nil, nginx},
 	{`("nginx"`, nil, nginx},
 	{`, "nginx", "-`, nil, nginx},
