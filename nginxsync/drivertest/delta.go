@@ -67,6 +67,32 @@ func testGap(t *testing.T, s *suite) {
 	s.want(s.Plain, "/", 200, "a1", "v1")
 }
 
+// A row that comes twice is refused before it does harm: both would go into the same place.
+func testTwice(t *testing.T, s *suite) {
+	g := s.push(1, s.two())
+	next := s.two()
+	next.Baseline["a"] = one("a9", "v9", s.Backend("a9"))
+	delta := nginxsync.NewDelta(s.last, nginxsync.NewRoutes(2, next))
+	again := delta.Rows[0]
+	again.Instances = one("a8", "v8", s.Backend("a8"))
+	for _, row := range []nginxsync.Row{delta.Rows[0], again,
+		{VIP: again.VIP, Cluster: again.Cluster, Gone: true}} {
+		twice := delta
+		twice.Rows = []nginxsync.Row{delta.Rows[0], row}
+		if err := s.Driver.Apply(t.Context(), twice); err == nil {
+			t.Errorf("apply of a row and %+v: want an error", row)
+		}
+		s.verified(g)
+		s.readBack()
+		s.want(s.Plain, "/", 200, "a1", "v1")
+	}
+	if err := s.Driver.Apply(t.Context(), delta); err != nil {
+		t.Errorf("apply: %v", err)
+	}
+	s.verified(delta.To)
+	s.want(s.Plain, "/", 200, "a9", "v9")
+}
+
 func testWrongDigest(t *testing.T, s *suite) {
 	g := s.push(1, s.two())
 	next := s.two()

@@ -66,6 +66,7 @@ func Run(t *testing.T, start func(t *testing.T) *Harness) {
 		{"a delta changes its rows and no other", testDelta},
 		{"a delta that begins elsewhere is a gap", testGap},
 		{"a delta whose rows lead elsewhere is refused", testWrongDigest},
+		{"a delta with a row twice is refused", testTwice},
 		{"all rows of a delta change at once", testAtOnce},
 		{"a writer of an earlier term is fenced", testFenced},
 		{"concurrent pushes end in one of them", testConcurrent},

@@ -6,7 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -40,16 +45,86 @@ func changed(s nginxsync.Snapshot, n int) nginxsync.Snapshot {
 	return s
 }
 
+// spent is the processor time of the workers. The clock says little on a machine that has other
+// work.
+func (b *bed) spent(t testing.TB) (total time.Duration) {
+	t.Helper()
+	for _, pid := range b.Workers() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		require.NoError(t, err)
+		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+		require.NoError(t, err)
+		total += time.Duration(ns)
+	}
+	return total
+}
+
+// report gives the processor time of the workers since before, for each iteration.
+func (b *bed) report(t *testing.B, before time.Duration) {
+	t.ReportMetric(float64((b.spent(t)-before).Microseconds())/1000/float64(t.N), "worker-ms/op")
+}
+
+// BenchmarkFirst pushes 15,000 rows to an Nginx that has none.
+func BenchmarkFirst(b *testing.B) {
+	all := nginxsync.NewRoutes(1, large()).All()
+	var spent time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		bed := start(b, 32<<20)
+		before := bed.spent(b)
+		b.StartTimer()
+		require.NoError(b, bed.driver.Apply(b.Context(), all))
+		spent += bed.spent(b) - before
+	}
+	b.ReportMetric(float64(spent.Microseconds())/1000/float64(b.N), "worker-ms/op")
+}
+
 // BenchmarkFull pushes 15,000 rows over as many others.
 func BenchmarkFull(b *testing.B) {
 	bed := start(b, 32<<20)
 	s := large()
-	n := 0
+	n, before := 0, bed.spent(b)
 	for b.Loop() {
 		n++
 		all := nginxsync.NewRoutes(uint64(n), changed(s, n)).All()
 		require.NoError(b, bed.driver.Apply(b.Context(), all))
 	}
+	bed.report(b, before)
+}
+
+// BenchmarkDelta pushes one row and waits until every worker answers with it.
+func BenchmarkDelta(b *testing.B) {
+	bed := start(b, 32<<20)
+	s := large()
+	first := nginxsync.NewRoutes(1, s)
+	require.NoError(b, bed.driver.Apply(b.Context(), first.All()))
+	with := nginxsync.NewRoutes(2, changed(s, 1))
+	there, back := nginxsync.NewDelta(first, with), nginxsync.NewDelta(with, first)
+	n, before := uint64(1), bed.spent(b)
+	var took []time.Duration
+	for b.Loop() {
+		delta := there
+		if n%2 == 0 {
+			delta = back
+		}
+		delta.From.Number, delta.To.Number = n, n+1
+		n++
+		begin := time.Now()
+		require.NoError(b, bed.driver.Apply(b.Context(), delta))
+		for {
+			state, err := bed.driver.State(b.Context())
+			require.NoError(b, err)
+			if state.Verified(delta.To) {
+				break
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+		took = append(took, time.Since(begin))
+	}
+	bed.report(b, before)
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
 // BenchmarkSetVerified gives an agent with 15,000 rows one change and waits until it is verified.
@@ -63,9 +138,10 @@ func BenchmarkSetVerified(b *testing.B) {
 	go agent.Run(b.Context())
 	require.NoError(b, agent.WaitVerified(b.Context(), 1))
 	b.ReportAllocs()
-	n := 0
+	n, before := 0, bed.spent(b)
 	for b.Loop() {
 		n++
 		require.NoError(b, agent.WaitVerified(b.Context(), source.Set(changed(s, n))))
 	}
+	bed.report(b, before)
 }

@@ -90,7 +90,7 @@ local function stored()
             local text = key:find(" ", 1, true) and read(key, seq, low)
             if text then
                 count = count + 1
-                out[#out + 1] = string.format("r %s %s %d\n%s", key, hex(sum(key .. "\n" .. text)), #text, text)
+                out[#out + 1] = string.format("r %s %s %d\n%s", key, hex(sum(key, text)), #text, text)
             end
             pause(n)
         end

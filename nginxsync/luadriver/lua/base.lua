@@ -15,6 +15,8 @@ ffi.cdef [[
     int sluice_getppid(void) __asm__("getppid");
     int sluice_kill(int pid, int sig) __asm__("kill");
     int sluice_clock(int id, sluice_time *to) __asm__("clock_gettime");
+    int sluice_compare(const void *one, const void *other, size_t bytes) __asm__("memcmp");
+    void sluice_md5(const unsigned char *from, size_t bytes, unsigned char *to) __asm__("ngx_http_lua_ffi_md5_bin");
 ]]
 local ESRCH = 3 -- on every Unix
 

@@ -6,102 +6,113 @@
 --   d SCOPE CLUSTER                                            a row that goes
 --   end ROWS
 
--- rows_of reads the rows of a text from a byte on. It returns a list, or nil and what is wrong.
-local function rows_of(text, at)
-    local rows = {}
-    while true do
-        local scope, cluster, check, bytes, from = text:match("^r (%S+) (%S+) (%x+) (%d+)\n()", at)
-        local gone_scope, gone, next_ = text:match("^d (%S+) (%S+)\n()", at)
-        if scope then
-            local key, body = scope .. " " .. cluster, text:sub(from, from + tonumber(bytes) - 1)
-            local high, low = sum(key .. "\n" .. body)
-            if hex(high, low) ~= check then
-                return nil, "row " .. #rows + 1 .. ", of " .. key .. ": its sum is not " .. check
-            end
-            rows[#rows + 1] = { key = key, scope = scope, body = body, high = high, low = low }
-            at = from + tonumber(bytes)
-        elseif gone_scope then
-            rows[#rows + 1] = { key = gone_scope .. " " .. gone, scope = gone_scope }
-            at = next_
-        elseif text:sub(at) == "end " .. #rows .. "\n" then
-            return rows
-        else
-            return nil, "byte " .. at .. ": want a row or the end: the text is cut short or changed"
-        end
-        pause(#rows)
+-- A row of a text, by offsets into it: where its scope begins, the lengths of the scope and of the key, where its body begins (-1 for
+-- a row that goes) and its length, its sum, and the slot that has the row of before, 0 for none. A total is the digest of some rows.
+ffi.cdef [[
+    typedef struct { int at, scope, key, body, size, high, low, was; } sluice_row;
+    typedef struct { int count, high, low, was; } sluice_total;
+]]
+
+local HEX = ffi.new("int8_t[256]")
+ffi.fill(HEX, 256, -1)
+for i = 0, 15 do
+    HEX[("0123456789abcdef"):byte(i + 1)] = i
+end
+
+-- word_end is the first place at or after i whose byte is not of a word: a space or less. It is stop when there is none.
+local function word_end(p, i, stop)
+    while i < stop and p[i] > SPACE do
+        i = i + 1
     end
+    return i
+end
+
+-- hex_at reads eight digits, or returns nil.
+local function hex_at(p, i)
+    local n = 0
+    for k = i, i + 7 do
+        local digit = HEX[p[k]]
+        if digit < 0 then
+            return nil
+        end
+        n = bor(lshift(n, 4), digit)
+    end
+    return n
+end
+
+-- head_of reads the line of a row at byte i into row. It returns where the row ends, or nil.
+local function head_of(p, i, stop, row)
+    local kind = p[i]
+    if p[i + 1] ~= SPACE then
+        return nil
+    end
+    local scope = word_end(p, i + 2, stop)
+    local cluster = word_end(p, scope + 1, stop)
+    if scope == i + 2 or cluster <= scope + 1 or cluster >= stop or p[scope] ~= SPACE then
+        return nil
+    end
+    row.at, row.scope, row.key, row.body, row.size = i + 2, scope - i - 2, cluster - i - 2, -1, 0
+    if kind == 100 then -- d
+        return p[cluster] == LINE and cluster + 1 or nil
+    end
+    if kind ~= 114 or p[cluster] ~= SPACE or cluster + 20 > stop or p[cluster + 17] ~= SPACE then -- r
+        return nil
+    end
+    local high, low = hex_at(p, cluster + 1), hex_at(p, cluster + 9)
+    local line, size = cluster + 18, 0
+    while line < stop and p[line] >= 48 and p[line] <= 57 and size < 1e8 do
+        size, line = size * 10 + p[line] - 48, line + 1
+    end
+    if not high or not low or line == cluster + 18 or p[line] ~= LINE or line + 1 + size > stop then
+        return nil
+    end
+    row.high, row.low, row.body, row.size = high, low, line + 1, size
+    return line + 1 + size
 end
 
 -- room is how many bytes of the dictionary an entry takes: Nginx gives out powers of two up to half a page, then pages.
 local function room(key, value)
-    local bytes = 80 + #key + #value
+    local bytes, power = 80 + key + value, 64
     if bytes > 2048 then
         return math.ceil(bytes / 4096) * 4096
     end
-    local _, power = math.frexp(bytes - 1)
-    return 2 ^ power
+    while power < bytes do
+        power = power * 2
+    end
+    return power
 end
 
--- plan is all that a push writes: slots by key, and the digest that they lead to.
-local function plan(rows, seq, floor, full, to)
-    local writes, scopes = {}, {}
-    local digests = { "=" }
-    local function total(key)
-        local t = scopes[key]
-        if not t then
-            t = { count = 0, high = 0, low = 0 }
-            local body, _, where = read(key, seq, floor)
-            t.where, t.was = where, body
-            if body and not full then
-                local count, digest = body:match("^(%d+) (%x+)")
-                t.count, t.high, t.low = tonumber(count), unhex(digest)
+-- rows_of reads the rows of a text from a byte on. It returns a table with the text, the rows as list, how many there are as n, and
+-- the bytes that they take in the dictionary as need; or nil and what is wrong.
+local function rows_of(text, at)
+    local p, i, stop = ffi.cast("const uint8_t *", text), at - 1, #text
+    local count = text:sub(-20):match("end (%d+)\n$")
+    local n = count and tonumber(count) or stop
+    if n > (stop - i) / 6 then -- a row has six bytes or more
+        return nil, "the end is missing: the text is cut short"
+    end
+    local list, need, read = ffi.new("sluice_row[?]", n + 1), 0, 0
+    stop = stop - #count - 5
+    while i < stop and read < n do
+        local row = list[read]
+        local next_ = head_of(p, i, stop, row)
+        if not next_ then
+            return nil, "byte " .. i + 1 .. ": want a row or the end: the text is cut short or changed"
+        end
+        if row.body >= 0 then
+            local high, low = sum_of(p + row.at, row.key, LINE, p + row.body, row.size)
+            if high ~= row.high or low ~= row.low then
+                return nil, "row " .. read + 1 .. ", of " .. ffi.string(p + row.at, row.key) .. ": its sum is not " ..
+                    hex(row.high, row.low)
             end
-            scopes[key] = t
-            digests[#digests + 1] = key ~= "=" and key or nil
         end
-        return t
+        need, read, i = need + room(row.key + 2, row.size + 1) + 16, read + 1, next_
+        pause(read)
     end
-    local function turn(t, n, high, low)
-        t.count, t.high, t.low = t.count + n, bxor(t.high, high), bxor(t.low, low)
+    if i ~= stop or read ~= n then
+        return nil, "byte " .. i + 1 .. ": want " .. n .. " rows, there are " .. read .. ": the text is cut short or changed"
     end
-    local function view(scope, key, body, high, low)
-        if scope == "-" then
-            return sum(identity(key, body))
-        end
-        return high, low
-    end
-    local all = total("=")
-    for n, row in ipairs(rows) do
-        local before, since, where = read(row.key, seq, floor)
-        local t = total(row.scope)
-        if before and not full then
-            local high, low = sum(row.key .. "\n" .. before)
-            turn(all, -1, high, low)
-            turn(t, -1, view(row.scope, row.key, before, high, low))
-        end
-        local value = "-"
-        if row.body then
-            turn(all, 1, row.high, row.low)
-            turn(t, 1, view(row.scope, row.key, row.body, row.high, row.low))
-            value = "+ " .. (seq == 0 and "-" or births(row.body, before, since)) .. "\n" .. row.body
-        end
-        if row.body or before then
-            writes[#writes + 1] = { row.key, where == "a:" and "b:" or "a:", value }
-        end
-        pause(n)
-    end
-    local digest = hex(all.high, all.low)
-    if digest ~= to:sub(-16) then
-        return nil, "the rows lead to the digest " .. digest .. ", not to that of " .. to
-    end
-    for _, key in ipairs(digests) do
-        local t = scopes[key]
-        local value = (t.count > 0 or key == "=") and "+ -\n" .. t.count .. " " .. hex(t.high, t.low) or "-"
-        if t.was or value ~= "-" then
-            writes[#writes + 1] = { key, t.where == "a:" and "b:" or "a:", value }
-        end
-    end
-    return writes
+    return { text = text, list = list, n = n, need = need }
 end
 
 -- crash ends the worker in the middle of a push, for tests: at the step that the file config.crash names.
@@ -117,51 +128,216 @@ local function crash(step)
     end
 end
 
--- write puts a plan into the dictionary and brings it into force, whole. Without room the routes in force stay, and it returns nil,
--- the bytes that it takes and those that are free.
-local function write(writes, full, to)
-    local before, _, floor = in_force()
-    local seq = shm:incr("last", 1, 0)
-    local head, need, have = seq .. " ", 0, shm:free_space()
-    local keys = {}
-    for i, w in ipairs(writes) do
-        need = need + room(w[1], w[3]) + 16
-        keys[i] = w[1]
+-- only finds the value of a key while no push is pending: then a key has one slot at most. It returns the slot, what get_slot returns,
+-- or 0.
+local function only(key, n)
+    local value, size, of = get_slot(A, key, n)
+    if value then
+        return A, value, size, of
     end
-    local list = not full and #keys <= 256 and table.concat(keys, "\n") or "*"
-    if need > have + 65536 then
-        return nil, need, have
+    value, size, of = get_slot(B, key, n)
+    return value and B or 0, value, size, of
+end
+
+-- total_of is the digest that a key has, of so many rows.
+local function total_of(key)
+    local was, value, size = only(key, #key)
+    if was == 0 then
+        return 0, 0, 0, 0
     end
-    local ok = shm:safe_set("pending", head .. list)
-    crash("pending")
-    for n, w in ipairs(writes) do
-        ok = ok and shm:safe_set(w[2] .. w[1], head .. (w[3] == "-" and "- -\n" or w[3]))
-        if not ok then
-            break
+    local count, high, low = ffi.string(value, size):match("^\n(%d+) (%x%x%x%x%x%x%x%x)(%x%x%x%x%x%x%x%x)$")
+    return was, tonumber(count), tobit(tonumber(high, 16)), tobit(tonumber(low, 16))
+end
+
+local function turn(total, n, high, low)
+    total.count, total.high, total.low = total.count + n, bxor(total.high, high), bxor(total.low, low)
+end
+
+-- keys_of_rows are the keys that a push writes, one a line, or "*" where they are many.
+local function keys_of_rows(rows, full)
+    if full or rows.n > 128 then
+        return "*"
+    end
+    local p, keys, seen = ffi.cast("const uint8_t *", rows.text), { "=" }, {}
+    for i = 0, rows.n - 1 do
+        local row = rows.list[i]
+        local scope = ffi.string(p + row.at, row.scope)
+        if not seen[scope] then
+            seen[scope] = true
+            keys[#keys + 1] = scope
         end
-        if n == math.ceil(#writes / 2) then
+        keys[#keys + 1] = ffi.string(p + row.at, row.key)
+    end
+    return table.concat(keys, "\n")
+end
+
+local GONE = "-"
+
+-- has_body reports whether a slot's value of so many bytes has the body.
+local function has_body(value, size, body, bytes)
+    local from = 0
+    while from < size and value[from] ~= LINE do
+        from = from + 1
+    end
+    return size - from - 1 == bytes and ffi.C.sluice_compare(value + from + 1, body, bytes) == 0
+end
+
+-- write_rows writes the rows of a push into the slots that are not in force, and what they lead to. It returns the totals, by their
+-- keys, those that it wrote, and of how many rows it has found one of before. Without room it returns nil, with a key that comes
+-- twice nil and the key.
+local function write_rows(rows, seq, first, full)
+    local p, middle, seen = ffi.cast("const uint8_t *", rows.text), math.floor((rows.n - 1) / 2), 0
+    local sums, keys, index = ffi.new("sluice_total[?]", rows.n + 1), {}, {}
+    local function place(key)
+        local n, total = #keys, sums[#keys]
+        if not first then
+            local was, count, high, low = total_of(key)
+            total.was = was
+            if not full then
+                total.count, total.high, total.low = count, high, low
+            end
+        end
+        keys[n + 1], index[key] = key, n
+        return n
+    end
+    place("=")
+    for i = 0, rows.n - 1 do
+        local row = rows.list[i]
+        local scope = ffi.string(p + row.at, row.scope)
+        local total = sums[index[scope] or place(scope)]
+        local key, n, of_baseline = p + row.at, row.key, scope == "-"
+        local value, size, of = nil, 0, 0
+        if not first then
+            row.was, value, size, of = only(key, n)
+            if row.was ~= 0 and of == seq then
+                return nil, ffi.string(key, n)
+            end
+        end
+        local body, bytes = p + row.body, row.size
+        local same = value ~= nil and row.body >= 0 and has_body(value, size, body, bytes)
+        local before, since
+        if value ~= nil and not same or value ~= nil and not full then
+            before, since = open_slot(ffi.string(value, size))
+        end
+        if value ~= nil and not full then
+            local high, low = sum_of(key, n, LINE, before, #before)
+            turn(sums[0], -1, high, low)
+            if of_baseline then
+                high, low = identity_sum(key, n, ffi.cast("const uint8_t *", before), 0, #before)
+            end
+            turn(total, -1, high, low)
+        end
+        local ok, err = true, nil
+        if row.body >= 0 then
+            seen = seen + (value ~= nil and 1 or 0)
+            local high, low = row.high, row.low
+            turn(sums[0], 1, high, low)
+            if of_baseline then
+                high, low = identity_sum(key, n, p, row.body, row.body + bytes)
+            end
+            turn(total, 1, high, low)
+            if first then
+                value, size = body - 1, bytes + 1 -- the line break before it says that the instances are old
+            elseif not same then
+                body = ffi.string(body, bytes)
+                value = births(body, before, since) .. "\n" .. body
+                size = #value
+            end
+            ok, err = put_slot(row.was == A and B or A, key, n, value, size, seq, row.was == 0)
+        elseif value ~= nil and not full then
+            ok = put_slot(row.was == A and B or A, key, n, GONE, #GONE, seq)
+        end
+        if not ok then
+            return nil, err == "exists" and ffi.string(key, n) or nil
+        end
+        if i == middle then
             crash("rows")
         end
-        pause(n)
+        pause(i)
+    end
+    for i, key in ipairs(keys) do
+        local total = sums[i - 1]
+        local value = (total.count > 0 or i == 1) and "\n" .. total.count .. " " .. hex(total.high, total.low) or GONE
+        if (total.was ~= 0 or value ~= GONE) and
+            not put_slot(total.was == A and B or A, key, #key, value, #value, seq, total.was == 0) then
+            return nil
+        end
+        pause(i)
+    end
+    return sums, keys, seen
+end
+
+-- tidy_rows removes the slots that a push has replaced, where each row of before has a successor.
+local function tidy_rows(rows, sums, keys)
+    local p = ffi.cast("const uint8_t *", rows.text)
+    for i = 0, rows.n - 1 do
+        local row = rows.list[i]
+        if row.was ~= 0 then
+            delete_slot(row.was, p + row.at, row.key)
+        end
+        pause(i)
+    end
+    for i, key in ipairs(keys) do
+        if sums[i - 1].was ~= 0 then
+            delete_slot(sums[i - 1].was, key, #key)
+        end
+        pause(i)
+    end
+end
+
+-- need_of is how many bytes of the dictionary rows take, with those of their scopes.
+local function need_of(rows)
+    local p, need, seen = ffi.cast("const uint8_t *", rows.text), rows.need, {}
+    for i = 0, rows.n - 1 do
+        local scope = ffi.string(p + rows.list[i].at, rows.list[i].scope)
+        need = need + (seen[scope] and 0 or room(#scope + 2, 24) + 16)
+        seen[scope] = true
+    end
+    return string.format("%d", need)
+end
+
+-- write puts the rows of a push into the dictionary and brings them into force, whole. On an error it returns a status and a text,
+-- and the routes in force stay.
+local function write(rows, full, to)
+    local before, _, floor = in_force()
+    local have = shm:free_space()
+    if rows.need > have + 65536 then
+        return 507, need_of(rows) .. " " .. have
+    end
+    local seq, keys = shm:incr("last", 1, 0), keys_of_rows(rows, full)
+    local ok = shm:safe_set("pending", seq .. " " .. keys)
+    crash("pending")
+    local _, count = total_of("=")
+    local sums, names, seen
+    if ok then
+        sums, names, seen = write_rows(rows, seq, before == 0, full)
+    end
+    if not sums and names then
+        recover()
+        return 400, "the row of " .. names .. " comes twice"
+    elseif sums and hex(sums[0].high, sums[0].low) ~= to:sub(-16) then
+        recover()
+        return 400, "the rows lead to the digest " .. hex(sums[0].high, sums[0].low) .. ", not to that of " .. to
     end
     crash("written")
-    ok = ok and shm:safe_set("g:" .. seq, to .. " " .. (full and seq or floor) .. " " .. before .. " " .. list)
+    ok = sums and shm:safe_set("g:" .. seq, to .. " " .. (full and seq or floor) .. " " .. before .. " " .. keys)
     if not ok then
         recover()
-        return nil, need, have
+        return 507, need_of(rows) .. " " .. have
     end
     crash("record")
     shm:set("seq", seq)
     crash("switched")
-    if before > 0 then
-        recover()
-    else
+    if full and seen == count then
+        tidy_rows(rows, sums, names)
         shm:delete("pending")
+    else
+        recover()
     end
-    for old = math.max(before - LOG, 1), seq - LOG do
-        shm:delete("g:" .. old)
+    for n = math.max(before - LOG, 1), seq - LOG do
+        shm:delete("g:" .. n)
     end
-    return true
+    return 200, to
 end
 
 -- apply is a push of a text that was read. It returns a status and a text.
@@ -172,7 +348,7 @@ local function apply(rows, epoch, writer, from, to, full)
         return 409, "fenced: the writer of term " .. term .. " is " .. owner
     end
     recover()
-    local seq, generation, floor = in_force()
+    local _, generation = in_force()
     local status, message = 200, to
     if generation ~= to then
         if generation ~= "-" and to:sub(1, 20) <= generation:sub(1, 20) then
@@ -180,13 +356,9 @@ local function apply(rows, epoch, writer, from, to, full)
         elseif not full and generation ~= from then
             return 409, "gap: " .. generation .. " is in force"
         end
-        local writes, why = plan(rows, seq, floor, full, to)
-        if not writes then
-            return 400, why
-        end
-        local ok, need, have = write(writes, full, to)
-        if not ok then
-            return 507, string.format("%d %d", need, have)
+        status, message = write(rows, full, to)
+        if status ~= 200 then
+            return status, message
         end
     end
     if epoch > term then
@@ -201,13 +373,12 @@ local function old_rows(text)
     if not number then
         return nil, "want a state file of version 1 or 2"
     end
-    local rows, count, row, high, low = {}, 0, nil, 0, 0
+    local out, rows, count, key, lines = {}, 0, 0, nil, nil
     local function close()
-        if row then
-            row.body = table.concat(row)
-            row.high, row.low = sum(row.key .. "\n" .. row.body)
-            high, low = bxor(high, row.high), bxor(low, row.low)
-            rows[#rows + 1] = row
+        if key then
+            local body = table.concat(lines)
+            out[#out + 1] = string.format("r %s %s %d\n%s", key, hex(sum(key, body)), #body, body)
+            rows = rows + 1
         end
     end
     for line, stop in text:sub(at):gmatch("([^\n]*\n)()") do
@@ -215,12 +386,13 @@ local function old_rows(text)
         local vip, name = line:match("^v (%S+) (%S+)\n$")
         if cluster or vip then
             close()
-            row = { key = (vip or "-") .. " " .. (name or cluster), scope = vip or "-" }
-        elseif row and line:find("^[is] %S+ %d+ %d+ %S+ %S+\n$") then
-            row[#row + 1] = line
+            key, lines = (vip or "-") .. " " .. (name or cluster), {}
+        elseif key and line:find("^[is] %S+ %d+ %d+ %S+ %S+\n$") then
+            lines[#lines + 1] = line
         elseif line == "end " .. count .. "\n" and stop == #text - at + 2 then
             close()
-            return rows, number .. "-" .. hex(high, low)
+            out[#out + 1] = "end " .. rows .. "\n"
+            return rows_of(table.concat(out), 1), number
         else
             return nil, "bad row: " .. line
         end
@@ -232,20 +404,24 @@ end
 -- file_rows reads a state file: rows and generation, or nil and what is wrong.
 local function file_rows(text)
     local to, at = text:match("^sluice%-routes 2 (%d+%-%x+)\n()")
-    if not to then
-        return old_rows(text)
+    local rows, err, number
+    if to then
+        rows, err = rows_of(text, at)
+    else
+        rows, number = old_rows(text)
+        err = number
     end
-    local rows, err = rows_of(text, at)
     if not rows then
         return nil, err
     end
     local high, low = 0, 0
-    for _, row in ipairs(rows) do
-        if not row.body then
+    for i = 0, rows.n - 1 do
+        if rows.list[i].body < 0 then
             return nil, "a row that goes"
         end
-        high, low = bxor(high, row.high), bxor(low, row.low)
+        high, low = bxor(high, rows.list[i].high), bxor(low, rows.list[i].low)
     end
+    to = to or number .. "-" .. hex(high, low)
     if hex(high, low) ~= to:sub(-16) then
         return nil, "a row is missing"
     end

@@ -91,7 +91,7 @@ local function build(key, cluster, body, more)
     if set then
         return set
     end
-    local list, times = {}, more ~= "-" and more:gmatch("[^,]+")
+    local list, times = {}, more ~= "" and more:gmatch("[^,]+")
     for line in body:gmatch("[^\n]+") do
         local kind, host, port, weight, version, id = line:match("^(%l) (%S+) (%d+) (%d+) (%S+) (%S+)$")
         if not kind then

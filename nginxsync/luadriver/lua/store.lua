@@ -3,35 +3,47 @@
 -- key is the scope and the cluster; further keys are a scope alone (what its tokens are made of) and "=" (of all rows).
 --
 --   seq           the sequence of the push in force; 0 for none
---   a:KEY b:KEY   two slots of a key. A push never writes the slot that is in force: setting "seq" switches all its rows at once
+--   a:KEY b:KEY   two slots of a key, each with the sequence of the push that wrote it as its flags: "-" for a row that is gone, or
+--                 when its instances were new (see births), a line break, and the body. A push never writes the slot that is in
+--                 force: setting "seq" switches all its rows at once
 --   g:SEQ         of a push: generation, the push whose rows are the oldest that count, the push before, and its keys or "*"
 --   pending       a push that is being made, or whose old rows are being removed: its sequence, and its keys or "*"
 --   last          the last sequence that was given to a push
 --   lock          who makes a push: process id and a number
 --   epoch         the term and the name of the writer
 
-local bxor, tohex, tobit = bit.bxor, bit.tohex, bit.tobit
+local bxor, bor, lshift, tohex, tobit = bit.bxor, bit.bor, bit.lshift, bit.tohex, bit.tobit
 local SLOTS = { "a:", "b:" }
 local LOG = 64 -- pushes that a worker can be behind and forget row by row
+
+-- open_slot returns the body that a slot's value has and what goes with it, or nil for a row that is gone.
+local function open_slot(value)
+    if value == "-" then
+        return nil
+    end
+    local from = value:find("\n", 1, true)
+    return value:sub(from + 1), value:sub(1, from - 1)
+end
 
 -- read returns the body of a key as the push seq left it, or nil, what goes with it, and the slot that it is in. Rows of pushes
 -- before floor do not count.
 local function read(key, seq, floor)
-    local best, body, more, where
-    for _, slot in ipairs(SLOTS) do
-        local value = shm:get(slot .. key)
-        if value then
-            local at, kind, beside, from = value:match("^(%d+) ([+-]) (%S+)\n()")
-            at = tonumber(at)
-            if at <= seq and at >= floor and (not best or at > best) then
-                best, where = at, slot
-                body, more = nil, nil
-                if kind == "+" then
-                    body, more = value:sub(from), beside
-                end
-            end
-        end
+    local a, of_a = shm:get("a:" .. key)
+    local b, of_b = shm:get("b:" .. key)
+    if a and (of_a > seq or of_a < floor) then
+        a = nil
     end
+    if b and (of_b > seq or of_b < floor) then
+        b = nil
+    end
+    local value, where = a, "a:"
+    if b and (not a or of_b > of_a) then
+        value, where = b, "b:"
+    end
+    if not value then
+        return nil
+    end
+    local body, more = open_slot(value)
     return body, more, where
 end
 
@@ -148,17 +160,133 @@ local function unlock(mine)
 end
 
 -- Digests are exclusive ors of the sums of rows, so that a change costs what changed. Each is a pair of 32-bit numbers.
-local function sum(text)
-    local a, b, c, d, e, f, g, h = ngx.md5_bin(text):byte(1, 8)
-    return tobit(((a * 256 + b) * 256 + c) * 256 + d), tobit(((e * 256 + f) * 256 + g) * 256 + h)
+
+-- Bytes that are summed or scanned are copied to scratch, so that they need not be a Lua string.
+local scratch, scratch_size = ffi.new("uint8_t[1024]"), 1024
+local digest_of = ffi.new("uint8_t[16]")
+
+local function scratch_of(size)
+    if size > scratch_size then
+        scratch, scratch_size = ffi.new("uint8_t[?]", 2 * size), 2 * size
+    end
+    return scratch
+end
+
+local function number_at(i)
+    return bor(lshift(digest_of[i], 24), lshift(digest_of[i + 1], 16), lshift(digest_of[i + 2], 8), digest_of[i + 3])
+end
+
+local function digest(bytes, n)
+    ffi.C.sluice_md5(bytes, n, digest_of)
+    return number_at(0), number_at(4)
+end
+
+-- sum_of is the sum of two pieces of memory or strings with a byte between them.
+local function sum_of(one, n, byte, two, m)
+    local to = scratch_of(n + m + 1)
+    ffi.copy(to, one, n)
+    to[n] = byte
+    ffi.copy(to + n + 1, two, m)
+    return digest(to, n + m + 1)
+end
+
+local LINE, SPACE = 10, 32
+
+-- sum is the sum of a key and its body.
+local function sum(key, body)
+    return sum_of(key, #key, LINE, body, #body)
 end
 
 local function hex(high, low)
     return tohex(high) .. tohex(low)
 end
 
-local function unhex(text)
-    return tobit(tonumber(text:sub(1, 8), 16)), tobit(tonumber(text:sub(9, 16), 16))
+-- A push of many rows reads and writes slots without a Lua string for each: by what resty.core's methods of a dictionary call.
+local A, B = 97, 98 -- the slots "a:" and "b:"
+local SAFE_ADD, SET, SAFE_SET = 5, 0, 4
+local TEXT, NOTHING = 4, 0 -- types of values
+local zone = ffi.C.ngx_http_lua_ffi_shdict_udata_to_zone(shm[1])
+local slot_key, slot_room = ffi.new("uint8_t[256]"), 256
+local value_room = 4096
+local value_bytes = ffi.new("uint8_t[?]", value_room)
+local value_at, value_size = ffi.new("unsigned char *[1]"), ffi.new("size_t[1]")
+local value_type, value_of, value_stale = ffi.new("int[1]"), ffi.new("int[1]"), ffi.new("int[1]")
+local value_number, problem, forced = ffi.new("double[1]"), ffi.new("char *[1]"), ffi.new("int[1]")
+
+local function slot_of(slot, key, n)
+    if n + 2 > slot_room then
+        slot_key, slot_room = ffi.new("uint8_t[?]", 2 * n), 2 * n
+    end
+    slot_key[0], slot_key[1] = slot, 58 -- ":"
+    ffi.copy(slot_key + 2, key, n)
+    return slot_key
+end
+
+-- get_slot returns the bytes of a slot, how many they are, and the push that wrote them, until the next call; or nil.
+local function get_slot(slot, key, n)
+    while true do
+        value_at[0], value_size[0] = value_bytes, value_room
+        if ffi.C.ngx_http_lua_ffi_shdict_get(zone, slot_of(slot, key, n), n + 2, value_type, value_at, value_size, value_number,
+            value_of, 0, value_stale, problem) ~= 0 or value_type[0] ~= TEXT then
+            return nil
+        end
+        local size = tonumber(value_size[0])
+        if value_at[0] == value_bytes then
+            return value_bytes, size, value_of[0]
+        end
+        ffi.C.free(value_at[0]) -- it did not fit
+        value_room = 2 * size
+        value_bytes = ffi.new("uint8_t[?]", value_room)
+    end
+end
+
+-- put_slot writes a slot, or one that must not be there yet, or returns nothing and why.
+local function put_slot(slot, key, n, value, size, seq, fresh)
+    if ffi.C.ngx_http_lua_ffi_shdict_store(zone, fresh and SAFE_ADD or SAFE_SET, slot_of(slot, key, n), n + 2, TEXT, value, size, 0,
+        0, seq, problem, forced) == 0 then
+        return true
+    end
+    return nil, ffi.string(problem[0])
+end
+
+local function delete_slot(slot, key, n)
+    ffi.C.ngx_http_lua_ffi_shdict_store(zone, SET, slot_of(slot, key, n), n + 2, NOTHING, nil, 0, 0, 0, 0, problem, forced)
+end
+
+-- one_version finds the version that all instances of a body are of, in its bytes from a place to a stop: where it begins, and its
+-- length. It returns nothing for several versions, and for instances without one.
+local function one_version(p, from, stop)
+    local first, length = -1, 0
+    while from < stop do
+        for _ = 1, 4 do -- i ADDRESS PORT WEIGHT
+            while from < stop and p[from] ~= SPACE do
+                from = from + 1
+            end
+            from = from + 1
+        end
+        local begin = from
+        while from < stop and p[from] ~= SPACE do
+            from = from + 1
+        end
+        if first < 0 then
+            first, length = begin, from - begin
+        elseif from - begin ~= length then
+            return nil
+        end
+        for i = 0, length - 1 do
+            if p[first + i] ~= p[begin + i] then
+                return nil
+            end
+        end
+        while from < stop and p[from] ~= LINE do
+            from = from + 1
+        end
+        from = from + 1
+    end
+    if first < 0 or length == 1 and p[first] == 45 then -- "-"
+        return nil
+    end
+    return first, length
 end
 
 -- identity says who serves a cluster of the baseline: its version or versions. Instances of a version that come and go leave it as
@@ -178,20 +306,37 @@ local function identity(key, body)
     return key .. " " .. table.concat(versions, " ")
 end
 
--- births are when the instances of a body were new, by its lines: those of the body before keep theirs. "-" stands for long ago.
-local function births(body, before, then_)
-    local was, at = {}, {}
-    if before then
-        local times = then_ ~= "-" and then_:gmatch("[^,]+")
-        for place, id in before:gmatch("%l (%S+ %d+) %d+ %S+ (%S+)\n") do
-            was[place .. " " .. id] = times and times() or "0"
-        end
+-- identity_sum is the sum of the identity of a row: its key of n bytes, and a body that is the bytes of p from a place to a stop.
+local function identity_sum(key, n, p, from, stop)
+    local first, length = one_version(p, from, stop)
+    if first then
+        return sum_of(key, n, SPACE, p + first, length)
     end
-    local now, old = string.format("%.3f", clock()), true
+    local text = identity(ffi.string(key, n), ffi.string(p + from, stop - from))
+    return digest(text, #text)
+end
+
+-- births are when the instances of a body were new, by its lines: those of the body before keep theirs. Nothing stands for long
+-- ago.
+local function births(body, before, then_)
+    if body == before then
+        return then_
+    end
+    local now = string.format("%.3f", clock())
+    if not before then
+        local _, lines = body:gsub("\n", "")
+        return lines > 0 and now .. ("," .. now):rep(lines - 1) or ""
+    end
+    local was, at = {}, {}
+    local times = then_ ~= "" and then_:gmatch("[^,]+")
+    for place, id in before:gmatch("%l (%S+ %d+) %d+ %S+ (%S+)\n") do
+        was[place .. " " .. id] = times and times() or "0"
+    end
+    local old = true
     for place, id in body:gmatch("%l (%S+ %d+) %d+ %S+ (%S+)\n") do
         local time = was[place .. " " .. id] or now
         old = old and time == "0"
         at[#at + 1] = time
     end
-    return old and "-" or table.concat(at, ",")
+    return old and "" or table.concat(at, ",")
 end
