@@ -14,7 +14,8 @@ type catalog struct {
 	mu     sync.RWMutex
 	of     *index // the index that it is a copy of
 	byAddr viewSet
-	traits map[trait]*viewSet // nil until a query asks for one
+	kinds  traitKinds // of the traits below: those that queries have asked for
+	traits map[trait]*viewSet
 }
 
 // view is an entry at one moment. It is never changed.
@@ -36,13 +37,18 @@ type trait struct {
 
 type traitKind uint8
 
+// The kinds of traits. The index knows the leases of a task: see Allocator.viewsOf.
 const (
-	ofTask traitKind = iota
-	ofTeam
+	ofTeam traitKind = iota
 	ofCluster
 	ofInstance
 	atHostPort
 )
+
+// traitKinds is a set of kinds.
+type traitKinds uint8
+
+func (k traitKinds) has(kind traitKind) bool { return k&(1<<kind) != 0 }
 
 // syncAtOnce is how many entries syncCatalog copies before it lets others have the allocator's
 // lock.
@@ -65,10 +71,10 @@ func (v *view) last() tenure {
 	return l
 }
 
-// syncCatalog brings the catalog up to now, with traits when they are wanted, and returns now. When
+// syncCatalog brings the catalog up to now, with traits of the kinds wanted, and returns now. When
 // it returns, the catalog's lock is held for reading, and the catalog is the index as it was at
 // that moment. It is called without mu.
-func (a *Allocator) syncCatalog(traits bool) time.Time {
+func (a *Allocator) syncCatalog(wanted traitKinds) time.Time {
 	c := &a.catalog
 	c.mu.Lock()
 	var changes []viewChange
@@ -78,17 +84,19 @@ func (a *Allocator) syncCatalog(traits bool) time.Time {
 		now = a.cfg.Now()
 		a.advance(now)
 		if c.of != a.x {
-			c.of, c.byAddr, c.traits, changes = a.x, viewSet{}, nil, nil
+			c.of, c.byAddr, c.kinds, c.traits, changes = a.x, viewSet{}, 0, nil, nil
 		}
-		first := c.byAddr.len == 0 && c.traits == nil // all together are put in faster
+		first := c.byAddr.len == 0 && c.kinds == 0 // all together are put in faster
 		if !first {
 			changes = changes[:0]
 		}
 		for n := min(syncAtOnce, len(a.x.dirty)); n > 0; n-- {
 			e := a.x.clean()
-			if now := a.x.entries.get(e.addr); now != nil {
-				e = now // another has taken the place of one that was forgotten
-				e.listed = e.rev != 0
+			if e.rev == 0 { // it was forgotten: another may have taken its place
+				if now := a.x.entries.get(e.addr); now != nil {
+					e = now
+					e.listed = e.rev != 0
+				}
 			}
 			changes = append(changes, viewChange{e.addr, e.view()})
 		}
@@ -103,10 +111,12 @@ func (a *Allocator) syncCatalog(traits bool) time.Time {
 			c.byAddr.fill(changes)
 		}
 	}
-	if traits && c.traits == nil {
-		c.traits = map[trait]*viewSet{}
+	if more := wanted &^ c.kinds; more != 0 {
+		if c.kinds |= more; c.traits == nil {
+			c.traits = map[trait]*viewSet{}
+		}
 		for v := range c.byAddr.after(netip.Addr{}) {
-			c.addTraits(v)
+			c.addTraits(v, more)
 		}
 	}
 	c.mu.Unlock()
@@ -122,8 +132,8 @@ type viewChange struct {
 
 // put makes v the view of addr; nil takes it out.
 func (c *catalog) put(addr netip.Addr, v *view) {
-	if old := c.byAddr.get(addr); old != nil && c.traits != nil {
-		for _, t := range old.traits() {
+	if old := c.byAddr.get(addr); old != nil {
+		for _, t := range old.traits(c.kinds) {
 			set := c.traits[t]
 			if set.remove(addr); set.len == 0 {
 				delete(c.traits, t)
@@ -135,13 +145,11 @@ func (c *catalog) put(addr netip.Addr, v *view) {
 		return
 	}
 	c.byAddr.put(v)
-	if c.traits != nil {
-		c.addTraits(v)
-	}
+	c.addTraits(v, c.kinds)
 }
 
-func (c *catalog) addTraits(v *view) {
-	for _, t := range v.traits() {
+func (c *catalog) addTraits(v *view, kinds traitKinds) {
+	for _, t := range v.traits(kinds) {
 		set := c.traits[t]
 		if set == nil {
 			set = &viewSet{}
@@ -151,19 +159,21 @@ func (c *catalog) addTraits(v *view) {
 	}
 }
 
-// traits are all that the lease of the view can be found by, each once.
-func (v *view) traits() []trait {
+// traits are all of the kinds that the lease of the view can be found by, each once.
+func (v *view) traits(kinds traitKinds) []trait {
+	if kinds == 0 {
+		return nil
+	}
 	l, err := decodeTenure(v.record)
 	if err != nil {
 		return nil
 	}
-	all := make([]trait, 0, 4)
+	var all []trait
 	add := func(t trait) {
-		if (t.name != "" || t.addr.IsValid()) && !slices.Contains(all, t) {
+		if kinds.has(t.kind) && (t.name != "" || t.addr.IsValid()) && !slices.Contains(all, t) {
 			all = append(all, t)
 		}
 	}
-	add(trait{kind: ofTask, name: l.Owner.Task})
 	add(trait{kind: ofTeam, name: l.Owner.Team})
 	for cluster := range l.Owner.Overrides {
 		add(trait{kind: ofCluster, name: cluster})
@@ -181,7 +191,7 @@ func (v *view) traits() []trait {
 func (c *catalog) narrowest(q *Query) (set *viewSet, exact bool) {
 	set, exact = &c.byAddr, q.Version == ""
 	asked := 0
-	for _, t := range q.traits() {
+	for t := range q.traits {
 		asked++
 		some := c.traits[t]
 		if some == nil {
@@ -194,17 +204,22 @@ func (c *catalog) narrowest(q *Query) (set *viewSet, exact bool) {
 	return set, exact && asked < 2
 }
 
-// traits returns the traits that q asks for.
-func (q *Query) traits() []trait {
-	var all []trait
-	for _, t := range []trait{
-		{kind: ofTask, name: q.Task}, {kind: ofTeam, name: q.Team},
-		{kind: ofCluster, name: q.Cluster},
+// traits yields the traits that q asks for.
+func (q *Query) traits(yield func(trait) bool) {
+	for _, t := range [...]trait{
+		{kind: ofTeam, name: q.Team}, {kind: ofCluster, name: q.Cluster},
 		{kind: ofInstance, name: q.Instance}, {kind: atHostPort, addr: q.Addr},
 	} {
-		if t.name != "" || t.addr.IsValid() {
-			all = append(all, t)
+		if (t.name != "" || t.addr.IsValid()) && !yield(t) {
+			return
 		}
+	}
+}
+
+// kinds are the kinds of the traits that q asks for.
+func (q *Query) kinds() (all traitKinds) {
+	for t := range q.traits {
+		all |= 1 << t.kind
 	}
 	return all
 }
@@ -270,9 +285,10 @@ func (s *viewSet) put(v *view) {
 
 // fill puts views into s, which is empty, all at once. The last change of an address counts.
 func (s *viewSet) fill(changes []viewChange) {
+	slices.Reverse(changes) // after a start they are in order of addresses then: clean takes the last
 	slices.SortStableFunc(changes, func(a, b viewChange) int { return a.addr.Compare(b.addr) })
 	for i, change := range changes {
-		if change.to == nil || i+1 < len(changes) && changes[i+1].addr == change.addr {
+		if change.to == nil || i > 0 && changes[i-1].addr == change.addr {
 			continue
 		}
 		if s.len%longestChunk == 0 {

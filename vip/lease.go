@@ -127,26 +127,29 @@ func (e *entry) shown() Lease {
 		return Lease{Addr: e.addr, Pool: e.pool.public.Load().Name, State: e.state}
 	}
 	l := e.last().Lease
+	l.Owner = l.Owner.clone()
+	l.Binding.Instances = slices.Clone(l.Binding.Instances)
+	l.Acquired, l.Expires, l.Ended = onWall(l.Acquired), onWall(l.Expires), onWall(l.Ended)
+	l.CoolUntil, l.Binding.Since = onWall(l.CoolUntil), onWall(l.Binding.Since)
 	l.show(e.addr, e.state, e.pool)
 	return l
 }
 
-// show makes l, which is a copy of the last lease of addr, what the caller gets: with maps and
-// slices of its own, and times that are on the wall clock only.
+// onWall is t as it is stored: in UTC, without a reading of the monotonic clock.
+func onWall(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Round(0).UTC()
+}
+
+// show makes l, which is the last lease of addr and the caller's alone, what the caller gets.
 func (l *Lease) show(addr netip.Addr, state State, of *pool) {
 	public := of.public.Load()
 	l.State, l.Pool = state, public.Name
 	if d, ok := public.Details[addr]; ok {
 		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
 		l.Details = &d
-	}
-	l.Owner = l.Owner.clone()
-	l.Binding.Instances = slices.Clone(l.Binding.Instances)
-	for _, t := range []*time.Time{&l.Acquired, &l.Expires, &l.Ended, &l.CoolUntil,
-		&l.Binding.Since} {
-		if !t.IsZero() {
-			*t = t.Round(0).UTC()
-		}
 	}
 }
 

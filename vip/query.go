@@ -73,9 +73,12 @@ func (a *Allocator) List(q Query) []Lease {
 	}
 	var found []*view
 	var exact bool
-	if q.VIP.IsValid() {
+	switch {
+	case q.VIP.IsValid():
 		found = a.viewOf(&q)
-	} else {
+	case q.Task != "":
+		found = a.viewsOf(&q)
+	default:
 		found, exact = a.candidates(&q)
 	}
 	leases := make([]Lease, 0, len(found))
@@ -84,6 +87,9 @@ func (a *Allocator) List(q Query) []Lease {
 		if exact || q.finds(&l) {
 			l.show(v.addr, v.state, v.pool)
 			leases = append(leases, l.Lease)
+		}
+		if q.Limit > 0 && len(leases) == q.Limit {
+			break
 		}
 	}
 	if len(leases) == 0 {
@@ -107,10 +113,25 @@ func (a *Allocator) viewOf(q *Query) []*view {
 	return nil
 }
 
+// viewsOf returns the views that q.Task has, or was the last to have, and that may match q, by
+// address.
+func (a *Allocator) viewsOf(q *Query) (found []*view) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.advance(a.cfg.Now())
+	for e := a.x.of(q.Task); e != nil; e = e.next {
+		if v := e.view(); q.After.Less(v.addr) && q.admits(v) {
+			found = append(found, v)
+		}
+	}
+	slices.SortFunc(found, func(a, b *view) int { return a.addr.Compare(b.addr) })
+	return found
+}
+
 // candidates returns the views that match q, up to its limit; with exact false it may be that only
 // owner and instances of each do not.
 func (a *Allocator) candidates(q *Query) (found []*view, exact bool) {
-	a.syncCatalog(len(q.traits()) > 0)
+	a.syncCatalog(q.kinds())
 	defer a.catalog.mu.RUnlock()
 	set, exact := a.catalog.narrowest(q)
 	for v := range set.after(q.After) {

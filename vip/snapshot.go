@@ -55,7 +55,7 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
-	now := a.syncCatalog(false)
+	now := a.syncCatalog(0)
 	views := make([]*view, 0, a.catalog.byAddr.len)
 	for v := range a.catalog.byAddr.after(netip.Addr{}) {
 		views = append(views, v)
