@@ -12,23 +12,37 @@ import (
 // the first that has them.
 func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter,
 	picked []*entry) (_ []*entry, again bool, err error) {
-	if req.Addr.IsValid() {
+	switch {
+	case req.Addr.IsValid():
 		return a.pickNamed(ctx, req, picked)
+	case req.dual:
+		picked, err = a.pickDual(req, w, picked)
+		return picked, false, err
 	}
-	var some [4]*pool
+	var some [4]*pool // stays on the stack
 	pools, err := a.poolsFor(req, some[:0])
 	if err != nil {
 		return nil, false, err
 	}
+	picked, err = a.pickFrom(req, pools, n, w, picked)
+	return picked, false, err
+}
+
+// pickDual appends to picked a free address of each family.
+func (a *Allocator) pickDual(req *Request, w *waiter, picked []*entry) ([]*entry, error) {
+	pools, err := a.poolsFor(req, nil)
+	if err != nil {
+		return nil, err
+	}
 	for _, part := range req.families(pools) {
-		with, err := a.pickFrom(req, part, req.each(n), w, picked)
+		with, err := a.pickFrom(req, part, 1, w, picked)
 		if err != nil {
 			a.putBack(picked, a.cfg.Now())
-			return nil, false, err
+			return nil, err
 		}
 		picked = with
 	}
-	return picked, false, nil
+	return picked, nil
 }
 
 // pickFrom appends to picked n free addresses of one of the pools.
@@ -187,11 +201,13 @@ func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
 		return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
 	}
 	endless, bounded := cmp.Or(req.TTL, a.cfg.DefaultTTL) == Forever, ""
-	for _, matching := range []bool{true, false} {
+	for _, matching := range [...]bool{true, false} {
+		if !matching && !req.Fallback {
+			break
+		}
 		for _, p := range a.x.pools {
 			switch {
-			case p.gone || p.Disabled || p.has(req.Selector) != matching || !matching &&
-				!req.Fallback:
+			case p.gone || p.Disabled || p.has(req.Selector) != matching:
 			case endless && p.MaxLease > 0:
 				bounded = p.Name
 			default:

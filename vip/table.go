@@ -48,30 +48,39 @@ func (t *table[K, V]) grow(n int) {
 }
 
 // get returns the thing of that key, zero when there is none.
-func (t *table[K, V]) get(key K) V {
+func (t *table[K, V]) get(key K) (v V) {
+	if s := t.slot(key); s != nil {
+		v = *s
+	}
+	return v
+}
+
+// slot is where the thing of that key is, to be replaced by another of the same key; nil when there
+// is none. It is valid until the table changes.
+func (t *table[K, V]) slot(key K) *V {
 	h := maphash.Comparable(tableSeed, key)
 	p := &t.parts[h%tableParts]
 	if i := find(p, h, key); i >= 0 {
-		return p.slots[i].v
+		return &p.slots[i].v
 	}
-	var none V
-	return none
+	return nil
 }
 
-// put adds v, in place of the thing of its key.
-func (t *table[K, V]) put(v V) {
+// put adds v, in place of the thing of its key, which it returns: zero when there was none.
+func (t *table[K, V]) put(v V) (before V) {
 	key := v.tableKey()
 	h := maphash.Comparable(tableSeed, key)
 	p := &t.parts[h%tableParts]
 	if i := find(p, h, key); i >= 0 {
-		p.slots[i].v = v
-		return
+		before, p.slots[i].v = p.slots[i].v, v
+		return before
 	}
 	if (p.len+1)*8 > len(p.slots)*7 {
 		p.resize(max(tableLeast, len(p.slots)*3/2))
 	}
 	p.insert(h, v)
 	t.len++
+	return before
 }
 
 // remove takes out the thing of that key.

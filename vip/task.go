@@ -26,8 +26,7 @@ func (x *index) chain(e *entry) {
 	if e.chained || e.rev == 0 || e.owner() == "" {
 		return
 	}
-	e.next, e.chained = x.of(e.owner()), true
-	x.owned.put(chained{e})
+	e.next, e.chained = x.owned.put(chained{e}).entry, true
 }
 
 // unchain is the inverse of chain, before e has another owner.
@@ -35,17 +34,18 @@ func (x *index) unchain(e *entry) {
 	if !e.chained {
 		return
 	}
-	first := x.of(e.owner())
+	first := x.owned.slot(e.owner())
 	switch {
-	case first != e:
-		for first.next != e {
-			first = first.next
+	case first.entry != e:
+		before := first.entry
+		for before.next != e {
+			before = before.next
 		}
-		first.next = e.next
+		before.next = e.next
 	case e.next == nil:
 		x.owned.remove(e.owner())
 	default:
-		x.owned.put(chained{e.next})
+		first.entry = e.next
 	}
 	e.next, e.chained = nil, false
 }

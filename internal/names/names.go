@@ -91,7 +91,7 @@ func Environment(s string) error {
 func Instance(s string) error { return instance.check(s) }
 
 // check is the same scan for every word.
-func (g grammar) check(s string) error {
+func (g *grammar) check(s string) error {
 	if s == "" {
 		return g.bad(s, "is empty")
 	}
@@ -107,7 +107,7 @@ func (g grammar) check(s string) error {
 }
 
 // at returns the problem of the byte s[i], or "".
-func (g grammar) at(s string, i int) string {
+func (g *grammar) at(s string, i int) string {
 	c := s[i]
 	switch {
 	case isLower(c), isUpper(c) && g.upper:
@@ -149,7 +149,7 @@ func joins(s string, i int) bool {
 	return false
 }
 
-func (g grammar) bad(s, why string) error {
+func (g *grammar) bad(s, why string) error {
 	return fmt.Errorf("%s %s: %s: want %s", g.word, Quote(s), why, g.allowed)
 }
 
