@@ -237,24 +237,24 @@ func TestBindAndFind(t *testing.T) {
 		[]vip.Instance{{ID: "c1", Addr: at, Cluster: "web", Version: "v2", Digest: "sha256:1"}})
 	require.NoError(t, err)
 
-	for _, q := range []vip.Query{{VIP: l.Addr}, {Task: "T1"}, {Cluster: "api"},
-		{Cluster: "web", Version: "v2"}, {Version: "v3"}, {Instance: "c1"}, {Addr: at},
-		{Pool: "p", Addr: at, Task: "T1"}} {
+	for _, q := range []vip.Query{{Addr: l.Addr}, {Task: "T1"}, {Cluster: "api"},
+		{Cluster: "web", Version: "v2"}, {Version: "v3"}, {Instance: "c1"}, {InstanceAddr: at},
+		{Pool: "p", InstanceAddr: at, Task: "T1"}} {
 		require.Equal(t, []vip.Lease{l}, a.List(q), "%+v", q)
 	}
-	for _, q := range []vip.Query{{VIP: addr("10.0.0.9")}, {Task: "T3"},
-		{Cluster: "api", Version: "v2"}, {Instance: "c2"}, {Task: "T2", Addr: at}, {Pool: "q"}} {
+	for _, q := range []vip.Query{{Addr: addr("10.0.0.9")}, {Task: "T3"},
+		{Cluster: "api", Version: "v2"}, {Instance: "c2"}, {Task: "T2", InstanceAddr: at}, {Pool: "q"}} {
 		require.Empty(t, a.List(q), "%+v", q)
 	}
 	moved := netip.MustParseAddrPort("192.0.2.1:9090")
 	_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "c1", Addr: moved}})
 	require.NoError(t, err)
-	require.Empty(t, a.List(vip.Query{Addr: at, States: []vip.State{vip.Leased, vip.Draining}}))
-	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1)
+	require.Empty(t, a.List(vip.Query{InstanceAddr: at, States: []vip.State{vip.Leased, vip.Draining}}))
+	require.Len(t, a.List(vip.Query{InstanceAddr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1)
 
 	_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "c1"}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	require.Len(t, a.List(vip.Query{Addr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1,
+	require.Len(t, a.List(vip.Query{InstanceAddr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1,
 		"a refused binding changes nothing")
 }
 
@@ -313,7 +313,7 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 	b := allocator(t, store, c, vip.Config{}, p)
 	require.Equal(t, a.List(vip.Query{}), b.List(vip.Query{}))
 	require.Equal(t, a.Stats(), b.Stats())
-	require.Len(t, b.List(vip.Query{Addr: netip.MustParseAddrPort("[::1]:80"),
+	require.Len(t, b.List(vip.Query{InstanceAddr: netip.MustParseAddrPort("[::1]:80"),
 		States: []vip.State{vip.Leased, vip.Draining}}), 1)
 	_, err = b.Allocate(t.Context(), vip.Request{Owner: owner("T1", "web", "v1"), RequestID: "r"})
 	require.ErrorIs(t, err, vip.ErrFenced)

@@ -208,7 +208,7 @@ func (c *catalog) narrowest(q *Query) (set *viewSet, exact bool) {
 func (q *Query) traits(yield func(trait) bool) {
 	for _, t := range [...]trait{
 		{kind: ofTeam, name: q.Team}, {kind: ofCluster, name: q.Cluster},
-		{kind: ofInstance, name: q.Instance}, {kind: atHostPort, addr: q.Addr},
+		{kind: ofInstance, name: q.Instance}, {kind: atHostPort, addr: q.InstanceAddr},
 	} {
 		if (t.name != "" || t.addr.IsValid()) && !yield(t) {
 			return

@@ -53,7 +53,7 @@ func TestAllocateDual(t *testing.T) {
 		require.Equal(t, c.Now().Add(2*time.Hour), l.Expires)
 		require.Equal(t, instances, l.Binding.Instances)
 	}
-	require.Len(t, a.List(vip.Query{Addr: instances[0].Addr}), 2)
+	require.Len(t, a.List(vip.Query{InstanceAddr: instances[0].Addr}), 2)
 
 	_, err = a.Release(t.Context(), v6.ID, "done")
 	require.NoError(t, err)

@@ -23,7 +23,7 @@ func Example() {
 	where := netip.MustParseAddrPort("10.1.2.3:8080")
 	_, _ = a.Bind(ctx, lease.ID,
 		[]vip.Instance{{ID: "c1", Addr: where, Cluster: "hello_web", Version: "v2"}})
-	for _, l := range a.List(vip.Query{Addr: where, States: []vip.State{vip.Leased,
+	for _, l := range a.List(vip.Query{InstanceAddr: where, States: []vip.State{vip.Leased,
 		vip.Draining}}) {
 		fmt.Println(where, "answers on", l.Addr, "for task", l.Owner.Task)
 	}

@@ -126,7 +126,7 @@ func TestMappedAddressEverywhere(t *testing.T) {
 	l := allocate(t, a, vip.Request{Owner: owner("T1"), Addr: mapped})
 	require.Equal(t, plain, l.Addr)
 	require.Equal(t, l.ID, allocate(t, a, vip.Request{Owner: owner("T1"), Addr: mapped}).ID)
-	require.Len(t, a.List(vip.Query{VIP: mapped}), 1)
+	require.Len(t, a.List(vip.Query{Addr: mapped}), 1)
 	holder, err := a.Holder(t.Context(), mapped)
 	require.NoError(t, err)
 	require.Equal(t, l.ID, holder.ID)

@@ -187,15 +187,15 @@ func parseLeaseID(id string) (netip.Addr, uint64, error) {
 // Query selects leases: every field that is set must match. The zero Query matches all addresses
 // that are not free.
 type Query struct {
-	VIP      netip.Addr        // the address of the lease
-	Pool     string            // pool name
-	Selector map[string]string // labels that the pool must have, as in Request
-	Task     string            // task of the owner
-	Team     string            // team of the owner
-	Cluster  string            // overridden by the owner, or bound
-	Version  string            // of the overridden cluster, or of a bound instance
-	Instance string            // id of a bound instance
-	Addr     netip.AddrPort    // host:port of a bound instance
+	Addr         netip.Addr        // the leased address, as in Request and Lease
+	Pool         string            // pool name
+	Selector     map[string]string // labels that the pool must have, as in Request
+	Task         string            // task of the owner
+	Team         string            // team of the owner
+	Cluster      string            // overridden by the owner, or bound
+	Version      string            // of the overridden cluster, or of a bound instance
+	Instance     string            // id of a bound instance
+	InstanceAddr netip.AddrPort    // host:port of a bound instance
 	// States of the addresses. Leased and Draining addresses answer for their owner; Free finds the
 	// last lease of an address that is free again. The default is all but Free.
 	States []State

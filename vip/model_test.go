@@ -609,7 +609,7 @@ func TestStateMachine(t *testing.T) {
 				}
 				for _, at := range []string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"} {
 					var found []netip.Addr
-					for _, l := range a.List(vip.Query{Addr: netip.MustParseAddrPort(at),
+					for _, l := range a.List(vip.Query{InstanceAddr: netip.MustParseAddrPort(at),
 						States: []vip.State{vip.Leased, vip.Draining}}) {
 						found = append(found, l.Addr)
 					}

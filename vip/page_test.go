@@ -58,7 +58,7 @@ func TestListPages(t *testing.T) {
 	for q, n := range map[*vip.Query]int{
 		{}: 3000, {Team: "1"}: 1500, {Cluster: "bound"}: 3000, {Cluster: "bound", Version: "v1",
 			Team: "0"}: 1500, {Instance: "i3"}: 300,
-		{Addr: netip.MustParseAddrPort("192.0.2.1:4"), Instance: "i3"}: 300, {Pool: "four"}: 1000,
+		{InstanceAddr: netip.MustParseAddrPort("192.0.2.1:4"), Instance: "i3"}: 300, {Pool: "four"}: 1000,
 		{Task: "T12"}:   5,
 		{Version: "v1"}: 3000, {Version: "v2"}: 0, {Team: "1", Instance: "i3"}: 300,
 		{Team: "0", Instance: "i3"}: 0,
@@ -69,8 +69,8 @@ func TestListPages(t *testing.T) {
 			require.Equal(t, all, pages(a, *q, limit), "%+v", q)
 		}
 	}
-	require.Empty(t, a.List(vip.Query{VIP: want[0], After: want[0]}))
-	require.Equal(t, want[:1], addresses(a.List(vip.Query{VIP: want[0], After: addr("0.0.0.0"),
+	require.Empty(t, a.List(vip.Query{Addr: want[0], After: want[0]}))
+	require.Equal(t, want[:1], addresses(a.List(vip.Query{Addr: want[0], After: addr("0.0.0.0"),
 		Limit: 1})))
 	require.Equal(t, want[1000:1002], addresses(
 		a.List(vip.Query{After: addr("::ffff:255.255.255.255"), Limit: 2})))

@@ -67,14 +67,15 @@ func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
 // page set q.After to the address of the last lease, until a page is shorter. Each page is of a
 // moment of its own: a lease that exists from the first page to the last is in exactly one.
 func (a *Allocator) List(q Query) []Lease {
-	q.VIP, q.Addr, q.After = q.VIP.Unmap(), unmapped(q.Addr), q.After.Unmap()
+	q.Addr, q.After = q.Addr.Unmap(), q.After.Unmap()
+	q.InstanceAddr = unmapped(q.InstanceAddr)
 	if q.States == nil {
 		q.States = []State{Leased, Draining, Cooling, Quarantined, Reserved}
 	}
 	var found []*view
 	var exact bool
 	switch {
-	case q.VIP.IsValid():
+	case q.Addr.IsValid():
 		found = a.viewOf(&q)
 	case q.Task != "":
 		found = a.viewsOf(&q)
@@ -98,13 +99,13 @@ func (a *Allocator) List(q Query) []Lease {
 	return leases
 }
 
-// viewOf returns the view of q.VIP, if it may match q.
+// viewOf returns the view of q.Addr, if it may match q.
 func (a *Allocator) viewOf(q *Query) []*view {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	e := a.x.entries.get(q.VIP)
-	if e == nil || e.rev == 0 || !q.After.Less(q.VIP) {
+	e := a.x.entries.get(q.Addr)
+	if e == nil || e.rev == 0 || !q.After.Less(q.Addr) {
 		return nil
 	}
 	if v := e.view(); q.admits(v) {
@@ -161,7 +162,7 @@ func (q *Query) admits(v *view) bool {
 func (q *Query) finds(l *tenure) bool {
 	return (q.Task == "" || q.Task == l.Owner.Task) && (q.Team == "" || q.Team == l.Owner.Team) &&
 		(q.Cluster == "" && q.Version == "" || q.serves(l)) &&
-		(q.Instance == "" && !q.Addr.IsValid() || slices.ContainsFunc(l.Binding.Instances,
+		(q.Instance == "" && !q.InstanceAddr.IsValid() || slices.ContainsFunc(l.Binding.Instances,
 			q.matchesInstance))
 }
 
@@ -182,5 +183,6 @@ func (q *Query) serves(l *tenure) bool {
 }
 
 func (q *Query) matchesInstance(i Instance) bool {
-	return (q.Instance == "" || q.Instance == i.ID) && (!q.Addr.IsValid() || q.Addr == i.Addr)
+	return (q.Instance == "" || q.Instance == i.ID) &&
+		(!q.InstanceAddr.IsValid() || q.InstanceAddr == i.Addr)
 }

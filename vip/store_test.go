@@ -41,7 +41,7 @@ func TestADamagedRecordIsSetAside(t *testing.T) {
 			Revision: rev[0].Revision})
 		require.NoError(t, err)
 		a = allocator(t, store, c, vip.Config{}, p)
-		got := a.List(vip.Query{VIP: hurt.Addr})
+		got := a.List(vip.Query{Addr: hurt.Addr})
 		require.Len(t, got, 1)
 		require.Equal(t, vip.Quarantined, got[0].State, "byte %d", i)
 	}

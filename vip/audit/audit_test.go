@@ -157,8 +157,8 @@ func TestCheckMappedAddress(t *testing.T) {
 	l, err := a.Bind(t.Context(), l.ID, []vip.Instance{{Addr: mapped}})
 	require.NoError(t, err)
 	require.Equal(t, plain, l.Binding.Instances[0].Addr)
-	for _, q := range []vip.Query{{Addr: plain}, {Addr: mapped}, {VIP: l.Addr},
-		{VIP: addr("::ffff:10.0.0.1")}} {
+	for _, q := range []vip.Query{{InstanceAddr: plain}, {InstanceAddr: mapped}, {Addr: l.Addr},
+		{Addr: addr("::ffff:10.0.0.1")}} {
 		require.Len(t, a.List(q), 1, "%+v", q)
 	}
 	view := listed{{Addr: addr("::ffff:10.0.0.1"), Task: "T1", Instances: []netip.AddrPort{mapped}}}

@@ -262,7 +262,7 @@ func (c *LeakChecker) Suspects() []Leak {
 	c.mu.Unlock()
 	live := suspects[:0]
 	for _, s := range suspects {
-		for _, l := range c.cfg.Leases.List(vip.Query{VIP: s.Lease.Addr,
+		for _, l := range c.cfg.Leases.List(vip.Query{Addr: s.Lease.Addr,
 			States: []vip.State{vip.Leased}}) {
 			if l.ID == s.Lease.ID {
 				s.Lease = l

@@ -317,7 +317,7 @@ func BenchmarkList(b *testing.B) {
 	before := heap()
 	a := filled(b, "10.0.0.0/12", 1_000_000)
 	figureOf(b, "million", "B/lease", (heap()-before)/1e6)
-	l := a.List(vip.Query{VIP: netip.MustParseAddr("10.0.0.1")})[0]
+	l := a.List(vip.Query{Addr: netip.MustParseAddr("10.0.0.1")})[0]
 	start := time.Now()
 	a.List(vip.Query{Limit: 1000})
 	figureOf(b, "first-call", "ms", float64(time.Since(start).Microseconds())/1e3)

@@ -11,7 +11,7 @@ import (
 )
 
 func address(r *http.Request) (netip.Addr, error) {
-	addr, err := netip.ParseAddr(r.PathValue("vip"))
+	addr, err := netip.ParseAddr(r.PathValue("addr"))
 	if err != nil {
 		return addr, fmt.Errorf("%w: %w", err, vip.ErrInvalid)
 	}

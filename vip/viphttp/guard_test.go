@@ -100,7 +100,7 @@ func TestGuardCoversEveryRoute(t *testing.T) {
 		require.Equal(t, 401, code, route)
 		require.Equal(t, "unauthenticated", body["code"])
 	}
-	for _, path := range []string{"/leases", "/locate", "/leases/" + l.ID, "/pools",
+	for _, path := range []string{"/leases", "/leases/" + l.ID, "/pools",
 		"/history/10.0.0.1"} {
 		code, _ := call(t, "GET", s.URL+path, "")
 		require.Equal(t, 200, code, path)

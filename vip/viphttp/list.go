@@ -22,23 +22,14 @@ const (
 	part        = 500 // leases read at once
 )
 
-func (h *handler) list(w http.ResponseWriter, r *http.Request) error { return h.page(w, r, nil) }
-
-func (h *handler) locate(w http.ResponseWriter, r *http.Request) error {
-	return h.page(w, r, []vip.State{vip.Leased, vip.Draining})
-}
-
-// page answers with the leases that the request selects, of these states unless it names others:
-// {"leases": […], "next": "10.0.3.7"}, next only where more may follow. Once the first lease is
-// written, a fault can only cut the answer off: then it is no JSON.
-func (h *handler) page(w http.ResponseWriter, r *http.Request, states []vip.State) error {
+// list answers with a page of the leases that the request selects: {"leases": […], "next":
+// "10.0.3.7"}, next only where more may follow. Once the first lease is written, a fault can only
+// cut the answer off: then it is no JSON.
+func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 	q, limit, err := h.paged(r)
 	if err != nil {
 		h.problem(w, err)
 		return err
-	}
-	if q.States == nil {
-		q.States = states
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

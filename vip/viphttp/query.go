@@ -14,7 +14,7 @@ import (
 
 // selectors are the parameters that choose leases.
 var selectors = []string{
-	"vip", "task", "team", "cluster", "version", "instance", "addr", "pool", "label", "state",
+	"addr", "task", "team", "cluster", "version", "instance", "instanceAddr", "pool", "label", "state",
 }
 
 // repeated are the parameters that may be given more than once; optional are the parameters that
@@ -58,10 +58,10 @@ func (p params) query() (vip.Query, error) {
 	for name, values := range p {
 		value, err := values[0], error(nil)
 		switch name {
-		case "vip":
-			q.VIP, err = netip.ParseAddr(value)
 		case "addr":
-			q.Addr, err = netip.ParseAddrPort(value)
+			q.Addr, err = netip.ParseAddr(value)
+		case "instanceAddr":
+			q.InstanceAddr, err = netip.ParseAddrPort(value)
 		case "label":
 			q.Selector, err = labels(values)
 		case "state":

@@ -1,22 +1,23 @@
 // Package viphttp serves a vip.Allocator over HTTP with JSON bodies.
 //
-//	GET    /leases?vip=&task=&team=&cluster=&version=&instance=&addr=&pool=&label=&state=   leases that match all, by address; label is KEY=VALUE of the pool
+//	GET    /leases                       leases by address; parameters select some
 //	POST   /leases                       allocate: body AllocateRequest; 201 with {"leases": […]}
 //	GET    /leases/{id}                  one lease
 //	POST   /leases/{id}/renew            body {"ttl": "1h"}; {} keeps the lease's own
 //	PUT    /leases/{id}/binding          body {"instances": […]}; [] when nothing answers
 //	DELETE /leases/{id}[?reason=]        release
-//	GET    /locate?…                     like /leases, live ones only
-//	GET    /history/{vip}[?at=2026-03-01T14:32:00Z]   its holders
+//	GET    /history/{addr}[?at=2026-03-01T14:32:00Z]   its holders
 //	GET    /pools                        counts by state, the queue, and the suspects of Config.Leaks
 //	GET    /watch                        server-sent events; Last-Event-ID or ?after= resumes
 //	GET    /audit                        compare with the views of Config.Audit; changes nothing
 //	POST   /audit                        the same; body {"apply": true, "allow": {"nginx": 40}} also repairs
-//	POST   /addresses/{vip}/quarantine   body {"reason": "…", "rest": "1h"}
-//	POST   /addresses/{vip}/restore      body {"reason": "…"}
+//	POST   /addresses/{addr}/quarantine  body {"reason": "…", "rest": "1h"}
+//	POST   /addresses/{addr}/restore     body {"reason": "…"}
 //
-// A list has up to ?limit= leases, 1,000 by default and 100,000 at most, and a member "next" when
-// more may follow: ?after= with that address asks for them. It is written while it is read.
+// A list has the leases that match all of these parameters: addr, task, team, cluster, version,
+// instance (an id), instanceAddr (host:port), pool, label (KEY=VALUE of the pool), state. It has up
+// to ?limit= leases, 1,000 by default and 100,000 at most, and a member "next" when more may
+// follow: ?after= with that address asks for them. It is written while it is read.
 //
 // A request with a body says Content-Type: application/json, else the answer is 415. A parameter
 // that is not known, has no value, or is given twice (but for label and state) is refused.
@@ -142,16 +143,15 @@ func (h *handler) routes() http.Handler {
 	handle("POST /leases/{id}/renew", h.renew)
 	handle("PUT /leases/{id}/binding", h.bind)
 	handle("DELETE /leases/{id}", h.release, "reason")
-	handle("GET /history/{vip}", h.history, "at")
+	handle("GET /history/{addr}", h.history, "at")
 	handle("GET /pools", h.pools)
-	handle("POST /addresses/{vip}/quarantine", h.quarantine)
-	handle("POST /addresses/{vip}/restore", h.restore)
+	handle("POST /addresses/{addr}/quarantine", h.quarantine)
+	handle("POST /addresses/{addr}/restore", h.restore)
 	if h.cfg.Audit != nil {
 		handle("GET /audit", h.report)
 		handle("POST /audit", h.audit)
 	}
 	mux.Handle("GET /leases", h.observed("GET /leases", h.list))
-	mux.Handle("GET /locate", h.observed("GET /locate", h.locate))
 	mux.Handle("GET /watch", h.observed("GET /watch", h.watch))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// no such path, or not with this method

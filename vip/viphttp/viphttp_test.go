@@ -82,13 +82,13 @@ func TestALeaseFromBeginningToEnd(t *testing.T) {
 	require.Len(t, body["binding"].(map[string]any)["instances"], 1)
 	code, _ = call(t, "POST", url+"/renew", `{"ttl":"forever"}`)
 	require.Equal(t, 200, code)
-	for _, q := range []string{"vip=10.0.0.1", "task=T1", "cluster=web&version=v2",
-		"addr=192.0.2.1:80", "instance=c1", "state=leased", "label=region=bj&label=net=a"} {
-		code, body = call(t, "GET", s.URL+"/locate?"+q, "")
+	for _, q := range []string{"addr=10.0.0.1", "task=T1", "cluster=web&version=v2",
+		"instanceAddr=192.0.2.1:80", "instance=c1", "state=leased", "label=region=bj&label=net=a"} {
+		code, body = call(t, "GET", s.URL+"/leases?state=leased&state=draining&"+q, "")
 		require.Equal(t, 200, code, q)
 		require.Len(t, body["leases"], 1, q)
 	}
-	code, body = call(t, "GET", s.URL+"/locate?label=region=sh", "")
+	code, body = call(t, "GET", s.URL+"/leases?label=region=sh", "")
 	require.Equal(t, 200, code)
 	require.Empty(t, body["leases"])
 	code, body = call(t, "GET", s.URL+"/pools", "")
@@ -161,11 +161,15 @@ func TestProblems(t *testing.T) {
 			"instances: want a list"},
 		{"GET", "/leases/10.0.0.1-9", "", 404, "not-found", "10.0.0.1-9"},
 		{"GET", "/leases?tsk=T1", "", 400, "invalid",
-			`parameter "tsk": want one of limit, after, vip, task`},
+			`parameter "tsk": want one of limit, after, addr, task`},
+		{"GET", "/leases?vip=10.0.0.1", "", 400, "invalid", `parameter "vip": want one of`},
+		{"GET", "/leases?addr=192.0.2.1:80", "", 400, "invalid", "parameter addr"},
+		{"GET", "/leases?instanceAddr=10.0.0.1", "", 400, "invalid", "parameter instanceAddr"},
+		{"GET", "/locate", "", 404, "not-found", "not served here"},
 		{"GET", "/leases?limit=0", "", 400, "invalid", `parameter limit: "0": want 1 to 100000`},
 		{"GET", "/leases?limit=ten", "", 400, "invalid", "parameter limit"},
-		{"GET", "/locate?after=here", "", 400, "invalid", "parameter after"},
-		{"GET", "/locate?limit=1&limit=2", "", 400, "invalid", "given more than once"},
+		{"GET", "/leases?after=here", "", 400, "invalid", "parameter after"},
+		{"GET", "/leases?limit=1&limit=2", "", 400, "invalid", "given more than once"},
 		{"GET", "/leases?label=region", "", 400, "invalid", "want KEY=VALUE"},
 		{"GET", "/leases?label=a=1&label=a=2", "", 400, "invalid", "each key once"},
 		{"GET", "/leases?state=gone", "", 400, "invalid", `state "gone"`},

@@ -281,7 +281,7 @@ func (p *Platform) Tasks(ctx context.Context) ([]Task, error) {
 
 // WhoIs returns the task on the VIP, or ErrNotFound.
 func (p *Platform) WhoIs(ctx context.Context, addr netip.Addr) (Task, error) {
-	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{VIP: addr, States: []vip.State{vip.Leased,
+	tasks, err := p.tasks(ctx, p.leases.List(vip.Query{Addr: addr, States: []vip.State{vip.Leased,
 		vip.Draining, vip.Cooling}}))
 	if err == nil && len(tasks) == 0 {
 		err = fmt.Errorf("VIP %s: no task: %w", addr, ErrNotFound)
