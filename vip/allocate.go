@@ -123,7 +123,7 @@ func (t *attempt) cancelled(ctx context.Context, req *Request) error {
 
 // claimFor fetches the owner's record when allocators share the store.
 func (a *Allocator) claimFor(ctx context.Context, req *Request) (claim, error) {
-	if !a.cfg.Shared {
+	if !a.shared {
 		return claim{}, nil
 	}
 	return a.fetchClaim(ctx, req.Owner.Task)
@@ -239,7 +239,7 @@ func (a *Allocator) commitLeases(ctx context.Context, req *Request, n int, owned
 		c.pair()
 	}
 	task := req.Owner.Task
-	if a.cfg.Shared {
+	if a.shared {
 		c.steps[0].also = a.ownerChange(owned, task, picked)
 		for _, e := range picked {
 			if was := e.owner(); e.chained && was != task {

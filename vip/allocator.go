@@ -60,17 +60,10 @@ type Config struct {
 	// History is how many records of the past are kept for each address; negative for none. The
 	// default is 16.
 	History int
-	// Shared says that other allocators, in other processes or on other machines, use the store at
-	// the same time. Without it they never give one address twice and fence each other's late
-	// calls; with it a task is one owner for all of them, which costs an allocation one or two
-	// reads, and each of them sees the changes of the others at least every Refresh. All of them
-	// say so, and their clocks agree within Grace. The default is that this allocator is the only
-	// one.
-	Shared bool
-	// Refresh is the time between two reads of the whole store by Run, with Shared. A store that is
-	// a Watcher is read when it has changed instead, at once, though at most twice in Refresh or in
-	// 5 s, whichever is less. List, Watch, Stats and quotas may lag behind other allocators by up
-	// to Refresh. The default is 5 s.
+	// Refresh is the time between two reads of the whole store by Run, unless the store is an
+	// ExclusiveStore. A Watcher is read when it has changed instead, at once, though at most twice
+	// in Refresh or in 5 s, whichever is less. List, Watch, Stats and quotas may lag behind other
+	// allocators by up to Refresh. The default is 5 s.
 	Refresh time.Duration
 	// Interval is the longest time between two sweeps of Run. The default is 1 s.
 	Interval time.Duration
@@ -153,6 +146,7 @@ func (cfg *Config) setDefaults() {
 // store before the call that made it returns.
 type Allocator struct {
 	store   Store
+	shared  bool // other allocators may use the store
 	cfg     Config
 	catalog catalog // its lock is taken before mu, never while mu is held
 
@@ -212,7 +206,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	a := &Allocator{store: cfg.Store, cfg: cfg, atOnce: sweepAtOnce,
+	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce,
 		idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
@@ -220,7 +214,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 		return nil, err
 	}
 	a.refreshed = cfg.Now()
-	if cfg.Shared {
+	if a.shared {
 		if err := a.findForgotten(ctx); err != nil {
 			return nil, err
 		}
@@ -290,7 +284,7 @@ func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
 		return fmt.Errorf("set pools: %w", err)
 	}
 	if a.changeRules(pools, layouts) {
-		if !a.cfg.Shared {
+		if !a.shared {
 			return nil
 		}
 		if err := a.readAll(ctx); err != nil {

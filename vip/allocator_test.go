@@ -249,12 +249,13 @@ func TestBindAndFind(t *testing.T) {
 	moved := netip.MustParseAddrPort("192.0.2.1:9090")
 	_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "c1", Addr: moved}})
 	require.NoError(t, err)
-	require.Empty(t, a.List(vip.Query{InstanceAddr: at, States: []vip.State{vip.Leased, vip.Draining}}))
-	require.Len(t, a.List(vip.Query{InstanceAddr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1)
+	leased := []vip.State{vip.Leased, vip.Draining}
+	require.Empty(t, a.List(vip.Query{InstanceAddr: at, States: leased}))
+	require.Len(t, a.List(vip.Query{InstanceAddr: moved, States: leased}), 1)
 
 	_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "c1"}})
 	require.ErrorIs(t, err, vip.ErrInvalid)
-	require.Len(t, a.List(vip.Query{InstanceAddr: moved, States: []vip.State{vip.Leased, vip.Draining}}), 1,
+	require.Len(t, a.List(vip.Query{InstanceAddr: moved, States: leased}), 1,
 		"a refused binding changes nothing")
 }
 

@@ -40,8 +40,9 @@ func (a *Allocator) Bind(ctx context.Context, id string, instances []Instance) (
 				"host:port: %w", id, i.ID, i.Addr, ErrInvalid)
 		}
 		if i.ID != "" && seen[i.ID] {
-			return Lease{}, fmt.Errorf("bind lease %.64q: instance %q: Instance.ID: named twice: %w",
-				id, i.ID, ErrInvalid)
+			return Lease{},
+				fmt.Errorf("bind lease %.64q: instance %q: Instance.ID: named twice: %w",
+					id, i.ID, ErrInvalid)
 		}
 		seen[i.ID] = true
 		instances[at].Addr = unmapped(i.Addr)
@@ -91,8 +92,8 @@ func (l *Lease) hasName(name string) bool {
 // Release ends the lease: its address drains and cools down, then it may be handed out again.
 // Releasing a lease that has ended is no error as long as no other owner has got the address since.
 // It returns the lease as it ended. ErrFenced says that the lease is over, not by which call: with
-// Config.Shared it may be this very call, when the store lost the answer and another allocator gave
-// the address away before it could be asked.
+// a shared store it may be this very call, when the store lost the answer and another allocator
+// gave the address away before it could be asked.
 func (a *Allocator) Release(ctx context.Context, id, reason string) (Lease, error) {
 	return a.change(ctx, "release", id, func(e *entry, next *tenure, now time.Time) error {
 		a.ending(e, next, now, reason)

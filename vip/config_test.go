@@ -60,7 +60,7 @@ func TestOpenRejectsBadConfig(t *testing.T) {
 		require.ErrorContains(t, err, "Config."+field+": ", "all problems at once")
 	}
 	// any function, flag and number of records is a good value
-	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Shared", "Logger", "Now",
+	everyField(t, good, fields, []string{"Drained", "Probe", "History", "Logger", "Now",
 		"Uptime", "Observe"})
 }
 
@@ -182,7 +182,7 @@ func TestCancellationCause(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
 	for _, shared := range []bool{false, true} {
-		a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Shared: shared},
+		a := allocator(t, sharedIf(shared, vip.NewMemStore()), newClock(), vip.Config{},
 			pool(t, "p", "10.0.0.1"))
 		l := allocate(t, a, vip.Request{Owner: owner("T")})
 		for name, call := range map[string]func() error{

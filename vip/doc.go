@@ -45,10 +45,9 @@
 // Quarantine sets a bad address aside. Package audit compares the leases with outside systems, such
 // as Nginx routes, and ends leases whose owner is gone.
 //
-// Several allocators may share a store, in one process or on several machines, if the store allows
-// it: with Config.Shared a task is one owner for all of them, whichever it asks, and each sees the
-// changes of the others at once when the store is a Watcher, at least every Config.Refresh
-// otherwise. An allocator that was stopped, or cut off, while others went on changes nothing that
+// Several allocators may use a store, in one process or on several machines, unless it is an
+// ExclusiveStore: a task is one owner for all of them, whichever it asks, and each sees the changes
+// of the others at once when the store is a Watcher, at least every Config.Refresh otherwise. An allocator that was stopped, or cut off, while others went on changes nothing that
 // has changed meanwhile. A store that is restored from a backup takes promises back: they are
 // fenced, and a lease id of then is not given again.
 //

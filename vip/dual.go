@@ -121,7 +121,7 @@ func (a *Allocator) settledPeer(ctx context.Context, e *entry) (_ *entry, again 
 	if err != nil {
 		return nil, false, nil
 	}
-	for fetched := !a.cfg.Shared; ; fetched = true {
+	for fetched := !a.shared; ; fetched = true {
 		if known := a.x.entries.get(addr); known != nil {
 			if again, err = a.awaitIdle(ctx, known); again || err != nil {
 				return nil, again, err

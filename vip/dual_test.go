@@ -197,14 +197,14 @@ func TestDualShared(t *testing.T) {
 	t.Parallel()
 	c, store := newClock(), vip.NewMemStore()
 	pools := []vip.Pool{pool(t, "four", "10.0.0.1-10.0.0.3"), pool(t, "six", "fd00::1-fd00::2")}
-	a := allocator(t, store, c, vip.Config{Shared: true}, pools...)
-	b := allocator(t, store, c, vip.Config{Shared: true}, pools...)
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, pools...)
+	b := allocator(t, vip.Shared(store), c, vip.Config{}, pools...)
 	v4, v6, err := a.AllocateDual(t.Context(), vip.Request{Owner: owner("T1")})
 	require.NoError(t, err)
 	again4, again6, err := b.AllocateDual(t.Context(), vip.Request{Owner: owner("T1")})
 	require.NoError(t, err)
 	require.Equal(t, []string{v4.ID, v6.ID}, []string{again4.ID, again6.ID})
-	b = allocator(t, store, c, vip.Config{Shared: true}, pools...)
+	b = allocator(t, vip.Shared(store), c, vip.Config{}, pools...)
 	other4, other6, err := a.AllocateDual(t.Context(), vip.Request{Owner: owner("T2")})
 	require.NoError(t, err)
 	for _, l := range []vip.Lease{v4, other6} { // b has not heard of the second pair

@@ -68,7 +68,7 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 	ops := 0
 	for more = true; len(p.idles) > 0 && ops < forgetOps && len(c.steps) < a.atOnce; {
 		e := p.idles[0]
-		if a.cfg.Shared && e.rev != 0 &&
+		if a.shared && e.rev != 0 &&
 			time.Unix(0, e.freed).Add(a.cfg.Refresh).After(now) {
 			more = false // those behind it are free for less long
 			break
@@ -92,7 +92,7 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 		a.recycle(c)
 		return more, nil
 	}
-	if a.cfg.Shared || !a.forgets {
+	if a.shared || !a.forgets {
 		c.steps[0].also = &Change{Key: forgetsKey, Value: []byte{1}, Revision: AnyRevision}
 	}
 	switch err := a.commit(ctx, now, c); {
@@ -118,7 +118,7 @@ func (a *Allocator) forgetting(changes []Change, e *entry) []Change {
 
 // forgotten drops e, whose records have been deleted.
 func (a *Allocator) dropForgotten(e *entry) {
-	if a.cfg.Shared && e.chained {
+	if a.shared && e.chained {
 		a.forgotten = append(a.forgotten, e.owner())
 	}
 	a.x.remove(e)
@@ -155,7 +155,7 @@ func (a *Allocator) firstGeneration(e *entry) uint64 {
 
 // fetchForgets reads up to which revision other allocators have forgotten addresses.
 func (a *Allocator) fetchForgets(ctx context.Context) error {
-	if !a.cfg.Shared || !slices.ContainsFunc(a.x.pools, (*pool).sparse) {
+	if !a.shared || !slices.ContainsFunc(a.x.pools, (*pool).sparse) {
 		return nil
 	}
 	var found []Record
@@ -171,6 +171,6 @@ func (a *Allocator) fetchForgets(ctx context.Context) error {
 // mayHaveMissed reports whether e may have had a lease that began, ended and was forgotten since
 // this allocator last read all addresses.
 func (a *Allocator) mayHaveMissed(e *entry, now time.Time) bool {
-	return a.cfg.Shared && e.rev == 0 && e.pool.sparse() &&
+	return a.shared && e.rev == 0 && e.pool.sparse() &&
 		now.Sub(a.read).Abs() > e.pool.coolDown()+a.cfg.Refresh
 }

@@ -13,8 +13,8 @@ import (
 func TestForgottenGenerations(t *testing.T) {
 	t.Parallel()
 	store, c := vip.NewMemStore(), newClock()
-	a := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.0/8"))
-	b := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.0/8"))
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.0/8"))
+	b := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.0/8"))
 	for _, name := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
 		release(t, b, allocate(t, b, vip.Request{Owner: owner("T-" + name), Addr: addr(name)}))
 	}

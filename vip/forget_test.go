@@ -118,9 +118,8 @@ func TestForgetShared(t *testing.T) {
 		require.NoError(t, err)
 		p.CoolDown = rapid.SampledFrom([]time.Duration{-1, time.Second, time.Minute}).Draw(t,
 			"cool-down")
-		cfg := Config{Store: NewMemStore(), Pools: []Pool{p}, Shared: true, Now: func() time.Time {
-			return now
-		}}
+		cfg := Config{Store: Shared(NewMemStore()), Pools: []Pool{p},
+			Now: func() time.Time { return now }}
 		all := make([]*Allocator, 2)
 		for i := range all {
 			all[i], err = Open(ctx, cfg)

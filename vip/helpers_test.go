@@ -49,6 +49,14 @@ func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config,
 	return a
 }
 
+// sharedIf is the store, for several allocators if so.
+func sharedIf(so bool, store vip.Store) vip.Store {
+	if so {
+		return vip.Shared(store)
+	}
+	return store
+}
+
 func owner(task string, overrides ...string) vip.Owner {
 	o := vip.Owner{Task: task}
 	for i := 0; i < len(overrides); i += 2 {

@@ -37,6 +37,8 @@ type reusing struct {
 	returned []vip.Record
 }
 
+func (*reusing) Exclusive() bool { return true }
+
 func (r *reusing) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 	found, err := r.Store.List(ctx, prefix)
 	for _, old := range r.returned {
@@ -167,6 +169,8 @@ type rival struct {
 	vip.Store
 	wins atomic.Bool
 }
+
+func (*rival) Exclusive() bool { return true }
 
 func (r *rival) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	if !r.wins.Load() {

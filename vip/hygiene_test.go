@@ -168,16 +168,16 @@ func TestOwnerKeepsAddress(t *testing.T) {
 		for _, shared := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: ", shared store"}[shared], func(t *testing.T) {
 				t.Parallel()
-				c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.4")
-				cfg := vip.Config{Shared: shared}
-				a := allocator(t, store, c, cfg, p)
+				c, p := newClock(), pool(t, "p", "10.0.0.1-10.0.0.4")
+				store := sharedIf(shared, vip.NewMemStore())
+				a := allocator(t, store, c, vip.Config{}, p)
 				first := allocate(t, a, vip.Request{Owner: owner("T1", "web", "v1"),
 					RequestID: "first"})
 				require.Equal(t, addr("10.0.0.1"), first.Addr)
 				for round := range 3 {
 					release(t, a, a.List(vip.Query{Task: "T1", States: []vip.State{vip.Leased}})[0])
 					if round == 1 {
-						a = allocator(t, store, c, cfg, p) // a restart in between
+						a = allocator(t, store, c, vip.Config{}, p) // a restart in between
 					}
 					c.Add(time.Second)
 					again := again

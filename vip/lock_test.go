@@ -16,6 +16,8 @@ type slowStore struct {
 	took func(time.Duration)
 }
 
+func (slowStore) Exclusive() bool { return true }
+
 func (s slowStore) Commit(ctx context.Context, changes ...Change) (uint64, error) {
 	s.took(time.Minute)
 	return s.Store.Commit(ctx, changes...)

@@ -39,6 +39,6 @@ func (a *Allocator) noteLost(e *entry, l *tenure, rev uint64) {
 // mayBeForgotten reports whether the tenure of e may have ended, rested and been forgotten by
 // another allocator since this one read all addresses the last time but one.
 func (a *Allocator) mayBeForgotten(e *entry) bool {
-	return a.cfg.Shared && e.pool.sparse() && !a.following &&
+	return a.shared && e.pool.sparse() && !a.following &&
 		a.cfg.Now().Sub(a.readBefore).Abs() > e.pool.coolDown()+a.cfg.Refresh
 }

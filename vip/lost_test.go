@@ -32,7 +32,7 @@ func drop(t *testing.T, s vip.Store) {
 func TestLost(t *testing.T) {
 	t.Parallel()
 	store, c := vip.NewMemStore(), newClock()
-	a := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.1-10.0.0.9"))
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.9"))
 	held := allocate(t, a, vip.Request{Owner: owner("T-1")})
 	other := allocate(t, a, vip.Request{Owner: owner("T-2")})
 	rests := release(t, a, allocate(t, a, vip.Request{Owner: owner("T-3")}))
@@ -54,7 +54,7 @@ func TestLost(t *testing.T) {
 	require.NotEqual(t, held.ID, again.ID)
 	require.Equal(t, []netip.Addr{other.Addr, rests.Addr, addr("10.0.0.9")}, lostOf(a))
 
-	b := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.1-10.0.0.9"))
+	b := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.9"))
 	allocate(t, b, vip.Request{Owner: owner("T-6"), Addr: other.Addr})
 	c.Add(time.Minute)
 	require.NoError(t, a.Sweep(t.Context()))
@@ -69,7 +69,7 @@ func TestLost(t *testing.T) {
 func TestLostInBackup(t *testing.T) {
 	t.Parallel()
 	store, c := &rewound{Store: vip.NewMemStore()}, newClock()
-	a := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.1"))
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.1"))
 	was := allocate(t, a, vip.Request{Owner: owner("T-1")})
 	release(t, a, was)
 	store.backUp(t)
@@ -88,8 +88,8 @@ func TestLostInBackup(t *testing.T) {
 func TestForgottenIsNotLost(t *testing.T) {
 	t.Parallel()
 	store, c := vip.NewMemStore(), newClock()
-	a := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.0/8"))
-	b := allocator(t, store, c, vip.Config{Shared: true}, pool(t, "p", "10.0.0.0/8"))
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.0/8"))
+	b := allocator(t, vip.Shared(store), c, vip.Config{}, pool(t, "p", "10.0.0.0/8"))
 	held := allocate(t, a, vip.Request{Owner: owner("T-1")})
 	require.NoError(t, b.Sweep(t.Context()))
 	release(t, b, held)

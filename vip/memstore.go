@@ -34,6 +34,9 @@ var _ Watcher = (*MemStore)(nil)
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore { return &MemStore{} }
 
+// Exclusive implements ExclusiveStore: a MemStore is one allocator's. See Shared.
+func (*MemStore) Exclusive() bool { return true }
+
 // List implements Store.
 func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
 	if err := context.Cause(ctx); err != nil {

@@ -34,7 +34,11 @@ func TestOlderNames(t *testing.T) {
 		require.NoError(t, err)
 		p, err := ParsePool("p", "10.0.0.1-10.0.0.2")
 		require.NoError(t, err)
-		a, err := Open(t.Context(), Config{Store: store, Pools: []Pool{p}, Shared: shared})
+		cfg := Config{Store: store, Pools: []Pool{p}}
+		if shared {
+			cfg.Store = Shared(store)
+		}
+		a, err := Open(t.Context(), cfg)
 		require.NoError(t, err)
 
 		for _, q := range []Query{{}, {Task: task}, {Cluster: cluster, Version: version},

@@ -400,6 +400,8 @@ type silent struct {
 	lose func()
 }
 
+func (*silent) Exclusive() bool { return true }
+
 func (s *silent) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	lose := s.lose
 	if s.lose = nil; lose == nil {

@@ -23,7 +23,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 			return a.endDrained(ctx)
 		})
 	})
-	if store, ok := a.store.(Watcher); ok && a.cfg.Shared {
+	if store, ok := a.store.(Watcher); ok && a.shared {
 		others.Go(func() { a.follow(ctx, store) })
 	}
 	a.repeat(ctx, "sweep of leases", 0, func() error {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// With Config.Shared each task that has, or was the last to have, an address has a record that
+// With a shared store each task that has, or was the last to have, an address has a record that
 // names those addresses. An allocation compares it like the address itself, so that two allocators
 // cannot give one owner two leases. The record may name too many addresses, never too few. A
 // damaged one is rebuilt from the records of the addresses.
@@ -155,10 +155,10 @@ func (a *Allocator) owns(task string, addr netip.Addr) bool {
 }
 
 // fetchAllIfOlder calls fetchAll when the last call is at least age ago, and reports whether it
-// did. It does nothing without Config.Shared.
+// did. It does nothing without a shared store.
 func (a *Allocator) fetchAllIfOlder(ctx context.Context, age time.Duration) (bool, error) {
 	now := a.cfg.Now()
-	if !a.cfg.Shared || now.Sub(a.refreshed).Abs() < age {
+	if !a.shared || now.Sub(a.refreshed).Abs() < age {
 		return false, nil
 	}
 	a.refreshed = now

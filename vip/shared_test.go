@@ -16,9 +16,10 @@ import (
 
 func TestSharedSeesOthers(t *testing.T) {
 	t.Parallel()
-	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.2")
+	c, store := newClock(), vip.Shared(vip.NewMemStore())
+	p := pool(t, "p", "10.0.0.1-10.0.0.2")
 	p.CoolDown, p.Quotas = -1, map[string]int{"team": 1}
-	cfg := vip.Config{Shared: true, Refresh: 5 * time.Second}
+	cfg := vip.Config{Refresh: 5 * time.Second}
 	a, b := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
 	team := func(task string) vip.Request {
 		return vip.Request{Owner: vip.Owner{Task: task, Team: "team"}}
@@ -44,15 +45,59 @@ func TestSharedSeesOthers(t *testing.T) {
 	require.Equal(t, conserved(t, a), conserved(t, b))
 }
 
+// Only a store that says so is one allocator's: one that counts calls, say, is not by mistake.
+func TestStoreIsSharedUnlessItSaysOtherwise(t *testing.T) {
+	t.Parallel()
+	p := pool(t, "p", "10.0.0.1-10.0.0.2")
+	for what, test := range map[string]struct {
+		wrap   func(*hooked) vip.Store
+		shared bool
+	}{
+		"exclusive":                {func(h *hooked) vip.Store { return exclusive{h, true} }, false},
+		"exclusive, and it is not": {func(h *hooked) vip.Store { return exclusive{h, false} }, true},
+		"wrapped":                  {func(h *hooked) vip.Store { return h }, true},
+		"exclusive, for several": {func(h *hooked) vip.Store {
+			return vip.Shared(exclusive{h, true})
+		}, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c, inner := newClock(), &hooked{Store: vip.NewMemStore()}
+			store := test.wrap(inner)
+			a, b := allocator(t, store, c, vip.Config{}, p), allocator(t, store, c, vip.Config{}, p)
+			was := inner.reads.Load()
+			one := allocate(t, a, vip.Request{Owner: owner("T")})
+			if !test.shared {
+				require.Equal(t, was, inner.reads.Load(), "nothing is read")
+				return
+			}
+			require.Greater(t, inner.reads.Load(), was)
+			require.Equal(t, one, allocate(t, b, vip.Request{Owner: owner("T")}))
+		})
+	}
+	require.Implements(t, (*vip.ExclusiveStore)(nil), vip.NewMemStore())
+	require.Implements(t, (*vip.Watcher)(nil), vip.Shared(vip.NewMemStore()))
+	require.NotImplements(t, (*vip.ExclusiveStore)(nil), vip.Shared(vip.NewMemStore()))
+	require.NotImplements(t, (*vip.Watcher)(nil), vip.Shared(&hooked{}))
+}
+
+// exclusive is a store that says whether it is one allocator's.
+type exclusive struct {
+	vip.Store
+	is bool
+}
+
+func (e exclusive) Exclusive() bool { return e.is }
+
 // The changes that SetPools is the first to see become events like all others: the changes of other
 // allocators, and the end of a cool-down.
 func TestSetPoolsTellsWhatItSees(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
-	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	release(t, a, allocate(t, a, vip.Request{Owner: owner("cooling")}))
 	mine := allocate(t, a, vip.Request{Owner: owner("mine")})
-	b := allocator(t, store, c, vip.Config{Shared: true}, p)
+	b := allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	from := a.Revision()
 	allocate(t, b, vip.Request{Owner: owner("other")})
 	release(t, b, mine)
@@ -73,7 +118,7 @@ func TestSetPoolsTellsWhatItSees(t *testing.T) {
 func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.3")
-	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	mine := allocate(t, a, vip.Request{Owner: owner("mine")})
 	for _, task := range []string{"cooling", "aside"} {
 		release(t, a, allocate(t, a, vip.Request{Owner: owner(task)}))
@@ -82,7 +127,7 @@ func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 	require.NoError(t, err)
 	from := a.Revision()
 	p.CoolDown = -1
-	release(t, allocator(t, store, c, vip.Config{Shared: true}, p), mine)
+	release(t, allocator(t, vip.Shared(store), c, vip.Config{}, p), mine)
 	p.Ranges[0].First = addr("10.0.0.2")
 	for range 2 {
 		require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
@@ -103,8 +148,8 @@ func TestSetPoolsTellsWhatItDoes(t *testing.T) {
 func TestSharedRunOutTogether(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
-	a, b := allocator(t, store, c, vip.Config{Shared: true}, p),
-		allocator(t, store, c, vip.Config{Shared: true}, p)
+	a, b := allocator(t, vip.Shared(store), c, vip.Config{}, p),
+		allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	_, err := b.Allocate(t.Context(), vip.Request{Owner: owner("T2")})
 	require.ErrorIs(t, err, vip.ErrExhausted)
@@ -120,7 +165,7 @@ func TestForgottenOwners(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1")
 	p.CoolDown = -1
-	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	owners := func() []string {
 		records, err := store.List(t.Context(), "owner/")
 		require.NoError(t, err)
@@ -141,9 +186,9 @@ func TestForgottenOwners(t *testing.T) {
 // rebuilds the record.
 func TestDamagedOwnerRecord(t *testing.T) {
 	t.Parallel()
-	c, store, p := newClock(), vip.NewMemStore(), pool(t, "p", "10.0.0.1-10.0.0.9")
-	cfg := vip.Config{Shared: true}
-	a := allocator(t, store, c, cfg, p)
+	c, store := newClock(), vip.Shared(vip.NewMemStore())
+	p := pool(t, "p", "10.0.0.1-10.0.0.9")
+	a := allocator(t, store, c, vip.Config{}, p)
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	damage := func() {
 		_, err := store.Commit(t.Context(), vip.Change{Key: "owner/T1", Value: []byte("10.0.0.\n"),
@@ -151,7 +196,7 @@ func TestDamagedOwnerRecord(t *testing.T) {
 		require.NoError(t, err)
 	}
 	damage()
-	b := allocator(t, store, c, cfg, p)
+	b := allocator(t, store, c, vip.Config{}, p)
 	require.Equal(t, l.ID, allocate(t, b, vip.Request{Owner: owner("T1")}).ID)
 	release(t, b, l)
 	again := allocate(t, a, vip.Request{Owner: owner("T1")})
@@ -166,7 +211,7 @@ func TestDamagedOwnerRecord(t *testing.T) {
 func TestStoreThatIsPutBack(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), &rewound{Store: vip.NewMemStore()}, pool(t, "p", "10.0.0.1-10.0.0.2")
-	a := allocator(t, store, c, vip.Config{Shared: true}, p)
+	a := allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	kept := allocate(t, a, vip.Request{Owner: owner("T1")})
 	store.backUp(t)
 	lost := allocate(t, a, vip.Request{Owner: owner("T2")})
@@ -244,6 +289,8 @@ func TestConflictEndsLeaseOnce(t *testing.T) {
 // second time.
 type onceEach struct{ vip.Store }
 
+func (onceEach) Exclusive() bool { return true }
+
 func (s onceEach) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	seen := map[string]bool{}
 	for _, c := range changes {
@@ -260,8 +307,8 @@ func TestOneOwnerWhileAPoolIsAdded(t *testing.T) {
 	t.Parallel()
 	c, store := newClock(), vip.NewMemStore()
 	p, q := pool(t, "p", "10.0.0.1"), pool(t, "q", "10.0.1.1")
-	older, newer := allocator(t, store, c, vip.Config{Shared: true}, p),
-		allocator(t, store, c, vip.Config{Shared: true}, p, q)
+	older, newer := allocator(t, vip.Shared(store), c, vip.Config{}, p),
+		allocator(t, vip.Shared(store), c, vip.Config{}, p, q)
 	l := allocate(t, newer, vip.Request{Owner: owner("T"), Pool: "q"})
 	require.Equal(t, l, allocate(t, older, vip.Request{Owner: owner("T")}))
 	conserved(t, older)
@@ -291,10 +338,10 @@ func (s *afterGet) Get(ctx context.Context, keys ...string) ([]vip.Record, error
 // allocator hears at once: it must not take the task for the holder of both.
 func TestSharedOwnerMovesWhileRead(t *testing.T) {
 	t.Parallel()
-	c, cfg := newClock(), vip.Config{Shared: true, Refresh: time.Hour}
+	c, cfg := newClock(), vip.Config{Refresh: time.Hour}
 	p := pool(t, "p", "10.0.0.1-10.0.0.3")
 	store := &afterGet{Store: vip.NewMemStore(), key: "addr/10.0.0.1"}
-	a, other := allocator(t, store, c, cfg, p), allocator(t, store.Store, c, cfg, p)
+	a, other := allocator(t, store, c, cfg, p), allocator(t, vip.Shared(store.Store), c, cfg, p)
 	first := allocate(t, a, vip.Request{Owner: owner("T")})
 	require.Equal(t, "10.0.0.1", first.Addr.String())
 	var second vip.Lease
@@ -315,7 +362,7 @@ func TestFollow(t *testing.T) {
 	p := pool(t, "p", "10.0.0.0/28")
 	var both []*vip.Allocator
 	for range 2 {
-		a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true,
+		a, err := vip.Open(t.Context(), vip.Config{Store: vip.Shared(store), Pools: []vip.Pool{p},
 			Refresh: time.Hour})
 		require.NoError(t, err)
 		both = append(both, a)

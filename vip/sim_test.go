@@ -187,6 +187,9 @@ func (s *sim) List(ctx context.Context, prefix string) ([]Record, error) {
 }
 
 // Get implements Store.
+// Exclusive implements ExclusiveStore.
+func (s *sim) Exclusive() bool { return !s.shared }
+
 func (s *sim) Get(ctx context.Context, keys ...string) ([]Record, error) {
 	s.arriveLate()
 	s.overtake()
@@ -449,7 +452,7 @@ func (s *sim) restart(i int) {
 	}
 	for {
 		s.all[i] = nil // nothing overtakes a start
-		cfg := Config{Now: s.clock, History: 3, Shared: s.shared, Refresh: 10 * time.Second,
+		cfg := Config{Now: s.clock, History: 3, Refresh: 10 * time.Second,
 			sparseAbove: s.sparse}
 		cfg.Store, cfg.Pools = s, s.pools
 		if s.booted != nil {

@@ -45,7 +45,7 @@ func (s *Snapshot) OutOfPool(addr netip.Addr) bool { return s.marks[addr.Unmap()
 // owner has asked in between.
 func (s *Snapshot) Asked(addr netip.Addr) uint32 { return s.marks[addr.Unmap()].asked }
 
-// Snapshot returns the live leases as they are now. With Config.Shared it reads all addresses from
+// Snapshot returns the live leases as they are now. With a shared store it reads all addresses from
 // the store first, so that it includes the changes of other allocators. The error is ErrUncertain
 // or the store's.
 func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
@@ -79,13 +79,13 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 }
 
 // Holder returns the live lease of addr as it is now; ErrNotFound when the address has no holder.
-// With Config.Shared it reads the address from the store first. Other errors are ErrUncertain and
+// With a shared store it reads the address from the store first. Other errors are ErrUncertain and
 // the store's.
 func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) {
 	addr = addr.Unmap()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.cfg.Shared {
+	if a.shared {
 		if err := a.fetchAddr(ctx, addr); err != nil {
 			return Lease{}, fmt.Errorf("holder of %s: %w", addr, err)
 		}

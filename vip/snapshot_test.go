@@ -13,8 +13,8 @@ import (
 
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
-	c, store := newClock(), vip.NewMemStore()
-	cfg := vip.Config{Shared: true, Refresh: time.Hour}
+	c, store := newClock(), vip.Shared(vip.NewMemStore())
+	cfg := vip.Config{Refresh: time.Hour}
 	p := pool(t, "p", "10.0.0.1-10.0.0.4")
 	a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
 	first := allocate(t, a, vip.Request{Owner: owner("T1")})
@@ -61,8 +61,8 @@ func TestReleaseUnchanged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, store, cfg := newClock(), vip.NewMemStore(),
-				vip.Config{Shared: true, Refresh: time.Hour}
+			c, store, cfg := newClock(), vip.Shared(vip.NewMemStore()),
+				vip.Config{Refresh: time.Hour}
 			p := pool(t, "p", "10.0.0.1-10.0.0.4")
 			p.CoolDown = -1
 			a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
@@ -101,7 +101,7 @@ func TestReleaseUnchangedWithDoneContext(t *testing.T) {
 
 func TestHolder(t *testing.T) {
 	t.Parallel()
-	c, store, cfg := newClock(), vip.NewMemStore(), vip.Config{Shared: true, Refresh: time.Hour}
+	c, store, cfg := newClock(), vip.Shared(vip.NewMemStore()), vip.Config{Refresh: time.Hour}
 	p := pool(t, "p", "10.0.0.1-10.0.0.4")
 	a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
 	l := allocate(t, other, vip.Request{Owner: owner("T1")})

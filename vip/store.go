@@ -30,7 +30,42 @@ type Store interface {
 	Commit(ctx context.Context, changes ...Change) (revision uint64, err error)
 }
 
-// Watcher is a Store that can be waited for. Run of an allocator with Config.Shared reads the
+// ExclusiveStore is a Store that may be one Allocator's alone, as MemStore and boltstore are. Every
+// other Store is a shared one: Open expects other allocators to use it at the same time, in other
+// processes or on other machines. Then a task is one owner for all of them, which costs an
+// allocation one or two reads, and each of them sees the changes of the others: see Config.Refresh.
+// Their clocks agree within Config.Grace. A type that wraps an ExclusiveStore in order to count
+// calls, say, has the method, too, or is a shared store.
+type ExclusiveStore interface {
+	Store
+	// Exclusive reports whether one Allocator at a time uses the store. The answer does not change.
+	// If two do all the same, they never give one address twice and fence each other's late calls,
+	// but a task may get a lease from each.
+	Exclusive() bool
+}
+
+// Shared returns s as a store for several allocators of one process: an ExclusiveStore is none any
+// more, a Watcher still is one.
+func Shared(s Store) Store {
+	if w, ok := s.(Watcher); ok {
+		return sharedWatcher{w}
+	}
+	return sharedStore{s}
+}
+
+// sharedStore and sharedWatcher hide the method Exclusive.
+type (
+	sharedStore   struct{ Store }
+	sharedWatcher struct{ Watcher }
+)
+
+// isShared reports whether other allocators may use the store.
+func isShared(s Store) bool {
+	e, ok := s.(ExclusiveStore)
+	return !ok || !e.Exclusive()
+}
+
+// Watcher is a Store that can be waited for. Run of an allocator with a shared store reads the
 // addresses when a Watcher says so, in place of every Config.Refresh. All methods are safe for
 // concurrent use.
 type Watcher interface {

@@ -172,8 +172,8 @@ func TestCoolDownOnAnotherMachine(t *testing.T) {
 	two.up = 1000 * time.Hour
 	store := vip.NewMemStore()
 	p := pool(t, "p", "10.0.0.1")
-	a := one.open(t, store, vip.Config{Shared: true}, p)
-	b := two.open(t, store, vip.Config{Shared: true}, p)
+	a := one.open(t, vip.Shared(store), vip.Config{}, p)
+	b := two.open(t, vip.Shared(store), vip.Config{}, p)
 	l := allocate(t, a, vip.Request{Owner: owner("T1")})
 	release(t, a, l)
 	two.Add(3 * time.Hour) // its clock is wrong

@@ -167,7 +167,7 @@ func TestWaitRenewalDoesNotWake(t *testing.T) {
 		p, q := pool(t, "p", "10.0.0.1-10.0.0.2"), pool(t, "q", "10.0.1.1")
 		p.Quotas = map[string]int{"web": 1}
 		store := &hooked{Store: vip.NewMemStore()}
-		a := allocator(t, store, newClock(), vip.Config{Interval: time.Hour, Shared: true}, p, q)
+		a := allocator(t, store, newClock(), vip.Config{Interval: time.Hour}, p, q)
 		web := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "H", Team: "web"}, Pool: "p"})
 		allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -227,8 +227,8 @@ func TestWaitNextIsServed(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, store, cfg := newClock(), vip.NewMemStore(), vip.Config{Interval: time.Hour,
-					Shared: true}
+				c, store, cfg := newClock(), vip.Shared(vip.NewMemStore()),
+					vip.Config{Interval: time.Hour}
 				a, other := allocator(t, store, c, cfg, p), allocator(t, store, c, cfg, p)
 				allocate(t, a, vip.Request{Owner: owner("H"), Addr: addr("10.0.0.3")})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -285,8 +285,8 @@ func TestWaitFailureFreesQuota(t *testing.T) {
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.2"), pool(t, "q", "10.0.1.1")
 	p.Quotas = map[string]int{"web": 1}
 	c, store := newClock(), &hooked{Store: vip.NewMemStore()}
-	cfg := vip.Config{Interval: time.Hour, Shared: true}
-	a, other := allocator(t, store, c, cfg, p, q), allocator(t, store.Store, c, cfg, p, q)
+	cfg := vip.Config{Interval: time.Hour}
+	a, other := allocator(t, store, c, cfg, p, q), allocator(t, vip.Shared(store.Store), c, cfg, p, q)
 	allocate(t, a, vip.Request{Owner: owner("Q"), Pool: "q"})
 	served := make(chan result, 1)
 	hook := func() {

@@ -31,7 +31,7 @@ func open(t testing.TB, server *consul.Server, cfg consulstore.Config) *consulst
 func shared(t *testing.T, store vip.Store, load linearizable.Load) *vip.Allocator {
 	t.Helper()
 	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{load.Pool()},
-		Shared: true, Refresh: 100 * time.Millisecond})
+		Refresh: 100 * time.Millisecond})
 	require.NoError(t, err)
 	return a
 }

@@ -48,8 +48,11 @@ func TestStores(t *testing.T) {
 				store := test.open(t)
 				var all []*vip.Allocator
 				for range test.allocators {
-					cfg := vip.Config{Shared: test.allocators > 1, Refresh: time.Millisecond}
-					cfg.Store, cfg.Pools = store, []vip.Pool{load.Pool()}
+					cfg := vip.Config{Refresh: time.Millisecond}
+					if cfg.Store = store; test.allocators > 1 {
+						cfg.Store = vip.Shared(store)
+					}
+					cfg.Pools = []vip.Pool{load.Pool()}
 					a, err := vip.Open(t.Context(), cfg)
 					require.NoError(t, err)
 					all = append(all, a)
@@ -68,6 +71,8 @@ type forgetful struct {
 	vip.Store
 	n atomic.Uint64
 }
+
+func (*forgetful) Exclusive() bool { return true }
 
 func (f *forgetful) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	rev, err := f.Store.Commit(ctx, changes...)

@@ -123,8 +123,8 @@ func TestNew(t *testing.T) {
 func TestCheckSharedStore(t *testing.T) {
 	t.Parallel()
 	c, store, p := newClock(), vip.NewMemStore(), pool(t, "10.0.0.1-10.0.0.4")
-	a, b := allocator(t, store, c, vip.Config{Shared: true}, p),
-		allocator(t, store, c, vip.Config{Shared: true}, p)
+	a, b := allocator(t, vip.Shared(store), c, vip.Config{}, p),
+		allocator(t, vip.Shared(store), c, vip.Config{}, p)
 	first, second := addr("10.0.0.1"), addr("10.0.0.2")
 	allocate(t, b, vip.Request{Owner: owner("T1"), Addr: first})
 	nginx := &table{name: "nginx", rows: map[netip.Addr]audit.Observation{first: {Addr: first,

@@ -14,7 +14,7 @@ import (
 
 // Check compares the live leases with each view. It reads the leases before and after it observes
 // the views, and compares only addresses whose record did not change in between, so a change in
-// flight is no finding; with vip.Config.Shared it reads them from the store. An address that is not
+// flight is no finding; it reads them from a shared store. An address that is not
 // the allocator's (vip.Allocator.Owns), or of a pool out of Config.Pools, is no finding: it is
 // counted in Report.Foreign. A view that fails is listed in Report.Failed and does not hold up the
 // others. When ctx is done the error is context.Cause(ctx). Check changes nothing: see Repair.

@@ -26,11 +26,6 @@ func newAllocator(tb testing.TB, store vip.Store, ranges ...string) *vip.Allocat
 	return configured(tb, store, vip.Config{}, ranges...)
 }
 
-func newShared(tb testing.TB, store vip.Store, ranges ...string) *vip.Allocator {
-	tb.Helper()
-	return configured(tb, store, vip.Config{Shared: true}, ranges...)
-}
-
 func configured(tb testing.TB, store vip.Store, cfg vip.Config, ranges ...string) *vip.Allocator {
 	tb.Helper()
 	p, err := vip.ParsePool("p", ranges...)

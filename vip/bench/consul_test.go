@@ -96,7 +96,7 @@ func BenchmarkConsul(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				all[i] = newShared(b, counted{s, &lost}, "10.0.0.0/18")
+				all[i] = newAllocator(b, counted{s, &lost}, "10.0.0.0/18")
 			}
 			lost.Store(0)
 			callers(b, n, func(g, i int) {

@@ -87,6 +87,10 @@ func (s *Store) Close() error {
 	return s.db.Close()
 }
 
+// Exclusive implements vip.ExclusiveStore: the file is open in one process only. vip.Shared makes a
+// Store one for several allocators of the process.
+func (*Store) Exclusive() bool { return true }
+
 // List implements vip.Store.
 func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 	if err := context.Cause(ctx); err != nil {

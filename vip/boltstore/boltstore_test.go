@@ -29,6 +29,12 @@ func TestStore(t *testing.T) {
 	})
 }
 
+func TestStoreIsExclusive(t *testing.T) {
+	t.Parallel()
+	var s vip.Store = open(t, filepath.Join(t.TempDir(), "vip.db"))
+	require.True(t, s.(vip.ExclusiveStore).Exclusive())
+}
+
 func TestRecordsAndRevisionsSurviveAReopen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "vip.db")

@@ -49,6 +49,8 @@ type deadly struct {
 	after bool
 }
 
+func (*deadly) Exclusive() bool { return true }
+
 func (d *deadly) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
 	d.left--
 	if d.left == 0 && !d.after {

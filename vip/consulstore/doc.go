@@ -5,8 +5,7 @@
 //
 //  1. Make an api.Client: address, TLS and token are its business. The token needs key_prefix write
 //     on the prefix. Take it from CONSUL_HTTP_TOKEN_FILE or a vault, never from a command line.
-//  2. Make a Store with New, and give it to vip.Open with Config.Shared when there is more than one
-//     allocator.
+//  2. Make a Store with New, and give it to vip.Open, in as many processes as there are allocators.
 //
 // In short:
 //
@@ -14,7 +13,7 @@
 //	// ...
 //	store, err := consulstore.New(client, consulstore.Config{Prefix: "platform/vip/"})
 //	// ...
-//	a, err := vip.Open(ctx, vip.Config{Store: store, Pools: pools, Shared: true})
+//	a, err := vip.Open(ctx, vip.Config{Store: store, Pools: pools})
 //
 // A commit is one transaction of Consul in which every key is compared with the index that is
 // expected, so an allocator that was away, in a pause or behind a partition, changes nothing that
@@ -28,7 +27,7 @@
 // ones too: allocators take over the restored records, and a lease that is no longer there is
 // ErrNotFound or ErrFenced to its holder.
 //
-// An allocator with Config.Shared waits by a blocking query for the index of the records, and reads
+// An allocator waits by a blocking query for the index of the records, and reads
 // them when it has changed: changes of another allocator are seen at once, and an idle allocator
 // costs Consul a few bytes every 20 s.
 //

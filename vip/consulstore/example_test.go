@@ -24,7 +24,7 @@ func Example() {
 	}
 	ctx := context.Background()
 	pool, _ := vip.ParsePool("test", "10.58.0.0/24")
-	a, err := vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}, Shared: true})
+	a, err := vip.Open(ctx, vip.Config{Store: store, Pools: []vip.Pool{pool}})
 	if err != nil {
 		fmt.Println(err)
 		return

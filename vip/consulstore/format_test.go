@@ -49,7 +49,6 @@ func TestFormat0(t *testing.T) {
 	require.NoError(t, err)
 	a, err := vip.Open(t.Context(), vip.Config{
 		Store: store, Pools: []vip.Pool{trial, six},
-		Shared:  true,
 		Now:     func() time.Time { return time.Date(2026, 3, 1, 14, 0, 30, 0, time.UTC) },
 		Drained: func(context.Context, vip.Lease) (bool, error) { return false, nil },
 	})

@@ -85,7 +85,7 @@ func hold(ctx context.Context, when string) error {
 	}
 	const epoch, allocate, bind = 1, 1, 2 // commits
 	a, err := vip.Open(ctx, vip.Config{Store: &sleeper{s, epoch + allocate + bind, when},
-		Pools: one(), Shared: true})
+		Pools: one()})
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			a, err := vip.Open(ctx, vip.Config{Store: store, Pools: one(), Shared: true})
+			a, err := vip.Open(ctx, vip.Config{Store: store, Pools: one()})
 			require.NoError(t, err)
 			go func() { _ = a.Run(ctx) }()
 			got, err := a.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "next"}, Wait: true})
@@ -161,7 +161,7 @@ func TestPausedProcessIsFenced(t *testing.T) {
 			require.True(t, end.Fenced, end.Error)
 			require.NoError(t, holder.Wait())
 			t.Logf("stopped for %s: %s", time.Since(stopped).Round(time.Second), end.Error)
-			fresh, err := vip.Open(ctx, vip.Config{Store: store, Pools: one(), Shared: true})
+			fresh, err := vip.Open(ctx, vip.Config{Store: store, Pools: one()})
 			require.NoError(t, err)
 			require.Equal(t, []vip.Lease{bound}, fresh.List(vip.Query{}))
 		})

@@ -21,7 +21,7 @@ func shared(t *testing.T, store vip.Store) *vip.Allocator {
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.2")
 	require.NoError(t, err)
 	p.CoolDown = -1
-	cfg := vip.Config{Shared: true, Refresh: 100 * time.Millisecond}
+	cfg := vip.Config{Refresh: 100 * time.Millisecond}
 	cfg.Store, cfg.Pools = store, []vip.Pool{p}
 	a, err := vip.Open(t.Context(), cfg)
 	require.NoError(t, err)

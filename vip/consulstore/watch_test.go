@@ -26,7 +26,7 @@ func follower(t *testing.T, server *consul.Server, prefix string) *vip.Allocator
 	require.NoError(t, err)
 	store, err := consulstore.New(server.Client, consulstore.Config{Prefix: prefix})
 	require.NoError(t, err)
-	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true,
+	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p},
 		Refresh: time.Hour})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())

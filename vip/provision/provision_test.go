@@ -105,7 +105,7 @@ func TestKeeperHoldsWhatTheStoreHasLost(t *testing.T) {
 	p, err := vip.ParsePool("p", "10.0.0.1-10.0.0.9")
 	require.NoError(t, err)
 	store := vip.NewMemStore()
-	a, err := vip.Open(t.Context(), vip.Config{Store: store, Pools: []vip.Pool{p}, Shared: true,
+	a, err := vip.Open(t.Context(), vip.Config{Store: vip.Shared(store), Pools: []vip.Pool{p},
 		Refresh: time.Nanosecond})
 	require.NoError(t, err)
 	lease := func(task string) vip.Lease {

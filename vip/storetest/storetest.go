@@ -409,8 +409,7 @@ func claimers(t *testing.T, s vip.Store) {
 // oneOwner: a task that asks two allocators at once has one lease; when it has released that, the
 // allocator that it asks next knows.
 func oneOwner(t *testing.T, s vip.Store) {
-	both := []*vip.Allocator{configured(t, s, vip.Config{Shared: true}),
-		configured(t, s, vip.Config{Shared: true})}
+	both := []*vip.Allocator{allocator(t, vip.Shared(s)), allocator(t, vip.Shared(s))}
 	for round := range 3 {
 		var mu sync.Mutex
 		leases := map[string]vip.Lease{}
@@ -442,6 +441,11 @@ type forgetful struct {
 	vip.Store
 	mu    sync.Mutex
 	calls int
+}
+
+func (f *forgetful) Exclusive() bool {
+	s, ok := f.Store.(vip.ExclusiveStore)
+	return ok && s.Exclusive()
 }
 
 func (f *forgetful) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
