@@ -4,7 +4,8 @@
 // The routes live in a shared dictionary. Each worker keeps a table of the rows that it was asked
 // for and looks with each request whether the dictionary has another generation, so that a push
 // needs no reload and a request costs the same with any number of upstreams. Each worker writes
-// down the generation that it answers with; a push counts as verified when all have the new one.
+// down the generation that it answers with; a push counts as verified when all have the new one. A
+// push wakes the workers, over UDP on 127.0.0.1, so that those without requests do so at once.
 //
 // The embedder's steps, in this order:
 //

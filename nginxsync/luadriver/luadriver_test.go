@@ -54,10 +54,14 @@ type bed struct {
 
 // start runs an Nginx with two workers on the transform of a production tree.
 func start(t testing.TB, memory int) *bed {
+	return startWith(t, luadriver.SnippetConfig{Memory: memory})
+}
+
+// startWith is start with a configuration, whose paths it sets.
+func startWith(t testing.TB, cfg luadriver.SnippetConfig) *bed {
 	dir := nginxtest.Dir(t)
-	b := &bed{port: nginxtest.Port(t), state: filepath.Join(dir, "routes")}
-	b.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), StateFile: b.state,
-		Memory: memory}
+	b := &bed{port: nginxtest.Port(t), state: filepath.Join(dir, "routes"), cfg: cfg}
+	b.cfg.Socket, b.cfg.StateFile = filepath.Join(dir, "admin.sock"), b.state
 	b.crash = filepath.Join(dir, "crash")
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(production)}}, "nginx.conf")
 	if err != nil {

@@ -21,6 +21,6 @@ func TestOthers(t *testing.T) {
 		"TestProgramsOfTheTreeStillRun", "TestServersOfTheDriverInheritNothing",
 		"TestPurgesGiveWay", "TestOldAndNewWorkersOfAReload",
 		"TestRoutesSurviveReloadAndWorkerKill", "TestSecretsStayInProduction",
-		"TestNothingReachesProduction", "TestPagesOfSubrequestsFollowTheRoutes",
-		"TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey")
+		"TestNothingReachesProduction", "TestPushWakesWorkers",
+		"TestPagesOfSubrequestsFollowTheRoutes", "TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey")
 }

@@ -23,8 +23,8 @@ var luaFiles embed.FS
 // that use its declarations.
 var program = func() string {
 	var b strings.Builder
-	for _, name := range []string{"base", "hash", "peers", "store", "push", "routes", "balance",
-		"admin", "inflight", "token"} {
+	for _, name := range []string{"base", "hash", "peers", "slots", "store", "push", "wake",
+		"routes", "balance", "admin", "inflight", "token"} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err)
@@ -49,8 +49,9 @@ type SnippetConfig struct {
 	// and 50 more an instance. A full push over other routes needs room for both. The default is 16
 	// MiB.
 	Memory int
-	// Tick is how often a worker without requests looks for another generation. The default is 20
-	// ms.
+	// Tick is how often a worker without requests looks for another generation by itself. A push
+	// wakes it at once; where Nginx cannot have UDP sockets on 127.0.0.1, which that takes, a worker
+	// looks every 20 ms at least. The default is 300 ms.
 	Tick time.Duration
 	// ModulesDir is the directory of Nginx's modules. The default is /usr/lib/nginx/modules.
 	ModulesDir string
@@ -62,6 +63,7 @@ type SnippetConfig struct {
 	LuaPath string
 
 	crash string // for tests: a file that names a step of a push at which the worker ends
+	alone bool   // for tests: workers do not wake each other
 }
 
 // Validate reports everything that is wrong with the configuration, with nginxsync.ErrInvalid in
@@ -91,7 +93,7 @@ func (cfg SnippetConfig) withDefaults() (SnippetConfig, error) {
 		p.Add("LuaPath", "%q: want printable ASCII without quotes, backslashes and $", cfg.LuaPath)
 	}
 	check.Number(&p, "Memory", &cfg.Memory, 16<<20)
-	p.Duration("Tick", &cfg.Tick, 20*time.Millisecond)
+	p.Duration("Tick", &cfg.Tick, 300*time.Millisecond)
 	return cfg, p.Err()
 }
 
@@ -107,8 +109,8 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 		crash = strconv.Quote(cfg.crash)
 	}
 	lua := fmt.Sprintf(
-		`{ state_file = %q, unavailable = "unix:%s", tick = %g, tree = %q, crash = %s }`,
-		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), transform.TreeID, crash)
+		`{ state_file = %q, unavailable = "unix:%s", tick = %g, tree = %q, crash = %s, alone = %t }`,
+		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), transform.TreeID, crash, cfg.alone)
 	var modules []string
 	if !cfg.BuiltIn {
 		modules = []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir +

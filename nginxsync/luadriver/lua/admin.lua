@@ -7,25 +7,30 @@ local function answer(status, text)
     ngx.print(text, "\n")
 end
 
--- state answers which generation is in force and with which each worker answers: those of this configuration, and those of another one
--- that still or already take requests.
-function routes.state()
-    refresh()
+-- reports is what the workers say, by their keys: those of this configuration, and those of another one that still or already take
+-- requests.
+local function reports()
     local rows = {}
     for id = 0, ngx.worker.count() - 1 do
         rows[reload .. ":" .. id] = "0 - -"
     end
     for _, key in ipairs(workers:get_keys(0)) do
-        local value = workers:get(key)
-        local pid = value and key:find(":", 1, true) and tonumber(value:match("^%d+"))
+        local value = key:find(":", 1, true) and workers:get(key)
+        local pid = value and tonumber(value:match("^%d+"))
         if pid and not rows[key] and ended(pid) then
             workers:delete(key) -- it was killed while it ended
         elseif pid then
             rows[key] = value
         end
     end
+    return rows
+end
+
+-- state answers which generation is in force and with which each worker answers.
+function routes.state()
+    refresh()
     local out = {}
-    for key, value in pairs(rows) do
+    for key, value in pairs(reports()) do
         out[#out + 1] = string.format("worker %d %s", key:match(":(%d+)$"), value)
     end
     table.sort(out)
@@ -35,6 +40,25 @@ function routes.state()
     table.insert(out, 3, string.format("memory %d %d", shm:capacity(), shm:free_space()))
     table.insert(out, 4, "master " .. ffi.C.sluice_getppid())
     answer(200, table.concat(out, "\n"))
+end
+
+local SETTLE = 0.1 -- seconds that a push waits for the workers before it is answered
+
+-- settle wakes the workers and waits a moment until each of them answers with the generation: who pushed asks for the state next.
+local function settle(generation)
+    wake()
+    local till = clock() + SETTLE
+    while true do
+        local behind, left = false, till - clock()
+        for _, value in pairs(reports()) do
+            behind = behind or value:match("^%d+ (%S+)") ~= generation
+        end
+        local _, now = in_force()
+        if not behind or left <= 0 or now ~= generation then
+            return
+        end
+        pause_for(left)
+    end
 end
 
 local function body()
@@ -75,6 +99,9 @@ function routes.put()
         return answer(500, status)
     end
     refresh()
+    if status == 200 then
+        settle(to)
+    end
     answer(status, message)
 end
 

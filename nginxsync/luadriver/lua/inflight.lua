@@ -6,7 +6,7 @@ local function row(seq)
     return "told=" .. seq .. "=" .. reload .. "=" .. ngx.worker.id()
 end
 
--- tell answers the questions that are new to this worker. It runs in each tick.
+-- tell answers the questions that are new to this worker. It runs in each tick and when another worker asks.
 function routes.tell()
     local asked = workers:get("asked") or 0
     for seq = math.max(answered, asked - 100) + 1, asked do
@@ -75,6 +75,7 @@ function routes.inflight()
         return answer(507, err)
     end
     routes.tell()
+    wake()
     local out, till = {}, clock() + 2
     repeat
         local silent = false
@@ -91,7 +92,7 @@ function routes.inflight()
         end
         local late = silent and clock() < till
         if late then
-            ngx.sleep(0.002)
+            pause_for(QUICK)
         end
     until not late
     for _, counts in ipairs(left()) do -- last: a worker writes its own before it is no more among the others

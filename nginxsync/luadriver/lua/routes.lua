@@ -38,10 +38,6 @@ local function forget(key)
     end
 end
 
--- What the workers say of themselves is in a dictionary of its own, by the number of the configuration that they run on and their
--- id: during a reload old and new workers have the same ids. One that the master starts anew takes the place of its predecessor.
-local workers = ngx.shared.sluice_workers
-local reload          -- the number of this configuration
 local running = false -- the worker has come to its event loop
 
 local function report()
@@ -194,6 +190,7 @@ end
 -- init runs in the master: a dictionary that survived a reload is newer than the file or equal.
 function routes.init()
     reload = workers:incr("reloads", 1, 0)
+    open_hub()
     if not shm:get("seq") then
         shm:set("seq", 0)
         if config.state_file ~= "" then
@@ -201,6 +198,14 @@ function routes.init()
         end
     end
 end
+
+-- heard looks what is new: a push, a question.
+function routes.heard()
+    routes.tell()
+    refresh()
+end
+
+local QUICK = 0.02 -- seconds between looks of a worker that nothing wakes
 
 -- start runs in each worker, and in the privileged agent, which has no id and takes no requests.
 function routes.start()
@@ -216,15 +221,22 @@ function routes.start()
         if not premature then
             running = true
             report()
+            listens()
         end
     end)
-    ngx.timer.every(config.tick, function(premature)
+    local quick = false
+    local function tick(premature)
         if premature then
             routes.leave()
             workers:delete(reload .. ":" .. ngx.worker.id()) -- it ends, and takes no more requests
+            wake()
             return
         end
-        routes.tell()
-        refresh()
-    end)
+        routes.heard()
+        if not listens() and not quick then
+            quick = true
+            ngx.timer.every(math.min(config.tick, QUICK), tick)
+        end
+    end
+    ngx.timer.every(config.tick, tick)
 end
