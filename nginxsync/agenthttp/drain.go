@@ -1,0 +1,159 @@
+package agenthttp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
+	"github.com/sluice-deploy/sluice/internal/strictjson"
+	"github.com/sluice-deploy/sluice/nginxsync"
+)
+
+// Drain says whether an operator has taken the host out.
+type Drain struct {
+	On    bool      `json:"on"`
+	By    string    `json:"by,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+// String is such as "drained by ops since 2026-11-29T23:00:00Z".
+func (d Drain) String() string {
+	if !d.On {
+		return "not drained"
+	}
+	text := "drained"
+	if d.By != "" {
+		text += " by " + d.By
+	}
+	return text + " since " + d.Since.UTC().Format(time.RFC3339)
+}
+
+// readDrain reads the drain of an earlier process.
+func readDrain(file string) (d Drain, err error) {
+	if file == "" {
+		return d, nil
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err == nil {
+		err = strictjson.Decode(text, &d)
+	}
+	if err != nil {
+		return d, fmt.Errorf("%s: %w: remove it to put the host back", file, err)
+	}
+	return d, nil
+}
+
+func (h *Handler) draining() Drain {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.drain
+}
+
+// drained answers a request to drain the host, or to end that. Both may be asked again.
+func (h *Handler) drained(on bool) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var in struct {
+			By string `json:"by"`
+		}
+		if err := read(r, &in); err != nil {
+			return err
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		next := h.drain
+		if next.On != on {
+			next = Drain{}
+			if on {
+				next = Drain{On: true, By: in.By, Since: h.cfg.Now().UTC()}
+			}
+			if err := h.keep(next); err != nil {
+				return err
+			}
+			h.drain = next
+			h.cfg.Logger.Warn("drain", "on", on, "by", in.By)
+		}
+		reply(w, http.StatusOK, next)
+		return nil
+	}
+}
+
+// keep writes the file that a later process reads.
+func (h *Handler) keep(d Drain) error {
+	if h.cfg.DrainFile == "" {
+		return nil
+	}
+	if !d.On {
+		if err := os.Remove(h.cfg.DrainFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	text, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(h.cfg.DrainFile, append(text, '\n'), 0o644)
+}
+
+// Flight is how many requests are in flight to the instances in the routes.
+type Flight struct {
+	Requests int `json:"requests"`
+	// Nginx whose requests are not known, or of which a worker does not answer, with the reason
+	Unknown []string `json:"unknown"`
+}
+
+func (h *Handler) inFlight(w http.ResponseWriter, r *http.Request) error {
+	out := Flight{Unknown: []string{}}
+	for _, t := range h.cfg.Targets {
+		drainer, ok := t.Driver.(nginxsync.Drainer)
+		if !ok {
+			out.Unknown = append(out.Unknown, t.Name+": its driver does not count requests")
+			continue
+		}
+		routes, err := t.Driver.Routes(r.Context())
+		var flight nginxsync.InFlight
+		if err == nil {
+			flight, err = drainer.InFlight(r.Context(), addresses(routes.Snapshot))
+		}
+		switch {
+		case err != nil:
+			out.Unknown = append(out.Unknown, t.Name+": "+err.Error())
+		case len(flight.Silent) > 0:
+			out.Unknown = append(out.Unknown, t.Name+": "+flight.String())
+		}
+		for _, n := range flight.Requests {
+			out.Requests += n
+		}
+	}
+	reply(w, http.StatusOK, out)
+	return nil
+}
+
+// addresses are those of all instances, each once.
+func addresses(s nginxsync.Snapshot) (addrs []netip.AddrPort) {
+	seen := map[netip.AddrPort]bool{}
+	add := func(clusters map[string][]nginxsync.Instance) {
+		for _, list := range clusters {
+			for _, in := range list {
+				if !seen[in.Addr] {
+					seen[in.Addr] = true
+					addrs = append(addrs, in.Addr)
+				}
+			}
+		}
+	}
+	add(s.Baseline)
+	for _, clusters := range s.Overlays {
+		add(clusters)
+	}
+	return addrs
+}
