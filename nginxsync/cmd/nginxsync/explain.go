@@ -18,18 +18,20 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/route"
 )
 
-func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
+func explain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("nginxsync explain", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	dir := flags.String("conf", "", "`folder` of the tree, or its main file")
 	where := rootFlags(flags)
 	header := http.Header{}
+	var headers []string
 	flags.Func("H", "request `header` \"Name: value\"; may be repeated", func(s string) error {
 		name, value, ok := strings.Cut(s, ":")
 		if !ok {
 			return fmt.Errorf("want Name: value")
 		}
 		header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		headers = append(headers, s)
 		return nil
 	})
 	method := flags.String("X", http.MethodGet, "request `method`")
@@ -38,6 +40,10 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	from := flags.String("from", "", "`address` of the client, for trees that look at $remote_addr")
 	disk := flags.String("disk", "", "`directory` that is the machine's file system from its "+
 		"root: decides try_files, index, error pages of files")
+	vip := flags.String("vip", "", "`address` of the VIP: ask the agent of this host, in place of "+
+		"reading a tree")
+	at := agentFlag(flags)
+	nginx := flags.String("nginx", "", "`name` of the Nginx, where the agent has several")
 	list := flags.String("files", "", "`file` with a line for each file of the machine, in place "+
 		"of -disk: \"find /srv/www\" writes one")
 	if err := parse(flags, args); err != nil {
@@ -46,6 +52,17 @@ func explain(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	if *disk != "" && *list != "" {
 		fmt.Fprintln(stderr, "nginxsync explain: want -disk or -files, not both")
 		return errUsage
+	}
+	if *vip != "" {
+		if *dir != "" || *disk != "" || *list != "" || flags.NArg() != 1 {
+			fmt.Fprintln(stderr, "nginxsync explain: -vip takes one URL and no tree")
+			return errUsage
+		}
+		addr, err := netip.ParseAddr(*vip)
+		if err != nil {
+			return fmt.Errorf("-vip: %w", err)
+		}
+		return explainVIP(ctx, *at, addr, flags.Arg(0), *method, headers, *nginx, stdout)
 	}
 	if *dir == "" || flags.NArg() != 1 {
 		fmt.Fprintln(stderr, "nginxsync explain: -conf and one URL are required")

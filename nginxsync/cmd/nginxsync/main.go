@@ -5,6 +5,13 @@
 //	nginxsync diff [-json] OLD NEW                               lists the hosts and locations that go elsewhere in the new tree
 //	nginxsync roundtrip FILE...                                  proves that files come out of the reader byte for byte
 //	nginxsync sign -key FILE DIR                                 signs a production tree for sources that ask for it
+//	nginxsync agent [-config FILE] [-check]         keeps the Nginx of this host in step with its sources
+//	nginxsync agent drain [-wait 30s]               takes the host out of the load balancer
+//	nginxsync agent undrain                         puts it back
+//	nginxsync status [-json]                        prints the agent's state; 1 when it is unhealthy
+//	nginxsync held                                  lists the changes that the agent holds
+//	nginxsync release ID                            lets one of them take effect
+//	nginxsync explain -vip VIP URL                  asks the agent which version answers on a VIP
 //
 // Exit codes: 0 done, 1 something in the input is wrong, 2 the command line is wrong. diff has two
 // more: 3 for trees that differ, 4 where none of the differences is certain.
@@ -29,16 +36,27 @@ const usage = `usage:
   nginxsync diff [-json] [-limit N] OLD NEW
   nginxsync roundtrip FILE...
   nginxsync sign -key FILE DIR
+  nginxsync agent [-config FILE] [-check]
+  nginxsync agent drain [-wait 30s]
+  nginxsync agent undrain
+  nginxsync status [-json]
+  nginxsync held
+  nginxsync release ID
+  nginxsync explain -vip VIP URL
 
 nginxsync COMMAND -h lists the flags of a command.
 `
 
 var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
+	"agent":     agent,
 	"diff":      diff,
 	"explain":   explain,
+	"held":      held,
+	"release":   release,
 	"transform": transformTree,
 	"roundtrip": roundtrip,
 	"sign":      sign,
+	"status":    status,
 }
 
 // errUsage is a command line that cannot be followed; the problem was printed already.
@@ -60,7 +78,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errUndecided):
 		return 4
 	}
-	fmt.Fprintf(stderr, "nginxsync: %v\n", err)
+	for _, e := range flatten(err) {
+		fmt.Fprintf(stderr, "nginxsync: %v\n", e)
+	}
 	return 1
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// All problems of a file come at once, each with its line.
+func TestAgentFileProblems(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		text string
+		want []string
+	}{
+		"keys and types": {"lisen: x\nlag: 10\nlag: 3s\nnginx: {}\nsources:\n  - consul: {wait: " +
+			"soon,\n" +
+			"      services: []}\n", []string{
+			`a.yaml:1: unknown key "lisen"`,
+			"a.yaml:2: want a duration, such as 10s, found a number without a unit",
+			`a.yaml:3: key "lag" comes twice, first in line 2`,
+			"a.yaml:4: want a list, found a section",
+			"a.yaml:6: want a duration, such as 10s, found text",
+			"a.yaml:7: want a section, found a list",
+		}},
+		"values": {"listen: 0.0.0.0:80\npublic: nowhere\ndrainFile: x\nlog:\n  level: " +
+			"loud\nguard:\n" +
+			"  share: 2\nnginx:\n  - socket: a.sock\n    stateFile: b\n    tree: c\nsources:\n" +
+			"  - consul: {}\n  - file: {path: x}\n  - name: none\n", []string{
+			`a.yaml:1: listen: "0.0.0.0:80": want unix:/path/of/a.sock or a loopback address`,
+			`a.yaml:2: public: "nowhere": want an address with a port`,
+			`a.yaml:3: drainFile: "x": want an absolute path`,
+			`a.yaml:4: log: level "loud": want debug, info, warn or error`,
+			`a.yaml:10: nginx[0].stateFile: "b": want an absolute path`,
+			`a.yaml:9: nginx[0]: tree: "c": want the absolute path of the main file`,
+			"a.yaml:13: sources[0].consul: consulsource: Config.Services or Config.Tag: is required",
+			"a.yaml:14: sources[1].file: filesource: Config.Path: \"x\": want an absolute path",
+			"a.yaml:15: sources[2]: want consul or file, one of them",
+		}},
+		"several Nginx": {"nginx:\n  - {name: a, socket: /a, stateFile: /b}\n  - {name: a, " +
+			"socket: /a}\n" +
+			"sources:\n  - file: {path: /x}\n  - file: {path: /y}\n", []string{
+			`a.yaml:3: nginx[1].name: "a": nginx[0] has it`,
+			`a.yaml:3: nginx[1].socket: "/a": nginx[0] has it`,
+			"a.yaml:3: nginx[1].stateFile: is required where there are several Nginx",
+			`a.yaml:6: sources[1]: another source has the name "file": give each a name`,
+		}},
+		"guard": {"guard:\n  share: 2\nsources: [{file: {path: /x}}]\n", []string{
+			"a.yaml:1: guard: agent: Config.Guard: "}},
+		"lag": {"lag: -1s\nsources: [{file: {path: /x}}]\n", []string{
+			"a.yaml:1: lag: agenthttp: Config.Lag: -1s: want 0 (default 10s) or more"}},
+		"no source":     {"lag: 1s\n", []string{"a.yaml: sources: want at least one"}},
+		"empty":         {"# nothing\n", []string{"a.yaml: the file is empty"}},
+		"two documents": {"lag: 1s\n---\nlag: 2s\n", []string{"a.yaml: want one YAML document"}},
+		"syntax":        {"sources:\n  - file: [\n", []string{"a.yaml:"}},
+		"a token": {"sources: [{consul: {tokenFile: [s3cret]}}]",
+			[]string{"want text, found a list"}},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "a.yaml")
+			require.NoError(t, os.WriteFile(file, []byte(tc.text), 0o600))
+			f, err := readAgentFile(file)
+			if err == nil {
+				_, err = assemble(t.Context(), f, io.Discard)
+			}
+			require.Error(t, err)
+			text := strings.ReplaceAll(err.Error(), filepath.Dir(file)+"/", "")
+			for _, want := range tc.want {
+				require.Contains(t, text, want)
+			}
+			require.Len(t, strings.Split(text, "\n"), len(tc.want), text)
+			require.NotContains(t, text, "s3cret")
+		})
+	}
+}
+
+func TestAgentFileDefaults(t *testing.T) {
+	t.Parallel()
+	f, err := parseAgentFile("a.yaml", []byte("sources:\n  - consul: {tag: sluice}\n"))
+	require.NoError(t, err)
+	require.Equal(t, []nginxEntry{{Name: "nginx", Socket: defaultSocket,
+		StateFile: defaultState}}, f.Nginx)
+	require.Equal(t, defaultListen, f.Listen)
+	require.Equal(t, "consul", f.Sources[0].Name)
+	_, err = assemble(t.Context(), f, io.Discard)
+	require.NoError(t, err)
+}

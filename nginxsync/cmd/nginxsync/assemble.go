@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/agenthttp"
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
+	"github.com/sluice-deploy/sluice/nginxsync/filesource"
+	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+)
+
+// assembly has the parts that one reading of the configuration file makes.
+type assembly struct {
+	file    *agentFile
+	log     *slog.Logger
+	runs    []func(context.Context) error // of the sources
+	agents  []*nginxsync.Agent
+	handler *agenthttp.Handler
+}
+
+// assemble makes everything that the file asks for and starts nothing. The error lists every
+// problem of the file with its line.
+func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, error) {
+	a := &assembly{file: f}
+	var errs []error
+	bad := func(at string, err error) {
+		for _, e := range flatten(err) {
+			errs = append(errs, f.problem(at, e))
+		}
+	}
+	if _, _, err := agenthttp.ParseListen(f.Listen); err != nil {
+		bad("listen", err)
+	}
+	if f.Public != "" {
+		if _, err := netip.ParseAddrPort(f.Public); err != nil {
+			bad("public", fmt.Errorf("%.128q: want an address with a port, such as 0.0.0.0:9181",
+				f.Public))
+		}
+	}
+	if !filepath.IsAbs(f.DrainFile) {
+		bad("drainFile", fmt.Errorf("%.128q: want an absolute path", f.DrainFile))
+	}
+	var err error
+	if a.log, err = newLogger(f.Log, stderr); err != nil {
+		bad("log", err)
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	source, shown := a.sources(bad)
+	targets := a.targets(ctx, source, bad)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	a.handler, err = agenthttp.New(agenthttp.Config{Targets: targets, Sources: shown, Lag: f.Lag,
+		DrainFile: f.DrainFile, Logger: a.log})
+	if err != nil {
+		for _, e := range flatten(err) {
+			at := "drainFile"
+			if strings.Contains(e.Error(), "Config.Lag") {
+				at = "lag"
+			}
+			bad(at, e)
+		}
+		return nil, errors.Join(errs...)
+	}
+	return a, nil
+}
+
+func newLogger(l logEntry, stderr io.Writer) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{}
+	if l.Level != "" {
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+			return nil, fmt.Errorf("level %.64q: want debug, info, warn or error", l.Level)
+		}
+		options.Level = level
+	}
+	switch l.Format {
+	case "", "text":
+		return slog.New(slog.NewTextHandler(stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(stderr, options)), nil
+	}
+	return nil, fmt.Errorf("format %.64q: want text or json", l.Format)
+}
+
+// sources makes the source of all agents, and lists its parts for the status.
+func (a *assembly) sources(bad func(string, error)) (nginxsync.Source, []agenthttp.Source) {
+	var parts []nginxsync.Source
+	var shown []agenthttp.Source
+	if len(a.file.Sources) == 0 {
+		bad("sources", errors.New("want at least one: consul or file"))
+	}
+	names := map[string]bool{}
+	for i, s := range a.file.Sources {
+		at := fmt.Sprintf("sources[%d]", i)
+		if (s.Consul != nil) == (s.File != nil) {
+			bad(at, errors.New("want consul or file, one of them"))
+			continue
+		}
+		if names[s.Name] {
+			bad(at, fmt.Errorf("another source has the name %.64q: give each a name", s.Name))
+		}
+		names[s.Name] = true
+		show := agenthttp.Source{Name: s.Name, Kind: s.kind()}
+		switch {
+		case s.Consul != nil:
+			source, err := consulsource.New(s.Consul.config(a.log.With("source", s.Name)))
+			if err != nil {
+				bad(at+".consul", err)
+				continue
+			}
+			parts, a.runs = append(parts, source), append(a.runs, source.Run)
+			show.Status = func() any { return source.Status() }
+		case s.File != nil:
+			source, err := filesource.New(filesource.Config{Path: s.File.Path,
+				Every: s.File.Every})
+			if err != nil {
+				bad(at+".file", err)
+				continue
+			}
+			parts = append(parts, source)
+		}
+		shown = append(shown, show)
+	}
+	if len(parts) == 1 {
+		return parts[0], shown
+	}
+	return nginxsync.Merge(parts...), shown
+}
+
+func (c *consulEntry) config(log *slog.Logger) consulsource.Config {
+	client := &api.Config{Address: c.Address, Datacenter: c.Datacenter, Namespace: c.Namespace,
+		TokenFile: c.TokenFile}
+	if c.TLS != nil {
+		client.Scheme = "https"
+		client.TLSConfig = api.TLSConfig{CAFile: c.TLS.CA, CertFile: c.TLS.Cert,
+			KeyFile: c.TLS.Key, Address: c.TLS.ServerName}
+	}
+	return consulsource.Config{Consul: client, Tag: c.Tag, Services: c.Services, Filter: c.Filter,
+		VersionMeta: c.VersionMeta, Wait: c.Wait, Connections: c.Connections,
+		MaxStale: c.MaxStale, FirstWait: c.FirstWait, Logger: log}
+}
+
+// targets makes an agent for each Nginx.
+func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
+	bad func(string, error)) (targets []agenthttp.Target) {
+	seen := map[string]string{}
+	for i, n := range a.file.Nginx {
+		at := fmt.Sprintf("nginx[%d]", i)
+		whole := true
+		for _, key := range []struct{ name, value string }{{"name", n.Name}, {"socket", n.Socket},
+			{"stateFile", n.StateFile}} {
+			switch known := key.name + " " + key.value; {
+			case key.value == "":
+				bad(at+"."+key.name, errors.New("is required where there are several Nginx"))
+				whole = false
+			case seen[known] != "":
+				bad(at+"."+key.name, fmt.Errorf("%.128q: %s has it", key.value, seen[known]))
+				whole = false
+			default:
+				seen[known] = at
+			}
+		}
+		if n.StateFile != "" && !filepath.IsAbs(n.StateFile) {
+			bad(at+".stateFile", fmt.Errorf("%.128q: want an absolute path", n.StateFile))
+			whole = false
+		}
+		tree, err := n.reader()
+		if err != nil {
+			bad(at, err)
+		}
+		if !whole {
+			continue
+		}
+		driver, err := luadriver.New(luadriver.Config{Socket: n.Socket})
+		if err != nil {
+			bad(at+".socket", err)
+			continue
+		}
+		g := a.file.Guard
+		agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver,
+			StateFile: n.StateFile, Logger: a.log.With("nginx", n.Name),
+			Guard: nginxsync.Guard{Share: g.Share, AlarmAfter: g.AlarmAfter,
+				ReleaseAfter: g.ReleaseAfter}})
+		if source == nil { // a problem that was noted
+			continue
+		}
+		if err != nil {
+			bad("guard", err)
+			continue
+		}
+		a.agents = append(a.agents, agent)
+		targets = append(targets, agenthttp.Target{Name: n.Name, Agent: agent, Driver: driver,
+			Tree: tree})
+	}
+	return targets
+}
+
+// reader returns the function that reads the tree of an Nginx; nil when none is named.
+func (n nginxEntry) reader() (func(context.Context) (*conf.Tree, error), error) {
+	if n.Tree == "" {
+		return nil, nil
+	}
+	if !filepath.IsAbs(n.Tree) {
+		return nil, fmt.Errorf("tree: %.128q: want the absolute path of the main file", n.Tree)
+	}
+	dir, main := filepath.Split(n.Tree)
+	root := n.Root
+	if root == "" {
+		root = strings.TrimSuffix(dir, "/")
+	}
+	p := &places{root: root, roots: conf.Roots{}, extra: map[string]string{}}
+	for abs, dir := range n.Also {
+		at := ".also" + abs
+		p.roots[abs], p.extra[at] = at, dir
+	}
+	p.roots[root] = "."
+	if err := p.roots.Validate(); err != nil {
+		return nil, fmt.Errorf("root, also: %w", err)
+	}
+	return func(context.Context) (*conf.Tree, error) {
+		again := &places{root: p.root, roots: conf.Roots{}, extra: p.extra}
+		for abs, at := range p.roots {
+			again.roots[abs] = at
+		}
+		return again.parse(dir, main)
+	}, nil
+}
+
+// run runs the sources and agents until ctx ends.
+func (a *assembly) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, run := range a.runs {
+		wg.Go(func() { _ = run(ctx) }) // its error is the context's cause
+	}
+	for _, agent := range a.agents {
+		wg.Go(func() { _ = agent.Run(ctx) })
+	}
+	wg.Wait()
+}
+
+// alive reports whether every agent has looked at its Nginx since the last call. beats are the
+// revisions of that call.
+func (a *assembly) alive(beats map[*nginxsync.Agent]uint64) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return !slices.ContainsFunc(a.agents, func(agent *nginxsync.Agent) bool {
+		status, revision, err := agent.Watch(ctx, 0)
+		stuck := err != nil || revision == beats[agent] && status.Fenced == ""
+		beats[agent] = revision
+		return stuck
+	})
+}
