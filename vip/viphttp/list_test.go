@@ -96,7 +96,7 @@ func TestListCutsOffSlowReader(t *testing.T) {
 	a, _ := many(t, 20_000)
 	ended := make(chan error, 1)
 	handler, err := viphttp.New(viphttp.Config{
-		Leases: a, WriteTimeout: 100 * time.Millisecond,
+		Leases: a, WriteTimeout: 500 * time.Millisecond,
 		Observe: func(_ string, _ time.Duration, err error) { ended <- err },
 	})
 	require.NoError(t, err)

@@ -41,7 +41,7 @@ func TestWatchCutsOffSlowReader(t *testing.T) {
 	require.NoError(t, err)
 	ended := make(chan error, 10)
 	handler, err := viphttp.New(viphttp.Config{
-		Leases: a, WriteTimeout: 100 * time.Millisecond,
+		Leases: a, WriteTimeout: 500 * time.Millisecond,
 		Observe: func(_ string, _ time.Duration, err error) { ended <- err },
 	})
 	require.NoError(t, err)
