@@ -106,7 +106,7 @@ func TestVIPAnswersTheBaseline(t *testing.T) {
 	t.Run("when its lease has expired", func(t *testing.T) {
 		t.Parallel()
 		nginx := &fakeNginx{}
-		h := open(t, Config{Driver: nginx, TTL: 300 * time.Millisecond})
+		h := open(t, Config{Driver: nginx, TTL: 2 * time.Second})
 		// nothing renews
 		for _, run := range []func(context.Context) error{h.agent.Run, h.leases.Run, h.follow} {
 			background(t, run)
@@ -130,7 +130,7 @@ func TestVIPAnswersTheBaseline(t *testing.T) {
 	t.Run("when its lease expired while the platform was down", func(t *testing.T) {
 		t.Parallel()
 		nginx, store := &fakeNginx{}, vip.NewMemStore()
-		h := open(t, Config{Driver: nginx, Store: store, TTL: 300 * time.Millisecond})
+		h := open(t, Config{Driver: nginx, Store: store, TTL: 2 * time.Second})
 		lease, err := h.leases.Allocate(t.Context(), vip.Request{
 			Owner: vip.Owner{Task: "search-redesign",
 				Overrides: map[string]string{"hello_web": "v2"}},

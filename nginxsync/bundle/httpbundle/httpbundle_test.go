@@ -278,8 +278,12 @@ func TestServersThatMisbehave(t *testing.T) {
 	} {
 		s := httptest.NewServer(c.answer)
 		t.Cleanup(s.Close)
-		source, err := httpbundle.New(httpbundle.Config{URL: strings.Replace(s.URL, "http://",
-			"http://user:geheim@", 1) + "/t?token=geheim", Timeout: 300 * time.Millisecond})
+		cfg := httpbundle.Config{URL: strings.Replace(s.URL, "http://", "http://user:geheim@", 1) +
+			"/t?token=geheim", Timeout: time.Minute}
+		if c.name == "no answer" {
+			cfg.Timeout = 300 * time.Millisecond
+		}
+		source, err := httpbundle.New(cfg)
 		require.NoError(t, err)
 		_, err = source.Fetch(t.Context(), "")
 		require.ErrorContains(t, err, c.want, c.name)
