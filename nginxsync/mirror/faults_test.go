@@ -376,7 +376,7 @@ func TestEveryWorkerCounts(t *testing.T) {
 	hold := filepath.Join(s.Prefix, "hold")
 	require.NoError(t, syscall.Mkfifo(hold, 0o666))
 	settings := s.settings
-	settings.Rules.TrustCode, settings.VerifyTimeout = true, 5*time.Second
+	settings.Rules.TrustCode, settings.VerifyTimeout = true, 10*time.Second
 	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	files := site("location / { return 202; }")

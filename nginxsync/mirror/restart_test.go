@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -153,10 +154,12 @@ func TestSyncRestartsNginx(t *testing.T) {
 func TestRestartThatFails(t *testing.T) {
 	t.Parallel()
 	s := daemon(t, true, limited("limit_req_zone $arg_b zone=b:1m rate=100r/s;", "return 201;"))
-	files := limited("limit_req_zone $host zone=b:1m rate=100r/s; init_worker_by_lua_block { "+
-		"while true do end }", "return 202;")
+	hold := filepath.Join(s.dir, "hold") // a pipe that holds the workers up, and takes no time
+	require.NoError(t, syscall.Mkfifo(hold, 0o666))
+	files := limited(fmt.Sprintf("limit_req_zone $host zone=b:1m rate=100r/s; "+
+		"init_worker_by_lua_block { io.open(%q) }", hold), "return 202;")
 	settings := s.settings
-	settings.VerifyTimeout = 2e9
+	settings.VerifyTimeout = 10 * time.Second // the way back has as long, on a busy machine
 	settings.Rules.TrustCode = true
 	m, err := mirror.New(settings)
 	require.NoError(t, err)
