@@ -78,6 +78,8 @@ type sink struct {
 	partial bool
 	// the offset at which the parser of XML stopped
 	stopped int
+	// names and replacements of the entities of an XML file with a document type
+	entities map[string]string
 }
 
 // add takes a setting. The error is that there are too many.

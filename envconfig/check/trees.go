@@ -203,12 +203,13 @@ var (
 func walkXML(dec *xml.Decoder, data []byte, k *sink) error {
 	// made UTF-8 by [sink.text]
 	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
-	if bytes.Contains(data, []byte("<!DOCTYPE")) {
-		dec.Entity = map[string]string{}
+	if k.entities == nil && bytes.Contains(data, []byte("<!DOCTYPE")) {
+		k.entities = map[string]string{}
 		for _, m := range entity.FindAllSubmatch(data, -1) {
-			dec.Entity[string(m[1])] = "&" + string(m[1]) + ";"
+			k.entities[string(m[1])] = "&" + string(m[1]) + ";"
 		}
 	}
+	dec.Entity = k.entities
 	type element struct {
 		path  string
 		text  strings.Builder
