@@ -45,8 +45,18 @@ func parseStat(line string) (stat, bool) {
 	return s, err == nil
 }
 
-// stats lists the processes that /proc shows; none where there is no /proc.
+// procIsOwn reports whether /proc shows the processes of this process's PID namespace. That of
+// another, such as the host's, shows other processes under the numbers of these.
+func procIsOwn() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
+// stats lists the processes that /proc shows; none where there is no /proc of this PID namespace.
 func stats() []stat {
+	if !procIsOwn() {
+		return nil
+	}
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil
@@ -67,6 +77,38 @@ func stats() []stat {
 		}
 	}
 	return all
+}
+
+// First returns the process that runs first in this container: process 1, or, where the containers
+// of a pod share their processes and process 1 is of none of them, the oldest one with the mounts
+// of this process that was started from outside, but for the callers of this process. Where /proc
+// does not show one it is process 1.
+func First() int {
+	mounts := func(pid int) string {
+		namespace, _ := os.Readlink(procFile(pid, "ns/mnt"))
+		return namespace
+	}
+	own := mounts(os.Getpid())
+	if mounts(1) == own {
+		return 1
+	}
+	all := stats()
+	parents := map[int]int{}
+	for _, s := range all {
+		parents[s.PID] = s.parent
+	}
+	caller := os.Getpid() // up to the one that the runtime has started
+	for parents[caller] > 0 {
+		caller = parents[caller]
+	}
+	first := stat{Process: Process{PID: 1}}
+	for _, s := range all {
+		if s.parent == 0 && s.PID > 1 && s.PID != caller && mounts(s.PID) == own &&
+			(first.PID == 1 || s.start < first.start) {
+			first = s
+		}
+	}
+	return first.PID
 }
 
 func processes() []Process {
@@ -123,6 +165,9 @@ func commandLine(pid int) []string {
 // not look, as root without CAP_SYS_PTRACE at another user's process, it is the name by which the
 // process was started, or that it has given itself ("nginx: master process /usr/sbin/nginx").
 func programOf(p Process) string {
+	if !procIsOwn() {
+		return p.Name
+	}
 	exe, err := os.Readlink(procFile(p.PID, "exe"))
 	name := path.Base(strings.TrimSuffix(exe, " (deleted)"))
 	if err == nil && name != "busybox" && name != "toybox" {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sluice-deploy/sluice/envconfig/entry"
 )
 
 // drainPause is the time between two looks at the connections.
@@ -20,16 +22,18 @@ const drainPause = 100 * time.Millisecond
 // errInFlight ends drain with 1.
 var errInFlight = errors.New("in flight when the time was over")
 
-// drain is for a preStop hook: it gives process 1 the signal on which the service takes no more
-// work, if there is one, and waits until no connection to it is left, or for the time given.
+// drain is for a preStop hook: it gives the container's first process the signal on which the
+// service takes no more work, if there is one, and waits until no connection to it is left, or for
+// the time given.
 func (c *command) drain() error {
 	ports, _, err := connections(c.drainPorts)
 	if err != nil {
 		return err
 	}
 	if c.drainSignal != 0 {
-		if err := syscall.Kill(1, c.drainSignal); err != nil {
-			return fmt.Errorf("signal process 1: %w", err)
+		first := entry.First()
+		if err := syscall.Kill(first, c.drainSignal); err != nil {
+			return fmt.Errorf("signal process %d: %w", first, err)
 		}
 	}
 	begin := time.Now()
@@ -79,20 +83,26 @@ func connections(ports []int) (of []int, count int, err error) {
 		of = slices.Compact(of)
 	}
 	for _, s := range all {
-		if (s.state == established || s.state == halfClosed) && slices.Contains(of, s.port) {
+		if slices.Contains(inFlight, s.state) && slices.Contains(of, s.port) {
 			count++
 		}
 	}
 	return of, count, nil
 }
 
-// The states of a socket that matter; see tcp_states.h of Linux. Half closed is one whose client
-// has said that it sends no more, and may wait for an answer.
+// The states of a socket that matter; see tcp_states.h of Linux.
 const (
 	established = 1
-	halfClosed  = 8
+	finWait1    = 4 // the service has closed it, and the client has not got all of the answer
+	halfClosed  = 8 // the client has said that it sends no more, and may wait for an answer
+	lastAck     = 9 // both: what was sent after that has not arrived
 	listening   = 10
+	closing     = 11 // both at once
 )
+
+// inFlight are the states of a connection with an answer that is not there yet, or of which the
+// kernel still holds a part, which would be lost with the container's network.
+var inFlight = []int{established, finWait1, halfClosed, lastAck, closing}
 
 // socket is a line of /proc/net/tcp.
 type socket struct{ port, state int }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -56,6 +57,59 @@ func TestDrainAsksTheService(t *testing.T) {
 	s.sees("code 0\n")
 	s.signal(syscall.SIGTERM)
 	s.ends()
+}
+
+// Where the containers of a pod share their processes, process 1 is the pause container's, and the
+// signal goes to the first process of this container.
+func TestDrainWithSharedProcesses(t *testing.T) {
+	t.Parallel()
+	pause := startWith(t,
+		&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
+		`trap 'echo PAUSE SIGNALLED' USR1; echo PAUSED; while :; do sleep 600 & wait $!; done`)
+	pause.sees("PAUSED")
+	inPod := "nsenter --target " + strconv.Itoa(pause.cmd.Process.Pid) + " --pid "
+	container := startWith(t, &syscall.SysProcAttr{}, inPod+`unshare --mount sh -c '
+		mount -t proc proc /proc; export SLUICE_TEST_APP=signals; exec "$E" -- sh -c "\"\$A\"; true"'`)
+	container.sees("READY")
+	mounts := ""
+	for _, p := range childrenOf(container.cmd.Process.Pid) {
+		mounts = "--mount=/proc/" + p + "/ns/mnt " // of the last, which is the service
+	}
+	drain := startWith(t, &syscall.SysProcAttr{}, inPod+mounts+
+		`"$E" drain --drain-signal USR1 --drain-port 1`)
+	require.Equal(t, 0, drain.ends(), "%v", drain.output)
+	container.sees("GOT 10\n")
+	require.NotContains(t, pause.output.String(), "SIGNALLED")
+	require.NoError(t, pause.cmd.Process.Kill())
+}
+
+// The kernel still sends an answer that the service has written when the connection is closed; with
+// the container's network the rest of it would go.
+func TestDrainWaitsForAnswersThatAreSent(t *testing.T) {
+	t.Parallel()
+	exe, err := binary()
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	server, err := l.Accept()
+	require.NoError(t, err)
+	require.NoError(t, server.SetWriteDeadline(time.Now().Add(time.Second)))
+	for err == nil { // until the client's buffer and the server's are full
+		_, err = server.Write(make([]byte, 1<<20))
+	}
+	require.NoError(t, server.Close())
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	out, err := exec.Command(exe, "drain", "--drain-port", port, "--drain-time", "1ms").
+		CombinedOutput()
+	require.Error(t, err, "%s", out)
+	require.Contains(t, string(out), "1 connections to ports")
+	require.NoError(t, client.Close())
+	out, err = exec.Command(exe, "drain", "--drain-port", port, "--drain-time", "1m").
+		CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 func TestParseSockets(t *testing.T) {

@@ -360,6 +360,19 @@ func TestWithoutProc(t *testing.T) {
 	require.Contains(t, s.output.String(), "DRAINED")
 }
 
+// The /proc of another PID namespace, as of the host, shows other processes under the numbers of
+// the service's.
+func TestProcOfAnotherNamespace(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
+		`SLUICE_TEST_APP=drain; export SLUICE_TEST_APP; exec "$E" --grace 1h -- sh -c '"$A"; echo never'`)
+	s.sees("READY")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 143, s.ends())
+	require.Contains(t, s.output.String(), "DRAINED")
+	require.NotContains(t, s.output.String(), "ASKED TWICE")
+}
+
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	script, err := exec.LookPath("script")
