@@ -44,9 +44,10 @@ type Init struct {
 	// OnMainExit chooses the fate of other descendants when the main process ends by itself. The
 	// default is [Stop].
 	OnMainExit MainExit
-	// PIDFile is the file in which a service in the background leaves its process id. Under [Wait]
-	// that process becomes the main one when the start script has ended. The default is none: then
-	// the exit code is that of the last process, see [Wait].
+	// PIDFile is the file in which a service in the background leaves its process id, in the first
+	// line. Under [Wait] that process becomes the main one when the start script has ended, and
+	// after it the one that it has left the file to. The default is none: then the exit code is
+	// that of the last process, see [Wait].
 	PIDFile string
 	// ParentDeath is sent to this process when the one that started it dies, see [EndWithParent],
 	// and to the service when this process does. The default, 0, is that both go on.

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -37,14 +35,21 @@ type running struct {
 	// asked: the service was given a signal to stop, or the main process ended by a signal that was
 	// passed on, or soon after one.
 	asked bool
+	// askedGroup: the whole process group was, since /proc does not show its processes.
+	askedGroup bool
 	// trapped: the main process is a shell with a trap for the last signal, so that it has to stop
 	// its background processes itself.
 	trapped bool
 	// inCharge: the main process is the service itself.
 	inCharge bool
-	told     map[identity]bool // processes that were given a signal to stop
-	passed   map[syscall.Signal]bool
-	last     time.Time // when a signal was passed on
+	// program is what the main process ran when it was given a signal to stop.
+	program string
+	// deaf: the main process died of that signal, so that it has told none of the processes that it
+	// started.
+	deaf   bool
+	told   map[identity]bool // processes that were given a signal to stop
+	passed map[syscall.Signal]bool
+	last   time.Time // when a signal was passed on
 
 	since    time.Time // when the drain began
 	deadline <-chan time.Time
@@ -58,7 +63,9 @@ type running struct {
 
 	waits   bool // for the end of a service in the background
 	pidFile <-chan time.Time
-	adopted bool // main is the process of the PID file
+	pause   time.Duration // until the next look for the PID file
+	adopted bool          // main is, or was, the process of the PID file
+	early   bool          // the process of the PID file has ended before the start script
 	// code and crash are the exit codes of the process that ended last after the main process, and
 	// of one that died of a signal that was not passed on.
 	code, crash int
@@ -197,6 +204,7 @@ func (r *running) unseen(s syscall.Signal) {
 	r.passed[given] = true
 	if r.ended || r.shell {
 		r.group(given)
+		r.askedGroup = r.stops(s, given, "")
 	} else {
 		_ = syscall.Kill(r.main, given)
 	}
@@ -256,6 +264,9 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 			r.passed = map[syscall.Signal]bool{}
 		}
 		r.passed[given] = true
+		if stops && t.PID == r.main {
+			r.program = t.program
+		}
 		_ = syscall.Kill(t.PID, given)
 		if stops {
 			if r.told == nil {
@@ -291,6 +302,9 @@ type drop struct {
 	signal syscall.Signal
 }
 
+// dropPause is the time between two looks at the drops.
+const dropPause = 20 * time.Millisecond
+
 // tellAgain gives forgetful programs the signal again, once they catch it.
 func (r *running) tellAgain() {
 	r.again = nil
@@ -303,7 +317,7 @@ func (r *running) tellAgain() {
 		return true
 	})
 	if len(r.drops) > 0 {
-		r.again = time.After(pidFilePause)
+		r.again = time.After(dropPause)
 	}
 }
 
@@ -344,14 +358,23 @@ func (r *running) childChanged(e end) {
 		if e.status.Signaled() && !r.passed[e.status.Signal()] && !r.killing {
 			r.crash = r.code
 		}
+		if r.awaitsPIDFile() && r.named() == e.pid {
+			r.serviceEnded(e)
+		}
+		return
+	case r.adopted && r.follow(e.pid):
 		return
 	}
 	r.ended = true
-	r.report.Code = exitCode(e.status)
-	if e.status.Signaled() && r.passed[e.status.Signal()] || time.Since(r.last) < soon {
+	if !r.early {
+		r.report.Code = exitCode(e.status)
+	}
+	if e.status.Signaled() && r.passed[e.status.Signal()] {
+		r.asked, r.deaf = true, !slices.Contains(schedulers, r.program)
+	} else if time.Since(r.last) < soon {
 		r.asked = true
 	}
-	if r.OnMainExit == Wait && !r.adopted {
+	if r.OnMainExit == Wait && !r.adopted && !r.early {
 		r.waits, r.code, r.crash = true, 0, 0
 		if r.PIDFile != "" {
 			r.adopt()
@@ -371,7 +394,8 @@ const scanDelay = 2 * time.Millisecond
 // askLeft asks the processes to stop that the main process has left behind. If the main process was
 // asked itself, it may have asked them already, in its own way; then only processes get the signal
 // that SIGTERM does not kill, or that have nothing to finish, and the others get it at the last
-// call: a job of cron ends by itself.
+// call: a job of cron ends by itself. A main process that dies of the signal, such as a start
+// script in Python, has asked none.
 func (r *running) askLeft() {
 	s := syscall.SIGTERM
 	defer r.resume()
@@ -386,7 +410,7 @@ func (r *running) askLeft() {
 	if r.asked && r.inCharge && r.ended {
 		all = slices.DeleteFunc(all, func(t target) bool {
 			given := r.translate(s, t.program)
-			return !slices.Contains(followers, t.program) &&
+			return !slices.Contains(followers, t.program) && !(r.deaf && r.inGroup(t.PID)) &&
 				(r.trapped || !dispositionsOf(t.PID).catches(given))
 		})
 	}
@@ -397,42 +421,24 @@ func (r *running) askLeft() {
 func (r *running) all(s syscall.Signal) []target {
 	v := r.view(s)
 	if len(v.children) == 0 {
-		r.everyone(s)
+		if !r.askedGroup || r.late {
+			r.everyone(s)
+		}
 		return nil
 	}
 	return v.all(v.children[os.Getpid()])
 }
 
-// clockGrain is how far the time of a file may lie before that of the clock, which is finer.
-const clockGrain = 20 * time.Millisecond
-
-// pidFilePause is the time between two looks for a PID file that is not there yet.
-const pidFilePause = 20 * time.Millisecond
-
-// adopt makes the process of the PID file the main one, once the file names a process that runs. A
-// file from before the start, as on a volume, names a process of an earlier container, and its
-// number may be another process's by now.
-func (r *running) adopt() {
-	data, err := os.ReadFile(r.PIDFile)
-	if info, statErr := os.Stat(r.PIDFile); err == nil && (statErr != nil ||
-		info.ModTime().Before(r.begun.Add(-clockGrain))) {
-		r.pidFile = time.After(pidFilePause)
-		return
-	}
-	pid, convErr := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil || convErr != nil || pid <= 1 || pid == os.Getpid() ||
-		syscall.Kill(pid, 0) != nil {
-		r.pidFile = time.After(pidFilePause)
-		return
-	}
-	r.pidFile = nil
-	r.main, r.ended, r.waits, r.adopted, r.shell = pid, false, false, true, false
+// inGroup reports whether a process is in the process group of the main one.
+func (r *running) inGroup(pid int) bool {
+	pgid, err := syscall.Getpgid(pid)
+	return err == nil && pgid == r.main
 }
 
 // outsideGroup signals the descendants that have left the service's process group.
 func (r *running) outsideGroup(s syscall.Signal) {
 	for _, p := range r.descendants() {
-		if pgid, err := syscall.Getpgid(p.PID); err == nil && pgid != r.main {
+		if !r.inGroup(p.PID) {
 			_ = syscall.Kill(p.PID, s)
 		}
 	}
@@ -469,7 +475,7 @@ func (r *running) kill() {
 
 func (r *running) finish() Report {
 	r.tty.takeBack(r.main)
-	if r.waits {
+	if r.waits || r.adopted && !r.ended { // another process has waited for the adopted one
 		r.report.Code = cmp.Or(r.code, r.crash, r.report.Code)
 	}
 	if !r.since.IsZero() {

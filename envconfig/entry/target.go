@@ -29,6 +29,9 @@ var wrappers = []string{
 // followers wait for something that never ends of itself, and have no work to finish.
 var followers = []string{"tail", "sleep", "inotifywait"}
 
+// schedulers die of SIGTERM and leave their jobs, which end by themselves.
+var schedulers = []string{"cron", "crond", "atd", "fcron", "anacron"}
+
 // target is a process that a signal goes to.
 type target struct {
 	stat

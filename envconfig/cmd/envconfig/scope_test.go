@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
 // Services without a handler end at SIGTERM though the kernel would not give it to them as process
@@ -30,6 +32,27 @@ func TestServiceWithoutAHandlerEnds(t *testing.T) {
 		require.Equal(t, 143, s.ends(), "%s: %v", command, s.output)
 		require.NotContains(t, s.output.String(), "grace time over", command)
 		require.Less(t, time.Since(begin), 4*time.Minute, "before the last call")
+	}
+}
+
+// A launcher that is no shell dies of the signal and has told its service nothing: the service ends
+// at once, though it has no handler, and not at the last call.
+func TestServiceBehindALauncherEnds(t *testing.T) {
+	t.Parallel()
+	testbed.NeedProgram(t, "node", "nodejs")
+	testbed.NeedProgram(t, "/usr/bin/python3", "python3")
+	for _, command := range []string{
+		`python3 -c 'import subprocess; subprocess.call(["dd", "if=pipe"])'`,
+		`perl -e 'system("dd", "if=pipe"); print "never"'`,
+		`find . -maxdepth 0 -exec dd if=pipe ';'`,
+		`node -e 'require("child_process").spawn("dd", ["if=pipe"])'`,
+		`sh -c 'find . -maxdepth 0 -exec dd if=pipe ";"; echo never'`,
+	} {
+		s := start(t, `mkfifo pipe; exec "$E" --grace 1h -- `+command)
+		s.startsBelow("dd")
+		s.signal(syscall.SIGTERM)
+		require.Equal(t, 143, s.ends(), "%s: %v", command, s.output)
+		require.NotContains(t, s.output.String(), "never", command)
 	}
 }
 
