@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
@@ -327,6 +328,26 @@ http {
 	other := b.ask(t, vipA, "/other")
 	require.Equal(t, 200, other.Status, "production's own way out stays")
 	require.Equal(t, "web /other", other.Body)
+}
+
+// So is one that is asked by HTTP/2.
+func TestNoInstanceIsTheSameAnswerByHTTP2(t *testing.T) {
+	t.Parallel()
+	const text = `
+events { }
+http {
+    upstream a { server 10.9.9.1:80; }
+    server { listen 80; location / { proxy_http_version 2; proxy_pass http://a; } }
+}
+`
+	if !nginx.Since(t, 1, 29, 4) {
+		require.Contains(t, refusedBy(t, text), `invalid value "2"`)
+		return
+	}
+	b := startTree(t, text, transform.Rules{})
+	b.push(t, 1, one("i1", "v1", nginxtest.Backend(t, "one"))[:0], nil)
+	require.Equal(t, served{503, "no instance serves this cluster on VIP " + vipA.String() + "\n",
+		"none", "", "no-instance; cluster=a"}, b.ask(t, vipA, "/p"))
 }
 
 // Modules whose key is a variable keep the entries of each version apart.

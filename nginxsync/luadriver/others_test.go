@@ -22,5 +22,7 @@ func TestOthers(t *testing.T) {
 		"TestPurgesGiveWay", "TestOldAndNewWorkersOfAReload",
 		"TestRoutesSurviveReloadAndWorkerKill", "TestSecretsStayInProduction",
 		"TestNothingReachesProduction", "TestPushWakesWorkers",
-		"TestPagesOfSubrequestsFollowTheRoutes", "TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey")
+		"TestPagesOfSubrequestsFollowTheRoutes",
+		"TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey",
+		"TestNoInstanceIsTheSameAnswerByHTTP2", "TestDirectivesOfLaterVersions")
 }

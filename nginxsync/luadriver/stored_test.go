@@ -231,3 +231,52 @@ func TestCachesWithoutKey(t *testing.T) {
 			"as in production")
 	}
 }
+
+// Directives that came after the first of the Nginx versions that the tests know lead where they led
+// before, and the VIP of a request decides.
+func TestDirectivesOfLaterVersions(t *testing.T) {
+	t.Parallel()
+	if !nginx.Since(t, 1, 29, 8) {
+		require.Contains(t, refusedBy(t, "events { }\nhttp {\nserver { listen 80; max_headers 9; }\n"+
+			"}\n"), `unknown directive "max_headers"`)
+		return
+	}
+	for name, c := range map[string]struct{ upstream, server string }{
+		"resolve": {"zone a 64k; server backend.internal:80 resolve; resolver 127.0.0.1; " +
+			"resolver_timeout 5s;", ""},
+		"sticky cookie":       {"server 10.9.9.1:80; sticky cookie srv_id expires=1h;", ""},
+		"sticky route":        {"server 10.9.9.1:80 route=a; sticky route $cookie_x $arg_x;", ""},
+		"sticky learn":        {"zone a 64k; server 10.9.9.1:80; sticky learn create=$upstream_cookie_x lookup=$cookie_x zone=c:1m;", ""},
+		"drain, slow_start":   {"server 10.9.9.1:80 drain; server 10.9.9.2:80 slow_start=9s; sticky cookie a;", ""},
+		"keepalive local":     {"server 10.9.9.1:80; keepalive 32 local;", ""},
+		"keepalive off":       {"server 10.9.9.1:80; keepalive 0;", ""},
+		"least_time":          {"server 10.9.9.1:80; least_time header;", ""},
+		"early_hints":         {"server 10.9.9.1:80;", "early_hints $arg_hints;"},
+		"proxy_pass_trailers": {"server 10.9.9.1:80;", "proxy_pass_trailers on;"},
+		"proxy_limit_rate":    {"server 10.9.9.1:80;", "proxy_limit_rate $arg_rate;"},
+		"max_headers":         {"server 10.9.9.1:80;", "max_headers 100;"},
+		"keepalive_min":       {"server 10.9.9.1:80;", "keepalive_min_timeout 5s;"},
+		"caches of keys":      {"server 10.9.9.1:80;", "proxy_ssl_certificate_cache max=10; ssl_certificate_cache max=10;"},
+		"add_trailer_inherit": {"server 10.9.9.1:80;", "add_trailer_inherit merge; add_header_inherit merge; add_header X-A b;"},
+		"http2 streams":       {"server 10.9.9.1:80;", "http2_max_concurrent_streams 10;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := startTree(t, `
+events { }
+http {
+    upstream a { `+c.upstream+` }
+    server { listen 80; `+c.server+` location / { proxy_pass http://a; } }
+}
+`, transform.Rules{})
+			v1 := one("i1", "v1", nginxtest.Backend(t, "one"))
+			b.push(t, 1, v1, one("i2", "v2", nginxtest.Backend(t, "two")))
+			for range 3 {
+				require.Equal(t, served{200, "one /p", "v1", "", ""}, b.ask(t, plain, "/p"))
+				require.Equal(t, served{200, "two /p", "v2", "", ""}, b.ask(t, vipA, "/p"))
+			}
+			b.push(t, 2, v1[:0], nil)
+			require.Equal(t, "no-instance; cluster=a", b.ask(t, vipA, "/p").Reason)
+		})
+	}
+}

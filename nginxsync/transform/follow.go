@@ -101,7 +101,7 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 				}
 			}
 		} else {
-			t.speaks(p.Name(), scheme, host)
+			t.speaks(p.Node, scheme, host)
 		}
 		yields := name
 		if whole {
@@ -168,7 +168,7 @@ func (t *transform) guard(p *pass) bool {
 			p.Name(), p.Arg(0), p.target)
 		return false
 	}
-	if p.Name() != "proxy_pass" || p.scheme != "http://" {
+	if p.Name() != "proxy_pass" || p.scheme != "http://" || t.http2(p.Node) {
 		t.speaksAny = true
 	}
 	variable := t.variable("pass", p.target, "")

@@ -101,7 +101,7 @@ func (t *transform) passLiteral(p *pass) bool {
 		if ok && to == p.target {
 			t.changed(p.Directive, "pass", "%s is accepted as it is by the rules", p.target)
 		}
-		t.speaks(p.Name(), p.scheme, p.target)
+		t.speaks(p.Node, p.scheme, p.target)
 		return true
 	}
 	if !ok {
@@ -191,7 +191,7 @@ func (t *transform) reach(n conf.Node, scheme, target, to string) (string, bool)
 	if !literal || name != to {
 		t.addUpstream(name, to)
 	}
-	t.speaks(n.Name(), scheme, name)
+	t.speaks(n, scheme, name)
 	return name, true
 }
 
@@ -272,10 +272,10 @@ func (t *transform) writeHosts() {
 	}
 }
 
-// speaks notes in which protocol an upstream is asked.
-func (t *transform) speaks(directive, scheme, upstream string) {
+// speaks notes in which protocol an upstream is asked where n stands.
+func (t *transform) speaks(n conf.Node, scheme, upstream string) {
 	key := strings.ToLower(upstream)
-	if directive != "proxy_pass" || scheme != "http://" {
+	if n.Name() != "proxy_pass" || scheme != "http://" || t.http2(n) {
 		t.spoken[key] = true
 	}
 	if scheme != "http://" && strings.HasPrefix(scheme, "http") || scheme == "grpcs://" ||
@@ -284,7 +284,13 @@ func (t *transform) speaks(directive, scheme, upstream string) {
 	}
 }
 
-// plain reports whether everything that asks the upstream speaks plain HTTP.
+// http2 reports whether upstreams are asked by HTTP/2, which Nginx knows since 1.29.4.
+func (t *transform) http2(n conf.Node) bool {
+	version, _ := t.effective(n, "proxy_http_version")
+	return len(version) > 0 && version[0].Arg(0) == "2"
+}
+
+// plain reports whether everything that asks the upstream speaks plain HTTP/1 to it.
 func (t *transform) plain(upstream string) bool {
 	return !t.speaksAny && !t.spoken[strings.ToLower(upstream)]
 }

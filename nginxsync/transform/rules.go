@@ -183,8 +183,8 @@ type Upstream struct {
 	// not here: they belong to production's instances, those of the test environment come with
 	// their own.
 	MaxFails, FailTimeout, MaxConns, SlowStart string
-	// Plain is whether all that pass to the upstream speak plain HTTP to it: no TLS, FastCGI, gRPC,
-	// uwsgi, SCGI or memcached.
+	// Plain is whether all that pass to the upstream speak plain HTTP/1 to it: no TLS, HTTP/2,
+	// FastCGI, gRPC, uwsgi, SCGI or memcached.
 	Plain bool
 }
 
