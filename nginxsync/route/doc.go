@@ -21,7 +21,6 @@
 //
 // Conditions outside of the configuration and the request are in Answer.Unless: passwords, the
 // answers of auth_request and of upstreams (error_page with proxy_intercept_errors,
-// X-Accel-Redirect). Not looked at: limits, caches, and the requests that Nginx makes beside the
-// one that is asked (mirror, SSI, add_before_body). A relative Location is as it is written, where
-// absolute_redirect makes a URL of it.
+// X-Accel-Redirect). The requests that Nginx makes beside the one that is asked are in
+// Answer.Beside. Not looked at: limits and caches.
 package route

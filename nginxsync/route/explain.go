@@ -37,7 +37,7 @@ type Answer struct {
 	// of an answer by Nginx itself; 0 when the request is passed on, or answered from files that
 	// are not known
 	Status int
-	// of a redirect: as return or rewrite has it, or the path of a directory
+	// of a redirect, as the client gets it: absolute_redirect makes a URL of a path
 	Location string
 	// host part of proxy_pass and its relatives; "unix:" and the path of a socket
 	Upstream string
@@ -51,6 +51,10 @@ type Answer struct {
 	// Unless are conditions that lead the request elsewhere and are not in the configuration: a
 	// password, the answer of an auth_request, an answer of the upstream that Nginx itself acts on.
 	Unless []Step
+	// Beside are the requests that Nginx makes beside this one, each with where it goes: those of
+	// mirror, auth_request, add_before_body and add_after_body; and whether the page may name
+	// others by SSI.
+	Beside []Step
 }
 
 // Step is one decision of the routing.
@@ -189,7 +193,12 @@ func (w *walk) run(s *socket) (err error) {
 	if s.err != nil {
 		return s.err
 	}
-	defer func() { err = ignoreDone(err) }()
+	defer func() {
+		if err = ignoreDone(err); err == nil {
+			w.absolute()
+			err = w.beside()
+		}
+	}()
 	if w.server, err = w.byName(s); err != nil {
 		return err
 	}
@@ -256,18 +265,15 @@ func (w *walk) fromLocation() error {
 		if w.reached == nil {
 			w.reached = location.Directive
 		}
-		if kind == kindRedirect {
-			w.answer.Status, w.answer.Location = http.StatusMovedPermanently, escape(w.uri)+"/"
-			if w.args != "" {
-				w.answer.Location += "?" + w.args
-			}
-			return errDone
-		}
 		for n := range location.Find("internal") {
 			if !w.internal {
 				w.step(n.Directive, "internal, and the request comes from outside: 404")
 				return w.special(http.StatusNotFound, location)
 			}
+		}
+		if kind == kindRedirect {
+			w.answer.Location = escape(w.uri) + "/" + w.query()
+			return w.special(http.StatusMovedPermanently, location)
 		}
 		if err := w.inside(location); !errors.Is(err, errLocation) {
 			return err

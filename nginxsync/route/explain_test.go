@@ -167,7 +167,7 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 		fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, echo(t, name))
 	}
 	text := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp "+
-		"{\naccess_log off;\nabsolute_redirect off;\n"+
+		"{\naccess_log off;\n"+
 		"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path "+
 		"%[1]s/3;\nuwsgi_temp_path %[1]s/4;\nscgi_temp_path %[1]s/5;\n%[2]s%[3]s}\n",
 		dir, upstreams.String(), servers)

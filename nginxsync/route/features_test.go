@@ -87,7 +87,7 @@ func TestExplainFeatures(t *testing.T) {
 			want: "204"},
 		{name: "an expression with look-around",
 			server: `location ~ ^/(?!api)(\w+)\Z { return 302 /$1; } location / { return 403; }`,
-			url:    "/site", want: "302 /site"},
+			url:    "/site", want: "302 http://a.x/site"},
 		{name: "recursion is undecided", server: `location ~ ^/(a(?1)?b) { return 204; }`,
 			url: "/ab", want: "?"},
 		{name: "try_files without a disk",
@@ -137,7 +137,8 @@ func TestExplainFeatures(t *testing.T) {
 			url:    "/", want: "?", change: password},
 		{name: "auth_request",
 			server: `location / { auth_request /auth; proxy_pass http://web; }`, url: "/",
-			want: "web / unless auth_request /auth answers 401 or 403"},
+			want: "web / unless auth_request /auth answers 401 or 403 beside auth_request /auth: " +
+				"to web, asked for /auth"},
 		{name: "satisfy any with auth_request",
 			server: `location / { satisfy any; deny all; auth_request /a; proxy_pass http://web; }`,
 			url:    "/", want: "?"},
@@ -154,6 +155,39 @@ func TestExplainFeatures(t *testing.T) {
 		{name: "X-Accel-Redirect that is ignored",
 			server: `location / { proxy_ignore_headers X-Accel-Redirect; proxy_pass http://web; } ` +
 				`location /files/ { internal; alias /srv/; }`, url: "/", want: "web /"},
+		{name: "a redirect on a port of its own",
+			server: `listen 8080; location / { return 302 /x; }`, url: "http://A.x.:8080/p",
+			want: "302 http://a.x:8080/x"},
+		{name: "a redirect by the name of the server",
+			server: `server_name .B.x a.x; server_name_in_redirect on; location / { rewrite ^ /x permanent; }`,
+			url:    "/p", want: "301 http://b.x/x"},
+		{name: "a redirect without the port",
+			server: `listen 8080; port_in_redirect off; location /d/ { proxy_pass http://web; }`,
+			url:    "http://a.x:8080/d?q", want: "301 http://a.x/d/?q"},
+		{name: "a redirect that stays a path",
+			server: `location / { absolute_redirect off; return 302 /x; }`, url: "/p",
+			want: "302 /x"},
+		{name: "a redirect to another host", server: `location / { return 302 https://b.x/x; }`,
+			url: "/p", want: "302 https://b.x/x"},
+		{name: "an internal directory without its slash",
+			server: `location /d/ { internal; proxy_pass http://web; }`, url: "/d", want: "404"},
+		{name: "an error page for the redirect to a directory",
+			server: `location /d/ { error_page 301 = @alt; proxy_pass http://web; } location @alt { proxy_pass http://alt; }`, url: "/d", want: "alt /d"},
+		{name: "an error page for a rewrite",
+			server: `error_page 302 = @alt; location / { rewrite ^ /x redirect; } location @alt { proxy_pass http://alt; }`, url: "/p?q", want: "alt /p?q"},
+		{name: "the name of a server as a variable",
+			server: `server_name .B.X; location / { return 302 https://$server_name/; }`,
+			url:    "/", want: "302 https://b.x/"},
+		{name: "requests beside the one that is asked",
+			server: `mirror /m; location / { add_before_body /m; auth_request /auth; proxy_pass http://web; } location = /m { internal; proxy_pass http://side; } location = /auth { internal; return 204; } location /x { mirror off; proxy_pass http://web; }`,
+			url:    "/p?q",
+			want: "web /p?q unless auth_request /auth answers 401 or 403 " +
+				"unless the upstream sends X-Accel-Redirect beside mirror /m: to side, asked for /m?q beside auth_request /auth: 204 beside add_before_body /m: to side, asked for /m"},
+		{name: "includes of the page", server: `ssi on; location / { proxy_pass http://web; }`,
+			url: "/p", want: "web /p beside ssi: the page names further requests"},
+		{name: "a mirror that cannot be told",
+			server: `mirror /m; location / { proxy_pass http://web; } location = /m { proxy_pass http://$request_id; }`,
+			url:    "/p", want: "web /p beside mirror /m: undecided"},
 		{name: "geo", server: `location / { proxy_pass http://$pool; }`, url: "/", want: "near /",
 			change: func(r *route.Request) {
 				r.Client = netip.MustParseAddr("10.1.2.3")
@@ -202,6 +236,9 @@ func told(a *route.Answer) string {
 		text := a.Upstream + " " + a.URI
 		for _, u := range a.Unless {
 			text += " unless " + u.Text
+		}
+		for _, b := range a.Beside {
+			text += " beside " + b.Text
 		}
 		return text
 	case a.File != "":

@@ -288,14 +288,7 @@ func (w *walk) otherThanFiles(index string) error {
 	if strings.Contains(index, "$") {
 		return undecided(w.at.Directive, "the index %s of %s", index, w.uri)
 	}
-	try := *w
-	try.maps, try.set, try.named = map[string]string{}, map[string]string{}, map[string]string{}
-	for from, to := range map[*map[string]string]*map[string]string{&w.maps: &try.maps,
-		&w.set: &try.set, &w.named: &try.named} {
-		for k, v := range *from {
-			(*to)[k] = v
-		}
-	}
+	try := w.copy()
 	try.answer = Answer{}
 	target := w.uri + index
 	if strings.HasPrefix(index, "/") {

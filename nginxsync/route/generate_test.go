@@ -67,7 +67,7 @@ func (g *generated) pair() pair {
 		p.method = pick(g.r, "POST", "PUT", "HEAD", "DELETE")
 	}
 	p.path = pick(g.r, "/look/", "/look/", "/n/", "/tf/", "/tf/", "/tf/", "/ep/", "/ep/", "/", "/",
-		"/b/", "/in/", "/le/", "/al/", "/v/", "/if/", "/redir/", "/ac/", "/ac/", "/ifs/")
+		"/b/", "/in/", "/le/", "/al/", "/v/", "/if/", "/redir/", "/dir", "/ac/", "/ac/", "/ifs/")
 	for range 1 + g.r.IntN(3) {
 		p.path += pick(g.r, "a", "b", "x", "api", "ab", "1", "12", "/", "a.txt", "c.txt",
 			"index.html", "f.php", "index.php", "..", "//", "b/", "d", "aab", "aa")
@@ -146,7 +146,12 @@ func (g *generated) server(i int, host, root string) {
 		pick(g.r, "return 204;", "rewrite ^/if(.*)$ $1 last;", "proxy_pass http://two;",
 			"rewrite ^ /a.txt break;"), pick(g.r, "proxy_pass http://one;", "try_files $uri =404;",
 			""))
-	g.line("    location /redir/ { rewrite ^/redir/(.*)$ %s; }", pick(g.r, "/t/$1 redirect",
+	g.line("    %s", pick(g.r, "", "absolute_redirect off;", "port_in_redirect off;",
+		"server_name_in_redirect on;", "error_page 301 302 = @fall;"))
+	g.line("    location /dir/ { %s proxy_pass http://one; }", pick(g.r, "", "internal;",
+		"error_page 301 = @other;", "absolute_redirect off;"))
+	g.line("    location /redir/ { %s rewrite ^/redir/(.*)$ %s; }", pick(g.r, "", "",
+		"error_page 302 = @fall;", "absolute_redirect off;"), pick(g.r, "/t/$1 redirect",
 		"/t/$1?a=$1 permanent", "http://x/$1 redirect", "/t/$uri? redirect", "/n/$1?c=$1 last",
 		"/in/$1 last"))
 	g.line("    location /ac/ { %s %s %s %s error_page 403 %s; error_page 401 = @other; %s }",

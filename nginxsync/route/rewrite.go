@@ -91,10 +91,11 @@ func (s *script) rewrite(n conf.Node) (end bool, err error) {
 		args = s.args
 	}
 	if redirect {
-		s.answer.Status, s.answer.Location = http.StatusFound, unescapeRedirect(path)
+		code := http.StatusFound
 		if flag == "permanent" {
-			s.answer.Status = http.StatusMovedPermanently
+			code = http.StatusMovedPermanently
 		}
+		s.answer.Location = unescapeRedirect(path)
 		if args != "" {
 			s.answer.Location += "?" + args
 		}
@@ -102,7 +103,8 @@ func (s *script) rewrite(n conf.Node) (end bool, err error) {
 			return false, err
 		}
 		s.step(n.Directive, "redirect to %s", s.answer.Location)
-		return true, errDone
+		s.rawUsed, s.internal = false, true // for an error page
+		return true, s.special(code, s.at)
 	}
 	s.step(n.Directive, "rewritten from %s to %s %s", s.uri, path, flag)
 	if path == "" {

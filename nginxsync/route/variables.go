@@ -89,10 +89,7 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 	case "http_host":
 		return w.hostport, nil
 	case "server_name":
-		for n := range w.server.Find("server_name") {
-			return n.Arg(0), nil
-		}
-		return "", nil
+		return w.serverName(), nil
 	case "document_root":
 		return w.root(at)
 	case "request_filename":

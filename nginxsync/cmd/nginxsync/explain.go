@@ -112,6 +112,9 @@ func explain(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	for _, step := range answer.Unless {
 		fmt.Fprintf(stdout, "%s: unless %s\n", step.At, step.Text)
 	}
+	for _, step := range answer.Beside {
+		fmt.Fprintf(stdout, "%s: beside it, %s\n", step.At, step.Text)
+	}
 	return err
 }
 
