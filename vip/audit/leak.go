@@ -28,9 +28,9 @@ type LeakConfig struct {
 	// Grace is how long an owner must be gone before its lease is ended; negative to report only.
 	// The default is 15 min.
 	Grace time.Duration
-	// MaxShare is the share, above 0 up to 1, of the live leases whose owners may be gone at once:
-	// when Alive says so of more, Check ends none and returns a *HeldError. 1 is no limit. The
-	// default is DefaultMaxShare.
+	// MaxShare is the share, above 0 up to 1, of the live leases, those left out for which Alive
+	// fails, whose owners may be gone at once: when Alive says so of more, Check ends none and
+	// returns a *HeldError. 1 is no limit. The default is DefaultMaxShare.
 	MaxShare float64
 	// AtLeast is how many owners may be gone at once in any case. The default is DefaultAtLeast.
 	AtLeast int
@@ -123,15 +123,15 @@ func (c *LeakChecker) Run(ctx context.Context) error {
 // becomes a suspect; Check ends a suspect whose owner is still gone after LeakConfig.Grace. An
 // owner that is alive again, or has asked the allocator for its lease again, is no suspect any
 // more. A lease that changes after Check has begun is not ended, so a renewal or a binding at the
-// last moment saves it. When more owners are gone at once than LeakConfig.MaxShare and AtLeast
-// allow, Check ends none of them and the error is a *HeldError: see CheckAllowing. Check returns
-// the suspects by address, the ended ones included, with all errors joined. When ctx is done the
-// error is context.Cause(ctx).
+// last moment saves it. When more owners are gone at once than LeakConfig.MaxShare, of the owners
+// that Alive knows, and AtLeast allow, Check ends none of them and the error is a *HeldError: see
+// CheckAllowing. Check returns the suspects by address, the ended ones included, with all errors
+// joined. When ctx is done the error is context.Cause(ctx).
 func (c *LeakChecker) Check(ctx context.Context) ([]Leak, error) { return c.CheckAllowing(ctx, 0) }
 
-// CheckAllowing is Check that ends suspects although up to gone owners are gone at once. It is for
-// a person that has seen Held and knows that the owners are gone.
-func (c *LeakChecker) CheckAllowing(ctx context.Context, gone int) (leaks []Leak, err error) {
+// CheckAllowing is Check that ends suspects although up to allowed owners are gone at once. It is
+// for a person that has seen Held and knows that the owners are gone.
+func (c *LeakChecker) CheckAllowing(ctx context.Context, allowed int) (leaks []Leak, err error) {
 	if c.cfg.Observe != nil {
 		start := c.cfg.Now()
 		defer func() { c.cfg.Observe("check leaks", c.cfg.Now().Sub(start), err) }()
@@ -144,7 +144,9 @@ func (c *LeakChecker) CheckAllowing(ctx context.Context, gone int) (leaks []Leak
 		return nil, fmt.Errorf("check for leaks: %w", err)
 	}
 	var errs []error
-	var due []int // in leaks, to be ended
+	var due []int             // in leaks, to be ended
+	gone := map[string]bool{} // leases by id, to be ended or not
+	unknown := 0              // owners
 	live := make(map[string]bool, len(snapshot.Leases))
 	for _, l := range snapshot.Leases {
 		live[l.ID] = true
@@ -155,9 +157,11 @@ func (c *LeakChecker) CheckAllowing(ctx context.Context, gone int) (leaks []Leak
 		switch {
 		case err != nil: // not seen alive, and not counted as seen gone
 			errs = append(errs, fmt.Errorf("owner of lease %s: %w", l.ID, err))
+			unknown++
 		case alive:
 			c.clear(l.ID)
 		default:
+			gone[l.ID] = true
 			leak, over := c.suspect(snapshot, l)
 			if over {
 				due = append(due, len(leaks))
@@ -166,15 +170,25 @@ func (c *LeakChecker) CheckAllowing(ctx context.Context, gone int) (leaks []Leak
 		}
 	}
 	c.forgetAllBut(live)
-	if h := c.hold(len(leaks), len(snapshot.Leases), gone); h != nil {
+	// an Alive that fails for most does not make the others a small share
+	if h := c.hold(len(leaks), len(snapshot.Leases)-unknown, allowed); h != nil {
 		errs = append(errs, fmt.Errorf("check for leaks: %w", &HeldError{*h}))
 		due = nil
 	}
+	ended := map[string]bool{} // by id: the other lease of a pair ends with it
 	for _, i := range due {
 		if ctx.Err() != nil {
 			return leaks, fmt.Errorf("check for leaks: %w", context.Cause(ctx))
 		}
-		errs = append(errs, c.end(ctx, snapshot, &leaks[i]))
+		leak := &leaks[i]
+		switch peer := leak.Lease.Peer; {
+		case peer != "" && !gone[peer]: // the same owner was seen alive, or is not known
+		case peer != "" && ended[peer]:
+			leak.Confirmed = true
+		default:
+			errs = append(errs, c.end(ctx, snapshot, leak))
+			ended[leak.Lease.ID] = leak.Confirmed
+		}
 	}
 	return leaks, errors.Join(errs...)
 }

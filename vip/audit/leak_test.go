@@ -201,3 +201,73 @@ func TestNewLeakChecker(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 }
+
+// An Alive that fails for most owners and says of all others that they are gone is no small share.
+func TestLeaksHoldUnknownOwners(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "10.0.0.0/24"))
+	leasedTo(t, a, 100)
+	away := errors.New("no leader")
+	leaks := checker(t, a, c, audit.LeakConfig{
+		Grace: time.Minute,
+		Alive: func(_ context.Context, l vip.Lease) (bool, error) {
+			if l.Addr.As4()[3] > 10 {
+				return false, away
+			}
+			return false, nil
+		},
+	})
+	for range 2 {
+		_, err := leaks.Check(t.Context())
+		require.ErrorIs(t, err, away)
+		require.ErrorIs(t, err, audit.ErrHeld)
+		require.ErrorContains(t, err, "10 of 10 leases")
+		c.Add(time.Hour)
+	}
+	require.Equal(t, uint64(100), leased(a))
+}
+
+// The two leases of a pair have one owner, and end together.
+func TestLeaksOfAPair(t *testing.T) {
+	t.Parallel()
+	for what, test := range map[string]struct {
+		v6    func() (bool, error)
+		ended int
+	}{
+		"gone":      {func() (bool, error) { return false, nil }, 2},
+		"alive":     {func() (bool, error) { return true, nil }, 0},
+		"not known": {func() (bool, error) { return false, errors.New("no leader") }, 0},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := newClock()
+			other := pool(t, "fd00::1-fd00::9")
+			other.Name = "six"
+			a := allocator(t, vip.NewMemStore(), c, vip.Config{},
+				pool(t, "10.0.0.1-10.0.0.9"), other)
+			_, _, err := a.AllocateDual(t.Context(), vip.Request{Owner: owner("T1")})
+			require.NoError(t, err)
+			leaks := checker(t, a, c, audit.LeakConfig{
+				Grace: time.Minute,
+				Alive: func(_ context.Context, l vip.Lease) (bool, error) {
+					if l.Addr.Is6() {
+						return test.v6()
+					}
+					return false, nil
+				},
+			})
+			_, _ = leaks.Check(t.Context())
+			c.Add(time.Hour)
+			found, _ := leaks.Check(t.Context())
+			confirmed := 0
+			for _, l := range found {
+				if l.Confirmed {
+					confirmed++
+				}
+			}
+			require.Equal(t, test.ended, confirmed)
+			require.Len(t, a.List(vip.Query{States: []vip.State{vip.Leased}}), 2-test.ended)
+		})
+	}
+}
