@@ -38,7 +38,8 @@ type row struct {
 	gen     uint64
 	ids     []string  // of its tenures
 	expires time.Time // zero: never
-	group   int       // how many addresses were given together; 0 for one
+	kind    kind      // of its lease, or of the last
+	peer    *row      // that begins and ends with it; nil for none
 	bound   string    // the instance behind it
 	until   time.Time // end of cool-down or quarantine
 	freed   time.Time // zero: never used
@@ -46,6 +47,15 @@ type row struct {
 	taken   bool   // out of the pool: it is reserved as soon as it is free
 	said    []said // its holders, oldest first
 }
+
+// kind tells the leases of one task apart, by the clusters that they override.
+type kind int
+
+const (
+	single kind = iota
+	group       // of two addresses
+	pair        // of an IPv4 and an IPv6 address
+)
 
 // said is the holder and the binding of an address from at on.
 type said struct {
@@ -56,11 +66,11 @@ type said struct {
 func (o *oracle) say(r *row) { r.said = append(r.said, said{o.now, r.task, r.bound}) }
 
 // begin gives r to task.
-func (o *oracle) begin(r *row, task string, group int, l vip.Lease) {
+func (o *oracle) begin(r *row, task string, kind kind, l vip.Lease) {
 	*r = row{
 		addr: r.addr, pool: r.pool, cool: r.cool, taken: r.taken, said: r.said,
 		state: vip.Leased, task: task, gen: r.gen + 1, ids: append(r.ids, l.ID), expires: l.Expires,
-		group: group,
+		kind: kind,
 	}
 	o.say(r)
 }
@@ -96,8 +106,12 @@ func (o *oracle) over(r *row) bool {
 	return r.state == vip.Leased && !r.expires.IsZero() && !r.expires.After(o.now)
 }
 
-// end ends the lease of r.
+// end ends the lease of r, and of its peer.
 func (o *oracle) end(r *row) {
+	if peer := r.peer; peer != nil {
+		r.peer, peer.peer = nil, nil
+		o.end(peer)
+	}
 	r.ended = o.now
 	r.said = append(r.said, said{at: o.now})
 	o.drain(r)
@@ -113,18 +127,18 @@ func (o *oracle) cool(r *row) { r.state, r.until = vip.Cooling, o.now.Add(r.cool
 
 func (o *oracle) holder(task string) *row {
 	for _, r := range o.rows {
-		if r.state == vip.Leased && r.task == task && r.group == 0 {
+		if r.state == vip.Leased && r.task == task && r.kind == single {
 			return r
 		}
 	}
 	return nil
 }
 
-// group lists the live leases of a group of a task.
-func (o *oracle) group(task string) []*row {
+// held lists the live leases of a group, or a pair, of a task.
+func (o *oracle) held(task string, kind kind) []*row {
 	var all []*row
 	for _, r := range o.rows {
-		if r.state == vip.Leased && r.task == task && r.group > 0 {
+		if r.state == vip.Leased && r.task == task && r.kind == kind {
 			all = append(all, r)
 		}
 	}
@@ -138,12 +152,12 @@ func (o *oracle) open(pool string) bool {
 	})].Disabled
 }
 
-// best lists the addresses that a request of task may get now.
-func (o *oracle) best(task string) []*row {
-	if last := o.last(task); len(last) > 0 { // wherever
+// best lists the addresses that a request of task may get now out of these pools.
+func (o *oracle) best(task string, kind kind, pools []vip.Pool) []*row {
+	if last := o.last(task, kind, pools); len(last) > 0 { // wherever
 		return last
 	}
-	for _, p := range o.pools {
+	for _, p := range pools {
 		free := o.free(p.Name)
 		if len(free) == 0 || !o.open(p.Name) {
 			continue
@@ -165,12 +179,13 @@ func (o *oracle) free(pool string) []*row {
 	return free
 }
 
-// last lists the address that task had last, several if it ended them at the same time: it may have
-// it again at once.
-func (o *oracle) last(task string) []*row {
+// last lists the address of the pools that task had last, several if it ended them at the same
+// time: it may have it again at once.
+func (o *oracle) last(task string, kind kind, pools []vip.Pool) []*row {
 	var last []*row
 	for _, r := range o.rows {
-		if !r.returnsTo(task) || !o.open(r.pool) {
+		in := slices.ContainsFunc(pools, func(p vip.Pool) bool { return p.Name == r.pool })
+		if !in || !r.returnsTo(task, kind) || !o.open(r.pool) {
 			continue
 		}
 		if len(last) > 0 && r.ended.After(last[0].ended) {
@@ -183,9 +198,10 @@ func (o *oracle) last(task string) []*row {
 	return last
 }
 
-func (r *row) returnsTo(task string) bool {
+func (r *row) returnsTo(task string, kind kind) bool {
 	rests := r.state == vip.Cooling || r.state == vip.Draining
-	return (r.state == vip.Free || rests && !r.taken) && r.task == task && r.group == 0 && r.gen > 0
+	return (r.state == vip.Free || rests && !r.taken) && r.task == task && r.kind == kind &&
+		r.gen > 0
 }
 
 func (o *oracle) row(addr netip.Addr) *row {
@@ -207,8 +223,11 @@ func newOracle(t require.TestingT) *oracle {
 	require.NoError(t, err)
 	q, err := vip.ParsePool("q", "10.0.1.1-10.0.1.3")
 	require.NoError(t, err)
+	six, err := vip.ParsePool("six", "fd00::1-fd00::3")
+	require.NoError(t, err)
 	p.MaxQuarantined, q.MaxQuarantined, q.CoolDown = 1, 1, 30*time.Second
-	o := &oracle{now: newClock().now, pools: []vip.Pool{p, q}, suspects: map[string]time.Time{}}
+	six.MaxQuarantined, six.CoolDown = 1, time.Minute
+	o := &oracle{now: newClock().now, pools: []vip.Pool{p, q, six}, suspects: map[string]time.Time{}}
 	for _, pool := range o.pools {
 		for a := pool.Ranges[0].First; a.Compare(pool.Ranges[0].Last) <= 0; a = a.Next() {
 			r := &row{addr: a, pool: pool.Name, cool: vip.DefaultCoolDown}
@@ -269,6 +288,8 @@ func TestStateMachine(t *testing.T) {
 			return a
 		}
 		a := start()
+		// what a watcher knows of the addresses
+		known, after := map[netip.Addr]vip.Lease{}, a.Revision()
 		tasks := rapid.SampledFrom([]string{"A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K",
 			"L"})
 		instances := rapid.SampledFrom([]string{"192.0.2.1:80", "192.0.2.2:80", "[2001:db8::1]:80"})
@@ -301,7 +322,7 @@ func TestStateMachine(t *testing.T) {
 					delete(o.suspects, l.ID)
 					return
 				}
-				best := o.best(task)
+				best := o.best(task, single, o.pools)
 				if len(best) == 0 {
 					require.ErrorIs(t, err, vip.ErrExhausted)
 					return
@@ -310,7 +331,7 @@ func TestStateMachine(t *testing.T) {
 				i := slices.IndexFunc(best, func(r *row) bool { return r.addr == l.Addr })
 				require.GreaterOrEqual(t, i, 0, "%s, free since %s, is not one of the best: %s, "+
 					"free since %s", l.Addr, o.row(l.Addr).freed, best[0].addr, best[0].freed)
-				o.begin(best[i], task, 0, l)
+				o.begin(best[i], task, single, l)
 				require.Equal(t, best[i].gen, l.Generation)
 				require.True(t, l.Expires.Equal(o.now.Add(ttl)))
 			},
@@ -318,12 +339,12 @@ func TestStateMachine(t *testing.T) {
 				task := tasks.Draw(t, "task")
 				leases, err := a.AllocateN(t.Context(), vip.Request{Owner: owner(task, "web", "v1"),
 					TTL: time.Minute}, 2)
-				for _, r := range o.group(task) {
+				for _, r := range o.held(task, group) {
 					if o.over(r) {
 						o.end(r)
 					}
 				}
-				switch held := o.group(task); len(held) {
+				switch held := o.held(task, group); len(held) {
 				case 1:
 					require.ErrorIs(t, err, vip.ErrConflict)
 					return
@@ -346,13 +367,41 @@ func TestStateMachine(t *testing.T) {
 						require.Equal(t, p.Name, l.Pool)
 						require.Equal(t, vip.Free, o.row(l.Addr).state)
 						got = append(got, o.row(l.Addr).freed)
-						o.begin(o.row(l.Addr), task, 2, l)
+						o.begin(o.row(l.Addr), task, group, l)
 					}
 					slices.SortFunc(got, time.Time.Compare)
 					require.Equal(t, want, got, "those free for longest")
 					return
 				}
 				require.ErrorIs(t, err, vip.ErrExhausted)
+			},
+			"allocate a pair": func(t *rapid.T) {
+				task := tasks.Draw(t, "task")
+				v4, v6, err := a.AllocateDual(t.Context(),
+					vip.Request{Owner: owner(task, "api", "v1"), TTL: time.Minute})
+				if held := o.held(task, pair); len(held) > 0 && o.over(held[0]) {
+					o.end(held[0])
+				}
+				if held := o.held(task, pair); len(held) > 0 {
+					require.NoError(t, err)
+					require.Equal(t, []netip.Addr{held[0].addr, held[1].addr},
+						[]netip.Addr{v4.Addr, v6.Addr})
+					delete(o.suspects, v4.ID)
+					delete(o.suspects, v6.ID)
+					return
+				}
+				four, six := o.best(task, pair, o.pools[:2]), o.best(task, pair, o.pools[2:])
+				if len(four) == 0 || len(six) == 0 {
+					require.ErrorIs(t, err, vip.ErrExhausted)
+					return
+				}
+				require.NoError(t, err)
+				r, peer := o.row(v4.Addr), o.row(v6.Addr)
+				require.Contains(t, four, r)
+				require.Contains(t, six, peer)
+				o.begin(r, task, pair, v4)
+				o.begin(peer, task, pair, v6)
+				r.peer, peer.peer = peer, r
 			},
 			"allocate by name": func(t *rapid.T) {
 				task, r := tasks.Draw(t, "task"), some.Draw(t, "addr")
@@ -369,12 +418,12 @@ func TestStateMachine(t *testing.T) {
 				case held == r:
 					require.NoError(t, err)
 					delete(o.suspects, l.ID)
-				case r.state != vip.Free && !r.returnsTo(task) || !o.open(r.pool):
+				case r.state != vip.Free && !r.returnsTo(task, single) || !o.open(r.pool):
 					require.ErrorIs(t, err, vip.ErrTaken)
 				default:
 					require.NoError(t, err)
 					require.Equal(t, r.addr, l.Addr)
-					o.begin(r, task, 0, l)
+					o.begin(r, task, single, l)
 				}
 			},
 			"bind": func(t *rapid.T) {
@@ -389,8 +438,12 @@ func TestStateMachine(t *testing.T) {
 					require.ErrorIs(t, err, vip.ErrFenced)
 				default:
 					require.NoError(t, err)
-					r.bound = at
-					o.say(r)
+					for _, r := range []*row{r, r.peer} {
+						if r != nil {
+							r.bound = at
+							o.say(r)
+						}
+					}
 				}
 			},
 			"audit": func(t *rapid.T) {
@@ -465,7 +518,7 @@ func TestStateMachine(t *testing.T) {
 			},
 			"drain proof": func(t *rapid.T) { o.proven = rapid.Bool().Draw(t, "proven") },
 			"disable or enable": func(t *rapid.T) {
-				i := rapid.IntRange(0, 1).Draw(t, "pool")
+				i := rapid.IntRange(0, 2).Draw(t, "pool")
 				o.pools[i].Disabled = !o.pools[i].Disabled
 				require.NoError(t, a.SetPools(t.Context(), o.pools))
 			},
@@ -490,13 +543,24 @@ func TestStateMachine(t *testing.T) {
 			"look for leaks": func(t *rapid.T) {
 				o.gone = tasks.Draw(t, "gone")
 				found, err := leaks.Check(t.Context())
-				require.NoError(t, err)
+				leased := slices.DeleteFunc(slices.Clone(o.rows), func(r *row) bool {
+					return r.state != vip.Leased
+				})
+				gone := 0
+				for _, r := range leased {
+					if r.task == o.gone {
+						gone++
+					}
+				}
+				held := gone > audit.DefaultAtLeast // of as many leases as there are
+				if held {
+					require.ErrorIs(t, err, audit.ErrHeld)
+				} else {
+					require.NoError(t, err)
+				}
 				ended := 0
 				live := map[string]bool{}
-				for _, r := range o.rows {
-					if r.state != vip.Leased {
-						continue
-					}
+				for _, r := range leased {
 					id := r.ids[r.gen-1]
 					live[id] = true
 					since, known := o.suspects[id]
@@ -505,9 +569,10 @@ func TestStateMachine(t *testing.T) {
 						delete(o.suspects, id)
 					case !known:
 						o.suspects[id] = o.now
-					case o.now.Sub(since) >= time.Minute:
-						o.end(r)
-						ended++
+					case o.now.Sub(since) >= time.Minute && !held:
+						if ended++; r.state == vip.Leased { // else with its peer
+							o.end(r)
+						}
 					}
 				}
 				maps.DeleteFunc(o.suspects, func(id string, _ time.Time) bool { return !live[id] })
@@ -526,6 +591,9 @@ func TestStateMachine(t *testing.T) {
 				default:
 					require.NoError(t, err)
 					r.expires = o.now.Add(time.Minute)
+					if r.peer != nil {
+						r.peer.expires = r.expires
+					}
 				}
 			},
 			"release": func(t *rapid.T) {
@@ -592,7 +660,14 @@ func TestStateMachine(t *testing.T) {
 				require.NoError(t, a.Sweep(t.Context()))
 				o.sweep()
 			},
-			"restart": func(*rapid.T) { a = start() },
+			"restart": func(*rapid.T) {
+				a = start()
+				clear(known)
+				for _, l := range a.List(vip.Query{}) {
+					known[l.Addr] = l
+				}
+				after = a.Revision()
+			},
 			"": func(t *rapid.T) {
 				o.tick()
 				for _, s := range a.Stats() {
@@ -621,6 +696,22 @@ func TestStateMachine(t *testing.T) {
 						"states")
 					require.Equal(t, a.List(q), pages(a, q, rapid.IntRange(1, 4).Draw(t, "limit")),
 						"%+v", q)
+				}
+				for after < a.Revision() {
+					events, err := a.Watch(t.Context(), after)
+					require.NoError(t, err)
+					for _, e := range events {
+						after, known[e.Lease().Addr] = e.Revision, e.Lease()
+					}
+				}
+				seen := maps.Clone(known)
+				for _, l := range a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining,
+					vip.Cooling, vip.Quarantined}}) {
+					require.Equal(t, l, seen[l.Addr], "as a watcher knows it")
+					delete(seen, l.Addr)
+				}
+				for addr, l := range seen {
+					require.Contains(t, []vip.State{vip.Free, vip.Reserved}, l.State, "%s", addr)
 				}
 				for _, l := range a.List(vip.Query{}) {
 					r := o.row(l.Addr)

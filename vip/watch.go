@@ -77,7 +77,8 @@ const (
 	// as a bad address
 	Quarantine EventKind = "quarantined"
 	// taken out of quarantine: it drains or cools down
-	Restored   EventKind = "restored"
+	Restored EventKind = "restored"
+	// it has rested; Lease.State is Reserved when the pool reserves it by now
 	BecameFree EventKind = "free"
 )
 
@@ -272,7 +273,7 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 		kind = Restored
 	case e.state == Cooling:
 		kind = Drained
-	case e.state == Free && was.state != Free:
+	case (e.state == Free || e.state == Reserved) && was.state != Free && was.state != Reserved:
 		kind = BecameFree
 	default:
 		return

@@ -242,3 +242,22 @@ func TestWatchFollowsList(t *testing.T) {
 		})
 	})
 }
+
+// An address that is reserved while it rests does not stay at rest for a watcher.
+func TestWatchEndOfRestOfReservedAddress(t *testing.T) {
+	t.Parallel()
+	c, p := newClock(), pool(t, "p", "10.0.0.1-10.0.0.2")
+	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, p)
+	l := release(t, a, allocate(t, a, vip.Request{Owner: owner("T")}))
+	p.Reserved = map[netip.Addr]string{l.Addr: "gateway"}
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{p}))
+	after := a.Revision()
+	c.Add(time.Hour)
+	require.NoError(t, a.Sweep(t.Context()))
+	require.Greater(t, a.Revision(), after)
+	events, err := a.Watch(t.Context(), after)
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+	require.Equal(t, []any{vip.BecameFree, l.Addr, vip.Reserved},
+		[]any{events[0].Kind, events[0].Lease().Addr, events[0].Lease().State})
+}
