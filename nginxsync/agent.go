@@ -271,7 +271,7 @@ func (a *Agent) Release(i Intent) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !slices.ContainsFunc(a.status.Held, func(h Held) bool {
-		return i.covers(key{h.VIP, h.Cluster})
+		return i.covers(h.key())
 	}) {
 		return fmt.Errorf("release vip %s cluster %q: %w", i.VIP, i.Cluster, ErrNotFound)
 	}

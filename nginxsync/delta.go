@@ -26,8 +26,18 @@ type Delta struct {
 func NewDelta(from, to Routes) Delta {
 	d := Delta{From: from.Generation, To: to.Generation}
 	for _, c := range Diff(from.Snapshot, to.Snapshot) {
-		d.Rows = append(d.Rows, Row{VIP: c.VIP, Cluster: c.Cluster, Instances: c.After,
-			Gone: c.After == nil})
+		d.Rows = append(d.Rows, Row{VIP: c.VIP, Branch: c.Branch, Cluster: c.Cluster,
+			Instances: c.After, Gone: c.After == nil})
+	}
+	before := notes(from.Snapshot)
+	for k, note := range notes(to.Snapshot) {
+		if was, ok := before[k]; !ok || was != note {
+			d.Rows = append(d.Rows, k.row(&kept{note: note}))
+		}
+		delete(before, k)
+	}
+	for k := range before {
+		d.Rows = append(d.Rows, k.row(nil))
 	}
 	return d
 }
@@ -58,6 +68,13 @@ func (r Routes) Apply(d Delta) (Routes, error) {
 		for vip, clusters := range r.Snapshot.Overlays {
 			s.Overlays[vip] = maps.Clone(clusters)
 		}
+		for name, clusters := range r.Snapshot.Branches {
+			if s.Branches == nil {
+				s.Branches = map[string]map[string][]Instance{}
+			}
+			s.Branches[name] = maps.Clone(clusters)
+		}
+		s.Scopes, s.Pools = maps.Clone(r.Snapshot.Scopes), r.Snapshot.Pools
 		if s.Baseline == nil {
 			s.Baseline = map[string][]Instance{}
 		}
@@ -65,8 +82,9 @@ func (r Routes) Apply(d Delta) (Routes, error) {
 	for _, row := range d.Rows {
 		if row.Gone {
 			s.drop(row)
-		} else {
-			s.put(row)
+		} else if err := s.put(row); err != nil {
+			return r, fmt.Errorf("routes %s: row %s %s: %w: %w", d.To, row.scope(), row.Cluster,
+				err, ErrInvalid)
 		}
 	}
 	next := NewRoutes(d.To.Number, s)

@@ -2,8 +2,9 @@
 // running Nginx in step with them, without a reload: every virtual address (VIP) can answer with
 // another version.
 //
-// On VIP v, a cluster is served by the instances that the overlay of v names; every cluster that
-// the overlay does not name is served by the baseline.
+// On VIP v, a cluster is served by the instances that the overlay of v names; a cluster that the
+// overlay does not name by those of the first branch of v that names it, else by the baseline. An
+// address of a pool that no lease has answers 410. Snapshot.Resolve says who answers, and why.
 //
 // The embedder's steps, in this order:
 //

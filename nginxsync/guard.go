@@ -12,11 +12,13 @@ import (
 // force go on for a change that it holds, and the rest of the snapshot takes effect. The guard
 // holds
 //
-//   - a cluster of the baseline that would lose its last instance,
-//   - a cluster of the baseline or of an overlay that would keep less than Share of its instances,
+//   - a cluster of the baseline or of a branch that would lose its last instance,
+//   - a cluster of the baseline, of a branch or of an overlay that would keep less than Share of
+//     its instances,
 //   - clusters of overlays that vanish, or are emptied, when all do or less than Share of them
 //     would stay,
-//   - every cluster that shrinks when the baseline would keep less than Share of all its instances.
+//   - every cluster of baseline and branches that shrinks when they would keep less than Share of
+//     all their instances.
 //
 // A change that is held takes effect when an Intent covers it, when Agent.Release names it, or
 // after ReleaseAfter; it ends when the source takes it back.
@@ -30,10 +32,12 @@ type Guard struct {
 }
 
 // Intent is a plan: it names the part that may shrink. It covers the cluster of the baseline when
-// only Cluster is set, all clusters of an overlay when only VIP is set, and one of them when both
-// are. It is used up when its cluster or overlay has gone or has no instance, and it ends at Until.
+// only Cluster is set, all clusters of an overlay or of a branch when only VIP or Branch is set,
+// and one of them when both are. It is used up when its cluster or overlay has gone or has no
+// instance, and it ends at Until.
 type Intent struct {
 	VIP     netip.Addr `json:"vip"`
+	Branch  string     `json:"branch,omitempty"` // the cluster is one of the branch
 	Cluster string     `json:"cluster"`
 	// Until is when it ends. The default is 10 minutes after the agent saw it.
 	Until time.Time `json:"until"`
@@ -49,17 +53,21 @@ func (i Intent) covers(k key) bool {
 	if i.VIP.IsValid() {
 		return i.VIP.Unmap() == k.vip && (i.Cluster == "" || i.Cluster == k.cluster)
 	}
-	return !k.vip.IsValid() && i.Cluster == k.cluster
+	return !k.vip.IsValid() && i.Branch == k.branch &&
+		(i.Cluster == k.cluster || i.Branch != "" && i.Cluster == "")
 }
 
 // Held is a change that the guard holds.
 type Held struct {
-	VIP       netip.Addr `json:"vip"` // the zero Addr for the baseline
-	Cluster   string     `json:"cluster"`
-	Instances int        `json:"instances"` // how many are kept
-	Offered   int        `json:"offered"`   // how many the source has
-	Reason    string     `json:"reason"`
-	Since     time.Time  `json:"since"` // when the change came
+	// the zero Addr for the baseline and for a branch
+	VIP netip.Addr `json:"vip"`
+	// empty for the baseline and for a VIP
+	Branch    string    `json:"branch,omitempty"`
+	Cluster   string    `json:"cluster"`
+	Instances int       `json:"instances"` // how many are kept
+	Offered   int       `json:"offered"`   // how many the source has
+	Reason    string    `json:"reason"`
+	Since     time.Time `json:"since"` // when the change came
 	// Release is when the change takes effect by itself; zero for never
 	Release time.Time `json:"release"`
 	Alarm   bool      `json:"alarm"` // it has been held for longer than Guard.AlarmAfter
@@ -71,10 +79,12 @@ type Held struct {
 //
 //	baseline cluster "a": 11 instances kept, 1 offered: less than 50 % would stay
 func (h Held) String() string {
-	where := SetAside{VIP: h.VIP, Cluster: h.Cluster,
+	where := SetAside{VIP: h.VIP, Branch: h.Branch, Cluster: h.Cluster,
 		Reason: fmt.Sprintf("%d instances kept, %d offered: %s", h.Instances, h.Offered, h.Reason)}
 	return where.String()
 }
+
+func (h Held) key() key { return key{h.VIP, h.Branch, h.Cluster} }
 
 // HeldError lists the changes of a revision that the guard holds.
 type HeldError struct{ Held []Held }
@@ -142,7 +152,8 @@ func (g Guard) judge(shrinks []shrink, rows map[key]*kept, planned func(key) boo
 		case vanish && s.key.vip.IsValid() && s.want == 0:
 			s.reason = fmt.Sprintf("%d of %d clusters of overlays would stay", stay, overlays)
 		case few && !s.key.vip.IsValid():
-			s.reason = fmt.Sprintf("%d of %d instances of the baseline would stay", total-going,
+			s.reason = fmt.Sprintf("%d of %d instances of baseline and branches would stay",
+				total-going,
 				total)
 		}
 	}
@@ -150,6 +161,7 @@ func (g Guard) judge(shrinks []shrink, rows map[key]*kept, planned func(key) boo
 
 func sortHeld(held []Held) {
 	slices.SortFunc(held, func(a, b Held) int {
-		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Cluster, b.Cluster))
+		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Branch, b.Branch),
+			cmp.Compare(a.Cluster, b.Cluster))
 	})
 }

@@ -2,6 +2,7 @@ package nginxsync
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,7 +13,8 @@ import (
 
 // Merge returns a source of all that the sources supply, such as a baseline out of a registry and
 // overlays out of leases. Instances of one cluster in one scope that several sources name serve
-// together, in the order of the sources; the clusters that are planned to be emptied are those of
+// together, in the order of the sources; of several scopes of one VIP that of the last source
+// counts, and the pools are those of all. The clusters that are planned to be emptied are those of
 // all. There is no snapshot before each source has supplied one: the routes of a silent source are
 // not known, and are not empty. A source that fails later keeps its last snapshot in the result
 // while the others go on; its error is returned once after each snapshot.
@@ -117,6 +119,20 @@ func (m *merged) take(i int, snapshot Snapshot, revision uint64) {
 			}
 			join(out.Overlays[vip], clusters)
 		}
+		for name, clusters := range p.snapshot.Branches {
+			if out.Branches == nil {
+				out.Branches = map[string]map[string][]Instance{}
+			}
+			if out.Branches[name] == nil {
+				out.Branches[name] = make(map[string][]Instance, len(clusters))
+			}
+			join(out.Branches[name], clusters)
+		}
+		if out.Scopes == nil && len(p.snapshot.Scopes) > 0 {
+			out.Scopes = make(map[netip.Addr]Scope, len(p.snapshot.Scopes))
+		}
+		maps.Copy(out.Scopes, p.snapshot.Scopes)
+		out.Pools = append(out.Pools, p.snapshot.Pools...)
 		out.Planned = append(out.Planned, p.snapshot.Planned...)
 	}
 	m.snapshot = out

@@ -71,29 +71,70 @@ func (s Snapshot) each(f func(Row)) {
 			f(Row{VIP: vip, Cluster: cluster, Instances: list})
 		}
 	}
-}
-
-// put adds a row to a snapshot whose maps are there.
-func (s Snapshot) put(r Row) {
-	into := s.Baseline
-	if r.VIP.IsValid() {
-		if into = s.Overlays[r.VIP]; into == nil {
-			into = map[string][]Instance{}
-			s.Overlays[r.VIP] = into
+	for name, clusters := range s.Branches {
+		for cluster, list := range clusters {
+			f(Row{Branch: name, Cluster: cluster, Instances: list})
 		}
 	}
-	into[r.Cluster] = r.Instances
+	for vip, scope := range s.Scopes {
+		f(Row{VIP: vip, Cluster: noteCluster, Note: scope.note()})
+	}
+	if len(s.Pools) > 0 {
+		f(Row{Branch: poolScope, Cluster: noteCluster, Note: poolNote(s.Pools)})
+	}
+}
+
+// put adds a row to a snapshot whose maps Baseline and Overlays are there.
+func (s *Snapshot) put(r Row) error {
+	var err error
+	switch {
+	case r.Cluster == noteCluster && r.Branch == poolScope:
+		s.Pools, err = parsePools(r.Note)
+	case r.Cluster == noteCluster:
+		if s.Scopes == nil {
+			s.Scopes = map[netip.Addr]Scope{}
+		}
+		s.Scopes[r.VIP], err = parseScope(r.Note)
+	case r.VIP.IsValid():
+		putCluster(s.Overlays, r.VIP, r)
+	case r.Branch != "":
+		if s.Branches == nil {
+			s.Branches = map[string]map[string][]Instance{}
+		}
+		putCluster(s.Branches, r.Branch, r)
+	default:
+		s.Baseline[r.Cluster] = r.Instances
+	}
+	return err
+}
+
+func putCluster[K comparable](into map[K]map[string][]Instance, k K, r Row) {
+	if into[k] == nil {
+		into[k] = map[string][]Instance{}
+	}
+	into[k][r.Cluster] = r.Instances
 }
 
 // drop removes a row.
-func (s Snapshot) drop(r Row) {
-	if !r.VIP.IsValid() {
+func (s *Snapshot) drop(r Row) {
+	switch {
+	case r.Cluster == noteCluster && r.Branch == poolScope:
+		s.Pools = nil
+	case r.Cluster == noteCluster:
+		delete(s.Scopes, r.VIP)
+	case r.VIP.IsValid():
+		dropCluster(s.Overlays, r.VIP, r)
+	case r.Branch != "":
+		dropCluster(s.Branches, r.Branch, r)
+	default:
 		delete(s.Baseline, r.Cluster)
-		return
 	}
-	delete(s.Overlays[r.VIP], r.Cluster)
-	if len(s.Overlays[r.VIP]) == 0 {
-		delete(s.Overlays, r.VIP)
+}
+
+func dropCluster[K comparable](from map[K]map[string][]Instance, k K, r Row) {
+	delete(from[k], r.Cluster)
+	if len(from[k]) == 0 {
+		delete(from, k)
 	}
 }
 
@@ -142,7 +183,9 @@ func (r *Routes) UnmarshalText(text []byte) error {
 		if err != nil {
 			return err
 		}
-		s.put(row)
+		if err := s.put(row); err != nil {
+			return p.bad("%s", err)
+		}
 	}
 	return r.check(generation, s)
 }

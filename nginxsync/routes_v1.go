@@ -57,7 +57,9 @@ func (r *Routes) unmarshalV1(text []byte) error {
 			}
 			row.Instances = append(row.Instances, in)
 		}
-		s.put(*row)
+		if err := s.put(*row); err != nil {
+			return bad(i+1, "%s", err)
+		}
 	}
 	sum := sha256.Sum256(appendV1(s.Canonical()))
 	if digest := hex.EncodeToString(sum[:8]); digest != generation.Digest {

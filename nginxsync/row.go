@@ -11,23 +11,27 @@ import (
 	"strings"
 )
 
-// Row lists the instances that serve one cluster: on a VIP, or in the baseline. Its line form is
+// Row lists the instances that serve one cluster in a scope: on a VIP, in a branch, or in the
+// baseline. Its line form is
 //
-//	r <vip|-> <cluster> <sum> <bytes>                the head; so many bytes of instances follow
+//	r <vip|@branch|-> <cluster> <sum> <bytes>        the head; so many bytes of instances follow
 //	i <address> <port> <weight> <version|-> <id>     an instance
 //	s <address> <port> <weight> <version|-> <id>     a backup
 //
 // and for a row that goes
 //
-//	d <vip|-> <cluster>
+//	d <vip|@branch|-> <cluster>
 //
-// The sum is the first 8 bytes of the MD5 of "<vip|-> <cluster>", a line break and the instances:
-// it finds damage, not forgery, and MD5 is what Nginx can compute without another module. The VIP
-// is written as Nginx writes $server_addr.
+// A row of the cluster "=" has a note in the place of instances: about the scope of a VIP, or, in
+// the scope "*", about the pools. The sum is the first 8 bytes of the MD5 of the scope, a space,
+// the cluster, a line break and the instances or the note: it finds damage, not forgery, and MD5 is
+// what Nginx can compute without another module. The VIP is written as Nginx writes $server_addr.
 type Row struct {
-	VIP       netip.Addr // the zero Addr for the baseline
+	VIP       netip.Addr // the zero Addr for the baseline and for a branch
+	Branch    string     // "*" for the pools; empty for the baseline and for a VIP
 	Cluster   string
 	Instances []Instance // canonical, as Snapshot.Canonical returns them
+	Note      string     // of the cluster "=", which has no instances
 	Gone      bool       // the row goes; it has no instances
 }
 
@@ -46,12 +50,17 @@ func nginxAddr(a netip.Addr) string {
 	return fmt.Sprintf("::%d.%d.%d.%d", b[12], b[13], b[14], b[15])
 }
 
-// scope is "-" or the VIP.
+// scope is "-", the VIP, "@" and the branch, or "*".
 func (r Row) scope() string {
-	if !r.VIP.IsValid() {
+	switch {
+	case r.VIP.IsValid():
+		return nginxAddr(r.VIP)
+	case r.Branch == "":
 		return "-"
+	case r.Branch == poolScope:
+		return poolScope
 	}
-	return nginxAddr(r.VIP)
+	return "@" + r.Branch
 }
 
 func (r Row) appendKey(b []byte) []byte {
@@ -59,6 +68,9 @@ func (r Row) appendKey(b []byte) []byte {
 }
 
 func (r Row) appendBody(b []byte) []byte {
+	if r.Cluster == noteCluster {
+		return append(b, r.Note...)
+	}
 	for _, in := range r.Instances {
 		if in.Backup {
 			b = append(b, "s "...)
@@ -129,7 +141,14 @@ func (p *parser) row() (row Row, err error) {
 		return row, p.bad("%q, want a row or the end: the text is cut short or changed",
 			line[:min(len(line), 64)])
 	}
-	if f[1] != "-" {
+	branch, isBranch := strings.CutPrefix(f[1], "@")
+	switch {
+	case f[1] == "-":
+	case f[1] == poolScope && f[2] == noteCluster:
+		row.Branch = poolScope
+	case isBranch && f[2] != noteCluster:
+		row.Branch = branch
+	default:
 		if row.VIP, err = netip.ParseAddr(f[1]); err != nil {
 			return row, p.bad("%s", err)
 		}
@@ -146,6 +165,11 @@ func (p *parser) row() (row Row, err error) {
 	head, end := p.line-1, len(p.rest)-size
 	if got := fmt.Sprintf("%016x", row.sum([]byte(p.rest[:size]))); got != f[3] {
 		return row, p.bad("the sum of the row is %s, not %s: it was changed", got, f[3])
+	}
+	if row.Cluster == noteCluster {
+		row.Note, p.rest = p.rest[:size], p.rest[size:]
+		p.line += strings.Count(row.Note, "\n")
+		return row, nil
 	}
 	row.Instances = []Instance{}
 	for len(p.rest) > end {

@@ -257,11 +257,11 @@ func (r *runner) plan() {
 	}
 	known := map[key]bool{}
 	for _, h := range held {
-		known[key{h.VIP, h.Cluster}] = !h.Alarm
+		known[h.key()] = !h.Alarm
 	}
 	holding := r.table.heldList()
 	for _, h := range holding {
-		if quiet, ok := known[key{h.VIP, h.Cluster}]; !ok || quiet && h.Alarm {
+		if quiet, ok := known[h.key()]; !ok || quiet && h.Alarm {
 			r.cfg.Logger.Warn("change held", "change", h.String(), "alarm", h.Alarm)
 		}
 	}

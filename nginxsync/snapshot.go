@@ -36,6 +36,14 @@ type Snapshot struct {
 	// with an empty list is answered with 503 there: a tester must not look at another version and
 	// believe it is the one under test. To return to the baseline, leave the cluster out.
 	Overlays map[netip.Addr]map[string][]Instance
+	// Branches are, by name and cluster, the instances that serve the cluster on the VIPs whose
+	// Scope names the branch. A name is 1 to 63 letters, digits, ".", "_" or "-".
+	Branches map[string]map[string][]Instance
+	// Scopes holds what is known of VIPs besides their overlays.
+	Scopes map[netip.Addr]Scope
+	// Pools are the addresses that are leased: one without an overlay and without a Scope is
+	// answered with 410. The default is none: such an address is answered by the baseline.
+	Pools []Range
 	// Planned are the changes that the agent's guard is to believe: see Guard. An intent outlives
 	// the snapshot: a source goes on to supply it until it ends.
 	Planned []Intent
@@ -43,7 +51,8 @@ type Snapshot struct {
 
 // Canonical is a copy with the instances of each cluster in the order of their ids, weights of 0
 // written as 1, IPv4 addresses in their short form, overlays without clusters and the list of
-// planned clusters left out. Two snapshots that mean the same have equal canonical forms.
+// planned clusters left out. Ranges of pools that touch are joined. Two
+// snapshots that mean the same have equal canonical forms.
 func (s Snapshot) Canonical() Snapshot {
 	out := Snapshot{
 		Baseline: canonicalClusters(s.Baseline),
@@ -62,6 +71,24 @@ func (s Snapshot) Canonical() Snapshot {
 		maps.Copy(all, out.Overlays[vip.Unmap()]) // the overlay of the address itself counts
 		out.Overlays[vip.Unmap()] = all
 	}
+	for name, clusters := range s.Branches {
+		if len(clusters) == 0 {
+			continue
+		}
+		if out.Branches == nil {
+			out.Branches = map[string]map[string][]Instance{}
+		}
+		out.Branches[name] = canonicalClusters(clusters)
+	}
+	if len(s.Scopes) > 0 {
+		out.Scopes = make(map[netip.Addr]Scope, len(s.Scopes))
+	}
+	for vip, scope := range s.Scopes {
+		if _, own := s.Scopes[vip.Unmap()]; !vip.Is4In6() || !own {
+			out.Scopes[vip.Unmap()] = scope.canonical()
+		}
+	}
+	out.Pools = canonicalPools(s.Pools)
 	return out
 }
 
@@ -86,26 +113,29 @@ func canonicalList(list []Instance) []Instance {
 // Equal reports whether the snapshots route every request the same way.
 func (s Snapshot) Equal(other Snapshot) bool {
 	a, b := s.Canonical(), other.Canonical()
-	return equalClusters(a.Baseline, b.Baseline) && maps.EqualFunc(a.Overlays, b.Overlays,
-		equalClusters)
+	return equalClusters(a.Baseline, b.Baseline) &&
+		maps.EqualFunc(a.Overlays, b.Overlays, equalClusters) &&
+		maps.EqualFunc(a.Branches, b.Branches, equalClusters) &&
+		maps.EqualFunc(a.Scopes, b.Scopes, Scope.equal) && slices.Equal(a.Pools, b.Pools)
 }
 
 func equalClusters(a, b map[string][]Instance) bool { return maps.EqualFunc(a, b, slices.Equal) }
 
 // RouteChange is one difference between two snapshots.
 type RouteChange struct {
-	VIP     netip.Addr // the zero Addr for the baseline
+	VIP     netip.Addr // the zero Addr for the baseline and for a branch
+	Branch  string     // empty for the baseline and for a VIP
 	Cluster string
 	// nil when the cluster was not named, empty when it was named without an instance
 	Before []Instance
 	After  []Instance
 }
 
-// Diff returns the changes that lead from one snapshot to the other, baseline first, then by VIP
-// and cluster.
+// Diff returns the changes of instances that lead from one snapshot to the other, baseline first,
+// then by VIP and cluster, then by branch and cluster. Scopes and pools are no part of it.
 func Diff(from, to Snapshot) []RouteChange {
 	from, to = from.Canonical(), to.Canonical()
-	changes := diffClusters(netip.Addr{}, from.Baseline, to.Baseline)
+	changes := diffClusters(key{}, from.Baseline, to.Baseline)
 	vips := map[netip.Addr]bool{}
 	for vip := range from.Overlays {
 		vips[vip] = true
@@ -114,12 +144,24 @@ func Diff(from, to Snapshot) []RouteChange {
 		vips[vip] = true
 	}
 	for _, vip := range slices.SortedFunc(maps.Keys(vips), netip.Addr.Compare) {
-		changes = append(changes, diffClusters(vip, from.Overlays[vip], to.Overlays[vip])...)
+		changes = append(changes, diffClusters(key{vip: vip}, from.Overlays[vip],
+			to.Overlays[vip])...)
+	}
+	branches := map[string]bool{}
+	for name := range from.Branches {
+		branches[name] = true
+	}
+	for name := range to.Branches {
+		branches[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(branches)) {
+		changes = append(changes, diffClusters(key{branch: name}, from.Branches[name],
+			to.Branches[name])...)
 	}
 	return changes
 }
 
-func diffClusters(vip netip.Addr, from, to map[string][]Instance) []RouteChange {
+func diffClusters(in key, from, to map[string][]Instance) []RouteChange {
 	names := map[string]bool{}
 	for name := range from {
 		names[name] = true
@@ -132,8 +174,8 @@ func diffClusters(vip netip.Addr, from, to map[string][]Instance) []RouteChange 
 		before, had := from[name]
 		after, has := to[name]
 		if had != has || !slices.Equal(before, after) {
-			changes = append(changes, RouteChange{VIP: vip, Cluster: name, Before: before,
-				After: after})
+			changes = append(changes, RouteChange{VIP: in.vip, Branch: in.branch, Cluster: name,
+				Before: before, After: after})
 		}
 	}
 	return changes

@@ -13,8 +13,32 @@ import (
 
 // key names a row.
 type key struct {
-	vip     netip.Addr // the zero Addr for the baseline
+	vip     netip.Addr // the zero Addr for the baseline and for a branch
+	branch  string     // as in Row
 	cluster string
+}
+
+// row is the row as it should be; nil stands for none.
+func (k key) row(there *kept) Row {
+	row := Row{VIP: k.vip, Branch: k.branch, Cluster: k.cluster, Gone: there == nil}
+	if there != nil {
+		row.Instances, row.Note = there.instances, there.note
+	}
+	return row
+}
+
+func keyOf(r Row) key { return key{r.VIP, r.Branch, r.Cluster} }
+
+// notes are the notes of a snapshot.
+func notes(s Snapshot) map[key]string {
+	out := make(map[key]string, len(s.Scopes)+1)
+	for vip, scope := range s.Scopes {
+		out[key{vip: vip, cluster: noteCluster}] = scope.note()
+	}
+	if len(s.Pools) > 0 {
+		out[key{branch: poolScope, cluster: noteCluster}] = poolNote(s.Pools)
+	}
+	return out
 }
 
 // offer is a row of the source.
@@ -28,6 +52,7 @@ type offer struct {
 // kept is a row that Nginx should have.
 type kept struct {
 	instances []Instance
+	note      string
 	sum       uint64
 }
 
@@ -36,6 +61,10 @@ type kept struct {
 // row of the snapshot and work for the rows that changed.
 type table struct {
 	guard Guard
+
+	scopes       map[netip.Addr]Scope // as the source gave them
+	pools        []Range              // canonical
+	offeredPools []Range              // as the source gave them
 
 	offers map[key]*offer
 	sifted bool       // the last snapshot needed Usable
@@ -46,6 +75,7 @@ type table struct {
 	have   bool // there are rows to be had, perhaps none
 	rows   map[key]*kept
 	digest uint64
+	named  uint64 // the digest that number stands for
 	number uint64
 	base   Generation // that Nginx has accepted last
 	dirty  map[key]bool
@@ -60,7 +90,8 @@ type table struct {
 
 func newTable(guard Guard) *table {
 	return &table{guard: guard, offers: map[key]*offer{}, bad: map[key]bool{},
-		rows: map[key]*kept{}, dirty: map[key]bool{}, used: map[Intent]bool{}, first: map[Intent]time.Time{},
+		rows: map[key]*kept{}, dirty: map[key]bool{}, used: map[Intent]bool{},
+		first:    map[Intent]time.Time{},
 		released: map[key]bool{}, held: map[key]Held{}}
 }
 
@@ -75,20 +106,24 @@ func (t *table) desired() Generation {
 func (t *table) adopt(r Routes) {
 	clear(t.rows)
 	t.digest, t.number, t.have = 0, r.Generation.Number, true
-	r.Snapshot.each(func(row Row) { t.set(key{row.VIP, row.Cluster}, row.Instances, true) })
+	t.scopes, t.pools, t.offeredPools = r.Snapshot.Scopes, r.Snapshot.Pools, r.Snapshot.Pools
+	r.Snapshot.each(func(row Row) {
+		t.set(keyOf(row), &kept{instances: row.Instances, note: row.Note})
+	})
+	t.named = t.digest
 }
 
-// set makes a row one that Nginx should have, or not.
-func (t *table) set(k key, instances []Instance, there bool) {
+// set makes a row one that Nginx should have, or not for nil.
+func (t *table) set(k key, next *kept) {
 	if was := t.rows[k]; was != nil {
 		t.digest ^= was.sum
 		delete(t.rows, k)
 	}
 	t.dirty[k] = true
-	if there {
+	if next != nil {
 		var buf [512]byte
-		row := Row{VIP: k.vip, Cluster: k.cluster, Instances: instances}
-		next := &kept{instances: instances, sum: row.sum(row.appendBody(buf[:0]))}
+		row := k.row(next)
+		next.sum = row.sum(row.appendBody(buf[:0]))
 		t.digest ^= next.sum
 		t.rows[k] = next
 	}
@@ -114,7 +149,9 @@ func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
 	}
 	if t.walk == 1 {
 		for k := range t.rows {
-			changed[k] = true // it may be gone since
+			if k.cluster != noteCluster {
+				changed[k] = true // it may be gone since
+			}
 		}
 	}
 	t.intents = s.Planned
@@ -149,11 +186,63 @@ func (t *table) look(s Snapshot, changed map[key]bool) bool {
 			return false
 		}
 		for cluster, list := range clusters {
-			if !t.see(key{vip, cluster}, list, changed) {
+			if !t.see(key{vip: vip, cluster: cluster}, list, changed) {
 				return false
 			}
 		}
 	}
+	for name, clusters := range s.Branches {
+		if !t.sifted && names.Task(name) != nil {
+			return false
+		}
+		for cluster, list := range clusters {
+			if !t.see(key{branch: name, cluster: cluster}, list, changed) {
+				return false
+			}
+		}
+	}
+	return t.annotate(s)
+}
+
+// annotate takes over the scopes and the pools of a snapshot. It returns false when only Usable can
+// tell what they mean.
+func (t *table) annotate(s Snapshot) bool {
+	pools := t.pools
+	if !slices.Equal(t.offeredPools, s.Pools) {
+		pools = canonicalPools(s.Pools)
+	}
+	if !t.sifted {
+		f := &sifter{grammar: strict,
+			out: Snapshot{Overlays: map[netip.Addr]map[string][]Instance{}}}
+		for vip, scope := range s.Scopes {
+			if was, ok := t.scopes[vip]; !ok || !was.equal(scope) {
+				if f.scope(vip, scope, s); plain(vip) != vip {
+					return false
+				}
+			}
+		}
+		if f.pools(s.Pools); len(f.aside) > 0 {
+			return false
+		}
+	}
+	for vip, scope := range s.Scopes {
+		if was, ok := t.scopes[vip]; !ok || !was.equal(scope) {
+			t.set(key{vip: vip, cluster: noteCluster}, &kept{note: scope.note()})
+		}
+	}
+	for vip := range t.scopes {
+		if _, ok := s.Scopes[vip]; !ok {
+			t.set(key{vip: vip, cluster: noteCluster}, nil)
+		}
+	}
+	k := key{branch: poolScope, cluster: noteCluster}
+	switch {
+	case len(pools) == 0 && len(t.pools) > 0:
+		t.set(k, nil)
+	case !slices.Equal(pools, t.pools):
+		t.set(k, &kept{note: poolNote(pools)})
+	}
+	t.scopes, t.pools, t.offeredPools = s.Scopes, pools, s.Pools
 	return true
 }
 
@@ -172,7 +261,7 @@ func (t *table) see(k key, list []Instance, changed map[key]bool) bool {
 	}
 	o.walk, o.from = t.walk, list
 	f := &sifter{grammar: strict}
-	good := f.instances(k.vip, k.cluster, list)
+	good := f.instances(k, list)
 	delete(t.bad, k)
 	if o.aside = f.aside; len(o.aside) > 0 {
 		t.bad[k] = true
@@ -198,17 +287,16 @@ func (t *table) decide(changed map[key]bool, after uint64, now time.Time) {
 	for k := range t.held {
 		changed[k] = true
 	}
-	before := t.digest
 	var shrinks []shrink
 	for k := range changed {
 		o, row := t.offers[k], t.rows[k]
 		switch {
 		case o == nil && row == nil:
 		case row == nil:
-			t.set(k, o.instances, true)
+			t.set(k, &kept{instances: o.instances})
 		case o != nil && len(o.instances) >= len(row.instances):
 			if !slices.Equal(o.instances, row.instances) {
-				t.set(k, o.instances, true)
+				t.set(k, &kept{instances: o.instances})
 			}
 		default:
 			s := shrink{key: k, have: len(row.instances), gone: o == nil}
@@ -224,10 +312,10 @@ func (t *table) decide(changed map[key]bool, after uint64, now time.Time) {
 	if len(shrinks) > 0 {
 		t.shrink(shrinks, after, now)
 	}
-	if t.digest != before || !t.have {
+	if t.digest != t.named || !t.have {
 		t.number++
 	}
-	t.have = true
+	t.have, t.named = true, t.digest
 }
 
 // shrink lets rows shrink or holds them.
@@ -247,18 +335,19 @@ func (t *table) shrink(shrinks []shrink, after uint64, now time.Time) {
 			if plan := t.plan(k, now); plan != nil && s.want == 0 {
 				plans[*plan] = true
 			}
-			var instances []Instance
-			if o := t.offers[k]; o != nil {
-				instances = o.instances
+			var next *kept
+			if o := t.offers[k]; o != nil && !s.gone {
+				next = &kept{instances: o.instances}
 			}
-			t.set(k, instances, !s.gone)
+			t.set(k, next)
 			delete(t.held, k)
 			delete(t.released, k)
 			continue
 		}
 		h, ok := t.held[k]
 		if !ok {
-			h = Held{VIP: k.vip, Cluster: k.cluster, Since: now, after: after, at: t.revision}
+			h = Held{VIP: k.vip, Branch: k.branch, Cluster: k.cluster, Since: now, after: after,
+				at: t.revision}
 			if t.guard.ReleaseAfter > 0 {
 				h.Release = now.Add(t.guard.ReleaseAfter)
 			}
@@ -321,7 +410,8 @@ func (t *table) setAside() []SetAside {
 }
 
 func compareKeys(a, b key) int {
-	return cmp.Or(a.vip.Compare(b.vip), cmp.Compare(a.cluster, b.cluster))
+	return cmp.Or(a.vip.Compare(b.vip), cmp.Compare(a.branch, b.branch),
+		cmp.Compare(a.cluster, b.cluster))
 }
 
 func (t *table) heldList() []Held {
@@ -337,18 +427,12 @@ func (t *table) delta(applied Generation) Delta {
 	if applied != t.base || applied == (Generation{}) {
 		d.Full = true
 		for k, row := range t.rows {
-			d.Rows = append(d.Rows, Row{VIP: k.vip, Cluster: k.cluster, Instances: row.instances})
+			d.Rows = append(d.Rows, k.row(row))
 		}
 		return d
 	}
 	for k := range t.dirty {
-		row := Row{VIP: k.vip, Cluster: k.cluster}
-		if there := t.rows[k]; there != nil {
-			row.Instances = there.instances
-		} else {
-			row.Gone = true
-		}
-		d.Rows = append(d.Rows, row)
+		d.Rows = append(d.Rows, k.row(t.rows[k]))
 	}
 	return d
 }
@@ -375,7 +459,7 @@ func (t *table) agree(applied Generation) bool {
 func (t *table) appendText(b []byte) []byte {
 	b = append(append(append(b, routesHeader...), t.desired().String()...), '\n')
 	for k, row := range t.rows {
-		b = Row{VIP: k.vip, Cluster: k.cluster, Instances: row.instances}.appendTo(b)
+		b = k.row(row).appendTo(b)
 	}
 	return fmt.Appendf(b, "end %d\n", len(t.rows))
 }

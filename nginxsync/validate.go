@@ -17,8 +17,10 @@ var ErrInvalid = errors.New("invalid")
 
 // SetAside is one record of a Snapshot that cannot be served as it is.
 type SetAside struct {
-	// the zero Addr for the baseline
+	// the zero Addr for the baseline and for a branch
 	VIP netip.Addr `json:"vip"`
+	// empty for the baseline and for a VIP
+	Branch string `json:"branch,omitempty"`
 	// empty when the VIP itself is the problem
 	Cluster string `json:"cluster"`
 	// empty when the cluster or the VIP is the problem, and for an empty id
@@ -35,6 +37,8 @@ func (a SetAside) String() string {
 	switch {
 	case a.VIP.IsValid():
 		fmt.Fprintf(&b, "vip %s", a.VIP)
+	case a.Branch != "":
+		fmt.Fprintf(&b, "branch %s", names.Quote(a.Branch))
 	case a.Cluster == "":
 		b.WriteString("vip")
 	default:
@@ -78,21 +82,26 @@ func asErrors(aside []SetAside) error {
 //   - An overlay whose VIP is written as an IPv4 address in IPv6 is an overlay of the IPv4 address.
 //     One whose VIP has a zone becomes empty overlays of the address without it. Where the address
 //     itself has an overlay for the cluster, that one counts, and the other is set aside.
+//   - A branch with a bad name is set aside, and the clusters that it names answer 503 on the VIPs
+//     whose scopes name it; its clusters and instances are held to the rules of an overlay's. Of a
+//     scope with more than MaxBranches branches the others are treated so.
+//   - Of a scope's Ended the words that are not valid are left out.
 //   - An overlay without an address, or of the unspecified address, is set aside: no request comes
 //     to it.
 func (s Snapshot) Usable() (Snapshot, []SetAside) { return s.sift(strict) }
 
 // grammar checks the words of a snapshot.
 type grammar struct {
-	cluster, instance, version func(string) error
-	addr                       func(netip.Addr) string // what is wrong with a host address, or ""
+	cluster, instance, version, task func(string) error
+	// what is wrong with a host address, or ""
+	addr func(netip.Addr) string
 }
 
 var (
 	// strict is for new snapshots.
-	strict = grammar{names.Cluster, names.Instance, names.Version, strictAddr}
+	strict = grammar{names.Cluster, names.Instance, names.Version, names.Task, strictAddr}
 	// lenient is for the line form, which earlier versions wrote with more names.
-	lenient = grammar{lenientName, lenientName, lenientName,
+	lenient = grammar{lenientName, lenientName, lenientName, lenientName,
 		func(netip.Addr) string { return "" }}
 )
 
@@ -133,10 +142,10 @@ func (s Snapshot) sift(g grammar) (Snapshot, []SetAside) {
 	for _, cluster := range slices.Sorted(maps.Keys(s.Baseline)) {
 		if err := g.cluster(cluster); err != nil {
 			f.reject(SetAside{Cluster: cluster, Reason: reason(cluster, err)})
-			f.instances(netip.Addr{}, cluster, s.Baseline[cluster]) // only to report them
+			f.instances(key{cluster: cluster}, s.Baseline[cluster]) // only to report them
 			continue
 		}
-		f.out.Baseline[cluster] = f.instances(netip.Addr{}, cluster, s.Baseline[cluster])
+		f.out.Baseline[cluster] = f.instances(key{cluster: cluster}, s.Baseline[cluster])
 	}
 	vips := slices.SortedFunc(maps.Keys(s.Overlays), netip.Addr.Compare)
 	for _, vip := range vips {
@@ -149,6 +158,19 @@ func (s Snapshot) sift(g grammar) (Snapshot, []SetAside) {
 			f.alias(vip, s.Overlays[vip])
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Branches)) {
+		f.branch(name, s.Branches[name])
+	}
+	scopes := slices.SortedFunc(maps.Keys(s.Scopes), func(a, b netip.Addr) int {
+		if p, q := plain(a) != a, plain(b) != b; p != q {
+			return map[bool]int{false: -1, true: 1}[p] // the address itself before another form
+		}
+		return a.Compare(b)
+	})
+	for _, vip := range scopes {
+		f.scope(vip, s.Scopes[vip], s)
+	}
+	f.pools(s.Pools)
 	return f.out, f.aside
 }
 
@@ -175,11 +197,11 @@ func (f *sifter) overlay(vip netip.Addr, clusters map[string][]Instance) {
 	for _, cluster := range slices.Sorted(maps.Keys(clusters)) {
 		if err := f.cluster(cluster); err != nil {
 			f.reject(SetAside{VIP: vip, Cluster: cluster, Reason: reason(cluster, err)})
-			f.instances(vip, cluster, clusters[cluster]) // only to report them
+			f.instances(key{vip: vip, cluster: cluster}, clusters[cluster]) // only to report them
 			f.unavailable(vip, cluster, clusters)
 			continue
 		}
-		f.put(vip, cluster, f.instances(vip, cluster, clusters[cluster]))
+		f.put(vip, cluster, f.instances(key{vip: vip, cluster: cluster}, clusters[cluster]))
 	}
 }
 
@@ -227,7 +249,7 @@ func (f *sifter) put(vip netip.Addr, cluster string, list []Instance) {
 }
 
 // instances returns the valid instances of the list, never nil.
-func (f *sifter) instances(vip netip.Addr, cluster string, list []Instance) []Instance {
+func (f *sifter) instances(k key, list []Instance) []Instance {
 	good := make([]Instance, 0, len(list))
 	seen := make(map[string]bool, len(list))
 	for _, in := range list {
@@ -236,8 +258,8 @@ func (f *sifter) instances(vip netip.Addr, cluster string, list []Instance) []In
 			why = append(why, "listed twice")
 		}
 		if len(why) > 0 {
-			f.reject(SetAside{VIP: vip, Cluster: cluster, Instance: in.ID, Reason: strings.Join(why,
-				"; ")})
+			f.reject(SetAside{VIP: k.vip, Branch: k.branch, Cluster: k.cluster, Instance: in.ID,
+				Reason: strings.Join(why, "; ")})
 			continue
 		}
 		seen[in.ID] = true
