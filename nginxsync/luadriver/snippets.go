@@ -24,7 +24,7 @@ var luaFiles embed.FS
 var program = func() string {
 	var b strings.Builder
 	for _, name := range []string{"base", "hash", "peers", "slots", "store", "push", "wake",
-		"routes", "balance", "admin", "inflight", "token"} {
+		"routes", "balance", "admin", "inflight", "enter", "token"} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err)
@@ -128,6 +128,7 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 		Ended: transform.Block{Name: "log_by_lua_block",
 			Body: `package.loaded["sluice.routes"].done()`},
 		Upstream: upstream,
+		Enter:    `set_by_lua_block $sluice_entered { package.loaded["sluice.routes"].enter() }`,
 		Token: transform.Block{Name: "server_rewrite_by_lua_block",
 			Body: `package.loaded["sluice.routes"].token()`},
 		URI: transform.Block{Name: "rewrite_by_lua_block",

@@ -271,7 +271,7 @@ func (t *transform) variables() string {
 	}
 	b.WriteString("# The driver sets these.\nmap \"\" $sluice_token {\n    default " +
 		"$sluice_vip;\n}\n")
-	for _, name := range []string{"version", "reason", "fleeting"} {
+	for _, name := range []string{"version", "reason", "fleeting", "refusal", "text"} {
 		b.WriteString("map \"\" $sluice_" + name + " {\n    default \"\";\n}\n")
 	}
 	return b.String()

@@ -136,9 +136,13 @@ type Snippets struct {
 	// HTTP is text for the http context.
 	HTTP string
 	// Ended is a block of the http context, for a tree with an upstream that the driver serves. It
-	// runs when a request has ended. Since a block further in that has a directive of the name would
-	// hide it, the body goes in front of each of those too, as for the blocks below.
+	// runs when a request has ended. Since a block further in that has a directive of the name
+	// would hide it, the body goes in front of each of those too, as for the blocks below.
 	Ended Block
+	// Enter is a directive for the top of every server. It sets $sluice_refusal for a request that
+	// is not to go on: to "/.sluice/gone", which answers 410 with $sluice_text, or, of a client of
+	// gRPC in a tree with grpc_pass, to "/.sluice/grpc".
+	Enter string
 	// Token is a block of the http context, for a tree that keeps something over time (cached
 	// pages, counts of limits): it sets $sluice_token, under which that is kept, before any
 	// directive of the tree sets a variable. It must differ whenever the versions that serve on the

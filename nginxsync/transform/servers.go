@@ -19,10 +19,7 @@ func (t *transform) servers(http conf.Node) {
 		if !server.IsBlock() {
 			continue
 		}
-		if len(t.rules.AllowClients) > 0 {
-			t.edit.Prepend(server.Directive, "if ($sluice_client = 0) {\n    return 403;\n}")
-			t.changed(server.Directive, "clients", "answers 403 to clients outside of allowClients")
-		}
+		t.enter(server)
 		var order []*listenDirective
 		var left []conf.Node // out
 		listens := false

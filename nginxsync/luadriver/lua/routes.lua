@@ -142,6 +142,39 @@ local function find(scope, cluster)
     return set
 end
 
+-- read_note is what the note of a scope says: its branches as scopes, and how its last lease ended; or ranges of pools.
+local function read_note(body)
+    local note = { versions = {} }
+    for kind, first, second in body:gmatch("(%l) (%S+) ?(%S*)\n") do
+        if kind == "b" then
+            note.branches = note.branches or {}
+            note.branches[#note.branches + 1] = "@" .. first
+        elseif kind == "e" then
+            note.task, note.at = first, tonumber(second)
+        elseif kind == "v" then
+            note.versions[#note.versions + 1] = { first, second }
+        elseif kind == "a" then
+            note[#note + 1] = { first, second }
+        end
+    end
+    return note
+end
+
+-- note_of is the note of a scope, or false.
+local function note_of(scope)
+    local there = scope_of(scope)
+    if not there then
+        return false
+    end
+    local note = there.sets["="] -- no cluster has the name
+    if note == nil then
+        local body = fetch(scope .. " =")
+        note = body and read_note(body) or false
+        there.sets["="], cached = note, cached + 1
+    end
+    return note
+end
+
 -- consistent runs f until no push has come into force meanwhile.
 local function consistent(f, a, b)
     while true do
@@ -154,15 +187,24 @@ local function consistent(f, a, b)
     end
 end
 
+-- serving asks the scopes in their order: the VIP, its branches, the baseline. The first that names the cluster counts.
 local function serving(vip, cluster)
-    return find(vip, cluster) or find("-", cluster) or nil
+    local set = find(vip, cluster)
+    local note = not set and note_of(vip)
+    if note and note.branches then
+        for _, branch in ipairs(note.branches) do
+            set = set or find(branch, cluster)
+        end
+    end
+    return set or find("-", cluster) or nil
 end
 
 -- set_of is who serves the cluster on the VIP, or nil.
 local function set_of(vip, cluster)
     local there = scopes[vip]
     local set = there and there.sets[cluster]
-    if there ~= nil and not set and (set == false or not there) then
+    local note = there and there.sets["="]
+    if not set and (there == false or set == false and (note == false or note and not note.branches)) then
         there = scopes["-"]
         set = there and there.sets[cluster]
     end

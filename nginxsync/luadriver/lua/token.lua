@@ -5,6 +5,12 @@ local tokens, tokens_of = {}, nil -- by VIP, of the push
 
 local function make_token(vip)
     local base, own = view_of("-") or "none", view_of(vip)
+    local note = own and note_of(vip)
+    if note and note.branches then
+        for _, branch in ipairs(note.branches) do
+            own = own .. (view_of(branch) or "none")
+        end
+    end
     return vip .. "-" .. (own and ngx.md5(base .. own):sub(1, 16) or base)
 end
 

@@ -1,0 +1,72 @@
+package transform
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sluice-deploy/sluice/nginxsync/conf"
+)
+
+// answerFilters are the directives that would change an answer of Sluice's own, which have an undo
+// that a location may hold.
+var answerFilters = []string{"add_after_body", "add_before_body", "image_filter", "modsecurity",
+	"post_action", "ssi", "sub_filter_types", "subs_filter_types"}
+
+// enter puts the checks of a request at the top of a server, and the locations that answer a
+// request which does not pass them: who the client is first, so that a stranger learns nothing.
+func (t *transform) enter(server conf.Node) {
+	var top []string
+	if len(t.rules.AllowClients) > 0 {
+		top = append(top, "if ($sluice_client = 0) {\n    return 403;\n}")
+		t.changed(server.Directive, "clients", "answers 403 to clients outside of allowClients")
+	}
+	if enter := t.rules.Snippets.Enter; enter != "" {
+		to := "/.sluice/gone"
+		if len(t.below("grpc_pass")) > 0 {
+			to = "$sluice_refusal"
+		}
+		top = append(top, enter, "if ($sluice_refusal) {\n    rewrite ^ "+to+" last;\n}")
+		t.edit.Append(server.Directive, t.answers(server))
+		t.changed(server.Directive, "ended", "answers 410 on an address that no lease has")
+	}
+	if len(top) > 0 {
+		t.edit.Prepend(server.Directive, strings.Join(top, "\n"))
+	}
+}
+
+// answers are the locations with the answers of Sluice's own. A 410 may be cached unless it says
+// otherwise (RFC 9110, section 15.5.11). A client of gRPC gets an answer without a message, of the
+// status FAILED_PRECONDITION: it must not try again.
+func (t *transform) answers(server conf.Node) string {
+	has := map[string]bool{}
+	for name := range t.inHTTP {
+		has[name] = true
+	}
+	for n := range server.Children() {
+		has[n.Name()] = true
+	}
+	lines := []string{"internal;", "types { }"}
+	for _, name := range answerFilters {
+		if has[name] {
+			lines = append(lines, t.info(name).undo)
+		}
+	}
+	for _, phase := range []string{"body_filter", "header_filter"} {
+		if base := phase + "_by_lua"; has[base] || has[base+"_block"] || has[base+"_file"] {
+			lines = append(lines, base+"_block { }")
+		}
+	}
+	lines = append(lines, headers[0].lines...)
+	lines = append(lines, "add_header Cache-Control no-store always;")
+	location := func(path string, more ...string) string {
+		return "location = " + path + " {\n    " +
+			strings.Join(slices.Concat(lines, more), "\n    ") + "\n}"
+	}
+	gone := location("/.sluice/gone", "default_type text/plain;", "return 410 $sluice_text;")
+	if len(t.below("grpc_pass")) == 0 {
+		return gone
+	}
+	return gone + "\n" + location("/.sluice/grpc", "default_type application/grpc;",
+		"add_header grpc-status 9 always;", "add_header grpc-message $sluice_reason always;",
+		`return 200 "";`)
+}
