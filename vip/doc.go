@@ -12,8 +12,8 @@
 //  4. Allocate with a task as the owner. Keep the lease's ID: every later change takes it.
 //  5. Bind the instances behind the address whenever they change, Renew before the lease expires,
 //     Release at the end.
-//  6. Make the data plane follow List. An address that drains or cools down is answered by the
-//     baseline.
+//  6. Make the data plane follow List. An address that drains or cools down must not be answered as
+//     if its task went on.
 //
 // A lease in ten lines:
 //

@@ -45,6 +45,19 @@ func (a *Allocator) Stats() []Stats {
 	return all
 }
 
+// Pools returns the pools that are configured, in their order. The caller does not change them.
+func (a *Allocator) Pools() []Pool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var pools []Pool
+	for _, p := range a.x.pools {
+		if !p.gone {
+			pools = append(pools, *p.public.Load())
+		}
+	}
+	return pools
+}
+
 // Get returns the lease id, live or the last of its address. A lease that never was is ErrNotFound;
 // one whose address another had since is ErrFenced.
 func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
@@ -28,6 +29,21 @@ type Config struct {
 	// Overlay returns the clusters that a lease overrides and their instances. The default is
 	// Overlay. It must not block, and must return the same for the same lease.
 	Overlay func(vip.Lease) map[string][]nginxsync.Instance
+	// Branches returns the branches of a lease, as nginxsync.Scope has them: what the lease does
+	// not override is served by the first that names it, before the baseline. Another source,
+	// merged with this one, supplies their instances. It must not block, and must return the same
+	// for the same lease. The default is none.
+	Branches func(vip.Lease) []string
+	// Pools returns the pools of the allocator: an address of theirs without a lease is answered
+	// with 410. It is called with each change of the leases. The default is the method Pools of
+	// Leases, which a vip.Allocator has; without one no address is answered with 410 for being in
+	// a pool.
+	Pools func() []vip.Pool
+	// KeepEnded is how many ended leases are known, those that ended last: on their addresses the
+	// answer names the task. The default is 1000.
+	KeepEnded int
+	// KeepBaseline has the baseline answer on addresses without a lease, in the place of 410.
+	KeepBaseline bool
 }
 
 // Source is an nginxsync.Source of leases. It is safe for concurrent use.
@@ -39,17 +55,28 @@ type Source struct {
 	seen     uint64                          // the last event that overlays has
 	plans    map[netip.Addr]nginxsync.Intent // by the address of a record
 	overlays map[netip.Addr]map[string][]nginxsync.Instance
+	scopes   map[netip.Addr]nginxsync.Scope
+	ended    map[netip.Addr]time.Time // when, by the address, of the scopes that have ended
 	revision uint64
 	snapshot nginxsync.Snapshot // of revision; not changed any more
 }
 
 var _ nginxsync.Source = (*Source)(nil)
 
-// New makes a source. A configuration that is not valid is an error with nginxsync.ErrInvalid in
-// its chain.
+// New makes a source. A configuration that is not valid is an error with all its problems and
+// nginxsync.ErrInvalid in its chain.
 func New(cfg Config) (*Source, error) {
-	if cfg.Leases == nil {
-		return nil, fmt.Errorf("vipsource: Config.Leases: is required: %w", nginxsync.ErrInvalid)
+	p := check.Problems{Package: "vipsource", Sentinel: nginxsync.ErrInvalid}
+	p.Require("Leases", cfg.Leases != nil)
+	check.Number(&p, "KeepEnded", &cfg.KeepEnded, 1000)
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	if pools, ok := cfg.Leases.(interface{ Pools() []vip.Pool }); ok && cfg.Pools == nil {
+		cfg.Pools = pools.Pools
+	}
+	if cfg.KeepBaseline || cfg.Pools == nil {
+		cfg.Pools = func() []vip.Pool { return nil }
 	}
 	if cfg.Overlay == nil {
 		cfg.Overlay = Overlay
@@ -102,12 +129,14 @@ func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision u
 		s.seen = s.cfg.Leases.Revision() // events after it may be in the list already
 		s.overlays = map[netip.Addr]map[string][]nginxsync.Instance{}
 		s.plans = map[netip.Addr]nginxsync.Intent{}
+		s.scopes, s.ended = map[netip.Addr]nginxsync.Scope{}, map[netip.Addr]time.Time{}
 		for _, l := range s.cfg.Leases.List(vip.Query{States: []vip.State{vip.Leased,
 			vip.Draining, vip.Cooling, vip.Quarantined, vip.Free}}) {
 			s.plans[l.Addr] = plan(l)
 			if l.State == vip.Leased || l.State == vip.Draining {
 				s.overlays[l.Addr] = s.cfg.Overlay(l)
 			}
+			s.note(l)
 		}
 		s.known = true
 		s.publish()
@@ -119,6 +148,7 @@ func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision u
 func (s *Source) publish() {
 	s.revision++
 	s.snapshot = nginxsync.Snapshot{Overlays: maps.Clone(s.overlays),
+		Scopes: maps.Clone(s.scopes), Pools: Pools(s.cfg.Pools()),
 		Planned: slices.Collect(maps.Values(s.plans))}
 }
 
@@ -155,16 +185,18 @@ func (s *Source) apply(events []vip.Event) {
 	}
 }
 
-// set takes the state of one lease, and reports whether its overlay has changed. An event about an
-// address that another lease has by now does not come: events of an address are in order.
-func (s *Source) set(l vip.Lease) bool {
+// set takes the state of one lease, and reports whether what the routes say of it has changed. An
+// event about an address that another lease has by now does not come: events of an address are in
+// order.
+func (s *Source) set(l vip.Lease) (changed bool) {
 	before, had := s.overlays[l.Addr]
 	s.plans[l.Addr] = plan(l)
 	if l.State != vip.Leased && l.State != vip.Draining {
 		delete(s.overlays, l.Addr)
-		return had
+		return s.note(l) || had
 	}
 	next := s.cfg.Overlay(l)
+	defer func() { changed = s.note(l) || changed }()
 	if had && (nginxsync.Snapshot{Baseline: before}).Equal(nginxsync.Snapshot{Baseline: next}) {
 		return false
 	}

@@ -45,9 +45,18 @@ func allocate(t *testing.T, a *vip.Allocator, task string, clusters ...string) v
 
 // want returns the snapshot that the leases stand for, by a list.
 func want(a *vip.Allocator) nginxsync.Snapshot {
-	s := nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
-	for _, l := range a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining}}) {
-		s.Overlays[l.Addr] = vipsource.Overlay(l)
+	s := nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{},
+		Scopes: map[netip.Addr]nginxsync.Scope{}, Pools: []nginxsync.Range{{
+			First: netip.MustParseAddr("10.0.0.1"), Last: netip.MustParseAddr("10.0.0.254")}}}
+	for _, l := range a.List(vip.Query{States: []vip.State{vip.Leased, vip.Draining, vip.Cooling,
+		vip.Free}}) {
+		if l.State != vip.Leased && l.State != vip.Draining {
+			s.Scopes[l.Addr] = nginxsync.Scope{Ended: vipsource.Ended(l)}
+			continue
+		}
+		if s.Overlays[l.Addr] = vipsource.Overlay(l); len(s.Overlays[l.Addr]) == 0 {
+			s.Scopes[l.Addr] = nginxsync.Scope{}
+		}
 	}
 	return s
 }
@@ -140,7 +149,7 @@ func (c *compacted) Watch(ctx context.Context, after uint64) ([]vip.Event, error
 func TestMissedEvents(t *testing.T) {
 	t.Parallel()
 	a := allocator(t)
-	s, err := vipsource.New(vipsource.Config{Leases: &compacted{Leases: a}})
+	s, err := vipsource.New(vipsource.Config{Leases: &compacted{Leases: a}, Pools: a.Pools})
 	require.NoError(t, err)
 	revision := follow(t, s, a, 0)
 	for n := range 10 {
@@ -160,8 +169,10 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
 	_, _, err = s.Watch(ctx, revision)
 	require.ErrorIs(t, err, cause)
-	_, err = vipsource.New(vipsource.Config{})
+	_, err = vipsource.New(vipsource.Config{KeepEnded: -1})
 	require.ErrorIs(t, err, nginxsync.ErrInvalid)
+	require.ErrorContains(t, err, "Config.Leases: is required")
+	require.ErrorContains(t, err, "Config.KeepEnded: -1")
 }
 
 func Example() {
