@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -260,8 +261,15 @@ func (t *teller) finish(ctx context.Context) error {
 	err := t.api.call(ctx, "DELETE", "/tasks/login-fix?actor=bob", nil, &done)
 	t.step("finish the task login-fix", fmt.Sprintf("VIP %s is %s until %s", done.VIP, done.State,
 		done.CoolUntil), err, want{"state", done.State, "cooling"})
-	t.visit(ctx, "its VIP, / : the baseline", vip, "/", answer{Cluster: "hello_web", Version: "v2",
-		Environment: "stable"})
+	a, err := visit(ctx, vip, Host, "/")
+	if a.Status == http.StatusGone {
+		err = nil
+	}
+	reason := a.Header.Get("X-Sluice-Reason")
+	t.step("its VIP, / : the task has ended", fmt.Sprintf("http://%s/ at %s: %d %s", Host, vip,
+		a.Status, reason), err, want{"status", a.Status, http.StatusGone},
+		want{"names the task and its version", strings.Contains(reason, "task=login-fix") &&
+			strings.Contains(reason, "version=hello_web:v3"), true})
 	t.visit(ctx, "the other task's VIP, /", t.vips["v2"], "/", answer{Cluster: "hello_web",
 		Version: "v2", Environment: "test"})
 	return t.table(ctx)

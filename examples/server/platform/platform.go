@@ -120,7 +120,8 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	p.promoter, err = promote.New(promote.Config{
-		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience + p.config.Drain +
+		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience +
+			p.config.Drain +
 			15*time.Second,
 		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
 	})
@@ -164,8 +165,8 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.routed = routes(active, p.leases.List(vip.Query{States: []vip.State{vip.Leased}}),
-		p.baseline())
+	p.routed = p.unleased(routes(active,
+		p.leases.List(vip.Query{States: []vip.State{vip.Leased}}), p.baseline()))
 	if p.routed.Planned, err = p.planned(p.routed); err != nil {
 		return err
 	}

@@ -68,6 +68,14 @@ func serves(s *servertest.Server, addr netip.Addr, version string) func() bool {
 	}
 }
 
+// ended returns a function that reports whether addr answers that its task has ended.
+func ended(s *servertest.Server, addr netip.Addr) func() bool {
+	return func() bool {
+		_, err := ask(s, addr)
+		return err != nil && err.Error() == "410 Gone"
+	}
+}
+
 func taskRequest(name, version string) platform.TaskRequest {
 	return platform.TaskRequest{Task: name, Cluster: "hello_web", Version: version, Actor: "bob"}
 }
@@ -316,7 +324,7 @@ func TestATaskFromStartToEnd(t *testing.T) {
 	done, err := p.FinishTask(ctx, "redesign", "bob")
 	require.NoError(t, err)
 	require.Equal(t, vip.Cooling, done.State)
-	require.True(t, serves(s, task.VIP, "v1")(), "the baseline")
+	require.True(t, ended(s, task.VIP)(), "the VIP answers 410")
 	require.Empty(t, instancesOf(s, "redesign"))
 	twice, err := p.FinishTask(ctx, "redesign", "bob")
 	require.NoError(t, err)
@@ -354,7 +362,7 @@ func TestATaskEndsWithItsLease(t *testing.T) {
 	require.Equal(t, vip.Leased, task.State)
 	require.NotEmpty(t, task.Instances, "it was served")
 
-	eventually(t, serves(s, task.VIP, "v1"), "the VIP answers the baseline")
+	eventually(t, ended(s, task.VIP), "the VIP answers 410")
 	eventually(t, func() bool { return len(instancesOf(s, "forgotten")) == 0 }, "its instances end")
 	on, err := s.Platform.WhoIs(t.Context(), task.VIP)
 	require.NoError(t, err)

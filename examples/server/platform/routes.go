@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/vipsource"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/vip"
 )
@@ -40,6 +41,27 @@ func routes(instances []instance.Instance, leases []vip.Lease, baseline string) 
 	}
 	return s
 }
+
+func (p *Platform) unleased(s nginxsync.Snapshot) nginxsync.Snapshot {
+	return unleased(s, p.leases.Pools(), p.leases.List(vip.Query{States: []vip.State{vip.Cooling,
+		vip.Quarantined, vip.Free}}))
+}
+
+// unleased adds what Nginx says on the addresses of the pools that no lease has: 410, and the task
+// that had the address last.
+func unleased(s nginxsync.Snapshot, pools []vip.Pool, ended []vip.Lease) nginxsync.Snapshot {
+	s.Pools = vipsource.Pools(pools)
+	s.Scopes = map[netip.Addr]nginxsync.Scope{}
+	ended = slices.DeleteFunc(ended, func(l vip.Lease) bool { return l.Ended.IsZero() })
+	slices.SortFunc(ended, func(a, b vip.Lease) int { return b.Ended.Compare(a.Ended) })
+	for _, lease := range ended[:min(len(ended), mostEnded)] {
+		s.Scopes[lease.Addr] = nginxsync.Scope{Ended: vipsource.Ended(lease)}
+	}
+	return s
+}
+
+// mostEnded is how many ended leases Nginx knows.
+const mostEnded = 1000
 
 // settle makes routes and instances follow the stored state: the routes follow the instances of the
 // active generations and the live leases; when every worker of Nginx answers so, the other
@@ -103,7 +125,7 @@ func (p *Platform) route(ctx context.Context) (retired []instance.Instance, revi
 	if err := p.bind(ctx, leases, active); err != nil {
 		return nil, 0, err
 	}
-	next := routes(active, leases, p.baseline())
+	next := p.unleased(routes(active, leases, p.baseline()))
 	if next.Planned, err = p.planned(next); err != nil {
 		return nil, 0, err
 	}

@@ -136,7 +136,7 @@ func (p *Platform) lease(ctx context.Context, deploy promote.Request) (lease vip
 	return lease, served, err
 }
 
-// FinishTask gives the VIP back, which answers the baseline from then on and cools down, and ends
+// FinishTask gives the VIP back, which answers 410 from then on and cools down, and ends
 // the task's instances. Once more for the same task is no error until another has its VIP.
 func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, error) {
 	if err := checkNames(checkActor(actor)); err != nil {
@@ -309,7 +309,7 @@ func (p *Platform) taskOf(lease vip.Lease, current []promote.Deployment) Task {
 		Task: lease.Owner.Task, VIP: lease.Addr, State: lease.State, Instances: []vip.Instance{},
 		Since: lease.Acquired, Expires: lease.Expires, CoolUntil: lease.CoolUntil,
 	}
-	if lease.State == vip.Leased { // afterwards the baseline answers
+	if lease.State == vip.Leased { // afterwards Nginx answers 410
 		task.Instances = append(task.Instances, lease.Binding.Instances...)
 	}
 	for _, cluster := range clustersOf(lease) {
