@@ -28,7 +28,7 @@ func TestEndedLease(t *testing.T) {
 	t.Parallel()
 	a := allocator(t)
 	l := allocate(t, a, "T-1", "web", "api")
-	l, err := a.Bind(t.Context(), l.ID, l.Generation, []vip.Instance{{ID: "i", Cluster: "web",
+	l, err := a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "i", Cluster: "web",
 		Version: "v1.2", Addr: netip.MustParseAddrPort("127.0.0.1:80")}})
 	require.NoError(t, err)
 	source, err := vipsource.New(vipsource.Config{Leases: a})
@@ -36,7 +36,7 @@ func TestEndedLease(t *testing.T) {
 	before, revision, err := source.Watch(t.Context(), 0)
 	require.NoError(t, err)
 	require.Equal(t, 200, before.Resolve(l.Addr, "web").Status)
-	l, err = a.Release(t.Context(), l.ID, l.Generation, "done")
+	l, err = a.Release(t.Context(), l.ID, "done")
 	require.NoError(t, err)
 	after, _, err := source.Watch(t.Context(), revision)
 	require.NoError(t, err)
@@ -74,7 +74,7 @@ func TestKeepEnded(t *testing.T) {
 	var last []netip.Addr
 	for n := range 10 {
 		l := allocate(t, a, fmt.Sprint("t", n), "web")
-		_, err := a.Release(t.Context(), l.ID, l.Generation, "done")
+		_, err := a.Release(t.Context(), l.ID, "done")
 		require.NoError(t, err)
 		last = append(last, l.Addr)
 	}
