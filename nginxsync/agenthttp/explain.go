@@ -22,7 +22,7 @@ type Explanation struct {
 	Cluster string `json:"cluster"`
 	// of an answer by Nginx itself; else 0
 	Status int `json:"status"`
-	// "overlay" or "baseline"; empty when no row names the cluster
+	// "overlay", "branch NAME" or "baseline"; empty when no row names the cluster
 	Scope string `json:"scope"`
 	// that Nginx serves
 	Generation nginxsync.Generation `json:"generation"`
@@ -146,8 +146,12 @@ func (e *Explanation) serve(routes nginxsync.Routes, status nginxsync.Status) {
 	e.Generation = routes.Generation
 	add := func(format string, args ...any) { e.Why = append(e.Why, fmt.Sprintf(format, args...)) }
 	list, overlaid := routes.Snapshot.Overlays[e.VIP][e.Cluster]
-	known := overlaid
+	decision := routes.Snapshot.Resolve(e.VIP, e.Cluster)
 	switch {
+	case decision.Status == http.StatusGone:
+		add("%s: 410", strings.Join(decision.Why, "; "))
+		e.Status = http.StatusGone
+		return
 	case overlaid && len(list) == 0:
 		e.Scope = "overlay"
 		add("the overlay of VIP %s names cluster %s without an instance: 503", e.VIP, e.Cluster)
@@ -161,11 +165,16 @@ func (e *Explanation) serve(routes nginxsync.Routes, status nginxsync.Status) {
 		} else {
 			add("VIP %s has no overlay", e.VIP)
 		}
-		if list, known = routes.Snapshot.Baseline[e.Cluster]; known && len(list) > 0 {
-			e.Scope = "baseline"
-			add("the baseline has %d instances of cluster %s", len(list), e.Cluster)
+		list = decision.Instances
+		from := "the baseline"
+		if branch, ok := strings.CutPrefix(decision.From, "branch "); ok {
+			from = "branch " + branch + " of the VIP"
+		}
+		if len(list) > 0 {
+			e.Scope = decision.From
+			add("%s has %d instances of cluster %s", from, len(list), e.Cluster)
 		} else {
-			add("the baseline has no instance of cluster %s: 503", e.Cluster)
+			add("%s has no instance of cluster %s: 503", from, e.Cluster)
 		}
 	}
 	seen := map[string]bool{}

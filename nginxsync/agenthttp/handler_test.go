@@ -77,12 +77,14 @@ func TestIntent(t *testing.T) {
 		"baseline/a":  {Cluster: "a"},
 		"10.58.0.2/a": {VIP: vip, Cluster: "a"},
 		"10.58.0.2":   {VIP: vip},
+		"@next/a":     {Branch: "next", Cluster: "a"},
+		"@next":       {Branch: "next"},
 	} {
 		got, err := intent(id)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	for _, id := range []string{"", "baseline", "baseline/", "10.58.0.2/", "x/a", "/a", "a"} {
+	for _, id := range []string{"", "baseline", "baseline/", "10.58.0.2/", "@/a", "@", "x/a", "/a", "a"} {
 		_, err := intent(id)
 		require.ErrorIs(t, err, nginxsync.ErrInvalid, id)
 	}

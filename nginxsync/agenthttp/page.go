@@ -55,7 +55,7 @@ code { overflow-wrap: anywhere }
 {{with .Agent.Held}}<h3>Held changes</h3>
 <table>
 <tr><th scope="col">id<th scope="col">change<th scope="col">since
-{{range .}}<tr><td><code>{{id .VIP .Cluster}}</code><td>{{.}}<td>{{.Since}}
+{{range .}}<tr><td><code>{{id .}}</code><td>{{.}}<td>{{.Since}}
 {{end}}</table>
 {{end}}{{with .Agent.SetAside}}<h3>Records set aside</h3>
 <ul>

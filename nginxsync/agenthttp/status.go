@@ -85,25 +85,35 @@ type Held struct {
 	nginxsync.Held
 }
 
-// HeldID is the id of the changes of a cluster: "baseline/CLUSTER", or "VIP/CLUSTER" on a VIP.
-func HeldID(vip netip.Addr, cluster string) string {
-	if !vip.IsValid() {
-		return "baseline/" + cluster
+// HeldID is the id of the changes of a cluster: "baseline/CLUSTER", "VIP/CLUSTER" on a VIP, or
+// "@BRANCH/CLUSTER" of a branch.
+func HeldID(h nginxsync.Held) string {
+	switch {
+	case h.VIP.IsValid():
+		return h.VIP.String() + "/" + h.Cluster
+	case h.Branch != "":
+		return "@" + h.Branch + "/" + h.Cluster
 	}
-	return vip.String() + "/" + cluster
+	return "baseline/" + h.Cluster
 }
 
-// intent is the intent of an id: of a cluster, or of a VIP with all its clusters.
+// intent is the intent of an id: of a cluster, or of a VIP or branch with all its clusters.
 func intent(id string) (in nginxsync.Intent, err error) {
 	scope, cluster, named := strings.Cut(id, "/")
-	if scope != "baseline" {
+	branch, isBranch := strings.CutPrefix(scope, "@")
+	switch {
+	case isBranch:
+		in.Branch = branch
+		if branch == "" {
+			err = nginxsync.ErrInvalid
+		}
+	case scope != "baseline":
 		in.VIP, err = netip.ParseAddr(scope)
 	}
 	in.Cluster = cluster
 	if err != nil || named == (cluster == "") || scope == "baseline" && !named {
-		return in, fmt.Errorf("id %.128q: want baseline/CLUSTER, VIP/CLUSTER or VIP, as in the "+
-			"list "+
-			"of held changes: %w", id, nginxsync.ErrInvalid)
+		return in, fmt.Errorf("id %.128q: want baseline/CLUSTER, VIP/CLUSTER, VIP, "+
+			"@BRANCH/CLUSTER or @BRANCH, as in the list of held changes: %w", id, nginxsync.ErrInvalid)
 	}
 	return in, nil
 }
@@ -114,7 +124,7 @@ func (h *Handler) held(w http.ResponseWriter, _ *http.Request) error {
 	}{[]Held{}}
 	for _, t := range h.cfg.Targets {
 		for _, held := range t.Agent.Status().Held {
-			out.Held = append(out.Held, Held{HeldID(held.VIP, held.Cluster), t.Name, held})
+			out.Held = append(out.Held, Held{HeldID(held), t.Name, held})
 		}
 	}
 	slices.SortStableFunc(out.Held, func(a, b Held) int { return cmp.Compare(a.ID, b.ID) })

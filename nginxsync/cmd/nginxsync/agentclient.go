@@ -104,7 +104,7 @@ func printStatus(w io.Writer, s agenthttp.Status) {
 			fmt.Fprintln(w, "  resumed: no source has spoken yet")
 		}
 		for _, held := range a.Held {
-			fmt.Fprintf(w, "  held %s: %s\n", agenthttp.HeldID(held.VIP, held.Cluster), held)
+			fmt.Fprintf(w, "  held %s: %s\n", agenthttp.HeldID(held), held)
 		}
 		for _, aside := range a.SetAside {
 			fmt.Fprintf(w, "  set aside: %s\n", aside)
