@@ -43,7 +43,8 @@ func tellsSecret(value string) bool {
 		if !blank && !connects || !strings.Contains(lower, command.needle) {
 			continue
 		}
-		if m := command.form.FindStringSubmatch(value); m != nil && isArgumentValue(m[1]) {
+		if m := command.form.FindStringSubmatch(value); m != nil && isArgumentValue(m[1]) &&
+			!slices.Contains(knownToAll, m[1]) {
 			return true
 		}
 	}
@@ -122,6 +123,27 @@ var (
 			`\brabbitmqctl\b.*\b(?:add_user|change_password)\s+\S+\s+["']?([^\s"']+)`)},
 		{"chpasswd", regexp.MustCompile(
 			`\b(?:echo|printf)\s+(?:-\w\s+)?["']?[^\s:"']+:([^\s"'|\\]+)(?:\\n)?["']?\s*\|.*\bchpasswd\b`)},
+		{"snmp", regexp.MustCompile(`\bsnmp(?:walk|get|getnext|bulkget|bulkwalk|set|trap|inform|table|` +
+			`status|df|netstat|test)\b.*\s-[cAX]\s*["']?([^\s"']+)`)},
+		{"ipmitool", regexp.MustCompile(`\bipmitool\b.*\s-P\s*["']?([^\s"']+)`)},
+		{"sqlcmd", regexp.MustCompile(`\bsqlcmd\b.*\s-P\s*["']?([^\s"']+)`)},
+		{"isql", regexp.MustCompile(`\b[io]?isql\b.*\s-P\s*["']?([^\s"']+)`)},
+		{"mosquitto_", regexp.MustCompile(`\bmosquitto_(?:pub|sub|rr)\b.*\s-P\s+["']?([^\s"']+)`)},
+		{"mosquitto_passwd", regexp.MustCompile(
+			`\bmosquitto_passwd\b.*\s-\w*b\s+\S+\s+\S+\s+["']?([^\s"']+)`)},
+		{"beeline", regexp.MustCompile(`\bbeeline\b.*\s-p\s+["']?([^\s"']+)`)},
+		{"cqlsh", regexp.MustCompile(`\bcqlsh\b.*\s-p\s+["']?([^\s"']+)`)},
+		{" -pw ", regexp.MustCompile(`\b(?:plink|pscp|psftp|putty)\b.*\s-pw\s+["']?([^\s"']+)`)},
+		{"freerdp", regexp.MustCompile(`\b[wx]?freerdp3?\b.*\s/p:["']?([^\s"']+)`)},
+		{"wpa_passphrase", regexp.MustCompile(`\bwpa_passphrase\s+\S+\s+["']?([^\s"']+)`)},
+		{"securestring", regexp.MustCompile(
+			`(?i)\bconvertto-securestring\s+(?:-string\s+)?["']([^"']+)["']`)},
+		{"net user", regexp.MustCompile(`(?i)\bnet\s+user\s+\S+\s+([^\s/]\S*)\s+.*/add\b`)},
+		{"|", regexp.MustCompile(
+			`\b(?:echo|printf)\s+(?:-\w\s+|["']?%s["']?\s+)?["']?([^\s"'|]{4,})["']?\s*\|\s*(?:sudo\s(?:-\w+\s+)*-\w*S\b|kinit\b|passwd\s+.*--stdin|vncpasswd\b|cryptsetup\b)`)},
+		{"assword:", regexp.MustCompile(
+			`(?i)\bogin:\S*\s+\S+\s+["']?\S*assword:\S*\s+["']?([^\s"']+)`)},
+		{"secret ", regexp.MustCompile(`\bsecret\s+"([A-Za-z0-9+/]{16,}={0,2})"\s*;`)},
 		{"htpasswd", regexp.MustCompile(`\bhtpasswd\b.*\s-\w*b\w*\s+\S+\s+\S+\s+([^\s"']+)`)},
 		{"insecure-password", regexp.MustCompile(`\binsecure-password\s+(\S+)`)},
 		{"auth ", regexp.MustCompile(`(?:\bstats\s+|^)auth\s+[^\s:]+:(\S+)`)},

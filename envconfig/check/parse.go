@@ -121,11 +121,12 @@ var parsers = map[string]parser{
 	"properties": parseProperties, "yaml": parseYAML, "json": parseJSON, "toml": parseTOML,
 	"xml": parseXML, "ini": parseINI, "dotenv": parseDotenv,
 	"conf": parseConf, "shell": parseShell, "code": parseCode, "colons": parseColons,
+	"chap": parseCHAP,
 }
 
 // Format returns the format of a file by its name: properties, yaml, json, toml, xml, ini, dotenv;
-// conf, shell, code or colons for a file that is read line by line, without syntax errors; or empty
-// for a file that is compared as a whole.
+// conf, shell, code, colons or chap for a file that is read line by line, without syntax errors; or
+// empty for a file that is compared as a whole.
 func Format(name string) string {
 	base := strings.ToLower(path.Base(name))
 	if base == ".env" || strings.HasPrefix(base, ".env.") || strings.HasSuffix(base, ".env") {
@@ -155,8 +156,10 @@ var formats = func() map[string]string {
 		"ini": ".ini .cnf .service .socket .timer .pypirc .my.cnf .gitconfig .s3cfg .boto " +
 			"credentials",
 		"conf": ".conf .cfg .cf .config .hocon .acl .vcl .npmrc .rc .tf .tfvars .hcl .yarnrc " +
-			".netrc .curlrc .wgetrc .exp caddyfile msmtprc .msmtprc",
+			".netrc .curlrc .wgetrc .exp caddyfile msmtprc .msmtprc fetchmailrc .fetchmailrc " +
+			"rndc.key",
 		"colons": ".pgpass pgpass pgpass.conf sasl_passwd",
+		"chap":   "chap-secrets pap-secrets",
 		"shell": ".sh .bash .zsh .ksh .dash .profile .bashrc .envrc .bash_profile .cron crontab " +
 			".bat .cmd .ps1 .git-credentials",
 		"code": ".js .mjs .cjs .ts .jsx .tsx .py .rb .php .go .java .kt .scala .groovy .gradle " +
@@ -173,7 +176,7 @@ var formats = func() map[string]string {
 // tree reports whether the format has keys that can be compared between environments.
 func tree(format string) bool {
 	switch format {
-	case "", "conf", "shell", "code", "colons":
+	case "", "conf", "shell", "code", "colons", "chap":
 		return false
 	}
 	return true

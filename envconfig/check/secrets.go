@@ -15,7 +15,7 @@ var secretNames = []string{"password", "passwd", "secret", "pwd", "storepass",
 	"credentials", "passphrase",
 	"accountkey", "signingkey", "encryptionkey", "masterkey", "authkey", "sharedkey",
 	"secretkeybase", "requirepass",
-	"masterauth", "erlangcookie", "connectionpass", "bindpw", "psk", "presharedkey"}
+	"masterauth", "erlangcookie", "connectionpass", "bindpw", "rootpw", "psk", "presharedkey"}
 
 // separators are left out of a key's name before it is compared.
 var separators = strings.NewReplacer("_", "", "-", "")
@@ -113,7 +113,8 @@ func (f *File) judge() {
 	objects := f.secretObjects()
 	for i := range f.Settings {
 		s := &f.Settings[i]
-		s.secret = isSecret(s, f.format, names, words) || isHeld(s, objects)
+		s.secret = isSecret(s, f.format, names, words) || isHeld(s, objects) ||
+			f.format == "conf" && tellsByDirective(s)
 		if !s.secret && i > 0 && inList(s.Key) {
 			s.secret = isArgument(f.Settings[i-1].value, s)
 		}

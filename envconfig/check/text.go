@@ -16,7 +16,11 @@ const maxLine = 4096
 // HOCON, redis.conf and Terraform.
 func parseConf(data []byte, k *sink) error {
 	var blocks []string
+	var p prompts
 	return eachLine(data, func(n int, line string) error {
+		if value, ok := p.secret(line); ok {
+			return k.add(Setting{Key: "password", Kind: String, Line: n, value: value})
+		}
 		if strings.HasPrefix(line, "}") && len(blocks) > 0 {
 			blocks = blocks[:len(blocks)-1]
 		}
@@ -49,7 +53,11 @@ func parseConf(data []byte, k *sink) error {
 // key, since a secret may stand among its arguments.
 func parseShell(data []byte, k *sink) error {
 	joined := ""
+	var p prompts
 	return eachLine(data, func(n int, line string) error {
+		if value, ok := p.secret(line); ok {
+			return k.add(Setting{Key: "password", Kind: String, Line: n, value: value})
+		}
 		if before, ok := strings.CutSuffix(line, "\\"); ok && len(joined) < maxLine {
 			joined += before + " "
 			return nil
@@ -133,10 +141,11 @@ func assignment(line string) (name, value string, ok bool) {
 // cutComment takes away a comment behind a value that has no quotation marks around it.
 func cutComment(value string) string {
 	if value != "" && (value[0] == '"' || value[0] == '\'') {
-		if end := closing(value, value[0]); end > 0 {
-			return value[:end+1]
+		end := closing(value, value[0])
+		if end < 0 || strings.HasPrefix(strings.TrimLeft(value[end+1:], " \t"), "{") {
+			return value // of BIND: key "name" { … };
 		}
-		return value
+		return value[:end+1]
 	}
 	for _, mark := range []string{" #", "\t#", " //", "\t//"} {
 		if i := strings.Index(value, mark); i >= 0 {
@@ -164,9 +173,10 @@ func literals(k *sink, prefix string, n int, line, but string) error {
 			break
 		}
 		value := line[i+1 : i+end]
-		// a URL may be the argument of a call, which gives no name to it
+		// a URL or a command may be the argument of a call, which gives no name to it
 		name := named(line[from:i], before)
-		if value != but && (name != "" || strings.Contains(value, "://") && tellsSecret(value)) {
+		if value != but && (name != "" || (strings.Contains(value, "://") ||
+			runBefore.MatchString(line[from:i])) && tellsSecret(value)) {
 			key := Join(prefix, name)
 			if err := k.add(Setting{Key: key, Kind: kindOf(value), Line: n,
 				value: value}); err != nil {
@@ -198,6 +208,8 @@ var (
 	typeBefore = regexp.MustCompile(`([A-Za-z_]\w*)\s*:\s*[A-Za-z_][\w<>?]*\s*=\s*$`)
 	callBefore = regexp.MustCompile(`(?:\b(?:set|with)_?([A-Za-z]\w*)|\.([a-z]\w*))\($`)
 	sqlBefore  = regexp.MustCompile(`(?i)\b(?:IDENTIFIED\s+BY|(PASSWORD))\s+$`)
+	runBefore  = regexp.MustCompile(
+		`\b(?:sh|bat|powershell|pwsh|system|popen|Popen|run|call|check_call|check_output|exec|execSync|shell_exec|passthru|spawn)\s*\(?\s*(?:script:\s*)?$`)
 	putBefore  = regexp.MustCompile(`^\s*,\s*$`)
 	pairBefore = regexp.MustCompile(`^\s*\]?\s*(?:=>|=|:)\s*$`)
 	getter     = regexp.MustCompile(
