@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -33,9 +34,10 @@ func (b *bench) inits(flags []string) [][2]string {
 	}
 }
 
-// catalogue stops each service of the catalogue, behind sh and as a binary, behind each entrypoint,
-// while it is at work, as docker stop does, and prints what became of the work.
-func (b *bench) catalogue() error {
+// catalogue stops each service of the catalogue whose name only matches, behind sh, as a binary and
+// as a script, behind each entrypoint, while it is at work, as docker stop does, and prints what
+// became of the work.
+func (b *bench) catalogue(only *regexp.Regexp) error {
 	if os.Getuid() != 0 {
 		fmt.Print("the catalogue needs root: mounts and users of services\n\n")
 		return nil
@@ -46,7 +48,7 @@ func (b *bench) catalogue() error {
 	}
 	inits := b.inits(flags)
 	fmt.Printf("services that are stopped at work, %s, by docker stop's signals: f finished, c "+
-		"cut, + k killed after %v; behind sh, as a binary\n%s\n\n| service |",
+		"cut, + k killed after %v; behind sh, as a binary, as a script\n%s\n\n| service |",
 		time.Now().Format(time.DateOnly), dockerStop, versions("tini", "dumb-init", "catatonit",
 			"s6", "nginx", "haproxy", "apache2", "tomcat10", "celery"))
 	for _, i := range inits {
@@ -54,11 +56,14 @@ func (b *bench) catalogue() error {
 	}
 	fmt.Printf("\n| --- |%s\n", strings.Repeat(" --- |", len(inits)))
 	for _, s := range services.All {
+		if !only.MatchString(s.Name) {
+			continue
+		}
 		cells := make([]string, len(inits))
 		var running sync.WaitGroup
 		for i, init := range inits {
 			running.Go(func() {
-				for _, w := range []int{2, 0} {
+				for _, w := range []int{2, 0, 1} {
 					cells[i] += " " + b.stopAtWork(s, services.Ways[w], init[1])
 				}
 			})

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 )
@@ -27,14 +28,20 @@ func main() {
 		"stops behind a start script, for envconfig; peers get a tenth")
 	only := flag.String("only", "", "start, launch, memory, activate, big, codes, drain, "+
 		"catalogue or check; the default is all")
+	which := flag.String("services", "", "services of the catalogue: a regular `expression`; "+
+		"the default is all")
 	flag.Parse()
-	if err := run(*only, *rounds, *files, *drains); err != nil {
+	services, err := regexp.Compile(*which)
+	if err == nil {
+		err = run(*only, services, *rounds, *files, *drains)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(only string, rounds, files, drains int) error {
+func run(only string, services *regexp.Regexp, rounds, files, drains int) error {
 	dir, err := os.MkdirTemp("", "envconfig-bench-")
 	if err != nil {
 		return err
@@ -83,7 +90,7 @@ func run(only string, rounds, files, drains int) error {
 		{"big", b.bigFile},
 		{"codes", func() error { return b.codes(found) }},
 		{"drain", func() error { return b.drain(drains, found) }},
-		{"catalogue", b.catalogue},
+		{"catalogue", func() error { return b.catalogue(services) }},
 		{"check", b.checkLarge},
 	} {
 		if only != "" && only != step.name {
