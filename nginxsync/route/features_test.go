@@ -1,6 +1,7 @@
 package route_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -275,5 +276,27 @@ func TestExplainFamilies(t *testing.T) {
 		}
 		require.NoError(t, err)
 		require.Equal(t, c.want, answer.Location)
+	}
+}
+
+// The code of the Lua driver leads no request elsewhere, so a test tree can be explained.
+func TestExplainTestTree(t *testing.T) {
+	t.Parallel()
+	const tree = "http { rewrite_by_lua_block {\n%s\n} upstream web { server 10.0.0.1; } " +
+		"server { listen 80; location / { proxy_pass http://web; } } }"
+	for code, want := range map[string]string{
+		`package.loaded["sluice.routes"].uri()`: "web /p",
+		`ngx.exec("@alt")`:                      "",
+	} {
+		parsed, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: fmt.Appendf(nil, tree,
+			code)}}, "nginx.conf")
+		require.NoError(t, err)
+		answer, err := route.Explain(parsed, route.Request{URL: "http://x/p"})
+		if want == "" {
+			require.ErrorIs(t, err, route.ErrUndecided)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, want, told(answer))
 	}
 }
