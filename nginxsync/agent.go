@@ -273,7 +273,11 @@ func (a *Agent) Release(i Intent) error {
 	if !slices.ContainsFunc(a.status.Held, func(h Held) bool {
 		return i.covers(h.key())
 	}) {
-		return fmt.Errorf("release vip %s cluster %q: %w", i.VIP, i.Cluster, ErrNotFound)
+		where := "baseline"
+		if i.VIP.IsValid() {
+			where = "vip " + i.VIP.String()
+		}
+		return fmt.Errorf("release %s cluster %q: %w", where, i.Cluster, ErrNotFound)
 	}
 	a.releases = append(a.releases, i)
 	select {
