@@ -18,12 +18,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
@@ -49,6 +48,7 @@ type Config struct {
 // Edge is one private Nginx.
 type Edge struct {
 	config Config
+	nginx  *supervisor.Supervisor
 	// Result is the transform that serves: the changes in the production tree, with reasons.
 	Result *transform.Result
 	// Clusters are the clusters of the tree's upstreams, sorted: their names in lower case, as in
@@ -126,6 +126,11 @@ func Open(ctx context.Context, cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	e := &Edge{config: cfg}
+	e.nginx, err = supervisor.New(supervisor.Config{Prefix: cfg.Dir, Program: cfg.Program,
+		Before: func() error { return luadriver.RemoveStaleSockets(e.snippets()) }})
+	if err != nil {
+		return nil, wrap(err)
+	}
 	e.Result, err = transform.Transform(tree, e.rules())
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
@@ -170,7 +175,7 @@ func (e *Edge) rules() transform.Rules {
 	rules := transform.Rules{
 		Listen: e.config.Ports,
 		Main: map[string]string{
-			"pid":       filepath.Join(dir, pidFile),
+			"pid":       filepath.Join(dir, "nginx.pid"),
 			"error_log": filepath.Join(dir, "logs/error.log") + " warn",
 			"user":      "",
 		},
@@ -196,7 +201,8 @@ func (e *Edge) write(ctx context.Context) error {
 	if err := e.Result.WriteTo(staged); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
-	if out, err := e.nginx(ctx, "-t", "-q", "-c",
+	if out, err := exec.CommandContext(ctx, e.config.Program, "-p", e.config.Dir+"/", "-e",
+		filepath.Join(e.config.Dir, "logs/error.log"), "-t", "-q", "-c",
 		filepath.Join(staged, "nginx.conf")).CombinedOutput(); err != nil {
 		return fmt.Errorf("edge: nginx -t: %w: %s", err, bytes.TrimSpace(out))
 	}
@@ -216,48 +222,3 @@ func (e *Edge) snippets() luadriver.SnippetConfig {
 
 // StateFile holds the routes that Nginx starts with until a driver pushes others.
 func (e *Edge) StateFile() string { return filepath.Join(e.config.Dir, "routes.state") }
-
-func (e *Edge) mainFile() string { return filepath.Join(e.config.Dir, "conf", "nginx.conf") }
-
-func (e *Edge) nginx(ctx context.Context, args ...string) *exec.Cmd {
-	base := []string{"-p", e.config.Dir + "/", "-e", filepath.Join(e.config.Dir, "logs/error.log")}
-	return exec.CommandContext(ctx, e.config.Program, append(base, args...)...)
-}
-
-// Ensure starts Nginx if it does not run, and returns when it accepts requests. Workers whose
-// master has been killed, which would keep the ports, end before.
-func (e *Edge) Ensure(ctx context.Context) error {
-	if master(e.config.Dir) != 0 {
-		return nil
-	}
-	if err := kill(ctx, e.config.Dir); err != nil {
-		return err
-	}
-	if err := luadriver.RemoveStaleSockets(e.snippets()); err != nil {
-		return fmt.Errorf("edge: %w", err)
-	}
-	// Nginx makes itself a daemon: the command ends when the sockets are open.
-	cmd := e.nginx(ctx, "-c", e.mainFile())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	log, err := os.CreateTemp(e.config.Dir, ".start-*") // a pipe would be held open by the daemon
-	if err != nil {
-		return fmt.Errorf("edge: %w", err)
-	}
-	defer func() { _, _ = log.Close(), os.Remove(log.Name()) }()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Run(); err != nil {
-		out, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("edge: start nginx: %w: %s", err, bytes.TrimSpace(out))
-	}
-	started, cancel := context.WithTimeoutCause(ctx, 5*time.Second,
-		errors.New("it has written no pid file after 5 s: look at its error log"))
-	defer cancel()
-	for master(e.config.Dir) == 0 {
-		select {
-		case <-started.Done():
-			return fmt.Errorf("edge: start nginx: %w", context.Cause(started))
-		case <-time.After(time.Millisecond):
-		}
-	}
-	return nil
-}
