@@ -79,11 +79,14 @@ func (d *daemon) run(ctx context.Context, a *assembly) error {
 	defer cancel()
 	wg.Go(func() { d.watchdog(ctx) })
 	state := "READY=1"
-	for a != nil {
-		a = d.serve(ctx, a, state)
-		state = "READY=1\nSTATUS=configuration read again"
+	for {
+		next := d.serve(ctx, a, state)
+		if next == nil {
+			a.stop()
+			return nil
+		}
+		a, state = next, "READY=1\nSTATUS=configuration read again"
 	}
-	return nil
 }
 
 // serve runs an assembly until there is another configuration, which it returns; nil when ctx ends.
@@ -103,7 +106,8 @@ func (d *daemon) serve(ctx context.Context, a *assembly, state string) *assembly
 	for {
 		select {
 		case <-ctx.Done():
-			a.log.Info("agent ends; Nginx goes on with its routes")
+			a.log.Info("agent ends", "nginx", map[bool]string{true: "goes on with its routes",
+				false: "ends, too"}[len(a.stops) == 0])
 			tell(a.log, "STOPPING=1")
 			return nil
 		case <-d.reload:

@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +26,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/nginxsync/agenthttp"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
+	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
 )
 
 const production = `
@@ -291,6 +295,13 @@ func TestAgentHealthAndDrain(t *testing.T) {
 	b.answers(vipA, "/", "v2")
 	b.healthz(http.StatusOK)
 
+	resp, err := http.Get("http://" + b.public + "/metrics")
+	require.NoError(t, err)
+	metrics, err := io.ReadAll(resp.Body)
+	require.NoError(t, errors.Join(err, resp.Body.Close()))
+	require.Contains(t, string(metrics), "sluice_agent_verified{nginx=\"nginx\"} 1\n")
+	require.Contains(t, string(metrics), "sluice_agent_call_duration_seconds_count{of=\"nginx\",op=\"apply\"}")
+
 	require.Contains(t, b.ask("agent drain", "-by", "ops", "-wait", "1m"), "drained by ops since ")
 	require.Contains(t, b.healthz(http.StatusServiceUnavailable).Reasons[0], "drained by ops")
 	b.answers(vipA, "/", "v2")
@@ -345,6 +356,56 @@ func TestAgentReadsItsConfigurationAgain(t *testing.T) {
 
 	b.agent.Signal(syscall.SIGTERM)
 	<-b.agent.Done()
-	require.Contains(t, b.agent.Log(), "agent ends; Nginx goes on")
+	require.Contains(t, b.agent.Log(), "goes on with its routes")
 	b.answers(vipA, "/", "v4")
+}
+
+// The agent starts Nginx, starts it again with the last routes after a crash, and takes it over
+// after its own.
+func TestAgentStartsNginx(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Nginx.Kill()
+	write(t, filepath.Join(b.dir, "routes.json"), fileRoutes(t, "v1", "v2"))
+	b.configure(b.fileSource())
+	text, err := os.ReadFile(b.config())
+	require.NoError(t, err)
+	write(t, b.config(), strings.Replace(string(text), "sources:\n", fmt.Sprintf(
+		"    start: {prefix: %[1]s, errorLog: %[1]s/error.log}\nsources:\n", b.dir), 1))
+	nginx, err := supervisor.New(supervisor.Config{Prefix: b.dir,
+		ErrorLog: filepath.Join(b.dir, "error.log")})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		b.agent.Stop() // it would start Nginx again
+		require.NoError(t, nginx.Stop(context.Background()))
+	})
+	pid := func() int {
+		text, err := os.ReadFile(filepath.Join(b.dir, "nginx.pid"))
+		require.NoError(t, err)
+		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		require.NoError(t, err)
+		return n
+	}
+	b.agent.Start()
+	b.answers(vipA, "/", "v2")
+	b.healthz(http.StatusOK)
+	first := pid()
+
+	b.agent.Kill()
+	b.answers(vipA, "/", "v2")
+	require.NoError(t, os.Remove(filepath.Join(b.dir, "routes.json"))) // the source is away
+	b.agent.Start()
+	b.healthz(http.StatusOK)
+	require.Equal(t, first, pid(), "taken over")
+
+	require.NoError(t, syscall.Kill(first, syscall.SIGKILL)) // its workers keep the ports
+	nginxtest.Poll(t, "another Nginx runs", func() error {
+		if pid() == first {
+			return errors.New(b.agent.Log())
+		}
+		return nil
+	})
+	b.answers(vipA, "/", "v2")
+	b.answers(vipB, "/api/", "v1")
+	b.healthz(http.StatusOK)
 }

@@ -39,6 +39,16 @@ type nginxEntry struct {
 	Tree      string            `yaml:"tree"`
 	Root      string            `yaml:"root"`
 	Also      map[string]string `yaml:"also"`
+	Start     *startEntry       `yaml:"start"`
+}
+
+// startEntry has the agent start Nginx.
+type startEntry struct {
+	Prefix   string `yaml:"prefix"`
+	Program  string `yaml:"program"`
+	PIDFile  string `yaml:"pidFile"`
+	ErrorLog string `yaml:"errorLog"`
+	Stop     bool   `yaml:"stop"`
 }
 
 // sourceEntry has one of Consul, VIP and File.

@@ -17,19 +17,23 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/agenthttp"
+	"github.com/sluice-deploy/sluice/nginxsync/agentmetrics"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
 	"github.com/sluice-deploy/sluice/nginxsync/filesource"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
 )
 
 // assembly has the parts that one reading of the configuration file makes.
 type assembly struct {
 	file    *agentFile
 	log     *slog.Logger
-	runs    []func(context.Context) error // of the sources
+	runs    []func(context.Context) error // of the sources and the supervisors
+	stops   []func(context.Context) error // of each Nginx that ends with the agent
 	agents  []*nginxsync.Agent
 	handler *agenthttp.Handler
+	metrics *agentmetrics.Metrics
 }
 
 // assemble makes everything that the file asks for and starts nothing. The error lists every
@@ -59,13 +63,17 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 		bad("log", err)
 		a.log = slog.New(slog.DiscardHandler)
 	}
+	if a.metrics, err = agentmetrics.New(agentmetrics.Config{}); err != nil {
+		return nil, err
+	}
 	source, shown := a.sources(bad)
 	targets := a.targets(ctx, source, bad)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	a.handler, err = agenthttp.New(agenthttp.Config{Targets: targets, Sources: shown, Lag: f.Lag,
-		DrainFile: f.DrainFile, Logger: a.log})
+		DrainFile: f.DrainFile, Logger: a.log, Metrics: a.metrics,
+		Observe: a.metrics.Observe("http")})
 	if err != nil {
 		for _, e := range flatten(err) {
 			at := "drainFile"
@@ -118,7 +126,8 @@ func (a *assembly) sources(bad func(string, error)) (nginxsync.Source, []agentht
 		show := agenthttp.Source{Name: s.Name, Kind: s.kind()}
 		switch {
 		case s.Consul != nil:
-			source, err := consulsource.New(s.Consul.config(a.log.With("source", s.Name)))
+			source, err := consulsource.New(s.Consul.config(a.log.With("source", s.Name),
+				a.metrics.Observe(s.Name)))
 			if err != nil {
 				bad(at+".consul", err)
 				continue
@@ -142,7 +151,8 @@ func (a *assembly) sources(bad func(string, error)) (nginxsync.Source, []agentht
 	return nginxsync.Merge(parts...), shown
 }
 
-func (c *consulEntry) config(log *slog.Logger) consulsource.Config {
+func (c *consulEntry) config(log *slog.Logger,
+	observe func(string, time.Duration, error)) consulsource.Config {
 	client := &api.Config{Address: c.Address, Datacenter: c.Datacenter, Namespace: c.Namespace,
 		TokenFile: c.TokenFile}
 	if c.TLS != nil {
@@ -152,7 +162,7 @@ func (c *consulEntry) config(log *slog.Logger) consulsource.Config {
 	}
 	return consulsource.Config{Consul: client, Tag: c.Tag, Services: c.Services, Filter: c.Filter,
 		VersionMeta: c.VersionMeta, Wait: c.Wait, Connections: c.Connections,
-		MaxStale: c.MaxStale, FirstWait: c.FirstWait, Logger: log}
+		MaxStale: c.MaxStale, FirstWait: c.FirstWait, Logger: log, Observe: observe}
 }
 
 // targets makes an agent for each Nginx.
@@ -186,6 +196,9 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		if !whole {
 			continue
 		}
+		if n.Start != nil {
+			a.supervise(n, at+".start", bad)
+		}
 		driver, err := luadriver.New(luadriver.Config{Socket: n.Socket})
 		if err != nil {
 			bad(at+".socket", err)
@@ -194,6 +207,7 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		g := a.file.Guard
 		agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver,
 			StateFile: n.StateFile, Logger: a.log.With("nginx", n.Name),
+			Observe: a.metrics.Observe(n.Name),
 			Guard: nginxsync.Guard{Share: g.Share, AlarmAfter: g.AlarmAfter,
 				ReleaseAfter: g.ReleaseAfter}})
 		if source == nil { // a problem that was noted
@@ -207,7 +221,34 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		targets = append(targets, agenthttp.Target{Name: n.Name, Agent: agent, Driver: driver,
 			Tree: tree})
 	}
+	watched := make([]agentmetrics.Target, len(targets))
+	for i, t := range targets {
+		watched[i] = agentmetrics.Target{Name: t.Name, Status: t.Agent.Status}
+	}
+	a.metrics.SetTargets(watched)
 	return targets
+}
+
+// supervise has the agent start an Nginx.
+func (a *assembly) supervise(n nginxEntry, at string, bad func(string, error)) {
+	if n.Tree == "" {
+		bad(at, errors.New("want the main file of the configuration as tree"))
+		return
+	}
+	s, err := supervisor.New(supervisor.Config{Prefix: n.Start.Prefix, Program: n.Start.Program,
+		Main: n.Tree, PIDFile: n.Start.PIDFile, ErrorLog: n.Start.ErrorLog,
+		Before: func() error {
+			return luadriver.RemoveStaleSockets(luadriver.SnippetConfig{Socket: n.Socket})
+		},
+		Logger: a.log.With("nginx", n.Name), Observe: a.metrics.Observe(n.Name)})
+	if err != nil {
+		bad(at, err)
+		return
+	}
+	a.runs = append(a.runs, s.Run)
+	if n.Start.Stop {
+		a.stops = append(a.stops, s.Stop)
+	}
 }
 
 // reader returns the function that reads the tree of an Nginx; nil when none is named.
@@ -251,6 +292,15 @@ func (a *assembly) run(ctx context.Context) {
 		wg.Go(func() { _ = agent.Run(ctx) })
 	}
 	wg.Wait()
+}
+
+// stop ends each Nginx that is to end with the agent, after its requests.
+func (a *assembly) stop() {
+	for _, stop := range a.stops {
+		if err := stop(context.Background()); err != nil {
+			a.log.Error("stop nginx", "err", err)
+		}
+	}
 }
 
 // alive reports whether every agent has looked at its Nginx since the last call. beats are the
