@@ -7,9 +7,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 )
+
+// fudge is by how much the time of a signature may differ from the server's clock (RFC 8945, section
+// 10, recommends it): an update that arrives later is refused.
+const fudge = 300 * time.Second
 
 // client talks to the server.
 type client struct{ cfg Config }
@@ -51,7 +56,8 @@ func (c *client) exchange(ctx context.Context, op string, m *dns.Msg, codes ...i
 }
 
 func (c *client) sign(m *dns.Msg) {
-	m.SetTsig(c.cfg.Key.Name, c.cfg.Key.Algorithm, 300, c.cfg.Now().Unix())
+	m.SetTsig(c.cfg.Key.Name, c.cfg.Key.Algorithm, uint16(fudge.Seconds()),
+		c.cfg.Now().Unix())
 }
 
 func (c *client) dial(ctx context.Context) (*dns.Conn, error) {

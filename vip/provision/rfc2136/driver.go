@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -21,6 +22,8 @@ type Driver struct {
 
 	// the driver's names in the zone, sorted; nil when that is not known
 	have map[string][]netip.Addr
+	// until then an update that got no answer may still arrive at the server
+	late time.Time
 }
 
 var _ provision.LeaseDriver = (*Driver)(nil)
@@ -53,7 +56,8 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (aside map[netip.
 // ApplyLeases implements provision.LeaseDriver: a lease that is live has its names, others have
 // none. Several leases with one name are several addresses of that name. An address is set aside
 // when one of its names is not of the zone, or belongs to another owner (ErrForeign). After an
-// error some names may be as wanted and others as before; the next call puts them right.
+// error some names may be as wanted and others as before; the next call puts them right. While an
+// update without an answer may still be in flight, each call reads the zone first.
 func (d *Driver) ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map[netip.Addr]error,
 	err error) {
 	names, bad := map[string][]netip.Addr{}, map[netip.Addr]error{}
@@ -81,7 +85,7 @@ func (d *Driver) apply(ctx context.Context, want map[string][]netip.Addr) (map[n
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("apply names of zone %s: %w", d.cfg.Zone, context.Cause(ctx))
 	}
-	if d.have == nil {
+	if d.have == nil || d.cfg.Now().Before(d.late) {
 		have, err := d.client.transfer(ctx)
 		if err != nil {
 			return nil, err
@@ -129,6 +133,9 @@ func (d *Driver) set(ctx context.Context, name string, addrs []netip.Addr) error
 		switch {
 		case err != nil:
 			d.have = nil // the update may have been made
+			if !errors.Is(err, ErrRefused) {
+				d.late = d.cfg.Now().Add(2 * fudge) // the clocks may differ by fudge
+			}
 			return err
 		case code != dns.RcodeSuccess && len(addrs) == 0: // it is not the driver's any more
 			delete(d.have, name)

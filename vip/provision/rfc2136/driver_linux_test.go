@@ -262,6 +262,32 @@ func TestServerAway(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
+// An update that the driver has given up arrives when it has read the zone since.
+func TestUpdateArrivesLate(t *testing.T) {
+	t.Parallel()
+	s := bind.Start(t, bind.Zone{Name: zone})
+	cfg := config(s)
+	cfg.Timeout = time.Second
+	d := driver(t, cfg)
+	apply := func(leases ...vip.Lease) func() error {
+		return func() error {
+			_, err := d.ApplyLeases(t.Context(), leases)
+			return err
+		}
+	}
+	one, two := lease("t-1", "10.0.0.1"), lease("t-2", "10.0.0.2")
+	testbed.Poll(t, "first update", apply())
+	s.Process.Pause()
+	require.ErrorContains(t, apply(one)(), "no answer within 1s")
+	s.Process.Resume()
+	testbed.Poll(t, "update after the pause", apply())
+	// the late update, as the server sees it
+	_, err := driver(t, config(s)).ApplyLeases(t.Context(), []vip.Lease{one})
+	require.NoError(t, err)
+	testbed.Poll(t, "update after the late one", apply(two))
+	require.Equal(t, map[string][]string{"t-2": {"10.0.0.2"}}, names(t, s, zone))
+}
+
 func TestNewRejectsBadConfig(t *testing.T) {
 	t.Parallel()
 	_, err := rfc2136.New(rfc2136.Config{TTL: time.Millisecond, Timeout: -1,
