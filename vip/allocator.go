@@ -83,9 +83,9 @@ type Config struct {
 	// and Restore with the name of the call in lower case, how long it took and its error; and,
 	// whenever any call or Run has had the allocator's lock, with "lock wait", how long it waited
 	// for it, and with "lock hold", how long it held it. A call has the lock several times: it lets
-	// go of it while the store is called. Observe is called without that lock, and must neither
-	// block nor call the Allocator. Stats counts the addresses by state, and Waiting lists the
-	// requests in the queue. The default is none.
+	// go of it while the store is called, but for a commit to a MemStore. Observe is called without
+	// that lock, and must neither block nor call the Allocator. Stats counts the addresses by
+	// state, and Waiting lists the requests in the queue. The default is none.
 	Observe func(op string, took time.Duration, err error)
 
 	sparseAbove uint64 // sparseSize but in tests
@@ -151,9 +151,9 @@ type Allocator struct {
 	catalog catalog // its lock is taken before mu, never while mu is held
 
 	// mu guards all that follows. The public methods take it. It is free while the store is called,
-	// see unlocked, and meanwhile an entry with a call in flight is busy. A private method without
-	// a context keeps mu throughout; one with a context may let go of it, and has it again when it
-	// returns, unless its comment says that it is called without mu.
+	// see unlocked and storing, and meanwhile an entry with a call in flight is busy. A private
+	// method without a context keeps mu throughout; one with a context may let go of it, and has it
+	// again when it returns, unless its comment says that it is called without mu.
 	mu   allocatorLock
 	x    *index
 	warm warmth
@@ -193,6 +193,8 @@ type Allocator struct {
 	refreshed time.Time
 	// tasks whose owner record may be of no use any more
 	forgotten []string
+	// the store is a MemStore: see storing
+	inMemory bool
 	// rand.IntN
 	randN func(n int) int
 }
@@ -208,6 +210,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	cfg.setDefaults()
 	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce,
 		idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
+	_, a.inMemory = cfg.Store.(*MemStore)
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
 	if err := a.SetPools(ctx, cfg.Pools); err != nil {

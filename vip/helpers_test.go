@@ -39,9 +39,16 @@ func pool(t testing.TB, name string, ranges ...string) vip.Pool {
 	return p
 }
 
+// likeOthers is a MemStore that the allocator does not know: it lets go of its lock for a commit.
+type likeOthers struct{ *vip.MemStore }
+
+// allocator opens an allocator; half of the tests have likeOthers in place of a MemStore.
 func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config,
 	pools ...vip.Pool) *vip.Allocator {
 	t.Helper()
+	if mem, ok := store.(*vip.MemStore); ok && len(t.Name())%2 == 0 {
+		store = likeOthers{mem}
+	}
 	cfg.Now = c.Now
 	cfg.Store, cfg.Pools = store, pools
 	a, err := vip.Open(context.Background(), cfg)
