@@ -74,6 +74,7 @@ var ratios = []struct{ of, to, unit string }{
 	{"Durable/vip", "Durable/bbolt-batch=32", "pairs/s"},
 	{"Durable/vip", "Durable/bbolt-batch=64", "pairs/s"},
 	{"Durable/vip", "Durable/bbolt-batch=128", "pairs/s"},
+	{"Durable/vip", "Durable/bbolt-batch=1000", "pairs/s"},
 	{"Durable/vip", "Durable/bbolt-batch=1", "pairs/s"},
 	{"Consul/vip/allocators=1", "Consul/bare-txn/callers=1", "pairs/s"},
 	{"Consul/vip/allocators=16", "Consul/bare-txn/callers=16", "pairs/s"},
