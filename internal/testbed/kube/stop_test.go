@@ -66,7 +66,7 @@ func TestDeletedPodsFinishTheirWork(t *testing.T) {
 					"%[3]s/root --state %[3]s/run %s-- %s", exe, graceSeconds-20, source,
 					l.EnvconfigFlags(), l.CommandLine(way))
 				p := startPod(t, k, root, line, filepath.Dir(dir), filepath.Dir(exe))
-				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 				defer cancel()
 				work, err := l.Begin(ctx, p.log.String)
 				require.NoError(t, err)
@@ -171,7 +171,7 @@ func startPod(t *testing.T, k *kube.Cluster, root, line string, writable ...stri
 func (p *pod) delete(t *testing.T) int32 {
 	t.Helper()
 	pods := p.k.Client.CoreV1().Pods(p.k.Namespace)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	events, err := pods.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + p.name})
 	require.NoError(t, err)
