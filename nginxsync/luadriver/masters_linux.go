@@ -32,9 +32,11 @@ func otherWorkers(master int) []nginxsync.Worker {
 	var workers []nginxsync.Worker
 	for _, other := range others {
 		for _, child := range childrenOf(other) {
-			// One that is shutting down takes no new connection.
-			if t := title(child); strings.HasPrefix(t, workerTitle) &&
-				!strings.Contains(t, "shutting down") {
+			// One that is shutting down takes no new connection. One that was just forked still
+			// has the title of its master, and will take connections.
+			t := title(child)
+			if strings.HasPrefix(t, workerTitle) && !strings.Contains(t, "shutting down") ||
+				strings.HasPrefix(t, masterTitle) && child != master {
 				workers = append(workers, nginxsync.Worker{Slot: len(workers), PID: child})
 			}
 		}
