@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/md5"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -105,9 +106,17 @@ func (r Row) appendTo(b []byte) []byte {
 	}
 	var buf [512]byte
 	body := r.appendBody(buf[:0])
-	b = r.appendKey(append(b, "r "...))
-	b = fmt.Appendf(b, " %016x %d\n", r.sum(body), len(body))
-	return append(b, body...)
+	return r.appendSummed(b, r.sum(body), body)
+}
+
+// appendSummed appends the line form of a row that has that sum and body.
+func (r Row) appendSummed(b []byte, sum uint64, body []byte) []byte {
+	var bytes [8]byte
+	binary.BigEndian.PutUint64(bytes[:], sum)
+	b = append(r.appendKey(append(b, "r "...)), ' ')
+	b = hex.AppendEncode(b, bytes[:])
+	b = strconv.AppendInt(append(b, ' '), int64(len(body)), 10)
+	return append(append(b, '\n'), body...)
 }
 
 // parser reads line forms.

@@ -458,8 +458,11 @@ func (t *table) agree(applied Generation) bool {
 // appendText appends the line form of the rows.
 func (t *table) appendText(b []byte) []byte {
 	b = append(append(append(b, routesHeader...), t.desired().String()...), '\n')
-	for k, row := range t.rows {
-		b = k.row(row).appendTo(b)
+	var body []byte
+	for k, there := range t.rows {
+		row := k.row(there)
+		body = row.appendBody(body[:0])
+		b = row.appendSummed(b, there.sum, body)
 	}
 	return fmt.Appendf(b, "end %d\n", len(t.rows))
 }

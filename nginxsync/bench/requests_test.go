@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -50,26 +51,8 @@ func requests(b *testing.B, upstreams, overlays int) {
 	plainServer := start(b, strings.ReplaceAll(tree, "PORT", fmt.Sprint(plain)), plain, nil)
 	var driver *luadriver.Driver
 	drivenServer := start(b, strings.ReplaceAll(tree, "PORT", "80"), driven, &driver)
-	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{},
-		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
-	two := func(version string) []nginxsync.Instance {
-		return []nginxsync.Instance{{ID: "1", Addr: backend[0], Version: version},
-			{ID: "2", Addr: backend[1], Version: version}}
-	}
-	for i := range upstreams {
-		s.Baseline[fmt.Sprint("c", i)] = two("v1")
-	}
 	vip := netip.MustParseAddr("127.58.0.1")
-	for i := range overlays {
-		addr := vip
-		for range i / max(upstreams/500, 1) {
-			addr = addr.Next()
-		}
-		if s.Overlays[addr] == nil {
-			s.Overlays[addr] = map[string][]nginxsync.Instance{}
-		}
-		s.Overlays[addr][fmt.Sprint("c", i%max(upstreams/500, 1))] = two("v2")
-	}
+	s := snapshot(upstreams, overlays, vip, backend)
 	if err := driver.Apply(b.Context(), nginxsync.NewRoutes(1, s).All()); err != nil {
 		b.Fatal(err)
 	}
@@ -105,6 +88,122 @@ func requests(b *testing.B, upstreams, overlays int) {
 	b.ReportMetric(cost[0][b.N/2]/1e3, "plain-µs/request")
 	b.ReportMetric(median(1), "baseline/plain")
 	b.ReportMetric(median(2), "vip/plain")
+}
+
+// snapshot has each upstream in the baseline, and overlays from a VIP on.
+func snapshot(upstreams, overlays int, vip netip.Addr,
+	backend []netip.AddrPort) nginxsync.Snapshot {
+	s := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{}}
+	two := func(version string) []nginxsync.Instance {
+		return []nginxsync.Instance{{ID: "1", Addr: backend[0], Version: version},
+			{ID: "2", Addr: backend[1], Version: version}}
+	}
+	for i := range upstreams {
+		s.Baseline[fmt.Sprint("c", i)] = two("v1")
+	}
+	for i := range overlays {
+		addr := vip
+		for range i / max(upstreams/500, 1) {
+			addr = addr.Next()
+		}
+		if s.Overlays[addr] == nil {
+			s.Overlays[addr] = map[string][]nginxsync.Instance{}
+		}
+		s.Overlays[addr][fmt.Sprint("c", i%max(upstreams/500, 1))] = two("v2")
+	}
+	return s
+}
+
+// BenchmarkUpdates measures how long requests take at 5,000 upstreams and 10,000 overlays: without
+// updates, and during 100 updates of one row in a second. Each iteration is a round of both.
+func BenchmarkUpdates(b *testing.B) {
+	const upstreams, overlays = 5000, 10000
+	backend := respond(b)
+	port := testbed.Port(b)
+	var driver *luadriver.Driver
+	start(b, strings.ReplaceAll(upstreamTree(upstreams, backend), "PORT", "80"), port, &driver)
+	vip := netip.MustParseAddr("127.58.0.1")
+	s := snapshot(upstreams, overlays, vip, backend)
+	first := nginxsync.NewRoutes(1, s)
+	if err := driver.Apply(b.Context(), first.All()); err != nil {
+		b.Fatal(err)
+	}
+	s.Baseline = maps.Clone(s.Baseline)
+	s.Baseline["c0"] = s.Baseline["c0"][:1]
+	second := nginxsync.NewRoutes(2, s)
+	deltas := []nginxsync.Delta{nginxsync.NewDelta(second, first),
+		nginxsync.NewDelta(first, second)}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	load(b, addr, upstreams, perRound/4)
+	b.ResetTimer()
+	number := uint64(1)
+	var ratios, alone []float64
+	for range b.N {
+		quiet := latencies(b, addr, upstreams, time.Second)
+		end := make(chan struct{})
+		go func() {
+			defer close(end)
+			for range 100 {
+				delta := deltas[number%2]
+				delta.From.Number, delta.To.Number = number, number+1
+				number++
+				if err := driver.Apply(b.Context(), delta); err != nil {
+					b.Error(err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		busy := latencies(b, addr, upstreams, time.Second)
+		<-end
+		at := func(list []time.Duration) float64 {
+			slices.Sort(list)
+			return float64(list[len(list)*999/1000].Microseconds()) / 1000
+		}
+		alone = append(alone, at(quiet))
+		ratios = append(ratios, at(busy)/at(quiet))
+	}
+	slices.Sort(ratios)
+	slices.Sort(alone)
+	b.ReportMetric(alone[len(alone)/2], "p99.9-ms-without")
+	b.ReportMetric(ratios[len(ratios)/2], "p99.9-with/without")
+}
+
+// latencies asks over kept connections for a while and returns how long each answer took.
+func latencies(b *testing.B, addr string, upstreams int, during time.Duration) []time.Duration {
+	var mu sync.Mutex
+	var all []time.Duration
+	var wg sync.WaitGroup
+	till := time.Now().Add(during)
+	for c := range clients {
+		wg.Go(func() {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer conn.Close()
+			r := bufio.NewReader(conn)
+			var took []time.Duration
+			for i := 0; time.Now().Before(till); i++ {
+				which := (i*clients + c) % min(turns, upstreams)
+				begin := time.Now()
+				fmt.Fprintf(conn, "GET /c%d/ HTTP/1.1\r\nHost: a\r\n\r\n",
+					which*(upstreams/min(turns, upstreams)))
+				if err := answer(r); err != nil {
+					b.Error(err)
+					return
+				}
+				took = append(took, time.Since(begin))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+		})
+	}
+	wg.Wait()
+	return all
 }
 
 // upstreamTree is a tree with one location for each upstream.

@@ -59,6 +59,20 @@ func (b *bed) spent(t testing.TB) (total time.Duration) {
 	return total
 }
 
+// status is the sum of a number that the kernel keeps of each worker, by its name in proc(5).
+func (b *bed) status(t testing.TB, name string) (total int) {
+	t.Helper()
+	for _, pid := range b.Workers() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		require.NoError(t, err)
+		_, rest, _ := strings.Cut(string(text), "\n"+name+":")
+		n, err := strconv.Atoi(strings.Fields(rest)[0])
+		require.NoError(t, err)
+		total += n
+	}
+	return total
+}
+
 // report gives the processor time of the workers since before, for each iteration.
 func (b *bed) report(t *testing.B, before time.Duration) {
 	t.ReportMetric(float64((b.spent(t)-before).Microseconds())/1000/float64(t.N), "worker-ms/op")
@@ -100,9 +114,12 @@ func BenchmarkDelta(b *testing.B) {
 	require.NoError(b, bed.driver.Apply(b.Context(), first.All()))
 	with := nginxsync.NewRoutes(2, changed(s, 1))
 	there, back := nginxsync.NewDelta(first, with), nginxsync.NewDelta(with, first)
-	n, before := uint64(1), bed.spent(b)
+	n, before, memory := uint64(1), bed.spent(b), 0
 	var took []time.Duration
 	for b.Loop() {
+		if n == 1000 {
+			memory = bed.status(b, "VmRSS")
+		}
 		delta := there
 		if n%2 == 0 {
 			delta = back
@@ -125,6 +142,20 @@ func BenchmarkDelta(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	if memory > 0 { // kB that the two workers have grown by after 1,000 pushes
+		b.ReportMetric(float64(bed.status(b, "VmRSS")-memory), "kB-grown")
+	}
+}
+
+// BenchmarkIdle counts how often a worker wakes up that has nothing to do.
+func BenchmarkIdle(b *testing.B) {
+	bed := start(b, 1<<20)
+	before, begin := bed.status(b, "voluntary_ctxt_switches"), time.Now()
+	for b.Loop() {
+		time.Sleep(5 * time.Second)
+	}
+	woken := bed.status(b, "voluntary_ctxt_switches") - before
+	b.ReportMetric(float64(woken)/2/time.Since(begin).Seconds(), "wake-ups/s/worker")
 }
 
 // BenchmarkSetVerified gives an agent with 15,000 rows one change and waits until it is verified.
