@@ -70,6 +70,7 @@ type table struct {
 	sifted bool       // the last snapshot needed Usable
 	odd    []SetAside // what Usable set aside
 	walk   uint64     // how many snapshots have come
+	walked int        // how many of the offers are of this walk
 	bad    map[key]bool
 
 	have   bool // there are rows to be had, perhaps none
@@ -133,6 +134,7 @@ func (t *table) set(k key, next *kept) {
 // another one only if the rows are.
 func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
 	t.walk++
+	t.walked = 0
 	changed := map[key]bool{}
 	t.sifted, t.odd = false, nil
 	if !t.look(s, changed) {
@@ -141,6 +143,9 @@ func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
 		t.look(s, changed)
 	}
 	for k, o := range t.offers {
+		if t.walked == len(t.offers) {
+			break
+		}
 		if o.walk != t.walk {
 			delete(t.offers, k)
 			delete(t.bad, k)
@@ -247,19 +252,24 @@ func (t *table) annotate(s Snapshot) bool {
 }
 
 func (t *table) see(k key, list []Instance, changed map[key]bool) bool {
-	o := t.offers[k]
-	if o == nil {
+	o, there := t.offers[k]
+	if !there {
 		if !t.sifted && names.Cluster(k.cluster) != nil {
 			return false
 		}
 		o = &offer{}
 		t.offers[k] = o
 		changed[k] = true
-	} else if sameList(o.from, list) {
-		o.walk, o.from = t.walk, list
+	}
+	if o.walk != t.walk {
+		o.walk = t.walk
+		t.walked++
+	}
+	if there && sameList(o.from, list) {
+		o.from = list
 		return true
 	}
-	o.walk, o.from = t.walk, list
+	o.from = list
 	f := &sifter{grammar: strict}
 	good := f.instances(k, list)
 	delete(t.bad, k)
