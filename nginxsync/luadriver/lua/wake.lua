@@ -88,9 +88,9 @@ do
         return tonumber(pid) == ngx.worker.pid() and tonumber(at) or nil
     end
 
-    -- register reads from the hub which workers listen.
+    -- register reads from the hub which workers listen: so many messages at a time, since anyone on the machine can send to it.
     local function register()
-        while true do
+        for _ = 1, 256 do
             size[0] = ffi.sizeof(address)
             local n = ffi.C.sluice_receive(hub, message, 128, MSG_DONTWAIT, address, size)
             if n < 0 then
@@ -103,12 +103,14 @@ do
         end
     end
 
-    -- listens reports whether a push wakes this worker. It has the worker listen that does not, a few times.
+    -- listens reports whether a push wakes this worker. It has the worker listen that does not, a few times, and gives up where
+    -- what it sends does not arrive.
     function listens()
         if hub and not running and failures < 3 and not ngx.worker.exiting() then
             ngx.timer.at(0, listen)
         elseif hub and running and not own_port() then
             register()
+            failures = failures + (own_port() and 0 or 1)
         end
         return hub ~= nil and failures < 3
     end
