@@ -60,6 +60,11 @@ func (w *walk) handler(in conf.Node) error {
 			}
 		}
 	}
+	if w.held != nil {
+		// Nginx keeps the handler of that if, and has no upstream for it in this one.
+		w.step(w.held, "an if behind this one holds too, and has no upstream: 500")
+		return w.special(http.StatusInternalServerError, w.at)
+	}
 	return w.files()
 }
 

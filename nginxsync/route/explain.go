@@ -93,6 +93,7 @@ type walk struct {
 	server    conf.Node
 	at        conf.Node       // whose settings count: server, location, if or limit_except
 	reached   *conf.Directive // the first location; nil before
+	held      *conf.Directive // the pass of an if of the location that was true; nil for none
 	captures  []string
 	named     map[string]string
 	set       map[string]string
@@ -257,7 +258,7 @@ func (w *walk) fromLocation() error {
 			return w.bad
 		}
 		if location.Directive == nil {
-			w.at = w.server
+			w.at, w.held = w.server, nil
 			return w.content(w.server)
 		}
 		w.step(location.Directive, "location %s, %s", strings.Join(location.Args(), " "), kind)
@@ -288,7 +289,7 @@ var errLocation = errors.New("another location")
 // inside runs the rewrites of a location and then answers. The error is errLocation when they
 // changed the path.
 func (w *walk) inside(location conf.Node) error {
-	w.at = location
+	w.at, w.held = location, nil
 	if block := w.excluded(location); block.Directive != nil {
 		// The rewrites of the location are not those of the block.
 		w.step(block.Directive, "limit_except holds: the method is %s", w.method)

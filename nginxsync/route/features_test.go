@@ -156,6 +156,12 @@ func TestExplainFeatures(t *testing.T) {
 		{name: "X-Accel-Redirect that is ignored",
 			server: `location / { proxy_ignore_headers X-Accel-Redirect; proxy_pass http://web; } ` +
 				`location /files/ { internal; alias /srv/; }`, url: "/", want: "web /"},
+		{name: "an if without a pass behind one with a pass",
+			server: `location / { if ($arg_a) { proxy_pass http://web; } if ($arg_b) { set $x 1; } }`,
+			url:    "/?a=1&b=1", want: "500"},
+		{name: "the same in a location with a pass",
+			server: `location / { if ($arg_a) { proxy_pass http://web; } if ($arg_b) { set $x 1; } proxy_pass http://alt; }`,
+			url:    "/?a=1&b=1", want: "alt /?a=1&b=1"},
 		{name: "a redirect on a port of its own",
 			server: `listen 8080; location / { return 302 /x; }`, url: "http://A.x.:8080/p",
 			want: "302 http://a.x:8080/x"},

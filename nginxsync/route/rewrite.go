@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,6 +47,7 @@ func (s *script) run(in conf.Node) (end bool, err error) {
 			if yes, err = s.condition(n); yes {
 				s.step(n.Directive, "if %s holds", strings.Join(n.Args(), " "))
 				s.at = n
+				s.held = cmp.Or(passOf(n), s.held)
 				end, err = s.run(n)
 			}
 		}
@@ -54,6 +56,16 @@ func (s *script) run(in conf.Node) (end bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// passOf is the directive of the block itself that passes requests on, or nil.
+func passOf(block conf.Node) *conf.Directive {
+	for n := range block.Children() {
+		if strings.HasSuffix(n.Name(), "_pass") && n.NumArgs() > 0 {
+			return n.Directive
+		}
+	}
+	return nil
 }
 
 func (s *script) assign(n conf.Node) error {
