@@ -258,3 +258,33 @@ http {
 		}
 	}
 }
+
+// A trusted peer that names an address is answered as the address is; the word of another counts
+// for nothing.
+func TestNamedAddressWithoutLease(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		trusted string
+		status  int
+	}{{"127.0.0.0/8", http.StatusGone}, {"192.0.2.0/24", http.StatusOK}} {
+		t.Run(tc.trusted, func(t *testing.T) {
+			t.Parallel()
+			b := startTree(t, `
+events { }
+http {
+    upstream a { server 10.9.9.1:80; }
+    server { listen 80; location / { proxy_pass http://a; } }
+}
+`, transform.Rules{TrustVIPHeader: []netip.Prefix{netip.MustParsePrefix(tc.trusted)}})
+			b.apply(t, nginxsync.Snapshot{
+				Baseline: map[string][]nginxsync.Instance{
+					"a": one("s", "1", nginxtest.Backend(t, "stable"))},
+				Pools: []nginxsync.Range{{First: vipA, Last: vipB}}})
+			for _, name := range []string{vipA.String(), "::ffff:" + vipA.String()} {
+				got := b.answer(t, plain, "/", "X-Env-VIP", name)
+				require.Equal(t, tc.status, got.status, name)
+			}
+			require.Equal(t, http.StatusOK, b.answer(t, plain, "/").status)
+		})
+	}
+}
