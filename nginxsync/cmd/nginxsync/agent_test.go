@@ -234,7 +234,14 @@ func TestAgentWithConsul(t *testing.T) {
 	b.answers(vipB, "/", "v1")
 	b.answers(vipA, "/", "v9")
 	b.healthz(http.StatusOK)
-	require.Contains(t, b.ask("status"), "healthy\nsource consul (consul): 1 services, 0 not heard")
+	nginxtest.Poll(t, "status is healthy", func() error { // Nginx has two seconds for each look
+		code, out, errs := b.command("status", "-agent", b.listen())
+		if code != 0 || !strings.HasPrefix(out, "healthy\nsource consul (consul): 1 services, "+
+			"0 not heard\n") {
+			return fmt.Errorf("code %d: %s%s", code, out, errs)
+		}
+		return nil
+	})
 
 	// register, and it answers on the VIP
 	b.register(server, service, "v2")
