@@ -48,7 +48,7 @@ func (b *bench) catalogue(only *regexp.Regexp) error {
 	}
 	inits := b.inits(flags)
 	fmt.Printf("services that are stopped at work, %s, by docker stop's signals: f finished, c "+
-		"cut, + k killed after %v; behind sh, as a binary, as a script\n%s\n\n| service |",
+		"cut, + k killed after %v, e ended with its script; behind sh, as a binary, as a script\n%s\n\n| service |",
 		time.Now().Format(time.DateOnly), dockerStop, versions("tini", "dumb-init", "catatonit",
 			"s6", "nginx", "haproxy", "apache2", "tomcat10", "celery"))
 	for _, i := range inits {
@@ -82,7 +82,8 @@ func versions(packages ...string) string {
 	return strings.TrimSuffix(string(out), ", ")
 }
 
-// stopAtWork returns the mark of one stop, or the error that kept the service from its work.
+// stopAtWork returns the mark of one stop, "e" where the container ended before the service had
+// begun, or "?" for an error that kept the service from its work.
 func (b *bench) stopAtWork(s services.Service, w services.Way, init string) string {
 	fail := func(err error) string {
 		fmt.Fprintf(os.Stderr, "%s, %s, %s: %v\n", s.Name, w.Name, init, err)
@@ -141,9 +142,18 @@ func (b *bench) stopAtWork(s services.Service, w services.Way, init string) stri
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
 	defer cancel()
+	go func() {
+		<-ended
+		cancel()
+	}()
 	work, err := l.Begin(ctx, out.String)
 	if err != nil {
-		return fail(err)
+		select {
+		case <-ended:
+			return "e"
+		default:
+			return fail(err)
+		}
 	}
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	killed := ""

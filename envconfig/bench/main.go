@@ -47,6 +47,9 @@ func run(only string, services *regexp.Regexp, rounds, files, drains int) error 
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // for services with users of their own
+		return err
+	}
 	b := &bench{dir: dir, envconfig: filepath.Join(dir, "envconfig"), check: filepath.Join(dir,
 		"envconfig-check")}
 	for _, name := range []string{"cmd/envconfig", "cmd/envconfig-check", "bench/floor"} {
