@@ -267,13 +267,16 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 		if stops && t.PID == r.main {
 			r.program = t.program
 		}
+		// looked at first: it may unblock the signal, and drop it, soon after it was sent
+		drops := stops && slices.Contains(forgetful, t.program) &&
+			dispositionsOf(t.PID).blocks(given)
 		_ = syscall.Kill(t.PID, given)
 		if stops {
 			if r.told == nil {
 				r.told = map[identity]bool{}
 			}
 			r.told[t.identity()] = true
-			if slices.Contains(forgetful, t.program) && dispositionsOf(t.PID).blocks(given) {
+			if drops {
 				r.drops, r.again = append(r.drops, drop{t, given}), time.After(scanDelay)
 			}
 		}
