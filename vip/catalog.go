@@ -124,7 +124,8 @@ func (a *Allocator) syncCatalog(wanted traitKinds) time.Time {
 	return now
 }
 
-// viewChange is what the catalog takes over for an address: nil when it has no record any more.
+// viewChange is the view that the catalog takes over for an address: nil when it has no record any
+// more.
 type viewChange struct {
 	addr netip.Addr
 	to   *view
@@ -285,7 +286,7 @@ func (s *viewSet) put(v *view) {
 
 // fill puts views into s, which is empty, all at once. The last change of an address counts.
 func (s *viewSet) fill(changes []viewChange) {
-	slices.Reverse(changes) // after a start they are in order of addresses then: clean takes the last
+	slices.Reverse(changes) // after a start they are in order then: clean takes the last
 	slices.SortStableFunc(changes, func(a, b viewChange) int { return a.addr.Compare(b.addr) })
 	for i, change := range changes {
 		if change.to == nil || i > 0 && changes[i-1].addr == change.addr {

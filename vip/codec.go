@@ -97,7 +97,7 @@ func taskIn(data []byte) string {
 	return d.str()
 }
 
-// read makes l, which is zero, what a record says.
+// read fills l, which is zero, from a record.
 func (l *tenure) read(data []byte) error {
 	if len(data) < 6 {
 		return fmt.Errorf("%d bytes: %w", len(data), errCorrupt)

@@ -10,7 +10,7 @@ import (
 // neither. Pool and Addr have to be empty; Selector chooses by the labels of the pools. Like
 // Allocate it gives the same again to the same owner; one that has a lease of one family has to
 // release it first: ErrConflict. A request that waits does so until both can be had at once, and
-// lets others have what is of no use alone.
+// lets others have an address that is of no use alone.
 //
 // The two leases, each of which has the other's ID as its Peer, begin and end together: Renew, Bind
 // and Release of either change both, and so do an expiry and a quarantine. They expire together, by

@@ -645,7 +645,7 @@ func (x *index) clean() *entry {
 
 // shorten brings forward an expiry or a cool-down that ends later than one that begins now: a clock
 // that was put back must not hold an address for hours. How long the cool-down of a former pool was
-// is not known. What Config.Uptime measures is left to settle.
+// is not known. A rest that Config.Uptime measures is left to settle.
 func (x *index) shorten(l *tenure, p *pool, now time.Time) (shortened bool) {
 	switch {
 	case l.State == Leased && l.TTL > 0 && l.Expires.After(now.Add(l.TTL)):

@@ -143,7 +143,8 @@ func onWall(t time.Time) time.Time {
 	return t.Round(0).UTC()
 }
 
-// show makes l, which is the last lease of addr and the caller's alone, what the caller gets.
+// show gives l, the last lease of addr and the caller's alone, the state, pool name and details
+// that the address has now.
 func (l *Lease) show(addr netip.Addr, state State, of *pool) {
 	public := of.public.Load()
 	l.State, l.Pool = state, public.Name

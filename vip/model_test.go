@@ -288,7 +288,7 @@ func TestStateMachine(t *testing.T) {
 			return a
 		}
 		a := start()
-		// what a watcher knows of the addresses
+		// the addresses as a watcher knows them
 		known, after := map[netip.Addr]vip.Lease{}, a.Revision()
 		tasks := rapid.SampledFrom([]string{"A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K",
 			"L"})

@@ -316,8 +316,8 @@ func filled(tb testing.TB, ranges string, n int) *vip.Allocator {
 }
 
 // BenchmarkList: pages of 1,000 out of a million leases, by address and by team, and the waiting
-// time of renewals meanwhile; and the heap of a lease, with what MemStore keeps, before the first
-// call makes the copy that later ones read.
+// time of renewals meanwhile; and the heap of a lease, with the records of MemStore, before the
+// first call makes the copy that later ones read.
 func BenchmarkList(b *testing.B) {
 	before := heap()
 	a := filled(b, "10.0.0.0/12", 1_000_000)

@@ -19,7 +19,7 @@ import (
 type ND struct {
 	// Interface of the link, as "eth0"; required.
 	Interface string
-	// Timeout after which nobody answers. The question is sent three times in it. The default is
+	// Timeout of the question. The question is sent three times in it. The default is
 	// 1 s.
 	Timeout time.Duration
 }

@@ -19,7 +19,7 @@ const defaultTimeout = time.Second
 type TCP struct {
 	// Ports to try, all at once; required.
 	Ports []uint16
-	// Timeout after which nobody answers. The default is 1 s.
+	// Timeout of the connection. The default is 1 s.
 	Timeout time.Duration
 }
 
