@@ -237,8 +237,8 @@ func TestCachesWithoutKey(t *testing.T) {
 func TestDirectivesOfLaterVersions(t *testing.T) {
 	t.Parallel()
 	if !nginx.Since(t, 1, 29, 8) {
-		require.Contains(t, refusedBy(t, "events { }\nhttp {\nserver { listen 80; max_headers 9; }\n"+
-			"}\n"), `unknown directive "max_headers"`)
+		require.Contains(t, refusedBy(t, "events { }\nhttp {\nserver { listen 80; early_hints $a; }\n"+
+			"}\n"), `unknown directive "early_hints"`)
 		return
 	}
 	for name, c := range map[string]struct{ upstream, server string }{
