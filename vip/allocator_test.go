@@ -355,9 +355,13 @@ func TestBadPoolsAreAllNamed(t *testing.T) {
 
 func TestNobodySharesAnAddress(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testNobodySharesAnAddress)
+}
+
+func testNobodySharesAnAddress(t *testing.T, store vip.Store) {
 	p := pool(t, "p", "10.0.0.0/26")
 	p.CoolDown = -1
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	a := allocator(t, store, newClock(), vip.Config{}, p)
 	var held holders
 	var wg sync.WaitGroup
 	for w := range 64 {
@@ -387,7 +391,11 @@ func TestNobodySharesAnAddress(t *testing.T) {
 
 func TestOneOwnerInParallel(t *testing.T) {
 	t.Parallel()
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/24"))
+	eachMemStore(t, testOneOwnerInParallel)
+}
+
+func testOneOwnerInParallel(t *testing.T, store vip.Store) {
+	a := allocator(t, store, newClock(), vip.Config{}, pool(t, "p", "10.0.0.0/24"))
 	ids := make(chan string, 64)
 	var wg sync.WaitGroup
 	for range 64 {
@@ -410,8 +418,12 @@ func TestOneOwnerInParallel(t *testing.T) {
 
 func TestRunEndsWhatExpires(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testRunEndsWhatExpires)
+}
+
+func testRunEndsWhatExpires(t *testing.T, store vip.Store) {
 	c := newClock()
-	a := allocator(t, vip.NewMemStore(), c, vip.Config{Interval: time.Millisecond},
+	a := allocator(t, store, c, vip.Config{Interval: time.Millisecond},
 		pool(t, "p", "10.0.0.0/24"))
 	for i := range 40 {
 		allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", i)), TTL: time.Minute})

@@ -39,16 +39,28 @@ func pool(t testing.TB, name string, ranges ...string) vip.Pool {
 	return p
 }
 
-// likeOthers is a MemStore that the allocator does not know: it lets go of its lock for a commit.
-type likeOthers struct{ *vip.MemStore }
+// otherStore is a MemStore of a type that the allocator does not know.
+type otherStore struct{ *vip.MemStore }
 
-// allocator opens an allocator; half of the tests have likeOthers in place of a MemStore.
+// eachMemStore runs a test of concurrent calls twice: with a MemStore, for which the allocator
+// keeps its lock during a commit, and with an otherStore, for which it lets go of the lock.
+func eachMemStore(t *testing.T, test func(t *testing.T, store vip.Store)) {
+	t.Helper()
+	for name, store := range map[string]vip.Store{
+		"MemStore":    vip.NewMemStore(),
+		"other_store": otherStore{vip.NewMemStore()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, store)
+		})
+	}
+}
+
+// allocator opens an allocator; cfg has no Now, Store and Pools.
 func allocator(t testing.TB, store vip.Store, c *clock, cfg vip.Config,
 	pools ...vip.Pool) *vip.Allocator {
 	t.Helper()
-	if mem, ok := store.(*vip.MemStore); ok && len(t.Name())%2 == 0 {
-		store = likeOthers{mem}
-	}
 	cfg.Now = c.Now
 	cfg.Store, cfg.Pools = store, pools
 	a, err := vip.Open(context.Background(), cfg)

@@ -86,9 +86,13 @@ func TestListPages(t *testing.T) {
 // meanwhile; a list without a limit shows a task that moves with one address.
 func TestListBesideChanges(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testListBesideChanges)
+}
+
+func testListBesideChanges(t *testing.T, store vip.Store) {
 	p := pool(t, "p", "10.0.0.0/22")
 	p.CoolDown = -1
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	a := allocator(t, store, newClock(), vip.Config{}, p)
 	kept := map[netip.Addr]bool{}
 	for i := range 500 {
 		l := allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("kept-", i))})

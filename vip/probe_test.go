@@ -161,13 +161,17 @@ func TestProbeHoldsUpNobody(t *testing.T) {
 // Many callers with a probe that says no now and then: no address twice, and none of those in use.
 func TestProbeConcurrently(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testProbeConcurrently)
+}
+
+func testProbeConcurrently(t *testing.T, store vip.Store) {
 	p := pool(t, "p", "10.0.0.1-10.0.0.100")
 	p.MaxQuarantined = 1
 	inUse := func(a netip.Addr) bool { return a.As4()[3]%5 == 0 }
 	cfg := vip.Config{Probe: func(_ context.Context, a netip.Addr) (bool, error) {
 		return inUse(a), nil
 	}}
-	a := allocator(t, vip.NewMemStore(), newClock(), cfg, p)
+	a := allocator(t, store, newClock(), cfg, p)
 	var held holders
 	var callers sync.WaitGroup
 	for i := range 80 {

@@ -36,10 +36,14 @@ func queued(t *testing.T, a *vip.Allocator, n int) {
 
 func TestWaitOrder(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testWaitOrder)
+}
+
+func testWaitOrder(t *testing.T, store vip.Store) {
 	c := newClock()
 	p := pool(t, "p", "10.0.0.1-10.0.0.2")
 	p.CoolDown = -1
-	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, p)
+	a := allocator(t, store, c, vip.Config{}, p)
 	held := []vip.Lease{
 		allocate(t, a, vip.Request{Owner: owner("H1"), TTL: time.Hour}),
 		allocate(t, a, vip.Request{Owner: owner("H2"), TTL: time.Minute}),
@@ -84,8 +88,12 @@ func TestWaitOrder(t *testing.T) {
 
 func TestWaitNewcomerDoesNotOvertake(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testWaitNewcomerDoesNotOvertake)
+}
+
+func testWaitNewcomerDoesNotOvertake(t *testing.T, store vip.Store) {
 	c := newClock()
-	a := allocator(t, vip.NewMemStore(), c, vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.3"))
+	a := allocator(t, store, c, vip.Config{}, pool(t, "p", "10.0.0.1-10.0.0.3"))
 	held := allocate(t, a, vip.Request{Owner: owner("H")})
 	ctx, cancel := context.WithCancel(t.Context())
 	group := make(chan error, 1)
@@ -106,9 +114,13 @@ func TestWaitNewcomerDoesNotOvertake(t *testing.T) {
 // pool is too small.
 func TestWaitBlocksOnlyUsablePools(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testWaitBlocksOnlyUsablePools)
+}
+
+func testWaitBlocksOnlyUsablePools(t *testing.T, store vip.Store) {
 	p, q := pool(t, "p", "10.0.0.1-10.0.0.3"), pool(t, "q", "10.0.1.1-10.0.1.2")
 	p.Quotas, q.CoolDown = map[string]int{"web": 1}, -1
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{Interval: time.Millisecond}, p, q)
+	a := allocator(t, store, newClock(), vip.Config{Interval: time.Millisecond}, p, q)
 	web := allocate(t, a, vip.Request{Owner: vip.Owner{Task: "H", Team: "web"}, Pool: "p"})
 	held := []vip.Lease{allocate(t, a, vip.Request{Owner: owner("Q1"), Pool: "q"}),
 		allocate(t, a, vip.Request{Owner: owner("Q2"), Pool: "q"})}
@@ -329,9 +341,13 @@ func (h *hooked) Commit(ctx context.Context, changes ...vip.Change) (uint64, err
 
 func TestWaitMany(t *testing.T) {
 	t.Parallel()
+	eachMemStore(t, testWaitMany)
+}
+
+func testWaitMany(t *testing.T, store vip.Store) {
 	p := pool(t, "p", "10.0.0.1-10.0.0.4")
 	p.CoolDown = -1
-	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	a := allocator(t, store, newClock(), vip.Config{}, p)
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 60)
 	for i := range 40 {
