@@ -47,9 +47,10 @@
 //
 // Several allocators may use a store, in one process or on several machines, unless it is an
 // ExclusiveStore: a task is one owner for all of them, whichever it asks, and each sees the changes
-// of the others at once when the store is a Watcher, at least every Config.Refresh otherwise. An allocator that was stopped, or cut off, while others went on changes nothing that
-// has changed meanwhile. A store that is restored from a backup takes promises back: they are
-// fenced, and a lease id of then is not given again.
+// of the others at once when the store is a Watcher, at least every Config.Refresh otherwise. An
+// allocator that was stopped, or cut off, while others went on changes nothing that has changed
+// meanwhile. A store that is restored from a backup takes promises back: they are fenced, and a
+// lease id of then is not given again.
 //
 // Allocation, release and refusal cost the same whether the pool is empty or full, small or large.
 // An address that was never used costs no memory, and in a pool of more than 65,536 addresses one

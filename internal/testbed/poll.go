@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Poll tries until f is content, for at most two minutes. An error that lasts fails the test, with the
-// awaited condition.
+// Poll tries until f is content, for at most two minutes. An error that lasts fails the test, with
+// the awaited condition.
 func Poll(t testing.TB, what string, f func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

@@ -14,10 +14,11 @@ import (
 
 // Check compares the live leases with each view. It reads the leases before and after it observes
 // the views, and compares only addresses whose record did not change in between, so a change in
-// flight is no finding; it reads them from a shared store. An address that is not
-// the allocator's (vip.Allocator.Owns), or of a pool out of Config.Pools, is no finding: it is
-// counted in Report.Foreign. A view that fails is listed in Report.Failed and does not hold up the
-// others. When ctx is done the error is context.Cause(ctx). Check changes nothing: see Repair.
+// flight is no finding; when the store is shared (vip.Shared) it reads them from there. An address
+// that is not the allocator's (vip.Allocator.Owns), or of a pool out of Config.Pools, is no
+// finding: it is counted in Report.Foreign. A view that fails is listed in Report.Failed and does
+// not hold up the others. When ctx is done the error is context.Cause(ctx). Check changes nothing:
+// see Repair.
 func (a *Auditor) Check(ctx context.Context) (_ Report, err error) {
 	defer a.observed("audit", a.cfg.Now(), &err)
 	if ctx.Err() != nil {

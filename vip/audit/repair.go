@@ -12,7 +12,7 @@ import (
 // right. It leaves a view that the report holds as it is, which is a *HeldError, unless allow has
 // the view's name with Hold.Changes or more: the number shows that the person has seen how large
 // the change is. Nil allows nothing. It passes over a finding that is not true any more: the lease
-// has changed, by the word of a shared store, or the address is not the allocator's.
+// has changed, by the word of the store when it is shared, or the address is not the allocator's.
 // Findings of other views, and OutOfPool, need a person. It returns how many findings it repaired,
 // and all errors joined. It stops when ctx is done, with context.Cause(ctx).
 func (a *Auditor) Repair(

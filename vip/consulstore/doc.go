@@ -27,9 +27,9 @@
 // ones too: allocators take over the restored records, and a lease that is no longer there is
 // ErrNotFound or ErrFenced to its holder.
 //
-// An allocator waits by a blocking query for the index of the records, and reads
-// them when it has changed: changes of another allocator are seen at once, and an idle allocator
-// costs Consul a few bytes every 20 s.
+// An allocator waits by a blocking query for the index of the records, and reads them when it has
+// changed: changes of another allocator are seen at once, and an idle allocator costs Consul a few
+// bytes every 20 s.
 //
 // Limits: the package takes no lock and opens no session, because the holder of a lock in Consul
 // may find out too late that it was lost, and comparing each record does not depend on clocks. It

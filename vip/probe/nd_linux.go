@@ -19,8 +19,7 @@ import (
 type ND struct {
 	// Interface of the link, as "eth0"; required.
 	Interface string
-	// Timeout of the question. The question is sent three times in it. The default is
-	// 1 s.
+	// Timeout of the question, which is sent three times in it. The default is 1 s.
 	Timeout time.Duration
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// fudge is by how much the time of a signature may differ from the server's clock (RFC 8945, section
-// 10, recommends it): an update that arrives later is refused.
+// fudge is by how much the time of a signature may differ from the server's clock (RFC 8945,
+// section 10, recommends it): an update that arrives later is refused.
 const fudge = 300 * time.Second
 
 // client talks to the server.
