@@ -16,7 +16,7 @@ import (
 
 // reaches is nil when a new connection between two hosts is made and used. A nil host is the test's
 // own.
-func reaches(from, to *hosts.Host) error { return reachesWithin(10*time.Second, from, to) }
+func reaches(from, to *hosts.Host) error { return reachesWithin(time.Minute, from, to) }
 
 // cutOff looks for a moment whether no connection is made.
 func cutOff(t *testing.T, from, to *hosts.Host) {
@@ -31,7 +31,7 @@ func reachesWithin(timeout time.Duration, from, to *hosts.Host) error {
 			return err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			return err
 		}
 		return echo.Try(conn, "hello")
