@@ -18,16 +18,21 @@ import (
 // without an error no process of it is left.
 func (s *Supervisor) Stop(ctx context.Context) (err error) {
 	defer s.observe("stop", s.cfg.Now(), &err)
-	if pid := s.master(); pid != 0 {
-		if err := signal(pid, syscall.SIGQUIT); err != nil {
-			return fmt.Errorf("stop nginx: %w", err)
-		}
-		// it ends after its workers; one that is killed leaves them
-		for s.master() == pid && ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(10 * time.Millisecond):
+	asked := map[int]bool{}
+	// a master ends after its workers; one that is killed leaves them
+	for masters := s.masters(); len(masters) > 0 && ctx.Err() == nil; masters = s.masters() {
+		for _, pid := range masters {
+			if asked[pid] {
+				continue
 			}
+			if err := signal(pid, syscall.SIGQUIT); err != nil {
+				return fmt.Errorf("stop nginx: %w", err)
+			}
+			asked[pid] = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -50,25 +55,24 @@ func signal(pid int, sig syscall.Signal) error {
 // kill ends all processes of this Nginx at once, and waits until none is left and nothing listens
 // any more.
 func (s *Supervisor) kill(ctx context.Context) error {
-	pids := s.processes()
-	if pid := s.master(); pid != 0 { // first: it would start other workers
-		pids = append([]int{pid}, pids...)
-	}
-	for _, pid := range pids {
-		if err := signal(pid, syscall.SIGKILL); err != nil {
-			return fmt.Errorf("end nginx: %w", err)
+	seen := []int{pidIn(s.cfg.PIDFile), pidIn(s.oldPIDFile())}
+	for {
+		pids := append(s.masters(), s.processes()...) // masters first: they would start workers
+		for _, pid := range pids {
+			if err := signal(pid, syscall.SIGKILL); err != nil {
+				return fmt.Errorf("end nginx: %w", err)
+			}
 		}
-	}
-	for pids = append(pids, s.lastMaster()); len(s.processes()) > 0 || s.master() != 0 ||
-		slices.ContainsFunc(pids, dying); {
+		if seen = append(seen, pids...); len(pids) == 0 && !slices.ContainsFunc(seen, dying) {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("end nginx: processes %v in %s go on: %w", s.processes(),
-				s.cfg.Prefix, context.Cause(ctx))
+			return fmt.Errorf("end nginx: processes %v in %s go on: %w", pids, s.cfg.Prefix,
+				context.Cause(ctx))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	return nil
 }
 
 // dying reports whether the process is about to end: it has no title and no files to be seen any
@@ -84,10 +88,42 @@ func dying(pid int) bool {
 		!bytes.HasPrefix(state, []byte("X"))
 }
 
-// master is the pid of this Nginx, 0 when there is none: a pid in a file may be another process's
-// by now.
+// master is the pid of a master of this Nginx, 0 when there is none.
 func (s *Supervisor) master() int {
-	pid := s.lastMaster()
+	if pid := s.masterIn(s.cfg.PIDFile); pid != 0 {
+		return pid
+	}
+	if masters := s.masters(); len(masters) > 0 {
+		return masters[0]
+	}
+	return 0
+}
+
+// masters are the masters of this Nginx: two during an upgrade of its program (USR2). Then the pid
+// file is missing or empty for a moment, since Nginx renames it before it starts the new program;
+// so the processes count too.
+func (s *Supervisor) masters() (pids []int) {
+	for _, file := range []string{s.cfg.PIDFile, s.oldPIDFile()} {
+		if pid := s.masterIn(file); pid != 0 && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	for _, pid := range s.processes() {
+		title, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if bytes.HasPrefix(title, []byte("nginx: master process")) && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// oldPIDFile has the pid of the old master during an upgrade (NGX_OLDPID_EXT of Nginx).
+func (s *Supervisor) oldPIDFile() string { return s.cfg.PIDFile + ".oldbin" }
+
+// masterIn is the pid in the file when it is a master of this Nginx, else 0: it may be another
+// process's by now.
+func (s *Supervisor) masterIn(file string) int {
+	pid := pidIn(file)
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || !bytes.Contains(title, []byte(s.cfg.Prefix+"/")) {
 		return 0
@@ -95,9 +131,9 @@ func (s *Supervisor) master() int {
 	return pid
 }
 
-// lastMaster is the pid in the pid file, 0 when it has none.
-func (s *Supervisor) lastMaster() int {
-	data, err := os.ReadFile(s.cfg.PIDFile)
+// pidIn is the pid in the file, 0 when it has none.
+func pidIn(file string) int {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return 0
 	}

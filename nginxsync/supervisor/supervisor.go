@@ -143,7 +143,8 @@ func (s *Supervisor) observe(op string, start time.Time, err *error) {
 }
 
 // Ensure starts Nginx if it does not run, and returns when it accepts requests. Workers whose
-// master has been killed, which would keep the ports, end before.
+// master has been killed, which would keep the ports, end before. An Nginx whose program is being
+// upgraded (USR2) runs, also while its pid file is missing or empty.
 func (s *Supervisor) Ensure(ctx context.Context) (err error) {
 	if s.master() != 0 {
 		return nil
@@ -178,7 +179,7 @@ func (s *Supervisor) started(ctx context.Context, ended chan error, log string) 
 	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Second,
 		errors.New("it has written no pid file after 15 s: look at its error log"))
 	defer cancel()
-	for s.master() == 0 {
+	for s.masterIn(s.cfg.PIDFile) == 0 {
 		select {
 		case err := <-ended:
 			if err != nil {
@@ -210,10 +211,11 @@ func (s *Supervisor) Reload(ctx context.Context) (err error) {
 	if _, err := log.Seek(0, io.SeekEnd); err != nil {
 		return fmt.Errorf("reload nginx: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it has not changed its "+
-		"workers after a minute: look at its error log"))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it has no pid file, or "+
+		"has not changed its workers, after a minute: look at its error log"))
 	defer cancel()
-	for len(s.workers()) == 0 { // it is only just starting
+	// it is only just starting, or its program is being upgraded
+	for s.masterIn(s.cfg.PIDFile) == 0 || len(s.workers()) == 0 {
 		if err := pause(ctx); err != nil {
 			return err
 		}
