@@ -155,5 +155,8 @@ func addresses(s nginxsync.Snapshot) (addrs []netip.AddrPort) {
 	for _, clusters := range s.Overlays {
 		add(clusters)
 	}
+	for _, clusters := range s.Branches {
+		add(clusters)
+	}
 	return addrs
 }
