@@ -12,10 +12,11 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
 )
 
-// silent is a Driver of an Nginx whose state is set.
+// silent is a Driver of an Nginx whose state and routes are set.
 type silent struct {
-	state nginxsync.DriverState
-	err   error
+	state  nginxsync.DriverState
+	routes nginxsync.Routes
+	err    error
 }
 
 func (s silent) Apply(context.Context, nginxsync.Delta) error { return s.err }
@@ -23,7 +24,7 @@ func (s silent) Apply(context.Context, nginxsync.Delta) error { return s.err }
 func (s silent) State(context.Context) (nginxsync.DriverState, error) { return s.state, s.err }
 
 func (s silent) Routes(context.Context) (nginxsync.Routes, error) {
-	return nginxsync.Routes{}, s.err
+	return s.routes, s.err
 }
 
 // opened is an agent that does not run.

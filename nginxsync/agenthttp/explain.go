@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,7 +54,7 @@ func (h *Handler) explain(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("parameter vip: %.64q: want an address: %w", query.Get("vip"),
 			nginxsync.ErrInvalid)
 	}
-	out := Explanation{Nginx: t.Name, VIP: vip.Unmap(), Cluster: query.Get("cluster"),
+	out := Explanation{Nginx: t.Name, VIP: vip.Unmap().WithZone(""), Cluster: query.Get("cluster"),
 		Versions: []string{}, Instances: []Instance{}, Why: []string{}}
 	switch url := query.Get("url"); {
 	case url != "" && out.Cluster != "", url == "" && out.Cluster == "":
@@ -61,16 +62,25 @@ func (h *Handler) explain(w http.ResponseWriter, r *http.Request) error {
 	case url != "" && t.Tree == nil:
 		return fmt.Errorf("url: the configuration of Nginx %s is not known: name its tree in the "+
 			"agent's configuration, or ask for a cluster: %w", t.Name, nginxsync.ErrInvalid)
-	case url != "":
+	}
+	routes, err := t.Driver.Routes(r.Context())
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errUnavailable)
+	}
+	out.Generation = routes.Generation
+	// Nginx looks whether the address takes requests before it looks at the URL.
+	if at := routes.Snapshot.Resolve(out.VIP, ""); at.Status == http.StatusGone {
+		out.Status = at.Status
+		out.Why = append(out.Why, strings.Join(at.Why, "; ")+": 410")
+		reply(w, http.StatusOK, out)
+		return nil
+	}
+	if url := query.Get("url"); url != "" {
 		if err := out.route(r, t, url); err != nil {
 			return err
 		}
 	}
 	if out.Cluster != "" {
-		routes, err := t.Driver.Routes(r.Context())
-		if err != nil {
-			return fmt.Errorf("%w: %w", err, errUnavailable)
-		}
 		out.serve(routes, t.Agent.Status())
 	}
 	reply(w, http.StatusOK, out)
@@ -143,15 +153,11 @@ func cluster(tree *conf.Tree, upstream string) string {
 
 // serve fills in the instances of the cluster on the VIP.
 func (e *Explanation) serve(routes nginxsync.Routes, status nginxsync.Status) {
-	e.Generation = routes.Generation
 	add := func(format string, args ...any) { e.Why = append(e.Why, fmt.Sprintf(format, args...)) }
-	list, overlaid := routes.Snapshot.Overlays[e.VIP][e.Cluster]
 	decision := routes.Snapshot.Resolve(e.VIP, e.Cluster)
+	list, overlay := decision.Instances, routes.Snapshot.Overlays[e.VIP]
+	_, overlaid := overlay[e.Cluster]
 	switch {
-	case decision.Status == http.StatusGone:
-		add("%s: 410", strings.Join(decision.Why, "; "))
-		e.Status = http.StatusGone
-		return
 	case overlaid && len(list) == 0:
 		e.Scope = "overlay"
 		add("the overlay of VIP %s names cluster %s without an instance: 503", e.VIP, e.Cluster)
@@ -160,18 +166,17 @@ func (e *Explanation) serve(routes nginxsync.Routes, status nginxsync.Status) {
 		add("the overlay of VIP %s names cluster %s: its %d instances answer", e.VIP, e.Cluster,
 			len(list))
 	default:
-		if len(routes.Snapshot.Overlays[e.VIP]) > 0 {
+		if len(overlay) > 0 {
 			add("the overlay of VIP %s does not name cluster %s", e.VIP, e.Cluster)
 		} else {
 			add("VIP %s has no overlay", e.VIP)
 		}
-		list = decision.Instances
+		e.Scope = decision.From
 		from := "the baseline"
-		if branch, ok := strings.CutPrefix(decision.From, "branch "); ok {
-			from = "branch " + branch + " of the VIP"
+		if strings.HasPrefix(decision.From, "branch ") {
+			from = decision.From + " of the VIP"
 		}
 		if len(list) > 0 {
-			e.Scope = decision.From
 			add("%s has %d instances of cluster %s", from, len(list), e.Cluster)
 		} else {
 			add("%s has no instance of cluster %s: 503", from, e.Cluster)
@@ -192,13 +197,17 @@ func (e *Explanation) serve(routes nginxsync.Routes, status nginxsync.Status) {
 		add("the agent is bringing Nginx from generation %s to %s", routes.Generation,
 			status.Desired)
 	}
+	concerns := func(vip netip.Addr, branch, cluster string) bool {
+		return cluster == e.Cluster && (!vip.IsValid() || vip == e.VIP) &&
+			(branch == "" || slices.Contains(routes.Snapshot.Scopes[e.VIP].Branches, branch))
+	}
 	for _, held := range status.Held {
-		if held.Cluster == e.Cluster && (!held.VIP.IsValid() || held.VIP == e.VIP) {
+		if concerns(held.VIP, held.Branch, held.Cluster) {
 			add("held: %s", held)
 		}
 	}
 	for _, aside := range status.SetAside {
-		if aside.Cluster == e.Cluster && (!aside.VIP.IsValid() || aside.VIP == e.VIP) {
+		if concerns(aside.VIP, aside.Branch, aside.Cluster) {
 			add("set aside: %s", aside)
 		}
 	}
