@@ -274,8 +274,11 @@ func (a *Agent) Release(i Intent) error {
 		return i.covers(h.key())
 	}) {
 		where := "baseline"
-		if i.VIP.IsValid() {
+		switch {
+		case i.VIP.IsValid():
 			where = "vip " + i.VIP.String()
+		case i.Branch != "":
+			where = "branch " + i.Branch
 		}
 		return fmt.Errorf("release %s cluster %q: %w", where, i.Cluster, ErrNotFound)
 	}

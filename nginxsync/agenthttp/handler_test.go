@@ -84,7 +84,8 @@ func TestIntent(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	for _, id := range []string{"", "baseline", "baseline/", "10.58.0.2/", "@/a", "@", "x/a", "/a", "a"} {
+	for _, id := range []string{"", "baseline", "baseline/", "10.58.0.2/", "@/a", "@", "x/a", "/a",
+		"a"} {
 		_, err := intent(id)
 		require.ErrorIs(t, err, nginxsync.ErrInvalid, id)
 	}
