@@ -120,9 +120,8 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	p.promoter, err = promote.New(promote.Config{
-		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p}, Grace: p.config.Patience +
-			p.config.Drain +
-			15*time.Second,
+		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p},
+		Grace: p.config.Patience + p.config.Drain + 15*time.Second,
 		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
 	})
 	if err != nil {

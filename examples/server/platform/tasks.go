@@ -156,8 +156,7 @@ func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, er
 	if err != nil {
 		return Task{}, err
 	}
-	if lease, err = p.leases.Release(ctx, lease.ID, "finished by "+
-		actor); err != nil {
+	if lease, err = p.leases.Release(ctx, lease.ID, "finished by "+actor); err != nil {
 		return Task{}, err
 	}
 	if err := p.settle(ctx); err != nil {
@@ -252,8 +251,7 @@ func (p *Platform) releaseUnserved(ctx context.Context) error {
 		if served[lease.Owner.Task] {
 			continue
 		}
-		if _, err := p.leases.Release(ctx, lease.ID,
-			"its start was cut off"); err != nil {
+		if _, err := p.leases.Release(ctx, lease.ID, "its start was cut off"); err != nil {
 			return err
 		}
 	}
