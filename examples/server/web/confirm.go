@@ -79,8 +79,8 @@ func (w *web) facts(verb string, planned platform.Plan) []fact {
 			clock(now.Since), now.Digest})
 	}
 	if w.Platform.Baseline() == planned.Next.Environment {
-		facts = append(facts, fact{"Who sees it", "every address that no task overrides: this is " +
-			"the baseline", ""})
+		facts = append(facts, fact{"Who sees it", "the plain address, and every VIP whose task " +
+			"names another cluster: this is the baseline", ""})
 	}
 	return facts
 }
