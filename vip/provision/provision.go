@@ -4,7 +4,8 @@
 // The embedder chooses a Driver: None where the addresses are ready-made, as a cloud's load
 // balancer gives them; keepalived for VRRP and LVS; rfc2136 for names in DNS. It then runs a Keeper
 // beside the allocator, on the machine that announces. An address is announced from its allocation
-// to the end of its cool-down, in which the baseline answers on it; one in quarantine is not.
+// to the end of its cool-down, in which Nginx says on it that the task has ended; one in
+// quarantine is not.
 //
 //	k := &provision.Keeper{Allocator: a, Driver: &keepalived.Driver{Path: "/etc/keepalived/keepalived.conf", Interface: "eth0"}}
 //	go k.Run(ctx)

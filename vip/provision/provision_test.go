@@ -87,7 +87,7 @@ func TestKeeperFollowsTheLeases(t *testing.T) {
 	w.set(errors.New("no such device"), nil)
 	z := lease("T3")
 	w.set(nil, map[netip.Addr]error{y.Addr: errors.New("someone else answers")})
-	soon(w.announces(x.Addr, z.Addr)) // x cools down: the baseline answers on it
+	soon(w.announces(x.Addr, z.Addr)) // x cools down: Nginx still answers on it
 	soon(func() bool { return len(k.Aside()) == 1 })
 	require.EqualError(t, k.Aside()[y.Addr], "someone else answers")
 	_, err = a.Quarantine(t.Context(), x.Addr, "flaps", 0)
