@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,6 +68,11 @@ flags, each also as a variable ENVCONFIG_<NAME>, where lists are separated by li
 
 type usageError struct{ error }
 
+// advice is an error that names the right form of a value and repeats nothing of the value.
+type advice string
+
+func (a advice) Error() string { return string(a) }
+
 func (c *command) parse(args []string) error {
 	fs := flag.NewFlagSet("envconfig", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -74,6 +80,7 @@ func (c *command) parse(args []string) error {
 	if err := fromEnviron(fs, c.env); err != nil {
 		return err
 	}
+	c.replaced = nil // a flag counts before its variable
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(c.stdout, usage)
 		fs.SetOutput(c.stdout)
@@ -129,8 +136,9 @@ func (c *command) define(fs *flag.FlagSet) {
 		"which cannot be replaced; a reader may see a part of them")
 	fs.Var(&c.init, "init", "stay in front of the command: true, false or `auto`, which is true "+
 		"but for other inits")
-	fs.DurationVar(&c.service.Grace, "grace", entry.DefaultGrace, "with init: `time` from the "+
-		"signal to stop until what is left is killed; keep it below the orchestrator's")
+	c.service.Grace, c.drainTime = entry.DefaultGrace, 20*time.Second
+	fs.Var((*duration)(&c.service.Grace), "grace", "with init: `time` from the signal to stop "+
+		"until what is left is killed; keep it below the orchestrator's")
 	fs.Func("scope", "with init: which processes get the signals: main, `service` or group "+
 		"(default service)", c.setScope)
 	fs.Func("rewrite", "with init: `from:to` replaces a signal, as TERM:QUIT; may be repeated",
@@ -163,7 +171,7 @@ func (c *command) define(fs *flag.FlagSet) {
 	})
 	fs.Func("drain-port", "drain: `port` of the service; may be repeated (default all that are "+
 		"listened to)", each(c.setDrainPort))
-	fs.DurationVar(&c.drainTime, "drain-time", 20*time.Second, "drain: `time` to wait at most")
+	fs.Var((*duration)(&c.drainTime), "drain-time", "drain: `time` to wait at most")
 	fs.BoolVar(&c.dryRun, "dry-run", false, "activate: print what would be changed and change "+
 		"nothing; 1 if something would be")
 	fs.BoolVar(&c.label, "label", false, "manifest: print the image's label as KEY=VALUE, write "+
@@ -194,8 +202,12 @@ func fromEnviron(fs *flag.FlagSet, env []string) error {
 			return usageError{fmt.Errorf("%s stands for no flag%s", names.Quote(name),
 				nearestVariable(fs, name))}
 		}
-		if f.Value.Set(value) != nil {
-			return usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, f.Usage)}
+		if err := f.Value.Set(value); err != nil {
+			why := f.Usage
+			if a := advice(""); errors.As(err, &a) {
+				why = string(a)
+			}
+			return usageError{fmt.Errorf("%s: not a value for --%s: %s", name, f.Name, why)}
 		}
 	}
 	return nil
@@ -278,7 +290,21 @@ func (c *command) setRewrite(s string) error {
 	if c.service.Rewrite == nil {
 		c.service.Rewrite = map[syscall.Signal]syscall.Signal{}
 	}
+	if err := c.replacesOnce("signal", int(a)); err != nil {
+		return err
+	}
 	c.service.Rewrite[a] = b
+	return nil
+}
+
+// replacesOnce refuses a signal or an exit code that is replaced twice, by flags or in a variable:
+// only one of the two could count.
+func (c *command) replacesOnce(what string, from int) error {
+	what = fmt.Sprintf("%s %d", what, from)
+	if slices.Contains(c.replaced, what) {
+		return advice("must replace " + what + " once only")
+	}
+	c.replaced = append(c.replaced, what)
 	return nil
 }
 
@@ -319,7 +345,25 @@ func (c *command) setMapExit(s string) error {
 	if c.service.MapExit == nil {
 		c.service.MapExit = map[int]int{}
 	}
+	if err := c.replacesOnce("exit code", int(a)); err != nil {
+		return err
+	}
 	c.service.MapExit[int(a)] = int(b)
+	return nil
+}
+
+// duration is a time with its unit, such as 5s.
+type duration time.Duration
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+// Set takes a time in the form of [time.ParseDuration].
+func (d *duration) Set(s string) error {
+	t, err := time.ParseDuration(s)
+	if err != nil {
+		return advice("must be a time with its unit, such as 5s")
+	}
+	*d = duration(t)
 	return nil
 }
 

@@ -111,6 +111,35 @@ func TestFlagsRefuseBadValues(t *testing.T) {
 	require.Len(t, values, n)
 }
 
+// The error of a time without a unit, and of a signal or an exit code that is replaced twice, names
+// the right form. A flag counts before its variable.
+func TestErrorsOfFlagsNameTheRightForm(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args, env []string
+		want      string
+	}{
+		{[]string{"--grace", "5"}, nil, "-grace: must be a time with its unit, such as 5s"},
+		{nil, []string{"ENVCONFIG_GRACE=5"}, "-grace: must be a time with its unit, such as 5s"},
+		{nil, []string{"ENVCONFIG_DRAIN_TIME=s3cret"}, "-drain-time: must be a time with its unit"},
+		{[]string{"--rewrite", "TERM:QUIT", "--rewrite", "15:INT"}, nil,
+			"-rewrite: must replace signal 15 once only"},
+		{nil, []string{"ENVCONFIG_REWRITE=TERM:QUIT\nTERM:INT"},
+			"-rewrite: must replace signal 15 once only"},
+		{[]string{"--map-exit", "143:0", "--map-exit=143:1"}, nil,
+			"-map-exit: must replace exit code 143 once only"},
+	} {
+		err := (&command{env: c.env, stdout: io.Discard}).parse(c.args)
+		require.Equal(t, 64, exitCode(err), "%v", err)
+		require.ErrorContains(t, err, c.want)
+		require.NotContains(t, err.Error(), "s3cret")
+	}
+	c := &command{env: []string{"ENVCONFIG_REWRITE=TERM:QUIT"}, stdout: io.Discard}
+	require.NoError(t, c.parse([]string{"--rewrite", "TERM:INT", "--rewrite", "HUP:USR1"}))
+	require.Equal(t, map[syscall.Signal]syscall.Signal{syscall.SIGTERM: syscall.SIGINT,
+		syscall.SIGHUP: syscall.SIGUSR1}, c.service.Rewrite)
+}
+
 // A variable that stands for no flag is refused with the nearest name, but for those of Kubernetes'
 // service links.
 func TestVariablesThatStandForNoFlag(t *testing.T) {

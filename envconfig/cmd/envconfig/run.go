@@ -19,6 +19,7 @@ import (
 type command struct {
 	options
 	args           []string // after the flags
+	replaced       []string // signals and exit codes that the flags, or the variables, have replaced
 	env            []string
 	stdout, stderr io.Writer
 }
