@@ -51,7 +51,7 @@ type startEntry struct {
 	Stop     bool   `yaml:"stop"`
 }
 
-// sourceEntry has one of Consul, VIP and File.
+// sourceEntry has one of Consul and File.
 type sourceEntry struct {
 	Name   string       `yaml:"name"`
 	Consul *consulEntry `yaml:"consul"`
