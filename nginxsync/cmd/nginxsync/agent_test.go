@@ -302,12 +302,22 @@ func TestAgentHealthAndDrain(t *testing.T) {
 	b.answers(vipA, "/", "v2")
 	b.healthz(http.StatusOK)
 
-	resp, err := http.Get("http://" + b.public + "/metrics")
-	require.NoError(t, err)
-	metrics, err := io.ReadAll(resp.Body)
-	require.NoError(t, errors.Join(err, resp.Body.Close()))
-	require.Contains(t, string(metrics), "sluice_agent_verified{nginx=\"nginx\"} 1\n")
-	require.Contains(t, string(metrics), "sluice_agent_call_duration_seconds_count{of=\"nginx\",op=\"apply\"}")
+	// Nginx may have the routes before the agent has looked
+	nginxtest.Poll(t, "the metrics say that the routes are verified", func() error {
+		resp, err := http.Get("http://" + b.public + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		for _, want := range []string{"sluice_agent_verified{nginx=\"nginx\"} 1\n",
+			"sluice_agent_call_duration_seconds_count{of=\"nginx\",op=\"apply\"}"} {
+			if !strings.Contains(string(text), want) {
+				return fmt.Errorf("want %q: %s", want, text)
+			}
+		}
+		return err
+	})
 
 	require.Contains(t, b.ask("agent drain", "-by", "ops", "-wait", "1m"), "drained by ops since ")
 	require.Contains(t, b.healthz(http.StatusServiceUnavailable).Reasons[0], "drained by ops")
