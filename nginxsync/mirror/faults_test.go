@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -333,7 +334,7 @@ func TestErrorLogIsWatched(t *testing.T) {
 	settings := s.settings
 	settings.Watch = 20 * time.Second
 	crashing := &crash{Nginx: settings.Nginx}
-	settings.Nginx = crashing
+	settings.Nginx, settings.Driver = crashing, seen{settings.Driver, crashing}
 	m, err := mirror.New(settings)
 	require.NoError(t, err)
 	b := bundleOf(t, site("location / { return 202; }"))
@@ -346,24 +347,54 @@ func TestErrorLogIsWatched(t *testing.T) {
 	require.NotEmpty(t, m.Status().LastError)
 }
 
-// crash makes a worker crash when the error log is looked at after the first reload.
+// crash makes a worker crash when the error log is looked at after the first reload was verified, by
+// what the mirror itself has seen last.
 type crash struct {
 	mirror.Nginx
 	reloads, crashes int
-	before           []int
+	before, active   []int
+	state            nginxsync.DriverState
+}
+
+// seen is a driver that tells crash what it says.
+type seen struct {
+	nginxsync.Driver
+	by *crash
+}
+
+func (s seen) State(ctx context.Context) (nginxsync.DriverState, error) {
+	state, err := s.Driver.State(ctx)
+	s.by.state = state
+	return state, err
+}
+
+func (c *crash) Workers() (active []int, retired int, err error) {
+	active, retired, err = c.Nginx.Workers()
+	c.active = active
+	return active, retired, err
 }
 
 func (c *crash) Reload(ctx context.Context) error {
 	c.reloads++
-	c.before, _, _ = c.Workers()
+	c.before, c.active = c.active, nil
 	return c.Nginx.Reload(ctx)
 }
 
+// verified reports whether the workers that the mirror has seen are new ones, all on one tree.
+func (c *crash) verified() bool {
+	for _, pid := range c.active {
+		if slices.Contains(c.before, pid) || !slices.ContainsFunc(c.state.Workers,
+			func(w nginxsync.Worker) bool { return w.PID == pid }) {
+			return false
+		}
+	}
+	return len(c.active) > 0 && c.state.Runs(c.state.Workers[0].Tree)
+}
+
 func (c *crash) Errors() string {
-	active, _, _ := c.Workers()
-	if c.reloads == 1 && c.crashes == 0 && len(active) == 2 && active[0] > c.before[1] {
+	if c.reloads == 1 && c.crashes == 0 && c.verified() {
 		c.crashes++
-		syscall.Kill(active[0], syscall.SIGSEGV)
+		syscall.Kill(c.active[0], syscall.SIGSEGV)
 	}
 	return c.Nginx.Errors()
 }
