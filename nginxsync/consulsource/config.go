@@ -2,6 +2,7 @@ package consulsource
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -92,10 +93,16 @@ type limited struct{ next http.RoundTripper }
 // RoundTrip implements http.RoundTripper.
 func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := l.next.RoundTrip(r)
-	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, mostBytes)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	if resp.ContentLength > mostBytes { // unread: to read it may take longer than a query has
+		resp.Body.Close()
+		return nil, fmt.Errorf("an answer of %d bytes, want %d at most: %w", resp.ContentLength,
+			mostBytes, nginxsync.ErrTooLarge)
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, mostBytes)
+	return resp, nil
 }
 
 // withDefaults checks the configuration: each problem has nginxsync.ErrInvalid in its chain.
