@@ -252,7 +252,7 @@ func (a *Agent) wait(ctx context.Context, done func(Status) (bool, error),
 	}
 }
 
-// lagging names what keeps the status from being verified.
+// lagging names the worker or row that keeps the status from being verified.
 func (s Status) lagging() string {
 	var b strings.Builder
 	for _, w := range s.Workers {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Decision says who answers a request, and why.
+// Decision names the version that answers a request, and the reason.
 type Decision struct {
 	// Status is 200 when the instances answer, 503 when the scope that names the cluster has no
 	// instance for it, or none names it, and 410 when no lease has the address.

@@ -125,7 +125,7 @@ func (w *simWorld) change() Snapshot {
 	return next
 }
 
-// lie is what a source that has lost something says.
+// lie is the snapshot of a source that has lost something.
 func (w *simWorld) lie() Snapshot {
 	s := Snapshot{Baseline: map[string][]Instance{}}
 	if w.rand.IntN(2) == 0 {
@@ -233,7 +233,7 @@ func simulate(t *testing.T, seed uint64) bool {
 	return true
 }
 
-// everyPlan covers whatever the world may have taken away.
+// everyPlan covers each change that the world may have made.
 func everyPlan() (all []Intent) {
 	for i := range 5 {
 		all = append(all, Intent{Cluster: fmt.Sprint("c", i)},

@@ -39,7 +39,7 @@ type Snapshot struct {
 	// Branches are, by name and cluster, the instances that serve the cluster on the VIPs whose
 	// Scope names the branch. A name is 1 to 63 letters, digits, ".", "_" or "-".
 	Branches map[string]map[string][]Instance
-	// Scopes holds what is known of VIPs besides their overlays.
+	// Scopes holds the facts about VIPs besides their overlays.
 	Scopes map[netip.Addr]Scope
 	// Pools are the addresses that are leased: one without an overlay and without a Scope is
 	// answered with 410. The default is none: such an address is answered by the baseline.

@@ -221,7 +221,7 @@ func TestOneAgentOwnsNginx(t *testing.T) {
 	}
 	require.Equal(t, "v119", driver.now().Snapshot.Overlays[vip]["a"][0].Version)
 	require.EqualValues(t, 1, a.Status().Pushes)
-	// Equal routes are what it has, too.
+	// Equal routes count as the routes that it has, too.
 	require.NoError(t, a.WaitVerified(t.Context(), first.Set(version(119))))
 	require.Empty(t, b.Status().Fenced)
 }

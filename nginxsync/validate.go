@@ -93,7 +93,7 @@ func (s Snapshot) Usable() (Snapshot, []SetAside) { return s.sift(strict) }
 // grammar checks the words of a snapshot.
 type grammar struct {
 	cluster, instance, version, task func(string) error
-	// what is wrong with a host address, or ""
+	// the fault of a host address, or ""
 	addr func(netip.Addr) string
 }
 

@@ -95,7 +95,7 @@ func (u *uptime) settle(l *tenure, p *pool, now time.Time) (changed bool) {
 	return changed
 }
 
-// readUptime notes what Config.Uptime says now.
+// readUptime notes the present reading of Config.Uptime.
 func (a *Allocator) readUptime() *uptime {
 	if a.cfg.Uptime != nil {
 		a.x.boot, a.x.up = a.cfg.Uptime()

@@ -26,7 +26,7 @@ const MarkKey = "SLUICE_TESTBED_OWNER"
 type stat struct {
 	pid, group int
 	state      byte
-	// clock ticks since the machine has booted: with the pid it is one process for ever
+	// clock ticks since the machine has booted: with the pid it names one process until the next boot
 	start uint64
 }
 

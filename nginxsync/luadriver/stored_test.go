@@ -29,7 +29,7 @@ func memcached(t *testing.T) netip.AddrPort {
 	return addr
 }
 
-// Pages that srcache keeps in memcached, and those that code fetches from a cache, follow the
+// Pages that srcache keeps in memcached, and pages that code fetches from a cache, follow the
 // routes: such subrequests have variables of their own.
 func TestPagesOfSubrequestsFollowTheRoutes(t *testing.T) {
 	t.Parallel()

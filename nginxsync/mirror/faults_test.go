@@ -356,7 +356,7 @@ type crash struct {
 	state            nginxsync.DriverState
 }
 
-// seen is a driver that tells crash what it says.
+// seen is a driver that passes its answers on to crash.
 type seen struct {
 	nginxsync.Driver
 	by *crash

@@ -39,7 +39,7 @@ type Config struct {
 	// Leases, which a vip.Allocator has; without one no address is answered with 410 for being in
 	// a pool.
 	Pools func() []vip.Pool
-	// KeepEnded is how many ended leases are known, those that ended last: on their addresses the
+	// KeepEnded is how many ended leases are known, the latest ones: on their addresses the
 	// answer names the task. The default is 1000.
 	KeepEnded int
 	// KeepBaseline has the baseline answer on addresses without a lease, in the place of 410.

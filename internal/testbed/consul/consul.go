@@ -59,7 +59,7 @@ func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.C
 		"client_addr": ip, "ports": port,
 		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false,
 		"bootstrap_expect": servers,
-		// who comes back is still a member
+		// a server that comes back is still a member
 		"autopilot": map[string]any{"cleanup_dead_servers": false},
 		// one that is alone can lose no election; on a busy machine three lose some at once a second
 		"performance": map[string]any{"raft_multiplier": min(servers, 2)},

@@ -34,7 +34,7 @@ func TestAKilledTestBinaryLeavesNothingAfterTheNextStart(t *testing.T) {
 	temp := t.TempDir()
 	start := func(role string) *exec.Cmd {
 		cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$")
-		// a bed that nobody else cleans
+		// a bed that no other process cleans
 		cmd.Env = append(os.Environ(), roleKey+"="+role, "TMPDIR="+temp)
 		return cmd
 	}

@@ -58,7 +58,7 @@ func TestAProxyDelays(t *testing.T) {
 	p.Delay(100 * time.Millisecond) // in the place of the hour
 	began := time.Now()
 	require.NoError(t, echo.Try(conn, "there and back"))
-	// what is slow is later still
+	// a slow answer comes later still
 	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
 }
 
