@@ -15,7 +15,7 @@ import (
 
 // essential are programs that each Debian and Ubuntu has, or that Go brings.
 var essential = []string{
-	"apt-get", "dpkg-deb", "dpkg-query", "env", "go", "ldd", "ls", "mount", "script", "setsid",
+	"apt-get", "bash", "dpkg-deb", "dpkg-query", "env", "go", "ldd", "ls", "mount", "script", "setsid",
 	"sh", "sleep", "umount", "unshare",
 }
 
