@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Ports are taken below the ones that the kernel and Kubernetes give away by themselves. Those that
+// Ports are taken below the ones that the kernel and Kubernetes give away by themselves. Ports that
 // nothing reserves have a range of their own, so that no test takes one before its server listens.
 const (
 	firstShared = 14000

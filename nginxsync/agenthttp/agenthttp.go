@@ -146,7 +146,7 @@ func New(cfg Config) (*Handler, error) {
 	return h, nil
 }
 
-// routes are those of the interface.
+// routes registers the pages and calls of the interface.
 func (h *Handler) routes() {
 	h.handle(h.mux, "GET /{$}", h.page)
 	h.handle(h.mux, "GET /v1/status", h.status)

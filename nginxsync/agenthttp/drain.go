@@ -138,7 +138,7 @@ func (h *Handler) inFlight(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// addresses are those of all instances, each once.
+// addresses returns the addresses of all instances, each once.
 func addresses(s nginxsync.Snapshot) (addrs []netip.AddrPort) {
 	seen := map[netip.AddrPort]bool{}
 	add := func(clusters map[string][]nginxsync.Instance) {

@@ -29,7 +29,7 @@ type look struct {
 //
 // A source that fails is no reason: all hosts see it at the same time, and the last routes are
 // better than none. Neither are held changes. A fit Nginx answers, has routes, and all its workers
-// have had those of the agent within lag.
+// have had the agent's routes within lag.
 func (l look) unfit(now, started time.Time, lag time.Duration) string {
 	s := l.status
 	switch {

@@ -34,7 +34,7 @@ type NginxStatus struct {
 	// Lag is for how long, in seconds, the workers have not all answered with the desired routes; 0
 	// when they do
 	Lag float64 `json:"lag"`
-	// Term and Writer are those of the agent that pushed last; Nginx says so
+	// Term and Writer name the agent that pushed last, as Nginx says
 	Term   uint64 `json:"term"`
 	Writer string `json:"writer"`
 	// Unreachable is why Nginx does not say; empty when it does

@@ -8,8 +8,8 @@
 //   - call SetTargets with the agents;
 //   - serve the Metrics at /metrics, such as by agenthttp.Config.Metrics.
 //
-// All names begin with "sluice_agent_". The gauges are those of nginxsync.Status at the moment of
-// the scrape. The package has no client library of Prometheus: a program that has one may read
+// All names begin with "sluice_agent_". The gauges show nginxsync.Status at the moment of the
+// scrape. The package has no client library of Prometheus: a program that has one may read
 // nginxsync.Status itself.
 package agentmetrics
 
@@ -59,7 +59,7 @@ type calls struct {
 	errors  uint64
 }
 
-// bounds are those of the histograms, in seconds: from a delta of one row to a driver that hangs.
+// bounds limit the histograms' buckets, in seconds: from a delta of one row to a driver that hangs.
 var bounds = [...]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}
 
 // New makes Metrics without targets. No configuration is invalid yet.

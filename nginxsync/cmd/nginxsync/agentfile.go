@@ -226,8 +226,8 @@ func element(t reflect.Type, kind reflect.Kind) reflect.Type {
 	return t.Elem()
 }
 
-// member is the type of a key's value in t, and whether t has the key: a struct has those of its
-// tags. A value that is no section is a problem of the decoder.
+// member returns the type of a key's value in t, and whether t has the key: a struct has the keys
+// of its tags. A value that is no section is a problem of the decoder.
 func member(t reflect.Type, key string) (reflect.Type, bool) {
 	if t == nil || t.Kind() != reflect.Struct {
 		return element(t, reflect.Map), true
