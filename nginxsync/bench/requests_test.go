@@ -172,38 +172,11 @@ func BenchmarkUpdates(b *testing.B) {
 
 // latencies asks over kept connections for a while and returns how long each answer took.
 func latencies(b *testing.B, addr string, upstreams int, during time.Duration) []time.Duration {
-	var mu sync.Mutex
-	var all []time.Duration
-	var wg sync.WaitGroup
 	till := time.Now().Add(during)
-	for c := range clients {
-		wg.Go(func() {
-			conn, err := net.Dial("tcp", addr)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			defer conn.Close()
-			r := bufio.NewReader(conn)
-			var took []time.Duration
-			for i := 0; time.Now().Before(till); i++ {
-				which := (i*clients + c) % min(turns, upstreams)
-				begin := time.Now()
-				fmt.Fprintf(conn, "GET /c%d/ HTTP/1.1\r\nHost: a\r\n\r\n",
-					which*(upstreams/min(turns, upstreams)))
-				if err := answer(r); err != nil {
-					b.Error(err)
-					return
-				}
-				took = append(took, time.Since(begin))
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, took...)
-		})
-	}
-	wg.Wait()
-	return all
+	var took [clients][]time.Duration
+	ask(b, addr, upstreams, func(int) bool { return time.Now().Before(till) },
+		func(client int, d time.Duration) { took[client] = append(took[client], d) })
+	return slices.Concat(took[:]...)
 }
 
 // upstreamTree is a tree with one location for each upstream.
@@ -283,6 +256,14 @@ func respond(b *testing.B) []netip.AddrPort {
 
 // load sends n requests over kept connections, to some upstreams in turn.
 func load(b *testing.B, addr string, upstreams, n int) {
+	ask(b, addr, upstreams, func(i int) bool { return i < n/clients }, func(int, time.Duration) {})
+}
+
+// ask sends requests over one kept connection for each client, to some upstreams in turn. A client
+// sends its request i while more(i), and tells took how long each answer took. Both are called by
+// all clients at once.
+func ask(b *testing.B, addr string, upstreams int, more func(i int) bool,
+	took func(client int, d time.Duration)) {
 	var wg sync.WaitGroup
 	for c := range clients {
 		wg.Go(func() {
@@ -293,14 +274,16 @@ func load(b *testing.B, addr string, upstreams, n int) {
 			}
 			defer conn.Close()
 			r := bufio.NewReader(conn)
-			for i := range n / clients {
+			for i := 0; more(i); i++ {
 				which := (i*clients + c) % min(turns, upstreams)
+				begin := time.Now()
 				fmt.Fprintf(conn, "GET /c%d/ HTTP/1.1\r\nHost: a\r\n\r\n",
 					which*(upstreams/min(turns, upstreams)))
 				if err := answer(r); err != nil {
 					b.Error(err)
 					return
 				}
+				took(c, time.Since(begin))
 			}
 		})
 	}
