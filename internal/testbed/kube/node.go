@@ -153,7 +153,7 @@ address: %[2]s
 port: %[3]s
 healthzPort: 0
 cgroupDriver: cgroupfs
-testbed.CgroupRoot: %[4]s
+cgroupRoot: %[4]s
 failSwapOn: false
 failCgroupV1: false
 enforceNodeAllocatable: []
