@@ -56,7 +56,8 @@ type Config struct {
 	// says 503. The default is 10 seconds.
 	Lag time.Duration
 	// Timeout bounds each question to an Nginx. The default is 2 seconds: a load balancer waits for
-	// /healthz.
+	// /healthz. The question for requests in flight has 2 seconds more, in which Nginx waits for a
+	// worker that does not answer.
 	Timeout time.Duration
 	// DrainFile is where a drain is kept, so that it outlives the process. Empty means that it does
 	// not.

@@ -1,6 +1,7 @@
 package agenthttp
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
@@ -111,31 +113,56 @@ type Flight struct {
 	Unknown []string `json:"unknown"`
 }
 
+// patience is how long Nginx waits for a worker that does not say what it has in flight.
+const patience = 2 * time.Second
+
 func (h *Handler) inFlight(w http.ResponseWriter, r *http.Request) error {
+	type count struct {
+		requests int
+		unknown  string
+	}
+	counts := make([]count, len(h.cfg.Targets))
+	var wg sync.WaitGroup
+	for i, t := range h.cfg.Targets {
+		wg.Go(func() { counts[i].requests, counts[i].unknown = h.count(r.Context(), t) })
+	}
+	wg.Wait()
 	out := Flight{Unknown: []string{}}
-	for _, t := range h.cfg.Targets {
-		drainer, ok := t.Driver.(nginxsync.Drainer)
-		if !ok {
-			out.Unknown = append(out.Unknown, t.Name+": its driver does not count requests")
-			continue
-		}
-		routes, err := t.Driver.Routes(r.Context())
-		var flight nginxsync.InFlight
-		if err == nil {
-			flight, err = drainer.InFlight(r.Context(), addresses(routes.Snapshot))
-		}
-		switch {
-		case err != nil:
-			out.Unknown = append(out.Unknown, t.Name+": "+err.Error())
-		case len(flight.Silent) > 0:
-			out.Unknown = append(out.Unknown, t.Name+": "+flight.String())
-		}
-		for _, n := range flight.Requests {
-			out.Requests += n
+	for i, c := range counts {
+		out.Requests += c.requests
+		if c.unknown != "" {
+			out.Unknown = append(out.Unknown, h.cfg.Targets[i].Name+": "+c.unknown)
 		}
 	}
 	reply(w, http.StatusOK, out)
 	return nil
+}
+
+// count asks one Nginx for its requests in flight, and says why when it does not know all of them.
+func (h *Handler) count(ctx context.Context, t Target) (requests int, unknown string) {
+	drainer, ok := t.Driver.(nginxsync.Drainer)
+	if !ok {
+		return 0, "its driver does not count requests"
+	}
+	asked, cancel := within(ctx, h.cfg.Timeout)
+	defer cancel()
+	routes, err := t.Driver.Routes(asked)
+	if err != nil {
+		return 0, err.Error()
+	}
+	asked, cancel = within(ctx, h.cfg.Timeout+patience)
+	defer cancel()
+	flight, err := drainer.InFlight(asked, addresses(routes.Snapshot))
+	if err != nil {
+		return 0, err.Error()
+	}
+	for _, n := range flight.Requests {
+		requests += n
+	}
+	if len(flight.Silent) > 0 {
+		unknown = flight.String()
+	}
+	return requests, unknown
 }
 
 // addresses returns the addresses of all instances, each once.

@@ -63,7 +63,9 @@ func (h *Handler) explain(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("url: the configuration of Nginx %s is not known: name its tree in the "+
 			"agent's configuration, or ask for a cluster: %w", t.Name, nginxsync.ErrInvalid)
 	}
-	routes, err := t.Driver.Routes(r.Context())
+	ctx, cancel := within(r.Context(), h.cfg.Timeout)
+	defer cancel()
+	routes, err := t.Driver.Routes(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUnavailable)
 	}

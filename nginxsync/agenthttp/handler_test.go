@@ -1,6 +1,7 @@
 package agenthttp
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -159,4 +160,45 @@ func TestPage(t *testing.T) {
 	public := httptest.NewRecorder()
 	h.Public().ServeHTTP(public, httptest.NewRequest(http.MethodGet, "http://a/v1/status", nil))
 	require.Equal(t, 404, public.Code)
+}
+
+// hangs is a driver of an Nginx that takes every question and answers none, but for its routes
+// where those are let through.
+type hangs struct {
+	silent
+	routed bool
+}
+
+func (h hangs) Routes(ctx context.Context) (nginxsync.Routes, error) {
+	if h.routed {
+		return h.routes, nil
+	}
+	<-ctx.Done()
+	return nginxsync.Routes{}, context.Cause(ctx)
+}
+
+func (hangs) InFlight(ctx context.Context, _ []netip.AddrPort) (nginxsync.InFlight, error) {
+	<-ctx.Done()
+	return nginxsync.InFlight{}, context.Cause(ctx)
+}
+
+// A question to an Nginx that hangs ends by itself, and a count of requests says which one hangs.
+func TestQuestionsAreBounded(t *testing.T) {
+	t.Parallel()
+	h, err := New(Config{Timeout: 10 * time.Millisecond, Targets: []Target{
+		{Name: "a", Agent: opened(t), Driver: hangs{}},
+		{Name: "b", Agent: opened(t), Driver: hangs{routed: true}}}})
+	require.NoError(t, err)
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1"+path, nil))
+		return w.Code, w.Body.String()
+	}
+	code, text := get("/v1/explain?nginx=a&vip=10.58.0.2&cluster=web")
+	require.Equal(t, 503, code)
+	require.Contains(t, text, "no answer within 10ms")
+	code, text = get("/v1/inflight")
+	require.Equal(t, 200, code)
+	require.JSONEq(t, `{"requests": 0, "unknown": ["a: no answer within 10ms",
+		"b: no answer within 2.01s"]}`, text)
 }

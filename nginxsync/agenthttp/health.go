@@ -58,10 +58,14 @@ func (l look) unfit(now, started time.Time, lag time.Duration) string {
 	return ""
 }
 
+// within is ctx with a limit that says so in its cause.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+}
+
 // look asks every Nginx.
 func (h *Handler) look(ctx context.Context) []look {
-	ctx, cancel := context.WithTimeoutCause(ctx, h.cfg.Timeout,
-		fmt.Errorf("no answer within %s", h.cfg.Timeout))
+	ctx, cancel := within(ctx, h.cfg.Timeout)
 	defer cancel()
 	looks := make([]look, len(h.cfg.Targets))
 	var wg sync.WaitGroup
