@@ -167,7 +167,11 @@ type Allocator struct {
 	waited uint64
 	// by task
 	waitersOf map[string][]*waiter
-	events    eventLog
+	// of SetPools
+	poolsRevision uint64
+	// closed by the next SetPools; nil without a caller of WatchPools
+	poolsAhead chan struct{}
+	events     eventLog
 	// which may be free, but are not handed out until they have been read
 	refetching [][]*entry
 	// to be used again, chained
@@ -275,7 +279,7 @@ func layOutAll(pools []Pool) ([]layout, error) {
 // SetPools replaces the pools: to grow or shrink one, to disable it, to change its quotas. No live
 // lease is touched: one whose address is in no pool any more stays in a pool of its old name, which
 // Stats shows as Gone, until it has ended and cooled down. Requests that wait look at the new pools
-// at once, in their order; the part of a quota that an allocation in progress or an uncertain one
+// at once, in their order, and WatchPools returns; the part of a quota that an allocation in progress or an uncertain one
 // has reserved stays reserved. When names, Ranges, Reserved and CoolDown stay as they are, it holds
 // up no other call, however many leases there are.
 func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {

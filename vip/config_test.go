@@ -210,7 +210,11 @@ func TestCancellationCause(t *testing.T) {
 			"Restore": func() error { _, err := a.Restore(ctx, l.Addr, ""); return err },
 			"History": func() error { _, err := a.History(ctx, l.Addr); return err },
 			"Watch":   func() error { _, err := a.Watch(ctx, a.Revision()); return err },
-			"Run":     func() error { return a.Run(ctx) },
+			"WatchPools": func() error {
+				_, _, err := a.WatchPools(ctx, 0)
+				return err
+			},
+			"Run": func() error { return a.Run(ctx) },
 			"SetPools": func() error {
 				return a.SetPools(ctx, []vip.Pool{pool(t, "p", "10.0.0.1")})
 			},

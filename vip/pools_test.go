@@ -472,3 +472,32 @@ func TestChangeRules(t *testing.T) {
 	require.Equal(t, got.Acquired.Add(time.Hour), got.Expires)
 	conserved(t, a)
 }
+
+// WatchPools returns the pools of each SetPools, which has two ways to go about it.
+func TestWatchPools(t *testing.T) {
+	t.Parallel()
+	p := pool(t, "p", "10.0.0.0/29")
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	pools, revision, err := a.WatchPools(t.Context(), 0)
+	require.NoError(t, err)
+	require.Equal(t, a.Pools(), pools)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	disabled := p
+	disabled.Disabled = true
+	for _, next := range []vip.Pool{pool(t, "p", "10.0.0.0/28"), p, disabled} {
+		time.AfterFunc(time.Millisecond, func() {
+			if err := a.SetPools(ctx, []vip.Pool{next}); err != nil {
+				panic(err)
+			}
+		})
+		var newer uint64
+		pools, newer, err = a.WatchPools(ctx, revision)
+		require.NoError(t, err)
+		require.Greater(t, newer, revision)
+		require.Equal(t, a.Pools(), pools)
+		require.Equal(t, next.Ranges, pools[0].Ranges)
+		require.Equal(t, next.Disabled, pools[0].Disabled)
+		revision = newer
+	}
+}

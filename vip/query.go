@@ -49,6 +49,10 @@ func (a *Allocator) Stats() []Stats {
 func (a *Allocator) Pools() []Pool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.listPools()
+}
+
+func (a *Allocator) listPools() []Pool {
 	var pools []Pool
 	for _, p := range a.x.pools {
 		if !p.gone {
@@ -56,6 +60,33 @@ func (a *Allocator) Pools() []Pool {
 		}
 	}
 	return pools
+}
+
+// WatchPools waits until the pools have another revision than after, and returns them as Pools does,
+// with it: SetPools has made it. An after of 0 returns them at once. Revisions grow, and do not
+// survive the allocator.
+func (a *Allocator) WatchPools(ctx context.Context, after uint64) ([]Pool, uint64, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, 0, fmt.Errorf("watch pools after %d: %w", after, context.Cause(ctx))
+		}
+		a.mu.Lock()
+		revision := a.poolsRevision
+		if revision != after {
+			pools := a.listPools()
+			a.mu.Unlock()
+			return pools, revision, nil
+		}
+		if a.poolsAhead == nil {
+			a.poolsAhead = make(chan struct{})
+		}
+		ahead := a.poolsAhead
+		a.mu.Unlock()
+		select {
+		case <-ahead:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Get returns the lease id, live or the last of its address. A lease that never was is ErrNotFound;

@@ -269,8 +269,14 @@ func (w *waiter) wake() {
 	}
 }
 
-// poolsChanged wakes all waiters: each has to look at the new pools.
+// poolsChanged wakes all waiters, each of which has to look at the new pools, and all that watch
+// the pools.
 func (a *Allocator) poolsChanged() {
+	a.poolsRevision++
+	if a.poolsAhead != nil {
+		close(a.poolsAhead)
+		a.poolsAhead = nil
+	}
 	for _, p := range a.x.pools {
 		p.queues = nil
 	}

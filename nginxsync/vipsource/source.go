@@ -34,11 +34,11 @@ type Config struct {
 	// merged with this one, supplies their instances. It must not block, and must return the same
 	// for the same lease. The default is none.
 	Branches func(vip.Lease) []string
-	// Pools returns the pools of the allocator: an address of theirs without a lease is answered
-	// with 410. It is called with each change of the leases. The default is the method Pools of
-	// Leases, which a vip.Allocator has; without one no address is answered with 410 for being in
-	// a pool.
-	Pools func() []vip.Pool
+	// Pools waits until the pools have another revision than after, and returns them: an address of
+	// theirs without a lease is answered with 410. It returns at once for an after of 0, and with
+	// the cause of ctx when that ends. The default is the method WatchPools of Leases, which a
+	// vip.Allocator has; without one no address is answered with 410 for being in a pool.
+	Pools func(ctx context.Context, after uint64) ([]vip.Pool, uint64, error)
 	// KeepEnded is how many ended leases are known, the latest ones: on their addresses the
 	// answer names the task. The default is 1000.
 	KeepEnded int
@@ -57,6 +57,8 @@ type Source struct {
 	overlays map[netip.Addr]map[string][]nginxsync.Instance
 	scopes   map[netip.Addr]nginxsync.Scope
 	ended    map[netip.Addr]time.Time // when, by the address, of the scopes that have ended
+	pools    []nginxsync.Range
+	poolsAt  uint64 // the revision of pools; 0 before the first
 	revision uint64
 	snapshot nginxsync.Snapshot // of revision; not changed any more
 }
@@ -72,16 +74,20 @@ func New(cfg Config) (*Source, error) {
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	if pools, ok := cfg.Leases.(interface{ Pools() []vip.Pool }); ok && cfg.Pools == nil {
-		cfg.Pools = pools.Pools
+	if pools, ok := cfg.Leases.(poolWatcher); ok && cfg.Pools == nil {
+		cfg.Pools = pools.WatchPools
 	}
-	if cfg.KeepBaseline || cfg.Pools == nil {
-		cfg.Pools = func() []vip.Pool { return nil }
+	if cfg.KeepBaseline {
+		cfg.Pools = nil
 	}
 	if cfg.Overlay == nil {
 		cfg.Overlay = Overlay
 	}
 	return &Source{cfg: cfg}, nil
+}
+
+type poolWatcher interface {
+	WatchPools(ctx context.Context, after uint64) ([]vip.Pool, uint64, error)
 }
 
 // Overlay is the overlay of a lease: every cluster of Owner.Overrides, with the instances of that
@@ -100,29 +106,90 @@ func Overlay(lease vip.Lease) map[string][]nginxsync.Instance {
 
 // Watch implements nginxsync.Source.
 func (s *Source) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, uint64, error) {
+	if err := s.firstPools(ctx); err != nil {
+		return nginxsync.Snapshot{}, 0, err
+	}
 	for {
 		if ctx.Err() != nil {
 			return nginxsync.Snapshot{}, 0, context.Cause(ctx)
 		}
-		seen, snapshot, revision := s.current()
+		seen, poolsAt, snapshot, revision := s.current()
 		if revision != after {
 			return snapshot, revision, nil
 		}
-		events, err := s.cfg.Leases.Watch(ctx, seen)
-		switch {
-		case ctx.Err() != nil:
-		case errors.Is(err, vip.ErrCompacted):
-			s.forget(seen)
-		case err != nil:
-			return nginxsync.Snapshot{}, 0, fmt.Errorf("leases: %w", err)
-		default:
-			s.apply(events)
+		if err := s.wait(ctx, seen, poolsAt); err != nil && ctx.Err() == nil {
+			return nginxsync.Snapshot{}, 0, err
 		}
 	}
 }
 
+// wait takes the next events of the leases, or the next pools, whichever come first.
+func (s *Source) wait(ctx context.Context, seen, poolsAt uint64) error {
+	own, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	var failed error // of the pools
+	if s.cfg.Pools != nil {
+		watching.Go(func() {
+			defer stop()
+			pools, revision, err := s.cfg.Pools(own, poolsAt)
+			switch {
+			case err == nil:
+				s.takePools(pools, revision)
+			case own.Err() == nil:
+				failed = fmt.Errorf("pools: %w", err)
+			}
+		})
+	}
+	events, err := s.cfg.Leases.Watch(own, seen)
+	ended := own.Err() != nil
+	stop()
+	watching.Wait()
+	switch {
+	case err == nil:
+		s.apply(events)
+	case errors.Is(err, vip.ErrCompacted):
+		s.forget(seen)
+	case !ended:
+		return fmt.Errorf("leases: %w", err)
+	}
+	return failed
+}
+
+// firstPools reads the pools, unless they are known.
+func (s *Source) firstPools(ctx context.Context) error {
+	s.mu.Lock()
+	known := s.cfg.Pools == nil || s.poolsAt != 0
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	pools, revision, err := s.cfg.Pools(ctx, 0)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("pools: %w", err)
+	}
+	s.takePools(pools, revision)
+	return nil
+}
+
+// takePools makes a revision of pools that are newer than those known.
+func (s *Source) takePools(pools []vip.Pool, revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if revision <= s.poolsAt {
+		return // another watcher was first
+	}
+	before := s.pools
+	s.pools, s.poolsAt = Pools(pools), revision
+	if s.known && !slices.Equal(before, s.pools) {
+		s.publish()
+	}
+}
+
 // current returns the state, which it reads from the allocator when it is not known.
-func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision uint64) {
+func (s *Source) current() (seen, poolsAt uint64, snapshot nginxsync.Snapshot, revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.known {
@@ -141,14 +208,14 @@ func (s *Source) current() (seen uint64, snapshot nginxsync.Snapshot, revision u
 		s.known = true
 		s.publish()
 	}
-	return s.seen, s.snapshot, s.revision
+	return s.seen, s.poolsAt, s.snapshot, s.revision
 }
 
 // publish makes a revision of the overlays. The caller holds mu.
 func (s *Source) publish() {
 	s.revision++
 	s.snapshot = nginxsync.Snapshot{Overlays: maps.Clone(s.overlays),
-		Scopes: maps.Clone(s.scopes), Pools: Pools(s.cfg.Pools()),
+		Scopes: maps.Clone(s.scopes), Pools: s.pools,
 		Planned: slices.Collect(maps.Values(s.plans))}
 }
 

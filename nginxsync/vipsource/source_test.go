@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,13 +150,74 @@ func (c *compacted) Watch(ctx context.Context, after uint64) ([]vip.Event, error
 func TestMissedEvents(t *testing.T) {
 	t.Parallel()
 	a := allocator(t)
-	s, err := vipsource.New(vipsource.Config{Leases: &compacted{Leases: a}, Pools: a.Pools})
+	s, err := vipsource.New(vipsource.Config{Leases: &compacted{Leases: a},
+		Pools: a.WatchPools})
 	require.NoError(t, err)
 	revision := follow(t, s, a, 0)
 	for n := range 10 {
 		allocate(t, a, fmt.Sprint("t", n), "web")
 		revision = follow(t, s, a, revision)
 	}
+}
+
+// A change of the pools is a snapshot by itself, without an event of a lease.
+func TestPoolsWakeTheWatch(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	s, err := vipsource.New(vipsource.Config{Leases: a})
+	require.NoError(t, err)
+	l := allocate(t, a, "t", "web")
+	revision := follow(t, s, a, 0)
+	grown, err := vip.ParsePool("p", "10.0.0.0/23")
+	require.NoError(t, err)
+	grown.CoolDown = time.Nanosecond
+	time.AfterFunc(10*time.Millisecond, func() {
+		if err := a.SetPools(t.Context(), []vip.Pool{grown}); err != nil {
+			panic(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	got, next, err := s.Watch(ctx, revision)
+	require.NoError(t, err)
+	require.Equal(t, revision+1, next)
+	require.Equal(t, []nginxsync.Range{{First: netip.MustParseAddr("10.0.0.1"),
+		Last: netip.MustParseAddr("10.0.1.254")}}, got.Pools)
+	require.Contains(t, got.Overlays, l.Addr)
+
+	// Rules that change no address change no snapshot, and the next lease does.
+	grown.Disabled = true
+	require.NoError(t, a.SetPools(t.Context(), []vip.Pool{grown}))
+	_, err = a.Release(t.Context(), l.ID, "done")
+	require.NoError(t, err)
+	got, next, err = s.Watch(ctx, next)
+	require.NoError(t, err)
+	require.Equal(t, revision+2, next)
+	require.NotContains(t, got.Overlays, l.Addr)
+}
+
+// Pools that cannot be read are an error of the watch, and the next one reads them again.
+func TestPoolsFail(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	broken := errors.New("away")
+	var fails atomic.Bool
+	fails.Store(true)
+	s, err := vipsource.New(vipsource.Config{Leases: a,
+		Pools: func(ctx context.Context, after uint64) ([]vip.Pool, uint64, error) {
+			if fails.Load() {
+				return nil, 0, broken
+			}
+			return a.WatchPools(ctx, after)
+		}})
+	require.NoError(t, err)
+	_, _, err = s.Watch(t.Context(), 0)
+	require.ErrorIs(t, err, broken)
+	fails.Store(false)
+	revision := follow(t, s, a, 0)
+	fails.Store(true)
+	_, _, err = s.Watch(t.Context(), revision)
+	require.ErrorIs(t, err, broken)
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
