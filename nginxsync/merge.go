@@ -106,28 +106,14 @@ func (m *merged) take(i int, snapshot Snapshot, revision uint64) {
 		return // another watcher was first
 	}
 	m.parts[i] = part{snapshot, revision}
-	out := Snapshot{Baseline: map[string][]Instance{},
-		Overlays: map[netip.Addr]map[string][]Instance{}}
+	var out Snapshot
 	for _, p := range m.parts {
 		if p.revision == 0 {
 			return
 		}
-		join(out.Baseline, p.snapshot.Baseline)
-		for vip, clusters := range p.snapshot.Overlays {
-			if out.Overlays[vip] == nil {
-				out.Overlays[vip] = make(map[string][]Instance, len(clusters))
-			}
-			join(out.Overlays[vip], clusters)
-		}
-		for name, clusters := range p.snapshot.Branches {
-			if out.Branches == nil {
-				out.Branches = map[string]map[string][]Instance{}
-			}
-			if out.Branches[name] == nil {
-				out.Branches[name] = make(map[string][]Instance, len(clusters))
-			}
-			join(out.Branches[name], clusters)
-		}
+		out.Baseline = join(out.Baseline, p.snapshot.Baseline)
+		out.Overlays = joinAll(out.Overlays, p.snapshot.Overlays)
+		out.Branches = joinAll(out.Branches, p.snapshot.Branches)
 		if out.Scopes == nil && len(p.snapshot.Scopes) > 0 {
 			out.Scopes = make(map[netip.Addr]Scope, len(p.snapshot.Scopes))
 		}
@@ -141,12 +127,37 @@ func (m *merged) take(i int, snapshot Snapshot, revision uint64) {
 	m.changed = make(chan struct{})
 }
 
-// join adds the instances of clusters. A list that is the only one of its cluster is shared.
-func join(into, from map[string][]Instance) {
-	for cluster, list := range from {
-		if have, ok := into[cluster]; ok && len(have) > 0 {
+// joinAll is all scopes of two snapshots. The map of a scope that only one of them has is shared: an
+// agent does not look through a map that it knows from the snapshot before.
+func joinAll[K comparable](a, b map[K]map[string][]Instance) map[K]map[string][]Instance {
+	if len(a) == 0 || len(b) == 0 {
+		return either(a, b)
+	}
+	out := maps.Clone(a)
+	for name, clusters := range b {
+		out[name] = join(out[name], clusters)
+	}
+	return out
+}
+
+// join is all instances of two scopes; maps and lists that are the only ones are shared.
+func join(a, b map[string][]Instance) map[string][]Instance {
+	if len(a) == 0 || len(b) == 0 {
+		return either(a, b)
+	}
+	out := maps.Clone(a)
+	for cluster, list := range b {
+		if have := out[cluster]; len(have) > 0 {
 			list = slices.Concat(have, list)
 		}
-		into[cluster] = list
+		out[cluster] = list
 	}
+	return out
+}
+
+func either[K comparable, V any](a, b map[K]V) map[K]V {
+	if len(a) > 0 || b == nil {
+		return a
+	}
+	return b
 }

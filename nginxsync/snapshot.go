@@ -23,7 +23,8 @@ type Instance struct {
 }
 
 // Snapshot holds the instances that serve each cluster. The zero value has no instance at all. A
-// Snapshot that was given away is not changed.
+// Snapshot that was given away is not changed, its maps and lists included: an agent does not look
+// again at a map or a list that the snapshot before had.
 //
 // The name of a cluster is 1 to 63 lower-case letters, digits and single separators (".", "_", "__"
 // or a run of "-"), with a letter or digit at both ends. Nginx compares the names of upstreams

@@ -41,14 +41,6 @@ func notes(s Snapshot) map[key]string {
 	return out
 }
 
-// offer is a row of the source.
-type offer struct {
-	from      []Instance // as the source gave it
-	instances []Instance // canonical, the valid ones of from
-	aside     []SetAside // the others
-	walk      uint64     // in which it was seen last
-}
-
 // kept is a row that Nginx should have.
 type kept struct {
 	instances []Instance
@@ -57,8 +49,9 @@ type kept struct {
 }
 
 // table is the pure part of an Agent: what the source offers, what the guard holds of it, and the
-// rows that Nginx should have, with those that it does not have yet. A change costs a look at each
-// row of the snapshot and work for the rows that changed.
+// rows that Nginx should have, with those that it does not have yet. A change costs a look at the
+// maps that the snapshot does not share with the snapshot before, and work for the rows that
+// changed.
 type table struct {
 	guard Guard
 
@@ -66,12 +59,11 @@ type table struct {
 	pools        []Range              // canonical
 	offeredPools []Range              // as the source gave them
 
-	offers map[key]*offer
-	sifted bool       // the last snapshot needed Usable
-	odd    []SetAside // what Usable set aside
-	walk   uint64     // how many snapshots have come
-	walked int        // how many of the offers are of this walk
-	bad    map[key]bool
+	stocks    stocks
+	sifted    bool         // the last snapshot needed Usable
+	unchecked bool         // so did the one before: Usable keeps some names that are not valid
+	odd       []SetAside   // what Usable set aside
+	bad       map[key]bool // the offers with records that are not valid
 
 	have   bool // there are rows to be had, perhaps none
 	rows   map[key]*kept
@@ -90,7 +82,7 @@ type table struct {
 }
 
 func newTable(guard Guard) *table {
-	return &table{guard: guard, offers: map[key]*offer{}, bad: map[key]bool{},
+	return &table{guard: guard, stocks: newStocks(), bad: map[key]bool{},
 		rows: map[key]*kept{}, dirty: map[key]bool{}, used: map[Intent]bool{},
 		first:    map[Intent]time.Time{},
 		released: map[key]bool{}, held: map[key]Held{}}
@@ -133,26 +125,15 @@ func (t *table) set(k key, next *kept) {
 // accept takes a snapshot: without the records that are not valid, and guarded. The generation is
 // another one only if the rows are.
 func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
-	t.walk++
-	t.walked = 0
+	first := t.stocks.walk == 0
 	changed := map[key]bool{}
-	t.sifted, t.odd = false, nil
-	if !t.look(s, changed) {
+	t.sifted, t.unchecked, t.odd = false, t.sifted, nil
+	if !t.lookThrough(s, changed) {
 		t.sifted = true
 		s, t.odd = s.Usable()
-		t.look(s, changed)
+		t.lookThrough(s, changed)
 	}
-	for k, o := range t.offers {
-		if t.walked == len(t.offers) {
-			break
-		}
-		if o.walk != t.walk {
-			delete(t.offers, k)
-			delete(t.bad, k)
-			changed[k] = true
-		}
-	}
-	if t.walk == 1 {
+	if first {
 		for k := range t.rows {
 			if k.cluster != noteCluster {
 				changed[k] = true // it may be gone since
@@ -160,16 +141,16 @@ func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
 		}
 	}
 	t.intents = s.Planned
-	first := make(map[Intent]time.Time, len(s.Planned))
+	came := make(map[Intent]time.Time, len(s.Planned))
 	for _, in := range s.Planned {
-		first[in] = now
-		if came, ok := t.first[in]; ok {
-			first[in] = came
+		came[in] = now
+		if before, ok := t.first[in]; ok {
+			came[in] = before
 		}
 	}
-	t.first = first
+	t.first = came
 	for in := range t.used {
-		if _, ok := first[in]; !ok {
+		if _, ok := came[in]; !ok {
 			delete(t.used, in)
 		}
 	}
@@ -178,35 +159,21 @@ func (t *table) accept(s Snapshot, revision uint64, now time.Time) {
 	t.decide(changed, after, now)
 }
 
-// look notes what a snapshot offers. It returns false when the snapshot has names or addresses that
-// only Usable can tell the meaning of.
-func (t *table) look(s Snapshot, changed map[key]bool) bool {
-	for cluster, list := range s.Baseline {
-		if !t.see(key{cluster: cluster}, list, changed) {
-			return false
-		}
+// lookThrough notes the offers of a snapshot. It returns false for names and addresses that are not
+// valid as they are: Usable tells their meaning.
+func (t *table) lookThrough(s Snapshot, changed map[key]bool) bool {
+	t.stocks.walk++
+	if !same(t.stocks.baseline.from, s.Baseline) &&
+		!t.look(&t.stocks.baseline, key{}, s.Baseline, changed) {
+		return false
 	}
-	for vip, clusters := range s.Overlays {
-		if !t.sifted && (!vip.IsValid() || vip.IsUnspecified() || plain(vip) != vip) {
-			return false
-		}
-		for cluster, list := range clusters {
-			if !t.see(key{vip: vip, cluster: cluster}, list, changed) {
-				return false
-			}
-		}
-	}
-	for name, clusters := range s.Branches {
-		if !t.sifted && names.Task(name) != nil {
-			return false
-		}
-		for cluster, list := range clusters {
-			if !t.see(key{branch: name, cluster: cluster}, list, changed) {
-				return false
-			}
-		}
-	}
-	return t.annotate(s)
+	return lookAll(t, &t.stocks.overlays, s.Overlays, func(vip netip.Addr) key {
+		return key{vip: vip}
+	}, func(vip netip.Addr) bool {
+		return vip.IsValid() && !vip.IsUnspecified() && plain(vip) == vip
+	}, changed) && lookAll(t, &t.stocks.branches, s.Branches, func(name string) key {
+		return key{branch: name}
+	}, func(name string) bool { return names.Task(name) == nil }, changed) && t.annotate(s)
 }
 
 // annotate takes over the scopes and the pools of a snapshot. It returns false when only Usable can
@@ -251,47 +218,6 @@ func (t *table) annotate(s Snapshot) bool {
 	return true
 }
 
-func (t *table) see(k key, list []Instance, changed map[key]bool) bool {
-	o, there := t.offers[k]
-	if !there {
-		if !t.sifted && names.Cluster(k.cluster) != nil {
-			return false
-		}
-		o = &offer{}
-		t.offers[k] = o
-		changed[k] = true
-	}
-	if o.walk != t.walk {
-		o.walk = t.walk
-		t.walked++
-	}
-	if there && sameList(o.from, list) {
-		o.from = list
-		return true
-	}
-	o.from = list
-	f := &sifter{grammar: strict}
-	good := f.instances(k, list)
-	delete(t.bad, k)
-	if o.aside = f.aside; len(o.aside) > 0 {
-		t.bad[k] = true
-	}
-	next := canonicalList(good)
-	if !slices.Equal(o.instances, next) {
-		changed[k] = true
-	}
-	o.instances = next
-	return true
-}
-
-// sameList reports whether two lists are one or have the same instances in the same order.
-func sameList(a, b []Instance) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	return len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b)
-}
-
 // decide gives the rows that changed, and those that are held, to the guard.
 func (t *table) decide(changed map[key]bool, after uint64, now time.Time) {
 	for k := range t.held {
@@ -299,7 +225,7 @@ func (t *table) decide(changed map[key]bool, after uint64, now time.Time) {
 	}
 	var shrinks []shrink
 	for k := range changed {
-		o, row := t.offers[k], t.rows[k]
+		o, row := t.stocks.offer(k), t.rows[k]
 		switch {
 		case o == nil && row == nil:
 		case row == nil:
@@ -346,7 +272,7 @@ func (t *table) shrink(shrinks []shrink, after uint64, now time.Time) {
 				plans[*plan] = true
 			}
 			var next *kept
-			if o := t.offers[k]; o != nil && !s.gone {
+			if o := t.stocks.offer(k); o != nil && !s.gone {
 				next = &kept{instances: o.instances}
 			}
 			t.set(k, next)
@@ -414,7 +340,7 @@ func (t *table) setAside() []SetAside {
 	}
 	var list []SetAside
 	for _, k := range slices.SortedFunc(maps.Keys(t.bad), compareKeys) {
-		list = append(list, t.offers[k].aside...)
+		list = append(list, t.stocks.offer(k).aside...)
 	}
 	return list
 }
