@@ -133,7 +133,7 @@ func (w *walk) upstreamSays(pass conf.Node) {
 	if module == "memcached" {
 		return
 	}
-	if !w.errorPage || w.on(w.at, "recursive_error_pages") {
+	if !w.errorPage {
 		intercepts := w.on(w.at, module+"_intercept_errors")
 		for page := range w.inherited(w.at, "error_page") {
 			codes := page.Args()

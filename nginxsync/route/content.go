@@ -47,6 +47,8 @@ func (w *walk) handler(in conf.Node) error {
 		}
 		for n := range block.Children() {
 			switch name := n.Name(); {
+			case w.held != nil && block.Directive != w.at.Directive && name != w.held.Name():
+				continue // the handler of that if is of another module
 			case strings.HasSuffix(name, "_pass") && n.NumArgs() > 0:
 				return w.pass(n, in)
 			case strings.HasPrefix(name, "content_by") || name == "js_content" || name == "perl" ||

@@ -166,6 +166,7 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 	for _, name := range []string{"one", "two", "three"} {
 		fmt.Fprintf(&upstreams, "upstream %s { server %s; }\n", name, echo(t, name))
 	}
+	upstreams.WriteString("upstream fcgi { server 127.0.0.1:1; }\n")
 	text := fmt.Sprintf("pid %[1]s/pid;\ndaemon off;\nworker_processes 1;\nevents {}\nhttp "+
 		"{\naccess_log off;\n"+
 		"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path "+
@@ -196,10 +197,12 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 		want := ask(t, port, p)
 		got := fmt.Sprintf("status %d %s", answer.Status, answer.Location)
 		switch {
+		case answer.Upstream == "fcgi":
+			got = "status 502"
 		case answer.Upstream != "":
 			got = "upstream " + answer.Upstream + " " + answer.URI
 		case answer.File != "":
-			got = fmt.Sprintf("file %s %d", answer.File, answer.Status)
+			got = fmt.Sprintf("file %s %d", filepath.Clean(answer.File), answer.Status)
 		}
 		if p.method == http.MethodHead && (answer.Upstream != "" || answer.File != "") {
 			continue // the answer has no body to compare

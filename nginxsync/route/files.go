@@ -265,8 +265,7 @@ func (w *walk) indexes() []string {
 func (w *walk) unknownFiles() error {
 	for page := range w.inherited(w.at, "error_page") {
 		for _, code := range page.Args() {
-			if (code == "404" || code == "403" || code == "405") &&
-				(!w.errorPage || w.on(w.at, "recursive_error_pages")) {
+			if (code == "404" || code == "403" || code == "405") && !w.errorPage {
 				return undecided(page.Directive, "whether the file of %s is there: error_page %s",
 					w.uri, code)
 			}

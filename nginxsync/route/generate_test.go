@@ -67,7 +67,9 @@ func (g *generated) pair() pair {
 		p.method = pick(g.r, "POST", "PUT", "HEAD", "DELETE")
 	}
 	p.path = pick(g.r, "/look/", "/look/", "/n/", "/tf/", "/tf/", "/tf/", "/ep/", "/ep/", "/", "/",
-		"/b/", "/in/", "/le/", "/al/", "/v/", "/if/", "/redir/", "/dir", "/ac/", "/ac/", "/ifs/")
+		"/b/", "/in/", "/le/", "/al/", "/v/", "/if/", "/redir/", "/dir", "/ac/", "/ac/", "/ifs/",
+		"/ch/", "/ch/", "/ne/", "/ne/", "/fi/", "/rx/", "/rx/", "/al2/", "/st", "/look/", "/tf/",
+		"/tf/")
 	for range 1 + g.r.IntN(3) {
 		p.path += pick(g.r, "a", "b", "x", "api", "ab", "1", "12", "/", "a.txt", "c.txt",
 			"index.html", "f.php", "index.php", "..", "//", "b/", "d", "aab", "aa")
@@ -179,6 +181,7 @@ func (g *generated) server(i int, host, root string) {
 			"proxy_pass http://one/base/;", "", "try_files $uri $uri/ @fall;",
 			"try_files $uri =404;", "index index.txt index.html;"))
 	}
+	g.more(root)
 	g.line("}")
 }
 

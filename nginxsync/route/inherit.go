@@ -56,10 +56,13 @@ func outer(n conf.Node) conf.Node {
 func (w *walk) special(code int, at conf.Node) error {
 	w.status = code
 	w.answer.Status = code
-	if w.errorPage && !w.on(at, "recursive_error_pages") {
+	if w.errorPage {
 		return errDone
 	}
 	for page := range w.inherited(at, "error_page") {
+		// Nginx shows no further one after an error in a block with error_page and without
+		// recursive_error_pages, whether or not it has one for the error.
+		w.errorPage = !w.on(at, "recursive_error_pages")
 		args := page.Args()
 		if len(args) < 2 {
 			continue
@@ -82,7 +85,6 @@ func (w *walk) special(code int, at conf.Node) error {
 }
 
 func (w *walk) showErrorPage(page conf.Node, target string, overwrite int) error {
-	w.errorPage = true
 	if overwrite >= 0 {
 		w.status = overwrite
 	}
