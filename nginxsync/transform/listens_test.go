@@ -7,9 +7,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -206,6 +208,9 @@ func questions(servers []webServer, rules transform.Rules) (found []question) {
 			if l.six() {
 				ip, vip = "[::1]", "[::1]"
 			}
+			if vips, ok := rules.VIPsAt[l.host]; ok {
+				vip = vips.Addr().Next().String()
+			}
 			// the machine has no other IPv6 address to ask
 			if l.host == "[::]" && slices.ContainsFunc(servers, func(s webServer) bool {
 				return slices.ContainsFunc(s.listens, func(o webListen) bool {
@@ -241,32 +246,55 @@ func compareListens(t *testing.T, seed uint64, tally *webTally) {
 		return
 	}
 	rules := webRules(t, dir, servers, false)
-	result, err := transform.Transform(parse(t, oneFile(text)), rules)
+	_, err := transform.Transform(parse(t, oneFile(text)), rules)
+	ways := []transform.Rules{rules}
 	if err == nil {
 		tally.accepted.Add(1)
 	} else {
 		tally.refused.Add(1)
 		require.ErrorContains(t, err, "both become", text)
-		rules = webRules(t, dir, servers, true)
-		result, err = transform.Transform(parse(t, oneFile(text)), rules)
-		require.NoError(t, err, text)
+		ways = []transform.Rules{webRules(t, dir, servers, true), withVIPs(webRules(t, dir, servers,
+			true))}
 	}
-	require.NoError(t, result.WriteTo(filepath.Join(dir, "conf")))
 	nginxtest.Start(t, dir, main)
-	nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
+	for i, rules := range ways {
+		rules.Main["pid"] = filepath.Join(dir, fmt.Sprint("pid", i))
+		result, err := transform.Transform(parse(t, oneFile(text)), rules)
+		require.NoError(t, err, text)
+		to := filepath.Join(dir, fmt.Sprint("conf", i))
+		require.NoError(t, result.WriteTo(to))
+		nginxtest.Start(t, dir, filepath.Join(to, "nginx.conf"))
+		sameServers(t, servers, rules, text+result.Files["nginx.conf"])
+	}
+}
+
+// withVIPs has VIPs stand for the IPv4 addresses, on the ports of all, in the place of ports of
+// their own.
+func withVIPs(rules transform.Rules) transform.Rules {
+	rules.VIPsAt = map[string]netip.Prefix{"127.41.0.1": netip.MustParsePrefix("127.58.1.0/30"),
+		"127.41.0.2": netip.MustParsePrefix("127.58.2.0/31")}
+	maps.DeleteFunc(rules.ListenAt, func(address string, _ int) bool {
+		return address[0] != '['
+	})
+	return rules
+}
+
+// sameServers asks each address of production and what stands for it.
+func sameServers(t *testing.T, servers []webServer, rules transform.Rules, text string) {
+	t.Helper()
 	for _, q := range questions(servers, rules) {
 		for _, host := range []string{"a.x", "b.x", "c.a.x", "d.b.x", "c7", "other.y"} {
 			here := func(o webListen) bool { return o.key() == q.listen.key() }
 			there := func(o webListen) bool {
-				return o.port == q.listen.port && o.six() == q.listen.six()
+				return rules.VIPsAt == nil && o.port == q.listen.port && o.six() == q.listen.six()
 			}
 			if !knows(servers, host, here) && knows(servers, host, there) {
 				continue // it has a server on all addresses now
 			}
 			for _, overTLS := range []bool{false, true} {
 				require.Equal(t, webGet(t.Context(), q.from, host, overTLS),
-					webGet(t.Context(), q.to, host, overTLS), "%s of %s over TLS %t\n%s\n%s", host,
-					q.from, overTLS, text, result.Files["nginx.conf"])
+					webGet(t.Context(), q.to, host, overTLS), "%s of %s over TLS %t\n%s", host,
+					q.from, overTLS, text)
 			}
 		}
 	}

@@ -30,9 +30,16 @@ type Rules struct {
 	// name, different default servers, or TLS on one of them only: on one port of the test Nginx
 	// they would become one.
 	ListenAt map[string]int `json:"listenAt,omitempty"`
-	// DefaultServer names, by the listen of the test Nginx ("8080", "[::]:8080"), the server that
-	// answers hosts that none has, by one of its names. It is needed where addresses with different
-	// default servers share a port.
+	// VIPsAt are VIPs that stand for a single address of production: {"10.1.1.2": "10.99.2.0/28"}.
+	// A key is an IP address as in production, with brackets around IPv6. The servers that listen
+	// on it answer on these VIPs and on no other, each port on its port of Listen; the servers of
+	// all addresses answer on all other VIPs. A tester who needs two addresses of production leases
+	// a VIP of each network. It is another way than ListenAt to tell apart what one port would make
+	// one, for clients that choose no port. A network has at most 256 addresses.
+	VIPsAt map[string]netip.Prefix `json:"vipsAt,omitempty"`
+	// DefaultServer names, by the listen of the test Nginx ("8080", "[::]:8080", with VIPsAt
+	// "10.99.2.0/28:8080"), the server that answers hosts that none has, by one of its names. It is
+	// needed where addresses with different default servers share a port.
 	DefaultServer map[string]string `json:"defaultServer,omitempty"`
 	// KeepProxyProtocol keeps the proxy_protocol of listens. The default leaves it out, since no
 	// browser speaks it.
@@ -278,6 +285,7 @@ func (r Rules) Validate() error {
 				"and a port from 1 to 65535", address, to))
 		}
 	}
+	errs = append(errs, r.vipsAt()...)
 	for _, m := range []struct {
 		field string
 		texts map[string]string

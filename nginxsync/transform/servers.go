@@ -2,6 +2,7 @@ package transform
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +88,7 @@ func (t *transform) servers(http conf.Node) {
 		}
 	}
 	t.merged(&all)
+	t.wildcards(&all)
 }
 
 // writtenListens holds, by test socket, the listen that is the default server, the one that has the
@@ -97,10 +99,13 @@ type writtenListens struct {
 }
 
 type listenDirective struct {
-	at      *conf.Directive
-	address string // of the test Nginx: "8080", "8080-8082", "[::]:8080" or "unix:…"
+	at *conf.Directive
+	// of the test Nginx: "8080", "8080-8082", "[::]:8080", "10.99.2.0/28:8080" or "unix:…"
+	address string
 	from    string // of production: host, ":" and ports, or "unix:…"
 	flags   []string
+	vips    netip.Prefix // that stand for the address of production; not valid when all do
+	ports   string       // of the test Nginx, when vips is valid
 }
 
 // quic reports whether the socket is one of UDP.
@@ -185,6 +190,7 @@ func (t *transform) listen(n conf.Node) (*listenDirective, bool) {
 	if strings.HasPrefix(from.Host, "[") {
 		l.address = "[::]:" + l.address
 	}
+	t.selected(l, from.Host)
 	return l, true
 }
 
@@ -209,6 +215,7 @@ var socketOptions = set(
 	"deferred",
 	"fastopen",
 	"ipv6only",
+	"multipath",
 	"rcvbuf",
 	"reuseport",
 	"setfib",
@@ -223,6 +230,9 @@ func (t *transform) writeListen(l *listenDirective, written writtenListens) {
 		name, _, _ := strings.Cut(f, "=")
 		switch {
 		case name == "bind":
+			continue
+		case socketOptions[name] && l.vips.IsValid():
+			t.changed(l.at, "listen", "%s is left out: one socket has all VIPs of %s", f, l.address)
 			continue
 		case name == "default_server" || name == "default":
 			if other := written.defaults[socket]; other != nil && other != l.at {
@@ -243,13 +253,25 @@ func (t *transform) writeListen(l *listenDirective, written writtenListens) {
 		}
 		flags = append(flags, f)
 	}
+	values := l.values()
 	switch same := slices.Equal(flags, l.at.Args()[1:]); {
-	case same && l.at.Arg(0) == l.address:
+	case same && l.at.Arg(0) == values[0] && len(values) == 1:
 		return
 	case same:
-		t.edit.ReplaceArg(l.at, 0, l.address)
+		t.edit.ReplaceArg(l.at, 0, values[0])
 	default:
-		t.edit.ReplaceArgs(l.at, append([]string{l.address}, flags...)...)
+		t.edit.ReplaceArgs(l.at, append([]string{values[0]}, flags...)...)
+	}
+	var more strings.Builder
+	for _, value := range values[1:] {
+		fmt.Fprintf(&more, "\nlisten %s;", strings.Join(append([]string{value}, flags...), " "))
+	}
+	if more.Len() > 0 {
+		t.edit.InsertAfter(l.at, more.String()[1:])
+	}
+	if written.reasons[l.address] == "" && l.vips.IsValid() {
+		written.reasons[l.address] = fmt.Sprintf("the VIPs of %s stand for this address, on %s",
+			l.vips, l.ports)
 	}
 	if written.reasons[l.address] == "" {
 		written.reasons[l.address] = "the test Nginx listens on " + l.address +

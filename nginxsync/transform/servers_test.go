@@ -1,6 +1,7 @@
 package transform_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -89,6 +90,31 @@ func TestListensThatBecomeOne(t *testing.T) {
 		{"only a unix socket that is left out", "server { listen unix:/run/a.sock; }",
 			transform.Rules{Paths: map[string]string{"unix:/run/": "off"}},
 			[]string{"!without any listen Nginx would take port 80"}},
+		{"VIPs for one address", at1 + at2, vipsFor("10.1.1.2", "10.9.2.4/31"), []string{
+			"listen 8080; server_name a.x;",
+			"listen 10.9.2.4:8080;\nlisten 10.9.2.5:8080; server_name A.x b.x;"}},
+		{"VIPs for a range of ports and TLS", "server { listen 10.1.1.2:81-83 default_server; " +
+			"listen " +
+			"10.1.1.2:443 ssl reuseport; }", vipsFor("10.1.1.2", "10.9.2.4/32"), []string{
+			"listen 10.9.2.4:9081-9083 default_server; listen 10.9.2.4:8443 ssl;"}},
+		{"VIPs for IPv6 over QUIC", "server { listen [fd00::2]:443 quic; listen [fd00::2]:443 " +
+			"ssl; }",
+			vipsFor("[fd00::2]", "fd00:9::4/128"), []string{
+				"listen [fd00:9::4]:8443 quic; listen [fd00:9::4]:8443 ssl;"}},
+		{"VIPs of both addresses in common", at1 + at2,
+			transform.Rules{VIPsAt: map[string]netip.Prefix{
+				"10.1.1.1": netip.MustParsePrefix("10.9.2.4/32"),
+				"10.1.1.2": netip.MustParsePrefix("10.9.2.4/32")}}, []string{
+				"!it and 10.1.1.1:80 both become 10.9.2.4/32:8080, and a.x is another server"}},
+		{"two defaults for one address",
+			"server { listen 10.1.1.1:80 default_server; }\nserver { " +
+				"listen 10.1.1.2:80 default_server; server_name b.x; }",
+			vipsFor("10.1.1.1", "10.9.2.4/32"), []string{"listen 10.9.2.4:8080 default_server;",
+				"listen 8080 default_server; server_name b.x;"}},
+		{"socket options of two addresses", "server { listen 10.1.1.1:80 multipath; listen 10.1.1.2:80; " +
+			"server_name a.x; }\nserver { listen 10.1.1.1:80; listen 10.1.1.2:80 multipath; " +
+			"server_name b.x; }", transform.Rules{}, []string{"listen 8080 multipath;",
+			"listen 8080;  server_name b.x;"}},
 		{"a server without listen is another default", "server { server_name a.x; }\nserver { " +
 			"listen 10.0.0.1:80; server_name b.x; }", transform.Rules{},
 			[]string{"!unknown hosts go to another server"}},
@@ -107,5 +133,37 @@ func TestListensThatBecomeOne(t *testing.T) {
 				require.Contains(t, result.Files["nginx.conf"], want)
 			}
 		})
+	}
+}
+
+func vipsFor(address, network string) transform.Rules {
+	return transform.Rules{VIPsAt: map[string]netip.Prefix{address: netip.MustParsePrefix(network)}}
+}
+
+// What is added for ports on which only some VIPs are answered, so that Nginx opens one socket.
+func TestSocketOfAllVIPs(t *testing.T) {
+	t.Parallel()
+	for http, want := range map[string]string{
+		"listen 10.1.1.2:80;":                        "    listen 8080;\n    default_type",
+		"listen 10.1.1.2:80; listen 80;":             "",
+		"listen 10.1.1.2:80; listen 10.7.7.7:80-81;": "",
+		"listen 10.1.1.2:80-82; listen 81;": "    listen 8080;\n    listen " +
+			"8082;\n    default",
+		"listen 10.1.1.2:80; listen [::]:80;": "    listen 8080;\n    default",
+		"listen 10.1.1.2:81 quic; listen 81;": "    listen 8081 quic;\n    " +
+			"ssl_reject_handshake on;",
+		"listen 10.1.1.2:81 quic; listen 10.1.1.2:81 ssl;": "    listen 8081 quic;\n    " +
+			"listen 8081;\n    ssl_reject",
+		"listen 10.1.1.2:80; } server { listen 10.1.1.2:80; ": "    listen 8080;\n    default_type",
+	} {
+		rules := vipsFor("10.1.1.2", "10.9.2.4/31")
+		rules.Listen = map[int]int{80: 8080, 81: 8081, 82: 8082}
+		result, err := transform.Transform(parse(t, oneFile("http { server { "+http+" } }")), rules)
+		require.NoError(t, err)
+		if want == "" {
+			require.NotContains(t, result.Files[transform.Generated], "server {", http)
+		} else {
+			require.Contains(t, result.Files[transform.Generated], want, http)
+		}
 	}
 }

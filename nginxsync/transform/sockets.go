@@ -23,6 +23,7 @@ type socket struct {
 
 type productionSocket struct {
 	address string
+	first   *listenDirective
 	servers []listening
 }
 
@@ -46,7 +47,7 @@ func (s *sockets) add(server conf.Node, l *listenDirective) {
 	i := slices.IndexFunc(to.from, func(p *productionSocket) bool { return p.address == l.from })
 	if i < 0 {
 		i = len(to.from)
-		to.from = append(to.from, &productionSocket{address: l.from})
+		to.from = append(to.from, &productionSocket{address: l.from, first: l})
 	}
 	to.from[i].servers = append(to.from[i].servers, listening{
 		server: server, at: l.at, tls: slices.Contains(l.flags, "ssl"),
@@ -71,7 +72,8 @@ func (s *sockets) isDefault(t *transform, address string, server conf.Node) bool
 	return t.defaultOf[address] == server.Directive
 }
 
-// serverNames are the names of a server as foldName has them, "" for none. ".x" stands for "x" and "*.x".
+// serverNames are the names of a server as foldName has them, "" for none. ".x" stands for "x" and
+// "*.x".
 func serverNames(server conf.Node) []string {
 	var names []string
 	for n := range server.Children() {
@@ -109,7 +111,8 @@ func (p *productionSocket) tls() bool {
 // merged refuses sockets of production that become one socket of the test Nginx and mean different
 // things: a name that different servers have, another default server, TLS beside plain HTTP.
 func (t *transform) merged(all *sockets) {
-	const what = "give one of the addresses a port of its own in the rules under listenAt"
+	const what = "give one of the addresses a port of its own in the rules under listenAt, or VIPs " +
+		"of its own under vipsAt"
 	for _, s := range all.order {
 		if t.rules.DefaultServer[s.address] != "" && t.defaultOf[s.address] == nil {
 			t.refuse(s.from[0].servers[0].at, "the rules name %q under defaultServer for %s: no "+
