@@ -79,7 +79,8 @@ func (a *Allocator) Snapshot(ctx context.Context) (*Snapshot, error) {
 }
 
 // Holder returns the live lease of addr as it is now; ErrNotFound when the address has no holder.
-// With a shared store it reads the address from the store first. Other errors are ErrUncertain and
+// It waits until a commit in flight is made, and settles one that is uncertain. With a shared store
+// it reads the address from the store first. Other errors are ErrUncertain, context.Cause(ctx) and
 // the store's.
 func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) {
 	addr = addr.Unmap()
@@ -90,12 +91,22 @@ func (a *Allocator) Holder(ctx context.Context, addr netip.Addr) (Lease, error) 
 			return Lease{}, fmt.Errorf("holder of %s: %w", addr, err)
 		}
 	}
-	a.advance(a.cfg.Now())
-	e := a.x.entries.get(addr)
-	if e == nil || e.state != Leased {
-		return Lease{}, fmt.Errorf("holder of %s: %w", addr, ErrNotFound)
+	for {
+		a.advance(a.cfg.Now())
+		e := a.x.entries.get(addr)
+		if e == nil {
+			return Lease{}, fmt.Errorf("holder of %s: %w", addr, ErrNotFound)
+		}
+		switch again, err := a.awaitIdle(ctx, e); {
+		case err != nil:
+			return Lease{}, fmt.Errorf("holder of %s: %w", addr, err)
+		case again:
+		case e.state != Leased:
+			return Lease{}, fmt.Errorf("holder of %s: %w", addr, ErrNotFound)
+		default:
+			return e.shown(), nil
+		}
 	}
-	return e.shown(), nil
 }
 
 // ReleaseUnchanged ends the lease that addr had in the snapshot, like Release, provided that

@@ -48,6 +48,8 @@ const (
 	OtherTask      Kind = "other task"      // the view uses the address for another task
 	OtherInstances Kind = "other instances" // the view leads to other instances than are bound
 	OutOfPool      Kind = "out of pool"     // no pool contains the address of a live lease any more
+	// the view uses the address for a live lease that the store has lost: see vip.Allocator.Lost
+	Lost Kind = "lost"
 )
 
 // Finding is one difference.
@@ -79,8 +81,8 @@ type Config struct {
 	Leases *vip.Allocator
 	// Views are compared with the leases, each with another name. The default is none.
 	Views []View
-	// Pools limits the comparison to the addresses of the pools with these names. The default is
-	// all pools of Leases.
+	// Pools limits the comparison to the addresses of the pools with these names, which Leases has
+	// when New is called. The default is all pools of Leases.
 	Pools []string
 	// MaxShare is the share, above 0 up to 1, of the addresses of a view, and of the leases, that
 	// Repair may change at once: see Hold. 1 is no limit. The default is DefaultMaxShare.
@@ -114,9 +116,7 @@ func New(cfg Config) (*Auditor, error) {
 	if a.names, err = namesOf(cfg.Views); err != nil {
 		errs = append(errs, err)
 	}
-	if slices.Contains(cfg.Pools, "") {
-		errs = append(errs, fmt.Errorf("audit: Config.Pools: a name is empty: %w", vip.ErrInvalid))
-	}
+	errs = append(errs, scope(cfg.Pools).problems("audit: Config", cfg.Leases))
 	errs = append(errs, limitProblems("audit: Config", cfg.MaxShare, cfg.AtLeast)...)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -133,6 +133,11 @@ func namesOf(views []View) ([]string, error) {
 	names := make([]string, len(views))
 	var errs []error
 	for i, v := range views {
+		if v == nil {
+			errs = append(errs, fmt.Errorf("audit: Config.Views: view %d of %d: nil: %w", i+1,
+				len(views), vip.ErrInvalid))
+			continue
+		}
 		switch names[i] = v.Name(); {
 		case names[i] == "":
 			errs = append(errs, fmt.Errorf("audit: Config.Views: view %d of %d: the name is "+
@@ -153,9 +158,7 @@ func (a *Auditor) owns(addr netip.Addr) bool {
 	return owned && a.inScope(pool)
 }
 
-func (a *Auditor) inScope(pool string) bool {
-	return len(a.cfg.Pools) == 0 || slices.Contains(a.cfg.Pools, pool)
-}
+func (a *Auditor) inScope(pool string) bool { return scope(a.cfg.Pools).has(pool) }
 
 // observed calls Config.Observe; the calls that it reports defer it.
 func (a *Auditor) observed(op string, start time.Time, err *error) {

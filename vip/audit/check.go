@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-deploy/sluice/vip"
 )
@@ -47,7 +48,7 @@ func (a *Auditor) Check(ctx context.Context) (_ Report, err error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("audit: %w", err)
 	}
-	c := a.newComparison(before, after)
+	c := a.newComparison(before, after, a.cfg.Leases.Lost())
 	report.Leases = len(c.held)
 	for i, name := range a.names {
 		if _, failed := report.Failed[name]; !failed {
@@ -69,17 +70,31 @@ type comparison struct {
 	auditor       *Auditor
 	before, after *vip.Snapshot
 	held          map[netip.Addr]*vip.Lease // the live leases in scope
+	lost          map[netip.Addr]vip.Lease  // live leases that the store has lost
 	findings      []Finding
 }
 
-func (a *Auditor) newComparison(before, after *vip.Snapshot) *comparison {
+func (a *Auditor) newComparison(before, after *vip.Snapshot, lost []vip.Lease) *comparison {
 	held := make(map[netip.Addr]*vip.Lease, len(after.Leases))
 	for i := range after.Leases {
 		if l := &after.Leases[i]; a.inScope(l.Pool) {
 			held[l.Addr] = l
 		}
 	}
-	return &comparison{auditor: a, before: before, after: after, held: held}
+	c := &comparison{auditor: a, before: before, after: after, held: held,
+		lost: map[netip.Addr]vip.Lease{}}
+	for _, l := range lost {
+		if liveWhenLost(&l, after.At) {
+			c.lost[l.Addr] = l
+		}
+	}
+	return c
+}
+
+// liveWhenLost reports whether a lease that the store has lost would be live at now, Config.Grace
+// left out.
+func liveWhenLost(l *vip.Lease, now time.Time) bool {
+	return l.State == vip.Leased && (l.Expires.IsZero() || l.Expires.After(now))
 }
 
 // add adds a finding unless the record of the address has changed meanwhile.
@@ -102,6 +117,11 @@ func (c *comparison) compare(view string, found []Observation, foreign map[strin
 			continue
 		}
 		served[addr] = true
+		if lost, ok := c.lost[addr]; ok && l == nil {
+			c.add(view, Lost, addr, nil, fmt.Sprintf("used for task %q, and the store has lost "+
+				"the lease of task %q", o.Task, lost.Owner.Task))
+			continue
+		}
 		if l == nil {
 			c.add(view, NotLeased, addr, nil, fmt.Sprintf("used for task %q, nobody holds it",
 				o.Task))
@@ -143,9 +163,11 @@ func (c *comparison) outOfPool() {
 func (c *comparison) hold(view string, findings []Finding, rows int) []Hold {
 	changed, missing := map[netip.Addr]bool{}, 0
 	for _, f := range findings {
-		if f.Kind == NotServed {
+		switch f.Kind {
+		case Lost: // which Repair leaves alone
+		case NotServed:
 			missing++
-		} else {
+		default:
 			changed[f.Addr] = true
 		}
 	}

@@ -8,7 +8,8 @@
 //
 // Both touch only the allocator's own addresses: those of its pools that are not reserved. And both
 // hold a change that looks like a fault elsewhere: more than a tenth of a view or of the leases at
-// once, a store without any record. A Hold says so, and a person can allow it.
+// once, a store without any record. A Hold says so, and a person can allow it. An address whose
+// live lease the store has lost (vip.Allocator.Lost) is reported, and left as it is.
 //
 // Steps for the embedder, in this order:
 //

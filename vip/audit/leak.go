@@ -22,6 +22,11 @@ const (
 type LeakConfig struct {
 	// Leases is the allocator whose leases are checked.
 	Leases *vip.Allocator
+	// Pools limits the check to the leases of the pools with these names, which Leases has when
+	// NewLeakChecker is called, and to the leases that are in a pair with one of them. With a
+	// shared store Leases lists the leases of other allocators too, whose owners Alive may not
+	// know. The default is all pools of Leases.
+	Pools []string
 	// Alive reports whether the owner of a live lease still exists. An error means that it is not
 	// known, and ends nothing. Check calls it for one lease after the other, without locks held.
 	Alive func(ctx context.Context, live vip.Lease) (bool, error)
@@ -38,7 +43,8 @@ type LeakConfig struct {
 	Interval time.Duration
 	// Logger receives the errors of Run. The default discards.
 	Logger *slog.Logger
-	// Now is the clock. The default is time.Now.
+	// Now is the clock. With the default, time.Now, a clock that is put forward or back does not
+	// change the grace.
 	Now func() time.Time
 	// Observe, when set, is called at the end of every Check with "check leaks", how long it took
 	// and its error. It is called without locks held and must not block. The default is none.
@@ -53,6 +59,7 @@ func (cfg *LeakConfig) validate() error {
 	if cfg.Alive == nil {
 		errs = append(errs, fmt.Errorf("LeakConfig.Alive: required: %w", vip.ErrInvalid))
 	}
+	errs = append(errs, scope(cfg.Pools).problems("LeakConfig", cfg.Leases))
 	if cfg.Interval < 0 {
 		errs = append(errs, fmt.Errorf("LeakConfig.Interval: %s: want 0 (default %s) or more: %w",
 			cfg.Interval, defaultInterval, vip.ErrInvalid))
@@ -81,7 +88,8 @@ type LeakChecker struct {
 
 type suspect struct {
 	leak  Leak
-	asked uint32 // Snapshot.Asked when the owner was last found gone
+	since time.Time // Leak.Since, with the reading of the monotonic clock if it has one
+	asked uint32    // Snapshot.Asked when the owner was last found gone
 }
 
 // NewLeakChecker returns a checker that has checked nothing yet. The error is vip.ErrInvalid and
@@ -147,8 +155,9 @@ func (c *LeakChecker) CheckAllowing(ctx context.Context, allowed int) (leaks []L
 	var due []int             // in leaks, to be ended
 	gone := map[string]bool{} // leases by id, to be ended or not
 	unknown := 0              // owners
-	live := make(map[string]bool, len(snapshot.Leases))
-	for _, l := range snapshot.Leases {
+	leases := scope(c.cfg.Pools).leases(snapshot.Leases)
+	live := make(map[string]bool, len(leases))
+	for _, l := range leases {
 		live[l.ID] = true
 		alive, err := c.cfg.Alive(ctx, l)
 		if ctx.Err() != nil {
@@ -171,7 +180,7 @@ func (c *LeakChecker) CheckAllowing(ctx context.Context, allowed int) (leaks []L
 	}
 	c.forgetAllBut(live)
 	// an Alive that fails for most does not make the others a small share
-	if h := c.hold(len(leaks), len(snapshot.Leases)-unknown, allowed); h != nil {
+	if h := c.hold(len(leaks), len(leases)-unknown, allowed); h != nil {
 		errs = append(errs, fmt.Errorf("check for leaks: %w", &HeldError{*h}))
 		due = nil
 	}
@@ -232,9 +241,9 @@ func (c *LeakChecker) forgetAllBut(live map[string]bool) {
 
 // suspect notes that the owner of l is gone, and reports whether it has been for the grace.
 func (c *LeakChecker) suspect(snapshot *vip.Snapshot, l vip.Lease) (_ Leak, over bool) {
-	now := c.cfg.Now().Round(0).UTC()
+	now := c.cfg.Now()
 	s, first := c.note(l, snapshot.Asked(l.Addr), now)
-	return s.leak, !first && c.cfg.Grace >= 0 && now.Sub(s.leak.Since) >= c.cfg.Grace
+	return s.leak, !first && c.cfg.Grace >= 0 && now.Sub(s.since) >= c.cfg.Grace
 }
 
 // end ends the lease of a suspect.
@@ -252,13 +261,13 @@ func (c *LeakChecker) end(ctx context.Context, snapshot *vip.Snapshot, leak *Lea
 }
 
 // note returns the suspect for l; first is true when its owner was not known to be gone, or has
-// asked for the lease since.
+// asked for the lease since, or the clock was put back behind the moment at which it was.
 func (c *LeakChecker) note(l vip.Lease, asked uint32, now time.Time) (s suspect, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, known := c.suspects[l.ID]
-	if first = !known || s.asked != asked; first {
-		s = suspect{Leak{Lease: l, Since: now}, asked}
+	if first = !known || s.asked != asked || now.Before(s.since); first {
+		s = suspect{Leak{Lease: l, Since: now.Round(0).UTC()}, now, asked}
 	}
 	s.leak.Lease = l
 	c.suspects[l.ID] = s
