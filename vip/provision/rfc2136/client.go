@@ -115,11 +115,6 @@ func (c *client) refusal(op string, answer *dns.Msg) error {
 
 // transfer reads the zone, and returns the addresses of each name that has the driver's mark.
 func (c *client) transfer(ctx context.Context) (ours map[string][]netip.Addr, err error) {
-	// asked first, because its answer names the problem with the key
-	if _, err := c.exchange(ctx, "query", new(dns.Msg).SetQuestion(c.cfg.Zone,
-		dns.TypeSOA)); err != nil {
-		return nil, err
-	}
 	if c.cfg.Observe != nil {
 		start := c.cfg.Now()
 		defer func() { c.cfg.Observe("transfer", c.cfg.Now().Sub(start), err) }()

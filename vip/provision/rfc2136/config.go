@@ -31,6 +31,8 @@ var (
 	ErrTSIG = errors.New("bad signature")
 	// ErrForeign: the name belongs to another owner.
 	ErrForeign = errors.New("foreign name")
+	// ErrFenced: another driver of the same owner has changed names of the zone since.
+	ErrFenced = vip.ErrFenced
 	// ErrServer: the server failed.
 	ErrServer = errors.New("server failed")
 )
@@ -80,6 +82,8 @@ func (cfg *Config) validate() error {
 	}
 	if _, ok := dns.IsDomainName(cfg.Zone); !ok || cfg.Zone == "" || cfg.Zone == "." {
 		bad("Zone", "%.64q: want a domain name such as test.example.com", cfg.Zone)
+	} else if _, ok := dns.IsDomainName(cfg.fenceName()); !ok {
+		bad("Zone", "%.64q: too long for names below it", cfg.Zone)
 	}
 	if err := names.Version(cfg.Owner); err != nil {
 		bad("Owner", "%v", err)
@@ -140,6 +144,11 @@ func (cfg *Config) absolute(name string) (string, error) {
 			vip.ErrInvalid)
 	}
 	return full, nil
+}
+
+// fenceName is the name of the driver's fence.
+func (cfg *Config) fenceName() string {
+	return dns.CanonicalName(names.DNSLabel(cfg.Owner) + "." + fenceLabel + "." + cfg.Zone)
 }
 
 // nameOf is the name of an address without a lease.

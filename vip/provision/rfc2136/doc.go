@@ -14,6 +14,11 @@
 // names that an earlier process has left. The server therefore allows the key both: in BIND
 // "allow-update" or "update-policy", and "allow-transfer".
 //
+// Beside the names, the driver keeps one TXT record in the zone, below _sluice, with a value that
+// each update demands and that each start of a driver changes. So the server refuses an update that
+// reaches it late, after the driver has gone on without its answer, or from a process that was
+// thought to be gone. There is one driver of an owner at a time.
+//
 // Production names lead testers to a task's address in a view of their own: a server that answers
 // those testers, or a zone of a BIND view that the key selects. Such a view has a driver of its
 // own, whose Config.Names returns the production names of a lease.

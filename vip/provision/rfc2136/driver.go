@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -22,8 +21,8 @@ type Driver struct {
 
 	// the driver's names in the zone, sorted; nil when that is not known
 	have map[string][]netip.Addr
-	// until then an update that got no answer may still arrive at the server
-	late time.Time
+	// the value of the fence in the zone, while have is known
+	fence string
 }
 
 var _ provision.LeaseDriver = (*Driver)(nil)
@@ -56,8 +55,9 @@ func (d *Driver) Apply(ctx context.Context, want []netip.Addr) (aside map[netip.
 // ApplyLeases implements provision.LeaseDriver: a lease that is live has its names, others have
 // none. Several leases with one name are several addresses of that name. An address is set aside
 // when one of its names is not of the zone, or belongs to another owner (ErrForeign). After an
-// error some names may be as wanted and others as before; the next call puts them right. While an
-// update without an answer may still be in flight, each call reads the zone first.
+// error some names may be as wanted and others as before; the next call puts them right, and sees to
+// it that the server refuses an update which got no answer, if it arrives later. ErrFenced is the
+// error of a driver after another of the same owner has begun; its next call takes over again.
 func (d *Driver) ApplyLeases(ctx context.Context, leases []vip.Lease) (aside map[netip.Addr]error,
 	err error) {
 	names, bad := map[string][]netip.Addr{}, map[netip.Addr]error{}
@@ -85,7 +85,10 @@ func (d *Driver) apply(ctx context.Context, want map[string][]netip.Addr) (map[n
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("apply names of zone %s: %w", d.cfg.Zone, context.Cause(ctx))
 	}
-	if d.have == nil || d.cfg.Now().Before(d.late) {
+	if d.have == nil {
+		if err := d.takeFence(ctx); err != nil {
+			return nil, err
+		}
 		have, err := d.client.transfer(ctx)
 		if err != nil {
 			return nil, err
@@ -132,11 +135,16 @@ func (d *Driver) set(ctx context.Context, name string, addrs []netip.Addr) error
 		code, err := d.update(ctx, name, addrs, known)
 		switch {
 		case err != nil:
-			d.have = nil // the update may have been made
-			if !errors.Is(err, ErrRefused) {
-				d.late = d.cfg.Now().Add(2 * fudge) // the clocks may differ by fudge
-			}
+			d.have = nil // the update may have been made, or be in flight
 			return err
+		case code == dns.RcodeSuccess:
+		default:
+			if err := d.holdsFence(ctx); err != nil {
+				d.have = nil
+				return err
+			}
+		}
+		switch {
 		case code != dns.RcodeSuccess && len(addrs) == 0: // it is not the driver's any more
 			delete(d.have, name)
 			return nil
@@ -164,6 +172,7 @@ func (d *Driver) update(ctx context.Context, name string, addrs []netip.Addr, ou
 			Ttl: uint32(d.cfg.TTL.Seconds())}
 	}
 	mark := func() dns.RR { return &dns.TXT{Hdr: header(dns.TypeTXT), Txt: []string{d.cfg.mark()}} }
+	m.Used([]dns.RR{d.fenceRecord(d.fence)})
 	if ours {
 		m.Used([]dns.RR{mark()}) // which changes the header
 	} else {

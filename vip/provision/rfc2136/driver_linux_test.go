@@ -187,7 +187,8 @@ func TestKeeper(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := bind.Start(t, bind.Zone{Name: zone}, bind.Zone{Name: "closed.example",
-		Options: "allow-transfer { none; };"},
+		Options: fmt.Sprintf("allow-update { key %q; }; allow-transfer { none; };",
+			bind.KeyName)},
 		bind.Zone{Name: "readable.example", Options: fmt.Sprintf("allow-transfer { key %q; };",
 			bind.KeyName)})
 	for name, test := range map[string]struct {

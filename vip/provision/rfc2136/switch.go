@@ -143,15 +143,21 @@ func (s *Switch) Check(ctx context.Context) (target string, err error) {
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("switch %s: %w", s.name, context.Cause(ctx))
 	}
-	now, err := s.current(ctx)
+	now, foreign, err := s.current(ctx)
 	if err != nil {
 		return "", errors.Join(append(errs, err)...)
 	}
 	want := s.want()
-	if want == "" || want == now {
+	switch want {
+	case "":
+		return now, errors.Join(append(errs, foreign)...)
+	case now:
 		return now, errors.Join(errs...)
 	}
 	if err := s.point(ctx, now, want); err != nil {
+		if foreign != nil && errors.Is(err, ErrForeign) {
+			err = foreign // which says more
+		}
 		return now, errors.Join(append(errs, err)...)
 	}
 	s.cfg.Logger.Info("switched site", "name", s.name, "from", now, "to", want)
@@ -192,12 +198,13 @@ func (s *Switch) want() string {
 	return ""
 }
 
-// current asks the server where the name leads.
-func (s *Switch) current(ctx context.Context) (string, error) {
+// current asks the server where the name leads, a wildcard included. foreign is the error when that
+// is none of the sites.
+func (s *Switch) current(ctx context.Context) (target string, foreign, err error) {
 	answer, err := s.client.exchange(ctx, "query", new(dns.Msg).SetQuestion(s.name, dns.TypeCNAME),
 		dns.RcodeNameError)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	for _, rr := range answer.Answer {
 		c, ok := rr.(*dns.CNAME)
@@ -207,17 +214,33 @@ func (s *Switch) current(ctx context.Context) (string, error) {
 		target := dns.CanonicalName(c.Target)
 		for _, site := range s.cfg.Sites {
 			if site.Target == target {
-				return target, nil
+				return target, nil, nil
 			}
 		}
 		return "", fmt.Errorf("name %s: it leads to %s, which is none of the sites: %w", s.name,
-			target, ErrForeign)
+			target, ErrForeign), nil
 	}
-	return "", nil
+	return "", nil, nil
 }
 
-// point makes the name lead to a site, provided that it still leads to from, or does not exist.
+// point makes the name lead to a site, provided that it still leads to from, or has no record: then
+// from came from a wildcard, or is empty.
 func (s *Switch) point(ctx context.Context, from, to string) error {
+	if from != "" {
+		if done, err := s.pointIf(ctx, from, to); done || err != nil {
+			return err
+		}
+	}
+	if done, err := s.pointIf(ctx, "", to); done || err != nil {
+		return err
+	}
+	return fmt.Errorf("name %s: somebody else has changed it, or has records of another kind "+
+		"there: %w", s.name, ErrForeign)
+}
+
+// pointIf makes the name lead to a site, and reports whether it has: if the name leads to from;
+// when that is empty, if it has no record.
+func (s *Switch) pointIf(ctx context.Context, from, to string) (done bool, err error) {
 	cname := func(target string) dns.RR {
 		return &dns.CNAME{Target: target, Hdr: dns.RR_Header{
 			Name: s.name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET,
@@ -234,12 +257,5 @@ func (s *Switch) point(ctx context.Context, from, to string) error {
 	m.Insert([]dns.RR{cname(to)})
 	answer, err := s.client.exchange(ctx, "update", m, dns.RcodeYXDomain, dns.RcodeNXRrset,
 		dns.RcodeNameError)
-	switch {
-	case err != nil:
-		return err
-	case answer.Rcode != dns.RcodeSuccess:
-		return fmt.Errorf("name %s: somebody else has changed it, or has records of another kind "+
-			"there: %w", s.name, ErrForeign)
-	}
-	return nil
+	return err == nil && answer.Rcode == dns.RcodeSuccess, err
 }

@@ -84,6 +84,93 @@ func TestSwitch(t *testing.T) {
 	require.Equal(t, []string{"192.0.2.1"}, names(t, s, zone)["host"])
 }
 
+// A wildcard in the zone answers for names that do not exist: they are made beside it.
+func TestWildcardsInTheZone(t *testing.T) {
+	t.Parallel()
+	for what, test := range map[string]struct{ records, leads string }{
+		"none":              {"", ""},
+		"CNAME elsewhere":   {"* CNAME other.example.", ""},
+		"CNAME to site":     {"* CNAME a.example.", "a.example."},
+		"CNAME to own text": {"* CNAME text\ntext TXT \"v=spf1 -all\"", ""},
+		"TXT":               {"* TXT \"v=spf1 -all\"", ""},
+		"two TXT":           {"* TXT \"v=spf1 -all\"\n* TXT \"second\"", ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := bind.Start(t, bind.Zone{Name: zone, Records: test.records})
+			a, b := &health{up: true}, &health{up: true}
+			w, err := rfc2136.NewSwitch(rfc2136.SwitchConfig{
+				DNS: config(s), Name: "www", Checks: 1,
+				Sites: []rfc2136.Site{a.site("a.example"), b.site("b.example")},
+			})
+			require.NoError(t, err)
+			got, err := w.Check(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "a.example.", got)
+			if test.leads == "" {
+				require.Equal(t, []string{"a.example."}, names(t, s, zone)["www"])
+			}
+			a.up = false
+			got, err = w.Check(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "b.example.", got)
+			require.Equal(t, []string{"b.example."}, names(t, s, zone)["www"])
+
+			d := driver(t, config(s))
+			for range 2 {
+				_, err = d.ApplyLeases(t.Context(), []vip.Lease{lease("t-1", "10.0.0.1")})
+				require.NoError(t, err)
+				require.Equal(t, []string{"10.0.0.1"}, names(t, s, zone)["t-1"])
+				d = driver(t, config(s))
+			}
+		})
+	}
+}
+
+// While the server is away, or refuses, the name stays, and the next check switches it.
+func TestSwitchServerAway(t *testing.T) {
+	t.Parallel()
+	s := bind.Start(t, bind.Zone{Name: zone})
+	way := startNetwork(t, s.Addr)
+	cfg := config(s)
+	cfg.Server = way.addr
+	a, b := &health{up: true}, &health{up: true}
+	open := func(cfg rfc2136.Config) *rfc2136.Switch {
+		w, err := rfc2136.NewSwitch(rfc2136.SwitchConfig{
+			DNS: cfg, Name: "www", Checks: 1,
+			Sites: []rfc2136.Site{a.site("a.example"), b.site("b.example")},
+		})
+		require.NoError(t, err)
+		return w
+	}
+	w := open(cfg)
+	_, err := w.Check(t.Context())
+	require.NoError(t, err)
+	a.up = false
+	refused := cfg
+	refused.Key.Secret = "b3RoZXI="
+	_, err = open(refused).Check(t.Context())
+	require.ErrorIs(t, err, rfc2136.ErrTSIG)
+
+	// an update that is held up until the site is healthy again; later it is put right
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	way.whenHeld(cancel)
+	way.holdUpdates(true)
+	_, err = w.Check(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	way.holdUpdates(false)
+	require.Equal(t, []string{"a.example."}, names(t, s, zone)["www"])
+	a.up = true
+	_, err = w.Check(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"NOERROR"}, way.arrive(t))
+	got, err := w.Check(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "a.example.", got)
+	require.Equal(t, []string{"a.example."}, names(t, s, zone)["www"])
+}
+
 func TestSwitchRuns(t *testing.T) {
 	t.Parallel()
 	s := bind.Start(t, bind.Zone{Name: zone})
