@@ -11,21 +11,24 @@ import (
 
 // suites says which package holds the implementations of an interface to its contract.
 var suites = map[string]string{
-	"builder.Engine":          "builder/enginetest",
-	"nginxsync.Driver":        "nginxsync/drivertest",
-	"nginxsync.Source":        "nginxsync/sourcetest",
-	"nginxsync/bundle.Source": "nginxsync/bundle/bundletest",
-	"nginxsync/mirror.Nginx":  "nginxsync/mirror/mirrortest",
-	"promote.Deployer":        "promote/deployertest",
-	"promote.Gate":            "promote/gatetest",
-	"promote.Journal":         "promote/journaltest",
-	"vip/provision.Driver":    "vip/provision/provisiontest",
-	"vip.Store":               "vip/storetest",
-	"vip.Watcher":             "vip/storetest",
+	"builder.Engine":            "builder/enginetest",
+	"nginxsync.Driver":          "nginxsync/drivertest",
+	"nginxsync.Source":          "nginxsync/sourcetest",
+	"nginxsync/bundle.Source":   "nginxsync/bundle/bundletest",
+	"nginxsync/mirror.Nginx":    "nginxsync/mirror/mirrortest",
+	"promote.Deployer":          "promote/deployertest",
+	"promote.Gate":              "promote/gatetest",
+	"promote.Journal":           "promote/journaltest",
+	"promote/rollout.Instances": "promote/rollout/rollouttest",
+	"promote/rollout.Records":   "promote/rollout/rollouttest",
+	"promote/rollout.Routes":    "promote/rollout/rollouttest",
+	"vip/provision.Driver":      "vip/provision/provisiontest",
+	"vip.Store":                 "vip/storetest",
+	"vip.Watcher":               "vip/storetest",
 }
 
 // embedders are interfaces that only embedders and examples implement.
-var embedders = []string{"promote.Deployer"}
+var embedders = []string{"promote/rollout.Instances", "promote/rollout.Routes"}
 
 // TestSuites: an interface that several packages implement has a suite, which the tests of each
 // implementation run.

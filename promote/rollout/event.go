@@ -1,0 +1,81 @@
+package rollout
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+// EventKind is the kind of an Event.
+type EventKind string
+
+// The kinds of events.
+const (
+	// an instance is being started
+	EventStarting EventKind = "starting"
+	// an instance is ready
+	EventReady EventKind = "ready"
+	// the routes of the target are verified: Detail names the instances that serve
+	EventRouted EventKind = "routed"
+	// an instance is out of the routes and has no request in flight any more
+	EventDrained EventKind = "drained"
+	// the drain did not end in time: Err names the requests that are left
+	EventCut EventKind = "cut"
+	// an instance has ended
+	EventEnded EventKind = "ended"
+	// the rollout waits for Continue
+	EventPaused EventKind = "paused"
+	// the rollout goes on
+	EventContinued EventKind = "continued"
+	// the target is as asked
+	EventDone EventKind = "done"
+	// the rollout stopped: Err says why
+	EventStopped EventKind = "stopped"
+	// a share of the requests was switched: Detail holds the share
+	EventSwitched EventKind = "switched"
+	// a step did not pass, and the share goes back: Err says why
+	EventBack EventKind = "back"
+)
+
+// Event is one thing that happened in a rollout.
+type Event struct {
+	Time       time.Time      `json:"time"`
+	Target     promote.Target `json:"target"`
+	Generation uint64         `json:"generation"`
+	Kind       EventKind      `json:"kind"`
+	// Instance is empty for an event of the whole target.
+	Instance string `json:"instance,omitempty"`
+	Detail   string `json:"detail,omitempty"`
+	// Error is the text of an error.
+	Error string `json:"error,omitempty"`
+}
+
+// log writes the event as one line.
+func (e Event) log(ctx context.Context, to *slog.Logger) {
+	attrs := []slog.Attr{slog.String("target", e.Target.String()),
+		slog.Uint64("generation", e.Generation)}
+	for _, a := range []struct{ key, value string }{{"instance", e.Instance},
+		{"detail", e.Detail}, {"err", e.Error}} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.key, a.value))
+		}
+	}
+	level := slog.LevelInfo
+	if e.Error != "" {
+		level = slog.LevelWarn
+	}
+	to.LogAttrs(ctx, level, "rollout "+string(e.Kind), attrs...)
+}
+
+func (r *Rollout) event(ctx context.Context, rec Record, kind EventKind, instance, detail string,
+	err error) {
+	e := Event{Time: r.cfg.Now().UTC(), Target: rec.Target, Generation: rec.Seen, Kind: kind,
+		Instance: instance, Detail: detail}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	r.cfg.Events(e)
+	e.log(ctx, r.cfg.Logger)
+}
