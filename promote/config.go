@@ -1,8 +1,11 @@
 package promote
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -17,25 +20,39 @@ type Config struct {
 	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate
 	// alone; an empty slice means no gate.
 	Gates []Gate
-	// Grace is how long a change that failed or was cancelled may take to restore the earlier
-	// deployment and to record the outcome. The default is one minute.
+	// Deadlines are, by environment, how long the deployer may take to carry a change out, the time
+	// included during which it cannot be asked (ErrUnavailable). After that the earlier deployment
+	// is restored. It counts from the start of the change, and anew from each Recover that takes
+	// the change over. The default of an environment is one hour.
+	Deadlines map[string]time.Duration
+	// Grace is how long one call of the deployer may take to restore the earlier deployment, and
+	// how long a call whose context has ended may take to return. A call that takes longer is left
+	// alone: what it still does is fenced off by the next generation. The default is one minute.
 	Grace time.Duration
+	// Retry is how long the Promoter waits before it asks again a deployer or a journal that could
+	// not be asked: this long the first time, twice as long each further time, up to 32 times as
+	// long. The default is one second.
+	Retry time.Duration
 	// Logger receives one line for each entry that this Promoter appends to the journal. Errors
 	// that a method returns are not logged. The default, for nil, is to log nothing.
 	Logger *slog.Logger
 	// Now is the clock: of the entries, of the question to the gates, and of Observe. The default
 	// is time.Now.
 	Now func() time.Time
-	// Observe, when set, is called at the end of each Bind, Promote, Check, Rollback, Review,
-	// Retire and Recover with its name in lower case; of each call of the deployer, as
-	// "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its name. It gets
-	// the duration and the error of the call. It is called concurrently and has to return
+	// Observe, when set, is called at the end of each Bind, Start, Wait, Promote, Check, Rollback,
+	// Review, Retire, Abort and Recover with its name in lower case; of each call of the deployer,
+	// as "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its name. It
+	// gets the duration and the error of the call. It is called concurrently and has to return
 	// quickly. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
-// defaultGrace is the default of Config.Grace.
-const defaultGrace = time.Minute
+// The defaults of Config.
+const (
+	defaultDeadline = time.Hour
+	defaultGrace    = time.Minute
+	defaultRetry    = time.Second
+)
 
 // withDefaults returns the configuration with every default filled in.
 func (c Config) withDefaults() Config {
@@ -47,6 +64,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
+	}
+	if c.Retry == 0 {
+		c.Retry = defaultRetry
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -77,23 +97,39 @@ func (c Config) validate() error {
 				v.Validate(c.Pipeline))
 		}
 	}
+	environments := slices.Sorted(maps.Keys(c.Deadlines))
+	var unknown problems
+	unknown.environments(c.Pipeline, environments)
+	list = append(list, unknown.prefix("Config.Deadlines")...)
+	for _, environment := range environments {
+		if d := c.Deadlines[environment]; d <= 0 {
+			list.add("Config.Deadlines[%q]: %s: want a positive time, or leave it out (default %s)",
+				environment, d, defaultDeadline)
+		}
+	}
 	if c.Grace < 0 {
 		list.add("Config.Grace: %s: want 0 (default %s) or more", c.Grace, defaultGrace)
+	}
+	if c.Retry < 0 {
+		list.add("Config.Retry: %s: want 0 (default %s) or more", c.Retry, defaultRetry)
 	}
 	return list.err("promote")
 }
 
 // New returns a Promoter, or every problem of cfg at once, each wrapping ErrInvalid and naming its
 // field. New does no I/O: every method reads the journal up to its end. Call Recover before the
-// first change.
+// first change, and Close at the end.
 func New(cfg Config) (*Promoter, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Promoter{
+	p := &Promoter{
 		pipeline: cfg.Pipeline, journal: cfg.Journal, deployer: cfg.Deployer, gates: cfg.Gates,
-		grace: cfg.Grace, now: cfg.Now, log: cfg.Logger, observe: cfg.Observe,
-		lock: make(chan struct{}, 1), state: newState(),
-	}, nil
+		deadlines: maps.Clone(cfg.Deadlines), grace: cfg.Grace, retry: cfg.Retry,
+		now: cfg.Now, log: cfg.Logger, observe: cfg.Observe,
+		lock: make(chan struct{}, 1), state: newState(), works: map[ChangeID]*work{},
+	}
+	p.living, p.close = context.WithCancelCause(context.Background())
+	return p, nil
 }

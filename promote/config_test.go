@@ -23,7 +23,11 @@ func TestConfig(t *testing.T) {
 		"Journal":  func(c *promote.Config) { c.Journal = nil },
 		"Deployer": func(c *promote.Config) { c.Deployer = nil },
 		"Gates":    func(c *promote.Config) { c.Gates = []promote.Gate{nil} },
-		"Grace":    func(c *promote.Config) { c.Grace = -1 },
+		"Deadlines": func(c *promote.Config) {
+			c.Deadlines = map[string]time.Duration{"test": -1}
+		},
+		"Grace": func(c *promote.Config) { c.Grace = -1 },
+		"Retry": func(c *promote.Config) { c.Retry = -1 },
 	}
 	free := []string{"Logger", "Now", "Observe"} // every value is good
 	for field := range reflect.TypeFor[promote.Config]().Fields() {
@@ -106,12 +110,17 @@ func TestCancelled(t *testing.T) {
 		_, historyErr := p.History(ctx, promote.Target{})
 		_, bindingsErr := p.Bindings(ctx, "")
 		_, watchErr := p.Watch(ctx, 100)
+		_, statusErr := p.Status(ctx, "web-1")
+		_, waitErr := p.Wait(ctx, "web-1")
 		_, recentErr := p.Recent(ctx, promote.Target{}, 0, 1)
+		_, startErr := p.Start(ctx, request("test", "v1"))
 		for name, err := range map[string]error{
 			"promote": promoteErr, "rollback": rollbackErr, "recover": recoverErr,
 			"current": currentErr, "open": openErr,
 			"history": historyErr, "bindings": bindingsErr, "watch": watchErr,
-			"recent": recentErr,
+			"recent": recentErr, "status": statusErr, "wait": waitErr,
+			"start":  startErr,
+			"abort":  p.Abort(ctx, "web-1", "a", "why"),
 			"note":   p.Note(ctx, promote.Note{Target: in("test"), Op: "restart", Actor: "a"}),
 			"bind":   p.Bind(ctx, binding("v9", digest(9))),
 			"check":  p.Check(ctx, request("test", "v1")),
@@ -123,18 +132,20 @@ func TestCancelled(t *testing.T) {
 		}
 		require.Empty(t, w.snapshot())
 	})
-	t.Run("in the deployer", func(t *testing.T) {
+	t.Run("in wait", func(t *testing.T) {
 		p, w := setup(t)
 		ctx, cancel := context.WithCancelCause(t.Context())
+		held := make(chan bool)
 		w.setFault(func(context.Context, promote.Deployment) error {
-			w.setFault(nil)
 			cancel(cause)
-			return errors.New("stopped half way")
+			<-held
+			return nil
 		})
 		_, err := p.Promote(ctx, request("test", "v1"))
 		require.ErrorIs(t, err, cause)
-		require.ErrorContains(t, err, "stopped half way")
-		requireAgrees(t, t.Context(), p, w)
+		close(held)
+		ends(t, p, "web-4")
+		require.Equal(t, digest(1), w.snapshot()[in("test")], "the change has gone on")
 	})
 	t.Run("in a gate", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())

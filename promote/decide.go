@@ -137,8 +137,11 @@ func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
 	if p.open == nil || p.open.Change != change {
 		return Entry{}, false, nil
 	}
-	e = *p.open
+	e = p.open.Entry
 	e.Kind = Resumed
+	if p.open.state == Stopping { // the deployer was to be cancelled, and is not asked again
+		e.Error = clip(p.open.abort.Error(), maxText)
+	}
 	return e, true, nil
 }
 
@@ -158,10 +161,36 @@ func (s *state) restore(open Entry, failure error) (Entry, error) {
 	return open, s.holds(open)
 }
 
-// end decides on the last entry of a change.
+// wait decides on the entry which says that the deployer cannot be asked; ok is false where the
+// journal says so already.
+func (s *state) wait(open Entry, why error) (e Entry, ok bool, err error) {
+	if err := s.holds(open); err != nil {
+		return Entry{}, false, err
+	}
+	open.Kind, open.Error = Waiting, clip(why.Error(), maxText)
+	return open, s.place(open.Target).open.waiting == "", nil
+}
+
+// abort decides on the end of a change that an actor asks for; ok is false when another abort has
+// said so already.
+func (s *state) abort(t Target, change uint64, actor, reason string) (e Entry, ok bool, err error) {
+	open := s.place(t).open
+	if open == nil || open.Change != change {
+		return Entry{}, false, nil
+	}
+	e = open.Entry
+	e.Kind, e.Actor, e.Reason, e.Error = Aborting, actor, reason, ""
+	return e, open.state == Deploying || open.state == PuttingBack, nil
+}
+
+// end decides on the last entry of a change. A deployer that succeeded although the change was to
+// be aborted is a failure with the abort as its reason.
 func (s *state) end(open Entry, failure error, doubt string) (Entry, error) {
 	if err := s.holds(open); err != nil {
 		return Entry{}, err
+	}
+	if at := s.place(open.Target).open; failure == nil && at.state != Deploying {
+		return Entry{}, at.abort
 	}
 	open.Kind = Succeeded
 	if failure != nil {

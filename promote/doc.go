@@ -7,6 +7,9 @@
 // the winner's name and version. A change that fails leaves the earlier deployment, and a crash in
 // the middle of one is seen, and brought to an end, by Recover.
 //
+// A change belongs to the journal and not to its caller: Start returns its ID, Wait follows it, and
+// Abort ends it. docs/promote-states.md has the table of states and commands.
+//
 // The embedder, in this order:
 //
 //  1. chooses a Journal: promote/boltjournal on one machine, NewMemJournal in tests;
@@ -15,7 +18,7 @@
 //     contract;
 //  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate,
 //     FreezeGate, and any of its own;
-//  4. calls New, then Recover once before the first change;
+//  4. calls New, then Recover once before the first change, and Close at the end;
 //  5. binds each version to its digest when the image is built, then promotes, rolls back and
 //     retires.
 //

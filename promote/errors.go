@@ -23,7 +23,36 @@ var (
 	// outcome is no longer this caller's to decide. A Deployer wraps it to refuse a generation that
 	// is older than one it has seen for the target.
 	ErrFenced = errors.New("fenced")
+	// ErrNotFound is wrapped when no change has the ID.
+	ErrNotFound = errors.New("not found")
+	// ErrAborted is matched by *AbortError.
+	ErrAborted = errors.New("aborted")
+	// ErrDeadline is wrapped when a change took longer than Config.Deadlines lets it.
+	ErrDeadline = errors.New("deadline passed")
+	// ErrUnavailable is wrapped by a Deployer that could not find out or change anything, because
+	// the system that it talks to does not answer: a refused connection, a time-out before the
+	// request was sent, a server that says "try again". The change stays open and the deployer is
+	// asked again. A request that may have had an effect is safe to repeat, too: calls are
+	// idempotent.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrClosed is wrapped by what a Promoter does not do because of Close.
+	ErrClosed = errors.New("closed")
 )
+
+// AbortError says who ended a change, and why. A *DeployError wraps it.
+type AbortError struct {
+	Actor, Reason string
+}
+
+func (e *AbortError) Error() string {
+	if e.Reason == "" {
+		return "aborted by " + e.Actor
+	}
+	return "aborted by " + e.Actor + ": " + e.Reason
+}
+
+// Is matches ErrAborted.
+func (e *AbortError) Is(target error) bool { return target == ErrAborted }
 
 // ReboundError says that a version has its digest already, and that it is not the one asked for.
 type ReboundError struct {
@@ -124,7 +153,8 @@ func (e *RefusedError) Unwrap() []error {
 type DeployError struct {
 	Op         Op
 	Deployment Deployment
-	// Err is the deployer's.
+	// Err is the deployer's, an *AbortError, or wraps ErrDeadline. Where another process carried
+	// the change out, or where it had ended before the call, only its text is left.
 	Err error
 	// Doubt is the reason why the earlier deployment could not be restored. It is empty after a
 	// successful restore.

@@ -126,6 +126,9 @@ func newPromoter(t *testing.T, config promote.Config) *promote.Promoter {
 	if config.Now == nil {
 		config.Now = clock()
 	}
+	if config.Retry == 0 {
+		config.Retry = time.Microsecond
+	}
 	p, err := promote.New(config)
 	require.NoError(t, err)
 	return p

@@ -21,8 +21,8 @@ const (
 // Kind is the kind of event that an entry of the journal records.
 type Kind string
 
-// The kinds of entries. A change is one Started, any number of Resumed and Restoring, and one
-// Succeeded or Failed.
+// The kinds of entries. A change is one Started, any number of Resumed, Waiting, Aborting and
+// Restoring, and one Succeeded or Failed.
 const (
 	// a version was bound to a digest
 	Bound Kind = "bound"
@@ -34,6 +34,10 @@ const (
 	Started Kind = "started"
 	// Recover took over a change that had not ended
 	Resumed Kind = "resumed"
+	// the deployer cannot be asked now; it is asked again until it can
+	Waiting Kind = "waiting"
+	// an actor asked for the end of a change; the deployer is cancelled
+	Aborting Kind = "aborting"
 	// the deployer failed; it is asked to restore the earlier deployment
 	Restoring Kind = "restoring"
 	// the deployer succeeded; the deployed digest is now current
@@ -64,9 +68,11 @@ type Entry struct {
 	Repository string `json:"repository,omitempty"`
 	// Previous is the deployment that was current when the change started; empty for none.
 	Previous Digest `json:"previous,omitempty"`
-	Actor    string `json:"actor,omitempty"`
-	Reason   string `json:"reason,omitempty"`
-	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's.
+	// Actor and Reason are those of the request; of an Aborting entry, those of the abort.
+	Actor  string `json:"actor,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's. Of a
+	// Waiting entry it says why the deployer cannot be asked.
 	Error string `json:"error,omitempty"`
 	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
 	// is empty after a successful restore.

@@ -3,6 +3,8 @@ package promote
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,21 +88,39 @@ func (p *Promoter) checkRequest(ctx context.Context, r Request) error {
 	})
 }
 
-// Promote deploys a bound version at a target, once every gate lets it pass, and returns when the
-// deployer has ended. A version that is current already is deployed again. While another change of
-// the same target is under way, and when Expect does not hold, the answer is a *ConflictError that
-// names the other change and its actor; gates that do not let it pass are a *RefusedError; a
-// deployer that fails is a *DeployError, after the earlier deployment has been restored. Cancelling
-// ctx cancels the deployer and restores the earlier deployment.
-func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err error) {
-	defer p.watched("promote", &err)()
+// Start begins to deploy a bound version at a target, once every gate lets it pass, and returns
+// when the change is in the journal: from then on it is carried out whatever becomes of ctx. Wait
+// follows it, Abort ends it, and a Recover goes on with it after a crash. A version that is current
+// already is deployed again. While another change of the same target is under way, and when Expect
+// does not hold, the answer is a *ConflictError that names the other change and its actor; gates
+// that do not let it pass are a *RefusedError.
+//
+// An error of the journal leaves open whether the change has begun: look at Open.
+func (p *Promoter) Start(ctx context.Context, r Request) (_ ChangeID, err error) {
+	defer p.watched("start", &err)()
+	id, _, err := p.startPromotion(ctx, r)
+	return id, err
+}
+
+func (p *Promoter) startPromotion(ctx context.Context, r Request) (ChangeID, *work,
+	error) {
 	if err := p.checkRequest(ctx, r); err != nil {
-		return Deployment{}, err
+		return "", nil, err
 	}
-	return p.deploy(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
+	return p.start(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
 		r.Expect = expect
 		return s.promote(r)
 	})
+}
+
+// Promote is Start, then Wait. When ctx ends, Promote returns the cause and the change goes on.
+func (p *Promoter) Promote(ctx context.Context, r Request) (_ Deployment, err error) {
+	defer p.watched("promote", &err)()
+	id, w, err := p.startPromotion(ctx, r)
+	if err != nil {
+		return Deployment{}, err
+	}
+	return p.wait(ctx, id, w)
 }
 
 // Check returns the error that Promote would return before it asks the deployer, and changes
@@ -127,39 +147,40 @@ type RollbackRequest struct {
 	Reason string
 }
 
-// Rollback deploys a digest again that was live in the environment before, under the version that
-// it had when it last was. The gates are asked; those of this package let a rollback pass. A digest
-// that was never live there is a *RefusedError that lists the digests that were. Otherwise it is as
-// Promote.
-func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (_ Deployment, err error) {
-	defer p.watched("rollback", &err)()
-	err = p.checkTarget(ctx, "roll back", r.Target, nil, func(list *problems) {
+// StartRollback begins to deploy a digest again that was live in the environment before, under the
+// version that it had when it last was. The gates are asked; those of this package let a rollback
+// pass. A digest that was never live there is a *RefusedError that lists the digests that were.
+// Otherwise it is as Start.
+func (p *Promoter) StartRollback(ctx context.Context, r RollbackRequest) (_ ChangeID, err error) {
+	defer p.watched("start", &err)()
+	id, _, err := p.startRollback(ctx, r)
+	return id, err
+}
+
+func (p *Promoter) startRollback(ctx context.Context, r RollbackRequest) (ChangeID, *work,
+	error) {
+	err := p.checkTarget(ctx, "roll back", r.Target, nil, func(list *problems) {
 		list.digest(r.Digest)
 		list.expect(r.Expect)
 		list.texts(r.Actor, r.Reason)
 	})
 	if err != nil {
-		return Deployment{}, err
+		return "", nil, err
 	}
-	return p.deploy(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
+	return p.start(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
 		r.Expect = expect
 		return s.rollback(r)
 	})
 }
 
-func (p *Promoter) deploy(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry,
-	error)) (Deployment, error) {
-	open, err := p.start(ctx, expect, decide)
+// Rollback is StartRollback, then Wait. When ctx ends it returns the cause and the change goes on.
+func (p *Promoter) Rollback(ctx context.Context, r RollbackRequest) (_ Deployment, err error) {
+	defer p.watched("rollback", &err)()
+	id, w, err := p.startRollback(ctx, r)
 	if err != nil {
 		return Deployment{}, err
 	}
-	ended, err := p.run(ctx, open)
-	if err != nil {
-		return Deployment{}, err
-	}
-	d := ended.deployment()
-	d.Since = ended.Time
-	return d, nil
+	return p.wait(ctx, id, w)
 }
 
 // Review is the verdict of an actor on a version at a target. ApprovalGate counts reviews.
@@ -202,36 +223,55 @@ type RetireRequest struct {
 	Reason string
 }
 
-// Retire ends a target: the deployer removes the deployment, and nothing is current any more. The
-// digest still counts as having been live there. A target where nothing is current is retired
-// already: that is no error. No gate is asked.
-func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
-	defer p.watched("retire", &err)()
-	err = p.checkTarget(ctx, "retire", r.Target, nil, func(list *problems) {
+// StartRetire begins to end a target: the deployer removes the deployment, and nothing is current
+// any more. The digest still counts as having been live there. A target where nothing is current is
+// retired already: that is no error, and the ID is empty. No gate is asked.
+func (p *Promoter) StartRetire(ctx context.Context, r RetireRequest) (_ ChangeID, err error) {
+	defer p.watched("start", &err)()
+	id, _, err := p.startRetire(ctx, r)
+	return id, err
+}
+
+func (p *Promoter) startRetire(ctx context.Context, r RetireRequest) (ChangeID, *work,
+	error) {
+	err := p.checkTarget(ctx, "retire", r.Target, nil, func(list *problems) {
 		list.expect(r.Expect)
 		list.texts(r.Actor, r.Reason)
 	})
+	if err == nil {
+		err = p.isClosed()
+	}
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	open, err := p.commit(ctx, func(s *state) (Entry, bool, error) { return s.retire(r) })
-	if err != nil || open.Kind != Started {
-		return err
+	open, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) { return s.retire(r) })
+	return open.ID(), w, err
+}
+
+// Retire is StartRetire, then Wait. When ctx ends it returns the cause and the change goes on.
+func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
+	defer p.watched("retire", &err)()
+	id, w, err := p.startRetire(ctx, r)
+	if err == nil && id != "" {
+		_, err = p.wait(ctx, id, w)
 	}
-	_, err = p.run(ctx, open)
 	return err
 }
 
 // Recover brings every change to an end that was started and has neither succeeded nor failed, and
 // that this Promoter is not at work on: it asks the deployer again under a new generation, all
 // targets at once, and writes down how that ended. It returns the entries with which the changes
-// ended, and an error for each that failed or could not be ended.
+// ended, and an error for each that failed or could not be ended. When ctx ends it returns the
+// cause, and the changes that it has taken over go on.
 //
 // Call it at the start, once the deployer works, and again when an error of another method said
 // that an outcome could not be written down. Where several processes share a journal it also takes
 // over the changes of a living process: that process gets ErrFenced, and no harm is done.
 func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	defer p.watched("recover", &err)()
+	if err := p.isClosed(); err != nil {
+		return nil, err
+	}
 	var open []Entry
 	if err := p.view(ctx, func(s *state) { open = s.open(p.pipeline) }); err != nil {
 		return nil, err
@@ -239,28 +279,31 @@ func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	ended, errs := make([]Entry, len(open)), make([]error, len(open))
 	var wg sync.WaitGroup
 	for i, o := range open {
-		wg.Go(func() {
-			resumed, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
-				if _, busy := p.running.Load(o.Change); busy {
-					return Entry{}, false, nil
-				}
-				return s.resume(o.Target, o.Change)
-			})
-			if err != nil || resumed.Kind != Resumed {
-				errs[i] = err
-				return
-			}
-			ended[i], errs[i] = p.run(ctx, resumed)
-		})
+		wg.Go(func() { ended[i], errs[i] = p.takeOver(ctx, o) })
 	}
 	wg.Wait()
-	var list []Entry
-	for _, e := range ended {
-		if e.Seq != 0 {
-			list = append(list, e)
+	ended = slices.DeleteFunc(ended, func(e Entry) bool { return e.Seq == 0 })
+	return ended, errors.Join(errs...)
+}
+
+// takeOver goes on with an open change, unless this Promoter is at work on it, and waits for its
+// end.
+func (p *Promoter) takeOver(ctx context.Context, open Entry) (Entry, error) {
+	_, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) {
+		if p.busy(open.ID()) {
+			return Entry{}, false, nil
 		}
+		return s.resume(open.Target, open.Change)
+	})
+	if err != nil || w == nil {
+		return Entry{}, err
 	}
-	return list, errors.Join(errs...)
+	select {
+	case <-w.done:
+		return w.ended, w.err
+	case <-ctx.Done():
+		return Entry{}, fmt.Errorf("wait for change %s: %w", w.id, context.Cause(ctx))
+	}
 }
 
 // Current returns the current deployments, sorted by cluster, by the pipeline's order, and by task.

@@ -54,16 +54,22 @@ type Deployer interface {
 // Promoter moves digests through the pipeline. It is safe for concurrent use; several may share a
 // Journal.
 type Promoter struct {
-	pipeline Pipeline
-	journal  Journal
-	deployer Deployer
-	gates    []Gate
-	grace    time.Duration
-	now      func() time.Time
-	log      *slog.Logger
-	observe  func(op string, took time.Duration, err error)
+	pipeline     Pipeline
+	journal      Journal
+	deployer     Deployer
+	gates        []Gate
+	deadlines    map[string]time.Duration
+	grace, retry time.Duration
+	now          func() time.Time
+	log          *slog.Logger
+	observe      func(op string, took time.Duration, err error)
 
-	running sync.Map // change number of every change that this Promoter is at work on
+	living   context.Context // of all work; ended by Close
+	close    context.CancelCauseFunc
+	mu       sync.Mutex         // guards works and unfollow
+	works    map[ChangeID]*work // the changes that this Promoter is at work on
+	unfollow context.CancelFunc // ends follow; nil while it does not run
+	group    sync.WaitGroup     // of the goroutines of works
 
 	lock  chan struct{} // a mutex that can be waited for with a context; guards state
 	state *state
@@ -108,6 +114,7 @@ func (p *Promoter) sync(ctx context.Context) error {
 			if err := p.state.apply(e); err != nil {
 				return err
 			}
+			p.tell(e)
 		}
 	}
 }
@@ -116,15 +123,22 @@ func (p *Promoter) sync(ctx context.Context) error {
 // writer was faster. It appends nothing when decide returns false or an error.
 func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry,
 	error) {
+	e, _, err := p.launch(ctx, decide)
+	return e, err
+}
+
+// launch is commit that also returns the work which a Started or Resumed entry has begun.
+func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry,
+	*work, error) {
 	if err := p.acquire(ctx); err != nil {
-		return Entry{}, err
+		return Entry{}, nil, err
 	}
 	defer p.release()
 	for {
 		after := p.state.seq
 		e, ok, err := decide(p.state)
 		if err != nil || !ok {
-			return Entry{}, err
+			return Entry{}, nil, err
 		}
 		e.Seq, e.Time = after+1, p.now().UTC().Round(0)
 		switch e.Kind {
@@ -135,23 +149,23 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 		}
 		err = p.journal.Append(ctx, after, e)
 		if err == nil {
-			if e.Kind == Started || e.Kind == Resumed {
-				p.running.Store(e.Change, true)
-			}
 			if err := p.state.apply(e); err != nil {
-				return Entry{}, err
+				return Entry{}, nil, err
 			}
+			w := p.begin(e)
+			p.tell(e)
 			p.logEntry(ctx, e)
-			return e, nil
+			return e, w, nil
 		}
 		if !errors.Is(err, ErrConflict) {
-			return Entry{}, fmt.Errorf("append to journal: %w", withCause(ctx, err))
+			return Entry{}, nil, fmt.Errorf("append to journal: %w", withCause(ctx, err))
 		}
 		if syncErr := p.sync(ctx); syncErr != nil {
-			return Entry{}, syncErr
+			return Entry{}, nil, syncErr
 		}
 		if p.state.seq == after { // a journal that went back in time: trying again would never end
-			return Entry{}, fmt.Errorf("append to journal: it shows nothing after entry %d: was "+
+			return Entry{}, nil, fmt.Errorf("append to journal: it shows nothing after entry %d: "+
+				"was "+
 				"it replaced? %w", after, err)
 		}
 	}
@@ -162,24 +176,27 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 // passed to them have changed since. A caller without an expectation is held to the deployment that
 // was current at the beginning.
 func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry,
-	error)) (Entry, error) {
+	error)) (ChangeID, *work, error) {
+	if err := p.isClosed(); err != nil {
+		return "", nil, err
+	}
 	change, err := p.preview(ctx, func(s *state) (Entry, error) { return decide(s, expect) })
 	if err != nil {
-		return Entry{}, err
+		return "", nil, err
 	}
 	expect = cmp.Or(expect, change.Current, None)
 	for {
 		if err := p.ask(ctx, change); err != nil {
-			return Entry{}, err
+			return "", nil, err
 		}
 		asked := change
-		started, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
+		started, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) {
 			e, err := decide(s, expect)
 			change = s.change(p.pipeline, e)
 			return e, err == nil && change.Equal(asked), err
 		})
 		if err != nil || started.Kind == Started {
-			return started, err
+			return started.ID(), w, err
 		}
 	}
 }
@@ -197,77 +214,4 @@ func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, erro
 func (p *Promoter) ask(ctx context.Context, change Change) error {
 	change.Time = p.now().UTC()
 	return p.askGates(ctx, change)
-}
-
-// run asks the deployer to carry out the Started or Resumed entry open, and records the outcome.
-// It finishes or restores within the grace even when ctx is cancelled.
-func (p *Promoter) run(ctx context.Context, open Entry) (Entry, error) {
-	defer p.running.Delete(open.Change)
-	d := open.deployment()
-	failure := withCause(ctx, p.act(ctx, open))
-
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.grace)
-	defer cancel()
-	var doubt string
-	if failure != nil {
-		var err error
-		if open, err = p.restore(ctx, open, failure); err != nil {
-			doubt = err.Error()
-		}
-	}
-	ended, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
-		e, err := s.end(open, failure, doubt)
-		return e, true, err
-	})
-	switch {
-	case errors.Is(err, ErrFenced):
-		return Entry{}, errors.Join(err, failure)
-	case err != nil:
-		err = fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to "+
-			"an end: %w", open.Op, open.Target, err)
-		return Entry{}, errors.Join(err, failure)
-	case failure != nil:
-		return ended, &DeployError{Op: open.Op, Deployment: d, Err: failure, Doubt: ended.Doubt}
-	}
-	return ended, nil
-}
-
-func (p *Promoter) act(ctx context.Context, open Entry) error {
-	switch {
-	case open.Error != "": // taken over from one that was about to put back
-		return errors.New(open.Error)
-	case open.Op == OpRetire:
-		return p.remove(ctx, open.deployment())
-	default:
-		return p.put(ctx, open.deployment())
-	}
-}
-
-// restore restores the deployment that was current before open, under a generation of its own, and
-// returns the entry of that generation. It does nothing when a newer generation has taken over.
-func (p *Promoter) restore(ctx context.Context, open Entry, failure error) (Entry, error) {
-	if errors.Is(failure, ErrFenced) {
-		return open, failure
-	}
-	var before *Deployment
-	restoring, err := p.commit(ctx, func(s *state) (Entry, bool, error) {
-		before = s.place(open.Target).current
-		e, err := s.restore(open, failure)
-		return e, true, err
-	})
-	if err != nil {
-		return open, err
-	}
-	if before == nil {
-		if err := p.remove(ctx, restoring.deployment()); err != nil {
-			return restoring, fmt.Errorf("remove %s: %w", open.Target, err)
-		}
-		return restoring, nil
-	}
-	d := *before
-	d.Generation, d.Since = restoring.Generation, time.Time{}
-	if err := p.put(ctx, d); err != nil {
-		return restoring, fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), err)
-	}
-	return restoring, nil
 }

@@ -316,26 +316,6 @@ func TestWhatCannotBePutBackIsInDoubtUntilTheNextSuccess(t *testing.T) {
 	require.Empty(t, current[0].Doubt)
 }
 
-func TestCancelPutsBackAndIsWrittenDown(t *testing.T) {
-	t.Parallel()
-	p, w := setup(t)
-	_, err := p.Promote(t.Context(), request("test", "v1"))
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	w.setFault(func(ctx context.Context, d promote.Deployment) error {
-		if d.Version == "v2" {
-			cancel()
-		}
-		return ctx.Err()
-	})
-	_, err = p.Promote(ctx, request("test", "v2"))
-	require.ErrorIs(t, err, context.Canceled)
-	requireAgrees(t, t.Context(), p, w)
-	open, err := p.Open(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, open)
-}
-
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	p, w := setup(t)

@@ -35,8 +35,17 @@ type reviewed struct {
 // place is the state of a target: the current deployment, and the change in progress.
 type place struct {
 	current *Deployment
-	open    *Entry
+	open    *change
 	doubt   string
+}
+
+// change is a change in progress: its Started entry, with the newest generation and the failure
+// that is being put back.
+type change struct {
+	Entry
+	state   State
+	abort   *AbortError // the last one
+	waiting string      // why the deployer cannot be asked; empty when it can
 }
 
 func newState() *state { return &state{clusters: map[string]*cluster{}} }
@@ -94,13 +103,13 @@ func (c *cluster) applyChange(e Entry) error {
 		if p.open != nil {
 			return fmt.Errorf("change %d has not ended", p.open.Change)
 		}
-		p.open = &e
-	case Resumed, Restoring, Succeeded, Failed:
+		p.open = &change{Entry: e, state: Deploying}
+	case Resumed, Waiting, Aborting, Restoring, Succeeded, Failed:
 		if p.open == nil || p.open.Change != e.Change {
 			return fmt.Errorf("change %d is not under way", e.Change)
 		}
-		if e.Kind == Resumed || e.Kind == Restoring {
-			p.open.Generation, p.open.Error = e.Generation, e.Error
+		if e.Kind != Succeeded && e.Kind != Failed {
+			p.open.apply(e)
 			break
 		}
 		if p.open.Generation != e.Generation {
@@ -121,6 +130,27 @@ func (c *cluster) applyChange(e Entry) error {
 	}
 	c.targets[e.Target] = p
 	return nil
+}
+
+// apply takes an entry in that does not end the change.
+func (c *change) apply(e Entry) {
+	c.waiting = ""
+	switch e.Kind {
+	case Waiting:
+		c.waiting = e.Error
+	case Aborting:
+		c.abort = &AbortError{Actor: e.Actor, Reason: e.Reason}
+		if c.state == Deploying {
+			c.state = Stopping
+		} else {
+			c.state = GivingUp
+		}
+	default:
+		c.Generation, c.Error = e.Generation, e.Error
+		if e.Error != "" && c.state != GivingUp {
+			c.state = PuttingBack
+		}
+	}
 }
 
 // succeed makes the deployment of e current. Deploying the same digest again does not interrupt its
@@ -218,7 +248,7 @@ func (s *state) open(p Pipeline) []Entry {
 	for _, c := range s.clusters {
 		for _, at := range c.targets {
 			if at.open != nil {
-				list = append(list, *at.open)
+				list = append(list, at.open.Entry)
 			}
 		}
 	}

@@ -183,8 +183,9 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 // Run starts the private Nginx, or has the one that runs already take the new configuration,
 // finishes the changes that a crash has cut off, closes Ready's channel, and then works until ctx
 // is done: on builds, on instances that have ended, on leases that have expired, and on routes that
-// are not in step. It returns when the changes in progress have ended, so end the contexts of their
-// callers, too. Instances and Nginx go on after it has returned. It is called once.
+// are not in step. It returns when no change is at work any more: what is not done stays open in
+// the journal, and the next Run finishes it. Instances and Nginx go on after it has returned. It is
+// called once.
 func (p *Platform) Run(ctx context.Context) error {
 	if err := p.Edge.Start(ctx); err != nil {
 		return err
@@ -199,6 +200,8 @@ func (p *Platform) Run(ctx context.Context) error {
 		defer cancel()
 		defer context.AfterFunc(background, cancel)()
 		err := p.work(work)
+		// Changes in progress stay open in the journal: the next start finishes them.
+		err = errors.Join(err, p.promoter.Close(background))
 		p.changes.Lock() // waits for those in progress
 		defer p.changes.Unlock()
 		p.closed = true

@@ -24,8 +24,8 @@ type PromotionRequest struct {
 }
 
 // Promote deploys the version to the environment when every gate agrees. It returns when the
-// instances serve. A caller that goes away before that has cancelled: the deployment before it is
-// put back.
+// instances serve. A caller that goes away before that has cancelled nothing: the promotion goes
+// on.
 func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment,
 	error) {
 	expect, err := parseExpect(request.Expect)

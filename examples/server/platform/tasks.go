@@ -50,8 +50,8 @@ type TaskCluster struct {
 
 // StartTask deploys the version to test for this task and gives it a VIP. It returns when every
 // worker of Nginx answers on the VIP with the version; TaskTTL counts from then on. The same
-// request again returns the same VIP and starts its TaskTTL again. A caller that goes away before a
-// new task is served has cancelled: the VIP is given back.
+// request again returns the same VIP and starts its TaskTTL again. A caller that goes away before
+// that has cancelled nothing: the task is started all the same.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
 	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster),
 		names.Version(request.Version)); err != nil {
@@ -61,15 +61,29 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 	if err != nil {
 		return Task{}, err
 	}
-	defer end()
 	unlock, err := p.locks.lock(ctx, "task "+request.Task)
 	if err != nil {
+		end()
 		return Task{}, err
 	}
-	defer unlock()
+	deploy, err := p.mayStart(ctx, request)
+	if err != nil {
+		unlock()
+		end()
+		return Task{}, err
+	}
+	return detached(ctx, func(ctx context.Context) (Task, error) {
+		defer end()
+		defer unlock()
+		return p.startTask(ctx, deploy)
+	})
+}
+
+// mayStart returns the deployment that the task asks for, once nothing stands against it.
+func (p *Platform) mayStart(ctx context.Context, request TaskRequest) (promote.Request, error) {
 	if !slices.Contains(p.Edge.Clusters, request.Cluster) {
-		return Task{}, invalid("cluster %q: the Nginx configuration has no upstream of this "+
-			"name, so no address would lead to it; it has %s", request.Cluster,
+		return promote.Request{}, invalid("cluster %q: the Nginx configuration has no upstream of "+
+			"this name, so no address would lead to it; it has %s", request.Cluster,
 			strings.Join(p.Edge.Clusters, ", "))
 	}
 	deploy := promote.Request{
@@ -77,16 +91,40 @@ func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, er
 			Task: request.Task},
 		Version: request.Version, Actor: request.Actor, Reason: "task " + request.Task,
 	}
-	if err := p.promoter.Check(ctx, deploy); err != nil {
-		return Task{}, err
+	return deploy, p.promoter.Check(ctx, deploy)
+}
+
+// detached calls f and returns what it returns, or the cause when ctx ends before: then f goes on,
+// with a context that does not end.
+func detached[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
 	}
+	ended := make(chan result, 1)
+	go func() {
+		value, err := f(context.WithoutCancel(ctx))
+		ended <- result{value, err}
+	}()
+	select {
+	case r := <-ended:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("it goes on without its caller: %w", context.Cause(ctx))
+	}
+}
+
+func (p *Platform) startTask(ctx context.Context, deploy promote.Request) (Task, error) {
 	lease, served, err := p.lease(ctx, deploy)
 	if err != nil {
 		return Task{}, err
 	}
 	if served {
 		err = p.settle(ctx)
-	} else if _, err = p.promoter.Promote(ctx, deploy); err != nil {
+	} else if _, err = p.promoter.Promote(ctx, deploy); errors.Is(err, promote.ErrClosed) {
+		return Task{}, err // the next start of the server finishes it
+	} else if err != nil {
 		_, releaseErr := p.leases.Release(context.WithoutCancel(ctx), lease.ID,
 			"the deployment did not succeed")
 		err = errors.Join(err, releaseErr)
@@ -146,12 +184,19 @@ func (p *Platform) FinishTask(ctx context.Context, name, actor string) (Task, er
 	if err != nil {
 		return Task{}, err
 	}
-	defer end()
 	unlock, err := p.locks.lock(ctx, "task "+name)
 	if err != nil {
+		end()
 		return Task{}, err
 	}
-	defer unlock()
+	return detached(ctx, func(ctx context.Context) (Task, error) {
+		defer end()
+		defer unlock()
+		return p.finishTask(ctx, name, actor)
+	})
+}
+
+func (p *Platform) finishTask(ctx context.Context, name, actor string) (Task, error) {
 	lease, err := p.lastLease(name)
 	if err != nil {
 		return Task{}, err
