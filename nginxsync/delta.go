@@ -75,6 +75,7 @@ func (r Routes) Apply(d Delta) (Routes, error) {
 			s.Branches[name] = maps.Clone(clusters)
 		}
 		s.Scopes, s.Pools = maps.Clone(r.Snapshot.Scopes), r.Snapshot.Pools
+		s.Tasks = maps.Clone(r.Snapshot.Tasks)
 		if s.Baseline == nil {
 			s.Baseline = map[string][]Instance{}
 		}

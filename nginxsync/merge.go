@@ -14,8 +14,7 @@ import (
 // Merge returns a source of all that the sources supply, such as a baseline out of a registry and
 // overlays out of leases. Instances of one cluster in one scope that several sources name serve
 // together, in the order of the sources; of several scopes of one VIP that of the last source
-// counts, and the pools are those of all. The clusters that are planned to be emptied are those of
-// all. There is no snapshot before each source has supplied one: the routes of a silent source are
+// counts, also of several VIPs of one task, and pools and plans are those of all. There is no snapshot before each source has supplied one: the routes of a silent source are
 // not known, and are not empty. A source that fails later keeps its last snapshot in the result
 // while the others go on; its error is returned once after each snapshot.
 func Merge(sources ...Source) Source {
@@ -119,6 +118,10 @@ func (m *merged) take(i int, snapshot Snapshot, revision uint64) {
 		}
 		maps.Copy(out.Scopes, p.snapshot.Scopes)
 		out.Pools = append(out.Pools, p.snapshot.Pools...)
+		if out.Tasks == nil && len(p.snapshot.Tasks) > 0 {
+			out.Tasks = make(map[string]netip.Addr, len(p.snapshot.Tasks))
+		}
+		maps.Copy(out.Tasks, p.snapshot.Tasks)
 		out.Planned = append(out.Planned, p.snapshot.Planned...)
 	}
 	m.snapshot = out

@@ -82,6 +82,9 @@ func (s Snapshot) each(f func(Row)) {
 	if len(s.Pools) > 0 {
 		f(Row{Branch: poolScope, Cluster: noteCluster, Note: poolNote(s.Pools)})
 	}
+	for task, vip := range s.Tasks {
+		f(taskRow(task, vip))
+	}
 }
 
 // put adds a row to a snapshot whose maps Baseline and Overlays are there.
@@ -90,6 +93,11 @@ func (s *Snapshot) put(r Row) error {
 	switch {
 	case r.Cluster == noteCluster && r.Branch == poolScope:
 		s.Pools, err = parsePools(r.Note)
+	case r.Cluster == noteCluster && r.Branch != "":
+		if s.Tasks == nil {
+			s.Tasks = map[string]netip.Addr{}
+		}
+		s.Tasks[r.Branch[len(taskScope):]], err = parseTask(r.Note)
 	case r.Cluster == noteCluster:
 		if s.Scopes == nil {
 			s.Scopes = map[netip.Addr]Scope{}
@@ -120,6 +128,8 @@ func (s *Snapshot) drop(r Row) {
 	switch {
 	case r.Cluster == noteCluster && r.Branch == poolScope:
 		s.Pools = nil
+	case r.Cluster == noteCluster && r.Branch != "":
+		delete(s.Tasks, r.Branch[len(taskScope):])
 	case r.Cluster == noteCluster:
 		delete(s.Scopes, r.VIP)
 	case r.VIP.IsValid():

@@ -23,13 +23,13 @@ import (
 //
 //	d <vip|@branch|-> <cluster>
 //
-// A row of the cluster "=" has a note in the place of instances: about the scope of a VIP, or, in
-// the scope "*", about the pools. The sum is the first 8 bytes of the MD5 of the scope, a space,
+// A row of the cluster "=" has a note in the place of instances: about the scope of a VIP, in the
+// scope "*" about the pools, and in the scope of "+" and a task about its VIP. The sum is the first 8 bytes of the MD5 of the scope, a space,
 // the cluster, a line break and the instances or the note: it finds damage, not forgery, and MD5 is
 // what Nginx can compute without another module. The VIP is written as Nginx writes $server_addr.
 type Row struct {
 	VIP       netip.Addr // the zero Addr for the baseline and for a branch
-	Branch    string     // "*" for the pools; empty for the baseline and for a VIP
+	Branch    string     // "*" for the pools, "+" and the task for its VIP; else as in SetAside
 	Cluster   string
 	Instances []Instance // canonical, as Snapshot.Canonical returns them
 	Note      string     // of the cluster "=", which has no instances
@@ -51,15 +51,15 @@ func nginxAddr(a netip.Addr) string {
 	return fmt.Sprintf("::%d.%d.%d.%d", b[12], b[13], b[14], b[15])
 }
 
-// scope is "-", the VIP, "@" and the branch, or "*".
+// scope is "-", the VIP, "@" and the branch, "*", or "+" and the task.
 func (r Row) scope() string {
 	switch {
 	case r.VIP.IsValid():
 		return nginxAddr(r.VIP)
 	case r.Branch == "":
 		return "-"
-	case r.Branch == poolScope:
-		return poolScope
+	case r.Branch == poolScope || r.Branch[0] == taskScope[0]:
+		return r.Branch
 	}
 	return "@" + r.Branch
 }
@@ -153,8 +153,8 @@ func (p *parser) row() (row Row, err error) {
 	branch, isBranch := strings.CutPrefix(f[1], "@")
 	switch {
 	case f[1] == "-":
-	case f[1] == poolScope && f[2] == noteCluster:
-		row.Branch = poolScope
+	case f[2] == noteCluster && (f[1] == poolScope || strings.HasPrefix(f[1], taskScope)):
+		row.Branch = f[1]
 	case isBranch && f[2] != noteCluster:
 		row.Branch = branch
 	default:

@@ -47,6 +47,7 @@ func (r Range) Contains(a netip.Addr) bool {
 const (
 	noteCluster = "=" // of the row about a scope: no cluster has the name
 	poolScope   = "*" // of the row of the pools
+	taskScope   = "+" // and a task: of the row that has the task's VIP
 )
 
 func (s Scope) equal(other Scope) bool {
@@ -123,6 +124,20 @@ func parsePools(note string) (pools []Range, err error) {
 		pools = append(pools, Range{first, last})
 	}
 	return pools, nil
+}
+
+// taskRow is the row of a task: a line "l <vip>".
+func taskRow(task string, vip netip.Addr) Row {
+	return Row{Branch: taskScope + task, Cluster: noteCluster,
+		Note: "l " + nginxAddr(vip.Unmap()) + "\n"}
+}
+
+func parseTask(note string) (netip.Addr, error) {
+	vip, ok := strings.CutPrefix(strings.TrimSuffix(note, "\n"), "l ")
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("%q, want the VIP of a task", note)
+	}
+	return netip.ParseAddr(vip)
 }
 
 // canonicalPools are the ranges in order, those that touch joined.
@@ -255,4 +270,31 @@ func (f *sifter) pools(pools []Range) {
 		}
 		f.out.Pools = append(f.out.Pools, r)
 	}
+}
+
+// tasks takes over the VIPs of tasks.
+func (f *sifter) tasks(tasks map[string]netip.Addr) {
+	for _, task := range slices.Sorted(maps.Keys(tasks)) {
+		if f.named(task, tasks[task]) {
+			if f.out.Tasks == nil {
+				f.out.Tasks = make(map[string]netip.Addr, len(tasks))
+			}
+			f.out.Tasks[task] = tasks[task]
+		}
+	}
+}
+
+// named checks the VIP of a task, and reports whether it is valid.
+func (f *sifter) named(task string, vip netip.Addr) bool {
+	err := f.task(task)
+	switch {
+	case err != nil:
+		f.reject(SetAside{VIP: vip, Reason: err.Error()})
+	case !vip.IsValid() || vip.IsUnspecified() || vip.Zone() != "":
+		f.reject(SetAside{VIP: vip, Reason: fmt.Sprintf("task %s: want the address of a host, "+
+			"without zone", task)})
+	default:
+		return true
+	}
+	return false
 }

@@ -1,6 +1,8 @@
 package nginxsync_test
 
 import (
+	"context"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -35,6 +37,7 @@ func TestResolve(t *testing.T) {
 			addr("10.58.0.3"): {Ended: ended},
 			addr("10.58.0.4"): {}},
 		Pools: []nginxsync.Range{{First: addr("10.58.0.1"), Last: addr("10.58.0.9")}},
+		Tasks: map[string]netip.Addr{"T-1": addr("10.58.0.1"), "T-2": addr("::1:2")},
 	}
 	require.NoError(t, s.Validate())
 	for _, tc := range []struct {
@@ -93,6 +96,7 @@ func TestScopesThatAreNotValid(t *testing.T) {
 			netip.MustParseAddr("0.0.0.0"): {},
 		},
 		Pools: []nginxsync.Range{{First: other, Last: vip}, {First: vip, Last: other}},
+		Tasks: map[string]netip.Addr{"a task": vip, "T": {}, "U": other},
 	}
 	usable, aside := s.Usable()
 	require.NoError(t, usable.Validate())
@@ -100,6 +104,7 @@ func TestScopesThatAreNotValid(t *testing.T) {
 	require.Equal(t, map[string]string{"api": "v2"}, usable.Scopes[other].Ended.Versions)
 	require.Empty(t, usable.Scopes[other].Ended.Task)
 	require.Len(t, usable.Pools, 1)
+	require.Equal(t, map[string]netip.Addr{"U": other}, usable.Tasks)
 	var lines []string
 	for _, a := range aside {
 		lines = append(lines, a.String())
@@ -107,8 +112,46 @@ func TestScopesThatAreNotValid(t *testing.T) {
 	all := strings.Join(lines, "\n")
 	for _, want := range []string{`branch "a b": `, "vip 10.58.0.1: scope: branch: ",
 		"vip 10.58.0.2: scope: ended: task", "vip 10.58.0.2: scope: ended: cluster",
-		"vip 0.0.0.0: scope: want the address", "pool 10.58.0.2-10.58.0.1: want two addresses"} {
+		"vip 0.0.0.0: scope: want the address", "vip: task T: want the address",
+		`vip 10.58.0.1: task "a task": `, "pool 10.58.0.2-10.58.0.1: want two addresses"} {
 		require.Contains(t, all, want)
 	}
-	require.Len(t, lines, 6, all)
+	require.Len(t, lines, 8, all)
+}
+
+// The agent follows the VIPs of tasks, and Merge has those of the last source that names the task.
+func TestTasksInRoutes(t *testing.T) {
+	t.Parallel()
+	vip1, vip2 := netip.MustParseAddr("10.58.0.1"), netip.MustParseAddr("10.58.0.2")
+	type tasks = map[string]netip.Addr
+	first := nginxsync.NewStaticSource(nginxsync.Snapshot{Tasks: tasks{"a": vip1, "b": vip1}})
+	second := nginxsync.NewStaticSource(nginxsync.Snapshot{Tasks: tasks{"b": vip2}})
+	driver := &memoryDriver{}
+	source := nginxsync.Merge(first, second)
+	agent := running(t, nginxsync.Config{Source: source, Driver: driver})
+	verified := func(want tasks, aside int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for after := uint64(0); ; {
+			snapshot, revision, err := source.Watch(ctx, after)
+			require.NoError(t, err)
+			require.NoError(t, agent.WaitVerified(ctx, revision))
+			if got := driver.now().Snapshot.Tasks; maps.Equal(got, want) {
+				require.Len(t, agent.Status().SetAside, aside)
+				usable, _ := snapshot.Usable()
+				require.Equal(t, nginxsync.NewRoutes(1, usable).Generation.Digest,
+					driver.now().Generation.Digest)
+				return
+			}
+			after = revision
+		}
+	}
+	verified(tasks{"a": vip1, "b": vip2}, 0)
+	first.Set(nginxsync.Snapshot{Tasks: tasks{"a": vip2, "c d": vip1}})
+	verified(tasks{"a": vip2, "b": vip2}, 1)
+	second.Set(nginxsync.Snapshot{})
+	verified(tasks{"a": vip2}, 1)
+	first.Set(nginxsync.Snapshot{})
+	verified(nil, 0)
 }

@@ -45,6 +45,9 @@ type Snapshot struct {
 	// Pools are the addresses that are leased: one without an overlay and without a Scope is
 	// answered with 410. The default is none: such an address is answered by the baseline.
 	Pools []Range
+	// Tasks are the VIPs of tasks, by the task, for requests that name the task in a header or
+	// cookie in place of coming to its VIP: see transform.Rules.Selector. The default is none.
+	Tasks map[string]netip.Addr
 	// Planned are the changes that the agent's guard is to believe: see Guard. An intent outlives
 	// the snapshot: a source goes on to supply it until it ends.
 	Planned []Intent
@@ -90,6 +93,12 @@ func (s Snapshot) Canonical() Snapshot {
 		}
 	}
 	out.Pools = canonicalPools(s.Pools)
+	for task, vip := range s.Tasks {
+		if out.Tasks == nil {
+			out.Tasks = make(map[string]netip.Addr, len(s.Tasks))
+		}
+		out.Tasks[task] = vip.Unmap()
+	}
 	return out
 }
 
@@ -117,7 +126,8 @@ func (s Snapshot) Equal(other Snapshot) bool {
 	return equalClusters(a.Baseline, b.Baseline) &&
 		maps.EqualFunc(a.Overlays, b.Overlays, equalClusters) &&
 		maps.EqualFunc(a.Branches, b.Branches, equalClusters) &&
-		maps.EqualFunc(a.Scopes, b.Scopes, Scope.equal) && slices.Equal(a.Pools, b.Pools)
+		maps.EqualFunc(a.Scopes, b.Scopes, Scope.equal) && slices.Equal(a.Pools, b.Pools) &&
+		maps.Equal(a.Tasks, b.Tasks)
 }
 
 func equalClusters(a, b map[string][]Instance) bool { return maps.EqualFunc(a, b, slices.Equal) }
@@ -133,7 +143,7 @@ type RouteChange struct {
 }
 
 // Diff returns the changes of instances that lead from one snapshot to the other, baseline first,
-// then by VIP and cluster, then by branch and cluster. Scopes and pools are no part of it.
+// then by VIP and cluster, then by branch and cluster. Scopes, pools and tasks are no part of it.
 func Diff(from, to Snapshot) []RouteChange {
 	from, to = from.Canonical(), to.Canonical()
 	changes := diffClusters(key{}, from.Baseline, to.Baseline)

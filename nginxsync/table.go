@@ -38,6 +38,10 @@ func notes(s Snapshot) map[key]string {
 	if len(s.Pools) > 0 {
 		out[key{branch: poolScope, cluster: noteCluster}] = poolNote(s.Pools)
 	}
+	for task, vip := range s.Tasks {
+		row := taskRow(task, vip)
+		out[keyOf(row)] = row.Note
+	}
 	return out
 }
 
@@ -58,6 +62,7 @@ type table struct {
 	scopes       map[netip.Addr]Scope // as the source gave them
 	pools        []Range              // canonical
 	offeredPools []Range              // as the source gave them
+	tasks        map[string]netip.Addr
 
 	stocks    stocks
 	sifted    bool         // the last snapshot needed Usable
@@ -100,6 +105,7 @@ func (t *table) adopt(r Routes) {
 	clear(t.rows)
 	t.digest, t.number, t.have = 0, r.Generation.Number, true
 	t.scopes, t.pools, t.offeredPools = r.Snapshot.Scopes, r.Snapshot.Pools, r.Snapshot.Pools
+	t.tasks = r.Snapshot.Tasks
 	r.Snapshot.each(func(row Row) {
 		t.set(keyOf(row), &kept{instances: row.Instances, note: row.Note})
 	})
@@ -193,6 +199,11 @@ func (t *table) annotate(s Snapshot) bool {
 				}
 			}
 		}
+		for task, vip := range s.Tasks {
+			if t.tasks[task] != vip {
+				f.named(task, vip)
+			}
+		}
 		if f.pools(s.Pools); len(f.aside) > 0 {
 			return false
 		}
@@ -215,7 +226,24 @@ func (t *table) annotate(s Snapshot) bool {
 		t.set(k, &kept{note: poolNote(pools)})
 	}
 	t.scopes, t.pools, t.offeredPools = s.Scopes, pools, s.Pools
+	t.annotateTasks(s.Tasks)
 	return true
+}
+
+// annotateTasks takes over the VIPs of tasks.
+func (t *table) annotateTasks(tasks map[string]netip.Addr) {
+	for task, vip := range tasks {
+		if t.tasks[task] != vip {
+			row := taskRow(task, vip)
+			t.set(keyOf(row), &kept{note: row.Note})
+		}
+	}
+	for task := range t.tasks {
+		if _, ok := tasks[task]; !ok {
+			t.set(key{branch: taskScope + task, cluster: noteCluster}, nil)
+		}
+	}
+	t.tasks = tasks
 }
 
 // decide gives the rows that changed, and those that are held, to the guard.

@@ -86,6 +86,7 @@ func asErrors(aside []SetAside) error {
 //     whose scopes name it; its clusters and instances are held to the rules of an overlay's. Of a
 //     scope with more than MaxBranches branches the others are treated so.
 //   - Of a scope's Ended the words that are not valid are left out.
+//   - A task with a bad name, or whose VIP is no address of a host, is set aside.
 //   - An overlay without an address, or of the unspecified address, is set aside: no request comes
 //     to it.
 func (s Snapshot) Usable() (Snapshot, []SetAside) { return s.sift(strict) }
@@ -171,6 +172,7 @@ func (s Snapshot) sift(g grammar) (Snapshot, []SetAside) {
 		f.scope(vip, s.Scopes[vip], s)
 	}
 	f.pools(s.Pools)
+	f.tasks(s.Tasks)
 	return f.out, f.aside
 }
 

@@ -174,12 +174,12 @@ http {
 		from                         netip.Addr
 		header, forwarded, want, vip string
 	}{
+		{plain, "nonsense", "", "one", plain.String()},
 		{trusted, vipA.String(), "", "two", vipA.String()},
 		{trusted, vipA.String(), "10.0.0.1", "two", vipA.String()},
 		{trusted, "", "", "one", plain.String()},
 		{plain, vipA.String(), "", "one", plain.String()},
 		{plain, vipA.String(), trusted.String(), "one", plain.String()},
-		{trusted, "nonsense", "", "one", "nonsense"},
 	} {
 		transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: c.from.AsSlice()}}).DialContext, DisableKeepAlives: true}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,

@@ -24,7 +24,7 @@ var luaFiles embed.FS
 var program = func() string {
 	var b strings.Builder
 	for _, name := range []string{"base", "hash", "peers", "slots", "store", "push", "wake",
-		"routes", "balance", "admin", "inflight", "enter", "token"} {
+		"routes", "balance", "admin", "inflight", "enter", "choose", "token"} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err)
@@ -109,8 +109,9 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 		crash = strconv.Quote(cfg.crash)
 	}
 	lua := fmt.Sprintf(
-		`{ state_file = %q, unavailable = "unix:%s", tick = %g, tree = %q, crash = %s, alone = %t }`,
-		cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(), transform.TreeID, crash, cfg.alone)
+		`{ state_file = %q, unavailable = "unix:%s", tick = %g, tree = %q, select = %q, `+
+			`crash = %s, alone = %t }`, cfg.StateFile, cfg.Unavailable, cfg.Tick.Seconds(),
+		transform.TreeID, transform.SelectID, crash, cfg.alone)
 	var modules []string
 	if !cfg.BuiltIn {
 		modules = []string{cfg.ModulesDir + "/ndk_http_module.so", cfg.ModulesDir +

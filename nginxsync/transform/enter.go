@@ -22,7 +22,7 @@ func (t *transform) enter(server conf.Node) {
 	}
 	if enter := t.rules.Snippets.Enter; enter != "" {
 		to := "/.sluice/gone"
-		if len(t.below("grpc_pass")) > 0 {
+		if len(t.below("grpc_pass")) > 0 || t.rules.selectors() != "" {
 			to = "$sluice_refusal"
 		}
 		top = append(top, enter, "if ($sluice_refusal) {\n    rewrite ^ "+to+" last;\n}")
@@ -36,7 +36,7 @@ func (t *transform) enter(server conf.Node) {
 
 // answers are the locations with the answers of Sluice's own. A 410 may be cached unless it says
 // otherwise (RFC 9110, section 15.5.11). A client of gRPC gets an answer without a message, of the
-// status FAILED_PRECONDITION: it must not try again.
+// status FAILED_PRECONDITION, or INVALID_ARGUMENT for 400: it must not try again.
 func (t *transform) answers(server conf.Node) string {
 	has := map[string]bool{}
 	for name := range t.inHTTP {
@@ -56,17 +56,43 @@ func (t *transform) answers(server conf.Node) string {
 			lines = append(lines, base+"_block { }")
 		}
 	}
-	lines = append(lines, headers[0].lines...)
+	lines = append(lines, t.answerHeaders()...)
 	lines = append(lines, "add_header Cache-Control no-store always;")
 	location := func(path string, more ...string) string {
 		return "location = " + path + " {\n    " +
 			strings.Join(slices.Concat(lines, more), "\n    ") + "\n}"
 	}
-	gone := location("/.sluice/gone", "default_type text/plain;", "return 410 $sluice_text;")
-	if len(t.below("grpc_pass")) == 0 {
-		return gone
+	answers := []string{}
+	add := func(name, status, grpc string) {
+		answers = append(answers, location("/.sluice/"+name, "default_type text/plain;",
+			"return "+status+" $sluice_text;"))
+		if len(t.below("grpc_pass")) > 0 {
+			answers = append(answers, location("/.sluice/grpc-"+name,
+				"default_type application/grpc;", "add_header grpc-status "+grpc+" always;",
+				"add_header grpc-message $sluice_reason always;", `return 200 "";`))
+		}
 	}
-	return gone + "\n" + location("/.sluice/grpc", "default_type application/grpc;",
-		"add_header grpc-status 9 always;", "add_header grpc-message $sluice_reason always;",
-		`return 200 "";`)
+	add("gone", "410", "9")
+	if t.rules.selectors() != "" {
+		add("bad", "400", "3")
+	}
+	return strings.Join(answers, "\n")
+}
+
+// chosen reports whether the driver sets $sluice_vip.
+func (r Rules) chosen() bool { return r.Snippets.Enter != "" && r.selectors() != "" }
+
+// selectors is what SelectID stands for.
+func (r Rules) selectors() string {
+	var words []string
+	if len(r.TrustVIPHeader) > 0 {
+		words = append(words, "peers")
+	}
+	if r.Selector.Header != "" {
+		words = append(words, "header "+r.Selector.Header)
+	}
+	if r.Selector.Cookie != "" {
+		words = append(words, "cookie "+r.Selector.Cookie)
+	}
+	return strings.Join(words, " ")
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -264,8 +265,38 @@ var headers = []header{
 	{"scgi_param", "scgi_pass", []string{"scgi_param HTTP_X_ENV_VIP " + vipVariable + ";"}},
 }
 
+// baggage is the header in which instances get the VIP in the form of W3C Baggage.
+var baggage = map[string]string{
+	"proxy_set_header": "proxy_set_header baggage $sluice_baggage;",
+	"grpc_set_header":  "grpc_set_header baggage $sluice_baggage;",
+	"fastcgi_param":    "fastcgi_param HTTP_BAGGAGE $sluice_baggage;",
+	"uwsgi_param":      "uwsgi_param HTTP_BAGGAGE $sluice_baggage;",
+	"scgi_param":       "scgi_param HTTP_BAGGAGE $sluice_baggage;",
+}
+
+// answerHeaders are the headers that are added to answers.
+func (t *transform) answerHeaders() []string {
+	if t.rules.Selector == (Selector{}) {
+		return headers[0].lines
+	}
+	return append(slices.Clone(headers[0].lines), "add_header Vary $sluice_vary always;")
+}
+
+// addedHeaders are the headers that the rules ask for.
+func (t *transform) addedHeaders() []header {
+	out := slices.Clone(headers)
+	out[0].lines = t.answerHeaders()
+	for i, h := range out {
+		if line := baggage[h.directive]; line != "" && t.rules.chosen() &&
+			len(t.rules.TrustVIPHeader) > 0 {
+			out[i].lines = append(slices.Clone(h.lines), line)
+		}
+	}
+	return out
+}
+
 func (t *transform) headers(http conf.Node) {
-	for _, h := range headers {
+	for _, h := range t.addedHeaders() {
 		if h.needs != "" && len(t.below(h.needs)) == 0 {
 			continue
 		}

@@ -257,11 +257,18 @@ func (t *transform) variables() string {
 		b.WriteString("# Who may use this Nginx at all.\n")
 		geo("$sluice_client", networks)
 	}
-	b.WriteString("# The VIP of a request is the address that it came to.\n")
-	if len(t.rules.TrustVIPHeader) == 0 {
+	b.WriteString("# The VIP of a request is the address that it came to")
+	if t.rules.chosen() {
+		b.WriteString(", unless the driver finds another one named")
+	}
+	b.WriteString(".\n")
+	trusting := len(t.rules.TrustVIPHeader) > 0
+	if trusting {
+		geo("$sluice_peer", t.rules.TrustVIPHeader)
+	}
+	if !trusting || t.rules.chosen() {
 		b.WriteString("map $server_addr $sluice_vip {\n    default $server_addr;\n}\n")
 	} else {
-		geo("$sluice_peer", t.rules.TrustVIPHeader)
 		// No regular expression: its match would take the captures of the request away.
 		b.WriteString("# A trusted peer may name another one, to come back to the VIP of its own " +
 			"caller.\n" +
@@ -271,7 +278,14 @@ func (t *transform) variables() string {
 	}
 	b.WriteString("# The driver sets these.\nmap \"\" $sluice_token {\n    default " +
 		"$sluice_vip;\n}\n")
-	for _, name := range []string{"version", "reason", "fleeting", "refusal", "text"} {
+	names := []string{"version", "reason", "fleeting", "refusal", "text"}
+	if t.rules.Selector != (Selector{}) {
+		names = append(names, "vary")
+	}
+	if trusting && t.rules.chosen() {
+		names = append(names, "baggage")
+	}
+	for _, name := range names {
 		b.WriteString("map \"\" $sluice_" + name + " {\n    default \"\";\n}\n")
 	}
 	return b.String()

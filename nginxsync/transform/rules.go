@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -101,12 +102,27 @@ type Rules struct {
 	// AllowClients answers every client outside these networks with 403, even a client that the
 	// tree allows. Empty lets all in.
 	AllowClients []netip.Prefix `json:"allowClients,omitempty"`
-	// TrustVIPHeader are the networks of the peers whose X-Env-VIP request header selects the VIP,
-	// so that a backend that calls a production host name comes back to the VIP of its own caller.
-	// The default trusts none.
+	// TrustVIPHeader are the networks of the peers whose requests say for which VIP they are, so
+	// that a backend that calls a production host name comes back to the VIP of its own caller: by
+	// the header X-Env-VIP, or by the member sluice-vip of the header baggage (W3C Baggage), which
+	// OpenTelemetry carries through services. With a driver, instances get that member with each
+	// request; what a trusted peer says that is no address, or names two, is answered with 400, and
+	// what others say is not looked at. The default trusts none, and adds no baggage.
 	TrustVIPHeader []netip.Prefix `json:"trustVIPHeader,omitempty"`
+	// Selector names a header or a cookie that says for which VIP a request is that comes to an
+	// address which is none. It needs a driver. The default is none.
+	Selector Selector `json:"selector,omitzero"`
 	// Snippets holds the parts that the driver needs in the configuration.
 	Snippets Snippets `json:"-"`
+}
+
+// Selector is the name of a header or of a cookie, one of them. Its value is a VIP with a live
+// lease, or a task of Snapshot.Tasks of package nginxsync. Another value is answered with 410 when
+// it is a VIP of a pool or the name of a task, else with 400. On an address that is a VIP it does
+// not count. Any client may send it, as any client may connect to a VIP.
+type Selector struct {
+	Header string `json:"header,omitempty"` // letters, digits and "-"
+	Cookie string `json:"cookie,omitempty"` // letters, digits, "_" and "-"
 }
 
 // PassRule maps a target where it stands. An empty field matches everything; To is required and has
@@ -125,6 +141,12 @@ type PassRule struct {
 
 // TreeID stands for Result.ID in the texts of Snippets.
 const TreeID = "{{tree}}"
+
+// SelectID stands in the texts of Snippets.Once for what names the VIP of a request besides its
+// address: words of "peers" for Rules.TrustVIPHeader, with $sluice_peer, "1" for one of them, and
+// "header NAME" or "cookie NAME" for Rules.Selector. The driver sets $sluice_vip, and with peers
+// $sluice_baggage, which instances get.
+const SelectID = "{{select}}"
 
 // Snippets holds the parts that a driver adds to the configuration. They may use $sluice_vip, the
 // VIP of the request, and set $sluice_version, which the response header shows, $sluice_reason,
@@ -147,8 +169,9 @@ type Snippets struct {
 	// would hide it, the body goes in front of each of those too, as for the blocks below.
 	Ended Block
 	// Enter is a directive for the top of every server. It sets $sluice_refusal for a request that
-	// is not to go on: to "/.sluice/gone", which answers 410 with $sluice_text, or, of a client of
-	// gRPC in a tree with grpc_pass, to "/.sluice/grpc".
+	// is not to go on: to "/.sluice/gone", which answers 410 with $sluice_text, or "/.sluice/bad",
+	// which answers 400; of a client of gRPC in a tree with grpc_pass to "/.sluice/grpc-gone" and
+	// "/.sluice/grpc-bad".
 	Enter string
 	// Token is a block of the http context, for a tree that keeps something over time (cached
 	// pages, counts of limits): it sets $sluice_token, under which that is kept, before any
@@ -333,11 +356,25 @@ func (r Rules) Validate() error {
 			}
 		}
 	}
+	if s := r.Selector; s != (Selector{}) {
+		taken := set("baggage", "connection", "cookie", "host", "x-env-vip")
+		if (s.Header == "") == (s.Cookie == "") || !headerName.MatchString(s.Header+"a") ||
+			!cookieName.MatchString(s.Cookie+"a") || taken[strings.ToLower(s.Header)] {
+			errs = append(errs, fmt.Errorf("rules: selector: header %q, cookie %q: want one of "+
+				"them, a header of letters, digits and \"-\" that has no meaning of its own, or a "+
+				"cookie of letters, digits, \"_\" and \"-\"", s.Header, s.Cookie))
+		}
+	}
 	for i, err := range errs {
 		errs[i] = fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	return errors.Join(errs...)
 }
+
+var (
+	headerName = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+	cookieName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+)
 
 // sameUpstreams reports keys of Clusters that Nginx takes for the same upstream.
 func (r Rules) sameUpstreams() (errs []error) {

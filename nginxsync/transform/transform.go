@@ -44,6 +44,10 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 	if err := rules.Validate(); err != nil {
 		return nil, err
 	}
+	if rules.Selector != (Selector{}) && rules.Snippets.Enter == "" {
+		return nil, fmt.Errorf("rules: selector: want Snippets of a driver, which looks at it: %w",
+			ErrInvalid)
+	}
 	generated := path.Join(path.Dir(tree.Main.Name), Generated)
 	if f := tree.File(generated); f != nil {
 		return alreadyTransformed(tree, f, rules)

@@ -181,7 +181,8 @@ func (t *transform) snippets(http conf.Node) {
 		}
 	}
 	for _, b := range s.Once {
-		b.Body = strings.ReplaceAll(b.Body, TreeID, t.id)
+		b.Body = strings.ReplaceAll(strings.ReplaceAll(b.Body, TreeID, t.id), SelectID,
+			t.rules.selectors())
 		if n, ok := have[b.Name]; ok {
 			t.edit.Prepend(n.Directive, "do\n"+strings.TrimSuffix(b.Body, "\n")+"\nend")
 			t.changed(n.Directive, "driver", "the driver's code runs first")

@@ -96,3 +96,29 @@ func (s *Source) note(l vip.Lease) bool {
 	}
 	return !had || !one(before).Equal(one(scope))
 }
+
+// hold keeps the task of a live lease's address, and reports whether it has changed.
+func (s *Source) hold(l vip.Lease) bool {
+	if !s.cfg.Tasks {
+		return false
+	}
+	before := s.tasks[l.Addr]
+	delete(s.tasks, l.Addr)
+	if l.State == vip.Leased {
+		s.tasks[l.Addr] = l.Owner.Task
+	}
+	return s.tasks[l.Addr] != before
+}
+
+// vipsOf are the first VIPs of the tasks. The order of addresses is that of IPv4 before IPv6.
+func vipsOf(tasks map[netip.Addr]string) (vips map[string]netip.Addr) {
+	for addr, task := range tasks {
+		if vips == nil {
+			vips = make(map[string]netip.Addr, len(tasks))
+		}
+		if first, ok := vips[task]; !ok || addr.Less(first) {
+			vips[task] = addr
+		}
+	}
+	return vips
+}

@@ -111,3 +111,25 @@ func TestPools(t *testing.T) {
 	}
 	require.Empty(t, vipsource.Pools([]vip.Pool{pool}))
 }
+
+// A task is known by the first of its VIPs for as long as its lease is live.
+func TestTasks(t *testing.T) {
+	t.Parallel()
+	a := allocator(t)
+	first, second := allocate(t, a, "T-1", "web"), allocate(t, a, "T-2")
+	require.Nil(t, snapshotOf(t, vipsource.Config{Leases: a}).Tasks)
+	s, err := vipsource.New(vipsource.Config{Leases: a, Tasks: true, KeepBaseline: true})
+	require.NoError(t, err)
+	got, revision, err := s.Watch(t.Context(), 0)
+	require.NoError(t, err)
+	require.Equal(t, map[string]netip.Addr{"T-1": first.Addr, "T-2": second.Addr}, got.Tasks)
+	third := allocate(t, a, "T-3")
+	got, revision, err = s.Watch(t.Context(), revision)
+	require.NoError(t, err)
+	require.Equal(t, third.Addr, got.Tasks["T-3"])
+	_, err = a.Release(t.Context(), second.ID, "done") // without an overlay and without a scope
+	require.NoError(t, err)
+	got, _, err = s.Watch(t.Context(), revision)
+	require.NoError(t, err)
+	require.Equal(t, map[string]netip.Addr{"T-1": first.Addr, "T-3": third.Addr}, got.Tasks)
+}

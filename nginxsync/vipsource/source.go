@@ -39,6 +39,10 @@ type Config struct {
 	// the cause of ctx when that ends. The default is the method WatchPools of Leases, which a
 	// vip.Allocator has; without one no address is answered with 410 for being in a pool.
 	Pools func(ctx context.Context, after uint64) ([]vip.Pool, uint64, error)
+	// Tasks has the snapshot name the VIP of each task, for requests that name their task: see
+	// nginxsync.Snapshot.Tasks. Of several VIPs that a task has, such as those of a dual-stack
+	// lease, it is the first, those of IPv4 before those of IPv6.
+	Tasks bool
 	// KeepEnded is how many ended leases are known, the latest ones: on their addresses the
 	// answer names the task. The default is 1000.
 	KeepEnded int
@@ -56,6 +60,7 @@ type Source struct {
 	plans    map[netip.Addr]nginxsync.Intent // by the address of a record
 	overlays map[netip.Addr]map[string][]nginxsync.Instance
 	scopes   map[netip.Addr]nginxsync.Scope
+	tasks    map[netip.Addr]string    // of live leases, with Config.Tasks
 	ended    map[netip.Addr]time.Time // when, by the address, of the scopes that have ended
 	pools    []nginxsync.Range
 	poolsAt  uint64 // the revision of pools; 0 before the first
@@ -197,6 +202,7 @@ func (s *Source) current() (seen, poolsAt uint64, snapshot nginxsync.Snapshot, r
 		s.overlays = map[netip.Addr]map[string][]nginxsync.Instance{}
 		s.plans = map[netip.Addr]nginxsync.Intent{}
 		s.scopes, s.ended = map[netip.Addr]nginxsync.Scope{}, map[netip.Addr]time.Time{}
+		s.tasks = map[netip.Addr]string{}
 		for _, l := range s.cfg.Leases.List(vip.Query{States: []vip.State{vip.Leased,
 			vip.Draining, vip.Cooling, vip.Quarantined, vip.Free}}) {
 			s.plans[l.Addr] = plan(l)
@@ -204,6 +210,7 @@ func (s *Source) current() (seen, poolsAt uint64, snapshot nginxsync.Snapshot, r
 				s.overlays[l.Addr] = s.cfg.Overlay(l)
 			}
 			s.note(l)
+			s.hold(l)
 		}
 		s.known = true
 		s.publish()
@@ -216,7 +223,7 @@ func (s *Source) publish() {
 	s.revision++
 	s.snapshot = nginxsync.Snapshot{Overlays: maps.Clone(s.overlays),
 		Scopes: maps.Clone(s.scopes), Pools: s.pools,
-		Planned: slices.Collect(maps.Values(s.plans))}
+		Planned: slices.Collect(maps.Values(s.plans)), Tasks: vipsOf(s.tasks)}
 }
 
 // plan has the agent believe what a record explains: that a lease has ended, or was bound to fewer
@@ -257,6 +264,7 @@ func (s *Source) apply(events []vip.Event) {
 // order.
 func (s *Source) set(l vip.Lease) (changed bool) {
 	before, had := s.overlays[l.Addr]
+	defer func(held bool) { changed = held || changed }(s.hold(l))
 	s.plans[l.Addr] = plan(l)
 	if l.State != vip.Leased && l.State != vip.Draining {
 		delete(s.overlays, l.Addr)

@@ -9,6 +9,9 @@ local raw = ffi.new("char[16]")
 
 -- bytes_of is an address in network order, so that addresses of one family compare as their bytes do; nil for other texts.
 local function bytes_of(text)
+    if not text:find("^[%x:.]+$") then
+        return nil
+    end
     local size = text:find(":", 1, true) and 16 or 4
     if ffi.C.sluice_pton(FAMILIES[size], text, raw) ~= 1 then
         return nil
@@ -89,14 +92,3 @@ local function is_grpc(var)
     return kind and kind:sub(1, 16) == "application/grpc"
 end
 
--- enter names the location that answers in the place of the tree, if one does. A subrequest belongs to a request that was let in.
-function routes.enter()
-    refresh()
-    local var = ngx.var
-    local notice = notice_of(vip_of(var))
-    if not notice or ngx.is_subrequest then
-        return
-    end
-    var.sluice_version, var.sluice_reason, var.sluice_text = "none", notice.reason, notice.text
-    var.sluice_refusal = is_grpc(var) and "/.sluice/grpc" or "/.sluice/gone"
-end

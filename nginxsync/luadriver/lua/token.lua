@@ -46,9 +46,11 @@ function routes.token()
     local var = ngx.var
     if not ngx.is_subrequest then
         refresh()
+        choose(var)
         var.sluice_token = token_of(vip_of(var))
         return
     end
+    choose(var)
     local vip = vip_of(var)
     if var.sluice_token == vip then
         var.sluice_token = held_token(vip)
