@@ -44,6 +44,7 @@ var needs = []need{
 	{"image.Builder(", []string{"buildkit"}, []string{
 		"busybox=busybox-static", "rsync=rsync", "runc=runc",
 	}},
+	{"buildkit.Start(", []string{"buildkit"}, []string{"runc=runc"}},
 	{"ngx_stream_module.so", nil, []string{
 		"/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream"}},
 	{"ngx_mail_module.so", nil, []string{
