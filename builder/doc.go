@@ -27,7 +27,7 @@
 //	engine, err := assemble.New(assemble.Config{})
 //	result, err := engine.Build(ctx, builder.Request{
 //		Dockerfile: dockerfile,
-//		Context:    root.FS(), // an *os.Root
+//		Context:    builder.RootFS(root), // an *os.Root
 //		Repository: "registry.example.com/hello_web",
 //		Tag:        "v2",
 //	})

@@ -38,7 +38,7 @@ type Request struct {
 	// Dockerfile is the text to build: as a rule, the output of [Template.Render].
 	Dockerfile []byte
 	// Context holds the files for COPY and ADD, and .dockerignore when there is one. Nil is an
-	// empty context. For a folder use os.Root.FS, which cannot be led out of it.
+	// empty context. For a directory use [RootFS], which cannot be led out of it.
 	Context fs.FS
 	// Repository is where to push, registry included: "registry.example.com/team/hello_web".
 	Repository string

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/examples/server/untar"
 	"github.com/sluice-deploy/sluice/internal/names"
@@ -222,7 +223,7 @@ func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]s
 		key, value := manifest.Label()
 		labels[key] = value
 	}
-	return overlayFS{root.FS(), added}, labels, root.Close, nil
+	return overlayFS{builder.RootFS(root), added}, labels, root.Close, nil
 }
 
 // sweepSources removes uploads that a crash has cut off.
