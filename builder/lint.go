@@ -59,7 +59,7 @@ func Lint(dockerfile []byte) []Finding {
 		}
 		return []Finding{f}
 	}
-	l := linter{}
+	l := linter{stages: map[string]bool{}}
 	for _, n := range ast.Children {
 		l.instruction(n)
 	}
@@ -91,9 +91,10 @@ func directives(dockerfile []byte) []Finding {
 
 type linter struct {
 	findings []Finding
-	from     int    // line of the stage's FROM
-	user     string // of the stage, "" for root
-	cacheArg int    // line of an ARG CACHE that no RUN has read yet
+	from     int             // line of the stage's FROM
+	stages   map[string]bool // names, in lower case
+	user     string          // of the stage, "" for root
+	cacheArg int             // line of an ARG CACHE that no RUN has read yet
 }
 
 func (l *linter) add(line int, rule string, s Severity, message string) {
@@ -113,9 +114,12 @@ func (l *linter) instruction(n *parser.Node) {
 		l.endStage()
 		l.from, l.user = n.StartLine, ""
 		if len(args) > 0 && args[0] != "scratch" && !strings.Contains(args[0], "@sha256:") &&
-			!strings.Contains(args[0], "$") {
+			!strings.Contains(args[0], "$") && !l.stages[strings.ToLower(args[0])] {
 			l.add(n.StartLine, "base-digest", Warning,
 				fmt.Sprintf("base image %s is not pinned by digest: write name@sha256:…", args[0]))
+		}
+		if len(args) == 3 { // FROM image AS name
+			l.stages[strings.ToLower(args[2])] = true
 		}
 	case "ARG", "ENV":
 		l.variables(n.StartLine, keyword, args)

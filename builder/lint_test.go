@@ -40,6 +40,7 @@ func TestLint(t *testing.T) {
 		{"add file", "FROM scratch\nADD a /a" + user, nil},
 		{"tag", "FROM alpine:3" + user, []string{"1 base-digest"}},
 		{"digest", "FROM alpine@sha256:" + strings.Repeat("0", 64) + user, nil},
+		{"stage", "FROM alpine@sha256:" + strings.Repeat("0", 64) + " AS Build\nFROM build" + user, nil},
 		{"root", "FROM scratch\nCOPY a /a\n", []string{"1 root"}},
 		{"back to root", "FROM scratch\nUSER 1\nUSER 0:0\n", []string{"1 root"}},
 		{"shell form", "FROM scratch\nENTRYPOINT /app" + user, []string{"2 shell-entrypoint"}},

@@ -144,26 +144,22 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
 	meter := &meter{next: e.config.Transport, sent: map[string]bool{}}
-	s := &stage{
-		ctx: ctx, engine: e, options: e.options(ctx,
-			meter), files: files, dir: dir, epoch: plan.epoch,
-		args: plan.args, log: &progress{request: &r, steps: len(plan.stage.Commands) + 1},
+	b := &build{
+		ctx: ctx, engine: e, options: e.options(ctx, meter), plan: plan, files: files, dir: dir,
+		log: &progress{request: &r}, declared: map[string]bool{}, done: map[int]*stage{},
+		images: map[string]*stage{},
 	}
-	if err := s.from(plan); err != nil {
+	s, err := b.run()
+	if err != nil {
 		return builder.Result{}, err
 	}
-	for _, c := range plan.stage.Commands {
-		if err := s.step(c); err != nil {
-			return builder.Result{}, err
-		}
-	}
 	for _, k := range slices.Sorted(maps.Keys(plan.args)) {
-		if !s.declared[k] && k != sourceDateEpoch {
+		if !b.declared[k] && k != sourceDateEpoch {
 			s.log.note("build argument %s is declared by no ARG and ignored", k)
 		}
 	}
 	maps.Copy(s.labels(), r.Labels)
-	img, err := s.image(target.repository)
+	img, err := s.finish(target.repository)
 	if err != nil {
 		return builder.Result{}, err
 	}

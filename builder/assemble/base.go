@@ -24,6 +24,7 @@ const (
 // start begins with an empty image for "scratch", else with the base image, which a tag is resolved
 // to once.
 func (s *stage) start(from string) error {
+	s.baseFiles = &baseFiles{dir: s.dir}
 	if from == "scratch" {
 		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
 			types.OCIConfigJSON)
@@ -31,6 +32,7 @@ func (s *stage) start(from string) error {
 		p := s.engine.config.Platform
 		s.config = &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
 		s.config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+		s.config.Config.WorkingDir = "/"
 		return nil
 	}
 	ref, err := name.ParseReference(from, ociref.NameOptions(s.engine.config.Insecure, from)...)
@@ -44,6 +46,7 @@ func (s *stage) start(from string) error {
 	if s.base, err = desc.Image(); err != nil {
 		return err
 	}
+	s.baseFiles.image = s.base
 	digest, err := s.base.Digest()
 	if err != nil {
 		return err
@@ -69,6 +72,9 @@ func (s *stage) start(from string) error {
 		s.layerType = types.DockerLayer
 	}
 	s.config = config.DeepCopy()
+	if s.startInterval, err = startInterval(s.base); err != nil {
+		return err
+	}
 	s.labels()[labelBaseName], s.labels()[labelBaseDigest] = ref.Name(), digest.String()
 	s.tree, err = s.engine.tree(digest, s.base)
 	return err
@@ -90,8 +96,8 @@ func (e *Engine) tree(digest v1.Hash, base v1.Image) (tree, error) {
 		return nil, err
 	}
 	t := tree{}
-	for _, l := range layers {
-		if err := t.add(l); err != nil {
+	for i, l := range layers {
+		if err := t.add(l, i); err != nil {
 			return nil, err
 		}
 	}

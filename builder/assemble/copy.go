@@ -1,17 +1,17 @@
 package assemble
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/patternmatcher"
 
 	"github.com/sluice-deploy/sluice/builder"
 )
@@ -19,30 +19,50 @@ import (
 // placing is one COPY or ADD.
 type placing struct {
 	*changes
-	ctx   context.Context
-	files *buildContext
-	owner owner
-	mode  int64 // -1 keeps the mode of the file
-	add   bool  // ADD, which would unpack an archive
+	stage   *stage
+	from    origin
+	owner   owner
+	chown   bool                          // owner is that of --chown
+	chmod   func(fs.FileMode) fs.FileMode // nil without --chmod
+	octal   bool                          // chmod is one mode for all
+	exclude *patternmatcher.PatternMatcher
+	lost    *lostModes
+}
+
+// origin is where COPY and ADD take files from.
+type origin struct {
+	files  *buildContext
+	unpack bool // ADD, which unpacks archives
+	image  bool // an image, whose files keep mode and owner
+	link   bool // --link: the layer is made as if the image had no file
 }
 
 // copy places sources as Docker does: a directory's content goes into the destination, a file into
 // it when it is a directory or ends with "/", else to it. Of a file's mode only "executable"
 // counts, so that a umask changes no digest.
-func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add bool) (*changes,
-	error) {
-	p := placing{changes: s.changes(), ctx: s.ctx, files: s.files, mode: -1, add: add}
+func (s *stage) copy(what instructions.SourcesAndDest, from origin, chown, chmod string,
+	exclude []string) (*changes, error) {
+	p := placing{changes: s.changes(), stage: s, from: from, lost: &lostModes{}}
+	if from.link {
+		p.changes.tree = tree{}
+	}
 	var err error
 	if chown != "" {
-		if p.owner, err = parseOwner(chown); err != nil {
+		p.chown = true
+		if from.link && strings.Trim(chown, "0123456789:") != "" {
+			return nil, fmt.Errorf("--chown=%s: --link knows no names of the image: write "+
+				"uid:gid: %w", chown, builder.ErrInvalid)
+		}
+		if p.owner, err = s.parseOwner(chown); err != nil {
 			return nil, err
 		}
 	}
-	if chmod != "" {
-		if p.mode, err = strconv.ParseInt(chmod, 8, 64); err != nil || p.mode < 0 ||
-			p.mode > 0o7777 {
-			return nil, fmt.Errorf("--chmod=%s: write the mode in octal, such as 0755: %w", chmod,
-				builder.ErrUnsupported)
+	if p.chmod, p.octal, err = parseMode(chmod); err != nil {
+		return nil, err
+	}
+	if len(exclude) > 0 {
+		if p.exclude, err = patternmatcher.New(exclude); err != nil {
+			return nil, fmt.Errorf("--exclude: %w: %w", err, builder.ErrInvalid)
 		}
 	}
 	dest := what.DestPath
@@ -50,9 +70,14 @@ func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add 
 	if !path.IsAbs(dest) {
 		dest = path.Join("/", s.config.Config.WorkingDir, dest)
 	}
+	// The destination itself may be a link, whose target is written; a link that a tree meets below
+	// it is replaced.
+	if dest, err = p.tree.follow(dest); err != nil {
+		return nil, err
+	}
 	var found []source
 	for _, pattern := range what.SourcePaths {
-		sources, err := s.files.find(pattern)
+		sources, err := from.files.find(pattern)
 		if err != nil {
 			return nil, err
 		}
@@ -60,12 +85,12 @@ func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add 
 	}
 	n := len(found) + len(what.SourceContents)
 	if n == 0 {
-		return nil, errors.New("no file of the build context matches")
+		return nil, fmt.Errorf("no file of the %s matches", from.files.name())
 	}
 	if n > 1 && !intoFolder {
 		return nil, fmt.Errorf("%d sources need a folder: end the destination with /", n)
 	}
-	if at, ok := s.tree.find(dest); ok && at.kind == isDir {
+	if at, ok := p.tree.find(dest); ok && at.kind == isDir {
 		intoFolder = true
 	}
 	for _, src := range found {
@@ -87,92 +112,124 @@ func (s *stage) copy(what instructions.SourcesAndDest, chown, chmod string, add 
 			return nil, err
 		}
 	}
+	if text := p.lost.String(); text != "" {
+		s.log.note("%s", text)
+	}
+	if from.link {
+		for _, name := range slices.Sorted(maps.Keys(p.entries)) {
+			s.tree.set(name, p.tree[name])
+		}
+	}
 	return p.changes, nil
 }
 
+// lostModes are files whose mode says more than "executable" or not, which is all that the image
+// keeps of it.
+type lostModes struct {
+	files []string // the first three, with old and new mode
+	count int
+}
+
+// add notes the file if others could not read it, or if it has a set-ID or sticky bit.
+func (l *lostModes) add(name string, old fs.FileMode, kept int64) {
+	if old&0o004 != 0 && old&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) == 0 {
+		return
+	}
+	if l.count++; len(l.files) < 3 {
+		l.files = append(l.files, fmt.Sprintf("%s (%v) to %04o", name, old, kept))
+	}
+}
+
+// String is a line for the log, "" for no file.
+func (l *lostModes) String() string {
+	if l.count == 0 {
+		return ""
+	}
+	more := ""
+	if l.count > len(l.files) {
+		more = fmt.Sprintf(" and %d more", l.count-len(l.files))
+	}
+	return "warning: mode of " + strings.Join(l.files, ", ") + more +
+		": everyone in the image can read a file unless --chmod says otherwise"
+}
+
 func (p placing) source(src source, dest string, intoFolder bool) error {
+	if p.from.unpack && src.info.Mode().IsRegular() {
+		if unpacked, err := p.unpack(src.real, dest); unpacked || err != nil {
+			return err
+		}
+	}
 	if !src.info.IsDir() {
 		if intoFolder {
 			dest = path.Join(dest, path.Base(src.name))
 		}
 		return p.file(src.real, dest, src.info)
 	}
-	top, err := p.folder(dest, p.owner)
+	top, err := p.top(dest)
 	if err != nil {
 		return err
 	}
-	return p.files.walk(src.real, func(rel string, info fs.FileInfo) error {
+	return p.from.files.walk(src.real, p.exclude, func(rel string, info fs.FileInfo) error {
 		return p.file(path.Join(src.real, rel), path.Join("/", top, rel), info)
 	})
 }
 
+// top makes the directory that takes the content of another, with the mode of --chmod in octal; one
+// that is there stays. The directories above it have 0755.
+func (p placing) top(dest string) (string, error) {
+	_, there := p.tree.find(dest)
+	at, err := p.folder(dest, p.owner)
+	if err == nil && !there && at != "." && p.octal {
+		p.set(at, entry{kind: isDir, mode: p.modeOf(0o755), owner: p.owner})
+	}
+	return at, err
+}
+
 // file places one entry of the context, a directory without its content.
 func (p placing) file(from, to string, info fs.FileInfo) error {
-	if p.ctx.Err() != nil {
-		return context.Cause(p.ctx)
+	if p.stage.ctx.Err() != nil {
+		return context.Cause(p.stage.ctx)
 	}
-	e := entry{kind: isFile, owner: p.owner}
+	e := entry{kind: isFile, owner: p.owner, mode: 0o644}
+	if n, ok := info.Sys().(node); ok && !p.chown {
+		e.owner = n.owner
+	}
 	switch mode := info.Mode(); mode.Type() {
 	case fs.ModeDir:
-		e.kind, e.mode = isDir, p.modeOf(0o755)
+		e.kind, e.mode = isDir, 0o755
 	case fs.ModeSymlink:
-		link, err := p.files.readLink(from)
+		link, err := p.from.files.readLink(from)
 		if err != nil {
 			return err
 		}
 		e.kind, e.mode, e.link = isLink, 0o777, link
+		return p.put(to, e)
 	case 0:
-		e.mode, e.size = p.modeOf(0o644), info.Size()
+		e.size = info.Size()
 		if mode&0o111 != 0 {
-			e.mode = p.modeOf(0o755)
+			e.mode = 0o755
 		}
-		e.open = func() (io.ReadCloser, error) { return p.files.fsys.Open(from) }
-		if p.add {
-			if err := p.refuseArchive(from); err != nil {
-				return err
-			}
+		if p.chmod == nil && !p.from.image {
+			p.lost.add(from, mode, e.mode)
 		}
+		e.open = func() (io.ReadCloser, error) { return p.from.files.fsys.Open(from) }
 	default:
 		return fmt.Errorf("%s is %s: only files, folders and symbolic links can be copied", from,
 			describe(mode))
 	}
+	if n, ok := info.Sys().(node); ok {
+		e.mode = n.mode
+	}
+	e.mode = p.modeOf(e.mode)
 	return p.put(to, e)
 }
 
+// modeOf changes a mode by --chmod.
 func (p placing) modeOf(mode int64) int64 {
-	if p.mode >= 0 {
-		return p.mode
+	if p.chmod == nil {
+		return mode
 	}
-	return mode
-}
-
-// archives are the first bytes of the archives that ADD would unpack; those of tar stand at byte
-// 257.
-var archives = [][]byte{{0x1f, 0x8b}, []byte("BZh"), {0xfd, '7', 'z', 'X', 'Z', 0},
-	{0x28, 0xb5, 0x2f, 0xfd}}
-
-func (p placing) refuseArchive(name string) error {
-	f, err := p.files.fsys.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	head := make([]byte, 512)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return err
-	}
-	head = head[:n]
-	archive := n >= 262 && string(head[257:262]) == "ustar"
-	for _, magic := range archives {
-		archive = archive || bytes.HasPrefix(head, magic)
-	}
-	if archive {
-		return fmt.Errorf("ADD would unpack the archive %s: put the files into the context, or "+
-			"COPY it as it is: %w",
-			name, builder.ErrUnsupported)
-	}
-	return nil
+	return tarMode(p.chmod(fileMode(mode)))
 }
 
 func describe(mode fs.FileMode) string {

@@ -1,16 +1,17 @@
 // Package assemble builds images in the calling process: no daemon, no root, no command executed.
 //
-// It implements [builder.Engine] for Dockerfiles of one stage without RUN: FROM (scratch, or an
-// image of a registry), COPY, ADD of local files, ENV, ARG, LABEL, WORKDIR, USER, EXPOSE, VOLUME,
-// ENTRYPOINT, CMD, SHELL, STOPSIGNAL and HEALTHCHECK, with variables, patterns, links and
-// .dockerignore as BuildKit treats them. An instruction that it lacks is a
-// [builder.UnsupportedError] before anything is read or sent.
+// It implements [builder.Engine] for Dockerfiles without RUN: FROM (scratch, an image of a registry,
+// a stage before), COPY and ADD of local files, of archives, of other stages and images, ENV, ARG,
+// LABEL, WORKDIR, USER, EXPOSE, VOLUME, ENTRYPOINT, CMD, SHELL, STOPSIGNAL and HEALTHCHECK, with
+// variables, patterns, links and .dockerignore as BuildKit treats them. An instruction that it lacks
+// is a [builder.UnsupportedError] before anything is read or sent. docs/assemble.md lists every
+// difference from BuildKit that is accepted; tests build the same Dockerfiles with both.
 //
-// The same input gives the same digest: times are SOURCE_DATE_EPOCH, owners are 0:0 or --chown, and
-// of a file's mode only "executable" counts (0755, else 0644), unless --chmod says more.
-// Directories that are made above a destination have 0755 even then, while newer releases of
-// BuildKit give them the mode of the file. The digest depends on the release of Go that compiled
-// the engine too, because its compressor may change.
+// The same input gives the same digest: times are SOURCE_DATE_EPOCH, owners of files of the context
+// are 0:0 or --chown, and of the mode of such a file only "executable" counts (0755, else 0644),
+// unless --chmod says more. The log names the files that others may read because of this. Files of
+// another image keep owner and mode. The digest depends on the release of Go that compiled the engine
+// too, because its compressor may change.
 //
 // A base image named by tag is resolved when the build starts and recorded in Result.Base and in
 // the labels org.opencontainers.image.base.name and .digest. To know where its links lead and which

@@ -22,6 +22,17 @@ const maxLinks = 40
 type buildContext struct {
 	fsys   fs.FS
 	ignore *patternmatcher.PatternMatcher
+	// image is the name of the image whose files these are, "" for the build context. Links of an
+	// image stay in it: "/" is its root, and ".." of its root is its root.
+	image string
+}
+
+// name is for messages.
+func (c *buildContext) name() string {
+	if c.image != "" {
+		return c.image
+	}
+	return "build context"
 }
 
 func openContext(fsys fs.FS) (*buildContext, error) {
@@ -66,6 +77,9 @@ type source struct {
 // matches.
 func (c *buildContext) find(pattern string) ([]source, error) {
 	clean := path.Clean(strings.TrimLeft(pattern, "/"))
+	if c.image != "" {
+		clean = path.Clean(strings.TrimLeft(path.Clean("/"+pattern), "/"))
+	}
 	if clean == ".." || strings.HasPrefix(clean, "../") {
 		return nil, fmt.Errorf("%s leaves the build context: name a path inside it", pattern)
 	}
@@ -166,7 +180,7 @@ func (c *buildContext) stat(name string) (source, error) {
 		part := rest[0]
 		rest = rest[1:]
 		if part == ".." {
-			if at == "." {
+			if at == "." && c.image == "" {
 				return source{}, fmt.Errorf("%s leaves the build context by a symbolic link: "+
 					"copy the file into the context", name)
 			}
@@ -188,6 +202,8 @@ func (c *buildContext) stat(name string) (source, error) {
 		case links > maxLinks:
 			return source{}, fmt.Errorf("%s: more than %d symbolic links: they may form a circle",
 				name, maxLinks)
+		case path.IsAbs(target) && c.image != "":
+			at = "."
 		case path.IsAbs(target):
 			return source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the "+
 				"absolute path %s", name, next, target)
@@ -236,21 +252,22 @@ func (c *buildContext) keeps(s source) (bool, error) {
 		return false, nil
 	}
 	left := false
-	err = c.walk(s.real, func(string, fs.FileInfo) error { left = true; return nil })
+	err = c.walk(s.real, nil, func(string, fs.FileInfo) error { left = true; return nil })
 	return left, err
 }
 
-// walk calls visit for everything below the directory dir that .dockerignore leaves, with names
-// relative to dir, in lexical order and a directory before its content. Links are visited, not
-// followed.
-func (c *buildContext) walk(dir string, visit func(rel string, info fs.FileInfo) error) error {
-	return c.walkBelow(dir, ".", func() error { return nil }, visit)
+// walk calls visit for everything below the directory dir that .dockerignore and exclude leave, with
+// names relative to dir, in lexical order and a directory before its content. The patterns of exclude
+// are relative to dir; nil excludes nothing. Links are visited, not followed.
+func (c *buildContext) walk(dir string, exclude *patternmatcher.PatternMatcher,
+	visit func(rel string, info fs.FileInfo) error) error {
+	return c.walkBelow(dir, ".", exclude, func() error { return nil }, visit)
 }
 
 // walkBelow visits rel's entries. enter visits rel itself if that has not happened: an ignored
 // directory is entered only when something below it is not ignored.
-func (c *buildContext) walkBelow(dir, rel string, enter func() error,
-	visit func(string, fs.FileInfo) error) error {
+func (c *buildContext) walkBelow(dir, rel string, exclude *patternmatcher.PatternMatcher,
+	enter func() error, visit func(string, fs.FileInfo) error) error {
 	entries, err := fs.ReadDir(c.fsys, path.Join(dir, rel))
 	if err != nil {
 		return fmt.Errorf("build context: %w", err)
@@ -261,7 +278,14 @@ func (c *buildContext) walkBelow(dir, rel string, enter func() error,
 		if err != nil {
 			return err
 		}
-		if out && (!e.IsDir() || !c.ignore.Exclusions()) {
+		below := out && c.ignore.Exclusions() // something in a directory may be left
+		if !out && exclude != nil {
+			if out, err = exclude.MatchesOrParentMatches(name); err != nil {
+				return err
+			}
+			below = out && exclude.Exclusions()
+		}
+		if out && (!e.IsDir() || !below) {
 			continue
 		}
 		info, err := fs.Lstat(c.fsys, path.Join(dir, name))
@@ -285,7 +309,7 @@ func (c *buildContext) walkBelow(dir, rel string, enter func() error,
 			}
 		}
 		if info.IsDir() {
-			if err := c.walkBelow(dir, name, self, visit); err != nil {
+			if err := c.walkBelow(dir, name, exclude, self, visit); err != nil {
 				return err
 			}
 		}

@@ -20,10 +20,9 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-)
 
-// owner is a numeric user and group.
-type owner struct{ uid, gid int }
+	"github.com/sluice-deploy/sluice/builder"
+)
 
 // entry is one file, directory or link of a layer.
 type entry struct {
@@ -44,10 +43,22 @@ type changes struct {
 // folder makes the directory name and the missing directories above it, and returns its name
 // without links.
 func (c *changes) folder(name string, o owner) (string, error) {
-	return c.tree.resolve(name, func(dir string) error {
-		c.entries[dir] = entry{kind: isDir, mode: 0o755, owner: o}
+	var made []string
+	at, err := c.tree.resolve(name, func(dir string) error {
+		made = append(made, dir)
 		return nil
 	})
+	for _, dir := range made {
+		c.set(dir, entry{kind: isDir, mode: 0o755, owner: o})
+	}
+	return at, err
+}
+
+// set notes that the layer has e at name.
+func (c *changes) set(name string, e entry) {
+	c.entries[name] = e
+	c.tree[name] = node{kind: e.kind, link: e.link, mode: e.mode, owner: e.owner, size: e.size,
+		made: &e}
 }
 
 // put places e at name. A link in the directories above it is followed; the entry at name itself is
@@ -65,15 +76,36 @@ func (c *changes) put(name string, e entry) error {
 	old, ok := c.tree[at]
 	switch {
 	case ok && e.kind == isDir && old.kind == isLink:
-		_, err := c.folder(at, e.owner) // the link's target keeps its mode and owner
-		return err
+		return fmt.Errorf("/%s is a symbolic link in the image, to %s, and a folder in the build "+
+			"context: copy the folder's content to the target of the link", at, old.link)
 	case ok && e.kind == isDir && old.kind != isDir:
 		return fmt.Errorf("/%s is a file in the image, and a folder in the build context", at)
 	case ok && e.kind != isDir && old.kind == isDir:
 		return fmt.Errorf("/%s is a folder in the image, and a file in the build context", at)
 	}
-	c.tree[at] = node{kind: e.kind, link: e.link}
-	c.entries[at] = e
+	c.set(at, e)
+	return nil
+}
+
+// replace places e at name, and removes what is there unless both are directories. A link in the
+// directories above it is followed.
+func (c *changes) replace(name string, e entry) error {
+	if base := path.Base(name); strings.HasPrefix(base, whiteoutPrefix) {
+		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it: %w",
+			name, whiteoutPrefix, builder.ErrInvalid)
+	}
+	dir, err := c.folder(path.Dir(clean(name)), owner{})
+	if err != nil {
+		return err
+	}
+	at := path.Join(dir, path.Base(name))
+	if old, ok := c.tree[at]; ok && old.kind == isDir && e.kind != isDir {
+		c.tree.removeBelow(at)
+		maps.DeleteFunc(c.entries, func(name string, _ entry) bool {
+			return strings.HasPrefix(name, at+"/")
+		})
+	}
+	c.set(at, e)
 	return nil
 }
 

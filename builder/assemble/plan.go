@@ -5,7 +5,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,10 +21,10 @@ import (
 
 // plan is a Dockerfile that this engine can build, as far as its text shows.
 type plan struct {
-	stage instructions.Stage
-	meta  []instructions.ArgCommand // ARG before FROM
-	args  map[string]string
-	epoch time.Time
+	stages []instructions.Stage
+	meta   []instructions.ArgCommand // ARG before FROM
+	args   map[string]string
+	epoch  time.Time
 }
 
 // Check returns the error of [Engine.Build] that reading the Dockerfile and the arguments alone
@@ -63,16 +66,14 @@ func read(r builder.Request) (plan, error) {
 	if len(stages) == 0 {
 		return plan{}, &builder.DockerfileError{Err: errors.New("has no FROM")}
 	}
-	if len(stages) > 1 {
-		return plan{}, &builder.UnsupportedError{Line: lineOf(stages[1].Location),
-			What: "a second FROM", Hint: needsSandbox}
-	}
-	for _, c := range stages[0].Commands {
-		if err := supported(c); err != nil {
-			return plan{}, err
+	for _, s := range stages {
+		for _, c := range s.Commands {
+			if err := supported(c); err != nil {
+				return plan{}, err
+			}
 		}
 	}
-	return plan{stage: stages[0], meta: meta, args: r.Args, epoch: epoch}, nil
+	return plan{stages: stages, meta: meta, args: r.Args, epoch: epoch}, nil
 }
 
 const needsSandbox = "build it with an engine that runs commands (BuildKit, kaniko or buildah, " +
@@ -90,24 +91,13 @@ func supported(c instructions.Command) error {
 	case *instructions.OnbuildCommand:
 		return refuse("ONBUILD", "write the instruction into the image that needs it")
 	case *instructions.CopyCommand:
-		switch {
-		case c.From != "":
-			return refuse("COPY --from", copyPlain)
-		case c.Link:
-			return refuse("COPY --link", copyPlain)
-		case c.Parents:
+		if c.Parents {
 			return refuse("COPY --parents", copyPlain)
-		case len(c.ExcludePatterns) > 0:
-			return refuse("COPY --exclude", "use .dockerignore")
 		}
 	case *instructions.AddCommand:
 		switch {
-		case c.Link:
-			return refuse("ADD --link", copyPlain)
-		case c.Checksum != "" || c.KeepGitDir != nil || c.Unpack != nil:
-			return refuse("a flag of ADD for archives and remote sources", copyPlain)
-		case len(c.ExcludePatterns) > 0:
-			return refuse("ADD --exclude", "use .dockerignore")
+		case c.Checksum != "" || c.KeepGitDir != nil:
+			return refuse("a flag of ADD for remote sources", copyPlain)
 		}
 	}
 	return nil
@@ -132,37 +122,20 @@ func located(err error) error {
 	return e
 }
 
-// environment holds the values of $NAME. ENV wins over ARG, as in Docker.
-type environment struct {
-	env  []string // name=value, in order
-	args map[string]string
-}
+// environment holds the values of $NAME: of ENV and ARG, the later one wins, as BuildKit has it (its
+// reference says that ENV always wins).
+type environment map[string]string
 
 var _ shell.EnvGetter = environment{}
 
 // Get implements shell.EnvGetter.
 func (e environment) Get(key string) (string, bool) {
-	for _, kv := range e.env {
-		if k, v, _ := strings.Cut(kv, "="); k == key {
-			return v, true
-		}
-	}
-	v, ok := e.args[key]
+	v, ok := e[key]
 	return v, ok
 }
 
 // Keys implements shell.EnvGetter.
-func (e environment) Keys() []string {
-	var keys []string
-	for _, kv := range e.env {
-		k, _, _ := strings.Cut(kv, "=")
-		keys = append(keys, k)
-	}
-	for k := range e.args {
-		keys = append(keys, k)
-	}
-	return keys
-}
+func (e environment) Keys() []string { return slices.Collect(maps.Keys(e)) }
 
 func (e environment) word(word string) (string, error) {
 	v, _, err := shell.NewLex(parser.DefaultEscapeToken).ProcessWord(word, e)
@@ -197,15 +170,19 @@ func setEnv(env []string, key, value string) []string {
 	return append(env, key+"="+value)
 }
 
-// platformArgs are the arguments that exist before the first FROM, as in BuildKit.
-func (e *Engine) platformArgs() map[string]string {
+// platformArgs are the arguments that exist before the first FROM, as in BuildKit; stage is the name
+// of the last one.
+func (e *Engine) platformArgs(stage string) environment {
 	p := e.config.Platform
 	variant := ""
 	if p.Variant != "" {
 		variant = "/" + p.Variant
 	}
-	return map[string]string{
+	return environment{
 		"TARGETPLATFORM": cmp.Or(p.OS, "linux") + "/" + p.Architecture + variant,
 		"TARGETOS":       p.OS, "TARGETARCH": p.Architecture, "TARGETVARIANT": p.Variant,
+		"TARGETSTAGE":   cmp.Or(stage, "default"),
+		"BUILDPLATFORM": "linux/" + runtime.GOARCH,
+		"BUILDOS":       "linux", "BUILDARCH": runtime.GOARCH, "BUILDVARIANT": "",
 	}
 }

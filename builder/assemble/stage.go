@@ -3,7 +3,6 @@ package assemble
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -13,39 +12,31 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
 	"github.com/sluice-deploy/sluice/builder"
 )
 
-// stage is a build in progress: the image so far.
+// stage is a stage in progress: the image so far.
 type stage struct {
-	ctx     context.Context
-	engine  *Engine
-	options []remote.Option
-	files   *buildContext
-	dir     string // for spooled layers
-	epoch   time.Time
-	args    map[string]string // given by the request
-	log     *progress
+	*build
+	number int
 
 	base      v1.Image
+	baseFiles *baseFiles
 	baseName  string // by digest, "" for scratch
 	layerType types.MediaType
 	config    *v1.ConfigFile
-	tree      tree
-	meta      map[string]string // values of ARG before FROM
-	vars      map[string]string // values of ARG since FROM
-	declared  map[string]bool   // names of ARG
-	layers    []*layer
-	history   []v1.History
-	cmdSet    bool // CMD stands in this Dockerfile, not only in the base
-}
-
-func (s *stage) environment() environment {
-	return environment{env: s.config.Config.Env, args: s.vars}
+	// startInterval belongs to config.Config.Healthcheck, whose type lacks it.
+	startInterval time.Duration
+	tree          tree
+	meta          environment     // values of ARG before FROM
+	vars          environment     // values of ENV, and of ARG since FROM
+	declared      map[string]bool // names of ARG
+	layers        []*layer
+	history       []v1.History
+	cmdSet        bool // CMD stands in this Dockerfile, not only in the base
 }
 
 func (s *stage) labels() map[string]string {
@@ -69,9 +60,9 @@ func (s *stage) step(c instructions.Command) error {
 	if err != nil {
 		return &builder.DockerfileError{Line: lineOf(c.Location()), Instruction: code, Err: err}
 	}
-	h := v1.History{Created: v1.Time{Time: s.epoch}, CreatedBy: code, EmptyLayer: true}
+	h := v1.History{Created: v1.Time{Time: s.plan.epoch}, CreatedBy: code, EmptyLayer: true}
 	if made != nil && len(made.entries) > 0 {
-		l, err := made.write(s.ctx, s.dir, s.epoch)
+		l, err := made.write(s.ctx, s.dir, s.plan.epoch)
 		if err != nil {
 			return &stepError{lineOf(c.Location()), code, err}
 		}
@@ -104,7 +95,7 @@ func sourceOf(c instructions.Command) string {
 }
 
 func (s *stage) do(c instructions.Command) (*changes, error) {
-	env := s.environment()
+	env := s.vars
 	if expands, ok := c.(instructions.SupportsSingleWordExpansion); ok {
 		if err := expands.Expand(env.word); err != nil {
 			return nil, err
@@ -118,16 +109,24 @@ func (s *stage) do(c instructions.Command) (*changes, error) {
 	config := &s.config.Config
 	switch c := c.(type) {
 	case *instructions.CopyCommand:
-		return s.copy(c.SourcesAndDest, c.Chown, c.Chmod, false)
+		from, err := s.from(c.From)
+		if err != nil {
+			return nil, err
+		}
+		from.link = c.Link
+		return s.copy(c.SourcesAndDest, from, c.Chown, c.Chmod, c.ExcludePatterns)
 	case *instructions.AddCommand:
-		return s.copy(c.SourcesAndDest, c.Chown, c.Chmod, true)
+		from := s.context()
+		from.unpack, from.link = c.Unpack == nil || *c.Unpack, c.Link
+		return s.copy(c.SourcesAndDest, from, c.Chown, c.Chmod, c.ExcludePatterns)
 	case *instructions.WorkdirCommand:
 		return s.workdir(c.Path)
 	case *instructions.ArgCommand:
-		s.arg(c)
+		s.arg(c, s.vars)
 	case *instructions.EnvCommand:
 		for _, kv := range c.Env {
 			config.Env = setEnv(config.Env, kv.Key, kv.Value)
+			s.vars[kv.Key] = kv.Value
 		}
 	case *instructions.LabelCommand:
 		for _, kv := range c.Labels {
@@ -154,12 +153,16 @@ func (s *stage) do(c instructions.Command) (*changes, error) {
 	case *instructions.ShellCommand:
 		config.Shell = c.Shell
 	case *instructions.StopSignalCommand:
+		if !knownSignal(c.Signal) {
+			return nil, fmt.Errorf("%q is no signal of Linux: write SIGTERM, TERM or 15", c.Signal)
+		}
 		config.StopSignal = c.Signal
 	case *instructions.HealthCheckCommand:
 		config.Healthcheck = &v1.HealthConfig{
 			Test: c.Health.Test, Interval: c.Health.Interval, Timeout: c.Health.Timeout,
 			StartPeriod: c.Health.StartPeriod, Retries: c.Health.Retries,
 		}
+		s.startInterval = c.Health.StartInterval
 	case *instructions.MaintainerCommand:
 		s.config.Author = c.Maintainer
 	default:
@@ -180,15 +183,15 @@ func (s *stage) commandLine(c instructions.ShellDependantCmdLine) []string {
 }
 
 // arg gives each name the request's value, else its default, else the value of ARG before FROM.
-func (s *stage) arg(c *instructions.ArgCommand) {
+func (b *build) arg(c *instructions.ArgCommand, values environment) {
 	for _, a := range c.Args {
-		s.declared[a.Key] = true
-		if v, ok := s.args[a.Key]; ok {
-			s.vars[a.Key] = v
+		b.declared[a.Key] = true
+		if v, ok := b.plan.args[a.Key]; ok {
+			values[a.Key] = v
 		} else if a.Value != nil {
-			s.vars[a.Key] = *a.Value
-		} else if v, ok := s.meta[a.Key]; ok {
-			s.vars[a.Key] = v
+			values[a.Key] = *a.Value
+		} else if v, ok := b.meta[a.Key]; ok {
+			values[a.Key] = v
 		}
 	}
 }
@@ -241,7 +244,6 @@ func (s *stage) workdir(dir string) (*changes, error) {
 	if !path.IsAbs(dir) {
 		dir = path.Join("/", s.config.Config.WorkingDir, dir)
 	}
-	dir = path.Clean(dir)
 	s.config.Config.WorkingDir = dir
 	if n, ok := s.tree.find(dir); ok && n.kind == isDir {
 		return nil, nil
@@ -249,7 +251,7 @@ func (s *stage) workdir(dir string) (*changes, error) {
 	who := owner{}
 	if user := s.config.Config.User; user != "" && user != "root" {
 		var err error
-		if who, err = parseOwner(user); err != nil {
+		if who, err = s.parseOwner(user); err != nil {
 			return nil, fmt.Errorf("make %s for user %s: %w", dir, user, err)
 		}
 	}
@@ -262,53 +264,8 @@ func (s *stage) changes() *changes {
 	return &changes{tree: s.tree, entries: map[string]entry{}}
 }
 
-// parseOwner reads uid[:gid]; a missing group is the user's number.
-func parseOwner(spec string) (owner, error) {
-	user, group, ok := strings.Cut(spec, ":")
-	if !ok {
-		group = user
-	}
-	uid, err := strconv.ParseUint(user, 10, 31)
-	gid, err2 := strconv.ParseUint(group, 10, 31)
-	if err != nil || err2 != nil {
-		return owner{}, fmt.Errorf("owner %q is not numeric, and names are not looked up in the "+
-			"image: write uid:gid: %w",
-			spec, builder.ErrUnsupported)
-	}
-	return owner{int(uid), int(gid)}, nil
-}
-
-// from starts the image: empty, or the base image.
-func (s *stage) from(p plan) error {
-	s.meta, s.vars, s.declared = s.engine.platformArgs(), map[string]string{}, map[string]bool{}
-	for _, c := range p.meta {
-		c.Args = slices.Clone(c.Args)
-		if err := c.Expand(environment{args: s.meta}.word); err != nil {
-			return &builder.DockerfileError{Line: lineOf(c.Location()), Err: err}
-		}
-		before := s.vars
-		s.vars = maps.Clone(s.meta)
-		s.arg(&c)
-		s.meta, s.vars = s.vars, before
-	}
-	line := lineOf(p.stage.Location)
-	s.log.step(line, p.stage.SourceCode)
-	from, err := environment{args: s.meta}.word(p.stage.BaseName)
-	if err == nil && p.stage.Platform != "" {
-		err = &builder.UnsupportedError{Line: line, What: "FROM --platform",
-			Hint: "the engine's configuration says the platform"}
-	}
-	if err == nil {
-		err = s.start(from)
-	}
-	if err != nil {
-		return &stepError{line, "FROM " + from, err}
-	}
-	return nil
-}
-
-// image puts base, layers and configuration together, for a push to the repository.
-func (s *stage) image(to name.Repository) (v1.Image, error) {
+// finish puts base, layers and configuration together, for a push to the repository.
+func (s *stage) finish(to name.Repository) (v1.Image, error) {
 	layers, err := s.mountable(to)
 	if err != nil {
 		return nil, err
@@ -326,7 +283,11 @@ func (s *stage) image(to name.Repository) (v1.Image, error) {
 		return nil, err
 	}
 	s.config.RootFS = config.RootFS
-	s.config.Created = v1.Time{Time: s.epoch}
+	s.config.Created = v1.Time{Time: s.plan.epoch}
 	s.config.History = append(s.config.History, s.history...)
-	return mutate.ConfigFile(img, s.config)
+	raw, err := marshalConfig(s.config, s.startInterval)
+	if err != nil {
+		return nil, err
+	}
+	return withConfig(img, raw)
 }

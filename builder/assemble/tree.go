@@ -24,13 +24,22 @@ const (
 	isFile // and anything else
 )
 
+// node is one path of an image.
 type node struct {
-	kind kind
-	link string
+	kind  kind
+	link  string // where a link leads
+	mode  int64  // permissions, set-ID and sticky bits, as in a tar header
+	owner owner
+	size  int64
+	// layer and offset say where the uncompressed layer of the base image has a file's content
+	layer  int
+	offset int64
+	made   *entry // of this build; nil for the base's own
+	device bool   // a device or named pipe, which has no content
 }
 
-// tree is the file system of an image as far as COPY needs it: the paths that exist and the targets
-// of links. Names have no leading slash; the root, ".", is always there.
+// tree is the file system of an image: its paths, and where their content is. Names have no leading
+// slash; the root, ".", is always there.
 type tree map[string]node
 
 const (
@@ -38,13 +47,14 @@ const (
 	whiteoutOpaque = ".wh..wh..opq"
 )
 
-// add puts one layer over the tree.
-func (t tree) add(layer v1.Layer) error {
-	r, err := layer.Uncompressed()
+// add puts one layer over the tree; number is its place in the base image, from 0.
+func (t tree) add(layer v1.Layer, number int) error {
+	uncompressed, err := layer.Uncompressed()
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer uncompressed.Close()
+	r := &positionReader{r: uncompressed}
 	type named struct {
 		name string
 		node node
@@ -71,6 +81,9 @@ func (t tree) add(layer v1.Layer) error {
 			if err != nil {
 				return err
 			}
+			if n.kind == isFile && h.Typeflag != tar.TypeLink {
+				n.layer, n.offset = number, r.position
+			}
 			if n.kind != 0 {
 				added = append(added, named{name, n})
 				brought[name] = n
@@ -90,21 +103,28 @@ func (t tree) add(layer v1.Layer) error {
 // nodeOf returns the node that an entry puts at its path; the zero node for an entry that puts
 // none. A hard link has its target's node, from its own layer, brought, or from the layers below.
 func nodeOf(h *tar.Header, brought, below tree) (node, error) {
+	n := node{mode: h.Mode & 0o7777, owner: owner{h.Uid, h.Gid}}
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return node{}, nil
 	case tar.TypeDir:
-		return node{kind: isDir}, nil
+		n.kind = isDir
+		return n, nil
 	case tar.TypeSymlink:
-		return node{kind: isLink, link: h.Linkname}, nil
+		n.kind, n.link = isLink, h.Linkname
+		return n, nil
 	case tar.TypeLink:
 		target := clean(h.Linkname)
-		if n := cmp.Or(brought[target], below[target]); n.kind == isLink {
+		if n := cmp.Or(brought[target], below[target]); n.kind == isLink || n.kind == isFile {
 			return n, nil
 		}
-		return node{kind: isFile}, nil
-	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return node{kind: isFile}, nil
+		return node{kind: isFile, device: true}, nil // its target is nowhere
+	case tar.TypeReg:
+		n.kind, n.size = isFile, h.Size
+		return n, nil
+	case tar.TypeGNUSparse, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		n.kind, n.device = isFile, true
+		return n, nil
 	}
 	return node{}, fmt.Errorf("entry %s of a layer: entries of type %q are not known here: %w",
 		names.Quote(h.Name), h.Typeflag,
@@ -120,7 +140,7 @@ func (t tree) set(name string, n node) {
 		if _, ok := t[dir]; ok {
 			break
 		}
-		t[dir] = node{kind: isDir}
+		t[dir] = node{kind: isDir, mode: 0o755}
 	}
 	t[name] = n
 }
@@ -160,7 +180,7 @@ func (t tree) resolve(name string, create func(dir string) error) (string, error
 			if err := create(next); err != nil {
 				return "", err
 			}
-			t[next] = node{kind: isDir}
+			t[next] = node{kind: isDir, mode: 0o755}
 			at = next
 		case n.kind == isDir:
 			at = next
@@ -198,6 +218,48 @@ func (t tree) find(name string) (n node, ok bool) {
 		}
 	}
 	return n, ok
+}
+
+// follow returns the name of an image's path without the links in it, the last one followed too.
+// What is missing is taken as it is written, so a link that leads nowhere gives the name of its
+// target. A directory that is made of a file is found by the caller.
+func (t tree) follow(name string) (string, error) {
+	rest := strings.Split(clean(name), "/")
+	at, links := ".", 0
+	for len(rest) > 0 {
+		part := rest[0]
+		rest = rest[1:]
+		if part == ".." {
+			at = path.Dir(at)
+			continue
+		}
+		next := path.Join(at, part)
+		n := t[next]
+		if n.kind != isLink {
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", fmt.Errorf("/%s: more than %d symbolic links in the image", name, maxLinks)
+		}
+		if path.IsAbs(n.link) {
+			at = "."
+		}
+		rest = append(strings.Split(n.link, "/"), rest...)
+	}
+	return at, nil
+}
+
+// positionReader counts the bytes that were read.
+type positionReader struct {
+	r        io.Reader
+	position int64
+}
+
+func (r *positionReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.position += int64(n)
+	return n, err
 }
 
 // clean turns a path of an image into the form that tree uses.

@@ -39,7 +39,7 @@ func TestTreeTypes(t *testing.T) {
 	t.Run("a hard link is what its target is", func(t *testing.T) {
 		t.Parallel()
 		got := tree{}
-		for _, layer := range []v1.Layer{
+		for i, layer := range []v1.Layer{
 			layerOf(t, tar.Header{Name: "below", Typeflag: tar.TypeSymlink, Linkname: "lib"}),
 			layerOf(t,
 				tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header",
@@ -50,7 +50,7 @@ func TestTreeTypes(t *testing.T) {
 				tar.Header{Name: "d", Typeflag: tar.TypeReg},
 				tar.Header{Name: "e", Typeflag: tar.TypeLink, Linkname: "d"}),
 		} {
-			if err := got.add(layer); err != nil {
+			if err := got.add(layer, i); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -60,14 +60,14 @@ func TestTreeTypes(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		for name, n := range want {
-			if got[name] != n {
+			if at := got[name]; at.kind != n.kind || at.link != n.link {
 				t.Errorf("%s: got %v, want %v", name, got[name], n)
 			}
 		}
 	})
 	t.Run("an unknown type is refused", func(t *testing.T) {
 		t.Parallel()
-		err := tree{}.add(layerOf(t, tar.Header{Name: "odd", Typeflag: 'V'}))
+		err := tree{}.add(layerOf(t, tar.Header{Name: "odd", Typeflag: 'V'}), 0)
 		if !errors.Is(err, builder.ErrUnsupported) {
 			t.Errorf("got %v, want ErrUnsupported", err)
 		}

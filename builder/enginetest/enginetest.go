@@ -191,15 +191,15 @@ FROM scratch
 ARG BEFORE
 ARG GIVEN=default
 ARG UNSET=${GIVEN:-x}
-ENV E=kept
-ARG E=lost
+ENV E=env
+ARG E=later
 LABEL before=$BEFORE given=$GIVEN unset=$UNSET e=$E missing=[$MISSING]
 `, nil)
 	r.Args = map[string]string{"GIVEN": "a value with $(touch /x) and \"quotes\"",
 		"NOBODY": "asked"}
 	_, img := build(t, s, r)
 	for k, want := range map[string]string{
-		"before": "outer", "given": r.Args["GIVEN"], "unset": r.Args["GIVEN"], "e": "kept",
+		"before": "outer", "given": r.Args["GIVEN"], "unset": r.Args["GIVEN"], "e": "later",
 		"missing": "[]",
 	} {
 		if got := img.config.Config.Labels[k]; got != want {
