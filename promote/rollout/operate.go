@@ -144,8 +144,8 @@ func (r *run) waitContinued(ctx context.Context) error {
 
 // Recover brings each target to its end on which a call was at work that a crash has cut off, all
 // at once. Call it at the start, after Promoter.Recover, which takes over the changes in the
-// journal: a Scale and a Restart are left to it. It must not be called while another process works on a
-// target.
+// journal: a Scale and a Restart are left to it. It must not be called while another process works
+// on a target.
 func (r *Rollout) Recover(ctx context.Context) (err error) {
 	defer r.observed("recover", &err)()
 	return r.all(ctx, func(rec Record) error {
@@ -228,29 +228,6 @@ func (r *Rollout) all(ctx context.Context, f func(Record) error) error {
 	errs := make([]error, len(records))
 	each(len(records), func(n int) { errs[n] = f(records[n]) })
 	return withCause(ctx, errors.Join(errs...))
-}
-
-// Serving returns the instances that are to take requests, of all targets, sorted by id. A program
-// that makes its routes again from time to time calls it.
-func (r *Rollout) Serving(ctx context.Context) ([]Instance, error) {
-	records, err := r.cfg.Records.List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list records: %w", withCause(ctx, err))
-	}
-	serving := map[string]bool{}
-	for _, rec := range records {
-		for _, id := range rec.Serving {
-			serving[id] = true
-		}
-	}
-	// the instances last: an instance that serves is listed until others are routed
-	list, err := r.cfg.Instances.List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list instances: %w", withCause(ctx, err))
-	}
-	list = slices.DeleteFunc(list, func(i Instance) bool { return !serving[i.ID] })
-	slices.SortFunc(list, byID)
-	return list, nil
 }
 
 // Status is the state of one target.

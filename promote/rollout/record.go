@@ -55,6 +55,29 @@ type Records interface {
 	List(ctx context.Context) ([]Record, error)
 }
 
+// Serving returns the instances that are to take requests, of all targets. Routes that are made
+// from it as a whole need no memory of their own.
+func Serving(ctx context.Context, records Records, instances Instances) ([]Instance, error) {
+	all, err := records.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list records: %w", withCause(ctx, err))
+	}
+	serving := map[string]bool{}
+	for _, rec := range all {
+		for _, id := range rec.Serving {
+			serving[id] = true
+		}
+	}
+	// the instances last: an instance that serves is listed until others are routed
+	list, err := instances.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list instances: %w", withCause(ctx, err))
+	}
+	list = slices.DeleteFunc(list, func(i Instance) bool { return !serving[i.ID] })
+	slices.SortFunc(list, byID)
+	return list, nil
+}
+
 // clone returns a record that shares no memory with r.
 func (r Record) clone() Record {
 	r.Serving, r.Kept = slices.Clone(r.Serving), slices.Clone(r.Kept)

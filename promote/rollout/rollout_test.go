@@ -174,14 +174,15 @@ func TestInstanceID(t *testing.T) {
 // watched is a Rollout on a World, and its events.
 type watched struct {
 	*rollout.Rollout
-	world  *rollouttest.World
-	events chan rollout.Event
+	world   *rollouttest.World
+	records rollout.Records
+	events  chan rollout.Event
 }
 
 func watch(t *testing.T, policy rollout.Policy, change func(*rollout.Config)) watched {
 	w := watched{world: rollouttest.NewWorld(digest(brokenImage)),
-		events: make(chan rollout.Event, 1000)}
-	cfg := rollout.Config{Records: rollout.NewMemRecords(), Instances: w.world, Routes: w.world,
+		records: rollout.NewMemRecords(), events: make(chan rollout.Event, 1000)}
+	cfg := rollout.Config{Records: w.records, Instances: w.world, Routes: w.world,
 		Policy: func(promote.Target) rollout.Policy { return policy },
 		Events: func(e rollout.Event) { w.events <- e }}
 	if change != nil {
@@ -433,7 +434,7 @@ func TestScaleAndRestart(t *testing.T) {
 	}
 	require.Equal(t, []string{"web-test-t1-g1-1", "web-test-t1-g1-3", "web-test-t1-g1-4"}, ids)
 	require.NoError(t, w.Scale(t.Context(), web, 1))
-	serving, err := w.Serving(t.Context())
+	serving, err := rollout.Serving(t.Context(), w.records, w.world)
 	require.NoError(t, err)
 	require.Len(t, serving, 1)
 	require.Equal(t, netip.MustParseAddr("127.0.0.1"), serving[0].Addr.Addr())
