@@ -147,6 +147,8 @@ type transform struct {
 	extra strings.Builder
 	// whether the driver serves an upstream
 	driven bool
+	// how many times production's connections its upstreams keep; 0 for not known yet
+	keepalive int
 	// by the name of the directive
 	names map[string]*nameInfo
 	// whether a header, parameter or variable of the name has a secret

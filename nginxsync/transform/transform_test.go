@@ -345,6 +345,8 @@ func TestRulesAreChecked(t *testing.T) {
 		{transform.Rules{ListenAt: map[string]int{"10.0.0.1:80-82": 81}},
 			`listenAt "10.0.0.1:80-82"`},
 		{transform.Rules{ListenAt: map[string]int{"10.0.0.1:80": 0}}, `listenAt "10.0.0.1:80": 0`},
+		{transform.Rules{KeepaliveTimes: -1}, "keepaliveTimes: -1, want 1 to 1024"},
+		{transform.Rules{KeepaliveTimes: 2000}, "keepaliveTimes: 2000"},
 		{vipsFor("10.0.0.1:80", "10.9.0.0/30"), `vipsAt "10.0.0.1:80": want an IP address`},
 		{vipsFor("*", "10.9.0.0/30"), `vipsAt "*": want an IP address`},
 		{vipsFor("www.x", "10.9.0.0/30"), `vipsAt "www.x": want an IP address`},
@@ -440,13 +442,14 @@ func ExampleTransform() {
 	// nginx.conf:1: log-format: the built-in access log is stated
 	// nginx.conf:1: generated: includes sluice.conf, which holds what the driver and the rules add
 	// nginx.conf:2: upstream: cluster hello_web: 1 servers give way to the driver
+	// nginx.conf:4: keepalive: the versions on all VIPs share 256 connections, production's 16 times 16
 	// nginx.conf:6: clients: answers 403 to clients outside of allowClients
 	// nginx.conf:7: listen: the test Nginx listens on 8080, on all addresses: the VIP of a request is the address it came to
 	// http {
 	//     upstream hello_web {
 	//         server 0.0.0.1;
 	//         balancer_by_lua_block { balance("hello_web") }
-	//         keepalive 16;
+	//         keepalive 256;
 	//     }
 	//     server {
 	//         if ($sluice_client = 0) {

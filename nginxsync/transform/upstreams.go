@@ -57,7 +57,12 @@ func (t *transform) upstream(n conf.Node) {
 			t.changed(c.Directive, "upstream", "%s is left out: it is about production's instances",
 				word)
 		}
-		pooled = pooled || word == "keepalive"
+		if word == "keepalive" {
+			pooled = true
+			if dynamic != nil {
+				t.pool(c)
+			}
+		}
 		if first == nil && direct && (word == "server" || word == "include" ||
 			strings.HasPrefix(word, "keepalive")) {
 			first = c.Directive
