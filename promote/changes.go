@@ -67,6 +67,8 @@ type Status struct {
 	// Deployment is the one that the change asks for; of a retirement, the one that it ends.
 	// Its Since is when the change succeeded.
 	Deployment
+	// Owner is the Promoter that carries it out.
+	Owner   string    `json:"owner,omitempty"`
 	Started time.Time `json:"started"`
 	// Ended is zero while the change is under way.
 	Ended time.Time `json:"ended,omitzero"`
@@ -113,7 +115,8 @@ func (s *state) status(cluster string, number uint64) (Status, error) {
 		now.apply(e)
 	}
 	status := Status{ID: of[0].ID(), State: now.state, Op: now.Op, Deployment: now.deployment(),
-		Started: now.Time, Ended: ended.Time, Waiting: now.waiting, Error: now.Error}
+		Owner: now.Owner, Started: now.Time, Ended: ended.Time, Waiting: now.waiting,
+		Error: now.Error}
 	if now.abort != nil {
 		status.AbortedBy, status.AbortReason = now.abort.Actor, now.abort.Reason
 	}
@@ -249,7 +252,7 @@ func (p *Promoter) Close(ctx context.Context) error {
 	}()
 	select {
 	case <-ended:
-		return nil
+		return p.leave(ctx)
 	case <-ctx.Done():
 		return fmt.Errorf("close promoter: the deployer is at work: %w", context.Cause(ctx))
 	}

@@ -2,11 +2,14 @@ package promote
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Config configures a [Promoter]. Journal and Deployer are required.
@@ -20,6 +23,13 @@ type Config struct {
 	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate
 	// alone; an empty slice means no gate.
 	Gates []Gate
+	// Owner names this Promoter among those that share the journal; no two have the same. A process
+	// that is started again may have the one that it had. The default is a random name.
+	Owner string
+	// Owners says which of the Promoters that share the journal are alive: Recover takes over only
+	// the changes of those that are not. The default, for nil, is that this one alone is, as with
+	// a journal that one process locks.
+	Owners Owners
 	// Deadlines are, by environment, how long the deployer may take to carry a change out, the time
 	// included during which it cannot be asked (ErrUnavailable). After that the earlier deployment
 	// is restored. It counts from the start of the change, and anew from each Recover that takes
@@ -65,6 +75,9 @@ func (c Config) withDefaults() Config {
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
 	}
+	if c.Owner == "" {
+		c.Owner = rand.Text()
+	}
 	if c.Retry == 0 {
 		c.Retry = defaultRetry
 	}
@@ -97,6 +110,9 @@ func (c Config) validate() error {
 				v.Validate(c.Pipeline))
 		}
 	}
+	if err := names.Actor(c.Owner); err != nil {
+		list.add("Config.Owner: %w", err)
+	}
 	environments := slices.Sorted(maps.Keys(c.Deadlines))
 	var unknown problems
 	unknown.environments(c.Pipeline, environments)
@@ -128,6 +144,7 @@ func New(cfg Config) (*Promoter, error) {
 		pipeline: cfg.Pipeline, journal: cfg.Journal, deployer: cfg.Deployer, gates: cfg.Gates,
 		deadlines: maps.Clone(cfg.Deadlines), grace: cfg.Grace, retry: cfg.Retry,
 		now: cfg.Now, log: cfg.Logger, observe: cfg.Observe,
+		owner: cfg.Owner, owners: cfg.Owners, joining: make(chan struct{}, 1),
 		lock: make(chan struct{}, 1), state: newState(), works: map[ChangeID]*work{},
 	}
 	p.living, p.close = context.WithCancelCause(context.Background())

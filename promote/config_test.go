@@ -23,13 +23,14 @@ func TestConfig(t *testing.T) {
 		"Journal":  func(c *promote.Config) { c.Journal = nil },
 		"Deployer": func(c *promote.Config) { c.Deployer = nil },
 		"Gates":    func(c *promote.Config) { c.Gates = []promote.Gate{nil} },
+		"Owner":    func(c *promote.Config) { c.Owner = "a\nb" },
 		"Deadlines": func(c *promote.Config) {
 			c.Deadlines = map[string]time.Duration{"test": -1}
 		},
 		"Grace": func(c *promote.Config) { c.Grace = -1 },
 		"Retry": func(c *promote.Config) { c.Retry = -1 },
 	}
-	free := []string{"Logger", "Now", "Observe"} // every value is good
+	free := []string{"Owners", "Logger", "Now", "Observe"} // every value is good
 	for field := range reflect.TypeFor[promote.Config]().Fields() {
 		if bad[field.Name] == nil {
 			require.Contains(t, free, field.Name)
@@ -113,13 +114,15 @@ func TestCancelled(t *testing.T) {
 		_, statusErr := p.Status(ctx, "web-1")
 		_, waitErr := p.Wait(ctx, "web-1")
 		_, recentErr := p.Recent(ctx, promote.Target{}, 0, 1)
+		_, observeErr := newPromoter(t, promote.Config{Journal: promote.NewMemJournal(),
+			Deployer: seeing{w}}).Observe(ctx, in("test"))
 		_, startErr := p.Start(ctx, request("test", "v1"))
 		for name, err := range map[string]error{
 			"promote": promoteErr, "rollback": rollbackErr, "recover": recoverErr,
 			"current": currentErr, "open": openErr,
 			"history": historyErr, "bindings": bindingsErr, "watch": watchErr,
 			"recent": recentErr, "status": statusErr, "wait": waitErr,
-			"start":  startErr,
+			"start": startErr, "observe": observeErr,
 			"abort":  p.Abort(ctx, "web-1", "a", "why"),
 			"note":   p.Note(ctx, promote.Note{Target: in("test"), Op: "restart", Actor: "a"}),
 			"bind":   p.Bind(ctx, binding("v9", digest(9))),

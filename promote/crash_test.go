@@ -46,6 +46,12 @@ func (l *life) do(f func() error) error {
 	return f()
 }
 
+func (l *life) died() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dead
+}
+
 type mortalJournal struct {
 	promote.Journal
 	*life

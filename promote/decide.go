@@ -145,6 +145,19 @@ func (s *state) resume(t Target, change uint64) (e Entry, ok bool, err error) {
 	return e, true, nil
 }
 
+// number gives an entry that is to be appended with its Seq set the number of its change and its
+// generation. A generation that it has already, from an Observer, is kept when it is higher.
+func (s *state) number(e *Entry) {
+	switch e.Kind {
+	case Started:
+		e.Change, e.Generation = e.Seq, 0
+	case Resumed, Restoring:
+	default:
+		return
+	}
+	e.Generation = max(e.Generation, e.Seq, s.place(e.Target).generation+1)
+}
+
 // holds returns nil while the generation of open has the right to act, and else an error that wraps
 // ErrFenced.
 func (s *state) holds(open Entry) error {

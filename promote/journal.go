@@ -58,8 +58,8 @@ type Entry struct {
 	Op Op `json:"op,omitempty"`
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`
-	// Generation is the Seq of the Started, Resumed or Restoring entry that gave the right to act:
-	// the fencing token.
+	// Generation is the fencing token, of the Started, Resumed or Restoring entry that gave the
+	// right to act. It is that entry's Seq, or more: one more than the newest of the target.
 	Generation uint64 `json:"generation,omitempty"`
 	// Target of a binding has the cluster only.
 	Target
@@ -74,6 +74,11 @@ type Entry struct {
 	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's. Of a
 	// Waiting entry it says why the deployer cannot be asked.
 	Error string `json:"error,omitempty"`
+	// Owner, of a Started or Resumed entry, is the Promoter that carries the change out from then
+	// on: its Config.Owner.
+	Owner string `json:"owner,omitempty"`
+	// Note, of a Resumed entry, says why its generation is higher than the journal alone explains.
+	Note string `json:"note,omitempty"`
 	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
 	// is empty after a successful restore.
 	Doubt string `json:"doubt,omitempty"`

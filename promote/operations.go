@@ -239,7 +239,7 @@ func (p *Promoter) startRetire(ctx context.Context, r RetireRequest) (ChangeID, 
 		list.texts(r.Actor, r.Reason)
 	})
 	if err == nil {
-		err = p.isClosed()
+		_, err = p.join(ctx)
 	}
 	if err != nil {
 		return "", nil, err
@@ -264,12 +264,13 @@ func (p *Promoter) Retire(ctx context.Context, r RetireRequest) (err error) {
 // ended, and an error for each that failed or could not be ended. When ctx ends it returns the
 // cause, and the changes that it has taken over go on.
 //
-// Call it at the start, once the deployer works, and again when an error of another method said
-// that an outcome could not be written down. Where several processes share a journal it also takes
-// over the changes of a living process: that process gets ErrFenced, and no harm is done.
+// Call it at the start, once the deployer works, and every few seconds from then on: it takes over
+// the changes of a process that has died since, by Config.Owners, and those of this one whose
+// outcome could not be written down. It leaves alone the changes of an owner that lives, or of
+// which that is not known.
 func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 	defer p.watched("recover", &err)()
-	if err := p.isClosed(); err != nil {
+	if _, err := p.join(ctx); err != nil {
 		return nil, err
 	}
 	var open []Entry
@@ -289,9 +290,15 @@ func (p *Promoter) Recover(ctx context.Context) (_ []Entry, err error) {
 // takeOver goes on with an open change, unless this Promoter is at work on it, and waits for its
 // end.
 func (p *Promoter) takeOver(ctx context.Context, open Entry) (Entry, error) {
+	if orphan, err := p.orphan(ctx, open); !orphan {
+		return Entry{}, err
+	}
 	_, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) {
 		if p.busy(open.ID()) {
 			return Entry{}, false, nil
+		}
+		if at := s.place(open.Target).open; at != nil && at.Owner != open.Owner {
+			return Entry{}, false, nil // another one was faster
 		}
 		return s.resume(open.Target, open.Change)
 	})

@@ -64,6 +64,11 @@ type Promoter struct {
 	log          *slog.Logger
 	observe      func(op string, took time.Duration, err error)
 
+	owner   string
+	owners  Owners
+	joining chan struct{}   // a mutex that can be waited for with a context; guards tenure
+	tenure  context.Context // nil before the first join
+
 	living   context.Context // of all work; ended by Close
 	close    context.CancelCauseFunc
 	mu       sync.Mutex         // guards works and unfollow
@@ -141,11 +146,9 @@ func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool,
 			return Entry{}, nil, err
 		}
 		e.Seq, e.Time = after+1, p.now().UTC().Round(0)
-		switch e.Kind {
-		case Started:
-			e.Change, e.Generation = e.Seq, e.Seq
-		case Resumed, Restoring:
-			e.Generation = e.Seq
+		p.state.number(&e)
+		if e.Kind == Started || e.Kind == Resumed {
+			e.Owner = p.owner
 		}
 		err = p.journal.Append(ctx, after, e)
 		if err == nil {
@@ -177,7 +180,7 @@ func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool,
 // was current at the beginning.
 func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry,
 	error)) (ChangeID, *work, error) {
-	if err := p.isClosed(); err != nil {
+	if _, err := p.join(ctx); err != nil {
 		return "", nil, err
 	}
 	change, err := p.preview(ctx, func(s *state) (Entry, error) { return decide(s, expect) })

@@ -10,7 +10,8 @@ import (
 // work is one change that this Promoter carries out. Its goroutine ends with it.
 type work struct {
 	id         ChangeID
-	generation uint64 // of the Started or Resumed entry
+	generation uint64          // of the Started or Resumed entry
+	tenure     context.Context // ends with the Promoter's right to work
 	// deploying is the context of the deployer's calls until the change fails, restoring that of
 	// the calls that restore the earlier deployment.
 	deploying, restoring context.Context
@@ -40,12 +41,17 @@ func (w *work) wait(ctx context.Context) (Deployment, error) {
 func (p *Promoter) begin(open Entry) *work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if open.Kind != Started && open.Kind != Resumed || p.isClosed() != nil {
+	if open.Kind != Started && open.Kind != Resumed || p.isClosed() != nil ||
+		p.works[open.ID()] != nil {
 		return nil
 	}
-	w := &work{id: open.ID(), generation: open.Generation, done: make(chan struct{})}
-	w.deploying, w.stop = context.WithCancelCause(p.living)
-	w.restoring, w.giveUp = context.WithCancelCause(p.living)
+	w := &work{id: open.ID(), generation: open.Generation, done: make(chan struct{}),
+		tenure: p.living}
+	if p.tenure != nil {
+		w.tenure = p.tenure
+	}
+	w.deploying, w.stop = context.WithCancelCause(w.tenure)
+	w.restoring, w.giveUp = context.WithCancelCause(w.tenure)
 	if at := p.state.place(open.Target).open; at.state == GivingUp {
 		w.giveUp(at.abort)
 	}
@@ -101,7 +107,9 @@ func (p *Promoter) tell(e Entry) {
 		} else {
 			w.giveUp(open.abort)
 		}
-	case e.Kind == Resumed && e.Generation != w.generation:
+	case e.Kind == Resumed && e.Owner == p.owner:
+		w.generation = e.Generation
+	case e.Kind == Resumed:
 		w.stop(p.state.holds(Entry{Op: e.Op, Target: e.Target, Version: e.Version,
 			Change: e.Change}))
 		w.giveUp(context.Cause(w.deploying))
@@ -112,17 +120,22 @@ func (p *Promoter) tell(e Entry) {
 func (p *Promoter) run(w *work, open Entry) (Entry, error) {
 	d := open.deployment()
 	failure := p.act(w, open)
+	if errors.Is(failure, ErrFenced) {
+		if open, failure = p.overtake(w, open, failure); failure == nil {
+			failure = p.act(w, open)
+		}
+	}
 	for {
 		var doubt string
-		if failure != nil && p.isClosed() == nil {
+		if failure != nil && w.tenure.Err() == nil {
 			var err error
 			if open, err = p.restore(w, open, failure); err != nil {
 				doubt = err.Error()
 			}
 		}
-		if closed := p.isClosed(); closed != nil && failure != nil {
+		if failure != nil && w.tenure.Err() != nil {
 			return Entry{}, fmt.Errorf("%s %s: change %s stays open for the next Recover: %w",
-				open.Op, open.Target, w.id, closed)
+				open.Op, open.Target, w.id, context.Cause(w.tenure))
 		}
 		ended, err := p.record(func(s *state) (Entry, bool, error) {
 			e, err := s.end(open, failure, doubt)

@@ -37,6 +37,8 @@ type place struct {
 	current *Deployment
 	open    *change
 	doubt   string
+	// generation is the newest one.
+	generation uint64
 }
 
 // change is a change in progress: its Started entry, with the newest generation and the failure
@@ -103,13 +105,14 @@ func (c *cluster) applyChange(e Entry) error {
 		if p.open != nil {
 			return fmt.Errorf("change %d has not ended", p.open.Change)
 		}
-		p.open = &change{Entry: e, state: Deploying}
+		p.open, p.generation = &change{Entry: e, state: Deploying}, e.Generation
 	case Resumed, Waiting, Aborting, Restoring, Succeeded, Failed:
 		if p.open == nil || p.open.Change != e.Change {
 			return fmt.Errorf("change %d is not under way", e.Change)
 		}
 		if e.Kind != Succeeded && e.Kind != Failed {
 			p.open.apply(e)
+			p.generation = p.open.Generation
 			break
 		}
 		if p.open.Generation != e.Generation {
@@ -147,6 +150,9 @@ func (c *change) apply(e Entry) {
 		}
 	default:
 		c.Generation, c.Error = e.Generation, e.Error
+		if e.Kind == Resumed {
+			c.Owner = e.Owner
+		}
 		if e.Error != "" && c.state != GivingUp {
 			c.state = PuttingBack
 		}

@@ -57,12 +57,7 @@ func (m *machine) take(e Entry, err error) string {
 		return "nothing"
 	}
 	e.Seq = m.seq + 1
-	switch e.Kind {
-	case Started:
-		e.Change, e.Generation = e.Seq, e.Seq
-	case Resumed, Restoring:
-		e.Generation = e.Seq
-	}
+	m.number(&e)
 	if err := m.apply(e); err != nil {
 		return "BROKEN: " + err.Error()
 	}
