@@ -17,6 +17,12 @@ import (
 
 var _ Upgrader = (*ExecNginx)(nil)
 
+// foreground is what to do where Nginx runs in the foreground.
+const foreground = "in the foreground (daemon off) nginx cannot be upgraded: run it in the " +
+	"background, as package supervisor does, with \"daemon\": \"\" under main in the rules; or " +
+	"stop " +
+	"it, call Mirror.Stage and Mirror.Switch, and start it"
+
 // Begin implements Upgrader with the signals of Nginx's upgrade on the fly: USR2 starts a new Nginx
 // on the sockets of the old one, WINCH has the workers of the old one end. Nginx takes neither when
 // it runs in the foreground ("daemon off").
@@ -28,8 +34,13 @@ func (n *ExecNginx) Begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The title of a master ends with the arguments that it was started with.
+	title, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", old))
+	if strings.Contains(string(title), "daemon off") {
+		return fmt.Errorf("upgrade: %s", foreground)
+	}
 	n.mark()
-	if err := signal(old, syscall.SIGUSR2); err != nil {
+	if err := n.takeNotice(ctx, old); err != nil {
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
@@ -44,15 +55,35 @@ func (n *ExecNginx) Begin(ctx context.Context) error {
 			failed = fmt.Errorf("upgrade: nginx: %s", text)
 		} else if err := retry.Sleep(wait, tries.Next(5*time.Millisecond,
 			200*time.Millisecond)); err != nil {
-			failed = fmt.Errorf("upgrade: no new nginx with workers in %s; in the foreground "+
-				"(daemon off) nginx cannot be upgraded: run it in the background, or stop it, "+
-				"call Mirror.Stage and Mirror.Switch, and start it: %w", n.PIDFile, err)
+			failed = fmt.Errorf("upgrade: no new nginx with workers in %s: %w", n.PIDFile, err)
 		}
 		if failed != nil {
 			if pid, err := n.master(); err == nil && pid != old {
 				failed = errors.Join(failed, signal(pid, syscall.SIGTERM))
 			}
 			return errors.Join(failed, n.alone(context.WithoutCancel(ctx), old))
+		}
+	}
+}
+
+// takeNotice sends USR2 until Nginx begins: it renames its pid file then. It ignores the signal in
+// the foreground, and while the process that made it a daemon lives.
+func (n *ExecNginx) takeNotice(ctx context.Context, old int) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for tries := (retry.Backoff{}); ; {
+		if pid, err := n.old(); err == nil && pid == old {
+			return nil
+		}
+		if n.Errors() != "" { // it began and failed
+			return nil
+		}
+		if err := signal(old, syscall.SIGUSR2); err != nil {
+			return err
+		}
+		if err := retry.Sleep(ctx, tries.Next(5*time.Millisecond,
+			200*time.Millisecond)); err != nil {
+			return fmt.Errorf("upgrade: nginx takes no notice of USR2; %s: %w", foreground, err)
 		}
 	}
 }

@@ -13,5 +13,6 @@ func TestOthers(t *testing.T) {
 	t.Parallel()
 	nginx.Others(t, "TestExecNginx", "TestReloadTakesAnotherZone",
 		"TestSyncSaysThatARestartIsNeeded", "TestSyncRestartsNginx", "TestRestartThatFails",
+		"TestSyncRestartsNginxOfASupervisor", "TestRestartInTheForeground",
 		"TestSyncFollowsTheProductionTree", "TestSyncKeepsTheOldTree")
 }

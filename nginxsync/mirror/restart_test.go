@@ -3,6 +3,8 @@
 package mirror_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +26,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/nginxsync/mirror"
+	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
 )
 
 func limited(zones, body string) map[string]string {
@@ -168,4 +171,112 @@ func TestRestartThatFails(t *testing.T) {
 	require.ErrorContains(t, err, "back on ")
 	require.Equal(t, 201, s.status(t, "/"))
 	require.Equal(t, 201, s.status(t, "/"))
+}
+
+// An Nginx that a supervisor looks after is replaced in the same way: the supervisor takes the new
+// one for the one that it keeps, and starts no other.
+func TestSyncRestartsNginxOfASupervisor(t *testing.T) {
+	t.Parallel()
+	program := testbed.NeedProgram(t, "nginx", "nginx")
+	dir := nginxtest.Dir(t)
+	s := &synced{port: nginxtest.Port(t), dir: filepath.Join(dir, "trees")}
+	require.NoError(t, os.Mkdir(s.dir, 0o755))
+	pid, log := filepath.Join(dir, "nginx.pid"), filepath.Join(dir, "error.log")
+	s.cfg = luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"), Memory: 1 << 20}
+	var err error
+	s.driver, err = luadriver.New(luadriver.Config{Socket: s.cfg.Socket})
+	require.NoError(t, err)
+	s.settings = syncSettings(s.dir, dir, pid, s.cfg.Socket, s.port, 1)
+	s.settings.Rules.Snippets = luadriver.Snippets(s.cfg)
+	s.settings.Rules.Main["daemon"] = "" // production's own Nginx runs in the foreground
+	s.settings.Source, s.settings.Driver = &bundle.DirSource{}, s.driver
+	s.settings.Restart = s.settings.Nginx.(*mirror.ExecNginx)
+	s.mirror, err = mirror.New(s.settings)
+	require.NoError(t, err)
+	files := func(zones, body string) map[string]string {
+		tree := limited(zones, body)
+		tree["nginx.conf"] = "daemon off;\n" + tree["nginx.conf"]
+		return tree
+	}
+	id, err := s.mirror.Stage(t.Context(), bundleOf(t, files(
+		"limit_req_zone $arg_b zone=b:1m rate=100r/s;", "return 201;")))
+	require.NoError(t, err)
+	require.NoError(t, s.mirror.Switch(id))
+	starts := make(chan error, 16)
+	nginx, err := supervisor.New(supervisor.Config{Prefix: dir, Program: program, PIDFile: pid,
+		Main: filepath.Join(s.dir, "current", "nginx.conf"), ErrorLog: log,
+		CheckEvery: time.Millisecond,
+		Before:     func() error { return luadriver.RemoveStaleSockets(s.cfg) },
+		Observe: func(op string, _ time.Duration, err error) {
+			if op == "start" {
+				starts <- err
+			}
+		}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = nginx.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		require.NoError(t, nginx.Stop(context.Background()))
+	})
+	require.NoError(t, <-starts)
+	s.synced(t, files("limit_req_zone $host zone=b:1m rate=100r/s;", "return 202;"), 202)
+	s.synced(t, files("limit_req_zone $uri zone=b:1m rate=100r/s;", "return 203;"), 203)
+	s.synced(t, files("limit_req_zone $uri zone=b:1m rate=100r/s;", "return 204;"), 204)
+	require.Empty(t, starts, "the supervisor started another one")
+	first, err := os.ReadFile(pid)
+	require.NoError(t, err)
+	master, err := strconv.Atoi(strings.TrimSpace(string(first)))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(master, syscall.SIGKILL))
+	require.NoError(t, <-starts)
+	require.Equal(t, 204, s.status(t, "/"))
+}
+
+// synced carries a tree over, and asks for the status that it answers with.
+func (s *synced) synced(t *testing.T, files map[string]string, status int) {
+	t.Helper()
+	require.NoError(t, s.mirror.Sync(t.Context(), bundleOf(t, files)))
+	require.Equal(t, status, s.status(t, "/"))
+}
+
+// In the foreground Nginx cannot be replaced: the error says so at once where its arguments do, and
+// else when it takes no notice.
+func TestRestartInTheForeground(t *testing.T) {
+	t.Parallel()
+	for _, arguments := range []bool{true, false} {
+		dir := nginxtest.Dir(t)
+		pid, main := filepath.Join(dir, "nginx.pid"), filepath.Join(dir, "nginx.conf")
+		text := fmt.Sprintf("pid %s;\nworker_processes 1;\nevents {}\n", pid)
+		var more []string
+		if arguments {
+			more = []string{"-g", "daemon off;"}
+		} else {
+			text += "daemon off;\n"
+		}
+		require.NoError(t, os.WriteFile(main, []byte(text), 0o600))
+		cmd := exec.CommandContext(t.Context(), testbed.NeedProgram(t, "nginx", "nginx"),
+			append([]string{"-p", dir, "-c", main, "-e", filepath.Join(dir, "error.log")},
+				more...)...)
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Wait() })
+		n := &mirror.ExecNginx{Prefix: dir, PIDFile: pid, ErrorLog: filepath.Join(dir, "error.log")}
+		nginxtest.Poll(t, "a worker runs", func() error {
+			active, _, err := n.Workers()
+			if err == nil && len(active) == 0 {
+				err = errors.New("none")
+			}
+			return err
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if arguments {
+			cancel() // it must not wait
+			ctx = t.Context()
+		}
+		require.ErrorContains(t, n.Begin(ctx), "in the foreground (daemon off) nginx cannot")
+		cancel()
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	}
 }
