@@ -135,6 +135,10 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 		URI: transform.Block{Name: "rewrite_by_lua_block",
 			Body: `package.loaded["sluice.routes"].uri()`},
 		Version: version,
+		Excepted: func(cluster string) transform.Block {
+			return transform.Block{Name: "rewrite_by_lua_block", Body: "package.loaded[\"sluice.routes\"]" +
+				".excepted(" + luaCluster(cluster) + ")"}
+		},
 		Unavailable: []transform.Block{
 			{Name: "header_filter_by_lua_block",
 				Body: `package.loaded["sluice.routes"].unavailable_header()`},
@@ -146,12 +150,16 @@ func Snippets(cfg SnippetConfig) transform.Snippets {
 
 // version is the directive that sets $sluice_version before the cache is asked.
 func version(cluster string) string {
-	value := luaString(cluster)
-	if name, ok := strings.CutPrefix(cluster, "$"); ok {
-		value = "ngx.var." + strings.Trim(name, "{}")
-	}
 	return `set_by_lua_block $sluice_version { return package.loaded["sluice.routes"].version(` +
-		value + `) }`
+		luaCluster(cluster) + `) }`
+}
+
+// luaCluster is the expression for a cluster, which may be a variable.
+func luaCluster(cluster string) string {
+	if name, ok := strings.CutPrefix(cluster, "$"); ok {
+		return "ngx.var." + strings.Trim(name, "{}")
+	}
+	return luaString(cluster)
 }
 
 // upstream is the driver's text for an upstream. Parameters that all servers of production had in

@@ -198,6 +198,8 @@ http {
 				name := map[netip.Addr]string{vipA: "two ", vipB: "one "}[vip]
 				require.Equal(t, name+body, got.Body, "%s: %+v", path, got)
 				require.Equal(t, cache, got.Cache, "%s: %+v", path, got)
+				require.Equal(t, map[netip.Addr]string{vipA: "v2", vipB: "v1"}[vip], got.Version,
+					"%s: %+v", path, got)
 			}
 		}
 	}

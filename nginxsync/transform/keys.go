@@ -162,8 +162,9 @@ func (t *transform) defaults(http conf.Node) {
 	if t.rules.TempDir != "" {
 		for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 			if directive := name + "_temp_path"; !have[directive] {
-				t.extra.WriteString(directive + " " +
-					conf.Quote(strings.TrimSuffix(t.rules.TempDir, "/")+"/"+name) + ";\n")
+				to := strings.TrimSuffix(t.rules.TempDir, "/") + "/" + name
+				t.extra.WriteString(directive + " " + conf.Quote(to) + ";\n")
+				t.dirs = append(t.dirs, directory{http.Directive, "", to})
 			}
 		}
 	}

@@ -74,16 +74,74 @@ func (t *transform) sharedKey(p pass, family string, stated map[*conf.Directive]
 
 // pageVersion sets $sluice_version before the cache is asked: on a hit no upstream is.
 func (t *transform) pageVersion(p pass) {
-	version := t.rules.Snippets.Version
+	version, cluster := t.rules.Snippets.Version, t.clusterOf(p)
+	if version == nil || cluster == "" {
+		return
+	}
+	location := locationOf(p.Node)
+	if excepted(p) || hasExcept(location) {
+		if t.excepted == nil {
+			t.excepted = map[*conf.Directive]exceptedPage{}
+		}
+		t.excepted[location.Directive] = exceptedPage{p.Node, cluster}
+	}
 	switch {
-	case version == nil || p.Parent().Name() == "limit_except": // where no variable may be set
+	case excepted(p): // where no variable may be set
+	case strings.Contains(p.target, "$"):
+		t.edit.InsertBefore(p.Directive, version(cluster))
+	default:
+		t.edit.Prepend(p.Parent(), version(cluster))
+	}
+}
+
+// clusterOf is the cluster that makes the pages, as text or as a variable, "" where it is not
+// known.
+func (t *transform) clusterOf(p pass) string {
+	switch {
 	case !strings.Contains(p.target, "$"):
 		if t.upstreams[strings.ToLower(p.target)] && t.routed(p.target) {
-			t.edit.Prepend(p.Parent(), version(t.cluster(p.target)))
+			return t.cluster(p.target)
 		}
+		return ""
 	case p.scheme == "" && p.Name() == "proxy_pass": // a whole URL
-	default:
-		t.edit.InsertBefore(p.Directive, version(t.clusterVariable(p.target)))
+		return ""
+	}
+	return t.clusterVariable(p.target)
+}
+
+// exceptedPage is the pass for the methods that limit_except excludes.
+type exceptedPage struct {
+	pass    conf.Node
+	cluster string
+}
+
+// exceptedVersions sets $sluice_version for the methods that limit_except excludes, in a block of
+// code: that one they inherit from the location, whose rewrites they do not run.
+func (t *transform) exceptedVersions() {
+	for n := range t.tree.All() {
+		e, ok := t.excepted[n.Directive]
+		if !ok || t.rules.Snippets.Excepted == nil {
+			continue
+		}
+		delete(t.excepted, n.Directive) // a file may stand in two places
+		block := t.rules.Snippets.Excepted(e.cluster)
+		base := strings.TrimSuffix(block.Name, "_block")
+		own := false
+		for _, name := range []string{base, base + "_block", base + "_file"} {
+			set, _ := t.effective(e.pass, name)
+			own = own || len(set) > 0
+		}
+		if own {
+			t.changed(n.Directive, "cache-key", "%s of the tree runs here: for the methods that "+
+				"limit_except excludes, X-Sluice-Version is empty on a cache hit", base)
+			continue
+		}
+		if uri := t.rules.Snippets.URI; t.stated && uri.Name == block.Name {
+			block.Body += "\n" + uri.Body // which the block hides
+		}
+		t.edit.Append(n.Directive, block.Name+" {\n"+block.Body+"\n}")
+		t.changed(n.Directive, "cache-key", "the version of a page, also for the methods that "+
+			"limit_except excludes")
 	}
 }
 

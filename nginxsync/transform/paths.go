@@ -90,6 +90,9 @@ func (t *transform) paths(n conf.Node) {
 		return
 	}
 	if to, ok := t.mapped(value); ok {
+		if strings.HasSuffix(name, "_cache_path") || strings.HasSuffix(name, "_temp_path") {
+			t.dirs = append(t.dirs, directory{n.Directive, value, to})
+		}
 		switch {
 		case to != "off":
 			t.edit.ReplaceArg(n.Directive, i, key+to)
@@ -121,6 +124,41 @@ func (t *transform) paths(n conf.Node) {
 		t.refuse(n.Directive, "%s %s: nothing maps this path, which Nginx writes to; map it in "+
 			"the rules under paths", name, key+value)
 	}
+}
+
+// directory is a directory of temporary files or of a cache, in production and in the test Nginx.
+// from is empty for one that TempDir sets.
+type directory struct {
+	at       *conf.Directive
+	from, to string
+}
+
+// caches refuses a directory that the rules put into that of a cache where production does not:
+// Nginx does not start with one directory for both, and removes what it finds below a cache's.
+func (t *transform) caches() {
+	for _, cache := range t.dirs {
+		if !strings.HasSuffix(cache.at.Name(), "_cache_path") {
+			continue
+		}
+		for _, d := range t.dirs {
+			if d.at == cache.at && d.from == cache.from || !within(d.to, cache.to) ||
+				d.from != "" && within(d.from, cache.from) {
+				continue
+			}
+			subject := "tempDir"
+			if d.from != "" {
+				subject = d.at.Name() + " " + d.from
+			}
+			t.refuse(d.at, "%s becomes %s, which the cache of %s (%s %s) has: map one of them to "+
+				"another directory", subject, d.to, cache.at.Pos(), cache.at.Name(), cache.from)
+		}
+	}
+}
+
+// within reports whether a directory is the other one or below it.
+func within(dir, other string) bool {
+	dir, other = path.Clean(dir), path.Clean(other)
+	return dir == other || strings.HasPrefix(dir, strings.TrimSuffix(other, "/")+"/")
 }
 
 // place finds the path of a directive: "1" stands for the first argument, and "state=" for the one

@@ -191,6 +191,10 @@ type Snippets struct {
 	// to the version of the cluster that made the pages under the token. The cluster may be a
 	// variable. Nil leaves the version of a page open.
 	Version func(cluster string) string
+	// Excepted is a block of a location that does what Version does, for the methods that
+	// limit_except excludes: Nginx runs none of the location's rewrites for these. Nil leaves the
+	// version of their pages open.
+	Excepted func(cluster string) Block
 	// Unavailable are blocks of the http context, for a tree that asks upstreams in another
 	// protocol than plain HTTP.
 	Unavailable []Block
@@ -408,6 +412,9 @@ func (r Rules) digest() string {
 	}
 	if s.Version != nil {
 		fmt.Fprintf(h, "%q", s.Version("a"))
+	}
+	if s.Excepted != nil {
+		fmt.Fprintf(h, "%q", s.Excepted("a"))
 	}
 	fmt.Fprintf(h, "%q %q %q %q %q %q %q %q", s.Modules, s.Defaults, s.Once, s.HTTP, s.Ended,
 		s.Token, s.URI, s.Unavailable)

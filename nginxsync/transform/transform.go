@@ -185,6 +185,10 @@ type transform struct {
 	hostHeader, hostName bool
 	// upstreams that are asked over TLS
 	tls map[string]bool
+	// of temporary files and of caches
+	dirs []directory
+	// by location with limit_except, whose pages are cached
+	excepted map[*conf.Directive]exceptedPage
 	// a default key is stated
 	stated bool
 	// names in lower case, the added ones too
@@ -493,6 +497,7 @@ func (t *transform) run() {
 	t.logs(h)
 	t.headers(h)
 	t.defaults(h)
+	t.caches()
 	t.snippets(h)
 	t.edit.Append(h.Directive, "include "+Generated+";")
 	t.changed(h.Directive, "generated",

@@ -463,3 +463,28 @@ func ExampleTransform() {
 	//     include sluice.conf;
 	// }
 }
+
+// A directory that the rules put into that of a cache is refused, unless it is there in production.
+func TestDirectoriesOfCaches(t *testing.T) {
+	t.Parallel()
+	const cache = "proxy_cache_path /c/a keys_zone=a:1m;\n"
+	for _, c := range []struct{ http, tempDir, want string }{
+		{cache + "client_body_temp_path /d/a;", "", "nginx.conf:2:1: client_body_temp_path /d/a " +
+			"becomes /t/a, " +
+			"which the cache of nginx.conf:1 (proxy_cache_path /c/a) has"},
+		{cache + "fastcgi_temp_path /d/a/b/;", "", "becomes /t/a/b/, which the cache of"},
+		{cache + "uwsgi_cache_path /d/a/ keys_zone=b:1m;", "", "uwsgi_cache_path /d/a/ becomes " +
+			"/t/a/"},
+		{cache, "/t/a/", "tempDir becomes /t/a/client_body"},
+		{cache + "proxy_temp_path /d/ab;", "/t/b", ""},
+		{cache + "proxy_temp_path /c/a/temp;", "", ""},
+	} {
+		_, err := transform.Transform(parse(t, oneFile("http { "+c.http+" }")), transform.Rules{
+			Paths: map[string]string{"/c/": "/t/", "/d/": "/t/"}, TempDir: c.tempDir})
+		if c.want == "" {
+			require.NoError(t, err, c.http)
+			continue
+		}
+		require.ErrorContains(t, err, c.want, c.http)
+	}
+}

@@ -237,6 +237,7 @@ func (t *transform) hooks(http conf.Node) map[string]bool {
 	if t.stated {
 		add("the default key of a cache", s.URI)
 	}
+	t.exceptedVersions()
 	if len(t.spoken) > 0 || t.speaksAny {
 		for _, b := range s.Unavailable {
 			add("an upstream without an instance", b)

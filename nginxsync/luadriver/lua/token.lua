@@ -82,6 +82,14 @@ function routes.version(cluster)
     return not set and "none" or set.mixed and "" or set.version
 end
 
+-- excepted is version for a method that limit_except excludes: Nginx has run none of the location's rewrites.
+function routes.excepted(cluster)
+    local var = ngx.var
+    if var.sluice_version == "" and not ngx.is_subrequest then
+        var.sluice_version = routes.version(cluster)
+    end
+end
+
 -- escaped are the bytes that Nginx escapes in a path (ngx_escape_uri, NGX_ESCAPE_URI).
 local function escaped(path)
     return (path:gsub('[%z\1-\32#%%?\127-\255]', function(c) return string.format("%%%02X", c:byte()) end))
