@@ -16,5 +16,6 @@ func TestImports(t *testing.T) {
 	depcheck.StdlibOnly(t, path+"/transform", path, path+"/bundle", path+"/mirror")
 	depcheck.StdlibOnly(t, path+"/bundle", path, path+"/transform", path+"/mirror")
 	depcheck.StdlibOnly(t, path+"/mirror")
+	depcheck.StdlibOnly(t, path+"/healthcheck", path+"/luadriver", path+"/agenthttp")
 	depcheck.StdlibOnly(t, path+"/luadriver", path+"/bundle", path+"/mirror")
 }

@@ -43,6 +43,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/strictjson"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
 
@@ -52,6 +53,9 @@ type Config struct {
 	Targets []Target
 	// Sources are shown in the status. The default is none.
 	Sources []Source
+	// Checks is shown in the status: which instances fail their checks, and why. The default is
+	// none.
+	Checks func() healthcheck.Status
 	// Lag is how long an Nginx may answer with other routes than it should have before /healthz
 	// says 503. The default is 10 seconds.
 	Lag time.Duration

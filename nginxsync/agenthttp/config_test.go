@@ -53,5 +53,5 @@ func TestConfig(t *testing.T) {
 			"Lag":       {func(cfg *Config) { cfg.Lag = -1 }},
 			"Timeout":   {func(cfg *Config) { cfg.Timeout = -1 }},
 			"DrainFile": {func(cfg *Config) { cfg.DrainFile = damaged }},
-		}, "Metrics", "Logger", "Now", "Observe")
+		}, "Checks", "Metrics", "Logger", "Now", "Observe")
 }

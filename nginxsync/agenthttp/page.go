@@ -61,7 +61,12 @@ code { overflow-wrap: anywhere }
 <ul>
 {{range .}}<li>{{.}}
 {{end}}</ul>
-{{end}}{{end}}{{with .Sources}}<h2>Sources</h2>
+{{end}}{{end}}{{with .Checks}}<h2>Checks</h2>
+<p>{{.Checked}} instances are checked, {{len .Failing}} fail</p>
+<ul>
+{{range .Failing}}<li>{{.}}
+{{end}}</ul>
+{{end}}{{with .Sources}}<h2>Sources</h2>
 <ul>
 {{range .}}<li>{{.Name}} ({{.Kind}})
 {{end}}</ul>

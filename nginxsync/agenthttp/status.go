@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 )
 
 // Status is the answer of GET /v1/status.
@@ -18,7 +19,9 @@ type Status struct {
 	Drain   Drain          `json:"drain"`
 	Started time.Time      `json:"started"`
 	Sources []SourceStatus `json:"sources"`
-	Nginx   []NginxStatus  `json:"nginx"`
+	// Checks are the checks of the instances; nil without any
+	Checks *healthcheck.Status `json:"checks,omitempty"`
+	Nginx  []NginxStatus       `json:"nginx"`
 }
 
 // SourceStatus is the state of one source.
@@ -60,6 +63,10 @@ func (h *Handler) current(r *http.Request) Status {
 			state.Detail = s.Status()
 		}
 		out.Sources = append(out.Sources, state)
+	}
+	if h.cfg.Checks != nil {
+		checks := h.cfg.Checks()
+		out.Checks = &checks
 	}
 	now := h.cfg.Now()
 	for i, l := range looks {

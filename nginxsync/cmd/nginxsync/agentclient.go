@@ -86,6 +86,13 @@ func printStatus(w io.Writer, s agenthttp.Status) {
 	for _, source := range s.Sources {
 		fmt.Fprintf(w, "source %s (%s)%s\n", source.Name, source.Kind, trouble(source.Detail))
 	}
+	if s.Checks != nil {
+		fmt.Fprintf(w, "checks: %d instances, %d fail\n", s.Checks.Checked,
+			len(s.Checks.Failing))
+		for _, failing := range s.Checks.Failing {
+			fmt.Fprintf(w, "  %s\n", failing)
+		}
+	}
 	for _, n := range s.Nginx {
 		a := n.Agent
 		fmt.Fprintf(w, "nginx %s: %d workers, revision %d, verified %d, lag %.3f s, term %d\n",

@@ -26,6 +26,7 @@ type agentFile struct {
 	Nginx     []nginxEntry  `yaml:"nginx"`
 	Sources   []sourceEntry `yaml:"sources"`
 	Guard     guardEntry    `yaml:"guard"`
+	Health    *healthEntry  `yaml:"health"`
 	Log       logEntry      `yaml:"log"`
 
 	name  string

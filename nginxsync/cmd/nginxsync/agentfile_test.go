@@ -51,6 +51,26 @@ func TestAgentFileProblems(t *testing.T) {
 		}},
 		"guard": {"guard:\n  share: 2\nsources: [{file: {path: /x}}]\n", []string{
 			"a.yaml:1: guard: agent: Config.Guard: "}},
+		"health": {"health:\n  quorum: 0.2\n  checks:\n    - {}\n    - {tcp: {}, grpc: {}}\n" +
+			"    - http: {path: x}\n    - {tcp: {}, http: {tls: {ca: /missing}}}\n" +
+			"    - grpc: {tls: {cert: /missing}}\n    - {tcp: {}, every: soon}\n" +
+			"sources: [{file: {path: /x}}]\n", []string{"a.yaml:9: want a duration"}},
+		"checks": {"health:\n  quorum: 0.2\n  checks:\n    - {}\n    - {tcp: {}, grpc: {}}\n" +
+			"    - http: {path: x}\n    - http: {tls: {ca: /missing}}\n" +
+			"    - grpc: {tls: {cert: /missing}}\nsources: [{file: {path: /x}}]\n", []string{
+			"a.yaml:2: health.quorum: 0.2: want at least guard.share, which is 0.5",
+			"a.yaml:4: health.checks[0]: want http, tcp or grpc, one of them",
+			"a.yaml:5: health.checks[1]: want http, tcp or grpc, one of them",
+			`a.yaml:6: health.checks[2]: healthcheck: Config.Path: "x"`,
+			"a.yaml:7: health.checks[3]: tls.ca: open /missing",
+			"a.yaml:8: health.checks[4]: tls.cert, tls.key: open /missing",
+		}},
+		"checks of a cluster": {"health:\n  quorum: 2\n  checks:\n    - {tcp: {}, rise: -1}\n" +
+			"    - {tcp: {}}\nsources: [{file: {path: /x}}]\n", []string{
+			"a.yaml:3: health.checks: healthcheck: Config.Checks: 0: every 0s",
+			"a.yaml:3: health.checks: healthcheck: Config.Checks: 1: want clusters",
+			"a.yaml:2: health.quorum: healthcheck: Config.Quorum: 2: want a share",
+		}},
 		"lag": {"lag: -1s\nsources: [{file: {path: /x}}]\n", []string{
 			"a.yaml:1: lag: agenthttp: Config.Lag: -1s: want 0 (default 10s) or more"}},
 		"no source":     {"lag: 1s\n", []string{"a.yaml: sources: want at least one"}},

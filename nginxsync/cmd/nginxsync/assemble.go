@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
 	"github.com/sluice-deploy/sluice/nginxsync/filesource"
+	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
 )
@@ -34,6 +35,7 @@ type assembly struct {
 	agents  []*nginxsync.Agent
 	handler *agenthttp.Handler
 	metrics *agentmetrics.Metrics
+	checks  func() healthcheck.Status // nil without checks
 }
 
 // assemble makes everything that the file asks for and starts nothing. The error lists every
@@ -67,12 +69,13 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 		return nil, err
 	}
 	source, shown := a.sources(bad)
+	source = a.check(source, bad)
 	targets := a.targets(ctx, source, bad)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	a.handler, err = agenthttp.New(agenthttp.Config{Targets: targets, Sources: shown, Lag: f.Lag,
-		DrainFile: f.DrainFile, Logger: a.log, Metrics: a.metrics,
+		Checks: a.checks, DrainFile: f.DrainFile, Logger: a.log, Metrics: a.metrics,
 		Observe: a.metrics.Observe("http")})
 	if err != nil {
 		for _, e := range flatten(err) {
