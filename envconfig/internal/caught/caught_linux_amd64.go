@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 )
@@ -34,15 +35,23 @@ func handlers() (handler, back uintptr)
 // Start begins to note the signals. One that is ignored stays ignored.
 func Start(signals ...syscall.Signal) {
 	handler, back := handlers()
+	own := action{handler: handler, flags: onStack | restart | restorer, restorer: back,
+		mask: ^uint64(0)}
 	for _, s := range signals {
+		if noted&(1<<(s-1)) != 0 {
+			continue
+		}
 		var old action
-		if !set(s, nil, &old) || old.handler == ignored || old.handler == handler {
+		if !set(s, &own, &old) { // looks and sets at once: a start does this for fifty signals
+			continue
+		}
+		if old.handler == ignored {
+			set(s, &old, nil)
+			atomic.AndUint64(&pending, ^(uint64(1) << (s - 1)))
 			continue
 		}
 		before[s] = old
 		noted |= 1 << (s - 1)
-		set(s, &action{handler: handler, flags: onStack | restart | restorer, restorer: back,
-			mask: ^uint64(0)}, nil)
 	}
 }
 
