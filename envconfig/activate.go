@@ -166,12 +166,13 @@ func (a *Activator) load() (*Manifest, error) {
 	if a.loaded != nil {
 		return a.loaded, nil
 	}
-	source, err := openSource(cmp.Or(a.Source, DefaultSource))
+	root, err := openSource(cmp.Or(a.Source, DefaultSource))
 	if err != nil {
 		return nil, err
 	}
+	source := place.NewTree(root)
 	defer source.Close()
-	a.loaded, err = loadForStart(source.FS())
+	a.loaded, err = loadForStart(source)
 	return a.loaded, err
 }
 

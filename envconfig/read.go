@@ -21,6 +21,11 @@ func ParseManifest(data []byte) (*Manifest, error) { return parseManifest(string
 func parseManifest(text string) (*Manifest, error) {
 	r := &manifestReader{Reader: fastjson.NewReader(text)}
 	r.manifest()
+	return r.whole()
+}
+
+// whole returns the manifest, of which everything was read, or the error of the reading.
+func (r *manifestReader) whole() (*Manifest, error) {
 	if err := r.End(); err != nil {
 		return nil, invalid(ManifestName, "%w", err)
 	}
@@ -28,6 +33,7 @@ func parseManifest(text string) (*Manifest, error) {
 		return nil, invalid(ManifestName, "%w", errVersion(r.version))
 	}
 	m := &r.m
+	m.head = nil // what it says is known
 	if err := m.validate(); err != nil {
 		return nil, err
 	}
@@ -59,6 +65,7 @@ type manifestReader struct {
 	version  int64
 	digest   string
 	headOnly bool
+	cut      bool // the text is not the whole manifest
 }
 
 // errHead ends the reading after the head.
@@ -82,7 +89,7 @@ func (r *manifestReader) manifest() {
 				r.m.head = head
 			}
 		case "environments":
-			if r.headOnly {
+			if r.headOnly && (r.cut || r.m.head != nil) {
 				r.Stop(errHead)
 			}
 			r.Object(r.environment)
@@ -231,10 +238,10 @@ func (r *manifestReader) witness() (w Witness) {
 const headSize, headStart = 64 << 10, 4 << 10
 
 // loadForStart is [Load], but reads no further than the head where that is enough.
-func loadForStart(fsys fs.FS) (*Manifest, error) {
-	f, size, err := place.OpenFile(fsys, ManifestName)
+func loadForStart(source *place.Tree) (*Manifest, error) {
+	f, size, err := source.OpenFile(ManifestName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Scan(fsys)
+		return Scan(source.Root().FS())
 	}
 	if err != nil {
 		return nil, err
@@ -248,44 +255,48 @@ func loadForStart(fsys fs.FS) (*Manifest, error) {
 		text, err = place.ReadOn(text, f, size, int64(limit))
 		return len(text) == limit, err
 	}
-	more, err := readTo(headStart)
-	if err != nil {
-		return nil, err
-	}
-	m, decided := parseHead(asText(text))
-	if more && !decided {
-		if more, err = readTo(headSize); err != nil {
+	for limit := headStart; ; {
+		more, err := readTo(limit)
+		if err != nil {
 			return nil, err
 		}
-		m, _ = parseHead(asText(text))
-	}
-	if m != nil {
-		return m, nil
-	}
-	if more {
-		if _, err := readTo(maxManifest); err != nil {
-			return nil, err
+		r := &manifestReader{Reader: fastjson.NewReader(asText(text)), headOnly: true, cut: more}
+		r.manifest()
+		passed := errors.Is(r.Err(), errHead) // the place of the head
+		if passed && r.m.head != nil {
+			if m := r.headed(); m != nil {
+				return m, nil
+			}
+		}
+		switch {
+		case !more && passed:
+			return parseManifest(asText(text)) // gives the reason
+		case !more:
+			return r.whole()
+		case limit == maxManifest:
+			return nil, invalid(ManifestName, "longer than %d bytes", maxManifest)
+		case passed || limit == headSize:
+			limit = maxManifest
+		default:
+			limit = headSize
 		}
 	}
-	return parseManifest(asText(text))
 }
 
 // asText returns b as a string without a copy. The bytes of b are not changed any more, though more
 // may be appended.
 func asText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// parseHead returns nil when the manifest has no head, or is not as [Manifest.JSON] writes it;
-// [ParseManifest] gives the reason. It is decided when the place of the head has been passed.
-func parseHead(text string) (m *Manifest, decided bool) {
-	r := &manifestReader{Reader: fastjson.NewReader(text), headOnly: true}
-	r.manifest()
-	m, decided = &r.m, errors.Is(r.Err(), errHead)
-	if !decided || m.head == nil || r.version != manifestVersion || m.Spec.validate() != nil {
-		return nil, decided
+// headed returns the manifest of the head that was read, or nil when it is not as [Manifest.JSON]
+// writes it.
+func (r *manifestReader) headed() *Manifest {
+	m := &r.m
+	if r.version != manifestVersion || m.Spec.validate() != nil {
+		return nil
 	}
 	m.digest = r.digest
 	for name, digest := range m.head.Environments {
 		m.Environments[name] = &Environment{Name: name, digest: digest}
 	}
-	return m, true
+	return m
 }

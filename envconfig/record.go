@@ -3,6 +3,7 @@ package envconfig
 import (
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"time"
@@ -61,12 +62,21 @@ func (r *record) says(other *record, w *wanted) bool {
 		r.known == len(w.files) && len(r.Files) == 0 && slices.Equal(r.Dirs, other.Dirs)
 }
 
-// readRecord returns the record of the last activation, or nil. With w, which may be nil, it counts
-// the files at the beginning that are those of w in known and does not keep them.
-func readRecord(state string, t *place.Tree, besides string, w *wanted) *record {
+// readRecord returns the record of the last activation, or nil. below is the state directory's path
+// in t, or "". With w, which may be nil, it counts the files at the beginning that are those of w in
+// known and does not keep them.
+func readRecord(state, below string, t *place.Tree, besides string, w *wanted) *record {
+	if below != "" { // mostly that is open already
+		if text, err := t.ReadText(path.Join(below, recordName), maxManifest); err == nil {
+			if r := parseRecord(text, w); r != nil {
+				return r
+			}
+		}
+	}
 	if s, err := place.OpenRoot(state); err == nil {
-		defer s.Close()
-		if text, err := place.ReadText(s.FS(), recordName, maxManifest); err == nil {
+		st := place.NewTree(s)
+		defer st.Close()
+		if text, err := st.ReadText(recordName, maxManifest); err == nil {
 			if r := parseRecord(text, w); r != nil {
 				return r
 			}
@@ -76,7 +86,7 @@ func readRecord(state string, t *place.Tree, besides string, w *wanted) *record 
 	if err != nil {
 		return nil
 	}
-	text, err := place.ReadText(d.FS(), base, maxManifest)
+	text, err := d.ReadText(base, maxManifest)
 	if err != nil {
 		return nil
 	}

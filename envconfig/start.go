@@ -87,7 +87,7 @@ func (s *start) compare(committed []place.Committed) (err error) {
 	if err := s.layout.checkLinks(root); err != nil {
 		return err
 	}
-	read := readRecord(s.state, s.targets, s.layout.beside(s.manifest), s.wanted)
+	read := readRecord(s.state, s.layout.state, s.targets, s.layout.beside(s.manifest), s.wanted)
 	s.before = read.with(committed)
 	stale := s.wanted.stale(s.targets, s.layout, s.manifest, s.before)
 	s.plan, err = place.Diff(s.targets, s.wanted.files, stale, s.made())

@@ -88,7 +88,7 @@ func (a *Activator) record() (*record, *place.Tree, error) {
 	}
 	t := place.NewTree(root)
 	l := newLayout(rootName, cmp.Or(a.Source, DefaultSource), state, m)
-	r := readRecord(state, t, l.beside(m), nil)
+	r := readRecord(state, l.state, t, l.beside(m), nil)
 	if r == nil {
 		t.Close()
 		return nil, nil, fmt.Errorf("record in %s: nothing was activated here, or not by this "+
@@ -186,7 +186,8 @@ func (a *Activator) verifyBehind(environment string) ([]Drift, error) {
 // WriteManifest replaces manifest.json in the source directory as a whole. Everyone may read it.
 func WriteManifest(source *os.Root, m *Manifest) error {
 	const draft = place.TempPrefix + ManifestName
-	t := place.NewTree(source) // not closed: the root is the caller's
+	t := place.NewTree(source)
+	defer t.Forget() // not Close: the root is the caller's
 	err := t.Create(draft, 0o644, func(w io.Writer) error {
 		_, err := w.Write(m.JSON())
 		return err

@@ -46,7 +46,7 @@ func writable(t *Tree, dir string) error {
 		return err
 	}
 	if err := d.access("."); err != nil {
-		info, statErr := d.Stat(".")
+		info, statErr := d.stat()
 		if statErr != nil {
 			return fmt.Errorf("/%s (%w)", dir, err)
 		}
@@ -63,7 +63,7 @@ func stickyProtected(t *Tree, name string) bool {
 	if user == 0 || err != nil {
 		return false
 	}
-	dir, err := d.Stat(".")
+	dir, err := d.stat()
 	if err != nil || dir.Mode()&fs.ModeSticky == 0 || uid(dir) == user {
 		return false
 	}

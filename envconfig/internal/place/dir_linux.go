@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"runtime"
 	"strconv"
 	"strings"
@@ -14,56 +15,139 @@ import (
 
 // Dir is an open directory of a [Tree]. It opens files by their name alone and without following a
 // link, so that they need neither the walk nor the poller of package os: those are most of the
-// system calls for a small file.
+// system calls for a small file. For all that is rare it opens an [os.Root] of the directory.
 type Dir struct {
-	*os.Root
-	handle *os.File
+	tree *Tree
+	name string
+	fd   descriptor // none where the directory may be searched but not read
+	slow *os.Root   // nil until it is needed
 }
 
-func newDir(root *os.Root) (*Dir, error) {
-	handle, err := root.Open(".")
-	if errors.Is(err, fs.ErrPermission) {
-		return &Dir{Root: root}, nil // it may be searched but not read
+// none is no descriptor.
+const none descriptor = -1
+
+// atCWD stands for the working directory, AT_FDCWD of <fcntl.h>.
+const atCWD descriptor = -100
+
+// openDir opens a directory of the tree from the one above it. A link on the way, and any error but
+// that there is no such directory, is left to os.Root, which knows where a link may lead.
+func (t *Tree) openDir(name string) (*Dir, error) {
+	d := &Dir{tree: t, name: name, fd: none}
+	if name == "." {
+		d.slow = t.root
+		if d.fd = openSame(t.root); d.fd != none {
+			return d, nil
+		}
+		return d, d.openSlow()
 	}
-	if err != nil {
+	dir, base := path.Split(name)
+	parent, err := t.Dir(path.Clean(dir))
+	if err == nil && parent.fd != none {
+		d.fd, err = openAt(parent.fd, base, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+		if err == nil {
+			return d, nil
+		}
+		d.fd = none
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return &Dir{root, handle}, nil
+	if d.slow, err = t.root.OpenRoot(DirName(name)); err != nil {
+		return nil, err
+	}
+	return d, d.openSlow()
+}
+
+// openSame opens the directory of a root by its name, unless that leads elsewhere by now. Package
+// os would register it with its poller, which a start needs for nothing else.
+func openSame(root *os.Root) descriptor {
+	fd, err := openAt(atCWD, root.Name(), syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return none
+	}
+	var here syscall.Stat_t
+	info, err := root.Stat(".")
+	if err == nil {
+		err = syscall.Fstat(int(fd), &here)
+	}
+	if err == nil {
+		there, ok := info.Sys().(*syscall.Stat_t)
+		if ok && there.Dev == here.Dev && there.Ino == here.Ino {
+			return fd
+		}
+	}
+	fd.Close()
+	return none
+}
+
+// openSlow gives d the descriptor of its os.Root, if the directory may be read.
+func (d *Dir) openSlow() error {
+	f, err := d.slow.Open(".")
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	d.fd, err = openAt(descriptor(f.Fd()), ".", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	return err
+}
+
+// root returns the os.Root of the directory.
+func (d *Dir) root() (*os.Root, error) {
+	if d.slow == nil {
+		root, err := d.tree.root.OpenRoot(DirName(d.name))
+		if err != nil {
+			return nil, err
+		}
+		d.slow = root
+	}
+	return d.slow, nil
 }
 
 func (d *Dir) close() {
-	if d.handle != nil {
-		d.handle.Close()
+	if d.fd != none {
+		d.fd.Close()
+	}
+	if d.slow != nil && d.slow != d.tree.root {
+		d.slow.Close()
 	}
 }
 
 // descriptor is a regular file, or a directory to be locked.
 type descriptor int
 
-func (d *Dir) openFile(name string, flags int, mode uint32) (descriptor, error) {
+// openAt opens an entry of the directory in. The last element of name is not followed where it is a
+// link.
+func openAt(in descriptor, name string, flags int, mode uint32) (descriptor, error) {
 	for {
 		flags |= syscall.O_NOFOLLOW | syscall.O_CLOEXEC
-		fd, err := syscall.Openat(int(d.handle.Fd()), name, flags, mode)
+		fd, err := syscall.Openat(int(in), name, flags, mode)
 		if err == nil {
 			return descriptor(fd), nil
 		}
 		if !errors.Is(err, syscall.EINTR) {
-			return 0, &fs.PathError{Op: "openat", Path: name, Err: err}
+			return none, &fs.PathError{Op: "openat", Path: name, Err: err}
 		}
 	}
+}
+
+func (d *Dir) openFile(name string, flags int, mode uint32) (descriptor, error) {
+	return openAt(d.fd, name, flags, mode)
 }
 
 // Look returns the mode and the size of the entry with the name; a link is not followed. It is
 // os.Root.Lstat without its allocations.
 func (d *Dir) Look(name string) (fs.FileMode, int64, error) {
-	if number := fstatat(); d.handle != nil && number != 0 {
+	if number := fstatat(); d.fd != none && number != 0 {
 		path, err := syscall.BytePtrFromString(name)
 		if err != nil {
 			return 0, 0, &fs.PathError{Op: "fstatat", Path: name, Err: err}
 		}
 		const noFollow = 0x100 // AT_SYMLINK_NOFOLLOW
 		var st syscall.Stat_t
-		_, _, errno := syscall.Syscall6(number, d.handle.Fd(),
+		_, _, errno := syscall.Syscall6(number, d.fd.Fd(),
 			uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&st)), noFollow, 0, 0)
 		switch {
 		case errno == 0 && st.Mode&^uint32(fs.ModePerm) == syscall.S_IFREG:
@@ -81,8 +165,8 @@ func (d *Dir) Look(name string) (fs.FileMode, int64, error) {
 
 // openRead opens a file that is not a link.
 func (d *Dir) openRead(name string) (io.ReadCloser, error) {
-	if d.handle == nil {
-		return d.Open(name)
+	if d.fd == none {
+		return d.slow.Open(name)
 	}
 	const noWait = syscall.O_NONBLOCK // for the writer of a pipe
 	return d.openFile(name, syscall.O_RDONLY|noWait, 0)
@@ -90,15 +174,15 @@ func (d *Dir) openRead(name string) (io.ReadCloser, error) {
 
 // openNew makes a file that must not exist.
 func (d *Dir) openNew(name string) (newFile, error) {
-	if d.handle == nil {
-		return d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if d.fd == none {
+		return d.slow.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	return d.openFile(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
 }
 
 // again opens the directory once more, for a lock that is kept when the Tree closes the directory.
 func (d *Dir) again() (handle, error) {
-	if d.handle == nil {
+	if d.fd == none {
 		return nil, fs.ErrPermission
 	}
 	return d.openFile(".", syscall.O_RDONLY, 0)
@@ -110,10 +194,10 @@ func (f descriptor) Fd() uintptr { return uintptr(f) }
 // rename gives a file of the directory another name. Unlike os.Root.Rename it does not look first
 // whether a directory has that name; the kernel refuses that in any case.
 func (d *Dir) rename(from, to string) error {
-	if d.handle == nil {
-		return d.Rename(from, to)
+	if d.fd == none {
+		return d.slow.Rename(from, to)
 	}
-	fd := int(d.handle.Fd())
+	fd := int(d.fd)
 	if err := syscall.Renameat(fd, from, fd, to); err != nil {
 		return &os.LinkError{Op: "renameat", Old: from, New: to, Err: err}
 	}
@@ -162,8 +246,8 @@ func (f descriptor) Truncate(size int64) error {
 
 // openWrite opens a file, which is not a link, to write from its beginning.
 func (d *Dir) openWrite(name string) (oldFile, error) {
-	if d.handle == nil {
-		return d.OpenFile(name, os.O_WRONLY, 0)
+	if d.fd == none {
+		return d.slow.OpenFile(name, os.O_WRONLY, 0)
 	}
 	const noWait = syscall.O_NONBLOCK // for the reader of a pipe
 	return d.openFile(name, syscall.O_WRONLY|noWait, 0)
@@ -171,7 +255,7 @@ func (d *Dir) openWrite(name string) (oldFile, error) {
 
 // mounted reports whether a file is a mount of its own, by proc_pid_fdinfo(5).
 func (d *Dir) mounted(name string) bool {
-	if d.handle == nil {
+	if d.fd == none {
 		return false
 	}
 	const path = 0x200000 // O_PATH
@@ -180,7 +264,7 @@ func (d *Dir) mounted(name string) bool {
 		return false
 	}
 	defer f.Close()
-	of, dir := mount(f), mount(d.handle)
+	of, dir := mount(f), mount(d.fd)
 	return of != "" && dir != "" && of != dir
 }
 
@@ -201,7 +285,7 @@ func mount(f handle) string {
 // access returns why files cannot be made in the directory, or why the file cannot be written, or
 // nil; "." is the directory itself.
 func (d *Dir) access(name string) error {
-	if d.handle == nil {
+	if d.fd == none {
 		return nil // cannot be asked without a descriptor: the first file shows it
 	}
 	const write, search = 2, 1
@@ -209,7 +293,7 @@ func (d *Dir) access(name string) error {
 	if name == "." {
 		mode |= search
 	}
-	return syscall.Faccessat(int(d.handle.Fd()), name, mode, 0)
+	return syscall.Faccessat(int(d.fd), name, mode, 0)
 }
 
 // fstatat is the number of fstatat(2), or 0.
@@ -238,7 +322,7 @@ func syncfs() uintptr {
 // sync waits until the file system of the directory, ".", or of a file in it has written its
 // buffers to the disk. A file system in synced is passed over, and is in synced afterwards.
 func (d *Dir) sync(name string, synced map[uint64]bool) error {
-	if d.handle == nil || syncfs() == 0 {
+	if d.fd == none || syncfs() == 0 {
 		syscall.Sync()
 		return nil
 	}

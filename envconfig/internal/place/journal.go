@@ -101,7 +101,7 @@ func readJournal(t *Tree, dir string, p phase) (*journal, error) {
 	if _, _, err := d.Look(base); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // as at nearly every start
 	}
-	text, err := ReadText(d.FS(), base, maxJournal)
+	text, err := d.ReadText(base, maxJournal)
 	if err != nil {
 		return nil, TargetError("/"+j.name(p), err)
 	}

@@ -10,7 +10,16 @@ import (
 // ReadFile reads a regular file of at most limit bytes. The error matches [ErrInvalid] when the
 // file is longer or something else has the name: to open a pipe would wait for a writer.
 func ReadFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	f, size, err := OpenFile(fsys, name)
+	return readFile(func(name string) (io.ReadCloser, int64, error) {
+		return OpenFile(fsys, name)
+	}, name, limit)
+}
+
+// opener opens a regular file and returns its size in bytes.
+type opener func(name string) (f io.ReadCloser, size int64, err error)
+
+func readFile(open opener, name string, limit int64) ([]byte, error) {
+	f, size, err := open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -25,12 +34,15 @@ func ReadFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
 // ReadText is [ReadFile] for content that is used as a string; the content is not copied.
 func ReadText(fsys fs.FS, name string, limit int64) (string, error) {
 	b, err := ReadFile(fsys, name, limit)
-	return unsafe.String(unsafe.SliceData(b), len(b)), err // nothing else has b
+	return asText(b), err
 }
+
+// asText returns b as a string without a copy. Nothing else has b.
+func asText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // OpenFile opens a regular file and returns its size in bytes. The error matches [ErrInvalid] when
 // something else has the name.
-func OpenFile(fsys fs.FS, name string) (f fs.File, size int64, err error) {
+func OpenFile(fsys fs.FS, name string) (f io.ReadCloser, size int64, err error) {
 	info, err := fs.Stat(fsys, name)
 	if err == nil {
 		err = mustBeFile(info.Mode(), name)

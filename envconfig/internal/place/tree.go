@@ -56,22 +56,15 @@ func (t *Tree) Dir(name string) (*Dir, error) {
 	if err := t.absent[name]; err != nil {
 		return nil, err
 	}
-	root := t.root
-	if name != "." {
-		var err error
-		if root, err = t.root.OpenRoot(DirName(name)); err != nil {
-			err = &fs.PathError{Op: "open", Path: name, Err: Cause(err)}
-			if errors.Is(err, fs.ErrNotExist) {
-				if t.absent == nil {
-					t.absent = map[string]error{}
-				}
-				t.absent[name] = err
-			}
-			return nil, err
-		}
-	}
-	d, err := newDir(root)
+	d, err := t.openDir(name)
 	if err != nil {
+		err = &fs.PathError{Op: "open", Path: name, Err: Cause(err)}
+		if errors.Is(err, fs.ErrNotExist) {
+			if t.absent == nil {
+				t.absent = map[string]error{}
+			}
+			t.absent[name] = err
+		}
 		return nil, err
 	}
 	if len(t.open) >= maxOpen {
@@ -102,9 +95,6 @@ func (t *Tree) Forget() {
 	clear(t.absent)
 	for _, d := range t.open {
 		d.close()
-		if d.Root != t.root {
-			d.Root.Close()
-		}
 	}
 	clear(t.open)
 }
@@ -151,14 +141,14 @@ func (t *Tree) link(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return d.Link(base, path.Base(to))
+	return d.link(base, path.Base(to))
 }
 
 // Remove removes a file or an empty directory. It is no error when there is none.
 func (t *Tree) Remove(name string) error {
 	d, base, err := t.Split(name)
 	if err == nil {
-		err = d.Remove(base)
+		err = d.remove(base)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -175,7 +165,7 @@ func (t *Tree) Create(name string, mode fs.FileMode, fill func(io.Writer) error)
 	}
 	f, err := d.openNew(base)
 	if errors.Is(err, fs.ErrExist) {
-		if err = d.Remove(base); err == nil {
+		if err = d.remove(base); err == nil {
 			f, err = d.openNew(base)
 		}
 	}
@@ -210,16 +200,35 @@ func (t *Tree) Open(name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
+// OpenFile opens a regular file, or a link to one that is below the root, and returns its size in
+// bytes. The error matches [ErrInvalid] when something else has the name.
+func (t *Tree) OpenFile(name string) (f io.ReadCloser, size int64, err error) {
+	if d, base, err := t.Split(name); err == nil {
+		if mode, size, err := d.Look(base); err == nil && mode.IsRegular() {
+			if f, err := d.openRead(base); err == nil {
+				return f, size, nil
+			}
+		}
+	}
+	return OpenFile(t.root.FS(), name)
+}
+
+// ReadText is [ReadText] for a file of the tree.
+func (t *Tree) ReadText(name string, limit int64) (string, error) {
+	b, err := readFile(t.OpenFile, name, limit)
+	return asText(b), err
+}
+
 // symlink makes a link to text. A file that has the name is removed first.
 func (t *Tree) symlink(name, text string) error {
 	d, base, err := t.Split(name)
 	if err != nil {
 		return err
 	}
-	err = d.Symlink(text, base)
+	err = d.symlink(text, base)
 	if errors.Is(err, fs.ErrExist) {
-		if err = d.Remove(base); err == nil {
-			err = d.Symlink(text, base)
+		if err = d.remove(base); err == nil {
+			err = d.symlink(text, base)
 		}
 	}
 	return err
@@ -243,15 +252,9 @@ func (t *Tree) mkdir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := parent.Mkdir(base, 0o700); err != nil {
-		return err
-	}
+	err = parent.mkdir(base)
 	clear(t.absent)
-	d, err := parent.Open(base)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Chmod(0o755), d.Close())
+	return err
 }
 
 // Replace writes data to a small file that is replaced as a whole and that only this user may read.
