@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -36,11 +35,13 @@ type Config struct {
 	// an index. The default is linux on the architecture of this process, as in
 	// promote/ociregistry.
 	Platform v1.Platform
-	// Repositories names repositories, as host:port/name, in which a layer may be already; a push
-	// asks the registry to take such a layer over instead of sending it. The repositories that this
-	// engine pushed to are remembered without it. The default is none.
+	// Repositories names repositories, as host:port/name, in which a layer may be already, the most
+	// likely ones first: a build asks a few of them, however many there are, and the registry takes
+	// the layer over instead of receiving it. The repositories that this engine pushed to are
+	// remembered without it. The default is none.
 	Repositories func() []string
-	// TempDir is where layers are spooled during a build. The default is os.TempDir.
+	// TempDir is where layers are spooled during a build. The first build of an engine removes what
+	// a killed process has left there. The default is os.TempDir.
 	TempDir string
 	// Now is the clock of Observe. Nothing in an image depends on it. The default, for nil, is
 	// time.Now.
@@ -64,6 +65,8 @@ type Engine struct {
 	config Config
 	known  digests
 	places places
+
+	sweep sync.Once // of TempDir
 
 	mu    sync.Mutex
 	bases map[v1.Hash]tree // never changed once here
@@ -137,15 +140,20 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 	if err != nil {
 		return builder.Result{}, err
 	}
-	dir, err := os.MkdirTemp(e.config.TempDir, "sluice-build-*")
+	e.sweep.Do(func() { sweep(e.config.TempDir) })
+	spool, err := newSpool(e.config.TempDir)
 	if err != nil {
 		return builder.Result{}, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, spool.remove()) }()
 
 	meter := &meter{next: e.config.Transport, sent: map[string]bool{}}
+	options, err := e.options(ctx, meter)
+	if err != nil {
+		return builder.Result{}, err
+	}
 	b := &build{
-		ctx: ctx, engine: e, options: e.options(ctx, meter), plan: plan, files: files, dir: dir,
+		ctx: ctx, engine: e, options: options, plan: plan, files: files, dir: spool.dir,
 		log: &progress{request: &r}, declared: map[string]bool{}, done: map[int]*stage{},
 		images: map[string]*stage{},
 	}
@@ -190,12 +198,23 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	return t, nil
 }
 
-func (e *Engine) options(ctx context.Context, transport http.RoundTripper) []remote.Option {
-	return []remote.Option{
+// options are those of a build's requests to registries. They share one session for each repository,
+// so that it is greeted and asked for a token once.
+func (e *Engine) options(ctx context.Context, transport http.RoundTripper) ([]remote.Option, error) {
+	options := []remote.Option{
 		remote.WithContext(ctx), remote.WithTransport(transport),
 		remote.WithAuthFromKeychain(e.config.Keychain),
 		remote.WithPlatform(e.config.Platform), remote.WithUserAgent("sluice"),
 	}
+	puller, err := remote.NewPuller(options...)
+	if err != nil {
+		return nil, err
+	}
+	pusher, err := remote.NewPusher(options...)
+	if err != nil {
+		return nil, err
+	}
+	return append(options, remote.Reuse(puller), remote.Reuse(pusher)), nil
 }
 
 const sourceDateEpoch = "SOURCE_DATE_EPOCH"

@@ -30,6 +30,7 @@ type build struct {
 	declared map[string]bool // names of ARG
 	done     map[int]*stage
 	images   map[string]*stage // that COPY --from names, by reference
+	asked    int               // how often another repository was asked for a layer
 }
 
 // run builds the last stage, after the stages that it needs.

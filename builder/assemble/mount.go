@@ -52,30 +52,48 @@ func (s *stage) mountable(to name.Repository) ([]v1.Layer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if from, ok := s.find(to, digest); ok {
+		size, err := l.Size()
+		if err != nil {
+			return nil, err
+		}
+		if from, ok := s.find(to, digest, size); ok {
 			layers[i] = &remote.MountableLayer{Layer: l, Reference: from.Digest(digest.String())}
 		}
 	}
 	return layers, nil
 }
 
-// find names another repository of the same registry that has the blob.
-func (s *stage) find(to name.Repository, digest v1.Hash) (name.Repository, bool) {
+// find names another repository of the same registry that has the blob of that size.
+func (s *stage) find(to name.Repository, digest v1.Hash, size int64) (name.Repository, bool) {
 	if r, ok := s.engine.places.get(to.RegistryStr(), digest); ok {
 		return r, r.String() != to.String()
 	}
-	if s.engine.config.Repositories == nil || s.has(to, digest) {
+	if s.engine.config.Repositories == nil || size < worthAsking || s.asked >= maxAsked ||
+		s.has(to, digest) {
 		return name.Repository{}, false
 	}
 	for _, text := range s.engine.config.Repositories() {
 		r, err := name.NewRepository(text, ociref.NameOptions(s.engine.config.Insecure, text)...)
-		if err == nil && r.RegistryStr() == to.RegistryStr() && r.String() != to.String() &&
-			s.has(r, digest) {
+		if err != nil || r.RegistryStr() != to.RegistryStr() || r.String() == to.String() {
+			continue
+		}
+		if s.has(r, digest) {
 			return r, true
+		}
+		if s.asked++; s.asked >= maxAsked {
+			break
 		}
 	}
 	return name.Repository{}, false
 }
+
+const (
+	// maxAsked bounds how often a build asks other repositories for a layer without success: a
+	// company has a thousand, and most layers are new.
+	maxAsked = 2
+	// worthAsking is the size, in bytes, of a layer that is sent more slowly than asked for.
+	worthAsking = 256 << 10
+)
 
 // has reports whether the repository has the blob; one that may not be looked into has nothing.
 func (s *stage) has(r name.Repository, digest v1.Hash) bool {

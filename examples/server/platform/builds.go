@@ -204,12 +204,14 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 // share.
 func (p *Platform) repositories() []string {
 	builds, _ := p.builds.list() // without the list, a shared layer is sent once more
+	slices.SortFunc(builds, func(a, b Build) int { return b.Started.Compare(a.Started) })
 	var list []string
+	known := map[string]bool{}
 	for _, b := range builds {
-		if b.State == BuildSucceeded {
+		if b.State == BuildSucceeded && !known[b.Cluster] {
+			known[b.Cluster] = true
 			list = append(list, p.repository(b.Cluster))
 		}
 	}
-	slices.Sort(list)
-	return slices.Compact(list)
+	return list
 }

@@ -1,0 +1,86 @@
+package assemble
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A build keeps its layers in a directory of TempDir that it holds a lock on. The lock ends with the
+// process, so that the directory of a killed build is known by its lock: the next engine that
+// builds there removes it.
+
+const (
+	spoolPrefix    = "sluice-build-"     // of a directory that was locked before it got the name
+	unlockedPrefix = ".sluice-spool-new" // of one that may not be locked yet
+)
+
+// spool is the directory of one build.
+type spool struct {
+	dir  string
+	lock *os.File
+}
+
+func newSpool(tempDir string) (spool, error) {
+	if tempDir == "" {
+		tempDir = os.TempDir()
+	}
+	made, err := os.MkdirTemp(tempDir, unlockedPrefix)
+	if err != nil {
+		return spool{}, err
+	}
+	lock, err := os.Open(made)
+	if err != nil {
+		return spool{}, errors.Join(err, os.Remove(made))
+	}
+	_, err = tryLock(lock)
+	dir := filepath.Join(tempDir, spoolPrefix+strings.TrimPrefix(filepath.Base(made), unlockedPrefix))
+	if err == nil {
+		err = os.Rename(made, dir)
+	}
+	if err != nil {
+		return spool{}, errors.Join(err, lock.Close(), os.Remove(made))
+	}
+	return spool{dir, lock}, nil
+}
+
+func (s spool) remove() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }
+
+// sweep removes the directories of builds whose process has ended. What it cannot remove stays, as
+// does a directory of another user.
+func sweep(tempDir string) {
+	if tempDir == "" {
+		tempDir = os.TempDir()
+	}
+	for _, prefix := range []string{spoolPrefix, unlockedPrefix} {
+		found, _ := filepath.Glob(filepath.Join(tempDir, prefix+"*"))
+		for _, dir := range found {
+			if prefix == unlockedPrefix && !older(dir, time.Hour) {
+				continue // its build may be about to lock it
+			}
+			removeUnlocked(dir)
+		}
+	}
+}
+
+func older(path string, age time.Duration) bool {
+	info, err := os.Lstat(path)
+	return err == nil && time.Since(info.ModTime()) > age
+}
+
+// removeUnlocked removes the directory unless a process holds its lock.
+func removeUnlocked(dir string) {
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if free, err := tryLock(f); free && err == nil {
+		os.RemoveAll(dir)
+	}
+}
