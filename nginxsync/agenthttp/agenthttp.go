@@ -7,6 +7,7 @@
 //	POST /v1/release     {"id": "baseline/hello_web", "by": "ops"} lets a held change take effect
 //	GET  /v1/explain     ?vip=10.58.0.2&url=http://a.example/x or &cluster=hello_web: see Explanation
 //	GET  /v1/inflight    requests in flight to the instances in the routes
+//	POST /v1/probe       asks Nginx for a page on a VIP, from this host: see Probe
 //	POST /v1/drain       {"by": "ops"} takes the host out of the load balancer
 //	POST /v1/undrain     {"by": "ops"} puts it back
 //	GET  /healthz        200 while the host may get requests, else 503, as JSON: see Health
@@ -17,6 +18,7 @@
 //   - give New the agents of the process with the drivers that they use;
 //   - serve the handler on a unix socket that only operators may open, or on a loopback address: a
 //     client that reaches it may release changes and drain the host;
+//   - serve Handler.Remote where the platform reaches it, with a token: package hosts asks there;
 //   - serve Handler.Public, which has /healthz and /metrics only, where load balancers and
 //     Prometheus reach it.
 //
@@ -159,6 +161,7 @@ func (h *Handler) routes() {
 	h.handle(h.mux, "POST /v1/release", h.release)
 	h.handle(h.mux, "GET /v1/explain", h.explain)
 	h.handle(h.mux, "GET /v1/inflight", h.inFlight)
+	h.handle(h.mux, "POST /v1/probe", h.probe)
 	h.handle(h.mux, "POST /v1/drain", h.drained(true))
 	h.handle(h.mux, "POST /v1/undrain", h.drained(false))
 	for _, mux := range []*http.ServeMux{h.mux, h.public} {
@@ -174,6 +177,7 @@ var rules = httpproblem.Rules{
 	{Err: nginxsync.ErrNotFound, Kind: httpproblem.NotFound},
 	{Err: nginxsync.ErrTooLarge, Kind: httpproblem.TooLarge},
 	{Err: errForbidden, Kind: httpproblem.Forbidden},
+	{Err: errToken, Kind: httpproblem.Unauthenticated},
 	{Err: errUnavailable, Kind: httpproblem.Unavailable},
 }
 

@@ -38,8 +38,9 @@ func ParseListen(text string) (network, addr string, err error) {
 
 // Client asks a Handler. It is safe for concurrent use.
 type Client struct {
-	http http.Client
-	base string
+	http  http.Client
+	base  string
+	token string // of a remote one
 }
 
 // NewClient makes a client for a place as ParseListen takes it. It sends nothing yet.
@@ -84,6 +85,9 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, into 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(req)
 	if ctx.Err() != nil {

@@ -21,6 +21,7 @@ import (
 type agentFile struct {
 	Listen    string        `yaml:"listen"`
 	Public    string        `yaml:"public"`
+	Remote    *remoteEntry  `yaml:"remote"`
 	Lag       time.Duration `yaml:"lag"`
 	DrainFile string        `yaml:"drainFile"`
 	Nginx     []nginxEntry  `yaml:"nginx"`
@@ -31,6 +32,14 @@ type agentFile struct {
 
 	name  string
 	lines map[string]int // by path, such as sources[0].consul
+}
+
+// remoteEntry lets a platform on another machine ask and drain.
+type remoteEntry struct {
+	Listen    string `yaml:"listen"`
+	TokenFile string `yaml:"tokenFile"`
+	Cert      string `yaml:"cert"`
+	Key       string `yaml:"key"`
 }
 
 type nginxEntry struct {

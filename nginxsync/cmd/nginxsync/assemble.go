@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -34,6 +36,8 @@ type assembly struct {
 	stops   []func(context.Context) error // of each Nginx that ends with the agent
 	agents  []*nginxsync.Agent
 	handler *agenthttp.Handler
+	remote  http.Handler // nil without remote
+	tls     *tls.Config  // of remote
 	metrics *agentmetrics.Metrics
 	checks  func() healthcheck.Status // nil without checks
 }
@@ -60,6 +64,7 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 	if !filepath.IsAbs(f.DrainFile) {
 		bad("drainFile", fmt.Errorf("%.128q: want an absolute path", f.DrainFile))
 	}
+	token := a.entrance(bad)
 	var err error
 	if a.log, err = newLogger(f.Log, stderr); err != nil {
 		bad("log", err)
@@ -86,6 +91,11 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 			bad(at, e)
 		}
 		return nil, errors.Join(errs...)
+	}
+	if f.Remote != nil {
+		if a.remote, err = a.handler.Remote(token); err != nil {
+			return nil, f.problem("remote.tokenFile", err)
+		}
 	}
 	return a, nil
 }

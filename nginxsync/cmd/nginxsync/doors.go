@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,7 @@ import (
 
 // doors are the places where the agent listens. They stay open while the configuration changes.
 type doors struct {
-	private, public *door
+	private, public, remote *door
 }
 
 // door is one listener with the handler of the assembly that runs.
@@ -25,18 +26,28 @@ type door struct {
 	at      string
 	server  *http.Server
 	handler atomic.Pointer[http.Handler]
+	tls     atomic.Pointer[tls.Config] // nil for plain HTTP
 }
 
 // open opens the doors of an assembly that are not open yet. One of another address gives way.
 func (d *doors) open(a *assembly) error {
+	var remote string
+	if a.file.Remote != nil {
+		remote = a.file.Remote.Listen
+	}
 	for _, p := range []struct {
 		door **door
 		at   string
-	}{{&d.private, a.file.Listen}, {&d.public, a.file.Public}} {
+		tls  *tls.Config
+	}{{&d.private, a.file.Listen, nil}, {&d.public, a.file.Public, nil},
+		{&d.remote, remote, a.tls}} {
+		if p.at != "" && *p.door != nil && (*p.door).at == p.at {
+			(*p.door).tls.Store(p.tls)
+		}
 		if p.at == "" || *p.door != nil && (*p.door).at == p.at {
 			continue
 		}
-		opened, err := openDoor(p.at, a.log)
+		opened, err := openDoor(p.at, p.tls, a.log)
 		if err != nil {
 			return err
 		}
@@ -60,10 +71,17 @@ func (d *doors) serve(a *assembly) {
 	case d.public != nil:
 		d.public.handler.Store(&few)
 	}
+	switch {
+	case d.remote != nil && a.remote == nil:
+		d.remote.server.Close()
+		d.remote = nil
+	case d.remote != nil:
+		d.remote.handler.Store(&a.remote)
+	}
 }
 
 func (d *doors) close() {
-	for _, door := range []*door{d.private, d.public} {
+	for _, door := range []*door{d.private, d.public, d.remote} {
 		if door != nil {
 			door.server.Close()
 		}
@@ -71,7 +89,7 @@ func (d *doors) close() {
 }
 
 // openDoor listens and serves. A unix socket is for its owner and group.
-func openDoor(at string, log *slog.Logger) (*door, error) {
+func openDoor(at string, config *tls.Config, log *slog.Logger) (*door, error) {
 	network, addr, err := agenthttp.ParseListen(at)
 	if err != nil { // not loopback: the public one
 		network, addr = "tcp", at
@@ -91,6 +109,7 @@ func openDoor(at string, log *slog.Logger) (*door, error) {
 		return nil, fmt.Errorf("listen at %s: %w", at, err)
 	}
 	d := &door{at: at}
+	d.tls.Store(config)
 	d.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -102,11 +121,25 @@ func openDoor(at string, log *slog.Logger) (*door, error) {
 			http.Error(w, "the agent is starting", http.StatusServiceUnavailable)
 		})}
 	go func() {
-		if err := d.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := d.server.Serve(&tlsListener{l, &d.tls}); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("listener", "at", at, "err", err)
 		}
 	}()
 	return d, nil
+}
+
+// tlsListener speaks TLS on the connections that it takes while there is a configuration.
+type tlsListener struct {
+	net.Listener
+	config *atomic.Pointer[tls.Config]
+}
+
+func (l *tlsListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if config := l.config.Load(); err == nil && config != nil {
+		return tls.Server(conn, config), nil
+	}
+	return conn, err
 }
 
 // removeStale removes a socket that a killed agent has left.
