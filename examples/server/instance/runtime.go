@@ -47,6 +47,8 @@ type Runtime struct {
 	busy map[string]chan struct{}
 	// ids of instances that did not run when Open looked, whose end nothing has seen
 	down map[string]bool
+	// start ticks of the process of an id that was seen ready
+	ready map[string]uint64
 
 	placing sync.Mutex // held from the choice of a port until it stands in instances
 }
@@ -57,6 +59,24 @@ var ErrInvalid = errors.New("invalid")
 // ErrStart is returned by Start for an image that does not become a service: it cannot be run,
 // ends, or does not listen.
 var ErrStart = errors.New("does not start")
+
+// StartError says why an instance did not become a service. It wraps ErrStart unless the context
+// had ended.
+type StartError struct {
+	Err error
+	// Lines are the last ones of its log.
+	Lines []string
+}
+
+func (e *StartError) Error() string {
+	if len(e.Lines) == 0 {
+		return fmt.Sprintf("%v; its log is empty", e.Err)
+	}
+	return fmt.Sprintf("%v; its log ends: %q", e.Err, strings.Join(e.Lines, "\n"))
+}
+
+// Unwrap returns Err.
+func (e *StartError) Unwrap() error { return e.Err }
 
 func (cfg Config) validate() error {
 	var errs []error
@@ -91,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	cfg.Dir = dir
 	r := &Runtime{config: cfg, instances: map[string]Instance{}, busy: map[string]chan struct{}{},
-		down: map[string]bool{}}
+		down: map[string]bool{}, ready: map[string]uint64{}}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("instances: %w", err)
 	}
@@ -129,9 +149,9 @@ func (r *Runtime) List() []Instance {
 }
 
 // Start unpacks the image, starts the instance and waits until it accepts connections. An instance
-// of the same id and digest that runs already is returned as it is, wherever its image was pulled
-// from; one of another digest is an error. On an error nothing is left running; the end of the
-// instance's log is part of it.
+// of the same id and digest that runs already is returned once it is ready, wherever its image was
+// pulled from; one of another digest is an error. On an error nothing is left running; the end of
+// the instance's log is part of it.
 func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 	if err := spec.validate(); err != nil {
 		return Instance{}, err
@@ -146,11 +166,21 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) (Instance, error) {
 			return Instance{}, fmt.Errorf("instance %s runs %s already, asked for %s", spec.ID,
 				i.Image, spec.Image)
 		}
-		return i, nil
+		if err = r.waitReady(ctx, i); err == nil {
+			return i, nil
+		}
+		if ctx.Err() != nil {
+			return Instance{}, fmt.Errorf("instance %s: %w", spec.ID, err)
+		}
 	}
 	dir := r.dir(spec.ID)
 	i := Instance{Spec: spec}
-	if err = r.unpack(ctx, spec, dir); err == nil {
+	if err == nil {
+		err = r.unpack(ctx, spec, dir)
+	} else {
+		i, _ = r.get(spec.ID)
+	}
+	if err == nil {
 		i, err = r.start(ctx, i)
 	}
 	if err == nil {
@@ -219,6 +249,7 @@ func (r *Runtime) forget(id string) {
 	defer r.mu.Unlock()
 	delete(r.instances, id)
 	delete(r.down, id)
+	delete(r.ready, id)
 }
 
 // wasDown reports whether the instance did not run when Open looked. It reports so once.
@@ -303,7 +334,7 @@ func (r *Runtime) start(ctx context.Context, i Instance) (Instance, error) {
 	if ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", err, ErrStart)
 	}
-	return i, fmt.Errorf("%w; its log ends: %s", err, tail(r.Log(i.ID)))
+	return i, &StartError{err, tail(r.Log(i.ID))}
 }
 
 // place gives the instance a port and a process, which waits for its order, and writes both down.
@@ -386,6 +417,9 @@ func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
 			return errors.New("ended before it accepted connections")
 		}
 		if err == nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.ready[i.ID] = i.Ticks
 			return nil
 		}
 		select {
@@ -394,6 +428,24 @@ func (r *Runtime) waitReady(ctx context.Context, i Instance) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// Ready reports whether the instance lives and has accepted connections since it started.
+func (r *Runtime) Ready(i Instance) bool {
+	r.mu.Lock()
+	ready := r.ready[i.ID] == i.Ticks
+	r.mu.Unlock()
+	if !ready && i.Alive() {
+		conn, err := net.DialTimeout("tcp", i.Addr.String(), time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		r.mu.Lock()
+		r.ready[i.ID] = i.Ticks
+		r.mu.Unlock()
+	}
+	return i.Alive()
 }
 
 // end stops the process and waits until it is gone.
@@ -443,11 +495,11 @@ func (r *Runtime) freeAddr(id string, wanted netip.AddrPort) (netip.AddrPort, er
 	}
 }
 
-// tail is the end of a log, short enough for an error message.
-func tail(path string) string {
+// tail returns the last lines of a log, short enough for an error message.
+func tail(path string) []string {
 	data, err := os.ReadFile(path)
 	if err != nil || len(data) == 0 {
-		return "(empty)"
+		return nil
 	}
-	return strconv.Quote(string(data[max(0, len(data)-500):]))
+	return strings.Split(strings.TrimSpace(string(data[max(0, len(data)-500):])), "\n")
 }

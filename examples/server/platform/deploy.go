@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
-	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/rollout"
 )
 
 // The labels that an instance carries.
@@ -21,189 +23,179 @@ const (
 	labelVersion     = "version"
 	labelDigest      = "digest"
 	labelGeneration  = "generation"
+	labelNumber      = "number"
 )
-
-// serving is, for one target, the highest generation that was asked for and the one whose instances
-// serve; 0 serves nothing. Active never goes back to an earlier generation, so an instance that is
-// to end is never wanted again.
-type serving struct {
-	Target promote.Target `json:"target"`
-	Seen   uint64         `json:"seen"`
-	Active uint64         `json:"active"`
-}
-
-func key(t promote.Target) string { return t.Cluster + "/" + t.Environment + "/" + t.Task }
 
 func targetOf(i instance.Instance) promote.Target {
 	return promote.Target{Cluster: i.Labels[labelCluster], Environment: i.Labels[labelEnvironment],
 		Task: i.Labels[labelTask]}
 }
 
-func generationOf(i instance.Instance) uint64 {
-	n, _ := strconv.ParseUint(i.Labels[labelGeneration], 10, 64) // written by deployer.start
-	return n
-}
-
-// deployer carries out promote's decisions: new instances first, then the routes, then the old
-// instances go.
-type deployer struct{ p *Platform }
+// deployer is the rollout, which is asked only for images whose routes Nginx takes.
+type deployer struct{ *rollout.Rollout }
 
 var _ promote.Deployer = deployer{}
 
-// Deploy starts the instances of d, gives them the target's traffic and ends those of earlier
-// generations. Instances that serve this very image already stay: the instances that a failed
-// change puts back have never been away.
+// Deploy implements promote.Deployer.
 func (d deployer) Deploy(ctx context.Context, deployment promote.Deployment) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("deploy to %s: %w", deployment.Target, context.Cause(ctx))
+	if err := routable(deployment); err != nil {
+		return fmt.Errorf("deploy to %s: %w", deployment.Target, err)
 	}
-	seen, err := d.see(deployment)
-	if err != nil {
-		return err
-	}
-	runs, err := d.runs(deployment, seen.Active)
-	if err != nil {
-		return err
-	}
-	if !runs {
-		if err := d.start(ctx, deployment); err != nil {
-			return err
-		}
-		if err := d.activate(deployment, deployment.Generation); err != nil {
-			return err
-		}
-	}
-	return d.p.settle(ctx)
-}
-
-// Remove takes the target out of the routes and ends its instances.
-func (d deployer) Remove(ctx context.Context, deployment promote.Deployment) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("remove from %s: %w", deployment.Target, context.Cause(ctx))
-	}
-	if _, err := d.see(deployment); err != nil {
-		return err
-	}
-	if err := d.activate(deployment, 0); err != nil {
-		return err
-	}
-	return d.p.settle(ctx)
-}
-
-// see writes the generation down and fences off an earlier one.
-func (d deployer) see(deployment promote.Deployment) (serving, error) {
-	return d.p.serving.update(key(deployment.Target), func(s serving) (serving, error) {
-		if err := s.fence(deployment); err != nil {
-			return s, err
-		}
-		s.Target, s.Seen = deployment.Target, deployment.Generation
-		return s, nil
-	})
-}
-
-// activate gives the traffic of the target to the instances of a generation.
-func (d deployer) activate(deployment promote.Deployment, generation uint64) error {
-	_, err := d.p.serving.update(key(deployment.Target), func(s serving) (serving, error) {
-		if err := s.fence(deployment); err != nil {
-			return s, err
-		}
-		s.Active = generation
-		return s, nil
-	})
-	return err
-}
-
-func (s serving) fence(deployment promote.Deployment) error {
-	if deployment.Generation < s.Seen {
-		return fmt.Errorf("generation %d of %s: %d was seen: %w", deployment.Generation,
-			key(deployment.Target), s.Seen, promote.ErrFenced)
-	}
-	return nil
-}
-
-// runs reports whether the instances of the generation are all that the deployment asks for, and
-// alive.
-func (d deployer) runs(deployment promote.Deployment, generation uint64) (bool, error) {
-	active, err := d.p.active()
-	if err != nil {
-		return false, err
-	}
-	count := 0
-	for _, i := range active {
-		if targetOf(i) != deployment.Target || generationOf(i) != generation {
-			continue
-		}
-		if !sameImage(i.Image, d.p.image(deployment)) ||
-			i.Labels[labelVersion] != deployment.Version || !i.Alive() {
-			return false, nil
-		}
-		count++
-	}
-	return count == d.count(deployment), nil
-}
-
-func (d deployer) count(deployment promote.Deployment) int {
-	return max(1, d.p.config.Instances[deployment.Environment])
+	return d.Rollout.Deploy(ctx, deployment)
 }
 
 // routable returns why the agent would set the instances of the deployment aside, or nil.
-func (d deployer) routable(deployment promote.Deployment) error {
+func routable(d promote.Deployment) error {
 	i := nginxsync.Instance{
-		ID: instanceID(deployment, 0), Version: deployment.Version,
+		ID: rollout.InstanceID(d.Target, d.Generation, 1), Version: d.Version,
 		Addr: netip.MustParseAddrPort("127.0.0.1:1"), // it gets one when it starts
 	}
 	return nginxsync.Snapshot{
-		Baseline: map[string][]nginxsync.Instance{deployment.Cluster: {i}},
+		Baseline: map[string][]nginxsync.Instance{d.Cluster: {i}},
 	}.Validate()
 }
 
-func (d deployer) start(ctx context.Context, deployment promote.Deployment) error {
-	if err := d.routable(deployment); err != nil {
-		return fmt.Errorf("deploy to %s: %w", deployment.Target, err)
-	}
-	var started []string
-	for n := range d.count(deployment) {
-		i, err := d.p.instances.Start(ctx, d.spec(deployment, n))
-		if err != nil {
-			for _, id := range started {
-				err = errors.Join(err, d.p.instances.Stop(context.WithoutCancel(ctx), id))
-			}
-			return err
-		}
-		started = append(started, i.ID)
-	}
-	return nil
+// policy is how many instances a target has. They are replaced all at once.
+func (p *Platform) policy(target promote.Target) rollout.Policy {
+	return rollout.Policy{Count: p.config.Instances[target.Environment]}
 }
 
-// longestStem of an instance's id leaves room for a generation, a number and that of a replacement.
-const longestStem = names.MaxInstance - len("-g18446744073709551615-1000r18446744073709551615")
+// machine is the rollout.Instances of this machine.
+type machine struct{ p *Platform }
 
-// instanceID is the id of the n-th instance of a deployment, counted from 0.
-func instanceID(deployment promote.Deployment, n int) string {
-	id := deployment.Cluster + "-" + deployment.Environment
-	if deployment.Task != "" {
-		id += "-" + deployment.Task
+var _ rollout.Instances = machine{}
+
+// Start implements rollout.Instances.
+func (m machine) Start(ctx context.Context, spec rollout.Spec) (rollout.Instance, error) {
+	i, err := m.p.instances.Start(ctx, m.p.spec(spec))
+	var failed *instance.StartError
+	switch {
+	case err == nil:
+		return m.p.observed(i), nil
+	case errors.As(err, &failed):
+		err = &rollout.InstanceError{ID: spec.ID, Err: err, Lines: failed.Lines}
+	case ctx.Err() == nil:
+		err = &rollout.InstanceError{ID: spec.ID, Err: err}
 	}
-	if len(id) > longestStem {
-		id = names.DNSLabel(id + "/") // cut, with a hash: no two have the same
-	}
-	return fmt.Sprintf("%s-g%d-%d", id, deployment.Generation, n+1)
+	return rollout.Instance{}, err
 }
 
-func (d deployer) spec(deployment promote.Deployment, n int) instance.Spec {
+// Stop implements rollout.Instances.
+func (m machine) Stop(ctx context.Context, id string) error {
+	defer m.p.Events.Bump()
+	err := m.p.instances.Stop(ctx, id)
+	if errors.Is(err, instance.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// List implements rollout.Instances.
+func (m machine) List(ctx context.Context) ([]rollout.Instance, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var list []rollout.Instance
+	for _, i := range m.p.instances.List() {
+		list = append(list, m.p.observed(i))
+	}
+	return list, nil
+}
+
+// observed is an instance of this machine as the rollout sees it.
+func (p *Platform) observed(i instance.Instance) rollout.Instance {
+	generation, _ := strconv.ParseUint(i.Labels[labelGeneration], 10, 64)
+	number, _ := strconv.ParseUint(i.Labels[labelNumber], 10, 64)
+	repository, _, _ := strings.Cut(i.Image, "@")
+	state := rollout.Down
+	switch {
+	case p.instances.Ready(i):
+		state = rollout.Ready
+	case i.Alive():
+		state = rollout.Starting
+	}
+	return rollout.Instance{
+		Spec: rollout.Spec{
+			ID: i.ID, Target: targetOf(i), Generation: generation, Number: number,
+			Image: rollout.Image{Version: i.Labels[labelVersion],
+				Digest: promote.Digest(i.Labels[labelDigest]), Repository: repository},
+		},
+		Addr: i.Addr, State: state,
+	}
+}
+
+func (p *Platform) spec(spec rollout.Spec) instance.Spec {
 	return instance.Spec{
-		ID:    instanceID(deployment, n),
-		Image: d.p.image(deployment),
+		ID:    spec.ID,
+		Image: p.located(spec.Image.Repository) + "@" + spec.Image.Digest.String(),
 		Env: []string{
-			"DEPLOY_ENV=" + deployment.Environment,
-			"CLUSTER_NAME=" + deployment.Cluster,
-			"IMAGE_DIGEST=" + string(deployment.Digest),
+			"DEPLOY_ENV=" + spec.Target.Environment,
+			"CLUSTER_NAME=" + spec.Target.Cluster,
+			"IMAGE_DIGEST=" + string(spec.Image.Digest),
 		},
 		Labels: map[string]string{
-			labelCluster: deployment.Cluster, labelEnvironment: deployment.Environment,
-			labelTask:    deployment.Task,
-			labelVersion: deployment.Version, labelDigest: string(deployment.Digest),
-			labelGeneration: strconv.FormatUint(deployment.Generation, 10),
+			labelCluster: spec.Target.Cluster, labelEnvironment: spec.Target.Environment,
+			labelTask:    spec.Target.Task,
+			labelVersion: spec.Image.Version, labelDigest: string(spec.Image.Digest),
+			labelGeneration: strconv.FormatUint(spec.Generation, 10),
+			labelNumber:     strconv.FormatUint(spec.Number, 10),
 		},
 	}
+}
+
+// active are the instances that are to serve.
+func (p *Platform) active(ctx context.Context) (list []instance.Instance, err error) {
+	serving, err := rollout.Serving(ctx, p.records, machine{p})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range p.instances.List() {
+		if slices.ContainsFunc(serving, func(s rollout.Instance) bool { return s.ID == i.ID }) {
+			list = append(list, i)
+		}
+	}
+	return list, nil
+}
+
+// serving is the record of a target in the state of earlier versions: the highest generation that
+// was asked for, and the one whose instances serve; 0 serves nothing.
+type serving struct {
+	Target promote.Target `json:"target"`
+	Seen   uint64         `json:"seen"`
+	Active uint64         `json:"active"`
+}
+
+// adopt writes a rollout's record for each target that an earlier version has left.
+func (p *Platform) adopt(ctx context.Context) error {
+	old, err := openRecords[serving](p.db, "serving")
+	if err != nil {
+		return err
+	}
+	list, err := old.list()
+	if err != nil {
+		return err
+	}
+	instances, err := machine{p}.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		_, err := p.records.Update(ctx, s.Target, func(rec rollout.Record) (rollout.Record, error) {
+			if rec.Seen > 0 {
+				return rec, nil
+			}
+			rec.Seen, rec.Revision, rec.Done = s.Seen, 1, true
+			for _, i := range instances {
+				if i.Target == s.Target && i.Generation == s.Active {
+					rec.Image = i.Image
+					rec.Serving = append(rec.Serving, i.ID)
+				}
+			}
+			return rec, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/servertest"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/deployertest"
+	"github.com/sluice-deploy/sluice/promote/rollout"
+	"github.com/sluice-deploy/sluice/promote/rollout/rollouttest"
 )
 
 // TestDeployer deploys to targets past the journal, so that generations are the suite's.
@@ -25,18 +27,8 @@ func TestDeployer(t *testing.T) {
 		dir := t.TempDir()
 		s := servertest.Start(t, servertest.Config{Dir: dir})
 		host := outliving(t)
-		image := func(version string) promote.Deployment {
-			build := s.MustBuild(t, "hello_web", version)
-			digest := promote.Digest(build.Digest)
-			copyImage(t, s.Registry+"/hello_web@"+build.Digest, host+"/hello_web@"+build.Digest)
-			return promote.Deployment{Version: version, Digest: digest,
-				Repository: host + "/hello_web"}
-		}
-		one, two := image("v1"), image("v2")
-		broken := promote.Deployment{
-			Version: "v3", Digest: promote.Digest("sha256:" + strings.Repeat("0",
-				64)), Repository: one.Repository,
-		}
+		one, two := pushed(t, s, host, "v1"), pushed(t, s, host, "v2")
+		broken := missing(one)
 		var n atomic.Int64
 		return deployertest.Harness{
 			Deployer: platform.DeployerOf(s.Platform), Images: [2]promote.Deployment{one,
@@ -61,6 +53,52 @@ func TestDeployer(t *testing.T) {
 				return platform.DeployerOf(s.Platform)
 			},
 		}
+	})
+}
+
+// pushed builds a version and returns its image in the registry at host.
+func pushed(t *testing.T, s *servertest.Server, host, version string) promote.Deployment {
+	build := s.MustBuild(t, "hello_web", version)
+	copyImage(t, s.Registry+"/hello_web@"+build.Digest, host+"/hello_web@"+build.Digest)
+	return promote.Deployment{Version: version, Digest: promote.Digest(build.Digest),
+		Repository: host + "/hello_web"}
+}
+
+// missing is an image that the registry does not have.
+func missing(beside promote.Deployment) promote.Deployment {
+	return promote.Deployment{Version: "v3", Repository: beside.Repository,
+		Digest: promote.Digest("sha256:" + strings.Repeat("0", 64))}
+}
+
+// TestInstances holds the processes of this machine to the contract of a rollout.
+func TestInstances(t *testing.T) {
+	t.Parallel()
+	rollouttest.Run(t, rollouttest.Harness{
+		Instances: func(t *testing.T) rollouttest.InstancesHarness {
+			dir := t.TempDir()
+			s := servertest.Start(t, servertest.Config{Dir: dir})
+			host := outliving(t)
+			image := func(d promote.Deployment) rollout.Image {
+				return rollout.Image{Version: d.Version, Digest: d.Digest,
+					Repository: d.Repository}
+			}
+			one, two := pushed(t, s, host, "v1"), pushed(t, s, host, "v2")
+			// images are pulled from the server's registry, wherever a record says they are
+			images := [2]rollout.Image{image(one), image(two)}
+			for n := range images {
+				images[n].Repository = s.Registry + "/hello_web"
+			}
+			broken := image(missing(one))
+			broken.Repository = images[0].Repository
+			var n atomic.Int64
+			return rollouttest.InstancesHarness{
+				Instances: platform.InstancesOf(s.Platform), Images: images, Broken: broken,
+				Target: func() promote.Target {
+					return promote.Target{Cluster: fmt.Sprint("web", n.Add(1)),
+						Environment: "test", Task: "t"}
+				},
+			}
+		},
 	})
 }
 

@@ -1,12 +1,15 @@
 package platform
 
-import "github.com/sluice-deploy/sluice/promote"
+import (
+	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/rollout"
+)
 
 // DeployerOf returns the deployer that p gives to its Promoter.
-func DeployerOf(p *Platform) promote.Deployer { return deployer{p} }
+func DeployerOf(p *Platform) promote.Deployer { return deployer{p.rollout} }
 
-// InstanceID returns the id of the first instance of d.
-func InstanceID(d promote.Deployment) string { return instanceID(d, 0) }
+// InstancesOf returns the instances that p gives to its rollout.
+func InstancesOf(p *Platform) rollout.Instances { return machine{p} }
 
 // RotateLogs rotates the logs as Run does every few seconds, with another limit.
 func RotateLogs(p *Platform, limit int64) error { return p.rotateLogs(limit) }

@@ -43,28 +43,6 @@ func (p *Platform) located(repository string) string {
 	return p.repository(repository)
 }
 
-// image is the reference that the deployment is pulled by today.
-func (p *Platform) image(d promote.Deployment) string {
-	return p.located(d.Repository) + "@" + d.Digest.String()
-}
-
-// relocated is an image reference that an instance keeps, as it is pulled by today.
-func (p *Platform) relocated(image string) string {
-	repository, digest, found := strings.Cut(image, "@")
-	if !found {
-		return image
-	}
-	return p.located(repository) + "@" + digest
-}
-
-// sameImage reports whether two references are to one image, wherever the registry was when each
-// was written.
-func sameImage(a, b string) bool {
-	_, a, _ = strings.Cut(a, "/")
-	_, b, _ = strings.Cut(b, "/")
-	return a == b
-}
-
 // configs reads the configuration of images where they are today.
 type configs struct {
 	promote.ConfigSource

@@ -3,16 +3,12 @@ package platform_test
 import (
 	"bytes"
 	"context"
-	"errors"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
-	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/internal/names/namestest"
-	"github.com/sluice-deploy/sluice/promote"
 )
 
 func TestNames(t *testing.T) {
@@ -54,26 +50,4 @@ func TestNames(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The longest names together are longer than the name of an instance may be.
-func TestInstancesOfTheLongestNames(t *testing.T) {
-	t.Parallel()
-	long := strings.Repeat("x", names.MaxCluster)
-	seen := map[string]bool{}
-	for _, d := range []promote.Deployment{
-		{Target: promote.Target{Cluster: long, Environment: "test", Task: long}, Generation: 1},
-		{Target: promote.Target{Cluster: long, Environment: "test", Task: long[1:]}, Generation: 1},
-		{Target: promote.Target{Cluster: long, Environment: strings.Repeat("e",
-			names.MaxEnvironment)}, Generation: 1 << 63},
-		{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "Search"},
-			Generation: 7},
-	} {
-		id := platform.InstanceID(d)
-		require.NoError(t, errors.Join(names.Instance(id),
-			names.Instance(id+"r18446744073709551615")))
-		require.False(t, seen[id], id)
-		seen[id] = true
-	}
-	require.True(t, seen["hello_web-test-Search-g7-1"], "%v", seen)
 }

@@ -8,16 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
-
-	"github.com/sluice-deploy/sluice/examples/server/instance"
 )
 
 func TestEvents(t *testing.T) {
@@ -162,47 +158,4 @@ func TestOverlayFS(t *testing.T) {
 	data, err := fs.ReadFile(o, "manifest.json")
 	require.NoError(t, err)
 	require.Equal(t, "ours", string(data))
-}
-
-// TestResumeRestarts holds which of two instances stays that a crash has left in the place of one.
-func TestResumeRestarts(t *testing.T) {
-	t.Parallel()
-	stat, err := os.ReadFile("/proc/self/stat")
-	require.NoError(t, err)
-	_, fields, _ := strings.Cut(string(stat), ") ")
-	ticks, err := strconv.ParseUint(strings.Fields(fields)[19], 10, 64)
-	require.NoError(t, err)
-	alive := instance.Instance{PID: os.Getpid(), Ticks: ticks}
-	require.True(t, alive.Alive())
-	at := func(id string, i instance.Instance) instance.Instance {
-		i.ID = id
-		return i
-	}
-	var dead instance.Instance
-	for name, tc := range map[string]struct {
-		instances []instance.Instance
-		replaced  []string
-	}{
-		"none": {nil, nil},
-		"no restart": {[]instance.Instance{at("web-g1-1", alive),
-			at("web-g1-2", dead)}, nil},
-		"a restart that had ended": {[]instance.Instance{at("web-g1-1r3", dead)}, nil},
-		"both live": {[]instance.Instance{at("web-g1-1", alive),
-			at("web-g1-1r3", alive)}, []string{"web-g1-1r3"}},
-		"the old one has ended": {[]instance.Instance{at("web-g1-1", dead),
-			at("web-g1-1r3", alive)}, []string{"web-g1-1"}},
-		"the new one is older by id": {[]instance.Instance{at("web-g1-1r10", alive),
-			at("web-g1-1r9", alive)}, []string{"web-g1-1r10"}},
-		"others do not matter": {[]instance.Instance{at("web-g1-1", alive),
-			at("web-g1-1r3", alive), at("web-g1-2r4", alive)}, []string{"web-g1-1r3"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			want := map[string]role{}
-			for _, id := range tc.replaced {
-				want[id] = replaced
-			}
-			require.Equal(t, want, resumeRestarts(tc.instances).roles)
-		})
-	}
 }

@@ -23,6 +23,9 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
 	"github.com/sluice-deploy/sluice/promote/ociregistry"
+	"github.com/sluice-deploy/sluice/promote/rollout"
+	"github.com/sluice-deploy/sluice/promote/rollout/boltrecords"
+	"github.com/sluice-deploy/sluice/promote/rollout/nginxroutes"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
 )
@@ -41,15 +44,14 @@ type Platform struct {
 	pipeline  promote.Pipeline
 	db        *bbolt.DB
 	builds    records[Build]
-	serving   records[serving]
+	records   *boltrecords.Records
 	engine    builder.Engine
 	promoter  *promote.Promoter
 	leases    *vip.Allocator
 	instances *instance.Runtime
 	driver    nginxsync.Driver
-	agent     *nginxsync.Agent
-	source    *nginxsync.StaticSource
-	aside     *aside
+	routes    *nginxroutes.Routes
+	rollout   *rollout.Rollout
 	locks     locks
 	queue     queue
 	// held for reading while a source is kept for a build, for writing while it is replaced
@@ -65,10 +67,6 @@ type Platform struct {
 	changes sync.RWMutex
 	// guarded by changes
 	closed bool
-
-	routing  sync.Mutex
-	routed   nginxsync.Snapshot // the snapshot that source was given last
-	revision uint64             // of routed
 }
 
 // Open opens the state in cfg.Dir and checks the Nginx configuration; it starts nothing. It returns
@@ -89,8 +87,11 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 	if p.db, err = openState(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if err = errors.Join(p.sweepSources(), p.openParts(ctx)); err == nil {
-		err = p.openEdge(ctx)
+	err = p.sweepSources()
+	for _, open := range []func(context.Context) error{p.openParts, p.openEdge, p.openPromoter} {
+		if err == nil {
+			err = open(ctx)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.db.Close())
@@ -103,27 +104,11 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.builds, err = openRecords[Build](p.db, "builds"); err != nil {
 		return err
 	}
-	if p.serving, err = openRecords[serving](p.db, "serving"); err != nil {
+	if p.records, err = boltrecords.Open(ctx, boltrecords.Config{DB: p.db}); err != nil {
 		return err
 	}
 	p.engine, err = assemble.New(assemble.Config{Insecure: []string{p.config.Registry},
 		Repositories: p.repositories})
-	if err != nil {
-		return err
-	}
-	images, err := ociregistry.New(ociregistry.Config{Insecure: []string{p.config.Registry}})
-	if err != nil {
-		return err
-	}
-	journal, err := boltjournal.Open(ctx, boltjournal.Config{DB: p.db})
-	if err != nil {
-		return err
-	}
-	p.promoter, err = promote.New(promote.Config{
-		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p},
-		Grace: p.config.Patience + p.config.Drain + 15*time.Second,
-		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
-	})
 	if err != nil {
 		return err
 	}
@@ -147,8 +132,34 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.aside = resumeRestarts(p.instances.List())
-	return p.sweepBuilds()
+	return errors.Join(p.adopt(ctx), p.sweepBuilds())
+}
+
+// openPromoter opens the promoter, whose changes the rollout carries out.
+func (p *Platform) openPromoter(ctx context.Context) (err error) {
+	p.rollout, err = rollout.New(rollout.Config{Records: p.records, Instances: machine{p},
+		Routes: patient{p}, Policy: p.policy, Drain: p.config.Drain,
+		Events: func(rollout.Event) { p.Events.Bump() }, Logger: p.config.Logger})
+	if err != nil {
+		return err
+	}
+	images, err := ociregistry.New(ociregistry.Config{Insecure: []string{p.config.Registry}})
+	if err != nil {
+		return err
+	}
+	journal, err := boltjournal.Open(ctx, boltjournal.Config{DB: p.db})
+	if err != nil {
+		return err
+	}
+	p.promoter, err = promote.New(promote.Config{
+		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p.rollout},
+		Grace: p.config.Patience + p.config.Drain + 15*time.Second,
+		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
+	})
+	if err != nil {
+		return err
+	}
+	return err
 }
 
 // openEdge prepares Nginx and the routes that the state on disk asks for.
@@ -160,22 +171,13 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	active, err := p.active()
-	if err != nil {
-		return err
-	}
-	p.routed = p.unleased(routes(active,
-		p.leases.List(vip.Query{States: []vip.State{vip.Leased}}), p.baseline()))
-	if p.routed.Planned, err = p.planned(p.routed); err != nil {
-		return err
-	}
-	p.source = nginxsync.NewStaticSource(p.routed)
-	p.revision = p.source.Set(p.routed)
 	if p.driver, err = luadriver.New(luadriver.Config{Socket: p.Edge.Socket()}); err != nil {
 		return err
 	}
-	p.agent, err = nginxsync.OpenAgent(ctx, nginxsync.Config{
-		Source: p.source, Driver: p.driver, StateFile: p.Edge.StateFile(), Logger: p.config.Logger,
+	p.routes, err = nginxroutes.Open(ctx, nginxroutes.Config{
+		Agent: nginxsync.Config{Driver: p.driver, StateFile: p.Edge.StateFile(),
+			Logger: p.config.Logger},
+		Records: p.records, Instances: machine{p}, Snapshot: p.snapshot,
 	})
 	return err
 }
@@ -192,7 +194,7 @@ func (p *Platform) Run(ctx context.Context) error {
 	}
 	// The parts that a change needs to end go on longer than ctx.
 	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
-	group.Go(func() error { return p.agent.Run(background) })
+	group.Go(func() error { return p.routes.Agent().Run(background) })
 	group.Go(func() error { return p.instances.Run(background) })
 	group.Go(func() error { return p.leases.Run(background) })
 	group.Go(func() error {
@@ -213,6 +215,9 @@ func (p *Platform) Run(ctx context.Context) error {
 // work returns an error always.
 func (p *Platform) work(ctx context.Context) error {
 	seen := p.keepInStep(ctx, "")
+	if err := p.rollout.Recover(ctx); err != nil {
+		p.config.Logger.Warn("not in step", "err", err)
+	}
 	if err := p.releaseUnserved(ctx); err != nil {
 		return fmt.Errorf("after a restart: %w", err)
 	}
@@ -245,7 +250,7 @@ func (p *Platform) keepInStep(ctx context.Context, before string) string {
 		p.config.Logger.Info("finished after a restart", "change", e.Op, "cluster", e.Cluster,
 			"environment", e.Environment, "kind", e.Kind)
 	}
-	err = errors.Join(err, recoverErr, p.tidyTasks(ctx), p.settle(ctx))
+	err = errors.Join(err, recoverErr, p.tidyTasks(ctx), p.settle(ctx), p.rollout.Tidy(ctx))
 	switch {
 	case ctx.Err() != nil:
 		return before

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
-	"strconv"
 
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/promote"
@@ -102,7 +100,7 @@ func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (insta
 		return instance.Instance{}, err
 	}
 	defer unlock()
-	active, err := p.active()
+	active, err := p.active(ctx)
 	if err != nil {
 		return instance.Instance{}, err
 	}
@@ -124,40 +122,21 @@ func (p *Platform) RestartInstance(ctx context.Context, id, actor string) (insta
 	return i, err
 }
 
-// replace starts another instance in the place of old.
+// replace starts another instance in the place of old and returns it.
 func (p *Platform) replace(ctx context.Context, old instance.Instance) (instance.Instance, error) {
-	n, err := p.serving.next()
+	before, err := p.active(ctx)
+	if err == nil {
+		err = p.rollout.Restart(ctx, targetOf(old), old.ID)
+	}
 	if err != nil {
 		return instance.Instance{}, err
 	}
-	spec := old.Spec
-	spec.ID, spec.Image = replacementID(old.ID, n), p.relocated(spec.Image)
-	p.aside.put(spec.ID, starting)
-	i, err := p.instances.Start(ctx, spec)
-	if err != nil {
-		p.aside.remove(spec.ID)
-		return instance.Instance{}, err
+	after, err := p.active(ctx)
+	for _, i := range after {
+		if targetOf(i) == targetOf(old) && !slices.ContainsFunc(before,
+			func(b instance.Instance) bool { return b.ID == i.ID }) {
+			return i, nil
+		}
 	}
-	p.aside.replace(old.ID, spec.ID)
-	return i, p.settle(ctx)
-}
-
-var replacement = regexp.MustCompile(`^(.*-\d+)r(\d+)$`)
-
-// replacementID names the n-th replacement that this platform starts: "web-g7-1", "web-g7-1r12",
-// "web-g7-1r15". No id is given twice.
-func replacementID(id string, n uint64) string {
-	original, _ := parseID(id)
-	return original + "r" + strconv.FormatUint(n, 10)
-}
-
-// parseID returns the id of the instance that this one replaces in the end, and the number of the
-// replacement, 0 for the original.
-func parseID(id string) (original string, n uint64) {
-	parts := replacement.FindStringSubmatch(id)
-	if parts == nil {
-		return id, 0
-	}
-	n, _ = strconv.ParseUint(parts[2], 10, 64) // written by replacementID
-	return parts[1], n
+	return instance.Instance{}, errors.Join(err, fmt.Errorf("instance %q: %w", old.ID, ErrNotFound))
 }

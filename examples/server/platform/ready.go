@@ -30,10 +30,8 @@ func (p *Platform) Serves(ctx context.Context) error {
 	if _, err := p.driver.State(ctx); err != nil {
 		return fmt.Errorf("state of Nginx: %w", err)
 	}
-	p.routing.Lock()
-	revision := p.revision
-	p.routing.Unlock()
-	if status := p.agent.Status(); status.VerifiedRevision < revision {
+	revision := p.routes.Revision()
+	if status := p.routes.Agent().Status(); status.VerifiedRevision < revision {
 		return fmt.Errorf("routes: every worker of Nginx answers with %d, the newest are %d: %s",
 			status.VerifiedRevision, revision, status.LastError)
 	}
@@ -43,7 +41,7 @@ func (p *Platform) Serves(ctx context.Context) error {
 	if p.up.Load() {
 		return nil
 	}
-	active, err := p.active()
+	active, err := p.active(ctx)
 	if err != nil {
 		return err
 	}

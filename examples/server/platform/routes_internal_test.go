@@ -9,18 +9,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/rollout"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-func served(id, cluster, environment, task, version string, port uint16) instance.Instance {
-	return instance.Instance{
-		Spec: instance.Spec{ID: id, Labels: map[string]string{
-			labelCluster: cluster, labelEnvironment: environment, labelTask: task,
-			labelVersion: version,
-		}},
+func served(id, cluster, environment, task, version string, port uint16) rollout.Instance {
+	return rollout.Instance{
+		Spec: rollout.Spec{ID: id, Image: rollout.Image{Version: version},
+			Target: promote.Target{Cluster: cluster, Environment: environment, Task: task}},
 		Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
 	}
 }
@@ -30,8 +28,8 @@ func leased(addr, task string, overrides map[string]string) vip.Lease {
 		Overrides: overrides}}
 }
 
-func entry(i instance.Instance) nginxsync.Instance {
-	return nginxsync.Instance{ID: i.ID, Addr: i.Addr, Version: i.Labels[labelVersion]}
+func entry(i rollout.Instance) nginxsync.Instance {
+	return nginxsync.Instance{ID: i.ID, Addr: i.Addr, Version: i.Image.Version}
 }
 
 func TestRoutes(t *testing.T) {
@@ -42,11 +40,11 @@ func TestRoutes(t *testing.T) {
 		served("w3", "web", "test", "", "v3", 4)
 	baseline := map[string][]nginxsync.Instance{"web": {entry(webStable)},
 		"api": {entry(apiStable)}}
-	all := []instance.Instance{webStable, apiStable, webTask, webTest}
+	all := []rollout.Instance{webStable, apiStable, webTask, webTest}
 	redesign := leased("127.0.2.1", "redesign", map[string]string{"web": "v2"})
 	addr := redesign.Addr
 	for name, tc := range map[string]struct {
-		instances []instance.Instance
+		instances []rollout.Instance
 		leases    []vip.Lease
 		overlays  map[netip.Addr]map[string][]nginxsync.Instance
 	}{
@@ -75,7 +73,7 @@ func TestRoutesAsAPlainRule(t *testing.T) {
 	t.Parallel()
 	clusters, tasks := []string{"a", "b", "c"}, []string{"t1", "t2", "t3"}
 	rapid.Check(t, func(t *rapid.T) {
-		var instances []instance.Instance
+		var instances []rollout.Instance
 		for n := range rapid.IntRange(0, 12).Draw(t, "instances") {
 			environment := rapid.SampledFrom([]string{"test", "production", "stable"}).Draw(t,
 				"environment")
@@ -105,8 +103,8 @@ func TestRoutesAsAPlainRule(t *testing.T) {
 		}
 		serving := func(cluster, environment, task string) (ids []string) {
 			for _, i := range instances {
-				if i.Labels[labelCluster] == cluster && i.Labels[labelEnvironment] == environment &&
-					i.Labels[labelTask] == task {
+				if i.Target == (promote.Target{Cluster: cluster, Environment: environment,
+					Task: task}) {
 					ids = append(ids, i.ID)
 				}
 			}
@@ -136,50 +134,12 @@ func ids(instances []nginxsync.Instance) (ids []string) {
 	return ids
 }
 
-func TestReplacementID(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		id   string
-		n    uint64
-		want string
-	}{
-		{"web-stable-g7-1", 1, "web-stable-g7-1r1"},
-		{"web-stable-g7-1r1", 2, "web-stable-g7-1r2"},
-		{"web-stable-g7-1r99", 100, "web-stable-g7-1r100"},
-		{"web-test-number-4r2-g7-2", 3, "web-test-number-4r2-g7-2r3"},
-	} {
-		got := replacementID(tc.id, tc.n)
-		require.Equal(t, tc.want, got)
-		original, n := parseID(got)
-		require.Equal(t, tc.n, n)
-		first, zero := parseID(original)
-		require.Equal(t, original, first)
-		require.Zero(t, zero)
-	}
-}
-
-// A record that the agent sets aside may leave the retired instances in the routes: they go on.
-func TestRetiredInstancesOfARecordSetAsideGoOn(t *testing.T) {
-	t.Parallel()
-	of := func(cluster string) instance.Instance {
-		return instance.Instance{Spec: instance.Spec{ID: cluster + "-1",
-			Labels: map[string]string{labelCluster: cluster}}}
-	}
-	next := nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
-		"web": {{ID: "web-2", Addr: netip.MustParseAddrPort("127.0.0.1:1"), Version: "v1+5"}},
-		"api": {{ID: "api-2", Addr: netip.MustParseAddrPort("127.0.0.1:1"), Version: "v1"}},
-	}}
-	_, aside := next.Usable()
-	got := expendable([]instance.Instance{of("web"), of("api")}, aside)
-	require.Equal(t, []instance.Instance{of("api")}, got)
-}
-
 func TestRoutable(t *testing.T) {
 	t.Parallel()
 	d := promote.Deployment{Target: promote.Target{Cluster: "web", Environment: "production"}}
 	d.Version = "v1"
-	require.NoError(t, deployer{}.routable(d))
+	require.NoError(t, routable(d))
 	d.Version = strings.Repeat("a", 64) // a tag of an image may be longer than a version
-	err := deployer{}.start(t.Context(), d)
+	err := deployer{}.Deploy(t.Context(), d)
 	require.ErrorIs(t, err, nginxsync.ErrInvalid)
 }

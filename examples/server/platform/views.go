@@ -251,7 +251,7 @@ func (p *Platform) NginxStatus(ctx context.Context) (NginxStatus, error) {
 	if err != nil {
 		return NginxStatus{}, err
 	}
-	status := p.agent.Status()
+	status := p.routes.Agent().Status()
 	out := NginxStatus{
 		Port: p.config.NginxPort, Revision: status.Revision, Verified: status.VerifiedRevision,
 		Held: len(status.Held), Error: status.LastError,
