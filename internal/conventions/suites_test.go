@@ -22,13 +22,14 @@ var suites = map[string]string{
 	"promote/rollout.Instances": "promote/rollout/rollouttest",
 	"promote/rollout.Records":   "promote/rollout/rollouttest",
 	"promote/rollout.Routes":    "promote/rollout/rollouttest",
+	"promote/rollout.Switch":    "promote/rollout/rollouttest",
 	"vip/provision.Driver":      "vip/provision/provisiontest",
 	"vip.Store":                 "vip/storetest",
 	"vip.Watcher":               "vip/storetest",
 }
 
 // embedders are interfaces that only embedders and examples implement.
-var embedders = []string{"promote/rollout.Instances", "promote/rollout.Routes"}
+var embedders = []string{"promote/rollout.Instances", "promote/rollout.Switch"}
 
 // TestSuites: an interface that several packages implement has a suite, which the tests of each
 // implementation run.

@@ -336,10 +336,12 @@ func (r *run) stopped(s Situation, reason Reason, instance string, err error) *S
 const restoreTime = time.Minute
 
 // stop ends the instances that a failed rollout has started and that do not serve, and writes down
-// that it has ended. A call that was cancelled or fenced off leaves all that to the next call.
+// that it has ended. A call that was cancelled or fenced off, or that could not ask
+// (promote.ErrUnavailable), leaves all that to the next call, which goes on from there.
 func (r *run) stop(ctx context.Context, failure error) error {
 	var stopped *StoppedError
-	if ctx.Err() != nil || errors.Is(failure, promote.ErrFenced) || !errors.As(failure, &stopped) {
+	if ctx.Err() != nil || errors.Is(failure, promote.ErrFenced) ||
+		errors.Is(failure, promote.ErrUnavailable) || !errors.As(failure, &stopped) {
 		return failure
 	}
 	instances, err := r.at(ctx, r.target)

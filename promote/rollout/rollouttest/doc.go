@@ -1,7 +1,7 @@
 // Package rollouttest holds the parts of a rollout to their contracts: a rollout.Records, a
 // rollout.Instances, a rollout.Routes and a rollout.Switch. The test of an implementation calls Run
-// with the harness of that part. World is the first two in memory, for tests of programs that roll
-// out.
+// with the harness of that part. World and
+// MemSwitch are these parts in memory, for tests of programs that roll out.
 package rollouttest
 
 import (
@@ -20,12 +20,14 @@ type Harness struct {
 	Instances func(t *testing.T) InstancesHarness
 	// Routes returns the harness of an implementation without a route.
 	Routes func(t *testing.T) RoutesHarness
+	// Switch returns the harness of an implementation without a share.
+	Switch func(t *testing.T) SwitchHarness
 }
 
 // Run runs the suites of the parts that h names.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
-	if h.Records == nil && h.Instances == nil && h.Routes == nil {
+	if h.Records == nil && h.Instances == nil && h.Routes == nil && h.Switch == nil {
 		t.Fatal("rollouttest: Harness names no part")
 	}
 	if h.Records != nil {
@@ -36,6 +38,9 @@ func Run(t *testing.T, h Harness) {
 	}
 	if h.Routes != nil {
 		t.Run("routes", func(t *testing.T) { runRoutes(t, h.Routes(t)) })
+	}
+	if h.Switch != nil {
+		t.Run("switch", func(t *testing.T) { runSwitch(t, h.Switch(t)) })
 	}
 }
 
