@@ -2,79 +2,16 @@ package nginxsync
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/soak"
 )
-
-// simNginx is an Nginx that fails when it is told to, and starts again with routes that it had
-// before, as from a state file.
-type simNginx struct {
-	rand   *rand.Rand
-	faulty bool
-	routes Routes
-	old    Routes
-	epoch  uint64
-	writer string
-}
-
-var errSim = errors.New("simulated")
-
-func (n *simNginx) fails(p float64) bool { return n.faulty && n.rand.Float64() < p }
-
-func (n *simNginx) Apply(_ context.Context, d Delta) error {
-	if n.fails(0.1) {
-		return errSim
-	}
-	if d.Epoch < n.epoch || d.Epoch == n.epoch && d.Writer != n.writer {
-		return ErrFenced
-	}
-	next, err := n.routes.Apply(d)
-	if err != nil {
-		return err
-	}
-	n.old, n.routes, n.epoch, n.writer = n.routes, next, d.Epoch, d.Writer
-	if n.fails(0.1) {
-		return errSim // the answer is lost
-	}
-	return nil
-}
-
-func (n *simNginx) State(context.Context) (DriverState, error) {
-	if n.fails(0.1) {
-		return DriverState{}, errSim
-	}
-	s := DriverState{Applied: n.routes.Generation, Epoch: n.epoch, Writer: n.writer}
-	for i := range 2 {
-		w := Worker{Slot: i, PID: i + 1, Applied: n.routes.Generation}
-		if n.fails(0.2) {
-			w.Applied = n.old.Generation
-		}
-		s.Workers = append(s.Workers, w)
-	}
-	return s, nil
-}
-
-func (n *simNginx) Routes(context.Context) (Routes, error) {
-	if n.fails(0.1) {
-		return Routes{}, errSim
-	}
-	return n.routes, nil
-}
-
-// restart loses the term, and now and then the newest routes.
-func (n *simNginx) restart() {
-	n.epoch, n.writer = 0, ""
-	if n.rand.IntN(2) == 0 && n.old.Generation != (Generation{}) {
-		n.routes = n.old
-	}
-}
 
 type noSource struct{}
 
@@ -139,98 +76,213 @@ func (w *simWorld) lie() Snapshot {
 	return s
 }
 
-// Over many orders of changes, lies of the source, failures and starts of Nginx and of the agent:
-// a lie never takes the last instance of a cluster away, and when all is well again Nginx has what
-// the platform wants.
+// simulation is a run of agents, Nginx and the world by one seed.
+type simulation struct {
+	t     *testing.T
+	rand  *rand.Rand
+	nginx *simNginx
+	world *simWorld
+	now   time.Time
+	past  []Snapshot // truths of before
+}
+
+// start makes an agent with a state file, or without one for "".
+func (sim *simulation) start(file string) *runner {
+	sim.nginx.kill = false
+	a, err := OpenAgent(sim.t.Context(), Config{Source: noSource{}, Driver: sim.nginx,
+		StateFile: file, Now: func() time.Time { return sim.now },
+		Observe: func(op string, _ time.Duration, _ error) {
+			if op == "save" {
+				sim.nginx.step()
+			}
+		}})
+	if err != nil {
+		sim.t.Fatal(err)
+	}
+	r := &runner{Agent: a, table: newTable(a.cfg.Guard), seen: map[SetAside]bool{}}
+	r.begin()
+	return r
+}
+
+// give has the source supply a snapshot.
+func (sim *simulation) give(s Snapshot, to ...*runner) {
+	sim.world.revision++
+	for _, r := range to {
+		r.next = &revised{s, sim.world.revision}
+	}
+}
+
+// back is the truth, with the plans of changes that an agent may have missed.
+func (sim *simulation) back() Snapshot {
+	back := sim.world.truth
+	back.Planned = everyPlan()
+	return back
+}
+
+// step lets the agent do one step. It returns false when the agent was killed in it.
+func (sim *simulation) step(r *runner) (alive, done bool) {
+	defer func() {
+		sim.nginx.kill = false
+		if v := recover(); v != nil && v != errKilled { //nolint:errorlint // it is the value itself
+			panic(v)
+		}
+	}()
+	sim.nginx.kill = true
+	done, err := r.step(sim.t.Context())
+	return true, done && err == nil
+}
+
+// Over many orders of changes, of snapshots that are empty, halved or old, and of faults: calls that
+// fail, answers that are lost, workers that lag, memory that is full, state files that are damaged,
+// starts of Nginx, an agent that is killed between any two steps, and a second one. A snapshot that
+// is not true never takes the last instance of a cluster away, an agent that starts changes nothing
+// before its source has spoken, and when all is well again Nginx has the routes that the platform
+// wants.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
+	dir := t.TempDir()
 	for seed := range soak.Count(300, 20_000) {
-		if !simulate(t, uint64(seed)) {
-			t.Fatalf("seed %d", seed)
+		sim := &simulation{t: t, rand: rand.New(rand.NewPCG(uint64(seed), 1)),
+			now: time.Unix(1_700_000_000, 0)}
+		sim.nginx = &simNginx{rand: sim.rand, faulty: true}
+		sim.world = &simWorld{rand: sim.rand, truth: Snapshot{
+			Baseline: map[string][]Instance{}, Overlays: map[netip.Addr]map[string][]Instance{}}}
+		own := ""
+		if seed%3 == 0 { // a file is written to the disk
+			own = filepath.Join(dir, fmt.Sprint(seed))
+			sim.nginx.file = own
+		}
+		if err := sim.run(own); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
 }
 
-func simulate(t *testing.T, seed uint64) bool {
-	random := rand.New(rand.NewPCG(seed, 1))
-	nginx := &simNginx{rand: random, faulty: true}
-	now := time.Unix(1_700_000_000, 0)
-	world := &simWorld{rand: random, truth: Snapshot{Baseline: map[string][]Instance{},
-		Overlays: map[netip.Addr]map[string][]Instance{}}}
-	start := func() *runner {
-		a, err := OpenAgent(t.Context(), Config{Source: noSource{}, Driver: nginx,
-			Now: func() time.Time { return now }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &runner{Agent: a, table: newTable(a.cfg.Guard), seen: map[SetAside]bool{}}
-	}
-	give := func(r *runner, s Snapshot) {
-		world.revision++
-		r.next = &revised{s, world.revision}
-	}
-	r := start()
+func (sim *simulation) run(file string) error {
+	r := sim.start(file)
+	var second *runner // on the same Nginx, with a state file of its own
 	lying := false
-	served := map[string]bool{} // clusters that were in force and are wanted
 	for range 60 {
-		now = now.Add(time.Duration(random.IntN(60)) * time.Second)
-		switch op := random.IntN(10); {
-		case op < 3 && !lying:
-			give(r, world.change())
-		case op == 3:
-			give(r, world.lie())
-			lying = true
-		case op == 4 && lying:
-			// The plans of changes that the agent may have missed go on.
-			back := world.truth
-			back.Planned = everyPlan()
-			give(r, back)
-			lying = false
+		sim.now = sim.now.Add(time.Duration(sim.rand.IntN(60)) * time.Second)
+		began := false
+		switch op := sim.rand.IntN(16); {
+		case op < 5 && !lying:
+			sim.past = append(sim.past, sim.world.truth)
+			sim.give(sim.world.change(), sim.agents(r, second)...)
 		case op == 5:
-			nginx.restart()
-		case op == 6 && !lying && r.next == nil:
-			r = start()
-			back := world.truth
-			back.Planned = everyPlan()
-			give(r, back)
-		case op == 6:
-			r = start() // and the source is silent, or lies
-			if lying {
-				give(r, world.lie())
+			sim.give(sim.lie(), sim.agents(r, second)...)
+			lying = true
+		case op == 6 && lying:
+			sim.give(sim.back(), sim.agents(r, second)...)
+			lying = false
+		case op == 7:
+			sim.nginx.restart()
+		case op == 8:
+			sim.nginx.full = !sim.nginx.full
+		case op == 9 && file != "":
+			sim.nginx.damage()
+		case op == 10 && second == nil:
+			if second = sim.start(""); lying {
+				sim.give(sim.lie(), second)
+			} else {
+				sim.give(sim.back(), second)
 			}
-		}
-		clear(served)
-		for cluster, list := range nginx.routes.Snapshot.Baseline {
-			if len(list) > 0 && len(world.truth.Baseline[cluster]) > 0 {
-				served[cluster] = true
+		case op == 11: // the source is silent, or lies
+			if r, began = sim.start(file), true; lying {
+				sim.give(sim.lie(), r)
+				began = false
 			}
+		case op == 12 && !lying:
+			r = sim.start(file)
+			sim.give(sim.back(), r)
 		}
-		_, _ = r.step(t.Context())
-		for cluster := range served {
-			if len(nginx.routes.Snapshot.Baseline[cluster]) == 0 {
-				t.Errorf("cluster %s lost its last instance", cluster)
-				return false
+		if err := sim.turn(&r, file, began); err != nil {
+			return err
+		}
+		if second != nil && sim.rand.IntN(2) == 0 {
+			if err := sim.turn(&second, "", false); err != nil {
+				return err
 			}
 		}
 	}
-	nginx.faulty = false
-	back := world.truth
-	back.Planned = everyPlan()
-	r = start() // a fenced one would stay so
-	give(r, back)
+	return sim.settle(file, second)
+}
+
+func (sim *simulation) agents(r, second *runner) []*runner {
+	if second == nil {
+		return []*runner{r}
+	}
+	return []*runner{r, second}
+}
+
+// lie is a snapshot that is not true: one that has lost something, or an old one.
+func (sim *simulation) lie() Snapshot {
+	if len(sim.past) > 0 && sim.rand.IntN(3) == 0 {
+		old := sim.past[sim.rand.IntN(len(sim.past))]
+		old.Planned = nil
+		return old
+	}
+	return sim.world.lie()
+}
+
+// turn lets an agent do one step, starts it again where it was killed, and looks at Nginx. silent is
+// whether the agent has begun and its source has not spoken.
+func (sim *simulation) turn(r **runner, file string, silent bool) error {
+	before := sim.nginx.routes
+	alive, done := sim.step(*r)
+	if !alive {
+		*r = sim.start(file)
+	}
+	after := sim.nginx.routes
+	for cluster, list := range before.Snapshot.Baseline {
+		if len(list) > 0 && len(sim.world.truth.Baseline[cluster]) > 0 &&
+			len(after.Snapshot.Baseline[cluster]) == 0 {
+			return fmt.Errorf("cluster %s lost its last instance", cluster)
+		}
+	}
+	saved := Generation{}
+	if file != "" {
+		routes, _, _ := readState(file)
+		saved = routes.Generation
+	}
+	if silent && saved.Number <= before.Generation.Number && before.Generation != (Generation{}) &&
+		!before.Snapshot.Equal(after.Snapshot) {
+		return fmt.Errorf("without a word of the source Nginx went from %s to %s, the file has %s",
+			before.Generation, after.Generation, saved)
+	}
+	if s := (*r).Status(); done && (*r).table.have && s.Verified != after.Generation {
+		return fmt.Errorf("%s is verified, and Nginx has %s", s.Verified, after.Generation)
+	}
+	return nil
+}
+
+// settle ends all faults: a new agent, since a fenced one would stay so, has 20 steps.
+func (sim *simulation) settle(file string, second *runner) error {
+	sim.nginx.faulty, sim.nginx.full = false, false
+	r := sim.start(file)
+	sim.give(sim.back(), sim.agents(r, second)...)
 	for range 20 {
-		now = now.Add(time.Second)
-		if done, err := r.step(t.Context()); err == nil && done && r.table.revision ==
-			world.revision {
+		sim.now = sim.now.Add(time.Second)
+		if _, done := sim.step(r); done && r.table.revision == sim.world.revision {
 			break
 		}
 	}
-	if !nginx.routes.Snapshot.Equal(world.truth) {
-		t.Errorf("nginx has %+v, want %+v, held %v", nginx.routes.Snapshot, world.truth,
-			r.table.heldList())
-		return false
+	if second != nil {
+		sim.step(second)
 	}
-	return true
+	if !sim.nginx.routes.Snapshot.Equal(sim.world.truth) {
+		return fmt.Errorf("nginx has %+v, want %+v, held %v", sim.nginx.routes.Snapshot,
+			sim.world.truth, r.table.heldList())
+	}
+	if file == "" {
+		return nil
+	}
+	if saved, _, damaged := readState(file); saved.Generation != sim.nginx.routes.Generation ||
+		len(damaged) > 0 {
+		return fmt.Errorf("the state file has %s, Nginx %s, damaged %v", saved.Generation,
+			sim.nginx.routes.Generation, damaged)
+	}
+	return nil
 }
 
 // everyPlan covers each change that the world may have made.
