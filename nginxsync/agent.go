@@ -25,7 +25,7 @@ type Config struct {
 	Source Source
 	Driver Driver
 	// StateFile is where the routes are kept that Nginx has accepted: Nginx starts from it without
-	// the agent. The agent keeps the copy of before, a lock, and what was damaged beside it. Empty
+	// the agent. The agent keeps the copy of before, a lock, and damaged files beside it. Empty
 	// means that nothing is kept.
 	StateFile string
 	// Guard says which changes the agent does not believe without a plan.
@@ -49,7 +49,7 @@ type Config struct {
 // Agent keeps one Nginx in step with a Source: source, guard, desired, applied, verified. Its
 // methods are safe for concurrent use.
 //
-// An agent that starts takes over what Nginx serves, or the state file where that is newer, each
+// An agent that starts takes over the routes of Nginx, or the state file where that is newer, each
 // only when its digest proves it, and changes it as its source says. A source that is silent takes
 // nothing away; what one that is empty or restored takes away is a matter of the Guard.
 //
@@ -105,7 +105,7 @@ type Status struct {
 	SaveError string `json:"saveError"`
 	// why this agent does not push: another one owns Nginx or the state file; empty when none does
 	Fenced string `json:"fenced"`
-	// what Nginx has for routes and what is left of it, in bytes; 0 when the driver does not know
+	// Nginx's memory for routes and the rest of it, in bytes; 0 when the driver does not know
 	Memory int64 `json:"memory"`
 	Free   int64 `json:"free"`
 	// of the last attempt at the source; empty when it went well. The last snapshot stays in force.

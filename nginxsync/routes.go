@@ -1,6 +1,8 @@
 package nginxsync
 
 import (
+	"crypto/md5"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -151,8 +153,11 @@ func dropCluster[K comparable](from map[K]map[string][]Instance, k K, r Row) {
 // The line form, in which the state file is written and routes are read back: a line with the
 // generation, the rows as Row describes them in no order, and a last line.
 //
-//	sluice-routes 2 <generation>
+//	sluice-routes 2 <generation> <sum>
 //	end <number of rows>
+//
+// The sum is the first 8 bytes of the MD5 of the generation: the digest of the rows proves them,
+// but not the number. It may be missing.
 const routesHeader = "sluice-routes 2 "
 
 // MarshalText is the line form of the routes.
@@ -160,13 +165,23 @@ func (r Routes) MarshalText() ([]byte, error) { return r.AppendText(nil) }
 
 // AppendText appends the line form of the routes.
 func (r Routes) AppendText(b []byte) ([]byte, error) {
-	b = append(append(append(b, routesHeader...), r.Generation.String()...), '\n')
+	b = appendHeader(b, r.Generation)
 	n := 0
 	r.Snapshot.each(func(row Row) {
 		b = row.appendTo(b)
 		n++
 	})
 	return fmt.Appendf(b, "end %d\n", n), nil
+}
+
+func appendHeader(b []byte, g Generation) []byte {
+	return fmt.Appendf(b, "%s%s %s\n", routesHeader, g, g.sum())
+}
+
+// sum is the sum of the generation in the line form.
+func (g Generation) sum() string {
+	sum := md5.Sum([]byte(g.String()))
+	return hex.EncodeToString(sum[:8])
 }
 
 // UnmarshalText reads the line form, also that of version 1. It refuses text that is cut short,
@@ -181,9 +196,13 @@ func (r *Routes) UnmarshalText(text []byte) error {
 	if !ok {
 		return p.bad("want %q and a generation", strings.TrimSpace(routesHeader))
 	}
+	name, sum, summed := strings.Cut(name, " ")
 	generation, err := ParseGeneration(name)
 	if err != nil {
 		return p.bad("%s", err)
+	}
+	if want := generation.sum(); summed && sum != want {
+		return p.bad("the sum of the generation is %s, not %q: it was changed", want, sum)
 	}
 	s := Snapshot{Baseline: map[string][]Instance{},
 		Overlays: map[netip.Addr]map[string][]Instance{}}

@@ -29,11 +29,13 @@ type runner struct {
 	table    *table
 	file     Routes     // of the state file when the agent began
 	adopted  bool       // what Nginx had is known
+	known    Generation // that Nginx had then
 	saved    Generation // in the state file
 	pushed   time.Time
 	epoch    uint64 // 0 before Nginx was asked
 	fenced   error
 	next     *revised // that came before Nginx was asked
+	last     *revised // that the table has
 	seen     map[SetAside]bool
 	logged   string // the error that was logged last
 	loggedAt time.Time
@@ -159,7 +161,7 @@ func (r *runner) step(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !r.adopted {
+	if !r.adopted || r.foreign(state) {
 		if err := r.adopt(ctx, state); err != nil {
 			return false, err
 		}
@@ -186,7 +188,7 @@ func (r *runner) step(ctx context.Context) (done bool, err error) {
 			s.Verified, s.VerifiedAt, s.VerifiedRevision = desired, r.cfg.Now(), r.table.revision
 		}
 	})
-	// A large state file takes a while, and what is verified comes first.
+	// A large state file takes a while, and the routes are verified first.
 	if r.fenced == nil && state.Applied == desired &&
 		(verified || r.cfg.Now().Sub(r.pushed) > 200*time.Millisecond) {
 		r.save(desired)
@@ -194,8 +196,21 @@ func (r *runner) step(ctx context.Context) (done bool, err error) {
 	return verified, nil
 }
 
-// adopt takes over what Nginx serves, or the state file where that is newer. Without either, it is
-// the source that says what there is.
+// foreign reports whether Nginx has routes of another agent that this one has not seen: the other
+// one pushed when this one could not. The guard has to judge by them.
+func (r *runner) foreign(state DriverState) bool {
+	t := r.table
+	if r.fenced != nil || state.Epoch > r.epoch || state.Writer == r.writer ||
+		state.Applied == r.known || state.Applied == t.base ||
+		state.Applied.Digest == t.desired().Digest {
+		return false
+	}
+	// An Nginx that started again has no writer, and has routes of a state file.
+	return state.Writer != "" || state.Applied.Number > max(t.base.Number, r.known.Number)
+}
+
+// adopt takes over what Nginx serves, or the state file where that is newer. Without either, the
+// source alone counts.
 func (r *runner) adopt(ctx context.Context, state DriverState) error {
 	var from Routes
 	if state.Applied != (Generation{}) {
@@ -206,7 +221,8 @@ func (r *runner) adopt(ctx context.Context, state DriverState) error {
 		case ctx.Err() != nil:
 			return err
 		case errors.Is(err, ErrInvalid):
-			// The state file or the source has to do: what does not prove itself is replaced.
+			// The state file or the source has to do: routes that do not prove themselves are
+			// replaced.
 			r.cfg.Logger.Warn("the routes that Nginx has are damaged", "err", err)
 		case err != nil:
 			return err
@@ -220,6 +236,9 @@ func (r *runner) adopt(ctx context.Context, state DriverState) error {
 	}
 	if from.Generation != (Generation{}) {
 		r.table.adopt(from)
+		if r.next == nil {
+			r.next = r.last // the guard judges it again, by these routes
+		}
 		if from.Generation == inForce {
 			r.table.accepted()
 		}
@@ -227,12 +246,13 @@ func (r *runner) adopt(ctx context.Context, state DriverState) error {
 			s.Desired, s.Resumed, s.ChangedAt = from.Generation, true, r.cfg.Now()
 		})
 	}
-	r.adopted, r.epoch, r.file = true, state.Epoch+1, Routes{}
+	r.known = state.Applied
+	r.adopted, r.epoch, r.file = true, max(r.epoch, state.Epoch+1), Routes{}
 	return nil
 }
 
-// plan brings the table up to date: the snapshot that came, releases, and what was held for long
-// enough.
+// plan brings the table up to date: the snapshot that came, releases, and changes that were held
+// for long enough.
 func (r *runner) plan() {
 	now := r.cfg.Now()
 	r.mu.Lock()
@@ -251,7 +271,7 @@ func (r *runner) plan() {
 	before, held := r.table.desired(), r.table.heldList()
 	if next != nil {
 		r.table.accept(next.snapshot, next.revision, now)
-		r.next = nil
+		r.next, r.last = nil, next
 	} else if len(r.table.held) > 0 {
 		r.table.decide(map[key]bool{}, r.table.revision, now)
 	}

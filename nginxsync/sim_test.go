@@ -20,7 +20,7 @@ func (noSource) Watch(ctx context.Context, _ uint64) (Snapshot, uint64, error) {
 	return Snapshot{}, 0, context.Cause(ctx)
 }
 
-// simWorld is the truth that the platform wants, and what the source says of it.
+// simWorld is the truth that the platform wants, and the word of the source about it.
 type simWorld struct {
 	rand     *rand.Rand
 	truth    Snapshot
@@ -132,12 +132,12 @@ func (sim *simulation) step(r *runner) (alive, done bool) {
 	return true, done && err == nil
 }
 
-// Over many orders of changes, of snapshots that are empty, halved or old, and of faults: calls that
-// fail, answers that are lost, workers that lag, memory that is full, state files that are damaged,
-// starts of Nginx, an agent that is killed between any two steps, and a second one. A snapshot that
-// is not true never takes the last instance of a cluster away, an agent that starts changes nothing
-// before its source has spoken, and when all is well again Nginx has the routes that the platform
-// wants.
+// Over many orders of changes, of snapshots that are empty, halved or old, and of faults: calls
+// that fail, answers that are lost, workers that lag, memory that is full, state files that are
+// damaged, starts of Nginx, an agent that is killed between any two steps, and a second one. A
+// snapshot that is not true never takes the last instance of a cluster away, an agent that starts
+// changes nothing before its source has spoken, and when all is well again Nginx has the routes
+// that the platform wants.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -225,8 +225,8 @@ func (sim *simulation) lie() Snapshot {
 	return sim.world.lie()
 }
 
-// turn lets an agent do one step, starts it again where it was killed, and looks at Nginx. silent is
-// whether the agent has begun and its source has not spoken.
+// turn lets an agent do one step, starts it again where it was killed, and looks at Nginx. silent
+// is whether the agent has begun and its source has not spoken.
 func (sim *simulation) turn(r **runner, file string, silent bool) error {
 	before := sim.nginx.routes
 	alive, done := sim.step(*r)
@@ -292,4 +292,40 @@ func everyPlan() (all []Intent) {
 			Intent{VIP: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})})
 	}
 	return all
+}
+
+// An agent that comes while another one pushes, and cannot push itself yet, judges its source by
+// the routes that Nginx has when it can: it takes away nothing that it has not seen come.
+func TestAgentThatComesLate(t *testing.T) {
+	t.Parallel()
+	sim := &simulation{t: t, rand: rand.New(rand.NewPCG(1, 1)), now: time.Unix(1_700_000_000, 0)}
+	sim.nginx = &simNginx{rand: sim.rand}
+	sim.world = &simWorld{rand: sim.rand}
+	upTo := func(n int) Snapshot {
+		s := Snapshot{Baseline: map[string][]Instance{}}
+		for i := range n {
+			s.Baseline[fmt.Sprint("c", i)] = []Instance{{ID: "1", Weight: 1,
+				Addr: netip.MustParseAddrPort("10.1.2.3:80")}}
+		}
+		return s
+	}
+	first := sim.start("")
+	sim.give(upTo(1), first)
+	sim.step(first)
+	second := sim.start("")
+	sim.nginx.full = true
+	sim.give(upTo(2), second)
+	sim.step(second)
+	sim.nginx.full = false
+	sim.give(upTo(3), first)
+	sim.step(first)
+	sim.give(upTo(2), second)
+	sim.step(second)
+	if held := second.table.heldList(); len(held) != 1 || held[0].Cluster != "c2" ||
+		!sim.nginx.routes.Snapshot.Equal(upTo(3)) {
+		t.Fatalf("%+v is held, Nginx has %+v", held, sim.nginx.routes.Snapshot)
+	}
+	if sim.step(first); first.fenced == nil {
+		t.Fatal("the second agent does not own Nginx")
+	}
 }

@@ -7,8 +7,7 @@ import (
 	"os"
 )
 
-// simNginx is an Nginx that fails when it is told to, and starts again with the state file of an
-// agent, as the driver does.
+// simNginx is an Nginx that fails on demand, and starts again with the state file of an agent.
 type simNginx struct {
 	rand   *rand.Rand
 	faulty bool

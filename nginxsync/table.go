@@ -52,10 +52,10 @@ type kept struct {
 	sum       uint64
 }
 
-// table is the pure part of an Agent: what the source offers, what the guard holds of it, and the
-// rows that Nginx should have, with those that it does not have yet. A change costs a look at the
-// maps that the snapshot does not share with the snapshot before, and work for the rows that
-// changed.
+// table is the pure part of an Agent: the offers of the source, the changes that the guard holds,
+// and the rows that Nginx should have, with the rows that it does not have yet. A change costs a
+// look at the maps that the snapshot does not share with the snapshot before, and work for the rows
+// that changed.
 type table struct {
 	guard Guard
 
@@ -103,6 +103,9 @@ func (t *table) desired() Generation {
 // adopt takes over routes that are in force or were.
 func (t *table) adopt(r Routes) {
 	clear(t.rows)
+	clear(t.bad)
+	clear(t.used)
+	t.stocks = newStocks()
 	t.digest, t.number, t.have = 0, r.Generation.Number, true
 	t.scopes, t.pools, t.offeredPools = r.Snapshot.Scopes, r.Snapshot.Pools, r.Snapshot.Pools
 	t.tasks = r.Snapshot.Tasks
@@ -182,8 +185,8 @@ func (t *table) lookThrough(s Snapshot, changed map[key]bool) bool {
 	}, func(name string) bool { return names.Task(name) == nil }, changed) && t.annotate(s)
 }
 
-// annotate takes over the scopes and the pools of a snapshot. It returns false when only Usable can
-// tell what they mean.
+// annotate takes over the scopes and the pools of a snapshot. It returns false for scopes and
+// pools that are not valid as they are.
 func (t *table) annotate(s Snapshot) bool {
 	pools := t.pools
 	if !slices.Equal(t.offeredPools, s.Pools) {
@@ -246,7 +249,7 @@ func (t *table) annotateTasks(tasks map[string]netip.Addr) {
 	t.tasks = tasks
 }
 
-// decide gives the rows that changed, and those that are held, to the guard.
+// decide gives the rows that changed, and the rows that are held, to the guard.
 func (t *table) decide(changed map[key]bool, after uint64, now time.Time) {
 	for k := range t.held {
 		changed[k] = true
@@ -345,8 +348,8 @@ func (t *table) plan(k key, now time.Time) *Intent {
 	return nil
 }
 
-// release lets what is held take effect: the cluster, or all clusters of the VIP for an empty one.
-// It returns how many changes there were.
+// release lets changes take effect that are held: of the cluster, or of all clusters of the VIP for
+// an empty one. It returns their number.
 func (t *table) release(i Intent, now time.Time) int {
 	n := 0
 	for k := range t.held {
@@ -384,8 +387,8 @@ func (t *table) heldList() []Held {
 	return list
 }
 
-// delta leads from what Nginx has to what it should have: only the rows that changed when it has
-// what it accepted last.
+// delta leads from the routes of Nginx to the rows of the table: it has only the rows that changed
+// where Nginx has the generation that it accepted last.
 func (t *table) delta(applied Generation) Delta {
 	d := Delta{From: applied, To: t.desired()}
 	if applied != t.base || applied == (Generation{}) {
@@ -407,7 +410,7 @@ func (t *table) accepted() {
 	clear(t.dirty)
 }
 
-// agree makes the generation one that Nginx can go to from what it has. It returns true when Nginx
+// agree makes the generation one that Nginx can go to from its own. It returns true when Nginx
 // has the rows already.
 func (t *table) agree(applied Generation) bool {
 	if applied.Number > 0 && applied.Digest == t.desired().Digest {
@@ -421,7 +424,7 @@ func (t *table) agree(applied Generation) bool {
 
 // appendText appends the line form of the rows.
 func (t *table) appendText(b []byte) []byte {
-	b = append(append(append(b, routesHeader...), t.desired().String()...), '\n')
+	b = appendHeader(b, t.desired())
 	var body []byte
 	for k, there := range t.rows {
 		row := k.row(there)

@@ -48,8 +48,8 @@ func write(t *testing.T, file string, r nginxsync.Routes) []byte {
 	return text
 }
 
-// What Nginx serves outranks an older state file, and a newer one outranks Nginx; an agent that
-// begins without a word of its source pushes nothing older or emptier than what is in force.
+// The routes of Nginx outrank an older state file, and a newer file outranks Nginx; an agent that
+// begins without a word of its source pushes nothing older or emptier than the routes in force.
 func TestAgentBeginsWithTheNewest(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -115,7 +115,7 @@ func TestEmptySourceTakesNothingAway(t *testing.T) {
 	require.Equal(t, 0, driver.full, "a delta is enough for what Nginx had")
 }
 
-// A damaged file costs nothing: it is set aside, and what Nginx or the copy has is kept.
+// A damaged file costs nothing: it is set aside, and the routes of Nginx or of the copy stay.
 func TestDamagedStateFile(t *testing.T) {
 	t.Parallel()
 	good, err := nginxsync.NewRoutes(2, version(2)).MarshalText()
@@ -126,6 +126,7 @@ func TestDamagedStateFile(t *testing.T) {
 		"port":          func(b []byte) []byte { return bytes.Replace(b, []byte(" 80 "), []byte(" 81 "), 1) },
 		"VIP":           func(b []byte) []byte { return bytes.Replace(b, []byte("10.0.0.9"), []byte("10.0.0.8"), 1) },
 		"other version": func(b []byte) []byte { return bytes.Replace(b, []byte("s 2 "), []byte("s 9 "), 1) },
+		"number":        func(b []byte) []byte { return bytes.Replace(b, []byte("s 2 0"), []byte("s 2 1"), 1) },
 		"NUL bytes":     func(b []byte) []byte { return make([]byte, len(b)) },
 		"last line":     func(b []byte) []byte { return b[:len(b)-1] },
 		"row missing": func(b []byte) []byte {
@@ -172,7 +173,7 @@ func TestDamagedStateFile(t *testing.T) {
 	}
 }
 
-// A full disk does not keep the routes from being served; it is told apart.
+// A full disk does not keep the routes from being served; the status shows it.
 func TestServedIsNotSaved(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "later")

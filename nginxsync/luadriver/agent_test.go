@@ -245,6 +245,7 @@ func TestNginxStartsFromTheCopy(t *testing.T) {
 			return strings.ReplaceAll(s, port, " 1 1 v3")
 		},
 		"version":   func(s string) string { return strings.Replace(s, "s 2 ", "s 9 ", 1) },
+		"number":    func(s string) string { return strings.Replace(s, "s 2 0", "s 2 1", 1) },
 		"NUL bytes": func(s string) string { return strings.Repeat("\x00", len(s)) },
 		"last line": func(s string) string { return s[:len(s)-1] },
 		"a row is missing": func(s string) string {

@@ -1,7 +1,7 @@
 
 -- A push: from a text to the dictionary. The text is what nginxsync.Delta sends, or the state file:
 --
---   sluice-delta 2 EPOCH WRITER FROM TO delta|full        or   sluice-routes 2 GENERATION
+--   sluice-delta 2 EPOCH WRITER FROM TO delta|full        or   sluice-routes 2 GENERATION SUM
 --   r SCOPE CLUSTER SUM BYTES                                  a row; its body of so many bytes follows
 --   d SCOPE CLUSTER                                            a row that goes
 --   end ROWS
@@ -403,9 +403,11 @@ end
 
 -- file_rows reads a state file: rows and generation, or nil and what is wrong.
 local function file_rows(text)
-    local to, at = text:match("^sluice%-routes 2 (%d+%-%x+)\n()")
+    local to, check, at = text:match("^sluice%-routes 2 (%d+%-%x+) ?(%x*)\n()")
     local rows, err, number
-    if to then
+    if to and check ~= "" and check ~= ngx.md5(to):sub(1, 16) then
+        return nil, "the sum of the generation is not " .. check
+    elseif to then
         rows, err = rows_of(text, at)
     else
         rows, number = old_rows(text)
