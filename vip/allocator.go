@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -149,6 +150,9 @@ type Allocator struct {
 	shared  bool // other allocators may use the store
 	cfg     Config
 	catalog catalog // its lock is taken before mu, never while mu is held
+	// held by SetPools, before mu
+	settingPools sync.Mutex
+	poolsAtOnce  int
 
 	// mu guards all that follows. The public methods take it. It is free while the store is called,
 	// see unlocked and storing, and meanwhile an entry with a call in flight is busy. A private
@@ -212,12 +216,12 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce,
+	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce, poolsAtOnce: poolsAtOnce,
 		idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
 	_, a.inMemory = cfg.Store.(*MemStore)
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
-	if err := a.SetPools(ctx, cfg.Pools); err != nil {
+	if err := a.load(ctx); err != nil {
 		return nil, err
 	}
 	a.refreshed = cfg.Now()
@@ -276,109 +280,55 @@ func layOutAll(pools []Pool) ([]layout, error) {
 	return layouts, errors.Join(append(errs, overlaps(pools, layouts))...)
 }
 
-// SetPools replaces the pools: to grow or shrink one, to disable it, to change its quotas. No live
-// lease is touched: one whose address is in no pool any more stays in a pool of its old name, which
-// Stats shows as Gone, until it has ended and cooled down. Requests that wait look at the new pools
-// at once, in their order, and WatchPools returns; the part of a quota that an allocation in progress or an uncertain one
-// has reserved stays reserved. When names, Ranges, Reserved and CoolDown stay as they are, it holds
-// up no other call, however many leases there are.
-func (a *Allocator) SetPools(ctx context.Context, pools []Pool) error {
-	layouts, err := layOutAll(pools)
+// load reads the leases from the store, for Open.
+func (a *Allocator) load(ctx context.Context) error {
+	layouts, err := layOutAll(a.cfg.Pools)
 	if err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("set pools: %w", err)
+		return fmt.Errorf("load leases: %w", err)
 	}
-	if a.changeRules(pools, layouts) {
-		if !a.shared {
-			return nil
-		}
-		if err := a.readAll(ctx); err != nil {
-			return fmt.Errorf("load leases: %w", err)
-		}
-		return nil
-	}
-	began := a.cfg.Now()
+	a.read = a.cfg.Now()
 	records, err := a.store.List(ctx, addrPrefix)
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
-	stored, err := a.decodeAll(records)
+	entries, err := a.decodeAll(records)
 	if err != nil {
 		return fmt.Errorf("load leases: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.cfg.Now()
-	entries, was := stored, a.x
-	news := map[*entry]prior{} // entries that may have changed, by other allocators or by the pools
-	if was != nil {
-		a.advance(now)
-		entries = slices.SortedFunc(was.entries.all, func(a, b *entry) int {
-			return a.addr.Compare(b.addr)
-		})
-		for _, e := range entries {
-			if e.state != Free && e.state != Leased {
-				news[e] = e.prior()
-			}
-		}
-		for _, s := range stored {
-			if e := was.entries.get(s.addr); e == nil {
-				entries = append(entries, s)
-				news[s] = prior{}
-			} else if !e.busy && e.uncertain == nil && s.rev > e.rev {
-				news[e] = e.prior()
-				e.lease, e.record, e.rev, e.state = s.lease, s.record, s.rev, s.state
-				e.freed = s.freed
-			}
-		}
-	}
-	a.x = newIndex(pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize), len(entries),
-		&a.warm)
-	if was != nil {
-		a.x.uptime = was.uptime
-	}
+	a.x = newIndex(a.cfg.Pools, layouts, a.cfg.Grace, cmp.Or(a.cfg.sparseAbove, sparseSize),
+		len(entries), &a.warm)
 	a.readUptime().offBy(now)
-	for _, s := range stored {
-		if l := s.resting(); l != nil {
+	for _, e := range entries {
+		if l := e.resting(); l != nil {
 			a.x.learn(l)
 		}
 	}
-	a.readBefore, a.read = a.read, began
-	maps.DeleteFunc(a.lost, func(addr netip.Addr, _ Lease) bool { return a.x.poolOf(addr) == nil })
 	for _, r := range records {
 		a.revision = max(a.revision, r.Revision)
 	}
-	a.x.keepClaims(was)
 	a.react(a.x.load(entries, now))
-	a.x.countClaims()
-	for _, e := range entries {
-		// for an address that is in no pool any more the end of its lease becomes an event
-		before, ok := news[e]
-		if ok && (e.rev != before.rev || e.state != before.state) &&
-			(a.x.entries.get(e.addr) == e ||
-				before.rev != 0) {
-			a.x.note(e, before, nil, now)
-		}
-	}
-	a.react(a.x.flush())
 	a.poolsChanged()
 	return nil
 }
 
-// changeRules replaces the pools if the present ones have the same addresses and rest them as long,
-// and reports whether it has.
+// changeRules replaces the pools if the present ones have the same addresses, rest them as long, and
+// count the teams that have quotas. It reports whether it has.
 func (a *Allocator) changeRules(pools []Pool, layouts []layout) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.x == nil || len(pools) != len(a.x.byName) {
+	if len(pools) != len(a.x.byName) {
 		return false
 	}
 	for i := range pools {
 		p, want := a.x.byName[pools[i].Name], &pools[i]
 		if p == nil || p.CoolDown != want.CoolDown || !slices.Equal(p.ranges, layouts[i].ranges) ||
-			!maps.Equal(p.Reserved, want.Reserved) {
+			!maps.Equal(p.Reserved, want.Reserved) || len(want.Quotas) > 0 && !p.countsTeams {
 			return false
 		}
 	}

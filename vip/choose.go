@@ -249,10 +249,9 @@ func (p *pool) overQuota(team string, n int) bool {
 	return limit >= 0 && p.teams[team]+n > limit
 }
 
-// reserve counts n leases of team, or gives them back when n is negative, while quotas are in
-// force.
+// reserve counts n leases of team, or gives them back when n is negative, if p counts them.
 func (p *pool) reserve(team string, n int) {
-	if len(p.Quotas) == 0 {
+	if !p.countsTeams {
 		return
 	}
 	if p.teams[team] += n; p.teams[team] == 0 {
@@ -265,6 +264,15 @@ func (p *pool) reserve(team string, n int) {
 func (c *commit) reserve(n int) {
 	for i := range c.steps {
 		c.steps[i].e.pool.reserve(c.steps[i].next.Owner.Team, n)
+	}
+}
+
+// reserveIn counts the leases that c gives in p, which counts none of them yet.
+func (c *commit) reserveIn(p *pool) {
+	for i := range c.steps {
+		if c.steps[i].e.pool == p {
+			p.reserve(c.steps[i].next.Owner.Team, 1)
+		}
 	}
 }
 

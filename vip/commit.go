@@ -312,20 +312,36 @@ func (a *Allocator) fetchAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return a.takeAll(ctx, found, began)
+}
+
+// takeAll applies the records of all addresses, which were read at began, a few at a time.
+func (a *Allocator) takeAll(ctx context.Context, found []Record, began time.Time) error {
 	if err := a.fetchForgets(ctx); err != nil {
 		return err
 	}
 	a.readBefore, a.read = a.read, began
 	there := make(map[string]bool, len(found))
-	for _, r := range found {
-		there[r.Key] = true
-	}
-	for e := range a.x.entries.all {
-		if e.rev != 0 && !there[e.key] {
-			found = append(found, Record{Key: e.key})
+	a.unlocked(func() {
+		for _, r := range found {
+			there[r.Key] = true
 		}
+	})
+	for part := range tableParts {
+		for _, e := range a.x.entries.part(part) {
+			if e.rev != 0 && !there[e.key] {
+				found = append(found, Record{Key: e.key})
+			}
+		}
+		a.unlocked(func() {}) // others have a turn
 	}
-	return a.applyRecords(ctx, found)
+	for some := range slices.Chunk(found, a.poolsAtOnce) {
+		if err := a.applyRecords(ctx, some); err != nil {
+			return err
+		}
+		a.unlocked(func() {})
+	}
+	return nil
 }
 
 // applyRecords applies the records that are newer than the index, and fetches the records again

@@ -131,6 +131,11 @@ func (x *index) remove(e *entry) {
 	x.entries.remove(e.addr)
 	e.pool.known--
 	e.rev = 0
+	x.unlist(e)
+}
+
+// unlist takes e, which has been taken out of the index, out of the catalog.
+func (x *index) unlist(e *entry) {
 	switch {
 	case e.listed:
 		x.mark(e)

@@ -9,9 +9,11 @@ import (
 // longest free first.
 type pool struct {
 	Pool                        // its name never changes
-	layout                      // never changes
+	layout                      // SetPools changes it
 	public atomic.Pointer[Pool] // the Pool that List and Watch read, without the lock
 	gone   bool
+	// see holds
+	capacity uint64
 	// but for Free, which is the rest of size
 	counts [states]uint64
 	// addresses that have an entry
@@ -37,8 +39,10 @@ type pool struct {
 	overdue uint64
 	// of requests that wait for it, one for each team while there are quotas
 	queues []*waitQueue
-	// leases of each team, those in flight included; counted while there are quotas
+	// leases of each team, those in flight included; while countsTeams
 	teams map[string]int
+	// once there have been quotas
+	countsTeams bool
 }
 
 // popFree takes the next address out of the free queue of p; nil when there is none.

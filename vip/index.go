@@ -34,8 +34,13 @@ type index struct {
 	latest time.Time
 	warm   *warmth
 	grace  time.Duration // after Expires, in which a lease still lives
+	// see pool.sparse
+	sparseAbove uint64
+	// entries that were made, while notesCreated
+	created      []*entry
+	notesCreated bool
 	uptime               // as it was read last
-	out    effects       // of the transition that is being made: see flush
+	out          effects // of the transition that is being made: see flush
 }
 
 // effects are the work that a transition of the index asks of its caller. The slices are valid
@@ -77,6 +82,7 @@ type entry struct {
 	listed   bool // in the catalog
 	chained  bool // in index.owned, or behind one that is
 	overdue  bool // a lease that is over: in index.overdue
+	counted  bool // a lease that is counted in pool.teams
 
 	asked     uint32 // see Snapshot.Asked
 	heapIndex int32  // in the heap of its class in pool.due plus 1; 0 when not there
@@ -105,19 +111,26 @@ func newIndex(
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{},
 		drains: map[*entry]struct{}{}, claims: map[string]*commit{}, grace: grace, warm: warm,
+		sparseAbove: sparse,
 	}
 	x.entries.grow(size)
 	x.owned.grow(size)
 	for i, p := range pools {
-		p = p.clone()
-		added := &pool{Pool: p, layout: layouts[i], teams: map[string]int{}, sparseAbove: sparse,
-			grace: grace, warm: warm}
-		added.public.Store(&p)
-		added.counts[Reserved] = uint64(len(p.Reserved))
+		added := x.newPool(p.clone(), layouts[i])
 		x.pools = append(x.pools, added)
 		x.byName[p.Name] = added
 	}
 	return x
+}
+
+// newPool is a pool of the index that has no entries yet.
+func (x *index) newPool(p Pool, l layout) *pool {
+	added := &pool{Pool: p, layout: l, teams: map[string]int{}, sparseAbove: x.sparseAbove,
+		countsTeams: len(p.Quotas) > 0, capacity: l.size - uint64(len(p.Reserved)),
+		grace: x.grace, warm: x.warm}
+	added.public.Store(&p)
+	added.counts[Reserved] = uint64(len(p.Reserved))
+	return added
 }
 
 func (p Pool) clone() Pool {
@@ -126,15 +139,12 @@ func (p Pool) clone() Pool {
 	return p
 }
 
-// changeRules gives the pools other rules. They have the names and addresses that they had.
+// changeRules gives the pools other rules. They have the names and addresses that they had, and
+// count the teams that have quotas.
 func (x *index) changeRules(pools []Pool) {
-	counted := map[*pool]bool{} // whose quotas are the first
 	order := make([]*pool, 0, len(x.pools))
 	for i := range pools {
 		p, next := x.byName[pools[i].Name], pools[i].clone()
-		if len(p.Quotas) == 0 && len(next.Quotas) > 0 {
-			counted[p] = true
-		}
 		p.Pool = next
 		p.public.Store(&next)
 		order = append(order, p)
@@ -145,28 +155,6 @@ func (x *index) changeRules(pools []Pool) {
 		}
 	}
 	x.pools = order
-	if len(counted) > 0 {
-		x.countTeams(counted)
-	}
-}
-
-// countTeams counts the leases, those in flight included, of pools that had no quotas.
-func (x *index) countTeams(pools map[*pool]bool) {
-	for p := range pools {
-		clear(p.teams)
-	}
-	for e := range x.entries.all {
-		if pools[e.pool] && e.state == Leased {
-			e.pool.reserve(e.last().Owner.Team, 1)
-		}
-	}
-	for _, c := range x.claims {
-		for i := range c.steps {
-			if s := &c.steps[i]; pools[s.e.pool] {
-				s.e.pool.reserve(s.next.Owner.Team, 1)
-			}
-		}
-	}
 }
 
 // unknownPool is a placeholder for entries that load has not yet assigned to a pool.
@@ -203,7 +191,7 @@ func (x *index) insert(e *entry, now time.Time) {
 	e.pool = p
 	e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, false, 0, 0
 	e.chained = false
-	e.overdue, e.idle, e.listed = false, false, false
+	e.overdue, e.idle, e.listed, e.counted = false, false, false, false
 	if x.add(e); e.state == Reserved {
 		p.counts[Reserved]--
 	}
@@ -347,6 +335,9 @@ func (x *index) entry(p *pool, addr netip.Addr) *entry {
 	}
 	e := &entry{addr: addr, key: addrPrefix + addr.String(), pool: p}
 	x.add(e)
+	if x.notesCreated {
+		x.created = append(x.created, e)
+	}
 	return e
 }
 
@@ -562,8 +553,9 @@ func (x *index) unlink(e *entry) {
 	if e.rev == 0 {
 		return
 	}
-	if e.state == Leased && len(e.pool.Quotas) > 0 {
+	if e.counted {
 		e.pool.reserve(e.last().Owner.Team, -1)
+		e.counted = false
 	}
 }
 
@@ -621,8 +613,9 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	if e.rev == 0 {
 		return
 	}
-	if e.state == Leased {
+	if e.state == Leased && e.pool.countsTeams {
 		e.pool.reserve(l.Owner.Team, 1)
+		e.counted = true
 	}
 }
 

@@ -276,15 +276,23 @@ func (l *layout) fill(p Pool) (errs []error) {
 			errs = append(errs, fmt.Errorf("Pool.Ranges: ranges %s and %s overlap", l.ranges[i-1],
 				r))
 		}
-		l.starts = append(l.starts, l.size)
-		l.size = addSizes(l.size, addSizes(distance(r.First, r.Last), 1))
 	}
+	l.measure()
 	for addr := range p.Reserved {
 		if !l.contains(addr) {
 			errs = append(errs, fmt.Errorf("Pool.Reserved: address %s is outside its ranges", addr))
 		}
 	}
 	return errs
+}
+
+// measure computes starts and size.
+func (l *layout) measure() {
+	l.starts, l.size = make([]uint64, len(l.ranges)), 0
+	for i, r := range l.ranges {
+		l.starts[i] = l.size
+		l.size = addSizes(l.size, addSizes(distance(r.First, r.Last), 1))
+	}
 }
 
 // addSizes returns a + b, at most 2^64 - 1: more addresses are not counted.
@@ -296,8 +304,28 @@ func addSizes(a, b uint64) uint64 {
 }
 
 func (l layout) contains(addr netip.Addr) bool {
-	i := sort.Search(len(l.ranges), func(i int) bool { return addr.Less(l.ranges[i].First) }) - 1
+	i := l.rangeBefore(addr)
 	return addr.Zone() == "" && i >= 0 && !l.ranges[i].Last.Less(addr)
+}
+
+// rangeBefore is the number of the last range that begins at addr or below, -1 for none.
+func (l layout) rangeBefore(addr netip.Addr) int {
+	return sort.Search(len(l.ranges), func(i int) bool { return addr.Less(l.ranges[i].First) }) - 1
+}
+
+// endOf is the last address of the range that has addr.
+func (l layout) endOf(addr netip.Addr) netip.Addr { return l.ranges[l.rangeBefore(addr)].Last }
+
+// below is how many addresses are below addr.
+func (l layout) below(addr netip.Addr) uint64 {
+	i := l.rangeBefore(addr)
+	switch {
+	case i < 0:
+		return 0
+	case l.ranges[i].Last.Less(addr):
+		return addSizes(l.starts[i], addSizes(distance(l.ranges[i].First, l.ranges[i].Last), 1))
+	}
+	return addSizes(l.starts[i], distance(l.ranges[i].First, addr))
 }
 
 // at is the address with index i in the order of addresses.

@@ -93,6 +93,19 @@ func (t *table[K, V]) remove(key K) {
 	}
 }
 
+// part returns the things of one of the parts, which all together have each thing once.
+func (t *table[K, V]) part(i int) []V {
+	var none V
+	p := &t.parts[i]
+	all := make([]V, 0, p.len)
+	for _, s := range p.slots {
+		if s.v != none {
+			all = append(all, s.v)
+		}
+	}
+	return all
+}
+
 // all yields the things in no order. The table does not change meanwhile.
 func (t *table[K, V]) all(yield func(V) bool) {
 	var none V

@@ -49,18 +49,3 @@ func (x *index) unchain(e *entry) {
 	}
 	e.next, e.chained = nil, false
 }
-
-// keepClaims takes over the allocations that were in progress or uncertain in the index before; nil
-// for none.
-func (x *index) keepClaims(before *index) {
-	if before != nil {
-		x.claims = before.claims
-	}
-}
-
-// countClaims counts those allocations for the quotas of the pools that their addresses are in now.
-func (x *index) countClaims() {
-	for _, c := range x.claims {
-		c.reserve(1)
-	}
-}

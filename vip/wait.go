@@ -114,8 +114,9 @@ func (w *waiter) wants(p *pool) bool {
 	})
 }
 
-// holds reports whether p is large enough for n leases.
-func (p *pool) holds(n int) bool { return p.size-uint64(len(p.Reserved)) >= uint64(n) }
+// holds reports whether p is large enough for n leases, or was before the SetPools in progress, or
+// will be after it.
+func (p *pool) holds(n int) bool { return p.capacity >= uint64(n) }
 
 // waitQueue are the requests of one team that wait for a pool, in the order of waiter.before; those
 // of all teams when the pool has no quotas.
