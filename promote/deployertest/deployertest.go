@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// Harness is a deployer under test. Every field is required.
+// Harness is a deployer under test. Every field but CrashAt is required.
 type Harness struct {
 	Deployer promote.Deployer
 	// Images are two different images that the deployer can deploy to any target that Target
@@ -31,15 +31,21 @@ type Harness struct {
 	// process after it, which finds the files, records and running
 	// deployments of the first one.
 	Crash func(t *testing.T) promote.Deployer
+	// CrashAt, which may be nil, returns the deployer of a further process that is killed at its
+	// n-th step, counted from 0: the call at work then returns an error, before or after the step
+	// as the harness likes, and no step follows. Without it the suite ends contexts at growing
+	// times in place of it.
+	CrashAt func(t *testing.T, n int) promote.Deployer
 }
 
-// Run runs the suite. It calls open once; cases run side by side on targets of their own, those
+// Run runs the suite. A Deployer that is a promote.Observer is held to that contract, too. It calls
+// open once; cases run side by side on targets of their own, those
 // with a crash after all others.
 func Run(t *testing.T, open func(t *testing.T) Harness) {
 	t.Helper()
 	h := open(t)
 	if h.Deployer == nil || h.Target == nil || h.Running == nil || h.Crash == nil {
-		t.Fatal("deployertest: every field of Harness is required")
+		t.Fatal("deployertest: every field of Harness but CrashAt is required")
 	}
 	t.Run("without a crash", func(t *testing.T) {
 		for _, c := range []struct {
@@ -62,6 +68,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 			{"a cancelled call returns the cause", cancelled},
 			{"a cancelled call changes nothing", cancelledChangesNothing},
 			{"a call cancelled half way is put back", cancelledHalfWay},
+			{"a call cancelled at any time goes on", cancelledAtAnyTime},
+			{"an observer says what runs", observed},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -76,6 +84,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"a crash forgets no generation", crashKeepsFence},
 		{"a change goes on after a crash", crashGoesOn},
 		{"a failed deploy is put back after a crash", crashPutsBack},
+		{"a crash at any step", crashAtEveryStep},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, &subject{h: &h, target: h.Target()}) })
 	}

@@ -250,3 +250,33 @@ func (r *Rollout) Status(ctx context.Context, target promote.Target) (Status, er
 	slices.SortFunc(instances, byID)
 	return Status{Record: rec, Instances: instances}, nil
 }
+
+// Observe implements promote.Observer: the digest is that of the instances that serve.
+func (r *Rollout) Observe(ctx context.Context, target promote.Target) (promote.Observation, error) {
+	status, err := r.Status(ctx, target)
+	if err != nil {
+		return promote.Observation{}, fmt.Errorf("%w: %w", err, promote.ErrUnavailable)
+	}
+	rec := status.Record
+	digests := map[promote.Digest]bool{}
+	o := promote.Observation{Digest: promote.None, Generation: rec.Seen,
+		Instances: len(status.Instances)}
+	for _, i := range status.Instances {
+		switch {
+		case !slices.Contains(rec.Serving, i.ID):
+			continue
+		case i.State == Ready:
+			o.Ready++
+		default:
+			o.Messages = append(o.Messages, fmt.Sprintf("instance %s is %s", i.ID, i.State))
+		}
+		digests[i.Image.Digest] = true
+	}
+	for digest := range digests {
+		o.Digest = digest
+	}
+	if len(digests) > 1 {
+		o.Digest = ""
+	}
+	return o, nil
+}

@@ -282,3 +282,35 @@ func TestRandomChanges(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicies: with every small policy a rollout never runs more instances than Surge allows, and
+// never has fewer in the routes than Unavailable allows.
+func TestPolicies(t *testing.T) {
+	t.Parallel()
+	for count := 1; count <= 5; count++ {
+		for surge := range 4 {
+			for unavailable := range 4 {
+				policy := rollout.Policy{Count: count, Surge: surge, Unavailable: unavailable}
+				w := watch(t, policy, nil)
+				require.NoError(t, w.Deploy(t.Context(), deployment(web, 1, 1)))
+				var mu sync.Mutex
+				most, fewest := count, count
+				w.world.Fault = func(string, string, bool) error {
+					mu.Lock()
+					defer mu.Unlock()
+					most = max(most, len(w.world.Instances(web)))
+					fewest = min(fewest, ready(w.world.Routed(web)))
+					return nil
+				}
+				require.NoError(t, w.Deploy(t.Context(), deployment(web, 2, 2)), "%+v", policy)
+				limit := surge
+				if surge+unavailable == 0 {
+					limit = count // the default
+				}
+				require.LessOrEqual(t, most, count+limit, "%+v", policy)
+				require.GreaterOrEqual(t, fewest, count-unavailable, "%+v", policy)
+				require.Len(t, w.world.Routed(web), count)
+			}
+		}
+	}
+}

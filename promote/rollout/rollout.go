@@ -21,7 +21,10 @@ type Rollout struct {
 	works map[promote.Target]*work // the call at work on a target
 }
 
-var _ promote.Deployer = (*Rollout)(nil)
+var (
+	_ promote.Deployer = (*Rollout)(nil)
+	_ promote.Observer = (*Rollout)(nil)
+)
 
 // work is a call at work on a target.
 type work struct {

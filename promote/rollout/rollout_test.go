@@ -89,13 +89,14 @@ func TestDeployer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, records := rollouttest.NewWorld(digest(brokenImage)), rollout.NewMemRecords()
-			open := func(t *testing.T) promote.Deployer {
-				r, err := rollout.New(rollout.Config{Records: records, Instances: w, Routes: w,
+			w, recs := rollouttest.NewWorld(digest(brokenImage)), rollout.NewMemRecords()
+			over := func(t *testing.T, store rollout.Records, on world) promote.Deployer {
+				r, err := rollout.New(rollout.Config{Records: store, Instances: on, Routes: on,
 					Policy: func(promote.Target) rollout.Policy { return policy }})
 				require.NoError(t, err)
 				return r
 			}
+			open := func(t *testing.T) promote.Deployer { return over(t, recs, w) }
 			deployertest.Run(t, func(t *testing.T) deployertest.Harness {
 				return deployertest.Harness{
 					Deployer: open(t),
@@ -110,11 +111,69 @@ func TestDeployer(t *testing.T) {
 						return list
 					},
 					Crash: open,
+					CrashAt: func(t *testing.T, n int) promote.Deployer {
+						c := &dying{world: w, left: n}
+						return over(t, records{recs, c.fault}, c)
+					},
 				}
 			})
 			require.Empty(t, w.Breaches())
 		})
 	}
+}
+
+// world is the two parts of a rollout that a World is.
+type world interface {
+	rollout.Instances
+	rollout.Routes
+}
+
+// dying is the world as one process sees it that is killed before a step: from then on every step
+// of it fails. A drain is no step, for it changes nothing.
+type dying struct {
+	world
+	mu   sync.Mutex
+	left int
+}
+
+func (d *dying) fault(_, _ string, done bool) error {
+	if done {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left--; d.left < 0 {
+		return errCrash
+	}
+	return nil
+}
+
+func (d *dying) Start(ctx context.Context, spec rollout.Spec) (rollout.Instance, error) {
+	if err := d.fault("", "", false); err != nil {
+		return rollout.Instance{}, err
+	}
+	return d.world.Start(ctx, spec)
+}
+
+func (d *dying) Stop(ctx context.Context, id string) error {
+	if err := d.fault("", "", false); err != nil {
+		return err
+	}
+	return d.world.Stop(ctx, id)
+}
+
+func (d *dying) Apply(ctx context.Context, a rollout.Assignment) error {
+	if err := d.fault("", "", false); err != nil {
+		return err
+	}
+	return d.world.Apply(ctx, a)
+}
+
+func (d *dying) List(ctx context.Context) ([]rollout.Instance, error) {
+	if err := d.fault("", "", false); err != nil {
+		return nil, err
+	}
+	return d.world.List(ctx)
 }
 
 func TestConfig(t *testing.T) {
