@@ -262,8 +262,11 @@ func (r *Runtime) wasDown(id string) bool {
 }
 
 // claim waits until no other call works on the id, and keeps other calls away until release is
-// called.
+// called. A context that has ended claims nothing.
 func (r *Runtime) claim(ctx context.Context, id string) (release func(), err error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("instance %s: %w", id, context.Cause(ctx))
+	}
 	for {
 		release, busy := r.tryClaim(id)
 		if release != nil {
