@@ -35,8 +35,7 @@ const token = "a-token-of-the-test"
 
 var vipOut = netip.MustParseAddr("10.58.0.2")
 
-// site is an Nginx host: a machine whose Nginx takes requests on the addresses 10.58.0.0/24, and
-// its agent.
+// site is an Nginx host: a machine with an Nginx on all of its addresses, and its agent.
 type site struct {
 	*hosts.Host
 	dir          string
@@ -54,7 +53,8 @@ func sites(t *testing.T, list []*hosts.Host) ([]*site, string) {
 	out := make([]*site, len(list))
 	for i, machine := range list {
 		s := &site{Host: machine, dir: nginxtest.Dir(t)}
-		write(t, filepath.Join(s.dir, "in", "nginx.conf"), production)
+		write(t, filepath.Join(s.dir, "in", "nginx.conf"), strings.Replace(production,
+			"server_name", "add_header X-Host "+machine.Name+" always;\n        server_name", 1))
 		write(t, filepath.Join(s.dir, "token"), token+"\n")
 		rules, err := json.Marshal(map[string]any{"listen": map[string]int{"80": 80},
 			"main": map[string]string{"user": "",
@@ -76,8 +76,6 @@ nginx:
 sources:
   - file: {path: %[3]s, every: 20ms}
 `, s.dir, s.IP, routes))
-		require.NoError(t, machine.Command("ip", "route", "add", "local", "10.58.0.0/24", "dev",
-			"lo").Run())
 		driver, err := luadriver.New(luadriver.Config{Socket: filepath.Join(s.dir, "admin.sock")})
 		require.NoError(t, err)
 		s.nginx = testbed.Start(t, testbed.DirIn(t, machine.Dir, "nginx"), testbed.Command{
@@ -138,6 +136,10 @@ func overlaid(baseline, overlay netip.AddrPort, version string) string {
 func TestSeveralHosts(t *testing.T) {
 	t.Parallel()
 	list, routes := sites(t, hosts.Start(t, 3))
+	for _, s := range list { // the VIPs are addresses of every host
+		require.NoError(t, s.Command("ip", "route", "add", "local", "10.58.0.0/24", "dev",
+			"lo").Run())
+	}
 	baseline, overlay := reachable(t, list[0].Host, "b"), reachable(t, list[0].Host, "o")
 	write(t, routes, overlaid(baseline, overlay, "v2"))
 	h := set(t, list)
