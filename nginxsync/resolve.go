@@ -23,7 +23,8 @@ type Decision struct {
 
 // Resolve decides who answers a request for the cluster that comes to the address. The scopes are
 // asked in their order: the overlay of the VIP, the branches of its Scope, the baseline. The first
-// that names the cluster answers, also when it has no instance for it. An address that a Scope says
+// that names the cluster answers, also when it has no instance for it; an instance on an address of
+// a pool is not asked, since the request would come back to Nginx. An address that a Scope says
 // has Ended, or that is in a pool and has neither an overlay nor a Scope, is answered with 410
 // whatever the cluster; the empty cluster asks for that only. The snapshot must be valid.
 func (s Snapshot) Resolve(vip netip.Addr, cluster string) Decision {
@@ -35,7 +36,7 @@ func (s Snapshot) Resolve(vip netip.Addr, cluster string) Decision {
 	case !scope.Ended.At.IsZero():
 		return Decision{Status: http.StatusGone, Why: []string{scope.Ended.String()}}
 	case leased:
-	case slices.ContainsFunc(s.Pools, func(r Range) bool { return r.Contains(vip) }):
+	case s.pooled(vip):
 		return Decision{Status: http.StatusGone, Why: []string{"no lease has the address, which " +
 			"is in a pool"}}
 	}
@@ -59,10 +60,23 @@ func (s Snapshot) Resolve(vip netip.Addr, cluster string) Decision {
 		found = found || try("branch "+name, s.Branches[name])
 	}
 	found = found || try("baseline", s.Baseline)
+	d.Instances = slices.Clone(d.Instances)
+	d.Instances = slices.DeleteFunc(d.Instances, func(in Instance) bool {
+		loop := s.pooled(in.Addr.Addr())
+		if loop {
+			d.Why = append(d.Why, fmt.Sprintf("instance %s is not asked: %s is a VIP of a pool, "+
+				"and leads back to Nginx", in.ID, in.Addr))
+		}
+		return loop
+	})
 	if !found || len(d.Instances) == 0 {
 		d.Status = http.StatusServiceUnavailable
 	}
 	return d
+}
+
+func (s Snapshot) pooled(a netip.Addr) bool {
+	return slices.ContainsFunc(s.Pools, func(r Range) bool { return r.Contains(a) })
 }
 
 // String is such as

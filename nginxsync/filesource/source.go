@@ -4,10 +4,19 @@
 //	{
 //	  "baseline": {"hello_web": [{"id": "i1", "addr": "10.0.0.7:8080", "version": "v1", "weight": 2}]},
 //	  "overlays": {"10.58.0.2": {"hello_web": []}},
-//	  "planned": ["old_web", "10.58.0.3"]
+//	  "branches": {"next": {"hello_api": [{"id": "n1", "addr": "10.0.0.9:8080"}]}},
+//	  "scopes": {
+//	    "10.58.0.2": {"branches": ["next"]},
+//	    "10.58.0.3": {"ended": {"task": "T-1", "at": "2026-11-30T12:00:00Z", "versions": {"hello_web": "v1"}}}
+//	  },
+//	  "pools": ["10.58.0.0/24", "10.58.1.1-10.58.1.9"],
+//	  "tasks": {"T-2": "10.58.0.2"},
+//	  "planned": ["old_web", "10.58.0.3", "@next"]
 //	}
 //
-// The fields are those of nginxsync.Snapshot and nginxsync.Instance. A file that is missing, empty
+// The fields are those of nginxsync.Snapshot and nginxsync.Instance. A pool is a network, which is
+// all its addresses, an address, or the first and the last one of a range. A plan names a cluster of
+// the baseline, a VIP, or "@" and a branch. A file that is missing, empty
 // or not right is an error, and the last snapshot stays in force: write the next one beside it and
 // rename it into place.
 package filesource
@@ -22,6 +31,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -135,11 +145,56 @@ type instance struct {
 
 type clusters map[string][]instance
 
+// scope is nginxsync.Scope in the file.
+type scope struct {
+	Branches []string `json:"branches"`
+	Ended    *struct {
+		Task     string            `json:"task"`
+		At       time.Time         `json:"at"`
+		Versions map[string]string `json:"versions"`
+	} `json:"ended"`
+}
+
+// pool is nginxsync.Range in the file.
+type pool nginxsync.Range
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *pool) UnmarshalText(text []byte) error {
+	first, last, isRange := strings.Cut(string(text), "-")
+	if network, err := netip.ParsePrefix(first); err == nil && !isRange {
+		if network != network.Masked() {
+			return fmt.Errorf("pool %.64q: host bits are set: write %s", text, network.Masked())
+		}
+		end := network.Addr().AsSlice()
+		for bit := network.Bits(); bit < len(end)*8; bit++ {
+			end[bit/8] |= 0x80 >> (bit % 8)
+		}
+		p.First = network.Addr()
+		p.Last, _ = netip.AddrFromSlice(end)
+		return nil
+	}
+	if !isRange {
+		last = first
+	}
+	var err1, err2 error
+	p.First, err1 = netip.ParseAddr(first)
+	p.Last, err2 = netip.ParseAddr(last)
+	if err1 != nil || err2 != nil || p.First.BitLen() != p.Last.BitLen() || p.Last.Less(p.First) {
+		return fmt.Errorf("pool %.64q: want a network, an address, or two of one family as "+
+			"10.58.1.1-10.58.1.9", text)
+	}
+	return nil
+}
+
 // parse reads the text of a file.
 func parse(text []byte) (nginxsync.Snapshot, error) {
 	var in struct {
 		Baseline clusters                `json:"baseline"`
 		Overlays map[netip.Addr]clusters `json:"overlays"`
+		Branches map[string]clusters     `json:"branches"`
+		Scopes   map[netip.Addr]scope    `json:"scopes"`
+		Pools    []pool                  `json:"pools"`
+		Tasks    map[string]netip.Addr   `json:"tasks"`
 		Planned  []string                `json:"planned"`
 	}
 	if err := strictjson.Decode(text, &in); errors.Is(err, io.EOF) {
@@ -155,6 +210,29 @@ func parse(text []byte) (nginxsync.Snapshot, error) {
 	for vip, overlay := range in.Overlays {
 		out.Overlays[vip] = overlay.instances()
 	}
+	if len(in.Branches) > 0 {
+		out.Branches = make(map[string]map[string][]nginxsync.Instance, len(in.Branches))
+	}
+	for name, branch := range in.Branches {
+		out.Branches[name] = branch.instances()
+	}
+	if len(in.Scopes) > 0 {
+		out.Scopes = make(map[netip.Addr]nginxsync.Scope, len(in.Scopes))
+	}
+	for vip, s := range in.Scopes {
+		scope := nginxsync.Scope{Branches: s.Branches}
+		if s.Ended != nil {
+			if scope.Ended = nginxsync.Ended(*s.Ended); scope.Ended.At.IsZero() {
+				return nginxsync.Snapshot{}, fmt.Errorf("scopes %s: ended: want \"at\", the time "+
+					"when the lease ended", vip)
+			}
+		}
+		out.Scopes[vip] = scope
+	}
+	for _, p := range in.Pools {
+		out.Pools = append(out.Pools, nginxsync.Range(p))
+	}
+	out.Tasks = in.Tasks
 	return out, nil
 }
 
@@ -169,11 +247,14 @@ func (c clusters) instances() map[string][]nginxsync.Instance {
 	return out
 }
 
-// intents are plans from the list "planned": names of clusters of the baseline, and VIPs.
+// intents are plans from the list "planned": names of clusters of the baseline, VIPs, and "@" with
+// a branch.
 func intents(names []string) (list []nginxsync.Intent) {
 	for _, name := range names {
 		if vip, err := netip.ParseAddr(name); err == nil {
 			list = append(list, nginxsync.Intent{VIP: vip, By: "file"})
+		} else if branch, ok := strings.CutPrefix(name, "@"); ok {
+			list = append(list, nginxsync.Intent{Branch: branch, By: "file"})
 		} else {
 			list = append(list, nginxsync.Intent{Cluster: name, By: "file"})
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -70,6 +71,13 @@ func TestBadFilesAreErrors(t *testing.T) {
 		`{"baseline":{"a":[{"id":"1","addr":"web:80"}]}}`: `ParseAddr("web")`,
 		`{"baseline":{},"baseline":{"a":[]}}`:             "baseline",
 		`{"overlays":{"here":{"a":[]}}}`:                  "here",
+		`{"pools":["10.0.0.1/24"]}`:                       "write 10.0.0.0/24",
+		`{"pools":["10.0.0.9-10.0.0.1"]}`:                 "want a network, an address",
+		`{"pools":["10.0.0.1-2001:db8::1"]}`:              "want a network, an address",
+		`{"pools":["10.0.0.0/24-10.0.1.1"]}`:              "want a network, an address",
+		`{"scopes":{"10.0.0.1":{"ended":{"task":"T"}}}}`:  `want "at"`,
+		`{"scopes":{"10.0.0.1":{"branch":"b"}}}`:          "branch",
+		`{"tasks":{"T":"here"}}`:                          "here",
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(bad), 0o644))
 		_, _, err := s.Watch(t.Context(), revision)
@@ -81,6 +89,47 @@ func TestBadFilesAreErrors(t *testing.T) {
 	_, next, err := s.Watch(t.Context(), revision)
 	require.NoError(t, err)
 	require.Equal(t, revision+1, next)
+}
+
+// The file can say all that a snapshot can.
+func TestWholeSnapshot(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "routes.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{
+	  "baseline": {"web": [{"id": "b", "addr": "10.0.0.1:80"}]},
+	  "overlays": {"10.58.0.2": {"web": []}},
+	  "branches": {"next": {"api": [{"id": "n1", "addr": "10.0.0.9:8080", "version": "v2"}]}},
+	  "scopes": {"10.58.0.2": {"branches": ["next"]}, "10.58.0.3": {"ended":
+	    {"task": "T-1", "at": "2026-11-30T12:00:00Z", "versions": {"web": "v1"}}}},
+	  "pools": ["10.58.0.0/24", "10.58.1.1-10.58.1.9", "10.58.2.7", "2001:db8::/64"],
+	  "tasks": {"T-2": "10.58.0.2"},
+	  "planned": ["old", "10.58.0.3", "@next"]
+	}`), 0o644))
+	s, err := filesource.New(filesource.Config{Path: path})
+	require.NoError(t, err)
+	got, _, err := s.Watch(t.Context(), 0)
+	require.NoError(t, err)
+	require.NoError(t, got.Validate())
+	addr := netip.MustParseAddr
+	type clusters = map[string][]nginxsync.Instance
+	require.Equal(t, nginxsync.Snapshot{
+		Baseline: clusters{"web": {{ID: "b", Addr: netip.MustParseAddrPort("10.0.0.1:80")}}},
+		Overlays: map[netip.Addr]map[string][]nginxsync.Instance{addr("10.58.0.2"): {"web": {}}},
+		Branches: map[string]map[string][]nginxsync.Instance{"next": {"api": {{ID: "n1",
+			Addr: netip.MustParseAddrPort("10.0.0.9:8080"), Version: "v2"}}}},
+		Scopes: map[netip.Addr]nginxsync.Scope{
+			addr("10.58.0.2"): {Branches: []string{"next"}},
+			addr("10.58.0.3"): {Ended: nginxsync.Ended{Task: "T-1",
+				At:       time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),
+				Versions: map[string]string{"web": "v1"}}}},
+		Pools: []nginxsync.Range{{First: addr("10.58.0.0"), Last: addr("10.58.0.255")},
+			{First: addr("10.58.1.1"), Last: addr("10.58.1.9")},
+			{First: addr("10.58.2.7"), Last: addr("10.58.2.7")},
+			{First: addr("2001:db8::"), Last: addr("2001:db8::ffff:ffff:ffff:ffff")}},
+		Tasks: map[string]netip.Addr{"T-2": addr("10.58.0.2")},
+		Planned: []nginxsync.Intent{{Cluster: "old", By: "file"},
+			{VIP: addr("10.58.0.3"), By: "file"}, {Branch: "next", By: "file"}},
+	}, got)
 }
 
 func TestConfig(t *testing.T) {

@@ -136,6 +136,14 @@ local function unavailable(plain)
     set_current_peer(config.unavailable)
 end
 
+-- refused answers 503 in the place of an instance. loop is the address of one that leads back to Nginx, nil where there is none.
+local function refused(var, id, cluster, plain, loop)
+    forget(id)
+    answers(var, "none")
+    var.sluice_reason = (loop and "loop; address=" .. loop .. "; cluster=" or "no-instance; cluster=") .. cluster
+    return unavailable(plain)
+end
+
 -- balance chooses the instance of a request to the cluster, in the balancer phase. method is a key of methods, key the text of what
 -- is hashed, nil for a method without one.
 function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
@@ -162,10 +170,7 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
     else
         routes.keep(var, vip, set)
         if not set or set.n == 0 then
-            forget(id)
-            answers(var, "none")
-            var.sluice_reason = "no-instance; cluster=" .. cluster
-            return unavailable(plain)
+            return refused(var, id, cluster, plain, set and set.loop)
         end
         try = first(id)
         if set.n > 1 then
@@ -193,6 +198,9 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
         if try.now - state.checked > fail_timeout then
             state.checked = try.now
         end
+    end
+    if peer.host == vip and peer.port == tonumber(var.server_port) then
+        return refused(var, id, cluster, plain, peer.host .. ":" .. peer.port) -- the request came from there
     end
     give(try, peer)
     if leaving then

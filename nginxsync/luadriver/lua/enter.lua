@@ -20,7 +20,7 @@ local function bytes_of(text)
 end
 
 -- pooled reports whether the address is in a pool.
-local function pooled(vip)
+function pooled(vip)
     local pools = note_of("*")
     local address = pools and bytes_of(vip)
     if not address then

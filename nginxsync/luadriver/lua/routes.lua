@@ -24,7 +24,9 @@ end
 
 local function forget(key)
     local scope, cluster = key:match("^(%S+) (.+)$")
-    if cluster then
+    if scope == "*" then
+        forget_all() -- which instances may be asked depends on the pools
+    elseif cluster then
         local there = scopes[scope]
         if there and there.sets[cluster] ~= nil then
             keep(there.sets[cluster])
@@ -80,13 +82,19 @@ local function fetch(key)
     return body, more
 end
 
--- build makes a set of a row. A row that cannot be read has no instance.
+local pooled, note_of -- see below, and enter.lua
+
+-- build makes a set of a row. A row that cannot be read has no instance. An instance on an address of a pool is left out: a request
+-- to it would come back to Nginx.
 local function build(key, cluster, body, more)
     local rows = key .. "\n" .. body
-    local set = sets[rows]
-    if set then
+    local set, pools = sets[rows], note_of("*")
+    pools = pools and pools.text
+    if set and set.pools == pools then
         return set
     end
+    sets[rows] = nil
+    local loop
     local list, times = {}, more ~= "" and more:gmatch("[^,]+")
     for line in body:gmatch("[^\n]+") do
         local kind, host, port, weight, version, id = line:match("^(%l) (%S+) (%d+) (%d+) (%S+) (%S+)$")
@@ -95,17 +103,23 @@ local function build(key, cluster, body, more)
             list = {}
             break
         end
+        local back = pools and pooled(host)
         if host:find(":", 1, true) then
             host = "[" .. host .. "]"
         end
         local name = table.concat({ cluster, host, port, id }, " ")
         local born = times and tonumber(times()) or 0
-        local state = state_of(name, born == 0 and -math.huge or born)
-        known[name] = state
-        list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
-            version = version ~= "-" and version or "", backup = kind == "s" }
+        if back then
+            loop = host .. ":" .. port
+        else
+            local state = state_of(name, born == 0 and -math.huge or born)
+            known[name] = state
+            list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
+                version = version ~= "-" and version or "", backup = kind == "s" }
+        end
     end
     set = peers(rows, list)
+    set.pools, set.loop = pools, loop
     sets[rows] = set
     return set
 end
@@ -144,7 +158,7 @@ end
 
 -- read_note is what the note of a scope says: its branches as scopes, and how its last lease ended; or ranges of pools.
 local function read_note(body)
-    local note = { versions = {} }
+    local note = { versions = {}, text = body }
     for kind, first, second in body:gmatch("(%l) (%S+) ?(%S*)\n") do
         if kind == "b" then
             note.branches = note.branches or {}
@@ -161,7 +175,7 @@ local function read_note(body)
 end
 
 -- note_of is the note of a scope, or false.
-local function note_of(scope)
+function note_of(scope)
     local there = scope_of(scope)
     if not there then
         return false

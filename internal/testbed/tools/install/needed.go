@@ -78,6 +78,7 @@ var needs = []need{
 	{`"chpst", "runit"`, nil, []string{"chpst=runit"}},
 	{"engine.Docker", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
 	{"engine.Runc", nil, []string{"runc=runc"}},
+	{`"systemd-analyze"`, nil, []string{"systemd-analyze=systemd"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
