@@ -94,7 +94,8 @@ func TestMergePrecedence(t *testing.T) {
 	require.Equal(t, in("1"), got.Branches["x"]["a"])
 }
 
-// wedged is a source that supplies what it is given until it is wedged: then it fails, or is silent.
+// wedged is a source that supplies what it is given until it is wedged: then it fails, or is
+// silent.
 type wedged struct {
 	*nginxsync.StaticSource
 	fails, silent atomic.Bool
@@ -112,7 +113,7 @@ func (w *wedged) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, u
 }
 
 // Whichever part of the sources goes silent or fails, for however many changes of the others, each
-// snapshot has what it said last, and when it is back what it says then.
+// snapshot has its last routes, and its new ones as soon as it is back.
 func TestMergeWipesNothing(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))

@@ -35,6 +35,26 @@ func (r Range) String() string {
 	return r.First.String() + "-" + r.Last.String()
 }
 
+// Leasable returns the addresses of the pool but the reserved ones, in the order of Ranges.
+func (p Pool) Leasable() []Range {
+	reserved := slices.SortedFunc(maps.Keys(p.Reserved), netip.Addr.Compare)
+	var out []Range
+	for _, r := range p.Ranges {
+		first, left := r.First, true
+		i, _ := slices.BinarySearchFunc(reserved, first, netip.Addr.Compare)
+		for ; left && i < len(reserved) && reserved[i].Compare(r.Last) <= 0; i++ {
+			if first.Less(reserved[i]) {
+				out = append(out, Range{First: first, Last: reserved[i].Prev()})
+			}
+			first, left = reserved[i].Next(), reserved[i] != r.Last
+		}
+		if left {
+			out = append(out, Range{First: first, Last: r.Last})
+		}
+	}
+	return out
+}
+
 // ParseRange reads "10.0.0.0/24", "10.0.0.7" or "10.0.0.7-10.0.0.20", IPv4 or IPv6. A prefix must
 // have no host bits set.
 func ParseRange(s string) (Range, error) {

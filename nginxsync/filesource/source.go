@@ -15,10 +15,10 @@
 //	}
 //
 // The fields are those of nginxsync.Snapshot and nginxsync.Instance. A pool is a network, which is
-// all its addresses, an address, or the first and the last one of a range. A plan names a cluster of
-// the baseline, a VIP, or "@" and a branch. A file that is missing, empty
-// or not right is an error, and the last snapshot stays in force: write the next one beside it and
-// rename it into place.
+// all its addresses, an address, or the first and the last one of a range. A plan names a cluster
+// of the baseline, a VIP, or "@" and a branch. A file that is missing, empty or not right is an
+// error, and the last snapshot stays in force: write the next one beside it and rename it into
+// place.
 package filesource
 
 import (

@@ -64,7 +64,8 @@ func chosenBed(t *testing.T, rules transform.Rules) *bed {
 	return b
 }
 
-// A trusted peer names a VIP by X-Env-VIP or by its baggage; what it says that is no VIP is refused.
+// A trusted peer names a VIP by X-Env-VIP or by its baggage; what it says that is no VIP is
+// refused.
 func TestPeersNameTheVIP(t *testing.T) {
 	t.Parallel()
 	b := chosenBed(t, transform.Rules{
@@ -76,35 +77,55 @@ func TestPeersNameTheVIP(t *testing.T) {
 		status int
 		want   string // the body, or the reason
 	}{
-		"none":            {nil, 200, "stable 127.0.0.1 sluice-vip=127.0.0.1"},
-		"header":          {[]string{"X-Env-VIP", "127.58.0.2"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2"},
-		"header twice":    {[]string{"X-Env-VIP", "127.58.0.2", "X-Env-VIP", "127.58.0.2"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2"},
-		"empty header":    {[]string{"X-Env-VIP", ""}, 200, "stable 127.0.0.1 sluice-vip=127.0.0.1"},
-		"mapped":          {[]string{"X-Env-VIP", "::ffff:127.58.0.2"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2"},
-		"IPv6":            {[]string{"X-Env-VIP", "2001:DB8:0::05"}, 200, "six 2001:db8::5 sluice-vip=2001:db8::5"},
-		"baggage":         {[]string{"baggage", own + "127.58.0.2"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2"},
-		"percent-encoded": {[]string{"baggage", own + "127%2e58.0.%32"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2"},
-		"spaces and properties": {[]string{"baggage", "a=1 , sluice-vip =\t127.58.0.2 ;p;q=1, b=2;x"}, 200,
+		"none": {nil, 200, "stable 127.0.0.1 sluice-vip=127.0.0.1"},
+		"header": {[]string{"X-Env-VIP", "127.58.0.2"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2"},
+		"header twice": {[]string{"X-Env-VIP", "127.58.0.2", "X-Env-VIP", "127.58.0.2"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2"},
+		"empty header": {[]string{"X-Env-VIP", ""}, 200,
+			"stable 127.0.0.1 sluice-vip=127.0.0.1"},
+		"mapped": {[]string{"X-Env-VIP", "::ffff:127.58.0.2"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2"},
+		"IPv6": {[]string{"X-Env-VIP", "2001:DB8:0::05"}, 200,
+			"six 2001:db8::5 sluice-vip=2001:db8::5"},
+		"baggage": {[]string{"baggage", own + "127.58.0.2"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2"},
+		"percent-encoded": {[]string{"baggage", own + "127%2e58.0.%32"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2"},
+		"spaces and properties": {[]string{"baggage",
+			"a=1 , sluice-vip =\t127.58.0.2 ;p;q=1, b=2;x"}, 200,
 			"tested 127.58.0.2 sluice-vip=127.58.0.2,a=1,b=2;x"},
 		"several headers": {[]string{"baggage", "a=1", "Baggage", "b=2," + own + "127.58.0.2"}, 200,
 			"tested 127.58.0.2 sluice-vip=127.58.0.2,a=1,b=2"},
-		"both":          {[]string{"baggage", own + "127.58.0.2", "X-Env-VIP", "127.58.0.2"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2"},
-		"other names":   {[]string{"baggage", "Sluice-Vip=x,sluice-vip2=y,,=,x"}, 200, "stable 127.0.0.1 sluice-vip=127.0.0.1,Sluice-Vip=x,sluice-vip2=y,=,x"},
-		"many members":  {[]string{"baggage", many + own + "127.58.0.2"}, 200, "tested 127.58.0.2 sluice-vip=127.58.0.2" + strings.Repeat(",k=v", 63)},
-		"nonsense":      {[]string{"X-Env-VIP", "nonsense"}, 400, "bad-vip; from=X-Env-VIP"},
-		"zone":          {[]string{"X-Env-VIP", "fe80::1%eth0"}, 400, "bad-vip; from=X-Env-VIP"},
-		"port":          {[]string{"X-Env-VIP", "127.58.0.2:80"}, 400, "bad-vip; from=X-Env-VIP"},
-		"two headers":   {[]string{"X-Env-VIP", "127.58.0.2", "X-Env-VIP", "127.58.0.4"}, 400, "bad-vip; from=X-Env-VIP"},
-		"contradiction": {[]string{"X-Env-VIP", "127.58.0.2", "baggage", own + "127.58.0.4"}, 400, "bad-vip; from=baggage sluice-vip"},
-		"two members":   {[]string{"baggage", own + "127.58.0.2," + own + "127.58.0.4"}, 400, "bad-vip; from=baggage sluice-vip"},
-		"no value":      {[]string{"baggage", "a=1,sluice-vip"}, 400, "bad-vip; from=baggage sluice-vip"},
-		"empty value":   {[]string{"baggage", own}, 400, "bad-vip; from=baggage sluice-vip"},
-		"bad escape":    {[]string{"baggage", own + "127.58.0.2%2"}, 400, "bad-vip; from=baggage sluice-vip"},
-		"not an octet":  {[]string{"baggage", own + `"127.58.0.2"`}, 400, "bad-vip; from=baggage sluice-vip"},
-		"encoded zero":  {[]string{"baggage", own + "127.58.0.2%00"}, 400, "bad-vip; from=baggage sluice-vip"},
-		"ended":         {[]string{"baggage", own + "127.58.0.3"}, 410, "ended; at=2025-11-29T12:00:00Z; task=T-1"},
-		"in the pool":   {[]string{"X-Env-VIP", "127.58.0.9"}, 410, "no-lease"},
-		"no VIP":        {[]string{"X-Env-VIP", "10.0.0.1"}, 200, "stable 10.0.0.1 sluice-vip=10.0.0.1"},
+		"both": {[]string{"baggage", own + "127.58.0.2", "X-Env-VIP", "127.58.0.2"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2"},
+		"other names": {[]string{"baggage", "Sluice-Vip=x,sluice-vip2=y,,=,x"}, 200,
+			"stable 127.0.0.1 sluice-vip=127.0.0.1,Sluice-Vip=x,sluice-vip2=y,=,x"},
+		"many members": {[]string{"baggage", many + own + "127.58.0.2"}, 200,
+			"tested 127.58.0.2 sluice-vip=127.58.0.2" + strings.Repeat(",k=v", 63)},
+		"nonsense": {[]string{"X-Env-VIP", "nonsense"}, 400, "bad-vip; from=X-Env-VIP"},
+		"zone":     {[]string{"X-Env-VIP", "fe80::1%eth0"}, 400, "bad-vip; from=X-Env-VIP"},
+		"port":     {[]string{"X-Env-VIP", "127.58.0.2:80"}, 400, "bad-vip; from=X-Env-VIP"},
+		"two headers": {[]string{"X-Env-VIP", "127.58.0.2", "X-Env-VIP", "127.58.0.4"}, 400,
+			"bad-vip; from=X-Env-VIP"},
+		"contradiction": {[]string{"X-Env-VIP", "127.58.0.2", "baggage", own + "127.58.0.4"}, 400,
+			"bad-vip; from=baggage sluice-vip"},
+		"two members": {[]string{"baggage", own + "127.58.0.2," + own + "127.58.0.4"}, 400,
+			"bad-vip; from=baggage sluice-vip"},
+		"no value": {[]string{"baggage", "a=1,sluice-vip"}, 400, "bad-vip; from=baggage " +
+			"sluice-vip"},
+		"empty value": {[]string{"baggage", own}, 400, "bad-vip; from=baggage sluice-vip"},
+		"bad escape": {[]string{"baggage", own + "127.58.0.2%2"}, 400, "bad-vip; from=baggage " +
+			"sluice-vip"},
+		"not an octet": {[]string{"baggage", own + `"127.58.0.2"`}, 400, "bad-vip; from=baggage " +
+			"sluice-vip"},
+		"encoded zero": {[]string{"baggage", own + "127.58.0.2%00"}, 400,
+			"bad-vip; from=baggage sluice-vip"},
+		"ended": {[]string{"baggage", own + "127.58.0.3"}, 410,
+			"ended; at=2025-11-29T12:00:00Z; task=T-1"},
+		"in the pool": {[]string{"X-Env-VIP", "127.58.0.9"}, 410, "no-lease"},
+		"no VIP": {[]string{"X-Env-VIP", "10.0.0.1"}, 200,
+			"stable 10.0.0.1 sluice-vip=10.0.0.1"},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
@@ -136,7 +157,8 @@ func TestOthersDoNotNameTheVIP(t *testing.T) {
 		require.Equal(t, "stable 127.0.0.1 sluice-vip=127.0.0.1,a=1", got.body)
 	}
 	silent := chosenBed(t, transform.Rules{})
-	got := silent.answer(t, plain, "/", "X-Env-VIP", "127.58.0.2", "baggage", "sluice-vip=127.58.0.2")
+	got := silent.answer(t, plain, "/", "X-Env-VIP", "127.58.0.2", "baggage",
+		"sluice-vip=127.58.0.2")
 	require.Equal(t, "stable 127.0.0.1 sluice-vip=127.58.0.2", got.body,
 		"without the rule baggage is not Sluice's")
 }
@@ -190,7 +212,8 @@ func TestSelector(t *testing.T) {
 					got := b.answer(t, tc.to, path, header...)
 					require.Equal(t, tc.status, got.status, "%s %s: %s", tc.value, path, got.body)
 					if tc.to == plain {
-						require.Contains(t, got.header.Values("Vary"), vary, "%s %s", tc.value, path)
+						require.Contains(t, got.header.Values("Vary"), vary, "%s %s", tc.value,
+							path)
 					} else {
 						require.NotContains(t, got.header.Values("Vary"), vary)
 					}

@@ -54,7 +54,8 @@ http {
 	own := map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": at(vipA)}}
 	ask(nginxsync.Snapshot{Overlays: own}, vipA, 503, loop(vipA))
 
-	// The same rows are asked again when the pools are others, and one that loops harms only itself.
+	// The same rows are asked again when the pools are others, and one that loops harms only
+	// itself.
 	elsewhere := []nginxsync.Range{{First: vipB, Last: vipB}}
 	named := netip.MustParseAddrPort("127.58.0.2:1")
 	mixed := append(one("x", "1", named), good...)

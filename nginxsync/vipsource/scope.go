@@ -2,7 +2,6 @@ package vipsource
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/vip"
@@ -29,23 +28,8 @@ func Ended(lease vip.Lease) nginxsync.Ended {
 func Pools(pools []vip.Pool) []nginxsync.Range {
 	var out []nginxsync.Range
 	for _, pool := range pools {
-		reserved := make([]netip.Addr, 0, len(pool.Reserved))
-		for addr := range pool.Reserved {
-			reserved = append(reserved, addr)
-		}
-		slices.SortFunc(reserved, netip.Addr.Compare)
-		for _, r := range pool.Ranges {
-			first, left := r.First, true
-			i, _ := slices.BinarySearchFunc(reserved, first, netip.Addr.Compare)
-			for ; left && i < len(reserved) && reserved[i].Compare(r.Last) <= 0; i++ {
-				if first.Less(reserved[i]) {
-					out = append(out, nginxsync.Range{First: first, Last: reserved[i].Prev()})
-				}
-				first, left = reserved[i].Next(), reserved[i] != r.Last
-			}
-			if left {
-				out = append(out, nginxsync.Range{First: first, Last: r.Last})
-			}
+		for _, r := range pool.Leasable() {
+			out = append(out, nginxsync.Range(r))
 		}
 	}
 	return out

@@ -199,23 +199,30 @@ func (s *Source) current() (seen, poolsAt uint64, snapshot nginxsync.Snapshot, r
 	defer s.mu.Unlock()
 	if !s.known {
 		s.seen = s.cfg.Leases.Revision() // events after it may be in the list already
-		s.overlays = map[netip.Addr]map[string][]nginxsync.Instance{}
-		s.plans = map[netip.Addr]nginxsync.Intent{}
-		s.scopes, s.ended = map[netip.Addr]nginxsync.Scope{}, map[netip.Addr]time.Time{}
-		s.tasks = map[netip.Addr]string{}
-		for _, l := range s.cfg.Leases.List(vip.Query{States: []vip.State{vip.Leased,
-			vip.Draining, vip.Cooling, vip.Quarantined, vip.Free}}) {
-			s.plans[l.Addr] = plan(l)
-			if l.State == vip.Leased || l.State == vip.Draining {
-				s.overlays[l.Addr] = s.cfg.Overlay(l)
-			}
-			s.note(l)
-			s.hold(l)
-		}
-		s.known = true
+		s.load(s.cfg.Leases.List(vip.Query{States: listed}))
 		s.publish()
 	}
 	return s.seen, s.poolsAt, s.snapshot, s.revision
+}
+
+// listed are the states of the addresses that the routes say something of.
+var listed = []vip.State{vip.Leased, vip.Draining, vip.Cooling, vip.Quarantined, vip.Free}
+
+// load makes the state that of a list. The caller holds mu.
+func (s *Source) load(leases []vip.Lease) {
+	s.overlays = map[netip.Addr]map[string][]nginxsync.Instance{}
+	s.plans = map[netip.Addr]nginxsync.Intent{}
+	s.scopes, s.ended = map[netip.Addr]nginxsync.Scope{}, map[netip.Addr]time.Time{}
+	s.tasks = map[netip.Addr]string{}
+	for _, l := range leases {
+		s.plans[l.Addr] = plan(l)
+		if l.State == vip.Leased || l.State == vip.Draining {
+			s.overlays[l.Addr] = s.cfg.Overlay(l)
+		}
+		s.note(l)
+		s.hold(l)
+	}
+	s.known = true
 }
 
 // publish makes a revision of the overlays. The caller holds mu.

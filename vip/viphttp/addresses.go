@@ -38,14 +38,24 @@ func (h *handler) history(r *http.Request, params params) (int, any, error) {
 
 // poolList is the body of GET /pools.
 type poolList struct {
-	Pools    []vip.Stats  `json:"pools"`
-	Waiting  []vip.Waiter `json:"waiting"`
-	Suspects []audit.Leak `json:"suspects"`
-	Held     *audit.Hold  `json:"held,omitempty"` // why the suspects keep their leases
+	Pools []vip.Stats `json:"pools"`
+	// by pool, such as "10.58.0.1-10.58.0.9": its leasable ones
+	Addresses map[string][]string `json:"addresses"`
+	Waiting   []vip.Waiter        `json:"waiting"`
+	Suspects  []audit.Leak        `json:"suspects"`
+	Held      *audit.Hold         `json:"held,omitempty"` // why the suspects keep their leases
 }
 
 func (h *handler) pools(*http.Request, params) (int, any, error) {
-	all := poolList{Pools: h.a.Stats(), Waiting: notNil(h.a.Waiting()), Suspects: []audit.Leak{}}
+	all := poolList{Pools: h.a.Stats(), Waiting: notNil(h.a.Waiting()), Suspects: []audit.Leak{},
+		Addresses: map[string][]string{}}
+	for _, pool := range h.a.Pools() {
+		ranges := []string{}
+		for _, r := range pool.Leasable() {
+			ranges = append(ranges, r.String())
+		}
+		all.Addresses[pool.Name] = ranges
+	}
 	if h.cfg.Leaks != nil {
 		all.Suspects, all.Held = h.cfg.Leaks.Suspects(), h.cfg.Leaks.Held()
 	}

@@ -7,8 +7,10 @@
 //	PUT    /leases/{id}/binding          body {"instances": […]}; [] when nothing answers
 //	DELETE /leases/{id}[?reason=]        release
 //	GET    /history/{addr}[?at=2026-03-01T14:32:00Z]   its holders
-//	GET    /pools                        counts by state, the queue, and the suspects of Config.Leaks
-//	GET    /watch                        server-sent events; Last-Event-ID or ?after= resumes
+//	GET    /pools                        counts by state, the addresses, the queue, and the suspects of
+//	                                     Config.Leaks
+//	GET    /watch                        server-sent events; Last-Event-ID or ?after= resumes; "pools"
+//	                                     when SetPools has changed the pools
 //	GET    /audit                        compare with the views of Config.Audit; changes nothing
 //	POST   /audit                        the same; body {"apply": true, "allow": {"nginx": 40}} also repairs
 //	POST   /addresses/{addr}/quarantine  body {"reason": "…", "rest": "1h"}

@@ -29,10 +29,24 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 		10)}); err != nil {
 		return err
 	}
+	_, pools, err := h.a.WatchPools(r.Context(), 0)
+	if err != nil {
+		return nil // the client is gone
+	}
 	for {
 		ctx, cancel := context.WithTimeout(r.Context(), h.cfg.KeepAlive)
+		newer := make(chan uint64, 1) // does not block when this loop has gone on
+		go func() {
+			_, now, err := h.a.WatchPools(ctx, pools)
+			if err != nil {
+				now = pools
+			}
+			newer <- now
+			cancel()
+		}()
 		events, err := h.a.Watch(ctx, after)
 		cancel()
+		now := <-newer
 		switch {
 		case r.Context().Err() != nil:
 			return nil
@@ -40,6 +54,8 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 			after = h.a.Revision()
 			err = s.send("reset", after, map[string]string{"revision": strconv.FormatUint(after,
 				10), "detail": err.Error()})
+		case err != nil && now != pools:
+			err = nil
 		case err != nil: // nothing happened for a while
 			err = s.comment("alive at " + h.cfg.Now().UTC().Format(time.RFC3339))
 		}
@@ -48,6 +64,11 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 				err = s.send(string(e.Kind), e.Revision, e)
 				after = e.Revision
 			}
+		}
+		if err == nil && now != pools {
+			pools = now
+			err = s.send("pools", after, map[string]string{"revision": strconv.FormatUint(after,
+				10)})
 		}
 		if err != nil {
 			return err

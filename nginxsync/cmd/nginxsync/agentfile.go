@@ -61,11 +61,23 @@ type startEntry struct {
 	Stop     bool   `yaml:"stop"`
 }
 
-// sourceEntry has one of Consul and File.
+// sourceEntry has one of Consul, File and VIP.
 type sourceEntry struct {
 	Name   string       `yaml:"name"`
 	Consul *consulEntry `yaml:"consul"`
 	File   *fileEntry   `yaml:"file"`
+	VIP    *vipEntry    `yaml:"vip"`
+}
+
+type vipEntry struct {
+	URL          string        `yaml:"url"`
+	TokenFile    string        `yaml:"tokenFile"`
+	TLS          *tlsEntry     `yaml:"tls"`
+	Branches     []string      `yaml:"branches"`
+	Tasks        bool          `yaml:"tasks"`
+	KeepBaseline bool          `yaml:"keepBaseline"`
+	KeepEnded    int           `yaml:"keepEnded"`
+	Silence      time.Duration `yaml:"silence"`
 }
 
 type consulEntry struct {
@@ -183,6 +195,8 @@ func (s sourceEntry) kind() string {
 		return "consul"
 	case s.File != nil:
 		return "file"
+	case s.VIP != nil:
+		return "vip"
 	}
 	return ""
 }

@@ -39,7 +39,17 @@ func TestAgentFileProblems(t *testing.T) {
 			`a.yaml:9: nginx[0]: tree: "c": want the absolute path of the main file`,
 			"a.yaml:13: sources[0].consul: consulsource: Config.Services or Config.Tag: is required",
 			"a.yaml:14: sources[1].file: filesource: Config.Path: \"x\": want an absolute path",
-			"a.yaml:15: sources[2]: want consul or file, one of them",
+			"a.yaml:15: sources[2]: want consul, file or vip, one of them",
+		}},
+		"leases": {"sources:\n  - vip:\n      url: deploy.example\n      tokenFile: x\n" +
+			"      tls: {cert: /a}\n      branches: [a b]\n      silence: -1s\n" +
+			"  - {file: {path: /x}, vip: {url: 'http://a'}}\n", []string{
+			`a.yaml:2: sources[0].vip: tls.cert, tls.key: `,
+			`a.yaml:2: sources[0].vip: tokenFile "x": want an absolute path`,
+			`a.yaml:2: sources[0].vip: branches: task "a b": byte 2`,
+			"a.yaml:2: sources[0].vip: vipsource: Config.URL: want http or https",
+			"a.yaml:2: sources[0].vip: vipsource: Config.Silence: -1s",
+			"a.yaml:8: sources[1]: want consul, file or vip, one of them",
 		}},
 		"several Nginx": {"nginx:\n  - {name: a, socket: /a, stateFile: /b}\n  - {name: a, " +
 			"socket: /a}\n" +

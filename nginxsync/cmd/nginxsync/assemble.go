@@ -123,13 +123,14 @@ func (a *assembly) sources(bad func(string, error)) (nginxsync.Source, []agentht
 	var parts []nginxsync.Source
 	var shown []agenthttp.Source
 	if len(a.file.Sources) == 0 {
-		bad("sources", errors.New("want at least one: consul or file"))
+		bad("sources", errors.New("want at least one: consul, file or vip"))
 	}
 	names := map[string]bool{}
 	for i, s := range a.file.Sources {
 		at := fmt.Sprintf("sources[%d]", i)
-		if (s.Consul != nil) == (s.File != nil) {
-			bad(at, errors.New("want consul or file, one of them"))
+		kinds := []bool{s.Consul != nil, s.File != nil, s.VIP != nil}
+		if first := slices.Index(kinds, true); first < 0 || slices.Contains(kinds[first+1:], true) {
+			bad(at, errors.New("want consul, file or vip, one of them"))
 			continue
 		}
 		if names[s.Name] {
@@ -155,6 +156,14 @@ func (a *assembly) sources(bad func(string, error)) (nginxsync.Source, []agentht
 				continue
 			}
 			parts = append(parts, source)
+		case s.VIP != nil:
+			source, err := s.VIP.source(a.log.With("source", s.Name), a.metrics.Observe(s.Name))
+			if err != nil {
+				bad(at+".vip", err)
+				continue
+			}
+			parts, a.runs = append(parts, source), append(a.runs, source.Run)
+			show.Status = func() any { return source.Status() }
 		}
 		shown = append(shown, show)
 	}
