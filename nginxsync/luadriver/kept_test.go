@@ -196,6 +196,10 @@ http {
         location /try/ { try_files /none @named; }
         location @named { proxy_pass http://a; }
         location ~ ^/re/ { proxy_pass http://a; }
+        location /named/ { error_page 404 = @moved; return 404; }
+        location @moved { rewrite ^/named/(.*)$ /new/$1 break; proxy_pass http://a; }
+        location /whole { set $to http://a; if ($cookie_kind = b) { rewrite ^ /whole/b break; } proxy_pass $to; }
+        location /parts { set $by http; set $to a; if ($cookie_kind = b) { rewrite ^ /parts/b break; } proxy_pass $by://$to; }
     }
 }
 `
@@ -227,6 +231,14 @@ http {
 		{"/try/p", "", "/try/p", "HIT"},
 		{"/re/p", "", "/re/p", "MISS"},
 		{"/re/p", "", "/re/p", "HIT"},
+		{"/named/1", "", "/new/1", "HIT"},
+		{"/named/2", "", "/new/2", "MISS"},
+		{"/whole", "", "/whole", "MISS"},
+		{"/whole", "kind=b", "/whole/b", "MISS"},
+		{"/whole", "", "/whole", "HIT"},
+		{"/parts", "", "/parts", "MISS"},
+		{"/parts", "kind=b", "/parts/b", "MISS"},
+		{"/parts/x", "kind=b", "/parts/b", "HIT"},
 	} {
 		got := b.ask(t, plain, c.path, "Cookie", c.cookie)
 		require.Equal(t, "one "+c.body, got.Body, "%+v: %+v", c, got)

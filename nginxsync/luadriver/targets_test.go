@@ -75,6 +75,9 @@ server {
     location /set/ { set $app one; set $port ""; if ($http_x_kind = two) { set $app two; } proxy_pass http://$app; }
     location /parts/ { set $proto http; set $ip 127.0.0; set $number PORT; proxy_pass $proto://$ip.1:$number; }
     location ~ ^/capture/(\d+)$ { set $app two; proxy_pass http://$app/$1/$arg_x; }
+    location /named/ { proxy_set_header Host $proxy_host; proxy_set_header X-P ${proxy_port}; add_header X-H "$proxy_host:$proxy_port"; proxy_pass http://LITERAL/in/; }
+    location /renamed/ { proxy_redirect http://$proxy_host/in/ /out/; proxy_pass http://LITERAL; }
+    location /names/ { proxy_set_header Host $proxy_host; proxy_set_header X-P $proxy_port; proxy_pass http://one; }
     location /broken/ { set $app one; rewrite ^/broken/(.*)$ /fixed/$1 break; proxy_pass http://$app; }
 }
 `)
@@ -96,7 +99,7 @@ server {
 		"literal", "bare", "host", "own", "back", "default", "uri", "args", "lituri", "unix",
 		"unixbare", "ruled", "ruledbare", "re",
 		"pool", "pooluri", "poolall", "brace", "whole", "wholeuri", "mixed", "split", "set",
-		"parts", "broken",
+		"parts", "broken", "named", "renamed", "names",
 	} {
 		for _, kind := range []string{"", "two", "lit"} {
 			r := nginxtest.Request{Host: "h.example", Path: "/" +

@@ -39,7 +39,9 @@ func setsVariable(name string) bool {
 func (t *transform) keyed(n conf.Node) {
 	switch name := n.Name(); {
 	case strings.HasSuffix(name, "_cache_key"):
-		t.edit.ReplaceArg(n.Directive, 0, n.Arg(0)+tokenVariable)
+		key := t.productionHost(n.Arg(0))
+		t.keyedByHost = t.keyedByHost || key != n.Arg(0)
+		t.edit.ReplaceArg(n.Directive, 0, key+tokenVariable)
 		t.keeps(n, "cache-key", "a page of one version must not be served as one of another")
 	case strings.HasSuffix(name, "_store"):
 		if n.Arg(0) != "off" {

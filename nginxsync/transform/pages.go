@@ -190,7 +190,7 @@ func (t *transform) pageKey(p pass, stated map[*conf.Directive]bool) {
 		uri = variable
 	case p.rest != "" && strings.Contains(p.target+p.rest, "$"):
 		uri = p.rest // all of it is there
-	case p.scheme == "" || t.rules.Snippets.URI.Name == "":
+	case t.rules.Snippets.URI.Name == "":
 		uri = "$request_uri"
 	default:
 		uri = variable

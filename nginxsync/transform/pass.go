@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -214,7 +216,7 @@ func (t *transform) hostOf(n conf.Node, scheme, target string) (string, bool) {
 		return host, true
 	}
 	set, _ := t.effective(n, "proxy_set_header")
-	return host, !slices.ContainsFunc(set, func(c conf.Node) bool {
+	return host, t.mentionsHost() || !slices.ContainsFunc(set, func(c conf.Node) bool {
 		return strings.EqualFold(c.Arg(0), "host")
 	})
 }
@@ -255,7 +257,7 @@ func (t *transform) keepHost(n conf.Node, scheme string) {
 
 // writeHosts adds $sluice_host, which has the value of $proxy_host in production.
 func (t *transform) writeHosts() {
-	if len(t.hosts) == 0 {
+	if len(t.hosts) == 0 && !t.keyedByHost {
 		return
 	}
 	t.extra.WriteString("# What $proxy_host is in production.\nmap $proxy_host $sluice_host {\n  " +
@@ -264,11 +266,66 @@ func (t *transform) writeHosts() {
 		fmt.Fprintf(&t.extra, "    %s %s;\n", mapKey(name), conf.Quote(t.hosts[name]))
 	}
 	t.extra.WriteString("}\n")
+	if t.mentionsHost() {
+		t.extra.WriteString("# What $proxy_port is in production.\nmap $proxy_host $sluice_port {\n" +
+			"    volatile;\n    default $proxy_port;\n")
+		for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
+			if _, port, err := net.SplitHostPort(t.hosts[name]); err == nil {
+				fmt.Fprintf(&t.extra, "    %s %s;\n", mapKey(name), conf.Quote(port))
+			}
+		}
+		t.extra.WriteString("}\n")
+	}
 	if t.hostHeader {
 		t.extra.WriteString("proxy_set_header Host $sluice_host;\n")
 	}
 	if t.hostName {
 		t.extra.WriteString("proxy_ssl_name $sluice_host;\n")
+	}
+}
+
+// proxyHost matches the variables of the host that a request is passed to.
+var proxyHost = regexp.MustCompile(`\$(?:proxy_(host|port)\b|\{proxy_(host|port)\})`)
+
+// mentionsHost reports whether the tree itself names one of these variables.
+func (t *transform) mentionsHost() bool {
+	if t.mentions == nil {
+		yes := false
+		for _, f := range t.tree.Files() {
+			yes = yes || proxyHost.MatchString(f.Text)
+		}
+		t.mentions = &yes
+	}
+	return *t.mentions
+}
+
+// productionHost is the text with the host that a request is passed to in production.
+func (t *transform) productionHost(text string) string {
+	if len(t.rules.Pass)+len(t.rules.PassAt) == 0 {
+		return text // no host is mapped
+	}
+	return proxyHost.ReplaceAllString(text, "$${sluice_$1$2}")
+}
+
+// productionHosts has the directives of the tree use the host that a request is passed to in
+// production.
+func (t *transform) productionHosts(http conf.Node) {
+	if len(t.hosts) == 0 || !t.mentionsHost() {
+		return
+	}
+	for n := range http.All() {
+		name := n.Name()
+		// a key is edited already, and no rewrite knows the host yet
+		if t.info(name).is(keys) || setsVariable(name) || passes(name) || holders[name] &&
+			t.secret(n.Arg(0)) {
+			continue
+		}
+		for i := range n.NumArgs() {
+			if to := t.productionHost(n.Arg(i)); to != n.Arg(i) {
+				t.edit.ReplaceArg(n.Directive, i, to)
+				t.changed(n.Directive, "headers", "$proxy_host and $proxy_port are production's")
+			}
+		}
 	}
 }
 

@@ -181,7 +181,11 @@ type transform struct {
 	// upstreams to add, each with the one whose cluster it is
 	added [][2]string
 	// of production, by the upstream that stands for it
-	hosts                map[string]string
+	hosts map[string]string
+	// whether the tree names $proxy_host or $proxy_port; nil before it was asked
+	mentions *bool
+	// a key has one of them
+	keyedByHost          bool
 	hostHeader, hostName bool
 	// upstreams that are asked over TLS
 	tls map[string]bool
@@ -493,6 +497,7 @@ func (t *transform) run() {
 	}
 	t.addUpstreams()
 	t.writeHosts()
+	t.productionHosts(h)
 	t.writeGuards(h)
 	t.logs(h)
 	t.headers(h)

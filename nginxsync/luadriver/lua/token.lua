@@ -118,7 +118,7 @@ function routes.uri()
             path = escaped(path)
         end
         asked = to .. path .. (args and args ~= "" and "?" .. args or "")
-        if cut == "@" then
+        if cut == "@" and var.uri == var.sluice_before and asked ~= var.request_uri then
             asked = asked .. " " .. var.request_uri -- Nginx takes this one if nothing rewrote the request before
         end
     end
