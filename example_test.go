@@ -35,7 +35,7 @@ func Example() {
 	_ = promoter.Bind(ctx, promote.Binding{Cluster: "hello_web", Version: "v2", Digest: digest,
 		Repository: "registry/hello_web", Actor: "ci"})
 	target := promote.Target{Cluster: "hello_web", Environment: "test", Task: "search-redesign"}
-	_, _ = promoter.Promote(ctx, promote.Request{Target: target, Version: "v2", Actor: "bob"})
+	_, _ = promoter.Promote(ctx, promote.Request{Expect: promote.Any, Target: target, Version: "v2", Actor: "bob"})
 
 	lease, _ := leases.Allocate(ctx, vip.Request{Owner: vip.Owner{Task: "search-redesign",
 		Overrides: map[string]string{"hello_web": "v2"}}})
@@ -48,7 +48,7 @@ func Example() {
 	}
 
 	target = promote.Target{Cluster: "hello_web", Environment: "production"}
-	_, err := promoter.Promote(ctx, promote.Request{Target: target, Version: "v2", Actor: "ann"})
+	_, err := promoter.Promote(ctx, promote.Request{Expect: promote.Any, Target: target, Version: "v2", Actor: "ann"})
 	fmt.Println(err)
 	// Output:
 	// run v2 for search-redesign with DEPLOY_ENV=test

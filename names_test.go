@@ -78,7 +78,7 @@ func entrances(t *testing.T) map[namestest.Word]map[string]func(string) error {
 					return err
 				}
 				target := promote.Target{Cluster: "a", Environment: "test", Task: name}
-				return p.Retire(ctx, promote.RetireRequest{Target: target, Actor: "ann"})
+				return p.Retire(ctx, promote.RetireRequest{Expect: promote.Any, Target: target, Actor: "ann"})
 			},
 			"vip: an owner": func(name string) error { return allocate(name, "a", "v1") },
 		},

@@ -1,6 +1,7 @@
 package promote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,9 @@ import (
 
 // ApprovalGate lets a digest into an environment when enough people approved of it there, and none
 // rejects it: see Promoter.Review. The requester's own approval never counts.
-// Approvals are of one digest at one target and are used up when it becomes current there. A
-// rollback passes.
+// Approvals are of one digest at one target under one set of rules, and are used up when the digest
+// becomes current there. A fast rollback (Config.Rollback) and the digest that is current need
+// none, but a rejection refuses both.
 type ApprovalGate struct {
 	// Rules are by environment. An environment without a rule needs no approval.
 	Rules map[string]ApprovalRule
@@ -25,12 +27,16 @@ type ApprovalRule struct {
 	Count int
 	// Approvers are those whose reviews count. Empty means everybody's.
 	Approvers []string
-	// NotBuilder leaves out the approval of the actor that bound the version to its digest.
+	// NotBuilder leaves out the approvals of the actors that bound a version to the digest.
 	NotBuilder bool
-	// Within is how long an approval counts. The default is without limit. A rejection counts until
-	// the same person approves.
+	// NotDeployer refuses a promotion that one of these actors asks for.
+	NotDeployer bool
+	// Within is how long an approval counts. The default is a day. A rejection counts until the
+	// same person approves.
 	Within time.Duration
 }
+
+const defaultWithin = day
 
 var _ Gate = ApprovalGate{}
 
@@ -48,47 +54,54 @@ func (g ApprovalGate) Validate(p Pipeline) error {
 			list.add("Rules[%q].Count: %d: want 1 or more", environment, rule.Count)
 		}
 		if rule.Within < 0 {
-			list.add("Rules[%q].Within: %s: want 0 (the default, no limit) or more", environment,
+			list.add("Rules[%q].Within: %s: want 0 (the default, a day) or more", environment,
 				rule.Within)
 		}
-		people := slices.Compact(slices.Sorted(slices.Values(rule.Approvers)))
-		if len(people) > 0 && len(people) < rule.Count {
-			list.add("Rules[%q].Count: %d approvals of %d approvers", environment, rule.Count,
-				len(people))
+		if n := len(people(rule.Approvers)); n > 0 && n < rule.Count {
+			list.add("Rules[%q].Count: %d approvals of %d approvers", environment, rule.Count, n)
 		}
 	}
 	return errors.Join(list...)
 }
 
+// Policy returns the rule for an environment: an approval under another rule does not count.
+func (g ApprovalGate) Policy(environment string) any { return g.Rules[environment] }
+
 // Check implements Gate.
 func (g ApprovalGate) Check(_ context.Context, c Change) error {
 	rule, ok := g.Rules[c.Environment]
-	if !ok || c.Op == OpRollback {
+	if !ok || c.Op == OpRetire {
 		return nil
 	}
-	var approved, not, reasons []string
+	refusal := &Refusal{}
+	var approved, not []string
 	for _, r := range c.Reviews {
-		switch {
-		case len(rule.Approvers) > 0 && !slices.Contains(rule.Approvers, r.Actor):
-			not = append(not, r.Actor+" is not an approver")
-		case !r.Approve:
+		switch why := rule.discounts(c, r); {
+		case !r.Approve && (len(rule.Approvers) == 0 || among(rule.Approvers, r.Actor)):
 			reason := fmt.Sprintf("%s rejected %s (%s) for %s at %s", r.Actor, c.Version,
 				c.Digest.Short(), c.Environment, stamp(r.Time))
 			if r.Reason != "" {
 				reason += ": " + r.Reason
 			}
-			reasons = append(reasons, reason)
-		case r.Actor == c.Actor:
-			not = append(not, r.Actor+" asks for it")
-		case rule.NotBuilder && r.Actor == c.Builder:
-			not = append(not, r.Actor+" built it")
-		case rule.Within > 0 && c.Time.Sub(r.Time) > rule.Within:
-			not = append(not, r.Actor+"'s is older than "+rule.Within.String())
+			refusal.Reasons = append(refusal.Reasons, reason)
+		case why != "":
+			not = append(not, r.Actor+why)
 		default:
 			approved = append(approved, r.Actor)
 		}
 	}
-	if len(approved) < rule.Count {
+	if rule.NotDeployer && c.Op == OpPromote && among(c.Builders, c.Actor) {
+		refusal.Reasons = append(refusal.Reasons, fmt.Sprintf("%s built %s (%s): another one has "+
+			"to deploy it", c.Actor, c.Version, c.Digest.Short()))
+	}
+	if len(approved) < rule.Count && !c.Fast && c.Digest != c.Current {
+		refusal.Need, refusal.Have = rule.Count, len(approved)
+		for _, actor := range rule.Approvers {
+			if !among(approved, actor) && !SameActor(actor, c.Actor) &&
+				!(rule.NotBuilder && among(c.Builders, actor)) {
+				refusal.Who = append(refusal.Who, actor)
+			}
+		}
 		reason := fmt.Sprintf("%s needs %d approvals of %s (%s) and has %d", c.Environment,
 			rule.Count, c.Version, c.Digest.Short(), len(approved))
 		if len(approved) > 0 {
@@ -97,10 +110,28 @@ func (g ApprovalGate) Check(_ context.Context, c Change) error {
 		if len(not) > 0 {
 			reason += ", not counting: " + strings.Join(not, ", ")
 		}
-		reasons = append(reasons, reason)
+		refusal.Reasons = append(refusal.Reasons, reason)
 	}
-	if len(reasons) > 0 {
-		return &Refusal{Reasons: reasons}
+	if len(refusal.Reasons) > 0 {
+		return refusal
 	}
 	return nil
+}
+
+// discounts returns why a review does not count, to be put behind its actor; empty where it does.
+func (rule ApprovalRule) discounts(c Change, r Review) string {
+	within := cmp.Or(rule.Within, defaultWithin)
+	switch {
+	case len(rule.Approvers) > 0 && !among(rule.Approvers, r.Actor):
+		return " is not an approver"
+	case SameActor(r.Actor, c.Actor):
+		return " asks for it"
+	case rule.NotBuilder && among(c.Builders, r.Actor):
+		return " built it"
+	case c.Time.Sub(r.Time) > within:
+		return "'s is older than " + within.String()
+	case r.Policy != c.Policy:
+		return "'s was given under other rules"
+	}
+	return ""
 }

@@ -129,7 +129,7 @@ func (s *state) status(cluster string, number uint64) (Status, error) {
 	return status, nil
 }
 
-// outcome returns what Wait returns for a change that has ended.
+// outcome returns the answer of Wait for an ended change.
 func (s Status) outcome() (Deployment, error) {
 	if s.State == Done {
 		return s.Deployment, nil
@@ -144,7 +144,7 @@ func (s Status) outcome() (Deployment, error) {
 		Doubt: s.Doubt}
 }
 
-// failure is an error of which the journal has kept the text, and what it wrapped.
+// failure is an error whose text the journal has kept, with the errors that it wrapped.
 type failure struct {
 	text string
 	errs []error
@@ -167,7 +167,8 @@ func failureOf(text string, abort *AbortError) error {
 
 // Wait returns when a change has ended, whichever process carries it out: the deployment, or a
 // *DeployError after the earlier deployment has been restored. It follows only: a Wait whose ctx
-// ends returns the cause, and the change goes on. A retirement returns the zero Deployment.
+// ends returns the cause, and the change goes on. A retirement returns the zero Deployment. After
+// Close it returns an error that wraps ErrClosed, unless the change has ended.
 func (p *Promoter) Wait(ctx context.Context, id ChangeID) (_ Deployment, err error) {
 	defer p.watched("wait", &err)()
 	p.mu.Lock()
@@ -197,11 +198,20 @@ func (p *Promoter) wait(ctx context.Context, id ChangeID, w *work) (Deployment, 
 		if status.State.Ended() {
 			return status.outcome()
 		}
-		if err := p.journal.Wait(ctx, seq); err != nil {
-			return Deployment{}, fmt.Errorf("wait for change %s: %w", id, withCause(ctx, err))
+		if err := p.grown(ctx, seq); err != nil {
+			return Deployment{}, fmt.Errorf("wait for change %s: %w", id, err)
 		}
 	}
 	return w.wait(ctx)
+}
+
+// grown returns when the journal has entries after seq, or with the cause when ctx ends or the
+// Promoter is closed.
+func (p *Promoter) grown(ctx context.Context, seq uint64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.living, func() { cancel(p.isClosed()) })()
+	return withCause(ctx, p.journal.Wait(ctx, seq))
 }
 
 // Abort ends a change that is under way: the deployer's context ends, the earlier deployment is

@@ -123,8 +123,19 @@ func (p *Promoter) checkNames(ctx context.Context, t Target, version string) (pr
 // texts checks the two texts that people write: a journal, a log line and a page have to show them.
 func (l *problems) texts(actor, reason string) {
 	l.check(names.Actor(actor))
-	if len(reason) > maxText || !utf8.ValidString(reason) {
-		l.add("reason of %d bytes: want valid UTF-8 of at most %d bytes", len(reason), maxText)
+	l.reason("reason", reason)
+}
+
+func (l *problems) reason(field, text string) {
+	if len(text) > maxText || !utf8.ValidString(text) {
+		l.add("%s of %d bytes: want valid UTF-8 of at most %d bytes", field, len(text), maxText)
+	}
+}
+
+// key checks an idempotency key.
+func (l *problems) key(s string) {
+	if len(s) > maxKey || !utf8.ValidString(s) {
+		l.add("key of %d bytes: want valid UTF-8 of at most %d bytes", len(s), maxKey)
 	}
 }
 
@@ -135,7 +146,11 @@ func (l *problems) digest(d Digest) {
 }
 
 func (l *problems) expect(d Digest) {
-	if d == "" || d == None {
+	switch d {
+	case None, Any:
+		return
+	case "":
+		l.add("expect: empty: want the digest that is current, %q for nothing, or %q", None, Any)
 		return
 	}
 	var own problems

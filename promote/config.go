@@ -23,6 +23,11 @@ type Config struct {
 	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate
 	// alone; an empty slice means no gate.
 	Gates []Gate
+	// Rollback says how far a rollback may go back without the judgement that a promotion needs.
+	Rollback RollbackRule
+	// Breakers are the actors with the right to override gates: see Request.Override. The default is
+	// nobody.
+	Breakers []string
 	// Owner names this Promoter among those that share the journal; no two have the same. A process
 	// that is started again may have the one that it had. The default is a random name.
 	Owner string
@@ -43,6 +48,10 @@ type Config struct {
 	// not be asked: this long the first time, twice as long each further time, up to 32 times as
 	// long. The default is one second.
 	Retry time.Duration
+	// MaxSkew is how far the clock may be behind the newest entry of the journal: an entry gets the
+	// newest one's time then. Further behind, nothing is appended: gates that compare times would
+	// open too early or too late (ErrClock). The default is one minute.
+	MaxSkew time.Duration
 	// Logger receives one line for each entry that this Promoter appends to the journal. Errors
 	// that a method returns are not logged. The default, for nil, is to log nothing.
 	Logger *slog.Logger
@@ -62,6 +71,7 @@ const (
 	defaultDeadline = time.Hour
 	defaultGrace    = time.Minute
 	defaultRetry    = time.Second
+	defaultMaxSkew  = time.Minute
 )
 
 // withDefaults returns the configuration with every default filled in.
@@ -80,6 +90,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Retry == 0 {
 		c.Retry = defaultRetry
+	}
+	if c.MaxSkew == 0 {
+		c.MaxSkew = defaultMaxSkew
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -110,6 +123,12 @@ func (c Config) validate() error {
 				v.Validate(c.Pipeline))
 		}
 	}
+	list = append(list, c.Rollback.problems().prefix("Config.Rollback")...)
+	for i, actor := range c.Breakers {
+		if err := names.Actor(actor); err != nil {
+			list.add("Config.Breakers[%d]: %w", i, err)
+		}
+	}
 	if err := names.Actor(c.Owner); err != nil {
 		list.add("Config.Owner: %w", err)
 	}
@@ -129,6 +148,9 @@ func (c Config) validate() error {
 	if c.Retry < 0 {
 		list.add("Config.Retry: %s: want 0 (default %s) or more", c.Retry, defaultRetry)
 	}
+	if c.MaxSkew < 0 {
+		list.add("Config.MaxSkew: %s: want 0 (default %s) or more", c.MaxSkew, defaultMaxSkew)
+	}
 	return list.err("promote")
 }
 
@@ -144,8 +166,9 @@ func New(cfg Config) (*Promoter, error) {
 		pipeline: cfg.Pipeline, journal: cfg.Journal, deployer: cfg.Deployer, gates: cfg.Gates,
 		deadlines: maps.Clone(cfg.Deadlines), grace: cfg.Grace, retry: cfg.Retry,
 		now: cfg.Now, log: cfg.Logger, observe: cfg.Observe,
+		rollback: cfg.Rollback, maxSkew: cfg.MaxSkew, breakers: slices.Clone(cfg.Breakers),
 		owner: cfg.Owner, owners: cfg.Owners, joining: make(chan struct{}, 1),
-		lock: make(chan struct{}, 1), state: newState(), works: map[ChangeID]*work{},
+		lock: make(chan struct{}, 1), state: newState(cfg.Pipeline), works: map[ChangeID]*work{},
 	}
 	p.living, p.close = context.WithCancelCause(context.Background())
 	return p, nil

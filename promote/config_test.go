@@ -23,6 +23,9 @@ func TestConfig(t *testing.T) {
 		"Journal":  func(c *promote.Config) { c.Journal = nil },
 		"Deployer": func(c *promote.Config) { c.Deployer = nil },
 		"Gates":    func(c *promote.Config) { c.Gates = []promote.Gate{nil} },
+		"Rollback": func(c *promote.Config) { c.Rollback.Versions = -1 },
+		"Breakers": func(c *promote.Config) { c.Breakers = []string{""} },
+		"MaxSkew":  func(c *promote.Config) { c.MaxSkew = -1 },
 		"Owner":    func(c *promote.Config) { c.Owner = "a\nb" },
 		"Deadlines": func(c *promote.Config) {
 			c.Deadlines = map[string]time.Duration{"test": -1}
@@ -78,7 +81,7 @@ func TestObserve(t *testing.T) {
 	require.NoError(t, p.Review(t.Context(),
 		promote.Review{Target: in("test"), Version: "v1", Actor: "bob"}))
 	require.NoError(t, p.Retire(t.Context(),
-		promote.RetireRequest{Target: in("test"), Actor: "bob"}))
+		promote.RetireRequest{Expect: promote.Any, Target: in("test"), Actor: "bob"}))
 	_, err = p.Recover(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{
@@ -103,7 +106,8 @@ func TestCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
 		_, promoteErr := p.Promote(ctx, request("test", "v1"))
-		_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"),
+		_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Expect: promote.Any,
+			Target: in("test"),
 			Digest: digest(1), Actor: "a"})
 		_, recoverErr := p.Recover(ctx)
 		_, currentErr := p.Current(ctx)
@@ -123,11 +127,12 @@ func TestCancelled(t *testing.T) {
 			"history": historyErr, "bindings": bindingsErr, "watch": watchErr,
 			"recent": recentErr, "status": statusErr, "wait": waitErr,
 			"start": startErr, "observe": observeErr,
-			"abort":  p.Abort(ctx, "web-1", "a", "why"),
-			"note":   p.Note(ctx, promote.Note{Target: in("test"), Op: "restart", Actor: "a"}),
-			"bind":   p.Bind(ctx, binding("v9", digest(9))),
-			"check":  p.Check(ctx, request("test", "v1")),
-			"retire": p.Retire(ctx, promote.RetireRequest{Target: in("test"), Actor: "a"}),
+			"abort": p.Abort(ctx, "web-1", "a", "why"),
+			"note":  p.Note(ctx, promote.Note{Target: in("test"), Op: "restart", Actor: "a"}),
+			"bind":  p.Bind(ctx, binding("v9", digest(9))),
+			"check": p.Check(ctx, request("test", "v1")),
+			"retire": p.Retire(ctx, promote.RetireRequest{Expect: promote.Any, Target: in("test"),
+				Actor: "a"}),
 			"review": p.Review(ctx, promote.Review{Target: in("test"), Version: "v1",
 				Actor: "bob"}),
 		} {
@@ -183,7 +188,7 @@ func (f gateFunc) Check(ctx context.Context, c promote.Change) error { return f(
 func TestChangeEqual(t *testing.T) {
 	t.Parallel()
 	fresh := func() promote.Change {
-		return promote.Change{Runs: []promote.Run{{Version: "v1"}},
+		return promote.Change{Builders: []string{"ci"}, Runs: []promote.Run{{Version: "v1"}},
 			Reviews: []promote.Review{{Actor: "bob"}}}
 	}
 	zero := fresh()
@@ -197,6 +202,8 @@ func TestChangeEqual(t *testing.T) {
 			v.Set(reflect.ValueOf(time.Unix(7, 0)))
 		case v.Kind() == reflect.String:
 			v.SetString("changed")
+		case v.Kind() == reflect.Int:
+			v.SetInt(7)
 		case v.Kind() == reflect.Bool:
 			v.SetBool(true)
 		case v.Kind() == reflect.Slice:

@@ -119,7 +119,7 @@ func (g ConfigGate) Validate(Pipeline) error {
 
 // Check implements Gate. The files of the refusal stand in Missing.
 func (g ConfigGate) Check(ctx context.Context, c Change) error {
-	if c.Op == OpRollback {
+	if c.passes() {
 		return nil
 	}
 	config, err := g.Source.Configuration(ctx, c.Repository, c.Digest)

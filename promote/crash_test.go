@@ -102,11 +102,13 @@ func TestKilledAtEachStepThenRecovered(t *testing.T) {
 		"failing first one":      {nil, start("v3"), "", ""},
 		"the same version again": {[]string{"v1"}, start("v1"), digest(1), digest(1)},
 		"end of a target": {[]string{"v1"}, func(ctx context.Context, p *promote.Promoter) error {
-			return p.Retire(ctx, promote.RetireRequest{Target: in("test"), Actor: "a"})
+			return p.Retire(ctx, promote.RetireRequest{Expect: promote.Any, Target: in("test"),
+				Actor: "a"})
 		}, digest(1), ""},
 		"return to what once was": {[]string{"v1", "v2"}, func(ctx context.Context,
 			p *promote.Promoter) error {
-			_, err := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1),
+			_, err := p.Rollback(ctx, promote.RollbackRequest{Expect: promote.Any,
+				Target: in("test"), Digest: digest(1),
 				Actor: "a"})
 			return err
 		}, digest(2), digest(1)},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // The decisions: state and request in, the next entry or a refusal out.
@@ -28,8 +30,9 @@ func (s *state) review(r Review) (Entry, error) {
 	if !ok {
 		return Entry{}, unbound(r.Target, r.Version)
 	}
-	e := Entry{Kind: Rejected, Target: r.Target, Version: b.Version, Digest: b.Digest,
-		Actor: r.Actor, Reason: r.Reason}
+	e := Entry{Kind: Rejected, Policy: r.Policy, Target: r.Target, Version: b.Version,
+		Digest: b.Digest,
+		Actor:  r.Actor, Reason: r.Reason}
 	if r.Approve {
 		e.Kind = Approved
 	}
@@ -54,7 +57,7 @@ func (s *state) start(op Op, t Target, expect Digest, actor, reason string) (Ent
 	if p.current != nil {
 		now = *p.current
 	}
-	if expect != "" && expect != cmp.Or(now.Digest, None) {
+	if expect != Any && expect != cmp.Or(now.Digest, None) {
 		return Entry{}, &ConflictError{Target: t, Actor: now.Actor, Version: now.Version,
 			Digest: now.Digest, Since: now.Since, Expect: expect}
 	}
@@ -116,18 +119,48 @@ func (s *state) lived(t Target) []Entry {
 	return list
 }
 
-// retire decides on the end of a target; ok is false when there is nothing to end.
-func (s *state) retire(r RetireRequest) (e Entry, ok bool, err error) {
-	p := s.place(r.Target)
-	if p.current == nil && p.open == nil && p.doubt == "" {
+// asking is a request for a change, in as far as its repetition has to be the same.
+type asking struct {
+	Target
+	Op      Op
+	Version string // empty for a rollback and a retirement
+	Digest  Digest // of a rollback
+	Key     string
+	Expect  Digest
+	// Actor breaks the glass when Override is not empty.
+	Actor, Override string
+}
+
+// repeated returns the Started entry of the earlier change that has the key of q; ok is false when
+// there is none. It is a conflict when that change is of another kind.
+func (s *state) repeated(q asking) (e Entry, ok bool, err error) {
+	c := s.clusters[q.Cluster]
+	if q.Key == "" || c == nil {
 		return Entry{}, false, nil
 	}
-	e, err = s.start(OpRetire, r.Target, r.Expect, r.Actor, r.Reason)
+	e, ok = c.keys[q.Key]
+	if ok && (e.Op != q.Op || e.Target != q.Target || q.Version != "" && q.Version != e.Version ||
+		q.Digest != "" && q.Digest != e.Digest) {
+		return Entry{}, false,
+			fmt.Errorf("%s %s: key %s: change %s, which is %s %s of %s, has it: "+
+				"take another key: %w", q.Op, q.Target, names.Quote(q.Key), e.ID(), e.Op, e.Target,
+				e.Version, ErrConflict)
+	}
+	return e, ok, nil
+}
+
+// retire decides on the end of a target; it returns the zero Entry when there is nothing to end.
+func (s *state) retire(r RetireRequest) (Entry, error) {
+	p := s.place(r.Target)
+	if p.current == nil && p.open == nil && p.doubt == "" {
+		return Entry{}, nil
+	}
+	e, err := s.start(OpRetire, r.Target, r.Expect, r.Actor, r.Reason)
 	if p.current != nil {
 		e.Version, e.Digest, e.Repository = p.current.Version, p.current.Digest,
 			p.current.Repository
 	}
-	return e, true, err
+	return e, err
 }
 
 // resume decides on the taking over of the open change of t; ok is false when it has ended

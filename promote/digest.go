@@ -15,6 +15,10 @@ type Digest string
 // current. It is not the digest of anything.
 const None Digest = "none"
 
+// Any stands for "whatever is current" where a caller states the digest that it expects. A request
+// that comes late then replaces something newer.
+const Any Digest = "any"
+
 // ParseDigest returns s as a Digest, or an error that wraps ErrInvalid.
 func ParseDigest(s string) (Digest, error) {
 	hex, ok := strings.CutPrefix(s, "sha256:")

@@ -17,7 +17,7 @@
 //     that refuse a generation older than one they have seen; deployertest.Run holds it to the
 //     contract;
 //  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate,
-//     FreezeGate, and any of its own;
+//     FreezeGate, and any of its own; quarantine and holds after a rollback need none;
 //  4. calls New, then Recover once before the first change, and Close at the end;
 //  5. binds each version to its digest when the image is built, then promotes, rolls back and
 //     retires.
@@ -36,7 +36,7 @@
 //	…
 //	_, err = p.Recover(ctx)
 //	err = p.Bind(ctx, promote.Binding{Cluster: "hello_web", Version: "v2", Digest: digest, Repository: "registry:5000/hello_web", Actor: "ci"})
-//	_, err = p.Promote(ctx, promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "t1"}, Version: "v2", Actor: "alice"})
+//	_, err = p.Promote(ctx, promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "t1"}, Version: "v2", Expect: promote.None, Actor: "alice"})
 //
 // It does not build images, run containers, shift traffic, or check permissions: Actor is the name
 // that the caller states. The journal is read into memory, once, and kept there.

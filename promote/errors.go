@@ -35,6 +35,8 @@ var (
 	// asked again. A request that may have had an effect is safe to repeat, too: calls are
 	// idempotent.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrClock is wrapped when the clock is behind the journal by more than Config.MaxSkew.
+	ErrClock = errors.New("clock behind")
 	// ErrClosed is wrapped by what a Promoter does not do because of Close.
 	ErrClosed = errors.New("closed")
 )

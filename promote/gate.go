@@ -39,8 +39,21 @@ type Change struct {
 	Actor, Reason       string
 	// Time is when the gates are asked.
 	Time time.Time
-	// Builder is the actor that bound the version to the digest.
-	Builder string
+	// Builders are the actors that bound versions of the cluster to the digest, oldest first.
+	Builders []string
+	// Back says, of a rollback, how many other digests have gone live in the environment since this
+	// one last did: 1 for the one before the current.
+	Back int
+	// Left is when the digest was last current in the environment; zero while it is, and when it
+	// never was.
+	Left time.Time
+	// Fast reports whether Config.Rollback lets this rollback pass without the judgement that a
+	// promotion needs.
+	Fast bool
+	// Quarantine and Hold keep the digest from the target; zero for none.
+	Quarantine, Hold Hold
+	// Policy names the rules in force for the environment: see Promoter.Review.
+	Policy string
 	// Runs are all the times that this digest has been live at a target of this cluster, oldest
 	// first.
 	Runs []Run
@@ -67,6 +80,11 @@ type Refusal struct {
 	Reasons []string `json:"reasons"`
 	// Missing names the things that have to be there first: for ConfigGate, the files.
 	Missing []string `json:"missing,omitempty"`
+	// Need and Have are numbers of approvals, and Who may give those that are missing; empty where
+	// the gate does not count, and where everybody may.
+	Need int      `json:"need,omitempty"`
+	Have int      `json:"have,omitempty"`
+	Who  []string `json:"who,omitempty"`
 	// Until is when this gate will let the change pass with nothing done about it. It is zero when
 	// that is not known.
 	Until time.Time `json:"until,omitzero"`
@@ -74,13 +92,20 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }
 
+// passes reports whether c brings nothing to its target that has to be judged as a promotion is: a
+// retirement, and a fast rollback.
+func (c Change) passes() bool { return c.Op == OpRetire || c.Op == OpRollback && c.Fast }
+
 // Equal reports whether c and other hold the same facts, apart from the time of the question.
 func (c Change) Equal(other Change) bool {
 	return c.Op == other.Op && c.Target == other.Target && c.Version == other.Version &&
 		c.Digest == other.Digest &&
 		c.Repository == other.Repository && c.Current == other.Current &&
 		c.PreviousEnvironment == other.PreviousEnvironment &&
-		c.Actor == other.Actor && c.Reason == other.Reason && c.Builder == other.Builder &&
+		c.Actor == other.Actor && c.Reason == other.Reason &&
+		slices.Equal(c.Builders, other.Builders) && c.Back == other.Back &&
+		c.Left.Equal(other.Left) && c.Fast == other.Fast && c.Policy == other.Policy &&
+		c.Quarantine.equal(other.Quarantine) && c.Hold.equal(other.Hold) &&
 		slices.EqualFunc(c.Runs, other.Runs, Run.equal) &&
 		slices.EqualFunc(c.Reviews, other.Reviews, Review.equal)
 }
@@ -93,12 +118,12 @@ func (r Run) equal(other Run) bool {
 func (r Review) equal(other Review) bool {
 	return r.Target == other.Target && r.Version == other.Version && r.Approve == other.Approve &&
 		r.Actor == other.Actor &&
-		r.Reason == other.Reason && r.Time.Equal(other.Time)
+		r.Reason == other.Reason && r.Policy == other.Policy && r.Time.Equal(other.Time)
 }
 
 // askGates puts change to every gate and returns a *RefusedError with every answer that is not yes.
 func (p *Promoter) askGates(ctx context.Context, change Change) error {
-	refused := &RefusedError{Change: change}
+	refused := &RefusedError{Change: change, Gates: change.kept()}
 	for _, gate := range p.gates {
 		err := p.check(ctx, gate, change)
 		var refusal *Refusal
@@ -133,7 +158,7 @@ func (OrderGate) Name() string { return "order" }
 
 // Check implements Gate.
 func (OrderGate) Check(_ context.Context, c Change) error {
-	if c.Op == OpRollback || c.PreviousEnvironment == "" {
+	if c.passes() || c.PreviousEnvironment == "" {
 		return nil
 	}
 	if slices.ContainsFunc(c.Runs,

@@ -44,7 +44,7 @@ func TestConfigGate(t *testing.T) {
 		"registry down": {source: carries{err: errors.New("connection refused")},
 			want: "configuration of r/web@" + string(digest(1)) + ": connection refused"},
 		"rollback": {source: carries{err: errors.New("connection refused")},
-			change: promote.Change{Op: promote.OpRollback}},
+			change: promote.Change{Op: promote.OpRollback, Fast: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -30,7 +30,7 @@ func TestGates(t *testing.T) {
 		return promote.Change{
 			Op: promote.OpPromote, Target: in(environment), Version: "v1", Digest: digest(1),
 			Repository:          "registry:5000/web",
-			PreviousEnvironment: previous, Actor: "alice", Time: now, Builder: "ci",
+			PreviousEnvironment: previous, Actor: "alice", Time: now, Builders: []string{"ci"},
 		}
 	}
 	live := to("sandbox", "test")
@@ -44,7 +44,7 @@ func TestGates(t *testing.T) {
 	rejected.Reviews = []promote.Review{{Target: in("sandbox"), Version: "v1", Actor: "bob",
 		Reason: "slow", Time: now}}
 	back := to("sandbox", "test")
-	back.Op = promote.OpRollback
+	back.Op, back.Fast = promote.OpRollback, true
 	for name, h := range map[string]gatetest.Harness{
 		"order": {
 			Gate: promote.OrderGate{},

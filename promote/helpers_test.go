@@ -101,7 +101,8 @@ func in(environment string) promote.Target {
 }
 
 func request(environment, version string) promote.Request {
-	return promote.Request{Target: in(environment), Version: version, Actor: "alice"}
+	return promote.Request{Expect: promote.Any, Target: in(environment), Version: version,
+		Actor: "alice"}
 }
 
 func binding(version string, d promote.Digest) promote.Binding {
@@ -125,6 +126,9 @@ func newPromoter(t *testing.T, config promote.Config) *promote.Promoter {
 	t.Helper()
 	if config.Now == nil {
 		config.Now = clock()
+	}
+	if config.MaxSkew == 0 {
+		config.MaxSkew = 24 * time.Hour // the clocks of two promoters tick by themselves
 	}
 	if config.Retry == 0 {
 		config.Retry = time.Microsecond

@@ -30,6 +30,10 @@ const (
 	Approved Kind = "approved"
 	// a digest was rejected at a target
 	Rejected Kind = "rejected"
+	// a digest is kept from the targets of the cluster, or of all clusters when it has none
+	Quarantined Kind = "quarantined"
+	// a digest is kept back no more
+	Released Kind = "released"
 	// a change passed its gates; the deployer is asked next
 	Started Kind = "started"
 	// Recover took over a change that had not ended
@@ -69,7 +73,9 @@ type Entry struct {
 	// Previous is the deployment that was current when the change started; empty for none.
 	Previous Digest `json:"previous,omitempty"`
 	// Actor and Reason are those of the request; of an Aborting entry, those of the abort.
-	Actor  string `json:"actor,omitempty"`
+	Actor string `json:"actor,omitempty"`
+	// Key, of a Started entry, is the request's idempotency key.
+	Key    string `json:"key,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's. Of a
 	// Waiting entry it says why the deployer cannot be asked.
@@ -77,7 +83,10 @@ type Entry struct {
 	// Owner, of a Started or Resumed entry, is the Promoter that carries the change out from then
 	// on: its Config.Owner.
 	Owner string `json:"owner,omitempty"`
-	// Note, of a Resumed entry, says why its generation is higher than the journal alone explains.
+	// Policy, of an Approved or Rejected entry, names the rules in force: see Promoter.Review.
+	Policy string `json:"policy,omitempty"`
+	// Note, of a Resumed entry, says why its generation is higher than the journal alone explains;
+	// of a Started entry, which gates were overridden and why.
 	Note string `json:"note,omitempty"`
 	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
 	// is empty after a successful restore.

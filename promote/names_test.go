@@ -79,23 +79,28 @@ func TestOldNames(t *testing.T) {
 	again.Version, again.Digest = "v2", digest(2)
 	require.NoError(t, p.Bind(ctx, again), "a cluster that there is gets new versions")
 	for _, version := range []string{"1.0+b", "v2"} {
-		_, err = p.Promote(ctx, promote.Request{Target: old, Version: version, Actor: "a"})
+		_, err = p.Promote(ctx, promote.Request{Expect: promote.Any, Target: old, Version: version,
+			Actor: "a"})
 		require.NoError(t, err)
 	}
-	d, err := p.Rollback(ctx, promote.RollbackRequest{Target: old, Digest: digest(1), Actor: "a"})
+	d, err := p.Rollback(ctx, promote.RollbackRequest{Expect: promote.Any, Target: old,
+		Digest: digest(1), Actor: "a"})
 	require.NoError(t, err)
 	require.Equal(t, "1.0+b", d.Version)
-	require.NoError(t, p.Retire(ctx, promote.RetireRequest{Target: old, Actor: "a"}))
+	require.NoError(t, p.Retire(ctx, promote.RetireRequest{Expect: promote.Any, Target: old,
+		Actor: "a"}))
 	require.Empty(t, w.snapshot())
 
 	again.Version = "2.0+b"
 	require.ErrorContains(t, p.Bind(ctx, again),
 		`bind: version "2.0+b": byte 4 is '+': write '_' in its place`)
-	_, promoteErr := p.Promote(ctx, promote.Request{Target: other, Version: "v2", Actor: "a"})
-	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: other, Digest: digest(1),
-		Actor: "a"})
+	_, promoteErr := p.Promote(ctx, promote.Request{Expect: promote.Any, Target: other,
+		Version: "v2", Actor: "a"})
+	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Expect: promote.Any, Target: other,
+		Digest: digest(1),
+		Actor:  "a"})
 	for _, err := range []error{promoteErr, rollbackErr,
-		p.Retire(ctx, promote.RetireRequest{Target: other, Actor: "a"})} {
+		p.Retire(ctx, promote.RetireRequest{Expect: promote.Any, Target: other, Actor: "a"})} {
 		require.ErrorIs(t, err, promote.ErrInvalid, "the journal does not have this task")
 		require.ErrorContains(t, err, `task "_t2": byte 1 is '_'`)
 	}

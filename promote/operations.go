@@ -51,14 +51,23 @@ func (p *Promoter) Bind(ctx context.Context, b Binding) (err error) {
 type Request struct {
 	Target
 	Version string
-	// Expect is the digest that the caller expects to be current at the target, or None. When
-	// another digest is current, the answer is a *ConflictError. Empty stands for the digest that
-	// is current when the call begins.
+	// Expect is the digest that the caller expects to be current at the target, None, or Any; it
+	// must not be empty. When another digest is current, the answer is a *ConflictError. Any stands
+	// for the digest that is current when the call begins.
 	Expect Digest
+	// Key makes the request one that can be repeated: a request of the cluster with the Key of an
+	// earlier change returns the ID of that change, however that ended, and starts nothing. Where
+	// the earlier one asked for something else, the answer is ErrConflict. It has up to 128 bytes.
+	// Empty stands for none.
+	Key string
 	// Actor is the requester. It must not be empty.
 	Actor string
 	// Reason may be empty.
 	Reason string
+	// Override is why gates that refuse are to be overridden: an actor out of Config.Breakers may
+	// do so, and the Started entry's Note says which gates were not met. Quarantine cannot be
+	// overridden. Empty overrides nothing.
+	Override string
 }
 
 // checkTarget returns every problem of a request at once: of its target, of its version unless that
@@ -76,7 +85,15 @@ func (p *Promoter) checkTarget(ctx context.Context, op string, t Target, version
 	if version != nil && v == "" {
 		list.check(names.Version(v))
 	}
-	list.place(p.pipeline, t)
+	known := false // a target of an earlier pipeline
+	if op == "retire" {
+		if err := p.view(ctx, func(s *state) { known = s.knows(t) }); err != nil {
+			return err
+		}
+	}
+	if !known {
+		list.place(p.pipeline, t)
+	}
 	check(&list)
 	return list.err(op)
 }
@@ -84,7 +101,9 @@ func (p *Promoter) checkTarget(ctx context.Context, op string, t Target, version
 func (p *Promoter) checkRequest(ctx context.Context, r Request) error {
 	return p.checkTarget(ctx, "promote", r.Target, &r.Version, func(list *problems) {
 		list.expect(r.Expect)
+		list.key(r.Key)
 		list.texts(r.Actor, r.Reason)
+		list.reason("override", r.Override)
 	})
 }
 
@@ -107,10 +126,12 @@ func (p *Promoter) startPromotion(ctx context.Context, r Request) (ChangeID, *wo
 	if err := p.checkRequest(ctx, r); err != nil {
 		return "", nil, err
 	}
-	return p.start(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
-		r.Expect = expect
-		return s.promote(r)
-	})
+	return p.start(ctx, asking{Target: r.Target, Op: OpPromote, Version: r.Version, Key: r.Key,
+		Expect: r.Expect, Actor: r.Actor, Override: r.Override},
+		func(s *state, expect Digest) (Entry, error) {
+			r.Expect = expect
+			return s.promote(r)
+		})
 }
 
 // Promote is Start, then Wait. When ctx ends, Promote returns the cause and the change goes on.
@@ -130,7 +151,7 @@ func (p *Promoter) Check(ctx context.Context, r Request) (err error) {
 	if err := p.checkRequest(ctx, r); err != nil {
 		return err
 	}
-	change, err := p.preview(ctx, func(s *state) (Entry, error) { return s.promote(r) })
+	_, change, err := p.preview(ctx, func(s *state) (Entry, error) { return s.promote(r) })
 	if err != nil {
 		return err
 	}
@@ -141,16 +162,16 @@ func (p *Promoter) Check(ctx context.Context, r Request) (err error) {
 type RollbackRequest struct {
 	Target
 	Digest Digest
-	// Expect, Actor and Reason are as in Request.
+	// Expect, Key, Actor and Reason are as in Request.
 	Expect Digest
+	Key    string
 	Actor  string
 	Reason string
 }
 
 // StartRollback begins to deploy a digest again that was live in the environment before, under the
-// version that it had when it last was. The gates are asked; those of this package let a rollback
-// pass. A digest that was never live there is a *RefusedError that lists the digests that were.
-// Otherwise it is as Start.
+// version that it had when it last was. The gates are asked: see Config.Rollback. A digest that was
+// never live there is a *RefusedError that lists the digests that were. Otherwise it is as Start.
 func (p *Promoter) StartRollback(ctx context.Context, r RollbackRequest) (_ ChangeID, err error) {
 	defer p.watched("start", &err)()
 	id, _, err := p.startRollback(ctx, r)
@@ -162,12 +183,14 @@ func (p *Promoter) startRollback(ctx context.Context, r RollbackRequest) (Change
 	err := p.checkTarget(ctx, "roll back", r.Target, nil, func(list *problems) {
 		list.digest(r.Digest)
 		list.expect(r.Expect)
+		list.key(r.Key)
 		list.texts(r.Actor, r.Reason)
 	})
 	if err != nil {
 		return "", nil, err
 	}
-	return p.start(ctx, r.Expect, func(s *state, expect Digest) (Entry, error) {
+	return p.start(ctx, asking{Target: r.Target, Op: OpRollback, Digest: r.Digest, Key: r.Key,
+		Expect: r.Expect}, func(s *state, expect Digest) (Entry, error) {
 		r.Expect = expect
 		return s.rollback(r)
 	})
@@ -193,12 +216,17 @@ type Review struct {
 	Actor string
 	// Reason may be empty.
 	Reason string
-	// Time is when it was given. Promoter.Review sets it.
-	Time time.Time
+	// Policy names the rules in force when it was given, and Time is when that was. Promoter.Review
+	// sets both.
+	Policy string
+	Time   time.Time
 }
 
-// Review writes a review down. It is of the digest that the version is bound to, and holds until
-// that digest becomes current at the target: then it is used up.
+// Review writes a review down. It is of the digest that the version is bound to, which stands for
+// the configuration in the image, too, of the target, and of the rules in force: the pipeline,
+// Config.Rollback, and the settings of the gates for the environment. It holds until that digest
+// becomes current at the target: then it is used up. A gate of an embedder has its settings counted
+// by a method Policy(environment string) any that returns them as values for JSON.
 func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 	defer p.watched("review", &err)()
 	err = p.checkTarget(ctx, "review", r.Target, &r.Version, func(list *problems) {
@@ -207,6 +235,7 @@ func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 	if err != nil {
 		return err
 	}
+	r.Policy = p.policy(r.Environment)
 	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) {
 		e, err := s.review(r)
 		return e, true, err
@@ -217,15 +246,18 @@ func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 // RetireRequest asks for the end of a target.
 type RetireRequest struct {
 	Target
-	// Expect, Actor and Reason are as in Request.
+	// Expect, Key, Actor and Reason are as in Request.
 	Expect Digest
+	Key    string
 	Actor  string
 	Reason string
 }
 
 // StartRetire begins to end a target: the deployer removes the deployment, and nothing is current
 // any more. The digest still counts as having been live there. A target where nothing is current is
-// retired already: that is no error, and the ID is empty. No gate is asked.
+// retired already: that is no error, and the ID is empty. A target of an earlier pipeline can be
+// retired, too. The gates are asked; of this package, only
+// FreezeGate holds a retirement.
 func (p *Promoter) StartRetire(ctx context.Context, r RetireRequest) (_ ChangeID, err error) {
 	defer p.watched("start", &err)()
 	id, _, err := p.startRetire(ctx, r)
@@ -236,16 +268,17 @@ func (p *Promoter) startRetire(ctx context.Context, r RetireRequest) (ChangeID, 
 	error) {
 	err := p.checkTarget(ctx, "retire", r.Target, nil, func(list *problems) {
 		list.expect(r.Expect)
+		list.key(r.Key)
 		list.texts(r.Actor, r.Reason)
 	})
-	if err == nil {
-		_, err = p.join(ctx)
-	}
 	if err != nil {
 		return "", nil, err
 	}
-	open, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) { return s.retire(r) })
-	return open.ID(), w, err
+	return p.start(ctx, asking{Target: r.Target, Op: OpRetire, Key: r.Key,
+		Expect: r.Expect}, func(s *state, expect Digest) (Entry, error) {
+		r.Expect = expect
+		return s.retire(r)
+	})
 }
 
 // Retire is StartRetire, then Wait. When ctx ends it returns the cause and the change goes on.

@@ -21,7 +21,7 @@ type Owners interface {
 	// Leave ends the tenure of owner, if it has one.
 	Leave(ctx context.Context, owner string) error
 	// Lives reports whether owner counts as living. An error means that this is not known; then
-	// nobody takes its changes over.
+	// its changes stay with it.
 	Lives(ctx context.Context, owner string) (bool, error)
 }
 
@@ -33,7 +33,7 @@ type MemOwners struct {
 
 var _ Owners = (*MemOwners)(nil)
 
-// NewMemOwners returns Owners of which nobody lives.
+// NewMemOwners returns an Owners without any owner.
 func NewMemOwners() *MemOwners {
 	return &MemOwners{tenures: map[string]context.CancelCauseFunc{}}
 }
@@ -130,7 +130,7 @@ func (p *Promoter) orphan(ctx context.Context, open Entry) (bool, error) {
 	return !lives, nil
 }
 
-// Observation is what a Deployer finds at a target.
+// Observation is the state of a target as a Deployer finds it.
 type Observation struct {
 	// Digest is the digest that runs; None when nothing does, and empty when several do or when it
 	// is not known.
@@ -182,7 +182,7 @@ func (p *Promoter) Observe(ctx context.Context, t Target) (_ Drift, err error) {
 	return d, err
 }
 
-// drift compares what the journal has with what was seen.
+// drift compares the journal with an observation.
 func (p place) drift(seen Observation) Drift {
 	d := Drift{Observation: seen, Current: None, Newest: p.generation}
 	if p.current != nil {

@@ -105,7 +105,7 @@ func TestLostTenure(t *testing.T) {
 	requireAgrees(t, t.Context(), b, w)
 }
 
-// unknownOwners cannot say who lives.
+// unknownOwners does not know the living owners.
 type unknownOwners struct{ *promote.MemOwners }
 
 func (unknownOwners) Lives(context.Context, string) (bool, error) { return false, errBroken }

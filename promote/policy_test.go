@@ -94,11 +94,13 @@ func TestApprovals(t *testing.T) {
 		_, err := p.Promote(t.Context(), request(environment, version))
 		require.ErrorContains(t, err, "has 0")
 	}
-	refused2("test", "v1")    // the approvals are used up
-	refused2("sandbox", "v1") // and were for test
+	_, err = p.Promote(t.Context(), request("test", "v1"))
+	require.NoError(t, err, "the digest that is current needs none")
+	refused2("sandbox", "v1") // the approvals were for test
 	require.NoError(t, p.Bind(t.Context(), binding("v2", digest(2))))
 	refused2("test", "v2") // and for that digest
-	_, err = p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"), Digest: digest(1),
+	_, err = p.Rollback(t.Context(), promote.RollbackRequest{Expect: promote.Any,
+		Target: in("test"), Digest: digest(1),
 		Actor: "alice"})
 	require.NoError(t, err, "a rollback needs none")
 	_, err = p.Promote(t.Context(), request("production", "v2"))
@@ -168,14 +170,15 @@ func TestSoakGate(t *testing.T) {
 		"two tasks, the older opens": {runs: []promote.Run{run("sandbox", 9*h, 0),
 			run("sandbox", 8*h+30*time.Minute, 0)}, want: "for 1h30m0s", opens: 10*h +
 			30*time.Minute},
-		"a rollback passes": {op: promote.OpRollback},
+		"a fast rollback passes": {op: promote.OpRollback},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			err := promote.SoakGate{Times: map[string]time.Duration{"production": 2 * h}}.Check(
 				t.Context(), promote.Change{
-					Op: c.op, Target: in("production"), PreviousEnvironment: "sandbox",
-					Time: start.Add(10 * h), Runs: c.runs})
+					Op: c.op, Fast: c.op == promote.OpRollback, Target: in("production"),
+					PreviousEnvironment: "sandbox",
+					Time:                start.Add(10 * h), Runs: c.runs})
 			if c.want == "" {
 				require.NoError(t, err)
 				return

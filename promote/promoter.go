@@ -60,6 +60,9 @@ type Promoter struct {
 	gates        []Gate
 	deadlines    map[string]time.Duration
 	grace, retry time.Duration
+	rollback     RollbackRule
+	breakers     []string
+	maxSkew      time.Duration
 	now          func() time.Time
 	log          *slog.Logger
 	observe      func(op string, took time.Duration, err error)
@@ -146,6 +149,13 @@ func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool,
 			return Entry{}, nil, err
 		}
 		e.Seq, e.Time = after+1, p.now().UTC().Round(0)
+		if last := p.state.last; e.Time.Before(last) { // another clock is ahead of this one
+			if behind := last.Sub(e.Time); behind > p.maxSkew {
+				return Entry{}, nil, fmt.Errorf("append to journal: the clock of this machine is "+
+					"%s behind entry %d: set it right: %w", behind, after, ErrClock)
+			}
+			e.Time = last
+		}
 		p.state.number(&e)
 		if e.Kind == Started || e.Kind == Resumed {
 			e.Owner = p.owner
@@ -176,45 +186,69 @@ func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool,
 
 // start asks the gates about the change that decide wants and, when all let it pass, writes its
 // Started entry. The gates are asked outside the lock, so they are asked again when the facts
-// passed to them have changed since. A caller without an expectation is held to the deployment that
-// was current at the beginning.
-func (p *Promoter) start(ctx context.Context, expect Digest, decide func(*state, Digest) (Entry,
-	error)) (ChangeID, *work, error) {
+// passed to them have changed since. A caller that expects Any is held to the deployment that was
+// current at the beginning. A request whose key an earlier change has gets the ID of that one, and
+// one that has nothing to do an empty ID.
+func (p *Promoter) start(ctx context.Context, q asking,
+	decide func(*state, Digest) (Entry, error)) (ChangeID, *work, error) {
 	if _, err := p.join(ctx); err != nil {
 		return "", nil, err
 	}
-	change, err := p.preview(ctx, func(s *state) (Entry, error) { return decide(s, expect) })
-	if err != nil {
-		return "", nil, err
+	ask := func(s *state) (Entry, error) {
+		if e, ok, err := s.repeated(q); ok || err != nil {
+			return e, err
+		}
+		e, err := decide(s, q.Expect)
+		e.Key = q.Key
+		return e, err
 	}
-	expect = cmp.Or(expect, change.Current, None)
+	wanted, change, err := p.preview(ctx, ask)
+	if err != nil || wanted.Kind != Started || wanted.Seq != 0 {
+		return wanted.ID(), nil, err
+	}
+	if q.Expect == Any {
+		q.Expect = cmp.Or(change.Current, None)
+	}
 	for {
-		if err := p.ask(ctx, change); err != nil {
+		note, err := p.override(q, p.ask(ctx, change))
+		if err != nil {
 			return "", nil, err
 		}
 		asked := change
 		started, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) {
-			e, err := decide(s, expect)
-			change = s.change(p.pipeline, e)
-			return e, err == nil && change.Equal(asked), err
+			var err error
+			wanted, err = ask(s)
+			if wanted.Seq == 0 {
+				wanted.Note = note
+			}
+			change = s.change(p.pipeline, wanted)
+			return wanted, err == nil && wanted.Kind == Started && wanted.Seq == 0 &&
+				change.Equal(asked), err
 		})
-		if err != nil || started.Kind == Started {
+		switch {
+		case err != nil || started.Kind == Started:
 			return started.ID(), w, err
+		case wanted.Kind != Started || wanted.Seq != 0: // another request has done it meanwhile
+			return wanted.ID(), nil, nil
 		}
 	}
 }
 
-func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (change Change,
-	err error) {
+func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (e Entry,
+	change Change, err error) {
 	viewErr := p.view(ctx, func(s *state) {
-		var e Entry
 		e, err = decide(s)
 		change = s.change(p.pipeline, e)
 	})
-	return change, errors.Join(viewErr, err)
+	return e, change, errors.Join(viewErr, err)
 }
 
+// ask puts the change to the gates.
 func (p *Promoter) ask(ctx context.Context, change Change) error {
-	change.Time = p.now().UTC()
+	if now := p.now().UTC(); now.After(change.Time) { // else another clock is ahead of this one
+		change.Time = now
+	}
+	change.Fast = p.rollback.fast(change)
+	change.Policy = p.policy(change.Environment)
 	return p.askGates(ctx, change)
 }

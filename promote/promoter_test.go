@@ -110,12 +110,14 @@ func TestInvalidInputChangesNothing(t *testing.T) {
 		}),
 		`version ""`: bind(func(b *promote.Binding) { b.Version = "" }),
 		"digest \"none\"": func() error {
-			_, err := p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"),
+			_, err := p.Rollback(t.Context(), promote.RollbackRequest{Expect: promote.Any,
+				Target: in("test"),
 				Digest: promote.None, Actor: "a"})
 			return err
 		}(),
 		"retire: environment \"\"": p.Retire(t.Context(),
-			promote.RetireRequest{Target: promote.Target{Cluster: "web"}, Actor: "a"}),
+			promote.RetireRequest{Expect: promote.Any, Target: promote.Target{Cluster: "web"},
+				Actor: "a"}),
 		"promote: environment \"x\":": p.Check(t.Context(), request("x", "v1")),
 	} {
 		require.ErrorIs(t, err, promote.ErrInvalid, want)
@@ -202,7 +204,8 @@ func TestExpect(t *testing.T) {
 	require.ErrorContains(t, err, "current is v2 (sha256:020202020202), deployed by alice at "+
 		"2026-01-02T")
 	require.Error(t, ask("v3", promote.None))
-	require.NoError(t, ask("v3", ""))
+	require.ErrorIs(t, ask("v3", ""), promote.ErrInvalid)
+	require.NoError(t, ask("v3", promote.Any))
 	requireAgrees(t, t.Context(), p, w)
 }
 
@@ -234,8 +237,9 @@ func TestTheSecondOfTwoIsToldWhoAndWhat(t *testing.T) {
 	require.False(t, conflict.Since.IsZero())
 	require.ErrorContains(t, err, "web in test: alice is deploying v1 (sha256:010101010101) "+
 		"since 2026-01-02T")
-	require.ErrorIs(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"),
-		Actor: "bob"}), promote.ErrConflict)
+	require.ErrorIs(t, p.Retire(t.Context(), promote.RetireRequest{Expect: promote.Any,
+		Target: in("test"),
+		Actor:  "bob"}), promote.ErrConflict)
 
 	open, err := p.Open(t.Context())
 	require.NoError(t, err)
@@ -320,7 +324,8 @@ func TestRollback(t *testing.T) {
 	t.Parallel()
 	p, w := setup(t)
 	back := func(n int) (promote.Deployment, error) {
-		return p.Rollback(t.Context(), promote.RollbackRequest{Target: in("sandbox"),
+		return p.Rollback(t.Context(), promote.RollbackRequest{Expect: promote.Any,
+			Target: in("sandbox"),
 			Digest: digest(n), Actor: "bob", Reason: "5xx"})
 	}
 	for _, version := range []string{"v1", "v2"} {
@@ -342,6 +347,11 @@ func TestRollback(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "v1", d.Version)
 	requireAgrees(t, t.Context(), p, w)
+	_, err = back(2)
+	require.ErrorContains(t, err, "hold gate: sha256:020202020202 is kept back by bob")
+	require.ErrorContains(t, err, "rolled back in sandbox: 5xx: release it first")
+	require.NoError(t, p.Release(t.Context(), promote.QuarantineRequest{Cluster: "web",
+		Digest: digest(2), Actor: "bob", Reason: "it was the database"}))
 	d, err = back(2)
 	require.NoError(t, err)
 	require.Equal(t, "v2", d.Version)
@@ -361,8 +371,9 @@ func TestRetire(t *testing.T) {
 		return p.Retire(t.Context(), promote.RetireRequest{Target: target, Expect: expect,
 			Actor: "alice", Reason: "tested"})
 	}
-	require.NoError(t, retire(""), "nothing there")
-	_, err := p.Promote(t.Context(), promote.Request{Target: target, Version: "v1", Actor: "alice"})
+	require.NoError(t, retire(promote.Any), "nothing there")
+	_, err := p.Promote(t.Context(), promote.Request{Expect: promote.Any, Target: target,
+		Version: "v1", Actor: "alice"})
 	require.NoError(t, err)
 	require.ErrorIs(t, retire(digest(2)), promote.ErrConflict)
 	w.setFault(func(_ context.Context, d promote.Deployment) error {
@@ -389,8 +400,9 @@ func TestRetireOfRemains(t *testing.T) {
 	require.ErrorContains(t, err, "uncertain")
 	w.setFault(nil)
 	before := w.calls
-	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"),
-		Actor: "alice"}))
+	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Expect: promote.Any,
+		Target: in("test"),
+		Actor:  "alice"}))
 	require.Equal(t, before+1, w.calls)
 }
 
@@ -432,7 +444,8 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, promoteErr := p.Promote(ctx, request("test", "v1"))
-	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Target: in("test"), Digest: digest(1),
+	_, rollbackErr := p.Rollback(ctx, promote.RollbackRequest{Expect: promote.Any,
+		Target: in("test"), Digest: digest(1),
 		Actor: "a"})
 	_, recoverErr := p.Recover(ctx)
 	_, currentErr := p.Current(ctx)

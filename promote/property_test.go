@@ -17,7 +17,19 @@ import (
 type oracle struct {
 	bound map[string]promote.Digest // cluster/version
 	runs  map[promote.Target]promote.Digest
-	lived map[string]bool // cluster/environment/digest
+	lived map[string]bool             // cluster/environment/digest
+	held  map[string][]promote.Target // cluster/digest: where it was rolled back
+}
+
+// keptBack reports whether a rollback at t, or in an environment before it, has replaced d.
+func (o *oracle) keptBack(t promote.Target, d promote.Digest) bool {
+	pipeline := promote.DefaultPipeline()
+	for _, at := range o.held[t.Cluster+"/"+string(d)] {
+		if at == t || pipeline.Index(at.Environment) < pipeline.Index(t.Environment) {
+			return true
+		}
+	}
+	return false
 }
 
 func (o *oracle) living(t promote.Target, d promote.Digest) string {
@@ -29,7 +41,7 @@ func (o *oracle) expected(t promote.Target, expect promote.Digest) bool {
 	if !ok {
 		is = promote.None
 	}
-	return expect == "" || expect == is
+	return expect == promote.Any || expect == is
 }
 
 func (o *oracle) set(t promote.Target, d promote.Digest) {
@@ -50,7 +62,7 @@ func TestAgainstOracle(t *testing.T) {
 			newPromoter(t, promote.Config{Journal: journal, Deployer: w}),
 		}
 		o := oracle{bound: map[string]promote.Digest{}, runs: map[promote.Target]promote.Digest{},
-			lived: map[string]bool{}}
+			lived: map[string]bool{}, held: map[string][]promote.Target{}}
 		pipeline := promote.DefaultPipeline()
 
 		digests := rapid.Map(rapid.IntRange(1, 3), digest)
@@ -63,7 +75,7 @@ func TestAgainstOracle(t *testing.T) {
 			}
 			return target
 		})
-		expects := rapid.OneOf(rapid.Just(promote.Digest("")), rapid.Just(promote.Digest("")),
+		expects := rapid.OneOf(rapid.Just(promote.Any), rapid.Just(promote.Any),
 			rapid.Just(promote.None), digests)
 		versions := rapid.SampledFrom([]string{"v1", "v2", "v3", "v4"})
 		one := func(rt *rapid.T) *promote.Promoter {
@@ -115,6 +127,8 @@ func TestAgainstOracle(t *testing.T) {
 					require.ErrorIs(rt, err, promote.ErrUnbound)
 				case !o.expected(r.Target, r.Expect):
 					require.ErrorIs(rt, err, promote.ErrConflict)
+				case o.keptBack(r.Target, d):
+					require.ErrorAs(rt, err, &refused)
 				case before.Environment != "" && !o.lived[o.living(before, d)]:
 					require.ErrorAs(rt, err, &refused)
 				default:
@@ -140,7 +154,7 @@ func TestAgainstOracle(t *testing.T) {
 				switch {
 				case !o.expected(r.Target, r.Expect):
 					require.ErrorIs(rt, err, promote.ErrConflict)
-				case !o.lived[o.living(r.Target, r.Digest)]:
+				case !o.lived[o.living(r.Target, r.Digest)], o.keptBack(r.Target, r.Digest):
 					require.ErrorAs(rt, err, &refused)
 				case fails:
 					require.ErrorIs(rt, err, broken)
@@ -148,8 +162,19 @@ func TestAgainstOracle(t *testing.T) {
 					require.NoError(rt, err)
 					require.Equal(rt, r.Digest, got.Digest)
 					require.Equal(rt, r.Digest, o.bound[r.Cluster+"/"+got.Version])
+					if was, ok := o.runs[r.Target]; ok && was != r.Digest {
+						key := r.Cluster + "/" + string(was)
+						o.held[key] = append(o.held[key], r.Target)
+					}
 					o.set(r.Target, r.Digest)
 				}
+			},
+			"release": func(rt *rapid.T) {
+				r := promote.QuarantineRequest{Digest: digests.Draw(rt, "digest"), Actor: "a",
+					Cluster: rapid.SampledFrom([]string{"web", "api"}).Draw(rt, "cluster"),
+					Reason:  "looked at"}
+				require.NoError(rt, one(rt).Release(ctx, r))
+				delete(o.held, r.Cluster+"/"+string(r.Digest))
 			},
 			"retire": func(rt *rapid.T) {
 				r := promote.RetireRequest{Target: targets.Draw(rt, "target"),

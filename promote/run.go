@@ -21,7 +21,7 @@ type work struct {
 	err                  error
 }
 
-// wait returns what became of the change.
+// wait returns the outcome of the change.
 func (w *work) wait(ctx context.Context) (Deployment, error) {
 	select {
 	case <-w.done:
@@ -274,8 +274,7 @@ func (p *Promoter) restore(w *work, open Entry, failure error) (Entry, error) {
 // gives up after a minute.
 const recordTries = 6
 
-// record commits, and tries again while the journal fails: what has happened has to be written
-// down.
+// record commits, and tries again while the journal fails, so that an outcome is not lost.
 func (p *Promoter) record(decide func(*state) (Entry, bool, error)) (Entry, error) {
 	wait := p.retry
 	for try := 1; ; try++ {

@@ -11,7 +11,7 @@ import (
 
 // SoakGate lets a digest into an environment when it has been live in the one before for long
 // enough without a break. Of several runs there the longest counts, and deploying the same digest
-// again does not break a run. A rollback passes.
+// again does not break a run. A fast rollback passes.
 type SoakGate struct {
 	// Times are by the environment to enter: how long the digest must have been live in the one
 	// before.
@@ -37,11 +37,14 @@ func (g SoakGate) Validate(p Pipeline) error {
 	return errors.Join(list...)
 }
 
+// Policy returns the time for an environment.
+func (g SoakGate) Policy(environment string) any { return g.Times[environment] }
+
 // Check implements Gate. Until of the refusal is set while the digest is live in the environment
 // before.
 func (g SoakGate) Check(_ context.Context, c Change) error {
 	soak, ok := g.Times[c.Environment]
-	if !ok || c.Op == OpRollback {
+	if !ok || c.passes() {
 		return nil
 	}
 	var longest time.Duration

@@ -11,19 +11,27 @@ import (
 // maxText limits the texts of people and deployers in an entry, in bytes.
 const maxText = 4096
 
+// maxKey limits an idempotency key, in bytes.
+const maxKey = 128
+
 // state is the sum of a journal's entries. It has no clock, no lock and no I/O: apply is the
 // only way to change it, and the decisions (decide.go) turn it and a request into the next entry.
 type state struct {
+	pipeline Pipeline
 	seq      uint64
+	last     time.Time // of the newest entry
 	clusters map[string]*cluster
 }
 
 type cluster struct {
-	entries  []Entry
-	versions []Binding
-	targets  map[Target]*place
-	runs     map[Digest][]Run
-	reviews  map[reviewed][]Review // at most one of each actor, oldest first
+	entries     []Entry
+	versions    []Binding
+	targets     map[Target]*place
+	runs        map[Digest][]Run
+	reviews     map[reviewed][]Review // at most one of each actor, oldest first
+	keys        map[string]Entry      // the Started entries by their idempotency key
+	holds       map[Digest][]Entry    // the rollbacks that have replaced a digest, unless released
+	quarantined map[Digest]Hold
 }
 
 // reviewed is the subject of a review.
@@ -50,7 +58,9 @@ type change struct {
 	waiting string      // why the deployer cannot be asked; empty when it can
 }
 
-func newState() *state { return &state{clusters: map[string]*cluster{}} }
+func newState(p Pipeline) *state {
+	return &state{pipeline: p, clusters: map[string]*cluster{}}
+}
 
 // apply takes the next entry in. An entry that does not fit is an error and changes nothing: then
 // the journal is broken, or from a newer program.
@@ -61,7 +71,8 @@ func (s *state) apply(e Entry) error {
 	c := s.clusters[e.Cluster]
 	if c == nil {
 		c = &cluster{targets: map[Target]*place{}, runs: map[Digest][]Run{},
-			reviews: map[reviewed][]Review{}}
+			reviews: map[reviewed][]Review{}, keys: map[string]Entry{},
+			holds: map[Digest][]Entry{}, quarantined: map[Digest]Hold{}}
 	}
 	if err := c.apply(e); err != nil {
 		return fmt.Errorf("journal entry %d: %s %s: %w", e.Seq, e.Kind, e.Target, err)
@@ -69,6 +80,9 @@ func (s *state) apply(e Entry) error {
 	s.clusters[e.Cluster] = c
 	c.entries = append(c.entries, e)
 	s.seq = e.Seq
+	if e.Time.After(s.last) {
+		s.last = e.Time
+	}
 	return nil
 }
 
@@ -84,9 +98,17 @@ func (c *cluster) apply(e Entry) error {
 	case Approved, Rejected:
 		of := reviewed{e.Target, e.Digest}
 		others := slices.DeleteFunc(c.reviews[of],
-			func(r Review) bool { return r.Actor == e.Actor })
+			func(r Review) bool { return SameActor(r.Actor, e.Actor) })
 		c.reviews[of] = append(others, Review{Target: e.Target, Version: e.Version,
-			Approve: e.Kind == Approved, Actor: e.Actor, Reason: e.Reason, Time: e.Time})
+			Approve: e.Kind == Approved, Actor: e.Actor, Reason: e.Reason, Policy: e.Policy,
+			Time: e.Time})
+		return nil
+	case Quarantined:
+		c.quarantined[e.Digest] = Hold{Actor: e.Actor, Reason: e.Reason, Since: e.Time}
+		return nil
+	case Released:
+		delete(c.quarantined, e.Digest)
+		delete(c.holds, e.Digest)
 		return nil
 	case Noted:
 		return nil
@@ -104,6 +126,9 @@ func (c *cluster) applyChange(e Entry) error {
 	case Started:
 		if p.open != nil {
 			return fmt.Errorf("change %d has not ended", p.open.Change)
+		}
+		if e.Key != "" {
+			c.keys[e.Key] = e
 		}
 		p.open, p.generation = &change{Entry: e, state: Deploying}, e.Generation
 	case Resumed, Waiting, Aborting, Restoring, Succeeded, Failed:
@@ -175,6 +200,9 @@ func (c *cluster) succeed(p *place, e Entry) {
 		p.current = nil
 		return
 	}
+	if e.Op == OpRollback && p.current != nil && !same {
+		c.holds[p.current.Digest] = append(c.holds[p.current.Digest], e)
+	}
 	d := e.deployment()
 	d.Since = e.Time
 	p.current = &d
@@ -217,14 +245,31 @@ func (s *state) knows(t Target) bool {
 
 // change returns the facts about e that the gates get, apart from the time.
 func (s *state) change(p Pipeline, e Entry) Change {
-	change := Change{Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest,
+	change := Change{Time: s.last, Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest,
 		Repository: e.Repository, Current: e.Previous,
 		PreviousEnvironment: p.Previous(e.Environment), Actor: e.Actor, Reason: e.Reason}
 	if c := s.clusters[e.Cluster]; c != nil {
-		b, _ := c.bound(e.Version)
-		change.Builder = b.Actor
+		for _, b := range c.versions {
+			if b.Digest == e.Digest {
+				change.Builders = append(change.Builders, b.Actor)
+			}
+		}
 		change.Runs = slices.Clone(c.runs[e.Digest])
 		change.Reviews = slices.Clone(c.reviews[reviewed{e.Target, e.Digest}])
+	}
+	change.Quarantine = s.quarantine(e.Cluster, e.Digest)
+	change.Hold = s.hold(e.Target, e.Digest)
+	if e.Op == OpRollback {
+		change.Back = slices.IndexFunc(s.lived(e.Target),
+			func(was Entry) bool { return was.Digest == e.Digest })
+		for _, r := range change.Runs {
+			if r.Environment != e.Environment {
+				continue
+			}
+			if change.Left = r.Until; r.Until.IsZero() {
+				break
+			}
+		}
 	}
 	return change
 }

@@ -33,7 +33,7 @@ type machine struct {
 }
 
 func newMachine() *machine {
-	m := &machine{state: newState()}
+	m := &machine{state: newState(DefaultPipeline())}
 	for i, d := range testDigests {
 		e, _, err := m.bind(Binding{Cluster: "web", Version: fmt.Sprint("v", i+1), Digest: d,
 			Repository: "r/web", Actor: "ci"})
@@ -42,7 +42,7 @@ func newMachine() *machine {
 	return m
 }
 
-// take is what Promoter.commit does with a decision, and returns the entry's kind or the refusal.
+// take applies a decision as Promoter.commit does, and returns the entry's kind or the refusal.
 func (m *machine) take(e Entry, err error) string {
 	switch {
 	case errors.Is(err, ErrConflict):
@@ -81,14 +81,16 @@ var commands = []struct {
 	do   func(*machine) string
 }{
 	{"Start", func(m *machine) string {
-		return m.take(m.promote(Request{Target: testTarget, Version: "v2", Actor: "alice"}))
-	}},
-	{"StartRollback", func(m *machine) string {
-		return m.take(m.rollback(RollbackRequest{Target: testTarget, Digest: testDigests[1],
+		return m.take(m.promote(Request{Target: testTarget, Expect: Any, Version: "v2",
 			Actor: "alice"}))
 	}},
+	{"StartRollback", func(m *machine) string {
+		return m.take(m.rollback(RollbackRequest{Target: testTarget, Expect: Any,
+			Digest: testDigests[1],
+			Actor:  "alice"}))
+	}},
 	{"StartRetire", func(m *machine) string {
-		return m.take(when(m.retire(RetireRequest{Target: testTarget, Actor: "alice"})))
+		return m.take(m.retire(RetireRequest{Target: testTarget, Expect: Any, Actor: "alice"}))
 	}},
 	{"Abort", func(m *machine) string {
 		return m.take(when(m.abort(testTarget, m.open.Change, "bob", "wrong")))

@@ -228,6 +228,12 @@ func (t *teller) rollback(ctx context.Context) error {
 		Environment: "stable"})
 	_, err = t.promote(ctx, "hello_web", "v2", "stable", t.digests["hello_web v2"])
 	t.refused("deploy v2 to stable in the belief that v2 is there", err, 409, "ann")
+	// The rollback holds v2 back until a person has looked at it.
+	if err := t.api.call(ctx, "POST", "/releases", map[string]string{"cluster": "hello_web",
+		"digest": t.digests["hello_web v2"], "actor": "ann", "reason": "it was a try"},
+		nil); err != nil {
+		return err
+	}
 	d, err = t.promote(ctx, "hello_web", "v2", "stable", t.digests["hello_web v1"])
 	t.step("deploy v2 to stable, knowing that v1 is there", d.Version+" "+d.Digest, err,
 		want{"digest", d.Digest, t.digests["hello_web v2"]})

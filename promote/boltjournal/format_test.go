@@ -81,7 +81,9 @@ func TestFormat0(t *testing.T) {
 	require.Len(t, ended, 1)
 	require.Equal(t, "succeeded promote v2", fmt.Sprintf("%s %s %s", ended[0].Kind, ended[0].Op,
 		ended[0].Version))
-	_, err = p.Promote(t.Context(), promote.Request{
+	require.NoError(t, p.Release(t.Context(), promote.QuarantineRequest{Cluster: "Hello_Web",
+		Digest: ended[0].Digest, Actor: "ann", Reason: "v2 is fast again"}))
+	_, err = p.Promote(t.Context(), promote.Request{Expect: promote.Any,
 		Target: promote.Target{Cluster: "Hello_Web", Environment: "sandbox"}, Version: "v2",
 		Actor: "ann",
 	})

@@ -370,7 +370,8 @@ func TestGateNamesTheMissingFiles(t *testing.T) {
 		Digest: d, Repository: s.repository, Actor: "ci"}))
 	to := func(environment string) error {
 		_, err := p.Promote(t.Context(),
-			promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: environment},
+			promote.Request{Expect: promote.Any, Target: promote.Target{Cluster: "hello_web",
+				Environment: environment},
 				Version: "v1", Actor: "alice"})
 		return err
 	}

@@ -15,10 +15,21 @@ type PromotionRequest struct {
 	Cluster     string `json:"cluster"`
 	Environment string `json:"environment"`
 	Version     string `json:"version"`
-	// the digest that the caller believes is current, "none" for nothing; empty does not check
+	// the digest that the caller believes is current, "none" for nothing; empty, as "any", does not
+	// check
 	Expect string `json:"expect,omitempty"`
 	Actor  string `json:"actor"`
 	Reason string `json:"reason,omitempty"`
+	// a request with the key of an earlier one of the cluster is that one again
+	Key string `json:"key,omitempty"`
+}
+
+func (r PromotionRequest) promotion() (promote.Request, error) {
+	expect, err := parseExpect(r.Expect)
+	return promote.Request{
+		Target:  promote.Target{Cluster: r.Cluster, Environment: r.Environment},
+		Version: r.Version, Expect: expect, Key: r.Key, Actor: r.Actor, Reason: r.Reason,
+	}, err
 }
 
 // Promote deploys the version to the environment when every gate agrees. It returns when the
@@ -26,7 +37,7 @@ type PromotionRequest struct {
 // on.
 func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment,
 	error) {
-	expect, err := parseExpect(request.Expect)
+	asked, err := request.promotion()
 	if err != nil {
 		return promote.Deployment{}, err
 	}
@@ -35,10 +46,7 @@ func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promo
 		return promote.Deployment{}, err
 	}
 	defer end()
-	return p.promoter.Promote(ctx, promote.Request{
-		Target:  promote.Target{Cluster: request.Cluster, Environment: request.Environment},
-		Version: request.Version, Expect: expect, Actor: request.Actor, Reason: request.Reason,
-	})
+	return p.promoter.Promote(ctx, asked)
 }
 
 // RollbackRequest asks for an earlier digest of an environment.
@@ -49,16 +57,26 @@ type RollbackRequest struct {
 	Expect      string `json:"expect,omitempty"` // as in PromotionRequest
 	Actor       string `json:"actor"`
 	Reason      string `json:"reason,omitempty"`
+	Key         string `json:"key,omitempty"` // as in PromotionRequest
 }
 
-// Rollback puts an earlier digest of this environment back.
+func (r RollbackRequest) rollback() (promote.RollbackRequest, error) {
+	digest, err := promote.ParseDigest(r.Digest)
+	if err != nil {
+		return promote.RollbackRequest{}, invalid("%v", err)
+	}
+	expect, err := parseExpect(r.Expect)
+	return promote.RollbackRequest{
+		Target: promote.Target{Cluster: r.Cluster, Environment: r.Environment},
+		Digest: digest, Expect: expect, Key: r.Key, Actor: r.Actor, Reason: r.Reason,
+	}, err
+}
+
+// Rollback puts an earlier digest of this environment back. As with Promote, a caller that goes
+// away cancels nothing.
 func (p *Platform) Rollback(ctx context.Context, request RollbackRequest) (promote.Deployment,
 	error) {
-	digest, err := promote.ParseDigest(request.Digest)
-	if err != nil {
-		return promote.Deployment{}, invalid("%v", err)
-	}
-	expect, err := parseExpect(request.Expect)
+	asked, err := request.rollback()
 	if err != nil {
 		return promote.Deployment{}, err
 	}
@@ -67,15 +85,15 @@ func (p *Platform) Rollback(ctx context.Context, request RollbackRequest) (promo
 		return promote.Deployment{}, err
 	}
 	defer end()
-	return p.promoter.Rollback(ctx, promote.RollbackRequest{
-		Target: promote.Target{Cluster: request.Cluster, Environment: request.Environment},
-		Digest: digest, Expect: expect, Actor: request.Actor, Reason: request.Reason,
-	})
+	return p.promoter.Rollback(ctx, asked)
 }
 
 func parseExpect(expect string) (promote.Digest, error) {
-	if expect == "" || expect == string(promote.None) {
-		return promote.Digest(expect), nil
+	switch promote.Digest(expect) {
+	case "", promote.Any:
+		return promote.Any, nil
+	case promote.None:
+		return promote.None, nil
 	}
 	digest, err := promote.ParseDigest(expect)
 	if err != nil {

@@ -53,33 +53,45 @@ type TaskCluster struct {
 // request again returns the same VIP and starts its TaskTTL again. A caller that goes away before
 // that has cancelled nothing: the task is started all the same.
 func (p *Platform) StartTask(ctx context.Context, request TaskRequest) (Task, error) {
-	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster),
-		names.Version(request.Version)); err != nil {
-		return Task{}, err
-	}
-	end, err := p.begin(ctx)
+	deploy, done, err := p.admitTask(ctx, request)
 	if err != nil {
-		return Task{}, err
-	}
-	unlock, err := p.locks.lock(ctx, "task "+request.Task)
-	if err != nil {
-		end()
-		return Task{}, err
-	}
-	deploy, err := p.mayStart(ctx, request)
-	if err != nil {
-		unlock()
-		end()
 		return Task{}, err
 	}
 	return detached(ctx, func(ctx context.Context) (Task, error) {
-		defer end()
-		defer unlock()
+		defer done()
 		return p.startTask(ctx, deploy)
 	})
 }
 
-// mayStart returns the deployment that the task asks for, once nothing stands against it.
+// admitTask returns the deployment that the task asks for, once nothing stands against it. Until
+// done is called, the name of the task is locked and the platform goes on.
+func (p *Platform) admitTask(ctx context.Context, request TaskRequest) (deploy promote.Request,
+	done func(), err error) {
+	if err := checkNames(names.Task(request.Task), names.Cluster(request.Cluster),
+		names.Version(request.Version)); err != nil {
+		return deploy, nil, err
+	}
+	end, err := p.begin(ctx)
+	if err != nil {
+		return deploy, nil, err
+	}
+	unlock, err := p.locks.lock(ctx, "task "+request.Task)
+	if err != nil {
+		end()
+		return deploy, nil, err
+	}
+	done = func() {
+		unlock()
+		end()
+	}
+	if deploy, err = p.mayStart(ctx, request); err != nil {
+		done()
+		return deploy, nil, err
+	}
+	return deploy, done, nil
+}
+
+// mayStart returns the deployment that the task asks for, or why it may not start.
 func (p *Platform) mayStart(ctx context.Context, request TaskRequest) (promote.Request, error) {
 	if !slices.Contains(p.Edge.Clusters, request.Cluster) {
 		return promote.Request{}, invalid("cluster %q: the Nginx configuration has no upstream of "+
@@ -89,7 +101,8 @@ func (p *Platform) mayStart(ctx context.Context, request TaskRequest) (promote.R
 	deploy := promote.Request{
 		Target: promote.Target{Cluster: request.Cluster, Environment: testEnvironment,
 			Task: request.Task},
-		Version: request.Version, Actor: request.Actor, Reason: "task " + request.Task,
+		Version: request.Version, Expect: promote.Any, Actor: request.Actor,
+		Reason: "task " + request.Task,
 	}
 	return deploy, p.promoter.Check(ctx, deploy)
 }
@@ -239,8 +252,8 @@ func (p *Platform) retireTask(ctx context.Context, name, actor, reason string) e
 		if d.Task != name {
 			continue
 		}
-		if err := p.promoter.Retire(ctx, promote.RetireRequest{Target: d.Target, Actor: actor,
-			Reason: reason}); err != nil {
+		if err := p.promoter.Retire(ctx, promote.RetireRequest{Target: d.Target,
+			Expect: d.Digest, Actor: actor, Reason: reason}); err != nil {
 			return err
 		}
 	}

@@ -17,10 +17,18 @@ import (
 // Do sends a request below /api/v1 and returns the answer, whose body is read and closed by then.
 func (s *Server) Do(t testing.TB, method, path string, body io.Reader) (*http.Response, []byte) {
 	t.Helper()
+	return s.DoWith(t, http.Header{}, method, path, body)
+}
+
+// DoWith is Do with a header.
+func (s *Server) DoWith(t testing.TB, header http.Header, method, path string,
+	body io.Reader) (*http.Response, []byte) {
+	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, s.URL+"/api/v1"+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header = header.Clone()
 	if s.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+s.Token)
 	}

@@ -70,22 +70,40 @@ func (w *web) routes() []route {
 		{"GET", "/environments", get(w, func(r *http.Request) (any, error) {
 			return p.Overview(r.Context())
 		})},
-		{"POST", "/promotions", post(w, http.StatusOK, func(ctx context.Context,
+		{"POST", "/promotions", change(w, func(ctx context.Context,
 			in platform.PromotionRequest) (any, error) {
 			return shown(p.Promote(ctx, in))
-		})},
-		{"POST", "/rollbacks", post(w, http.StatusOK, func(ctx context.Context,
+		}, p.BeginPromotion)},
+		{"POST", "/rollbacks", change(w, func(ctx context.Context,
 			in platform.RollbackRequest) (any, error) {
 			return shown(p.Rollback(ctx, in))
+		}, p.BeginRollback)},
+		{"GET", "/changes/{change}", get(w, func(r *http.Request) (any, error) {
+			return p.Change(r.Context(), r.PathValue("change"))
+		})},
+		{"DELETE", "/changes/{change}", get(w, func(r *http.Request) (any, error) {
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			return p.AbortChange(r.Context(), r.PathValue("change"), actor, r.FormValue("reason"))
+		})},
+		{"POST", "/quarantines", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.DigestRequest) (any, error) {
+			return struct{}{}, p.Quarantine(ctx, in)
+		})},
+		{"POST", "/releases", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.DigestRequest) (any, error) {
+			return struct{}{}, p.Release(ctx, in)
 		})},
 		{"GET", "/journal", http.HandlerFunc(w.journal)},
 		{"GET", "/tasks", get(w, func(r *http.Request) (any, error) {
 			return p.Tasks(r.Context())
 		})},
-		{"POST", "/tasks", post(w, http.StatusOK, func(ctx context.Context,
+		{"POST", "/tasks", change(w, func(ctx context.Context,
 			in platform.TaskRequest) (any, error) {
 			return p.StartTask(ctx, in)
-		})},
+		}, p.BeginTask)},
 		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
 			return p.Task(r.Context(), r.PathValue("task"))
 		})},
@@ -181,6 +199,52 @@ func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
 		}
 		writeJSON(rw, http.StatusOK, out)
 	})
+}
+
+// change answers a request that starts a change: with 202 and the change when the caller prefers
+// that (RFC 7240), else with what do returns when the change has ended. A caller that goes away
+// undoes nothing.
+func change[In any](w *web, do func(context.Context, In) (any, error),
+	begin func(context.Context, In) (platform.Change, error)) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var in In
+		if err := decode(rw, r, &in); err != nil {
+			w.fail(rw, r, err)
+			return
+		}
+		if prefersAsync(r) {
+			begun, err := begin(r.Context(), in)
+			if err != nil {
+				w.fail(rw, r, err)
+				return
+			}
+			if begun.ID != "" {
+				rw.Header().Set("Location", "/api/v1/changes/"+begun.ID)
+				rw.Header().Set("Preference-Applied", "respond-async")
+				writeJSON(rw, http.StatusAccepted, begun)
+				return
+			}
+		}
+		out, err := do(r.Context(), in)
+		if err != nil {
+			w.fail(rw, r, err)
+			return
+		}
+		writeJSON(rw, http.StatusOK, out)
+	})
+}
+
+// prefersAsync reports whether the header Prefer has respond-async (RFC 7240, section 4.1).
+func prefersAsync(r *http.Request) bool {
+	for _, line := range r.Header.Values("Prefer") {
+		for preference := range strings.SplitSeq(line, ",") {
+			name, _, _ := strings.Cut(preference, ";")
+			if strings.EqualFold(strings.TrimSpace(name), "respond-async") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func post[In any](w *web, status int, f func(ctx context.Context, in In) (any,

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"io/fs"
 	"net/http"
@@ -11,8 +12,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -313,12 +316,66 @@ func (c *caller) promotions(v1 platform.Build) {
 	c.call(rollback, "/rollbacks", back(v1.Digest), 200, &deployed)
 	require.Equal(c, "v1", deployed.Version)
 
+	c.changes(v1)
+
 	var overview platform.Overview
 	c.call("GET /environments", "/environments", "", 200, &overview)
 	require.Equal(c, v1.Digest, overview.Clusters[1].Deployments["test"][0].Digest)
 	var journal []platform.Entry
 	c.call("GET /journal", "/journal?cluster=hello_web", "", 200, &journal)
 	require.Equal(c, "bob", journal[len(journal)-1].Actor)
+}
+
+// changes promotes without waiting, follows that, and aborts in time and too late.
+func (c *caller) changes(v1 platform.Build) {
+	const one, abort = "GET /changes/{change}", "DELETE /changes/{change}"
+	digest := `{"cluster":"hello_web","digest":"` + v1.Digest + `","actor":"sec","reason":"CVE-1"}`
+	c.refused("POST /quarantines", "/quarantines", `{"digest":"v1","actor":"sec"}`, 400)
+	c.call("POST /quarantines", "/quarantines", digest, 200, nil)
+	promotion := `{"cluster":"hello_web","environment":"test","version":"v1","actor":"bob"}`
+	require.Contains(c, c.refused("POST /promotions", "/promotions", promotion, 422).Detail,
+		"CVE-1")
+	c.call("POST /releases", "/releases", digest, 200, nil)
+
+	begin := func(version string) (path string) {
+		response, body := c.server.DoWith(c.T, http.Header{"Prefer": {"wait=1, Respond-Async"}},
+			"POST", "/promotions", strings.NewReader(strings.Replace(promotion, "v1", version, 1)))
+		require.Equal(c, 202, response.StatusCode, string(body))
+		c.document.check(c.T, "POST", "/promotions", response, body)
+		require.Equal(c, "respond-async", response.Header.Get("Preference-Applied"))
+		var begun platform.Change
+		require.NoError(c, json.Unmarshal(body, &begun))
+		require.Equal(c, "/api/v1/changes/"+begun.ID, response.Header.Get("Location"))
+		return "/changes/" + begun.ID
+	}
+	ended := func(path string) (now platform.Change) {
+		require.Eventually(c, func() bool {
+			c.call(one, path, "", 200, &now)
+			return !now.Ended.IsZero()
+		}, time.Minute, 20*time.Millisecond)
+		return now
+	}
+	path := begin("v1")
+	now := ended(path)
+	require.Equal(c, []string{"done", v1.Digest}, []string{now.State, now.Digest})
+
+	// v2 was rolled back, so it is released first. A start takes longer than the abort's way.
+	var versions []platform.Version
+	c.call("GET /versions", "/versions?cluster=hello_web", "", 200, &versions)
+	at := slices.IndexFunc(versions, func(v platform.Version) bool { return v.Version == "v2" })
+	c.call("POST /releases", "/releases", strings.Replace(digest, v1.Digest, versions[at].Digest,
+		1), 200, nil)
+	stopped := begin("v2")
+	c.call(abort, stopped+"?actor=carol&reason=wrong+build", "", 200, nil)
+	now = ended(stopped)
+	require.Equal(c, []string{"undone", "carol", "wrong build"},
+		[]string{now.State, now.AbortedBy, now.AbortReason})
+
+	c.refused(one, "/changes/hello_web-99999", "", 404)
+	c.refused(one, "/changes/nothing", "", 400)
+	c.refused(abort, path+"?actor=bob", "", 400)
+	c.refused(abort, path+"?reason=late", "", 400)
+	c.refused(abort, path+"?actor=bob&reason=late", "", 409)
 }
 
 // deployForm sends the fields of the page's form; seen is the digest that the page showed as
@@ -394,4 +451,48 @@ func (c *caller) instances() {
 	for _, worker := range nginx.Workers {
 		require.True(c, worker.Verified)
 	}
+}
+
+// TestHangUp has the client go away while its promotion and its task are being carried out.
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Config{})
+	s.MustBuild(t, "hello_web", "v1")
+	for n, path := range []string{"/promotions", "/tasks"} {
+		body := []string{
+			`{"cluster":"hello_web","environment":"test","version":"v1","actor":"ann"}`,
+			`{"task":"t1","cluster":"hello_web","version":"v1","actor":"ann"}`}[n]
+		ctx, hangUp := context.WithCancel(t.Context())
+		gone := make(chan bool)
+		go func() {
+			defer close(gone)
+			r, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/api/v1"+path,
+				strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if response, err := http.DefaultClient.Do(r); err == nil {
+				response.Body.Close()
+			}
+		}()
+		last := func() platform.Entry {
+			var entries []platform.Entry
+			s.Call(t, "GET", "/journal", nil, &entries)
+			return entries[len(entries)-1]
+		}
+		require.Eventually(t, func() bool {
+			return last().Kind != "bound" && (n == 0 ||
+				last().Task == "t1")
+		}, time.Minute, time.Millisecond, "%s has begun", path)
+		hangUp()
+		<-gone
+		require.Eventually(t, func() bool { return last().Kind == "succeeded" }, time.Minute,
+			10*time.Millisecond, "%s has gone on", path)
+	}
+	require.Eventually(t, func() bool {
+		var task platform.Task
+		s.Call(t, "GET", "/tasks/t1", nil, &task)
+		return len(task.Instances) == 1
+	}, time.Minute, 10*time.Millisecond)
 }

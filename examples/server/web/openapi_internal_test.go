@@ -60,6 +60,8 @@ func TestOpenAPISchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 		"Overview":         reflect.TypeFor[platform.Overview](),
 		"PromotionRequest": reflect.TypeFor[platform.PromotionRequest](),
 		"RollbackRequest":  reflect.TypeFor[platform.RollbackRequest](),
+		"Change":           reflect.TypeFor[platform.Change](),
+		"DigestRequest":    reflect.TypeFor[platform.DigestRequest](),
 		"Entry":            reflect.TypeFor[platform.Entry](),
 		"TaskRequest":      reflect.TypeFor[platform.TaskRequest](),
 		"Task":             reflect.TypeFor[platform.Task](),

@@ -33,8 +33,8 @@ func blocks(t *testing.T, heading string) (found []string) {
 	return found
 }
 
-// TestReadmeOwnImage runs the README's lines for an image that Sluice has not built, as they are but
-// for the addresses. The program java of its base image is the sample service.
+// TestReadmeOwnImage runs the README's lines for an image that Sluice has not built, as they are
+// but for the addresses. The program java of its base image is the sample service.
 func TestReadmeOwnImage(t *testing.T) {
 	t.Parallel()
 	daemon := docker.Start(t)

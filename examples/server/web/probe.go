@@ -24,8 +24,8 @@ const probeAge = time.Second
 func (w *web) livez(rw http.ResponseWriter, _ *http.Request) { plain(rw, http.StatusOK, "ok") }
 
 // readyz reports whether VIPs answer. It has the page's data loaded, so that the first person after
-// a start need not wait for the journal to be read. The details of a problem are for clients with a token: GET
-// /api/v1/health.
+// a start need not wait for the journal to be read. The details of a problem are for clients with a
+// token: GET /api/v1/health.
 func (w *web) readyz(rw http.ResponseWriter, r *http.Request) {
 	if w.serves(r.Context()) != nil {
 		plain(rw, http.StatusServiceUnavailable, "not ready")

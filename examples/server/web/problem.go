@@ -52,6 +52,9 @@ var rules = httpproblem.Rules{
 	{Err: promote.ErrRebound, Kind: httpproblem.Conflict},
 	{Err: promote.ErrFenced, Kind: httpproblem.Fenced},
 	{Err: promote.ErrUnbound, Kind: httpproblem.NotFound},
+	{Err: promote.ErrNotFound, Kind: httpproblem.NotFound},
+	{Err: promote.ErrClosed, Kind: httpproblem.Unavailable},
+	{Err: promote.ErrClock, Kind: httpproblem.Unavailable},
 	{Err: promote.ErrInvalid, Kind: httpproblem.Invalid},
 
 	{Err: builder.ErrTagExists, Kind: httpproblem.Conflict},

@@ -23,6 +23,7 @@ var parameters = map[string][]string{
 		"limit"},
 	"DELETE /builds/{build}":             {"actor"},
 	"DELETE /tasks/{task}":               {"actor"},
+	"DELETE /changes/{change}":           {"actor", "reason"},
 	"POST /instances/{instance}/restart": {"actor"},
 }
 

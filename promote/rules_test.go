@@ -1,0 +1,340 @@
+package promote_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+func TestKey(t *testing.T) {
+	t.Parallel()
+	p, w := setup(t)
+	r := request("test", "v1")
+	r.Key, r.Expect = "release-7", promote.None
+	h := newHold(w)
+	ids := make([]promote.ChangeID, 8)
+	var wg sync.WaitGroup
+	for i := range ids {
+		wg.Go(func() {
+			var err error
+			ids[i], err = p.Start(t.Context(), r)
+			require.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	close(h.release)
+	for _, id := range ids {
+		require.Equal(t, promote.ChangeID("web-4"), id)
+	}
+	ends(t, p, "web-4")
+	_, err := p.Promote(t.Context(), request("test", "v2"))
+	require.NoError(t, err)
+	calls := w.calls
+
+	// The request for v1 arrives once more: it neither starts nor downgrades anything.
+	d, err := p.Promote(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, digest(1), d.Digest)
+	require.Equal(t, calls, w.calls)
+	require.Equal(t, digest(2), w.snapshot()[in("test")])
+	r.Key = ""
+	_, err = p.Promote(t.Context(), r)
+	require.ErrorIs(t, err, promote.ErrConflict, "and without a key Expect does not hold")
+
+	other := request("test", "v3")
+	other.Key = "release-7"
+	_, err = p.Start(t.Context(), other)
+	require.ErrorIs(t, err, promote.ErrConflict)
+	require.ErrorContains(t, err, "change web-4")
+	err = p.Retire(t.Context(), promote.RetireRequest{Target: in("test"), Expect: promote.Any,
+		Actor: "a", Key: "release-7"})
+	require.ErrorIs(t, err, promote.ErrConflict)
+	_, err = p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"), Actor: "a",
+		Expect: promote.Any, Digest: digest(1), Key: string(make([]byte, 200))})
+	require.ErrorIs(t, err, promote.ErrInvalid)
+}
+
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	p, _ := setup(t)
+	keep := promote.QuarantineRequest{Cluster: "web", Digest: digest(1), Actor: "sec",
+		Reason: "CVE-1"}
+	for _, bad := range []func(*promote.QuarantineRequest){
+		func(r *promote.QuarantineRequest) { r.Cluster = "a/b" },
+		func(r *promote.QuarantineRequest) { r.Digest = promote.None },
+		func(r *promote.QuarantineRequest) { r.Actor = "" },
+		func(r *promote.QuarantineRequest) { r.Reason = " " },
+	} {
+		r := keep
+		bad(&r)
+		require.ErrorIs(t, p.Quarantine(t.Context(), r), promote.ErrInvalid)
+		require.ErrorIs(t, p.Release(t.Context(), r), promote.ErrInvalid)
+	}
+	for _, version := range []string{"v1", "v2"} {
+		_, err := p.Promote(t.Context(), request("test", version))
+		require.NoError(t, err)
+	}
+	for _, cluster := range []string{"web", ""} {
+		keep.Cluster = cluster
+		require.NoError(t, p.Quarantine(t.Context(), keep))
+		_, promoteErr := p.Promote(t.Context(), request("test", "v1"))
+		_, rollbackErr := p.Rollback(t.Context(), promote.RollbackRequest{Target: in("test"),
+			Expect: promote.Any, Digest: digest(1), Actor: "a"})
+		for _, err := range []error{promoteErr, rollbackErr} {
+			require.ErrorContains(t, err,
+				"quarantine gate: sha256:010101010101 is kept back by sec")
+			require.ErrorContains(t, err, "CVE-1: release it first")
+		}
+		require.NoError(t, p.Release(t.Context(), keep))
+		require.NoError(t, p.Release(t.Context(), keep), "once more")
+	}
+	_, err := p.Promote(t.Context(), request("test", "v1"))
+	require.NoError(t, err)
+	require.NoError(t, p.Quarantine(t.Context(), promote.QuarantineRequest{Digest: digest(1),
+		Actor: "sec", Reason: "CVE-2"}))
+	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("test"),
+		Expect: promote.Any, Actor: "a"}), "it can be taken away")
+}
+
+func TestFreezeHoldsRetire(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	p := newPromoter(t, promote.Config{Journal: promote.NewMemJournal(), Deployer: newWorld(),
+		Now: func() time.Time { return now }, Gates: []promote.Gate{promote.OrderGate{},
+			promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "sale", From: now.Add(time.Hour),
+				Until: now.Add(2 * time.Hour)}}}}})
+	require.NoError(t, p.Bind(t.Context(), binding("v1", digest(1))))
+	_, err := p.Promote(t.Context(), request("test", "v1"))
+	require.NoError(t, err)
+	retire := func() error {
+		return p.Retire(t.Context(), promote.RetireRequest{Target: in("test"), Actor: "intern",
+			Expect: digest(1)})
+	}
+	now = now.Add(time.Hour)
+	require.ErrorContains(t, retire(), "sale")
+	now = now.Add(time.Hour)
+	require.NoError(t, retire())
+}
+
+// A target that the pipeline no longer has can still be retired.
+func TestRetireOutsideThePipeline(t *testing.T) {
+	t.Parallel()
+	journal, w := promote.NewMemJournal(), newWorld()
+	p := newPromoter(t, promote.Config{Journal: journal, Deployer: w})
+	require.NoError(t, p.Bind(t.Context(), binding("v1", digest(1))))
+	task := in("test")
+	task.Task = "t1"
+	for _, target := range []promote.Target{task, in("sandbox")} {
+		_, err := p.Promote(t.Context(), promote.Request{Target: target, Version: "v1",
+			Expect: promote.None, Actor: "a"})
+		require.NoError(t, err)
+	}
+	shorter := newPromoter(t, promote.Config{Journal: journal, Deployer: w,
+		Pipeline: promote.Pipeline{"production", "test"}})
+	for _, target := range []promote.Target{task, in("sandbox")} {
+		require.NoError(t, shorter.Retire(t.Context(), promote.RetireRequest{Target: target,
+			Expect: digest(1), Actor: "a"}))
+	}
+	require.Empty(t, w.snapshot())
+	require.ErrorIs(t, shorter.Retire(t.Context(), promote.RetireRequest{Target: in("stable"),
+		Expect: promote.Any, Actor: "a"}), promote.ErrInvalid)
+}
+
+// The holes that a rollback and a name written differently were.
+func TestRulesHold(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	rule := promote.ApprovalRule{Count: 2, NotBuilder: true, NotDeployer: true}
+	open := func(rule promote.ApprovalRule) (*promote.Promoter, *promote.MemJournal) {
+		journal := promote.NewMemJournal()
+		return newPromoter(t, promote.Config{Journal: journal, Deployer: newWorld(),
+			Gates: []promote.Gate{promote.ApprovalGate{
+				Rules: map[string]promote.ApprovalRule{"production": rule}}},
+			Breakers: []string{"chief"}, Now: func() time.Time { return now }}), journal
+	}
+	p, journal := open(rule)
+	for n, by := range []string{"mallory", "ci", "ci", "ci"} {
+		b := binding(fmt.Sprint("v", n+1), digest(n+1))
+		b.Actor = by
+		require.NoError(t, p.Bind(t.Context(), b))
+	}
+	again := binding("v1-again", digest(1))
+	require.NoError(t, p.Bind(t.Context(), again))
+	review := func(p *promote.Promoter, version string, approve bool, actors ...string) {
+		for _, actor := range actors {
+			require.NoError(t, p.Review(t.Context(), promote.Review{Target: in("production"),
+				Version: version, Approve: approve, Actor: actor}))
+		}
+	}
+	ask := func(version, actor string) error {
+		r := request("production", version)
+		r.Actor = actor
+		_, err := p.Promote(t.Context(), r)
+		return err
+	}
+	back := func(n int) error {
+		_, err := p.Rollback(t.Context(), promote.RollbackRequest{Target: in("production"),
+			Digest: digest(n), Expect: promote.Any, Actor: "intern", Reason: "5xx"})
+		return err
+	}
+
+	review(p, "v2", true, "bob", "Bob", " BOB ")
+	require.ErrorContains(t, ask("v2", "alice"), "has 1", "one person by three names")
+	require.ErrorContains(t, ask("v2", "BOB"), "asks for it")
+	review(p, "v1-again", true, "Mallory", "bob")
+	require.ErrorContains(t, ask("v1-again", "alice"), "Mallory built it", "whatever the version")
+	review(p, "v1-again", true, "carol")
+	require.ErrorContains(t, ask("v1", "mallory"), "mallory built v1")
+	require.NoError(t, ask("v1", "alice"))
+	require.NoError(t, ask("v1", "alice"), "a deployment of the current digest is no news")
+
+	review(p, "v2", true, "carol")
+	now = now.Add(25 * time.Hour)
+	require.ErrorContains(t, ask("v2", "alice"), "'s is older than 24h0m0s")
+	for _, version := range []string{"v2", "v3", "v4"} {
+		review(p, version, true, "bob", "carol")
+		require.NoError(t, ask(version, "alice"))
+	}
+	require.ErrorContains(t, back(1), "needs 2 approvals", "three back is judged as a promotion")
+	review(p, "v3", false, "bob")
+	require.ErrorContains(t, back(3), "bob rejected v3")
+	review(p, "v3", true, "bob")
+	require.NoError(t, back(3), "the one before")
+	require.ErrorContains(t, back(4), "kept back by intern", "a rollback does not go forward")
+	require.ErrorContains(t, ask("v4", "alice"), "hold gate")
+
+	// Approvals are of the rules in force.
+	review(p, "v2", true, "bob", "carol")
+	rule.Approvers = []string{"bob", "carol", "dave"}
+	changed := newPromoter(t, promote.Config{Journal: journal, Deployer: newWorld(),
+		Gates: []promote.Gate{promote.ApprovalGate{
+			Rules: map[string]promote.ApprovalRule{"production": rule}}},
+		Breakers: []string{"chief"}, Now: func() time.Time { return now }})
+	p = changed
+	require.ErrorContains(t, ask("v2", "alice"), "bob's was given under other rules")
+	e, err := p.Explain(t.Context(), promote.Request{Target: in("production"), Version: "v2",
+		Expect: promote.None, Actor: "alice"})
+	require.NoError(t, err)
+	require.False(t, e.Passes())
+	require.NotNil(t, e.Conflict, "a conflict hides no gate")
+	require.Equal(t, []any{"approval", 2, 0, []string{"bob", "carol", "dave"}},
+		[]any{e.Gates[0].Gate, e.Gates[0].Need, e.Gates[0].Have, e.Gates[0].Who})
+
+	// Break-glass: by those who may, with a reason that stays in the journal.
+	r := request("production", "v2")
+	r.Override = "the shop is down"
+	_, err = p.Promote(t.Context(), r)
+	require.ErrorContains(t, err, "alice may not override gates")
+	r.Actor = "Chief"
+	require.NoError(t, p.Quarantine(t.Context(), promote.QuarantineRequest{Digest: digest(2),
+		Actor: "sec", Reason: "CVE-1"}))
+	_, err = p.Promote(t.Context(), r)
+	require.ErrorContains(t, err, "quarantine gate")
+	require.NoError(t, p.Release(t.Context(), promote.QuarantineRequest{Digest: digest(2),
+		Actor: "sec", Reason: "not affected"}))
+	id, err := p.Start(t.Context(), r)
+	require.NoError(t, err)
+	ends(t, p, id)
+	history, err := p.History(t.Context(), in("production"))
+	require.NoError(t, err)
+	note := history[len(history)-2].Note
+	require.Contains(t, note,
+		"override: the shop is down; not met: approval gate: production needs")
+}
+
+func TestExplainSaysWhenItOpens(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	p := newPromoter(t, promote.Config{Journal: promote.NewMemJournal(), Deployer: newWorld(),
+		Now: func() time.Time { return now }, Gates: []promote.Gate{
+			promote.SoakGate{Times: map[string]time.Duration{"sandbox": time.Hour}},
+			promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "sale", From: now,
+				Until: now.Add(3 * time.Hour), Environments: []string{"sandbox"}}}}}})
+	require.NoError(t, p.Bind(t.Context(), binding("v1", digest(1))))
+	explain := func() promote.Explanation {
+		e, err := p.Explain(t.Context(), request("sandbox", "v1"))
+		require.NoError(t, err)
+		return e
+	}
+	e := explain()
+	require.Len(t, e.Gates, 2)
+	require.Zero(t, e.Opens, "nobody knows when it is deployed to test")
+	_, err := p.Promote(t.Context(), request("test", "v1"))
+	require.NoError(t, err)
+	require.Equal(t, now.Add(3*time.Hour), explain().Opens)
+	now = now.Add(3 * time.Hour)
+	require.True(t, explain().Passes())
+	_, err = p.Explain(t.Context(), request("sandbox", "v9"))
+	require.ErrorIs(t, err, promote.ErrUnbound)
+}
+
+// A clock that is behind the journal neither opens a gate too early nor writes times that go back.
+func TestClockBehindTheJournal(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	journal := promote.NewMemJournal()
+	at := func(behind time.Duration) *promote.Promoter {
+		return newPromoter(t, promote.Config{Journal: journal, Deployer: newWorld(),
+			Now: func() time.Time { return now.Add(-behind) }, MaxSkew: time.Minute})
+	}
+	require.NoError(t, at(0).Bind(t.Context(), binding("v1", digest(1))))
+	require.NoError(t, at(time.Minute).Bind(t.Context(), binding("v2", digest(2))))
+	err := at(2*time.Hour).Bind(t.Context(), binding("v3", digest(3)))
+	require.ErrorIs(t, err, promote.ErrClock)
+	require.ErrorContains(t, err, "2h0m0s behind entry 2")
+	history, err := at(0).History(t.Context(), promote.Target{})
+	require.NoError(t, err)
+	require.Len(t, history, 2)
+	require.Equal(t, now, history[1].Time)
+}
+
+// No order of requests by one identity, however it writes its name, brings a digest to an
+// environment that needs the approval of another one.
+func TestOneIdentityAlone(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld()
+		p := newPromoter(t, promote.Config{Journal: promote.NewMemJournal(), Deployer: w,
+			Breakers: []string{"chief"}, Gates: []promote.Gate{promote.OrderGate{},
+				promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{
+					"production": {Count: 1}}}}})
+		ctx := context.Background()
+		for n := 1; n <= 3; n++ {
+			require.NoError(rt, p.Bind(ctx, binding(fmt.Sprint("v", n), digest(n))))
+		}
+		for range rapid.IntRange(1, 40).Draw(rt, "length") {
+			me := rapid.SampledFrom([]string{"mallory", "Mallory", " mallory", "MALLORY "}).Draw(rt,
+				"name")
+			target := in(rapid.SampledFrom(promote.DefaultPipeline()).Draw(rt, "environment"))
+			n := rapid.IntRange(1, 3).Draw(rt, "n")
+			version := fmt.Sprint("v", n)
+			override := rapid.SampledFrom([]string{"", "urgent"}).Draw(rt, "override")
+			switch rapid.IntRange(0, 5).Draw(rt, "command") {
+			case 0, 1:
+				_, _ = p.Promote(ctx, promote.Request{Target: target, Version: version, Actor: me,
+					Expect: promote.Any, Override: override})
+			case 2:
+				_, _ = p.Rollback(ctx, promote.RollbackRequest{Target: target, Digest: digest(n),
+					Expect: promote.Any, Actor: me})
+			case 3:
+				_ = p.Retire(ctx, promote.RetireRequest{Target: target, Expect: promote.Any,
+					Actor: me})
+			case 4:
+				_ = p.Review(ctx, promote.Review{Target: target, Version: version, Approve: true,
+					Actor: me})
+			case 5:
+				_ = p.Release(ctx, promote.QuarantineRequest{Cluster: "web", Digest: digest(n),
+					Actor: me, Reason: "mine"})
+			}
+			require.NotContains(rt, w.snapshot(), in("production"))
+			require.NotContains(rt, w.snapshot(), in("stable"))
+		}
+	})
+}
