@@ -141,7 +141,7 @@ func (sim *simulation) step(r *runner) (alive, done bool) {
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for seed := range soak.Count(300, 20_000) {
+	for seed := range soak.Count(300, 6_000) {
 		sim := &simulation{t: t, rand: rand.New(rand.NewPCG(uint64(seed), 1)),
 			now: time.Unix(1_700_000_000, 0)}
 		sim.nginx = &simNginx{rand: sim.rand, faulty: true}
