@@ -7,5 +7,6 @@ package entry
 // children decide.
 const (
 	sigsuspend = "133"
+	waitid     = "95"
 	wait4      = "260"
 )

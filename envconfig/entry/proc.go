@@ -221,3 +221,10 @@ func parseDispositions(status string) (d dispositions) {
 func (d dispositions) catches(s syscall.Signal) bool { return d.caught&(1<<(s-1)) != 0 }
 func (d dispositions) ignores(s syscall.Signal) bool { return d.ignored&(1<<(s-1)) != 0 }
 func (d dispositions) blocks(s syscall.Signal) bool  { return d.blocked&(1<<(s-1)) != 0 }
+
+// inWait reports whether the first thread of a process sleeps until a child ends.
+func inWait(pid int) bool {
+	call, err := os.ReadFile(procFile(pid, "syscall"))
+	number, _, _ := strings.Cut(string(call), " ")
+	return err == nil && (number == wait4 || number == waitid)
+}

@@ -38,24 +38,26 @@ type running struct {
 	// askedGroup: the whole process group was, since /proc does not show its processes.
 	askedGroup bool
 	// trapped: the main process is a shell with a trap for the last signal, so that it has to stop
-	// its background processes itself.
+	// its background processes itself. asks is how its script may do that.
 	trapped bool
+	asks    asking
 	// inCharge: the main process is the service itself.
 	inCharge bool
 	// program is what the main process ran when it was given a signal to stop.
 	program string
-	// deaf: the main process died of that signal, so that it has told none of the processes that it
-	// started.
-	deaf   bool
-	told   map[identity]bool // processes that were given a signal to stop
-	passed map[syscall.Signal]bool
-	last   time.Time // when a signal was passed on
+	// scheduler: one of the processes that were told is a scheduler. Its jobs, which have process
+	// groups of their own, end by themselves.
+	scheduler bool
+	told      map[identity]bool // processes that were given a signal to stop
+	passed    map[syscall.Signal]bool
+	last      time.Time // when a signal was passed on
 
 	since    time.Time // when the drain began
 	deadline <-chan time.Time
 	lastCall <-chan time.Time
-	late     bool // the last call has come
-	deferred bool // a service is to be told after another has ended
+	check    <-chan time.Time // whether the main process waits for one that it has not told
+	late     bool             // the last call has come
+	deferred bool             // a service is to be told after another has ended
 	drops    []drop
 	again    <-chan time.Time // when the drops are looked at
 	outside  <-chan time.Time
@@ -112,6 +114,8 @@ func (r *running) turn() (done bool) {
 		r.childChanged(e)
 	case <-r.outside:
 		r.askLeft()
+	case <-r.check:
+		r.askAwaited()
 	case <-r.lastCall:
 		r.late = true
 		r.tell(r.all(syscall.SIGTERM), syscall.SIGTERM)
@@ -231,6 +235,11 @@ func (r *running) services(v *view) (all []target, shown bool) {
 	first := all[0]
 	r.inCharge = first.PID == r.main && !first.ends
 	r.trapped = r.inCharge && len(v.children[r.main]) > 0 && slices.Contains(shells, first.program)
+	if r.asks = otherwise; r.trapped {
+		if script, seen := scriptOf(r.main); seen {
+			r.asks = askingOf(script)
+		}
+	}
 	if !r.inCharge {
 		all = append(all, v.all(slices.Delete(slices.Clone(children), at, at+1))...)
 	}
@@ -276,6 +285,7 @@ func (r *running) tell(all []target, s syscall.Signal) (stops bool) {
 				r.told = map[identity]bool{}
 			}
 			r.told[t.identity()] = true
+			r.scheduler = r.scheduler || slices.Contains(schedulers, t.program)
 			if drops {
 				r.drops, r.again = append(r.drops, drop{t, given}), time.After(scanDelay)
 			}
@@ -335,6 +345,7 @@ func (r *running) startGrace() {
 	r.since = time.Now()
 	r.deadline = time.After(grace)
 	r.lastCall = time.After(grace / 5 * 4)
+	r.check = time.After(grace / 5)
 }
 
 // soon is the time within which a main process that ends has most likely done so because of a
@@ -354,7 +365,9 @@ func (r *running) childChanged(e end) {
 		if r.ended && !r.killing {
 			r.report.Drained++
 		}
-		if r.deferred {
+		// one that died of the signal, as a launcher below a shell, has told those below it nothing
+		deaf := r.ended && r.asked && e.status.Signaled() && r.passed[e.status.Signal()]
+		if r.deferred || deaf && !r.killing {
 			r.outside = time.After(scanDelay)
 		}
 		r.code = exitCode(e.status)
@@ -372,9 +385,7 @@ func (r *running) childChanged(e end) {
 	if !r.early {
 		r.report.Code = exitCode(e.status)
 	}
-	if e.status.Signaled() && r.passed[e.status.Signal()] {
-		r.asked, r.deaf = true, !slices.Contains(schedulers, r.program)
-	} else if time.Since(r.last) < soon {
+	if e.status.Signaled() && r.passed[e.status.Signal()] || time.Since(r.last) < soon {
 		r.asked = true
 	}
 	if r.OnMainExit == Wait && !r.adopted && !r.early {
@@ -395,10 +406,8 @@ func (r *running) childChanged(e end) {
 const scanDelay = 2 * time.Millisecond
 
 // askLeft asks the processes to stop that the main process has left behind. If the main process was
-// asked itself, it may have asked them already, in its own way; then only processes get the signal
-// that SIGTERM does not kill, or that have nothing to finish, and the others get it at the last
-// call: a job of cron ends by itself. A main process that dies of the signal, such as a start
-// script in Python, has asked none.
+// asked itself, it may have asked them already, in its own way: see untold. The others get the
+// signal at the last call.
 func (r *running) askLeft() {
 	s := syscall.SIGTERM
 	defer r.resume()
@@ -411,11 +420,9 @@ func (r *running) askLeft() {
 	}
 	all := r.all(s)
 	if r.asked && r.inCharge && r.ended {
-		all = slices.DeleteFunc(all, func(t target) bool {
-			given := r.translate(s, t.program)
-			return !slices.Contains(followers, t.program) && !(r.deaf && r.inGroup(t.PID)) &&
-				(r.trapped || !dispositionsOf(t.PID).catches(given))
-		})
+		all = slices.DeleteFunc(all, func(t target) bool { return !r.untold(t, s) })
+	} else if r.asked && r.scheduler {
+		all = slices.DeleteFunc(all, func(t target) bool { return !r.inGroup(t.PID) })
 	}
 	r.tell(all, s)
 }
@@ -430,6 +437,47 @@ func (r *running) all(s syscall.Signal) []target {
 		return nil
 	}
 	return v.all(v.children[os.Getpid()])
+}
+
+// untold reports whether a process is to be asked that the main process has left when it was asked
+// itself. One that SIGTERM would have ended is still there, so no such signal has come to it: it
+// is asked, unless it has a process group of its own, as a job of cron, which ends by itself. The
+// trap of a shell may have asked in another way.
+func (r *running) untold(t target, s syscall.Signal) bool {
+	catches := dispositionsOf(t.PID).catches(r.translate(s, t.program))
+	switch {
+	case slices.Contains(followers, t.program):
+		return true
+	case slices.Contains(schedulers, r.program):
+		return catches
+	case r.trapped && r.asks == otherwise:
+		return false
+	case r.trapped && r.asks == bySignal:
+		return !catches && r.inGroup(t.PID)
+	}
+	return catches || r.inGroup(t.PID)
+}
+
+// askAwaited asks the child that the main process waits for, where that has a handler and did not
+// pass the signal on: another program without a handler, which the signal would have ended. A
+// service that waits for its own workers runs the same program in them.
+func (r *running) askAwaited() {
+	if r.ended || r.Scope != Service || !r.inCharge || r.trapped || !inWait(r.main) {
+		return
+	}
+	s := syscall.SIGTERM
+	v := r.view(s)
+	for _, child := range v.children[r.main] {
+		below := v.services(child)
+		if v.program(child) == r.program || !r.inGroup(child.PID) ||
+			slices.ContainsFunc(below, func(t target) bool {
+				d := dispositionsOf(t.PID)
+				return !d.known || d.catches(r.translate(s, t.program))
+			}) {
+			continue
+		}
+		r.tell(below, s)
+	}
 }
 
 // inGroup reports whether a process is in the process group of the main one.

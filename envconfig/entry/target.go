@@ -180,29 +180,52 @@ func (v *view) waitsInForeground(s stat, program string, newest stat) bool {
 	case !d.ignores(syscall.SIGINT) && !d.catches(syscall.SIGINT) && v.program(newest) != "node":
 		return true
 	}
-	return !namesWait(scriptOf(s.PID))
+	script, seen := scriptOf(s.PID)
+	return seen && !namesWait(script)
 }
 
 // maxScript is as much of a script as is looked at.
 const maxScript = 64 << 10
 
-// scriptOf returns the text that a shell runs, or "wait" where it cannot be seen.
-func scriptOf(pid int) string {
+// scriptOf returns the text that a shell runs; seen is false where that is not known.
+func scriptOf(pid int) (script string, seen bool) {
 	args := commandLine(pid)
 	for i := 1; i < len(args); i++ {
 		if option := args[i]; strings.HasPrefix(option, "-") && !strings.HasPrefix(option, "--") &&
 			strings.HasSuffix(option, "c") && i+1 < len(args) {
-			return args[i+1]
+			return args[i+1], true
 		}
 	}
-	f, err := os.Open(procFile(pid, "fd/255")) // where bash keeps its script
+	// where bash keeps its script, and dash, which takes the first that is free
+	for _, name := range []string{"fd/255", "fd/10", "fd/11", "fd/12"} {
+		text, err := readStart(procFile(pid, name))
+		link, _ := os.Readlink(procFile(pid, name))
+		if err == nil && slices.ContainsFunc(args, func(arg string) bool {
+			return path.Base(arg) == path.Base(link)
+		}) {
+			return text, true
+		}
+	}
+	return "", false
+}
+
+// readStart returns the first maxScript bytes of a regular file.
+func readStart(name string) (string, error) {
+	info, err := os.Stat(name)
 	if err != nil {
-		return "wait"
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", os.ErrInvalid
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
 	}
 	defer f.Close()
 	text := make([]byte, maxScript)
-	n, _ := f.Read(text)
-	return string(text[:n])
+	n, err := f.Read(text)
+	return string(text[:n]), err
 }
 
 // namesWait reports whether a script has the word wait.

@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"os/user"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -112,6 +114,25 @@ var apps = map[string]func(args []string){
 	"noprctl": func(args []string) { execWithout(args, unix.SYS_PRCTL) },
 	// nowait does the same with wait4.
 	"nowait": func(args []string) { execWithout(args, unix.SYS_WAIT4) },
+	// su-exec becomes the command as another user, as su-exec does.
+	"su-exec": func(args []string) {
+		who, err := user.Lookup(args[0])
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		uid, _ := strconv.Atoi(who.Uid)
+		gid, _ := strconv.Atoi(who.Gid)
+		path, err := exec.LookPath(args[1])
+		if err == nil {
+			err = errors.Join(syscall.Setgroups([]int{gid}), syscall.Setgid(gid),
+				syscall.Setuid(uid))
+		}
+		if err == nil {
+			err = syscall.Exec(path, args[1:], os.Environ())
+		}
+		fmt.Println(err)
+	},
 	// background starts itself as the service that the arguments name, in a session of its own, and
 	// goes.
 	"background": func(args []string) {

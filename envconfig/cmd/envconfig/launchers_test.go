@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +29,7 @@ func real(t *testing.T, name string) services.Service {
 }
 
 // Programs that change the user and become the service, or wait for it, change nothing about its
-// stop. su-exec, which no Debian package brings, executes the service as gosu does.
+// stop. No Debian package brings su-exec: a program of the test does what it does.
 func TestLaunchers(t *testing.T) {
 	t.Parallel()
 	testbed.NeedRoot(t, "services with users of their own")
@@ -42,8 +44,11 @@ func TestLaunchers(t *testing.T) {
 		"su -s /bin/sh www-data -c":                         "node",
 		"runuser -u www-data --":                            "node",
 		"gosu root nice setpriv --no-new-privs chpst -n +1": "apache",
+		"env SLUICE_TEST_APP=su-exec DIR/su-exec root":      "apache",
+		"env SLUICE_TEST_APP=su-exec DIR/su-exec www-data":  "node",
 	} {
-		t.Run(launcher+" "+service, func(t *testing.T) {
+		// env would take a directory with = in its name for a variable
+		t.Run(strings.ReplaceAll(launcher+" "+service, "=", " "), func(t *testing.T) {
 			t.Parallel()
 			s := real(t, service)
 			if strings.HasSuffix(launcher, " -c") {
@@ -52,6 +57,13 @@ func TestLaunchers(t *testing.T) {
 				s.Command = launcher + " " + s.Command
 			}
 			l := lay(t, s)
+			if strings.Contains(launcher, "su-exec") {
+				self, err := os.Executable()
+				require.NoError(t, err)
+				require.NoError(t, os.Symlink(self, strings.Fields(l.CommandLine(
+					services.Ways[0]))[2]))
+				require.NoError(t, os.Chmod(filepath.Dir(self), 0o755))
+			}
 			stopAtWork(t, l, services.Ways[0], "--grace 2m ").finished(t, l)
 		})
 	}

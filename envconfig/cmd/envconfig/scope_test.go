@@ -56,6 +56,92 @@ func TestServiceBehindALauncherEnds(t *testing.T) {
 	}
 }
 
+// A launcher that catches the signal and leaves a service without a handler behind has told it
+// nothing, nor has a trap that only ends its shell: the service ends at once.
+func TestServiceThatItsLauncherLeavesEnds(t *testing.T) {
+	t.Parallel()
+	testbed.NeedProgram(t, "node", "nodejs")
+	testbed.NeedProgram(t, "/usr/bin/python3", "python3")
+	const python = `import signal, subprocess, sys; signal.signal(signal.SIGTERM, lambda *a: sys.exit(5)); `
+	for _, command := range []string{
+		`python3 -c '` + python + `subprocess.Popen(["dd", "if=pipe"]).wait()'`,
+		`python3 -c '` + python + `subprocess.Popen(["sh", "-c", "dd if=pipe; true"]).wait()'`,
+		`perl -e '$SIG{TERM} = sub { exit 5 }; system("dd", "if=pipe")'`,
+		`node -e 'process.on("SIGTERM", () => process.exit(5));
+			require("child_process").spawn("dd", ["if=pipe"])'`,
+		`sh -c 'trap "exit 5" TERM; dd if=pipe & wait; true'`,
+		`bash -c 'trap "echo stopping; exit 5" TERM; dd if=pipe & wait; true'`,
+		`bash -c 'trap "kill \$p; exit 5" TERM; sleep 600 & p=$!; dd if=pipe & wait'`,
+		`sh trap.sh`, `bash trap.sh`,
+	} {
+		s := start(t, `mkfifo pipe; echo 'bye() { exit 5; }; trap bye TERM; dd if=pipe & wait' > trap.sh
+			exec "$E" --grace 1h -- `+command)
+		s.startsBelow("dd")
+		s.signal(syscall.SIGTERM)
+		require.Equal(t, 5, s.ends(), "%s: %v", command, s.output)
+	}
+}
+
+// A launcher that catches the signal, goes on, and waits for another program without a handler has
+// not passed it on: the program is asked when a fifth of the grace time has gone.
+func TestServiceThatItsLauncherAwaitsEnds(t *testing.T) {
+	t.Parallel()
+	testbed.NeedProgram(t, "/usr/bin/python3", "python3")
+	for _, command := range []string{
+		`python3 -c 'import signal, subprocess
+signal.signal(signal.SIGTERM, lambda *a: print("CAUGHT", flush=True))
+subprocess.call(["dd", "if=pipe"])
+print("AFTER", flush=True)'`,
+		`perl -e '$| = 1; $SIG{TERM} = sub { print "CAUGHT\n" };
+			$p = fork // die; exec("dd", "if=pipe") unless $p;
+			0 while waitpid($p, 0) < 0; print "AFTER\n"'`,
+	} {
+		s := start(t, `mkfifo pipe; exec "$E" --grace 100s -- `+command)
+		s.startsBelow("dd")
+		begin := time.Now()
+		s.signal(syscall.SIGTERM)
+		s.sees("CAUGHT")
+		require.Equal(t, 0, s.ends(), "%s: %v", command, s.output)
+		require.Contains(t, s.output.String(), "AFTER")
+		require.Less(t, time.Since(begin), 75*time.Second, "before the last call")
+	}
+}
+
+// A service that waits for a worker of its own has told it, however that stops, and a service that
+// is at work in a process group of its own is not asked when its launcher ends.
+func TestWorkersOfAServiceThatWaitsFinish(t *testing.T) {
+	t.Parallel()
+	testbed.NeedProgram(t, "/usr/bin/python3", "python3")
+	s := start(t, `cat > pool.py <<'.'
+import multiprocessing, signal, sys, time
+def work(stop):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print("WORKING", flush=True)
+    stop.wait()
+    time.sleep(9)
+    print("TASK DONE", flush=True)
+stop = multiprocessing.Event()
+worker = multiprocessing.Process(target=work, args=(stop,))
+worker.start()
+signal.signal(signal.SIGTERM, lambda *a: stop.set())
+worker.join()
+.
+		exec "$E" --grace 40s -- python3 pool.py`)
+	s.sees("WORKING")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 0, s.ends(), "%v", s.output)
+	require.Contains(t, s.output.String(), "TASK DONE")
+
+	s = start(t, `exec "$E" --grace 1h -- python3 -c '
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))
+subprocess.Popen(["setsid", "sh", "-c", "echo WORKING; dd if=/dev/zero bs=1M count=3000 of=/dev/null; echo TASK DONE"]).wait()'`)
+	s.sees("WORKING")
+	s.signal(syscall.SIGTERM)
+	require.Equal(t, 0, s.ends(), "%v", s.output)
+	require.Contains(t, s.output.String(), "TASK DONE")
+}
+
 // startsBelow waits until a process of one of the names runs below the service's namespace.
 func (s *service) startsBelow(names ...string) {
 	s.t.Helper()
