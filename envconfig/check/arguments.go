@@ -76,7 +76,7 @@ var (
 
 var (
 	parameter = regexp.MustCompile(
-		`(?i)(?:^|[;&?,\s"'(|]|\\n)-{0,2}D?([\w.-]*(?:password|passwd|pwd|pass|secret|token|key|auth)[\w]*) ?= ?("[^"]*"|'[^']*'|\\"[^"\\]*|[^;&,\s"')]+)`)
+		`(?i)(?:^|[;&?,\s"'(|]|\\n)-{0,2}D?([\w.-]*(?:password|passwd|pwd|pass|secret|token|key|auth)[\w]*) ?= ?("[^"]*"|'[^']*'|\\"[^"\\]*|\{[^{}]*\d[^{}]*\}|[^;&,\s"')]+)`)
 	option = regexp.MustCompile(
 		`(?i)(?:^|\s)--?([\w-]*(?:password|passwd|pwd|pass|secret|token|key|passphrase|credentials))[ =]("[^"]*"|'[^']*'|[^\s"']+)`)
 
@@ -161,6 +161,9 @@ var (
 	}
 )
 
+// braced is a value in braces that is no name of something that is filled in.
+var braced = regexp.MustCompile(`^\{[^{}]*[A-Za-z][^{}]*\d[^{}]*\}$|^\{[^{}]*\d[^{}]*[A-Za-z][^{}]*\}$`)
+
 // tellsByName reports whether one of the pairs of a name and a value is a secret.
 func tellsByName(pairs [][]string) bool {
 	for _, m := range pairs {
@@ -169,6 +172,9 @@ func tellsByName(pairs [][]string) bool {
 			name = name[i+1:]
 		}
 		value := unquote(strings.TrimPrefix(m[2], `\"`))
+		if strings.IndexByte(value, ' ') < 0 && braced.MatchString(value) { // as ODBC has it
+			value = value[1 : len(value)-1]
+		}
 		if isSecretName(name, kindOf(value)) && isArgumentValue(value) {
 			return true
 		}

@@ -74,6 +74,11 @@ func TestSecretsInOtherPlaces(t *testing.T) {
 		{"a.sh", "plink -ssh app@h -pw Foo9bar ls"},
 		{"a.sh", "xfreerdp /v:h /u:app /p:Foo9bar"},
 		{"a.sh", "wpa_passphrase office Foo9barbaz"},
+		{"a.properties", "odbc=Driver={ODBC Driver 17 for SQL Server};Server=db;UID=sa;PWD={Foo9bar}"},
+		{"compose.yml", `healthcheck: {test: ["CMD", "mysqladmin", "-uroot", "-pFoo9bar", "ping"]}`},
+		{"compose.yml", "command: [redis-cli, -a, Foo9bar, ping]"},
+		{"a.json", `{"args": ["mosquitto_pub", "-h", "mq", "-u", "app", "-P", "Foo9bar"]}`},
+		{"compose.yml", `labels: ["auth.basicauth.users=admin:$$apr1$$H6uskkkW$$IgXLP6ewTrSuBkTrqE8wj/"]`},
 	} {
 		got := found(t, "", map[string]string{"envs/test/etc/" + w.name: w.text})
 		assert.Contains(t, got, ": secret: ", w.text)
@@ -106,6 +111,11 @@ func TestSecretsInOtherPlaces(t *testing.T) {
 		{"a.ts", `const form = "https?://[^:]+:[^@]+@"`},
 		{"a.ts", "fetch(`https://${user}:${pw}@h/x`)"},
 		{"site.conf", "<VirtualHost *:80>\n  ProxyPass / http://app:8080/\n</VirtualHost>"},
+		{"nginx.properties", "fastcgi_pass=127.0.0.1:9000\nuwsgi_pass=app:3031\ngrpc_pass=[::1]:50051"},
+		{"a.properties", "odbc=Driver={ODBC Driver 17};UID=sa;PWD={password}"},
+		{"a.properties", "odbc=Driver={ODBC Driver 17};UID=sa;PWD={0}"},
+		{"compose.yml", `test: ["CMD", "mysqladmin", "-uroot", "-p$MYSQL_PASSWORD", "ping"]`},
+		{"compose.yml", "command: [mysql, -P, \"3306\", -h, db]\nports: [\"8080:80\"]"},
 		{"NLog.config", `<nlog><targets><target name="f" type="File"/></targets></nlog>`},
 	} {
 		got := found(t, "", map[string]string{"envs/test/etc/" + w.name: w.text})

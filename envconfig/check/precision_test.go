@@ -143,7 +143,7 @@ func TestContainerAsHost(t *testing.T) {
 		"statsd.host=127.0.0.1":                      false, "otel=http://localhost:4317": false,
 		"dd=localhost:8125": false, "nothing=localhosts": false,
 		"server_name=localhost": false, "text=runs on localhost and nowhere else": false,
-		"metrics.addr=127.0.0.1:9100": false,
+		"metrics.addr=127.0.0.1:9100": false, "proxy.bypass=127.0.0.1": false,
 	} {
 		got := found(t, "", map[string]string{"envs/production/a.properties": setting})
 		assert.Equal(t, want, got != "", "%s\n%s", setting, got)

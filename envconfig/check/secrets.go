@@ -111,12 +111,16 @@ func (f *File) judge() {
 	names := f.names()
 	words := isTranslation(f.Path)
 	objects := f.secretObjects()
+	var list argumentList
 	for i := range f.Settings {
 		s := &f.Settings[i]
 		s.secret = isSecret(s, f.format, names, words) || isHeld(s, objects) ||
 			f.format == "conf" && tellsByDirective(s)
 		if !s.secret && i > 0 && inList(s.Key) {
 			s.secret = isArgument(f.Settings[i-1].value, s)
+		}
+		if list.tells(s) {
+			s.secret = true
 		}
 		if s.secret {
 			if f.lines == nil {
@@ -135,9 +139,34 @@ func inList(key string) bool { return strings.HasSuffix(key, "]") }
 // isArgument reports whether the setting follows --password or the like in a list of arguments.
 func isArgument(flag string, s *Setting) bool {
 	name := strings.TrimLeft(flag, "-")
-	return name != flag && !strings.ContainsAny(name, " =") && isSecretName(name, s.Kind) &&
+	return name != flag && !strings.ContainsAny(name, " =$") && isSecretName(name, s.Kind) &&
 		isPlain(s.value)
 }
+
+// argumentList is the command that a list has so far, one argument in each setting.
+type argumentList struct{ key, command string }
+
+// tells adds a setting of a list and reports whether it makes a command out of the list that has a
+// secret in it, as ["mysqladmin", "-u", "root", "-pFoo9bar"] does.
+func (l *argumentList) tells(s *Setting) bool {
+	i := strings.LastIndexByte(s.Key, '[')
+	if !inList(s.Key) || i < 0 || len(s.value) > maxArgument {
+		*l = argumentList{}
+		return false
+	}
+	if key := s.Key[:i]; key != l.key || len(l.command) > maxLine {
+		*l = argumentList{key: key}
+	}
+	before := l.command
+	l.command = strings.TrimSpace(before + " " + s.value)
+	option := strings.HasPrefix(s.value, "-") || strings.HasPrefix(
+		before[strings.LastIndexByte(before, ' ')+1:], "-")
+	return before != "" && option && !strings.Contains(s.value, " ") && tellsSecret(l.command) &&
+		!tellsSecret(before)
+}
+
+// maxArgument is far longer in bytes than the arguments of the commands that have secrets.
+const maxArgument = 512
 
 // isSecret reports whether a setting is a secret, by the key's name or by the value itself, such as
 // a password in a URL. A switch, a limit and the location of a secret are none. words marks a
@@ -169,6 +198,9 @@ func mayBeSecret(s *Setting, format string, names map[[2]string]string, words bo
 	if name == "secretKey" && isSecretName(value, String) {
 		return false
 	}
+	if endpoint.MatchString(value) { // fastcgi_pass 127.0.0.1:9000
+		return false
+	}
 	if !byName && (len(value) < 16 || strings.IndexByte(value, ' ') >= 0 || !isKeyName(name) ||
 		!isRandom(value)) {
 		return false
@@ -178,6 +210,10 @@ func mayBeSecret(s *Setting, format string, names map[[2]string]string, words bo
 		!slices.Contains(types, strings.ToLower(value)) &&
 		(format != "code" || isLiteral(name, value))
 }
+
+// endpoint is a host and a port, or a path of a socket.
+var endpoint = regexp.MustCompile(
+	`^(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\]|[a-z][a-z-]*):\d{2,5}$|^unix:/`)
 
 // isSecretPair reports whether the last two parts of a key name a secret together, as in
 // play.http.secret.key or jwt.signing.key. Where the last one names the entry of a Secret, the

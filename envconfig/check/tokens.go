@@ -208,7 +208,7 @@ var loose = []struct {
 	{"a Dropbox token", "AAAAAAAAAA", regexp.MustCompile(
 		`\b[a-zA-Z0-9]{11}AAAAAAAAAA[\w=-]{43}\b`)},
 	{"a password hash", "$", regexp.MustCompile(
-		`(?m)(?:^|["',\s])[^\s:#"'=,/]+:\$?(?:\$apr1\$|\$2[abxy]\$|\$[156y]\$)[\w./$]{20,}`)},
+		`(?m)(?:^|["',\s])(?:[\w.-]+=)?[^\s:#"'=,/]+:\$?(?:\$apr1\$|\$2[abxy]\$|\$[156y]\$)[\w./$]{20,}`)},
 	{"a password hash", `"md5`, regexp.MustCompile(`(?m)^"[^"\n]+"[ \t]+"md5[0-9a-f]{32}"`)},
 	{"a password hash", `"SCRAM-SHA-256$`, regexp.MustCompile(
 		`(?m)^"[^"\n]+"[ \t]+"SCRAM-SHA-256\$[^"\n]{40,}"`)},

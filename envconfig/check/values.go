@@ -81,7 +81,7 @@ var (
 		"prometheus", "test", "defaulthost",
 		"scrape", "alias", "aliases", "ping", "heartbeat", "stub", "internalip", "realip", "deny",
 		"denied", "ignore", "exclude", "pgbouncer", "twemproxy", "mcrouter",
-		"excluded", "advertised", "mynetworks", "permit", "resolver"}
+		"excluded", "advertised", "mynetworks", "permit", "resolver", "bypass"}
 	ownKeys = []string{"consul.host", "consulhost", "consulhttpaddr", "httpaddr", "httpsaddr", "grpcaddr", "cloudsqlproxy", "server.address", "server.host", "servername", "hostname", "defaulthost",
 		"setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks", "proxysetheader", "httpcheck"}
 	ownPorts = []string{"15000", "15001", "15004", "15006", "15020", "15021", "15090", "8125",
