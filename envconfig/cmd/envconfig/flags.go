@@ -187,10 +187,14 @@ const variables = "ENVCONFIG_"
 // have set it. A value is not repeated in an error: it may be a secret.
 func fromEnviron(fs *flag.FlagSet, env []string) error {
 	for i, kv := range env {
-		if !strings.HasPrefix(kv, variables) {
+		if len(kv) < len(variables) || !strings.EqualFold(kv[:len(variables)], variables) {
 			continue
 		}
 		name, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, variables) {
+			return usageError{fmt.Errorf("%s stands for no flag%s", names.Quote(name),
+				nearestVariable(fs, name))}
+		}
 		f := fs.Lookup(strings.ToLower(strings.ReplaceAll(name[len(variables):], "_", "-")))
 		if _, before := entry.Lookup(env[:i], name); before {
 			continue
@@ -226,7 +230,7 @@ func ofServiceLink(name string) bool {
 func nearestVariable(fs *flag.FlagSet, name string) string {
 	var all []string
 	fs.VisitAll(func(f *flag.Flag) { all = append(all, f.Name) })
-	typed := strings.ReplaceAll(name[len(variables):], "_", "-")
+	typed := strings.ToLower(strings.ReplaceAll(name[len(variables):], "_", "-"))
 	if near := nearest.Of(typed, all); near != "" {
 		return ": did you mean " + variables + strings.ToUpper(strings.ReplaceAll(near, "-", "_"))
 	}

@@ -148,6 +148,7 @@ func TestVariablesThatStandForNoFlag(t *testing.T) {
 		"ENVCONFIG_GRACEE=8s":          "ENVCONFIG_GRACE",
 		"ENVCONFIG_REWRITES=TERM:QUIT": "ENVCONFIG_REWRITE",
 		"ENVCONFIG_MAPEXIT=s3cret":     "ENVCONFIG_MAP_EXIT", "ENVCONFIG_grce=1": "ENVCONFIG_GRACE",
+		"envconfig_grace=8s": "ENVCONFIG_GRACE", "Envconfig_Rewrite=TERM:QUIT": "ENVCONFIG_REWRITE",
 		"ENVCONFIG_=s3cret":               "see envconfig --help",
 		"ENVCONFIG_COLOUR_OF_THE_LOG=red": "see envconfig --help",
 	} {
