@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
+	"time"
 
 	"github.com/sluice-deploy/sluice/internal/names"
 )
@@ -27,7 +29,7 @@ var (
 
 // Engine builds one image and pushes it. Implementations are safe for concurrent use and return a
 // Result only after the registry has acknowledged the image and, when asked for, the tag. They call
-// [Request.Validate] first. When ctx ends they give up with an error that wraps its cause.
+// [Check] first. When ctx ends they give up with an error that wraps its cause.
 // enginetest.Run holds an engine to this contract.
 type Engine interface {
 	Build(ctx context.Context, r Request) (Result, error)
@@ -62,10 +64,38 @@ type Request struct {
 	Events func(Event)
 }
 
-// Validate returns every problem that can be found without a registry, joined, each wrapping
-// [ErrInvalid]: a Tag that is no version, and the findings of [Lint] that are errors.
+// SourceDateEpoch is the build argument for the time that an image and its files carry
+// (reproducible-builds.org/specs/source-date-epoch).
+const SourceDateEpoch = "SOURCE_DATE_EPOCH"
+
+// SourceDate returns the time that the image and its files carry: that of [SourceDateEpoch], by
+// default the start of 1970. Another text than a number of seconds up to the year 2242 is
+// [ErrInvalid].
+func (r *Request) SourceDate() (time.Time, error) {
+	v, ok := r.Args[SourceDateEpoch]
+	if !ok {
+		return time.Unix(0, 0).UTC(), nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 || n > 1<<33-1 {
+		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since "+
+			"1970: %w", SourceDateEpoch, v, ErrInvalid)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+// Validate returns every problem that can be found without a registry or the context, joined, each
+// wrapping [ErrInvalid]: a Tag that is no version, the argument BUILDKIT_SYNTAX, which lets a
+// request choose another parser, a SOURCE_DATE_EPOCH that is no time, and the findings of [Lint]
+// that are errors.
 func (r *Request) Validate() error {
 	errs := lintErrors(r.Dockerfile)
+	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
+		errs = append(errs, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w", ErrInvalid))
+	}
+	if _, err := r.SourceDate(); err != nil {
+		errs = append(errs, err)
+	}
 	if r.Tag != "" {
 		if err := names.Version(r.Tag); err != nil {
 			errs = append(errs, fmt.Errorf("tag: %w: %w", err, ErrInvalid))

@@ -64,7 +64,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 // owners unless --chown says another. An entry replaces the path at its name, a directory a
 // directory alone. unpacked is false for a file that is no archive.
 func (p placing) unpack(file, dest string) (unpacked bool, err error) {
-	archive, err := p.from.files.fsys.Open(file)
+	archive, err := p.from.files.FS.Open(file)
 	if err != nil {
 		return false, err
 	}

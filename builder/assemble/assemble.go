@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/buildcontext"
 	"github.com/sluice-deploy/sluice/internal/ociref"
 )
 
@@ -128,15 +128,18 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 	if err := r.Validate(); err != nil {
 		return builder.Result{}, err
 	}
+	plan, err := read(r) // what another engine may build is told before what is missing
+	if err != nil {
+		return builder.Result{}, err
+	}
+	if _, err := builder.Check(ctx, r); err != nil {
+		return builder.Result{}, err
+	}
 	target, err := e.target(r)
 	if err != nil {
 		return builder.Result{}, err
 	}
-	plan, err := read(r)
-	if err != nil {
-		return builder.Result{}, err
-	}
-	files, err := openContext(r.Context)
+	files, err := buildcontext.Open(r.Context)
 	if err != nil {
 		return builder.Result{}, err
 	}
@@ -162,7 +165,7 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 		return builder.Result{}, err
 	}
 	for _, k := range slices.Sorted(maps.Keys(plan.args)) {
-		if !b.declared[k] && k != sourceDateEpoch {
+		if !b.declared[k] && k != builder.SourceDateEpoch {
 			s.log.note("build argument %s is declared by no ARG and ignored", k)
 		}
 	}
@@ -215,20 +218,4 @@ func (e *Engine) options(ctx context.Context, transport http.RoundTripper) ([]re
 		return nil, err
 	}
 	return append(options, remote.Reuse(puller), remote.Reuse(pusher)), nil
-}
-
-const sourceDateEpoch = "SOURCE_DATE_EPOCH"
-
-func epochOf(args map[string]string) (time.Time, error) {
-	v, ok := args[sourceDateEpoch]
-	if !ok {
-		return time.Unix(0, 0).UTC(), nil
-	}
-	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || n < 0 || n > 1<<33-1 {
-		return time.Time{}, fmt.Errorf("build argument %s: %q is not a number of seconds since "+
-			"1970: %w",
-			sourceDateEpoch, v, builder.ErrInvalid)
-	}
-	return time.Unix(n, 0).UTC(), nil
 }

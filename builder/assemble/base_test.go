@@ -239,7 +239,11 @@ func TestBaseIsReadOnce(t *testing.T) {
 	first := blobs.Load()
 	build()
 	if second := blobs.Load() - first; second >= first || second > 1 {
-		t.Errorf("second build read %d blobs of the base (first %d), want its configuration at most", second, first)
+		t.Errorf(
+			"second build read %d blobs of the base (first %d), want its configuration at most",
+			second,
+			first,
+		)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/buildcontext"
+	"github.com/sluice-deploy/sluice/builder/internal/dockerfile"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
@@ -22,12 +24,12 @@ type build struct {
 	engine  *Engine
 	options []remote.Option
 	plan    plan
-	files   *buildContext
+	files   *buildcontext.Files
 	dir     string // for spooled layers
 	log     *progress
 
-	meta     environment     // values of ARG before FROM
-	declared map[string]bool // names of ARG
+	meta     dockerfile.Environment // values of ARG before FROM
+	declared map[string]bool        // names of ARG
 	done     map[int]*stage
 	images   map[string]*stage // that COPY --from names, by reference
 	asked    int               // how often another repository was asked for a layer
@@ -39,8 +41,8 @@ func (b *build) run() (*stage, error) {
 	b.meta = b.engine.platformArgs(b.plan.stages[last].Name)
 	for _, c := range b.plan.meta {
 		c.Args = slices.Clone(c.Args)
-		if err := c.Expand(b.meta.word); err != nil {
-			return nil, &builder.DockerfileError{Line: lineOf(c.Location()), Err: err}
+		if err := c.Expand(b.meta.Word); err != nil {
+			return nil, &builder.DockerfileError{Line: dockerfile.LineOf(c.Location()), Err: err}
 		}
 		values := maps.Clone(b.meta)
 		b.arg(&c, values)
@@ -83,8 +85,8 @@ func (b *build) needed(i int) ([]int, error) {
 		for _, c := range b.plan.stages[i].Commands {
 			if c, ok := c.(*instructions.CopyCommand); ok && c.From != "" {
 				if j, ok, err := b.copied(c.From, i); err != nil {
-					return &builder.DockerfileError{Line: lineOf(c.Location()),
-						Instruction: sourceOf(c), Err: err}
+					return &builder.DockerfileError{Line: dockerfile.LineOf(c.Location()),
+						Instruction: dockerfile.SourceOf(c), Err: err}
 				} else if ok {
 					if err := visit(j); err != nil {
 						return err
@@ -103,26 +105,26 @@ func (b *build) needed(i int) ([]int, error) {
 // baseName is the image or stage that stage i starts from.
 func (b *build) baseName(i int) (string, error) {
 	s := b.plan.stages[i]
-	from, err := b.meta.word(s.BaseName)
+	from, err := b.meta.Word(s.BaseName)
 	if err == nil && s.Platform != "" {
 		err = b.samePlatform(s)
 	}
 	if err != nil {
-		return "", &stepError{lineOf(s.Location), "FROM " + s.BaseName, err}
+		return "", &stepError{dockerfile.LineOf(s.Location), "FROM " + s.BaseName, err}
 	}
 	return from, nil
 }
 
 // samePlatform refuses FROM --platform of another platform than the engine's.
 func (b *build) samePlatform(s instructions.Stage) error {
-	text, err := b.meta.word(s.Platform)
+	text, err := b.meta.Word(s.Platform)
 	if err != nil {
 		return err
 	}
 	if p, err := v1.ParsePlatform(text); err == nil && p.Equals(b.engine.config.Platform) {
 		return nil
 	}
-	return &builder.UnsupportedError{Line: lineOf(s.Location), What: "FROM --platform=" + text,
+	return &builder.UnsupportedError{Line: dockerfile.LineOf(s.Location), What: "FROM --platform=" + text,
 		Hint: "the engine's configuration says the platform, " + b.engine.config.Platform.String()}
 }
 
@@ -156,7 +158,7 @@ func (b *build) copied(from string, i int) (j int, ok bool, err error) {
 // stage builds stage i, whose needs are built.
 func (b *build) stage(i int) (*stage, error) {
 	p := b.plan.stages[i]
-	line := lineOf(p.Location)
+	line := dockerfile.LineOf(p.Location)
 	b.log.step(line, p.SourceCode)
 	from, err := b.baseName(i)
 	if err != nil {
@@ -168,7 +170,7 @@ func (b *build) stage(i int) (*stage, error) {
 	} else if err := s.start(from); err != nil {
 		return nil, &stepError{line, "FROM " + from, err}
 	} else {
-		s.vars = environment{}
+		s.vars = dockerfile.Environment{}
 		for _, kv := range s.config.Config.Env {
 			k, v, _ := strings.Cut(kv, "=")
 			s.vars[k] = v
@@ -209,8 +211,8 @@ func (s *stage) from(name string) (origin, error) {
 			return origin{}, fmt.Errorf("--from=%s: %w", names.Quote(name), err)
 		}
 	}
-	return origin{image: true, files: &buildContext{fsys: newImageFS(source),
-		image: "image or stage " + name}}, nil
+	return origin{image: true, files: buildcontext.OfImage(newImageFS(source),
+		"image or stage "+name)}, nil
 }
 
 // image returns the image of a registry as a stage without instructions.

@@ -14,6 +14,8 @@ import (
 	"github.com/moby/patternmatcher"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/buildcontext"
+	"github.com/sluice-deploy/sluice/builder/internal/dockerfile"
 )
 
 // placing is one COPY or ADD.
@@ -31,7 +33,7 @@ type placing struct {
 
 // origin is where COPY and ADD take files from.
 type origin struct {
-	files  *buildContext
+	files  *buildcontext.Files
 	unpack bool // ADD, which unpacks archives
 	image  bool // an image, whose files keep mode and owner
 	link   bool // --link: the layer is made as if the image had no file
@@ -75,9 +77,9 @@ func (s *stage) copy(what instructions.SourcesAndDest, from origin, chown, chmod
 	if dest, err = p.tree.follow(dest); err != nil {
 		return nil, err
 	}
-	var found []source
+	var found []buildcontext.Source
 	for _, pattern := range what.SourcePaths {
-		sources, err := from.files.find(pattern)
+		sources, err := from.files.Find(pattern)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +87,7 @@ func (s *stage) copy(what instructions.SourcesAndDest, from origin, chown, chmod
 	}
 	n := len(found) + len(what.SourceContents)
 	if n == 0 {
-		return nil, fmt.Errorf("no file of the %s matches", from.files.name())
+		return nil, fmt.Errorf("no file of the %s matches", from.files.Name())
 	}
 	if n > 1 && !intoFolder {
 		return nil, fmt.Errorf("%d sources need a folder: end the destination with /", n)
@@ -108,7 +110,7 @@ func (s *stage) copy(what instructions.SourcesAndDest, from origin, chown, chmod
 				nil
 		}
 		if err := p.put(to, entry{kind: isFile, mode: p.modeOf(0o644), owner: p.owner,
-			size: int64(len(c.Data)), open: open}); err != nil {
+			size: int64(len(c.Data)), open: open}, p.owner); err != nil {
 			return nil, err
 		}
 	}
@@ -153,24 +155,24 @@ func (l *lostModes) String() string {
 		": everyone in the image can read a file unless --chmod says otherwise"
 }
 
-func (p placing) source(src source, dest string, intoFolder bool) error {
-	if p.from.unpack && src.info.Mode().IsRegular() {
-		if unpacked, err := p.unpack(src.real, dest); unpacked || err != nil {
+func (p placing) source(src buildcontext.Source, dest string, intoFolder bool) error {
+	if p.from.unpack && src.Info.Mode().IsRegular() {
+		if unpacked, err := p.unpack(src.Real, dest); unpacked || err != nil {
 			return err
 		}
 	}
-	if !src.info.IsDir() {
+	if !src.Info.IsDir() {
 		if intoFolder {
-			dest = path.Join(dest, path.Base(src.name))
+			dest = path.Join(dest, path.Base(src.Name))
 		}
-		return p.file(src.real, dest, src.info)
+		return p.file(src.Real, dest, src.Info)
 	}
 	top, err := p.top(dest)
 	if err != nil {
 		return err
 	}
-	return p.from.files.walk(src.real, p.exclude, func(rel string, info fs.FileInfo) error {
-		return p.file(path.Join(src.real, rel), path.Join("/", top, rel), info)
+	return p.from.files.Walk(src.Real, p.exclude, func(rel string, info fs.FileInfo) error {
+		return p.file(path.Join(src.Real, rel), path.Join("/", top, rel), info)
 	})
 }
 
@@ -198,12 +200,12 @@ func (p placing) file(from, to string, info fs.FileInfo) error {
 	case fs.ModeDir:
 		e.kind, e.mode = isDir, 0o755
 	case fs.ModeSymlink:
-		link, err := p.from.files.readLink(from)
+		link, err := p.from.files.ReadLink(from)
 		if err != nil {
 			return err
 		}
 		e.kind, e.mode, e.link = isLink, 0o777, link
-		return p.put(to, e)
+		return p.put(to, e, p.owner)
 	case 0:
 		e.size = info.Size()
 		if mode&0o111 != 0 {
@@ -212,16 +214,16 @@ func (p placing) file(from, to string, info fs.FileInfo) error {
 		if p.chmod == nil && !p.from.image {
 			p.lost.add(from, mode, e.mode)
 		}
-		e.open = func() (io.ReadCloser, error) { return p.from.files.fsys.Open(from) }
+		e.open = func() (io.ReadCloser, error) { return p.from.files.FS.Open(from) }
 	default:
 		return fmt.Errorf("%s is %s: only files, folders and symbolic links can be copied", from,
-			describe(mode))
+			dockerfile.Describe(mode))
 	}
 	if n, ok := info.Sys().(node); ok {
 		e.mode = n.mode
 	}
 	e.mode = p.modeOf(e.mode)
-	return p.put(to, e)
+	return p.put(to, e, p.owner)
 }
 
 // modeOf changes a mode by --chmod.
@@ -230,16 +232,4 @@ func (p placing) modeOf(mode int64) int64 {
 		return mode
 	}
 	return tarMode(p.chmod(fileMode(mode)))
-}
-
-func describe(mode fs.FileMode) string {
-	switch {
-	case mode&fs.ModeNamedPipe != 0:
-		return "a named pipe"
-	case mode&fs.ModeSocket != 0:
-		return "a socket"
-	case mode&fs.ModeDevice != 0:
-		return "a device"
-	}
-	return "no regular file"
 }

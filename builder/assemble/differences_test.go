@@ -190,6 +190,8 @@ var differences = []difference{
 	{name: "stage by its own number", dockerfile: "FROM BASE\nCOPY --from=0 /etc /e\n"},
 	{name: "stage that comes later", dockerfile: "FROM BASE\nCOPY --from=later /etc /e\n" +
 		"FROM BASE AS later\n"},
+	{name: "directory made for a file of a stage", dockerfile: "FROM BASE AS b\nFROM scratch\n" +
+		"COPY --from=b /etc/target /made/\n"},
 	{name: "pattern in a stage", dockerfile: "FROM BASE AS b\nFROM scratch\n" +
 		"COPY --from=b /etc/p* /etc/group /x/\n"},
 	{name: "root of a stage", dockerfile: "FROM BASE AS b\nFROM scratch\nCOPY --from=b / /\n"},

@@ -61,14 +61,14 @@ func (c *changes) set(name string, e entry) {
 		made: &e}
 }
 
-// put places e at name. A link in the directories above it is followed; the entry at name itself is
-// replaced, a directory only by a directory.
-func (c *changes) put(name string, e entry) error {
+// put places e at name. A link in the directories above it is followed, and missing directories are
+// made for the owner parents; the entry at name itself is replaced, a directory only by a directory.
+func (c *changes) put(name string, e entry, parents owner) error {
 	if base := path.Base(name); strings.HasPrefix(base, whiteoutPrefix) {
 		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it",
 			name, whiteoutPrefix)
 	}
-	dir, err := c.folder(path.Dir(clean(name)), e.owner)
+	dir, err := c.folder(path.Dir(clean(name)), parents)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,11 @@ func TestRequestsOfABuild(t *testing.T) {
 		before := requests.Load()
 		res, err := engine.Build(t.Context(), builder.Request{Tag: content,
 			Dockerfile: []byte("FROM scratch\nCOPY a /a\nCOPY b /b\nCOPY c /c\n"),
-			Context:    fstest.MapFS{"a": text("A"), "b": text("B" + content), "c": text(noise(content))},
+			Context: fstest.MapFS{
+				"a": text("A"),
+				"b": text("B" + content),
+				"c": text(noise(content)),
+			},
 			Repository: host + "/app",
 		})
 		require.NoError(t, err)
@@ -68,8 +72,12 @@ func TestRequestsOfABuild(t *testing.T) {
 	out, err := exec.Command(crane, "push", "--insecure", file, tag.String()).CombinedOutput()
 	require.NoError(t, err, string(out))
 	pushed := requests.Load() - before
-	t.Logf("requests: %d for a build, %d for one with a layer that is there, %d for crane push", first,
-		second, pushed)
+	t.Logf(
+		"requests: %d for a build, %d for one with a layer that is there, %d for crane push",
+		first,
+		second,
+		pushed,
+	)
 	require.LessOrEqual(t, first, pushed+10)
 	require.LessOrEqual(t, second, pushed+10)
 }

@@ -2,10 +2,10 @@ package assemble
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // A build keeps its layers in a directory of TempDir that it holds a lock on. The lock ends with the
@@ -23,25 +23,35 @@ type spool struct {
 	lock *os.File
 }
 
+// newSpool makes the directory of a build. An engine that sweeps may remove a directory before it is
+// locked; then another one is made.
 func newSpool(tempDir string) (spool, error) {
 	if tempDir == "" {
 		tempDir = os.TempDir()
 	}
+	for try := 1; ; try++ {
+		s, err := lockedSpool(tempDir)
+		if err == nil || try == 10 || !errors.Is(err, fs.ErrNotExist) {
+			return s, err
+		}
+	}
+}
+
+func lockedSpool(tempDir string) (spool, error) {
 	made, err := os.MkdirTemp(tempDir, unlockedPrefix)
 	if err != nil {
 		return spool{}, err
 	}
 	lock, err := os.Open(made)
 	if err != nil {
-		return spool{}, errors.Join(err, os.Remove(made))
+		return spool{}, errors.Join(err, os.RemoveAll(made))
 	}
-	_, err = tryLock(lock)
 	dir := filepath.Join(tempDir, spoolPrefix+strings.TrimPrefix(filepath.Base(made), unlockedPrefix))
-	if err == nil {
+	if _, err = tryLock(lock); err == nil {
 		err = os.Rename(made, dir)
 	}
 	if err != nil {
-		return spool{}, errors.Join(err, lock.Close(), os.Remove(made))
+		return spool{}, errors.Join(err, lock.Close(), os.RemoveAll(made))
 	}
 	return spool{dir, lock}, nil
 }
@@ -57,17 +67,9 @@ func sweep(tempDir string) {
 	for _, prefix := range []string{spoolPrefix, unlockedPrefix} {
 		found, _ := filepath.Glob(filepath.Join(tempDir, prefix+"*"))
 		for _, dir := range found {
-			if prefix == unlockedPrefix && !older(dir, time.Hour) {
-				continue // its build may be about to lock it
-			}
 			removeUnlocked(dir)
 		}
 	}
-}
-
-func older(path string, age time.Duration) bool {
-	info, err := os.Lstat(path)
-	return err == nil && time.Since(info.ModTime()) > age
 }
 
 // removeUnlocked removes the directory unless a process holds its lock.

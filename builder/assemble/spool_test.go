@@ -72,7 +72,9 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		_, err = engine.Build(context.Background(), builder.Request{
 			Dockerfile: []byte("FROM scratch\nCOPY a /a\n"),
-			Context:    fstest.MapFS{"a": {Data: []byte("A")}}, Repository: os.Getenv(hangAt) + "/hang"})
+			Context: fstest.MapFS{
+				"a": {Data: []byte("A")},
+			}, Repository: os.Getenv(hangAt) + "/hang"})
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/dockerfile"
 )
 
 // stage is a stage in progress: the image so far.
@@ -31,9 +31,9 @@ type stage struct {
 	// startInterval belongs to config.Config.Healthcheck, whose type lacks it.
 	startInterval time.Duration
 	tree          tree
-	meta          environment     // values of ARG before FROM
-	vars          environment     // values of ENV, and of ARG since FROM
-	declared      map[string]bool // names of ARG
+	meta          dockerfile.Environment // values of ARG before FROM
+	vars          dockerfile.Environment // values of ENV, and of ARG since FROM
+	declared      map[string]bool        // names of ARG
 	layers        []*layer
 	history       []v1.History
 	cmdSet        bool // CMD stands in this Dockerfile, not only in the base
@@ -51,20 +51,20 @@ func (s *stage) step(c instructions.Command) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
-	code := sourceOf(c)
-	s.log.step(lineOf(c.Location()), code)
+	code := dockerfile.SourceOf(c)
+	s.log.step(dockerfile.LineOf(c.Location()), code)
 	made, err := s.do(c)
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
 	if err != nil {
-		return &builder.DockerfileError{Line: lineOf(c.Location()), Instruction: code, Err: err}
+		return &builder.DockerfileError{Line: dockerfile.LineOf(c.Location()), Instruction: code, Err: err}
 	}
 	h := v1.History{Created: v1.Time{Time: s.plan.epoch}, CreatedBy: code, EmptyLayer: true}
 	if made != nil && len(made.entries) > 0 {
 		l, err := made.write(s.ctx, s.dir, s.plan.epoch)
 		if err != nil {
-			return &stepError{lineOf(c.Location()), code, err}
+			return &stepError{dockerfile.LineOf(c.Location()), code, err}
 		}
 		l.mediaType, l.known = s.layerType, &s.engine.known
 		s.layers = append(s.layers, l)
@@ -88,21 +88,15 @@ func (e *stepError) Error() string {
 
 func (e *stepError) Unwrap() error { return e.err }
 
-// sourceOf is the instruction as the Dockerfile has it, on one line.
-func sourceOf(c instructions.Command) string {
-	code, _, _ := strings.Cut(fmt.Sprint(c), "\n")
-	return code
-}
-
 func (s *stage) do(c instructions.Command) (*changes, error) {
 	env := s.vars
 	if expands, ok := c.(instructions.SupportsSingleWordExpansion); ok {
-		if err := expands.Expand(env.word); err != nil {
+		if err := expands.Expand(env.Word); err != nil {
 			return nil, err
 		}
 	}
 	if expands, ok := c.(instructions.SupportsSingleWordExpansionRaw); ok {
-		if err := expands.ExpandRaw(env.heredoc); err != nil {
+		if err := expands.ExpandRaw(env.Heredoc); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +147,7 @@ func (s *stage) do(c instructions.Command) (*changes, error) {
 	case *instructions.ShellCommand:
 		config.Shell = c.Shell
 	case *instructions.StopSignalCommand:
-		if !knownSignal(c.Signal) {
+		if !dockerfile.KnownSignal(c.Signal) {
 			return nil, fmt.Errorf("%q is no signal of Linux: write SIGTERM, TERM or 15", c.Signal)
 		}
 		config.StopSignal = c.Signal
@@ -183,7 +177,7 @@ func (s *stage) commandLine(c instructions.ShellDependantCmdLine) []string {
 }
 
 // arg gives each name the request's value, else its default, else the value of ARG before FROM.
-func (b *build) arg(c *instructions.ArgCommand, values environment) {
+func (b *build) arg(c *instructions.ArgCommand, values dockerfile.Environment) {
 	for _, a := range c.Args {
 		b.declared[a.Key] = true
 		if v, ok := b.plan.args[a.Key]; ok {
@@ -196,9 +190,9 @@ func (b *build) arg(c *instructions.ArgCommand, values environment) {
 	}
 }
 
-func (s *stage) expose(c *instructions.ExposeCommand, env environment) error {
+func (s *stage) expose(c *instructions.ExposeCommand, env dockerfile.Environment) error {
 	for _, word := range c.Ports {
-		ports, err := env.words(word)
+		ports, err := env.Words(word)
 		if err != nil {
 			return err
 		}
@@ -212,25 +206,15 @@ func (s *stage) expose(c *instructions.ExposeCommand, env environment) error {
 }
 
 func (s *stage) exposeOne(spec string) error {
-	ports, protocol, ok := strings.Cut(strings.ToLower(spec), "/")
-	if !ok {
-		protocol = "tcp"
-	}
-	from, to, ok := strings.Cut(ports, "-")
-	if !ok {
-		to = from
-	}
-	first, err := strconv.ParseUint(from, 10, 16)
-	last, err2 := strconv.ParseUint(to, 10, 16)
-	if err != nil || err2 != nil || first > last ||
-		!slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
-		return fmt.Errorf("%q is no port: write 8080, 8080/udp or 8000-8010", spec)
+	ports, err := dockerfile.Ports(spec)
+	if err != nil {
+		return err
 	}
 	if s.config.Config.ExposedPorts == nil {
 		s.config.Config.ExposedPorts = map[string]struct{}{}
 	}
-	for p := first; p <= last; p++ {
-		s.config.Config.ExposedPorts[fmt.Sprintf("%d/%s", p, protocol)] = struct{}{}
+	for _, p := range ports {
+		s.config.Config.ExposedPorts[p] = struct{}{}
 	}
 	return nil
 }

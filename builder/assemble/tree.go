@@ -42,6 +42,9 @@ type node struct {
 // slash; the root, ".", is always there.
 type tree map[string]node
 
+// maxLinks bounds the symbolic links that one path may lead through, as Linux does.
+const maxLinks = 40
+
 const (
 	whiteoutPrefix = ".wh."
 	whiteoutOpaque = ".wh..wh..opq"

@@ -21,8 +21,8 @@ import (
 // Harness is an engine under test.
 type Harness struct {
 	Engine builder.Engine
-	// Registry is the host:port of an empty registry that the engine may push to and that speaks
-	// plain HTTP.
+	// Registry is where the engine may push to, by plain HTTP: the host:port of a registry, or a
+	// part of one, host:port/path. It is empty.
 	Registry string
 	// RunBase is a base image by digest with a shell, for an engine that executes RUN. Empty says
 	// that the engine does not, and must refuse.

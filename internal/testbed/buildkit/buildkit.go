@@ -80,12 +80,12 @@ type Build struct {
 	Context string
 	// Repository is where the image goes, by digest alone: registry included.
 	Repository string
-	// Options are those of the frontend, name=value: "build-arg:A=b", "label:a=b".
+	// Options are those of the frontend, name=value: "build-arg:A=b", "label:a=b", "attest:sbom=".
 	Options []string
 }
 
 // Build builds with the Dockerfile frontend, all files dated 1970, pushes and returns the digest of
-// the manifest. The image has no attestations.
+// the manifest, or that of an index if Options ask for attestations.
 func (d *Daemon) Build(ctx context.Context, b Build) (string, error) {
 	dir, err := os.MkdirTemp("", "buildctl-*")
 	if err != nil {
@@ -98,7 +98,7 @@ func (d *Daemon) Build(ctx context.Context, b Build) (string, error) {
 	}
 	args := []string{"build", "--frontend", "dockerfile.v0", "--progress", "plain",
 		"--local", "context=" + b.Context, "--local", "dockerfile=" + dir,
-		"--opt", "attest:provenance=disabled", "--metadata-file", metadata,
+		"--metadata-file", metadata,
 		"--output", "type=image,oci-mediatypes=true,push=true,push-by-digest=true," +
 			"rewrite-timestamp=true,name=" + b.Repository}
 	if !slices.ContainsFunc(b.Options, func(o string) bool {

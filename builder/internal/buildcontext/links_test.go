@@ -1,4 +1,4 @@
-package assemble
+package buildcontext
 
 import (
 	"errors"
@@ -47,7 +47,7 @@ func TestLinksAgainstRoot(t *testing.T) {
 				root.WriteFile(name, fmt.Append(nil, i), 0o600) // not through a link that leads out
 			}
 		}
-		c, err := openContext(root.FS())
+		c, err := Open(root.FS())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,18 +62,18 @@ func TestLinksAgainstRoot(t *testing.T) {
 	})
 }
 
-func readAll(c *buildContext, name string) ([]byte, error) {
+func readAll(c *Files, name string) ([]byte, error) {
 	s, err := c.stat(name)
 	if err != nil {
 		return nil, err
 	}
-	if !s.info.Mode().IsRegular() {
+	if !s.Info.Mode().IsRegular() {
 		return nil, errors.New("no file")
 	}
-	if info, err := fs.Lstat(c.fsys, s.real); err != nil || info.Mode().Type() != 0 {
-		return nil, fmt.Errorf("%s is no plain file: %v", s.real, err)
+	if info, err := fs.Lstat(c.FS, s.Real); err != nil || info.Mode().Type() != 0 {
+		return nil, fmt.Errorf("%s is no plain file: %v", s.Real, err)
 	}
-	f, err := c.fsys.Open(s.real)
+	f, err := c.FS.Open(s.Real)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package assemble
+package dockerfile
 
 import (
 	"slices"
@@ -11,10 +11,10 @@ var signals = strings.Fields("ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT
 	"PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU " +
 	"XFSZ RTMIN RTMAX")
 
-// knownSignal reports whether STOPSIGNAL may have the value: a number of at least 1, or a name in
+// KnownSignal reports whether STOPSIGNAL may have the value: a number of at least 1, or a name in
 // either case, with "SIG" or without, of a real-time signal also RTMIN+1 to RTMIN+15 and RTMAX-1 to
 // RTMAX-14.
-func knownSignal(s string) bool {
+func KnownSignal(s string) bool {
 	if n, err := strconv.Atoi(s); err == nil {
 		return n != 0
 	}

@@ -1,4 +1,6 @@
-package assemble
+// Package buildcontext reads the files that COPY and ADD name, out of a build context or the files of
+// an image.
+package buildcontext
 
 import (
 	"errors"
@@ -10,33 +12,45 @@ import (
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
-
-	"github.com/sluice-deploy/sluice/builder"
 )
+
+// PatternError says that .dockerignore has a pattern that cannot be read.
+type PatternError struct{ Err error }
+
+func (e *PatternError) Error() string { return ".dockerignore: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *PatternError) Unwrap() error { return e.Err }
 
 // maxLinks bounds the symbolic links that one path may lead through, as Linux does.
 const maxLinks = 40
 
-// buildContext reads the files of a build. It follows a symbolic link only by its own hand, link by
-// link, so that none leads out of the context, however the file system behind it follows links.
-type buildContext struct {
-	fsys   fs.FS
+// Files are the files of a build context or of an image. They follow a symbolic link only by their own
+// hand, link by link, so that none leads out, however the file system behind them follows links.
+// They are safe for concurrent use if FS is.
+type Files struct {
+	FS     fs.FS // nil for a context without files
 	ignore *patternmatcher.PatternMatcher
 	// image is the name of the image whose files these are, "" for the build context. Links of an
 	// image stay in it: "/" is its root, and ".." of its root is its root.
 	image string
 }
 
-// name is for messages.
-func (c *buildContext) name() string {
+// Name is for messages.
+func (c *Files) Name() string {
 	if c.image != "" {
 		return c.image
 	}
 	return "build context"
 }
 
-func openContext(fsys fs.FS) (*buildContext, error) {
-	c := &buildContext{fsys: fsys}
+// OfImage returns the files of an image or stage; name is for messages.
+func OfImage(fsys fs.FS, name string) *Files { return &Files{FS: fsys, image: name} }
+
+// Open returns the files of a build context without those that its .dockerignore excludes. A nil fsys
+// is an empty context. A pattern that cannot be read is a [*PatternError].
+func Open(fsys fs.FS) (*Files, error) {
+	c := &Files{FS: fsys}
 	if fsys == nil {
 		return c, nil
 	}
@@ -53,29 +67,29 @@ func openContext(fsys fs.FS) (*buildContext, error) {
 		c.ignore, err = patternmatcher.New(patterns)
 	}
 	if err != nil {
-		return nil, fmt.Errorf(".dockerignore: %w: %w", err, builder.ErrInvalid)
+		return nil, &PatternError{err}
 	}
 	return c, nil
 }
 
 // ignored reports whether .dockerignore excludes the path.
-func (c *buildContext) ignored(name string) (bool, error) {
+func (c *Files) ignored(name string) (bool, error) {
 	if c.ignore == nil || name == "." {
 		return false, nil
 	}
 	return c.ignore.MatchesOrParentMatches(name)
 }
 
-// source is one file, directory or link of the context.
-type source struct {
-	name string // as the Dockerfile reaches it
-	real string // where it is, with no link on the way
-	info fs.FileInfo
+// Source is one file, directory or link of the context.
+type Source struct {
+	Name string // as the Dockerfile reaches it
+	Real string // its path, with no link on the way
+	Info fs.FileInfo
 }
 
-// find returns the entries that a source of COPY or ADD stands for: one, or all that a pattern
+// Find returns the entries that a source of COPY or ADD stands for: one, or all that a pattern
 // matches.
-func (c *buildContext) find(pattern string) ([]source, error) {
+func (c *Files) Find(pattern string) ([]Source, error) {
 	clean := path.Clean(strings.TrimLeft(pattern, "/"))
 	if c.image != "" {
 		clean = path.Clean(strings.TrimLeft(path.Clean("/"+pattern), "/"))
@@ -83,7 +97,7 @@ func (c *buildContext) find(pattern string) ([]source, error) {
 	if clean == ".." || strings.HasPrefix(clean, "../") {
 		return nil, fmt.Errorf("%s leaves the build context: name a path inside it", pattern)
 	}
-	if c.fsys == nil {
+	if c.FS == nil {
 		return nil, fmt.Errorf("%s is not in the build context, which is empty", pattern)
 	}
 	if !strings.ContainsAny(clean, "*?[") {
@@ -95,13 +109,13 @@ func (c *buildContext) find(pattern string) ([]source, error) {
 		if err == nil && !kept {
 			err = fmt.Errorf("%s is not in the build context: .dockerignore excludes it", pattern)
 		}
-		return []source{s}, err
+		return []Source{s}, err
 	}
 	names, err := c.glob(".", strings.Split(clean, "/"))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", pattern, err)
 	}
-	var found []source
+	var found []Source
 	for _, n := range names {
 		s, err := c.stat(n)
 		if err != nil {
@@ -119,7 +133,7 @@ func (c *buildContext) find(pattern string) ([]source, error) {
 }
 
 // glob expands a pattern part by part below dir.
-func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
+func (c *Files) glob(dir string, pattern []string) ([]string, error) {
 	if len(pattern) == 0 {
 		return []string{dir}, nil
 	}
@@ -130,7 +144,7 @@ func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
 			return nil, nil
 		case err != nil:
 			return nil, err
-		case len(pattern) > 1 && !s.info.IsDir():
+		case len(pattern) > 1 && !s.Info.IsDir():
 			return nil, nil
 		}
 		return c.glob(path.Join(dir, pattern[0]), pattern[1:])
@@ -139,7 +153,7 @@ func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := fs.ReadDir(c.fsys, at.real)
+	entries, err := fs.ReadDir(c.FS, at.Real)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +168,7 @@ func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
 			continue
 		}
 		if len(pattern) > 1 {
-			if s, err := c.stat(name); err != nil || !s.info.IsDir() {
+			if s, err := c.stat(name); err != nil || !s.Info.IsDir() {
 				continue
 			}
 		}
@@ -168,56 +182,56 @@ func (c *buildContext) glob(dir string, pattern []string) ([]string, error) {
 }
 
 // stat follows the links of name and returns their target.
-func (c *buildContext) stat(name string) (source, error) {
+func (c *Files) stat(name string) (Source, error) {
 	rest := parts(name)
 	at, links := ".", 0
-	info, err := fs.Lstat(c.fsys, at)
+	info, err := fs.Lstat(c.FS, at)
 	for len(rest) > 0 && err == nil {
 		if !info.IsDir() {
-			return source{}, fmt.Errorf("%s is not in the build context: %s is no folder: %w", name,
+			return Source{}, fmt.Errorf("%s is not in the build context: %s is no folder: %w", name,
 				at, fs.ErrNotExist)
 		}
 		part := rest[0]
 		rest = rest[1:]
 		if part == ".." {
 			if at == "." && c.image == "" {
-				return source{}, fmt.Errorf("%s leaves the build context by a symbolic link: "+
+				return Source{}, fmt.Errorf("%s leaves the build context by a symbolic link: "+
 					"copy the file into the context", name)
 			}
 			at = path.Dir(at)
-			info, err = fs.Lstat(c.fsys, at)
+			info, err = fs.Lstat(c.FS, at)
 			continue
 		}
 		next := path.Join(at, part)
-		info, err = fs.Lstat(c.fsys, next)
+		info, err = fs.Lstat(c.FS, next)
 		if err != nil || info.Mode().Type() != fs.ModeSymlink {
 			at = next
 			continue
 		}
 		links++
-		target, linkErr := c.readLink(next)
+		target, linkErr := c.ReadLink(next)
 		switch {
 		case linkErr != nil:
-			return source{}, linkErr
+			return Source{}, linkErr
 		case links > maxLinks:
-			return source{}, fmt.Errorf("%s: more than %d symbolic links: they may form a circle",
+			return Source{}, fmt.Errorf("%s: more than %d symbolic links: they may form a circle",
 				name, maxLinks)
 		case path.IsAbs(target) && c.image != "":
 			at = "."
 		case path.IsAbs(target):
-			return source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the "+
+			return Source{}, fmt.Errorf("%s leaves the build context: symbolic link %s names the "+
 				"absolute path %s", name, next, target)
 		}
 		rest = append(parts(target), rest...)
-		info, err = fs.Lstat(c.fsys, at)
+		info, err = fs.Lstat(c.FS, at)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return source{}, fmt.Errorf("%s is not in the build context: %w", name, fs.ErrNotExist)
+		return Source{}, fmt.Errorf("%s is not in the build context: %w", name, fs.ErrNotExist)
 	}
 	if err != nil {
-		return source{}, fmt.Errorf("build context: %w", err)
+		return Source{}, fmt.Errorf("build context: %w", err)
 	}
-	return source{name: name, real: at, info: info}, nil
+	return Source{Name: name, Real: at, Info: info}, nil
 }
 
 // parts splits a path and drops the parts that stand for the same directory.
@@ -228,8 +242,9 @@ func parts(name string) []string {
 	})
 }
 
-func (c *buildContext) readLink(name string) (string, error) {
-	target, err := fs.ReadLink(c.fsys, name)
+// ReadLink returns the target of a link.
+func (c *Files) ReadLink(name string) (string, error) {
+	target, err := fs.ReadLink(c.FS, name)
 	if err != nil {
 		return "", fmt.Errorf("build context: symbolic link %s: %w", name, err)
 	}
@@ -237,38 +252,38 @@ func (c *buildContext) readLink(name string) (string, error) {
 }
 
 // keeps reports whether .dockerignore leaves anything of s.
-func (c *buildContext) keeps(s source) (bool, error) {
-	byName, err := c.ignored(s.name)
+func (c *Files) keeps(s Source) (bool, error) {
+	byName, err := c.ignored(s.Name)
 	if err != nil {
 		return false, err
 	}
-	out, err := c.ignored(s.real)
+	out, err := c.ignored(s.Real)
 	switch {
 	case err != nil:
 		return false, err
 	case !byName && !out:
 		return true, nil
-	case !s.info.IsDir() || !c.ignore.Exclusions():
+	case !s.Info.IsDir() || !c.ignore.Exclusions():
 		return false, nil
 	}
 	left := false
-	err = c.walk(s.real, nil, func(string, fs.FileInfo) error { left = true; return nil })
+	err = c.Walk(s.Real, nil, func(string, fs.FileInfo) error { left = true; return nil })
 	return left, err
 }
 
-// walk calls visit for everything below the directory dir that .dockerignore and exclude leave, with
+// Walk calls visit for everything below the directory dir that .dockerignore and exclude leave, with
 // names relative to dir, in lexical order and a directory before its content. The patterns of exclude
 // are relative to dir; nil excludes nothing. Links are visited, not followed.
-func (c *buildContext) walk(dir string, exclude *patternmatcher.PatternMatcher,
+func (c *Files) Walk(dir string, exclude *patternmatcher.PatternMatcher,
 	visit func(rel string, info fs.FileInfo) error) error {
 	return c.walkBelow(dir, ".", exclude, func() error { return nil }, visit)
 }
 
 // walkBelow visits rel's entries. enter visits rel itself if that has not happened: an ignored
 // directory is entered only when something below it is not ignored.
-func (c *buildContext) walkBelow(dir, rel string, exclude *patternmatcher.PatternMatcher,
+func (c *Files) walkBelow(dir, rel string, exclude *patternmatcher.PatternMatcher,
 	enter func() error, visit func(string, fs.FileInfo) error) error {
-	entries, err := fs.ReadDir(c.fsys, path.Join(dir, rel))
+	entries, err := fs.ReadDir(c.FS, path.Join(dir, rel))
 	if err != nil {
 		return fmt.Errorf("build context: %w", err)
 	}
@@ -288,7 +303,7 @@ func (c *buildContext) walkBelow(dir, rel string, exclude *patternmatcher.Patter
 		if out && (!e.IsDir() || !below) {
 			continue
 		}
-		info, err := fs.Lstat(c.fsys, path.Join(dir, name))
+		info, err := fs.Lstat(c.FS, path.Join(dir, name))
 		if err != nil {
 			return fmt.Errorf("build context: %w", err)
 		}
