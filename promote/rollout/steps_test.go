@@ -188,7 +188,7 @@ func TestStepsAfterACrash(t *testing.T) {
 		require.ErrorIs(t, g.Run(ctx, web, 7), crashed)
 		g.sw.Fault, g.events = nil, nil
 		before := g.share(t)
-		var lowest rollout.Share = rollout.All
+		lowest := rollout.All
 		g.check = func(_ context.Context, p rollout.Passed) error {
 			lowest = min(lowest, p.Share)
 			return nil
