@@ -42,7 +42,7 @@ type Config struct {
 	Deadlines map[string]time.Duration
 	// Grace is how long one call of the deployer may take to restore the earlier deployment, and
 	// how long a call whose context has ended may take to return. A call that takes longer is left
-	// alone: what it still does is fenced off by the next generation. The default is one minute.
+	// alone: its late effects are fenced off by the next generation. The default is one minute.
 	Grace time.Duration
 	// Retry is how long the Promoter waits before it asks again a deployer or a journal that could
 	// not be asked: this long the first time, twice as long each further time, up to 32 times as

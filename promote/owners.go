@@ -117,7 +117,7 @@ func (p *Promoter) leave(ctx context.Context) error {
 	return nil
 }
 
-// orphan reports whether this Promoter may take the open change over: nobody living owns it.
+// orphan reports whether this Promoter may take the open change over: no living owner has it.
 func (p *Promoter) orphan(ctx context.Context, open Entry) (bool, error) {
 	if p.owners == nil || open.Owner == p.owner || open.Owner == "" {
 		return true, nil
@@ -144,11 +144,11 @@ type Observation struct {
 	Messages []string `json:"messages,omitempty"`
 }
 
-// Observer is a Deployer that can say what really runs. Promoter.Observe asks it, and so does a
+// Observer is a Deployer that knows the running deployments. Promoter.Observe asks it, and so does a
 // change that the deployer has fenced off although the journal knows of no newer generation: where
 // the journal was restored from a backup, the change goes on under a generation above the one seen.
 type Observer interface {
-	// Observe returns what runs at t, and changes nothing. It wraps ErrUnavailable when that cannot
+	// Observe returns the state of t, and changes nothing. It wraps ErrUnavailable when that cannot
 	// be found out now.
 	Observe(ctx context.Context, t Target) (Observation, error)
 }
@@ -160,11 +160,11 @@ type Drift struct {
 	Current Digest `json:"current"`
 	// Newest is the newest generation in the journal.
 	Newest uint64 `json:"newest"`
-	// Differences are sentences about what does not agree; none while a change is under way.
+	// Differences are sentences for a person, one for each; none while a change is under way.
 	Differences []string `json:"differences,omitempty"`
 }
 
-// Observe asks the deployer what really runs at a target, and compares it with the journal. A
+// Observe asks the deployer for the state of a target, and compares it with the journal. A
 // deployer that is no Observer is ErrInvalid.
 func (p *Promoter) Observe(ctx context.Context, t Target) (_ Drift, err error) {
 	defer p.watched("observe", &err)()
