@@ -84,7 +84,7 @@ func TestMergePrecedence(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, want.Equal(got), "%+v", got)
 
-	// What one source takes back is that of the other again.
+	// A row that one source takes back comes from the other again.
 	b.Set(nginxsync.Snapshot{})
 	got, _, err = source.Watch(t.Context(), revision)
 	require.NoError(t, err)

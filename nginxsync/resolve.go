@@ -17,7 +17,7 @@ type Decision struct {
 	// empty for none.
 	From      string     `json:"from"`
 	Instances []Instance `json:"instances"`
-	// Why lists what was looked at, in the order of the decision.
+	// Why lists the rows that were looked at, in the order of the decision.
 	Why []string `json:"why"`
 }
 

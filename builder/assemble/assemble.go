@@ -40,8 +40,8 @@ type Config struct {
 	// the layer over instead of receiving it. The repositories that this engine pushed to are
 	// remembered without it. The default is none.
 	Repositories func() []string
-	// TempDir is where layers are spooled during a build. The first build of an engine removes what
-	// a killed process has left there. The default is os.TempDir.
+	// TempDir is the directory for the layers of a build. The first build of an engine removes the
+	// files that a killed process has left there. The default is os.TempDir.
 	TempDir string
 	// Now is the clock of Observe. Nothing in an image depends on it. The default, for nil, is
 	// time.Now.

@@ -211,8 +211,8 @@ func read(t *testing.T, reference string) built {
 	}
 }
 
-// compare names what differs: "config" and "files" with a report, "refused" for what this package
-// refuses alone, "built" for what BuildKit refuses alone, "" for nothing.
+// compare names the difference: "config" or "files" with a report, "refused" if this package alone
+// refuses, "built" if BuildKit alone refuses, "" for none.
 func compare(ours, theirs built) (kind, report string) {
 	switch {
 	case ours.err != nil && theirs.err != nil:

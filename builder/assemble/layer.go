@@ -87,7 +87,7 @@ func (c *changes) put(name string, e entry, parents owner) error {
 	return nil
 }
 
-// replace places e at name, and removes what is there unless both are directories. A link in the
+// replace places e at name, and removes the old entry unless both are directories. A link in the
 // directories above it is followed.
 func (c *changes) replace(name string, e entry) error {
 	if base := path.Base(name); strings.HasPrefix(base, whiteoutPrefix) {

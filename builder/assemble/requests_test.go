@@ -27,7 +27,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/registry"
 )
 
-// TestRequestsOfABuild counts what a build asks the registry, with a thousand repositories that may
+// TestRequestsOfABuild counts the requests of a build, with a thousand repositories that may
 // have its layers, beside crane's push of the same image.
 func TestRequestsOfABuild(t *testing.T) {
 	t.Parallel()

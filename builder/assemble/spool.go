@@ -58,8 +58,8 @@ func lockedSpool(tempDir string) (spool, error) {
 
 func (s spool) remove() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }
 
-// sweep removes the directories of builds whose process has ended. What it cannot remove stays, as
-// does a directory of another user.
+// sweep removes the directories of builds whose process has ended. A directory that it
+// may not remove stays.
 func sweep(tempDir string) {
 	if tempDir == "" {
 		tempDir = os.TempDir()

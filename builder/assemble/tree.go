@@ -224,7 +224,7 @@ func (t tree) find(name string) (n node, ok bool) {
 }
 
 // follow returns the name of an image's path without the links in it, the last one followed too.
-// What is missing is taken as it is written, so a link that leads nowhere gives the name of its
+// A missing path is taken as it is written, so a link that leads nowhere gives the name of its
 // target. A directory that is made of a file is found by the caller.
 func (t tree) follow(name string) (string, error) {
 	rest := strings.Split(clean(name), "/")

@@ -40,7 +40,7 @@ func TestBuildKit(t *testing.T) {
 	base := image.Base(t, oci.Addr)
 	enginetest.Run(t, func(t *testing.T) enginetest.Harness {
 		return enginetest.Harness{Engine: engine, RunBase: base,
-			// a registry of the case's own, as far as the suite can tell
+			// a path of the registry for each case
 			Registry: oci.Addr + "/" + regexp.MustCompile(`[^a-z]+`).ReplaceAllString(
 				strings.ToLower(t.Name()), "-")}
 	})
@@ -98,7 +98,7 @@ func (e *engine) Build(ctx context.Context, r builder.Request) (builder.Result, 
 	return res, nil
 }
 
-// steps tells the instructions of the Dockerfile before BuildKit begins.
+// steps emits an event for each instruction of the Dockerfile before BuildKit begins.
 func steps(ctx context.Context, r builder.Request, p builder.Plan) error {
 	var lines []builder.Event
 	for _, s := range p.Stages {

@@ -43,7 +43,7 @@ type running struct {
 	asks    asking
 	// inCharge: the main process is the service itself.
 	inCharge bool
-	// program is what the main process ran when it was given a signal to stop.
+	// program is the name of the program in the main process at the time of the signal to stop.
 	program string
 	// scheduler: one of the processes that were told is a scheduler. Its jobs, which have process
 	// groups of their own, end by themselves.

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A script asks by kill, in another way, or nobody.
+// A script asks with kill, in another way, or not at all.
 func TestAskingOf(t *testing.T) {
 	t.Parallel()
 	for script, want := range map[string]asking{

@@ -113,7 +113,7 @@ type Flight struct {
 	Unknown []string `json:"unknown"`
 }
 
-// patience is how long Nginx waits for a worker that does not say what it has in flight.
+// patience is the time that Nginx waits for a worker that does not say what it has in flight.
 const patience = 2 * time.Second
 
 func (h *Handler) inFlight(w http.ResponseWriter, r *http.Request) error {

@@ -223,7 +223,7 @@ func TestWaitVerifiedEndsWithTheContext(t *testing.T) {
 	require.ErrorContains(t, err, "/nonexistent/socket")
 }
 
-// Whatever is wrong with the state file, Nginx alone serves the copy of before, never a row that was
+// With any damage of the state file, Nginx alone serves the copy of before, never a row that was
 // changed, and an agent rebuilds the file.
 func TestNginxStartsFromTheCopy(t *testing.T) {
 	t.Parallel()

@@ -82,7 +82,7 @@ func (t *transform) answers(server conf.Node) string {
 // chosen reports whether the driver sets $sluice_vip.
 func (r Rules) chosen() bool { return r.Snippets.Enter != "" && r.selectors() != "" }
 
-// selectors is what SelectID stands for.
+// selectors is the text in the place of SelectID.
 func (r Rules) selectors() string {
 	var words []string
 	if len(r.TrustVIPHeader) > 0 {

@@ -279,7 +279,7 @@ func withVIPs(rules transform.Rules) transform.Rules {
 	return rules
 }
 
-// sameServers asks each address of production and what stands for it.
+// sameServers asks each address of production and the VIP in its place.
 func sameServers(t *testing.T, servers []webServer, rules transform.Rules, text string) {
 	t.Helper()
 	for _, q := range questions(servers, rules) {

@@ -140,7 +140,7 @@ func vipsFor(address, network string) transform.Rules {
 	return transform.Rules{VIPsAt: map[string]netip.Prefix{address: netip.MustParsePrefix(network)}}
 }
 
-// What is added for ports on which only some VIPs are answered, so that Nginx opens one socket.
+// The directives for ports on which only some VIPs are answered, so that Nginx opens one socket.
 func TestSocketOfAllVIPs(t *testing.T) {
 	t.Parallel()
 	for http, want := range map[string]string{

@@ -206,7 +206,7 @@ func TestRemotePools(t *testing.T) {
 	}
 }
 
-// Whatever the platform answers, the last snapshot stays, the error names the fault, and the
+// With any answer of the platform the last snapshot stays, the error names the fault, and the
 // source comes back by itself.
 func TestRemoteFaults(t *testing.T) {
 	t.Parallel()

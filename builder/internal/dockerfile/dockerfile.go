@@ -1,4 +1,5 @@
-// Package dockerfile has what the check of a request and an engine share about Dockerfiles.
+// Package dockerfile reads variables, ports and signals of Dockerfiles, for the check of a request
+// and for engines.
 package dockerfile
 
 import (

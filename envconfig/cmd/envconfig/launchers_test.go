@@ -29,7 +29,7 @@ func real(t *testing.T, name string) services.Service {
 }
 
 // Programs that change the user and become the service, or wait for it, change nothing about its
-// stop. No Debian package brings su-exec: a program of the test does what it does.
+// stop. No Debian package brings su-exec: a program of the test behaves as it does.
 func TestLaunchers(t *testing.T) {
 	t.Parallel()
 	testbed.NeedRoot(t, "services with users of their own")

@@ -16,7 +16,7 @@
 // succeeds: an instance that fails, and all of them when the Registrar ends without a successor,
 // become critical, so that package consulsource leaves them out, and Consul removes them after
 // Config.Forget. A Registrar takes over the instances of an earlier one of the same name, and
-// removes those that are not in the set; it leaves the instances of others alone.
+// removes those that are not in the set; it leaves other instances alone.
 package registrar
 
 import (
