@@ -14,12 +14,17 @@ import (
 
 // watch streams events. Without a revision to resume from it begins now. The first event is "hello"
 // with the revision that it begins at; when the events since the revision are not kept it is
-// "reset", and the client lists again.
+// "reset", and the client lists again. "pools" says that SetPools has changed the pools.
 func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	after, err := h.from(r)
 	if err != nil {
 		h.problem(w, err)
 		return err
+	}
+	// before "hello": a client that reads the pools after it hears of each later change
+	_, pools, err := h.a.WatchPools(r.Context(), 0)
+	if err != nil {
+		return nil // the client is gone
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -28,10 +33,6 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) error {
 	if err := s.send("hello", after, map[string]string{"revision": strconv.FormatUint(after,
 		10)}); err != nil {
 		return err
-	}
-	_, pools, err := h.a.WatchPools(r.Context(), 0)
-	if err != nil {
-		return nil // the client is gone
 	}
 	for {
 		ctx, cancel := context.WithTimeout(r.Context(), h.cfg.KeepAlive)
