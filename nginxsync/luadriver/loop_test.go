@@ -21,7 +21,7 @@ func TestLoopsAreRefused(t *testing.T) {
 events { }
 http {
     upstream a { server 10.9.9.1:80; }
-    server { listen 80; location / { proxy_pass http://a; } }
+    server { listen 80; listen [::]:80; location / { proxy_pass http://a; } }
 }
 `, transform.Rules{})
 	good := one("g", "1", nginxtest.Backend(t, "good"))
@@ -53,6 +53,8 @@ http {
 	ask(nginxsync.Snapshot{Baseline: clusters{"a": at(vipA)}, Pools: pools}, plain, 503, loop(vipA))
 	own := map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": at(vipA)}}
 	ask(nginxsync.Snapshot{Overlays: own}, vipA, 503, loop(vipA))
+	six := netip.IPv6Loopback()
+	ask(nginxsync.Snapshot{Baseline: clusters{"a": at(six)}}, six, 503, loop(six))
 
 	// The same rows are asked again when the pools are others, and one that loops harms only
 	// itself.

@@ -199,7 +199,7 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
             state.checked = try.now
         end
     end
-    if peer.host == vip and peer.port == tonumber(var.server_port) then
+    if peer.address == vip and peer.port == tonumber(var.server_port) then
         return refused(var, id, cluster, plain, peer.host .. ":" .. peer.port) -- the request came from there
     end
     give(try, peer)

@@ -33,7 +33,7 @@ local function group(list)
 end
 
 -- peers makes a set of the instances of one cluster in one scope: the same set when rows are those of one that there is. Each
--- instance has host, port, weight, id, version, backup, and state.
+-- instance has host, address (host without the brackets of IPv6), port, weight, id, version, backup, and state.
 local function peers(rows, list)
     local set = sets[rows]
     if set then

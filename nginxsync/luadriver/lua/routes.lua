@@ -103,7 +103,7 @@ local function build(key, cluster, body, more)
             list = {}
             break
         end
-        local back = pools and pooled(host)
+        local back, address = pools and pooled(host), host
         if host:find(":", 1, true) then
             host = "[" .. host .. "]"
         end
@@ -114,8 +114,8 @@ local function build(key, cluster, body, more)
         else
             local state = state_of(name, born == 0 and -math.huge or born)
             known[name] = state
-            list[#list + 1] = { host = host, port = tonumber(port), weight = tonumber(weight), id = id, state = state,
-                version = version ~= "-" and version or "", backup = kind == "s" }
+            list[#list + 1] = { host = host, address = address, port = tonumber(port), weight = tonumber(weight), id = id,
+                state = state, version = version ~= "-" and version or "", backup = kind == "s" }
         end
     end
     set = peers(rows, list)
