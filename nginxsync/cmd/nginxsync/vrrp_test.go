@@ -174,7 +174,7 @@ func (l *load) goesOn(t *testing.T) (lost int, gap time.Duration) {
 	testbed.Poll(t, "the VIP answers", func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.good < before+100 {
+		if l.good < before+30 {
 			return fmt.Errorf("%d answers, lost %d: %q", l.good-before, len(l.lost),
 				l.lost[max(0, len(l.lost)-3):])
 		}
