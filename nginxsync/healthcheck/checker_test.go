@@ -249,13 +249,15 @@ func TestReplacedInstance(t *testing.T) {
 // faulty is a source that fails while an error is set.
 type faulty struct {
 	*nginxsync.StaticSource
-	err atomic.Pointer[error]
+	err   atomic.Pointer[error]
+	after atomic.Uint64 // of the last call that met no error
 }
 
 func (f *faulty) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, uint64, error) {
 	if err := f.err.Load(); err != nil {
 		return nginxsync.Snapshot{}, 0, *err
 	}
+	f.after.Store(after)
 	return f.StaticSource.Watch(ctx, after)
 }
 
@@ -278,6 +280,12 @@ func TestSourceThatFails(t *testing.T) {
 		Baseline: map[string][]nginxsync.Instance{"a": list(a1, a2)}})
 	require.NotZero(t, revision)
 	shows(t, c, map[string]string{"a": "a1 a2"})
+	testbed.Poll(t, "the checker waits for the next snapshot", func() error {
+		if after := source.after.Load(); after != revision {
+			return fmt.Errorf("it has revision %d, want %d", after, revision)
+		}
+		return nil
+	})
 	source.err.Store(&away)
 	source.Set(nginxsync.Snapshot{ // ends the call of the source that waits
 		Baseline: map[string][]nginxsync.Instance{"a": list(a1, a2), "b": list(a1)}})
