@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/sourcetest"
 	"github.com/sluice-deploy/sluice/nginxsync/vipsource"
@@ -168,10 +169,13 @@ func TestRemoteFollowsLeases(t *testing.T) {
 		allocate(t, a, fmt.Sprint("last", n)) // so that there is a change to wait for
 		revision = until(t, r, revision, func() nginxsync.Snapshot { return want(a) })
 	}
-	status := r.Status()
-	require.True(t, status.Connected)
-	require.Empty(t, status.Error)
-	require.Len(t, want(a).Overlays, status.Leases)
+	// The snapshot of a list comes a moment before the connection counts.
+	testbed.Poll(t, "the events come", func() error {
+		if s := r.Status(); !s.Connected || s.Error != "" || s.Leases != len(want(a).Overlays) {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
 }
 
 // Pools that change are a snapshot, on a stream that is open and after one that was lost.
