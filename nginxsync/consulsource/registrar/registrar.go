@@ -228,18 +228,17 @@ func (r *Registrar) round(ctx context.Context, want map[string]Instance) error {
 	}
 	results := r.probes(ctx, want)
 	var errs []string
-	note := func(id string, err error) {
-		if err != nil {
-			errs = append(errs, id+": "+err.Error())
-		}
-	}
+	note := func(id string, err error) { errs = append(errs, id+": "+err.Error()) }
 	for _, id := range slices.Sorted(maps.Keys(have)) {
 		if _, ok := want[id]; ok {
 			continue
 		}
-		note(id, r.do(ctx, func(q *api.QueryOptions) error {
+		if err := r.do(ctx, func(q *api.QueryOptions) error {
 			return r.client.Agent().ServiceDeregisterOpts(id, q)
-		}))
+		}); err != nil {
+			note(id, err)
+			continue
+		}
 		r.cfg.Logger.Info("instance deregistered", "id", id)
 	}
 	for _, id := range slices.Sorted(maps.Keys(want)) {
