@@ -13,10 +13,11 @@ import (
 
 // Merge returns a source of all that the sources supply, such as a baseline out of a registry and
 // overlays out of leases. Instances of one cluster in one scope that several sources name serve
-// together, in the order of the sources; of several scopes of one VIP that of the last source
-// counts, also of several VIPs of one task, and pools and plans are those of all. There is no snapshot before each source has supplied one: the routes of a silent source are
-// not known, and are not empty. A source that fails later keeps its last snapshot in the result
-// while the others go on; its error is returned once after each snapshot.
+// together, in the order of the sources. Of several scopes of one VIP, and of several VIPs of one
+// task, the last source's counts. Pools and plans are those of all. There is no snapshot before
+// each source has supplied one: the routes of a silent source are not known, and are not empty. A
+// source that fails later keeps its last snapshot in the result while the others go on; its error
+// is returned once after each snapshot.
 func Merge(sources ...Source) Source {
 	return &merged{parts: make([]part, len(sources)), sources: sources,
 		changed: make(chan struct{})}
@@ -130,8 +131,8 @@ func (m *merged) take(i int, snapshot Snapshot, revision uint64) {
 	m.changed = make(chan struct{})
 }
 
-// joinAll is all scopes of two snapshots. The map of a scope that only one of them has is shared: an
-// agent does not look through a map that it knows from the snapshot before.
+// joinAll is all scopes of two snapshots. The map of a scope that only one of them has is shared:
+// an agent does not look through a map that it knows from the snapshot before.
 func joinAll[K comparable](a, b map[K]map[string][]Instance) map[K]map[string][]Instance {
 	if len(a) == 0 || len(b) == 0 {
 		return either(a, b)

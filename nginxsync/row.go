@@ -24,9 +24,10 @@ import (
 //	d <vip|@branch|-> <cluster>
 //
 // A row of the cluster "=" has a note in the place of instances: about the scope of a VIP, in the
-// scope "*" about the pools, and in the scope of "+" and a task about its VIP. The sum is the first 8 bytes of the MD5 of the scope, a space,
-// the cluster, a line break and the instances or the note: it finds damage, not forgery, and MD5 is
-// what Nginx can compute without another module. The VIP is written as Nginx writes $server_addr.
+// scope "*" about the pools, and in the scope of "+" and a task about its VIP. The sum is the first
+// 8 bytes of the MD5 of the scope, a space, the cluster, a line break and the instances or the
+// note: it finds damage, not forgery, and MD5 is what Nginx can compute without another module. The
+// VIP is written as Nginx writes $server_addr.
 type Row struct {
 	VIP       netip.Addr // the zero Addr for the baseline and for a branch
 	Branch    string     // "*" for the pools, "+" and the task for its VIP; else as in SetAside
