@@ -31,9 +31,7 @@ type stage struct {
 	// startInterval belongs to config.Config.Healthcheck, whose type lacks it.
 	startInterval time.Duration
 	tree          tree
-	meta          dockerfile.Environment // values of ARG before FROM
 	vars          dockerfile.Environment // values of ENV, and of ARG since FROM
-	declared      map[string]bool        // names of ARG
 	layers        []*layer
 	history       []v1.History
 	cmdSet        bool // CMD stands in this Dockerfile, not only in the base

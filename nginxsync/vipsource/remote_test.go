@@ -141,7 +141,9 @@ func TestRemoteFollowsLeases(t *testing.T) {
 		case 0:
 			p.CloseClientConnections()
 		case 1:
-			p.fail(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", 503) })
+			p.fail(
+				func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", http.StatusServiceUnavailable) },
+			)
 		case 2:
 			stop()
 			a, stop = open()
@@ -195,7 +197,9 @@ func TestRemotePools(t *testing.T) {
 			pool, err := vip.ParsePool("p", ranges)
 			require.NoError(t, err)
 			if lose {
-				p.fail(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", 503) })
+				p.fail(
+					func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", http.StatusServiceUnavailable) },
+				)
 			}
 			require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool}))
 			p.broken.Store(nil)
@@ -238,7 +242,7 @@ func TestRemoteFaults(t *testing.T) {
 		"a bad id":         {says("event: hello\nid: x\n\n"), `event id "x": want a number`},
 		"no JSON":          {says(hello), "invalid character"},
 		"ends":             {func(http.ResponseWriter, *http.Request) {}, "EOF"},
-		"a redirect, away": {http.RedirectHandler("http://127.0.0.1:1/", 302).ServeHTTP, "refused"},
+		"a redirect, away": {http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound).ServeHTTP, "refused"},
 	} {
 		for _, known := range []bool{true, false} {
 			t.Run(fmt.Sprint(strings.ReplaceAll(name, " ", "_"), "/", known), func(t *testing.T) {
