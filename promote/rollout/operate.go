@@ -72,7 +72,8 @@ func (r *Rollout) edit(ctx context.Context, op string, target promote.Target,
 			}
 			rec = rec.clone()
 			rec.Revision++
-			return rec, change(&rec)
+			err := change(&rec)
+			return rec, err
 		})
 	}
 	if err != nil {

@@ -412,7 +412,7 @@ func TestDeadlines(t *testing.T) {
 			var h hanging
 			w := watch(t, rollout.Policy{}, func(c *rollout.Config) {
 				h.World = c.Routes.(*rollouttest.World)
-				c.Instances, c.Routes, c.Progress = &h, &h, 10*time.Millisecond
+				c.Instances, c.Routes, c.Progress = &h, &h, 2*time.Second
 			})
 			require.NoError(t, w.Deploy(t.Context(), deployment(web, 1, 1)))
 			h.op.Store(tc.op)
@@ -500,4 +500,46 @@ func TestScaleAndRestart(t *testing.T) {
 	require.NoError(t, w.Remove(t.Context(), deployment(web, 1, 2)))
 	require.Empty(t, w.world.Instances(web))
 	require.Empty(t, w.world.Breaches())
+}
+
+// interrupted is a store in which another call has its turn after the n-th read of a record.
+type interrupted struct {
+	rollout.Records
+	n    int
+	call func(rollout.Record)
+}
+
+func (i *interrupted) Get(ctx context.Context, target promote.Target) (rollout.Record, error) {
+	rec, err := i.Records.Get(ctx, target)
+	if i.n--; i.n == 0 {
+		i.call(rec)
+	}
+	return rec, err
+}
+
+// A restart that is asked for at any time of a deployment is carried out by it, also at its end.
+func TestRestartDuringADeployment(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	for n := 1; n <= 8; n++ {
+		var replaced []string
+		w := watch(t, rollout.Policy{Count: 2}, func(c *rollout.Config) {
+			store := c.Records
+			c.Records = &interrupted{store, n, func(rec rollout.Record) {
+				replaced = rec.Serving
+				rec.Replace, rec.Revision = rec.Serving, rec.Revision+1
+				_, err := store.Update(t.Context(), web,
+					func(rollout.Record) (rollout.Record, error) { return rec, nil })
+				require.NoError(t, err)
+			}}
+		})
+		require.NoError(t, w.Deploy(t.Context(), deployment(web, 1, 1)))
+		for _, i := range w.world.Routed(web) {
+			require.NotContains(t, replaced, i.ID, "asked after read %d", n)
+		}
+		require.Len(t, w.world.Routed(web), 2)
+		require.Len(t, w.world.Instances(web), 2)
+		asked += len(replaced)
+	}
+	require.Positive(t, asked)
 }

@@ -43,9 +43,15 @@ func (r *run) carryOut(ctx context.Context) error {
 		case StepFail:
 			err = r.lose(s, step)
 		case StepDone:
+			changed := false // by a Restart or a Scale since the look
 			rec, err := r.update(ctx, r.target, r.generation, func(rec *Record) {
-				rec.Done, rec.Replace = true, nil
+				if changed = rec.Revision != s.Record.Revision; !changed {
+					rec.Done, rec.Replace = true, nil
+				}
 			})
+			if err == nil && changed {
+				continue
+			}
 			if err == nil {
 				r.event(ctx, rec, EventDone, "", "", nil)
 			}
