@@ -92,7 +92,6 @@ func TestStart(t *testing.T) {
 	require.Equal(t, []any{id, promote.OpPromote, "v1", "alice", in("test")},
 		[]any{s.ID, s.Op, s.Version, s.Actor, s.Target})
 
-	// A second promoter on the journal follows the change that the first one carries out.
 	close(h.release)
 	d := ends(t, p, id)
 	require.Equal(t, digest(1), d.Digest)
@@ -332,6 +331,7 @@ func TestClose(t *testing.T) {
 		waited <- err
 	}()
 	require.NoError(t, p.Close(t.Context()))
+	require.ErrorIs(t, <-waited, promote.ErrClosed)
 	_, err = p.Promote(t.Context(), request("test", "v1"))
 	require.ErrorIs(t, err, promote.ErrClosed)
 	_, err = p.Recover(t.Context())
@@ -344,7 +344,6 @@ func TestClose(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, ended, 1)
 	require.Equal(t, digest(1), ends(t, next, id).Digest)
-	require.ErrorIs(t, <-waited, promote.ErrClosed)
 }
 
 // A promoter dies after the abort is in the journal: the one that takes over restores.

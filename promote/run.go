@@ -9,9 +9,8 @@ import (
 
 // work is one change that this Promoter carries out. Its goroutine ends with it.
 type work struct {
-	id         ChangeID
-	generation uint64          // of the Started or Resumed entry
-	tenure     context.Context // ends with the Promoter's right to work
+	id     ChangeID
+	tenure context.Context // ends with the Promoter's right to work
 	// deploying is the context of the deployer's calls until the change fails, restoring that of
 	// the calls that restore the earlier deployment.
 	deploying, restoring context.Context
@@ -45,8 +44,7 @@ func (p *Promoter) begin(open Entry) *work {
 		p.works[open.ID()] != nil {
 		return nil
 	}
-	w := &work{id: open.ID(), generation: open.Generation, done: make(chan struct{}),
-		tenure: p.living}
+	w := &work{id: open.ID(), done: make(chan struct{}), tenure: p.living}
 	if p.tenure != nil {
 		w.tenure = p.tenure
 	}
@@ -107,9 +105,7 @@ func (p *Promoter) tell(e Entry) {
 		} else {
 			w.giveUp(open.abort)
 		}
-	case e.Kind == Resumed && e.Owner == p.owner:
-		w.generation = e.Generation
-	case e.Kind == Resumed:
+	case e.Kind == Resumed && e.Owner != p.owner:
 		w.stop(p.state.holds(Entry{Op: e.Op, Target: e.Target, Version: e.Version,
 			Change: e.Change}))
 		w.giveUp(context.Cause(w.deploying))
