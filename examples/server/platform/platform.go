@@ -156,9 +156,6 @@ func (p *Platform) openPromoter(ctx context.Context) (err error) {
 		Grace: p.config.Patience + p.config.Drain + 15*time.Second,
 		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
 	})
-	if err != nil {
-		return err
-	}
 	return err
 }
 
