@@ -131,6 +131,9 @@ func (s *state) status(cluster string, number uint64) (Status, error) {
 
 // outcome returns the answer of Wait for an ended change.
 func (s Status) outcome() (Deployment, error) {
+	if s.State == Done && s.Op == OpRetire {
+		return Deployment{}, nil
+	}
 	if s.State == Done {
 		return s.Deployment, nil
 	}

@@ -110,6 +110,7 @@ func TestStart(t *testing.T) {
 		Target: in("test"), Actor: "a"})
 	require.NoError(t, err)
 	require.Zero(t, ends(t, p, end))
+	require.Zero(t, ends(t, p, end), "the journal keeps the outcome")
 	none, err := p.StartRetire(t.Context(), promote.RetireRequest{Expect: promote.Any,
 		Target: in("test"), Actor: "a"})
 	require.NoError(t, err)
