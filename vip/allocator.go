@@ -216,8 +216,9 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce, poolsAtOnce: poolsAtOnce,
-		idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{}, randN: rand.IntN}
+	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce,
+		poolsAtOnce: poolsAtOnce, idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{},
+		randN: rand.IntN}
 	_, a.inMemory = cfg.Store.(*MemStore)
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision

@@ -20,8 +20,7 @@ var _ Upgrader = (*ExecNginx)(nil)
 // foreground is what to do where Nginx runs in the foreground.
 const foreground = "in the foreground (daemon off) nginx cannot be upgraded: run it in the " +
 	"background, as package supervisor does, with \"daemon\": \"\" under main in the rules; or " +
-	"stop " +
-	"it, call Mirror.Stage and Mirror.Switch, and start it"
+	"stop it, call Mirror.Stage and Mirror.Switch, and start it"
 
 // Begin implements Upgrader with the signals of Nginx's upgrade on the fly: USR2 starts a new Nginx
 // on the sockets of the old one, WINCH has the workers of the old one end. Nginx takes neither when
