@@ -76,6 +76,11 @@ func (p *platform) remote(t *testing.T, cfg vipsource.RemoteConfig) *vipsource.R
 	return r
 }
 
+// away is the answer of a proxy whose platform does not run.
+func away(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "away", http.StatusServiceUnavailable)
+}
+
 // until watches, past errors, until the source supplies the snapshot of the leases.
 func until(t *testing.T, r *vipsource.Remote, after uint64, want func() nginxsync.Snapshot) uint64 {
 	t.Helper()
@@ -141,9 +146,7 @@ func TestRemoteFollowsLeases(t *testing.T) {
 		case 0:
 			p.CloseClientConnections()
 		case 1:
-			p.fail(
-				func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", http.StatusServiceUnavailable) },
-			)
+			p.fail(away)
 		case 2:
 			stop()
 			a, stop = open()
@@ -197,9 +200,7 @@ func TestRemotePools(t *testing.T) {
 			pool, err := vip.ParsePool("p", ranges)
 			require.NoError(t, err)
 			if lose {
-				p.fail(
-					func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", http.StatusServiceUnavailable) },
-				)
+				p.fail(away)
 			}
 			require.NoError(t, a.SetPools(t.Context(), []vip.Pool{pool}))
 			p.broken.Store(nil)
@@ -236,13 +237,14 @@ func TestRemoteFaults(t *testing.T) {
 			w.WriteHeader(401)
 			fmt.Fprint(w, `{"detail": "want a token"}`)
 		}, "401 Unauthorized: want a token"},
-		"a page":           {says("<html>"), "no sign of life"},
-		"hangs":            {says(""), "no sign of life"},
-		"no hello":         {says("event: leased\nid: 7\ndata: {}\n\n"), `want "hello" first`},
-		"a bad id":         {says("event: hello\nid: x\n\n"), `event id "x": want a number`},
-		"no JSON":          {says(hello), "invalid character"},
-		"ends":             {func(http.ResponseWriter, *http.Request) {}, "EOF"},
-		"a redirect, away": {http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound).ServeHTTP, "refused"},
+		"a page":   {says("<html>"), "no sign of life"},
+		"hangs":    {says(""), "no sign of life"},
+		"no hello": {says("event: leased\nid: 7\ndata: {}\n\n"), `want "hello" first`},
+		"a bad id": {says("event: hello\nid: x\n\n"), `event id "x": want a number`},
+		"no JSON":  {says(hello), "invalid character"},
+		"ends":     {func(http.ResponseWriter, *http.Request) {}, "EOF"},
+		"a redirect, away": {http.RedirectHandler("http://127.0.0.1:1/",
+			http.StatusFound).ServeHTTP, "refused"},
 	} {
 		for _, known := range []bool{true, false} {
 			t.Run(fmt.Sprint(strings.ReplaceAll(name, " ", "_"), "/", known), func(t *testing.T) {
