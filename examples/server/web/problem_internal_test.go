@@ -54,6 +54,13 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"promote.ErrRebound":  {promote.ErrRebound, 409, "conflict"},
 		"promote.ErrConflict": {promote.ErrConflict, 409, "conflict"},
 		"promote.ErrFenced":   {promote.ErrFenced, 409, "fenced"},
+		"promote.ErrNotFound": {promote.ErrNotFound, 404, "not-found"},
+		"promote.ErrClosed":   {promote.ErrClosed, 503, "unavailable"},
+		"promote.ErrClock":    {promote.ErrClock, 503, "unavailable"},
+		// of changes, where a DeployError wraps them
+		"promote.ErrAborted":     {promote.ErrAborted, 500, "internal"},
+		"promote.ErrDeadline":    {promote.ErrDeadline, 500, "internal"},
+		"promote.ErrUnavailable": {promote.ErrUnavailable, 500, "internal"},
 
 		"builder.ErrNotFound":    {builder.ErrNotFound, 404, "not-found"},
 		"builder.ErrInvalid":     {builder.ErrInvalid, 400, "invalid"},
