@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -41,9 +42,9 @@ func (watch) Err() error {
 	return nil
 }
 
-// signalRoom is for signals that come in one burst; the kernel keeps one of each kind pending at
-// most, of the real-time ones more. It is no more than a page of memory.
-const signalRoom = 256
+// signalRoom is for signals that come in one burst, before coalesce takes them. Package os/signal
+// drops a signal that finds the channel full.
+const signalRoom = 1024
 
 // settled is how long a service has run when the Go runtime takes the signals over. Each takes it a
 // change of threads, which would make the start longer; signals that come before are noted and
@@ -65,10 +66,36 @@ func watchAll() <-chan os.Signal {
 		all = append(all, s)
 	}
 	caught.Start(all...)
-	signals := make(chan os.Signal, signalRoom)
+	signals := make(chan os.Signal)
 	time.AfterFunc(settled, func() {
-		caught.Pass(signals)
+		come := make(chan os.Signal, signalRoom)
+		go coalesce(signals, come)
+		caught.Pass(come)
 		giveBack()
 	})
 	return signals
+}
+
+// coalesce sends the signals that come to a receiver that may be slower: passing one on takes a look
+// at /proc. A signal that still waits to be sent is not added again, as the kernel keeps one of
+// each kind pending (signal(7)), so that a storm of one kind loses none of another. Real-time
+// signals are counted, up to a thousand.
+func coalesce(to chan<- os.Signal, come <-chan os.Signal) {
+	var waiting []os.Signal
+	for {
+		var next os.Signal
+		var send chan<- os.Signal // nil, which is never ready, while no signal waits
+		if len(waiting) > 0 {
+			next, send = waiting[0], to
+		}
+		select {
+		case s := <-come:
+			counted := s.(syscall.Signal) >= 32 && len(waiting) < 1000
+			if counted || !slices.Contains(waiting, s) {
+				waiting = append(waiting, s)
+			}
+		case send <- next:
+			waiting = waiting[1:]
+		}
+	}
 }
