@@ -69,20 +69,39 @@ func (p *pool) ready() uint64 {
 	return p.queue + p.size - p.known - (uint64(len(p.Reserved)) - p.knownReserved)
 }
 
-// enqueue puts e at the end of the free queue, or at its start when it was never used or has been
-// free for longer than the first, as one that was taken out and not handed out after all.
+// enqueue puts e at the end of the free queue. One that was taken out and not handed out after all
+// goes back to its place near the start: at the start if it was never used, else before the first
+// that became free with it or later. No request takes out more than MaxTogether, so enqueue looks no
+// further.
 func (p *pool) enqueue(e *entry) {
-	switch {
-	case p.first == nil || e.rev == 0:
+	if p.first == nil || e.rev == 0 {
 		p.enqueueFirst(e)
 		return
-	case e.freed < p.last.freed && e.freed < p.first.freed:
+	}
+	if e.freed < p.last.freed {
+		at := p.first
+		for range MaxTogether {
+			if at.freed >= e.freed {
+				p.enqueueBefore(at, e)
+				return
+			}
+			at = at.after // not nil: the last one became free later
+		}
+	}
+	e.queued = true
+	p.queue++
+	e.before, p.last.after, p.last = p.last, e, e
+}
+
+func (p *pool) enqueueBefore(at, e *entry) {
+	if at == p.first {
 		p.enqueueFirst(e)
 		return
 	}
 	e.queued = true
 	p.queue++
-	e.before, p.last.after, p.last = p.last, e, e
+	e.before, e.after = at.before, at
+	at.before.after, at.before = e, e
 }
 
 func (p *pool) enqueueFirst(e *entry) {

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"math/rand/v2"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -25,7 +26,10 @@ func TestLayersAreTakenOverFromAnotherRepository(t *testing.T) {
 	server := httptest.NewServer(r)
 	defer func() { server.Close(); require.NoError(t, r.Close()) }()
 	host := strings.TrimPrefix(server.URL, "http://")
-	shared := strings.Repeat("the same in every cluster\n", 10_000)
+	// The engine asks for layers that take longer to send than to ask for.
+	random := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	shared := string(random)
 	build := func(e *assemble.Engine, repository, own string) builder.Result {
 		res, err := e.Build(t.Context(), builder.Request{
 			Dockerfile: []byte("FROM scratch\nCOPY shared /\nCOPY own /\n"),
