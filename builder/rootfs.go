@@ -9,7 +9,7 @@ import (
 )
 
 // RootFS shows the files of root as [Request.Context] has them. Unlike os.Root.FS it takes names that
-// are not UTF-8, which old trees of code have; otherwise names are those of fs.ValidPath. Root stays
+// are not UTF-8, which old trees of code have; otherwise names follow fs.ValidPath. Root stays
 // the caller's to close, after the build. The result is safe for concurrent use.
 func RootFS(root *os.Root) fs.FS { return rootFS{root} }
 

@@ -201,7 +201,7 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	return t, nil
 }
 
-// options are those of a build's requests to registries. They share one session for each repository,
+// options are for the requests of a build to registries. They share one session for each repository,
 // so that it is greeted and asked for a token once.
 func (e *Engine) options(ctx context.Context, transport http.RoundTripper) ([]remote.Option, error) {
 	options := []remote.Option{

@@ -47,7 +47,7 @@ func (c *Files) Name() string {
 // OfImage returns the files of an image or stage; name is for messages.
 func OfImage(fsys fs.FS, name string) *Files { return &Files{FS: fsys, image: name} }
 
-// Open returns the files of a build context without those that its .dockerignore excludes. A nil fsys
+// Open returns the files of a build context that its .dockerignore does not exclude. A nil fsys
 // is an empty context. A pattern that cannot be read is a [*PatternError].
 func Open(fsys fs.FS) (*Files, error) {
 	c := &Files{FS: fsys}

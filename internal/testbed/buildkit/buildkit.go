@@ -80,7 +80,7 @@ type Build struct {
 	Context string
 	// Repository is where the image goes, by digest alone: registry included.
 	Repository string
-	// Options are those of the frontend, name=value: "build-arg:A=b", "label:a=b", "attest:sbom=".
+	// Options are for the frontend, name=value: "build-arg:A=b", "label:a=b", "attest:sbom=".
 	Options []string
 }
 
