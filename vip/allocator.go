@@ -150,6 +150,7 @@ type Allocator struct {
 	shared  bool // other allocators may use the store
 	cfg     Config
 	catalog catalog // its lock is taken before mu, never while mu is held
+	lost    lostLeases
 	// held by SetPools, before mu
 	settingPools sync.Mutex
 	poolsAtOnce  int
@@ -193,8 +194,6 @@ type Allocator struct {
 	read time.Time
 	// the time before that
 	readBefore time.Time
-	// see Lost; nil for none
-	lost map[netip.Addr]Lease
 	// the store reports changes of others to Run
 	following bool
 	// when the changes of other allocators were last read

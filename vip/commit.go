@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -123,7 +124,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 				continue
 			}
 			a.react(a.x.set(s.e, &s.next, s.record, rev, now))
-			delete(a.lost, s.e.addr)
+			a.lost.found(s.e.addr, math.MaxUint64)
 		}
 	case found != nil:
 		a.apply(c.entries(), found)
@@ -445,7 +446,9 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 				}
 				e.addr, e.key, e.pool, e.state, e.rev = l.Addr, r.Key, &unknownPool, l.State,
 					r.Revision
-				e.freed = l.freed()
+				if e.freed = l.freed(); l.State == Leased {
+					e.deadline, e.rests = l.Expires, l.TTL
+				}
 				entries[first+i] = e
 			}
 		})

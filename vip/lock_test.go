@@ -79,3 +79,30 @@ func TestObserveShowsTheLock(t *testing.T) {
 	require.Equal(t, time.Second, sum("lock hold"))
 	require.Equal(t, time.Second, sum("lock wait"))
 }
+
+// A list of lost leases may be long: the calls of others go on while it is made.
+func TestLostNeedsNoLock(t *testing.T) {
+	t.Parallel()
+	p, err := ParsePool("p", "10.0.0.0/24")
+	require.NoError(t, err)
+	store := NewMemStore()
+	a, err := Open(t.Context(), Config{Store: Shared(store), Pools: []Pool{p}})
+	require.NoError(t, err)
+	l, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: "T1"}})
+	require.NoError(t, err)
+	store.records = table[string, *memRecord]{}
+	_, err = a.Snapshot(t.Context())
+	require.NoError(t, err)
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	lost := make(chan []Lease, 1)
+	go func() { lost <- a.Lost() }()
+	select {
+	case all := <-lost:
+		require.Len(t, all, 1)
+		require.Equal(t, l.ID, all[0].ID)
+	case <-time.After(time.Minute):
+		t.Fatal("Lost waits for the lock")
+	}
+}

@@ -27,7 +27,7 @@ func (a *Allocator) Stats() []Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	var all []Stats
+	all := make([]Stats, 0, len(a.x.pools))
 	for _, p := range a.x.pools {
 		s := Stats{
 			Pool: p.Name, Size: p.size, Free: p.free(), Leased: p.counts[Leased],

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -389,7 +388,7 @@ func (r *repool) end() {
 			c.p.public.Store(c.next)
 		}
 	}
-	maps.DeleteFunc(r.a.lost, func(addr netip.Addr, _ Lease) bool { return x.poolOf(addr) == nil })
+	r.a.lost.keep(func(addr netip.Addr) bool { return x.poolOf(addr) != nil })
 }
 
 // adapt brings the rests to the new cool-downs, and notes free addresses that may be forgotten.

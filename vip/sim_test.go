@@ -490,10 +490,10 @@ func (s *sim) putBack() {
 		clear(s.stored)
 		clear(s.acked)
 		for r := range s.backup.all {
-			if strings.HasPrefix(r.key, addrPrefix) {
-				l, err := decodeTenure(r.value)
+			if strings.HasPrefix(r.tableKey(), addrPrefix) {
+				l, err := decodeTenure(r.record().Value)
 				if err != nil {
-					s.failf("%s: %v", r.key, err)
+					s.failf("%s: %v", r.tableKey(), err)
 					return
 				}
 				s.stored[l.Addr] = &l
