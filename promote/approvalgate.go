@@ -38,7 +38,7 @@ type ApprovalRule struct {
 
 const defaultWithin = day
 
-var _ Gate = ApprovalGate{}
+var _ PureGate = ApprovalGate{}
 
 // Name returns "approval".
 func (ApprovalGate) Name() string { return "approval" }
@@ -65,10 +65,16 @@ func (g ApprovalGate) Validate(p Pipeline) error {
 }
 
 // Policy returns the rule for an environment: an approval under another rule does not count.
-func (g ApprovalGate) Policy(environment string) any { return g.Rules[environment] }
+func (g ApprovalGate) Policy(t Target) any { return g.Rules[t.Environment] }
+
+// Reads implements PureGate.
+func (ApprovalGate) Reads() Reads { return ReadsBuilders | ReadsReviews | ReadsHistory }
 
 // Check implements Gate.
-func (g ApprovalGate) Check(_ context.Context, c Change) error {
+func (g ApprovalGate) Check(_ context.Context, c Change) error { return g.Judge(c).answer() }
+
+// Judge implements PureGate.
+func (g ApprovalGate) Judge(c Change) *Refusal {
 	rule, ok := g.Rules[c.Environment]
 	if !ok || c.Op == OpRetire {
 		return nil

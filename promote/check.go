@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -129,6 +130,23 @@ func (l *problems) texts(actor, reason string) {
 func (l *problems) reason(field, text string) {
 	if len(text) > maxText || !utf8.ValidString(text) {
 		l.add("%s of %d bytes: want valid UTF-8 of at most %d bytes", field, len(text), maxText)
+	}
+}
+
+// facts checks the free facts of a request.
+func (l *problems) facts(facts map[string]string) {
+	if len(facts) > maxFacts {
+		l.add("facts: %d: want up to %d", len(facts), maxFacts)
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(facts)) {
+		switch value := facts[key]; {
+		case key == "" || len(key) > maxFactKey || !utf8.ValidString(key):
+			l.add("facts[%s]: want a key of 1 to %d bytes of UTF-8", names.Quote(key), maxFactKey)
+		case len(value) > maxFact || !utf8.ValidString(value):
+			l.add("facts[%s] of %d bytes: want valid UTF-8 of at most %d bytes", names.Quote(key),
+				len(value), maxFact)
+		}
 	}
 }
 

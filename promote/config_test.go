@@ -206,6 +206,8 @@ func TestChangeEqual(t *testing.T) {
 			v.SetInt(7)
 		case v.Kind() == reflect.Bool:
 			v.SetBool(true)
+		case v.Kind() == reflect.Map:
+			v.Set(reflect.ValueOf(map[string]string{"ticket": "T-1"}))
 		case v.Kind() == reflect.Slice:
 			walk(path+"[0]", func(c *promote.Change) reflect.Value { return at(c).Index(0) })
 			v.SetLen(0)

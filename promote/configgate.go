@@ -117,6 +117,9 @@ func (g ConfigGate) Validate(Pipeline) error {
 	return nil
 }
 
+// Reads returns that it depends on the digest and the environment alone, and on Change.Fast.
+func (ConfigGate) Reads() Reads { return ReadsHistory }
+
 // Check implements Gate. The files of the refusal stand in Missing.
 func (g ConfigGate) Check(ctx context.Context, c Change) error {
 	if c.passes() {

@@ -3,6 +3,7 @@ package promote
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -72,6 +73,7 @@ func (s *state) promote(r Request) (Entry, error) {
 	}
 	e, err := s.start(OpPromote, r.Target, r.Expect, r.Actor, r.Reason)
 	e.Version, e.Digest, e.Repository = b.Version, b.Digest, b.Repository
+	e.Facts = maps.Clone(r.Facts)
 	return e, err
 }
 

@@ -28,7 +28,9 @@ type Freeze struct {
 	Days []time.Weekday
 	// Start is the time of day at which it begins, and Length how long it lasts, at most a week:
 	// both by the clock on the wall, so that Friday 16:00 with 64 hours ends on Monday 08:00 even
-	// when the clocks change in between.
+	// when the clocks change in between. Where the clock shows the beginning twice the first one
+	// counts, where it shows the end twice the second one, and where it skips either, the moment
+	// at which it does.
 	Start, Length time.Duration
 	// Location is where the wall is. The default is UTC.
 	Location *time.Location
@@ -36,7 +38,7 @@ type Freeze struct {
 	Rollbacks bool
 }
 
-var _ Gate = FreezeGate{}
+var _ PureGate = FreezeGate{}
 
 // Name returns "freeze".
 func (FreezeGate) Name() string { return "freeze" }
@@ -75,9 +77,15 @@ func (g FreezeGate) Validate(p Pipeline) error {
 
 const day = 24 * time.Hour
 
-// Check implements Gate. Until of the refusal is when no freeze is in force any more, as far as a
-// year ahead.
-func (g FreezeGate) Check(_ context.Context, c Change) error {
+// Reads implements PureGate.
+func (FreezeGate) Reads() Reads { return 0 }
+
+// Check implements Gate.
+func (g FreezeGate) Check(_ context.Context, c Change) error { return g.Judge(c).answer() }
+
+// Judge implements PureGate. Until of the refusal is when no freeze is in force any more, as far as
+// a year ahead.
+func (g FreezeGate) Judge(c Change) *Refusal {
 	refusal := &Refusal{}
 	for _, f := range g.Freezes {
 		if end, ok := f.inForce(c, c.Time); ok {
@@ -128,13 +136,13 @@ func (f Freeze) inForce(c Change, t time.Time) (end time.Time, ok bool) {
 	}
 	year, month, today := t.In(location).Date()
 	for back := range 9 { // a week long, and begun late in the day
-		at := func(d time.Duration) time.Time {
-			return time.Date(year, month, today-back, 0, 0, int(d/time.Second), int(d%time.Second),
-				location)
+		first := time.Date(year, month, today-back, 0, 0, 0, 0, time.UTC)
+		if !slices.Contains(f.Days, first.Weekday()) {
+			continue
 		}
-		begin, stop := at(f.Start), at(f.Start+f.Length)
-		if !slices.Contains(f.Days, at(12*time.Hour).Weekday()) || t.Before(begin) ||
-			!t.Before(stop) {
+		begin, _ := onWall(first.Add(f.Start), location)
+		_, stop := onWall(first.Add(f.Start+f.Length), location)
+		if t.Before(begin) || !t.Before(stop) {
 			continue
 		}
 		if !f.Until.IsZero() && stop.After(f.Until) {
@@ -145,4 +153,35 @@ func (f Freeze) inForce(c Change, t time.Time) (end time.Time, ok bool) {
 		}
 	}
 	return end, !end.IsZero()
+}
+
+// onWall returns the first and the last time at which the clock on the wall of a location shows
+// the date and the time of day that wall has in UTC. They differ where clocks go back. A time that the clock skips is when it
+// skips it.
+func onWall(wall time.Time, location *time.Location) (first, last time.Time) {
+	const around = 48 * time.Hour // more than any offset and any change of one
+	for _, probe := range []time.Duration{-around, around} {
+		_, offset := wall.Add(probe).In(location).Zone()
+		at := wall.Add(-time.Duration(offset) * time.Second)
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	shows := func(t time.Time) bool {
+		_, offset := t.In(location).Zone()
+		return t.Add(time.Duration(offset) * time.Second).Equal(wall)
+	}
+	switch firstShows, lastShows := shows(first), shows(last); {
+	case firstShows && !lastShows:
+		last = first
+	case lastShows && !firstShows:
+		first = last
+	case !firstShows: // between the two the clock goes forward
+		_, skips := first.In(location).ZoneBounds()
+		first, last = skips, skips
+	}
+	return first, last
 }

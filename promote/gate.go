@@ -2,7 +2,6 @@ package promote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +13,8 @@ import (
 // gate have changed since.
 //
 // A gate that also has a method Validate(Pipeline) error is asked by New whether its settings fit
-// the pipeline.
+// the pipeline. One that has a method Reads() Reads is asked once more only when a fact that it
+// reads has changed.
 type Gate interface {
 	// Name names the gate in answers: one or two lower-case words.
 	Name() string
@@ -37,6 +37,8 @@ type Change struct {
 	// PreviousEnvironment is the one before the target's in the pipeline; empty for the first.
 	PreviousEnvironment string
 	Actor, Reason       string
+	// Facts are those of the request: see Request.Facts.
+	Facts map[string]string
 	// Time is when the gates are asked.
 	Time time.Time
 	// Builders are the actors that bound versions of the cluster to the digest, oldest first.
@@ -92,23 +94,17 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return strings.Join(r.Reasons, ", and ") }
 
+// answer returns r as the answer of a gate: a nil error for nil.
+func (r *Refusal) answer() error {
+	if r == nil {
+		return nil
+	}
+	return r
+}
+
 // passes reports whether c brings nothing to its target that has to be judged as a promotion is: a
 // retirement, and a fast rollback.
 func (c Change) passes() bool { return c.Op == OpRetire || c.Op == OpRollback && c.Fast }
-
-// Equal reports whether c and other hold the same facts, apart from the time of the question.
-func (c Change) Equal(other Change) bool {
-	return c.Op == other.Op && c.Target == other.Target && c.Version == other.Version &&
-		c.Digest == other.Digest &&
-		c.Repository == other.Repository && c.Current == other.Current &&
-		c.PreviousEnvironment == other.PreviousEnvironment &&
-		c.Actor == other.Actor && c.Reason == other.Reason &&
-		slices.Equal(c.Builders, other.Builders) && c.Back == other.Back &&
-		c.Left.Equal(other.Left) && c.Fast == other.Fast && c.Policy == other.Policy &&
-		c.Quarantine.equal(other.Quarantine) && c.Hold.equal(other.Hold) &&
-		slices.EqualFunc(c.Runs, other.Runs, Run.equal) &&
-		slices.EqualFunc(c.Reviews, other.Reviews, Review.equal)
-}
 
 func (r Run) equal(other Run) bool {
 	return r.Target == other.Target && r.Version == other.Version && r.From.Equal(other.From) &&
@@ -121,43 +117,23 @@ func (r Review) equal(other Review) bool {
 		r.Reason == other.Reason && r.Policy == other.Policy && r.Time.Equal(other.Time)
 }
 
-// askGates puts change to every gate and returns a *RefusedError with every answer that is not yes.
-func (p *Promoter) askGates(ctx context.Context, change Change) error {
-	refused := &RefusedError{Change: change, Gates: change.kept()}
-	for _, gate := range p.gates {
-		err := p.check(ctx, gate, change)
-		var refusal *Refusal
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return fmt.Errorf("%s %s: %s gate: %w", change.Op, change.Target, gate.Name(),
-				withCause(ctx, err))
-		case errors.As(err, &refusal):
-			refused.Gates = append(refused.Gates, GateRefusal{Gate: gate.Name(), Refusal: *refusal})
-		default:
-			reason := "could not be decided: " + err.Error()
-			refused.Gates = append(refused.Gates,
-				GateRefusal{Gate: gate.Name(), Refusal: Refusal{Reasons: []string{reason}},
-					Err: err})
-		}
-	}
-	if len(refused.Gates) > 0 {
-		return refused
-	}
-	return nil
-}
-
 // OrderGate lets a digest into an environment when it is live, or has been live, in the environment
 // before. Any digest may enter the first environment. A rollback passes: its digest has been there.
 type OrderGate struct{}
 
-var _ Gate = OrderGate{}
+var _ PureGate = OrderGate{}
 
 // Name returns "order".
 func (OrderGate) Name() string { return "order" }
 
+// Reads implements PureGate.
+func (OrderGate) Reads() Reads { return ReadsRunsBefore | ReadsHistory }
+
 // Check implements Gate.
-func (OrderGate) Check(_ context.Context, c Change) error {
+func (g OrderGate) Check(_ context.Context, c Change) error { return g.Judge(c).answer() }
+
+// Judge implements PureGate.
+func (OrderGate) Judge(c Change) *Refusal {
 	if c.passes() || c.PreviousEnvironment == "" {
 		return nil
 	}

@@ -3,6 +3,10 @@ package promote_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -178,6 +182,60 @@ func TestGatesAreAskedAgainWhenTheFactsChange(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, asked)
 	requireAgrees(t, t.Context(), p, w)
+}
+
+// careful is a gate that says what it reads.
+type careful struct {
+	gate
+	reads promote.Reads
+}
+
+func (g careful) Reads() promote.Reads { return g.reads }
+
+// Many tasks with one version begin at once: a gate is asked once a task, and one that does not say
+// what it reads once more for each task that came between.
+func TestGatesAreAskedOnceATask(t *testing.T) {
+	t.Parallel()
+	const tasks = 50
+	var asked, slow atomic.Int64
+	counts := func(n *atomic.Int64) gate {
+		return listens(func(promote.Change) {
+			n.Add(1)
+			runtime.Gosched()
+		})
+	}
+	all := promote.ReadsBuilders | promote.ReadsReviews | promote.ReadsRunsBefore |
+		promote.ReadsHistory
+	p, _ := setup(t, careful{counts(&asked), all}, counts(&slow))
+	var wg sync.WaitGroup
+	for n := range tasks {
+		wg.Go(func() {
+			r := request("test", "v1")
+			r.Task, r.Expect = fmt.Sprint("t", n), promote.None
+			_, err := p.Promote(t.Context(), r)
+			require.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, tasks, asked.Load())
+	require.GreaterOrEqual(t, slow.Load(), asked.Load())
+}
+
+// A quarantine that comes while the gates are asked holds, and asks no gate once more.
+func TestQuarantineWhileTheGatesAreAsked(t *testing.T) {
+	t.Parallel()
+	var p *promote.Promoter
+	asked := 0
+	var w *world
+	p, w = setup(t, listens(func(promote.Change) {
+		asked++
+		require.NoError(t, p.Quarantine(t.Context(), promote.QuarantineRequest{Digest: digest(1),
+			Actor: "sec", Reason: "CVE-1"}))
+	}))
+	_, err := p.Promote(t.Context(), request("test", "v1"))
+	require.ErrorContains(t, err, "quarantine gate")
+	require.Equal(t, 1, asked)
+	require.Empty(t, w.snapshot())
 }
 
 // Another writer is faster while the gates are asked.

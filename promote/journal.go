@@ -77,6 +77,8 @@ type Entry struct {
 	// Key, of a Started entry, is the request's idempotency key.
 	Key    string `json:"key,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Facts, of a Started entry, are those of the request.
+	Facts map[string]string `json:"facts,omitempty"`
 	// Error is the deployer's, cut to 4096 bytes, from the Restoring entry on, or a note's. Of a
 	// Waiting entry it says why the deployer cannot be asked.
 	Error string `json:"error,omitempty"`

@@ -64,6 +64,10 @@ type Request struct {
 	Actor string
 	// Reason may be empty.
 	Reason string
+	// Facts are for the gates of the embedder, such as a ticket and a commit: up to 32 of them,
+	// keys of up to 64 bytes and values of up to 1024. They stand in the journal.
+	// The default is none.
+	Facts map[string]string
 	// Override is why gates that refuse are to be overridden: an actor out of Config.Breakers may
 	// do so, and the Started entry's Note says which gates were not met. Quarantine cannot be
 	// overridden. Empty overrides nothing.
@@ -103,6 +107,7 @@ func (p *Promoter) checkRequest(ctx context.Context, r Request) error {
 		list.expect(r.Expect)
 		list.key(r.Key)
 		list.texts(r.Actor, r.Reason)
+		list.facts(r.Facts)
 		list.reason("override", r.Override)
 	})
 }
@@ -155,7 +160,11 @@ func (p *Promoter) Check(ctx context.Context, r Request) (err error) {
 	if err != nil {
 		return err
 	}
-	return p.ask(ctx, change)
+	asked, err := p.ask(ctx, change, nil)
+	if err != nil {
+		return err
+	}
+	return p.refused(asked)
 }
 
 // RollbackRequest asks for a digest that was live in the target's environment before.
@@ -226,7 +235,7 @@ type Review struct {
 // the configuration in the image, too, of the target, and of the rules in force: the pipeline,
 // Config.Rollback, and the settings of the gates for the environment. It holds until that digest
 // becomes current at the target: then it is used up. A gate of an embedder has its settings counted
-// by a method Policy(environment string) any that returns them as values for JSON.
+// by a method Policy(Target) any that returns them as values for JSON.
 func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 	defer p.watched("review", &err)()
 	err = p.checkTarget(ctx, "review", r.Target, &r.Version, func(list *problems) {
@@ -235,7 +244,7 @@ func (p *Promoter) Review(ctx context.Context, r Review) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Policy = p.policy(r.Environment)
+	r.Policy = p.policy(r.Target)
 	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) {
 		e, err := s.review(r)
 		return e, true, err

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// SameActor reports whether two names are of one person: spaces around them and the case of their
-// letters do not count. Everything in this package that compares actors does so by it.
+// SameActor reports whether two names are of one person: spaces around them, the case of their
+// letters, characters that show nothing, and whether an accent is a character of its own (Unicode's
+// forms NFC and NFD) do not count. Everything in this package that compares actors does so by it.
 func SameActor(a, b string) bool {
-	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
+	return a == b || strings.EqualFold(names.Person(a), names.Person(b))
 }
 
 // among reports whether actor is one of list.
@@ -32,14 +35,14 @@ func people(list []string) []string {
 	return once
 }
 
-// policy names the rules in force for an environment: it changes with the pipeline, with the names
+// policy names the rules in force at a target: it changes with the pipeline, with the names
 // of the gates, and with the settings of those that have a method Policy.
-func (p *Promoter) policy(environment string) string {
+func (p *Promoter) policy(t Target) string {
 	rules := []any{p.pipeline, p.rollback}
 	for _, gate := range p.gates {
 		rules = append(rules, gate.Name())
-		if g, ok := gate.(interface{ Policy(environment string) any }); ok {
-			rules = append(rules, g.Policy(environment))
+		if g, ok := gate.(interface{ Policy(Target) any }); ok {
+			rules = append(rules, g.Policy(t))
 		}
 	}
 	text, err := json.Marshal(rules)

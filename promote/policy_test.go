@@ -295,3 +295,66 @@ func TestWeeklyFreezeAgainstOracle(t *testing.T) {
 		}
 	})
 }
+
+// A weekly freeze near a change of clocks is in force exactly when the clock on the wall has shown
+// its beginning and will still show a time before its end.
+func TestWeeklyFreezeWhenClocksChange(t *testing.T) {
+	t.Parallel()
+	const step = 5 * time.Minute
+	type changing struct {
+		location *time.Location
+		at       time.Time
+	}
+	var changes []changing
+	for _, name := range []string{"Europe/Berlin", "America/New_York", "America/St_Johns",
+		"Australia/Lord_Howe", "Africa/Casablanca", "America/Santiago", "Asia/Beirut",
+		"Pacific/Chatham", "America/Havana", "Pacific/Apia", "Asia/Kathmandu"} {
+		location, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		at := time.Date(2011, 1, 1, 0, 0, 0, 0, location)
+		for {
+			if _, at = at.ZoneBounds(); at.IsZero() || at.Year() > 2030 {
+				break
+			}
+			changes = append(changes, changing{location, at})
+		}
+	}
+	require.Greater(t, len(changes), 200)
+	wall := func(t time.Time) time.Time {
+		_, offset := t.Zone()
+		return t.UTC().Add(time.Duration(offset) * time.Second)
+	}
+	steps := func(from, to time.Duration) *rapid.Generator[time.Duration] {
+		return rapid.Map(rapid.IntRange(int(from/step), int(to/step)),
+			func(n int) time.Duration { return time.Duration(n) * step })
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		c := rapid.SampledFrom(changes).Draw(rt, "change")
+		begin := c.at.Add(steps(-30*time.Hour, 5*time.Hour).Draw(rt, "begin"))
+		now := c.at.Add(steps(-5*time.Hour, 30*time.Hour).Draw(rt, "now"))
+		shown := wall(begin)
+		day := shown.Truncate(24 * time.Hour)
+		f := promote.Freeze{Reason: "r", Location: c.location, Days: []time.Weekday{day.Weekday()},
+			Start: shown.Sub(day), Length: steps(step, 40*time.Hour).Draw(rt, "length")}
+		highest, lowest := wall(now), wall(now)
+		for at := now.Add(-25 * time.Hour); at.Before(now); at = at.Add(step) {
+			if w := wall(at); w.After(highest) {
+				highest = w
+			}
+		}
+		for at := now; at.Before(now.Add(25 * time.Hour)); at = at.Add(step) {
+			if w := wall(at); w.Before(lowest) {
+				lowest = w
+			}
+		}
+		frozen := false
+		for week := -1; week <= 1; week++ {
+			from := shown.AddDate(0, 0, 7*week)
+			frozen = frozen || !highest.Before(from) && lowest.Before(from.Add(f.Length))
+		}
+		err := promote.FreezeGate{Freezes: []promote.Freeze{f}}.Check(t.Context(),
+			promote.Change{Target: in("test"), Time: now})
+		require.Equal(rt, frozen, err != nil, "%s, clocks change at %s, now %s: %v", f.Start, c.at,
+			now, err)
+	})
+}

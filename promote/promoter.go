@@ -186,7 +186,7 @@ func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool,
 
 // start asks the gates about the change that decide wants and, when all let it pass, writes its
 // Started entry. The gates are asked outside the lock, so they are asked again when the facts
-// passed to them have changed since. A caller that expects Any is held to the deployment that was
+// passed to them have changed since: those gates that read such a fact. A caller that expects Any is held to the deployment that was
 // current at the beginning. A request whose key an earlier change has gets the ID of that one, and
 // one that has nothing to do an empty ID.
 func (p *Promoter) start(ctx context.Context, q asking,
@@ -209,12 +209,17 @@ func (p *Promoter) start(ctx context.Context, q asking,
 	if q.Expect == Any {
 		q.Expect = cmp.Or(change.Current, None)
 	}
+	var earlier *answers
 	for {
-		note, err := p.override(q, p.ask(ctx, change))
+		asked, err := p.ask(ctx, change, earlier)
 		if err != nil {
 			return "", nil, err
 		}
-		asked := change
+		earlier = &asked
+		note, err := p.override(q, p.refused(asked))
+		if err != nil {
+			return "", nil, err
+		}
 		started, w, err := p.launch(ctx, func(s *state) (Entry, bool, error) {
 			var err error
 			wanted, err = ask(s)
@@ -223,7 +228,7 @@ func (p *Promoter) start(ctx context.Context, q asking,
 			}
 			change = s.change(p.pipeline, wanted)
 			return wanted, err == nil && wanted.Kind == Started && wanted.Seq == 0 &&
-				change.Equal(asked), err
+				p.hold(asked, change), err
 		})
 		switch {
 		case err != nil || started.Kind == Started:
@@ -241,14 +246,4 @@ func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, erro
 		change = s.change(p.pipeline, e)
 	})
 	return e, change, errors.Join(viewErr, err)
-}
-
-// ask puts the change to the gates.
-func (p *Promoter) ask(ctx context.Context, change Change) error {
-	if now := p.now().UTC(); now.After(change.Time) { // else another clock is ahead of this one
-		change.Time = now
-	}
-	change.Fast = p.rollback.fast(change)
-	change.Policy = p.policy(change.Environment)
-	return p.askGates(ctx, change)
 }

@@ -2,7 +2,6 @@ package promote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -146,66 +145,4 @@ func (r RollbackRule) problems() (list problems) {
 func (r RollbackRule) fast(c Change) bool {
 	return c.Op == OpRollback && (c.Back <= max(1, r.Versions) ||
 		r.Within > 0 && c.Time.Sub(c.Left) <= r.Within)
-}
-
-// Explanation is everything that stands between a request and its start.
-type Explanation struct {
-	// Change are the facts that the gates have judged.
-	Change Change
-	// Conflict is not nil when the target is not as expected, or has a change under way.
-	Conflict *ConflictError
-	// Gates are all those that do not let it pass.
-	Gates []GateRefusal
-	// Opens is when every gate will let it pass with nothing done about it: zero when they do now,
-	// and when that is not known.
-	Opens time.Time
-}
-
-// Passes reports whether Start would begin the change.
-func (e Explanation) Passes() bool { return e.Conflict == nil && len(e.Gates) == 0 }
-
-// explain sums up the answers; it is pure.
-func explain(c Change, conflict *ConflictError, refusals []GateRefusal) Explanation {
-	e := Explanation{Change: c, Conflict: conflict, Gates: refusals}
-	for _, g := range refusals {
-		if g.Until.IsZero() {
-			e.Opens = time.Time{}
-			break
-		}
-		if g.Until.After(e.Opens) {
-			e.Opens = g.Until
-		}
-	}
-	return e
-}
-
-// Explain asks every gate about a promotion, also while another change of the target is under way
-// or something else is current than expected, and changes nothing.
-func (p *Promoter) Explain(ctx context.Context, r Request) (_ Explanation, err error) {
-	defer p.watched("explain", &err)()
-	if err := p.checkRequest(ctx, r); err != nil {
-		return Explanation{}, err
-	}
-	var conflict *ConflictError
-	_, change, err := p.preview(ctx, func(s *state) (Entry, error) {
-		e, err := s.promote(r)
-		if errors.As(err, &conflict) {
-			e.Op, e.Target, e.Actor, e.Reason = OpPromote, r.Target, r.Actor, r.Reason
-			if now := s.place(r.Target).current; now != nil {
-				e.Previous = now.Digest
-			}
-			return e, nil
-		}
-		return e, err
-	})
-	if err != nil {
-		return Explanation{}, err
-	}
-	var refused *RefusedError
-	if err := p.ask(ctx, change); errors.As(err, &refused) {
-		return explain(refused.Change, conflict, refused.Gates), nil
-	} else if err != nil {
-		return Explanation{}, err
-	}
-	return explain(change, conflict, nil), nil
 }

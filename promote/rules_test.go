@@ -185,7 +185,7 @@ func TestRulesHold(t *testing.T) {
 		return err
 	}
 
-	review(p, "v2", true, "bob", "Bob", " BOB ")
+	review(p, "v2", true, "bob", "Bob", " BOB ", "bo\u200bb")
 	require.ErrorContains(t, ask("v2", "alice"), "has 1", "one person by three names")
 	require.ErrorContains(t, ask("v2", "BOB"), "asks for it")
 	review(p, "v1-again", true, "Mallory", "bob")
@@ -295,6 +295,118 @@ func TestClockBehindTheJournal(t *testing.T) {
 	require.Equal(t, now, history[1].Time)
 }
 
+// Explain asks about later times: a freeze that begins meanwhile and an approval that expires count.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	asked := promote.Change{Op: promote.OpPromote, Target: in("sandbox"), Version: "v1",
+		Digest: digest(1), PreviousEnvironment: "test", Actor: "alice", Time: now,
+		Runs: []promote.Run{{Target: in("test"), From: now.Add(-time.Hour)}}}
+	soak := promote.SoakGate{Times: map[string]time.Duration{"sandbox": 3 * time.Hour}}
+	freeze := promote.FreezeGate{Freezes: []promote.Freeze{{Reason: "sale",
+		From: now.Add(time.Hour), Until: now.Add(10 * time.Hour)}}}
+	approval := promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{
+		"sandbox": {Count: 1, Within: 5 * time.Hour}}}
+	review := promote.Review{Target: in("sandbox"), Actor: "bob", Approve: true, Time: now}
+	h := time.Hour
+	for name, c := range map[string]struct {
+		change  func(*promote.Change)
+		gates   []promote.Gate
+		answers map[string]error
+		unmet   []string
+		opens   time.Duration // after now; zero where it is not known or open
+	}{
+		"nothing to ask": {},
+		"soaks":          {gates: []promote.Gate{soak}, unmet: []string{"soak"}, opens: 2 * h},
+		"soaks into a freeze": {gates: []promote.Gate{soak, freeze}, unmet: []string{"soak"},
+			opens: 10 * h},
+		"approved until after the soak": {gates: []promote.Gate{soak, approval},
+			change: func(c *promote.Change) { c.Reviews = []promote.Review{review} },
+			unmet:  []string{"soak"}, opens: 2 * h},
+		"approval expires in the freeze": {gates: []promote.Gate{soak, freeze, approval},
+			change: func(c *promote.Change) { c.Reviews = []promote.Review{review} },
+			unmet:  []string{"soak"}},
+		"quarantine": {change: func(c *promote.Change) {
+			c.Quarantine = promote.Hold{Actor: "sec", Reason: "CVE-1", Since: now}
+		}, gates: []promote.Gate{soak}, unmet: []string{"quarantine", "soak"}},
+		"hold": {change: func(c *promote.Change) {
+			c.Hold = promote.Hold{Actor: "ops", Reason: "5xx", Since: now}
+		}, unmet: []string{"hold"}},
+		"a gate with I/O said until when": {gates: []promote.Gate{says("window", nil), soak},
+			answers: map[string]error{"window": &promote.Refusal{Reasons: []string{"closed"},
+				Until: now.Add(4 * h)}}, unmet: []string{"window", "soak"}, opens: 4 * h},
+		"a gate with I/O could not decide": {gates: []promote.Gate{says("registry", nil), soak},
+			answers: map[string]error{"registry": fmt.Errorf("away")},
+			unmet:   []string{"registry", "soak"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			change := asked
+			if c.change != nil {
+				c.change(&change)
+			}
+			var answers []promote.Answer
+			for _, gate := range c.gates {
+				answers = append(answers, promote.Answer{Gate: gate, Err: c.answers[gate.Name()]})
+			}
+			e := promote.Explain(change, nil, answers)
+			var unmet []string
+			for _, g := range e.Gates {
+				unmet = append(unmet, g.Gate)
+				require.NotEmpty(t, g.Reasons)
+			}
+			require.Equal(t, c.unmet, unmet)
+			require.Equal(t, change, e.Change)
+			require.Equal(t, len(c.unmet) == 0, e.Passes())
+			var opens time.Time
+			if c.opens > 0 {
+				opens = now.Add(c.opens)
+			}
+			require.Equal(t, opens, e.Opens)
+		})
+	}
+	conflict := &promote.ConflictError{Target: in("sandbox"), InProgress: true}
+	e := promote.Explain(asked, conflict, nil)
+	require.False(t, e.Passes())
+	require.Same(t, conflict, e.Conflict)
+}
+
+// Gates read what the request says about itself.
+func TestFacts(t *testing.T) {
+	t.Parallel()
+	ticket := gateFunc(func(_ context.Context, c promote.Change) error {
+		if c.Environment == "sandbox" && c.Facts["ticket"] == "" {
+			return &promote.Refusal{Reasons: []string{"no ticket"}}
+		}
+		return nil
+	})
+	p, _ := setup(t, ticket)
+	r := request("sandbox", "v1")
+	_, err := p.Promote(t.Context(), r)
+	require.ErrorContains(t, err, "no ticket")
+	r.Facts = map[string]string{"ticket": "T-1"}
+	e, err := p.Explain(t.Context(), r)
+	require.NoError(t, err)
+	require.True(t, e.Passes())
+	_, err = p.Promote(t.Context(), r)
+	require.NoError(t, err)
+	r.Facts["ticket"] = "T-2" // the caller's map stays the caller's
+	history, err := p.History(t.Context(), in("sandbox"))
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"ticket": "T-1"}, history[0].Facts)
+	many := map[string]string{}
+	for n := range 33 {
+		many[fmt.Sprint(n)] = ""
+	}
+	for _, bad := range []map[string]string{{"": "x"}, {"\xff": "x"}, {"a": "\xff"},
+		{"a": string(make([]byte, 1025))}, {string(make([]byte, 65)): ""}, many} {
+		r.Facts = bad
+		_, err := p.Start(t.Context(), r)
+		require.ErrorIs(t, err, promote.ErrInvalid)
+		require.ErrorContains(t, err, "facts")
+	}
+}
+
 // No order of requests by one identity, however it writes its name, brings a digest to an
 // environment that needs the approval of another one.
 func TestOneIdentityAlone(t *testing.T) {
@@ -310,8 +422,8 @@ func TestOneIdentityAlone(t *testing.T) {
 			require.NoError(rt, p.Bind(ctx, binding(fmt.Sprint("v", n), digest(n))))
 		}
 		for range rapid.IntRange(1, 40).Draw(rt, "length") {
-			me := rapid.SampledFrom([]string{"mallory", "Mallory", " mallory", "MALLORY "}).Draw(rt,
-				"name")
+			me := rapid.SampledFrom([]string{"zoë", "Zoë", " zoe\u0308", "ZOE\u0308 ", "zo\u200bë",
+				"\u2003zoë"}).Draw(rt, "name")
 			target := in(rapid.SampledFrom(promote.DefaultPipeline()).Draw(rt, "environment"))
 			n := rapid.IntRange(1, 3).Draw(rt, "n")
 			version := fmt.Sprint("v", n)

@@ -18,7 +18,7 @@ type SoakGate struct {
 	Times map[string]time.Duration
 }
 
-var _ Gate = SoakGate{}
+var _ PureGate = SoakGate{}
 
 // Name returns "soak".
 func (SoakGate) Name() string { return "soak" }
@@ -38,11 +38,17 @@ func (g SoakGate) Validate(p Pipeline) error {
 }
 
 // Policy returns the time for an environment.
-func (g SoakGate) Policy(environment string) any { return g.Times[environment] }
+func (g SoakGate) Policy(t Target) any { return g.Times[t.Environment] }
 
-// Check implements Gate. Until of the refusal is set while the digest is live in the environment
+// Reads implements PureGate.
+func (SoakGate) Reads() Reads { return ReadsRunsBefore | ReadsHistory }
+
+// Check implements Gate.
+func (g SoakGate) Check(_ context.Context, c Change) error { return g.Judge(c).answer() }
+
+// Judge implements PureGate. Until of the refusal is set while the digest is live in the environment
 // before.
-func (g SoakGate) Check(_ context.Context, c Change) error {
+func (g SoakGate) Judge(c Change) *Refusal {
 	soak, ok := g.Times[c.Environment]
 	if !ok || c.passes() {
 		return nil

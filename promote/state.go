@@ -14,6 +14,13 @@ const maxText = 4096
 // maxKey limits an idempotency key, in bytes.
 const maxKey = 128
 
+// The limits of Request.Facts, in number and bytes.
+const (
+	maxFacts   = 32
+	maxFactKey = 64
+	maxFact    = 1024
+)
+
 // state is the sum of a journal's entries. It has no clock, no lock and no I/O: apply is the
 // only way to change it, and the decisions (decide.go) turn it and a request into the next entry.
 type state struct {
@@ -247,7 +254,8 @@ func (s *state) knows(t Target) bool {
 func (s *state) change(p Pipeline, e Entry) Change {
 	change := Change{Time: s.last, Op: e.Op, Target: e.Target, Version: e.Version, Digest: e.Digest,
 		Repository: e.Repository, Current: e.Previous,
-		PreviousEnvironment: p.Previous(e.Environment), Actor: e.Actor, Reason: e.Reason}
+		PreviousEnvironment: p.Previous(e.Environment), Actor: e.Actor, Reason: e.Reason,
+		Facts: e.Facts}
 	if c := s.clusters[e.Cluster]; c != nil {
 		for _, b := range c.versions {
 			if b.Digest == e.Digest {

@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"the settings fit the pipeline", fits},
 		{"changes pass", passes},
 		{"a refusal has reasons", refuses},
+		{"a pure gate judges as it checks", judges},
 		{"the change stays as it was", leavesAlone},
 		{"changes side by side", sideBySide},
 		{"a cancelled call decides or returns the cause", cancelled},
@@ -97,6 +98,20 @@ func refuses(t *testing.T, h Harness) {
 		}
 		if !refusal.Until.IsZero() && !refusal.Until.After(c.Time) {
 			t.Errorf("%s: refused until %s, asked at %s", name, refusal.Until, c.Time)
+		}
+	}
+}
+
+func judges(t *testing.T, h Harness) {
+	gate, ok := h.Gate.(promote.PureGate)
+	if !ok {
+		return
+	}
+	for name, c := range h.all() {
+		var want *promote.Refusal
+		errors.As(gate.Check(t.Context(), c), &want)
+		if got := gate.Judge(c); !reflect.DeepEqual(want, got) {
+			t.Errorf("%s: judges %+v, checks %+v", name, got, want)
 		}
 	}
 }
