@@ -19,6 +19,7 @@ var suites = map[string]string{
 	"promote.Deployer":          "promote/deployertest",
 	"promote.Gate":              "promote/gatetest",
 	"promote.Journal":           "promote/journaltest",
+	"promote.PureGate":          "promote/gatetest",
 	"promote/rollout.Instances": "promote/rollout/rollouttest",
 	"promote/rollout.Records":   "promote/rollout/rollouttest",
 	"promote/rollout.Routes":    "promote/rollout/rollouttest",
