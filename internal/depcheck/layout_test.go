@@ -70,9 +70,11 @@ var uncovered = map[string]string{
 		"nothing imports it",
 	"internal/testbed/tools/buildkit":   "pins programs that make tools builds with -mod=readonly",
 	"internal/testbed/tools/consul":     "as above",
+	"internal/testbed/tools/containerd": "as above",
 	"internal/testbed/tools/crane":      "as above",
 	"internal/testbed/tools/etcd":       "as above",
 	"internal/testbed/tools/kubernetes": "as above",
+	"internal/testbed/tools/runc":       "as above",
 	"internal/testbed/tools/toxiproxy":  "as above",
 }
 

@@ -3,6 +3,7 @@
 package testbed
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -90,21 +91,26 @@ func undoCNI(network string) error {
 }
 
 // undoShims removes the sockets of the processes that held containers, which are named in
-// containerd's directory of state.
+// containerd's directory of state: as text in address by containerd 1, as JSON in bootstrap.json by
+// containerd 2.
 func undoShims(state string) error {
-	names, err := filepath.Glob(state + "/*/*/*/address")
-	if err != nil {
-		return err
-	}
 	var errs []error
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if socket, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "unix://"); ok {
-			if err = os.Remove(socket); errors.Is(err, fs.ErrNotExist) {
-				err = nil
-			}
-		}
+	for _, record := range []string{"address", "bootstrap.json"} {
+		names, err := filepath.Glob(state + "/*/*/*/" + record)
 		errs = append(errs, err)
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			bootstrap := struct{ Address string }{Address: strings.TrimSpace(string(text))}
+			if err == nil && filepath.Ext(name) == ".json" {
+				err = json.Unmarshal(text, &bootstrap)
+			}
+			if socket, ok := strings.CutPrefix(bootstrap.Address, "unix://"); err == nil && ok {
+				if err = os.Remove(socket); errors.Is(err, fs.ErrNotExist) {
+					err = nil
+				}
+			}
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

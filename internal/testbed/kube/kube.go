@@ -33,8 +33,9 @@ type Cluster struct {
 	Namespace  string // this test's own; it goes with the test
 	HostIP     string // at which pods reach this machine
 
-	// containerd's directory of registries; empty with a cluster that the test did not make
-	hosts string
+	// of the first node's owner; empty with a cluster that the test did not make
+	dir     string
+	machine *machine
 }
 
 // Start returns a Kubernetes: API server with RBAC, controller manager, scheduler and a kubelet on
@@ -48,7 +49,7 @@ func Start(t testing.TB) *Cluster {
 		m := kubeMachine(t)
 		o := testbed.Share(t, "kubernetes", m.start)
 		testbed.ShowLogs(t, o.Dir)
-		k.Kubeconfig, k.hosts = filepath.Join(o.Dir, kubeconfigFile), filepath.Join(o.Dir, hostsDir)
+		k.Kubeconfig, k.dir, k.machine = filepath.Join(o.Dir, kubeconfigFile), o.Dir, m
 	}
 	var err error
 	if k.Config, err = clientcmd.BuildConfigFromFlags("", k.Kubeconfig); err != nil {
@@ -154,10 +155,10 @@ func (k *Cluster) describe(ctx context.Context) string {
 // with a cluster that the test did not make: its administrator decides.
 func (k *Cluster) Trust(t testing.TB, registry string) {
 	t.Helper()
-	if k.hosts == "" {
+	if k.dir == "" {
 		return
 	}
-	dir := filepath.Join(k.hosts, registry)
+	dir := filepath.Join(k.dir, hostsDir, registry)
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "hosts.toml"),

@@ -159,6 +159,22 @@ func TestRBACHolds(t *testing.T) {
 // code from an rsync daemon, and the built image runs.
 func TestBuildKitBuildsInAJob(t *testing.T) {
 	t.Parallel()
+	yes, no, unmasked := true, false, corev1.UnmaskedProcMount
+	t.Run("privileged", func(t *testing.T) {
+		t.Parallel()
+		buildInAJob(t, nil, &corev1.SecurityContext{Privileged: &yes})
+	})
+	t.Run("user namespace", func(t *testing.T) {
+		t.Parallel()
+		buildInAJob(t, &no, &corev1.SecurityContext{
+			Capabilities:   &corev1.Capabilities{Add: []corev1.Capability{"SYS_ADMIN"}},
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined},
+			ProcMount:      &unmasked,
+		})
+	})
+}
+
+func buildInAJob(t *testing.T, hostUsers *bool, security *corev1.SecurityContext) {
 	k := kube.Start(t)
 	oci := registry.Start(t, k.HostIP)
 	k.Trust(t, oci.Addr)
@@ -185,12 +201,12 @@ exec buildctl build --frontend dockerfile.v0 --local context=/build --local dock
 		},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	privileged := true
 	_, err = k.Client.BatchV1().Jobs(k.Namespace).Create(t.Context(), job("build", corev1.PodSpec{
+		HostUsers: hostUsers,
 		Containers: []corev1.Container{{
 			Name: "main", Image: image.Builder(t, oci.Addr),
 			Command:         []string{"sh", "/build/build.sh"},
-			SecurityContext: &corev1.SecurityContext{Privileged: &privileged},
+			SecurityContext: security,
 			VolumeMounts: []corev1.VolumeMount{{Name: "build", MountPath: "/build"},
 				{Name: "state", MountPath: "/var/lib/buildkit"}},
 		}},

@@ -22,8 +22,8 @@ var kubeletSysctls = []string{
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// remember records the changes that containerd and the kubelet make outside of the owner's
-// directory.
+// remember records the changes that containerd and the kubelet of a cluster's first node make
+// outside of the owner's directory.
 func (n *node) remember() error {
 	if _, err := os.Stat(filepath.Join(testbed.KubeletDir,
 		"device-plugins/kubelet.sock")); err == nil {
@@ -47,7 +47,12 @@ func (n *node) remember() error {
 			}
 		}
 	}
-	n.cgroup = fmt.Sprintf("/sluice-testbed-kube-%d", os.Getpid())
+	return n.grouped()
+}
+
+// grouped makes the cgroup of the node's pods.
+func (n *node) grouped() error {
+	n.cgroup = fmt.Sprintf("/sluice-testbed-kube-%d-%s", os.Getpid(), n.name)
 	return errors.Join(n.owner.Record("logs", n.owner.Dir), n.owner.Record("cgroup", n.cgroup),
 		testbed.MakeCgroup(n.cgroup))
 }
@@ -80,34 +85,39 @@ func (n *node) containerd() error {
 		return err
 	}
 	n.socket = filepath.Join(dir, "sock")
-	config := fmt.Sprintf(`version = 2
+	config := fmt.Sprintf(`version = 3
 root = "%[1]s/root"
 state = "%[1]s/state"
-disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.btrfs"]
+disabled_plugins = ["io.containerd.nri.v1.nri"]
 [grpc]
   address = "%[2]s"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "%[3]s"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "%[1]s/opt"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "%[4]s"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "%[3]s"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "%[6]s"
+[plugins."io.containerd.cri.v1.runtime"]
   # without it runc cannot start a pod where the parent may not lower its own value
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "%[4]s"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-    options = {Root = "%[1]s/runc"}
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "%[5]s"
+    runtime_path = "%[7]s"
+    options = {Root = "%[1]s/runc", BinaryName = "%[8]s"}
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["%[5]s"]
     conf_dir = "%[1]s/cni"
-  [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "%[6]s"
-`, dir, n.socket, image.Pause, snapshotter, n.cni, n.path(hostsDir))
+`, dir, n.socket, image.Pause, snapshotter, n.cni, n.shared(hostsDir),
+		n.program["containerd-shim-runc-v2"], n.program["runc"])
 	network := fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "%[1]s", "plugins": [
   {"type": "bridge", "bridge": "%[1]s", "ipam": {"type": "host-local", "dataDir": "%[2]s/addresses",
     "ranges": [[{"subnet": "%[3]s", "gateway": "%[4]s"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 `, n.Bridge, dir, n.Prefix, n.IP)
 	err = errors.Join(
-		os.MkdirAll(n.path(hostsDir), 0o755),
+		os.MkdirAll(n.shared(hostsDir), 0o755),
 		os.Mkdir(filepath.Join(dir, "cni"), 0o755),
 		os.WriteFile(filepath.Join(dir, "cni", "pods.conflist"), []byte(network), 0o644),
 		os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o644),
@@ -158,17 +168,19 @@ failSwapOn: false
 failCgroupV1: false
 enforceNodeAllocatable: []
 evictionHard: {memory.available: 100Mi, nodefs.available: "1%%", imagefs.available: "1%%"}
-localStorageCapacityIsolation: false
+containerLogMaxSize: 1Mi
+containerLogMaxFiles: 3
 makeIPTablesUtilChains: false
 podLogsDir: %[5]s/logs
 volumePluginDir: %[5]s/volume-plugins
-`, n.socket, n.IP, port[0], n.cgroup, dir, n.path(kubeletClientCert))
+`, n.socket, n.IP, port[0], n.cgroup, dir, n.shared(kubeletClientCert))
 	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}
-	return n.service("kubelet", testbed.Listens(n.IP+":"+port[0]), "--config",
+	n.agent, err = n.service("kubelet", testbed.Listens(n.IP+":"+port[0]), "--config",
 		filepath.Join(dir, "config.yaml"),
-		"--kubeconfig", n.path(kubeconfigFile), "--root-dir", filepath.Join(dir, "root"),
-		"--cert-dir", filepath.Join(dir, "pki"),
-		"--hostname-override", "testbed", "--node-ip", n.IP)
+		"--kubeconfig", n.shared(kubeconfigFile), "--root-dir", filepath.Join(dir, "root"),
+		"--cert-dir", filepath.Join(dir, "pki"), "--register-with-taints", n.taint,
+		"--hostname-override", n.name, "--node-ip", n.IP)
+	return err
 }

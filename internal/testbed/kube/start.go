@@ -50,11 +50,10 @@ func kubeMachine(t testing.TB) *machine {
 	testbed.NeedRoot(t, "Kubernetes")
 	m := &machine{program: map[string]string{}}
 	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager",
-		"kube-scheduler", "kubelet"} {
+		"kube-scheduler", "kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc"} {
 		m.program[name] = testbed.NeedTool(t, name)
 	}
-	for name, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd",
-		"runc": "runc", "ip": "iproute2", "busybox": "busybox-static"} {
+	for name, pkg := range map[string]string{"ip": "iproute2", "busybox": "busybox-static"} {
 		m.program[name] = testbed.NeedProgram(t, name, pkg)
 	}
 	m.cni = "/usr/lib/cni"
@@ -64,7 +63,7 @@ func kubeMachine(t testing.TB) *machine {
 
 // start starts everything and returns when the node is ready.
 func (m *machine) start(o *testbed.Owner) error {
-	n := &node{machine: m, owner: o}
+	n := &node{machine: m, owner: o, name: firstNode, cluster: o.Dir}
 	for _, step := range []func() error{
 		n.remember, n.bridged, n.credentials, n.controlPlane, n.containerd, n.kubelet, n.ready} {
 		if err := step(); err != nil {
@@ -74,28 +73,35 @@ func (m *machine) start(o *testbed.Owner) error {
 	return nil
 }
 
-// node is one Kubernetes while it is started.
+// firstNode is the name of the node that each cluster has.
+const firstNode = "testbed"
+
+// node is one node of Kubernetes while it is started; the first one starts the control plane too.
 type node struct {
 	*machine
-	owner *testbed.Owner
+	owner   *testbed.Owner
+	name    string
+	taint   string // as the kubelet's option has it; empty for the first node
+	cluster string // directory of the first node's owner
 
 	*hosts.Network // of the pods
 
 	cgroup string
-	socket string // of containerd
-	certs  string // directory of the API server's certificate
-	api    string // its URL
+	socket string           // of containerd
+	certs  string           // directory of the API server's certificate
+	api    string           // its URL
+	agent  *testbed.Process // the kubelet
 }
 
 // service runs one of the processes in a directory of its own.
-func (n *node) service(name string, ready func(context.Context) error, args ...string) error {
+func (n *node) service(name string, ready func(context.Context) error,
+	args ...string) (*testbed.Process, error) {
 	dir, err := n.owner.MakeDir(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = testbed.StartShared(dir, testbed.Command{Name: name, Path: n.program[name], Args: args,
+	return testbed.StartShared(dir, testbed.Command{Name: name, Path: n.program[name], Args: args,
 		Ready: ready})
-	return err
 }
 
 // credentials makes the key that signs service accounts' tokens, the administrator's token and the
@@ -112,6 +118,7 @@ func (n *node) credentials() error {
 	token := rand.Text()
 	return errors.Join(
 		n.kubeletClient(),
+		n.secret("audit-policy.yaml", []byte(auditPolicy)),
 		n.secret("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
 			Bytes: x509.MarshalPKCS1PrivateKey(key)})),
 		n.secret("sa.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
@@ -121,6 +128,9 @@ func (n *node) credentials() error {
 }
 
 func (n *node) path(name string) string { return filepath.Join(n.owner.Dir, name) }
+
+// shared is the path of a file that all nodes of the cluster use.
+func (n *node) shared(name string) string { return filepath.Join(n.cluster, name) }
 
 func (n *node) secret(name string, data []byte) error {
 	return os.WriteFile(n.path(name), data, 0o600)
@@ -164,7 +174,7 @@ func (n *node) controlPlane() error {
 	}
 	client, peer := "http://127.0.0.1:"+port[0], "http://127.0.0.1:"+port[1]
 	// The data of etcd need not outlive this machine, so etcd does not wait for the disk.
-	err = n.service("etcd", testbed.Listens("127.0.0.1:"+port[0]), "--data-dir",
+	_, err = n.service("etcd", testbed.Listens("127.0.0.1:"+port[0]), "--data-dir",
 		n.path("etcd-data"), "--unsafe-no-fsync",
 		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls",
 		peer,
@@ -173,7 +183,7 @@ func (n *node) controlPlane() error {
 		return err
 	}
 	n.certs, n.api = n.path("certs"), "https://127.0.0.1:"+port[2]
-	err = n.service("kube-apiserver", n.answers, "--etcd-servers", client,
+	_, err = n.service("kube-apiserver", n.answers, "--etcd-servers", client,
 		"--service-cluster-ip-range", "10.96.0.0/16",
 		"--cert-dir", n.certs, "--token-auth-file", n.path("tokens.csv"), "--authorization-mode",
 		"RBAC", "--anonymous-auth=false",
@@ -184,7 +194,8 @@ func (n *node) controlPlane() error {
 		"--advertise-address", n.IP, "--external-hostname", "localhost", "--allow-privileged=true",
 		"--kubelet-preferred-address-types", "InternalIP", "--kubelet-client-certificate",
 		n.path(kubeletClientCert),
-		"--kubelet-client-key", n.path(kubeletClientKey), "--endpoint-reconciler-type", "none")
+		"--kubelet-client-key", n.path(kubeletClientKey), "--endpoint-reconciler-type", "none",
+		"--audit-policy-file", n.path("audit-policy.yaml"), "--audit-log-path", n.path(auditFile))
 	if err != nil {
 		return err
 	}
@@ -201,8 +212,9 @@ func (n *node) controlPlane() error {
 		"127.0.0.1", "--secure-port", port[4],
 		"--cert-dir", n.path("scheduler-certs"),
 	}
-	return errors.Join(n.service("kube-controller-manager", nil, manager...),
-		n.service("kube-scheduler", nil, scheduler...))
+	_, managed := n.service("kube-controller-manager", nil, manager...)
+	_, scheduled := n.service("kube-scheduler", nil, scheduler...)
+	return errors.Join(managed, scheduled)
 }
 
 // answers is nil once the API server is ready, and leaves the kubeconfig then.
@@ -228,7 +240,7 @@ func (n *node) answers(ctx context.Context) error {
 }
 
 func (n *node) client() (*kubernetes.Clientset, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", n.path(kubeconfigFile))
+	config, err := clientcmd.BuildConfigFromFlags("", n.shared(kubeconfigFile))
 	if err != nil {
 		return nil, err
 	}
@@ -244,24 +256,18 @@ func (n *node) ready() error {
 	ctx, cancel := context.WithTimeout(context.Background(), testbed.StartWithin)
 	defer cancel()
 	return testbed.Wait(ctx, func() error {
-		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		node, err := client.CoreV1().Nodes().Get(ctx, n.name, metav1.GetOptions{})
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: see the logs of kubelet and containerd in %s", err, n.owner.Dir)
 		}
-		for _, node := range nodes.Items {
-			for _, c := range node.Status.Conditions {
-				if c.Type != corev1.NodeReady {
-					continue
-				}
-				if c.Status == corev1.ConditionTrue {
-					return nil
-				}
-				err = fmt.Errorf("node %s: %s", node.Name, c.Message)
+		for _, c := range node.Status.Conditions {
+			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+				return nil
 			}
+			err = fmt.Errorf("node %s is not Ready: %s: see the logs of kubelet and containerd in "+
+				"%s", node.Name, c.Message, n.owner.Dir)
 		}
-		return errors.Join(
-			errors.New("no node is Ready: see the logs of kubelet and containerd in "+n.owner.Dir),
-			err)
+		return err
 	})
 }
 

@@ -110,8 +110,8 @@ func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 	if out, err := command(ctx, t, "mod", "download").CombinedOutput(); err != nil {
 		return fmt.Errorf("go mod download: %w: %s", err, tail(out))
 	}
-	stale, err := command(ctx, t, append([]string{"list", "-trimpath", "-deps", "-f", "{{.Stale}}"},
-		t.Packages...)...).Output()
+	list := append(append([]string{"list"}, t.BuildFlags()...), "-deps", "-f", "{{.Stale}}")
+	stale, err := command(ctx, t, append(list, t.Packages...)...).Output()
 	if err != nil {
 		return fmt.Errorf("go list: %w", err)
 	}
@@ -145,9 +145,8 @@ func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 func compile(ctx context.Context, t tools.Tool, dir string, p *progress) error {
 	// one after the other: the linker of a large one takes two gigabytes
 	for _, pkg := range t.Packages {
-		cmd := command(ctx, t, "build", "-v", "-trimpath", "-ldflags", strings.TrimSpace("-s -w "+
-			t.LDFlags),
-			"-o", filepath.Join(dir, filepath.Base(pkg)), pkg)
+		cmd := command(ctx, t, append(append([]string{"build", "-v"}, t.BuildFlags()...),
+			"-o", filepath.Join(dir, filepath.Base(pkg)), pkg)...)
 		pipe, err := cmd.StderrPipe()
 		if err != nil {
 			return err
@@ -171,7 +170,11 @@ func compile(ctx context.Context, t tools.Tool, dir string, p *progress) error {
 func command(ctx context.Context, t tools.Tool, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, _ = t.Module() // Dir has found it before
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly",
+	cgo := "0"
+	if t.Cgo {
+		cgo = "1"
+	}
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOWORK=off", "GOFLAGS=-mod=readonly",
 		"GOTOOLCHAIN=local")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends its compilers
 	return cmd

@@ -35,9 +35,9 @@ var needs = []need{
 	{"registry.Start(", nil, []string{"docker-registry=docker-registry"}},
 	{"rsync.Start(", nil, []string{"rsync=rsync"}},
 	{"hosts.Start(", nil, []string{"ip=iproute2"}},
-	{"kube.Start(", []string{"etcd", "kubernetes"}, []string{
-		"containerd=containerd", "runc=runc", "/usr/lib/cni/bridge=containernetworking-plugins",
-		"busybox=busybox-static", "ip=iproute2",
+	{"kube.Start(", []string{"etcd", "runc", "containerd", "kubernetes"}, []string{
+		"/usr/lib/cni/bridge=containernetworking-plugins", "busybox=busybox-static", "ip=iproute2",
+		"gcc=gcc", "/usr/include/stdio.h=libc6-dev", "/usr/include/seccomp.h=libseccomp-dev",
 	}},
 	{"cp /bin/busybox ", nil, []string{"busybox=busybox-static"}},
 	{"image.Base(", nil, []string{"busybox=busybox-static", "rsync=rsync"}},
@@ -70,6 +70,7 @@ var needs = []need{
 	{`"skopeo", "skopeo"`, nil, []string{"skopeo=skopeo"}},
 	{"docker.Start(", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
 	{`"curl `, nil, []string{"curl=curl"}},
+	{`"curl", "curl"`, nil, []string{"curl=curl"}},
 	{"keepalived", nil, []string{"keepalived=keepalived"}},
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
