@@ -280,3 +280,42 @@ http {
 		require.NotEmpty(t, got.header.Get("Grpc-Message"))
 	}
 }
+
+// A tree that sets baggage or X-Env-VIP itself sends each once: the VIP, then the tree's own
+// members.
+func TestBaggageOfTheTree(t *testing.T) {
+	t.Parallel()
+	b := startTree(t, `
+events { }
+http {
+    upstream a { server 10.9.9.1:80; }
+    proxy_set_header BAGGAGE of=http;
+    server {
+        listen 80;
+        location /http { proxy_pass http://a; }
+        location /literal { proxy_set_header Baggage "k=v;p"; proxy_pass http://a; }
+        location /passed { proxy_set_header baggage $http_baggage; proxy_pass http://a; }
+        location /cleared { proxy_set_header baggage ""; proxy_pass http://a; }
+        location /variable { proxy_set_header baggage $arg_t; proxy_pass http://a; }
+        location /vip { proxy_set_header x-env-vip 10.9.9.9; proxy_pass http://a; }
+    }
+}
+`, transform.Rules{TrustVIPHeader: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	b.apply(t, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+		"a": one("s", "1", echoing(t, "stable"))}})
+	for path, want := range map[string]string{
+		"/http":         ",of=http",
+		"/literal":      ",k=v;p",
+		"/passed":       ",x=y",
+		"/cleared":      ",x=y", // of the peer, as where the tree sets none
+		"/variable":     ",x=y",
+		"/variable?t=1": ",x=y,1",
+		"/vip":          ",x=y",
+	} {
+		if path == "/http" || path == "/literal" {
+			want = ",x=y" + want
+		}
+		got := b.answer(t, plain, path, "baggage", "x=y")
+		require.Equal(t, "stable 127.0.0.1 sluice-vip=127.0.0.1"+want, got.body, path)
+	}
+}

@@ -90,7 +90,8 @@ func (t *transform) limited(n conf.Node) {
 	t.keeps(n, "limit-key", "the load on one version must not count for another")
 }
 
-// identifier is text as a part of a variable's name. Two texts never share one.
+// identifier is text as a part of a variable's name, of at most 34 bytes, which with what comes
+// before it fits the default variables_hash_bucket_size. Two texts never share one.
 func identifier(text string) string {
 	plain := strings.Map(func(r rune) rune {
 		if alphanumeric(r) || r == '_' {
@@ -98,7 +99,7 @@ func identifier(text string) string {
 		}
 		return '_'
 	}, text)
-	if plain == text && len(text) <= 48 && text != "" {
+	if plain == text && len(text) <= 34 && text != "" {
 		return text
 	}
 	sum := sha256.Sum256([]byte(text))
@@ -290,8 +291,7 @@ func (t *transform) addedHeaders() []header {
 	out := slices.Clone(headers)
 	out[0].lines = t.answerHeaders()
 	for i, h := range out {
-		if line := baggage[h.directive]; line != "" && t.rules.chosen() &&
-			len(t.rules.TrustVIPHeader) > 0 {
+		if line := baggage[h.directive]; line != "" && t.addsBaggage() {
 			out[i].lines = append(slices.Clone(h.lines), line)
 		}
 	}
@@ -304,14 +304,20 @@ func (t *transform) headers(http conf.Node) {
 			continue
 		}
 		text := strings.Join(h.lines, "\n")
-		t.extra.WriteString(text + "\n")
+		for _, line := range t.without(http.Directive, h) {
+			t.extra.WriteString(line + "\n")
+		}
 		if h.directive == "add_header" && t.inheritedHeaders(http, text) {
 			continue
 		}
 		reason := "has " + h.directive + " of its own, which would hide the added ones"
 		for _, block := range t.info(h.directive).blocks {
-			if block != http.Directive {
-				t.edit.Append(block, text)
+			own := text
+			if len(t.own) > 0 {
+				own = strings.Join(t.without(block, h), "\n")
+			}
+			if block != http.Directive && own != "" {
+				t.edit.Append(block, own)
 				t.note(block, "headers", reason)
 			}
 		}

@@ -193,6 +193,10 @@ type transform struct {
 	dirs []directory
 	// by location with limit_except, whose pages are cached
 	excepted map[*conf.Directive]exceptedPage
+	// headers that blocks of the tree set, and that the transform would add
+	own map[field]bool
+	// locations whose blocks have their default redirects stated
+	redirected map[*conf.Directive]bool
 	// a default key is stated
 	stated bool
 	// names in lower case, the added ones too
@@ -468,6 +472,9 @@ func (t *transform) run() {
 		}
 		if rules&kept != 0 {
 			a.nodes = append(a.nodes, n)
+		}
+		if rules&inherited != 0 && n.NumArgs() > 1 && n.Name() != "add_header" {
+			t.ownField(n)
 		}
 		if last := len(a.blocks) - 1; rules&inherited != 0 &&
 			(last < 0 || a.blocks[last] != n.Parent()) {
