@@ -88,13 +88,16 @@ http {
         location / { proxy_pass http://a; }
         location /block { rewrite_by_lua_block { ngx.req.set_header("X-Form", "block") } proxy_pass http://a; }
         location /tls { proxy_pass https://empty; }
+        location /set { set $to a; access_by_lua_block { if ngx.var.arg_b then ngx.var.to = "b" end } proxy_pass http://$to; }
     }
     upstream empty { server 10.9.9.2:80; }
+    upstream b { server 10.9.9.3:80; }
 }
-`, transform.Rules{TrustCode: true})
+`, transform.Rules{TrustCode: true, Pass: map[string]string{"$to": "$to"}})
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, nginxsync.Snapshot{
 		Baseline: map[string][]nginxsync.Instance{"a": one("a1", "v1",
-			nginxtest.Backend(t, "one"))},
+			nginxtest.Backend(t, "one")),
+			"b": one("b1", "v1", nginxtest.Backend(t, "two"))},
 	}).All()))
 	for path, form := range map[string]string{"/": "text", "/block": "block"} {
 		_, header, _, err := nginxtest.Get(t.Context(), netip.AddrPortFrom(plain, uint16(b.port)),
@@ -104,6 +107,9 @@ http {
 		require.Equal(t, "yes", header.Get("X-Began"))
 	}
 	require.Equal(t, 503, b.ask(t, plain, "/tls").Status)
+	// code may set a target to any upstream of the tree
+	require.Equal(t, "one /set", b.ask(t, plain, "/set").Body[:8])
+	require.Equal(t, "two /set", b.ask(t, plain, "/set?b=1").Body[:8])
 }
 
 // A purge beside a pass goes, and the location stays; a location that does nothing but purge gives

@@ -78,6 +78,12 @@ server {
     location /named/ { proxy_set_header Host $proxy_host; proxy_set_header X-P ${proxy_port}; add_header X-H "$proxy_host:$proxy_port"; proxy_pass http://LITERAL/in/; }
     location /renamed/ { proxy_redirect http://$proxy_host/in/ /out/; proxy_pass http://LITERAL; }
     location /names/ { proxy_set_header Host $proxy_host; proxy_set_header X-P $proxy_port; proxy_pass http://one; }
+    location /unixset/ { set $sock unix:SOCKET; proxy_pass http://$sock:/base/; }
+    location /nested/ { proxy_pass http://one; location /nested/p { proxy_pass http://LITERAL; } }
+    location /deeper/ { proxy_pass http://LITERAL/in/; location /deeper/p { proxy_pass http://LITERAL/in/re; } }
+    location /inif/ { if ($http_x_kind = lit) { proxy_pass http://LITERAL; } if ($http_x_kind = two) { proxy_pass http://two; } proxy_pass http://$pool; }
+    location /cased/ { set $cased TwO; if ($http_x_kind = two) { set $cased two; } if ($http_x_kind = lit) { set $cased LITERAL; } proxy_pass http://$cased; }
+    location /long/ { set $a_long_name_for_a_scheme http; set $and_a_long_name_for_a_machine LITERAL; proxy_pass $a_long_name_for_a_scheme://$and_a_long_name_for_a_machine/q; }
     location /broken/ { set $app one; rewrite ^/broken/(.*)$ /fixed/$1 break; proxy_pass http://$app; }
 }
 `)
@@ -99,7 +105,8 @@ server {
 		"literal", "bare", "host", "own", "back", "default", "uri", "args", "lituri", "unix",
 		"unixbare", "ruled", "ruledbare", "re",
 		"pool", "pooluri", "poolall", "brace", "whole", "wholeuri", "mixed", "split", "set",
-		"parts", "broken", "named", "renamed", "names",
+		"parts", "broken", "named", "renamed", "names", "unixset", "nested", "deeper", "inif",
+		"cased", "long",
 	} {
 		for _, kind := range []string{"", "two", "lit"} {
 			r := nginxtest.Request{Host: "h.example", Path: "/" +

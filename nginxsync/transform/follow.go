@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -66,11 +67,16 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 	whole := p.scheme == "" && p.Name() == "proxy_pass"
 	table := map[string]string{}
 	same := !t.rules.TrustCode // which may set the variable to something else
-	good := true
+	good, mapped := true, false
 	for _, value := range values {
 		scheme, host, rest := p.scheme, value, ""
-		if whole {
+		switch {
+		case whole:
 			scheme, host, rest = splitTarget(value)
+		case strings.HasSuffix(value, ":") && strings.HasPrefix(value, "unix:"):
+			host, rest = value[:len(value)-1], ":" // the URI follows
+		case strings.HasSuffix(value, ":"):
+			continue // Nginx answers 500: the port is missing
 		}
 		if host == "" {
 			continue
@@ -81,7 +87,7 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 			if !ok && held {
 				t.changed(p.Directive, "pass", "%s, which %s may yield, is answered with 500",
 					value, p.target)
-				same = false
+				same, mapped = false, true
 				continue
 			}
 			if !ok {
@@ -103,12 +109,16 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 		} else {
 			t.speaks(p.Node, scheme, host)
 		}
-		yields := name
+		yields := name + rest
 		if whole {
-			yields = scheme + name + rest
+			yields = scheme + yields
 		}
 		table[value] = yields
 		same = same && yields == value
+		mapped = mapped || yields != value
+	}
+	if good && !same && !mapped && held && !whole {
+		return t.guard(p) // to which code may set it as well
 	}
 	if !good || same {
 		if same {
@@ -119,8 +129,25 @@ func (t *transform) passValues(p *pass, values []string, held bool) bool {
 	}
 	var b strings.Builder
 	keys := slices.Sorted(maps.Keys(table))
+	written, times := map[string]string{}, map[string]int{} // by key in lower case, as in Nginx
 	for _, value := range keys {
-		fmt.Fprintf(&b, "    %s %s;\n", mapKey(value), conf.Quote(table[value]))
+		times[strings.ToLower(value)]++
+	}
+	for _, value := range keys {
+		yields, lower := table[value], strings.ToLower(value)
+		if yields == value && times[lower] > 1 {
+			yields = p.target // in the case that it has
+		}
+		first, again := written[lower]
+		if again && first != yields {
+			t.refuse(p.Directive, "%s %s: %s may yield texts that differ in case only, such as "+
+				"%q, which a map cannot tell apart; map %q to one upstream in the rules under "+
+				"pass", p.Name(), p.Arg(0), p.target, value, p.target)
+			return false
+		}
+		if written[lower] = yields; !again {
+			fmt.Fprintf(&b, "    %s %s;\n", mapKey(value), conf.Quote(yields))
+		}
 		if table[value] != value {
 			t.changed(p.Directive, "pass", "%s, which %s may yield, is mapped to %s", value,
 				p.target, table[value])
@@ -142,7 +169,8 @@ func shortList(values []string) string {
 }
 
 // variable names a variable after its purpose, so that the name stays when production changes
-// elsewhere.
+// elsewhere. It has at most 46 bytes: longer ones do not fit the default variables_hash_bucket_size
+// of Nginx, 64.
 func (t *transform) variable(kind, expression, content string) string {
 	sum := sha256.Sum256([]byte(expression + "\n" + content))
 	plain := strings.Trim(strings.Map(func(r rune) rune {
@@ -151,7 +179,7 @@ func (t *transform) variable(kind, expression, content string) string {
 		}
 		return '_'
 	}, expression), "_")
-	return "$sluice_" + kind + "_" + plain[:min(len(plain), 32)] + "_" + hex.EncodeToString(sum[:4])
+	return "$sluice_" + kind + "_" + plain[:min(len(plain), 22)] + "_" + hex.EncodeToString(sum[:4])
 }
 
 // address matches a text that Nginx takes for an address to connect to, and not for a name: see
@@ -184,13 +212,18 @@ func (t *transform) writeGuards(http conf.Node) {
 	if len(t.guards) == 0 {
 		return
 	}
-	have := map[string]bool{}
-	for n := range http.Children() {
-		have[n.Name()] = true
-	}
-	for _, line := range []string{"map_hash_bucket_size 256;", "map_hash_max_size 65536;"} {
-		if name, _, _ := strings.Cut(line, " "); !have[name] {
+	for _, need := range []struct {
+		name string
+		size int
+	}{{"map_hash_bucket_size", 256}, {"map_hash_max_size", 65536}} {
+		line := fmt.Sprintf("%s %d;", need.name, need.size)
+		have := t.inHTTP[need.name]
+		if len(have) == 0 {
 			t.edit.Prepend(http.Directive, line) // before the first map, as Nginx wants it
+		} else if size, err := strconv.Atoi(have[0].Arg(0)); err == nil && size < need.size {
+			t.edit.ReplaceArg(have[0].Directive, 0, strconv.Itoa(need.size))
+			t.changed(have[0].Directive, "pass", "%s grows to %d, for the maps of targets",
+				need.name, need.size)
 		}
 	}
 	for _, variable := range slices.Sorted(maps.Keys(t.guards)) {

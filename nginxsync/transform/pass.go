@@ -124,32 +124,6 @@ func (t *transform) passLiteral(p *pass) bool {
 	return true
 }
 
-// redirects keeps the default effect of proxy_redirect, for an upstream that answers with the
-// address of production.
-func (t *transform) redirects(p *pass) {
-	if p.Name() != "proxy_pass" || strings.Contains(p.argument(), "$") ||
-		strings.HasPrefix(p.target, "unix:") || p.Parent().Name() == "limit_except" {
-		return
-	}
-	set, block := t.effective(p.Node, "proxy_redirect")
-	byDefault := slices.ContainsFunc(set, func(c conf.Node) bool {
-		return c.Arg(0) == "default" && block == p.Parent()
-	})
-	if len(set) > 0 && !byDefault {
-		return
-	}
-	from, to := p.argument(), "/"
-	if p.rest == "" {
-		from += "/"
-	} else {
-		to = p.Parent().Arg(p.Parent().NumArgs() - 1)
-	}
-	if p.Parent().Name() == "if" {
-		return // proxy_redirect may not stand there
-	}
-	t.edit.InsertAfter(p.Directive, "proxy_redirect "+conf.Quote(from)+" "+conf.Quote(to)+";")
-}
-
 // effective are the directives of a name that count where n stands, with the block that has them:
 // those of the innermost block that has any.
 func (t *transform) effective(n conf.Node, name string) (found []conf.Node, block *conf.Directive) {
@@ -292,7 +266,8 @@ func (t *transform) mentionsHost() bool {
 	if t.mentions == nil {
 		yes := false
 		for _, f := range t.tree.Files() {
-			yes = yes || proxyHost.MatchString(f.Text)
+			yes = yes || strings.Contains(f.Text, "proxy_host") ||
+				strings.Contains(f.Text, "proxy_port")
 		}
 		t.mentions = &yes
 	}
@@ -301,8 +276,8 @@ func (t *transform) mentionsHost() bool {
 
 // productionHost is the text with the host that a request is passed to in production.
 func (t *transform) productionHost(text string) string {
-	if len(t.rules.Pass)+len(t.rules.PassAt) == 0 {
-		return text // no host is mapped
+	if len(t.rules.Pass)+len(t.rules.PassAt) == 0 || !strings.Contains(text, "proxy_") {
+		return text // no host is mapped, or it names none
 	}
 	return proxyHost.ReplaceAllString(text, "$${sluice_$1$2}")
 }

@@ -80,3 +80,36 @@ func TestKeysThatAreVariables(t *testing.T) {
 			"set $memcached_key $memcached_key$sluice_token;")
 	}
 }
+
+// A bucket of a hash that is too small for the maps of targets grows; one that is wide enough
+// stays.
+func TestHashOfTheMaps(t *testing.T) {
+	t.Parallel()
+	for have, want := range map[string]string{
+		"map_hash_bucket_size 64; map_hash_max_size 1024;": "map_hash_bucket_size 256; " +
+			"map_hash_max_size 65536;",
+		"map_hash_bucket_size 512; map_hash_max_size 131072;": "map_hash_bucket_size 512; " +
+			"map_hash_max_size 131072;",
+	} {
+		tree := parse(t, oneFile("events { }\nhttp {\n"+have+"\nupstream a { server 10.9.9.1; }\n"+
+			"server { listen 80; location / { set $p a; if ($arg_x) { set $p 10.0.0.1:81; } "+
+			"proxy_pass http://$p; } }\n}\n"))
+		result, err := transform.Transform(tree, transform.Rules{Listen: map[int]int{80: 8080},
+			Pass: map[string]string{"10.0.0.1:81": "a"}, Snippets: short})
+		require.NoError(t, err)
+		require.Contains(t, result.Files["nginx.conf"], want)
+	}
+}
+
+// Texts that differ in case only, of which one is mapped to an upstream, cannot be told apart.
+func TestTextsThatDifferInCase(t *testing.T) {
+	t.Parallel()
+	tree := parse(t, oneFile("events { }\nhttp {\nupstream a { server 10.9.9.1; }\n"+
+		"server { listen 80; location / { set $p http://a/X; if ($arg_x) { set $p http://a/x; } "+
+		"if ($arg_y) { set $p http://B/x; } if ($arg_z) { set $p http://b/X; } proxy_pass $p; } "+
+		"}\n}\n"))
+	rules := transform.Rules{Listen: map[int]int{80: 8080}, Snippets: short,
+		Pass: map[string]string{"B": "a", "b": "a"}}
+	_, err := transform.Transform(tree, rules)
+	require.ErrorContains(t, err, "differ in case only")
+}
