@@ -32,7 +32,8 @@
 //		Tag:        "v2",
 //	})
 //
-// The package does not compile code, scan images, keep records of builds, or delete pushed images.
+// Package builds keeps records of builds that outlive their caller. This package does not compile
+// code, scan images, or delete pushed images.
 // It does not hide values: parameters, build arguments and labels are part of the image, so secrets
 // have no place in them.
 package builder

@@ -12,6 +12,9 @@ import (
 // suites says which package holds the implementations of an interface to its contract.
 var suites = map[string]string{
 	"builder.Engine":            "builder/enginetest",
+	"builder/builds.Journal":    "builder/builds/buildstest",
+	"builder/builds.Logs":       "builder/builds/buildstest",
+	"builder/builds.Owners":     "builder/builds/buildstest",
 	"nginxsync.Driver":          "nginxsync/drivertest",
 	"nginxsync.Source":          "nginxsync/sourcetest",
 	"nginxsync/bundle.Source":   "nginxsync/bundle/bundletest",

@@ -1,0 +1,369 @@
+// Package buildstest holds the stores of builds to their contracts.
+package buildstest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/builds"
+)
+
+// Harness is a store under test, new and empty. A nil part is not tested.
+type Harness struct {
+	Journal builds.Journal
+	Logs    builds.Logs
+	Owners  builds.Owners
+}
+
+// Run runs the suite. open returns a new, empty store each time, and cleans up after itself with
+// t.Cleanup.
+func Run(t *testing.T, open func(t *testing.T) Harness) {
+	t.Helper()
+	for name, test := range map[string]func(*testing.T, Harness){
+		"read returns what was appended":         appendAndRead,
+		"append has a place":                     places,
+		"each place has one winner":              winners,
+		"append wakes every wait":                wakes,
+		"a log grows at its end only":            logGrows,
+		"logs of builds are apart":               logsApart,
+		"each offset of a log has one winner":    logWinners,
+		"an owner lives until it leaves":         lives,
+		"an owner's name is taken once":          joinedOnce,
+		"many ask for owners at once":            manyAsk,
+		"cancelled calls return the cause":       cancelled,
+		"names that differ in case are two logs": cases,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, open(t))
+		})
+	}
+}
+
+// sample returns an entry with every field set, so that a field that a journal loses is seen.
+func sample(seq uint64) builds.Entry {
+	o := Order(fmt.Sprint("build-", seq))
+	return builds.Entry{Seq: seq, Time: time.Date(2026, 1, 2, 3, 4, 5, int(seq), time.UTC),
+		Kind: builds.Submitted, Build: o.ID, Order: &o, Attempt: seq, Owner: "one", Actor: "王芳",
+		Reason: "a <&\"\n> b", Counts: true, By: "other",
+		Result: &builder.Result{Digest: "sha256:ab",
+			Layers: []builder.Layer{{Digest: "x", Size: 3}}},
+		Failure: &builder.Failure{Reason: builder.ReasonCommand, Line: 3, Evidence: []string{"e"}},
+		Log:     &builds.LogState{Bytes: 5, Lost: 6, Verdict: builds.Gap}}
+}
+
+// Order returns an order that is valid.
+func Order(id string) builds.Order {
+	return builds.Order{ID: id, Actor: "ann", Dockerfile: "FROM scratch\nCOPY a /a\n",
+		Repository: "registry.example.com/hello_web", Args: map[string]string{"CACHE": "1"}}
+}
+
+func appendAndRead(t *testing.T, h Harness) {
+	if got := all(t, h.Journal, 0); len(got) != 0 {
+		t.Fatalf("a new journal has entries: %v", got)
+	}
+	for seq := range uint64(5) {
+		if err := h.Journal.Append(t.Context(), seq, sample(seq+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for after := range uint64(7) {
+		got := all(t, h.Journal, after)
+		if want := max(0, 5-int(after)); len(got) != want {
+			t.Fatalf("read after %d: got %d entries, want %d", after, len(got), want)
+		}
+		for i, e := range got {
+			if want := sample(after + uint64(i) + 1); !reflect.DeepEqual(e, want) {
+				t.Errorf("read after %d: got %+v, want %+v", after, e, want)
+			}
+		}
+	}
+}
+
+func places(t *testing.T, h Harness) {
+	if err := h.Journal.Append(t.Context(), 0, sample(2)); !errors.Is(err, builder.ErrInvalid) {
+		t.Errorf("append of entry 2 after 0: got %v, want ErrInvalid", err)
+	}
+	if err := h.Journal.Append(t.Context(), 0, sample(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, after := range []uint64{0, 2, 100} {
+		err := h.Journal.Append(t.Context(), after, sample(after+1))
+		if !errors.Is(err, builds.ErrConflict) {
+			t.Errorf("append after %d to a journal of 1: got %v, want ErrConflict", after, err)
+		}
+	}
+	if got := all(t, h.Journal, 0); len(got) != 1 {
+		t.Errorf("refused appends left %d entries, want 1", len(got))
+	}
+}
+
+func winners(t *testing.T, h Harness) {
+	const writers, each = 6, 10
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for after, done := uint64(0), 0; done < each; {
+				e := sample(after + 1)
+				e.Actor = fmt.Sprintf("%d/%d", w, done)
+				err := h.Journal.Append(t.Context(), after, e)
+				if err == nil {
+					done++
+					after++
+					continue
+				}
+				if !errors.Is(err, builds.ErrConflict) {
+					t.Error(err)
+					return
+				}
+				entries, err := h.Journal.Read(t.Context(), after)
+				if err != nil || len(entries) == 0 {
+					t.Errorf("after a conflict at %d: read %d entries, %v", after, len(entries),
+						err)
+					return
+				}
+				after = entries[len(entries)-1].Seq
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	next := make([]int, writers)
+	for _, e := range all(t, h.Journal, 0) {
+		var w, i int
+		if _, err := fmt.Sscanf(e.Actor, "%d/%d", &w, &i); err != nil {
+			t.Fatal(err)
+		}
+		if next[w] != i {
+			t.Errorf("writer %d: entry %d stands where %d should", w, i, next[w])
+		}
+		next[w]++
+	}
+	for w, n := range next {
+		if n != each {
+			t.Errorf("writer %d: %d entries, want %d", w, n, each)
+		}
+	}
+}
+
+func wakes(t *testing.T, h Harness) {
+	const waiters = 4
+	woken := make(chan error, waiters)
+	for range waiters {
+		go func() { woken <- h.Journal.Wait(t.Context(), 1) }()
+	}
+	for seq := range uint64(2) {
+		if err := h.Journal.Append(t.Context(), seq, sample(seq+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range waiters {
+		if err := <-woken; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := h.Journal.Wait(t.Context(), 0); err != nil {
+		t.Errorf("wait for an entry that is there: %v", err)
+	}
+}
+
+func logGrows(t *testing.T, h Harness) {
+	log(t, h, "b", 0, 100, "", 0)
+	write(t, h, "b", 0, "one\n")
+	write(t, h, "b", 4, "two\n")
+	for _, offset := range []int64{0, 4, 7, 9, 100} {
+		if err := h.Logs.AppendLog(t.Context(), "b", offset, []byte("x")); !errors.Is(err,
+			builds.ErrConflict) {
+			t.Errorf("append at %d to a log of 8 bytes: got %v, want ErrConflict", offset, err)
+		}
+	}
+	log(t, h, "b", 0, 100, "one\ntwo\n", 8)
+	log(t, h, "b", 2, 3, "e\nt", 8)
+	log(t, h, "b", 8, 100, "", 8)
+	log(t, h, "b", 20, 100, "", 8)
+	log(t, h, "b", 0, 0, "", 8)
+}
+
+func logsApart(t *testing.T, h Harness) {
+	for _, id := range []string{"a", "a.b", "a-b", "a_b", "a..b"} {
+		write(t, h, id, 0, id)
+	}
+	for _, id := range []string{"a", "a.b", "a-b", "a_b", "a..b"} {
+		log(t, h, id, 0, 100, id, int64(len(id)))
+	}
+}
+
+func cases(t *testing.T, h Harness) {
+	write(t, h, "Build", 0, "upper")
+	write(t, h, "build", 0, "lower case")
+	log(t, h, "Build", 0, 100, "upper", 5)
+	log(t, h, "build", 0, 100, "lower case", 10)
+}
+
+func logWinners(t *testing.T, h Harness) {
+	const writers = 8
+	won := make(chan error, writers)
+	for range writers {
+		go func() { won <- h.Logs.AppendLog(t.Context(), "b", 0, []byte("line\n")) }()
+	}
+	n := 0
+	for range writers {
+		switch err := <-won; {
+		case err == nil:
+			n++
+		case !errors.Is(err, builds.ErrConflict):
+			t.Error(err)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d writers won offset 0, want 1", n)
+	}
+	log(t, h, "b", 0, 100, "line\n", 5)
+}
+
+func lives(t *testing.T, h Harness) {
+	living := func(want bool) {
+		t.Helper()
+		if got, err := h.Owners.Lives(t.Context(), "one"); err != nil || got != want {
+			t.Errorf("lives: got %t, %v, want %t", got, err, want)
+		}
+	}
+	living(false)
+	for range 2 {
+		call, end := context.WithCancel(t.Context())
+		tenure, leave, err := h.Owners.Join(call, "one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		end() // the context is of the call alone
+		living(true)
+		if tenure.Err() != nil {
+			t.Errorf("the tenure ended with the call: %v", context.Cause(tenure))
+		}
+		leave()
+		living(false)
+		if !errors.Is(context.Cause(tenure), builds.ErrFenced) {
+			t.Errorf("a tenure that was left: got %v, want ErrFenced", context.Cause(tenure))
+		}
+		leave() // again: no effect
+	}
+}
+
+func joinedOnce(t *testing.T, h Harness) {
+	_, leave, err := h.Owners.Join(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	if _, _, err := h.Owners.Join(t.Context(), "one"); !errors.Is(err, builds.ErrConflict) {
+		t.Errorf("join under a name that lives: got %v, want ErrConflict", err)
+	}
+	_, other, err := h.Owners.Join(t.Context(), "two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	if got, err := h.Owners.Lives(t.Context(), "one"); err != nil || !got {
+		t.Errorf("lives: got %t, %v, want true", got, err)
+	}
+}
+
+// manyAsk looks for an owner that asking makes to live, or that cannot join for the asking.
+func manyAsk(t *testing.T, h Harness) {
+	_, leave, err := h.Owners.Join(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				if got, err := h.Owners.Lives(t.Context(), "one"); err != nil || got {
+					t.Errorf("lives: got %t, %v, want false", got, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	_, leave, err = h.Owners.Join(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+}
+
+func cancelled(t *testing.T, h Harness) {
+	cause := errors.New("the caller's reason")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	waited := make(chan error)
+	go func() { waited <- h.Journal.Wait(ctx, 0) }()
+	cancel(cause)
+	is := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, cause) {
+			t.Errorf("%s: got %v, want the context's cause", what, err)
+		}
+	}
+	is("wait", <-waited)
+	is("append", h.Journal.Append(ctx, 0, sample(1)))
+	_, err := h.Journal.Read(ctx, 0)
+	is("read", err)
+	is("append to a log", h.Logs.AppendLog(ctx, "b", 0, []byte("x")))
+	_, _, err = h.Logs.ReadLog(ctx, "b", 0, 1)
+	is("read a log", err)
+	_, _, err = h.Owners.Join(ctx, "one")
+	is("join", err)
+	_, err = h.Owners.Lives(ctx, "one")
+	is("lives", err)
+	if got := all(t, h.Journal, 0); len(got) != 0 {
+		t.Errorf("a cancelled append left %d entries", len(got))
+	}
+	log(t, h, "b", 0, 100, "", 0)
+}
+
+func write(t *testing.T, h Harness, id string, offset int64, text string) {
+	t.Helper()
+	if err := h.Logs.AppendLog(t.Context(), id, offset, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func log(t *testing.T, h Harness, id string, offset int64, limit int, want string, size int64) {
+	t.Helper()
+	got, n, err := h.Logs.ReadLog(t.Context(), id, offset, limit)
+	if err != nil || string(got) != want || n != size {
+		t.Errorf("log %s from %d: got %q of %d bytes, %v, want %q of %d", id, offset, got, n, err,
+			want,
+			size)
+	}
+}
+
+// all reads a journal to its end, and checks that no page has a gap.
+func all(t *testing.T, j builds.Journal, after uint64) []builds.Entry {
+	t.Helper()
+	var list []builds.Entry
+	for {
+		entries, err := j.Read(t.Context(), after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(entries) == 0 {
+			return list
+		}
+		for _, e := range entries {
+			if after++; e.Seq != after {
+				t.Fatalf("entry %d stands where %d should", e.Seq, after)
+			}
+		}
+		list = append(list, entries...)
+	}
+}

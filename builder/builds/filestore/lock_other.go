@@ -1,0 +1,17 @@
+//go:build !unix || solaris || aix
+
+package filestore
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/sluice-deploy/sluice/builder"
+)
+
+// tryLock fails: this operating system has no flock.
+func tryLock(*os.File, bool) (bool, error) {
+	return false, fmt.Errorf("this operating system has no flock: %w", builder.ErrUnsupported)
+}
+
+func unlock(*os.File) error { return nil }
