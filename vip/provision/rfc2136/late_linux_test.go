@@ -20,7 +20,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/provision/rfc2136"
 )
 
-// network is a way to a server on which updates can be held up, to arrive later.
+// network is a way to a server on which updates can be held up, to arrive later, and on which a
+// fault waits for a request.
 type network struct {
 	addr, server string
 
@@ -28,6 +29,8 @@ type network struct {
 	holding bool
 	held    [][]byte // updates, with their length before them
 	then    func()   // called when one is held up
+	waiting *fault   // nil when it strikes, or has struck
+	struck  chan struct{}
 }
 
 func startNetwork(t *testing.T, server string) *network {
@@ -60,12 +63,21 @@ func (n *network) carry(client net.Conn) {
 		_, _ = io.Copy(io.Discard, client) // until the client gives up
 		return
 	}
+	f := n.meets(request)
+	if f != nil && !f.answered {
+		n.strike(f)
+	}
 	server, err := net.Dial("tcp", n.server)
 	if err != nil {
 		return
 	}
 	defer server.Close()
 	if _, err := server.Write(request); err != nil {
+		return
+	}
+	if f != nil && f.answered {
+		_, _ = message(server)
+		n.strike(f)
 		return
 	}
 	go func() {
@@ -79,14 +91,16 @@ func (n *network) carry(client net.Conn) {
 func (n *network) hold(request []byte) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	const opcode = 4 // the byte that has it, after the length and the ID
-	if !n.holding || request[opcode]>>3&0xf != dns.OpcodeUpdate {
+	if !n.holding || opcode(request) != dns.OpcodeUpdate {
 		return false
 	}
 	n.held = append(n.held, request)
 	n.then()
 	return true
 }
+
+// opcode is what a request asks for. Its byte comes after the length and the ID.
+func opcode(request []byte) int { return int(request[4] >> 3 & 0xf) }
 
 func (n *network) whenHeld(do func()) {
 	n.mu.Lock()
