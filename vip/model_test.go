@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -262,22 +263,140 @@ func (r routes) Repair(_ context.Context, f audit.Finding) error {
 	return nil
 }
 
+// live lists the tasks of the live leases by address.
+func (o *oracle) live() map[netip.Addr]string {
+	live := map[netip.Addr]string{}
+	for _, r := range o.rows {
+		if r.state == vip.Leased {
+			live[r.addr] = r.task
+		}
+	}
+	return live
+}
+
+// showing is a store for several allocators that may show itself as another.
+type showing struct {
+	*vip.MemStore
+	replica reader
+}
+
+// reader is what can be read of a store.
+type reader interface {
+	List(ctx context.Context, prefix string) ([]vip.Record, error)
+	Get(ctx context.Context, keys ...string) ([]vip.Record, error)
+}
+
+func (*showing) Exclusive() bool { return false }
+
+// as makes s show itself as r, which takes no commits; as itself when r is its MemStore.
+func (s *showing) as(r reader) {
+	if s.replica = r; r == s.MemStore {
+		s.replica = nil
+	}
+}
+
+func (s *showing) List(ctx context.Context, prefix string) ([]vip.Record, error) {
+	if s.replica != nil {
+		return s.replica.List(ctx, prefix)
+	}
+	return s.MemStore.List(ctx, prefix)
+}
+
+func (s *showing) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
+	if s.replica != nil {
+		return s.replica.Get(ctx, keys...)
+	}
+	return s.MemStore.Get(ctx, keys...)
+}
+
+func (s *showing) Commit(ctx context.Context, changes ...vip.Change) (uint64, error) {
+	if s.replica != nil {
+		return 0, errors.New("no leader")
+	}
+	return s.MemStore.Commit(ctx, changes...)
+}
+
+// replica is a server that has these records, sorted by key, and no connection to the others: it
+// answers, and takes no commits.
+type replica []vip.Record
+
+func (r replica) List(_ context.Context, prefix string) (found []vip.Record, err error) {
+	for _, record := range r {
+		if strings.HasPrefix(record.Key, prefix) {
+			found = append(found, record)
+		}
+	}
+	return found, nil
+}
+
+func (r replica) Get(_ context.Context, keys ...string) ([]vip.Record, error) {
+	found := make([]vip.Record, len(keys))
+	for i, key := range keys {
+		found[i] = vip.Record{Key: key}
+		for _, record := range r {
+			if record.Key == key {
+				found[i] = record
+			}
+		}
+	}
+	return found, nil
+}
+
+const foreignTask = "foreign-" // and a number
+
+func isForeign(l vip.Lease) bool { return strings.HasPrefix(l.Owner.Task, foreignTask) }
+
+// foreign returns the records of another installation, with the same pools, leases of its own and
+// revisions that are far ahead.
+func foreign(t *rapid.T, o *oracle, c *clock) []vip.Record {
+	store := vip.NewMemStore()
+	pools := slices.Clone(o.pools)
+	for i := range pools {
+		pools[i].Disabled = false
+	}
+	a, err := vip.Open(t.Context(), vip.Config{Store: vip.Shared(store), Pools: pools, Now: c.Now})
+	require.NoError(t, err)
+	for i := range rapid.IntRange(1, 8).Draw(t, "foreign leases") {
+		l, err := a.Allocate(t.Context(),
+			vip.Request{Owner: owner(fmt.Sprint(foreignTask, i))})
+		if errors.Is(err, vip.ErrExhausted) {
+			break
+		}
+		require.NoError(t, err)
+		if i%3 == 2 {
+			_, err = a.Release(t.Context(), l.ID, "")
+			require.NoError(t, err)
+		}
+	}
+	records, err := store.List(t.Context(), "")
+	require.NoError(t, err)
+	for i := range records {
+		records[i].Revision += 1 << 30
+	}
+	return records
+}
+
 func TestStateMachine(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		o, c, store := newOracle(t), newClock(), vip.NewMemStore()
+		o, c, mem := newOracle(t), newClock(), vip.NewMemStore()
 		cfg := vip.Config{
 			Now: c.Now, History: 1000,
 		}
+		var store vip.Store = mem
+		shown := &showing{MemStore: mem} // what the allocator sees of mem when it is shared
+		shared := rapid.Bool().Draw(t, "shared")
+		if shared {
+			store = shown
+		}
+		var backup []vip.Record
 		if o.drains = rapid.Bool().Draw(t, "drains"); o.drains {
 			cfg.Drained = func(context.Context, vip.Lease) (bool, error) { return o.proven, nil }
 		}
 		var leaks *audit.LeakChecker
-		start := func() *vip.Allocator {
+		look := func(a *vip.Allocator) { // from the beginning
 			clear(o.suspects)
-			cfg.Store, cfg.Pools = store, o.pools
-			a, err := vip.Open(t.Context(), cfg)
-			require.NoError(t, err)
+			var err error
 			leaks, err = audit.NewLeakChecker(audit.LeakConfig{
 				Leases: a, Now: c.Now, Grace: time.Minute,
 				Alive: func(_ context.Context, l vip.Lease) (bool, error) {
@@ -285,6 +404,12 @@ func TestStateMachine(t *testing.T) {
 				},
 			})
 			require.NoError(t, err)
+		}
+		start := func() *vip.Allocator {
+			cfg.Store, cfg.Pools = store, o.pools
+			a, err := vip.Open(t.Context(), cfg)
+			require.NoError(t, err)
+			look(a)
 			return a
 		}
 		a := start()
@@ -483,6 +608,12 @@ func TestStateMachine(t *testing.T) {
 					require.ErrorIs(t, err, audit.ErrHeld)
 				}
 				require.Equal(t, seen, view, "an empty store wipes nothing")
+				for _, l := range a.Lost() { // of another store that was seen: they may be served
+					r := o.row(l.Addr)
+					if l.State == vip.Leased && r.state != vip.Leased && seen[r.addr] != "" {
+						want[r.addr] = seen[r.addr]
+					}
+				}
 				if all, err := a.Snapshot(t.Context()); err != nil || all.Empty() {
 					require.NoError(t, err)
 					return // it is as the one above
@@ -493,6 +624,67 @@ func TestStateMachine(t *testing.T) {
 					require.NoError(t, check(a, 1))
 				}
 				require.Equal(t, want, view)
+			},
+			"back up": func(t *rapid.T) {
+				var err error
+				backup, err = mem.List(t.Context(), "")
+				require.NoError(t, err)
+			},
+			"store shows itself empty, old or foreign": func(t *rapid.T) {
+				if !shared {
+					t.Skip("an allocator that has its store alone reads it once")
+				}
+				live := o.live()
+				as := rapid.SampledFrom([]string{"empty", "old", "foreign"}).Draw(t, "as")
+				shown.as(replica(map[string][]vip.Record{"empty": nil, "old": backup,
+					"foreign": foreign(t, o, c)}[as]))
+				snapshot, err := a.Snapshot(t.Context())
+				require.NoError(t, err)
+				if as == "empty" {
+					require.True(t, snapshot.Empty())
+					lost := map[netip.Addr]string{}
+					for _, l := range a.Lost() {
+						if l.State == vip.Leased && !isForeign(l) {
+							lost[l.Addr] = l.Owner.Task
+						}
+					}
+					require.Equal(t, live, lost)
+				}
+				view := routes(maps.Clone(live)) // all is as it was before
+				auditor, err := audit.New(audit.Config{Leases: a, Views: []audit.View{view}})
+				require.NoError(t, err)
+				report, err := auditor.Check(t.Context())
+				require.NoError(t, err)
+				if _, err = auditor.Repair(t.Context(), report, nil); err != nil {
+					require.ErrorIs(t, err, audit.ErrHeld)
+				}
+				changed := 0
+				for ip, task := range live {
+					if view[ip] != task {
+						changed++
+					}
+				}
+				require.LessOrEqual(t, changed, audit.DefaultAtLeast)
+				if as == "empty" || err != nil {
+					require.Equal(t, routes(live), view)
+				}
+				o.gone = tasks.Draw(t, "gone")
+				for range 2 { // the second would end leases, if it could
+					_, _ = leaks.Check(t.Context())
+					c.Add(2 * time.Minute)
+					o.now = o.now.Add(2 * time.Minute)
+				}
+				_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("late"), TTL: time.Minute})
+				require.Error(t, err)
+
+				shown.as(mem)
+				look(a)
+				require.NoError(t, a.Sweep(t.Context())) // settles the uncertain allocation
+				_, err = a.Snapshot(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, a.Sweep(t.Context()))
+				o.sweep()
+				require.Empty(t, slices.DeleteFunc(a.Lost(), isForeign))
 			},
 			"who had it": func(t *rapid.T) {
 				r, ago := some.Draw(t, "addr"),

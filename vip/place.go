@@ -17,8 +17,8 @@ func (x *index) set(e *entry, l *tenure, record []byte, rev uint64, now time.Tim
 func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.Time) {
 	was := e.prior()
 	told := record
-	if rev == 0 && e.state == Leased {
-		told = e.encoded() // the event of its end will hold it
+	if rev == 0 && e.rev != 0 && e.state != Free && e.state != Reserved {
+		told = e.encoded() // the event of its end, or that it is free, will hold it
 	}
 	x.unlink(e)
 	if rev == 0 || e.owner() != l.Owner.Task {

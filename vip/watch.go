@@ -78,7 +78,8 @@ const (
 	Quarantine EventKind = "quarantined"
 	// taken out of quarantine: it drains or cools down
 	Restored EventKind = "restored"
-	// it has rested; Lease.State is Reserved when the pool reserves it by now
+	// it has rested, or the store has lost its record; Lease.State is Reserved when the pool reserves
+	// it by now
 	BecameFree EventKind = "free"
 )
 
@@ -256,7 +257,7 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 	switch {
 	case e.rev == 0 && was.state == Leased: // the store was restored to before it
 		kind = Ended
-	case e.rev == 0:
+	case e.rev == 0 && was.rev == 0:
 		return
 	case e.state == Leased && (was.id != e.last().ID || was.state != Leased):
 		kind = Allocated
@@ -267,8 +268,9 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 	case e.state == Leased:
 	case e.state == Quarantined:
 		kind = Quarantine
-	case was.state == Leased:
-		kind = Ended
+	case was.state == Leased,
+		e.state == Draining && (was.state == Free || was.state == Reserved || was.state == Cooling):
+		kind = Ended // the second: a store that was restored has its records again
 	case was.state == Quarantined && (e.state == Draining || e.state == Cooling):
 		kind = Restored
 	case e.state == Cooling:
