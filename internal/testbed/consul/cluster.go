@@ -4,6 +4,7 @@ package consul
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,13 +32,28 @@ type Member struct {
 // StartCluster runs n Consul servers, which have a leader when this returns. It needs root.
 func StartCluster(t testing.TB, n int) *Cluster {
 	t.Helper()
+	return startCluster(t, n, "")
+}
+
+// StartGuarded is StartCluster with access control: a request without a token may do nothing, and
+// the Clients have a token that may do everything.
+func StartGuarded(t testing.TB, n int) *Cluster {
+	t.Helper()
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // it never fails
+	return startCluster(t, n, fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10],
+		id[10:]))
+}
+
+func startCluster(t testing.TB, n int, token string) *Cluster {
+	t.Helper()
 	testbed.NeedTool(t, "consul") // before hosts are made
 	c := &Cluster{}
 	commands := make([]testbed.Command, n)
 	for i, host := range hosts.Start(t, n) {
 		m := &Member{Host: host}
 		m.Server, commands[i] = consul(t, testbed.DirIn(t, host.Dir, "consul"),
-			fmt.Sprintf("consul-%d", i+1), host.IP, n)
+			fmt.Sprintf("consul-%d", i+1), host.IP, n, token)
 		commands[i].Netns = host.Name
 		c.Members = append(c.Members, m)
 	}

@@ -97,3 +97,18 @@ func TestALeaderThatHangsIsReplaced(t *testing.T) {
 		return err
 	})
 }
+
+func TestAClusterWithAccessControlRefusesRequestsWithoutAToken(t *testing.T) {
+	t.Parallel()
+	c := consul.StartGuarded(t, 3)
+	leader := c.Leader(t)
+	put(t, leader.Server, "guarded")
+	for _, m := range c.Members {
+		other, err := api.NewClient(&api.Config{Address: m.Addr})
+		require.NoError(t, err)
+		_, err = other.KV().Put(&api.KVPair{Key: "testbed/key", Value: []byte("x")}, nil)
+		require.ErrorContains(t, err, "403")
+		value, _ := get(t, m.Server)
+		require.Equal(t, "guarded", value)
+	}
+}

@@ -42,29 +42,36 @@ func Start(t testing.TB) *Server {
 		}
 		return &Server{Addr: addr, Client: client}
 	}
-	s, c := consul(t, testbed.Own(t).TestDir(t, "consul"), "consul", "127.0.0.1", 1)
+	s, c := consul(t, testbed.Own(t).TestDir(t, "consul"), "consul", "127.0.0.1", 1, "")
 	s.Process = testbed.Start(t, s.dir, c)
 	return s
 }
 
 // consul prepares one of several servers, on an address and in a directory, and says how it is
-// started.
-func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.Command) {
+// started. With a token it has access control.
+func consul(t testing.TB, dir, name, ip string, servers int, token string) (*Server,
+	testbed.Command) {
 	t.Helper()
 	path := testbed.NeedTool(t, "consul")
 	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
 		"http": testbed.Port(t), "serf_lan": testbed.Port(t), "server": testbed.Port(t)}
-	config, err := json.Marshal(map[string]any{
+	settings := map[string]any{
 		"server": true, "node_name": name, "data_dir": filepath.Join(dir, "data"), "bind_addr": ip,
 		"client_addr": ip, "ports": port,
 		"disable_update_check": true, "skip_leave_on_interrupt": true, "leave_on_terminate": false,
 		"bootstrap_expect": servers,
 		// a server that comes back is still a member
 		"autopilot": map[string]any{"cleanup_dead_servers": false},
-		// one that is alone can lose no election; on a busy machine three lose some at once a second
+		// one that is alone can lose no election; on a busy machine three lose some at once a
+		// second
 		"performance": map[string]any{"raft_multiplier": min(servers, 2)},
 		"limits":      map[string]any{"http_max_conns_per_client": 2000},
-	})
+	}
+	if token != "" {
+		settings["acl"] = map[string]any{"enabled": true, "default_policy": "deny",
+			"tokens": map[string]string{"initial_management": token, "agent": token}}
+	}
+	config, err := json.Marshal(settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +82,8 @@ func consul(t testing.TB, dir, name, ip string, servers int) (*Server, testbed.C
 	s := &Server{Addr: fmt.Sprintf("%s:%d", ip, port["http"]), dir: dir,
 		raft: fmt.Sprintf("%s:%d", ip, port["server"]), serf: fmt.Sprintf("%s:%d", ip,
 			port["serf_lan"])}
-	client := &api.Config{Address: s.Addr, Transport: api.DefaultConfig().Transport}
+	client := &api.Config{Address: s.Addr, Token: token,
+		Transport: api.DefaultConfig().Transport}
 	client.Transport.MaxIdleConnsPerHost = 64
 	if s.Client, err = api.NewClient(client); err != nil {
 		t.Fatal(err)
