@@ -27,7 +27,8 @@ type sighting struct {
 }
 
 // apply returns the instances that serve, the ids of the instances left out for flapping, and when
-// to look again: the zero time when nothing has to be looked at.
+// to look again: the zero time when nothing has to be looked at. A clock that is set back forgets
+// the changes.
 func (d *damper) apply(now time.Time, have []nginxsync.Instance) (serve []nginxsync.Instance,
 	flapping []string, again time.Time) {
 	first := d.seen == nil
@@ -77,8 +78,19 @@ func (d *damper) apply(now time.Time, have []nginxsync.Instance) (serve []nginxs
 	return serve, slices.Sorted(maps.Keys(left)), again
 }
 
+// forget drops changes that are later than now, as they are once the clock was set back.
+func (s *sighting) forget(now time.Time) {
+	if n := len(s.changes); n > 0 && s.changes[n-1].After(now) {
+		s.changes = nil
+	}
+	if s.last.After(now) {
+		s.last = now
+	}
+}
+
 // note takes down whether the instance is there.
 func (s *sighting) note(now time.Time, here bool) {
+	s.forget(now)
 	if here {
 		s.last = now
 	}

@@ -42,13 +42,15 @@ func believable(meta *api.QueryMeta, maxStale time.Duration) error {
 type bucket struct {
 	every  time.Duration
 	filled time.Time // when it is full again
+	last   time.Time // of the last take
 }
 
-// take returns how long to wait before the next time.
+// take returns how long to wait before the next time. A clock that was set back makes it full.
 func (b *bucket) take(now time.Time) time.Duration {
-	if b.filled.Before(now) {
+	if b.filled.Before(now) || now.Before(b.last) {
 		b.filled = now
 	}
+	b.last = now
 	wait := b.filled.Sub(now) - b.every
 	b.filled = b.filled.Add(b.every)
 	return max(wait, 0)

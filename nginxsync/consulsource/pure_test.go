@@ -151,3 +151,33 @@ func TestDamper(t *testing.T) {
 		require.Empty(t, flapping)
 	}
 }
+
+// A clock that is set by an hour holds no query back, and no instance out for longer than one that
+// flaps.
+func TestClockIsSet(t *testing.T) {
+	t.Parallel()
+	for _, step := range []time.Duration{time.Hour, -time.Hour} {
+		now := time.Unix(1_700_000_000, 0)
+		b := bucket{every: time.Second}
+		for range 4 {
+			b.take(now)
+		}
+		now = now.Add(step)
+		require.Zero(t, b.take(now))
+
+		all := []nginxsync.Instance{{ID: "i1"}, {ID: "i2"}, {ID: "i3"}, {ID: "i4"}}
+		d := damper{}
+		for n := range 20 {
+			now = now.Add(time.Second)
+			d.apply(now, all[:3+n%2])
+		}
+		_, flapping, _ := d.apply(now, all)
+		require.Equal(t, []string{"i4"}, flapping)
+		now = now.Add(step)
+		_, _, again := d.apply(now, all)
+		require.LessOrEqual(t, again.Sub(now), calmAfter)
+		serve, flapping, _ := d.apply(now.Add(calmAfter), all)
+		require.Len(t, serve, 4)
+		require.Empty(t, flapping)
+	}
+}

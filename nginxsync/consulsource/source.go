@@ -90,7 +90,7 @@ func (s *Source) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, u
 		}
 		s.mu.Lock()
 		snapshot, revision, trouble, changed := s.snapshot, s.revision, s.trouble, s.changed
-		wait := patience - s.cfg.Now().Sub(s.since)
+		wait := min(patience-s.cfg.Now().Sub(s.since), patience) // the clock may be set back
 		s.told = s.told || trouble != nil && wait <= 0
 		s.mu.Unlock()
 		var late <-chan time.Time
@@ -209,7 +209,7 @@ func (s *Source) damp(v *service) bool {
 		v.timer = nil
 	}
 	if !again.IsZero() {
-		v.timer = time.AfterFunc(again.Sub(s.cfg.Now())+time.Millisecond, func() {
+		v.timer = time.AfterFunc(min(again.Sub(s.cfg.Now()), calmAfter)+time.Millisecond, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if s.run && s.damp(v) {
