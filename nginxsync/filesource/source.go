@@ -1,5 +1,5 @@
-// Package filesource is an nginxsync.Source of a JSON file, for machines without a registry and for
-// tests by hand:
+// Package filesource is an nginxsync.Source of a file in JSON or YAML, for machines without a
+// registry and for tests by hand:
 //
 //	{
 //	  "baseline": {"hello_web": [{"id": "i1", "addr": "10.0.0.7:8080", "version": "v1", "weight": 2}]},
@@ -14,15 +14,16 @@
 //	  "planned": ["old_web", "10.58.0.3", "@next"]
 //	}
 //
-// The fields are those of nginxsync.Snapshot and nginxsync.Instance. A pool is a network, which is
-// all its addresses, an address, or the first and the last one of a range. A plan names a cluster
-// of the baseline, a VIP, or "@" and a branch. A file that is missing, empty or not right is an
-// error, and the last snapshot stays in force: write the next one beside it and rename it into
-// place.
+// A file whose name ends in .yaml or .yml is YAML with the same fields, every other one JSON. The
+// fields are those of nginxsync.Snapshot and nginxsync.Instance. A pool is a network, which is all
+// its addresses, an address, or the first and the last one of a range. A plan names a cluster of
+// the baseline, a VIP, or "@" and a branch. A file that is missing, empty or not right is an error,
+// and the last snapshot stays in force: write the next one beside it and rename it into place.
 package filesource
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -31,9 +32,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-deploy/sluice/internal/strictjson"
 	"github.com/sluice-deploy/sluice/nginxsync"
@@ -43,7 +47,7 @@ import (
 
 // Config configures a Source. Path is required.
 type Config struct {
-	// Path is the path of the file.
+	// Path is the path of the file: YAML with .yaml or .yml at its end, else JSON.
 	Path string
 	// Every is how often the file is looked at. The default is 1 second.
 	Every time.Duration
@@ -122,7 +126,7 @@ func (s *Source) look() (nginxsync.Snapshot, uint64, error) {
 			mostBytes, nginxsync.ErrTooLarge)
 	}
 	if sum := sha256.Sum256(text); s.revision == 0 || sum != s.sum {
-		snapshot, err := parse(text)
+		snapshot, err := parse(text, yamlName.MatchString(s.cfg.Path))
 		if err != nil {
 			return nginxsync.Snapshot{}, 0, fmt.Errorf("%s: %w: %w", s.cfg.Path, err,
 				nginxsync.ErrInvalid)
@@ -186,24 +190,83 @@ func (p *pool) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// parse reads the text of a file.
-func parse(text []byte) (nginxsync.Snapshot, error) {
-	var in struct {
-		Baseline clusters                `json:"baseline"`
-		Overlays map[netip.Addr]clusters `json:"overlays"`
-		Branches map[string]clusters     `json:"branches"`
-		Scopes   map[netip.Addr]scope    `json:"scopes"`
-		Pools    []pool                  `json:"pools"`
-		Tasks    map[string]netip.Addr   `json:"tasks"`
-		Planned  []string                `json:"planned"`
-	}
-	if err := strictjson.Decode(text, &in); errors.Is(err, io.EOF) {
-		return nginxsync.Snapshot{}, errors.New("the file is empty: want a JSON object")
+// routes is the file. YAML has the names of the JSON fields, which are those of the Go fields in
+// lower case.
+type routes struct {
+	Baseline clusters                `json:"baseline"`
+	Overlays map[netip.Addr]clusters `json:"overlays"`
+	Branches map[string]clusters     `json:"branches"`
+	Scopes   map[netip.Addr]scope    `json:"scopes"`
+	Pools    []pool                  `json:"pools"`
+	Tasks    map[string]netip.Addr   `json:"tasks"`
+	Planned  []string                `json:"planned"`
+}
+
+func decodeJSON(text []byte, in *routes) error {
+	if err := strictjson.Decode(text, in); errors.Is(err, io.EOF) {
+		return errors.New("the file is empty: want a JSON object")
 	} else if err != nil {
-		return nginxsync.Snapshot{}, err
+		return err
 	}
 	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
-		return nginxsync.Snapshot{}, errors.New("null: want a JSON object")
+		return errors.New("null: want a JSON object")
+	}
+	return nil
+}
+
+var yamlName = regexp.MustCompile(`\.ya?ml$`)
+
+// decodeYAML decodes one document, which is a mapping. A key that is not known or that is there
+// twice is an error with its line.
+func decodeYAML(text []byte, in *routes) error {
+	var root yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&root); errors.Is(err, io.EOF) {
+		return errors.New("the file is empty: want a YAML mapping")
+	} else if err != nil {
+		return err
+	}
+	if root.Content[0].Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: want a YAML mapping", root.Content[0].Line)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("want one YAML document")
+	}
+	decoder = yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	err := decoder.Decode(in)
+	if err != nil {
+		err = cmp.Or(badAddr(&root), err)
+	}
+	return err
+}
+
+// badAddr finds the first instance whose address is none: the decoder names neither the line nor
+// the text.
+func badAddr(n *yaml.Node) error {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == "addr" {
+			if _, err := netip.ParseAddrPort(child.Value); err != nil {
+				return fmt.Errorf("line %d: addr %.64q: want an address with a port", child.Line,
+					child.Value)
+			}
+		}
+		if err := badAddr(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parse reads the text of a file.
+func parse(text []byte, isYAML bool) (nginxsync.Snapshot, error) {
+	var in routes
+	decode := decodeJSON
+	if isYAML {
+		decode = decodeYAML
+	}
+	if err := decode(text, &in); err != nil {
+		return nginxsync.Snapshot{}, err
 	}
 	out := nginxsync.Snapshot{Baseline: in.Baseline.instances(), Planned: intents(in.Planned),
 		Overlays: make(map[netip.Addr]map[string][]nginxsync.Instance, len(in.Overlays))}

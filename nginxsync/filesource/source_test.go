@@ -132,6 +132,75 @@ func TestWholeSnapshot(t *testing.T) {
 	}, got)
 }
 
+// A file in YAML says the same as one in JSON, and is as strict.
+func TestYAML(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	read := func(name, text string) (nginxsync.Snapshot, error) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+		s, err := filesource.New(filesource.Config{Path: path})
+		require.NoError(t, err)
+		got, _, err := s.Watch(t.Context(), 0)
+		return got, err
+	}
+	want, err := read("routes.json", `{
+	  "baseline": {"web": [{"id": "b", "addr": "10.0.0.1:80", "version": "1.10", "weight": 2}]},
+	  "overlays": {"10.58.0.2": {"web": []}, "2001:db8::1": {"web": []}},
+	  "branches": {"next": {"api": [{"id": "n1", "addr": "[2001:db8::2]:80", "backup": true}]}},
+	  "scopes": {"10.58.0.2": {"branches": ["next"]}, "10.58.0.3": {"ended":
+	    {"task": "T-1", "at": "2026-11-30T12:00:00Z", "versions": {"web": "v1"}}}},
+	  "pools": ["10.58.0.0/24", "10.58.1.1-10.58.1.9"],
+	  "tasks": {"T-2": "10.58.0.2"},
+	  "planned": ["old", "10.58.0.3", "@next"]
+	}`)
+	require.NoError(t, err)
+	for _, name := range []string{"routes.yaml", "routes.yml"} {
+		got, err := read(name, `
+baseline:
+  web:
+    - {id: b, addr: "10.0.0.1:80", version: 1.10, weight: 2}
+overlays:
+  10.58.0.2: {web: []}
+  "2001:db8::1": {web: []}
+branches:
+  next:
+    api: [{id: n1, addr: "[2001:db8::2]:80", backup: true}]
+scopes:
+  10.58.0.2: {branches: [next]}
+  10.58.0.3:
+    ended: {task: T-1, at: 2026-11-30T12:00:00Z, versions: {web: v1}}
+pools: [10.58.0.0/24, 10.58.1.1-10.58.1.9]
+tasks: {T-2: 10.58.0.2}
+planned: [old, 10.58.0.3, "@next"]
+`)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	for bad, want := range map[string]string{
+		"":                                       "the file is empty",
+		"# nothing":                              "the file is empty",
+		"null":                                   "line 1: want a YAML mapping",
+		"- a":                                    "line 1: want a YAML mapping",
+		"{}\n---\n{}":                            "want one YAML document",
+		"baseline: {}\nbase: {}":                 "line 2: field base not found",
+		"Baseline: {}":                           "line 1: field Baseline not found",
+		"baseline: {}\nbaseline: {}":             `line 2: mapping key "baseline" already defined`,
+		"baseline:\n  a: [{id: 1, addr: x}]":     `line 2: addr "x": want`,
+		"baseline:\n  a: [{ID: 1}]":              "line 2: field ID not found",
+		"overlays: {here: {a: []}}":              "here",
+		"pools: [10.0.0.1/24]":                   "write 10.0.0.0/24",
+		"scopes: {10.0.0.1: {ended: {task: T}}}": `want "at"`,
+		"baseline: [":                            "line 1: did not find",
+	} {
+		_, err := read("bad.yaml", bad)
+		require.ErrorContains(t, err, want, bad)
+		require.ErrorContains(t, err, "bad.yaml")
+		require.ErrorIs(t, err, nginxsync.ErrInvalid)
+	}
+}
+
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	_, err := filesource.New(filesource.Config{Every: -1})
