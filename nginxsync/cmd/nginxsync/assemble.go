@@ -81,7 +81,7 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 	}
 	a.handler, err = agenthttp.New(agenthttp.Config{Targets: targets, Sources: shown, Lag: f.Lag,
 		Checks: a.checks, DrainFile: f.DrainFile, Logger: a.log, Metrics: a.metrics,
-		Observe: a.metrics.Observe("http")})
+		Now: now, Observe: a.metrics.Observe("http")})
 	if err != nil {
 		for _, e := range flatten(err) {
 			at := "drainFile"
@@ -184,7 +184,8 @@ func (c *consulEntry) config(log *slog.Logger,
 	}
 	return consulsource.Config{Consul: client, Tag: c.Tag, Services: c.Services, Filter: c.Filter,
 		VersionMeta: c.VersionMeta, Wait: c.Wait, Connections: c.Connections,
-		MaxStale: c.MaxStale, FirstWait: c.FirstWait, Logger: log, Observe: observe}
+		MaxStale: c.MaxStale, FirstWait: c.FirstWait, Logger: log, Now: now,
+		Observe: observe}
 }
 
 // targets makes an agent for each Nginx.
@@ -229,7 +230,7 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		g := a.file.Guard
 		agent, err := nginxsync.OpenAgent(ctx, nginxsync.Config{Source: source, Driver: driver,
 			StateFile: n.StateFile, Logger: a.log.With("nginx", n.Name),
-			Observe: a.metrics.Observe(n.Name),
+			Now: now, Observe: stepped(a.metrics.Observe(n.Name)),
 			Guard: nginxsync.Guard{Share: g.Share, AlarmAfter: g.AlarmAfter,
 				ReleaseAfter: g.ReleaseAfter}})
 		if source == nil { // a problem that was noted

@@ -63,7 +63,7 @@ func (a *assembly) check(source nginxsync.Source, bad func(string, error)) nginx
 			"would hold what the checks take out", quorum, share))
 	}
 	cfg := healthcheck.Config{Source: source, Quorum: h.Quorum, Logger: a.log,
-		Now: time.Now, Observe: a.metrics.Observe("health")}
+		Now: now, Observe: a.metrics.Observe("health")}
 	whole := true
 	for i, entry := range h.Checks {
 		at := fmt.Sprintf("health.checks[%d]", i)

@@ -20,7 +20,8 @@ import (
 func (v *vipEntry) source(log *slog.Logger,
 	observe func(string, time.Duration, error)) (*vipsource.Remote, error) {
 	cfg := vipsource.RemoteConfig{URL: v.URL, Tasks: v.Tasks, KeepBaseline: v.KeepBaseline,
-		KeepEnded: v.KeepEnded, Silence: v.Silence, Logger: log, Observe: observe}
+		KeepEnded: v.KeepEnded, Silence: v.Silence, Logger: log, Now: now,
+		Observe: observe}
 	var errs []error
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if v.TLS != nil {
