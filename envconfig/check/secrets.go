@@ -39,7 +39,7 @@ var elsewhere = []string{"/", "~/", "./", "../", "arn:", "file:", "classpath:", 
 
 // template is a value that something else is put in the place of, or a mark such as </s> or [CLS].
 var template = regexp.MustCompile(
-	`^(?:<[^<>]+>|\[[^\[\]]+\]|\{\{.*\}\}|@[\w.-]+@|%[A-Z0-9_]+%|\$\(.*\)|\$[A-Z_][A-Z0-9_]*)$`)
+	`^(?:<[^<>]+>|\[[^\[\]]+\]|\{\{.*\}\}|@[\w.-]+@|%[A-Z0-9_]+%|\$\(.*\)|\(\)|\$(?:[A-Z_][A-Z0-9_]*|[0-9@*]))$`)
 
 func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' ||
@@ -103,7 +103,8 @@ func isHeld(s *Setting, objects []string) bool {
 		slices.ContainsFunc(objects, func(begins string) bool {
 			return strings.HasPrefix(s.Key, begins)
 		})
-	return in && (s.Kind == String || s.Kind == Number) && isPlain(s.value) && !isUnfilled(s.value)
+	return in && (s.Kind == String || s.Kind == Number) && isPlain(s.value) &&
+		!isUnfilled(s.value) && !isPublicEntry(s)
 }
 
 // judge marks the settings that are secrets.
@@ -205,7 +206,7 @@ func mayBeSecret(s *Setting, format string, names map[[2]string]string, words bo
 		!isRandom(value)) {
 		return false
 	}
-	return isPlain(value) && !isProse(value) && !isVersion(value) &&
+	return isPlain(value) && !isProse(value) && !isVersion(value) && !isOther(name, value, format) &&
 		!strings.Contains(s.Key, "ependencies.") &&
 		!slices.Contains(types, strings.ToLower(value)) &&
 		(format != "code" || isLiteral(name, value))
@@ -267,7 +268,7 @@ func isPlain(value string) bool {
 
 // filled matches values that another program fills in or computes, and paths.
 var filled = regexp.MustCompile(
-	`\$\{|\$\(|\{\{|\{%|<%|^[A-Za-z_][\w.]*\(.*\)$|^[a-z_.-]+(?:/[a-z_.-]+)+$`)
+	`\$\{|\$\(|\{\{|\{%|<%|%\([\w.]+\)s|^[A-Za-z_][\w.]*\(.*\)$|^[a-z_.-]+(?:/[a-z_.-]+)+$`)
 
 // isProse reports whether a value is a sentence.
 func isProse(value string) bool {

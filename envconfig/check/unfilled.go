@@ -22,7 +22,7 @@ var (
 		"mysecretkey", "myapikey", "yourpassword", "yoursecret", "yourkey", "yourapikey",
 		"yourtoken", "yourname",
 		"yourdomain", "yourhost", "yourusername", "youruser", "notarealpassword", "notreal",
-		"secrethere", "keyhere", "notsetyet", "notyetset", "notyetconfigured", "notyetknown"}
+		"secrethere", "keyhere", "redacted", "notsetyet", "notyetset", "notyetconfigured", "notyetknown"}
 	// samples begin placeholders that one of stands for end.
 	samples   = []string{"dummy", "sample", "example", "fake"}
 	standsFor = []string{"value", "key", "token", "secret", "password", "passwd", "host", "url",
@@ -47,7 +47,7 @@ var (
 	inMarks = regexp.MustCompile(
 		`^(?:__[A-Z][A-Z0-9_-]*__|@@?[A-Za-z][\w.-]*@@?|##[A-Za-z][\w.-]*##|%%[A-Za-z][\w.-]*%%|~~[A-Za-z][\w.-]*~~|\$\$[A-Za-z][\w.-]*\$\$|#\{[A-Za-z][\w.-]*\}#)$`)
 	noteFirst = regexp.MustCompile(`^(?:TODO|FIXME|TBD|XXX)(?:[\s:_!.(-]|$)`)
-	crosses   = regexp.MustCompile(`^(?:[xX*?]{3,}|(?:[xX*?]{2,}[-_. :]?){2,})$`)
+	crosses   = regexp.MustCompile(`^(?:[xX*?]{3,}|[A-Z]{1,4}X{12,}|(?:[xX*?]{2,}[-_. :]?){2,})$`)
 	yourFirst = regexp.MustCompile(`(?i)(?:^|[/@:.=,])your[-_ ]`)
 )
 
@@ -140,7 +140,8 @@ func asks(value string) bool {
 var hints = []string{"your", "change", "replac", "insert", "todo", "tbd", "tba", "tbc", "fixme",
 	"fill", "place", "here", "please", "pls", "set", "be", "xxx",
 	"my", "some", "enter", "dummy", "put", "add", "provid", "updat", "edit", "specif", "configur",
-	"defin", "adjust", "suppl", "paste", "not", "lorem", "sample", "example", "fake"}
+	"defin", "adjust", "suppl", "paste", "not", "lorem", "sample", "example", "fake",
+	"redact"}
 
 func mayAsk(value string) bool {
 	lower := strings.ToLower(value)

@@ -131,14 +131,17 @@ func arguments(argv []string, script string) []string {
 // service looks at a program that becomes process 1, or the child of an init.
 func (l *linter) service(line int, argv []string, init string) {
 	name := program(argv[0])
-	if detaches(argv) && !l.inConfig(name) && !l.waits {
+	if isBusyBox(argv) {
+		name = busyBoxHTTPD
+	}
+	if detaches(argv) && !l.inConfig(argv) && !l.waits {
 		switch {
 		case name == "catalina.sh" || name == "startup.sh":
 			l.report(line, "starts Tomcat in the background: use catalina.sh run, or envconfig "+
 				"--on-main-exit=wait")
 		case foreground[name] != nil:
-			l.report(line, "%s goes into the background, and the container ends: add %s, or use "+
-				"envconfig --on-main-exit=wait", name, hint(name))
+			l.report(line, "%s goes into the background, and the container ends%s: add %s, or use "+
+				"envconfig --on-main-exit=wait", name, l.unless(name), hint(name))
 		default:
 			l.report(line, "%s puts the service into the background: run it in the foreground, "+
 				"or use envconfig --on-main-exit=wait", name)
@@ -150,6 +153,11 @@ func (l *linter) service(line int, argv []string, init string) {
 		case slices.Contains(deaf, name) && !l.listens(argv):
 			l.report(line, "%s as process 1 ignores SIGTERM unless the program handles it, and "+
 				"is killed after the grace time: %s, or an init", name, inFront)
+		case name == "mysqld_safe":
+			l.report(line, "mysqld_safe ignores SIGTERM: run mysqld or mariadbd itself")
+		case (name == "apachectl" || name == "apache2ctl") && !slices.Contains(argv, "-t"):
+			l.report(line, "%s does not pass SIGTERM on: run apache2 or httpd with -DFOREGROUND, "+
+				"or %s", name, inFront)
 		case slices.Contains(runners, name) && len(argv) > 1:
 			l.report(line, "%s does not pass SIGTERM on: run the program itself, or %s", name,
 				inFront)
@@ -165,15 +173,59 @@ func hint(name string) string {
 	return foreground[name][0]
 }
 
-// inConfig reports whether a program's configuration in the image keeps it in the foreground.
-func (l *linter) inConfig(name string) bool {
-	where := map[string][2]string{"nginx": {"etc/nginx/nginx.conf", "daemon off"},
-		"supervisord": {"etc/supervisor/supervisord.conf", "nodaemon=true"}}[name]
-	if l.root == nil || where[0] == "" {
+// configuration says in which files of an image, by default, and by which line a program is kept in
+// the foreground. The program's option -c or -y names another file.
+type configuration struct {
+	files  []string // patterns of fs.Glob
+	option string
+	line   *regexp.Regexp
+}
+
+var configurations = map[string]configuration{
+	"nginx": {[]string{"etc/nginx/nginx.conf", "usr/local/openresty/nginx/conf/nginx.conf"}, "-c",
+		regexp.MustCompile(`(?m)^[^#\n]*\bdaemon\s+off\s*;`)},
+	"supervisord": {[]string{"etc/supervisor/supervisord.conf", "etc/supervisord.conf"}, "-c",
+		regexp.MustCompile(`(?mi)^\s*nodaemon\s*=\s*(?:true|yes|on|1)\s*(?:;|$)`)},
+	"php-fpm": {[]string{"etc/php-fpm.conf", "etc/php*/php-fpm.conf", "etc/php/*/fpm/php-fpm.conf",
+		"etc/php-fpm.d/*.conf", "etc/php*/php-fpm.d/*.conf", "etc/php/*/fpm/pool.d/*.conf",
+		"usr/local/etc/php-fpm.conf", "usr/local/etc/php-fpm.d/*.conf"}, "-y",
+		regexp.MustCompile(`(?mi)^\s*daemonize\s*=\s*(?:no|off|false|0)\s*(?:;|$)`)},
+}
+
+// inConfig reports whether a program's configuration in the image, or the image that it begins
+// with, keeps it in the foreground.
+func (l *linter) inConfig(argv []string) bool {
+	name := program(argv[0])
+	if name == "php-fpm" && strings.Contains(l.image.Base, "php") {
+		return true // php:fpm and images made of it have daemonize = no
+	}
+	c, ok := configurations[name]
+	if l.root == nil || !ok {
 		return false
 	}
-	data, err := fs.ReadFile(l.root, where[0])
-	return err == nil && strings.Contains(string(data), where[1])
+	files := c.files
+	if i := slices.Index(argv, c.option); i > 0 && i+1 < len(argv) {
+		files = []string{strings.TrimPrefix(path.Join("/", l.image.Dir, argv[i+1]), "/")}
+		if path.IsAbs(argv[i+1]) {
+			files = []string{strings.TrimPrefix(path.Clean(argv[i+1]), "/")}
+		}
+	}
+	return slices.ContainsFunc(files, func(pattern string) bool {
+		found, _ := fs.Glob(l.root, pattern)
+		return slices.ContainsFunc(found, func(file string) bool {
+			data, err := fs.ReadFile(l.root, file)
+			return err == nil && c.line.Match(data)
+		})
+	})
+}
+
+// unless says what the configuration, which is not there to be looked at, may say.
+func (l *linter) unless(name string) string {
+	if line, ok := map[string]string{"supervisord": "nodaemon=true", "php-fpm": "daemonize = no",
+		"nginx": "daemon off"}[name]; ok && l.root == nil {
+		return " unless its configuration has " + line + ", which --image-root would tell"
+	}
+	return ""
 }
 
 var handlers = regexp.MustCompile(

@@ -133,6 +133,34 @@ func TestServicesAndTheirSignals(t *testing.T) {
 		`CMD ["catalina.sh", "run"]`:              "",
 		`CMD ["catalina.sh", "start"]`: "starts Tomcat in the " +
 			"background",
+		`CMD ["supervisord", "-c", "/daemon.conf"]`:                                  "supervisord goes into the background, and the container ends: add -n",
+		`CMD ["supervisord", "-n", "-c", "/daemon.conf"]`:                            "",
+		`CMD ["supervisord", "-c", "/stays.conf"]`:                                   "",
+		"WORKDIR /\nCMD [\"supervisord\", \"-c\", \"stays.conf\"]":                   "",
+		`CMD ["supervisord"]`:                                                        "supervisord goes into the background",
+		`CMD ["php-fpm8.2"]`:                                                         "php-fpm goes into the background, and the container ends: add -F",
+		"STOPSIGNAL QUIT\nCMD [\"php-fpm8.2\", \"-F\"]":                              "",
+		"STOPSIGNAL QUIT\nCMD [\"php-fpm8.2\", \"-y\", \"/fpm.conf\"]":               "",
+		"FROM shop/php:8\nCMD [\"php-fpm\", \"-R\"]":                                 "php-fpm cuts its requests off at SIGTERM",
+		"STOPSIGNAL QUIT\nCMD [\"nginx\", \"-c\", \"/off.conf\"]":                    "",
+		`CMD ["nginx", "-c", "/on.conf"]`:                                            "nginx goes into the background",
+		"FROM httpd:2.4\nSTOPSIGNAL SIGTERM\nCMD [\"httpd-foreground\"]":             "httpd cuts its requests off at SIGTERM and finishes its requests at SIGWINCH",
+		"FROM httpd:2.4\nCMD [\"httpd-foreground\"]":                                 "",
+		"FROM x\nCMD [\"httpd-foreground\"]":                                         "STOPSIGNAL SIGWINCH",
+		`CMD ["apache2ctl", "start"]`:                                                "apache2ctl puts the service into the background",
+		`CMD ["apache2ctl", "-D", "FOREGROUND"]`:                                     "apache2ctl does not pass SIGTERM on",
+		"ENTRYPOINT [\"envconfig\", \"--\"]\nCMD [\"apache2ctl\", \"-DFOREGROUND\"]": "",
+		`CMD ["httpd", "-f", "-p", "80", "-h", "/www"]`:                              "BusyBox's httpd as process 1 ignores SIGTERM",
+		`CMD ["mysqld_safe"]`:                                                        "mysqld_safe ignores SIGTERM",
+		`CMD ["mysqld"]`:                                                             "",
+		`CMD ["pg_ctlcluster", "15", "main", "start"]`:                               "pg_ctlcluster puts the service into the background",
+		`CMD ["pg_ctlcluster", "15", "main", "start", "--foreground"]`:               "",
+		`CMD ["crond"]`:                                  "crond goes into the background, and the container ends: add -f",
+		`CMD ["slapd", "-d", "0"]`:                       "",
+		`CMD ["slapd", "-h", "ldap:///"]`:                "slapd goes into the background",
+		`CMD ["cassandra"]`:                              "cassandra goes into the background",
+		`CMD ["dovecot", "-F"]`:                          "",
+		`CMD ["kafka-server-start.sh", "-daemon", "/c"]`: "kafka-server-start.sh puts the service into the background",
 		// signals
 		`CMD ["nginx", "-g", "daemon off;"]`:                                           "nginx cuts its requests off at SIGTERM and finishes its requests at SIGQUIT (nginx(8)): STOPSIGNAL SIGQUIT",
 		"FROM nginx:1.27\nCMD [\"nginx\", \"-g\", \"daemon off;\"]":                    "",
@@ -184,6 +212,11 @@ func TestServicesAndTheirSignals(t *testing.T) {
 		} {
 			image[name] = &fstest.MapFile{Data: []byte("#!/bin/sh\n" + text + "\n"), Mode: 0o755}
 		}
+		for name, text := range map[string]string{"daemon.conf": "[supervisord]\n;nodaemon=true\n",
+			"stays.conf": "[supervisord]\nnodaemon = true ; stay\n", "fpm.conf": "daemonize = no\n",
+			"off.conf": "pid x; daemon  off;\n", "on.conf": "# daemon off;\n"} {
+			image[name] = &fstest.MapFile{Data: []byte(text)}
+		}
 		image["envpy"] = &fstest.MapFile{Data: []byte("#!/usr/bin/env python3\nprint(1)\n"),
 			Mode: 0o755}
 		if !strings.HasPrefix(dockerfile, "FROM ") {
@@ -212,6 +245,7 @@ func TestImageThatIsNotThere(t *testing.T) {
 		`ENTRYPOINT ["env", "bash", "x.sh"]`:                       true,
 		`CMD ["/app/server"]`:                                      false,
 		`CMD ["node", "x.js"]`:                                     true,
+		`CMD ["supervisord", "-c", "/a.conf"]`:                     true,
 	} {
 		assert.Equal(t, want, len(Entrypoint(Dockerfile("FROM debian\n"+dockerfile), nil)) > 0,
 			dockerfile)

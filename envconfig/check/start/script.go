@@ -189,7 +189,7 @@ func (s *script) call(c *syntax.CallExpr) {
 	default:
 		service, _ := peel(argv)
 		if len(service) > 0 && argv[0] != "exec" && detaches(service) &&
-			!s.inConfig(program(service[0])) {
+			!s.inConfig(service) {
 			s.behind = true
 			if name := program(service[0]); (name == "catalina.sh" || name == "startup.sh") &&
 				!s.waits {

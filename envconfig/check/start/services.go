@@ -52,7 +52,9 @@ var bases = []string{"nginx", "nginx-unprivileged", "httpd", "haproxy", "postgre
 // deaf are programs that leave SIGTERM at its default, which the kernel does not apply to process 1
 // (pid_namespaces(7)).
 var deaf = []string{"node", "nodejs", "python", "php", "perl", "cron", "crond", "tail", "sleep",
-	"deno", "bun", "ts-node", "tsx"}
+	"deno", "bun", "ts-node", "tsx", busyBoxHTTPD}
+
+const busyBoxHTTPD = "BusyBox's httpd"
 
 // runners start a program through a shell or as a child that they do not pass a signal on to.
 var runners = []string{"npm", "yarn", "pnpm", "npx", "nodemon", "pipenv", "poetry", "make",
@@ -74,11 +76,17 @@ var foreground = map[string][]string{
 	"smbd": {"-F", "--foreground", "-i"}, "nmbd": {"-F", "--foreground", "-i"},
 	"vsftpd":  {"background=NO"},
 	"proftpd": {"-n", "--nodaemon"}, "atd": {"-f"}, "dhcpd": {"-f", "-d"}, "bird": {"-f", "-d"},
+	"supervisord": {"-n", "--nodaemon"}, "php-fpm": {"-F", "--nodaemonize"}, "slapd": {"-d"},
+	"dovecot": {"-F"}, "unbound": {"-d"}, "chronyd": {"-d", "-n"}, "cassandra": {"-f"},
+	"snmpd": {"-f"}, "zabbix_server": {"-f", "--foreground"},
+	"zabbix_agentd": {"-f", "--foreground"}, "xinetd": {"-dontfork", "-d"}, "inetd": {"-d", "-f"},
+	"syslog-ng": {"-F", "--foreground"}, "radvd": {"-n", "--nodaemon", "-d"},
+	"collectd": {"-f"}, "dropbear": {"-F"}, "winbindd": {"-F", "--foreground", "-i"},
 }
 
 // background are the arguments that put a program into the background.
 var background = map[string][]string{
-	"php-fpm": {"-D", "--daemonize"}, "memcached": {"-d"}, "haproxy": {"-D"},
+	"memcached": {"-d"}, "haproxy": {"-D"},
 	"mysqld": {"--daemonize"}, "mongod": {"--fork"}, "gunicorn": {"-D", "--daemon"},
 	"unicorn": {"-D", "--daemonize"}, "uwsgi": {"--daemonize", "-d"},
 	"redis-server": {"--daemonize"}, "puma": {"-d"}, "catalina.sh": {"start"},
@@ -87,6 +95,12 @@ var background = map[string][]string{
 	"rabbitmq-server": {"-detached"}, "celery": {"--detach", "-D"}, "pm2": {"start"},
 	"rc-service": {"start"}, "service": {"start", "restart"}, "systemctl": {"start"},
 	"supervisorctl": {"start"}, "zkServer.sh": {"start"}, "nohup": {"&"},
+	"kafka-server-start.sh": {"-daemon"}, "zookeeper-server-start.sh": {"-daemon"},
+	"elasticsearch": {"-d", "--daemonize"}, "opensearch": {"-d", "--daemonize"},
+	"openvpn": {"--daemon"}, "pgbouncer": {"-d", "--daemon"}, "activemq": {"start"},
+	"jetty.sh": {"start"}, "emqx": {"start"}, "thin": {"-d", "--daemonize"},
+	"dbus-daemon": {"--fork"}, "avahi-daemon": {"-D", "--daemonize"}, "invoke-rc.d": {"start"},
+	"openrc": {"default"}, "mongos": {"--fork"},
 }
 
 // program is the name under which a program is in the tables above: python3.11 is python,
@@ -101,6 +115,8 @@ func program(argv0 string) string {
 		return "mysqld"
 	case name == "openresty":
 		return "nginx"
+	case name == "httpd-foreground":
+		return "httpd"
 	case name == "redis-server", name == "valkey-server":
 		return "redis-server"
 	}
@@ -111,6 +127,14 @@ func program(argv0 string) string {
 func detaches(argv []string) bool {
 	name := program(argv[0])
 	args := argv[1:]
+	switch {
+	case path.Base(argv[0]) == "httpd-foreground": // a script of the image httpd
+		return false
+	case name == "pg_ctlcluster":
+		return slices.Contains(args, "start") && !slices.Contains(args, "--foreground")
+	case isBusyBox(argv):
+		return !slices.Contains(args, "-f")
+	}
 	if words, ok := foreground[name]; ok {
 		joined := strings.Join(args, " ")
 		if slices.ContainsFunc(args, func(a string) bool {
@@ -141,6 +165,14 @@ func detaches(argv []string) bool {
 	}
 	return slices.ContainsFunc(args, func(a string) bool {
 		return slices.Contains(background[name], a)
+	})
+}
+
+// isBusyBox reports whether httpd is BusyBox's, by options that take an argument there and that
+// Apache lacks or takes without one (https://busybox.net/downloads/BusyBox.html).
+func isBusyBox(argv []string) bool {
+	return path.Base(argv[0]) == "httpd" && slices.ContainsFunc(argv, func(a string) bool {
+		return a == "-p" || a == "-h"
 	})
 }
 
