@@ -37,6 +37,13 @@ func with(files map[string]string, more ...string) map[string]string {
 	return all
 }
 
+var apache = map[string]string{
+	"httpd.conf": slowApache,
+	"ready.cgi":  "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nwhole'\n",
+	"slow.cgi": "#!/bin/sh\necho WORKING >&2\nsleep 1\n" +
+		"printf 'Content-Type: text/plain\\n\\nwhole'\n",
+}
+
 // phpFPM is the name of the program, which Debian gives a version.
 func phpFPM() string {
 	if found, _ := filepath.Glob("/usr/sbin/php-fpm[0-9]*"); len(found) > 0 {
@@ -128,13 +135,15 @@ var All = []Service{
 		Command: "haproxy -W -db -f DIR/haproxy.cfg", Works: "WORKING",
 	},
 	{
-		Name: "apache", Needs: []string{"apache2=apache2"},
-		Files: map[string]string{
-			"httpd.conf": slowApache,
-			"ready.cgi":  "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nwhole'\n",
-			"slow.cgi": "#!/bin/sh\necho WORKING >&2\nsleep 1\n" +
-				"printf 'Content-Type: text/plain\\n\\nwhole'\n",
-		},
+		Name: "apache", Needs: []string{"apache2=apache2"}, Files: apache,
 		Command: "apache2 -DFOREGROUND -f DIR/httpd.conf", Works: "WORKING",
+	},
+	{
+		Name: "a daemon, one program", Needs: []string{"apache2=apache2"},
+		// its standard error is /dev/null
+		Files: with(apache, "httpd.conf", strings.Replace(slowApache, "/proc/self/fd/2",
+			"DIR/log", 1)),
+		Command: "apache2 -f DIR/httpd.conf", Works: "WORKING", Flags: "--on-main-exit=wait " +
+			"--pid-file DIR/httpd.pid ",
 	},
 }
