@@ -40,7 +40,8 @@ func BenchmarkPipeline(b *testing.B) {
 		j := bolt(b)
 		for seq := uint64(0); b.Loop(); {
 			for range 8 {
-				require.NoError(b, j.Append(b.Context(), seq, promote.Entry{Seq: seq + 1}))
+				_, err := j.Append(b.Context(), promote.Entry{Seq: seq + 1})
+				require.NoError(b, err)
 				seq++
 			}
 		}
@@ -78,14 +79,17 @@ func BenchmarkCheck(b *testing.B) {
 func BenchmarkReplay(b *testing.B) {
 	const entries = 100_000
 	j := promote.NewMemJournal()
-	for seq := uint64(1); seq <= entries; seq += 2 {
-		e := promote.Entry{Seq: seq, Time: time.Unix(int64(seq), 0), Kind: promote.Started,
+	for n := range uint64(entries / 2) {
+		seq := n/1000*2 + 1
+		e := promote.Entry{Seq: seq, Time: time.Unix(int64(n), 0), Kind: promote.Started,
 			Op: promote.OpPromote, Change: seq, Generation: seq,
-			Target:  promote.Target{Cluster: fmt.Sprint("c", seq%1000), Environment: "test"},
-			Version: fmt.Sprint("v", seq), Digest: digest(int(seq % 100)), Actor: "a"}
-		require.NoError(b, j.Append(b.Context(), seq-1, e))
+			Target:  promote.Target{Cluster: fmt.Sprint("c", n%1000), Environment: "test"},
+			Version: fmt.Sprint("v", n), Digest: digest(int(n % 100)), Actor: "a"}
+		_, err := j.Append(b.Context(), e)
+		require.NoError(b, err)
 		e.Seq, e.Kind = seq+1, promote.Succeeded
-		require.NoError(b, j.Append(b.Context(), seq, e))
+		_, err = j.Append(b.Context(), e)
+		require.NoError(b, err)
 	}
 	var before, after runtime.MemStats
 	var kept *promote.Promoter

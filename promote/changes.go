@@ -184,13 +184,13 @@ func (p *Promoter) Wait(ctx context.Context, id ChangeID) (_ Deployment, err err
 // out.
 func (p *Promoter) wait(ctx context.Context, id ChangeID, w *work) (Deployment, error) {
 	for w == nil {
-		var seq uint64
+		var at uint64
 		var status Status
 		cluster, number, err := id.parse()
 		if err == nil {
 			var unknown error
 			err = p.view(ctx, func(s *state) {
-				seq = s.seq
+				at = s.at
 				status, unknown = s.status(cluster, number)
 			})
 			err = errors.Join(err, unknown)
@@ -201,20 +201,20 @@ func (p *Promoter) wait(ctx context.Context, id ChangeID, w *work) (Deployment, 
 		if status.State.Ended() {
 			return status.outcome()
 		}
-		if err := p.grown(ctx, seq); err != nil {
+		if err := p.grown(ctx, at); err != nil {
 			return Deployment{}, fmt.Errorf("wait for change %s: %w", id, err)
 		}
 	}
 	return w.wait(ctx)
 }
 
-// grown returns when the journal has entries after seq, or with the cause when ctx ends or the
+// grown returns when the journal has entries after the position at, or with the cause when ctx ends or the
 // Promoter is closed.
-func (p *Promoter) grown(ctx context.Context, seq uint64) error {
+func (p *Promoter) grown(ctx context.Context, at uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.living, func() { cancel(p.isClosed()) })()
-	return withCause(ctx, p.journal.Wait(ctx, seq))
+	return withCause(ctx, p.journal.Wait(ctx, at))
 }
 
 // Abort ends a change that is under way: the deployer's context ends, the earlier deployment is

@@ -60,7 +60,7 @@ func state(t *testing.T, p *promote.Promoter, id promote.ChangeID,
 		}
 		entries, err := p.Watch(ctx, after)
 		require.NoError(t, err, "the change is %s, not %s", s.State, want)
-		after = entries[len(entries)-1].Seq
+		after = entries[len(entries)-1].At
 	}
 }
 

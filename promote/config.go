@@ -169,6 +169,7 @@ func New(cfg Config) (*Promoter, error) {
 		rollback: cfg.Rollback, maxSkew: cfg.MaxSkew, breakers: slices.Clone(cfg.Breakers),
 		owner: cfg.Owner, owners: cfg.Owners, joining: make(chan struct{}, 1),
 		lock: make(chan struct{}, 1), state: newState(cfg.Pipeline), works: map[ChangeID]*work{},
+		appending: map[string]*pending{},
 	}
 	p.living, p.close = context.WithCancelCause(context.Background())
 	return p, nil

@@ -57,8 +57,13 @@ type mortalJournal struct {
 	*life
 }
 
-func (j mortalJournal) Append(ctx context.Context, after uint64, e promote.Entry) error {
-	return j.do(func() error { return j.Journal.Append(ctx, after, e) })
+func (j mortalJournal) Append(ctx context.Context, e promote.Entry) (at uint64,
+	err error) {
+	err = j.do(func() error {
+		at, err = j.Journal.Append(ctx, e)
+		return err
+	})
+	return at, err
 }
 
 type mortalDeployer struct {

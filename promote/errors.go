@@ -37,6 +37,18 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	// ErrClock is wrapped when the clock is behind the journal by more than Config.MaxSkew.
 	ErrClock = errors.New("clock behind")
+	// ErrDamaged is wrapped when an entry of the journal cannot be read, does not fit its chain, or
+	// cannot follow those before it. Nothing more is written for its cluster.
+	ErrDamaged = errors.New("damaged")
+	// ErrNewer is wrapped when an entry needs a newer program: this one writes nothing more for its
+	// cluster.
+	ErrNewer = errors.New("newer program needed")
+	// ErrSetBack is wrapped when the journal no longer has an entry of the cluster that this
+	// program has read: an older copy of it was restored. Nothing more is written for the cluster
+	// until a new Promoter has read it from the beginning.
+	ErrSetBack = errors.New("set back")
+	// ErrTooLarge is wrapped by a Journal that cannot hold an entry.
+	ErrTooLarge = errors.New("too large")
 	// ErrClosed is wrapped by what a Promoter does not do because of Close.
 	ErrClosed = errors.New("closed")
 )

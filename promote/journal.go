@@ -54,7 +54,11 @@ const (
 
 // Entry is one record of the journal. Entries are never changed or removed.
 type Entry struct {
-	// Seq numbers the entries from 1, without a gap.
+	// At is the place of the entry in the whole journal, above that of every entry that was there
+	// before. The journal gives it; it is neither kept in the record nor part of the chain.
+	At uint64 `json:"at,omitempty"`
+	// Seq numbers the entries of a cluster from 1, without a gap. Entries without a Chain are from
+	// before there was one: their Seqs grow, and leave out those of other clusters.
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 	Kind Kind      `json:"kind"`
@@ -93,54 +97,69 @@ type Entry struct {
 	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
 	// is empty after a successful restore.
 	Doubt string `json:"doubt,omitempty"`
+	// Needs is the lowest EntryFormat of a program that understands the entry; 0 stands for 1. A
+	// program that is older writes nothing more for the cluster (ErrNewer).
+	Needs int `json:"needs,omitempty"`
+	// Damage is why the journal cannot read the entry: then only At, Seq and the cluster are set,
+	// as far as they are known. No record has it.
+	Damage string `json:"damage,omitempty"`
+	// Chain is SHA-256 over the Chain of the entry before it in the cluster and the record of this
+	// one: see Record. It is the last member of the record.
+	Chain string `json:"chain,omitempty"`
 }
 
-// Journal is an append-only list of entries with a compare-and-set on its end. journaltest.Run
-// holds an implementation to this contract. All methods are safe for concurrent use, and when ctx
-// has ended they return an error that wraps the context's cause.
+// Journal is an append-only list of entries for each cluster, with a compare-and-set on its end;
+// the empty name is that of the entries for all clusters. journaltest.Run holds an implementation
+// to this contract. All methods are safe for concurrent use, and when ctx has ended they return an
+// error that wraps the context's cause.
 type Journal interface {
-	// Append adds e, whose Seq is after+1, when the last entry's Seq is after (0 for an empty
-	// journal). Otherwise it adds nothing and returns an error that wraps ErrConflict. When it
-	// returns nil the entry survives a crash, as far as the journal survives one at all.
-	Append(ctx context.Context, after uint64, e Entry) error
-	// Read returns entries with a Seq above after, in order and without a gap. It may return fewer
-	// than there are, but at least one if there is one. The caller owns the slice.
+	// Append adds e, and returns its place in the whole journal, when the last entry of e's cluster
+	// has the Seq before e.Seq (0 for a cluster without entries). Otherwise it adds nothing and
+	// returns an error that wraps ErrConflict. When it returns nil the entry survives a crash, as
+	// far as the journal survives one at all. An entry that is too large for the journal is
+	// ErrTooLarge. After any other error it is uncertain whether e was added.
+	Append(ctx context.Context, e Entry) (at uint64, err error)
+	// Read returns entries of all clusters with an At above after, in the order of At, so that none
+	// with a lower At appears later. It returns every entry whose Append has returned before, or
+	// fewer, but at least one if there is one. An entry that it cannot read has a Damage, and does
+	// not keep the others from being read. The caller owns the slice.
 	Read(ctx context.Context, after uint64) ([]Entry, error)
-	// Wait blocks until there is an entry with a Seq above after, or until ctx ends.
+	// Wait blocks until there is an entry with an At above after, or until ctx ends.
 	Wait(ctx context.Context, after uint64) error
 }
 
 // MemJournal is a Journal in memory: for tests, and the reference for other implementations.
 type MemJournal struct {
 	mu      sync.Mutex
-	entries []Entry
-	grown   chan struct{} // closed and replaced by each append
+	entries []Entry           // the At of each is its index and one
+	last    map[string]uint64 // the Seq of each cluster's last entry
+	grown   chan struct{}     // closed and replaced by each append
 }
 
 var _ Journal = (*MemJournal)(nil)
 
 // NewMemJournal returns an empty journal.
-func NewMemJournal() *MemJournal { return &MemJournal{grown: make(chan struct{})} }
+func NewMemJournal() *MemJournal {
+	return &MemJournal{last: map[string]uint64{}, grown: make(chan struct{})}
+}
 
 // Append implements Journal.
-func (j *MemJournal) Append(ctx context.Context, after uint64, e Entry) error {
+func (j *MemJournal) Append(ctx context.Context, e Entry) (uint64, error) {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if last := uint64(len(j.entries)); last != after {
-		return fmt.Errorf("append after entry %d: the last entry is %d: %w", after, last,
-			ErrConflict)
+	if last := j.last[e.Cluster]; e.Seq != last+1 {
+		return 0, fmt.Errorf("append entry %d of cluster %q: its last one is %d: %w", e.Seq,
+			e.Cluster, last, ErrConflict)
 	}
-	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq,
-			ErrInvalid)
-	}
+	e.At = uint64(len(j.entries)) + 1
 	j.entries = append(j.entries, e)
+	j.last[e.Cluster] = e.Seq
 	close(j.grown)
 	j.grown = make(chan struct{})
-	return nil
+	return e.At, nil
 }
 
 // Read implements Journal.

@@ -61,7 +61,8 @@ func TestOldNames(t *testing.T) {
 		e.Version, e.Digest, e.Repository, e.Actor = change.Version, change.Digest,
 			change.Repository, change.Actor
 		e.Seq = uint64(i) + 1
-		require.NoError(t, journal.Append(ctx, uint64(i), e))
+		_, err := journal.Append(ctx, e)
+		require.NoError(t, err)
 	}
 	p := newPromoter(t, promote.Config{Journal: journal, Deployer: w})
 

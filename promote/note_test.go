@@ -82,15 +82,15 @@ func TestRecent(t *testing.T) {
 		require.NoError(rt, err)
 		var want []uint64
 		for i := len(history) - 1; i >= 0 && len(want) < n; i-- {
-			if before == 0 || history[i].Seq < before {
-				want = append(want, history[i].Seq)
+			if before == 0 || history[i].At < before {
+				want = append(want, history[i].At)
 			}
 		}
 		recent, err := p.Recent(t.Context(), at, before, n)
 		require.NoError(rt, err)
 		var got []uint64
 		for _, e := range recent {
-			got = append(got, e.Seq)
+			got = append(got, e.At)
 		}
 		require.Equal(rt, want, got, fmt.Sprint(at, before, n))
 	})

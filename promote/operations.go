@@ -383,8 +383,8 @@ func (p *Promoter) Bindings(ctx context.Context, cluster string) (list []Binding
 	return list, err
 }
 
-// Watch blocks until the journal has entries with a Seq above after and returns them, or some of
-// them, oldest first. A caller asks again with the Seq of the last one; 0 begins at the beginning.
+// Watch blocks until the journal has entries with an At above after and returns them, or some of
+// them, oldest first. A caller asks again with the At of the last one; 0 begins at the beginning.
 func (p *Promoter) Watch(ctx context.Context, after uint64) ([]Entry, error) {
 	for {
 		entries, err := p.journal.Read(ctx, after)

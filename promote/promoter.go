@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // Deployment is one digest at one target.
@@ -79,8 +82,20 @@ type Promoter struct {
 	unfollow context.CancelFunc // ends follow; nil while it does not run
 	group    sync.WaitGroup     // of the goroutines of works
 
-	lock  chan struct{} // a mutex that can be waited for with a context; guards state
-	state *state
+	lock      chan struct{} // a mutex that can be waited for; guards state, appending and fresh
+	state     *state
+	appending map[string]*pending // by cluster
+	syncs     atomic.Uint64       // how many syncs have begun
+	fresh     uint64              // the newest sync that has succeeded
+}
+
+// pending is an entry that this Promoter is appending. While it does, others of the same cluster
+// wait; those of other clusters go on.
+type pending struct {
+	entry Entry
+	done  chan struct{} // closed when the append has ended
+	taken bool          // the state has it
+	work  *work
 }
 
 // view runs f on the state at the journal's end. f must not keep its argument.
@@ -93,12 +108,17 @@ func (p *Promoter) view(ctx context.Context, f func(*state)) error {
 	return nil
 }
 
-// acquire takes the lock and brings the state up to the journal's end.
+// acquire takes the lock and brings the state up to the journal's end: the end as it was when
+// acquire was called, or later. So callers that wait for the lock share one read of the journal.
 func (p *Promoter) acquire(ctx context.Context) error {
+	before := p.syncs.Load()
 	select {
 	case p.lock <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if p.fresh > before {
+		return nil
 	}
 	if err := p.sync(ctx); err != nil {
 		p.release()
@@ -109,22 +129,38 @@ func (p *Promoter) acquire(ctx context.Context) error {
 
 func (p *Promoter) release() { <-p.lock }
 
+// sync reads the journal up to its end. The caller holds the lock.
 func (p *Promoter) sync(ctx context.Context) error {
+	begun := p.syncs.Add(1)
 	for {
-		entries, err := p.journal.Read(ctx, p.state.seq)
+		entries, err := p.journal.Read(ctx, p.state.at)
 		if err != nil {
-			return fmt.Errorf("read journal after entry %d: %w", p.state.seq, withCause(ctx, err))
+			return fmt.Errorf("read journal after position %d: %w", p.state.at, withCause(ctx, err))
 		}
 		if len(entries) == 0 {
+			p.fresh = begun
 			return nil
 		}
 		for _, e := range entries {
-			if err := p.state.apply(e); err != nil {
-				return err
-			}
-			p.tell(e)
+			p.take(e)
 		}
 	}
+}
+
+// take takes in an entry that is in the journal. The caller holds the lock.
+func (p *Promoter) take(e Entry) {
+	was := p.state.writable(e.Cluster)
+	if !p.state.take(e) {
+		if err := p.state.writable(e.Cluster); err != nil && was == nil {
+			p.log.Error("journal", slog.Any("err", err))
+		}
+		return
+	}
+	if own := p.appending[e.Cluster]; own != nil && own.entry.Seq == e.Seq &&
+		own.entry.Chain == e.Chain {
+		own.taken, own.work = true, p.begin(e)
+	}
+	p.tell(e)
 }
 
 // commit turns the newest state into the next entry and appends it, and decides again when another
@@ -138,49 +174,115 @@ func (p *Promoter) commit(ctx context.Context, decide func(*state) (Entry, bool,
 // launch is commit that also returns the work which a Started or Resumed entry has begun.
 func (p *Promoter) launch(ctx context.Context, decide func(*state) (Entry, bool, error)) (Entry,
 	*work, error) {
+	for {
+		own, busy, err := p.propose(ctx, decide)
+		switch {
+		case err != nil:
+			return Entry{}, nil, err
+		case busy != nil:
+			select {
+			case <-busy:
+				continue
+			case <-ctx.Done():
+				return Entry{}, nil, context.Cause(ctx)
+			}
+		case own == nil:
+			return Entry{}, nil, nil
+		}
+		again, err := p.append(ctx, own)
+		if again {
+			continue
+		}
+		return own.entry, own.work, err
+	}
+}
+
+// propose decides on the next entry. It returns nil when there is nothing to append, and a channel
+// to wait for when an append of the same cluster is under way.
+func (p *Promoter) propose(ctx context.Context, decide func(*state) (Entry, bool, error)) (*pending,
+	<-chan struct{}, error) {
 	if err := p.acquire(ctx); err != nil {
-		return Entry{}, nil, err
+		return nil, nil, err
 	}
 	defer p.release()
-	for {
-		after := p.state.seq
-		e, ok, err := decide(p.state)
-		if err != nil || !ok {
-			return Entry{}, nil, err
+	e, ok, err := decide(p.state)
+	if err != nil || !ok {
+		return nil, nil, err
+	}
+	if err := p.state.writable(e.Cluster); err != nil {
+		return nil, nil, err
+	}
+	if other := p.appending[e.Cluster]; other != nil {
+		return nil, other.done, nil
+	}
+	if err := p.complete(&e); err != nil {
+		return nil, nil, err
+	}
+	own := &pending{entry: e, done: make(chan struct{})}
+	p.appending[e.Cluster] = own
+	return own, nil, nil
+}
+
+// complete sets what every entry has that is to be appended next.
+func (p *Promoter) complete(e *Entry) error {
+	head := p.state.head(e.Cluster)
+	e.At, e.Seq, e.Time = 0, head.Seq+1, p.now().UTC().Round(0)
+	if last := p.state.last; e.Time.Before(last) { // another clock is ahead of this one
+		if behind := last.Sub(e.Time); behind > p.maxSkew {
+			return fmt.Errorf("append to journal: the clock of this machine is %s behind the "+
+				"newest entry: set it right: %w", behind, ErrClock)
 		}
-		e.Seq, e.Time = after+1, p.now().UTC().Round(0)
-		if last := p.state.last; e.Time.Before(last) { // another clock is ahead of this one
-			if behind := last.Sub(e.Time); behind > p.maxSkew {
-				return Entry{}, nil, fmt.Errorf("append to journal: the clock of this machine is "+
-					"%s behind entry %d: set it right: %w", behind, after, ErrClock)
-			}
-			e.Time = last
+		e.Time = last
+	}
+	p.state.number(e)
+	if e.Kind == Started || e.Kind == Resumed {
+		e.Owner = p.owner
+	}
+	return e.seal(head.Chain)
+}
+
+// append appends an entry without holding the lock meanwhile. It reports whether to decide again,
+// because another writer was faster.
+func (p *Promoter) append(ctx context.Context, own *pending) (again bool, err error) {
+	e := &own.entry
+	at, err := p.journal.Append(ctx, *e)
+	p.lock <- struct{}{}
+	defer p.release()
+	defer close(own.done)
+	defer delete(p.appending, e.Cluster)
+	if err == nil {
+		e.At = at
+		if !own.taken {
+			p.takeOwn(*e)
 		}
-		p.state.number(&e)
-		if e.Kind == Started || e.Kind == Resumed {
-			e.Owner = p.owner
+		if !own.taken {
+			return false, p.state.writable(e.Cluster)
 		}
-		err = p.journal.Append(ctx, after, e)
-		if err == nil {
-			if err := p.state.apply(e); err != nil {
-				return Entry{}, nil, err
-			}
-			w := p.begin(e)
-			p.tell(e)
-			p.logEntry(ctx, e)
-			return e, w, nil
-		}
-		if !errors.Is(err, ErrConflict) {
-			return Entry{}, nil, fmt.Errorf("append to journal: %w", withCause(ctx, err))
-		}
-		if syncErr := p.sync(ctx); syncErr != nil {
-			return Entry{}, nil, syncErr
-		}
-		if p.state.seq == after { // a journal that went back in time: trying again would never end
-			return Entry{}, nil, fmt.Errorf("append to journal: it shows nothing after entry %d: "+
-				"was "+
-				"it replaced? %w", after, err)
-		}
+		p.logEntry(ctx, *e)
+		return false, nil
+	}
+	if !errors.Is(err, ErrConflict) {
+		return false, fmt.Errorf("append to journal: %w", withCause(ctx, err))
+	}
+	if syncErr := p.sync(ctx); syncErr != nil {
+		return false, syncErr
+	}
+	if p.state.head(e.Cluster).Seq >= e.Seq || p.state.writable(e.Cluster) != nil {
+		return true, nil
+	}
+	// A journal that went back in time: trying again would never end.
+	return false, fmt.Errorf("append to journal: cluster %s: it shows nothing after entry %d: was "+
+		"it replaced by an older copy? Start the program again: %v: %w",
+		names.Quote(e.Cluster), e.Seq-1, err, ErrSetBack)
+}
+
+// takeOwn takes in an entry that was just appended. The entries of other clusters before it may not
+// have been read yet, so the state's place stays as it is.
+func (p *Promoter) takeOwn(e Entry) {
+	at := p.state.at
+	p.take(e)
+	if e.At != at+1 {
+		p.state.at = at
 	}
 }
 
@@ -242,7 +344,9 @@ func (p *Promoter) start(ctx context.Context, q asking,
 func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (e Entry,
 	change Change, err error) {
 	viewErr := p.view(ctx, func(s *state) {
-		e, err = decide(s)
+		if e, err = decide(s); err == nil && e.Kind == Started && e.Seq == 0 {
+			err = s.writable(e.Cluster)
+		}
 		change = s.change(p.pipeline, e)
 	})
 	return e, change, errors.Join(viewErr, err)

@@ -7,7 +7,7 @@ import (
 	"sort"
 )
 
-// Recent returns the newest n entries of the journal that match t and have a Seq below before,
+// Recent returns the newest n entries of the journal that match t and have an At below before,
 // newest first; before 0 stands for the journal's end. As in History, an empty field of t matches
 // everything. Its cost grows with n and with the number of clusters, not with the journal's
 // length, unless t names an environment or a task. A negative n is ErrInvalid.
@@ -48,7 +48,7 @@ func (s *state) recent(t Target, before uint64, n int) []Entry {
 func matching(entries []Entry, t Target, before uint64) []Entry {
 	n := len(entries)
 	if before > 0 {
-		n = sort.Search(n, func(i int) bool { return entries[i].Seq >= before })
+		n = sort.Search(n, func(i int) bool { return entries[i].At >= before })
 	}
 	for ; n > 0; n-- {
 		e := &entries[n-1]
@@ -63,9 +63,9 @@ func matching(entries []Entry, t Target, before uint64) []Entry {
 // tails is a heap of lists of entries, none of them empty; the one with the newest entry is first.
 type tails [][]Entry
 
-func (h tails) seq(i int) uint64   { return h[i][len(h[i])-1].Seq }
+func (h tails) at(i int) uint64    { return h[i][len(h[i])-1].At }
 func (h tails) Len() int           { return len(h) }
-func (h tails) Less(i, j int) bool { return h.seq(i) > h.seq(j) }
+func (h tails) Less(i, j int) bool { return h.at(i) > h.at(j) }
 func (h tails) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 
 // Push implements heap.Interface.

@@ -288,7 +288,7 @@ func TestClockBehindTheJournal(t *testing.T) {
 	require.NoError(t, at(time.Minute).Bind(t.Context(), binding("v2", digest(2))))
 	err := at(2*time.Hour).Bind(t.Context(), binding("v3", digest(3)))
 	require.ErrorIs(t, err, promote.ErrClock)
-	require.ErrorContains(t, err, "2h0m0s behind entry 2")
+	require.ErrorContains(t, err, "2h0m0s behind the newest entry")
 	history, err := at(0).History(t.Context(), promote.Target{})
 	require.NoError(t, err)
 	require.Len(t, history, 2)

@@ -80,10 +80,10 @@ func (p *Promoter) begin(open Entry) *work {
 // changes.
 func (p *Promoter) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		var seq uint64
-		err := p.view(ctx, func(s *state) { seq = s.seq })
+		var at uint64
+		err := p.view(ctx, func(s *state) { at = s.at })
 		if err == nil {
-			err = p.journal.Wait(ctx, seq)
+			err = p.journal.Wait(ctx, at)
 		}
 		if err != nil {
 			pause(ctx, p.retry)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sluice-deploy/sluice/internal/names"
 )
 
 // maxText limits the texts of people and deployers in an entry, in bytes.
@@ -25,12 +27,14 @@ const (
 // only way to change it, and the decisions (decide.go) turn it and a request into the next entry.
 type state struct {
 	pipeline Pipeline
-	seq      uint64
+	at       uint64    // the place up to which the journal was read
 	last     time.Time // of the newest entry
 	clusters map[string]*cluster
 }
 
 type cluster struct {
+	head        Head
+	broken      error // why nothing more is read or written: see state.take
 	entries     []Entry
 	versions    []Binding
 	targets     map[Target]*place
@@ -69,24 +73,91 @@ func newState(p Pipeline) *state {
 	return &state{pipeline: p, clusters: map[string]*cluster{}}
 }
 
-// apply takes the next entry in. An entry that does not fit is an error and changes nothing: then
-// the journal is broken, or from a newer program.
-func (s *state) apply(e Entry) error {
-	if e.Seq != s.seq+1 {
-		return fmt.Errorf("journal entry %d follows entry %d", e.Seq, s.seq)
+// take takes in an entry that the journal has returned, and reports whether it is new. The state of
+// a cluster ends before the first entry that cannot be taken in; cluster.broken says why.
+func (s *state) take(e Entry) bool {
+	s.at = max(s.at, e.At)
+	c := s.cluster(e.Cluster)
+	if c.broken != nil {
+		return false
 	}
-	c := s.clusters[e.Cluster]
+	known := e.Damage == "" && e.Seq <= c.head.Seq
+	if known && c.has(e) {
+		return false
+	}
+	err := error(nil)
+	switch {
+	case known:
+		err = fmt.Errorf("it has another content than before: an older copy of the journal was "+
+			"restored: start the program again: %w", ErrSetBack)
+	case e.Damage != "":
+		err = fmt.Errorf("%s: %w", e.Damage, ErrDamaged)
+	default:
+		err = s.apply(e)
+	}
+	if err != nil {
+		c.broken = fmt.Errorf("cluster %s: entry %d at position %d of the journal: %w",
+			names.Quote(e.Cluster), e.Seq, e.At, err)
+	}
+	return err == nil
+}
+
+// has reports whether the cluster has e, with the same content.
+func (c *cluster) has(e Entry) bool {
+	i, found := slices.BinarySearchFunc(c.entries, e.Seq, func(e Entry, seq uint64) int {
+		return cmp.Compare(e.Seq, seq)
+	})
+	return found && c.entries[i].Chain == e.Chain && c.entries[i].Kind == e.Kind
+}
+
+// cluster returns the state of a cluster, which may be a new one.
+func (s *state) cluster(name string) *cluster {
+	c := s.clusters[name]
 	if c == nil {
 		c = &cluster{targets: map[Target]*place{}, runs: map[Digest][]Run{},
 			reviews: map[reviewed][]Review{}, keys: map[string]Entry{},
 			holds: map[Digest][]Entry{}, quarantined: map[Digest]Hold{}}
+		s.clusters[name] = c
 	}
-	if err := c.apply(e); err != nil {
-		return fmt.Errorf("journal entry %d: %s %s: %w", e.Seq, e.Kind, e.Target, err)
+	return c
+}
+
+// head returns the end of a cluster's entries.
+func (s *state) head(name string) Head {
+	if c := s.clusters[name]; c != nil {
+		return c.head
 	}
-	s.clusters[e.Cluster] = c
+	return Head{}
+}
+
+// writable returns nil, or why nothing may be written for a cluster.
+func (s *state) writable(name string) error {
+	if c := s.clusters[name]; c != nil && c.broken != nil {
+		return fmt.Errorf("the cluster is read-only: %w", c.broken)
+	}
+	return nil
+}
+
+// apply takes the next entry of a cluster in. An entry that does not fit is an error and changes
+// nothing: then the journal is broken, or from a newer program.
+func (s *state) apply(e Entry) error {
+	c := s.cluster(e.Cluster)
+	if e.Needs > EntryFormat {
+		return fmt.Errorf("it needs format %d, and this program knows %d: start a newer one: %w",
+			e.Needs, EntryFormat, ErrNewer)
+	}
+	head, err := e.After(c.head)
+	if errors.Is(err, ErrConflict) {
+		err = fmt.Errorf("it does not come next after entry %d: %w", c.head.Seq, ErrDamaged)
+	}
+	if err == nil {
+		err = c.apply(e)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", e.Kind, e.Target, err)
+	}
+	c.head = head
 	c.entries = append(c.entries, e)
-	s.seq = e.Seq
 	if e.Time.After(s.last) {
 		s.last = e.Time
 	}
@@ -97,7 +168,7 @@ func (c *cluster) apply(e Entry) error {
 	switch e.Kind {
 	case Bound:
 		if _, ok := c.bound(e.Version); ok {
-			return fmt.Errorf("version %s is bound twice", e.Version)
+			return fmt.Errorf("version %s is bound twice: %w", e.Version, ErrDamaged)
 		}
 		c.versions = append(c.versions, Binding{Cluster: e.Cluster, Version: e.Version,
 			Digest: e.Digest, Repository: e.Repository, Actor: e.Actor, Time: e.Time})
@@ -132,7 +203,7 @@ func (c *cluster) applyChange(e Entry) error {
 	switch e.Kind {
 	case Started:
 		if p.open != nil {
-			return fmt.Errorf("change %d has not ended", p.open.Change)
+			return fmt.Errorf("change %d has not ended: %w", p.open.Change, ErrDamaged)
 		}
 		if e.Key != "" {
 			c.keys[e.Key] = e
@@ -140,7 +211,7 @@ func (c *cluster) applyChange(e Entry) error {
 		p.open, p.generation = &change{Entry: e, state: Deploying}, e.Generation
 	case Resumed, Waiting, Aborting, Restoring, Succeeded, Failed:
 		if p.open == nil || p.open.Change != e.Change {
-			return fmt.Errorf("change %d is not under way", e.Change)
+			return fmt.Errorf("change %d is not under way: %w", e.Change, ErrDamaged)
 		}
 		if e.Kind != Succeeded && e.Kind != Failed {
 			p.open.apply(e)
@@ -148,8 +219,8 @@ func (c *cluster) applyChange(e Entry) error {
 			break
 		}
 		if p.open.Generation != e.Generation {
-			return fmt.Errorf("generation %d acts, generation %d has the right to", e.Generation,
-				p.open.Generation)
+			return fmt.Errorf("generation %d acts, generation %d has the right to: %w",
+				e.Generation, p.open.Generation, ErrDamaged)
 		}
 		p.open, p.doubt = nil, e.Doubt
 		switch {
@@ -161,7 +232,7 @@ func (c *cluster) applyChange(e Entry) error {
 			p.current = &restored
 		}
 	default:
-		return errors.New("unknown kind of entry: was it written by a newer program?")
+		return fmt.Errorf("unknown kind of entry: %w", ErrNewer)
 	}
 	c.targets[e.Target] = p
 	return nil
@@ -341,7 +412,7 @@ func (s *state) history(t Target) []Entry {
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	slices.SortFunc(list, func(a, b Entry) int { return cmp.Compare(a.At, b.At) })
 	return list
 }
 

@@ -56,8 +56,11 @@ func (m *machine) take(e Entry, err error) string {
 	case e.Kind == "":
 		return "nothing"
 	}
-	e.Seq = m.seq + 1
+	e.Seq = m.head("web").Seq + 1
 	m.number(&e)
+	if err := e.seal(m.head("web").Chain); err != nil {
+		return "BROKEN: " + err.Error()
+	}
 	if err := m.apply(e); err != nil {
 		return "BROKEN: " + err.Error()
 	}
@@ -189,10 +192,10 @@ func TestAnyOrderOfCommands(t *testing.T) {
 		var generation uint64
 		for range rapid.IntRange(1, 60).Draw(rt, "length") {
 			c := rapid.SampledFrom(commands).Draw(rt, "command")
-			before := m.seq
+			before := m.head("web").Seq
 			answer := c.do(m)
 			require.NotContains(rt, answer, "BROKEN")
-			if m.seq == before {
+			if m.head("web").Seq == before {
 				continue
 			}
 			entries := m.clusters["web"].entries

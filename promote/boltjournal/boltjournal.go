@@ -1,18 +1,20 @@
 // Package boltjournal keeps a promote.Journal in a bbolt file: for one process on one machine.
 // Every append is one transaction, synced to the disk before it returns.
 //
-// The bucket "promote.journal" holds one record an entry: the key is Seq as 8 bytes, big-endian,
-// the value the entry as JSON. bbolt locks the file, so a second process cannot open it; a journal
+// The bucket "promote.journal" holds one record an entry: the key is At as 8 bytes, big-endian, the
+// value promote.Entry.Record. At counts from 1 without a gap. The bucket "promote.journal.clusters"
+// has for each entry the cluster, a zero byte and Seq as 8 bytes, and its At. bbolt locks the file, so a second process cannot open it; a journal
 // for several machines needs another implementation.
 package boltjournal
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -26,7 +28,10 @@ import (
 // transaction.
 const page = 1000
 
-var bucket = []byte("promote.journal")
+var (
+	bucket = []byte("promote.journal")
+	index  = []byte("promote.journal.clusters")
+)
 
 // Journal is a promote.Journal in a bbolt file.
 type Journal struct {
@@ -92,11 +97,7 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 		}
 		j.db = db
 	}
-	err := j.db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucket)
-		return err
-	})
-	if err != nil {
+	if err := j.db.Update(prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("journal %s: %w", j.db.Path(), err), j.Close())
 	}
 	return j, nil
@@ -117,29 +118,29 @@ func (j *Journal) Close() error {
 	return j.db.Close()
 }
 
-// Append implements promote.Journal.
-func (j *Journal) Append(ctx context.Context, after uint64, e promote.Entry) error {
+// Append implements promote.Journal. The file has room for every entry.
+func (j *Journal) Append(ctx context.Context, e promote.Entry) (at uint64, err error) {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
-	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: entry has number %d: %w", after, e.Seq,
-			promote.ErrInvalid)
-	}
-	value, err := json.Marshal(e)
+	value, err := e.Record()
 	if err != nil {
-		return fmt.Errorf("append after entry %d: %w", after, err)
+		return 0, fmt.Errorf("append entry %d of cluster %q: %w", e.Seq, e.Cluster, err)
 	}
 	err = j.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if last := last(b); last != after {
-			return fmt.Errorf("the last entry is %d: %w", last, promote.ErrConflict)
+		b, places := tx.Bucket(bucket), tx.Bucket(index)
+		if head := lastOf(places, e.Cluster); e.Seq != head+1 {
+			return fmt.Errorf("its last one is %d: %w", head, promote.ErrConflict)
 		}
+		at = last(b) + 1
 		b.FillPercent = 0.9 // keys only ever grow
-		return b.Put(key(e.Seq), value)
+		if err := b.Put(key(at), value); err != nil {
+			return err
+		}
+		return places.Put(place(e.Cluster, e.Seq), key(at))
 	})
 	if err != nil {
-		return fmt.Errorf("append after entry %d: %w", after, err)
+		return 0, fmt.Errorf("append entry %d of cluster %q: %w", e.Seq, e.Cluster, err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -147,7 +148,7 @@ func (j *Journal) Append(ctx context.Context, after uint64, e promote.Entry) err
 		close(j.grown)
 		j.grown = make(chan struct{})
 	}
-	return nil
+	return at, nil
 }
 
 // Read implements promote.Journal. It returns at most 1000 entries.
@@ -159,23 +160,39 @@ func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, erro
 	err := j.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucket).Cursor()
 		for k, v := c.Seek(key(after + 1)); k != nil && len(entries) < page; k, v = c.Next() {
-			want := after + uint64(len(entries)) + 1
-			var e promote.Entry
-			if err := json.Unmarshal(v, &e); err != nil {
-				return fmt.Errorf("entry %d: %w", want, err)
+			if at := number(k); at != after+uint64(len(entries))+1 {
+				return fmt.Errorf("found key %x where position %d should be: %w", k,
+					after+uint64(len(entries))+1, promote.ErrDamaged)
 			}
-			if seq(k) != want || e.Seq != want {
-				return fmt.Errorf("entry %d: found key %d with entry %d in its place", want, seq(k),
-					e.Seq)
-			}
-			entries = append(entries, e)
+			entries = append(entries, entry(tx.Bucket(index), k, v))
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("journal %s: read after position %d: %w", j.db.Path(), after, err)
 	}
 	return entries, nil
+}
+
+// entry returns the entry of a record, or where that is not the one which the index has at its
+// place, the cluster and the number that the index says, with a Damage.
+func entry(places *bbolt.Bucket, k, record []byte) promote.Entry {
+	e, err := promote.ParseRecord(record)
+	if err == nil && bytes.Equal(places.Get(place(e.Cluster, e.Seq)), k) {
+		e.At = number(k)
+		return e
+	}
+	damaged := promote.Entry{At: number(k), Damage: "the record is not the one that was written"}
+	if err != nil {
+		damaged.Damage = err.Error()
+	}
+	c := places.Cursor()
+	for p, at := c.First(); p != nil; p, at = c.Next() {
+		if bytes.Equal(at, k) && len(p) > 8 {
+			damaged.Cluster, damaged.Seq = string(p[:len(p)-9]), number(p[len(p)-8:])
+		}
+	}
+	return damaged
 }
 
 // Wait implements promote.Journal. It returns an error when the journal is closed.
@@ -188,14 +205,14 @@ func (j *Journal) Wait(ctx context.Context, after uint64) error {
 		grown, closed := j.grown, j.closed
 		j.mu.Unlock()
 		if closed {
-			return fmt.Errorf("wait for entry %d: %w", after+1, bolterrors.ErrDatabaseNotOpen)
+			return fmt.Errorf("wait for an entry after position %d: %w", after, bolterrors.ErrDatabaseNotOpen)
 		}
 		var end uint64
 		if err := j.db.View(func(tx *bbolt.Tx) error {
 			end = last(tx.Bucket(bucket))
 			return nil
 		}); err != nil {
-			return fmt.Errorf("wait for entry %d: %w", after+1, err)
+			return fmt.Errorf("wait for an entry after position %d: %w", after, err)
 		}
 		if end > after {
 			return nil
@@ -208,17 +225,60 @@ func (j *Journal) Wait(ctx context.Context, after uint64) error {
 	}
 }
 
+// last is the place of the last entry.
 func last(b *bbolt.Bucket) uint64 {
 	k, _ := b.Cursor().Last()
-	return seq(k)
+	return number(k)
 }
 
-func key(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
+// lastOf is the Seq of a cluster's last entry.
+func lastOf(places *bbolt.Bucket, cluster string) uint64 {
+	c := places.Cursor()
+	k, _ := c.Seek(place(cluster, math.MaxUint64))
+	if k == nil {
+		k, _ = c.Last()
+	} else {
+		k, _ = c.Prev()
+	}
+	if len(k) != len(cluster)+9 || !bytes.HasPrefix(k, append([]byte(cluster), 0)) {
+		return 0
+	}
+	return number(k[len(cluster)+1:])
+}
 
-// seq is 0 for the key of no entry.
-func seq(key []byte) uint64 {
+func key(at uint64) []byte { return binary.BigEndian.AppendUint64(nil, at) }
+
+// place is the key of the index: the cluster, a zero byte, and the Seq.
+func place(cluster string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(append([]byte(cluster), 0), seq)
+}
+
+// number is 0 for the key of no entry.
+func number(key []byte) uint64 {
 	if len(key) != 8 {
 		return 0
 	}
 	return binary.BigEndian.Uint64(key)
+}
+
+// prepare makes the buckets, and the index of a file that an earlier program has written.
+func prepare(tx *bbolt.Tx) error {
+	b, err := tx.CreateBucketIfNotExists(bucket)
+	if err != nil || tx.Bucket(index) != nil {
+		return err
+	}
+	places, err := tx.CreateBucket(index)
+	if err != nil {
+		return err
+	}
+	return b.ForEach(func(k, v []byte) error {
+		e, err := promote.ParseRecord(v)
+		if err == nil && e.Seq != number(k) {
+			err = fmt.Errorf("it has the number %d: %w", e.Seq, promote.ErrDamaged)
+		}
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", number(k), err)
+		}
+		return places.Put(place(e.Cluster, e.Seq), k)
+	})
 }

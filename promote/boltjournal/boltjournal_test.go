@@ -52,8 +52,8 @@ func TestEntriesSurviveCloseAndPagesHaveNoGap(t *testing.T) {
 	j := open(t, path)
 	const n = 1001 // one more than a page
 	for seq := range uint64(n) {
-		require.NoError(t, j.Append(t.Context(), seq, promote.Entry{Seq: seq + 1,
-			Kind: promote.Bound}))
+		_, err := j.Append(t.Context(), promote.Entry{Seq: seq + 1, Kind: promote.Bound})
+		require.NoError(t, err)
 	}
 	require.NoError(t, j.Close())
 
@@ -64,7 +64,8 @@ func TestEntriesSurviveCloseAndPagesHaveNoGap(t *testing.T) {
 	rest, err := j.Read(t.Context(), 1000)
 	require.NoError(t, err)
 	require.Len(t, rest, 1)
-	require.ErrorIs(t, j.Append(t.Context(), 7, promote.Entry{Seq: 8}), promote.ErrConflict)
+	_, err = j.Append(t.Context(), promote.Entry{Seq: 8})
+	require.ErrorIs(t, err, promote.ErrConflict)
 }
 
 func TestSecondOpenSaysWhy(t *testing.T) {
@@ -85,9 +86,11 @@ func TestOpenOfWhatIsNoDatabase(t *testing.T) {
 	require.ErrorContains(t, err, path)
 }
 
-func TestBrokenRecordIsAnError(t *testing.T) {
+// TestDamagedRecord: the others can be read, and the index says whose record it is.
+func TestDamagedRecord(t *testing.T) {
 	t.Parallel()
-	for name, record := range map[string]string{"no JSON": "{", "other number": `{"seq":7}`} {
+	for name, record := range map[string]string{"no JSON": "{", "other number": `{"seq":7}`,
+		"other cluster": `{"seq":2,"cluster":"api"}`, "empty": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
@@ -95,12 +98,27 @@ func TestBrokenRecordIsAnError(t *testing.T) {
 			defer db.Close()
 			j, err := boltjournal.Open(t.Context(), boltjournal.Config{DB: db})
 			require.NoError(t, err)
+			for _, e := range []promote.Entry{
+				{Seq: 1, Target: promote.Target{Cluster: "web"}},
+				{Seq: 2, Target: promote.Target{Cluster: "web"}},
+				{Seq: 1, Target: promote.Target{Cluster: "api"}},
+			} {
+				_, err := j.Append(t.Context(), e)
+				require.NoError(t, err)
+			}
 			require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
 				return tx.Bucket([]byte("promote.journal")).Put(binary.BigEndian.AppendUint64(nil,
-					1), []byte(record))
+					2), []byte(record))
 			}))
-			_, err = j.Read(t.Context(), 0)
-			require.ErrorContains(t, err, "entry 1")
+			entries, err := j.Read(t.Context(), 0)
+			require.NoError(t, err)
+			require.Len(t, entries, 3)
+			require.NotEmpty(t, entries[1].Damage)
+			require.Equal(t, []any{uint64(2), uint64(2), "web"},
+				[]any{entries[1].At, entries[1].Seq, entries[1].Cluster})
+			for _, i := range []int{0, 2} {
+				require.Empty(t, entries[i].Damage)
+			}
 		})
 	}
 }
@@ -138,6 +156,6 @@ func TestCloseEndsWait(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- j.Wait(t.Context(), 0) }()
 	require.NoError(t, j.Close())
-	require.ErrorContains(t, <-ended, "wait for entry 1")
+	require.ErrorContains(t, <-ended, "wait for an entry after position 0")
 	require.NoError(t, j.Close())
 }

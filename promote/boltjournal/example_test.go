@@ -21,14 +21,14 @@ func Example() {
 		return
 	}
 	defer j.Close()
-	_ = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound,
+	_, _ = j.Append(ctx, promote.Entry{Seq: 1, Kind: promote.Bound,
 		Target: promote.Target{Cluster: "hello_web"}, Version: "v1"})
-	err = j.Append(ctx, 0, promote.Entry{Seq: 1, Kind: promote.Bound,
+	_, err = j.Append(ctx, promote.Entry{Seq: 1, Kind: promote.Bound,
 		Target: promote.Target{Cluster: "hello_web"}, Version: "v2"})
 	fmt.Println(errors.Is(err, promote.ErrConflict), err)
 	entries, _ := j.Read(ctx, 0)
 	fmt.Println(len(entries), entries[0].Version)
 	// Output:
-	// true append after entry 0: the last entry is 1: conflict
+	// true append entry 1 of cluster "hello_web": its last one is 1: conflict
 	// 1 v1
 }

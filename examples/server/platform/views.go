@@ -96,6 +96,8 @@ func (p *Platform) Versions(ctx context.Context, cluster string) ([]Version, err
 
 // Entry is a line of the journal.
 type Entry struct {
+	// At is the place in the whole journal, Seq the one among the entries of the cluster.
+	At          uint64    `json:"at"`
 	Seq         uint64    `json:"seq"`
 	Time        time.Time `json:"time"`
 	Kind        string    `json:"kind"`
@@ -123,14 +125,14 @@ func entriesOf(journal []promote.Entry) []Entry {
 	entries := make([]Entry, 0, len(journal))
 	for _, e := range journal {
 		entries = append(entries, Entry{
-			e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task,
+			e.At, e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task,
 			e.Version, string(e.Digest), e.Actor, e.Reason, e.Error,
 		})
 	}
 	return entries
 }
 
-// Recent returns the newest n entries of the journal with a Seq below before, newest first; before
+// Recent returns the newest n entries of the journal with an At below before, newest first; before
 // 0 is the journal's end.
 func (p *Platform) Recent(ctx context.Context, before uint64, n int) ([]Entry, error) {
 	recent, err := p.promoter.Recent(ctx, promote.Target{}, before, n)
@@ -143,9 +145,9 @@ const MaxEntries = 1000
 // JournalQuery asks for a part of the journal. An empty field of the target matches everything.
 type JournalQuery struct {
 	Cluster, Environment, Task string
-	// After asks for the oldest entries with a Seq above it, unless it is 0.
+	// After asks for the oldest entries with an At above it, unless it is 0.
 	After uint64
-	// Before asks for the newest entries with a Seq below it; 0 is the journal's end. One of After
+	// Before asks for the newest entries with an At below it; 0 is the journal's end. One of After
 	// and Before is 0.
 	Before uint64
 	// Limit is how many at most, 1 to MaxEntries.
@@ -168,8 +170,8 @@ func (p *Platform) JournalPage(ctx context.Context, q JournalQuery) (entries []E
 		if found, err = p.promoter.History(ctx, target); err != nil {
 			return nil, false, err
 		}
-		from, _ := slices.BinarySearchFunc(found, q.After+1, func(e promote.Entry, seq uint64) int {
-			return cmp.Compare(e.Seq, seq)
+		from, _ := slices.BinarySearchFunc(found, q.After+1, func(e promote.Entry, at uint64) int {
+			return cmp.Compare(e.At, at)
 		})
 		found = found[from:]
 	} else {

@@ -282,7 +282,7 @@ func (w *web) entries(ctx context.Context, q query) (shown []platform.Entry, las
 			return nil, 0, err
 		}
 		for _, e := range entries {
-			last = e.Seq
+			last = e.At
 			if outcomes.keep(e) && q.matches(e.Cluster, e.Task) {
 				if shown = append(shown, e); len(shown) == entriesShown {
 					return shown, last, nil

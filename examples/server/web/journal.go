@@ -28,11 +28,11 @@ func (w *web) journal(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if more {
-		relation, cursor, seq := "prev", "before", entries[0].Seq
+		relation, cursor, at := "prev", "before", entries[0].At
 		if q.After > 0 {
-			relation, cursor, seq = "next", "after", entries[len(entries)-1].Seq
+			relation, cursor, at = "next", "after", entries[len(entries)-1].At
 		}
-		values.Set(cursor, strconv.FormatUint(seq, 10))
+		values.Set(cursor, strconv.FormatUint(at, 10))
 		rw.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="%s"`, r.URL.Path, values.Encode(),
 			relation))
 	}

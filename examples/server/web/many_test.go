@@ -166,11 +166,12 @@ func fill(t *testing.T, dir string, versions int) {
 		cluster := fmt.Sprintf("advertisement_engine_%03d", n/versions)
 		version := fmt.Sprint("v", n%versions)
 		digest := fmt.Sprintf("sha256:%064x", n)
-		require.NoError(t, journal.Append(t.Context(), uint64(n), promote.Entry{
-			Seq: uint64(n + 1), Time: time.Now(), Kind: promote.Bound,
+		_, err := journal.Append(t.Context(), promote.Entry{
+			Seq: uint64(n%versions + 1), Time: time.Now(), Kind: promote.Bound,
 			Target: promote.Target{Cluster: cluster}, Version: version,
 			Digest: promote.Digest(digest), Repository: "127.0.0.1:5800/" + cluster, Actor: "ann",
-		}))
+		})
+		require.NoError(t, err)
 		id := fmt.Sprintf("b%06d", n+1)
 		builds[id] = platform.Build{
 			ID: id, State: platform.BuildSucceeded, Digest: digest,
@@ -239,7 +240,7 @@ func TestAThousandClusters(t *testing.T) {
 		var page []platform.Entry
 		require.NoError(t, json.Unmarshal(data, &page))
 		require.LessOrEqual(t, len(page), 300)
-		require.Equal(t, entries-seen, page[len(page)-1].Seq)
+		require.Equal(t, entries-seen, page[len(page)-1].At)
 		seen += uint64(len(page))
 		path = ""
 		if link, _, found := strings.Cut(strings.TrimPrefix(response.Header.Get("Link"),
@@ -259,7 +260,7 @@ func TestAThousandClusters(t *testing.T) {
 	} {
 		var page []platform.Entry
 		s.Call(t, "GET", path, nil, &page)
-		require.Equal(t, want, [2]uint64{page[0].Seq, page[len(page)-1].Seq}, path)
+		require.Equal(t, want, [2]uint64{page[0].At, page[len(page)-1].At}, path)
 	}
 	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "after=-1", "before=0",
 		"after=3&before=9"} {

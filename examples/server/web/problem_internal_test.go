@@ -57,6 +57,11 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"promote.ErrNotFound": {promote.ErrNotFound, 404, "not-found"},
 		"promote.ErrClosed":   {promote.ErrClosed, 503, "unavailable"},
 		"promote.ErrClock":    {promote.ErrClock, 503, "unavailable"},
+		// of a journal that an operator has to look after
+		"promote.ErrDamaged":  {promote.ErrDamaged, 500, "internal"},
+		"promote.ErrNewer":    {promote.ErrNewer, 500, "internal"},
+		"promote.ErrSetBack":  {promote.ErrSetBack, 500, "internal"},
+		"promote.ErrTooLarge": {promote.ErrTooLarge, 500, "internal"},
 		// of changes, where a DeployError wraps them
 		"promote.ErrAborted":     {promote.ErrAborted, 500, "internal"},
 		"promote.ErrDeadline":    {promote.ErrDeadline, 500, "internal"},
