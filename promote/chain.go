@@ -77,6 +77,13 @@ func (e *Entry) seal(prev string) (err error) {
 		(*string)(&e.Op), (*string)(&e.Digest), (*string)(&e.Previous)} {
 		*text = strings.ToValidUTF8(*text, "\uFFFD")
 	}
+	if len(e.Facts) > 0 {
+		facts := make(map[string]string, len(e.Facts))
+		for name, fact := range e.Facts {
+			facts[strings.ToValidUTF8(name, "\uFFFD")] = strings.ToValidUTF8(fact, "\uFFFD")
+		}
+		e.Facts = facts
+	}
 	e.Chain = ""
 	body, err := e.Record()
 	e.Chain = link(prev, body)

@@ -41,7 +41,8 @@ func Run(t *testing.T, open func(t *testing.T) promote.Journal) {
 func sample(seq uint64) promote.Entry { return sampleOf("hello_web", seq) }
 
 func sampleOf(cluster string, seq uint64) promote.Entry {
-	e := promote.Entry{Seq: seq, Change: seq, Generation: seq, Needs: 1}
+	e := promote.Entry{Seq: seq, Change: seq, Generation: seq, Needs: 1,
+		Facts: map[string]string{"ticket": fmt.Sprint("<", seq, ">")}}
 	v := reflect.ValueOf(&e).Elem()
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Name
