@@ -22,6 +22,7 @@ var suites = map[string]string{
 	"promote.Deployer":          "promote/deployertest",
 	"promote.Gate":              "promote/gatetest",
 	"promote.Journal":           "promote/journaltest",
+	"promote.Owners":            "promote/ownerstest",
 	"promote.PureGate":          "promote/gatetest",
 	"promote/rollout.Instances": "promote/rollout/rollouttest",
 	"promote/rollout.Records":   "promote/rollout/rollouttest",

@@ -1,0 +1,79 @@
+package consuljournal
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/sluice-deploy/sluice/promote"
+)
+
+const (
+	// of one request: above the 7 s for which Consul itself waits for a leader
+	requestLimit = 10 * time.Second
+	firstPause   = 25 * time.Millisecond
+	longestPause = 2 * time.Second
+)
+
+// caller sends requests, again while Consul cannot answer.
+type caller struct {
+	client   *api.Client
+	patience time.Duration
+}
+
+// final is an error that another try does not mend.
+type final struct{ error }
+
+func (f *final) Unwrap() error { return f.error }
+
+// persist calls once until it succeeds, fails for good, or patience or ctx end. A request that gets
+// no answer within limit is given up: the connection may be dead without any error.
+func (c caller) persist(ctx context.Context, limit time.Duration,
+	once func(context.Context) error) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	patience, cancel := context.WithTimeout(ctx, max(c.patience, limit))
+	defer cancel()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		attempt, end := context.WithTimeout(patience, limit)
+		err := once(attempt)
+		end()
+		switch {
+		case err == nil || ctx.Err() == nil && lasting(err):
+			return err
+		case ctx.Err() != nil:
+			return errors.Join(err, context.Cause(ctx))
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause)) // apart from the others that were refused
+		select {
+		case <-patience.Done():
+			timer.Stop()
+			return errors.Join(err, context.Cause(ctx))
+		case <-timer.C:
+		}
+	}
+}
+
+// lasting reports whether a request that failed with err is not to be sent again.
+func lasting(err error) bool {
+	var status api.StatusError
+	var last *final
+	switch {
+	case errors.As(err, &last) || errors.Is(err, promote.ErrDamaged):
+		return true
+	case errors.As(err, &status):
+		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusTooManyRequests
+	}
+	return strings.Contains(err.Error(), "Permission denied") ||
+		strings.Contains(err.Error(), "ACL not found")
+}
+
+func consistent(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
+}
