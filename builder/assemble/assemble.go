@@ -107,7 +107,10 @@ func (e *Engine) Build(ctx context.Context, r builder.Request) (builder.Result, 
 		e.config.Observe("build", e.config.Now().Sub(start), err)
 	}
 	if err != nil {
-		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, withCause(ctx, err))
+		if err = withCause(ctx, err); ctx.Err() == nil {
+			err = typed(err) // the end of ctx looks like a fault of the network, too
+		}
+		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, err)
 	}
 	return res, nil
 }
