@@ -115,6 +115,14 @@ func TestExplainFeatures(t *testing.T) {
 			server: `root /srv; location / { try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "file /srv/a.txt", change: func(r *route.Request) {
 				r.Disk = disk
 			}},
+		{name: "a path through a directory that is not there",
+			server: `root /srv; location / { rewrite ^/(.*)$ /none/../$1 break; try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "app /none/../a.txt", change: func(r *route.Request) {
+				r.Disk = disk
+			}},
+		{name: "a path through a directory",
+			server: `root /srv; location / { rewrite ^/(.*)$ /d/./../$1 break; try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "file /srv/d/./../a.txt", change: func(r *route.Request) {
+				r.Disk = disk
+			}},
 		{name: "try_files falls back with arguments",
 			server: `root /srv; location / { try_files $uri $uri/ /index.php?q=$uri; } location = /index.php { proxy_pass http://php; }`, url: "/none", want: "php /index.php?q=/none", change: func(r *route.Request) {
 				r.Disk = disk

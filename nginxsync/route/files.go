@@ -28,6 +28,17 @@ func (w *walk) lookup(at *conf.Directive, name string) (found, error) {
 	if !path.IsAbs(name) {
 		return nothing, undecided(at, "%s: a path relative to Nginx's prefix", name)
 	}
+	// The kernel walks through what stands before "." and "..": it must be a directory.
+	for i := 1; i < len(name); i++ {
+		step, _, _ := strings.Cut(name[i:], "/")
+		if name[i-1] != '/' || step != "." && step != ".." {
+			continue
+		}
+		before, err := w.lookup(at, name[:i])
+		if err != nil || before != aDirectory {
+			return nothing, err
+		}
+	}
 	clean := strings.TrimPrefix(path.Clean(name), "/")
 	if clean == "" {
 		clean = "."
