@@ -123,6 +123,9 @@ func TestExplainFeatures(t *testing.T) {
 			server: `root /srv; location / { rewrite ^/(.*)$ /d/./../$1 break; try_files $uri @app; } location @app { proxy_pass http://app; }`, url: "/a.txt", want: "file /srv/d/./../a.txt", change: func(r *route.Request) {
 				r.Disk = disk
 			}},
+		{name: "an alias of a slash that is a file",
+			server: `location ~ ^/x/(.*)/$ { alias /srv/$1; }`, url: "/x/a.txt/", want: "500",
+			change: func(r *route.Request) { r.Disk = disk }},
 		{name: "try_files falls back with arguments",
 			server: `root /srv; location / { try_files $uri $uri/ /index.php?q=$uri; } location = /index.php { proxy_pass http://php; }`, url: "/none", want: "php /index.php?q=/none", change: func(r *route.Request) {
 				r.Disk = disk

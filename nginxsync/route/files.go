@@ -232,7 +232,7 @@ func (w *walk) index(dir string, what found) error {
 			w.step(w.at.Directive, "index %s", dir+text)
 			return w.redirect(w.uri + text + w.query())
 		}
-		if what == nothing {
+		if what != aDirectory {
 			break // Nginx looks for the directory when the first index is not there
 		}
 		if is == aDirectory {
@@ -243,6 +243,9 @@ func (w *walk) index(dir string, what found) error {
 	case what == nothing:
 		w.step(w.at.Directive, "%s is not there: 404", dir)
 		return w.special(http.StatusNotFound, w.at)
+	case what == aFile: // an alias without a slash at its end
+		w.step(w.at.Directive, "%s is no directory: 500", dir)
+		return w.special(http.StatusInternalServerError, w.at)
 	case w.method == http.MethodPost:
 		return undecided(w.at.Directive, "a directory asked by POST")
 	case w.on(w.at, "autoindex"):
