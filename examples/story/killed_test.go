@@ -44,7 +44,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	}
 	promotion := func(environment string) map[string]string {
 		return map[string]string{"cluster": "hello_web", "version": "v1",
-			"environment": environment, "actor": "ann"}
+			"environment": environment, "expect": "any", "actor": "ann"}
 	}
 	task := func(name string) map[string]string {
 		return map[string]string{"task": name, "cluster": "hello_web", "version": "v1",

@@ -55,11 +55,11 @@ func (t *teller) baseline(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := t.promote(ctx, "hello_web", "v1", "stable", "")
+	_, err := t.promote(ctx, "hello_web", "v1", "stable", "any")
 	t.refused("deploy hello_web v1 to stable at once, past the others", err, 422, "production")
 	for _, environment := range environments {
 		for _, cluster := range []string{"hello_web", "greet_api"} {
-			d, err := t.promote(ctx, cluster, "v1", environment, "")
+			d, err := t.promote(ctx, cluster, "v1", environment, "any")
 			t.step(fmt.Sprintf("deploy %s v1 to %s", cluster, environment), d.Version+" "+d.Digest,
 				err,
 				want{"digest", d.Digest, t.digests[cluster+" v1"]})
@@ -178,7 +178,7 @@ func (t *teller) restart(ctx context.Context) error {
 func (t *teller) promotion(ctx context.Context) error {
 	digest := t.digests["hello_web v2"]
 	for _, environment := range environments[1:] {
-		d, err := t.promote(ctx, "hello_web", "v2", environment, "")
+		d, err := t.promote(ctx, "hello_web", "v2", environment, "any")
 		t.step("promote hello_web v2 to "+environment, d.Version+" "+d.Digest, err,
 			want{"digest", d.Digest, digest})
 		if err != nil {
@@ -220,7 +220,7 @@ func (t *teller) rollback(ctx context.Context) error {
 	var d deployment
 	err := t.api.call(ctx, "POST", "/rollbacks", map[string]string{
 		"cluster": "hello_web", "environment": "stable", "digest": t.digests["hello_web v1"],
-		"actor": "ann", "reason": "a try",
+		"expect": t.digests["hello_web v2"], "actor": "ann", "reason": "a try",
 	}, &d)
 	t.step("roll hello_web back in stable", d.Version+" "+d.Digest, err,
 		want{"digest", d.Digest, t.digests["hello_web v1"]})
@@ -245,10 +245,10 @@ func (t *teller) refusals(ctx context.Context) error {
 		return err
 	}
 	for _, environment := range environments[:2] {
-		d, err := t.promote(ctx, "hello_web", "v4", environment, "")
+		d, err := t.promote(ctx, "hello_web", "v4", environment, "any")
 		t.step("deploy hello_web v4 to "+environment, d.Version+" "+d.Digest, err)
 	}
-	_, err := t.promote(ctx, "hello_web", "v4", "production", "")
+	_, err := t.promote(ctx, "hello_web", "v4", "production", "any")
 	t.refused("promote hello_web v4 to production", err, 422, "app/conf/app.properties")
 	b, err := t.build(ctx, "hello_web", "v2", "v5")
 	t.step("build something else under the name v2", b.Error, err, want{"state", b.State, "failed"},

@@ -72,7 +72,8 @@ func storm(t *testing.T, seed uint64, binary string) {
 	require.NoError(t, s.buildOne("v1", k))
 	for _, environment := range []string{"test", "sandbox", "production", "stable"} {
 		require.NoError(t, s.call(http.MethodPost, "/promotions", map[string]string{
-			"cluster": "hello_web", "version": "v1", "environment": environment, "actor": "ann",
+			"cluster": "hello_web", "version": "v1", "environment": environment, "expect": "any",
+			"actor": "ann",
 		}, nil))
 	}
 	kills := rand.New(rand.NewPCG(seed, 0))
@@ -106,7 +107,7 @@ func (s *server) act(random *rand.Rand, k *known, name string) bool {
 	case 1, 2:
 		_ = s.call(http.MethodPost, "/promotions", map[string]string{ // others may be faster
 			"cluster": "hello_web", "version": k.anyVersion(random), "environment": "test",
-			"actor": "ann",
+			"expect": "any", "actor": "ann",
 		}, nil)
 	case 3:
 		var l lease

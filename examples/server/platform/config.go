@@ -2,6 +2,7 @@ package platform
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/rules"
 	"github.com/sluice-deploy/sluice/vip"
 )
 
@@ -53,6 +55,9 @@ type Config struct {
 	// Drain is how long an instance that is replaced may finish the requests that it has. The
 	// default is 10 s.
 	Drain time.Duration
+	// Rules is the path of the rules of clusters and teams: approvals, soak and freezes (package
+	// promote/rules). A new document is taken without a restart. The default is none.
+	Rules string
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
 	// Logger receives the events of the background work. The default discards.
@@ -116,6 +121,13 @@ func (cfg Config) Validate() error {
 		{"Drain", cfg.Drain}} {
 		if d.value < 0 || d.value > longestTTL {
 			bad(d.field, "%s: want 0 for the default, or more, up to 100 years", d.value)
+		}
+	}
+	if cfg.Rules != "" {
+		_, err := rules.Open(context.Background(), rules.Config{Path: cfg.Rules,
+			Pipeline: pipeline()})
+		if err != nil {
+			bad("Rules", "%v", err)
 		}
 	}
 	if cfg.Builds < 0 || cfg.Builds > 64 {

@@ -83,7 +83,7 @@ func TestVersionsOfImagesBuiltElsewhere(t *testing.T) {
 	_, err = bind("v3", bare)
 	require.NoError(t, err)
 	_, err = p.Promote(t.Context(), platform.PromotionRequest{Cluster: "hello_web", Version: "v3",
-		Environment: "test", Actor: "eve"})
+		Environment: "test", Expect: "any", Actor: "eve"})
 	var refused *promote.RefusedError
 	require.ErrorAs(t, err, &refused)
 
@@ -219,7 +219,7 @@ func TestTheRegistryMoves(t *testing.T) {
 	require.True(t, strings.HasPrefix(fresh.Image, s.Registry+"/"), fresh.Image)
 	s.MustPromote(t, "hello_web", "v2", "sandbox")
 	_, err = s.Platform.Rollback(t.Context(), platform.RollbackRequest{Cluster: "hello_web",
-		Environment: "test", Digest: v1.Digest, Actor: "ann"})
+		Environment: "test", Digest: v1.Digest, Expect: "any", Actor: "ann"})
 	require.NoError(t, err)
 	_, err = s.Platform.StartTask(t.Context(), platform.TaskRequest{Task: "t", Cluster: "hello_web",
 		Version: "v1", Actor: "ann"})

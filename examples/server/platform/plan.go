@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -24,9 +25,9 @@ type Plan struct {
 }
 
 // PlanPromotion asks every gate and returns the effect that Promote would have now. It changes
-// nothing.
+// nothing. An empty Expect does not compare.
 func (p *Platform) PlanPromotion(ctx context.Context, request PromotionRequest) (Plan, error) {
-	expect, err := parseExpect(request.Expect)
+	expect, err := parseExpect(cmp.Or(request.Expect, string(promote.Any)))
 	if err != nil {
 		return Plan{}, err
 	}

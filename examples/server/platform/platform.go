@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote/rollout"
 	"github.com/sluice-deploy/sluice/promote/rollout/boltrecords"
 	"github.com/sluice-deploy/sluice/promote/rollout/nginxroutes"
+	"github.com/sluice-deploy/sluice/promote/rules"
 	"github.com/sluice-deploy/sluice/vip"
 	"github.com/sluice-deploy/sluice/vip/boltstore"
 )
@@ -44,6 +45,8 @@ type Platform struct {
 	pipeline  promote.Pipeline
 	db        *bbolt.DB
 	builds    records[Build]
+	freezes   records[Freeze]
+	rules     *rules.Set // nil without Config.Rules
 	records   *boltrecords.Records
 	engine    builder.Engine
 	promoter  *promote.Promoter
@@ -104,6 +107,9 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.builds, err = openRecords[Build](p.db, "builds"); err != nil {
 		return err
 	}
+	if p.freezes, err = openRecords[Freeze](p.db, "freezes"); err != nil {
+		return err
+	}
 	if p.records, err = boltrecords.Open(ctx, boltrecords.Config{DB: p.db}); err != nil {
 		return err
 	}
@@ -151,10 +157,20 @@ func (p *Platform) openPromoter(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	gates := []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}},
+		frozen{p}}
+	if p.config.Rules != "" {
+		p.rules, err = rules.Open(ctx, rules.Config{Path: p.config.Rules, Pipeline: p.pipeline,
+			Logger: p.config.Logger})
+		if err != nil {
+			return err
+		}
+		gates = append(gates, p.rules.Gates()...)
+	}
 	p.promoter, err = promote.New(promote.Config{
 		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p.rollout},
 		Grace: p.config.Patience + p.config.Drain + 15*time.Second,
-		Gates: []promote.Gate{promote.OrderGate{}, promote.ConfigGate{Source: configs{images, p}}},
+		Gates: gates,
 	})
 	return err
 }
@@ -223,6 +239,9 @@ func (p *Platform) work(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.runBuilds(ctx) })
 	group.Go(func() error { return p.keepLogsShort(ctx) })
+	if p.rules != nil {
+		group.Go(func() error { return p.rules.Run(ctx) })
+	}
 	group.Go(func() error {
 		for tick := time.NewTicker(500 * time.Millisecond); ; {
 			select {

@@ -490,7 +490,7 @@ func TestADeploymentThatDoesNotStartLeavesWhatWas(t *testing.T) {
 	require.Equal(t, platform.BuildSucceeded, build.State, build.Error)
 
 	_, err = s.Platform.Promote(t.Context(), platform.PromotionRequest{Cluster: "hello_web",
-		Environment: "test", Version: "v2", Actor: "ann"})
+		Environment: "test", Version: "v2", Expect: "any", Actor: "ann"})
 	var failure *promote.DeployError
 	require.ErrorAs(t, err, &failure)
 	require.Empty(t, failure.Doubt, "what was there has been put back")
@@ -511,7 +511,7 @@ func TestAClientThatGoesAwayUndoesNothing(t *testing.T) {
 	ended := make(chan error, 1) // one end
 	go func() {
 		_, err := s.Platform.Promote(ctx, platform.PromotionRequest{Cluster: "hello_web",
-			Environment: "test", Version: "v2", Actor: "ann"})
+			Environment: "test", Version: "v2", Expect: "any", Actor: "ann"})
 		ended <- err
 	}()
 	last := func() (kind, version string) {

@@ -15,13 +15,15 @@ type PromotionRequest struct {
 	Cluster     string `json:"cluster"`
 	Environment string `json:"environment"`
 	Version     string `json:"version"`
-	// the digest that the caller believes is current, "none" for nothing; empty, as "any", does not
-	// check
-	Expect string `json:"expect,omitempty"`
+	// the digest that the caller believes is current, "none" for nothing, or "any"; it must not be
+	// empty
+	Expect string `json:"expect"`
 	Actor  string `json:"actor"`
 	Reason string `json:"reason,omitempty"`
 	// a request with the key of an earlier one of the cluster is that one again
 	Key string `json:"key,omitempty"`
+	// for the gates and the journal, such as a ticket: see promote.Request
+	Facts map[string]string `json:"facts,omitempty"`
 }
 
 func (r PromotionRequest) promotion() (promote.Request, error) {
@@ -29,6 +31,7 @@ func (r PromotionRequest) promotion() (promote.Request, error) {
 	return promote.Request{
 		Target:  promote.Target{Cluster: r.Cluster, Environment: r.Environment},
 		Version: r.Version, Expect: expect, Key: r.Key, Actor: r.Actor, Reason: r.Reason,
+		Facts: r.Facts,
 	}, err
 }
 
@@ -54,7 +57,7 @@ type RollbackRequest struct {
 	Cluster     string `json:"cluster"`
 	Environment string `json:"environment"`
 	Digest      string `json:"digest"`
-	Expect      string `json:"expect,omitempty"` // as in PromotionRequest
+	Expect      string `json:"expect"` // as in PromotionRequest
 	Actor       string `json:"actor"`
 	Reason      string `json:"reason,omitempty"`
 	Key         string `json:"key,omitempty"` // as in PromotionRequest
@@ -90,10 +93,11 @@ func (p *Platform) Rollback(ctx context.Context, request RollbackRequest) (promo
 
 func parseExpect(expect string) (promote.Digest, error) {
 	switch promote.Digest(expect) {
-	case "", promote.Any:
-		return promote.Any, nil
-	case promote.None:
-		return promote.None, nil
+	case "":
+		return "", invalid("expect: empty: want the digest that is current, %q for nothing, or %q",
+			promote.None, promote.Any)
+	case promote.Any, promote.None:
+		return promote.Digest(expect), nil
 	}
 	digest, err := promote.ParseDigest(expect)
 	if err != nil {

@@ -127,7 +127,7 @@ func (s *Server) MustPromote(t testing.TB, cluster, version string, environments
 	t.Helper()
 	for _, environment := range environments {
 		_, err := s.Platform.Promote(t.Context(), platform.PromotionRequest{Cluster: cluster,
-			Version: version, Environment: environment, Actor: "ann"})
+			Version: version, Environment: environment, Expect: "any", Actor: "ann"})
 		if err != nil {
 			t.Fatalf("promote %s %s to %s: %v", cluster, version, environment, err)
 		}

@@ -34,6 +34,8 @@ type Config struct {
 	TaskTTL   time.Duration
 	Patience  time.Duration
 	Instances map[string]int
+	// Rules is that of platform.Config.
+	Rules string
 	// Listen is the address that the web side believes it listens on; the default is the one it
 	// does listen on, of 127.0.0.1.
 	Listen string
@@ -98,7 +100,8 @@ func Start(t testing.TB, config Config) *Server {
 		Dir: config.Dir, Registry: s.Registry, Nginx: os.DirFS(filepath.Join(Examples(), "server",
 			"nginx")), NginxPort: s.NginxPort,
 		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL,
-		Patience: config.Patience, Envconfig: binary, Instances: config.Instances, Logger: logger,
+		Patience: config.Patience, Envconfig: binary, Instances: config.Instances,
+		Rules: config.Rules, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -96,6 +96,28 @@ func (w *web) routes() []route {
 			in platform.DigestRequest) (any, error) {
 			return struct{}{}, p.Release(ctx, in)
 		})},
+		{"GET", "/explanation", get(w, func(r *http.Request) (any, error) {
+			q := r.FormValue
+			return p.Explain(r.Context(), platform.PromotionRequest{Cluster: q("cluster"),
+				Environment: q("environment"), Version: q("version"), Expect: q("expect"),
+				Actor: q("actor")})
+		})},
+		{"POST", "/reviews", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.ReviewRequest) (any, error) {
+			return struct{}{}, p.Review(ctx, in)
+		})},
+		{"GET", "/freezes", get(w, func(*http.Request) (any, error) { return p.Freezes() })},
+		{"POST", "/freezes", post(w, http.StatusOK, func(_ context.Context,
+			in platform.FreezeRequest) (any, error) {
+			return p.Freeze(in)
+		})},
+		{"DELETE", "/freezes/{freeze}", get(w, func(r *http.Request) (any, error) {
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			return p.Thaw(r.PathValue("freeze"), actor)
+		})},
 		{"GET", "/journal", http.HandlerFunc(w.journal)},
 		{"GET", "/tasks", get(w, func(r *http.Request) (any, error) {
 			return p.Tasks(r.Context())

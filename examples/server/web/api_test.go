@@ -285,6 +285,9 @@ func (c *caller) builds() platform.Build {
 func (c *caller) promotions(v1 platform.Build) {
 	v2 := c.server.MustBuild(c, "hello_web", "v2", "sandbox")
 	promotion := func(version, environment, more string) string {
+		if !strings.Contains(more, "expect") {
+			more += `,"expect":"any"`
+		}
 		return `{"cluster":"hello_web","version":"` + version + `","environment":"` + environment +
 			`","actor":"ann"` + more + `}`
 	}
@@ -293,6 +296,10 @@ func (c *caller) promotions(v1 platform.Build) {
 	c.refused(promote, "/promotions", promotion("v1", "moon", ""), 400)
 	c.refused(promote, "/promotions", promotion("v1", "test", `,"expect":"sha"`), 400)
 	c.refused(promote, "/promotions", promotion("v1", "test", `,"force":true`), 400)
+	require.Contains(c, c.refused(promote, "/promotions", promotion("v1", "test", `,"expect":""`),
+		400).Detail, `want the digest that is current, "none" for nothing, or "any"`)
+	require.Contains(c, c.refused("POST /rollbacks", "/rollbacks", `{"cluster":"hello_web",`+
+		`"environment":"test","digest":"`+v1.Digest+`","actor":"bob"}`, 400).Detail, "expect: empty")
 	require.NotEmpty(c, c.refused(promote, "/promotions", promotion("v1", "stable", ""),
 		422).Reasons)
 
@@ -310,13 +317,14 @@ func (c *caller) promotions(v1 platform.Build) {
 
 	back := func(digest string) string {
 		return `{"cluster":"hello_web","environment":"test","digest":"` +
-			digest + `","actor":"bob"}`
+			digest + `","expect":"any","actor":"bob"}`
 	}
 	c.refused(rollback, "/rollbacks", back("v1"), 400)
 	c.call(rollback, "/rollbacks", back(v1.Digest), 200, &deployed)
 	require.Equal(c, "v1", deployed.Version)
 
 	c.changes(v1)
+	c.freezes(v1)
 
 	var overview platform.Overview
 	c.call("GET /environments", "/environments", "", 200, &overview)
@@ -326,13 +334,65 @@ func (c *caller) promotions(v1 platform.Build) {
 	require.Equal(c, "bob", journal[len(journal)-1].Actor)
 }
 
+// freezes holds test up, asks why, and thaws it.
+func (c *caller) freezes(v1 platform.Build) {
+	const add, all, thaw = "POST /freezes", "GET /freezes", "DELETE /freezes/{freeze}"
+	const explain = "GET /explanation"
+	const question = "/explanation?cluster=hello_web&version=v1&actor=ann&environment="
+	c.refused(add, "/freezes", `{"actor":"ann","reason":"sale"}`, 400)
+	c.refused(add, "/freezes", `{"actor":"ann","reason":" ","until":"2999-01-01T00:00:00Z"}`, 400)
+	c.refused(add, "/freezes", `{"reason":"sale","until":"2999-01-01T00:00:00Z"}`, 400)
+	c.refused(add, "/freezes", `{"actor":"ann","reason":"sale","until":"2999-01-01T00:00:00Z",`+
+		`"environments":["moon"]}`, 400)
+	var f platform.Freeze
+	c.call(add, "/freezes", `{"actor":"ann","reason":"sale","until":"2999-01-01T00:00:00Z",`+
+		`"environments":["test"]}`, 200, &f)
+	promotion := `{"cluster":"hello_web","environment":"test","version":"v1","expect":"any",` +
+		`"actor":"bob"}`
+	require.Contains(c, c.refused("POST /promotions", "/promotions", promotion, 422).Detail, "sale")
+	var list []platform.Freeze
+	c.call(all, "/freezes", "", 200, &list)
+	require.Equal(c, []platform.Freeze{f}, list)
+
+	var e platform.Explanation
+	c.call(explain, question+"test&expect="+v1.Digest, "", 200, &e)
+	require.False(c, e.Passes)
+	require.Equal(c, []string{"freeze", ""}, []string{e.Unmet[0].Gate, e.Conflict})
+	c.call(explain, question+"test&expect=none", "", 200, &e)
+	require.Contains(c, e.Conflict, "v1")
+	c.call(explain, question+"stable", "", 200, &e)
+	require.Equal(c, "order", e.Unmet[0].Gate)
+	c.refused(explain, question+"moon", "", 400)
+	c.refused(explain, "/explanation?cluster=hello_web&version=v9&actor=a&environment=test", "",
+		404)
+
+	c.refused(thaw, "/freezes/"+f.ID, "", 400)
+	c.call(thaw, "/freezes/"+f.ID+"?actor=bob", "", 200, nil)
+	c.refused(thaw, "/freezes/"+f.ID+"?actor=bob", "", 404)
+	c.refused(thaw, "/freezes/f9?actor=bob", "", 404)
+	c.call(all, "/freezes", "", 200, &list)
+	require.Empty(c, list)
+	c.call("POST /promotions", "/promotions", promotion, 200, nil)
+	var now platform.Explanation
+	c.call(explain, question+"test", "", 200, &now)
+	require.True(c, now.Passes)
+
+	const review = "POST /reviews"
+	c.refused(review, "/reviews", `{"cluster":"hello_web","environment":"test","version":"v1"}`, 400)
+	c.refused(review, "/reviews", `{"cluster":"hello_web","environment":"test","version":"v9",`+
+		`"actor":"bob"}`, 404)
+	c.call(review, "/reviews", `{"cluster":"hello_web","environment":"test","version":"v1",`+
+		`"approve":true,"actor":"bob","reason":"read it"}`, 200, nil)
+}
+
 // changes promotes without waiting, follows that, and aborts in time and too late.
 func (c *caller) changes(v1 platform.Build) {
 	const one, abort = "GET /changes/{change}", "DELETE /changes/{change}"
 	digest := `{"cluster":"hello_web","digest":"` + v1.Digest + `","actor":"sec","reason":"CVE-1"}`
 	c.refused("POST /quarantines", "/quarantines", `{"digest":"v1","actor":"sec"}`, 400)
 	c.call("POST /quarantines", "/quarantines", digest, 200, nil)
-	promotion := `{"cluster":"hello_web","environment":"test","version":"v1","actor":"bob"}`
+	promotion := `{"cluster":"hello_web","environment":"test","version":"v1","expect":"any",` +
+		`"actor":"bob"}`
 	require.Contains(c, c.refused("POST /promotions", "/promotions", promotion, 422).Detail,
 		"CVE-1")
 	c.call("POST /releases", "/releases", digest, 200, nil)
@@ -471,7 +531,8 @@ func TestHangUp(t *testing.T) {
 	s.MustBuild(t, "hello_web", "v1")
 	for n, path := range []string{"/promotions", "/tasks"} {
 		body := []string{
-			`{"cluster":"hello_web","environment":"test","version":"v1","actor":"ann"}`,
+			`{"cluster":"hello_web","environment":"test","version":"v1","expect":"none",` +
+				`"actor":"ann"}`,
 			`{"task":"t1","cluster":"hello_web","version":"v1","actor":"ann"}`}[n]
 		ctx, hangUp := context.WithCancel(t.Context())
 		gone := make(chan bool)

@@ -33,8 +33,9 @@ func TestServicesThatDoNotStart(t *testing.T) {
 		"version": "v2", "actor": "ann"}, nil)
 	before := s.Platform.Instances()
 	for path, body := range map[string]string{
-		"/promotions": `{"cluster":"hello_web","version":"v2","environment":"test","actor":"ann"}`,
-		"/tasks":      `{"task":"t","cluster":"hello_web","version":"v2","actor":"ann"}`,
+		"/promotions": `{"cluster":"hello_web","version":"v2","environment":"test",
+			"expect":"any","actor":"ann"}`,
+		"/tasks": `{"task":"t","cluster":"hello_web","version":"v2","actor":"ann"}`,
 	} {
 		response, answer := s.Do(t, http.MethodPost, path, strings.NewReader(body))
 		var problem web.Problem

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
+	"github.com/sluice-deploy/sluice/promote"
 )
 
 // act is the action of a form. It is carried out under a name only.
@@ -153,8 +154,8 @@ func (f form) rollback() platform.RollbackRequest {
 	cluster, rest, _ := strings.Cut(f.value("target"), " ")
 	environment, current, _ := strings.Cut(rest, " ") // what the page showed as current
 	return platform.RollbackRequest{
-		Cluster: cluster, Environment: environment, Digest: f.value("digest"), Expect: current,
-		Actor: f.actor(), Reason: f.value("reason"),
+		Cluster: cluster, Environment: environment, Digest: f.value("digest"),
+		Expect: cmp.Or(current, string(promote.None)), Actor: f.actor(), Reason: f.value("reason"),
 	}
 }
 

@@ -21,9 +21,12 @@ var parameters = map[string][]string{
 	"GET /versions": {"cluster"},
 	"GET /journal": {"cluster", "environment", "task", "after", "before",
 		"limit"},
-	"DELETE /builds/{build}":             {"actor"},
-	"DELETE /tasks/{task}":               {"actor"},
-	"DELETE /changes/{change}":           {"actor", "reason"},
+	"DELETE /builds/{build}":   {"actor"},
+	"DELETE /tasks/{task}":     {"actor"},
+	"DELETE /changes/{change}": {"actor", "reason"},
+	"DELETE /freezes/{freeze}": {"actor"},
+	"GET /explanation": {"cluster", "environment", "version", "expect",
+		"actor"},
 	"POST /instances/{instance}/restart": {"actor"},
 }
 
