@@ -88,6 +88,9 @@ end
 -- done runs when a request has ended.
 function routes.done()
     local id = id_of(get_request())
+    if entered == id then
+        entered = 0
+    end
     local try = tries[id]
     if try and try.peer then
         local state = try.peer.state
@@ -147,13 +150,16 @@ end
 -- balance chooses the instance of a request to the cluster, in the balancer phase. method is a key of methods, key the text of what
 -- is hashed, nil for a method without one.
 function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
-    refresh()
-    local var = ngx.var
-    local vip = vip_of(var)
+    local var, id = ngx.var, id_of(get_request())
+    local vip = entered_vip
+    if entered ~= id or leaving then
+        refresh()
+        vip = vip_of(var)
+    end
     local set = set_of(vip, cluster)
-    local id = id_of(get_request())
-    local failure, try = get_last_failure(), tries[id]
-    if failure and try then
+    local try = tries[id]
+    local failure = try and get_last_failure()
+    if failure then
         -- The next try stays in the set of the first, whatever the routes have become; in a set of several versions it goes to
         -- those of the same version before the others.
         local peer = try.peer

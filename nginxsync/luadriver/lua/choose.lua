@@ -181,9 +181,13 @@ end
 -- enter names the location that answers in the place of the tree, if one does. A subrequest belongs to a request that was let in.
 function routes.enter()
     refresh()
-    local var = ngx.var
-    local notice = choose(var) or notice_of(vip_of(var))
-    if not notice or ngx.is_subrequest then
+    local var, inner = ngx.var, ngx.is_subrequest
+    local problem, vip = choose(var), vip_of(var)
+    if not inner then
+        entered, entered_vip = id_of(get_request()), vip -- done takes it back: an id may come again
+    end
+    local notice = problem or notice_of(vip)
+    if not notice or inner then
         return
     end
     var.sluice_version, var.sluice_reason, var.sluice_text = "none", notice.reason, notice.text

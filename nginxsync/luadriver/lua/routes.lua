@@ -243,6 +243,9 @@ local function vip_of(var)
     return vip
 end
 
+-- The main request that entered last, by its id, and its VIP, so that balance need not read them again. 0 stands for none.
+local entered, entered_vip = 0, nil
+
 -- init runs in the master: a dictionary that survived a reload is newer than the file or equal.
 function routes.init()
     reload = workers:incr("reloads", 1, 0)
