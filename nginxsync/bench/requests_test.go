@@ -264,8 +264,14 @@ func load(b *testing.B, addr string, upstreams, n int) {
 // all clients at once.
 func ask(b *testing.B, addr string, upstreams int, more func(i int) bool,
 	took func(client int, d time.Duration)) {
+	askEach(b, slices.Repeat([]string{addr}, clients), upstreams, more, took)
+}
+
+// askEach is ask with a client for each address.
+func askEach(b *testing.B, addrs []string, upstreams int, more func(i int) bool,
+	took func(client int, d time.Duration)) {
 	var wg sync.WaitGroup
-	for c := range clients {
+	for c, addr := range addrs {
 		wg.Go(func() {
 			conn, err := net.Dial("tcp", addr)
 			if err != nil {
@@ -275,7 +281,7 @@ func ask(b *testing.B, addr string, upstreams int, more func(i int) bool,
 			defer conn.Close()
 			r := bufio.NewReader(conn)
 			for i := 0; more(i); i++ {
-				which := (i*clients + c) % min(turns, upstreams)
+				which := (i*len(addrs) + c) % min(turns, upstreams)
 				begin := time.Now()
 				fmt.Fprintf(conn, "GET /c%d/ HTTP/1.1\r\nHost: a\r\n\r\n",
 					which*(upstreams/min(turns, upstreams)))
