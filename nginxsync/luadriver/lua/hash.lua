@@ -120,6 +120,9 @@ do
 
     -- at is the instance that owns a number below the sum of all weights.
     local function at(group, w)
+        if group.equal then
+            return group[math.floor(w / group[1].weight) + 1]
+        end
         for i = 1, group.n do
             w = w - group[i].weight
             if w < 0 then

@@ -210,8 +210,11 @@ local function expression(text)
 end
 
 local function evaluate(text)
-    local out = {}
-    for i, part in ipairs(expressions[text] or expression(text)) do
+    local parts, out = expressions[text] or expression(text), {}
+    if #parts == 1 and type(parts[1]) == "table" then
+        return ngx.var[parts[1][1]] or ""
+    end
+    for i, part in ipairs(parts) do
         out[i] = type(part) == "string" and part or ngx.var[part[1]] or ""
     end
     return table.concat(out)
