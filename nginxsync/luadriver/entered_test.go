@@ -28,7 +28,7 @@ func TestRequestFollowsAPushWhileItsBodyComes(t *testing.T) {
 	}
 	require.NoError(t, b.driver.Apply(t.Context(), nginxsync.NewRoutes(1, snapshot("v1")).All()))
 
-	conn, err := net.Dial("tcp", fmt.Sprintf("%s:%d", vipA, b.port))
+	conn, err := net.Dial("tcp", netip.AddrPortFrom(vipA, uint16(b.port)).String())
 	require.NoError(t, err)
 	defer conn.Close()
 	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
