@@ -26,9 +26,9 @@ func (t *Template) CheckContext(files fs.FS, values map[string]string) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			problems = append(problems, fmt.Errorf("template %s: build context lacks %s: %s: %w",
-				t.Name, name, f.Description, ErrInvalid))
+				t.ID(), name, f.Description, ErrInvalid))
 		case err != nil:
-			problems = append(problems, fmt.Errorf("template %s: build context: %w", t.Name, err))
+			problems = append(problems, fmt.Errorf("template %s: build context: %w", t.ID(), err))
 		}
 	}
 	return errors.Join(problems...)

@@ -54,9 +54,13 @@ func TestCatalogNamesItsContext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range stages[0].Commands {
+		var commands []instructions.Command
+		for _, s := range stages {
+			commands = append(commands, s.Commands...)
+		}
+		for _, c := range commands {
 			from, ok := c.(*instructions.CopyCommand)
-			if !ok {
+			if !ok || from.From != "" {
 				continue
 			}
 			for _, src := range from.SourcePaths {
@@ -65,7 +69,7 @@ func TestCatalogNamesItsContext(t *testing.T) {
 					named = named || f.Path == src || strings.HasPrefix(f.Path, path.Clean(src)+"/")
 				}
 				if !named {
-					t.Errorf("%s copies %s, its context does not name it", tmpl.Name, src)
+					t.Errorf("%s copies %s, its context does not name it", tmpl.ID(), src)
 				}
 			}
 		}

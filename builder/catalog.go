@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -31,8 +32,14 @@ type Catalog struct {
 // Template is one Dockerfile with declared parameters. It never changes and is safe for concurrent
 // use; callers must not write to its slices.
 type Template struct {
-	Name        string `json:"name"`
+	Name string `json:"name"`
+	// Version counts the template's versions from 1. It is in the directory's name: tomcat, or
+	// tomcat@1, is version 1 and tomcat@2 is version 2.
+	Version     int    `json:"version"`
 	Description string `json:"description"`
+	// Deprecated says why new images should not be built from this version, and from which one they
+	// should be. The default is that the version is not deprecated.
+	Deprecated string `json:"deprecated,omitempty"`
 	// Params stand in the order in which the template declares them.
 	Params []Param `json:"params"`
 	// Context lists the files that the build context must hold.
@@ -51,8 +58,8 @@ type ContextFile struct {
 	Description string `json:"description"`
 }
 
-// Default returns the catalogue that comes with the package: tomcat, go-static, static-site, node
-// and python.
+// Default returns the catalogue that comes with the package: dotnet, go, go-static, java, nginx,
+// node, php-fpm, python, spa, spring-boot, static-site and tomcat.
 func Default() *Catalog { return defaultCatalog() }
 
 var defaultCatalog = sync.OnceValue(func() *Catalog {
@@ -67,8 +74,8 @@ var defaultCatalog = sync.OnceValue(func() *Catalog {
 	return c
 })
 
-// Load reads a catalogue: every folder of fsys is a template of that name, with a Dockerfile and a
-// template.json. It checks each of them (declarations, placeholders, a skeleton that no value can
+// Load reads a catalogue: every directory of fsys is a template of that name, or with name@version a
+// version of it, with a Dockerfile and a template.json. It checks each of them (declarations, placeholders, a skeleton that no value can
 // change, the rules of [Lint] that are errors) and returns every problem at once, joined. A problem
 // of a template is [ErrInvalid]; a file that cannot be read is the error of fsys.
 func Load(fsys fs.FS) (*Catalog, error) {
@@ -96,26 +103,57 @@ func Load(fsys fs.FS) (*Catalog, error) {
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(c.templates, func(a, b *Template) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(c.templates, func(a, b *Template) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+	})
+	for i, t := range c.templates[min(1, len(c.templates)):] {
+		if before := c.templates[i]; before.ID() == t.ID() {
+			return nil, fmt.Errorf("load template %q: the directories %s and %s both hold it: %w",
+				t.ID(), t.Name, t.ID(), ErrInvalid)
+		}
+	}
 	return c, nil
 }
 
-// Templates returns the templates by name.
+// Templates returns all versions of all templates, by name and version.
 func (c *Catalog) Templates() []*Template { return slices.Clone(c.templates) }
 
-// Template returns the template of that name, or an error that is [ErrNotFound] and lists the names
-// there are.
+// Newest returns of each template the version that its name alone stands for, by name.
+func (c *Catalog) Newest() []*Template {
+	var list []*Template
+	for _, t := range c.templates {
+		newest, err := c.Template(t.Name)
+		if err == nil && t == newest {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// Template returns a template by its name or its ID. A name alone stands for the newest version that
+// is not deprecated, and for the newest version where all of them are. The error is [ErrNotFound]
+// and lists the templates there are.
 func (c *Catalog) Template(name string) (*Template, error) {
-	names := make([]string, len(c.templates))
-	for i, t := range c.templates {
-		if t.Name == name {
+	var found *Template
+	have := make([]string, len(c.templates))
+	for i, t := range c.templates { // the newest last
+		if t.ID() == name {
 			return t, nil
 		}
-		names[i] = t.Name
+		if t.Name == name && (found == nil || t.Deprecated == "" || found.Deprecated != "") {
+			found = t
+		}
+		have[i] = t.ID()
 	}
-	return nil, fmt.Errorf("template %s: have %s: %w", quote(name), strings.Join(names, ", "),
+	if found != nil {
+		return found, nil
+	}
+	return nil, fmt.Errorf("template %s: have %s: %w", quote(name), strings.Join(have, ", "),
 		ErrNotFound)
 }
+
+// ID names this version of the template: "tomcat@2".
+func (t *Template) ID() string { return t.Name + "@" + strconv.Itoa(t.Version) }
 
 // Source returns a copy of the Dockerfile as the template has it, with its placeholders.
 func (t *Template) Source() []byte { return bytes.Clone(t.source) }
@@ -130,27 +168,34 @@ const (
 	LabelTemplateDigest = "io.github.sluice-deploy.template.digest"
 )
 
-// Labels are for [Request.Labels]: they name the template, and its state, that an image was
-// built from.
+// Labels are for [Request.Labels]: they name the template by its ID, and its state, that an image
+// was built from.
 func (t *Template) Labels() map[string]string {
-	return map[string]string{LabelTemplate: t.Name, LabelTemplateDigest: t.digest}
+	return map[string]string{LabelTemplate: t.ID(), LabelTemplateDigest: t.digest}
 }
 
 // NeedsRun reports whether the template runs commands, so that only an engine with a sandbox can
 // build it.
 func (t *Template) NeedsRun() bool { return t.run }
 
-var templateName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var templateDir = regexp.MustCompile(
+	`^([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:@([1-9][0-9]{0,8}))?$`)
 
-func loadTemplate(fsys fs.FS, name string) (*Template, error) {
-	if !templateName.MatchString(name) {
-		return nil, errors.New("the folder's name must be lower-case letters, digits and -")
+func loadTemplate(fsys fs.FS, dir string) (*Template, error) {
+	parts := templateDir.FindStringSubmatch(dir)
+	if parts == nil {
+		return nil, errors.New("the directory's name must be lower-case letters, digits and -, " +
+			"then nothing or @ and a version from 1")
 	}
-	source, err := fs.ReadFile(fsys, name+"/Dockerfile")
+	name, version := parts[1], 1
+	if parts[2] != "" {
+		version, _ = strconv.Atoi(parts[2]) // nine digits
+	}
+	source, err := fs.ReadFile(fsys, dir+"/Dockerfile")
 	if err != nil {
 		return nil, err
 	}
-	declaration, err := fs.ReadFile(fsys, name+"/template.json")
+	declaration, err := fs.ReadFile(fsys, dir+"/template.json")
 	if err != nil {
 		return nil, err
 	}
@@ -158,14 +203,19 @@ func loadTemplate(fsys fs.FS, name string) (*Template, error) {
 	if err := strictjson.Decode(declaration, t); err != nil {
 		return nil, fmt.Errorf("template.json: %w", err)
 	}
+	if t.Version != 0 && t.Version != version {
+		return nil, fmt.Errorf("template.json: version %d differs from the directory's name: leave "+
+			"it out", t.Version)
+	}
 	if t.Name != "" && t.Name != name {
 		return nil,
-			fmt.Errorf("template.json: name %q differs from the folder's name: leave it out",
+			fmt.Errorf("template.json: name %q differs from the directory's name: leave it out",
 				t.Name)
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s%s", len(source), source, declaration)
-	t.Name, t.source, t.digest = name, source, "sha256:"+hex.EncodeToString(sum.Sum(nil))
+	t.Name, t.Version, t.source = name, version, source
+	t.digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	if err := t.check(); err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ func TestDependencies(t *testing.T) {
 	depcheck.Allow(t, "github.com/sluice-deploy/sluice/builder", []string{
 		"github.com/moby/buildkit/frontend/dockerfile/", "github.com/moby/buildkit/util/stack",
 		"github.com/pkg/errors", "github.com/moby/patternmatcher",
-		"github.com/google/go-containerregistry/pkg/name",
+		"github.com/google/go-containerregistry/pkg/name", "github.com/rogpeppe/go-internal/diff",
 		// by way of dockerfile/instructions
 		"github.com/moby/buildkit/util/suggest", "github.com/agext/levenshtein",
 		"github.com/moby/docker-image-spec/specs-go/v1",

@@ -34,7 +34,7 @@ func ExampleTemplate_Render() {
 	// COPY manifest.json /etc/envconfig/manifest.json
 	// ENTRYPOINT ["/sbin/envconfig", "--", "/app/hello"]
 	// <nil>
-	// template go-static: Dockerfile line 3: parameter CLUSTER_NAME: the value has a newline at byte 2
+	// template go-static@1: Dockerfile line 3: parameter CLUSTER_NAME: the value has a newline at byte 2
 }
 
 func ExampleLint() {

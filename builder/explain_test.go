@@ -12,7 +12,7 @@ import (
 
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	tmpl, err := builder.Default().Template("tomcat")
+	tmpl, err := builder.Default().Template("tomcat@1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,13 @@ const (
 	TypeWords Type = "words"
 	// one of Param.Values
 	TypeEnum Type = "enum"
+	// a whole number from 0 to 9007199254740991, without leading zeros, from Param.Min to Param.Max
+	TypeInt Type = "int"
+	// a size in bytes as the JVM, Nginx and Docker read it: a whole number above 0, then k, m or g
+	// (1024, 1024², 1024³ bytes) or nothing; from Param.Min to Param.Max
+	TypeSize Type = "size"
+	// "true" or "false"
+	TypeBool Type = "bool"
 )
 
 // Param is one declared parameter of a template.
@@ -59,6 +66,13 @@ type Param struct {
 	Example string `json:"example,omitempty"`
 	// Values are the choices of TypeEnum.
 	Values []string `json:"values,omitempty"`
+	// Pattern is a regular expression of Go's package regexp that the whole value must match, in
+	// addition to its type. The default is none.
+	Pattern string `json:"pattern,omitempty"`
+	// Min and Max bound the values of TypeInt, TypeSize and TypePort; both are values of that type
+	// and are allowed themselves. The default is no bound but the type's.
+	Min string `json:"min,omitempty"`
+	Max string `json:"max,omitempty"`
 }
 
 var (
@@ -96,6 +110,9 @@ func (p Param) declared() error {
 		return fmt.Errorf("parameter %s needs a default, or required: true", p.Name)
 	case p.Required && p.Example == "" && p.Type != TypeEnum:
 		return fmt.Errorf("parameter %s is required and needs an example", p.Name)
+	}
+	if err := p.declaredBounds(); err != nil {
+		return fmt.Errorf("parameter %s: %w", p.Name, err)
 	}
 	for _, v := range p.Values {
 		if !wordValue.MatchString(v) {
@@ -157,10 +174,17 @@ func (p Param) refuse(v string) string {
 	case TypeWords:
 		want = unless(wordsValue.MatchString(v),
 			"words of letters, digits and . _ + : - with one space between them")
+	case TypeBool:
+		want = unless(v == "true" || v == "false", "true or false")
+	case TypeInt, TypeSize:
+		want = unless(p.Type.amount(v) >= 0, p.Type.form())
 	case TypeEnum:
 		want = unless(slices.Contains(p.Values, v), "one of "+strings.Join(p.Values, ", "))
 	default:
 		return fmt.Sprintf("type %q does not exist", p.Type)
+	}
+	if want == "" {
+		want = p.beyond(v)
 	}
 	if want == "" {
 		return ""

@@ -14,7 +14,7 @@ import (
 // ParamError is the problem of one value given to [Template.Render], or of a value that is missing
 // there. It is [ErrInvalid].
 type ParamError struct {
-	Template string
+	Template string // its ID
 	Param    string
 	// Line is where the template's Dockerfile uses the parameter first; 0 when it does not.
 	Line   int
@@ -80,7 +80,7 @@ func (t *Template) Render(values map[string]string) ([]byte, error) {
 	}
 	rendered := fill(t.source, t.uses, full)
 	if err := t.keepsSkeleton(rendered, full); err != nil {
-		return nil, fmt.Errorf("template %s: %w", t.Name, err)
+		return nil, fmt.Errorf("template %s: %w", t.ID(), err)
 	}
 	return rendered, nil
 }
@@ -138,7 +138,7 @@ func fill(source []byte, uses []placeholder, values map[string]string) []byte {
 }
 
 func (t *Template) paramError(name, reason string) *ParamError {
-	e := &ParamError{Template: t.Name, Param: name, Reason: reason}
+	e := &ParamError{Template: t.ID(), Param: name, Reason: reason}
 	for _, u := range t.uses {
 		if u.name == name {
 			e.Line = u.line

@@ -22,13 +22,13 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestRenderedTemplates(t *testing.T) {
 	t.Parallel()
 	for _, tmpl := range builder.Default().Templates() {
-		t.Run(tmpl.Name, func(t *testing.T) {
+		t.Run(tmpl.ID(), func(t *testing.T) {
 			t.Parallel()
 			got, err := tmpl.Render(tmpl.Examples())
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", "rendered", tmpl.Name+".Dockerfile")
+			golden := filepath.Join("testdata", "rendered", tmpl.ID()+".Dockerfile")
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
 					t.Fatal(err)
@@ -53,13 +53,13 @@ func TestCatalogHasNoFindings(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range builder.Lint(rendered) {
-			t.Errorf("%s: %s", tmpl.Name, f)
+			t.Errorf("%s: %s", tmpl.ID(), f)
 		}
 		if !bytes.Contains(rendered, []byte(`ENTRYPOINT ["/sbin/envconfig", "--", `)) {
-			t.Errorf("%s does not start through envconfig", tmpl.Name)
+			t.Errorf("%s does not start through envconfig", tmpl.ID())
 		}
 		if want := bytes.Contains(tmpl.Source(), []byte("\nRUN ")); tmpl.NeedsRun() != want {
-			t.Errorf("%s: NeedsRun is %v, want %v", tmpl.Name, tmpl.NeedsRun(), want)
+			t.Errorf("%s: NeedsRun is %v, want %v", tmpl.ID(), tmpl.NeedsRun(), want)
 		}
 	}
 }
@@ -133,12 +133,13 @@ func TestRenderRefuses(t *testing.T) {
 				t.Fatalf("accepted, rendered:\n%s", got)
 			}
 			var param *builder.ParamError
-			if !errors.As(err, &param) || param.Template != c.template ||
+			if !errors.As(err, &param) || param.Template != tmpl.ID() ||
 				!errors.Is(err, builder.ErrInvalid) {
-				t.Errorf("error is %#v, want a ParamError of template %s", err, c.template)
+				t.Errorf("error is %#v, want a ParamError of template %s", err,
+					tmpl.ID())
 			}
 			if !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(),
-				"template "+c.template+": ") {
+				"template "+tmpl.ID()+": ") {
 				t.Errorf("error is %q, want %q in it", err, c.says)
 			}
 			if strings.Count(err.Error(), "\n") > 0 {
@@ -160,7 +161,7 @@ func TestRenderReportsEverything(t *testing.T) {
 	}
 	for _, want := range []string{
 		"line 3: parameter CLUSTER_NAME: no value", "line 2: parameter BASE_IMAGE: no value",
-		"line 14: parameter BUILD_IP: no value",
+		"line 13: parameter BUILD_IP: no value",
 		"line 7: parameter PORT: value \"x\"", "parameter EXTRA: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -173,7 +174,8 @@ func TestTemplateNotFound(t *testing.T) {
 	t.Parallel()
 	_, err := builder.Default().Template("php")
 	if !errors.Is(err, builder.ErrNotFound) || !strings.Contains(err.Error(),
-		`template "php": have go-static, node, python, static-site, tomcat: not found`) {
+		`template "php": have dotnet@1, go@1, go-static@1, java@1, nginx@1, node@1, `+
+			"php-fpm@1, python@1, spa@1, spring-boot@1, static-site@1, tomcat@1, tomcat@2: not found") {
 		t.Errorf("error is %v", err)
 	}
 }

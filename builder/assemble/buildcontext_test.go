@@ -220,7 +220,7 @@ func TestTemplateWithRun(t *testing.T) {
 	_, err = newEngine(t, assemble.Config{}).Build(t.Context(),
 		builder.Request{Dockerfile: dockerfile, Repository: serve(t) + "/app"})
 	var unsupported *builder.UnsupportedError
-	if !errors.As(err, &unsupported) || unsupported.Line != 12 || !strings.Contains(err.Error(),
+	if !errors.As(err, &unsupported) || unsupported.Line != 11 || !strings.Contains(err.Error(),
 		"BuildKit, kaniko or buildah") {
 		t.Errorf("error is %v", err)
 	}

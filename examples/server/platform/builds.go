@@ -97,8 +97,9 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	}
 	if err := assemble.Check(builder.Request{Dockerfile: dockerfile}); err != nil {
 		return Build{}, invalid("template %s: %v; then name the image with POST /api/v1/versions",
-			template.Name, err)
+			template.ID(), err)
 	}
+	request.Template = template.ID() // a newer version may come before the build's turn
 	n, err := p.builds.next()
 	if err != nil {
 		return Build{}, err

@@ -7,10 +7,10 @@ USER 1000:1000
 # Folders that the user may write: what envconfig remembers of its last start, then the service's own.
 WORKDIR /run/envconfig
 WORKDIR /app
-COPY --chmod=0755 envconfig /sbin/envconfig
 COPY --chown=1000:1000 app/package.json app/package-lock.json /app/
 RUN ["npm", "ci", "--omit=dev", "--ignore-scripts", "--cache=/tmp/npm"]
 COPY --chown=1000:1000 app /app
+COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 ENTRYPOINT ["/sbin/envconfig", "--", "node", "/app/server.js"]

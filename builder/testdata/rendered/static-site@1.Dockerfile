@@ -11,4 +11,6 @@ USER 101:101
 # A folder that the user may write, for what envconfig remembers of its last start.
 WORKDIR /run/envconfig
 WORKDIR /
+# Nginx answers open requests at SIGQUIT and cuts them at SIGTERM.
+STOPSIGNAL SIGQUIT
 ENTRYPOINT ["/sbin/envconfig", "--", "nginx", "-g", "daemon off;"]

@@ -3,7 +3,6 @@ FROM docker.io/library/python:3.14-slim@sha256:ddddddddddddddddddddddddddddddddd
 LABEL org.opencontainers.image.title=price_model
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PORT=8080
 EXPOSE 8080
-COPY --chmod=0755 envconfig /sbin/envconfig
 COPY app/requirements.txt /tmp/requirements.txt
 RUN ["python", "-m", "pip", "install", "--no-cache-dir", "--require-hashes", "-r", "/tmp/requirements.txt"]
 USER 10001:10001
@@ -11,6 +10,7 @@ USER 10001:10001
 WORKDIR /run/envconfig
 WORKDIR /app
 COPY --chown=10001:10001 app /app
+COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 ENTRYPOINT ["/sbin/envconfig", "--", "python", "-m", "service"]

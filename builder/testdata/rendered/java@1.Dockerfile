@@ -1,0 +1,14 @@
+# A Java service in one jar with all that it needs. No RUN: every engine builds it, the one in process too.
+FROM docker.io/library/eclipse-temurin:21-jre@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee
+LABEL org.opencontainers.image.title=ad_search
+ENV PORT=8080
+EXPOSE 8080
+USER 10001:10001
+# Directories that the user may write: what envconfig remembers of its last start, then the service's own.
+WORKDIR /run/envconfig
+WORKDIR /app
+COPY app.jar /app/app.jar
+COPY --chmod=0755 envconfig /sbin/envconfig
+COPY envs /etc/envconfig/envs
+COPY manifest.json /etc/envconfig/manifest.json
+ENTRYPOINT ["/sbin/envconfig", "--", "java", "-XX:MaxRAMPercentage=70", "-XX:+ExitOnOutOfMemoryError", "-jar", "/app/app.jar"]
