@@ -13,7 +13,8 @@ var (
 	sizeValue   = regexp.MustCompile(`^([1-9][0-9]{0,15})([kKmMgG]?)$`)
 )
 
-// maxAmount is the largest whole number that each reader of JSON keeps exactly (RFC 8259 section 6).
+// maxAmount is the largest whole number that each reader of JSON keeps exactly (RFC 8259 section
+// 6).
 const maxAmount = 1<<53 - 1
 
 // amount is the number, or the bytes, that v stands for, and -1 for a value of another form.
@@ -83,7 +84,7 @@ func (p Param) declaredBounds() error {
 	return nil
 }
 
-// beyond says what the value of p's type should have been in addition, or "".
+// beyond names the pattern or the bound of p that the value misses, or is "".
 func (p Param) beyond(v string) string {
 	if p.Pattern != "" {
 		if whole, err := regexp.Compile(`^(?:` + p.Pattern + `)$`); err != nil ||

@@ -74,10 +74,11 @@ var defaultCatalog = sync.OnceValue(func() *Catalog {
 	return c
 })
 
-// Load reads a catalogue: every directory of fsys is a template of that name, or with name@version a
-// version of it, with a Dockerfile and a template.json. It checks each of them (declarations, placeholders, a skeleton that no value can
-// change, the rules of [Lint] that are errors) and returns every problem at once, joined. A problem
-// of a template is [ErrInvalid]; a file that cannot be read is the error of fsys.
+// Load reads a catalogue: every directory of fsys is a template of that name, or with name@version
+// a version of it, with a Dockerfile and a template.json. It checks each of them (declarations,
+// placeholders, a skeleton that no value can change, the rules of [Lint] that are errors) and
+// returns every problem at once, joined. A problem of a template is [ErrInvalid]; a file that cannot
+// be read is the error of fsys.
 func Load(fsys fs.FS) (*Catalog, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {

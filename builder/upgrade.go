@@ -69,8 +69,8 @@ type Change struct {
 type Refusal struct {
 	Cluster string `json:"cluster"`
 	From    string `json:"from"`
-	// Err is what Render said: a [*ParamError] for each value that is missing or refused, joined.
-	// In JSON it is a text.
+	// Err is the error of Render: a [*ParamError] for each value that is missing or refused,
+	// joined. In JSON it is a text.
 	Err error `json:"-"`
 }
 
@@ -98,9 +98,9 @@ type Upgrade struct {
 // PlanUpgrade plans the way of all clusters that are built from another version of the template to,
 // which is a name or an ID, in batches of at most limit clusters; limit is 1 or more. Clusters with
 // other templates are passed over. Clusters come by name, so the same uses give the same plan. It
-// changes nothing. The error is [ErrNotFound] for a template, or a version that a cluster uses, that
-// the catalogue does not hold, and [ErrInvalid] for a limit below 1, for a cluster that comes twice
-// and for values that the version of now refuses.
+// changes nothing. The error is [ErrNotFound] for a template, or a version that a cluster uses,
+// that the catalogue does not hold, and [ErrInvalid] for a limit below 1, for a cluster that comes
+// twice and for values that the version of now refuses.
 func (c *Catalog) PlanUpgrade(to string, uses []Use, limit int) (Upgrade, error) {
 	target, err := c.Template(to)
 	if err != nil {

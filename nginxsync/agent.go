@@ -51,7 +51,7 @@ type Config struct {
 //
 // An agent that starts takes over the routes of Nginx, or the state file where that is newer, each
 // only when its digest proves it, and changes it as its source says. A source that is silent takes
-// nothing away; what one that is empty or restored takes away is a matter of the Guard.
+// nothing away; the Guard judges the losses that an empty or a restored source brings.
 //
 // One agent owns an Nginx. An agent whose state file another process owns waits; one that starts
 // takes over from the agent that pushed before, which does not push any more and says so in
@@ -87,7 +87,7 @@ type Status struct {
 	Saved Generation `json:"saved"`
 	// the newest revision that the state file has
 	SavedRevision uint64 `json:"savedRevision"`
-	// Desired is what Nginx or the state file had: the source has supplied no snapshot yet
+	// Desired comes from Nginx or the state file: the source has supplied no snapshot yet
 	Resumed bool `json:"resumed"`
 	// when Desired changed last
 	ChangedAt time.Time `json:"changedAt"`
@@ -194,10 +194,10 @@ func (a *Agent) Watch(ctx context.Context, after uint64) (Status, uint64, error)
 // source or of a newer one. Records that are set aside are no part of the routes: look for them in
 // Status, or ask Snapshot.Validate before the snapshot goes to the source. When the guard holds a
 // change that came with the revision, the error is a *HeldError with ErrHeld in its chain, as soon
-// as the rest is verified: what the change would have replaced goes on to serve. When another agent
-// owns Nginx, ErrFenced is in the chain. When ctx ends, the error names the last revisions, the
-// workers that answer with other routes and the last error, and has the context's cause in its
-// chain. Whether the routes survive a restart of Nginx is another question: WaitSaved.
+// as the rest is verified: the routes that the change would have replaced go on to serve. When
+// another agent owns Nginx, ErrFenced is in the chain. When ctx ends, the error names the last
+// revisions, the workers that answer with other routes and the last error, and has the context's
+// cause in its chain. Whether the routes survive a restart of Nginx is another question: WaitSaved.
 func (a *Agent) WaitVerified(ctx context.Context, revision uint64) error {
 	return a.wait(ctx, func(s Status) (bool, error) {
 		if s.VerifiedRevision < revision {

@@ -26,7 +26,7 @@ import (
 // A row of the cluster "=" has a note in the place of instances: about the scope of a VIP, in the
 // scope "*" about the pools, and in the scope of "+" and a task about its VIP. The sum is the first
 // 8 bytes of the MD5 of the scope, a space, the cluster, a line break and the instances or the
-// note: it finds damage, not forgery, and MD5 is what Nginx can compute without another module. The
+// note: it finds damage, not forgery, and Nginx can compute MD5 without another module. The
 // VIP is written as Nginx writes $server_addr.
 type Row struct {
 	VIP       netip.Addr // the zero Addr for the baseline and for a branch
@@ -39,7 +39,7 @@ type Row struct {
 
 // nginxAddr is the address as Nginx writes $server_addr (ngx_inet6_ntop): the last four bytes of
 // an IPv6 address that begins with 12 bytes of zeros are written as those of an IPv4 address, but
-// for the addresses up to ::ff and those that end in 01 below ::1:0.
+// for the addresses up to ::ff and the addresses below ::1:0 that end in 01.
 func nginxAddr(a netip.Addr) string {
 	if !a.Is6() || a.Is4In6() {
 		return a.String()

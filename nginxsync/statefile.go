@@ -12,7 +12,7 @@ import (
 )
 
 // The state file has a copy of the generation before, with ".1" behind its name; a lock, with
-// ".lock"; and what was damaged, with ".damaged-" and the time.
+// ".lock"; and damaged files, with ".damaged-" and the time.
 
 // readState reads the state file or its copy: of the two the higher generation that is proven by
 // its digest. whole is the generation of the file itself; damaged names the files that are not.

@@ -228,7 +228,8 @@ func newOracle(t require.TestingT) *oracle {
 	require.NoError(t, err)
 	p.MaxQuarantined, q.MaxQuarantined, q.CoolDown = 1, 1, 30*time.Second
 	six.MaxQuarantined, six.CoolDown = 1, time.Minute
-	o := &oracle{now: newClock().now, pools: []vip.Pool{p, q, six}, suspects: map[string]time.Time{}}
+	o := &oracle{now: newClock().now, pools: []vip.Pool{p, q, six},
+		suspects: map[string]time.Time{}}
 	for _, pool := range o.pools {
 		for a := pool.Ranges[0].First; a.Compare(pool.Ranges[0].Last) <= 0; a = a.Next() {
 			r := &row{addr: a, pool: pool.Name, cool: vip.DefaultCoolDown}
@@ -280,7 +281,7 @@ type showing struct {
 	replica reader
 }
 
-// reader is what can be read of a store.
+// reader reads a store.
 type reader interface {
 	List(ctx context.Context, prefix string) ([]vip.Record, error)
 	Get(ctx context.Context, keys ...string) ([]vip.Record, error)
@@ -674,7 +675,8 @@ func TestStateMachine(t *testing.T) {
 					c.Add(2 * time.Minute)
 					o.now = o.now.Add(2 * time.Minute)
 				}
-				_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("late"), TTL: time.Minute})
+				_, err = a.Allocate(t.Context(), vip.Request{Owner: owner("late"),
+					TTL: time.Minute})
 				require.Error(t, err)
 
 				shown.as(mem)

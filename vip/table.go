@@ -156,7 +156,7 @@ func (p *tablePart[V]) insert(h uint64, v V) {
 	p.len++
 }
 
-// remove empties slot i, and moves back what stands behind it only because i was taken.
+// remove empties slot i, and moves back the entries that stand behind it only because i was taken.
 func (p *tablePart[V]) remove(i int) {
 	var none V
 	n := len(p.slots)

@@ -17,7 +17,7 @@ func (r *rest) valid() bool {
 	return r.since >= 0 && r.length >= 0 && r.until() >= 0 && (r.boot != "" || r.until() == 0)
 }
 
-// uptime is a reading of Config.Uptime, and what the records say about other starts.
+// uptime is a reading of Config.Uptime, and the knowledge of the records about other starts.
 type uptime struct {
 	boot string // "" without one: the clock counts then
 	up   time.Duration

@@ -347,8 +347,8 @@ func TestErrorLogIsWatched(t *testing.T) {
 	require.NotEmpty(t, m.Status().LastError)
 }
 
-// crash makes a worker crash when the error log is looked at after the first reload was verified, by
-// what the mirror itself has seen last.
+// crash makes a worker crash when the mirror looks at the error log after it has verified the first
+// reload.
 type crash struct {
 	mirror.Nginx
 	reloads, crashes int

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// Ended is what Nginx says on the address of a lease that has ended: its task, and of each cluster
-// the version that was bound last, else the one that the owner asked for.
+// Ended is the answer of Nginx on the address of a lease that has ended: its task, and of each
+// cluster the version that was bound last, else the one that the owner asked for.
 func Ended(lease vip.Lease) nginxsync.Ended {
 	versions := make(map[string]string, len(lease.Owner.Overrides))
 	for cluster, version := range lease.Owner.Overrides {
@@ -35,8 +35,8 @@ func Pools(pools []vip.Pool) []nginxsync.Range {
 	return out
 }
 
-// scope is what the routes say of the lease's address besides its overlay, and whether they say
-// anything.
+// scope is the scope of the lease's address in the routes, besides its overlay, and whether it has
+// one.
 func (s *Source) scope(l vip.Lease) (scope nginxsync.Scope, said bool) {
 	switch {
 	case l.State == vip.Leased || l.State == vip.Draining:

@@ -233,8 +233,8 @@ func (s *Source) publish() {
 		Planned: slices.Collect(maps.Values(s.plans)), Tasks: vipsOf(s.tasks)}
 }
 
-// plan has the agent believe what a record explains: that a lease has ended, or was bound to fewer
-// instances. An overlay that vanishes without a record is held.
+// plan has the agent believe a loss that a record explains: a lease has ended, or was bound to
+// fewer instances. An overlay that vanishes without a record is held.
 func plan(l vip.Lease) nginxsync.Intent {
 	return nginxsync.Intent{VIP: l.Addr, By: fmt.Sprintf("lease %s, bound %s, %s", l.ID,
 		l.Binding.Since.Format(time.RFC3339Nano), l.State)}

@@ -166,7 +166,7 @@ func TestRunStartsAgainWhatHasEnded(t *testing.T) {
 }
 
 // TestRestartsAreThoseOfTheInstance ends the runtime with its instance: the next one starts the
-// instance again, and does not count that, but what the instance does after it.
+// instance again, and does not count that start, but the later ones.
 func TestRestartsAreThoseOfTheInstance(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

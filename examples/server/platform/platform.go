@@ -198,9 +198,9 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 // Run starts the private Nginx, or has the one that runs already take the new configuration,
 // finishes the changes that a crash has cut off, closes Ready's channel, and then works until ctx
 // is done: on builds, on instances that have ended, on leases that have expired, and on routes that
-// are not in step. It returns when no change is at work any more: what is not done stays open in
-// the journal, and the next Run finishes it. Instances and Nginx go on after it has returned. It is
-// called once.
+// are not in step. It returns when no change is at work any more: an unfinished change stays open
+// in the journal, and the next Run finishes it. Instances and Nginx go on after it has returned. It
+// is called once.
 func (p *Platform) Run(ctx context.Context) error {
 	if err := p.Edge.Start(ctx); err != nil {
 		return err

@@ -45,7 +45,7 @@ func (p *Platform) unleased(s nginxsync.Snapshot) nginxsync.Snapshot {
 		vip.Quarantined, vip.Free}}))
 }
 
-// unleased adds what Nginx says on the addresses of the pools that no lease has: 410, and the task
+// unleased adds the answer of Nginx on addresses of the pools without a lease: 410, and the task
 // that had the address last.
 func unleased(s nginxsync.Snapshot, pools []vip.Pool, ended []vip.Lease) nginxsync.Snapshot {
 	s.Pools = vipsource.Pools(pools)
@@ -113,7 +113,7 @@ func (r patient) Drain(ctx context.Context, instances []rollout.Instance) error 
 }
 
 // planned are the changes of the routes that the records explain, beside those of a rollout: a
-// target that was removed, a lease that has ended. Whatever else goes away may be a store that has
+// target that was removed, a lease that has ended. Any other loss may come from a store that has
 // lost something, and the agent holds it.
 func (p *Platform) planned(ctx context.Context) (intents []nginxsync.Intent, err error) {
 	records, err := p.records.List(ctx)

@@ -107,7 +107,7 @@ func (p *Platform) mayStart(ctx context.Context, request TaskRequest) (promote.R
 	return deploy, p.promoter.Check(ctx, deploy)
 }
 
-// detached calls f and returns what it returns, or the cause when ctx ends before: then f goes on,
+// detached calls f and returns its result, or the cause when ctx ends before: then f goes on,
 // with a context that does not end.
 func detached[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
 	type result struct {

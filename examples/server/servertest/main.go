@@ -18,8 +18,8 @@ import (
 var shared string
 
 // Main is the body of TestMain: it becomes an instance where it is started as one, else it runs the
-// tests and exits. What runs on the directories of Start and Sweep ends also when the test binary
-// is killed.
+// tests and exits. Processes on the directories of Start and Sweep end also when the test binary is
+// killed.
 func Main(m *testing.M) {
 	instance.Init()
 	if os.Args[0] == sweeperName {

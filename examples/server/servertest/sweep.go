@@ -24,7 +24,7 @@ import (
 const sweeperName = "sluice-servertest-sweeper"
 
 // sweeper reads the directories of servers, one a line. The end of its input means that the test
-// binary has ended: whatever runs on the directories then was left by a kill.
+// binary has ended: a kill has left the processes that run on the directories then.
 var sweeper struct {
 	mu    sync.Mutex
 	dirs  *os.File
@@ -54,7 +54,7 @@ func startSweeper() error {
 // stopSweeper returns when the sweeper has ended.
 func stopSweeper() error { return errors.Join(sweeper.dirs.Close(), <-sweeper.ended) }
 
-// Sweep has whatever runs on dir ended, and dir removed, if this test binary is killed. dir is the
+// Sweep has all processes on dir ended, and dir removed, if this test binary is killed. dir is the
 // directory of a server or of an edge. Start has called it for its own.
 func Sweep(t testing.TB, dir string) {
 	t.Helper()

@@ -224,7 +224,7 @@ func get(w *web, f func(r *http.Request) (any, error)) http.Handler {
 }
 
 // change answers a request that starts a change: with 202 and the change when the caller prefers
-// that (RFC 7240), else with what do returns when the change has ended. A caller that goes away
+// that (RFC 7240), else with the result of do when the change has ended. A caller that goes away
 // undoes nothing.
 func change[In any](w *web, do func(context.Context, In) (any, error),
 	begin func(context.Context, In) (platform.Change, error)) http.Handler {

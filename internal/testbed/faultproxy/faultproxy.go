@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package faultproxy is an HTTP proxy before a registry, an API server or another server of a test.
-// It forwards requests, counts them with their bytes, and breaks those that a rule names: it
+// It forwards requests, counts them with their bytes, and breaks the requests of a rule: it
 // answers them by itself, changes the server's answer, or calls the test before or after the server
 // has carried the request out, for example to kill the client there.
 package faultproxy
@@ -21,7 +21,7 @@ import (
 	"testing"
 )
 
-// Rule says what happens to the requests that it matches. Of several rules that match a request,
+// Rule changes the course of the requests that it matches. Of several rules that match a request,
 // the first one whose turn it is holds.
 type Rule struct {
 	Method string         // any with an empty one; several with commas
@@ -35,9 +35,12 @@ type Rule struct {
 	Header http.Header
 	Body   string
 
-	Before func()                     // is called before the server gets the request
-	Change func(*http.Response) error // may replace the server's answer; an error answers 502
-	After  func()                     // is called once the server has answered and before the client hears it
+	// is called before the server gets the request
+	Before func()
+	// may replace the server's answer; an error answers 502
+	Change func(*http.Response) error
+	// is called once the server has answered and before the client hears it
+	After func()
 }
 
 // Request is a request that was answered.

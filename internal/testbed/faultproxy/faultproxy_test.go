@@ -75,8 +75,8 @@ func TestBytesAreCounted(t *testing.T) {
 	require.Equal(t, size+int64(len(config)+len(manifest)), sent)
 }
 
-// A manifest that was swapped on its way to the client has another digest than the one asked for,
-// which the client names.
+// A manifest that was swapped on its way to the client has another digest, which the
+// client names.
 func TestSwappedManifest(t *testing.T) {
 	t.Parallel()
 	p, tag := start(t)

@@ -21,7 +21,7 @@ rules: [{level: Metadata}]
 `
 )
 
-// Request is a request that the API server has answered, as its audit log tells it.
+// Request is a request that the API server has answered, as its audit log has it.
 type Request struct {
 	Verb string `json:"verb"` // get, list, watch, create, update, patch, delete, deletecollection
 	User struct {

@@ -99,7 +99,8 @@ func (n *network) hold(request []byte) bool {
 	return true
 }
 
-// opcode is what a request asks for. Its byte comes after the length and the ID.
+// opcode is the operation of a request (RFC 1035 section 4.1.1). Its byte comes after the length
+// and the ID.
 func opcode(request []byte) int { return int(request[4] >> 3 & 0xf) }
 
 func (n *network) whenHeld(do func()) {
