@@ -76,6 +76,8 @@ const (
 	Contended Kind = "contended"
 	// 503: the server shuts down or lacks a service that it depends on
 	Unavailable Kind = "unavailable"
+	// 503: reads go on, and writes fail until an operator has acted
+	ReadOnly Kind = "read-only"
 	// 504: the deadline passed before the work was done
 	Timeout Kind = "timeout"
 	// 507: the disk or the quota of the server is full
@@ -106,6 +108,7 @@ var statuses = map[Kind]int{
 	Uncertain:         http.StatusServiceUnavailable,
 	Contended:         http.StatusServiceUnavailable,
 	Unavailable:       http.StatusServiceUnavailable,
+	ReadOnly:          http.StatusServiceUnavailable,
 	Timeout:           http.StatusGatewayTimeout,
 	StorageFull:       http.StatusInsufficientStorage,
 }
@@ -168,16 +171,24 @@ type Body interface{ problem() Problem }
 // ContentType is the media type of a problem.
 const ContentType = "application/problem+json"
 
-// retryAfter is when a caller may try again after a status of 503, where Write was not told better.
-const retryAfter = time.Second
+// When a caller may try again after a status of 503, where Write was not told better.
+const (
+	retryAfter         = time.Second
+	retryAfterOperator = time.Minute
+)
 
 // Write answers with body and its status. With a status of 503 it sets Retry-After to one second,
-// unless the header is set already. Headers such as Allow are set by the caller before.
+// and to one minute for ReadOnly, unless the header is set already. Headers such as Allow are set
+// by the caller before.
 func Write(w http.ResponseWriter, body Body) {
 	p := body.problem()
 	h := w.Header()
 	if p.Status == http.StatusServiceUnavailable && h.Get("Retry-After") == "" {
-		h.Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))
+		after := retryAfter
+		if p.Code == ReadOnly {
+			after = retryAfterOperator
+		}
+		h.Set("Retry-After", strconv.Itoa(int(after/time.Second)))
 	}
 	text, err := json.MarshalIndent(body, "", "  ")
 	if err != nil { // a member that is no JSON: the standard ones always are

@@ -139,6 +139,12 @@ func TestWrite(t *testing.T) {
 			t.Errorf("got %v", resp.Header)
 		}
 	})
+	t.Run("a retry waits for an operator", func(t *testing.T) {
+		resp, _ := write(t, httpproblem.New(httpproblem.ReadOnly, ""), nil)
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "60" {
+			t.Errorf("got %d %v", resp.StatusCode, resp.Header)
+		}
+	})
 	t.Run("a member that is no JSON is left out", func(t *testing.T) {
 		resp, members := write(t, extended{Problem: httpproblem.New(httpproblem.Fenced, "old"),
 			Share: math.NaN()}, nil)

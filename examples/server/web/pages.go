@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
-	"github.com/sluice-deploy/sluice/internal/httpproblem"
 )
 
 //go:embed page/*.html
@@ -99,7 +98,7 @@ func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
 // showProblem answers a person with a page of the error alone.
 func (w *web) showProblem(rw http.ResponseWriter, r *http.Request, err error) {
 	problem := problemOf(err)
-	if problem.Code == httpproblem.Internal {
+	if forOperator(problem) {
 		w.Logger.Error("page", "err", err)
 	}
 	w.render(rw, r, problem.Status, "problem.html", problem)

@@ -48,6 +48,11 @@ var rules = httpproblem.Rules{
 	{Err: vip.ErrNotFound, Kind: httpproblem.NotFound},
 	{Err: vip.ErrInvalid, Kind: httpproblem.Invalid},
 
+	// The journal is at fault, not the request, and only an operator can help: no 4xx.
+	{Err: promote.ErrDamaged, Kind: httpproblem.ReadOnly},
+	{Err: promote.ErrNewer, Kind: httpproblem.ReadOnly},
+	{Err: promote.ErrSetBack, Kind: httpproblem.ReadOnly},
+	{Err: promote.ErrTooLarge, Kind: httpproblem.TooLarge},
 	{Err: promote.ErrConflict, Kind: httpproblem.Conflict},
 	{Err: promote.ErrRebound, Kind: httpproblem.Conflict},
 	{Err: promote.ErrFenced, Kind: httpproblem.Fenced},
@@ -129,10 +134,16 @@ func writeProblem(w http.ResponseWriter, kind httpproblem.Kind, detail string) {
 	httpproblem.Write(w, httpproblem.New(kind, detail))
 }
 
+// forOperator reports whether the server logs p as an error: the fault is in the server or its
+// journal.
+func forOperator(p Problem) bool {
+	return p.Code == httpproblem.Internal || p.Code == httpproblem.ReadOnly
+}
+
 // fail answers with the status that the error stands for.
 func (w *web) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	problem := problemOf(err)
-	if problem.Code == httpproblem.Internal && r.Context().Err() == nil {
+	if forOperator(problem) && r.Context().Err() == nil {
 		w.Logger.Error("request", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	httpproblem.Write(rw, problem)

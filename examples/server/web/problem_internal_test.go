@@ -58,10 +58,10 @@ func TestStatusOfEachSentinel(t *testing.T) {
 		"promote.ErrClosed":   {promote.ErrClosed, 503, "unavailable"},
 		"promote.ErrClock":    {promote.ErrClock, 503, "unavailable"},
 		// of a journal that an operator has to look after
-		"promote.ErrDamaged":  {promote.ErrDamaged, 500, "internal"},
-		"promote.ErrNewer":    {promote.ErrNewer, 500, "internal"},
-		"promote.ErrSetBack":  {promote.ErrSetBack, 500, "internal"},
-		"promote.ErrTooLarge": {promote.ErrTooLarge, 500, "internal"},
+		"promote.ErrDamaged":  {promote.ErrDamaged, 503, "read-only"},
+		"promote.ErrNewer":    {promote.ErrNewer, 503, "read-only"},
+		"promote.ErrSetBack":  {promote.ErrSetBack, 503, "read-only"},
+		"promote.ErrTooLarge": {promote.ErrTooLarge, 413, "too-large"},
 		// of changes, where a DeployError wraps them
 		"promote.ErrAborted":     {promote.ErrAborted, 500, "internal"},
 		"promote.ErrDeadline":    {promote.ErrDeadline, 500, "internal"},
