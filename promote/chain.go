@@ -48,8 +48,8 @@ func ParseRecord(record []byte) (Entry, error) {
 	return e, nil
 }
 
-// cutChain returns a record without its chain, and the chain; that is empty for a record of a program
-// that wrote none.
+// cutChain returns a record without its chain, and the chain; that is empty for a record of a
+// program that wrote none.
 func cutChain(record []byte) (body []byte, chain string) {
 	at := len(record) - chainLength
 	if at < 0 || !bytes.HasPrefix(record[at:], []byte(chainOpens)) ||
@@ -90,10 +90,10 @@ func (e *Entry) seal(prev string) (err error) {
 	return err
 }
 
-// After returns the head of a cluster whose entries ended at h once it has e. An entry with a number
-// that does not follow wraps ErrConflict, one whose content does not fit its chain ErrDamaged.
-// Entries without a chain, which programs before the chain wrote, may leave numbers out, and come
-// before all that have one.
+// After returns the head of a cluster whose entries ended at h once it has e. An entry with a
+// number that does not follow wraps ErrConflict, one whose content does not fit its chain
+// ErrDamaged. Entries without a chain, which programs before the chain wrote, may leave numbers
+// out, and come before all that have one.
 func (e Entry) After(h Head) (Head, error) {
 	chain := e.Chain
 	e.Chain = ""

@@ -288,9 +288,9 @@ func (p *Promoter) takeOwn(e Entry) {
 
 // start asks the gates about the change that decide wants and, when all let it pass, writes its
 // Started entry. The gates are asked outside the lock, so they are asked again when the facts
-// passed to them have changed since: those gates that read such a fact. A caller that expects Any is held to the deployment that was
-// current at the beginning. A request whose key an earlier change has gets the ID of that one, and
-// one that has nothing to do an empty ID.
+// passed to them have changed since: those gates that read such a fact. A caller that expects Any
+// is held to the deployment that was current at the beginning. A request whose key an earlier
+// change has gets the ID of that one, and one that has nothing to do an empty ID.
 func (p *Promoter) start(ctx context.Context, q asking,
 	decide func(*state, Digest) (Entry, error)) (ChangeID, *work, error) {
 	if _, err := p.join(ctx); err != nil {

@@ -3,8 +3,8 @@
 //
 // The bucket "promote.journal" holds one record an entry: the key is At as 8 bytes, big-endian, the
 // value promote.Entry.Record. At counts from 1 without a gap. The bucket "promote.journal.clusters"
-// has for each entry the cluster, a zero byte and Seq as 8 bytes, and its At. bbolt locks the file, so a second process cannot open it; a journal
-// for several machines needs another implementation.
+// has for each entry the cluster, a zero byte and Seq as 8 bytes, and its At. bbolt locks the file,
+// so a second process cannot open it; a journal for several machines needs another implementation.
 package boltjournal
 
 import (
@@ -205,7 +205,8 @@ func (j *Journal) Wait(ctx context.Context, after uint64) error {
 		grown, closed := j.grown, j.closed
 		j.mu.Unlock()
 		if closed {
-			return fmt.Errorf("wait for an entry after position %d: %w", after, bolterrors.ErrDatabaseNotOpen)
+			return fmt.Errorf("wait for an entry after position %d: %w", after,
+				bolterrors.ErrDatabaseNotOpen)
 		}
 		var end uint64
 		if err := j.db.View(func(tx *bbolt.Tx) error {

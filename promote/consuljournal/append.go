@@ -19,12 +19,12 @@ var errMoved = errors.New("a key is not as it was")
 
 // Append implements promote.Journal by one transaction. Where its answer is lost, the entry is
 // looked for, and sent again when it is not there: the head lets it in once.
-func (j *Journal) Append(ctx context.Context, e promote.Entry) (uint64, error) {
+func (j *Journal) Append(ctx context.Context, e promote.Entry) (at uint64, err error) {
+	defer j.watched("append", &err)()
 	record, err := e.Record()
 	if err == nil {
 		err = context.Cause(ctx)
 	}
-	var at uint64
 	if err == nil {
 		at, err = j.append(ctx, e, record)
 	}
@@ -101,7 +101,8 @@ func (j *Journal) send(ctx context.Context, e promote.Entry, h head, record []by
 	}
 	var answer api.TxnResponse
 	// The plain request returns the status, which the client's Txn does not.
-	_, err := j.client.Raw().Write("/v1/txn", ops, &answer, (&api.WriteOptions{}).WithContext(ctx))
+	_, err := j.cfg.Client.Raw().Write("/v1/txn", ops, &answer,
+		(&api.WriteOptions{}).WithContext(ctx))
 	var status api.StatusError
 	if errors.As(err, &status) && status.Code == http.StatusConflict {
 		if err := json.Unmarshal([]byte(status.Body), &answer); err != nil {
@@ -139,7 +140,7 @@ func moved(all api.TxnErrors) error {
 // find returns the place of the entry that this call has written with its mark; 0 when there is
 // none.
 func (j *Journal) find(ctx context.Context, e promote.Entry, mark uint64) (uint64, error) {
-	pair, _, err := j.client.KV().Get(j.entryKey(e.Cluster, e.Seq), consistent(ctx))
+	pair, _, err := j.cfg.Client.KV().Get(j.entryKey(e.Cluster, e.Seq), consistent(ctx))
 	if err != nil || pair == nil || pair.Flags != mark {
 		return 0, err
 	}
@@ -147,7 +148,7 @@ func (j *Journal) find(ctx context.Context, e promote.Entry, mark uint64) (uint6
 }
 
 func (j *Journal) headNow(ctx context.Context, cluster string) (head, error) {
-	pair, _, err := j.client.KV().Get(j.headKey(cluster), consistent(ctx))
+	pair, _, err := j.cfg.Client.KV().Get(j.headKey(cluster), consistent(ctx))
 	if err != nil {
 		return head{}, err
 	}

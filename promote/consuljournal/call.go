@@ -21,9 +21,15 @@ const (
 )
 
 // caller sends requests, again while Consul cannot answer.
-type caller struct {
-	client   *api.Client
-	patience time.Duration
+type caller struct{ cfg Config }
+
+// watched returns the function to defer that reports a call to Config.Observe.
+func (c caller) watched(op string, err *error) func() {
+	if c.cfg.Observe == nil {
+		return func() {}
+	}
+	start := c.cfg.Now()
+	return func() { c.cfg.Observe(op, c.cfg.Now().Sub(start), *err) }
 }
 
 // final is an error that another try does not mend.
@@ -38,7 +44,7 @@ func (c caller) persist(ctx context.Context, limit time.Duration,
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	patience, cancel := context.WithTimeout(ctx, max(c.patience, limit))
+	patience, cancel := context.WithTimeout(ctx, max(c.cfg.Patience, limit))
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		attempt, end := context.WithTimeout(patience, limit)
@@ -50,6 +56,7 @@ func (c caller) persist(ctx context.Context, limit time.Duration,
 		case ctx.Err() != nil:
 			return errors.Join(err, context.Cause(ctx))
 		}
+		c.cfg.Logger.Warn("request to Consul is sent again", "err", err)
 		timer := time.NewTimer(pause/2 + rand.N(pause)) // apart from the others that were refused
 		select {
 		case <-patience.Done():

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -31,29 +32,44 @@ type Config struct {
 	// default is "promote/".
 	Prefix string
 	// Patience is how long one call goes on while Consul has no leader, is not reached or limits
-	// the rate of requests, unless its context ends before. The default is 30 s.
+	// the rate of requests, unless its context ends before; one request may take up to 10 s. The
+	// default is 30 s.
 	Patience time.Duration
+	// Logger receives the failures of requests that are sent again. The default discards.
+	Logger *slog.Logger
+	// Now is the clock by which Observe gets its durations. The default is time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of every Append, Read and Wait with "append", "read"
+	// or "wait", how long it took, and its error. It must be quick and safe for concurrent use.
+	Observe func(op string, took time.Duration, err error)
 }
 
 func (c Config) withDefaults() Config {
 	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
 	c.Patience = cmp.Or(c.Patience, defaultPatience)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	return c
 }
 
-func (c Config) validate() error {
+// validate names the fields as those of the type of.
+func (c Config) validate(of string) error {
 	var errs []error
 	if c.Client == nil {
-		errs = append(errs, fmt.Errorf("consuljournal: Config.Client: nil: want a client: %w",
-			promote.ErrInvalid))
+		errs = append(errs, fmt.Errorf("consuljournal: %s.Client: nil: want a client: %w",
+			of, promote.ErrInvalid))
 	}
 	if strings.HasPrefix(c.Prefix, "/") || !strings.HasSuffix(c.Prefix, "/") {
-		errs = append(errs, fmt.Errorf("consuljournal: Config.Prefix: %q: want a path that ends "+
-			"in / and does not begin with it: %w", c.Prefix, promote.ErrInvalid))
+		errs = append(errs, fmt.Errorf("consuljournal: %s.Prefix: %q: want a path that ends "+
+			"in / and does not begin with it: %w", of, c.Prefix, promote.ErrInvalid))
 	}
 	if c.Patience < 0 {
-		errs = append(errs, fmt.Errorf("consuljournal: Config.Patience: %s: want 0 (default %s) "+
-			"or more: %w", c.Patience, defaultPatience, promote.ErrInvalid))
+		errs = append(errs, fmt.Errorf("consuljournal: %s.Patience: %s: want 0 (default %s) "+
+			"or more: %w", of, c.Patience, defaultPatience, promote.ErrInvalid))
 	}
 	return errors.Join(errs...)
 }
@@ -83,10 +99,10 @@ type seen struct{ seq, at uint64 }
 // New returns a journal, or every problem of cfg at once. It sends nothing.
 func New(cfg Config) (*Journal, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
+	if err := cfg.validate("Config"); err != nil {
 		return nil, err
 	}
-	return &Journal{caller: caller{cfg.Client, cfg.Patience}, prefix: cfg.Prefix,
+	return &Journal{caller: caller{cfg}, prefix: cfg.Prefix,
 		heads: map[string]head{}, read: map[string]seen{}}, nil
 }
 
@@ -156,14 +172,15 @@ func cut(b []byte) []byte { return b[:min(len(b), 100)] }
 
 // Wait implements promote.Journal by a blocking query for one key. An index that goes back, as it
 // does when Consul is restored from a snapshot, begins the query at the beginning.
-func (j *Journal) Wait(ctx context.Context, after uint64) error {
+func (j *Journal) Wait(ctx context.Context, after uint64) (err error) {
+	defer j.watched("wait", &err)()
 	for index := uint64(0); ; {
 		var pair *api.KVPair
 		var meta *api.QueryMeta
 		err := j.persist(ctx, longestWatch+longestWatch/16+requestLimit, func(ctx context.Context) (
 			err error) {
 			options := &api.QueryOptions{WaitIndex: index, WaitTime: longestWatch}
-			pair, meta, err = j.client.KV().Get(j.tail(), options.WithContext(ctx))
+			pair, meta, err = j.cfg.Client.KV().Get(j.tail(), options.WithContext(ctx))
 			return err
 		})
 		if err != nil {

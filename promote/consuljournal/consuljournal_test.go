@@ -3,10 +3,13 @@
 package consuljournal_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +18,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/soak"
 	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/promote"
@@ -67,8 +71,10 @@ func TestOwners(t *testing.T) {
 func TestTenureEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	server := consul.Start(t)
+	var seen observed
+	var log bytes.Buffer
 	o, err := consuljournal.NewOwners(consuljournal.OwnersConfig{Client: server.Client,
-		TTL: 10 * time.Second})
+		TTL: 10 * time.Second, Observe: seen.add, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	tenure, err := o.Join(t.Context(), "a")
 	require.NoError(t, err)
@@ -85,15 +91,58 @@ func TestTenureEndsWithItsSession(t *testing.T) {
 	lives, err := o.Lives(t.Context(), "a")
 	require.NoError(t, err)
 	require.False(t, lives)
+	require.Equal(t, []string{"join", "renew", "lives"}, slices.Compact(seen.ops()))
+	require.Contains(t, log.String(), "owner a: its session has ended: fenced")
 }
 
 func TestTooLargeAnEntry(t *testing.T) {
 	t.Parallel()
-	j := open(t, consul.Start(t).Client, consuljournal.Config{})
+	var seen observed
+	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	j := open(t, consul.Start(t).Client, consuljournal.Config{Observe: seen.add,
+		Now: func() time.Time {
+			now = now.Add(time.Second)
+			return now
+		}})
 	_, err := j.Append(t.Context(), promote.Entry{Seq: 1, Reason: strings.Repeat("x", 512<<10)})
 	require.ErrorIs(t, err, promote.ErrTooLarge)
-	_, err = j.Append(t.Context(), promote.Entry{Seq: 1, Reason: strings.Repeat("x", 380<<10)})
+	at, err := j.Append(t.Context(), promote.Entry{Seq: 1, Reason: strings.Repeat("x", 380<<10)})
 	require.NoError(t, err)
+	require.NoError(t, j.Wait(t.Context(), at-1))
+	_, err = j.Read(t.Context(), at)
+	require.NoError(t, err)
+	require.Equal(t, []string{"append", "append", "wait", "read"}, seen.ops())
+	require.ErrorIs(t, seen.calls[0].err, promote.ErrTooLarge)
+	for _, c := range seen.calls {
+		require.Equal(t, time.Second, c.took, c.op)
+	}
+}
+
+// observed gathers the calls of Observe.
+type observed struct {
+	mu    sync.Mutex
+	calls []call
+}
+
+type call struct {
+	op   string
+	took time.Duration
+	err  error
+}
+
+func (o *observed) add(op string, took time.Duration, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.calls = append(o.calls, call{op, took, err})
+}
+
+func (o *observed) ops() (list []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.calls {
+		list = append(list, c.op)
+	}
+	return list
 }
 
 // willing is a Deployer that does everything at once.
@@ -152,8 +201,8 @@ func TestRestoredSnapshot(t *testing.T) {
 		require.Fail(t, "the test needs a server of its own: unset CONSUL_HTTP_ADDR")
 	}
 	j := open(t, server.Client, consuljournal.Config{})
-	a, b := promoter(t, j), promoter(t, open(t, server.Client, consuljournal.Config{
-		Prefix: "other/"}))
+	a := promoter(t, j)
+	b := promoter(t, open(t, server.Client, consuljournal.Config{Prefix: "other/"}))
 	require.NoError(t, a.Bind(t.Context(), binding("web", 1)))
 	require.NoError(t, b.Bind(t.Context(), binding("web", 1)))
 	snapshot := server.Snapshot(t)
@@ -163,14 +212,9 @@ func TestRestoredSnapshot(t *testing.T) {
 	waiting := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	started := make(chan struct{})
 	entries, err := j.Read(t.Context(), 0)
 	require.NoError(t, err)
-	go func() {
-		close(started)
-		waiting <- j.Wait(ctx, entries[len(entries)-1].At)
-	}()
-	<-started
+	go func() { waiting <- j.Wait(ctx, entries[len(entries)-1].At) }()
 	server.Restore(t, snapshot)
 
 	require.ErrorIs(t, a.Bind(t.Context(), binding("web", 3)), promote.ErrSetBack,
@@ -251,7 +295,11 @@ func TestThreeServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := consul.StartCluster(t, 3)
 			prefix := "journal/"
-			last := acknowledged(t, c.Members, prefix, func() { harm(c, c.Leader(t)) })
+			last := acknowledged(t, c.Members, prefix, func() {
+				for range soak.Count(1, 5) {
+					harm(c, c.Leader(t))
+				}
+			})
 			testbed.Poll(t, "the entries on each server", func() error {
 				for _, m := range c.Members {
 					j := open(t, m.Client, consuljournal.Config{Prefix: prefix})

@@ -13,6 +13,7 @@
 // its place.
 //
 // Consul holds every entry in memory and in each of its snapshots, about 600 bytes for one, and
-// takes no request above 512 KiB: a record of up to 380 KiB, as it is sent in base64. A token needs key_prefix "<prefix>" with policy "write", and for Owners also
-// session_prefix "" with policy "write".
+// takes no request above 512 KiB: a record of up to 380 KiB, as it is sent in base64. A token needs
+// key_prefix "<prefix>" with policy "write", and for Owners also session_prefix "" with policy
+// "write".
 package consuljournal

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -31,10 +32,25 @@ type OwnersConfig struct {
 	TTL time.Duration
 	// Patience is as in Config.
 	Patience time.Duration
+	// Logger receives the failures of requests that are sent again, and the ends of tenures
+	// other than by Leave and Join. The default discards.
+	Logger *slog.Logger
+	// Now is the clock that measures the age of a session, and by which Observe gets its
+	// durations. The default is time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of every Join, Leave and Lives and of every renewal
+	// of a session with "join", "leave", "lives" or "renew", how long it took, and its error. It
+	// must be quick and safe for concurrent use.
+	Observe func(op string, took time.Duration, err error)
+}
+
+func (c OwnersConfig) shared() Config {
+	return Config{Client: c.Client, Prefix: c.Prefix, Patience: c.Patience, Logger: c.Logger,
+		Now: c.Now, Observe: c.Observe}.withDefaults()
 }
 
 func (c OwnersConfig) validate() error {
-	err := Config{Client: c.Client, Prefix: c.Prefix, Patience: c.Patience}.validate()
+	err := c.shared().validate("OwnersConfig")
 	if c.TTL < shortestTTL || c.TTL > longestTTL {
 		err = errors.Join(err, fmt.Errorf("consuljournal: OwnersConfig.TTL: %s: want 0 (default "+
 			"%s) or %s to %s: %w", c.TTL, defaultTTL, shortestTTL, longestTTL, promote.ErrInvalid))
@@ -65,12 +81,12 @@ type tenure struct {
 
 // NewOwners returns owners, or every problem of cfg at once. It sends nothing.
 func NewOwners(cfg OwnersConfig) (*Owners, error) {
-	cfg.Prefix = cmp.Or(cfg.Prefix, defaultPrefix)
-	cfg.TTL, cfg.Patience = cmp.Or(cfg.TTL, defaultTTL), cmp.Or(cfg.Patience, defaultPatience)
+	cfg.TTL = cmp.Or(cfg.TTL, defaultTTL)
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Owners{caller: caller{cfg.Client, cfg.Patience}, prefix: cfg.Prefix, ttl: cfg.TTL,
+	shared := cfg.shared()
+	return &Owners{caller: caller{shared}, prefix: shared.Prefix, ttl: cfg.TTL,
 		tenures: map[string]*tenure{}}, nil
 }
 
@@ -78,11 +94,12 @@ func (o *Owners) key(owner string) string { return o.prefix + "owners/" + escape
 
 // Join implements promote.Owners. It ends the session of an earlier tenure of the same owner,
 // wherever that is.
-func (o *Owners) Join(ctx context.Context, owner string) (context.Context, error) {
-	t := &tenure{renewed: time.Now()}
-	err := o.persist(ctx, requestLimit, func(ctx context.Context) (err error) {
-		t.renewed = time.Now()
-		t.session, _, err = o.client.Session().CreateNoChecks(&api.SessionEntry{
+func (o *Owners) Join(ctx context.Context, owner string) (_ context.Context, err error) {
+	defer o.watched("join", &err)()
+	t := &tenure{}
+	err = o.persist(ctx, requestLimit, func(ctx context.Context) (err error) {
+		t.renewed = o.cfg.Now()
+		t.session, _, err = o.cfg.Client.Session().CreateNoChecks(&api.SessionEntry{
 			Name: "sluice promote " + owner, TTL: o.ttl.String(), LockDelay: time.Millisecond,
 			Behavior: api.SessionBehaviorDelete}, (&api.WriteOptions{}).WithContext(ctx))
 		return err
@@ -109,16 +126,16 @@ func (o *Owners) Join(ctx context.Context, owner string) (context.Context, error
 // acquire takes the key of the owner for the session.
 func (o *Owners) acquire(ctx context.Context, owner, session string) error {
 	write := (&api.WriteOptions{}).WithContext(ctx)
-	ok, _, err := o.client.KV().Acquire(&api.KVPair{Key: o.key(owner), Session: session}, write)
+	ok, _, err := o.cfg.Client.KV().Acquire(&api.KVPair{Key: o.key(owner), Session: session}, write)
 	if err != nil || ok {
 		return err
 	}
-	pair, _, err := o.client.KV().Get(o.key(owner), consistent(ctx))
+	pair, _, err := o.cfg.Client.KV().Get(o.key(owner), consistent(ctx))
 	if err != nil {
 		return err
 	}
 	if pair != nil && pair.Session != "" {
-		if _, err := o.client.Session().Destroy(pair.Session, write); err != nil {
+		if _, err := o.cfg.Client.Session().Destroy(pair.Session, write); err != nil {
 			return err
 		}
 	}
@@ -135,21 +152,22 @@ func (o *Owners) renew(owner string, t *tenure) {
 			return
 		case <-timer.C:
 		}
-		left := time.Until(t.renewed.Add(o.ttl * 3 / 4))
+		left := t.renewed.Add(o.ttl * 3 / 4).Sub(o.cfg.Now())
 		if left <= 0 {
-			t.end(fmt.Errorf("owner %s: Consul has not renewed its session for %s: %w", owner,
+			o.lose(t, fmt.Errorf("owner %s: Consul has not renewed its session for %s: %w", owner,
 				o.ttl*3/4, promote.ErrUnavailable))
 			return
 		}
-		ctx, cancel := context.WithTimeout(t.ctx, left)
-		sent := time.Now()
-		entry, _, err := o.client.Session().Renew(t.session, (&api.WriteOptions{}).WithContext(ctx))
-		cancel()
+		sent := o.cfg.Now()
+		known, err := o.renewOnce(t, left)
 		switch {
+		case t.ctx.Err() != nil:
+			return
 		case err != nil:
+			o.cfg.Logger.Warn("session of an owner was not renewed", "owner", owner, "err", err)
 			pause = o.ttl / 16
-		case entry == nil:
-			t.end(fmt.Errorf("owner %s: its session has ended: %w", owner, promote.ErrFenced))
+		case !known:
+			o.lose(t, fmt.Errorf("owner %s: its session has ended: %w", owner, promote.ErrFenced))
 			return
 		default:
 			t.renewed, pause = sent, o.ttl/4
@@ -157,8 +175,24 @@ func (o *Owners) renew(owner string, t *tenure) {
 	}
 }
 
+// renewOnce reports whether Consul knows the session still.
+func (o *Owners) renewOnce(t *tenure, limit time.Duration) (known bool, err error) {
+	defer o.watched("renew", &err)()
+	ctx, cancel := context.WithTimeout(t.ctx, limit)
+	defer cancel()
+	entry, _, err := o.cfg.Client.Session().Renew(t.session, (&api.WriteOptions{}).WithContext(ctx))
+	return entry != nil, err
+}
+
+// lose ends a tenure for a cause that did not come from its owner.
+func (o *Owners) lose(t *tenure, cause error) {
+	o.cfg.Logger.Error("tenure has ended", "err", cause)
+	t.end(cause)
+}
+
 // Leave implements promote.Owners.
-func (o *Owners) Leave(ctx context.Context, owner string) error {
+func (o *Owners) Leave(ctx context.Context, owner string) (err error) {
+	defer o.watched("leave", &err)()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -170,8 +204,8 @@ func (o *Owners) Leave(ctx context.Context, owner string) error {
 		return nil
 	}
 	t.end(fmt.Errorf("owner %s has left: %w", owner, promote.ErrClosed))
-	err := o.persist(ctx, requestLimit, func(ctx context.Context) error {
-		_, err := o.client.Session().Destroy(t.session, (&api.WriteOptions{}).WithContext(ctx))
+	err = o.persist(ctx, requestLimit, func(ctx context.Context) error {
+		_, err := o.cfg.Client.Session().Destroy(t.session, (&api.WriteOptions{}).WithContext(ctx))
 		return err
 	})
 	if err != nil {
@@ -182,8 +216,9 @@ func (o *Owners) Leave(ctx context.Context, owner string) error {
 
 // Lives implements promote.Owners.
 func (o *Owners) Lives(ctx context.Context, owner string) (lives bool, err error) {
+	defer o.watched("lives", &err)()
 	err = o.persist(ctx, requestLimit, func(ctx context.Context) error {
-		pair, _, err := o.client.KV().Get(o.key(owner), consistent(ctx))
+		pair, _, err := o.cfg.Client.KV().Get(o.key(owner), consistent(ctx))
 		lives = pair != nil && pair.Session != ""
 		return err
 	})

@@ -16,8 +16,9 @@ import (
 // Read implements promote.Journal, by Consul's consistent reads: it returns all entries after the
 // place. It asks for one small key where there are none.
 func (j *Journal) Read(ctx context.Context, after uint64) (entries []promote.Entry, err error) {
-	err = j.persist(ctx, j.patience, func(ctx context.Context) (err error) {
-		tail, _, err := j.client.KV().Get(j.tail(), consistent(ctx))
+	defer j.watched("read", &err)()
+	err = j.persist(ctx, j.cfg.Patience, func(ctx context.Context) (err error) {
+		tail, _, err := j.cfg.Client.KV().Get(j.tail(), consistent(ctx))
 		if err != nil || tail == nil || tail.ModifyIndex <= after {
 			return err
 		}
@@ -44,7 +45,7 @@ func (j *Journal) Read(ctx context.Context, after uint64) (entries []promote.Ent
 
 // all lists every entry.
 func (j *Journal) all(ctx context.Context) ([]promote.Entry, error) {
-	pairs, _, err := j.client.KV().List(j.prefix+"entries/", consistent(ctx))
+	pairs, _, err := j.cfg.Client.KV().List(j.prefix+"entries/", consistent(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (j *Journal) all(ctx context.Context) ([]promote.Entry, error) {
 
 // changed reads the entries after the place of the clusters whose head has moved since.
 func (j *Journal) changed(ctx context.Context, after uint64) (entries []promote.Entry, err error) {
-	pairs, _, err := j.client.KV().List(j.prefix+"heads/", consistent(ctx))
+	pairs, _, err := j.cfg.Client.KV().List(j.prefix+"heads/", consistent(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func (j *Journal) fetch(ctx context.Context, spans []span) ([][]promote.Entry, e
 			ops[i] = &api.TxnOp{KV: &api.KVTxnOp{Verb: api.KVGetOrEmpty,
 				Key: j.entryKey(spans[w.span].cluster, w.seq)}}
 		}
-		ok, answer, _, err := j.client.Txn().Txn(ops, consistent(ctx))
+		ok, answer, _, err := j.cfg.Client.Txn().Txn(ops, consistent(ctx))
 		switch {
 		case err != nil:
 			return err
