@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -42,6 +43,8 @@ const (
 	perRound = 20000
 	clients  = 8
 	turns    = 64 // clusters that are asked in turn
+
+	longest = 4 * time.Second // of a round of one server: a busy machine shortens the round
 )
 
 func requests(b *testing.B, upstreams, overlays int) {
@@ -72,8 +75,8 @@ func requests(b *testing.B, upstreams, overlays int) {
 	for range b.N {
 		for i, k := range kinds {
 			before := spent(b, k.server)
-			load(b, k.addr, upstreams, perRound)
-			cost[i] = append(cost[i], float64(spent(b, k.server)-before)/perRound)
+			n := load(b, k.addr, upstreams, perRound)
+			cost[i] = append(cost[i], float64(spent(b, k.server)-before)/float64(n))
 		}
 	}
 	median := func(i int) float64 {
@@ -254,23 +257,27 @@ func respond(b *testing.B) []netip.AddrPort {
 	return out
 }
 
-// load sends n requests over kept connections, to some upstreams in turn.
-func load(b *testing.B, addr string, upstreams, n int) {
-	ask(b, addr, upstreams, func(i int) bool { return i < n/clients }, func(int, time.Duration) {})
+// load sends n requests over kept connections, to some upstreams in turn, or as many as are answered
+// in the time longest. It returns how many.
+func load(b *testing.B, addr string, upstreams, n int) int {
+	return ask(b, addr, upstreams, func(i int) bool { return i < n/clients }, func(int, time.Duration) {})
 }
 
 // ask sends requests over one kept connection for each client, to some upstreams in turn. A client
 // sends its request i while more(i), and tells took how long each answer took. Both are called by
 // all clients at once.
 func ask(b *testing.B, addr string, upstreams int, more func(i int) bool,
-	took func(client int, d time.Duration)) {
-	askEach(b, slices.Repeat([]string{addr}, clients), upstreams, more, took)
+	took func(client int, d time.Duration)) int {
+	return askEach(b, slices.Repeat([]string{addr}, clients), upstreams, more, took)
 }
 
-// askEach is ask with a client for each address.
+// askEach is ask with a client for each address. It ends after longest too, and returns how many
+// answers came.
 func askEach(b *testing.B, addrs []string, upstreams int, more func(i int) bool,
-	took func(client int, d time.Duration)) {
+	took func(client int, d time.Duration)) int {
 	var wg sync.WaitGroup
+	var answered atomic.Int64
+	till := time.Now().Add(longest)
 	for c, addr := range addrs {
 		wg.Go(func() {
 			conn, err := net.Dial("tcp", addr)
@@ -279,8 +286,12 @@ func askEach(b *testing.B, addrs []string, upstreams int, more func(i int) bool,
 				return
 			}
 			defer conn.Close()
+			if err := conn.SetDeadline(till.Add(time.Minute)); err != nil {
+				b.Error(err)
+				return
+			}
 			r := bufio.NewReader(conn)
-			for i := 0; more(i); i++ {
+			for i := 0; more(i) && time.Now().Before(till); i++ {
 				which := (i*len(addrs) + c) % min(turns, upstreams)
 				begin := time.Now()
 				fmt.Fprintf(conn, "GET /c%d/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -290,10 +301,15 @@ func askEach(b *testing.B, addrs []string, upstreams int, more func(i int) bool,
 					return
 				}
 				took(c, time.Since(begin))
+				answered.Add(1)
 			}
 		})
 	}
 	wg.Wait()
+	if b.Failed() || answered.Load() == 0 {
+		b.Fatalf("%d answers from %s", answered.Load(), addrs[0])
+	}
+	return int(answered.Load())
 }
 
 // answer reads one answer of status 200 with a length.

@@ -95,23 +95,23 @@ func apply(b *testing.B, driver *luadriver.Driver, s nginxsync.Snapshot) {
 }
 
 // ratio measures the servers in turn, each under the clients of its addresses, and reports the
-// median of the second's processor time over the first's.
+// median of the second's processor time of a request over the first's.
 func ratio(b *testing.B, servers []*nginx.Server, addrs [][]string, upstreams int, unit string) {
 	var ratios []float64
-	run := func(n int) (spentBy [2]time.Duration) {
+	run := func(n int) (cost [2]float64) {
 		for i, server := range servers {
 			before := spent(b, server)
-			askEach(b, addrs[i], upstreams, func(k int) bool { return k < n/len(addrs[i]) },
-				func(int, time.Duration) {})
-			spentBy[i] = spent(b, server) - before
+			answered := askEach(b, addrs[i], upstreams,
+				func(k int) bool { return k < n/len(addrs[i]) }, func(int, time.Duration) {})
+			cost[i] = float64(spent(b, server)-before) / float64(answered)
 		}
-		return spentBy
+		return cost
 	}
 	run(perRound / 4)
 	b.ResetTimer()
 	for range b.N {
 		took := run(perRound)
-		ratios = append(ratios, float64(took[1])/float64(took[0]))
+		ratios = append(ratios, took[1]/took[0])
 	}
 	slices.Sort(ratios)
 	b.ReportMetric(ratios[len(ratios)/2], unit)
