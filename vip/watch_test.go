@@ -3,6 +3,7 @@ package vip_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -260,4 +261,78 @@ func TestWatchEndOfRestOfReservedAddress(t *testing.T) {
 	require.Len(t, events, 1)
 	require.Equal(t, []any{vip.BecameFree, l.Addr, vip.Reserved},
 		[]any{events[0].Kind, events[0].Lease().Addr, events[0].Lease().State})
+}
+
+// A watcher that reads late, but not too late, hears of every event in order. No change waits for
+// one that stops: the events that it has in its hands stay as they are, and its wait ends with its
+// context.
+func TestWatchSlowAndDeadReader(t *testing.T) {
+	t.Parallel()
+	p := pool(t, "p", "10.0.0.0/24")
+	p.CoolDown = -1
+	a := allocator(t, vip.NewMemStore(), newClock(), vip.Config{}, p)
+	from := a.Revision()
+	died := errors.New("died")
+	ctx, die := context.WithCancelCause(t.Context())
+	ended := make(chan error, 100)
+	for range cap(ended) {
+		go func() {
+			after := from
+			for {
+				events, err := a.Watch(ctx, after)
+				if err != nil {
+					ended <- err
+					return
+				}
+				after = events[len(events)-1].Revision
+			}
+		}()
+	}
+	const rounds, pairs = 10, 500
+	change := func(round int) {
+		for i := range pairs {
+			release(t, a, allocate(t, a, vip.Request{Owner: owner(fmt.Sprint("T", round, "-", i))}))
+		}
+	}
+	change(0)
+	die(died)
+	for range cap(ended) {
+		require.ErrorIs(t, <-ended, died)
+	}
+	inHand, err := a.Watch(t.Context(), from) // of a reader that does nothing with it
+	require.NoError(t, err)
+	leases := func() (all []vip.Lease) {
+		for _, e := range inHand {
+			all = append(all, e.Lease())
+		}
+		return all
+	}
+	seen := leases()
+
+	var slow []vip.Event
+	read := func(after uint64) uint64 {
+		events, err := a.Watch(t.Context(), after)
+		require.NoError(t, err)
+		slow = append(slow, events...)
+		return events[len(events)-1].Revision
+	}
+	after := from
+	for round := range rounds {
+		change(round + 1)
+		after = read(after)
+	}
+	for after < a.Revision() {
+		after = read(after)
+	}
+	require.Len(t, slow, 2*pairs*(rounds+1))
+	for i, e := range slow {
+		require.Equal(t, from+1+uint64(i), e.Revision)
+		kind := vip.Allocated
+		if i%2 == 1 {
+			kind = vip.Ended
+		}
+		require.Equal(t, kind, e.Kind)
+		require.Equal(t, fmt.Sprint("T", i/2/pairs, "-", i/2%pairs), e.Lease().Owner.Task)
+	}
+	require.Equal(t, seen, leases())
 }
