@@ -49,7 +49,7 @@ func main() {
 
 type options struct {
 	data, listen, registry, pool, nginx, envconfig string
-	rules                                          string
+	rules, templates                               string
 	token                                          string // from the environment
 	nginxPort, builds                              int
 	coolDown, taskTTL, drain                       time.Duration
@@ -77,6 +77,9 @@ func (o *options) define(f *flag.FlagSet) {
 		"requests (default 10s)")
 	f.StringVar(&o.rules, "rules", "", "`file` with the rules of clusters and teams, YAML or "+
 		"JSON: approvals, soak and freezes")
+	f.StringVar(&o.templates, "templates", "", "`directory` with a template a directory, name or "+
+		"name@version; a new version is on offer without a restart (default: the templates of "+
+		"package builder)")
 	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
 	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to "+
 		"-listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; "+
@@ -118,7 +121,7 @@ var flags = map[string]string{
 	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port",
 	"Pool":     "pool",
 	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
-	"Drain": "drain", "Rules": "rules",
+	"Drain": "drain", "Rules": "rules", "Templates": "templates",
 }
 
 // check returns all problems of the options at once, each with the name of its flag.
@@ -165,7 +168,8 @@ func (o options) config(registry string, logger *slog.Logger) platform.Config {
 		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool,
 		CoolDown: o.coolDown,
 		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
-		Instances: map[string]int{"stable": 2}, Rules: o.rules, Logger: logger,
+		Instances: map[string]int{"stable": 2}, Rules: o.rules,
+		Templates: o.templates, Logger: logger,
 	}
 }
 

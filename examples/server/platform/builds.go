@@ -78,7 +78,7 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	if err != nil {
 		return Build{}, err
 	}
-	template, err := p.Catalog.Template(request.Template)
+	template, err := p.Catalog().Template(request.Template)
 	if err != nil {
 		return Build{}, invalid("%v", err)
 	}
@@ -166,7 +166,7 @@ func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (build
 		return builder.Result{}, err
 	}
 	defer done()
-	template, err := p.Catalog.Template(build.Template)
+	template, err := p.Catalog().Template(build.Template)
 	if err != nil {
 		return builder.Result{}, err
 	}

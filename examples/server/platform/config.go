@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/rules"
 	"github.com/sluice-deploy/sluice/vip"
@@ -58,6 +59,9 @@ type Config struct {
 	// Rules is the path of the rules of clusters and teams: approvals, soak and freezes (package
 	// promote/rules). A new document is taken without a restart. The default is none.
 	Rules string
+	// Templates is a directory of templates, as builder.Load reads it; a new version is on offer
+	// without a restart. The default is builder.Default().
+	Templates string
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
 	// Logger receives the events of the background work. The default discards.
@@ -128,6 +132,11 @@ func (cfg Config) Validate() error {
 			Pipeline: pipeline()})
 		if err != nil {
 			bad("Rules", "%v", err)
+		}
+	}
+	if cfg.Templates != "" {
+		if _, err := builder.Load(os.DirFS(cfg.Templates)); err != nil {
+			bad("Templates", "%v", err)
 		}
 	}
 	if cfg.Builds < 0 || cfg.Builds > 64 {

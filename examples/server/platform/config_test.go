@@ -68,9 +68,11 @@ func TestBadConfigIsNamed(t *testing.T) {
 			func(cfg *platform.Config) { cfg.Instances = map[string]int{"stable": -1} },
 			func(cfg *platform.Config) { cfg.Instances = map[string]int{"nowhere": 1} },
 		},
-		"Patience": {func(cfg *platform.Config) { cfg.Patience = -time.Second }},
-		"Drain":    {func(cfg *platform.Config) { cfg.Drain = -time.Second }},
-		"Logger":   nil, // any value will do
+		"Patience":  {func(cfg *platform.Config) { cfg.Patience = -time.Second }},
+		"Drain":     {func(cfg *platform.Config) { cfg.Drain = -time.Second }},
+		"Rules":     {func(cfg *platform.Config) { cfg.Rules = "/nonexistent" }},
+		"Templates": {func(cfg *platform.Config) { cfg.Templates = "/nonexistent" }},
+		"Logger":    nil, // any value will do
 	}
 	for f := range reflect.TypeFor[platform.Config]().Fields() {
 		changes, ok := cases[f.Name]

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/assemble"
+	"github.com/sluice-deploy/sluice/builder/livecatalog"
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
@@ -34,8 +35,6 @@ import (
 // Platform is the example deploy platform. It is safe for concurrent use; its methods work while
 // Run does.
 type Platform struct {
-	// Catalog are the Dockerfile templates on offer.
-	Catalog *builder.Catalog
 	// Edge is the private Nginx.
 	Edge *edge.Edge
 	// Events signals each change.
@@ -46,7 +45,8 @@ type Platform struct {
 	db        *bbolt.DB
 	builds    records[Build]
 	freezes   records[Freeze]
-	rules     *rules.Set // nil without Config.Rules
+	rules     *rules.Set        // nil without Config.Rules
+	templates *livecatalog.Live // nil without Config.Templates
 	records   *boltrecords.Records
 	engine    builder.Engine
 	promoter  *promote.Promoter
@@ -78,8 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Platform{Catalog: builder.Default(), config: cfg.withDefaults(), pipeline: pipeline(),
-		ready: make(chan struct{})}
+	p := &Platform{config: cfg.withDefaults(), pipeline: pipeline(), ready: make(chan struct{})}
 	for _, sub := range []string{"sources", "builds"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Dir, sub), 0o755); err != nil {
 			return nil, err
@@ -117,6 +116,11 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 		Repositories: p.repositories})
 	if err != nil {
 		return err
+	}
+	if p.config.Templates != "" {
+		if p.templates, err = openTemplates(p.config.Templates, p.config.Logger); err != nil {
+			return err
+		}
 	}
 	store, err := boltstore.New(p.db)
 	if err != nil {
@@ -241,6 +245,9 @@ func (p *Platform) work(ctx context.Context) error {
 	group.Go(func() error { return p.keepLogsShort(ctx) })
 	if p.rules != nil {
 		group.Go(func() error { return p.rules.Run(ctx) })
+	}
+	if p.templates != nil {
+		group.Go(func() error { return p.templates.Run(ctx) })
 	}
 	group.Go(func() error {
 		for tick := time.NewTicker(500 * time.Millisecond); ; {

@@ -35,7 +35,7 @@ func (w *web) routes() []route {
 			return w.health(r.Context()), nil
 		})},
 		{"GET", "/templates", get(w, func(*http.Request) (any, error) {
-			return p.Catalog.Templates(), nil
+			return p.Catalog().Templates(), nil
 		})},
 		{"GET", "/sources", get(w, func(*http.Request) (any, error) { return p.Sources() })},
 		{"PUT", "/sources/{source}", get(w, func(r *http.Request) (any, error) {

@@ -118,7 +118,7 @@ func (b *board) page(w *web, q query) indexPage {
 	page := indexPage{
 		Query: q, Find: q.find, Overview: platform.Overview{Environments: b.overview.Environments},
 		Baseline: w.Platform.Baseline(), Pools: b.pools,
-		Nginx: b.nginx, NginxErr: b.nginxErr, Templates: w.Platform.Catalog.Newest(),
+		Nginx: b.nginx, NginxErr: b.nginxErr, Templates: w.Platform.Catalog().Newest(),
 		Registry: w.Platform.Registry(), hues: b.hues, Pagers: map[string]pager{},
 	}
 	page.Changes = len(b.nginx.Changes)
