@@ -15,6 +15,6 @@ func TestDependencies(t *testing.T) {
 		"github.com/google/go-containerregistry/pkg/name", "github.com/opencontainers/",
 		"github.com/docker/go-units", "github.com/tonistiigi/go-csvvalue",
 		"github.com/containerd/typeurl/", "github.com/planetscale/vtprotobuf/",
-		"google.golang.org/protobuf/",
+		"google.golang.org/protobuf/", "github.com/rogpeppe/go-internal/diff",
 	}, "net/http", "os/exec")
 }
