@@ -56,7 +56,7 @@ type Proxy struct {
 
 	mu    sync.Mutex
 	rules []*turn
-	done  []Request
+	done  []*answer
 }
 
 // turn is a rule with the number of requests that it has matched.
@@ -107,26 +107,29 @@ func (p *Proxy) Break(rules ...Rule) {
 	}
 }
 
-// Requests are the requests that were answered until now, in the order of their ends.
+// Requests are the requests whose answers have begun, in that order. A client that has heard an
+// answer finds its request here, with all bytes that it has sent and heard.
 func (p *Proxy) Requests() []Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.done)
+	list := make([]Request, 0, len(p.done))
+	for _, a := range p.done {
+		r := a.Request
+		r.Sent, r.Received = a.sent.n.Load(), a.received.Load()
+		list = append(list, r)
+	}
+	return list
 }
 
 type ruleKey struct{}
 
 func (p *Proxy) handler(forward http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen := &counted{ResponseWriter: w, status: http.StatusOK}
 		body := &countedBody{ReadCloser: r.Body}
 		r.Body = body
-		defer func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.done = append(p.done, Request{Method: r.Method, Path: r.URL.RequestURI(),
-				Status: seen.status, Sent: body.n.Load(), Received: seen.n})
-		}()
+		seen := &answer{ResponseWriter: w, proxy: p, sent: body,
+			Request: Request{Method: r.Method, Path: r.URL.RequestURI()}}
+		defer seen.begin(http.StatusOK) // the status of a handler that sets none
 		rule := p.rule(r)
 		if rule.Before != nil {
 			rule.Before()
@@ -160,26 +163,47 @@ func (p *Proxy) rule(r *http.Request) Rule {
 	return Rule{}
 }
 
-// counted notes the status and the bytes of an answer.
-type counted struct {
+// answer is the answer to a request. It notes the status and the bytes before the client hears
+// them, so that the client may ask for them at once.
+type answer struct {
 	http.ResponseWriter
-	status int
-	n      int64
+	Request // without bytes
+	proxy   *Proxy
+	begun   bool
+
+	sent     *countedBody
+	received atomic.Int64
 }
 
-func (c *counted) WriteHeader(status int) {
-	c.status = status
-	c.ResponseWriter.WriteHeader(status)
+// begin adds the request to those of the proxy, once.
+func (a *answer) begin(status int) {
+	if a.begun {
+		return
+	}
+	a.begun, a.Status = true, status
+	a.proxy.mu.Lock()
+	defer a.proxy.mu.Unlock()
+	a.proxy.done = append(a.proxy.done, a)
 }
 
-func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(b)
-	c.n += int64(n)
+// WriteHeader passes over 1xx, which announces another status.
+func (a *answer) WriteHeader(status int) {
+	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
+		a.begin(status)
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.begin(http.StatusOK)
+	a.received.Add(int64(len(b)))
+	n, err := a.ResponseWriter.Write(b)
+	a.received.Add(int64(n - len(b)))
 	return n, err
 }
 
 // Unwrap lets the reverse proxy flush and take the connection over.
-func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // countedBody counts the bytes of a request. The transport may read on after the answer.
 type countedBody struct {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os/exec"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -73,6 +74,39 @@ func TestBytesAreCounted(t *testing.T) {
 		sent += r.Sent
 	}
 	require.Equal(t, size+int64(len(config)+len(manifest)), sent)
+}
+
+// held is an answer whose Close waits, so that the proxy is busy with it after the client has it.
+type held struct {
+	io.Reader
+	release chan struct{}
+}
+
+func (h held) Close() error { <-h.release; return nil }
+
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestHeardAnswerIsListed(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	p := faultproxy.Start(t, "127.0.0.1", &url.URL{Scheme: "http", Host: "server"},
+		transportFunc(func(r *http.Request) (*http.Response, error) {
+			_, err := io.Copy(io.Discard, r.Body)
+			return &http.Response{StatusCode: http.StatusCreated, Request: r,
+				Header: http.Header{"Content-Length": {"4"}}, ContentLength: 4,
+				Body: held{strings.NewReader("made"), release}}, err
+		}))
+	t.Cleanup(func() { close(release) }) // before the proxy ends
+	resp, err := http.Post("http://"+p.Addr+"/a?b", "text/plain", strings.NewReader("please"))
+	require.NoError(t, err)
+	got, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, "made", string(got))
+	require.Equal(t, []faultproxy.Request{{Method: "POST", Path: "/a?b",
+		Status: http.StatusCreated, Sent: 6, Received: 4}}, p.Requests())
 }
 
 // A manifest that was swapped on its way to the client has another digest, which the
