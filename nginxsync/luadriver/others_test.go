@@ -24,5 +24,6 @@ func TestOthers(t *testing.T) {
 		"TestNothingReachesProduction", "TestPushWakesWorkers",
 		"TestPagesOfSubrequestsFollowTheRoutes",
 		"TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey",
-		"TestNoInstanceIsTheSameAnswerByHTTP2", "TestDirectivesOfLaterVersions")
+		"TestNoInstanceIsTheSameAnswerByHTTP2", "TestDirectivesOfLaterVersions",
+		"TestMapsOfTargetsFitTheSizesOfTheTree", "TestKeysOfZonesStayApart")
 }

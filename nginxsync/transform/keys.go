@@ -90,8 +90,9 @@ func (t *transform) limited(n conf.Node) {
 	t.keeps(n, "limit-key", "the load on one version must not count for another")
 }
 
-// identifier is text as a part of a variable's name, of at most 34 bytes, which with what comes
-// before it fits the default variables_hash_bucket_size. Two texts never share one.
+// identifier is text as a part of a variable's name. It has at most 34 bytes, so that the names of
+// limited fit the default variables_hash_bucket_size. Two texts never share one, in any case of
+// letters: Nginx knows variables by their names in lower case.
 func identifier(text string) string {
 	plain := strings.Map(func(r rune) rune {
 		if alphanumeric(r) || r == '_' {
@@ -99,7 +100,7 @@ func identifier(text string) string {
 		}
 		return '_'
 	}, text)
-	if plain == text && len(text) <= 34 && text != "" {
+	if plain == strings.ToLower(text) && len(text) <= 34 && text != "" {
 		return text
 	}
 	sum := sha256.Sum256([]byte(text))
