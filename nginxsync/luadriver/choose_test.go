@@ -64,8 +64,7 @@ func chosenBed(t *testing.T, rules transform.Rules) *bed {
 	return b
 }
 
-// A trusted peer names a VIP by X-Env-VIP or by its baggage; what it says that is no VIP is
-// refused.
+// A trusted peer names a VIP by X-Env-VIP or by its baggage; a value that is no VIP is refused.
 func TestPeersNameTheVIP(t *testing.T) {
 	t.Parallel()
 	b := chosenBed(t, transform.Rules{
@@ -146,7 +145,8 @@ func TestPeersNameTheVIP(t *testing.T) {
 	}
 }
 
-// What others than trusted peers say of the VIP counts for nothing, and does not reach instances.
+// A client that is no trusted peer cannot choose the VIP by a header, and instances do not get the
+// header.
 func TestOthersDoNotNameTheVIP(t *testing.T) {
 	t.Parallel()
 	b := chosenBed(t, transform.Rules{

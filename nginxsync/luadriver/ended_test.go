@@ -58,7 +58,7 @@ func (b *bed) apply(t *testing.T, s nginxsync.Snapshot) {
 	require.Equal(t, next, read)
 }
 
-// filteringTree has what would answer, change or keep an answer before Nginx asks an upstream.
+// filteringTree has directives that answer, change or keep an answer before Nginx asks an upstream.
 const filteringTree = `
 events { }
 http {

@@ -13,8 +13,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// A dictionary that is full to the last byte loses no row, whatever is pushed or taken over after
-// that.
+// A dictionary that is full to the last byte loses no row by any later push or takeover.
 func TestFullDictionaryLosesNothing(t *testing.T) {
 	t.Parallel()
 	b := start(t, 128<<10)

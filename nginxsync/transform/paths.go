@@ -134,7 +134,7 @@ type directory struct {
 }
 
 // caches refuses a directory that the rules put into that of a cache where production does not:
-// Nginx does not start with one directory for both, and removes what it finds below a cache's.
+// Nginx does not start with one directory for both, and removes unknown files below a cache's.
 func (t *transform) caches() {
 	for _, cache := range t.dirs {
 		if !strings.HasSuffix(cache.at.Name(), "_cache_path") {

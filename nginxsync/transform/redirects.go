@@ -9,7 +9,7 @@ import (
 
 // redirects keeps the default effect of proxy_redirect, for an upstream that answers with the
 // address of production. As in Nginx, the default of a location that passes to a literal target
-// holds for the blocks in it as well, whatever they pass to.
+// holds for the blocks in it as well, for any target of theirs.
 func (t *transform) redirects(p *pass) {
 	if p.Name() != "proxy_pass" || !hasRedirect(p.Arg(0)) {
 		return

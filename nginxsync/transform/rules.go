@@ -35,8 +35,8 @@ type Rules struct {
 	// A key is an IP address as in production, with brackets around IPv6. The servers that listen
 	// on it answer on these VIPs and on no other, each port on its port of Listen; the servers of
 	// all addresses answer on all other VIPs. A tester who needs two addresses of production leases
-	// a VIP of each network. It is another way than ListenAt to tell apart what one port would make
-	// one, for clients that choose no port. A network has at most 256 addresses.
+	// a VIP of each network. Like ListenAt, it tells listens apart that would become one on one
+	// port, but for clients that choose no port. A network has at most 256 addresses.
 	VIPsAt map[string]netip.Prefix `json:"vipsAt,omitempty"`
 	// DefaultServer names, by the listen of the test Nginx ("8080", "[::]:8080", with VIPsAt
 	// "10.99.2.0/28:8080"), the server that answers hosts that none has, by one of its names. It is
@@ -111,8 +111,8 @@ type Rules struct {
 	// that a backend that calls a production host name comes back to the VIP of its own caller: by
 	// the header X-Env-VIP, or by the member sluice-vip of the header baggage (W3C Baggage), which
 	// OpenTelemetry carries through services. With a driver, instances get that member with each
-	// request; what a trusted peer says that is no address, or names two, is answered with 400, and
-	// what others say is not looked at. The default trusts none, and adds no baggage.
+	// request. A trusted peer's value that is no address, or two that differ, is answered with 400;
+	// the values of other peers are ignored. The default trusts none, and adds no baggage.
 	TrustVIPHeader []netip.Prefix `json:"trustVIPHeader,omitempty"`
 	// Selector names a header or a cookie that says for which VIP a request is that comes to an
 	// address which is none. It needs a driver. The default is none.

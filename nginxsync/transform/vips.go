@@ -13,7 +13,7 @@ import (
 // and Nginx compares a connection with one after the other.
 const maxVIPs = 256
 
-// vipsAt reports what is wrong with Rules.VIPsAt.
+// vipsAt reports the errors in Rules.VIPsAt.
 func (r Rules) vipsAt() (errs []error) {
 	addresses := slices.Sorted(maps.Keys(r.VIPsAt))
 	for i, address := range addresses {
