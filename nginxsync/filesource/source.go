@@ -245,7 +245,8 @@ func decodeYAML(text []byte, in *routes) error {
 // the text.
 func badAddr(n *yaml.Node) error {
 	for i, child := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == "addr" {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == "addr" &&
+			child.Kind == yaml.ScalarNode {
 			if _, err := netip.ParseAddrPort(child.Value); err != nil {
 				return fmt.Errorf("line %d: addr %.64q: want an address with a port", child.Line,
 					child.Value)

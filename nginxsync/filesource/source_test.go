@@ -189,6 +189,7 @@ planned: [old, 10.58.0.3, "@next"]
 		"baseline: {}\nbaseline: {}":             `line 2: mapping key "baseline" already defined`,
 		"baseline:\n  a: [{id: 1, addr: x}]":     `line 2: addr "x": want`,
 		"baseline:\n  a: [{ID: 1}]":              "line 2: field ID not found",
+		"baseline:\n  addr: [{ID: 1}]":           "line 2: field ID not found",
 		"overlays: {here: {a: []}}":              "here",
 		"pools: [10.0.0.1/24]":                   "write 10.0.0.0/24",
 		"scopes: {10.0.0.1: {ended: {task: T}}}": `want "at"`,
