@@ -53,6 +53,39 @@ func isOneDigit(value string) bool {
 	return uuid.MatchString(value) && strings.Trim(value, value[:1]+"-") == ""
 }
 
+// place is a line of a list of places that hold secrets: the variable for it, the place and the
+// entry, or the version, there.
+var place = regexp.MustCompile(`^\w+=([A-Za-z][\w./-]*):([\w-]+)$`)
+
+// fromVariable is a line of docker/build-push-action's secret-envs: the name of the secret and of
+// the variable that holds it.
+var fromVariable = regexp.MustCompile(`^\w+=[A-Z_][A-Z0-9_]*$`)
+
+var versionInPlace = regexp.MustCompile(`^(?:latest|\d{1,3})$`)
+
+// isPlaces reports whether the lines of a value say where secrets are, as actions of continuous
+// integration take it: common_secrets with DB_PASSWORD=shop/db:password for Vault, secrets with
+// DB_PASSWORD=db-password:latest for Google's Secret Manager.
+func isPlaces(name, value string) bool {
+	plain := separators.Replace(strings.ToLower(name))
+	variables := strings.HasSuffix(plain, "secretenvs")
+	if !variables && !strings.HasSuffix(plain, "secrets") {
+		return false
+	}
+	for line := range strings.Lines(value) {
+		line = strings.TrimSpace(line)
+		if line == "" || variables && fromVariable.MatchString(line) {
+			continue
+		}
+		m := place.FindStringSubmatch(line)
+		if variables || m == nil || !isSecretName(m[2], String) &&
+			!(versionInPlace.MatchString(m[2]) && isSecretName(m[1], String)) {
+			return false
+		}
+	}
+	return true
+}
+
 // openWords end names of entries of a Secret that say where and as whom a program connects.
 var openWords = []string{"type", "url", "uri", "user", "username", "host", "hostname", "port", "id",
 	"email", "region", "endpoint", "server", "domain", "insecure"}

@@ -14,6 +14,7 @@ func TestOtherValuesUnderNamesOfSecrets(t *testing.T) {
 	object := "kind: Secret\nstringData:\n  "
 	encoded := "kind: Secret\ndata:\n  "
 	base := base64.StdEncoding.EncodeToString
+	const helm = "{{- if .a }}\nstringData:\n  .htpasswd: |-\n"
 	const held = "-----BEGIN OPENSSH PRIVATE KEY-----\n    "
 	for _, c := range []struct {
 		name, text string
@@ -49,6 +50,20 @@ func TestOtherValuesUnderNamesOfSecrets(t *testing.T) {
 		{"a.json", `{"key": "aac7d4c8-664f-43c0-8064-9f737ce3e78e"}`, true},
 		{"a.json", `{"secret_key": "11111111-1111-1111-1111-111111111111"}`, false},
 		{"a.json", `{"secret_key": "11111111-1111-1111-1111-111111111112"}`, true},
+		{"a.yaml", "with:\n  common_secrets: |\n    SIGNING_KEY=shop-gpg:private-key\n" +
+			"    PASSPHRASE=shop-gpg:passphrase\n", false},
+		{"a.yaml", "secrets: |\n  DB_PASSWORD=db-password:latest\n\n  API_KEY=api-key:12\n", false},
+		{"a.yaml", "secret-envs: |\n  GIT_AUTH_TOKEN=SHOP_TOKEN\n", false},
+		{"a.yaml", "secrets: |\n  SIGNING_KEY=shop:private-key\n  PASSPHRASE=hunter2\n", true},
+		{"a.yaml", "secrets: |\n  DB_PASSWORD=admin:1234\n", true},
+		{"a.yaml", "secret-envs: |\n  GIT_AUTH_TOKEN=hunter2Hunter\n", true},
+		{"a.yaml", "env: |\n  DB_PASSWORD=shop-db:password\n", true},
+		{"a.yaml", helm + "    {{- tpl .htpasswd $ | nindent 4 }}\n{{- end }}\n", false},
+		{"a.yaml", helm + "\n{{ tpl .htpasswd $ | indent 4 }}\n{{- end }}\n", false},
+		{"a.yaml", helm + "{{- end }}\nkind: Secret\n", false},
+		{"a.yaml", "{{- if .a }}\nstringData:\n  .htpasswd: |\n  shop: 1\n{{- end }}\n", false},
+		{"a.yaml", helm + "    hunter2hunter2\n{{- end }}\n", true},
+		{"a.yaml", helm + "    {{- if .b }}\n    hunter2hunter2\n{{- end }}\n{{- end }}\n", true},
 	} {
 		got := found(t, "", map[string]string{"envs/production/" + c.name: c.text})
 		assert.Equal(t, c.want, strings.Contains(got, ": secret: "), "%s\n%s", c.text, got)

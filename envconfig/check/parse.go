@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -286,12 +287,45 @@ func (k *sink) rest(format string, data []byte, line int) {
 	}
 	loose := &sink{}
 	_ = parseConf(data, loose)
+	var lines [][]byte
+	if format == "yaml" {
+		lines = bytes.Split(data, []byte("\n"))
+	}
 	for _, s := range loose.settings {
+		if 0 < s.Line && s.Line <= len(lines) && blockMark.MatchString(s.value) {
+			s.value = blockText(lines[s.Line-1:])
+		}
 		if s.Line >= line && len(k.settings) < maxSettings {
 			k.settings = append(k.settings, s)
 		}
 	}
 }
+
+// blockMark begins a block scalar of YAML (https://yaml.org/spec/1.2.2/#81-block-scalar-styles).
+var blockMark = regexp.MustCompile(`^[|>][1-9+-]{0,2}$`)
+
+// blockText returns the first line of the block scalar whose key is in the first of lines. An
+// action of a template, such as {{ end }}, counts only where the block has no other line.
+func blockText(lines [][]byte) (text string) {
+	indent := func(line []byte) int { return len(line) - len(bytes.TrimLeft(line, " ")) }
+	for _, line := range lines[1:min(len(lines), maxBlock)] {
+		trimmed := string(bytes.TrimSpace(line))
+		action := strings.HasPrefix(trimmed, "{{") && strings.HasSuffix(trimmed, "}}")
+		switch {
+		case trimmed == "":
+		case action:
+			text = cmp.Or(text, trimmed)
+		case indent(line) <= indent(lines[0]):
+			return text
+		default:
+			return trimmed
+		}
+	}
+	return text
+}
+
+// maxBlock bounds the lines in which the text of a block scalar is looked for.
+const maxBlock = 20
 
 // templated reports whether the file is the template of one, as those of Helm, Jinja and ERB are:
 // its rendered text is not known here.

@@ -184,7 +184,7 @@ func mayBeSecret(s *Setting, format string, names map[[2]string]string, words bo
 		return false
 	}
 	if tellsSecret(value) {
-		return true
+		return !isPlaces(nameOf(s, format, names), value)
 	}
 	if format == "conf" && expression.MatchString(value) ||
 		strings.Contains(s.Key, "encryptedData.") {
