@@ -21,7 +21,6 @@ import (
 type outcome struct {
 	whole  error // nil: the work was finished
 	code   int
-	took   time.Duration
 	output string
 }
 
@@ -50,9 +49,8 @@ func stopAtWork(t *testing.T, l *services.Laid, way services.Way, flags string) 
 	defer cancel()
 	work, err := l.Begin(ctx, s.output.String)
 	require.NoError(t, err)
-	begin := time.Now()
 	s.signal(syscall.SIGTERM)
-	o := outcome{code: s.ends(), took: time.Since(begin)}
+	o := outcome{code: s.ends()}
 	o.whole, o.output = work.Whole(), work.Output()
 	return o
 }
@@ -81,9 +79,8 @@ func TestCatalogue(t *testing.T) {
 			t.Run(r.Name+"/"+way.Name, func(t *testing.T) {
 				t.Parallel()
 				l := lay(t, r)
-				o := stopAtWork(t, l, way, "--grace 8m ")
-				o.finished(t, l)
-				require.Less(t, o.took, 4*time.Minute, "before the last call: %s", o.output)
+				// the last call would come after the test has given up
+				stopAtWork(t, l, way, "--grace 1h ").finished(t, l)
 			})
 		}
 	}

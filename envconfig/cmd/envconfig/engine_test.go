@@ -63,10 +63,9 @@ func stopContainer(t *testing.T, e engine.Engine, l *services.Laid, way services
 	defer cancel()
 	work, err := l.Begin(ctx, c.Output)
 	require.NoError(t, err)
-	begin := time.Now()
 	code, err := c.Stop(grace)
 	require.NoError(t, err)
-	o := outcome{code: code, took: time.Since(begin)}
+	o := outcome{code: code}
 	o.whole, o.output = work.Whole(), work.Output()
 	return o
 }

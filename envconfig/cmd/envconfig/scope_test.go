@@ -17,21 +17,18 @@ import (
 )
 
 // Services without a handler end at SIGTERM though the kernel would not give it to them as process
-// 1.
+// 1. The last call of a grace time of an hour comes after the test has given up.
 func TestServiceWithoutAHandlerEnds(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{
 		`tail -f /dev/null`, `sh -c 'tail -f /dev/null'`, `/usr/bin/env tail -f /dev/null`,
 		`sh -c 'sleep 600 & sleep 600 & wait'`, `bash -c 'while :; do sleep 600; done'`,
 	} {
-		s := start(t, `exec "$E" --grace 8m -- `+command)
+		s := start(t, `exec "$E" --grace 1h -- `+command)
 		s.sees("envconfig: environment=")
 		s.startsBelow("tail", "sleep")
-		begin := time.Now()
 		s.signal(syscall.SIGTERM)
 		require.Equal(t, 143, s.ends(), "%s: %v", command, s.output)
-		require.NotContains(t, s.output.String(), "grace time over", command)
-		require.Less(t, time.Since(begin), 4*time.Minute, "before the last call")
 	}
 }
 
@@ -101,17 +98,20 @@ print("AFTER", flush=True)'`,
 			$p = fork // die; exec("dd", "if=pipe") unless $p;
 			0 while waitpid($p, 0) < 0; print "AFTER\n"'`,
 	} {
-		s := start(t, `mkfifo pipe; cat > witness <<'.'
+		name, _, _ := strings.Cut(command, " ")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, `mkfifo pipe; cat > witness <<'.'
 exec `+witness+`
 .
-			exec "$E" --grace 60s -- `+command)
-		s.startsBelow("dd")
-		s.sees("WITNESS")
-		s.signal(syscall.SIGTERM)
-		s.sees("CAUGHT")
-		require.Equal(t, 0, s.ends(), "%s: %v", command, s.output)
-		out := s.output.String()
-		require.Regexp(t, `(?s)CAUGHT.*AFTER.*ASKED`, out)
+				exec "$E" --grace 100s -- `+command)
+			s.startsBelow("dd")
+			s.sees("WITNESS")
+			s.signal(syscall.SIGTERM)
+			s.sees("CAUGHT")
+			require.Equal(t, 0, s.ends(), "%v", s.output)
+			require.Regexp(t, `(?s)CAUGHT.*AFTER.*ASKED`, s.output.String())
+		})
 	}
 }
 
@@ -126,7 +126,7 @@ def work(stop):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     print("WORKING", flush=True)
     stop.wait()
-    time.sleep(9)
+    time.sleep(19)
     print("TASK DONE", flush=True)
 stop = multiprocessing.Event()
 worker = multiprocessing.Process(target=work, args=(stop,))
@@ -134,7 +134,7 @@ worker.start()
 signal.signal(signal.SIGTERM, lambda *a: stop.set())
 worker.join()
 .
-		exec "$E" --grace 40s -- python3 pool.py`)
+		exec "$E" --grace 90s -- python3 pool.py`)
 	s.sees("WORKING")
 	s.signal(syscall.SIGTERM)
 	require.Equal(t, 0, s.ends(), "%v", s.output)
@@ -259,7 +259,7 @@ func TestShellsWithATrap(t *testing.T) {
 			t.Parallel()
 			s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP
 				printf '%s\n' 'trap "kill -HUP \$p; exit 0" QUIT' '"$A" & p=$!' 'wait $p' > quit.sh
-				exec "$E" --grace 8m -- `+shell+` quit.sh`)
+				exec "$E" --grace 1h -- `+shell+` quit.sh`)
 			s.sees("READY")
 			s.signal(syscall.SIGQUIT)
 			s.sees("GOT 1\n")
@@ -353,13 +353,11 @@ func TestStopWhileStarting(t *testing.T) {
 		"apache2": syscall.SIGTERM, "httpd": syscall.SIGTERM, "haproxy": syscall.SIGUSR1,
 		"nginx": syscall.SIGQUIT, "php-fpm8.2": syscall.SIGQUIT,
 	} {
-		s := start(t, `cp "$(command -v sleep)" `+program+`; exec "$E" --grace 8m -- ./`+
+		s := start(t, `cp "$(command -v sleep)" `+program+`; exec "$E" --grace 1h -- ./`+
 			program+` 600`)
 		s.startsBelow(program)
-		begin := time.Now()
 		s.signal(syscall.SIGTERM)
 		require.Equal(t, 128+int(by), s.ends(), "%s: %v", program, s.output)
-		require.Less(t, time.Since(begin), 4*time.Minute, "before the last call")
 	}
 }
 
@@ -368,10 +366,9 @@ func TestStopWhileStarting(t *testing.T) {
 func TestStoppedServiceEnds(t *testing.T) {
 	t.Parallel()
 	for _, scope := range []string{"service", "main", "group"} {
-		s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --grace 8m --scope `+
+		s := start(t, `SLUICE_TEST_APP=signals; export SLUICE_TEST_APP; exec "$E" --grace 1h --scope `+
 			scope+` -- "$A"`)
 		s.sees("READY")
-		begin := time.Now()
 		for _, p := range childrenOf(s.cmd.Process.Pid)[1:] {
 			pid, err := strconv.Atoi(p)
 			require.NoError(t, err)
@@ -383,6 +380,5 @@ func TestStoppedServiceEnds(t *testing.T) {
 		}
 		s.signal(syscall.SIGTERM)
 		require.Equal(t, 0, s.ends(), "%s: %v", scope, s.output)
-		require.Less(t, time.Since(begin), 4*time.Minute, "before the last call")
 	}
 }
