@@ -48,11 +48,11 @@ func (c *command) drain() error {
 			quiet = 0
 		}
 		took := time.Since(begin)
-		if quiet == 2 { // one may have been between two
+		if quiet == 2 { // a client may have been between two connections
 			fmt.Fprintf(c.stderr, "envconfig: drained ports=%v ms=%d\n", ports, took.Milliseconds())
 			return nil
 		}
-		if took > c.drainTime {
+		if took > c.drainTime && left > 0 {
 			return fmt.Errorf("%d connections to ports %v: %w", left, ports, errInFlight)
 		}
 	}

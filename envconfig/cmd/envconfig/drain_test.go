@@ -114,6 +114,17 @@ func TestDrainWaitsForAnswersThatAreSent(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 }
 
+// With no connection, drain ends with 0, also where the time is over before its second look.
+func TestDrainOfAnIdleServiceWhenTheTimeIsOver(t *testing.T) {
+	t.Parallel()
+	exe, err := binary()
+	require.NoError(t, err)
+	out, err := exec.Command(exe, "drain", "--drain-port", "1", "--drain-time", "1ns").
+		CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "drained ports=[1]")
+}
+
 func TestParseSockets(t *testing.T) {
 	t.Parallel()
 	text := "  sl  local_address rem_address   st tx_queue\n" +
