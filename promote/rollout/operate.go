@@ -220,15 +220,16 @@ func (r *Rollout) tidy(ctx context.Context, rec Record, surplus []Instance) erro
 	return r.finish(ctx, rec, surplus)
 }
 
-// all calls f for each record, at once, and joins the errors.
+// all calls f for each record that can be read, at once, and joins the errors with those of the
+// records that cannot.
 func (r *Rollout) all(ctx context.Context, f func(Record) error) error {
 	records, err := r.cfg.Records.List(ctx)
 	if err != nil {
-		return fmt.Errorf("list records: %w", withCause(ctx, err))
+		err = fmt.Errorf("list records: %w", withCause(ctx, err))
 	}
 	errs := make([]error, len(records))
 	each(len(records), func(n int) { errs[n] = f(records[n]) })
-	return withCause(ctx, errors.Join(errs...))
+	return withCause(ctx, errors.Join(append(errs, err)...))
 }
 
 // Status is the state of one target.

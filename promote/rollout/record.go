@@ -51,7 +51,8 @@ type Records interface {
 	// the fence of a target outlives its instances.
 	Update(ctx context.Context, target promote.Target, change func(Record) (Record, error)) (
 		Record, error)
-	// List returns all records, in any order. The caller owns them.
+	// List returns all records, in any order. The caller owns them. A record that cannot be read is
+	// named in the error, which comes with all the others.
 	List(ctx context.Context) ([]Record, error)
 }
 

@@ -1,6 +1,7 @@
 package boltrecords_test
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"testing"
 
@@ -60,4 +61,38 @@ func TestRecordsAreOnDisk(t *testing.T) {
 	list, err := r.List(t.Context())
 	require.ErrorContains(t, err, "rollout record other")
 	require.Equal(t, []rollout.Record{want}, list)
+}
+
+// TestDamagedRecord has one record that cannot be read beside a rollout that a crash has cut off,
+// and beside a leftover of a rollout that has ended.
+func TestDamagedRecord(t *testing.T) {
+	t.Parallel()
+	recs, db := open(t, filepath.Join(t.TempDir(), "state.db"))
+	target := promote.Target{Cluster: "web", Environment: "test"}
+	image := rollout.Image{Version: "v1", Digest: "sha256:1", Repository: "registry:5000/web"}
+	_, err := recs.Update(t.Context(), target, func(rollout.Record) (rollout.Record, error) {
+		return rollout.Record{Target: target, Revision: 1, Seen: 1, Image: image}, nil
+	})
+	require.NoError(t, err)
+	damaged := promote.Target{Cluster: "api", Environment: "test"}
+	key, err := json.Marshal(damaged)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("promote.rollout")).Put(key, []byte("{"))
+	}))
+	world := rollouttest.NewWorld()
+	r, err := rollout.New(rollout.Config{Records: recs, Instances: world, Routes: world})
+	require.NoError(t, err)
+
+	require.ErrorContains(t, r.Recover(t.Context()), `rollout record {"cluster":"api"`)
+	require.Len(t, world.Routed(target), 1)
+	leftover, err := world.Start(t.Context(), rollout.Spec{ID: "left", Target: target,
+		Image: image, Generation: 1, Number: 7})
+	require.NoError(t, err)
+	require.ErrorContains(t, r.Tidy(t.Context()), `rollout record {"cluster":"api"`)
+	require.Len(t, world.Instances(target), 1)
+	require.NotContains(t, world.Instances(target), leftover)
+	require.ErrorContains(t, r.Deploy(t.Context(), promote.Deployment{Target: damaged,
+		Version: "v1", Digest: "sha256:1", Generation: 1}), "rollout record of")
+	require.Empty(t, world.Breaches())
 }
