@@ -17,12 +17,19 @@ type Policy struct {
 	// Count is how many instances serve. The default is 1.
 	Count int
 	// Surge is how many instances may run above Count during a rollout, those kept by Retain not
-	// counted. The default is none when Unavailable is set, and Count otherwise: all new instances
-	// start at once, and the requests move in one step.
+	// counted. The default is none when SurgePercent, Unavailable or UnavailablePercent is set, and
+	// Count otherwise: all new instances start at once, and the requests move in one step.
 	Surge int
+	// SurgePercent is Surge in percent of Count, or of the count of Scale, rounded up, at most 100.
+	// The default is none; it must not be set beside Surge.
+	SurgePercent int
 	// Unavailable is by how many instances fewer than Count may serve during a rollout. The default
 	// is none.
 	Unavailable int
+	// UnavailablePercent is Unavailable in percent of Count, or of the count of Scale, rounded down,
+	// at most 100. Where that leaves no instance that may go and none that may start above Count,
+	// one may go, as in Kubernetes. The default is none; it must not be set beside Unavailable.
+	UnavailablePercent int
 	// Pause is the time between one batch that serves and the start of the next. The default is
 	// none.
 	Pause time.Duration
@@ -33,10 +40,16 @@ type Policy struct {
 
 // limits returns how many instances may run above count, and how many of count may be missing.
 func (p Policy) limits(count int) (surge, unavailable int) {
-	if p.Surge == 0 && p.Unavailable == 0 {
+	if p.Surge == 0 && p.SurgePercent == 0 && p.Unavailable == 0 && p.UnavailablePercent == 0 {
 		return count, 0
 	}
-	return p.Surge, p.Unavailable
+	surge = p.Surge + count/100*p.SurgePercent + (count%100*p.SurgePercent+99)/100
+	unavailable = p.Unavailable + count/100*p.UnavailablePercent +
+		count%100*p.UnavailablePercent/100
+	if surge == 0 && unavailable == 0 {
+		return 0, 1
+	}
+	return surge, unavailable
 }
 
 // validate returns every problem of a policy.
@@ -49,6 +62,19 @@ func (p Policy) validate() error {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("rollout: Policy.%s: %d: want 0 for the default, or "+
 				"more: %w", f.field, f.value, promote.ErrInvalid))
+		}
+	}
+	for _, f := range []struct {
+		field          string
+		percent, count int
+	}{{"Surge", p.SurgePercent, p.Surge}, {"Unavailable", p.UnavailablePercent, p.Unavailable}} {
+		if f.percent < 0 || f.percent > 100 {
+			errs = append(errs, fmt.Errorf("rollout: Policy.%sPercent: %d: want 0 for the default, "+
+				"or up to 100: %w", f.field, f.percent, promote.ErrInvalid))
+		}
+		if f.percent != 0 && f.count != 0 {
+			errs = append(errs, fmt.Errorf("rollout: Policy.%sPercent: %d beside %s: %d: want one "+
+				"of both: %w", f.field, f.percent, f.field, f.count, promote.ErrInvalid))
 		}
 	}
 	for _, f := range []struct {

@@ -291,26 +291,53 @@ func TestPolicies(t *testing.T) {
 		for surge := range 4 {
 			for unavailable := range 4 {
 				policy := rollout.Policy{Count: count, Surge: surge, Unavailable: unavailable}
-				w := watch(t, policy, nil)
-				require.NoError(t, w.Deploy(t.Context(), deployment(web, 1, 1)))
-				var mu sync.Mutex
-				most, fewest := count, count
-				w.world.Fault = func(string, string, bool) error {
-					mu.Lock()
-					defer mu.Unlock()
-					most = max(most, len(w.world.Instances(web)))
-					fewest = min(fewest, ready(w.world.Routed(web)))
-					return nil
-				}
-				require.NoError(t, w.Deploy(t.Context(), deployment(web, 2, 2)), "%+v", policy)
+				most, fewest := extremes(t, policy)
 				limit := surge
 				if surge+unavailable == 0 {
 					limit = count // the default
 				}
 				require.LessOrEqual(t, most, count+limit, "%+v", policy)
 				require.GreaterOrEqual(t, fewest, count-unavailable, "%+v", policy)
-				require.Len(t, w.world.Routed(web), count)
 			}
 		}
+	}
+}
+
+// extremes rolls out from one image to the next and returns how many instances ran at most, and how
+// many were in the routes at least.
+func extremes(t *testing.T, policy rollout.Policy) (most, fewest int) {
+	w := watch(t, policy, nil)
+	require.NoError(t, w.Deploy(t.Context(), deployment(web, 1, 1)))
+	var mu sync.Mutex
+	most, fewest = policy.Count, policy.Count
+	w.world.Fault = func(string, string, bool) error {
+		mu.Lock()
+		defer mu.Unlock()
+		most = max(most, len(w.world.Instances(web)))
+		fewest = min(fewest, ready(w.world.Routed(web)))
+		return nil
+	}
+	require.NoError(t, w.Deploy(t.Context(), deployment(web, 2, 2)), "%+v", policy)
+	require.Len(t, w.world.Routed(web), policy.Count)
+	return most, fewest
+}
+
+// TestPercentages: percentages are rounded as Kubernetes rounds those of a Deployment.
+func TestPercentages(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		policy       rollout.Policy
+		most, fewest int
+	}{
+		{rollout.Policy{Count: 10, SurgePercent: 25, UnavailablePercent: 25}, 13, 8},
+		{rollout.Policy{Count: 1, SurgePercent: 25, UnavailablePercent: 25}, 2, 1},
+		{rollout.Policy{Count: 3, UnavailablePercent: 10}, 3, 2},
+		{rollout.Policy{Count: 7, UnavailablePercent: 50}, 7, 4},
+		{rollout.Policy{Count: 4, SurgePercent: 100}, 8, 4},
+		{rollout.Policy{Count: 4, Surge: 1, UnavailablePercent: 25}, 5, 3},
+		{rollout.Policy{Count: 110, SurgePercent: 1}, 112, 110},
+	} {
+		most, fewest := extremes(t, tc.policy)
+		require.Equal(t, []int{tc.most, tc.fewest}, []int{most, fewest}, "%+v", tc.policy)
 	}
 }

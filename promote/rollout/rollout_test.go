@@ -206,7 +206,9 @@ func TestConfig(t *testing.T) {
 		require.ErrorContains(t, err, "Config."+field)
 	}
 	for name, policy := range map[string]rollout.Policy{"Count": {Count: -1}, "Surge": {Surge: -1},
-		"Unavailable": {Unavailable: -1}, "Pause": {Pause: -1}, "Retain": {Retain: -1}} {
+		"SurgePercent": {SurgePercent: 101}, "UnavailablePercent": {UnavailablePercent: -1},
+		"SurgePercent: 5 beside Surge: 1": {Surge: 1, SurgePercent: 5},
+		"Unavailable":                     {Unavailable: -1}, "Pause": {Pause: -1}, "Retain": {Retain: -1}} {
 		good.Policy = func(promote.Target) rollout.Policy { return policy }
 		r, err := rollout.New(good)
 		require.NoError(t, err)
@@ -474,6 +476,39 @@ func (h *hanging) Apply(ctx context.Context, a rollout.Assignment) error {
 
 func (h *hanging) Drain(ctx context.Context, list []rollout.Instance) error {
 	return errors.Join(h.World.Drain(ctx, list), h.hang(ctx, "drain"))
+}
+
+// TestUnavailable: a part that cannot be asked once leaves the rollout where it is, and the next
+// call under the same generation goes on from there.
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"list", "start", "apply", "stop"} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			w := watch(t, rollout.Policy{Count: 2}, nil)
+			require.NoError(t, w.Deploy(t.Context(), deployment(web, 1, 1)))
+			var asked atomic.Bool
+			w.world.Fault = func(now, _ string, done bool) error {
+				if now != op || done || asked.Swap(true) {
+					return nil
+				}
+				return fmt.Errorf("connection refused: %w", promote.ErrUnavailable)
+			}
+			err := w.Deploy(t.Context(), deployment(web, 2, 2))
+			require.ErrorIs(t, err, promote.ErrUnavailable)
+			require.Len(t, w.world.Routed(web), 2)
+			rec, err := w.records.Get(t.Context(), web)
+			require.NoError(t, err)
+			require.False(t, rec.Done)
+			require.NoError(t, w.Deploy(t.Context(), deployment(web, 2, 2)))
+			require.NotContains(t, w.kinds(), string(rollout.EventStopped))
+			for _, i := range w.world.Instances(web) {
+				require.Equal(t, digest(2), i.Image.Digest)
+			}
+			require.Len(t, w.world.Instances(web), 2)
+			require.Empty(t, w.world.Breaches())
+		})
+	}
 }
 
 func TestScaleAndRestart(t *testing.T) {
