@@ -60,12 +60,11 @@ func (t Type) form() string {
 
 // declaredBounds returns the problem of Pattern, Min and Max, or nil.
 func (p Param) declaredBounds() error {
-	if p.Pattern != "" {
-		if _, err := regexp.Compile(p.Pattern); err != nil {
-			return fmt.Errorf("pattern: %w", err)
-		}
+	if _, err := p.pattern(); err != nil {
+		return fmt.Errorf("pattern: %w", err)
 	}
-	for name, v := range map[string]string{"min": p.Min, "max": p.Max} {
+	for _, bound := range [][2]string{{"min", p.Min}, {"max", p.Max}} {
+		name, v := bound[0], bound[1]
 		if v == "" {
 			continue
 		}
@@ -84,11 +83,23 @@ func (p Param) declaredBounds() error {
 	return nil
 }
 
+// pattern compiles Pattern, so that it prefers the longest match at a place.
+func (p Param) pattern() (*regexp.Regexp, error) {
+	compiled, err := regexp.Compile(p.Pattern)
+	if err == nil {
+		compiled.Longest()
+	}
+	return compiled, err
+}
+
 // beyond names the pattern or the bound of p that the value misses, or is "".
 func (p Param) beyond(v string) string {
 	if p.Pattern != "" {
-		if whole, err := regexp.Compile(`^(?:` + p.Pattern + `)$`); err != nil ||
-			!whole.MatchString(v) {
+		compiled, err := p.pattern()
+		if err != nil {
+			return "a match of " + p.Pattern
+		}
+		if at := compiled.FindStringIndex(v); at == nil || at[0] != 0 || at[1] != len(v) {
 			return "a match of " + p.Pattern
 		}
 	}

@@ -30,6 +30,9 @@ func TestBounds(t *testing.T) {
 			"80": "at least 1024", "65536": "a port from 1 to 65535"}},
 		{`"type": "bool"`, "true", []string{"false"}, map[string]string{"yes": "true or false",
 			"True": "true or false", "1": "true or false"}},
+		{`"type": "word", "pattern": "a|ab"`, "a", []string{"ab"}, map[string]string{
+			"abc": "a match"}},
+		{`"type": "word", "pattern": "\\Qa.b"`, "a.b", nil, map[string]string{"axb": "a match"}},
 		{`"type": "word", "pattern": "v[0-9]+|main"`, "v1", []string{"v22", "main"},
 			map[string]string{"xv1": "a match of", "v1x": "a match of", "mainv1": "a match of",
 				"v$1": "a variable sign"}},
@@ -64,15 +67,16 @@ func TestBounds(t *testing.T) {
 func TestLoadRefusesBounds(t *testing.T) {
 	t.Parallel()
 	for declared, says := range map[string]string{
-		`"type": "word", "default": "a", "min": "1"`:                 "only the types int, size and port",
-		`"type": "int", "default": "1", "max": "x"`:                  `max "x" is not a whole number`,
-		`"type": "size", "default": "1g", "min": "1z"`:               `min "1z" is not a size`,
-		`"type": "int", "default": "1", "min": "3", "max": "2"`:      "min is above max",
-		`"type": "int", "default": "1", "min": "3"`:                  `value "1" is not at least 3`,
-		`"type": "word", "default": "a", "pattern": "("`:             "pattern: error parsing regexp",
-		`"type": "word", "default": "a", "pattern": "b"`:             `value "a" is not a match of b`,
-		`"type": "bool", "default": "on"`:                            `value "on" is not true or false`,
-		`"type": "size", "default": "1g", "max": "9007199254740992"`: "is not a size",
+		`"type": "word", "default": "a", "min": "1"`:                           "only the types int, size and port",
+		`"type": "int", "default": "1", "max": "x"`:                            `max "x" is not a whole number`,
+		`"type": "size", "default": "1g", "min": "1z"`:                         `min "1z" is not a size`,
+		`"type": "int", "default": "1", "min": "3", "max": "2"`:                "min is above max",
+		`"type": "int", "default": "1", "min": "3"`:                            `value "1" is not at least 3`,
+		`"type": "word", "default": "a", "pattern": "("`:                       "pattern: error parsing regexp",
+		`"type": "word", "default": "a", "pattern": "b"`:                       `value "a" is not a match of b`,
+		`"type": "enum", "default": "a", "values": ["a", "b"], "pattern": "a"`: `choice: value "b"`,
+		`"type": "bool", "default": "on"`:                                      `value "on" is not true or false`,
+		`"type": "size", "default": "1g", "max": "9007199254740992"`:           "is not a size",
 	} {
 		_, err := builder.Load(catalogue("FROM scratch\nCOPY {{A}} /x\n",
 			`{"description": "d", "params": [{"name": "A", "description": "a", `+declared+`}]}`))

@@ -101,17 +101,17 @@ func Load(fsys fs.FS) (*Catalog, error) {
 		}
 		c.templates = append(c.templates, t)
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
 	slices.SortFunc(c.templates, func(a, b *Template) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
 	})
 	for i, t := range c.templates[min(1, len(c.templates)):] {
 		if before := c.templates[i]; before.ID() == t.ID() {
-			return nil, fmt.Errorf("load template %q: the directories %s and %s both hold it: %w",
-				t.ID(), t.Name, t.ID(), ErrInvalid)
+			problems = append(problems, fmt.Errorf("load template %q: the directories %s and %s "+
+				"both hold it: %w", t.ID(), t.Name, t.ID(), ErrInvalid))
 		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

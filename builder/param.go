@@ -119,6 +119,9 @@ func (p Param) declared() error {
 			return fmt.Errorf(
 				"parameter %s: choice %q is not a word of letters, digits and . _ + -", p.Name, v)
 		}
+		if reason := p.refuse(v); reason != "" {
+			return fmt.Errorf("parameter %s: choice: %s", p.Name, reason)
+		}
 	}
 	for _, v := range []string{p.Default, p.Example} {
 		if reason := p.refuse(v); v != "" && reason != "" {

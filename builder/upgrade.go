@@ -65,22 +65,27 @@ type Change struct {
 	Dropped []string `json:"dropped,omitempty"`
 }
 
-// Refusal is a cluster that cannot be upgraded before its values are changed.
+// Refusal is a cluster that cannot be upgraded before its use is changed.
 type Refusal struct {
 	Cluster string `json:"cluster"`
-	From    string `json:"from"`
-	// Err is the error of Render: a [*ParamError] for each value that is missing or refused,
-	// joined. In JSON it is a text.
+	From    string `json:"from"` // ID of the template now, or the text of Use.Template
+	// Err is [ErrNotFound] for a version that the catalogue does not hold, else the error of
+	// Render: a [*ParamError] for each value that the version of now, or the new one, misses or
+	// refuses, joined. In JSON it is a text.
 	Err error `json:"-"`
 }
 
 // MarshalJSON writes Err as the text error.
 func (r Refusal) MarshalJSON() ([]byte, error) {
 	type plain Refusal
+	text := ""
+	if r.Err != nil {
+		text = r.Err.Error()
+	}
 	return json.Marshal(struct {
 		plain
 		Error string `json:"error"`
-	}{plain(r), r.Err.Error()})
+	}{plain(r), text})
 }
 
 // Upgrade is a plan that leads clusters from one version of a template to another.
@@ -98,9 +103,9 @@ type Upgrade struct {
 // PlanUpgrade plans the way of all clusters that are built from another version of the template to,
 // which is a name or an ID, in batches of at most limit clusters; limit is 1 or more. Clusters with
 // other templates are passed over. Clusters come by name, so the same uses give the same plan. It
-// changes nothing. The error is [ErrNotFound] for a template, or a version that a cluster uses,
-// that the catalogue does not hold, and [ErrInvalid] for a limit below 1, for a cluster that comes
-// twice and for values that the version of now refuses.
+// changes nothing. The error is [ErrNotFound] for a template that the catalogue does not hold, and
+// [ErrInvalid] for a limit below 1 and for a cluster that comes twice. A cluster whose use is wrong
+// is refused and holds no other one up.
 func (c *Catalog) PlanUpgrade(to string, uses []Use, limit int) (Upgrade, error) {
 	target, err := c.Template(to)
 	if err != nil {
@@ -110,7 +115,7 @@ func (c *Catalog) PlanUpgrade(to string, uses []Use, limit int) (Upgrade, error)
 		return Upgrade{}, fmt.Errorf("plan upgrade to %s: limit %d: want 1 or more: %w",
 			target.ID(), limit, ErrInvalid)
 	}
-	plan := Upgrade{To: target.ID()}
+	plan := Upgrade{To: target.ID(), Batches: [][]Change{}}
 	var changes []Change
 	var problems []error
 	uses = slices.SortedFunc(slices.Values(uses), func(a, b Use) int {
@@ -127,22 +132,19 @@ func (c *Catalog) PlanUpgrade(to string, uses []Use, limit int) (Upgrade, error)
 		}
 		from, err := c.Template(u.Template)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("cluster %s: %w", quote(u.Cluster), err))
+			plan.Refused = append(plan.Refused, Refusal{u.Cluster, u.Template, err})
 			continue
 		}
 		if from == target {
 			plan.Done = append(plan.Done, u.Cluster)
 			continue
 		}
-		change, refused, err := upgrade(from, target, u)
-		switch {
-		case err != nil:
-			problems = append(problems, fmt.Errorf("cluster %s: %w", quote(u.Cluster), err))
-		case refused != nil:
-			plan.Refused = append(plan.Refused, *refused)
-		default:
-			changes = append(changes, change)
+		change, err := upgrade(from, target, u)
+		if err != nil {
+			plan.Refused = append(plan.Refused, Refusal{u.Cluster, from.ID(), err})
+			continue
 		}
+		changes = append(changes, change)
 	}
 	if err := errors.Join(problems...); err != nil {
 		return Upgrade{}, fmt.Errorf("plan upgrade to %s: %w", target.ID(), err)
@@ -155,12 +157,11 @@ func (c *Catalog) PlanUpgrade(to string, uses []Use, limit int) (Upgrade, error)
 	return plan, nil
 }
 
-// upgrade is the change of one cluster. err is a problem of the version of now, a refusal one of
-// the target.
-func upgrade(from, target *Template, u Use) (c Change, refused *Refusal, err error) {
+// upgrade is the change of one cluster, or the error of rendering it.
+func upgrade(from, target *Template, u Use) (c Change, err error) {
 	now, err := from.Render(u.Values)
 	if err != nil {
-		return c, nil, err
+		return c, err
 	}
 	c = Change{Cluster: u.Cluster, From: from.ID(), Values: map[string]string{}}
 	for _, name := range slices.Sorted(maps.Keys(u.Values)) {
@@ -172,8 +173,8 @@ func upgrade(from, target *Template, u Use) (c Change, refused *Refusal, err err
 	}
 	then, err := target.Render(c.Values)
 	if err != nil {
-		return c, &Refusal{Cluster: u.Cluster, From: from.ID(), Err: err}, nil
+		return c, err
 	}
 	c.Diff = string(diff.Diff(from.ID(), now, target.ID(), then))
-	return c, nil, nil
+	return c, nil
 }

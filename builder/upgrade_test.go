@@ -186,23 +186,39 @@ func TestPlanUpgradeRefuses(t *testing.T) {
 		"comes twice": func() (builder.Upgrade, error) {
 			return c.PlanUpgrade("web", append(one, one...), 1)
 		},
-		"the template does not use it": func() (builder.Upgrade, error) {
-			return c.PlanUpgrade("web", []builder.Use{{Cluster: "a", Template: "web@1",
-				Values: map[string]string{"D": "d"}}}, 1)
-		},
 	} {
 		if got, err := f(); !errors.Is(err, builder.ErrInvalid) ||
 			!strings.Contains(err.Error(), name) || got.Batches != nil {
 			t.Errorf("%+v, %v: want %s", got, err, name)
 		}
 	}
-	for _, uses := range [][]builder.Use{nil, {{Cluster: "a", Template: "web@4"}}} {
-		to := "web"
-		if uses == nil {
-			to = "gone"
-		}
-		if _, err := c.PlanUpgrade(to, uses, 1); !errors.Is(err, builder.ErrNotFound) {
-			t.Errorf("%v: want ErrNotFound", err)
-		}
+	if _, err := c.PlanUpgrade("gone", one, 1); !errors.Is(err, builder.ErrNotFound) {
+		t.Errorf("%v: want ErrNotFound", err)
+	}
+}
+
+// A cluster whose use is wrong holds no other one up.
+func TestPlanUpgradeGoesOn(t *testing.T) {
+	t.Parallel()
+	c := versions(t)
+	plan, err := c.PlanUpgrade("web", []builder.Use{
+		{Cluster: "a", Template: "web@4"}, {Cluster: "b", Template: "web@1"},
+		{Cluster: "c", Template: "web@1", Values: map[string]string{"D": "d"}}}, 9)
+	if err != nil || len(plan.Batches) != 1 || plan.Batches[0][0].Cluster != "b" ||
+		len(plan.Refused) != 2 {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	if r := plan.Refused[0]; r.From != "web@4" || !errors.Is(r.Err, builder.ErrNotFound) {
+		t.Errorf("refused %+v", r)
+	}
+	if r := plan.Refused[1]; r.From != "web@1" || !errors.Is(r.Err, builder.ErrInvalid) {
+		t.Errorf("refused %+v", r)
+	}
+	plan, err = c.PlanUpgrade("web", nil, 1)
+	if text, _ := json.Marshal(plan); err != nil || string(text) != `{"to":"web@10","batches":[]}` {
+		t.Errorf("an empty plan is %s, %v", text, err)
+	}
+	if text, err := json.Marshal(builder.Refusal{Cluster: "a"}); err != nil {
+		t.Errorf("%s, %v", text, err)
 	}
 }
