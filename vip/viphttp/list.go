@@ -37,7 +37,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	out := stream{w, http.NewResponseController(w), h.cfg.WriteTimeout}
-	text := bufio.NewWriterSize(out, 64<<10)
+	text := bufio.NewWriterSize(out, writeSize)
 	_, _ = text.WriteString(`{"leases":[`) // its errors are those of the last Flush
 	for written := 0; ; {
 		q.Limit = min(part, limit-written)

@@ -45,6 +45,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
@@ -58,6 +60,7 @@ const (
 	defaultKeepAlive    = 15 * time.Second
 	defaultWriteTimeout = 30 * time.Second
 	shortestToken       = 16 // bytes
+	writeSize           = 64 << 10
 )
 
 // Config configures a handler. Leases is required.
@@ -78,8 +81,8 @@ type Config struct {
 	Leaks *audit.LeakChecker
 	// KeepAlive is the time between two comments on an event stream. The default is 15 s.
 	KeepAlive time.Duration
-	// WriteTimeout is how long a client may take to read one event, or one part of a list, before
-	// it is cut off. It resumes with Last-Event-ID. The default is 30 s.
+	// WriteTimeout is how long a client may take to read one event, or 64 KiB of another answer,
+	// before it is cut off. It resumes with Last-Event-ID. The default is 30 s.
 	WriteTimeout time.Duration
 	// Observe, when set, is called after every request with its route pattern, how long it took,
 	// and its error, which is nil when the request was answered as asked. An event stream is
@@ -180,8 +183,7 @@ func (h *handler) json(serve answer, names []string) func(http.ResponseWriter,
 			h.problem(w, err)
 			return err
 		}
-		reply(w, status, body)
-		return nil
+		return h.reply(w, status, body)
 	}
 }
 
@@ -241,14 +243,23 @@ func read(r *http.Request, into any) error {
 	return fmt.Errorf("body: %w: %w", err, vip.ErrInvalid)
 }
 
-func reply(w http.ResponseWriter, code int, body any) {
+// reply writes in parts, so that a client that reads slowly has WriteTimeout for each.
+func (h *handler) reply(w http.ResponseWriter, code int, body any) error {
 	data, err := json.Marshal(body)
 	if err != nil {
 		httpproblem.Write(w, httpproblem.New(httpproblem.Internal, err.Error()))
-		return
+		return err
 	}
+	data = append(data, '\n')
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(data, '\n')) // fails when the client is gone
+	out := stream{w, http.NewResponseController(w), h.cfg.WriteTimeout}
+	for part := range slices.Chunk(data, writeSize) {
+		if _, err := out.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
