@@ -191,7 +191,7 @@ func port(t *testing.T) string {
 }
 
 type entry struct {
-	Seq                                           uint64
+	At, Seq                                       uint64
 	Kind, Op, Cluster, Environment, Task, Version string
 	Digest, Actor, Error                          string
 }
@@ -243,8 +243,11 @@ func (s *server) inOrder() {
 
 	now := s.state()
 	open := map[[3]string]bool{}
+	last := map[string]uint64{} // of a cluster's entries
 	for n, e := range now.journal {
-		require.EqualValues(s.t, n+1, e.Seq)
+		require.EqualValues(s.t, n+1, e.At)
+		require.Equal(s.t, last[e.Cluster]+1, e.Seq, e.Cluster)
+		last[e.Cluster] = e.Seq
 		switch target := [3]string{e.Cluster, e.Environment, e.Task}; e.Kind {
 		case "started", "resumed", "restoring":
 			open[target] = true
