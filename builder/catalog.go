@@ -77,8 +77,8 @@ var defaultCatalog = sync.OnceValue(func() *Catalog {
 // Load reads a catalogue: every directory of fsys is a template of that name, or with name@version
 // a version of it, with a Dockerfile and a template.json. It checks each of them (declarations,
 // placeholders, a skeleton that no value can change, the rules of [Lint] that are errors) and
-// returns every problem at once, joined. A problem of a template is [ErrInvalid]; a file that cannot
-// be read is the error of fsys.
+// returns every problem at once, joined. A problem of a template is [ErrInvalid]; a file that
+// cannot be read is the error of fsys.
 func Load(fsys fs.FS) (*Catalog, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
@@ -131,9 +131,9 @@ func (c *Catalog) Newest() []*Template {
 	return list
 }
 
-// Template returns a template by its name or its ID. A name alone stands for the newest version that
-// is not deprecated, and for the newest version where all of them are. The error is [ErrNotFound]
-// and lists the templates there are.
+// Template returns a template by its name or its ID. A name alone stands for the newest version
+// that is not deprecated, and for the newest version where all of them are. The error is
+// [ErrNotFound] and lists the templates there are.
 func (c *Catalog) Template(name string) (*Template, error) {
 	var found *Template
 	have := make([]string, len(c.templates))
@@ -205,8 +205,9 @@ func loadTemplate(fsys fs.FS, dir string) (*Template, error) {
 		return nil, fmt.Errorf("template.json: %w", err)
 	}
 	if t.Version != 0 && t.Version != version {
-		return nil, fmt.Errorf("template.json: version %d differs from the directory's name: leave "+
-			"it out", t.Version)
+		return nil,
+			fmt.Errorf("template.json: version %d differs from the directory's name: leave "+
+				"it out", t.Version)
 	}
 	if t.Name != "" && t.Name != name {
 		return nil,

@@ -208,8 +208,8 @@ func (p *Promoter) wait(ctx context.Context, id ChangeID, w *work) (Deployment, 
 	return w.wait(ctx)
 }
 
-// grown returns when the journal has entries after the position at, or with the cause when ctx ends or the
-// Promoter is closed.
+// grown returns when the journal has entries after the position at, or with the cause when ctx ends
+// or the Promoter is closed.
 func (p *Promoter) grown(ctx context.Context, at uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -17,8 +17,8 @@
 //     that refuse a generation older than one they have seen; deployertest.Run holds it to the
 //     contract;
 //  3. chooses gates: OrderGate, ConfigGate with promote/ociregistry, ApprovalGate, SoakGate,
-//     TrafficGate, FreezeGate, those of a document (promote/rules), and any of its own; quarantine and holds after a rollback need none; Explain says
-//     what a request waits for;
+//     TrafficGate, FreezeGate, the gates of a document (promote/rules), and any of its own;
+//     quarantine and holds after a rollback need none; Explain says what a request waits for;
 //  4. calls New, then Recover once before the first change, and Close at the end;
 //  5. binds each version to its digest when the image is built, then promotes, rolls back and
 //     retires.

@@ -155,9 +155,9 @@ func (f Freeze) inForce(c Change, t time.Time) (end time.Time, ok bool) {
 	return end, !end.IsZero()
 }
 
-// onWall returns the first and the last time at which the clock on the wall of a location shows
-// the date and the time of day that wall has in UTC. They differ where clocks go back. A time that the clock skips is when it
-// skips it.
+// onWall returns the first and the last time at which the clock on the wall of a location shows the
+// date and the time of day that wall has in UTC. They differ where clocks go back. A time that the
+// clock skips is when it skips it.
 func onWall(wall time.Time, location *time.Location) (first, last time.Time) {
 	const around = 48 * time.Hour // more than any offset and any change of one
 	for _, probe := range []time.Duration{-around, around} {

@@ -295,7 +295,8 @@ func TestClockBehindTheJournal(t *testing.T) {
 	require.Equal(t, now, history[1].Time)
 }
 
-// Explain asks about later times: a freeze that begins meanwhile and an approval that expires count.
+// Explain asks about later times: a freeze that begins meanwhile and an approval that expires
+// count.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)

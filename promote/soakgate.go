@@ -46,8 +46,8 @@ func (SoakGate) Reads() Reads { return ReadsRunsBefore | ReadsHistory }
 // Check implements Gate.
 func (g SoakGate) Check(_ context.Context, c Change) error { return g.Judge(c).answer() }
 
-// Judge implements PureGate. Until of the refusal is set while the digest is live in the environment
-// before.
+// Judge implements PureGate. Until of the refusal is set while the digest is live in the
+// environment before.
 func (g SoakGate) Judge(c Change) *Refusal {
 	soak, ok := g.Times[c.Environment]
 	if !ok || c.passes() {

@@ -163,8 +163,8 @@ func (x *index) insert(e *entry, now time.Time) {
 	x.chain(e)
 }
 
-// linkLoaded is link for a lease that load has read, with what decodeAll has noted of it. It reports
-// false when more of the record is needed.
+// linkLoaded is link for a lease that load has read, with what decodeAll has noted of it. It
+// reports false when more of the record is needed.
 func (x *index) linkLoaded(e *entry, now time.Time) bool {
 	if e.state != Leased || e.record == nil || e.pool.countsTeams {
 		return false

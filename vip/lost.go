@@ -9,8 +9,9 @@ import (
 )
 
 // lostLeases are the leases that Lost returns, by address, in parts with a lock each: a reader
-// takes one after the other, so that it holds up a change for a part's time at most. The allocator's
-// lock may be held when a part's is taken, never the other way round. The zero value is empty.
+// takes one after the other, so that it holds up a change for a part's time at most. The
+// allocator's lock may be held when a part's is taken, never the other way round. The zero value is
+// empty.
 type lostLeases struct {
 	n     atomic.Int64
 	parts [lostParts]struct {
@@ -88,8 +89,9 @@ func (l *lostLeases) all() []Lease {
 // whose addresses had not rested, as they were when they were seen last, by address: the store was
 // emptied, restored from a backup, or is not the one that they were made in. A lease is lost until
 // the store has a lease of its address again that is not older, or no pool has the address any
-// more. A lost lease is not live, and its address may be leased to another owner. Lost does not hold
-// up other calls; of leases that are lost or found meanwhile it has some. The caller owns the slice.
+// more. A lost lease is not live, and its address may be leased to another owner. Lost does not
+// hold up other calls; of leases that are lost or found meanwhile it has some. The caller owns the
+// slice.
 func (a *Allocator) Lost() []Lease { return a.lost.all() }
 
 // noteLost looks whether the store has lost the last tenure of e, for which it has l at revision

@@ -19,8 +19,8 @@ type MemStore struct {
 	changed  chan struct{} // closed at the next commit; nil without a waiter
 }
 
-// memRecord is a record in a MemStore: the bytes of its key and of its value, without the words that
-// a string and a slice have beside them, so that it takes 32 bytes and not 48.
+// memRecord is a record in a MemStore: the bytes of its key and of its value, without the words
+// that a string and a slice have beside them, so that it takes 32 bytes and not 48.
 type memRecord struct {
 	key, value         *byte
 	keySize, valueSize uint32

@@ -62,9 +62,9 @@ func (a *Allocator) listPools() []Pool {
 	return pools
 }
 
-// WatchPools waits until the pools have another revision than after, and returns them as Pools does,
-// with it: SetPools has made it. An after of 0 returns them at once. Revisions grow, and do not
-// survive the allocator.
+// WatchPools waits until the pools have another revision than after, and returns them as Pools
+// does, with it: SetPools has made it. An after of 0 returns them at once. Revisions grow, and do
+// not survive the allocator.
 func (a *Allocator) WatchPools(ctx context.Context, after uint64) ([]Pool, uint64, error) {
 	for {
 		if ctx.Err() != nil {

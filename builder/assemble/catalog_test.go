@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder/assemble"
 )
 
-// Each template of the catalogue that runs no command is built, runs as a user with a number, starts
-// through envconfig and stops with the signal at which its service finishes open requests.
+// Each template of the catalogue that runs no command is built, runs as a user with a number,
+// starts through envconfig and stops with the signal at which its service finishes open requests.
 func TestCatalogWithoutRun(t *testing.T) {
 	t.Parallel()
 	host := serve(t)

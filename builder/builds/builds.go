@@ -20,15 +20,16 @@ type Config struct {
 	Journal Journal
 	Logs    Logs
 	Owners  Owners
-	// Owner names this process among those that share the journal: 1 to 63 letters, digits, ".",
-	// "_" and "-". A process that starts again under the same name takes its builds up at once.
+	// Owner names this process among the processes that share the journal: 1 to 63 letters, digits,
+	// ".", "_" and "-". A process that starts again under the same name takes its builds up at
+	// once.
 	Owner string
 	// Engine carries builds out.
 	Engine builder.Engine
 	// Context returns the build context of an order, and a function to call at the end of the
-	// build. The values are those of o.Secrets. It gives up when ctx ends. An error that wraps
-	// builder.ErrInvalid is the order's; others are worth another try. The default is an empty
-	// context, and refuses an order with a Source.
+	// build. Secrets has the values of the names in o.Secrets. It gives up when ctx ends. An error
+	// that wraps builder.ErrInvalid is the order's; others are worth another try. The default is an
+	// empty context, and refuses an order with a Source.
 	Context func(ctx context.Context, o Order, secrets map[string]string) (fs.FS, func(), error)
 	// Secrets returns the value of a secret. The default knows none.
 	Secrets func(ctx context.Context, name string) (string, error)

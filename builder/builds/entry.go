@@ -49,7 +49,7 @@ type Entry struct {
 	Attempt uint64 `json:"attempt,omitempty"`
 	// Owner of a Started entry carries the attempt out.
 	Owner string `json:"owner,omitempty"`
-	// Actor and Reason are those of a cancellation; Reason of a Requeued entry says why.
+	// Actor has cancelled the build, for Reason; a Requeued entry has its cause as Reason.
 	Actor  string `json:"actor,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Counts says, of a Requeued entry, that the attempt counts against Order.Attempts.

@@ -19,7 +19,7 @@ const (
 )
 
 // logWriter writes the log of a build line by line, without the values of secrets. It takes every
-// byte, and counts those that cannot be kept.
+// byte, and counts the bytes that it cannot keep.
 type logWriter struct {
 	ctx   context.Context
 	logs  Logs
@@ -47,7 +47,7 @@ func (w *logWriter) open() error {
 }
 
 // mask keeps a value, and its usual encodings, out of the log from now on. A value of a few bytes
-// would make any text unreadable: those of fewer than 4 are left.
+// would make any text unreadable: values of fewer than 4 bytes stay.
 func (w *logWriter) mask(value string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -26,7 +26,7 @@ const (
 	Parallel Policy = ""
 	// one build of the group at a time, in the order of submission
 	Serial Policy = "serial"
-	// a submission supersedes those of the group that have not ended
+	// a submission supersedes the group's builds that have not ended
 	LatestOnly Policy = "latestOnly"
 )
 
@@ -45,7 +45,7 @@ type Order struct {
 	Policy Policy `json:"policy,omitempty"`
 	// Source is where the build context comes from. The default is Config.Context's own.
 	Source Source `json:"source,omitzero"`
-	// Dockerfile, Repository, Tag, ReplaceTag, Args and Labels are those of builder.Request.
+	// Dockerfile, Repository, Tag, ReplaceTag, Args and Labels are fields of builder.Request.
 	Dockerfile string            `json:"dockerfile"`
 	Repository string            `json:"repository"`
 	Tag        string            `json:"tag,omitempty"`
@@ -118,8 +118,8 @@ var (
 	urlRest    = regexp.MustCompile(`^[^\s\x00-\x1f\x7f@]+$`)
 )
 
-// Validate returns every problem of the order, joined, each wrapping builder.ErrInvalid: those of
-// builder.Request.Validate, too.
+// Validate returns every problem of the order, joined, each wrapping builder.ErrInvalid, the
+// problems that builder.Request.Validate finds included.
 func (o Order) Validate() error {
 	var errs []error
 	bad := func(field string, err error) {

@@ -12,7 +12,7 @@ import (
 
 var errAsked = errors.New("the build was cancelled")
 
-// Run carries builds out until ctx ends, and takes over those of owners that have died. It returns
+// Run carries builds out until ctx ends, and takes over the builds of dead owners. It returns
 // the cause of ctx once every attempt has ended and is recorded; a build that was cut off waits for
 // another process. An error of the journal does not end it: it is logged, and Run tries again. It
 // ends, with an error, where this owner's tenure ends, or another process has its name.
@@ -112,8 +112,8 @@ func (b *Builds) heed() {
 	}
 }
 
-// adopt lets the builds of dead owners wait again: those of this process's name, too, that it does
-// not carry out.
+// adopt lets the builds of dead owners wait again, and the builds under this process's name that it
+// does not carry out.
 func (b *Builds) adopt(ctx context.Context) error {
 	b.mu.Lock()
 	var running []Build

@@ -64,7 +64,7 @@ type state struct {
 	seq    uint64
 	builds map[string]*record
 	order  []*record // of submission
-	open   []*record // those of order that have not ended
+	open   []*record // the records of order that have not ended
 }
 
 func newState() *state { return &state{builds: map[string]*record{}} }
@@ -116,7 +116,7 @@ func (s *state) apply(e Entry) {
 	s.note(r, e)
 }
 
-// submitted adds a build and, of a group of which only the latest counts, ends those before it.
+// submitted adds a build and, of a group of which only the latest counts, ends the earlier builds.
 func (s *state) submitted(e Entry) {
 	r := &record{Build: Build{Order: *e.Order, State: StateQueued, Submitted: e.Time},
 		sum: e.Order.sum()}

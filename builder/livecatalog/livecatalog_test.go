@@ -1,3 +1,5 @@
+//go:build linux
+
 package livecatalog_test
 
 import (
@@ -14,6 +16,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/livecatalog"
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
 )
@@ -32,18 +35,6 @@ func write(t *testing.T, dir, name, dockerfile string) {
 	at := filepath.Join(dir, name)
 	if err := errors.Join(os.RemoveAll(at), os.Rename(staged, at)); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// wait polls until done is nil.
-func wait(t *testing.T, what string, done func() error) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for err := done(); err != nil; err = done() {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s: %v", what, err)
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -83,13 +74,13 @@ func TestLive(t *testing.T) {
 			return err
 		}
 	}
-	wait(t, "first catalogue", newest("web@1"))
+	testbed.Poll(t, "first catalogue", newest("web@1"))
 	write(t, dir, "web@2", "FROM scratch\nUSER 2\n")
-	wait(t, "second version", newest("web@2"))
+	testbed.Poll(t, "second version", newest("web@2"))
 
 	before := live.Status()
 	write(t, dir, "web@3", "FROM scratch\nONBUILD RUN x\n")
-	wait(t, "refused tree", func() error {
+	testbed.Poll(t, "refused tree", func() error {
 		if s := live.Status(); !errors.Is(s.Err, builder.ErrInvalid) ||
 			!strings.Contains(s.Err.Error(), `"web@3": Dockerfile line 2`) {
 			return fmt.Errorf("%+v", s)
@@ -103,7 +94,7 @@ func TestLive(t *testing.T) {
 		t.Errorf("after a refused tree: %v, %v", tmpl, err)
 	}
 	write(t, dir, "web@3", "FROM scratch\nUSER 3\n")
-	wait(t, "mended version", newest("web@3"))
+	testbed.Poll(t, "mended version", newest("web@3"))
 	if loads.Load() < 4 {
 		t.Errorf("%d trees were observed, want 4 or more", loads.Load())
 	}
@@ -149,7 +140,7 @@ func TestEmptyAndMissingTrees(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- live.Run(ctx) }()
-		wait(t, "error", func() error {
+		testbed.Poll(t, "error", func() error {
 			if err := live.Status().Err; err == nil || !strings.Contains(err.Error(), says) {
 				return fmt.Errorf("status %v, want %q", err, says)
 			}
@@ -178,7 +169,7 @@ func TestSourceComesBack(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- live.Run(ctx) }()
-	wait(t, "source that is back", func() error {
+	testbed.Poll(t, "source that is back", func() error {
 		if n, s := asked.n.Load(), live.Status(); n < 4 || s.Err != nil || s.Digest == "" {
 			return fmt.Errorf("asked %d times, %+v", n, s)
 		}
@@ -207,21 +198,4 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-}
-
-func Example() {
-	source, err := folderbundle.New(folderbundle.Config{Dir: "/srv/templates"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	live, err := livecatalog.New(livecatalog.Config{Source: source})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	// go live.Run(ctx)
-	newest, err := live.Catalog().Template("tomcat")
-	fmt.Println(newest.ID(), err)
-	// Output: tomcat@2 <nil>
 }

@@ -4,6 +4,6 @@
 // The file "journal" holds one entry a line, as JSON; "logs" has one file a build; "owners" one
 // file an owner, which its process locks until it ends: the kernel frees the lock of a dead
 // process. A line that cannot be read harms its own build only; a line that a crash cut off is
-// removed by the next append. The locks are those of flock(2): the directory is on a local file
+// removed by the next append. It locks files with flock(2): the directory is on a local file
 // system, and Open is builder.ErrUnsupported where the operating system has none.
 package filestore

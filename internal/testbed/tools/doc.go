@@ -1,5 +1,6 @@
-// Package tools finds the servers that tests need and that no Debian package brings, or none that is
-// new enough: Consul, etcd, Kubernetes, containerd, runc, BuildKit, toxiproxy, and crane, a client.
+// Package tools finds the servers that tests need and that no Debian package brings, or none that
+// is new enough: Consul, etcd, Kubernetes, containerd, runc, BuildKit, toxiproxy, and crane, a
+// client.
 //
 // Each is pinned by a module of its own beside this file, whose go.sum is kept; package install
 // builds them into the cache folder of the user:

@@ -7,8 +7,8 @@
 //
 // Export reads the bbolt file of package boltjournal, which no other process may have open, and
 // writes one record a line. Verify checks the chain of each cluster and prints the heads as JSON:
-// keep them elsewhere, and give them to the next verify with -heads, which then finds also a journal
-// whose last entries were cut off or that was set back.
+// keep them elsewhere, and give them to the next verify with -heads, which then finds also a
+// journal whose last entries were cut off or that was set back.
 //
 // It exits with 0 when all is right, with 1 when a record or a head is wrong, with 2 when a file
 // cannot be read, and with 64 when the command line is wrong.
@@ -147,7 +147,8 @@ func compare(before, now map[string]promote.Head, data []byte) error {
 		case is.Seq < was.Seq:
 			problems = append(problems, fmt.Errorf("cluster %s: ends at entry %d, and had %d: %w",
 				cluster, is.Seq, was.Seq, promote.ErrSetBack))
-		case is.Seq > was.Seq && other(data, cluster, was), is.Seq == was.Seq && is.Chain != was.Chain:
+		case is.Seq > was.Seq && other(data, cluster, was), is.Seq == was.Seq &&
+			is.Chain != was.Chain:
 			problems = append(problems, fmt.Errorf("cluster %s: entry %d is another one than the "+
 				"head that was kept: %w", cluster, was.Seq, promote.ErrSetBack))
 		}
