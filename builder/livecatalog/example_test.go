@@ -1,0 +1,25 @@
+package livecatalog_test
+
+import (
+	"fmt"
+
+	"github.com/sluice-deploy/sluice/builder/livecatalog"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+)
+
+func Example() {
+	source, err := folderbundle.New(folderbundle.Config{Dir: "/srv/templates"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	live, err := livecatalog.New(livecatalog.Config{Source: source})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// go live.Run(ctx)
+	newest, err := live.Catalog().Template("tomcat")
+	fmt.Println(newest.ID(), err)
+	// Output: tomcat@2 <nil>
+}
