@@ -25,13 +25,14 @@ func ExampleTemplate_Render() {
 	// ENV PORT=8080
 	// EXPOSE 8080
 	// USER 65532:65532
-	// # Folders that the user may write: what envconfig remembers of its last start, then the service's own.
+	// # Directories that the user may write: what envconfig remembers of its last start, then the service's own.
 	// WORKDIR /run/envconfig
 	// WORKDIR /app
 	// COPY --chmod=0755 envconfig /sbin/envconfig
 	// COPY --chmod=0755 hello /app/hello
 	// COPY envs /etc/envconfig/envs
 	// COPY manifest.json /etc/envconfig/manifest.json
+	// HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:$PORT/health"]
 	// ENTRYPOINT ["/sbin/envconfig", "--", "/app/hello"]
 	// <nil>
 	// template go-static@1: Dockerfile line 3: parameter CLUSTER_NAME: the value has a newline at byte 2

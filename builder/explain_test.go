@@ -29,7 +29,8 @@ func TestExplain(t *testing.T) {
 			reruns = append(reruns, in.Keyword)
 		}
 	}
-	if diff := cmp.Diff([]string{"RUN", "COPY", "COPY", "USER", "ENTRYPOINT"}, reruns); diff != "" {
+	again := []string{"RUN", "COPY", "COPY", "USER", "HEALTHCHECK", "ENTRYPOINT"}
+	if diff := cmp.Diff(again, reruns); diff != "" {
 		t.Errorf("what a new CACHE runs again (-want +got):\n%s", diff)
 	}
 	want := builder.Instruction{

@@ -67,6 +67,7 @@ func TestCatalogWithoutRun(t *testing.T) {
 			got := config.Config
 			if !numeric.MatchString(got.User) || len(got.Entrypoint) < 3 ||
 				got.Entrypoint[0] != "/sbin/envconfig" || got.StopSignal != signals[tmpl.Name] ||
+				got.Healthcheck == nil || len(got.Healthcheck.Test) != 4 ||
 				got.Labels[builder.LabelTemplate] != tmpl.ID() {
 				t.Errorf("configuration is %+v", got)
 			}

@@ -11,4 +11,5 @@ COPY publish /app
 COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:8080/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "dotnet", "/app/Pricing.dll"]

@@ -19,4 +19,5 @@ COPY --from=build /out/service /app/service
 COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:$PORT/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "/app/service"]

@@ -11,4 +11,5 @@ COPY app.jar /app/app.jar
 COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:$PORT/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "java", "-XX:MaxRAMPercentage=70", "-XX:+ExitOnOutOfMemoryError", "-jar", "/app/app.jar"]

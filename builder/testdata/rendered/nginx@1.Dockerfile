@@ -13,4 +13,5 @@ WORKDIR /run/envconfig
 WORKDIR /
 # Nginx answers open requests at SIGQUIT and cuts them at SIGTERM.
 STOPSIGNAL SIGQUIT
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:8080/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "nginx", "-g", "daemon off;"]

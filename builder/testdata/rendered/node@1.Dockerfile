@@ -4,7 +4,7 @@ LABEL org.opencontainers.image.title=chat_front
 ENV NODE_ENV=production PORT=8080
 EXPOSE 8080
 USER 1000:1000
-# Folders that the user may write: what envconfig remembers of its last start, then the service's own.
+# Directories that the user may write: what envconfig remembers of its last start, then the service's own.
 WORKDIR /run/envconfig
 WORKDIR /app
 COPY --chown=1000:1000 app/package.json app/package-lock.json /app/
@@ -13,4 +13,5 @@ COPY --chown=1000:1000 app /app
 COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:$PORT/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "node", "/app/server.js"]

@@ -12,4 +12,5 @@ COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 # php-fpm ends open requests at SIGQUIT and cuts them at SIGTERM; process_control_timeout bounds the wait.
 STOPSIGNAL SIGQUIT
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "tcp://127.0.0.1:9000"]
 ENTRYPOINT ["/sbin/envconfig", "--", "php-fpm", "--nodaemonize"]

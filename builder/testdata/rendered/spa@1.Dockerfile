@@ -20,4 +20,5 @@ USER 101:101
 WORKDIR /run/envconfig
 WORKDIR /
 STOPSIGNAL SIGQUIT
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:8080/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "nginx", "-g", "daemon off;"]

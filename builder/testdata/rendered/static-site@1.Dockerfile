@@ -8,9 +8,10 @@ COPY site /usr/share/nginx/html
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 USER 101:101
-# A folder that the user may write, for what envconfig remembers of its last start.
+# A directory that the user may write, for what envconfig remembers of its last start.
 WORKDIR /run/envconfig
 WORKDIR /
 # Nginx answers open requests at SIGQUIT and cuts them at SIGTERM.
 STOPSIGNAL SIGQUIT
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:8080/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "nginx", "-g", "daemon off;"]

@@ -15,4 +15,5 @@ RUN rsync -ac 10.1.2.3::root/root/output/ /home/work/service/ && chown -R work:w
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 USER work
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:8080/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "sh", "/sbin/startup.sh"]

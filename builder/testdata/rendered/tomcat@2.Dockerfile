@@ -15,4 +15,5 @@ COPY --chmod=0755 envconfig /sbin/envconfig
 COPY envs /etc/envconfig/envs
 COPY manifest.json /etc/envconfig/manifest.json
 USER 10001:10001
+HEALTHCHECK --start-period=60s CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:8080/health"]
 ENTRYPOINT ["/sbin/envconfig", "--", "sh", "/sbin/startup.sh"]

@@ -23,7 +23,8 @@ func exitCode(err error) int {
 		return 128 + int(signal)
 	case errors.As(err, &usageError{}):
 		return 64
-	case errors.Is(err, errDrift), errors.Is(err, errChanges), errors.Is(err, errInFlight):
+	case errors.Is(err, errDrift), errors.Is(err, errChanges), errors.Is(err, errInFlight),
+		errors.Is(err, errUnhealthy):
 		return 1
 	case errors.Is(err, errNoCheck):
 		return 2

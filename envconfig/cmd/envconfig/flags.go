@@ -42,6 +42,7 @@ usage:
   envconfig status [flags]          what is active, as JSON
   envconfig verify [flags]          hold the files on disk to what was put in place; 1 if something differs
   envconfig drain [flags]           for a preStop hook: wait until no connection is left; 1 if one is after --drain-time
+  envconfig probe URL               for HEALTHCHECK: ask the service at 127.0.0.1 or localhost; 1 without an answer below status 500
   envconfig list [flags]            the environments of the image and what each lacks
   envconfig manifest [flags]        write manifest.json into the source folder, or print the image's label (--label)
   envconfig check | diff ENV ENV | explain KEY     done by envconfig-check; see envconfig check --help
@@ -51,6 +52,7 @@ examples:
   ENTRYPOINT ["/sbin/envconfig", "--map-exit", "143:0", "--", "sh", "/sbin/startup.sh"]
   ENTRYPOINT ["/sbin/envconfig", "--rewrite", "TERM:QUIT", "--", "unicorn"]
   RUN ["/sbin/envconfig", "manifest"]
+  HEALTHCHECK CMD ["/sbin/envconfig", "probe", "http://127.0.0.1:$PORT/health"]
   docker run -e DEPLOY_ENV=sandbox -e ENVCONFIG_GRACE=8s IMAGE
 
 envconfig stays in front of CMD as process 1: it passes every signal on to the service, reaps zombies, and waits until

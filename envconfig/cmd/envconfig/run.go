@@ -42,7 +42,7 @@ func (c *command) dispatch(name string, args []string) error {
 	commands := map[string]func() error{
 		"run": c.run, "activate": c.activate, "manifest": c.manifest, "list": c.list,
 		"status": c.status, "verify": c.verify,
-		"drain": c.drain,
+		"drain": c.drain, "probe": c.probe,
 	}
 	do, known := commands[name]
 	switch {
@@ -57,7 +57,7 @@ func (c *command) dispatch(name string, args []string) error {
 	if err := c.parse(args); err != nil {
 		return err
 	}
-	if name != "run" && len(c.args) > 0 {
+	if name != "run" && name != "probe" && len(c.args) > 0 {
 		return usageError{fmt.Errorf("%s takes no arguments, got %q", name, c.args[0])}
 	}
 	return do()
