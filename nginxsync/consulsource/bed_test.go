@@ -201,3 +201,21 @@ func say(contains string, status int, body string, header ...string) func(*http.
 		}
 	}
 }
+
+// logged keeps what is logged.
+type logged struct {
+	mu   sync.Mutex
+	kept bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept.Write(p)
+}
+
+func (l *logged) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept.String()
+}

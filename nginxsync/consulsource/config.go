@@ -20,8 +20,8 @@ import (
 // Config configures a Source. Consul is required, and Services, Tag or both.
 type Config struct {
 	// Consul says how to reach the local Consul agent: address, token or its file, TLS, datacentre,
-	// namespace. A HttpClient of its own is used as it is, but for the limit of an answer; without
-	// one, connections that died are found by the kernel within 20 seconds.
+	// namespace. A HttpClient of its own is used as it is, but for the limit of an answer; the probe
+	// has connections of its own where the Transport of that client is a *http.Transport.
 	Consul *api.Config
 	// Services maps clusters to the names of their services in Consul.
 	Services map[string]string
@@ -35,8 +35,8 @@ type Config struct {
 	// default is "version".
 	VersionMeta string
 	// Wait is how long one blocking query waits for a change, 1 s to 10 minutes; Consul adds up to
-	// a sixteenth. A connection that died unnoticed is noticed that late at the latest. The default
-	// is 5 minutes.
+	// a sixteenth. A single connection that died unnoticed is noticed that late at the latest, and by
+	// the kernel within 20 seconds where HttpClient is not set. The default is 5 minutes.
 	Wait time.Duration
 	// Connections bounds the blocking queries at one time: a Consul agent takes 200 connections of
 	// a client (http_max_conns_per_client). The default is 180. With more services than that, the
@@ -51,7 +51,10 @@ type Config struct {
 	// is not the leader. The default is 10 seconds.
 	MaxStale time.Duration
 	// Probe is how often Consul is asked for its leader, so that one that hangs is noticed while the
-	// blocking queries wait. The default is 5 seconds.
+	// blocking queries wait. The question goes over a connection that stays open. When there is no
+	// answer in half a second, a new connection is tried: an answer there says that the old
+	// connections are dead, and the blocking queries begin again on new ones. The default is 1
+	// second.
 	Probe time.Duration
 	// FirstWait is how long the first snapshot waits for services that do not answer while others
 	// do. The default is 10 seconds.
@@ -65,23 +68,47 @@ type Config struct {
 	Observe func(op string, took time.Duration, err error)
 }
 
-// client makes the client of a source.
-func client(cfg api.Config) (*api.Client, error) {
+// clients are the connections of a source to Consul. The probe has its own, so that it asks over
+// one that has been open for a while.
+type clients struct {
+	queries *api.Client
+	kept    *api.Client // of the probe
+	fresh   *api.Client // opens a connection for each question; nil when there is no way to
+	idle    func()      // closes the connections of queries that no question uses
+}
+
+// connect makes the clients of a source.
+func connect(cfg api.Config) (c clients, err error) {
 	if cfg.HttpClient == nil {
 		dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}}
-		var err error
 		cfg.HttpClient, err = api.NewHttpClient(&http.Transport{Proxy: http.ProxyFromEnvironment,
 			DialContext: dialer.DialContext, TLSHandshakeTimeout: 5 * time.Second,
 			MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second}, cfg.TLSConfig)
 		if err != nil {
-			return nil, err
+			return c, err
 		}
 	}
 	own := *cfg.HttpClient
-	own.Transport = limited{cmp.Or(own.Transport, http.DefaultTransport)}
-	cfg.HttpClient = &own
-	return api.NewClient(&cfg)
+	through := func(next http.RoundTripper) *api.Client {
+		client, config := own, cfg
+		client.Transport = limited{next}
+		config.HttpClient = &client
+		made, failed := api.NewClient(&config)
+		err = cmp.Or(err, failed)
+		return made
+	}
+	next := cmp.Or(own.Transport, http.DefaultTransport)
+	c.queries = through(next)
+	c.kept, c.idle = c.queries, func() {}
+	if transport, ok := next.(*http.Transport); ok {
+		c.idle = transport.CloseIdleConnections
+		c.kept = through(transport.Clone())
+		once := transport.Clone()
+		once.DisableKeepAlives = true
+		c.fresh = through(once)
+	}
+	return c, err
 }
 
 // mostBytes is the limit of one answer: some 15,000 instances.
@@ -127,7 +154,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	p.Duration("Turn", &cfg.Turn, 2*time.Second)
 	p.Duration("Every", &cfg.Every, 500*time.Millisecond)
 	p.Duration("MaxStale", &cfg.MaxStale, 10*time.Second)
-	p.Duration("Probe", &cfg.Probe, 5*time.Second)
+	p.Duration("Probe", &cfg.Probe, time.Second)
 	p.Duration("FirstWait", &cfg.FirstWait, 10*time.Second)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -181,3 +181,43 @@ func TestClockIsSet(t *testing.T) {
 		require.Empty(t, flapping)
 	}
 }
+
+// Queries begin again because of dead connections once in ten seconds at most, and each time that
+// Consul is back.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	s, err := New(Config{Consul: &api.Config{}, Tag: "sluice",
+		Now: func() time.Time { return now }})
+	require.NoError(t, err)
+	renews := func(dead bool, err error) bool {
+		spell := s.spell
+		s.probed(dead, err)
+		return spell.Err() != nil
+	}
+	require.False(t, renews(false, nil))
+	require.True(t, renews(true, nil))
+	now = now.Add(renewEvery - 1)
+	require.False(t, renews(true, nil))
+	require.False(t, renews(false, errNoLeader))
+	require.False(t, renews(false, errNoLeader))
+	require.True(t, renews(true, nil), "Consul was away")
+	now = now.Add(1)
+	require.True(t, renews(true, nil))
+	now = now.Add(-time.Hour)
+	require.True(t, renews(true, nil), "the clock was set back")
+}
+
+// A clock that is set back makes no error of the source wait longer than half a second, and looks
+// at instances that flap in 30 seconds at the latest.
+func TestWaitsAreBounded(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	require.Equal(t, patience, lateIn(now, now))
+	require.Equal(t, patience, lateIn(now, now.Add(-time.Hour)))
+	require.Equal(t, patience-time.Millisecond, lateIn(now, now.Add(time.Millisecond)))
+	require.Negative(t, lateIn(now, now.Add(time.Hour)))
+	require.Equal(t, calmAfter+time.Millisecond, calmIn(now.Add(calmAfter), now))
+	require.Equal(t, calmAfter+time.Millisecond, calmIn(now.Add(calmAfter), now.Add(-time.Hour)))
+	require.Equal(t, time.Second+time.Millisecond, calmIn(now.Add(time.Second), now))
+}

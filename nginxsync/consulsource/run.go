@@ -21,7 +21,6 @@ const (
 	askLimit   = 5 * time.Second
 	firstPause = 100 * time.Millisecond
 	mostPause  = 5 * time.Second
-	awayPause  = time.Second // while Consul does not answer, between two probes
 )
 
 // Run asks Consul until ctx ends, and returns its cause. A Consul that fails is asked again without
@@ -79,38 +78,6 @@ func (s *Source) late() bool {
 	return s.ready
 }
 
-// probe asks for the leader all the time.
-func (s *Source) probe(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := s.leader(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		s.probed(err)
-		pause := s.cfg.Probe
-		if err != nil {
-			pause = min(pause, awayPause)
-		}
-		_ = retry.Sleep(ctx, pause)
-	}
-}
-
-// leader returns an error unless Consul names a leader in time.
-func (s *Source) leader(ctx context.Context) error {
-	limited, cancel := context.WithTimeoutCause(ctx, askLimit, fmt.Errorf("no answer in %s",
-		askLimit))
-	defer cancel()
-	start := s.cfg.Now()
-	leader, err := s.client.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(
-		limited))
-	if err == nil && leader == "" {
-		err = errors.New("consul has no leader")
-	}
-	err = plain(limited, err)
-	s.cfg.Observe("probe", s.cfg.Now().Sub(start), err)
-	return err
-}
-
 // plain is the error with the cause of a context that ended it.
 func plain(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
@@ -146,9 +113,8 @@ func (s *Source) follow(ctx context.Context, v *service) {
 	}
 }
 
-// errWoken ends a blocking query when Consul is back after it was away: the connection of the query
-// may be one that died.
-var errWoken = errors.New("consul is back")
+// errWoken ends a blocking query whose connection may be one that died: see renew.
+var errWoken = errors.New("the connection may be dead")
 
 // pause waits, at most until Consul is back.
 func (s *Source) pause(ctx context.Context, d time.Duration) {
@@ -197,7 +163,7 @@ func (s *Source) query(ctx context.Context, name string, index uint64, leader bo
 	options, end := s.options(ctx, index, leader)
 	defer end()
 	start := s.cfg.Now()
-	entries, meta, err := s.client.Health().Service(name, "", true, options)
+	entries, meta, err := s.clients.queries.Health().Service(name, "", true, options)
 	err = plain(options.Context(), err)
 	if err == nil {
 		err = believable(meta, s.cfg.MaxStale)
@@ -216,8 +182,8 @@ func (s *Source) wait() time.Duration {
 	return s.cfg.Wait
 }
 
-// options are those of one query. It ends when it takes longer than Consul may take, and when
-// Consul is back after it was away.
+// options are those of one query. It ends when it takes longer than Consul may take, and with the
+// spell.
 func (s *Source) options(ctx context.Context, index uint64, leader bool) (*api.QueryOptions,
 	func()) {
 	wait := s.wait()
@@ -253,7 +219,7 @@ func (s *Source) discover(ctx context.Context, wg *sync.WaitGroup) {
 		options, end := s.options(ctx, index, false)
 		options.Filter = ""
 		start := s.cfg.Now()
-		found, meta, err := s.client.Catalog().Services(options)
+		found, meta, err := s.clients.queries.Catalog().Services(options)
 		err = plain(options.Context(), err)
 		end()
 		if err == nil {

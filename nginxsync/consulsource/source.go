@@ -9,17 +9,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
 // Source is an nginxsync.Source of the services in Consul. Its methods are safe for concurrent use;
 // any number of agents may watch one source, which asks Consul once for all of them.
 type Source struct {
-	cfg    Config
-	client *api.Client
-	slots  chan struct{} // one for each blocking query under way
+	cfg     Config
+	clients clients
+	slots   chan struct{} // one for each blocking query under way
 
 	mu       sync.Mutex
 	services map[string]*service // by cluster
@@ -31,8 +29,9 @@ type Source struct {
 	told     bool               // a watcher was told of trouble
 	changed  chan struct{}      // closed with each change
 	away     error              // of the last probe
-	spell    context.Context    // ends when Consul is back after it was away
+	spell    context.Context    // ends when queries have to begin again: see renew
 	wake     context.CancelFunc // ends the spell
+	renewed  time.Time          // of the last spell that ended because connections were dead
 	run      bool
 	// of the catalogue: whether it has answered, the error of the last query, and the services with
 	// the tag that are no clusters, with the reason
@@ -63,11 +62,11 @@ func New(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := client(*cfg.Consul)
+	clients, err := connect(*cfg.Consul)
 	if err != nil {
 		return nil, fmt.Errorf("consulsource: Config.Consul: %w: %w", err, nginxsync.ErrInvalid)
 	}
-	s := &Source{cfg: cfg, client: client, slots: make(chan struct{}, cfg.Connections),
+	s := &Source{cfg: cfg, clients: clients, slots: make(chan struct{}, cfg.Connections),
 		services: map[string]*service{}, changed: make(chan struct{}),
 		searched: cfg.Tag == "", refused: map[string]string{}}
 	s.spell, s.wake = context.WithCancel(context.Background())
@@ -81,6 +80,12 @@ func New(cfg Config) (*Source, error) {
 // started, or just lost its leader, is soon well.
 const patience = 500 * time.Millisecond
 
+// lateIn is how long a watcher still waits before it gets the error of a trouble. A clock that was
+// set back begins that time once more.
+func lateIn(since, now time.Time) time.Duration {
+	return min(patience-now.Sub(since), patience)
+}
+
 // Watch implements nginxsync.Source. It returns an error while nothing is heard of Consul for more
 // than half a second: the last snapshot stays in force. Before the first answers it waits.
 func (s *Source) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, uint64, error) {
@@ -90,7 +95,7 @@ func (s *Source) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, u
 		}
 		s.mu.Lock()
 		snapshot, revision, trouble, changed := s.snapshot, s.revision, s.trouble, s.changed
-		wait := min(patience-s.cfg.Now().Sub(s.since), patience) // the clock may be set back
+		wait := lateIn(s.since, s.cfg.Now())
 		s.told = s.told || trouble != nil && wait <= 0
 		s.mu.Unlock()
 		var late <-chan time.Time
@@ -209,7 +214,7 @@ func (s *Source) damp(v *service) bool {
 		v.timer = nil
 	}
 	if !again.IsZero() {
-		v.timer = time.AfterFunc(min(again.Sub(s.cfg.Now()), calmAfter)+time.Millisecond, func() {
+		v.timer = time.AfterFunc(calmIn(again, s.cfg.Now()), func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if s.run && s.damp(v) {
@@ -225,6 +230,12 @@ func (s *Source) damp(v *service) bool {
 	changed := !slices.Equal(v.serve, serve)
 	v.serve = serve
 	return changed
+}
+
+// calmIn is in how long to look at flapping instances that may serve from a time on: at calmAfter
+// at the latest, so that a clock that was set back does not keep them out.
+func calmIn(from, now time.Time) time.Duration {
+	return min(from.Sub(now), calmAfter) + time.Millisecond
 }
 
 // complete reports whether each service has answered.
@@ -249,24 +260,6 @@ func (s *Source) fail(v *service, err error) {
 	}
 	v.err = err
 	s.heard()
-}
-
-// probed notes the outcome of a probe.
-func (s *Source) probed(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if (err == nil) != (s.away == nil) {
-		s.cfg.Logger.Warn("consul", "err", err)
-	}
-	was := s.away
-	s.away = err
-	if was != nil && err == nil {
-		s.wake()
-		s.spell, s.wake = context.WithCancel(context.Background())
-	}
-	if s.heard() {
-		s.announce()
-	}
 }
 
 // heard works out whether anything is heard of Consul, wakes the watchers when that has changed,

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
+	"github.com/sluice-deploy/sluice/nginxsync/internal/link"
 	"github.com/sluice-deploy/sluice/nginxsync/sourcetest"
 )
 
@@ -299,6 +301,41 @@ func TestEmptyAnswerIsConfirmed(t *testing.T) {
 	require.Equal(t, []string{"1@81=v1"}, b.ids(web))
 	require.NoError(t, server.Client.Agent().ServiceDeregister(web+"-1"))
 	b.shows(web)
+}
+
+// The connections that are open go silent, and new ones work: the queries begin again on new ones,
+// long before their time is over, and Consul never counts as away.
+func TestHalfOpenConnections(t *testing.T) {
+	t.Parallel()
+	server := consul.Start(t)
+	l := link.New(t, server.Addr)
+	web := name()
+	register(t, server.Client, web, "1", 81, "v1")
+	cfg := config(server, web)
+	cfg.Consul, cfg.Wait = &api.Config{Address: l.Addr}, 10*time.Minute
+	var log logged
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	b := follow(t, cfg)
+	want := []string{"1@81=v1"}
+	b.shows(web, want...)
+	// A machine that stands still for seconds may find Consul away instead: then once more.
+	for port := 82; !strings.Contains(log.text(), "connections to consul are dead"); port++ {
+		require.Less(t, port, 90, log.text())
+		l.Silence(false)
+		register(t, server.Client, web, fmt.Sprint(port), port, "v1")
+		want = append(want, fmt.Sprintf("%d@%d=v1", port, port))
+		b.shows(web, want...)
+	}
+	b.fails(false)
+
+	// The whole link is dead for a while.
+	l.Silence(true)
+	b.fails(true)
+	register(t, server.Client, web, "99", 99, "v1")
+	require.Equal(t, want, b.ids(web))
+	l.Heal()
+	b.shows(web, append(want, "99@99=v1")...)
+	b.fails(false)
 }
 
 // With fewer connections than services the queries take turns: all changes are seen, and Consul

@@ -1,6 +1,5 @@
-//go:build linux
-
-package main
+// Package link is a TCP link for tests whose connections can stay open and go silent.
+package link
 
 import (
 	"io"
@@ -11,10 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// link is a TCP link to a server whose connections can stay open and go silent, as when a machine
-// between the two has forgotten them.
-type link struct {
-	addr     string
+// Link is a TCP link to a server whose connections can stay open and go silent, as when a machine
+// between the two has forgotten them. It is safe for concurrent use.
+type Link struct {
+	Addr     string // that clients connect to
 	listener net.Listener
 	wg       sync.WaitGroup
 
@@ -31,11 +30,12 @@ type pair struct {
 	silent    bool
 }
 
-func newLink(t *testing.T, to string) *link {
+// New is a link to the address of a server. It ends with the test.
+func New(t *testing.T, to string) *Link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l := &link{addr: listener.Addr().String(), to: to, listener: listener}
+	l := &Link{Addr: listener.Addr().String(), to: to, listener: listener}
 	l.wg.Go(l.accept)
 	t.Cleanup(func() {
 		listener.Close()
@@ -51,7 +51,7 @@ func newLink(t *testing.T, to string) *link {
 	return l
 }
 
-func (l *link) accept() {
+func (l *Link) accept() {
 	for {
 		near, err := l.listener.Accept()
 		if err != nil {
@@ -79,7 +79,7 @@ func (l *link) accept() {
 }
 
 // copy passes bytes on; a silent connection swallows them, and passes no end on.
-func (l *link) copy(p *pair, to io.WriteCloser, from io.Reader) {
+func (l *Link) copy(p *pair, to io.WriteCloser, from io.Reader) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
@@ -100,8 +100,8 @@ func (l *link) copy(p *pair, to io.WriteCloser, from io.Reader) {
 	}
 }
 
-// silence makes the connections half open, and with all those that come, too.
-func (l *link) silence(all bool) {
+// Silence makes the connections half open, and with all the new ones, too.
+func (l *Link) Silence(all bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dead = all
@@ -110,15 +110,15 @@ func (l *link) silence(all bool) {
 	}
 }
 
-// aim has new connections go to another server.
-func (l *link) aim(to string) {
+// Aim has new connections go to another server.
+func (l *Link) Aim(to string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.to = to
 }
 
-// heal lets new connections work. The silent ones stay so.
-func (l *link) heal() {
+// Heal lets new connections work. The silent ones stay so.
+func (l *Link) Heal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dead = false
