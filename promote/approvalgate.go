@@ -29,7 +29,7 @@ type ApprovalRule struct {
 	Approvers []string
 	// NotBuilder leaves out the approvals of the actors that bound a version to the digest.
 	NotBuilder bool
-	// NotDeployer refuses a promotion that one of these actors asks for.
+	// NotDeployer refuses a promotion and an adoption that one of these actors asks for.
 	NotDeployer bool
 	// Within is how long an approval counts. The default is a day. A rejection counts until the
 	// same person approves.
@@ -96,7 +96,7 @@ func (g ApprovalGate) Judge(c Change) *Refusal {
 			approved = append(approved, r.Actor)
 		}
 	}
-	if rule.NotDeployer && c.Op == OpPromote && among(c.Builders, c.Actor) {
+	if rule.NotDeployer && c.Op != OpRollback && among(c.Builders, c.Actor) {
 		refusal.Reasons = append(refusal.Reasons, fmt.Sprintf("%s built %s (%s): another one has "+
 			"to deploy it", c.Actor, c.Version, c.Digest.Short()))
 	}

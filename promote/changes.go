@@ -231,9 +231,7 @@ func (p *Promoter) Abort(ctx context.Context, id ChangeID, actor, reason string)
 		list = append(list, err)
 	}
 	list.texts(actor, reason)
-	if strings.TrimSpace(reason) == "" {
-		list.add("reason: empty: want why the change is to end")
-	}
+	list.wanted("reason", reason, "why the change is to end")
 	if err := list.err("abort"); err != nil {
 		return err
 	}

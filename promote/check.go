@@ -133,6 +133,22 @@ func (l *problems) reason(field, text string) {
 	}
 }
 
+// actors checks a list of names.
+func (l *problems) actors(field string, actors []string) {
+	for i, actor := range actors {
+		if err := names.Actor(actor); err != nil {
+			l.add("%s[%d]: %w", field, i, err)
+		}
+	}
+}
+
+// wanted checks that a text is there.
+func (l *problems) wanted(field, text, why string) {
+	if strings.TrimSpace(text) == "" {
+		l.add("%s: empty: want %s", field, why)
+	}
+}
+
 // facts checks the free facts of a request.
 func (l *problems) facts(facts map[string]string) {
 	if len(facts) > maxFacts {

@@ -25,9 +25,11 @@ type Config struct {
 	Gates []Gate
 	// Rollback says how far a rollback may go back without the judgement that a promotion needs.
 	Rollback RollbackRule
-	// Breakers are the actors with the right to override gates: see Request.Override. The default is
-	// nobody.
+	// Breakers are the actors with the right to override gates: see Request.Override. The default
+	// is nobody.
 	Breakers []string
+	// Adopters are the actors with the right to say what runs: see Adopt. The default is nobody.
+	Adopters []string
 	// Owner names this Promoter among those that share the journal; no two have the same. A process
 	// that is started again may have the one that it had. The default is a random name.
 	Owner string
@@ -59,10 +61,10 @@ type Config struct {
 	// is time.Now.
 	Now func() time.Time
 	// Observe, when set, is called at the end of each Bind, Start, Wait, Promote, Check, Rollback,
-	// Review, Retire, Abort and Recover with its name in lower case; of each call of the deployer,
-	// as "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its name. It
-	// gets the duration and the error of the call. It is called concurrently and has to return
-	// quickly. The default is none.
+	// Review, Retire, Adopt, InUse, Abort and Recover with its name in lower case; of each call of the
+	// deployer, as "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its
+	// name. It gets the duration and the error of the call. It is called concurrently and has to
+	// return quickly. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -124,11 +126,8 @@ func (c Config) validate() error {
 		}
 	}
 	list = append(list, c.Rollback.problems().prefix("Config.Rollback")...)
-	for i, actor := range c.Breakers {
-		if err := names.Actor(actor); err != nil {
-			list.add("Config.Breakers[%d]: %w", i, err)
-		}
-	}
+	list.actors("Config.Breakers", c.Breakers)
+	list.actors("Config.Adopters", c.Adopters)
 	if err := names.Actor(c.Owner); err != nil {
 		list.add("Config.Owner: %w", err)
 	}
@@ -167,7 +166,8 @@ func New(cfg Config) (*Promoter, error) {
 		deadlines: maps.Clone(cfg.Deadlines), grace: cfg.Grace, retry: cfg.Retry,
 		now: cfg.Now, log: cfg.Logger, observe: cfg.Observe,
 		rollback: cfg.Rollback, maxSkew: cfg.MaxSkew, breakers: slices.Clone(cfg.Breakers),
-		owner: cfg.Owner, owners: cfg.Owners, joining: make(chan struct{}, 1),
+		adopters: slices.Clone(cfg.Adopters),
+		owner:    cfg.Owner, owners: cfg.Owners, joining: make(chan struct{}, 1),
 		lock: make(chan struct{}, 1), state: newState(cfg.Pipeline), works: map[ChangeID]*work{},
 		appending: map[string]*pending{},
 	}

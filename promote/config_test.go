@@ -25,6 +25,7 @@ func TestConfig(t *testing.T) {
 		"Gates":    func(c *promote.Config) { c.Gates = []promote.Gate{nil} },
 		"Rollback": func(c *promote.Config) { c.Rollback.Versions = -1 },
 		"Breakers": func(c *promote.Config) { c.Breakers = []string{""} },
+		"Adopters": func(c *promote.Config) { c.Adopters = []string{"a", ""} },
 		"MaxSkew":  func(c *promote.Config) { c.MaxSkew = -1 },
 		"Owner":    func(c *promote.Config) { c.Owner = "a\nb" },
 		"Deadlines": func(c *promote.Config) {

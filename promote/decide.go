@@ -112,7 +112,7 @@ func (s *state) lived(t Target) []Entry {
 	var list []Entry
 	seen := map[Digest]bool{}
 	for _, e := range slices.Backward(c.entries) {
-		if e.Kind == Succeeded && e.Op != OpRetire && e.Environment == t.Environment &&
+		if e.live() && e.Environment == t.Environment &&
 			!seen[e.Digest] {
 			seen[e.Digest] = true
 			list = append(list, e)
@@ -120,6 +120,12 @@ func (s *state) lived(t Target) []Entry {
 	}
 	return list
 }
+
+// live reports whether the digest of e became current with it.
+func (e Entry) live() bool { return e.Kind == Succeeded && e.Op != OpRetire || e.Kind == Adopted }
+
+// begins reports whether e is still to be appended, and is the first entry of its change.
+func (e Entry) begins() bool { return (e.Kind == Started || e.Kind == Adopted) && e.Seq == 0 }
 
 // asking is a request for a change, in as far as its repetition has to be the same.
 type asking struct {
@@ -186,7 +192,7 @@ func (s *state) number(e *Entry) {
 	switch e.Kind {
 	case Started:
 		e.Change, e.Generation = e.Seq, 0
-	case Resumed, Restoring:
+	case Resumed, Restoring, Adopted:
 	default:
 		return
 	}

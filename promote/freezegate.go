@@ -120,7 +120,7 @@ func (g FreezeGate) open(c Change, t time.Time) time.Time {
 
 // inForce reports whether f holds c up at t, and until when.
 func (f Freeze) inForce(c Change, t time.Time) (end time.Time, ok bool) {
-	if c.Op == OpRollback && !f.Rollbacks || len(f.Environments) > 0 &&
+	if c.Op == OpAdopt || c.Op == OpRollback && !f.Rollbacks || len(f.Environments) > 0 &&
 		!slices.Contains(f.Environments, c.Environment) {
 		return end, false
 	}

@@ -103,8 +103,10 @@ func (r *Refusal) answer() error {
 }
 
 // passes reports whether c brings nothing to its target that has to be judged as a promotion is: a
-// retirement, and a fast rollback.
-func (c Change) passes() bool { return c.Op == OpRetire || c.Op == OpRollback && c.Fast }
+// retirement, an adoption, and a fast rollback.
+func (c Change) passes() bool {
+	return c.Op == OpRetire || c.Op == OpAdopt || c.Op == OpRollback && c.Fast
+}
 
 func (r Run) equal(other Run) bool {
 	return r.Target == other.Target && r.Version == other.Version && r.From.Equal(other.From) &&

@@ -16,6 +16,7 @@ const (
 	OpPromote  Op = "promote"  // deploy a version that may not have been there before
 	OpRollback Op = "rollback" // deploy a digest again that was there before
 	OpRetire   Op = "retire"   // end the target: nothing runs there any more
+	OpAdopt    Op = "adopt"    // write down what runs already: see Promoter.Adopt
 )
 
 // Kind is the kind of event that an entry of the journal records.
@@ -48,6 +49,8 @@ const (
 	Succeeded Kind = "succeeded"
 	// the deployer failed; the current digest stays as it was
 	Failed Kind = "failed"
+	// a digest that ran already is current from now on: see Promoter.Adopt
+	Adopted Kind = "adopted"
 	// something was done that leaves the digest as it is: see Note
 	Noted Kind = "noted"
 )
@@ -67,7 +70,8 @@ type Entry struct {
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`
 	// Generation is the fencing token, of the Started, Resumed or Restoring entry that gave the
-	// right to act. It is that entry's Seq, or more: one more than the newest of the target.
+	// right to act. It is that entry's Seq, or more: one more than the newest of the target. An
+	// Adopted entry has one, too, which no deployer has seen.
 	Generation uint64 `json:"generation,omitempty"`
 	// Target of a binding has the cluster only.
 	Target
@@ -92,7 +96,7 @@ type Entry struct {
 	// Policy, of an Approved or Rejected entry, names the rules in force: see Promoter.Review.
 	Policy string `json:"policy,omitempty"`
 	// Note, of a Resumed entry, says why its generation is higher than the journal alone explains;
-	// of a Started entry, which gates were overridden and why.
+	// of a Started or Adopted entry, which gates were overridden and why.
 	Note string `json:"note,omitempty"`
 	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
 	// is empty after a successful restore.

@@ -11,7 +11,7 @@ import (
 type Note struct {
 	Target
 	// Op names the act, such as "restart" or "scale": lower-case letters and "-", up to 32
-	// bytes, and none of OpPromote, OpRollback and OpRetire.
+	// bytes, and none of OpPromote, OpRollback, OpRetire and OpAdopt.
 	Op Op
 	// Actor is the requester. It must not be empty.
 	Actor string
@@ -22,6 +22,9 @@ type Note struct {
 	Error string
 }
 
+// changeOps are the operations that a Note may not have.
+var changeOps = []Op{OpPromote, OpRollback, OpRetire, OpAdopt}
+
 var noteOp = regexp.MustCompile(`^[a-z]([a-z-]{0,30}[a-z])?$`)
 
 // Note writes a note down, with the version and the digest that are current at the target. It may
@@ -30,10 +33,9 @@ func (p *Promoter) Note(ctx context.Context, n Note) (err error) {
 	defer p.watched("note", &err)()
 	err = p.checkTarget(ctx, "note", n.Target, nil, func(list *problems) {
 		if !noteOp.MatchString(string(n.Op)) ||
-			slices.Contains([]Op{OpPromote, OpRollback, OpRetire}, n.Op) {
+			slices.Contains(changeOps, n.Op) {
 			list.add("op %q: want what was done, in up to 32 lower-case letters and \"-\", and "+
-				"none "+
-				"of %s, %s, %s", clip(string(n.Op), 64), OpPromote, OpRollback, OpRetire)
+				"none of %v", clip(string(n.Op), 64), changeOps)
 		}
 		list.texts(n.Actor, n.Reason)
 	})

@@ -65,6 +65,7 @@ type Promoter struct {
 	grace, retry time.Duration
 	rollback     RollbackRule
 	breakers     []string
+	adopters     []string
 	maxSkew      time.Duration
 	now          func() time.Time
 	log          *slog.Logger
@@ -287,9 +288,9 @@ func (p *Promoter) takeOwn(e Entry) {
 }
 
 // start asks the gates about the change that decide wants and, when all let it pass, writes its
-// Started entry. The gates are asked outside the lock, so they are asked again when the facts
-// passed to them have changed since: those gates that read such a fact. A caller that expects Any
-// is held to the deployment that was current at the beginning. A request whose key an earlier
+// Started or Adopted entry. The gates are asked outside the lock, so they are asked again when the
+// facts passed to them have changed since: those gates that read such a fact. A caller that expects
+// Any is held to the deployment that was current at the beginning. A request whose key an earlier
 // change has gets the ID of that one, and one that has nothing to do an empty ID.
 func (p *Promoter) start(ctx context.Context, q asking,
 	decide func(*state, Digest) (Entry, error)) (ChangeID, *work, error) {
@@ -305,8 +306,13 @@ func (p *Promoter) start(ctx context.Context, q asking,
 		return e, err
 	}
 	wanted, change, err := p.preview(ctx, ask)
-	if err != nil || wanted.Kind != Started || wanted.Seq != 0 {
+	if err != nil || !wanted.begins() {
 		return wanted.ID(), nil, err
+	}
+	if q.Op == OpAdopt {
+		if err := p.mayAdopt(ctx, change); err != nil {
+			return "", nil, err
+		}
 	}
 	if q.Expect == Any {
 		q.Expect = cmp.Or(change.Current, None)
@@ -329,13 +335,12 @@ func (p *Promoter) start(ctx context.Context, q asking,
 				wanted.Note = note
 			}
 			change = s.change(p.pipeline, wanted)
-			return wanted, err == nil && wanted.Kind == Started && wanted.Seq == 0 &&
-				p.hold(asked, change), err
+			return wanted, err == nil && wanted.begins() && p.hold(asked, change), err
 		})
 		switch {
-		case err != nil || started.Kind == Started:
+		case err != nil || started.Kind != "":
 			return started.ID(), w, err
-		case wanted.Kind != Started || wanted.Seq != 0: // another request has done it meanwhile
+		case !wanted.begins(): // another request has done it meanwhile
 			return wanted.ID(), nil, nil
 		}
 	}
@@ -344,7 +349,7 @@ func (p *Promoter) start(ctx context.Context, q asking,
 func (p *Promoter) preview(ctx context.Context, decide func(*state) (Entry, error)) (e Entry,
 	change Change, err error) {
 	viewErr := p.view(ctx, func(s *state) {
-		if e, err = decide(s); err == nil && e.Kind == Started && e.Seq == 0 {
+		if e, err = decide(s); err == nil && e.begins() {
 			err = s.writable(e.Cluster)
 		}
 		change = s.change(p.pipeline, e)

@@ -37,9 +37,7 @@ func (p *Promoter) checkQuarantine(ctx context.Context, op string, r QuarantineR
 	}
 	list.digest(r.Digest)
 	list.texts(r.Actor, r.Reason)
-	if strings.TrimSpace(r.Reason) == "" {
-		list.add("reason: empty: want why")
-	}
+	list.wanted("reason", r.Reason, "why")
 	return list.err(op)
 }
 
@@ -51,11 +49,14 @@ func (p *Promoter) Quarantine(ctx context.Context, r QuarantineRequest) (err err
 	if err := p.checkQuarantine(ctx, "quarantine", r); err != nil {
 		return err
 	}
-	_, err = p.commit(ctx, func(*state) (Entry, bool, error) {
-		return Entry{Kind: Quarantined, Target: Target{Cluster: r.Cluster}, Digest: r.Digest,
-			Actor: r.Actor, Reason: r.Reason}, true, nil
-	})
+	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) { return s.quarantined(r), true, nil })
 	return err
+}
+
+// quarantined is the entry for r.
+func (*state) quarantined(r QuarantineRequest) Entry {
+	return Entry{Kind: Quarantined, Target: Target{Cluster: r.Cluster}, Digest: r.Digest,
+		Actor: r.Actor, Reason: r.Reason}
 }
 
 // Release ends the quarantine of a digest, and of a cluster the holds on it: a digest that a
@@ -66,13 +67,16 @@ func (p *Promoter) Release(ctx context.Context, r QuarantineRequest) (err error)
 	if err := p.checkQuarantine(ctx, "release", r); err != nil {
 		return err
 	}
-	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) {
-		c := s.clusters[r.Cluster]
-		return Entry{Kind: Released, Target: Target{Cluster: r.Cluster}, Digest: r.Digest,
-				Actor: r.Actor, Reason: r.Reason},
-			c != nil && (len(c.holds[r.Digest]) > 0 || c.quarantined[r.Digest] != Hold{}), nil
-	})
+	_, err = p.commit(ctx, func(s *state) (Entry, bool, error) { return s.released(r) })
 	return err
+}
+
+// released decides on the end of quarantine and holds; ok is false where there are none.
+func (s *state) released(r QuarantineRequest) (e Entry, ok bool, err error) {
+	c := s.clusters[r.Cluster]
+	return Entry{Kind: Released, Target: Target{Cluster: r.Cluster}, Digest: r.Digest,
+			Actor: r.Actor, Reason: r.Reason},
+		c != nil && (len(c.holds[r.Digest]) > 0 || c.quarantined[r.Digest] != Hold{}), nil
 }
 
 // quarantine returns the quarantine of a digest for a cluster, its own or that of all.

@@ -415,9 +415,10 @@ func TestOneIdentityAlone(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld()
 		p := newPromoter(t, promote.Config{Journal: promote.NewMemJournal(), Deployer: w,
-			Breakers: []string{"chief"}, Gates: []promote.Gate{promote.OrderGate{},
-				promote.ApprovalGate{Rules: map[string]promote.ApprovalRule{
-					"production": {Count: 1}}}}})
+			Breakers: []string{"chief"}, Adopters: []string{"zoë"},
+			Gates: []promote.Gate{promote.OrderGate{}, promote.ApprovalGate{
+				Rules: map[string]promote.ApprovalRule{"production": {Count: 1},
+					"stable": {Count: 1}}}}})
 		ctx := context.Background()
 		for n := 1; n <= 3; n++ {
 			require.NoError(rt, p.Bind(ctx, binding(fmt.Sprint("v", n), digest(n))))
@@ -429,7 +430,7 @@ func TestOneIdentityAlone(t *testing.T) {
 			n := rapid.IntRange(1, 3).Draw(rt, "n")
 			version := fmt.Sprint("v", n)
 			override := rapid.SampledFrom([]string{"", "urgent"}).Draw(rt, "override")
-			switch rapid.IntRange(0, 5).Draw(rt, "command") {
+			switch rapid.IntRange(0, 6).Draw(rt, "command") {
 			case 0, 1:
 				_, _ = p.Promote(ctx, promote.Request{Target: target, Version: version, Actor: me,
 					Expect: promote.Any, Override: override})
@@ -445,9 +446,17 @@ func TestOneIdentityAlone(t *testing.T) {
 			case 5:
 				_ = p.Release(ctx, promote.QuarantineRequest{Cluster: "web", Digest: digest(n),
 					Actor: me, Reason: "mine"})
+			case 6:
+				_, _ = p.Adopt(ctx, promote.AdoptRequest{Target: target, Version: version,
+					Expect: promote.Any, Actor: me, Reason: "it runs", Override: override})
 			}
 			require.NotContains(rt, w.snapshot(), in("production"))
 			require.NotContains(rt, w.snapshot(), in("stable"))
+			current, err := p.Current(ctx)
+			require.NoError(rt, err)
+			for _, d := range current { // nor as one that is said to run there
+				require.NotContains(rt, []string{"production", "stable"}, d.Environment)
+			}
 		}
 	})
 }

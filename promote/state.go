@@ -209,6 +209,12 @@ func (c *cluster) applyChange(e Entry) error {
 			c.keys[e.Key] = e
 		}
 		p.open, p.generation = &change{Entry: e, state: Deploying}, e.Generation
+	case Adopted:
+		if p.open != nil {
+			return fmt.Errorf("change %d has not ended: %w", p.open.Change, ErrDamaged)
+		}
+		p.generation, p.doubt = e.Generation, ""
+		c.succeed(p, e)
 	case Resumed, Waiting, Aborting, Restoring, Succeeded, Failed:
 		if p.open == nil || p.open.Change != e.Change {
 			return fmt.Errorf("change %d is not under way: %w", e.Change, ErrDamaged)
@@ -341,13 +347,8 @@ func (s *state) change(p Pipeline, e Entry) Change {
 	if e.Op == OpRollback {
 		change.Back = slices.IndexFunc(s.lived(e.Target),
 			func(was Entry) bool { return was.Digest == e.Digest })
-		for _, r := range change.Runs {
-			if r.Environment != e.Environment {
-				continue
-			}
-			if change.Left = r.Until; r.Until.IsZero() {
-				break
-			}
+		if c := s.clusters[e.Cluster]; c != nil {
+			change.Left = c.left(e.Environment, e.Digest)
 		}
 	}
 	return change

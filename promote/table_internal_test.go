@@ -120,6 +120,20 @@ var commands = []struct {
 		return m.take(m.review(Review{Target: testTarget, Version: "v2", Approve: true,
 			Actor: "bob"}))
 	}},
+	{"Adopt", func(m *machine) string {
+		return m.take(m.adopt(AdoptRequest{Target: testTarget, Expect: Any, Version: "v1",
+			Actor: "carol"}))
+	}},
+	{"Quarantine", func(m *machine) string {
+		return m.take(m.quarantined(QuarantineRequest{Cluster: "web", Digest: testDigests[1],
+			Actor: "bob", Reason: "CVE"}), nil)
+	}},
+	{"Release of a quarantined digest", func(m *machine) string {
+		m.take(m.quarantined(QuarantineRequest{Cluster: "web", Digest: testDigests[1],
+			Actor: "bob", Reason: "CVE"}), nil)
+		return m.take(when(m.released(QuarantineRequest{Cluster: "web", Digest: testDigests[1],
+			Actor: "bob", Reason: "mended"})))
+	}},
 	{"Note", func(m *machine) string {
 		return m.take(m.note(Note{Target: testTarget, Op: "restart", Actor: "bob"}), nil)
 	}},
@@ -204,7 +218,7 @@ func TestAnyOrderOfCommands(t *testing.T) {
 			switch e.Kind {
 			case Aborting:
 				aborted[e.Change] = true
-			case Started, Resumed, Restoring:
+			case Started, Resumed, Restoring, Adopted:
 				require.Greater(rt, e.Generation, generation)
 				generation = e.Generation
 			case Succeeded, Failed:
