@@ -5,8 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
@@ -130,7 +129,7 @@ func (a *Activator) Preview(ctx context.Context, environment string) ([]Change, 
 	for _, o := range s.plan.Ops {
 		changes = append(changes, Change{string(o.Kind), o.Path})
 	}
-	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	sort.Slice(changes, func(i, j int) bool { return changes[i].Path < changes[j].Path })
 	return changes, s.writable()
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
@@ -128,7 +129,7 @@ func (m *Manifest) scanSet(fsys fs.FS, dir string) ([]File, error) {
 		files = append(files, f)
 		return nil
 	})
-	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
 	return files, err
 }
 
@@ -247,6 +248,6 @@ func overlay(base, env []File) []File {
 			files = append(files, f)
 		}
 	}
-	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
 	return files
 }

@@ -8,8 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/sluice-deploy/sluice/envconfig/internal/place"
@@ -71,7 +70,7 @@ func (a *Activator) Verify() ([]Drift, error) {
 	}
 	behind, err := a.verifyBehind(r.Environment)
 	drift = append(drift, behind...)
-	slices.SortStableFunc(drift, func(a, b Drift) int { return strings.Compare(a.Path, b.Path) })
+	sort.SliceStable(drift, func(i, j int) bool { return drift[i].Path < drift[j].Path })
 	return drift, err
 }
 

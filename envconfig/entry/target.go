@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 	"syscall"
 )
@@ -57,11 +58,12 @@ func newView(given func(program string) syscall.Signal) *view {
 		}
 	}
 	for _, all := range v.children {
-		slices.SortFunc(all, func(a, b stat) int {
-			if a.start != b.start {
-				return int(int64(a.start) - int64(b.start))
+		// Package sort is one function for all types; slices.SortFunc adds 13 kB to the binary.
+		sort.Slice(all, func(i, j int) bool {
+			if all[i].start != all[j].start {
+				return all[i].start < all[j].start
 			}
-			return a.PID - b.PID
+			return all[i].PID < all[j].PID
 		})
 	}
 	return v
