@@ -21,33 +21,100 @@ func parseConf(data []byte, k *sink) error {
 		if value, ok := p.secret(line); ok {
 			return k.add(Setting{Key: "password", Kind: String, Line: n, value: value})
 		}
-		if strings.HasPrefix(line, "}") && len(blocks) > 0 {
-			blocks = blocks[:len(blocks)-1]
-		}
-		if strings.HasSuffix(line, "{") && len(blocks) < maxDepth {
-			name := strings.TrimRight(strings.TrimSuffix(line, "{"), " \t=:")
-			if i := strings.LastIndexAny(name, "{} \t"); i >= 0 && i+1 < len(name) {
-				name = name[i+1:]
+		for _, s := range statements(line) {
+			if err := parseStatement(s, n, &blocks, k); err != nil {
+				return err
 			}
-			blocks = append(blocks, unquote(name))
-			return nil
 		}
-		prefix := ""
-		for _, b := range blocks[max(0, len(blocks)-4):] {
-			prefix = Join(prefix, b)
-		}
-		name, value, ok := assignment(line)
-		if !ok {
-			return literals(k, prefix, n, line, "")
-		}
-		value = unquote(cutComment(strings.TrimRight(value, ";, \t")))
-		if err := k.add(Setting{Key: Join(prefix, name), Kind: kindOf(value), Line: n,
-			value: value}); err != nil {
-			return err
-		}
-		return literals(k, prefix, n, line, value)
+		return nil
 	})
 }
+
+// parseStatement reads the beginning or the end of a block, or one setting in the blocks around it.
+func parseStatement(line string, n int, blocks *[]string, k *sink) error {
+	if strings.HasPrefix(line, "}") && len(*blocks) > 0 {
+		*blocks = (*blocks)[:len(*blocks)-1]
+	}
+	if strings.HasSuffix(line, "{") && len(*blocks) < maxDepth {
+		name := strings.TrimRight(strings.TrimSuffix(line, "{"), " \t=:")
+		if i := strings.LastIndexAny(name, "{} \t"); i >= 0 && i+1 < len(name) {
+			name = name[i+1:]
+		}
+		if strings.HasPrefix(line, "upstream ") { // of Nginx: its servers may be next door
+			name = "upstream"
+		}
+		*blocks = append(*blocks, unquote(name))
+		return nil
+	}
+	prefix := ""
+	for _, b := range (*blocks)[max(0, len(*blocks)-4):] {
+		prefix = Join(prefix, b)
+	}
+	name, value, ok := assignment(line)
+	if !ok {
+		return literals(k, prefix, n, line, "")
+	}
+	if m := namedArgument.FindStringSubmatch(value); m != nil && namesArgument[name] &&
+		!strings.EqualFold(unquote(m[1]), "Authorization") { // whose rule reads the whole
+		name, value = unquote(m[1]), m[2]
+	}
+	value = unquote(cutComment(strings.TrimRight(value, ";, \t")))
+	s := Setting{Key: Join(prefix, name), Kind: kindOf(value), Line: n, value: value}
+	if strings.HasSuffix(line, ";") && nginxVariable.MatchString(value) {
+		s.value = "${" + value[1:] + "}" // the form of a reference that the rules know
+	}
+	if err := k.add(s); err != nil {
+		return err
+	}
+	return literals(k, prefix, n, line, value)
+}
+
+var nginxVariable = regexp.MustCompile(`^\$[a-z]+(?:_[a-z0-9_]+)?$`)
+
+// statements parts a line that opens a block and has statements behind the brace, as in
+// server { listen 80; return 204; }. Any other line is one statement: in most formats ";" is part
+// of a value.
+func statements(line string) []string {
+	open := strings.Index(line, " {")
+	if open < 0 || !strings.Contains(line[open:], ";") {
+		return []string{line}
+	}
+	var parts []string
+	from := 0
+	end := func(to int) {
+		if s := strings.TrimSpace(line[from:to]); s != "" && s != ";" {
+			parts = append(parts, s)
+		}
+		from = to
+	}
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '"' || c == '\'':
+			if to := closingPlain(line[i:], c); to > 0 {
+				i += to
+			}
+		case c == '{' && i > 0 && line[i-1] == ' ':
+			end(i + 1)
+		case c == ';' && len(parts) > 0:
+			end(i + 1)
+		case c == '}' && (i == 0 || strings.IndexByte(" ;}", line[i-1]) >= 0):
+			end(i)
+			end(i + 1)
+		}
+	}
+	end(len(line))
+	return parts
+}
+
+// namesArgument are directives whose first argument is the name of a setting: of Nginx and Apache.
+var namesArgument = map[string]bool{
+	"fastcgi_param": true, "uwsgi_param": true, "scgi_param": true,
+	"proxy_set_header": true, "grpc_set_header": true, "SetEnv": true, "RequestHeader": true,
+}
+
+// namedArgument matches the arguments of such a directive.
+var namedArgument = regexp.MustCompile(
+	`^(?:(?:set|add|append|merge)\s+)?("[\w.-]+"|'[\w.-]+'|[\w.-]+)\s+(\S.*)$`)
 
 // parseShell reads assignments of a shell script, and gives each command as a setting without a
 // key, since a secret may stand among its arguments.

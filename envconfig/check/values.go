@@ -83,7 +83,8 @@ var (
 		"denied", "ignore", "exclude", "pgbouncer", "twemproxy", "mcrouter",
 		"excluded", "advertised", "mynetworks", "permit", "resolver", "bypass"}
 	ownKeys = []string{"consul.host", "consulhost", "consulhttpaddr", "httpaddr", "httpsaddr", "grpcaddr", "cloudsqlproxy", "server.address", "server.host", "servername", "hostname", "defaulthost",
-		"setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks", "proxysetheader", "httpcheck"}
+		"setrealipfrom", "nonproxyhosts", "noproxy", "mynetworks", "proxysetheader", "httpcheck",
+		"fastcgipass", "uwsgipass", "scgipass", "upstream.server"}
 	ownPorts = []string{"15000", "15001", "15004", "15006", "15020", "15021", "15090", "8125",
 		"8126", "4317", "4318", "3500", "50001", "8500",
 		"6831", "6832", "9901", "19000", "4140", "4191", "2021", "24224", "24225"}
