@@ -17,6 +17,7 @@ func TestImports(t *testing.T) {
 	depcheck.StdlibOnly(t, path+"/bundle", path, path+"/transform", path+"/mirror")
 	depcheck.StdlibOnly(t, path+"/mirror")
 	depcheck.StdlibOnly(t, path+"/healthcheck", path+"/luadriver", path+"/agenthttp")
+	depcheck.StdlibOnly(t, path+"/door", path, path+"/conf", path+"/transform")
 	depcheck.StdlibOnly(t, path+"/hosts", path+"/luadriver", path+"/mirror")
 	depcheck.StdlibOnly(t, path+"/luadriver", path+"/bundle", path+"/mirror")
 }

@@ -6,6 +6,8 @@ var (
 	sentinelPlaces    = []exception{}
 	bareContextErrors = []exception{}
 	systemClocks      = []exception{
+		{where: "nginxsync/door/deadline.go", reason: "the deadlines of sockets are on the " +
+			"system's clock"},
 		{where: "vip/viphttp/list.go", reason: "the deadline of a socket is on the system's clock"},
 		{where: "vip/watch.go", reason: "the pace of wake-ups is elapsed time, which a test's " +
 			"clock does not move"},

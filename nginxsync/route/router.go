@@ -26,8 +26,9 @@ type Router struct {
 
 	setNames func() map[string]bool // variables that a set has anywhere, in lower case
 
-	mu      sync.Mutex
-	sockets map[socketKey]*socket
+	mu         sync.Mutex
+	sockets    map[socketKey]*socket
+	everywhere map[int]*socket // by port, of all addresses
 }
 
 // ordered is a directive of the http context with its place among all of them.
@@ -55,7 +56,7 @@ func (l listenEntry) has(flag string) bool {
 func NewRouter(tree *conf.Tree) *Router {
 	r := &Router{tree: tree, byPort: map[int][]int{}, general: map[string][]ordered{},
 		maps: map[string]conf.Node{}, codes: map[string]conf.Node{},
-		sockets: map[socketKey]*socket{}}
+		sockets: map[socketKey]*socket{}, everywhere: map[int]*socket{}}
 	r.setNames = sync.OnceValue(r.findSets)
 	for n := range tree.Find("http") {
 		r.http = n
