@@ -77,6 +77,27 @@ func TestListensThatBecomeOne(t *testing.T) {
 		{"a range that is none", "server { listen 83-84; }", transform.Rules{},
 			[]string{"!listen 83-84: the rules map port 83 to 9083 and port 84 to 9184: want a " +
 				"range"}},
+		{"a port of a range on another address", "server { listen 10.1.1.1:81-83; server_name " +
+			"a.x; }\nserver { listen 10.1.1.2:82; server_name a.x; }", transform.Rules{},
+			[]string{"!listen 10.1.1.2:82: it and 10.1.1.1:82 both become 9082, and a.x is another " +
+				"server there (nginx.conf:1", "!unknown hosts go to another server"}},
+		{"two ranges on two addresses", "server { listen 10.1.1.1:81-82 default_server; }\n" +
+			"server { listen 10.1.1.2:82-83 default_server; server_name b.x; }", transform.Rules{},
+			[]string{"!listen 10.1.1.2:82: it and 10.1.1.1:82 both become 9082, and unknown hosts"}},
+		{"a port of a range on the same address", "server { listen 81-83; server_name a.x; }\n" +
+			"server { listen 82; server_name b.x; }", transform.Rules{},
+			[]string{"listen 9081-9083; server_name a.x; }", "listen 9082; server_name b.x;"}},
+		{"a port beside a range", "server { listen 10.1.1.1:81-82; server_name a.x; }\n" +
+			"server { listen 10.1.1.2:83; listen 10.1.1.2:82 quic; server_name b.x; }",
+			transform.Rules{}, []string{"listen 9083; listen 9082 quic;"}},
+		{"Alt-Svc of another host", "server { listen 443; add_header Alt-Svc 'h2=\"b.x:443\", " +
+			"h3-29=\":443\", h3=\":444\"'; }", transform.Rules{},
+			[]string{`h2=\"b.x:443\", h3-29=\":8443\", h3=\":444\"`}},
+		{"Alt-Svc in a map, in a set, by more_set_headers", "map $a $b { default 'h3=\":443\"'; " +
+			"}\nserver { listen 443; set $c 'h3=\":443\"; ma=1'; more_set_headers " +
+			"'Alt-Svc: h3=\":443\"' 'X-Y: h3=\":443\"'; add_header X-Z 'h3=\":443\"'; }",
+			transform.Rules{}, []string{`default h3=":8443";`, `set $c "h3=\":8443\"; ma=1";`,
+				`"Alt-Svc: h3=\":8443\"" 'X-Y: h3=":443"';`, `X-Z 'h3=":443"';`}},
 		{"proxy_protocol", "server { listen 80 proxy_protocol; }", transform.Rules{},
 			[]string{"listen 8080;"}},
 		{"proxy_protocol that stays", "server { listen 80 proxy_protocol; }",

@@ -1,9 +1,7 @@
 package transform
 
 import (
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -14,6 +12,13 @@ import (
 type sockets struct {
 	order []*socket
 	by    map[string]*socket
+	all   []serverListen
+}
+
+// serverListen is a listen of a server.
+type serverListen struct {
+	server conf.Node
+	listen *listenDirective
 }
 
 type socket struct {
@@ -38,6 +43,7 @@ func (s *sockets) add(server conf.Node, l *listenDirective) {
 	if s.by == nil {
 		s.by = map[string]*socket{}
 	}
+	s.all = append(s.all, serverListen{server, l})
 	key := l.socket()
 	if s.by[key] == nil {
 		s.by[key] = &socket{address: l.address}
@@ -113,7 +119,7 @@ func (p *productionSocket) tls() bool {
 func (t *transform) merged(all *sockets) {
 	const what = "give one of the addresses a port of its own in the rules under listenAt, or VIPs " +
 		"of its own under vipsAt"
-	for _, s := range all.order {
+	for _, s := range slices.Concat(all.order, all.withinRanges()) {
 		if t.rules.DefaultServer[s.address] != "" && t.defaultOf[s.address] == nil {
 			t.refuse(s.from[0].servers[0].at, "the rules name %q under defaultServer for %s: no "+
 				"server that listens there has the name", t.rules.DefaultServer[s.address],
@@ -163,28 +169,5 @@ func (t *transform) merged(all *sockets) {
 				}
 			}
 		}
-	}
-}
-
-// altPort is the port of a service on the same host.
-var altPort = regexp.MustCompile(`:[0-9]+"`)
-
-// altSvc maps the ports that an Alt-Svc header offers.
-func (t *transform) altSvc(n conf.Node) {
-	if !strings.EqualFold(n.Arg(0), "alt-svc") {
-		return
-	}
-	to := altPort.ReplaceAllStringFunc(n.Arg(1), func(m string) string {
-		port := strings.Trim(m, `":`)
-		for from, to := range t.rules.Listen {
-			if port == strconv.Itoa(from) {
-				return `:` + strconv.Itoa(to) + `"`
-			}
-		}
-		return m
-	})
-	if to != n.Arg(1) {
-		t.edit.ReplaceArg(n.Directive, 1, to)
-		t.changed(n.Directive, "listen", "Alt-Svc offers the test ports")
 	}
 }

@@ -355,6 +355,9 @@ func (t *transform) info(name string) *nameInfo {
 	return a
 }
 
+// offersService are the directives that may hold the value of an Alt-Svc header.
+var offersService = set("add_header", "map", "more_set_headers", "set")
+
 func (t *transform) rulesFor(name string) ruleSet {
 	d, known := directives()[name]
 	keep := keptNames[name]
@@ -383,7 +386,7 @@ func (t *transform) rulesFor(name string) ruleSet {
 		{sharedRule, d.is(shares)},
 		{passRule, passes(name)},
 		{keyRule, d.is(keys)},
-		{altSvcRule, name == "add_header"},
+		{altSvcRule, offersService[name]},
 		{codeCacheRule, name == "lua_code_cache"},
 		{setRule, setsVariable(name)},
 		{tableRule, name == "map" || name == "geo" || name == "split_clients"},
