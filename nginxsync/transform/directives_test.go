@@ -1,6 +1,7 @@
 package transform_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -97,6 +98,22 @@ func TestStateOfAZoneIsLeftOut(t *testing.T) {
 	require.Contains(t, result.Files["nginx.conf"], "keyval_zone zone=k:32k timeout=1h;")
 	require.Contains(t, result.Summary(), "shared: what keyval_zone keeps is one for all VIPs "+
 		"and versions")
+}
+
+// A block of another module that the rules accept is held to the rules of paths and code.
+func TestAcceptedBlockOfAModule(t *testing.T) {
+	t.Parallel()
+	rules := transform.Rules{Accept: []string{"rtmp"}, Paths: mappedPaths, Snippets: short}
+	const block = "rtmp { server { listen 1935; application live { record_path %s; %s } } }\n" +
+		"http { }"
+	result, err := transform.Transform(parse(t, oneFile(fmt.Sprintf(block, "/srv/r", "live on;"))),
+		rules)
+	require.NoError(t, err)
+	require.Contains(t, result.Files["nginx.conf"], "record_path /test/r;")
+	_, err = transform.Transform(parse(t, oneFile(fmt.Sprintf(block, "/var/r",
+		"exec_push ffmpeg;"))), rules)
+	require.ErrorContains(t, err, "record_path /var/r: nothing maps this path")
+	require.ErrorContains(t, err, "exec_push: code can open connections")
 }
 
 // Pages that show the state of the Nginx give way to 404.
