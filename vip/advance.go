@@ -42,7 +42,7 @@ func (x *index) advance(now time.Time) effects {
 // would be too long now.
 func (x *index) dueAgain(now time.Time) {
 	for _, p := range x.pools {
-		for _, e := range slices.Concat(p.due[:]...) {
+		for _, e := range p.due.all() {
 			x.settleEntry(e, p, now)
 			x.place(e, e.last(), nil, e.rev, now)
 		}

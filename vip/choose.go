@@ -106,7 +106,7 @@ func (x *index) coolest(p *pool) *entry {
 	if p.MaxCooling == 0 || p.counts[Cooling] <= p.share(p.MaxCooling) {
 		return nil
 	}
-	return p.due[cools].first(func(e *entry) bool { return !e.busy && e.uncertain == nil })
+	return p.due[cools].firstThat(func(e *entry) bool { return !e.busy && e.uncertain == nil })
 }
 
 // lastOf is the address that the owner of req had last, if it may have it again.
