@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Event is one change of one address. It is as large as a few words, and the same for all watchers:
@@ -28,7 +29,7 @@ func (e Event) Lease() Lease {
 		return Lease{}
 	}
 	k := &e.in.kept[e.Revision-e.in.first]
-	v := view{record: k.record, rev: e.Revision}
+	v := view{record: unsafe.Slice(k.record, k.recordSize), rev: e.Revision}
 	l := v.last()
 	l.show(l.Addr, k.state, k.pool)
 	return l.Lease
@@ -40,13 +41,13 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	if e.in == nil {
 		return e.encode()
 	}
-	k := &e.in.kept[e.Revision-e.in.first]
-	if shared := k.json.Load(); shared != nil {
+	kept := &e.in.read.Load().json[e.Revision-e.in.first]
+	if shared := kept.Load(); shared != nil {
 		return *shared, nil
 	}
 	text, err := e.encode()
 	if err == nil {
-		k.json.Store(&text)
+		kept.Store(&text)
 	}
 	return text, err
 }
@@ -144,25 +145,54 @@ type eventLog struct {
 	ahead chan struct{} // closed at the next event; nil without a waiter
 }
 
-// segment is a run of events, of which the first len are there and are never changed.
+// segment is a run of events, of which the first len are there and are never changed. It holds them
+// in short form until the first reader comes.
 type segment struct {
-	first  uint64 // revision of the first
-	len    atomic.Int32
-	events [segmentSize]Event
-	kept   [segmentSize]keptEvent
+	first uint64 // revision of the first
+	len   atomic.Int32
+	kept  [segmentSize]keptEvent
+	read  atomic.Pointer[readEvents] // nil before the first reader
 }
 
 // keptEvent holds the data from which an event is decoded when it is asked for.
 type keptEvent struct {
-	record []byte // the tenure as it is stored
-	pool   *pool
-	json   atomic.Pointer[[]byte]
-	state  State
+	record     *byte // the tenure as it is stored
+	pool       *pool
+	at         int64 // in Unix ns
+	recordSize uint32
+	kind       eventCode
+	state      State
 }
+
+// readEvents are the events of a segment as its readers share them.
+type readEvents struct {
+	len    atomic.Int32 // that are there, and are never changed
+	events [segmentSize]Event
+	json   [segmentSize]atomic.Pointer[[]byte]
+}
+
+// eventCode is an EventKind as a number.
+type eventCode uint8
+
+const (
+	allocated eventCode = iota
+	renewed
+	bound
+	expiring
+	ended
+	drained
+	quarantined
+	restored
+	becameFree
+)
+
+var eventKinds = [...]EventKind{allocated: Allocated, renewed: Renewed, bound: Bound,
+	expiring: Expiring, ended: Ended, drained: Drained, quarantined: Quarantine,
+	restored: Restored, becameFree: BecameFree}
 
 // pendingEvent is an event that has no revision yet.
 type pendingEvent struct {
-	kind   EventKind
+	kind   eventCode
 	at     time.Time
 	record []byte
 	state  State
@@ -195,9 +225,8 @@ func (n *eventLog) add(h *pendingEvent) {
 		n.segments.Store(&all)
 		i = 0
 	}
-	s.events[i] = Event{s.first + uint64(i), h.kind, h.at.Round(0).UTC(), s}
-	k := &s.kept[i]
-	k.record, k.pool, k.state = h.record, h.pool, h.state
+	s.kept[i] = keptEvent{unsafe.SliceData(h.record), h.pool, h.at.UnixNano(),
+		uint32(len(h.record)), h.kind, h.state}
 	s.len.Store(i + 1)
 	if n.awaited.Load() && n.awaited.CompareAndSwap(true, false) {
 		n.wake()
@@ -247,36 +276,58 @@ func (n *eventLog) since(after uint64) ([]Event, error) {
 	}
 	s := all[(after+1-oldest)/segmentSize]
 	there := s.len.Load()
-	return s.events[after+1-s.first : there : there], nil
+	read := s.read.Load()
+	if read == nil || read.len.Load() < there {
+		read = n.unfold(s, there)
+	}
+	return read.events[after+1-s.first : there : there], nil
+}
+
+// unfold makes at least the first n events of s ready for readers.
+func (n *eventLog) unfold(s *segment, there int32) *readEvents {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	read := s.read.Load()
+	if read == nil {
+		read = &readEvents{}
+		s.read.Store(read)
+	}
+	for i := read.len.Load(); i < there; i++ {
+		k := &s.kept[i]
+		read.events[i] = Event{s.first + uint64(i), eventKinds[k.kind],
+			time.Unix(0, k.at).UTC(), s}
+		read.len.Store(i + 1)
+	}
+	return read
 }
 
 // note adds the event of e's change from was. record is the encoded tenure, that of the ended lease
 // when there is none any more; nil to encode it here.
 func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
-	kind := Renewed
+	kind := renewed
 	switch {
 	case e.rev == 0 && was.state == Leased: // the store was restored to before it
-		kind = Ended
+		kind = ended
 	case e.rev == 0 && was.rev == 0:
 		return
 	case e.state == Leased && (was.id != e.last().ID || was.state != Leased):
-		kind = Allocated
+		kind = allocated
 	case e.state == Leased && !was.since.Equal(e.last().Binding.Since):
-		kind = Bound
+		kind = bound
 	case e.state == Leased && was.rev == e.rev:
-		kind = Expiring
+		kind = expiring
 	case e.state == Leased:
 	case e.state == Quarantined:
-		kind = Quarantine
+		kind = quarantined
 	case was.state == Leased,
 		e.state == Draining && (was.state == Free || was.state == Reserved || was.state == Cooling):
-		kind = Ended // the second: a store that was restored has its records again
+		kind = ended // the second: a store that was restored has its records again
 	case was.state == Quarantined && (e.state == Draining || e.state == Cooling):
-		kind = Restored
+		kind = restored
 	case e.state == Cooling:
-		kind = Drained
+		kind = drained
 	case (e.state == Free || e.state == Reserved) && was.state != Free && was.state != Reserved:
-		kind = BecameFree
+		kind = becameFree
 	default:
 		return
 	}
