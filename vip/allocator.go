@@ -181,6 +181,8 @@ type Allocator struct {
 	refetching [][]*entry
 	// to be used again, chained
 	nextFree *commit
+	// that commit encodes in
+	scratch []byte
 	// leases that Sweep ends in one commit: fewer after the store has found them too large
 	atOnce int
 
@@ -200,8 +202,8 @@ type Allocator struct {
 	refreshed time.Time
 	// tasks whose owner record may be of no use any more
 	forgotten []string
-	// the store is a MemStore: see storing
-	inMemory bool
+	// the store if it is a MemStore, see storing; else nil
+	mem *MemStore
 	// rand.IntN
 	randN func(n int) int
 }
@@ -218,7 +220,7 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce,
 		poolsAtOnce: poolsAtOnce, idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{},
 		randN: rand.IntN}
-	_, a.inMemory = cfg.Store.(*MemStore)
+	a.mem, _ = cfg.Store.(*MemStore)
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
 	if err := a.load(ctx); err != nil {

@@ -34,6 +34,11 @@ var scratch = sync.Pool{New: func() any { return new([]byte) }}
 func encodeTenure(l *tenure) []byte {
 	room := scratch.Get().(*[]byte)
 	defer scratch.Put(room)
+	return encodeIn(room, l)
+}
+
+// encodeIn is encodeTenure for a caller that has a buffer of its own.
+func encodeIn(room *[]byte, l *tenure) []byte {
 	*room = appendTenure((*room)[:0], l)
 	return slices.Clone(*room) // it is kept: without spare room
 }

@@ -18,8 +18,11 @@ type step struct {
 	e      *entry
 	next   tenure
 	record []byte  // next, encoded
+	past   []byte  // what next leaves behind, encoded, if it is to be remembered
 	forget bool    // delete its records: it has no next tenure
 	also   *Change // committed together with it, if not nil
+
+	pastSlot int // of past
 }
 
 // commit is a set of steps that the store makes all of or none. It is filled without letting go of
@@ -53,7 +56,7 @@ func (a *Allocator) recycle(c *commit) { a.nextFree, c.nextFree = c, a.nextFree 
 func (c *commit) add(e *entry) *step {
 	c.steps = slices.Grow(c.steps, 1)[:len(c.steps)+1]
 	s := &c.steps[len(c.steps)-1]
-	s.e, s.also, s.forget = e, nil, false
+	s.e, s.past, s.also, s.forget = e, nil, nil, false
 	return s
 }
 
@@ -75,34 +78,42 @@ func (a *Allocator) observe(call string, start time.Time, err *error) {
 // been fetched again, on ErrTooLarge they are as they were. After any other error the commit is
 // uncertain.
 func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error {
+	plain := a.mem != nil // the store is to do what the steps say, and no more
 	for i := range c.steps {
 		s := &c.steps[i]
 		s.e.busy = true
+		if s.forget || s.also != nil {
+			plain = false
+		}
 		if s.forget {
-			if c.changes = a.forgetting(c.changes, s.e); s.also != nil {
-				c.changes = append(c.changes, *s.also)
-			}
 			continue
 		}
 		passes := a.passes(s.e, &s.next)
 		if passes {
 			s.next.history++
 		}
-		s.record = encodeTenure(&s.next)
-		c.changes = append(c.changes, Change{Key: s.e.key, Value: s.record, Revision: s.e.rev})
+		s.record = encodeIn(&a.scratch, &s.next)
 		if passes {
-			c.changes = append(c.changes, a.remember(s.e, &s.next, s.record))
+			s.past, s.pastSlot = a.remember(s.e, &s.next, s.record)
 		}
-		if s.also != nil {
-			c.changes = append(c.changes, *s.also)
-		}
+	}
+	if !plain {
+		a.listChanges(c)
 	}
 	var rev uint64
 	var once bool
 	var found []Record
 	var err error
 	a.storing(func() {
-		if rev, once, err = a.send(ctx, c.changes); errors.Is(err, ErrRevision) {
+		if plain {
+			rev, err = a.mem.commitSteps(ctx, c.steps)
+			if once = err == nil || errors.Is(err, ErrRevision); !once {
+				err = fmt.Errorf("%w: %w", ErrUncertain, err)
+			}
+		} else {
+			rev, once, err = a.send(ctx, c.changes)
+		}
+		if errors.Is(err, ErrRevision) {
 			var fetchErr error
 			if found, fetchErr = a.fetch(ctx, c.entries()); fetchErr != nil {
 				err = fetchErr
@@ -145,6 +156,26 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	return err
 }
 
+// listChanges lists the changes that the steps of c ask of the store.
+func (a *Allocator) listChanges(c *commit) {
+	for i := range c.steps {
+		s := &c.steps[i]
+		if s.forget {
+			c.changes = a.forgetting(c.changes, s.e)
+		} else {
+			c.changes = append(c.changes, Change{Key: s.e.key, Value: s.record,
+				Revision: s.e.rev})
+		}
+		if s.past != nil {
+			c.changes = append(c.changes, Change{Key: pastKey(s.e, s.pastSlot), Value: s.past,
+				Revision: AnyRevision})
+		}
+		if s.also != nil {
+			c.changes = append(c.changes, *s.also)
+		}
+	}
+}
+
 // unlocked calls do, which calls the store, another service or waits, without mu. It and storing
 // are the only places that let go of mu half way: after it, everything seen before may be old. Only
 // methods with a context call it; a method without one keeps mu throughout.
@@ -157,11 +188,11 @@ func (a *Allocator) unlocked(do func()) {
 // storing calls do, which makes a commit, without mu; with mu when the store is a MemStore, which
 // takes less time than two changes of the lock's holder: 64 callers then wait for half as many.
 func (a *Allocator) storing(do func()) {
-	if !a.inMemory {
+	if a.mem == nil {
 		a.mu.Unlock()
 	}
 	do()
-	if !a.inMemory {
+	if a.mem == nil {
 		a.mu.Lock()
 	}
 }

@@ -11,9 +11,10 @@ type entry struct {
 	addr   netip.Addr
 	key    string // in the store
 	pool   *pool
-	lease  *tenure // see last; nil when it is not at hand
-	record []byte  // the last tenure as it is stored; nil when that is not at hand
-	rev    uint64  // in the store; 0 when it has no record
+	lease  *tenure    // see last; nil when it is not at hand
+	record []byte     // the last tenure as it is stored; nil when that is not at hand
+	rev    uint64     // in the store; 0 when it has no record
+	stored *memRecord // in a MemStore, when that has had it
 
 	state    State
 	dueClass dueClass
@@ -27,7 +28,7 @@ type entry struct {
 	resent   bool // the store may still have a second commit that makes its first record
 
 	asked     uint32 // see Snapshot.Asked
-	heapIndex int32  // in the heap of its class in pool.due plus 1; 0 when not there
+	heapIndex int32  // in the heap of its class in pool.due plus 1, or inChain; 0 when not there
 	dirtyAt   int32  // in index.dirty plus 1; 0 when not there
 
 	uncertain *commit // a commit whose outcome is not known
@@ -40,7 +41,7 @@ type entry struct {
 	freed         int64         // see tenure.freed
 	rests         time.Duration // until then by x.uptime; 0 when that does not measure it
 	next          *entry        // of the same owner: see chained
-	before, after *entry        // in the pool's free queue
+	before, after *entry        // in the pool's free queue, or in a chain of pool.due
 }
 
 func (e *entry) tableKey() netip.Addr { return e.addr }

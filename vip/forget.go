@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -109,9 +108,8 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 // forgetting appends the changes that delete all records of an address.
 func (a *Allocator) forgetting(changes []Change, e *entry) []Change {
 	changes = append(changes, Change{Key: e.key, Revision: e.rev})
-	for slot := range min(e.last().history, uint64(max(a.cfg.History, 0))) {
-		key := historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10)
-		changes = append(changes, Change{Key: key, Revision: AnyRevision})
+	for slot := range int(min(e.last().history, uint64(max(a.cfg.History, 0)))) {
+		changes = append(changes, Change{Key: pastKey(e, slot), Revision: AnyRevision})
 	}
 	return changes
 }

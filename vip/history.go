@@ -12,18 +12,21 @@ import (
 
 const historyPrefix = "past/"
 
-// remember returns the change that keeps the past when next ends it: a tenure that ends, or a
-// binding that is replaced. The oldest record of the address makes room. value is how next is
-// stored: a tenure that has ended is kept as it is.
-func (a *Allocator) remember(e *entry, next *tenure, value []byte) Change {
-	slot := (next.history - 1) % uint64(a.cfg.History)
+// remember returns the record that keeps the past when next ends it, and the slot that it goes to: a
+// tenure that ends, or a binding that is replaced. The oldest record of the address makes room.
+// value is how next is stored: a tenure that has ended is kept as it is.
+func (a *Allocator) remember(e *entry, next *tenure, value []byte) (past []byte, slot int) {
 	if next.State == Leased {
 		was := *e.last()
 		was.Ended, was.Reason = next.Binding.Since, "bound anew"
 		value = encodeTenure(&was)
 	}
-	return Change{Key: historyPrefix + e.text() + "/" + strconv.FormatUint(slot, 10), Value: value,
-		Revision: AnyRevision}
+	return value, int((next.history - 1) % uint64(a.cfg.History))
+}
+
+// pastKey is the key of a slot of the past of e.
+func pastKey(e *entry, slot int) string {
+	return historyPrefix + e.text() + "/" + strconv.Itoa(slot)
 }
 
 // passes says whether next leaves something behind that is to be remembered.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unsafe"
 )
 
 // MemStore keeps records in memory: for tests, and for a platform that hands out all addresses
@@ -15,32 +14,9 @@ import (
 type MemStore struct {
 	mu       sync.RWMutex
 	records  table[string, *memRecord]
+	past     int // records of the past that are in the table: see memRecord
 	revision uint64
 	changed  chan struct{} // closed at the next commit; nil without a waiter
-}
-
-// memRecord is a record in a MemStore: the bytes of its key and of its value, without the words
-// that a string and a slice have beside them, so that it takes 32 bytes and not 48.
-type memRecord struct {
-	key, value         *byte
-	keySize, valueSize uint32
-	revision           uint64
-}
-
-func newMemRecord(key string, value []byte, revision uint64) *memRecord {
-	r := &memRecord{key: unsafe.StringData(key), keySize: uint32(len(key))}
-	r.set(value, revision)
-	return r
-}
-
-func (r *memRecord) set(value []byte, revision uint64) {
-	r.value, r.valueSize, r.revision = unsafe.SliceData(value), uint32(len(value)), revision
-}
-
-func (r *memRecord) tableKey() string { return unsafe.String(r.key, r.keySize) }
-
-func (r *memRecord) record() Record {
-	return Record{r.tableKey(), unsafe.Slice(r.value, r.valueSize), r.revision}
 }
 
 var _ Watcher = (*MemStore)(nil)
@@ -59,9 +35,13 @@ func (s *MemStore) List(ctx context.Context, prefix string) ([]Record, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var found []Record
+	inPast := strings.HasPrefix(prefix, historyPrefix) || strings.HasPrefix(historyPrefix, prefix)
 	for r := range s.records.all {
 		if strings.HasPrefix(r.tableKey(), prefix) {
 			found = append(found, r.record())
+		}
+		if inPast {
+			found = r.appendPast(found, prefix)
 		}
 	}
 	slices.SortFunc(found, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
@@ -77,10 +57,8 @@ func (s *MemStore) Get(ctx context.Context, keys ...string) ([]Record, error) {
 	defer s.mu.RUnlock()
 	found := make([]Record, len(keys))
 	for i, key := range keys {
-		found[i] = Record{Key: key}
-		if r := s.records.get(key); r != nil {
-			found[i] = r.record()
-		}
+		found[i] = s.find(key).record()
+		found[i].Key = key
 	}
 	return found, nil
 }
@@ -92,36 +70,84 @@ func (s *MemStore) Commit(ctx context.Context, changes ...Change) (uint64, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var some [4]*memRecord
+	var some [4]memPlace
 	there := some[:0]
-	for _, c := range changes {
-		r := s.records.get(c.Key)
-		there = append(there, r)
-		var have uint64
-		if r != nil {
-			have = r.revision
-		}
-		if c.Revision != AnyRevision && have != c.Revision {
-			return 0, fmt.Errorf("key %s: has revision %d, expected %d: %w", c.Key, have,
-				c.Revision, ErrRevision)
+	for i := range changes {
+		c := &changes[i]
+		at := s.find(c.Key)
+		there = append(there, at)
+		if have := at.record().Revision; c.Revision != AnyRevision && have != c.Revision {
+			return 0, unexpected(c.Key, have, c.Revision)
 		}
 	}
+	s.advance()
+	for i, c := range changes {
+		switch at := there[i]; {
+		case at.record().Revision == 0:
+			if c.Value != nil {
+				s.put(c.Key, c.Value)
+			}
+		case at.slot != nil:
+			at.slot.set(c.Value, s.revision)
+		case c.Value != nil:
+			at.r.set(c.Value, s.revision)
+		}
+	}
+	for i, c := range changes { // after the past of the addresses
+		if at := there[i]; c.Value == nil && at.r != nil && at.slot == nil {
+			s.remove(at.r)
+		}
+	}
+	return s.revision, nil
+}
+
+// commitSteps is Commit for the steps of a commit that forgets no address and has no further
+// changes. It finds the records by the entries, without a look at their keys.
+func (s *MemStore) commitSteps(ctx context.Context, steps []step) (uint64, error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range steps {
+		e := steps[i].e
+		if e.stored == nil || e.stored.revision == 0 {
+			e.stored = s.records.get(e.key)
+		}
+		var have uint64
+		if e.stored != nil {
+			have = e.stored.revision
+		}
+		if have != e.rev {
+			return 0, unexpected(e.key, have, e.rev)
+		}
+	}
+	s.advance()
+	for i := range steps {
+		step := &steps[i]
+		if e := step.e; e.stored == nil {
+			e.stored = s.put(e.key, step.record)
+		} else {
+			e.stored.set(step.record, s.revision)
+		}
+		if step.past != nil {
+			s.setPast(step.e, step.pastSlot, step.past)
+		}
+	}
+	return s.revision, nil
+}
+
+func unexpected(key string, have, want uint64) error {
+	return fmt.Errorf("key %s: has revision %d, expected %d: %w", key, have, want, ErrRevision)
+}
+
+// advance begins a new revision.
+func (s *MemStore) advance() {
 	s.revision++
 	if s.changed != nil {
 		close(s.changed)
 		s.changed = nil
 	}
-	for i, c := range changes {
-		switch r := there[i]; {
-		case c.Value == nil:
-			s.records.remove(c.Key)
-		case r != nil:
-			r.set(c.Value, s.revision)
-		default:
-			s.records.put(newMemRecord(c.Key, c.Value, s.revision))
-		}
-	}
-	return s.revision, nil
 }
 
 // Watch implements Watcher. It reports every commit, with any keys.
