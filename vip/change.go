@@ -108,7 +108,8 @@ func (a *Allocator) change(ctx context.Context, op, id string,
 	if a.cfg.Observe != nil {
 		defer a.observe(op, a.cfg.Now(), &err)
 	}
-	if _, _, err := parseLeaseID(id); err != nil {
+	named, err := parseLeaseID(id)
+	if err != nil {
 		return Lease{}, fmt.Errorf("%s %w", op, err)
 	}
 	a.mu.Lock()
@@ -118,7 +119,7 @@ func (a *Allocator) change(ctx context.Context, op, id string,
 		if err := context.Cause(ctx); err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
-		e, err := a.find(ctx, id, fresh)
+		e, err := a.find(ctx, named, fresh)
 		if err != nil {
 			return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, err)
 		}
@@ -169,15 +170,11 @@ func (a *Allocator) change(ctx context.Context, op, id string,
 	return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, ErrContended)
 }
 
-// find returns the entry whose last tenure is the lease id, settled. The store is asked before the
+// find returns the entry whose last tenure is the lease of that id, settled. The store is asked before the
 // answer is no, unless the entry is fresh from there.
-func (a *Allocator) find(ctx context.Context, id string, fresh bool) (*entry, error) {
-	addr, generation, err := parseLeaseID(id)
-	if err != nil {
-		return nil, err
-	}
+func (a *Allocator) find(ctx context.Context, id leaseID, fresh bool) (*entry, error) {
 	for asked := fresh; ; asked = true {
-		e := a.x.entries.get(addr)
+		e := a.x.entries.get(id.addr)
 		for e != nil {
 			again, err := a.awaitIdle(ctx, e)
 			if err != nil {
@@ -187,16 +184,16 @@ func (a *Allocator) find(ctx context.Context, id string, fresh bool) (*entry, er
 				break
 			}
 		}
-		if e != nil && e.last().ID == id && (asked || e.state == Leased) {
+		if e != nil && e.last().ID == id.text && (asked || e.state == Leased) {
 			return e, nil
 		}
 		if !asked {
-			if err := a.fetchAddr(ctx, addr); err != nil {
+			if err := a.fetchAddr(ctx, id.addr); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		if e == nil || e.last().Generation < generation {
+		if e == nil || e.last().Generation < id.generation {
 			return nil, ErrNotFound
 		}
 		// the owner of the other lease is not shown

@@ -99,11 +99,11 @@ func (a *Allocator) peer(e *entry) *entry {
 	if id == "" {
 		return nil
 	}
-	addr, _, err := parseLeaseID(id)
+	named, err := parseLeaseID(id)
 	if err != nil {
 		return nil
 	}
-	other := a.x.entries.get(addr)
+	other := a.x.entries.get(named.addr)
 	if other == nil || other.state != Leased || other.last().ID != id {
 		return nil
 	}
@@ -117,12 +117,12 @@ func (a *Allocator) settledPeer(ctx context.Context, e *entry) (_ *entry, again 
 	if id == "" || e.state != Leased {
 		return nil, false, nil
 	}
-	addr, _, err := parseLeaseID(id)
+	named, err := parseLeaseID(id)
 	if err != nil {
 		return nil, false, nil
 	}
 	for fetched := !a.shared; ; fetched = true {
-		if known := a.x.entries.get(addr); known != nil {
+		if known := a.x.entries.get(named.addr); known != nil {
 			if again, err = a.awaitIdle(ctx, known); again || err != nil {
 				return nil, again, err
 			}
@@ -131,7 +131,7 @@ func (a *Allocator) settledPeer(ctx context.Context, e *entry) (_ *entry, again 
 			return other, false, nil
 		}
 		rev := e.rev
-		if err := a.fetchAddr(ctx, addr); err != nil {
+		if err := a.fetchAddr(ctx, named.addr); err != nil {
 			return nil, false, err
 		}
 		if e.rev != rev || e.busy || e.uncertain != nil {

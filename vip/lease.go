@@ -149,9 +149,13 @@ func (l *Lease) show(addr netip.Addr, state State, of *pool) {
 	public := of.public.Load()
 	l.State, l.Pool = state, public.Name
 	if d, ok := public.Details[addr]; ok {
-		d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
-		l.Details = &d
+		l.Details = d.clone()
 	}
+}
+
+func (d Details) clone() *Details {
+	d.RealServers, d.Ports = slices.Clone(d.RealServers), slices.Clone(d.Ports)
+	return &d
 }
 
 const idAlphabet = "abcdefghijkmnpqrstuvwxyz23456789" // 32 that look different
@@ -170,19 +174,35 @@ func newLeaseID(addr string, generation uint64) string {
 	return string(id)
 }
 
-// parseLeaseID returns the address and the generation in an id. The random part may be missing: ids
-// of earlier versions had none.
-func parseLeaseID(id string) (netip.Addr, uint64, error) {
+// leaseID is an ID with what it names.
+type leaseID struct {
+	text       string
+	addr       netip.Addr
+	generation uint64
+}
+
+// parseLeaseID reads an id. The random part may be missing: ids of earlier versions had none.
+func parseLeaseID(id string) (leaseID, error) {
 	before, after, ok := strings.Cut(id, "-")
 	addr, err := netip.ParseAddr(before)
 	number, chance, _ := strings.Cut(after, "-")
 	generation, err2 := strconv.ParseUint(number, 10, 64)
 	if !ok || err != nil || addr.Zone() != "" || err2 != nil || generation == 0 ||
-		strings.Trim(chance, idAlphabet) != "" || len(chance) > 5 {
-		return netip.Addr{}, 0, fmt.Errorf("lease %.64q: want an ID as Allocate returns it: %w", id,
+		len(chance) > 5 || !isChance(chance) {
+		return leaseID{}, fmt.Errorf("lease %.64q: want an ID as Allocate returns it: %w", id,
 			ErrNotFound)
 	}
-	return addr, generation, nil
+	return leaseID{id, addr, generation}, nil
+}
+
+// isChance reports whether s may be the random part of an ID.
+func isChance(s string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(idAlphabet, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Query selects leases: every field that is set must match. The zero Query matches all addresses

@@ -92,13 +92,14 @@ func (a *Allocator) WatchPools(ctx context.Context, after uint64) ([]Pool, uint6
 // Get returns the lease id, live or the last of its address. A lease that never was is ErrNotFound;
 // one whose address another had since is ErrFenced.
 func (a *Allocator) Get(ctx context.Context, id string) (Lease, error) {
-	if _, _, err := parseLeaseID(id); err != nil {
+	named, err := parseLeaseID(id)
+	if err != nil {
 		return Lease{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	e, err := a.find(ctx, id, false)
+	e, err := a.find(ctx, named, false)
 	if err != nil {
 		return Lease{}, fmt.Errorf("lease %s: %w", id, err)
 	}

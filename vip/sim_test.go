@@ -287,8 +287,8 @@ func (s *sim) pairs() {
 		if l.State != Leased || l.Peer == "" {
 			continue
 		}
-		at, _, _ := parseLeaseID(l.Peer)
-		if other := s.stored[at]; other == nil || other.ID != l.Peer || other.State != Leased ||
+		peer, _ := parseLeaseID(l.Peer)
+		if other := s.stored[peer.addr]; other == nil || other.ID != l.Peer || other.State != Leased ||
 			other.Peer != l.ID || !other.Expires.Equal(l.Expires) && !s.jumped() {
 			s.failf("%s: %s lives without %s", addr, l.ID, l.Peer)
 		}
@@ -708,8 +708,8 @@ func (s *sim) any() (Lease, bool) {
 
 // endOf are the errors of a call for a lease that may be over.
 func (s *sim) endOf(l Lease) []error {
-	addr, generation, _ := parseLeaseID(l.ID)
-	if s.floor[addr] >= generation { // it was forgotten
+	named, _ := parseLeaseID(l.ID)
+	if s.floor[named.addr] >= named.generation { // it was forgotten
 		return []error{ErrFenced, ErrNotFound}
 	}
 	return []error{ErrFenced}

@@ -131,7 +131,11 @@ func (a *Allocator) ReleaseUnchanged(
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e, err := a.find(ctx, seen.id, false)
+	var e *entry
+	named, err := parseLeaseID(seen.id)
+	if err == nil {
+		e, err = a.find(ctx, named, false)
+	}
 	changed := fmt.Errorf("release lease %s: changed since the snapshot: %w", seen.id, ErrConflict)
 	switch {
 	case errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):
