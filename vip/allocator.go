@@ -218,8 +218,9 @@ func Open(ctx context.Context, cfg Config) (*Allocator, error) {
 	}
 	cfg.setDefaults()
 	a := &Allocator{store: cfg.Store, shared: isShared(cfg.Store), cfg: cfg, atOnce: sweepAtOnce,
-		poolsAtOnce: poolsAtOnce, idled: map[*entry]chan struct{}{}, waitersOf: map[string][]*waiter{},
-		randN: rand.IntN}
+		poolsAtOnce: poolsAtOnce, idled: map[*entry]chan struct{}{},
+		waitersOf: map[string][]*waiter{},
+		randN:     rand.IntN}
 	a.mem, _ = cfg.Store.(*MemStore)
 	a.mu.now, a.mu.observe = cfg.Now, cfg.Observe
 	a.events.begin(0) // the records found are no news: begin sets the first revision
@@ -319,8 +320,8 @@ func (a *Allocator) load(ctx context.Context) error {
 	return nil
 }
 
-// changeRules replaces the pools if the present ones have the same addresses, rest them as long, and
-// count the teams that have quotas. It reports whether it has.
+// changeRules replaces the pools if the present ones have the same addresses, rest them as long,
+// and count the teams that have quotas. It reports whether it has.
 func (a *Allocator) changeRules(pools []Pool, layouts []layout) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -170,8 +170,8 @@ func (a *Allocator) change(ctx context.Context, op, id string,
 	return Lease{}, fmt.Errorf("%s lease %s: %w", op, id, ErrContended)
 }
 
-// find returns the entry whose last tenure is the lease of that id, settled. The store is asked before the
-// answer is no, unless the entry is fresh from there.
+// find returns the entry whose last tenure is the lease of that id, settled. The store is asked
+// before the answer is no, unless the entry is fresh from there.
 func (a *Allocator) find(ctx context.Context, id leaseID, fresh bool) (*entry, error) {
 	for asked := fresh; ; asked = true {
 		e := a.x.entries.get(id.addr)

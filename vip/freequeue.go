@@ -71,8 +71,8 @@ func (p *pool) ready() uint64 {
 
 // enqueue puts e at the end of the free queue. One that was taken out and not handed out after all
 // goes back to its place near the start: at the start if it was never used, else before the first
-// that became free with it or later. No request takes out more than MaxTogether, so enqueue looks no
-// further.
+// that became free with it or later. No request takes out more than MaxTogether, so enqueue looks
+// no further.
 func (p *pool) enqueue(e *entry) {
 	if p.first == nil || e.rev == 0 {
 		p.enqueueFirst(e)

@@ -12,8 +12,8 @@ import (
 
 const historyPrefix = "past/"
 
-// remember returns the record that keeps the past when next ends it, and the slot that it goes to: a
-// tenure that ends, or a binding that is replaced. The oldest record of the address makes room.
+// remember returns the record that keeps the past when next ends it, and the slot that it goes to:
+// a tenure that ends, or a binding that is replaced. The oldest record of the address makes room.
 // value is how next is stored: a tenure that has ended is kept as it is.
 func (a *Allocator) remember(e *entry, next *tenure, value []byte) (past []byte, slot int) {
 	if next.State == Leased {

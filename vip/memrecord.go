@@ -7,9 +7,9 @@ import (
 )
 
 // memRecord is a record in a MemStore: the bytes of its key and of its value, without the words
-// that a string and a slice have beside them, so that it takes 32 bytes and not 48. The record of an
-// address has the past of the address with it, unless that was there before: so a lease that ends
-// finds the place of both at once.
+// that a string and a slice have beside them, so that it takes 32 bytes and not 48. The record of
+// an address has the past of the address with it, unless that was there before: so a lease that
+// ends finds the place of both at once.
 type memRecord struct {
 	key       *byte
 	value     unsafe.Pointer // *byte; *memPast if there is one

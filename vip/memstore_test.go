@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A MemStore holds what a map would, whether a commit names keys or entries, and whether the past of
-// an address came before its record, with it, or stays behind.
+// A MemStore holds what a map would, whether a commit names keys or entries, and whether the past
+// of an address came before its record, with it, or stays behind.
 func TestMemStore(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
