@@ -185,8 +185,8 @@ func TestUnprivilegedUserIsToldEveryTarget(t *testing.T) {
 	require.Equal(t, 77, code, out)
 	require.Contains(t, out, "uid 12345 may not write /a (mode 0755, uid 0, gid 0, permission "+
 		"denied), /b (mode 0755, uid 0, gid 0, permission denied), "+
-		"/sticky/x (of another user, in a folder with the sticky bit), /sticky/y (of another "+
-		"user, in a folder with the sticky bit): give")
+		"/sticky/x (of another user, in a directory with the sticky bit), /sticky/y (of another "+
+		"user, in a directory with the sticky bit): give")
 	require.Equal(t, before, b.tree())
 }
 
@@ -226,23 +226,23 @@ func TestTargetsInTheWay(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(b.root, "opt/dir"), 0o755))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(b.root, "opt/pipe"), 0o644))
 	err := b.refuse("test", ErrTarget)
-	require.ErrorContains(t, err, "/opt/dir: a folder is in the way: unusable target")
+	require.ErrorContains(t, err, "/opt/dir: a directory is in the way: unusable target")
 	require.ErrorContains(t, err, "/opt/pipe: a pipe is in the way")
 
 	b = newBox(t, map[string]string{"envs/test/opt/pipe/below": "x"})
 	require.NoError(t, os.Mkdir(filepath.Join(b.root, "opt"), 0o755))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(b.root, "opt/pipe"), 0o644))
 	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/pipe/below: a file is where a "+
-		"folder has to be")
+		"directory has to be")
 
 	// a path that is a file in one environment and a directory in the other
 	b = newBox(t, map[string]string{"envs/test/opt/x": "x", "envs/production/opt/x/below": "x"})
 	b.activate("test")
 	require.ErrorContains(t, b.refuse("production", ErrTarget), "/opt/x/below: a file is where a "+
-		"folder has to be")
+		"directory has to be")
 	require.NoError(t, os.Remove(filepath.Join(b.root, "opt/x")))
 	b.activate("production")
-	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/x: a folder is in the way")
+	require.ErrorContains(t, b.refuse("test", ErrTarget), "/opt/x: a directory is in the way")
 }
 
 func TestNothingIsWrittenThroughALink(t *testing.T) {

@@ -26,7 +26,7 @@ func TestActivatorFields(t *testing.T) {
 		text   string
 	}{
 		"Source": {
-			func(a *Activator) { a.Source += "/absent" }, ErrIncomplete, "source folder: ",
+			func(a *Activator) { a.Source += "/absent" }, ErrIncomplete, "source directory: ",
 		},
 		"Root": {
 			func(a *Activator) { a.Root += "/absent" }, ErrTarget, "root: ",

@@ -54,10 +54,10 @@ func TestSourceTreesThatAreRefused(t *testing.T) {
 		"link out": {func(dir string) error {
 			return os.Symlink("/etc/passwd", dir+"/l")
 		}, "leaves envs/"},
-		"folder, slash": {func(dir string) error {
+		"directory, slash": {func(dir string) error {
 			return os.Symlink("../../../../", dir+"/l")
 		}, "leaves envs/"},
-		"link to folder": {func(dir string) error {
+		"link to directory": {func(dir string) error {
 			return os.Symlink("..", dir+"/l")
 		}, "only links to files can be activated"},
 		"dangling link": {func(dir string) error {
@@ -124,7 +124,7 @@ func TestManifestsThatAreRefused(t *testing.T) {
 }
 
 // The manifest has the environment, and the directory that it names has changed.
-func TestEnvironmentWhoseFolderIsGone(t *testing.T) {
+func TestEnvironmentWhoseDirectoryIsGone(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(dir string) error{
 		"gone":  os.RemoveAll,
@@ -277,7 +277,7 @@ func requireRoot(t *testing.T) {
 
 // A user without an entry in /etc/passwd, as OpenShift makes them, may write a directory through
 // its group only.
-func TestFolderThatOnlyTheGroupMayWrite(t *testing.T) {
+func TestDirectoryThatOnlyTheGroupMayWrite(t *testing.T) {
 	t.Parallel()
 	requireRoot(t)
 	b := newBox(t, map[string]string{"envs/test/opt/a": "x"})

@@ -186,7 +186,8 @@ func TestVerifyNamesEveryDrift(t *testing.T) {
 	drift, err := b.activator().Verify()
 	require.NoError(t, err)
 	require.Equal(t, []Drift{{"a/content", "has other content"}, {"a/gone", "is gone"},
-		{"a/mode", "has the mode 0666, was put in place with 0644"}, {"a/type", "is a folder now"}},
+		{"a/mode", "has the mode 0666, was put in place with 0644"},
+		{"a/type", "is a directory now"}},
 		drift)
 	status, err := b.activator().Status()
 	require.NoError(t, err)

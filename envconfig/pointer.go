@@ -19,11 +19,11 @@ func (m *Manifest) links() []string {
 	if m.head != nil {
 		return m.head.Links
 	}
-	var folders []string
+	var directories []string
 	for _, r := range m.Spec.Paths {
-		folder, ok := strings.CutSuffix(r.Match, "/**")
-		if ok && r.Action == Pointer && !strings.ContainsAny(folder, `*?[\`) {
-			folders = append(folders, folder)
+		directory, ok := strings.CutSuffix(r.Match, "/**")
+		if ok && r.Action == Pointer && !strings.ContainsAny(directory, `*?[\`) {
+			directories = append(directories, directory)
 		}
 	}
 	var links []string
@@ -31,7 +31,7 @@ func (m *Manifest) links() []string {
 		for i := range env.Files {
 			f := &env.Files[i]
 			if f.Action == Pointer {
-				links = append(links, cmp.Or(outermost(folders, f.Path), f.Path))
+				links = append(links, cmp.Or(outermost(directories, f.Path), f.Path))
 			}
 		}
 	}
@@ -40,11 +40,11 @@ func (m *Manifest) links() []string {
 }
 
 // outermost returns the shortest of the directories that holds name, or "".
-func outermost(folders []string, name string) string {
+func outermost(directories []string, name string) string {
 	best := ""
-	for _, folder := range folders {
-		if strings.HasPrefix(name, folder+"/") && (best == "" || len(folder) < len(best)) {
-			best = folder
+	for _, directory := range directories {
+		if strings.HasPrefix(name, directory+"/") && (best == "" || len(directory) < len(best)) {
+			best = directory
 		}
 	}
 	return best
@@ -71,7 +71,8 @@ func (a *Activator) Bake() ([]string, error) {
 		return nil, nil
 	}
 	if l.state == "" || l.source == "" {
-		return nil, invalid("pointer", "the action pointer needs the source and the state folder "+
+		return nil, invalid("pointer", "the action pointer needs the source and the state "+
+			"directory "+
 			"below the root")
 	}
 	root, err := os.OpenRoot(rootName)

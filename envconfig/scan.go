@@ -33,7 +33,7 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 	}
 	entries, err := fs.ReadDir(fsys, envsDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("scan: no folder %s in the source folder: %w", envsDir,
+		return nil, fmt.Errorf("scan: no directory %s in the source directory: %w", envsDir,
 			ErrIncomplete)
 	}
 	if err != nil {
@@ -49,7 +49,7 @@ func Scan(fsys fs.FS) (*Manifest, error) {
 			return nil, invalid("scan envs/"+name, "%w", err)
 		}
 		if !e.IsDir() && !(place.IsFarm(entries) && leadsToDir(fsys, envsDir, e)) {
-			return nil, invalid("scan envs/"+name, "is not a folder")
+			return nil, invalid("scan envs/"+name, "is not a directory")
 		}
 		if sets[name], err = m.scanSet(fsys, envsDir+"/"+name); err != nil {
 			return nil, fmt.Errorf("scan: %w", err)
@@ -178,7 +178,7 @@ func checkType(fsys fs.FS, name string, d fs.DirEntry) error {
 	case d.Type().IsRegular():
 		return nil
 	case d.Type() != fs.ModeSymlink:
-		return invalid(name, "is a %s; only files, folders and links to files can be activated",
+		return invalid(name, "is a %s; only files, directories and links to files can be activated",
 			place.TypeName(d.Type()))
 	}
 	for at, hops := name, 0; hops < 40; hops++ {

@@ -20,9 +20,9 @@ func openSource(name string) (*os.Root, error) {
 	}
 	err = &fs.PathError{Op: "open", Path: name, Err: place.Cause(err)}
 	if errors.Is(err, fs.ErrNotExist) || place.IsNotDir(err) {
-		return nil, fmt.Errorf("source folder: %w: %w", err, ErrIncomplete)
+		return nil, fmt.Errorf("source directory: %w: %w", err, ErrIncomplete)
 	}
-	return nil, fmt.Errorf("source folder: %w", err)
+	return nil, fmt.Errorf("source directory: %w", err)
 }
 
 // sourceFileError is an error about one file of the source directory.

@@ -111,7 +111,7 @@ func (s *start) writable() error {
 	if err != nil || len(blocked) == 0 {
 		return err
 	}
-	return fmt.Errorf("uid %d may not write %s: give the folders to this user in the image, "+
+	return fmt.Errorf("uid %d may not write %s: give the directories to this user in the image, "+
 		"mount a writable volume there, or use the action pointer: %w",
 		os.Geteuid(), strings.Join(blocked, ", "), ErrPermission)
 }

@@ -71,7 +71,7 @@ func (e *Environment) validate() error {
 		for dir := before; dir != "."; dir = path.Dir(dir) {
 			low := strings.ToLower(dir)
 			if _, ok := slices.BinarySearch(folded, low); ok {
-				return wrong("path %q is a file and also a folder of %q", named(low)[0], f.Path)
+				return wrong("path %q is a file and also a directory of %q", named(low)[0], f.Path)
 			}
 		}
 	}

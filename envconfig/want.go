@@ -44,7 +44,7 @@ func newWanted(
 		file, o := target(f), origin{file: f}
 		file.Path = l.target(env.Name, f)
 		if problem := place.PathProblem(file.Path); problem != "" {
-			return nil, invalid(f.Path, "its path below the state folder %s", problem)
+			return nil, invalid(f.Path, "its path below the state directory %s", problem)
 		}
 		switch f.Action {
 		case Pointer:
@@ -52,7 +52,7 @@ func newWanted(
 		case Link:
 			if l.source == "" {
 				return nil,
-					invalid(f.Path, "the action link needs the source folder below the root")
+					invalid(f.Path, "the action link needs the source directory below the root")
 			}
 			if err := requireSource(w.sources, f.Source); err != nil {
 				return nil, err
@@ -94,7 +94,7 @@ func target(f *File) place.File {
 func (w *wanted) addPointer(env *Environment, l layout, source *os.Root) error {
 	if l.state == "" || l.source == "" {
 		return invalid("pointer",
-			"the action pointer needs the source and the state folder below the root")
+			"the action pointer needs the source and the state directory below the root")
 	}
 	own := path.Join(envsDir, env.Name)
 	if err := requireFiles(source, own); err != nil {

@@ -4,11 +4,11 @@ import (
 	"fmt"
 
 	"github.com/sluice-deploy/sluice/builder/livecatalog"
-	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/dirbundle"
 )
 
 func Example() {
-	source, err := folderbundle.New(folderbundle.Config{Dir: "/srv/templates"})
+	source, err := dirbundle.New(dirbundle.Config{Dir: "/srv/templates"})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder/livecatalog"
 	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
-	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/dirbundle"
 )
 
 // write writes a template into a directory of templates, whole or not at all, as an operator does
@@ -44,7 +44,7 @@ func TestLive(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "web", "FROM scratch\nUSER 1\n")
-	source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond})
+	source, err := dirbundle.New(dirbundle.Config{Dir: dir, Settle: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

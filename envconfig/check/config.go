@@ -152,7 +152,7 @@ func (c *Config) Validate() error {
 	for i, r := range c.Schemas {
 		if r.Path == "" || !validPattern(r.Path) || !fs.ValidPath(r.Schema) {
 			bad("schemas[%d] needs a well-formed path, and a schema by its path in the source "+
-				"folder", i)
+				"directory", i)
 		}
 	}
 	for name, patterns := range c.Owned {

@@ -61,10 +61,10 @@ func TestRules(t *testing.T) {
 			"b: file: production: the file is missing"},
 		"file set that was declared": {"", map[string]string{"envconfig.json": `{"required":["a"]}`,
 			"envs/test/a": "", "envs/test/b": "", "envs/production/a": ""}, ""},
-		"file and folder": {"", map[string]string{"envconfig.json": `{"required":["z"]}`,
+		"file and directory": {"", map[string]string{"envconfig.json": `{"required":["z"]}`,
 			"envs/test/a/b": "", "envs/test/a/c/d": "", "envs/production/a": "",
 			"envs/_base/z": ""},
-			"envs/production/a: file: production: is a folder in another environment: where the " +
+			"envs/production/a: file: production: is a directory in another environment: where the " +
 				"one has been put in place, the other cannot be"},
 		"environment without files": {"", map[string]string{"envconfig.json": `{"required":["a"]}`,
 			"envs/test/a": "", "envs/production/b": ""},

@@ -262,7 +262,7 @@ func (s *Set) checkFiles() []Finding {
 				Message: "the environment has no files"})
 		}
 	}
-	out = append(out, s.checkFolders()...)
+	out = append(out, s.checkDirectories()...)
 	for _, p := range s.paths() {
 		modes := map[fs.FileMode][]string{}
 		for _, name := range s.manifest.Names() {
@@ -297,8 +297,8 @@ func (s *Set) checkFiles() []Finding {
 	return out
 }
 
-// checkFolders finds paths that are a file in one environment and a directory in another.
-func (s *Set) checkFolders() []Finding {
+// checkDirectories finds paths that are a file in one environment and a directory in another.
+func (s *Set) checkDirectories() []Finding {
 	var out []Finding
 	seen := map[string]bool{}
 	for _, below := range s.paths() {
@@ -308,7 +308,8 @@ func (s *Set) checkFolders() []Finding {
 				if f := s.files[name][dir]; f != nil {
 					out = append(out, Finding{Rule: RuleFile, Environment: name, Path: dir,
 						Source: f.Source,
-						Message: "is a folder in another environment: where the one has been put " +
+						Message: "is a directory in another environment: where the one has been " +
+							"put " +
 							"in place, the other cannot be"})
 				}
 			}

@@ -48,7 +48,7 @@ func TestResolve(t *testing.T) {
 	}{
 		{"absent", env[0], "no such command in PATH", ErrNotFound},
 		{"tool", "PATH=" + dir + "/a", "mode 0644", ErrNotExecutable},
-		{dir, "", "it is a folder", ErrNotExecutable},
+		{dir, "", "it is a directory", ErrNotExecutable},
 		{dir + "/absent", "", "no such command: not found", ErrNotFound},
 		{dir + "/b/tool/x", "", "no such command: not found", ErrNotFound},
 		{crlf, "", "carriage return", ErrNotExecutable},

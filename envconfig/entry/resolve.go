@@ -76,7 +76,7 @@ func check(name string, args []string) (*Command, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w: %w", name, err, ErrNotExecutable)
 	case info.IsDir():
-		return nil, fmt.Errorf("%s: it is a folder: %w", name, ErrNotExecutable)
+		return nil, fmt.Errorf("%s: it is a directory: %w", name, ErrNotExecutable)
 	}
 	const execute = 1
 	if err := syscall.Access(name, execute); err != nil || !info.Mode().IsRegular() {

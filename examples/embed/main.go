@@ -36,7 +36,7 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("embed", flag.ContinueOnError)
 	socket := flags.String("socket", "", "`path` of the admin socket of Nginx")
-	data := flags.String("data", "embed-data", "`folder` for leases and routes")
+	data := flags.String("data", "embed-data", "`directory` for leases and routes")
 	task := flags.String("task", "search-redesign", "the test `task`")
 	cluster := flags.String("cluster", "hello_web", "the `cluster` that it overrides")
 	version := flags.String("version", "v2", "with this `version`")

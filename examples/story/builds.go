@@ -13,8 +13,8 @@ type build struct {
 	Started, Ended           time.Time
 }
 
-// folder is where the sample service keeps the configuration of a cluster.
-var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
+// directory is where the sample service keeps the configuration of a cluster.
+var directory = map[string]string{"hello_web": "web", "greet_api": "api"}
 
 // build compiles the service, uploads it as a source and has the server make an image of it. The
 // binary is that of the version linked; without names environments whose configuration is left out.
@@ -24,7 +24,7 @@ func (t *teller) build(ctx context.Context, cluster, version, linked string,
 	if err != nil {
 		return build{}, err
 	}
-	archive, err := Pack(binary, filepath.Join(t.Examples, "hello", folder[cluster], "envs"),
+	archive, err := Pack(binary, filepath.Join(t.Examples, "hello", directory[cluster], "envs"),
 		without...)
 	if err != nil {
 		return build{}, err

@@ -64,7 +64,8 @@ func newServer(t *testing.T, pool string) *server {
 		servertest.Sweep(t, programs)
 	}
 	require.NoError(t, err)
-	s := &server{t: t, programs: programs, dir: t.TempDir(), url: "http://" + listen, nginxPort: port(t)}
+	s := &server{t: t, programs: programs, dir: t.TempDir(), url: "http://" + listen,
+		nginxPort: port(t)}
 	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + port(t),
 		"-nginx-port", s.nginxPort, "-pool", pool}
 	servertest.Sweep(t, s.dir)
@@ -317,9 +318,9 @@ func (s *server) settled(deployed map[string]string) error {
 			return fmt.Errorf("process %d, which nobody knows, has %s open", pid, file)
 		}
 	}
-	folders, err := os.ReadDir(filepath.Join(s.dir, "instances"))
-	if err == nil && len(folders) != len(pids)-1 {
-		err = fmt.Errorf("%d directories of instances, want %d", len(folders), len(pids)-1)
+	directories, err := os.ReadDir(filepath.Join(s.dir, "instances"))
+	if err == nil && len(directories) != len(pids)-1 {
+		err = fmt.Errorf("%d directories of instances, want %d", len(directories), len(pids)-1)
 	}
 	return err
 }

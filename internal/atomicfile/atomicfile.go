@@ -11,10 +11,10 @@ import (
 )
 
 // Write puts data into the file name with exactly the permissions perm, for any umask. It writes a
-// temporary file beside name, syncs it, renames it over name and syncs the folder. On an error name
-// is as it was and nothing is left behind, except that after an error of the last step, which says
-// so, name has the new content and may lose it in a power failure. A crash may leave a file that
-// matches ".<base>.tmp-*" in the same folder.
+// temporary file beside name, syncs it, renames it over name and syncs the directory. On an error
+// name is as it was and nothing is left behind, except that after an error of the last step, which
+// says so, name has the new content and may lose it in a power failure. A crash may leave a file
+// that matches ".<base>.tmp-*" in the same directory.
 func Write(name string, data []byte, perm fs.FileMode) (err error) {
 	dir, base := filepath.Split(name)
 	if dir == "" {
@@ -56,7 +56,7 @@ func Write(name string, data []byte, perm fs.FileMode) (err error) {
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
+		return fmt.Errorf("sync directory: %w", err)
 	}
 	return errors.Join(d.Sync(), d.Close())
 }

@@ -27,7 +27,7 @@ func TestWriteErrorLeavesOldFileAndNoLitter(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	target := filepath.Join(dir, "d")
-	// a folder that rename cannot replace
+	// a directory that rename cannot replace
 	require.NoError(t, os.MkdirAll(filepath.Join(target, "full"), 0o755))
 
 	require.ErrorContains(t, atomicfile.Write(target, []byte("x"), 0o600), target)
@@ -38,7 +38,7 @@ func TestWriteErrorLeavesOldFileAndNoLitter(t *testing.T) {
 	require.DirExists(t, filepath.Join(target, "full"))
 }
 
-func TestWriteIntoMissingFolder(t *testing.T) {
+func TestWriteIntoMissingDirectory(t *testing.T) {
 	t.Parallel()
 	err := atomicfile.Write(filepath.Join(t.TempDir(), "no", "file"), nil, 0o600)
 	require.ErrorIs(t, err, os.ErrNotExist)

@@ -52,7 +52,7 @@ func TestProcessThatHidesItsEnvironmentIsFoundByItsGroup(t *testing.T) {
 	require.Empty(t, of(t, dir))
 }
 
-func TestStrangerInAFolderDoesNotBelong(t *testing.T) {
+func TestStrangerInADirectoryDoesNotBelong(t *testing.T) {
 	t.Parallel()
 	dir := Own(t).TestDir(t, "looked-at")
 	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"},

@@ -20,9 +20,9 @@ import (
 type Builder struct {
 	// Limits bound the bundle.
 	Limits Limits
-	// Folder is the part of the names that is taken, without a slash at its ends: files outside are
+	// Subdir is the part of the names that is taken, without a slash at its ends: files outside are
 	// passed over. Empty means all.
-	Folder string
+	Subdir string
 	// Roots say where the targets of links are in the tree: see Reader.Roots.
 	Roots conf.Roots
 
@@ -39,12 +39,12 @@ type content struct {
 	open func() (fs.File, error) // nil for text
 }
 
-// inside is the name below Folder.
+// inside is the name below Subdir.
 func (b *Builder) inside(name string) (string, bool) {
 	name = strings.TrimPrefix(name, "./")
-	if b.Folder != "" {
+	if b.Subdir != "" {
 		var ok bool
-		if name, ok = strings.CutPrefix(name, b.Folder+"/"); !ok {
+		if name, ok = strings.CutPrefix(name, b.Subdir+"/"); !ok {
 			return "", false
 		}
 	}

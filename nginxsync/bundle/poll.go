@@ -79,7 +79,7 @@ func (p Polling) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// DirSource is a Source that looks at a directory from time to time. Package folderbundle has one
+// DirSource is a Source that looks at a directory from time to time. Package dirbundle has one
 // that the kernel notifies of changes.
 type DirSource struct {
 	// of the directory: (*os.Root).FS of it, so that no link leads out

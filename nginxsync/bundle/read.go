@@ -23,8 +23,8 @@ type Reader struct {
 	// Roots say where the targets of links are in the tree. The default is that it stands for
 	// /etc/nginx: a link to /etc/nginx/a is one to a.
 	Roots conf.Roots
-	// Folder is the part of an archive that is taken, without a slash at its ends. Empty means all.
-	Folder string
+	// Subdir is the part of an archive that is taken, without a slash at its ends. Empty means all.
+	Subdir string
 	// Extra are further file systems, by the directory of the tree that each fills.
 	Extra map[string]fs.FS
 }
@@ -144,7 +144,7 @@ func (f *failing) Read(p []byte) (int, error) {
 }
 
 func (r Reader) tar(packed *bufio.Reader) (*Bundle, error) {
-	b := &Builder{Limits: r.Limits, Folder: r.Folder, Roots: r.Roots}
+	b := &Builder{Limits: r.Limits, Subdir: r.Subdir, Roots: r.Roots}
 	limits := r.Limits.WithDefaults()
 	plain := packed
 	if magic, _ := packed.Peek(2); string(magic) == "\x1f\x8b" {

@@ -242,17 +242,17 @@ func TestSyncAfterACrash(t *testing.T) {
 	require.NotEqual(t, id, target)
 }
 
-func TestSyncRunWatchesAFolder(t *testing.T) {
+func TestSyncRunWatchesADirectory(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	write := func(files map[string]string) {
 		for name, text := range files {
-			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755))
-			require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
+			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(directory, name)), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600))
 		}
 	}
 	write(site("location / { return 204; }"))
-	s := startSynced(t, &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond,
+	s := startSynced(t, &bundle.DirSource{FS: os.DirFS(directory), Every: 10 * time.Millisecond,
 		Settle: 50 * time.Millisecond}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -285,11 +285,11 @@ func TestSyncRunWatchesAFolder(t *testing.T) {
 // come.
 func TestSyncRefusesHalfABundle(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	write := func(files map[string]string) {
 		for name, text := range files {
-			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755))
-			require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
+			require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(directory, name)), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600))
 		}
 	}
 	sums := func(files map[string]string) map[string]string {
@@ -304,7 +304,7 @@ func TestSyncRefusesHalfABundle(t *testing.T) {
 	write(first)
 	write(sums(first))
 	s := startSynced(t, &bundle.VerifiedSource{Checksums: true,
-		Source: &bundle.DirSource{FS: os.DirFS(folder), Every: 10 * time.Millisecond,
+		Source: &bundle.DirSource{FS: os.DirFS(directory), Every: 10 * time.Millisecond,
 			Settle: 20 * time.Millisecond}}, "location / { return 204; }")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

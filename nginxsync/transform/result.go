@@ -64,7 +64,7 @@ func (r *Result) WriteTo(dir string) error {
 			return fmt.Errorf("write: %w", err)
 		}
 		if len(entries) > 0 {
-			return fmt.Errorf("write %s: the folder is not empty and holds no earlier transform",
+			return fmt.Errorf("write %s: the directory is not empty and holds no earlier transform",
 				dir)
 		}
 	case err != nil:

@@ -34,7 +34,7 @@ import (
 // error names the schema that cannot be used.
 func Check(fsys fs.FS, set *check.Set, rules []check.SchemaRule) ([]check.Finding, error) {
 	compiler := jsonschema.NewCompiler()
-	compiler.UseLoader(folder{fsys})
+	compiler.UseLoader(directory{fsys})
 	var out []check.Finding
 	var problems []error
 	for i := range rules {
@@ -58,17 +58,17 @@ func Check(fsys fs.FS, set *check.Set, rules []check.SchemaRule) ([]check.Findin
 	return out, errors.Join(problems...)
 }
 
-// folder loads schemas from the source directory.
-type folder struct{ fs.FS }
+// directory loads schemas from the source directory.
+type directory struct{ fs.FS }
 
 // Load takes the URLs that [Check] makes, and URLs relative to them.
-func (f folder) Load(location string) (any, error) {
+func (f directory) Load(location string) (any, error) {
 	u, err := url.Parse(location)
 	if err != nil {
 		return nil, err
 	}
 	if u.Scheme != "file" || u.Host != "" {
-		return nil, errors.New("only schemas of the source folder are read: put it there and " +
+		return nil, errors.New("only schemas of the source directory are read: put it there and " +
 			"refer to it by a relative path")
 	}
 	data, err := fs.ReadFile(f, strings.TrimPrefix(path.Clean(u.Path), "/"))

@@ -119,10 +119,10 @@ func TestSchemasThatCannotBeUsed(t *testing.T) {
 		"not JSON":     {"{", "s.json"},
 		"not a schema": {`{"type": "strin"}`, "s.json"},
 		"from elsewhere": {`{"$ref": "https://example.com/other.json"}`,
-			"only schemas of the source folder are read"},
-		"outside of the folder": {`{"$ref": "../../etc/passwd"}`, "file does not exist"},
+			"only schemas of the source directory are read"},
+		"outside of the directory": {`{"$ref": "../../etc/passwd"}`, "file does not exist"},
 		"of another machine": {`{"$ref": "file://host/other.json"}`, "only schemas of the " +
-			"source folder are read"},
+			"source directory are read"},
 		"wrong pattern": {`{"pattern": "("}`, "s.json"},
 	} {
 		t.Run(name, func(t *testing.T) {

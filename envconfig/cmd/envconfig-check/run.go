@@ -123,14 +123,16 @@ func (c *command) validate(name string) error {
 }
 
 func (c *command) define(flags *flag.FlagSet) {
-	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
-	flags.StringVar(&c.state, "state", envconfig.DefaultState, "manifest: `folder` of the image "+
-		"for the record of what is active, as the start has it")
+	flags.StringVar(&c.source, "source", envconfig.DefaultSource, "`directory` that holds envs/")
+	flags.StringVar(&c.state, "state", envconfig.DefaultState,
+		"manifest: `directory` of the image "+
+			"for the record of what is active, as the start has it")
 	flags.StringVar(&c.format, "format", "text", "check, diff, explain: `text`, json or, for "+
 		"check, junit or sarif")
 	flags.StringVar(&c.dockerfile, "dockerfile", "", "check: `file` whose ENTRYPOINT and CMD are "+
 		"looked at too; manifest: whose STOPSIGNAL is written down")
-	flags.StringVar(&c.imageRoot, "image-root", "", "check: `folder` with the image's files, for "+
+	flags.StringVar(&c.imageRoot, "image-root", "", "check: `directory` with the image's files, "+
+		"for "+
 		"start scripts; / in a RUN step")
 	flags.StringVar(&c.baseline, "baseline", "", "check: `file` whose findings are passed over")
 	flags.StringVar(&c.writeBaseline, "write-baseline", "", "check: `file` to write all findings "+

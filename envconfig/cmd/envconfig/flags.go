@@ -44,7 +44,7 @@ usage:
   envconfig drain [flags]           for a preStop hook: wait until no connection is left; 1 if one is after --drain-time
   envconfig probe URL               for HEALTHCHECK: ask the service at 127.0.0.1 or localhost; 1 without an answer below status 500
   envconfig list [flags]            the environments of the image and what each lacks
-  envconfig manifest [flags]        write manifest.json into the source folder, or print the image's label (--label)
+  envconfig manifest [flags]        write the source directory's manifest.json, or print the image's label (--label)
   envconfig check | diff ENV ENV | explain KEY     done by envconfig-check; see envconfig check --help
 
 examples:
@@ -124,11 +124,12 @@ func (c *command) validate() error {
 }
 
 func (c *command) define(fs *flag.FlagSet) {
-	fs.StringVar(&c.source, "source", envconfig.DefaultSource, "`folder` that holds envs/")
-	fs.StringVar(&c.root, "root", envconfig.DefaultRoot, "`folder` that target paths are "+
+	fs.StringVar(&c.source, "source", envconfig.DefaultSource, "`directory` that holds envs/")
+	fs.StringVar(&c.root, "root", envconfig.DefaultRoot, "`directory` that target paths are "+
 		"relative to")
-	fs.StringVar(&c.state, "state", envconfig.DefaultState, "`folder` for the record of what is "+
-		"active")
+	fs.StringVar(&c.state, "state", envconfig.DefaultState,
+		"`directory` for the record of what is "+
+			"active")
 	fs.StringVar(&c.variable, "var", envconfig.DefaultVariable, "`name` of the variable that "+
 		"selects the environment")
 	fs.BoolVar(&c.quiet, "quiet", false, "print no line about what was done")

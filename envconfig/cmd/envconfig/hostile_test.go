@@ -77,7 +77,7 @@ func TestTooManyVariablesForTheService(t *testing.T) {
 	}
 }
 
-func TestCommandBelowTheWorkingFolder(t *testing.T) {
+func TestCommandBelowTheWorkingDirectory(t *testing.T) {
 	t.Parallel()
 	s := start(t, `printf '#!/bin/sh\nexit 9\n' > tool; chmod +x tool; exec "$E" -- ./tool`)
 	require.Equal(t, 9, s.ends())

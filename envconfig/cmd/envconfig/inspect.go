@@ -19,7 +19,7 @@ import (
 func (c *command) openSource() (*os.Root, error) {
 	root, err := os.OpenRoot(c.source)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("source folder: %w: %w", err, envconfig.ErrIncomplete)
+		return nil, fmt.Errorf("source directory: %w: %w", err, envconfig.ErrIncomplete)
 	}
 	return root, err
 }

@@ -25,7 +25,7 @@ func (p *Plan) Blocked(t *Tree) ([]string, error) {
 				}
 			}
 		} else if o.Kind != Create && stickyProtected(t, o.Path) {
-			why := " (of another user, in a folder with the sticky bit)"
+			why := " (of another user, in a directory with the sticky bit)"
 			blocked = append(blocked, "/"+o.Path+why)
 		}
 		if seen[dir] {

@@ -32,10 +32,11 @@ func TargetError(name string, err error) error {
 		kind = ErrPermission
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("%s: it is a mount of its own and cannot be replaced; "+
-			"mount the folder instead, take it out of envs/, or use --in-place: %w: %w", name, err,
+			"mount the directory instead, take it out of envs/, or use --in-place: %w: %w", name,
+			err,
 			ErrTarget)
 	case IsNotDir(err):
-		return fmt.Errorf("%s: a file is where a folder has to be: %w: %w", name, err, ErrTarget)
+		return fmt.Errorf("%s: a file is where a directory has to be: %w: %w", name, err, ErrTarget)
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist),
 		errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EXDEV),
 		errors.Is(err, syscall.ELOOP),

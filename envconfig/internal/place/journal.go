@@ -151,12 +151,12 @@ func (j *journal) validate() error {
 			return invalid("/"+j.name(j.phase), "path %.64q %s", j.Ops[i].Path, problem)
 		}
 		if dir := j.Ops[i].Spare; dir != "" && dir != "." && PathProblem(dir) != "" {
-			return invalid("/"+j.name(j.phase), "folder %.64q %s", dir, PathProblem(dir))
+			return invalid("/"+j.name(j.phase), "directory %.64q %s", dir, PathProblem(dir))
 		}
 	}
 	for _, dir := range slices.Concat(j.Dirs, j.Emptied) {
 		if problem := PathProblem(dir); problem != "" {
-			return invalid("/"+j.name(j.phase), "folder %.64q %s", dir, problem)
+			return invalid("/"+j.name(j.phase), "directory %.64q %s", dir, problem)
 		}
 	}
 	return nil

@@ -93,7 +93,7 @@ func (e notFileError) Is(target error) bool { return target == ErrInvalid }
 func TypeName(t fs.FileMode) string {
 	switch {
 	case t.IsDir():
-		return "folder"
+		return "directory"
 	case t&fs.ModeNamedPipe != 0:
 		return "pipe"
 	case t&fs.ModeSocket != 0:

@@ -112,7 +112,8 @@ func (x *Transaction) stageFile(ctx context.Context, o *Op, f *File) error {
 			return TargetError("/"+o.Path, err)
 		}
 		if _, err := x.Targets.root.Stat(o.fresh()); err != nil {
-			return fmt.Errorf("/%s: a link there does not lead to %s, because a folder on the way "+
+			return fmt.Errorf("/%s: a link there does not lead to %s, because a directory on the "+
+				"way "+
 				"is a link itself: use the action copy: %w: %w", o.Path, f.Link, err, ErrTarget)
 		}
 		return nil

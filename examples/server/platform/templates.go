@@ -6,7 +6,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/livecatalog"
-	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/dirbundle"
 )
 
 // Catalog returns the Dockerfile templates on offer now.
@@ -23,7 +23,7 @@ func openTemplates(dir string, logger *slog.Logger) (*livecatalog.Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, err := folderbundle.New(folderbundle.Config{Dir: dir})
+	source, err := dirbundle.New(dirbundle.Config{Dir: dir})
 	if err != nil {
 		return nil, err
 	}

@@ -68,8 +68,8 @@ func (s *Server) Call(t testing.TB, method, path string, in, out any) {
 	}
 }
 
-// folder is where the sample service keeps the configuration of a cluster.
-var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
+// directory is where the sample service keeps the configuration of a cluster.
+var directory = map[string]string{"hello_web": "web", "greet_api": "api"}
 
 // Upload uploads the files that a build of the sample service as this version needs, under the name
 // CLUSTER-VERSION, which it returns. The cluster is hello_web or greet_api. The environments in
@@ -77,7 +77,7 @@ var folder = map[string]string{"hello_web": "web", "greet_api": "api"}
 func (s *Server) Upload(t testing.TB, cluster, version string, without ...string) (source string) {
 	t.Helper()
 	archive, err := story.Pack(compiled(t, version), filepath.Join(Examples(), "hello",
-		folder[cluster], "envs"), without...)
+		directory[cluster], "envs"), without...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 func TestLeave(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	t.Run("two servers on one folder", func(t *testing.T) {
+	t.Run("two servers on one directory", func(t *testing.T) {
 		first := servertest.Start(t, servertest.Config{Dir: dir})
 		build := first.MustBuild(t, "hello_web", "v1")
 		first.MustPromote(t, "hello_web", "v1", "test", "sandbox")

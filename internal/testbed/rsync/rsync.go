@@ -22,7 +22,7 @@ type Server struct {
 
 // Start serves a directory, which it only reads, as the module "code" of an rsync daemon on a free
 // port of an address of this machine; 127.0.0.1 without one.
-func Start(t testing.TB, folder string, host ...string) *Server {
+func Start(t testing.TB, directory string, host ...string) *Server {
 	t.Helper()
 	dir, addr := testbed.Endpoint(t, "rsyncd", host)
 	path := testbed.NeedProgram(t, "rsync", "rsync")
@@ -31,9 +31,9 @@ func Start(t testing.TB, folder string, host ...string) *Server {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf("pid file = %[1]s/pid\nuse chroot = no\nread only = yes\naddress = "+
-		"%[2]s\nport = %[3]s\n[code]\npath = %[4]s\n", dir, ip, port, folder)
+		"%[2]s\nport = %[3]s\n[code]\npath = %[4]s\n", dir, ip, port, directory)
 	if os.Geteuid() == 0 {
-		config = "uid = 0\ngid = 0\n" + config // the folder may be closed to nobody
+		config = "uid = 0\ngid = 0\n" + config // the directory may be closed to nobody
 	}
 	file := filepath.Join(dir, "rsyncd.conf")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRsyncdServesAFolder(t *testing.T) {
+func TestRsyncdServesADirectory(t *testing.T) {
 	t.Parallel()
 	from, to := t.TempDir(), t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(from, "a"), []byte("code"), 0o600))

@@ -3,7 +3,7 @@
 // client.
 //
 // Each is pinned by a module of its own beside this file, whose go.sum is kept; package install
-// builds them into the cache folder of the user:
+// builds them into the cache directory of the user:
 //
 //	go run ./internal/testbed/tools/install consul toxiproxy
 //

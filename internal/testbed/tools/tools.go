@@ -16,7 +16,7 @@ import (
 
 // Tool is one module beside this file and the programs that are built from it.
 type Tool struct {
-	Name     string   // of the folder
+	Name     string   // of the directory
 	Version  string   // as in its go.mod
 	Packages []string // of the programs, each named by its last element unless Rename has it
 	Rename   map[string]string
@@ -105,7 +105,7 @@ var ErrMissing = errors.New("not installed")
 const Sums = "sha256sums"
 
 // Path returns the absolute path of an installed program, or ErrMissing with the command that
-// installs it. The current folder has to be in the repository.
+// installs it. The current directory has to be in the repository.
 func Path(program string) (string, error) {
 	for _, t := range All {
 		if !slices.Contains(t.Programs(), program) {
@@ -124,7 +124,7 @@ func Path(program string) (string, error) {
 	return "", fmt.Errorf("%s: no tool of that name: see package tools", program)
 }
 
-// Dir is the folder of the tool's programs, whether it exists or not.
+// Dir is the directory of the tool's programs, whether it exists or not.
 func (t Tool) Dir() (string, error) {
 	cache, err := Cache()
 	if err != nil {
@@ -146,7 +146,7 @@ func (t Tool) Dir() (string, error) {
 	return filepath.Join(cache, fmt.Sprintf("%s-%s-%.12x", t.Name, t.Version, sum.Sum(nil))), nil
 }
 
-// Cache is the folder that holds all tools.
+// Cache is the directory that holds all tools.
 func Cache() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -155,7 +155,7 @@ func Cache() (string, error) {
 	return filepath.Join(dir, "sluice", "tools"), nil
 }
 
-// Module is the folder of the tool's module.
+// Module is the directory of the tool's module.
 func (t Tool) Module() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {

@@ -36,7 +36,7 @@ func main() {
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("debian", flag.ContinueOnError)
-	keep := flags.String("dir", "", "`folder` for the packages")
+	keep := flags.String("dir", "", "`directory` for the packages")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func run(args []string) error {
 	for _, line := range c.differ {
 		fmt.Println("differs:", line)
 	}
-	fmt.Printf("%d packages; %d files of Nginx's own folders and %d other *.conf, %d bytes in "+
+	fmt.Printf("%d packages; %d files of Nginx's own directories and %d other *.conf, %d bytes in "+
 		"all; %d come out byte for byte, %d differ, %d are refused, of which Nginx accepts %d\n",
 		len(debs), c.nginx, c.other, c.bytes, c.same, len(c.differ), len(c.refused), c.accepted)
 	if len(c.differ) > 0 || c.accepted > 0 {

@@ -25,7 +25,7 @@ func TestConfig(t *testing.T) {
 			"Ref": {func(c *config) {
 				c.Ref = ""
 			}, func(c *config) { c.Ref = "-x" }, func(c *config) { c.Ref = "a..b" }},
-			"Folder":  {func(c *config) { c.Folder = "../x" }},
+			"Subdir":  {func(c *config) { c.Subdir = "../x" }},
 			"Dir":     {func(c *config) { c.Dir = "" }},
 			"Every":   {func(c *config) { c.Every = -1 }},
 			"Timeout": {func(c *config) { c.Timeout = -1 }},

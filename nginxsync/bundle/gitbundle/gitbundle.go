@@ -6,7 +6,7 @@
 // or newer.
 //
 // Content: the files of the commit as they are stored. Modes are 0644 or 0755, symbolic links are
-// resolved when they stay in Folder, submodules are refused. No work tree is made, so that no
+// resolved when they stay in Subdir, submodules are refused. No work tree is made, so that no
 // filter, attribute, line ending rule or hook of the repository runs; the configuration of the
 // machine and of the user, their hooks, credential helpers and environment are not read.
 //
@@ -44,8 +44,8 @@ type Config struct {
 	// Ref is a branch or a tag: "main", "v1", or in full, "refs/heads/main". A short name that both
 	// have is an error.
 	Ref string
-	// Folder is the part of the repository that is the production tree. Empty means all of it.
-	Folder string
+	// Subdir is the part of the repository that is the production tree. Empty means all of it.
+	Subdir string
 	// Dir is a directory for the source's own repository, made when it is missing. Nothing else may
 	// write there.
 	Dir string
@@ -90,8 +90,8 @@ func New(cfg Config) (*Source, error) {
 		strings.Contains(cfg.Ref, "..") || strings.Contains(cfg.Ref, "@{") {
 		p.Add("Ref", "%q: want the name of a branch or a tag", cfg.Ref)
 	}
-	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
-		p.Add("Folder", "%q: want a relative path that neither . nor .. is part of", cfg.Folder)
+	if cfg.Subdir != "" && !fs.ValidPath(cfg.Subdir) {
+		p.Add("Subdir", "%q: want a relative path that neither . nor .. is part of", cfg.Subdir)
 	}
 	p.Require("Dir", cfg.Dir != "")
 	for _, text := range cfg.Env {
@@ -259,8 +259,8 @@ func (s *Source) take(ctx context.Context, ref string) (b *bundle.Bundle, err er
 // read makes a bundle of the commit that refs/sluice names.
 func (s *Source) read(ctx context.Context) (*bundle.Bundle, error) {
 	args := []string{"ls-tree", "-r", "-z", "--full-tree", "refs/sluice^{commit}"}
-	if s.cfg.Folder != "" {
-		args = append(args, "--", s.cfg.Folder+"/")
+	if s.cfg.Subdir != "" {
+		args = append(args, "--", s.cfg.Subdir+"/")
 	}
 	list, err := s.git(ctx, nil, int64(s.cfg.Limits.Files+1)*1200, nothing, args...)
 	if errors.Is(err, tool.ErrTooLarge) {
@@ -355,7 +355,7 @@ type entry struct{ mode, name, object string }
 // build reads the output of cat-file --batch: for each object a line with its size, its content and
 // a line break.
 func (s *Source) build(entries []entry, blobs *bufio.Reader) (*bundle.Bundle, error) {
-	b := &bundle.Builder{Limits: s.cfg.Limits, Folder: s.cfg.Folder, Roots: s.cfg.Roots}
+	b := &bundle.Builder{Limits: s.cfg.Limits, Subdir: s.cfg.Subdir, Roots: s.cfg.Roots}
 	for _, e := range entries {
 		head, err := blobs.ReadString('\n')
 		f := strings.Fields(head)

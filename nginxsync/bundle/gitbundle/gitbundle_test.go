@@ -51,16 +51,16 @@ func newRepository(t *testing.T) *repository {
 }
 
 // set commits the files below the directory and pushes them.
-func (r *repository) set(folder string, f bundletest.Files) {
+func (r *repository) set(directory string, f bundletest.Files) {
 	r.t.Helper()
-	dir := filepath.Join(r.work, folder)
+	dir := filepath.Join(r.work, directory)
 	require.NoError(r.t, os.MkdirAll(dir, 0o755))
 	kept := filepath.Join(r.t.TempDir(), "git")
-	if folder == "" {
+	if directory == "" {
 		require.NoError(r.t, os.Rename(filepath.Join(r.work, ".git"), kept))
 	}
 	bundletest.Write(r.t, dir, f)
-	if folder == "" {
+	if directory == "" {
 		require.NoError(r.t, os.Rename(kept, filepath.Join(r.work, ".git")))
 	}
 	r.commit()
@@ -108,14 +108,14 @@ func serve(t *testing.T, r *repository) *httptest.Server {
 	return s
 }
 
-func TestContractOfAFolderByHTTP(t *testing.T) {
+func TestContractOfADirectoryByHTTP(t *testing.T) {
 	t.Parallel()
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		r := newRepository(t)
-		r.set("", bundletest.Files{"README": "outside of the folder"})
+		r.set("", bundletest.Files{"README": "outside of the directory"})
 		return &bundletest.Harness{
 			Source: newSource(t, gitbundle.Config{Repository: serve(t, r).URL + "/bare.git",
-				Ref: "refs/heads/main", Folder: "etc/nginx", Limits: bundletest.Limits}),
+				Ref: "refs/heads/main", Subdir: "etc/nginx", Limits: bundletest.Limits}),
 			Set:  func(f bundletest.Files) { r.set("etc/nginx", f) },
 			Away: func() { require.NoError(t, os.Rename(r.bare, r.bare+".away")) },
 			Back: func() { require.NoError(t, os.Rename(r.bare+".away", r.bare)) },
@@ -282,8 +282,8 @@ func TestConfigIsChecked(t *testing.T) {
 		require.ErrorContains(t, err, "Repository", repository)
 	}
 	_, err := gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main", Dir: "x",
-		Folder: "../y"})
-	require.ErrorContains(t, err, "Folder")
+		Subdir: "../y"})
+	require.ErrorContains(t, err, "Subdir")
 	_, err = gitbundle.New(gitbundle.Config{Repository: "/x", Ref: "main"})
 	require.ErrorContains(t, err, "Config.Dir: is required")
 }

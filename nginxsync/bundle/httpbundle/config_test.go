@@ -22,7 +22,7 @@ func TestConfig(t *testing.T) {
 				c.URL = ""
 			}, func(c *config) { c.URL = "ftp://h/x" }},
 			"ChecksumURL": {func(c *config) { c.ChecksumURL = "x" }},
-			"Folder":      {func(c *config) { c.Folder = "/x" }},
+			"Subdir":      {func(c *config) { c.Subdir = "/x" }},
 			"Every":       {func(c *config) { c.Every = -1 }},
 			"Timeout":     {func(c *config) { c.Timeout = -1 }},
 			"Roots":       {func(c *config) { c.Roots = conf.Roots{"etc": "."} }},

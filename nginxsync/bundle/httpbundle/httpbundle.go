@@ -5,7 +5,7 @@
 // asks for the archive every Every and, by its ETag or Last-Modified, takes it only when it has
 // changed.
 //
-// Content: the files below Folder of the archive; links are resolved when they stay there. An
+// Content: the files below Subdir of the archive; links are resolved when they stay there. An
 // archive that ends early, that is larger than the limits allow, packed or unpacked, or whose
 // checksum differs is refused.
 //
@@ -39,8 +39,8 @@ type Config struct {
 	// ChecksumURL is that of a file with the archive's SHA-256, alone or as sha256sum writes it.
 	// Empty means that there is none.
 	ChecksumURL string
-	// Folder is the part of the archive that is the production tree. Empty means all of it.
-	Folder string
+	// Subdir is the part of the archive that is the production tree. Empty means all of it.
+	Subdir string
 	// Header is sent with each request. It is the place for credentials.
 	Header http.Header
 	// Client sends the requests. The default is one like http.DefaultClient.
@@ -82,8 +82,8 @@ func New(cfg Config) (*Source, error) {
 			p.Add(f.field, "want http:// or https:// and a host") // it may hold a password
 		}
 	}
-	if cfg.Folder != "" && !fs.ValidPath(cfg.Folder) {
-		p.Add("Folder", "%q: want a relative path that neither . nor .. is part of", cfg.Folder)
+	if cfg.Subdir != "" && !fs.ValidPath(cfg.Subdir) {
+		p.Add("Subdir", "%q: want a relative path that neither . nor .. is part of", cfg.Subdir)
 	}
 	p.Duration("Every", &cfg.Every, 30*time.Second)
 	p.Duration("Timeout", &cfg.Timeout, 2*time.Minute)
@@ -174,7 +174,7 @@ func (s *Source) take(ctx context.Context) error {
 	}
 	hash := sha256.New()
 	body := &limited{r: io.TeeReader(resp.Body, hash), left: limit, limit: limit}
-	reader := bundle.Reader{Limits: s.cfg.Limits, Folder: s.cfg.Folder, Roots: s.cfg.Roots}
+	reader := bundle.Reader{Limits: s.cfg.Limits, Subdir: s.cfg.Subdir, Roots: s.cfg.Roots}
 	b, err := reader.Tar(body)
 	if err != nil {
 		return err

@@ -105,11 +105,11 @@ func pack(t *testing.T, gz bool, headers []tar.Header, texts []string) []byte {
 	return b.Bytes()
 }
 
-func packFiles(t *testing.T, gz bool, folder string, f bundletest.Files) []byte {
+func packFiles(t *testing.T, gz bool, directory string, f bundletest.Files) []byte {
 	var headers []tar.Header
 	var texts []string
 	for name, text := range f {
-		h := tar.Header{Typeflag: tar.TypeReg, Name: folder + name,
+		h := tar.Header{Typeflag: tar.TypeReg, Name: directory + name,
 			Mode: int64(bundletest.Mode(name))}
 		if to, ok := bundletest.LinkTarget(text); ok {
 			h.Typeflag, h.Linkname, text = tar.TypeSymlink, to, ""
@@ -125,7 +125,7 @@ func TestContractWithETagAndChecksum(t *testing.T) {
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		s := serve(t, true)
 		source, err := httpbundle.New(httpbundle.Config{URL: s.URL + "/tree.tar.gz?x=y",
-			ChecksumURL: s.URL + "/SHA256SUMS", Folder: "repo-1.0/etc",
+			ChecksumURL: s.URL + "/SHA256SUMS", Subdir: "repo-1.0/etc",
 			Every: 10 * time.Millisecond, Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
@@ -203,7 +203,7 @@ func TestRefused(t *testing.T) {
 			[]tar.Header{{Typeflag: tar.TypeChar, Name: "null"}}, []string{""})},
 		{"bomb", "limit of one file is 32768", pack(t, true, []tar.Header{file},
 			[]string{strings.Repeat("\x00", 64<<20)})},
-		{"bomb beside the folder", "larger than 20 files and 65536 bytes allow",
+		{"bomb beside the directory", "larger than 20 files and 65536 bytes allow",
 			pack(t, true, []tar.Header{{Typeflag: tar.TypeDir, Name: "x/"},
 				{Typeflag: tar.TypeXGlobalHeader,
 					PAXRecords: map[string]string{"a": strings.Repeat("x", 900_000)}},
@@ -306,7 +306,7 @@ func TestRedirectOutOfTLS(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []httpbundle.Config{{}, {URL: "ftp://x/y"}, {URL: "http://"},
-		{URL: "http://x", ChecksumURL: "file:///x"}, {URL: "http://x", Folder: "/x"}} {
+		{URL: "http://x", ChecksumURL: "file:///x"}, {URL: "http://x", Subdir: "/x"}} {
 		_, err := httpbundle.New(cfg)
 		require.ErrorContains(t, err, "httpbundle: ")
 	}

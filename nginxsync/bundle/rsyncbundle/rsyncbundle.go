@@ -36,7 +36,7 @@ import (
 
 // Config configures a Source. URL and Dir are required.
 type Config struct {
-	URL string // rsync://[user@]host[:port]/module[/folder]
+	URL string // rsync://[user@]host[:port]/module[/directory]
 	// Dir is a directory for the copy, made when it is missing. Nothing else may write there.
 	Dir string
 	// PasswordFile is the file with the user's password, which others must not be able to read.
@@ -68,7 +68,7 @@ func New(cfg Config) (*Source, error) {
 	case err != nil || u.Scheme != "rsync" || u.Host == "" || strings.Trim(u.Path, "/") == "" ||
 		u.RawQuery != "" || u.Fragment != "":
 		// it may hold a password
-		p.Add("URL", "want rsync://host/module or rsync://host/module/folder")
+		p.Add("URL", "want rsync://host/module or rsync://host/module/directory")
 	default:
 		if _, password := u.User.Password(); password {
 			p.Add("URL", "want the password in PasswordFile")
@@ -182,7 +182,7 @@ func (s *Source) check(list string) error {
 		case err != nil:
 			return fmt.Errorf("list of files: %q", strings.TrimSpace(line))
 		case f[0][0] != '-' && f[0][0] != 'l':
-			return fmt.Errorf("%s: want regular files, links and folders only: %w",
+			return fmt.Errorf("%s: want regular files, links and directories only: %w",
 				strings.TrimSpace(line), bundle.ErrInvalid)
 		case f[0][0] == '-' && n > s.cfg.Limits.FileBytes:
 			return fmt.Errorf("file %q: %d bytes, limit of one file is %d: %w",

@@ -112,7 +112,7 @@ func TestRefused(t *testing.T) {
 		{"link out", "it leads out of the tree", func(dir string) error {
 			return os.Symlink("/etc/passwd", filepath.Join(dir, "x"))
 		}},
-		{"link to a folder out", "it leads out of the tree", func(dir string) error {
+		{"link to a directory out", "it leads out of the tree", func(dir string) error {
 			return os.Symlink("../..", filepath.Join(dir, "x"))
 		}},
 		{"fifo", "want regular files", func(dir string) error {
@@ -153,14 +153,14 @@ func TestCopy(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "2", second.Files["nginx.conf"].Text)
 	require.NoError(t, os.Remove(filepath.Join(d.dir, "d")))
-	bundletest.Write(t, d.dir, bundletest.Files{"nginx.conf": "2", "d/e": "folder"})
+	bundletest.Write(t, d.dir, bundletest.Files{"nginx.conf": "2", "d/e": "directory"})
 	require.NoError(t, os.Symlink("../nginx.conf", filepath.Join(d.dir, "d", "link")))
 	third, err := source.Fetch(t.Context(), second.Digest)
 	for err == nil && third.Files["d/link"].Text == "" { // the change took more than one step
 		third, err = source.Fetch(t.Context(), third.Digest)
 	}
 	require.NoError(t, err)
-	require.Equal(t, "folder", third.Files["d/e"].Text)
+	require.Equal(t, "directory", third.Files["d/e"].Text)
 	require.Equal(t, "2", third.Files["d/link"].Text)
 }
 

@@ -21,7 +21,7 @@ import (
 func explain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("nginxsync explain", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	dir := flags.String("conf", "", "`folder` of the tree, or its main file")
+	dir := flags.String("conf", "", "`directory` of the tree, or its main file")
 	where := rootFlags(flags)
 	header := http.Header{}
 	var headers []string

@@ -28,7 +28,7 @@ func sign(_ context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if *keyFile == "" || flags.NArg() != 1 {
-		fmt.Fprintln(stderr, "nginxsync sign: -key and one folder are required")
+		fmt.Fprintln(stderr, "nginxsync sign: -key and one directory are required")
 		return errUsage
 	}
 	key, err := readKey(*keyFile)

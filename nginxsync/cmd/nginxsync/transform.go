@@ -15,10 +15,10 @@ import (
 func transformTree(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("nginxsync transform", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	in := flags.String("in", "", "`folder` of the production tree")
-	out := flags.String("out", "", "`folder` for the tree of the test Nginx: missing, empty or "+
+	in := flags.String("in", "", "`directory` of the production tree")
+	out := flags.String("out", "", "`directory` for the tree of the test Nginx: missing, empty or "+
 		"of an earlier transform")
-	main := flags.String("main", "nginx.conf", "main `file` of the tree, relative to its folder")
+	main := flags.String("main", "nginx.conf", "main `file` of the tree, relative to its directory")
 	where := rootFlags(flags)
 	rulesFile := flags.String("rules", "", "`file` with the rules in JSON; without it only trees "+
 		"that need none are accepted")

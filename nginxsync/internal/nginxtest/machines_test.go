@@ -32,7 +32,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/consulbundle"
-	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/dirbundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/gitbundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/httpbundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/rsyncbundle"
@@ -178,8 +178,9 @@ server {
 			"/usr/share/nginx/html/50x.html":   "an error\n",
 		},
 		answers: map[string]string{"app.x /p": "200 app /p host=app.x", "_ /": "200 test page",
-			"_ /none":  "404 no such page",
-			"_ /x.php": "503 no instance serves this cluster on VIP 127.58.0.2\nno-instance; cluster=php-fpm"},
+			"_ /none": "404 no such page",
+			"_ /x.php": "503 no instance serves this cluster on VIP 127.58.0.2\nno-instance; " +
+				"cluster=php-fpm"},
 	},
 	"certbot": {
 		files: map[string]string{
@@ -285,7 +286,7 @@ var sources = map[string]func(t *testing.T, dir string) (bundle.Source, conf.Roo
 				require.NoError(t, os.MkdirAll(extra[at], 0o755))
 			}
 		}
-		s, err := folderbundle.New(folderbundle.Config{Dir: filepath.Join(dir, "etc/nginx"),
+		s, err := dirbundle.New(dirbundle.Config{Dir: filepath.Join(dir, "etc/nginx"),
 			Extra: extra, Roots: split, Settle: time.Millisecond})
 		require.NoError(t, err)
 		return s, split

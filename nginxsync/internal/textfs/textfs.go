@@ -47,8 +47,8 @@ func (t FS) ReadDir(name string) ([]fs.DirEntry, error) {
 		if !ok {
 			continue
 		}
-		if folder, _, below := strings.Cut(rest, "/"); below {
-			found[folder] = info{folder, 0, fs.ModeDir | 0o755}
+		if directory, _, below := strings.Cut(rest, "/"); below {
+			found[directory] = info{directory, 0, fs.ModeDir | 0o755}
 		} else {
 			found[rest] = info{rest, len(text), 0o644}
 		}

@@ -94,8 +94,8 @@ func sums(dir string, t tools.Tool) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// build makes the programs in a folder beside their place and moves it there. Sources are checked
-// against go.sum by Go.
+// build makes the programs in a directory beside their place and moves it there. Sources are
+// checked against go.sum by Go.
 func build(ctx context.Context, t tools.Tool, p *progress) (err error) {
 	dir, err := t.Dir()
 	if err != nil {

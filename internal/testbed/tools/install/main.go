@@ -30,12 +30,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	forTests := flag.Bool("for", false, "the arguments are folders, whose tests say which tools "+
+	forTests := flag.Bool("for", false, "the arguments are directories, whose tests say which "+
+		"tools "+
 		"are meant")
-	told := flag.Bool("nginx", false, "print which Nginx the tests in the folders ran on, and "+
+	told := flag.Bool("nginx", false, "print which Nginx the tests in the directories ran on, and "+
 		"which not and why")
 	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the "+
-		"folders need, install nothing")
+		"directories need, install nothing")
 	flag.Parse()
 	if *told {
 		report(os.Stderr, flag.Args())

@@ -118,7 +118,7 @@ func browser() []string {
 	return []string{"chromium=chromium"}
 }
 
-// neededBy are the needs of the tests in folders, given as ./folder or ./folder/...
+// neededBy are the needs of the tests in directories, given as ./directory or ./directory/...
 func neededBy(patterns []string) ([]need, error) {
 	var files [][]byte
 	for _, pattern := range patterns {
@@ -183,7 +183,7 @@ func allowed(needs []need, uid int) error {
 		return nil
 	}
 	return fmt.Errorf("what these tests start needs root, and you are user %d: %s: run this as "+
-		"root, or PKG=./folder/... of tests that do "+
+		"root, or PKG=./directory/... of tests that do "+
 		"without, or go test ./..., which skips what it cannot start", uid,
 		strings.Join(marks, ", "))
 }

@@ -37,9 +37,9 @@ func fetch(ctx context.Context, out io.Writer) {
 	all.Wait()
 }
 
-// report says which Nginx the tests in the folders ran on, and on which they did not run.
-func report(out io.Writer, folders []string) {
-	needs, err := neededBy(folders)
+// report says which Nginx the tests in the directories ran on, and on which they did not run.
+func report(out io.Writer, directories []string) {
+	needs, err := neededBy(directories)
 	if err != nil || !onOthers(needs) {
 		return
 	}

@@ -1,20 +1,20 @@
-package folderbundle_test
+package dirbundle_test
 
 import (
 	"testing"
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
-	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/dirbundle"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check/checktest"
 )
 
 func TestConfig(t *testing.T) {
 	t.Parallel()
-	type config = folderbundle.Config
+	type config = dirbundle.Config
 	checktest.Run(t, bundle.ErrInvalid, config{Dir: "x"},
 		func(cfg config) error {
-			_, err := folderbundle.New(cfg)
+			_, err := dirbundle.New(cfg)
 			return err
 		},
 		map[string][]func(*config){

@@ -1,4 +1,4 @@
-package folderbundle_test
+package dirbundle_test
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/nginxsync/bundle"
 	"github.com/sluice-deploy/sluice/nginxsync/bundle/bundletest"
-	"github.com/sluice-deploy/sluice/nginxsync/bundle/folderbundle"
+	"github.com/sluice-deploy/sluice/nginxsync/bundle/dirbundle"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
 
@@ -23,7 +23,7 @@ func TestContract(t *testing.T) {
 	bundletest.Run(t, func(t *testing.T) *bundletest.Harness {
 		dir := filepath.Join(t.TempDir(), "tree")
 		// Every is longer than the test: the kernel has to report the changes.
-		source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: 20 * time.Millisecond,
+		source, err := dirbundle.New(dirbundle.Config{Dir: dir, Settle: 20 * time.Millisecond,
 			Every: time.Hour, Limits: bundletest.Limits})
 		require.NoError(t, err)
 		return &bundletest.Harness{
@@ -52,7 +52,7 @@ func TestLinks(t *testing.T) {
 		bundletest.Write(t, dir, bundletest.Files{"sites-available/a": "server {}", "x/y": ""})
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(c.link)), 0o755))
 		require.NoError(t, os.Symlink(c.target, filepath.Join(dir, c.link)))
-		source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond})
+		source, err := dirbundle.New(dirbundle.Config{Dir: dir, Settle: time.Millisecond})
 		require.NoError(t, err)
 		b, err := source.Fetch(t.Context(), "")
 		if c.want != "" {
@@ -67,13 +67,13 @@ func TestLinks(t *testing.T) {
 }
 
 // A tree that is moved into the place of the old one, as tools that switch a link do, is seen.
-func TestFolderIsReplaced(t *testing.T) {
+func TestDirectoryIsReplaced(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "tree")
 	bundletest.Write(t, dir+".1", bundletest.Files{"nginx.conf": "1"})
 	bundletest.Write(t, dir+".2", bundletest.Files{"nginx.conf": "2"})
 	require.NoError(t, os.Symlink(dir+".1", dir))
-	source, err := folderbundle.New(folderbundle.Config{Dir: dir, Settle: time.Millisecond,
+	source, err := dirbundle.New(dirbundle.Config{Dir: dir, Settle: time.Millisecond,
 		Every: time.Hour})
 	require.NoError(t, err)
 	first, err := source.Fetch(t.Context(), "")
@@ -87,9 +87,9 @@ func TestFolderIsReplaced(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	_, err := folderbundle.New(folderbundle.Config{})
+	_, err := dirbundle.New(dirbundle.Config{})
 	require.ErrorContains(t, err, "Config.Dir: is required")
-	source, err := folderbundle.New(folderbundle.Config{Dir: "/nonexistent"})
+	source, err := dirbundle.New(dirbundle.Config{Dir: "/nonexistent"})
 	require.NoError(t, err)
 	_, err = source.Fetch(t.Context(), "")
 	require.True(t, errors.Is(err, os.ErrNotExist))
@@ -109,12 +109,12 @@ func TestSeveralRoots(t *testing.T) {
 		"modules-enabled/50-mod.conf": bundletest.Link(
 			"/usr/share/nginx/modules-available/mod.conf"),
 	})
-	cfg := folderbundle.Config{
+	cfg := dirbundle.Config{
 		Dir: dir, Settle: time.Millisecond,
 		Extra: map[string]string{"share": share},
 		Roots: conf.Roots{"/etc/nginx": ".", "/usr/share/nginx": "share"},
 	}
-	source, err := folderbundle.New(cfg)
+	source, err := dirbundle.New(cfg)
 	require.NoError(t, err)
 	_, err = source.Fetch(t.Context(), "")
 	require.ErrorContains(t, err,

@@ -1,4 +1,4 @@
-// Package folderbundle is a bundle.Source on a directory of this machine that learns of changes
+// Package dirbundle is a bundle.Source on a directory of this machine that learns of changes
 // from the kernel.
 //
 // Purpose: a production tree that something else already brings to this machine, such as a mounted
@@ -8,7 +8,7 @@
 // Permissions: to read the directory and all below it. Limits: the kernel's number of inotify
 // watches (one a directory); where they do not suffice, as on network file systems, which report no
 // changes, the source looks every Every.
-package folderbundle
+package dirbundle
 
 import (
 	"context"
@@ -53,7 +53,7 @@ var _ bundle.Source = (*Source)(nil)
 // New checks the configuration. The error has all its problems, and bundle.ErrInvalid in its chain.
 // The directory may appear later.
 func New(cfg Config) (*Source, error) {
-	p := check.Problems{Package: "folderbundle", Sentinel: bundle.ErrInvalid}
+	p := check.Problems{Package: "dirbundle", Sentinel: bundle.ErrInvalid}
 	p.Require("Dir", cfg.Dir != "")
 	p.Duration("Settle", &cfg.Settle, 500*time.Millisecond)
 	p.Duration("Every", &cfg.Every, 30*time.Second)
@@ -104,20 +104,20 @@ func (s *Source) Fetch(ctx context.Context, after string) (*bundle.Bundle, error
 func (s *Source) open(read func(bundle.Reader, fs.FS) error) error {
 	root, err := os.OpenRoot(s.cfg.Dir)
 	if err != nil {
-		return fmt.Errorf("folderbundle: %w", err)
+		return fmt.Errorf("dirbundle: %w", err)
 	}
 	defer root.Close()
 	r := bundle.Reader{Limits: s.cfg.Limits, Roots: s.cfg.Roots, Extra: map[string]fs.FS{}}
 	for at, dir := range s.cfg.Extra {
 		extra, err := os.OpenRoot(dir)
 		if err != nil {
-			return fmt.Errorf("folderbundle: %w", err)
+			return fmt.Errorf("dirbundle: %w", err)
 		}
 		defer extra.Close()
 		r.Extra[at] = extra.FS()
 	}
 	if err := read(r, root.FS()); err != nil {
-		return fmt.Errorf("folderbundle %s: %w", s.cfg.Dir, err)
+		return fmt.Errorf("dirbundle %s: %w", s.cfg.Dir, err)
 	}
 	return nil
 }
