@@ -31,11 +31,21 @@ const (
 	ReasonRegistryRefused Reason = "registryRefused"
 	// a registry cannot be reached, or has an error of its own (5xx)
 	ReasonRegistryAway Reason = "registryAway"
+	// the source has no such module, path, commit, file or artifact
+	ReasonSourceNotFound Reason = "sourceNotFound"
+	// the source refuses the credentials
+	ReasonSourceDenied Reason = "sourceDenied"
+	// the source cannot be reached, or has an error of its own
+	ReasonSourceAway Reason = "sourceAway"
+	// the source has other content than before, or changes while it is fetched
+	ReasonSourceChanged Reason = "sourceChanged"
+	// the source's content is refused: too large, another sum, a file that no build may have
+	ReasonSourceRefused Reason = "sourceRefused"
 	// the build took longer than it may
 	ReasonDeadline Reason = "deadline"
 	// the caller ended the build
 	ReasonCancelled Reason = "cancelled"
-	// anything else: the machine, the disk, the source
+	// anything else: the machine, the disk
 	ReasonInfrastructure Reason = "infrastructure"
 )
 
