@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -26,11 +25,11 @@ type Config struct {
 	Owner string
 	// Engine carries builds out.
 	Engine builder.Engine
-	// Context returns the build context of an order, and a function to call at the end of the
-	// build. Secrets has the values of the names in o.Secrets. It gives up when ctx ends. An error
-	// that wraps builder.ErrInvalid is the order's; others are worth another try. The default is an
-	// empty context, and refuses an order with a Source.
-	Context func(ctx context.Context, o Order, secrets map[string]string) (fs.FS, func(), error)
+	// Context returns the build context of an order. It gives up when ctx ends. An error that is a
+	// builder.Failure is taken as it is; one that wraps builder.ErrInvalid is the order's; others
+	// are worth another try. FetchFrom makes one that fetches Order.Source. The default is an empty
+	// context, and refuses an order with a Source.
+	Context func(ctx context.Context, r ContextRequest) (Context, error)
 	// Secrets returns the value of a secret. The default knows none.
 	Secrets func(ctx context.Context, name string) (string, error)
 	// Builders is how many builds Run carries out at a time. The default is 2.
@@ -126,14 +125,6 @@ func New(cfg Config) (*Builds, error) {
 	}
 	return &Builds{config: cfg, state: newState(), reading: make(chan struct{}, 1),
 		work: map[uint64]context.CancelCauseFunc{}}, nil
-}
-
-func noContext(_ context.Context, o Order, _ map[string]string) (fs.FS, func(), error) {
-	if o.Source != (Source{}) {
-		return nil, nil, fmt.Errorf("this builder fetches no source: set Config.Context: %w",
-			builder.ErrInvalid)
-	}
-	return nil, func() {}, nil
 }
 
 func noSecret(_ context.Context, name string) (string, error) {

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -19,6 +17,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/builds"
 	"github.com/sluice-deploy/sluice/builder/builds/buildstest"
+	"github.com/sluice-deploy/sluice/builder/source"
 )
 
 func TestMemory(t *testing.T) {
@@ -161,7 +160,7 @@ func TestSubmitTwice(t *testing.T) {
 		"argument":   func(o *builds.Order) { o.Args = map[string]string{"CACHE": "2"} },
 		"group":      func(o *builds.Order) { o.Group = "g" },
 		"source": func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "h", Module: "m"}
+			o.Source.Rsync = &source.Rsync{Host: "h", Module: "m"}
 		},
 	} {
 		o := order("a")
@@ -323,10 +322,9 @@ func TestSecrets(t *testing.T) {
 	}
 	b := open(t, m, "one", spills, func(c *builds.Config) {
 		c.Secrets = func(context.Context, string) (string, error) { return secret, nil }
-		c.Context = func(_ context.Context, _ builds.Order, secrets map[string]string) (fs.FS,
-			func(), error) {
-			require.Equal(t, map[string]string{"token": secret}, secrets)
-			return fstest.MapFS{}, nil, nil
+		c.Context = func(_ context.Context, r builds.ContextRequest) (builds.Context, error) {
+			require.Equal(t, map[string]string{"token": secret}, r.Secrets)
+			return builds.Context{}, nil
 		}
 	})
 	run(t, b)
@@ -411,18 +409,18 @@ func TestOrderValidate(t *testing.T) {
 		func(*builds.Order) {},
 		func(o *builds.Order) { o.Group, o.Policy = "g", builds.LatestOnly },
 		func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "10.0.0.1", Module: "root", Path: "root/output/"}
+			o.Source.Rsync = &source.Rsync{Host: "10.0.0.1", Module: "root", Path: "root/output/"}
 		},
 		func(o *builds.Order) {
-			o.Source.Git = &builds.Git{URL: "ssh://git@example.com/a.git",
+			o.Source.Git = &source.Git{URL: "https://example.com/a.git",
 				Commit: strings.Repeat("a", 40)}
 		},
 		func(o *builds.Order) {
-			o.Source.Archive = &builds.Archive{URL: "https://example.com/a.tgz",
+			o.Source.Archive = &source.Archive{URL: "https://example.com/a.tgz",
 				SHA256: strings.Repeat("a", 64)}
 		},
 		func(o *builds.Order) {
-			o.Source.Artifact = &builds.Artifact{Reference: "r.example.com/a@sha256:" +
+			o.Source.Artifact = &source.Artifact{Reference: "r.example.com/a@sha256:" +
 				strings.Repeat("a", 64)}
 		},
 	}
@@ -445,33 +443,33 @@ func TestOrderValidate(t *testing.T) {
 		},
 		"tag: ": func(o *builds.Order) { o.Tag = "a+b" },
 		"rsync.host: \"-e\"": func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "-e", Module: "m"}
+			o.Source.Rsync = &source.Rsync{Host: "-e", Module: "m"}
 		},
 		"rsync.port: ": func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "h", Port: 65536, Module: "m"}
+			o.Source.Rsync = &source.Rsync{Host: "h", Port: 65536, Module: "m"}
 		},
 		"rsync.module: ": func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "h", Module: "a/b"}
+			o.Source.Rsync = &source.Rsync{Host: "h", Module: "a/b"}
 		},
 		"rsync.path: ": func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "h", Module: "m", Path: "a/../../b"}
+			o.Source.Rsync = &source.Rsync{Host: "h", Module: "m", Path: "a/../../b"}
 		},
 		"git.url: \"https://***@example.com/a\"": func(o *builds.Order) {
-			o.Source.Git = &builds.Git{URL: "https://ann:word@example.com/a",
+			o.Source.Git = &source.Git{URL: "https://ann:word@example.com/a",
 				Commit: strings.Repeat("a", 40)}
 		},
 		"git.commit: ": func(o *builds.Order) {
-			o.Source.Git = &builds.Git{URL: "https://example.com/a", Commit: "main"}
+			o.Source.Git = &source.Git{URL: "https://example.com/a", Commit: "main"}
 		},
 		"archive.sha256: ": func(o *builds.Order) {
-			o.Source.Archive = &builds.Archive{URL: "https://example.com/a"}
+			o.Source.Archive = &source.Archive{URL: "https://example.com/a"}
 		},
 		"artifact.reference: ": func(o *builds.Order) {
-			o.Source.Artifact = &builds.Artifact{Reference: "r.example.com/a:latest"}
+			o.Source.Artifact = &source.Artifact{Reference: "r.example.com/a:latest"}
 		},
 		"source: 2 are set": func(o *builds.Order) {
-			o.Source.Rsync = &builds.Rsync{Host: "h", Module: "m"}
-			o.Source.Git = &builds.Git{URL: "https://example.com/a", Commit: strings.Repeat("a",
+			o.Source.Rsync = &source.Rsync{Host: "h", Module: "m"}
+			o.Source.Git = &source.Git{URL: "https://example.com/a", Commit: strings.Repeat("a",
 				40)}
 		},
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/source"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
@@ -105,6 +106,36 @@ func (s *state) orphaned(id string, attempt uint64) (e Entry, ok bool) {
 	return e, true
 }
 
+// owned returns the build of an attempt that has not ended.
+func (s *state) owned(id string, attempt uint64) (*record, error) {
+	r, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if r.Attempt != attempt || r.State.Ended() || r.State == StateQueued {
+		return nil, fmt.Errorf("build %s: attempt %d has ended for the journal, which has it %s: "+
+			"%w", id, attempt, r.State, ErrFenced)
+	}
+	return r, nil
+}
+
+// fetched decides on the identity that the source gave to an attempt. A build has one: that an
+// attempt was given another one is an error of the fetcher, and not recorded.
+func (s *state) fetched(id string, attempt uint64, identity source.Identity) (e Entry, ok bool,
+	err error) {
+	r, err := s.owned(id, attempt)
+	switch {
+	case err != nil:
+		return Entry{}, false, err
+	case r.Identity != nil && *r.Identity != identity:
+		return Entry{}, false, fmt.Errorf("build %s: its source gave %s, and %s to an earlier "+
+			"attempt: %w", id, identity, r.Identity, ErrConflict)
+	case r.Identity != nil:
+		return Entry{}, false, nil
+	}
+	return Entry{Kind: Fetched, Build: id, Attempt: attempt, Identity: &identity}, true, nil
+}
+
 // outcome is how an attempt ended.
 type outcome struct {
 	result  *builder.Result
@@ -117,14 +148,9 @@ type outcome struct {
 // end decides on the end of an attempt. An image that is in the registry is a success although the
 // build was to be cancelled: deployments can find it.
 func (s *state) end(id string, attempt uint64, o outcome) (Entry, error) {
-	r, err := s.find(id)
+	r, err := s.owned(id, attempt)
 	if err != nil {
 		return Entry{}, err
-	}
-	if r.Attempt != attempt || r.State.Ended() || r.State == StateQueued {
-		return Entry{}, fmt.Errorf("build %s: attempt %d has ended for the journal, which has it "+
-			"%s: "+
-			"%w", id, attempt, r.State, ErrFenced)
 	}
 	e := Entry{Build: id, Attempt: attempt, Log: r.log(o.log)}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/source"
 )
 
 // Kind is the kind of event that an [Entry] records.
@@ -19,6 +20,8 @@ const (
 	// the attempt ended without a verdict on the build, which waits again: its process was stopped
 	// or has died, or its failure is worth another try
 	Requeued Kind = "requeued"
+	// the attempt has fetched the source: every later attempt gets the same
+	Fetched Kind = "fetched"
 	// an actor asked for the end of a build
 	Cancelling Kind = "cancelling"
 	// the image is in the registry
@@ -49,6 +52,8 @@ type Entry struct {
 	Attempt uint64 `json:"attempt,omitempty"`
 	// Owner of a Started entry carries the attempt out.
 	Owner string `json:"owner,omitempty"`
+	// Identity, of a Fetched entry, names the files that the source gave.
+	Identity *source.Identity `json:"identity,omitempty"`
 	// Actor has cancelled the build, for Reason; a Requeued entry has its cause as Reason.
 	Actor  string `json:"actor,omitempty"`
 	Reason string `json:"reason,omitempty"`

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,9 +41,10 @@ func openIn(ctx context.Context, dir, owner string, e builder.Engine) (*builds.B
 		return nil, err
 	}
 	return builds.New(builds.Config{Journal: store, Logs: store, Owners: store, Owner: owner,
-		Engine: e, Poll: time.Millisecond, Context: func(context.Context, builds.Order,
-			map[string]string) (fs.FS, func(), error) {
-			return fstest.MapFS{"a": {Data: []byte("the service"), Mode: 0o644}}, nil, nil
+		Engine: e, Poll: time.Millisecond, Context: func(context.Context, builds.ContextRequest) (
+			builds.Context, error) {
+			return builds.Context{Files: fstest.MapFS{"a": {Data: []byte("the service"),
+				Mode: 0o644}}}, nil
 		}})
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/source"
 )
 
 var errAsked = errors.New("the build was cancelled")
@@ -158,15 +160,26 @@ func (b *Builds) adopt(ctx context.Context) error {
 	return nil
 }
 
+// attempt is one attempt of a build.
+type attempt struct {
+	order  Order
+	entry  Entry           // Started
+	tries  int             // with this one
+	pinned source.Identity // of an earlier one
+}
+
 // attempt carries a build out under work, which is cancelled with the build, and records how it
 // ended.
 func (b *Builds) attempt(ctx, work context.Context, started Entry) {
 	b.mu.Lock()
 	r := b.state.builds[started.Build]
-	order, tries := r.Order, r.Tries
+	a := attempt{order: r.Order, entry: started, tries: r.Tries}
+	if r.Identity != nil {
+		a.pinned = *r.Identity
+	}
 	b.mu.Unlock()
 	start := b.config.Now()
-	o, err := b.carryOut(work, order, tries)
+	o, err := b.carryOut(work, a)
 	if b.config.Observe != nil {
 		b.config.Observe("attempt", b.config.Now().Sub(start), err)
 	}
@@ -197,7 +210,8 @@ func (b *Builds) recordEnd(started Entry, o outcome) {
 }
 
 // carryOut fetches the context of an order and builds it.
-func (b *Builds) carryOut(ctx context.Context, order Order, tries int) (outcome, error) {
+func (b *Builds) carryOut(ctx context.Context, a attempt) (outcome, error) {
+	order := a.order
 	deadline := order.Deadline
 	if deadline == 0 {
 		deadline = defaultDeadline
@@ -207,7 +221,7 @@ func (b *Builds) carryOut(ctx context.Context, order Order, tries int) (outcome,
 	defer done()
 	log := &logWriter{ctx: context.WithoutCancel(ctx), logs: b.config.Logs, build: order.ID,
 		max: b.config.MaxLog}
-	res, err := b.build(ctx, order, tries, log)
+	res, err := b.build(ctx, a, log)
 	if err != nil {
 		log.line("build " + order.ID + ": " + err.Error())
 	}
@@ -232,13 +246,13 @@ func (b *Builds) carryOut(ctx context.Context, order Order, tries int) (outcome,
 	return o, errors.New(f.Message)
 }
 
-func (b *Builds) build(ctx context.Context, order Order, tries int, log *logWriter) (
-	builder.Result, error) {
+func (b *Builds) build(ctx context.Context, a attempt, log *logWriter) (builder.Result, error) {
+	order := a.order
 	if err := log.open(); err != nil {
 		return builder.Result{}, fmt.Errorf("log: %w", err)
 	}
 	values := map[string]string{}
-	for _, name := range order.Secrets {
+	for _, name := range append(slices.Clone(order.Secrets), order.Source.Secrets()...) {
 		value, err := b.config.Secrets(ctx, name)
 		if err != nil {
 			return builder.Result{}, fmt.Errorf("secret %s: %w", name, err)
@@ -246,15 +260,29 @@ func (b *Builds) build(ctx context.Context, order Order, tries int, log *logWrit
 		values[name] = value
 		log.mask(value)
 	}
-	log.line(fmt.Sprintf("build %s, attempt %d by %s", order.ID, tries, b.config.Owner))
-	files, release, err := b.config.Context(ctx, order, values)
+	log.line(fmt.Sprintf("build %s, attempt %d by %s", order.ID, a.tries, b.config.Owner))
+	files, err := b.config.Context(ctx, ContextRequest{Order: order, Secrets: values,
+		Pinned: a.pinned, Log: log})
 	if err != nil {
 		return builder.Result{}, fmt.Errorf("source: %w", err)
 	}
-	if release != nil {
-		defer release()
+	if files.Close != nil {
+		defer func() {
+			if err := files.Close(); err != nil {
+				b.config.Logger.Error("the context of a build cannot be removed", "build",
+					order.ID, "error", err)
+			}
+		}()
+	}
+	if files.Identity != (source.Identity{}) {
+		_, _, err := b.record(ctx, func(s *state) (Entry, bool, error) {
+			return s.fetched(order.ID, a.entry.Seq, files.Identity)
+		})
+		if err != nil {
+			return builder.Result{}, fmt.Errorf("record what the source gave: %w", err)
+		}
 	}
 	r := order.request()
-	r.Context, r.Log = files, log
+	r.Context, r.Log = files.Files, log
 	return b.config.Engine.Build(ctx, r)
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/source"
 )
 
 // State says how far a build is.
@@ -40,6 +41,9 @@ type Build struct {
 	Owner   string `json:"owner,omitempty"`
 	Attempt uint64 `json:"attempt,omitempty"`
 	Tries   int    `json:"tries,omitempty"`
+	// Identity names the files that Order.Source gave to the first attempt that fetched it, and
+	// gives to each later one; nil before.
+	Identity *source.Identity `json:"identity,omitempty"`
 	// By asked for its end, for the Reason.
 	By     string `json:"by,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -86,6 +90,11 @@ func (s *state) apply(e Entry) {
 	switch e.Kind {
 	case Started:
 		r.State, r.Owner, r.Attempt, r.Tries = StateRunning, e.Owner, e.Seq, r.Tries+1
+	case Fetched:
+		if e.Attempt != r.Attempt || r.State == StateQueued || r.Identity != nil {
+			return
+		}
+		r.Identity = e.Identity
 	case Requeued:
 		r.State = StateQueued
 		r.broken = r.broken || e.Log == nil || e.Log.Verdict == Gap

@@ -23,6 +23,6 @@
 //
 // Every kind gives the same: regular files, directories and symbolic links, each with its name, its
 // content or target, and of its mode the nine permission bits; a directory is always open to its
-// owner. A link that leads out of the tree, a device, a pipe and a socket are refused, and no file is
-// written outside of the directory. Owners and times do not count.
+// owner. A link that leads out of the tree, a device, a pipe and a socket are refused, and no file
+// is written outside of the directory. Owners and times do not count.
 package source

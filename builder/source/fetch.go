@@ -15,23 +15,23 @@ import (
 // Fetcher fetches the files of a source. Implementations are safe for concurrent use.
 // sourcetest.Run holds one to this contract.
 type Fetcher interface {
-	// Fetch fills r.Dir and returns what it holds then. After an error, r.Dir is as empty as it was,
+	// Fetch fills r.Dir and returns the identity of the files. After an error r.Dir is empty again,
 	// and r.Scratch is empty in any case. When ctx ends, the error wraps its cause. A wrong Source
-	// is builder.ErrInvalid; every other error is a [*builder.Failure], with no value of a secret in
-	// it.
+	// is builder.ErrInvalid; every other error is a [*builder.Failure], without values of
+	// secrets.
 	Fetch(ctx context.Context, r Request) (Identity, error)
 }
 
 // Request asks for the files of one source.
 type Request struct {
 	Source Source
-	// Pinned is what an earlier fetch of the source gave. The fetch then gives the same again, or
+	// Pinned is the identity of an earlier fetch. The fetch then gives the same files again, or
 	// fails with the reason builder.ReasonSourceChanged. The default, the zero Identity, takes the
 	// source as it is now.
 	Pinned Identity
 	// Secrets has the values of the names in Source.Secrets.
 	Secrets map[string]string
-	// Limits bound what is fetched.
+	// Limits bound the files.
 	Limits Limits
 	// Dir receives the files; Scratch is for temporary files. Both are empty directories of this
 	// fetch alone, on one file system. Required, except for [Spool.Fetch].
@@ -82,8 +82,8 @@ func (i Identity) String() string {
 	if i == (Identity{}) {
 		return "no source"
 	}
-	what := map[Kind]string{KindRsync: "rsync tree ", KindGit: "git commit ", KindArchive: "archive ",
-		KindArtifact: "artifact "}[i.Kind]
+	what := map[Kind]string{KindRsync: "rsync tree ", KindGit: "git commit ",
+		KindArchive: "archive ", KindArtifact: "artifact "}[i.Kind]
 	return fmt.Sprintf("%s%s: %d files, %d bytes", what, i.ID, i.Files, i.Bytes)
 }
 
@@ -146,7 +146,7 @@ func Begin(ctx context.Context, r Request, kind Kind) (Request, error) {
 	return r, nil
 }
 
-// Fail is the failure of a fetch: err, without values of r.Secrets, with what a person can do.
+// Fail is the failure of a fetch: err, without values of r.Secrets, with a hint for a person.
 // The reasons that may go away by themselves are retryable.
 func Fail(r Request, reason builder.Reason, err error, hint string,
 	evidence ...string) *builder.Failure {

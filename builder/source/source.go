@@ -67,8 +67,8 @@ type Archive struct {
 type Artifact struct {
 	// Reference is repository@sha256:…. Required.
 	Reference string `json:"reference"`
-	// User and Secret, the name of the secret with the password, go together. The default is what
-	// the fetcher's keychain has.
+	// User and Secret, the name of the secret with the password, go together. The default is
+	// the fetcher's keychain.
 	User   string `json:"user,omitempty"`
 	Secret string `json:"secret,omitempty"`
 }
@@ -156,7 +156,7 @@ var (
 	host       = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 	user       = regexp.MustCompile(`^[A-Za-z0-9._][A-Za-z0-9._-]{0,127}$`)
 	urlRest    = regexp.MustCompile(`^[^\s\x00-\x1f\x7f@]+$`)
-	// git-check-ref-format(1), without what a shell or a refspec gives a meaning
+	// git-check-ref-format(1), without characters that have a meaning in a shell or a refspec
 	refName    = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._/+=,#%-]*[A-Za-z0-9_+=,#%-])?$`)
 	secretName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 )

@@ -14,9 +14,10 @@ import (
 	"github.com/sluice-deploy/sluice/builder/source/internal/tree"
 )
 
-// Config says where a [Spool] keeps what it fetches. Dir and Fetcher are required.
+// Config is for [Open]. Dir and Fetcher are required.
 type Config struct {
-	// Dir is a directory for spools alone. Open makes it, with permissions 0700, when it is missing.
+	// Dir is a directory for spools alone. Open makes it, with permissions 0700, when it is
+	// missing.
 	Dir string
 	// Fetcher fetches, a Set as a rule.
 	Fetcher Fetcher
@@ -24,7 +25,8 @@ type Config struct {
 	Limits Limits
 	// Now is the clock of Observe. The default is time.Now.
 	Now func() time.Time
-	// Observe is told of each fetch ("fetch"), how long it took, and its error. The default is none.
+	// Observe is told of each fetch ("fetch"), how long it took, and its error. The default is
+	// none.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -49,9 +51,9 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Spool gives each fetch a directory of its own. Several processes may have a spool in one Dir: each
-// holds a lock on its own part, and Open removes the parts of processes that have ended. It is safe
-// for concurrent use.
+// Spool gives each fetch a directory of its own. Several processes may have a spool in one Dir:
+// each holds a lock on its own part, and Open removes the parts of processes that have ended. It is
+// safe for concurrent use.
 type Spool struct {
 	config Config
 	part   string
@@ -133,7 +135,7 @@ func (s *Spool) take(dir string) error {
 	return nil
 }
 
-// sweep removes the parts whose locks nobody holds.
+// sweep removes the parts without a holder of their lock.
 func sweep(dir string) error {
 	parts, err := filepath.Glob(filepath.Join(dir, partPrefix+"*"))
 	if err != nil {
@@ -178,8 +180,8 @@ type Fetched struct {
 // Close removes the files. It may be called more than once.
 func (f *Fetched) Close() error { return f.remove() }
 
-// Fetch fetches a source into a directory that no other fetch has; r.Dir and r.Scratch do not count.
-// The log says what the source gave. Errors are those of [Fetcher].
+// Fetch fetches a source into a directory that no other fetch has; r.Dir and r.Scratch do not
+// count. The log has the identity. Errors are as [Fetcher] has them.
 func (s *Spool) Fetch(ctx context.Context, r Request) (_ *Fetched, err error) {
 	if s.config.Observe != nil {
 		start := s.config.Now()

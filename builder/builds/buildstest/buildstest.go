@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/builds"
+	"github.com/sluice-deploy/sluice/builder/source"
 )
 
 // Harness is a store under test, new and empty. A nil part is not tested.
@@ -52,6 +53,7 @@ func sample(seq uint64) builds.Entry {
 	return builds.Entry{Seq: seq, Time: time.Date(2026, 1, 2, 3, 4, 5, int(seq), time.UTC),
 		Kind: builds.Submitted, Build: o.ID, Order: &o, Attempt: seq, Owner: "one", Actor: "王芳",
 		Reason: "a <&\"\n> b", Counts: true, By: "other",
+		Identity: &source.Identity{Kind: source.KindGit, ID: "ab", Files: 1, Bytes: 2},
 		Result: &builder.Result{Digest: "sha256:ab",
 			Layers: []builder.Layer{{Digest: "x", Size: 3}}},
 		Failure: &builder.Failure{Reason: builder.ReasonCommand, Line: 3, Evidence: []string{"e"}},

@@ -1,5 +1,5 @@
-// Package archivesource fetches archives: tar, plain or compressed with gzip or zstd, or zip, by HTTP
-// or from a directory of this machine.
+// Package archivesource fetches archives: tar, plain or compressed with gzip or zstd, or zip, by
+// HTTP or from a directory of this machine.
 //
 // The whole file is fetched and its SHA-256 compared with the order's before the first file is
 // unpacked.

@@ -188,25 +188,27 @@ func tarOf(t *testing.T, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-// TestHostileArchives: an entry that no source may have is refused, whatever came before it.
+// TestHostileArchives: an entry that no source may have is refused, also behind a good one.
 func TestHostileArchives(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
 	f := fetcher(t, archivesource.Config{Transport: s.Client().Transport})
 	good := tar.Header{Name: "good", Mode: 0o644, Size: 3, Typeflag: tar.TypeReg}
 	for says, entries := range map[string][]tar.Header{
-		`element ".."`:              {{Name: "../a", Typeflag: tar.TypeReg}},
-		`an element ".."`:           {{Name: "a/../../b", Typeflag: tar.TypeReg}},
-		"begins with /":             {{Name: "/etc/passwd", Typeflag: tar.TypeReg}},
-		"element .git":              {{Name: "x/.GIT/config", Typeflag: tar.TypeReg}},
-		"device, a pipe":            {{Name: "dev", Typeflag: tar.TypeChar}},
-		"'6'":                       {{Name: "pipe", Typeflag: tar.TypeFifo}},
-		"no file before it":         {{Name: "h", Typeflag: tar.TypeLink, Linkname: "later"}},
-		`has an element ".."`:       {{Name: "h", Typeflag: tar.TypeLink, Linkname: "../x"}},
-		"out of the source":         {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "../../x"}},
-		"which is no directory":     {{Name: "good/x", Typeflag: tar.TypeReg}},
-		"stands twice":              {{Name: "good", Typeflag: tar.TypeDir}},
-		"below \"l\", which is no ": {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "d"}, {Name: "d", Typeflag: tar.TypeDir}, {Name: "l/x", Typeflag: tar.TypeReg}},
+		`element ".."`:        {{Name: "../a", Typeflag: tar.TypeReg}},
+		`an element ".."`:     {{Name: "a/../../b", Typeflag: tar.TypeReg}},
+		"begins with /":       {{Name: "/etc/passwd", Typeflag: tar.TypeReg}},
+		"element .git":        {{Name: "x/.GIT/config", Typeflag: tar.TypeReg}},
+		"device, a pipe":      {{Name: "dev", Typeflag: tar.TypeChar}},
+		"'6'":                 {{Name: "pipe", Typeflag: tar.TypeFifo}},
+		"no file before it":   {{Name: "h", Typeflag: tar.TypeLink, Linkname: "later"}},
+		`has an element ".."`: {{Name: "h", Typeflag: tar.TypeLink, Linkname: "../x"}},
+		"out of the source": {{Name: "d/l", Typeflag: tar.TypeSymlink,
+			Linkname: "../../x"}},
+		"which is no directory": {{Name: "good/x", Typeflag: tar.TypeReg}},
+		"stands twice":          {{Name: "good", Typeflag: tar.TypeDir}},
+		"below \"l\", which is no ": {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "d"},
+			{Name: "d", Typeflag: tar.TypeDir}, {Name: "l/x", Typeflag: tar.TypeReg}},
 		"in a circle": {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "m"},
 			{Name: "m", Typeflag: tar.TypeSymlink, Linkname: "l"}},
 	} {
@@ -241,8 +243,8 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// TestLaterEntries: as with tar, a later entry takes the place of an earlier one, and a hard link is
-// the file.
+// TestLaterEntries: as with tar, a later entry takes the place of an earlier one, and a hard link
+// is the file.
 func TestLaterEntries(t *testing.T) {
 	t.Parallel()
 	s := serve(t)

@@ -1,7 +1,7 @@
 // Package artifactsource fetches OCI artifacts from registries.
 //
-// An artifact is an image manifest, named by its digest. Its layers are unpacked in their order: tar
-// files, plain or compressed with gzip or zstd, or single files with the annotation
+// An artifact is an image manifest, named by its digest. Its layers are unpacked in their order:
+// tar files, plain or compressed with gzip or zstd, or single files with the annotation
 // org.opencontainers.image.title, which is the name. Manifest and layers are compared with their
 // digests.
 package artifactsource
@@ -155,7 +155,8 @@ func layers(ctx context.Context, r source.Request, img v1.Image, list []v1.Descr
 
 const title = "org.opencontainers.image.title"
 
-// layer fetches a layer into the scratch directory, compares it with its digest, and writes its files.
+// layer fetches a layer into the scratch directory, compares it with its digest, and writes its
+// files.
 func layer(ctx context.Context, r source.Request, w *tree.Writer, img v1.Image,
 	d v1.Descriptor) error {
 	l, err := img.LayerByDigest(d.Digest)

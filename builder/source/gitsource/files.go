@@ -48,8 +48,9 @@ func (f fetch) list(ctx context.Context, commit string) ([]entry, error) {
 		}
 		e := entry{mode: fields[0], object: fields[2], name: name}
 		if e.mode == "160000" {
-			return nil, fmt.Errorf("%q is a submodule: put its files into the repository, or build "+
-				"from an archive: %w", name, tree.ErrRefused)
+			return nil,
+				fmt.Errorf("%q is a submodule: put its files into the repository, or build "+
+					"from an archive: %w", name, tree.ErrRefused)
 		}
 		e.size, _ = strconv.ParseInt(fields[3], 10, 64)
 		if size += e.size; size > f.Limits.Bytes || len(entries) >= f.Limits.Files {

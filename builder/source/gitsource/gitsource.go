@@ -1,10 +1,10 @@
 // Package gitsource fetches commits of git repositories.
 //
-// It runs the machine's git, 2.20 or newer (Debian: git), which resolves a branch or tag to a commit
-// and transfers that commit alone, without history, over https://, http:// or git://. The files are
-// read out of the commit, not checked out: no attribute, filter, line ending or hook changes them.
-// Submodules and files that git-lfs keeps elsewhere are refused. git knows of no configuration but
-// what this package gives it; the password goes to it in its environment.
+// It runs the machine's git, 2.20 or newer (Debian: git), which resolves a branch or tag to a
+// commit and transfers that commit alone, without history, over https://, http:// or git://. The
+// files are read out of the commit, not checked out: no attribute, filter, line ending or hook
+// changes them. Submodules and files that git-lfs keeps elsewhere are refused. git reads no
+// configuration of the machine or its users; the password goes to it in its environment.
 package gitsource
 
 import (
@@ -40,7 +40,8 @@ var _ source.Fetcher = (*Fetcher)(nil)
 // no I/O.
 func New(cfg Config) (*Fetcher, error) {
 	if cfg.CAFile != "" && !filepath.IsAbs(cfg.CAFile) {
-		return nil, fmt.Errorf("gitsource: Config.CAFile: %q: want an absolute path: %w", cfg.CAFile,
+		return nil, fmt.Errorf("gitsource: Config.CAFile: %q: want an absolute path: %w",
+			cfg.CAFile,
 			builder.ErrInvalid)
 	}
 	if cfg.Program == "" {

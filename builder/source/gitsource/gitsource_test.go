@@ -128,7 +128,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestRefused: what a commit names but does not hold is refused before a file is written.
+// TestRefused: a commit with files that are kept elsewhere is refused, and no file is written.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	r := overDaemon(t)

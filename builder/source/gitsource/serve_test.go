@@ -21,7 +21,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
 
-// run runs git without the machine's configuration and returns what it prints.
+// run runs git without the machine's configuration and returns its output.
 func run(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(testbed.NeedProgram(t, "git", "git"), args...)
@@ -35,8 +35,7 @@ func run(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// commit makes the files the content of the branch main, in place of what it had, and returns the
-// commit.
+// commit makes the files the content of the branch main, and returns the commit.
 func commit(t *testing.T, repo string, files []sourcetest.File) string {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(repo, ".git")); err != nil {
@@ -45,7 +44,7 @@ func commit(t *testing.T, repo string, files []sourcetest.File) string {
 		run(t, repo, "rm", "-r", "--quiet", ".")
 	}
 	sourcetest.Write(t, repo, files)
-	// the bytes as they are, whatever .gitattributes says
+	// the bytes as they are, against .gitattributes
 	require.NoError(t, os.MkdirAll(filepath.Join(repo, ".git", "info"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(repo, ".git", "info", "attributes"),
 		[]byte("* -text -export-subst -export-ignore\n"), 0o644))

@@ -3,8 +3,8 @@
 // It runs the machine's rsync, 3.1 or newer (Debian: rsync), which is asked for a list of the
 // directory before and after the transfer: limits are checked before a file is written, and a
 // directory that was written to meanwhile is fetched again, twice at most. The password goes to
-// rsync's standard input. The identity is a digest of the tree; rsync has no TLS and no versions, so
-// another content than at an earlier attempt is known, but cannot be had.
+// rsync's standard input. The identity is a digest of the tree; rsync has no TLS and no versions,
+// so another content than at an earlier attempt is known, but cannot be had.
 package rsyncsource
 
 import (
@@ -47,8 +47,9 @@ var _ source.Fetcher = (*Fetcher)(nil)
 // no I/O.
 func New(cfg Config) (*Fetcher, error) {
 	if cfg.Idle < 0 || cfg.Idle > 0 && cfg.Idle < time.Second {
-		return nil, fmt.Errorf("rsyncsource: Config.Idle: %s: want 0 (default %s) or 1s or more: %w",
-			cfg.Idle, defaultIdle, builder.ErrInvalid)
+		return nil,
+			fmt.Errorf("rsyncsource: Config.Idle: %s: want 0 (default %s) or 1s or more: %w",
+				cfg.Idle, defaultIdle, builder.ErrInvalid)
 	}
 	if cfg.Program == "" {
 		cfg.Program = "rsync"
@@ -93,7 +94,7 @@ func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (_ source.Identit
 	return f.identify(ctx, r)
 }
 
-// identify looks at what was fetched.
+// identify checks the fetched files and names them.
 func (f *Fetcher) identify(ctx context.Context, r source.Request) (source.Identity, error) {
 	id := source.Identity{Kind: source.KindRsync}
 	var err error
@@ -126,7 +127,7 @@ func (f *Fetcher) once(ctx context.Context, r source.Request) (steady bool, err 
 		"--chmod=u-s,g-s,o-t,Du+rwx", address(r), r.Dir+"/").Run(ctx)
 	var ended *program.Error
 	if errors.As(err, &ended) && (ended.Code == 23 || ended.Code == 24) {
-		// A file that is gone since the list, or one that cannot be read: the list tells.
+		// A file that is gone since the list, or cannot be read: another list tells which.
 		if after, listErr := f.list(ctx, r); listErr == nil && !bytes.Equal(before, after) {
 			return false, nil
 		}
@@ -232,7 +233,7 @@ func (f *Fetcher) failure(ctx context.Context, r source.Request, err error) erro
 		"look at the log of the rsync daemon", evidence)
 }
 
-// bounded keeps what is written, up to a limit.
+// bounded keeps a text up to a limit.
 type bounded struct {
 	bytes.Buffer
 	limit int

@@ -5,11 +5,11 @@ package rsyncsource_test
 import (
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,11 +114,11 @@ func TestCommandLine(t *testing.T) {
 	require.NotContains(t, string(text), "pa55-w0rd")
 }
 
-// TestRefused: what no build may have is refused before a file is transferred.
+// TestRefused: a pipe is refused before a file is transferred.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	require.NoError(t, exec.Command("mkfifo", filepath.Join(dir, "pipe")).Run())
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o644))
 	r := request(t, at(t, rsync.Start(t, dir).Addr))
 	_, err := fetcher(t, rsyncsource.Config{}).Fetch(t.Context(), r)
 	require.Equal(t, builder.ReasonSourceRefused, builder.FailureOf(err).Reason, "%v", err)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Write writes files below dir, with their modes whatever the umask is.
+// Write writes files below dir, with their modes.
 func Write(t *testing.T, dir string, files []File) {
 	t.Helper()
 	for _, f := range files {

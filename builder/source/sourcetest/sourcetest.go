@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder/source"
 )
 
-// File is a regular file, or a symbolic link if Link is set. Directories are those that names need.
+// File is a regular file, or a symbolic link if Link is set. Names bring their directories.
 type File struct {
 	Name    string
 	Mode    fs.FileMode // permission bits of a file: 0644 or 0755
@@ -32,10 +32,9 @@ type Harness struct {
 	Fetcher source.Fetcher
 	// Serve serves a tree of files and returns its source.
 	Serve func(t *testing.T, files []File) source.Source
-	// Change puts other files in the place of those that Serve served, if the source can change.
-	// Nil says that it cannot.
+	// Change replaces the files that Serve served. Nil is for a source that cannot change.
 	Change func(t *testing.T, s source.Source, files []File)
-	// Kept says that a changed source still gives what it gave before to a request that is pinned.
+	// Kept says that a changed source still gives the files before the change to a pinned request.
 	Kept bool
 	// Secured is Serve with the credentials user and the value of the secret "password" asked for.
 	// Nil leaves the cases out.
@@ -73,7 +72,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 	}
 }
 
-// Sample is a tree with what fetchers may get wrong.
+// Sample is a tree with names, modes and contents that fetchers may get wrong.
 func Sample() []File {
 	return []File{
 		{Name: "bin/start.sh", Mode: 0o755, Content: "#!/bin/sh\nexit 0\n"},

@@ -26,23 +26,23 @@ type Server struct {
 func Start(t testing.TB, directory string, host ...string) *Server {
 	t.Helper()
 	dir, addr := testbed.Endpoint(t, "rsyncd", host)
-	return start(t, folder, dir, addr, "")
+	return start(t, directory, dir, addr, "")
 }
 
 // StartSecured is Start for a module that only a user with a password may read.
-func StartSecured(t testing.TB, folder, user, password string) *Server {
+func StartSecured(t testing.TB, directory, user, password string) *Server {
 	t.Helper()
 	dir, addr := testbed.Endpoint(t, "rsyncd", nil)
 	secrets := filepath.Join(dir, "secrets")
 	if err := os.WriteFile(secrets, []byte(user+":"+password+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, folder, dir, addr, "auth users = "+user+"\nsecrets file = "+secrets+"\n")
+	return start(t, directory, dir, addr, "auth users = "+user+"\nsecrets file = "+secrets+"\n")
 }
 
 // StartStandard is Start on the port of the protocol, 873, of an address that no other test has. It
 // needs root.
-func StartStandard(t testing.TB, folder string) *Server {
+func StartStandard(t testing.TB, directory string) *Server {
 	t.Helper()
 	testbed.NeedRoot(t, "an rsync daemon on port 873")
 	dir := testbed.Own(t).TestDir(t, "rsyncd")
@@ -56,7 +56,7 @@ func StartStandard(t testing.TB, folder string) *Server {
 		if free, err := net.Listen("tcp", addr); err == nil {
 			free.Close()
 			t.Cleanup(func() { held.Close() })
-			return start(t, folder, dir, addr, "")
+			return start(t, directory, dir, addr, "")
 		}
 		held.Close()
 	}
@@ -65,7 +65,7 @@ func StartStandard(t testing.TB, folder string) *Server {
 }
 
 // start runs a daemon whose module has more lines in its configuration.
-func start(t testing.TB, folder, dir, addr, more string) *Server {
+func start(t testing.TB, directory, dir, addr, more string) *Server {
 	t.Helper()
 	path := testbed.NeedProgram(t, "rsync", "rsync")
 	ip, port, err := net.SplitHostPort(addr)

@@ -40,7 +40,7 @@ type Error struct {
 	Name string
 	// Code is the exit status, -1 for a program that a signal has ended.
 	Code int
-	// Stderr is the end of what it said.
+	// Stderr is the end of its standard error.
 	Stderr string
 	Err    error
 }
@@ -57,7 +57,8 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Run runs the program until it ends. When ctx ends, the program and its children are killed, and
-// the error wraps the cause. A program that ended by itself with another status than 0 is an [Error].
+// the error wraps the cause. A program that ended by itself with another status than 0 is an
+// [Error].
 func (p Program) Run(ctx context.Context) error {
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -114,7 +115,7 @@ func (p Program) watch(ctx context.Context, stop context.CancelCauseFunc) {
 	}
 }
 
-// tail keeps the end of what is written.
+// tail keeps the end of a text.
 type tail struct{ kept bytes.Buffer }
 
 func (t *tail) Write(p []byte) (int, error) {

@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 )
 
-// Check reads a tree that another program wrote: it refuses what Writer refuses, and returns how
+// Check reads a tree that another program wrote: it refuses the same as Writer, and returns how
 // many entries there are and how many bytes.
 func Check(ctx context.Context, dir string, limits Limits) (files int, bytes int64,
 	err error) {

@@ -23,8 +23,8 @@ type Limits struct {
 	Files int
 }
 
-// Writer writes entries below a directory that was empty. A later entry of a name takes the place of
-// an earlier one, as in tar. It is not safe for concurrent use.
+// Writer writes entries below a directory that was empty. A later entry of a name takes the place
+// of an earlier one, as in tar. It is not safe for concurrent use.
 type Writer struct {
 	root   *os.Root
 	limits Limits

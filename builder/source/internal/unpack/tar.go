@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder/source/internal/tree"
 )
 
-// plain writes the entries of a tar file that is not compressed. Layer refuses the names that layers of images give to
-// deleted files.
+// plain writes the entries of a tar file that is not compressed. Layer refuses the names that
+// layers of images give to deleted files.
 func plain(ctx context.Context, w *tree.Writer, r io.Reader, layer bool) error {
 	for tr := tar.NewReader(r); ; {
 		if ctx.Err() != nil {
@@ -73,8 +73,9 @@ func entry(w *tree.Writer, h *tar.Header, content io.Reader, layer bool) error {
 		}
 		return w.Hardlink(name, target)
 	}
-	return tree.Refuse(name, "is a device, a pipe or of another type (%q): a build may have files, "+
-		"directories and links", h.Typeflag)
+	return tree.Refuse(name,
+		"is a device, a pipe or of another type (%q): a build may have files, "+
+			"directories and links", h.Typeflag)
 }
 
 // whiteout reports whether a name is one that layers of images give to deleted files.

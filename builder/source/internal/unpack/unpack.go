@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder/source/internal/tree"
 )
 
-// File writes the entries of a file: tar, plain or compressed with gzip or zstd, or zip. Its
-// content tells which it is.
+// File writes the entries of a file: tar, plain or compressed with gzip or zstd, or zip. It
+// looks at the content, not at the name.
 func File(ctx context.Context, w *tree.Writer, f *os.File) error {
 	head := make([]byte, 512)
 	n, err := f.ReadAt(head, 0)

@@ -33,7 +33,8 @@ var needs = []need{
 	{"consul.StartCluster(", []string{"consul"}, []string{"ip=iproute2"}},
 	{"proxy.Start(", []string{"toxiproxy"}, nil},
 	{"registry.Start(", nil, []string{"docker-registry=docker-registry"}},
-	{"rsync.Start(", nil, []string{"rsync=rsync"}},
+	{"rsync.Start", nil, []string{"rsync=rsync"}},
+	{"rsync.StartStandard(", nil, []string{"rsync=rsync"}},
 	{"hosts.Start(", nil, []string{"ip=iproute2"}},
 	{"kube.Start(", []string{"etcd", "runc", "containerd", "kubernetes"}, []string{
 		"/usr/lib/cni/bridge=containernetworking-plugins", "busybox=busybox-static", "ip=iproute2",
@@ -169,7 +170,7 @@ func toolsOf(needs []need) []tools.Tool {
 
 // asRoot are the marks of servers that only root can start.
 var asRoot = []string{"kube.Start(", "hosts.Start(", "consul.StartCluster(",
-	"engine.Docker", "engine.Runc"}
+	"rsync.StartStandard(", "engine.Docker", "engine.Runc"}
 
 // allowed is an error when the needs ask for more than a user may.
 func allowed(needs []need, uid int) error {
