@@ -73,6 +73,6 @@ func (p *Promoter) override(q asking, answer error) (note string, err error) {
 		}
 		unmet = append(unmet, g.Gate+" gate: "+g.Refusal.Error())
 	}
-	return clip(fmt.Sprintf("override: %s; not met: %s", q.Override, strings.Join(unmet, "; ")),
+	return clip(fmt.Sprintf(overrides+"%s; not met: %s", q.Override, strings.Join(unmet, "; ")),
 		maxText), nil
 }

@@ -460,3 +460,77 @@ func TestOneIdentityAlone(t *testing.T) {
 		}
 	})
 }
+
+// What a breaker has brought waits for the approvals that it did without, and gets them afterwards.
+func TestOverridden(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	journal := promote.NewMemJournal()
+	open := func() *promote.Promoter {
+		return newPromoter(t, promote.Config{Journal: journal, Deployer: newWorld(),
+			Breakers: []string{"chief"}, Adopters: []string{"chief"},
+			Now: func() time.Time { return now },
+			Gates: []promote.Gate{promote.ApprovalGate{
+				Rules: map[string]promote.ApprovalRule{"production": {Count: 2}}}}})
+	}
+	p := open()
+	owed := func() (list []string) {
+		for _, p := range []*promote.Promoter{p, open()} {
+			all, err := p.Overridden(t.Context())
+			require.NoError(t, err)
+			list = nil
+			for _, o := range all {
+				require.Len(t, o.Missing, 1)
+				require.Contains(t, o.Note, "override: payments are down; not met: approval gate")
+				list = append(list, fmt.Sprintf("%s %s by %s: %d of %d", o.Change, o.Version,
+					o.Breaker, o.Missing[0].Have, o.Missing[0].Need))
+			}
+		}
+		return list
+	}
+	for n := 1; n <= 3; n++ {
+		require.NoError(t, p.Bind(t.Context(), binding(fmt.Sprint("v", n), digest(n))))
+	}
+	breaks := func(version string) {
+		r := request("production", version)
+		r.Actor, r.Override = "chief", "payments are down"
+		_, err := p.Promote(t.Context(), r)
+		require.NoError(t, err)
+	}
+	review := func(actor string) {
+		require.NoError(t, p.Review(t.Context(), promote.Review{Target: in("production"),
+			Version: "v1", Approve: true, Actor: actor}))
+	}
+	require.Empty(t, owed())
+	breaks("v1")
+	require.Equal(t, []string{"web-4 v1 by chief: 0 of 2"}, owed())
+	again := request("production", "v1")
+	_, err := p.Promote(t.Context(), again)
+	require.NoError(t, err)
+	require.Len(t, owed(), 1, "a restart by deployment gives no approval")
+	review("chief")
+	review("bob")
+	require.Equal(t, []string{"web-4 v1 by chief: 1 of 2"}, owed(), "the breaker's is none")
+	review("eve")
+	require.Empty(t, owed())
+	now = now.Add(48 * time.Hour)
+	require.Empty(t, owed(), "they were given in time")
+	_, err = p.Promote(t.Context(), again)
+	require.NoError(t, err)
+	require.Empty(t, owed(), "they are not used up by a deployment of the same digest")
+
+	breaks("v2")
+	require.Len(t, owed(), 1)
+	_, err = p.Rollback(t.Context(), promote.RollbackRequest{Target: in("production"),
+		Digest: digest(1), Expect: promote.Any, Actor: "intern"})
+	require.NoError(t, err)
+	require.Empty(t, owed(), "it is not current")
+	require.NoError(t, p.Retire(t.Context(), promote.RetireRequest{Target: in("production"),
+		Expect: promote.Any, Actor: "intern"}))
+	_, err = p.Promote(t.Context(), again)
+	require.ErrorContains(t, err, "needs 2 approvals of v1 (sha256:010101010101) and has 0")
+	_, err = p.Adopt(t.Context(), promote.AdoptRequest{Target: in("production"), Version: "v3",
+		Expect: promote.Any, Actor: "chief", Reason: "seen", Override: "payments are down"})
+	require.NoError(t, err)
+	require.Equal(t, []string{" v3 by chief: 0 of 2"}, owed())
+}

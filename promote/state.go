@@ -56,6 +56,8 @@ type place struct {
 	current *Deployment
 	open    *change
 	doubt   string
+	// broken is the Started or Adopted entry whose override has brought the current digest.
+	broken *Entry
 	// generation is the newest one.
 	generation uint64
 }
@@ -214,7 +216,7 @@ func (c *cluster) applyChange(e Entry) error {
 			return fmt.Errorf("change %d has not ended: %w", p.open.Change, ErrDamaged)
 		}
 		p.generation, p.doubt = e.Generation, ""
-		c.succeed(p, e)
+		c.succeed(p, e, e)
 	case Resumed, Waiting, Aborting, Restoring, Succeeded, Failed:
 		if p.open == nil || p.open.Change != e.Change {
 			return fmt.Errorf("change %d is not under way: %w", e.Change, ErrDamaged)
@@ -228,10 +230,11 @@ func (c *cluster) applyChange(e Entry) error {
 			return fmt.Errorf("generation %d acts, generation %d has the right to: %w",
 				e.Generation, p.open.Generation, ErrDamaged)
 		}
+		begun := p.open.Entry
 		p.open, p.doubt = nil, e.Doubt
 		switch {
 		case e.Kind == Succeeded:
-			c.succeed(p, e)
+			c.succeed(p, e, begun)
 		case p.current != nil && e.Doubt == "":
 			restored := *p.current
 			restored.Generation = e.Generation
@@ -268,10 +271,18 @@ func (c *change) apply(e Entry) {
 	}
 }
 
-// succeed makes the deployment of e current. Deploying the same digest again does not interrupt its
-// run.
-func (c *cluster) succeed(p *place, e Entry) {
+// succeed makes the deployment of e current; begun is the first entry of its change. Deploying the
+// same digest again does not interrupt its run, and pays no debt of an override.
+func (c *cluster) succeed(p *place, e, begun Entry) {
 	same := p.current != nil && e.Op != OpRetire && p.current.Digest == e.Digest
+	if p.broken != nil && p.current != nil && !same { // what it was owed goes with it
+		delete(c.reviews, reviewed{e.Target, p.current.Digest})
+	}
+	if begun.overridden() && e.Op != OpRetire {
+		p.broken = &begun
+	} else if !same {
+		p.broken = nil
+	}
 	if p.current != nil && !same {
 		runs := c.runs[p.current.Digest]
 		for i := range runs {
@@ -290,7 +301,9 @@ func (c *cluster) succeed(p *place, e Entry) {
 	d := e.deployment()
 	d.Since = e.Time
 	p.current = &d
-	delete(c.reviews, reviewed{e.Target, e.Digest})
+	if !same || p.broken == nil { // else they are those that an override owes
+		delete(c.reviews, reviewed{e.Target, e.Digest})
+	}
 	if !same {
 		c.runs[e.Digest] = append(c.runs[e.Digest],
 			Run{Target: e.Target, Version: e.Version, From: e.Time})
