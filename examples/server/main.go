@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,6 +51,7 @@ func main() {
 type options struct {
 	data, listen, registry, pool, nginx, envconfig string
 	rules, templates                               string
+	breakers, adopters                             string
 	token                                          string // from the environment
 	nginxPort, builds                              int
 	coolDown, taskTTL, drain                       time.Duration
@@ -77,6 +79,10 @@ func (o *options) define(f *flag.FlagSet) {
 		"requests (default 10s)")
 	f.StringVar(&o.rules, "rules", "", "`file` with the rules of clusters and teams, YAML or "+
 		"JSON: approvals, soak and freezes")
+	f.StringVar(&o.breakers, "breakers", "", "`names` of those who may override gates, with "+
+		"commas between them (default: nobody)")
+	f.StringVar(&o.adopters, "adopters", "", "`names` of those who may say what runs, with "+
+		"commas between them (default: nobody)")
 	f.StringVar(&o.templates, "templates", "", "`directory` with a template a directory, name or "+
 		"name@version; a new version is on offer without a restart (default: the templates of "+
 		"package builder)")
@@ -121,7 +127,8 @@ var flags = map[string]string{
 	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port",
 	"Pool":     "pool",
 	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
-	"Drain": "drain", "Rules": "rules", "Templates": "templates",
+	"Drain": "drain", "Rules": "rules", "Templates": "templates", "Breakers": "breakers",
+	"Adopters": "adopters",
 }
 
 // check returns all problems of the options at once, each with the name of its flag.
@@ -169,8 +176,19 @@ func (o options) config(registry string, logger *slog.Logger) platform.Config {
 		CoolDown: o.coolDown,
 		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
 		Instances: map[string]int{"stable": 2}, Rules: o.rules,
+		Breakers: people(o.breakers), Adopters: people(o.adopters),
 		Templates: o.templates, Logger: logger,
 	}
+}
+
+// people are the names of a list with commas.
+func people(list string) (names []string) {
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {

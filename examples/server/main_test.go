@@ -65,6 +65,8 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"builds", "65", "want 0 for the default, or up to 64"},
 		{"rules", "/nonexistent", "no such file"},
 		{"rules", file, "rules"},
+		{"breakers", "ann,a\x00b", "a\\x00b"},
+		{"adopters", "ann,a\nb", "a\\nb"},
 		{"templates", "/nonexistent", "no such file"},
 		{"templates", file, "not a directory"},
 		{"tls-proxy", "true", "set SLUICE_TOKEN"},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/rules"
 	"github.com/sluice-deploy/sluice/vip"
@@ -59,6 +60,9 @@ type Config struct {
 	// Rules is the path of the rules of clusters and teams: approvals, soak and freezes (package
 	// promote/rules). A new document is taken without a restart. The default is none.
 	Rules string
+	// Breakers are the actors that may override gates, Adopters those that may say what runs. The
+	// default is nobody.
+	Breakers, Adopters []string
 	// Templates is a directory of templates, as builder.Load reads it; a new version is on offer
 	// without a restart. The default is builder.Default().
 	Templates string
@@ -137,6 +141,16 @@ func (cfg Config) Validate() error {
 	if cfg.Templates != "" {
 		if _, err := builder.Load(os.DirFS(cfg.Templates)); err != nil {
 			bad("Templates", "%v", err)
+		}
+	}
+	for _, list := range []struct {
+		field  string
+		actors []string
+	}{{"Breakers", cfg.Breakers}, {"Adopters", cfg.Adopters}} {
+		for _, actor := range list.actors {
+			if err := names.Actor(actor); err != nil {
+				bad(list.field, "%v", err)
+			}
 		}
 	}
 	if cfg.Builds < 0 || cfg.Builds > 64 {

@@ -72,6 +72,8 @@ func TestBadConfigIsNamed(t *testing.T) {
 		"Drain":     {func(cfg *platform.Config) { cfg.Drain = -time.Second }},
 		"Rules":     {func(cfg *platform.Config) { cfg.Rules = "/nonexistent" }},
 		"Templates": {func(cfg *platform.Config) { cfg.Templates = "/nonexistent" }},
+		"Breakers":  {func(cfg *platform.Config) { cfg.Breakers = []string{"a\nb"} }},
+		"Adopters":  {func(cfg *platform.Config) { cfg.Adopters = []string{"", "a"} }},
 		"Logger":    nil, // any value will do
 	}
 	for f := range reflect.TypeFor[platform.Config]().Fields() {

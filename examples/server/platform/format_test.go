@@ -49,8 +49,8 @@ func TestFormat0(t *testing.T) {
 
 	reason, err := p.Used(t.Context(), "hello_web", builds[1].Digest)
 	require.NoError(t, err)
-	require.Equal(t, "version v4 of hello_web is this image", reason, "whose registry has moved "+
-		"since")
+	require.Equal(t, "version v4 of hello_web is current in test", reason,
+		"whose registry has moved since")
 
 	overview, err := p.Overview(t.Context())
 	require.NoError(t, err)

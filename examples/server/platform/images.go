@@ -55,9 +55,19 @@ func (c configs) Configuration(ctx context.Context, repository string,
 	return c.ConfigSource.Configuration(ctx, c.p.located(repository), d)
 }
 
-// Used returns why an image of the registry must stay, or "": a version is bound to it, or to an
-// index that it is in. It is registry.Config.Used.
+// Used returns why an image of the registry must stay, or "": it is in use (see Uses), or a version
+// is bound to it, or to an index that it is in. It is registry.Config.Used. An error means that
+// nothing may be removed.
 func (p *Platform) Used(ctx context.Context, repository, digest string) (reason string, err error) {
+	uses, err := p.promoter.InUse(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, u := range uses {
+		if u.Digest.String() == digest && p.located(u.Repository) == p.repository(repository) {
+			return u.String(), nil
+		}
+	}
 	bindings, err := p.promoter.Bindings(ctx, "")
 	if err != nil {
 		return "", err

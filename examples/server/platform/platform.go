@@ -174,7 +174,7 @@ func (p *Platform) openPromoter(ctx context.Context) (err error) {
 	p.promoter, err = promote.New(promote.Config{
 		Pipeline: p.pipeline, Journal: journal, Deployer: deployer{p.rollout},
 		Grace: p.config.Patience + p.config.Drain + 15*time.Second,
-		Gates: gates,
+		Gates: gates, Breakers: p.config.Breakers, Adopters: p.config.Adopters,
 	})
 	return err
 }

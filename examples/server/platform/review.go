@@ -64,15 +64,21 @@ func (p *Platform) Explain(ctx context.Context, request PromotionRequest) (Expla
 	if err != nil {
 		return Explanation{}, err
 	}
-	answer := Explanation{Passes: e.Passes(), Opens: e.Opens, Unmet: []Unmet{}}
+	answer := Explanation{Passes: e.Passes(), Opens: e.Opens}
 	if e.Conflict != nil {
 		answer.Conflict = e.Conflict.Error()
 	}
-	for _, g := range e.Gates {
-		answer.Unmet = append(answer.Unmet, Unmet{Gate: g.Gate, Reasons: g.Reasons,
-			Missing: g.Missing, Need: g.Need, Have: g.Have, Who: g.Who, Until: g.Until})
-	}
+	answer.Unmet = unmet(e.Gates)
 	return answer, nil
+}
+
+func unmet(gates []promote.GateRefusal) []Unmet {
+	list := []Unmet{}
+	for _, g := range gates {
+		list = append(list, Unmet{Gate: g.Gate, Reasons: g.Reasons, Missing: g.Missing,
+			Need: g.Need, Have: g.Have, Who: g.Who, Until: g.Until})
+	}
+	return list
 }
 
 // FreezeRequest asks that environments stay as they are for a time.

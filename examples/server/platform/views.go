@@ -110,6 +110,8 @@ type Entry struct {
 	Actor       string    `json:"actor"`
 	Reason      string    `json:"reason,omitempty"`
 	Error       string    `json:"error,omitempty"`
+	Change      string    `json:"change,omitempty"` // that the entry belongs to
+	Note        string    `json:"note,omitempty"`   // which gates were overridden, and why
 }
 
 // Journal returns the entries of the cluster, or with "" of all clusters, oldest first.
@@ -127,6 +129,7 @@ func entriesOf(journal []promote.Entry) []Entry {
 		entries = append(entries, Entry{
 			e.At, e.Seq, e.Time, string(e.Kind), string(e.Op), e.Cluster, e.Environment, e.Task,
 			e.Version, string(e.Digest), e.Actor, e.Reason, e.Error,
+			string(e.ID()), e.Note,
 		})
 	}
 	return entries

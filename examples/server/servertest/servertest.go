@@ -34,8 +34,10 @@ type Config struct {
 	TaskTTL   time.Duration
 	Patience  time.Duration
 	Instances map[string]int
-	// Rules and Templates are those of platform.Config.
+	// Rules, Breakers, Adopters and Templates are those of platform.Config.
 	Rules     string
+	Breakers  []string
+	Adopters  []string
 	Templates string
 	// Listen is the address that the web side believes it listens on; the default is the one it
 	// does listen on, of 127.0.0.1.
@@ -102,7 +104,7 @@ func Start(t testing.TB, config Config) *Server {
 			"nginx")), NginxPort: s.NginxPort,
 		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL,
 		Patience: config.Patience, Envconfig: binary, Instances: config.Instances,
-		Rules: config.Rules, Templates: config.Templates, Logger: logger,
+		Rules: config.Rules, Breakers: config.Breakers, Adopters: config.Adopters, Templates: config.Templates, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

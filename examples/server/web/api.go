@@ -78,6 +78,18 @@ func (w *web) routes() []route {
 			in platform.RollbackRequest) (any, error) {
 			return shown(p.Rollback(ctx, in))
 		}, p.BeginRollback)},
+		{"POST", "/overrides", change(w, func(ctx context.Context,
+			in platform.PromotionRequest) (any, error) {
+			return shown(p.Override(ctx, in))
+		}, p.BeginOverride)},
+		{"GET", "/overrides", get(w, func(r *http.Request) (any, error) {
+			return p.Overridden(r.Context())
+		})},
+		{"POST", "/adoptions", post(w, http.StatusOK, func(ctx context.Context,
+			in platform.AdoptionRequest) (any, error) {
+			return shown(p.Adopt(ctx, in))
+		})},
+		{"GET", "/uses", get(w, func(r *http.Request) (any, error) { return p.Uses(r.Context()) })},
 		{"GET", "/changes/{change}", get(w, func(r *http.Request) (any, error) {
 			return p.Change(r.Context(), r.PathValue("change"))
 		})},

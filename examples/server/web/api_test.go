@@ -568,3 +568,45 @@ func TestHangUp(t *testing.T) {
 		return len(task.Instances) == 1
 	}, time.Minute, 10*time.Millisecond)
 }
+
+// TestHangUpAfter202 has the client go away as soon as it has the answer that its change has begun.
+func TestHangUpAfter202(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Config{})
+	v1 := s.MustBuild(t, "hello_web", "v1")
+	s.MustBuild(t, "hello_web", "v2")
+	s.MustPromote(t, "hello_web", "v1", "test", "sandbox")
+	s.MustPromote(t, "hello_web", "v2", "test")
+	const target = `{"cluster":"hello_web","actor":"ann","environment":`
+	for _, request := range []struct{ path, body string }{
+		{"/rollbacks", target + `"test","expect":"any","digest":"` + v1.Digest + `"}`},
+		{"/promotions", target + `"production","expect":"none","version":"v1"}`},
+		{"/tasks", `{"cluster":"hello_web","actor":"ann","task":"t1","version":"v1"}`},
+	} {
+		ctx, hangUp := context.WithCancel(t.Context())
+		r, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/api/v1"+request.path,
+			strings.NewReader(request.body))
+		require.NoError(t, err)
+		r.Header.Set("Prefer", "respond-async")
+		connection := &http.Transport{} // of this request alone
+		response, err := connection.RoundTrip(r)
+		require.NoError(t, err)
+		hangUp() // before the body is read
+		require.NoError(t, response.Body.Close())
+		connection.CloseIdleConnections()
+		require.Equal(t, 202, response.StatusCode, request.path)
+		change := strings.TrimPrefix(response.Header.Get("Location"), "/api/v1")
+		var now platform.Change
+		require.Eventually(t, func() bool {
+			s.Call(t, "GET", change, nil, &now)
+			return !now.Ended.IsZero()
+		}, time.Minute, 10*time.Millisecond, "%s goes on", request.path)
+		require.Equal(t, []string{"done", v1.Digest, ""},
+			[]string{now.State, now.Digest, now.Error}, request.path)
+	}
+	require.Eventually(t, func() bool {
+		var task platform.Task
+		s.Call(t, "GET", "/tasks/t1", nil, &task)
+		return len(task.Instances) == 1
+	}, time.Minute, 10*time.Millisecond, "the task serves")
+}
