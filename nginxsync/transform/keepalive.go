@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
@@ -9,6 +10,8 @@ import (
 const (
 	keepaliveTimes = 16    // the default of Rules.KeepaliveTimes
 	keptMost       = 65536 // connections, all upstreams together, that the default may come to
+
+	lastingRequests = 10_000 // of a connection over TLS
 )
 
 // pool has an upstream of the driver keep more connections than production's: those of all versions
@@ -27,6 +30,18 @@ func (t *transform) pool(keepalive conf.Node) {
 		t.changed(keepalive.Directive, "keepalive", "the versions on all VIPs share %d connections, "+
 			"production's %d times %d", n*t.keepalive, n, t.keepalive)
 	}
+}
+
+// lasting has a connection of an upstream over TLS take more requests than Nginx's default of
+// 1,000: where the driver chooses, the next connection cannot resume the session, so that it costs
+// a full handshake.
+func (t *transform) lasting(keepalive *conf.Directive) {
+	if t.rules.KeepaliveTimes == 1 {
+		return // as in production
+	}
+	t.edit.InsertAfter(keepalive, fmt.Sprintf("keepalive_requests %d;", lastingRequests))
+	t.changed(keepalive, "keepalive", "a connection over TLS takes %d requests, since the next "+
+		"one makes a full handshake", lastingRequests)
 }
 
 func (t *transform) keepaliveTimes() int {

@@ -52,3 +52,22 @@ func TestKeepaliveGrows(t *testing.T) {
 		})
 	}
 }
+
+// A connection over TLS takes more requests than by default, unless production says how many.
+func TestConnectionsOverTLSLast(t *testing.T) {
+	t.Parallel()
+	const upstreams = "upstream a { server x; keepalive 4; } upstream b { server x; keepalive 4; " +
+		"keepalive_requests 7; } upstream c { server x; keepalive 4; } upstream d { server x; }"
+	for times, want := range map[int]string{
+		0: "keepalive 64;\nkeepalive_requests 10000;", 1: "keepalive 4; }"} {
+		result, err := transform.Transform(parse(t, oneFile("http { "+upstreams+" server { listen "+
+			"80; location /a { grpc_pass grpcs://a; } location /b { proxy_pass https://b; } "+
+			"location /c { proxy_pass http://c; } location /d { proxy_pass https://d; } } }")),
+			transform.Rules{Listen: map[int]int{80: 8080}, KeepaliveTimes: times, Snippets: short})
+		require.NoError(t, err)
+		text := result.Files["nginx.conf"]
+		require.Contains(t, text, want)
+		require.Contains(t, text, "keepalive_requests 7;")
+		require.Equal(t, 2-times, strings.Count(text, "keepalive_requests"), text)
+	}
+}

@@ -23,8 +23,9 @@ func (t *transform) upstream(n conf.Node) {
 			"rules under clusters to route it", names.Cluster(cluster))
 	}
 	u := Upstream{Name: name, Cluster: cluster, Plain: t.plain(name)}
-	pooled := false
-	var first *conf.Directive // where the driver's text goes: before this child of the block itself
+	var pooled *conf.Directive // its keepalive
+	requests := false          // has a keepalive_requests of its own
+	var first *conf.Directive  // where the driver's text goes: before this child of the block itself
 	servers, best := 0, 0
 	var left []string // parameters of single servers
 	for c := range n.Children() {
@@ -58,11 +59,12 @@ func (t *transform) upstream(n conf.Node) {
 				word)
 		}
 		if word == "keepalive" {
-			pooled = true
+			pooled = c.Directive
 			if dynamic != nil {
 				t.pool(c)
 			}
 		}
+		requests = requests || word == "keepalive_requests"
 		if first == nil && direct && (word == "server" || word == "include" ||
 			strings.HasPrefix(word, "keepalive")) {
 			first = c.Directive
@@ -71,7 +73,11 @@ func (t *transform) upstream(n conf.Node) {
 	if dynamic == nil {
 		return
 	}
-	if t.tls[strings.ToLower(name)] && !pooled {
+	overTLS := t.tls[strings.ToLower(name)]
+	if overTLS && pooled != nil && !requests {
+		t.lasting(pooled)
+	}
+	if overTLS && pooled == nil {
 		t.changed(n.Directive, "upstream", "is asked over TLS and has no keepalive: each request "+
 			"makes a full handshake, since no session is resumed where the driver chooses")
 	}
