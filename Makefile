@@ -79,7 +79,7 @@ bench-conf: go
 bench-nginx: go
 	@scripts/packages 'make bench-nginx' $(NGINX)
 	cd nginxsync/luadriver && go test -run '^$$' -bench 'First|Full|Delta|SetVerified|Idle' .
-	cd nginxsync/bench && go test -run '^$$' -bench 'Requests|Updates|Hash|VIPs|Memory' -benchtime 5x .
+	cd nginxsync/bench && go test -run '^$$' -bench 'Requests|Updates|Hash|VIPs|Memory|Handshakes' -benchtime 5x .
 
 bench-envconfig: go
 	@packages="$$($(INSTALL) -packages ./envconfig/cmd/envconfig)" && \
