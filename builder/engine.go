@@ -37,6 +37,10 @@ type Engine interface {
 
 // Request is one build.
 type Request struct {
+	// ID names the build for an engine that carries it out in another process and finds it there
+	// again: the same request under the same ID is the same build. 1 to 63 letters, digits, ".",
+	// "_" and "-". The default is a build of its own for each call.
+	ID string
 	// Dockerfile is the text to build: as a rule, the output of [Template.Render].
 	Dockerfile []byte
 	// Context holds the files for COPY and ADD, and .dockerignore when there is one. Nil is an
@@ -85,7 +89,7 @@ func (r *Request) SourceDate() (time.Time, error) {
 }
 
 // Validate returns every problem that can be found without a registry or the context, joined, each
-// wrapping [ErrInvalid]: a Tag that is no version, the argument BUILDKIT_SYNTAX, which lets a
+// wrapping [ErrInvalid]: an ID or a Tag that is no name, the argument BUILDKIT_SYNTAX, which lets a
 // request choose another parser, a SOURCE_DATE_EPOCH that is no time, and the findings of [Lint]
 // that are errors.
 func (r *Request) Validate() error {
@@ -95,6 +99,11 @@ func (r *Request) Validate() error {
 	}
 	if _, err := r.SourceDate(); err != nil {
 		errs = append(errs, err)
+	}
+	if r.ID != "" {
+		if err := names.Task(r.ID); err != nil {
+			errs = append(errs, fmt.Errorf("id: %w: %w", err, ErrInvalid))
+		}
 	}
 	if r.Tag != "" {
 		if err := names.Version(r.Tag); err != nil {

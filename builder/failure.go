@@ -45,6 +45,24 @@ const (
 	ReasonDeadline Reason = "deadline"
 	// the caller ended the build
 	ReasonCancelled Reason = "cancelled"
+	// the build needed more memory than it may have
+	ReasonMemory Reason = "memory"
+	// the build needed more disk than there is, or than it may have
+	ReasonDisk Reason = "disk"
+	// no machine has room for the build, or a quota is used up
+	ReasonNoRoom Reason = "noRoom"
+	// a policy of the cluster forbids the build
+	ReasonForbidden Reason = "forbidden"
+	// the image that the build runs in cannot be pulled
+	ReasonBuilderImage Reason = "builderImage"
+	// the place that the build runs in cannot be set up: a volume or a secret is missing
+	ReasonSetup Reason = "setup"
+	// the build had to make place on its machine for others
+	ReasonEvicted Reason = "evicted"
+	// the machine of the build is gone
+	ReasonMachineLost Reason = "machineLost"
+	// the build was deleted where it ran, not by its caller
+	ReasonDeleted Reason = "deleted"
 	// anything else: the machine, the disk
 	ReasonInfrastructure Reason = "infrastructure"
 )

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/internal/buildcontext"
+	"github.com/sluice-deploy/sluice/builder/internal/push"
 	"github.com/sluice-deploy/sluice/internal/ociref"
 )
 
@@ -71,7 +72,7 @@ type Engine struct {
 	mu    sync.Mutex
 	bases map[v1.Hash]tree // never changed once here
 
-	tagging [16]chan struct{} // held while a tag is looked up and written; by hash of the tag
+	tags *push.Tags
 }
 
 var _ builder.Engine = (*Engine)(nil)
@@ -92,11 +93,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Now = time.Now
 	}
 	cfg.Platform = ociref.Platform(cfg.Platform)
-	e := &Engine{config: cfg, bases: map[v1.Hash]tree{}}
-	for i := range e.tagging {
-		e.tagging[i] = make(chan struct{}, 1) // one holder
-	}
-	return e, nil
+	return &Engine{config: cfg, bases: map[v1.Hash]tree{}, tags: push.NewTags()}, nil
 }
 
 // Build implements [builder.Engine].
@@ -108,7 +105,7 @@ func (e *Engine) Build(ctx context.Context, r builder.Request) (builder.Result, 
 	}
 	if err != nil {
 		if err = withCause(ctx, err); ctx.Err() == nil {
-			err = typed(err) // the end of ctx looks like a fault of the network, too
+			err = push.Typed(err) // the end of ctx looks like a fault of the network, too
 		}
 		return builder.Result{}, fmt.Errorf("build %s: %w", r.Repository, err)
 	}

@@ -1,10 +1,7 @@
 package assemble
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,9 +9,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/push"
 )
 
 // push writes the image by digest, then the tag. A tag that names another image stops it before
@@ -27,7 +24,8 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	if to.tag != nil {
 		// The answer counts only right before the tag is written, but a conflict should cost no
 		// upload. A registry may deny to look into a repository that the push is about to create.
-		if _, err := s.tagged(*to.tag, digest, replace); err != nil && !denied(err) {
+		if _, err := push.Tagged(*to.tag, digest, replace,
+			s.options...); err != nil && !denied(err) {
 			return builder.Result{}, err
 		}
 	}
@@ -45,7 +43,8 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	s.log.pushed(to.repository.String(), res)
 	var named name.Reference = ref
 	if to.tag != nil {
-		if err := s.tag(*to.tag, img, digest, replace); err != nil {
+		if err := s.engine.tags.Write(s.ctx, *to.tag, img, digest, replace,
+			s.options...); err != nil {
 			return builder.Result{}, err
 		}
 		named = to.tag
@@ -63,52 +62,8 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 	return res, nil
 }
 
-// tag makes the tag name the image. Registries have no conditional write: other builds of this
-// engine wait, and against other processes the look is as close to the write as it can be; reading
-// the tag back finds a write between look and write.
-func (s *stage) tag(tag name.Tag, img v1.Image, digest v1.Hash, replace bool) error {
-	h := fnv.New32a()
-	h.Write([]byte(tag.String()))
-	slot := s.engine.tagging[h.Sum32()%uint32(len(s.engine.tagging))]
-	select {
-	case slot <- struct{}{}:
-		defer func() { <-slot }()
-	case <-s.ctx.Done():
-		return context.Cause(s.ctx)
-	}
-	there, err := s.tagged(tag, digest, replace)
-	if err != nil || there {
-		return err // a registry with immutable tags may refuse even the same image
-	}
-	if err := remote.Tag(tag, img, s.options...); err != nil {
-		return fmt.Errorf("tag %s: %w", tag, err)
-	}
-	return nil
-}
-
-// tagged reports whether the tag names the image already. That it names another is an error unless
-// replace is set.
-func (s *stage) tagged(tag name.Tag, built v1.Hash, replace bool) (bool, error) {
-	existing, err := remote.Head(tag, s.options...)
-	switch {
-	case answered(err, http.StatusNotFound):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("look up tag %s: %w", tag, err)
-	case existing.Digest != built && !replace:
-		return false, &builder.TagExistsError{Reference: tag.String(),
-			Existing: existing.Digest.String(), Built: built.String()}
-	}
-	return existing.Digest == built, nil
-}
-
 func denied(err error) bool {
-	return answered(err, http.StatusUnauthorized) || answered(err, http.StatusForbidden)
-}
-
-func answered(err error, status int) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && answer.StatusCode == status
+	return push.Answered(err, http.StatusUnauthorized) || push.Answered(err, http.StatusForbidden)
 }
 
 func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result, error) {

@@ -3,20 +3,17 @@ package builds
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/sluice-deploy/sluice/builder/internal/redact"
 )
 
-const (
-	maxLine = 64 << 10 // bytes after which a line without an end is written all the same
-	mask    = "***"
-)
+// maxLine is the number of bytes after which a line without an end is written all the same.
+const maxLine = 64 << 10
 
 // logWriter writes the log of a build line by line, without the values of secrets. It takes every
 // byte, and counts the bytes that it cannot keep.
@@ -25,10 +22,10 @@ type logWriter struct {
 	logs  Logs
 	build string
 	max   int64
+	masks redact.Masks
 
 	mu     sync.Mutex
-	masks  []string // longest first
-	held   []byte   // of the line that has not ended
+	held   []byte // of the line that has not ended
 	offset int64
 	state  LogState
 	opened bool
@@ -46,47 +43,11 @@ func (w *logWriter) open() error {
 	return nil
 }
 
-// mask keeps a value, and its usual encodings, out of the log from now on. A value of a few bytes
-// would make any text unreadable: values of fewer than 4 bytes stay.
-func (w *logWriter) mask(value string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, v := range append([]string{value, strings.TrimSpace(value)},
-		strings.FieldsFunc(value, func(r rune) bool { return r == '\n' || r == '\r' })...) {
-		if len(v) < 4 {
-			continue
-		}
-		w.masks = append(w.masks, v, url.QueryEscape(v), url.PathEscape(v),
-			hex.EncodeToString([]byte(v)))
-		// base64 of the value at each of the three places it can have in a longer text, without
-		// the characters that depend on its neighbours
-		for lead := range 3 {
-			for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-				text := e.EncodeToString(append(make([]byte, lead), v...))
-				first, last := []int{0, 2, 3}[lead], (lead+len(v))/3*4
-				if last-first >= 4 {
-					w.masks = append(w.masks, text[first:min(last, len(text))])
-				}
-			}
-		}
-	}
-	slices.SortFunc(w.masks, func(a, b string) int { return len(b) - len(a) })
-	w.masks = slices.Compact(w.masks)
-}
+// mask keeps a value, and its usual encodings, out of the log from now on.
+func (w *logWriter) mask(value string) { w.masks.Add(value) }
 
 // masked returns text without the values of secrets.
-func (w *logWriter) masked(text string) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return string(w.clean([]byte(text)))
-}
-
-func (w *logWriter) clean(text []byte) []byte {
-	for _, m := range w.masks {
-		text = bytes.ReplaceAll(text, []byte(m), []byte(mask))
-	}
-	return text
-}
+func (w *logWriter) masked(text string) string { return w.masks.String(text) }
 
 func (w *logWriter) line(text string) { w.Write([]byte(strings.TrimRight(text, "\n") + "\n")) }
 
@@ -97,7 +58,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	w.held = append(w.held, p...)
 	end := bytes.LastIndexByte(w.held, '\n') + 1
 	if end == 0 && len(w.held) > maxLine {
-		end = len(w.held) - w.longest() // a value may have begun that has not ended
+		end = len(w.held) - min(w.masks.Longest(), maxLine) // a value may have begun that has not ended
 	}
 	if end > 0 {
 		w.store(slices.Clone(w.held[:end]))
@@ -106,17 +67,9 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// longest is the length of the longest value that is masked.
-func (w *logWriter) longest() int {
-	if len(w.masks) == 0 {
-		return 0
-	}
-	return min(len(w.masks[0]), maxLine)
-}
-
 // store appends whole lines to the log.
 func (w *logWriter) store(text []byte) {
-	text = w.clean(text)
+	text = w.masks.Clean(text)
 	switch room := w.max - w.offset; {
 	case w.state.Verdict != "":
 		w.state.Lost += int64(len(text))

@@ -123,8 +123,8 @@ func (o Order) Validate() error {
 
 // request is the order for an engine, without its context and log.
 func (o Order) request() builder.Request {
-	return builder.Request{Dockerfile: []byte(o.Dockerfile), Repository: o.Repository, Tag: o.Tag,
-		ReplaceTag: o.ReplaceTag, Args: o.Args, Labels: o.Labels}
+	return builder.Request{ID: o.ID, Dockerfile: []byte(o.Dockerfile), Repository: o.Repository,
+		Tag: o.Tag, ReplaceTag: o.ReplaceTag, Args: o.Args, Labels: o.Labels}
 }
 
 // sum names the content of the order.

@@ -10,11 +10,13 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/internal/names/namestest"
 )
 
@@ -27,6 +29,9 @@ type Harness struct {
 	// RunBase is a base image by digest with a shell, for an engine that executes RUN. Empty says
 	// that the engine does not, and must refuse.
 	RunBase string
+	// Slow says that a build takes seconds: the suite asks for few builds that differ in a name
+	// alone.
+	Slow bool
 }
 
 // Run runs the suite. open gives every case an engine and a registry of its own, which end with t.
@@ -412,7 +417,11 @@ func refusals(t *testing.T, s Harness) {
 }
 
 func versions(t *testing.T, s Harness) {
+	var built atomic.Int64
 	namestest.Run(t, namestest.Version, func(name string) error {
+		if s.Slow && names.Version(name) == nil && built.Add(1) > 1 {
+			return nil
+		}
 		r := request(s, "FROM scratch\nLABEL a=b\n", nil)
 		r.Repository, r.Tag = s.Registry+"/versions", name
 		_, err := s.Engine.Build(t.Context(), r)

@@ -52,6 +52,14 @@ func Builder(t testing.TB, registry string) string {
 		testbed.NeedTool(t, "buildkitd"), testbed.NeedTool(t, "buildctl"))
 }
 
+// Programs pushes an image with busybox and the given programs in PATH to a registry, given as
+// host:port, under a name, and returns its name with the digest.
+func Programs(t testing.TB, registry, name string, programs ...string) string {
+	t.Helper()
+	return push(t, registry+"/testbed/"+name+":1", testbed.NeedProgram(t, "busybox",
+		"busybox-static"), programs...)
+}
+
 func push(t testing.TB, to, busybox string, programs ...string) string {
 	t.Helper()
 	img, err := images.get(busybox, programs...)

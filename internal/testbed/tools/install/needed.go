@@ -45,6 +45,7 @@ var needs = []need{
 	{"image.Builder(", []string{"buildkit"}, []string{
 		"busybox=busybox-static", "rsync=rsync", "runc=runc",
 	}},
+	{"image.Programs(", nil, []string{"busybox=busybox-static"}},
 	{"buildkit.Start(", []string{"buildkit"}, []string{"runc=runc"}},
 	{"ngx_stream_module.so", nil, []string{
 		"/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream"}},

@@ -1,0 +1,48 @@
+package redact_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/sluice-deploy/sluice/builder/internal/redact"
+)
+
+func TestForms(t *testing.T) {
+	t.Parallel()
+	const secret = "pa55 w/ord+?"
+	var m redact.Masks
+	m.Add(secret + "\n")
+	for name, form := range map[string]string{
+		"plain": secret, "query": url.QueryEscape(secret), "path": url.PathEscape(secret),
+		"hex":             hex.EncodeToString([]byte(secret)),
+		"base64":          base64.StdEncoding.EncodeToString([]byte(secret)),
+		"base64 of user":  base64.StdEncoding.EncodeToString([]byte("user:" + secret)),
+		"base64 of URL":   base64.RawURLEncoding.EncodeToString([]byte("x" + secret + "y")),
+		"middle of lines": "a" + secret + "b",
+	} {
+		got := m.String("begin " + form + " end")
+		if strings.Contains(got, form) || !strings.HasPrefix(got, "begin ") ||
+			!strings.HasSuffix(got, " end") || !strings.Contains(got, redact.Mask) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if n := m.Longest(); n < len(secret) {
+		t.Errorf("the longest form has %d bytes", n)
+	}
+}
+
+func TestLinesOfAValue(t *testing.T) {
+	t.Parallel()
+	var m redact.Masks
+	m.Add("first line\nsecond line\nabc")
+	if got := m.String("second line, abc"); got != "***, abc" {
+		t.Errorf("got %q", got)
+	}
+	var none redact.Masks
+	if got := none.String("text"); got != "text" || none.Longest() != 0 {
+		t.Errorf("without a value: %q", got)
+	}
+}

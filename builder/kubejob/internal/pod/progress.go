@@ -1,0 +1,171 @@
+package pod
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
+	"github.com/sluice-deploy/sluice/builder"
+)
+
+// status is a line of buildctl --progress=rawjson: SolveStatus of BuildKit's client.
+type status struct {
+	Vertexes []vertex `json:"vertexes"`
+	Logs     []struct {
+		Vertex string `json:"vertex"`
+		Data   []byte `json:"data"`
+	} `json:"logs"`
+	Warnings []struct {
+		Short []byte `json:"short"`
+	} `json:"warnings"`
+}
+
+type vertex struct {
+	Digest    string     `json:"digest"`
+	Name      string     `json:"name"`
+	Started   *time.Time `json:"started"`
+	Completed *time.Time `json:"completed"`
+	Cached    bool       `json:"cached"`
+	Error     string     `json:"error"`
+}
+
+// progress writes BuildKit's progress to a log, and keeps the facts that the verdict needs.
+type progress struct {
+	log   *Log
+	plan  builder.Plan
+	names map[string]string // of vertices that were told
+	done  map[string]bool
+	held  map[string][]byte // output of a vertex whose line has not ended
+
+	base   string
+	errors []string // lines that are no JSON
+}
+
+func newProgress(log *Log, plan builder.Plan) *progress {
+	return &progress{log: log, plan: plan, names: map[string]string{}, done: map[string]bool{},
+		held: map[string][]byte{}}
+}
+
+// line takes a line of buildctl.
+func (p *progress) line(text []byte) {
+	var s status
+	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &s) != nil {
+		p.errors = append(p.errors, string(text))
+		return
+	}
+	for _, v := range s.Vertexes {
+		p.vertex(v)
+	}
+	for _, l := range s.Logs {
+		p.output(l.Vertex, l.Data)
+	}
+	for _, w := range s.Warnings {
+		p.log.Line("      warning: %s", w.Short)
+	}
+}
+
+func (p *progress) vertex(v vertex) {
+	if base := baseOf(v.Name); base != "" {
+		p.base = base // of the last stage, which comes last
+	}
+	if v.Started == nil && !v.Cached {
+		return
+	}
+	if _, told := p.names[v.Digest]; !told {
+		p.names[v.Digest] = p.name(v.Name)
+		if !strings.HasPrefix(v.Name, "[internal]") {
+			p.log.Line("%s", p.names[v.Digest])
+		}
+	}
+	if v.Completed == nil || p.done[v.Digest] {
+		return
+	}
+	p.end(v.Digest)
+	switch {
+	case v.Cached:
+		p.done[v.Digest] = true
+		p.log.Line("      %s: cached", p.names[v.Digest])
+	case v.Error != "":
+		p.done[v.Digest] = true
+		p.log.Line("      %s: %s", p.names[v.Digest], v.Error)
+	}
+}
+
+func (p *progress) output(vertex string, data []byte) {
+	held := append(p.held[vertex], data...)
+	for {
+		i := strings.IndexByte(string(held), '\n')
+		if i < 0 {
+			break
+		}
+		p.log.Line("      %s", held[:i])
+		held = held[i+1:]
+	}
+	p.held[vertex] = append([]byte(nil), held...)
+}
+
+// end writes the last line of a vertex.
+func (p *progress) end(vertex string) {
+	if held := p.held[vertex]; len(held) > 0 {
+		p.log.Line("      %s", held)
+	}
+	delete(p.held, vertex)
+}
+
+var (
+	step   = regexp.MustCompile(`^\[(?:(\S+) )?(\d+)/(\d+)\] (\S+)`)
+	fromAt = regexp.MustCompile(`^\[(?:\S+ )?1/\d+\] FROM (\S+@sha256:[0-9a-f]{64})`)
+)
+
+// baseOf returns the base image in the name of the vertex of a FROM, by digest.
+func baseOf(name string) string {
+	if m := fromAt.FindStringSubmatch(name); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// name returns the name of a vertex without values of build arguments, which BuildKit fills in: the
+// instruction as the Dockerfile has it.
+func (p *progress) name(name string) string {
+	m := step.FindStringSubmatch(name)
+	if m == nil || m[4] == "FROM" {
+		return name
+	}
+	prefix := fmt.Sprintf("[%s/%s] ", m[2], m[3])
+	if m[1] != "" {
+		prefix = fmt.Sprintf("[%s %s/%s] ", m[1], m[2], m[3])
+	}
+	k, _ := strconv.Atoi(m[2])
+	n, _ := strconv.Atoi(m[3])
+	for i, s := range p.plan.Stages {
+		if m[1] != "" && m[1] != s.Name && m[1] != fmt.Sprintf("stage-%d", i) {
+			continue
+		}
+		var made []string
+		for _, c := range s.Commands {
+			if makesLayer(c) {
+				made = append(made, fmt.Sprint(c))
+			}
+		}
+		at := k - 1 - (n - len(made)) // n counts a FROM of an image, too
+		if at >= 0 && at < len(made) && n-len(made) <= 1 {
+			return prefix + made[at]
+		}
+	}
+	return prefix + m[4] + " …"
+}
+
+func makesLayer(c instructions.Command) bool {
+	switch c.(type) {
+	case *instructions.RunCommand, *instructions.CopyCommand, *instructions.AddCommand,
+		*instructions.WorkdirCommand:
+		return true
+	}
+	return false
+}
