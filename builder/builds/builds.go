@@ -36,6 +36,11 @@ type Config struct {
 	Builders int
 	// MaxLog is how many bytes of a build's log are kept. The default is 64 MiB.
 	MaxLog int64
+	// KeepEnded is how many ended builds are kept; when there are a tenth more, Run forgets the
+	// oldest, with their logs, and their ids are free again. The default is 10,000.
+	KeepEnded int
+	// KeepFor is how long an ended build is kept at most. The default is without limit.
+	KeepFor time.Duration
 	// Poll is how often a reader of a log that grows, and Run for owners that have died, looks
 	// again. The default is 200 ms.
 	Poll time.Duration
@@ -51,6 +56,7 @@ type Config struct {
 const (
 	defaultBuilders = 2
 	defaultMaxLog   = 64 << 20
+	defaultKeep     = 10_000
 	defaultPoll     = 200 * time.Millisecond
 	logPage         = 256 << 10 // bytes that one Log returns at most
 )
@@ -78,6 +84,12 @@ func (c Config) validate() error {
 	if c.MaxLog < 0 {
 		bad("MaxLog", "%d: want 0 (default %d) or more", c.MaxLog, defaultMaxLog)
 	}
+	if c.KeepEnded < 0 {
+		bad("KeepEnded", "%d: want 0 (default %d) or more", c.KeepEnded, defaultKeep)
+	}
+	if c.KeepFor < 0 {
+		bad("KeepFor", "%s: want 0 (no limit) or more", c.KeepFor)
+	}
 	if c.Poll < 0 {
 		bad("Poll", "%s: want 0 (default %s) or more", c.Poll, defaultPoll)
 	}
@@ -93,6 +105,9 @@ type Builds struct {
 	mu      sync.Mutex
 	state   *state
 
+	looked time.Time // by Run, for builds that are too old
+	tidied uint64    // by Run: Seq of the Forgotten entry whose builds are removed
+
 	working sync.Mutex
 	work    map[uint64]context.CancelCauseFunc // of the attempts of this process
 }
@@ -107,6 +122,9 @@ func New(cfg Config) (*Builds, error) {
 	}
 	if cfg.MaxLog == 0 {
 		cfg.MaxLog = defaultMaxLog
+	}
+	if cfg.KeepEnded == 0 {
+		cfg.KeepEnded = defaultKeep
 	}
 	if cfg.Poll == 0 {
 		cfg.Poll = defaultPoll
@@ -156,10 +174,25 @@ func (b *Builds) catchUp(ctx context.Context) error {
 		if err != nil || len(entries) == 0 {
 			return err
 		}
+		stale := uint64(0)
 		b.mu.Lock()
 		for _, e := range entries {
+			if b.state.missed(e) {
+				stale = e.Seq
+				break
+			}
 			b.state.apply(e)
 		}
+		b.mu.Unlock()
+		if stale == 0 {
+			continue
+		}
+		fresh, err := b.reread(ctx, stale)
+		if err != nil {
+			return err
+		}
+		b.mu.Lock()
+		b.state = fresh
 		b.mu.Unlock()
 	}
 }

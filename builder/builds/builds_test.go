@@ -484,9 +484,11 @@ func TestOrderValidate(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	t.Parallel()
-	_, err := builds.New(builds.Config{Owner: "a/b", Builders: -1, MaxLog: -1, Poll: -1})
+	_, err := builds.New(builds.Config{Owner: "a/b", Builders: -1, MaxLog: -1, Poll: -1,
+		KeepEnded: -1, KeepFor: -1})
 	require.ErrorIs(t, err, builder.ErrInvalid)
-	for _, field := range []string{"Journal", "Logs", "Owner", "Builders", "MaxLog", "Poll"} {
+	for _, field := range []string{"Journal", "Logs", "Owner", "Builders", "MaxLog", "Poll",
+		"KeepEnded", "KeepFor"} {
 		require.ErrorContains(t, err, "builds: Config."+field+": ")
 	}
 	m := builds.NewMemory()

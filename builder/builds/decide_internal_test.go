@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -20,6 +21,7 @@ func sample(id string) Order {
 // machine applies decisions.
 type machine struct {
 	*state
+	all *[]Entry // that were added
 }
 
 func (m machine) add(e Entry) Entry {
@@ -28,6 +30,9 @@ func (m machine) add(e Entry) Entry {
 		e.Attempt = e.Seq
 	}
 	m.apply(e)
+	if m.all != nil {
+		*m.all = append(*m.all, e)
+	}
 	return e
 }
 
@@ -91,7 +96,7 @@ func TestTransitions(t *testing.T) {
 	}
 	for from, path := range paths {
 		for name, command := range commands {
-			m := machine{newState()}
+			m := machine{state: newState()}
 			o := sample("a")
 			o.Attempts = 2
 			m.submit(t, o)
@@ -135,7 +140,7 @@ func (m machine) ends(o outcome) (Entry, bool, error) {
 
 func TestAttempts(t *testing.T) {
 	t.Parallel()
-	m := machine{newState()}
+	m := machine{state: newState()}
 	o := sample("a")
 	o.Attempts = 2
 	m.submit(t, o)
@@ -169,7 +174,7 @@ func TestAttempts(t *testing.T) {
 
 func TestOrphanedLogHasAGap(t *testing.T) {
 	t.Parallel()
-	m := machine{newState()}
+	m := machine{state: newState()}
 	m.submit(t, sample("a"))
 	m.start()
 	e, _ := m.orphaned("a", m.builds["a"].Attempt)
@@ -198,7 +203,7 @@ func TestGroups(t *testing.T) {
 	}
 	t.Run("serial", func(t *testing.T) {
 		t.Parallel()
-		m := machine{newState()}
+		m := machine{state: newState()}
 		m.submit(t, in("a", Serial))
 		m.submit(t, in("b", Serial))
 		m.submit(t, sample("c"))
@@ -210,7 +215,7 @@ func TestGroups(t *testing.T) {
 	})
 	t.Run("latest only", func(t *testing.T) {
 		t.Parallel()
-		m := machine{newState()}
+		m := machine{state: newState()}
 		m.submit(t, in("a", LatestOnly))
 		m.start()
 		m.submit(t, in("b", LatestOnly))
@@ -240,7 +245,7 @@ func TestGroups(t *testing.T) {
 	})
 	t.Run("teams share", func(t *testing.T) {
 		t.Parallel()
-		m := machine{newState()}
+		m := machine{state: newState()}
 		for i := range 4 {
 			o := sample(fmt.Sprint("x", i))
 			o.Team = "x"
@@ -255,12 +260,33 @@ func TestGroups(t *testing.T) {
 	})
 }
 
+// compacted fails unless the entries that are left after a compaction give the same builds as all.
+func compacted(t *rapid.T, m machine, all []Entry) {
+	left := newState()
+	for i, e := range all {
+		if i == len(all)-1 || !m.dropped(e) {
+			left.apply(e)
+		}
+	}
+	if len(left.order) != len(m.order) || len(left.open) != len(m.open) {
+		t.Fatalf("%d builds and %d open ones are left, want %d and %d", len(left.order),
+			len(left.open), len(m.order), len(m.open))
+	}
+	for i, r := range m.order {
+		if got := left.order[i]; got.ID != r.ID || got.State != r.State || got.Seq != r.Seq ||
+			got.Attempt != r.Attempt || got.supersedes != r.supersedes {
+			t.Fatalf("after a compaction: got %+v, want %+v", got.Build, r.Build)
+		}
+	}
+}
+
 // TestHistories looks in random histories for a group with two builds at once, an ended build that
 // changes, and entries of a build that do not grow.
 func TestHistories(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		m := machine{newState()}
+		var all []Entry
+		m := machine{newState(), &all}
 		ended := map[string]State{}
 		for i := range rapid.IntRange(1, 40).Draw(t, "steps") {
 			var ids []string
@@ -271,7 +297,18 @@ func TestHistories(t *testing.T) {
 			if len(ids) > 0 {
 				id = rapid.SampledFrom(ids).Draw(t, "id")
 			}
-			switch rapid.IntRange(0, 5).Draw(t, "command") {
+			switch rapid.IntRange(0, 6).Draw(t, "command") {
+			case 6:
+				keep := rapid.IntRange(0, 3).Draw(t, "keep")
+				if e, ok := m.forgettable(keep, time.Time{}); ok {
+					for _, id := range e.Builds {
+						if !m.builds[id].State.Ended() {
+							t.Fatalf("build %s is %s and forgotten", id, m.builds[id].State)
+						}
+						delete(ended, id)
+					}
+					m.add(e)
+				}
 			case 0:
 				o := sample(fmt.Sprint("b", i))
 				o.Policy = rapid.SampledFrom([]Policy{Parallel, Serial, LatestOnly}).Draw(t,
@@ -308,6 +345,7 @@ func TestHistories(t *testing.T) {
 					}
 				}
 			}
+			compacted(t, m, all)
 			running := map[string]int{}
 			open := 0
 			for _, r := range m.order {

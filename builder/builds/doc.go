@@ -10,8 +10,8 @@
 // An embedder's part, in order:
 //
 //  1. Open the stores: package filestore for the processes of one machine, [NewMemory] for a test.
-//  2. Fetch the files of a [Source] in Config.Context, and return the values of named secrets in
-//     Config.Secrets.
+//  2. Set Config.Context, as a rule to [FetchFrom] a spool of sources, and return the values of
+//     named secrets in Config.Secrets.
 //  3. Call Run in the processes that build.
 //  4. Submit with an id that is the same whenever the caller asks again for the same build.
 //
@@ -19,12 +19,13 @@
 //
 //	store, err := filestore.Open(ctx, filestore.Config{Dir: "/var/lib/sluice/builds"})
 //	b, err := builds.New(builds.Config{Journal: store, Logs: store, Owners: store,
-//		Owner: "builder-1", Engine: engine, Context: files})
+//		Owner: "builder-1", Engine: engine,
+//		Context: builds.FetchFrom(spool)})
 //	go b.Run(ctx)
 //	build, err := b.Submit(ctx, builds.Order{ID: "hello_web-v2", Actor: "ann",
 //		Dockerfile: dockerfile, Repository: "registry.example.com/hello_web", Tag: "v2"})
 //	entries, err := b.Follow(ctx, build.ID, 0)
 //
 // The decisions are a pure core, state and command in, entry out: decide.go. The package does not
-// fetch sources, forget old builds, or check the rights of actors.
+// check the rights of actors.
 package builds

@@ -33,18 +33,25 @@ const (
 	// a newer build of the group took its place. The journal has no entry of this kind of its own:
 	// it is read out of the Submitted entry of the newer build.
 	Superseded Kind = "superseded"
+	// ended builds that are no longer kept: their ids are free again
+	Forgotten Kind = "forgotten"
 	// a record that cannot be read stands in this place
 	Damaged Kind = "damaged"
 )
 
 // Entry is one record of the journal. Entries are never changed.
 type Entry struct {
-	// Seq numbers the entries of a journal from 1, without a gap.
+	// Seq numbers the entries of a journal from 1. Numbers are missing where Compact removed
+	// entries, and nowhere else.
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 	Kind Kind      `json:"kind"`
-	// Build is the id.
-	Build string `json:"build"`
+	// Build is the id; "" in a Forgotten entry, which has the ids in Builds.
+	Build  string   `json:"build,omitempty"`
+	Builds []string `json:"builds,omitempty"`
+	// Before, of a Forgotten entry, is the Seq of the Forgotten entry before it, 0 for none: a
+	// reader that has not seen that one reads the journal again from its beginning.
+	Before uint64 `json:"before,omitempty"`
 	// Order is set in a Submitted entry.
 	Order *Order `json:"order,omitempty"`
 	// Attempt, from Started on, is the Seq of the Started entry: the right to record the end of
@@ -98,12 +105,19 @@ type Journal interface {
 	// journal. Otherwise it adds nothing and returns an error that wraps ErrConflict. Nil means
 	// that the entry is kept.
 	Append(ctx context.Context, after uint64, e Entry) error
-	// Read returns entries with a Seq above after, in order and without a gap: at least one if
-	// there is one. A record that cannot be read comes as an Entry of kind Damaged. The caller owns
+	// Read returns entries with a Seq above after, in order, none left out: at least one if there
+	// is one. A record that cannot be read comes as an Entry of kind Damaged. The caller owns
 	// the slice, and changes nothing that it points to.
 	Read(ctx context.Context, after uint64) ([]Entry, error)
 	// Wait blocks until there is an entry with a Seq above after, or until ctx ends.
 	Wait(ctx context.Context, after uint64) error
+}
+
+// Compacter is a [Journal] that can remove entries. buildstest.Journal holds one to this contract.
+type Compacter interface {
+	// Compact removes the entries for which drop returns true, all or none of them, and never the
+	// last entry. The others keep their numbers. Drop is not asked about a Damaged entry.
+	Compact(ctx context.Context, drop func(Entry) bool) error
 }
 
 // Logs keeps the logs of builds, each a sequence of bytes. buildstest.Logs holds an implementation
@@ -115,6 +129,8 @@ type Logs interface {
 	// ReadLog returns at most limit bytes from offset on, and how many there are in all.
 	ReadLog(ctx context.Context, build string, offset int64, limit int) (data []byte, size int64,
 		err error)
+	// RemoveLog makes the log of a build one that was never written to.
+	RemoveLog(ctx context.Context, build string) error
 }
 
 // Owners knows which owners are alive. buildstest.Owners holds an implementation to this contract.

@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -20,9 +21,10 @@ type Memory struct {
 }
 
 var (
-	_ Journal = (*Memory)(nil)
-	_ Logs    = (*Memory)(nil)
-	_ Owners  = (*Memory)(nil)
+	_ Journal   = (*Memory)(nil)
+	_ Compacter = (*Memory)(nil)
+	_ Logs      = (*Memory)(nil)
+	_ Owners    = (*Memory)(nil)
 )
 
 // NewMemory returns an empty store.
@@ -37,7 +39,7 @@ func (m *Memory) Append(ctx context.Context, after uint64, e Entry) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if last := uint64(len(m.entries)); last != after {
+	if last := m.last(); last != after {
 		return fmt.Errorf("append after entry %d: the last entry is %d: %w", after, last,
 			ErrConflict)
 	}
@@ -58,7 +60,32 @@ func (m *Memory) Read(ctx context.Context, after uint64) ([]Entry, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.entries[min(after, uint64(len(m.entries))):]), nil
+	i, _ := slices.BinarySearchFunc(m.entries, after, func(e Entry, after uint64) int {
+		return cmp.Compare(e.Seq, after+1)
+	})
+	return slices.Clone(m.entries[i:]), nil
+}
+
+// last is the number of the last entry.
+func (m *Memory) last() uint64 {
+	if len(m.entries) == 0 {
+		return 0
+	}
+	return m.entries[len(m.entries)-1].Seq
+}
+
+// Compact implements Compacter.
+func (m *Memory) Compact(ctx context.Context, drop func(Entry) bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.last()
+	m.entries = slices.DeleteFunc(slices.Clone(m.entries), func(e Entry) bool {
+		return e.Seq != last && e.Kind != Damaged && drop(e)
+	})
+	return nil
 }
 
 // Wait implements Journal.
@@ -68,7 +95,7 @@ func (m *Memory) Wait(ctx context.Context, after uint64) error {
 			return context.Cause(ctx)
 		}
 		m.mu.Lock()
-		n, grown := uint64(len(m.entries)), m.grown
+		n, grown := m.last(), m.grown
 		m.mu.Unlock()
 		if n > after {
 			return nil
@@ -107,6 +134,17 @@ func (m *Memory) ReadLog(ctx context.Context, build string, offset int64, limit 
 	log := m.logs[build]
 	from := min(offset, int64(len(log)))
 	return slices.Clone(log[from:min(from+int64(limit), int64(len(log)))]), int64(len(log)), nil
+}
+
+// RemoveLog implements Logs.
+func (m *Memory) RemoveLog(ctx context.Context, build string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.logs, build)
+	return nil
 }
 
 // Join implements Owners.

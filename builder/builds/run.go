@@ -66,6 +66,9 @@ func (b *Builds) step(ctx context.Context, free chan struct{}, attempts *sync.Wa
 	if err := b.adopt(ctx); err != nil {
 		return err
 	}
+	if err := b.forgetOld(ctx); err != nil {
+		return err
+	}
 	for {
 		select {
 		case free <- struct{}{}:

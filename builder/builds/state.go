@@ -69,14 +69,24 @@ type state struct {
 	builds map[string]*record
 	order  []*record // of submission
 	open   []*record // the records of order that have not ended
+
+	forgot    uint64            // Seq of the newest Forgotten entry
+	forgotten map[string]uint64 // Seq of the newest one of each build
+	trusted   uint64            // Seq up to which no Forgotten entry was missed
 }
 
-func newState() *state { return &state{builds: map[string]*record{}} }
+func newState() *state {
+	return &state{builds: map[string]*record{}, forgotten: map[string]uint64{}}
+}
 
 // apply adds an entry. One that does not fit is left out, so that a damaged record harms only its
 // own build.
 func (s *state) apply(e Entry) {
 	s.seq = e.Seq
+	if e.Kind == Forgotten {
+		s.forget(e)
+		return
+	}
 	r := s.builds[e.Build]
 	if e.Kind == Submitted {
 		if r == nil && e.Order != nil && e.Order.ID == e.Build {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +40,9 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		"many ask for owners at once":            manyAsk,
 		"cancelled calls return the cause":       cancelled,
 		"names that differ in case are two logs": cases,
+		"a removed log was never written to":     logRemoved,
+		"compact keeps numbers and the last one": compacts,
+		"compact loses no entry beside appends":  compactsBeside,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -349,7 +353,7 @@ func log(t *testing.T, h Harness, id string, offset int64, limit int, want strin
 	}
 }
 
-// all reads a journal to its end, and checks that no page has a gap.
+// all reads a journal to its end, and checks that the numbers grow.
 func all(t *testing.T, j builds.Journal, after uint64) []builds.Entry {
 	t.Helper()
 	var list []builds.Entry
@@ -362,10 +366,158 @@ func all(t *testing.T, j builds.Journal, after uint64) []builds.Entry {
 			return list
 		}
 		for _, e := range entries {
-			if after++; e.Seq != after {
-				t.Fatalf("entry %d stands where %d should", e.Seq, after)
+			if e.Seq <= after {
+				t.Fatalf("entry %d stands behind %d", e.Seq, after)
 			}
+			after = e.Seq
 		}
 		list = append(list, entries...)
+	}
+}
+
+func logRemoved(t *testing.T, h Harness) {
+	write(t, h, "a", 0, "one")
+	write(t, h, "b", 0, "two")
+	for range 2 {
+		if err := h.Logs.RemoveLog(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		log(t, h, "a", 0, 10, "", 0)
+	}
+	write(t, h, "a", 0, "three")
+	log(t, h, "a", 0, 10, "three", 5)
+	log(t, h, "b", 0, 10, "two", 3)
+}
+
+func compacts(t *testing.T, h Harness) {
+	j, ok := h.Journal.(builds.Compacter)
+	if !ok {
+		return
+	}
+	for seq := range uint64(9) {
+		if err := h.Journal.Append(t.Context(), seq, sample(seq+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := map[uint64]bool{}
+	want := func(gone ...uint64) {
+		t.Helper()
+		for seq := range uint64(10) {
+			left[seq+1] = left[seq+1] || seq < 9
+		}
+		for _, seq := range gone {
+			left[seq] = false
+		}
+		for after := range uint64(11) {
+			got := all(t, h.Journal, after)
+			var seqs, expected []uint64
+			for _, e := range got {
+				seqs = append(seqs, e.Seq)
+				if !reflect.DeepEqual(e, sample(e.Seq)) {
+					t.Errorf("entry %d has changed: %+v", e.Seq, e)
+				}
+			}
+			for seq := after + 1; seq < 12; seq++ {
+				if left[seq] {
+					expected = append(expected, seq)
+				}
+			}
+			if !reflect.DeepEqual(seqs, expected) {
+				t.Fatalf("read after %d: got entries %v, want %v", after, seqs, expected)
+			}
+		}
+	}
+	compact := func(gone ...uint64) {
+		t.Helper()
+		if err := j.Compact(t.Context(), func(e builds.Entry) bool {
+			return slices.Contains(gone, e.Seq)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compact(1, 2, 5, 9) // the last one stays
+	want(1, 2, 5)
+	compact(4, 6, 8)
+	want(1, 2, 4, 5, 6, 8)
+	compact()
+	want(1, 2, 4, 5, 6, 8)
+	if err := h.Journal.Append(t.Context(), 8, sample(9)); !errors.Is(err, builds.ErrConflict) {
+		t.Errorf("append after 8 of 9: got %v, want ErrConflict", err)
+	}
+	if err := h.Journal.Append(t.Context(), 9, sample(10)); err != nil {
+		t.Fatal(err)
+	}
+	left[10] = true
+	compact(3, 9)
+	want(1, 2, 3, 4, 5, 6, 8, 9)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("asked to end")
+	cancel(cause)
+	if err := j.Compact(ctx, func(builds.Entry) bool { return true }); !errors.Is(err, cause) {
+		t.Errorf("compact: got %v, want the cause", err)
+	}
+}
+
+// compactsBeside removes the entries of one writer while several write.
+func compactsBeside(t *testing.T, h Harness) {
+	j, ok := h.Journal.(builds.Compacter)
+	if !ok {
+		return
+	}
+	const writers, each = 3, 10
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for after, done := uint64(0), 0; done < each; {
+				e := sample(after + 1)
+				e.Build, e.Actor = fmt.Sprint("w", w), fmt.Sprint(done)
+				err := h.Journal.Append(t.Context(), after, e)
+				switch {
+				case err == nil:
+					done++
+					after++
+				case errors.Is(err, builds.ErrConflict):
+					if got := all(t, h.Journal, after); len(got) > 0 {
+						after = got[len(got)-1].Seq
+					}
+				default:
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	drop := func(e builds.Entry) bool { return e.Build == "w0" }
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		if err := j.Compact(t.Context(), drop); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := map[string]int{}
+	last := uint64(0)
+	for _, e := range all(t, h.Journal, 0) {
+		if e.Seq <= last {
+			t.Errorf("entry %d follows %d", e.Seq, last)
+		}
+		last = e.Seq
+		kept[e.Build]++
+	}
+	if last != writers*each {
+		t.Errorf("the last entry is %d, want %d", last, writers*each)
+	}
+	if kept["w0"] > 1 { // the last entry may be one
+		t.Errorf("%d entries were not removed", kept["w0"])
+	}
+	for w := 1; w < writers; w++ {
+		if n := kept[fmt.Sprint("w", w)]; n != each {
+			t.Errorf("writer %d: %d entries are left, want %d", w, n, each)
+		}
 	}
 }

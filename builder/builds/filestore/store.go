@@ -1,10 +1,7 @@
 package filestore
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,17 +46,17 @@ func (c Config) validate() error {
 
 // Store keeps builds in a directory. All methods are safe for concurrent use.
 type Store struct {
-	config  Config
-	journal *os.File
+	config Config
 
-	mu   sync.Mutex
-	ends []int64 // of the journal's lines that were seen, each with its newline
+	mu      sync.Mutex
+	journal journal
 }
 
 var (
-	_ builds.Journal = (*Store)(nil)
-	_ builds.Logs    = (*Store)(nil)
-	_ builds.Owners  = (*Store)(nil)
+	_ builds.Journal   = (*Store)(nil)
+	_ builds.Compacter = (*Store)(nil)
+	_ builds.Logs      = (*Store)(nil)
+	_ builds.Owners    = (*Store)(nil)
 )
 
 // Open opens the directory that cfg names, or returns every problem of cfg at once. The caller
@@ -80,19 +77,26 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("builds in %s: %w", cfg.Dir, err)
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(cfg.Dir, "journal"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("builds in %s: %w", cfg.Dir, err)
+	s := &Store{config: cfg, journal: journal{name: filepath.Join(cfg.Dir, "journal")}}
+	err := s.journal.open()
+	if err == nil {
+		err = s.locked(ctx, s.journal.file, func() error { return nil })
 	}
-	s := &Store{config: cfg, journal: f}
-	if err := s.locked(ctx, f, func() error { return nil }); err != nil {
-		return nil, errors.Join(fmt.Errorf("builds in %s: %w", cfg.Dir, err), f.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("builds in %s: %w", cfg.Dir, err), s.Close())
 	}
 	return s, nil
 }
 
 // Close closes the journal. Tenures of owners stay until they are left.
-func (s *Store) Close() error { return s.journal.Close() }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.journal.file == nil {
+		return nil
+	}
+	return s.journal.file.Close()
+}
 
 // locked calls f while it holds the lock of a file against other processes and other open files.
 func (s *Store) locked(ctx context.Context, file *os.File, f func() error) error {
@@ -118,128 +122,6 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	}
-}
-
-// scan finds the lines that were added since the last scan. s.mu is held.
-func (s *Store) scan() error {
-	at := s.end(len(s.ends))
-	r := bufio.NewReader(io.NewSectionReader(s.journal, at, 1<<62))
-	for {
-		n := 0
-		for {
-			part, err := r.ReadSlice('\n')
-			n += len(part)
-			if errors.Is(err, io.EOF) {
-				return nil // a line that has not ended is no line yet
-			}
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, bufio.ErrBufferFull) {
-				return err
-			}
-		}
-		at += int64(n)
-		s.ends = append(s.ends, at)
-	}
-}
-
-// end is where line n, counted from 1, ends; 0 for n = 0.
-func (s *Store) end(n int) int64 {
-	if n == 0 {
-		return 0
-	}
-	return s.ends[n-1]
-}
-
-// Append implements builds.Journal. It is one synced write.
-func (s *Store) Append(ctx context.Context, after uint64, e builds.Entry) error {
-	if e.Seq != after+1 {
-		return fmt.Errorf("append after entry %d: the entry has number %d: %w", after, e.Seq,
-			builder.ErrInvalid)
-	}
-	line, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("append after entry %d: %w", after, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	err = s.locked(ctx, s.journal, func() error {
-		if err := s.scan(); err != nil {
-			return err
-		}
-		if last := uint64(len(s.ends)); last != after {
-			return fmt.Errorf("the last entry is %d: %w", last, builds.ErrConflict)
-		}
-		at := s.end(len(s.ends))
-		if err := s.journal.Truncate(at); err != nil { // what a crash cut off
-			return err
-		}
-		if _, err := s.journal.WriteAt(append(line, '\n'), at); err != nil {
-			return errors.Join(err, s.journal.Truncate(at))
-		}
-		return s.journal.Sync() // others may have read the line, so it stays after an error
-	})
-	if err != nil {
-		return fmt.Errorf("append after entry %d: %w", after, err)
-	}
-	return nil
-}
-
-// Read implements builds.Journal. It returns at most 1000 entries.
-func (s *Store) Read(ctx context.Context, after uint64) ([]builds.Entry, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	s.mu.Lock()
-	err := s.scan()
-	n := uint64(len(s.ends))
-	if err != nil || n <= after {
-		s.mu.Unlock()
-		return nil, err
-	}
-	last := min(n, after+page)
-	from, to := s.end(int(after)), s.end(int(last))
-	s.mu.Unlock()
-	text := make([]byte, to-from)
-	if _, err := s.journal.ReadAt(text, from); err != nil {
-		return nil, fmt.Errorf("read after entry %d: %w", after, err)
-	}
-	entries := make([]builds.Entry, 0, last-after)
-	for line := range bytes.Lines(text) {
-		seq := after + uint64(len(entries)) + 1
-		var e builds.Entry
-		err := json.Unmarshal(line, &e)
-		if err == nil && e.Seq != seq {
-			err = fmt.Errorf("entry %d stands in its place", e.Seq)
-		}
-		if err != nil {
-			e = builds.Entry{Seq: seq, Kind: builds.Damaged,
-				Reason: fmt.Sprintf("%s:%d: %v", s.journal.Name(), seq, err)}
-		}
-		entries = append(entries, e)
-	}
-	return entries, nil
-}
-
-// Wait implements builds.Journal.
-func (s *Store) Wait(ctx context.Context, after uint64) error {
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		s.mu.Lock()
-		err := s.scan()
-		n := uint64(len(s.ends))
-		s.mu.Unlock()
-		if err != nil {
-			return fmt.Errorf("wait for entry %d: %w", after+1, err)
-		}
-		if n > after {
-			return nil
-		}
-		pause(ctx, s.config.Poll)
 	}
 }
 
@@ -297,6 +179,18 @@ func (s *Store) ReadLog(ctx context.Context, build string, offset int64, limit i
 		err = nil
 	}
 	return data[:n], size, err
+}
+
+// RemoveLog implements builds.Logs.
+func (s *Store) RemoveLog(ctx context.Context, build string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err := os.Remove(s.log(build))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // owner is the file that an owner locks.

@@ -48,6 +48,10 @@ func (s two) Append(ctx context.Context, after uint64, e builds.Entry) error {
 	return s.Journal.Append(ctx, after, e)
 }
 
+func (s two) Compact(ctx context.Context, drop func(builds.Entry) bool) error {
+	return s.other.(builds.Compacter).Compact(ctx, drop)
+}
+
 func TestTwoProcesses(t *testing.T) {
 	t.Parallel()
 	buildstest.Run(t, func(t *testing.T) buildstest.Harness {
