@@ -16,6 +16,7 @@ var suites = map[string]string{
 	"builder/builds.Logs":       "builder/builds/buildstest",
 	"builder/builds.Owners":     "builder/builds/buildstest",
 	"builder/source.Fetcher":    "builder/source/sourcetest",
+	"nginxsync.Drainer":         "nginxsync/drivertest",
 	"nginxsync.Driver":          "nginxsync/drivertest",
 	"nginxsync.Source":          "nginxsync/sourcetest",
 	"nginxsync/bundle.Source":   "nginxsync/bundle/bundletest",

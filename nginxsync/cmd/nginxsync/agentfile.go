@@ -50,6 +50,8 @@ type nginxEntry struct {
 	Root      string            `yaml:"root"`
 	Also      map[string]string `yaml:"also"`
 	Start     *startEntry       `yaml:"start"`
+	CutAfter  time.Duration     `yaml:"cutAfter"`
+	KeepOpen  bool              `yaml:"keepOpen"`
 }
 
 // startEntry has the agent start Nginx.

@@ -52,12 +52,13 @@ func TestAgentFileProblems(t *testing.T) {
 			"a.yaml:8: sources[1]: want consul, file or vip, one of them",
 		}},
 		"several Nginx": {"nginx:\n  - {name: a, socket: /a, stateFile: /b}\n  - {name: a, " +
-			"socket: /a}\n" +
+			"socket: /a}\n  - {name: c, socket: /c, stateFile: /d, cutAfter: -1s}\n" +
 			"sources:\n  - file: {path: /x}\n  - file: {path: /y}\n", []string{
 			`a.yaml:3: nginx[1].name: "a": nginx[0] has it`,
 			`a.yaml:3: nginx[1].socket: "/a": nginx[0] has it`,
 			"a.yaml:3: nginx[1].stateFile: is required where there are several Nginx",
-			`a.yaml:6: sources[1]: another source has the name "file": give each a name`,
+			"a.yaml:4: nginx[2].cutAfter: cutoff: Config.After: -1s: want 0 (default 10m0s)",
+			`a.yaml:7: sources[1]: another source has the name "file": give each a name`,
 		}},
 		"guard": {"guard:\n  share: 2\nsources: [{file: {path: /x}}]\n", []string{
 			"a.yaml:1: guard: agent: Config.Guard: "}},

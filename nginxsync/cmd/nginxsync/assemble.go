@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/agentmetrics"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
+	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
 	"github.com/sluice-deploy/sluice/nginxsync/filesource"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
@@ -222,9 +223,8 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		if n.Start != nil {
 			a.supervise(n, at+".start", bad)
 		}
-		driver, err := luadriver.New(luadriver.Config{Socket: n.Socket})
+		driver, err := a.driver(n, at, bad)
 		if err != nil {
-			bad(at+".socket", err)
 			continue
 		}
 		g := a.file.Guard
@@ -250,6 +250,27 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 	}
 	a.metrics.SetTargets(watched)
 	return targets
+}
+
+// driver makes the driver of an Nginx. It notes its error.
+func (a *assembly) driver(n nginxEntry, at string, bad func(string, error)) (nginxsync.Driver,
+	error) {
+	driver, err := luadriver.New(luadriver.Config{Socket: n.Socket})
+	if err != nil {
+		bad(at+".socket", err)
+		return nil, err
+	}
+	cut, err := cutoff.New(cutoff.Config{Driver: driver, After: n.CutAfter,
+		Logger: a.log.With("nginx", n.Name), Now: now, Observe: a.metrics.Observe(n.Name)})
+	if err != nil {
+		bad(at+".cutAfter", err)
+		return nil, err
+	}
+	if n.KeepOpen {
+		return driver, nil
+	}
+	a.runs = append(a.runs, cut.Run)
+	return cut, nil
 }
 
 // supervise has the agent start an Nginx.

@@ -1,0 +1,79 @@
+package cutoff
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-deploy/sluice/nginxsync"
+)
+
+// stub is a driver of routes in memory, whose calls may fail after they had their effect.
+type stub struct {
+	routes nginxsync.Routes
+	apply  error
+	reads  int
+}
+
+func (s *stub) Apply(_ context.Context, d nginxsync.Delta) error {
+	next, err := s.routes.Apply(d)
+	if err == nil {
+		s.routes = next
+	}
+	return errors.Join(err, s.apply)
+}
+
+func (s *stub) State(context.Context) (nginxsync.DriverState, error) {
+	return nginxsync.DriverState{Applied: s.routes.Generation}, nil
+}
+
+func (s *stub) Routes(context.Context) (nginxsync.Routes, error) {
+	s.reads++
+	return s.routes, nil
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	_, err := New(Config{After: -1, Retry: -1})
+	for _, field := range []string{"Driver", "After", "Retry"} {
+		require.ErrorContains(t, err, "cutoff: Config."+field+": ")
+	}
+	require.ErrorIs(t, err, nginxsync.ErrInvalid)
+	d, err := New(Config{Driver: &stub{}})
+	require.NoError(t, err)
+	_, err = d.InFlight(t.Context(), nil)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+}
+
+// A driver that starts on an Nginx with routes, or whose push may have failed, reads them back
+// once; pushes that follow one another read nothing.
+func TestRoutesAreReadBackOnce(t *testing.T) {
+	t.Parallel()
+	on := func(number uint64, addr netip.AddrPort) nginxsync.Routes {
+		return nginxsync.NewRoutes(number, nginxsync.Snapshot{
+			Baseline: map[string][]nginxsync.Instance{"a": {instance("1", "v1", addr)}}})
+	}
+	inner := &stub{routes: on(1, first)}
+	d, err := New(Config{Driver: inner})
+	require.NoError(t, err)
+	push := func(next nginxsync.Routes) error {
+		return d.Apply(t.Context(), nginxsync.NewDelta(inner.routes, next))
+	}
+	require.NoError(t, push(on(2, second)))
+	require.Equal(t, 1, inner.reads)
+	require.Contains(t, d.ledger.gone, first)
+	require.NoError(t, push(on(3, first)))
+	require.NoError(t, push(on(4, second)))
+	require.Equal(t, 1, inner.reads)
+	inner.apply = errors.New("the answer was lost")
+	require.ErrorIs(t, push(on(5, first)), inner.apply)
+	inner.apply = nil
+	require.NoError(t, push(on(6, second)))
+	require.Equal(t, 2, inner.reads)
+	require.Contains(t, d.ledger.gone, first)
+	require.NotContains(t, d.ledger.gone, second)
+	require.Equal(t, inner.routes.Generation, d.ledger.at)
+}

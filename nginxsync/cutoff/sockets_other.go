@@ -1,0 +1,17 @@
+//go:build !linux
+
+package cutoff
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// socket is a connection.
+type socket struct{}
+
+func connections([]int, map[netip.AddrPort]bool) ([]socket, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func destroy([]socket) error { return errors.ErrUnsupported }
