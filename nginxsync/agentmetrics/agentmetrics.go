@@ -5,7 +5,7 @@
 //
 //   - make one Metrics with New before the agents;
 //   - give Metrics.Observe of each agent and source as its Config.Observe;
-//   - call SetTargets with the agents;
+//   - call SetTargets with the agents, and SetChecks where there are health checks;
 //   - serve the Metrics at /metrics, such as by agenthttp.Config.Metrics.
 //
 // All names begin with "sluice_agent_". The gauges show nginxsync.Status at the moment of the
@@ -40,12 +40,19 @@ type Target struct {
 	Status func() nginxsync.Status
 }
 
+// Checks counts the instances that have a health check.
+type Checks struct {
+	Checked int
+	Failing map[string]int // by cluster
+}
+
 // Metrics is an http.Handler. It is safe for concurrent use.
 type Metrics struct {
 	cfg Config
 
 	mu      sync.Mutex
 	targets []Target
+	checks  func() Checks // nil without checks
 	calls   map[call]*calls
 }
 
@@ -75,6 +82,14 @@ func (m *Metrics) SetTargets(targets []Target) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.targets = slices.Clone(targets)
+}
+
+// SetChecks has the metrics of checks written too: checks is called with each scrape. Nil writes
+// none.
+func (m *Metrics) SetChecks(checks func() Checks) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.checks = checks
 }
 
 // Observe returns a function that counts calls: for Config.Observe of the agent or the source of
@@ -108,7 +123,7 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // text is the answer to a scrape.
 func (m *Metrics) text() []byte {
 	m.mu.Lock()
-	targets := m.targets
+	targets, checks := m.targets, m.checks
 	m.mu.Unlock()
 	var b bytes.Buffer
 	status := make([]nginxsync.Status, len(targets))
@@ -132,6 +147,16 @@ func (m *Metrics) text() []byte {
 		}{{"desired", s.Desired}, {"applied", s.Applied}, {"verified", s.Verified},
 			{"saved", s.Saved}} {
 			sample(&b, name, float64(g.at.Number), "nginx", t.Name, "state", g.state)
+		}
+	}
+	if checks != nil {
+		c := checks()
+		const checked, failing = "sluice_agent_checked_instances", "sluice_agent_failing_instances"
+		head(&b, checked, "Instances with a health check.", "gauge")
+		sample(&b, checked, float64(c.Checked))
+		head(&b, failing, "Instances that fail their health check, where there are any.", "gauge")
+		for _, cluster := range slices.Sorted(maps.Keys(c.Failing)) {
+			sample(&b, failing, float64(c.Failing[cluster]), "cluster", cluster)
 		}
 	}
 	m.histograms(&b)

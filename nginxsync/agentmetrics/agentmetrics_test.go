@@ -37,6 +37,10 @@ func TestMetrics(t *testing.T) {
 	observe("service", 500*time.Microsecond, nil)
 	observe("service", 600*time.Microsecond, errors.New("x"))
 	observe("service", time.Hour, nil)
+	require.NotContains(t, scrape(m), "failing")
+	m.SetChecks(func() agentmetrics.Checks {
+		return agentmetrics.Checks{Checked: 9, Failing: map[string]int{"web": 2, "api": 1}}
+	})
 	text := scrape(m)
 	for _, want := range []string{
 		`sluice_agent_revision{nginx="a\"b\\c"} 7`,
@@ -54,6 +58,9 @@ func TestMetrics(t *testing.T) {
 		`sluice_agent_call_duration_seconds_count{of="consul",op="service"} 3`,
 		`sluice_agent_call_errors_total{of="consul",op="service"} 1`,
 		"# TYPE sluice_agent_pushes_total counter",
+		"sluice_agent_checked_instances{} 9",
+		"sluice_agent_failing_instances{cluster=\"api\"} 1\n" +
+			"sluice_agent_failing_instances{cluster=\"web\"} 2",
 	} {
 		require.Contains(t, text, want+"\n")
 	}

@@ -76,6 +76,9 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 	}
 	source, shown := a.sources(bad)
 	source = a.check(source, bad)
+	if a.checks != nil {
+		a.metrics.SetChecks(a.counts)
+	}
 	targets := a.targets(ctx, source, bad)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/agentmetrics"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck/grpcprobe"
 )
@@ -43,6 +44,16 @@ type httpEntry struct {
 type grpcEntry struct {
 	Service string    `yaml:"service"`
 	TLS     *tlsEntry `yaml:"tls"`
+}
+
+// counts are the checks as the metrics have them.
+func (a *assembly) counts() agentmetrics.Checks {
+	status := a.checks()
+	c := agentmetrics.Checks{Checked: status.Checked, Failing: map[string]int{}}
+	for _, f := range status.Failing {
+		c.Failing[f.Cluster]++
+	}
+	return c
 }
 
 // check puts a checker between the sources and the agents.
