@@ -53,7 +53,7 @@ func startCluster(t testing.TB, n int, token string) *Cluster {
 	for i, host := range hosts.Start(t, n) {
 		m := &Member{Host: host}
 		m.Server, commands[i] = consul(t, testbed.DirIn(t, host.Dir, "consul"),
-			fmt.Sprintf("consul-%d", i+1), host.IP, n, token)
+			fmt.Sprintf("consul-%d", i+1), host.IP, n, connections, token)
 		commands[i].Netns = host.Name
 		c.Members = append(c.Members, m)
 	}

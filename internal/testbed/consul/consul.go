@@ -42,14 +42,25 @@ func Start(t testing.TB) *Server {
 		}
 		return &Server{Addr: addr, Client: client}
 	}
-	s, c := consul(t, testbed.Own(t).TestDir(t, "consul"), "consul", "127.0.0.1", 1, "")
+	return StartWide(t, connections)
+}
+
+// connections is how many of them a server takes from one client.
+const connections = 2000
+
+// StartWide runs one Consul server of the test's own that takes so many connections of a client,
+// which have to be some fewer than the file descriptors of a process.
+func StartWide(t testing.TB, connections int) *Server {
+	t.Helper()
+	s, c := consul(t, testbed.Own(t).TestDir(t, "consul"), "consul", "127.0.0.1", 1, connections,
+		"")
 	s.Process = testbed.Start(t, s.dir, c)
 	return s
 }
 
 // consul prepares one of several servers, on an address and in a directory, and says how it is
 // started. With a token it has access control.
-func consul(t testing.TB, dir, name, ip string, servers int, token string) (*Server,
+func consul(t testing.TB, dir, name, ip string, servers, connections int, token string) (*Server,
 	testbed.Command) {
 	t.Helper()
 	path := testbed.NeedTool(t, "consul")
@@ -65,7 +76,7 @@ func consul(t testing.TB, dir, name, ip string, servers int, token string) (*Ser
 		// one that is alone can lose no election; on a busy machine three lose some at once a
 		// second
 		"performance": map[string]any{"raft_multiplier": min(servers, 2)},
-		"limits":      map[string]any{"http_max_conns_per_client": 2000},
+		"limits":      map[string]any{"http_max_conns_per_client": connections},
 	}
 	if token != "" {
 		settings["acl"] = map[string]any{"enabled": true, "default_policy": "deny",
