@@ -79,7 +79,10 @@ bench-conf: go
 bench-nginx: go
 	@scripts/packages 'make bench-nginx' $(NGINX)
 	cd nginxsync/luadriver && go test -run '^$$' -bench 'First|Full|Delta|SetVerified|Idle' .
+	@$(INSTALL) consul
 	cd nginxsync/bench && go test -run '^$$' -bench 'Requests|Updates|Hash|VIPs|Memory|Handshakes' -benchtime 5x .
+	GOBIN='$(CURDIR)/bin' go install github.com/hashicorp/consul-template@v0.41.1
+	cd nginxsync/bench && PATH='$(CURDIR)/bin':"$$PATH" go test -run '^$$' -bench Registration -benchtime 100x .
 
 bench-envconfig: go
 	@packages="$$($(INSTALL) -packages ./envconfig/cmd/envconfig)" && \
