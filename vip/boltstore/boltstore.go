@@ -2,10 +2,11 @@
 // on one machine.
 //
 // One bucket, "vip", holds a key for each record; its value is the revision (8 bytes, big endian)
-// and the record's value. Revisions come from the bucket's sequence, so they go on growing over
-// restarts and deletes. A commit is on disk, synced, when Commit returns; commits that arrive while
-// another is being written share the next write (group commit). bbolt locks the file: a second
-// process that opens it gets an error after a second.
+// and the record's value. Another, "vip past", holds the past of addresses likewise, by number and
+// address. Revisions come from the first bucket's sequence, so they go on growing over restarts and
+// deletes. A commit is on disk, synced, when Commit returns; commits that arrive while another is
+// being written share the next write (group commit). bbolt locks the file: a second process that
+// opens it gets an error after a second.
 package boltstore
 
 import (
@@ -27,10 +28,11 @@ var bucket = []byte("vip")
 
 // Store is a vip.Store in a bbolt database.
 type Store struct {
-	db   *bbolt.DB
-	path string        // for errors: a closed database forgets it
-	own  bool          // Close closes db
-	turn chan struct{} // holds one token: its holder writes for all that are queued
+	db    *bbolt.DB
+	path  string        // for errors: a closed database forgets it
+	own   bool          // Close closes db
+	mixed bool          // see records
+	turn  chan struct{} // holds one token: its holder writes for all that are queued
 
 	mu      sync.Mutex
 	queue   []*request
@@ -68,15 +70,21 @@ func Open(path string) (*Store, error) {
 
 // New uses a database that the caller has opened, and closes after the last call.
 func New(db *bbolt.DB) (*Store, error) {
+	mixed := false
 	err := db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucket)
+		main, err := tx.CreateBucketIfNotExists(bucket)
+		if err == nil {
+			mixed = hasPast(main)
+			_, err = tx.CreateBucketIfNotExists(pastBucket)
+		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: bucket %q: %w", db.Path(), bucket, err)
+		return nil, fmt.Errorf("open %s: buckets %q and %q: %w", db.Path(), bucket, pastBucket,
+			err)
 	}
-	return &Store{db: db, path: db.Path(), turn: make(chan struct{}, 1), full: make(chan struct{},
-		1)}, nil
+	return &Store{db: db, path: db.Path(), mixed: mixed, turn: make(chan struct{}, 1),
+		full: make(chan struct{}, 1)}, nil
 }
 
 // Close closes a database that Open has opened. Calls in progress end first.
@@ -116,7 +124,10 @@ func (s *Store) List(ctx context.Context, prefix string) ([]vip.Record, error) {
 				return err
 			}
 		}
-		return nil
+		all := s.records(tx)
+		var err error
+		found, err = all.pastOf(found, prefix)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.path, err)
@@ -131,10 +142,10 @@ func (s *Store) Get(ctx context.Context, keys ...string) ([]vip.Record, error) {
 	}
 	found := make([]vip.Record, len(keys))
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
+		all := s.records(tx)
 		for i, key := range keys {
 			var err error
-			v := b.Get([]byte(key))
+			v := all.get(key)
 			value := make([]byte, 0, max(len(v)-8, 0))
 			if found[i], err = record(key, v, &value); err != nil {
 				return err
@@ -239,12 +250,12 @@ func (s *Store) flush() {
 	}
 	start := time.Now()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
+		all := s.records(tx)
 		for _, r := range batch {
-			if r.err = check(b, r.changes); r.err != nil {
+			if r.err = all.check(r.changes); r.err != nil {
 				continue
 			}
-			if err := apply(b, r); err != nil {
+			if err := all.apply(r); err != nil {
 				return err
 			}
 		}
@@ -261,12 +272,12 @@ func (s *Store) flush() {
 	}
 }
 
-func check(b *bbolt.Bucket, changes []vip.Change) error {
+func (r *records) check(changes []vip.Change) error {
 	for _, c := range changes {
 		if c.Revision == vip.AnyRevision {
 			continue
 		}
-		have, err := revision(c.Key, b.Get([]byte(c.Key)))
+		have, err := revision(c.Key, r.get(c.Key))
 		if err != nil {
 			return err
 		}
@@ -278,19 +289,18 @@ func check(b *bbolt.Bucket, changes []vip.Change) error {
 	return nil
 }
 
-func apply(b *bbolt.Bucket, r *request) error {
+func (r *records) apply(req *request) error {
 	var err error
-	if r.revision, err = b.NextSequence(); err != nil {
+	if req.revision, err = r.main.NextSequence(); err != nil {
 		return err
 	}
-	for _, c := range r.changes {
-		if c.Value == nil {
-			err = b.Delete([]byte(c.Key))
-		} else {
-			err = b.Put([]byte(c.Key), append(binary.BigEndian.AppendUint64(make([]byte, 0,
-				8+len(c.Value)), r.revision), c.Value...))
+	for _, c := range req.changes {
+		var value []byte
+		if c.Value != nil {
+			value = append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(c.Value)),
+				req.revision), c.Value...)
 		}
-		if err != nil {
+		if err := r.put(c.Key, value); err != nil {
 			return fmt.Errorf("key %s: %w", c.Key, err)
 		}
 	}
