@@ -52,7 +52,8 @@ func (x *index) dueAgain(now time.Time) {
 // pass moves e to its next state at its deadline, which is not after now.
 func (x *index) pass(e *entry, now time.Time) {
 	if left := e.rests - x.up; left > restTolerance && e.state != Leased {
-		e.last().CoolUntil, e.record = now.Add(left), nil // the clock was put forward
+		e.last().CoolUntil = now.Add(left) // the clock was put forward
+		e.setRecord(nil)
 		e.deadline, e.freed = e.last().CoolUntil, e.last().freed()
 		e.pool.due.set(e, e.dueClass)
 		x.mark(e)
@@ -84,7 +85,7 @@ func (x *index) pass(e *entry, now time.Time) {
 // place would put everything but the state back where it was. It has no need of the last tenure.
 func (x *index) rested(e *entry) bool {
 	_, reserved := e.pool.Reserved[e.addr]
-	if reserved || e.busy || e.uncertain != nil || e.pool.gone {
+	if reserved || e.busy || e.uncertain || e.pool.gone {
 		return false
 	}
 	e.pool.counts[Cooling]--

@@ -106,7 +106,7 @@ func (x *index) coolest(p *pool) *entry {
 	if p.MaxCooling == 0 || p.counts[Cooling] <= p.share(p.MaxCooling) {
 		return nil
 	}
-	return p.due[cools].firstThat(func(e *entry) bool { return !e.busy && e.uncertain == nil })
+	return p.due[cools].firstThat(func(e *entry) bool { return !e.busy && !e.uncertain })
 }
 
 // lastOf is the address that the owner of req had last, if it may have it again.
@@ -125,7 +125,7 @@ func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
 // since the systems that still use the address, or remember it, are the owner's.
 func (e *entry) returnsTo(owner *Owner) bool {
 	switch {
-	case e.busy || e.uncertain != nil || e.rev == 0:
+	case e.busy || e.uncertain || e.rev == 0:
 		return false
 	case e.state == Free && !e.queued || e.state != Free && e.state != Cooling &&
 		e.state != Draining:

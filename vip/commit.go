@@ -146,7 +146,7 @@ func (a *Allocator) commit(ctx context.Context, now time.Time, c *commit) error 
 	default:
 		a.uncertain = append(a.uncertain, c)
 		for i := range c.steps {
-			c.steps[i].e.uncertain = c
+			c.steps[i].e.uncertain = true
 		}
 		return err
 	}
@@ -163,7 +163,7 @@ func (a *Allocator) listChanges(c *commit) {
 		if s.forget {
 			c.changes = a.forgetting(c.changes, s.e)
 		} else {
-			c.changes = append(c.changes, Change{Key: s.e.key, Value: s.record,
+			c.changes = append(c.changes, Change{Key: s.e.key(), Value: s.record,
 				Revision: s.e.rev})
 		}
 		if s.past != nil {
@@ -217,7 +217,7 @@ func (a *Allocator) send(ctx context.Context, changes []Change) (rev uint64, onc
 func (a *Allocator) fetch(ctx context.Context, entries []*entry) ([]Record, error) {
 	keys := make([]string, len(entries))
 	for i, e := range entries {
-		keys[i] = e.key
+		keys[i] = e.key()
 	}
 	found, err := a.store.Get(ctx, keys...)
 	if err != nil {
@@ -279,10 +279,17 @@ func (a *Allocator) awaitIdle(ctx context.Context, e *entry) (again bool, err er
 		})
 		return true, err
 	}
-	if e.uncertain != nil {
-		return true, a.resolveUncertain(ctx, e.uncertain)
+	if e.uncertain {
+		return true, a.resolveUncertain(ctx, a.uncertainOf(e))
 	}
 	return false, nil
+}
+
+// uncertainOf is the uncertain commit of e, which has one.
+func (a *Allocator) uncertainOf(e *entry) *commit {
+	return a.uncertain[slices.IndexFunc(a.uncertain, func(c *commit) bool {
+		return slices.ContainsFunc(c.steps, func(s step) bool { return s.e == e })
+	})]
 }
 
 // resolveUncertain makes an uncertain commit either made or impossible: it rewrites the records
@@ -296,7 +303,7 @@ func (a *Allocator) resolveUncertain(ctx context.Context, c *commit) error {
 		if e.rev == 0 {
 			old = &tenure{Lease: Lease{Addr: e.addr, Pool: e.pool.Name}}
 		}
-		before[i] = Change{Key: e.key, Value: encodeTenure(old), Revision: e.rev}
+		before[i] = Change{Key: e.key(), Value: encodeTenure(old), Revision: e.rev}
 	}
 	var found []Record
 	var err error
@@ -314,7 +321,7 @@ func (a *Allocator) resolveUncertain(ctx context.Context, c *commit) error {
 		return err
 	}
 	for _, e := range entries {
-		e.uncertain = nil
+		e.uncertain = false
 	}
 	if c.onResolved != nil {
 		c.onResolved()
@@ -361,8 +368,8 @@ func (a *Allocator) takeAll(ctx context.Context, found []Record, began time.Time
 	})
 	for part := range tableParts {
 		for _, e := range a.x.entries.part(part) {
-			if e.rev != 0 && !there[e.key] {
-				found = append(found, Record{Key: e.key})
+			if e.rev != 0 && !there[e.key()] {
+				found = append(found, Record{Key: e.key()})
 			}
 		}
 		a.unlocked(func() {}) // others have a turn
@@ -397,7 +404,7 @@ func (a *Allocator) applyRecords(ctx context.Context, found []Record) error {
 			e = a.x.entry(p, addr)
 		}
 		switch {
-		case e.busy || e.uncertain != nil:
+		case e.busy || e.uncertain:
 		case r.Revision > e.rev:
 			a.apply([]*entry{e}, found[i:i+1])
 		case r.Revision < e.rev:
@@ -473,10 +480,10 @@ func (a *Allocator) decodeAll(records []Record) ([]*entry, error) {
 					e.lease = new(tenure)
 					*e.lease = l
 				} else {
-					e.record = r.Value
+					e.setRecord(r.Value)
 				}
-				e.addr, e.key, e.pool, e.state, e.rev = l.Addr, r.Key, &unknownPool, l.State,
-					r.Revision
+				e.setKey(r.Key)
+				e.addr, e.pool, e.state, e.rev = l.Addr, &unknownPool, l.State, r.Revision
 				if e.freed = l.freed(); l.State == Leased {
 					e.deadline, e.rests = l.Expires, l.TTL
 				}

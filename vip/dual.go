@@ -134,7 +134,7 @@ func (a *Allocator) settledPeer(ctx context.Context, e *entry) (_ *entry, again 
 		if err := a.fetchAddr(ctx, named.addr); err != nil {
 			return nil, false, err
 		}
-		if e.rev != rev || e.busy || e.uncertain != nil {
+		if e.rev != rev || e.busy || e.uncertain {
 			return nil, true, nil
 		}
 	}
@@ -147,7 +147,7 @@ func (a *Allocator) endPeer(c *commit, e *entry, now time.Time, reason string) b
 	if other == nil {
 		return true
 	}
-	if other.busy || other.uncertain != nil {
+	if other.busy || other.uncertain {
 		return false
 	}
 	next := &c.add(other).next

@@ -3,35 +3,39 @@ package vip
 import (
 	"net/netip"
 	"time"
+	"unsafe"
 )
 
 // entry is one address that is or was in use. There is one for each: the order of its fields leaves
-// no gaps.
+// no gaps, and the key and the record have their length apart. It takes 176 bytes, as many as the
+// allocator of Go rounds up to.
 type entry struct {
-	addr   netip.Addr
-	key    string // in the store
-	pool   *pool
-	lease  *tenure    // see last; nil when it is not at hand
-	record []byte     // the last tenure as it is stored; nil when that is not at hand
-	rev    uint64     // in the store; 0 when it has no record
-	stored *memRecord // in a MemStore, when that has had it
+	addr       netip.Addr
+	keyText    *byte // see key
+	pool       *pool
+	lease      *tenure    // see last; nil when it is not at hand
+	recordText *byte      // see record
+	rev        uint64     // in the store; 0 when it has no record
+	stored     *memRecord // in a MemStore, when that has had it
 
-	state    State
-	dueClass dueClass
-	busy     bool // a commit is in flight; the entry is not to be touched
-	queued   bool // in the pool's free queue
-	idle     bool // in pool.idles
-	listed   bool // in the catalog
-	chained  bool // in index.owned, or behind one that is
-	overdue  bool // a lease that is over: in index.overdue
-	counted  bool // a lease that is counted in pool.teams
-	resent   bool // the store may still have a second commit that makes its first record
+	recordSize uint32
+	keySize    uint16
+
+	state     State
+	dueClass  dueClass
+	busy      bool // a commit is in flight; the entry is not to be touched
+	uncertain bool // it has a commit whose outcome is not known: see Allocator.uncertainOf
+	queued    bool // in the pool's free queue
+	idle      bool // in pool.idles
+	listed    bool // in the catalog
+	chained   bool // in index.owned, or behind one that is
+	overdue   bool // a lease that is over: in index.overdue
+	counted   bool // a lease that is counted in pool.teams
+	resent    bool // the store may still have a second commit that makes its first record
 
 	asked     uint32 // see Snapshot.Asked
 	heapIndex int32  // in the heap of its class in pool.due plus 1, or inChain; 0 when not there
 	dirtyAt   int32  // in index.dirty plus 1; 0 when not there
-
-	uncertain *commit // a commit whose outcome is not known
 
 	// when state ends by itself
 	deadline time.Time
@@ -44,6 +48,27 @@ type entry struct {
 	before, after *entry        // in the pool's free queue, or in a chain of pool.due
 }
 
+// newEntry is an entry that is in no pool yet. Its key is in the store, and begins with addrPrefix.
+func newEntry(addr netip.Addr, key string) *entry {
+	e := &entry{addr: addr}
+	e.setKey(key)
+	return e
+}
+
+func (e *entry) setKey(key string) {
+	e.keyText, e.keySize = unsafe.StringData(key), uint16(len(key))
+}
+
+// key is that of the record in the store.
+func (e *entry) key() string { return unsafe.String(e.keyText, e.keySize) }
+
+// record is the last tenure as it is stored; nil when that is not at hand.
+func (e *entry) record() []byte { return unsafe.Slice(e.recordText, e.recordSize) }
+
+func (e *entry) setRecord(record []byte) {
+	e.recordText, e.recordSize = unsafe.SliceData(record), uint32(len(record))
+}
+
 func (e *entry) tableKey() netip.Addr { return e.addr }
 
 // resting is the last tenure of e if the address rests, as far as the record says; read at a glance
@@ -53,7 +78,7 @@ func (e *entry) resting() *tenure {
 		return nil
 	}
 	if e.lease == nil {
-		if l, err := decodeTenure(e.record); err == nil {
+		if l, err := decodeTenure(e.record()); err == nil {
 			return &l
 		}
 	}
@@ -79,12 +104,13 @@ func (e *entry) last() *tenure {
 
 func (e *entry) unfold() {
 	e.lease = e.pool.warm.take(e)
-	if e.record == nil {
+	if e.recordText == nil {
 		return
 	}
 	// decodeAll could read it: the store does not keep to its contract
-	if err := e.lease.read(e.record); err != nil {
-		*e.lease, e.record = damaged(e.addr, e.rev, err), nil
+	if err := e.lease.read(e.record()); err != nil {
+		*e.lease = damaged(e.addr, e.rev, err)
+		e.setRecord(nil)
 	}
 	e.keepClock(e.lease)
 }
@@ -107,14 +133,14 @@ func (e *entry) keepClock(l *tenure) {
 
 // encoded is the last tenure as it is stored.
 func (e *entry) encoded() []byte {
-	if e.record == nil {
-		e.record = encodeTenure(e.last())
+	if e.recordText == nil {
+		e.setRecord(encodeTenure(e.last()))
 	}
-	return e.record
+	return e.record()
 }
 
 // text is the address as text.
-func (e *entry) text() string { return e.key[len(addrPrefix):] }
+func (e *entry) text() string { return e.key()[len(addrPrefix):] }
 
 // freed is when an address with the last tenure l became free, or will; in Unix ns, 0 for always.
 func (l *tenure) freed() int64 {

@@ -75,7 +75,7 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 		p.idles[0], p.idles = nil, p.idles[1:]
 		e.idle = false
 		switch {
-		case e.pool != p || a.x.entries.get(e.addr) != e || !e.queued || e.busy || e.uncertain != nil:
+		case e.pool != p || a.x.entries.get(e.addr) != e || !e.queued || e.busy || e.uncertain:
 		case e.resent: // that commit, made late, would bring the lease back
 		case e.rev == 0:
 			a.x.remove(e)
@@ -107,7 +107,7 @@ func (a *Allocator) forgetSome(ctx context.Context, p *pool) (more bool, err err
 
 // forgetting appends the changes that delete all records of an address.
 func (a *Allocator) forgetting(changes []Change, e *entry) []Change {
-	changes = append(changes, Change{Key: e.key, Revision: e.rev})
+	changes = append(changes, Change{Key: e.key(), Revision: e.rev})
 	for slot := range int(min(e.last().history, uint64(max(a.cfg.History, 0)))) {
 		changes = append(changes, Change{Key: pastKey(e, slot), Revision: AnyRevision})
 	}

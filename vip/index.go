@@ -143,13 +143,13 @@ func (x *index) load(entries []*entry, now time.Time) effects {
 func (x *index) insert(e *entry, now time.Time) {
 	p := x.poolOf(e.addr)
 	x.settleEntry(e, cmp.Or(p, &goneForGood), now)
-	if p == nil && (e.state == Free || x.cooled(e.last(), now)) && !e.busy && e.uncertain == nil {
+	if p == nil && (e.state == Free || x.cooled(e.last(), now)) && !e.busy && !e.uncertain {
 		return
 	}
 	if p == nil {
 		p = x.formerPool(e.formerName())
 	}
-	loaded := e.pool == &unknownPool
+	loaded := e.pool == &unknownPool && e.state == Leased // add changes the state
 	e.pool = p
 	e.next, e.before, e.after, e.queued, e.heapIndex, e.dirtyAt = nil, nil, nil, false, 0, 0
 	e.chained = false
@@ -163,10 +163,10 @@ func (x *index) insert(e *entry, now time.Time) {
 	x.chain(e)
 }
 
-// linkLoaded is link for a lease that load has read, with what decodeAll has noted of it. It
+// linkLoaded is link for a live lease that load has read, with what decodeAll has noted of it. It
 // reports false when more of the record is needed.
 func (x *index) linkLoaded(e *entry, now time.Time) bool {
-	if e.state != Leased || e.record == nil || e.pool.countsTeams {
+	if e.recordText == nil || e.pool.countsTeams {
 		return false
 	}
 	l := tenure{Lease: Lease{State: Leased, Expires: e.deadline, TTL: e.rests}}
@@ -184,7 +184,7 @@ var goneForGood = pool{gone: true}
 func (x *index) settleEntry(e *entry, p *pool, now time.Time) {
 	if l := e.resting(); l != nil && x.settle(l, p, now) {
 		x.settle(e.last(), p, now) // when l was a glance
-		e.record = nil
+		e.setRecord(nil)
 	}
 }
 
@@ -230,7 +230,8 @@ func (x *index) entry(p *pool, addr netip.Addr) *entry {
 	if e := x.entries.get(addr); e != nil {
 		return e
 	}
-	e := &entry{addr: addr, key: addrPrefix + addr.String(), pool: p}
+	e := newEntry(addr, addrPrefix+addr.String())
+	e.pool = p
 	x.add(e)
 	if x.notesCreated {
 		x.created = append(x.created, e)

@@ -112,21 +112,21 @@ func (s *MemStore) commitSteps(ctx context.Context, steps []step) (uint64, error
 	for i := range steps {
 		e := steps[i].e
 		if e.stored == nil || e.stored.revision == 0 {
-			e.stored = s.records.get(e.key)
+			e.stored = s.records.get(e.key())
 		}
 		var have uint64
 		if e.stored != nil {
 			have = e.stored.revision
 		}
 		if have != e.rev {
-			return 0, unexpected(e.key, have, e.rev)
+			return 0, unexpected(e.key(), have, e.rev)
 		}
 	}
 	s.advance()
 	for i := range steps {
 		step := &steps[i]
 		if e := step.e; e.stored == nil {
-			e.stored = s.put(e.key, step.record)
+			e.stored = s.put(e.key(), step.record)
 		} else {
 			e.stored.set(step.record, s.revision)
 		}

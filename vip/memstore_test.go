@@ -2,6 +2,7 @@ package vip
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 
 // A MemStore holds what a map would, whether a commit names keys or entries, and whether the past
 // of an address came before its record, with it, or stays behind.
-func TestMemStore(t *testing.T) {
+func TestMemStoreIsAMap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := t.Context()
@@ -21,8 +22,8 @@ func TestMemStore(t *testing.T) {
 		var keys []string
 		for i := range entries {
 			addr := fmt.Sprintf("10.0.0.%d", i)
-			entries[i] = &entry{key: addrPrefix + addr}
-			keys = append(keys, entries[i].key, historyPrefix+addr)
+			entries[i] = newEntry(netip.Addr{}, addrPrefix+addr)
+			keys = append(keys, entries[i].key(), historyPrefix+addr)
 			for slot := range 4 {
 				keys = append(keys, fmt.Sprintf("%s%s/%d", historyPrefix, addr, slot))
 			}
@@ -32,14 +33,14 @@ func TestMemStore(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(t, "commits") {
 			if rapid.Bool().Draw(t, "by entry") {
 				e := rapid.SampledFrom(entries).Draw(t, "entry")
-				e.rev = want[e.key].Revision
+				e.rev = want[e.key()].Revision
 				st := step{e: e, record: value()}
 				if rapid.Bool().Draw(t, "past") {
 					st.past, st.pastSlot = value(), rapid.IntRange(0, 3).Draw(t, "slot")
 				}
 				rev, err := s.commitSteps(ctx, []step{st})
 				require.NoError(t, err)
-				want[e.key] = Record{e.key, st.record, rev}
+				want[e.key()] = Record{e.key(), st.record, rev}
 				if st.past != nil {
 					key := pastKey(e, st.pastSlot)
 					want[key] = Record{key, st.past, rev}

@@ -26,7 +26,8 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 	}
 	other := l != e.last() // not just looked at again
 	if other {
-		*e.lease, e.record = *l, record
+		*e.lease = *l
+		e.setRecord(record)
 	}
 	e.rev = rev
 	x.link(e, now)
@@ -36,7 +37,7 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 	}
 	if other {
 		if rev != 0 {
-			told = e.record
+			told = e.record()
 		}
 		x.note(e, was, told, now)
 	}
@@ -76,15 +77,15 @@ func (x *index) unlink(e *entry) {
 }
 
 func (x *index) link(e *entry, now time.Time) {
-	if e.lease == nil && e.record != nil {
-		l, err := decodeTenure(e.record)
+	if e.lease == nil && e.recordText != nil {
+		l, err := decodeTenure(e.record())
 		if e.keepClock(&l); err == nil && !x.shorten(&l, e.pool, now) {
 			x.linkAs(e, &l, now)
 			return
 		}
 	}
 	if e.rev != 0 && x.shorten(e.last(), e.pool, now) {
-		e.record = nil
+		e.setRecord(nil)
 	}
 	x.linkAs(e, e.last(), now)
 }
@@ -123,7 +124,7 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 	}
 	if e.state != Free {
 		e.pool.counts[e.state]++
-	} else if !e.pool.gone && !e.busy && e.uncertain == nil {
+	} else if !e.pool.gone && !e.busy && !e.uncertain {
 		x.release(e)
 	}
 	if e.rev == 0 {

@@ -83,7 +83,7 @@ func (a *Allocator) probed(ctx context.Context, task string, err error) error {
 
 func (a *Allocator) setAsideUsed(ctx context.Context, e *entry) error {
 	// another call was faster
-	if e.busy || e.uncertain != nil || e.state != Free && e.state != Cooling {
+	if e.busy || e.uncertain || e.state != Free && e.state != Cooling {
 		return nil
 	}
 	now := a.cfg.Now()

@@ -94,7 +94,7 @@ func (a *Allocator) sweep(ctx context.Context) error {
 func (a *Allocator) resolveAll(ctx context.Context) error {
 	var errs []error
 	for _, c := range append([]*commit(nil), a.uncertain...) {
-		if e := c.steps[0].e; e.uncertain == c && !e.busy {
+		if e := c.steps[0].e; e.uncertain && a.uncertainOf(e) == c && !e.busy {
 			errs = append(errs, a.resolveUncertain(ctx, c))
 		}
 	}
@@ -117,7 +117,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 		c := a.newCommit()
 		for _, e := range overdue[:n] {
 			// the end of that makes it due again if it is still over
-			if e.busy || e.uncertain != nil {
+			if e.busy || e.uncertain {
 				continue
 			}
 			if !a.x.expired(e, now) {
@@ -155,7 +155,7 @@ func (a *Allocator) endOverdue(ctx context.Context) error {
 func (a *Allocator) endDrained(ctx context.Context) error {
 	var errs []error
 	for _, e := range a.x.draining() {
-		if e.state != Draining || e.busy || e.uncertain != nil {
+		if e.state != Draining || e.busy || e.uncertain {
 			continue
 		}
 		l, rev := e.shown(), e.rev
@@ -167,7 +167,7 @@ func (a *Allocator) endDrained(ctx context.Context) error {
 			if err != nil {
 				errs = append(errs, fmt.Errorf("drain of %s: %w", l.Addr, err))
 			}
-			if !drained || err != nil || e.rev != rev || e.busy || e.uncertain != nil {
+			if !drained || err != nil || e.rev != rev || e.busy || e.uncertain {
 				continue
 			}
 		}

@@ -443,7 +443,7 @@ func (x *index) detach(e *entry) {
 func (x *index) attach(e *entry, was prior, now time.Time) {
 	p, isNew := x.poolOf(e.addr), e.pool == &unknownPool
 	x.settleEntry(e, cmp.Or(p, &goneForGood), now)
-	idle := !e.busy && e.uncertain == nil
+	idle := !e.busy && !e.uncertain
 	rested := e.state == Free || e.state == Reserved || x.cooled(e.last(), now)
 	if p == nil && rested && idle {
 		if !isNew {

@@ -57,7 +57,7 @@ func (a *Allocator) fetchClaim(ctx context.Context, task string) (claim, error) 
 func (a *Allocator) coversAll(records []Record, task string) bool {
 	for e := a.x.of(task); e != nil; e = e.next {
 		if e.state == Leased && !slices.ContainsFunc(records, func(r Record) bool {
-			return r.Key == e.key
+			return r.Key == e.key()
 		}) {
 			return false
 		}
@@ -73,7 +73,7 @@ func (a *Allocator) fetchClaimOnce(ctx context.Context, task string) (c claim, h
 	// which the record names, unless the store was restored
 	for e := a.x.of(task); e != nil; e = e.next {
 		if e.state == Leased {
-			keys = append(keys, e.key)
+			keys = append(keys, e.key())
 		}
 	}
 	a.unlocked(func() { held, err = a.getClaim(ctx, task, &c, keys) })
@@ -151,7 +151,7 @@ func parseOwned(value []byte) (addrs []netip.Addr, err error) {
 // owns says whether the last tenure of the address is, or may be, the task's.
 func (a *Allocator) owns(task string, addr netip.Addr) bool {
 	e := a.x.entries.get(addr)
-	return e != nil && (e.busy || e.uncertain != nil || e.rev != 0 && e.last().Owner.Task == task)
+	return e != nil && (e.busy || e.uncertain || e.rev != 0 && e.last().Owner.Task == task)
 }
 
 // fetchAllIfOlder calls fetchAll when the last call is at least age ago, and reports whether it

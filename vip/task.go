@@ -11,8 +11,8 @@ func (e *entry) owner() string {
 	switch {
 	case e.lease != nil:
 		return e.lease.Owner.Task
-	case e.record != nil:
-		return taskIn(e.record)
+	case e.recordText != nil:
+		return taskIn(e.record())
 	}
 	return ""
 }
