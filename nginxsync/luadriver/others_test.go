@@ -25,5 +25,8 @@ func TestOthers(t *testing.T) {
 		"TestPagesOfSubrequestsFollowTheRoutes",
 		"TestPurgesAreOfOneVIP", "TestKeysOfExcludedMethods", "TestCachesWithoutKey",
 		"TestNoInstanceIsTheSameAnswerByHTTP2", "TestDirectivesOfLaterVersions",
-		"TestMapsOfTargetsFitTheSizesOfTheTree", "TestKeysOfZonesStayApart")
+		"TestMapsOfTargetsFitTheSizesOfTheTree", "TestKeysOfZonesStayApart",
+		"TestBaggageOfTheTree", "TestRequestFollowsAPushWhileItsBodyComes", "TestHashesChooseAsNginx",
+		"TestFailuresCountAsInNginx", "TestNextAnswerIsNoFailure", "TestTargetSetAnewIsFaithful",
+		"TestKeyVariables", "TestKeptPagesOfOtherProtocolsFollowTheRoutes")
 }
