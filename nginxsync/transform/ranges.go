@@ -40,6 +40,9 @@ func (s *sockets) withinRanges() []*socket {
 	var found sockets
 	seen := map[string]bool{}
 	for _, a := range s.all {
+		if !strings.Contains(a.listen.address, "-") { // a range has it, and most trees have none
+			continue
+		}
 		host, ports, ok := a.listen.place()
 		if !ok || ports.First == ports.Last {
 			continue
