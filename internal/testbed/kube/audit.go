@@ -27,6 +27,10 @@ type Request struct {
 	User struct {
 		Username string `json:"username"`
 	} `json:"user"`
+	// Impersonated is the user in whose name User asked; empty for none.
+	Impersonated struct {
+		Username string `json:"username"`
+	} `json:"impersonatedUser"`
 	Object struct {
 		APIGroup    string `json:"apiGroup"`
 		Resource    string `json:"resource"`
