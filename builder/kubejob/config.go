@@ -60,8 +60,9 @@ type Config struct {
 	// StartDeadline is how long a pod may take to begin: to find a node and to pull images. The
 	// default is 10 minutes.
 	StartDeadline time.Duration
-	// Logs keeps the logs of builds that have an ID. The default is none: the log goes to
-	// builder.Request.Log alone. It is not needed below package builds, which keeps that log.
+	// Logs keeps the logs of builds that have an ID, each try's under the UID of its Job. The
+	// default is none: the log goes to builder.Request.Log alone. It is not needed below package
+	// builds, which keeps that log.
 	Logs builds.Logs
 	// MaxLog is how many bytes of log a pod writes. The default is 64 MiB.
 	MaxLog int64
@@ -201,6 +202,8 @@ type Report struct {
 	ID string
 	// Job and Pod are names in Config.Namespace; Pod is "" when there was none.
 	Job, Pod string
+	// Stored is the name of the log in Config.Logs; "" where it is not kept.
+	Stored string
 	// Lines is the number of the log's last line, Log how much of the log there is. Lines that are
 	// missing are counted in Missing, bytes that are missing in Log.Lost as far as they are known.
 	Lines, Missing int64

@@ -113,12 +113,12 @@ func (b *bench) request(id, dockerfile string) builder.Request {
 			"a.txt": &fstest.MapFile{Data: []byte("A"), Mode: 0o644}}}
 }
 
-// log returns the log that is kept of a build.
-func (b *bench) log(t *testing.T, id string) []byte {
+// log returns a log that is kept.
+func (b *bench) log(t *testing.T, stored string) []byte {
 	t.Helper()
 	var all []byte
 	for {
-		data, _, err := b.config.Logs.ReadLog(t.Context(), id, int64(len(all)), 1<<20)
+		data, _, err := b.config.Logs.ReadLog(t.Context(), stored, int64(len(all)), 1<<20)
 		require.NoError(t, err)
 		if len(data) == 0 {
 			return all
@@ -162,7 +162,7 @@ func TestJobBuilds(t *testing.T) {
 
 		report := b.report(t)
 		require.Equal(t, builds.Complete, report.Log.Verdict)
-		log := b.log(t, id)
+		log := b.log(t, report.Stored)
 		sum := sha256.Sum256(log)
 		require.Equal(t, report.SHA256, hex.EncodeToString(sum[:]), "%s", log)
 		require.Equal(t, int64(bytes.Count(log, []byte("\n"))), report.Lines)

@@ -26,14 +26,13 @@ import (
 // archive takes the numbered lines of a pod's log in their order. Lines after a gap are held back
 // until the gap is filled or given up.
 type archive struct {
-	build string
+	key   string      // of the log in store: the UID of the Job
 	store builds.Logs // nil for none
 	to    io.Writer   // the caller's; may be nil
 
 	mu     sync.Mutex
 	lines  int64 // that were stored or told, and their bytes
 	bytes  int64
-	first  int64 // lines up to this one were stored by another process
 	held   []pod.Line
 	size   int // bytes of held
 	ahead  int64
@@ -48,18 +47,17 @@ const maxHeld = 64 << 20
 
 // openLog finds the end of the log that is kept already.
 func (w *work) openLog(ctx context.Context) (*archive, error) {
-	a := &archive{build: w.id, to: w.request.Log}
+	a := &archive{key: string(w.uid), to: w.request.Log}
 	if w.request.ID == "" || w.engine.config.Logs == nil {
 		return a, nil
 	}
 	a.store = w.engine.config.Logs
 	for {
-		data, _, err := a.store.ReadLog(ctx, a.build, a.bytes, page)
+		data, _, err := a.store.ReadLog(ctx, a.key, a.bytes, page)
 		if err != nil {
-			return nil, fmt.Errorf("log of build %s: %w", a.build, err)
+			return nil, fmt.Errorf("log %s of build %s: %w", a.key, w.id, err)
 		}
 		if len(data) == 0 {
-			a.first = a.lines
 			return a, nil
 		}
 		a.lines += int64(bytes.Count(data, []byte("\n")))
@@ -69,7 +67,13 @@ func (w *work) openLog(ctx context.Context) (*archive, error) {
 
 const page = 256 << 10 // bytes that are read of a log at a time
 
-func (a *archive) close() {}
+// stored returns the name of the log in the store, "" without one.
+func (a *archive) stored() string {
+	if a.store == nil {
+		return ""
+	}
+	return a.key
+}
 
 // next returns the number of the line that a follower needs.
 func (a *archive) next() int64 {
@@ -107,7 +111,7 @@ func (a *archive) write(ctx context.Context, text string, lines int64) {
 		io.WriteString(a.to, text)
 	}
 	if a.store != nil && a.broken == nil {
-		if err := a.store.AppendLog(ctx, a.build, a.bytes, []byte(text)); err != nil {
+		if err := a.store.AppendLog(ctx, a.key, a.bytes, []byte(text)); err != nil {
 			a.broken = err
 		}
 	}
@@ -169,7 +173,7 @@ func (a *archive) gap(ctx context.Context, last int64) {
 // close ends the log and calls Config.Ended.
 func (w *work) close(ctx context.Context, log *archive, s *seen, v *pod.Verdict,
 	failure *builder.Failure) error {
-	r := Report{ID: w.request.ID, Job: nameOf(w.id), Failure: failure}
+	r := Report{ID: w.request.ID, Job: nameOf(w.id), Stored: log.stored(), Failure: failure}
 	if s.pod != nil {
 		r.Pod = s.pod.Name
 	}
@@ -193,16 +197,16 @@ func (w *work) close(ctx context.Context, log *archive, s *seen, v *pod.Verdict,
 // readBack compares the log in the store with the sum that the pod has told.
 func (w *work) readBack(ctx context.Context, log *archive, trailer *pod.Trailer) error {
 	if log.broken != nil {
-		return fmt.Errorf("log of build %s: %w", log.build, log.broken)
+		return fmt.Errorf("log %s of build %s: %w", log.key, w.id, log.broken)
 	}
 	if log.store == nil || trailer == nil || log.missed > 0 {
 		return nil
 	}
 	sum, at := sha256.New(), int64(0)
 	for {
-		data, _, err := log.store.ReadLog(ctx, log.build, at, page)
+		data, _, err := log.store.ReadLog(ctx, log.key, at, page)
 		if err != nil {
-			return fmt.Errorf("read the log of build %s back: %w", log.build, err)
+			return fmt.Errorf("read log %s of build %s back: %w", log.key, w.id, err)
 		}
 		if len(data) == 0 {
 			break
@@ -211,9 +215,9 @@ func (w *work) readBack(ctx context.Context, log *archive, trailer *pod.Trailer)
 		at += int64(len(data))
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != trailer.SHA256 {
-		return fmt.Errorf("log of build %s: the store has %d bytes with the sum %s, the pod wrote "+
-			"%d with %s: another process writes this log", log.build, at, got, trailer.Bytes,
-			trailer.SHA256)
+		return fmt.Errorf("log %s of build %s: the store has %d bytes with the sum %s, the pod "+
+			"wrote %d with %s: another process writes this log", log.key, w.id, at, got,
+			trailer.Bytes, trailer.SHA256)
 	}
 	return nil
 }

@@ -23,7 +23,6 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.close()
 	var follow *follower
 	defer func() { follow.stop() }()
 	for {

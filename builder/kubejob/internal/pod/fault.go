@@ -19,15 +19,22 @@ var (
 	httpStatus = regexp.MustCompile(
 		`(?:unexpected status|status code|response status)[^:]*: ?(?:\S+://\S+: )?(\d{3})\b`)
 	plainStatus = regexp.MustCompile(`: (401|403|404|408|413|429|5\d\d) [A-Z]`)
-	away        = regexp.MustCompile(`dial tcp|no such host|connection refused|i/o timeout|` +
+	// a code of the registry's answer: BuildKit tells it in place of the status
+	code = regexp.MustCompile(`: (unauthorized|denied|toomanyrequests|too many requests|` +
+		`unavailable): `)
+	away = regexp.MustCompile(`dial tcp|no such host|connection refused|i/o timeout|` +
 		`connection reset|TLS handshake|failed to do request`)
-	denied  = regexp.MustCompile(`insufficient_scope|authorization failed|pull access denied`)
+	refused = regexp.MustCompile(`insufficient_scope|authorization failed|pull access denied`)
 	noImage = regexp.MustCompile(`(?m)failed to resolve source metadata for \S+: \S+: not found`)
 	noFile  = regexp.MustCompile(`": not found|failed to compute cache key|cannot copy to|` +
 		`cannot replace|not a directory|file exists`)
 	noSpace   = regexp.MustCompile(`no space left on device`)
 	errorText = regexp.MustCompile(`(?m)^error: (?:failed to solve: )?(.*)$`)
 )
+
+// statusOf has the status that goes with a code: distribution-spec, error codes.
+var statusOf = map[string]int{"unauthorized": 401, "denied": 403, "toomanyrequests": 429,
+	"too many requests": 429, "unavailable": 503}
 
 // faultOf types a failed build by the text of buildctl. killed is the number of the build's
 // processes that the kernel has killed for want of memory.
@@ -64,7 +71,9 @@ func faultOf(text string, killed int64) *builder.Failure {
 	case status != nil:
 		code, _ := strconv.Atoi(status[1])
 		push.OfStatus(f, code)
-	case denied.MatchString(text):
+	case code.MatchString(text):
+		push.OfStatus(f, statusOf[code.FindStringSubmatch(text)[1]])
+	case refused.MatchString(text):
 		push.OfStatus(f, 403)
 		f.Evidence = nil
 	case noImage.MatchString(text):
