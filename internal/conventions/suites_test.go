@@ -12,6 +12,7 @@ import (
 // suites says which package holds the implementations of an interface to its contract.
 var suites = map[string]string{
 	"builder.Engine":            "builder/enginetest",
+	"builder/builds.Compacter":  "builder/builds/buildstest",
 	"builder/builds.Journal":    "builder/builds/buildstest",
 	"builder/builds.Logs":       "builder/builds/buildstest",
 	"builder/builds.Owners":     "builder/builds/buildstest",
