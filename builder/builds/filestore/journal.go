@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-deploy/sluice/builder/builds"
 )
 
-// journal is the file of entries as it was read last. Compact replaces the file: whoever has the old
-// one open finds another one under the name, and opens that.
+// journal is the file of entries as it was read last. Compact replaces the file: a process that has
+// the old one open finds another one under the name, and opens that.
 type journal struct {
 	name string
 	file *os.File
@@ -275,8 +275,8 @@ func (s *Store) Wait(ctx context.Context, after uint64) error {
 	}
 }
 
-// Compact implements builds.Compacter. It writes the file anew beside the old one and puts it in its
-// place, so that a crash leaves the one or the other.
+// Compact implements builds.Compacter. It writes a new file and renames it to the name of the old
+// one, so that a crash leaves one of the two.
 func (s *Store) Compact(ctx context.Context, drop func(builds.Entry) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
