@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,6 +61,13 @@ type Request struct {
 	// engine knows SOURCE_DATE_EPOCH: the time, in seconds since 1970, that the image and its files
 	// carry. The default is 0.
 	Args map[string]string
+	// Platforms are the platforms to build for, such as "linux/arm64", each once: one image for
+	// each, and for more than one an index, whose digest is the version's. An engine that cannot
+	// build for one returns ErrUnsupported. The default is the engine's own platform.
+	Platforms []string
+	// Contexts are the contexts of single platforms of Platforms, in place of Context: programs are
+	// of one architecture. The default is Context for all.
+	Contexts map[string]fs.FS
 	// Labels are set on the image over those of the Dockerfile.
 	Labels map[string]string
 	// Log receives one line or more per step, for a person to read. Nil discards them. An error of
@@ -90,8 +100,9 @@ func (r *Request) SourceDate() (time.Time, error) {
 
 // Validate returns every problem that can be found without a registry or the context, joined, each
 // wrapping [ErrInvalid]: an ID or a Tag that is no name, the argument BUILDKIT_SYNTAX, which lets a
-// request choose another parser, a SOURCE_DATE_EPOCH that is no time, and the findings of [Lint]
-// that are errors.
+// request choose another parser, a SOURCE_DATE_EPOCH that is no time, platforms that are none or
+// are there twice, a context of a platform that is not asked for, and the findings of [Lint] that
+// are errors.
 func (r *Request) Validate() error {
 	errs := lintErrors(r.Dockerfile)
 	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
@@ -105,6 +116,7 @@ func (r *Request) Validate() error {
 			errs = append(errs, fmt.Errorf("id: %w: %w", err, ErrInvalid))
 		}
 	}
+	errs = append(errs, r.platformErrors()...)
 	if r.Tag != "" {
 		if err := names.Version(r.Tag); err != nil {
 			errs = append(errs, fmt.Errorf("tag: %w: %w", err, ErrInvalid))
@@ -113,23 +125,59 @@ func (r *Request) Validate() error {
 	return errors.Join(errs...)
 }
 
+// platformWord is os/architecture with an optional variant.
+var platformWord = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
+
+func (r *Request) platformErrors() (errs []error) {
+	for i, p := range r.Platforms {
+		switch {
+		case !platformWord.MatchString(p):
+			errs = append(errs, fmt.Errorf("platform %s: want os/architecture, such as "+
+				"linux/arm64: %w", names.Quote(p), ErrInvalid))
+		case slices.Contains(r.Platforms[:i], p):
+			errs = append(errs, fmt.Errorf("platform %s is there twice: %w", p, ErrInvalid))
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(r.Contexts)) {
+		if !slices.Contains(r.Platforms, p) {
+			errs = append(errs, fmt.Errorf("context of the platform %s: the request has no such "+
+				"platform: %w", names.Quote(p), ErrInvalid))
+		}
+	}
+	return errs
+}
+
 // Result is a finished build.
 type Result struct {
-	// Digest is the digest of the image's manifest, "sha256:…".
+	// Digest is the digest that the tag names, "sha256:…": of the index if there is one, else of the
+	// image's manifest.
 	Digest string `json:"digest"`
 	// Reference is repository@digest.
 	Reference string `json:"reference"`
 	// Base is the base image by digest, even where the Dockerfile names it by tag; "" for scratch.
 	Base string `json:"base,omitempty"`
-	// Size is the number of bytes that a puller transfers: manifest, configuration and compressed
-	// layers.
+	// Size is the number of bytes of manifests, configurations and compressed layers: what a puller
+	// of all platforms transfers.
 	Size int64 `json:"size"`
 	// Uploaded and Reused are bytes of layers and configuration that were sent to the registry, and
 	// that it had already.
 	Uploaded int64 `json:"uploaded"`
 	Reused   int64 `json:"reused"`
-	// Layers are the image's layers, base first.
+	// Layers are the image's layers, base first; of an index those of the first platform.
 	Layers []Layer `json:"layers"`
+	// Images are the images of an index, in the order of the platforms; nil where Digest is an
+	// image's.
+	Images []PlatformImage `json:"images,omitempty"`
+}
+
+// PlatformImage is the image of an index for one platform.
+type PlatformImage struct {
+	// Platform is os/architecture or os/architecture/variant.
+	Platform string `json:"platform"`
+	// Digest is the digest of the image's manifest.
+	Digest string `json:"digest"`
+	// Attestation is the digest of the manifest with the attestations of the image; "" for none.
+	Attestation string `json:"attestation,omitempty"`
 }
 
 // Layer is one layer of the built image.

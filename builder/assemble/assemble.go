@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -32,10 +30,14 @@ type Config struct {
 	// Insecure lists registries, as host:port, that speak plain HTTP. Loopback and private
 	// addresses need no mention. The default is none.
 	Insecure []string
-	// Platform is the platform of images on an empty base, and chooses the image of a base that is
-	// an index. The default is linux on the architecture of this process, as in
+	// Platform is the platform of a build whose request names none: of images on an empty base, and
+	// of the image that is taken of a base that is an index. The default is linux on the architecture of this process, as in
 	// promote/ociregistry.
 	Platform v1.Platform
+	// SBOM adds the packages of the image as an SPDX document, Provenance says what it was built
+	// of, as a SLSA provenance: in-toto statements in a manifest beside the image, attached as
+	// BuildKit does, so that the version is an index. The default is neither.
+	SBOM, Provenance bool
 	// Repositories names repositories, as host:port/name, in which a layer may be already, the most
 	// likely ones first: a build asks a few of them, however many there are, and the registry takes
 	// the layer over instead of receiving it. The repositories that this engine pushed to are
@@ -70,7 +72,8 @@ type Engine struct {
 	sweep sync.Once // of TempDir
 
 	mu    sync.Mutex
-	bases map[v1.Hash]tree // never changed once here
+	bases map[v1.Hash]tree              // never changed once here
+	scans map[string]map[string]scanned // of SBOMs, by base image and file; never changed once here
 
 	tags *push.Tags
 }
@@ -132,14 +135,16 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 	if err != nil {
 		return builder.Result{}, err
 	}
-	if _, err := builder.Check(ctx, r); err != nil {
-		return builder.Result{}, err
-	}
-	target, err := e.target(r)
+	platforms, err := e.platforms(r)
 	if err != nil {
 		return builder.Result{}, err
 	}
-	files, err := buildcontext.Open(r.Context)
+	for _, p := range platforms {
+		if _, err := builder.Check(ctx, forPlatform(r, p)); err != nil {
+			return builder.Result{}, err
+		}
+	}
+	target, err := e.target(r)
 	if err != nil {
 		return builder.Result{}, err
 	}
@@ -151,30 +156,37 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (_ builder.Result
 	defer func() { err = errors.Join(err, spool.remove()) }()
 
 	meter := &meter{next: e.config.Transport, sent: map[string]bool{}}
-	options, err := e.options(ctx, meter)
-	if err != nil {
-		return builder.Result{}, err
-	}
-	b := &build{
-		ctx: ctx, engine: e, options: options, plan: plan, files: files, dir: spool.dir,
-		log: &progress{request: &r}, declared: map[string]bool{}, done: map[int]*stage{},
-		images: map[string]*stage{},
-	}
-	s, err := b.run()
-	if err != nil {
-		return builder.Result{}, err
-	}
-	for _, k := range slices.Sorted(maps.Keys(plan.args)) {
-		if !b.declared[k] && k != builder.SourceDateEpoch {
-			s.log.note("build argument %s is declared by no ARG and ignored", k)
+	var images []built
+	for n, p := range platforms {
+		r := forPlatform(r, p)
+		if n > 0 { // a build fills in the variables of its plan
+			if plan, err = read(r); err != nil {
+				return builder.Result{}, err
+			}
 		}
+		files, err := buildcontext.Open(r.Context)
+		if err != nil {
+			return builder.Result{}, err
+		}
+		options, err := e.options(ctx, meter, p)
+		if err != nil {
+			return builder.Result{}, err
+		}
+		b := &build{
+			ctx: ctx, engine: e, options: options, plan: plan, files: files, dir: spool.dir,
+			platform: p, log: &progress{request: &r}, declared: map[string]bool{},
+			done: map[int]*stage{}, images: map[string]*stage{}, used: map[string]v1.Hash{},
+		}
+		if len(platforms) > 1 {
+			b.log.note("platform %s", p)
+		}
+		i, err := b.one(r, target.repository)
+		if err != nil {
+			return builder.Result{}, err
+		}
+		images = append(images, i)
 	}
-	maps.Copy(s.labels(), r.Labels)
-	img, err := s.finish(target.repository)
-	if err != nil {
-		return builder.Result{}, err
-	}
-	return s.push(target, img, meter, r.ReplaceTag)
+	return images[0].stage.push(target, images, meter, r.ReplaceTag)
 }
 
 // target is where a build goes.
@@ -203,11 +215,12 @@ func (e *Engine) target(r builder.Request) (target, error) {
 
 // options are for the requests of a build to registries. They share one session for each repository,
 // so that it is greeted and asked for a token once.
-func (e *Engine) options(ctx context.Context, transport http.RoundTripper) ([]remote.Option, error) {
+func (e *Engine) options(ctx context.Context, transport http.RoundTripper,
+	platform v1.Platform) ([]remote.Option, error) {
 	options := []remote.Option{
 		remote.WithContext(ctx), remote.WithTransport(transport),
 		remote.WithAuthFromKeychain(e.config.Keychain),
-		remote.WithPlatform(e.config.Platform), remote.WithUserAgent("sluice"),
+		remote.WithPlatform(platform), remote.WithUserAgent("sluice"),
 	}
 	puller, err := remote.NewPuller(options...)
 	if err != nil {

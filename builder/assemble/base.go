@@ -29,7 +29,7 @@ func (s *stage) start(from string) error {
 		s.base = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
 			types.OCIConfigJSON)
 		s.layerType, s.tree = types.OCILayer, tree{}
-		p := s.engine.config.Platform
+		p := s.platform
 		s.config = &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
 		s.config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		s.config.Config.WorkingDir = "/"
@@ -52,6 +52,7 @@ func (s *stage) start(from string) error {
 		return err
 	}
 	s.baseName = ref.Context().Digest(digest.String()).String()
+	s.used[s.baseName] = digest
 	if _, pinned := ref.(name.Digest); !pinned {
 		s.log.note("base %s is %s today", from, digest)
 	}

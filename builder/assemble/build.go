@@ -28,6 +28,9 @@ type build struct {
 	dir     string // for spooled layers
 	log     *progress
 
+	platform v1.Platform
+	used     map[string]v1.Hash // images of registries that the build reads, by repository
+
 	meta     dockerfile.Environment // values of ARG before FROM
 	declared map[string]bool        // names of ARG
 	done     map[int]*stage
@@ -38,7 +41,7 @@ type build struct {
 // run builds the last stage, after the stages that it needs.
 func (b *build) run() (*stage, error) {
 	last := len(b.plan.stages) - 1
-	b.meta = b.engine.platformArgs(b.plan.stages[last].Name)
+	b.meta = b.platformArgs(b.plan.stages[last].Name)
 	for _, c := range b.plan.meta {
 		c.Args = slices.Clone(c.Args)
 		if err := c.Expand(b.meta.Word); err != nil {
@@ -121,11 +124,12 @@ func (b *build) samePlatform(s instructions.Stage) error {
 	if err != nil {
 		return err
 	}
-	if p, err := v1.ParsePlatform(text); err == nil && p.Equals(b.engine.config.Platform) {
+	if p, err := v1.ParsePlatform(text); err == nil && p.Equals(b.platform) {
 		return nil
 	}
 	return &builder.UnsupportedError{Line: dockerfile.LineOf(s.Location), What: "FROM --platform=" + text,
-		Hint: "the engine's configuration says the platform, " + b.engine.config.Platform.String()}
+		Hint: "the request, or the engine's configuration, says the platform, " +
+			b.platform.String()}
 }
 
 // named returns the stage before i that has the name; of two it is the later one.

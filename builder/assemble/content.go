@@ -35,7 +35,7 @@ func (b *baseFiles) open(n node) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return struct {
-		io.Reader
+		*io.SectionReader
 		io.Closer
 	}{io.NewSectionReader(f, n.offset, n.size), f}, nil
 }

@@ -13,6 +13,9 @@
 // another image keep owner and mode. The digest depends on the release of Go that compiled the engine
 // too, because its compressor may change.
 //
+// A request for several platforms gives an index with an image for each, as Config.SBOM and
+// Config.Provenance do for one; its digest is the version's.
+//
 // A base image named by tag is resolved when the build starts and recorded in Result.Base and in
 // the labels org.opencontainers.image.base.name and .digest. To know where its links lead and which
 // directories it has, its layers are read once and remembered.

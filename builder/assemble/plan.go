@@ -90,8 +90,8 @@ func setEnv(env []string, key, value string) []string {
 
 // platformArgs are the arguments that exist before the first FROM, as in BuildKit; stage is the name
 // of the last one.
-func (e *Engine) platformArgs(stage string) dockerfile.Environment {
-	p := e.config.Platform
+func (b *build) platformArgs(stage string) dockerfile.Environment {
+	p := b.platform
 	variant := ""
 	if p.Variant != "" {
 		variant = "/" + p.Variant

@@ -14,10 +14,14 @@ import (
 	"github.com/sluice-deploy/sluice/builder/internal/push"
 )
 
-// push writes the image by digest, then the tag. A tag that names another image stops it before
+// push writes the images by digest, then the tag. A tag that names another image stops it before
 // anything is sent.
-func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.Result, error) {
-	digest, err := img.Digest()
+func (s *stage) push(to target, images []built, m *meter, replace bool) (builder.Result, error) {
+	made, err := s.product(images)
+	if err != nil {
+		return builder.Result{}, err
+	}
+	digest, err := made.Digest()
 	if err != nil {
 		return builder.Result{}, err
 	}
@@ -30,20 +34,22 @@ func (s *stage) push(to target, img v1.Image, m *meter, replace bool) (builder.R
 		}
 	}
 	ref := to.repository.Digest(digest.String())
-	if err := remote.Write(ref, img, s.options...); err != nil {
+	if err := write(ref, made, s.options); err != nil {
 		return builder.Result{}, fmt.Errorf("push: %w", err)
 	}
-	if err := s.remember(to.repository); err != nil {
-		return builder.Result{}, err
+	for _, i := range images {
+		if err := i.stage.remember(to.repository); err != nil {
+			return builder.Result{}, err
+		}
 	}
-	res, err := s.result(ref, img, m)
+	res, err := s.result(ref, made, images, m)
 	if err != nil {
 		return builder.Result{}, err
 	}
 	s.log.pushed(to.repository.String(), res)
 	var named name.Reference = ref
 	if to.tag != nil {
-		if err := s.engine.tags.Write(s.ctx, *to.tag, img, digest, replace,
+		if err := s.engine.tags.Write(s.ctx, *to.tag, made, digest, replace,
 			s.options...); err != nil {
 			return builder.Result{}, err
 		}
@@ -66,18 +72,77 @@ func denied(err error) bool {
 	return push.Answered(err, http.StatusUnauthorized) || push.Answered(err, http.StatusForbidden)
 }
 
-func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result, error) {
-	manifest, err := img.Manifest()
-	if err != nil {
-		return builder.Result{}, err
-	}
-	size, err := img.Size()
+// result describes what was pushed: the sizes are of all images, the layers of the first.
+func (s *stage) result(ref name.Digest, made product, images []built,
+	m *meter) (builder.Result, error) {
+	size, err := made.Size()
 	if err != nil {
 		return builder.Result{}, err
 	}
 	res := builder.Result{Digest: ref.DigestStr(), Reference: ref.String(), Base: s.baseName,
 		Size: size, Layers: []builder.Layer{}}
-	count := func(d v1.Descriptor) (reused bool) {
+	_, isIndex := made.(v1.ImageIndex)
+	for n, i := range images {
+		layers, err := m.count(&res, i.image, isIndex)
+		if err != nil {
+			return builder.Result{}, err
+		}
+		if n == 0 {
+			res.Layers = i.stage.describe(layers)
+		}
+		if !isIndex {
+			continue
+		}
+		image := builder.PlatformImage{Platform: i.platform.String()}
+		digest, err := i.image.Digest()
+		if err != nil {
+			return builder.Result{}, err
+		}
+		image.Digest = digest.String()
+		if i.attestation != nil {
+			if _, err := m.count(&res, i.attestation, true); err != nil {
+				return builder.Result{}, err
+			}
+			if digest, err = i.attestation.Digest(); err != nil {
+				return builder.Result{}, err
+			}
+			image.Attestation = digest.String()
+		}
+		res.Images = append(res.Images, image)
+	}
+	return res, nil
+}
+
+// describe adds the instructions that made the layers.
+func (s *stage) describe(layers []builder.Layer) []builder.Layer {
+	var made []string
+	for _, h := range s.history {
+		if !h.EmptyLayer {
+			made = append(made, h.CreatedBy)
+		}
+	}
+	first := len(layers) - len(made)
+	for i := range made {
+		layers[first+i].CreatedBy = made[i]
+	}
+	return layers
+}
+
+// count adds the blobs of an image to the result, with its manifest if that is below an index, and
+// returns its layers.
+func (m *meter) count(res *builder.Result, img v1.Image, manifest bool) ([]builder.Layer, error) {
+	parts, err := img.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	if manifest {
+		size, err := img.Size()
+		if err != nil {
+			return nil, err
+		}
+		res.Size += size
+	}
+	blob := func(d v1.Descriptor) (reused bool) {
 		if reused = !m.uploaded(d.Digest); reused {
 			res.Reused += d.Size
 		} else {
@@ -86,22 +151,13 @@ func (s *stage) result(ref name.Digest, img v1.Image, m *meter) (builder.Result,
 		res.Size += d.Size
 		return reused
 	}
-	count(manifest.Config)
-	var made []string
-	for _, h := range s.history {
-		if !h.EmptyLayer {
-			made = append(made, h.CreatedBy)
-		}
+	blob(parts.Config)
+	layers := []builder.Layer{}
+	for _, d := range parts.Layers {
+		layers = append(layers, builder.Layer{Digest: d.Digest.String(), Size: d.Size,
+			Reused: blob(d)})
 	}
-	first := len(manifest.Layers) - len(made)
-	for i, d := range manifest.Layers {
-		l := builder.Layer{Digest: d.Digest.String(), Size: d.Size, Reused: count(d)}
-		if i >= first {
-			l.CreatedBy = made[i-first]
-		}
-		res.Layers = append(res.Layers, l)
-	}
-	return res, nil
+	return layers, nil
 }
 
 // meter sees which blobs a build sends: the last request of an upload names the digest.

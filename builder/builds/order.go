@@ -43,13 +43,15 @@ type Order struct {
 	Policy Policy `json:"policy,omitempty"`
 	// Source is where the build context comes from. The default is Config.Context's own.
 	Source source.Source `json:"source,omitzero"`
-	// Dockerfile, Repository, Tag, ReplaceTag, Args and Labels are fields of builder.Request.
+	// Dockerfile, Repository, Tag, ReplaceTag, Args, Labels and Platforms are fields of
+	// builder.Request.
 	Dockerfile string            `json:"dockerfile"`
 	Repository string            `json:"repository"`
 	Tag        string            `json:"tag,omitempty"`
 	ReplaceTag bool              `json:"replaceTag,omitempty"`
 	Args       map[string]string `json:"args,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
+	Platforms  []string          `json:"platforms,omitempty"`
 	// Secrets are names, besides the names in Source. Config.Secrets knows the values, which are
 	// given to Config.Context and masked in the log and in errors.
 	Secrets []string `json:"secrets,omitempty"`
@@ -124,7 +126,8 @@ func (o Order) Validate() error {
 // request is the order for an engine, without its context and log.
 func (o Order) request() builder.Request {
 	return builder.Request{ID: o.ID, Dockerfile: []byte(o.Dockerfile), Repository: o.Repository,
-		Tag: o.Tag, ReplaceTag: o.ReplaceTag, Args: o.Args, Labels: o.Labels}
+		Tag: o.Tag, ReplaceTag: o.ReplaceTag, Args: o.Args, Labels: o.Labels,
+		Platforms: o.Platforms}
 }
 
 // sum names the content of the order.

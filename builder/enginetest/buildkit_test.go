@@ -60,6 +60,9 @@ func (e *engine) Build(ctx context.Context, r builder.Request) (builder.Result, 
 	if err != nil {
 		return builder.Result{}, err
 	}
+	if len(r.Platforms) > 0 {
+		return builder.Result{}, fmt.Errorf("platforms: %w", builder.ErrUnsupported)
+	}
 	if err := steps(ctx, r, plan); err != nil {
 		return builder.Result{}, err
 	}

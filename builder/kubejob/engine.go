@@ -69,6 +69,10 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (builder.Result, 
 	if err != nil {
 		return builder.Result{}, err
 	}
+	if len(r.Platforms) > 0 {
+		return builder.Result{}, fmt.Errorf("platforms %v: a Job builds for its own: leave them out: %w",
+			r.Platforms, builder.ErrUnsupported)
+	}
 	repo, err := name.NewRepository(r.Repository, append(e.nameOptions(r.Repository),
 		name.StrictValidation)...)
 	if err != nil {

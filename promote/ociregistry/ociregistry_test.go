@@ -312,6 +312,36 @@ func TestIndexIsLookedIntoForItsPlatform(t *testing.T) {
 	}
 }
 
+// The digest of a version is that of its index, and the attestations in it are no image of any
+// platform.
+func TestIndexWithAttestationsIsTheVersion(t *testing.T) {
+	t.Parallel()
+	built := image(t, manifest)
+	digest, err := built.Digest()
+	require.NoError(t, err)
+	s := newServer(t)
+	d := s.push(t, mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: image(t, ""), Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{"vnd.docker.reference.digest": digest.String(),
+				"vnd.docker.reference.type": "attestation-manifest"}}},
+		mutate.IndexAddendum{Add: built, Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}}))
+	require.NotEqual(t, digest.String(), d.String())
+	reader := newReader(t, ociregistry.Config{})
+	index, err := name.NewDigest(s.repository + "@" + d.String())
+	require.NoError(t, err)
+	desc, err := remote.Get(index)
+	require.NoError(t, err)
+	require.NoError(t, remote.Tag(index.Context().Tag("v1"), desc))
+	resolved, err := reader.Resolve(t.Context(), s.repository+":v1")
+	require.NoError(t, err)
+	require.Equal(t, d, resolved)
+	c, err := reader.Configuration(t.Context(), s.repository, resolved)
+	require.NoError(t, err)
+	require.Equal(t, parsed, c)
+}
+
 func newReader(t *testing.T, cfg ociregistry.Config) *ociregistry.Reader {
 	t.Helper()
 	reader, err := ociregistry.New(cfg)

@@ -1,0 +1,96 @@
+// Package sbom finds the packages of an image in its files, and describes them in an SPDX document.
+//
+// It reads the databases of dpkg and apk, and what applications carry: lock files and packages of
+// npm, Python's distributions, the jars of Maven, the build information of Go programs, what
+// composer has installed, and the dependencies of .NET assemblies. The database of rpm is not read.
+package sbom
+
+import (
+	"cmp"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Package is one package in an image.
+type Package struct {
+	Name, Version string
+	// Type is that of a package URL (github.com/package-url/purl-spec): deb, apk, npm, pypi, maven,
+	// golang, composer or nuget.
+	Type string
+	// Namespace is that of a package URL: the distribution, the group of Maven; "" for none.
+	Namespace string
+	// Arch is the architecture that a distribution's package is for; "" for none.
+	Arch string
+	// License is an SPDX licence expression as the package says it; "" for none.
+	License string
+	// Path of the file that names the package, without a leading slash.
+	Path string
+}
+
+// PURL returns the package URL.
+func (p Package) PURL() string {
+	var b strings.Builder
+	b.WriteString("pkg:" + p.Type + "/")
+	for part := range strings.SplitSeq(p.Namespace, "/") {
+		if part != "" {
+			b.WriteString(escape(part) + "/")
+		}
+	}
+	for i, part := range strings.Split(p.Name, "/") {
+		if i > 0 {
+			b.WriteByte('/')
+		}
+		b.WriteString(escape(part))
+	}
+	if p.Version != "" {
+		b.WriteString("@" + escape(p.Version))
+	}
+	if p.Arch != "" {
+		b.WriteString("?arch=" + escape(p.Arch))
+	}
+	return b.String()
+}
+
+// escape leaves letters, digits, "-", ".", "_", "~" and ":" as they are, as the specification says.
+func escape(s string) string {
+	return strings.NewReplacer("+", "%20", "%3A", ":").Replace(url.QueryEscape(s))
+}
+
+// rpmDatabases are the files that this package does not read.
+var rpmDatabases = []string{"var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
+	"usr/lib/sysimage/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/Packages.db"}
+
+// Unread reports whether a file has packages that this package does not read.
+func Unread(file string) bool { return slices.Contains(rpmDatabases, file) }
+
+// Wanted reports whether Read may find packages in a file with the name, a path without a leading
+// slash.
+func Wanted(file string, executable bool) bool {
+	return executable && path.Ext(file) == "" || readerOf(file) != nil
+}
+
+// OSRelease is the file that names the distribution; see Distribution.
+const OSRelease = "etc/os-release"
+
+// Distribution returns the ID of an os-release(5) file, "" without one.
+func Distribution(osRelease []byte) string {
+	for line := range strings.Lines(string(osRelease)) {
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
+			return strings.Trim(id, `"'`)
+		}
+	}
+	return ""
+}
+
+// Sort returns the packages by type, name, version and path, each once.
+func Sort(packages []Package) []Package {
+	all := slices.Clone(packages)
+	slices.SortFunc(all, func(a, b Package) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Namespace, b.Namespace),
+			cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
+			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.Path, b.Path))
+	})
+	return slices.CompactFunc(all, func(a, b Package) bool { return a.PURL() == b.PURL() })
+}
