@@ -15,8 +15,11 @@ import (
 // EntryFormat is the newest format of an entry that this program understands: see Entry.Needs.
 const EntryFormat = 2
 
-// formatAdopted is the EntryFormat from which on programs know Adopted entries.
-const formatAdopted = 2
+// The EntryFormat from which on programs know a kind of entry.
+const (
+	formatAdopted    = 2
+	formatProgressed = 2
+)
 
 // Head is the end of one cluster's entries: the Seq and the Chain of the last one. The zero Head is
 // that of a cluster without entries.

@@ -94,18 +94,14 @@ func (p *Promoter) Status(ctx context.Context, id ChangeID) (status Status, err 
 
 // status reads the change out of its cluster's entries, which are in the order of their numbers.
 func (s *state) status(cluster string, number uint64) (Status, error) {
-	var of []Entry
-	if c := s.clusters[cluster]; c != nil {
-		at := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].Seq >= number })
-		of = c.entries[at:]
-	}
-	if len(of) == 0 || of[0].Seq != number || of[0].Kind != Started {
+	of := s.entriesOf(cluster, number)
+	if len(of) == 0 {
 		return Status{}, fmt.Errorf("change %s-%d: %w", cluster, number, ErrNotFound)
 	}
 	now := change{Entry: of[0], state: Deploying}
 	var ended Entry
 	for _, e := range of[1:] {
-		if e.Change != number {
+		if e.Change != number || e.Kind == Progressed {
 			continue
 		}
 		if e.Kind == Succeeded || e.Kind == Failed {
@@ -127,6 +123,20 @@ func (s *state) status(cluster string, number uint64) (Status, error) {
 		status.State, status.Error, status.Doubt = Undone, ended.Error, ended.Doubt
 	}
 	return status, nil
+}
+
+// entriesOf returns the entries of a cluster from the start of a change on; none where no change has
+// the number.
+func (s *state) entriesOf(cluster string, number uint64) []Entry {
+	c := s.clusters[cluster]
+	if c == nil {
+		return nil
+	}
+	at := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].Seq >= number })
+	if of := c.entries[at:]; len(of) > 0 && of[0].Seq == number && of[0].Kind == Started {
+		return of
+	}
+	return nil
 }
 
 // outcome returns the answer of Wait for an ended change.

@@ -61,7 +61,7 @@ type Config struct {
 	// is time.Now.
 	Now func() time.Time
 	// Observe, when set, is called at the end of each Bind, Start, Wait, Promote, Check, Rollback,
-	// Review, Retire, Adopt, InUse, Abort and Recover with its name in lower case; of each call of the
+	// Review, Retire, Adopt, InUse, Progress, Abort and Recover with its name in lower case; of each call of the
 	// deployer, as "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its
 	// name. It gets the duration and the error of the call. It is called concurrently and has to
 	// return quickly. The default is none.

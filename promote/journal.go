@@ -22,8 +22,8 @@ const (
 // Kind is the kind of event that an entry of the journal records.
 type Kind string
 
-// The kinds of entries. A change is one Started, any number of Resumed, Waiting, Aborting and
-// Restoring, and one Succeeded or Failed.
+// The kinds of entries. A change is one Started, any number of Resumed, Waiting, Progressed, Aborting
+// and Restoring, and one Succeeded or Failed.
 const (
 	// a version was bound to a digest
 	Bound Kind = "bound"
@@ -49,6 +49,8 @@ const (
 	Succeeded Kind = "succeeded"
 	// the deployer failed; the current digest stays as it was
 	Failed Kind = "failed"
+	// something happened while a change was carried out: see Progress
+	Progressed Kind = "progressed"
 	// a digest that ran already is current from now on: see Promoter.Adopt
 	Adopted Kind = "adopted"
 	// something was done that leaves the digest as it is: see Note
@@ -65,7 +67,8 @@ type Entry struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 	Kind Kind      `json:"kind"`
-	// Op is empty where the entry is not of a change; of a note it is the act.
+	// Op is empty where the entry is not of a change; of a note it is the act, of a Progressed entry
+	// what happened.
 	Op Op `json:"op,omitempty"`
 	// Change is the Seq of the Started entry of the change that this entry belongs to.
 	Change uint64 `json:"change,omitempty"`

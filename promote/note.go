@@ -32,11 +32,7 @@ var noteOp = regexp.MustCompile(`^[a-z]([a-z-]{0,30}[a-z])?$`)
 func (p *Promoter) Note(ctx context.Context, n Note) (err error) {
 	defer p.watched("note", &err)()
 	err = p.checkTarget(ctx, "note", n.Target, nil, func(list *problems) {
-		if !noteOp.MatchString(string(n.Op)) ||
-			slices.Contains(changeOps, n.Op) {
-			list.add("op %q: want what was done, in up to 32 lower-case letters and \"-\", and "+
-				"none of %v", clip(string(n.Op), 64), changeOps)
-		}
+		list.op(n.Op)
 		list.texts(n.Actor, n.Reason)
 	})
 	if err != nil {
@@ -54,4 +50,12 @@ func (s *state) note(n Note) Entry {
 		e.Version, e.Digest, e.Repository = now.Version, now.Digest, now.Repository
 	}
 	return e
+}
+
+// op checks the name of an act.
+func (l *problems) op(op Op) {
+	if !noteOp.MatchString(string(op)) || slices.Contains(changeOps, op) {
+		l.add("op %q: want what was done, in up to 32 lower-case letters and \"-\", and none of %v",
+			clip(string(op), 64), changeOps)
+	}
 }

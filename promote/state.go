@@ -192,6 +192,11 @@ func (c *cluster) apply(e Entry) error {
 		return nil
 	case Noted:
 		return nil
+	case Progressed:
+		if p := c.targets[e.Target]; p == nil || p.open == nil || p.open.Change != e.Change {
+			return fmt.Errorf("change %d is not under way: %w", e.Change, ErrDamaged)
+		}
+		return nil
 	default:
 		return c.applyChange(e)
 	}

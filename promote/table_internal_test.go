@@ -134,6 +134,11 @@ var commands = []struct {
 		return m.take(when(m.released(QuarantineRequest{Cluster: "web", Digest: testDigests[1],
 			Actor: "bob", Reason: "mended"})))
 	}},
+	{"Progress", func(m *machine) string {
+		e, ok := m.progress(Progress{Target: testTarget, Generation: m.open.Generation,
+			Op: "switched", Detail: "5 %"})
+		return m.take(when(e, ok, nil))
+	}},
 	{"Note", func(m *machine) string {
 		return m.take(m.note(Note{Target: testTarget, Op: "restart", Actor: "bob"}), nil)
 	}},

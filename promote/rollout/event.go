@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/sluice-deploy/sluice/promote"
@@ -35,6 +36,8 @@ const (
 	EventStopped EventKind = "stopped"
 	// a share of the requests was switched: Detail holds the share
 	EventSwitched EventKind = "switched"
+	// the check of a batch or a step has passed: Detail names what was checked
+	EventChecked EventKind = "checked"
 	// a step did not pass, and the share goes back: Err says why
 	EventBack EventKind = "back"
 )
@@ -50,6 +53,23 @@ type Event struct {
 	Detail   string `json:"detail,omitempty"`
 	// Error is the text of an error.
 	Error string `json:"error,omitempty"`
+}
+
+// Progress returns the event for the journal, and reports whether it belongs there: pauses, checks,
+// shares, the way back and a stop do; what happens to one instance does not. Config.Events may give
+// it to promote.Promoter.Progress.
+func (e Event) Progress() (promote.Progress, bool) {
+	switch e.Kind {
+	case EventPaused, EventContinued, EventChecked, EventSwitched, EventBack, EventStopped:
+	default:
+		return promote.Progress{}, false
+	}
+	detail := e.Detail
+	if e.Instance != "" {
+		detail = strings.TrimSpace(detail + " " + e.Instance)
+	}
+	return promote.Progress{Target: e.Target, Generation: e.Generation, Op: promote.Op(e.Kind),
+		Detail: detail, Error: e.Error}, true
 }
 
 // log writes the event as one line.

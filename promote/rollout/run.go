@@ -211,6 +211,8 @@ func (r *run) route(ctx context.Context, s Situation, step Step) error {
 		s.Record = rec
 		return r.stopped(s, ReasonCheck, "", withCause(ctx, err))
 	}
+	r.event(ctx, rec, EventChecked, "", fmt.Sprintf("%d of %d instances", len(batch.Serving),
+		batch.Count), nil)
 	return nil
 }
 

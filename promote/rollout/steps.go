@@ -194,8 +194,13 @@ func (s *Steps) step(ctx context.Context, target promote.Target, generation uint
 	if s.cfg.Check == nil {
 		return nil
 	}
-	return withCause(ctx, s.cfg.Check(ctx, Passed{Target: target, Generation: generation,
-		Share: share, Since: since}))
+	err := s.cfg.Check(ctx, Passed{Target: target, Generation: generation, Share: share,
+		Since: since})
+	if err != nil {
+		return withCause(ctx, err)
+	}
+	s.event(ctx, target, generation, EventChecked, share, nil)
+	return nil
 }
 
 func (s *Steps) set(ctx context.Context, target promote.Target, share Share) error {

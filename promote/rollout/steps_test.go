@@ -95,8 +95,8 @@ func TestSteps(t *testing.T) {
 	}
 	require.NoError(t, g.Run(t.Context(), web, 7))
 	require.Equal(t, []rollout.Share{10_000, 50_000, 200_000, rollout.All}, checked)
-	require.Equal(t, []string{"switched 1 %", "switched 5 %", "switched 20 %", "switched 100 %"},
-		g.events)
+	require.Equal(t, []string{"switched 1 %", "checked 1 %", "switched 5 %", "checked 5 %",
+		"switched 20 %", "checked 20 %", "switched 100 %", "checked 100 %"}, g.events)
 	require.NoError(t, g.Back(t.Context(), web))
 	require.Zero(t, g.share(t))
 }

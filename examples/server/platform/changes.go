@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/promote"
+	"github.com/sluice-deploy/sluice/promote/rollout"
 )
 
 // Change is a promotion, a rollback or the start of a task, and how far it has come.
@@ -41,6 +42,27 @@ func (p *Platform) Change(ctx context.Context, id string) (Change, error) {
 		Environment: s.Environment, Task: s.Task, Version: s.Version, Digest: string(s.Digest),
 		Actor: s.Actor, Reason: s.Reason, Started: s.Started, Ended: s.Ended, Waiting: s.Waiting,
 		Error: s.Error, Doubt: s.Doubt, AbortedBy: s.AbortedBy, AbortReason: s.AbortReason}, nil
+}
+
+// ChangeEvents returns all entries of a change, oldest first: its start, what happened while it was
+// carried out, and its end.
+func (p *Platform) ChangeEvents(ctx context.Context, id string) ([]Entry, error) {
+	entries, err := p.promoter.Events(ctx, promote.ChangeID(id))
+	return entriesOf(entries), err
+}
+
+// rolled shows an event of the rollout, and writes it into the journal where it belongs there.
+func (p *Platform) rolled(e rollout.Event) {
+	defer p.Events.Bump()
+	progress, ok := e.Progress()
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, err := p.promoter.Progress(ctx, progress); err != nil {
+		p.config.Logger.Warn("event of a rollout is not in the journal", "err", err)
+	}
 }
 
 // AbortChange ends a change that is under way and returns it: the earlier deployment is put back.

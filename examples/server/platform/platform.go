@@ -149,7 +149,7 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 func (p *Platform) openPromoter(ctx context.Context) (err error) {
 	p.rollout, err = rollout.New(rollout.Config{Records: p.records, Instances: machine{p},
 		Routes: patient{p}, Policy: p.policy, Drain: p.config.Drain,
-		Events: func(rollout.Event) { p.Events.Bump() }, Logger: p.config.Logger})
+		Events: p.rolled, Logger: p.config.Logger})
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,9 @@ func (w *web) routes() []route {
 		{"GET", "/changes/{change}", get(w, func(r *http.Request) (any, error) {
 			return p.Change(r.Context(), r.PathValue("change"))
 		})},
+		{"GET", "/changes/{change}/events", get(w, func(r *http.Request) (any, error) {
+			return p.ChangeEvents(r.Context(), r.PathValue("change"))
+		})},
 		{"DELETE", "/changes/{change}", get(w, func(r *http.Request) (any, error) {
 			actor, err := actor(r)
 			if err != nil {

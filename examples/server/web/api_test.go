@@ -603,6 +603,10 @@ func TestHangUpAfter202(t *testing.T) {
 		}, time.Minute, 10*time.Millisecond, "%s goes on", request.path)
 		require.Equal(t, []string{"done", v1.Digest, ""},
 			[]string{now.State, now.Digest, now.Error}, request.path)
+		var events []platform.Entry
+		s.Call(t, "GET", change+"/events", nil, &events)
+		require.Equal(t, []string{"started", "succeeded", now.ID},
+			[]string{events[0].Kind, events[1].Kind, events[1].Change}, request.path)
 	}
 	require.Eventually(t, func() bool {
 		var task platform.Task
