@@ -77,7 +77,10 @@ func (c Config) validate() error {
 const defaultLockTimeout = time.Second
 
 // Open opens the journal that cfg names, or returns every problem of cfg at once. The caller closes
-// the journal. bbolt cannot give up when ctx ends: Open looks at ctx at its beginning.
+// the journal. bbolt cannot give up when ctx ends: Open looks at ctx at its beginning. It reads the
+// whole database and checks its pages: a file that is damaged, also in buckets of others, or cut off
+// is an error that wraps promote.ErrDamaged and says where; a copy of the last good state has to
+// take its place.
 func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -87,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	}
 	j := &Journal{db: cfg.DB, owned: cfg.DB == nil, grown: make(chan struct{})}
 	if j.owned {
-		db, err := bbolt.Open(cfg.Path, 0o600,
+		db, err := openFile(cfg.Path,
 			&bbolt.Options{Timeout: cmp.Or(cfg.LockTimeout, defaultLockTimeout)})
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			err = fmt.Errorf("%w: another process has it open", err)
@@ -97,10 +100,24 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 		}
 		j.db = db
 	}
-	if err := j.db.Update(prepare); err != nil {
+	err := guarded(func() error {
+		if err := check(j.db); err != nil {
+			return err
+		}
+		return j.db.Update(prepare)
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("journal %s: %w", j.db.Path(), err), j.Close())
 	}
 	return j, nil
+}
+
+func (j *Journal) view(f func(*bbolt.Tx) error) error {
+	return guarded(func() error { return j.db.View(f) })
+}
+
+func (j *Journal) update(f func(*bbolt.Tx) error) error {
+	return guarded(func() error { return j.db.Update(f) })
 }
 
 // Close ends every Wait and closes the file when Open opened it.
@@ -127,7 +144,7 @@ func (j *Journal) Append(ctx context.Context, e promote.Entry) (at uint64, err e
 	if err != nil {
 		return 0, fmt.Errorf("append entry %d of cluster %q: %w", e.Seq, e.Cluster, err)
 	}
-	err = j.db.Update(func(tx *bbolt.Tx) error {
+	err = j.update(func(tx *bbolt.Tx) error {
 		b, places := tx.Bucket(bucket), tx.Bucket(index)
 		if head := lastOf(places, e.Cluster); e.Seq != head+1 {
 			return fmt.Errorf("its last one is %d: %w", head, promote.ErrConflict)
@@ -157,7 +174,7 @@ func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, erro
 		return nil, context.Cause(ctx)
 	}
 	var entries []promote.Entry
-	err := j.db.View(func(tx *bbolt.Tx) error {
+	err := j.view(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucket).Cursor()
 		for k, v := c.Seek(key(after + 1)); k != nil && len(entries) < page; k, v = c.Next() {
 			if at := number(k); at != after+uint64(len(entries))+1 {
@@ -209,7 +226,7 @@ func (j *Journal) Wait(ctx context.Context, after uint64) error {
 				bolterrors.ErrDatabaseNotOpen)
 		}
 		var end uint64
-		if err := j.db.View(func(tx *bbolt.Tx) error {
+		if err := j.view(func(tx *bbolt.Tx) error {
 			end = last(tx.Bucket(bucket))
 			return nil
 		}); err != nil {
