@@ -101,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 		j.db = db
 	}
 	err := guarded(func() error {
-		if err := check(j.db); err != nil {
+		if err := check(j.db, !j.owned); err != nil {
 			return err
 		}
 		return j.db.Update(prepare)

@@ -45,22 +45,26 @@ func openFile(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	return db, err
 }
 
-// check reads the whole database and returns every inconsistency of its pages.
-func check(db *bbolt.DB) error {
-	return db.View(func(tx *bbolt.Tx) error {
-		// Every page once, before bbolt's own check reads them in a goroutine without a guard.
-		err := tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return walk(b) })
-		if err != nil {
-			return err
+// check reads the whole database and returns the inconsistencies of its pages. In a shared database
+// it keeps writers out meanwhile, which bbolt's check wants.
+func check(db *bbolt.DB, shared bool) (err error) {
+	tx, err := db.Begin(shared)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	// Every page once, before bbolt's own check reads them in a goroutine without a guard.
+	err = tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return walk(b) })
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for err := range tx.Check() {
+		if len(errs) < mostWrong {
+			errs = append(errs, fmt.Errorf("%w: %w", err, promote.ErrDamaged))
 		}
-		var errs []error
-		for err := range tx.Check() {
-			if len(errs) < mostWrong {
-				errs = append(errs, fmt.Errorf("%w: %w", err, promote.ErrDamaged))
-			}
-		}
-		return errors.Join(errs...)
-	})
+	}
+	return errors.Join(errs...)
 }
 
 // touched keeps the compiler from leaving the reads of walk out.
