@@ -52,6 +52,7 @@ type options struct {
 	data, listen, registry, pool, nginx, envconfig string
 	rules, templates                               string
 	breakers, adopters                             string
+	door                                           platform.DoorConfig
 	token                                          string // from the environment
 	nginxPort, builds                              int
 	coolDown, taskTTL, drain                       time.Duration
@@ -86,6 +87,14 @@ func (o *options) define(f *flag.FlagSet) {
 	f.StringVar(&o.templates, "templates", "", "`directory` with a template a directory, name or "+
 		"name@version; a new version is on offer without a restart (default: the templates of "+
 		"package builder)")
+	f.StringVar(&o.door.Ports, "door", "21000-21999", "`range` of ports: each task has a forward "+
+		"proxy on one of them; empty for none")
+	f.StringVar(&o.door.Host, "door-host", "127.0.0.1", "IP `address` that the ports of -door "+
+		"listen on; others than this machine reach the versions under test through it")
+	f.StringVar(&o.door.Shared, "door-shared", "127.0.0.1:8801", "`address` of the forward proxy "+
+		"where the user names the task; empty for none")
+	f.StringVar(&o.door.Client, "door-client", "", "`way` in which Nginx learns the address of a "+
+		"tester behind the door: x-forwarded-for, or empty for none")
 	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
 	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to "+
 		"-listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; "+
@@ -127,6 +136,8 @@ var flags = map[string]string{
 	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port",
 	"Pool":     "pool",
 	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
+	"Door.Ports": "door", "Door.Host": "door-host",
+	"Door.Shared": "door-shared", "Door.Client": "door-client",
 	"Drain": "drain", "Rules": "rules", "Templates": "templates", "Breakers": "breakers",
 	"Adopters": "adopters",
 }
@@ -177,7 +188,7 @@ func (o options) config(registry string, logger *slog.Logger) platform.Config {
 		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
 		Instances: map[string]int{"stable": 2}, Rules: o.rules,
 		Breakers: people(o.breakers), Adopters: people(o.adopters),
-		Templates: o.templates, Logger: logger,
+		Templates: o.templates, Logger: logger, Door: o.door,
 	}
 }
 
@@ -192,6 +203,9 @@ func people(list string) (names []string) {
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "browse" {
+		return browse(ctx, args[1:], getenv, os.Stdout, stderr)
+	}
 	o, err := parse(args, getenv, stderr)
 	if err != nil {
 		return err

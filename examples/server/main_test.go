@@ -21,7 +21,7 @@ func env(string) string { return "" }
 func with(t *testing.T, args ...string) []string {
 	return append([]string{
 		"-data", filepath.Join(t.TempDir(), "data"), "-envconfig", os.Args[0], "-listen",
-		"127.0.0.1:0", "-registry", "127.0.0.1:0",
+		"127.0.0.1:0", "-registry", "127.0.0.1:0", "-door", "", "-door-shared", "",
 	}, args...)
 }
 
@@ -63,6 +63,10 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"drain", "-1s", "want 0 for the default, or more"},
 		{"builds", "-1", "want 0 for the default, or up to 64"},
 		{"builds", "65", "want 0 for the default, or up to 64"},
+		{"door", "21000", "want first-last"},
+		{"door-host", "localhost", "want an IP address"},
+		{"door-shared", "8801", "want host:port"},
+		{"door-client", "via", "want x-forwarded-for"},
 		{"rules", "/nonexistent", "no such file"},
 		{"rules", file, "rules"},
 		{"breakers", "ann,a\x00b", "a\\x00b"},

@@ -145,6 +145,17 @@ func (d *Door) Port(ctx context.Context, task string) (int, error) {
 	}
 }
 
+// PortOf returns the port that the task has, or had last.
+func (d *Door) PortOf(task string) (port int, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := d.table.of(task)
+	if at < 0 {
+		return 0, false
+	}
+	return d.table.Ports[at].Port, true
+}
+
 // take opens the port and puts the table in force, once it is written down.
 func (d *Door) take(ctx context.Context, next table, port int) error {
 	if err := d.listen(ctx, port); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
+	"github.com/sluice-deploy/sluice/nginxsync/route"
 	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
@@ -51,6 +52,8 @@ type Edge struct {
 	nginx  *supervisor.Supervisor
 	// Result is the transform that serves: the changes in the production tree, with reasons.
 	Result *transform.Result
+	// Routes knows which hosts production's tree serves.
+	Routes *route.Router
 	// Clusters are the clusters of the tree's upstreams, sorted: their names in lower case, as in
 	// transform.Rules.Clusters.
 	Clusters []string
@@ -125,7 +128,7 @@ func Open(ctx context.Context, cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
-	e := &Edge{config: cfg}
+	e := &Edge{config: cfg, Routes: route.NewRouter(tree)}
 	e.nginx, err = supervisor.New(supervisor.Config{Prefix: cfg.Dir, Program: cfg.Program,
 		Before: func() error { return luadriver.RemoveStaleSockets(e.snippets()) }})
 	if err != nil {
@@ -209,6 +212,9 @@ func (e *Edge) write(ctx context.Context) error {
 	current := filepath.Join(e.config.Dir, "conf")
 	return errors.Join(os.RemoveAll(current), os.Rename(staged, current))
 }
+
+// Ports maps the ports that production listens on to those of this Nginx.
+func (e *Edge) Ports() map[int]int { return maps.Clone(e.config.Ports) }
 
 // Dir is the prefix of this Nginx, an absolute path.
 func (e *Edge) Dir() string { return e.config.Dir }

@@ -66,6 +66,8 @@ type Config struct {
 	// Templates is a directory of templates, as builder.Load reads it; a new version is on offer
 	// without a restart. The default is builder.Default().
 	Templates string
+	// Door says where testers reach the doors of their tasks. The default is no door.
+	Door DoorConfig
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
 	// Logger receives the events of the background work. The default discards.
@@ -153,6 +155,7 @@ func (cfg Config) Validate() error {
 			}
 		}
 	}
+	cfg.Door.check(bad)
 	if cfg.Builds < 0 || cfg.Builds > 64 {
 		bad("Builds", "%d: want 0 for the default, or up to 64", cfg.Builds)
 	}

@@ -68,8 +68,14 @@ func TestBadConfigIsNamed(t *testing.T) {
 			func(cfg *platform.Config) { cfg.Instances = map[string]int{"stable": -1} },
 			func(cfg *platform.Config) { cfg.Instances = map[string]int{"nowhere": 1} },
 		},
-		"Patience":  {func(cfg *platform.Config) { cfg.Patience = -time.Second }},
-		"Drain":     {func(cfg *platform.Config) { cfg.Drain = -time.Second }},
+		"Patience": {func(cfg *platform.Config) { cfg.Patience = -time.Second }},
+		"Drain":    {func(cfg *platform.Config) { cfg.Drain = -time.Second }},
+		"Door": {
+			func(cfg *platform.Config) { cfg.Door.Ports = "1" },
+			func(cfg *platform.Config) { cfg.Door.Host = "localhost" },
+			func(cfg *platform.Config) { cfg.Door.Shared = "8801" },
+			func(cfg *platform.Config) { cfg.Door.Client = "via" },
+		},
 		"Rules":     {func(cfg *platform.Config) { cfg.Rules = "/nonexistent" }},
 		"Templates": {func(cfg *platform.Config) { cfg.Templates = "/nonexistent" }},
 		"Breakers":  {func(cfg *platform.Config) { cfg.Breakers = []string{"a\nb"} }},
@@ -84,7 +90,7 @@ func TestBadConfigIsNamed(t *testing.T) {
 			change(&cfg)
 			_, err := platform.Open(t.Context(), cfg)
 			require.ErrorIs(t, err, platform.ErrInvalid, f.Name)
-			require.ErrorContains(t, err, "platform: Config."+f.Name+": ")
+			require.ErrorContains(t, err, "platform: Config."+f.Name)
 		}
 	}
 	_, err := platform.Open(t.Context(), platform.Config{})

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/door"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
@@ -55,8 +56,11 @@ type Platform struct {
 	driver    nginxsync.Driver
 	routes    *nginxroutes.Routes
 	rollout   *rollout.Rollout
+	door      *door.Door // nil without Config.Door
 	locks     locks
 	queue     queue
+	// for addresses that cannot be guessed
+	doorSecret string
 	// held for reading while a source is kept for a build, for writing while it is replaced
 	sourcesMu sync.RWMutex
 
@@ -90,7 +94,8 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 		return nil, err
 	}
 	err = p.sweepSources()
-	for _, open := range []func(context.Context) error{p.openParts, p.openEdge, p.openPromoter} {
+	for _, open := range []func(context.Context) error{p.openParts, p.openEdge, p.openPromoter,
+		p.openDoor} {
 		if err == nil {
 			err = open(ctx)
 		}
@@ -214,6 +219,9 @@ func (p *Platform) Run(ctx context.Context) error {
 	group.Go(func() error { return p.routes.Agent().Run(background) })
 	group.Go(func() error { return p.instances.Run(background) })
 	group.Go(func() error { return p.leases.Run(background) })
+	if p.door != nil {
+		group.Go(func() error { return p.door.Run(background) })
+	}
 	group.Go(func() error {
 		work, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -310,7 +318,12 @@ func (p *Platform) begin(ctx context.Context) (end func(), err error) {
 }
 
 // Close closes the state on disk. Call it after Run has returned.
-func (p *Platform) Close() error { return p.db.Close() }
+func (p *Platform) Close() error {
+	if p.door != nil {
+		p.door.Close()
+	}
+	return p.db.Close()
+}
 
 // Stop ends all instances and Nginx: after it nothing of this platform runs. Call it after Run has
 // returned. A later Open on the same directory starts them again.

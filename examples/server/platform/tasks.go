@@ -148,6 +148,7 @@ func (p *Platform) startTask(ctx context.Context, deploy promote.Request) (Task,
 	if lease, err = p.leases.Renew(ctx, lease.ID, p.config.TaskTTL); err != nil {
 		return Task{}, err
 	}
+	p.openTaskDoor(ctx, deploy.Task)
 	current, err := p.promoter.Current(ctx)
 	if err != nil {
 		return Task{}, err
@@ -217,6 +218,7 @@ func (p *Platform) finishTask(ctx context.Context, name, actor string) (Task, er
 	if lease, err = p.leases.Release(ctx, lease.ID, "finished by "+actor); err != nil {
 		return Task{}, err
 	}
+	p.checkDoors(ctx)
 	if err := p.settle(ctx); err != nil {
 		return Task{}, err
 	}

@@ -39,6 +39,9 @@ type Config struct {
 	Breakers  []string
 	Adopters  []string
 	Templates string
+	// Door is that of platform.Config. Doors are ports that the tests of a machine do not take
+	// otherwise.
+	Door platform.DoorConfig
 	// Listen is the address that the web side believes it listens on; the default is the one it
 	// does listen on, of 127.0.0.1.
 	Listen string
@@ -47,6 +50,10 @@ type Config struct {
 	// Observe is that of web.Config.
 	Observe func(op string, took time.Duration, err error)
 }
+
+// Doors is a range of ports beyond those of package testbed and of connections: a door passes over
+// the ports that another test has.
+var Doors = platform.DoorConfig{Ports: "61000-65000", Shared: "127.0.0.1:0"}
 
 // Server is a running example server.
 type Server struct {
@@ -104,7 +111,8 @@ func Start(t testing.TB, config Config) *Server {
 			"nginx")), NginxPort: s.NginxPort,
 		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL,
 		Patience: config.Patience, Envconfig: binary, Instances: config.Instances,
-		Rules: config.Rules, Breakers: config.Breakers, Adopters: config.Adopters, Templates: config.Templates, Logger: logger,
+		Rules: config.Rules, Breakers: config.Breakers, Adopters: config.Adopters,
+		Templates: config.Templates, Logger: logger, Door: config.Door,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -144,6 +144,9 @@ func (w *web) routes() []route {
 		{"GET", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
 			return p.Task(r.Context(), r.PathValue("task"))
 		})},
+		{"GET", "/tasks/{task}/reach", get(w, func(r *http.Request) (any, error) {
+			return w.reach(r)
+		})},
 		{"DELETE", "/tasks/{task}", get(w, func(r *http.Request) (any, error) {
 			actor, err := actor(r)
 			if err != nil {

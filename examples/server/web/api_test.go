@@ -481,6 +481,8 @@ func (c *caller) tasks() {
 	require.Equal(c, started.VIP, again.VIP, "the same request again is the same VIP")
 	c.refused(start, "/tasks", request("redesign", "v1"), 409)
 	c.call(one, "/tasks/redesign", "", 200, nil)
+	c.call("GET /tasks/{task}/reach", "/tasks/redesign/reach", "", 200, nil)
+	c.refused("GET /tasks/{task}/reach", "/tasks/nobody/reach", "", 404)
 	c.call("GET /tasks", "/tasks", "", 200, nil)
 	c.refused("GET /vips/{vip}", "/vips/somewhere", "", 400)
 	c.refused("GET /vips/{vip}", "/vips/127.60.0.200", "", 404)

@@ -20,10 +20,11 @@ const (
 	sessionLife = 12 * time.Hour
 )
 
-// openPath reports whether a path needs no token: the sign-in page, its assets and the probes.
+// openPath reports whether a path needs no token: the sign-in page, its assets, the probes, and the
+// PAC files, whose addresses cannot be guessed.
 func openPath(path string) bool {
 	return path == "/login" || path == "/livez" || path == "/readyz" ||
-		strings.HasPrefix(path, "/static/")
+		strings.HasPrefix(path, "/static/") || strings.HasPrefix(path, "/pac/")
 }
 
 // authenticate lets a request through that carries the token, or the cookie that stands for it.

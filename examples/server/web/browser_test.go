@@ -31,22 +31,23 @@ func openBrowser(t *testing.T, s *servertest.Server) *tab {
 
 // startBrowser starts Chromium on an empty page. On a machine that is short of memory, processes or
 // descriptors Chromium now and then ends before it listens; so it gets five attempts.
-func startBrowser(t *testing.T) *tab {
+func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) *tab {
 	t.Helper()
 	chromium := lookPath("chromium", "chromium-browser", "google-chrome")
 	require.NotEmpty(t, chromium, "install Chromium or Chrome; on Debian: apt-get install "+
 		"--no-install-recommends chromium")
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		allocator, end := chromedp.NewExecAllocator(context.Background(),
-			chromedp.ExecPath(chromium), chromedp.Headless, chromedp.DisableGPU,
+		options := append([]chromedp.ExecAllocatorOption{chromedp.ExecPath(chromium), chromedp.Headless, chromedp.DisableGPU,
 			chromedp.NoSandbox, // it has none as root or in a container
 			chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 			chromedp.Flag("disable-background-networking", true),
 			chromedp.Flag("disable-breakpad", true),
 			chromedp.Flag("disable-component-update", true),
 			chromedp.Flag("disable-dev-shm-usage", true), // a container may have 64 MB there
-			chromedp.Flag("disable-sync", true), chromedp.Flag("disable-quic", true))
+			chromedp.Flag("disable-sync", true), chromedp.Flag("disable-quic", true)},
+			more...)
+		allocator, end := chromedp.NewExecAllocator(context.Background(), options...)
 		ctx, closeTab := chromedp.NewContext(allocator)
 		err := chromedp.Do(ctx, chromedp.Navigate("about:blank"))
 		if err == nil {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
 // ServePage serves the page as it would look with these values, and its assets.
@@ -19,3 +21,6 @@ func ServePage(t *testing.T, name string, data any) (url string) {
 	t.Cleanup(server.Close)
 	return server.URL
 }
+
+// Lines are the texts to copy of a task.
+func Lines(r platform.Reach) []Line { return lines(r) }

@@ -72,6 +72,7 @@ func TestOpenAPISchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 		"Entry":            reflect.TypeFor[platform.Entry](),
 		"TaskRequest":      reflect.TypeFor[platform.TaskRequest](),
 		"Task":             reflect.TypeFor[platform.Task](),
+		"Reach":            reflect.TypeFor[Reach](),
 		"Pool":             reflect.TypeFor[platform.Pool](),
 		"Instance":         reflect.TypeFor[Instance](),
 		"Nginx":            reflect.TypeFor[platform.NginxStatus](),

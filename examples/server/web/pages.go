@@ -77,6 +77,8 @@ func (w *web) pages(mux *http.ServeMux) {
 	mux.HandleFunc("GET /live", w.live)
 	mux.HandleFunc("GET /sections/{section}", w.sectionPage)
 	mux.HandleFunc("GET /builds/{build}", w.buildPage)
+	mux.HandleFunc("GET /tasks/{task}", w.taskPage)
+	mux.HandleFunc("GET /pac/{task}/{file}", w.pac)
 	mux.HandleFunc("GET /login", w.login)
 	mux.HandleFunc("POST /login", w.login)
 	mux.HandleFunc("POST /logout", w.logout)

@@ -119,7 +119,7 @@ func New(cfg Config) (http.Handler, error) {
 	site := protect.Handler(w.authenticate(http.MaxBytesHandler(mux, 512<<20)))
 	// a proxy sends the name that the browser asked for
 	if IsLoopback(cfg.Listen) && !cfg.TLSProxy {
-		site = LoopbackOnly(site)
+		site = LoopbackOnly(atHome(site))
 	}
 	return site, nil
 }
@@ -130,7 +130,7 @@ func IsLoopback(listen string) bool {
 	if err != nil {
 		return false
 	}
-	if host == "localhost" {
+	if host == "localhost" || strings.HasSuffix(strings.ToLower(host), ".localhost") {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)

@@ -82,6 +82,8 @@ var needs = []need{
 	{"engine.Docker", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
 	{"engine.Runc", nil, []string{"runc=runc"}},
 	{`"systemd-analyze"`, nil, []string{"systemd-analyze=systemd"}},
+	{`"python3", "python3"`, nil, []string{"python3=python3"}},
+	{`"javac", "default-jdk-headless"`, nil, []string{"javac=default-jdk-headless"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
