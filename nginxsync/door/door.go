@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -183,7 +184,7 @@ func (d *Door) ended(ctx context.Context, now table) table {
 		case errors.Is(err, ErrNotFound):
 			a.Ended = d.cfg.Now()
 		case err == nil:
-			a.Ended = task.Ended
+			a.Ended, a.Versions = task.Ended, strings.Join(versions(task), ", ")
 		}
 	}
 	return now
@@ -262,9 +263,9 @@ func (d *Door) Run(ctx context.Context) error {
 		case err = <-failed:
 		case <-d.wake:
 		case <-tick.C:
-			d.Check(ctx)
+			d.check(ctx)
 		case <-ends.C:
-			if err := d.writeEnds(ctx); err != nil {
+			if err := d.Check(ctx); err != nil {
 				d.cfg.Logger.Warn("ends of tasks are not written down", "err", err)
 			}
 		}
@@ -296,9 +297,18 @@ func (d *Door) shut(ctx context.Context) {
 func (d *Door) Close() { d.shut(context.Background()) }
 
 // Check closes the tunnels and the requests of tasks that have ended since these were opened, or
-// whose VIP is under another lease. A task that cannot be asked about keeps its own. Run calls it
-// at each Config.Recheck.
-func (d *Door) Check(ctx context.Context) {
+// whose VIP is under another lease, and writes down which tasks have ended. A task that cannot be
+// asked about keeps its own. Run does the first at each Config.Recheck, the second each minute: a
+// caller that knows of an end is faster.
+func (d *Door) Check(ctx context.Context) error {
+	d.check(ctx)
+	if d.cfg.Last == 0 {
+		return nil
+	}
+	return d.writeEnds(ctx)
+}
+
+func (d *Door) check(ctx context.Context) {
 	d.mu.Lock()
 	tasks := map[string]string{}
 	for e := range d.open {

@@ -76,7 +76,7 @@ func serves(host string, port int) bool {
 }
 
 // start starts a door that forwards port 80 to port, which the edit may change.
-func start(t *testing.T, port int, edit func(*door.Config)) *rig {
+func start(t testing.TB, port int, edit func(*door.Config)) *rig {
 	t.Helper()
 	r := &rig{tasks: &tasks{}}
 	first := testbed.Port(t)
@@ -90,9 +90,9 @@ func start(t *testing.T, port int, edit func(*door.Config)) *rig {
 	return r
 }
 
-func (r *rig) run(t *testing.T) {
+func (r *rig) run(t testing.TB) {
 	t.Helper()
-	d, err := door.Open(t.Context(), r.cfg)
+	d, err := door.Open(context.Background(), r.cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	var running sync.WaitGroup
@@ -152,7 +152,7 @@ const (
 )
 
 // machine is Nginx on all addresses of this machine: its answers show the request as it came.
-func machine(t *testing.T, more string) (port int, n *nginx.Server) {
+func machine(t testing.TB, more string) (port int, n *nginx.Server) {
 	t.Helper()
 	testbed.NeedProgram(t, "nginx", "nginx")
 	dir := testbed.Dir(t)
@@ -357,7 +357,7 @@ func TestTunnel(t *testing.T) {
 			require.Equal(t, 200, response.StatusCode)
 		}
 		r.set(live("b", "2", "127.0.0.1")) // the VIP is another tenure
-		r.Check(t.Context())
+		require.NoError(t, r.Check(t.Context()))
 		_, err := io.ReadAll(otherLines)
 		require.NotErrorIs(t, err, context.DeadlineExceeded)
 		require.NoError(t, mine.(*net.TCPConn).CloseWrite())
@@ -540,10 +540,18 @@ func TestPorts(t *testing.T) {
 	r.set(task)
 	_, err = r.Port(t.Context(), "b")
 	require.ErrorIs(t, err, door.ErrExhausted)
+	_, known := r.PortOf("b")
+	require.False(t, known)
+	require.NoError(t, r.Check(t.Context()))
+	r.mu.Lock()
+	delete(r.by, "a") // the platform has forgotten it
+	r.mu.Unlock()
 	r.stop()
 	r.run(t)
-	status, _ := ask(t, http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/", port))
+	status, text := ask(t, http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/", port))
 	require.Equal(t, 410, status)
+	require.Contains(t, text, "The test task a ended at 2026-11-30T00:00:00Z. "+
+		"Its last version was web v-a.")
 	mu.Lock()
 	now = now.Add(7 * 24 * time.Hour)
 	mu.Unlock()
@@ -553,6 +561,9 @@ func TestPorts(t *testing.T) {
 	require.Equal(t, port, got)
 	status, body := ask(t, http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/", port))
 	require.Equal(t, 200, status)
+	got, known = r.PortOf("b")
+	require.True(t, known)
+	require.Equal(t, port, got)
 	require.Contains(t, body, "<h1>b</h1>")
 	cause := errors.New("the caller has gone")
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -79,6 +79,12 @@ func (d *Door) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // find returns the live task, or answers why there is none.
 func (d *Door) find(rw http.ResponseWriter, r *http.Request, name string) (task Task, live bool) {
 	task, err := d.cfg.Task(r.Context(), name)
+	if errors.Is(err, ErrNotFound) {
+		if last, ok := d.last(name); ok {
+			answer(rw, r, http.StatusGone, "ended; task="+name, last)
+			return task, false
+		}
+	}
 	switch {
 	case errors.Is(err, ErrNotFound):
 		answer(rw, r, http.StatusNotFound, "unknown", fmt.Sprintf("There is no task %.64q.", name))

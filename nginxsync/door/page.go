@@ -31,10 +31,30 @@ func answer(rw http.ResponseWriter, r *http.Request, status int, reason, text st
 }
 
 // ended is the text of a 410.
-func ended(t Task) string {
-	return fmt.Sprintf("The test task %s ended at %s. Its last version was %s. Nothing answers "+
-		"for it any more.", t.Name, t.Ended.UTC().Format(time.RFC3339),
-		strings.Join(versions(t), ", "))
+func ended(t Task) string { return endText(t.Name, t.Ended, strings.Join(versions(t), ", ")) }
+
+func endText(name string, at time.Time, versions string) string {
+	text := fmt.Sprintf("The test task %s ended at %s. ", name, at.UTC().Format(time.RFC3339))
+	if versions != "" {
+		text += "Its last version was " + versions + ". "
+	}
+	return text + "Nothing answers for it any more."
+}
+
+// last is the text of a 410 for a task that Config.Task does not know any more, while it has its
+// port.
+func (d *Door) last(name string) (text string, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := d.table.of(name)
+	if at < 0 {
+		return "", false
+	}
+	a := d.table.Ports[at]
+	if a.Ended.IsZero() { // it is written down within a minute
+		a.Ended = d.cfg.Now()
+	}
+	return endText(name, a.Ended, a.Versions), true
 }
 
 // versions are "cluster version" in the order of the clusters.

@@ -24,6 +24,8 @@ type assigned struct {
 	Task  string    `json:"task"`
 	Since time.Time `json:"since"`
 	Ended time.Time `json:"ended,omitzero"` // of the task; zero while it lives
+	// Versions are the last versions of the task, for people
+	Versions string `json:"versions,omitempty"`
 }
 
 // of returns the place of the task's port, or -1.
