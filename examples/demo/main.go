@@ -165,10 +165,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	if o.once || ctx.Err() != nil {
 		return err
 	}
-	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would write \"127.58.0.1 %s\" "+
-		"into the hosts file,\nor say: curl --resolve %[3]s:8880:127.58.0.1 "+
-		"http://%[3]s:8880/\nCtrl-C ends everything.\n",
-		time.Since(start).Seconds(), base, story.Host)
+	fmt.Printf("%.0f s. Look around: the page is at %s; a tester would open a browser "+
+		"with: %s browse search-redesign\nor say: curl -x http://search-redesign@127.0.0.1:8801 "+
+		"http://%s/\nCtrl-C ends everything.\n",
+		time.Since(start).Seconds(), base, o.server, story.Host)
 	select {
 	case <-ctx.Done():
 	case waitErr := <-ended:

@@ -73,7 +73,8 @@ func TestBrowseStartsTheBrowser(t *testing.T) {
 	dir := t.TempDir()
 	started := filepath.Join(dir, "started")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "firefox"),
-		[]byte("#!/bin/sh\nprintf '%s ' \"$@\" > "+started+".new\nmv "+started+".new "+started+"\n"),
+		[]byte("#!/bin/sh\nprintf '%s ' \"$@\" > "+started+".new\nmv "+started+".new "+started+
+			"\n"),
 		0o700))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	require.NoError(t, run(t.Context(), []string{"browse", "-server", reachServer(t), "-browser",

@@ -204,9 +204,12 @@ func (p *Platform) openTaskDoor(ctx context.Context, name string) {
 	}
 }
 
-// checkDoors closes what is open to tasks that have ended.
+// checkDoors closes the connections to tasks that have ended.
 func (p *Platform) checkDoors(ctx context.Context) {
-	if p.door != nil {
-		p.door.Check(ctx)
+	if p.door == nil {
+		return
+	}
+	if err := p.door.Check(ctx); err != nil {
+		p.config.Logger.Warn("the doors of ended tasks are not written down", "err", err)
 	}
 }

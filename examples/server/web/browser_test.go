@@ -38,7 +38,8 @@ func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) *tab {
 		"--no-install-recommends chromium")
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		options := append([]chromedp.ExecAllocatorOption{chromedp.ExecPath(chromium), chromedp.Headless, chromedp.DisableGPU,
+		options := append([]chromedp.ExecAllocatorOption{chromedp.ExecPath(chromium),
+			chromedp.Headless, chromedp.DisableGPU,
 			chromedp.NoSandbox, // it has none as root or in a container
 			chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 			chromedp.Flag("disable-background-networking", true),

@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/servertest"
 	"github.com/sluice-deploy/sluice/examples/server/web"
 	"github.com/sluice-deploy/sluice/internal/testbed"
+	"github.com/sluice-deploy/sluice/nginxsync/door"
 )
 
 func startTask(t *testing.T, s *servertest.Server, name, version string) web.Reach {
@@ -53,10 +54,10 @@ func TestDoor(t *testing.T) {
 		})
 	}
 	t.Run("the_browser", func(t *testing.T) { inBrowser(t, s, one, two) })
-	t.Run("PAC", func(t *testing.T) { pacNeverDirect(t, s) })
+	t.Run("PAC", func(t *testing.T) { pacLeads(t, s) })
 }
 
-// runLine runs a line as it is on the page, and returns what it prints.
+// runLine runs a line as it is on the page, and returns its output.
 func runLine(t *testing.T, line web.Line, reach web.Reach) string {
 	t.Helper()
 	text, url := line.Text, "http://"+reach.Host+"/"
@@ -151,7 +152,8 @@ func inBrowser(t *testing.T, s *servertest.Server, one, two web.Reach) {
 
 	require.Contains(t, first.text(url), `"version":"v1"`)
 	s.Call(t, "DELETE", "/tasks/"+one.Task.Task+"?actor=bob", nil, nil)
-	require.Contains(t, first.text(url), "ended at")
+	// the service lets a browser keep a page for a minute: another page is asked for
+	require.Contains(t, first.text(url+"?after"), "ended at")
 	var third web.Reach
 	testbed.Poll(t, "the VIP is leased again", func() error { // once it has cooled down
 		response, body := s.Do(t, "POST", "/tasks", strings.NewReader(
@@ -164,25 +166,57 @@ func inBrowser(t *testing.T, s *servertest.Server, one, two web.Reach) {
 	})
 	require.Equal(t, one.Task.VIP, third.Task.VIP)
 	require.NotEqual(t, one.Door, third.Door)
-	require.Contains(t, first.text(url), "ended at")
+	require.Contains(t, first.text(url+"?later"), "ended at")
 	require.Contains(t, b.through(third.Door).text(url), `"version":"v3"`)
 }
 
-// pacNeverDirect takes the server away from a browser that has its PAC file. If the browser went
-// direct, Nginx would answer it.
-func pacNeverDirect(t *testing.T, s *servertest.Server) {
+// pacLeads opens a browser with the PAC file of a task.
+func pacLeads(t *testing.T, s *servertest.Server) {
 	var reach web.Reach
 	s.Call(t, "GET", "/tasks/two/reach", nil, &reach)
-	at := fmt.Sprintf("127.0.0.1:%d", s.NginxPort)
+	other := textServer(t, "not of the tree")
 	b := startBrowser(t, chromedp.Flag("proxy-pac-url", s.URL+reach.PAC),
-		chromedp.Flag("host-resolver-rules", "MAP *.example "+at))
+		chromedp.Flag("host-resolver-rules", "MAP uncovered.test "+other))
 	require.Contains(t, b.text("http://bj.city.example/"), `"version":"v2"`)
 	require.Contains(t, b.text("http://any.city.example/"), `"version":"v2"`)
-	require.Contains(t, b.text("http://uncovered.example/"), "no such host")
-	s.Leave()
-	err := chromedp.Do(b.ctx, chromedp.Navigate("http://bj.city.example/"))
-	require.ErrorContains(t, err, "ERR_PROXY_CONNECTION_FAILED")
-	require.Contains(t, b.text("http://uncovered.example/"), "no such host")
+	require.Contains(t, b.text("http://uncovered.test/"), "not of the tree")
+}
+
+// textServer answers every request with the text, at the address.
+func textServer(t *testing.T, text string) (addr string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, text)
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// TestPACNeverDirect takes the door away from a browser that has a PAC file. If the browser went
+// direct, "production" would answer it.
+func TestPACNeverDirect(t *testing.T) {
+	t.Parallel()
+	production := textServer(t, "production")
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "the door")
+	}))
+	defer proxy.Close()
+	pac := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ns-proxy-autoconfig")
+		_, _ = io.WriteString(w, door.PAC(proxy.Listener.Addr().String(),
+			[]string{"bj.city.example"}))
+	}))
+	defer pac.Close()
+	b := startBrowser(t, chromedp.Flag("proxy-pac-url", pac.URL+"/a.pac"),
+		chromedp.Flag("host-resolver-rules", "MAP *.example "+production))
+	require.Contains(t, b.text("http://bj.city.example/"), "the door")
+	require.Contains(t, b.text("http://uncovered.example/"), "production")
+	proxy.Close() // the file stays: a browser fetches it again whenever the network changes
+	for n := range 3 {
+		err := chromedp.Do(b.ctx, chromedp.Navigate(fmt.Sprint("http://bj.city.example/?", n)))
+		require.ErrorContains(t, err, "ERR_PROXY_CONNECTION_FAILED")
+	}
+	require.Contains(t, b.text("http://uncovered.example/?later"), "production")
 }
 
 func TestPACAddress(t *testing.T) {
