@@ -14,6 +14,8 @@ var (
 	}
 	otherCases = []exception{
 		{where: "envconfig/check/sarif.go", reason: "SARIF names the member $schema"},
+		{where: "builder/assemble/attest.go", reason: "in-toto names the member _type"},
+		{where: "builder/internal/sbom/spdx.go", reason: "SPDX names the member SPDXID"},
 	}
 	otherWatches      = []exception{}
 	otherConstructors = []exception{}
