@@ -185,12 +185,7 @@ func (e *Engine) result(ctx context.Context, repo name.Repository, v *pod.Verdic
 	}
 	res := builder.Result{Digest: v.Digest, Reference: ref.String(), Base: v.Base,
 		Size: int64(len(raw)), Layers: []builder.Layer{}}
-	var made []string
-	for _, h := range config.History {
-		if !h.EmptyLayer {
-			made = append(made, strings.TrimSuffix(h.CreatedBy, " # buildkit"))
-		}
-	}
+	made := instructions(config.History, v.BaseLayers)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	count := func(d v1.Descriptor) (there bool) {
@@ -212,4 +207,20 @@ func (e *Engine) result(ctx context.Context, repo name.Repository, v *pod.Verdic
 		res.Layers = append(res.Layers, l)
 	}
 	return res, img, nil
+}
+
+// instructions returns the instruction that made each layer of an image, "" for those of its base,
+// of which there are base; a negative number says that this is not known.
+func instructions(history []v1.History, base int) []string {
+	var made []string
+	for _, h := range history {
+		switch {
+		case h.EmptyLayer:
+		case base < 0 || len(made) < base:
+			made = append(made, "")
+		default:
+			made = append(made, strings.TrimSuffix(h.CreatedBy, " # buildkit"))
+		}
+	}
+	return made
 }

@@ -134,17 +134,20 @@ func (b *bench) jobs(t *testing.T) []batchv1.Job {
 	return list.Items
 }
 
+const loop = "for i in $(seq 3); do echo line $i of $WORD; done; "
+
 // A Job builds a Dockerfile with RUN and pushes the image, whose digest is read back; the tag is
 // written once; the log is kept whole before the Job may go.
 func TestJobBuilds(t *testing.T) {
 	t.Parallel()
 	b := start(t)
+	base, layers := b.base, []string{"", "COPY a.txt /a", loop + "cp /a /b"}
+	dockerfile := "FROM " + base + "\nARG WORD\nCOPY a.txt /a\nRUN " + loop + "cp /a /b\n"
 	for _, p := range []kubejob.Profile{kubejob.Userns, kubejob.Privileged} {
 		b.config.Profile = p
 		e := b.engine(t)
 		id := "app-" + string(p)
-		r := b.request(id, "FROM "+b.base+"\nARG WORD\nCOPY a.txt /a\n"+
-			"RUN for i in $(seq 3); do echo line $i of $WORD; done; cp /a /b\n")
+		r := b.request(id, dockerfile)
 		r.Args, r.Tag = map[string]string{"WORD": "sesame"}, string(p)
 		var live bytes.Buffer
 		r.Log = &live
@@ -158,7 +161,12 @@ func TestJobBuilds(t *testing.T) {
 		d, err := remote.Head(tag)
 		require.NoError(t, err)
 		require.Equal(t, res.Digest, d.Digest.String())
-		require.Equal(t, b.base, res.Base)
+		require.Equal(t, base, res.Base)
+		require.Len(t, res.Layers, len(layers))
+		for i, l := range res.Layers {
+			require.Equal(t, layers[i] == "", l.CreatedBy == "", "%+v", res.Layers)
+			require.Contains(t, l.CreatedBy, layers[i])
+		}
 
 		report := b.report(t)
 		require.Equal(t, builds.Complete, report.Log.Verdict)
@@ -181,5 +189,10 @@ func TestJobBuilds(t *testing.T) {
 		_, err = e.Build(ctx, other)
 		require.ErrorIs(t, err, builds.ErrConflict)
 		b.reports = nil
+
+		// the next image begins with this one, and another stage begins with another
+		base, layers = res.Reference, []string{"", "", "", "COPY /c /d"}
+		dockerfile = "FROM " + b.base + " AS made\nARG WORD\nRUN " + loop + "echo c >/c\n" +
+			"FROM " + base + "\nCOPY --from=made /c /d\n"
 	}
 }

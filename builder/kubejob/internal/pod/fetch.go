@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -107,6 +108,30 @@ func writeFile(root *os.Root, at string, mode fs.FileMode, content io.Reader) er
 	}
 	_, err = io.Copy(f, content)
 	return errors.Join(err, f.Chmod(mode), f.Close())
+}
+
+// here is the platform of this machine.
+func here() *v1.Platform { return &v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH} }
+
+// layersOf returns the number of layers of a base image, given by digest, for this machine: 0 for
+// scratch, and -1 where the registry does not say.
+func layersOf(ctx context.Context, reference string, insecure []string) int {
+	if reference == "" {
+		return 0
+	}
+	ref, err := name.NewDigest(reference, ociref.NameOptions(insecure, reference)...)
+	if err != nil {
+		return -1
+	}
+	img, err := remote.Image(ref, append(options(ctx), remote.WithPlatform(*here()))...)
+	if err != nil {
+		return -1
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		return -1
+	}
+	return len(manifest.Layers)
 }
 
 // pushLog pushes the text of a log as an artifact and returns repository@digest.

@@ -39,9 +39,11 @@ type Verdict struct {
 	// Digest is the image's; "" when there is none.
 	Digest string `json:"digest,omitempty"`
 	// Base is the base image by digest; "" for scratch.
-	Base    string           `json:"base,omitempty"`
-	Failure *builder.Failure `json:"failure,omitempty"`
-	Log     Trailer          `json:"log"`
+	Base string `json:"base,omitempty"`
+	// BaseLayers is the number of the base's layers; negative where the registry did not say.
+	BaseLayers int              `json:"baseLayers,omitempty"`
+	Failure    *builder.Failure `json:"failure,omitempty"`
+	Log        Trailer          `json:"log"`
 }
 
 // Trailer is the end of a log.

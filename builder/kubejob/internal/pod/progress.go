@@ -42,13 +42,13 @@ type progress struct {
 	done  map[string]bool
 	held  map[string][]byte // output of a vertex whose line has not ended
 
-	base   string
-	errors []string // lines that are no JSON
+	bases  map[string]string // base images by digest, by the stage's name in a vertex
+	errors []string          // lines that are no JSON
 }
 
 func newProgress(log *Log, plan builder.Plan) *progress {
 	return &progress{log: log, plan: plan, names: map[string]string{}, done: map[string]bool{},
-		held: map[string][]byte{}}
+		held: map[string][]byte{}, bases: map[string]string{}}
 }
 
 // line takes a line of buildctl.
@@ -70,8 +70,8 @@ func (p *progress) line(text []byte) {
 }
 
 func (p *progress) vertex(v vertex) {
-	if base := baseOf(v.Name); base != "" {
-		p.base = base // of the last stage, which comes last
+	if m := fromAt.FindStringSubmatch(v.Name); m != nil {
+		p.bases[m[1]] = m[2]
 	}
 	if v.Started == nil && !v.Cached {
 		return
@@ -119,15 +119,42 @@ func (p *progress) end(vertex string) {
 
 var (
 	step   = regexp.MustCompile(`^\[(?:(\S+) )?(\d+)/(\d+)\] (\S+)`)
-	fromAt = regexp.MustCompile(`^\[(?:\S+ )?1/\d+\] FROM (\S+@sha256:[0-9a-f]{64})`)
+	fromAt = regexp.MustCompile(`^\[(?:(\S+) )?1/\d+\] FROM (\S+@sha256:[0-9a-f]{64})`)
 )
 
-// baseOf returns the base image in the name of the vertex of a FROM, by digest.
-func baseOf(name string) string {
-	if m := fromAt.FindStringSubmatch(name); m != nil {
-		return m[1]
+// base returns the base image of the last stage by digest, "" for scratch. BuildKit lists the bases
+// of all stages in no fixed order, and lists a base of several stages once, under one stage's name.
+func (p *progress) base() string {
+	stages := p.plan.Stages
+	if len(stages) == 0 {
+		return ""
+	}
+	last := len(stages) - 1
+	for i := last - 1; i >= 0; i-- { // a stage begins with one that stands above it
+		if strings.EqualFold(stages[i].Name, stages[last].BaseName) {
+			last = i
+		}
+	}
+	if base := p.bases[p.stage(last)]; base != "" {
+		return base
+	}
+	for i, s := range stages {
+		if base := p.bases[p.stage(i)]; base != "" && s.BaseName == stages[last].BaseName {
+			return base
+		}
 	}
 	return ""
+}
+
+// stage returns the name that BuildKit gives a stage in the names of its vertices.
+func (p *progress) stage(i int) string {
+	switch name := p.plan.Stages[i].Name; {
+	case len(p.plan.Stages) == 1:
+		return ""
+	case name != "":
+		return name
+	}
+	return fmt.Sprintf("stage-%d", i)
 }
 
 // name returns the name of a vertex without values of build arguments, which BuildKit fills in: the

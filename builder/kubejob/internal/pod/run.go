@@ -273,7 +273,9 @@ func (r Run) buildctl(ctx context.Context, log *Log, o Order, plan builder.Plan,
 	if digest == "" {
 		return Verdict{}, fmt.Errorf("%s names no image", metadata)
 	}
-	return Verdict{Digest: digest, Base: p.base}, nil
+	v := Verdict{Digest: digest, Base: p.base()}
+	v.BaseLayers = layersOf(ctx, v.Base, r.Insecure)
+	return v, nil
 }
 
 // arguments are those of buildctl: nothing of an order is read by a shell.
