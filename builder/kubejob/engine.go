@@ -284,12 +284,13 @@ func (w *work) release(ctx context.Context, err error) error {
 	return w.unpin(ending, nameOf(w.id), w.uid, end)
 }
 
-// unpin removes the finalizer. A Job that has gone, or is another one now, needs none of it.
+// unpin removes the finalizer of this package, and no other. A Job that has gone, or is another one
+// now, needs none of it.
 func (w *work) unpin(ctx context.Context, job string, uid types.UID, end string) error {
 	c := w.engine.config
-	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"annotations":{%q:%q},"finalizers":null}}`, uid,
-		endedAnnotation, end)
-	_, err := c.Client.BatchV1().Jobs(c.Namespace).Patch(ctx, job, types.MergePatchType,
+	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"annotations":{%q:%q},`+
+		`"$deleteFromPrimitiveList/finalizers":[%q]}}`, uid, endedAnnotation, end, logFinalizer)
+	_, err := c.Client.BatchV1().Jobs(c.Namespace).Patch(ctx, job, types.StrategicMergePatchType,
 		[]byte(patch), metav1.PatchOptions{})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("job %s: remove finalizer %s: %w", job, logFinalizer, err)

@@ -22,7 +22,6 @@ type news struct {
 	mu    sync.Mutex
 	heard map[string]chan struct{} // by the value of buildLabel
 	stop  context.CancelFunc
-	ended sync.WaitGroup
 }
 
 // join returns a channel that has an element after a change of the build, and the end of it.
@@ -34,7 +33,7 @@ func (n *news) join(build string) (changed <-chan struct{}, leave func()) {
 	if n.stop == nil {
 		var ctx context.Context
 		ctx, n.stop = context.WithCancel(context.Background())
-		n.ended.Go(func() { n.watch(ctx) })
+		go n.watch(ctx)
 	}
 	return c, func() {
 		n.mu.Lock()

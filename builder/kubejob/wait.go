@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,10 +26,19 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 	}
 	var follow *follower
 	defer func() { follow.stop() }()
+	answered := w.engine.config.Now()
 	for {
 		s, err := w.look(ctx)
-		if err != nil {
+		if now := w.engine.config.Now(); err == nil {
+			answered = now
+		} else if !passes(err) || now.Sub(answered) > patience {
 			return nil, err
+		} else {
+			w.engine.config.Logger.Warn("no answer about the job", "build", w.id, "error", err)
+			if err := w.pause(ctx); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if follow == nil && s.started() {
 			follow = w.follow(ctx, s.pod.Name, log)
@@ -53,6 +63,18 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 		}
 		return verdict, err
 	}
+}
+
+// patience is how long a build waits for an API server that does not answer: its pod goes on.
+const patience = 5 * time.Minute
+
+// passes reports whether an error of the API server may pass: of the network, or one that says that
+// the server cannot answer now.
+func passes(err error) bool {
+	reason := apierrors.ReasonForError(err)
+	return reason == metav1.StatusReasonUnknown || reason == metav1.StatusReasonInternalError ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err)
 }
 
 // asError returns a failure as an error: one of the Dockerfile is a [*builder.DockerfileError] as
