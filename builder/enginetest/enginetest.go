@@ -30,7 +30,7 @@ type Harness struct {
 	// that the engine does not, and must refuse.
 	RunBase string
 	// Slow says that a build takes seconds: the suite asks for few builds that differ in a name
-	// alone.
+	// alone, or run at the same time.
 	Slow bool
 }
 
@@ -326,7 +326,10 @@ func tags(t *testing.T, s Harness) {
 }
 
 func tagRace(t *testing.T, s Harness) {
-	const n = 8
+	n := 8
+	if s.Slow {
+		n = 3
+	}
 	results := make([]builder.Result, n)
 	errs := make([]error, n)
 	var wg sync.WaitGroup

@@ -70,7 +70,7 @@ var faults = map[string]fault{
 	"base is refused": {dockerfile: copies, inject: answer("GET,HEAD", "/v2/testbed/base/", 403),
 		want: `{"reason": "registryDenied", "line": 1, "instruction": "FROM BASE",
 			"hint": "look at the credentials and their right to push",
-			"evidence": ["the registry answered with status 403"]}`, says: "403"},
+			"evidence": ["the registry answered with status 403"]}`, says: "403", long: true},
 	"push gets 401": {dockerfile: copies, inject: answer("POST,PUT", "/v2/team/app/", 401),
 		want: `{"reason": "registryDenied", "hint":
 			"look at the credentials and their right to push",
