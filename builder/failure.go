@@ -27,7 +27,7 @@ const (
 	ReasonRegistryDenied Reason = "registryDenied"
 	// a registry asks for fewer requests (429)
 	ReasonRegistryLimit Reason = "registryLimit"
-	// a registry refuses what it was sent (another status of 4xx)
+	// a registry refuses the content it was sent (another status of 4xx)
 	ReasonRegistryRefused Reason = "registryRefused"
 	// a registry cannot be reached, or has an error of its own (5xx)
 	ReasonRegistryAway Reason = "registryAway"
@@ -79,7 +79,7 @@ type Failure struct {
 	// Params are the template's parameters whose values stand in the instruction: see
 	// [Failure.Explained].
 	Params []string `json:"params,omitempty"`
-	// Message says what went wrong; it never holds the value of a secret.
+	// Message describes the failure; it never holds the value of a secret.
 	Message string `json:"message"`
 	// Hint says what to do; "" where nothing is known.
 	Hint string `json:"hint,omitempty"`

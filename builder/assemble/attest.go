@@ -234,14 +234,14 @@ func (s *stage) scan(file, distribution string, n node) (found []sbom.Package, f
 	return found, failed, nil
 }
 
-// baseScan returns a copy of what is known of a base image's files, by path.
+// baseScan returns a copy of the known files of a base image, by path.
 func (e *Engine) baseScan(base string) map[string]scanned {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return maps.Clone(e.scans[base])
 }
 
-// keepScan remembers what the files of a base image name.
+// keepScan remembers the packages that the files of a base image name.
 func (e *Engine) keepScan(base string, files map[string]scanned) {
 	if base == "" {
 		return

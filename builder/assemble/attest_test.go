@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder/assemble"
 )
 
-// inTotoStatement is what the tests read of an attestation.
+// inTotoStatement has the fields of an attestation that the tests read.
 type inTotoStatement struct {
 	Type          string `json:"_type"`
 	PredicateType string `json:"predicateType"`
@@ -141,7 +141,7 @@ func TestAttestations(t *testing.T) {
 	require.Equal(t, base[len(base)-64:],
 		provenance.BuildDefinition.ResolvedDependencies[0].Digest["sha256"])
 
-	// the engine remembers what the base holds
+	// the engine remembers the packages of the base
 	again, err := engine.Build(t.Context(), request)
 	require.NoError(t, err)
 	require.Equal(t, result.Digest, again.Digest)

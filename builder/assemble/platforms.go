@@ -48,7 +48,7 @@ type built struct {
 	attestation v1.Image // nil without attestations
 }
 
-// product is what a build pushes.
+// product is the image or index that a build pushes.
 type product interface {
 	remote.Taggable
 	Digest() (v1.Hash, error)

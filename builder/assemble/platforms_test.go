@@ -28,7 +28,7 @@ func elfOf(machine byte) *fstest.MapFile {
 
 const amd64, arm64 = 62, 183 // EM_X86_64, EM_AARCH64
 
-// pullIndex reads what a reference names as an index.
+// pullIndex reads the index that a reference names.
 func pullIndex(t *testing.T, reference string) (v1.ImageIndex, *v1.IndexManifest) {
 	t.Helper()
 	ref, err := name.ParseReference(reference)

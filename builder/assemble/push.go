@@ -72,7 +72,7 @@ func denied(err error) bool {
 	return push.Answered(err, http.StatusUnauthorized) || push.Answered(err, http.StatusForbidden)
 }
 
-// result describes what was pushed: the sizes are of all images, the layers of the first.
+// result describes the pushed images: the sizes are of all images, the layers of the first.
 func (s *stage) result(ref name.Digest, made product, images []built,
 	m *meter) (builder.Result, error) {
 	size, err := made.Size()

@@ -40,7 +40,7 @@ func succeeds(_ context.Context, r builder.Request) (builder.Result, error) {
 	return builder.Result{Digest: "sha256:1", Layers: []builder.Layer{}}, nil
 }
 
-// hangs builds until its context ends; begun is told of each build.
+// hangs builds until its context ends; begun gets each build.
 func hangs(begun chan<- string) engine {
 	return func(ctx context.Context, r builder.Request) (builder.Result, error) {
 		io.WriteString(r.Log, "begun\n")

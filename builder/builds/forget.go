@@ -99,7 +99,7 @@ func (b *Builds) reread(ctx context.Context, trusted uint64) (*state, error) {
 	}
 }
 
-// forgetOld forgets builds as the configuration says, and removes what was theirs.
+// forgetOld forgets builds as the configuration says, and removes their logs and records.
 func (b *Builds) forgetOld(ctx context.Context) error {
 	c := b.config
 	b.mu.Lock()

@@ -46,7 +46,7 @@ type head struct {
 
 const headStart = `{"removed":`
 
-// open opens the file, and forgets what was read of an earlier one.
+// open opens the file, and forgets the content of an earlier one.
 func (j *journal) open() error {
 	f, err := os.OpenFile(j.name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

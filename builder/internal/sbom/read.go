@@ -174,8 +174,9 @@ func python(r *io.SectionReader) ([]Package, error) {
 		License: f["License-Expression"]}}, nil
 }
 
-// jar reads what Maven leaves in an archive: META-INF/maven/GROUP/ARTIFACT/pom.properties. A jar of
-// jars, as Spring Boot packs it, has one for each library in it that was packed so.
+// jar reads the file that Maven leaves in an archive:
+// META-INF/maven/GROUP/ARTIFACT/pom.properties. A jar of jars, as Spring Boot packs it, has one for
+// each library in it that was packed so.
 func jar(r *io.SectionReader) (found []Package, err error) {
 	archive, err := zip.NewReader(r, r.Size())
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package sbom finds the packages of an image in its files, and describes them in an SPDX document.
 //
-// It reads the databases of dpkg and apk, and what applications carry: lock files and packages of
-// npm, Python's distributions, the jars of Maven, the build information of Go programs, what
-// composer has installed, and the dependencies of .NET assemblies. The database of rpm is not read.
+// It reads the databases of dpkg and apk, and the files that applications carry: lock files and
+// packages of npm, Python's distributions, the jars of Maven, the build information of Go programs,
+// composer's list, and the dependencies of .NET assemblies. The database of rpm is not read.
 package sbom
 
 import (

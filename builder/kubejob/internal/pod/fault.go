@@ -19,7 +19,7 @@ var (
 	httpStatus = regexp.MustCompile(
 		`(?:unexpected status|status code|response status)[^:]*: ?(?:\S+://\S+: )?(\d{3})\b`)
 	plainStatus = regexp.MustCompile(`: (401|403|404|408|413|429|5\d\d) [A-Z]`)
-	// a code of the registry's answer: BuildKit tells it in place of the status
+	// a code of the registry's answer: BuildKit gives it in place of the status
 	code = regexp.MustCompile(`: (unauthorized|denied|toomanyrequests|too many requests|` +
 		`unavailable): `)
 	away = regexp.MustCompile(`dial tcp|no such host|connection refused|i/o timeout|` +
