@@ -37,6 +37,9 @@ type Config struct {
 type Driver struct {
 	cfg  Config
 	wake chan struct{} // for Run: an address has left; one waiting call is enough
+	// turn has one value, which a push holds, and so does the end of connections: an address that
+	// comes back in a push keeps the connections that it has from then on.
+	turn chan struct{}
 
 	mu     sync.Mutex
 	ledger ledger
@@ -67,7 +70,9 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, time.Duration, error) {}
 	}
-	return &Driver{cfg: cfg, wake: make(chan struct{}, 1)}, nil
+	d := &Driver{cfg: cfg, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	d.turn <- struct{}{}
+	return d, nil
 }
 
 // State implements nginxsync.Driver.
@@ -105,6 +110,12 @@ func (d *Driver) InFlight(ctx context.Context, addrs []netip.AddrPort) (nginxsyn
 func (d *Driver) Apply(ctx context.Context, delta nginxsync.Delta) error {
 	if len(delta.Rows) == 0 && !delta.Full {
 		return d.cfg.Driver.Apply(ctx, delta)
+	}
+	select {
+	case <-d.turn:
+		defer func() { d.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	d.mu.Lock()
 	at := d.ledger.at
@@ -179,6 +190,12 @@ func (d *Driver) Run(ctx context.Context) error {
 
 // sweep ends what is due, and returns in how long to look again; false when nothing is left.
 func (d *Driver) sweep(ctx context.Context) (wait time.Duration, waits bool) {
+	select {
+	case <-d.turn:
+		defer func() { d.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return 0, false
+	}
 	d.mu.Lock()
 	addrs, next, waits := d.ledger.due(d.cfg.Now(), d.cfg.After)
 	d.mu.Unlock()

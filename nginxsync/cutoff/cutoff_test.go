@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -76,4 +79,49 @@ func TestRoutesAreReadBackOnce(t *testing.T) {
 	require.Contains(t, d.ledger.gone, first)
 	require.NotContains(t, d.ledger.gone, second)
 	require.Equal(t, inner.routes.Generation, d.ledger.at)
+}
+
+// apart is a driver that notes whether it was asked for its state during a push.
+type apart struct {
+	stub
+	pushes atomic.Bool
+	met    atomic.Bool
+	swept  atomic.Int64
+}
+
+func (a *apart) Apply(ctx context.Context, d nginxsync.Delta) error {
+	a.pushes.Store(true)
+	defer a.pushes.Store(false)
+	runtime.Gosched()
+	return a.stub.Apply(ctx, d)
+}
+
+func (a *apart) State(context.Context) (nginxsync.DriverState, error) {
+	if a.pushes.Load() {
+		a.met.Store(true)
+	}
+	a.swept.Add(1)
+	return nginxsync.DriverState{}, nil
+}
+
+// No connection is ended during a push, which may bring its address back.
+func TestEndsNothingDuringAPush(t *testing.T) {
+	t.Parallel()
+	var inner apart
+	d, err := New(Config{Driver: &inner, After: time.Nanosecond})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	for number := uint64(1); number < 200 || inner.swept.Load() < 20; number++ {
+		addr := []netip.AddrPort{first, second}[number%2]
+		next := nginxsync.NewRoutes(number, nginxsync.Snapshot{
+			Baseline: map[string][]nginxsync.Instance{"a": {instance("1", "v1", addr)}}})
+		require.NoError(t, d.Apply(t.Context(), nginxsync.NewDelta(inner.routes, next)))
+	}
+	stop()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	require.False(t, inner.met.Load())
+	<-d.turn // of a push that does not end
+	require.ErrorIs(t, d.Apply(ctx, nginxsync.Delta{Full: true}), context.Canceled)
 }
