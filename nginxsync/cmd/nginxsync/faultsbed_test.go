@@ -225,6 +225,8 @@ func (f *faults) request(ctx context.Context) {
 	}
 	status, header, body, err := nginxtest.Get(ctx, netip.AddrPortFrom(to, uint16(f.port)), host,
 		path)
+	// A request that began before the machine lost its power may end after that.
+	floor, none = min(floor, f.floor.Load()), none || f.none.Load()
 	switch {
 	case ctx.Err() != nil:
 		return
