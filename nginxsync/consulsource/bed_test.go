@@ -202,7 +202,7 @@ func say(contains string, status int, body string, header ...string) func(*http.
 	}
 }
 
-// logged keeps what is logged.
+// logged keeps the text of a log.
 type logged struct {
 	mu   sync.Mutex
 	kept bytes.Buffer

@@ -23,7 +23,7 @@ type Config struct {
 	// Retry is the time until the next try when connections could not be ended, such as while Nginx
 	// does not answer. The default is 10 seconds.
 	Retry time.Duration
-	// Logger logs what is ended and what fails. The default discards.
+	// Logger logs each end of connections and each failure. The default discards.
 	Logger *slog.Logger
 	// Now is the clock of After and Observe. The default is time.Now.
 	Now func() time.Time
@@ -154,8 +154,8 @@ func (d *Driver) Apply(ctx context.Context, delta nginxsync.Delta) error {
 	return nil
 }
 
-// forget has the routes read back before the next push. What is known of them stays, to be compared
-// with those.
+// forget has the routes read back before the next push. The rows of the ledger stay, to be compared
+// with them.
 func (d *Driver) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -188,7 +188,8 @@ func (d *Driver) Run(ctx context.Context) error {
 	}
 }
 
-// sweep ends what is due, and returns in how long to look again; false when nothing is left.
+// sweep ends the connections that are due, and returns the time until the next look; false when
+// nothing is left.
 func (d *Driver) sweep(ctx context.Context) (wait time.Duration, waits bool) {
 	select {
 	case <-d.turn:

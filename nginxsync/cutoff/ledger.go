@@ -19,7 +19,7 @@ type place struct {
 	cluster string
 }
 
-// ledger knows who owns each address in the routes. The zero value has none. It is not safe for
+// ledger has the owners of each address in the routes. The zero value has none. It is not safe for
 // concurrent use.
 type ledger struct {
 	at     nginxsync.Generation // zero: unknown
@@ -34,7 +34,7 @@ type left struct {
 	since  time.Time
 }
 
-// change is what a delta does to the owners of addresses: how many rows more or less have each.
+// change is the effect of a delta on the owners of addresses: the rows more or less of each.
 type change map[netip.AddrPort]map[owner]int
 
 func (c change) add(cluster string, list []nginxsync.Instance, n int) {
@@ -46,7 +46,7 @@ func (c change) add(cluster string, list []nginxsync.Instance, n int) {
 	}
 }
 
-// change works out what a delta would do.
+// change works out the effect of a delta.
 func (l *ledger) change(d nginxsync.Delta) change {
 	c := change{}
 	if d.Full {

@@ -24,8 +24,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 )
 
-// echoes accepts connections that become streams: each returns what it gets. Other requests are
-// answered with the name. The connections end with the test.
+// echoes accepts connections that become streams: each returns the bytes that it gets. Other
+// requests are answered with the name. The connections end with the test.
 func echoes(t *testing.T, l net.Listener, name string) netip.AddrPort {
 	var mu sync.Mutex
 	var open []net.Conn

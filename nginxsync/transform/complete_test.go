@@ -91,7 +91,7 @@ func TestLayoutStays(t *testing.T) {
 	require.Equal(t, first, strings.Replace(result.Files["a.conf"], "8080", "80", 1))
 }
 
-// replaced is what stands in the place of servers.
+// replaced matches the text in the place of servers.
 var replaced = regexp.MustCompile(`server 0\.0\.0\.1;\s+`)
 
 // bare has a driver that adds nothing but an address to upstreams.
@@ -99,8 +99,8 @@ var bare = transform.Snippets{Upstream: func(transform.Upstream) string {
 	return "server 0.0.0.1;"
 }}
 
-// An upstream keeps its name, its zone and the limits of its connections, and what says when the
-// next server is asked stays.
+// An upstream keeps its name, its zone and the limits of its connections, and the directives
+// that say when the next server is asked stay.
 func TestUpstreamsKeepTheirOwn(t *testing.T) {
 	t.Parallel()
 	const upstream = "upstream Token.Web { zone secret 64k; server a; keepalive_requests 7; " +

@@ -112,7 +112,7 @@ func (c counted) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// usage is what a source has used.
+// usage counts the requests and bytes of a source.
 type usage struct{ requests, read, written atomic.Int64 }
 
 func (u *usage) client() *http.Client {

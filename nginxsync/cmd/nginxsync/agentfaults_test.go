@@ -90,7 +90,7 @@ func TestFaultsOfTheAgent(t *testing.T) {
 	f.deploys("reloads during pushes")
 }
 
-// The machine loses its power: Nginx and the agent end at once, and the state file is not what was
+// The machine loses its power: Nginx and the agent end at once, and the state file is not the one
 // written last. Nginx alone serves a whole copy or answers 503, never an instance that no copy has;
 // the agent brings the last version back.
 func TestPowerIsLost(t *testing.T) {
@@ -142,7 +142,7 @@ func TestPowerIsLost(t *testing.T) {
 	}
 }
 
-// The disk of the state file is full: routes are served all the same, the status tells that they
+// The disk of the state file is full: routes are served all the same, the status shows that they
 // are not saved, and they are once there is room.
 func TestAgentOnAFullDisk(t *testing.T) {
 	t.Parallel()
