@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Reason is the kind of a [Failure]. docs/builds.md lists the kinds and who mends them.
+// Reason is the kind of a [Failure]. docs/builds.md lists the kinds, and for each the person who
+// mends it.
 type Reason string
 
 // The reasons of failures.

@@ -28,7 +28,8 @@ type Config struct {
 	// Breakers are the actors with the right to override gates: see Request.Override. The default
 	// is nobody.
 	Breakers []string
-	// Adopters are the actors with the right to say what runs: see Adopt. The default is nobody.
+	// Adopters are the actors that may declare the running version: see Adopt. The default is
+	// nobody.
 	Adopters []string
 	// Owner names this Promoter among those that share the journal; no two have the same. A process
 	// that is started again may have the one that it had. The default is a random name.
@@ -61,10 +62,10 @@ type Config struct {
 	// is time.Now.
 	Now func() time.Time
 	// Observe, when set, is called at the end of each Bind, Start, Wait, Promote, Check, Rollback,
-	// Review, Retire, Adopt, InUse, Progress, Abort and Recover with its name in lower case; of each call of the
-	// deployer, as "deployer.deploy" and "deployer.remove"; and of each gate, as "gate." and its
-	// name. It gets the duration and the error of the call. It is called concurrently and has to
-	// return quickly. The default is none.
+	// Review, Retire, Adopt, InUse, Progress, Abort and Recover with its name in lower case; of
+	// each call of the deployer, as "deployer.deploy" and "deployer.remove"; and of each gate, as
+	// "gate." and its name. It gets the duration and the error of the call. It is called
+	// concurrently and has to return quickly. The default is none.
 	Observe func(op string, took time.Duration, err error)
 }
 

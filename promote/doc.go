@@ -21,7 +21,8 @@
 //     quarantine and holds after a rollback need none; Explain says what a request waits for;
 //  4. calls New, then Recover once before the first change, and Close at the end;
 //  5. binds each version to its digest when the image is built, then promotes, rolls back and
-//     retires; Adopt writes down what ran before Sluice did, and InUse what a registry must keep.
+//     retires; Adopt writes down a version that ran before Sluice, InUse lists the digests that a
+//     registry must keep.
 //
 // For example:
 //

@@ -58,7 +58,7 @@ func TestInUse(t *testing.T) {
 	require.Contains(t, usesOf(t, p), "version v1 of web can be rolled back to in sandbox")
 }
 
-// Whatever a rollback passes the gates of quickly is in use, by number and by time.
+// A digest that a rollback reaches quickly through the gates is in use, by number and by time.
 func TestInUseByRule(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)

@@ -11,7 +11,7 @@ type Progress struct {
 	Target
 	// Generation is the one that the deployer works under. It says which change is meant.
 	Generation uint64
-	// Op names what happened, as that of a Note does: "switched", "paused".
+	// Op names the event, as the Op of a Note does: "switched", "paused".
 	Op Op
 	// Detail is for a person, such as a share. It may be empty.
 	Detail string

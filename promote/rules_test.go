@@ -227,7 +227,7 @@ func TestRulesHold(t *testing.T) {
 	require.Equal(t, []any{"approval", 2, 0, []string{"bob", "carol", "dave"}},
 		[]any{e.Gates[0].Gate, e.Gates[0].Need, e.Gates[0].Have, e.Gates[0].Who})
 
-	// Break-glass: by those who may, with a reason that stays in the journal.
+	// Break-glass: by an actor with that right, with a reason that stays in the journal.
 	r := request("production", "v2")
 	r.Override = "the shop is down"
 	_, err = p.Promote(t.Context(), r)
@@ -372,7 +372,7 @@ func TestExplain(t *testing.T) {
 	require.Same(t, conflict, e.Conflict)
 }
 
-// Gates read what the request says about itself.
+// Gates read the facts that the request brings.
 func TestFacts(t *testing.T) {
 	t.Parallel()
 	ticket := gateFunc(func(_ context.Context, c promote.Change) error {

@@ -174,7 +174,7 @@ func newLeaseID(addr string, generation uint64) string {
 	return string(id)
 }
 
-// leaseID is an ID with what it names.
+// leaseID is an ID and the lease that it names.
 type leaseID struct {
 	text       string
 	addr       netip.Addr

@@ -268,5 +268,5 @@ var differences = []difference{
 		"LABEL a=b\n"},
 	{name: "platform of another machine", dockerfile: "FROM --platform=linux/s390x scratch\n" +
 		"LABEL a=b\n",
-		differs: "refused", why: "one engine builds for one platform"},
+		differs: "refused", why: "an image is for one platform"},
 }

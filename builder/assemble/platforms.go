@@ -121,7 +121,7 @@ func (b *build) one(r builder.Request, to name.Repository) (built, error) {
 	return done, nil
 }
 
-// machines are the architectures whose programs are told apart.
+// machines are the architectures that the engine can tell apart by a program's header.
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64,
 	"386": elf.EM_386, "arm": elf.EM_ARM, "ppc64le": elf.EM_PPC64, "s390x": elf.EM_S390,
 	"riscv64": elf.EM_RISCV}

@@ -48,7 +48,7 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock of entries. The default is time.Now.
 	Now func() time.Time
-	// Observe is told of each call of Submit, Cancel and Log and of each attempt ("attempt"). The
+	// Observe gets each call of Submit, Cancel and Log and of each attempt ("attempt"). The
 	// default is none.
 	Observe func(op string, took time.Duration, err error)
 }

@@ -25,7 +25,7 @@ type Config struct {
 	Limits Limits
 	// Now is the clock of Observe. The default is time.Now.
 	Now func() time.Time
-	// Observe is told of each fetch ("fetch"), how long it took, and its error. The default is
+	// Observe gets each fetch ("fetch") with its duration and its error. The default is
 	// none.
 	Observe func(op string, took time.Duration, err error)
 }

@@ -23,7 +23,7 @@ import (
 // clients that come at once, on plain Nginx and with the driver, where production has the same
 // keepalive. Full handshakes cost the processor; plain Nginx makes most of its own short, since it
 // resumes sessions, which a balancer in Lua cannot. The first thousand begins without connections,
-// the later ones go on with those that are kept.
+// the later ones reuse kept connections.
 func BenchmarkHandshakes(b *testing.B) {
 	for _, keepalive := range []int{2, 8, 32} {
 		b.Run(fmt.Sprint("keepalive_", keepalive), func(b *testing.B) {

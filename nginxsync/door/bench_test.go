@@ -21,7 +21,7 @@ import (
 )
 
 // BenchmarkRequest asks Nginx on one VIP by turns: direct, through the door in absolute form, and
-// through a tunnel. It reports the medians, and what the door adds.
+// through a tunnel. It reports the medians, and the time that the door adds.
 func BenchmarkRequest(b *testing.B) {
 	port, _ := machine(b, "")
 	r := start(b, port, nil)

@@ -36,7 +36,7 @@ const (
 	EventStopped EventKind = "stopped"
 	// a share of the requests was switched: Detail holds the share
 	EventSwitched EventKind = "switched"
-	// the check of a batch or a step has passed: Detail names what was checked
+	// the check of a batch or a step has passed: Detail names the check
 	EventChecked EventKind = "checked"
 	// a step did not pass, and the share goes back: Err says why
 	EventBack EventKind = "back"

@@ -92,7 +92,7 @@ type Overridden struct {
 	Missing     []Unmet   `json:"missing"`
 }
 
-// Overridden lists what waits for approvals after an override. Review gives them.
+// Overridden lists the deployments that wait for approvals after an override. Review gives them.
 func (p *Platform) Overridden(ctx context.Context) ([]Overridden, error) {
 	all, err := p.promoter.Overridden(ctx)
 	list := make([]Overridden, 0, len(all))

@@ -60,8 +60,8 @@ type Config struct {
 	// Rules is the path of the rules of clusters and teams: approvals, soak and freezes (package
 	// promote/rules). A new document is taken without a restart. The default is none.
 	Rules string
-	// Breakers are the actors that may override gates, Adopters those that may say what runs. The
-	// default is nobody.
+	// Breakers are the actors that may override gates, Adopters the actors that may declare the
+	// running version. The default is nobody.
 	Breakers, Adopters []string
 	// Templates is a directory of templates, as builder.Load reads it; a new version is on offer
 	// without a restart. The default is builder.Default().
