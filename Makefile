@@ -61,6 +61,7 @@ quick: go
 	go test $(QUICK)
 
 soak: export SLUICE_TESTBED = require
+soak: export SLUICE_SOAK = 1
 soak: go
 	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make soak' $(RACE) $$packages
 	@$(INSTALL) -for $(TESTED)

@@ -40,8 +40,8 @@ func StartSecured(t testing.TB, directory, user, password string) *Server {
 	return start(t, directory, dir, addr, "auth users = "+user+"\nsecrets file = "+secrets+"\n")
 }
 
-// StartStandard is Start on the port of the protocol, 873, of an address that no other test has. It
-// needs root.
+// StartStandard is Start on the port of the protocol, 873, of an address that no other test has,
+// under the names "code" and "root" of modules. It needs root.
 func StartStandard(t testing.TB, directory string) *Server {
 	t.Helper()
 	testbed.NeedRoot(t, "an rsync daemon on port 873")
@@ -56,7 +56,7 @@ func StartStandard(t testing.TB, directory string) *Server {
 		if free, err := net.Listen("tcp", addr); err == nil {
 			free.Close()
 			t.Cleanup(func() { held.Close() })
-			return start(t, directory, dir, addr, "")
+			return start(t, directory, dir, addr, "[root]\npath = "+directory+"\n")
 		}
 		held.Close()
 	}

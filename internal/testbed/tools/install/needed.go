@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-deploy/sluice/internal/soak"
 	"github.com/sluice-deploy/sluice/internal/testbed/tools"
 )
 
@@ -88,6 +89,12 @@ var needs = []need{
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
 
+// soakNeeds are the needs of what only make soak runs.
+var soakNeeds = []need{
+	{"image.Yum(", nil, []string{"dnf=dnf", "rpmbuild=rpm", "createrepo_c=createrepo-c",
+		"rsync=rsync"}},
+}
+
 var nginx = []string{"nginx=nginx",
 	"/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua"}
 
@@ -122,7 +129,8 @@ func browser() []string {
 	return []string{"chromium=chromium"}
 }
 
-// neededBy are the needs of the tests in directories, given as ./directory or ./directory/...
+// neededBy are the needs of the tests in directories, given as ./directory or ./directory/...; under
+// make soak soakNeeds count, too.
 func neededBy(patterns []string) ([]need, error) {
 	var files [][]byte
 	for _, pattern := range patterns {
@@ -147,8 +155,12 @@ func neededBy(patterns []string) ([]need, error) {
 			return nil, fmt.Errorf("tests of %s: %w", pattern, err)
 		}
 	}
+	all := needs
+	if soak.Whole() {
+		all = slices.Concat(needs, soakNeeds)
+	}
 	var found []need
-	for _, n := range needs {
+	for _, n := range all {
 		if slices.ContainsFunc(files, func(data []byte) bool {
 			return bytes.Contains(data, []byte(n.mark))
 		}) {
