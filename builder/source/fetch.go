@@ -2,14 +2,13 @@ package source
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/redact"
 )
 
 // Fetcher fetches the files of a source. Implementations are safe for concurrent use.
@@ -171,16 +170,12 @@ func (r redacted) Error() string { return r.text }
 // Is asks the error that has the text, which Unwrap must not give away.
 func (r redacted) Is(target error) bool { return errors.Is(r.err, target) }
 
-// Redact replaces the values of secrets, and their forms in URLs and base64, by "***".
+// Redact replaces the values of secrets, and their forms in URLs, base64 and hexadecimal, by "***".
+// Values of fewer than 4 bytes stay.
 func Redact(text string, secrets map[string]string) string {
+	var masks redact.Masks
 	for _, value := range secrets {
-		if value == "" {
-			continue
-		}
-		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value),
-			base64.StdEncoding.EncodeToString([]byte(value))} {
-			text = strings.ReplaceAll(text, form, "***")
-		}
+		masks.Add(value)
 	}
-	return text
+	return masks.String(text)
 }

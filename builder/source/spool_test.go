@@ -161,7 +161,7 @@ func TestValidate(t *testing.T) {
 // TestRedact: a value is found in the forms that clients show it in.
 func TestRedact(t *testing.T) {
 	t.Parallel()
-	secrets := map[string]string{"a": "p/a ss+1", "b": ""}
-	require.Equal(t, "*** *** *** *** open", source.Redact(
-		"p/a ss+1 p%2Fa+ss%2B1 p%2Fa%20ss+1 cC9hIHNzKzE= open", secrets))
+	secrets := map[string]string{"a": "p/a ss+1", "b": "", "c": "p/a ss+1 and more"}
+	require.Equal(t, "*** *** *** *** *** open", source.Redact(
+		"p/a ss+1 p%2Fa+ss%2B1 p%2Fa%20ss+1 cC9hIHNzKzE= p/a ss+1 and more open", secrets))
 }

@@ -37,13 +37,14 @@ func (m *Masks) Add(value string) {
 		m.masks = append(m.masks, v, url.QueryEscape(v), url.PathEscape(v),
 			hex.EncodeToString([]byte(v)))
 		// base64 of the value at each of the three places it can have in a longer text, without
-		// the characters that depend on its neighbours
+		// the characters that depend on its neighbours, and at the end of a text
 		for lead := range 3 {
-			for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			for _, e := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
 				text := e.EncodeToString(append(make([]byte, lead), v...))
 				first, last := []int{0, 2, 3}[lead], (lead+len(v))/3*4
 				if last-first >= minLength {
-					m.masks = append(m.masks, text[first:min(last, len(text))])
+					m.masks = append(m.masks, text[first:last], text[first:],
+						strings.TrimRight(text[first:], "="))
 				}
 			}
 		}

@@ -34,6 +34,24 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// TestEndOfBase64: a value at the end of an encoded text, as in Basic authentication, leaves none of
+// its last bytes.
+func TestEndOfBase64(t *testing.T) {
+	t.Parallel()
+	const secret = "pa55-w0rd!"
+	var m redact.Masks
+	m.Add(secret)
+	for lead := range 3 {
+		text := []byte("user:12345"[:6+lead] + secret)
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
+			got := m.String(e.EncodeToString(text))
+			if !strings.HasSuffix(got, redact.Mask) {
+				t.Errorf("%q: %q", text, got)
+			}
+		}
+	}
+}
+
 func TestLinesOfAValue(t *testing.T) {
 	t.Parallel()
 	var m redact.Masks
