@@ -156,5 +156,12 @@ func (b *Builds) tidy(ctx context.Context) error {
 		}
 	}
 	b.tidied = forgot
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, seq := range rule.forgotten {
+		if b.state.forgotten[id] == seq {
+			delete(b.state.forgotten, id) // nothing of the build is left
+		}
+	}
 	return nil
 }

@@ -71,7 +71,7 @@ type state struct {
 	open   []*record // the records of order that have not ended
 
 	forgot    uint64            // Seq of the newest Forgotten entry
-	forgotten map[string]uint64 // Seq of the newest one of each build
+	forgotten map[string]uint64 // Seq of the newest one of each build that tidy has not removed
 	trusted   uint64            // Seq up to which no Forgotten entry was missed
 }
 
