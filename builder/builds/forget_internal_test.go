@@ -17,7 +17,7 @@ func (r removals) RemoveLog(ctx context.Context, build string) error {
 	return r.Logs.RemoveLog(ctx, build)
 }
 
-// TestForgottenOnce: what was removed is neither kept in memory nor removed again.
+// TestForgottenOnce: removed builds are neither kept in memory nor removed again.
 func TestForgottenOnce(t *testing.T) {
 	t.Parallel()
 	m := NewMemory()

@@ -85,8 +85,8 @@ func TestTomcatTemplate(t *testing.T) {
 }
 
 // tomcat is a request without a repository for a version of the template, with the code of the
-// rsync daemon at host. The cluster has one name, so that BuildKit makes what comes before the code
-// once.
+// rsync daemon at host. The cluster has one name, so that BuildKit makes the layers before the
+// code once.
 func tomcat(t *testing.T, version, base, host string) builder.Request {
 	t.Helper()
 	values := map[string]string{"CLUSTER_NAME": "car_detail", "BASE_IMAGE": base, "BUILD_IP": host}

@@ -34,8 +34,8 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// TestEndOfBase64: a value at the end of an encoded text, as in Basic authentication, leaves none of
-// its last bytes.
+// TestEndOfBase64: a value at the end of an encoded text, as in Basic authentication, leaves none
+// of its last bytes.
 func TestEndOfBase64(t *testing.T) {
 	t.Parallel()
 	const secret = "pa55-w0rd!"

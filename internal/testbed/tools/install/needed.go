@@ -89,7 +89,7 @@ var needs = []need{
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
 
-// soakNeeds are the needs of what only make soak runs.
+// soakNeeds are the needs of the tests that only make soak runs.
 var soakNeeds = []need{
 	{"image.Yum(", nil, []string{"dnf=dnf", "rpmbuild=rpm", "createrepo_c=createrepo-c",
 		"rsync=rsync"}},
@@ -129,8 +129,8 @@ func browser() []string {
 	return []string{"chromium=chromium"}
 }
 
-// neededBy are the needs of the tests in directories, given as ./directory or ./directory/...; under
-// make soak soakNeeds count, too.
+// neededBy are the needs of the tests in directories, given as ./directory or ./directory/...
+// Under make soak soakNeeds count, too.
 func neededBy(patterns []string) ([]need, error) {
 	var files [][]byte
 	for _, pattern := range patterns {
