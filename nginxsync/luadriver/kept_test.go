@@ -290,6 +290,68 @@ http {
 		gone, "Nginx makes 500 of it, the reason stays")
 }
 
+// The reason in the header is that of the answer, in whichever order a mirror and its request come
+// to their clusters.
+func TestReasonIsThatOfTheAnswer(t *testing.T) {
+	t.Parallel()
+	b := startTree(t, `
+events { }
+http {
+    proxy_cache_path /var/cache/nginx/p keys_zone=p:1m;
+    upstream a { server 10.9.9.1:80; }
+    upstream side { server 10.9.9.2:80; }
+    upstream empty { server 10.9.9.3:80; }
+    upstream none { server 10.9.9.4:80; }
+    server {
+        listen 80;
+        location / { mirror /empty; proxy_pass http://a; }
+        location /early { mirror /empty; mirror /side; mirror_request_body off; proxy_pass http://a; }
+        location /cached { mirror /empty; proxy_cache p; proxy_cache_valid any 1h; proxy_pass http://a; }
+        location /beside { mirror /side; mirror /empty; proxy_pass http://a; }
+        location /refused { mirror /empty; mirror /side; proxy_pass http://none; }
+        location /auth { auth_request /empty; proxy_cache p; proxy_cache_valid any 1h; proxy_pass http://a; }
+        location /else { error_page 503 = @else; proxy_intercept_errors on; proxy_pass http://none; }
+        location @else { proxy_pass http://a; }
+        location = /empty { internal; proxy_pass http://empty; }
+        location = /side { internal; proxy_pass http://side; }
+    }
+}
+`, transform.Rules{})
+	seen := make(chan struct{}, 100)
+	side := respond(t, func(http.ResponseWriter, *http.Request) { seen <- struct{}{} })
+	require.NoError(t, b.driver.Apply(t.Context(),
+		nginxsync.NewRoutes(1, nginxsync.Snapshot{Baseline: map[string][]nginxsync.Instance{
+			"a": one("i1", "v1", nginxtest.Backend(t, "one")), "side": one("s1", "v2", side),
+		}}).All()))
+	for range 3 {
+		for path, reason := range map[string]string{"/p": "", "/cached": "", "/beside": "",
+			"/else": "", "/refused": "no-instance; cluster=none",
+			"/auth": "no-instance; cluster=empty"} {
+			require.Equal(t, reason, b.ask(t, plain, path).Reason, path)
+		}
+	}
+
+	// The body comes when the mirrors have asked.
+	for len(seen) > 0 {
+		<-seen
+	}
+	body, send := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		fmt.Sprintf("http://%s:%d/early", plain, b.port), body)
+	require.NoError(t, err)
+	req.ContentLength = 1
+	go func() {
+		<-seen
+		_, _ = send.Write([]byte("x"))
+		send.Close()
+	}()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, "v1", resp.Header.Get("X-Sluice-Version"))
+	require.Empty(t, resp.Header.Get("X-Sluice-Reason"))
+}
+
 // A cluster without an instance is answered alike, in whichever protocol it is asked.
 func TestNoInstanceIsTheSameAnswerInEachProtocol(t *testing.T) {
 	t.Parallel()

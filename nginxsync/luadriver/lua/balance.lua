@@ -39,34 +39,69 @@ local function forget(id)
     if try then
         take(try)
         tries[id] = nil
-        try.set, try.tried, try.version = nil, nil, nil
+        try.set, try.tried, try.version, try.connection = nil, nil, nil, nil
         spare_tries[#spare_tries + 1] = try
     end
 end
 
--- first makes the try of a request that asks an upstream for the first time. A request that Nginx sent on to another location has
--- one already: $upstream_header_time has a " : " between the two.
-local function first(id)
-    local before = tries[id]
-    if before and before.peer and before.several then
-        local times = (ngx.var.upstream_header_time or ""):match("^(.*) : ")
-        if times and times:sub(-1) == "-" then
-            failed(before.peer.state)
+local first, answers
+do
+    -- connection_of names the connection of a request: that of its subrequests too, and of no other request at the time. It is the
+    -- first pointer of ngx_http_request_t.
+    local function connection_of(id)
+        return tonumber(ffi.cast("uintptr_t *", id)[1])
+    end
+
+    -- first makes the try of a request that asks an upstream for the first time. A request that Nginx sent on to another location has
+    -- one already: $upstream_header_time has a " : " between the two.
+    function first(id)
+        local before = tries[id]
+        if before and before.peer and before.several then
+            local times = (ngx.var.upstream_header_time or ""):match("^(.*) : ")
+            if times and times:sub(-1) == "-" then
+                failed(before.peer.state)
+            end
+        end
+        forget(id)
+        local try = table.remove(spare_tries) or {}
+        tries[id] = try
+        if ngx.is_subrequest then
+            local main = main_of()
+            local list = children[main]
+            if not list then
+                list = {}
+                children[main], parents = list, parents + 1
+            end
+            list[#list + 1] = id
+        else
+            try.connection = connection_of(id)
+        end
+        return try
+    end
+
+    -- main_is_asked reports whether the main request of a subrequest was given to an instance.
+    local function main_is_asked(id)
+        local connection = connection_of(id)
+        for _, try in pairs(tries) do
+            if try.connection == connection then
+                return true
+            end
+        end
+        return false
+    end
+
+    -- A subrequest shares the variables of its request. It says nothing of the answer, unless it is refused and nothing else answers: a
+    -- request that auth_request ends has the reason of its subrequest, one that an instance answers has none, whatever became of a mirror.
+    function answers(var, id, version, reason)
+        if not ngx.is_subrequest then
+            var.sluice_version = version
+            if var.sluice_reason ~= reason then
+                var.sluice_reason = reason
+            end
+        elseif reason ~= "" and var.sluice_reason == "" and not main_is_asked(id) then
+            var.sluice_reason = reason
         end
     end
-    forget(id)
-    local try = table.remove(spare_tries) or {}
-    tries[id] = try
-    if ngx.is_subrequest then
-        local main = main_of()
-        local list = children[main]
-        if not list then
-            list = {}
-            children[main], parents = list, parents + 1
-        end
-        list[#list + 1] = id
-    end
-    return try
 end
 
 -- unanswered reports whether the last instance that was asked gave no answer: then there is no time at which its header came. A
@@ -122,13 +157,6 @@ function routes.done()
     end
 end
 
--- A subrequest shares the variables of its request, and says nothing of the answer.
-local function answers(var, version)
-    if not ngx.is_subrequest then
-        var.sluice_version = version
-    end
-end
-
 local NGX_BUSY = -3 -- ngx_core.h: Nginx goes on as if no peer were alive
 
 -- unavailable answers 503. plain is whether all that pass to the upstream speak plain HTTP to it.
@@ -142,8 +170,7 @@ end
 -- refused answers 503 in the place of an instance. loop is the address of one that leads back to Nginx, nil where there is none.
 local function refused(var, id, cluster, plain, loop)
     forget(id)
-    answers(var, "none")
-    var.sluice_reason = (loop and "loop; address=" .. loop .. "; cluster=" or "no-instance; cluster=") .. cluster
+    answers(var, id, "none", (loop and "loop; address=" .. loop .. "; cluster=" or "no-instance; cluster=") .. cluster)
     return unavailable(plain)
 end
 
@@ -217,7 +244,7 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
             return routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
         end
     end
-    answers(var, peer.version)
+    answers(var, id, peer.version, "")
     local ok, err = set_current_peer(peer.host, peer.port)
     if not ok then
         ngx.log(ngx.ERR, "sluice: cluster ", cluster, ": ", peer.host, ":", peer.port, ": ", err)
