@@ -86,6 +86,9 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 func (d *Door) listen(ctx context.Context, port int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return fmt.Errorf("door: port %d: %w", port, http.ErrServerClosed)
+	}
 	if d.listeners[port] != nil {
 		return nil
 	}
@@ -104,7 +107,8 @@ func (d *Door) listen(ctx context.Context, port int) error {
 
 // Port returns the port of the task, and gives it one when it has none. It is written down before
 // Port returns. A task that is started again under its name has its port again while no other task
-// got it. A range without a port to give is ErrExhausted.
+// got it. A range without a port to give is ErrExhausted; a Door that is closed is
+// http.ErrServerClosed.
 func (d *Door) Port(ctx context.Context, task string) (int, error) {
 	if d.cfg.Last == 0 {
 		return 0, fmt.Errorf("door: port of task %q: no range of ports is configured: %w", task,
@@ -121,11 +125,17 @@ func (d *Door) Port(ctx context.Context, task string) (int, error) {
 		port := now.Ports[at].Port
 		return port, d.take(ctx, now.with(port, task, d.cfg.Now()), port)
 	}
-	now = d.ended(ctx, now)
 	taken := map[int]bool{}
+	asked := false // about the tasks of all ports: only where one of these has to be taken
 	var last error
 	for {
-		port, ok := now.choose(d.cfg.First, d.cfg.Last, d.cfg.Now(), d.cfg.Rest, taken)
+		port, ok := now.unused(d.cfg.First, d.cfg.Last, taken)
+		if !ok {
+			if !asked {
+				now, asked = d.ended(ctx, now), true
+			}
+			port, ok = now.rested(d.cfg.First, d.cfg.Last, d.cfg.Now(), d.cfg.Rest, taken)
+		}
 		if !ok {
 			return 0, errors.Join(fmt.Errorf("door: port of task %q: each of %d to %d has a task, "+
 				"or had one less than %s ago: name the task as the proxy user, or widen the "+

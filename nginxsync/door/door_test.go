@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -260,9 +261,12 @@ func TestRefused(t *testing.T) {
 	r.mu.Unlock()
 	status, _ := ask(t, r.client("a"), "http://bj.example/")
 	require.Equal(t, 503, status)
-	require.NoError(t, untouched.(*net.TCPListener).SetDeadline(time.Now()))
-	_, err = untouched.Accept()
-	require.Error(t, err, "the door has dialled")
+	listening, err := untouched.(*net.TCPListener).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, listening.Control(func(fd uintptr) {
+		_, _, err = syscall.Accept(int(fd))
+	}))
+	require.ErrorIs(t, err, syscall.EAGAIN, "the door has dialled")
 }
 
 // peer is an instance of raw bytes in place of Nginx.
@@ -314,6 +318,7 @@ func TestFieldsBetween(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 200, response.StatusCode)
 	require.Empty(t, response.Header.Get("X-Hop"))
+	require.True(t, response.Close, "the connection ends after a request of two lengths")
 	require.Empty(t, response.Header.Get("Keep-Alive"))
 	got := <-heads
 	for _, name := range []string{"X-Mine", "Keep-Alive", "Te", "Proxy-Connection",
@@ -359,7 +364,7 @@ func TestTunnel(t *testing.T) {
 		r.set(live("b", "2", "127.0.0.1")) // the VIP is another tenure
 		require.NoError(t, r.Check(t.Context()))
 		_, err := io.ReadAll(otherLines)
-		require.NotErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.NoError(t, mine.(*net.TCPConn).CloseWrite())
 		data, err := io.ReadAll(mineLines)
 		require.NoError(t, err)
@@ -371,7 +376,8 @@ func TestTunnel(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 200, response.StatusCode)
 		r.stop()
-		_, _ = io.ReadAll(lines) // the test's deadline is not reached
+		_, err = io.ReadAll(lines)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 	})
 }
 
@@ -400,6 +406,50 @@ func TestSilentPeers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// streams starts a door before the handler, with 2 s for a client to read a part of an answer.
+func streams(t *testing.T, handler http.HandlerFunc) (r *rig, ended <-chan error) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	ends := make(chan error, 10)
+	r = start(t, server.Listener.Addr().(*net.TCPAddr).Port, func(cfg *door.Config) {
+		cfg.Idle = 2 * time.Second
+		cfg.Observe = func(_ string, _ time.Duration, err error) { ends <- err }
+	})
+	r.set(live("a", "1", "127.0.0.1"))
+	return r, ends
+}
+
+func TestClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	r, ended := streams(t, func(w http.ResponseWriter, _ *http.Request) {
+		for part := make([]byte, 64<<10); ; {
+			if _, err := w.Write(part); err != nil {
+				return
+			}
+		}
+	})
+	r.raw(t, get+user+"\r\n")
+	require.ErrorIs(t, <-ended, http.ErrAbortHandler)
+}
+
+// An answer may pause for longer than the client has time to read a part, and end then.
+func TestAnswerThatPauses(t *testing.T) {
+	t.Parallel()
+	r, ended := streams(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintln(w, "first")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-time.After(3 * time.Second):
+		case <-r.Context().Done():
+		}
+	})
+	status, body := ask(t, r.client("a"), "http://bj.example/")
+	require.Equal(t, 200, status)
+	require.Equal(t, "first\n", body)
+	require.NoError(t, <-ended)
 }
 
 // The answer of a long request stops when its task ends.
@@ -570,6 +620,27 @@ func TestPorts(t *testing.T) {
 	cancel(cause)
 	_, err = r.Port(ctx, "c")
 	require.ErrorIs(t, err, door.ErrExhausted) // nothing to wait for: no port is free
+}
+
+// While a port is unused a door is opened without a question about the tasks of the others.
+func TestUnusedPortNeedsNoAnswers(t *testing.T) {
+	t.Parallel()
+	d, err := door.Open(t.Context(), door.Config{Serves: serves, Targets: map[int]int{80: 80},
+		Task: func(_ context.Context, name string) (door.Task, error) {
+			t.Errorf("the door asks about %q", name)
+			return door.Task{}, door.ErrNotFound
+		}, First: 61000, Last: 65000, State: filepath.Join(t.TempDir(), "ports.json")})
+	require.NoError(t, err)
+	seen := map[int]bool{}
+	for n := range 5 {
+		port, err := d.Port(t.Context(), fmt.Sprint("t", n))
+		require.NoError(t, err)
+		seen[port] = true
+	}
+	require.Len(t, seen, 5)
+	d.Close()
+	_, err = d.Port(t.Context(), "t0")
+	require.ErrorIs(t, err, http.ErrServerClosed)
 }
 
 // A port that another program has is passed over.

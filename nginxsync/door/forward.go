@@ -107,7 +107,8 @@ func (d *Door) forward(ctx context.Context, rw http.ResponseWriter, r *http.Requ
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &slowBody{r.Body, connection, d.cfg.Idle}
 	}
-	d.proxy.ServeHTTP(&slowWriter{rw, connection, d.cfg.Idle}, r.WithContext(ctx))
+	d.proxy.ServeHTTP(&slowWriter{rw, connection, d.cfg.Idle, unclear(r)}, r.WithContext(ctx))
+	_ = connection.SetWriteDeadline(in(d.cfg.Idle)) // of the last chunk, after a pause
 	return about.err
 }
 
@@ -133,6 +134,13 @@ func maxForwards(rw http.ResponseWriter, r *http.Request) (more int, done bool) 
 	return 0, true
 }
 
+// unclear reports whether a request may have been framed in two ways: by a Transfer-Encoding beside
+// a Content-Length, or in HTTP/1.0. The connection ends after the answer: RFC 9112, section 6.1.
+// net/http removes the one field and ignores the other, so that it counts what they may stand in.
+func unclear(r *http.Request) bool {
+	return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1)
+}
+
 // slowBody gives the client a time for each part of the body, and none once it is read.
 type slowBody struct {
 	io.ReadCloser
@@ -149,11 +157,20 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// slowWriter gives the client a time to read each part of the answer.
+// slowWriter gives the client a time to read each part of the answer. It announces the end of the
+// connection where last is true.
 type slowWriter struct {
 	http.ResponseWriter
 	connection *http.ResponseController
 	idle       time.Duration
+	last       bool
+}
+
+func (w *slowWriter) WriteHeader(status int) {
+	if w.last && status >= 200 {
+		w.Header().Set("Connection", "close")
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *slowWriter) Write(p []byte) (int, error) {

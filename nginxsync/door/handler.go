@@ -66,14 +66,14 @@ func (d *Door) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, r, http.StatusServiceUnavailable, "closing", "The door is being closed.")
 		return
 	}
-	began := d.cfg.Now()
-	op, err := "request", error(nil)
+	began, op := d.cfg.Now(), "request"
+	err = http.ErrAbortHandler // ReverseProxy panics with it where an answer breaks off
+	defer func() { d.cfg.Observe(op, d.cfg.Now().Sub(began), err) }()
 	if r.Method == http.MethodConnect {
 		op, err = "tunnel", d.tunnel(ctx, rw, r, at)
 	} else {
 		err = d.forward(ctx, rw, r, at)
 	}
-	d.cfg.Observe(op, d.cfg.Now().Sub(began), err)
 }
 
 // find returns the live task, or answers why there is none.

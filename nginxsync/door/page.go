@@ -19,7 +19,7 @@ const MagicHost = "sluice.test"
 // answer answers with a text for people, and the reason for programs. Nothing of it may be stored.
 func answer(rw http.ResponseWriter, r *http.Request, status int, reason, text string) {
 	h := rw.Header()
-	if r.ContentLength != 0 { // net/http would wait for the body before it answers
+	if r.ContentLength != 0 || unclear(r) { // net/http would wait for the body before it answers
 		h.Set("Connection", "close")
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -109,6 +109,9 @@ func (d *Door) status(t Task) status {
 // page answers for MagicHost.
 func (d *Door) page(rw http.ResponseWriter, r *http.Request, name string) {
 	rw.Header().Set("Cache-Control", "no-store")
+	if unclear(r) {
+		rw.Header().Set("Connection", "close")
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		rw.Header().Set("Allow", "GET, HEAD")
 		answer(rw, r, http.StatusMethodNotAllowed, "method", "This page takes GET.")

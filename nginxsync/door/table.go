@@ -44,27 +44,30 @@ func (t *table) on(port int) (task string, ok bool) {
 	return t.Ports[at].Task, true
 }
 
-// choose returns the port that a task without one gets next: an unused one, else the one whose task
-// ended first, and rest or more ago. The ports in taken are left out. It reports false when there
-// is none.
-func (t *table) choose(first, last int, now time.Time, rest time.Duration,
+// unused returns the first port that no task has or had. The ports in taken are left out. It
+// reports false when there is none.
+func (t *table) unused(first, last int, taken map[int]bool) (port int, ok bool) {
+	for port := first; port <= last; port++ {
+		if _, used := t.on(port); !used && !taken[port] {
+			return port, true
+		}
+	}
+	return 0, false
+}
+
+// rested returns the port whose task ended first, and rest or more ago. The ports in taken are left
+// out. It reports false when there is none.
+func (t *table) rested(first, last int, now time.Time, rest time.Duration,
 	taken map[int]bool) (port int, ok bool) {
-	used := map[int]bool{}
 	var oldest *assigned
 	for i := range t.Ports {
 		a := &t.Ports[i]
-		used[a.Port] = true
 		if a.Port < first || a.Port > last || taken[a.Port] || a.Ended.IsZero() ||
 			now.Sub(a.Ended) < rest {
 			continue
 		}
 		if oldest == nil || a.Ended.Before(oldest.Ended) {
 			oldest = a
-		}
-	}
-	for port := first; port <= last; port++ {
-		if !used[port] && !taken[port] {
-			return port, true
 		}
 	}
 	if oldest == nil {

@@ -26,7 +26,10 @@ func TestChoose(t *testing.T) {
 				continue
 			}
 			taken := map[int]bool{rapid.IntRange(first, last).Draw(t, "taken"): true}
-			port, ok := now.choose(first, last, clock, rest, taken)
+			port, ok := now.unused(first, last, taken)
+			if !ok {
+				port, ok = now.rested(first, last, clock, rest, taken)
+			}
 			if !ok {
 				for _, a := range now.Ports {
 					require.True(t, taken[a.Port] || a.Ended.IsZero() ||
