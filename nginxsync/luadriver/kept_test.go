@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/fcgi"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -177,6 +178,7 @@ func TestMixedVersionsAreNotKept(t *testing.T) {
 func TestDefaultCacheKeyIsNginxs(t *testing.T) {
 	t.Parallel()
 	const tree = `
+error_log /var/log/nginx/error.log warn;
 events { }
 http {
     proxy_cache_path /var/cache/nginx/p keys_zone=p:1m;
@@ -201,6 +203,9 @@ http {
         location /whole { set $to http://a; if ($cookie_kind = b) { rewrite ^ /whole/b break; } proxy_pass $to; }
         location /parts { set $by http; set $to a; if ($cookie_kind = b) { rewrite ^ /parts/b break; } proxy_pass $by://$to; }
     }
+	log, err := os.ReadFile(b.ErrorLog())
+	require.NoError(t, err)
+	require.NotContains(t, string(log), "uninitialized")
 }
 `
 	b := startTree(t, tree, transform.Rules{})

@@ -242,6 +242,8 @@ func (t *transform) hooks(http conf.Node) map[string]bool {
 	}
 	if t.stated {
 		add("the default key of a cache", s.URI)
+		// which reads it for each request: Nginx logs a warning about a variable that is not set
+		t.extra.WriteString("map \"\" $sluice_at {\n    default \"\";\n}\n")
 	}
 	t.exceptedVersions()
 	if len(t.spoken) > 0 || t.speaksAny {
