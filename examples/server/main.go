@@ -56,7 +56,7 @@ type options struct {
 	token                                          string // from the environment
 	nginxPort, builds                              int
 	coolDown, taskTTL, drain                       time.Duration
-	keep, stop, tlsProxy                           bool
+	keep, keepBaseline, stop, tlsProxy             bool
 }
 
 func (o *options) define(f *flag.FlagSet) {
@@ -100,6 +100,8 @@ func (o *options) define(f *flag.FlagSet) {
 		"-listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; "+
 		"needs SLUICE_TOKEN")
 	f.BoolVar(&o.keep, "keep", false, "leave instances and Nginx running at the end")
+	f.BoolVar(&o.keepBaseline, "keep-baseline", false, "an address of -pool that no task has "+
+		"answers as production does, in place of 410")
 	f.BoolVar(&o.stop, "stop", false,
 		"end what a killed server has left running on -data, and exit")
 }
@@ -188,7 +190,7 @@ func (o options) config(registry string, logger *slog.Logger) platform.Config {
 		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
 		Instances: map[string]int{"stable": 2}, Rules: o.rules,
 		Breakers: people(o.breakers), Adopters: people(o.adopters),
-		Templates: o.templates, Logger: logger, Door: o.door,
+		Templates: o.templates, Logger: logger, Door: o.door, KeepBaseline: o.keepBaseline,
 	}
 }
 

@@ -68,6 +68,9 @@ type Config struct {
 	Templates string
 	// Door says where testers reach the doors of their tasks. The default is no door.
 	Door DoorConfig
+	// KeepBaseline lets an address of Pool that no task has answer as one outside of Pool does. The
+	// default is 410.
+	KeepBaseline bool
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
 	// Logger receives the events of the background work. The default discards.

@@ -41,6 +41,9 @@ func routes(serving []rollout.Instance, leases []vip.Lease, baseline string) ngi
 }
 
 func (p *Platform) unleased(s nginxsync.Snapshot) nginxsync.Snapshot {
+	if p.config.KeepBaseline {
+		return s
+	}
 	return unleased(s, p.leases.Pools(), p.leases.List(vip.Query{States: []vip.State{vip.Cooling,
 		vip.Quarantined, vip.Free}}))
 }

@@ -143,3 +143,10 @@ func TestRoutable(t *testing.T) {
 	err := deployer{}.Deploy(t.Context(), d)
 	require.ErrorIs(t, err, nginxsync.ErrInvalid)
 }
+
+func TestKeepBaseline(t *testing.T) {
+	t.Parallel()
+	s := routes(nil, []vip.Lease{leased("127.0.2.1", "a", nil)}, "stable")
+	p := &Platform{config: Config{KeepBaseline: true}} // it needs no leases
+	require.Equal(t, s, p.unleased(s))
+}
