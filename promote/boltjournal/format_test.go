@@ -25,14 +25,7 @@ func (willing) Remove(context.Context, promote.Deployment) error { return nil }
 // TestFormat0 opens testdata/formats/0/promote.db: testdata/formats/README.md says how it was made.
 func TestFormat0(t *testing.T) {
 	t.Parallel()
-	data, err := os.ReadFile("../../testdata/formats/0/promote.db")
-	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "promote.db")
-	require.NoError(t, os.WriteFile(path, data, 0o600))
-	j, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, j.Close()) })
-
+	j := openFormat(t, "0")
 	entries, err := j.Read(t.Context(), 0)
 	require.NoError(t, err)
 	var got []string
@@ -91,6 +84,72 @@ func TestFormat0(t *testing.T) {
 	versions, err := p.Bindings(t.Context(), "Hello_Web")
 	require.NoError(t, err)
 	require.Len(t, versions, 3)
+}
+
+// TestFormat3 opens testdata/formats/3/promote.db: testdata/formats/README.md says how it was made.
+func TestFormat3(t *testing.T) {
+	t.Parallel()
+	j := openFormat(t, "3")
+	entries, err := j.Read(t.Context(), 0)
+	require.NoError(t, err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, line(e))
+	}
+	require.Equal(t, []string{
+		"3 adopted adopt test v1 0101 by carol reason the old tool deployed it",
+		"4 approved production v1 0101 by bob reason seen",
+		"5 adopted adopt production v1 0101 by carol reason the old tool deployed it",
+		"6 started promote sandbox v1 0101 by ann change 6 generation 6",
+		"7 progressed switched sandbox v1 0101 by ann change 6 generation 6 reason 5 %",
+		"8 progressed checked sandbox v1 0101 by ann change 6 generation 6 reason 5 %",
+		"9 progressed paused sandbox v1 0101 by ann change 6 generation 6",
+		"10 progressed continued sandbox v1 0101 by ann change 6 generation 6",
+		"11 succeeded promote sandbox v1 0101 by ann change 6 generation 6",
+	}, got[2:11])
+	require.Equal(t, "27 succeeded promote stable v1 0101 by chief change 26 generation 26",
+		got[26])
+	require.Len(t, got, 27)
+	require.Equal(t, []string{
+		"progressed back sandbox: 3 % errors, the baseline has 0.1 %",
+		"restoring promote sandbox: 5 % did not pass", "failed promote sandbox: 5 % did not pass",
+	}, failures(entries))
+	require.Equal(t, "override: payments are down; not met: approval gate: stable needs 1 "+
+		"approvals of v1 (sha256:010101010101) and has 0", entries[25].Note)
+	for _, e := range entries {
+		want := 0
+		if e.Kind == promote.Adopted || e.Kind == promote.Progressed {
+			want = 2
+		}
+		require.Equal(t, want, e.Needs, "entry %d", e.Seq)
+	}
+
+	p, err := promote.New(promote.Config{Journal: j, Deployer: willing{}})
+	require.NoError(t, err)
+	current, err := p.Current(t.Context())
+	require.NoError(t, err)
+	got = nil
+	for _, d := range current {
+		got = append(got, fmt.Sprintf("%s %s since %s", d.Environment, d.Version,
+			d.Since.Format(time.TimeOnly)))
+	}
+	require.Equal(t, []string{"test v2 since 12:00:21", "sandbox v1 since 12:00:17",
+		"production v1 since 12:00:09", "stable v1 since 12:00:39"}, got)
+	events, err := p.Events(t.Context(), "hello_web-14")
+	require.NoError(t, err)
+	require.Len(t, events, 12)
+}
+
+// openFormat opens a copy of the journal in a directory of testdata/formats.
+func openFormat(t *testing.T, format string) *boltjournal.Journal {
+	data, err := os.ReadFile("../../testdata/formats/" + format + "/promote.db")
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "promote.db")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, j.Close()) })
+	return j
 }
 
 // line shows the stored facts of an entry in one line.
