@@ -42,6 +42,8 @@ type Spec struct {
 type Container struct {
 	// Output returns the output so far.
 	Output func() string
+	// Exec runs a command in the container and returns its output. Docker's has none.
+	Exec func(args ...string) ([]byte, error)
 	// Stop asks the container to end with its stop signal, kills it when it has not ended within
 	// the grace time, and returns its exit code.
 	Stop func(grace time.Duration) (code int, err error)

@@ -18,8 +18,10 @@ import (
 // runtime is runc.
 type runtime struct {
 	path, state, cgroup string
-	count               atomic.Int64
 }
+
+// containers counts the containers of this test binary, which share a cgroup.
+var containers atomic.Int64
 
 // Runc returns the engine of runc, driven as containerd and CRI-O do: kill with the stop signal,
 // then kill with KILL. crun is no alternative here: Debian 12's refuses machines with cgroups of
@@ -33,19 +35,31 @@ func Runc(t testing.TB) Engine {
 
 type object = map[string]any
 
+func newID() string { return fmt.Sprintf("c%d", containers.Add(1)) }
+
 func (r *runtime) Run(t testing.TB, s Spec) *Container {
 	t.Helper()
-	id := fmt.Sprintf("c%d", r.count.Add(1))
+	id := newID()
 	bundle := testbed.Own(t).TestDir(t, "bundle")
-	config, err := json.Marshal(r.config(id, s))
-	if err == nil {
-		err = skeleton(filepath.Join(bundle, "rootfs"))
+	if err := skeleton(filepath.Join(bundle, "rootfs")); err != nil {
+		t.Fatal(err)
 	}
+	return r.start(t, id, bundle, r.config(id, s), s.Signal)
+}
+
+// start runs a bundle, whose root is in its directory, with a configuration. The default of signal
+// is TERM.
+func (r *runtime) start(t testing.TB, id, bundle string, config object, signal string) *Container {
+	t.Helper()
+	text, err := json.Marshal(config)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600)
+		err = os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	if signal == "" {
+		signal = "TERM"
 	}
 	var out output
 	call := func(args ...string) *exec.Cmd {
@@ -75,11 +89,11 @@ func (r *runtime) Run(t testing.TB, s Spec) *Container {
 		}
 		return nil
 	}
-	return &Container{Output: out.String, Stop: func(grace time.Duration) (int, error) {
-		signal := s.Signal
-		if signal == "" {
-			signal = "TERM"
-		}
+	execute := func(args ...string) ([]byte, error) {
+		return call(append([]string{"exec", id}, args...)...).CombinedOutput()
+	}
+	return &Container{Output: out.String, Exec: execute, Stop: func(grace time.Duration) (int,
+		error) {
 		if err := kill(signal); err != nil {
 			return 0, err
 		}

@@ -78,6 +78,9 @@ var needs = []need{
 	{`"chattr"`, nil, []string{"chattr=e2fsprogs"}}, // essential in Debian 12, no longer in 13
 	{"bind.Start(", nil, []string{"named=bind9"}},
 	{"services.All", nil, catalogue()},
+	{"engine.RunImage(", nil, []string{"runc=runc"}},
+	{"createrepo_c", nil, append(catalogue(), "/usr/bin/pip3=python3-pip", "npm=npm", "dnf=dnf",
+		"rpmbuild=rpm", "createrepo_c=createrepo-c")},
 	{`"gosu", "gosu"`, nil, []string{"gosu=gosu"}},
 	{`"chpst", "runit"`, nil, []string{"chpst=runit"}},
 	{"engine.Docker", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
