@@ -22,11 +22,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/internal/testbed/image"
 )
-
-func freePort(t *testing.T) int { return testbed.Port(t) }
 
 // goBase has the Go that runs this test.
 func (b *bed) goBase(t *testing.T) string {

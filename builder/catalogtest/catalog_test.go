@@ -36,7 +36,7 @@ import (
 // service is a service that one template builds.
 type service struct {
 	template string
-	soak     bool // run by make soak only
+	soak     bool // make soak runs it, make test does not
 	// set fills in the values of the template and the files of its build context.
 	set func(t *testing.T, s *site)
 	// env is the file that envconfig puts in place for the environment test.
@@ -48,7 +48,7 @@ type service struct {
 	code        int // exit code after the stop signal
 }
 
-// site is what one test has.
+// site has the files, values and port of one test.
 type site struct {
 	*bed
 	port   int
@@ -63,7 +63,7 @@ type site struct {
 	answered atomic.Bool
 }
 
-// bed is what the templates' tests share.
+// bed has the servers and base images of all tests.
 type bed struct {
 	t         *testing.T
 	oci       *registry.Server
@@ -88,7 +88,7 @@ func TestCatalog(t *testing.T) {
 	b.assemble, err = assemble.New(assemble.Config{TempDir: t.TempDir()})
 	require.NoError(t, err)
 	for _, s := range services {
-		if s.soak && !soak.Whole() {
+		if s.soak && !soak.Whole() { // what it needs is installed by make soak alone
 			continue
 		}
 		t.Run(s.template, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestEveryTemplateIsRun(t *testing.T) {
 
 func compile(t *testing.T, dir, to, pkg string, env ...string) {
 	t.Helper()
-	cmd := exec.Command("go", "build", "-o", to, pkg)
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", to, pkg)
 	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -143,8 +143,13 @@ func (b *bed) try(t *testing.T, s service) {
 		return err
 	})
 	require.Len(t, config.Healthcheck.Test, 4)
-	said, err := c.Exec(config.Healthcheck.Test[1:]...)
-	require.NoError(t, err, "health check: %s", said)
+	testbed.Poll(t, "the health check succeeds", func() error {
+		said, err := c.Exec(config.Healthcheck.Test[1:]...)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return err
+	})
 
 	type answer struct {
 		body string

@@ -74,7 +74,7 @@ exec sh /usr/share/tomcat10/bin/catalina.sh run
 func (s *site) rsyncd(t *testing.T, host string, port int) int {
 	t.Helper()
 	if port == 0 {
-		port = freePort(t)
+		port = testbed.Port(t)
 	}
 	dir := testbed.Own(t).TestDir(t, "rsyncd")
 	for name, content := range map[string]string{

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/internal/testbed"
 	"github.com/sluice-deploy/sluice/internal/testbed/image"
 	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 )
@@ -55,7 +56,7 @@ var services = []service{
 		},
 	},
 	{
-		template: "nginx@1", soak: true, env: "etc/nginx/conf.d/env.conf",
+		template: "nginx@1", env: "etc/nginx/conf.d/env.conf",
 		envText: `location = /env { return 200 "environment test"; }`,
 		asked:   "/env", slow: "/slow", set: setNginx,
 	},
@@ -82,7 +83,7 @@ fs.writeFileSync('dist/slow', '\n'.repeat(120000) + require('greeting'))
 		},
 	},
 	{
-		template: "python@1", env: "app/env.txt", asked: "/env", slow: "/slow",
+		template: "python@1", soak: true, env: "app/env.txt", asked: "/env", slow: "/slow",
 		set: func(t *testing.T, s *site) {
 			s.values["BASE_IMAGE"] = s.pythonBase(t)
 			s.files["app/requirements.txt"] = s.wheel(t)
@@ -94,7 +95,8 @@ fs.writeFileSync('dist/slow', '\n'.repeat(120000) + require('greeting'))
 		set: setPHP,
 	},
 	{
-		template: "java@1", env: "app/env.txt", asked: "/env", slow: "/slow", code: 143,
+		template: "java@1", soak: true, env: "app/env.txt", asked: "/env", slow: "/slow",
+		code: 143,
 		set: func(t *testing.T, s *site) {
 			s.values["BASE_IMAGE"] = s.javaBase(t)
 			s.files["app.jar"] = jar(t, map[string]string{"Server.java": javaServer}, "",
@@ -106,7 +108,7 @@ fs.writeFileSync('dist/slow', '\n'.repeat(120000) + require('greeting'))
 		code: 143, set: setSpringBoot,
 	},
 	{
-		template: "tomcat@2", env: "home/work/service/webapps/ROOT/env.jsp",
+		template: "tomcat@2", soak: true, env: "home/work/service/webapps/ROOT/env.jsp",
 		asked: "/env.jsp", slow: "/slow.jsp", code: 143,
 		set: func(t *testing.T, s *site) {
 			s.values["BASE_IMAGE"] = s.javaBase(t)
@@ -189,6 +191,7 @@ uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi; default_type text/plain; `
 func setNginx(t *testing.T, s *site) {
 	var asked atomic.Bool
 	s.working = asked.Load
+	// The stop signal comes within the second; a later one finds the request answered.
 	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(true)
 		<-time.After(time.Second)
@@ -228,7 +231,7 @@ func setPHP(t *testing.T, s *site) {
 		}
 	})
 	s.files["app/index.php"] = phpPage
-	front := freePort(t)
+	front := testbed.Port(t)
 	s.front = "http://127.0.0.1:" + strconv.Itoa(front)
 	prefix := t.TempDir()
 	conf := filepath.Join(prefix, "nginx.conf")

@@ -29,7 +29,7 @@ import (
 // DebianSpec describes an image of Debian packages of this machine.
 type DebianSpec struct {
 	// Programs of the image, each NAME=PACKAGE or PATH=PACKAGE: the package that owns the program
-	// on this machine is in the image with all that it depends on. PACKAGE says what to install
+	// on this machine is in the image with its dependencies. PACKAGE is the package to install
 	// where the program is missing. A program whose file is elsewhere has a link in /usr/bin.
 	Programs []string
 	// Links are symbolic links of the image, and their targets.
@@ -105,7 +105,7 @@ func debianImage(t testing.TB, s DebianSpec) (v1.Image, error) {
 	})
 }
 
-// dpkg is what this machine's dpkg knows.
+// dpkg has the installed packages of this machine.
 type dpkg struct {
 	stanza map[string]string     // of the status file, by package
 	needs  map[string][][]string // alternatives of each dependency
@@ -178,7 +178,7 @@ func packageNames(text, separator string) (found []string) {
 	return found
 }
 
-// closure are the packages and all that they depend on, of those that are installed.
+// closure are the packages and their dependencies, as far as they are installed.
 func (d *dpkg) closure(packages []string) []string {
 	seen := map[string]bool{}
 	for len(packages) > 0 {
@@ -256,8 +256,10 @@ func (l *debianLayer) collect() error {
 
 // passwd and group have the users of Debian's base and one of a service.
 const (
-	passwd = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n" +
-		"work:x:1000:1000::/home/work:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+	passwd = "root:x:0:0:root:/root:/bin/sh\n" +
+		"www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n" +
+		"work:x:1000:1000::/home/work:/bin/sh\n" +
+		"nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 	group = "root:x:0:\nwww-data:x:33:\nwork:x:1000:\nnogroup:x:65534:\n"
 )
 
@@ -284,7 +286,7 @@ func (l *debianLayer) write(w io.Writer) error {
 	return tw.Close()
 }
 
-// writeSpec writes what is not of a package.
+// writeSpec writes the entries that no package brings.
 func (l *debianLayer) writeSpec(tw *tar.Writer, written map[string]bool) error {
 	put := func(h *tar.Header, content string) error {
 		written[strings.TrimSuffix(h.Name, "/")] = true

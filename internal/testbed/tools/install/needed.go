@@ -79,8 +79,7 @@ var needs = []need{
 	{"bind.Start(", nil, []string{"named=bind9"}},
 	{"services.All", nil, catalogue()},
 	{"engine.RunImage(", nil, []string{"runc=runc"}},
-	{"createrepo_c", nil, append(catalogue(), "/usr/bin/pip3=python3-pip", "npm=npm", "dnf=dnf",
-		"rpmbuild=rpm", "createrepo_c=createrepo-c")},
+	{"package catalogtest", nil, phpFPM()},
 	{`"gosu", "gosu"`, nil, []string{"gosu=gosu"}},
 	{`"chpst", "runit"`, nil, []string{"chpst=runit"}},
 	{"engine.Docker", nil, []string{"dockerd=docker.io", "docker=docker.io"}},
@@ -96,6 +95,8 @@ var needs = []need{
 var soakNeeds = []need{
 	{"image.Yum(", nil, []string{"dnf=dnf", "rpmbuild=rpm", "createrepo_c=createrepo-c",
 		"rsync=rsync"}},
+	{"package catalogtest", nil, append(catalogue(), "/usr/bin/pip3=python3-pip", "npm=npm",
+		"dnf=dnf", "rpmbuild=rpm", "createrepo_c=createrepo-c", "rsync=rsync")},
 }
 
 var nginx = []string{"nginx=nginx",
@@ -188,7 +189,7 @@ func toolsOf(needs []need) []tools.Tool {
 
 // asRoot are the marks of servers that only root can start.
 var asRoot = []string{"kube.Start(", "hosts.Start(", "consul.StartCluster(",
-	"rsync.StartStandard(", "engine.Docker", "engine.Runc"}
+	"rsync.StartStandard(", "engine.Docker", "engine.Runc", "engine.RunImage("}
 
 // allowed is an error when the needs ask for more than a user may.
 func allowed(needs []need, uid int) error {

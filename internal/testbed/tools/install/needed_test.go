@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sluice-deploy/sluice/internal/soak"
 )
 
 // essential are programs that each Debian and Ubuntu has, or that Go brings.
@@ -62,4 +64,23 @@ func brought(data []byte, program string) bool {
 				return filepath.Base(name) == program
 			})
 	})
+}
+
+// What the soak cases alone need is a matter of make soak.
+func TestMakeSoakBringsMore(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "some_test.go")
+	if err := os.WriteFile(file, []byte("package catalogtest\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]bool{"": false, "1": true} {
+		t.Setenv(soak.Variable, value)
+		found, err := neededBy([]string{dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Contains(packagesOf(found), "dnf=dnf"); got != want {
+			t.Errorf("%s=%q: dnf is in the list: %v, want %v", soak.Variable, value, got, want)
+		}
+	}
 }
