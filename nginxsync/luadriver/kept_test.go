@@ -203,9 +203,6 @@ http {
         location /whole { set $to http://a; if ($cookie_kind = b) { rewrite ^ /whole/b break; } proxy_pass $to; }
         location /parts { set $by http; set $to a; if ($cookie_kind = b) { rewrite ^ /parts/b break; } proxy_pass $by://$to; }
     }
-	log, err := os.ReadFile(b.ErrorLog())
-	require.NoError(t, err)
-	require.NotContains(t, string(log), "uninitialized")
 }
 `
 	b := startTree(t, tree, transform.Rules{})
@@ -249,6 +246,9 @@ http {
 		require.Equal(t, "one "+c.body, got.Body, "%+v: %+v", c, got)
 		require.Equal(t, c.cache, got.Cache, "%+v: %+v", c, got)
 	}
+	log, err := os.ReadFile(b.ErrorLog())
+	require.NoError(t, err)
+	require.NotContains(t, string(log), "uninitialized")
 }
 
 // The version in the header is that of the answer: not that of a subrequest, and on a cache hit the
