@@ -106,7 +106,8 @@ func (r *Request) SourceDate() (time.Time, error) {
 func (r *Request) Validate() error {
 	errs := lintErrors(r.Dockerfile)
 	if _, ok := r.Args["BUILDKIT_SYNTAX"]; ok {
-		errs = append(errs, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w", ErrInvalid))
+		errs = append(errs, fmt.Errorf("build argument BUILDKIT_SYNTAX: leave it out: %w",
+			ErrInvalid))
 	}
 	if _, err := r.SourceDate(); err != nil {
 		errs = append(errs, err)
@@ -149,8 +150,8 @@ func (r *Request) platformErrors() (errs []error) {
 
 // Result is a finished build.
 type Result struct {
-	// Digest is the digest that the tag names, "sha256:…": of the index if there is one, else of the
-	// image's manifest.
+	// Digest is the digest that the tag names, "sha256:…": of the index if there is one, else of
+	// the image's manifest.
 	Digest string `json:"digest"`
 	// Reference is repository@digest.
 	Reference string `json:"reference"`
@@ -163,7 +164,7 @@ type Result struct {
 	// that it had already.
 	Uploaded int64 `json:"uploaded"`
 	Reused   int64 `json:"reused"`
-	// Layers are the image's layers, base first; of an index those of the first platform.
+	// Layers are the image's layers, base first; of an index the layers of the first platform.
 	Layers []Layer `json:"layers"`
 	// Images are the images of an index, in the order of the platforms; nil where Digest is an
 	// image's.

@@ -11,7 +11,7 @@ import (
 // change that could not be undone (Deployment.Doubt).
 type AdoptRequest struct {
 	Target
-	// Version is the one that runs. It has to be bound: Bind takes the digest of an image that
+	// Version is the version that runs. It has to be bound: Bind takes the digest of an image that
 	// another builder made.
 	Version string
 	// Expect is as in Request: None where the journal has nothing there yet.

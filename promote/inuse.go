@@ -35,7 +35,7 @@ type Use struct {
 	// Repository is where the image can be pulled from.
 	Repository string `json:"repository"`
 	Why        UseWhy `json:"why"`
-	// Change is the one that is under way; empty where Why is not UseOpen.
+	// Change is the change that is under way; empty where Why is not UseOpen.
 	Change ChangeID `json:"change,omitempty"`
 }
 
@@ -94,7 +94,8 @@ func (s *state) inUse(rule RollbackRule, now time.Time) (list []Use, err error) 
 			t := Target{Cluster: name, Environment: environment}
 			for back, e := range s.lived(t) {
 				left := c.left(environment, e.Digest)
-				if back > 0 && rule.fast(Change{Op: OpRollback, Back: back, Left: left, Time: now}) ||
+				if back > 0 && rule.fast(Change{Op: OpRollback, Back: back, Left: left,
+					Time: now}) ||
 					back == 0 && !left.IsZero() { // retired: the last one comes back
 					add(UseRollback, t, e.Version, e.Digest, e.Repository, "")
 				}

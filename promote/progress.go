@@ -9,7 +9,7 @@ import (
 // pause, the verdict of a check, the way back. rollout.Event.Progress makes one.
 type Progress struct {
 	Target
-	// Generation is the one that the deployer works under. It says which change is meant.
+	// Generation is the generation that the deployer works under. It says which change is meant.
 	Generation uint64
 	// Op names the event, as the Op of a Note does: "switched", "paused".
 	Op Op

@@ -306,7 +306,7 @@ func (c *cluster) succeed(p *place, e, begun Entry) {
 	d := e.deployment()
 	d.Since = e.Time
 	p.current = &d
-	if !same || p.broken == nil { // else they are those that an override owes
+	if !same || p.broken == nil { // else they are the approvals that an override owes
 		delete(c.reviews, reviewed{e.Target, e.Digest})
 	}
 	if !same {

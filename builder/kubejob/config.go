@@ -45,7 +45,7 @@ type Config struct {
 	// BuildSecrets name Secrets of Namespace. RUN --mount=type=secret,id=KEY mounts the value of
 	// each key. The values are masked in logs and failures. The default is none.
 	BuildSecrets []string
-	// Resources are those of the container that builds. The default is none.
+	// Resources are the requests and limits of the container that builds. The default is none.
 	Resources corev1.ResourceRequirements
 	// NodeSelector and Tolerations choose the nodes. The default is any node.
 	NodeSelector map[string]string

@@ -40,7 +40,7 @@ type ProfileState struct {
 // Works reports whether pods of the profile can run, as far as that is known.
 func (p ProfileState) Works() bool { return p.Allowed && p.Nodes != 0 }
 
-// rights are those of manifests/rbac.yaml.
+// rights are the rules of manifests/rbac.yaml.
 var rights = []authorizationv1.ResourceAttributes{
 	{Group: "batch", Resource: "jobs", Verb: "create"},
 	{Group: "batch", Resource: "jobs", Verb: "get"},

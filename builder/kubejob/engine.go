@@ -70,7 +70,8 @@ func (e *Engine) build(ctx context.Context, r builder.Request) (builder.Result, 
 		return builder.Result{}, err
 	}
 	if len(r.Platforms) > 0 {
-		return builder.Result{}, fmt.Errorf("platforms %v: a Job builds for its own: leave them out: %w",
+		return builder.Result{}, fmt.Errorf("platforms %v: a Job builds for its own: leave them "+
+			"out: %w",
 			r.Platforms, builder.ErrUnsupported)
 	}
 	repo, err := name.NewRepository(r.Repository, append(e.nameOptions(r.Repository),
@@ -175,7 +176,7 @@ type work struct {
 	since   time.Time // of the Job's creation, on the clock of this process
 }
 
-// submit makes the Job, or takes up the one that is there.
+// submit makes the Job, or takes up a Job of the same name.
 func (w *work) submit(ctx context.Context, order name.Digest) error {
 	c := w.engine.config
 	jobs := c.Client.BatchV1().Jobs(c.Namespace)

@@ -151,7 +151,7 @@ var faults = map[string]fault{
 		"evidence": ["event: FailedMount"]}`, says: "missing", long: true},
 }
 
-// bodies are those of the answers, as registries write them: distribution-spec, error codes.
+// bodies are the bodies of answers, as registries write them: distribution-spec, error codes.
 var bodies = map[int]string{
 	401: `{"errors": [{"code": "UNAUTHORIZED", "message": "by rule"}]}`,
 	403: `{"errors": [{"code": "DENIED", "message": "by rule"}]}`,

@@ -40,7 +40,7 @@ func (s *Source) probe(ctx context.Context) {
 var errNoLeader = errors.New("consul has no leader")
 
 // leader returns an error unless Consul names a leader in time. dead is true when a new connection
-// brought the answer while the one that was open was silent.
+// brought the answer while the open one was silent.
 func (s *Source) leader(ctx context.Context) (dead bool, err error) {
 	limited, cancel := context.WithTimeoutCause(ctx, askLimit, fmt.Errorf("no answer in %s",
 		askLimit))

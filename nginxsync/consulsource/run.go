@@ -182,8 +182,8 @@ func (s *Source) wait() time.Duration {
 	return s.cfg.Wait
 }
 
-// options are those of one query. It ends when it takes longer than Consul may take, and with the
-// spell.
+// options are the options of one query. It ends when it takes longer than Consul may take, and with
+// the spell.
 func (s *Source) options(ctx context.Context, index uint64, leader bool) (*api.QueryOptions,
 	func()) {
 	wait := s.wait()
@@ -197,8 +197,8 @@ func (s *Source) options(ctx context.Context, index uint64, leader bool) (*api.Q
 	limited, end := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer in %s", limit))
 	limited, wake := context.WithCancelCause(limited)
 	stop := context.AfterFunc(spell, func() { wake(errWoken) })
-	// Near keeps Consul from its streaming backend, which names no leader in its answers and wakes no
-	// query after a restore (seen with Consul 1.22).
+	// Near keeps Consul from its streaming backend, which names no leader in its answers and wakes
+	// no query after a restore (seen with Consul 1.22).
 	options := &api.QueryOptions{WaitIndex: index, AllowStale: !leader, RequireConsistent: leader,
 		Filter: s.cfg.Filter, Near: "_agent"}
 	if index > 0 {

@@ -80,7 +80,7 @@ func TestLedger(t *testing.T) {
 	due(first)
 }
 
-// After every push the ledger has the owners that the rows have, counted anew, and an address
+// After every push the ledger has the owners that the rows have, counted again, and an address
 // has left only when no row has it.
 func TestLedgerCountsRows(t *testing.T) {
 	t.Parallel()

@@ -76,8 +76,8 @@ type Config struct {
 	// The default is none.
 	Shared string
 	// Rest is how long a port stays with a task that has ended before another gets it. A port is
-	// reused only when no port of the range is unused, and the one that rested longest comes first.
-	// The default is 168 h, which is the least.
+	// reused only when no port of the range is unused, and the port that rested longest comes
+	// first. The default is 168 h, which is the least.
 	Rest time.Duration
 	// CA is the certificate that signs the server's certificates, as PEM: it is offered at
 	// http://sluice.test/ca.pem. The default is none.

@@ -213,7 +213,7 @@ func (e *Edge) write(ctx context.Context) error {
 	return errors.Join(os.RemoveAll(current), os.Rename(staged, current))
 }
 
-// Ports maps the ports that production listens on to those of this Nginx.
+// Ports maps the ports that production listens on to ports of this Nginx.
 func (e *Edge) Ports() map[int]int { return maps.Clone(e.config.Ports) }
 
 // Dir is the prefix of this Nginx, an absolute path.

@@ -34,7 +34,7 @@ type Config struct {
 	TaskTTL   time.Duration
 	Patience  time.Duration
 	Instances map[string]int
-	// Rules, Breakers, Adopters and Templates are those of platform.Config.
+	// Rules, Breakers, Adopters and Templates go to platform.Config.
 	Rules     string
 	Breakers  []string
 	Adopters  []string

@@ -278,7 +278,7 @@ func (r Run) buildctl(ctx context.Context, log *Log, o Order, plan builder.Plan,
 	return v, nil
 }
 
-// arguments are those of buildctl: nothing of an order is read by a shell.
+// arguments are the command line of buildctl: nothing of an order is read by a shell.
 func (r Run) arguments(o Order, address, files, dir, metadata string) ([]string, error) {
 	args := []string{"--addr", address, "build", "--progress", "rawjson",
 		"--frontend", "dockerfile.v0", "--local", "context=" + files, "--local",

@@ -206,7 +206,7 @@ func (w *Writer) Close() (files int, bytes int64, err error) {
 	return len(w.kinds), w.bytes, errors.Join(errs...)
 }
 
-// Limits are those of NewWriter.
+// Limits are the limits that NewWriter takes.
 func (w *Writer) Limits() Limits { return w.limits }
 
 // Abort closes w after an error.
