@@ -74,6 +74,7 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"templates", "/nonexistent", "no such file"},
 		{"templates", file, "not a directory"},
 		{"tls-proxy", "true", "set SLUICE_TOKEN"},
+		{"keep-baseline", "perhaps", "parse error"},
 		{"keep", "perhaps", "parse error"},
 		{"stop", "perhaps", "parse error"},
 	}

@@ -80,7 +80,9 @@ func TestBadConfigIsNamed(t *testing.T) {
 		"Templates": {func(cfg *platform.Config) { cfg.Templates = "/nonexistent" }},
 		"Breakers":  {func(cfg *platform.Config) { cfg.Breakers = []string{"a\nb"} }},
 		"Adopters":  {func(cfg *platform.Config) { cfg.Adopters = []string{"", "a"} }},
-		"Logger":    nil, // any value will do
+		// any value will do
+		"KeepBaseline": nil,
+		"Logger":       nil,
 	}
 	for f := range reflect.TypeFor[platform.Config]().Fields() {
 		changes, ok := cases[f.Name]

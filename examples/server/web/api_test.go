@@ -60,9 +60,9 @@ func (c *caller) refused(operation, path, body string, status int) web.Problem {
 // TestAPI goes through every operation on one server, from nothing to a finished task.
 func TestAPI(t *testing.T) {
 	t.Parallel()
-	// events: TestStreams
+	// events: TestStreams; overrides and adoptions, which need rights: TestAuthority
 	c := &caller{t, servertest.Start(t, servertest.Config{}), readDocument(t),
-		map[string]bool{"GET /events": true}}
+		map[string]bool{"GET /events": true, "POST /overrides": true, "POST /adoptions": true}}
 	c.empty()
 	c.sources()
 	v1 := c.builds()
@@ -444,6 +444,10 @@ func (c *caller) changes(v1 platform.Build) {
 
 	c.refused(one, "/changes/hello_web-99999", "", 404)
 	c.refused(one, "/changes/nothing", "", 400)
+	c.refused("GET /changes/{change}/events", "/changes/nothing/events", "", 400)
+	c.call("GET /changes/{change}/events", path+"/events", "", 200, nil)
+	c.call("GET /overrides", "/overrides", "", 200, nil)
+	c.call("GET /uses", "/uses", "", 200, nil)
 	c.refused(abort, path+"?actor=bob", "", 400)
 	c.refused(abort, path+"?reason=late", "", 400)
 	c.refused(abort, path+"?actor=bob&reason=late", "", 409)
