@@ -76,8 +76,8 @@ func TestNobodyAlone(t *testing.T) {
 				_, _ = p.Adopt(ctx, promote.AdoptRequest{Target: target, Version: version,
 					Expect: promote.Any, Actor: actor, Reason: "it runs", Override: override})
 			case "roll back":
-				_, deployed = p.Rollback(ctx, promote.RollbackRequest{Target: target, Digest: digest(n),
-					Expect: promote.Any, Actor: actor})
+				_, deployed = p.Rollback(ctx, promote.RollbackRequest{Target: target,
+					Digest: digest(n), Expect: promote.Any, Actor: actor})
 			case "retire":
 				_ = p.Retire(ctx, promote.RetireRequest{Target: target, Expect: promote.Any,
 					Actor: actor})

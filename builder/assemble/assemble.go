@@ -31,8 +31,8 @@ type Config struct {
 	// addresses need no mention. The default is none.
 	Insecure []string
 	// Platform is the platform of a build whose request names none: of images on an empty base, and
-	// of the image that is taken of a base that is an index. The default is linux on the architecture of this process, as in
-	// promote/ociregistry.
+	// of the image that is taken of a base that is an index. The default is linux on the
+	// architecture of this process, as in promote/ociregistry.
 	Platform v1.Platform
 	// SBOM adds the packages of the image as an SPDX document, Provenance says what it was built
 	// of, as a SLSA provenance: in-toto statements in a manifest beside the image, attached as
@@ -213,8 +213,8 @@ func (e *Engine) target(r builder.Request) (target, error) {
 	return t, nil
 }
 
-// options are for the requests of a build to registries. They share one session for each repository,
-// so that it is greeted and asked for a token once.
+// options are for the requests of a build to registries. They share one session for each
+// repository, so that it is greeted and asked for a token once.
 func (e *Engine) options(ctx context.Context, transport http.RoundTripper,
 	platform v1.Platform) ([]remote.Option, error) {
 	options := []remote.Option{

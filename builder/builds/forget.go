@@ -17,8 +17,8 @@ const (
 	forgetEvery  = time.Minute // between two looks for builds that have grown too old
 )
 
-// forgettable decides on builds that have ended: beyond the newest keep of them, and those that
-// ended before the time. A build stays while one that it superseded does, whose end is read out of
+// forgettable returns the entry that forgets ended builds: all but the newest keep of them, and
+// every one that ended before the time. A build stays while one that it superseded does, whose end is read out of
 // its Submitted entry.
 func (s *state) forgettable(keep int, before time.Time) (e Entry, ok bool) {
 	var ended []*record

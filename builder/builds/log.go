@@ -58,7 +58,8 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	w.held = append(w.held, p...)
 	end := bytes.LastIndexByte(w.held, '\n') + 1
 	if end == 0 && len(w.held) > maxLine {
-		end = len(w.held) - min(w.masks.Longest(), maxLine) // a value may have begun that has not ended
+		// the rest may be the beginning of a value
+		end = len(w.held) - min(w.masks.Longest(), maxLine)
 	}
 	if end > 0 {
 		w.store(slices.Clone(w.held[:end]))

@@ -5,9 +5,7 @@ package catalogtest
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/http/httptrace"
 	"os"
 	"os/exec"
@@ -31,6 +29,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/buildkit"
 	"github.com/sluice-deploy/sluice/internal/testbed/engine"
 	"github.com/sluice-deploy/sluice/internal/testbed/registry"
+	"github.com/sluice-deploy/sluice/internal/testbed/services"
 )
 
 // service is a service that one template builds.
@@ -87,7 +86,7 @@ func TestCatalog(t *testing.T) {
 	var err error
 	b.assemble, err = assemble.New(assemble.Config{TempDir: t.TempDir()})
 	require.NoError(t, err)
-	for _, s := range services {
+	for _, s := range templates {
 		if s.soak && !soak.Whole() { // what it needs is installed by make soak alone
 			continue
 		}
@@ -98,11 +97,11 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
-// TestEveryTemplateIsRun holds the list of services to the catalogue.
+// TestEveryTemplateIsRun holds the list of templates to the catalogue.
 func TestEveryTemplateIsRun(t *testing.T) {
 	t.Parallel()
 	run := map[string]bool{"dotnet@1": true} // no package of Debian has the framework
-	for _, s := range services {
+	for _, s := range templates {
 		run[s.template] = true
 	}
 	for _, tmpl := range builder.Default().Templates() {
@@ -136,7 +135,7 @@ func (b *bed) try(t *testing.T, s service) {
 		}
 	})
 	testbed.Poll(t, "the service answers with the file of its environment", func() error {
-		body, err := get(t.Context(), front+s.asked)
+		body, err := services.Get(t.Context(), front+s.asked)
 		if err == nil && strings.TrimSpace(body) != "environment test" {
 			err = fmt.Errorf("answers %q", body)
 		}
@@ -157,9 +156,10 @@ func (b *bed) try(t *testing.T, s service) {
 	}
 	answers := make(chan answer, 1)
 	go func() {
-		body, err := get(httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
 			GotFirstResponseByte: func() { at.answered.Store(true) },
-		}), front+s.slow)
+		})
+		body, err := services.Get(ctx, front+s.slow)
 		answers <- answer{body, err}
 	}()
 	testbed.Poll(t, "the service is at work", func() error {
@@ -236,22 +236,4 @@ func (b *bed) config(t *testing.T, reference string) v1.Config {
 	file, err := img.ConfigFile()
 	require.NoError(t, err)
 	return file.Config
-}
-
-func get(ctx context.Context, url string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", url, response.Status)
-	}
-	return string(body), err
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/nginx"
 )
 
-var services = []service{
+var templates = []service{
 	{
 		template: "go-static@1", env: "app/env.txt", asked: "/env", slow: "/slow",
 		set: func(t *testing.T, s *site) {

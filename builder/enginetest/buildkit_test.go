@@ -26,6 +26,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/enginetest"
+	"github.com/sluice-deploy/sluice/builder/internal/push"
 	"github.com/sluice-deploy/sluice/internal/testbed/buildkit"
 	"github.com/sluice-deploy/sluice/internal/testbed/image"
 	"github.com/sluice-deploy/sluice/internal/testbed/registry"
@@ -36,7 +37,7 @@ import (
 func TestBuildKit(t *testing.T) {
 	t.Parallel()
 	oci := registry.Start(t)
-	engine := &engine{daemon: buildkit.Start(t, oci.Addr), pushed: map[string]bool{}}
+	engine := &engine{daemon: buildkit.Start(t, oci.Addr)}
 	base := image.Base(t, oci.Addr)
 	enginetest.Run(t, func(t *testing.T) enginetest.Harness {
 		return enginetest.Harness{Engine: engine, RunBase: base,
@@ -50,9 +51,7 @@ func TestBuildKit(t *testing.T) {
 type engine struct {
 	daemon *buildkit.Daemon
 	tags   sync.Mutex // held while a tag is looked up and written
-
-	mu     sync.Mutex
-	pushed map[string]bool // repository@digest of each blob
+	sent   push.Sent
 }
 
 func (e *engine) Build(ctx context.Context, r builder.Request) (builder.Result, error) {
@@ -194,26 +193,7 @@ func (e *engine) result(ctx context.Context, repository, digest string) (builder
 			made = append(made, strings.TrimSuffix(h.CreatedBy, " # buildkit"))
 		}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	count := func(d v1.Descriptor) (there bool) {
-		at := repository + "@" + d.Digest.String()
-		there, e.pushed[at] = e.pushed[at], true
-		if res.Size += d.Size; there {
-			res.Reused += d.Size
-		} else {
-			res.Uploaded += d.Size
-		}
-		return there
-	}
-	count(m.Config)
-	for i, d := range m.Layers {
-		l := builder.Layer{Digest: d.Digest.String(), Size: d.Size, Reused: count(d)}
-		if i < len(made) {
-			l.CreatedBy = made[i]
-		}
-		res.Layers = append(res.Layers, l)
-	}
+	e.sent.Add(&res, repository, &m, made)
 	return res, img, nil
 }
 

@@ -43,7 +43,7 @@ func TestTomcatTemplate(t *testing.T) {
 	if soak.Whole() {
 		addr = registry.Start(t).Addr
 		base = image.Yum(t, addr)
-		build = (&engine{daemon: buildkit.Start(t, addr), pushed: map[string]bool{}}).Build
+		build = (&engine{daemon: buildkit.Start(t, addr)}).Build
 		serve = func(code string) string {
 			host, _, err := net.SplitHostPort(rsync.StartStandard(t, code).Addr)
 			require.NoError(t, err)

@@ -191,7 +191,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	e := &Engine{config: cfg, tags: push.NewTags(), pushed: map[string]bool{}}
+	e := &Engine{config: cfg, tags: push.NewTags()}
 	e.news = &news{client: cfg.Client, namespace: cfg.Namespace, heard: map[string]chan struct{}{}}
 	return e, nil
 }

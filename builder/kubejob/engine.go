@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -30,9 +29,7 @@ type Engine struct {
 	config Config
 	news   *news
 	tags   *push.Tags
-
-	mu     sync.Mutex
-	pushed map[string]bool // repository@digest of each blob
+	sent   push.Sent
 }
 
 var _ builder.Engine = (*Engine)(nil)

@@ -185,32 +185,13 @@ func (e *Engine) result(ctx context.Context, repo name.Repository, v *pod.Verdic
 	}
 	res := builder.Result{Digest: v.Digest, Reference: ref.String(), Base: v.Base,
 		Size: int64(len(raw)), Layers: []builder.Layer{}}
-	made := instructions(config.History, v.BaseLayers)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	count := func(d v1.Descriptor) (there bool) {
-		at := repo.Name() + "@" + d.Digest.String()
-		there, e.pushed[at] = e.pushed[at], true
-		if res.Size += d.Size; there {
-			res.Reused += d.Size
-		} else {
-			res.Uploaded += d.Size
-		}
-		return there
-	}
-	count(manifest.Config)
-	for i, d := range manifest.Layers {
-		l := builder.Layer{Digest: d.Digest.String(), Size: d.Size, Reused: count(d)}
-		if i < len(made) {
-			l.CreatedBy = made[i]
-		}
-		res.Layers = append(res.Layers, l)
-	}
+	e.sent.Add(&res, repo.Name(), manifest, instructions(config.History, v.BaseLayers))
 	return res, img, nil
 }
 
-// instructions returns the instruction that made each layer of an image, "" for those of its base,
-// of which there are base; a negative number says that this is not known.
+// instructions returns the instruction that made each layer of an image, "" for the first base
+// layers, which came with the base image. A negative base says that their number is not known: ""
+// for all layers.
 func instructions(history []v1.History, base int) []string {
 	var made []string
 	for _, h := range history {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/internal/redact"
+	"github.com/sluice-deploy/sluice/builder/source/internal/tree"
 )
 
 // Fetcher fetches the files of a source. Implementations are safe for concurrent use.
@@ -106,9 +107,27 @@ func (s Set) Fetch(ctx context.Context, r Request) (Identity, error) {
 	return f.Fetch(ctx, r)
 }
 
-// Begin checks a request as every Fetcher does before it begins, and returns it with its defaults.
-// It is for fetchers of one kind.
-func Begin(ctx context.Context, r Request, kind Kind) (Request, error) {
+// Run is the frame of a Fetcher of one kind: it checks the request, sets its defaults, says in the
+// log which source is fetched, and calls fetch. It empties r.Scratch afterwards, and r.Dir after an
+// error.
+func Run(ctx context.Context, r Request, kind Kind,
+	fetch func(context.Context, Request) (Identity, error)) (id Identity, err error) {
+	if r, err = begin(ctx, r, kind); err != nil {
+		return Identity{}, err
+	}
+	defer func() {
+		dirs := []string{r.Scratch}
+		if err != nil {
+			dirs = append(dirs, r.Dir)
+		}
+		err = errors.Join(err, tree.Empty(dirs...))
+	}()
+	fmt.Fprintf(r.Log, "fetch %s\n", r.Source)
+	return fetch(ctx, r)
+}
+
+// begin checks a request, and returns it with its defaults.
+func begin(ctx context.Context, r Request, kind Kind) (Request, error) {
 	if ctx.Err() != nil {
 		return r, fmt.Errorf("fetch %s: %w", r.Source, context.Cause(ctx))
 	}

@@ -20,8 +20,8 @@ import (
 // Config configures a Source. Consul is required, and Services, Tag or both.
 type Config struct {
 	// Consul says how to reach the local Consul agent: address, token or its file, TLS, datacentre,
-	// namespace. A HttpClient of its own is used as it is, but for the limit of an answer; the probe
-	// has connections of its own where the Transport of that client is a *http.Transport.
+	// namespace. A HttpClient of its own is used as it is, but for the limit of an answer; the
+	// probe has connections of its own where the Transport of that client is a *http.Transport.
 	Consul *api.Config
 	// Services maps clusters to the names of their services in Consul.
 	Services map[string]string
@@ -35,8 +35,8 @@ type Config struct {
 	// default is "version".
 	VersionMeta string
 	// Wait is how long one blocking query waits for a change, 1 s to 10 minutes; Consul adds up to
-	// a sixteenth. A single connection that died unnoticed is noticed that late at the latest, and by
-	// the kernel within 20 seconds where HttpClient is not set. The default is 5 minutes.
+	// a sixteenth. A single connection that died unnoticed is noticed that late at the latest, and
+	// by the kernel within 20 seconds where HttpClient is not set. The default is 5 minutes.
 	Wait time.Duration
 	// Connections bounds the blocking queries at one time: a Consul agent takes 200 connections of
 	// a client (http_max_conns_per_client). The default is 180. With more services than that, the
@@ -47,12 +47,12 @@ type Config struct {
 	// Every is the mean time between two queries for one service while it changes all the time; two
 	// may follow one another at once. The default is 500 ms.
 	Every time.Duration
-	// MaxStale is how old the state of the server may be that answers: any server may, also one that
-	// is not the leader. The default is 10 seconds.
+	// MaxStale is how old the state of the server may be that answers: any server may, also one
+	// that is not the leader. The default is 10 seconds.
 	MaxStale time.Duration
-	// Probe is how often Consul is asked for its leader, so that one that hangs is noticed while the
-	// blocking queries wait. The question goes over a connection that stays open. When there is no
-	// answer in half a second, a new connection is tried: an answer there says that the old
+	// Probe is how often Consul is asked for its leader, so that one that hangs is noticed while
+	// the blocking queries wait. The question goes over a connection that stays open. When there is
+	// no answer in half a second, a new connection is tried: an answer there says that the old
 	// connections are dead, and the blocking queries begin again on new ones. The default is 1
 	// second.
 	Probe time.Duration

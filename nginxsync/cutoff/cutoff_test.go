@@ -14,14 +14,14 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync"
 )
 
-// stub is a driver of routes in memory, whose calls may fail after they had their effect.
-type stub struct {
+// memory is a driver that keeps routes in memory, and whose calls may fail after their effect.
+type memory struct {
 	routes nginxsync.Routes
 	apply  error
 	reads  int
 }
 
-func (s *stub) Apply(_ context.Context, d nginxsync.Delta) error {
+func (s *memory) Apply(_ context.Context, d nginxsync.Delta) error {
 	next, err := s.routes.Apply(d)
 	if err == nil {
 		s.routes = next
@@ -29,11 +29,11 @@ func (s *stub) Apply(_ context.Context, d nginxsync.Delta) error {
 	return errors.Join(err, s.apply)
 }
 
-func (s *stub) State(context.Context) (nginxsync.DriverState, error) {
+func (s *memory) State(context.Context) (nginxsync.DriverState, error) {
 	return nginxsync.DriverState{Applied: s.routes.Generation}, nil
 }
 
-func (s *stub) Routes(context.Context) (nginxsync.Routes, error) {
+func (s *memory) Routes(context.Context) (nginxsync.Routes, error) {
 	s.reads++
 	return s.routes, nil
 }
@@ -45,7 +45,7 @@ func TestConfig(t *testing.T) {
 		require.ErrorContains(t, err, "cutoff: Config."+field+": ")
 	}
 	require.ErrorIs(t, err, nginxsync.ErrInvalid)
-	d, err := New(Config{Driver: &stub{}})
+	d, err := New(Config{Driver: &memory{}})
 	require.NoError(t, err)
 	_, err = d.InFlight(t.Context(), nil)
 	require.ErrorIs(t, err, errors.ErrUnsupported)
@@ -59,7 +59,7 @@ func TestRoutesAreReadBackOnce(t *testing.T) {
 		return nginxsync.NewRoutes(number, nginxsync.Snapshot{
 			Baseline: map[string][]nginxsync.Instance{"a": {instance("1", "v1", addr)}}})
 	}
-	inner := &stub{routes: on(1, first)}
+	inner := &memory{routes: on(1, first)}
 	d, err := New(Config{Driver: inner})
 	require.NoError(t, err)
 	push := func(next nginxsync.Routes) error {
@@ -83,7 +83,7 @@ func TestRoutesAreReadBackOnce(t *testing.T) {
 
 // apart is a driver that notes whether it was asked for its state during a push.
 type apart struct {
-	stub
+	memory
 	pushes atomic.Bool
 	met    atomic.Bool
 	swept  atomic.Int64
@@ -93,7 +93,7 @@ func (a *apart) Apply(ctx context.Context, d nginxsync.Delta) error {
 	a.pushes.Store(true)
 	defer a.pushes.Store(false)
 	runtime.Gosched()
-	return a.stub.Apply(ctx, d)
+	return a.memory.Apply(ctx, d)
 }
 
 func (a *apart) State(context.Context) (nginxsync.DriverState, error) {

@@ -143,7 +143,7 @@ func changes(t *testing.T, d nginxsync.Driver, onA, onB []nginxsync.Instance) {
 	})
 }
 
-// Streams of a version that is gone end, also in a worker that a reload has retired. Those of
+// Streams of a version that is gone end, also in a worker that a reload has retired. Streams of
 // another version go on, and so does a connection of another program to the same instance.
 func TestStreamsOfAGoneVersionEnd(t *testing.T) {
 	t.Parallel()

@@ -64,7 +64,8 @@ func (d diag) ask(kind uint16, flags uint16, family byte, id [idBytes]byte,
 	request[0], request[1] = family, unix.IPPROTO_TCP
 	binary.NativeEndian.PutUint32(request[4:], states)
 	copy(request[8:], id[:])
-	if err := unix.Sendto(int(d), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	err := unix.Sendto(int(d), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if err != nil {
 		return fmt.Errorf("sock_diag: %w", err)
 	}
 	buffer := make([]byte, 64<<10)

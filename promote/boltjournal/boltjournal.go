@@ -78,9 +78,9 @@ const defaultLockTimeout = time.Second
 
 // Open opens the journal that cfg names, or returns every problem of cfg at once. The caller closes
 // the journal. bbolt cannot give up when ctx ends: Open looks at ctx at its beginning. It reads the
-// whole database and checks its pages: a file that is damaged, also in buckets of others, or cut off
-// is an error that wraps promote.ErrDamaged and says where; a copy of the last good state has to
-// take its place.
+// whole database and checks its pages: a file that is damaged, also in buckets of others, or cut
+// off is an error that wraps promote.ErrDamaged and says where; a copy of the last good state has
+// to take its place.
 func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err

@@ -75,18 +75,11 @@ func redirect(next *http.Request, before []*http.Request) error {
 }
 
 // Fetch implements source.Fetcher.
-func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (_ source.Identity, err error) {
-	if r, err = source.Begin(ctx, r, source.KindArchive); err != nil {
-		return source.Identity{}, err
-	}
-	defer func() {
-		dirs := []string{r.Scratch}
-		if err != nil {
-			dirs = append(dirs, r.Dir)
-		}
-		err = errors.Join(err, tree.Empty(dirs...))
-	}()
-	fmt.Fprintf(r.Log, "fetch %s\n", r.Source)
+func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (source.Identity, error) {
+	return source.Run(ctx, r, source.KindArchive, f.fetch)
+}
+
+func (f *Fetcher) fetch(ctx context.Context, r source.Request) (source.Identity, error) {
 	id, err := f.run(ctx, r)
 	if err != nil {
 		return source.Identity{}, failure(ctx, r, err)

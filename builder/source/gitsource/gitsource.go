@@ -58,18 +58,11 @@ type fetch struct {
 }
 
 // Fetch implements source.Fetcher.
-func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (_ source.Identity, err error) {
-	if r, err = source.Begin(ctx, r, source.KindGit); err != nil {
-		return source.Identity{}, err
-	}
-	defer func() {
-		dirs := []string{r.Scratch}
-		if err != nil {
-			dirs = append(dirs, r.Dir)
-		}
-		err = errors.Join(err, tree.Empty(dirs...))
-	}()
-	fmt.Fprintf(r.Log, "fetch %s\n", r.Source)
+func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (source.Identity, error) {
+	return source.Run(ctx, r, source.KindGit, f.fetch)
+}
+
+func (f *Fetcher) fetch(ctx context.Context, r source.Request) (source.Identity, error) {
 	job := fetch{r, f.config, filepath.Join(r.Scratch, "repo")}
 	id, err := job.run(ctx)
 	if err != nil {

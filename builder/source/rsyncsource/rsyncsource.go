@@ -61,18 +61,11 @@ func New(cfg Config) (*Fetcher, error) {
 }
 
 // Fetch implements source.Fetcher.
-func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (_ source.Identity, err error) {
-	if r, err = source.Begin(ctx, r, source.KindRsync); err != nil {
-		return source.Identity{}, err
-	}
-	defer func() {
-		dirs := []string{r.Scratch}
-		if err != nil {
-			dirs = append(dirs, r.Dir)
-		}
-		err = errors.Join(err, tree.Empty(dirs...))
-	}()
-	fmt.Fprintf(r.Log, "fetch %s\n", r.Source)
+func (f *Fetcher) Fetch(ctx context.Context, r source.Request) (source.Identity, error) {
+	return source.Run(ctx, r, source.KindRsync, f.fetch)
+}
+
+func (f *Fetcher) fetch(ctx context.Context, r source.Request) (source.Identity, error) {
 	for try := 1; ; try++ {
 		steady, err := f.once(ctx, r)
 		if err != nil {

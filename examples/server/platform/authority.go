@@ -52,29 +52,14 @@ func (r PromotionRequest) override() (promote.Request, error) {
 
 // Override is Promote for an actor out of Config.Breakers: gates that refuse do not hold it up, but
 // for a quarantine. The journal has the reason and each gate that was not met; Overridden lists
-// what waits for approvals afterwards.
+// the deployments that wait for approvals afterwards.
 func (p *Platform) Override(ctx context.Context, r PromotionRequest) (promote.Deployment, error) {
-	asked, err := r.override()
-	if err != nil {
-		return promote.Deployment{}, err
-	}
-	end, err := p.begin(ctx)
-	if err != nil {
-		return promote.Deployment{}, err
-	}
-	defer end()
-	return p.promoter.Promote(ctx, asked)
+	return p.promote(ctx, r.override)
 }
 
 // BeginOverride is Override that returns when the promotion is in the journal.
 func (p *Platform) BeginOverride(ctx context.Context, r PromotionRequest) (Change, error) {
-	asked, err := r.override()
-	if err != nil {
-		return Change{}, err
-	}
-	return p.beginChange(ctx, func() (promote.ChangeID, error) {
-		return p.promoter.Start(ctx, asked)
-	})
+	return p.beginPromotion(ctx, r.override)
 }
 
 // Overridden is a version that is live because gates were overridden for it, and that lacks

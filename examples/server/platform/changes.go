@@ -75,12 +75,18 @@ func (p *Platform) AbortChange(ctx context.Context, id, actor, reason string) (C
 
 // BeginPromotion is Promote that returns when the promotion is in the journal.
 func (p *Platform) BeginPromotion(ctx context.Context, request PromotionRequest) (Change, error) {
-	asked, err := request.promotion()
+	return p.beginPromotion(ctx, request.promotion)
+}
+
+// beginPromotion is promote that returns when the promotion is in the journal.
+func (p *Platform) beginPromotion(ctx context.Context, asked func() (promote.Request, error)) (
+	Change, error) {
+	request, err := asked()
 	if err != nil {
 		return Change{}, err
 	}
 	return p.beginChange(ctx, func() (promote.ChangeID, error) {
-		return p.promoter.Start(ctx, asked)
+		return p.promoter.Start(ctx, request)
 	})
 }
 

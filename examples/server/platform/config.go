@@ -61,7 +61,7 @@ type Config struct {
 	// promote/rules). A new document is taken without a restart. The default is none.
 	Rules string
 	// Breakers are the actors that may override gates, Adopters the actors that may declare the
-	// running version. The default is nobody.
+	// running version. Nobody is either by default.
 	Breakers, Adopters []string
 	// Templates is a directory of templates, as builder.Load reads it; a new version is on offer
 	// without a restart. The default is builder.Default().

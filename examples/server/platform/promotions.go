@@ -40,7 +40,13 @@ func (r PromotionRequest) promotion() (promote.Request, error) {
 // on.
 func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promote.Deployment,
 	error) {
-	asked, err := request.promotion()
+	return p.promote(ctx, request.promotion)
+}
+
+// promote admits the promotion that asked asks for, and follows it to its end.
+func (p *Platform) promote(ctx context.Context, asked func() (promote.Request, error)) (
+	promote.Deployment, error) {
+	request, err := asked()
 	if err != nil {
 		return promote.Deployment{}, err
 	}
@@ -49,7 +55,7 @@ func (p *Platform) Promote(ctx context.Context, request PromotionRequest) (promo
 		return promote.Deployment{}, err
 	}
 	defer end()
-	return p.promoter.Promote(ctx, asked)
+	return p.promoter.Promote(ctx, request)
 }
 
 // RollbackRequest asks for an earlier digest of an environment.

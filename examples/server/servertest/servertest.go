@@ -51,8 +51,8 @@ type Config struct {
 	Observe func(op string, took time.Duration, err error)
 }
 
-// Doors is a range of ports beyond those of package testbed and of connections: a door passes over
-// the ports that another test has.
+// Doors is a range of ports above the ports that package testbed gives out and the ones of outgoing
+// connections. A door passes over ports that another test has.
 var Doors = platform.DoorConfig{Ports: "61000-65000", Shared: "127.0.0.1:0"}
 
 // Server is a running example server.

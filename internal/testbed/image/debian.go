@@ -203,7 +203,7 @@ func (d *dpkg) closure(packages []string) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// merged is the path of a file of a package where /bin, /sbin and /lib* are links to those of /usr.
+// merged is the path of a package's file where /bin, /sbin and /lib* are links into /usr.
 func merged(file string) string {
 	for _, dir := range []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"} {
 		if file == dir || strings.HasPrefix(file, dir+"/") {

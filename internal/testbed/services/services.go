@@ -160,7 +160,7 @@ func (l *Laid) Begin(ctx context.Context, output func() string) (*Work, error) {
 	switch {
 	case l.Done == "":
 		err := testbed.Wait(ctx, func() error {
-			body, err := get(ctx, base+"/ready"+l.Suffix)
+			body, err := Get(ctx, base+"/ready"+l.Suffix)
 			if err == nil && body != "whole" {
 				err = fmt.Errorf("answers %.200q", body)
 			}
@@ -171,7 +171,7 @@ func (l *Laid) Begin(ctx context.Context, output func() string) (*Work, error) {
 		}
 		w.answer = make(chan answer, 1)
 		go func() {
-			body, err := get(ctx, base+"/slow"+l.Suffix)
+			body, err := Get(ctx, base+"/slow"+l.Suffix)
 			w.answer <- answer{body, err}
 		}()
 	case l.Task != "":
@@ -213,7 +213,8 @@ func (w *Work) Output() string {
 	return w.output() + string(log)
 }
 
-func get(ctx context.Context, url string) (string, error) {
+// Get returns the body of an answer with status 200, over a connection of its own.
+func Get(ctx context.Context, url string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err

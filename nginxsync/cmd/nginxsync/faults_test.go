@@ -11,7 +11,8 @@ import (
 
 // Consul, the link to it, the agent's limits and its clock fail, one after the other, with clients
 // that check every answer: no route is lost, no answer is of a wrong version, and the next version
-// gets there afterwards. The shortened test has no lost service and no link that is dead as a whole.
+// gets there afterwards. The shortened test has no lost service and no link that is dead as a
+// whole.
 func TestFaultsOfConsul(t *testing.T) {
 	t.Parallel()
 	f := newFaults(t)

@@ -157,8 +157,8 @@ func (f *faults) put(service string, addr netip.AddrPort, version string) {
 			Meta: map[string]string{"version": version}}}
 	testbed.Poll(f.t, service+" is registered", func() (err error) {
 		for _, m := range f.cluster.Members { // one may be away
-			// A server keeps a write for 7 seconds while there is no leader: a call that is given up
-			// before could overwrite the next version.
+			// A server keeps a write for 7 seconds while there is no leader: a call that is given
+			// up before could overwrite the next version.
 			ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
 			_, err = m.Client.Catalog().Register(entry, (&api.WriteOptions{}).WithContext(ctx))
 			cancel()

@@ -19,8 +19,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/internal/nginxtest"
 )
 
-// The door for other machines speaks TLS alone, wants the token, and takes the next certificate when
-// the file is read again.
+// The door for other machines speaks TLS alone, wants the token, and takes the next certificate
+// when the file is read again.
 func TestRemoteOverTLS(t *testing.T) {
 	t.Parallel()
 	dir := nginxtest.Dir(t)
