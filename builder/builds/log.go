@@ -58,8 +58,8 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	w.held = append(w.held, p...)
 	end := bytes.LastIndexByte(w.held, '\n') + 1
 	if end == 0 && len(w.held) > maxLine {
-		// the rest may be the beginning of a value
-		end = len(w.held) - min(w.masks.Longest(), maxLine)
+		ready, rest := w.masks.Cut(w.held)
+		w.held, end = slices.Concat(ready, rest), len(ready)
 	}
 	if end > 0 {
 		w.store(slices.Clone(w.held[:end]))

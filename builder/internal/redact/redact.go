@@ -66,6 +66,14 @@ func (m *Masks) Clean(text []byte) []byte {
 // String returns text without the values.
 func (m *Masks) String(text string) string { return string(m.Clean([]byte(text))) }
 
+// Cut returns text without the values in two parts: ready, and a rest that may be the beginning of a
+// value whose end has not come. The rest is at most one byte shorter than the longest form.
+func (m *Masks) Cut(text []byte) (ready, rest []byte) {
+	text = m.Clean(text)
+	end := len(text) - min(len(text), max(0, m.Longest()-1))
+	return text[:end], text[end:]
+}
+
 // Longest returns the length in bytes of the longest form of a value, 0 without any.
 func (m *Masks) Longest() int {
 	m.mu.Lock()

@@ -64,3 +64,26 @@ func TestLinesOfAValue(t *testing.T) {
 		t.Errorf("without a value: %q", got)
 	}
 }
+
+// TestCut: a value that comes in two pieces is masked wherever the pieces part.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	const secret = "pa55-w0rd!"
+	var m redact.Masks
+	m.Add(secret)
+	text := "begin " + strings.Repeat("x", m.Longest()) + secret + " end"
+	for at := range len(text) + 1 {
+		ready, rest := m.Cut([]byte(text[:at]))
+		got := string(ready) + m.String(string(rest)+text[at:])
+		if want := strings.ReplaceAll(text, secret, redact.Mask); got != want {
+			t.Errorf("parted at %d: got %q, want %q", at, got, want)
+		}
+		if at < len(text)-len(" end")-1 && strings.Contains(string(ready), secret[:4]) {
+			t.Errorf("parted at %d: %q has a part of the value", at, ready)
+		}
+	}
+	var none redact.Masks
+	if ready, rest := none.Cut([]byte("text")); string(ready) != "text" || len(rest) != 0 {
+		t.Errorf("without values: got %q and %q", ready, rest)
+	}
+}
