@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -96,15 +97,24 @@ func (p *progress) vertex(v vertex) {
 	}
 }
 
+// maxHeld is the number of bytes after which output without a line feed is written all the same.
+const maxHeld = 64 << 10
+
 func (p *progress) output(vertex string, data []byte) {
 	held := append(p.held[vertex], data...)
 	for {
-		i := strings.IndexByte(string(held), '\n')
+		i := bytes.IndexByte(held, '\n')
 		if i < 0 {
 			break
 		}
 		p.log.Line("      %s", held[:i])
 		held = held[i+1:]
+	}
+	if len(held) > maxHeld {
+		var ready []byte
+		if ready, held = p.log.Masks.Cut(held); len(ready) > 0 {
+			p.log.Line("      %s", ready)
+		}
 	}
 	p.held[vertex] = append([]byte(nil), held...)
 }

@@ -184,6 +184,9 @@ func (r Run) daemon(ctx context.Context) (address string, stop func(), err error
 	daemon := exec.Command("buildkitd", append([]string{"--config", file, "--root", r.State,
 		"--addr", address, "--containerd-worker=false"}, r.Flags...)...)
 	daemon.Stdout, daemon.Stderr = &said, &said
+	// BuildKit clips the output of a step otherwise: util/progress/logs/logs.go of BuildKit
+	daemon.Env = append(os.Environ(), "BUILDKIT_STEP_LOG_MAX_SIZE=-1",
+		"BUILDKIT_STEP_LOG_MAX_SPEED=-1")
 	if err := daemon.Start(); err != nil {
 		return "", nil, err
 	}
