@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -67,3 +68,27 @@ func (e *StoppedError) Error() string {
 
 // Unwrap returns Err.
 func (e *StoppedError) Unwrap() error { return e.Err }
+
+// UnreadableError names the targets whose records cannot be read. It comes with the result for all
+// other targets.
+type UnreadableError struct {
+	// Targets has the zero Target for a record that does not say whose it is.
+	Targets []promote.Target
+	// Err says of each why.
+	Err error
+}
+
+func (e *UnreadableError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// Unreadable returns the *UnreadableError in err and nil, or nil and err when there is none: then
+// there is no result either.
+func Unreadable(err error) (*UnreadableError, error) {
+	var unreadable *UnreadableError
+	if errors.As(err, &unreadable) {
+		return unreadable, nil
+	}
+	return nil, err
+}

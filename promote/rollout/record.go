@@ -51,15 +51,18 @@ type Records interface {
 	// the fence of a target outlives its instances.
 	Update(ctx context.Context, target promote.Target, change func(Record) (Record, error)) (
 		Record, error)
-	// List returns all records, in any order. The caller owns them. A record that cannot be read is
-	// named in the error, which comes with all the others.
+	// List returns all records, in any order. The caller owns them. Those that cannot be read are
+	// named in an *UnreadableError, which comes with all the others.
 	List(ctx context.Context) ([]Record, error)
 }
 
 // Serving returns the instances that are to take requests, of all targets. Routes that are made
-// from it as a whole need no memory of their own.
+// from it as a whole need no memory of their own, except for a target whose record cannot be read:
+// its instances are missing, and it is named in an *UnreadableError, which comes with the instances
+// of all other targets.
 func Serving(ctx context.Context, records Records, instances Instances) ([]Instance, error) {
 	all, err := records.List(ctx)
+	unreadable, err := Unreadable(err)
 	if err != nil {
 		return nil, fmt.Errorf("list records: %w", withCause(ctx, err))
 	}
@@ -76,6 +79,9 @@ func Serving(ctx context.Context, records Records, instances Instances) ([]Insta
 	}
 	list = slices.DeleteFunc(list, func(i Instance) bool { return !serving[i.ID] })
 	slices.SortFunc(list, byID)
+	if unreadable != nil {
+		return list, fmt.Errorf("list records: %w", unreadable)
+	}
 	return list, nil
 }
 

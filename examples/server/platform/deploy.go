@@ -143,10 +143,11 @@ func (p *Platform) spec(spec rollout.Spec) instance.Spec {
 	}
 }
 
-// active are the instances that are to serve.
+// active are the instances that are to serve, without those of a target whose record cannot be
+// read.
 func (p *Platform) active(ctx context.Context) (list []instance.Instance, err error) {
 	serving, err := rollout.Serving(ctx, p.records, machine{p})
-	if err != nil {
+	if _, err = rollout.Unreadable(err); err != nil {
 		return nil, err
 	}
 	for _, i := range p.instances.List() {

@@ -120,6 +120,9 @@ func (r patient) Drain(ctx context.Context, instances []rollout.Instance) error 
 // lost something, and the agent holds it.
 func (p *Platform) planned(ctx context.Context) (intents []nginxsync.Intent, err error) {
 	records, err := p.records.List(ctx)
+	if _, err = rollout.Unreadable(err); err != nil {
+		return nil, err
+	}
 	for _, r := range records {
 		if r.Target.Environment == p.baseline() && len(r.Serving) == 0 {
 			intents = append(intents, nginxsync.Intent{Cluster: r.Target.Cluster, By: "removed"})

@@ -261,6 +261,9 @@ func (p *Platform) NginxStatus(ctx context.Context) (NginxStatus, error) {
 		Port: p.config.NginxPort, Revision: status.Revision, Verified: status.VerifiedRevision,
 		Held: len(status.Held), Error: status.LastError,
 	}
+	if damage := p.routes.Damage(); out.Error == "" && damage != nil {
+		out.Error = damage.Error()
+	}
 	for _, c := range p.Edge.Result.Changes {
 		out.Changes = append(out.Changes, NginxChange{c.At.String(), c.Rule, c.Reason})
 	}

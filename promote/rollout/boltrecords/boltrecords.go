@@ -104,23 +104,31 @@ func get(tx *bbolt.Tx, target promote.Target) (rec rollout.Record, key []byte, e
 	return rec, key, nil
 }
 
-// List implements rollout.Records. A record that cannot be read is named in the error, which comes
-// with all the others.
+// List implements rollout.Records.
 func (r *Records) List(ctx context.Context) (list []rollout.Record, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	var errs []error
+	var bad rollout.UnreadableError
 	err = r.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucket).ForEach(func(key, value []byte) error {
 			var rec rollout.Record
 			if err := json.Unmarshal(value, &rec); err != nil {
-				errs = append(errs, fmt.Errorf("rollout record %s: %w", key, err))
+				var target promote.Target
+				_ = json.Unmarshal(key, &target) // a key that is damaged, too, names no target
+				bad.Targets = append(bad.Targets, target)
+				bad.Err = errors.Join(bad.Err, fmt.Errorf("rollout record %s: %w", key, err))
 				return nil
 			}
 			list = append(list, rec)
 			return nil
 		})
 	})
-	return list, errors.Join(append(errs, err)...)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("rollout records in %s: %w", r.db.Path(), err)
+	case len(bad.Targets) > 0:
+		return list, &bad
+	}
+	return list, nil
 }

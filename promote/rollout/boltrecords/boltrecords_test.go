@@ -61,6 +61,9 @@ func TestRecordsAreOnDisk(t *testing.T) {
 	list, err := r.List(t.Context())
 	require.ErrorContains(t, err, "rollout record other")
 	require.Equal(t, []rollout.Record{want}, list)
+	unreadable, err := rollout.Unreadable(err)
+	require.NoError(t, err)
+	require.Equal(t, []promote.Target{{}}, unreadable.Targets, "its key names no target")
 }
 
 // TestDamagedRecord has one record that cannot be read beside a rollout that a crash has cut off,
@@ -86,6 +89,11 @@ func TestDamagedRecord(t *testing.T) {
 
 	require.ErrorContains(t, r.Recover(t.Context()), `rollout record {"cluster":"api"`)
 	require.Len(t, world.Routed(target), 1)
+	serving, err := rollout.Serving(t.Context(), recs, world)
+	unreadable, err := rollout.Unreadable(err)
+	require.NoError(t, err)
+	require.Equal(t, []promote.Target{damaged}, unreadable.Targets)
+	require.Equal(t, world.Routed(target), serving)
 	leftover, err := world.Start(t.Context(), rollout.Spec{ID: "left", Target: target,
 		Image: image, Generation: 1, Number: 7})
 	require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -58,6 +59,11 @@ func (c Config) validate() error {
 }
 
 // Routes is a rollout.Routes on Nginx. It is safe for concurrent use.
+//
+// A target whose record cannot be read keeps the instances that served when it could, and Damage
+// names it. Where that was before this process, the target has no instance in the routes: the agent
+// holds the loss of a baseline back, and an overlay answers 503, so that no other version serves in
+// its place. The routes of all other targets go on.
 type Routes struct {
 	cfg    Config
 	agent  *nginxsync.Agent
@@ -67,6 +73,8 @@ type Routes struct {
 	routed   nginxsync.Snapshot // as source was given last
 	revision uint64             // of routed
 	applied  map[promote.Target]uint64
+	known    map[promote.Target][]string // the ids that served when their record was read last
+	damage   *rollout.UnreadableError    // of the last look at the records; nil when all is well
 }
 
 var _ rollout.Routes = (*Routes)(nil)
@@ -77,7 +85,11 @@ func Open(ctx context.Context, cfg Config) (*Routes, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	r := &Routes{cfg: cfg, applied: map[promote.Target]uint64{}}
+	r := &Routes{cfg: cfg, applied: map[promote.Target]uint64{},
+		known: map[promote.Target][]string{}}
+	if cfg.Agent.Logger == nil {
+		r.cfg.Agent.Logger = slog.New(slog.DiscardHandler)
+	}
 	if cfg.Snapshot == nil {
 		r.cfg.Snapshot = r.baseline
 	}
@@ -176,7 +188,7 @@ func (r *Routes) set(ctx context.Context, a *rollout.Assignment) (uint64, error)
 
 // snapshot makes the routes. The instances of an assignment take the place of its target's.
 func (r *Routes) snapshot(ctx context.Context, a *rollout.Assignment) (nginxsync.Snapshot, error) {
-	serving, err := rollout.Serving(ctx, r.cfg.Records, r.cfg.Instances)
+	serving, err := r.serving(ctx)
 	if err != nil {
 		return nginxsync.Snapshot{}, err
 	}
@@ -199,6 +211,49 @@ func (r *Routes) snapshot(ctx context.Context, a *rollout.Assignment) (nginxsync
 		}
 	}
 	return next, nil
+}
+
+// serving returns the instances that are to take requests. Those of a target whose record cannot be
+// read are the ones that served when it could.
+func (r *Routes) serving(ctx context.Context) ([]rollout.Instance, error) {
+	serving, err := rollout.Serving(ctx, r.cfg.Records, r.cfg.Instances)
+	damage, err := rollout.Unreadable(err)
+	if err != nil {
+		return nil, err
+	}
+	known := map[promote.Target][]string{}
+	if damage != nil {
+		all, err := r.cfg.Instances.List(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list instances: %w", err)
+		}
+		for _, target := range damage.Targets {
+			known[target] = r.known[target]
+			for _, i := range all {
+				if i.Target == target && slices.Contains(known[target], i.ID) {
+					serving = append(serving, i)
+				}
+			}
+		}
+		if r.damage == nil || r.damage.Error() != damage.Error() {
+			r.cfg.Agent.Logger.Error("records of a rollout cannot be read", "err", damage)
+		}
+	}
+	for _, i := range serving {
+		if damage == nil || !slices.Contains(damage.Targets, i.Target) {
+			known[i.Target] = append(known[i.Target], i.ID)
+		}
+	}
+	r.known, r.damage = known, damage
+	return serving, nil
+}
+
+// Damage names the targets whose records could not be read when the routes were made last; nil when
+// all could.
+func (r *Routes) Damage() *rollout.UnreadableError {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.damage
 }
 
 // Drain implements rollout.Routes: it returns nil once no worker of Nginx has a request in flight

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -129,18 +130,47 @@ func (s *servers) List(ctx context.Context) (list []rollout.Instance, err error)
 	return list, nil
 }
 
+// records are rollout.Records in which one can be unreadable.
+type records struct {
+	*rollout.MemRecords
+	mu      sync.Mutex
+	damaged promote.Target
+}
+
+func (r *records) damage(target promote.Target) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.damaged = target
+}
+
+func (r *records) List(ctx context.Context) ([]rollout.Record, error) {
+	list, err := r.MemRecords.List(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	others := slices.DeleteFunc(list, func(rec rollout.Record) bool {
+		return rec.Target == r.damaged
+	})
+	if err == nil && len(others) < len(list) {
+		err = &rollout.UnreadableError{Targets: []promote.Target{r.damaged},
+			Err: errors.New("the record is no JSON")}
+	}
+	return others, err
+}
+
 // bed is an Nginx, and routes to instances in it.
 type bed struct {
 	*nginxroutes.Routes
-	records *rollout.MemRecords
+	records *records
 	servers *servers
 	nginx   *nginx.Server
+	driver  nginxsync.Driver
+	state   string // the agent's state file
 	port    int
 }
 
 func start(t *testing.T, slow time.Duration) *bed {
 	dir := testbed.Own(t).TestDir(t, "tree")
-	b := &bed{records: rollout.NewMemRecords(), servers: newServers(slow), port: testbed.Port(t)}
+	b := &bed{records: &records{MemRecords: rollout.NewMemRecords()}, servers: newServers(slow), port: testbed.Port(t)}
 	snippets := luadriver.SnippetConfig{Socket: filepath.Join(dir, "admin.sock"),
 		StateFile: filepath.Join(dir, "routes")}
 	tree, err := conf.Parse(production(), "nginx.conf")
@@ -156,6 +186,7 @@ func start(t *testing.T, slow time.Duration) *bed {
 	b.nginx = nginx.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
 	driver, err := luadriver.New(luadriver.Config{Socket: snippets.Socket, Timeout: time.Minute})
 	require.NoError(t, err)
+	b.driver, b.state = driver, snippets.StateFile
 	b.Routes, err = nginxroutes.Open(t.Context(), nginxroutes.Config{
 		Agent:   nginxsync.Config{Driver: driver, StateFile: snippets.StateFile},
 		Records: b.records, Instances: b.servers, Environment: "stable",
@@ -348,6 +379,46 @@ func TestConfig(t *testing.T) {
 	_, err = nginxroutes.Open(t.Context(), nginxroutes.Config{Records: rollout.NewMemRecords(),
 		Instances: w, Environment: "stable"})
 	require.ErrorIs(t, err, nginxsync.ErrInvalid, "the agent has no driver")
+}
+
+// A record that cannot be read keeps its target's routes, and those of others move.
+func TestDamagedRecord(t *testing.T) {
+	t.Parallel()
+	b := start(t, 0)
+	r, err := rollout.New(rollout.Config{Records: b.records, Instances: b.servers,
+		Routes: b.Routes})
+	require.NoError(t, err)
+	damaged, other := deployment("v1", 1), deployment("v1", 1)
+	other.Cluster = "c1"
+	serves := func(target promote.Target, want string) {
+		t.Helper()
+		id, err := b.get(t.Context(), target, "")
+		require.NoError(t, err)
+		require.Equal(t, want, id)
+	}
+	require.NoError(t, r.Deploy(t.Context(), damaged))
+	require.NoError(t, r.Deploy(t.Context(), other))
+	require.Nil(t, b.Damage())
+
+	b.records.damage(damaged.Target)
+	other.Version, other.Generation = "v2", 2
+	require.NoError(t, r.Deploy(t.Context(), other))
+	require.Equal(t, []promote.Target{damaged.Target}, b.Damage().Targets)
+	serves(damaged.Target, "c0-stable-g1-1")
+	serves(other.Target, "c1-stable-g2-1")
+	require.NoError(t, b.Refresh(t.Context()))
+	serves(damaged.Target, "c0-stable-g1-1")
+
+	again, err := nginxroutes.Open(t.Context(), nginxroutes.Config{
+		Agent: nginxsync.Config{Driver: b.driver, StateFile: b.state}, Records: b.records,
+		Instances: b.servers, Environment: "stable"})
+	require.NoError(t, err, "a process that never read the record")
+	require.ErrorContains(t, again.Damage(), "the record is no JSON")
+
+	b.records.damage(promote.Target{})
+	require.NoError(t, r.Deploy(t.Context(), deployment("v3", 3)))
+	require.Nil(t, b.Damage())
+	serves(damaged.Target, "c0-stable-g3-1")
 }
 
 // A version that Nginx cannot show is refused before the old instances go.
