@@ -212,8 +212,11 @@ func (b *Builds) record(ctx context.Context, decide func(*state) (Entry, bool, e
 			return Entry{}, false, err
 		}
 		e.Seq, e.Time = after+1, b.config.Now().UTC()
-		if e.Kind == Started {
+		switch e.Kind {
+		case Started:
 			e.Attempt = e.Seq
+		case Submitted:
+			e.LogName = fmt.Sprintf("%s@%d", e.Build, e.Seq)
 		}
 		err = b.config.Journal.Append(ctx, after, e)
 		if errors.Is(err, ErrConflict) {
@@ -356,43 +359,61 @@ type LogPart struct {
 // builder.ErrInvalid.
 func (b *Builds) Log(ctx context.Context, id string, offset int64) (_ LogPart, err error) {
 	defer b.observed("log", &err)()
-	if offset < 0 {
-		return LogPart{}, fmt.Errorf("log of build %s: offset %d: want 0 or more: %w",
-			names.Quote(id), offset, builder.ErrInvalid)
-	}
 	for {
-		build, err := b.Get(ctx, id) // before the log is read: what an ended build has is all there
-		if err != nil {
-			return LogPart{}, err
-		}
-		data, size, err := b.config.Logs.ReadLog(ctx, id, offset, logPage)
-		if err != nil {
-			return LogPart{}, fmt.Errorf("log of build %s: %w", id, err)
-		}
-		p := LogPart{Data: data, Next: offset + int64(len(data))}
-		if build.State.Ended() {
-			if offset > size {
-				return LogPart{}, fmt.Errorf("log of build %s: offset %d: it has %d bytes: %w", id,
-					offset, size, builder.ErrInvalid)
-			}
-			p.Ended, p.State = p.Next == size, LogState{Verdict: Gap}
-			if build.Log != nil {
-				p.State = *build.Log
-			}
-			if p.State.Bytes > size { // the store lost its end
-				p.State.Lost += p.State.Bytes - size
-				p.State.Verdict = Gap
-			}
-			p.State.Bytes = size
-			return p, nil
-		}
-		if len(data) > 0 {
-			return p, nil
+		p, err := b.ReadLog(ctx, id, offset)
+		if err != nil || p.Ended || len(p.Data) > 0 {
+			return p, err
 		}
 		if err := pause(ctx, b.config.Poll); err != nil {
 			return LogPart{}, err
 		}
 	}
+}
+
+// ReadLog is Log, but returns at once: a part without Data is all of the log that there is now. An
+// offset behind that is builder.ErrInvalid only when the build has ended.
+func (b *Builds) ReadLog(ctx context.Context, id string, offset int64) (LogPart, error) {
+	if offset < 0 {
+		return LogPart{}, fmt.Errorf("log of build %s: offset %d: want 0 or more: %w",
+			names.Quote(id), offset, builder.ErrInvalid)
+	}
+	// before the log is read: what an ended build has is all there
+	if err := b.catchUp(ctx); err != nil {
+		return LogPart{}, err
+	}
+	b.mu.Lock()
+	r, err := b.state.find(id)
+	var build Build
+	var name string
+	if err == nil {
+		build, name = r.Build, r.logName
+	}
+	b.mu.Unlock()
+	if err != nil {
+		return LogPart{}, err
+	}
+	data, size, err := b.config.Logs.ReadLog(ctx, name, offset, logPage)
+	if err != nil {
+		return LogPart{}, fmt.Errorf("log of build %s: %w", id, err)
+	}
+	p := LogPart{Data: data, Next: offset + int64(len(data))}
+	if !build.State.Ended() {
+		return p, nil
+	}
+	if offset > size {
+		return LogPart{}, fmt.Errorf("log of build %s: offset %d: it has %d bytes: %w", id, offset,
+			size, builder.ErrInvalid)
+	}
+	p.Ended, p.State = p.Next == size, LogState{Verdict: Gap}
+	if build.Log != nil {
+		p.State = *build.Log
+	}
+	if p.State.Bytes > size { // the store lost its end
+		p.State.Lost += p.State.Bytes - size
+		p.State.Verdict = Gap
+	}
+	p.State.Bytes = size
+	return p, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

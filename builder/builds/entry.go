@@ -54,6 +54,9 @@ type Entry struct {
 	Before uint64 `json:"before,omitempty"`
 	// Order is set in a Submitted entry.
 	Order *Order `json:"order,omitempty"`
+	// LogName, of a Submitted entry, is the name of the build's log: an id that is used again has
+	// another log. Empty is the id.
+	LogName string `json:"logName,omitempty"`
 	// Attempt, from Started on, is the Seq of the Started entry: the right to record the end of
 	// the attempt.
 	Attempt uint64 `json:"attempt,omitempty"`
@@ -120,17 +123,17 @@ type Compacter interface {
 	Compact(ctx context.Context, drop func(Entry) bool) error
 }
 
-// Logs keeps the logs of builds, each a sequence of bytes. buildstest.Logs holds an implementation
-// to this contract. The same holds for concurrency and ctx as for [Journal].
+// Logs keeps logs, each a sequence of bytes under a name of its own. buildstest.Logs holds an
+// implementation to this contract. The same holds for concurrency and ctx as for [Journal].
 type Logs interface {
-	// AppendLog adds data to the log of a build when it has offset bytes; another number is an
-	// error that wraps ErrConflict, and adds nothing. A log that was never written to has none.
-	AppendLog(ctx context.Context, build string, offset int64, data []byte) error
+	// AppendLog adds data to a log when it has offset bytes; another number is an error that wraps
+	// ErrConflict, and adds nothing. A log that was never written to has none.
+	AppendLog(ctx context.Context, name string, offset int64, data []byte) error
 	// ReadLog returns at most limit bytes from offset on, and how many there are in all.
-	ReadLog(ctx context.Context, build string, offset int64, limit int) (data []byte, size int64,
+	ReadLog(ctx context.Context, name string, offset int64, limit int) (data []byte, size int64,
 		err error)
-	// RemoveLog makes the log of a build one that was never written to.
-	RemoveLog(ctx context.Context, build string) error
+	// RemoveLog makes a log one that was never written to.
+	RemoveLog(ctx context.Context, name string) error
 }
 
 // Owners knows which owners are alive. buildstest.Owners holds an implementation to this contract.

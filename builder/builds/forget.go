@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -59,6 +60,9 @@ func (s *state) forget(e Entry) {
 	for _, id := range e.Builds {
 		gone[id] = true
 		s.forgotten[id] = e.Seq
+		if r := s.builds[id]; r != nil {
+			s.oldLogs[r.logName] = e.Seq
+		}
 		delete(s.builds, id)
 	}
 	of := func(r *record) bool { return gone[r.ID] }
@@ -136,18 +140,20 @@ func (b *Builds) tidy(ctx context.Context) error {
 		return nil
 	}
 	forgot := s.forgot
-	rule := &state{forgot: s.forgot, forgotten: map[string]uint64{}}
-	var logs []string
-	for id, seq := range s.forgotten {
-		rule.forgotten[id] = seq
-		if s.builds[id] == nil { // its id was not taken again
-			logs = append(logs, id)
+	rule := &state{forgot: s.forgot, forgotten: maps.Clone(s.forgotten)}
+	logs := maps.Clone(s.oldLogs)
+	for name := range logs {
+		// An id that was used again before logs had names of their own has its old one.
+		if r := s.builds[name]; r != nil && r.logName == name {
+			delete(logs, name)
 		}
 	}
 	b.mu.Unlock()
-	for _, id := range logs {
-		if err := b.config.Logs.RemoveLog(ctx, id); err != nil {
-			return fmt.Errorf("log of the forgotten build %s: %w", id, err)
+	// An id is free as soon as it is forgotten: another process may build under it by now, with a
+	// log of another name.
+	for name := range logs {
+		if err := b.config.Logs.RemoveLog(ctx, name); err != nil {
+			return fmt.Errorf("log %s of a forgotten build: %w", name, err)
 		}
 	}
 	if j, ok := b.config.Journal.(Compacter); ok {
@@ -163,5 +169,6 @@ func (b *Builds) tidy(ctx context.Context) error {
 			delete(b.state.forgotten, id) // nothing of the build is left
 		}
 	}
+	maps.DeleteFunc(b.state.oldLogs, func(name string, seq uint64) bool { return seq <= forgot })
 	return nil
 }

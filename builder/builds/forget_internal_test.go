@@ -12,9 +12,9 @@ type removals struct {
 	of map[string]int
 }
 
-func (r removals) RemoveLog(ctx context.Context, build string) error {
-	r.of[build]++
-	return r.Logs.RemoveLog(ctx, build)
+func (r removals) RemoveLog(ctx context.Context, name string) error {
+	r.of[name]++
+	return r.Logs.RemoveLog(ctx, name)
 }
 
 // TestForgottenOnce: removed builds are neither kept in memory nor removed again.

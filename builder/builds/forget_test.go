@@ -3,6 +3,7 @@ package builds_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -38,6 +39,95 @@ func ids(t *testing.T, b *builds.Builds) (list []string) {
 	return list
 }
 
+// removals calls before, if set, before a log is removed, and keeps the name.
+type removals struct {
+	builds.Logs
+	before func()
+
+	mu      sync.Mutex
+	removed []string
+}
+
+func (r *removals) RemoveLog(ctx context.Context, name string) error {
+	if r.before != nil {
+		r.before()
+	}
+	r.mu.Lock()
+	r.removed = append(r.removed, name)
+	r.mu.Unlock()
+	return r.Logs.RemoveLog(ctx, name)
+}
+
+func (r *removals) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.removed)
+}
+
+// TestUsesAnIDAgainWhileItsLogIsRemoved: another process submits a build under a forgotten id, and
+// carries it out, in the moment before the process that forgot it removes the old log.
+func TestUsesAnIDAgainWhileItsLogIsRemoved(t *testing.T) {
+	t.Parallel()
+	m := builds.NewMemory()
+	other := open(t, m, "two", succeeds)
+	again := make(chan builds.Build, 1) // of the one removal
+	logs := &removals{Logs: m, before: sync.OnceFunc(func() {
+		_, err := other.Submit(t.Context(), order("a"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		stop := run(t, other)
+		defer stop()
+		ended, err := other.Wait(t.Context(), "a")
+		if err != nil {
+			t.Error(err)
+		}
+		again <- ended
+	})}
+	b := open(t, m, "one", succeeds, func(c *builds.Config) { c.KeepEnded, c.Logs = 1, logs })
+	for _, id := range []string{"a", "b"} {
+		_, err := b.Submit(t.Context(), order(id))
+		require.NoError(t, err)
+		_, err = b.Cancel(t.Context(), id, "ann", "over")
+		require.NoError(t, err)
+	}
+	run(t, b)
+	select {
+	case ended := <-again:
+		require.Equal(t, builds.StateSucceeded, ended.State)
+	case <-time.After(time.Minute):
+		t.Fatal("no log was removed within a minute")
+	}
+	poll(t, "the old log is removed", func() bool { return len(logs.names()) > 0 })
+	text, state := logOf(t, other, "a")
+	require.Equal(t, "build a, attempt 1 by two\nstep one\nstep two\n", text)
+	require.Equal(t, builds.Complete, state.Verdict)
+}
+
+// TestUsesAnIDAgainBeforeItsLogIsRemoved: the log of a build has nothing of the build that had its
+// id before, although that one's log is still there.
+func TestUsesAnIDAgainBeforeItsLogIsRemoved(t *testing.T) {
+	t.Parallel()
+	m := builds.NewMemory()
+	first := open(t, m, "one", succeeds)
+	_, err := first.Submit(t.Context(), order("a"))
+	require.NoError(t, err)
+	stop := run(t, first)
+	old := wait(t, first, "a")
+	stop()
+	forgotten := builds.Entry{Seq: old.Seq + 1, Kind: builds.Forgotten, Builds: []string{"a"}}
+	require.NoError(t, m.Append(t.Context(), old.Seq, forgotten))
+	_, err = first.Submit(t.Context(), order("a"))
+	require.NoError(t, err)
+	second := open(t, m, "two", succeeds)
+	run(t, second)
+	require.Equal(t, builds.StateSucceeded, wait(t, second, "a").State)
+	text, state := logOf(t, second, "a")
+	require.Equal(t, "build a, attempt 1 by two\nstep one\nstep two\n", text)
+	require.Equal(t, builds.Complete, state.Verdict)
+}
+
 // TestForgetsTheOldest: ended builds beyond KeepEnded go with their entries and logs, for every
 // process, and their ids are free. Builds that have not ended stay.
 func TestForgetsTheOldest(t *testing.T) {
@@ -52,7 +142,8 @@ func TestForgetsTheOldest(t *testing.T) {
 	}
 	begun := make(chan string, 1)
 	hang := hangs(begun)
-	keep := func(c *builds.Config) { c.KeepEnded, c.Builders = 3, 2 }
+	logs := &removals{Logs: m}
+	keep := func(c *builds.Config) { c.KeepEnded, c.Builders, c.Logs = 3, 2, logs }
 	b := open(t, m, "one", func(ctx context.Context, r builder.Request) (builder.Result, error) {
 		if r.Tag == "open" {
 			return hang(ctx, r)
@@ -89,9 +180,12 @@ func TestForgetsTheOldest(t *testing.T) {
 			require.Contains(t, want, e.Build)
 		}
 	}
-	data, size, err := m.ReadLog(t.Context(), "b0", 0, 100)
-	require.NoError(t, err)
-	require.Zero(t, size, "%s", data)
+	require.NotEmpty(t, logs.names())
+	for _, name := range logs.names() {
+		_, size, err := m.ReadLog(t.Context(), name, 0, 0)
+		require.NoError(t, err)
+		require.Zero(t, size, name)
+	}
 
 	again, err := asks.Submit(t.Context(), serial("b0"))
 	require.NoError(t, err)

@@ -20,7 +20,7 @@ const maxLine = 64 << 10
 type logWriter struct {
 	ctx   context.Context
 	logs  Logs
-	build string
+	name  string
 	max   int64
 	masks redact.Masks
 
@@ -35,7 +35,7 @@ type logWriter struct {
 func (w *logWriter) open() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, size, err := w.logs.ReadLog(w.ctx, w.build, 0, 0)
+	_, size, err := w.logs.ReadLog(w.ctx, w.name, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -93,16 +93,16 @@ func (w *logWriter) store(text []byte) {
 // failed: then the log has the length that it was to have.
 func (w *logWriter) append(text []byte) error {
 	if !w.opened {
-		return fmt.Errorf("log of build %s: was not opened: %w", w.build, ErrConflict)
+		return fmt.Errorf("log %s: was not opened: %w", w.name, ErrConflict)
 	}
-	err := w.logs.AppendLog(w.ctx, w.build, w.offset, text)
+	err := w.logs.AppendLog(w.ctx, w.name, w.offset, text)
 	if err != nil && !errors.Is(err, ErrConflict) {
-		_, size, readErr := w.logs.ReadLog(w.ctx, w.build, w.offset, 0)
+		_, size, readErr := w.logs.ReadLog(w.ctx, w.name, w.offset, 0)
 		switch {
 		case readErr == nil && size == w.offset+int64(len(text)):
 			err = nil
 		case readErr == nil && size == w.offset:
-			err = w.logs.AppendLog(w.ctx, w.build, w.offset, text)
+			err = w.logs.AppendLog(w.ctx, w.name, w.offset, text)
 		}
 	}
 	if err == nil {

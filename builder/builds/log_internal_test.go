@@ -11,7 +11,7 @@ func TestLineWithoutAnEndIsMasked(t *testing.T) {
 	t.Parallel()
 	const secret = "sesame-open"
 	store := NewMemory()
-	w := &logWriter{ctx: t.Context(), logs: store, build: "b", max: 64 << 20}
+	w := &logWriter{ctx: t.Context(), logs: store, name: "b", max: 64 << 20}
 	if err := w.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -108,42 +108,41 @@ func (m *Memory) Wait(ctx context.Context, after uint64) error {
 }
 
 // AppendLog implements Logs.
-func (m *Memory) AppendLog(ctx context.Context, build string, offset int64, data []byte) error {
+func (m *Memory) AppendLog(ctx context.Context, name string, offset int64, data []byte) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if n := int64(len(m.logs[build])); n != offset {
-		return fmt.Errorf("append to the log of build %s at %d: it has %d bytes: %w", build, offset,
-			n,
+	if n := int64(len(m.logs[name])); n != offset {
+		return fmt.Errorf("append to the log %s at %d: it has %d bytes: %w", name, offset, n,
 			ErrConflict)
 	}
-	m.logs[build] = append(m.logs[build], data...)
+	m.logs[name] = append(m.logs[name], data...)
 	return nil
 }
 
 // ReadLog implements Logs.
-func (m *Memory) ReadLog(ctx context.Context, build string, offset int64, limit int) ([]byte, int64,
+func (m *Memory) ReadLog(ctx context.Context, name string, offset int64, limit int) ([]byte, int64,
 	error) {
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	log := m.logs[build]
+	log := m.logs[name]
 	from := min(offset, int64(len(log)))
 	return slices.Clone(log[from:min(from+int64(limit), int64(len(log)))]), int64(len(log)), nil
 }
 
 // RemoveLog implements Logs.
-func (m *Memory) RemoveLog(ctx context.Context, build string) error {
+func (m *Memory) RemoveLog(ctx context.Context, name string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.logs, build)
+	delete(m.logs, name)
 	return nil
 }
 

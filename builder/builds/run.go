@@ -167,6 +167,7 @@ func (b *Builds) adopt(ctx context.Context) error {
 type attempt struct {
 	order  Order
 	entry  Entry           // Started
+	log    string          // the name of the build's log
 	tries  int             // with this one
 	pinned source.Identity // of an earlier one
 }
@@ -176,7 +177,7 @@ type attempt struct {
 func (b *Builds) attempt(ctx, work context.Context, started Entry) {
 	b.mu.Lock()
 	r := b.state.builds[started.Build]
-	a := attempt{order: r.Order, entry: started, tries: r.Tries}
+	a := attempt{order: r.Order, entry: started, log: r.logName, tries: r.Tries}
 	if r.Identity != nil {
 		a.pinned = *r.Identity
 	}
@@ -222,7 +223,7 @@ func (b *Builds) carryOut(ctx context.Context, a attempt) (outcome, error) {
 	ctx, done := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("the build took longer than "+
 		"%s: %w", deadline, context.DeadlineExceeded))
 	defer done()
-	log := &logWriter{ctx: context.WithoutCancel(ctx), logs: b.config.Logs, build: order.ID,
+	log := &logWriter{ctx: context.WithoutCancel(ctx), logs: b.config.Logs, name: a.log,
 		max: b.config.MaxLog}
 	res, err := b.build(ctx, a, log)
 	if err != nil {

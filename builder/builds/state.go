@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -57,6 +58,7 @@ type Build struct {
 type record struct {
 	Build
 	sum        string
+	logName    string
 	entries    []Entry
 	counted    int    // attempts that count
 	broken     bool   // the log of an earlier attempt may have a gap
@@ -72,11 +74,13 @@ type state struct {
 
 	forgot    uint64            // Seq of the newest Forgotten entry
 	forgotten map[string]uint64 // Seq of the newest one of each build that tidy has not removed
+	oldLogs   map[string]uint64 // Seq of the one of each log that tidy has not removed
 	trusted   uint64            // Seq up to which no Forgotten entry was missed
 }
 
 func newState() *state {
-	return &state{builds: map[string]*record{}, forgotten: map[string]uint64{}}
+	return &state{builds: map[string]*record{}, forgotten: map[string]uint64{},
+		oldLogs: map[string]uint64{}}
 }
 
 // apply adds an entry. One that does not fit is left out, so that a damaged record harms only its
@@ -138,7 +142,7 @@ func (s *state) apply(e Entry) {
 // submitted adds a build and, of a group of which only the latest counts, ends the earlier builds.
 func (s *state) submitted(e Entry) {
 	r := &record{Build: Build{Order: *e.Order, State: StateQueued, Submitted: e.Time},
-		sum: e.Order.sum()}
+		sum: e.Order.sum(), logName: cmp.Or(e.LogName, e.Build)}
 	if r.Policy == LatestOnly {
 		for _, old := range slices.Clone(s.open) {
 			if old.Group == r.Group {

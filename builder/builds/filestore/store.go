@@ -125,15 +125,15 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// log is the file of a build's log.
-func (s *Store) log(build string) string {
-	return filepath.Join(s.config.Dir, "logs", names.DNSLabel(build)+".log")
+// log is the file of a log.
+func (s *Store) log(name string) string {
+	return filepath.Join(s.config.Dir, "logs", names.DNSLabel(name)+".log")
 }
 
 // AppendLog implements builds.Logs. It does not sync: a power failure may cost the end of a log,
 // which builds.Builds.Log then says.
-func (s *Store) AppendLog(ctx context.Context, build string, offset int64, data []byte) error {
-	f, err := os.OpenFile(s.log(build), os.O_RDWR|os.O_CREATE, 0o600)
+func (s *Store) AppendLog(ctx context.Context, name string, offset int64, data []byte) error {
+	f, err := os.OpenFile(s.log(name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (s *Store) AppendLog(ctx context.Context, build string, offset int64, data 
 			return err
 		}
 		if info.Size() != offset {
-			return fmt.Errorf("append to the log of build %s at %d: it has %d bytes: %w", build,
+			return fmt.Errorf("append to the log %s at %d: it has %d bytes: %w", name,
 				offset, info.Size(), builds.ErrConflict)
 		}
 		if _, err = f.WriteAt(data, offset); err != nil {
@@ -155,12 +155,12 @@ func (s *Store) AppendLog(ctx context.Context, build string, offset int64, data 
 }
 
 // ReadLog implements builds.Logs.
-func (s *Store) ReadLog(ctx context.Context, build string, offset int64, limit int) ([]byte, int64,
+func (s *Store) ReadLog(ctx context.Context, name string, offset int64, limit int) ([]byte, int64,
 	error) {
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
 	}
-	f, err := os.Open(s.log(build))
+	f, err := os.Open(s.log(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
@@ -182,11 +182,11 @@ func (s *Store) ReadLog(ctx context.Context, build string, offset int64, limit i
 }
 
 // RemoveLog implements builds.Logs.
-func (s *Store) RemoveLog(ctx context.Context, build string) error {
+func (s *Store) RemoveLog(ctx context.Context, name string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	err := os.Remove(s.log(build))
+	err := os.Remove(s.log(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
