@@ -66,7 +66,7 @@ type Request struct {
 	// build for one returns ErrUnsupported. The default is the engine's own platform.
 	Platforms []string
 	// Contexts are the contexts of single platforms of Platforms, in place of Context: programs are
-	// of one architecture. The default is Context for all.
+	// of one architecture. [Program] gives the one for a platform. The default is Context for all.
 	Contexts map[string]fs.FS
 	// Labels are set on the image over those of the Dockerfile.
 	Labels map[string]string

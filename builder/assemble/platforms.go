@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/internal/elfhead"
 )
 
 // platforms are the platforms of a request, the engine's own without any.
@@ -121,22 +122,17 @@ func (b *build) one(r builder.Request, to name.Repository) (built, error) {
 	return done, nil
 }
 
-// machines are the architectures that the engine can tell apart by a program's header.
-var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64,
-	"386": elf.EM_386, "arm": elf.EM_ARM, "ppc64le": elf.EM_PPC64, "s390x": elf.EM_S390,
-	"riscv64": elf.EM_RISCV}
-
 // programs looks for programs of another architecture than the image's among the files that the
 // build adds: an error of a build for several platforms, which has one context for all of them by
 // default, else a line of the log.
 func (s *stage) programs(several bool) error {
-	want, known := machines[s.platform.Architecture]
+	want, known := elfhead.Of(s.platform.Architecture)
 	if !known || s.platform.OS != "linux" {
 		return nil
 	}
 	for _, file := range slices.Sorted(maps.Keys(s.tree)) {
 		n := s.tree[file]
-		if n.made == nil || n.kind != isFile || n.mode&0o111 == 0 || n.size < elfHead {
+		if n.made == nil || n.kind != isFile || n.mode&0o111 == 0 || n.size < elfhead.Size {
 			continue
 		}
 		machine, err := machineOf(n)
@@ -157,9 +153,6 @@ func (s *stage) programs(several bool) error {
 	return nil
 }
 
-// elfHead is how much of a program says its architecture: e_machine of elf(5) ends there.
-const elfHead = 20
-
 // machineOf returns the architecture of a program, EM_NONE for a file that is none.
 func machineOf(n node) (elf.Machine, error) {
 	r, err := n.made.open()
@@ -167,15 +160,9 @@ func machineOf(n node) (elf.Machine, error) {
 		return 0, err
 	}
 	defer r.Close()
-	var head [elfHead]byte
+	var head [elfhead.Size]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return elf.EM_NONE, nil // it has shrunk, which writing the layer has seen
 	}
-	if string(head[:4]) != elf.ELFMAG {
-		return elf.EM_NONE, nil
-	}
-	if elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2MSB {
-		return elf.Machine(head[18])<<8 | elf.Machine(head[19]), nil
-	}
-	return elf.Machine(head[19])<<8 | elf.Machine(head[18]), nil
+	return elfhead.Machine(head[:]), nil
 }

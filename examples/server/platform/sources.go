@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing/fstest"
@@ -208,9 +209,11 @@ func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]s
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	binary, err := os.ReadFile(p.config.Envconfig)
+	dir, file := filepath.Split(p.config.Envconfig)
+	binary, err := builder.Program(os.DirFS(filepath.Clean(dir)), file, "linux/"+runtime.GOARCH)
 	if err != nil {
-		return nil, nil, nil, errors.Join(fmt.Errorf("envconfig binary: %w", err), root.Close())
+		// not the caller's fault
+		return nil, nil, nil, errors.Join(fmt.Errorf("envconfig binary: %v", err), root.Close())
 	}
 	added := fstest.MapFS{"envconfig": {Data: binary, Mode: 0o755}}
 	labels = map[string]string{}
