@@ -51,7 +51,7 @@ type Template struct {
 	run    bool
 }
 
-// ContextFile is one file or folder that a template copies from the build context.
+// ContextFile is one file or directory that a template copies from the build context.
 type ContextFile struct {
 	// Path is relative to the context and may hold placeholders of the template.
 	Path        string `json:"path"`

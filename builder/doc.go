@@ -1,4 +1,4 @@
-// Package builder turns a template, a few typed values and a folder of files into an image in a
+// Package builder turns a template, a few typed values and a directory of files into an image in a
 // registry.
 //
 // Developers choose a [Template] of a [Catalog] and enter its parameters in place of writing a

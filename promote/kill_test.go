@@ -52,7 +52,7 @@ func (f fileDeployer) Remove(_ context.Context, d promote.Deployment) error {
 	return nil
 }
 
-func openInFolder(dir string, says io.Writer) (*promote.Promoter, *boltjournal.Journal, error) {
+func openInDir(dir string, says io.Writer) (*promote.Promoter, *boltjournal.Journal, error) {
 	j, err := boltjournal.Open(context.Background(),
 		boltjournal.Config{Path: filepath.Join(dir, "journal")})
 	if err != nil {
@@ -65,7 +65,7 @@ func openInFolder(dir string, says io.Writer) (*promote.Promoter, *boltjournal.J
 // deployForEver deploys v1, v2, v3 and v1 again to test and says so after each: an acknowledgement.
 func deployForEver(dir string) error {
 	ctx := context.Background()
-	p, _, err := openInFolder(dir, os.Stdout)
+	p, _, err := openInDir(dir, os.Stdout)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func TestKilledProcess(t *testing.T) {
 		}
 		require.Error(t, cmd.Wait(), "it was killed")
 
-		p, j, err := openInFolder(dir, io.Discard)
+		p, j, err := openInDir(dir, io.Discard)
 		require.NoError(t, err)
 		ended, err := p.Recover(t.Context())
 		require.NoError(t, err)

@@ -88,7 +88,7 @@ func (p placing) unpack(file, dest string) (unpacked bool, err error) {
 	if err != nil {
 		return false, nil
 	}
-	top, err := p.folder(dest, p.owner)
+	top, err := p.makeDir(dest, p.owner)
 	if err != nil {
 		return false, err
 	}

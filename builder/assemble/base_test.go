@@ -121,7 +121,7 @@ func topLayer(t *testing.T, img v1.Image) []string {
 
 // A layer that brought bin/ would put a directory in place of the base's link, and the image would
 // have no shell.
-func TestBaseLinksAndFoldersStay(t *testing.T) {
+func TestBaseLinksAndDirectoriesStay(t *testing.T) {
 	t.Parallel()
 	host := serve(t)
 	base := pushBase(t, host+"/base:1", v1.Config{},
@@ -163,7 +163,7 @@ func TestBaseLinksAndFoldersStay(t *testing.T) {
 			}
 		})
 	}
-	t.Run("file as folder", func(t *testing.T) {
+	t.Run("file as directory", func(t *testing.T) {
 		t.Parallel()
 		_, err := engine.Build(t.Context(), builder.Request{Repository: host + "/app",
 			Dockerfile: []byte("FROM " + base + "\nCOPY a /usr/bin/sh/a\n"),

@@ -21,8 +21,8 @@ import (
 
 const copyAll = "FROM scratch\nCOPY . /c/\n"
 
-// folder writes files into a new folder and opens it as a build context.
-func folder(t testing.TB, files map[string]string, mode fs.FileMode) (string, fs.FS) {
+// contextDir writes files into a new directory and opens it as a build context.
+func contextDir(t testing.TB, files map[string]string, mode fs.FileMode) (string, fs.FS) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {
@@ -51,7 +51,7 @@ func TestDigestIgnoresTimesAndUmask(t *testing.T) {
 	files := map[string]string{"a": "A", "d/b": "B"}
 	digests := map[string]bool{}
 	for _, mode := range []fs.FileMode{0o644, 0o600, 0o664, 0o400} {
-		dir, fsys := folder(t, files, mode)
+		dir, fsys := contextDir(t, files, mode)
 		at := time.Unix(rand.Int64N(1<<31), 0)
 		if err := os.Chtimes(filepath.Join(dir, "a"), at, at); err != nil {
 			t.Fatal(err)
@@ -87,10 +87,10 @@ func TestContextOnDisk(t *testing.T) {
 		{"link out, absolute", "COPY l /l", func(dir string) error {
 			return os.Symlink(outside, filepath.Join(dir, "l"))
 		}, "leaves the build context"},
-		{"folder link out", "COPY l/secret /l", func(dir string) error {
+		{"directory link out", "COPY l/secret /l", func(dir string) error {
 			return os.Symlink(filepath.Dir(outside), filepath.Join(dir, "l"))
 		}, "leaves the build context"},
-		{"link kept inside a folder", "COPY d /d", func(dir string) error {
+		{"link kept inside a directory", "COPY d /d", func(dir string) error {
 			return os.Symlink(outside, filepath.Join(dir, "d/l"))
 		}, ""},
 		{"named pipe", "COPY d /d", func(dir string) error {
@@ -114,7 +114,7 @@ func TestContextOnDisk(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir, fsys := folder(t, map[string]string{"d/f": "F"}, 0o644)
+			dir, fsys := contextDir(t, map[string]string{"d/f": "F"}, 0o644)
 			if c.prepare != nil {
 				if err := c.prepare(dir); err != nil {
 					t.Fatal(err)
@@ -183,7 +183,7 @@ func TestTemplateWithoutRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, fsys := folder(t, map[string]string{
+	_, fsys := contextDir(t, map[string]string{
 		"envconfig": "elf", "app": "elf", "manifest.json": "{}", "envs/_base/app/conf/a": "1",
 		"envs/production/app/conf/b": "2",
 	}, 0o600)

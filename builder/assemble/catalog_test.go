@@ -50,7 +50,7 @@ func TestCatalogWithoutRun(t *testing.T) {
 			for name, text := range files[tmpl.Name] {
 				content[name] = text
 			}
-			_, fsys := folder(t, content, 0o644)
+			_, fsys := contextDir(t, content, 0o644)
 			if err := tmpl.CheckContext(fsys, values); err != nil {
 				t.Fatal(err)
 			}

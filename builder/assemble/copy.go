@@ -68,7 +68,7 @@ func (s *stage) copy(what instructions.SourcesAndDest, from origin, chown, chmod
 		}
 	}
 	dest := what.DestPath
-	intoFolder := strings.HasSuffix(dest, "/") || path.Base(dest) == "." || path.Base(dest) == ".."
+	intoDir := strings.HasSuffix(dest, "/") || path.Base(dest) == "." || path.Base(dest) == ".."
 	if !path.IsAbs(dest) {
 		dest = path.Join("/", s.config.Config.WorkingDir, dest)
 	}
@@ -89,20 +89,20 @@ func (s *stage) copy(what instructions.SourcesAndDest, from origin, chown, chmod
 	if n == 0 {
 		return nil, fmt.Errorf("no file of the %s matches", from.files.Name())
 	}
-	if n > 1 && !intoFolder {
-		return nil, fmt.Errorf("%d sources need a folder: end the destination with /", n)
+	if n > 1 && !intoDir {
+		return nil, fmt.Errorf("%d sources need a directory: end the destination with /", n)
 	}
 	if at, ok := p.tree.find(dest); ok && at.kind == isDir {
-		intoFolder = true
+		intoDir = true
 	}
 	for _, src := range found {
-		if err := p.source(src, dest, intoFolder); err != nil {
+		if err := p.source(src, dest, intoDir); err != nil {
 			return nil, err
 		}
 	}
 	for _, c := range what.SourceContents {
 		to := dest
-		if intoFolder {
+		if intoDir {
 			to = path.Join(dest, path.Base(c.Path))
 		}
 		open := func() (io.ReadCloser, error) {
@@ -155,14 +155,14 @@ func (l *lostModes) String() string {
 		": everyone in the image can read a file unless --chmod says otherwise"
 }
 
-func (p placing) source(src buildcontext.Source, dest string, intoFolder bool) error {
+func (p placing) source(src buildcontext.Source, dest string, intoDir bool) error {
 	if p.from.unpack && src.Info.Mode().IsRegular() {
 		if unpacked, err := p.unpack(src.Real, dest); unpacked || err != nil {
 			return err
 		}
 	}
 	if !src.Info.IsDir() {
-		if intoFolder {
+		if intoDir {
 			dest = path.Join(dest, path.Base(src.Name))
 		}
 		return p.file(src.Real, dest, src.Info)
@@ -180,7 +180,7 @@ func (p placing) source(src buildcontext.Source, dest string, intoFolder bool) e
 // that is there stays. The directories above it have 0755.
 func (p placing) top(dest string) (string, error) {
 	_, there := p.tree.find(dest)
-	at, err := p.folder(dest, p.owner)
+	at, err := p.makeDir(dest, p.owner)
 	if err == nil && !there && at != "." && p.octal {
 		p.set(at, entry{kind: isDir, mode: p.modeOf(0o755), owner: p.owner})
 	}
@@ -216,7 +216,7 @@ func (p placing) file(from, to string, info fs.FileInfo) error {
 		}
 		e.open = func() (io.ReadCloser, error) { return p.from.files.FS.Open(from) }
 	default:
-		return fmt.Errorf("%s is %s: only files, folders and symbolic links can be copied", from,
+		return fmt.Errorf("%s is %s: only files, directories and symbolic links can be copied", from,
 			dockerfile.Describe(mode))
 	}
 	if n, ok := info.Sys().(node); ok {

@@ -74,7 +74,7 @@ func differentialBase(t *testing.T, registry string) string {
 		{Header: tar.Header{Name: "etc/dangling", Typeflag: tar.TypeSymlink,
 			Linkname: "../usr/share/zone"}},
 		{Header: tar.Header{Name: "etc/lost", Typeflag: tar.TypeSymlink,
-			Linkname: "/no/such/folder/file"}},
+			Linkname: "/no/such/directory/file"}},
 		{Header: tar.Header{Name: "usr/", Typeflag: tar.TypeDir, Mode: 0o755}},
 		{Header: tar.Header{Name: "usr/bin/", Typeflag: tar.TypeDir, Mode: 0o755}},
 		{Header: tar.Header{Name: "usr/bin/tool", Mode: 0o4755}, content: "tool\n"},

@@ -40,9 +40,9 @@ type changes struct {
 	entries map[string]entry
 }
 
-// folder makes the directory name and the missing directories above it, and returns its name
+// makeDir makes the directory name and the missing directories above it, and returns its name
 // without links.
-func (c *changes) folder(name string, o owner) (string, error) {
+func (c *changes) makeDir(name string, o owner) (string, error) {
 	var made []string
 	at, err := c.tree.resolve(name, func(dir string) error {
 		made = append(made, dir)
@@ -68,7 +68,7 @@ func (c *changes) put(name string, e entry, parents owner) error {
 		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it",
 			name, whiteoutPrefix)
 	}
-	dir, err := c.folder(path.Dir(clean(name)), parents)
+	dir, err := c.makeDir(path.Dir(clean(name)), parents)
 	if err != nil {
 		return err
 	}
@@ -76,12 +76,12 @@ func (c *changes) put(name string, e entry, parents owner) error {
 	old, ok := c.tree[at]
 	switch {
 	case ok && e.kind == isDir && old.kind == isLink:
-		return fmt.Errorf("/%s is a symbolic link in the image, to %s, and a folder in the build "+
-			"context: copy the folder's content to the target of the link", at, old.link)
+		return fmt.Errorf("/%s is a symbolic link in the image, to %s, and a directory in the build "+
+			"context: copy the directory's content to the target of the link", at, old.link)
 	case ok && e.kind == isDir && old.kind != isDir:
-		return fmt.Errorf("/%s is a file in the image, and a folder in the build context", at)
+		return fmt.Errorf("/%s is a file in the image, and a directory in the build context", at)
 	case ok && e.kind != isDir && old.kind == isDir:
-		return fmt.Errorf("/%s is a folder in the image, and a file in the build context", at)
+		return fmt.Errorf("/%s is a directory in the image, and a file in the build context", at)
 	}
 	c.set(at, e)
 	return nil
@@ -94,7 +94,7 @@ func (c *changes) replace(name string, e entry) error {
 		return fmt.Errorf("%s: layers keep names that start with %s for deleted files: rename it: %w",
 			name, whiteoutPrefix, builder.ErrInvalid)
 	}
-	dir, err := c.folder(path.Dir(clean(name)), owner{})
+	dir, err := c.makeDir(path.Dir(clean(name)), owner{})
 	if err != nil {
 		return err
 	}

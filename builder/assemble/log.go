@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -34,7 +35,7 @@ func (p *progress) layer(entries map[string]entry) {
 			size += e.size
 		}
 	}
-	text := plural(len(entries)-files, "folder")
+	text := plural(len(entries)-files, "directory")
 	if files > 0 {
 		text = plural(files, "file") + ", " + bytesOf(size)
 	}
@@ -57,6 +58,9 @@ func (p *progress) done(r builder.Result, tag *name.Tag) {
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		return fmt.Sprintf("%d %sies", n, stem)
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }

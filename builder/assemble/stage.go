@@ -238,7 +238,7 @@ func (s *stage) workdir(dir string) (*changes, error) {
 		}
 	}
 	c := s.changes()
-	_, err := c.folder(dir, who)
+	_, err := c.makeDir(dir, who)
 	return c, err
 }
 

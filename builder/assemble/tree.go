@@ -197,7 +197,7 @@ func (t tree) resolve(name string, create func(dir string) error) (string, error
 			}
 			rest = append(strings.Split(n.link, "/"), rest...)
 		default:
-			return "", fmt.Errorf("/%s is a file in the image, no folder", next)
+			return "", fmt.Errorf("/%s is a file in the image, not a directory", next)
 		}
 	}
 	return at, nil

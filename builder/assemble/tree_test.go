@@ -23,10 +23,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestTreeAgainstFolder compares the tree of random layers with a directory that the same layers
+// TestTreeAgainstDirectory compares the tree of random layers with a directory that the same layers
 // are unpacked into one by one. Layers are as tools write them: a directory has an entry before its
 // content, and nothing stands below a file or a link.
-func TestTreeAgainstFolder(t *testing.T) {
+func TestTreeAgainstDirectory(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
 	part := rapid.SampledFrom([]string{"a", "b", "c"})

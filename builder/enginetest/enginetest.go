@@ -180,7 +180,7 @@ CMD ["serve"]
 	}
 	check("label team", c.Labels["team"], "search")
 	check("label title", c.Labels["title"], "a b")
-	check("working folder", c.WorkingDir, "/srv/app")
+	check("working directory", c.WorkingDir, "/srv/app")
 	check("ports", c.ExposedPorts, map[string]struct{}{"8080/tcp": {}, "53/udp": {}})
 	check("volumes", c.Volumes, map[string]struct{}{"/data": {}})
 	check("user", c.User, "1000:1000")
@@ -376,14 +376,14 @@ func refusals(t *testing.T, s Harness) {
 		{"no from", "COPY a /a\n", nil},
 		{"unknown instruction", "FROM scratch\nCPOY a /a\n", []string{"line 2"}},
 		{"missing file", "FROM scratch\n\nCOPY nothing /x\n", []string{"line 3", "nothing"}},
-		{"parent folder", "FROM scratch\nCOPY ../a /a\n", []string{"line 2", "../a"}},
-		{"parent folder inside", "FROM scratch\nCOPY d/../../a /a\n", []string{"line 2"}},
+		{"parent directory", "FROM scratch\nCOPY ../a /a\n", []string{"line 2", "../a"}},
+		{"parent directory inside", "FROM scratch\nCOPY d/../../a /a\n", []string{"line 2"}},
 		{"link out", "FROM scratch\nCOPY out /a\n", []string{"line 2", "out"}},
 		{"link out, absolute", "FROM scratch\nCOPY abs /a\n", []string{"line 2", "abs"}},
 		{"link circle", "FROM scratch\nCOPY loop /a\n", []string{"line 2", "loop"}},
 		{"whiteout", "FROM scratch\nCOPY .wh.a /\n", []string{"line 2", ".wh."}},
 		{"several to a file", "FROM scratch\nCOPY a d/b /x\n", []string{"line 2"}},
-		{"folder over file", "FROM scratch\nCOPY a /x\nCOPY d /x\n", []string{"line 3"}},
+		{"directory over file", "FROM scratch\nCOPY a /x\nCOPY d /x\n", []string{"line 3"}},
 		{"port", "FROM scratch\nEXPOSE 99999\n", []string{"line 2", "99999"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,14 +23,14 @@ const resourcesFile = "resources"
 
 // undoers remove the recorded things, by kind. A thing that does not exist counts as removed.
 var undoers = map[string]func(name string) error{
-	"link":   deleteLink,
-	"netns":  deleteNetns,
-	"folder": undoFolder,
-	"cgroup": undoCgroup,
-	"sysctl": undoSysctl,
-	"logs":   undoLogs,
-	"cni":    undoCNI,
-	"shims":  undoShims,
+	"link":      deleteLink,
+	"netns":     deleteNetns,
+	"directory": undoDirectory,
+	"cgroup":    undoCgroup,
+	"sysctl":    undoSysctl,
+	"logs":      undoLogs,
+	"cni":       undoCNI,
+	"shims":     undoShims,
 }
 
 // Record notes that something outside the owner's directory is about to be made, to be undone at

@@ -20,9 +20,9 @@ const (
 	CNIDir        = "/var/lib/cni"
 )
 
-// undoFolder removes a directory that was not there before. Its content stays when another
+// undoDirectory removes a directory that was not there before. Its content stays when another
 // containerd or kubelet has begun to use it meanwhile.
-func undoFolder(dir string) error {
+func undoDirectory(dir string) error {
 	for _, theirs := range []string{ContainerdRun + "/containerd.sock", KubeletDir + "/config.yaml",
 		KubeletDir + "/pods"} {
 		if _, err := os.Lstat(theirs); err == nil {

@@ -35,7 +35,7 @@ const (
 	root         = "etc/envconfig"
 	manifestPath = root + "/manifest.json"
 	envsPath     = root + "/envs"
-	baseName     = "_base" // the folder below envsPath whose files all environments share
+	baseName     = "_base" // the directory below envsPath whose files all environments share
 
 	maxManifest = 1 << 20
 	// Limits for the unpacked size of a layer, against archives made to keep a reader busy for a
@@ -231,7 +231,7 @@ func scan(img v1.Image, budget int64) (promote.Configuration, error) {
 
 // tree holds the files below etc/envconfig that the layers read so far leave visible.
 type tree struct {
-	files  map[string]bool // a folder of that name in a lower layer does not show
+	files  map[string]bool // a directory of that name in a lower layer does not show
 	hidden []string        // paths that lower layers can no longer show, nor anything below them
 }
 
@@ -269,7 +269,7 @@ func (t *tree) add(layer v1.Layer, limit int64) ([]byte, error) {
 		case strings.HasPrefix(base, ".wh."):
 			hides = append(hides, dir+strings.TrimPrefix(base, ".wh."))
 		case header.Typeflag == tar.TypeDir || t.hides(file):
-		case within(envsPath, file): // no folder, so nothing of lower layers is below it
+		case within(envsPath, file): // not a directory, so nothing of lower layers is below it
 			hides = append(hides, file)
 		case file == manifestPath:
 			data, err := io.ReadAll(io.LimitReader(archive, maxManifest+1))

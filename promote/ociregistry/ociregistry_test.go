@@ -91,7 +91,7 @@ func (s *server) push(t *testing.T, img remote.Taggable) promote.Digest {
 	return d
 }
 
-// layer holds files by name; a nil content is a folder.
+// layer holds files by name; a nil content is a directory.
 func layer(t *testing.T, files ...string) v1.Layer {
 	t.Helper()
 	var buf bytes.Buffer
@@ -204,7 +204,7 @@ func TestConfiguration(t *testing.T) {
 				}
 			},
 		},
-		"a file hides the folder that it replaces": {
+		"a file hides the directory that it replaces": {
 			want: promote.Configuration{Environments: map[string][]string{"test": {"etc"}},
 				Required: []string{"etc"}},
 			requests: 5, bytes: 8 << 10,
@@ -213,7 +213,7 @@ func TestConfiguration(t *testing.T) {
 					layer(t, envs+"test/etc=x")}
 			},
 		},
-		"a file in the place of a folder above": {
+		"a file in the place of a directory above": {
 			want:     promote.Configuration{Environments: map[string][]string{}},
 			requests: 5, bytes: 8 << 10,
 			layers: func(t *testing.T) []v1.Layer {

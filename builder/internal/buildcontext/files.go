@@ -188,8 +188,8 @@ func (c *Files) stat(name string) (Source, error) {
 	info, err := fs.Lstat(c.FS, at)
 	for len(rest) > 0 && err == nil {
 		if !info.IsDir() {
-			return Source{}, fmt.Errorf("%s is not in the build context: %s is no folder: %w", name,
-				at, fs.ErrNotExist)
+			return Source{}, fmt.Errorf("%s is not in the build context: %s is not a directory: %w",
+				name, at, fs.ErrNotExist)
 		}
 		part := rest[0]
 		rest = rest[1:]
