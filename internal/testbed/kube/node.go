@@ -26,10 +26,8 @@ var kubeletSysctls = []string{
 // remember records the changes that containerd and the kubelet of a cluster's first node make
 // outside of the owner's directory.
 func (n *node) remember() error {
-	if _, err := os.Stat(filepath.Join(testbed.KubeletDir,
-		"device-plugins/kubelet.sock")); err == nil {
-		return errors.New("a kubelet runs on this machine, or ran: to use its cluster, set " +
-			"KUBECONFIG; to remove what it left, delete " + testbed.KubeletDir)
+	if err := freeOfKubelets(testbed.KubeletDir); err != nil {
+		return err
 	}
 	for _, name := range kubeletSysctls {
 		value, err := os.ReadFile("/proc/sys/" + name)
@@ -43,12 +41,39 @@ func (n *node) remember() error {
 	for _, dir := range []string{testbed.KubeletDir, testbed.ContainerLogs, testbed.ContainerdRun,
 		testbed.CNIDir} {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			if err := n.owner.Record("folder", dir); err != nil {
+			if err := n.owner.Record("directory", dir); err != nil {
 				return err
 			}
 		}
 	}
 	return n.grouped()
+}
+
+// freeOfKubelets returns an error if a kubelet keeps its socket in dir, which all kubelets of a
+// machine share, or has left it there.
+func freeOfKubelets(dir string) error {
+	socket := filepath.Join(dir, "device-plugins/kubelet.sock")
+	conn, err := net.Dial("unix", socket)
+	switch {
+	case err == nil:
+		return errors.Join(errors.New("a kubelet runs on this machine, that of a cluster or of "+
+			"tests with another TMPDIR: wait for the end of these tests, or set KUBECONFIG to "+
+			"use the cluster"), conn.Close())
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("a kubelet ran on this machine: delete %s, which it has left: %w", dir, err)
+}
+
+// shortEnough returns an error if the names of the sockets that a kubelet makes below root, its
+// root directory, are too long for the kernel (unix(7): 107 bytes).
+func shortEnough(root string) error {
+	const longest = "pod-resources/1234567890" // a temporary name, renamed to kubelet.sock
+	if over := len(filepath.Join(root, longest)) - 107; over > 0 {
+		return fmt.Errorf("TMPDIR=%s is %d bytes too long for the kubelet's sockets: set a "+
+			"shorter one, such as /tmp", os.TempDir(), over)
+	}
+	return nil
 }
 
 // grouped makes the cgroup of the node's pods.
@@ -155,6 +180,10 @@ func (n *node) kubelet() error {
 	if err != nil {
 		return err
 	}
+	root := filepath.Join(dir, "root")
+	if err := shortEnough(root); err != nil {
+		return err
+	}
 	config := fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {anonymous: {enabled: false}, webhook: {enabled: false}, x509: {clientCAFile: %[6]s}}
@@ -180,7 +209,7 @@ volumePluginDir: %[5]s/volume-plugins
 	}
 	n.agent, err = n.service("kubelet", testbed.Listens(n.IP+":"+port[0]), "--config",
 		filepath.Join(dir, "config.yaml"),
-		"--kubeconfig", n.shared(kubeconfigFile), "--root-dir", filepath.Join(dir, "root"),
+		"--kubeconfig", n.shared(kubeconfigFile), "--root-dir", root,
 		"--cert-dir", filepath.Join(dir, "pki"), "--register-with-taints", n.taint,
 		"--hostname-override", n.name, "--node-ip", n.IP)
 	return err
