@@ -52,7 +52,7 @@ binaries:
 test: export SLUICE_TESTBED = require
 test: go
 	@packages="$$($(INSTALL) -packages $(TESTED))" && scripts/packages 'make test' $(RACE) $$packages
-	@$(INSTALL) -for $(TESTED)
+	@scripts/test-early $(TESTED) -- $(TESTFLAGS)
 	@scripts/test $(PKG) -- $(TESTFLAGS); rc=$$?; $(INSTALL) -nginx $(TESTED); exit $$rc
 
 # what a change of the library needs first: plain go test skips a test whose server is missing, and says which

@@ -9,6 +9,7 @@
 //	go run ./internal/testbed/tools/install nginx        the Nginx of other releases of Debian
 //	go run ./internal/testbed/tools/install -nginx       says which Nginx is there for tests
 //	go run ./internal/testbed/tools/install -packages ./vip/... prints the Debian packages of these tests
+//	go run ./internal/testbed/tools/install -early ./vip/... prints the directories of tests that can run while tools are built
 //
 // It may be stopped at any time: Go's build cache keeps the compiled packages, and a program is
 // there whole or not at all.
@@ -37,14 +38,20 @@ func main() {
 		"which not and why")
 	packages := flag.Bool("packages", false, "print the Debian packages that the tests in the "+
 		"directories need, install nothing")
+	early := flag.Bool("early", false, "if the tests in the directories need tools that are not "+
+		"there yet, print the directories of tests that need none, install nothing")
 	flag.Parse()
 	if *told {
 		report(os.Stderr, flag.Args())
 		return
 	}
-	if err := run(ctx, *forTests, *packages, flag.Args()); err != nil {
+	do := func() error { return run(ctx, *forTests, *packages, flag.Args()) }
+	if *early {
+		do = func() error { return printEarly(os.Stdout, flag.Args()) }
+	}
+	if err := do(); err != nil {
 		command := "make tools:"
-		if *forTests || *packages {
+		if *forTests || *packages || *early {
 			command = "make test:"
 		}
 		fmt.Fprintln(os.Stderr, command, err)
@@ -88,18 +95,9 @@ func run(ctx context.Context, forTests, packages bool, args []string) error {
 		return err
 	}
 	defer unlock()
-	var missing []tools.Tool
-	for _, t := range wanted {
-		ok, err := whole(t)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			missing = append(missing, t)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
+	missing, err := missingOf(wanted)
+	if err != nil || len(missing) == 0 {
+		return err
 	}
 	p := newProgress(os.Stderr, missing)
 	defer p.stop()
@@ -109,6 +107,21 @@ func run(ctx context.Context, forTests, packages bool, args []string) error {
 		}
 	}
 	return nil
+}
+
+// missingOf are the wanted tools that are not there whole.
+func missingOf(wanted []tools.Tool) ([]tools.Tool, error) {
+	var missing []tools.Tool
+	for _, t := range wanted {
+		ok, err := whole(t)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			missing = append(missing, t)
+		}
+	}
+	return missing, nil
 }
 
 func named(names []string) ([]tools.Tool, error) {

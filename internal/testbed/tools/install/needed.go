@@ -138,27 +138,41 @@ func browser() []string {
 func neededBy(patterns []string) ([]need, error) {
 	var files [][]byte
 	for _, pattern := range patterns {
-		dir, deep := strings.CutSuffix(pattern, "...")
-		err := filepath.WalkDir(filepath.Clean(dir), func(path string, e fs.DirEntry,
-			err error) error {
-			switch {
-			case err != nil:
-				return err
-			case e.IsDir() && !deep && path != filepath.Clean(dir) &&
-				!strings.Contains(path, "testdata"):
-				return fs.SkipDir
-			case e.IsDir() || !strings.HasSuffix(path, "_test.go") &&
-				!strings.HasSuffix(path, ".txtar"):
-				return nil
-			}
-			data, err := os.ReadFile(path)
-			files = append(files, data)
-			return err
-		})
+		err := eachTest(pattern, func(_ string, data []byte) { files = append(files, data) })
 		if err != nil {
-			return nil, fmt.Errorf("tests of %s: %w", pattern, err)
+			return nil, err
 		}
 	}
+	return needsOf(files), nil
+}
+
+// eachTest calls visit with the file of each test, or script of one, in pattern.
+func eachTest(pattern string, visit func(path string, data []byte)) error {
+	dir, deep := strings.CutSuffix(pattern, "...")
+	root := filepath.Clean(dir)
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && !deep && path != root && !strings.Contains(path, "testdata"):
+			return fs.SkipDir
+		case e.IsDir() || !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(path, ".txtar"):
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			visit(path, data)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("tests of %s: %w", pattern, err)
+	}
+	return nil
+}
+
+// needsOf are the needs whose marks are in one of the files.
+func needsOf(files [][]byte) []need {
 	all := needs
 	if soak.Whole() {
 		all = slices.Concat(needs, soakNeeds)
@@ -171,7 +185,7 @@ func neededBy(patterns []string) ([]need, error) {
 			found = append(found, n)
 		}
 	}
-	return found, nil
+	return found
 }
 
 // toolsOf are the tools of the needs, the quickest to build first.
