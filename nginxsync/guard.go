@@ -43,7 +43,15 @@ type Intent struct {
 	Until time.Time `json:"until"`
 	By    string    `json:"by"` // who has planned it; free text
 
-	serial uint64 // of a StaticSource: a plan that is made again is another one
+	serial uint64 // a plan that is made again is another one
+}
+
+// Numbered returns the intent as another one than an equal intent with another number: a source
+// of intents from elsewhere so tells a plan that was made again from a used one. An intent has the
+// number 0 at first.
+func (i Intent) Numbered(n uint64) Intent {
+	i.serial = n
+	return i
 }
 
 // planLife is the life of an intent without an end.
