@@ -22,6 +22,7 @@ type agentFile struct {
 	Listen    string        `yaml:"listen"`
 	Public    string        `yaml:"public"`
 	Remote    *remoteEntry  `yaml:"remote"`
+	Relay     *remoteEntry  `yaml:"relay"`
 	Lag       time.Duration `yaml:"lag"`
 	DrainFile string        `yaml:"drainFile"`
 	Nginx     []nginxEntry  `yaml:"nginx"`
@@ -34,7 +35,7 @@ type agentFile struct {
 	lines map[string]int // by path, such as sources[0].consul
 }
 
-// remoteEntry lets a platform on another machine ask and drain.
+// remoteEntry lets other machines in: a platform that asks and drains, or agents that follow.
 type remoteEntry struct {
 	Listen    string `yaml:"listen"`
 	TokenFile string `yaml:"tokenFile"`
@@ -63,12 +64,13 @@ type startEntry struct {
 	Stop     bool   `yaml:"stop"`
 }
 
-// sourceEntry has one of Consul, File and VIP.
+// sourceEntry has one of Consul, File, VIP and Relay.
 type sourceEntry struct {
 	Name   string       `yaml:"name"`
 	Consul *consulEntry `yaml:"consul"`
 	File   *fileEntry   `yaml:"file"`
 	VIP    *vipEntry    `yaml:"vip"`
+	Relay  *relayEntry  `yaml:"relay"`
 }
 
 type vipEntry struct {
@@ -184,9 +186,16 @@ func (f *agentFile) defaults() {
 			n.StateFile = cmp.Or(n.StateFile, defaultState)
 		}
 	}
-	for i := range f.Sources {
-		s := &f.Sources[i]
+	nameSources(f.Sources)
+}
+
+func nameSources(list []sourceEntry) {
+	for i := range list {
+		s := &list[i]
 		s.Name = cmp.Or(s.Name, s.kind())
+		if s.Relay != nil {
+			nameSources(s.Relay.Fallback)
+		}
 	}
 }
 
@@ -199,6 +208,8 @@ func (s sourceEntry) kind() string {
 		return "file"
 	case s.VIP != nil:
 		return "vip"
+	case s.Relay != nil:
+		return "relay"
 	}
 	return ""
 }

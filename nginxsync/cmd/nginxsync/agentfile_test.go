@@ -39,7 +39,7 @@ func TestAgentFileProblems(t *testing.T) {
 			`a.yaml:9: nginx[0]: tree: "c": want the absolute path of the main file`,
 			"a.yaml:13: sources[0].consul: consulsource: Config.Services or Config.Tag: is required",
 			"a.yaml:14: sources[1].file: filesource: Config.Path: \"x\": want an absolute path",
-			"a.yaml:15: sources[2]: want consul, file or vip, one of them",
+			"a.yaml:15: sources[2]: want consul, file, relay or vip, one of them",
 		}},
 		"leases": {"sources:\n  - vip:\n      url: deploy.example\n      tokenFile: x\n" +
 			"      tls: {cert: /a}\n      branches: [a b]\n      silence: -1s\n" +
@@ -49,7 +49,25 @@ func TestAgentFileProblems(t *testing.T) {
 			`a.yaml:2: sources[0].vip: branches: task "a b": byte 2`,
 			"a.yaml:2: sources[0].vip: vipsource: Config.URL: want http or https",
 			"a.yaml:2: sources[0].vip: vipsource: Config.Silence: -1s",
-			"a.yaml:8: sources[1]: want consul, file or vip, one of them",
+			"a.yaml:8: sources[1]: want consul, file, relay or vip, one of them",
+		}},
+		"relay": {"relay: {listen: here, tokenFile: /missing, cert: /a}\nsources:\n  - relay:\n" +
+			"      urls: [a]\n      tokenFile: x\n      silence: -1s\n      fallbackAfter: -1s\n" +
+			"      tls: {ca: /missing}\n      fallback:\n        - consul: {}\n        - {}\n" +
+			"  - relay: {urls: [], fallback: []}\n", []string{
+			`a.yaml:1: relay.listen: "here": want an address with a port`,
+			"a.yaml:1: relay.tokenFile: open /missing",
+			"a.yaml:1: relay: want cert and key, or none of them",
+			"a.yaml:3: sources[0].relay: tls.ca: open /missing",
+			`a.yaml:3: sources[0].relay: tokenFile "x": want an absolute path`,
+			"a.yaml:3: sources[0].relay: relay: Config.URLs: 0: want http or https",
+			"a.yaml:3: sources[0].relay: relay: Config.Silence: -1s",
+			"a.yaml:3: sources[0].relay: relay: Config.FallbackAfter: -1s",
+			"a.yaml:10: sources[0].relay.fallback[0].consul: consulsource: Config.Services or",
+			"a.yaml:11: sources[0].relay.fallback[1]: want consul, file, relay or vip, one of them",
+			`a.yaml:12: sources[1]: another source has the name "relay"`,
+			"a.yaml:12: sources[1].relay: relay: Config.URLs: is required",
+			`a.yaml:12: sources[1].relay: tokenFile "": want an absolute path`,
 		}},
 		"several Nginx": {"nginx:\n  - {name: a, socket: /a, stateFile: /b}\n  - {name: a, " +
 			"socket: /a}\n  - {name: c, socket: /c, stateFile: /d, cutAfter: -1s}\n" +

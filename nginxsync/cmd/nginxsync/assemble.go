@@ -23,7 +23,6 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
 	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
-	"github.com/sluice-deploy/sluice/nginxsync/filesource"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
@@ -38,7 +37,8 @@ type assembly struct {
 	agents  []*nginxsync.Agent
 	handler *agenthttp.Handler
 	remote  http.Handler // nil without remote
-	tls     *tls.Config  // of remote
+	relay   http.Handler // nil without relay
+	tls     struct{ remote, relay *tls.Config }
 	metrics *agentmetrics.Metrics
 	checks  func() healthcheck.Status // nil without checks
 }
@@ -65,7 +65,8 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 	if !filepath.IsAbs(f.DrainFile) {
 		bad("drainFile", fmt.Errorf("%.128q: want an absolute path", f.DrainFile))
 	}
-	token := a.entrance(bad)
+	remote, passOn := f.Remote.entrance("remote", bad), f.Relay.entrance("relay", bad)
+	a.tls.remote, a.tls.relay = remote.tls, passOn.tls
 	var err error
 	if a.log, err = newLogger(f.Log, stderr); err != nil {
 		bad("log", err)
@@ -74,8 +75,9 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 	if a.metrics, err = agentmetrics.New(agentmetrics.Config{}); err != nil {
 		return nil, err
 	}
-	source, shown := a.sources(bad)
-	source = a.check(source, bad)
+	parts := a.sources("sources", f.Sources, bad)
+	a.runs = append(a.runs, parts.runs...)
+	source := a.check(parts.source(), bad)
 	if a.checks != nil {
 		a.metrics.SetChecks(a.counts)
 	}
@@ -83,8 +85,8 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	a.handler, err = agenthttp.New(agenthttp.Config{Targets: targets, Sources: shown, Lag: f.Lag,
-		Checks: a.checks, DrainFile: f.DrainFile, Logger: a.log, Metrics: a.metrics,
+	a.handler, err = agenthttp.New(agenthttp.Config{Targets: targets, Sources: parts.shown,
+		Lag: f.Lag, Checks: a.checks, DrainFile: f.DrainFile, Logger: a.log, Metrics: a.metrics,
 		Now: now, Observe: a.metrics.Observe("http")})
 	if err != nil {
 		for _, e := range flatten(err) {
@@ -97,8 +99,13 @@ func assemble(ctx context.Context, f *agentFile, stderr io.Writer) (*assembly, e
 		return nil, errors.Join(errs...)
 	}
 	if f.Remote != nil {
-		if a.remote, err = a.handler.Remote(token); err != nil {
+		if a.remote, err = a.handler.Remote(remote.token); err != nil {
 			return nil, f.problem("remote.tokenFile", err)
+		}
+	}
+	if f.Relay != nil {
+		if err := a.passOn(parts.source(), passOn.token); err != nil {
+			return nil, f.problem("relay.tokenFile", err)
 		}
 	}
 	return a, nil
@@ -120,61 +127,6 @@ func newLogger(l logEntry, stderr io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(stderr, options)), nil
 	}
 	return nil, fmt.Errorf("format %.64q: want text or json", l.Format)
-}
-
-// sources makes the source of all agents, and lists its parts for the status.
-func (a *assembly) sources(bad func(string, error)) (nginxsync.Source, []agenthttp.Source) {
-	var parts []nginxsync.Source
-	var shown []agenthttp.Source
-	if len(a.file.Sources) == 0 {
-		bad("sources", errors.New("want at least one: consul, file or vip"))
-	}
-	names := map[string]bool{}
-	for i, s := range a.file.Sources {
-		at := fmt.Sprintf("sources[%d]", i)
-		kinds := []bool{s.Consul != nil, s.File != nil, s.VIP != nil}
-		if first := slices.Index(kinds, true); first < 0 || slices.Contains(kinds[first+1:], true) {
-			bad(at, errors.New("want consul, file or vip, one of them"))
-			continue
-		}
-		if names[s.Name] {
-			bad(at, fmt.Errorf("another source has the name %.64q: give each a name", s.Name))
-		}
-		names[s.Name] = true
-		show := agenthttp.Source{Name: s.Name, Kind: s.kind()}
-		switch {
-		case s.Consul != nil:
-			source, err := consulsource.New(s.Consul.config(a.log.With("source", s.Name),
-				a.metrics.Observe(s.Name)))
-			if err != nil {
-				bad(at+".consul", err)
-				continue
-			}
-			parts, a.runs = append(parts, source), append(a.runs, source.Run)
-			show.Status = func() any { return source.Status() }
-		case s.File != nil:
-			source, err := filesource.New(filesource.Config{Path: s.File.Path,
-				Every: s.File.Every})
-			if err != nil {
-				bad(at+".file", err)
-				continue
-			}
-			parts = append(parts, source)
-		case s.VIP != nil:
-			source, err := s.VIP.source(a.log.With("source", s.Name), a.metrics.Observe(s.Name))
-			if err != nil {
-				bad(at+".vip", err)
-				continue
-			}
-			parts, a.runs = append(parts, source), append(a.runs, source.Run)
-			show.Status = func() any { return source.Status() }
-		}
-		shown = append(shown, show)
-	}
-	if len(parts) == 1 {
-		return parts[0], shown
-	}
-	return nginxsync.Merge(parts...), shown
 }
 
 func (c *consulEntry) config(log *slog.Logger,

@@ -18,7 +18,7 @@ import (
 
 // doors are the places where the agent listens. They stay open while the configuration changes.
 type doors struct {
-	private, public, remote *door
+	private, public, remote, relay *door
 }
 
 // door is one listener with the handler of the assembly that runs.
@@ -31,16 +31,19 @@ type door struct {
 
 // open opens the doors of an assembly that are not open yet. One of another address gives way.
 func (d *doors) open(a *assembly) error {
-	var remote string
+	var remote, relay string
 	if a.file.Remote != nil {
 		remote = a.file.Remote.Listen
+	}
+	if a.file.Relay != nil {
+		relay = a.file.Relay.Listen
 	}
 	for _, p := range []struct {
 		door **door
 		at   string
 		tls  *tls.Config
 	}{{&d.private, a.file.Listen, nil}, {&d.public, a.file.Public, nil},
-		{&d.remote, remote, a.tls}} {
+		{&d.remote, remote, a.tls.remote}, {&d.relay, relay, a.tls.relay}} {
 		if p.at != "" && *p.door != nil && (*p.door).at == p.at {
 			(*p.door).tls.Store(p.tls)
 		}
@@ -64,24 +67,25 @@ func (d *doors) open(a *assembly) error {
 func (d *doors) serve(a *assembly) {
 	all, few := http.Handler(a.handler), a.handler.Public()
 	d.private.handler.Store(&all)
-	switch {
-	case d.public != nil && a.file.Public == "":
-		d.public.server.Close()
-		d.public = nil
-	case d.public != nil:
-		d.public.handler.Store(&few)
+	if a.file.Public == "" {
+		few = nil
 	}
-	switch {
-	case d.remote != nil && a.remote == nil:
-		d.remote.server.Close()
-		d.remote = nil
-	case d.remote != nil:
-		d.remote.handler.Store(&a.remote)
+	for _, p := range []struct {
+		door    **door
+		handler http.Handler
+	}{{&d.public, few}, {&d.remote, a.remote}, {&d.relay, a.relay}} {
+		switch {
+		case *p.door != nil && p.handler == nil:
+			(*p.door).server.Close()
+			*p.door = nil
+		case *p.door != nil:
+			(*p.door).handler.Store(&p.handler)
+		}
 	}
 }
 
 func (d *doors) close() {
-	for _, door := range []*door{d.private, d.public, d.remote} {
+	for _, door := range []*door{d.private, d.public, d.remote, d.relay} {
 		if door != nil {
 			door.server.Close()
 		}

@@ -9,28 +9,34 @@ import (
 	"strings"
 )
 
-// entrance checks the section remote, and returns the token of its file.
-func (a *assembly) entrance(bad func(string, error)) (token string) {
-	r := a.file.Remote
+// entrance is a section that lets other machines in.
+type entrance struct {
+	token string
+	tls   *tls.Config // nil for plain HTTP
+}
+
+// entrance checks a section that lets other machines in; nil is none.
+func (r *remoteEntry) entrance(at string, bad func(string, error)) (e entrance) {
 	if r == nil {
-		return ""
+		return e
 	}
 	if _, err := netip.ParseAddrPort(r.Listen); err != nil {
-		bad("remote.listen", fmt.Errorf("%.128q: want an address with a port, such as "+
+		bad(at+".listen", fmt.Errorf("%.128q: want an address with a port, such as "+
 			"10.0.1.1:9182", r.Listen))
 	}
 	text, err := os.ReadFile(r.TokenFile)
 	if err != nil {
-		bad("remote.tokenFile", err)
+		bad(at+".tokenFile", err)
 	}
 	if (r.Cert == "") != (r.Key == "") {
-		bad("remote", errors.New("want cert and key, or none of them"))
+		bad(at, errors.New("want cert and key, or none of them"))
 	} else if r.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(r.Cert, r.Key)
 		if err != nil {
-			bad("remote", fmt.Errorf("cert, key: %w", err))
+			bad(at, fmt.Errorf("cert, key: %w", err))
 		}
-		a.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		e.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
-	return strings.TrimSpace(string(text))
+	e.token = strings.TrimSpace(string(text))
+	return e
 }

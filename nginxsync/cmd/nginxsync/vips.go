@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,15 +22,11 @@ func (v *vipEntry) source(log *slog.Logger,
 		KeepEnded: v.KeepEnded, Silence: v.Silence, Logger: log, Now: now,
 		Observe: observe}
 	var errs []error
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if v.TLS != nil {
-		own, err := v.TLS.config()
-		if err != nil {
-			errs = append(errs, err)
-		}
-		transport.TLSClientConfig = own
+	client, err := v.TLS.client()
+	if err != nil {
+		errs = append(errs, err)
 	}
-	cfg.Client = &http.Client{Transport: transport}
+	cfg.Client = client
 	if v.TokenFile != "" {
 		if !filepath.IsAbs(v.TokenFile) {
 			errs = append(errs, fmt.Errorf("tokenFile %.128q: want an absolute path: %w",
