@@ -77,14 +77,17 @@ type clients struct {
 	idle    func()      // closes the connections of queries that no question uses
 }
 
-// connect makes the clients of a source.
-func connect(cfg api.Config) (c clients, err error) {
+// connect makes the clients of a source that has so many queries at one time.
+func connect(cfg api.Config, queries int) (c clients, err error) {
 	if cfg.HttpClient == nil {
 		dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}}
 		cfg.HttpClient, err = api.NewHttpClient(&http.Transport{Proxy: http.ProxyFromEnvironment,
 			DialContext: dialer.DialContext, TLSHandshakeTimeout: 5 * time.Second,
-			MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second}, cfg.TLSConfig)
+			// Without a limit a query that waits for a connection opens one, and uses another that
+			// has become free meanwhile: so twice as many as Consul takes may be open.
+			MaxConnsPerHost: queries, MaxIdleConnsPerHost: queries,
+			IdleConnTimeout: 90 * time.Second}, cfg.TLSConfig)
 		if err != nil {
 			return c, err
 		}

@@ -17,8 +17,12 @@
 // back. Nothing is ever taken away because Consul is silent; how an emptying change is held is the
 // business of nginxsync.Agent.
 //
+// A registration that gets another service's name under its old id wakes no query of the name
+// before: where both services are followed, it is noticed by the other one's answer, else after
+// Config.Wait. Deregister such a service first.
+//
 // A record of Consul becomes an instance so: the id is the service's (with the node before it where
-// two nodes have the same id), the address is the service's or else the node's, the weight is
+// another node had the same id first), the address is the service's or else the node's, the weight is
 // Weights.Passing, the version is the metadata under Config.VersionMeta, and metadata "backup" of
 // "true" makes a backup. An instance that came and went four times within a minute is left out until
 // it has been calm for half a minute, unless fewer than half would be left.

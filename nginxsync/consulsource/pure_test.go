@@ -59,20 +59,24 @@ func TestInstances(t *testing.T) {
 	weighted := entry("w", "n1", "10.0.0.3", 80)
 	weighted.Service.Weights.Passing = 70000
 	weighted.Service.Meta = map[string]string{"version": "v2", "backup": "true"}
-	list, aside := instances([]*api.ServiceEntry{
+	older := entry("twice", "n2", "10.0.0.5", 80)
+	older.Service.CreateIndex = 1
+	newer := entry("twice", "n1", "10.0.0.4", 80)
+	newer.Service.CreateIndex = 2
+	list, aside, _ := instances([]*api.ServiceEntry{
 		entry("z", "n1", "10.0.0.1", 80),
 		entry("node", "n1", "", 80),
 		entry("six", "n1", "2001:db8::1", 80),
 		entry("mapped", "n1", "::ffff:10.0.0.7", 80),
-		entry("twice", "n1", "10.0.0.4", 80),
-		entry("twice", "n2", "10.0.0.5", 80),
+		newer,
+		older,
 		weighted,
 		entry("named", "n1", "web.internal", 80),
 		entry("none", "n1", "10.0.0.6", 0),
 		entry("high", "n1", "10.0.0.6", 65536),
 		{Node: &api.Node{Node: "n3"}},
 		nil,
-	}, "version")
+	}, "version", nil)
 	var got []string
 	for _, in := range list {
 		got = append(got, fmt.Sprint(in.ID, " ", in.Addr, " ", in.Weight, " ", in.Version, " ",
@@ -81,9 +85,9 @@ func TestInstances(t *testing.T) {
 	require.Equal(t, []string{
 		"mapped 10.0.0.7:80 1  false",
 		"n1:twice 10.0.0.4:80 1  false",
-		"n2:twice 10.0.0.5:80 1  false",
 		"node 10.0.0.9:80 1  false",
 		"six [2001:db8::1]:80 1  false",
+		"twice 10.0.0.5:80 1  false",
 		"w 10.0.0.3:80 65535 v2 true",
 		"z 10.0.0.1:80 1  false",
 	}, got)
@@ -94,6 +98,28 @@ func TestInstances(t *testing.T) {
 		`instance "named" on node "n1": address "web.internal", want an IP address`,
 		`instance "none" on node "n1": port 0, want 1 to 65535`,
 	}, aside)
+}
+
+// An instance keeps its id while another node registers the same one, and when that goes.
+func TestInstancesKeepTheirIDs(t *testing.T) {
+	t.Parallel()
+	a, b := entry("i", "a", "10.0.0.1", 80), entry("i", "b", "10.0.0.2", 80)
+	a.Service.CreateIndex, b.Service.CreateIndex = 2, 1
+	var ids given
+	for step, c := range []struct {
+		entries []*api.ServiceEntry
+		want    map[registration]string
+	}{
+		{[]*api.ServiceEntry{a}, given{{"a", "i"}: "i"}},
+		{[]*api.ServiceEntry{a, b}, given{{"a", "i"}: "i", {"b", "i"}: "b:i"}},
+		{[]*api.ServiceEntry{b}, given{{"b", "i"}: "b:i"}},
+		{[]*api.ServiceEntry{b, a}, given{{"a", "i"}: "i", {"b", "i"}: "b:i"}},
+		{nil, given{}},
+		{[]*api.ServiceEntry{a, b}, given{{"a", "i"}: "a:i", {"b", "i"}: "i"}},
+	} {
+		ids = ids.next(c.entries)
+		require.Equal(t, given(c.want), ids, "step %d", step)
+	}
 }
 
 func TestDamper(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/sluice-deploy/sluice/internal/names"
+	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/retry"
 )
 
@@ -100,7 +101,10 @@ func (s *Source) follow(ctx context.Context, v *service) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			list, aside := instances(entries, s.cfg.VersionMeta)
+			s.hold(v, entries)
+			var list []nginxsync.Instance
+			var aside []string
+			list, aside, v.given = instances(entries, s.cfg.VersionMeta, v.given)
 			s.answer(v, list, aside)
 			index, tries = next, retry.Backoff{}
 		case errors.Is(err, errWoken):
@@ -135,7 +139,7 @@ func (s *Source) pause(ctx context.Context, d time.Duration) {
 func (s *Source) ask(ctx context.Context, v *service, index uint64) ([]*api.ServiceEntry, uint64,
 	error) {
 	start := s.cfg.Now()
-	entries, meta, err := s.query(ctx, v.name, index, false)
+	entries, meta, err := s.query(ctx, v, index, false)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -144,7 +148,7 @@ func (s *Source) ask(ctx context.Context, v *service, index uint64) ([]*api.Serv
 	empties := len(entries) == 0 && len(v.raw) > 0
 	s.mu.Unlock()
 	if empties {
-		if entries, _, err = s.query(ctx, v.name, 0, true); err != nil {
+		if entries, _, err = s.query(ctx, v, 0, true); err != nil {
 			return nil, 0, fmt.Errorf("confirm that no instance is left: %w", err)
 		}
 	}
@@ -152,7 +156,7 @@ func (s *Source) ask(ctx context.Context, v *service, index uint64) ([]*api.Serv
 }
 
 // query sends one query, with a slot of its own while it waits.
-func (s *Source) query(ctx context.Context, name string, index uint64, leader bool) (
+func (s *Source) query(ctx context.Context, v *service, index uint64, leader bool) (
 	[]*api.ServiceEntry, *api.QueryMeta, error) {
 	select {
 	case s.slots <- struct{}{}:
@@ -160,10 +164,16 @@ func (s *Source) query(ctx context.Context, name string, index uint64, leader bo
 	case <-ctx.Done():
 		return nil, nil, context.Cause(ctx)
 	}
+	ctx, wake := context.WithCancelCause(ctx)
+	defer wake(nil)
+	if s.waiting(v, func() { wake(errWoken) }) {
+		index = 0
+	}
+	defer s.waiting(v, nil)
 	options, end := s.options(ctx, index, leader)
 	defer end()
 	start := s.cfg.Now()
-	entries, meta, err := s.clients.queries.Health().Service(name, "", true, options)
+	entries, meta, err := s.clients.queries.Health().Service(v.name, "", true, options)
 	err = plain(options.Context(), err)
 	if err == nil {
 		err = believable(meta, s.cfg.MaxStale)

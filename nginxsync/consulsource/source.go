@@ -33,6 +33,7 @@ type Source struct {
 	wake     context.CancelFunc // ends the spell
 	renewed  time.Time          // of the last spell that ended because connections were dead
 	run      bool
+	holders  map[registration]holder
 	// of the catalogue: whether it has answered, the error of the last query, and the services with
 	// the tag that are no clusters, with the reason
 	searched  bool
@@ -47,6 +48,9 @@ type service struct {
 	cluster, name string
 	answered      time.Time // of the last answer that was used; zero before the first
 	err           error     // of the last query
+	given         given     // the ids of the last answer; of follow alone
+	stale         bool      // the next query must not wait
+	wake          func()    // ends the query that waits; nil while none does
 	raw           []nginxsync.Instance
 	serve         []nginxsync.Instance
 	aside         []string
@@ -62,12 +66,13 @@ func New(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients, err := connect(*cfg.Consul)
+	clients, err := connect(*cfg.Consul, cfg.Connections+1) // one for the catalogue
 	if err != nil {
 		return nil, fmt.Errorf("consulsource: Config.Consul: %w: %w", err, nginxsync.ErrInvalid)
 	}
 	s := &Source{cfg: cfg, clients: clients, slots: make(chan struct{}, cfg.Connections),
-		services: map[string]*service{}, changed: make(chan struct{}),
+		services: map[string]*service{}, holders: map[registration]holder{},
+		changed:  make(chan struct{}),
 		searched: cfg.Tag == "", refused: map[string]string{}}
 	s.spell, s.wake = context.WithCancel(context.Background())
 	for cluster, name := range cfg.Services {
