@@ -5,8 +5,10 @@ package bench
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -31,7 +33,10 @@ import (
 // BenchmarkRegistration measures the time from the call that registers an instance in Consul to the
 // first answer of that instance through Nginx, with 200 services and one change a second. Where
 // consul-template is in PATH, an Nginx that it writes and reloads follows the same changes at the
-// same time. Each iteration is one change.
+// same time, and so does HAProxy by Consul's DNS. The same metrics say when the call returned, when
+// a query of the benchmark's own answered ("query"), and when the source of the agent had the
+// change ("source"): the rest is the agent's, Nginx's and the polling client's. Each iteration is
+// one change. With -registration.alone no peer runs.
 func BenchmarkRegistration(b *testing.B) {
 	const services = 200
 	server := consul.Start(b)
@@ -55,18 +60,14 @@ func BenchmarkRegistration(b *testing.B) {
 	for i := range services {
 		register(i, 0)
 	}
-	ports := map[string]int{"sluice": startAgent(b, server, services, name)}
-	if program, err := exec.LookPath("consul-template"); err == nil {
-		ports["consul-template"] = startTemplate(b, server, program, services, name)
-	} else {
-		b.Log("consul-template is not in PATH: it is not measured")
-	}
+	seen := &sightings{}
+	ports := map[string]int{"sluice": startAgent(b, server, services, name, seen)}
+	startPeers(b, server, services, name, ports)
 	took := map[string][]time.Duration{}
-	for proxy, port := range ports {
+	for _, port := range ports {
 		for i := range services {
 			first(b, port, i, "0")
 		}
-		took[proxy] = make([]time.Duration, 0, b.N)
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -75,16 +76,28 @@ func BenchmarkRegistration(b *testing.B) {
 		<-tick.C
 		var wg sync.WaitGroup
 		var mu sync.Mutex
+		service, backend := n%services, 1-n/services%2
+		index := indexOf(b, server, name(service))
 		start := time.Now()
-		for proxy, port := range ports {
-			wg.Go(func() {
-				first(b, port, n%services, fmt.Sprint(1-n/services%2))
-				mu.Lock()
-				defer mu.Unlock()
-				took[proxy] = append(took[proxy], time.Since(start))
-			})
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			took[what] = append(took[what], time.Since(start))
 		}
-		register(n%services, 1-n/services%2)
+		for proxy, port := range ports {
+			wg.Go(func() { first(b, port, service, fmt.Sprint(backend)); note(proxy) })
+		}
+		wg.Go(func() {
+			_, _, err := server.Client.Health().Service(name(service), "", true,
+				&api.QueryOptions{WaitIndex: index, AllowStale: true, Near: "_agent"})
+			if err != nil {
+				b.Error(err)
+			}
+			note("query")
+		})
+		seen.expect(fmt.Sprintf("c%d", service), backends[backend], func() { note("source") })
+		register(service, backend)
+		note("call")
 		wg.Wait()
 	}
 	for proxy, list := range took {
@@ -94,6 +107,63 @@ func BenchmarkRegistration(b *testing.B) {
 			b.ReportMetric(float64(at.Microseconds())/1000, fmt.Sprintf("%s-p%d-ms", proxy, q))
 		}
 	}
+}
+
+var alone = flag.Bool("registration.alone", false, "measure registration without the peers")
+
+// startPeers runs the peers that this machine has, and notes their ports.
+func startPeers(b *testing.B, server *consul.Server, services int, name func(int) string,
+	ports map[string]int) {
+	if *alone {
+		return
+	}
+	for program, run := range map[string]func(*testing.B, *consul.Server, string, int,
+		func(int) string) int{"consul-template": startTemplate, "haproxy": startHAProxy} {
+		if path, err := exec.LookPath(program); err == nil {
+			ports[program] = run(b, server, path, services, name)
+		} else {
+			b.Log(program, "is not in PATH: it is not measured")
+		}
+	}
+}
+
+// indexOf is the index of a service, for a query that waits for its next change.
+func indexOf(b *testing.B, server *consul.Server, service string) uint64 {
+	_, meta, err := server.Client.Health().Service(service, "", true, &api.QueryOptions{
+		AllowStale: true, Near: "_agent"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return meta.LastIndex
+}
+
+// sightings is a Source that tells when another one has supplied an instance.
+type sightings struct {
+	nginxsync.Source
+
+	mu      sync.Mutex
+	cluster string
+	addr    netip.AddrPort
+	then    func() // nil when nothing is expected
+}
+
+func (s *sightings) expect(cluster string, addr netip.AddrPort, then func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cluster, s.addr, s.then = cluster, addr, then
+}
+
+// Watch implements nginxsync.Source.
+func (s *sightings) Watch(ctx context.Context, after uint64) (nginxsync.Snapshot, uint64, error) {
+	snapshot, revision, err := s.Source.Watch(ctx, after)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if list := snapshot.Baseline[s.cluster]; s.then != nil && len(list) == 1 &&
+		list[0].Addr == s.addr {
+		s.then()
+		s.then = nil
+	}
+	return snapshot, revision, err
 }
 
 // first polls until the upstream answers with the text, each time on a new connection.
@@ -128,7 +198,8 @@ func first(b *testing.B, port, upstream int, want string) {
 }
 
 // startAgent runs an Nginx with an agent that follows the services, and returns its port.
-func startAgent(b *testing.B, server *consul.Server, services int, name func(int) string) int {
+func startAgent(b *testing.B, server *consul.Server, services int, name func(int) string,
+	seen *sightings) int {
 	port := testbed.Port(b)
 	unused := slices.Repeat([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}, 2)
 	var driver *luadriver.Driver
@@ -142,7 +213,8 @@ func startAgent(b *testing.B, server *consul.Server, services int, name func(int
 	if err != nil {
 		b.Fatal(err)
 	}
-	agent, err := nginxsync.OpenAgent(b.Context(), nginxsync.Config{Source: source,
+	seen.Source = source
+	agent, err := nginxsync.OpenAgent(b.Context(), nginxsync.Config{Source: seen,
 		Driver: driver, StateFile: filepath.Join(testbed.Dir(b), "routes")})
 	if err != nil {
 		b.Fatal(err)
@@ -187,6 +259,36 @@ func startTemplate(b *testing.B, server *consul.Server, program string, services
 				return errors.New("it has written nothing")
 			}
 			return nil
+		}})
+	return port
+}
+
+// startHAProxy runs HAProxy, which asks Consul's DNS for the instances of each service once a
+// second, and returns its port.
+func startHAProxy(b *testing.B, server *consul.Server, program string, services int,
+	name func(int) string) int {
+	port, dir := testbed.Port(b), testbed.Dir(b)
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "global\n  maxconn 2000\ndefaults\n  mode http\n  timeout connect 1s\n"+
+		"  timeout client 10s\n  timeout server 10s\nresolvers consul\n  nameserver consul %s\n"+
+		"  accepted_payload_size 8192\n  timeout resolve 1s\n  timeout retry 1s\n"+
+		"  hold valid 1s\n  hold obsolete 0s\nfrontend all\n  bind 127.0.0.1:%d\n"+
+		"  use_backend %%[path,field(2,/)]\n", server.DNS, port)
+	for i := range services {
+		fmt.Fprintf(&conf, "backend c%d\n  server-template i 1 _%s._tcp.service.consul "+
+			"resolvers consul init-addr none\n", i, name(i))
+	}
+	file := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(conf.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	testbed.Start(b, testbed.Dir(b), testbed.Command{Name: "haproxy", Path: program,
+		Args: []string{"-db", "-f", file}, Ready: func(ctx context.Context) error {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprint("127.0.0.1:", port))
+			if err != nil {
+				return err
+			}
+			return conn.Close()
 		}})
 	return port
 }

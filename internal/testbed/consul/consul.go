@@ -22,6 +22,7 @@ import (
 // Server is one Consul server with its data on disk.
 type Server struct {
 	Addr    string // host:port of its HTTP API
+	DNS     string // host:port of its DNS interface, UDP and TCP; empty for another's server
 	Client  *api.Client
 	Process *testbed.Process // nil for a server that the test did not start
 
@@ -64,7 +65,7 @@ func consul(t testing.TB, dir, name, ip string, servers, connections int, token 
 	testbed.Command) {
 	t.Helper()
 	path := testbed.NeedTool(t, "consul")
-	port := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
+	port := map[string]int{"dns": testbed.Port(t), "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
 		"http": testbed.Port(t), "serf_lan": testbed.Port(t), "server": testbed.Port(t)}
 	settings := map[string]any{
 		"server": true, "node_name": name, "data_dir": filepath.Join(dir, "data"), "bind_addr": ip,
@@ -90,7 +91,8 @@ func consul(t testing.TB, dir, name, ip string, servers, connections int, token 
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Addr: fmt.Sprintf("%s:%d", ip, port["http"]), dir: dir,
+	s := &Server{Addr: fmt.Sprintf("%s:%d", ip, port["http"]),
+		DNS: fmt.Sprintf("%s:%d", ip, port["dns"]), dir: dir,
 		raft: fmt.Sprintf("%s:%d", ip, port["server"]), serf: fmt.Sprintf("%s:%d", ip,
 			port["serf_lan"])}
 	client := &api.Config{Address: s.Addr, Token: token,
