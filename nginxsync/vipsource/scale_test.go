@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -27,6 +28,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/testbed/consul"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/consulsource"
+	"github.com/sluice-deploy/sluice/nginxsync/relay"
 	"github.com/sluice-deploy/sluice/nginxsync/vipsource"
 	"github.com/sluice-deploy/sluice/vip"
 )
@@ -35,6 +37,7 @@ import (
 // minutes on a busy machine of two processors.
 var (
 	scaleAgents   = flag.Int("scale.agents", soak.Count(3, 5), "agents")
+	scaleRelayed  = flag.Int("scale.relayed", soak.Count(1, 2), "agents that follow a relay over HTTP")
 	scaleServices = flag.Int("scale.services", soak.Count(20, 100), "services in Consul")
 	scaleLeases   = flag.Int("scale.leases", soak.Count(30, 500), "leases")
 	scaleChanges  = flag.Int("scale.changes", soak.Count(20, 100), "changes")
@@ -115,8 +118,10 @@ func (c counted) Write(b []byte) (int, error) {
 // usage counts the requests and bytes of a source.
 type usage struct{ requests, read, written atomic.Int64 }
 
-func (u *usage) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 20000,
+// client has so many connections at most, 0 for as many as there are requests.
+func (u *usage) client(connections int) *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxConnsPerHost: connections,
+		MaxIdleConnsPerHost: 20000,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			return counted{conn, &u.read, &u.written}, err
@@ -141,8 +146,42 @@ func spent(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// Many agents in one process, with clients of a real Consul and of a platform with many leases,
-// reach the last of many changes. The figures are logged.
+// parallel calls f for 0 to n-1, eight at a time.
+func parallel(n int, f func(int)) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var next atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for i := int(next.Add(1)); i <= n; i = int(next.Add(1)) {
+				f(i - 1)
+			}
+		})
+	}
+}
+
+// startRelay serves the snapshots of a source, and returns a function that makes a source of them.
+func startRelay(ctx context.Context, t *testing.T, wg *sync.WaitGroup, source nginxsync.Source,
+	used *usage) func() nginxsync.Source {
+	t.Helper()
+	const token = "0123456789abcdef"
+	handler, err := relay.NewHandler(relay.HandlerConfig{Source: source, Token: token})
+	require.NoError(t, err)
+	wg.Go(func() { _ = handler.Run(ctx) })
+	server := httptest.NewServer(handler)
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	return func() nginxsync.Source {
+		s, err := relay.New(relay.Config{URLs: []string{server.URL}, Client: used.client(0),
+			Token:   func() (string, error) { return token, nil },
+			Observe: used.observe})
+		require.NoError(t, err)
+		wg.Go(func() { _ = s.Run(ctx) })
+		return s
+	}
+}
+
+// Many agents in one process, with clients of a real Consul and of a platform with many leases, and
+// some that follow a relay, reach the last of many changes. The figures are logged.
 func TestScale(t *testing.T) {
 	server := consul.StartWide(t, max(2000, *scaleServices+1000))
 	names := make([]string, *scaleServices)
@@ -153,43 +192,54 @@ func TestScale(t *testing.T) {
 	last := map[string]string{} // the version of each service
 	number := 0
 	register := func(service string) {
-		number++
-		version := fmt.Sprint("v", number)
 		times.mu.Lock()
-		times.at[version] = time.Now()
+		number++
+		first, version := number == 1, fmt.Sprint("v", number)
+		times.at[version], last[service] = time.Now(), version
 		times.mu.Unlock()
 		_, err := server.Client.Catalog().Register(&api.CatalogRegistration{
-			Node: "sluice-test-scale", Address: "10.0.0.9", SkipNodeUpdate: number > 1,
+			Node: "sluice-test-scale", Address: "10.0.0.9", SkipNodeUpdate: !first,
 			Service: &api.AgentService{ID: service, Service: service, Port: 80,
 				Meta: map[string]string{"version": version}}}, nil)
-		require.NoError(t, err)
-		last[service] = version
+		if err != nil {
+			t.Error(err)
+		}
 	}
 	cfg := consulsource.Config{Services: map[string]string{}, Connections: *scaleTurns,
 		FirstWait: 5 * time.Minute}
+	began := time.Now()
+	register(names[0]) // the node comes with it
+	parallel(len(names)-1, func(i int) { register(names[i+1]) })
 	for _, name := range names {
-		register(name)
 		cfg.Services[name] = name
 	}
-	var registry, leases usage
-	cfg.Consul = &api.Config{Address: server.Addr, HttpClient: registry.client()}
-	cfg.Observe = registry.observe
+	var registry, leases, passed usage
 	if cfg.Connections == 0 {
 		cfg.Connections = len(names) + 10
 	}
+	cfg.Consul = &api.Config{Address: server.Addr,
+		HttpClient: registry.client(cfg.Connections + 1)}
+	cfg.Observe = registry.observe
 	instances, err := consulsource.New(cfg)
 	require.NoError(t, err)
 	overlays := startPlatform(t, leased(t, names)).remote(t, vipsource.RemoteConfig{
-		Client: leases.client(), Observe: leases.observe})
+		Client: leases.client(0), Observe: leases.observe})
 	source := nginxsync.Merge(instances, overlays)
+	t.Logf("made %d services and %d leases in %.1f s", len(names), *scaleLeases,
+		time.Since(began).Seconds())
 
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	t.Cleanup(func() { stop(); wg.Wait() })
 	start, before := time.Now(), spent(t)
 	wg.Go(func() { _ = instances.Run(ctx) })
+	follow := startRelay(ctx, t, &wg, source, &passed)
 	sinks := make([]*sink, *scaleAgents)
 	for i := range sinks {
+		source := source
+		if i < *scaleRelayed {
+			source = follow()
+		}
 		sinks[i] = &sink{began: times, seen: map[string]string{}}
 		agent, err := nginxsync.OpenAgent(t.Context(), nginxsync.Config{Source: source,
 			Driver: sinks[i]})
@@ -228,10 +278,12 @@ func TestScale(t *testing.T) {
 	runtime.GC()
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	t.Logf("%d agents, %d services, %d leases: all routes after %.1f s, %.1f s of the processor, "+
-		"%d MB of heap", len(sinks), len(names), *scaleLeases, time.Since(start).Seconds(),
-		(spent(t) - before).Seconds(), memory.HeapAlloc>>20)
-	t.Log("start: Consul ", registry.since(start), "; leases ", leases.since(start))
+	t.Logf("%d agents, %d of them behind a relay, %d services, %d leases: all routes after %.1f s, "+
+		"%.1f s of the processor, %d MB of heap", len(sinks), min(*scaleRelayed, len(sinks)),
+		len(names), *scaleLeases, time.Since(start).Seconds(), (spent(t) - before).Seconds(),
+		memory.HeapAlloc>>20)
+	t.Log("start: Consul ", registry.since(start), "; leases ", leases.since(start), "; relay ",
+		passed.since(start))
 
 	pause := func(d time.Duration) {
 		t.Helper()
@@ -244,9 +296,9 @@ func TestScale(t *testing.T) {
 	}
 	start, before = time.Now(), spent(t)
 	pause(*scaleIdle)
-	t.Logf("idle: %.1f ms of the processor a second; Consul %s; leases %s", float64((spent(t)-
-		before).Milliseconds())/time.Since(start).Seconds(), registry.since(start),
-		leases.since(start))
+	t.Logf("idle: %.1f ms of the processor a second; Consul %s; leases %s; relay %s",
+		float64((spent(t)-before).Milliseconds())/time.Since(start).Seconds(),
+		registry.since(start), leases.since(start), passed.since(start))
 
 	start, before = time.Now(), spent(t)
 	for _, s := range sinks {
@@ -275,9 +327,9 @@ func TestScale(t *testing.T) {
 		return lags[int(q*float64(len(lags)-1))].Round(10 * time.Microsecond)
 	}
 	t.Logf("%d changes in %.1f s: registration to push p50 %s, p99 %s, worst %s; %.1f ms of the "+
-		"processor a change; Consul %s", *scaleChanges, took.Seconds(), at(.5), at(.99), at(1),
+		"processor a change; Consul %s; relay %s", *scaleChanges, took.Seconds(), at(.5), at(.99), at(1),
 		float64((spent(t)-before).Microseconds())/1000/float64(*scaleChanges),
-		registry.since(start))
+		registry.since(start), passed.since(start))
 }
 
 // leased is an allocator with leases, each with an overlay of one cluster.
@@ -291,13 +343,18 @@ func leased(t *testing.T, clusters []string) *vip.Allocator {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = a.Run(ctx) })
 	t.Cleanup(func() { stop(); wg.Wait() })
-	for i := range *scaleLeases {
+	parallel(*scaleLeases, func(i int) {
 		cluster := clusters[i%len(clusters)]
-		l := allocate(t, a, fmt.Sprint("task-", i), cluster)
-		_, err := a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "i", Cluster: cluster,
-			Version: "v1", Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8),
-				byte(i)}), uint16(1024+i>>16))}})
-		require.NoError(t, err)
-	}
+		l, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: fmt.Sprint("task-", i),
+			Overrides: map[string]string{cluster: "v1"}}})
+		if err == nil {
+			_, err = a.Bind(t.Context(), l.ID, []vip.Instance{{ID: "i", Cluster: cluster,
+				Version: "v1", Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8),
+					byte(i)}), uint16(1024+i>>16))}})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	return a
 }
