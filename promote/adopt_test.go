@@ -83,7 +83,7 @@ func TestAdopt(t *testing.T) {
 		require.Equal(t, before, after, "once more does nothing")
 		last := after[len(after)-1]
 		require.Equal(t, promote.Adopted, last.Kind)
-		require.Equal(t, promote.EntryFormat, last.Needs)
+		require.Equal(t, 2, last.Needs)
 	})
 	t.Run("promotion replaces it and a failed one restores it", func(t *testing.T) {
 		failure := errors.New("no room")

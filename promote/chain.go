@@ -13,7 +13,7 @@ import (
 )
 
 // EntryFormat is the newest format of an entry that this program understands: see Entry.Needs.
-const EntryFormat = 2
+const EntryFormat = 3
 
 // The EntryFormat from which on programs know a kind of entry.
 const (

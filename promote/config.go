@@ -18,6 +18,9 @@ type Config struct {
 	Pipeline Pipeline
 	// Journal holds the entries of all changes. It must not be nil.
 	Journal Journal
+	// Archive has the entries that Promoter.Archive has moved out of the journal, which has to be a
+	// Trimmer then. The default, for nil, is that there are none.
+	Archive Archive
 	// Deployer makes a target run a digest. It must not be nil.
 	Deployer Deployer
 	// Gates are all asked before a promotion or rollback starts. The default, for nil, is OrderGate
@@ -62,7 +65,7 @@ type Config struct {
 	// is time.Now.
 	Now func() time.Time
 	// Observe, when set, is called at the end of each Bind, Start, Wait, Promote, Check, Rollback,
-	// Review, Retire, Adopt, InUse, Progress, Abort and Recover with its name in lower case; of
+	// Review, Retire, Adopt, InUse, Progress, Abort, Archive and Recover with its name in lower case; of
 	// each call of the deployer, as "deployer.deploy" and "deployer.remove"; and of each gate, as
 	// "gate." and its name. It gets the duration and the error of the call. It is called
 	// concurrently and has to return quickly. The default is none.
@@ -112,6 +115,9 @@ func (c Config) validate() error {
 	list = append(list, c.Pipeline.problems().prefix("Config.Pipeline")...)
 	if c.Journal == nil {
 		list.add("Config.Journal: nil: want a journal")
+	}
+	if _, ok := c.Journal.(Trimmer); c.Archive != nil && c.Journal != nil && !ok {
+		list.add("Config.Archive: Config.Journal cannot let go of entries: want a Trimmer")
 	}
 	if c.Deployer == nil {
 		list.add("Config.Deployer: nil: want a deployer")
@@ -171,6 +177,9 @@ func New(cfg Config) (*Promoter, error) {
 		owner:    cfg.Owner, owners: cfg.Owners, joining: make(chan struct{}, 1),
 		lock: make(chan struct{}, 1), state: newState(cfg.Pipeline), works: map[ChangeID]*work{},
 		appending: map[string]*pending{},
+	}
+	if cfg.Archive != nil {
+		p.journal = &archived{cfg.Journal.(Trimmer), cfg.Archive}
 	}
 	p.living, p.close = context.WithCancelCause(context.Background())
 	return p, nil

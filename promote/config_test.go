@@ -21,6 +21,10 @@ func TestConfig(t *testing.T) {
 	bad := map[string]func(*promote.Config){
 		"Pipeline": func(c *promote.Config) { c.Pipeline = promote.Pipeline{"Test"} },
 		"Journal":  func(c *promote.Config) { c.Journal = nil },
+		"Archive": func(c *promote.Config) {
+			c.Journal = mortalJournal{Journal: c.Journal}
+			c.Archive = promote.NewMemArchive()
+		},
 		"Deployer": func(c *promote.Config) { c.Deployer = nil },
 		"Gates":    func(c *promote.Config) { c.Gates = []promote.Gate{nil} },
 		"Rollback": func(c *promote.Config) { c.Rollback.Versions = -1 },

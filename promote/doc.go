@@ -41,5 +41,6 @@
 //	_, err = p.Promote(ctx, promote.Request{Target: promote.Target{Cluster: "hello_web", Environment: "test", Task: "t1"}, Version: "v2", Expect: promote.None, Actor: "alice"})
 //
 // It does not build images, run containers, shift traffic, or check permissions: Actor is the name
-// that the caller states. The journal is read into memory, once, and kept there.
+// that the caller states. The journal is read into memory, once, and kept there; Archive moves older
+// entries out of its store.
 package promote

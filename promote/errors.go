@@ -23,7 +23,8 @@ var (
 	// outcome is no longer this caller's to decide. A Deployer wraps it to refuse a generation that
 	// is older than one it has seen for the target.
 	ErrFenced = errors.New("fenced")
-	// ErrNotFound is wrapped when no change has the ID.
+	// ErrNotFound is wrapped when no change has the ID, no entry the cluster, or no segment the
+	// name.
 	ErrNotFound = errors.New("not found")
 	// ErrAborted is matched by *AbortError.
 	ErrAborted = errors.New("aborted")

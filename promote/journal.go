@@ -2,9 +2,6 @@ package promote
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"sync"
 	"time"
 )
 
@@ -55,9 +52,11 @@ const (
 	Adopted Kind = "adopted"
 	// something was done that leaves the digest as it is: see Note
 	Noted Kind = "noted"
+	// older entries of the cluster are in a segment of the archive: see Promoter.Archive
+	Checkpoint Kind = "checkpoint"
 )
 
-// Entry is one record of the journal. Entries are never changed or removed.
+// Entry is one record of the journal. Entries are never changed, and move to an Archive at most.
 type Entry struct {
 	// At is the place of the entry in the whole journal, above that of every entry that was there
 	// before. The journal gives it; it is neither kept in the record nor part of the chain.
@@ -99,8 +98,12 @@ type Entry struct {
 	// Policy, of an Approved or Rejected entry, names the rules in force: see Promoter.Review.
 	Policy string `json:"policy,omitempty"`
 	// Note, of a Resumed entry, says why its generation is higher than the journal alone explains;
-	// of a Started or Adopted entry, which gates were overridden and why.
+	// of a Started or Adopted entry, which gates were overridden and why; of a Checkpoint, the name
+	// of the segment, whose digest is Digest.
 	Note string `json:"note,omitempty"`
+	// Through and ThroughAt, of a Checkpoint, are Seq and At of the last entry in the segment.
+	Through   uint64 `json:"through,omitempty"`
+	ThroughAt uint64 `json:"throughAt,omitempty"`
 	// Doubt, of a Failed entry, is the reason why the earlier deployment could not be restored. It
 	// is empty after a successful restore.
 	Doubt string `json:"doubt,omitempty"`
@@ -133,71 +136,4 @@ type Journal interface {
 	Read(ctx context.Context, after uint64) ([]Entry, error)
 	// Wait blocks until there is an entry with an At above after, or until ctx ends.
 	Wait(ctx context.Context, after uint64) error
-}
-
-// MemJournal is a Journal in memory: for tests, and the reference for other implementations.
-type MemJournal struct {
-	mu      sync.Mutex
-	entries []Entry           // the At of each is its index and one
-	last    map[string]uint64 // the Seq of each cluster's last entry
-	grown   chan struct{}     // closed and replaced by each append
-}
-
-var _ Journal = (*MemJournal)(nil)
-
-// NewMemJournal returns an empty journal.
-func NewMemJournal() *MemJournal {
-	return &MemJournal{last: map[string]uint64{}, grown: make(chan struct{})}
-}
-
-// Append implements Journal.
-func (j *MemJournal) Append(ctx context.Context, e Entry) (uint64, error) {
-	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if last := j.last[e.Cluster]; e.Seq != last+1 {
-		return 0, fmt.Errorf("append entry %d of cluster %q: its last one is %d: %w", e.Seq,
-			e.Cluster, last, ErrConflict)
-	}
-	e.At = uint64(len(j.entries)) + 1
-	j.entries = append(j.entries, e)
-	j.last[e.Cluster] = e.Seq
-	close(j.grown)
-	j.grown = make(chan struct{})
-	return e.At, nil
-}
-
-// Read implements Journal.
-func (j *MemJournal) Read(ctx context.Context, after uint64) ([]Entry, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if after >= uint64(len(j.entries)) {
-		return nil, nil
-	}
-	return slices.Clone(j.entries[after:]), nil
-}
-
-// Wait implements Journal.
-func (j *MemJournal) Wait(ctx context.Context, after uint64) error {
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		j.mu.Lock()
-		last, grown := uint64(len(j.entries)), j.grown
-		j.mu.Unlock()
-		if last > after {
-			return nil
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }

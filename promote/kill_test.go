@@ -2,6 +2,7 @@ package promote_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
+	"github.com/sluice-deploy/sluice/promote/filearchive"
 )
 
 // TestMain is the program that TestKilledProcess kills when the environment names a directory to
@@ -58,11 +60,17 @@ func openInDir(dir string, says io.Writer) (*promote.Promoter, *boltjournal.Jour
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := promote.New(promote.Config{Journal: j, Deployer: fileDeployer{dir, says}})
+	archive, err := filearchive.Open(filearchive.Config{Dir: filepath.Join(dir, "archive")})
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := promote.New(promote.Config{Journal: j, Archive: archive,
+		Deployer: fileDeployer{dir, says}})
 	return p, j, err
 }
 
 // deployForEver deploys v1, v2, v3 and v1 again to test and says so after each: an acknowledgement.
+// After each second one it archives the older entries.
 func deployForEver(dir string) error {
 	ctx := context.Background()
 	p, _, err := openInDir(dir, os.Stdout)
@@ -80,10 +88,34 @@ func deployForEver(dir string) error {
 			return err
 		}
 		fmt.Println("done", d.Generation, d.Digest)
+		if n%2 == 1 {
+			fmt.Println("archiving")
+			_, err := p.Archive(ctx, promote.ArchiveRequest{Cluster: d.Cluster, Keep: 3, Actor: "a"})
+			if err != nil {
+				return err
+			}
+		}
 	}
 }
 
-// A process is killed with SIGKILL while it deploys, again and again on the same files: each
+// verifyFiles reads the segments and the rest of the journal.
+func verifyFiles(t *testing.T, dir string, j promote.Journal) {
+	t.Helper()
+	segments, err := filepath.Glob(filepath.Join(dir, "archive", "segment-*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, segments)
+	var text bytes.Buffer
+	for _, name := range segments { // sorted
+		segment, err := os.ReadFile(name)
+		require.NoError(t, err)
+		text.Write(segment)
+	}
+	require.NoError(t, promote.Export(t.Context(), &text, j))
+	_, err = promote.Verify(&text)
+	require.NoError(t, err)
+}
+
+// A process is killed with SIGKILL while it deploys and archives, again and again on the same files: each
 // acknowledged change is there, each target runs its current digest, and the next process goes on.
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
@@ -104,7 +136,7 @@ func TestKilledProcess(t *testing.T) {
 				_, err := fmt.Sscan(done, &generation, &acknowledged)
 				require.NoError(t, err)
 			}
-			// even rounds kill just after an acknowledgement, odd ones in the deployer
+			// after an acknowledgement, in the deployer, or in an archiving
 			if n == 3+round {
 				require.NoError(t, cmd.Process.Kill())
 			}
@@ -126,6 +158,14 @@ func TestKilledProcess(t *testing.T) {
 		runs, err := os.ReadFile(fileDeployer{dir: dir}.name(in("test")))
 		require.NoError(t, err)
 		require.Equal(t, string(current[0].Digest), string(runs))
+		history, err := p.History(t.Context(), promote.Target{})
+		require.NoError(t, err)
+		for i, e := range history {
+			require.Equal(t, uint64(i+1), e.Seq, "an entry is missing, or there twice")
+		}
+		_, err = p.Archive(t.Context(), promote.ArchiveRequest{Cluster: "web", Keep: 3, Actor: "a"})
+		require.NoError(t, err)
+		verifyFiles(t, dir, j)
 		require.NoError(t, j.Close())
 	}
 	require.NotZero(t, recovered, "no kill left a change open: this test shows nothing")

@@ -47,6 +47,7 @@ func TestImportsTheStandardLibraryOnly(t *testing.T) {
 func TestMemJournal(t *testing.T) {
 	t.Parallel()
 	journaltest.Run(t, func(*testing.T) promote.Journal { return promote.NewMemJournal() })
+	journaltest.RunTrimmer(t, func(*testing.T) promote.Trimmer { return promote.NewMemJournal() })
 }
 
 func TestNewReportsEveryProblemAtOnce(t *testing.T) {

@@ -43,6 +43,7 @@ type cluster struct {
 	keys        map[string]Entry      // the Started entries by their idempotency key
 	holds       map[Digest][]Entry    // the rollbacks that have replaced a digest, unless released
 	quarantined map[Digest]Hold
+	checkpoint  *Entry // the last one
 }
 
 // reviewed is the subject of a review.
@@ -151,6 +152,10 @@ func (s *state) apply(e Entry) error {
 	head, err := e.After(c.head)
 	if errors.Is(err, ErrConflict) {
 		err = fmt.Errorf("it does not come next after entry %d: %w", c.head.Seq, ErrDamaged)
+		if c.head.Seq == 0 {
+			err = fmt.Errorf("the entries before it are not in the journal: are they archived, "+
+				"and is Config.Archive theirs? %w", err)
+		}
 	}
 	if err == nil {
 		err = c.apply(e)
@@ -191,6 +196,12 @@ func (c *cluster) apply(e Entry) error {
 		delete(c.holds, e.Digest)
 		return nil
 	case Noted:
+		return nil
+	case Checkpoint:
+		if e.Through >= e.Seq || c.checkpoint != nil && e.Through <= c.checkpoint.Through {
+			return fmt.Errorf("it archives entries up to %d: %w", e.Through, ErrDamaged)
+		}
+		c.checkpoint = &e
 		return nil
 	case Progressed:
 		if p := c.targets[e.Target]; p == nil || p.open == nil || p.open.Change != e.Change {

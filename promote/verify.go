@@ -45,7 +45,8 @@ func Export(ctx context.Context, w io.Writer, j Journal) error {
 	}
 }
 
-// Verify reads records, one a line, as Export writes them, and returns the head of each cluster. It
+// Verify reads records, one a line, as Export writes them, or segments of an Archive in their order
+// and then the rest of the journal, and returns the head of each cluster. It
 // needs neither the journal nor a network. It finds every record that was changed, left out, put in
 // or moved within its cluster, except where the last ones of a cluster are missing: that shows in
 // the head, which has to be compared with one that was kept elsewhere. The error wraps ErrDamaged
@@ -66,7 +67,7 @@ func Verify(r io.Reader) (map[string]Head, error) {
 		case err != nil:
 			return heads, fmt.Errorf("verify: line %d: %w", number, err)
 		default:
-			err = verifyLine(line[:len(line)-1], heads, failing)
+			err = verifyLine(recordIn(line[:len(line)-1]), heads, failing)
 		}
 		if err == nil {
 			continue

@@ -1,8 +1,9 @@
 // Package boltjournal keeps a promote.Journal in a bbolt file: for one process on one machine.
-// Every append is one transaction, synced to the disk before it returns.
+// Every append is one transaction, synced to the disk before it returns. The room of entries that
+// Trim has removed is used again; the file does not get smaller.
 //
 // The bucket "promote.journal" holds one record an entry: the key is At as 8 bytes, big-endian, the
-// value promote.Entry.Record. At counts from 1 without a gap. The bucket "promote.journal.clusters"
+// value promote.Entry.Record. At counts from 1, without a gap where nothing was trimmed. The bucket "promote.journal.clusters"
 // has for each entry the cluster, a zero byte and Seq as 8 bytes, and its At. bbolt locks the file,
 // so a second process cannot open it; a journal for several machines needs another implementation.
 package boltjournal
@@ -35,15 +36,17 @@ var (
 
 // Journal is a promote.Journal in a bbolt file.
 type Journal struct {
-	db    *bbolt.DB
-	owned bool
+	db      *bbolt.DB
+	owned   bool
+	now     func() time.Time
+	observe func(op string, took time.Duration, err error) // or nil
 
 	mu     sync.Mutex
 	grown  chan struct{} // closed and replaced by each append
 	closed bool
 }
 
-var _ promote.Journal = (*Journal)(nil)
+var _ promote.Trimmer = (*Journal)(nil)
 
 // Config says where a [Journal] is. Exactly one of Path and DB is required.
 type Config struct {
@@ -54,6 +57,11 @@ type Config struct {
 	// the journal. A database takes one Journal at a time: Wait hears only of entries that the same
 	// Journal appended.
 	DB *bbolt.DB
+	// Now is the clock by which Observe gets its durations. The default is time.Now.
+	Now func() time.Time
+	// Observe, when set, is called at the end of every Append, Read, Wait and Trim with its name in
+	// lower case, how long it took, and its error. It must be quick and safe for concurrent use.
+	Observe func(op string, took time.Duration, err error)
 	// LockTimeout is how long Open waits for another process to close the file at Path. The default
 	// is one second.
 	LockTimeout time.Duration
@@ -88,7 +96,11 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	j := &Journal{db: cfg.DB, owned: cfg.DB == nil, grown: make(chan struct{})}
+	j := &Journal{db: cfg.DB, owned: cfg.DB == nil, now: cfg.Now, observe: cfg.Observe,
+		grown: make(chan struct{})}
+	if j.now == nil {
+		j.now = time.Now
+	}
 	if j.owned {
 		db, err := openFile(cfg.Path,
 			&bbolt.Options{Timeout: cmp.Or(cfg.LockTimeout, defaultLockTimeout)})
@@ -110,6 +122,15 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 		return nil, errors.Join(fmt.Errorf("journal %s: %w", j.db.Path(), err), j.Close())
 	}
 	return j, nil
+}
+
+// watched returns the function to defer that reports a call to Config.Observe.
+func (j *Journal) watched(op string, err *error) func() {
+	if j.observe == nil {
+		return func() {}
+	}
+	start := j.now()
+	return func() { j.observe(op, j.now().Sub(start), *err) }
 }
 
 func (j *Journal) view(f func(*bbolt.Tx) error) error {
@@ -137,6 +158,7 @@ func (j *Journal) Close() error {
 
 // Append implements promote.Journal. The file has room for every entry.
 func (j *Journal) Append(ctx context.Context, e promote.Entry) (at uint64, err error) {
+	defer j.watched("append", &err)()
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -169,19 +191,26 @@ func (j *Journal) Append(ctx context.Context, e promote.Entry) (at uint64, err e
 }
 
 // Read implements promote.Journal. It returns at most 1000 entries.
-func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, error) {
+func (j *Journal) Read(ctx context.Context, after uint64) (entries []promote.Entry, err error) {
+	defer j.watched("read", &err)()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	var entries []promote.Entry
-	err := j.view(func(tx *bbolt.Tx) error {
+	err = j.view(func(tx *bbolt.Tx) error {
+		entries = nil
+		gap, next := false, after+1
 		c := tx.Bucket(bucket).Cursor()
-		for k, v := c.Seek(key(after + 1)); k != nil && len(entries) < page; k, v = c.Next() {
-			if at := number(k); at != after+uint64(len(entries))+1 {
-				return fmt.Errorf("found key %x where position %d should be: %w", k,
-					after+uint64(len(entries))+1, promote.ErrDamaged)
+		for k, v := c.Seek(key(next)); k != nil && len(entries) < page; k, v = c.Next() {
+			at := number(k)
+			if at < next {
+				return fmt.Errorf("found key %x where position %d should be: %w", k, next,
+					promote.ErrDamaged)
 			}
+			gap, next = gap || at > next, at+1
 			entries = append(entries, entry(tx.Bucket(index), k, v))
+		}
+		if gap {
+			return trimmed(tx, after, next)
 		}
 		return nil
 	})
@@ -189,6 +218,52 @@ func (j *Journal) Read(ctx context.Context, after uint64) ([]promote.Entry, erro
 		return nil, fmt.Errorf("journal %s: read after position %d: %w", j.db.Path(), after, err)
 	}
 	return entries, nil
+}
+
+// trimmed returns nil when all entries between the places that are not there were trimmed: then the
+// index does not have them either.
+func trimmed(tx *bbolt.Tx, after, before uint64) error {
+	b, c := tx.Bucket(bucket), tx.Bucket(index).Cursor()
+	for p, k := c.First(); p != nil; p, k = c.Next() {
+		if at := number(k); at > after && at < before && b.Get(k) == nil {
+			return fmt.Errorf("position %d has no record: %w", at, promote.ErrDamaged)
+		}
+	}
+	return nil
+}
+
+// Trim implements promote.Trimmer, in one transaction.
+func (j *Journal) Trim(ctx context.Context, cluster string, through uint64) (err error) {
+	defer j.watched("trim", &err)()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err = j.update(func(tx *bbolt.Tx) error {
+		b, places := tx.Bucket(bucket), tx.Bucket(index)
+		if head := lastOf(places, cluster); through >= head {
+			return fmt.Errorf("its last one is %d: %w", head, promote.ErrInvalid)
+		}
+		var old [][]byte
+		c := places.Cursor()
+		for p, at := c.Seek(place(cluster, 0)); p != nil &&
+			bytes.Compare(p, place(cluster, through)) <= 0; p, at = c.Next() {
+			if err := b.Delete(at); err != nil {
+				return err
+			}
+			old = append(old, bytes.Clone(p))
+		}
+		for _, p := range old {
+			if err := places.Delete(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("journal %s: trim cluster %q through entry %d: %w", j.db.Path(), cluster,
+			through, err)
+	}
+	return nil
 }
 
 // entry returns the entry of a record, or where that is not the one which the index has at its
@@ -213,7 +288,8 @@ func entry(places *bbolt.Bucket, k, record []byte) promote.Entry {
 }
 
 // Wait implements promote.Journal. It returns an error when the journal is closed.
-func (j *Journal) Wait(ctx context.Context, after uint64) error {
+func (j *Journal) Wait(ctx context.Context, after uint64) (err error) {
+	defer j.watched("wait", &err)()
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
@@ -29,6 +30,64 @@ func TestConformance(t *testing.T) {
 	journaltest.Run(t, func(t *testing.T) promote.Journal {
 		return open(t, filepath.Join(t.TempDir(), "journal"))
 	})
+}
+
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	journaltest.RunTrimmer(t, func(t *testing.T) promote.Trimmer {
+		return open(t, filepath.Join(t.TempDir(), "journal"))
+	})
+}
+
+// A record that was lost is not taken for one that was trimmed.
+func TestLostRecordBesideTrimmedOnes(t *testing.T) {
+	t.Parallel()
+	db, err := bbolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, nil)
+	require.NoError(t, err)
+	defer db.Close()
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{DB: db})
+	require.NoError(t, err)
+	for seq := range uint64(9) {
+		_, err := j.Append(t.Context(), promote.Entry{Seq: seq + 1,
+			Target: promote.Target{Cluster: "web"}})
+		require.NoError(t, err)
+	}
+	require.NoError(t, j.Trim(t.Context(), "web", 4))
+	entries, err := j.Read(t.Context(), 0)
+	require.NoError(t, err)
+	require.Len(t, entries, 5)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("promote.journal")).Delete(binary.BigEndian.AppendUint64(nil, 7))
+	}))
+	_, err = j.Read(t.Context(), 0)
+	require.ErrorIs(t, err, promote.ErrDamaged)
+	require.ErrorContains(t, err, "position 7 has no record")
+}
+
+func TestObserve(t *testing.T) {
+	t.Parallel()
+	var ops []string
+	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{
+		Path: filepath.Join(t.TempDir(), "journal"),
+		Now: func() time.Time {
+			now = now.Add(time.Second)
+			return now
+		},
+		Observe: func(op string, took time.Duration, err error) {
+			require.Equal(t, time.Second, took)
+			require.Equal(t, op == "trim", errors.Is(err, promote.ErrInvalid))
+			ops = append(ops, op)
+		}})
+	require.NoError(t, err)
+	defer j.Close()
+	_, err = j.Append(t.Context(), promote.Entry{Seq: 1})
+	require.NoError(t, err)
+	_, err = j.Read(t.Context(), 0)
+	require.NoError(t, err)
+	require.NoError(t, j.Wait(t.Context(), 0))
+	require.ErrorIs(t, j.Trim(t.Context(), "", 1), promote.ErrInvalid)
+	require.Equal(t, []string{"append", "read", "wait", "trim"}, ops)
 }
 
 func TestConformanceInASharedDatabase(t *testing.T) {

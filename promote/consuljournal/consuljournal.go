@@ -39,8 +39,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock by which Observe gets its durations. The default is time.Now.
 	Now func() time.Time
-	// Observe, when set, is called at the end of every Append, Read and Wait with "append", "read"
-	// or "wait", how long it took, and its error. It must be quick and safe for concurrent use.
+	// Observe, when set, is called at the end of every Append, Read, Wait and Trim with its name in
+	// lower case, how long it took, and its error. It must be quick and safe for concurrent use.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -85,7 +85,7 @@ type Journal struct {
 	read  map[string]seen // the newest entry of each cluster that Read has returned
 }
 
-var _ promote.Journal = (*Journal)(nil)
+var _ promote.Trimmer = (*Journal)(nil)
 
 // head is the value of a cluster's head, and its index for a compare-and-set.
 type head struct {
@@ -107,6 +107,10 @@ func New(cfg Config) (*Journal, error) {
 }
 
 func (j *Journal) tail() string { return j.prefix + "tail" }
+
+func (j *Journal) trimmedKey(cluster string) string {
+	return j.prefix + "trimmed/" + escape(cluster)
+}
 
 func (j *Journal) headKey(cluster string) string { return j.prefix + "heads/" + escape(cluster) }
 

@@ -51,6 +51,16 @@ func TestJournal(t *testing.T) {
 	})
 }
 
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	server := consul.Start(t)
+	t.Run("contract", func(t *testing.T) {
+		journaltest.RunTrimmer(t, func(t *testing.T) promote.Trimmer {
+			return open(t, server.Client, consuljournal.Config{})
+		})
+	})
+}
+
 func TestOwners(t *testing.T) {
 	t.Parallel()
 	server := consul.Start(t)

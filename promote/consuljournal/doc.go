@@ -3,7 +3,8 @@
 //
 // Below the prefix are, for each cluster, "heads/<cluster>" with the number and the chain of its
 // last entry and "entries/<cluster>/<number>" with promote.Entry.Record; the entries for all
-// clusters have "-" for a name. "tail" names the newest entry, and "owners/<owner>" is held by the
+// clusters have "-" for a name; "trimmed/<cluster>" is the number of the last entry that Trim has
+// removed. "tail" names the newest entry, and "owners/<owner>" is held by the
 // session of an owner that lives. An append is one transaction: it compares and sets the head,
 // creates the entry, and sets the tail. Entry.At is Consul's index of the entry.
 //

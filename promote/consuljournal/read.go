@@ -101,8 +101,12 @@ func (j *Journal) changed(ctx context.Context, after uint64) (entries []promote.
 		next := spans[:0]
 		for i, s := range spans {
 			reached := s.first == 1
+			gone, err := j.gone(ctx, got[i])
+			if err != nil {
+				return nil, err
+			}
 			for _, e := range got[i] {
-				if e.At <= after {
+				if e.At <= after || e.Seq <= gone {
 					reached = true
 					continue
 				}
@@ -117,6 +121,19 @@ func (j *Journal) changed(ctx context.Context, after uint64) (entries []promote.
 	}
 	return entries, nil
 }
+
+// gone returns how far Trim has removed the entries of a cluster, when one of these is missing.
+func (j *Journal) gone(ctx context.Context, of []promote.Entry) (uint64, error) {
+	for _, e := range of {
+		if e.Damage == missing {
+			return j.trimmed(ctx, e.Cluster)
+		}
+	}
+	return 0, nil
+}
+
+// missing is the damage of an entry without a record.
+const missing = "there is no record"
 
 // span are entries of a cluster, both ends included; at is the place of its head.
 type span struct {
@@ -178,7 +195,7 @@ func (j *Journal) fetch(ctx context.Context, spans []span) ([][]promote.Entry, e
 // parse returns the entry of a key, with a Damage where its record is none of that place.
 func parse(pair *api.KVPair, cluster string, seq uint64) promote.Entry {
 	damaged := promote.Entry{Seq: seq, Target: promote.Target{Cluster: cluster},
-		Damage: "there is no record"}
+		Damage: missing}
 	if pair == nil || pair.ModifyIndex == 0 {
 		return damaged
 	}

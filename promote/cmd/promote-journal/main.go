@@ -4,9 +4,11 @@
 //	promote-journal export STATE.DB > journal.jsonl
 //	promote-journal verify journal.jsonl
 //	promote-journal verify -heads kept.json journal.jsonl
+//	promote-journal verify archive/segment-*.jsonl journal.jsonl
 //
 // Export reads the bbolt file of package boltjournal, which no other process may have open, and
-// writes one record a line. Verify checks the chain of each cluster and prints the heads as JSON:
+// writes one record a line. Verify reads its files in their order, so the segments of an archive
+// come first: what Promoter.Archive has moved there is not in the export. It checks the chain of each cluster and prints the heads as JSON:
 // keep them elsewhere, and give them to the next verify with -heads, which then finds also a
 // journal whose last entries were cut off or that was set back.
 //
@@ -43,7 +45,8 @@ const (
 )
 
 const usage = `usage: promote-journal export STATE.DB
-       promote-journal verify [-heads KEPT.JSON] JOURNAL.JSONL   (- is the standard input)
+       promote-journal verify [-heads KEPT.JSON] [SEGMENT.JSONL...] JOURNAL.JSONL
+                              (- is the standard input)
 `
 
 func main() {
@@ -68,7 +71,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err := f.Parse(args[1:]); err != nil {
 		return badUsage
 	}
-	if f.NArg() != 1 || args[0] != "export" && args[0] != "verify" {
+	if f.NArg() == 0 || f.NArg() > 1 && args[0] != "verify" ||
+		args[0] != "export" && args[0] != "verify" {
 		fmt.Fprint(stderr, usage)
 		return badUsage
 	}
@@ -76,7 +80,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if args[0] == "export" {
 		err = export(ctx, f.Arg(0), stdout)
 	} else {
-		err = verify(f.Arg(0), heads, stdin, stdout)
+		err = verify(f.Args(), heads, stdin, stdout)
 	}
 	if err == nil {
 		return 0
@@ -105,8 +109,8 @@ func export(ctx context.Context, path string, w io.Writer) (err error) {
 	return promote.Export(ctx, w, journal)
 }
 
-// verify prints the heads of the export at path, and compares them with the ones that were kept.
-func verify(path, kept string, stdin io.Reader, w io.Writer) error {
+// verify prints the heads of the records in the files, and compares them with the ones that were kept.
+func verify(paths []string, kept string, stdin io.Reader, w io.Writer) error {
 	before := map[string]promote.Head{}
 	if kept != "" {
 		data, err := os.ReadFile(kept)
@@ -118,14 +122,18 @@ func verify(path, kept string, stdin io.Reader, w io.Writer) error {
 		}
 	}
 	var data []byte
-	var err error
-	if path == "-" {
-		data, err = io.ReadAll(stdin)
-	} else {
-		data, err = os.ReadFile(path)
-	}
-	if err != nil {
-		return err
+	for _, path := range paths {
+		var part []byte
+		var err error
+		if path == "-" {
+			part, err = io.ReadAll(stdin)
+		} else {
+			part, err = os.ReadFile(path)
+		}
+		if err != nil {
+			return err
+		}
+		data = append(data, part...)
 	}
 	heads, err := promote.Verify(bytes.NewReader(data))
 	if err == nil {
@@ -156,16 +164,26 @@ func compare(before, now map[string]promote.Head, data []byte) error {
 	return errors.Join(problems...)
 }
 
+// head is the part of a record that other compares, or the record of a line of a segment.
+type head struct {
+	Cluster string
+	Seq     uint64
+	Chain   string
+	Record  *head
+}
+
 // other reports whether the entry of the cluster at the head that was kept has another chain now.
 // Entries that were written before the chain have none: the chain of a later one covers them.
 func other(data []byte, cluster string, was promote.Head) bool {
 	for line := range bytes.Lines(data) {
-		var e struct {
-			Cluster string
-			Seq     uint64
-			Chain   string
+		e := head{Record: &head{}}
+		if json.Unmarshal(line, &e) != nil {
+			continue
 		}
-		if json.Unmarshal(line, &e) == nil && e.Cluster == cluster && e.Seq == was.Seq {
+		if e.Seq == 0 { // of a segment
+			e = *e.Record
+		}
+		if e.Cluster == cluster && e.Seq == was.Seq {
 			return e.Chain != "" && e.Chain != was.Chain
 		}
 	}

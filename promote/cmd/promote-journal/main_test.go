@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
+	"github.com/sluice-deploy/sluice/promote/filearchive"
 )
 
 // nothing is a deployer that is not called: the journals have bindings only.
@@ -115,7 +116,7 @@ func TestExitCodes(t *testing.T) {
 		{"", badUsage, "usage:"},
 		{"prove x", badUsage, "usage:"},
 		{"verify", badUsage, "usage:"},
-		{"verify a b", badUsage, "usage:"},
+		{"export a b", badUsage, "usage:"},
 		{"export -heads x y", badUsage, "usage:"},
 		{"verify /nonexistent", unread, "no such file"},
 		{"export /nonexistent", unread, "no such file"},
@@ -154,4 +155,50 @@ func TestExportEndsWithItsContext(t *testing.T) {
 	var out, problems bytes.Buffer
 	require.Equal(t, unread, run(ctx, []string{"export", path}, nil, &out, &problems))
 	require.Contains(t, problems.String(), context.Canceled.Error())
+}
+
+// TestVerifySegments has the older entries of a cluster in the segment of an archive.
+func TestVerifySegments(t *testing.T) {
+	t.Parallel()
+	path, dir := filepath.Join(t.TempDir(), "state.db"), filepath.Join(t.TempDir(), "archive")
+	bind(t, path, "v1", "v2", "v3", "v4")
+	code, heads, problems := call(t, exported(t, path), "verify", "-")
+	require.Equal(t, 0, code, problems)
+	kept := filepath.Join(t.TempDir(), "kept.json")
+	require.NoError(t, os.WriteFile(kept, []byte(heads), 0o600))
+
+	j, err := boltjournal.Open(t.Context(), boltjournal.Config{Path: path})
+	require.NoError(t, err)
+	archive, err := filearchive.Open(filearchive.Config{Dir: dir})
+	require.NoError(t, err)
+	p, err := promote.New(promote.Config{Pipeline: promote.Pipeline{"test"}, Journal: j,
+		Archive: archive, Deployer: nothing{}})
+	require.NoError(t, err)
+	for range 2 {
+		n, err := p.Archive(t.Context(), promote.ArchiveRequest{Cluster: "hello_web", Keep: 1,
+			Actor: "ann"})
+		require.NoError(t, err)
+		require.Positive(t, n)
+	}
+	require.NoError(t, p.Close(t.Context()))
+	require.NoError(t, j.Close())
+	rest := exported(t, path)
+	segments, err := filepath.Glob(filepath.Join(dir, "*"))
+	require.NoError(t, err)
+	require.Len(t, segments, 2)
+
+	all := append([]string{"verify", "-heads", kept}, append(segments, "-")...)
+	code, heads, problems = call(t, rest, all...)
+	require.Equal(t, 0, code, problems)
+	require.Contains(t, heads, `"seq": 6,`)
+	code, _, problems = call(t, rest, "verify", "-heads", kept, segments[1], "-")
+	require.Equal(t, wrong, code)
+	require.Contains(t, problems, `cluster "hello_web"`)
+	code, _, _ = call(t, rest, "verify", "-")
+	require.Equal(t, wrong, code)
+	other := strings.Replace(heads, `"seq": 6`, `"seq": 3`, 1)
+	require.NoError(t, os.WriteFile(kept, []byte(other), 0o600))
+	code, _, problems = call(t, rest, all...)
+	require.Equal(t, wrong, code)
+	require.Contains(t, problems, "cluster hello_web: entry 3 is another one")
 }
