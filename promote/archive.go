@@ -103,7 +103,8 @@ func (p *Promoter) Archive(ctx context.Context, r ArchiveRequest) (n int, err er
 			return 0, fail(err)
 		}
 		if wrote.Kind == "" {
-			return 0, fail(fmt.Errorf("another one has archived entries meanwhile: %w", ErrConflict))
+			return 0, fail(fmt.Errorf("another caller has archived some meanwhile: %w",
+				ErrConflict))
 		}
 		through = last.Seq
 	}

@@ -17,7 +17,10 @@ type MemJournal struct {
 	grown   chan struct{}     // closed and replaced by each append
 }
 
-var _ Trimmer = (*MemJournal)(nil)
+var (
+	_ Journal = (*MemJournal)(nil)
+	_ Trimmer = (*MemJournal)(nil)
+)
 
 // NewMemJournal returns an empty journal.
 func NewMemJournal() *MemJournal {

@@ -46,12 +46,12 @@ func Export(ctx context.Context, w io.Writer, j Journal) error {
 }
 
 // Verify reads records, one a line, as Export writes them, or segments of an Archive in their order
-// and then the rest of the journal, and returns the head of each cluster. It
-// needs neither the journal nor a network. It finds every record that was changed, left out, put in
-// or moved within its cluster, except where the last ones of a cluster are missing: that shows in
-// the head, which has to be compared with one that was kept elsewhere. The error wraps ErrDamaged
-// and names the first wrong line of each run of them in a cluster, up to 100 in all. A record that
-// does not follow the last good one of its cluster is not believed: the head stays at that one.
+// and then the rest of the journal, and returns the head of each cluster. It needs neither the
+// journal nor a network. It finds every record that was changed, left out, put in or moved within
+// its cluster, except where the last ones of a cluster are missing: that shows in the head, which
+// has to be compared with one that was kept elsewhere. The error wraps ErrDamaged and names the
+// first wrong line of each run of them in a cluster, up to 100 in all. A record that does not
+// follow the last good one of its cluster is not believed: the head stays at that one.
 func Verify(r io.Reader) (map[string]Head, error) {
 	heads, failing := map[string]Head{}, map[string]bool{}
 	var wrong []error

@@ -46,7 +46,10 @@ type Journal struct {
 	closed bool
 }
 
-var _ promote.Trimmer = (*Journal)(nil)
+var (
+	_ promote.Journal = (*Journal)(nil)
+	_ promote.Trimmer = (*Journal)(nil)
+)
 
 // Config says where a [Journal] is. Exactly one of Path and DB is required.
 type Config struct {
@@ -114,6 +117,14 @@ func Open(ctx context.Context, cfg Config) (*Journal, error) {
 	}
 	err := guarded(func() error {
 		if err := check(j.db, !j.owned); err != nil {
+			return err
+		}
+		prepared := false
+		err := j.db.View(func(tx *bbolt.Tx) error {
+			prepared = tx.Bucket(bucket) != nil && tx.Bucket(index) != nil
+			return nil
+		})
+		if err != nil || prepared { // nothing to sync
 			return err
 		}
 		return j.db.Update(prepare)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/promote"
 	"github.com/sluice-deploy/sluice/promote/boltjournal"
+	"github.com/sluice-deploy/sluice/promote/filearchive"
 )
 
 // willing is a Deployer that does everything at once.
@@ -138,6 +139,31 @@ func TestFormat3(t *testing.T) {
 	events, err := p.Events(t.Context(), "hello_web-14")
 	require.NoError(t, err)
 	require.Len(t, events, 12)
+}
+
+// TestFormat4 opens testdata/formats/4: testdata/formats/README.md says how it was made.
+func TestFormat4(t *testing.T) {
+	t.Parallel()
+	j := openFormat(t, "4")
+	entries, err := j.Read(t.Context(), 0)
+	require.NoError(t, err)
+	require.Len(t, entries, 6)
+	last := entries[len(entries)-1]
+	require.Equal(t, []any{promote.Checkpoint, 3, uint64(10), uint64(12),
+		"segment-hello_web-00000000000000000008-00000000000000000010.jsonl"},
+		[]any{last.Kind, last.Needs, last.Through, last.ThroughAt, last.Note})
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS("../../testdata/formats/4/archive")))
+	archive, err := filearchive.Open(filearchive.Config{Dir: dir})
+	require.NoError(t, err)
+	p, err := promote.New(promote.Config{Journal: j, Archive: archive, Deployer: willing{}})
+	require.NoError(t, err)
+	history, err := p.History(t.Context(), promote.Target{Cluster: "hello_web"})
+	require.NoError(t, err)
+	require.Len(t, history, 14)
+	_, err = p.Promote(t.Context(), promote.Request{Expect: history[12].Digest, Version: "v2",
+		Target: promote.Target{Cluster: "hello_web", Environment: "test"}, Actor: "ann"})
+	require.NoError(t, err)
 }
 
 // openFormat opens a copy of the journal in a directory of testdata/formats.

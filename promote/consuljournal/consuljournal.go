@@ -85,7 +85,10 @@ type Journal struct {
 	read  map[string]seen // the newest entry of each cluster that Read has returned
 }
 
-var _ promote.Trimmer = (*Journal)(nil)
+var (
+	_ promote.Journal = (*Journal)(nil)
+	_ promote.Trimmer = (*Journal)(nil)
+)
 
 // head is the value of a cluster's head, and its index for a compare-and-set.
 type head struct {
