@@ -44,6 +44,7 @@ type cluster struct {
 	holds       map[Digest][]Entry    // the rollbacks that have replaced a digest, unless released
 	quarantined map[Digest]Hold
 	checkpoint  *Entry // the last one
+	open        int    // changes in progress
 }
 
 // reviewed is the subject of a review.
@@ -227,6 +228,7 @@ func (c *cluster) applyChange(e Entry) error {
 			c.keys[e.Key] = e
 		}
 		p.open, p.generation = &change{Entry: e, state: Deploying}, e.Generation
+		c.open++
 	case Adopted:
 		if p.open != nil {
 			return fmt.Errorf("change %d has not ended: %w", p.open.Change, ErrDamaged)
@@ -248,6 +250,7 @@ func (c *cluster) applyChange(e Entry) error {
 		}
 		begun := p.open.Entry
 		p.open, p.doubt = nil, e.Doubt
+		c.open--
 		switch {
 		case e.Kind == Succeeded:
 			c.succeed(p, e, begun)
@@ -406,6 +409,9 @@ func (s *state) current(p Pipeline) []Deployment {
 func (s *state) open(p Pipeline) []Entry {
 	var list []Entry
 	for _, c := range s.clusters {
+		if c.open == 0 {
+			continue
+		}
 		for _, at := range c.targets {
 			if at.open != nil {
 				list = append(list, at.open.Entry)

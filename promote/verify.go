@@ -3,7 +3,6 @@ package promote
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -80,19 +79,13 @@ func Verify(r io.Reader) (map[string]Head, error) {
 	return heads, errors.Join(wrong...)
 }
 
-// place of an entry, the only members of a record that Verify reads.
-type recordPlace struct {
-	Seq     uint64 `json:"seq"`
-	Cluster string `json:"cluster"`
-}
-
 // verifyLine takes one record in. It returns nil for further records of a cluster that is failing.
 func verifyLine(record []byte, heads map[string]Head, failing map[string]bool) error {
-	var at recordPlace
-	if err := json.Unmarshal(record, &at); err != nil {
+	body, chain := cutChain(record)
+	at, err := placeIn(record, chain != "")
+	if err != nil {
 		return fmt.Errorf("%w: %w", err, ErrDamaged)
 	}
-	body, chain := cutChain(record)
 	head, err := heads[at.Cluster].next(at.Seq, chain, body)
 	if err == nil {
 		heads[at.Cluster], failing[at.Cluster] = head, false
