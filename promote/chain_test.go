@@ -49,7 +49,7 @@ func TestReadOnlyCluster(t *testing.T) {
 		"no chain": {func(e *promote.Entry) { e.Chain = "" }, promote.ErrDamaged,
 			"entry 2 has no chain, and the one before it has"},
 		"newer format": {func(e *promote.Entry) { e.Needs = promote.EntryFormat + 1 },
-			promote.ErrNewer, "it needs format 3, and this program knows 2: start a newer one"},
+			promote.ErrNewer, "it needs format 4, and this program knows 3: start a newer one"},
 		"number left out": {func(e *promote.Entry) { e.Seq = 3 }, promote.ErrDamaged,
 			"it does not come next after entry 1"},
 	}

@@ -30,7 +30,8 @@ var (
 	ErrAborted = errors.New("aborted")
 	// ErrDeadline is wrapped when a change took longer than Config.Deadlines lets it.
 	ErrDeadline = errors.New("deadline passed")
-	// ErrUnavailable is wrapped by a Deployer that could not find out or change anything, because
+	// ErrUnavailable is wrapped by a Journal on servers that cannot be asked now, and by a Deployer
+	// that could not find out or change anything, because
 	// the system that it talks to does not answer: a refused connection, a time-out before the
 	// request was sent, a server that says "try again". The change stays open and the deployer is
 	// asked again. A request that may have had an effect is safe to repeat, too: calls are

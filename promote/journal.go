@@ -121,7 +121,8 @@ type Entry struct {
 // Journal is an append-only list of entries for each cluster, with a compare-and-set on its end;
 // the empty name is that of the entries for all clusters. journaltest.Run holds an implementation
 // to this contract. All methods are safe for concurrent use, and when ctx has ended they return an
-// error that wraps the context's cause.
+// error that wraps the context's cause. An error that another try may mend, as of servers that do
+// not answer, wraps ErrUnavailable.
 type Journal interface {
 	// Append adds e, and returns its place in the whole journal, when the last entry of e's cluster
 	// has the Seq before e.Seq (0 for a cluster without entries). Otherwise it adds nothing and

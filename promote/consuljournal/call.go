@@ -3,6 +3,7 @@ package consuljournal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -38,7 +39,8 @@ type final struct{ error }
 func (f *final) Unwrap() error { return f.error }
 
 // persist calls once until it succeeds, fails for good, or patience or ctx end. A request that gets
-// no answer within limit is given up: the connection may be dead without any error.
+// no answer within limit is given up: the connection may be dead without any error. Where Consul
+// cannot be asked, or does not let the token ask, the error wraps promote.ErrUnavailable.
 func (c caller) persist(ctx context.Context, limit time.Duration,
 	once func(context.Context) error) error {
 	if err := context.Cause(ctx); err != nil {
@@ -51,7 +53,11 @@ func (c caller) persist(ctx context.Context, limit time.Duration,
 		err := once(attempt)
 		end()
 		switch {
-		case err == nil || ctx.Err() == nil && lasting(err):
+		case err == nil:
+			return nil
+		case ctx.Err() == nil && denied(err):
+			return fmt.Errorf("%w: give the token its rights: %w", err, promote.ErrUnavailable)
+		case ctx.Err() == nil && lasting(err):
 			return err
 		case ctx.Err() != nil:
 			return errors.Join(err, context.Cause(ctx))
@@ -61,6 +67,9 @@ func (c caller) persist(ctx context.Context, limit time.Duration,
 		select {
 		case <-patience.Done():
 			timer.Stop()
+			if ctx.Err() == nil {
+				return fmt.Errorf("%w: %w", err, promote.ErrUnavailable)
+			}
 			return errors.Join(err, context.Cause(ctx))
 		case <-timer.C:
 		}
@@ -77,7 +86,14 @@ func lasting(err error) bool {
 	case errors.As(err, &status):
 		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusTooManyRequests
 	}
-	return strings.Contains(err.Error(), "Permission denied") ||
+	return denied(err)
+}
+
+// denied reports whether Consul refused the token.
+func denied(err error) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && status.Code == http.StatusForbidden ||
+		strings.Contains(err.Error(), "Permission denied") ||
 		strings.Contains(err.Error(), "ACL not found")
 }
 
