@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sluice-deploy/sluice/promote"
@@ -69,6 +70,52 @@ func (p *Platform) rolled(e rollout.Event) {
 func (p *Platform) AbortChange(ctx context.Context, id, actor, reason string) (Change, error) {
 	if err := p.promoter.Abort(ctx, promote.ChangeID(id), actor, reason); err != nil {
 		return Change{}, err
+	}
+	return p.Change(ctx, id)
+}
+
+// PauseChange holds the rollout of a change before it starts instances or moves routes next, until
+// ContinueChange, or until the change is aborted. The journal says who asked.
+func (p *Platform) PauseChange(ctx context.Context, id, actor string) (Change, error) {
+	return p.steer(ctx, id, actor, "pause", p.rollout.Pause)
+}
+
+// ContinueChange lets a paused change go on.
+func (p *Platform) ContinueChange(ctx context.Context, id, actor string) (Change, error) {
+	return p.steer(ctx, id, actor, "continue", p.rollout.Continue)
+}
+
+// steer pauses or continues the rollout of a change. The journal has it before it is done, and once
+// more when it did not succeed.
+func (p *Platform) steer(ctx context.Context, id, actor string, op promote.Op,
+	do func(context.Context, promote.Target) error) (Change, error) {
+	s, err := p.promoter.Status(ctx, promote.ChangeID(id))
+	if err != nil {
+		return Change{}, err
+	}
+	refused := func(why string) (Change, error) {
+		return Change{}, fmt.Errorf("%s change %s: %s: %w", op, id, why, ErrConflict)
+	}
+	if s.State.Ended() {
+		return refused("it has ended")
+	}
+	if s.Op == promote.OpRetire {
+		return refused("it ends a target, which has no batches")
+	}
+	status, err := p.rollout.Status(ctx, s.Target)
+	if err != nil {
+		return Change{}, err
+	}
+	if status.Record.Seen != s.Generation {
+		return refused("its rollout has not begun: ask again")
+	}
+	note := promote.Note{Target: s.Target, Op: op, Actor: actor, Reason: "change " + id}
+	if err := p.promoter.Note(ctx, note); err != nil {
+		return Change{}, err
+	}
+	if err := do(ctx, s.Target); err != nil {
+		note.Error = err.Error()
+		return Change{}, errors.Join(err, p.promoter.Note(context.WithoutCancel(ctx), note))
 	}
 	return p.Change(ctx, id)
 }

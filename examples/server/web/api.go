@@ -103,6 +103,20 @@ func (w *web) routes() []route {
 			}
 			return p.AbortChange(r.Context(), r.PathValue("change"), actor, r.FormValue("reason"))
 		})},
+		{"POST", "/changes/{change}/pause", get(w, func(r *http.Request) (any, error) {
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			return p.PauseChange(r.Context(), r.PathValue("change"), actor)
+		})},
+		{"POST", "/changes/{change}/continue", get(w, func(r *http.Request) (any, error) {
+			actor, err := actor(r)
+			if err != nil {
+				return nil, err
+			}
+			return p.ContinueChange(r.Context(), r.PathValue("change"), actor)
+		})},
 		{"POST", "/quarantines", post(w, http.StatusOK, func(ctx context.Context,
 			in platform.DigestRequest) (any, error) {
 			return struct{}{}, p.Quarantine(ctx, in)

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/examples/server/servertest"
 	"github.com/sluice-deploy/sluice/examples/server/web"
+	"github.com/sluice-deploy/sluice/promote/rollout"
 )
 
 // caller asks a server and holds every answer against the document.
@@ -385,6 +386,57 @@ func (c *caller) freezes(v1 platform.Build) {
 		`"approve":true,"actor":"bob","reason":"read it"}`, 200, nil)
 }
 
+// pauses holds a change that begin starts, and lets it go on.
+func (c *caller) pauses(begin func(n int) string, ended func(string) platform.Change) {
+	const pause, goOn = "POST /changes/{change}/pause", "POST /changes/{change}/continue"
+	for n := 0; ; n++ { // a change that was faster than its pause has another one follow it
+		path := begin(n)
+		var response *http.Response
+		require.Eventually(c, func() bool { // before its rollout has begun it is refused, too
+			var body []byte
+			response, body = c.server.Do(c.T, "POST", path+"/pause?actor=carol", nil)
+			c.document.check(c.T, "POST", "/changes/{change}/pause", response, body)
+			var problem web.Problem
+			_ = json.Unmarshal(body, &problem)
+			return !strings.Contains(problem.Detail, "has not begun")
+		}, time.Minute, time.Millisecond)
+		held := false
+		require.Eventually(c, func() bool {
+			var events []platform.Entry
+			c.call("GET /changes/{change}/events", path+"/events", "", 200, &events)
+			held = slices.ContainsFunc(events, func(e platform.Entry) bool {
+				return e.Op == string(rollout.EventPaused)
+			})
+			last := events[len(events)-1].Kind
+			return held || last == "succeeded" || last == "failed"
+		}, time.Minute, 20*time.Millisecond)
+		if !held {
+			require.Less(c, n, 50)
+			require.Equal(c, "done", ended(path).State)
+			continue
+		}
+		require.Equal(c, 200, response.StatusCode)
+		c.called[pause] = true
+		var now platform.Change
+		c.call("GET /changes/{change}", path, "", 200, &now)
+		require.Equal(c, "deploying", now.State)
+		c.refused(goOn, path+"/continue", "", 400)
+		c.call(goOn, path+"/continue?actor=carol", "", 200, nil)
+		require.Equal(c, "done", ended(path).State)
+		c.refused(pause, path+"/pause?actor=carol", "", 409)
+		c.refused(goOn, path+"/continue?actor=carol", "", 409)
+		break
+	}
+	c.refused(pause, "/changes/hello_web-99999/pause?actor=carol", "", 404)
+	c.refused(pause, "/changes/nothing/pause?actor=carol", "", 400)
+	c.refused(pause, "/changes/nothing/pause", "", 400)
+	var journal []platform.Entry
+	c.call("GET /journal", "/journal?cluster=hello_web", "", 200, &journal)
+	require.True(c, slices.ContainsFunc(journal, func(e platform.Entry) bool {
+		return e.Op == "pause" && e.Actor == "carol"
+	}))
+}
+
 // changes promotes without waiting, follows that, and aborts in time and too late.
 func (c *caller) changes(v1 platform.Build) {
 	const one, abort = "GET /changes/{change}", "DELETE /changes/{change}"
@@ -440,6 +492,7 @@ func (c *caller) changes(v1 platform.Build) {
 		break
 	}
 	c.called[abort] = true
+	c.pauses(func(n int) string { return begin([]string{"v2", "v1"}[n%2]) }, ended)
 	c.call("POST /promotions", "/promotions", promotion, 200, nil)
 
 	c.refused(one, "/changes/hello_web-99999", "", 404)
