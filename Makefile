@@ -5,7 +5,7 @@
 # make soak    runs the long tests whole, with more seeds than make test has time for; SOAK=vip takes a part
 # make tools   builds the servers that tests need and that no Debian package brings, once; TOOLS=consul builds one
 #              TOOLS=nginx unpacks the Nginx of other releases of Debian
-# make bench-vip, bench-conf, bench-nginx, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
+# make bench-vip, bench-promote, bench-conf, bench-nginx, bench-envconfig   measure beside the peers, in one run; nothing depends on the figures
 # make check-corpus   how often envconfig-check finds something in packages of Debian, npm and Go, which it downloads
 # make check   formatting, vet, staticcheck, tidy modules
 PKG        = ./...
@@ -30,7 +30,7 @@ else
 TESTED = $(PKG)
 endif
 
-.PHONY: demo serve test quick soak tools check check-corpus binaries go bench-vip bench-conf bench-nginx bench-envconfig
+.PHONY: demo serve test quick soak tools check check-corpus binaries go bench-vip bench-promote bench-conf bench-nginx bench-envconfig
 
 demo: go
 	@scripts/packages 'make demo' $(NGINX)
@@ -73,6 +73,10 @@ tools: go
 
 bench-vip: go
 	cd vip/bench && go test -run '^$$' -bench . ./...
+
+bench-promote: go
+	@$(INSTALL) consul
+	cd promote/bench && go test -run '^$$' -bench . -benchtime 3x .
 
 bench-conf: go
 	cd nginxsync/bench && go test -bench 'ParseWrite|Transform' -run Table -v ./...

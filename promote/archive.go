@@ -204,13 +204,16 @@ func (j *archived) Read(ctx context.Context, after uint64) ([]Entry, error) {
 		cluster string
 		seq     uint64
 	}
-	have := make(map[place]bool, len(all))
-	for _, e := range all {
-		have[place{e.Cluster, e.Seq}] = true
-	}
+	var have map[place]bool         // of all
 	for i := 0; i < len(all); i++ { // all grows by older entries, with older Checkpoints
 		if all[i].Kind != Checkpoint || all[i].ThroughAt <= after {
 			continue
+		}
+		if have == nil {
+			have = make(map[place]bool, len(all))
+			for _, e := range all {
+				have[place{e.Cluster, e.Seq}] = true
+			}
 		}
 		segment, err := j.segment(ctx, all[i])
 		if err != nil {
@@ -222,6 +225,9 @@ func (j *archived) Read(ctx context.Context, after uint64) ([]Entry, error) {
 				all = append(all, e)
 			}
 		}
+	}
+	if have == nil {
+		return all, nil
 	}
 	slices.SortStableFunc(all, func(a, b Entry) int { return cmp.Compare(a.At, b.At) })
 	return all, nil
