@@ -59,7 +59,11 @@ func (w *walk) access() error {
 
 // clientRule is the first allow or deny that has the client's address; the zero Node for none.
 func (w *walk) clientRule() (rule conf.Node, denied bool, err error) {
-	client := w.req.Client.Unmap()
+	client, err := w.client()
+	if err != nil {
+		return conf.Node{}, false, err
+	}
+	client = client.Unmap()
 	for n := range w.inherited(w.at, "allow", "deny") {
 		text := n.Arg(0)
 		has := text == "all"

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 
@@ -53,9 +54,13 @@ func (w *walk) handler(in conf.Node) error {
 				return w.pass(n, in)
 			case strings.HasPrefix(name, "content_by") || name == "js_content" || name == "perl" ||
 				name == "random_index" ||
-				strings.HasPrefix(name, "echo") || name == "dav_methods" || name == "flv" ||
-				name == "mp4" || name == "hls":
+				strings.HasPrefix(name, "echo") || name == "flv" || name == "mp4" ||
+				name == "hls":
 				return undecided(n.Directive, "%s", name)
+			case (name == "empty_gif" || name == "stub_status") && w.method != http.MethodGet &&
+				w.method != http.MethodHead:
+				w.step(n.Directive, "%s is for GET and HEAD: 405", name)
+				return w.special(http.StatusMethodNotAllowed, w.at)
 			case name == "empty_gif" || name == "stub_status":
 				w.step(n.Directive, "%s", name)
 				return w.finished(http.StatusOK)
@@ -124,7 +129,8 @@ func (w *walk) pass(n, location conf.Node) error {
 	if strings.ContainsAny(asked, "\r\n") {
 		return undecided(n.Directive, "a line break in the request line")
 	}
-	w.answer.Upstream, w.answer.URI = target, asked
+	w.answer.Upstream = cmp.Or(w.router.names[strings.ToLower(target)], target)
+	w.answer.URI = asked
 	w.headers(n)
 	w.upstreamSays(n)
 	w.step(n.Directive, "%s to %s, asked for %s", n.Name(), target, asked)

@@ -12,8 +12,8 @@
 // A Router answers many requests to one tree. Compare lists the hosts and locations whose requests
 // go elsewhere in another tree.
 //
-// It follows listen, server_name, location, internal, limit_except, allow, deny, auth_basic,
-// satisfy, rewrite, return, if, set, break, map, geo, split_clients, error_page, try_files, index,
+// It follows listen, server_name, location, internal, limit_except, set_real_ip_from, allow, deny,
+// auth_basic, satisfy, rewrite, return, if, set, break, map, geo, split_clients, error_page, try_files, index,
 // root, alias, proxy_pass and its relatives. A result that depends on more than the request (Lua,
 // the time, files on disk unless Request.Disk has them) is not guessed: the error is ErrUndecided
 // and names the place. Regular expressions are matched by PCRE's rules; syntax that the matcher

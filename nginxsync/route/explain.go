@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,6 +92,7 @@ type walk struct {
 	status    int    // that the answer has in the place of its own; 0 for none
 	changes   int    // of the uri that are left
 	server    conf.Node
+	fallback  conf.Node       // the default server of the socket
 	at        conf.Node       // whose settings count: server, location, if or limit_except
 	reached   *conf.Directive // the first location; nil before
 	held      *conf.Directive // the pass of an if of the location that was true; nil for none
@@ -200,6 +202,10 @@ func (w *walk) run(s *socket) (err error) {
 			err = w.beside()
 		}
 	}()
+	w.server, w.fallback = s.fallback.server, s.fallback.server
+	if why := hostFault(w.hostport); why != "" {
+		return w.badRequest("the host " + why)
+	}
 	if w.server, err = w.byName(s); err != nil {
 		return err
 	}
@@ -208,12 +214,55 @@ func (w *walk) run(s *socket) (err error) {
 	// are merged.
 	path, args, ok := normalize(w.raw, !s.keepsSlashes)
 	if !ok {
-		w.answer.Status = http.StatusBadRequest
-		w.step(w.server.Directive, "the path is malformed: 400")
-		return nil
+		return w.badRequest("the path is malformed")
 	}
 	w.uri, w.args = path, args
+	if early, err := w.early(s); early {
+		return w.follow(err)
+	}
 	return w.follow(errAgain)
+}
+
+// badRequest is the answer of the default server. An error page for it would be asked for without a
+// host.
+func (w *walk) badRequest(why string) error {
+	for page := range w.inherited(w.fallback, "error_page") {
+		if slices.Contains(page.Args(), "400") {
+			return undecided(page.Directive, "%s: error_page 400", why)
+		}
+	}
+	w.answer.Status = http.StatusBadRequest
+	w.step(w.fallback.Directive, "%s: 400", why)
+	return nil
+}
+
+// toHTTPS is the status of plain HTTP on a socket of TLS for error_page; the answer has 400.
+const toHTTPS = 497
+
+// early answers the requests that Nginx refuses before it looks for a location.
+func (w *walk) early(s *socket) (bool, error) {
+	switch tls := s.tls(); {
+	case !tls && w.scheme == "https":
+		return true, undecided(w.server.Directive, "https to a socket without TLS")
+	case tls && w.scheme == "http" && w.method != http.MethodTrace &&
+		w.method != http.MethodConnect:
+		w.step(w.server.Directive, "plain HTTP, and the socket has TLS: 400")
+		err := w.special(toHTTPS, w.server)
+		if w.answer.Status == toHTTPS {
+			w.answer.Status = http.StatusBadRequest
+		}
+		return true, err
+	case w.method == http.MethodConnect:
+		for n := range w.router.tree.All() {
+			if n.Name() == "tunnel_pass" || n.Name() == "proxy_connect" {
+				return true, undecided(n.Directive, "%s", n.Name())
+			}
+		}
+	case w.method != http.MethodTrace:
+		return false, nil
+	}
+	w.step(w.server.Directive, "%s is not allowed: 405", w.method)
+	return true, w.special(http.StatusMethodNotAllowed, w.server)
 }
 
 // follow goes on where err says, until the answer is complete.
@@ -223,7 +272,10 @@ func (w *walk) follow(err error) error {
 		case errors.Is(err, errAgain):
 			err = w.fromServer()
 		case errors.Is(err, errNamed):
-			err = w.inside(w.at)
+			if err = w.inside(w.at); errors.Is(err, errLocation) {
+				w.changes--
+				err = w.fromLocation()
+			}
 		default:
 			return err
 		}

@@ -184,10 +184,13 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 		}
 	})
 	for _, p := range pairs {
+		header := http.Header{"Cookie": p.cookies, "Host": {p.hostHeader(port)}}
+		if p.header[0] != "" {
+			header.Add(p.header[0], p.header[1])
+		}
 		answer, err := route.Explain(tree, route.Request{
 			URL: fmt.Sprintf("http://%s:%d%s", p.host, port, p.path), Method: p.method,
-			Header: http.Header{"Cookie": p.cookies, "Host": {p.hostHeader(port)}},
-			Disk:   disk, Client: netip.MustParseAddr("127.0.0.1"),
+			Header: header, Disk: disk, Client: netip.MustParseAddr("127.0.0.1"),
 		})
 		count.add(p, answer, err)
 		if err != nil {
@@ -196,7 +199,9 @@ func compare(t *testing.T, servers string, pairs []pair, disk fs.FS, count *tall
 		}
 		want := ask(t, port, p)
 		got := fmt.Sprintf("status %d %s", answer.Status, answer.Location)
-		switch {
+		switch closing := answer.Steps[len(answer.Steps)-1].Text; {
+		case strings.HasSuffix(closing, "closes the connection"):
+			got = "status 444"
 		case answer.Upstream == "fcgi":
 			got = "status 502"
 		case answer.Upstream != "":
@@ -262,6 +267,9 @@ func ask(t *testing.T, port int, p pair) string {
 	var head strings.Builder
 	for _, cookie := range p.cookies {
 		head.WriteString("Cookie: " + cookie + "\r\n")
+	}
+	if p.header[0] != "" {
+		head.WriteString(p.header[0] + ": " + p.header[1] + "\r\n")
 	}
 	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\nContent-Length: 0\r\n\r\n",
 		p.method, p.path, p.hostHeader(port), head.String())

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,13 @@ func (w *walk) lookup(at *conf.Directive, name string) (found, error) {
 		return nothing, nil
 	case err != nil:
 		return nothing, undecided(at, "%s: %v", name, err)
+	}
+	for n := range w.inherited(w.at, "disable_symlinks") {
+		if n.Arg(0) != "off" {
+			return nothing, undecided(n.Directive, "whether there is a link on the way to %s", name)
+		}
+	}
+	switch {
 	case info.IsDir():
 		return aDirectory, nil
 	case strings.HasSuffix(name, "/"):
@@ -173,6 +181,13 @@ func (w *walk) tryFiles(n, in conf.Node) error {
 // files answers from the disk, as index and static do.
 func (w *walk) files() error {
 	d := w.at.Directive
+	for n := range w.inherited(w.at, "dav_methods", "dav_ext_methods") {
+		if slices.ContainsFunc(n.Args(), func(m string) bool {
+			return strings.EqualFold(m, w.method)
+		}) {
+			return undecided(n.Directive, "%s %s", n.Name(), w.method)
+		}
+	}
 	switch w.method {
 	case http.MethodGet, http.MethodHead, http.MethodPost:
 	default:
@@ -307,15 +322,7 @@ func (w *walk) otherThanFiles(index string) error {
 	if strings.HasPrefix(index, "/") {
 		target = index
 	}
-	try.redirect(target + w.query())
-	err := errAgain
-	for try.changes > 0 && (errors.Is(err, errAgain) || errors.Is(err, errNamed)) {
-		if errors.Is(err, errNamed) {
-			err = try.inside(try.at)
-		} else {
-			err = try.fromServer()
-		}
-	}
+	err := try.follow(try.redirect(target + w.query()))
 	if ignoreDone(err) == nil && try.answer.Upstream == "" && try.answer.Status == 0 {
 		return nil
 	}

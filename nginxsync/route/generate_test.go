@@ -12,6 +12,7 @@ import (
 type pair struct {
 	method, host, path string
 	cookies            []string
+	header             [2]string // one more of the request, by name and value
 }
 
 // generated makes the http context of a configuration whose files are below root, and requests that

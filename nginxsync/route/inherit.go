@@ -56,6 +56,11 @@ func outer(n conf.Node) conf.Node {
 func (w *walk) special(code int, at conf.Node) error {
 	w.status = code
 	w.answer.Status = code
+	switch code {
+	case 408, 444, 499:
+		w.step(at.Directive, "%d closes the connection", code)
+		return errDone
+	}
 	if w.errorPage {
 		return errDone
 	}

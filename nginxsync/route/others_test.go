@@ -12,5 +12,5 @@ import (
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	nginx.Others(t, "TestExplainAsNginxRoutes", "TestExplainFeatures", "TestExplainFamilies",
-		"TestExplainBeside")
+		"TestExplainBeside", "TestExplainForeign")
 }

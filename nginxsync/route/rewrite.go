@@ -41,7 +41,11 @@ func (s *script) run(in conf.Node) (end bool, err error) {
 		case "set":
 			err = s.assign(n)
 		case "set_by_lua", "set_by_lua_file", "set_by_lua_block":
-			s.code[strings.ToLower(strings.TrimPrefix(n.Arg(0), "$"))] = n
+			name := variableName(n.Arg(0))
+			if name == "args" {
+				return false, undecided(n.Directive, "%s $args", n.Name())
+			}
+			s.code[name] = n
 		case "if":
 			var yes bool
 			if yes, err = s.condition(n); yes {
@@ -70,14 +74,28 @@ func passOf(block conf.Node) *conf.Directive {
 
 func (s *script) assign(n conf.Node) error {
 	value, err := s.expand(n.Directive, n.Arg(1))
-	name := strings.ToLower(strings.TrimPrefix(n.Arg(0), "$"))
+	name := variableName(n.Arg(0))
+	if name == "args" { // the query itself, with which an upstream is asked
+		s.args, s.rawUsed = value, false
+		return err
+	}
 	s.set[name] = value
 	delete(s.code, name)
 	return err
 }
 
+// matches is match for rewrite and if: an expression that does not match leaves no captures, those
+// of the location neither (ngx_http_script_regex_start_code).
+func (s *script) matches(d *conf.Directive, expr string, caseless bool, text string) (bool, error) {
+	yes, err := s.match(d, expr, caseless, text)
+	if !yes {
+		s.captures = nil
+	}
+	return yes, err
+}
+
 func (s *script) rewrite(n conf.Node) (end bool, err error) {
-	if yes, err := s.match(n.Directive, n.Arg(0), false, s.uri); err != nil || !yes {
+	if yes, err := s.matches(n.Directive, n.Arg(0), false, s.uri); err != nil || !yes {
 		return false, err
 	}
 	flag, target := n.Arg(2), n.Arg(1)
@@ -145,12 +163,8 @@ func (s *script) returns(n conf.Node) error {
 	if err != nil {
 		code, text = http.StatusFound, n.Arg(0)
 	}
-	switch {
-	case code == 444: // closes the connection
-		s.step(n.Directive, "return 444")
-		s.answer.Status = code
-		return errDone
-	case code == 301 || code == 302 || code == 303 || code == 307 || code == 308:
+	switch code {
+	case 301, 302, 303, 307, 308:
 		if s.answer.Location, err = s.expand(n.Directive, text); err != nil {
 			return err
 		}
@@ -209,7 +223,7 @@ func (s *script) condition(n conf.Node) (bool, error) {
 		want, err := s.expand(n.Directive, args[2])
 		return (value == want) == (operator == "="), err
 	case "~", "~*", "!~", "!~*":
-		yes, err := s.match(n.Directive, args[2], strings.HasSuffix(operator, "*"), value)
+		yes, err := s.matches(n.Directive, args[2], strings.HasSuffix(operator, "*"), value)
 		return yes != strings.HasPrefix(operator, "!"), err
 	}
 	return false, undecided(n.Directive, "if %s", strings.Join(n.Args(), " "))

@@ -22,6 +22,7 @@ type Router struct {
 	http    conf.Node     // the zero Node when the tree has none
 	general map[string][]ordered
 	maps    map[string]conf.Node // map, geo and split_clients by variable, in lower case
+	names   map[string]string    // of upstreams as they are written, by the name in lower case
 	codes   map[string]conf.Node // js_set, perl_set and the like of the http context by variable
 
 	setNames func() map[string]bool // variables that a set has anywhere, in lower case
@@ -55,7 +56,7 @@ func (l listenEntry) has(flag string) bool {
 // NewRouter prepares a tree.
 func NewRouter(tree *conf.Tree) *Router {
 	r := &Router{tree: tree, byPort: map[int][]int{}, general: map[string][]ordered{},
-		maps: map[string]conf.Node{}, codes: map[string]conf.Node{},
+		maps: map[string]conf.Node{}, codes: map[string]conf.Node{}, names: map[string]string{},
 		sockets: map[socketKey]*socket{}, everywhere: map[int]*socket{}}
 	r.setNames = sync.OnceValue(r.findSets)
 	for n := range tree.Find("http") {
@@ -73,6 +74,8 @@ func NewRouter(tree *conf.Tree) *Router {
 			if n.IsBlock() {
 				r.addServer(n)
 			}
+		case "upstream":
+			r.names[strings.ToLower(n.Arg(0))] = n.Arg(0)
 		case "map", "split_clients":
 			r.maps[variableName(n.Arg(1))] = n
 		case "geo":

@@ -25,6 +25,21 @@ func defaultServer(all []candidate) candidate {
 	return all[0]
 }
 
+// tls reports whether the socket speaks TLS: where one listen of it does, all do.
+func (s *socket) tls() bool {
+	for _, c := range s.all {
+		if c.listen != nil && slices.Contains(c.listen.Args(), "ssl") {
+			return true
+		}
+		for n := range c.server.Find("ssl") { // before Nginx 1.25
+			if n.Arg(0) == "on" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // byName is Nginx's order: the exact name, the longest wildcard at the beginning, the longest at
 // the end, the first regular expression, the default server.
 func (w *walk) byName(s *socket) (conf.Node, error) {

@@ -79,8 +79,9 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 	case "server_port":
 		return strconv.Itoa(w.port), nil
 	case "remote_addr":
-		if w.req.Client.IsValid() {
-			return w.req.Client.String(), nil
+		client, err := w.client()
+		if err != nil || client.IsValid() {
+			return client.String(), err
 		}
 	case "server_addr":
 		if w.req.Addr.IsValid() {
@@ -97,15 +98,17 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 	}
 	if key, ok := strings.CutPrefix(name, "arg_"); ok {
 		for _, pair := range strings.Split(w.args, "&") {
-			if k, v, _ := strings.Cut(pair, "="); strings.EqualFold(k, key) {
+			if k, v, ok := strings.Cut(pair, "="); ok && strings.EqualFold(k, key) {
 				return v, nil
 			}
 		}
 		return "", nil
 	}
 	if key, ok := strings.CutPrefix(name, "http_"); ok {
-		values := w.req.Header.Values(strings.ReplaceAll(key, "_", "-"))
+		values, err := w.header(at, key)
 		switch {
+		case err != nil:
+			return "", err
 		case len(values) < 2:
 			return strings.Join(values, ""), nil
 		case key == "cookie":
@@ -118,10 +121,8 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 	}
 	if key, ok := strings.CutPrefix(name, "cookie_"); ok {
 		for _, line := range w.req.Header.Values("Cookie") {
-			for _, pair := range strings.Split(line, ";") {
-				if k, v, _ := strings.Cut(strings.TrimSpace(pair), "="); strings.EqualFold(k, key) {
-					return v, nil
-				}
+			if value, ok := cookie(line, key); ok {
+				return value, nil
 			}
 		}
 		return "", nil
@@ -144,7 +145,9 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			w.maps[name] = value
+			if !volatile(m) {
+				w.maps[name] = value
+			}
 		}
 		return value, nil
 	}
@@ -152,6 +155,16 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 		return "", nil // set somewhere, not on this way
 	}
 	return "", undecided(at, "$%s", name)
+}
+
+// volatile reports whether a map is found anew each time that a directive asks for it.
+func volatile(m conf.Node) bool {
+	for n := range m.Find("volatile") {
+		if n.NumArgs() == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // mapped is the value of a map: the exact key, the longest wildcard when keys are host names, the
@@ -170,6 +183,9 @@ func (w *walk) mapped(m conf.Node) (string, error) {
 	for n := range m.Children() {
 		hostnames = hostnames || n.Name() == "hostnames" && n.NumArgs() == 0
 	}
+	if hostnames {
+		source = strings.TrimSuffix(source, ".")
+	}
 	var found, fallback *conf.Directive
 	var exprs []conf.Node
 	rank := 0 // of found: exact above wildcards, wildcards by length
@@ -179,9 +195,6 @@ func (w *walk) mapped(m conf.Node) (string, error) {
 			continue
 		}
 		lower, text := strings.ToLower(strings.TrimPrefix(key, `\`)), strings.ToLower(source)
-		if hostnames {
-			text = strings.TrimSuffix(text, ".")
-		}
 		score := 0
 		switch {
 		case key == "default":
