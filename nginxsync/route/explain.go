@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
 )
@@ -203,6 +204,10 @@ func (w *walk) run(s *socket) (err error) {
 		}
 	}()
 	w.server, w.fallback = s.fallback.server, s.fallback.server
+	if strings.ContainsFunc(w.hostport, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return undecided(w.server.Directive, "a host of other characters than ASCII, which newer "+
+			"Nginx refuses")
+	}
 	if why := hostFault(w.hostport); why != "" {
 		return w.badRequest("the host " + why)
 	}
@@ -253,11 +258,8 @@ func (w *walk) early(s *socket) (bool, error) {
 		}
 		return true, err
 	case w.method == http.MethodConnect:
-		for n := range w.router.tree.All() {
-			if n.Name() == "tunnel_pass" || n.Name() == "proxy_connect" {
-				return true, undecided(n.Directive, "%s", n.Name())
-			}
-		}
+		return true, undecided(w.server.Directive, "CONNECT: Nginx refuses it by 405, newer ones by "+
+			"400 or not at all")
 	case w.method != http.MethodTrace:
 		return false, nil
 	}

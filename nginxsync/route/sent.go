@@ -49,9 +49,9 @@ func (w *walk) takesUnderscores(server conf.Node) bool {
 }
 
 // cookie returns the value of a cookie as Nginx finds it in a Cookie header
-// (ngx_http_parse_multi_header_lines): a comma ends a cookie of another name, only a semicolon the
-// value.
-func cookie(line, name string) (value string, ok bool) {
+// (ngx_http_parse_multi_header_lines). One of the ends closes a cookie of another name, only a
+// semicolon the value.
+func cookie(line, name, ends string) (value string, ok bool) {
 	for line != "" {
 		if len(line) >= len(name) && strings.EqualFold(line[:len(name)], name) {
 			line = strings.TrimLeft(line[len(name):], " ")
@@ -60,7 +60,7 @@ func cookie(line, name string) (value string, ok bool) {
 				return value, true
 			}
 		}
-		i := strings.IndexAny(line, ";,")
+		i := strings.IndexAny(line, ends)
 		if i < 0 {
 			break
 		}

@@ -121,7 +121,12 @@ func (w *walk) variable(at *conf.Directive, name string) (string, error) {
 	}
 	if key, ok := strings.CutPrefix(name, "cookie_"); ok {
 		for _, line := range w.req.Header.Values("Cookie") {
-			if value, ok := cookie(line, key); ok {
+			value, ok := cookie(line, key, ";,")
+			if newer, _ := cookie(line, key, ";"); newer != value {
+				return "", undecided(at, "$%s: newer Nginx takes no comma for the end of a cookie",
+					name)
+			}
+			if ok {
 				return value, nil
 			}
 		}
