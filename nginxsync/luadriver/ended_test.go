@@ -33,6 +33,9 @@ func (b *bed) answer(t *testing.T, to netip.Addr, path string, header ...string)
 	require.NoError(t, err)
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Add(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
 	}
 	req.Close = true
 	resp, err := http.DefaultTransport.RoundTrip(req)
@@ -79,6 +82,12 @@ http {
         location = /other { return 200 other; }
         location /fixed { return 200 fixed; }
         location ~ ^(.*)\.css$ { return 200 style; }
+    }
+    server {
+        listen 80;
+        server_name ~^(named)\.;
+        if ($arg_away) { return 301 http://elsewhere.example/; }
+        location / { return 200 $1; }
     }
 }
 `
@@ -133,6 +142,7 @@ func TestAddressWithoutLease(t *testing.T) {
 	serves(beyond, "1")
 	gone(vipB, endedReason, endedText)
 	gone(never, "no-lease", neverText)
+	require.Equal(t, http.StatusGone, b.answer(t, never, "/?away=1", "Host", "named.x").status)
 
 	// An overlay of the address counts: the guard may hold it beyond the end of the lease.
 	s.Overlays = map[netip.Addr]map[string][]nginxsync.Instance{vipB: {"a": one("t", "2", tested)}}

@@ -91,6 +91,36 @@ func TestTargetSetAnewIsFaithful(t *testing.T) {
 	require.Equal(t, production(request), transformed(request))
 }
 
+// Numbered captures are there where production has them: those of a server's name in its locations,
+// those of a location behind an internal redirect.
+func TestCapturesAreFaithful(t *testing.T) {
+	t.Parallel()
+	names := nginxtest.Request{Host: "bj.city.example", Path: "/a"}
+	pages := nginxtest.Request{Host: "else", Path: "/p/q"}
+	sample := nginxtest.Sample{Servers: `server {
+    listen 80;
+    server_name ~^(\w+)\.(city)\.;
+    location / { proxy_pass http://one/$2/$1; }
+}
+server {
+    listen 80 default_server;
+    error_page 404 /page;
+    location ~ ^/(.)/(.)$ { return 404; }
+    location /page { proxy_pass http://one/$2/$1; }
+}
+`}
+	one := echo(t, "one")
+	baseline := map[string][]nginxsync.Instance{"one": {{ID: "one", Addr: one}}}
+	upstreams := fmt.Sprintf("upstream one { server %s; }\n", one)
+	production := faithfulStart(t, sample, upstreams, transform.Snippets{}, baseline)
+	transformed := faithfulStart(t, sample, upstreams,
+		luadriver.Snippets(luadriver.SnippetConfig{Socket: "/replaced"}), baseline)
+	require.Contains(t, production(names), "/city/bj")
+	require.Equal(t, production(names), transformed(names))
+	require.Contains(t, production(pages), "/q/p")
+	require.Equal(t, production(pages), transformed(pages))
+}
+
 // faithfulStart runs the production tree, on another port only, or its transform when snippets has
 // a driver.
 func faithfulStart(t *testing.T, sample nginxtest.Sample, upstreams string,

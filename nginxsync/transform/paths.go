@@ -316,7 +316,7 @@ func (t *transform) variables() string {
 	}
 	b.WriteString("# The driver sets these.\nmap \"\" $sluice_token {\n    default " +
 		"$sluice_vip;\n}\n")
-	names := []string{"version", "reason", "fleeting", "refusal", "text"}
+	names := []string{"version", "reason", "fleeting", "text"}
 	if t.rules.Selector != (Selector{}) {
 		names = append(names, "vary")
 	}

@@ -173,10 +173,11 @@ type Snippets struct {
 	// runs when a request has ended. Since a block further in that has a directive of the name
 	// would hide it, the body goes in front of each of those too, as for the blocks below.
 	Ended Block
-	// Enter is a directive for the top of every server. It sets $sluice_refusal for a request that
-	// is not to go on: to "/.sluice/gone", which answers 410 with $sluice_text, or "/.sluice/bad",
-	// which answers 400; of a client of gRPC in a tree with grpc_pass to "/.sluice/grpc-gone" and
-	// "/.sluice/grpc-bad".
+	// Enter is a directive for the top of every server. It sets the path of a request that is not to
+	// go on: to ".sluice/gone", which answers 410 with $sluice_text, or ".sluice/bad", which answers
+	// 400; of a client of gRPC in a tree with grpc_pass to ".sluice/grpc-gone" and
+	// ".sluice/grpc-bad". The path that a client sends begins with a slash, so none of these is its
+	// own.
 	Enter string
 	// Token is a block of the http context, for a tree that keeps something over time (cached
 	// pages, counts of limits): it sets $sluice_token, under which that is kept, before any

@@ -16,11 +16,12 @@ func (t *transform) servers(http conf.Node) {
 	written := writtenListens{map[string]*conf.Directive{}, map[string]*conf.Directive{},
 		map[string]string{}}
 	var all sockets
+	captures := t.inheritsCaptures()
 	for server := range http.Find("server") {
 		if !server.IsBlock() {
 			continue
 		}
-		t.enter(server)
+		t.enter(server, captures)
 		var order []*listenDirective
 		var left []conf.Node // out
 		listens := false

@@ -178,7 +178,7 @@ do
     end
 end
 
--- enter names the location that answers in the place of the tree, if one does. A subrequest belongs to a request that was let in.
+-- enter sets the path of the location that answers in the place of the tree, if one does. A subrequest belongs to a request that was let in.
 function routes.enter()
     refresh()
     local var, inner = ngx.var, ngx.is_subrequest
@@ -192,5 +192,5 @@ function routes.enter()
     end
     var.sluice_version, var.sluice_reason, var.sluice_text = "none", notice.reason, notice.text
     local answers = notice.status == 400 and "bad" or "gone"
-    var.sluice_refusal = "/.sluice/" .. (is_grpc(var) and "grpc-" or "") .. answers
+    ngx.req.set_uri(".sluice/" .. (is_grpc(var) and "grpc-" or "") .. answers)
 end
