@@ -44,8 +44,10 @@ local function forget(id)
     end
 end
 
-local first, answers
+local first, answers, silence
 do
+    local said, saying = {}, 0 -- by connection: whether its request has a reason, so that others need not read theirs
+
     -- connection_of names the connection of a request: that of its subrequests too, and of no other request at the time. It is the
     -- first pointer of ngx_http_request_t.
     local function connection_of(id)
@@ -90,16 +92,35 @@ do
         return false
     end
 
+    -- say sets the reason of a request, or with "" takes it back.
+    local function say(var, connection, reason)
+        local has = reason ~= "" or nil
+        if said[connection] ~= has then
+            said[connection], saying = has, saying + (has and 1 or -1)
+        end
+        var.sluice_reason = reason
+    end
+
+    -- silence forgets that a request which has ended had a reason.
+    function silence(id)
+        if saying > 0 and not ngx.is_subrequest then
+            local connection = connection_of(id)
+            if said[connection] then
+                said[connection], saying = nil, saying - 1
+            end
+        end
+    end
+
     -- A subrequest shares the variables of its request. It says nothing of the answer, unless it is refused and nothing else answers: a
     -- request that auth_request ends has the reason of its subrequest, one that an instance answers has none, whatever became of a mirror.
     function answers(var, id, version, reason)
         if not ngx.is_subrequest then
             var.sluice_version = version
-            if var.sluice_reason ~= reason then
-                var.sluice_reason = reason
+            if reason ~= "" or saying > 0 and said[connection_of(id)] then
+                say(var, connection_of(id), reason)
             end
-        elseif reason ~= "" and var.sluice_reason == "" and not main_is_asked(id) then
-            var.sluice_reason = reason
+        elseif reason ~= "" and not said[connection_of(id)] and not main_is_asked(id) then
+            say(var, connection_of(id), reason)
         end
     end
 end
@@ -136,6 +157,7 @@ function routes.done()
         end
     end
     forget(id)
+    silence(id)
     if parents > 0 then
         local main = main_of()
         local list = children[main]
