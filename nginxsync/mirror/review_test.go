@@ -36,7 +36,7 @@ func TestApproveHoldsTheSwitch(t *testing.T) {
 	require.NoError(t, err)
 	next := bundleOf(t, site("location / { return 202; }"))
 	for _, place := range []string{
-		"conf.d/site.conf:10", // of the transformed tree: this process has seen none of production
+		"conf.d/site.conf:8", // of the transformed tree: this process has seen none of production
 		"conf.d/site.conf:4",
 	} {
 		err = s.mirror.Sync(t.Context(), next)
