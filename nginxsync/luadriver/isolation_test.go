@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -41,8 +42,10 @@ func startFiles(t *testing.T, files fstest.MapFS, rules transform.Rules) *bed {
 		rules.Listen = map[int]int{}
 	}
 	rules.Listen[80], rules.TempDir, rules.Snippets = b.port, dir, luadriver.Snippets(b.cfg)
-	rules.Main = map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"),
-		"daemon": "off", "worker_processes": "1"}
+	own := map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"), "daemon": "off",
+		"worker_processes": "1"}
+	maps.Copy(own, rules.Main)
+	rules.Main = own
 	if rules.Paths == nil {
 		rules.Paths = map[string]string{}
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
-// pair is a tree on two Nginx of one worker each: plain, and transformed with the driver. Both have
-// the same servers in the same order.
+// pair is a tree on two Nginx: plain, and transformed with the driver. Both have the same servers in
+// the same order.
 type pair struct {
 	plain, driven int // ports
 	bed           *bed
@@ -33,15 +33,25 @@ type upstream struct {
 	params                     string               // of each server line
 }
 
+// newPair starts a pair of one worker each.
 func newPair(t *testing.T, upstreams ...upstream) *pair {
+	t.Helper()
+	return pairOf(t, 1, upstreams...)
+}
+
+// pairOf starts a pair of so many workers each, which say in X-Worker who answers.
+func pairOf(t *testing.T, workers int, upstreams ...upstream) *pair {
 	t.Helper()
 	var blocks, locations strings.Builder
 	baseline := map[string][]nginxsync.Instance{}
 	for _, u := range upstreams {
 		fmt.Fprintf(&blocks, "upstream %s {\n%s\n", u.name, u.directives)
 		for _, in := range u.servers {
-			weight := max(in.Weight, 1)
-			fmt.Fprintf(&blocks, "server %s weight=%d %s;\n", in.Addr, weight, u.params)
+			params := u.params
+			if in.Backup {
+				params += " backup"
+			}
+			fmt.Fprintf(&blocks, "server %s weight=%d %s;\n", in.Addr, max(in.Weight, 1), params)
 		}
 		fmt.Fprintf(&blocks, "}\n")
 		fmt.Fprintf(&locations, "location /%s/ { proxy_pass http://%s; %s }\n", u.name, u.name,
@@ -49,12 +59,13 @@ func newPair(t *testing.T, upstreams ...upstream) *pair {
 		baseline[u.name] = u.servers
 	}
 	tree := "events { }\nhttp {\nset_real_ip_from 127.0.0.0/8;\nreal_ip_header X-Client;\n" +
-		blocks.String() + "server { listen %d;\n" +
+		"add_header X-Worker $pid always;\n" + blocks.String() + "server { listen %d reuseport;\n" +
 		locations.String() + "}\n}\n"
 
 	dir := nginxtest.Dir(t)
 	p := &pair{plain: nginxtest.Port(t)}
-	main := fmt.Sprintf("pid %s;\ndaemon off;\nworker_processes 1;\n", filepath.Join(dir, "pid")) +
+	main := fmt.Sprintf("pid %s;\ndaemon off;\nworker_processes %d;\n", filepath.Join(dir, "pid"),
+		workers) +
 		strings.Replace(fmt.Sprintf(tree, p.plain), "http {",
 			fmt.Sprintf("http {\naccess_log off;\n"+
 				"client_body_temp_path %[1]s/1;\nproxy_temp_path %[1]s/2;\nfastcgi_temp_path "+
@@ -64,7 +75,8 @@ func newPair(t *testing.T, upstreams ...upstream) *pair {
 		Files: map[string]string{"nginx.conf": main}}).WriteTo(filepath.Join(dir, "conf")))
 	nginxtest.Start(t, dir, filepath.Join(dir, "conf", "nginx.conf"))
 
-	p.bed = startTree(t, fmt.Sprintf(tree, 80), transform.Rules{})
+	p.bed = startTree(t, fmt.Sprintf(tree, 80), transform.Rules{
+		Main: map[string]string{"worker_processes": fmt.Sprint(workers)}})
 	p.driven = p.bed.port
 	require.NoError(t, p.bed.driver.Apply(t.Context(), nginxsync.NewRoutes(1,
 		nginxsync.Snapshot{Baseline: baseline}).All()))

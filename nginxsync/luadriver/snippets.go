@@ -23,7 +23,8 @@ var luaFiles embed.FS
 // that use its declarations.
 var program = func() string {
 	var b strings.Builder
-	for _, name := range []string{"base", "hash", "peers", "slots", "store", "push", "wake",
+	for _, name := range []string{"base", "hash", "zone", "peers", "methods",
+		"slots", "store", "push", "wake",
 		"routes", "balance", "admin", "inflight", "enter", "choose", "token"} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
@@ -166,8 +167,8 @@ func luaCluster(cluster string) string {
 // common go on in its numbers.
 func upstream(u transform.Upstream) string {
 	method, key := method(u.Method)
-	args := fmt.Sprintf("%q, %t, %d, %g, %d, %g, %q", u.Cluster, u.Plain, number(u.MaxFails, 1),
-		seconds(u.FailTimeout, 10), number(u.MaxConns, 0), seconds(u.SlowStart, 0), method)
+	args := fmt.Sprintf("%q, %t, %d, %g, %d, %g, %t, %q", u.Cluster, u.Plain, number(u.MaxFails, 1),
+		seconds(u.FailTimeout, 10), number(u.MaxConns, 0), seconds(u.SlowStart, 0), u.Zone, method)
 	if key != "" {
 		args += ", " + luaString(key)
 	}

@@ -227,6 +227,9 @@ type Upstream struct {
 	// not here: they belong to production's instances, those of the test environment come with
 	// their own.
 	MaxFails, FailTimeout, MaxConns, SlowStart string
+	// Zone is whether the upstream has a zone: then Nginx's workers share the requests in flight
+	// and the failures of each instance, and take turns together.
+	Zone bool
 	// Plain is whether all that pass to the upstream speak plain HTTP/1 to it: no TLS, HTTP/2,
 	// FastCGI, gRPC, uwsgi, SCGI or memcached.
 	Plain bool

@@ -65,6 +65,7 @@ func (t *transform) upstream(n conf.Node) {
 			}
 		}
 		requests = requests || word == "keepalive_requests"
+		u.Zone = u.Zone || word == "zone"
 		if first == nil && direct && (word == "server" || word == "include" ||
 			strings.HasPrefix(word, "keepalive")) {
 			first = c.Directive

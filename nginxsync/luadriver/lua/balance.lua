@@ -21,16 +21,33 @@ end
 
 local leaving -- set in a worker that ends: publishes what is in flight
 
+-- add counts a request of this worker that an instance has, or has no more.
+local function add(peer, n, columns, own)
+    peer.load.n = peer.load.n + n
+    peer.state.n = peer.state.n + n
+    if columns then
+        columns[own] = columns[own] + n
+    end
+end
+
 local function give(try, peer)
-    peer.load.n = peer.load.n + 1
-    try.peer = peer
+    local columns, own
+    if try.zone then
+        local record = common(peer.state)
+        if record then
+            record.used = clock()
+            columns, _, own = columns_of(peer.state)
+        end
+    end
+    add(peer, 1, columns, own)
+    try.peer, try.columns, try.own = peer, columns, own
 end
 
 local function take(try)
     local peer = try.peer
     if peer then
-        peer.load.n = peer.load.n - 1
-        try.peer = nil
+        add(peer, -1, try.columns, try.own)
+        try.peer, try.columns = nil, nil
     end
 end
 
@@ -61,7 +78,7 @@ do
         if before and before.peer and before.several then
             local times = (ngx.var.upstream_header_time or ""):match("^(.*) : ")
             if times and times:sub(-1) == "-" then
-                failed(before.peer.state)
+                failed(before.peer.state, before.zone)
             end
         end
         forget(id)
@@ -149,11 +166,11 @@ function routes.done()
     end
     local try = tries[id]
     if try and try.peer then
-        local state = try.peer.state
+        local state, zone = try.peer.state, try.zone
         if try.several and unanswered() then
-            failed(state)
-        elseif state.fails > 0 and ngx.status ~= 499 then
-            succeeded(state)
+            failed(state, zone)
+        elseif seen(state, zone).fails > 0 and ngx.status ~= 499 then
+            succeeded(state, zone)
         end
     end
     forget(id)
@@ -196,9 +213,32 @@ local function refused(var, id, cluster, plain, loop)
     return unavailable(plain)
 end
 
+-- choose_peer gives a try to one of several instances, or to the only one where that is not full: it returns nil where all are.
+local function choose_peer(set, try, method, key)
+    local peer
+    if set.n > 1 then
+        peer = pick(set, try, method, key)
+        if not peer and try.version then
+            try.version = nil
+            peer = pick(set, try, method, key)
+        end
+    elseif open(set.first, try) then
+        peer = set.first
+    end
+    if not peer then
+        return nil
+    end
+    local health = seen(peer.state, try.zone)
+    if try.now - health.checked > try.fail_timeout then
+        health.checked = try.now
+    end
+    give(try, peer)
+    return peer
+end
+
 -- balance chooses the instance of a request to the cluster, in the balancer phase. method is a key of methods, key the text of what
--- is hashed, nil for a method without one.
-function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
+-- is hashed, nil for a method without one. zone is whether all workers share what they know of the instances.
+function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, zone, method, key)
     local var, id = ngx.var, id_of(get_request())
     local vip = entered_vip
     if entered ~= id or leaving then
@@ -212,8 +252,10 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
         -- The next try stays in the set of the first, whatever the routes have become; in a set of several versions it goes to
         -- those of the same version before the others.
         local peer = try.peer
-        if failure == "failed" then -- "next" is an answer of 403 or 404, which Nginx does not count
-            failed(peer.state)
+        if failure == "failed" then
+            failed(peer.state, zone)
+        else -- "next": an answer of 403 or 404, which Nginx counts as one
+            succeeded(peer.state, zone)
         end
         try.tried = try.tried or {}
         try.tried[peer.state] = true
@@ -232,38 +274,32 @@ function routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow
             set_more_tries(set.n - 1)
         end
     end
-    try.set, try.several = set, set.n > 1
+    try.set, try.several, try.zone = set, set.n > 1, zone
     local peer = set.first
     if set.n > 1 or max_conns > 0 then
         try.now, try.max_fails, try.fail_timeout, try.max_conns, try.slow = clock(), max_fails, fail_timeout, max_conns, slow
-        if set.n > 1 then
-            peer = pick(set, try, method, key)
-            if not peer and try.version then
-                try.version = nil
-                peer = pick(set, try, method, key)
-            end
-        elseif not open(peer, try) then
-            peer = nil
+        local choose, text = method_of(method, key)
+        if zone then
+            peer = exclusive(choose_peer, set, try, choose, text)
+        else
+            peer = choose_peer(set, try, choose, text)
         end
         if not peer then
             forget(id)
             return ngx.exit(NGX_BUSY) -- each instance has max_conns: 502, as Nginx answers
         end
-        local state = peer.state
-        if try.now - state.checked > fail_timeout then
-            state.checked = try.now
-        end
+    else
+        give(try, peer)
     end
     if peer.address == vip and peer.port == tonumber(var.server_port) then
         return refused(var, id, cluster, plain, peer.host .. ":" .. peer.port) -- the request came from there
     end
-    give(try, peer)
     if leaving then
         -- Nobody waits for this worker to follow a push. So it writes down what it gives, and looks once more whether the routes
         -- are still those: either it sees a push that came meanwhile, or whoever pushed sees the request.
         leaving()
         if not failure and shm:get("seq") ~= at then
-            return routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, method, key)
+            return routes.balance(cluster, plain, max_fails, fail_timeout, max_conns, slow, zone, method, key)
         end
     end
     answers(var, id, peer.version, "")

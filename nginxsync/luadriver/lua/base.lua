@@ -28,6 +28,11 @@ local function clock()
     return tonumber(time.seconds) + tonumber(time.nanoseconds) / 1e9
 end
 
+-- ended reports whether a process is there no more.
+local function ended(pid)
+    return ffi.C.sluice_kill(pid, 0) ~= 0 and ffi.errno() == ESRCH
+end
+
 local routes = {}
 local tokens_used = false -- the tree keeps something: see token.lua
 

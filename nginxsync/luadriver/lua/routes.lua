@@ -271,6 +271,7 @@ function routes.start()
     if not ngx.worker.id() then
         return
     end
+    clear_column()
     math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
     at, floor, loaded, running = 0, 0, nil, false
     forget_all()

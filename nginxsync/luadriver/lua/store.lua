@@ -133,11 +133,6 @@ local function recover()
     shm:delete("pending")
 end
 
--- ended reports whether a process is there no more.
-local function ended(pid)
-    return ffi.C.sluice_kill(pid, 0) ~= 0 and ffi.errno() == ESRCH
-end
-
 -- lock makes this request the only one that pushes, or returns nothing. A lock of a process that has ended is taken away, by one
 -- process only; the time limit is for a process id that another process has got since.
 local function lock()
