@@ -4,13 +4,16 @@ package bench
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +32,8 @@ import (
 )
 
 // BenchmarkRequests measures the processor time that a worker spends on a request through an
-// upstream of two instances: on plain Nginx, and with the driver on the baseline and on a VIP. Each
+// upstream of two instances: on plain Nginx, with the driver on the baseline and on a VIP, on plain
+// Nginx whose proxy_pass names the upstream by a variable, and on HAProxy where it is in PATH. Each
 // iteration is a round in which all are measured in turn; the figures are the medians of the rounds'
 // ratios.
 func BenchmarkRequests(b *testing.B) {
@@ -59,13 +63,19 @@ func requests(b *testing.B, upstreams, overlays int) {
 	if err := driver.Apply(b.Context(), nginxsync.NewRoutes(1, s).All()); err != nil {
 		b.Fatal(err)
 	}
-	kinds := []struct {
-		server *nginx.Server
-		addr   string
-	}{
-		{plainServer, fmt.Sprintf("127.0.0.1:%d", plain)},
-		{drivenServer, fmt.Sprintf("127.0.0.1:%d", driven)},
-		{drivenServer, fmt.Sprintf("%s:%d", vip, driven)},
+	variable := testbed.Port(b)
+	variableTree := strings.ReplaceAll(byVariable(tree), "PORT", fmt.Sprint(variable))
+	kinds := []kind{
+		{"plain", plainServer.Workers, fmt.Sprintf("127.0.0.1:%d", plain)},
+		{"baseline", drivenServer.Workers, fmt.Sprintf("127.0.0.1:%d", driven)},
+		{"vip", drivenServer.Workers, fmt.Sprintf("%s:%d", vip, driven)},
+		{"variable", start(b, variableTree, variable, nil).Workers,
+			fmt.Sprintf("127.0.0.1:%d", variable)},
+	}
+	if program, err := exec.LookPath("haproxy"); err == nil {
+		kinds = append(kinds, haproxy(b, program, upstreams, backend))
+	} else {
+		b.Log("haproxy is not in PATH: it is not measured")
 	}
 	for _, k := range kinds {
 		load(b, k.addr, upstreams, perRound/4)
@@ -74,23 +84,63 @@ func requests(b *testing.B, upstreams, overlays int) {
 	cost := make([][]float64, len(kinds))
 	for range b.N {
 		for i, k := range kinds {
-			before := spent(b, k.server)
+			before := spent(b, k.workers())
 			n := load(b, k.addr, upstreams, perRound)
-			cost[i] = append(cost[i], float64(spent(b, k.server)-before)/float64(n))
+			cost[i] = append(cost[i], float64(spent(b, k.workers())-before)/float64(n))
 		}
 	}
-	median := func(i int) float64 {
+	for i, k := range kinds[1:] {
 		ratios := make([]float64, b.N)
 		for n := range ratios {
-			ratios[n] = cost[i][n] / cost[0][n]
+			ratios[n] = cost[i+1][n] / cost[0][n]
 		}
 		slices.Sort(ratios)
-		return ratios[b.N/2]
+		b.ReportMetric(ratios[b.N/2], k.name+"/plain")
 	}
 	slices.Sort(cost[0])
 	b.ReportMetric(cost[0][b.N/2]/1e3, "plain-µs/request")
-	b.ReportMetric(median(1), "baseline/plain")
-	b.ReportMetric(median(2), "vip/plain")
+}
+
+// kind is one of the servers that are compared: its processes, and where it is asked.
+type kind struct {
+	name    string
+	workers func() []int
+	addr    string
+}
+
+// byVariable is the tree with a variable in the place of each upstream's name in proxy_pass.
+func byVariable(tree string) string {
+	return passes.ReplaceAllString(tree, "set $$upstream $1; proxy_pass http://$$upstream;")
+}
+
+var passes = regexp.MustCompile(`proxy_pass http://(c\d+);`)
+
+// haproxy runs a HAProxy of one thread with a backend for each upstream, which the first part of the
+// path names.
+func haproxy(b *testing.B, program string, upstreams int, backend []netip.AddrPort) kind {
+	dir := testbed.Dir(b)
+	addr := fmt.Sprintf("127.0.0.1:%d", testbed.Port(b))
+	var t strings.Builder
+	fmt.Fprintf(&t, "global\n    nbthread 1\ndefaults\n    mode http\n    http-reuse always\n"+
+		"    timeout connect 10s\n    timeout client 1m\n    timeout server 1m\n"+
+		"frontend all\n    bind %s\n    use_backend %%[path,field(2,/)]\n", addr)
+	for i := range upstreams {
+		fmt.Fprintf(&t, "backend c%d\n    server one %s\n    server two %s\n", i, backend[0],
+			backend[1])
+	}
+	file := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(t.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	p := testbed.Start(b, dir, testbed.Command{Name: "haproxy", Path: program,
+		Args: []string{"-db", "-f", file}, Ready: func(context.Context) error {
+			conn, err := net.Dial("tcp", addr)
+			if err == nil {
+				conn.Close()
+			}
+			return err
+		}})
+	return kind{"haproxy", func() []int { return []int{p.Pid()} }, addr}
 }
 
 // snapshot has each upstream in the baseline, and overlays from a VIP on.
@@ -323,7 +373,7 @@ func answer(r *bufio.Reader) error {
 		if line, err = r.ReadString('\n'); err != nil {
 			return err
 		}
-		if v, ok := strings.CutPrefix(line, "Content-Length: "); ok {
+		if v, ok := strings.CutPrefix(strings.ToLower(line), "content-length: "); ok {
 			if length, err = strconv.Atoi(strings.TrimSpace(v)); err != nil {
 				return err
 			}
@@ -333,10 +383,10 @@ func answer(r *bufio.Reader) error {
 	return err
 }
 
-// spent is the processor time of the workers of an Nginx.
-func spent(b *testing.B, server *nginx.Server) time.Duration {
+// spent is the processor time of processes of one thread.
+func spent(b *testing.B, pids []int) time.Duration {
 	var total time.Duration
-	for _, pid := range server.Workers() {
+	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
 		if err != nil {
 			b.Fatal(err)

@@ -100,10 +100,10 @@ func ratio(b *testing.B, servers []*nginx.Server, addrs [][]string, upstreams in
 	var ratios []float64
 	run := func(n int) (cost [2]float64) {
 		for i, server := range servers {
-			before := spent(b, server)
+			before := spent(b, server.Workers())
 			answered := askEach(b, addrs[i], upstreams,
 				func(k int) bool { return k < n/len(addrs[i]) }, func(int, time.Duration) {})
-			cost[i] = float64(spent(b, server)-before) / float64(answered)
+			cost[i] = float64(spent(b, server.Workers())-before) / float64(answered)
 		}
 		return cost
 	}
