@@ -29,9 +29,12 @@
 //
 // Requests go to instances as Nginx's own modules choose: smooth weighted round robin, least_conn,
 // hash with and without consistent, ip_hash, random, with max_fails, fail_timeout and max_conns of
-// production's servers. A request that fails stays in the set of instances that it began with.
-// Driver.InFlight counts the requests to an instance that is to end.
+// production's servers. Where production's upstream has a zone, the workers share what its modules
+// share: requests in flight, failures and turns; else each counts on its own. A request that fails
+// stays in the set of instances that it began with. Driver.InFlight counts the requests to an
+// instance that is to end.
 //
-// Known limits: failures and requests in flight are counted by each worker on its own, as Nginx
-// does without a zone, also where production's upstream has one.
+// Two things differ from Nginx. Where all instances of a cluster failed lately, one is asked all
+// the same: Nginx answers 502 until fail_timeout has passed. Requests begin anywhere in the turns
+// of a set, not with its first instance.
 package luadriver

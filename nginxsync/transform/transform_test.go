@@ -30,8 +30,12 @@ var short = transform.Snippets{
 	Methods:  []string{"least_conn", "hash"},
 	Ended:    transform.Block{Name: "log_by_lua_block", Body: "done()"},
 	Upstream: func(u transform.Upstream) string {
-		return fmt.Sprintf("server 0.0.0.1;\nbalance %s; # %q %s %s %s", u.Cluster, u.Method,
+		text := fmt.Sprintf("server 0.0.0.1;\nbalance %s; # %q %s %s %s", u.Cluster, u.Method,
 			u.MaxFails, u.FailTimeout, u.SlowStart)
+		if u.Zone {
+			text += "zone"
+		}
+		return text
 	},
 }
 

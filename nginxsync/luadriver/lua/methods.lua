@@ -78,8 +78,11 @@ do
     local begin_try = { now = math.huge, slow = 0 }
     local function begin(group, turns, zone)
         turns.begun, begin_try.zone = 1, zone
-        if group.equal then
-            turns.current = math.random(0, group.n - 1)
+        if group.equal then -- each of the first ones has given back what all gained
+            local taken = math.random(0, group.n - 1)
+            for i = 1, group.n do
+                turns_of(group[i], group, i, zone).current = group[i].weight * (i > taken and taken or taken - group.n)
+            end
             return
         end
         for _ = 1, math.random(0, math.max(1, math.min(group.total, math.floor(MAX_STEPS / group.n))) - 1) do
@@ -95,16 +98,6 @@ do
         local turns = turns_of(group, group, 0, try.zone)
         if turns.begun == 0 then
             begin(group, turns, try.zone)
-        end
-        if group.equal and try.slow == 0 and not filter then
-            for _ = 1, group.n do
-                turns.current = turns.current % group.n + 1
-                local peer = group[turns.current]
-                if may(peer, try) then
-                    return peer
-                end
-            end
-            return nil
         end
         return smooth(group, may, try, filter)
     end

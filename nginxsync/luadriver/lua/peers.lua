@@ -42,7 +42,7 @@ local function conns(state, zone)
 end
 
 local function group(list, rows)
-    list.n, list.current, list.begun, list.equal, list.total = #list, 0, 0, true, 0
+    list.n, list.begun, list.equal, list.total = #list, 0, true, 0
     list.rows = rows
     for _, peer in ipairs(list) do
         list.equal = list.equal and peer.weight == list[1].weight
