@@ -61,6 +61,23 @@ func whole(t tools.Tool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if ok, err := asBuilt(t); ok || err != nil {
+		return ok, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, tools.Sums)); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	fmt.Fprintf(os.Stderr, "make tools: %s %s is not as it was built, and is built again\n", t.Name,
+		t.Version)
+	return false, os.RemoveAll(dir)
+}
+
+// asBuilt reports whether a tool is there as it was built.
+func asBuilt(t tools.Tool) (bool, error) {
+	dir, err := t.Dir()
+	if err != nil {
+		return false, err
+	}
 	noted, err := os.ReadFile(filepath.Join(dir, tools.Sums))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -69,12 +86,7 @@ func whole(t tools.Tool) (bool, error) {
 		return false, err
 	}
 	now, err := sums(dir, t)
-	if err == nil && bytes.Equal(noted, now) {
-		return true, nil
-	}
-	fmt.Fprintf(os.Stderr, "make tools: %s %s is not as it was built, and is built again\n", t.Name,
-		t.Version)
-	return false, os.RemoveAll(dir)
+	return err == nil && bytes.Equal(noted, now), nil
 }
 
 func sums(dir string, t tools.Tool) ([]byte, error) {

@@ -17,7 +17,7 @@ func printEarly(w io.Writer, patterns []string) error {
 	if err != nil {
 		return err
 	}
-	missing, err := missingOf(toolsOf(needs))
+	missing, err := missingOf(toolsOf(needs), asBuilt)
 	if err != nil || len(missing) == 0 {
 		return err
 	}

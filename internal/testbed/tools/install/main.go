@@ -90,12 +90,16 @@ func run(ctx context.Context, forTests, packages bool, args []string) error {
 	if len(wanted) == 0 {
 		return nil
 	}
+	// Another install may run for an hour: tools that are there need not wait for it.
+	if missing, err := missingOf(wanted, asBuilt); err != nil || len(missing) == 0 {
+		return err
+	}
 	unlock, err := lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	missing, err := missingOf(wanted)
+	missing, err := missingOf(wanted, whole)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -109,11 +113,11 @@ func run(ctx context.Context, forTests, packages bool, args []string) error {
 	return nil
 }
 
-// missingOf are the wanted tools that are not there whole.
-func missingOf(wanted []tools.Tool) ([]tools.Tool, error) {
+// missingOf are the wanted tools that are not there.
+func missingOf(wanted []tools.Tool, there func(tools.Tool) (bool, error)) ([]tools.Tool, error) {
 	var missing []tools.Tool
 	for _, t := range wanted {
-		ok, err := whole(t)
+		ok, err := there(t)
 		if err != nil {
 			return nil, err
 		}
