@@ -50,7 +50,30 @@ http {
             proxy_set_header Connection upgrade;
             proxy_pass http://a;
         }
+        location /open/ {
+            proxy_buffering off;
+            fastcgi_buffering off;
+            uwsgi_buffering off;
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param SERVER_PROTOCOL $server_protocol;
+            location /open/http { proxy_pass http://http; }
+            location /open/fastcgi { fastcgi_pass fastcgi; }
+            location /open/uwsgi { uwsgi_pass uwsgi; }
+        }
     }
+    server {
+        listen 81 http2;
+        location /open/other { proxy_buffering off; proxy_pass http://other; }
+        location /open/grpc { grpc_pass grpc://grpc; }
+    }
+    upstream http { server 10.9.9.10:80; }
+    upstream other { server 10.9.9.14:80; }
+    upstream fastcgi { server 10.9.9.11:80; }
+    upstream uwsgi { server 10.9.9.12:80; }
+    upstream grpc { server 10.9.9.13:80; }
+    fastcgi_read_timeout 1h;
+    uwsgi_read_timeout 1h;
+    grpc_read_timeout 1h;
 }
 `
 
@@ -62,7 +85,8 @@ var (
 // bed is an Nginx with one worker.
 type bed struct {
 	*nginxtest.Nginx
-	port int
+	port  int
+	http2 int // the port whose connections speak HTTP/2 from their first byte on
 }
 
 // start runs an Nginx on the transformed tree, and a driver that ends connections so long after
@@ -71,12 +95,12 @@ func start(t *testing.T, after time.Duration) (*bed, *cutoff.Driver) {
 	t.Helper()
 	testbed.NeedRoot(t, "the end of connections")
 	dir := nginxtest.Dir(t)
-	b := &bed{port: nginxtest.Port(t)}
+	b := &bed{port: nginxtest.Port(t), http2: nginxtest.Port(t)}
 	socket := filepath.Join(dir, "admin.sock")
 	tree, err := conf.Parse(fstest.MapFS{"nginx.conf": {Data: []byte(production)}}, "nginx.conf")
 	require.NoError(t, err)
 	result, err := transform.Transform(tree, transform.Rules{
-		Listen: map[int]int{80: b.port}, TempDir: dir,
+		Listen: map[int]int{80: b.port, 81: b.http2}, TempDir: dir,
 		Main: map[string]string{"user": "", "pid": filepath.Join(dir, "nginx.pid"),
 			"daemon": "off", "worker_processes": "1"},
 		Snippets: luadriver.Snippets(luadriver.SnippetConfig{Socket: socket, Memory: 1 << 20}),

@@ -126,10 +126,16 @@ func listen(t *testing.T, addr string) net.Listener {
 // of the routes before.
 func changes(t *testing.T, d nginxsync.Driver, onA, onB []nginxsync.Instance) {
 	t.Helper()
+	put(t, d, map[netip.Addr]map[string][]nginxsync.Instance{vipA: {"a": onA}, vipB: {"a": onB}})
+}
+
+// put pushes overlays as a change of the routes before.
+func put(t *testing.T, d nginxsync.Driver,
+	overlays map[netip.Addr]map[string][]nginxsync.Instance) {
+	t.Helper()
 	before, err := d.Routes(t.Context())
 	require.NoError(t, err)
-	s := nginxsync.Snapshot{Overlays: map[netip.Addr]map[string][]nginxsync.Instance{
-		vipA: {"a": onA}, vipB: {"a": onB}}}
+	s := nginxsync.Snapshot{Overlays: overlays}
 	next := nginxsync.NewRoutes(before.Generation.Number+1, s)
 	delta := nginxsync.NewDelta(before, next)
 	delta.Full = before.Generation == nginxsync.Generation{}
