@@ -29,5 +29,7 @@ func TestOthers(t *testing.T) {
 		"TestMapsOfTargetsFitTheSizesOfTheTree", "TestKeysOfZonesStayApart",
 		"TestBaggageOfTheTree", "TestRequestFollowsAPushWhileItsBodyComes", "TestHashesChooseAsNginx",
 		"TestFailuresCountAsInNginx", "TestNextAnswerIsNoFailure", "TestTargetSetAnewIsFaithful",
-		"TestKeyVariables", "TestKeptPagesOfOtherProtocolsFollowTheRoutes")
+		"TestKeyVariables", "TestKeptPagesOfOtherProtocolsFollowTheRoutes",
+		"TestMaxConnsAsInNginx", "TestTriesAreThoseOfNginx", "TestWorkersShareRequestsInFlight",
+		"TestWorkersShareTurns", "TestWorkersShareFailures", "TestKilledWorkerHasNoRequests")
 }
