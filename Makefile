@@ -85,7 +85,7 @@ bench-nginx: go
 	@scripts/packages 'make bench-nginx' $(NGINX) haproxy=haproxy
 	cd nginxsync/luadriver && go test -run '^$$' -bench 'First|Full|Delta|SetVerified|Idle' .
 	@$(INSTALL) consul
-	cd nginxsync/bench && go test -run '^$$' -bench 'Requests|Updates|Hash|VIPs|Memory' -benchtime 5x -timeout 30m .
+	cd nginxsync/bench && go test -run '^$$' -bench 'Requests|Updates|Methods|VIPs|Memory' -benchtime 5x -timeout 30m .
 	cd nginxsync/bench && go test -run '^$$' -bench Handshakes -benchtime 1x .
 	GOBIN='$(CURDIR)/bin' go install github.com/hashicorp/consul-template@v0.41.1
 	cd nginxsync/bench && PATH='$(CURDIR)/bin':"$$PATH" go test -run '^$$' -bench Registration -benchtime 100x .

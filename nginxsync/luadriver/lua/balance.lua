@@ -21,33 +21,31 @@ end
 
 local leaving -- set in a worker that ends: publishes what is in flight
 
--- add counts a request of this worker that an instance has, or has no more.
-local function add(peer, n, columns, own)
+-- add counts a request that an instance has, or has no more.
+local function add(peer, n)
     peer.load.n = peer.load.n + n
     peer.state.n = peer.state.n + n
-    if columns then
-        columns[own] = columns[own] + n
-    end
 end
 
 local function give(try, peer)
-    local columns, own
-    if try.zone then
-        local record = common(peer.state)
-        if record then
-            record.used = clock()
-            columns, _, own = columns_of(peer.state)
-        end
+    add(peer, 1)
+    try.peer, try.counted = peer, false
+    local record = try.zone and common(peer.state)
+    if record then
+        record.used = clock()
+        add_conns(peer.state, 1) -- a record with requests stays where it is
+        try.counted = true
     end
-    add(peer, 1, columns, own)
-    try.peer, try.columns, try.own = peer, columns, own
 end
 
 local function take(try)
     local peer = try.peer
     if peer then
-        add(peer, -1, try.columns, try.own)
-        try.peer, try.columns = nil, nil
+        add(peer, -1)
+        if try.counted then
+            add_conns(peer.state, -1)
+        end
+        try.peer = nil
     end
 end
 

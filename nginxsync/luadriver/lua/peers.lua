@@ -30,15 +30,8 @@ end
 
 -- conns is how many requests an instance has in its cluster, on all VIPs.
 local function conns(state, zone)
-    if not zone or not common(state) then
-        return state.n
-    end
-    local columns, count = columns_of(state)
-    local n = 0
-    for worker = 0, count - 1 do
-        n = n + columns[worker]
-    end
-    return n
+    local record = zone and common(state)
+    return record and record.conns or state.n
 end
 
 local function group(list, rows)

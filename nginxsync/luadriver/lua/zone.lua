@@ -6,10 +6,10 @@
 -- A record is found by the sum of its name, in one of the WAYS places of a bucket. Where all are taken, a new one takes the place of
 -- the one that was not used for longest, of those without requests. So nothing has to be told which instances are gone.
 
-local common, columns_of, exclusive, clear_column
+local common, add_conns, exclusive, clear_column
 do
     ffi.cdef [[
-        typedef struct { uint32_t high, low; double used, fails, accessed, checked, current, begun; } sluice_record;
+        typedef struct { uint32_t high, low; double used, conns, fails, accessed, checked, current, begun; } sluice_record;
         typedef struct { uintptr_t *lock; char rest[248]; } sluice_mutex; /* ngx_shmtx_t begins so, and zeros have no semaphore */
         void *sluice_mmap(void *at, size_t bytes, int protection, int flags, int fd, long offset) __asm__("mmap");
         int sluice_munmap(void *at, size_t bytes) __asm__("munmap");
@@ -71,15 +71,6 @@ do
         return result
     end
 
-    local function unused(place)
-        for worker = 0, count - 1 do
-            if columns[place * count + worker] ~= 0 then
-                return false
-            end
-        end
-        return true
-    end
-
     -- take_place finds the place of a sum, or makes a record without anything there; nil where all have requests.
     local function take_place(high, low)
         local bucket, free = band(low, BUCKETS - 1), nil
@@ -88,7 +79,7 @@ do
             local record = records[place]
             if record.high == high and record.low == low then
                 return place
-            elseif (not free or record.used < records[free].used) and unused(place) then
+            elseif record.conns == 0 and (not free or record.used < records[free].used) then
                 free = place
             end
         end
@@ -124,10 +115,19 @@ do
         return holder.record
     end
 
-    -- columns_of is how many requests each worker has given to a holder that has a record, the number of workers, and the column of
-    -- this one.
-    function columns_of(holder)
-        return holder.columns, count, own
+    local function count_conns(record, column, n)
+        column[own] = column[own] + n
+        record.conns = record.conns + n
+    end
+
+    -- add_conns counts requests that this worker has given to a holder with a record.
+    function add_conns(holder, n)
+        exclusive(count_conns, holder.record, holder.columns, n)
+    end
+
+    local function clear_place(place)
+        records[place].conns = records[place].conns - columns[place * count + own]
+        columns[place * count + own] = 0
     end
 
     -- clear_column runs when a worker starts: it takes the place of one that was killed, whose requests have ended.
@@ -136,7 +136,7 @@ do
         for bucket = 0, memory and BUCKETS - 1 or -1 do
             if taken[bucket] ~= 0 then
                 for place = bucket * WAYS, bucket * WAYS + WAYS - 1 do
-                    columns[place * count + own] = 0
+                    exclusive(clear_place, place)
                 end
             end
         end
