@@ -4,7 +4,6 @@ package image
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,10 +17,6 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	emptyimage "github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
@@ -89,13 +84,7 @@ func debianImage(t testing.TB, s DebianSpec) (v1.Image, error) {
 	if err := l.collect(); err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	if err := l.write(&b); err != nil {
-		return nil, err
-	}
-	// It goes to a registry on this machine: to compress it takes longer than to send it.
-	img, err := mutate.Append(mutate.MediaType(emptyimage.Image, types.OCIManifestSchema1),
-		mutate.Addendum{Layer: static.NewLayer(b.Bytes(), types.OCIUncompressedLayer)})
+	img, err := withLayer(t, l.write)
 	if err != nil {
 		return nil, err
 	}

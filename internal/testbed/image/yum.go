@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +15,6 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	emptyimage "github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/sluice-deploy/sluice/internal/testbed"
 )
@@ -53,7 +50,6 @@ func Yum(t testing.TB, registry string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var layer bytes.Buffer
 	// Debian's files as they are here, then the image's own.
 	list := filepath.Join(t.TempDir(), "files")
 	write(t, list, strings.Join(packageFiles(t, "dnf", "rsync", "coreutils", "dash", "bash", "sed",
@@ -63,12 +59,14 @@ func Yum(t testing.TB, registry string) string {
 		"etc/passwd", "etc/group", "etc/yum.repos.d", "etc/os-release", "tmp", "root", "proc",
 		"sys", "dev", "run", "home", "var", "usr/bin/yum")
 	var problem bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &layer, &problem
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("tar: %v: %s", err, &problem)
-	}
-	img, err := mutate.Append(mutate.MediaType(emptyimage.Image, types.OCIManifestSchema1),
-		mutate.Addendum{Layer: static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer)})
+	cmd.Stderr = &problem
+	img, err := withLayer(t, func(w io.Writer) error {
+		cmd.Stdout = w
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("tar: %w: %s", err, &problem)
+		}
+		return nil
+	})
 	if err == nil {
 		img, err = configured(img, func(c *v1.Config) {
 			c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
