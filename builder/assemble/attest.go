@@ -176,7 +176,7 @@ func (s *stage) packages() (found []sbom.Package, unread []string, err error) {
 		if n.kind != isFile || n.device {
 			continue
 		}
-		if sbom.Unread(file) {
+		if n.size > 0 && sbom.Unread(file) {
 			unread = append(unread, file)
 			continue
 		}

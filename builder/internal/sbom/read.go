@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -27,7 +28,8 @@ func Read(file, distribution string, content io.ReaderAt, size int64) ([]Package
 	}
 	for i := range found {
 		found[i].Path = file
-		if found[i].Type == "deb" || found[i].Type == "apk" {
+		switch found[i].Type {
+		case "deb", "apk", "rpm":
 			found[i].Namespace = distribution
 		}
 	}
@@ -45,6 +47,10 @@ func readerOf(file string) reader {
 		return dpkg
 	case file == "lib/apk/db/installed", file == "usr/lib/apk/db/installed":
 		return apk
+	case base == "rpmdb.sqlite" && slices.Contains(rpmDirs, dir):
+		return rpmSQLite
+	case base == "Packages.db" && slices.Contains(rpmDirs, dir):
+		return rpmNDB
 	case base == "package-lock.json":
 		return npmLock
 	case base == "package.json" && strings.Contains("/"+dir, "/node_modules/"):

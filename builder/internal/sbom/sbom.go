@@ -1,8 +1,8 @@
 // Package sbom finds the packages of an image in its files, and describes them in an SPDX document.
 //
-// It reads the databases of dpkg and apk, and the files that applications carry: lock files and
-// packages of npm, Python's distributions, the jars of Maven, the build information of Go programs,
-// composer's list, and the dependencies of .NET assemblies. The database of rpm is not read.
+// It reads the databases of dpkg, apk and rpm (SQLite and ndb, not Berkeley DB), and the files that
+// applications carry: lock files and packages of npm, Python's distributions, the jars of Maven,
+// the build information of Go programs, composer's list, and the dependencies of .NET assemblies.
 package sbom
 
 import (
@@ -16,13 +16,15 @@ import (
 // Package is one package in an image.
 type Package struct {
 	Name, Version string
-	// Type is that of a package URL (github.com/package-url/purl-spec): deb, apk, npm, pypi, maven,
-	// golang, composer or nuget.
+	// Type is that of a package URL (github.com/package-url/purl-spec): deb, apk, rpm, npm, pypi,
+	// maven, golang, composer or nuget.
 	Type string
 	// Namespace is that of a package URL: the distribution, the group of Maven; "" for none.
 	Namespace string
 	// Arch is the architecture that a distribution's package is for; "" for none.
 	Arch string
+	// Epoch comes before the version of an rpm package; "" for none.
+	Epoch string
 	// License is an SPDX licence expression as the package says it; "" for none.
 	License string
 	// Path of the file that names the package, without a leading slash.
@@ -47,8 +49,12 @@ func (p Package) PURL() string {
 	if p.Version != "" {
 		b.WriteString("@" + escape(p.Version))
 	}
-	if p.Arch != "" {
-		b.WriteString("?arch=" + escape(p.Arch))
+	sign := "?"
+	for _, q := range [][2]string{{"arch", p.Arch}, {"epoch", p.Epoch}} {
+		if q[1] != "" {
+			b.WriteString(sign + q[0] + "=" + escape(q[1]))
+			sign = "&"
+		}
 	}
 	return b.String()
 }
@@ -58,12 +64,16 @@ func escape(s string) string {
 	return strings.NewReplacer("+", "%20", "%3A", ":").Replace(url.QueryEscape(s))
 }
 
-// rpmDatabases are the files that this package does not read.
-var rpmDatabases = []string{"var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
-	"usr/lib/sysimage/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/Packages.db"}
+// rpmDirs are where rpm has its database: the second is Fedora's and SUSE's, the third that of
+// images that ostree makes.
+var rpmDirs = []string{"var/lib/rpm/", "usr/lib/sysimage/rpm/", "usr/share/rpm/"}
 
-// Unread reports whether a file has packages that this package does not read.
-func Unread(file string) bool { return slices.Contains(rpmDatabases, file) }
+// Unread reports whether a file, if it is not empty, has packages that this package does not read:
+// rpm's database in Berkeley DB, up to RHEL 8, and a log that the database has not taken in.
+func Unread(file string) bool {
+	dir, base := path.Split(file)
+	return slices.Contains(rpmDirs, dir) && (base == "Packages" || base == "rpmdb.sqlite-wal")
+}
 
 // Wanted reports whether Read may find packages in a file with the name, a path without a leading
 // slash.

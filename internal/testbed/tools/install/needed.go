@@ -87,6 +87,7 @@ var needs = []need{
 	{`"systemd-analyze"`, nil, []string{"systemd-analyze=systemd"}},
 	{`"python3", "python3"`, nil, []string{"python3=python3"}},
 	{`"javac", "default-jdk-headless"`, nil, []string{"javac=default-jdk-headless"}},
+	{`"rpm", "rpm"`, nil, []string{"rpmbuild=rpm"}},
 	{`"git"`, nil, []string{"git=git"}},
 	{`"rsync"`, nil, []string{"rsync=rsync"}},
 }
