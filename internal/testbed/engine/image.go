@@ -25,7 +25,7 @@ import (
 
 // RunImage pulls an image, given with its digest, from a registry that speaks plain HTTP, and
 // starts it under runc as its configuration says: user, environment, working directory, entrypoint,
-// command and stop signal. The user must be numeric. The network is this machine's. env is added to
+// command and stop signal. The network is this machine's. env is added to
 // the environment, each NAME=VALUE.
 func RunImage(t testing.TB, reference string, env ...string) *Container {
 	t.Helper()
@@ -45,7 +45,7 @@ func RunImage(t testing.TB, reference string, env ...string) *Container {
 	if err := extract(img, filepath.Join(bundle, "rootfs")); err != nil {
 		t.Fatal(err)
 	}
-	user, err := numeric(file.Config.User)
+	user, err := imageUser(file.Config.User, filepath.Join(bundle, "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,15 +68,47 @@ func cwd(dir string) string {
 	return dir
 }
 
-// numeric reads "1000:1000".
-func numeric(user string) (object, error) {
+// imageUser reads the USER of an image whose files are below root: a user, then a group behind
+// ":". Each is a number or a name in /etc/passwd or /etc/group. Without a group it is that of the
+// user in /etc/passwd, and 0 for a user who is not there.
+func imageUser(user, root string) (object, error) {
 	u, g, _ := strings.Cut(user, ":")
-	uid, err1 := strconv.Atoi(u)
-	gid, err2 := strconv.Atoi(g)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, fmt.Errorf("user %q of the image: want numbers: %w", user, err)
+	owner, err := lookUp(filepath.Join(root, "etc/passwd"), u)
+	if err != nil {
+		return nil, fmt.Errorf("user %q of the image: %w", user, err)
+	}
+	group := []string{"", "", "0"}
+	switch {
+	case g != "":
+		group, err = lookUp(filepath.Join(root, "etc/group"), g)
+	case len(owner) > 3:
+		group[2] = owner[3]
+	}
+	uid, err1 := strconv.Atoi(owner[2])
+	gid, err2 := strconv.Atoi(group[2])
+	if err := errors.Join(err, err1, err2); err != nil {
+		return nil, fmt.Errorf("user %q of the image: %w", user, err)
 	}
 	return object{"uid": uid, "gid": gid}, nil
+}
+
+// lookUp returns the fields of a name or number in a file such as /etc/passwd: passwd(5), group(5).
+// A number that is not there has three fields.
+func lookUp(file, name string) ([]string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) > 2 && (f[0] == name || f[2] == name) {
+			return f, nil
+		}
+	}
+	if _, err := strconv.Atoi(name); err != nil {
+		return nil, fmt.Errorf("%q is no number and not in %s", name, file)
+	}
+	return []string{"", "", name}, nil
 }
 
 // extract writes the files of an image into a directory, with modes and owners.
