@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -272,4 +275,46 @@ func FuzzRender(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestHostileValues gives every parameter of every template values that no type has. Each is
+// refused in one line that names the template, the parameter, its first line in the Dockerfile, and
+// no more of the value than a message can hold.
+func TestHostileValues(t *testing.T) {
+	t.Parallel()
+	hostile := []string{"", " ", "a\nRUN id", "a\r\n", "\ufeffa", "a\u2028b", "ä", "\xff\xfe",
+		"a\x00b", "a\tb", "${PATH}", "$PATH", "$(id)", "`id`", `a\`, `\`, `"`, "'", `","-x`, "a;id", "a&&id",
+		"a|id", "<<EOF", ">x", "#a", "*", "?", "[a]", "{{PORT}}", "{a,b}", "~", "!", "-x", "--from=x",
+		"../x", "/..", "a//b", "a/./b", "-1", "１", strings.Repeat("a", 4097), strings.Repeat("1", 5000),
+		strings.Repeat("ä", 5000), "a" + strings.Repeat(" a", 3000)}
+	for _, tmpl := range builder.Default().Templates() {
+		for _, p := range tmpl.Params {
+			line := 1 + strings.Count(string(tmpl.Source()[:bytes.Index(tmpl.Source(),
+				[]byte("{{"+p.Name+"}}"))]), "\n")
+			start := fmt.Sprintf("template %s: Dockerfile line %d: parameter %s: ", tmpl.ID(), line,
+				p.Name)
+			refused := hostile
+			switch p.Type { // the others take these for words
+			case builder.TypeInt, builder.TypeSize, builder.TypePort, builder.TypeUID,
+				builder.TypeBool, builder.TypeImage:
+				refused = append(slices.Clip(hostile), "TRUE", "+1", "1e3", "0x10", "1.5", "007",
+					"99999999999999999999", "9007199254740993g")
+			}
+			for _, v := range refused {
+				values := tmpl.Examples()
+				values[p.Name] = v
+				_, err := tmpl.Render(values)
+				if err == nil {
+					t.Errorf("%s: %s=%.80q was accepted", tmpl.ID(), p.Name, v)
+					continue
+				}
+				message := err.Error()
+				if !strings.HasPrefix(message, start) || len(message) > 600 ||
+					strings.ContainsAny(message, "\n\r\x00") || !utf8.ValidString(message) {
+					t.Errorf("%s=%.80q: error of %d bytes %.700q, want one that begins with %q",
+						p.Name, v, len(message), message, start)
+				}
+			}
+		}
+	}
 }
