@@ -149,7 +149,7 @@ func (p *peer) both(t *testing.T, name string, c difference) (ours, theirs built
 	return ours, theirs
 }
 
-func writeContext(t *testing.T, dir string, files fstest.MapFS) {
+func writeContext(t testing.TB, dir string, files fstest.MapFS) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		f, at := files[name], filepath.Join(dir, name)
