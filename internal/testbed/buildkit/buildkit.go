@@ -27,7 +27,9 @@ type Daemon struct {
 }
 
 // Start starts a daemon that pulls from the given registries, and pushes to them, over plain HTTP;
-// each is host:port. It stops the daemon when the test has ended. It needs root.
+// each is host:port. Its snapshots are overlayfs where the directory's file system carries it: as
+// copies, each instruction costs the whole base. It stops the daemon when the test has ended. It
+// needs root.
 func Start(t testing.TB, registries ...string) *Daemon {
 	t.Helper()
 	testbed.NeedRoot(t, "a BuildKit daemon")
@@ -49,7 +51,7 @@ func Start(t testing.TB, registries ...string) *Daemon {
 		Name: "buildkitd", Path: unshare, Args: []string{
 			"--mount", "--propagation", "private", "--", program,
 			"--config", file, "--root", filepath.Join(dir, "root"), "--addr", d.Addr,
-			"--oci-worker-snapshotter=native", "--oci-worker-net=host",
+			"--oci-worker-snapshotter=auto", "--oci-worker-net=host",
 			"--containerd-worker=false",
 		},
 		Ready: func(ctx context.Context) error {
