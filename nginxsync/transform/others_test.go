@@ -11,5 +11,6 @@ import (
 // The tests whose outcome is up to Nginx run on the Nginx of other releases of Debian too.
 func TestOthers(t *testing.T) {
 	t.Parallel()
-	nginx.Others(t, "TestListensServeAsInProduction", "TestVIPsStandForAddresses")
+	nginx.Others(t, "TestListensServeAsInProduction", "TestVIPsStandForAddresses",
+		"TestCertificatesStandForProductions")
 }

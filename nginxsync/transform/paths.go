@@ -84,6 +84,9 @@ func (t *transform) paths(n conf.Node) {
 		t.include(n)
 		return
 	}
+	if t.productionsKey(n) {
+		return
+	}
 	d := t.info(name)
 	i, key, value := place(n, cmp.Or(d.writes, d.reads))
 	if i < 0 || noPath(name, value) {

@@ -54,6 +54,11 @@ type Rules struct {
 	// where production logs to syslog. The value "off" turns an access log off, and leaves out any
 	// other directive or the parameter with the path.
 	Paths map[string]string `json:"paths,omitempty"`
+	// Certificates is a directory, an absolute path, in which the test Nginx finds a certificate
+	// for each server block on a port with TLS, with that block's names: Result.Certificates, which
+	// package testca issues. Then the directives that read production's keys are left out. The
+	// default leaves them to Paths.
+	Certificates string `json:"certificates,omitempty"`
 	// TempDir is the directory of client_body_temp_path and the like where the tree sets none. The
 	// default leaves the directories that Nginx was built with.
 	TempDir string `json:"tempDir,omitempty"`
@@ -357,6 +362,10 @@ func (r Rules) Validate() error {
 			errs = append(errs, fmt.Errorf("rules: drop %q: the transform works on these; drop "+
 				"what stands in them", name))
 		}
+	}
+	if c := r.Certificates; c != "" && (!path.IsAbs(c) || strings.ContainsAny(c, " \t\n\r;{}\"'\\$")) {
+		errs = append(errs, fmt.Errorf("rules: certificates %q: want the absolute path of a "+
+			"directory, without spaces, quotes, \"$\", \";\" and braces", c))
 	}
 	if strings.ContainsAny(r.TempDir+r.Resolver, "\n\r;{}\"") {
 		errs = append(errs, fmt.Errorf("rules: tempDir %q, resolver %q: want text without line "+

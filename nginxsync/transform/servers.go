@@ -90,6 +90,7 @@ func (t *transform) servers(http conf.Node) {
 	}
 	t.merged(&all)
 	t.wildcards(&all)
+	t.certificates(&all)
 }
 
 // writtenListens holds, by test socket, the listen that is the default server, the one that has the

@@ -26,7 +26,10 @@ type Result struct {
 	ID      string            // 32 hexadecimal digits taken from the production tree and the rules
 	Files   map[string]string // all files, by slash-separated name
 	Changes []Change          // in the order of files and lines
-	edit    *conf.Edit
+	// Certificates are the files that have to be there before Nginx reads the tree, by
+	// Rules.Certificates.
+	Certificates []Certificate
+	edit         *conf.Edit
 }
 
 // Change is one thing that Transform did, and why.
@@ -62,7 +65,8 @@ func Transform(tree *conf.Tree, rules Rules) (*Result, error) {
 		return nil, err
 	}
 	files[generated] = marker(t.id, rules, files) + t.variables() + t.extra.String()
-	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: t.ordered(), edit: t.edit}
+	r := &Result{Main: tree.Main.Name, ID: t.id, Files: files, Changes: t.ordered(),
+		Certificates: t.needed, edit: t.edit}
 	return r, t.check(r)
 }
 
@@ -132,7 +136,8 @@ func alreadyTransformed(tree *conf.Tree, generated *conf.File, rules Rules) (*Re
 				"the production tree itself"}
 	}
 	files[generated.Name] = generated.Text
-	return &Result{Main: tree.Main.Name, ID: id, Files: files}, nil
+	return &Result{Main: tree.Main.Name, ID: id, Files: files,
+		Certificates: rules.certificatesOf(tree)}, nil
 }
 
 // transform is the state of one Transform.
@@ -212,6 +217,7 @@ type transform struct {
 	// any upstream may be
 	speaksAny bool
 	changes   []change
+	needed    []Certificate
 	errs      []error
 	seen      map[string]bool
 }
