@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -66,17 +67,17 @@ func browse(ctx context.Context, args []string, getenv func(string) string,
 		}
 		*profiles = filepath.Join(cache, "sluice")
 	}
-	door, host, err := doorOf(ctx, *server, task, getenv("SLUICE_TOKEN"))
+	reach, err := reachOf(ctx, *server, task, getenv("SLUICE_TOKEN"))
 	if err != nil {
 		return fmt.Errorf("browse: %w", err)
 	}
-	target = cmp.Or(target, "http://"+cmp.Or(host, "sluice.test")+"/")
+	target = cmp.Or(target, "http://"+cmp.Or(reach.Host, "sluice.test")+"/")
 	name, program, err := findBrowser(*with)
 	if err != nil && !*show {
 		return err
 	}
 	profile := filepath.Join(*profiles, task, name)
-	command := commandOf(name, program, profile, door, target)
+	command := commandOf(name, program, profile, reach, target)
 	if *show {
 		_, err := fmt.Fprintln(stdout, shellLine(command))
 		return err
@@ -85,7 +86,7 @@ func browse(ctx context.Context, args []string, getenv func(string) string,
 		return fmt.Errorf("browse: %w", err)
 	}
 	if name == "firefox" {
-		if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(firefoxSettings(door)),
+		if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(firefoxSettings(reach.Door)),
 			0o600); err != nil {
 			return fmt.Errorf("browse: %w", err)
 		}
@@ -98,34 +99,40 @@ func browse(ctx context.Context, args []string, getenv func(string) string,
 	return cmd.Process.Release() // the browser outlives this program
 }
 
-// doorOf asks the server for the task's door, and for a host name to begin with.
-func doorOf(ctx context.Context, server, task, token string) (door, host string, err error) {
+// reach is the part of web.Reach that a browser needs.
+type reach struct{ Door, Host, Pin string }
+
+// reachOf asks the server for the task's door, a host name to begin with, and the authority.
+func reachOf(ctx context.Context, server, task, token string) (reach, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, "GET", strings.TrimSuffix(server, "/")+
 		"/api/v1/tasks/"+url.PathEscape(task)+"/reach", nil)
 	if err != nil {
-		return "", "", fmt.Errorf("-server: %w", err)
+		return reach{}, fmt.Errorf("-server: %w", err)
 	}
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return "", "", err
+		return reach{}, err
 	}
 	defer response.Body.Close()
-	var reach struct{ Door, Host, Why, Detail string }
-	err = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&reach)
+	var found struct {
+		reach
+		Why, Detail string
+	}
+	err = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&found)
 	switch {
 	case response.StatusCode != http.StatusOK:
-		return "", "", fmt.Errorf("%s: %s: %s", server, response.Status, reach.Detail)
+		return reach{}, fmt.Errorf("%s: %s: %s", server, response.Status, found.Detail)
 	case err != nil:
-		return "", "", fmt.Errorf("%s: %w", server, err)
-	case reach.Door == "":
-		return "", "", fmt.Errorf("task %q has no door: %s", task, reach.Why)
+		return reach{}, fmt.Errorf("%s: %w", server, err)
+	case found.Door == "":
+		return reach{}, fmt.Errorf("task %q has no door: %s", task, found.Why)
 	}
-	return reach.Door, reach.Host, nil
+	return found.reach, nil
 }
 
 func findBrowser(want string) (name, program string, err error) {
@@ -146,12 +153,15 @@ func findBrowser(want string) (name, program string, err error) {
 		errors.New("browse: no browser is installed: install chromium or firefox, or see -n")
 }
 
-func commandOf(name, program, profile, door, target string) []string {
+func commandOf(name, program, profile string, to reach, target string) []string {
 	if name == "firefox" {
 		return []string{program, "-no-remote", "-profile", profile, target}
 	}
-	command := []string{program, "--user-data-dir=" + profile, "--proxy-server=http://" + door,
+	command := []string{program, "--user-data-dir=" + profile, "--proxy-server=http://" + to.Door,
 		"--proxy-bypass-list=<-loopback>", "--no-first-run", "--no-default-browser-check"}
+	if to.Pin != "" {
+		command = append(command, "--ignore-certificate-errors-spki-list="+to.Pin)
+	}
 	if runtime.GOOS == "linux" && os.Geteuid() == 0 {
 		command = append(command, "--no-sandbox") // it has none as root
 	}
@@ -160,7 +170,7 @@ func commandOf(name, program, profile, door, target string) []string {
 
 // firefoxSettings are the settings of a profile, as user.js has them.
 func firefoxSettings(door string) string {
-	host, port, _ := strings.Cut(door, ":")
+	host, port, _ := net.SplitHostPort(door)
 	return fmt.Sprintf(`user_pref("network.proxy.type", 1);
 user_pref("network.proxy.http", %[1]q);
 user_pref("network.proxy.http_port", %[2]s);

@@ -24,7 +24,8 @@ func reachServer(t *testing.T) string {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, `{"detail":"a token is required"}`)
 		case r.URL.Path == "/api/v1/tasks/login-fix/reach":
-			_, _ = io.WriteString(w, `{"door":"127.0.0.1:21000","host":"bj.city.example"}`)
+			_, _ = io.WriteString(w, `{"door":"127.0.0.1:21000","host":"bj.city.example",`+
+				`"pin":"a+b="}`)
 		case r.URL.Path == "/api/v1/tasks/none/reach":
 			_, _ = io.WriteString(w, `{"why":"the range is full"}`)
 		default:
@@ -58,7 +59,8 @@ func TestBrowse(t *testing.T) {
 		require.ErrorContains(t, run(t.Context(), args, c.getenv, io.Discard), c.want, c.args)
 	}
 	for name, want := range map[string]string{
-		"chromium": "--proxy-server=http://127.0.0.1:21000 '--proxy-bypass-list=<-loopback>'",
+		"chromium": "--proxy-server=http://127.0.0.1:21000 '--proxy-bypass-list=<-loopback>' " +
+			"--no-first-run --no-default-browser-check --ignore-certificate-errors-spki-list=a+b=",
 		"firefox":  "-profile /p/login-fix/firefox http://x.example/",
 	} {
 		var out bytes.Buffer
@@ -66,6 +68,13 @@ func TestBrowse(t *testing.T) {
 			"-profiles", "/p", "login-fix", "http://x.example/"}, token, &out, io.Discard))
 		require.Contains(t, out.String(), want)
 	}
+}
+
+func TestFirefoxSettings(t *testing.T) {
+	t.Parallel()
+	settings := firefoxSettings("[2001:db8::1]:21000")
+	require.Contains(t, settings, `user_pref("network.proxy.http", "2001:db8::1");`)
+	require.Contains(t, settings, `user_pref("network.proxy.ssl_port", 21000);`)
 }
 
 // The browser starts with a profile of the task, and its settings are in place.

@@ -54,7 +54,7 @@ type options struct {
 	breakers, adopters                             string
 	door                                           platform.DoorConfig
 	token                                          string // from the environment
-	nginxPort, builds                              int
+	nginxPort, nginxTLSPort, builds                int
 	coolDown, taskTTL, drain                       time.Duration
 	keep, keepBaseline, stop, tlsProxy             bool
 }
@@ -70,6 +70,8 @@ func (o *options) define(f *flag.FlagSet) {
 		"main file is nginx.conf (default: the embedded sample)")
 	f.IntVar(&o.nginxPort, "nginx-port", 8880, "`port` of the private Nginx, in place of "+
 		"production's port 80")
+	f.IntVar(&o.nginxTLSPort, "nginx-tls-port", 8843, "`port` of the private Nginx, in place of "+
+		"production's port 443; 0 for a tree without TLS")
 	f.StringVar(&o.envconfig, "envconfig", "", "`path` of the envconfig binary for images "+
 		"(default: beside this program)")
 	f.DurationVar(&o.coolDown, "cool-down", 0, "how long a returned VIP rests before the next "+
@@ -136,8 +138,9 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 // flags are the flags that set the fields of platform.Config.
 var flags = map[string]string{
 	"Dir": "data", "Registry": "registry", "Nginx": "nginx", "NginxPort": "nginx-port",
-	"Pool":     "pool",
-	"CoolDown": "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
+	"NginxTLSPort": "nginx-tls-port",
+	"Pool":         "pool",
+	"CoolDown":     "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
 	"Door.Ports": "door", "Door.Host": "door-host",
 	"Door.Shared": "door-shared", "Door.Client": "door-client",
 	"Drain": "drain", "Rules": "rules", "Templates": "templates", "Breakers": "breakers",
@@ -185,7 +188,8 @@ func problems(err error) (list []*platform.ConfigError) {
 
 func (o options) config(registry string, logger *slog.Logger) platform.Config {
 	return platform.Config{
-		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort, Pool: o.pool,
+		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort,
+		NginxTLSPort: o.nginxTLSPort, Pool: o.pool,
 		CoolDown: o.coolDown,
 		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
 		Instances: map[string]int{"stable": 2}, Rules: o.rules,

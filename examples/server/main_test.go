@@ -54,6 +54,8 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"nginx-port", "99999", "want a port from 1 to 65535"},
 		{"nginx-port", "-1", "want a port from 1 to 65535"},
 		{"nginx-port", "http", "parse error"},
+		{"nginx-tls-port", "99999", "or a port from 1 to 65535"},
+		{"nginx-tls-port", "8880", "other than NginxPort"},
 		{"envconfig", "/nonexistent", "build it with: CGO_ENABLED=0 go build -o /nonexistent"},
 		{"envconfig", t.TempDir(), "is no regular file"},
 		{"cool-down", "-5s", "want 0 for the default, or more"},

@@ -67,7 +67,7 @@ func newServer(t *testing.T, pool string) *server {
 	s := &server{t: t, programs: programs, dir: t.TempDir(), url: "http://" + listen,
 		nginxPort: port(t)}
 	s.args = []string{"-data", s.dir, "-listen", listen, "-registry", "127.0.0.1:" + port(t),
-		"-nginx-port", s.nginxPort, "-pool", pool, "-door", servertest.Doors.Ports,
+		"-nginx-port", s.nginxPort, "-nginx-tls-port", port(t), "-pool", pool, "-door", servertest.Doors.Ports,
 		"-door-shared", servertest.Doors.Shared}
 	servertest.Sweep(t, s.dir)
 	t.Cleanup(s.end)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/nginxsync/route"
 	"github.com/sluice-deploy/sluice/nginxsync/supervisor"
+	"github.com/sluice-deploy/sluice/nginxsync/testca"
 	"github.com/sluice-deploy/sluice/nginxsync/transform"
 )
 
@@ -42,6 +44,8 @@ type Config struct {
 	Tree fs.FS
 	// Ports maps the ports that production listens on to those of this Nginx, 1 to 65535.
 	Ports map[int]int
+	// Logger logs that testers have to trust a new authority. The default discards.
+	Logger *slog.Logger
 	// Program is the nginx binary. The default is "nginx" in PATH or in /usr/sbin.
 	Program string
 }
@@ -52,6 +56,8 @@ type Edge struct {
 	nginx  *supervisor.Supervisor
 	// Result is the transform that serves: the changes in the production tree, with reasons.
 	Result *transform.Result
+	// CA signs the certificates of this Nginx; nil for a tree without TLS.
+	CA *testca.CA
 	// Routes knows which hosts production's tree serves.
 	Routes *route.Router
 	// Clusters are the clusters of the tree's upstreams, sorted: their names in lower case, as in
@@ -145,6 +151,9 @@ func Open(ctx context.Context, cfg Config) (*Edge, error) {
 		}
 	}
 	slices.Sort(e.Clusters)
+	if err := e.openCA(); err != nil {
+		return nil, err
+	}
 	if err := e.write(ctx); err != nil {
 		return nil, err
 	}
@@ -185,6 +194,7 @@ func (e *Edge) rules() transform.Rules {
 		Paths: map[string]string{"/var/log/nginx": filepath.Join(dir, "logs"),
 			"/var/cache/nginx": filepath.Join(dir, "cache")},
 		TempDir:      filepath.Join(dir, "temp"),
+		Certificates: filepath.Join(dir, "certificates"),
 		AllowClients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Snippets:     luadriver.Snippets(e.snippets()),
 	}

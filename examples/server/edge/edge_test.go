@@ -42,9 +42,15 @@ func answering(text string) fstest.MapFS {
 
 func open(t *testing.T, dir string, port int, tree fs.FS) *edge.Edge {
 	t.Helper()
+	return openBoth(t, dir, port, testbed.Port(t), tree)
+}
+
+// openBoth opens an Nginx that listens for HTTP and for TLS.
+func openBoth(t *testing.T, dir string, port, secure int, tree fs.FS) *edge.Edge {
+	t.Helper()
 	servertest.Sweep(t, dir)
 	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree,
-		Ports: map[int]int{80: port}})
+		Ports: map[int]int{80: port, 443: secure}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, edge.Stop(context.Background(), dir)) })
 	return e
@@ -98,7 +104,7 @@ func TestMissingProgramNamesThePackages(t *testing.T) {
 func TestMissingModuleNamesThePackages(t *testing.T) {
 	edge.SetModules(t, "/none/ngx_http_lua_module.so") // not parallel: for the whole process
 	_, err := edge.Open(t.Context(), edge.Config{Dir: t.TempDir(), Tree: production(),
-		Ports: map[int]int{80: 8880}})
+		Ports: map[int]int{80: 8880, 443: 8843}})
 	require.ErrorContains(t, err, "/none/ngx_http_lua_module.so")
 	require.ErrorContains(t, err, "apt-get install --no-install-recommends nginx "+
 		"libnginx-mod-http-lua")
@@ -119,7 +125,7 @@ func TestABadTreeLeavesTheOldOneServing(t *testing.T) {
 		tree := answering("second")
 		tree["sites/one.conf"] = &fstest.MapFile{Data: []byte(tc.text)}
 		_, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: tree,
-			Ports: map[int]int{80: port}})
+			Ports: map[int]int{80: port, 443: testbed.Port(t)}})
 		require.ErrorContains(t, err, "sites/one.conf:", "%s: the line is named", name)
 		require.ErrorContains(t, err, tc.want, name)
 		require.Equal(t, "first", ask(port))
@@ -192,7 +198,7 @@ func TestStartSaysWhyItCannot(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = edge.Open(ctx, edge.Config{Dir: dir, Tree: answering("x"),
-		Ports: map[int]int{80: port}})
+		Ports: map[int]int{80: port, 443: testbed.Port(t)}})
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -219,7 +225,7 @@ func TestTransformOfTheSampleTree(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	e, err := edge.Open(t.Context(), edge.Config{Dir: dir, Tree: production(),
-		Ports: map[int]int{80: 8880}})
+		Ports: map[int]int{80: 8880, 443: 8843}})
 	require.NoError(t, err)
 	require.Equal(t, []string{"greet_api", "hello_web"}, e.Clusters)
 	golden := filepath.Join("testdata", "transformed")

@@ -38,6 +38,9 @@ type Config struct {
 	Nginx fs.FS
 	// NginxPort, 1 to 65535, is where the private Nginx listens in place of production's port 80.
 	NginxPort int
+	// NginxTLSPort is where it listens in place of production's port 443. The default is none: then
+	// a tree that listens on port 443 is refused.
+	NginxTLSPort int
 	// Pool is the range of VIPs, such as 127.58.0.0/24. Its addresses are addresses of this
 	// machine.
 	Pool string
@@ -114,6 +117,10 @@ func (cfg Config) Validate() error {
 	}
 	if cfg.NginxPort < 1 || cfg.NginxPort > 65535 {
 		bad("NginxPort", "%d: want a port from 1 to 65535", cfg.NginxPort)
+	}
+	if cfg.NginxTLSPort < 0 || cfg.NginxTLSPort > 65535 || cfg.NginxTLSPort == cfg.NginxPort {
+		bad("NginxTLSPort", "%d: want 0 (none), or a port from 1 to 65535 other than NginxPort",
+			cfg.NginxTLSPort)
 	}
 	if pool, err := cfg.pool(); err != nil {
 		bad("Pool", "%v", err)

@@ -45,6 +45,11 @@ func TestBadConfigIsNamed(t *testing.T) {
 			func(cfg *platform.Config) { cfg.NginxPort = 0 },
 			func(cfg *platform.Config) { cfg.NginxPort = 65536 },
 		},
+		"NginxTLSPort": {
+			func(cfg *platform.Config) { cfg.NginxTLSPort = -1 },
+			func(cfg *platform.Config) { cfg.NginxTLSPort = 65536 },
+			func(cfg *platform.Config) { cfg.NginxTLSPort = cfg.NginxPort },
+		},
 		"Pool": {
 			func(cfg *platform.Config) { cfg.Pool = "" },
 			func(cfg *platform.Config) { cfg.Pool = "127.58.0.0/33" },

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluice-deploy/sluice/internal/atomicfile"
 	"github.com/sluice-deploy/sluice/nginxsync/door"
@@ -69,6 +70,9 @@ func (p *Platform) openDoor(ctx context.Context) (err error) {
 	}
 	cfg.Task, cfg.Serves = p.doorTask, p.Edge.Routes.Serves
 	cfg.Targets = p.Edge.Ports()
+	if p.Edge.CA != nil {
+		cfg.CA = p.Edge.CA.PEM()
+	}
 	cfg.State = filepath.Join(p.config.Dir, "door.json")
 	cfg.Logger = p.config.Logger
 	p.door, err = door.Open(ctx, cfg)
@@ -88,6 +92,23 @@ func secret(name string) (string, error) {
 	rand.Read(random)
 	text := hex.EncodeToString(random)
 	return text, atomicfile.Write(name, []byte(text), 0o600)
+}
+
+// renewCertificates has Nginx read new certificates before the old ones end. It returns the
+// context's cause.
+func (p *Platform) renewCertificates(ctx context.Context) error {
+	tick := time.NewTicker(6 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			if err := p.Edge.Renew(ctx); err != nil {
+				p.config.Logger.Warn("certificates are not renewed", "err", err)
+			}
+		}
+	}
 }
 
 // doorTask is a task as the door sees it. One whose lease nothing knows any more is
@@ -116,6 +137,13 @@ type Reach struct {
 	Host string `json:"host"`
 	// NginxPort is where Nginx listens in place of port 80.
 	NginxPort int `json:"nginxPort"`
+	// NginxTLSPort is where it listens in place of port 443; 0 for nowhere.
+	NginxTLSPort int `json:"nginxTLSPort,omitempty"`
+	// Secure is a host that the tree serves on port 443, for examples; empty for none.
+	Secure string `json:"secure,omitempty"`
+	// Pin is the SHA-256 of the public key of the authority that signs the certificates, base64, as
+	// Chromium takes it; empty for none.
+	Pin string `json:"pin,omitempty"`
 	// Door is host:port of the task's own proxy; empty for none.
 	Door string `json:"door,omitempty"`
 	// Shared is host:port of the proxy that all tasks share; empty for none.
@@ -133,6 +161,10 @@ func (p *Platform) Reach(ctx context.Context, name string) (Reach, error) {
 	}
 	r := Reach{Task: task, Hosts: p.Edge.Routes.Hosts(80), NginxPort: p.config.NginxPort}
 	r.Host = example(r.Hosts)
+	if p.Edge.CA != nil {
+		r.NginxTLSPort, r.Pin = p.config.NginxTLSPort, p.Edge.CA.Pin()
+		r.Secure = example(p.Edge.Routes.Hosts(443))
+	}
 	if r.Hosts == nil {
 		r.Hosts = []string{}
 	}

@@ -21,7 +21,7 @@ func TestFormat0(t *testing.T) {
 	require.NoError(t, os.CopyFS(dir, os.DirFS("../../../testdata/formats/0/server")))
 	p, err := platform.Open(t.Context(), platform.Config{
 		Dir: dir, Registry: "127.0.0.1:5801", Nginx: os.DirFS(filepath.Join("..", "nginx")),
-		NginxPort: 8880, Pool: "127.58.0.0/24", Envconfig: os.Args[0],
+		NginxPort: 8880, NginxTLSPort: 8843, Pool: "127.58.0.0/24", Envconfig: os.Args[0],
 		CoolDown: 50 * 365 * 24 * time.Hour, // as when it was made
 	})
 	require.NoError(t, err)

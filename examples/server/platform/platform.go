@@ -186,9 +186,13 @@ func (p *Platform) openPromoter(ctx context.Context) (err error) {
 
 // openEdge prepares Nginx and the routes that the state on disk asks for.
 func (p *Platform) openEdge(ctx context.Context) (err error) {
+	ports := map[int]int{80: p.config.NginxPort}
+	if p.config.NginxTLSPort != 0 {
+		ports[443] = p.config.NginxTLSPort
+	}
 	p.Edge, err = edge.Open(ctx, edge.Config{
-		Dir: filepath.Join(p.config.Dir, "nginx"), Tree: p.config.Nginx,
-		Ports: map[int]int{80: p.config.NginxPort},
+		Dir: filepath.Join(p.config.Dir, "nginx"), Tree: p.config.Nginx, Ports: ports,
+		Logger: p.config.Logger,
 	})
 	if err != nil {
 		return err
@@ -251,6 +255,7 @@ func (p *Platform) work(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.runBuilds(ctx) })
 	group.Go(func() error { return p.keepLogsShort(ctx) })
+	group.Go(func() error { return p.renewCertificates(ctx) })
 	if p.rules != nil {
 		group.Go(func() error { return p.rules.Run(ctx) })
 	}

@@ -63,6 +63,8 @@ type Server struct {
 	Registry string
 	// NginxPort is where the private Nginx listens, on every address of this machine.
 	NginxPort int
+	// NginxTLSPort is where it listens for TLS.
+	NginxTLSPort int
 	// Platform is the platform behind the API and the page.
 	Platform *platform.Platform
 	// Dir is the server's directory.
@@ -88,7 +90,8 @@ func Start(t testing.TB, config Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Dir: config.Dir, NginxPort: testbed.Port(t), Token: config.Token}
+	s := &Server{Dir: config.Dir, NginxPort: testbed.Port(t), NginxTLSPort: testbed.Port(t),
+		Token: config.Token}
 	imagesListener, pageListener := listen(t), listen(t)
 	t.Cleanup(func() { s.end(t) })
 
@@ -108,7 +111,7 @@ func Start(t testing.TB, config Config) *Server {
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	s.Platform, err = platform.Open(t.Context(), platform.Config{
 		Dir: config.Dir, Registry: s.Registry, Nginx: os.DirFS(filepath.Join(Examples(), "server",
-			"nginx")), NginxPort: s.NginxPort,
+			"nginx")), NginxPort: s.NginxPort, NginxTLSPort: s.NginxTLSPort,
 		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL,
 		Patience: config.Patience, Envconfig: binary, Instances: config.Instances,
 		Rules: config.Rules, Breakers: config.Breakers, Adopters: config.Adopters,

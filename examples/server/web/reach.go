@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/internal/httpproblem"
+	"github.com/sluice-deploy/sluice/nginxsync/door"
 )
 
 // Reach says how testers reach a task.
@@ -65,7 +66,7 @@ func lines(r platform.Reach) []Line {
 			host)
 	}
 	if r.Door != "" {
-		door, port, _ := net.SplitHostPort(r.Door)
+		proxy, port, _ := net.SplitHostPort(r.Door)
 		add("Chromium", "chromium --user-data-dir=/tmp/sluice-%s --proxy-server=http://%s "+
 			"--proxy-bypass-list='<-loopback>' http://%s/", r.Task.Task, r.Door, host)
 		add("programs that read the environment", "export http_proxy=http://%s "+
@@ -73,8 +74,16 @@ func lines(r platform.Reach) []Line {
 		add("Python", "python3 -c 'from urllib.request import *; print(build_opener(ProxyHandler("+
 			"{\"http\": \"http://%s\"})).open(\"http://%s/\").read().decode())'", r.Door, host)
 		add("Java", "java -Dhttp.proxyHost=%s -Dhttp.proxyPort=%s -Dhttps.proxyHost=%[1]s "+
-			"-Dhttps.proxyPort=%[2]s -Dhttp.nonProxyHosts=", door, port)
+			"-Dhttps.proxyPort=%[2]s -Dhttp.nonProxyHosts=", proxy, port)
 		add("chromedp", "chromedp.ProxyServer(\"http://%s\")", r.Door)
+	}
+	if r.Door != "" && r.Secure != "" {
+		add("curl, https", "curl -sx http://%s http://%s/ca.pem -o /tmp/sluice-ca-%s.pem && "+
+			"curl -x http://%[1]s --cacert /tmp/sluice-ca-%[3]s.pem https://%[4]s/", r.Door,
+			door.MagicHost, r.Task.Task, r.Secure)
+		add("Chromium, https", "chromium --user-data-dir=/tmp/sluice-%s --proxy-server=http://%s "+
+			"--proxy-bypass-list='<-loopback>' --ignore-certificate-errors-spki-list=%s "+
+			"https://%s/", r.Task.Task, r.Door, r.Pin, r.Secure)
 	}
 	add("curl, without a door", "curl --resolve %s:%d:%s http://%[1]s:%[2]d/", host, r.NginxPort,
 		r.Task.VIP)

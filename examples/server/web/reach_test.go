@@ -132,7 +132,8 @@ func (b *tab) through(door string) *tab {
 
 func inBrowser(t *testing.T, s *servertest.Server, one, two web.Reach) {
 	const url = "http://bj.city.example/"
-	b := startBrowser(t)
+	b := startBrowser(t, chromedp.Flag("ignore-certificate-errors-spki-list", one.Pin))
+	overTLS(t, b, one, two)
 	first, second := b.through(one.Door), b.through(two.Door)
 	require.Contains(t, first.text(url), `"version":"v1"`)
 	require.Contains(t, second.text(url), `"version":"v2"`)
@@ -168,6 +169,24 @@ func inBrowser(t *testing.T, s *servertest.Server, one, two web.Reach) {
 	require.NotEqual(t, one.Door, third.Door)
 	require.Contains(t, first.text(url+"?later"), "ended at")
 	require.Contains(t, b.through(third.Door).text(url), `"version":"v3"`)
+	err = chromedp.Do(first.ctx, chromedp.Navigate("https://bj.city.example/?later"))
+	require.ErrorContains(t, err, "ERR_TUNNEL_CONNECTION_FAILED")
+}
+
+// overTLS reaches two tasks by https in contexts of their own: over HTTP/2, with certificates of the
+// server's authority, and by http again after production's Strict-Transport-Security was seen.
+func overTLS(t *testing.T, b *tab, one, two web.Reach) {
+	const url = "https://bj.city.example/"
+	first, second := b.through(one.Door), b.through(two.Door)
+	require.Contains(t, first.text(url), `"version":"v1"`)
+	require.Contains(t, second.text(url), `"version":"v2"`)
+	first.see("HTTP/2", `performance.getEntriesByType("navigation")[0].nextHopProtocol == "h2"`)
+	first.see("a cookie", `(document.cookie = "mine=1; path=/", document.cookie == "mine=1")`)
+	second.see("no cookie of the other task", `document.cookie == ""`)
+	require.Contains(t, first.text("http://bj.city.example/?strict"), `"version":"v1"`)
+	first.see("the browser asks for https by itself", `location.protocol == "https:"`)
+	err := chromedp.Do(second.ctx, chromedp.Navigate("https://example.org/"))
+	require.ErrorContains(t, err, "ERR_TUNNEL_CONNECTION_FAILED")
 }
 
 // pacLeads opens a browser with the PAC file of a task.
