@@ -24,17 +24,14 @@ func (x *index) advance(now time.Time) effects {
 		x.dueAgain(now)
 	}
 	x.latest = now
-	var soonest time.Time
-	for _, p := range x.pools {
+	for len(x.dues) > 0 && !x.soonest.After(now) {
+		p := x.dues[0]
 		e := p.due.next()
 		for ; e != nil && !e.deadline.After(now); e = p.due.next() {
 			x.pass(e, now)
 		}
-		if e != nil && (soonest.IsZero() || e.deadline.Before(soonest)) {
-			soonest = e.deadline
-		}
+		x.dueNext(p, e)
 	}
-	x.soonest = soonest
 	return x.flush()
 }
 
@@ -51,6 +48,7 @@ func (x *index) dueAgain(now time.Time) {
 
 // pass moves e to its next state at its deadline, which is not after now.
 func (x *index) pass(e *entry, now time.Time) {
+	e.pool.changed()
 	if left := e.rests - x.up; left > restTolerance && e.state != Leased {
 		e.last().CoolUntil = now.Add(left) // the clock was put forward
 		e.setRecord(nil)
@@ -112,6 +110,17 @@ func (x *index) expired(e *entry, now time.Time) bool {
 	return e.state == Leased && !e.last().Expires.IsZero() && !x.over(e).After(now)
 }
 
+// untilFree is how long after a deadline of that class an address of p is free.
+func (x *index) untilFree(p *pool, class dueClass) time.Duration {
+	switch class {
+	case expires:
+		return x.grace + p.coolDown()
+	case over:
+		return p.coolDown()
+	}
+	return 0
+}
+
 // coming returns when the first n addresses of p will be free if they stay untouched, at the
 // soonest, in order; fewer when not so many are due.
 func (x *index) coming(p *pool, n int) (all []time.Time) {
@@ -120,15 +129,13 @@ func (x *index) coming(p *pool, n int) (all []time.Time) {
 			all = append(all, at.Add(by))
 		}
 	}
-	rest := p.coolDown()
-	later(p.due[expires].soonest(n), x.grace+rest)
-	later(p.due[over].soonest(n), rest)
-	later(p.due[cools].soonest(n), 0)
-	later(p.due[recovers].soonest(n), 0)
+	for class := range dueClasses {
+		later(p.due[class].soonest(n), x.untilFree(p, class))
+	}
 	// a lease that is over ends in the next sweep; whether an address has drained is asked time and
 	// again
 	for range min(uint64(n), p.overdue+p.counts[Draining]) {
-		all = append(all, x.latest.Add(rest))
+		all = append(all, x.latest.Add(p.coolDown()))
 	}
 	slices.SortFunc(all, time.Time.Compare)
 	return all[:min(n, len(all))]

@@ -340,7 +340,7 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 			return nil, again, err
 		}
 	}
-	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
+	for e := range a.x.relatives(&req.Owner) {
 		if e.state != Leased || !related(e.last().Owner, req.Owner) {
 			continue
 		}
@@ -362,7 +362,7 @@ func (a *Allocator) holding(ctx context.Context, req *Request, n int, now time.T
 	case len(held) > 0 || req.RequestID == "":
 		return held, false, nil
 	}
-	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
+	for e := range a.x.relatives(&req.Owner) {
 		if e.state != Leased && e.last().RequestID == req.RequestID &&
 			related(e.last().Owner, req.Owner) {
 			return nil, false, fmt.Errorf("task %q: request %q was answered with lease %s, which "+

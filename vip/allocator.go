@@ -150,6 +150,7 @@ type Allocator struct {
 	shared  bool // other allocators may use the store
 	cfg     Config
 	catalog catalog // its lock is taken before mu, never while mu is held
+	summary summary // likewise
 	lost    lostLeases
 	// held by SetPools, before mu
 	settingPools sync.Mutex
@@ -174,6 +175,8 @@ type Allocator struct {
 	waitersOf map[string][]*waiter
 	// of SetPools
 	poolsRevision uint64
+	// see listPools; nil until they are asked for
+	listed []Pool
 	// closed by the next SetPools; nil without a caller of WatchPools
 	poolsAhead chan struct{}
 	events     eventLog

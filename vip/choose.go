@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // pick appends to picked n free addresses for req, out of their queue. They are all of one pool:
@@ -19,65 +20,78 @@ func (a *Allocator) pick(ctx context.Context, req *Request, n int, w *waiter,
 		picked, err = a.pickDual(req, w, picked)
 		return picked, false, err
 	}
-	var some [4]*pool // stays on the stack
-	pools, err := a.poolsFor(req, some[:0])
+	from, err := a.poolsFor(req, anyFamily)
 	if err != nil {
 		return nil, false, err
 	}
-	picked, err = a.pickFrom(req, pools, n, w, picked)
+	picked, err = a.pickFrom(req, from, n, w, picked)
 	return picked, false, err
 }
 
 // pickDual appends to picked a free address of each family.
 func (a *Allocator) pickDual(req *Request, w *waiter, picked []*entry) ([]*entry, error) {
-	pools, err := a.poolsFor(req, nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, part := range req.families(pools) {
-		with, err := a.pickFrom(req, part, 1, w, picked)
-		if err != nil {
-			a.putBack(picked, a.cfg.Now())
-			return nil, err
+	for _, f := range req.families() {
+		from, err := a.poolsFor(req, f)
+		if err == nil {
+			with := picked
+			if with, err = a.pickFrom(req, from, 1, w, picked); err == nil {
+				picked = with
+				continue
+			}
 		}
-		picked = with
+		a.putBack(picked, a.cfg.Now())
+		return nil, err
 	}
 	return picked, nil
 }
 
-// pickFrom appends to picked n free addresses of one of the pools.
+// pickFrom appends to picked n free addresses of one of the pools. It looks at the ones that have
+// any.
 func (a *Allocator) pickFrom(
-	req *Request, pools []*pool, n int, w *waiter, picked []*entry,
+	req *Request, from *choice, n int, w *waiter, picked []*entry,
 ) ([]*entry, error) {
+	x := a.x
 	shut := func(p *pool) bool { return p.overQuota(req.Owner.Team, n) || p.awaited(w) }
-	if e := a.lastOf(req, pools); e != nil && n == 1 && !e.pool.overQuota(req.Owner.Team, 1) &&
+	if e := a.lastOf(req, from); e != nil && n == 1 && !e.pool.overQuota(req.Owner.Team, 1) &&
 		(e.state != Free || !e.pool.awaited(w)) { // while it rests it is of no use to the waiters
 		e.pool.dequeue(e)
 		return append(picked, e), nil
 	}
-	over := 0 // pools whose quota is used up
-	for _, p := range pools {
-		if p.overQuota(req.Owner.Team, n) {
-			over++
+	for number := range from.among(x.flags.ready) {
+		p := x.pools[number]
+		if p.ready() == 0 {
+			x.flags.ready.remove(p.number)
 		}
-		if shut(p) || p.ready() < uint64(n) {
-			continue
+		if p.ready() >= uint64(n) && !shut(p) {
+			return a.popFreeSpread(p, n, picked), nil
 		}
-		return a.popFreeSpread(p, n, picked), nil
 	}
-	for _, p := range pools {
-		if e := a.x.coolest(p); e != nil && n == 1 && !shut(p) {
+	for number := range from.among(x.flags.warm) {
+		p := x.pools[number]
+		if !p.tooManyCool() {
+			x.flags.warm.remove(p.number)
+		}
+		if e := x.coolest(p); e != nil && n == 1 && !shut(p) {
 			return append(picked, e), nil
 		}
 	}
-	if over > 0 && over == len(pools) {
-		p := pools[0]
+	if p := a.allOverQuota(from, req.Owner.Team, n); p != nil {
 		return nil, &QuotaError{p.Name, req.Owner.Team, p.quota(req.Owner.Team),
 			p.teams[req.Owner.Team]}
 	}
-	full := a.exhausted(pools)
-	full.Never = !slices.ContainsFunc(pools, func(p *pool) bool { return p.holds(n) })
-	return nil, full
+	return nil, a.exhausted(from, n)
+}
+
+// allOverQuota is the first pool when the team has used up the quotas of all, else nil.
+func (a *Allocator) allOverQuota(from *choice, team string, n int) (first *pool) {
+	for number := range from.among(a.x.flags.every) {
+		p := a.x.pools[number]
+		if !p.overQuota(team, n) {
+			return nil
+		}
+		first = cmp.Or(first, p)
+	}
+	return first
 }
 
 // popFreeSpread appends n free addresses of p to picked: those free for longest, or, after
@@ -100,20 +114,24 @@ func (a *Allocator) popFreeSpread(p *pool, n int, picked []*entry) []*entry {
 	return picked
 }
 
-// coolest is the address of p that has cooled longest, if more are cooling than Pool.MaxCooling
-// allows; nil without one.
+// tooManyCool reports whether more addresses are cooling than Pool.MaxCooling allows.
+func (p *pool) tooManyCool() bool {
+	return p.MaxCooling != 0 && p.counts[Cooling] > p.share(p.MaxCooling)
+}
+
+// coolest is the address of p that has cooled longest, if too many are cooling; nil without one.
 func (x *index) coolest(p *pool) *entry {
-	if p.MaxCooling == 0 || p.counts[Cooling] <= p.share(p.MaxCooling) {
+	if !p.tooManyCool() {
 		return nil
 	}
 	return p.due[cools].firstThat(func(e *entry) bool { return !e.busy && !e.uncertain })
 }
 
 // lastOf is the address that the owner of req had last, if it may have it again.
-func (a *Allocator) lastOf(req *Request, pools []*pool) *entry {
+func (a *Allocator) lastOf(req *Request, from *choice) *entry {
 	var found *entry
-	for e := a.x.of(req.Owner.Task); e != nil; e = e.next {
-		if e.state != Leased && e.returnsTo(&req.Owner) && slices.Contains(pools, e.pool) &&
+	for e := range a.x.relatives(&req.Owner) {
+		if e.state != Leased && e.returnsTo(&req.Owner) && from.has(e.pool) &&
 			(found == nil || e.last().Ended.After(found.last().Ended)) {
 			found = e
 		}
@@ -181,46 +199,36 @@ func (a *Allocator) pickNamed(ctx context.Context, req *Request, picked []*entry
 		p.dequeue(e)
 		return append(picked, e), false, nil
 	}
-	taken := &TakenError{Addr: e.addr, State: e.state, Reason: e.last().Reason,
-		Holder: e.last().Owner.clone(), Until: e.last().CoolUntil}
-	if e.state == Leased {
+	taken := &TakenError{Addr: e.addr, State: e.state, Until: e.last().CoolUntil}
+	switch e.state {
+	case Leased:
 		taken.Until = e.last().Expires
+	case Quarantined:
+		taken.Reason = e.last().Reason
 	}
 	return nil, false, taken
 }
 
-// poolsFor appends to pools the pools that may serve req, best first.
-func (a *Allocator) poolsFor(req *Request, pools []*pool) ([]*pool, error) {
-	if p := a.x.byName[req.Pool]; p != nil {
-		if !p.Disabled && p.has(req.Selector) {
-			pools = append(pools, p)
-		}
-		return pools, nil
-	}
+// poolsFor is the choice of pools that may serve req with an address of the family.
+func (a *Allocator) poolsFor(req *Request, f family) (*choice, error) {
 	if req.Pool != "" {
-		return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
-	}
-	endless, bounded := cmp.Or(req.TTL, a.cfg.DefaultTTL) == Forever, ""
-	for _, matching := range [...]bool{true, false} {
-		if !matching && !req.Fallback {
-			break
-		}
-		for _, p := range a.x.pools {
-			switch {
-			case p.gone || p.Disabled || p.has(req.Selector) != matching:
-			case endless && p.MaxLease > 0:
-				bounded = p.Name
-			default:
-				pools = append(pools, p)
-			}
+		switch p := a.x.byName[req.Pool]; {
+		case p == nil:
+			return nil, fmt.Errorf("pool %q: %w", req.Pool, ErrNotFound)
+		case p.Disabled || !p.has(req.Selector):
+			return &noPools, nil
+		default:
+			return &p.alone, nil
 		}
 	}
-	if len(pools) == 0 && bounded != "" {
+	from := a.x.choose(req.Selector, choiceKey{fallback: req.Fallback, family: f,
+		endless: cmp.Or(req.TTL, a.cfg.DefaultTTL) == Forever})
+	if from.empty() && from.bounded != "" {
 		return nil, fmt.Errorf("task %q: Request.TTL: without end, but pool %q and all others "+
 			"have a MaxLease: %w",
-			req.Owner.Task, bounded, ErrInvalid)
+			req.Owner.Task, from.bounded, ErrInvalid)
 	}
-	return pools, nil
+	return from, nil
 }
 
 // has says whether the pool has all of the labels.
@@ -296,18 +304,56 @@ func (a *Allocator) freeButRefetching(err error) *entry {
 	return nil
 }
 
-func (a *Allocator) exhausted(pools []*pool) *ExhaustedError {
-	err := &ExhaustedError{}
-	for _, p := range pools {
-		err.Pools = append(err.Pools, p.Name)
-		err.Free += p.free()
-		err.Cooling += p.counts[Cooling]
-		err.Quarantined += p.counts[Quarantined]
+// tally is how full a pool is, as far as an ExhaustedError says it. The tallies of all pools are
+// beside each other: a refusal that names thousands of pools then takes microseconds.
+type tally struct {
+	pool                       string
+	free, cooling, quarantined uint64
+	due                        time.Time     // when the next address becomes free; zero for none
+	always                     bool          // one may become free at any time, after its cool-down:
+	coolDown                   time.Duration // this long
+}
+
+func (x *index) tally(p *pool) tally {
+	t := tally{pool: p.Name, free: p.free(), cooling: p.counts[Cooling],
+		quarantined: p.counts[Quarantined], coolDown: p.coolDown(),
+		always: p.overdue+p.counts[Draining] > 0}
+	for class, d := range &p.due {
+		for _, e := range [...]*entry{d.first, d.heap.top()} {
+			if e == nil {
+				continue
+			}
+			if at := e.deadline.Add(x.untilFree(p, dueClass(class))); t.due.IsZero() ||
+				at.Before(t.due) {
+				t.due = at
+			}
+		}
 	}
-	for _, p := range pools {
-		if due := a.x.coming(p, 1); len(due) > 0 &&
-			(err.Soonest.IsZero() || due[0].Before(err.Soonest)) {
-			err.Soonest = due[0]
+	return t
+}
+
+// exhausted says how full the pools are for a request for n addresses of one of them.
+func (a *Allocator) exhausted(from *choice, n int) *ExhaustedError {
+	x := a.x
+	x.tallies = slices.Grow(x.tallies, len(x.pools))[:len(x.pools)]
+	for p := range x.flags.untallied.in(x.pools) {
+		x.tallies[p.number] = x.tally(p)
+		x.flags.untallied.remove(p.number)
+	}
+	err := &ExhaustedError{Never: true, Pools: slices.Grow([]string(nil), from.len())}
+	for number := range from.among(x.flags.every) {
+		t := &x.tallies[number]
+		err.Pools = append(err.Pools, t.pool)
+		err.Free += t.free
+		err.Cooling += t.cooling
+		err.Quarantined += t.quarantined
+		err.Never = err.Never && !x.pools[number].holds(n)
+		soonest := t.due
+		if later := x.latest.Add(t.coolDown); t.always && (soonest.IsZero() || later.Before(soonest)) {
+			soonest = later
+		}
+		if !soonest.IsZero() && (err.Soonest.IsZero() || soonest.Before(err.Soonest)) {
+			err.Soonest = soonest
 		}
 	}
 	return err

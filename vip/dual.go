@@ -45,23 +45,34 @@ func (r *Request) dualProblems() (errs []error) {
 	return errs
 }
 
-// families are the pools of all that serve each part of the request: of IPv4 and of IPv6 for a dual
-// one, all for others.
-func (r *Request) families(all []*pool) [][]*pool {
-	if !r.dual {
-		return [][]*pool{all}
+// family is a family of addresses.
+type family uint8
+
+const (
+	anyFamily family = iota
+	ipv4
+	ipv6
+)
+
+// families are those of which the request wants one address each: any for all but a dual one.
+func (r *Request) families() []family {
+	if r.dual {
+		return []family{ipv4, ipv6}
 	}
-	parts := make([][]*pool, 2)
-	for _, p := range all {
-		first, last := p.ranges[0].First, p.ranges[len(p.ranges)-1].First // IPv4 comes first
-		switch {
-		case last.Is4():
-			parts[0] = append(parts[0], p)
-		case first.Is6():
-			parts[1] = append(parts[1], p)
-		}
+	return []family{anyFamily}
+}
+
+// family is that of all addresses of p; anyFamily when it has both, or none while SetPools goes on.
+func (p *pool) family() family {
+	switch {
+	case len(p.ranges) == 0:
+		return anyFamily
+	case p.ranges[len(p.ranges)-1].First.Is4(): // IPv4 comes first
+		return ipv4
+	case p.ranges[0].First.Is6():
+		return ipv6
 	}
-	return parts
+	return anyFamily
 }
 
 // each is how many addresses of one pool a request for n takes.

@@ -41,13 +41,15 @@ func (p *pool) idle(e *entry) {
 	if p.sparse() && !e.idle {
 		e.idle = true
 		p.idles = append(p.idles, e)
+		p.flags.idle.add(p.number)
 	}
 }
 
 // forgetIdle deletes the records of addresses that have rested, in pools that are too large for a
 // record of each, and drops their entries of the index.
 func (a *Allocator) forgetIdle(ctx context.Context) error {
-	for _, p := range a.x.pools {
+	idle := slices.Collect(a.x.flags.idle.in(a.x.pools)) // SetPools may change both meanwhile
+	for _, p := range idle {
 		for p.sparse() && p.spacious() && len(p.idles) > 0 {
 			if again, err := a.forgetSome(ctx, p); err != nil || !again {
 				if err != nil {
@@ -55,6 +57,9 @@ func (a *Allocator) forgetIdle(ctx context.Context) error {
 				}
 				break
 			}
+		}
+		if x := a.x; len(p.idles) == 0 && p.number < len(x.pools) && x.pools[p.number] == p {
+			x.flags.idle.remove(p.number)
 		}
 	}
 	return nil
@@ -128,6 +133,7 @@ func (x *index) remove(e *entry) {
 	x.unchain(e)
 	x.entries.remove(e.addr)
 	e.pool.known--
+	x.flags.ready.add(e.pool.number)
 	e.rev = 0
 	x.unlist(e)
 }

@@ -12,6 +12,10 @@ type pool struct {
 	layout                      // SetPools changes it
 	public atomic.Pointer[Pool] // the Pool that List and Watch read, without the lock
 	gone   bool
+	number int    // its place in index.pools
+	alone  choice // of it alone
+	// the index's
+	flags *poolFlags
 	// see holds
 	capacity uint64
 	// but for Free, which is the rest of size
@@ -35,6 +39,10 @@ type pool struct {
 	// its length
 	queue uint64
 	due   dues
+	// no deadline in due is before it
+	dueAt time.Time
+	// in index.dues plus 1; 0 when not there
+	dueIndex int
 	// leases that are over and have not been ended yet
 	overdue uint64
 	// of requests that wait for it, one for each team while there are quotas
@@ -88,8 +96,7 @@ func (p *pool) enqueue(e *entry) {
 			at = at.after // not nil: the last one became free later
 		}
 	}
-	e.queued = true
-	p.queue++
+	p.count(e)
 	e.before, p.last.after, p.last = p.last, e, e
 }
 
@@ -98,15 +105,20 @@ func (p *pool) enqueueBefore(at, e *entry) {
 		p.enqueueFirst(e)
 		return
 	}
-	e.queued = true
-	p.queue++
+	p.count(e)
 	e.before, e.after = at.before, at
 	at.before.after, at.before = e, e
 }
 
-func (p *pool) enqueueFirst(e *entry) {
+// count counts e, which goes into the free queue.
+func (p *pool) count(e *entry) {
 	e.queued = true
 	p.queue++
+	p.flags.ready.add(p.number)
+}
+
+func (p *pool) enqueueFirst(e *entry) {
+	p.count(e)
 	if p.first == nil {
 		p.first, p.last = e, e
 		return

@@ -14,18 +14,31 @@ import (
 // allocator; the work that a transition asks for comes back as effects. Every operation of the hot
 // path costs the same at any occupancy, and addresses that were never used cost nothing.
 type index struct {
-	pools   []*pool
+	pools   []*pool          // by pool.number
 	byName  map[string]*pool // configured ones
 	former  map[string]*pool // not configured any more, kept for the leases that they still have
 	entries table[netip.Addr, *entry]
 	// by the task that has, or was the last to have, the address
 	owned table[string, chained]
+	// by task, of those that have many addresses
+	crowds map[string]*crowd
 	// allocations in flight or uncertain, by task: their steps are busy or uncertain
 	claims map[string]*commit
 	// that have changed since the catalog took them over
 	dirty []*entry
 	// no deadline of a pool is before it; zero without deadlines
 	soonest time.Time
+	// the pools that have deadlines
+	dues  poolDues
+	flags poolFlags
+	// see choose
+	choices map[choiceKey]*choice
+	// see poolOf; nil until that is called
+	ranges rangeIndex[*pool]
+	// grows whenever pools get other numbers
+	numbering uint64
+	// by pool.number: see exhausted
+	tallies []tally
 	// leases that were due when advance last looked, for Sweep
 	overdue []*entry
 	// entries that are Draining
@@ -70,7 +83,7 @@ func newIndex(
 ) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{},
-		drains: map[*entry]struct{}{}, claims: map[string]*commit{}, grace: grace, warm: warm,
+		drains: map[*entry]struct{}{}, crowds: map[string]*crowd{}, claims: map[string]*commit{}, grace: grace, warm: warm,
 		sparseAbove: sparse,
 	}
 	x.entries.grow(size)
@@ -80,6 +93,7 @@ func newIndex(
 		x.pools = append(x.pools, added)
 		x.byName[p.Name] = added
 	}
+	x.renumber()
 	return x
 }
 
@@ -87,7 +101,8 @@ func newIndex(
 func (x *index) newPool(p Pool, l layout) *pool {
 	added := &pool{Pool: p, layout: l, teams: map[string]int{}, sparseAbove: x.sparseAbove,
 		countsTeams: len(p.Quotas) > 0, capacity: l.size - uint64(len(p.Reserved)),
-		grace: x.grace, warm: x.warm}
+		grace: x.grace, warm: x.warm, flags: &x.flags}
+	added.alone.one = added
 	added.public.Store(&p)
 	added.counts[Reserved] = uint64(len(p.Reserved))
 	return added
@@ -115,6 +130,7 @@ func (x *index) changeRules(pools []Pool) {
 		}
 	}
 	x.pools = order
+	x.renumber()
 }
 
 // unknownPool is a placeholder for entries that load has not yet assigned to a pool. Until then
@@ -194,16 +210,6 @@ func (x *index) cooled(l *tenure, now time.Time) bool {
 		!l.CoolUntil.After(now) && x.measured(l)-x.up <= restTolerance
 }
 
-// poolOf finds the pool that has addr, nil when none does.
-func (x *index) poolOf(addr netip.Addr) *pool {
-	for _, p := range x.pools {
-		if p.contains(addr) {
-			return p
-		}
-	}
-	return nil
-}
-
 // byKey is the entry of an address by its key in the store; nil when there is none.
 func (x *index) byKey(key string) *entry {
 	addr, err := netip.ParseAddr(strings.TrimPrefix(key, addrPrefix))
@@ -217,10 +223,12 @@ func (x *index) formerPool(name string) *pool {
 	p := x.former[name]
 	if p == nil {
 		p = &pool{Pool: Pool{Name: name}, gone: true, teams: map[string]int{},
-			sparseAbove: math.MaxUint64, grace: x.grace, warm: x.warm}
+			sparseAbove: math.MaxUint64, grace: x.grace, warm: x.warm, flags: &x.flags}
 		p.public.Store(&Pool{Name: name})
 		x.former[name] = p
-		x.pools = append(x.pools, p)
+		p.number, x.pools = len(x.pools), append(x.pools, p)
+		x.flags.every.add(p.number)
+		p.changed()
 	}
 	return p
 }

@@ -21,10 +21,10 @@ func (x *index) place(e *entry, l *tenure, record []byte, rev uint64, now time.T
 		told = e.encoded() // the event of its end, or that it is free, will hold it
 	}
 	x.unlink(e)
-	if rev == 0 || e.owner() != l.Owner.Task {
+	other := l != e.last() // not just looked at again
+	if rev == 0 || e.owner() != l.Owner.Task || other && x.crowdOf(e) != nil {
 		x.unchain(e)
 	}
-	other := l != e.last() // not just looked at again
 	if other {
 		*e.lease = *l
 		e.setRecord(record)
@@ -56,7 +56,7 @@ func (x *index) draining() []*entry {
 }
 
 func (x *index) unlink(e *entry) {
-	if e.state != Free {
+	if e.pool.changed(); e.state != Free {
 		e.pool.counts[e.state]--
 	}
 	e.pool.dequeue(e)
@@ -119,11 +119,14 @@ func (x *index) linkAs(e *entry, l *tenure, now time.Time) {
 		e.state = Reserved
 	}
 	e.pool.due.set(e, class)
-	if !e.deadline.IsZero() && (x.soonest.IsZero() || e.deadline.Before(x.soonest)) {
-		x.soonest = e.deadline
+	if !e.deadline.IsZero() {
+		x.dueBy(e.pool, e.deadline)
 	}
+	e.pool.changed()
 	if e.state != Free {
-		e.pool.counts[e.state]++
+		if e.pool.counts[e.state]++; e.state == Cooling && e.pool.MaxCooling > 0 {
+			x.flags.warm.add(e.pool.number)
+		}
 	} else if !e.pool.gone && !e.busy && !e.uncertain {
 		x.release(e)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Stats counts the addresses of a pool by state: the states add up to Size.
@@ -22,44 +23,86 @@ type Stats struct {
 	Gone bool `json:"gone,omitempty"`
 }
 
-// Stats counts every pool, in the order of configuration, former pools that still have leases last.
+// Stats counts every pool, in the order of configuration, former pools that still have leases last,
+// as they all were at one moment. It holds up other calls only for the pools that have changed
+// since it was called last, a few hundred at a time.
 func (a *Allocator) Stats() []Stats {
+	s := &a.summary
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for more := true; more; {
+		more = a.countSome(s)
+	}
+	all := make([]Stats, 0, len(s.pools))
+	for _, p := range s.pools {
+		if !p.Gone || p.Size > 0 {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// summary is the copy of the counts of the pools that Stats reads. It has a lock of its own, which
+// is taken before the allocator's.
+type summary struct {
+	mu        sync.Mutex
+	numbering uint64  // of the index, at the time of the copy
+	pools     []Stats // by pool.number
+}
+
+// countSome brings a few hundred pools of s up to date, and reports whether there are more. If not,
+// s is as the pools were at that moment.
+func (a *Allocator) countSome(s *summary) (more bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.advance(a.cfg.Now())
-	all := make([]Stats, 0, len(a.x.pools))
-	for _, p := range a.x.pools {
-		s := Stats{
-			Pool: p.Name, Size: p.size, Free: p.free(), Leased: p.counts[Leased],
-			Draining: p.counts[Draining], Cooling: p.counts[Cooling],
-			Quarantined: p.counts[Quarantined], Reserved: p.counts[Reserved],
-			Disabled: p.Disabled || p.gone, Gone: p.gone,
-		}
-		if p.gone {
-			if s.Size = s.Leased + s.Draining + s.Cooling + s.Quarantined; s.Size == 0 {
-				continue
-			}
-		}
-		all = append(all, s)
+	x := a.x
+	if s.numbering != x.numbering {
+		s.numbering, s.pools = x.numbering, nil // renumber has put all into uncounted
 	}
-	return all
+	s.pools = append(s.pools, make([]Stats, len(x.pools)-len(s.pools))...)
+	n := 0
+	for p := range x.flags.uncounted.in(x.pools) {
+		if n++; n > a.poolsAtOnce {
+			return true
+		}
+		x.flags.uncounted.remove(p.number)
+		s.pools[p.number] = p.stats()
+	}
+	return false
+}
+
+func (p *pool) stats() Stats {
+	s := Stats{
+		Pool: p.Name, Size: p.size, Free: p.free(), Leased: p.counts[Leased],
+		Draining: p.counts[Draining], Cooling: p.counts[Cooling],
+		Quarantined: p.counts[Quarantined], Reserved: p.counts[Reserved],
+		Disabled: p.Disabled || p.gone, Gone: p.gone,
+	}
+	if p.gone {
+		s.Size = s.Leased + s.Draining + s.Cooling + s.Quarantined
+	}
+	return s
 }
 
 // Pools returns the pools that are configured, in their order. The caller does not change them.
 func (a *Allocator) Pools() []Pool {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.listPools()
+	listed := a.listPools()
+	a.mu.Unlock()
+	return slices.Clone(listed)
 }
 
+// listPools is Pools, called with mu held. The result is not changed.
 func (a *Allocator) listPools() []Pool {
-	var pools []Pool
-	for _, p := range a.x.pools {
-		if !p.gone {
-			pools = append(pools, *p.public.Load())
+	if a.listed == nil {
+		for _, p := range a.x.pools {
+			if !p.gone {
+				a.listed = append(a.listed, *p.public.Load())
+			}
 		}
 	}
-	return pools
+	return a.listed
 }
 
 // WatchPools waits until the pools have another revision than after, and returns them as Pools
@@ -73,9 +116,9 @@ func (a *Allocator) WatchPools(ctx context.Context, after uint64) ([]Pool, uint6
 		a.mu.Lock()
 		revision := a.poolsRevision
 		if revision != after {
-			pools := a.listPools()
+			listed := a.listPools()
 			a.mu.Unlock()
-			return pools, revision, nil
+			return slices.Clone(listed), revision, nil
 		}
 		if a.poolsAhead == nil {
 			a.poolsAhead = make(chan struct{})

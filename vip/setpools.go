@@ -93,9 +93,10 @@ func (a *Allocator) grows(layouts []layout) bool {
 type repool struct {
 	a       *Allocator
 	changes []poolChange
-	moves   []*entry // of which the pool or the reservation changes, or that come from the store
-	counts  []*entry // to be counted for the quotas of a pool that had none
-	adapts  []*entry // which a longer or shorter cool-down, or forgetting, may concern
+	will    rangeIndex[*poolChange] // by the ranges that the pools will have
+	moves   []*entry                // of which the pool or the reservation changes, or that come from the store
+	counts  []*entry                // to be counted for the quotas of a pool that had none
+	adapts  []*entry                // which a longer or shorter cool-down, or forgetting, may concern
 }
 
 // poolChange is the change of one pool. Its fields are not changed once look has begun.
@@ -126,6 +127,7 @@ func (a *Allocator) beginRepool(
 	r := &repool{a: a}
 	x := a.x
 	order := make([]*pool, 0, len(x.pools))
+	kept := map[*pool]bool{}
 	for i := range next {
 		p := x.byName[next[i].Name]
 		if p == nil {
@@ -147,9 +149,10 @@ func (a *Allocator) beginRepool(
 		c.adapted = p.CoolDown != next[i].CoolDown || c.to.size > p.sparseAbove && !p.sparse()
 		r.changes = append(r.changes, c)
 		order = append(order, p)
+		kept[p] = true
 	}
 	for _, p := range x.pools {
-		if !slices.Contains(order, p) {
+		if !kept[p] {
 			if !p.gone {
 				r.changes = append(r.changes, poolChange{p: p, from: p.layout,
 					reserved: p.Reserved})
@@ -158,6 +161,13 @@ func (a *Allocator) beginRepool(
 		}
 	}
 	x.pools = order
+	x.renumber()
+	for i := range r.changes {
+		if c := &r.changes[i]; c.next != nil {
+			r.will = r.will.with(c.to.ranges, c)
+		}
+	}
+	r.will.sort()
 	x.created, x.notesCreated = nil, true
 	for _, e := range stored {
 		if x.entries.get(e.addr) == nil && r.to(e.addr) != nil {
@@ -175,12 +185,8 @@ func (a *Allocator) beginRepool(
 
 // to is the change of the pool that will have addr, nil for none.
 func (r *repool) to(addr netip.Addr) *poolChange {
-	for i := range r.changes {
-		if c := &r.changes[i]; c.next != nil && c.to.contains(addr) {
-			return c
-		}
-	}
-	return nil
+	c, _ := r.will.find(addr)
+	return c
 }
 
 // look looks at all entries, a part of the table at a time, for the ones that the change concerns.
@@ -359,6 +365,7 @@ func (r *repool) step(
 	for i := range r.changes {
 		r.changes[i].p.layOut(layouts[i], reserved[i])
 	}
+	x.renumber()
 	for i, e := range moving {
 		x.attach(e, priors[i], now)
 	}
@@ -376,18 +383,20 @@ func (r *repool) step(
 
 // end is the end of the last step: it puts the new rules into force.
 func (r *repool) end() {
-	x := r.a.x
+	x, away := r.a.x, map[*pool]bool{}
 	for i := range r.changes {
 		switch c := &r.changes[i]; {
 		case c.next == nil:
 			delete(x.byName, c.p.Name)
-			x.pools = slices.DeleteFunc(x.pools, func(p *pool) bool { return p == c.p })
+			away[c.p] = true
 		default:
 			c.p.Pool = *c.next
 			c.p.capacity = c.p.size - uint64(len(c.next.Reserved))
 			c.p.public.Store(c.next)
 		}
 	}
+	x.pools = slices.DeleteFunc(x.pools, func(p *pool) bool { return away[p] })
+	x.renumber()
 	r.a.lost.keep(func(addr netip.Addr) bool { return x.poolOf(addr) != nil })
 }
 
@@ -432,6 +441,7 @@ func (x *index) detach(e *entry) {
 	p.due.set(e, e.dueClass)
 	e.deadline, e.idle = deadline, false
 	p.known--
+	x.flags.ready.add(p.number)
 	if _, reserved := p.Reserved[e.addr]; reserved {
 		p.knownReserved--
 		p.counts[Reserved]++

@@ -125,6 +125,7 @@ func likeOpened(t require.TestingT, a *Allocator, cfg Config) {
 		p := a.x.poolOf(e.addr)
 		require.True(t, p == e.pool || p == nil && e.pool.gone, "%s", e.addr)
 	}
+	flagsAreRight(t, a)
 	require.Empty(t, a.x.created)
 	require.False(t, a.x.notesCreated)
 }

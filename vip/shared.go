@@ -55,10 +55,12 @@ func (a *Allocator) fetchClaim(ctx context.Context, task string) (claim, error) 
 // coversAll reports whether all leases of the task, as far as this allocator knows, are among the
 // records. One that is not has come while they were read: then those may be older than it.
 func (a *Allocator) coversAll(records []Record, task string) bool {
+	there := make(map[string]bool, len(records))
+	for _, r := range records {
+		there[r.Key] = true
+	}
 	for e := a.x.of(task); e != nil; e = e.next {
-		if e.state == Leased && !slices.ContainsFunc(records, func(r Record) bool {
-			return r.Key == e.key()
-		}) {
+		if e.state == Leased && !there[e.key()] {
 			return false
 		}
 	}
@@ -96,8 +98,12 @@ func (a *Allocator) getClaim(ctx context.Context, task string, c *claim,
 			return nil, err
 		}
 	}
+	there := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		there[key] = true
+	}
 	for _, addr := range c.addrs {
-		if key := addrPrefix + addr.String(); !slices.Contains(keys, key) {
+		if key := addrPrefix + addr.String(); !there[key] {
 			keys = append(keys, key)
 		}
 	}

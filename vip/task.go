@@ -27,6 +27,9 @@ func (x *index) chain(e *entry) {
 		return
 	}
 	e.next, e.chained = x.owned.put(chained{e}).entry, true
+	if c := x.crowdOf(e); c != nil {
+		c.add(e)
+	}
 }
 
 // unchain is the inverse of chain, before e has another owner.
@@ -34,8 +37,10 @@ func (x *index) unchain(e *entry) {
 	if !e.chained {
 		return
 	}
-	first := x.owned.slot(e.owner())
+	first, c := x.owned.slot(e.owner()), x.crowdOf(e)
 	switch {
+	case first.entry != e && c != nil:
+		c.at[e].before.next = e.next
 	case first.entry != e:
 		before := first.entry
 		for before.next != e {
@@ -46,6 +51,12 @@ func (x *index) unchain(e *entry) {
 		x.owned.remove(e.owner())
 	default:
 		first.entry = e.next
+	}
+	if c != nil {
+		c.remove(e)
+		if len(c.at) < crowdSize/2 {
+			delete(x.crowds, e.owner())
+		}
 	}
 	e.next, e.chained = nil, false
 }

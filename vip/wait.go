@@ -49,9 +49,9 @@ func (a *Allocator) Waiting() []Waiter {
 	needed := map[*pool]int{}
 	for i, w := range a.waiters {
 		all[i], each[i] = w.Waiter, w.each
-		for _, part := range w.req.families(w.queues) {
-			part = slices.DeleteFunc(slices.Clone(part), func(p *pool) bool {
-				return p.overQuota(w.Owner.Team, w.each)
+		for _, f := range w.req.families() {
+			part := slices.DeleteFunc(slices.Clone(w.queues), func(p *pool) bool {
+				return f != anyFamily && p.family() != f || p.overQuota(w.Owner.Team, w.each)
 			})
 			if w.req.dual && slices.ContainsFunc(part, func(p *pool) bool { return p.ready() > 0 }) {
 				continue
@@ -109,7 +109,7 @@ func (w *waiter) wants(p *pool) bool {
 		return false
 	}
 	return !w.req.dual || slices.ContainsFunc(w.queues, func(other *pool) bool {
-		return other.ranges[0].First.Is4() != p.ranges[0].First.Is4() && other.ready() > 0 &&
+		return other.family() != p.family() && other.ready() > 0 &&
 			!other.overQuota(w.Owner.Team, w.each)
 	})
 }
@@ -230,19 +230,28 @@ func (a *Allocator) queueUp(ctx context.Context, w *waiter, req *Request, n int,
 
 // aim puts w into the queues of the pools that may serve it and are large enough.
 func (a *Allocator) aim(w *waiter) error {
-	pools, err := a.poolsFor(&w.req, nil)
 	w.Pools, w.queues = nil, nil
-	parts := w.req.families(pools)
-	never := slices.ContainsFunc(parts, func(part []*pool) bool {
-		return !slices.ContainsFunc(part, func(p *pool) bool { return p.holds(w.each) })
-	})
-	for _, p := range slices.Concat(parts...) {
+	var all []*pool
+	never := false
+	for _, f := range w.req.families() {
+		from, err := a.poolsFor(&w.req, f)
+		if err != nil {
+			return err
+		}
+		var part []*pool
+		for number := range from.among(a.x.flags.every) {
+			part = append(part, a.x.pools[number])
+		}
+		never = never || !slices.ContainsFunc(part, func(p *pool) bool { return p.holds(w.each) })
+		all = append(all, part...)
+	}
+	for _, p := range all {
 		w.Pools = append(w.Pools, p.Name)
 		if p.holds(w.each) && !never {
 			p.queueUp(w)
 		}
 	}
-	return err
+	return nil
 }
 
 // leave takes w out of the queue; nil is fine. Those behind it may be next.
@@ -274,6 +283,7 @@ func (w *waiter) wake() {
 // the pools.
 func (a *Allocator) poolsChanged() {
 	a.poolsRevision++
+	a.listed = nil
 	if a.poolsAhead != nil {
 		close(a.poolsAhead)
 		a.poolsAhead = nil
