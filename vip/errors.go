@@ -95,12 +95,12 @@ func (e *ConflictError) Error() string {
 // Is makes errors.Is(err, ErrConflict) true.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// TakenError says why an address that was asked for by name cannot be had.
+// TakenError says why an address that was asked for by name cannot be had. It does not say who has
+// it: that is another owner's affair, and List has it for an operator.
 type TakenError struct {
 	Addr   netip.Addr
 	State  State
-	Reason string    // why it is reserved or quarantined
-	Holder Owner     // that holds it, or held it last
+	Reason string    // why it is reserved or quarantined, or the pool disabled
 	Until  time.Time // when the state ends by itself; zero when it does not
 }
 
@@ -108,9 +108,6 @@ func (e *TakenError) Error() string {
 	msg := fmt.Sprintf("address %s: %s", e.Addr, e.State)
 	if e.Reason != "" {
 		msg += fmt.Sprintf(" (%s)", e.Reason)
-	}
-	if e.Holder.Task != "" {
-		msg += fmt.Sprintf(", task %q", e.Holder.Task)
 	}
 	if !e.Until.IsZero() {
 		msg += ", until " + e.Until.Format(time.RFC3339)

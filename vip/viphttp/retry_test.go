@@ -141,7 +141,8 @@ func TestDurationsAreTheSameTextInAndOut(t *testing.T) {
 	}
 }
 
-// Only its owner may end a lease: an error for another client does not show the lease's id.
+// Only its owner may end a lease: an error for another client shows neither the lease's id nor the
+// task, in whichever state the address is.
 func TestErrorsDoNotNameAnothersLease(t *testing.T) {
 	t.Parallel()
 	p, err := vip.ParsePool("p", "10.0.0.1")
@@ -153,7 +154,7 @@ func TestErrorsDoNotNameAnothersLease(t *testing.T) {
 	require.NoError(t, err)
 	_, err = a.Release(t.Context(), mine.ID, "")
 	require.NoError(t, err)
-	other, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "T2"}})
+	other, err := a.Allocate(t.Context(), vip.Request{Owner: vip.Owner{Task: "hidden"}})
 	require.NoError(t, err)
 	handler, err := viphttp.New(viphttp.Config{Leases: a})
 	require.NoError(t, err)
@@ -177,6 +178,7 @@ func TestErrorsDoNotNameAnothersLease(t *testing.T) {
 		handler.ServeHTTP(w, req)
 		require.GreaterOrEqual(t, w.Code, 400, ask)
 		require.NotContains(t, w.Body.String(), other.ID, ask)
+		require.NotContains(t, w.Body.String(), "hidden", ask)
 	}
 	now, err := a.Get(t.Context(), other.ID)
 	require.NoError(t, err)
