@@ -83,7 +83,8 @@ func newIndex(
 ) *index {
 	x := &index{
 		byName: map[string]*pool{}, former: map[string]*pool{},
-		drains: map[*entry]struct{}{}, crowds: map[string]*crowd{}, claims: map[string]*commit{}, grace: grace, warm: warm,
+		drains: map[*entry]struct{}{}, crowds: map[string]*crowd{}, claims: map[string]*commit{},
+		grace: grace, warm: warm,
 		sparseAbove: sparse,
 	}
 	x.entries.grow(size)

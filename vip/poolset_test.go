@@ -103,7 +103,9 @@ func TestDueInManyPools(t *testing.T) {
 		l, err := a.Allocate(t.Context(), Request{Owner: Owner{Task: fmt.Sprint("late", second)}})
 		require.NoError(t, err)
 		require.Equal(t, pools[due].Name, l.Pool)
-		flagsAreRight(t, a)
+		if second%50 == 0 {
+			flagsAreRight(t, a)
+		}
 	}
 }
 

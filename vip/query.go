@@ -58,7 +58,7 @@ func (a *Allocator) countSome(s *summary) (more bool) {
 	a.advance(a.cfg.Now())
 	x := a.x
 	if s.numbering != x.numbering {
-		s.numbering, s.pools = x.numbering, nil // renumber has put all into uncounted
+		s.numbering, s.pools = x.numbering, nil // renumber has put all pools into uncounted
 	}
 	s.pools = append(s.pools, make([]Stats, len(x.pools)-len(s.pools))...)
 	n := 0

@@ -94,9 +94,10 @@ type repool struct {
 	a       *Allocator
 	changes []poolChange
 	will    rangeIndex[*poolChange] // by the ranges that the pools will have
-	moves   []*entry                // of which the pool or the reservation changes, or that come from the store
-	counts  []*entry                // to be counted for the quotas of a pool that had none
-	adapts  []*entry                // which a longer or shorter cool-down, or forgetting, may concern
+	// of which the pool or the reservation changes, or that come from the store
+	moves  []*entry
+	counts []*entry // to be counted for the quotas of a pool that had none
+	adapts []*entry // which a longer or shorter cool-down, or forgetting, may concern
 }
 
 // poolChange is the change of one pool. Its fields are not changed once look has begun.
