@@ -45,6 +45,7 @@ import (
 	"github.com/sluice-deploy/sluice/internal/strictjson"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
+	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
@@ -88,6 +89,9 @@ type Target struct {
 	// Tree returns the configuration that Nginx runs on, for explanations of URLs. Nil means that
 	// only clusters are explained.
 	Tree func(ctx context.Context) (*conf.Tree, error)
+	// Cutoff is shown in the status: the ends of connections to instances that are gone. The
+	// default is none.
+	Cutoff func() cutoff.Status
 }
 
 // Source is a source of the agents. Name and Kind are required.

@@ -51,7 +51,11 @@ code { overflow-wrap: anywhere }
 {{end}}{{with .Agent.SaveError}}<tr><th scope="row">state file<td>{{.}}
 {{end}}{{with .Agent.SourceError}}<tr><th scope="row">source<td>{{.}}
 {{end}}{{with .Agent.Fenced}}<tr><th scope="row">fenced<td>{{.}}
-{{end}}</table>
+{{end}}{{with .Cutoff}}<tr><th scope="row">connections to gone instances
+<td>{{.Ended}} ended, {{.Waiting}} addresses wait
+{{with .Error}}<tr><th scope="row">connections stay<td>{{.}}
+{{end}}{{with .FileError}}<tr><th scope="row">file of gone addresses<td>{{.}}
+{{end}}{{end}}</table>
 {{with .Agent.Held}}<h3>Held changes</h3>
 <table>
 <tr><th scope="col">id<th scope="col">change<th scope="col">since

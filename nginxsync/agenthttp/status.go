@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 )
 
@@ -43,6 +44,8 @@ type NginxStatus struct {
 	// Unreachable is why Nginx does not say; empty when it does
 	Unreachable string           `json:"unreachable"`
 	Agent       nginxsync.Status `json:"agent"`
+	// Cutoff is nil where nothing ends connections
+	Cutoff *cutoff.Status `json:"cutoff,omitempty"`
 }
 
 // Lag is for how long, as of now, not every worker has answered with the desired routes.
@@ -74,6 +77,10 @@ func (h *Handler) current(r *http.Request) Status {
 			Term: l.live.Epoch, Writer: l.live.Writer, Agent: l.status}
 		if l.err != nil {
 			state.Unreachable = l.err.Error()
+		}
+		if f := h.cfg.Targets[i].Cutoff; f != nil {
+			status := f()
+			state.Cutoff = &status
 		}
 		out.Nginx = append(out.Nginx, state)
 	}

@@ -38,6 +38,15 @@ type Config struct {
 type Target struct {
 	Name   string // the label "nginx"
 	Status func() nginxsync.Status
+	// Cutoff counts the ends of connections to instances that are gone. The default is none.
+	Cutoff func() Cutoff
+}
+
+// Cutoff counts the ends of connections to instances that are gone.
+type Cutoff struct {
+	Waiting int  // addresses whose time is not over
+	Ended   int  // connections
+	Failing bool // connections stay
 }
 
 // Checks counts the instances that have a health check.
@@ -149,6 +158,7 @@ func (m *Metrics) text() []byte {
 			sample(&b, name, float64(g.at.Number), "nginx", t.Name, "state", g.state)
 		}
 	}
+	cutoffs(&b, targets)
 	if checks != nil {
 		c := checks()
 		const checked, failing = "sluice_agent_checked_instances", "sluice_agent_failing_instances"
@@ -161,6 +171,28 @@ func (m *Metrics) text() []byte {
 	}
 	m.histograms(&b)
 	return b.Bytes()
+}
+
+// cutoffs writes the ends of connections, of each Nginx that has some.
+func cutoffs(b *bytes.Buffer, targets []Target) {
+	for _, f := range []struct {
+		name, help, kind string
+		value            func(Cutoff) float64
+	}{
+		{"sluice_agent_cutoff_waiting", "Addresses that left the routes and whose connections " +
+			"have time left.", "gauge", func(c Cutoff) float64 { return float64(c.Waiting) }},
+		{"sluice_agent_cutoff_ended_total", "Connections to instances that are gone, ended.",
+			"counter", func(c Cutoff) float64 { return float64(c.Ended) }},
+		{"sluice_agent_cutoff_error", "Whether connections to instances that are gone stay.",
+			"gauge", func(c Cutoff) float64 { return truth(c.Failing) }},
+	} {
+		head(b, f.name, f.help, f.kind)
+		for _, t := range targets {
+			if t.Cutoff != nil {
+				sample(b, f.name, f.value(t.Cutoff()), "nginx", t.Name)
+			}
+		}
+	}
 }
 
 // histograms writes the calls, sorted.

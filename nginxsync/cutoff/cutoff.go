@@ -1,6 +1,8 @@
 package cutoff
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
@@ -20,6 +23,9 @@ type Config struct {
 	// After is how long the connections to an address stay that no route names any more. The
 	// default is 10 minutes.
 	After time.Duration
+	// File keeps the addresses that left the routes, so that the next process ends the connections
+	// to them in time. A file that cannot be read is replaced. Empty keeps them in memory alone.
+	File string
 	// Retry is the time until the next try when connections could not be ended, such as while Nginx
 	// does not answer. The default is 10 seconds.
 	Retry time.Duration
@@ -43,7 +49,31 @@ type Driver struct {
 
 	mu     sync.Mutex
 	ledger ledger
-	failed string // the error that was logged last
+	status Status
+	unable string // why this process may not end connections; empty when it may
+	saved  []byte // the content of Config.File
+}
+
+// Status says how the ends of connections go.
+type Status struct {
+	// Waiting is the number of addresses that left the routes and whose time is not over.
+	Waiting int `json:"waiting"`
+	// Ended is the number of connections that were ended since the process began.
+	Ended int `json:"ended"`
+	// Error is why connections stay: of the last attempt, or the capability that is missing. Empty
+	// when all is well.
+	Error string `json:"error"`
+	// FileError is that of the last write or read of Config.File; empty when it went well.
+	FileError string `json:"fileError"`
+}
+
+// Status is safe to call at any time.
+func (d *Driver) Status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := d.status
+	out.Waiting, out.Error = len(d.ledger.gone), cmp.Or(out.Error, d.unable)
+	return out
 }
 
 var (
@@ -173,6 +203,7 @@ func (d *Driver) rouse() {
 // Run ends the connections to addresses that left the routes, when their time is over, until ctx
 // ends, and returns its cause. It must not be called twice.
 func (d *Driver) Run(ctx context.Context) error {
+	d.begin()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -185,7 +216,55 @@ func (d *Driver) Run(ctx context.Context) error {
 		if wait, waits := d.sweep(ctx); waits {
 			timer.Reset(wait)
 		}
+		d.save()
 	}
+}
+
+// begin looks whether this process may end connections, and reads the addresses that left before.
+func (d *Driver) begin() {
+	err := able()
+	if err != nil {
+		d.cfg.Logger.Warn("connections to instances that are gone will stay", "err", err)
+	}
+	gone, failed := readGone(d.cfg.File)
+	if failed != nil {
+		d.cfg.Logger.Warn("addresses that left before are not known", "err", failed)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unable, d.status.FileError = text(err), text(failed)
+	d.ledger.recall(gone)
+}
+
+// save writes the addresses that left, when they are others than in the file.
+func (d *Driver) save() {
+	if d.cfg.File == "" {
+		return
+	}
+	d.mu.Lock()
+	next := writtenGone(d.ledger.gone)
+	same := bytes.Equal(next, d.saved)
+	known := d.ledger.rows != nil
+	d.mu.Unlock()
+	if same || !known {
+		return
+	}
+	err := atomicfile.Write(d.cfg.File, next, 0o600)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.status.FileError != text(err) && err != nil {
+		d.cfg.Logger.Warn("addresses that left would not be known after a restart", "err", err)
+	}
+	if d.status.FileError = text(err); err == nil {
+		d.saved = next
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // sweep ends the connections that are due, and returns the time until the next look; false when
@@ -199,6 +278,9 @@ func (d *Driver) sweep(ctx context.Context) (wait time.Duration, waits bool) {
 	}
 	d.mu.Lock()
 	addrs, next, waits := d.ledger.due(d.cfg.Now(), d.cfg.After)
+	if d.ledger.rows == nil { // the addresses of before may be in the routes
+		addrs, waits = nil, false
+	}
 	d.mu.Unlock()
 	if waits {
 		wait = max(min(next.Sub(d.cfg.Now()), d.cfg.After), time.Millisecond)
@@ -235,15 +317,16 @@ func (d *Driver) tell(why string, addrs []netip.AddrPort, n int, start time.Time
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
-		d.failed = ""
+		d.status.Error, d.unable = "", ""
+		d.status.Ended += n
 		if n > 0 {
 			d.cfg.Logger.Info("connections ended", "because", why, "addresses", addrs,
 				"connections", n)
 		}
 		return
 	}
-	if d.failed != err.Error() {
-		d.failed = err.Error()
+	if d.status.Error != err.Error() {
+		d.status.Error = err.Error()
 		d.cfg.Logger.Warn("connections stay", "because", why, "addresses", addrs, "err", err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -124,4 +126,61 @@ func TestEndsNothingDuringAPush(t *testing.T) {
 	require.False(t, inner.met.Load())
 	<-d.turn // of a push that does not end
 	require.ErrorIs(t, d.Apply(ctx, nginxsync.Delta{Full: true}), context.Canceled)
+}
+
+// The next process knows the addresses that left when this one did, unless they are in the routes;
+// a file that is damaged is said and replaced.
+func TestNextProcessKnowsWhatLeft(t *testing.T) {
+	t.Parallel()
+	on := func(number uint64, addr netip.AddrPort) nginxsync.Routes {
+		return nginxsync.NewRoutes(number, nginxsync.Snapshot{
+			Baseline: map[string][]nginxsync.Instance{"a": {instance("1", "v1", addr)}}})
+	}
+	inner := &memory{routes: on(1, first)}
+	file := filepath.Join(t.TempDir(), "gone")
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	begin := func() *Driver {
+		d, err := New(Config{Driver: inner, File: file, After: time.Hour,
+			Now: func() time.Time { return at }})
+		require.NoError(t, err)
+		d.begin()
+		return d
+	}
+	d := begin()
+	d.save() // the routes are not known yet
+	require.NoFileExists(t, file)
+	require.NoError(t, d.Apply(t.Context(), nginxsync.NewDelta(inner.routes, on(2, second))))
+	d.save()
+	require.Equal(t, Status{Waiting: 1, Error: d.unable}, d.Status())
+
+	began := at
+	at = at.Add(30 * time.Minute)
+	d = begin()
+	wait, waits := d.sweep(t.Context())
+	require.False(t, waits, "an address may be in the routes, which are not known: %s", wait)
+	_, err := d.Routes(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[netip.AddrPort]left{first: {map[owner]int{{"a", "1", "v1"}: 1}, began}},
+		d.ledger.gone)
+	wait, waits = d.sweep(t.Context())
+	require.True(t, waits)
+	require.Equal(t, 30*time.Minute, wait)
+
+	inner.routes = on(3, first) // it came back while no process looked
+	d = begin()
+	_, err = d.Routes(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, d.ledger.gone)
+	d.save()
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, "{\"gone\":[]}\n", string(data))
+
+	require.NoError(t, os.WriteFile(file, []byte(`{"gone": [{"addr": "x"}]}`), 0o600))
+	d = begin()
+	require.Contains(t, d.Status().FileError, file)
+	require.NoError(t, d.Apply(t.Context(), nginxsync.NewDelta(inner.routes, on(4, second))))
+	d.save()
+	require.Empty(t, d.Status().FileError)
+	require.Equal(t, 1, begin().Status().Waiting)
 }

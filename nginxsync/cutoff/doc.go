@@ -16,8 +16,8 @@
 //   - make a Driver around the one of luadriver, and give it to the Agent;
 //   - run Driver.Run beside Agent.Run;
 //   - run as root, or with CAP_NET_ADMIN and CAP_SYS_PTRACE, in the network and PID namespace of
-//     Nginx. Without the right nothing is ended, and the log says so.
+//     Nginx. Without the right nothing is ended, and Driver.Status and the log say so.
 //
-// A process that starts again knows nothing of addresses that left the routes before: the
-// connections to them end with their instances.
+// With Config.File a process that starts again ends the connections to addresses that left the
+// routes before.
 package cutoff

@@ -12,6 +12,11 @@ import (
 // owner is an instance in its role: the same address with another owner has changed hands.
 type owner struct{ cluster, id, version string }
 
+func (o owner) compare(p owner) int {
+	return cmp.Or(cmp.Compare(o.cluster, p.cluster), cmp.Compare(o.id, p.id),
+		cmp.Compare(o.version, p.version))
+}
+
 // place is the place of a row.
 type place struct {
 	vip     netip.Addr
@@ -135,6 +140,19 @@ func (l *ledger) commit(d nginxsync.Delta, now time.Time) {
 		}
 	}
 	l.at = d.To
+}
+
+// recall takes over addresses that left when another process had the ledger. An address that is in
+// the routes, or left since, is known better.
+func (l *ledger) recall(gone map[netip.AddrPort]left) {
+	if l.owners == nil {
+		l.owners, l.gone = map[netip.AddrPort]map[owner]int{}, map[netip.AddrPort]left{}
+	}
+	for addr, g := range gone {
+		if _, since := l.gone[addr]; !since && len(l.owners[addr]) == 0 {
+			l.gone[addr] = g
+		}
+	}
 }
 
 // due are the addresses that left the routes so long ago, and when the next one will have; false

@@ -246,3 +246,26 @@ func socketsOf(pid int) (inodes []uint32, err error) {
 	}
 	return inodes, nil
 }
+
+// able returns an error that names the capabilities which this process lacks.
+func able() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	var missing []string
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}} {
+		if data[0].Effective&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("to end connections takes %s, which this process lacks",
+			strings.Join(missing, " and "))
+	}
+	return nil
+}

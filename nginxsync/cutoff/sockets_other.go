@@ -4,6 +4,7 @@ package cutoff
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 )
 
@@ -15,3 +16,7 @@ func connections([]int, map[netip.AddrPort]bool) ([]socket, error) {
 }
 
 func destroy([]socket) error { return errors.ErrUnsupported }
+
+func able() error {
+	return fmt.Errorf("to end connections takes Linux: %w", errors.ErrUnsupported)
+}

@@ -50,8 +50,8 @@ type Fallback interface {
 	Run(ctx context.Context) error
 }
 
-// Source is an nginxsync.Source of the snapshots of a Handler in another process. Run must be running.
-// It is safe for concurrent use.
+// Source is an nginxsync.Source of the snapshots of a Handler in another process. Run must be
+// running. It is safe for concurrent use.
 type Source struct {
 	cfg    Config
 	stream string // of the last end; with revision, where a stream goes on. Of Run alone

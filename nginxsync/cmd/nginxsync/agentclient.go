@@ -107,6 +107,15 @@ func printStatus(w io.Writer, s agenthttp.Status) {
 				fmt.Fprintf(w, "  %s: %s\n", e.what, e.text)
 			}
 		}
+		if c := n.Cutoff; c != nil {
+			fmt.Fprintf(w, "  connections to gone instances: %d ended, %d addresses wait\n",
+				c.Ended, c.Waiting)
+			for _, text := range []string{c.Error, c.FileError} {
+				if text != "" {
+					fmt.Fprintf(w, "  connections to gone instances: %s\n", text)
+				}
+			}
+		}
 		if a.Resumed {
 			fmt.Fprintln(w, "  resumed: no source has spoken yet")
 		}

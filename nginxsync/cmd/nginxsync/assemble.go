@@ -178,7 +178,7 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		if n.Start != nil {
 			a.supervise(n, at+".start", bad)
 		}
-		driver, err := a.driver(n, at, bad)
+		driver, cut, err := a.driver(n, at, bad)
 		if err != nil {
 			continue
 		}
@@ -197,35 +197,44 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 		}
 		a.agents = append(a.agents, agent)
 		targets = append(targets, agenthttp.Target{Name: n.Name, Agent: agent, Driver: driver,
-			Tree: tree})
+			Tree: tree, Cutoff: cut})
 	}
 	watched := make([]agentmetrics.Target, len(targets))
 	for i, t := range targets {
 		watched[i] = agentmetrics.Target{Name: t.Name, Status: t.Agent.Status}
+		if t.Cutoff != nil {
+			watched[i].Cutoff = func() agentmetrics.Cutoff {
+				s := t.Cutoff()
+				return agentmetrics.Cutoff{Waiting: s.Waiting, Ended: s.Ended,
+					Failing: s.Error != ""}
+			}
+		}
 	}
 	a.metrics.SetTargets(watched)
 	return targets
 }
 
-// driver makes the driver of an Nginx. It notes its error.
+// driver makes the driver of an Nginx, and the status of the ends of connections, nil without any.
+// It notes its error.
 func (a *assembly) driver(n nginxEntry, at string, bad func(string, error)) (nginxsync.Driver,
-	error) {
+	func() cutoff.Status, error) {
 	driver, err := luadriver.New(luadriver.Config{Socket: n.Socket})
 	if err != nil {
 		bad(at+".socket", err)
-		return nil, err
+		return nil, nil, err
 	}
 	cut, err := cutoff.New(cutoff.Config{Driver: driver, After: n.CutAfter,
-		Logger: a.log.With("nginx", n.Name), Now: now, Observe: a.metrics.Observe(n.Name)})
+		File: n.StateFile + ".gone", Logger: a.log.With("nginx", n.Name), Now: now,
+		Observe: a.metrics.Observe(n.Name)})
 	if err != nil {
 		bad(at+".cutAfter", err)
-		return nil, err
+		return nil, nil, err
 	}
 	if n.KeepOpen {
-		return driver, nil
+		return driver, nil, nil
 	}
 	a.runs = append(a.runs, cut.Run)
-	return cut, nil
+	return cut, cut.Status, nil
 }
 
 // supervise has the agent start an Nginx.
