@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
+	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
 	"github.com/sluice-deploy/sluice/nginxsync/door"
 	"github.com/sluice-deploy/sluice/nginxsync/luadriver"
 	"github.com/sluice-deploy/sluice/promote"
@@ -53,7 +54,7 @@ type Platform struct {
 	promoter  *promote.Promoter
 	leases    *vip.Allocator
 	instances *instance.Runtime
-	driver    nginxsync.Driver
+	driver    *cutoff.Driver
 	routes    *nginxroutes.Routes
 	rollout   *rollout.Rollout
 	door      *door.Door // nil without Config.Door
@@ -197,7 +198,13 @@ func (p *Platform) openEdge(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.driver, err = luadriver.New(luadriver.Config{Socket: p.Edge.Socket()}); err != nil {
+	nginx, err := luadriver.New(luadriver.Config{Socket: p.Edge.Socket()})
+	if err != nil {
+		return err
+	}
+	p.driver, err = cutoff.New(cutoff.Config{Driver: nginx, File: p.Edge.StateFile() + ".gone",
+		Logger: p.config.Logger})
+	if err != nil {
 		return err
 	}
 	p.routes, err = nginxroutes.Open(ctx, nginxroutes.Config{
@@ -221,6 +228,7 @@ func (p *Platform) Run(ctx context.Context) error {
 	// The parts that a change needs to end go on longer than ctx.
 	group, background := errgroup.WithContext(context.WithoutCancel(ctx))
 	group.Go(func() error { return p.routes.Agent().Run(background) })
+	group.Go(func() error { return p.driver.Run(background) })
 	group.Go(func() error { return p.instances.Run(background) })
 	group.Go(func() error { return p.leases.Run(background) })
 	if p.door != nil {
