@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/assemble"
+	"github.com/sluice-deploy/sluice/builder/builds"
 	"github.com/sluice-deploy/sluice/internal/names"
-	"github.com/sluice-deploy/sluice/promote"
 )
 
 // BuildRequest asks for the image of one version of a cluster.
@@ -60,6 +57,12 @@ type Build struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	// CancelledBy is the actor of the cancellation; it may have succeeded before that.
 	CancelledBy string `json:"cancelledBy,omitempty"`
+	// Tries counts how often the build was begun: again after the end of a server.
+	Tries int `json:"tries,omitempty"`
+	// Failure says why a build failed, for a program.
+	Failure *builder.Failure `json:"failure,omitempty"`
+	// Log says, of a build that has ended, how much of its log there is.
+	Log *builds.LogState `json:"log,omitempty"`
 }
 
 // Ended reports whether nothing more will happen to a build in this state.
@@ -72,7 +75,7 @@ func (s BuildState) Ended() bool {
 // template that this server's engine cannot build, wrong parameters of it, and a source that lacks
 // a file of the template or has a mistake in its configuration are ErrInvalid, and change nothing.
 // The build takes the source as it is now.
-func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
+func (p *Platform) SubmitBuild(ctx context.Context, request BuildRequest) (Build, error) {
 	err := checkNames(names.Cluster(request.Cluster), names.Version(request.Version),
 		checkSource(request.Source), checkActor(request.Actor))
 	if err != nil {
@@ -82,15 +85,7 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 	if err != nil {
 		return Build{}, invalid("%v", err)
 	}
-	params := map[string]string{}
-	for _, param := range template.Params {
-		if param.Name == "CLUSTER_NAME" {
-			params[param.Name] = request.Cluster
-		}
-	}
-	for name, value := range request.Params {
-		params[name] = value
-	}
+	params := p.templateParams(template, Build{BuildRequest: request})
 	dockerfile, err := template.Render(params)
 	if err != nil {
 		return Build{}, invalid("%v", err)
@@ -112,103 +107,86 @@ func (p *Platform) SubmitBuild(request BuildRequest) (Build, error) {
 		return template.CheckContext(files, params)
 	})
 	if err == nil {
+		err = order(build).Validate()
+	}
+	if err == nil {
 		build, err = p.builds.update(build.ID, func(Build) (Build, error) { return build, nil })
 	}
 	if err != nil {
 		return Build{}, errors.Join(err, os.RemoveAll(p.keptSource(build.ID)))
 	}
+	p.open.add(build.ID)
+	p.buildNews.Bump() // followBuilds puts it into the queue
 	p.Events.Bump()
 	return build, nil
 }
 
 // Builds returns all builds, newest first.
-func (p *Platform) Builds() ([]Build, error) {
-	builds, err := p.builds.list()
-	slices.Reverse(builds)
-	return builds, err
+func (p *Platform) Builds(ctx context.Context) ([]Build, error) {
+	list, err := p.builds.list()
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(list)
+	return list, p.allNow(ctx, list)
 }
 
 // BuildsAfter returns the n builds that keep accepts after the one of the id, newest first, and
 // whether there are more; an empty id begins with the newest. Only builds with the lower-case text
 // in one of their fields are looked at.
-func (p *Platform) BuildsAfter(id string, n int, text string, keep func(Build) bool) (
-	builds []Build, more bool, err error) {
+func (p *Platform) BuildsAfter(ctx context.Context, id string, n int, text string,
+	keep func(Build) bool) (list []Build, more bool, err error) {
 	err = p.builds.after(id, text, func(b Build) bool {
 		switch {
 		case !keep(b):
-		case len(builds) == n:
+		case len(list) == n:
 			more = true
 		default:
-			builds = append(builds, b)
+			list = append(list, b)
 		}
 		return !more
 	})
-	return builds, more, err
+	if err == nil {
+		err = p.allNow(ctx, list)
+	}
+	return list, more, err
+}
+
+// allNow sets the builds that have not ended to what they are now.
+func (p *Platform) allNow(ctx context.Context, list []Build) (err error) {
+	for i, b := range list {
+		if b.State.Ended() {
+			continue
+		}
+		if list[i], err = p.now(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Build returns one build, or ErrNotFound.
-func (p *Platform) Build(id string) (Build, error) {
+func (p *Platform) Build(ctx context.Context, id string) (Build, error) {
 	build, found, err := p.builds.get(id)
-	if err == nil && !found {
-		err = fmt.Errorf("build %q: %w", id, ErrNotFound)
+	switch {
+	case err != nil:
+		return build, err
+	case !found:
+		return build, fmt.Errorf("build %q: %w", id, ErrNotFound)
+	case build.State.Ended():
+		return build, nil
 	}
-	return build, err
-}
-
-// BuildLog returns the path of the build's log, which grows while the build runs.
-func (p *Platform) BuildLog(id string) string {
-	return filepath.Join(p.config.Dir, "builds", id+".log")
-}
-
-func (p *Platform) build(ctx context.Context, build Build, log io.Writer) (builder.Result, error) {
-	files, labels, done, err := p.buildContext(build)
-	if err != nil {
-		return builder.Result{}, err
-	}
-	defer done()
-	template, err := p.Catalog().Template(build.Template)
-	if err != nil {
-		return builder.Result{}, err
-	}
-	maps.Copy(labels, template.Labels())
-	labels["org.opencontainers.image.title"] = build.Cluster
-	labels["org.opencontainers.image.version"] = build.Version
-	// The tag comes last: a build whose version cannot be bound leaves its name free.
-	result, err := p.engine.Build(ctx, builder.Request{
-		Dockerfile: []byte(build.Dockerfile), Context: files,
-		Repository: p.repository(build.Cluster), Labels: labels, Log: log,
-	})
-	if err != nil {
-		return result, err
-	}
-	digest, err := promote.ParseDigest(result.Digest)
-	if err != nil {
-		return result, err
-	}
-	if err := p.untagged(ctx, build, digest); err != nil {
-		return result, err
-	}
-	err = p.promoter.Bind(ctx, promote.Binding{
-		Cluster: build.Cluster, Version: build.Version, Digest: digest,
-		Repository: stored(build.Cluster), Actor: build.Actor,
-	})
-	if err != nil {
-		return result, err
-	}
-	if err := p.setTag(ctx, build, digest); err != nil {
-		fmt.Fprintln(log, "the version is bound, its tag is not set:", err)
-	}
-	return result, nil
+	return p.now(ctx, build)
 }
 
 // repositories returns the names of the repositories that hold images, for layers that clusters
 // share.
 func (p *Platform) repositories() []string {
-	builds, _ := p.builds.list() // without the list, a shared layer is sent once more
-	slices.SortFunc(builds, func(a, b Build) int { return b.Started.Compare(a.Started) })
+	built, _ := p.builds.list() // without the list, a shared layer is sent once more
+	slices.SortFunc(built, func(a, b Build) int { return b.Started.Compare(a.Started) })
 	var list []string
 	known := map[string]bool{}
-	for _, b := range builds {
+	for _, b := range built {
 		if b.State == BuildSucceeded && !known[b.Cluster] {
 			known[b.Cluster] = true
 			list = append(list, p.repository(b.Cluster))

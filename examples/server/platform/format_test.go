@@ -27,7 +27,7 @@ func TestFormat0(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.Close()) })
 
-	builds, err := p.Builds()
+	builds, err := p.Builds(t.Context())
 	require.NoError(t, err)
 	var got []string
 	for _, b := range builds {
@@ -43,9 +43,10 @@ func TestFormat0(t *testing.T) {
 		"b000001 hello_web v1 of hello_web-v1 by ann: succeeded sha256:5052a121f885",
 	}, got)
 	require.Contains(t, builds[0].Error, "choose another tag, a tag is never moved unasked")
-	log, err := os.ReadFile(p.BuildLog("b000006"))
+	log, err := p.BuildLog(t.Context(), "b000006", 0)
 	require.NoError(t, err)
-	require.Contains(t, string(log), "choose another tag, a tag is never moved unasked")
+	require.True(t, log.Ended)
+	require.Contains(t, string(log.Data), "choose another tag, a tag is never moved unasked")
 
 	reason, err := p.Used(t.Context(), "hello_web", builds[1].Digest)
 	require.NoError(t, err)

@@ -173,7 +173,7 @@ func TestAVersionThatCannotBeBoundStaysFree(t *testing.T) {
 	require.NoError(t, err)
 	source := s.Upload(t, "hello_web", "v1")
 	build := func(version string) platform.Build {
-		b, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web",
+		b, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{Cluster: "hello_web",
 			Version: version, Template: "go-static", Source: source, Actor: "ann"})
 		require.NoError(t, err)
 		b, err = s.Ended(t.Context(), b.ID)

@@ -35,7 +35,7 @@ func TestNames(t *testing.T) {
 			continue
 		}
 		t.Run(string(s.Word)+" "+s.Case, func(t *testing.T) {
-			_, err := p.SubmitBuild(build)
+			_, err := p.SubmitBuild(t.Context(), build)
 			_, taskErr := p.StartTask(notNow, task)
 			if s.Good {
 				require.NoError(t, err)

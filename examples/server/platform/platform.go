@@ -16,6 +16,8 @@ import (
 
 	"github.com/sluice-deploy/sluice/builder"
 	"github.com/sluice-deploy/sluice/builder/assemble"
+	"github.com/sluice-deploy/sluice/builder/builds"
+	"github.com/sluice-deploy/sluice/builder/builds/filestore"
 	"github.com/sluice-deploy/sluice/builder/livecatalog"
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
@@ -59,7 +61,11 @@ type Platform struct {
 	rollout   *rollout.Rollout
 	door      *door.Door // nil without Config.Door
 	locks     locks
-	queue     queue
+	// the builds that are not over: see queue.go
+	buildFiles *filestore.Store
+	queue      *builds.Builds
+	buildNews  Events // of the journal of builds
+	open       openBuilds
 	// for addresses that cannot be guessed
 	doorSecret string
 	// held for reading while a source is kept for a build, for writing while it is replaced
@@ -102,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.db.Close())
+		return nil, errors.Join(err, p.closeStores())
 	}
 	return p, nil
 }
@@ -121,6 +127,9 @@ func (p *Platform) openParts(ctx context.Context) (err error) {
 	p.engine, err = assemble.New(assemble.Config{Insecure: []string{p.config.Registry},
 		Repositories: p.repositories})
 	if err != nil {
+		return err
+	}
+	if err = p.openQueue(ctx); err != nil {
 		return err
 	}
 	if p.config.Templates != "" {
@@ -261,7 +270,8 @@ func (p *Platform) work(ctx context.Context) error {
 	p.readySince = time.Now()
 	close(p.ready)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.runBuilds(ctx) })
+	group.Go(func() error { return p.queue.Run(ctx) })
+	group.Go(func() error { return p.followBuilds(ctx) })
 	group.Go(func() error { return p.keepLogsShort(ctx) })
 	group.Go(func() error { return p.renewCertificates(ctx) })
 	if p.rules != nil {
@@ -335,7 +345,14 @@ func (p *Platform) Close() error {
 	if p.door != nil {
 		p.door.Close()
 	}
-	return p.db.Close()
+	return p.closeStores()
+}
+
+func (p *Platform) closeStores() error {
+	if p.buildFiles == nil {
+		return p.db.Close()
+	}
+	return errors.Join(p.buildFiles.Close(), p.db.Close())
 }
 
 // Stop ends all instances and Nginx: after it nothing of this platform runs. Call it after Run has

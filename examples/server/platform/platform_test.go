@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-deploy/sluice/builder/builds"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 	"github.com/sluice-deploy/sluice/examples/server/servertest"
@@ -111,17 +112,17 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	} {
 		bad := request
 		change(&bad)
-		_, err := p.SubmitBuild(bad)
+		_, err := p.SubmitBuild(t.Context(), bad)
 		require.ErrorIs(t, err, platform.ErrInvalid)
 		require.ErrorContains(t, err, what)
 	}
-	builds, err := p.Builds()
+	all, err := p.Builds(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, builds, "a request that is refused leaves no trace")
+	require.Empty(t, all, "a request that is refused leaves no trace")
 
 	missing := request
 	missing.Source = "nowhere"
-	_, err = p.SubmitBuild(missing)
+	_, err = p.SubmitBuild(t.Context(), missing)
 	require.ErrorIs(t, err, platform.ErrNotFound)
 	require.ErrorContains(t, err, "upload it first")
 	require.NotContains(t, err.Error(), s.Dir)
@@ -129,17 +130,18 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 		"app": "x", "envs/test/f": "x", ".dockerignore": "app\n",
 	}))))
 	missing.Source, missing.Version = "partial", "v0"
-	failed, err := p.SubmitBuild(missing)
+	failed, err := p.SubmitBuild(t.Context(), missing)
 	require.NoError(t, err)
-	succeeded, err := p.SubmitBuild(request)
+	succeeded, err := p.SubmitBuild(t.Context(), request)
 	require.NoError(t, err)
 	failed, err = s.Ended(t.Context(), failed.ID)
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildFailed, failed.State)
 	require.Contains(t, failed.Error, "app")
-	log, err := os.ReadFile(p.BuildLog(failed.ID))
+	log, err := p.BuildLog(t.Context(), failed.ID, 0)
 	require.NoError(t, err)
-	require.Contains(t, string(log), failed.Error)
+	require.Contains(t, string(log.Data), failed.Error)
+	require.Equal(t, builds.Complete, log.State.Verdict)
 	succeeded, err = s.Ended(t.Context(), succeeded.ID)
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildSucceeded, succeeded.State, succeeded.Error)
@@ -148,7 +150,7 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	s.Leave()
 	s.Platform = nil
 	s = servertest.Start(t, servertest.Config{Dir: s.Dir})
-	again, err := s.Platform.SubmitBuild(request)
+	again, err := s.Platform.SubmitBuild(t.Context(), request)
 	require.NoError(t, err)
 	s.Leave()
 	s = servertest.Start(t, servertest.Config{Dir: s.Dir})
@@ -156,11 +158,11 @@ func TestBuildsFailuresAndAnotherStart(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildSucceeded, again.State, again.Error)
 	require.Equal(t, succeeded.Digest, again.Digest, "the same input gives the same digest")
-	builds, err = s.Platform.Builds()
+	all, err = s.Platform.Builds(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{again.ID, succeeded.ID, failed.ID},
-		[]string{builds[0].ID, builds[1].ID, builds[2].ID})
-	_, err = s.Platform.Build("b999999")
+		[]string{all[0].ID, all[1].ID, all[2].ID})
+	_, err = s.Platform.Build(t.Context(), "b999999")
 	require.ErrorIs(t, err, platform.ErrNotFound)
 }
 
@@ -482,7 +484,7 @@ func TestADeploymentThatDoesNotStartLeavesWhatWas(t *testing.T) {
 	require.NoError(t, s.Platform.PutSource("broken", bytes.NewReader(archive(t, map[string]string{
 		"app": "not a program", "envs/test/app/conf/app.properties": "greeting = x\n",
 	}))))
-	build, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v2",
+	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{Cluster: "hello_web", Version: "v2",
 		Template: "go-static", Source: "broken", Actor: "ann"})
 	require.NoError(t, err)
 	build, err = s.Ended(t.Context(), build.ID)

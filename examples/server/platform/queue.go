@@ -4,173 +4,243 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/builds"
+	"github.com/sluice-deploy/sluice/builder/builds/filestore"
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// queue knows the builds that run. The zero value is ready to use.
-type queue struct {
-	mu      sync.Mutex
-	running map[string]context.CancelFunc
+// A build has two records. The one of the platform says what was asked for, and, from the end of
+// the build on, what came of it; it is kept for ever. The journal of package builds says what
+// happens in between, and who carries the build out.
+
+// openBuilds are the ids of the builds whose record has no end yet.
+type openBuilds struct {
+	mu  sync.Mutex
+	ids map[string]bool
 }
 
-// enter admits a build unless it runs already or limit others do.
-func (q *queue) enter(id string, limit int, cancel context.CancelFunc) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.running == nil {
-		q.running = map[string]context.CancelFunc{}
+func (o *openBuilds) add(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ids == nil {
+		o.ids = map[string]bool{}
 	}
-	if q.running[id] != nil || len(q.running) >= limit {
-		return false
+	o.ids[id] = true
+}
+
+func (o *openBuilds) remove(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.ids, id)
+}
+
+func (o *openBuilds) list() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Sorted(maps.Keys(o.ids))
+}
+
+// buildStore calls appended for each entry, and logged for each piece of a log, that it has stored.
+type buildStore struct {
+	*filestore.Store
+	appended, logged func()
+}
+
+var _ builds.Compacter = buildStore{}
+
+func (s buildStore) Append(ctx context.Context, after uint64, e builds.Entry) error {
+	err := s.Store.Append(ctx, after, e)
+	if err == nil {
+		s.appended()
 	}
-	q.running[id] = cancel
-	return true
+	return err
 }
 
-func (q *queue) leave(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.running[id]()
-	delete(q.running, id)
-}
-
-// cancel ends the build if it runs.
-func (q *queue) cancel(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if cancel := q.running[id]; cancel != nil {
-		cancel()
+func (s buildStore) AppendLog(ctx context.Context, name string, offset int64, data []byte) error {
+	err := s.Store.AppendLog(ctx, name, offset, data)
+	if err == nil {
+		s.logged()
 	}
+	return err
 }
 
-// runBuilds works off the queue. A build that a crash has cut off is run again: the same input
-// gives the same digest.
-func (p *Platform) runBuilds(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		for seen := uint64(0); ; {
-			builds, err := p.builds.list()
-			if err != nil {
-				return err
-			}
-			for _, build := range builds {
-				if build.State.Ended() {
-					continue
-				}
-				building, cancel := context.WithCancel(ctx)
-				if !p.queue.enter(build.ID, p.config.Builds, cancel) {
-					cancel()
-					continue
-				}
-				group.Go(func() error {
-					defer p.Events.Bump() // there is room for the next one
-					defer p.queue.leave(build.ID)
-					return p.runBuild(ctx, building, build.ID)
-				})
-			}
-			if seen, err = p.Events.Wait(ctx, seen); err != nil {
-				return err
-			}
+// openQueue opens the journal of builds. A build that a crash has cut off is carried out again: the
+// same input gives the same digest.
+func (p *Platform) openQueue(ctx context.Context) (err error) {
+	p.buildFiles, err = filestore.Open(ctx, filestore.Config{Dir: p.buildsDir()})
+	if err != nil {
+		return err
+	}
+	store := buildStore{p.buildFiles, func() { p.buildNews.Bump(); p.Events.Bump() },
+		p.Events.Bump}
+	p.queue, err = builds.New(builds.Config{
+		Journal: store, Logs: store, Owners: store,
+		Owner:    "server", // the one process that uses the directory
+		Builders: p.config.Builds, Engine: imageEngine{p}, Context: p.buildContext,
+		Logger: p.config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	known, err := p.builds.list()
+	for _, b := range known {
+		if !b.State.Ended() {
+			p.open.add(b.ID)
 		}
-	})
-	return group.Wait()
+	}
+	return err
 }
 
-var errEnded = errors.New("the build has ended")
+func (p *Platform) buildsDir() string { return filepath.Join(p.config.Dir, "builds") }
 
-// runBuild returns an error only when the build's record cannot be written or ctx is done. The end
-// of building alone cancels the build.
-func (p *Platform) runBuild(ctx, building context.Context, id string) error {
-	build, err := p.updateBuild(id, func(b *Build) {
-		b.State, b.Started = BuildRunning, time.Now().UTC()
-	})
-	if errors.Is(err, errEnded) { // it was cancelled, or ended a moment ago
-		return nil
+// order is what the queue is asked for: no more than the record has, so that it is the same order
+// whenever it is submitted.
+func order(b Build) builds.Order {
+	return builds.Order{ID: b.ID, Actor: b.Actor, Dockerfile: b.Dockerfile,
+		Repository: stored(b.Cluster)}
+}
+
+// followBuilds puts builds into the queue that are not in it yet, and writes their ends into their
+// records.
+func (p *Platform) followBuilds(ctx context.Context) error {
+	for seen := p.buildNews.Revision(); ; {
+		err := p.settleBuilds(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.config.Logger.Warn("builds", "err", err)
+			time.AfterFunc(time.Second, p.buildNews.Bump) // to try again
+		}
+		if seen, err = p.buildNews.Wait(ctx, seen); err != nil {
+			return err
+		}
 	}
+}
+
+// settleBuilds looks at the builds whose record has no end yet. A problem of one keeps no other
+// one up.
+func (p *Platform) settleBuilds(ctx context.Context) error {
+	var errs []error
+	for _, id := range p.open.list() {
+		if err := p.settleBuild(ctx, id); err != nil {
+			errs = append(errs, fmt.Errorf("build %s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Platform) settleBuild(ctx context.Context, id string) error {
+	build, found, err := p.builds.get(id)
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(p.BuildLog(id))
-	if err != nil {
+	if found && !build.State.Ended() {
+		if build, err = p.enqueued(ctx, build); err != nil || !build.State.Ended() {
+			return err
+		}
+		_, err := p.builds.update(id, func(Build) (Build, error) { return build, nil })
+		if err != nil {
+			return err
+		}
+		p.Events.Bump()
+	}
+	if err := os.RemoveAll(p.keptSource(id)); err != nil {
 		return err
 	}
-	defer log.Close()
-	if build.CancelledBy != "" { // before a crash
-		p.queue.cancel(id)
+	p.open.remove(id)
+	return nil
+}
+
+// enqueued is a build as it is now; one that the queue does not have yet is put into it.
+func (p *Platform) enqueued(ctx context.Context, b Build) (Build, error) {
+	_, err := p.queue.Submit(ctx, order(b))
+	if errors.Is(err, builds.ErrConflict) || errors.Is(err, builder.ErrInvalid) {
+		// a journal of another past than the records, which no one can mend
+		b.State, b.Error, b.Ended = BuildFailed, err.Error(), time.Now().UTC()
+		return b, nil
 	}
-	result, buildErr := p.build(building, build, io.MultiWriter(log, notifier{&p.Events}))
-	if ctx.Err() != nil {
-		// it stays "running" on disk and is run again after the next start
-		return context.Cause(ctx)
+	if err != nil {
+		return b, err
 	}
-	_, err = p.updateBuild(id, func(b *Build) {
-		b.Ended = time.Now().UTC()
-		b.Digest, b.Size, b.Uploaded = result.Digest, result.Size, result.Uploaded
+	return p.now(ctx, b)
+}
+
+// now is an open build as the journal has it.
+func (p *Platform) now(ctx context.Context, b Build) (Build, error) {
+	got, err := p.queue.Get(ctx, b.ID)
+	if errors.Is(err, builder.ErrNotFound) {
+		return b, nil // it is not in the queue yet
+	}
+	if err != nil {
+		return b, err
+	}
+	entries, err := p.queue.Follow(ctx, b.ID, 0)
+	if err != nil {
+		return b, err
+	}
+	b.Started = time.Time{}
+	for _, e := range entries {
 		switch {
-		case buildErr == nil:
-			b.State = BuildSucceeded
-		case building.Err() != nil:
-			b.State, b.Error = BuildCancelled, "cancelled by "+b.CancelledBy
-			fmt.Fprintln(log, b.Error)
-		default:
-			b.State, b.Error = BuildFailed, buildErr.Error()
-			fmt.Fprintln(log, "failed:", buildErr)
+		case e.Seq > got.Seq:
+		case e.Kind == builds.Started:
+			b.Started = e.Time
+		case e.Kind == builds.Requeued:
+			b.Started = time.Time{}
 		}
-	})
-	if err != nil {
-		return err
 	}
-	return os.RemoveAll(p.keptSource(id))
+	b.CancelledBy, b.Tries = got.By, got.Tries
+	if got.State.Ended() {
+		b.Ended, b.Log = got.Changed, got.Log
+	}
+	switch got.State {
+	case builds.StateQueued:
+		b.State = BuildQueued
+	case builds.StateSucceeded:
+		b.State = BuildSucceeded
+		b.Digest, b.Size, b.Uploaded = got.Result.Digest, got.Result.Size, got.Result.Uploaded
+	case builds.StateFailed:
+		b.State, b.Failure, b.Error = BuildFailed, got.Failure, got.Failure.Message
+	case builds.StateCancelled:
+		b.State, b.Error = BuildCancelled, "cancelled by "+got.By
+	default:
+		b.State = BuildRunning
+	}
+	return b, nil
 }
 
 // CancelBuild ends a build that is queued or runs, for actor, and returns it as it is then: one
 // that runs ends a moment later. One that has ended is ErrConflict.
-func (p *Platform) CancelBuild(id, actor string) (Build, error) {
+func (p *Platform) CancelBuild(ctx context.Context, id, actor string) (Build, error) {
 	if err := checkNames(names.Actor(actor)); err != nil {
 		return Build{}, err
 	}
-	if _, err := p.Build(id); err != nil {
-		return Build{}, err
-	}
-	queued := false
-	build, err := p.updateBuild(id, func(b *Build) {
-		b.CancelledBy = actor
-		if queued = b.State == BuildQueued; queued {
-			b.State, b.Error, b.Ended = BuildCancelled, "cancelled by "+actor, time.Now().UTC()
-		}
-	})
-	if errors.Is(err, errEnded) {
-		return Build{}, fmt.Errorf("build %s: it has %s already: %w", id, build.State, ErrConflict)
-	}
+	build, err := p.Build(ctx, id)
 	if err != nil {
 		return Build{}, err
 	}
-	if queued {
-		return build, os.RemoveAll(p.keptSource(id))
-	}
-	p.queue.cancel(id)
-	return build, nil
-}
-
-// updateBuild applies change to the record of a build, or returns errEnded for an ended one.
-func (p *Platform) updateBuild(id string, change func(*Build)) (Build, error) {
-	defer p.Events.Bump()
-	return p.builds.update(id, func(b Build) (Build, error) {
-		if b.State.Ended() {
-			return b, errEnded
+	if !build.State.Ended() {
+		if build, err = p.enqueued(ctx, build); err != nil {
+			return Build{}, err
 		}
-		change(&b)
-		return b, nil
-	})
+	}
+	if build.State.Ended() {
+		return Build{}, fmt.Errorf("build %s: it has %s already: %w", id, build.State, ErrConflict)
+	}
+	if _, err := p.queue.Cancel(ctx, id, actor, "cancelled"); err != nil {
+		return Build{}, err
+	}
+	build, err = p.now(ctx, build)
+	if err == nil && build.State.Ended() && build.State != BuildCancelled {
+		err = fmt.Errorf("build %s: it has %s already: %w", id, build.State, ErrConflict)
+	}
+	return build, err
 }
 
 // sweepBuilds removes the kept sources of builds that need them no more: a crash has come between
@@ -190,12 +260,4 @@ func (p *Platform) sweepBuilds() error {
 		}
 	}
 	return nil
-}
-
-// notifier bumps the events for everything that is written to it.
-type notifier struct{ events *Events }
-
-func (n notifier) Write(data []byte) (int, error) {
-	n.events.Bump()
-	return len(data), nil
 }

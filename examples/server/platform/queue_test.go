@@ -29,7 +29,7 @@ func TestBuildsSideBySide(t *testing.T) {
 	base := silent.Listener.Addr().(*net.TCPAddr).String() + "/base@sha256:" +
 		"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 	submit := func(version string) platform.Build {
-		b, err := p.SubmitBuild(platform.BuildRequest{
+		b, err := p.SubmitBuild(t.Context(), platform.BuildRequest{
 			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site",
 			Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
 		})
@@ -37,7 +37,7 @@ func TestBuildsSideBySide(t *testing.T) {
 		return b
 	}
 	state := func(b platform.Build) platform.Build {
-		b, err := p.Build(b.ID)
+		b, err := p.Build(t.Context(), b.ID)
 		require.NoError(t, err)
 		return b
 	}
@@ -48,23 +48,23 @@ func TestBuildsSideBySide(t *testing.T) {
 	}, "two run at a time")
 	require.Equal(t, platform.BuildQueued, state(third).State)
 
-	cancelled, err := p.CancelBuild(third.ID, "bob")
+	cancelled, err := p.CancelBuild(t.Context(), third.ID, "bob")
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildCancelled, cancelled.State, "one that waits ends at once")
 	require.Equal(t, "bob", cancelled.CancelledBy)
-	_, err = p.CancelBuild(first.ID, "bob")
+	_, err = p.CancelBuild(t.Context(), first.ID, "bob")
 	require.NoError(t, err)
 	ended, err := s.Ended(t.Context(), first.ID)
 	require.NoError(t, err)
 	require.Equal(t, platform.BuildCancelled, ended.State)
 	require.Equal(t, "cancelled by bob", ended.Error)
 	for _, b := range []platform.Build{first, third} {
-		_, err = p.CancelBuild(b.ID, "bob")
+		_, err = p.CancelBuild(t.Context(), b.ID, "bob")
 		require.ErrorIs(t, err, platform.ErrConflict)
 		eventually(t, func() bool { return len(kept(t, s, b.ID)) == 0 }, "its source is not kept")
 	}
 	for _, actor := range []string{"", "a\nb"} {
-		_, err = p.CancelBuild(second.ID, actor)
+		_, err = p.CancelBuild(t.Context(), second.ID, actor)
 		require.ErrorIs(t, err, platform.ErrInvalid)
 	}
 	require.Empty(t, state(second).CancelledBy)
@@ -85,7 +85,7 @@ func TestBuildsSideBySide(t *testing.T) {
 	eventually(t, func() bool {
 		return state(second).State == platform.BuildRunning
 	}, "it runs again")
-	_, err = p.CancelBuild(second.ID, "eve")
+	_, err = p.CancelBuild(t.Context(), second.ID, "eve")
 	require.NoError(t, err)
 	ended, err = s.Ended(t.Context(), second.ID)
 	require.NoError(t, err)

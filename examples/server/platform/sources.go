@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing/fstest"
@@ -134,13 +133,18 @@ func (p *Platform) keepSource(build Build, check func(files fs.FS) error) error 
 	if err := linkTree(from, p.keptSource(build.ID)); err != nil {
 		return sourceError(build.Source, err)
 	}
-	files, _, done, err := p.buildContext(build)
+	root, err := os.OpenRoot(p.keptSource(build.ID))
+	if err != nil {
+		return sourceError(build.Source, err)
+	}
+	defer root.Close()
+	files, _, err := p.configured(build.Source, builder.RootFS(root))
 	if err != nil {
 		return err
 	}
 	// A source without envs has no manifest either: the source lacks one thing, not two.
 	manifest := fstest.MapFS{envconfig.ManifestName: {}}
-	return errors.Join(sourceError(build.Source, check(overlayFS{files, manifest})), done())
+	return sourceError(build.Source, check(overlayFS{files, manifest}))
 }
 
 // sourceError is an error of a file in a source, without the directory that the server keeps the
@@ -194,39 +198,6 @@ func linkTree(from, to string) error {
 		}
 		return nil
 	})
-}
-
-// buildContext is the build's source with the envconfig binary and, where there is configuration,
-// its manifest; labels are the labels that the image gets for it.
-func (p *Platform) buildContext(build Build) (context fs.FS, labels map[string]string,
-	done func() error, err error) {
-	name := build.Source
-	root, err := os.OpenRoot(p.keptSource(build.ID))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil, fmt.Errorf("source %q: what was kept of it for this build is gone: "+
-			"submit the build again: %w", name, ErrNotFound)
-	}
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	dir, file := filepath.Split(p.config.Envconfig)
-	binary, err := builder.Program(os.DirFS(filepath.Clean(dir)), file, "linux/"+runtime.GOARCH)
-	if err != nil {
-		// not the caller's fault
-		return nil, nil, nil, errors.Join(fmt.Errorf("envconfig binary: %v", err), root.Close())
-	}
-	added := fstest.MapFS{"envconfig": {Data: binary, Mode: 0o755}}
-	labels = map[string]string{}
-	if _, err := root.Stat("envs"); err == nil {
-		manifest, err := envconfig.Scan(root.FS())
-		if err != nil {
-			return nil, nil, nil, errors.Join(invalid("source %s: %v", name, err), root.Close())
-		}
-		added[envconfig.ManifestName] = &fstest.MapFile{Data: manifest.JSON(), Mode: 0o644}
-		key, value := manifest.Label()
-		labels[key] = value
-	}
-	return overlayFS{builder.RootFS(root), added}, labels, root.Close, nil
 }
 
 // sweepSources removes uploads that a crash has cut off.

@@ -93,7 +93,7 @@ func (s *Server) Upload(t testing.TB, cluster, version string, without ...string
 func (s *Server) MustBuild(t testing.TB, cluster, version string,
 	without ...string) platform.Build {
 	t.Helper()
-	build, err := s.Platform.SubmitBuild(platform.BuildRequest{
+	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{
 		Cluster: cluster, Version: version, Template: "go-static", Source: s.Upload(t, cluster,
 			version, without...), Actor: "ann",
 	})
@@ -112,7 +112,7 @@ func (s *Server) MustBuild(t testing.TB, cluster, version string,
 // Ended waits for the end of a build.
 func (s *Server) Ended(ctx context.Context, id string) (platform.Build, error) {
 	for seen := uint64(0); ; {
-		build, err := s.Platform.Build(id)
+		build, err := s.Platform.Build(ctx, id)
 		if err != nil || build.State.Ended() {
 			return build, err
 		}

@@ -44,20 +44,22 @@ func (w *web) routes() []route {
 		{"DELETE", "/sources/{source}", get(w, func(r *http.Request) (any, error) {
 			return struct{}{}, p.DeleteSource(r.PathValue("source"))
 		})},
-		{"GET", "/builds", get(w, func(*http.Request) (any, error) { return list(p.Builds()) })},
+		{"GET", "/builds", get(w, func(r *http.Request) (any, error) {
+			return list(p.Builds(r.Context()))
+		})},
 		{"POST", "/builds", post(w, http.StatusAccepted,
-			func(_ context.Context, in platform.BuildRequest) (any, error) {
-				return p.SubmitBuild(in)
+			func(ctx context.Context, in platform.BuildRequest) (any, error) {
+				return p.SubmitBuild(ctx, in)
 			})},
 		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) {
-			return p.Build(r.PathValue("build"))
+			return p.Build(r.Context(), r.PathValue("build"))
 		})},
 		{"DELETE", "/builds/{build}", get(w, func(r *http.Request) (any, error) {
 			actor, err := actor(r)
 			if err != nil {
 				return nil, err
 			}
-			return p.CancelBuild(r.PathValue("build"), actor)
+			return p.CancelBuild(r.Context(), r.PathValue("build"), actor)
 		})},
 		{"GET", "/builds/{build}/log", http.HandlerFunc(w.buildLog)},
 		{"GET", "/versions", get(w, func(r *http.Request) (any, error) {

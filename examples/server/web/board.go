@@ -222,7 +222,7 @@ func (w *web) fill(ctx context.Context, page *indexPage, section string) (err er
 	switch section {
 	case "builds":
 		var more bool
-		page.Builds, more, err = w.Platform.BuildsAfter(q.builds, buildsShown, q.find,
+		page.Builds, more, err = w.Platform.BuildsAfter(ctx, q.builds, buildsShown, q.find,
 			func(b platform.Build) bool {
 				return q.matches(b.Cluster, b.ID)
 			})

@@ -36,8 +36,8 @@ func (w *web) acts() []act {
 		{"builds", titled(func(f form) string {
 			return "Build " + f.value("cluster") + " " + f.value("version")
 		}),
-			func(_ context.Context, f form) (string, error) {
-				build, err := p.SubmitBuild(platform.BuildRequest{
+			func(ctx context.Context, f form) (string, error) {
+				build, err := p.SubmitBuild(ctx, platform.BuildRequest{
 					Cluster: f.value("cluster"), Version: f.value("version"),
 					Template: f.value("template"), Source: f.value("source"),
 					Params: f.prefixed("param."), Actor: f.actor(),
@@ -47,8 +47,8 @@ func (w *web) acts() []act {
 		{"cancellations", titled(func(f form) string {
 			return "Cancel the build " + f.value("build")
 		}),
-			func(_ context.Context, f form) (string, error) {
-				build, err := p.CancelBuild(f.value("build"), f.actor())
+			func(ctx context.Context, f form) (string, error) {
+				build, err := p.CancelBuild(ctx, f.value("build"), f.actor())
 				return "/builds/" + build.ID, err
 			}},
 		{"versions", titled(func(f form) string {

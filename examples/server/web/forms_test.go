@@ -128,7 +128,7 @@ func TestABuildIsCancelledOnThePage(t *testing.T) {
 	base := strings.TrimPrefix(silent.URL, "http://") + "/base@sha256:" + strings.Repeat("b", 64)
 	var ids []string
 	for _, version := range []string{"v1", "v2", "v3"} { // two run, one is queued
-		b, err := s.Platform.SubmitBuild(platform.BuildRequest{
+		b, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{
 			Cluster: "help_pages", Version: version, Template: "static-site", Source: "site",
 			Params: map[string]string{"BASE_IMAGE": base}, Actor: "ann",
 		})

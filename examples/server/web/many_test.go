@@ -107,7 +107,7 @@ func TestManyViewersShareOneLook(t *testing.T) {
 	}
 	var builds []platform.Build
 	for n := range 6 {
-		build, err := s.Platform.SubmitBuild(platform.BuildRequest{
+		build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{
 			Cluster: "hello_web", Version: fmt.Sprint("v", n), Template: "go-static",
 			Source: source, Actor: "ann",
 		})

@@ -88,13 +88,16 @@ func (w *web) pages(mux *http.ServeMux) {
 }
 
 func (w *web) buildPage(rw http.ResponseWriter, r *http.Request) {
-	build, err := w.Platform.Build(r.PathValue("build"))
+	build, err := w.Platform.Build(r.Context(), r.PathValue("build"))
+	var log []string
+	if err == nil {
+		log, err = w.logLines(r.Context(), build)
+	}
 	if err != nil {
 		w.showProblem(rw, r, err)
 		return
 	}
-	w.render(rw, r, http.StatusOK, "build.html", map[string]any{"Build": build,
-		"Log": w.logLines(build)})
+	w.render(rw, r, http.StatusOK, "build.html", map[string]any{"Build": build, "Log": log})
 }
 
 // showProblem answers a person with a page of the error alone.

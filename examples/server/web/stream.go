@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
@@ -82,50 +81,6 @@ func (w *web) sectionPage(rw http.ResponseWriter, r *http.Request) {
 	e.serve(rw, r)
 }
 
-// buildLog is the log as text, or with Accept: text/event-stream as a stream that ends with the
-// build.
-func (w *web) buildLog(rw http.ResponseWriter, r *http.Request) {
-	build, err := w.Platform.Build(r.PathValue("build"))
-	if err != nil {
-		w.fail(rw, r, err)
-		return
-	}
-	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		// there is none while the build is queued
-		if f, err := os.Open(w.Platform.BuildLog(build.ID)); err == nil {
-			defer f.Close()
-			_, _ = io.Copy(rw, f)
-		}
-		return
-	}
-	stream := startStream(rw)
-	log := tail{path: w.Platform.BuildLog(build.ID)}
-	defer log.close()
-	for seen := uint64(0); ; {
-		// before the log is read: the output of an ended build is there
-		if build, err = w.Platform.Build(build.ID); err != nil {
-			return
-		}
-		for _, line := range log.lines() {
-			if _, err := fmt.Fprintf(rw, "event: line\ndata: %s\n\n", line); err != nil {
-				return
-			}
-		}
-		if build.State.Ended() {
-			_, _ = fmt.Fprintf(rw, "event: end\ndata: %s\n\n", build.State)
-			_ = stream.Flush()
-			return
-		}
-		if stream.Flush() != nil {
-			return
-		}
-		if seen, err = w.Platform.Events.Wait(r.Context(), seen); err != nil {
-			return
-		}
-	}
-}
-
 // maxInstanceLog is how much of an instance's log is shown: its end.
 const maxInstanceLog = 1 << 20
 
@@ -146,41 +101,6 @@ func (w *web) instanceLog(rw http.ResponseWriter, r *http.Request) {
 		_, _ = f.Seek(0, io.SeekStart) // it is shorter
 	}
 	_, _ = io.Copy(rw, f)
-}
-
-// tail reads a log that grows. Close it after use.
-type tail struct {
-	path string
-	file *os.File // nil until there is one
-	rest string   // the beginning of a line whose end is not there yet
-}
-
-// lines are the whole lines that were not returned before.
-func (t *tail) lines() []string {
-	if t.file == nil {
-		var err error
-		if t.file, err = os.Open(t.path); err != nil {
-			t.file = nil
-			return nil
-		}
-	}
-	data, _ := io.ReadAll(t.file) // the part that is read is shown
-	lines := strings.Split(t.rest+string(data), "\n")
-	t.rest = lines[len(lines)-1]
-	return lines[:len(lines)-1]
-}
-
-func (t *tail) close() {
-	if t.file != nil {
-		_ = t.file.Close()
-	}
-}
-
-// logLines are the whole lines of the log.
-func (w *web) logLines(build platform.Build) []string {
-	log := tail{path: w.Platform.BuildLog(build.ID)}
-	defer log.close()
-	return log.lines()
 }
 
 func startStream(rw http.ResponseWriter) *http.ResponseController {

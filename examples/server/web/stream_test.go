@@ -54,7 +54,7 @@ func TestStreams(t *testing.T) {
 	require.Equal(t, "change", second.name)
 	require.NotEqual(t, first.data, second.data)
 
-	build, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web", Version: "v1",
+	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{Cluster: "hello_web", Version: "v1",
 		Template: "go-static", Source: source, Actor: "ann"})
 	require.NoError(t, err)
 	live := readLog(follow(t, s, "/builds/"+build.ID+"/log"))
@@ -71,7 +71,7 @@ func TestStreams(t *testing.T) {
 	require.Equal(t, strings.TrimSuffix(string(text), "\n"), strings.Join(lines, "\n"))
 
 	require.NoError(t, s.Platform.PutSource("partial", partial(t)))
-	failing, err := s.Platform.SubmitBuild(platform.BuildRequest{Cluster: "hello_web",
+	failing, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{Cluster: "hello_web",
 		Version: "v2", Template: "go-static", Source: "partial", Actor: "ann"})
 	require.NoError(t, err)
 	log := readLog(follow(t, s, "/builds/"+failing.ID+"/log"))
