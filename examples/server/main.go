@@ -55,6 +55,7 @@ type options struct {
 	door                                           platform.DoorConfig
 	token                                          string // from the environment
 	nginxPort, nginxTLSPort, builds                int
+	buildPolicy, fetch                             string
 	coolDown, taskTTL, drain                       time.Duration
 	keep, keepBaseline, stop, tlsProxy             bool
 }
@@ -98,6 +99,11 @@ func (o *options) define(f *flag.FlagSet) {
 	f.StringVar(&o.door.Client, "door-client", "", "`way` in which Nginx learns the address of a "+
 		"tester behind the door: x-forwarded-for, or empty for none")
 	f.IntVar(&o.builds, "builds", 0, "how many builds run at a time (default 2)")
+	f.StringVar(&o.buildPolicy, "build-policy", "", "`rule` for the builds of one cluster: "+
+		"parallel, serial or latestOnly (default parallel)")
+	f.StringVar(&o.fetch, "fetch", "", "`kinds` of sources that builds may name for the server "+
+		"to fetch, with commas between them: rsync, git, archive, artifact (default: none, "+
+		"sources are uploaded)")
 	f.BoolVar(&o.tlsProxy, "tls-proxy", false, "a proxy that ends TLS is the only way to "+
 		"-listen: cookies are Secure, the client's address is the last one of X-Forwarded-For; "+
 		"needs SLUICE_TOKEN")
@@ -141,6 +147,7 @@ var flags = map[string]string{
 	"NginxTLSPort": "nginx-tls-port",
 	"Pool":         "pool",
 	"CoolDown":     "cool-down", "Envconfig": "envconfig", "TaskTTL": "task-ttl", "Builds": "builds",
+	"BuildPolicy": "build-policy", "Fetch": "fetch",
 	"Door.Ports": "door", "Door.Host": "door-host",
 	"Door.Shared": "door-shared", "Door.Client": "door-client",
 	"Drain": "drain", "Rules": "rules", "Templates": "templates", "Breakers": "breakers",
@@ -191,7 +198,9 @@ func (o options) config(registry string, logger *slog.Logger) platform.Config {
 		Dir: o.data, Registry: registry, Nginx: o.tree(), NginxPort: o.nginxPort,
 		NginxTLSPort: o.nginxTLSPort, Pool: o.pool,
 		CoolDown: o.coolDown,
-		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds, Envconfig: o.envconfig,
+		TaskTTL:  o.taskTTL, Drain: o.drain, Builds: o.builds,
+		BuildPolicy: o.buildPolicy, Fetch: people(o.fetch),
+		Envconfig: o.envconfig,
 		Instances: map[string]int{"stable": 2}, Rules: o.rules,
 		Breakers: people(o.breakers), Adopters: people(o.adopters),
 		Templates: o.templates, Logger: logger, Door: o.door, KeepBaseline: o.keepBaseline,

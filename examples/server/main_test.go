@@ -65,6 +65,8 @@ func TestBadFlagIsNamed(t *testing.T) {
 		{"drain", "-1s", "want 0 for the default, or more"},
 		{"builds", "-1", "want 0 for the default, or up to 64"},
 		{"builds", "65", "want 0 for the default, or up to 64"},
+		{"fetch", "git,ftp", `"ftp": want rsync, git, archive or artifact`},
+		{"build-policy", "newest", "want parallel, serial or latestOnly"},
 		{"door", "21000", "want first-last"},
 		{"door-host", "localhost", "want an IP address"},
 		{"door-shared", "8801", "want host:port"},

@@ -25,11 +25,10 @@ func (p *Platform) FollowBuildLog(ctx context.Context, id string, offset int64) 
 
 func (p *Platform) buildLog(ctx context.Context, id string, offset int64, read func(
 	ctx context.Context, id string, offset int64) (builds.LogPart, error)) (builds.LogPart, error) {
-	build, err := p.Build(ctx, id)
-	if err == nil && !build.State.Ended() {
-		build, err = p.enqueued(ctx, build)
+	if offset < 0 {
+		return builds.LogPart{}, invalid("offset %d: want 0 or more", offset)
 	}
-	if err != nil {
+	if _, err := p.known(ctx, id); err != nil {
 		return builds.LogPart{}, err
 	}
 	part, err := read(ctx, id, offset)

@@ -76,6 +76,13 @@ type Config struct {
 	KeepBaseline bool
 	// Builds is how many builds run at a time, at most 64. The default is 2.
 	Builds int
+	// BuildPolicy rules the builds of one cluster whose request has no policy: parallel, serial or
+	// latestOnly. The default is parallel.
+	BuildPolicy string
+	// Fetch are the kinds of sources that builds may name, for the server to fetch: rsync, git,
+	// archive, artifact. Each caller that may ask for a build can then have the server connect to
+	// any address. The default is none: sources are uploaded.
+	Fetch []string
 	// Logger receives the events of the background work. The default discards.
 	Logger *slog.Logger
 }
@@ -168,6 +175,14 @@ func (cfg Config) Validate() error {
 	cfg.Door.check(bad)
 	if cfg.Builds < 0 || cfg.Builds > 64 {
 		bad("Builds", "%d: want 0 for the default, or up to 64", cfg.Builds)
+	}
+	if err := checkPolicy(cfg.BuildPolicy); err != nil {
+		bad("BuildPolicy", "%v", err)
+	}
+	for _, kind := range cfg.Fetch {
+		if err := checkKind(kind); err != nil {
+			bad("Fetch", "%v", err)
+		}
 	}
 	for _, environment := range slices.Sorted(maps.Keys(cfg.Instances)) {
 		if n := cfg.Instances[environment]; pipeline().Index(environment) < 0 || n < 1 {

@@ -65,6 +65,8 @@ func TestBadConfigIsNamed(t *testing.T) {
 			func(cfg *platform.Config) { cfg.Builds = -1 },
 			func(cfg *platform.Config) { cfg.Builds = 65 },
 		},
+		"BuildPolicy": {func(cfg *platform.Config) { cfg.BuildPolicy = "newest" }},
+		"Fetch":       {func(cfg *platform.Config) { cfg.Fetch = []string{"git", "ftp"} }},
 		"TaskTTL": {
 			func(cfg *platform.Config) { cfg.TaskTTL = -time.Second },
 			func(cfg *platform.Config) { cfg.TaskTTL = 101 * 365 * 24 * time.Hour },

@@ -13,25 +13,9 @@ import (
 	"testing/fstest"
 
 	"github.com/sluice-deploy/sluice/builder"
-	"github.com/sluice-deploy/sluice/builder/builds"
 	"github.com/sluice-deploy/sluice/envconfig"
 	"github.com/sluice-deploy/sluice/promote"
 )
-
-// buildContext gives a build the source that was kept for it.
-func (p *Platform) buildContext(_ context.Context, r builds.ContextRequest) (builds.Context,
-	error) {
-	root, err := os.OpenRoot(p.keptSource(r.Order.ID))
-	if errors.Is(err, fs.ErrNotExist) {
-		return builds.Context{}, &builder.Failure{Reason: builder.ReasonSourceNotFound,
-			Err:  errors.New("the source that was kept for this build is gone"),
-			Hint: "submit the build again"}
-	}
-	if err != nil {
-		return builds.Context{}, err
-	}
-	return builds.Context{Files: builder.RootFS(root), Close: root.Close}, nil
-}
 
 // imageEngine builds the image of an order, and binds the version that the record of the build
 // names to it.
@@ -40,10 +24,7 @@ type imageEngine struct{ p *Platform }
 // Build implements builder.Engine.
 func (e imageEngine) Build(ctx context.Context, r builder.Request) (builder.Result, error) {
 	p := e.p
-	build, found, err := p.builds.get(r.ID)
-	if err == nil && !found {
-		err = fmt.Errorf("build %s: %w", r.ID, ErrNotFound)
-	}
+	_, build, err := p.buildRecord(r.ID)
 	if err != nil {
 		return builder.Result{}, err
 	}
@@ -54,10 +35,12 @@ func (e imageEngine) Build(ctx context.Context, r builder.Request) (builder.Resu
 	return result, nil
 }
 
-// explained adds to a failure what the platform knows: the parameters of the template that stand
-// at the line.
+// explained adds the parameters of the template that stand at the line of a failure.
 func (p *Platform) explained(build Build, err error) error {
 	f := *builder.FailureOf(err)
+	if errors.Is(err, ErrInvalid) { // the configuration in a source that was fetched
+		f.Reason, f.Retryable, f.Hint = builder.ReasonRequest, false, "correct the source"
+	}
 	if errors.Is(err, promote.ErrRebound) {
 		f.Reason, f.Retryable = builder.ReasonTagExists, false
 		f.Hint = "choose another version: a version is one image for ever"
@@ -75,11 +58,14 @@ func (p *Platform) explained(build Build, err error) error {
 // build builds, binds and tags the image of a request.
 func (p *Platform) build(ctx context.Context, build Build, r builder.Request) (builder.Result,
 	error) {
-	files, labels, err := p.configured(build.Source, r.Context)
+	files, labels, err := p.configured(build.fetchedFrom(), r.Context)
 	if err != nil {
 		return builder.Result{}, err
 	}
 	template, err := p.Catalog().Template(build.Template)
+	if err == nil && build.From != nil { // an upload was checked when it was kept
+		err = template.CheckContext(files, p.templateParams(template, build))
+	}
 	if err != nil {
 		return builder.Result{}, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-deploy/sluice/builder/builds"
 	"github.com/sluice-deploy/sluice/builder/builds/filestore"
 	"github.com/sluice-deploy/sluice/builder/livecatalog"
+	"github.com/sluice-deploy/sluice/builder/source"
 	"github.com/sluice-deploy/sluice/examples/server/edge"
 	"github.com/sluice-deploy/sluice/examples/server/instance"
 	"github.com/sluice-deploy/sluice/nginxsync"
@@ -48,6 +49,7 @@ type Platform struct {
 	pipeline  promote.Pipeline
 	db        *bbolt.DB
 	builds    records[Build]
+	buildIDs  records[buildID]
 	freezes   records[Freeze]
 	rules     *rules.Set        // nil without Config.Rules
 	templates *livecatalog.Live // nil without Config.Templates
@@ -63,6 +65,7 @@ type Platform struct {
 	locks     locks
 	// the builds that are not over: see queue.go
 	buildFiles *filestore.Store
+	spool      *source.Spool // nil without Config.Fetch
 	queue      *builds.Builds
 	buildNews  Events // of the journal of builds
 	open       openBuilds
@@ -116,6 +119,9 @@ func Open(ctx context.Context, cfg Config) (*Platform, error) {
 // openParts opens the stores on disk and the parts that work on them.
 func (p *Platform) openParts(ctx context.Context) (err error) {
 	if p.builds, err = openRecords[Build](p.db, "builds"); err != nil {
+		return err
+	}
+	if p.buildIDs, err = openRecords[buildID](p.db, "buildIDs"); err != nil {
 		return err
 	}
 	if p.freezes, err = openRecords[Freeze](p.db, "freezes"); err != nil {
@@ -349,10 +355,14 @@ func (p *Platform) Close() error {
 }
 
 func (p *Platform) closeStores() error {
-	if p.buildFiles == nil {
-		return p.db.Close()
+	var err error
+	if p.spool != nil {
+		err = p.spool.Close()
 	}
-	return errors.Join(p.buildFiles.Close(), p.db.Close())
+	if p.buildFiles != nil {
+		err = errors.Join(err, p.buildFiles.Close())
+	}
+	return errors.Join(err, p.db.Close())
 }
 
 // Stop ends all instances and Nginx: after it nothing of this platform runs. Call it after Run has

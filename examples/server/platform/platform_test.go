@@ -484,8 +484,8 @@ func TestADeploymentThatDoesNotStartLeavesWhatWas(t *testing.T) {
 	require.NoError(t, s.Platform.PutSource("broken", bytes.NewReader(archive(t, map[string]string{
 		"app": "not a program", "envs/test/app/conf/app.properties": "greeting = x\n",
 	}))))
-	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{Cluster: "hello_web", Version: "v2",
-		Template: "go-static", Source: "broken", Actor: "ann"})
+	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{
+		Cluster: "hello_web", Version: "v2", Template: "go-static", Source: "broken", Actor: "ann"})
 	require.NoError(t, err)
 	build, err = s.Ended(t.Context(), build.ID)
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,35 +19,41 @@ import (
 	"github.com/sluice-deploy/sluice/internal/names"
 )
 
-// A build has two records. The one of the platform says what was asked for, and, from the end of
-// the build on, what came of it; it is kept for ever. The journal of package builds says what
-// happens in between, and who carries the build out.
+// A build has two records. The one of the platform has the request and, from the end of the build
+// on, its outcome; it is kept for ever. The journal of package builds has the attempts.
 
-// openBuilds are the ids of the builds whose record has no end yet.
+// openBuilds are the builds whose record has no end yet: the key of the record, and the id.
 type openBuilds struct {
+	// held while builds are put into the queue: they enter it in the order of their submission
+	settling sync.Mutex
+
 	mu  sync.Mutex
-	ids map[string]bool
+	ids map[string]string
 }
 
-func (o *openBuilds) add(id string) {
+func (o *openBuilds) add(key, id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ids == nil {
-		o.ids = map[string]bool{}
+		o.ids = map[string]string{}
 	}
-	o.ids[id] = true
+	o.ids[key] = id
 }
 
-func (o *openBuilds) remove(id string) {
+func (o *openBuilds) remove(key string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.ids, id)
+	delete(o.ids, key)
 }
 
-func (o *openBuilds) list() []string {
+// list returns the ids in the order of submission.
+func (o *openBuilds) list() (ids []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.Sorted(maps.Keys(o.ids))
+	for _, key := range slices.Sorted(maps.Keys(o.ids)) {
+		ids = append(ids, o.ids[key])
+	}
+	return ids
 }
 
 // buildStore calls appended for each entry, and logged for each piece of a log, that it has stored.
@@ -76,6 +83,9 @@ func (s buildStore) AppendLog(ctx context.Context, name string, offset int64, da
 // openQueue opens the journal of builds. A build that a crash has cut off is carried out again: the
 // same input gives the same digest.
 func (p *Platform) openQueue(ctx context.Context) (err error) {
+	if err := p.openSpool(ctx); err != nil {
+		return err
+	}
 	p.buildFiles, err = filestore.Open(ctx, filestore.Config{Dir: p.buildsDir()})
 	if err != nil {
 		return err
@@ -93,20 +103,32 @@ func (p *Platform) openQueue(ctx context.Context) (err error) {
 	}
 	known, err := p.builds.list()
 	for _, b := range known {
-		if !b.State.Ended() {
-			p.open.add(b.ID)
+		if b.State.Ended() {
+			continue
 		}
+		key, _, err := p.buildRecord(b.ID)
+		if err != nil {
+			return err
+		}
+		p.open.add(key, b.ID)
 	}
 	return err
 }
 
 func (p *Platform) buildsDir() string { return filepath.Join(p.config.Dir, "builds") }
 
-// order is what the queue is asked for: no more than the record has, so that it is the same order
+// order asks the queue for a build. It has no more than the record, so that it is the same order
 // whenever it is submitted.
 func order(b Build) builds.Order {
-	return builds.Order{ID: b.ID, Actor: b.Actor, Dockerfile: b.Dockerfile,
-		Repository: stored(b.Cluster)}
+	o := builds.Order{ID: b.ID, Actor: b.Actor, Team: b.Team, Policy: policies[b.Policy],
+		Dockerfile: b.Dockerfile, Repository: stored(b.Cluster)}
+	if b.From != nil {
+		o.Source = *b.From
+	}
+	if o.Policy != builds.Parallel {
+		o.Group = b.Cluster
+	}
+	return o
 }
 
 // followBuilds puts builds into the queue that are not in it yet, and writes their ends into their
@@ -127,6 +149,8 @@ func (p *Platform) followBuilds(ctx context.Context) error {
 // settleBuilds looks at the builds whose record has no end yet. A problem of one keeps no other
 // one up.
 func (p *Platform) settleBuilds(ctx context.Context) error {
+	p.open.settling.Lock()
+	defer p.open.settling.Unlock()
 	var errs []error
 	for _, id := range p.open.list() {
 		if err := p.settleBuild(ctx, id); err != nil {
@@ -137,15 +161,15 @@ func (p *Platform) settleBuilds(ctx context.Context) error {
 }
 
 func (p *Platform) settleBuild(ctx context.Context, id string) error {
-	build, found, err := p.builds.get(id)
+	key, build, err := p.buildRecord(id)
 	if err != nil {
 		return err
 	}
-	if found && !build.State.Ended() {
+	if !build.State.Ended() {
 		if build, err = p.enqueued(ctx, build); err != nil || !build.State.Ended() {
 			return err
 		}
-		_, err := p.builds.update(id, func(Build) (Build, error) { return build, nil })
+		_, err := p.builds.update(key, func(Build) (Build, error) { return build, nil })
 		if err != nil {
 			return err
 		}
@@ -154,7 +178,7 @@ func (p *Platform) settleBuild(ctx context.Context, id string) error {
 	if err := os.RemoveAll(p.keptSource(id)); err != nil {
 		return err
 	}
-	p.open.remove(id)
+	p.open.remove(key)
 	return nil
 }
 
@@ -195,7 +219,10 @@ func (p *Platform) now(ctx context.Context, b Build) (Build, error) {
 			b.Started = time.Time{}
 		}
 	}
-	b.CancelledBy, b.Tries = got.By, got.Tries
+	b.CancelledBy, b.Tries, b.Identity = got.By, got.Tries, got.Identity
+	if got.Reason != noReason {
+		b.Reason = got.Reason
+	}
 	if got.State.Ended() {
 		b.Ended, b.Log = got.Changed, got.Log
 	}
@@ -209,31 +236,35 @@ func (p *Platform) now(ctx context.Context, b Build) (Build, error) {
 		b.State, b.Failure, b.Error = BuildFailed, got.Failure, got.Failure.Message
 	case builds.StateCancelled:
 		b.State, b.Error = BuildCancelled, "cancelled by "+got.By
+		if b.Reason != "" {
+			b.Error += ": " + b.Reason
+		}
+	case builds.StateSuperseded:
+		b.State, b.Error = BuildSuperseded, got.Reason
 	default:
 		b.State = BuildRunning
 	}
 	return b, nil
 }
 
-// CancelBuild ends a build that is queued or runs, for actor, and returns it as it is then: one
-// that runs ends a moment later. One that has ended is ErrConflict.
-func (p *Platform) CancelBuild(ctx context.Context, id, actor string) (Build, error) {
+// noReason is the reason in the journal when none was given.
+const noReason = "no reason was given"
+
+// CancelBuild ends a build that is queued or runs, for actor and a reason, which may be empty, and
+// returns it as it is then: one that runs ends a moment later. One that has ended is ErrConflict.
+func (p *Platform) CancelBuild(ctx context.Context, id, actor, reason string) (Build, error) {
 	if err := checkNames(names.Actor(actor)); err != nil {
 		return Build{}, err
 	}
-	build, err := p.Build(ctx, id)
+	reason = cmp.Or(reason, noReason)
+	build, err := p.known(ctx, id)
 	if err != nil {
 		return Build{}, err
-	}
-	if !build.State.Ended() {
-		if build, err = p.enqueued(ctx, build); err != nil {
-			return Build{}, err
-		}
 	}
 	if build.State.Ended() {
 		return Build{}, fmt.Errorf("build %s: it has %s already: %w", id, build.State, ErrConflict)
 	}
-	if _, err := p.queue.Cancel(ctx, id, actor, "cancelled"); err != nil {
+	if _, err := p.queue.Cancel(ctx, id, actor, reason); err != nil {
 		return Build{}, err
 	}
 	build, err = p.now(ctx, build)
@@ -251,8 +282,9 @@ func (p *Platform) sweepBuilds() error {
 		return err
 	}
 	for _, dir := range left {
-		build, found, err := p.builds.get(strings.TrimSuffix(filepath.Base(dir), filepath.Ext(dir)))
-		if err != nil || found && !build.State.Ended() {
+		id := strings.TrimSuffix(filepath.Base(dir), filepath.Ext(dir))
+		_, build, err := p.buildRecord(id)
+		if err == nil && !build.State.Ended() || err != nil && !errors.Is(err, ErrNotFound) {
 			continue // a record that cannot be read is not one that has ended
 		}
 		if err := os.RemoveAll(dir); err != nil {

@@ -39,6 +39,8 @@ type Config struct {
 	Breakers  []string
 	Adopters  []string
 	Templates string
+	// Fetch goes to platform.Config.
+	Fetch []string
 	// Door is that of platform.Config. Doors are ports that the tests of a machine do not take
 	// otherwise.
 	Door platform.DoorConfig
@@ -115,7 +117,7 @@ func Start(t testing.TB, config Config) *Server {
 		Pool: config.Pool, CoolDown: config.CoolDown, TaskTTL: config.TaskTTL,
 		Patience: config.Patience, Envconfig: binary, Instances: config.Instances,
 		Rules: config.Rules, Breakers: config.Breakers, Adopters: config.Adopters,
-		Templates: config.Templates, Logger: logger, Door: config.Door,
+		Templates: config.Templates, Fetch: config.Fetch, Logger: logger, Door: config.Door,
 	})
 	if err != nil {
 		t.Fatal(err)

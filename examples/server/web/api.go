@@ -47,10 +47,7 @@ func (w *web) routes() []route {
 		{"GET", "/builds", get(w, func(r *http.Request) (any, error) {
 			return list(p.Builds(r.Context()))
 		})},
-		{"POST", "/builds", post(w, http.StatusAccepted,
-			func(ctx context.Context, in platform.BuildRequest) (any, error) {
-				return p.SubmitBuild(ctx, in)
-			})},
+		{"POST", "/builds", http.HandlerFunc(w.submitBuild)},
 		{"GET", "/builds/{build}", get(w, func(r *http.Request) (any, error) {
 			return p.Build(r.Context(), r.PathValue("build"))
 		})},
@@ -59,8 +56,10 @@ func (w *web) routes() []route {
 			if err != nil {
 				return nil, err
 			}
-			return p.CancelBuild(r.Context(), r.PathValue("build"), actor)
+			return p.CancelBuild(r.Context(), r.PathValue("build"), actor,
+				r.FormValue("reason"))
 		})},
+		{"GET", "/builds/{build}/events", http.HandlerFunc(w.buildEvents)},
 		{"GET", "/builds/{build}/log", http.HandlerFunc(w.buildLog)},
 		{"GET", "/versions", get(w, func(r *http.Request) (any, error) {
 			return p.Versions(r.Context(), r.FormValue("cluster"))

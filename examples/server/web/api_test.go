@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -220,6 +221,27 @@ func (c *caller) builds() platform.Build {
 	c.call("GET /builds/{build}/log", "/builds/"+build.ID+"/log", "", 200, nil)
 	_, log := c.server.Do(c, "GET", "/builds/"+build.ID+"/log", nil)
 	require.Contains(c, string(log), build.Digest)
+	response, rest := c.server.Do(c, "GET", "/builds/"+build.ID+"/log?offset=5", nil)
+	require.Equal(c, string(log)[5:], string(rest))
+	require.Equal(c, "complete", response.Header.Get("Sluice-Log-Verdict"))
+	require.Equal(c, "0", response.Header.Get("Sluice-Log-Lost"))
+	for _, offset := range []string{"-1", "x", "99999999", "99999999999999999999"} {
+		c.refused("GET /builds/{build}/log", "/builds/"+build.ID+"/log?offset="+offset, "", 400)
+	}
+	c.buildEvents(build)
+	var same platform.Build
+	named := good(`{"cluster"`, `{"id":"mine","policy":"serial","team":"web","cluster"`)
+	c.call(operation, "/builds", named, 202, &same)
+	require.Equal(c, "mine", same.ID)
+	response, _ = c.server.Do(c, "POST", "/builds", strings.NewReader(named))
+	require.Equal(c, "/api/v1/builds/mine", response.Header.Get("Location"))
+	_, err = c.server.Ended(c.Context(), "mine")
+	require.NoError(c, err)
+	c.call(operation, "/builds", named, 202, &same)
+	require.Equal(c, platform.BuildSucceeded, same.State, same.Error)
+	require.Equal(c, build.Digest, same.Digest)
+	require.Contains(c, c.refused(operation, "/builds", strings.Replace(named, "serial", "parallel",
+		1), 409).Detail, "take another id")
 
 	require.Contains(c, c.refused(operation, "/builds", good("hello_web-v1", "nowhere"),
 		404).Detail, "upload it first")
@@ -250,8 +272,9 @@ func (c *caller) builds() platform.Build {
 	require.NoError(c, err)
 	var all []platform.Build
 	c.call("GET /builds", "/builds", "", 200, &all)
-	require.Len(c, all, 2)
-	require.Equal(c, failed.ID, all[0].ID, "newest first")
+	require.Len(c, all, 3)
+	require.Equal(c, []string{failed.ID, "mine", build.ID}, []string{all[0].ID, all[1].ID,
+		all[2].ID}, "newest first")
 	require.Equal(c, platform.BuildFailed, all[0].State)
 	require.Contains(c, all[0].Error, "app")
 	c.call("POST /versions", "/versions", `{"cluster":"greet_api","version":"v1","actor":"ann"}`,
@@ -271,8 +294,10 @@ func (c *caller) builds() platform.Build {
 	require.NoError(c, c.server.Platform.PutSource("site", site))
 	c.call(operation, "/builds", good("go-static", "static-site", "hello_web-v1", "site", `"v1"`,
 		`"v-1"`, `"actor"`, `"params":{"BASE_IMAGE":"`+base+`"},"actor"`), 202, &failed)
-	c.call(cancel, "/builds/"+failed.ID+"?actor=bob", "", 200, &failed)
+	c.refused(cancel, "/builds/"+failed.ID+"?actor=bob&reason=a%0Ab", "", 400)
+	c.call(cancel, "/builds/"+failed.ID+"?actor=bob&reason=wrong+base", "", 200, &failed)
 	require.Equal(c, "bob", failed.CancelledBy)
+	require.Equal(c, "wrong base", failed.Reason)
 
 	var versions []platform.Version
 	c.call("GET /versions", "/versions?cluster=hello_web", "", 200, &versions)
@@ -281,6 +306,33 @@ func (c *caller) builds() platform.Build {
 	c.call("GET /versions", "/versions?cluster=greet_api", "", 200, &versions)
 	require.Empty(c, versions)
 	return build
+}
+
+// buildEvents reads the events of a build that has ended: all, those after a number, and as a
+// stream, which goes on behind the last event that a client had.
+func (c *caller) buildEvents(build platform.Build) {
+	const operation = "GET /builds/{build}/events"
+	path := "/builds/" + build.ID + "/events"
+	c.refused(operation, "/builds/b999999/events", "", 404)
+	c.refused(operation, path+"?after=-1", "", 400)
+	var events, rest []platform.BuildEvent
+	c.call(operation, path, "", 200, &events)
+	require.Len(c, events, 3)
+	require.Equal(c, "ann", events[0].Actor)
+	require.Equal(c, build.Digest, events[2].Digest)
+	c.call(operation, fmt.Sprint(path, "?after=", events[1].Seq), "", 200, &rest)
+	require.Equal(c, events[2:], rest)
+	c.call(operation, fmt.Sprint(path, "?after=", events[2].Seq), "", 200, &rest)
+	require.Empty(c, rest)
+	require.NotNil(c, rest, "[] and not null")
+	var kinds []string
+	for _, e := range readLog(follow(c.T, c.server, path)) {
+		kinds = append(kinds, e.name)
+	}
+	require.Equal(c, []string{"submitted", "started", "succeeded"}, kinds)
+	last := readLog(follow(c.T, c.server, fmt.Sprint(path, "?after=", events[1].Seq)))
+	require.Len(c, last, 1)
+	require.Contains(c, last[0].data, build.Digest)
 }
 
 func (c *caller) promotions(v1 platform.Build) {

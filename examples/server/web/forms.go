@@ -48,7 +48,8 @@ func (w *web) acts() []act {
 			return "Cancel the build " + f.value("build")
 		}),
 			func(ctx context.Context, f form) (string, error) {
-				build, err := p.CancelBuild(ctx, f.value("build"), f.actor())
+				build, err := p.CancelBuild(ctx, f.value("build"), f.actor(),
+					f.value("reason"))
 				return "/builds/" + build.ID, err
 			}},
 		{"versions", titled(func(f form) string {

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-deploy/sluice/builder"
+	"github.com/sluice-deploy/sluice/builder/builds"
+	"github.com/sluice-deploy/sluice/builder/source"
 	"github.com/sluice-deploy/sluice/examples/server/platform"
 )
 
@@ -54,6 +56,11 @@ func TestOpenAPISchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 		"Template":         reflect.TypeFor[builder.Template](),
 		"BuildRequest":     reflect.TypeFor[platform.BuildRequest](),
 		"Build":            reflect.TypeFor[platform.Build](),
+		"BuildSource":      reflect.TypeFor[source.Source](),
+		"BuildIdentity":    reflect.TypeFor[source.Identity](),
+		"BuildFailure":     reflect.TypeFor[builder.Failure](),
+		"BuildLog":         reflect.TypeFor[builds.LogState](),
+		"BuildEvent":       reflect.TypeFor[platform.BuildEvent](),
 		"Version":          reflect.TypeFor[platform.Version](),
 		"VersionRequest":   reflect.TypeFor[platform.VersionRequest](),
 		"Deployment":       reflect.TypeFor[platform.Deployment](),

@@ -43,6 +43,10 @@ func (o operation) String() string { return o.method + " " + o.path }
 // absent reports whether the operation may be asked for without the field.
 func (o operation) absent(field string) bool {
 	switch o.path {
+	case "/builds":
+		return field == "id" || field == "team" || field == "policy"
+	case "/builds/{build}/events", "/builds/{build}/log":
+		return field == "after" || field == "offset"
 	case "/versions":
 		return field == "digest"
 	case "/explanation":
@@ -117,7 +121,13 @@ func ready(t *testing.T) (*servertest.Server, []operation) {
 	return s, []operation{
 		{"POST", "/builds", fields{"cluster": "hello_web", "version": "v7",
 			"template": "go-static", "source": "hello_web-v1", "actor": "ann"}, true, ""},
-		{"DELETE", "/builds/{build}", fields{"build": v1.ID, "actor": "ann"}, false, ""},
+		{"POST", "/builds", fields{"id": "mine", "cluster": "hello_web", "version": "v9",
+			"template": "go-static", "source": "hello_web-v1", "team": "web", "policy": "serial",
+			"actor": "ann"}, true, ""},
+		{"DELETE", "/builds/{build}", fields{"build": v1.ID, "actor": "ann", "reason": "r"}, false,
+			""},
+		{"GET", "/builds/{build}/events", fields{"build": v1.ID, "after": "1"}, false, ""},
+		{"GET", "/builds/{build}/log", fields{"build": v1.ID, "offset": "1"}, false, ""},
 		{"POST", "/versions", fields{"cluster": "hello_web", "version": "v8",
 			"digest": v1.Digest, "actor": "ann"}, true, ""},
 		{"POST", "/promotions", fields{"cluster": "hello_web", "version": "v1",

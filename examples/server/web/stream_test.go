@@ -54,8 +54,8 @@ func TestStreams(t *testing.T) {
 	require.Equal(t, "change", second.name)
 	require.NotEqual(t, first.data, second.data)
 
-	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{Cluster: "hello_web", Version: "v1",
-		Template: "go-static", Source: source, Actor: "ann"})
+	build, err := s.Platform.SubmitBuild(t.Context(), platform.BuildRequest{
+		Cluster: "hello_web", Version: "v1", Template: "go-static", Source: source, Actor: "ann"})
 	require.NoError(t, err)
 	live := readLog(follow(t, s, "/builds/"+build.ID+"/log"))
 	require.Equal(t, event{"end", "succeeded"}, live[len(live)-1])
@@ -64,7 +64,9 @@ func TestStreams(t *testing.T) {
 
 	_, text := s.Do(t, "GET", "/builds/"+build.ID+"/log", nil)
 	var lines []string
-	for _, e := range live[:len(live)-1] {
+	require.Equal(t, "verdict", live[len(live)-2].name)
+	require.Contains(t, live[len(live)-2].data, `"verdict":"complete"`)
+	for _, e := range live[:len(live)-2] {
 		require.Equal(t, "line", e.name)
 		lines = append(lines, e.data)
 	}
@@ -76,7 +78,7 @@ func TestStreams(t *testing.T) {
 	require.NoError(t, err)
 	log := readLog(follow(t, s, "/builds/"+failing.ID+"/log"))
 	require.Equal(t, event{"end", "failed"}, log[len(log)-1])
-	require.Contains(t, log[len(log)-2].data, "app")
+	require.Contains(t, log[len(log)-3].data, "app")
 }
 
 // readLog reads a build's stream to its end.

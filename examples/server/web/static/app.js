@@ -79,7 +79,7 @@ async function followLog() {
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
-      const [, name, data] = event.match(/^event: (\w+)\ndata: (.*)$/s);
+      const [, name, data] = event.match(/^event: (\w+)\ndata: ([^\n]*)/);
       if (name === "line") log.append(data + "\n");
       if (name === "end") return location.reload();
     }
