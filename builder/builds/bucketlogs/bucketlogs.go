@@ -7,8 +7,8 @@
 // and digits. An append makes an object only where there is none (S3: If-None-Match), so that two
 // processes never write the same place; a store that claims to be S3 has to know this header.
 //
-// An append costs a listing and an object. Package kubejob appends 64 KiB, or what has come within a
-// second; package builds appends each line, and is better off with filestore.
+// An append costs a listing and an object, and package builds appends each line: filestore serves
+// it better.
 package bucketlogs
 
 import (

@@ -414,7 +414,8 @@ func write(t *testing.T, logs builds.Logs, id string, offset int64, text string)
 	}
 }
 
-func log(t *testing.T, logs builds.Logs, id string, offset int64, limit int, want string, size int64) {
+func log(t *testing.T, logs builds.Logs, id string, offset int64, limit int, want string,
+	size int64) {
 	t.Helper()
 	got, n, err := logs.ReadLog(t.Context(), id, offset, limit)
 	if err != nil || string(got) != want || n != size {

@@ -1,8 +1,8 @@
 // Package ocilogs keeps the logs of builds in a repository of an OCI registry, beside the images.
 //
-// A log is one artifact, whose layers are its parts, under a tag that is made of the build's name. A
-// read checks each part by its digest. Short appends are joined: a log of any number of appends has a
-// layer for each 256 KiB.
+// A log is one artifact, whose layers are its parts, under a tag that is made of the build's name.
+// A read checks each part by its digest. Short appends are joined: a log of any number of appends
+// has a layer for each 256 KiB.
 //
 // Registries have no compare-and-set for tags, so one process at a time may write a log; in package
 // kubejob that is the owner of the build. Appends of one Store are in order, and one that another
@@ -42,7 +42,8 @@ const (
 // join is the size from which on a layer gets no more appends.
 const join = 256 << 10
 
-// nameKey is the annotation of an artifact with the build's name: artifacts of equal logs stay apart.
+// nameKey is the annotation of an artifact with the build's name: artifacts of equal logs stay
+// apart.
 const nameKey = "org.opencontainers.image.title"
 
 // Config says where a [Store] is.

@@ -6,11 +6,14 @@ package image
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -154,13 +157,20 @@ func systemImage(busybox string, programs ...string) (v1.Image, error) {
 			files[strings.TrimPrefix(l, "/")] = l
 		}
 	}
-	var b bytes.Buffer
-	if err := writeLayer(&b, files, links); err != nil {
+	// The programs are larger than the memory of all else in a test binary: they stay on disk, in a
+	// file without a name, which goes with the process.
+	spool, err := os.CreateTemp("", "sluice-layer-*")
+	if err != nil {
 		return nil, err
+	}
+	out := bufio.NewWriter(spool)
+	if err := errors.Join(os.Remove(spool.Name()), writeLayer(out, files, links),
+		out.Flush()); err != nil {
+		return nil, errors.Join(err, spool.Close())
 	}
 	// It goes to a registry on this machine: to compress it takes longer than to send it.
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+		return io.NopCloser(io.NewSectionReader(spool, 0, math.MaxInt64)), nil
 	}, tarball.WithCompressionLevel(gzip.NoCompression))
 	if err != nil {
 		return nil, err
@@ -224,15 +234,7 @@ func writeLayer(w io.Writer, files, links map[string]string) error {
 		}
 	}
 	for _, name := range sorted(files) {
-		data, err := os.ReadFile(files[name])
-		if err != nil {
-			return err
-		}
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755,
-			Size: int64(len(data))}); err != nil {
-			return err
-		}
-		if _, err := tw.Write(data); err != nil {
+		if err := writeProgram(tw, name, files[name]); err != nil {
 			return err
 		}
 	}
@@ -243,6 +245,24 @@ func writeLayer(w io.Writer, files, links map[string]string) error {
 		}
 	}
 	return tw.Close()
+}
+
+func writeProgram(tw *tar.Writer, name, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755,
+		Size: info.Size()}); err != nil {
+		return err
+	}
+	_, err = io.Copy(tw, f)
+	return err
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
