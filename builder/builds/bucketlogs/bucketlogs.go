@@ -94,8 +94,8 @@ func (s *Store) segments(ctx context.Context, build string) ([]segment, error) {
 	var end int64
 	for _, o := range list {
 		if o.from != end {
-			return nil, fmt.Errorf("log of build %s: object %s: want the one of byte %d before it: "+
-				"remove the log, or put the object back", build, o.key, end)
+			return nil, fmt.Errorf("log of build %s: object %s: want the one of byte %d before "+
+				"it: remove the log, or put the object back", build, o.key, end)
 		}
 		end = o.to
 	}

@@ -161,8 +161,8 @@ func (s *Store) get(ctx context.Context, tag name.Tag) (*manifest, error) {
 		return nil, fmt.Errorf("%s: %w", tag, err)
 	}
 	if m.ArtifactType != ArtifactType {
-		return nil, fmt.Errorf("%s: has type %q, want %s: another tag holds the log's name: %w", tag,
-			m.ArtifactType, ArtifactType, builder.ErrInvalid)
+		return nil, fmt.Errorf("%s: has type %q, want %s: something else has the log's name: %w",
+			tag, m.ArtifactType, ArtifactType, builder.ErrInvalid)
 	}
 	return m, nil
 }
@@ -199,7 +199,7 @@ func descriptor(l v1.Layer) (v1.Descriptor, error) {
 	return v1.Descriptor{MediaType: t, Digest: digest, Size: size}, err
 }
 
-// failed returns an error with what was done, and the cause of ctx where that has ended.
+// failed returns an error with the name of the call, and the cause of ctx where that has ended.
 func failed(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)

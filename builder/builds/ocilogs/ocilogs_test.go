@@ -45,8 +45,8 @@ func TestLogsWithoutDeletion(t *testing.T) {
 	buildstest.Logs(t, func(t *testing.T) builds.Logs { return open(t, p.Addr) })
 }
 
-// A part that is not what its digest says is an error, and appends to a log whose tag cannot be
-// written leave what was there.
+// A part with another digest is an error, and an append that cannot write the tag leaves the log as
+// it was.
 func TestFaultsOfTheRegistry(t *testing.T) {
 	t.Parallel()
 	r := registry.Start(t)

@@ -66,8 +66,8 @@ func (m *Masks) Clean(text []byte) []byte {
 // String returns text without the values.
 func (m *Masks) String(text string) string { return string(m.Clean([]byte(text))) }
 
-// Cut returns text without the values in two parts: ready, and a rest that may be the beginning of a
-// value whose end has not come. The rest is at most one byte shorter than the longest form.
+// Cut returns text without the values in two parts: ready, and a rest that may be the beginning of
+// a value whose end has not come. The rest is shorter than the longest form.
 func (m *Masks) Cut(text []byte) (ready, rest []byte) {
 	text = m.Clean(text)
 	end := len(text) - min(len(text), max(0, m.Longest()-1))
