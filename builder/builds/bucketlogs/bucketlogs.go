@@ -5,7 +5,8 @@
 // A log is a directory of objects that never change, one for each append, named by their offset:
 // PREFIX/BUILD/00000000000000065536. BUILD is a name that is made of the build's, with its letters
 // and digits. An append makes an object only where there is none (S3: If-None-Match), so that two
-// processes never write the same place; a store that claims to be S3 has to know this header.
+// processes never write the same place; a store that claims to be S3 has to know this header. A
+// directory, fileblob's, looks and writes in two steps: one process at a time may write its logs.
 //
 // An append costs a listing and an object, and package builds appends each line: filestore serves
 // it better.
@@ -16,10 +17,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
@@ -37,8 +40,12 @@ type Config struct {
 	Prefix string
 }
 
-// Store keeps logs in a bucket. All methods are safe for concurrent use, by several processes too.
-type Store struct{ config Config }
+// Store keeps logs in a bucket. All methods are safe for concurrent use.
+type Store struct {
+	config Config
+	seed   maphash.Seed
+	locks  [64]sync.Mutex // of appends, by the log
+}
 
 var _ builds.Logs = (*Store)(nil)
 
@@ -57,7 +64,7 @@ func New(cfg Config) (*Store, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Store{config: cfg}, nil
+	return &Store{config: cfg, seed: maphash.MakeSeed()}, nil
 }
 
 // segment is an object of a log.
@@ -84,9 +91,8 @@ func (s *Store) segments(ctx context.Context, build string) ([]segment, error) {
 			return nil, failed(ctx, "list the log of build "+build, err)
 		}
 		at, err := strconv.ParseInt(o.Key[len(s.directory(build)):], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("log of build %s: object %s: want the number of a byte at the "+
-				"end of its key: %w", build, o.Key, builder.ErrInvalid)
+		if err != nil { // fileblob's, while it writes one
+			continue
 		}
 		list = append(list, segment{key: o.Key, from: at, to: at + o.Size})
 	}
@@ -123,6 +129,9 @@ func (s *Store) AppendLog(ctx context.Context, build string, offset int64, data 
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
+	lock := &s.locks[maphash.String(s.seed, build)%uint64(len(s.locks))]
+	lock.Lock() // drivers whose IfNotExist is two steps, such as fileblob's, need it
+	defer lock.Unlock()
 	list, err := s.segments(ctx, build)
 	if err != nil {
 		return err

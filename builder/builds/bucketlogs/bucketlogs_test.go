@@ -41,7 +41,8 @@ func TestDirectory(t *testing.T) {
 	})
 }
 
-// A log that lost an object in its middle is an error that names the place; other logs go on.
+// A log that lost an object in its middle is an error that names the place; other logs go on, and
+// pass over objects of other names.
 func TestMissingObject(t *testing.T) {
 	t.Parallel()
 	b := memblob.OpenBucket(nil)
@@ -54,6 +55,11 @@ func TestMissingObject(t *testing.T) {
 	require.ErrorContains(t, err, "want the one of byte 4")
 	require.ErrorContains(t, s.AppendLog(t.Context(), "b", 14, []byte("x")), "byte 4")
 	require.NoError(t, s.AppendLog(t.Context(), "other", 0, []byte("x")))
+	require.NoError(t, b.WriteAll(t.Context(), "other/00000000000000000001.tmp", []byte("y"), nil))
+	text, size, err := s.ReadLog(t.Context(), "other", 0, 100)
+	require.NoError(t, err)
+	require.Equal(t, "x", string(text))
+	require.Equal(t, int64(1), size)
 }
 
 func TestBadConfig(t *testing.T) {
