@@ -61,7 +61,7 @@ func TestBrowse(t *testing.T) {
 	for name, want := range map[string]string{
 		"chromium": "--proxy-server=http://127.0.0.1:21000 '--proxy-bypass-list=<-loopback>' " +
 			"--no-first-run --no-default-browser-check --ignore-certificate-errors-spki-list=a+b=",
-		"firefox":  "-profile /p/login-fix/firefox http://x.example/",
+		"firefox": "-profile /p/login-fix/firefox http://x.example/",
 	} {
 		var out bytes.Buffer
 		require.NoError(t, browse(t.Context(), []string{"-server", server, "-n", "-browser", name,
