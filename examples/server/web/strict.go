@@ -29,6 +29,8 @@ var parameters = map[string][]string{
 	"DELETE /freezes/{freeze}":   {"actor"},
 	"GET /explanation": {"cluster", "environment", "version", "expect",
 		"actor"},
+	"POST /changes/{change}/pause":       {"actor"},
+	"POST /changes/{change}/continue":    {"actor"},
 	"POST /instances/{instance}/restart": {"actor"},
 }
 
