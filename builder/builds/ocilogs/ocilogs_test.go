@@ -73,8 +73,8 @@ func TestArtifact(t *testing.T) {
 	t.Parallel()
 	r := registry.Start(t)
 	s := open(t, r.Addr)
-	piece := []byte(strings.Repeat("x", 9999) + "\n")
-	for i := range 60 {
+	piece := []byte(strings.Repeat("x", 29_999) + "\n")
+	for i := range 20 {
 		require.NoError(t, s.AppendLog(t.Context(), "b", int64(i*len(piece)), piece))
 	}
 	repo, err := name.NewRepository(r.Addr + "/logs/" + names.DNSLabel(t.Name()))
