@@ -68,7 +68,8 @@ soak: go
 	@scripts/soak '$(SOAK)'
 
 tools: go
-	@$(if $(filter nginx,$(TOOLS)),scripts/packages 'make tools' patchelf=patchelf)
+	@scripts/packages 'make tools' $(if $(filter nginx,$(TOOLS)),patchelf=patchelf) \
+		$(if $(filter-out runc,$(TOOLS)),,$(RACE) /usr/include/seccomp.h=libseccomp-dev)
 	@$(INSTALL) $(TOOLS)
 
 bench-vip: go

@@ -283,8 +283,8 @@ func FuzzRender(f *testing.F) {
 func TestHostileValues(t *testing.T) {
 	t.Parallel()
 	hostile := []string{"", " ", "a\nRUN id", "a\r\n", "\ufeffa", "a\u2028b", "ä", "\xff\xfe",
-		"a\x00b", "a\tb", "${PATH}", "$PATH", "$(id)", "`id`", `a\`, `\`, `"`, "'", `","-x`, "a;id", "a&&id",
-		"a|id", "<<EOF", ">x", "#a", "*", "?", "[a]", "{{PORT}}", "{a,b}", "~", "!", "-x", "--from=x",
+		"a\x00b", "a\tb", "${PATH}", "$PATH", "$(id)", "`id`", `a\`, `\`, `"`, "'", `","-x`, "a;id",
+		"a&&id", "a|id", "<<EOF", ">x", "#a", "*", "?", "[a]", "{{PORT}}", "{a,b}", "~", "!", "-x", "--from=x",
 		"../x", "/..", "a//b", "a/./b", "-1", "１", strings.Repeat("a", 4097), strings.Repeat("1", 5000),
 		strings.Repeat("ä", 5000), "a" + strings.Repeat(" a", 3000)}
 	for _, tmpl := range builder.Default().Templates() {

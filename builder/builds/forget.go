@@ -19,8 +19,8 @@ const (
 )
 
 // forgettable returns the entry that forgets ended builds: all but the newest keep of them, and
-// every one that ended before the time. A build stays while one that it superseded does, whose end is read out of
-// its Submitted entry.
+// every one that ended before the time. A build stays while one that it superseded does, whose end
+// is read out of its Submitted entry.
 func (s *state) forgettable(keep int, before time.Time) (e Entry, ok bool) {
 	var ended []*record
 	for _, r := range s.order {

@@ -91,9 +91,9 @@ func (s BuildState) Ended() bool {
 
 // SubmitBuild checks the request, renders its Dockerfile and puts it into the queue, which Run
 // works off, Config.Builds at a time. An uploaded source that is not there is ErrNotFound; a
-// template that this server's engine cannot build, wrong parameters of it, and a source that lacks a file of the
-// template or has a mistake in its configuration are ErrInvalid, and change nothing. The build
-// takes the source as it is now. An ID that belongs to a build of another request is ErrConflict;
+// template that this server's engine cannot build, wrong parameters of it, and a source that lacks
+// a file of the template or has a mistake in its configuration are ErrInvalid, and change nothing.
+// The build takes the source as it is now. An ID that belongs to a build of another request is ErrConflict;
 // of the same request, by any actor, it is that build. Once the build is recorded, the end of ctx
 // changes nothing for it.
 func (p *Platform) SubmitBuild(ctx context.Context, request BuildRequest) (Build, error) {
