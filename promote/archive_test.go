@@ -54,15 +54,6 @@ func facts(t *testing.T, p *promote.Promoter) (list []any) {
 	return append(list, current, history, versions)
 }
 
-func audit(t *testing.T, j promote.Journal) map[string]promote.Head {
-	t.Helper()
-	var text bytes.Buffer
-	require.NoError(t, promote.Export(t.Context(), &text, j))
-	heads, err := promote.Verify(&text)
-	require.NoError(t, err)
-	return heads
-}
-
 func TestArchive(t *testing.T) {
 	t.Parallel()
 	journal, archive := promote.NewMemJournal(), promote.NewMemArchive()

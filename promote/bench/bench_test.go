@@ -254,9 +254,11 @@ func BenchmarkThousand(b *testing.B) {
 				all.Go(func() {
 					e := entry(fmt.Sprint("c", n), seq)
 					record, err := e.Record()
-					if way == 0 {
+					switch {
+					case err != nil:
+					case way == 0:
 						_, err = j.Append(b.Context(), e)
-					} else {
+					default:
 						indexes[n], err = bare(c, e.Cluster, seq, indexes[n], record)
 					}
 					if err != nil {
