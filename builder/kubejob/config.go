@@ -64,6 +64,10 @@ type Config struct {
 	// default is none: the log goes to builder.Request.Log alone. It is not needed below package
 	// builds, which keeps that log.
 	Logs builds.Logs
+	// LogPatience is how long a build waits for Logs that fail. The default is 5 minutes. After
+	// that Build fails with a failure that is worth another try, and the Job stays: the next Build
+	// of the request takes it up and keeps its log.
+	LogPatience time.Duration
 	// MaxLog is how many bytes of log a pod writes. The default is 64 MiB.
 	MaxLog int64
 	// Keep is how long a Job that has ended can be looked at. The default is one hour.
@@ -80,8 +84,9 @@ type Config struct {
 	// Poll is how often a build looks at its Job, pod and events without news of them. The default
 	// is 5 s.
 	Poll time.Duration
-	// Ended, when set, is called at the end of each pod's build. It is called concurrently. The
-	// default is none.
+	// Ended, when set, is called at the end of each pod's build once its log is kept, and at the
+	// end of a build that was cancelled; again by a Build that takes up a Job whose end was not
+	// told. It is called concurrently. The default is none.
 	Ended func(Report)
 	// Logger gets the engine's actions on Jobs. The default discards it.
 	Logger *slog.Logger
@@ -98,6 +103,7 @@ const (
 	defaultMaxLog        = 64 << 20
 	defaultKeep          = time.Hour
 	defaultPoll          = 5 * time.Second
+	defaultLogPatience   = 5 * time.Minute
 )
 
 // validate returns every problem.
@@ -144,7 +150,8 @@ func (c Config) validate() error {
 		secret(fmt.Sprintf("BuildSecrets[%d]", i), s)
 	}
 	for field, d := range map[string]time.Duration{"Deadline": c.Deadline,
-		"StartDeadline": c.StartDeadline, "Keep": c.Keep, "Poll": c.Poll} {
+		"StartDeadline": c.StartDeadline, "Keep": c.Keep, "Poll": c.Poll,
+		"LogPatience": c.LogPatience} {
 		if d < 0 {
 			bad(field, "%s: want 0 (its default) or more", d)
 		}
@@ -173,6 +180,7 @@ func New(cfg Config) (*Engine, error) {
 	def(&cfg.StartDeadline, defaultStartDeadline)
 	def(&cfg.Keep, defaultKeep)
 	def(&cfg.Poll, defaultPoll)
+	def(&cfg.LogPatience, defaultLogPatience)
 	if cfg.MaxLog == 0 {
 		cfg.MaxLog = defaultMaxLog
 	}

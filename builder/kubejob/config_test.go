@@ -30,6 +30,7 @@ func TestBadConfig(t *testing.T) {
 		"Deadline":        func(c *kubejob.Config) { c.Deadline = -1 },
 		"StartDeadline":   func(c *kubejob.Config) { c.StartDeadline = -time.Second },
 		"Keep":            func(c *kubejob.Config) { c.Keep = -1 },
+		"LogPatience":     func(c *kubejob.Config) { c.LogPatience = -1 },
 		"Poll":            func(c *kubejob.Config) { c.Poll = -1 },
 		"MaxLog":          func(c *kubejob.Config) { c.MaxLog = -1 },
 		"Insecure[0]":     func(c *kubejob.Config) { c.Insecure = []string{"http://a"} },

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -171,6 +172,8 @@ type work struct {
 	changed <-chan struct{}
 	uid     types.UID // of the Job
 	since   time.Time // of the Job's creation, on the clock of this process
+	settled bool      // the end of the pod is known, and its log is kept
+	failed  bool      // the pod has failed, or cannot run
 }
 
 // submit makes the Job, or takes up a Job of the same name.
@@ -202,7 +205,8 @@ func (w *work) submit(ctx context.Context, order name.Digest) error {
 			return fmt.Errorf("build %s: job %s has another order: take another id: %w", w.id,
 				want.Name, builds.ErrConflict)
 		}
-		if there.Annotations[endedAnnotation] != failedEnd && there.DeletionTimestamp == nil {
+		if there.Annotations[endedAnnotation] != failedEnd && (there.DeletionTimestamp == nil ||
+			slices.Contains(there.Finalizers, logFinalizer)) {
 			w.uid, w.since = there.UID, c.Now()
 			c.Logger.Info("job taken up", "build", w.id, "job", there.Name)
 			return nil
@@ -258,23 +262,25 @@ const (
 	failedEnd    = "failed"
 )
 
-// release marks the Job as told, and lets it go. The Job of a build that was cancelled is deleted.
+// release lets the Job go once its log is kept, and marks it as told where a further Build is to
+// make a new one. The Job of a build that was cancelled is deleted. A Job whose end is not known,
+// or whose log is not kept, stays as it is: the next Build takes it up.
 func (w *work) release(ctx context.Context, err error) error {
 	c := w.engine.config
 	ending, done := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer done()
 	end := succeededEnd
-	if err != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil || w.request.ID == "":
+		return w.remove(ending, err)
+	case !w.settled:
+		c.Logger.Warn("job stays", "build", w.id, "job", nameOf(w.id), "error", err)
+		return nil
+	case !w.failed && builder.FailureOf(push.Typed(err)).Retryable:
+		end = "" // the image is there, and the next Build reads it
+	default:
 		end = failedEnd
-	}
-	if ctx.Err() != nil || w.request.ID == "" && err != nil {
-		deleted := c.Client.BatchV1().Jobs(c.Namespace).Delete(ending, nameOf(w.id),
-			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.uid},
-				PropagationPolicy: ptr(metav1.DeletePropagationBackground)})
-		if deleted != nil && !apierrors.IsNotFound(deleted) && !apierrors.IsConflict(deleted) {
-			return fmt.Errorf("delete job %s: %w", nameOf(w.id), deleted)
-		}
-		c.Logger.Info("job deleted", "build", w.id, "job", nameOf(w.id), "error", err)
 	}
 	if w.request.ID == "" {
 		return nil
@@ -282,12 +288,35 @@ func (w *work) release(ctx context.Context, err error) error {
 	return w.unpin(ending, nameOf(w.id), w.uid, end)
 }
 
-// unpin removes the finalizer of this package, and no other. A Job that has gone, or is another one
-// now, needs none of it.
+// remove deletes the Job. The finalizer goes first: a process that is killed in between leaves a
+// Job that Kubernetes removes, and none that waits for its finalizer.
+func (w *work) remove(ctx context.Context, cause error) error {
+	c := w.engine.config
+	if w.request.ID != "" {
+		if err := w.unpin(ctx, nameOf(w.id), w.uid, failedEnd); err != nil {
+			return err
+		}
+	}
+	err := c.Client.BatchV1().Jobs(c.Namespace).Delete(ctx, nameOf(w.id),
+		metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.uid},
+			PropagationPolicy: ptr(metav1.DeletePropagationBackground)})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete job %s: %w", nameOf(w.id), err)
+	}
+	c.Logger.Info("job deleted", "build", w.id, "job", nameOf(w.id), "error", cause)
+	return nil
+}
+
+// unpin removes the finalizer of this package, and no other, and notes the end, unless it is "". A
+// Job that has gone, or is another one now, needs none of it.
 func (w *work) unpin(ctx context.Context, job string, uid types.UID, end string) error {
 	c := w.engine.config
-	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"annotations":{%q:%q},`+
-		`"$deleteFromPrimitiveList/finalizers":[%q]}}`, uid, endedAnnotation, end, logFinalizer)
+	note := ""
+	if end != "" {
+		note = fmt.Sprintf(`"annotations":{%q:%q},`, endedAnnotation, end)
+	}
+	patch := fmt.Sprintf(`{"metadata":{"uid":%q,%s"$deleteFromPrimitiveList/finalizers":[%q]}}`,
+		uid, note, logFinalizer)
 	_, err := c.Client.BatchV1().Jobs(c.Namespace).Patch(ctx, job, types.StrategicMergePatchType,
 		[]byte(patch), metav1.PatchOptions{})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

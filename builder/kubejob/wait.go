@@ -24,13 +24,25 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer log.close()
 	var follow *follower
-	defer func() { follow.stop() }()
+	var last *seen
+	verdict, err := w.toTheEnd(ctx, log, &follow, &last)
+	follow.stop()
+	if ctx.Err() != nil && !w.settled {
+		w.leave(ctx, log, last)
+	}
+	return verdict, err
+}
+
+// toTheEnd looks at the Job until its end, and keeps the log.
+func (w *work) toTheEnd(ctx context.Context, log *archive, follow **follower, last **seen) (
+	*pod.Verdict, error) {
 	answered := w.engine.config.Now()
 	for {
 		s, err := w.look(ctx)
 		if now := w.engine.config.Now(); err == nil {
-			answered = now
+			answered, *last = now, s
 		} else if !passes(err) || now.Sub(answered) > patience {
 			return nil, err
 		} else {
@@ -40,8 +52,8 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 			}
 			continue
 		}
-		if follow == nil && s.started() {
-			follow = w.follow(ctx, s.pod.Name, log)
+		if *follow == nil && s.started() {
+			*follow = w.follow(ctx, s.pod.Name, log)
 		}
 		verdict, failure := s.end(w.engine.config, w.engine.config.Now().Sub(w.since))
 		if verdict == nil && failure == nil {
@@ -50,7 +62,7 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 			}
 			continue
 		}
-		follow.wait(ctx, s.podEnded())
+		(*follow).wait(ctx, s.podEnded())
 		if verdict == nil {
 			verdict = log.verdict()
 		}
@@ -58,10 +70,12 @@ func (w *work) wait(ctx context.Context) (*pod.Verdict, error) {
 			failure = verdict.Failure
 		}
 		err = w.close(ctx, log, s, verdict, failure)
-		if failure != nil {
-			return nil, errors.Join(asError(*failure), err)
+		w.settled = err == nil
+		if failure == nil {
+			return verdict, err
 		}
-		return verdict, err
+		w.failed = true
+		return nil, errors.Join(err, asError(*failure)) // the first one decides on another try
 	}
 }
 
@@ -149,6 +163,14 @@ func (w *work) events(ctx context.Context, s *seen) ([]corev1.Event, error) {
 		return cmp.Compare(a.LastTimestamp.UnixNano(), b.LastTimestamp.UnixNano())
 	})
 	return all, nil
+}
+
+// podName returns the name of the pod, "" for none.
+func (s *seen) podName() string {
+	if s == nil || s.pod == nil {
+		return ""
+	}
+	return s.pod.Name
 }
 
 // started reports whether the container that builds has begun.
