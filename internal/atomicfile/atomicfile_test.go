@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,4 +43,16 @@ func TestWriteIntoMissingDirectory(t *testing.T) {
 	t.Parallel()
 	err := atomicfile.Write(filepath.Join(t.TempDir(), "no", "file"), nil, 0o600)
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, atomicfile.Room(nil))
+	require.Equal(t, os.ErrPermission, atomicfile.Room(os.ErrPermission))
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		err := atomicfile.Room(fmt.Errorf("write a: %w", full))
+		require.ErrorIs(t, err, full)
+		require.EqualError(t, err, "write a: "+full.Error()+
+			": make room in that file system, then ask again")
+	}
 }

@@ -22,6 +22,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/sluice-deploy/sluice/internal/atomicfile"
 	"github.com/sluice-deploy/sluice/promote"
 )
 
@@ -149,7 +150,7 @@ func (j *Journal) view(f func(*bbolt.Tx) error) error {
 }
 
 func (j *Journal) update(f func(*bbolt.Tx) error) error {
-	return guarded(func() error { return j.db.Update(f) })
+	return atomicfile.Room(guarded(func() error { return j.db.Update(f) }))
 }
 
 // Close ends every Wait and closes the file when Open opened it.

@@ -48,7 +48,7 @@ func Open(cfg Config) (*Archive, error) {
 func (a *Archive) Put(ctx context.Context, name string, segment []byte) error {
 	path, err := a.path(ctx, name)
 	if err == nil {
-		err = atomicfile.Write(path, segment, 0o600)
+		err = atomicfile.Room(atomicfile.Write(path, segment, 0o600))
 	}
 	if err != nil {
 		return fmt.Errorf("keep segment %s: %w", names.Quote(name), err)
