@@ -137,24 +137,43 @@ type asking struct {
 	Expect  Digest
 	// Actor breaks the glass when Override is not empty.
 	Actor, Override string
+	Reason          string
+	Facts           map[string]string
+}
+
+// differs returns how the earlier change e is another one than q asks for, to be put behind
+// "which"; empty where it is the same. Expect and Override say when q may start, not what it is.
+func (q asking) differs(e Entry) string {
+	switch {
+	case e.Op != q.Op || e.Target != q.Target || q.Version != "" && q.Version != e.Version ||
+		q.Digest != "" && q.Digest != e.Digest:
+		return fmt.Sprintf("is %s %s of %s", e.Op, e.Target, e.Version)
+	case !SameActor(q.Actor, e.Actor):
+		return "is one by " + e.Actor
+	case q.Reason != e.Reason:
+		return "has the reason " + names.Quote(e.Reason)
+	case !maps.Equal(q.Facts, e.Facts):
+		return "has other facts"
+	}
+	return ""
 }
 
 // repeated returns the Started entry of the earlier change that has the key of q; ok is false when
-// there is none. It is a conflict when that change is of another kind.
+// there is none. It is a conflict when that change is another one than q asks for.
 func (s *state) repeated(q asking) (e Entry, ok bool, err error) {
 	c := s.clusters[q.Cluster]
 	if q.Key == "" || c == nil {
 		return Entry{}, false, nil
 	}
-	e, ok = c.keys[q.Key]
-	if ok && (e.Op != q.Op || e.Target != q.Target || q.Version != "" && q.Version != e.Version ||
-		q.Digest != "" && q.Digest != e.Digest) {
-		return Entry{}, false,
-			fmt.Errorf("%s %s: key %s: change %s, which is %s %s of %s, has it: "+
-				"take another key: %w", q.Op, q.Target, names.Quote(q.Key), e.ID(), e.Op, e.Target,
-				e.Version, ErrConflict)
+	if e, ok = c.keys[q.Key]; !ok {
+		return Entry{}, false, nil
 	}
-	return e, ok, nil
+	if how := q.differs(e); how != "" {
+		return Entry{}, false, fmt.Errorf("%s %s: key %s: change %s, which %s, has it: send the "+
+			"same request, or take another key: %w", q.Op, q.Target, names.Quote(q.Key), e.ID(),
+			how, ErrConflict)
+	}
+	return e, true, nil
 }
 
 // retire decides on the end of a target; it returns the zero Entry when there is nothing to end.

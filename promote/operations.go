@@ -56,9 +56,12 @@ type Request struct {
 	// for the digest that is current when the call begins.
 	Expect Digest
 	// Key makes the request one that can be repeated: a request of the cluster with the Key of an
-	// earlier change returns the ID of that change, however that ended, and starts nothing. Where
-	// the earlier one asked for something else, the answer is ErrConflict. It has up to 128 bytes.
-	// Empty stands for none.
+	// earlier change returns the ID of that change, however that ended, and starts nothing. Both
+	// have to ask for the same: where the operation, the target, the version or digest, the actor,
+	// the reason or the facts differ, the answer is ErrConflict, and nothing starts. Expect and
+	// Override may differ: they say when a request may start, and the earlier one has started. A
+	// request that started nothing leaves its Key free. It has up to 128 bytes. Empty stands for
+	// none.
 	Key string
 	// Actor is the requester. It must not be empty.
 	Actor string
@@ -132,7 +135,7 @@ func (p *Promoter) startPromotion(ctx context.Context, r Request) (ChangeID, *wo
 		return "", nil, err
 	}
 	return p.start(ctx, asking{Target: r.Target, Op: OpPromote, Version: r.Version, Key: r.Key,
-		Expect: r.Expect, Actor: r.Actor, Override: r.Override},
+		Expect: r.Expect, Actor: r.Actor, Override: r.Override, Reason: r.Reason, Facts: r.Facts},
 		func(s *state, expect Digest) (Entry, error) {
 			r.Expect = expect
 			return s.promote(r)
@@ -199,10 +202,11 @@ func (p *Promoter) startRollback(ctx context.Context, r RollbackRequest) (Change
 		return "", nil, err
 	}
 	return p.start(ctx, asking{Target: r.Target, Op: OpRollback, Digest: r.Digest, Key: r.Key,
-		Expect: r.Expect}, func(s *state, expect Digest) (Entry, error) {
-		r.Expect = expect
-		return s.rollback(r)
-	})
+		Expect: r.Expect, Actor: r.Actor, Reason: r.Reason},
+		func(s *state, expect Digest) (Entry, error) {
+			r.Expect = expect
+			return s.rollback(r)
+		})
 }
 
 // Rollback is StartRollback, then Wait. When ctx ends it returns the cause and the change goes on.
@@ -284,10 +288,11 @@ func (p *Promoter) startRetire(ctx context.Context, r RetireRequest) (ChangeID, 
 		return "", nil, err
 	}
 	return p.start(ctx, asking{Target: r.Target, Op: OpRetire, Key: r.Key,
-		Expect: r.Expect}, func(s *state, expect Digest) (Entry, error) {
-		r.Expect = expect
-		return s.retire(r)
-	})
+		Expect: r.Expect, Actor: r.Actor, Reason: r.Reason},
+		func(s *state, expect Digest) (Entry, error) {
+			r.Expect = expect
+			return s.retire(r)
+		})
 }
 
 // Retire is StartRetire, then Wait. When ctx ends it returns the cause and the change goes on.

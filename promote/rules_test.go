@@ -61,6 +61,120 @@ func TestKey(t *testing.T) {
 	require.ErrorIs(t, err, promote.ErrInvalid)
 }
 
+// A key that comes again with anything else than the request that it was used for is an error, also
+// after a restart; a condition of the start is no part of what is asked for.
+func TestKeyUsedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	config := promote.Config{Journal: promote.NewMemJournal(), Deployer: w,
+		Breakers: []string{"alice"}}
+	p := newPromoter(t, config)
+	for n := 1; n <= 2; n++ {
+		require.NoError(t, p.Bind(t.Context(), binding(fmt.Sprint("v", n), digest(n))))
+	}
+	promotion := request("test", "v1")
+	promotion.Key, promotion.Reason = "go", "release 7"
+	promotion.Facts = map[string]string{"ticket": "T-1", "commit": "c0ffee"}
+	first, err := p.Start(t.Context(), promotion)
+	require.NoError(t, err)
+	ends(t, p, first)
+	_, err = p.Promote(t.Context(), request("test", "v2"))
+	require.NoError(t, err)
+	rollback := promote.RollbackRequest{Target: in("test"), Digest: digest(1), Key: "back",
+		Expect: promote.Any, Actor: "alice", Reason: "5xx"}
+	back, err := p.StartRollback(t.Context(), rollback)
+	require.NoError(t, err)
+	ends(t, p, back)
+	retirement := promote.RetireRequest{Target: in("test"), Key: "end", Expect: promote.Any,
+		Actor: "alice", Reason: "sold"}
+	end, err := p.StartRetire(t.Context(), retirement)
+	require.NoError(t, err)
+	ends(t, p, end)
+	calls, before := w.calls, len(kinds(t, p, promote.Target{}))
+
+	type asked struct {
+		promotion  promote.Request
+		rollback   promote.RollbackRequest
+		retirement promote.RetireRequest
+	}
+	for name, c := range map[string]struct {
+		change func(*asked)
+		want   string // empty where it is the same request
+	}{
+		"same": {change: func(*asked) {}},
+		"actor written differently": {change: func(a *asked) {
+			a.promotion.Actor, a.rollback.Actor, a.retirement.Actor = "Alice ", "ALICE", " alice"
+		}},
+		"other conditions": {change: func(a *asked) {
+			a.promotion.Expect, a.promotion.Override = digest(2), "urgent"
+			a.rollback.Expect, a.retirement.Expect = promote.None, digest(1)
+		}},
+		"other reason": {change: func(a *asked) {
+			a.promotion.Reason, a.rollback.Reason, a.retirement.Reason = "release 8", "4xx", "moved"
+		}, want: "has the reason"},
+		"no reason": {change: func(a *asked) {
+			a.promotion.Reason, a.rollback.Reason, a.retirement.Reason = "", "", ""
+		}, want: "has the reason"},
+		"other actor": {change: func(a *asked) {
+			a.promotion.Actor, a.rollback.Actor, a.retirement.Actor = "bob", "bob", "bob"
+		}, want: "is one by alice"},
+		"other environment": {change: func(a *asked) {
+			a.promotion.Target, a.rollback.Target, a.retirement.Target = in("sandbox"),
+				in("sandbox"), in("sandbox")
+		}, want: "web in test of v1"},
+		"key of another operation": {change: func(a *asked) {
+			a.promotion.Key, a.rollback.Key, a.retirement.Key = "end", "go", "back"
+		}, want: "web in test of v1"},
+	} {
+		for again, p := range map[string]*promote.Promoter{"": p,
+			" after a restart": newPromoter(t, config)} {
+			a := asked{promotion, rollback, retirement}
+			c.change(&a)
+			for op, ask := range map[promote.ChangeID]func() (promote.ChangeID, error){
+				first: func() (promote.ChangeID, error) { return p.Start(t.Context(), a.promotion) },
+				back: func() (promote.ChangeID, error) {
+					return p.StartRollback(t.Context(), a.rollback)
+				},
+				end: func() (promote.ChangeID, error) {
+					return p.StartRetire(t.Context(), a.retirement)
+				},
+			} {
+				where := name + again + " " + string(op)
+				id, err := ask()
+				if c.want == "" {
+					require.NoError(t, err, where)
+					require.Equal(t, op, id, where)
+					continue
+				}
+				require.ErrorIs(t, err, promote.ErrConflict, where)
+				require.ErrorContains(t, err, c.want, where)
+				require.ErrorContains(t, err, "or take another key", where)
+				require.Empty(t, id, where)
+			}
+		}
+	}
+	for _, facts := range []map[string]string{nil, {"ticket": "T-1"},
+		{"ticket": "T-1", "commit": "c0ffef"},
+		{"ticket": "T-1", "commit": "c0ffee", "risk": "low"}} {
+		r := promotion
+		r.Facts = facts
+		_, err := p.Start(t.Context(), r)
+		require.ErrorIs(t, err, promote.ErrConflict, "%v", facts)
+		require.ErrorContains(t, err, "has other facts")
+	}
+	require.Equal(t, calls, w.calls)
+	require.Len(t, kinds(t, p, promote.Target{}), before, "nothing was written")
+
+	// A request that a gate or a conflict refused has used no key.
+	r := request("test", "v9")
+	r.Key = "later"
+	_, err = p.Start(t.Context(), r)
+	require.ErrorIs(t, err, promote.ErrUnbound)
+	r.Version = "v1"
+	_, err = p.Promote(t.Context(), r)
+	require.NoError(t, err)
+}
+
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	p, _ := setup(t)

@@ -20,7 +20,8 @@ type PromotionRequest struct {
 	Expect string `json:"expect"`
 	Actor  string `json:"actor"`
 	Reason string `json:"reason,omitempty"`
-	// a request with the key of an earlier one of the cluster is that one again
+	// a request with the key of an earlier one of the cluster is that one again, and has to ask for
+	// the same: see promote.Request
 	Key string `json:"key,omitempty"`
 	// for the gates and the journal, such as a ticket: see promote.Request
 	Facts map[string]string `json:"facts,omitempty"`
