@@ -231,8 +231,9 @@ func (p *Promoter) grown(ctx context.Context, at uint64) error {
 // restored, and the change fails with an *AbortError. It returns when that is in the journal, and
 // Wait follows. An abort of a change that is restoring the earlier deployment gives that up:
 // the change ends, and what runs is uncertain (Deployment.Doubt). A second abort before the first
-// one has had its effect does nothing, and one of a change that has ended is ErrConflict. The actor
-// and the reason must not be empty.
+// one has had its effect does nothing; nor does one that comes again, by the same actor with the
+// same reason: to give up the restoring after an abort, say why. One of a change that has ended is
+// ErrConflict. The actor and the reason must not be empty.
 func (p *Promoter) Abort(ctx context.Context, id ChangeID, actor, reason string) (err error) {
 	defer p.watched("abort", &err)()
 	cluster, number, err := id.parse()

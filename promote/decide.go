@@ -245,10 +245,13 @@ func (s *state) wait(open Entry, why error) (e Entry, ok bool, err error) {
 }
 
 // abort decides on the end of a change that an actor asks for; ok is false when another abort has
-// said so already.
+// said so already, or this one has and comes again.
 func (s *state) abort(t Target, change uint64, actor, reason string) (e Entry, ok bool, err error) {
 	open := s.place(t).open
 	if open == nil || open.Change != change {
+		return Entry{}, false, nil
+	}
+	if by := open.abort; by != nil && SameActor(by.Actor, actor) && by.Reason == reason {
 		return Entry{}, false, nil
 	}
 	e = open.Entry
