@@ -65,7 +65,13 @@ func (g ApprovalGate) Validate(p Pipeline) error {
 }
 
 // Policy returns the rule for an environment: an approval under another rule does not count.
-func (g ApprovalGate) Policy(t Target) any { return g.Rules[t.Environment] }
+func (g ApprovalGate) Policy(t Target) any {
+	rule := g.Rules[t.Environment]
+	if rule.Within == defaultWithin { // written out, it is the same rule
+		rule.Within = 0
+	}
+	return rule
+}
 
 // Reads implements PureGate.
 func (ApprovalGate) Reads() Reads { return ReadsBuilders | ReadsReviews | ReadsHistory }

@@ -38,7 +38,11 @@ func people(list []string) []string {
 // policy names the rules in force at a target: it changes with the pipeline, with the names
 // of the gates, and with the settings of those that have a method Policy.
 func (p *Promoter) policy(t Target) string {
-	rules := []any{p.pipeline, p.rollback}
+	back := p.rollback
+	if back.Versions == 1 { // written out, it is the same rule
+		back.Versions = 0
+	}
+	rules := []any{p.pipeline, back}
 	for _, gate := range p.gates {
 		rules = append(rules, gate.Name())
 		if g, ok := gate.(interface{ Policy(Target) any }); ok {

@@ -475,7 +475,13 @@ func (c *caller) pauses(begin func(n int) string, ended func(string) platform.Ch
 		c.call("GET /changes/{change}", path, "", 200, &now)
 		require.Equal(c, "deploying", now.State)
 		c.refused(goOn, path+"/continue", "", 400)
+		c.call(pause, path+"/pause?actor=dave", "", 200, &now) // twice is once
+		require.Equal(c, "deploying", now.State)
 		c.call(goOn, path+"/continue?actor=carol", "", 200, nil)
+		// It is paused no more: it goes on all the same, and may have ended.
+		response, body := c.server.Do(c.T, "POST", path+"/continue?actor=carol", nil)
+		c.document.check(c.T, "POST", "/changes/{change}/continue", response, body)
+		require.Contains(c, []int{200, 409}, response.StatusCode, string(body))
 		require.Equal(c, "done", ended(path).State)
 		c.refused(pause, path+"/pause?actor=carol", "", 409)
 		c.refused(goOn, path+"/continue?actor=carol", "", 409)
