@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -308,4 +310,56 @@ func TestManyPromotersOnOneBoltFile(t *testing.T) {
 	current, err := p.Current(t.Context())
 	require.NoError(t, err)
 	require.Len(t, current, 2, "both tasks are there after the file was opened again")
+}
+
+// crowded is a journal without room for the entries of a kind.
+type crowded struct {
+	promote.Journal
+	kind promote.Kind
+	left atomic.Int32 // how many of them it still refuses
+}
+
+func (j *crowded) Append(ctx context.Context, e promote.Entry) (uint64, error) {
+	if e.Kind == j.kind && j.left.Add(-1) >= 0 {
+		return 0, syscall.ENOSPC
+	}
+	return j.Journal.Append(ctx, e)
+}
+
+// A change that fails while the journal takes no entry stays open: it does not end without the
+// earlier deployment being restored, and Recover brings it to its end.
+func TestRestoringThatCannotBeWrittenDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	journal := &crowded{Journal: promote.NewMemJournal(), kind: promote.Restoring}
+	p := newPromoter(t, promote.Config{Journal: journal, Deployer: w})
+	for n := 1; n <= 2; n++ {
+		require.NoError(t, p.Bind(t.Context(), binding(fmt.Sprint("v", n), digest(n))))
+	}
+	_, err := p.Promote(t.Context(), request("test", "v1"))
+	require.NoError(t, err)
+	journal.left.Store(6) // all tries of one outcome
+	w.setFault(func(_ context.Context, d promote.Deployment) error {
+		if d.Version == "v2" {
+			return errBroken
+		}
+		return nil
+	})
+	_, err = p.Promote(t.Context(), request("test", "v2"))
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorIs(t, err, errBroken)
+	require.ErrorContains(t, err, "Recover brings the change to an end")
+	open, err := p.Open(t.Context())
+	require.NoError(t, err)
+	require.Len(t, open, 1)
+
+	ended, err := p.Recover(t.Context())
+	require.ErrorIs(t, err, errBroken)
+	require.Len(t, ended, 1)
+	s, err := p.Status(t.Context(), open[0].ID())
+	require.NoError(t, err)
+	require.Equal(t, promote.Undone, s.State)
+	require.Empty(t, s.Doubt)
+	require.Equal(t, digest(1), w.snapshot()[in("test")])
+	requireAgrees(t, t.Context(), p, w)
 }

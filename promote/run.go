@@ -124,9 +124,12 @@ func (p *Promoter) run(w *work, open Entry) (Entry, error) {
 	for {
 		var doubt string
 		if failure != nil && w.tenure.Err() == nil {
-			var err error
-			if open, err = p.restore(w, open, failure); err != nil {
-				doubt = err.Error()
+			restoring, fault, err := p.restore(w, open, failure)
+			if err != nil && w.tenure.Err() == nil { // nothing was restored
+				return Entry{}, errors.Join(unwritten(open, err), failure)
+			}
+			if open = restoring; fault != nil {
+				doubt = fault.Error()
 			}
 		}
 		if failure != nil && w.tenure.Err() != nil {
@@ -144,15 +147,19 @@ func (p *Promoter) run(w *work, open Entry) (Entry, error) {
 		case errors.Is(err, ErrFenced):
 			return Entry{}, errors.Join(err, failure)
 		case err != nil:
-			err = fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change "+
-				"to an end: %w", open.Op, open.Target, err)
-			return Entry{}, errors.Join(err, failure)
+			return Entry{}, errors.Join(unwritten(open, err), failure)
 		case failure != nil:
 			return ended, &DeployError{Op: open.Op, Deployment: d, Err: failure,
 				Doubt: ended.Doubt}
 		}
 		return ended, nil
 	}
+}
+
+// unwritten returns the error of a change that stays open because of an error of the journal.
+func unwritten(open Entry, err error) error {
+	return fmt.Errorf("%s %s: the outcome is not written down, Recover brings the change to an "+
+		"end: %w", open.Op, open.Target, err)
 }
 
 // act asks the deployer to carry the change out, within its deadline. A change that was taken over
@@ -232,10 +239,12 @@ func (p *Promoter) once(ctx context.Context, limit time.Duration,
 }
 
 // restore restores the deployment that was current before open, under a generation of its own, and
-// returns the entry of that generation. It does nothing when a newer generation has taken over.
-func (p *Promoter) restore(w *work, open Entry, failure error) (Entry, error) {
+// returns the entry of that generation. It does nothing when a newer generation has taken over. The
+// fault is why the deployment could not be restored; after an error of the journal the deployer was
+// not asked.
+func (p *Promoter) restore(w *work, open Entry, failure error) (_ Entry, fault, err error) {
 	if errors.Is(failure, ErrFenced) {
-		return open, failure
+		return open, failure, nil
 	}
 	var before *Deployment
 	restoring, err := p.record(func(s *state) (Entry, bool, error) {
@@ -243,27 +252,30 @@ func (p *Promoter) restore(w *work, open Entry, failure error) (Entry, error) {
 		e, err := s.restore(open, failure)
 		return e, true, err
 	})
-	if err != nil {
-		return open, err
+	switch {
+	case errors.Is(err, ErrFenced):
+		return open, err, nil
+	case err != nil:
+		return open, nil, err
 	}
 	if before == nil {
-		err = p.insist(w.restoring, restoring, p.grace, func(ctx context.Context) error {
+		fault = p.insist(w.restoring, restoring, p.grace, func(ctx context.Context) error {
 			return p.remove(ctx, restoring.deployment())
 		})
-		if err != nil {
-			err = fmt.Errorf("remove %s: %w", open.Target, err)
+		if fault != nil {
+			fault = fmt.Errorf("remove %s: %w", open.Target, fault)
 		}
-		return restoring, err
+		return restoring, fault, nil
 	}
 	d := *before
 	d.Generation, d.Since = restoring.Generation, time.Time{}
-	err = p.insist(w.restoring, restoring, p.grace, func(ctx context.Context) error {
+	fault = p.insist(w.restoring, restoring, p.grace, func(ctx context.Context) error {
 		return p.put(ctx, d)
 	})
-	if err != nil {
-		err = fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), err)
+	if fault != nil {
+		fault = fmt.Errorf("put back %s (%s): %w", d.Version, d.Digest.Short(), fault)
 	}
-	return restoring, err
+	return restoring, fault, nil
 }
 
 // recordTries is how often record tries to write an entry down: with the default of Config.Retry it
