@@ -163,8 +163,7 @@ func requireLate(t *testing.T, p *promote.Promoter, id promote.ChangeID) {
 	require.Len(t, kinds(t, p, in("test")), entries)
 }
 
-// An abort that is sent twice does not give up what the first one has begun; one with a reason of
-// its own does.
+// An abort that is sent twice does not give up the restoring; one with a reason of its own does.
 func TestAbortGivesUpRestoring(t *testing.T) {
 	t.Parallel()
 	h := halt(t, nil, fmt.Errorf("refused: %w", promote.ErrUnavailable))

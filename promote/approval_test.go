@@ -17,9 +17,9 @@ type sized struct {
 
 func (g *sized) Policy(promote.Target) any { return g.limit }
 
-// An approval is of one digest, which stands for the configuration in the image, too, under the rules
-// in force: where those of the environment are others it no longer counts, and Explain says why.
-// Rules of other environments change nothing about it, and the earlier ones make it count again.
+// An approval is of one digest, which stands for the configuration in the image, too, and of the
+// rules in force: under other rules of the environment it no longer counts, and Explain says why.
+// Rules of other environments change nothing about it, and the earlier rules make it count again.
 func TestApprovalsUnderOtherRules(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)

@@ -21,7 +21,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote/filearchive"
 )
 
-// machine is a Deployer that knows what runs where.
+// machine is a Deployer that keeps the digest of each target.
 type machine struct {
 	mu   sync.Mutex
 	runs map[promote.Target]promote.Digest
@@ -48,7 +48,7 @@ type disk struct {
 	journal  *boltjournal.Journal
 	promoter *promote.Promoter
 	machine  *machine
-	// acknowledged are the versions that were bound and the deployments that have ended.
+	// the versions that were bound and the deployments that have ended, as was acknowledged
 	versions    map[string]bool
 	deployments map[string]promote.Deployment // by task
 	refused     int
@@ -90,7 +90,7 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// release binds a version and deploys it for a task of its own, and keeps what is acknowledged.
+// release binds a version and deploys it for a task of its own.
 func (d *disk) release(n int) {
 	version, task := fmt.Sprint("v", n), fmt.Sprint("t", n)
 	digest := promote.Digest("sha256:" + strings.Repeat(fmt.Sprintf("%04x", n), 16))
