@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -86,8 +87,9 @@ const (
 
 const (
 	epochKey    = "epoch"
-	epochBits   = 40    // a revision is the epoch of its allocator, shifted by this, and a count
-	keptEvents  = 32768 // at least
+	epochBits   = 40      // a revision is the epoch of its allocator, shifted by this, and a count
+	firstEpochs = 1 << 23 // a new store begins with one of so many
+	keptEvents  = 32768   // at least
 	segmentSize = 256
 	// wakePause is the pause before the waiters are woken again, for each of them, between the
 	// shortest and the longest.
@@ -338,14 +340,15 @@ func (x *index) note(e *entry, was prior, record []byte, now time.Time) {
 }
 
 // begin takes a new epoch from the store, so that the revisions of this allocator are above those
-// of any before.
+// of any before in this store.
 func (a *Allocator) begin(ctx context.Context) error {
 	for range maxRounds {
 		found, err := a.store.Get(ctx, epochKey, forgetsKey)
 		if err != nil {
 			return fmt.Errorf("load epoch: %w", err)
 		}
-		var epoch uint64
+		// at random: the allocator before may have begun with an empty store, too
+		epoch := rand.Uint64N(firstEpochs)
 		if len(found[0].Value) > 0 {
 			if epoch, err = strconv.ParseUint(string(found[0].Value), 10,
 				64-epochBits); err != nil {
