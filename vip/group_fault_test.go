@@ -150,6 +150,16 @@ type groupTest struct {
 	store *faultyStore
 }
 
+// start makes the store, which works so far.
+func (g *groupTest) start() vip.Store {
+	g.c, g.inner = newClock(), vip.NewMemStore()
+	g.store = &faultyStore{Store: g.inner, fault: g.fault}
+	if g.shared {
+		return g.store
+	}
+	return exclusiveFaults{g.store}
+}
+
 // open opens an allocator on the store: the one of the test, or its successor.
 func (g *groupTest) open(t *testing.T, store vip.Store) *vip.Allocator {
 	t.Helper()
@@ -192,12 +202,7 @@ func (g *groupTest) whole(t *testing.T, all []vip.Lease) {
 // run reports whether the store had so many calls that it went wrong.
 func (g *groupTest) run(t *testing.T, restart bool) bool {
 	t.Helper()
-	g.c, g.inner = newClock(), vip.NewMemStore()
-	g.store = &faultyStore{Store: g.inner, fault: g.fault}
-	var store vip.Store = exclusiveFaults{g.store}
-	if g.shared {
-		store = g.store
-	}
+	store := g.start()
 	a := g.open(t, store)
 	if g.before != "nothing" {
 		had, err := g.ask(t.Context(), a, "T1")

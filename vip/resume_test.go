@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// A revision of an allocator that has ended is not one of its successor, also when the store was
-// emptied in between, or is one that is empty after each start.
+// Neither a revision nor a lease id of an allocator that has ended is one of its successor, also
+// when the store was emptied in between, or is one that is empty after each start.
 func TestWatchAfterAnEmptyStart(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {
@@ -20,7 +20,7 @@ func TestWatchAfterAnEmptyStart(t *testing.T) {
 		}
 		a := open()
 		from := a.Revision()
-		allocate(t, a, vip.Request{Owner: owner("T1")})
+		old := allocate(t, a, vip.Request{Owner: owner("T1")})
 		seen := a.Revision()
 		b := open()
 		for _, task := range []string{"T2", "T3", "T4"} {
@@ -30,5 +30,8 @@ func TestWatchAfterAnEmptyStart(t *testing.T) {
 			_, err := b.Watch(t.Context(), after)
 			require.ErrorIs(t, err, vip.ErrCompacted)
 		}
+		_, err := b.Release(t.Context(), old.ID, "late")
+		require.ErrorIs(t, err, vip.ErrFenced, "T2 has the address")
+		require.Len(t, b.List(vip.Query{States: []vip.State{vip.Leased}}), 3)
 	}
 }
