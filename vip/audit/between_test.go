@@ -63,7 +63,7 @@ func plan(t *testing.T, ranges string, shared bool) (*planned, *audit.Auditor, a
 	return p, auditor, report
 }
 
-// Repair carries out the findings that are still true, whatever has happened since the report.
+// Repair carries out the findings that are still true, after any change since the report.
 func TestRepairAfterChanges(t *testing.T) {
 	t.Parallel()
 	end := func(l func(*planned) vip.Lease) func(*testing.T, *planned) {

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip/viphttp"
 )
 
-// A client that comes back with an event's id goes on after it, or is told to list again: after a
+// A client with the id of an event goes on after it, or is told to list again: after a
 // restart, also with an empty store, after too many events, and with the id of no event.
 func TestWatchComesBack(t *testing.T) {
 	t.Parallel()
