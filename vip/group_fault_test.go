@@ -173,7 +173,7 @@ type exclusiveFaults struct{ *faultyStore }
 
 func (exclusiveFaults) Exclusive() bool { return true }
 
-// live lists the unexpired leases of the task, by an allocator that reads the store anew.
+// live opens the store anew, and lists the unexpired leases of the task.
 func (g *groupTest) live(t *testing.T, task string) (all []vip.Lease) {
 	t.Helper()
 	for _, l := range g.open(t, g.inner).List(vip.Query{Task: task,

@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-deploy/sluice/vip/viphttp"
 )
 
-// A client with the id of an event goes on after it, or is told to list again: after a
-// restart, also with an empty store, after too many events, and with the id of no event.
+// A client with the id of an event goes on after it. After a restart, also with an empty store,
+// after too many events, and with another number, it is told to list again.
 func TestWatchComesBack(t *testing.T) {
 	t.Parallel()
 	store := vip.NewMemStore()
