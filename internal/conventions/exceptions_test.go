@@ -8,6 +8,8 @@ var (
 	systemClocks      = []exception{
 		{where: "nginxsync/door/deadline.go", reason: "the deadlines of sockets are on the " +
 			"system's clock"},
+		{where: "nginxsync/relay/handler.go", reason: "the deadline of a socket is on the " +
+			"system's clock; the Now of the package is that of its source"},
 		{where: "vip/viphttp/list.go", reason: "the deadline of a socket is on the system's clock"},
 		{where: "vip/watch.go", reason: "the pace of wake-ups is elapsed time, which a test's " +
 			"clock does not move"},

@@ -138,11 +138,12 @@ func suitesRun(t *testing.T) map[string][]string {
 				return true
 			}
 			selector, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || !strings.HasPrefix(selector.Sel.Name, "Run") {
+			if !ok {
 				return true
 			}
 			if x, ok := selector.X.(*ast.Ident); ok {
-				if dir, ok := imported(s.file, x.Name); ok {
+				dir, ok := imported(s.file, x.Name)
+				if ok && isSuite(dir, selector.Sel.Name) {
 					run[s.dir()] = append(run[s.dir()], dir)
 				}
 			}
@@ -150,6 +151,20 @@ func suitesRun(t *testing.T) map[string][]string {
 		})
 	}
 	return run
+}
+
+// isSuite reports whether a function of a package is its suite, or the part of the suite that has
+// the name of an interface.
+func isSuite(dir, function string) bool {
+	if strings.HasPrefix(function, "Run") {
+		return true
+	}
+	for name, suite := range suites {
+		if suite == dir && strings.HasSuffix(name, "."+function) {
+			return true
+		}
+	}
+	return false
 }
 
 func hasRun(file *ast.File) bool {

@@ -45,7 +45,6 @@ import (
 	"github.com/sluice-deploy/sluice/internal/strictjson"
 	"github.com/sluice-deploy/sluice/nginxsync"
 	"github.com/sluice-deploy/sluice/nginxsync/conf"
-	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 	"github.com/sluice-deploy/sluice/nginxsync/internal/check"
 )
@@ -91,7 +90,7 @@ type Target struct {
 	Tree func(ctx context.Context) (*conf.Tree, error)
 	// Cutoff is shown in the status: the ends of connections to instances that are gone. The
 	// default is none.
-	Cutoff func() cutoff.Status
+	Cutoff func() Cutoff
 }
 
 // Source is a source of the agents. Name and Kind are required.

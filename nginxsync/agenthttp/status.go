@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sluice-deploy/sluice/nginxsync"
-	"github.com/sluice-deploy/sluice/nginxsync/cutoff"
 	"github.com/sluice-deploy/sluice/nginxsync/healthcheck"
 )
 
@@ -45,7 +44,16 @@ type NginxStatus struct {
 	Unreachable string           `json:"unreachable"`
 	Agent       nginxsync.Status `json:"agent"`
 	// Cutoff is nil where nothing ends connections
-	Cutoff *cutoff.Status `json:"cutoff,omitempty"`
+	Cutoff *Cutoff `json:"cutoff,omitempty"`
+}
+
+// Cutoff says how the ends of connections to instances that are gone go. It is cutoff.Status, whose
+// package needs more than the standard library.
+type Cutoff struct {
+	Waiting   int    `json:"waiting"`
+	Ended     int    `json:"ended"`
+	Error     string `json:"error"`
+	FileError string `json:"fileError"`
 }
 
 // Lag is for how long, as of now, not every worker has answered with the desired routes.

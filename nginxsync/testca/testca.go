@@ -32,7 +32,7 @@ var (
 	// ErrDamaged is returned by Open for a file that is not one of Open's.
 	ErrDamaged = errors.New("damaged")
 	// ErrOutside is returned by Ensure for a name outside of the authority's domains.
-	ErrOutside = errors.New("outside of the domains")
+	ErrOutside = errors.New("outside the domains")
 )
 
 // Config configures an authority. File is required.
@@ -221,8 +221,8 @@ func (ca *CA) Domains() []string { return slices.Clone(ca.cert.PermittedDNSDomai
 func (ca *CA) Ensure(file string, names []string) (written bool, err error) {
 	for _, name := range names {
 		if !within(name, ca.cert.PermittedDNSDomains) {
-			return false, fmt.Errorf("testca: %s: %s: %w %v", file, name, ErrOutside,
-				ca.cert.PermittedDNSDomains)
+			return false, fmt.Errorf("testca: %s: %s is in none of %v: %w", file, name,
+				ca.cert.PermittedDNSDomains, ErrOutside)
 		}
 	}
 	if ca.keeps(file, names) {

@@ -36,7 +36,7 @@ func Example() {
 	// Output:
 	// for the domains [city.example]
 	// true <nil>
-	// /bank.pem: bank.example: outside of the domains [city.example]
+	// /bank.pem: bank.example is in none of [city.example]: outside the domains
 }
 
 // clock is a time that a test moves.

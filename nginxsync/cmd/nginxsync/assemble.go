@@ -217,7 +217,7 @@ func (a *assembly) targets(ctx context.Context, source nginxsync.Source,
 // driver makes the driver of an Nginx, and the status of the ends of connections, nil without any.
 // It notes its error.
 func (a *assembly) driver(n nginxEntry, at string, bad func(string, error)) (nginxsync.Driver,
-	func() cutoff.Status, error) {
+	func() agenthttp.Cutoff, error) {
 	driver, err := luadriver.New(luadriver.Config{Socket: n.Socket})
 	if err != nil {
 		bad(at+".socket", err)
@@ -234,7 +234,7 @@ func (a *assembly) driver(n nginxEntry, at string, bad func(string, error)) (ngi
 		return driver, nil, nil
 	}
 	a.runs = append(a.runs, cut.Run)
-	return cut, cut.Status, nil
+	return cut, func() agenthttp.Cutoff { return agenthttp.Cutoff(cut.Status()) }, nil
 }
 
 // supervise has the agent start an Nginx.
