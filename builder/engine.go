@@ -244,7 +244,7 @@ func (e *DockerfileError) Unwrap() error { return e.Err }
 type UnsupportedError struct {
 	// Line is the instruction's line in the Dockerfile.
 	Line int
-	// What names the instruction, or the part of it.
+	// What is the instruction, or the part of it.
 	What string
 	// Hint says what to do.
 	Hint string

@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote"
 )
 
-// finding is a world that is an Observer: it finds what the test says.
+// finding is a world that is an Observer: it finds the instances of the test.
 type finding struct {
 	*world
 	seen promote.Observation

@@ -51,11 +51,11 @@ var (
 	ErrSetBack = errors.New("set back")
 	// ErrTooLarge is wrapped by a Journal that cannot hold an entry.
 	ErrTooLarge = errors.New("too large")
-	// ErrClosed is wrapped by what a Promoter does not do because of Close.
+	// ErrClosed is wrapped by the errors of operations that a Promoter refuses because of Close.
 	ErrClosed = errors.New("closed")
 )
 
-// AbortError says who ended a change, and why. A *DeployError wraps it.
+// AbortError has the actor who ended a change, and the reason. A *DeployError wraps it.
 type AbortError struct {
 	Actor, Reason string
 }

@@ -377,7 +377,7 @@ func (b *Builds) ReadLog(ctx context.Context, id string, offset int64) (LogPart,
 		return LogPart{}, fmt.Errorf("log of build %s: offset %d: want 0 or more: %w",
 			names.Quote(id), offset, builder.ErrInvalid)
 	}
-	// before the log is read: what an ended build has is all there
+	// before the log is read: the log of an ended build is all there
 	if err := b.catchUp(ctx); err != nil {
 		return LogPart{}, err
 	}

@@ -81,12 +81,12 @@ func (w *work) close(ctx context.Context, log *archive, s *seen, v *pod.Verdict,
 			return err
 		}
 	}
-	w.tell(log, s, trailer, failure)
+	w.report(log, s, trailer, failure)
 	return nil
 }
 
-// tell hands a report to Config.Ended.
-func (w *work) tell(log *archive, s *seen, trailer *pod.Trailer, f *builder.Failure) {
+// report hands a report to Config.Ended.
+func (w *work) report(log *archive, s *seen, trailer *pod.Trailer, f *builder.Failure) {
 	if w.engine.config.Ended == nil {
 		return
 	}
@@ -121,7 +121,7 @@ func (w *work) leave(ctx context.Context, log *archive, s *seen) {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		f = builder.FailureOf(cause)
 	}
-	w.tell(log, s, nil, f)
+	w.report(log, s, nil, f)
 }
 
 // keep stores the rest of the log, reads the whole log back, and compares it with the sum that the

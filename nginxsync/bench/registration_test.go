@@ -137,7 +137,7 @@ func indexOf(b *testing.B, server *consul.Server, service string) uint64 {
 	return meta.LastIndex
 }
 
-// sightings is a Source that tells when another one has supplied an instance.
+// sightings is a Source that reports when another one has supplied an instance.
 type sightings struct {
 	nginxsync.Source
 

@@ -10,10 +10,10 @@
 //
 // The source waits for each service by a blocking query of its own, which any server may answer. It
 // does not believe an answer of a server without a leader, one that is too far behind, or one that
-// lacks what the token may not read; one that takes the last instance of a service away is confirmed
-// by the leader. The queries keep away from Consul's streaming backend, which names no leader and
-// wakes no query after a restore. A service that is not heard keeps its instances, and the others go on. A Consul
-// that hangs is noticed by a probe within ten seconds, and all services are asked again when it is
+// lacks all that the token may not read; an answer that takes the last instance of a service away
+// is confirmed by the leader. The queries keep away from Consul's streaming backend, which names no
+// leader and wakes no query after a restore. A service that is not heard keeps its instances, and
+// the others go on. A Consul that hangs is noticed by a probe within ten seconds, and all services are asked again when it is
 // back. Nothing is ever taken away because Consul is silent; how an emptying change is held is the
 // business of nginxsync.Agent.
 //

@@ -119,8 +119,8 @@ func read(t *testing.T, r io.Reader) {
 	require.Equal(t, "x", string(b[:]))
 }
 
-// Answers of a version that is gone end whatever Nginx speaks with its instance and with the
-// client; those of another version go on.
+// Answers of a version that is gone end in each protocol that Nginx speaks with its instance and
+// with the client; those of another version go on.
 func TestAnswersOfAGoneVersionEnd(t *testing.T) {
 	t.Parallel()
 	b, d := start(t, time.Millisecond)

@@ -39,7 +39,7 @@ func newPair(t *testing.T, upstreams ...upstream) *pair {
 	return pairOf(t, 1, upstreams...)
 }
 
-// pairOf starts a pair of so many workers each, which say in X-Worker who answers.
+// pairOf starts a pair of so many workers each, which name themselves in X-Worker.
 func pairOf(t *testing.T, workers int, upstreams ...upstream) *pair {
 	t.Helper()
 	var blocks, locations strings.Builder

@@ -48,7 +48,8 @@ func newHolders(t *testing.T, n int) *holders {
 	return h
 }
 
-// keep sends a request that its instance keeps, and returns which one, and what ends the request.
+// keep sends a request that its instance keeps, and returns the instance and a function that ends
+// the request.
 func (h *holders) keep(t *testing.T, port int, path string) (id string, end func()) {
 	t.Helper()
 	done := make(chan string, 1)

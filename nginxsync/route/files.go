@@ -29,7 +29,7 @@ func (w *walk) lookup(at *conf.Directive, name string) (found, error) {
 	if !path.IsAbs(name) {
 		return nothing, undecided(at, "%s: a path relative to Nginx's prefix", name)
 	}
-	// The kernel walks through what stands before "." and "..": it must be a directory.
+	// The kernel walks through the name before "." and "..": it must be a directory.
 	for i := 1; i < len(name); i++ {
 		step, _, _ := strings.Cut(name[i:], "/")
 		if name[i-1] != '/' || step != "." && step != ".." {

@@ -45,7 +45,7 @@ type Config struct {
 	// it stays the same when a host is added. The default is none: an authority for no host.
 	Names []string
 	// Lifetime is how long a certificate lives. The default is 90 days, which is the most: browsers
-	// and auditors distrust those that live for years.
+	// and auditors distrust certificates that live for years.
 	Lifetime time.Duration
 	// Logger logs that an authority was made. The default discards.
 	Logger *slog.Logger
@@ -174,7 +174,7 @@ func (ca *CA) sign(template *x509.Certificate, self bool) ([]byte, error) {
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), nil
 }
 
-// parse reads what sign has made.
+// parse reads the texts of sign.
 func parse(text []byte) (*ecdsa.PrivateKey, *x509.Certificate, error) {
 	first, rest := pem.Decode(text)
 	second, rest := pem.Decode(rest)
@@ -197,7 +197,7 @@ func parse(text []byte) (*ecdsa.PrivateKey, *x509.Certificate, error) {
 	return key, cert, nil
 }
 
-// PEM is the authority's certificate, for those who trust it.
+// PEM is the authority's certificate, for its users to trust.
 func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
 }

@@ -153,7 +153,7 @@ func dnsName(name string) bool {
 	return !digits
 }
 
-// certificatesOf are those that a tree reads which was transformed by the rules.
+// certificatesOf are the certificates that a transformed tree reads.
 func (r Rules) certificatesOf(tree *conf.Tree) []Certificate {
 	var t transform
 	for server := range tree.Find("http", "server") {

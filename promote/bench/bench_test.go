@@ -276,7 +276,7 @@ func BenchmarkThousand(b *testing.B) {
 }
 
 // BenchmarkOneTarget asks three promoters for one target, 1,000 times at once: one wins, and the
-// others are told so.
+// others hear of it.
 func BenchmarkOneTarget(b *testing.B) {
 	b.Run("bbolt", func(b *testing.B) {
 		j := bolt(b)

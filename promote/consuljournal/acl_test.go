@@ -17,7 +17,7 @@ import (
 	"github.com/sluice-deploy/sluice/promote/consuljournal"
 )
 
-// rights are those that the package's comment asks for.
+// rights are the rights that the package's comment asks for.
 const rights = `key_prefix "sluice/journal/" { policy = "write" }
 session_prefix "" { policy = "write" }`
 

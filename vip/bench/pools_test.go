@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-deploy/sluice/vip"
 )
 
-// BenchmarkPools: what it costs that there are many pools, of which only the last has a free
+// BenchmarkPools measures the cost of many pools, of which only the last has a free
 // address: to lease and release that, to notice that it has cooled down, to refuse a request when
 // it is leased, too; and how long Stats has the allocator's lock after one change.
 func BenchmarkPools(b *testing.B) {

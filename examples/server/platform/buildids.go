@@ -15,7 +15,7 @@ import (
 // are numbers, so that they are in the order of submission.
 type buildID struct {
 	Key string `json:"key"`
-	// of the request, which tells it from another one under the same id
+	// of the request, unlike that of another request under the same id
 	Sum string `json:"sum"`
 }
 

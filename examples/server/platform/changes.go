@@ -45,7 +45,7 @@ func (p *Platform) Change(ctx context.Context, id string) (Change, error) {
 		Error: s.Error, Doubt: s.Doubt, AbortedBy: s.AbortedBy, AbortReason: s.AbortReason}, nil
 }
 
-// ChangeEvents returns all entries of a change, oldest first: its start, what happened while it was
+// ChangeEvents returns all entries of a change, oldest first: its start, the events while it was
 // carried out, and its end.
 func (p *Platform) ChangeEvents(ctx context.Context, id string) ([]Entry, error) {
 	entries, err := p.promoter.Events(ctx, promote.ChangeID(id))
@@ -75,7 +75,7 @@ func (p *Platform) AbortChange(ctx context.Context, id, actor, reason string) (C
 }
 
 // PauseChange holds the rollout of a change before it starts instances or moves routes next, until
-// ContinueChange, or until the change is aborted. The journal says who asked.
+// ContinueChange, or until the change is aborted. The journal has the actor.
 func (p *Platform) PauseChange(ctx context.Context, id, actor string) (Change, error) {
 	return p.steer(ctx, id, actor, "pause", p.rollout.Pause)
 }

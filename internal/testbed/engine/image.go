@@ -70,7 +70,7 @@ func cwd(dir string) string {
 
 // imageUser reads the USER of an image whose files are below root: a user, then a group behind
 // ":". Each is a number or a name in /etc/passwd or /etc/group. Without a group it is that of the
-// user in /etc/passwd, and 0 for a user who is not there.
+// user in /etc/passwd, and 0 for an unknown user.
 func imageUser(user, root string) (object, error) {
 	u, g, _ := strings.Cut(user, ":")
 	owner, err := lookUp(filepath.Join(root, "etc/passwd"), u)
