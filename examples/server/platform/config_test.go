@@ -16,12 +16,12 @@ import (
 
 // goodConfig is one without fault. Its envconfig is a few bytes: each build keeps a copy.
 func goodConfig(t *testing.T) platform.Config {
-	envconfig := filepath.Join(t.TempDir(), "envconfig")
-	require.NoError(t, os.WriteFile(envconfig, []byte("#!/bin/sh\n"), 0o700))
+	envconfig, err := os.Executable() // any program of this platform
+	require.NoError(t, err)
 	return platform.Config{
 		Dir: filepath.Join(t.TempDir(), "data"), Registry: "127.0.0.1:5800",
 		Nginx:     os.DirFS(filepath.Join("..", "nginx")),
-		NginxPort: 8880, Pool: "127.60.0.0/24", Envconfig: envconfig,
+		NginxPort: 8880, NginxTLSPort: 8843, Pool: "127.60.0.0/24", Envconfig: envconfig,
 	}
 }
 
